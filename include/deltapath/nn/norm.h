@@ -1,0 +1,95 @@
+/** RMSNorm and LayerNorm over the rows of a (T, C) fp32 matrix, in forward/backward pairs.
+ *
+ * For the rules common to the layer `nn` see deltapath/nn/linear.h. Row statistics are summed in
+ * double. dx may be the same array as dy (with the same leading dimension) when not accumulating.
+ */
+#ifndef DELTAPATH_NN_NORM_H
+#define DELTAPATH_NN_NORM_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/** Root-mean-square normalisation of each row.
+ *
+ * Local.
+ * Computes: rstd[t] = 1/sqrt(mean_c x[t,c]^2 + eps), y[t,c] = w[c] (x[t,c] rstd[t]).
+ *   Source: arXiv:1910.07467; eps inside the root as in LLaMA.
+ * @param[in]  x     (T, C), leading dimension ldx.
+ * @param[in]  w     (C).
+ * @param[out] y     (T, C), leading dimension ldy; may be x.
+ * @param[out] rstd  (T), for the backward pass; NULL if there is none.
+ */
+void dpt_nn_rmsnorm_forward(int64_t T, int64_t C, const float *x, int64_t ldx, const float *w,
+                            float eps, float *y, int64_t ldy, float *rstd);
+
+/** Gradient with respect to the input of RMSNorm.
+ *
+ * Local.
+ * Computes: with xh = x rstd, a = dy w: dx[t,c] (+)= rstd[t] (a[c] - xh[c] mean_j a[j] xh[j]).
+ * @param[in]     dy          (T, C), leading dimension lddy.
+ * @param[in]     accumulate  true: add to dx (as the residual stream wants); false: overwrite it.
+ * @param[in,out] dx          (T, C), leading dimension lddx.
+ */
+void dpt_nn_rmsnorm_backward_input(int64_t T, int64_t C, const float *dy, int64_t lddy,
+                                   const float *x, int64_t ldx, const float *w, const float *rstd,
+                                   bool accumulate, float *dx, int64_t lddx);
+
+/** Gradient with respect to the weight of RMSNorm: dw[c] (+)= sum_t dy[t,c] x[t,c] rstd[t].
+ *
+ * Local. Parameters as in dpt_nn_rmsnorm_backward_input; dw (C).
+ */
+void dpt_nn_rmsnorm_backward_weight(int64_t T, int64_t C, const float *dy, int64_t lddy,
+                                    const float *x, int64_t ldx, const float *rstd, bool accumulate,
+                                    float *dw);
+
+/** Adds, for each token, the derivative of the loss along a direction e of the RMSNorm weight.
+ *
+ * Local.
+ * Computes: term[t] += sum_c dy[t,c] x[t,c] rstd[t] e[c], in double.
+ * @param[in]     e     (C).
+ * @param[in,out] term  (T) double.
+ */
+void dpt_nn_rmsnorm_terms(int64_t T, int64_t C, const float *dy, int64_t lddy, const float *x,
+                          int64_t ldx, const float *rstd, const float *e, double *term);
+
+/** Layer normalisation of each row.
+ *
+ * Local.
+ * Computes: y[t,c] = w[c] (x[t,c] - mean[t]) rstd[t] + b[c], rstd = 1/sqrt(var + eps), var over C
+ *   (biased).   Source: arXiv:1607.06450.
+ * @param[in]  b           (C), or NULL.
+ * @param[out] mean, rstd  (T) each, for the backward pass; both NULL if there is none.
+ */
+void dpt_nn_layernorm_forward(int64_t T, int64_t C, const float *x, int64_t ldx, const float *w,
+                              const float *b, float eps, float *y, int64_t ldy, float *mean,
+                              float *rstd);
+
+/** Gradient with respect to the input of LayerNorm.
+ *
+ * Local.
+ * Computes: with xh = (x - mean) rstd, a = dy w:
+ *   dx[t,c] (+)= rstd[t] (a[c] - mean_j a[j] - xh[c] mean_j a[j] xh[j]).
+ */
+void dpt_nn_layernorm_backward_input(int64_t T, int64_t C, const float *dy, int64_t lddy,
+                                     const float *x, int64_t ldx, const float *w, const float *mean,
+                                     const float *rstd, bool accumulate, float *dx, int64_t lddx);
+
+/** Gradient with respect to the weight of LayerNorm: dw[c] (+)= sum_t dy[t,c] xh[t,c].
+ *
+ * Local. The bias has the gradient and the terms of dpt_nn_linear_backward_bias and
+ * dpt_nn_linear_bias_terms.
+ */
+void dpt_nn_layernorm_backward_weight(int64_t T, int64_t C, const float *dy, int64_t lddy,
+                                      const float *x, int64_t ldx, const float *mean,
+                                      const float *rstd, bool accumulate, float *dw);
+
+/** Adds, for each token, the derivative of the loss along a direction e of the LayerNorm weight:
+ * term[t] += sum_c dy[t,c] xh[t,c] e[c], in double.
+ *
+ * Local.
+ */
+void dpt_nn_layernorm_terms(int64_t T, int64_t C, const float *dy, int64_t lddy, const float *x,
+                            int64_t ldx, const float *mean, const float *rstd, const float *e,
+                            double *term);
+
+#endif

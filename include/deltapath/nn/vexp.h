@@ -1,0 +1,42 @@
+/** Single-precision exponential that the compiler can vectorise.
+ *
+ * Inline because a call would keep the loops around it scalar.
+ */
+#ifndef DELTAPATH_NN_VEXP_H
+#define DELTAPATH_NN_VEXP_H
+
+#include <stdint.h>
+#include <string.h>
+
+/** exp(x) within 2 units in the last place for -87.33 <= x <= 88.37; 0 below; above, the value at
+ * 88.37 (2.4e38), so that the result is always finite. NaN gives NaN.
+ *
+ * Local.
+ * Computes: 2^k P(r), x = k ln 2 + r, abs(r) <= ln(2)/2, P of degree 6; no branches, no calls.
+ */
+static inline float dpt_nn_expf(float x) {
+    /* Adding 1.5 * 2^23 rounds to the nearest integer and leaves it in the low mantissa bits. */
+    const float round_magic = 12582912.0f;
+    float c = x < -87.33f ? -87.33f : x;
+    c = c > 88.37f ? 88.37f : c;
+    float kf = c * 1.44269504f + round_magic;
+    uint32_t bits;
+    memcpy(&bits, &kf, sizeof bits);
+    bits = (bits + 127u) << 23;
+    float k = kf - round_magic;
+    /* ln 2 in two parts, the first short enough for k * hi to be exact. */
+    float r = c - k * 0.693359375f;
+    r = r - k * -2.12194440e-4f;
+    float p = 1.38888889e-3f;
+    p = p * r + 8.33333333e-3f;
+    p = p * r + 4.16666667e-2f;
+    p = p * r + 1.66666667e-1f;
+    p = p * r + 0.5f;
+    p = p * (r * r) + r;
+    float two_k;
+    memcpy(&two_k, &bits, sizeof two_k);
+    float y = (p + 1.0f) * two_k;
+    return x < -87.33f ? 0.0f : y;
+}
+
+#endif
