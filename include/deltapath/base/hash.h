@@ -1,0 +1,26 @@
+#ifndef DELTAPATH_BASE_HASH_H
+#define DELTAPATH_BASE_HASH_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum { DPT_HASH_STATE_BYTES = 640 }; /**< room for one streaming state, alignment included */
+
+/** Streaming XXH3-64 whose state is plain bytes, so that it can travel from rank to rank while a
+ * tensor that several ranks hold is hashed in element order. */
+typedef struct dpt_hash {
+    _Alignas(64) unsigned char state[DPT_HASH_STATE_BYTES];
+} dpt_hash;
+
+/** XXH3-64 of a block of bytes, seed 0. Local. */
+uint64_t dpt_hash_bytes(const void *data, size_t bytes);
+
+/** XXH3-64 of the characters of a string. Local. */
+uint64_t dpt_hash_text(const char *text);
+
+/** Start, feed and read a stream; dpt_hash_value may be called between feeds. Local. */
+void dpt_hash_begin(dpt_hash *hash);
+void dpt_hash_update(dpt_hash *hash, const void *data, size_t bytes);
+uint64_t dpt_hash_value(const dpt_hash *hash);
+
+#endif

@@ -1,0 +1,43 @@
+#ifndef DELTAPATH_BASE_RNG_H
+#define DELTAPATH_BASE_RNG_H
+
+#include <stdint.h>
+
+/** One random stream: a pure function from a 64-bit element index to 32 random bits.
+ * Philox4x32-10 (Salmon et al., SC 2011) with key = {low, high} words of `key` and
+ * counter = {low, high} words of ig / 4, `purpose`, 0; element ig takes word ig % 4. */
+typedef struct dpt_rng {
+    uint64_t key;
+    uint32_t purpose;
+} dpt_rng;
+
+enum { /**< what a stream is drawn for, so that two uses of one seed and name never meet */
+       DPT_RNG_MASK = 0,
+       DPT_RNG_MAGNITUDE = 1,
+       DPT_RNG_SKETCH = 2,
+       DPT_RNG_BOOTSTRAP = 3
+};
+
+/** Stream of (seed, name, purpose): key = XXH3-64(name) xor (seed * 0x9E3779B97F4A7C15). Local.
+ * Determinism: depends on its arguments alone; never on ranks, order or machine. */
+dpt_rng dpt_rng_make(uint64_t seed, const char *name, uint32_t purpose);
+
+/** Words of elements [ig, ig + n). @param[out] words (n). Local. */
+void dpt_rng_words(dpt_rng rng, int64_t ig, int64_t n, uint32_t *words);
+
+/** Word w as a number in (0, 1): (w + 0.5) / 2^32, exact in double. */
+static inline double dpt_rng_uniform(uint32_t word) {
+    return ((double)word + 0.5) * 0x1p-32;
+}
+
+/** The event of probability p in [0, 1] on a word: w < round(p * 2^32). */
+static inline uint64_t dpt_rng_threshold(double p) {
+    return (uint64_t)(p * 0x1p32 + 0.5);
+}
+
+/** Standard normal values of elements [ig, ig + n), by the inverse error function free Box-Muller
+ * form on two words of a counter of their own: radius from word 0, angle from word 1 of
+ * counter {ig low, ig high, purpose, 1}. @param[out] values (n). Local. */
+void dpt_rng_normal(dpt_rng rng, int64_t ig, int64_t n, float *values);
+
+#endif

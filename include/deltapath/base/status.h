@@ -1,0 +1,41 @@
+#ifndef DELTAPATH_BASE_STATUS_H
+#define DELTAPATH_BASE_STATUS_H
+
+/** Result of every function that can fail. A value is also the exit code of the program. */
+typedef enum dpt_status {
+    DPT_OK = 0,
+    DPT_ERR_USAGE = 2,    /**< command line or job file is wrong */
+    DPT_ERR_INPUT = 3,    /**< a model or data file is wrong */
+    DPT_ERR_OUTPUT = 4,   /**< output cannot be written, or memory or disk is short */
+    DPT_ERR_INTERNAL = 5, /**< a broken invariant of the program */
+    DPT_INTERRUPTED = 75  /**< stopped by a signal with all work saved; resume it */
+} dpt_status;
+
+enum { DPT_MESSAGE_MAX = 1024 }; /**< longest error message [bytes], terminator included */
+
+/** Record the first error of this process and return `code`, so that callers write
+ * `return dpt_error(DPT_ERR_INPUT, "%s: header is cut off at byte %ld: copy the file again", ...)`.
+ *
+ * Local, thread-safe. Later errors do not replace the first until dpt_error_clear.
+ * The message is one line without a final newline; control characters become '?'.
+ * @return code.
+ */
+dpt_status dpt_error(dpt_status code, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+/** Message of the first recorded error, or "" if there is none. Local. */
+const char *dpt_error_message(void);
+
+/** Replace the record, as the agreement of ranks does with the message of the failing one. Local. */
+void dpt_error_set_message(const char *message);
+
+/** Forget the recorded error. Local. */
+void dpt_error_clear(void);
+
+/** Short name of a status: "ok", "usage", "input", "output", "internal", "interrupted". Local. */
+const char *dpt_status_name(dpt_status status);
+
+/** The worse of two statuses: an internal error before output, input, usage, interruption, ok. */
+dpt_status dpt_status_worse(dpt_status a, dpt_status b);
+
+#endif

@@ -1,0 +1,45 @@
+#ifndef DELTAPATH_LINALG_QUANTILE_H
+#define DELTAPATH_LINALG_QUANTILE_H
+
+#include "deltapath/comm/comm.h"
+#include "deltapath/tensor/shard.h"
+
+#include <stdint.h>
+
+/** Total order of the entries of a group by falling magnitude, equal magnitudes by rising position
+ * (tensor, then element index): "before" means larger or earlier. A cut splits it exactly. */
+typedef struct dpt_cut {
+    uint32_t bits; /**< |value| as fp32 bits: entries with larger bits are before the cut */
+    int tensor;    /**< equal entries are before the cut up to and including this position */
+    int64_t ig;    /**< -1 in the first tensor of the group when no equal entry is */
+} dpt_cut;
+
+/** Whether an entry is among the `count` largest that the cut was made for. Local. */
+static inline int dpt_cut_keeps(const dpt_cut *cut, uint32_t bits, int tensor, int64_t ig) {
+    if (bits != cut->bits)
+        return bits > cut->bits;
+    return tensor < cut->tensor || (tensor == cut->tensor && ig <= cut->ig);
+}
+
+/** One selection: the cut after the `count` largest magnitudes of the group. */
+typedef struct dpt_quantile_target {
+    int group;     /**< tensors with group_of[tensor] == group take part */
+    int64_t count; /**< 0 .. elements of the group */
+} dpt_quantile_target;
+
+/** Gives the values of an own cell. Local. @param[out] values (range.n) fp32. */
+typedef dpt_status (*dpt_quantile_values_fn)(void *ctx, dpt_range range, float *values);
+
+/** Exact distributed selection without gathering the values: histograms of the bits of the
+ * magnitudes, three passes of 11 + 10 + 10 bits, then the position of the last equal entry.
+ *
+ * Collective over comm (same: targets, group_of). Each rank reads its own cells up to four times.
+ * @param[in]  group_of (tensors of shard's catalog) group of each tensor, or -1: takes no part.
+ * @param[out] cuts     (targets) the same bits on all ranks and at any number of ranks.
+ * Errors: DPT_ERR_INTERNAL for a count out of range; what `values` returns, agreed.
+ */
+dpt_status dpt_quantile_select(const dpt_comm *comm, const dpt_shard *shard, const int *group_of,
+                               int64_t ntargets, const dpt_quantile_target *targets,
+                               dpt_quantile_values_fn values, void *ctx, dpt_cut *cuts);
+
+#endif

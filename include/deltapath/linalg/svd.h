@@ -1,0 +1,69 @@
+#ifndef DELTAPATH_LINALG_SVD_H
+#define DELTAPATH_LINALG_SVD_H
+
+#include "deltapath/comm/comm.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+typedef enum dpt_svd_method {
+    DPT_SVD_AUTO,     /**< random where it pays and its residual holds, else exact */
+    DPT_SVD_RANDOM,   /**< range finder with power iterations, measured residual */
+    DPT_SVD_EXACT,    /**< Gram matrix or QR, then a symmetric eigensolver */
+    DPT_SVD_REFERENCE /**< P?GESVD in double, for tests */
+} dpt_svd_method;
+
+typedef struct dpt_svd_options {
+    dpt_svd_method method;
+    int64_t rank;  /**< wanted singular triplets; <= min(rows, cols); 0 when energy is given */
+    double energy; /**< or: the least rank with sum_{i<=r} s_i^2 >= energy * |A|^2; 0 when unused */
+    double tolerance; /**< random only: allowed excess of the residual over the best, relative to
+                            |A| (default 1e-3); not met after the last iteration: falls back to exact */
+    uint64_t seed;    /**< of the sketch (Philox stream DPT_RNG_SKETCH of `name`) */
+    const char *name; /**< tensor name: stream of the sketch, and messages */
+} dpt_svd_options;
+
+/** Truncated singular value decomposition A ~ U diag(s) V^T of a matrix whose rows are spread over
+ * the ranks of a group. */
+typedef struct dpt_svd {
+    int64_t rank;    /**< triplets returned, r */
+    double *s;       /**< (r) falling, the same on all ranks */
+    float *u;        /**< (local rows, r) row-major: this rank's rows of U */
+    float *v;        /**< (cols, r) row-major, whole on every rank */
+    double norm;     /**< |A|_F */
+    double residual; /**< |A - U S V^T|_F as measured: sqrt(max(0, |A|^2 - sum s^2)) */
+    dpt_svd_method used;
+    int iterations; /**< power iterations of the random method */
+} dpt_svd;
+
+/** Decompose a matrix (rows x cols) held in row slabs.
+ *
+ * Collective over comm (same: rows, cols, options).
+ * Computes: the leading options.rank triplets. Signs are fixed: the entry of largest magnitude of
+ * each column of V is positive (the first such on ties).
+ * @param[in] slab       (local_rows, cols) row-major fp32, this rank's rows; borrowed, unchanged.
+ * @param[in] local_rows rows of this rank, any split incl. 0; slabs are in rank order.
+ * Errors: DPT_ERR_INTERNAL when a factorisation fails (info and residual are checked on all ranks);
+ *         DPT_ERR_OUTPUT without memory; *out empty on error.
+ * Determinism: same bits at the same number of ranks; 1e-6 of |A| otherwise.
+ */
+dpt_status dpt_svd_compute(const dpt_comm *comm, int64_t rows, int64_t cols, int64_t local_rows,
+                           const float *slab, const dpt_svd_options *options, dpt_svd *out);
+void dpt_svd_destroy(dpt_svd *svd);
+
+/** Product of the factors for a run of this rank's rows: out = U[il0 : il0 + n] diag(s) V^T,
+ * (n, cols) row-major fp32. Local. */
+void dpt_svd_product(const dpt_svd *svd, int64_t cols, int64_t il0, int64_t n, float *out);
+
+/** Bytes per rank that dpt_svd_compute needs at most, beside the slab. Local. */
+int64_t dpt_svd_bytes(int64_t rows, int64_t cols, int64_t rank, dpt_svd_method method, int ranks);
+
+/** Largest singular value by power iterations on row slabs, for reports. Collective over comm. */
+dpt_status dpt_svd_spectral_norm(const dpt_comm *comm, int64_t rows, int64_t cols,
+                                 int64_t local_rows, const float *slab, int iterations,
+                                 double *norm);
+
+dpt_status dpt_svd_method_parse(const char *name, dpt_svd_method *out);
+const char *dpt_svd_method_name(dpt_svd_method method);
+
+#endif

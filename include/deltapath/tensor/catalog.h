@@ -1,0 +1,79 @@
+#ifndef DELTAPATH_TENSOR_CATALOG_H
+#define DELTAPATH_TENSOR_CATALOG_H
+
+#include "deltapath/base/status.h"
+#include "deltapath/tensor/dtype.h"
+
+#include <stdint.h>
+
+enum { DPT_NDIM_MAX = 8 };
+
+typedef struct dpt_tensor_info {
+    char *name; /**< owned by the catalog; HuggingFace name */
+    dpt_dtype dtype;
+    int ndim; /**< 0 is a scalar of one element */
+    int64_t shape[DPT_NDIM_MAX];
+    int64_t numel; /**< product of the shape; 0 when a side is 0 */
+} dpt_tensor_info;
+
+/** Ordered list of the tensors of a model. Order is by name (strcmp), whatever the file's order, so
+ * that two files of one model agree. */
+typedef struct dpt_catalog {
+    int count;
+    dpt_tensor_info *tensors;
+    int capacity;
+} dpt_catalog;
+
+void dpt_catalog_init(dpt_catalog *catalog);
+void dpt_catalog_destroy(dpt_catalog *catalog); /**< Local. */
+
+/** Append a tensor. Local. Errors: DPT_ERR_INPUT when a side is negative, ndim is above
+ * DPT_NDIM_MAX, or the byte size overflows; DPT_ERR_OUTPUT without memory. */
+dpt_status dpt_catalog_add(dpt_catalog *catalog, const char *name, dpt_dtype dtype, int ndim,
+                           const int64_t *shape);
+
+/** Sort by name. Local. Errors: DPT_ERR_INPUT naming a duplicate. */
+dpt_status dpt_catalog_sort(dpt_catalog *catalog);
+
+/** Position of a name in a sorted catalog, or -1. Local. */
+int dpt_catalog_find(const dpt_catalog *catalog, const char *name);
+
+/** Deep copy. Local. */
+dpt_status dpt_catalog_copy(const dpt_catalog *from, dpt_catalog *to);
+
+/** Total elements and bytes. Local. */
+int64_t dpt_catalog_elements(const dpt_catalog *catalog);
+int64_t dpt_catalog_bytes(const dpt_catalog *catalog);
+
+/** Rows and columns of a tensor seen as a matrix (outputs x inputs): ndim 2 as it is, more
+ * dimensions flattened behind the first, fewer as 1 x numel. Local. */
+void dpt_catalog_matrix(const dpt_tensor_info *info, int64_t *rows, int64_t *cols);
+
+/** Text form "[4096, 11008]" into buffer. Local. */
+void dpt_catalog_shape_text(const dpt_tensor_info *info, char *buffer, int size);
+
+typedef enum dpt_mismatch_policy { DPT_MISMATCH_ERROR, DPT_MISMATCH_KEEP_POST } dpt_mismatch_policy;
+
+/** Which tensor of `pre` belongs to each tensor of `post`. */
+typedef struct dpt_pairing {
+    int count;   /**< tensors of post */
+    int *pre_of; /**< (count) position in pre, or -1: keep the post-trained values */
+    int mismatches;
+} dpt_pairing;
+
+/** Pair two models by name.
+ *
+ * Missing, extra, differently shaped (padded vocabularies are named as such) and differently typed
+ * tensors are all listed in `report` (one line each, allocated, NULL when there are none). Different
+ * float types are no mismatch of values: they pair, and the report says so. A tied head
+ * ("lm_head.weight" stored on one side only) pairs with the other side's embedding when
+ * `tied` says that the configuration ties them.
+ * Local.
+ * Errors: DPT_ERR_INPUT under DPT_MISMATCH_ERROR when there is any mismatch: the message has the
+ * first and the number of all, and the mend; report has all.
+ */
+dpt_status dpt_catalog_pair(const dpt_catalog *pre, const dpt_catalog *post,
+                            dpt_mismatch_policy policy, dpt_pairing *out, char **report);
+void dpt_pairing_destroy(dpt_pairing *pairing);
+
+#endif

@@ -1,0 +1,42 @@
+#include "deltapath/base/hash.h"
+
+#include <string.h>
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+_Static_assert(sizeof(XXH3_state_t) <= DPT_HASH_STATE_BYTES, "the state fits");
+
+uint64_t dpt_hash_bytes(const void *data, size_t bytes) {
+    return XXH3_64bits(data, bytes);
+}
+
+uint64_t dpt_hash_text(const char *text) {
+    return XXH3_64bits(text, strlen(text));
+}
+
+void dpt_hash_begin(dpt_hash *hash) {
+    memset(hash, 0, sizeof *hash);
+    XXH3_64bits_reset((XXH3_state_t *)(void *)hash->state);
+}
+
+/* The state holds a pointer to the library's constant secret, which differs between processes:
+ * a state that came from another rank gets this process's own before it is used. */
+static XXH3_state_t *adopt(const dpt_hash *hash, XXH3_state_t *copy) {
+    XXH3_state_t fresh;
+    XXH3_64bits_reset(&fresh);
+    memcpy(copy, hash->state, sizeof *copy);
+    copy->extSecret = fresh.extSecret;
+    return copy;
+}
+
+void dpt_hash_update(dpt_hash *hash, const void *data, size_t bytes) {
+    XXH3_state_t state;
+    XXH3_64bits_update(adopt(hash, &state), data, bytes);
+    memcpy(hash->state, &state, sizeof state);
+}
+
+uint64_t dpt_hash_value(const dpt_hash *hash) {
+    XXH3_state_t state;
+    return XXH3_64bits_digest(adopt(hash, &state));
+}

@@ -1,0 +1,168 @@
+#include "deltapath/base/mem.h"
+
+#include "deltapath/base/status.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+/* Each block is preceded by one cache line that holds its size, so that release can count it. */
+enum { HEADER_BYTES = 64, HUGE_PAGE_BYTES = 2 << 20 };
+
+static _Atomic int64_t in_use;
+static _Atomic int64_t peak;
+static _Atomic int64_t budget;
+
+bool dpt_mem_mul(int64_t a, int64_t b, int64_t *product) {
+    return !__builtin_mul_overflow(a, b, product);
+}
+
+bool dpt_mem_add(int64_t a, int64_t b, int64_t *sum) {
+    return !__builtin_add_overflow(a, b, sum);
+}
+
+static bool count_in(int64_t bytes, const char *what) {
+    int64_t limit = atomic_load(&budget);
+    int64_t now = atomic_fetch_add(&in_use, bytes) + bytes;
+    if (limit > 0 && now > limit) {
+        atomic_fetch_sub(&in_use, bytes);
+        dpt_error(DPT_ERR_OUTPUT,
+                  "%s needs %" PRId64 " bytes but %" PRId64 " of the budget of %" PRId64
+                  " are in use: raise --memory or use more ranks",
+                  what, bytes, now - bytes, limit);
+        return false;
+    }
+    int64_t old = atomic_load(&peak);
+    while (now > old && !atomic_compare_exchange_weak(&peak, &old, now)) {
+    }
+    return true;
+}
+
+void *dpt_mem_alloc(int64_t count, size_t size, const char *what) {
+    int64_t bytes;
+    int64_t padded;
+    if (count < 0 || size > INT64_MAX || !dpt_mem_mul(count, (int64_t)size, &bytes) ||
+        !dpt_mem_add(bytes, 2 * HEADER_BYTES, &padded)) {
+        dpt_error(DPT_ERR_OUTPUT, "%s: the size of %" PRId64 " items of %zu bytes overflows", what,
+                  count, size);
+        return NULL;
+    }
+    if (!count_in(bytes, what))
+        return NULL;
+    size_t align = bytes >= 4 * HUGE_PAGE_BYTES ? HUGE_PAGE_BYTES : HEADER_BYTES;
+    padded = (int64_t)(((size_t)padded + align - 1) / align * align);
+    char *base = aligned_alloc(align, (size_t)padded);
+    if (base == NULL) {
+        atomic_fetch_sub(&in_use, bytes);
+        dpt_error(DPT_ERR_OUTPUT, "%s needs %" PRId64 " bytes and the system has none left", what,
+                  bytes);
+        return NULL;
+    }
+    if (align == HUGE_PAGE_BYTES)
+        madvise(base, (size_t)padded, MADV_HUGEPAGE);
+    memcpy(base, &bytes, sizeof bytes);
+    return base + HEADER_BYTES;
+}
+
+static int64_t block_bytes(const void *block) {
+    int64_t bytes;
+    memcpy(&bytes, (const char *)block - HEADER_BYTES, sizeof bytes);
+    return bytes;
+}
+
+void *dpt_mem_zalloc(int64_t count, size_t size, const char *what) {
+    void *block = dpt_mem_alloc(count, size, what);
+    if (block != NULL)
+        memset(block, 0, (size_t)block_bytes(block));
+    return block;
+}
+
+void *dpt_mem_realloc(void *block, int64_t count, size_t size, const char *what) {
+    void *grown = dpt_mem_alloc(count, size, what);
+    if (grown == NULL || block == NULL)
+        return grown;
+    int64_t old = block_bytes(block);
+    int64_t now = block_bytes(grown);
+    memcpy(grown, block, (size_t)(old < now ? old : now));
+    dpt_mem_free(block);
+    return grown;
+}
+
+char *dpt_mem_strdup(const char *text, const char *what) {
+    if (text == NULL)
+        return NULL;
+    size_t bytes = strlen(text) + 1;
+    char *copy = dpt_mem_alloc((int64_t)bytes, 1, what);
+    if (copy != NULL)
+        memcpy(copy, text, bytes);
+    return copy;
+}
+
+char *dpt_mem_format(const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    va_list again;
+    va_copy(again, args);
+    int length = vsnprintf(NULL, 0, format, args);
+    va_end(args);
+    char *text = length < 0 ? NULL : dpt_mem_alloc(length + 1, 1, "text");
+    if (text != NULL)
+        vsnprintf(text, (size_t)length + 1, format, again);
+    va_end(again);
+    return text;
+}
+
+void dpt_mem_free(void *block) {
+    if (block == NULL)
+        return;
+    atomic_fetch_sub(&in_use, block_bytes(block));
+    free((char *)block - HEADER_BYTES);
+}
+
+int64_t dpt_mem_in_use(void) {
+    return atomic_load(&in_use);
+}
+
+int64_t dpt_mem_peak(void) {
+    return atomic_load(&peak);
+}
+
+void dpt_mem_set_budget(int64_t bytes) {
+    atomic_store(&budget, bytes);
+}
+
+int64_t dpt_mem_budget(void) {
+    return atomic_load(&budget);
+}
+
+int64_t dpt_mem_available(void) {
+    int64_t limit = atomic_load(&budget);
+    if (limit == 0)
+        return INT64_MAX;
+    int64_t left = limit - atomic_load(&in_use);
+    return left > 0 ? left : 0;
+}
+
+/* A number in a one-line file; `fallback` when the file is absent or says "max". */
+static int64_t read_limit(const char *path, int64_t fallback) {
+    FILE *file = fopen(path, "r");
+    if (file == NULL)
+        return fallback;
+    long long value;
+    int64_t limit = fscanf(file, "%lld", &value) == 1 && value > 0 ? (int64_t)value : fallback;
+    fclose(file);
+    return limit;
+}
+
+int64_t dpt_mem_machine(void) {
+    int64_t physical = (int64_t)sysconf(_SC_PHYS_PAGES) * (int64_t)sysconf(_SC_PAGESIZE);
+    int64_t v2 = read_limit("/sys/fs/cgroup/memory.max", physical);
+    int64_t v1 = read_limit("/sys/fs/cgroup/memory/memory.limit_in_bytes", physical);
+    int64_t least = v2 < v1 ? v2 : v1;
+    return least < physical ? least : physical;
+}

@@ -1,0 +1,86 @@
+#include "deltapath/base/status.h"
+
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+static pthread_mutex_t record_lock = PTHREAD_MUTEX_INITIALIZER;
+static char record[DPT_MESSAGE_MAX];
+
+/* Messages quote names from untrusted files: one line, no terminal control. */
+static void record_store(const char *message) {
+    size_t n = 0;
+    for (; message[n] != '\0' && n + 1 < sizeof record; n++) {
+        unsigned char c = (unsigned char)message[n];
+        record[n] = (c < 0x20 || c == 0x7f) ? '?' : (char)c;
+    }
+    record[n] = '\0';
+}
+
+dpt_status dpt_error(dpt_status code, const char *format, ...) {
+    char message[DPT_MESSAGE_MAX];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(message, sizeof message, format, args);
+    va_end(args);
+    pthread_mutex_lock(&record_lock);
+    if (record[0] == '\0')
+        record_store(message);
+    pthread_mutex_unlock(&record_lock);
+    return code;
+}
+
+const char *dpt_error_message(void) {
+    return record;
+}
+
+void dpt_error_set_message(const char *message) {
+    pthread_mutex_lock(&record_lock);
+    record_store(message);
+    pthread_mutex_unlock(&record_lock);
+}
+
+void dpt_error_clear(void) {
+    dpt_error_set_message("");
+}
+
+const char *dpt_status_name(dpt_status status) {
+    switch (status) {
+    case DPT_OK:
+        return "ok";
+    case DPT_ERR_USAGE:
+        return "usage";
+    case DPT_ERR_INPUT:
+        return "input";
+    case DPT_ERR_OUTPUT:
+        return "output";
+    case DPT_ERR_INTERNAL:
+        return "internal";
+    case DPT_INTERRUPTED:
+        return "interrupted";
+    }
+    return "unknown";
+}
+
+static int status_rank(dpt_status status) {
+    switch (status) {
+    case DPT_OK:
+        return 0;
+    case DPT_INTERRUPTED:
+        return 1;
+    case DPT_ERR_USAGE:
+        return 2;
+    case DPT_ERR_INPUT:
+        return 3;
+    case DPT_ERR_OUTPUT:
+        return 4;
+    case DPT_ERR_INTERNAL:
+        break;
+    }
+    return 5;
+}
+
+dpt_status dpt_status_worse(dpt_status a, dpt_status b) {
+    return status_rank(a) >= status_rank(b) ? a : b;
+}

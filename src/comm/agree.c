@@ -1,0 +1,94 @@
+#include "deltapath/comm/agree.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int world_rank;
+static int world_size = 1;
+
+void dpt_agree_set_world(int rank, int size) {
+    world_rank = rank;
+    world_size = size;
+}
+
+/* Order of badness as one number, with the lowest failing rank winning a tie. */
+static int64_t severity(dpt_status status) {
+    static const dpt_status order[] = {DPT_OK,        DPT_INTERRUPTED, DPT_ERR_USAGE,
+                                       DPT_ERR_INPUT, DPT_ERR_OUTPUT,  DPT_ERR_INTERNAL};
+    for (int i = 0; i < 6; i++)
+        if (order[i] == status)
+            return i;
+    return 5;
+}
+
+dpt_status dpt_agree(const dpt_comm *comm, dpt_status local) {
+    static const dpt_status order[] = {DPT_OK,        DPT_INTERRUPTED, DPT_ERR_USAGE,
+                                       DPT_ERR_INPUT, DPT_ERR_OUTPUT,  DPT_ERR_INTERNAL};
+    int64_t mine = severity(local) * comm->size + (comm->size - 1 - comm->rank);
+    int64_t worst = mine;
+    if (MPI_Allreduce(&mine, &worst, 1, MPI_INT64_T, MPI_MAX, comm->mpi) != MPI_SUCCESS)
+        return dpt_error(DPT_ERR_INTERNAL, "MPI_Allreduce failed while the ranks agreed");
+    dpt_status agreed = order[worst / comm->size];
+    if (agreed == DPT_OK)
+        return DPT_OK;
+    int speaker = comm->size - 1 - (int)(worst % comm->size);
+    char message[DPT_MESSAGE_MAX] = "";
+    if (comm->rank == speaker) {
+        const char *own = dpt_error_message();
+        if (strncmp(own, "[rank ", 6) == 0 || own[0] == '\0')
+            snprintf(message, sizeof message, "%s", own);
+        else
+            snprintf(message, sizeof message, "[rank %d] %.*s", world_rank, DPT_MESSAGE_MAX - 32,
+                     own);
+    }
+    MPI_Bcast(message, sizeof message, MPI_CHAR, speaker, comm->mpi);
+    if (message[0] != '\0')
+        dpt_error_set_message(message);
+    return agreed;
+}
+
+dpt_status dpt_agree_same(const dpt_comm *comm, uint64_t value, const char *what) {
+    uint64_t pair[2] = {value, ~value};
+    uint64_t least[2];
+    if (MPI_Allreduce(pair, least, 2, MPI_UINT64_T, MPI_MIN, comm->mpi) != MPI_SUCCESS)
+        return dpt_error(DPT_ERR_INTERNAL, "MPI_Allreduce failed while comparing %s", what);
+    if (least[0] != ~least[1])
+        return dpt_error(DPT_ERR_INTERNAL, "%s differs between ranks", what);
+    return DPT_OK;
+}
+
+enum { POINT_MAX = 64 };
+
+typedef struct fault_plan {
+    char point[POINT_MAX];
+    char action[8];
+    int rank;
+    long nth;
+} fault_plan;
+
+static fault_plan fault_parse(const char *text) {
+    fault_plan plan = {.rank = -1, .nth = 1};
+    char rank[16] = "";
+    if (sscanf(text, "%63[^:]:%15[^:]:%ld:%7s", plan.point, rank, &plan.nth, plan.action) >= 2)
+        plan.rank = strcmp(rank, "last") == 0 ? world_size - 1 : (int)strtol(rank, NULL, 10);
+    return plan;
+}
+
+dpt_status dpt_agree_fault(const char *point) {
+    static long passed;
+    const char *text = getenv("DPT_FAULT");
+    if (text == NULL || text[0] == '\0')
+        return DPT_OK;
+    fault_plan plan = fault_parse(text);
+    if (plan.rank != world_rank || strcmp(plan.point, point) != 0 || ++passed != plan.nth)
+        return DPT_OK;
+    if (strcmp(plan.action, "kill") == 0)
+        raise(SIGKILL);
+    if (strcmp(plan.action, "usr1") == 0) {
+        raise(SIGUSR1);
+        return DPT_OK;
+    }
+    return dpt_error(DPT_ERR_OUTPUT, "injected fault at %s", point);
+}

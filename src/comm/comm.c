@@ -1,0 +1,212 @@
+#include "deltapath/comm/comm.h"
+
+#include "deltapath/base/mem.h"
+
+#include <limits.h>
+#include <string.h>
+
+enum { PIECE_ITEMS = 1 << 28 };
+
+static dpt_status check(int code, const char *call) {
+    if (code == MPI_SUCCESS)
+        return DPT_OK;
+    char text[MPI_MAX_ERROR_STRING];
+    int length = 0;
+    MPI_Error_string(code, text, &length);
+    return dpt_error(DPT_ERR_INTERNAL, "%s: %s", call, text);
+}
+
+static dpt_status finish(MPI_Comm mpi, dpt_comm *out) {
+    out->mpi = mpi;
+    out->rank = -1;
+    out->size = 0;
+    if (mpi == MPI_COMM_NULL)
+        return DPT_OK;
+    MPI_Comm_rank(mpi, &out->rank);
+    MPI_Comm_size(mpi, &out->size);
+    return DPT_OK;
+}
+
+dpt_status dpt_comm_create(MPI_Comm parent, dpt_comm *out) {
+    MPI_Comm mpi = MPI_COMM_NULL;
+    dpt_status st = check(MPI_Comm_dup(parent, &mpi), "MPI_Comm_dup");
+    return st != DPT_OK ? st : finish(mpi, out);
+}
+
+dpt_status dpt_comm_split(const dpt_comm *comm, int color, int key, dpt_comm *out) {
+    MPI_Comm mpi = MPI_COMM_NULL;
+    int mpi_color = color < 0 ? MPI_UNDEFINED : color;
+    dpt_status st = check(MPI_Comm_split(comm->mpi, mpi_color, key, &mpi), "MPI_Comm_split");
+    return st != DPT_OK ? st : finish(mpi, out);
+}
+
+void dpt_comm_destroy(dpt_comm *comm) {
+    if (comm->size > 0 && comm->mpi != MPI_COMM_NULL)
+        MPI_Comm_free(&comm->mpi);
+    comm->size = 0;
+}
+
+static dpt_status all_reduce(const dpt_comm *comm, void *values, int64_t n, size_t size,
+                             MPI_Datatype type, MPI_Op op) {
+    if (comm->size <= 1)
+        return DPT_OK;
+    for (int64_t at = 0; at < n; at += PIECE_ITEMS) {
+        int count = (int)(n - at < PIECE_ITEMS ? n - at : PIECE_ITEMS);
+        char *piece = (char *)values + (size_t)at * size;
+        dpt_status st =
+            check(MPI_Allreduce(MPI_IN_PLACE, piece, count, type, op, comm->mpi), "MPI_Allreduce");
+        if (st != DPT_OK)
+            return st;
+    }
+    return DPT_OK;
+}
+
+dpt_status dpt_comm_sum_f64(const dpt_comm *comm, double *values, int64_t n) {
+    return all_reduce(comm, values, n, sizeof *values, MPI_DOUBLE, MPI_SUM);
+}
+
+dpt_status dpt_comm_sum_f32(const dpt_comm *comm, float *values, int64_t n) {
+    return all_reduce(comm, values, n, sizeof *values, MPI_FLOAT, MPI_SUM);
+}
+
+dpt_status dpt_comm_sum_i64(const dpt_comm *comm, int64_t *values, int64_t n) {
+    return all_reduce(comm, values, n, sizeof *values, MPI_INT64_T, MPI_SUM);
+}
+
+dpt_status dpt_comm_max_f64(const dpt_comm *comm, double *values, int64_t n) {
+    return all_reduce(comm, values, n, sizeof *values, MPI_DOUBLE, MPI_MAX);
+}
+
+dpt_status dpt_comm_max_f32(const dpt_comm *comm, float *values, int64_t n) {
+    return all_reduce(comm, values, n, sizeof *values, MPI_FLOAT, MPI_MAX);
+}
+
+dpt_status dpt_comm_max_i64(const dpt_comm *comm, int64_t *values, int64_t n) {
+    return all_reduce(comm, values, n, sizeof *values, MPI_INT64_T, MPI_MAX);
+}
+
+dpt_status dpt_comm_broadcast(const dpt_comm *comm, void *bytes, int64_t n, int root) {
+    if (comm->size <= 1)
+        return DPT_OK;
+    for (int64_t at = 0; at < n; at += PIECE_ITEMS) {
+        int count = (int)(n - at < PIECE_ITEMS ? n - at : PIECE_ITEMS);
+        dpt_status st =
+            check(MPI_Bcast((char *)bytes + at, count, MPI_BYTE, root, comm->mpi), "MPI_Bcast");
+        if (st != DPT_OK)
+            return st;
+    }
+    return DPT_OK;
+}
+
+dpt_status dpt_comm_broadcast_text(const dpt_comm *comm, const char *text, int root, char **out) {
+    *out = NULL;
+    int64_t bytes = comm->rank == root && text != NULL ? (int64_t)strlen(text) + 1 : 0;
+    dpt_status st = dpt_comm_broadcast(comm, &bytes, sizeof bytes, root);
+    if (st != DPT_OK || bytes == 0)
+        return st;
+    char *copy = dpt_mem_alloc(bytes, 1, "broadcast text");
+    int64_t failed = copy == NULL;
+    st = dpt_comm_max_i64(comm, &failed, 1);
+    if (st == DPT_OK && failed)
+        st = DPT_ERR_OUTPUT;
+    if (st == DPT_OK) {
+        if (comm->rank == root)
+            memcpy(copy, text, (size_t)bytes);
+        st = dpt_comm_broadcast(comm, copy, bytes, root);
+    }
+    if (st != DPT_OK) {
+        dpt_mem_free(copy);
+        return st;
+    }
+    *out = copy;
+    return DPT_OK;
+}
+
+dpt_status dpt_comm_allgather(const dpt_comm *comm, const void *bytes, int64_t n, void **all,
+                              int64_t **counts) {
+    *all = NULL;
+    *counts = NULL;
+    int64_t *sizes = dpt_mem_zalloc(comm->size, sizeof *sizes, "gathered sizes");
+    int64_t failed = sizes == NULL;
+    dpt_status st = dpt_comm_max_i64(comm, &failed, 1);
+    if (st != DPT_OK || failed) {
+        dpt_mem_free(sizes);
+        return st != DPT_OK ? st : DPT_ERR_OUTPUT;
+    }
+    sizes[comm->rank] = n;
+    st = dpt_comm_sum_i64(comm, sizes, comm->size);
+    int64_t total = 0;
+    for (int r = 0; r < comm->size; r++)
+        total += sizes[r];
+    char *blocks = dpt_mem_alloc(total, 1, "gathered blocks");
+    failed = blocks == NULL;
+    if (st == DPT_OK)
+        st = dpt_comm_max_i64(comm, &failed, 1);
+    if (st == DPT_OK && failed)
+        st = DPT_ERR_OUTPUT;
+    int64_t at = 0;
+    for (int r = 0; st == DPT_OK && r < comm->size; r++) {
+        if (r == comm->rank && n > 0)
+            memcpy(blocks + at, bytes, (size_t)n);
+        st = dpt_comm_broadcast(comm, blocks + at, sizes[r], r);
+        at += sizes[r];
+    }
+    if (st != DPT_OK) {
+        dpt_mem_free(blocks);
+        dpt_mem_free(sizes);
+        return st;
+    }
+    *all = blocks;
+    *counts = sizes;
+    return DPT_OK;
+}
+
+/* Rounds of pairwise exchange in pieces: at each step a rank sends to rank + step and receives from
+ * rank - step, so that every message has its partner and none exceeds a piece. */
+dpt_status dpt_comm_exchange(const dpt_comm *comm, const void *send, const int64_t *send_counts,
+                             void *recv, const int64_t *recv_counts) {
+    for (int step = 0; step < comm->size; step++) {
+        int to = (comm->rank + step) % comm->size;
+        int from = (comm->rank - step + comm->size) % comm->size;
+        const char *out = send;
+        char *in = recv;
+        for (int r = 0; r < to; r++)
+            out += send_counts[r];
+        for (int r = 0; r < from; r++)
+            in += recv_counts[r];
+        int64_t out_left = send_counts[to];
+        int64_t in_left = recv_counts[from];
+        if (step == 0) {
+            memcpy(in, out, (size_t)out_left);
+            continue;
+        }
+        while (out_left > 0 || in_left > 0) {
+            int out_now = (int)(out_left < PIECE_ITEMS ? out_left : PIECE_ITEMS);
+            int in_now = (int)(in_left < PIECE_ITEMS ? in_left : PIECE_ITEMS);
+            dpt_status st =
+                check(MPI_Sendrecv(out, out_now, MPI_BYTE, out_now > 0 ? to : MPI_PROC_NULL, 0, in,
+                                   in_now, MPI_BYTE, in_now > 0 ? from : MPI_PROC_NULL, 0,
+                                   comm->mpi, MPI_STATUS_IGNORE),
+                      "MPI_Sendrecv");
+            if (st != DPT_OK)
+                return st;
+            out += out_now;
+            in += in_now;
+            out_left -= out_now;
+            in_left -= in_now;
+        }
+    }
+    return DPT_OK;
+}
+
+dpt_status dpt_comm_local_size(const dpt_comm *comm, int *ranks_here) {
+    MPI_Comm local = MPI_COMM_NULL;
+    dpt_status st = check(
+        MPI_Comm_split_type(comm->mpi, MPI_COMM_TYPE_SHARED, comm->rank, MPI_INFO_NULL, &local),
+        "MPI_Comm_split_type");
+    if (st != DPT_OK)
+        return st;
+    MPI_Comm_size(local, ranks_here);
+    MPI_Comm_free(&local);
+    return DPT_OK;
+}

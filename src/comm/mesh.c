@@ -1,0 +1,23 @@
+#include "deltapath/comm/mesh.h"
+
+#include "deltapath/comm/agree.h"
+
+dpt_status dpt_mesh_create(const dpt_comm *comm, int model_size, dpt_mesh *out) {
+    *out = (dpt_mesh){.world = {.size = 0}, .model = {.size = 0}, .data = {.size = 0}};
+    if (model_size < 1 || comm->size % model_size != 0)
+        return dpt_error(DPT_ERR_USAGE,
+                         "mesh: %d tensor-parallel ranks do not divide %d ranks: choose a divisor",
+                         model_size, comm->size);
+    dpt_status st = dpt_comm_create(comm->mpi, &out->world);
+    if (st == DPT_OK)
+        st = dpt_comm_split(comm, comm->rank / model_size, comm->rank, &out->model);
+    if (st == DPT_OK)
+        st = dpt_comm_split(comm, comm->rank % model_size, comm->rank, &out->data);
+    return st;
+}
+
+void dpt_mesh_destroy(dpt_mesh *mesh) {
+    dpt_comm_destroy(&mesh->data);
+    dpt_comm_destroy(&mesh->model);
+    dpt_comm_destroy(&mesh->world);
+}
