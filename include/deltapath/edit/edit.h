@@ -1,0 +1,116 @@
+#ifndef DELTAPATH_EDIT_EDIT_H
+#define DELTAPATH_EDIT_EDIT_H
+
+#include "deltapath/comm/comm.h"
+#include "deltapath/tensor/catalog.h"
+#include "deltapath/tensor/field.h"
+#include "deltapath/tensor/shard.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* An edit F(Delta) is a sequence of stages; each stage is one method of the table with its
+ * parameters. A stage works in two phases: `prepare` (collective, once for all tensors: means,
+ * thresholds, factors) and `apply` (local, on any run of elements given its global index). */
+
+typedef enum dpt_edit_param_kind {
+    DPT_PARAM_REAL,
+    DPT_PARAM_INTEGER,
+    DPT_PARAM_CHOICE
+} dpt_edit_param_kind;
+
+enum { DPT_EDIT_PARAM_MAX = 8, DPT_EDIT_STAGE_MAX = 8 };
+
+/** One parameter that a method knows; the job parser and the help text read this table. */
+typedef struct dpt_edit_param {
+    const char *name;
+    dpt_edit_param_kind kind;
+    const char *choices; /**< "tensor|row" for DPT_PARAM_CHOICE; the value is the choice's index */
+    bool required;
+    double fallback;            /**< value when it is left out */
+    double least, most;         /**< allowed range */
+    bool least_open, most_open; /**< whether the bound itself is forbidden, as p = 1 for dare */
+    const char *help;           /**< one line, also the mend in the error message */
+} dpt_edit_param;
+
+/** One stage with its values, in the order of the method's parameter table. */
+typedef struct dpt_edit_stage_spec {
+    int method; /**< index into the table */
+    double values[DPT_EDIT_PARAM_MAX];
+    bool given[DPT_EDIT_PARAM_MAX];
+} dpt_edit_stage_spec;
+
+/** A whole edit as a job describes it. */
+typedef struct dpt_edit_spec {
+    int nstages;
+    dpt_edit_stage_spec stages[DPT_EDIT_STAGE_MAX];
+    uint64_t seed;
+} dpt_edit_spec;
+
+/** The table of methods. Local. */
+int dpt_edit_method_count(void);
+const char *dpt_edit_method_name(int method);
+const char *
+dpt_edit_method_class(int method); /**< paper's class: "competitive", "decreased", "improved" */
+const char *dpt_edit_method_help(int method);
+int dpt_edit_method_find(const char *name); /**< -1 when unknown */
+int dpt_edit_method_params(int method, const dpt_edit_param **params);
+bool dpt_edit_method_random(int method); /**< whether it draws from the seed */
+
+/** Set one parameter of a stage from text or number, checked against the table. Local.
+ * Errors: DPT_ERR_USAGE naming method, parameter, value and the allowed range. */
+void dpt_edit_stage_init(dpt_edit_stage_spec *stage, int method);
+dpt_status dpt_edit_stage_set(dpt_edit_stage_spec *stage, const char *param, const char *value);
+/** Check a stage as a whole (required parameters, exclusive ones). Local. */
+dpt_status dpt_edit_stage_check(const dpt_edit_stage_spec *stage);
+
+/** What an edit works on. All borrowed. */
+typedef struct dpt_edit_input {
+    const dpt_comm *comm;
+    const dpt_shard *shard;     /**< cells of post's catalog over comm's ranks */
+    dpt_source pre;             /**< of the pre-trained model, its own catalog */
+    dpt_source post;            /**< catalog: names, shapes, stored types */
+    const dpt_pairing *pairing; /**< pre_of[tensor of post] */
+    const bool *selected;       /**< (tensors of post) whether the edit touches the tensor; tensors
+                                      that are not editable or have no partner are never touched */
+    int svd_group;              /**< ranks that share a matrix in low rank; 0: chosen by size */
+} dpt_edit_input;
+
+/** What happened to one tensor. */
+typedef struct dpt_edit_tensor_stats {
+    int64_t changed;   /**< elements with E != 0 */
+    double delta_norm; /**< |Delta|_F */
+    double edit_norm;  /**< |E|_F, from the values as written */
+    double scale;      /**< BitDelta mean, DARE 1/(1-p), threshold of prune ...; NaN if none */
+    int64_t rank;      /**< low rank: triplets kept; 0 otherwise */
+    double residual;   /**< low rank: residual / |Delta|; NaN otherwise */
+} dpt_edit_tensor_stats;
+
+typedef struct dpt_edit_report {
+    int ntensors;
+    dpt_edit_tensor_stats *stats; /**< (ntensors), the same on all ranks */
+    int64_t nsingular;            /**< singular values of all decomposed tensors, end to end */
+    double *singular;
+    int64_t *singular_first; /**< (ntensors + 1) */
+} dpt_edit_report;
+
+/** Edit a model: W_edit = round(W_pre + F(W_post - W_pre)) for selected tensors, W_post elsewhere.
+ *
+ * Streams in cells; each rank edits its own. Rounded once, to nearest even, to the sink's type.
+ * Collective over input->comm (same: spec).
+ * @param[in]  sink    takes the stored values; its catalog has post's names and shapes and the
+ *                     output types.
+ * @param[out] report  or NULL; dpt_edit_report_destroy releases it.
+ * Errors: DPT_ERR_INPUT for NaN or infinity in the weights, naming tensor and index;
+ *         DPT_ERR_USAGE for a rank above the limit of a tensor, naming it; sink undefined on error.
+ * Determinism: elementwise methods: same bits at any number of ranks; low rank: as law 1.
+ */
+dpt_status dpt_edit_run(const dpt_edit_spec *spec, const dpt_edit_input *input, dpt_sink sink,
+                        dpt_edit_report *report);
+void dpt_edit_report_destroy(dpt_edit_report *report);
+
+/** Bytes per rank and passes over the model that an edit needs beside its sink. Local. */
+int64_t dpt_edit_bytes(const dpt_edit_spec *spec, const dpt_catalog *catalog, const bool *selected,
+                       int ranks, int svd_group);
+
+#endif

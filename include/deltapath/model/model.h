@@ -1,0 +1,89 @@
+#ifndef DELTAPATH_MODEL_MODEL_H
+#define DELTAPATH_MODEL_MODEL_H
+
+#include "deltapath/comm/comm.h"
+#include "deltapath/model/batch.h"
+#include "deltapath/tensor/catalog.h"
+#include "deltapath/tensor/field.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/** A model spread over a tensor-parallel group: the architecture of its configuration, this rank's
+ * blocks of the post-trained weights, and, once bound, of the edited ones. The weights at t,
+ * W(t) = W_post + t (W_edit - W_post), are formed in fp32 a layer at a time. */
+typedef struct dpt_model dpt_model;
+
+/** Create from the text of config.json and load the post-trained blocks.
+ *
+ * Collective over group (same: config, catalog); the source's fetch may be collective over more
+ * ranks than the group, so all ranks of the source call this together.
+ * @param[in] group   tensor-parallel ranks; any number: ranks without heads, hidden units or
+ *                    vocabulary rows take part with empty blocks.
+ * @param[in] weights values and catalog (HuggingFace names).
+ * Errors: DPT_ERR_INPUT naming an architecture or an option of it that is not supported, a tensor
+ *         that is missing, extra to the architecture, or of another shape than the configuration says.
+ */
+dpt_status dpt_model_create(const dpt_comm *group, const char *config, dpt_source weights,
+                            dpt_model **out);
+void dpt_model_destroy(dpt_model *model); /**< Local. */
+
+/** Load the blocks of an edited model; replaces an earlier one. NULL source unbinds.
+ * Collective as dpt_model_create. The catalog has post's names and shapes; types may differ. */
+dpt_status dpt_model_bind_edit(dpt_model *model, const dpt_source *edited);
+
+/** Catalog of the tensors, that of create's source. Terms are indexed by it. Local. */
+const dpt_catalog *dpt_model_catalog(const dpt_model *model);
+int64_t dpt_model_vocabulary(const dpt_model *model);
+int64_t dpt_model_max_positions(const dpt_model *model);
+
+/** Bytes per rank: resident weights, and work for a batch of `tokens` whose longest sequence is
+ * `longest`. Local, callable before any model exists. Errors as create. */
+dpt_status dpt_model_bytes(const char *config, const dpt_catalog *catalog, int group_size,
+                           bool edited, int64_t tokens, int64_t longest, int64_t *weights,
+                           int64_t *work);
+
+/** Which derivative a backward pass leaves. */
+typedef enum dpt_model_backward {
+    DPT_BACKWARD_NONE,    /**< loss only */
+    DPT_BACKWARD_TERMS,   /**< <grad, E> for each sequence and tensor; no gradient is stored */
+    DPT_BACKWARD_GRADIENT /**< accumulate gradients of this rank's blocks */
+} dpt_model_backward;
+
+/** Gradient of the loss in the blocks of this rank, fp32, one per tensor (0 blocks are NULL).
+ * Blocks that several ranks of the group hold (norms, shared key-value heads) hold partial sums:
+ * their total over the group is the gradient. */
+typedef struct dpt_model_gradient dpt_model_gradient;
+dpt_status dpt_model_gradient_create(const dpt_model *model, dpt_model_gradient **out);
+void dpt_model_gradient_destroy(dpt_model_gradient *gradient);
+/** Add up the replicas. Collective over data. */
+dpt_status dpt_model_gradient_sum(dpt_model_gradient *gradient, const dpt_comm *data);
+/** <gradient, E> of the bound edit per tensor: this rank's share; the caller adds over the group.
+ * Local. @param[out] terms (tensors). */
+dpt_status dpt_model_gradient_dot(const dpt_model *model, const dpt_model_gradient *gradient,
+                                  double *terms);
+/** Whole gradient of one tensor in row-major order on every rank of the group, for tests and for
+ * edits that need it. Collective over group. @param[out] out (numel) fp32. */
+dpt_status dpt_model_gradient_gather(const dpt_model *model, const dpt_model_gradient *gradient,
+                                     int tensor, float *out);
+
+/** Token log-likelihoods of one packed batch, and the derivative of a weighted sum of them.
+ *
+ * Collective over group (same: batch, t, mode, weights).
+ * Computes: nll[i] = -log softmax(logits at i - 1)[token i] for scored tokens, 0 elsewhere; with
+ *           mode != NONE the derivative of sum_i weight[i] * nll[i] with respect to W at W(t).
+ * @param[in]  t        point of the path; 0 needs no edit.
+ * @param[in]  weight   (tokens) d loss / d nll; NULL with mode NONE.
+ * @param[out] nll      (tokens) double, nats, the same on all ranks of the group.
+ * @param[out] correct  (tokens) 1 where the arg max (lowest index on ties) is the token; or NULL.
+ * @param[out] terms    (sequences, tensors) this rank's share of <grad, E>: add over the group;
+ *                      only with mode TERMS.
+ * @param[in,out] gradient accumulated into; only with mode GRADIENT.
+ * Activations are kept at layer boundaries only and recomputed in the backward pass.
+ * Errors: DPT_ERR_INPUT for a token outside the vocabulary, agreed over the group.
+ */
+dpt_status dpt_model_run(dpt_model *model, const dpt_batch *batch, double t,
+                         dpt_model_backward mode, const double *weight, double *nll,
+                         uint8_t *correct, double *terms, dpt_model_gradient *gradient);
+
+#endif

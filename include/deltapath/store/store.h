@@ -1,0 +1,84 @@
+#ifndef DELTAPATH_STORE_STORE_H
+#define DELTAPATH_STORE_STORE_H
+
+#include "deltapath/comm/comm.h"
+#include "deltapath/tensor/catalog.h"
+#include "deltapath/tensor/field.h"
+#include "deltapath/tensor/shard.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/** A model on disk, opened by all ranks: an HDF5 checkpoint or a HuggingFace safetensors directory
+ * (or a single .safetensors file). One interface, one driver table entry per format. */
+typedef struct dpt_store dpt_store;
+
+typedef enum dpt_store_format {
+    DPT_STORE_NONE,
+    DPT_STORE_HDF5,
+    DPT_STORE_SAFETENSORS
+} dpt_store_format;
+
+/** Open a model for reading; the format is found from the path.
+ *
+ * Rank 0 reads and checks the headers, the other ranks get the result: metadata costs one reader
+ * whatever the number of ranks. Every offset, size, shape, name and type is checked against the
+ * length of the file before use.
+ * Collective over comm (same: path).
+ * Errors: DPT_ERR_INPUT naming the file, the tensor, and the mend.
+ */
+dpt_status dpt_store_open(const dpt_comm *comm, const char *path, dpt_store **out);
+void dpt_store_close(dpt_store *store); /**< Collective over the store's communicator. */
+
+const dpt_catalog *dpt_store_catalog(const dpt_store *store); /**< sorted by name; Local */
+const char *dpt_store_path(const dpt_store *store);           /**< Local */
+const char *dpt_store_config(const dpt_store *store); /**< text of config.json, or NULL; Local */
+const char *
+dpt_store_metadata(const dpt_store *store); /**< JSON object of strings, or NULL; Local */
+dpt_store_format dpt_store_get_format(const dpt_store *store); /**< Local */
+
+/** Hash of the headers (names, types, shapes, sizes, modification times excluded), for provenance and
+ * resume. Local; the same on all ranks. */
+uint64_t dpt_store_fingerprint(const dpt_store *store);
+
+/** Whether the format carries a stored XXH3-64 of a tensor's bytes; its value. Local. */
+bool dpt_store_stored_hash(const dpt_store *store, int tensor, uint64_t *hash);
+
+/** The store as a source: read is Local (independent MPI-IO), fetch is Collective by contract but
+ * each rank reads for itself. Valid while the store is open. */
+dpt_source dpt_store_source(dpt_store *store);
+
+/** What a new model is written with. Texts are borrowed for the call. */
+typedef struct dpt_store_options {
+    dpt_store_format format;
+    const char *config;   /**< config.json text or NULL */
+    const char *metadata; /**< JSON object of strings or NULL ({"format": "pt"} for safetensors) */
+    const char *provenance; /**< JSON text of who made it how, or NULL */
+    const char *companions; /**< directory whose tokenizer, generation and licence files are copied
+                                   along (safetensors), or NULL */
+    int64_t shard_bytes;    /**< safetensors: start a new file beyond this size; 0: 5e9 */
+    bool overwrite;         /**< replace an existing path; else existing output is an error */
+} dpt_store_options;
+
+/** A model being written beside its final name (path + ".partial"). */
+typedef struct dpt_store_writer dpt_store_writer;
+
+/** Create. Checks permission, disk space and existing output before anything is written.
+ * Collective over comm (same: path, catalog, options). @param[in] shard whose cells belong to whom;
+ * borrowed with its catalog until close.
+ * Errors: DPT_ERR_OUTPUT; nothing is left behind. */
+dpt_status dpt_store_create(const dpt_comm *comm, const char *path, const dpt_catalog *catalog,
+                            const dpt_shard *shard, const dpt_store_options *options,
+                            dpt_store_writer **out);
+
+/** The writer as a sink: write and scatter are Local in effect (independent MPI-IO in pieces of at
+ * most 1 GiB); any range may be written once, by any rank. */
+dpt_sink dpt_store_writer_sink(dpt_store_writer *writer);
+
+/** Complete: hashes, sync, rename to the final name (the old one, if any, is replaced atomically
+ * where the file system can). Collective. On error the partial output is removed. The writer is
+ * freed in either case. @param[in] local this rank's status so far; not DPT_OK on any rank: the
+ * output is discarded on all. */
+dpt_status dpt_store_finish(dpt_store_writer *writer, dpt_status local);
+
+#endif
