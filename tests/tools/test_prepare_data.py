@@ -1,0 +1,204 @@
+#!/usr/bin/python3
+"""TAP test of tools/prepare_data.py.  Plain python3 with python3-h5py is enough; the cases that
+need `tokenizers` are reported as skipped where it is missing.
+"""
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+TOOL = ROOT / "tools/prepare_data.py"
+try:
+    import h5py
+    import numpy as np
+except ImportError as missing:
+    print(f"1..0 # SKIP {missing}")
+    sys.exit(0)
+try:
+    import tokenizers  # noqa: F401
+    NO_TOKENIZERS = None
+except ImportError:
+    NO_TOKENIZERS = "tokenizers is not installed"
+
+CASES = []
+
+
+def case(skip=None):
+    def add(function):
+        CASES.append((function, skip))
+        return function
+    return add
+
+
+class Work:
+    """A scratch folder with a tokenizer directory (words, 12 ids) and a way to run the tool."""
+
+    def __init__(self, directory: str):
+        self.dir = pathlib.Path(directory)
+        self.tok = self.dir / "tok"
+        self.tok.mkdir()
+        words = ["<s>", "</s>", "a", "b", "c", "d", "e", "f", "g", "h", "i", "j"]
+        (self.tok / "tokenizer.json").write_text(json.dumps({
+            "version": "1.0", "truncation": None, "padding": None, "added_tokens": [
+                {"id": i, "content": words[i], "single_word": False, "lstrip": False,
+                 "rstrip": False, "normalized": False, "special": True} for i in (0, 1)],
+            "normalizer": None, "pre_tokenizer": {"type": "WhitespaceSplit"},
+            "post_processor": {
+                "type": "TemplateProcessing",
+                "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}},
+                           {"Sequence": {"id": "A", "type_id": 0}}],
+                "pair": [{"Sequence": {"id": "A", "type_id": 0}},
+                         {"Sequence": {"id": "B", "type_id": 1}}],
+                "special_tokens": {"<s>": {"id": "<s>", "ids": [0], "tokens": ["<s>"]}}},
+            "decoder": None,
+            "model": {"type": "WordLevel", "vocab": {w: i for i, w in enumerate(words)},
+                      "unk_token": "a"}}))
+        (self.tok / "tokenizer_config.json").write_text(
+            json.dumps({"bos_token": "<s>", "eos_token": {"content": "</s>"}}))
+        (self.tok / "config.json").write_text(
+            json.dumps({"vocab_size": 12, "bos_token_id": 0, "eos_token_id": [1, 5]}))
+        self.out = self.dir / "out.h5"
+
+    def run(self, records, *options, text=None):
+        path = self.dir / "in.jsonl"
+        path.write_text(text if text is not None else
+                        "".join(json.dumps(r) + "\n" for r in records))
+        return subprocess.run(
+            [sys.executable, TOOL, path, "--tokenizer", self.tok, "-o", self.out, *options],
+            capture_output=True, text=True)
+
+    def data(self, group="/"):
+        with h5py.File(self.out) as f:
+            g = f[group]
+            assert (g["tokens"].dtype, g["loss_mask"].dtype, g["offsets"].dtype) == (
+                np.int32, np.uint8, np.int64)
+            return [g[k][()].tolist() for k in ("tokens", "loss_mask", "offsets")]
+
+    def fails(self, result, code, *words):
+        assert result.returncode == code, (result.returncode, result.stderr)
+        assert len(result.stderr.strip().splitlines()) == 1, result.stderr
+        for word in words:
+            assert word in result.stderr, (word, result.stderr)
+        left = [p.name for p in self.dir.iterdir() if p.name.startswith("out.h5")]
+        assert left in ([], ["out.h5"]), left
+
+
+@case()
+def token_lists_are_taken_as_they_are(w):
+    r = w.run([{"prompt": [2, 3], "response": [4]}, {"prompt": [], "response": [5, 6, 7]}])
+    assert r.returncode == 0, r.stderr
+    assert w.data() == [[2, 3, 4, 5, 6, 7], [0, 0, 1, 0, 1, 1], [0, 3, 6]]
+    with h5py.File(w.out) as f:
+        assert bytes(f.attrs["format"]) == b"deltapath-data" and f.attrs["version"] == 1
+        assert bytes(f.attrs["kind"]) == b"lm" and bytes(f.attrs["tokenizer"]) == b"tok"
+
+
+@case()
+def dpo_has_two_groups(w):
+    r = w.run([{"prompt": [2], "chosen": [3, 4], "rejected": [5]}], "--kind", "dpo")
+    assert r.returncode == 0, r.stderr
+    assert w.data("chosen") == [[2, 3, 4], [0, 1, 1], [0, 3]]
+    assert w.data("rejected") == [[2, 5], [0, 1], [0, 2]]
+
+
+@case()
+def long_samples_are_dropped_or_cut(w):
+    records = [{"prompt": [2], "response": [3, 4, 5]}, {"prompt": [6], "response": [7]}]
+    assert w.run(records, "--max-length", "3").returncode == 0
+    assert w.data() == [[6, 7], [0, 1], [0, 2]]
+    assert w.run(records, "--max-length", "3", "--overlong", "cut", "--force").returncode == 0
+    assert w.data() == [[2, 3, 4, 6, 7], [0, 1, 1, 0, 1], [0, 3, 5]]
+    w.out.unlink()
+    w.fails(w.run(records[:1], "--max-length", "2"), 3, "no samples", "--max-length")
+
+
+@case()
+def eos_without_a_tokenizer_name_comes_from_config(w):
+    (w.tok / "tokenizer_config.json").unlink()
+    r = w.run([{"prompt": [2], "response": [3]}], "--append-eos", "--bos", "yes")
+    assert r.returncode == 0, r.stderr
+    assert w.data() == [[0, 2, 3, 1], [0, 0, 1, 1], [0, 4]]
+
+
+@case()
+def bad_input_gets_one_line(w):
+    good = {"prompt": [2], "response": [3]}
+    w.fails(w.run([]), 3, "in.jsonl", "empty")
+    w.fails(w.run([good, {"prompt": [2]}]), 3, "in.jsonl:2", '"response" is missing')
+    w.fails(w.run([good, {"prompt": [2], "response": [12]}]), 3, "in.jsonl:2", "12", "vocabulary")
+    w.fails(w.run([{"prompt": [2], "response": [-1]}]), 3, "in.jsonl:1", "-1")
+    w.fails(w.run([{"prompt": [2], "response": []}]), 3, "in.jsonl:1", "empty")
+    w.fails(w.run([{"prompt": [2], "response": 3}]), 3, "in.jsonl:1", "neither")
+    w.fails(w.run([{"prompt": [True], "response": [3]}]), 3, "in.jsonl:1", "neither")
+    w.fails(w.run([], text='{"prompt": \n'), 3, "in.jsonl:1", "not JSON")
+    w.fails(w.run([], text="\n[1]\n"), 3, "in.jsonl:2", "not a JSON object")
+    w.fails(w.run([good], "--max-length", "1"), 2, "--max-length")
+    w.fails(w.run([good], "--tokenizer", w.dir / "none"), 3, "no such directory")
+    (w.tok / "config.json").write_text("{")
+    w.fails(w.run([good]), 3, "config.json")
+
+
+@case()
+def existing_output_is_kept(w):
+    w.out.write_text("mine")
+    w.fails(w.run([{"prompt": [2], "response": [3]}]), 4, "exists already", "--force")
+    assert w.out.read_text() == "mine"
+
+
+@case()
+def unwritable_output(w):
+    w.fails(w.run([{"prompt": [2], "response": [3]}], "-o", w.dir / "no/out.h5"), 4,
+            "cannot be written")
+
+
+@case(None if NO_TOKENIZERS else "tokenizers is installed")
+def strings_without_tokenizers(w):
+    w.fails(w.run([{"prompt": "a", "response": "b"}]), 2, "tokenizers")
+
+
+@case(NO_TOKENIZERS)
+def strings_are_tokenised_with_bos_once(w):
+    r = w.run([{"prompt": "a b", "response": "c"}, {"prompt": "", "response": "d e"}],
+              "--append-eos")
+    assert r.returncode == 0, r.stderr
+    assert w.data() == [[0, 2, 3, 4, 1, 0, 5, 6, 1], [0, 0, 0, 1, 1, 0, 1, 1, 1], [0, 5, 9]]
+    assert w.run([{"prompt": "a", "response": "b"}], "--bos", "no", "--force").returncode == 0
+    assert w.data() == [[2, 3], [0, 1], [0, 2]]
+
+
+@case(NO_TOKENIZERS)
+def tokenizer_beyond_the_model(w):
+    (w.tok / "config.json").write_text(json.dumps({"vocab_size": 8}))
+    w.fails(w.run([{"prompt": "a", "response": "j"}]), 3, "in.jsonl:1", "token id 11")
+
+
+@case(NO_TOKENIZERS)
+def broken_tokenizer(w):
+    (w.tok / "tokenizer.json").write_text("{}")
+    w.fails(w.run([{"prompt": "a", "response": "b"}]), 3, "tokenizer.json")
+    (w.tok / "tokenizer.json").unlink()
+    w.fails(w.run([{"prompt": "a", "response": "b"}]), 3, "tokenizer.json")
+
+
+def main() -> int:
+    print(f"1..{len(CASES)}")
+    failed = 0
+    for number, (function, skip) in enumerate(CASES, 1):
+        if skip:
+            print(f"ok {number} - {function.__name__} # SKIP {skip}")
+            continue
+        with tempfile.TemporaryDirectory() as directory:
+            try:
+                function(Work(directory))
+                print(f"ok {number} - {function.__name__}")
+            except Exception as e:
+                failed += 1
+                print(f"not ok {number} - {function.__name__}: {type(e).__name__} {e}")
+    return 1 if failed else 0
+
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+sys.exit(main())

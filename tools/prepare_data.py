@@ -1,0 +1,285 @@
+#!/usr/bin/env python3
+"""Turn JSONL of prompts and responses into a deltapath data set (HDF5).
+
+  prepare_data.py INPUT.jsonl --tokenizer DIR -o OUT.h5 [options]
+
+One JSON object a line:
+  --kind lm    {"prompt": ..., "response": ...}
+  --kind dpo   {"prompt": ..., "chosen": ..., "rejected": ...}
+A value is a string, or a list of token ids that are taken as they are.
+
+DIR is a HuggingFace tokenizer directory (tokenizer.json, as a rule the model's own directory).
+Prompt and response are tokenised apart and joined, so the border never moves.
+
+Output: tokens int32 [total], loss_mask uint8 [total], offsets int64 [n+1]; for dpo, these three
+in each of the groups chosen and rejected.  loss_mask is 1 on response tokens: the tokens whose
+prediction is scored.  The first token of a sample has nothing before it and is never scored.
+The loss of a sample is the mean over its scored tokens, the loss of the set the mean over samples.
+
+Needs h5py and numpy (Debian: python3-h5py); `tokenizers` when values are strings; `transformers`
+for --chat-template.  Exit codes: 0 done, 2 usage, 3 bad input, 4 output cannot be written.
+"""
+import argparse
+import json
+import os
+import pathlib
+import sys
+
+USAGE, INPUT, OUTPUT = 2, 3, 4
+
+
+class Bad(Exception):
+    """An error for the user: one line and an exit code."""
+
+    def __init__(self, code: int, text: str):
+        super().__init__(text)
+        self.code = code
+
+
+def need(module: str, mend: str):
+    try:
+        return __import__(module)
+    except ImportError as e:
+        raise Bad(USAGE, f"{module}: {e}: {mend}") from e
+
+
+def read_json(path: pathlib.Path) -> dict:
+    """A JSON object, or an empty one when the file does not exist."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as e:
+        raise Bad(INPUT, f"{path}: cannot be read as JSON: {e}") from e
+    if not isinstance(value, dict):
+        raise Bad(INPUT, f"{path}: is not a JSON object")
+    return value
+
+
+class Tokens:
+    """Text to token ids, by the tokenizer of a directory; loaded at the first string."""
+
+    def __init__(self, directory: pathlib.Path, options):
+        if not directory.is_dir():
+            raise Bad(INPUT, f"{directory}: no such directory: give --tokenizer a model directory")
+        self.directory, self.options = directory, options
+        self.config = read_json(directory / "config.json")
+        self.names = {**read_json(directory / "special_tokens_map.json"),
+                      **read_json(directory / "tokenizer_config.json")}
+        self.tokenizer = self.chat = self.auto_bos = None
+        self.vocab = options.vocab_size or self.config.get("vocab_size")
+        if options.chat_template:
+            transformers = need("transformers", "install it, or leave out --chat-template")
+            self.chat = transformers.AutoTokenizer.from_pretrained(directory)
+            if not getattr(self.chat, "chat_template", None):
+                raise Bad(INPUT, f"{directory}: the tokenizer has no chat template: "
+                                 "leave out --chat-template")
+
+    def load(self) -> None:
+        tokenizers = need("tokenizers", "pip install tokenizers, or give lists of token ids")
+        path = self.directory / "tokenizer.json"
+        if not path.is_file():
+            raise Bad(INPUT, f"{path}: no such file: a fast tokenizer is needed")
+        try:
+            self.tokenizer = tokenizers.Tokenizer.from_file(str(path))
+        except Exception as e:  # the library raises bare Exception
+            raise Bad(INPUT, f"{path}: not a tokenizer: {e}") from e
+        self.tokenizer.no_truncation()
+        self.tokenizer.no_padding()
+        if self.vocab is None:
+            self.vocab = self.tokenizer.get_vocab_size()
+
+    def special(self, key: str) -> int:
+        """Id of bos_token or eos_token, by its name in the tokenizer, else from config.json."""
+        name = self.names.get(key)
+        name = name.get("content") if isinstance(name, dict) else name
+        if name is not None:
+            if self.tokenizer is None:
+                self.load()
+            found = self.tokenizer.token_to_id(name)
+            if found is not None:
+                return found
+        found = self.config.get(f"{key}_id")
+        found = found[0] if isinstance(found, list) and found else found
+        if not isinstance(found, int):
+            raise Bad(INPUT, f"{self.directory}: no {key} in tokenizer_config.json or config.json: "
+                             "leave out --append-eos, or use --bos no")
+        return found
+
+    def adds_bos(self) -> bool:
+        """Whether the tokenizer itself puts its bos token before a text."""
+        if self.auto_bos is None:
+            self.auto_bos = self.names.get("bos_token") is not None and (
+                [self.special("bos_token")] == self.tokenizer.encode("a").ids[:1])
+        return self.auto_bos
+
+    def encode(self, value) -> list:
+        if isinstance(value, list):
+            return list(value)
+        if self.tokenizer is None:
+            self.load()
+        return self.tokenizer.encode(value, add_special_tokens=False).ids
+
+    def prompt(self, value) -> list:
+        if self.chat is not None and isinstance(value, str):
+            text = self.chat.apply_chat_template([{"role": "user", "content": value}],
+                                                 add_generation_prompt=True, tokenize=False)
+            return self.encode(text)  # the template writes its own bos
+        ids = self.encode(value)
+        bos = self.options.bos == "yes"
+        if self.options.bos == "auto" and isinstance(value, str):
+            bos = self.adds_bos()
+        return [self.special("bos_token")] + ids if bos else ids
+
+    def response(self, value) -> list:
+        ids = self.encode(value)
+        return ids + [self.special("eos_token")] if self.options.append_eos else ids
+
+
+def check_value(where: str, record: dict, key: str):
+    if key not in record:
+        raise Bad(INPUT, f"{where}: key \"{key}\" is missing: has {sorted(record)}")
+    value = record[key]
+    if isinstance(value, list):
+        if all(type(v) is int for v in value):
+            return value
+    elif isinstance(value, str):
+        return value
+    raise Bad(INPUT, f"{where}: \"{key}\" is neither a string nor a list of token ids")
+
+
+def read_records(path: pathlib.Path, keys):
+    """Yields (where, values of the keys) of each line that is not blank."""
+    try:
+        with open(path, "rb") as f:
+            for number, raw in enumerate(f, 1):
+                where = f"{path}:{number}"
+                try:
+                    line = raw.decode("utf-8")
+                    record = json.loads(line) if line.strip() else None
+                except (ValueError, RecursionError) as e:
+                    raise Bad(INPUT, f"{where}: not JSON: {e}") from e
+                if record is None:
+                    continue
+                if not isinstance(record, dict):
+                    raise Bad(INPUT, f"{where}: not a JSON object")
+                yield where, [check_value(where, record, k) for k in keys]
+    except OSError as e:
+        raise Bad(INPUT, f"{path}: {e.strerror}") from e
+
+
+def join(where: str, prompt: list, response: list, tok: Tokens, options):
+    """Tokens and mask of one sample; None when it is longer than allowed and is to be dropped."""
+    ids = prompt + response
+    mask = [0] * len(prompt) + [1] * len(response)
+    if mask:
+        mask[0] = 0
+    if options.max_length and len(ids) > options.max_length:
+        if options.overlong == "drop":
+            return None
+        ids, mask = ids[:options.max_length], mask[:options.max_length]
+    if not any(mask):
+        raise Bad(INPUT, f"{where}: no token is scored: the response is empty"
+                         + (", or cut away by --max-length" if options.max_length else ""))
+    limit = tok.vocab or 2**31
+    for t in ids:
+        if not 0 <= t < limit:
+            raise Bad(INPUT, f"{where}: token id {t} is outside the vocabulary of {limit}: "
+                             "is it the model's own tokenizer?")
+    return ids, mask
+
+
+def build(options, tok: Tokens):
+    """Samples by group name: lm has one group "", dpo has chosen and rejected.  And drop count."""
+    names = {"lm": {"": "response"}, "dpo": {"chosen": "chosen", "rejected": "rejected"}}
+    groups = {g: [] for g in names[options.kind]}
+    dropped = 0
+    for where, values in read_records(options.input, ["prompt", *names[options.kind].values()]):
+        prompt = tok.prompt(values[0])
+        sides = [join(where, prompt, tok.response(v), tok, options) for v in values[1:]]
+        if None in sides:
+            dropped += 1
+            continue
+        for samples, side in zip(groups.values(), sides):
+            samples.append(side)
+    if not all(groups.values()):
+        raise Bad(INPUT, f"{options.input}: no samples" + (
+            f": all {dropped} are longer than --max-length" if dropped else ": the file is empty"))
+    return groups, dropped
+
+
+def write(options, tok: Tokens, groups: dict) -> None:
+    """Beside the final name first, then renamed."""
+    h5py = need("h5py", "install python3-h5py")
+    numpy = need("numpy", "install python3-numpy")
+    part = options.output.with_name(options.output.name + f".part{os.getpid()}")
+    try:
+        with h5py.File(part, "w") as f:
+            f.attrs["format"] = numpy.bytes_("deltapath-data")
+            f.attrs["version"] = numpy.int32(1)
+            f.attrs["kind"] = numpy.bytes_(options.kind)
+            f.attrs["tokenizer"] = numpy.bytes_(tok.directory.resolve().name.encode())
+            f.attrs["source"] = numpy.bytes_(options.input.name.encode())
+            if tok.vocab:
+                f.attrs["vocab_size"] = numpy.int64(tok.vocab)
+            for name, samples in groups.items():
+                group = f.require_group(name) if name else f
+                offsets = numpy.cumsum([0] + [len(ids) for ids, _ in samples])
+                group["tokens"] = numpy.concatenate(
+                    [numpy.array(ids, numpy.int32) for ids, _ in samples])
+                group["loss_mask"] = numpy.concatenate(
+                    [numpy.array(mask, numpy.uint8) for _, mask in samples])
+                group["offsets"] = offsets.astype(numpy.int64)
+        os.replace(part, options.output)
+    except OSError as e:
+        part.unlink(missing_ok=True)
+        raise Bad(OUTPUT, f"{options.output}: cannot be written: {e}") from e
+
+
+def parse(argv):
+    ap = argparse.ArgumentParser(description=__doc__,
+                                 formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument("input", type=pathlib.Path)
+    ap.add_argument("--tokenizer", type=pathlib.Path, required=True, metavar="DIR")
+    ap.add_argument("-o", "--output", type=pathlib.Path, required=True)
+    ap.add_argument("--kind", choices=("lm", "dpo"), default="lm")
+    ap.add_argument("--max-length", type=int, metavar="N", help="longest sample in tokens")
+    ap.add_argument("--overlong", choices=("drop", "cut"), default="drop",
+                    help="what happens to longer samples (default: drop)")
+    ap.add_argument("--append-eos", action="store_true", help="end each response with eos, scored")
+    ap.add_argument("--bos", choices=("auto", "yes", "no"), default="auto",
+                    help="bos before string prompts; auto: as the tokenizer does")
+    ap.add_argument("--chat-template", action="store_true",
+                    help="wrap prompts in the tokenizer's chat template (needs transformers)")
+    ap.add_argument("--vocab-size", type=int, metavar="N",
+                    help="default: config.json of DIR, else the tokenizer's")
+    ap.add_argument("--force", action="store_true", help="replace an existing output")
+    options = ap.parse_args(argv)
+    if options.max_length is not None and options.max_length < 2:
+        raise Bad(USAGE, "--max-length: must be at least 2")
+    if options.vocab_size is not None and options.vocab_size < 1:
+        raise Bad(USAGE, "--vocab-size: must be at least 1")
+    return options
+
+
+def main(argv=None) -> int:
+    try:
+        options = parse(argv)
+        if options.output.exists() and not options.force:
+            raise Bad(OUTPUT, f"{options.output}: exists already: remove it or give --force")
+        tok = Tokens(options.tokenizer, options)
+        groups, dropped = build(options, tok)
+        write(options, tok, groups)
+    except Bad as e:
+        print(f"prepare_data.py: error: {e}", file=sys.stderr)
+        return e.code
+    for name, samples in groups.items():
+        scored = sum(sum(mask) for _, mask in samples)
+        print(f"{options.output}{':' + name if name else ''}: {len(samples)} samples, "
+              f"{sum(len(ids) for ids, _ in samples)} tokens, {scored} scored"
+              + (f", {dropped} longer ones dropped" if dropped else ""))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
