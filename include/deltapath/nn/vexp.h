@@ -5,11 +5,12 @@
 #ifndef DELTAPATH_NN_VEXP_H
 #define DELTAPATH_NN_VEXP_H
 
+#include <math.h>
 #include <stdint.h>
 #include <string.h>
 
-/** exp(x) within 2 units in the last place for -87.33 <= x <= 88.37; 0 below; above, the value at
- * 88.37 (2.4e38), so that the result is always finite. NaN gives NaN.
+/** exp(x) within 2 units in the last place for -87.33 <= x <= 88.37; 0 below, infinity above.
+ * NaN gives NaN.
  *
  * Local.
  * Computes: 2^k P(r), x = k ln 2 + r, abs(r) <= ln(2)/2, P of degree 6; no branches, no calls.
@@ -36,6 +37,7 @@ static inline float dpt_nn_expf(float x) {
     float two_k;
     memcpy(&two_k, &bits, sizeof two_k);
     float y = (p + 1.0f) * two_k;
+    y = x > 88.37f ? HUGE_VALF : y;
     return x < -87.33f ? 0.0f : y;
 }
 

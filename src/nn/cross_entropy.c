@@ -1,0 +1,81 @@
+#include "deltapath/nn/cross_entropy.h"
+
+#include <math.h>
+
+#include "deltapath/nn/vexp.h"
+
+enum { PARALLEL_MIN = 1 << 15 };
+
+static float row_max(int64_t V, const float *row) {
+    float best = -INFINITY;
+#pragma omp simd reduction(max : best)
+    for (int64_t v = 0; v < V; v++)
+        best = row[v] > best ? row[v] : best;
+    return best;
+}
+
+void dpt_nn_ce_row_max(int64_t R, int64_t V, const float *logits, int64_t ld, float *max) {
+    /* logits (R,V), max (R) */
+#pragma omp parallel for schedule(static) if (R * V >= PARALLEL_MIN)
+    for (int64_t r = 0; r < R; r++)
+        max[r] = row_max(V, logits + r * ld);
+}
+
+void dpt_nn_ce_sums(int64_t R, int64_t V, int64_t v0, const float *logits, int64_t ld,
+                    const int32_t *targets, const float *max, double *sumexp,
+                    double *target_logit) {
+    /* logits (R,V), targets (R), max (R), sumexp (R), target_logit (R) */
+#pragma omp parallel for schedule(static) if (R * V >= PARALLEL_MIN)
+    for (int64_t r = 0; r < R; r++) {
+        const float *row = logits + r * ld;
+        float m = max[r];
+        double sum = 0.0;
+#pragma omp simd reduction(+ : sum)
+        for (int64_t v = 0; v < V; v++)
+            sum += (double)dpt_nn_expf(row[v] - m);
+        sumexp[r] = sum;
+        int64_t il = targets[r] - v0;
+        target_logit[r] = il >= 0 && il < V ? (double)row[il] : 0.0;
+    }
+}
+
+void dpt_nn_ce_loss(int64_t R, const float *max, const double *sumexp, const double *target_logit,
+                    double *loss) {
+    /* max (R), sumexp (R), target_logit (R), loss (R) */
+    for (int64_t r = 0; r < R; r++)
+        loss[r] = log(sumexp[r]) + ((double)max[r] - target_logit[r]);
+}
+
+void dpt_nn_ce_backward(int64_t R, int64_t V, int64_t v0, float *logits, int64_t ld,
+                        const int32_t *targets, const float *max, const double *sumexp,
+                        const float *scale) {
+    /* logits (R,V), targets (R), max (R), sumexp (R), scale (R) */
+    /* forward: loss = log(sumexp) + max - logits[target] */
+#pragma omp parallel for schedule(static) if (R * V >= PARALLEL_MIN)
+    for (int64_t r = 0; r < R; r++) {
+        float *row = logits + r * ld;
+        float m = max[r];
+        float factor = (float)((double)scale[r] / sumexp[r]);
+#pragma omp simd
+        for (int64_t v = 0; v < V; v++)
+            row[v] = factor * dpt_nn_expf(row[v] - m);
+        int64_t il = targets[r] - v0;
+        if (il >= 0 && il < V)
+            row[il] -= scale[r];
+    }
+}
+
+void dpt_nn_ce_argmax(int64_t R, int64_t V, int64_t v0, const float *logits, int64_t ld,
+                      float *value, int64_t *index) {
+    /* logits (R,V), value (R), index (R) */
+#pragma omp parallel for schedule(static) if (R * V >= PARALLEL_MIN)
+    for (int64_t r = 0; r < R; r++) {
+        const float *row = logits + r * ld;
+        value[r] = row_max(V, row);
+        int64_t il = 0;
+        while (il < V && row[il] != value[r])
+            il++;
+        /* A row of NaN has no largest element: name the first so that the index is valid. */
+        index[r] = V == 0 ? -1 : v0 + (il < V ? il : 0);
+    }
+}

@@ -1,0 +1,230 @@
+/* ranks: 1 */
+#include "nn/nn_test.h"
+
+#include "deltapath/nn/attention.h"
+
+/** The same problem in double: contiguous arrays, no blocks. */
+typedef struct {
+    const dpt_attention_shape *s;
+    double *q, *k, *v, *d_o, *o, *lse;
+} reference;
+
+static bool visible(const dpt_attention_shape *s, int64_t i, int64_t l) {
+    return !s->causal || (l <= i && (s->window == 0 || i - l < s->window));
+}
+
+static double dot(int64_t n, const double *a, const double *b) {
+    double sum = 0.0;
+    for (int64_t c = 0; c < n; c++)
+        sum += a[c] * b[c];
+    return sum;
+}
+
+static void forward_row(reference *r, int64_t i, int64_t j, double *p) {
+    const dpt_attention_shape *s = r->s;
+    int64_t hd = s->hd, wq = s->hq * hd, wk = s->hkv * hd;
+    const double *q = r->q + i * wq + j * hd;
+    double *o = r->o + i * wq + j * hd, max = -INFINITY, sum = 0.0;
+    for (int64_t l = 0; l < s->n; l++) {
+        p[l] = (double)s->scale * dot(hd, q, r->k + l * wk + s->kv_of[j] * hd);
+        max = visible(s, i, l) ? fmax(max, p[l]) : max;
+    }
+    for (int64_t l = 0; l < s->n; l++) {
+        p[l] = visible(s, i, l) ? exp(p[l] - max) : 0.0;
+        sum += p[l];
+    }
+    for (int64_t c = 0; c < hd; c++)
+        o[c] = 0.0;
+    for (int64_t l = 0; l < s->n; l++) {
+        p[l] /= sum;
+        for (int64_t c = 0; c < hd; c++)
+            o[c] += p[l] * r->v[l * wk + s->kv_of[j] * hd + c];
+    }
+    r->lse[j * s->n + i] = max + log(sum);
+}
+
+static double attention_loss(void *context) {
+    reference *r = context;
+    double *p = nn_doubles(r->s->n);
+    for (int64_t j = 0; j < r->s->hq; j++)
+        for (int64_t i = 0; i < r->s->n; i++)
+            forward_row(r, i, j, p);
+    test_free(p);
+    return dot(r->s->n * r->s->hq * r->s->hd, r->o, r->d_o);
+}
+
+/** Backward pass of the reference: adds to dq, dk, dv. */
+static void reference_backward(reference *r, double *dq, double *dk, double *dv) {
+    const dpt_attention_shape *s = r->s;
+    int64_t hd = s->hd, wq = s->hq * hd, wk = s->hkv * hd;
+    double *p = nn_doubles(s->n);
+    for (int64_t j = 0; j < s->hq; j++)
+        for (int64_t i = 0; i < s->n; i++) {
+            int64_t at = i * wq + j * hd;
+            forward_row(r, i, j, p);
+            double whole = dot(hd, r->o + at, r->d_o + at);
+            for (int64_t l = 0; l < s->n; l++) {
+                int64_t kat = l * wk + s->kv_of[j] * hd;
+                double ds = p[l] * (dot(hd, r->d_o + at, r->v + kat) - whole) * (double)s->scale;
+                for (int64_t c = 0; c < hd; c++) {
+                    dq[at + c] += ds * r->k[kat + c];
+                    dk[kat + c] += ds * r->q[at + c];
+                    dv[kat + c] += p[l] * r->d_o[at + c];
+                }
+            }
+        }
+    test_free(p);
+}
+
+static double *gather(int64_t rows, int64_t cols, int64_t ld, const float *x) {
+    double *y = nn_doubles(rows * cols);
+    for (int64_t i = 0; i < rows * cols; i++)
+        y[i] = (double)x[i / cols * ld + i % cols];
+    return y;
+}
+
+static void check_attention(dpt_attention_shape s, double scale, bool finite_difference,
+                            double tol) {
+    int64_t wq = s.hq * s.hd, wk = s.hkv * s.hd, n = s.n;
+    s.ldq = wq + 2 * wk + 1; /* as inside a fused projection */
+    s.ldk = s.ldv = s.ldq;
+    s.ldo = wq + 3;
+    float *qkv = nn_floats(n * s.ldq, scale, 1), *o = nn_floats(n * s.ldo, 1, 2);
+    float *d_o = nn_floats(n * s.ldo, 1, 3), *dqkv = nn_floats(n * s.ldq, 1, 4);
+    float *lse = nn_floats(s.hq * n, 1, 5);
+    float *scratch = nn_floats((int64_t)dpt_nn_attention_scratch(&s), 1, 6);
+    reference r = {&s,
+                   gather(n, wq, s.ldq, qkv),
+                   gather(n, wk, s.ldq, qkv + wq),
+                   gather(n, wk, s.ldq, qkv + wq + wk),
+                   gather(n, wq, s.ldo, d_o),
+                   nn_doubles(n * wq),
+                   nn_doubles(s.hq * n)};
+    double *dq = nn_doubles(n * wq), *dk = nn_doubles(n * wk), *dv = nn_doubles(n * wk);
+    reference_backward(&r, dq, dk, dv);
+
+    dpt_nn_attention_forward(&s, qkv, qkv + wq, qkv + wq + wk, o, lse, scratch);
+    nn_assert_near(n, wq, o, s.ldo, r.o, tol);
+    nn_assert_near(s.hq, n, lse, n, r.lse, tol);
+    dpt_nn_attention_backward(&s, qkv, qkv + wq, qkv + wq + wk, o, lse, d_o, dqkv, dqkv + wq,
+                              dqkv + wq + wk, scratch);
+    nn_assert_near(n, wq, dqkv, s.ldq, dq, tol);
+    nn_assert_near(n, wk, dqkv + wq, s.ldq, dk, tol);
+    nn_assert_near(n, wk, dqkv + wq + wk, s.ldq, dv, tol);
+    if (finite_difference) {
+        double *fq = nn_finite_difference(attention_loss, &r, r.q, n * wq);
+        double *fk = nn_finite_difference(attention_loss, &r, r.k, n * wk);
+        double *fv = nn_finite_difference(attention_loss, &r, r.v, n * wk);
+        nn_assert_near_double(n * wq, dq, fq, 1e-7);
+        nn_assert_near_double(n * wk, dk, fk, 1e-7);
+        nn_assert_near_double(n * wk, dv, fv, 1e-7);
+        test_free(fq);
+        test_free(fk);
+        test_free(fv);
+    }
+    void *all[] = {qkv, o, d_o, dqkv, lse, scratch, r.q, r.k, r.v, r.o, r.d_o, dq, r.lse, dk, dv};
+    for (int64_t i = 0; i < NN_COUNT(all); i++)
+        test_free(all[i]);
+}
+
+static dpt_attention_shape shape(int64_t n, int64_t hq, int64_t hkv, int64_t hd,
+                                 const int32_t *map) {
+    dpt_attention_shape s = {.n = n, .hq = hq, .hkv = hkv, .hd = hd, .kv_of = map};
+    s.scale = hd > 0 ? (float)(1.0 / sqrt((double)hd)) : 1.0f;
+    s.causal = true;
+    s.threads = 1;
+    return s;
+}
+
+static const int32_t same[] = {0, 1, 2, 3}, grouped[] = {0, 0, 1, 1}, ragged[] = {0, 1, 1, 2};
+
+static void small_shapes_match_finite_differences(void **state) {
+    (void)state;
+    check_attention(shape(1, 1, 1, 1, same), 2.0, true, 1e-5);
+    check_attention(shape(7, 2, 2, 3, same), 2.0, true, 1e-5);
+    check_attention(shape(9, 4, 2, 4, grouped), 2.0, true, 1e-5);
+    check_attention(shape(9, 4, 3, 4, ragged), 2.0, true, 1e-5);
+    dpt_attention_shape s = shape(11, 2, 1, 4, (const int32_t[]){0, 0});
+    s.window = 3;
+    check_attention(s, 2.0, true, 1e-5);
+    s.window = 1;
+    check_attention(s, 2.0, false, 1e-5);
+    s.window = 0;
+    s.causal = false;
+    check_attention(s, 2.0, true, 1e-5);
+}
+
+static void blocks_fit_together(void **state) {
+    (void)state;
+    check_attention(shape(128, 1, 1, 16, same), 1.0, false, 1e-5);
+    check_attention(shape(129, 2, 2, 16, same), 1.0, false, 1e-5);
+    check_attention(shape(700, 4, 2, 8, grouped), 1.0, false, 1e-5);
+    dpt_attention_shape s = shape(700, 2, 2, 8, same);
+    for (int64_t window = 100; window <= 900; window += 200) {
+        s.window = window;
+        check_attention(s, 1.0, false, 1e-5);
+    }
+    s.window = 0;
+    s.causal = false;
+    check_attention(s, 1.0, false, 1e-5);
+    s.causal = true;
+    s.n = 1100; /* windows that begin in a later key block for some rows of a query block */
+    s.window = 520;
+    check_attention(s, 3.0, false, 1e-5);
+}
+
+static void threads_share_the_heads(void **state) {
+    (void)state;
+    dpt_attention_shape s = shape(300, 4, 3, 8, ragged);
+    s.threads = 3;
+    check_attention(s, 1.0, false, 1e-5);
+    s.threads = 64; /* more than there is work for */
+    s.n = 5;
+    check_attention(s, 1.0, false, 1e-5);
+}
+
+static void a_kv_head_without_queries_gets_zero(void **state) {
+    (void)state;
+    check_attention(shape(6, 2, 3, 4, (const int32_t[]){2, 0}), 1.0, false, 1e-5);
+}
+
+static void empty_shapes(void **state) {
+    (void)state;
+    check_attention(shape(0, 2, 1, 4, (const int32_t[]){0, 0}), 1.0, false, 1e-5);
+    check_attention(shape(3, 0, 0, 4, same), 1.0, false, 1e-5);
+    check_attention(shape(3, 0, 2, 4, same), 1.0, false, 1e-5);
+}
+
+static void extreme_scores_stay_finite(void **state) {
+    (void)state;
+    enum { N = 200 };
+    dpt_attention_shape s = shape(N, 1, 1, 1, same);
+    s.ldq = s.ldk = s.ldv = s.ldo = 1;
+    s.scale = 1.0f;
+    float q[N], k[N], v[N], o[N], lse[N], dq[N], dk[N], dv[N];
+    float *scratch = nn_floats((int64_t)dpt_nn_attention_scratch(&s), 1, 6);
+    for (int i = 0; i < N; i++) {
+        q[i] = i % 2 ? 100.0f : -100.0f; /* scores up to 2e4, growing along the row */
+        k[i] = (float)i;
+        v[i] = (float)i;
+    }
+    dpt_nn_attention_forward(&s, q, k, v, o, lse, scratch);
+    for (int i = 0; i < N; i++)
+        assert_true(o[i] == (i % 2 ? (float)i : 0.0f));
+    dpt_nn_attention_backward(&s, q, k, v, o, lse, v, dq, dk, dv, scratch);
+    for (int i = 0; i < N; i++)
+        assert_true(isfinite(dq[i]) && isfinite(dk[i]) && isfinite(dv[i]));
+    test_free(scratch);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(small_shapes_match_finite_differences),
+        cmocka_unit_test(blocks_fit_together),
+        cmocka_unit_test(threads_share_the_heads),
+        cmocka_unit_test(a_kv_head_without_queries_gets_zero),
+        cmocka_unit_test(empty_shapes),
+        cmocka_unit_test(extreme_scores_stay_finite),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

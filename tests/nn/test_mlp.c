@@ -1,0 +1,107 @@
+/* ranks: 1 */
+#include "nn/nn_test.h"
+
+#include "deltapath/nn/mlp.h"
+#include "deltapath/nn/vexp.h"
+
+static void exponential_is_within_two_ulp(void **state) {
+    (void)state;
+    double worst = 0.0;
+    for (float x = -87.3f; x <= 88.3f; x += 0.000137f) {
+        double want = exp((double)x);
+        worst = fmax(worst, fabs((double)dpt_nn_expf(x) - want) / want);
+    }
+    assert_true(worst < 2.0 * 0x1p-23);
+    assert_true(dpt_nn_expf(0.0f) == 1.0f);
+    assert_true(dpt_nn_expf(-1e4f) == 0.0f && dpt_nn_expf(-INFINITY) == 0.0f);
+    assert_true(isinf(dpt_nn_expf(1e4f)) && isinf(dpt_nn_expf(INFINITY)));
+    assert_true(isnan(dpt_nn_expf(NAN)));
+}
+
+static double act(int kind, double x) {
+    switch (kind) {
+    case DPT_ACT_SILU:
+        return x / (1.0 + exp(-x));
+    case DPT_ACT_GELU:
+        return 0.5 * x * erfc(-x * M_SQRT1_2);
+    case DPT_ACT_GELU_TANH:
+        return 0.5 * x * (1.0 + tanh(sqrt(2.0 / M_PI) * (x + 0.044715 * x * x * x)));
+    default:
+        return x / (1.0 + exp(-1.702 * x));
+    }
+}
+
+static void activations_match_reference(void **state) {
+    (void)state;
+    enum { N = 4001 };
+    float x[N], y[N], dy[N], dx[N];
+    uint64_t seed = 1;
+    for (int i = 0; i < N; i++) {
+        x[i] = (float)(i - 2000) * 0.006f;
+        dy[i] = (float)nn_random(&seed);
+    }
+    for (int kind = DPT_ACT_SILU; kind <= DPT_ACT_QUICK_GELU; kind++) {
+        dpt_nn_act_forward(kind, N, x, y);
+        dpt_nn_act_backward(kind, N, dy, x, dx);
+        for (int i = 0; i < N; i++) {
+            double a = (double)x[i], h = 1e-5;
+            double slope = (act(kind, a + h) - act(kind, a - h)) / (2.0 * h);
+            assert_true(fabs((double)y[i] - act(kind, a)) <= 5e-7 * (1.0 + fabs(a)));
+            assert_true(fabs((double)dx[i] - (double)dy[i] * slope) <= 2e-6);
+        }
+        dpt_nn_act_backward(kind, N, dy, x, dy); /* in place */
+        assert_memory_equal(dy, dx, sizeof dy);
+        dpt_nn_act_forward(kind, 0, NULL, NULL);
+        dpt_nn_act_backward(kind, 0, NULL, NULL, NULL);
+    }
+}
+
+static void swiglu_matches_reference(void **state) {
+    (void)state;
+    enum { T = 7, F = 37, LD = 40 };
+    float *g = nn_floats(T * LD, 6, 1), *u = nn_floats(T * LD, 2, 2), *d = nn_floats(T * F, 1, 3);
+    float h[T * F], dg[T * LD], du[T * LD];
+    double want[T * F], want_g[T * F], want_u[T * F];
+    for (int i = 0; i < T * F; i++) {
+        double a = (double)g[i / F * LD + i % F], b = (double)u[i / F * LD + i % F], e = 1e-5;
+        want[i] = act(DPT_ACT_SILU, a) * b;
+        want_u[i] = (double)d[i] * act(DPT_ACT_SILU, a);
+        want_g[i] =
+            (double)d[i] * b * (act(DPT_ACT_SILU, a + e) - act(DPT_ACT_SILU, a - e)) / (2.0 * e);
+    }
+    dpt_nn_swiglu_forward(T, F, g, LD, u, LD, h, F);
+    nn_assert_near(T, F, h, F, want, 1e-6);
+    dpt_nn_swiglu_backward(T, F, d, F, g, LD, u, LD, dg, du);
+    nn_assert_near(T, F, dg, LD, want_g, 1e-6);
+    nn_assert_near(T, F, du, LD, want_u, 1e-6);
+    dpt_nn_swiglu_backward(T, F, d, F, g, LD, u, LD, g, u); /* in place */
+    nn_assert_near(T, F, g, LD, want_g, 1e-6);
+    nn_assert_near(T, F, u, LD, want_u, 1e-6);
+    dpt_nn_swiglu_forward(0, F, g, LD, u, LD, h, F);
+    dpt_nn_swiglu_backward(3, 0, d, 0, g, 0, u, 0, dg, du);
+    test_free(g);
+    test_free(u);
+    test_free(d);
+}
+
+static void extreme_gates_stay_finite(void **state) {
+    (void)state;
+    float g[] = {1e4f, -1e4f, 3e38f, -3e38f, 0.0f}, u[] = {1, 1, 1, 1, 1}, h[5], dg[5], du[5];
+    const float want[] = {1e4f, 0.0f, 3e38f, 0.0f, 0.0f};
+    dpt_nn_swiglu_forward(1, 5, g, 5, u, 5, h, 5);
+    dpt_nn_swiglu_backward(1, 5, u, 5, g, 5, u, 5, dg, du);
+    for (int i = 0; i < 5; i++) {
+        assert_true(fabsf(h[i] - want[i]) <= 1e-6f * fabsf(want[i]));
+        assert_true(isfinite(dg[i]) && isfinite(du[i]));
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(exponential_is_within_two_ulp),
+        cmocka_unit_test(activations_match_reference),
+        cmocka_unit_test(swiglu_matches_reference),
+        cmocka_unit_test(extreme_gates_stay_finite),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,157 @@
+/* ranks: 1 */
+#include "nn/nn_test.h"
+
+#include <string.h>
+
+#include "deltapath/nn/norm.h"
+
+typedef struct {
+    int64_t T, C;
+    double eps;
+    bool centre;
+    double *x, *w, *b, *dy, *y;
+} reference;
+
+static double norm_loss(void *context) {
+    reference *r = context;
+    double loss = 0.0;
+    for (int64_t t = 0; t < r->T; t++) {
+        const double *x = r->x + t * r->C;
+        double mean = 0.0, var = 0.0;
+        for (int64_t c = 0; c < r->C && r->centre; c++)
+            mean += x[c] / (double)r->C;
+        for (int64_t c = 0; c < r->C; c++)
+            var += (x[c] - mean) * (x[c] - mean) / (double)r->C;
+        for (int64_t c = 0; c < r->C; c++) {
+            double y = r->w[c] * (x[c] - mean) / sqrt(var + r->eps) + r->b[c];
+            r->y[t * r->C + c] = y;
+            loss += r->dy[t * r->C + c] * y;
+        }
+    }
+    return loss;
+}
+
+static void check_norm(bool centre, int64_t T, int64_t C, double scale, float eps) {
+    int64_t ld = C + 3, n = T * C;
+    float *x = nn_floats(T * ld, scale, 1), *w = nn_floats(C, 1, 2), *b = nn_floats(C, 1, 3);
+    float *dy = nn_floats(n, 1, 4), *y = nn_floats(T * ld, 1, 5), *dx = nn_floats(T * ld, 1, 6);
+    float *dw = nn_floats(C, 1, 7), *e = nn_floats(C, 1, 8);
+    float *mean = nn_floats(T, 1, 9), *rstd = nn_floats(T, 1, 10);
+    double *term = nn_doubles(T), *want_term = nn_doubles(T);
+    reference r = {T,
+                   C,
+                   (double)eps,
+                   centre,
+                   nn_doubles(n),
+                   nn_widen(C, w),
+                   nn_doubles(C),
+                   nn_widen(n, dy),
+                   nn_doubles(n)};
+    for (int64_t i = 0; i < n; i++)
+        r.x[i] = (double)x[i / C * ld + i % C];
+    for (int64_t c = 0; c < C && centre; c++)
+        r.b[c] = (double)b[c];
+    if (centre)
+        dpt_nn_layernorm_forward(T, C, x, ld, w, b, eps, y, ld, mean, rstd);
+    else
+        dpt_nn_rmsnorm_forward(T, C, x, ld, w, eps, y, ld, rstd);
+    norm_loss(&r);
+    nn_assert_near(T, C, y, ld, r.y, 1e-5);
+
+    double *gx = nn_finite_difference(norm_loss, &r, r.x, n);
+    double *gw = nn_finite_difference(norm_loss, &r, r.w, C);
+    for (int pass = 1; pass <= 2; pass++) { /* overwrite, then accumulate */
+        if (centre) {
+            dpt_nn_layernorm_backward_input(T, C, dy, C, x, ld, w, mean, rstd, pass == 2, dx, ld);
+            dpt_nn_layernorm_backward_weight(T, C, dy, C, x, ld, mean, rstd, pass == 2, dw);
+        } else {
+            dpt_nn_rmsnorm_backward_input(T, C, dy, C, x, ld, w, rstd, pass == 2, dx, ld);
+            dpt_nn_rmsnorm_backward_weight(T, C, dy, C, x, ld, rstd, pass == 2, dw);
+        }
+        for (int64_t i = 0; i < n && pass == 2; i++)
+            gx[i] *= 2.0;
+        for (int64_t c = 0; c < C && pass == 2; c++)
+            gw[c] *= 2.0;
+        nn_assert_near(T, C, dx, ld, gx, 1e-5);
+        nn_assert_near(1, C, dw, C, gw, 1e-5);
+    }
+    norm_loss(&r);
+    for (int64_t t = 0; t < T; t++)
+        for (int64_t c = 0; c < C; c++)
+            want_term[t] +=
+                (double)e[c] * (r.y[t * C + c] - r.b[c]) / (double)w[c] * (double)dy[t * C + c];
+    if (centre)
+        dpt_nn_layernorm_terms(T, C, dy, C, x, ld, mean, rstd, e, term);
+    else
+        dpt_nn_rmsnorm_terms(T, C, dy, C, x, ld, rstd, e, term);
+    nn_assert_near_double(T, term, want_term, 1e-5);
+
+    void *all[] = {x,    w,         b,   dy,  y,   dx,   dw,  e,  mean, rstd,
+                   term, want_term, r.x, r.w, r.b, r.dy, r.y, gx, gw};
+    for (int64_t i = 0; i < NN_COUNT(all); i++)
+        test_free(all[i]);
+}
+
+static void rmsnorm_matches_reference(void **state) {
+    (void)state;
+    check_norm(false, 5, 7, 1.0, 1e-5f);
+    check_norm(false, 3, 64, 1.0, 1e-6f);
+    check_norm(false, 2, 517, 10.0, 1e-5f);
+    check_norm(false, 4, 1, 1.0, 1e-5f);
+    check_norm(false, 0, 5, 1.0, 1e-5f);
+    check_norm(false, 3, 9, 1e-2, 1e-3f); /* eps matters: it is inside the root */
+}
+
+static void layernorm_matches_reference(void **state) {
+    (void)state;
+    check_norm(true, 5, 7, 1.0, 1e-5f);
+    check_norm(true, 2, 517, 10.0, 1e-5f);
+    check_norm(true, 0, 5, 1.0, 1e-5f);
+    check_norm(true, 3, 9, 1e-1, 1e-3f);
+}
+
+static void gradient_may_overwrite_its_argument(void **state) {
+    (void)state;
+    enum { T = 6, C = 33 };
+    float *x = nn_floats(T * C, 1, 1), *w = nn_floats(C, 1, 2), *dy = nn_floats(T * C, 1, 3);
+    float dx[T * C], rstd[T], mean[T], y[T * C];
+    dpt_nn_rmsnorm_forward(T, C, x, C, w, 1e-5f, y, C, rstd);
+    dpt_nn_rmsnorm_backward_input(T, C, dy, C, x, C, w, rstd, false, dx, C);
+    float *in_place = nn_floats(T * C, 1, 3);
+    dpt_nn_rmsnorm_backward_input(T, C, in_place, C, x, C, w, rstd, false, in_place, C);
+    assert_memory_equal(in_place, dx, sizeof dx);
+    dpt_nn_layernorm_forward(T, C, x, C, w, NULL, 1e-5f, y, C, mean, rstd);
+    dpt_nn_layernorm_backward_input(T, C, dy, C, x, C, w, mean, rstd, false, dx, C);
+    memcpy(in_place, dy, sizeof dx);
+    dpt_nn_layernorm_backward_input(T, C, in_place, C, x, C, w, mean, rstd, false, in_place, C);
+    assert_memory_equal(in_place, dx, sizeof dx);
+    test_free(x);
+    test_free(w);
+    test_free(dy);
+    test_free(in_place);
+}
+
+static void a_row_of_zeros_and_a_huge_row_stay_finite(void **state) {
+    (void)state;
+    enum { C = 40 };
+    float x[2 * C] = {0}, w[C], y[2 * C], rstd[2];
+    for (int c = 0; c < C; c++) {
+        w[c] = 1.0f;
+        x[C + c] = 1e30f; /* its square overflows in single precision */
+    }
+    dpt_nn_rmsnorm_forward(2, C, x, C, w, 1e-5f, y, C, rstd);
+    for (int c = 0; c < C; c++) {
+        assert_true(y[c] == 0.0f);
+        assert_true(fabsf(y[C + c] - 1.0f) < 1e-6f);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(rmsnorm_matches_reference),
+        cmocka_unit_test(layernorm_matches_reference),
+        cmocka_unit_test(gradient_may_overwrite_its_argument),
+        cmocka_unit_test(a_row_of_zeros_and_a_huge_row_stay_finite),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
