@@ -1,0 +1,66 @@
+#ifndef DELTAPATH_PATH_RIEMANN_H
+#define DELTAPATH_PATH_RIEMANN_H
+
+#include "deltapath/comm/comm.h"
+#include "deltapath/path/oracle.h"
+#include "deltapath/path/quadrature.h"
+
+#include <stdint.h>
+
+/** What is known before the path is walked, because other work has already found it. Every pointer
+ * may be NULL; all are borrowed and the same on all ranks.
+ *
+ * The gradient at t = 0 does not depend on the edit: a study takes it once, and gives here its inner
+ * products with the E of this edit. oracle.slope is then not called at t = 0. */
+typedef struct dpt_riemann_shared {
+    const double *loss_start;         /**< (samples) losses at t = 0 */
+    const double *terms_start;        /**< (terms) <gradient at 0, E_i>; needs loss_start too */
+    const double *sample_terms_start; /**< (samples) or NULL: NaN throughout */
+    const double *loss_end;           /**< (samples) losses at t = 1 */
+} dpt_riemann_shared;
+
+/** The Riemann sum of one edit on one data set. The same on all ranks. */
+typedef struct dpt_riemann {
+    dpt_quadrature quadrature;
+    int64_t terms;
+    int64_t samples;
+    double *term;              /**< (terms, points) row-major: <grad of tensor i at t_c, E_i> */
+    double *integrated;        /**< (terms) sum over c of w_c term[i][c] */
+    double *second_order;      /**< (terms) 1/2 E_i^T (H E)_i at t = 0; NaN with one point */
+    double *slope;             /**< (points) sum of the terms at t_c */
+    double *loss_mean;         /**< (points) mean loss at t_c; NaN where it is not known */
+    double *loss_post;         /**< (samples) L at t = 0 */
+    double *loss_edit;         /**< (samples) L at t = 1 */
+    double *sample_integrated; /**< (samples) sum over c of w_c <grad of the sample's loss, E>; NaN
+                                  when any point has only the mean gradient */
+    double estimate;           /**< sum of integrated [nats] */
+    double change;             /**< mean loss_edit - mean loss_post [nats] */
+    double error;              /**< estimate - change: what the quadrature misses */
+    double second_order_total; /**< sum of second_order: 1/2 E^T H E */
+} dpt_riemann;
+
+/** Walk the path and sum.
+ *
+ * Collective over comm (same: oracle->samples, oracle->terms, quadrature, which pointers of shared
+ * are NULL).
+ * Computes: estimate = sum_c w_c sum_i <grad_i L(W_post + t_c E), E_i>, Eq. 1 of arXiv:2410.13841;
+ * the slope at 0 of each term from the polynomial of degree min(points - 1, 4) that fits the points
+ * best in least squares (through them, up to five points), hence exact where the loss is quadratic.
+ * oracle.slope is called once per node in rising order, oracle.loss at an end that no node visits.
+ * @param[in]  shared  NULL: nothing is known.
+ * @param[out] out     to be destroyed by the caller; empty on error.
+ * Errors: those of the oracle; DPT_ERR_OUTPUT without memory; DPT_ERR_INPUT without samples.
+ * Determinism: sums in index order in double; the same bits for the same oracle values.
+ */
+dpt_status dpt_riemann_run(const dpt_comm *comm, const dpt_oracle *oracle,
+                           const dpt_quadrature *quadrature, const dpt_riemann_shared *shared,
+                           dpt_riemann *out);
+void dpt_riemann_destroy(dpt_riemann *riemann); /**< Local; an empty one is allowed. */
+
+/** Weights that give the derivative at t = 0 of the least-squares polynomial of degree
+ * min(n - 1, 4) through values at distinct nodes: f'(0) ~ sum_c out[c] f(t_c). Local.
+ * Computes: discrete orthogonal polynomials by the Stieltjes recurrence. @param[out] out (n); NaN
+ * for n = 1. */
+void dpt_riemann_slope_weights(const double *nodes, int n, double *out);
+
+#endif

@@ -1,0 +1,171 @@
+#ifndef DELTAPATH_STORE_RESULTS_H
+#define DELTAPATH_STORE_RESULTS_H
+
+#include "deltapath/comm/comm.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Results of a study. A unit is one edit on one data set (or one edit alone, data = ""). Each
+ * finished unit is a small file of its own, so that a study that is killed loses no finished unit:
+ *
+ *   <directory>/units/<edit id>@<data>.h5   written beside, synced, renamed
+ *   <directory>/results.h5                  all units together, when the study is done
+ *   <directory>/summary.csv, results.json   the same without arrays per sample
+ *
+ * Characters that a file or HDF5 link cannot have are written as %XX in its name. */
+
+enum { DPT_RESULTS_VERSION = 1 };
+
+/** What an edit did to one tensor; NaN where it does not apply. Doubles throughout: a table. */
+typedef struct dpt_result_tensor {
+    double delta_norm;    /**< Frobenius norm of Delta */
+    double edit_norm;     /**< Frobenius norm of E, after rounding to the output type */
+    double share_changed; /**< share of the entries with E != 0 */
+    double rank;          /**< of a low-rank edit */
+    double residual;      /**< of a low-rank edit: |Delta - U S V^T| / |Delta| */
+    double scale;         /**< of a sign edit */
+    double correlation;   /**< between mask and product of gradient and delta */
+} dpt_result_tensor;
+
+/** Leading singular values of the delta of one tensor, falling. */
+typedef struct dpt_result_spectrum {
+    int64_t tensor; /**< position in the tensor table */
+    int64_t count;
+    double *values; /**< (count), owned */
+} dpt_result_spectrum;
+
+/** One parameter of an edit, as text: "p" "0.9", "rescale" "l1". Owned. */
+typedef struct dpt_result_parameter {
+    char *name;
+    char *value;
+} dpt_result_parameter;
+
+/** The scalars of a unit. All double, NaN where not known. [nats] unless said otherwise. */
+typedef struct dpt_result_scalars {
+    double loss_pre, loss_post, loss_edit;             /**< means over samples */
+    double accuracy_pre, accuracy_post, accuracy_edit; /**< share of exact matches */
+    double change, change_se, change_low, change_high; /**< true L(edit) - L(post), paired */
+    double equivalence_low, equivalence_high;          /**< interval of the equivalence test */
+    double estimate, estimate_se, estimate_low, estimate_high; /**< Riemann sum */
+    double error;                                              /**< estimate - change */
+    double second_order;                                       /**< 1/2 E^T H E */
+    double gain, gain_low, gain_high;                          /**< L(pre) - L(post) */
+    double share, share_low, share_high;                       /**< change / |gain| */
+    double margin;                                             /**< of the equivalence test */
+    double p_change, p_equivalent;
+    double p_adjusted; /**< p_change after Holm's correction over the study */
+    double seconds;    /**< wall time of the unit */
+} dpt_result_scalars;
+
+/** One finished unit. Owns all that it points to (blocks of base/mem); NULL texts count as "". */
+typedef struct dpt_result {
+    char *edit;    /**< id of the edit, e.g. "dare-p0.9-seed1" */
+    char *data;    /**< name of the data set; "" for an edit alone */
+    char *method;  /**< e.g. "dare", or "prune + bitdelta" */
+    char *loss;    /**< "lm", "dpo", "class"; "" without data */
+    char *rule;    /**< "left"...; "" without a Riemann sum */
+    char *verdict; /**< "competitive", "decreased", "improved", "undecided"; "" without data */
+    char *reason;  /**< of the verdict */
+    int64_t nparameters;
+    dpt_result_parameter *parameters; /**< (nparameters) */
+
+    int64_t tensors; /**< of the tensor table; 0 allowed only for edits alone */
+    int64_t points;  /**< of the rule; 0 without a Riemann sum */
+    int64_t samples; /**< of the data set; 0 for an edit alone */
+
+    double *nodes;             /**< (points) t */
+    double *weights;           /**< (points) */
+    double *path_loss;         /**< (points) mean loss at t */
+    double *terms;             /**< (tensors, points) */
+    double *integrated;        /**< (tensors); all NaN without a Riemann sum */
+    double *second_order;      /**< (tensors) */
+    double *loss_pre;          /**< (samples) */
+    double *loss_post;         /**< (samples) */
+    double *loss_edit;         /**< (samples) */
+    double *sample_integrated; /**< (samples) */
+    dpt_result_tensor *stats;  /**< (tensors) */
+    dpt_result_scalars scalars;
+
+    int64_t nspectra;
+    dpt_result_spectrum *spectra; /**< (nspectra) */
+} dpt_result;
+
+/** Allocate the arrays and fill every number with NaN; texts NULL, no parameters, no spectra. Local.
+ * Errors: DPT_ERR_OUTPUT without memory; out is then empty. */
+dpt_status dpt_result_create(int64_t tensors, int64_t points, int64_t samples, dpt_result *out);
+void dpt_result_destroy(dpt_result *result); /**< Local; an empty (zeroed) one is allowed. */
+
+/** Replace a text by a printf copy: `dpt_result_set_text(&r.edit, "%s", id)`. Local.
+ * Errors: DPT_ERR_OUTPUT without memory. */
+dpt_status dpt_result_set_text(char **text, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+/** Append a parameter; append a spectrum (values are copied and widened to double). Local.
+ * Errors: DPT_ERR_OUTPUT without memory. */
+dpt_status dpt_result_add_parameter(dpt_result *result, const char *name, const char *value);
+dpt_status dpt_result_add_spectrum(dpt_result *result, int64_t tensor, int64_t count,
+                                   const float *values);
+
+/** What all units of a study share. Borrowed. */
+typedef struct dpt_results_study {
+    const char *name;
+    const char *directory;           /**< exists */
+    int64_t tensors;                 /**< of the post-trained model */
+    const char *const *tensor_names; /**< (tensors) in catalog order */
+    const int64_t *tensor_numel;     /**< (tensors) elements */
+    const char *provenance;          /**< JSON object: job, seeds, versions, ranks, input hashes */
+    const char *job;                 /**< text of the job file */
+    uint64_t key; /**< hash of all that a unit depends on; a unit of another key is not finished */
+} dpt_results_study;
+
+/** Save one finished unit: written beside its name, synced, renamed. Rank 0 writes.
+ *
+ * Collective over comm (same: study; result is read on rank 0 only, NULL elsewhere is allowed).
+ * Fault points: "results.unit" before writing, "results.rename" before the rename.
+ * Errors: DPT_ERR_OUTPUT naming the file; no file under the final name.
+ */
+dpt_status dpt_results_save_unit(const dpt_comm *comm, const dpt_results_study *study,
+                                 const dpt_result *result);
+
+/** Load a finished unit on rank 0; other ranks learn only whether it is there.
+ *
+ * Collective over comm (same: study, edit, data). A file that is missing, cut off, corrupt (its
+ * checksum differs), of another key, or of another shape counts as not finished: found is false,
+ * the status DPT_OK, and a warning says why unless it is merely missing.
+ * @param[out] found  the same on all ranks.
+ * @param[out] result filled on rank 0 when found, else empty; NULL: only ask. Destroy it.
+ * Errors: DPT_ERR_OUTPUT without memory.
+ */
+dpt_status dpt_results_load_unit(const dpt_comm *comm, const dpt_results_study *study,
+                                 const char *edit, const char *data, bool *found,
+                                 dpt_result *result);
+
+/** Write results.h5, summary.csv and results.json from all units, each beside its name and renamed.
+ *
+ * Collective over comm (same: study; results and count are read on rank 0 only).
+ * results.h5: root attributes format = "deltapath-results", version, name, provenance, job;
+ * /tensors/{names,numel,layer,module}; per unit /edits/<edit>/<data>/ ("-" for no data) with scalar
+ * and text attributes and the datasets of dpt_result. Numbers in text have 17 digits; NaN is null in
+ * JSON and empty in CSV.
+ * Errors: DPT_ERR_OUTPUT naming the file.
+ */
+dpt_status dpt_results_write(const dpt_comm *comm, const dpt_results_study *study,
+                             const dpt_result *results, int64_t count);
+
+/** A results.h5 read back, owning everything. */
+typedef struct dpt_results {
+    char *name;
+    char *provenance;
+    char *job;
+    int64_t tensors;
+    char **tensor_names; /**< (tensors) */
+    int64_t count;
+    dpt_result *results; /**< (count), in the order of writing */
+} dpt_results;
+
+/** Read a results.h5. Local. Errors: DPT_ERR_INPUT naming the file and what is wrong with it. */
+dpt_status dpt_results_read(const char *path, dpt_results *out);
+void dpt_results_destroy(dpt_results *results); /**< Local; an empty one is allowed. */
+
+#endif
