@@ -4,6 +4,7 @@
 #include "deltapath/base/status.h"
 #include "deltapath/tensor/dtype.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 enum { DPT_NDIM_MAX = 8 };
@@ -22,13 +23,15 @@ typedef struct dpt_catalog {
     int count;
     dpt_tensor_info *tensors;
     int capacity;
+    int64_t elements; /**< of all tensors; the sum times 8 bytes fits int64 */
 } dpt_catalog;
 
 void dpt_catalog_init(dpt_catalog *catalog);
 void dpt_catalog_destroy(dpt_catalog *catalog); /**< Local. */
 
-/** Append a tensor. Local. Errors: DPT_ERR_INPUT when a side is negative, ndim is above
- * DPT_NDIM_MAX, or the byte size overflows; DPT_ERR_OUTPUT without memory. */
+/** Append a tensor. Local. Errors: DPT_ERR_INPUT when the name is empty, a side is negative, ndim is
+ * above DPT_NDIM_MAX, or the size of the tensor or of the model overflows; DPT_ERR_OUTPUT without
+ * memory; the catalog is unchanged. */
 dpt_status dpt_catalog_add(dpt_catalog *catalog, const char *name, dpt_dtype dtype, int ndim,
                            const int64_t *shape);
 
@@ -61,19 +64,22 @@ typedef struct dpt_pairing {
     int mismatches;
 } dpt_pairing;
 
-/** Pair two models by name.
+/** Pair two models by name. Both catalogs are sorted.
  *
  * Missing, extra, differently shaped (padded vocabularies are named as such) and differently typed
- * tensors are all listed in `report` (one line each, allocated, NULL when there are none). Different
- * float types are no mismatch of values: they pair, and the report says so. A tied head
- * ("lm_head.weight" stored on one side only) pairs with the other side's embedding when
- * `tied` says that the configuration ties them.
+ * tensors are all listed in `report` (one line each, allocated, NULL when there is nothing to say).
+ * Different editable types are no mismatch of values: they pair, and the report says how many do.
+ * Tied heads: a "lm_head.weight" that only post stores pairs with the token embedding of pre when
+ * pre's configuration ties them; one that only pre stores is left out silently when both
+ * configurations tie them, since it is a copy. Anything else on one side only is a mismatch.
  * Local.
+ * @param[in] tied_pre, tied_post "tie_word_embeddings" of the two configurations.
  * Errors: DPT_ERR_INPUT under DPT_MISMATCH_ERROR when there is any mismatch: the message has the
- * first and the number of all, and the mend; report has all.
+ * first and the number of all, and the mend; report has all, out is empty.
  */
 dpt_status dpt_catalog_pair(const dpt_catalog *pre, const dpt_catalog *post,
-                            dpt_mismatch_policy policy, dpt_pairing *out, char **report);
+                            bool tied_pre, bool tied_post, dpt_mismatch_policy policy,
+                            dpt_pairing *out, char **report);
 void dpt_pairing_destroy(dpt_pairing *pairing);
 
 #endif
