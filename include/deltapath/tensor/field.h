@@ -19,6 +19,10 @@ typedef struct dpt_source {
     /** Fetch blocks, rows end to end without gaps in outs[i]. Collective over the ranks of the
      * source; every rank gives its own list, which may be empty. */
     dpt_status (*fetch)(void *ctx, int64_t count, const dpt_block *wants, void *const *outs);
+
+    /** Stored elements of a run in place, without a copy; NULL where the run is not in memory.
+     * Optional: the member is NULL for files. Local. */
+    const void *(*view)(void *ctx, dpt_range range);
 } dpt_source;
 
 /** Where the values of an edited model go: a file being written, or a field in memory. */
@@ -32,6 +36,10 @@ typedef struct dpt_sink {
     /** Write runs of any cells, whoever owns them. Collective; the list may be empty. */
     dpt_status (*scatter)(void *ctx, int64_t count, const dpt_range *ranges,
                           const void *const *data);
+
+    /** Place where the stored elements of a run of an own cell may be put in place of `write`; NULL
+     * where there is none. Optional: the member is NULL for files. Local. */
+    void *(*view)(void *ctx, dpt_range range);
 } dpt_sink;
 
 /** One value for each element of a model, held in memory in cells: each rank has the run of cells
