@@ -77,9 +77,9 @@ typedef struct dpt_pairing {
  * Errors: DPT_ERR_INPUT under DPT_MISMATCH_ERROR when there is any mismatch: the message has the
  * first and the number of all, and the mend; report has all, out is empty.
  */
-dpt_status dpt_catalog_pair(const dpt_catalog *pre, const dpt_catalog *post,
-                            bool tied_pre, bool tied_post, dpt_mismatch_policy policy,
-                            dpt_pairing *out, char **report);
+dpt_status dpt_catalog_pair(const dpt_catalog *pre, const dpt_catalog *post, bool tied_pre,
+                            bool tied_post, dpt_mismatch_policy policy, dpt_pairing *out,
+                            char **report);
 void dpt_pairing_destroy(dpt_pairing *pairing);
 
 #endif

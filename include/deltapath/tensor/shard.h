@@ -53,6 +53,9 @@ dpt_range dpt_shard_cell(const dpt_shard *shard, int64_t cell);
 int dpt_shard_owner(const dpt_shard *shard, int64_t cell);
 int64_t dpt_shard_cell_of(const dpt_shard *shard, int tensor, int64_t ig);
 
+/** Elements [begin, end) of a tensor in the cells of one rank; 0, 0 when it owns none. Local. */
+void dpt_shard_owned(const dpt_shard *shard, int rank, int tensor, int64_t *begin, int64_t *end);
+
 /** Even contiguous split of n items over parts: [begin, end) of part p; sizes differ by at most 1
  * and larger ones come first. Local. */
 void dpt_shard_split(int64_t n, int parts, int part, int64_t *begin, int64_t *end);
