@@ -1,0 +1,81 @@
+#ifndef DELTAPATH_STUDY_JOB_H
+#define DELTAPATH_STUDY_JOB_H
+
+#include "deltapath/base/status.h"
+#include "deltapath/edit/edit.h"
+#include "deltapath/path/quadrature.h"
+#include "deltapath/store/store.h"
+#include "deltapath/tensor/catalog.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+typedef enum dpt_job_loss { DPT_LOSS_LM, DPT_LOSS_DPO, DPT_LOSS_CLASS } dpt_job_loss;
+
+typedef struct dpt_job_data {
+    const char *name;
+    const char *file;
+    dpt_job_loss loss;
+} dpt_job_data;
+
+/** One edit of a sweep, with every list replaced by one of its values. */
+typedef struct dpt_job_edit {
+    char *id;         /**< name and swept parameters in job order: "dare-p0.9-seed1" */
+    const char *name; /**< name in the job file */
+    char *method;     /**< "dare", or "prune+bitdelta" for a sequence */
+    char *params;     /**< "p=0.9 k=0 seed=1" as written in the job file */
+    dpt_edit_spec spec;
+} dpt_job_edit;
+
+/** A job file, checked as far as it can be without its models. Strings are owned by the job. */
+typedef struct dpt_job {
+    const char *name;
+    const char *pre;
+    const char *post;
+    dpt_mismatch_policy on_mismatch;
+    int ndata;
+    dpt_job_data *data;
+    int nedits;
+    dpt_job_edit *edits;
+    int ninclude;
+    const char **include; /**< fnmatch patterns; none means every tensor */
+    int nexclude;
+    const char **exclude;
+    bool riemann; /**< false with `riemann: off` */
+    dpt_rule rule;
+    int points;
+    const char *directory;
+    dpt_store_format checkpoint; /**< DPT_STORE_NONE: no edited models are kept */
+    bool same_dtype;             /**< keep each tensor's type */
+    dpt_dtype dtype;             /**< else write editable tensors as this type */
+    bool overwrite;              /**< replace an existing study of this directory */
+    bool report;                 /**< write report.html at the end */
+    double margin_share;         /**< equivalence margin as a share of the post-training gain */
+    double margin;               /**< absolute margin [nats/token]; 0: use the share */
+    int tensor_parallel;         /**< ranks that share a replica; 0: chosen */
+    int svd_group;               /**< ranks that share a matrix in low rank; 0: chosen */
+    int64_t batch_tokens;        /**< most tokens packed into one pass; 0: chosen */
+    char *text;                  /**< canonical YAML after every --set, for provenance */
+    struct dpt_yaml *yaml;
+} dpt_job;
+
+/** Parse and check the text of a job file.
+ * Local; deterministic, so that all ranks with the same text agree.
+ * @param[in] text  contents; @param[in] path  its name for messages.
+ * @param[in] nsets, sets  overrides "key=value" with dotted keys: "riemann.points=9", "edits.0.p=0.5".
+ * Errors: DPT_ERR_USAGE as "file:line:column: what: mend"; *out empty. */
+dpt_status dpt_job_parse(const char *text, const char *path, int nsets, const char *const *sets,
+                         dpt_job *out);
+
+/** Read the file on rank 0, share its text, parse it everywhere. Collective over comm. */
+dpt_status dpt_job_read(const dpt_comm *comm, const char *path, int nsets, const char *const *sets,
+                        dpt_job *out);
+void dpt_job_destroy(dpt_job *job);
+
+/** Mark the tensors that include and exclude patterns choose. Local.
+ * Errors: DPT_ERR_USAGE when a pattern matches no tensor, naming it. @param[out] selected (count). */
+dpt_status dpt_job_select(const dpt_job *job, const dpt_catalog *catalog, bool *selected);
+
+const char *dpt_job_loss_name(dpt_job_loss loss);
+
+#endif

@@ -1,0 +1,281 @@
+#include "job_edits.h"
+
+#include "deltapath/base/mem.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { AXES_MAX = 32, EDITS_MAX = 100000, ID_MAX = 200, TEXT_MAX = 1024 };
+
+/* One parameter of an entry: a single value, or a list that sweeps. */
+typedef struct axis {
+    int stage; /* -1: the seed */
+    const char *key;
+    struct fy_node *value;
+    int count;
+    bool swept;
+} axis;
+
+typedef struct sweep {
+    const char *name;
+    int nstages;
+    int methods[DPT_EDIT_STAGE_MAX];
+    int naxes;
+    axis axes[AXES_MAX];
+} sweep;
+
+bool dpt_job_name_valid(const char *name) {
+    if (name[0] == '\0' || name[0] == '.' || strlen(name) > 100)
+        return false;
+    for (const char *c = name; *c != '\0'; c++)
+        if (!isalnum((unsigned char)*c) && strchr("._+-", *c) == NULL)
+            return false;
+    return true;
+}
+
+static dpt_status add_axis(sweep *all, const dpt_yaml *yaml, int stage, struct fy_node *key,
+                           struct fy_node *value) {
+    if (all->naxes == AXES_MAX)
+        return dpt_yaml_error(yaml, key, "more than %d parameters in one edit", AXES_MAX);
+    axis one = {.stage = stage, .key = dpt_yaml_scalar(key), .value = value, .count = 1};
+    if (fy_node_is_sequence(value)) {
+        one.swept = true;
+        one.count = fy_node_sequence_item_count(value);
+        if (one.count == 0)
+            return dpt_yaml_error(yaml, key, "the list of '%s' is empty", one.key);
+    }
+    all->axes[all->naxes++] = one;
+    return DPT_OK;
+}
+
+static dpt_status find_method(const dpt_yaml *yaml, struct fy_node *node, int *method) {
+    const char *name = dpt_yaml_scalar(node);
+    *method = name != NULL ? dpt_edit_method_find(name) : -1;
+    if (*method >= 0)
+        return DPT_OK;
+    char known[512] = "";
+    for (int m = 0; m < dpt_edit_method_count(); m++) {
+        size_t used = strlen(known);
+        snprintf(known + used, sizeof known - used, " %s", dpt_edit_method_name(m));
+    }
+    return dpt_yaml_error(yaml, node, "unknown method '%s': it is one of%s",
+                          name != NULL ? name : "?", known);
+}
+
+static bool method_knows(int method, const char *key) {
+    const dpt_edit_param *params;
+    int count = dpt_edit_method_params(method, &params);
+    for (int i = 0; i < count; i++)
+        if (strcmp(params[i].name, key) == 0)
+            return true;
+    return false;
+}
+
+static dpt_status unknown_param(const dpt_yaml *yaml, struct fy_node *node, int method) {
+    char known[512] = "";
+    const dpt_edit_param *params;
+    int count = dpt_edit_method_params(method, &params);
+    for (int i = 0; i < count; i++) {
+        size_t used = strlen(known);
+        snprintf(known + used, sizeof known - used, " %s", params[i].name);
+    }
+    const char *key = dpt_yaml_scalar(node);
+    return dpt_yaml_error(yaml, node, "unknown key '%s' of method %s: it knows:%s",
+                          key != NULL ? key : "?", dpt_edit_method_name(method), known);
+}
+
+/* The keys of one stage: those of its method; the entry itself also has name, method and seed. */
+static dpt_status collect_stage(sweep *all, const dpt_yaml *yaml, struct fy_node *map, int stage,
+                                bool outermost) {
+    void *iterator = NULL;
+    for (struct fy_node_pair *pair; (pair = fy_node_mapping_iterate(map, &iterator)) != NULL;) {
+        struct fy_node *node = fy_node_pair_key(pair);
+        const char *key = dpt_yaml_scalar(node);
+        dpt_status st = DPT_OK;
+        if (key != NULL && (strcmp(key, "method") == 0 || (outermost && strcmp(key, "name") == 0)))
+            continue;
+        if (key != NULL && outermost && strcmp(key, "seed") == 0)
+            st = add_axis(all, yaml, -1, node, fy_node_pair_value(pair));
+        else if (key != NULL && stage >= 0 && method_knows(all->methods[stage], key))
+            st = add_axis(all, yaml, stage, node, fy_node_pair_value(pair));
+        else if (stage < 0)
+            st = dpt_yaml_error(yaml, node,
+                                "unknown key '%s' beside a sequence of methods: it knows: name "
+                                "method seed; parameters belong into the sequence",
+                                key != NULL ? key : "?");
+        else
+            st = unknown_param(yaml, node, all->methods[stage]);
+        if (st != DPT_OK)
+            return st;
+    }
+    return DPT_OK;
+}
+
+static dpt_status collect_sequence(sweep *all, const dpt_yaml *yaml, struct fy_node *list) {
+    all->nstages = 0;
+    void *iterator = NULL;
+    for (struct fy_node *item; (item = fy_node_sequence_iterate(list, &iterator)) != NULL;) {
+        if (!fy_node_is_mapping(item))
+            return dpt_yaml_error(yaml, item,
+                                  "a sequence lists mappings such as {method: prune, keep: 0.3}");
+        if (all->nstages == DPT_EDIT_STAGE_MAX)
+            return dpt_yaml_error(yaml, item, "more than %d methods in a sequence",
+                                  DPT_EDIT_STAGE_MAX);
+        struct fy_node *method = dpt_yaml_get(item, "method");
+        if (method == NULL)
+            return dpt_yaml_error(yaml, item, "this step of the sequence has no method");
+        dpt_status st = find_method(yaml, method, &all->methods[all->nstages]);
+        if (st == DPT_OK)
+            st = collect_stage(all, yaml, item, all->nstages++, false);
+        if (st != DPT_OK)
+            return st;
+    }
+    if (all->nstages == 0)
+        return dpt_yaml_error(yaml, list, "the sequence of methods is empty");
+    return DPT_OK;
+}
+
+static dpt_status collect(sweep *all, const dpt_yaml *yaml, struct fy_node *entry) {
+    if (!fy_node_is_mapping(entry))
+        return dpt_yaml_error(yaml, entry, "an edit is a mapping with name and method");
+    dpt_status st = dpt_yaml_text(yaml, entry, "name", &all->name);
+    if (st != DPT_OK)
+        return st;
+    if (all->name == NULL)
+        return dpt_yaml_error(yaml, entry, "this edit has no name");
+    if (!dpt_job_name_valid(all->name))
+        return dpt_yaml_error(yaml, dpt_yaml_get(entry, "name"),
+                              "edit name '%s': use letters, digits and . _ + -", all->name);
+    struct fy_node *method = dpt_yaml_get(entry, "method");
+    if (method == NULL)
+        return dpt_yaml_error(yaml, entry, "edit %s has no method", all->name);
+    if (fy_node_is_sequence(method)) {
+        st = collect_stage(all, yaml, entry, -1, true);
+        return st == DPT_OK ? collect_sequence(all, yaml, method) : st;
+    }
+    all->nstages = 1;
+    st = find_method(yaml, method, &all->methods[0]);
+    return st == DPT_OK ? collect_stage(all, yaml, entry, 0, true) : st;
+}
+
+static struct fy_node *axis_value(const axis *one, int index) {
+    return one->swept ? fy_node_sequence_get_by_index(one->value, index) : one->value;
+}
+
+static dpt_status set_seed(const dpt_yaml *yaml, struct fy_node *node, uint64_t *seed) {
+    const char *text = dpt_yaml_scalar(node);
+    char *end = NULL;
+    errno = 0;
+    unsigned long long value = text != NULL && text[0] != '-' ? strtoull(text, &end, 10) : 0;
+    if (end == NULL || end == text || *end != '\0' || errno != 0)
+        return dpt_yaml_error(yaml, node, "seed is '%s': it must be a whole number from 0",
+                              text != NULL ? text : "?");
+    *seed = value;
+    return DPT_OK;
+}
+
+static dpt_status set_value(dpt_job_edit *edit, const dpt_yaml *yaml, const axis *one,
+                            struct fy_node *node) {
+    if (one->stage < 0)
+        return set_seed(yaml, node, &edit->spec.seed);
+    const char *text = dpt_yaml_scalar(node);
+    if (text == NULL)
+        return dpt_yaml_error(yaml, node, "%s must be one value or a list of values", one->key);
+    return dpt_yaml_locate(yaml, node,
+                           dpt_edit_stage_set(&edit->spec.stages[one->stage], one->key, text));
+}
+
+/* One point of the sweep. */
+static dpt_status build(const sweep *all, const dpt_yaml *yaml, const int *at,
+                        struct fy_node *entry, dpt_job_edit *edit) {
+    char id[ID_MAX];
+    char params[TEXT_MAX] = "";
+    char method[TEXT_MAX] = "";
+    snprintf(id, sizeof id, "%s", all->name);
+    edit->name = all->name;
+    edit->spec.nstages = all->nstages;
+    for (int s = 0; s < all->nstages; s++) {
+        size_t used = strlen(method);
+        snprintf(method + used, sizeof method - used, "%s%s", s > 0 ? "+" : "",
+                 dpt_edit_method_name(all->methods[s]));
+        dpt_edit_stage_init(&edit->spec.stages[s], all->methods[s]);
+    }
+    for (int a = 0; a < all->naxes; a++) {
+        struct fy_node *node = axis_value(&all->axes[a], at[a]);
+        dpt_status st = set_value(edit, yaml, &all->axes[a], node);
+        if (st != DPT_OK)
+            return st;
+        const char *text = dpt_yaml_scalar(node);
+        size_t used = strlen(params);
+        snprintf(params + used, sizeof params - used, "%s%s=%s", used > 0 ? " " : "",
+                 all->axes[a].key, text);
+        used = strlen(id);
+        if (all->axes[a].swept)
+            snprintf(id + used, sizeof id - used, "-%s%s", all->axes[a].key, text);
+        if (strlen(id) + 1 == sizeof id || !dpt_job_name_valid(all->name))
+            return dpt_yaml_error(yaml, entry, "the id of this edit is too long");
+    }
+    for (int s = 0; s < all->nstages; s++) {
+        dpt_status st = dpt_edit_stage_check(&edit->spec.stages[s]);
+        if (st != DPT_OK)
+            return dpt_yaml_locate(yaml, entry, st);
+    }
+    edit->id = dpt_mem_strdup(id, "edit id");
+    edit->params = dpt_mem_strdup(params, "edit parameters");
+    edit->method = dpt_mem_strdup(method, "edit method");
+    bool complete = edit->id != NULL && edit->params != NULL && edit->method != NULL;
+    return complete ? DPT_OK : DPT_ERR_OUTPUT;
+}
+
+dpt_status dpt_job_edits_expand(dpt_job *job, const dpt_yaml *yaml, struct fy_node *entry) {
+    sweep all = {.name = NULL};
+    dpt_status st = collect(&all, yaml, entry);
+    if (st != DPT_OK)
+        return st;
+    int64_t points = 1;
+    for (int a = 0; a < all.naxes; a++)
+        if ((points *= all.axes[a].count) + job->nedits > EDITS_MAX)
+            return dpt_yaml_error(yaml, entry, "the sweep has more than %d edits", EDITS_MAX);
+    dpt_job_edit *grown = dpt_mem_realloc(job->edits, job->nedits + points, sizeof *grown, "edits");
+    if (grown == NULL)
+        return DPT_ERR_OUTPUT;
+    job->edits = grown;
+    memset(job->edits + job->nedits, 0, (size_t)points * sizeof *grown);
+    for (int64_t point = 0; point < points; point++) {
+        int at[AXES_MAX] = {0};
+        int64_t rest = point;
+        for (int a = all.naxes - 1; a >= 0; a--) {
+            at[a] = (int)(rest % all.axes[a].count);
+            rest /= all.axes[a].count;
+        }
+        st = build(&all, yaml, at, entry, &job->edits[job->nedits++]);
+        if (st != DPT_OK)
+            return st;
+    }
+    return DPT_OK;
+}
+
+static int compare_ids(const void *a, const void *b) {
+    const dpt_job_edit *const *x = a;
+    const dpt_job_edit *const *y = b;
+    return strcmp((*x)->id, (*y)->id);
+}
+
+dpt_status dpt_job_edits_check(const dpt_job *job) {
+    const dpt_job_edit **sorted = dpt_mem_alloc(job->nedits, sizeof *sorted, "edit ids");
+    if (sorted == NULL)
+        return DPT_ERR_OUTPUT;
+    for (int i = 0; i < job->nedits; i++)
+        sorted[i] = &job->edits[i];
+    qsort(sorted, (size_t)job->nedits, sizeof *sorted, compare_ids);
+    dpt_status st = DPT_OK;
+    for (int i = 1; i < job->nedits && st == DPT_OK; i++)
+        if (strcmp(sorted[i - 1]->id, sorted[i]->id) == 0)
+            st = dpt_error(DPT_ERR_USAGE, "%s: two edits have the id '%s': rename one",
+                           job->yaml->path, sorted[i]->id);
+    dpt_mem_free(sorted);
+    return st;
+}

@@ -1,0 +1,278 @@
+#include "yaml.h"
+
+#include "deltapath/base/mem.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static struct fy_diag *quiet_diag(void) {
+    struct fy_diag_cfg cfg;
+    fy_diag_cfg_default(&cfg);
+    cfg.fp = NULL;
+    struct fy_diag *diag = fy_diag_create(&cfg);
+    if (diag != NULL)
+        fy_diag_set_collect_errors(diag, true);
+    return diag;
+}
+
+static dpt_status parse_error(struct fy_diag *diag, const char *path) {
+    void *iterator = NULL;
+    struct fy_diag_error *first = fy_diag_errors_iterate(diag, &iterator);
+    if (first == NULL)
+        return dpt_error(DPT_ERR_USAGE, "%s: not a YAML document", path);
+    return dpt_error(DPT_ERR_USAGE, "%s:%d:%d: %s", path, first->line, first->column, first->msg);
+}
+
+dpt_status dpt_yaml_parse(const char *text, const char *path, dpt_yaml **out) {
+    *out = NULL;
+    dpt_yaml *yaml = dpt_mem_zalloc(1, sizeof *yaml, "YAML document");
+    struct fy_diag *diag = quiet_diag();
+    dpt_status st = yaml == NULL || diag == NULL ? DPT_ERR_OUTPUT : DPT_OK;
+    if (st == DPT_OK && (yaml->path = dpt_mem_strdup(path, "file name")) == NULL)
+        st = DPT_ERR_OUTPUT;
+    if (st == DPT_OK) {
+        /* Aliases stay unresolved and are refused as values: nested ones could grow without bound. */
+        struct fy_parse_cfg cfg = {.flags = FYPCF_DEFAULT_DOC | FYPCF_COLLECT_DIAG, .diag = diag};
+        yaml->document = fy_document_build_from_string(&cfg, text, strlen(text));
+        if (yaml->document == NULL || fy_diag_got_error(diag))
+            st = parse_error(diag, path);
+        else if (!fy_node_is_mapping(fy_document_root(yaml->document)))
+            st = dpt_error(DPT_ERR_USAGE,
+                           "%s:1:1: a job file is a mapping of keys: see doc/jobs.md", path);
+    }
+    if (diag != NULL)
+        fy_diag_destroy(diag);
+    if (st != DPT_OK) {
+        dpt_yaml_destroy(yaml);
+        return st;
+    }
+    *out = yaml;
+    return DPT_OK;
+}
+
+void dpt_yaml_destroy(dpt_yaml *yaml) {
+    if (yaml == NULL)
+        return;
+    if (yaml->document != NULL)
+        fy_document_destroy(yaml->document);
+    dpt_mem_free(yaml->path);
+    dpt_mem_free(yaml);
+}
+
+/* The node of one step of a dotted key; NULL when it is not there. */
+static struct fy_node *step_into(struct fy_node *node, const char *step) {
+    if (fy_node_is_mapping(node))
+        return fy_node_mapping_lookup_by_string(node, step, FY_NT);
+    char *end = NULL;
+    long index = strtol(step, &end, 10);
+    if (fy_node_is_sequence(node) && end != step && *end == '\0' && index >= 0)
+        return fy_node_sequence_get_by_index(node, (int)index);
+    return NULL;
+}
+
+static dpt_status put(dpt_yaml *yaml, struct fy_node *node, const char *step, struct fy_node *value,
+                      const char *assignment) {
+    if (!fy_node_is_mapping(node))
+        return dpt_error(DPT_ERR_USAGE, "--set %s: '%s' is not a key of a mapping", assignment,
+                         step);
+    struct fy_node_pair *pair = fy_node_mapping_lookup_pair_by_string(node, step, FY_NT);
+    int failed;
+    if (pair != NULL)
+        failed = fy_node_pair_set_value(pair, value);
+    else
+        failed = fy_node_mapping_append(
+            node, fy_node_create_scalar_copy(yaml->document, step, FY_NT), value);
+    return failed ? dpt_error(DPT_ERR_USAGE, "--set %s: cannot be applied", assignment) : DPT_OK;
+}
+
+static dpt_status set_in(dpt_yaml *yaml, char *key, struct fy_node *value, const char *assignment) {
+    struct fy_node *node = fy_document_root(yaml->document);
+    char *save = NULL;
+    char *step = strtok_r(key, ".", &save);
+    char *next = strtok_r(NULL, ".", &save);
+    for (; step != NULL && next != NULL; step = next, next = strtok_r(NULL, ".", &save)) {
+        struct fy_node *child = step_into(node, step);
+        if (child == NULL || fy_node_is_scalar(child)) {
+            child = fy_node_create_mapping(yaml->document);
+            dpt_status st = put(yaml, node, step, child, assignment);
+            if (st != DPT_OK)
+                return st;
+        }
+        node = child;
+    }
+    if (step == NULL)
+        return dpt_error(DPT_ERR_USAGE, "--set %s: the key is empty", assignment);
+    return put(yaml, node, step, value, assignment);
+}
+
+dpt_status dpt_yaml_set(dpt_yaml *yaml, const char *assignment) {
+    const char *equals = strchr(assignment, '=');
+    if (equals == NULL || equals == assignment)
+        return dpt_error(DPT_ERR_USAGE, "--set %s: write key=value", assignment);
+    char *key = dpt_mem_strdup(assignment, "--set key");
+    if (key == NULL)
+        return DPT_ERR_OUTPUT;
+    key[equals - assignment] = '\0';
+    struct fy_node *value =
+        fy_node_build_from_string(yaml->document, equals[1] == '\0' ? "''" : equals + 1, FY_NT);
+    dpt_status st;
+    if (value == NULL)
+        st = dpt_error(DPT_ERR_USAGE, "--set %s: the value is not YAML", assignment);
+    else
+        st = set_in(yaml, key, value, assignment);
+    dpt_mem_free(key);
+    return st;
+}
+
+/* First token of a node: scalars have one; containers start where their first child does. */
+static const struct fy_mark *mark_of(struct fy_node *node) {
+    for (int depth = 0; node != NULL && depth < 64; depth++) {
+        if (fy_node_is_scalar(node)) {
+            struct fy_token *token = fy_node_get_scalar_token(node);
+            return token != NULL ? fy_token_start_mark(token) : NULL;
+        }
+        void *iterator = NULL;
+        if (fy_node_is_sequence(node)) {
+            node = fy_node_sequence_iterate(node, &iterator);
+        } else {
+            struct fy_node_pair *pair = fy_node_mapping_iterate(node, &iterator);
+            node = pair != NULL ? fy_node_pair_key(pair) : NULL;
+        }
+    }
+    return NULL;
+}
+
+static void position_text(const dpt_yaml *yaml, struct fy_node *node, char *text, size_t size) {
+    const struct fy_mark *mark = mark_of(node);
+    if (mark != NULL)
+        snprintf(text, size, "%s:%d:%d", yaml->path, mark->line + 1, mark->column + 1);
+    else
+        snprintf(text, size, "%s", yaml->path);
+}
+
+dpt_status dpt_yaml_error(const dpt_yaml *yaml, struct fy_node *node, const char *format, ...) {
+    char position[512];
+    char message[DPT_MESSAGE_MAX];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(message, sizeof message, format, args);
+    va_end(args);
+    position_text(yaml, node, position, sizeof position);
+    return dpt_error(DPT_ERR_USAGE, "%s: %s", position, message);
+}
+
+dpt_status dpt_yaml_locate(const dpt_yaml *yaml, struct fy_node *node, dpt_status status) {
+    char message[DPT_MESSAGE_MAX];
+    char position[512];
+    if (status == DPT_OK)
+        return DPT_OK;
+    snprintf(message, sizeof message, "%s", dpt_error_message());
+    position_text(yaml, node, position, sizeof position);
+    dpt_error_clear();
+    return dpt_error(status, "%s: %s", position, message);
+}
+
+static bool listed(const char *keys, const char *key) {
+    size_t length = strlen(key);
+    for (const char *at = keys; length > 0 && (at = strstr(at, key)) != NULL; at += length) {
+        bool starts = at == keys || at[-1] == ' ';
+        if (starts && (at[length] == ' ' || at[length] == '\0'))
+            return true;
+    }
+    return false;
+}
+
+dpt_status dpt_yaml_check_keys(const dpt_yaml *yaml, struct fy_node *map, const char *what,
+                               const char *keys) {
+    if (!fy_node_is_mapping(map))
+        return dpt_yaml_error(yaml, map, "%s must be a mapping with the keys: %s", what, keys);
+    void *iterator = NULL;
+    for (struct fy_node_pair *pair; (pair = fy_node_mapping_iterate(map, &iterator)) != NULL;) {
+        struct fy_node *node = fy_node_pair_key(pair);
+        const char *key = dpt_yaml_scalar(node);
+        if (key == NULL || !listed(keys, key))
+            return dpt_yaml_error(yaml, node, "unknown key '%s' in %s: it knows: %s",
+                                  key != NULL ? key : "?", what, keys);
+    }
+    return DPT_OK;
+}
+
+const char *dpt_yaml_scalar(struct fy_node *node) {
+    bool plain = node != NULL && fy_node_is_scalar(node) && !fy_node_is_alias(node);
+    return plain ? fy_node_get_scalar0(node) : NULL;
+}
+
+struct fy_node *dpt_yaml_get(struct fy_node *map, const char *key) {
+    return map != NULL && fy_node_is_mapping(map)
+               ? fy_node_mapping_lookup_by_string(map, key, FY_NT)
+               : NULL;
+}
+
+dpt_status dpt_yaml_text(const dpt_yaml *yaml, struct fy_node *map, const char *key,
+                         const char **out) {
+    struct fy_node *node = dpt_yaml_get(map, key);
+    if (node == NULL)
+        return DPT_OK;
+    const char *text = dpt_yaml_scalar(node);
+    if (text == NULL || text[0] == '\0')
+        return dpt_yaml_error(yaml, node, "%s must be a text", key);
+    *out = text;
+    return DPT_OK;
+}
+
+dpt_status dpt_yaml_integer(const dpt_yaml *yaml, struct fy_node *map, const char *key,
+                            int64_t least, int64_t most, int64_t *out) {
+    struct fy_node *node = dpt_yaml_get(map, key);
+    if (node == NULL)
+        return DPT_OK;
+    const char *text = dpt_yaml_scalar(node);
+    char *end = NULL;
+    errno = 0;
+    long long value = text != NULL ? strtoll(text, &end, 10) : 0;
+    if (text == NULL || end == text || *end != '\0' || errno != 0 || value < least || value > most)
+        return dpt_yaml_error(yaml, node, "%s is '%s': it must be a whole number from %lld to %lld",
+                              key, text != NULL ? text : "?", (long long)least, (long long)most);
+    *out = value;
+    return DPT_OK;
+}
+
+dpt_status dpt_yaml_real(const dpt_yaml *yaml, struct fy_node *map, const char *key, double least,
+                         double most, double *out) {
+    struct fy_node *node = dpt_yaml_get(map, key);
+    if (node == NULL)
+        return DPT_OK;
+    const char *text = dpt_yaml_scalar(node);
+    char *end = NULL;
+    double value = text != NULL ? strtod(text, &end) : 0;
+    if (text == NULL || end == text || *end != '\0' || !isfinite(value) || value < least ||
+        value > most)
+        return dpt_yaml_error(yaml, node, "%s is '%s': it must be a number from %g to %g", key,
+                              text != NULL ? text : "?", least, most);
+    *out = value;
+    return DPT_OK;
+}
+
+dpt_status dpt_yaml_boolean(const dpt_yaml *yaml, struct fy_node *map, const char *key, bool *out) {
+    struct fy_node *node = dpt_yaml_get(map, key);
+    if (node == NULL)
+        return DPT_OK;
+    const char *text = dpt_yaml_scalar(node);
+    if (text != NULL && listed("true yes on", text))
+        *out = true;
+    else if (text != NULL && listed("false no off", text))
+        *out = false;
+    else
+        return dpt_yaml_error(yaml, node, "%s must be true or false", key);
+    return DPT_OK;
+}
+
+char *dpt_yaml_print(const dpt_yaml *yaml) {
+    char *text = fy_emit_document_to_string(yaml->document, FYECF_DEFAULT);
+    char *copy = dpt_mem_strdup(text, "job text");
+    free(text);
+    return copy;
+}
