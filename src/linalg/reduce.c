@@ -1,0 +1,69 @@
+#include "deltapath/linalg/reduce.h"
+
+#include "deltapath/comm/agree.h"
+
+#include <math.h>
+
+/* Element i goes to lane i % LANES; the lanes are added as a tree of fixed shape. */
+enum { LANES = 16 };
+
+static double fold(double *lane) {
+    for (int half = LANES / 2; half > 0; half /= 2)
+        for (int l = 0; l < half; l++)
+            lane[l] += lane[l + half];
+    return lane[0];
+}
+
+double dpt_reduce_sum(const float *x, int64_t n) {
+    double lane[LANES] = {0};
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (int l = 0; l < LANES; l++)
+            lane[l] += (double)x[i + l];
+    for (int l = 0; i + l < n; l++)
+        lane[l] += (double)x[i + l];
+    return fold(lane);
+}
+
+double dpt_reduce_abs(const float *x, int64_t n) {
+    double lane[LANES] = {0};
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (int l = 0; l < LANES; l++)
+            lane[l] += (double)fabsf(x[i + l]);
+    for (int l = 0; i + l < n; l++)
+        lane[l] += (double)fabsf(x[i + l]);
+    return fold(lane);
+}
+
+double dpt_reduce_dot(const float *x, const float *y, int64_t n) {
+    double lane[LANES] = {0};
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (int l = 0; l < LANES; l++)
+            lane[l] += (double)x[i + l] * (double)y[i + l];
+    for (int l = 0; i + l < n; l++)
+        lane[l] += (double)x[i + l] * (double)y[i + l];
+    return fold(lane);
+}
+
+double dpt_reduce_square(const float *x, int64_t n) {
+    return dpt_reduce_dot(x, x, n);
+}
+
+dpt_status dpt_reduce_totals(const dpt_comm *comm, int64_t groups, const int64_t *first,
+                             double *partial, double *totals) {
+    int64_t slots = groups > 0 ? first[groups] : 0;
+    dpt_status st = dpt_agree(comm, dpt_comm_sum_f64(comm, partial, slots));
+    if (st != DPT_OK)
+        return st;
+    /* Adding 0 on other ranks turns -0 into 0; on one rank nothing was added. */
+    for (int64_t i = 0; i < slots; i++)
+        partial[i] += 0.0;
+    for (int64_t g = 0; g < groups; g++) {
+        totals[g] = 0.0;
+        for (int64_t i = first[g]; i < first[g + 1]; i++)
+            totals[g] += partial[i];
+    }
+    return DPT_OK;
+}
