@@ -1,0 +1,185 @@
+#include "deltapath/path/verdict.h"
+
+#include "deltapath/base/mem.h"
+#include "deltapath/path/student.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+dpt_interval dpt_verdict_paired(int64_t n, const double *a, const double *b, double confidence) {
+    dpt_interval out = {.n = n, .mean = NAN, .se = NAN, .low = NAN, .high = NAN};
+    if (n < 1)
+        return out;
+    double sum = 0.0;
+    for (int64_t s = 0; s < n; s++)
+        sum += b != NULL ? a[s] - b[s] : a[s];
+    out.mean = sum / (double)n;
+    if (n < 2 || !isfinite(out.mean))
+        return out;
+    double squares = 0.0;
+    for (int64_t s = 0; s < n; s++) {
+        double x = (b != NULL ? a[s] - b[s] : a[s]) - out.mean;
+        squares += x * x;
+    }
+    double df = (double)(n - 1);
+    out.se = sqrt(squares / df / (double)n);
+    double reach = dpt_student_quantile(0.5 * (1.0 + confidence), df) * out.se;
+    out.low = out.mean - reach;
+    out.high = out.mean + reach;
+    return out;
+}
+
+const char *dpt_verdict_name(dpt_verdict_class verdict) {
+    static const char *const names[] = {"undecided", "competitive", "decreased", "improved"};
+    return (unsigned)verdict < 4 ? names[verdict] : "unknown";
+}
+
+dpt_verdict_options dpt_verdict_defaults(void) {
+    return (dpt_verdict_options){
+        .confidence = 0.95, .alpha = 0.05, .share_margin = 0.05, .absolute_margin = NAN};
+}
+
+dpt_status dpt_verdict_check(const dpt_verdict_options *options) {
+    if (!(options->confidence > 0.0 && options->confidence < 1.0))
+        return dpt_error(DPT_ERR_USAGE, "confidence is %g: it must lie between 0 and 1",
+                         options->confidence);
+    if (!(options->alpha > 0.0 && options->alpha < 0.5))
+        return dpt_error(DPT_ERR_USAGE, "alpha is %g: it must lie between 0 and 0.5",
+                         options->alpha);
+    if (!(options->share_margin > 0.0) || !isfinite(options->share_margin))
+        return dpt_error(DPT_ERR_USAGE, "margin is %g of the gain: it must be above 0",
+                         options->share_margin);
+    if (options->absolute_margin < 0.0 || isinf(options->absolute_margin))
+        return dpt_error(DPT_ERR_USAGE, "absolute margin is %g nats: it must be finite and above 0",
+                         options->absolute_margin);
+    return DPT_OK;
+}
+
+static bool excludes_zero(dpt_interval x) {
+    return x.low > 0.0 || x.high < 0.0;
+}
+
+/* Without spread among the samples t is +-infinity, or 0 / 0 when there is no difference either:
+ * then the hypothesis on the border holds exactly and its p is 1. */
+static double upper_p(double difference, double se, int64_t n) {
+    double t = se > 0.0 ? difference / se : difference > 0.0 ? INFINITY : -INFINITY;
+    return dpt_student_upper(t, (double)(n - 1));
+}
+
+static void judge_gain(int64_t n, const double *pre, const double *post,
+                       const dpt_verdict_options *options, dpt_verdict *v) {
+    if (pre == NULL)
+        return;
+    v->gain = dpt_verdict_paired(n, pre, post, options->confidence);
+    v->gain_clear = excludes_zero(v->gain);
+    if (!v->gain_clear)
+        return;
+    double scale = fabs(v->gain.mean);
+    v->share = v->change.mean / scale;
+    v->share_low = v->change.low / scale;
+    v->share_high = v->change.high / scale;
+}
+
+static void decide(dpt_verdict *v) {
+    const dpt_interval *change = &v->change;
+    if (isnan(change->mean)) {
+        v->reason = "a loss is not a number";
+    } else if (isinf(change->mean)) {
+        v->verdict = change->mean > 0.0 ? DPT_VERDICT_DECREASED : DPT_VERDICT_IMPROVED;
+        v->reason = "a loss is infinite";
+    } else if (change->n < 2) {
+        v->reason = "one sample has no interval";
+    } else if (change->se == 0.0 && change->mean == 0.0) {
+        v->verdict = DPT_VERDICT_COMPETITIVE;
+        v->reason = "the loss is the same on every sample";
+    } else if (isnan(v->margin)) {
+        v->reason = v->gain.n > 0 ? "the post-training gain is not distinguishable from zero: "
+                                    "give an absolute margin"
+                                  : "the pre-trained loss is not known: give an absolute margin";
+    } else if (v->equivalence.low > -v->margin && v->equivalence.high < v->margin) {
+        v->verdict = DPT_VERDICT_COMPETITIVE;
+        v->reason = "equivalent to the post-trained model within the margin";
+    } else if (change->low > 0.0) {
+        v->verdict = DPT_VERDICT_DECREASED;
+        v->reason = "the loss rises";
+    } else if (change->high < 0.0) {
+        v->verdict = DPT_VERDICT_IMPROVED;
+        v->reason = "the loss falls";
+    } else {
+        v->reason = "the interval holds both zero and changes beyond the margin: add samples";
+    }
+}
+
+dpt_verdict dpt_verdict_judge(int64_t n, const double *pre, const double *post, const double *edit,
+                              const double *sample_terms, const dpt_verdict_options *options) {
+    const dpt_interval none = {.n = 0, .mean = NAN, .se = NAN, .low = NAN, .high = NAN};
+    dpt_verdict v = {.verdict = DPT_VERDICT_UNDECIDED,
+                     .reason = "no sample",
+                     .change = none,
+                     .equivalence = none,
+                     .estimate = none,
+                     .gain = none,
+                     .share = NAN,
+                     .share_low = NAN,
+                     .share_high = NAN,
+                     .margin = NAN,
+                     .p_change = NAN,
+                     .p_equivalent = NAN};
+    if (n < 1)
+        return v;
+    v.change = dpt_verdict_paired(n, edit, post, options->confidence);
+    v.equivalence = dpt_verdict_paired(n, edit, post, 1.0 - 2.0 * options->alpha);
+    if (sample_terms != NULL)
+        v.estimate = dpt_verdict_paired(n, sample_terms, NULL, options->confidence);
+    if (isnan(v.estimate.mean))
+        v.estimate = none;
+    judge_gain(n, pre, post, options, &v);
+    if (options->absolute_margin > 0.0)
+        v.margin = options->absolute_margin;
+    else if (v.gain_clear)
+        v.margin = options->share_margin * fabs(v.gain.mean);
+    if (!isnan(v.change.se)) {
+        double se = v.change.se;
+        bool same = se == 0.0 && v.change.mean == 0.0;
+        v.p_change = same ? 1.0 : 2.0 * upper_p(fabs(v.change.mean), se, n);
+        if (!isnan(v.margin))
+            v.p_equivalent = fmax(upper_p(v.margin + v.change.mean, se, n),
+                                  upper_p(v.margin - v.change.mean, se, n));
+    }
+    decide(&v);
+    return v;
+}
+
+typedef struct ranked {
+    double p;
+    int64_t at;
+} ranked;
+
+static int by_p(const void *a, const void *b) {
+    const ranked *x = a;
+    const ranked *y = b;
+    if (x->p != y->p)
+        return x->p < y->p ? -1 : 1;
+    return x->at < y->at ? -1 : x->at > y->at;
+}
+
+dpt_status dpt_verdict_holm(int64_t n, const double *p, double *adjusted) {
+    ranked *order = dpt_mem_alloc(n, sizeof *order, "p values to correct");
+    if (order == NULL)
+        return DPT_ERR_OUTPUT;
+    int64_t m = 0;
+    for (int64_t i = 0; i < n; i++) {
+        if (!isnan(p[i]))
+            order[m++] = (ranked){.p = p[i], .at = i};
+        adjusted[i] = p[i];
+    }
+    if (m > 0)
+        qsort(order, (size_t)m, sizeof *order, by_p);
+    double worst = 0.0;
+    for (int64_t k = 0; k < m; k++) {
+        worst = fmax(worst, fmin(1.0, (double)(m - k) * order[k].p));
+        adjusted[order[k].at] = worst;
+    }
+    dpt_mem_free(order);
+    return DPT_OK;
+}

@@ -1,0 +1,230 @@
+/* ranks: 1 */
+#include "support/test_mpi.h"
+#include "support/test_near.h"
+
+#include "deltapath/base/rng.h"
+#include "deltapath/path/student.h"
+#include "deltapath/path/verdict.h"
+
+#include <math.h>
+#include <string.h>
+
+/* Abramowitz and Stegun, table 26.10, and closed forms for 1 and 2 degrees of freedom. */
+static void test_student(void **state) {
+    (void)state;
+    const struct {
+        double p, df, t;
+    } table[] = {{0.975, 1, 12.7062047364},  {0.975, 2, 4.3026527297}, {0.975, 3, 3.1824463053},
+                 {0.975, 4, 2.7764451052},   {0.975, 9, 2.2621571628}, {0.975, 30, 2.0422724563},
+                 {0.975, 120, 1.9799304051}, {0.95, 10, 1.8124611228}, {0.995, 5, 4.0321429836},
+                 {0.9995, 7, 5.4078825206},  {0.75, 20, 0.6869544968}, {0.975, 1e7, 1.9599642240}};
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+        double t = dpt_student_quantile(table[i].p, table[i].df);
+        assert_near(t, table[i].t, 1e-6);
+        assert_near(dpt_student_quantile(1.0 - table[i].p, table[i].df), -t, 1e-9);
+        assert_near(dpt_student_cdf(t, table[i].df), table[i].p, 1e-9);
+        assert_near(dpt_student_upper(t, table[i].df), 1.0 - table[i].p, 1e-9);
+    }
+    for (double t = -30.0; t <= 30.0; t += 0.37) {
+        assert_near(dpt_student_cdf(t, 1), 0.5 + atan(t) / M_PI, 1e-13);
+        assert_near(dpt_student_cdf(t, 2), 0.5 * (1.0 + t / sqrt(2.0 + t * t)), 1e-13);
+    }
+    assert_near(dpt_student_upper(1e6, 1) * 1e6 * M_PI, 1.0, 1e-10); /* no cancellation */
+    assert_true(dpt_student_quantile(0.5, 3) == 0.0);
+    assert_true(isinf(dpt_student_quantile(1.0, 3)) && isnan(dpt_student_quantile(1.1, 3)));
+    assert_true(isnan(dpt_student_cdf(NAN, 3)) && isnan(dpt_student_cdf(1.0, 0)));
+    assert_true(dpt_student_cdf(INFINITY, 3) == 1.0 && dpt_student_cdf(-INFINITY, 3) == 0.0);
+}
+
+static void test_paired(void **state) {
+    (void)state;
+    const double a[] = {1.0, 2.0, 3.0, 6.0};
+    const double b[] = {0.5, 1.0, 2.5, 4.0};
+    dpt_interval x = dpt_verdict_paired(4, a, b, 0.95); /* 0.5 1 0.5 2: mean 1, sd sqrt(0.5) */
+    assert_true(x.n == 4 && x.mean == 1.0);
+    assert_near(x.se, sqrt(0.5) / 2.0, 1e-15);
+    assert_near(x.high - 1.0, 3.1824463053 * x.se, 1e-9);
+    assert_near(x.high - x.mean, x.mean - x.low, 1e-15);
+    x = dpt_verdict_paired(1, a, b, 0.95);
+    assert_true(x.mean == 0.5 && isnan(x.se) && isnan(x.low) && isnan(x.high));
+    x = dpt_verdict_paired(4, a, NULL, 0.95);
+    assert_true(x.mean == 3.0);
+    x = dpt_verdict_paired(4, a, a, 0.95);
+    assert_true(x.mean == 0.0 && x.se == 0.0 && x.low == 0.0 && x.high == 0.0);
+    const double bad[] = {1.0, NAN, 2.0, 3.0};
+    x = dpt_verdict_paired(4, bad, b, 0.95);
+    assert_true(isnan(x.mean) && isnan(x.low));
+}
+
+/* The 95 % interval of 8 skew-free samples covers the truth in 95 % of trials, and the equivalence
+ * test calls a change at the margin equivalent in 5 % of them. */
+static void test_coverage(void **state) {
+    (void)state;
+    enum { TRIALS = 4000, N = 8 };
+    dpt_rng rng = dpt_rng_make(7, "coverage", DPT_RNG_BOOTSTRAP);
+    dpt_verdict_options options = dpt_verdict_defaults();
+    options.absolute_margin = 2.0;
+    int covered = 0;
+    int wrong = 0;
+    for (int trial = 0; trial < TRIALS; trial++) {
+        float z[N];
+        double edit[N], post[N];
+        dpt_rng_normal(rng, (int64_t)trial * N, N, z);
+        for (int s = 0; s < N; s++) {
+            post[s] = 5.0 + s;
+            edit[s] = post[s] + 2.0 + z[s]; /* the true change is the margin */
+        }
+        dpt_verdict v = dpt_verdict_judge(N, NULL, post, edit, NULL, &options);
+        covered += v.change.low <= 2.0 && 2.0 <= v.change.high;
+        wrong += v.verdict == DPT_VERDICT_COMPETITIVE;
+    }
+    assert_near((double)covered / TRIALS, 0.95, 0.012);
+    assert_near((double)wrong / TRIALS, 0.05, 0.012);
+}
+
+enum { N = 40 };
+
+typedef struct losses {
+    double pre[N], post[N], edit[N], terms[N];
+} losses;
+
+static losses losses_make(double gain, double change, double noise) {
+    losses l;
+    dpt_rng rng = dpt_rng_make(3, "verdict", DPT_RNG_BOOTSTRAP);
+    float z[3 * N];
+    dpt_rng_normal(rng, 0, 3 * N, z);
+    for (int s = 0; s < N; s++) {
+        l.post[s] = 0.5 + 0.1 * z[s];
+        l.pre[s] = l.post[s] + gain + 0.2 * z[N + s];
+        l.edit[s] = l.post[s] + change + noise * z[2 * N + s];
+        l.terms[s] = 0.9 * (l.edit[s] - l.post[s]);
+    }
+    return l;
+}
+
+static dpt_verdict judge(const losses *l, const dpt_verdict_options *options) {
+    return dpt_verdict_judge(N, l->pre, l->post, l->edit, l->terms, options);
+}
+
+static void test_classes(void **state) {
+    (void)state;
+    dpt_verdict_options options = dpt_verdict_defaults();
+    const struct {
+        double gain, change, noise;
+        dpt_verdict_class verdict;
+    } cases[] = {
+        {2.0, 0.01, 0.05, DPT_VERDICT_COMPETITIVE}, /* margin about 0.1 */
+        {2.0, 0.02, 0.001, DPT_VERDICT_COMPETITIVE}, {2.0, 0.50, 0.05, DPT_VERDICT_DECREASED},
+        {2.0, -0.50, 0.05, DPT_VERDICT_IMPROVED},    {-2.0, 0.50, 0.05, DPT_VERDICT_DECREASED},
+        {2.0, 0.05, 1.50, DPT_VERDICT_UNDECIDED},    {0.0, 0.50, 0.05, DPT_VERDICT_UNDECIDED}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        losses l = losses_make(cases[i].gain, cases[i].change, cases[i].noise);
+        dpt_verdict v = judge(&l, &options);
+        assert_string_equal(dpt_verdict_name(v.verdict), dpt_verdict_name(cases[i].verdict));
+        assert_int_equal(v.gain_clear, cases[i].gain != 0.0);
+        if (v.gain_clear) {
+            assert_near(v.share, v.change.mean / fabs(v.gain.mean), 1e-15);
+            assert_near(v.margin, 0.05 * fabs(v.gain.mean), 1e-15);
+            assert_int_equal(v.p_equivalent < 0.05, v.verdict == DPT_VERDICT_COMPETITIVE);
+        }
+        assert_int_equal(v.p_change<0.05, v.change.low> 0.0 || v.change.high < 0.0);
+        assert_near(v.estimate.mean, 0.9 * v.change.mean, 1e-12);
+    }
+}
+
+static void test_unclear_gain_needs_margin(void **state) {
+    (void)state;
+    dpt_verdict_options options = dpt_verdict_defaults();
+    losses l = losses_make(0.0, 0.5, 0.05);
+    dpt_verdict v = judge(&l, &options);
+    assert_non_null(strstr(v.reason, "not distinguishable from zero"));
+    assert_true(isnan(v.margin) && isnan(v.share) && isnan(v.p_equivalent));
+    options.absolute_margin = 0.1;
+    v = judge(&l, &options);
+    assert_int_equal(v.verdict, DPT_VERDICT_DECREASED);
+    options.absolute_margin = 1.0;
+    v = judge(&l, &options);
+    assert_int_equal(v.verdict, DPT_VERDICT_COMPETITIVE);
+    options.absolute_margin = NAN;
+    v = dpt_verdict_judge(N, NULL, l.post, l.edit, NULL, &options);
+    assert_int_equal(v.verdict, DPT_VERDICT_UNDECIDED);
+    assert_true(v.gain.n == 0 && v.estimate.n == 0);
+}
+
+static void test_degenerate(void **state) {
+    (void)state;
+    dpt_verdict_options options = dpt_verdict_defaults();
+    losses l = losses_make(2.0, 0.1, 0.01);
+    dpt_verdict v = dpt_verdict_judge(1, l.pre, l.post, l.edit, l.terms, &options);
+    assert_int_equal(v.verdict, DPT_VERDICT_UNDECIDED);
+    assert_near(v.change.mean, l.edit[0] - l.post[0], 0.0);
+    v = dpt_verdict_judge(0, NULL, NULL, NULL, NULL, &options);
+    assert_int_equal(v.verdict, DPT_VERDICT_UNDECIDED);
+    v = dpt_verdict_judge(N, l.pre, l.post, l.post, NULL, &options); /* the identity */
+    assert_int_equal(v.verdict, DPT_VERDICT_COMPETITIVE);
+    assert_true(v.p_change == 1.0 && v.p_equivalent == 0.0);
+    l.edit[3] = INFINITY;
+    v = judge(&l, &options);
+    assert_int_equal(v.verdict, DPT_VERDICT_DECREASED);
+    l.edit[3] = NAN;
+    v = judge(&l, &options);
+    assert_int_equal(v.verdict, DPT_VERDICT_UNDECIDED);
+    assert_non_null(strstr(v.reason, "not a number"));
+    l = losses_make(2.0, 0.1, 0.01);
+    l.terms[5] = NAN;
+    v = judge(&l, &options);
+    assert_true(v.estimate.n == 0 && isnan(v.estimate.low));
+}
+
+static void test_options(void **state) {
+    (void)state;
+    dpt_verdict_options options = dpt_verdict_defaults();
+    assert_int_equal(dpt_verdict_check(&options), DPT_OK);
+    options.share_margin = 0.0;
+    assert_int_equal(dpt_verdict_check(&options), DPT_ERR_USAGE);
+    dpt_error_clear();
+    options = dpt_verdict_defaults();
+    options.confidence = 95.0;
+    assert_int_equal(dpt_verdict_check(&options), DPT_ERR_USAGE);
+    dpt_error_clear();
+    options = dpt_verdict_defaults();
+    options.absolute_margin = -1.0;
+    assert_int_equal(dpt_verdict_check(&options), DPT_ERR_USAGE);
+    dpt_error_clear();
+    options = dpt_verdict_defaults();
+    options.alpha = 0.7;
+    assert_int_equal(dpt_verdict_check(&options), DPT_ERR_USAGE);
+    dpt_error_clear();
+}
+
+/* p.adjust(c(0.01, 0.04, 0.03, 0.005), "holm") of R: 0.03 0.06 0.06 0.02. */
+static void test_holm(void **state) {
+    (void)state;
+    const double p[] = {0.01, NAN, 0.04, 0.03, 0.005};
+    const double expected[] = {0.03, NAN, 0.06, 0.06, 0.02};
+    double adjusted[5];
+    assert_int_equal(dpt_verdict_holm(5, p, adjusted), DPT_OK);
+    for (int i = 0; i < 5; i++)
+        if (isnan(expected[i]))
+            assert_true(isnan(adjusted[i]));
+        else
+            assert_near(adjusted[i], expected[i], 1e-15);
+    double same[] = {0.9, 0.8};
+    assert_int_equal(dpt_verdict_holm(2, same, same), DPT_OK);
+    assert_true(same[0] == 1.0 && same[1] == 1.0);
+    assert_int_equal(dpt_verdict_holm(0, NULL, NULL), DPT_OK);
+}
+
+int main(int argc, char **argv) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_student),
+        cmocka_unit_test(test_paired),
+        cmocka_unit_test(test_coverage),
+        cmocka_unit_test(test_classes),
+        cmocka_unit_test(test_unclear_gain_needs_margin),
+        cmocka_unit_test(test_degenerate),
+        cmocka_unit_test(test_options),
+        cmocka_unit_test(test_holm),
+    };
+    return test_mpi_main(argc, argv, tests);
+}
