@@ -31,9 +31,11 @@ typedef struct dpt_quantile_target {
 typedef dpt_status (*dpt_quantile_values_fn)(void *ctx, dpt_range range, float *values);
 
 /** Exact distributed selection without gathering the values: histograms of the bits of the
- * magnitudes, three passes of 11 + 10 + 10 bits, then the position of the last equal entry.
+ * magnitudes, three passes of 11 + 10 + 10 bits, then the position of the last equal entry (that of
+ * the last element of the group when all equal entries are before the cut).
  *
- * Collective over comm (same: targets, group_of). Each rank reads its own cells up to four times.
+ * Collective over comm (same: targets, group_of). Each rank reads its own cells three times, and those
+ * up to the cut once more. A count of 0 gives the bits of the largest entry and ig = -1.
  * @param[in]  group_of (tensors of shard's catalog) group of each tensor, or -1: takes no part.
  * @param[out] cuts     (targets) the same bits on all ranks and at any number of ranks.
  * Errors: DPT_ERR_INTERNAL for a count out of range; what `values` returns, agreed.

@@ -1,0 +1,379 @@
+#include "deltapath/linalg/quantile.h"
+
+#include "deltapath/base/mem.h"
+#include "deltapath/comm/agree.h"
+
+#include <inttypes.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A magnitude has 31 bits; pass p looks at BITS[p] of them, from the top. */
+enum { PASSES = 3, TOP_BITS = 11, TOP_BINS = 1 << TOP_BITS, BATCH_TARGETS = 2048 };
+static const int SHIFT[PASSES] = {20, 10, 0};
+static const int BITS[PASSES] = {11, 10, 10};
+
+/* One selection under way: the entry of rank `want` (from 1, by falling magnitude) among the
+ * entries of the group whose magnitude begins with `prefix`. */
+typedef struct search {
+    int64_t target; /* position in the caller's list */
+    int group;
+    int64_t count;
+    int64_t want;
+    int64_t equal;                 /* entries of the chosen magnitude, after the last pass */
+    int64_t equal_here;            /* those of this rank */
+    int64_t elements;              /* of the group */
+    int first_tensor, last_tensor; /* of the group; without elements: -1 */
+    uint32_t prefix;
+    int64_t slot; /* its histogram in this pass */
+} search;
+
+/* Histograms of one pass. Slots of one group are neighbours; slots of one prefix are shared. */
+typedef struct slot {
+    int group;
+    uint32_t prefix;
+} slot;
+
+typedef struct selection {
+    const dpt_comm *comm;
+    const dpt_shard *shard;
+    const int *group_of;
+    dpt_quantile_values_fn values;
+    void *ctx;
+    search *searches; /* by group, then count */
+    int64_t count;
+    slot *slots; /* by group, then prefix */
+    int64_t nslots;
+    float *buffer;     /* one cell */
+    int64_t *counts;   /* histograms by slot, of all ranks after a pass */
+    int64_t *here;     /* the same of this rank alone */
+    int64_t ncounts;   /* allocated in each */
+    uint32_t *scratch; /* (TOP_BINS) of one cell */
+} selection;
+
+static uint32_t magnitude(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits & 0x7fffffff;
+}
+
+/* Slots of a group: [*begin, *end), empty when no target asks for it. */
+static void slots_of_group(const selection *s, int group, int64_t *begin, int64_t *end) {
+    int64_t low = 0;
+    int64_t high = s->nslots;
+    while (low < high) {
+        int64_t middle = low + (high - low) / 2;
+        if (s->slots[middle].group < group)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    *begin = low;
+    while (low < s->nslots && s->slots[low].group == group)
+        low++;
+    *end = low;
+}
+
+/* First pass: every entry counts, so the histogram of a cell is kept small and in cache. */
+static void count_all(selection *s, int64_t n, int64_t *histogram) {
+    memset(s->scratch, 0, TOP_BINS * sizeof *s->scratch);
+    for (int64_t i = 0; i < n; i++)
+        s->scratch[magnitude(s->buffer[i]) >> SHIFT[0]]++;
+    for (int b = 0; b < TOP_BINS; b++)
+        histogram[b] += s->scratch[b];
+}
+
+/* Later passes: entries that begin with a wanted prefix. */
+static void count_prefix(const selection *s, int64_t n, int pass, uint32_t prefix,
+                         int64_t *histogram) {
+    uint32_t mask = (UINT32_C(1) << BITS[pass]) - 1;
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t bits = magnitude(s->buffer[i]);
+        if (bits >> SHIFT[pass - 1] == prefix)
+            histogram[bits >> SHIFT[pass] & mask]++;
+    }
+}
+
+/* Count the values of this rank's cells. Local. */
+static dpt_status count_cells(selection *s, int pass) {
+    const int64_t *own = s->shard->rank_first + s->comm->rank;
+    dpt_status st = DPT_OK;
+    for (int64_t c = own[0]; st == DPT_OK && c < own[1]; c++) {
+        dpt_range range = dpt_shard_cell(s->shard, c);
+        int64_t begin = 0;
+        int64_t end = 0;
+        int group = s->group_of[range.tensor];
+        if (group >= 0)
+            slots_of_group(s, group, &begin, &end);
+        if (begin == end)
+            continue;
+        st = s->values(s->ctx, range, s->buffer);
+        for (int64_t i = begin; st == DPT_OK && i < end; i++) {
+            int64_t *histogram = s->here + (i << BITS[pass]);
+            if (pass == 0)
+                count_all(s, range.n, histogram);
+            else
+                count_prefix(s, range.n, pass, s->slots[i].prefix, histogram);
+        }
+    }
+    return st;
+}
+
+/* One slot for each different (group, prefix) of the searches. */
+static void make_slots(selection *s) {
+    s->nslots = 0;
+    for (int64_t i = 0; i < s->count; i++) {
+        search *it = &s->searches[i];
+        slot *last = s->nslots > 0 ? &s->slots[s->nslots - 1] : NULL;
+        /* Within a group counts rise, so prefixes fall: equal ones are neighbours. */
+        if (last == NULL || last->group != it->group || last->prefix != it->prefix)
+            s->slots[s->nslots++] = (slot){.group = it->group, .prefix = it->prefix};
+        it->slot = s->nslots - 1;
+    }
+}
+
+static dpt_status zero_counts(selection *s, int64_t n) {
+    if (n > s->ncounts) {
+        dpt_mem_free(s->counts);
+        dpt_mem_free(s->here);
+        s->ncounts = 0;
+        s->counts = dpt_mem_alloc(n, sizeof *s->counts, "histograms of magnitudes");
+        s->here = dpt_mem_alloc(n, sizeof *s->here, "histograms of magnitudes");
+        if (s->counts == NULL || s->here == NULL)
+            return DPT_ERR_OUTPUT;
+        s->ncounts = n;
+    }
+    memset(s->here, 0, (size_t)n * sizeof *s->here);
+    return DPT_OK;
+}
+
+static dpt_status count_pass(selection *s, int pass) {
+    make_slots(s);
+    int64_t n = s->nslots << BITS[pass];
+    dpt_status st = zero_counts(s, n);
+    if (st == DPT_OK)
+        st = count_cells(s, pass);
+    st = dpt_agree(s->comm, st);
+    if (st != DPT_OK)
+        return st;
+    memcpy(s->counts, s->here, (size_t)n * sizeof *s->counts);
+    return dpt_agree(s->comm, dpt_comm_sum_i64(s->comm, s->counts, n));
+}
+
+/* Walk the bins of a search from the top until the wanted entry is inside one. */
+static void narrow(selection *s, search *it, int pass) {
+    const int64_t *histogram = s->counts + (it->slot << BITS[pass]);
+    int bin = (1 << BITS[pass]) - 1;
+    while (bin > 0 && it->want > histogram[bin])
+        it->want -= histogram[bin--];
+    it->prefix = it->prefix << BITS[pass] | (uint32_t)bin;
+    it->equal = histogram[bin];
+    it->equal_here = s->here[(it->slot << BITS[pass]) + bin];
+}
+
+/* Position of this rank's nth entry (from 1) of the given magnitude in a group. Local. */
+static dpt_status find_equal(selection *s, const search *it, int64_t nth, dpt_cut *cut) {
+    const int64_t *own = s->shard->rank_first + s->comm->rank;
+    int64_t from = s->shard->first_cell[it->first_tensor];
+    int64_t to = s->shard->first_cell[it->last_tensor + 1];
+    from = from > own[0] ? from : own[0];
+    to = to < own[1] ? to : own[1];
+    for (int64_t c = from; c < to; c++) {
+        dpt_range range = dpt_shard_cell(s->shard, c);
+        if (s->group_of[range.tensor] != it->group)
+            continue;
+        dpt_status st = s->values(s->ctx, range, s->buffer);
+        if (st != DPT_OK)
+            return st;
+        for (int64_t i = 0; i < range.n; i++)
+            if (magnitude(s->buffer[i]) == it->prefix && --nth == 0) {
+                cut->tensor = range.tensor;
+                cut->ig = range.ig + i;
+                return DPT_OK;
+            }
+    }
+    return dpt_error(DPT_ERR_INTERNAL, "values changed while a quantile was selected");
+}
+
+/* Cuts that need no search among equal entries: none or all of them are before the cut. */
+static bool cut_is_plain(const selection *s, const search *it, dpt_cut *cut) {
+    *cut = (dpt_cut){.bits = it->prefix, .tensor = 0, .ig = -1};
+    if (it->count == 0) {
+        cut->tensor = it->first_tensor >= 0 ? it->first_tensor : 0;
+        return true;
+    }
+    if (it->want != it->equal)
+        return false;
+    cut->tensor = it->last_tensor;
+    cut->ig = s->shard->catalog->tensors[cut->tensor].numel - 1;
+    return true;
+}
+
+/* Number of equal entries on each rank, by search: equal[i * size + rank]. Collective. */
+static dpt_status share_equal(const selection *s, int64_t *equal) {
+    for (int64_t i = 0; i < s->count; i++)
+        equal[i * s->comm->size + s->comm->rank] = s->searches[i].equal_here;
+    return dpt_agree(s->comm, dpt_comm_sum_i64(s->comm, equal, s->count * s->comm->size));
+}
+
+/* Search the cuts among equal entries. Ranks hold the cells in order, so the equal entries of lower
+ * ranks come first; the rank that holds the wanted one finds its position. */
+static dpt_status find_places(selection *s, int64_t *equal, int64_t *places, dpt_cut *cuts) {
+    dpt_status st = share_equal(s, equal);
+    if (st != DPT_OK)
+        return st;
+    for (int64_t i = 0; st == DPT_OK && i < s->count; i++) {
+        const search *it = &s->searches[i];
+        int64_t nth = it->want;
+        for (int r = 0; r < s->comm->rank; r++)
+            nth -= equal[i * s->comm->size + r];
+        if (nth < 1 || nth > it->equal_here)
+            continue;
+        dpt_cut cut = {.bits = it->prefix};
+        st = find_equal(s, it, nth, &cut);
+        places[2 * i] = cut.tensor;
+        places[2 * i + 1] = cut.ig;
+    }
+    st = dpt_agree(s->comm, st);
+    if (st == DPT_OK)
+        st = dpt_agree(s->comm, dpt_comm_sum_i64(s->comm, places, 2 * s->count));
+    for (int64_t i = 0; st == DPT_OK && i < s->count; i++) {
+        cuts[s->searches[i].target].tensor = (int)places[2 * i];
+        cuts[s->searches[i].target].ig = places[2 * i + 1];
+    }
+    return st;
+}
+
+static dpt_status place_cuts(selection *s, dpt_cut *cuts) {
+    int64_t open = 0;
+    for (int64_t i = 0; i < s->count; i++)
+        if (!cut_is_plain(s, &s->searches[i], &cuts[s->searches[i].target]))
+            s->searches[open++] = s->searches[i];
+    s->count = open;
+    if (open == 0)
+        return DPT_OK;
+    int64_t *equal = dpt_mem_zalloc(open * s->comm->size, sizeof *equal, "equal magnitudes");
+    int64_t *places = dpt_mem_zalloc(2 * open, sizeof *places, "places of cuts");
+    dpt_status st = equal == NULL || places == NULL ? DPT_ERR_OUTPUT : DPT_OK;
+    st = dpt_agree(s->comm, st);
+    if (st == DPT_OK)
+        st = find_places(s, equal, places, cuts);
+    dpt_mem_free(equal);
+    dpt_mem_free(places);
+    return st;
+}
+
+static int by_group_and_count(const void *a, const void *b) {
+    const search *left = a;
+    const search *right = b;
+    if (left->group != right->group)
+        return left->group < right->group ? -1 : 1;
+    return (left->count > right->count) - (left->count < right->count);
+}
+
+/* First search of a group in the sorted list, or n. */
+static int64_t first_search(const search *searches, int64_t n, int group) {
+    int64_t low = 0;
+    int64_t high = n;
+    while (low < high) {
+        int64_t middle = low + (high - low) / 2;
+        if (searches[middle].group < group)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < n && searches[low].group == group ? low : n;
+}
+
+/* Fill in size and ends of the groups. */
+static void measure_groups(const selection *s, int64_t n) {
+    for (int t = 0; t < s->shard->ntensors; t++) {
+        int64_t numel = s->shard->catalog->tensors[t].numel;
+        int64_t i = s->group_of[t] < 0 ? n : first_search(s->searches, n, s->group_of[t]);
+        if (i == n || numel == 0)
+            continue;
+        s->searches[i].elements += numel;
+        s->searches[i].last_tensor = t;
+        if (s->searches[i].first_tensor < 0)
+            s->searches[i].first_tensor = t;
+    }
+    for (int64_t i = 1; i < n; i++) {
+        const search *before = &s->searches[i - 1];
+        search *it = &s->searches[i];
+        if (it->group != before->group)
+            continue;
+        it->elements = before->elements;
+        it->first_tensor = before->first_tensor;
+        it->last_tensor = before->last_tensor;
+    }
+}
+
+static dpt_status begin(selection *s, int64_t n, const dpt_quantile_target *targets) {
+    s->searches = dpt_mem_alloc(n, sizeof *s->searches, "quantile searches");
+    s->slots = dpt_mem_alloc(n, sizeof *s->slots, "quantile searches");
+    s->buffer = dpt_mem_alloc(DPT_CELL, sizeof *s->buffer, "quantile values");
+    s->scratch = dpt_mem_alloc(TOP_BINS, sizeof *s->scratch, "histogram of a cell");
+    if (s->searches == NULL || s->slots == NULL || s->buffer == NULL || s->scratch == NULL)
+        return DPT_ERR_OUTPUT;
+    for (int64_t i = 0; i < n; i++)
+        s->searches[i] = (search){.target = i,
+                                  .group = targets[i].group,
+                                  .count = targets[i].count,
+                                  .want = targets[i].count > 0 ? targets[i].count : 1,
+                                  .first_tensor = -1,
+                                  .last_tensor = -1};
+    if (n > 1)
+        qsort(s->searches, (size_t)n, sizeof *s->searches, by_group_and_count);
+    measure_groups(s, n);
+    for (int64_t i = 0; i < n; i++) {
+        const search *it = &s->searches[i];
+        if (it->group < 0 || it->count < 0 || it->count > it->elements)
+            return dpt_error(DPT_ERR_INTERNAL,
+                             "quantile %" PRId64 ": %" PRId64 " of %" PRId64
+                             " elements of group %d were asked for",
+                             it->target, it->count, it->elements, it->group);
+    }
+    return DPT_OK;
+}
+
+/* Whole groups with few enough targets that their histograms stay small. */
+static int64_t batch_end(const search *searches, int64_t from, int64_t n) {
+    int64_t end = from;
+    while (end < n) {
+        int64_t next = end + 1;
+        while (next < n && searches[next].group == searches[end].group)
+            next++;
+        if (end > from && next - from > BATCH_TARGETS)
+            break;
+        end = next;
+    }
+    return end;
+}
+
+dpt_status dpt_quantile_select(const dpt_comm *comm, const dpt_shard *shard, const int *group_of,
+                               int64_t ntargets, const dpt_quantile_target *targets,
+                               dpt_quantile_values_fn values, void *ctx, dpt_cut *cuts) {
+    selection s = {
+        .comm = comm, .shard = shard, .group_of = group_of, .values = values, .ctx = ctx};
+    dpt_status st = dpt_agree(comm, begin(&s, ntargets, targets));
+    search *all = s.searches;
+    for (int64_t from = 0, to; st == DPT_OK && from < ntargets; from = to) {
+        to = batch_end(all, from, ntargets);
+        s.searches = all + from;
+        s.count = to - from;
+        for (int pass = 0; st == DPT_OK && pass < PASSES; pass++) {
+            st = count_pass(&s, pass);
+            for (int64_t i = 0; st == DPT_OK && i < s.count; i++)
+                narrow(&s, &s.searches[i], pass);
+        }
+        if (st == DPT_OK)
+            st = place_cuts(&s, cuts);
+    }
+    dpt_mem_free(all);
+    dpt_mem_free(s.slots);
+    dpt_mem_free(s.buffer);
+    dpt_mem_free(s.scratch);
+    dpt_mem_free(s.counts);
+    dpt_mem_free(s.here);
+    return st;
+}
