@@ -63,24 +63,22 @@ const char *dpt_status_name(dpt_status status) {
     return "unknown";
 }
 
-static int status_rank(dpt_status status) {
-    switch (status) {
-    case DPT_OK:
-        return 0;
-    case DPT_INTERRUPTED:
-        return 1;
-    case DPT_ERR_USAGE:
-        return 2;
-    case DPT_ERR_INPUT:
-        return 3;
-    case DPT_ERR_OUTPUT:
-        return 4;
-    case DPT_ERR_INTERNAL:
-        break;
-    }
-    return 5;
+/* From harmless to worst. */
+static const dpt_status by_severity[] = {DPT_OK,        DPT_INTERRUPTED, DPT_ERR_USAGE,
+                                         DPT_ERR_INPUT, DPT_ERR_OUTPUT,  DPT_ERR_INTERNAL};
+enum { SEVERITIES = sizeof by_severity / sizeof by_severity[0] };
+
+int dpt_status_severity(dpt_status status) {
+    for (int i = 0; i < SEVERITIES; i++)
+        if (by_severity[i] == status)
+            return i;
+    return SEVERITIES - 1;
+}
+
+dpt_status dpt_status_of_severity(int severity) {
+    return by_severity[severity];
 }
 
 dpt_status dpt_status_worse(dpt_status a, dpt_status b) {
-    return status_rank(a) >= status_rank(b) ? a : b;
+    return dpt_status_severity(a) >= dpt_status_severity(b) ? a : b;
 }

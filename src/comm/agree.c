@@ -1,6 +1,7 @@
 #include "deltapath/comm/agree.h"
 
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,24 +14,16 @@ void dpt_agree_set_world(int rank, int size) {
     world_size = size;
 }
 
-/* Order of badness as one number, with the lowest failing rank winning a tie. */
-static int64_t severity(dpt_status status) {
-    static const dpt_status order[] = {DPT_OK,        DPT_INTERRUPTED, DPT_ERR_USAGE,
-                                       DPT_ERR_INPUT, DPT_ERR_OUTPUT,  DPT_ERR_INTERNAL};
-    for (int i = 0; i < 6; i++)
-        if (order[i] == status)
-            return i;
-    return 5;
-}
-
 dpt_status dpt_agree(const dpt_comm *comm, dpt_status local) {
-    static const dpt_status order[] = {DPT_OK,        DPT_INTERRUPTED, DPT_ERR_USAGE,
-                                       DPT_ERR_INPUT, DPT_ERR_OUTPUT,  DPT_ERR_INTERNAL};
-    int64_t mine = severity(local) * comm->size + (comm->size - 1 - comm->rank);
+    /* The worst status wins; among its ranks one that has a message, since a status that was agreed
+     * before reaches ranks without one; among those the lowest. */
+    bool says = local != DPT_OK && dpt_error_message()[0] != '\0';
+    int64_t mine = ((int64_t)dpt_status_severity(local) * 2 + says) * comm->size +
+                   (comm->size - 1 - comm->rank);
     int64_t worst = mine;
     if (MPI_Allreduce(&mine, &worst, 1, MPI_INT64_T, MPI_MAX, comm->mpi) != MPI_SUCCESS)
         return dpt_error(DPT_ERR_INTERNAL, "MPI_Allreduce failed while the ranks agreed");
-    dpt_status agreed = order[worst / comm->size];
+    dpt_status agreed = dpt_status_of_severity((int)(worst / comm->size / 2));
     if (agreed == DPT_OK)
         return DPT_OK;
     int speaker = comm->size - 1 - (int)(worst % comm->size);
@@ -43,7 +36,8 @@ dpt_status dpt_agree(const dpt_comm *comm, dpt_status local) {
             snprintf(message, sizeof message, "[rank %d] %.*s", world_rank, DPT_MESSAGE_MAX - 32,
                      own);
     }
-    MPI_Bcast(message, sizeof message, MPI_CHAR, speaker, comm->mpi);
+    if (MPI_Bcast(message, sizeof message, MPI_CHAR, speaker, comm->mpi) != MPI_SUCCESS)
+        return dpt_error(DPT_ERR_INTERNAL, "MPI_Bcast failed while the ranks agreed");
     if (message[0] != '\0')
         dpt_error_set_message(message);
     return agreed;

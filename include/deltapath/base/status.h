@@ -38,4 +38,9 @@ const char *dpt_status_name(dpt_status status);
 /** The worse of two statuses: an internal error before output, input, usage, interruption, ok. */
 dpt_status dpt_status_worse(dpt_status a, dpt_status b);
 
+/** Place of a status in that order, 0 for ok, and the status of a place; an unknown status counts as
+ * an internal error. Local. */
+int dpt_status_severity(dpt_status status);
+dpt_status dpt_status_of_severity(int severity);
+
 #endif

@@ -5,8 +5,8 @@
 
 /** Agree on the worst status of all ranks.
  *
- * Every rank leaves with the same status and, on failure, with the message of the lowest rank that
- * had it, prefixed by "[rank R] " (R is the rank in the world). One small all-reduce when all is
+ * Every rank leaves with the same status and, on failure, with the message of the lowest rank
+ * that had both, prefixed by "[rank R] " (R is the rank in the world). One small all-reduce when all is
  * well; a broadcast more when not.
  * Collective over comm.
  */
