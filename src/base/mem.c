@@ -3,6 +3,7 @@
 #include "deltapath/base/status.h"
 
 #include <inttypes.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -12,7 +13,7 @@
 #include <unistd.h>
 
 /* Each block is preceded by one cache line that holds its size, so that release can count it. */
-enum { HEADER_BYTES = 64, HUGE_PAGE_BYTES = 2 << 20 };
+enum { HEADER_BYTES = 64, HUGE_BLOCK_BYTES = 8 << 20 };
 
 static _Atomic int64_t in_use;
 static _Atomic int64_t peak;
@@ -43,6 +44,14 @@ static bool count_in(int64_t bytes, const char *what) {
     return true;
 }
 
+/* Huge pages for the whole pages of a block; the kernel uses them where they are aligned. */
+static void advise_huge(char *base, size_t bytes) {
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    uintptr_t from = ((uintptr_t)base + page - 1) / page * page;
+    uintptr_t to = ((uintptr_t)base + bytes) / page * page;
+    madvise((void *)from, to - from, MADV_HUGEPAGE);
+}
+
 void *dpt_mem_alloc(int64_t count, size_t size, const char *what) {
     int64_t bytes;
     int64_t padded;
@@ -54,17 +63,16 @@ void *dpt_mem_alloc(int64_t count, size_t size, const char *what) {
     }
     if (!count_in(bytes, what))
         return NULL;
-    size_t align = bytes >= 4 * HUGE_PAGE_BYTES ? HUGE_PAGE_BYTES : HEADER_BYTES;
-    padded = (int64_t)(((size_t)padded + align - 1) / align * align);
-    char *base = aligned_alloc(align, (size_t)padded);
+    padded = padded / HEADER_BYTES * HEADER_BYTES;
+    char *base = aligned_alloc(HEADER_BYTES, (size_t)padded);
     if (base == NULL) {
         atomic_fetch_sub(&in_use, bytes);
         dpt_error(DPT_ERR_OUTPUT, "%s needs %" PRId64 " bytes and the system has none left", what,
                   bytes);
         return NULL;
     }
-    if (align == HUGE_PAGE_BYTES)
-        madvise(base, (size_t)padded, MADV_HUGEPAGE);
+    if (bytes >= HUGE_BLOCK_BYTES)
+        advise_huge(base, (size_t)padded);
     memcpy(base, &bytes, sizeof bytes);
     return base + HEADER_BYTES;
 }
@@ -159,10 +167,41 @@ static int64_t read_limit(const char *path, int64_t fallback) {
     return limit;
 }
 
+/* Least limit of a control group and of all that it lies in; `path` is shortened on the way. */
+static int64_t group_limit(const char *root, char *path, const char *file, int64_t limit) {
+    for (;;) {
+        char full[PATH_MAX];
+        int length = snprintf(full, sizeof full, "%s%s/%s", root, path, file);
+        if (length > 0 && (size_t)length < sizeof full) {
+            int64_t value = read_limit(full, limit);
+            limit = value < limit ? value : limit;
+        }
+        char *slash = strrchr(path, '/');
+        if (slash == NULL)
+            return limit;
+        *slash = '\0';
+    }
+}
+
 int64_t dpt_mem_machine(void) {
-    int64_t physical = (int64_t)sysconf(_SC_PHYS_PAGES) * (int64_t)sysconf(_SC_PAGESIZE);
-    int64_t v2 = read_limit("/sys/fs/cgroup/memory.max", physical);
-    int64_t v1 = read_limit("/sys/fs/cgroup/memory/memory.limit_in_bytes", physical);
-    int64_t least = v2 < v1 ? v2 : v1;
-    return least < physical ? least : physical;
+    int64_t limit = (int64_t)sysconf(_SC_PHYS_PAGES) * (int64_t)sysconf(_SC_PAGESIZE);
+    char root[] = "";
+    limit = group_limit("/sys/fs/cgroup", root, "memory.max", limit);
+    limit = group_limit("/sys/fs/cgroup/memory", root, "memory.limit_in_bytes", limit);
+    FILE *file = fopen("/proc/self/cgroup", "r");
+    if (file == NULL)
+        return limit;
+    char line[PATH_MAX]; /* hierarchy:controllers:/path */
+    while (fgets(line, sizeof line, file) != NULL) {
+        line[strcspn(line, "\n")] = '\0';
+        char *path = strstr(line, ":/");
+        if (path == NULL)
+            continue;
+        if (strncmp(line, "0::", 3) == 0)
+            limit = group_limit("/sys/fs/cgroup", path + 1, "memory.max", limit);
+        else if (strstr(line, ":memory:") != NULL)
+            limit = group_limit("/sys/fs/cgroup/memory", path + 1, "memory.limit_in_bytes", limit);
+    }
+    fclose(file);
+    return limit;
 }

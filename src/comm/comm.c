@@ -1,11 +1,13 @@
 #include "deltapath/comm/comm.h"
 
 #include "deltapath/base/mem.h"
+#include "deltapath/comm/agree.h"
 
 #include <limits.h>
 #include <string.h>
 
-enum { PIECE_ITEMS = 1 << 28 };
+/* Bytes of one call. MPI's own buffer for a reduction is as large, and not in our budget. */
+enum { PIECE_BYTES = 1 << 26 };
 
 static dpt_status check(int code, const char *call) {
     if (code == MPI_SUCCESS)
@@ -50,8 +52,9 @@ static dpt_status all_reduce(const dpt_comm *comm, void *values, int64_t n, size
                              MPI_Datatype type, MPI_Op op) {
     if (comm->size <= 1)
         return DPT_OK;
-    for (int64_t at = 0; at < n; at += PIECE_ITEMS) {
-        int count = (int)(n - at < PIECE_ITEMS ? n - at : PIECE_ITEMS);
+    int64_t most = PIECE_BYTES / (int64_t)size;
+    for (int64_t at = 0; at < n; at += most) {
+        int count = (int)(n - at < most ? n - at : most);
         char *piece = (char *)values + (size_t)at * size;
         dpt_status st =
             check(MPI_Allreduce(MPI_IN_PLACE, piece, count, type, op, comm->mpi), "MPI_Allreduce");
@@ -88,8 +91,8 @@ dpt_status dpt_comm_max_i64(const dpt_comm *comm, int64_t *values, int64_t n) {
 dpt_status dpt_comm_broadcast(const dpt_comm *comm, void *bytes, int64_t n, int root) {
     if (comm->size <= 1)
         return DPT_OK;
-    for (int64_t at = 0; at < n; at += PIECE_ITEMS) {
-        int count = (int)(n - at < PIECE_ITEMS ? n - at : PIECE_ITEMS);
+    for (int64_t at = 0; at < n; at += PIECE_BYTES) {
+        int count = (int)(n - at < PIECE_BYTES ? n - at : PIECE_BYTES);
         dpt_status st =
             check(MPI_Bcast((char *)bytes + at, count, MPI_BYTE, root, comm->mpi), "MPI_Bcast");
         if (st != DPT_OK)
@@ -105,10 +108,7 @@ dpt_status dpt_comm_broadcast_text(const dpt_comm *comm, const char *text, int r
     if (st != DPT_OK || bytes == 0)
         return st;
     char *copy = dpt_mem_alloc(bytes, 1, "broadcast text");
-    int64_t failed = copy == NULL;
-    st = dpt_comm_max_i64(comm, &failed, 1);
-    if (st == DPT_OK && failed)
-        st = DPT_ERR_OUTPUT;
+    st = dpt_agree(comm, copy == NULL ? DPT_ERR_OUTPUT : DPT_OK);
     if (st == DPT_OK) {
         if (comm->rank == root)
             memcpy(copy, text, (size_t)bytes);
@@ -122,35 +122,53 @@ dpt_status dpt_comm_broadcast_text(const dpt_comm *comm, const char *text, int r
     return DPT_OK;
 }
 
+/* One call while sizes fit its ints; else a broadcast of each block. `sizes`, `counts` and `starts`
+ * are (comm->size). */
+static dpt_status gather_blocks(const dpt_comm *comm, const void *bytes, const int64_t *sizes,
+                                int *counts, int *starts, char *blocks) {
+    int64_t total = 0;
+    for (int r = 0; r < comm->size; r++) {
+        counts[r] = (int)sizes[r];
+        starts[r] = (int)total;
+        total += sizes[r];
+        if (total > INT_MAX)
+            break;
+    }
+    if (total <= INT_MAX)
+        return check(MPI_Allgatherv(bytes, counts[comm->rank], MPI_BYTE, blocks, counts, starts,
+                                    MPI_BYTE, comm->mpi),
+                     "MPI_Allgatherv");
+    dpt_status st = DPT_OK;
+    for (int r = 0; st == DPT_OK && r < comm->size; r++) {
+        if (r == comm->rank && sizes[r] > 0)
+            memcpy(blocks, bytes, (size_t)sizes[r]);
+        st = dpt_comm_broadcast(comm, blocks, sizes[r], r);
+        blocks += sizes[r];
+    }
+    return st;
+}
+
 dpt_status dpt_comm_allgather(const dpt_comm *comm, const void *bytes, int64_t n, void **all,
                               int64_t **counts) {
     *all = NULL;
     *counts = NULL;
+    char *blocks = NULL;
     int64_t *sizes = dpt_mem_zalloc(comm->size, sizeof *sizes, "gathered sizes");
-    int64_t failed = sizes == NULL;
-    dpt_status st = dpt_comm_max_i64(comm, &failed, 1);
-    if (st != DPT_OK || failed) {
-        dpt_mem_free(sizes);
-        return st != DPT_OK ? st : DPT_ERR_OUTPUT;
-    }
+    int *ints = dpt_mem_alloc(2 * (int64_t)comm->size, sizeof *ints, "gathered sizes");
+    dpt_status st = dpt_agree(comm, sizes == NULL || ints == NULL ? DPT_ERR_OUTPUT : DPT_OK);
+    if (st != DPT_OK)
+        goto done;
     sizes[comm->rank] = n;
     st = dpt_comm_sum_i64(comm, sizes, comm->size);
     int64_t total = 0;
     for (int r = 0; r < comm->size; r++)
         total += sizes[r];
-    char *blocks = dpt_mem_alloc(total, 1, "gathered blocks");
-    failed = blocks == NULL;
+    blocks = dpt_mem_alloc(total, 1, "gathered blocks");
+    st = dpt_agree(comm, st == DPT_OK && blocks == NULL ? DPT_ERR_OUTPUT : st);
     if (st == DPT_OK)
-        st = dpt_comm_max_i64(comm, &failed, 1);
-    if (st == DPT_OK && failed)
-        st = DPT_ERR_OUTPUT;
-    int64_t at = 0;
-    for (int r = 0; st == DPT_OK && r < comm->size; r++) {
-        if (r == comm->rank && n > 0)
-            memcpy(blocks + at, bytes, (size_t)n);
-        st = dpt_comm_broadcast(comm, blocks + at, sizes[r], r);
-        at += sizes[r];
-    }
+        st = gather_blocks(comm, bytes, sizes, ints, ints + comm->size, blocks);
+done:
+    dpt_mem_free(ints);
     if (st != DPT_OK) {
         dpt_mem_free(blocks);
         dpt_mem_free(sizes);
@@ -177,12 +195,13 @@ dpt_status dpt_comm_exchange(const dpt_comm *comm, const void *send, const int64
         int64_t out_left = send_counts[to];
         int64_t in_left = recv_counts[from];
         if (step == 0) {
-            memcpy(in, out, (size_t)out_left);
+            if (out_left > 0)
+                memcpy(in, out, (size_t)out_left);
             continue;
         }
         while (out_left > 0 || in_left > 0) {
-            int out_now = (int)(out_left < PIECE_ITEMS ? out_left : PIECE_ITEMS);
-            int in_now = (int)(in_left < PIECE_ITEMS ? in_left : PIECE_ITEMS);
+            int out_now = (int)(out_left < PIECE_BYTES ? out_left : PIECE_BYTES);
+            int in_now = (int)(in_left < PIECE_BYTES ? in_left : PIECE_BYTES);
             dpt_status st =
                 check(MPI_Sendrecv(out, out_now, MPI_BYTE, out_now > 0 ? to : MPI_PROC_NULL, 0, in,
                                    in_now, MPI_BYTE, in_now > 0 ? from : MPI_PROC_NULL, 0,

@@ -13,6 +13,8 @@ dpt_status dpt_mesh_create(const dpt_comm *comm, int model_size, dpt_mesh *out) 
         st = dpt_comm_split(comm, comm->rank / model_size, comm->rank, &out->model);
     if (st == DPT_OK)
         st = dpt_comm_split(comm, comm->rank % model_size, comm->rank, &out->data);
+    if (st != DPT_OK)
+        dpt_mesh_destroy(out);
     return st;
 }
 

@@ -23,7 +23,7 @@ dpt_status dpt_comm_split(const dpt_comm *comm, int color, int key, dpt_comm *ou
 /** Free; a null or freed communicator is allowed. Collective over comm. */
 void dpt_comm_destroy(dpt_comm *comm);
 
-/* Large-count collectives: `n` may exceed INT_MAX; transfers go in pieces of 2^28 items.
+/* Large-count collectives: `n` may exceed INT_MAX; transfers go in pieces of 2^26 bytes.
  * All are Collective over comm; n and root are the same on all ranks. Determinism: the sums of
  * doubles are taken in an order that MPI chooses; use the order-fixed sums of linalg/reduce.h, or
  * arrays in which each slot is nonzero on one rank only, where bits must not depend on ranks. */
