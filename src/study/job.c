@@ -287,6 +287,22 @@ static dpt_status read_root(dpt_job *job, const dpt_yaml *yaml) {
     return st;
 }
 
+/* The job's text, and the part of it that edited models depend on. */
+static dpt_status print_texts(dpt_job *job) {
+    dpt_yaml *copy = NULL;
+    job->text = dpt_yaml_print(job->yaml);
+    dpt_status st = job->text != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+    if (st == DPT_OK)
+        st = dpt_yaml_parse(job->text, job->yaml->path, &copy);
+    if (st == DPT_OK) {
+        dpt_yaml_remove(copy, "output", "directory");
+        job->recipe = dpt_yaml_print(copy);
+        st = job->recipe != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+    }
+    dpt_yaml_destroy(copy);
+    return st;
+}
+
 dpt_status dpt_job_parse(const char *text, const char *path, int nsets, const char *const *sets,
                          dpt_job *out) {
     *out = (dpt_job){.name = NULL};
@@ -295,8 +311,8 @@ dpt_status dpt_job_parse(const char *text, const char *path, int nsets, const ch
         st = dpt_yaml_set(out->yaml, sets[i]);
     if (st == DPT_OK)
         st = read_root(out, out->yaml);
-    if (st == DPT_OK && (out->text = dpt_yaml_print(out->yaml)) == NULL)
-        st = dpt_error(DPT_ERR_OUTPUT, "%s: no memory for the job's text", path);
+    if (st == DPT_OK)
+        st = print_texts(out);
     if (st != DPT_OK)
         dpt_job_destroy(out);
     return st;
@@ -353,6 +369,7 @@ void dpt_job_destroy(dpt_job *job) {
     dpt_mem_free(job->include);
     dpt_mem_free(job->exclude);
     dpt_mem_free(job->text);
+    dpt_mem_free(job->recipe);
     dpt_yaml_destroy(job->yaml);
     *job = (dpt_job){.name = NULL};
 }

@@ -105,7 +105,7 @@ dpt_status dpt_result_set_text(char **text, const char *format, ...)
  * Errors: DPT_ERR_OUTPUT without memory. */
 dpt_status dpt_result_add_parameter(dpt_result *result, const char *name, const char *value);
 dpt_status dpt_result_add_spectrum(dpt_result *result, int64_t tensor, int64_t count,
-                                   const float *values);
+                                   const double *values);
 
 /** What all units of a study share. Borrowed. */
 typedef struct dpt_results_study {

@@ -1,0 +1,13 @@
+#ifndef DELTAPATH_BASE_SIGNAL_H
+#define DELTAPATH_BASE_SIGNAL_H
+
+#include <stdbool.h>
+
+/** Let SIGTERM, SIGINT and SIGUSR1 ask for a stop instead of ending the process. A second SIGINT
+ * ends it. Local. */
+void dpt_signal_install(void);
+
+/** Whether a stop was asked for in this process. Local. */
+bool dpt_signal_stop(void);
+
+#endif

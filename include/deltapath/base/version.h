@@ -1,0 +1,6 @@
+#ifndef DELTAPATH_BASE_VERSION_H
+#define DELTAPATH_BASE_VERSION_H
+
+#define DPT_VERSION "0.1.0"
+
+#endif

@@ -1,0 +1,27 @@
+#ifndef DELTAPATH_STUDY_STUDY_H
+#define DELTAPATH_STUDY_STUDY_H
+
+#include "deltapath/comm/comm.h"
+#include "deltapath/study/job.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+typedef struct dpt_study_options {
+    bool resume;    /**< go on with the units that the output directory lacks */
+    bool dry_run;   /**< check everything and print the plan, then stop */
+    int64_t memory; /**< budget per rank [bytes]; 0: what the machine has, shared by its ranks */
+    int plan_ranks; /**< with dry_run: plan for that many ranks; 0: those that run */
+} dpt_study_options;
+
+/** Run a study: check it whole, then each edit in turn, each finished unit saved at once.
+ *
+ * Collective over comm (same: job, options). A stop asked for by dpt_signal ends the study after the
+ * unit under way.
+ * Errors: DPT_ERR_USAGE and DPT_ERR_INPUT before any work; DPT_ERR_OUTPUT; DPT_INTERRUPTED with all
+ * finished units saved.
+ */
+dpt_status dpt_study_run(const dpt_comm *comm, const dpt_job *job,
+                         const dpt_study_options *options);
+
+#endif

@@ -1,0 +1,77 @@
+#include "cli.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { KEY_HELP = '?' };
+
+static const struct argp_option help_option[] = {
+    {.name = "help", .key = KEY_HELP, .doc = "Print this help"}, {.name = NULL}};
+
+typedef struct outer {
+    const dpt_cli *cli;
+    void *input;
+    int helped;
+    int last; /* index of the word after the one that failed */
+} outer;
+
+static error_t parse_outer(int key, char *arg, struct argp_state *state) {
+    outer *out = state->input;
+    (void)arg;
+    switch (key) {
+    case ARGP_KEY_INIT:
+        state->child_inputs[0] = out->input;
+        return 0;
+    case KEY_HELP:
+        if (out->cli->comm.rank == 0 && !out->helped)
+            argp_help(state->root_argp, stdout, ARGP_HELP_STD_HELP & ~(unsigned)ARGP_HELP_EXIT_OK,
+                      state->name);
+        out->helped = 1;
+        return 0;
+    case ARGP_KEY_ERROR:
+        out->last = state->next;
+        return 0;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
+dpt_status dpt_cli_parse(const dpt_cli *cli, const struct argp *argp, int argc, char **argv,
+                         void *input) {
+    outer out = {.cli = cli, .input = input};
+    struct argp_child children[] = {{.argp = argp}, {.argp = NULL}};
+    struct argp whole = {.options = help_option,
+                         .parser = parse_outer,
+                         .args_doc = argp->args_doc,
+                         .doc = argp->doc,
+                         .children = children};
+    error_t failed =
+        argp_parse(&whole, argc, argv, ARGP_NO_ERRS | ARGP_NO_EXIT | ARGP_NO_HELP, NULL, &out);
+    if (out.helped)
+        return DPT_CLI_HELP;
+    if (failed == 0)
+        return DPT_OK;
+    int word = out.last > 1 && out.last <= argc ? out.last - 1 : argc - 1;
+    return dpt_error(DPT_ERR_USAGE, "'%s' is not understood here: see `%s --help`",
+                     word > 0 ? argv[word] : "", argv[0]);
+}
+
+dpt_status dpt_cli_bytes(const char *text, const char *option, int64_t *bytes) {
+    char *end = NULL;
+    double value = strtod(text, &end);
+    double unit = 1;
+    const char *units = "KMGT";
+    const char *at = *end != '\0' ? strchr(units, *end) : NULL;
+    if (at != NULL) {
+        unit = pow(1024.0, (double)(at - units + 1));
+        end++;
+        end += *end == 'i';
+        end += *end == 'B';
+    }
+    if (end == text || *end != '\0' || !(value > 0) || value * unit > 9e18)
+        return dpt_error(DPT_ERR_USAGE, "%s %s: write a size such as 512M or 8G", option, text);
+    *bytes = (int64_t)(value * unit);
+    return DPT_OK;
+}

@@ -1,0 +1,43 @@
+#ifndef DELTAPATH_SRC_CLI_CLI_H
+#define DELTAPATH_SRC_CLI_CLI_H
+
+#include "deltapath/base/status.h"
+#include "deltapath/comm/comm.h"
+
+#include <argp.h>
+#include <stdint.h>
+
+/** What the verbs share with main. */
+typedef struct dpt_cli {
+    dpt_comm comm;
+    char *report_results; /**< results.h5 to make a report of once MPI is finalised, or NULL */
+    char *report_html;
+    char *report_csv;    /**< folder for the CSV files of the plots, or NULL */
+    int report_required; /**< the report is the purpose of the verb: its failure is the exit code */
+} dpt_cli;
+
+/** One verb of the command line. */
+typedef struct dpt_cli_verb {
+    const char *name;
+    const char *help; /**< one line */
+    dpt_status (*run)(dpt_cli *cli, int argc, char **argv);
+} dpt_cli_verb;
+
+extern const dpt_cli_verb dpt_cli_run, dpt_cli_plan, dpt_cli_convert, dpt_cli_inspect, dpt_cli_diff,
+    dpt_cli_verify, dpt_cli_report;
+
+/** Parse a verb's words on every rank; only rank 0 prints.
+ *
+ * Local; the same on all ranks. `--help` prints the verb's help and gives DPT_CLI_HELP.
+ * @param[in] argp  options, documentation and parser; its parser returns EINVAL after dpt_error.
+ * Errors: DPT_ERR_USAGE naming the word. */
+dpt_status dpt_cli_parse(const dpt_cli *cli, const struct argp *argp, int argc, char **argv,
+                         void *input);
+
+/** Status that means: help was printed, leave with 0. */
+#define DPT_CLI_HELP ((dpt_status)-1)
+
+/** "8G", "512M", "1.5T", "4096" to bytes (powers of 1024). Local. Errors: DPT_ERR_USAGE. */
+dpt_status dpt_cli_bytes(const char *text, const char *option, int64_t *bytes);
+
+#endif

@@ -1,0 +1,98 @@
+#include "cli.h"
+
+#include "deltapath/base/log.h"
+#include "deltapath/base/mem.h"
+#include "deltapath/base/version.h"
+#include "deltapath/comm/agree.h"
+#include "deltapath/report/report.h"
+
+#include <mpi.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const dpt_cli_verb *const verbs[] = {&dpt_cli_run,     &dpt_cli_plan, &dpt_cli_convert,
+                                            &dpt_cli_inspect, &dpt_cli_diff, &dpt_cli_verify,
+                                            &dpt_cli_report};
+
+enum { VERBS = sizeof verbs / sizeof *verbs };
+
+static void print_help(const dpt_cli *cli) {
+    if (cli->comm.rank != 0)
+        return;
+    printf("deltapath " DPT_VERSION ": edit and explain what post-training changed in a model\n\n"
+           "  mpirun -n RANKS deltapath VERB ...\n\n");
+    for (int v = 0; v < VERBS; v++)
+        printf("  %-9s %s\n", verbs[v]->name, verbs[v]->help);
+    printf("\n`deltapath VERB --help` lists the options of a verb.\n"
+           "Exit codes: 0 done; 2 usage or job file; 3 input data; 4 output or resources; "
+           "5 internal; 75 interrupted, resume it.\n");
+}
+
+static dpt_status dispatch(dpt_cli *cli, int argc, char **argv) {
+    const char *word = argc > 1 ? argv[1] : "";
+    if (strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0 || strcmp(word, "help") == 0) {
+        print_help(cli);
+        return DPT_CLI_HELP;
+    }
+    if (strcmp(word, "--version") == 0) {
+        if (cli->comm.rank == 0)
+            printf("deltapath " DPT_VERSION "\n");
+        return DPT_CLI_HELP;
+    }
+    for (int v = 0; v < VERBS; v++) {
+        if (strcmp(word, verbs[v]->name) != 0)
+            continue;
+        char name[64];
+        snprintf(name, sizeof name, "deltapath %s", verbs[v]->name);
+        argv[1] = name;
+        return verbs[v]->run(cli, argc - 1, argv + 1);
+    }
+    if (word[0] == '\0')
+        return dpt_error(DPT_ERR_USAGE, "give a verb, as in `deltapath run jobs/demo.yaml`: see "
+                                        "`deltapath --help`");
+    return dpt_error(DPT_ERR_USAGE, "unknown verb '%s': see `deltapath --help`", word);
+}
+
+static dpt_status write_report(const dpt_cli *cli) {
+    dpt_report_options options = {.csv_dir = cli->report_csv};
+    dpt_status st = dpt_report_write(cli->report_results, cli->report_html, &options);
+    if (st == DPT_OK)
+        dpt_log(DPT_LOG_INFO, "report: %s", cli->report_html);
+    return st;
+}
+
+static void print_error(int rank) {
+    if (rank == 0)
+        fprintf(stderr, "deltapath: error: %s\n", dpt_error_message());
+}
+
+int main(int argc, char **argv) {
+    dpt_cli cli = {.report_results = NULL};
+    int provided;
+    if (MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS)
+        return DPT_ERR_INTERNAL;
+    dpt_status st = dpt_comm_create(MPI_COMM_WORLD, &cli.comm);
+    int rank = cli.comm.rank;
+    dpt_agree_set_world(rank, cli.comm.size);
+    dpt_log_configure(rank, getenv("DELTAPATH_QUIET") != NULL ? DPT_LOG_WARN : DPT_LOG_INFO);
+    if (st == DPT_OK)
+        st = dispatch(&cli, argc, argv);
+    bool helped = st == DPT_CLI_HELP;
+    st = helped ? DPT_OK : dpt_agree(&cli.comm, st);
+    if (st != DPT_OK)
+        print_error(rank);
+    fflush(stdout);
+    dpt_comm_destroy(&cli.comm);
+    MPI_Finalize();
+    if (st == DPT_OK && cli.report_results != NULL && rank == 0) {
+        st = write_report(&cli);
+        if (st != DPT_OK)
+            print_error(rank);
+    }
+    dpt_mem_free(cli.report_results);
+    dpt_mem_free(cli.report_html);
+    dpt_mem_free(cli.report_csv);
+    return st;
+}

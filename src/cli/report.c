@@ -1,0 +1,57 @@
+#include "cli.h"
+
+#include "deltapath/base/mem.h"
+
+#include <errno.h>
+
+typedef struct report_options {
+    const char *results;
+    const char *html;
+    const char *csv;
+} report_options;
+
+static const struct argp_option table[] = {
+    {.name = "output", .key = 'o', .arg = "FILE", .doc = "HTML file to write (report.html)"},
+    {.name = "csv-dir", .key = 'c', .arg = "DIR", .doc = "Keep the data of the plots as CSV"},
+    {.name = NULL}};
+
+static error_t parse(int key, char *arg, struct argp_state *state) {
+    report_options *options = state->input;
+    switch (key) {
+    case 'o':
+        options->html = arg;
+        return 0;
+    case 'c':
+        options->csv = arg;
+        return 0;
+    case ARGP_KEY_ARG:
+        if (options->results != NULL)
+            return EINVAL;
+        options->results = arg;
+        return 0;
+    case ARGP_KEY_NO_ARGS:
+        dpt_error(DPT_ERR_USAGE, "give the path of a results.h5");
+        return EINVAL;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
+/* The plots need a child process, which is safe only without MPI: main writes the report. */
+static dpt_status report(dpt_cli *cli, int argc, char **argv) {
+    static const struct argp argp = {.options = table,
+                                     .parser = parse,
+                                     .args_doc = "RESULTS.h5",
+                                     .doc = "Write the report of a finished study again."};
+    report_options options = {.html = "report.html"};
+    dpt_status st = dpt_cli_parse(cli, &argp, argc, argv, &options);
+    if (st != DPT_OK)
+        return st;
+    cli->report_required = 1;
+    cli->report_results = dpt_mem_strdup(options.results, "file name");
+    cli->report_html = dpt_mem_strdup(options.html, "file name");
+    cli->report_csv = dpt_mem_strdup(options.csv, "folder name");
+    return DPT_OK;
+}
+
+const dpt_cli_verb dpt_cli_report = {"report", "write the report of a finished study", report};

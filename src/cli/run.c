@@ -1,0 +1,118 @@
+#include "cli.h"
+
+#include "deltapath/base/mem.h"
+#include "deltapath/base/signal.h"
+#include "deltapath/study/study.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+enum { SETS_MAX = 256, KEY_RESUME = 1000, KEY_SET, KEY_MEMORY, KEY_DRY_RUN, KEY_RANKS };
+
+typedef struct run_options {
+    const char *job;
+    const char *sets[SETS_MAX];
+    int nsets;
+    dpt_study_options study;
+} run_options;
+
+static const struct argp_option run_table[] = {
+    {.name = "resume", .key = KEY_RESUME, .doc = "Go on with a study that was stopped"},
+    {.name = "set",
+     .key = KEY_SET,
+     .arg = "KEY=VALUE",
+     .doc = "Change a key of the job, as in --set riemann.points=9; may be repeated"},
+    {.name = "memory", .key = KEY_MEMORY, .arg = "SIZE", .doc = "Memory per rank, as in 8G"},
+    {.name = "dry-run", .key = KEY_DRY_RUN, .doc = "Check everything, print the plan and stop"},
+    {.name = NULL}};
+
+static const struct argp_option plan_table[] = {
+    {.name = "ranks", .key = KEY_RANKS, .arg = "N", .doc = "Plan for N ranks"},
+    {.name = "memory", .key = KEY_MEMORY, .arg = "SIZE", .doc = "Memory per rank, as in 16G"},
+    {.name = "set", .key = KEY_SET, .arg = "KEY=VALUE", .doc = "Change a key of the job"},
+    {.name = NULL}};
+
+static error_t set_ranks(const char *text, int *ranks) {
+    char *end = NULL;
+    long value = strtol(text, &end, 10);
+    if (end == text || *end != '\0' || value < 1 || value > 1 << 24) {
+        dpt_error(DPT_ERR_USAGE, "--ranks %s: write a whole number from 1", text);
+        return EINVAL;
+    }
+    *ranks = (int)value;
+    return 0;
+}
+
+static error_t parse(int key, char *arg, struct argp_state *state) {
+    run_options *options = state->input;
+    switch (key) {
+    case KEY_RESUME:
+        options->study.resume = true;
+        return 0;
+    case KEY_DRY_RUN:
+        options->study.dry_run = true;
+        return 0;
+    case KEY_SET:
+        if (options->nsets == SETS_MAX) {
+            dpt_error(DPT_ERR_USAGE, "--set is given more than %d times", SETS_MAX);
+            return EINVAL;
+        }
+        options->sets[options->nsets++] = arg;
+        return 0;
+    case KEY_MEMORY:
+        return dpt_cli_bytes(arg, "--memory", &options->study.memory) == DPT_OK ? 0 : EINVAL;
+    case KEY_RANKS:
+        return set_ranks(arg, &options->study.plan_ranks);
+    case ARGP_KEY_ARG:
+        if (options->job != NULL)
+            return EINVAL;
+        options->job = arg;
+        return 0;
+    case ARGP_KEY_NO_ARGS:
+        dpt_error(DPT_ERR_USAGE, "give the path of a job file, as in jobs/demo.yaml");
+        return EINVAL;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
+static dpt_status run_job(dpt_cli *cli, const run_options *options) {
+    dpt_job job;
+    dpt_status st = dpt_job_read(&cli->comm, options->job, options->nsets, options->sets, &job);
+    if (st != DPT_OK)
+        return st;
+    dpt_signal_install();
+    st = dpt_study_run(&cli->comm, &job, &options->study);
+    if (st == DPT_OK && !options->study.dry_run && job.report) {
+        cli->report_results = dpt_mem_format("%s/results.h5", job.directory);
+        cli->report_html = dpt_mem_format("%s/report.html", job.directory);
+    }
+    dpt_job_destroy(&job);
+    return st;
+}
+
+static dpt_status run(dpt_cli *cli, int argc, char **argv) {
+    static const struct argp argp = {.options = run_table,
+                                     .parser = parse,
+                                     .args_doc = "JOB.yaml",
+                                     .doc = "Run a study: edit, write, explain.\v"
+                                            "doc/jobs.md describes job files."};
+    run_options options = {.job = NULL};
+    dpt_status st = dpt_cli_parse(cli, &argp, argc, argv, &options);
+    return st == DPT_OK ? run_job(cli, &options) : st;
+}
+
+static dpt_status plan(dpt_cli *cli, int argc, char **argv) {
+    static const struct argp argp = {.options = plan_table,
+                                     .parser = parse,
+                                     .args_doc = "JOB.yaml",
+                                     .doc = "Say what a study would need and take; run nothing."};
+    run_options options = {.job = NULL, .study = {.dry_run = true, .plan_ranks = 0}};
+    dpt_status st = dpt_cli_parse(cli, &argp, argc, argv, &options);
+    if (st == DPT_OK && options.study.plan_ranks == 0)
+        options.study.plan_ranks = cli->comm.size;
+    return st == DPT_OK ? run_job(cli, &options) : st;
+}
+
+const dpt_cli_verb dpt_cli_run = {"run", "run a study from a job file", run};
+const dpt_cli_verb dpt_cli_plan = {"plan", "say what a study would need; run nothing", plan};

@@ -1,0 +1,199 @@
+#include "evaluation.h"
+
+#include "deltapath/base/mem.h"
+#include "deltapath/comm/agree.h"
+
+#include <math.h>
+
+static double share_of(const uint8_t *correct, int64_t samples) {
+    int64_t hits = 0;
+    for (int64_t i = 0; i < samples; i++)
+        hits += correct[i] != 0;
+    return (double)hits / (double)samples;
+}
+
+static dpt_status allocate_baseline(const dpt_evaluation *ev, dpt_baseline *base, bool keep) {
+    base->loss_pre = dpt_mem_zalloc(base->samples, sizeof(double), "losses");
+    base->loss_post = dpt_mem_zalloc(base->samples, sizeof(double), "losses");
+    if (base->loss_pre == NULL || base->loss_post == NULL)
+        return DPT_ERR_OUTPUT;
+    return keep ? dpt_model_gradient_create(ev->model, &base->gradient) : DPT_OK;
+}
+
+/* Loss at W_post, with the gradient where it is kept, and at W_pre, which is bound as an edit. */
+static dpt_status evaluate_post(dpt_evaluation *ev, dpt_baseline *base, uint8_t *correct) {
+    dpt_model_backward mode = base->gradient != NULL ? DPT_BACKWARD_GRADIENT : DPT_BACKWARD_NONE;
+    dpt_status st = dpt_loss_evaluate(base->loss, &ev->mesh, ev->model, 0, mode, base->loss_post,
+                                      correct, NULL, NULL, base->gradient);
+    if (st == DPT_OK && base->gradient != NULL)
+        st = dpt_agree(&ev->mesh.world, dpt_model_gradient_sum(base->gradient, &ev->mesh.data));
+    base->accuracy_post = share_of(correct, base->samples);
+    dpt_progress_add(&ev->progress, base->samples);
+    return st;
+}
+
+static dpt_status evaluate_pre(dpt_evaluation *ev, dpt_baseline *base, uint8_t *correct) {
+    dpt_status st = dpt_loss_evaluate(base->loss, &ev->mesh, ev->model, 1, DPT_BACKWARD_NONE,
+                                      base->loss_pre, correct, NULL, NULL, NULL);
+    base->accuracy_pre = share_of(correct, base->samples);
+    dpt_progress_add(&ev->progress, base->samples);
+    return st;
+}
+
+static dpt_status for_each_data(dpt_evaluation *ev,
+                                dpt_status (*evaluate)(dpt_evaluation *, dpt_baseline *,
+                                                       uint8_t *)) {
+    dpt_status st = DPT_OK;
+    for (int d = 0; d < ev->ndata && st == DPT_OK; d++) {
+        uint8_t *correct = dpt_mem_zalloc(ev->data[d].samples, 1, "exact matches");
+        st = dpt_agree(&ev->mesh.world, correct != NULL ? DPT_OK : DPT_ERR_OUTPUT);
+        if (st == DPT_OK)
+            st = evaluate(ev, &ev->data[d], correct);
+        dpt_mem_free(correct);
+    }
+    return st;
+}
+
+static dpt_status create_losses(dpt_evaluation *ev, const dpt_inputs *in,
+                                const dpt_resources *res) {
+    ev->ndata = in->job->ndata;
+    ev->data = dpt_mem_zalloc(ev->ndata, sizeof *ev->data, "data sets");
+    if (ev->data == NULL)
+        return DPT_ERR_OUTPUT;
+    for (int d = 0; d < ev->ndata; d++) {
+        const dpt_dataset *set = &in->data[d];
+        dpt_lm_data view = {set->samples, set->offsets, set->tokens, set->loss_mask};
+        ev->data[d].samples = set->samples;
+        dpt_status st = dpt_loss_lm_create(&view, dpt_model_vocabulary(ev->model),
+                                           dpt_model_max_positions(ev->model), &ev->mesh,
+                                           res->batch_tokens, &ev->data[d].loss);
+        if (st == DPT_OK)
+            st = allocate_baseline(ev, &ev->data[d], res->shared_gradient);
+        if (st != DPT_OK)
+            return st;
+    }
+    return DPT_OK;
+}
+
+static int64_t samples_of(const dpt_inputs *in) {
+    int64_t samples = 0;
+    for (int d = 0; d < in->job->ndata; d++)
+        samples += in->data[d].samples;
+    return samples;
+}
+
+dpt_status dpt_evaluation_create(const dpt_comm *comm, dpt_inputs *inputs,
+                                 const dpt_resources *resources, int64_t passes,
+                                 dpt_evaluation *out) {
+    *out = (dpt_evaluation){.ndata = 0};
+    dpt_status st = dpt_agree(comm, dpt_mesh_create(comm, resources->tensor_parallel, &out->mesh));
+    if (st != DPT_OK)
+        return st;
+    st = dpt_model_create(&out->mesh.model, dpt_store_config(inputs->post),
+                          dpt_store_source(inputs->post), &out->model);
+    st = dpt_agree(comm, st);
+    if (st == DPT_OK)
+        st = dpt_agree(comm, create_losses(out, inputs, resources));
+    dpt_progress_begin(&out->progress, "evaluating", "samples", samples_of(inputs) * (passes + 2));
+    if (st == DPT_OK)
+        st = for_each_data(out, evaluate_post);
+    dpt_source pre = dpt_inputs_pre_source(inputs);
+    if (st == DPT_OK)
+        st = dpt_evaluation_bind(out, &pre);
+    if (st == DPT_OK)
+        st = for_each_data(out, evaluate_pre);
+    if (st == DPT_OK)
+        st = dpt_evaluation_bind(out, NULL);
+    if (st != DPT_OK)
+        dpt_evaluation_destroy(out);
+    return st;
+}
+
+void dpt_evaluation_destroy(dpt_evaluation *ev) {
+    dpt_progress_end(&ev->progress);
+    for (int d = 0; ev->data != NULL && d < ev->ndata; d++) {
+        dpt_model_gradient_destroy(ev->data[d].gradient);
+        dpt_mem_free(ev->data[d].loss_pre);
+        dpt_mem_free(ev->data[d].loss_post);
+        dpt_loss_destroy(ev->data[d].loss);
+    }
+    dpt_mem_free(ev->data);
+    dpt_model_destroy(ev->model);
+    dpt_mesh_destroy(&ev->mesh);
+    *ev = (dpt_evaluation){.ndata = 0};
+}
+
+dpt_status dpt_evaluation_bind(dpt_evaluation *ev, const dpt_source *edited) {
+    return dpt_agree(&ev->mesh.world, dpt_model_bind_edit(ev->model, edited));
+}
+
+/* Oracle of the path: the model between post-trained and bound edit on one data set. */
+typedef struct walker {
+    dpt_evaluation *evaluation;
+    dpt_baseline *base;
+    uint8_t *correct;
+    double accuracy_edit;
+} walker;
+
+static void after_pass(walker *walk, double t) {
+    if (t == 1.0)
+        walk->accuracy_edit = share_of(walk->correct, walk->base->samples);
+    dpt_progress_add(&walk->evaluation->progress, walk->base->samples);
+}
+
+static dpt_status walk_loss(void *ctx, double t, double *loss) {
+    walker *walk = ctx;
+    dpt_evaluation *ev = walk->evaluation;
+    dpt_status st = dpt_loss_evaluate(walk->base->loss, &ev->mesh, ev->model, t, DPT_BACKWARD_NONE,
+                                      loss, walk->correct, NULL, NULL, NULL);
+    after_pass(walk, t);
+    return st;
+}
+
+static dpt_status walk_slope(void *ctx, double t, double *loss, double *terms,
+                             double *sample_terms) {
+    walker *walk = ctx;
+    dpt_evaluation *ev = walk->evaluation;
+    dpt_status st = dpt_loss_evaluate(walk->base->loss, &ev->mesh, ev->model, t, DPT_BACKWARD_TERMS,
+                                      loss, walk->correct, terms, sample_terms, NULL);
+    after_pass(walk, t);
+    return st;
+}
+
+/* Terms at t = 0 from the gradient that all edits share. */
+static dpt_status terms_at_start(dpt_evaluation *ev, const dpt_baseline *base, double *terms) {
+    dpt_status st = dpt_model_gradient_dot(ev->model, base->gradient, terms);
+    st = dpt_agree(&ev->mesh.world, st);
+    if (st == DPT_OK)
+        st = dpt_comm_sum_f64(&ev->mesh.model, terms, dpt_model_catalog(ev->model)->count);
+    return dpt_agree(&ev->mesh.world, st);
+}
+
+dpt_status dpt_evaluation_walk(dpt_evaluation *ev, int d, const dpt_quadrature *quadrature,
+                               dpt_evaluation_path *out) {
+    dpt_baseline *base = &ev->data[d];
+    int tensors = dpt_model_catalog(ev->model)->count;
+    walker walk = {.evaluation = ev, .base = base, .accuracy_edit = NAN};
+    *out = (dpt_evaluation_path){.accuracy_edit = NAN};
+    double *start = dpt_mem_zalloc(tensors, sizeof *start, "terms");
+    walk.correct = dpt_mem_zalloc(base->samples, 1, "exact matches");
+    dpt_status st = start != NULL && walk.correct != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+    st = dpt_agree(&ev->mesh.world, st);
+    dpt_riemann_shared shared = {.loss_start = base->loss_post};
+    if (st == DPT_OK && base->gradient != NULL) {
+        st = terms_at_start(ev, base, start);
+        shared.terms_start = start;
+    }
+    if (st == DPT_OK) {
+        dpt_oracle oracle = {.ctx = &walk,
+                             .samples = base->samples,
+                             .terms = tensors,
+                             .loss = walk_loss,
+                             .slope = walk_slope};
+        st = dpt_riemann_run(&ev->mesh.world, &oracle, quadrature, &shared, &out->riemann);
+    }
+    out->accuracy_edit = walk.accuracy_edit;
+    dpt_mem_free(walk.correct);
+    dpt_mem_free(start);
+    return st;
+}

@@ -1,0 +1,53 @@
+#ifndef DELTAPATH_SRC_STUDY_EVALUATION_H
+#define DELTAPATH_SRC_STUDY_EVALUATION_H
+
+#include "deltapath/base/log.h"
+#include "deltapath/comm/mesh.h"
+#include "deltapath/loss/loss.h"
+#include "deltapath/model/model.h"
+#include "deltapath/path/riemann.h"
+#include "inputs.h"
+#include "resources.h"
+
+/** Losses of one data set that no edit changes, and the gradient that all edits share. */
+typedef struct dpt_baseline {
+    dpt_loss *loss;
+    int64_t samples;
+    double *loss_pre;    /**< (samples) */
+    double *loss_post;   /**< (samples) */
+    double accuracy_pre; /**< share of samples with an exact match */
+    double accuracy_post;
+    dpt_model_gradient *gradient; /**< at W_post, summed over the replicas; NULL when not kept */
+} dpt_baseline;
+
+/** A model on its mesh, ready to walk paths. */
+typedef struct dpt_evaluation {
+    dpt_mesh mesh;
+    dpt_model *model;
+    int ndata;
+    dpt_baseline *data;    /**< (ndata) */
+    dpt_progress progress; /**< in samples */
+} dpt_evaluation;
+
+/** Path of one edit on one data set. */
+typedef struct dpt_evaluation_path {
+    dpt_riemann riemann;
+    double accuracy_edit;
+} dpt_evaluation_path;
+
+/** Build the mesh and the model and evaluate both ends of post-training.
+ * Collective over comm. @param[in] passes evaluations of a data set to come, for the progress. */
+dpt_status dpt_evaluation_create(const dpt_comm *comm, dpt_inputs *inputs,
+                                 const dpt_resources *resources, int64_t passes,
+                                 dpt_evaluation *out);
+void dpt_evaluation_destroy(dpt_evaluation *evaluation); /**< Collective over the mesh. */
+
+/** Load an edited model. Collective. */
+dpt_status dpt_evaluation_bind(dpt_evaluation *evaluation, const dpt_source *edited);
+
+/** Riemann sum of the bound edit on data set d. Collective. @param[out] out destroyed by
+ * dpt_riemann_destroy(&out->riemann). */
+dpt_status dpt_evaluation_walk(dpt_evaluation *evaluation, int d, const dpt_quadrature *quadrature,
+                               dpt_evaluation_path *out);
+
+#endif

@@ -1,0 +1,155 @@
+#include "inputs.h"
+
+#include "deltapath/base/hash.h"
+#include "deltapath/base/log.h"
+#include "deltapath/base/mem.h"
+#include "deltapath/comm/agree.h"
+
+#include <jansson.h>
+#include <string.h>
+
+static bool ties_embeddings(const dpt_store *store) {
+    const char *text = dpt_store_config(store);
+    json_t *config = text != NULL ? json_loads(text, JSON_REJECT_DUPLICATES, NULL) : NULL;
+    bool tied = json_is_true(json_object_get(config, "tie_word_embeddings"));
+    json_decref(config);
+    return tied;
+}
+
+static void log_lines(const char *report) {
+    while (report != NULL && *report != '\0') {
+        size_t length = strcspn(report, "\n");
+        dpt_log(DPT_LOG_WARN, "%.*s", (int)length, report);
+        report += length + (report[length] == '\n');
+    }
+}
+
+static dpt_status pair(dpt_inputs *in) {
+    char *report = NULL;
+    dpt_status st =
+        dpt_catalog_pair(dpt_store_catalog(in->pre), in->catalog, ties_embeddings(in->pre),
+                         ties_embeddings(in->post), in->job->on_mismatch, &in->pairing, &report);
+    log_lines(report);
+    dpt_mem_free(report);
+    return st;
+}
+
+/* Catalogs of pre in post's order and of the output. */
+static dpt_status derive_catalogs(dpt_inputs *in) {
+    dpt_status st = dpt_catalog_copy(in->catalog, &in->pre_catalog);
+    if (st == DPT_OK)
+        st = dpt_catalog_copy(in->catalog, &in->out_catalog);
+    for (int t = 0; t < in->catalog->count && st == DPT_OK; t++) {
+        int partner = in->pairing.pre_of[t];
+        if (partner >= 0)
+            in->pre_catalog.tensors[t].dtype = dpt_store_catalog(in->pre)->tensors[partner].dtype;
+        if (!in->job->same_dtype && dpt_dtype_editable(in->catalog->tensors[t].dtype))
+            in->out_catalog.tensors[t].dtype = in->job->dtype;
+    }
+    return st;
+}
+
+static dpt_status select_tensors(dpt_inputs *in) {
+    in->selected = dpt_mem_zalloc(in->catalog->count, sizeof *in->selected, "selection");
+    if (in->selected == NULL)
+        return DPT_ERR_OUTPUT;
+    return dpt_job_select(in->job, in->catalog, in->selected);
+}
+
+static dpt_status open_data(const dpt_comm *comm, dpt_inputs *in) {
+    if (in->job->ndata == 0)
+        return DPT_OK;
+    in->data = dpt_mem_zalloc(in->job->ndata, sizeof *in->data, "data sets");
+    dpt_status st = dpt_agree(comm, in->data != NULL ? DPT_OK : DPT_ERR_OUTPUT);
+    for (int d = 0; d < in->job->ndata && st == DPT_OK; d++) {
+        if (in->job->data[d].loss != DPT_LOSS_LM)
+            st = dpt_error(DPT_ERR_USAGE,
+                           "data '%s': loss %s is not available in this version: use lm",
+                           in->job->data[d].name, dpt_job_loss_name(in->job->data[d].loss));
+        else
+            st = dpt_dataset_read(comm, in->job->data[d].file, &in->data[d]);
+    }
+    return st;
+}
+
+dpt_status dpt_inputs_open(const dpt_comm *comm, const dpt_job *job, dpt_inputs *out) {
+    *out = (dpt_inputs){.job = job};
+    dpt_status st = dpt_store_open(comm, job->pre, &out->pre);
+    if (st == DPT_OK)
+        st = dpt_store_open(comm, job->post, &out->post);
+    if (st == DPT_OK) {
+        out->catalog = dpt_store_catalog(out->post);
+        st = pair(out);
+        if (st == DPT_OK)
+            st = select_tensors(out);
+        if (st == DPT_OK)
+            st = derive_catalogs(out);
+        st = dpt_agree(comm, st);
+    }
+    if (st == DPT_OK)
+        st = open_data(comm, out);
+    if (st == DPT_OK && dpt_inputs_needs_model(out) && dpt_store_config(out->post) == NULL)
+        st = dpt_error(DPT_ERR_INPUT,
+                       "%s: has no config.json, which gradients need: add it, or write `riemann: "
+                       "off` to edit alone",
+                       job->post);
+    if (st != DPT_OK) {
+        dpt_inputs_close(out);
+        return st;
+    }
+    uint64_t both[2] = {dpt_store_fingerprint(out->pre), dpt_store_fingerprint(out->post)};
+    out->fingerprint = dpt_hash_bytes(both, sizeof both);
+    return DPT_OK;
+}
+
+void dpt_inputs_close(dpt_inputs *inputs) {
+    for (int d = 0; inputs->data != NULL && d < inputs->job->ndata; d++)
+        dpt_dataset_destroy(&inputs->data[d]);
+    dpt_mem_free(inputs->data);
+    dpt_mem_free(inputs->selected);
+    dpt_pairing_destroy(&inputs->pairing);
+    dpt_catalog_destroy(&inputs->pre_catalog);
+    dpt_catalog_destroy(&inputs->out_catalog);
+    if (inputs->post != NULL)
+        dpt_store_close(inputs->post);
+    if (inputs->pre != NULL)
+        dpt_store_close(inputs->pre);
+    *inputs = (dpt_inputs){.job = NULL};
+}
+
+bool dpt_inputs_needs_model(const dpt_inputs *inputs) {
+    return inputs->job->riemann && inputs->job->ndata > 0;
+}
+
+static dpt_status pre_read(void *ctx, dpt_range range, void *out) {
+    dpt_inputs *in = ctx;
+    int partner = in->pairing.pre_of[range.tensor];
+    dpt_source source = dpt_store_source(partner >= 0 ? in->pre : in->post);
+    if (partner >= 0)
+        range.tensor = partner;
+    return source.read(source.ctx, range, out);
+}
+
+/* The stores read for themselves, so that each block may come from either. */
+static dpt_status pre_fetch(void *ctx, int64_t count, const dpt_block *wants, void *const *outs) {
+    dpt_inputs *in = ctx;
+    dpt_status st = DPT_OK;
+    for (int64_t i = 0; i < count && st == DPT_OK; i++) {
+        dpt_block want = wants[i];
+        int partner = in->pairing.pre_of[want.tensor];
+        dpt_source source = dpt_store_source(partner >= 0 ? in->pre : in->post);
+        if (partner >= 0)
+            want.tensor = partner;
+        int64_t row_bytes = want.cols * dpt_dtype_size(source.catalog->tensors[want.tensor].dtype);
+        for (int64_t row = 0; row < want.rows && st == DPT_OK; row++) {
+            dpt_range run = {want.tensor, want.ig + row * want.stride, want.cols};
+            st = source.read(source.ctx, run, (char *)outs[i] + row * row_bytes);
+        }
+    }
+    return st;
+}
+
+dpt_source dpt_inputs_pre_source(dpt_inputs *inputs) {
+    return (dpt_source){
+        .ctx = inputs, .catalog = &inputs->pre_catalog, .read = pre_read, .fetch = pre_fetch};
+}

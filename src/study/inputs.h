@@ -1,0 +1,38 @@
+#ifndef DELTAPATH_SRC_STUDY_INPUTS_H
+#define DELTAPATH_SRC_STUDY_INPUTS_H
+
+#include "deltapath/comm/comm.h"
+#include "deltapath/store/dataset.h"
+#include "deltapath/store/store.h"
+#include "deltapath/study/job.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/** Everything that a job names, opened and checked before any work. */
+typedef struct dpt_inputs {
+    const dpt_job *job; /**< borrowed */
+    dpt_store *pre;
+    dpt_store *post;
+    const dpt_catalog *catalog; /**< that of post; borrowed from the store */
+    dpt_pairing pairing;
+    bool *selected;          /**< (tensors) by the patterns of the job */
+    dpt_catalog pre_catalog; /**< pre in the order of post, with the types of pre */
+    dpt_catalog out_catalog; /**< post with the types of the output */
+    dpt_dataset *data;       /**< (job->ndata) */
+    uint64_t fingerprint;    /**< of both models */
+} dpt_inputs;
+
+/** Open, pair and check. Lists every mismatch of the pair on stderr before it fails.
+ * Collective over comm (same: job). Errors: DPT_ERR_INPUT, DPT_ERR_USAGE; out is empty. */
+dpt_status dpt_inputs_open(const dpt_comm *comm, const dpt_job *job, dpt_inputs *out);
+void dpt_inputs_close(dpt_inputs *inputs); /**< Collective over the communicator of open. */
+
+/** The pre-trained model in post's order: what has no partner has post's values. Valid while the
+ * inputs are open. */
+dpt_source dpt_inputs_pre_source(dpt_inputs *inputs);
+
+/** Whether an evaluation of losses is wanted at all. Local. */
+bool dpt_inputs_needs_model(const dpt_inputs *inputs);
+
+#endif

@@ -1,0 +1,252 @@
+#include "outputs.h"
+
+#include "deltapath/base/hash.h"
+#include "deltapath/base/log.h"
+#include "deltapath/base/mem.h"
+#include "deltapath/base/version.h"
+#include "deltapath/comm/agree.h"
+
+#include <errno.h>
+#include <ftw.h>
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+static json_t *hex(uint64_t value) {
+    char text[17];
+    snprintf(text, sizeof text, "%016" PRIx64, value);
+    return json_string(text);
+}
+
+static json_t *describe_inputs(const dpt_inputs *in) {
+    json_t *inputs = json_object();
+    json_t *data = json_object();
+    json_object_set_new(inputs, "pre", json_string(in->job->pre));
+    json_object_set_new(inputs, "pre_fingerprint", hex(dpt_store_fingerprint(in->pre)));
+    json_object_set_new(inputs, "post", json_string(in->job->post));
+    json_object_set_new(inputs, "post_fingerprint", hex(dpt_store_fingerprint(in->post)));
+    for (int d = 0; d < in->job->ndata; d++)
+        json_object_set_new(data, in->job->data[d].name, hex(in->data[d].hash));
+    json_object_set_new(inputs, "data_xxh3", data);
+    return inputs;
+}
+
+static char *print_json(json_t *object) {
+    char *text = json_dumps(object, JSON_INDENT(2) | JSON_PRESERVE_ORDER);
+    char *copy = dpt_mem_strdup(text, "provenance");
+    free(text);
+    json_decref(object);
+    return copy;
+}
+
+static char *study_provenance(const dpt_inputs *in, const dpt_resources *res) {
+    char started[32];
+    time_t now = time(NULL);
+    struct tm utc;
+    gmtime_r(&now, &utc);
+    strftime(started, sizeof started, "%Y-%m-%dT%H:%M:%SZ", &utc);
+    json_t *object = json_object();
+    json_object_set_new(object, "program", json_string("deltapath " DPT_VERSION));
+    json_object_set_new(object, "started", json_string(started));
+    json_object_set_new(object, "ranks", json_integer(res->ranks));
+    json_object_set_new(object, "tensor_parallel", json_integer(res->tensor_parallel));
+    json_object_set_new(object, "inputs", describe_inputs(in));
+    json_t *seeds = json_object();
+    for (int e = 0; e < in->job->nedits; e++)
+        json_object_set_new(seeds, in->job->edits[e].id,
+                            json_integer((json_int_t)in->job->edits[e].spec.seed));
+    json_object_set_new(object, "seeds", seeds);
+    json_object_set_new(object, "job", json_string(in->job->text));
+    return print_json(object);
+}
+
+static char *model_provenance(const dpt_inputs *in, const dpt_job_edit *edit) {
+    json_t *object = json_object();
+    json_object_set_new(object, "program", json_string("deltapath " DPT_VERSION));
+    json_object_set_new(object, "edit", json_string(edit->id));
+    json_object_set_new(object, "method", json_string(edit->method));
+    json_object_set_new(object, "parameters", json_string(edit->params));
+    json_object_set_new(object, "seed", json_integer((json_int_t)edit->spec.seed));
+    json_object_set_new(object, "inputs", describe_inputs(in));
+    json_object_set_new(object, "job", json_string(in->job->recipe));
+    return print_json(object);
+}
+
+static int remove_entry(const char *path, const struct stat *info, int kind, struct FTW *walk) {
+    (void)info;
+    (void)kind;
+    (void)walk;
+    return remove(path);
+}
+
+/* What an earlier study of this directory left. Nothing else in it is touched. */
+static const char *const leavings[] = {"units",       "models",       "results.h5",
+                                       "summary.csv", "results.json", "report.html"};
+
+static bool holds_study(const char *directory) {
+    char path[4096];
+    for (size_t i = 0; i < sizeof leavings / sizeof *leavings; i++) {
+        snprintf(path, sizeof path, "%s/%s", directory, leavings[i]);
+        if (access(path, F_OK) == 0)
+            return true;
+    }
+    return false;
+}
+
+static dpt_status remove_study(const char *directory) {
+    char path[4096];
+    for (size_t i = 0; i < sizeof leavings / sizeof *leavings; i++) {
+        snprintf(path, sizeof path, "%s/%s", directory, leavings[i]);
+        if (access(path, F_OK) == 0 && nftw(path, remove_entry, 16, FTW_DEPTH | FTW_PHYS) != 0)
+            return dpt_error(DPT_ERR_OUTPUT, "%s: cannot be removed: %s", path, strerror(errno));
+    }
+    return DPT_OK;
+}
+
+static dpt_status make_directories(const char *path) {
+    char *copy = dpt_mem_strdup(path, "directory name");
+    if (copy == NULL)
+        return DPT_ERR_OUTPUT;
+    dpt_status st = DPT_OK;
+    for (char *slash = copy + 1; st == DPT_OK; slash++) {
+        slash += strcspn(slash, "/");
+        bool last = *slash == '\0';
+        *slash = '\0';
+        if (mkdir(copy, 0777) != 0 && errno != EEXIST)
+            st = dpt_error(DPT_ERR_OUTPUT, "%s: cannot be made: %s", copy, strerror(errno));
+        if (last)
+            break;
+        *slash = '/';
+    }
+    if (st == DPT_OK && access(path, W_OK | X_OK) != 0)
+        st = dpt_error(DPT_ERR_OUTPUT, "%s: cannot be written: %s: choose another directory", path,
+                       strerror(errno));
+    dpt_mem_free(copy);
+    return st;
+}
+
+static dpt_status prepare_directory(const dpt_job *job, bool resume) {
+    dpt_status st = make_directories(job->directory);
+    if (st == DPT_OK && holds_study(job->directory) && !resume) {
+        if (!job->overwrite)
+            return dpt_error(DPT_ERR_OUTPUT,
+                             "%s: holds a study already: give --resume to go on with it, set "
+                             "output.overwrite=true to replace it, or choose another directory",
+                             job->directory);
+        st = remove_study(job->directory);
+    }
+    char *models = dpt_mem_format("%s/models", job->directory);
+    if (st == DPT_OK && job->checkpoint != DPT_STORE_NONE)
+        st = models != NULL ? make_directories(models) : DPT_ERR_OUTPUT;
+    dpt_mem_free(models);
+    return st;
+}
+
+dpt_status dpt_outputs_open(const dpt_comm *comm, const dpt_inputs *inputs,
+                            const dpt_resources *resources, const dpt_study_options *options,
+                            dpt_outputs *out) {
+    const dpt_catalog *catalog = inputs->catalog;
+    *out = (dpt_outputs){.job = inputs->job};
+    dpt_status st = DPT_OK;
+    if (comm->rank == 0)
+        st = prepare_directory(inputs->job, options->resume);
+    out->tensor_names = dpt_mem_zalloc(catalog->count, sizeof *out->tensor_names, "tensor names");
+    out->tensor_numel = dpt_mem_zalloc(catalog->count, sizeof *out->tensor_numel, "tensor sizes");
+    out->provenance = study_provenance(inputs, resources);
+    if (out->tensor_names == NULL || out->tensor_numel == NULL || out->provenance == NULL)
+        st = dpt_status_worse(st, DPT_ERR_OUTPUT);
+    st = dpt_agree(comm, st);
+    if (st != DPT_OK) {
+        dpt_outputs_close(out);
+        return st;
+    }
+    for (int t = 0; t < catalog->count; t++) {
+        out->tensor_names[t] = catalog->tensors[t].name;
+        out->tensor_numel[t] = catalog->tensors[t].numel;
+    }
+    out->study = (dpt_results_study){.name = inputs->job->name,
+                                     .directory = inputs->job->directory,
+                                     .tensors = catalog->count,
+                                     .tensor_names = out->tensor_names,
+                                     .tensor_numel = out->tensor_numel,
+                                     .provenance = out->provenance,
+                                     .job = inputs->job->text};
+    return DPT_OK;
+}
+
+void dpt_outputs_close(dpt_outputs *outputs) {
+    dpt_mem_free(outputs->tensor_names);
+    dpt_mem_free(outputs->tensor_numel);
+    dpt_mem_free(outputs->provenance);
+    *outputs = (dpt_outputs){.job = NULL};
+}
+
+const char *dpt_outputs_data_name(const dpt_job *job, int d) {
+    return d >= 0 ? job->data[d].name : "";
+}
+
+dpt_results_study dpt_outputs_unit_study(const dpt_outputs *outputs, const dpt_inputs *in,
+                                         const dpt_job_edit *edit, int d) {
+    const dpt_job *job = in->job;
+    dpt_hash hash;
+    dpt_hash_begin(&hash);
+    double numbers[] = {job->riemann ? (double)job->rule : -1, (double)job->points,
+                        job->margin_share, job->margin, job->same_dtype ? -1 : (double)job->dtype};
+    dpt_hash_update(&hash, DPT_VERSION, sizeof DPT_VERSION);
+    dpt_hash_update(&hash, &in->fingerprint, sizeof in->fingerprint);
+    dpt_hash_update(&hash, in->selected, (size_t)in->catalog->count * sizeof *in->selected);
+    dpt_hash_update(&hash, numbers, sizeof numbers);
+    dpt_hash_update(&hash, edit->id, strlen(edit->id) + 1);
+    dpt_hash_update(&hash, edit->method, strlen(edit->method) + 1);
+    dpt_hash_update(&hash, edit->params, strlen(edit->params) + 1);
+    if (d >= 0)
+        dpt_hash_update(&hash, &in->data[d].hash, sizeof in->data[d].hash);
+    dpt_results_study study = outputs->study;
+    study.key = dpt_hash_value(&hash);
+    return study;
+}
+
+char *dpt_outputs_model_path(const dpt_job *job, const dpt_job_edit *edit) {
+    return dpt_mem_format("%s/models/%s%s", job->directory, edit->id,
+                          job->checkpoint == DPT_STORE_HDF5 ? ".h5" : "");
+}
+
+dpt_status dpt_outputs_has_model(const dpt_comm *comm, const dpt_job *job, const dpt_job_edit *edit,
+                                 bool *found) {
+    char *path = dpt_outputs_model_path(job, edit);
+    dpt_status st = dpt_agree(comm, path != NULL ? DPT_OK : DPT_ERR_OUTPUT);
+    int64_t there = st == DPT_OK && comm->rank == 0 && access(path, F_OK) == 0;
+    if (st == DPT_OK)
+        st = dpt_agree(comm, dpt_comm_broadcast(comm, &there, sizeof there, 0));
+    *found = there != 0;
+    dpt_mem_free(path);
+    return st;
+}
+
+dpt_status dpt_outputs_create_model(const dpt_comm *comm, const dpt_inputs *in,
+                                    const dpt_job_edit *edit, const dpt_shard *shard,
+                                    dpt_store_writer **out) {
+    *out = NULL;
+    bool from_directory = dpt_store_get_format(in->post) == DPT_STORE_SAFETENSORS;
+    char *path = dpt_outputs_model_path(in->job, edit);
+    char *provenance = model_provenance(in, edit);
+    dpt_status st = path != NULL && provenance != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+    st = dpt_agree(comm, st);
+    if (st == DPT_OK) {
+        dpt_store_options options = {.format = in->job->checkpoint,
+                                     .config = dpt_store_config(in->post),
+                                     .metadata = dpt_store_metadata(in->post),
+                                     .provenance = provenance,
+                                     .companions = from_directory ? in->job->post : NULL,
+                                     .overwrite = true};
+        st = dpt_store_create(comm, path, &in->out_catalog, shard, &options, out);
+    }
+    dpt_mem_free(provenance);
+    dpt_mem_free(path);
+    return st;
+}

@@ -1,0 +1,45 @@
+#ifndef DELTAPATH_SRC_STUDY_OUTPUTS_H
+#define DELTAPATH_SRC_STUDY_OUTPUTS_H
+
+#include "deltapath/store/results.h"
+#include "deltapath/study/study.h"
+#include "inputs.h"
+#include "resources.h"
+
+/** Output directory of a study, and the texts that go with every file in it. */
+typedef struct dpt_outputs {
+    const dpt_job *job; /**< borrowed */
+    dpt_results_study study;
+    const char **tensor_names;
+    int64_t *tensor_numel;
+    char *provenance; /**< of the study: with ranks, mesh and start time */
+} dpt_outputs;
+
+/** Make the directory, or check that an existing study may be resumed or replaced.
+ * Collective over comm. Errors: DPT_ERR_OUTPUT naming the directory and the mend. */
+dpt_status dpt_outputs_open(const dpt_comm *comm, const dpt_inputs *inputs,
+                            const dpt_resources *resources, const dpt_study_options *options,
+                            dpt_outputs *out);
+void dpt_outputs_close(dpt_outputs *outputs); /**< Local. */
+
+/** Results header whose key covers all that the unit (edit, data set d; -1: edit alone) depends on. */
+dpt_results_study dpt_outputs_unit_study(const dpt_outputs *outputs, const dpt_inputs *inputs,
+                                         const dpt_job_edit *edit, int d);
+
+/** Name of the data set of a unit; "" for an edit alone. Local. */
+const char *dpt_outputs_data_name(const dpt_job *job, int d);
+
+/** Path of an edited model: <directory>/models/<id>[.h5] (dpt_mem_free releases it). Local. */
+char *dpt_outputs_model_path(const dpt_job *job, const dpt_job_edit *edit);
+
+/** Whether an edited model is already there; the same on all ranks. Collective over comm. */
+dpt_status dpt_outputs_has_model(const dpt_comm *comm, const dpt_job *job, const dpt_job_edit *edit,
+                                 bool *found);
+
+/** Open a writer for an edited model, with its provenance: that of the edit alone, so that its bytes
+ * depend neither on ranks, nor on time, nor on where it is written. Collective over comm. */
+dpt_status dpt_outputs_create_model(const dpt_comm *comm, const dpt_inputs *inputs,
+                                    const dpt_job_edit *edit, const dpt_shard *shard,
+                                    dpt_store_writer **out);
+
+#endif

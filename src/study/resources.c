@@ -1,0 +1,168 @@
+#include "resources.h"
+
+#include "deltapath/model/model.h"
+
+#include "deltapath/base/mem.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+enum { BATCH_TOKENS = 2048, BYTES_F32 = 4 };
+
+static void measure_data(const dpt_inputs *in, dpt_resources *res, int64_t *most_samples) {
+    *most_samples = 0;
+    for (int d = 0; d < in->job->ndata; d++) {
+        const dpt_dataset *data = &in->data[d];
+        for (int64_t i = 0; i < data->samples; i++) {
+            int64_t length = data->offsets[i + 1] - data->offsets[i];
+            res->longest = length > res->longest ? length : res->longest;
+        }
+        res->tokens += data->offsets[data->samples];
+        *most_samples = data->samples > *most_samples ? data->samples : *most_samples;
+    }
+}
+
+/* Needs of one mesh, with the batch shrunk until the work fits beside the weights. */
+static dpt_status try_mesh(const dpt_inputs *in, int tensor_parallel, dpt_resources *res,
+                           bool *fits) {
+    res->tensor_parallel = tensor_parallel;
+    int64_t fixed = res->field + res->edit;
+    int64_t elements = dpt_catalog_elements(in->catalog);
+    res->gradient = (elements + tensor_parallel - 1) / tensor_parallel * BYTES_F32;
+    int64_t batch = in->job->batch_tokens > 0 ? in->job->batch_tokens : BATCH_TOKENS;
+    if (batch < res->longest)
+        batch = res->longest;
+    for (;; batch = batch / 2 > res->longest ? batch / 2 : res->longest) {
+        dpt_status st = dpt_model_bytes(dpt_store_config(in->post), in->catalog, tensor_parallel,
+                                        true, batch, res->longest, &res->weights, &res->work);
+        if (st != DPT_OK)
+            return st;
+        res->batch_tokens = batch;
+        *fits = fixed + res->weights + res->work <= res->budget;
+        if (*fits || batch == res->longest)
+            break;
+    }
+    int64_t shared = res->gradient * in->job->ndata;
+    res->shared_gradient = fixed + res->weights + res->work + shared <= res->budget;
+    return DPT_OK;
+}
+
+static dpt_status choose_mesh(const dpt_inputs *in, int64_t most_samples, dpt_resources *res) {
+    bool fits = false;
+    int wanted = in->job->tensor_parallel;
+    if (wanted > 0 && res->ranks % wanted != 0)
+        return dpt_error(DPT_ERR_USAGE,
+                         "tensor_parallel is %d, which does not divide %d ranks: choose a divisor",
+                         wanted, res->ranks);
+    for (int size = 1; size <= res->ranks && !fits; size++) {
+        if (res->ranks % size != 0 || (wanted > 0 && size != wanted))
+            continue;
+        /* Replicas without samples would idle: share them more widely instead. */
+        if (wanted == 0 && res->ranks / size > most_samples && size < res->ranks)
+            continue;
+        dpt_status st = try_mesh(in, size, res, &fits);
+        if (st != DPT_OK)
+            return st;
+    }
+    if (fits)
+        return DPT_OK;
+    int64_t need = res->field + res->edit + res->weights + res->work;
+    return dpt_error(DPT_ERR_OUTPUT,
+                     "the study needs %" PRId64 " MiB per rank with %d tensor-parallel ranks, but "
+                     "--memory grants %" PRId64 ": use more ranks or raise it",
+                     (need >> 20) + 1, res->tensor_parallel, res->budget >> 20);
+}
+
+/* Weights that take part in matrix products for each token. */
+static double matrix_elements(const dpt_catalog *catalog) {
+    double sum = 0;
+    for (int t = 0; t < catalog->count; t++)
+        if (catalog->tensors[t].ndim == 2)
+            sum += (double)catalog->tensors[t].numel;
+    return sum;
+}
+
+/* A pass forward costs 2 flops per weight and token; one with slopes 8: forward, the recomputed
+ * forward, the gradient of the input, and the term or the gradient of the weight. */
+static void count_flops(const dpt_inputs *in, dpt_resources *res) {
+    double per_token = matrix_elements(in->catalog);
+    double tokens = (double)res->tokens;
+    int edits = in->job->nedits;
+    int slopes = in->job->points;
+    if (res->shared_gradient && dpt_quadrature_has_start(in->job->rule))
+        slopes--;
+    double baseline = res->shared_gradient ? 2 + 8 : 2 + 2;
+    double ends = dpt_quadrature_has_end(in->job->rule) ? 0 : 2;
+    res->flops = per_token * tokens * (baseline + edits * (8.0 * slopes + ends));
+    res->evaluations = (int64_t)in->job->ndata * (2 + (int64_t)edits * (slopes + (ends > 0)));
+}
+
+dpt_status dpt_resources_plan(const dpt_inputs *in, int ranks, int64_t budget, dpt_resources *out) {
+    *out = (dpt_resources){.ranks = ranks, .tensor_parallel = 1, .budget = budget};
+    dpt_shard shard;
+    dpt_status st = dpt_shard_create(in->catalog, ranks, &shard);
+    if (st != DPT_OK)
+        return st;
+    bool model = dpt_inputs_needs_model(in);
+    if (model)
+        out->field = dpt_field_bytes(&in->out_catalog, &shard);
+    dpt_shard_destroy(&shard);
+    for (int e = 0; e < in->job->nedits; e++) {
+        int64_t need = dpt_edit_bytes(&in->job->edits[e].spec, in->catalog, in->selected, ranks,
+                                      in->job->svd_group);
+        out->edit = need > out->edit ? need : out->edit;
+    }
+    double pair_bytes =
+        (double)dpt_catalog_bytes(in->catalog) + (double)dpt_catalog_bytes(&in->pre_catalog);
+    out->bytes_read = pair_bytes * in->job->nedits;
+    if (in->job->checkpoint != DPT_STORE_NONE)
+        out->bytes_written = (double)dpt_catalog_bytes(&in->out_catalog) * in->job->nedits;
+    if (!model) {
+        if (out->edit > budget)
+            return dpt_error(DPT_ERR_OUTPUT,
+                             "the edits need %" PRId64 " MiB per rank, but --memory grants %" PRId64
+                             ": use more ranks or raise it",
+                             (out->edit >> 20) + 1, budget >> 20);
+        return DPT_OK;
+    }
+    int64_t most_samples;
+    measure_data(in, out, &most_samples);
+    st = choose_mesh(in, most_samples, out);
+    if (st == DPT_OK)
+        count_flops(in, out);
+    return st;
+}
+
+static void print_row(const char *name, double value, const char *unit) {
+    printf("  %-34s %12.1f %s\n", name, value, unit);
+}
+
+void dpt_resources_print(const dpt_inputs *in, const dpt_resources *res) {
+    const double mib = 1048576.0;
+    printf("study %s: %d edits, %d data sets, %d ranks\n", in->job->name, in->job->nedits,
+           in->job->ndata, res->ranks);
+    printf("  %-34s %12" PRId64 "\n", "elements of the model", dpt_catalog_elements(in->catalog));
+    if (dpt_inputs_needs_model(in)) {
+        printf("  %-34s %6d data x %d tensor-parallel\n", "mesh", res->ranks / res->tensor_parallel,
+               res->tensor_parallel);
+        printf("  %-34s %12" PRId64 "\n", "tokens packed into one pass", res->batch_tokens);
+        printf("  %-34s %12" PRId64 "\n", "passes over a data set", res->evaluations);
+        printf("  %-34s %12s\n", "gradient at t = 0 kept for all edits",
+               res->shared_gradient ? "yes" : "no");
+    }
+    printf("memory per rank\n");
+    print_row("weights", (double)res->weights / mib, "MiB");
+    print_row("activations and buffers", (double)res->work / mib, "MiB");
+    if (res->shared_gradient)
+        print_row("gradients", (double)res->gradient * in->job->ndata / mib, "MiB");
+    print_row("edited model in cells", (double)res->field / mib, "MiB");
+    print_row("edit", (double)res->edit / mib, "MiB");
+    int64_t sum = res->weights + res->work + res->field + res->edit +
+                  (res->shared_gradient ? res->gradient * in->job->ndata : 0);
+    print_row("sum", (double)sum / mib, "MiB");
+    print_row("budget", (double)res->budget / mib, "MiB");
+    printf("whole study\n");
+    print_row("arithmetic", res->flops / 1e12, "Tflop");
+    print_row("read", res->bytes_read / 1e9, "GB");
+    print_row("written", res->bytes_written / 1e9, "GB");
+}

@@ -1,0 +1,39 @@
+#ifndef DELTAPATH_SRC_STUDY_RESOURCES_H
+#define DELTAPATH_SRC_STUDY_RESOURCES_H
+
+#include "inputs.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/** How a study uses its ranks, and what that needs. Bytes are per rank, of the fullest rank. */
+typedef struct dpt_resources {
+    int ranks;
+    int tensor_parallel;  /**< ranks that share a replica */
+    int64_t budget;       /**< memory that a rank may use */
+    int64_t weights;      /**< resident blocks of post and edit */
+    int64_t work;         /**< activations and layer buffers */
+    int64_t gradient;     /**< of one data set at t = 0 */
+    int64_t field;        /**< the edited model in cells */
+    int64_t edit;         /**< the largest edit's own needs */
+    int64_t longest;      /**< longest sequence [tokens] */
+    int64_t batch_tokens; /**< most tokens packed into one pass */
+    int64_t tokens;       /**< of all data sets */
+    bool shared_gradient; /**< the gradients at t = 0 fit and are kept for all edits */
+    double flops;         /**< of the whole study, all ranks */
+    double bytes_read;    /**< of the whole study, all ranks */
+    double bytes_written;
+    int64_t evaluations; /**< passes over a data set */
+} dpt_resources;
+
+/** Choose the mesh and the batch, and add up. Needs no model in memory.
+ * Local; the same on all ranks. @param[in] ranks of the study, which need not be those that run now.
+ * Errors: DPT_ERR_OUTPUT when no mesh fits the budget, with the least that would;
+ *         DPT_ERR_USAGE when tensor_parallel of the job does not divide the ranks. */
+dpt_status dpt_resources_plan(const dpt_inputs *inputs, int ranks, int64_t budget,
+                              dpt_resources *out);
+
+/** Print as a table on stdout. Local. */
+void dpt_resources_print(const dpt_inputs *inputs, const dpt_resources *resources);
+
+#endif

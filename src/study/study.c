@@ -1,0 +1,295 @@
+#include "deltapath/study/study.h"
+
+#include "deltapath/base/log.h"
+#include "deltapath/base/mem.h"
+#include "deltapath/base/signal.h"
+#include "deltapath/comm/agree.h"
+#include "deltapath/path/verdict.h"
+#include "evaluation.h"
+#include "inputs.h"
+#include "outputs.h"
+#include "resources.h"
+#include "unit.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+typedef struct study {
+    const dpt_comm *comm;
+    const dpt_job *job;
+    dpt_inputs inputs;
+    dpt_resources resources;
+    dpt_outputs outputs;
+    dpt_shard shard;
+    dpt_field *edited;         /* the edited model in cells; NULL when no path is walked */
+    dpt_evaluation evaluation; /* only when a path is walked */
+    bool evaluates;
+    int units; /* per edit: its data sets, or one for an edit alone */
+} study;
+
+static int unit_data(const study *s, int unit) {
+    return s->evaluates ? unit : -1;
+}
+
+/* Whether all units of an edit and its model are there. */
+static dpt_status is_finished(const study *s, const dpt_job_edit *edit, bool *finished) {
+    dpt_status st = DPT_OK;
+    *finished = true;
+    if (s->job->checkpoint != DPT_STORE_NONE)
+        st = dpt_outputs_has_model(s->comm, s->job, edit, finished);
+    for (int u = 0; u < s->units && *finished && st == DPT_OK; u++) {
+        int d = unit_data(s, u);
+        dpt_results_study header = dpt_outputs_unit_study(&s->outputs, &s->inputs, edit, d);
+        st = dpt_results_load_unit(s->comm, &header, edit->id, dpt_outputs_data_name(s->job, d),
+                                   finished, NULL);
+    }
+    return st;
+}
+
+static dpt_edit_input edit_input(study *s) {
+    return (dpt_edit_input){.comm = s->comm,
+                            .shard = &s->shard,
+                            .pre = dpt_store_source(s->inputs.pre),
+                            .post = dpt_store_source(s->inputs.post),
+                            .pairing = &s->inputs.pairing,
+                            .selected = s->inputs.selected,
+                            .svd_group = s->job->svd_group};
+}
+
+/* Write the cells of the edited model that this rank holds. */
+static dpt_status write_cells(study *s, dpt_sink sink) {
+    dpt_status st = DPT_OK;
+    int64_t end = s->shard.rank_first[s->comm->rank + 1];
+    for (int64_t c = s->shard.rank_first[s->comm->rank]; c < end && st == DPT_OK; c++)
+        st = sink.write(sink.ctx, dpt_shard_cell(&s->shard, c), dpt_field_cell(s->edited, c));
+    return st;
+}
+
+/* Edit into memory and from there into a file, or straight into the file when no path is walked. */
+static dpt_status make_edit(study *s, const dpt_job_edit *edit, dpt_edit_report *report) {
+    dpt_edit_input input = edit_input(s);
+    dpt_store_writer *writer = NULL;
+    dpt_status st = DPT_OK;
+    if (s->job->checkpoint != DPT_STORE_NONE)
+        st = dpt_outputs_create_model(s->comm, &s->inputs, edit, &s->shard, &writer);
+    if (st != DPT_OK)
+        return st;
+    if (s->edited == NULL && writer == NULL)
+        st = dpt_error(DPT_ERR_USAGE, "nothing to do: the job keeps no checkpoint and walks no "
+                                      "path: set output.checkpoint or give data");
+    else if (s->edited == NULL)
+        st = dpt_edit_run(&edit->spec, &input, dpt_store_writer_sink(writer), report);
+    else
+        st = dpt_edit_run(&edit->spec, &input, dpt_field_sink(s->edited), report);
+    if (st == DPT_OK && s->edited != NULL && writer != NULL)
+        st = write_cells(s, dpt_store_writer_sink(writer));
+    if (writer != NULL)
+        st = dpt_store_finish(writer, st);
+    return dpt_agree(s->comm, st);
+}
+
+static dpt_status save_unit(study *s, const dpt_job_edit *edit, const dpt_edit_report *report,
+                            int d, const dpt_evaluation_path *path, double seconds) {
+    dpt_result result = {.edit = NULL};
+    dpt_status st =
+        dpt_unit_record(&s->inputs, edit, report, &s->evaluation, d, path, seconds, &result);
+    st = dpt_agree(s->comm, st);
+    if (st == DPT_OK) {
+        dpt_results_study header = dpt_outputs_unit_study(&s->outputs, &s->inputs, edit, d);
+        st = dpt_results_save_unit(s->comm, &header, &result);
+    }
+    if (st == DPT_OK && path != NULL)
+        dpt_log(DPT_LOG_INFO, "%s on %s: change %+.4g, estimate %+.4g [nats]: %s (%.1f s)",
+                edit->id, s->job->data[d].name, result.scalars.change, result.scalars.estimate,
+                result.verdict, seconds);
+    else if (st == DPT_OK)
+        dpt_log(DPT_LOG_INFO, "%s: edited (%.1f s)", edit->id, seconds);
+    dpt_result_destroy(&result);
+    return st;
+}
+
+static dpt_status run_unit(study *s, const dpt_job_edit *edit, const dpt_edit_report *report, int d,
+                           const dpt_quadrature *quadrature, double started) {
+    if (d < 0)
+        return save_unit(s, edit, report, d, NULL, dpt_log_seconds() - started);
+    dpt_evaluation_path path;
+    dpt_status st = dpt_evaluation_walk(&s->evaluation, d, quadrature, &path);
+    st = dpt_agree(s->comm, st);
+    if (st == DPT_OK)
+        st = save_unit(s, edit, report, d, &path, dpt_log_seconds() - started);
+    dpt_riemann_destroy(&path.riemann);
+    return st;
+}
+
+static dpt_status run_edit(study *s, const dpt_job_edit *edit, const dpt_quadrature *quadrature) {
+    double started = dpt_log_seconds();
+    dpt_edit_report report = {.ntensors = 0};
+    dpt_status st = dpt_agree_fault("study.edit");
+    st = dpt_agree(s->comm, st);
+    if (st == DPT_OK)
+        st = make_edit(s, edit, &report);
+    if (st == DPT_OK && s->evaluates) {
+        dpt_source edited = dpt_field_source(s->edited);
+        st = dpt_evaluation_bind(&s->evaluation, &edited);
+    }
+    for (int u = 0; u < s->units && st == DPT_OK; u++) {
+        st = run_unit(s, edit, &report, unit_data(s, u), quadrature, started);
+        started = dpt_log_seconds();
+    }
+    dpt_edit_report_destroy(&report);
+    return st;
+}
+
+/* A stop that any rank was asked for stops all. */
+static dpt_status check_stop(const study *s, int done) {
+    int64_t stop = dpt_signal_stop();
+    dpt_status st = dpt_agree(s->comm, dpt_comm_max_i64(s->comm, &stop, 1));
+    if (st == DPT_OK && stop)
+        st = dpt_error(DPT_INTERRUPTED,
+                       "stopped by a signal after %d of %d edits, all saved in %s: go on with "
+                       "--resume",
+                       done, s->job->nedits, s->job->directory);
+    return st;
+}
+
+static dpt_status run_edits(study *s, const bool *finished) {
+    dpt_quadrature quadrature;
+    dpt_status st = dpt_quadrature_create(s->job->rule, s->job->points, &quadrature);
+    for (int e = 0; e < s->job->nedits && st == DPT_OK; e++) {
+        st = check_stop(s, e);
+        if (st == DPT_OK && !finished[e])
+            st = run_edit(s, &s->job->edits[e], &quadrature);
+        else if (st == DPT_OK)
+            dpt_log(DPT_LOG_INFO, "%s: finished before", s->job->edits[e].id);
+    }
+    return st;
+}
+
+/* Correct the p-values of each data set for the number of edits compared on it. */
+static dpt_status adjust(dpt_result *results, int edits, int units) {
+    double *p = dpt_mem_alloc(edits, sizeof *p, "p-values");
+    dpt_status st = p != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+    for (int u = 0; u < units && st == DPT_OK; u++) {
+        for (int e = 0; e < edits; e++)
+            p[e] = results[e * units + u].scalars.p_change;
+        st = dpt_verdict_holm(edits, p, p);
+        for (int e = 0; e < edits && st == DPT_OK; e++)
+            results[e * units + u].scalars.p_adjusted = p[e];
+    }
+    dpt_mem_free(p);
+    return st;
+}
+
+static dpt_status write_results(study *s) {
+    int64_t count = (int64_t)s->job->nedits * s->units;
+    dpt_result *results = dpt_mem_zalloc(count, sizeof *results, "results");
+    dpt_status st = dpt_agree(s->comm, results != NULL ? DPT_OK : DPT_ERR_OUTPUT);
+    for (int64_t i = 0; i < count && st == DPT_OK; i++) {
+        const dpt_job_edit *edit = &s->job->edits[i / s->units];
+        int d = unit_data(s, (int)(i % s->units));
+        bool found = false;
+        dpt_results_study header = dpt_outputs_unit_study(&s->outputs, &s->inputs, edit, d);
+        st = dpt_results_load_unit(s->comm, &header, edit->id, dpt_outputs_data_name(s->job, d),
+                                   &found, &results[i]);
+        if (st == DPT_OK && !found)
+            st = dpt_error(DPT_ERR_OUTPUT,
+                           "%s/units: the result of %s is gone: run again with --resume",
+                           s->job->directory, edit->id);
+    }
+    if (st == DPT_OK && s->comm->rank == 0)
+        st = adjust(results, s->job->nedits, s->units);
+    st = dpt_agree(s->comm, st);
+    if (st == DPT_OK)
+        st = dpt_results_write(s->comm, &s->outputs.study, results, count);
+    for (int64_t i = 0; results != NULL && i < count; i++)
+        dpt_result_destroy(&results[i]);
+    dpt_mem_free(results);
+    return st;
+}
+
+static dpt_status find_finished(study *s, bool *finished, int *left) {
+    dpt_status st = DPT_OK;
+    *left = 0;
+    for (int e = 0; e < s->job->nedits && st == DPT_OK; e++) {
+        st = is_finished(s, &s->job->edits[e], &finished[e]);
+        *left += !finished[e];
+    }
+    return st;
+}
+
+static dpt_status prepare_work(study *s, int left) {
+    dpt_status st = DPT_OK;
+    if (!s->evaluates || left == 0)
+        return DPT_OK;
+    int64_t per_data = s->resources.evaluations / s->job->ndata - 2;
+    int64_t passes = per_data / s->job->nedits * left;
+    st = dpt_field_create(s->comm, &s->inputs.out_catalog, &s->shard, &s->edited);
+    if (st == DPT_OK)
+        st = dpt_evaluation_create(s->comm, &s->inputs, &s->resources, passes, &s->evaluation);
+    return st;
+}
+
+static dpt_status work(study *s, const dpt_study_options *options) {
+    bool *finished = dpt_mem_zalloc(s->job->nedits, sizeof *finished, "finished edits");
+    dpt_status st = dpt_agree(s->comm, finished != NULL ? DPT_OK : DPT_ERR_OUTPUT);
+    int left = s->job->nedits;
+    if (st == DPT_OK)
+        st = dpt_outputs_open(s->comm, &s->inputs, &s->resources, options, &s->outputs);
+    if (st == DPT_OK && options->resume)
+        st = find_finished(s, finished, &left);
+    if (st == DPT_OK)
+        st = prepare_work(s, left);
+    if (st == DPT_OK)
+        st = run_edits(s, finished);
+    if (st == DPT_OK)
+        st = write_results(s);
+    dpt_mem_free(finished);
+    return st;
+}
+
+/* Memory of one rank: what was asked for, or an even share of nine tenths of the machine. */
+static dpt_status set_budget(const dpt_comm *comm, int64_t asked, int64_t *budget) {
+    int here = 1;
+    dpt_status st = dpt_comm_local_size(comm, &here);
+    int64_t share = dpt_mem_machine() / 10 * 9 / (here > 0 ? here : 1);
+    int64_t least = -(asked > 0 ? asked : share);
+    if (st == DPT_OK)
+        st = dpt_comm_max_i64(comm, &least, 1);
+    *budget = -least;
+    return dpt_agree(comm, st);
+}
+
+static dpt_status plan(study *s, const dpt_study_options *options) {
+    int ranks = options->plan_ranks > 0 ? options->plan_ranks : s->comm->size;
+    int64_t budget;
+    dpt_status st = set_budget(s->comm, options->memory, &budget);
+    if (st != DPT_OK)
+        return st;
+    dpt_mem_set_budget(options->plan_ranks > 0 ? 0 : budget);
+    st = dpt_agree(s->comm, dpt_resources_plan(&s->inputs, ranks, budget, &s->resources));
+    if (options->dry_run && s->comm->rank == 0 && s->resources.ranks > 0)
+        dpt_resources_print(&s->inputs, &s->resources);
+    return st;
+}
+
+dpt_status dpt_study_run(const dpt_comm *comm, const dpt_job *job,
+                         const dpt_study_options *options) {
+    study s = {.comm = comm, .job = job};
+    dpt_status st = dpt_inputs_open(comm, job, &s.inputs);
+    if (st != DPT_OK)
+        return st;
+    s.evaluates = dpt_inputs_needs_model(&s.inputs);
+    s.units = s.evaluates ? job->ndata : 1;
+    st = plan(&s, options);
+    if (st == DPT_OK)
+        st = dpt_agree(comm, dpt_shard_create(s.inputs.catalog, comm->size, &s.shard));
+    if (st == DPT_OK && !options->dry_run)
+        st = work(&s, options);
+    if (s.evaluation.mesh.world.size > 0)
+        dpt_evaluation_destroy(&s.evaluation);
+    dpt_field_destroy(s.edited);
+    dpt_shard_destroy(&s.shard);
+    dpt_outputs_close(&s.outputs);
+    dpt_inputs_close(&s.inputs);
+    return st;
+}

@@ -1,0 +1,149 @@
+#include "unit.h"
+
+#include "deltapath/base/mem.h"
+#include "deltapath/path/verdict.h"
+
+#include <math.h>
+#include <string.h>
+
+static dpt_status set_texts(const dpt_inputs *in, const dpt_job_edit *edit, int d,
+                            dpt_result *out) {
+    const dpt_job *job = in->job;
+    const char *loss = d >= 0 ? dpt_job_loss_name(job->data[d].loss) : "";
+    const char *rule = d >= 0 ? dpt_quadrature_name(job->rule) : "";
+    dpt_status st = dpt_result_set_text(&out->edit, "%s", edit->id);
+    if (st == DPT_OK)
+        st = dpt_result_set_text(&out->data, "%s", d >= 0 ? job->data[d].name : "");
+    if (st == DPT_OK)
+        st = dpt_result_set_text(&out->method, "%s", edit->method);
+    if (st == DPT_OK)
+        st = dpt_result_set_text(&out->loss, "%s", loss);
+    if (st == DPT_OK)
+        st = dpt_result_set_text(&out->rule, "%s", rule);
+    return st;
+}
+
+/* "p=0.9 seed=1" to name and value pairs. */
+static dpt_status set_parameters(const dpt_job_edit *edit, dpt_result *out) {
+    char *text = dpt_mem_strdup(edit->params, "edit parameters");
+    dpt_status st = text != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+    char *save = NULL;
+    for (char *word = text != NULL ? strtok_r(text, " ", &save) : NULL;
+         word != NULL && st == DPT_OK; word = strtok_r(NULL, " ", &save)) {
+        char *equals = strchr(word, '=');
+        if (equals == NULL)
+            continue;
+        *equals = '\0';
+        st = dpt_result_add_parameter(out, word, equals + 1);
+    }
+    dpt_mem_free(text);
+    return st;
+}
+
+static dpt_status set_edit_statistics(const dpt_inputs *in, const dpt_edit_report *report,
+                                      dpt_result *out) {
+    for (int t = 0; t < report->ntensors; t++) {
+        const dpt_edit_tensor_stats *from = &report->stats[t];
+        int64_t numel = in->catalog->tensors[t].numel;
+        out->stats[t] = (dpt_result_tensor){
+            .delta_norm = from->delta_norm,
+            .edit_norm = from->edit_norm,
+            .share_changed = numel > 0 ? (double)from->changed / (double)numel : 0,
+            .rank = from->rank > 0 ? (double)from->rank : NAN,
+            .residual = from->residual,
+            .scale = from->scale,
+            .correlation = NAN};
+    }
+    dpt_status st = DPT_OK;
+    for (int t = 0; t < report->ntensors && report->nsingular > 0 && st == DPT_OK; t++) {
+        int64_t first = report->singular_first[t];
+        int64_t count = report->singular_first[t + 1] - first;
+        if (count > 0)
+            st = dpt_result_add_spectrum(out, t, count, report->singular + first);
+    }
+    return st;
+}
+
+static void copy(double *to, const double *from, int64_t n) {
+    memcpy(to, from, (size_t)n * sizeof *to);
+}
+
+static void set_path(const dpt_riemann *from, const dpt_baseline *base, dpt_result *out) {
+    copy(out->nodes, from->quadrature.node, from->quadrature.points);
+    copy(out->weights, from->quadrature.weight, from->quadrature.points);
+    copy(out->path_loss, from->loss_mean, from->quadrature.points);
+    copy(out->terms, from->term, from->terms * from->quadrature.points);
+    copy(out->integrated, from->integrated, from->terms);
+    copy(out->second_order, from->second_order, from->terms);
+    copy(out->loss_pre, base->loss_pre, from->samples);
+    copy(out->loss_post, base->loss_post, from->samples);
+    copy(out->loss_edit, from->loss_edit, from->samples);
+    copy(out->sample_integrated, from->sample_integrated, from->samples);
+}
+
+static dpt_status set_verdict(const dpt_job *job, const dpt_baseline *base,
+                              const dpt_evaluation_path *path, dpt_result *out) {
+    const dpt_riemann *riemann = &path->riemann;
+    dpt_verdict_options options = dpt_verdict_defaults();
+    options.share_margin = job->margin_share;
+    options.absolute_margin = job->margin;
+    dpt_verdict judged =
+        dpt_verdict_judge(riemann->samples, base->loss_pre, riemann->loss_post, riemann->loss_edit,
+                          riemann->sample_integrated, &options);
+    dpt_interval pre = dpt_verdict_paired(base->samples, base->loss_pre, NULL, 0.95);
+    dpt_interval post = dpt_verdict_paired(base->samples, base->loss_post, NULL, 0.95);
+    dpt_interval edit = dpt_verdict_paired(base->samples, riemann->loss_edit, NULL, 0.95);
+    dpt_result_scalars *s = &out->scalars;
+    s->loss_pre = pre.mean;
+    s->loss_post = post.mean;
+    s->loss_edit = edit.mean;
+    s->accuracy_pre = base->accuracy_pre;
+    s->accuracy_post = base->accuracy_post;
+    s->accuracy_edit = path->accuracy_edit;
+    s->change = riemann->change;
+    s->change_se = judged.change.se;
+    s->change_low = judged.change.low;
+    s->change_high = judged.change.high;
+    s->equivalence_low = judged.equivalence.low;
+    s->equivalence_high = judged.equivalence.high;
+    s->estimate = riemann->estimate;
+    s->estimate_se = judged.estimate.n > 0 ? judged.estimate.se : NAN;
+    s->estimate_low = judged.estimate.n > 0 ? judged.estimate.low : NAN;
+    s->estimate_high = judged.estimate.n > 0 ? judged.estimate.high : NAN;
+    s->error = riemann->error;
+    s->second_order = riemann->second_order_total;
+    s->gain = judged.gain.mean;
+    s->gain_low = judged.gain.low;
+    s->gain_high = judged.gain.high;
+    s->share = judged.share;
+    s->share_low = judged.share_low;
+    s->share_high = judged.share_high;
+    s->margin = judged.margin;
+    s->p_change = judged.p_change;
+    s->p_equivalent = judged.p_equivalent;
+    dpt_status st = dpt_result_set_text(&out->verdict, "%s", dpt_verdict_name(judged.verdict));
+    return st == DPT_OK ? dpt_result_set_text(&out->reason, "%s", judged.reason) : st;
+}
+
+dpt_status dpt_unit_record(const dpt_inputs *inputs, const dpt_job_edit *edit,
+                           const dpt_edit_report *report, const dpt_evaluation *evaluation, int d,
+                           const dpt_evaluation_path *path, double seconds, dpt_result *out) {
+    int64_t points = path != NULL ? path->riemann.quadrature.points : 0;
+    int64_t samples = path != NULL ? path->riemann.samples : 0;
+    dpt_status st = dpt_result_create(inputs->catalog->count, points, samples, out);
+    if (st != DPT_OK)
+        return st;
+    st = set_texts(inputs, edit, d, out);
+    if (st == DPT_OK)
+        st = set_parameters(edit, out);
+    if (st == DPT_OK)
+        st = set_edit_statistics(inputs, report, out);
+    if (st == DPT_OK && path != NULL) {
+        set_path(&path->riemann, &evaluation->data[d], out);
+        st = set_verdict(inputs->job, &evaluation->data[d], path, out);
+    }
+    out->scalars.seconds = seconds;
+    if (st != DPT_OK)
+        dpt_result_destroy(out);
+    return st;
+}

@@ -1,0 +1,15 @@
+#ifndef DELTAPATH_SRC_STUDY_UNIT_H
+#define DELTAPATH_SRC_STUDY_UNIT_H
+
+#include "deltapath/edit/edit.h"
+#include "deltapath/store/results.h"
+#include "evaluation.h"
+#include "inputs.h"
+
+/** Put together the record of a finished unit. `path` is NULL for an edit alone; d is then -1.
+ * Local. Errors: DPT_ERR_OUTPUT without memory; out is empty then. */
+dpt_status dpt_unit_record(const dpt_inputs *inputs, const dpt_job_edit *edit,
+                           const dpt_edit_report *report, const dpt_evaluation *evaluation, int d,
+                           const dpt_evaluation_path *path, double seconds, dpt_result *out);
+
+#endif
