@@ -64,7 +64,12 @@ dpt_status dpt_edit_stage_set(dpt_edit_stage_spec *stage, const char *param, con
 /** Check a stage as a whole (required parameters, exclusive ones). Local. */
 dpt_status dpt_edit_stage_check(const dpt_edit_stage_spec *stage);
 
-/** What an edit works on. All borrowed. */
+/* Random streams: stage number s of the sequence (from 0) draws for a tensor from
+ * dpt_rng_make(seed, name of the tensor in post, kind + 256 s), kind being DPT_RNG_MASK for masks;
+ * element ig is dropped when its word is below dpt_rng_threshold(p). */
+
+/** What an edit works on. All borrowed. In memory, the cells of pre must lie on the ranks that own the
+ * cells of post. */
 typedef struct dpt_edit_input {
     const dpt_comm *comm;
     const dpt_shard *shard;     /**< cells of post's catalog over comm's ranks */
@@ -79,7 +84,7 @@ typedef struct dpt_edit_input {
 /** What happened to one tensor. */
 typedef struct dpt_edit_tensor_stats {
     int64_t changed;   /**< elements with E != 0 */
-    double delta_norm; /**< |Delta|_F */
+    double delta_norm; /**< |Delta|_F; 0 for a tensor that the edit does not touch */
     double edit_norm;  /**< |E|_F, from the values as written */
     double scale;      /**< BitDelta mean, DARE 1/(1-p), threshold of prune ...; NaN if none */
     int64_t rank;      /**< low rank: triplets kept; 0 otherwise */
@@ -94,7 +99,9 @@ typedef struct dpt_edit_report {
     int64_t *singular_first; /**< (ntensors + 1) */
 } dpt_edit_report;
 
-/** Edit a model: W_edit = round(W_pre + F(W_post - W_pre)) for selected tensors, W_post elsewhere.
+/** Edit a model: W_edit = round(W_pre + F(W_post - W_pre)) for selected tensors, W_post elsewhere:
+ * tensors that no stage covers keep their stored bytes (converted when the sink has another type);
+ * a stage that does not cover a tensor leaves its delta as it is.
  *
  * Streams in cells; each rank edits its own. Rounded once, to nearest even, to the sink's type.
  * Collective over input->comm (same: spec).
@@ -109,7 +116,7 @@ dpt_status dpt_edit_run(const dpt_edit_spec *spec, const dpt_edit_input *input, 
                         dpt_edit_report *report);
 void dpt_edit_report_destroy(dpt_edit_report *report);
 
-/** Bytes per rank and passes over the model that an edit needs beside its sink. Local. */
+/** Bytes per rank that an edit needs beside its input and its sink. Local. */
 int64_t dpt_edit_bytes(const dpt_edit_spec *spec, const dpt_catalog *catalog, const bool *selected,
                        int ranks, int svd_group);
 

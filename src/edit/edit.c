@@ -1,0 +1,173 @@
+#include "stage.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const dpt_edit_method *const methods[] = {
+    &dpt_edit_method_dare,     &dpt_edit_method_drop, &dpt_edit_method_prune,
+    &dpt_edit_method_bitdelta, &dpt_edit_method_expo,
+};
+
+enum { METHODS = sizeof methods / sizeof methods[0] };
+
+int dpt_edit_method_count(void) {
+    return METHODS;
+}
+
+const char *dpt_edit_method_name(int method) {
+    return methods[method]->name;
+}
+
+const char *dpt_edit_method_class(int method) {
+    return methods[method]->class_name;
+}
+
+const char *dpt_edit_method_help(int method) {
+    return methods[method]->help;
+}
+
+int dpt_edit_method_find(const char *name) {
+    for (int m = 0; m < METHODS; m++)
+        if (strcmp(methods[m]->name, name) == 0)
+            return m;
+    return -1;
+}
+
+int dpt_edit_method_params(int method, const dpt_edit_param **params) {
+    *params = methods[method]->params;
+    return methods[method]->nparams;
+}
+
+bool dpt_edit_method_random(int method) {
+    return methods[method]->random;
+}
+
+const dpt_edit_method *dpt_edit_method_get(int method) {
+    return methods[method];
+}
+
+void dpt_edit_stage_init(dpt_edit_stage_spec *stage, int method) {
+    memset(stage, 0, sizeof *stage);
+    stage->method = method;
+    for (int i = 0; i < methods[method]->nparams; i++)
+        stage->values[i] = methods[method]->params[i].fallback;
+}
+
+double dpt_edit_value(const dpt_edit_stage_spec *spec, int param) {
+    return spec->values[param];
+}
+
+/* Position of `value` in "a|b|c", or -1. */
+static int find_choice(const char *choices, const char *value) {
+    size_t length = strlen(value);
+    int index = 0;
+    for (const char *at = choices; at != NULL; index++) {
+        const char *end = strchr(at, '|');
+        size_t size = end != NULL ? (size_t)(end - at) : strlen(at);
+        if (size == length && strncmp(at, value, size) == 0)
+            return index;
+        at = end != NULL ? end + 1 : NULL;
+    }
+    return -1;
+}
+
+static bool in_range(const dpt_edit_param *param, double value) {
+    bool above = param->least_open ? value > param->least : value >= param->least;
+    bool below = param->most_open ? value < param->most : value <= param->most;
+    return above && below;
+}
+
+static dpt_status set_number(dpt_edit_stage_spec *stage, int index, const char *value) {
+    const dpt_edit_method *method = methods[stage->method];
+    const dpt_edit_param *param = &method->params[index];
+    char *end = NULL;
+    double number = strtod(value, &end);
+    if (end == value || *end != '\0' || !isfinite(number))
+        return dpt_error(DPT_ERR_USAGE, "%s: %s: \"%s\" is not a number: %s", method->name,
+                         param->name, value, param->help);
+    if (param->kind == DPT_PARAM_INTEGER && number != floor(number))
+        return dpt_error(DPT_ERR_USAGE, "%s: %s: %s is not a whole number: %s", method->name,
+                         param->name, value, param->help);
+    if (!in_range(param, number))
+        return dpt_error(DPT_ERR_USAGE, "%s: %s: %s is outside %c%g, %g%c: %s", method->name,
+                         param->name, value, param->least_open ? '(' : '[', param->least,
+                         param->most, param->most_open ? ')' : ']', param->help);
+    stage->values[index] = number;
+    stage->given[index] = true;
+    return DPT_OK;
+}
+
+/* "p, k, rescale" */
+static void list_params(const dpt_edit_method *method, char *text, size_t size) {
+    text[0] = '\0';
+    for (int i = 0; i < method->nparams; i++) {
+        size_t at = strlen(text);
+        snprintf(text + at, size - at, "%s%s", i > 0 ? ", " : "", method->params[i].name);
+    }
+}
+
+dpt_status dpt_edit_stage_set(dpt_edit_stage_spec *stage, const char *param, const char *value) {
+    const dpt_edit_method *method = methods[stage->method];
+    int index = 0;
+    while (index < method->nparams && strcmp(method->params[index].name, param) != 0)
+        index++;
+    if (index == method->nparams) {
+        char known[256];
+        list_params(method, known, sizeof known);
+        return dpt_error(DPT_ERR_USAGE, "%s: unknown parameter \"%s\": it knows %s", method->name,
+                         param, known);
+    }
+    if (method->params[index].kind != DPT_PARAM_CHOICE)
+        return set_number(stage, index, value);
+    int choice = find_choice(method->params[index].choices, value);
+    if (choice < 0)
+        return dpt_error(DPT_ERR_USAGE, "%s: %s: \"%s\" is not one of %s", method->name, param,
+                         value, method->params[index].choices);
+    stage->values[index] = (double)choice;
+    stage->given[index] = true;
+    return DPT_OK;
+}
+
+dpt_status dpt_edit_stage_check(const dpt_edit_stage_spec *stage) {
+    if (stage->method < 0 || stage->method >= METHODS)
+        return dpt_error(DPT_ERR_INTERNAL, "edit: method %d is not in the table", stage->method);
+    const dpt_edit_method *method = methods[stage->method];
+    for (int i = 0; i < method->nparams; i++) {
+        const dpt_edit_param *param = &method->params[i];
+        if (param->required && !stage->given[i])
+            return dpt_error(DPT_ERR_USAGE, "%s: %s is missing: %s", method->name, param->name,
+                             param->help);
+        if (stage->given[i] && param->kind != DPT_PARAM_CHOICE &&
+            !in_range(param, stage->values[i]))
+            return dpt_error(DPT_ERR_USAGE, "%s: %s: %g is outside %c%g, %g%c: %s", method->name,
+                             param->name, stage->values[i], param->least_open ? '(' : '[',
+                             param->least, param->most, param->most_open ? ')' : ']', param->help);
+    }
+    return method->check != NULL ? method->check(stage) : DPT_OK;
+}
+
+const char *dpt_edit_tensor_name(const dpt_edit_stage *stage, int tensor) {
+    return stage->catalog->tensors[tensor].name;
+}
+
+dpt_rng dpt_edit_stream(const dpt_edit_stage *stage, int tensor, uint32_t kind) {
+    uint32_t purpose = kind + (uint32_t)stage->index * DPT_EDIT_PURPOSES;
+    return dpt_rng_make(stage->seed, dpt_edit_tensor_name(stage, tensor), purpose);
+}
+
+bool dpt_edit_is_matrix(const dpt_tensor_info *info) {
+    return info->ndim == 2;
+}
+
+bool dpt_edit_is_linear(const dpt_tensor_info *info) {
+    static const char *const others[] = {"embed", "lm_head",    "wte",  "wpe",
+                                         "norm",  "classifier", "score"};
+    if (info->ndim != 2)
+        return false;
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
+        if (strstr(info->name, others[i]) != NULL)
+            return false;
+    return true;
+}

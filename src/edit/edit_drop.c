@@ -1,0 +1,176 @@
+#include "stage.h"
+
+#include "deltapath/base/mem.h"
+
+#include <math.h>
+
+/* Random dropping: arXiv:2410.13841 Eq. (2)-(3) and section 4.2 (DARE with k), and dropping alone.
+ * A delta is in the dropped set M when its word of the stage's mask stream is below round(p 2^32). */
+
+enum { DARE_P, DARE_K, DARE_RESCALE };
+enum { RESCALE_EXACT, RESCALE_L1, RESCALE_NONE };
+
+typedef struct factors {
+    uint64_t threshold;
+    float dropped; /* factor where the mask is set */
+    float *kept;   /* (tensors) factor elsewhere */
+    double *scale; /* (tensors) the same before rounding */
+} factors;
+
+static void destroy(dpt_edit_stage *stage) {
+    factors *f = stage->state;
+    if (f == NULL)
+        return;
+    dpt_mem_free(f->kept);
+    dpt_mem_free(f->scale);
+    dpt_mem_free(f);
+}
+
+static factors *create(dpt_edit_stage *stage, double p) {
+    int64_t n = stage->catalog->count;
+    factors *f = dpt_mem_zalloc(1, sizeof *f, "drop factors");
+    stage->state = f;
+    if (f == NULL)
+        return NULL;
+    f->threshold = dpt_rng_threshold(p);
+    f->kept = dpt_mem_zalloc(n, sizeof *f->kept, "drop factors");
+    f->scale = dpt_mem_zalloc(n, sizeof *f->scale, "drop factors");
+    return f->kept != NULL && f->scale != NULL ? f : NULL;
+}
+
+/* Words of a piece, and whether word w drops: w < threshold, in 32 bits. */
+static bool draw(const dpt_edit_stage *stage, dpt_range range, uint64_t threshold,
+                 uint32_t words[DPT_EDIT_PIECE], uint32_t *last) {
+    *last = (uint32_t)(threshold - 1);
+    if (threshold == 0)
+        return false;
+    dpt_rng_words(dpt_edit_stream(stage, range.tensor, DPT_RNG_MASK), range.ig, range.n, words);
+    return true;
+}
+
+static void apply(const dpt_edit_stage *stage, dpt_range range, float *delta) {
+    const factors *f = stage->state;
+    uint32_t words[DPT_EDIT_PIECE], last;
+    float kept = f->kept[range.tensor];
+    float dropped = f->dropped;
+    if (!draw(stage, range, f->threshold, words, &last)) {
+        for (int64_t i = 0; i < range.n; i++)
+            delta[i] *= kept;
+        return;
+    }
+    for (int64_t i = 0; i < range.n; i++)
+        delta[i] *= words[i] <= last ? dropped : kept;
+}
+
+static double scale(const dpt_edit_stage *stage, int tensor) {
+    return ((const factors *)stage->state)->scale[tensor];
+}
+
+/* Sums of |delta| over all and over the kept deltas of a piece. */
+static void kept_sums(const dpt_edit_stage *stage, dpt_range range, const float *delta,
+                      double *sums) {
+    const factors *f = stage->state;
+    uint32_t words[DPT_EDIT_PIECE], last;
+    bool any = draw(stage, range, f->threshold, words, &last);
+    sums[0] = sums[1] = 0.0;
+    for (int64_t i = 0; i < range.n; i++) {
+        double size = fabs((double)delta[i]);
+        sums[0] += size;
+        sums[1] += any && words[i] <= last ? 0.0 : size;
+    }
+}
+
+static dpt_status dare_prepare(dpt_edit_work *work, dpt_edit_stage *stage) {
+    double p = dpt_edit_value(stage->spec, DARE_P);
+    double k = dpt_edit_value(stage->spec, DARE_K);
+    int rescale = (int)dpt_edit_value(stage->spec, DARE_RESCALE);
+    factors *f = create(stage, p);
+    dpt_status st = dpt_agree(stage->input->comm, f != NULL ? DPT_OK : DPT_ERR_OUTPUT);
+    if (st != DPT_OK)
+        return st;
+    f->dropped = (float)k;
+    double *totals = NULL;
+    if (rescale == RESCALE_L1) {
+        st = dpt_edit_sums(work, stage, 2, kept_sums, &totals);
+        if (st != DPT_OK)
+            return st;
+    }
+    for (int t = 0; t < stage->catalog->count; t++) {
+        f->scale[t] = rescale == RESCALE_EXACT ? (1.0 - k * p) / (1.0 - p) : 1.0;
+        if (rescale == RESCALE_L1 && totals[2 * t + 1] > 0.0)
+            f->scale[t] = totals[2 * t] / totals[2 * t + 1];
+        f->kept[t] = (float)f->scale[t];
+    }
+    dpt_mem_free(totals);
+    return DPT_OK;
+}
+
+static dpt_status dare_check(const dpt_edit_stage_spec *spec) {
+    if ((int)dpt_edit_value(spec, DARE_RESCALE) == RESCALE_L1 &&
+        dpt_edit_value(spec, DARE_K) != 0.0)
+        return dpt_error(DPT_ERR_USAGE, "dare: k: rescale l1 is defined for k = 0 only: set k to 0 "
+                                        "or rescale to exact");
+    return DPT_OK;
+}
+
+const dpt_edit_method dpt_edit_method_dare = {
+    .name = "dare",
+    .class_name = "competitive",
+    .help = "drop deltas at random, or scale them by k, and rescale the others to keep the mean",
+    .random = true,
+    .nparams = 3,
+    .params = {{.name = "p",
+                .kind = DPT_PARAM_REAL,
+                .required = true,
+                .least = 0.0,
+                .most = 1.0,
+                .most_open = true,
+                .help = "share of the deltas that is dropped; p = 1 would keep none: use a p below "
+                        "1, or drop"},
+               {.name = "k",
+                .kind = DPT_PARAM_REAL,
+                .fallback = 0.0,
+                .least = -1e6,
+                .most = 1e6,
+                .help = "factor of the dropped set; 0 is DARE, 1 the identity"},
+               {.name = "rescale",
+                .kind = DPT_PARAM_CHOICE,
+                .choices = "exact|l1|none",
+                .fallback = RESCALE_EXACT,
+                .help = "kept deltas times (1 - k p) / (1 - p), by the ratio of L1 norms, or as "
+                        "they are"}},
+    .check = dare_check,
+    .prepare = dare_prepare,
+    .apply = apply,
+    .scale = scale,
+    .destroy = destroy};
+
+static dpt_status drop_prepare(dpt_edit_work *work, dpt_edit_stage *stage) {
+    (void)work;
+    factors *f = create(stage, dpt_edit_value(stage->spec, DARE_P));
+    dpt_status st = dpt_agree(stage->input->comm, f != NULL ? DPT_OK : DPT_ERR_OUTPUT);
+    if (st != DPT_OK)
+        return st;
+    for (int t = 0; t < stage->catalog->count; t++) {
+        f->scale[t] = 1.0;
+        f->kept[t] = 1.0f;
+    }
+    return DPT_OK;
+}
+
+const dpt_edit_method dpt_edit_method_drop = {
+    .name = "drop",
+    .class_name = "decreased",
+    .help = "drop deltas at random and leave the others as they are",
+    .random = true,
+    .nparams = 1,
+    .params = {{.name = "p",
+                .kind = DPT_PARAM_REAL,
+                .required = true,
+                .least = 0.0,
+                .most = 1.0,
+                .help = "share of the deltas that is dropped"}},
+    .prepare = drop_prepare,
+    .apply = apply,
+    .scale = scale,
+    .destroy = destroy};

@@ -1,0 +1,328 @@
+#include "stage.h"
+#include "group.h"
+
+#include "deltapath/base/mem.h"
+#include "deltapath/linalg/svd.h"
+#include "deltapath/tensor/redist.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <string.h>
+
+/* Low rank: arXiv:2410.13841 Eq. (10)-(12), F(Delta) = U_r S_r V_r^T of each matrix. The ranks work
+ * in groups, each on one matrix at a time; the product goes back to the owners of its cells. */
+
+enum { LOWRANK_RANK, LOWRANK_SPARSITY, LOWRANK_ENERGY, LOWRANK_SVD };
+
+static dpt_status check(const dpt_edit_stage_spec *spec) {
+    int given =
+        spec->given[LOWRANK_RANK] + spec->given[LOWRANK_SPARSITY] + spec->given[LOWRANK_ENERGY];
+    if (given != 1)
+        return dpt_error(DPT_ERR_USAGE,
+                         "lowrank: %s of rank, sparsity and energy %s given: give "
+                         "exactly one",
+                         given == 0 ? "none" : "more than one", given == 0 ? "is" : "are");
+    return DPT_OK;
+}
+
+static bool covers(const dpt_edit_stage_spec *spec, const dpt_tensor_info *info) {
+    (void)spec;
+    return dpt_edit_is_matrix(info);
+}
+
+int64_t dpt_edit_lowrank_rank(const dpt_edit_stage_spec *spec, int64_t rows, int64_t cols) {
+    double least = (double)(rows < cols ? rows : cols);
+    if (spec->given[LOWRANK_RANK])
+        return (int64_t)dpt_edit_value(spec, LOWRANK_RANK);
+    /* 1 - 0.9 is a little less than 0.1: without the allowance 64 of 640 would become 63. */
+    if (spec->given[LOWRANK_SPARSITY])
+        return (int64_t)floor((1.0 - dpt_edit_value(spec, LOWRANK_SPARSITY)) * least + 1e-9);
+    return 0;
+}
+
+/* The rank that a tensor gets: known before any work, unless it follows from the energy. */
+static dpt_status check_ranks(const dpt_edit_stage *stage) {
+    for (int t = 0; t < stage->catalog->count; t++) {
+        if (!stage->covers[t] || stage->spec->given[LOWRANK_ENERGY])
+            continue;
+        const dpt_tensor_info *info = &stage->catalog->tensors[t];
+        int64_t limit = info->shape[0] < info->shape[1] ? info->shape[0] : info->shape[1];
+        int64_t rank = dpt_edit_lowrank_rank(stage->spec, info->shape[0], info->shape[1]);
+        if (rank > limit)
+            return dpt_error(DPT_ERR_USAGE,
+                             "lowrank: rank: %" PRId64 " is above %" PRId64
+                             ", the limit of tensor '%s': lower it or select other tensors",
+                             rank, limit, info->name);
+        if (rank < 1)
+            return dpt_error(DPT_ERR_USAGE,
+                             "lowrank: sparsity: %g leaves rank 0 of %" PRId64
+                             " for tensor '%s': lower it or select other tensors",
+                             dpt_edit_value(stage->spec, LOWRANK_SPARSITY), limit, info->name);
+    }
+    return DPT_OK;
+}
+
+/* One matrix on its group. */
+typedef struct matrix {
+    int tensor; /* -1: this rank has none in this round */
+    int64_t rows, cols;
+    int64_t first_row, last_row; /* of this rank */
+    float *slab;                 /* (last_row - first_row, cols) */
+} matrix;
+
+static int64_t slab_elements(const matrix *m) {
+    return m->tensor < 0 ? 0 : (m->last_row - m->first_row) * m->cols;
+}
+
+/* Elements [at, at + n) of the slab in one step of an exchange; n may be 0. */
+static dpt_range step_range(const matrix *m, int64_t at) {
+    int64_t left = slab_elements(m) - at;
+    int64_t n = left < 0 ? 0 : left < DPT_EDIT_CHUNK ? left : DPT_EDIT_CHUNK;
+    return (dpt_range){
+        .tensor = m->tensor < 0 ? 0 : m->tensor, .ig = m->first_row * m->cols + at, .n = n};
+}
+
+/* Deltas of a part of the slab from what is stored. Collective. */
+static dpt_status fetch_stored(dpt_edit_work *work, dpt_range range, void *pre, void *post,
+                               float *delta) {
+    const dpt_edit_input *input = work->input;
+    int64_t count = range.n > 0;
+    dpt_block want = dpt_block_of_range(range);
+    dpt_status st = input->post.fetch(input->post.ctx, count, &want, &post);
+    dpt_status pre_st = DPT_OK;
+    if (count > 0)
+        want.tensor = input->pairing->pre_of[range.tensor];
+    pre_st = input->pre.fetch(input->pre.ctx, count, &want, &pre);
+    st = dpt_agree(input->comm, st != DPT_OK ? st : pre_st);
+    if (st != DPT_OK || count == 0)
+        return st;
+    int64_t pre_size = dpt_dtype_size(dpt_edit_pre_type(work, range.tensor));
+    int64_t post_size = dpt_dtype_size(work->catalog->tensors[range.tensor].dtype);
+    int bad = 0;
+#pragma omp parallel for schedule(static) num_threads(work->threads) reduction(| : bad)
+    for (int64_t at = 0; at < range.n; at += DPT_EDIT_PIECE) {
+        int64_t n = range.n - at < DPT_EDIT_PIECE ? range.n - at : DPT_EDIT_PIECE;
+        bad |= !dpt_edit_subtract(work, range.tensor, n, (char *)pre + at * pre_size,
+                                  (char *)post + at * post_size, delta + at,
+                                  dpt_edit_scratch(work, 0));
+    }
+    return bad ? dpt_edit_bad_value(work, range, pre, post) : DPT_OK;
+}
+
+/* Deltas of the slab as the stages before this one left them. Collective (same: steps). */
+static dpt_status fetch_slab(dpt_edit_work *work, const dpt_edit_stage *stage, const matrix *m,
+                             int64_t steps, void *pre, void *post, bool follows) {
+    dpt_status st = DPT_OK;
+    for (int64_t s = 0; st == DPT_OK && s < steps; s++) {
+        dpt_range range = step_range(m, s * DPT_EDIT_CHUNK);
+        float *delta = range.n > 0 ? m->slab + s * DPT_EDIT_CHUNK : NULL;
+        int from = range.n > 0 ? work->base_stage[range.tensor] : 0;
+        if (follows) {
+            dpt_block want = dpt_block_of_range(range);
+            st = dpt_redist_gather(work->input->comm, &work->wide_shard,
+                                   (const void *const *)work->base, range.n > 0, &want,
+                                   (void *const *)&delta);
+        } else {
+            st = fetch_stored(work, range, pre, post, delta);
+        }
+        if (st == DPT_OK && range.n > 0)
+            dpt_edit_apply(work, from, stage->index, range, delta);
+        st = dpt_agree(work->input->comm, st);
+    }
+    return st;
+}
+
+/* Own cells of a tensor in fp32. */
+static dpt_status make_base(dpt_edit_work *work, int tensor) {
+    const int64_t *cells = work->input->shard->first_cell + tensor;
+    for (int64_t c = cells[0]; c < cells[1]; c++) {
+        if (c < work->first || c >= work->last || work->base[c - work->first] != NULL)
+            continue;
+        int64_t n = dpt_shard_cell(work->input->shard, c).n;
+        float *cell = dpt_mem_alloc(n, sizeof *cell, "deltas between two stages of an edit");
+        work->base[c - work->first] = cell;
+        if (cell == NULL)
+            return DPT_ERR_OUTPUT;
+    }
+    return DPT_OK;
+}
+
+/* Send the slab to the owners of its cells. Collective (same: steps). */
+static dpt_status scatter_slab(dpt_edit_work *work, const matrix *m, int64_t steps) {
+    dpt_status st = DPT_OK;
+    for (int64_t s = 0; st == DPT_OK && s < steps; s++) {
+        dpt_range range = step_range(m, s * DPT_EDIT_CHUNK);
+        const void *data = range.n > 0 ? m->slab + s * DPT_EDIT_CHUNK : NULL;
+        st = dpt_redist_scatter(work->input->comm, &work->wide_shard, (void *const *)work->base,
+                                range.n > 0, &range, &data);
+    }
+    return st;
+}
+
+static dpt_status record(dpt_edit_work *work, int tensor, const dpt_svd *svd) {
+    int64_t need = work->nsingular + 3 + svd->rank;
+    if (need > work->singular_room) {
+        int64_t room = 2 * need;
+        double *grown =
+            dpt_mem_realloc(work->singular, room, sizeof *work->singular, "singular values");
+        if (grown == NULL)
+            return DPT_ERR_OUTPUT;
+        work->singular = grown;
+        work->singular_room = room;
+    }
+    double *to = work->singular + work->nsingular;
+    to[0] = (double)tensor;
+    to[1] = (double)svd->rank;
+    to[2] = svd->norm > 0.0 ? svd->residual / svd->norm : 0.0;
+    memcpy(to + 3, svd->s, (size_t)svd->rank * sizeof *svd->s);
+    work->nsingular = need;
+    return DPT_OK;
+}
+
+/* Replace the slab by its truncated form. Collective over the group. */
+static dpt_status truncate_slab(dpt_edit_work *work, const dpt_edit_stage *stage,
+                                const dpt_comm *group, const matrix *m) {
+    dpt_svd svd = {.rank = 0};
+    dpt_svd_options options = {
+        .method = (dpt_svd_method)(int)dpt_edit_value(stage->spec, LOWRANK_SVD),
+        .rank = dpt_edit_lowrank_rank(stage->spec, m->rows, m->cols),
+        .energy =
+            stage->spec->given[LOWRANK_ENERGY] ? dpt_edit_value(stage->spec, LOWRANK_ENERGY) : 0.0,
+        .tolerance = 1e-3,
+        .seed = stage->seed,
+        .name = dpt_edit_tensor_name(stage, m->tensor)};
+    int64_t local = m->last_row - m->first_row;
+    dpt_status st = dpt_svd_compute(group, m->rows, m->cols, local, m->slab, &options, &svd);
+    if (st == DPT_OK) {
+        dpt_svd_product(&svd, m->cols, 0, local, m->slab);
+        if (group->rank == 0)
+            st = record(work, m->tensor, &svd);
+    }
+    dpt_svd_destroy(&svd);
+    return st;
+}
+
+static matrix take_matrix(const dpt_edit_stage *stage, const dpt_comm *group, int tensor) {
+    matrix m = {.tensor = tensor};
+    if (tensor < 0)
+        return m;
+    m.rows = stage->catalog->tensors[tensor].shape[0];
+    m.cols = stage->catalog->tensors[tensor].shape[1];
+    dpt_shard_split(m.rows, group->size, group->rank, &m.first_row, &m.last_row);
+    return m;
+}
+
+/* The matrices of one round, one for each group. Collective over all ranks. */
+static dpt_status run_round(dpt_edit_work *work, dpt_edit_stage *stage, const dpt_comm *group,
+                            const dpt_edit_plan *plan, int round, bool follows) {
+    const dpt_comm *comm = work->input->comm;
+    int mine = group->size > 0 ? dpt_edit_plan_matrix(plan, comm->rank / plan->size, round) : -1;
+    matrix m = take_matrix(stage, group, mine);
+    int64_t room = slab_elements(&m) < DPT_EDIT_CHUNK ? slab_elements(&m) : DPT_EDIT_CHUNK;
+    m.slab = dpt_mem_alloc(slab_elements(&m), sizeof *m.slab, "rows of a matrix");
+    void *pre = dpt_mem_alloc(room, sizeof(float), "rows of pre");
+    void *post = dpt_mem_alloc(room, sizeof(float), "rows of post");
+    dpt_status st = m.slab != NULL && pre != NULL && post != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+    if (st == DPT_OK)
+        st = dpt_agree_fault("edit.lowrank");
+    st = dpt_agree(comm, st);
+    int64_t steps = (slab_elements(&m) + DPT_EDIT_CHUNK - 1) / DPT_EDIT_CHUNK;
+    if (st == DPT_OK)
+        st = dpt_agree(comm, dpt_comm_max_i64(comm, &steps, 1));
+    if (st == DPT_OK)
+        st = fetch_slab(work, stage, &m, steps, pre, post, follows);
+    dpt_mem_free(post);
+    dpt_mem_free(pre);
+    if (st == DPT_OK) {
+        if (m.tensor >= 0)
+            st = truncate_slab(work, stage, group, &m);
+        for (int g = 0; st == DPT_OK && g < plan->groups; g++)
+            if (dpt_edit_plan_matrix(plan, g, round) >= 0)
+                st = make_base(work, dpt_edit_plan_matrix(plan, g, round));
+        st = dpt_agree(comm, st);
+    }
+    if (st == DPT_OK)
+        st = scatter_slab(work, &m, steps);
+    dpt_mem_free(m.slab);
+    return st;
+}
+
+/* What follows the exchange of a round: its tensors are written at once where no later stage must
+ * see all of them first, so that their deltas need no memory any longer. */
+static dpt_status close_round(dpt_edit_work *work, const dpt_edit_stage *stage,
+                              const dpt_edit_plan *plan, int round, bool flush) {
+    dpt_status st = DPT_OK;
+    for (int g = 0; g < plan->groups; g++) {
+        int t = dpt_edit_plan_matrix(plan, g, round);
+        if (t < 0)
+            continue;
+        work->base_stage[t] = stage->index + 1;
+        if (!flush)
+            continue;
+        if (st == DPT_OK)
+            st = dpt_edit_write_tensor(work, t);
+        work->written[t] = true;
+        dpt_edit_base_free(work, t);
+    }
+    return dpt_agree(work->input->comm, st);
+}
+
+static dpt_status prepare(dpt_edit_work *work, dpt_edit_stage *stage) {
+    const dpt_comm *comm = work->input->comm;
+    dpt_edit_plan plan = {.groups = 0};
+    dpt_comm group = {.size = 0};
+    bool flush = true;
+    for (int s = stage->index + 1; s < work->nstages; s++)
+        flush = flush && work->stages[s].method->prepare == NULL;
+    bool follows = false;
+    for (int s = 0; s < stage->index; s++)
+        follows = follows || work->stages[s].method->whole;
+    dpt_status st = dpt_agree(comm, check_ranks(stage));
+    if (st == DPT_OK)
+        st = dpt_edit_plan_create(
+            stage, (dpt_svd_method)(int)dpt_edit_value(stage->spec, LOWRANK_SVD), &plan);
+    if (st == DPT_OK) {
+        int color = comm->rank / plan.size < plan.groups ? comm->rank / plan.size : -1;
+        st = dpt_agree(comm, dpt_comm_split(comm, color, comm->rank, &group));
+    }
+    for (int round = 0; st == DPT_OK && round < plan.rounds; round++) {
+        st = run_round(work, stage, &group, &plan, round, follows);
+        if (st == DPT_OK)
+            st = close_round(work, stage, &plan, round, flush);
+    }
+    dpt_comm_destroy(&group);
+    dpt_edit_plan_destroy(&plan);
+    return st;
+}
+
+const dpt_edit_method dpt_edit_method_lowrank = {
+    .name = "lowrank",
+    .class_name = "decreased",
+    .help = "keep the leading singular triplets of each matrix of deltas",
+    .whole = true,
+    .nparams = 4,
+    .params = {{.name = "rank",
+                .kind = DPT_PARAM_INTEGER,
+                .least = 1.0,
+                .most = 1e9,
+                .help = "triplets that are kept, at least 1"},
+               {.name = "sparsity",
+                .kind = DPT_PARAM_REAL,
+                .least = 0.0,
+                .most = 1.0,
+                .most_open = true,
+                .help = "keeps floor((1 - sparsity) min(rows, columns)) triplets"},
+               {.name = "energy",
+                .kind = DPT_PARAM_REAL,
+                .least = 0.0,
+                .least_open = true,
+                .most = 1.0,
+                .help = "keeps the fewest triplets with this share of the squared norm"},
+               {.name = "svd",
+                .kind = DPT_PARAM_CHOICE,
+                .choices = "auto|random|exact|reference",
+                .fallback = DPT_SVD_AUTO,
+                .help = "algorithm of the decomposition"}},
+    .check = check,
+    .covers = covers,
+    .prepare = prepare};

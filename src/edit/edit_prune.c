@@ -1,0 +1,116 @@
+#include "stage.h"
+
+#include "deltapath/base/mem.h"
+#include "deltapath/linalg/quantile.h"
+
+#include <math.h>
+#include <string.h>
+
+/* Magnitude pruning (TIES trim): arXiv:2410.13841 Eq. (10)-(12). Keeps exactly
+ * floor(keep * numel + 0.5) entries; equal magnitudes are kept in index order. */
+
+enum { PRUNE_KEEP, PRUNE_SCOPE };
+enum { SCOPE_TENSOR, SCOPE_MODEL };
+
+typedef struct cuts {
+    dpt_cut *cut;  /* (targets) */
+    int *group_of; /* (tensors) group, which is also the target; -1: not covered */
+} cuts;
+
+static void destroy(dpt_edit_stage *stage) {
+    cuts *c = stage->state;
+    if (c == NULL)
+        return;
+    dpt_mem_free(c->cut);
+    dpt_mem_free(c->group_of);
+    dpt_mem_free(c);
+}
+
+/* Groups of the selection and how many entries each keeps; the number of groups. */
+static int64_t set_targets(const dpt_edit_stage *stage, cuts *c, dpt_quantile_target *targets) {
+    double keep = dpt_edit_value(stage->spec, PRUNE_KEEP);
+    bool model = (int)dpt_edit_value(stage->spec, PRUNE_SCOPE) == SCOPE_MODEL;
+    int groups = 0;
+    int64_t total = 0;
+    for (int t = 0; t < stage->catalog->count; t++) {
+        int64_t numel = stage->catalog->tensors[t].numel;
+        c->group_of[t] = -1;
+        if (!stage->covers[t])
+            continue;
+        total += numel;
+        c->group_of[t] = model ? 0 : groups;
+        targets[c->group_of[t]].group = c->group_of[t];
+        targets[c->group_of[t]].count =
+            (int64_t)floor(keep * (double)(model ? total : numel) + 0.5);
+        groups = model ? 1 : groups + 1;
+    }
+    return groups;
+}
+
+static dpt_status prepare(dpt_edit_work *work, dpt_edit_stage *stage) {
+    int64_t n = stage->catalog->count;
+    cuts *c = dpt_mem_zalloc(1, sizeof *c, "pruning cuts");
+    dpt_quantile_target *targets = dpt_mem_zalloc(n, sizeof *targets, "pruning cuts");
+    stage->state = c;
+    if (c != NULL) {
+        c->cut = dpt_mem_zalloc(n, sizeof *c->cut, "pruning cuts");
+        c->group_of = dpt_mem_zalloc(n, sizeof *c->group_of, "pruning cuts");
+    }
+    bool made = c != NULL && c->cut != NULL && c->group_of != NULL && targets != NULL;
+    dpt_status st = dpt_agree(stage->input->comm, made ? DPT_OK : DPT_ERR_OUTPUT);
+    if (st == DPT_OK) {
+        int64_t groups = set_targets(stage, c, targets);
+        dpt_edit_view view = {.work = work, .upto = stage->index};
+        st = dpt_quantile_select(stage->input->comm, stage->input->shard, c->group_of, groups,
+                                 targets, dpt_edit_values, &view, c->cut);
+    }
+    dpt_mem_free(targets);
+    return st;
+}
+
+static void apply(const dpt_edit_stage *stage, dpt_range range, float *delta) {
+    const cuts *c = stage->state;
+    const dpt_cut *cut = &c->cut[c->group_of[range.tensor]];
+    /* Local form of dpt_cut_keeps: entries equal to the cut are kept while i < equal. */
+    int64_t equal = range.n;
+    if (range.tensor > cut->tensor)
+        equal = 0;
+    else if (range.tensor == cut->tensor)
+        equal = cut->ig - range.ig + 1;
+    equal = equal < 0 ? 0 : equal > range.n ? range.n : equal;
+    for (int i = 0; i < (int)range.n; i++) {
+        uint32_t bits;
+        memcpy(&bits, &delta[i], sizeof bits);
+        bits &= UINT32_C(0x7fffffff);
+        bool keeps = bits > cut->bits || (bits == cut->bits && i < (int)equal);
+        delta[i] = keeps ? delta[i] : 0.0f;
+    }
+}
+
+static double scale(const dpt_edit_stage *stage, int tensor) {
+    const cuts *c = stage->state;
+    float value;
+    memcpy(&value, &c->cut[c->group_of[tensor]].bits, sizeof value);
+    return (double)value;
+}
+
+const dpt_edit_method dpt_edit_method_prune = {
+    .name = "prune",
+    .class_name = "decreased",
+    .help = "keep the deltas of largest magnitude and drop the others",
+    .nparams = 2,
+    .params = {{.name = "keep",
+                .kind = DPT_PARAM_REAL,
+                .required = true,
+                .least = 0.0,
+                .most = 1.0,
+                .help = "share of the entries that is kept"},
+               {.name = "scope",
+                .kind = DPT_PARAM_CHOICE,
+                .choices = "tensor|model",
+                .fallback = SCOPE_TENSOR,
+                .help = "share of each tensor, or of all edited tensors together"}},
+    .prepare = prepare,
+    .apply = apply,
+    .scale = scale,
+    .destroy = destroy};

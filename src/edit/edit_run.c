@@ -1,0 +1,288 @@
+#include "stage.h"
+
+#include "deltapath/base/mem.h"
+
+#include <math.h>
+#include <omp.h>
+#include <string.h>
+
+static bool same_shape(const dpt_tensor_info *a, const dpt_tensor_info *b) {
+    bool same = a->ndim == b->ndim;
+    for (int i = 0; same && i < a->ndim; i++)
+        same = a->shape[i] == b->shape[i];
+    return same;
+}
+
+/* What the caller promised about its input. */
+static dpt_status check_input(const dpt_edit_spec *spec, const dpt_edit_input *input,
+                              const dpt_sink *sink) {
+    const dpt_catalog *post = input->post.catalog;
+    if (spec->nstages < 1 || spec->nstages > DPT_EDIT_STAGE_MAX)
+        return dpt_error(DPT_ERR_USAGE, "edit: %d methods in sequence: give 1 to %d", spec->nstages,
+                         DPT_EDIT_STAGE_MAX);
+    for (int s = 0; s < spec->nstages; s++) {
+        dpt_status st = dpt_edit_stage_check(&spec->stages[s]);
+        if (st != DPT_OK)
+            return st;
+    }
+    if (sink->catalog->count != post->count || input->pairing->count != post->count ||
+        input->shard->ntensors != post->count)
+        return dpt_error(DPT_ERR_INTERNAL, "edit: sink, pairing or shard is of another model");
+    for (int t = 0; t < post->count; t++) {
+        const dpt_tensor_info *from = &post->tensors[t], *to = &sink->catalog->tensors[t];
+        bool converts = dpt_dtype_editable(from->dtype) && dpt_dtype_editable(to->dtype);
+        if (!same_shape(from, to) || (from->dtype != to->dtype && !converts))
+            return dpt_error(DPT_ERR_INTERNAL,
+                             "edit: tensor '%s' has another shape or type in the "
+                             "output",
+                             from->name);
+        int pre = input->pairing->pre_of[t];
+        if (pre >= 0 && input->pre.catalog->tensors[pre].numel != from->numel)
+            return dpt_error(DPT_ERR_INTERNAL, "edit: tensor '%s' has a partner of another size",
+                             from->name);
+    }
+    return DPT_OK;
+}
+
+static bool may_touch(const dpt_edit_input *input, int t) {
+    int pre = input->pairing->pre_of[t];
+    const dpt_tensor_info *info = &input->post.catalog->tensors[t];
+    return pre >= 0 && (input->selected == NULL || input->selected[t]) && info->numel > 0 &&
+           dpt_dtype_editable(info->dtype) &&
+           dpt_dtype_editable(input->pre.catalog->tensors[pre].dtype);
+}
+
+static dpt_status init_stage(dpt_edit_work *work, int s) {
+    const dpt_edit_input *input = work->input;
+    dpt_edit_stage *stage = &work->stages[s];
+    *stage = (dpt_edit_stage){.method = dpt_edit_method_get(work->spec->stages[s].method),
+                              .spec = &work->spec->stages[s],
+                              .input = input,
+                              .catalog = work->catalog,
+                              .seed = work->spec->seed,
+                              .index = s};
+    stage->covers = dpt_mem_zalloc(work->catalog->count, sizeof *stage->covers, "edit");
+    if (stage->covers == NULL)
+        return DPT_ERR_OUTPUT;
+    for (int t = 0; t < work->catalog->count; t++) {
+        bool fits = stage->method->covers == NULL ||
+                    stage->method->covers(stage->spec, &work->catalog->tensors[t]);
+        stage->covers[t] = fits && may_touch(input, t);
+        work->touched[t] = work->touched[t] || stage->covers[t];
+    }
+    return DPT_OK;
+}
+
+/* Widest element of what passes through the buffers of a cell. */
+static int64_t widest(const dpt_catalog *catalog) {
+    int64_t most = 1;
+    for (int t = 0; t < catalog->count; t++) {
+        int64_t size = dpt_dtype_size(catalog->tensors[t].dtype);
+        most = size > most ? size : most;
+    }
+    return most;
+}
+
+static dpt_status init_buffers(dpt_edit_work *work) {
+    const dpt_edit_input *input = work->input;
+    int64_t n = work->catalog->count;
+    int64_t own = work->last - work->first;
+    work->threads = omp_get_max_threads();
+    work->touched = dpt_mem_zalloc(n, sizeof *work->touched, "edit");
+    work->written = dpt_mem_zalloc(n, sizeof *work->written, "edit");
+    work->base_stage = dpt_mem_zalloc(n, sizeof *work->base_stage, "edit");
+    work->base = dpt_mem_zalloc(own, sizeof *work->base, "edit");
+    work->stats = dpt_mem_zalloc(n, sizeof *work->stats, "edit statistics");
+    work->cell_sums = dpt_mem_zalloc(own * DPT_EDIT_SUMS, sizeof *work->cell_sums, "edit");
+    work->scratch = dpt_mem_alloc((int64_t)work->threads * DPT_EDIT_SCRATCH * DPT_EDIT_PIECE,
+                                  sizeof *work->scratch, "pieces of an edit");
+    work->pre_buffer = dpt_mem_alloc(DPT_CELL, (size_t)widest(input->pre.catalog), "cell of pre");
+    work->post_buffer = dpt_mem_alloc(DPT_CELL, (size_t)widest(work->catalog), "cell of post");
+    work->out_buffer = dpt_mem_alloc(DPT_CELL, (size_t)widest(work->sink.catalog), "edited cell");
+    bool made = work->touched && work->written && work->base_stage && work->base && work->stats &&
+                work->cell_sums && work->scratch && work->pre_buffer && work->post_buffer &&
+                work->out_buffer;
+    return made ? DPT_OK : DPT_ERR_OUTPUT;
+}
+
+/* The catalog and shard of exchanges of fp32 deltas: same cells, every type f32. */
+static dpt_status init_wide(dpt_edit_work *work) {
+    dpt_status st = dpt_catalog_copy(work->catalog, &work->wide);
+    if (st != DPT_OK)
+        return st;
+    for (int t = 0; t < work->wide.count; t++)
+        work->wide.tensors[t].dtype = DPT_F32;
+    work->wide_shard = *work->input->shard;
+    work->wide_shard.catalog = &work->wide;
+    return DPT_OK;
+}
+
+static dpt_status init_work(dpt_edit_work *work, const dpt_edit_spec *spec,
+                            const dpt_edit_input *input, dpt_sink sink) {
+    *work = (dpt_edit_work){.spec = spec, .input = input, .sink = sink};
+    dpt_catalog_init(&work->wide);
+    work->catalog = input->post.catalog;
+    dpt_status st = check_input(spec, input, &sink);
+    if (st != DPT_OK)
+        return st;
+    work->first = input->shard->rank_first[input->comm->rank];
+    work->last = input->shard->rank_first[input->comm->rank + 1];
+    st = init_buffers(work);
+    if (st == DPT_OK)
+        st = init_wide(work);
+    for (int s = 0; st == DPT_OK && s < spec->nstages; s++) {
+        st = init_stage(work, s);
+        work->nstages = s + 1;
+    }
+    return st;
+}
+
+static void destroy_work(dpt_edit_work *work) {
+    for (int s = 0; s < work->nstages; s++) {
+        dpt_edit_stage *stage = &work->stages[s];
+        if (stage->method->destroy != NULL)
+            stage->method->destroy(stage);
+        else
+            dpt_mem_free(stage->state);
+        dpt_mem_free(stage->covers);
+    }
+    for (int64_t c = 0; work->base != NULL && c < work->last - work->first; c++)
+        dpt_mem_free(work->base[c]);
+    dpt_catalog_destroy(&work->wide);
+    dpt_mem_free(work->touched);
+    dpt_mem_free(work->written);
+    dpt_mem_free(work->base_stage);
+    dpt_mem_free(work->base);
+    dpt_mem_free(work->stats);
+    dpt_mem_free(work->cell_sums);
+    dpt_mem_free(work->scratch);
+    dpt_mem_free(work->pre_buffer);
+    dpt_mem_free(work->post_buffer);
+    dpt_mem_free(work->out_buffer);
+    dpt_mem_free(work->singular);
+}
+
+void dpt_edit_base_free(dpt_edit_work *work, int tensor) {
+    const int64_t *cells = work->input->shard->first_cell + tensor;
+    for (int64_t c = cells[0]; c < cells[1]; c++)
+        if (c >= work->first && c < work->last) {
+            dpt_mem_free(work->base[c - work->first]);
+            work->base[c - work->first] = NULL;
+        }
+}
+
+static dpt_status prepare_stages(dpt_edit_work *work) {
+    dpt_status st = DPT_OK;
+    for (int s = 0; st == DPT_OK && s < work->nstages; s++) {
+        dpt_edit_stage *stage = &work->stages[s];
+        st = dpt_agree(work->input->comm, dpt_agree_fault("edit.prepare"));
+        if (st == DPT_OK && stage->method->prepare != NULL)
+            st = stage->method->prepare(work, stage);
+    }
+    return st;
+}
+
+static dpt_status write_all(dpt_edit_work *work) {
+    dpt_status st = DPT_OK;
+    for (int t = 0; st == DPT_OK && t < work->catalog->count; t++)
+        if (!work->written[t])
+            st = dpt_edit_write_tensor(work, t);
+    return dpt_agree(work->input->comm, st);
+}
+
+/* Singular values of all ranks' records {tensor, triplets, residual, values ...} by tensor. */
+static dpt_status gather_singular(dpt_edit_work *work, dpt_edit_report *report) {
+    int n = work->catalog->count;
+    void *all = NULL;
+    int64_t *counts = NULL;
+    dpt_status st =
+        dpt_comm_allgather(work->input->comm, work->singular,
+                           work->nsingular * (int64_t)sizeof *work->singular, &all, &counts);
+    st = dpt_agree(work->input->comm, st);
+    int64_t total = 0;
+    for (int r = 0; st == DPT_OK && r < work->input->comm->size; r++)
+        total += counts[r] / (int64_t)sizeof *work->singular;
+    const double *records = all;
+    for (int64_t i = 0; i < total; i += 3 + (int64_t)records[i + 1]) {
+        work->stats[(int)records[i]].rank = (int64_t)records[i + 1];
+        work->stats[(int)records[i]].residual = records[i + 2];
+    }
+    if (st == DPT_OK && report != NULL) {
+        for (int t = 0; t < n; t++)
+            report->singular_first[t + 1] = report->singular_first[t] + work->stats[t].rank;
+        report->nsingular = report->singular_first[n];
+        report->singular =
+            dpt_mem_alloc(report->nsingular, sizeof *report->singular, "singular values");
+        st = dpt_agree(work->input->comm, report->singular != NULL ? DPT_OK : DPT_ERR_OUTPUT);
+        for (int64_t i = 0; st == DPT_OK && i < total; i += 3 + (int64_t)records[i + 1])
+            memcpy(report->singular + report->singular_first[(int)records[i]], records + i + 3,
+                   (size_t)records[i + 1] * sizeof *records);
+    }
+    dpt_mem_free(all);
+    dpt_mem_free(counts);
+    return st;
+}
+
+static void fill_stats(dpt_edit_work *work, const double *totals) {
+    for (int t = 0; t < work->catalog->count; t++) {
+        dpt_edit_tensor_stats *stats = &work->stats[t];
+        const double *sums = totals + (int64_t)t * DPT_EDIT_SUMS;
+        stats->changed = (int64_t)sums[DPT_EDIT_SUM_CHANGED];
+        stats->delta_norm = sqrt(sums[DPT_EDIT_SUM_DELTA]);
+        stats->edit_norm = sqrt(sums[DPT_EDIT_SUM_EDIT]);
+        stats->scale = NAN;
+        stats->residual = NAN;
+        for (int s = 0; s < work->nstages; s++) {
+            const dpt_edit_stage *stage = &work->stages[s];
+            if (stage->covers[t] && stage->method->scale != NULL)
+                stats->scale = stage->method->scale(stage, t);
+        }
+    }
+}
+
+static dpt_status make_report(dpt_edit_work *work, dpt_edit_report *report) {
+    int n = work->catalog->count;
+    double *totals = dpt_mem_zalloc((int64_t)n * DPT_EDIT_SUMS, sizeof *totals, "edit statistics");
+    report->singular_first =
+        dpt_mem_zalloc((int64_t)n + 1, sizeof *report->singular_first, "edit statistics");
+    bool made = totals != NULL && report->singular_first != NULL;
+    dpt_status st = dpt_agree(work->input->comm, made ? DPT_OK : DPT_ERR_OUTPUT);
+    if (st == DPT_OK)
+        st = dpt_edit_reduce_cells(work, DPT_EDIT_SUMS, work->cell_sums, totals);
+    if (st == DPT_OK) {
+        fill_stats(work, totals);
+        st = gather_singular(work, report);
+    }
+    dpt_mem_free(totals);
+    if (st == DPT_OK) {
+        report->ntensors = n;
+        report->stats = work->stats;
+        work->stats = NULL;
+    } else {
+        dpt_edit_report_destroy(report);
+    }
+    return st;
+}
+
+dpt_status dpt_edit_run(const dpt_edit_spec *spec, const dpt_edit_input *input, dpt_sink sink,
+                        dpt_edit_report *report) {
+    dpt_edit_work work;
+    if (report != NULL)
+        *report = (dpt_edit_report){.ntensors = 0};
+    dpt_status st = dpt_agree(input->comm, init_work(&work, spec, input, sink));
+    if (st == DPT_OK)
+        st = prepare_stages(&work);
+    if (st == DPT_OK)
+        st = write_all(&work);
+    if (st == DPT_OK && report != NULL)
+        st = make_report(&work, report);
+    destroy_work(&work);
+    return st;
+}
+
+void dpt_edit_report_destroy(dpt_edit_report *report) {
+    dpt_mem_free(report->stats);
+    dpt_mem_free(report->singular);
+    dpt_mem_free(report->singular_first);
+    *report = (dpt_edit_report){.ntensors = 0};
+}

@@ -1,0 +1,184 @@
+#include "stage.h"
+
+#include "deltapath/base/mem.h"
+#include "deltapath/linalg/reduce.h"
+
+#include <math.h>
+
+/* BitDelta: arXiv:2410.13841 Eq. (7)-(9), F(Delta) = mean |Delta| sign(Delta), sign(0) = 0. The mean
+ * is over all entries of a tensor, or of a row. */
+
+enum { BITDELTA_GRANULARITY, BITDELTA_TENSORS };
+enum { GRANULARITY_TENSOR, GRANULARITY_ROW };
+enum { TENSORS_LINEAR, TENSORS_ALL };
+
+typedef struct magnitudes {
+    double *mean;       /* (tensors) */
+    int64_t *first_row; /* (tensors + 1) rows of covered tensors end to end; granularity row */
+    float *row;         /* (rows) */
+} magnitudes;
+
+static void destroy(dpt_edit_stage *stage) {
+    magnitudes *m = stage->state;
+    if (m == NULL)
+        return;
+    dpt_mem_free(m->mean);
+    dpt_mem_free(m->first_row);
+    dpt_mem_free(m->row);
+    dpt_mem_free(m);
+}
+
+static bool covers(const dpt_edit_stage_spec *spec, const dpt_tensor_info *info) {
+    if ((int)dpt_edit_value(spec, BITDELTA_TENSORS) == TENSORS_ALL)
+        return dpt_edit_is_matrix(info);
+    return dpt_edit_is_linear(info);
+}
+
+/* A slot for each part of a row that lies in one cell. Row r of a tensor and cell c meet in slot
+ * first_slot + r + c: both only grow along the tensor, and each step is into a new slot. */
+typedef struct row_sums {
+    const dpt_edit_stage *stage;
+    const int64_t *first_slot; /* (tensors) */
+    double *slots;
+} row_sums;
+
+static dpt_status add_rows(void *ctx, dpt_range cell, int64_t cell_index, const float *delta) {
+    row_sums *sums = ctx;
+    int64_t cols = sums->stage->catalog->tensors[cell.tensor].shape[1];
+    double *slots = sums->slots + sums->first_slot[cell.tensor] + cell_index;
+    int64_t first = cell.ig / cols;
+    int64_t last = (cell.ig + cell.n - 1) / cols;
+#pragma omp parallel for schedule(static)
+    for (int64_t r = first; r <= last; r++) {
+        int64_t begin = r * cols > cell.ig ? r * cols - cell.ig : 0;
+        int64_t end = (r + 1) * cols - cell.ig < cell.n ? (r + 1) * cols - cell.ig : cell.n;
+        slots[r] = dpt_reduce_abs(delta + begin, end - begin);
+    }
+    return DPT_OK;
+}
+
+/* Add the parts of each row in cell order. */
+static void finish_rows(const dpt_edit_stage *stage, const int64_t *first_slot, const double *slots,
+                        magnitudes *m) {
+    for (int t = 0; t < stage->catalog->count; t++) {
+        if (!stage->covers[t])
+            continue;
+        int64_t cols = stage->catalog->tensors[t].shape[1];
+        double total = 0.0;
+        for (int64_t r = 0; r < stage->catalog->tensors[t].shape[0]; r++) {
+            double sum = 0.0;
+            for (int64_t c = r * cols / DPT_CELL; c <= ((r + 1) * cols - 1) / DPT_CELL; c++)
+                sum += slots[first_slot[t] + r + c];
+            m->row[m->first_row[t] + r] = (float)(sum / (double)cols);
+            total += sum;
+        }
+        m->mean[t] = total / (double)stage->catalog->tensors[t].numel;
+    }
+}
+
+static dpt_status prepare_rows(dpt_edit_work *work, dpt_edit_stage *stage, magnitudes *m) {
+    const dpt_catalog *catalog = stage->catalog;
+    dpt_status st = DPT_OK;
+    int64_t rows = 0, nslots = 0;
+    row_sums sums = {.stage = stage};
+    int64_t *first_slot = dpt_mem_zalloc(catalog->count, sizeof *first_slot, "row scales");
+    m->first_row = dpt_mem_zalloc(catalog->count + 1, sizeof *m->first_row, "row scales");
+    if (first_slot == NULL || m->first_row == NULL)
+        st = DPT_ERR_OUTPUT;
+    for (int t = 0; st == DPT_OK && t < catalog->count; t++) {
+        m->first_row[t] = rows;
+        first_slot[t] = nslots;
+        if (!stage->covers[t])
+            continue;
+        rows += catalog->tensors[t].shape[0];
+        nslots += catalog->tensors[t].shape[0] + catalog->tensors[t].numel / DPT_CELL + 1;
+    }
+    if (st == DPT_OK) {
+        sums.slots = dpt_mem_zalloc(nslots, sizeof *sums.slots, "row scales");
+        m->row = dpt_mem_zalloc(rows, sizeof *m->row, "row scales");
+        sums.first_slot = first_slot;
+        st = sums.slots != NULL && m->row != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+    }
+    if (st == DPT_OK)
+        st = dpt_edit_visit(work, stage, add_rows, &sums);
+    st = dpt_agree(stage->input->comm, st);
+    /* Each slot is nonzero on one rank only, so the order of this sum cannot matter. */
+    if (st == DPT_OK)
+        st =
+            dpt_agree(stage->input->comm, dpt_comm_sum_f64(stage->input->comm, sums.slots, nslots));
+    if (st == DPT_OK)
+        finish_rows(stage, first_slot, sums.slots, m);
+    dpt_mem_free(sums.slots);
+    dpt_mem_free(first_slot);
+    return st;
+}
+
+static dpt_status prepare(dpt_edit_work *work, dpt_edit_stage *stage) {
+    int64_t n = stage->catalog->count;
+    magnitudes *m = dpt_mem_zalloc(1, sizeof *m, "BitDelta scales");
+    stage->state = m;
+    if (m != NULL)
+        m->mean = dpt_mem_zalloc(n, sizeof *m->mean, "BitDelta scales");
+    bool made = m != NULL && m->mean != NULL;
+    dpt_status st = dpt_agree(stage->input->comm, made ? DPT_OK : DPT_ERR_OUTPUT);
+    if (st != DPT_OK)
+        return st;
+    if ((int)dpt_edit_value(stage->spec, BITDELTA_GRANULARITY) == GRANULARITY_ROW)
+        return prepare_rows(work, stage, m);
+    double *totals = NULL;
+    st = dpt_edit_sums(work, stage, 1, dpt_edit_sum_abs, &totals);
+    for (int t = 0; st == DPT_OK && t < n; t++)
+        m->mean[t] = stage->covers[t] ? totals[t] / (double)stage->catalog->tensors[t].numel : 0.0;
+    dpt_mem_free(totals);
+    return st;
+}
+
+static void set_sign(float *delta, int64_t n, float size) {
+    for (int64_t i = 0; i < n; i++) {
+        float signed_size = delta[i] > 0.0f ? size : -size;
+        delta[i] = delta[i] == 0.0f ? 0.0f : signed_size;
+    }
+}
+
+static void apply(const dpt_edit_stage *stage, dpt_range range, float *delta) {
+    const magnitudes *m = stage->state;
+    if (m->row == NULL) {
+        set_sign(delta, range.n, (float)m->mean[range.tensor]);
+        return;
+    }
+    int64_t cols = stage->catalog->tensors[range.tensor].shape[1];
+    const float *sizes = m->row + m->first_row[range.tensor];
+    for (int64_t i = 0; i < range.n;) {
+        int64_t row = (range.ig + i) / cols;
+        int64_t end = (row + 1) * cols - range.ig;
+        end = end < range.n ? end : range.n;
+        set_sign(delta + i, end - i, sizes[row]);
+        i = end;
+    }
+}
+
+static double scale(const dpt_edit_stage *stage, int tensor) {
+    return ((const magnitudes *)stage->state)->mean[tensor];
+}
+
+const dpt_edit_method dpt_edit_method_bitdelta = {
+    .name = "bitdelta",
+    .class_name = "decreased",
+    .help = "replace each delta of a matrix by its sign times the mean magnitude",
+    .by_row = true,
+    .nparams = 2,
+    .params = {{.name = "granularity",
+                .kind = DPT_PARAM_CHOICE,
+                .choices = "tensor|row",
+                .fallback = GRANULARITY_TENSOR,
+                .help = "one magnitude for the tensor or one for each row"},
+               {.name = "tensors",
+                .kind = DPT_PARAM_CHOICE,
+                .choices = "linear|all",
+                .fallback = TENSORS_LINEAR,
+                .help = "linear weights of attention and MLP only, or every matrix"}},
+    .covers = covers,
+    .prepare = prepare,
+    .apply = apply,
+    .scale = scale,
+    .destroy = destroy};

@@ -1,0 +1,244 @@
+#include "stage.h"
+
+#include "deltapath/base/mem.h"
+#include "deltapath/linalg/reduce.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <omp.h>
+#include <string.h>
+
+/* Deltas of the own cells, cell by cell, and sums over them. */
+
+enum { PIECES = DPT_CELL / DPT_EDIT_PIECE };
+
+static int64_t least(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
+
+dpt_range dpt_edit_piece(dpt_range cell, int piece) {
+    int64_t at = (int64_t)piece * DPT_EDIT_PIECE;
+    return (dpt_range){
+        .tensor = cell.tensor, .ig = cell.ig + at, .n = least(DPT_EDIT_PIECE, cell.n - at)};
+}
+
+int dpt_edit_pieces(dpt_range cell) {
+    return (int)((cell.n + DPT_EDIT_PIECE - 1) / DPT_EDIT_PIECE);
+}
+
+dpt_status dpt_edit_load(const dpt_source *source, dpt_range range, void *buffer,
+                         const void **stored) {
+    *stored = source->view != NULL ? source->view(source->ctx, range) : NULL;
+    if (*stored != NULL)
+        return DPT_OK;
+    *stored = buffer;
+    return source->read(source->ctx, range, buffer);
+}
+
+dpt_status dpt_edit_load_both(dpt_edit_work *work, dpt_range range, const void **pre,
+                              const void **post) {
+    dpt_range partner = range;
+    partner.tensor = work->input->pairing->pre_of[range.tensor];
+    dpt_status st = dpt_edit_load(&work->input->pre, partner, work->pre_buffer, pre);
+    return st == DPT_OK ? dpt_edit_load(&work->input->post, range, work->post_buffer, post) : st;
+}
+
+dpt_dtype dpt_edit_pre_type(const dpt_edit_work *work, int tensor) {
+    return work->input->pre.catalog->tensors[work->input->pairing->pre_of[tensor]].dtype;
+}
+
+bool dpt_edit_subtract(const dpt_edit_work *work, int tensor, int64_t n, const void *pre,
+                       const void *post, float *delta, float *spare) {
+    dpt_dtype_to_f32(dpt_edit_pre_type(work, tensor), pre, spare, n);
+    dpt_dtype_to_f32(work->catalog->tensors[tensor].dtype, post, delta, n);
+    return dpt_edit_difference(spare, delta, delta, n);
+}
+
+bool dpt_edit_difference(const float *pre, const float *post, float *delta, int64_t n) {
+    uint32_t bad = 0;
+    for (int64_t i = 0; i < n; i++) {
+        float d = post[i] - pre[i];
+        uint32_t bits;
+        memcpy(&bits, &d, sizeof bits);
+        bad |= (bits & UINT32_C(0x7f800000)) == UINT32_C(0x7f800000);
+        delta[i] = d;
+    }
+    return bad == 0;
+}
+
+static dpt_status name_bad(const char *model, const char *name, int64_t ig) {
+    return dpt_error(DPT_ERR_INPUT,
+                     "%s-trained model: tensor '%s': the value at index %" PRId64
+                     " is NaN or infinite: repair the model",
+                     model, name, ig);
+}
+
+dpt_status dpt_edit_bad_value(const dpt_edit_work *work, dpt_range range, const void *pre,
+                              const void *post) {
+    const dpt_tensor_info *info = &work->catalog->tensors[range.tensor];
+    int64_t at = dpt_dtype_find_nonfinite(info->dtype, post, range.n);
+    if (at >= 0)
+        return name_bad("post", info->name, range.ig + at);
+    at = pre != NULL ? dpt_dtype_find_nonfinite(dpt_edit_pre_type(work, range.tensor), pre, range.n)
+                     : -1;
+    if (at >= 0)
+        return name_bad("pre", info->name, range.ig + at);
+    return dpt_error(
+        DPT_ERR_INPUT,
+        "tensor '%s': a difference of the models or an edited value among the elements "
+        "from %" PRId64 " on is beyond the range of its type: write a wider dtype or "
+        "take a weaker edit",
+        info->name, range.ig);
+}
+
+void dpt_edit_apply(const dpt_edit_work *work, int from, int upto, dpt_range range, float *delta) {
+    for (int64_t at = 0; at < range.n; at += DPT_EDIT_PIECE) {
+        dpt_range piece = {
+            .tensor = range.tensor, .ig = range.ig + at, .n = least(DPT_EDIT_PIECE, range.n - at)};
+        for (int s = from; s < upto; s++)
+            if (work->stages[s].covers[range.tensor])
+                work->stages[s].method->apply(&work->stages[s], piece, delta + at);
+    }
+}
+
+float *dpt_edit_scratch(const dpt_edit_work *work, int part) {
+    int64_t place = (int64_t)omp_get_thread_num() * DPT_EDIT_SCRATCH + part;
+    return work->scratch + place * DPT_EDIT_PIECE;
+}
+
+const float *dpt_edit_base(const dpt_edit_work *work, dpt_range range) {
+    if (work->base_stage[range.tensor] == 0)
+        return NULL;
+    int64_t cell = dpt_shard_cell_of(work->input->shard, range.tensor, range.ig);
+    return work->base[cell - work->first] + range.ig % DPT_CELL;
+}
+
+dpt_status dpt_edit_delta(dpt_edit_work *work, int upto, dpt_range range, float *delta) {
+    int t = range.tensor;
+    const float *base = dpt_edit_base(work, range);
+    if (base != NULL) {
+        memcpy(delta, base, (size_t)range.n * sizeof *delta);
+        dpt_edit_apply(work, work->base_stage[t], upto, range, delta);
+        return DPT_OK;
+    }
+    const void *pre, *post;
+    dpt_status st = dpt_edit_load_both(work, range, &pre, &post);
+    if (st != DPT_OK)
+        return st;
+    int64_t pre_size = dpt_dtype_size(dpt_edit_pre_type(work, t));
+    int64_t post_size = dpt_dtype_size(work->catalog->tensors[t].dtype);
+    int bad = 0;
+#pragma omp parallel for schedule(static) num_threads(work->threads) reduction(| : bad)
+    for (int p = 0; p < dpt_edit_pieces(range); p++) {
+        dpt_range piece = dpt_edit_piece(range, p);
+        int64_t at = piece.ig - range.ig;
+        bad |= !dpt_edit_subtract(work, t, piece.n, (const char *)pre + at * pre_size,
+                                  (const char *)post + at * post_size, delta + at,
+                                  dpt_edit_scratch(work, 0));
+        dpt_edit_apply(work, 0, upto, piece, delta + at);
+    }
+    return bad ? dpt_edit_bad_value(work, range, pre, post) : DPT_OK;
+}
+
+dpt_status dpt_edit_values(void *ctx, dpt_range range, float *values) {
+    dpt_edit_view *view = ctx;
+    return dpt_edit_delta(view->work, view->upto, range, values);
+}
+
+dpt_status dpt_edit_visit(dpt_edit_work *work, const dpt_edit_stage *stage, dpt_edit_visit_fn fn,
+                          void *ctx) {
+    float *delta = dpt_mem_alloc(DPT_CELL, sizeof *delta, "deltas of a cell");
+    dpt_status st = delta != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+    for (int64_t c = work->first; st == DPT_OK && c < work->last; c++) {
+        dpt_range cell = dpt_shard_cell(work->input->shard, c);
+        if (!stage->covers[cell.tensor])
+            continue;
+        st = dpt_edit_delta(work, stage->index, cell, delta);
+        if (st == DPT_OK)
+            st = fn(ctx, cell, c - work->input->shard->first_cell[cell.tensor], delta);
+    }
+    dpt_mem_free(delta);
+    return st;
+}
+
+typedef struct cell_sums {
+    const dpt_edit_work *work;
+    const dpt_edit_stage *stage;
+    int nsums;
+    dpt_edit_sums_fn fn;
+    double *pieces; /* (PIECES, nsums) */
+    double *cells;  /* (own cells, nsums) */
+} cell_sums;
+
+static dpt_status add_cell(void *ctx, dpt_range cell, int64_t cell_index, const float *delta) {
+    cell_sums *sums = ctx;
+    int pieces = dpt_edit_pieces(cell);
+#pragma omp parallel for schedule(static) num_threads(sums->work->threads)
+    for (int p = 0; p < pieces; p++) {
+        dpt_range piece = dpt_edit_piece(cell, p);
+        sums->fn(sums->stage, piece, delta + (piece.ig - cell.ig),
+                 sums->pieces + (int64_t)p * sums->nsums);
+    }
+    int64_t c = sums->work->input->shard->first_cell[cell.tensor] + cell_index;
+    double *out = sums->cells + (c - sums->work->first) * sums->nsums;
+    for (int p = 0; p < pieces; p++)
+        for (int j = 0; j < sums->nsums; j++)
+            out[j] += sums->pieces[(int64_t)p * sums->nsums + j];
+    return DPT_OK;
+}
+
+dpt_status dpt_edit_reduce_cells(const dpt_edit_work *work, int nsums, const double *cells,
+                                 double *totals) {
+    const dpt_shard *shard = work->input->shard;
+    int64_t groups = (int64_t)work->catalog->count * nsums;
+    double *partial = dpt_mem_zalloc(shard->cells * nsums, sizeof *partial, "sums over cells");
+    int64_t *first = dpt_mem_alloc(groups + 1, sizeof *first, "sums over cells");
+    bool made = partial != NULL && first != NULL;
+    dpt_status st = dpt_agree(work->input->comm, made ? DPT_OK : DPT_ERR_OUTPUT);
+    if (st == DPT_OK) {
+        for (int64_t g = 0; g < groups; g++) {
+            const int64_t *range = shard->first_cell + g / nsums;
+            first[g] = range[0] * nsums + g % nsums * (range[1] - range[0]);
+        }
+        first[groups] = shard->cells * nsums;
+        for (int64_t c = work->first; c < work->last; c++) {
+            int t = dpt_shard_cell(shard, c).tensor;
+            for (int j = 0; j < nsums; j++)
+                partial[first[(int64_t)t * nsums + j] + c - shard->first_cell[t]] =
+                    cells[(c - work->first) * nsums + j];
+        }
+        st = dpt_reduce_totals(work->input->comm, groups, first, partial, totals);
+    }
+    dpt_mem_free(first);
+    dpt_mem_free(partial);
+    return st;
+}
+
+dpt_status dpt_edit_sums(dpt_edit_work *work, const dpt_edit_stage *stage, int nsums,
+                         dpt_edit_sums_fn fn, double **totals) {
+    int64_t own = work->last - work->first;
+    cell_sums sums = {.work = work, .stage = stage, .nsums = nsums, .fn = fn};
+    sums.pieces = dpt_mem_zalloc((int64_t)PIECES * nsums, sizeof *sums.pieces, "sums over cells");
+    sums.cells = dpt_mem_zalloc(own * nsums, sizeof *sums.cells, "sums over cells");
+    *totals = dpt_mem_zalloc((int64_t)work->catalog->count * nsums, sizeof **totals, "sums");
+    bool made = sums.pieces != NULL && sums.cells != NULL && *totals != NULL;
+    dpt_status st = made ? DPT_OK : DPT_ERR_OUTPUT;
+    if (st == DPT_OK)
+        st = dpt_edit_visit(work, stage, add_cell, &sums);
+    st = dpt_agree(work->input->comm, st);
+    if (st == DPT_OK)
+        st = dpt_edit_reduce_cells(work, nsums, sums.cells, *totals);
+    dpt_mem_free(sums.cells);
+    dpt_mem_free(sums.pieces);
+    if (st != DPT_OK) {
+        dpt_mem_free(*totals);
+        *totals = NULL;
+    }
+    return st;
+}
+
+void dpt_edit_sum_abs(const dpt_edit_stage *stage, dpt_range range, const float *delta,
+                      double *sums) {
+    (void)stage;
+    sums[0] = dpt_reduce_abs(delta, range.n);
+}

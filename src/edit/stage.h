@@ -1,0 +1,200 @@
+#ifndef DELTAPATH_SRC_EDIT_STAGE_H
+#define DELTAPATH_SRC_EDIT_STAGE_H
+
+/* The inside of the edit layer: what a method gives to the engine, and what the engine gives to the
+ * methods. Private to src/edit. */
+
+#include "deltapath/base/rng.h"
+#include "deltapath/comm/agree.h"
+#include "deltapath/edit/edit.h"
+
+enum {
+    DPT_EDIT_PIECE = 8192,   /* elements worked on at a time: a few of these fit the L2 cache */
+    DPT_EDIT_SCRATCH = 3,    /* pieces of scratch for each thread */
+    DPT_EDIT_PURPOSES = 256, /* purpose word of a random stream: kind + stage * this */
+    DPT_EDIT_CHUNK = 1 << 24 /* elements of one step of a collective exchange */
+};
+
+typedef struct dpt_edit_work dpt_edit_work;
+typedef struct dpt_edit_stage dpt_edit_stage;
+
+/** One method: its parameters, and what it does. */
+typedef struct dpt_edit_method {
+    const char *name;
+    const char *class_name; /**< of the paper */
+    const char *help;
+    bool random;
+    bool by_row; /**< holds numbers for every row of the model */
+    bool whole;  /**< prepare makes the result itself and leaves it in the work's base cells */
+    int nparams;
+    dpt_edit_param params[DPT_EDIT_PARAM_MAX];
+
+    /** Check parameters against each other. Local; NULL: nothing to check. */
+    dpt_status (*check)(const dpt_edit_stage_spec *spec);
+
+    /** Whether the method works on a tensor; others keep their delta. NULL: every tensor. Local. */
+    bool (*covers)(const dpt_edit_stage_spec *spec, const dpt_tensor_info *info);
+
+    /** What the stage must know of all tensors, for all of them at once. NULL: nothing.
+     * Collective over the work's communicator; an agreed status. */
+    dpt_status (*prepare)(dpt_edit_work *work, dpt_edit_stage *stage);
+
+    /** Edit a run of deltas in place. Local, thread-safe. NULL for a whole method.
+     * @param[in,out] delta (range.n) fp32; range.n <= DPT_EDIT_PIECE. */
+    void (*apply)(const dpt_edit_stage *stage, dpt_range range, float *delta);
+
+    /** The number that sums up what was done to a tensor. NULL: none. Local. */
+    double (*scale)(const dpt_edit_stage *stage, int tensor);
+
+    /** Release stage->state. NULL: dpt_mem_free(stage->state). Local. */
+    void (*destroy)(dpt_edit_stage *stage);
+} dpt_edit_method;
+
+/** One stage of one run. */
+struct dpt_edit_stage {
+    const dpt_edit_method *method;
+    const dpt_edit_stage_spec *spec;
+    const dpt_edit_input *input;
+    const dpt_catalog *catalog; /**< of the post-trained model */
+    uint64_t seed;
+    int index;    /**< place in the sequence */
+    bool *covers; /**< (tensors) touched by the edit and covered by the method */
+    void *state;  /**< the method's own */
+};
+
+/** Everything of one dpt_edit_run. */
+struct dpt_edit_work {
+    const dpt_edit_spec *spec;
+    const dpt_edit_input *input;
+    const dpt_catalog *catalog; /**< of the post-trained model */
+    dpt_sink sink;
+    int nstages;
+    dpt_edit_stage stages[DPT_EDIT_STAGE_MAX];
+    bool *touched; /**< (tensors) at least one stage covers the tensor */
+    bool *written; /**< (tensors) already in the sink */
+    int *
+        base_stage; /**< (tensors) stages [0, base_stage) are folded into the base cells; 0: none */
+    int64_t first;  /**< own cells are [first, last) */
+    int64_t last;   /**< */
+    float **base;   /**< (own cells) materialised deltas, or NULL */
+    dpt_catalog wide; /**< the catalog with every type f32, for exchanges of base cells */
+    dpt_shard wide_shard;
+    void *pre_buffer, *post_buffer, *out_buffer; /**< one cell each, when there is no view */
+    int threads;
+    float *scratch;               /**< (threads, DPT_EDIT_SCRATCH, DPT_EDIT_PIECE) */
+    double *cell_sums;            /**< (own cells, DPT_EDIT_SUMS) */
+    dpt_edit_tensor_stats *stats; /**< (tensors) */
+    double *singular;             /**< records of decomposed tensors of this rank */
+    int64_t nsingular, singular_room;
+};
+
+enum { /* what is summed over a cell for the statistics */
+       DPT_EDIT_SUM_DELTA,
+       DPT_EDIT_SUM_EDIT,
+       DPT_EDIT_SUM_CHANGED,
+       DPT_EDIT_SUMS
+};
+
+/* The methods. */
+extern const dpt_edit_method dpt_edit_method_dare;
+extern const dpt_edit_method dpt_edit_method_drop;
+extern const dpt_edit_method dpt_edit_method_prune;
+extern const dpt_edit_method dpt_edit_method_bitdelta;
+extern const dpt_edit_method dpt_edit_method_lowrank;
+extern const dpt_edit_method dpt_edit_method_expo;
+
+/** Entry of the table. Local. */
+const dpt_edit_method *dpt_edit_method_get(int method);
+
+/** Value of a parameter of a stage; `name` is one of the method's. Local. */
+double dpt_edit_value(const dpt_edit_stage_spec *spec, int param);
+
+/** Name of a tensor. Local. */
+const char *dpt_edit_tensor_name(const dpt_edit_stage *stage, int tensor);
+
+/** Random stream of a stage for one tensor. Local. */
+dpt_rng dpt_edit_stream(const dpt_edit_stage *stage, int tensor, uint32_t kind);
+
+/** Whether a tensor is a matrix, and whether it is a linear weight of attention or MLP: a matrix
+ * whose name holds none of "embed", "lm_head", "wte", "wpe", "norm", "classifier", "score". Local. */
+bool dpt_edit_is_matrix(const dpt_tensor_info *info);
+bool dpt_edit_is_linear(const dpt_tensor_info *info);
+
+/** Deltas of a run of an own cell as the stages before `upto` left them. Local, not thread-safe: it
+ * shares its pieces out over threads itself. @param[out] delta (range.n), range.n <= DPT_CELL. */
+dpt_status dpt_edit_delta(dpt_edit_work *work, int upto, dpt_range range, float *delta);
+
+/** Apply the stages [from, upto) to a run of any length. Local, thread-safe. */
+void dpt_edit_apply(const dpt_edit_work *work, int from, int upto, dpt_range range, float *delta);
+
+/** post - pre of stored runs of a tensor; @return false when a value is NaN or infinite. Local. */
+bool dpt_edit_subtract(const dpt_edit_work *work, int tensor, int64_t n, const void *pre,
+                       const void *post, float *delta, float *spare);
+
+/** delta = post - pre; false when a result is NaN or infinite. delta may be post. Local. */
+bool dpt_edit_difference(const float *pre, const float *post, float *delta, int64_t n);
+
+/** Pieces of a cell. Local. */
+int dpt_edit_pieces(dpt_range cell);
+dpt_range dpt_edit_piece(dpt_range cell, int piece);
+
+/** A scratch piece of the calling thread. Local. */
+float *dpt_edit_scratch(const dpt_edit_work *work, int part);
+
+/** Stored elements of a run of an own cell, in place or read into the buffer. Local. */
+dpt_status dpt_edit_load(const dpt_source *source, dpt_range range, void *buffer,
+                         const void **stored);
+dpt_status dpt_edit_load_both(dpt_edit_work *work, dpt_range range, const void **pre,
+                              const void **post);
+
+/** Stored type of the pre-trained partner of a tensor. Local. */
+dpt_dtype dpt_edit_pre_type(const dpt_edit_work *work, int tensor);
+
+/** Materialised deltas of a run of an own cell, or NULL. Local. */
+const float *dpt_edit_base(const dpt_edit_work *work, dpt_range range);
+
+/** Totals per tensor of sums that were taken per cell, added in cell order. Collective.
+ * @param[in] cells (own cells, nsums). @param[out] totals (tensors, nsums). */
+dpt_status dpt_edit_reduce_cells(const dpt_edit_work *work, int nsums, const double *cells,
+                                 double *totals);
+
+/** Error that names the first bad value of a run. Local. */
+dpt_status dpt_edit_bad_value(const dpt_edit_work *work, dpt_range range, const void *pre,
+                              const void *post);
+
+/** Sees the deltas of one own cell. Local. */
+typedef dpt_status (*dpt_edit_visit_fn)(void *ctx, dpt_range cell, int64_t cell_index,
+                                        const float *delta);
+
+/** Show every own cell of the tensors that a stage covers, in order. Local. */
+dpt_status dpt_edit_visit(dpt_edit_work *work, const dpt_edit_stage *stage, dpt_edit_visit_fn fn,
+                          void *ctx);
+
+/** Sums of one piece of deltas. Local, thread-safe. @param[out] sums (nsums). */
+typedef void (*dpt_edit_sums_fn)(const dpt_edit_stage *stage, dpt_range range, const float *delta,
+                                 double *sums);
+
+/** Sums over every covered tensor in a fixed order: pieces in a cell, cells in a tensor.
+ * Collective. @param[out] totals (tensors, nsums), the same bits on all ranks; freed by the caller.
+ * Errors: agreed; *totals NULL. */
+dpt_status dpt_edit_sums(dpt_edit_work *work, const dpt_edit_stage *stage, int nsums,
+                         dpt_edit_sums_fn fn, double **totals);
+
+/** Sum of |delta| of a piece, as a dpt_edit_sums_fn. */
+void dpt_edit_sum_abs(const dpt_edit_stage *stage, dpt_range range, const float *delta,
+                      double *sums);
+
+/** Values of an own cell for dpt_quantile_select; ctx is a dpt_edit_view. */
+typedef struct dpt_edit_view {
+    dpt_edit_work *work;
+    int upto;
+} dpt_edit_view;
+dpt_status dpt_edit_values(void *ctx, dpt_range range, float *values);
+
+/** Edit and write the own cells of a tensor. Local. */
+dpt_status dpt_edit_write_tensor(dpt_edit_work *work, int tensor);
+
+/** Release the base cells of a tensor. Local. */
+void dpt_edit_base_free(dpt_edit_work *work, int tensor);
+
+#endif

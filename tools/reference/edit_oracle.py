@@ -1,0 +1,238 @@
+"""Golden hashes of every elementwise edit, from an implementation that shares no code with deltapath.
+
+Weights are made from Philox words, so that the test can make the same ones; the golden file holds
+one line per edited tensor: types, seed, edit, tensor, XXH3-64 of the bytes that must be stored.
+
+    python tools/reference/edit_oracle.py > tests/golden/edit/elementwise.txt
+
+Needs numpy and xxhash.
+"""
+
+import math
+import sys
+
+import numpy as np
+import xxhash
+
+CELL = 1 << 20
+TENSORS = [  # in order of name
+    ("empty", (0, 5), None),
+    ("lm_head.weight", (50, 24), None),
+    ("model.embed_tokens.weight", (64, 24), None),
+    ("model.layers.0.input_layernorm.weight", (80,), None),
+    ("model.layers.0.mlp.down_proj.weight", (1100, 1200), None),
+    ("model.layers.0.self_attn.q_proj.weight", (96, 80), None),
+    ("model.layers.1.mlp.up_proj.weight", (7, 300), None),
+    ("model.norm.weight", (33,), None),
+    ("scalar", (), None),
+]
+MASK, MAGNITUDE = 0, 1
+PURPOSES = 256
+
+
+def philox(counter, key):
+    """Philox4x32-10 of counters (n, 4) under one key (2)."""
+    c = [counter[:, i].astype(np.uint64) for i in range(4)]
+    k0, k1 = int(key[0]), int(key[1])
+    low = np.uint64(0xFFFFFFFF)
+    for _ in range(10):
+        m0 = c[0] * np.uint64(0xD2511F53)
+        m1 = c[2] * np.uint64(0xCD9E8D57)
+        c = [
+            (m1 >> np.uint64(32)) ^ c[1] ^ np.uint64(k0),
+            m1 & low,
+            (m0 >> np.uint64(32)) ^ c[3] ^ np.uint64(k1),
+            m0 & low,
+        ]
+        k0 = (k0 + 0x9E3779B9) & 0xFFFFFFFF
+        k1 = (k1 + 0xBB67AE85) & 0xFFFFFFFF
+    return np.stack(c, axis=1).astype(np.uint32)
+
+
+def stream_key(seed, name):
+    key = xxhash.xxh3_64_intdigest(name.encode()) ^ ((seed * 0x9E3779B97F4A7C15) & (2**64 - 1))
+    return np.array([key & 0xFFFFFFFF, key >> 32], dtype=np.uint64)
+
+
+def words(seed, name, purpose, n):
+    blocks = np.arange((n + 3) // 4, dtype=np.uint64)
+    counter = np.zeros((len(blocks), 4), dtype=np.uint64)
+    counter[:, 0] = blocks & np.uint64(0xFFFFFFFF)
+    counter[:, 1] = blocks >> np.uint64(32)
+    counter[:, 2] = purpose
+    return philox(counter, stream_key(seed, name)).reshape(-1)[:n]
+
+
+def bf16_round(x):
+    bits = x.astype(np.float32).view(np.uint32).astype(np.uint64)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+
+
+def store(x, dtype):
+    x = x.astype(np.float32)
+    if dtype == "f32":
+        return x
+    if dtype == "f16":
+        return x.astype(np.float16)
+    return bf16_round(x)
+
+
+def load(stored, dtype):
+    if dtype == "bf16":
+        return (stored.astype(np.uint32) << 16).view(np.float32)
+    return stored.astype(np.float32)
+
+
+def weights(name, n, dtype):
+    """The pair of a tensor: (pre, post) as stored."""
+    a = words(7, "pre/" + name, MASK, n).astype(np.int64)
+    b = words(7, "delta/" + name, MASK, n).astype(np.int64)
+    pre = ((a & 0xFFFF) - 32768).astype(np.float32) * np.float32(2.0**-18)
+    delta = ((b & 0xFFFF) - 32768).astype(np.float32) * np.float32(2.0**-21)
+    delta[(b >> 16) % 5 == 0] = 0.0
+    return store(pre, dtype), store(pre + delta, dtype)
+
+
+def is_linear(name, shape):
+    others = ("embed", "lm_head", "wte", "wpe", "norm", "classifier", "score")
+    return len(shape) == 2 and not any(o in name for o in others)
+
+
+# Each method takes {name: delta} of the tensors that it works on and gives the edited deltas.
+# `index` is its place in the sequence, which its random stream depends on.
+
+
+def dropped(delta, name, p, seed, index):
+    threshold = int(p * 2.0**32 + 0.5)
+    return words(seed, name, MASK + PURPOSES * index, delta.size).astype(np.uint64) < threshold
+
+
+def dare(deltas, seed, index, p, k=0.0, rescale="exact"):
+    p, k = float(p), float(k)
+    out = {}
+    for name, d in deltas.items():
+        m = dropped(d, name, p, seed, index)
+        factor = (1.0 - k * p) / (1.0 - p)
+        if rescale == "none":
+            factor = 1.0
+        if rescale == "l1":
+            size = np.abs(d.astype(np.float64))
+            kept = math.fsum(size[~m])
+            factor = math.fsum(size) / kept if kept > 0 else 1.0
+        out[name] = np.where(m, d * np.float32(k), d * np.float32(factor))
+    return out
+
+
+def drop(deltas, seed, index, p):
+    return {n: np.where(dropped(d, n, float(p), seed, index), d * np.float32(0), d)
+            for n, d in deltas.items()}
+
+
+def expo(deltas, seed, index, alpha):
+    return {n: d * np.float32(1.0 + float(alpha)) for n, d in deltas.items()}
+
+
+def largest(values, keep):
+    """Mask of the entries of largest magnitude, ties in index order."""
+    count = math.floor(keep * values.size + 0.5)
+    order = np.argsort(-np.abs(values), kind="stable")
+    mask = np.zeros(values.size, dtype=bool)
+    mask[order[:count]] = True
+    return mask
+
+
+def prune(deltas, seed, index, keep, scope="tensor"):
+    keep = float(keep)
+    if scope == "tensor":
+        return {n: np.where(largest(d, keep), d, np.float32(0)) for n, d in deltas.items()}
+    names = sorted(deltas)
+    mask = largest(np.concatenate([deltas[n] for n in names]), keep)
+    out, at = {}, 0
+    for n in names:
+        size = deltas[n].size
+        out[n] = np.where(mask[at : at + size], deltas[n], np.float32(0))
+        at += size
+    return out
+
+
+def bitdelta(deltas, seed, index, granularity="tensor", tensors="linear"):
+    out = {}
+    for name, d in deltas.items():
+        shape = SHAPES[name]
+        if not (is_linear(name, shape) if tensors == "linear" else len(shape) == 2):
+            out[name] = None
+            continue
+        size = np.abs(d.astype(np.float64)).reshape(shape)
+        if granularity == "row":
+            scale = np.array([np.float32(math.fsum(r) / shape[1]) for r in size], dtype=np.float32)
+            scale = np.repeat(scale, shape[1])
+        else:
+            scale = np.float32(math.fsum(size.reshape(-1)) / d.size)
+        out[name] = np.where(d == 0, np.float32(0), np.where(d > 0, scale, -scale)).astype(np.float32)
+    return out
+
+
+METHODS = {f.__name__: f for f in (dare, drop, expo, prune, bitdelta)}
+SHAPES = {name: shape for name, shape, _ in TENSORS}
+
+
+def run(spec, seed, dtype_in, dtype_out):
+    """Edited tensors as they are stored, by name."""
+    sizes = {name: int(np.prod(shape)) for name, shape in SHAPES.items()}
+    pairs = {name: weights(name, n, dtype_in) for name, n in sizes.items()}
+    pre = {n: load(p[0], dtype_in) for n, p in pairs.items()}
+    post = {n: load(p[1], dtype_in) for n, p in pairs.items()}
+    deltas = {n: post[n] - pre[n] for n in pairs if sizes[n] > 0}
+    touched = set()
+    for index, stage in enumerate(spec.split(";")):
+        method, _, text = stage.partition(":")
+        params = dict(item.split("=") for item in text.split(",")) if text else {}
+        edited = METHODS[method](deltas, seed, index, **params)
+        for n, d in edited.items():
+            if d is not None:
+                touched.add(n)
+                deltas[n] = d.astype(np.float32)
+    out = {}
+    for n in pairs:
+        value = pre[n] + deltas[n] if n in touched else post[n]
+        out[n] = store(value, dtype_out)
+    return out
+
+
+CASES = [
+    ("dare:p=0.5", 1),
+    ("dare:p=0.9,k=0.5", 2),
+    ("dare:p=0.3,k=-1", 3),
+    ("dare:p=0", 4),
+    ("dare:p=0.7,k=1", 4),
+    ("dare:p=0.8,rescale=l1", 5),
+    ("dare:p=0.8,rescale=none", 5),
+    ("drop:p=0.25", 1),
+    ("drop:p=1", 1),
+    ("drop:p=0", 1),
+    ("expo:alpha=0.3", 0),
+    ("expo:alpha=-1", 0),
+    ("prune:keep=0.3", 0),
+    ("prune:keep=0", 0),
+    ("prune:keep=1", 0),
+    ("prune:keep=0.3,scope=model", 0),
+    ("bitdelta", 0),
+    ("bitdelta:granularity=row", 0),
+    ("bitdelta:granularity=row,tensors=all", 0),
+    ("prune:keep=0.3;bitdelta", 0),
+    ("dare:p=0.5;dare:p=0.5;expo:alpha=0.5", 6),
+    ("expo:alpha=1;prune:keep=0.5;dare:p=0.2,rescale=l1", 6),
+]
+
+
+def main():
+    for types in ("f32", "f16", "bf16", "f32>bf16", "bf16>f32"):
+        dtype_in, _, dtype_out = types.partition(">")
+        for spec, seed in CASES:
+            for name, values in run(spec, seed, dtype_in, dtype_out or dtype_in).items():
+                digest = xxhash.xxh3_64_hexdigest(values.tobytes())
+                sys.stdout.write(f"{types} {seed} {spec} {name} {digest}\n")
+
+
+if __name__ == "__main__":
+    main()
