@@ -127,6 +127,22 @@ static dpt_status field_write(void *ctx, dpt_range range, const void *data) {
     return copy_run(ctx, range, NULL, data);
 }
 
+/* A run inside one own cell, in place. */
+static void *field_view(void *ctx, dpt_range range) {
+    dpt_field *field = ctx;
+    int64_t inside = range.ig % DPT_CELL;
+    if (range.n > DPT_CELL - inside)
+        return NULL;
+    char *cell = dpt_field_cell(field, dpt_shard_cell_of(&field->shard, range.tensor, range.ig));
+    if (cell == NULL)
+        return NULL;
+    return cell + inside * dpt_dtype_size(field->catalog->tensors[range.tensor].dtype);
+}
+
+static const void *field_view_stored(void *ctx, dpt_range range) {
+    return field_view(ctx, range);
+}
+
 static dpt_status field_fetch(void *ctx, int64_t count, const dpt_block *wants, void *const *outs) {
     dpt_field *field = ctx;
     return dpt_redist_gather(field->comm, &field->shard, (const void *const *)field->cells, count,
@@ -140,11 +156,17 @@ static dpt_status field_scatter(void *ctx, int64_t count, const dpt_range *range
 }
 
 dpt_source dpt_field_source(dpt_field *field) {
-    return (dpt_source){
-        .ctx = field, .catalog = field->catalog, .read = field_read, .fetch = field_fetch};
+    return (dpt_source){.ctx = field,
+                        .catalog = field->catalog,
+                        .read = field_read,
+                        .fetch = field_fetch,
+                        .view = field_view_stored};
 }
 
 dpt_sink dpt_field_sink(dpt_field *field) {
-    return (dpt_sink){
-        .ctx = field, .catalog = field->catalog, .write = field_write, .scatter = field_scatter};
+    return (dpt_sink){.ctx = field,
+                      .catalog = field->catalog,
+                      .write = field_write,
+                      .scatter = field_scatter,
+                      .view = field_view};
 }
