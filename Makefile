@@ -1,53 +1,135 @@
-# deltapath: build with GNU make. `make help` lists the targets.
+# deltapath: plain GNU make. `make help` lists the targets; `make print-NAME` shows a variable.
+.DEFAULT_GOAL := build
+SHELL := /bin/bash
+
 CC := mpicc
 BUILD ?= release
-OUT := build/$(BUILD)
 ARCH ?= native
+PREFIX ?= /usr/local
+OUT := build/$(BUILD)
+Q := $(if $(V),,@) # V=1 shows the commands
 
-PKGS := openblas libxxhash jansson libfyaml
-HDF5_CFLAGS := $(shell pkg-config --cflags hdf5-openmpi 2>/dev/null)
-HDF5_LIBS := $(shell pkg-config --libs hdf5-openmpi 2>/dev/null)
+# pkg-config runs when a recipe needs it, not when make starts: `make deps` works without it.
+PACKAGES := hdf5-openmpi openblas libxxhash jansson libfyaml
+PACKAGE_CFLAGS = $(shell pkg-config --cflags $(PACKAGES))
+PACKAGE_LIBS = $(shell pkg-config --libs $(PACKAGES))
 
-FLAGS_release := -O3 -march=$(ARCH)
-FLAGS_debug := -O1 -g3 -march=$(ARCH)
-FLAGS_asan := -O1 -g3 -march=$(ARCH) -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+OPTIMISE_release := -O3 -g
+OPTIMISE_debug := -O1 -g3
+OPTIMISE_asan := -O1 -g3 -fno-omit-frame-pointer -fsanitize=address,undefined \
+    -fno-sanitize-recover=undefined
 
-CFLAGS := -std=c17 -D_GNU_SOURCE -Wall -Wextra -Werror -ffp-contract=off -fopenmp $(FLAGS_$(BUILD))
-CPPFLAGS := -Iinclude $(HDF5_CFLAGS) $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
-LDLIBS := $(HDF5_LIBS) -lscalapack-openmpi -llapacke $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lm -lpthread
+# -ffp-contract=off: an elementwise edit gives the same bits whatever the compiler fuses.
+CFLAGS := -std=c17 -Wall -Wextra -Werror -ffp-contract=off -fopenmp -march=$(ARCH) \
+    $(OPTIMISE_$(BUILD))
+CPPFLAGS = -D_GNU_SOURCE -Iinclude $(PACKAGE_CFLAGS)
+LDLIBS = -lscalapack-openmpi -llapacke $(PACKAGE_LIBS) -lm -lpthread
 
-SOURCES := $(filter-out src/cli/%,$(sort $(wildcard src/*/*.c)))
-CLI_SOURCES := $(sort $(wildcard src/cli/*.c))
-OBJECTS := $(SOURCES:src/%.c=$(OUT)/obj/%.o)
-CLI_OBJECTS := $(CLI_SOURCES:src/%.c=$(OUT)/obj/%.o)
+LIBRARY_SOURCES := $(filter-out src/cli/%,$(sort $(wildcard src/*/*.c)))
+PROGRAM_SOURCES := $(sort $(wildcard src/cli/*.c))
+TEST_SOURCES := $(sort $(wildcard tests/*/test_*.c))
+BENCH_SOURCES := $(sort $(wildcard tests/bench/bench_*.c))
+TEST_SUPPORT := $(sort $(wildcard tests/support/*.c))
+LIBRARY_OBJECTS := $(LIBRARY_SOURCES:src/%.c=$(OUT)/obj/%.o)
+PROGRAM_OBJECTS := $(PROGRAM_SOURCES:src/%.c=$(OUT)/obj/%.o)
+SUPPORT_OBJECTS := $(TEST_SUPPORT:tests/%.c=$(OUT)/obj/tests/%.o)
+TESTS := $(TEST_SOURCES:tests/%.c=$(OUT)/tests/%)
+BENCHES := $(BENCH_SOURCES:tests/%.c=$(OUT)/tests/%)
 LIBRARY := $(OUT)/libdeltapath.a
 PROGRAM := $(OUT)/deltapath
-TEST_SOURCES := $(sort $(wildcard tests/*/test_*.c))
-TESTS := $(TEST_SOURCES:tests/%.c=$(OUT)/tests/%)
-BENCH_SOURCES := $(sort $(wildcard tests/bench/bench_*.c))
-BENCHES := $(BENCH_SOURCES:tests/%.c=$(OUT)/tests/%)
+FORMATTED := $(shell find src include tests -name '*.[ch]' 2>/dev/null)
 
-.PHONY: build tests library clean
-build: $(if $(CLI_SOURCES),$(PROGRAM),$(LIBRARY))
+.PHONY: build library tests benches deps demo check asan bench lint format format-check tidy install \
+    doc info help clean paper
+build: | deps-build ## build the program at build/release/deltapath (BUILD=release|debug|asan)
+	@$(MAKE) --no-print-directory $(PROGRAM)
 library: $(LIBRARY)
+program: $(PROGRAM)
 tests: $(TESTS)
+benches: $(BENCHES)
+
+deps: ## install the Debian packages that are missing, or print the command that does
+	tools/deps.sh all
+deps-%:
+	@tools/deps.sh $*
 
 $(OUT)/obj/%.o: src/%.c
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c $< -o $@
+	@echo "  CC    $<"
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c $< -o $@
 
-$(LIBRARY): $(OBJECTS)
-	@rm -f $@
-	ar rcs $@ $^
-
-$(PROGRAM): $(CLI_OBJECTS) $(LIBRARY)
-	$(CC) $(CFLAGS) $(CLI_OBJECTS) $(LIBRARY) $(LDLIBS) -o $@
-
-$(OUT)/tests/%: tests/%.c $(LIBRARY)
+$(OUT)/obj/tests/%.o: tests/%.c
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) -Itests $(CFLAGS) -MMD -MP -MF $@.d $< $(LIBRARY) $(LDLIBS) -lcmocka -o $@
+	@echo "  CC    $<"
+	$(Q)$(CC) $(CPPFLAGS) -Itests $(CFLAGS) -MMD -MP -c $< -o $@
 
-clean:
+$(LIBRARY): $(LIBRARY_OBJECTS)
+	@rm -f $@
+	$(Q)ar rcs $@ $^
+
+$(PROGRAM): $(PROGRAM_OBJECTS) $(LIBRARY)
+	@echo "  LINK  $@"
+	$(Q)$(CC) $(CFLAGS) $(PROGRAM_OBJECTS) $(LIBRARY) $(LDLIBS) -o $@
+
+$(OUT)/tests/%: tests/%.c $(SUPPORT_OBJECTS) $(LIBRARY)
+	@mkdir -p $(@D)
+	@echo "  LINK  $@"
+	$(Q)$(CC) $(CPPFLAGS) -Itests $(CFLAGS) -MMD -MP -MF $@.d $< $(SUPPORT_OBJECTS) $(LIBRARY) $(LDLIBS) \
+	    -lcmocka -o $@
+
+demo: | deps-demo ## run the main job on the shipped models and write its report
+	@$(MAKE) --no-print-directory -j2 $(PROGRAM)
+	tools/demo.sh $(PROGRAM)
+
+check: | deps-check ## build and run the whole test suite; search=NAME runs a part
+	@$(MAKE) --no-print-directory -j2 $(PROGRAM) tests
+	tests/run -b $(OUT) $(search)
+
+asan: | deps-check ## the suite under the address and undefined-behaviour sanitizers
+	@$(MAKE) --no-print-directory -j2 BUILD=asan build/asan/deltapath tests
+	tests/run -b build/asan $(search)
+
+bench: | deps-check ## ratios against the limits of this machine, each measured in the same run
+	@$(MAKE) --no-print-directory -j2 $(PROGRAM) benches
+	tests/bench/run $(OUT)
+
+lint: | deps-lint ## layers, house rules, static analysis
+	tools/lint/layers.sh
+	tools/lint/rules.sh
+	cppcheck --quiet --error-exitcode=1 --std=c11 --enable=warning,portability --inline-suppr \
+	    --suppress=missingIncludeSystem --suppress=normalCheckLevelMaxBranches -Iinclude \
+	    -D_GNU_SOURCE -j2 src
+
+format: | deps-lint ## format all sources
+	clang-format -i $(FORMATTED)
+format-check: | deps-lint ## fail when a source is not formatted
+	clang-format --dry-run --Werror $(FORMATTED)
+
+tidy: | deps-tidy ## clang-tidy over all sources (slow)
+	clang-tidy --quiet $(LIBRARY_SOURCES) $(PROGRAM_SOURCES) -- -std=c17 $(CPPFLAGS) \
+	    $(shell mpicc --showme:compile) -fopenmp
+
+install: $(PROGRAM) ## install the program and the manual under PREFIX (/usr/local)
+	install -D -m 755 $(PROGRAM) $(DESTDIR)$(PREFIX)/bin/deltapath
+	install -D -m 755 tools/prepare_data.py $(DESTDIR)$(PREFIX)/share/deltapath/prepare_data.py
+	for file in doc/*.md slurm/* jobs/*.yaml; do \
+	    install -D -m 644 $$file $(DESTDIR)$(PREFIX)/share/deltapath/$$file; done
+
+doc: ## check that the documents name functions, tests and targets that exist
+	tools/lint/docs.sh
+
+info: ## compiler, flags and packages of this build
+	@echo "compiler  $$($(CC) --version | head -n 1)"
+	@echo "flags     $(CFLAGS)"
+	@for p in $(PACKAGES); do echo "package   $$p $$(pkg-config --modversion $$p)"; done
+	@echo "mpi       $$(mpirun --version | head -n 1)"
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' Makefile | column -t -s '|'
+print-%:
+	@echo '$* = $($*)'
+
+clean: ## remove everything that was built
 	rm -rf build
 
--include $(OBJECTS:.o=.d) $(CLI_OBJECTS:.o=.d) $(TESTS:=.d)
+-include $(LIBRARY_OBJECTS:.o=.d) $(PROGRAM_OBJECTS:.o=.d) $(SUPPORT_OBJECTS:.o=.d) $(TESTS:=.d)

@@ -1,0 +1,103 @@
+#include "config.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+dpt_status dpt_config_parse(const char *text, json_t **out) {
+    *out = NULL;
+    if (text == NULL)
+        return dpt_error(DPT_ERR_INPUT, "model: there is no config.json: put the model's "
+                                        "configuration beside its weights");
+    json_error_t at;
+    json_t *root = json_loads(text, JSON_REJECT_DUPLICATES, &at);
+    if (root == NULL)
+        return dpt_error(DPT_ERR_INPUT, "config.json:%d:%d: %s: mend the JSON", at.line, at.column,
+                         at.text);
+    if (!json_is_object(root)) {
+        json_decref(root);
+        return dpt_error(DPT_ERR_INPUT,
+                         "config.json: is not an object: copy the model's file again");
+    }
+    *out = root;
+    return DPT_OK;
+}
+
+const json_t *dpt_config_get(const dpt_config *config, const char *key) {
+    const json_t *value = json_object_get(config->object, key);
+    return json_is_null(value) ? NULL : value;
+}
+
+static void fail(dpt_config *config, const char *key, const char *what) {
+    if (config->status == DPT_OK)
+        config->status = dpt_error(DPT_ERR_INPUT, "%s: %s %s", config->where, key, what);
+}
+
+int64_t dpt_config_integer(dpt_config *config, const char *key, int64_t least, int64_t most,
+                           int64_t fallback) {
+    const json_t *value = dpt_config_get(config, key);
+    if (value == NULL)
+        return fallback;
+    int64_t number = json_integer_value(value);
+    if (json_is_integer(value) && number >= least && number <= most)
+        return number;
+    char what[128];
+    snprintf(what, sizeof what, "must be an integer from %" PRId64 " to %" PRId64, least, most);
+    fail(config, key, what);
+    return fallback;
+}
+
+int64_t dpt_config_need_integer(dpt_config *config, const char *key, int64_t least, int64_t most) {
+    if (dpt_config_get(config, key) == NULL)
+        fail(config, key, "is missing: copy the model's whole config.json");
+    return dpt_config_integer(config, key, least, most, least);
+}
+
+double dpt_config_number(dpt_config *config, const char *key, double above, double below,
+                         double fallback) {
+    const json_t *value = dpt_config_get(config, key);
+    if (value == NULL) {
+        if (isnan(fallback))
+            fail(config, key, "is missing: copy the model's whole config.json");
+        return fallback;
+    }
+    double number = json_number_value(value);
+    if (json_is_number(value) && number > above && number < below)
+        return number;
+    char what[128];
+    snprintf(what, sizeof what, "must be a number above %g and below %g", above, below);
+    fail(config, key, what);
+    return fallback;
+}
+
+bool dpt_config_bool(dpt_config *config, const char *key, bool fallback) {
+    const json_t *value = dpt_config_get(config, key);
+    if (value == NULL)
+        return fallback;
+    if (!json_is_boolean(value))
+        fail(config, key, "must be true or false");
+    return json_is_true(value);
+}
+
+const char *dpt_config_text(dpt_config *config, const char *key, const char *fallback) {
+    const json_t *value = dpt_config_get(config, key);
+    if (value == NULL)
+        return fallback;
+    if (!json_is_string(value)) {
+        fail(config, key, "must be a string");
+        return fallback;
+    }
+    return json_string_value(value);
+}
+
+void dpt_config_reject(dpt_config *config, const char *key, const char *supported) {
+    if (config->status != DPT_OK)
+        return;
+    char *value = json_dumps(json_object_get(config->object, key), JSON_ENCODE_ANY | JSON_COMPACT);
+    config->status = dpt_error(DPT_ERR_INPUT,
+                               "%s: %s %.64s is not supported: gradients need %s; edits alone "
+                               "work without `data` in the job",
+                               config->where, key, value != NULL ? value : "?", supported);
+    free(value);
+}

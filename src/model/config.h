@@ -1,0 +1,41 @@
+#ifndef DELTAPATH_SRC_MODEL_CONFIG_H
+#define DELTAPATH_SRC_MODEL_CONFIG_H
+
+#include "deltapath/base/status.h"
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+/** Typed access to config.json. The first wrong key sets `status` and records the error; later calls
+ * then give their fallback, so that a parser reads straight through and checks once. All Local. */
+typedef struct dpt_config {
+    const json_t *object;
+    const char *where; /**< "config.json" or "config.json: rope_scaling", for messages */
+    dpt_status status;
+} dpt_config;
+
+/** Text to a JSON object. Errors: DPT_ERR_INPUT with line and column. The caller json_decref's it. */
+dpt_status dpt_config_parse(const char *text, json_t **out);
+
+/** The value of a key; NULL when it is absent or null. */
+const json_t *dpt_config_get(const dpt_config *config, const char *key);
+
+/** A required or optional integer in [least, most]. */
+int64_t dpt_config_need_integer(dpt_config *config, const char *key, int64_t least, int64_t most);
+int64_t dpt_config_integer(dpt_config *config, const char *key, int64_t least, int64_t most,
+                           int64_t fallback);
+
+/** An optional number above `above` and below `below`; NaN as fallback makes it required. */
+double dpt_config_number(dpt_config *config, const char *key, double above, double below,
+                         double fallback);
+
+bool dpt_config_bool(dpt_config *config, const char *key, bool fallback);
+
+/** An optional string, borrowed from the object. */
+const char *dpt_config_text(dpt_config *config, const char *key, const char *fallback);
+
+/** Record that an option has a value that is not supported. */
+void dpt_config_reject(dpt_config *config, const char *key, const char *supported);
+
+#endif

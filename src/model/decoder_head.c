@@ -1,0 +1,117 @@
+#include "decoder.h"
+
+#include "deltapath/nn/cross_entropy.h"
+#include "deltapath/nn/linear.h"
+#include "deltapath/nn/norm.h"
+
+#include <string.h>
+
+/* Rows of the head: token i is predicted from token i - 1 of its sequence. */
+static int64_t list_rows(const dpt_decoder_pass *pass) {
+    const dpt_decoder_work *k = pass->work;
+    const dpt_batch *batch = pass->call->batch;
+    int64_t n = 0;
+    for (int64_t s = 0; s < batch->sequences; s++) {
+        for (int64_t i = batch->first[s] + 1; i < batch->first[s + 1]; i++) {
+            if (!batch->mask[i])
+                continue;
+            k->rows[n] = i - 1;
+            k->row_sequence[n] = s;
+            k->targets[n] = batch->tokens[i];
+            k->scale[n] = pass->call->weight != NULL ? (float)pass->call->weight[i] : 0.0F;
+            n++;
+        }
+    }
+    return n;
+}
+
+static void note_correct(dpt_decoder_pass *pass, int64_t row, int64_t n, const float *top) {
+    const dpt_decoder_work *k = pass->work;
+    int64_t *best = k->best + row;
+    /* The lowest index that reaches the maximum of all ranks, as a maximum of negatives. */
+    for (int64_t r = 0; r < n; r++)
+        best[r] = best[r] >= 0 && top[r] == k->max[row + r] ? -best[r] : INT64_MIN;
+    dpt_status st = dpt_comm_max_i64(&pass->model->group, best, n);
+    pass->status = dpt_status_worse(pass->status, st);
+    for (int64_t r = 0; r < n; r++)
+        pass->call->correct[k->rows[row + r] + 1] = best[r] == -(int64_t)k->targets[row + r];
+}
+
+/* nll of n rows whose logits over this rank's vocabulary are in work->logits. */
+static void score_rows(dpt_decoder_pass *pass, int64_t row, int64_t n) {
+    const dpt_decoder_work *k = pass->work;
+    const dpt_decoder_part *p = &pass->d->part;
+    const dpt_comm *group = &pass->model->group;
+    double *sums = k->sums, *target = k->sums + n;
+    dpt_nn_ce_row_max(n, p->v, k->logits, p->v, k->max + row);
+    dpt_status st = dpt_comm_max_f32(group, k->max + row, n);
+    dpt_nn_ce_sums(n, p->v, p->row_begin, k->logits, p->v, k->targets + row, k->max + row, sums,
+                   target);
+    st = dpt_status_worse(st, dpt_comm_sum_f64(group, sums, 2 * n));
+    pass->status = dpt_status_worse(pass->status, st);
+    if (pass->call->correct != NULL) {
+        float *top = k->part; /* free here, and n <= T */
+        dpt_nn_ce_argmax(n, p->v, p->row_begin, k->logits, p->v, top, k->best + row);
+        note_correct(pass, row, n, top);
+    }
+    dpt_nn_ce_loss(n, k->max + row, sums, target, target);
+    for (int64_t r = 0; r < n; r++)
+        pass->call->nll[k->rows[row + r] + 1] = target[r];
+}
+
+/* Gradient of n rows through the head: d (rows, C) is this rank's share. */
+static void backward_rows(dpt_decoder_pass *pass, int64_t row, int64_t n, const float *y,
+                          float *d) {
+    const dpt_decoder_work *k = pass->work;
+    const dpt_decoder_part *p = &pass->d->part;
+    int64_t C = pass->d->config.hidden;
+    dpt_nn_ce_backward(n, p->v, p->row_begin, k->logits, p->v, k->targets + row, k->max + row,
+                       k->sums, k->scale + row);
+    dpt_nn_linear_backward_input(n, p->v, C, k->logits, p->v, k->w.head, C, false, d + row * C, C);
+    dpt_decoder_rows rows = {.n = n,
+                             .sequence = k->row_sequence + row,
+                             .dy = k->logits,
+                             .lddy = p->v,
+                             .x = y + row * C,
+                             .ldx = C};
+    dpt_decoder_leave_linear(pass, pass->d->config.tied ? DPT_EMBED : DPT_HEAD, rows);
+}
+
+/* forward: y = norm(x[rows]); leaves dx of every token, zero where nothing is predicted from it. */
+static void backward_norm(dpt_decoder_pass *pass, const float *x, float *d) {
+    const dpt_decoder_work *k = pass->work;
+    int64_t T = pass->tokens, C = pass->d->config.hidden, R = pass->scored;
+    dpt_decoder_sum(pass, d, R * C);
+    dpt_decoder_rows rows = {
+        .n = R, .sequence = k->row_sequence, .dy = d, .lddy = C, .x = x, .ldx = C};
+    dpt_decoder_leave_norm(pass, DPT_FINAL_NORM, rows, k->rstd1);
+    dpt_nn_rmsnorm_backward_input(R, C, d, C, x, C, k->w.head_norm, k->rstd1, false, d, C);
+    memset(k->dx, 0, (size_t)(T * C) * sizeof *k->dx);
+    for (int64_t r = 0; r < R; r++)
+        memcpy(k->dx + k->rows[r] * C, d + r * C, (size_t)C * sizeof *d);
+}
+
+void dpt_decoder_head(dpt_decoder_pass *pass) {
+    const dpt_decoder_work *k = pass->work;
+    int64_t C = pass->d->config.hidden, v = pass->d->part.v;
+    const float *last = dpt_decoder_input(pass, pass->d->config.layers);
+    bool backward = pass->call->mode != DPT_BACKWARD_NONE;
+    float *x = k->h, *y = k->n1, *d = k->n2; /* (R, C) each: the layers' buffers are free */
+    pass->scored = list_rows(pass);
+    for (int64_t r = 0; r < pass->scored; r++)
+        memcpy(x + r * C, last + k->rows[r] * C, (size_t)C * sizeof *x);
+    if (pass->scored > 0)
+        dpt_decoder_weights_head(pass);
+    dpt_nn_rmsnorm_forward(pass->scored, C, x, C, k->w.head_norm, (float)pass->d->config.rms_eps, y,
+                           C, k->rstd1);
+    int64_t step = dpt_decoder_head_rows(pass->d, pass->scored);
+    for (int64_t row = 0; row < pass->scored; row += step) {
+        int64_t n = pass->scored - row < step ? pass->scored - row : step;
+        dpt_nn_linear_forward(n, v, C, y + row * C, C, k->w.head, C, NULL, k->logits, v);
+        score_rows(pass, row, n);
+        if (backward)
+            backward_rows(pass, row, n, y, d);
+    }
+    if (backward)
+        backward_norm(pass, x, d);
+}

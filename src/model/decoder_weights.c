@@ -1,0 +1,103 @@
+#include "decoder.h"
+
+#include <string.h>
+
+int dpt_decoder_index(int64_t layer, dpt_layer_tensor tensor) {
+    return (int)(DPT_LAYERS_AT + layer * DPT_LAYER_TENSORS + tensor);
+}
+
+/* Hand out the next n floats of an arena, on a cache line; a NULL arena only counts. */
+static float *take(float *arena, int64_t *used, int64_t n) {
+    float *at = arena != NULL ? arena + *used : NULL;
+    *used += (n + 15) / 16 * 16;
+    return at;
+}
+
+static int64_t place(const dpt_decoder *d, float *arena, dpt_decoder_weights *w) {
+    const dpt_decoder_config *c = &d->config;
+    const dpt_decoder_part *p = &d->part;
+    int64_t used = 0, head = 0;
+    /* Biases behind an all-reduce have room on every rank; the pointer is cleared where another rank
+     * adds them. */
+    w->norm1 = take(arena, &used, c->hidden);
+    w->qkv = take(arena, &used, p->qkv * c->hidden);
+    w->qkv_bias = take(arena, &used, c->qkv_bias ? p->qkv : 0);
+    w->o = take(arena, &used, p->q * c->hidden);
+    w->o_bias = take(arena, &used, c->o_bias ? c->hidden : 0);
+    w->norm2 = take(arena, &used, c->hidden);
+    w->gate_up = take(arena, &used, 2 * p->f * c->hidden);
+    w->gate_up_bias = take(arena, &used, c->mlp_bias ? 2 * p->f : 0);
+    w->down = take(arena, &used, p->f * c->hidden);
+    w->down_bias = take(arena, &used, c->mlp_bias ? c->hidden : 0);
+    w->head_norm = take(arena, &head, c->hidden);
+    w->head = take(arena, &head, p->v * c->hidden);
+    return used > head ? used : head;
+}
+
+int64_t dpt_decoder_arena(const dpt_decoder *d) {
+    dpt_decoder_weights w;
+    return place(d, NULL, &w);
+}
+
+void dpt_decoder_weights_place(const dpt_decoder *d, float *arena, dpt_decoder_weights *w) {
+    const dpt_decoder_config *c = &d->config;
+    place(d, arena, w);
+    if (!c->qkv_bias)
+        w->qkv_bias = NULL;
+    if (!c->mlp_bias)
+        w->gate_up_bias = NULL;
+    if (!c->o_bias || !d->first_rank)
+        w->o_bias = NULL;
+    if (!c->mlp_bias || !d->first_rank)
+        w->down_bias = NULL;
+}
+
+/* W(t) of a tensor; @return the place behind it, where a stacked neighbour goes. */
+static float *form(const dpt_decoder_pass *pass, int index, float *out) {
+    const dpt_param *param = &pass->model->params.items[index];
+    int64_t n = dpt_param_numel(param);
+    if (n == 0)
+        return out;
+    dpt_param_weights(param, pass->call->t, 0, param->block.rows, out);
+    return out + n;
+}
+
+static void form_stack(const dpt_decoder_pass *pass, int64_t layer, dpt_layer_tensor first,
+                       int count, float *out) {
+    for (int i = 0; out != NULL && i < count; i++)
+        out = form(pass, dpt_decoder_index(layer, (dpt_layer_tensor)(first + i)), out);
+}
+
+void dpt_decoder_weights_layer(const dpt_decoder_pass *pass, int64_t layer) {
+    const dpt_decoder_weights *w = &pass->work->w;
+    form_stack(pass, layer, DPT_NORM1, 1, w->norm1);
+    form_stack(pass, layer, DPT_Q, 3, w->qkv);
+    form_stack(pass, layer, DPT_Q_BIAS, 3, w->qkv_bias);
+    form_stack(pass, layer, DPT_O, 1, w->o);
+    form_stack(pass, layer, DPT_O_BIAS, 1, w->o_bias);
+    form_stack(pass, layer, DPT_NORM2, 1, w->norm2);
+    form_stack(pass, layer, DPT_GATE, 2, w->gate_up);
+    form_stack(pass, layer, DPT_GATE_BIAS, 2, w->gate_up_bias);
+    form_stack(pass, layer, DPT_DOWN, 1, w->down);
+    form_stack(pass, layer, DPT_DOWN_BIAS, 1, w->down_bias);
+}
+
+void dpt_decoder_weights_head(const dpt_decoder_pass *pass) {
+    const dpt_decoder_weights *w = &pass->work->w;
+    form(pass, DPT_FINAL_NORM, w->head_norm);
+    form(pass, pass->d->config.tied ? DPT_EMBED : DPT_HEAD, w->head);
+}
+
+void dpt_decoder_embed(const dpt_decoder_pass *pass, float *x) {
+    const dpt_param *table = &pass->model->params.items[DPT_EMBED];
+    const dpt_decoder_part *p = &pass->d->part;
+    int64_t C = pass->d->config.hidden;
+    /* A batch uses few rows of the table, so that W(t) is formed for these alone. */
+    for (int64_t i = 0; i < pass->tokens; i++) {
+        int64_t token = pass->call->batch->tokens[i];
+        if (token >= p->row_begin && token < p->row_end)
+            dpt_param_weights(table, pass->call->t, token - p->row_begin, 1, x + i * C);
+        else
+            memset(x + i * C, 0, (size_t)C * sizeof *x);
+    }
+}

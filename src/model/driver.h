@@ -1,0 +1,67 @@
+#ifndef DELTAPATH_SRC_MODEL_DRIVER_H
+#define DELTAPATH_SRC_MODEL_DRIVER_H
+
+#include "params.h"
+
+#include "deltapath/model/model.h"
+
+#include <jansson.h>
+
+typedef struct dpt_model_driver dpt_model_driver;
+
+struct dpt_model {
+    const dpt_model_driver *driver;
+    dpt_comm group;      /**< borrowed handle */
+    dpt_catalog catalog; /**< a copy of create's */
+    dpt_params params;
+    bool bound;  /**< an edit is loaded */
+    void *state; /**< of the driver */
+};
+
+struct dpt_model_gradient {
+    int count;
+    float **blocks; /**< (count) as params; NULL where the block is empty or not counted */
+    int64_t *numel; /**< (count) */
+};
+
+/** One call of dpt_model_run. */
+typedef struct dpt_model_call {
+    const dpt_batch *batch;
+    double t;
+    dpt_model_backward mode;
+    const double *weight;
+    double *nll;
+    uint8_t *correct;
+    double *terms;
+    dpt_model_gradient *gradient;
+} dpt_model_call;
+
+/** An architecture: one entry of the table in model.c. */
+struct dpt_model_driver {
+    const char *architecture; /**< `architectures` of config.json */
+    const char *model_type;
+    const void *family; /**< what tells architectures of one driver apart */
+
+    /** Read the configuration, claim the tensors for rank of size, allocate the state. Local. On error
+     * nothing is left in model->state. */
+    dpt_status (*open)(dpt_model *model, const json_t *config, int rank, int size);
+    void (*close)(void *state);
+
+    /** Bytes of work for a batch, of any mode. Local. */
+    int64_t (*work_bytes)(const dpt_model *model, int64_t tokens, int64_t longest);
+
+    int64_t (*vocabulary)(const dpt_model *model);
+    int64_t (*max_positions)(const dpt_model *model);
+
+    /** What can fail on one rank alone: checks of the batch, memory. Local. */
+    dpt_status (*prepare)(dpt_model *model, const dpt_model_call *call);
+
+    /** The passes. Collective over the group; nll, correct and terms are zero on entry. */
+    dpt_status (*run)(dpt_model *model, const dpt_model_call *call);
+};
+
+extern const dpt_model_driver dpt_model_llama;
+extern const dpt_model_driver dpt_model_mistral;
+extern const dpt_model_driver dpt_model_qwen2;
+
+#endif

@@ -1,0 +1,103 @@
+#include "driver.h"
+
+#include "deltapath/base/mem.h"
+#include "deltapath/comm/agree.h"
+#include "deltapath/linalg/reduce.h"
+
+#include <string.h>
+
+enum { DOT_PIECE = 1 << 20 }; /* elements of E formed at a time */
+
+dpt_status dpt_model_gradient_create(const dpt_model *model, dpt_model_gradient **out) {
+    *out = NULL;
+    dpt_model_gradient *gradient = dpt_mem_zalloc(1, sizeof *gradient, "gradient");
+    if (gradient == NULL)
+        return DPT_ERR_OUTPUT;
+    int count = model->params.count;
+    gradient->blocks = dpt_mem_zalloc(count, sizeof *gradient->blocks, "list of gradients");
+    gradient->numel = dpt_mem_zalloc(count, sizeof *gradient->numel, "list of gradients");
+    dpt_status st = gradient->blocks != NULL && gradient->numel != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+    for (int i = 0; st == DPT_OK && i < count; i++) {
+        const dpt_param *param = &model->params.items[i];
+        gradient->count = i + 1;
+        if (!param->counted || dpt_param_numel(param) == 0)
+            continue;
+        gradient->numel[i] = dpt_param_numel(param);
+        gradient->blocks[i] = dpt_mem_zalloc(gradient->numel[i], sizeof(float), "gradients");
+        if (gradient->blocks[i] == NULL)
+            st = DPT_ERR_OUTPUT;
+    }
+    if (st == DPT_OK)
+        *out = gradient;
+    else
+        dpt_model_gradient_destroy(gradient);
+    return st;
+}
+
+void dpt_model_gradient_destroy(dpt_model_gradient *gradient) {
+    if (gradient == NULL)
+        return;
+    for (int i = 0; i < gradient->count; i++)
+        dpt_mem_free(gradient->blocks[i]);
+    dpt_mem_free(gradient->blocks);
+    dpt_mem_free(gradient->numel);
+    dpt_mem_free(gradient);
+}
+
+dpt_status dpt_model_gradient_sum(dpt_model_gradient *gradient, const dpt_comm *data) {
+    dpt_status st = DPT_OK;
+    for (int i = 0; i < gradient->count; i++) {
+        if (gradient->blocks[i] == NULL)
+            continue;
+        dpt_status got = dpt_comm_sum_f32(data, gradient->blocks[i], gradient->numel[i]);
+        st = dpt_status_worse(st, got);
+    }
+    return dpt_agree(data, st);
+}
+
+/* <grad, E> of one block, over pieces of whole rows or parts of a long row. */
+static double block_dot(const dpt_param *param, const float *grad, float *e) {
+    dpt_param flat = *param; /* the block as one column, so that pieces need not be whole rows */
+    flat.block.rows = dpt_param_numel(param);
+    flat.block.cols = 1;
+    double dot = 0.0;
+    for (int64_t at = 0; at < flat.block.rows; at += DOT_PIECE) {
+        int64_t n = flat.block.rows - at < DOT_PIECE ? flat.block.rows - at : DOT_PIECE;
+        dpt_param_delta(&flat, at, n, e);
+        dot += dpt_reduce_dot(grad + at, e, n);
+    }
+    return dot;
+}
+
+dpt_status dpt_model_gradient_dot(const dpt_model *model, const dpt_model_gradient *gradient,
+                                  double *terms) {
+    if (!model->bound)
+        return dpt_error(DPT_ERR_INTERNAL, "model: terms need an edit: bind one first");
+    float *e = dpt_mem_alloc(DOT_PIECE, sizeof *e, "piece of an edit");
+    if (e == NULL)
+        return DPT_ERR_OUTPUT;
+    memset(terms, 0, (size_t)model->catalog.count * sizeof *terms);
+    for (int i = 0; i < gradient->count; i++) {
+        const dpt_param *param = &model->params.items[i];
+        if (gradient->blocks[i] != NULL && param->moved)
+            terms[param->tensor] += block_dot(param, gradient->blocks[i], e);
+    }
+    dpt_mem_free(e);
+    return DPT_OK;
+}
+
+static void place(const dpt_block *block, const float *from, float *out) {
+    for (int64_t r = 0; r < block->rows; r++)
+        memcpy(out + block->ig + r * block->stride, from + r * block->cols,
+               (size_t)block->cols * sizeof *out);
+}
+
+dpt_status dpt_model_gradient_gather(const dpt_model *model, const dpt_model_gradient *gradient,
+                                     int tensor, float *out) {
+    memset(out, 0, (size_t)model->catalog.tensors[tensor].numel * sizeof *out);
+    for (int i = 0; i < gradient->count; i++)
+        if (gradient->blocks[i] != NULL && model->params.items[i].tensor == tensor)
+            place(&model->params.items[i].block, gradient->blocks[i], out);
+    dpt_status st = dpt_comm_sum_f32(&model->group, out, model->catalog.tensors[tensor].numel);
+    return dpt_agree(&model->group, st);
+}

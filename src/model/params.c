@@ -1,0 +1,265 @@
+#include "params.h"
+
+#include "deltapath/base/mem.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+enum { CHUNK = 1 << 13 }; /* elements formed at a time: three fp32 chunks stay in the L2 cache */
+
+dpt_status dpt_params_create(const dpt_catalog *catalog, int count, dpt_params *out) {
+    *out = (dpt_params){.catalog = catalog};
+    out->items = dpt_mem_zalloc(count, sizeof *out->items, "list of model tensors");
+    if (out->items == NULL)
+        return DPT_ERR_OUTPUT;
+    out->count = count;
+    for (int i = 0; i < count; i++)
+        out->items[i].tensor = -1;
+    return DPT_OK;
+}
+
+void dpt_params_destroy(dpt_params *params) {
+    dpt_params_unbind(params);
+    for (int i = 0; i < params->count; i++)
+        dpt_mem_free(params->items[i].post);
+    dpt_mem_free(params->items);
+    dpt_mem_free(params->problem);
+    *params = (dpt_params){.count = 0};
+}
+
+static void note(dpt_params *params, char *problem) {
+    if (params->problems++ == 0)
+        params->problem = problem;
+    else
+        dpt_mem_free(problem);
+}
+
+static bool same_shape(const dpt_tensor_info *info, const dpt_part *part) {
+    return info->ndim == part->ndim && info->shape[0] == part->rows &&
+           (part->ndim == 1 || info->shape[1] == part->cols);
+}
+
+void dpt_params_claim(dpt_params *params, int i, const char *name, const dpt_part *part) {
+    int tensor = dpt_catalog_find(params->catalog, name);
+    if (tensor < 0) {
+        note(params, dpt_mem_format("tensor %s is missing", name));
+        return;
+    }
+    const dpt_tensor_info *info = &params->catalog->tensors[tensor];
+    dpt_param *param = &params->items[i];
+    param->tensor = tensor;
+    if (!same_shape(info, part)) {
+        char shape[128];
+        dpt_catalog_shape_text(info, shape, sizeof shape);
+        note(params, part->ndim == 1
+                         ? dpt_mem_format("tensor %s has the shape %s in place of [%" PRId64 "]",
+                                          name, shape, part->rows)
+                         : dpt_mem_format("tensor %s has the shape %s in place of [%" PRId64
+                                          ", %" PRId64 "]",
+                                          name, shape, part->rows, part->cols));
+        return;
+    }
+    if (!dpt_dtype_editable(info->dtype)) {
+        note(params, dpt_mem_format("tensor %s has the type %s in place of F32, F16 or BF16", name,
+                                    dpt_dtype_name(info->dtype)));
+        return;
+    }
+    param->counted = part->counted;
+    param->post_type = info->dtype;
+    param->block = (dpt_block){.tensor = tensor,
+                               .ig = part->row_begin * part->cols + part->col_begin,
+                               .rows = part->row_end - part->row_begin,
+                               .cols = part->col_end - part->col_begin,
+                               .stride = part->cols};
+    if (part->ndim == 1) { /* a vector is one run */
+        param->block.cols = param->block.rows;
+        param->block.rows = 1;
+        param->block.stride = part->rows;
+    }
+}
+
+dpt_status dpt_params_check(dpt_params *params, dpt_params_ignore_fn ignore) {
+    bool *claimed = dpt_mem_zalloc(params->catalog->count, sizeof *claimed, "claimed tensors");
+    if (claimed == NULL)
+        return DPT_ERR_OUTPUT;
+    for (int i = 0; i < params->count; i++)
+        if (params->items[i].tensor >= 0)
+            claimed[params->items[i].tensor] = true;
+    for (int i = 0; i < params->catalog->count; i++) {
+        const char *name = params->catalog->tensors[i].name;
+        if (!claimed[i] && !ignore(name))
+            note(params, dpt_mem_format("tensor %s is not part of this architecture", name));
+    }
+    dpt_mem_free(claimed);
+    if (params->problems == 0)
+        return DPT_OK;
+    return dpt_error(DPT_ERR_INPUT,
+                     "model: %s (%d tensors in all do not fit config.json): give the weights and "
+                     "the config.json of one model",
+                     params->problem != NULL ? params->problem : "a tensor does not fit",
+                     params->problems);
+}
+
+int64_t dpt_params_bytes(const dpt_params *params) {
+    int64_t bytes = 0;
+    for (int i = 0; i < params->count; i++)
+        bytes += dpt_param_numel(&params->items[i]) * dpt_dtype_size(params->items[i].post_type);
+    return bytes;
+}
+
+static dpt_param *param_of(dpt_params *params, int tensor) {
+    for (int i = 0; i < params->count; i++)
+        if (params->items[i].tensor == tensor)
+            return &params->items[i];
+    return NULL;
+}
+
+/* Whether any value of the block differs between post and edit. */
+static bool differs(const dpt_param *param) {
+    int64_t n = dpt_param_numel(param);
+    if (param->post_type == param->edit_type)
+        return memcmp(param->post, param->edit, (size_t)(n * dpt_dtype_size(param->post_type))) !=
+               0;
+    float post[CHUNK], edit[CHUNK];
+    for (int64_t at = 0; at < n; at += CHUNK) {
+        int64_t part = n - at < CHUNK ? n - at : CHUNK;
+        dpt_dtype_to_f32(param->post_type,
+                         (char *)param->post + at * dpt_dtype_size(param->post_type), post, part);
+        dpt_dtype_to_f32(param->edit_type,
+                         (char *)param->edit + at * dpt_dtype_size(param->edit_type), edit, part);
+        for (int64_t i = 0; i < part; i++)
+            if (post[i] != edit[i])
+                return true;
+    }
+    return false;
+}
+
+static dpt_status check_finite(const dpt_param *param, const dpt_tensor_info *info, bool edited) {
+    int64_t at =
+        dpt_dtype_find_nonfinite(edited ? param->edit_type : param->post_type,
+                                 edited ? param->edit : param->post, dpt_param_numel(param));
+    if (at < 0)
+        return DPT_OK;
+    int64_t ig =
+        param->block.ig + at / param->block.cols * param->block.stride + at % param->block.cols;
+    return dpt_error(DPT_ERR_INPUT,
+                     "model: tensor %s: element %" PRId64
+                     " is not a finite number: mend the weights",
+                     info->name, ig);
+}
+
+/* Room for the block and its type; NULL when this rank takes nothing of the tensor. */
+static dpt_status prepare(dpt_param *param, const dpt_tensor_info *info, bool edited, void **out) {
+    *out = NULL;
+    if (param == NULL || dpt_param_numel(param) == 0)
+        return DPT_OK;
+    if (!dpt_dtype_editable(info->dtype))
+        return dpt_error(DPT_ERR_INPUT,
+                         "model: tensor %s has the type %s: F32, F16 or BF16 is needed", info->name,
+                         dpt_dtype_name(info->dtype));
+    *out = dpt_mem_alloc(dpt_param_numel(param), (size_t)dpt_dtype_size(info->dtype),
+                         edited ? "edited weights" : "post-trained weights");
+    if (*out == NULL)
+        return DPT_ERR_OUTPUT;
+    if (edited) {
+        param->edit = *out;
+        param->edit_type = info->dtype;
+    } else {
+        param->post = *out;
+    }
+    return DPT_OK;
+}
+
+static dpt_status check_same(const dpt_params *params, const dpt_catalog *edited) {
+    const dpt_catalog *post = params->catalog;
+    bool same = post->count == edited->count;
+    for (int i = 0; same && i < post->count; i++) {
+        const dpt_tensor_info *a = &post->tensors[i], *b = &edited->tensors[i];
+        same = strcmp(a->name, b->name) == 0 && a->ndim == b->ndim &&
+               memcmp(a->shape, b->shape, (size_t)a->ndim * sizeof a->shape[0]) == 0;
+    }
+    return same ? DPT_OK
+                : dpt_error(DPT_ERR_INPUT, "model: the edited model has other tensors than the "
+                                           "post-trained one: make it from the same model");
+}
+
+dpt_status dpt_params_load(dpt_params *params, dpt_status local, const dpt_source *source,
+                           bool edited) {
+    dpt_status st = local;
+    if (edited && params != NULL)
+        dpt_params_unbind(params);
+    if (st == DPT_OK && edited)
+        st = check_same(params, source->catalog);
+    for (int i = 0; i < source->catalog->count; i++) {
+        const dpt_tensor_info *info = &source->catalog->tensors[i];
+        dpt_param *param = st == DPT_OK ? param_of(params, i) : NULL;
+        void *out = NULL;
+        if (st == DPT_OK)
+            st = prepare(param, info, edited, &out);
+        dpt_block none = {.tensor = i};
+        dpt_status got =
+            source->fetch(source->ctx, out != NULL, out != NULL ? &param->block : &none, &out);
+        st = st == DPT_OK ? got : st;
+        if (st == DPT_OK && out != NULL)
+            st = check_finite(param, info, edited);
+        if (st == DPT_OK && out != NULL && edited)
+            param->moved = differs(param);
+    }
+    if (st != DPT_OK && edited && params != NULL)
+        dpt_params_unbind(params);
+    return st;
+}
+
+void dpt_params_unbind(dpt_params *params) {
+    for (int i = 0; i < params->count; i++) {
+        dpt_mem_free(params->items[i].edit);
+        params->items[i].edit = NULL;
+        params->items[i].moved = false;
+    }
+}
+
+/* post + t (edit - post), or edit - post, of a chunk of at most CHUNK elements from element `at` on. */
+static void form_chunk(const dpt_param *param, bool with_post, float t, int64_t at, int64_t n,
+                       float *out) {
+    float edit[CHUNK];
+    dpt_dtype_to_f32(param->post_type, (char *)param->post + at * dpt_dtype_size(param->post_type),
+                     out, n);
+    dpt_dtype_to_f32(param->edit_type, (char *)param->edit + at * dpt_dtype_size(param->edit_type),
+                     edit, n);
+    if (with_post) {
+        for (int64_t i = 0; i < n; i++)
+            out[i] += t * (edit[i] - out[i]);
+    } else {
+        for (int64_t i = 0; i < n; i++)
+            out[i] = edit[i] - out[i];
+    }
+}
+
+void dpt_param_weights(const dpt_param *param, double t, int64_t row, int64_t rows, float *out) {
+    int64_t first = row * param->block.cols;
+    int64_t n = rows * param->block.cols;
+    bool one_end = !param->moved || t == 0.0 || t == 1.0;
+    bool at_edit = param->moved && t == 1.0;
+    dpt_dtype type = at_edit ? param->edit_type : param->post_type;
+    const char *stored = at_edit ? param->edit : param->post;
+#pragma omp parallel for schedule(static) if (n > 8 * CHUNK)
+    for (int64_t at = 0; at < n; at += CHUNK) {
+        int64_t part = n - at < CHUNK ? n - at : CHUNK;
+        if (one_end)
+            dpt_dtype_to_f32(type, stored + (first + at) * dpt_dtype_size(type), out + at, part);
+        else
+            form_chunk(param, true, (float)t, first + at, part, out + at);
+    }
+}
+
+void dpt_param_delta(const dpt_param *param, int64_t row, int64_t rows, float *out) {
+    int64_t first = row * param->block.cols;
+    int64_t n = rows * param->block.cols;
+    if (!param->moved) {
+        memset(out, 0, (size_t)n * sizeof *out);
+        return;
+    }
+#pragma omp parallel for schedule(static) if (n > 8 * CHUNK)
+    for (int64_t at = 0; at < n; at += CHUNK)
+        form_chunk(param, false, 1.0F, first + at, n - at < CHUNK ? n - at : CHUNK, out + at);
+}

@@ -1,0 +1,78 @@
+#ifndef DELTAPATH_SRC_MODEL_PARAMS_H
+#define DELTAPATH_SRC_MODEL_PARAMS_H
+
+#include "deltapath/comm/comm.h"
+#include "deltapath/tensor/catalog.h"
+#include "deltapath/tensor/field.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/** This rank's block of one tensor of a model, in the stored types. */
+typedef struct dpt_param {
+    int tensor;          /**< position in the catalog; -1: the model has no such tensor */
+    dpt_block block;     /**< rows * cols may be 0 */
+    bool counted;        /**< terms and gradient of this block are taken here; false on copies */
+    bool moved;          /**< E is not zero in this block */
+    dpt_dtype post_type; /**< stored type of post */
+    dpt_dtype edit_type; /**< stored type of edit */
+    void *post;          /**< rows end to end; NULL for an empty block */
+    void *edit;          /**< the same once bound, else NULL */
+} dpt_param;
+
+/** The tensors of an architecture, in the order in which its code numbers them. */
+typedef struct dpt_params {
+    int count;
+    dpt_param *items;
+    const dpt_catalog *catalog; /**< borrowed */
+    char *problem;              /**< first tensor that does not fit, or NULL */
+    int problems;
+} dpt_params;
+
+/** What part of a matrix (ndim 2) or vector (ndim 1; rows alone) a rank holds. */
+typedef struct dpt_part {
+    int ndim;
+    int64_t rows, cols; /**< of the whole tensor; cols is 1 for a vector */
+    int64_t row_begin, row_end;
+    int64_t col_begin, col_end;
+    bool counted;
+} dpt_part;
+
+/** Empty table of `count` tensors. Local. */
+dpt_status dpt_params_create(const dpt_catalog *catalog, int count, dpt_params *out);
+void dpt_params_destroy(dpt_params *params);
+
+/** Say that tensor i of the architecture is `name` with this shape and part. Missing and misshaped
+ * tensors are collected for dpt_params_check. Local. */
+void dpt_params_claim(dpt_params *params, int i, const char *name, const dpt_part *part);
+
+/** Whether a tensor that nobody claimed may be there all the same. */
+typedef bool (*dpt_params_ignore_fn)(const char *name);
+
+/** Errors: DPT_ERR_INPUT with the first missing, misshaped, extra or non-float tensor and the number
+ * of all. Local. */
+dpt_status dpt_params_check(dpt_params *params, dpt_params_ignore_fn ignore);
+
+/** Bytes of the stored blocks, post alone. Local. */
+int64_t dpt_params_bytes(const dpt_params *params);
+
+/** Fetch the blocks, tensor by tensor. Collective over the ranks of the source: exactly one fetch per
+ * tensor of the source's catalog, empty ones when `local` is not DPT_OK or params is NULL.
+ * @param[in] edited  into edit instead of post; the catalog must then equal post's in names and shapes.
+ * Errors: DPT_ERR_INPUT for values that are not finite; the edit is then unbound. */
+dpt_status dpt_params_load(dpt_params *params, dpt_status local, const dpt_source *source,
+                           bool edited);
+void dpt_params_unbind(dpt_params *params); /**< Local. */
+
+/** Rows [row, row + rows) of the block of W(t) = post + t (edit - post), end to end. t = 1 gives the
+ * edited values exactly. Local. @param[out] out (rows, cols). */
+void dpt_param_weights(const dpt_param *param, double t, int64_t row, int64_t rows, float *out);
+
+/** The same rows of E = edit - post; zero when nothing is bound. Local. */
+void dpt_param_delta(const dpt_param *param, int64_t row, int64_t rows, float *out);
+
+static inline int64_t dpt_param_numel(const dpt_param *param) {
+    return param->tensor < 0 ? 0 : param->block.rows * param->block.cols;
+}
+
+#endif

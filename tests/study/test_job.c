@@ -1,0 +1,201 @@
+/* ranks: 1 2
+ * Job files: what a good one means, and the one line that a bad one gets. */
+#include "support/test_mpi.h"
+
+#include "deltapath/study/job.h"
+
+#include <string.h>
+
+#define HEAD "models: {pre: a, post: b}\noutput: {directory: out/x}\n"
+
+static dpt_job parse_good(const char *text, int nsets, const char *const *sets) {
+    dpt_job job;
+    dpt_error_clear();
+    if (dpt_job_parse(text, "job.yaml", nsets, sets, &job) != DPT_OK)
+        fail_msg("%s", dpt_error_message());
+    return job;
+}
+
+static void expect_bad(const char *text, const char *message) {
+    dpt_job job;
+    dpt_error_clear();
+    assert_int_equal(dpt_job_parse(text, "job.yaml", 0, NULL, &job), DPT_ERR_USAGE);
+    if (strstr(dpt_error_message(), message) == NULL)
+        fail_msg("wanted '%s' in '%s'", message, dpt_error_message());
+    assert_null(job.edits);
+    dpt_error_clear();
+}
+
+static void test_defaults(void **state) {
+    (void)state;
+    dpt_job job = parse_good(HEAD "edits:\n- {name: e, method: expo, alpha: 0.1}\n", 0, NULL);
+    assert_string_equal(job.pre, "a");
+    assert_string_equal(job.post, "b");
+    assert_string_equal(job.directory, "out/x");
+    assert_int_equal(job.nedits, 1);
+    assert_string_equal(job.edits[0].id, "e");
+    assert_string_equal(job.edits[0].params, "alpha=0.1");
+    assert_int_equal(job.edits[0].spec.seed, 0);
+    assert_true(job.riemann);
+    assert_int_equal(job.rule, DPT_RULE_LEFT);
+    assert_int_equal(job.points, 5);
+    assert_int_equal(job.checkpoint, DPT_STORE_NONE);
+    assert_true(job.same_dtype);
+    assert_int_equal(job.on_mismatch, DPT_MISMATCH_ERROR);
+    dpt_job_destroy(&job);
+}
+
+static void test_sweep_order_and_ids(void **state) {
+    (void)state;
+    dpt_job job = parse_good(
+        HEAD "edits:\n- {name: dare, method: dare, p: [0.1, 0.9], k: 0, seed: [1, 2, 3]}\n", 0,
+        NULL);
+    static const char *const ids[] = {"dare-p0.1-seed1", "dare-p0.1-seed2", "dare-p0.1-seed3",
+                                      "dare-p0.9-seed1", "dare-p0.9-seed2", "dare-p0.9-seed3"};
+    assert_int_equal(job.nedits, 6);
+    for (int i = 0; i < 6; i++) {
+        assert_string_equal(job.edits[i].id, ids[i]);
+        assert_int_equal(job.edits[i].spec.seed, i % 3 + 1);
+    }
+    assert_string_equal(job.edits[4].params, "p=0.9 k=0 seed=2");
+    dpt_job_destroy(&job);
+}
+
+static void test_sequence_sweeps_inside(void **state) {
+    (void)state;
+    dpt_job job =
+        parse_good(HEAD "edits:\n- name: both\n  method: [{method: prune, keep: [0.3, 0.5]}"
+                        ", {method: bitdelta}]\n",
+                   0, NULL);
+    assert_int_equal(job.nedits, 2);
+    assert_string_equal(job.edits[1].id, "both-keep0.5");
+    assert_string_equal(job.edits[1].method, "prune+bitdelta");
+    assert_int_equal(job.edits[1].spec.nstages, 2);
+    dpt_job_destroy(&job);
+}
+
+static void test_set(void **state) {
+    (void)state;
+    static const char *const sets[] = {"riemann.points=9", "riemann.rule=gauss",
+                                       "output.directory=out/y", "edits.0.alpha=[0.1, 0.2]"};
+    dpt_job job = parse_good(HEAD "edits:\n- {name: e, method: expo, alpha: 0.1}\n", 4, sets);
+    assert_int_equal(job.points, 9);
+    assert_int_equal(job.rule, DPT_RULE_GAUSS);
+    assert_string_equal(job.directory, "out/y");
+    assert_int_equal(job.nedits, 2);
+    assert_non_null(strstr(job.text, "out/y"));
+    assert_null(strstr(job.recipe, "out/y"));
+    dpt_job_destroy(&job);
+    static const char *const wrong[] = {"riemann"};
+    assert_int_equal(dpt_job_parse(HEAD, "job.yaml", 1, wrong, &job), DPT_ERR_USAGE);
+    dpt_error_clear();
+}
+
+static void test_bad_jobs(void **state) {
+    (void)state;
+    const char *edit = "edits:\n- {name: e, method: expo, alpha: 0.1}\n";
+    char text[512];
+    (void)edit;
+    expect_bad("models: [", "job.yaml:");
+    expect_bad("- a\n", "mapping");
+    expect_bad("modles: {}\n", "job.yaml:1:1: unknown key 'modles'");
+    expect_bad(HEAD, "edits is missing");
+    expect_bad("models: {pre: a}\n", "both pre and post");
+    expect_bad(HEAD "edits:\n- {name: e, method: nope}\n", "job.yaml:4:20: unknown method 'nope'");
+    expect_bad(HEAD "edits:\n- {name: e, method: dare, q: 1}\n", "job.yaml:4:27: unknown key 'q'");
+    expect_bad(HEAD "edits:\n- {name: e, method: dare, p: 1}\n", "job.yaml:4:30:");
+    expect_bad(HEAD "edits:\n- {name: e, method: dare, p: []}\n", "the list of 'p' is empty");
+    expect_bad(HEAD "edits:\n- {name: e, method: dare}\n", "job.yaml:4:");
+    expect_bad(HEAD "edits:\n- {name: ../e, method: expo, alpha: 1}\n", "use letters");
+    expect_bad(HEAD "edits:\n- {name: e, method: expo, alpha: [1, 1]}\n", "two edits have the id");
+    expect_bad(HEAD "edits:\n- {name: e, method: expo, alpha: 1, seed: -1}\n", "seed is '-1'");
+    expect_bad(HEAD "edits:\n- {name: e, method: lowrank, rank: 0}\n", "rank");
+    snprintf(text, sizeof text, "%s%sriemann: {rule: simpson, points: 4}\n", HEAD, edit);
+    expect_bad(text, "job.yaml:5:");
+    snprintf(text, sizeof text, "%s%sriemann: {rule: left, points: 0}\n", HEAD, edit);
+    expect_bad(text, "points is '0'");
+    snprintf(text, sizeof text, "%s%son_mismatch: ignore\n", HEAD, edit);
+    expect_bad(text, "error|keep-post");
+    snprintf(text, sizeof text, "%s%sdata:\n- {name: d, file: f, loss: mse}\n", HEAD, edit);
+    expect_bad(text, "lm|dpo|class");
+    snprintf(text, sizeof text, "%s%stensor_parallel: 0\n", HEAD, edit);
+    expect_bad(text, "tensor_parallel is '0'");
+}
+
+static void test_select(void **state) {
+    (void)state;
+    dpt_catalog catalog;
+    dpt_catalog_init(&catalog);
+    static const char *const names[] = {"lm_head.weight", "model.layers.0.mlp.up_proj.weight",
+                                        "model.layers.0.post_attention_layernorm.weight"};
+    int64_t shape[] = {2, 2};
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(dpt_catalog_add(&catalog, names[i], DPT_F32, 2, shape), DPT_OK);
+    bool selected[3];
+    dpt_job job =
+        parse_good(HEAD "edits:\n- {name: e, method: expo, alpha: 0.1}\n"
+                        "select: {include: [\"model.layers.*\"], exclude: [\"*norm*\"]}\n",
+                   0, NULL);
+    assert_int_equal(dpt_job_select(&job, &catalog, selected), DPT_OK);
+    assert_false(selected[0]);
+    assert_true(selected[1]);
+    assert_false(selected[2]);
+    dpt_job_destroy(&job);
+    job = parse_good(HEAD "edits:\n- {name: e, method: expo, alpha: 0.1}\n"
+                          "select: {include: [\"visual.*\"]}\n",
+                     0, NULL);
+    assert_int_equal(dpt_job_select(&job, &catalog, selected), DPT_ERR_USAGE);
+    assert_non_null(strstr(dpt_error_message(), "visual.*"));
+    dpt_error_clear();
+    dpt_job_destroy(&job);
+    dpt_catalog_destroy(&catalog);
+}
+
+static void test_read_is_agreed(void **state) {
+    (void)state;
+    dpt_job job;
+    dpt_error_clear();
+    assert_int_equal(dpt_job_read(&test_comm, "no/such/job.yaml", 0, NULL, &job), DPT_ERR_USAGE);
+    assert_non_null(strstr(dpt_error_message(), "no/such/job.yaml"));
+    dpt_error_clear();
+}
+
+/* Random damage of a good file: an error or a job, never a crash. */
+static void test_fuzz(void **state) {
+    (void)state;
+    const char *good = HEAD "edits:\n- {name: dare, method: dare, p: [0.1, 0.9], seed: [1, 2]}\n"
+                            "riemann: {rule: left, points: 5}\nselect: {include: [\"a*\"]}\n";
+    static const char spice[] = "{}[]:,-&*!|>'\"%@`#\n\t 0a.~?";
+    uint64_t state64 = 88172645463325252u;
+    for (int round = 0; round < 3000; round++) {
+        char text[512];
+        snprintf(text, sizeof text, "%s", good);
+        for (int hit = 0; hit < 1 + round % 4; hit++) {
+            state64 ^= state64 << 13;
+            state64 ^= state64 >> 7;
+            state64 ^= state64 << 17;
+            text[state64 % strlen(good)] = spice[(state64 >> 32) % (sizeof spice - 1)];
+        }
+        dpt_job job;
+        dpt_error_clear();
+        dpt_status st = dpt_job_parse(text, "job.yaml", 0, NULL, &job);
+        assert_true(st == DPT_OK || st == DPT_ERR_USAGE);
+        assert_true((st == DPT_OK) == (dpt_error_message()[0] == '\0'));
+        dpt_job_destroy(&job);
+    }
+    dpt_error_clear();
+}
+
+int main(int argc, char **argv) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_defaults),
+        cmocka_unit_test(test_sweep_order_and_ids),
+        cmocka_unit_test(test_sequence_sweeps_inside),
+        cmocka_unit_test(test_set),
+        cmocka_unit_test(test_bad_jobs),
+        cmocka_unit_test(test_select),
+        cmocka_unit_test(test_read_is_agreed),
+        cmocka_unit_test(test_fuzz),
+    };
+    return test_mpi_main(argc, argv, tests);
+}

@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# Fail on an include that goes up the layers. The table is that of doc/architecture.md: a layer, and
+# the layers that its headers and sources may include beside its own.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+declare -A may=(
+    [base]=""
+    [comm]="base"
+    [tensor]="base comm"
+    [store]="base comm tensor"
+    [linalg]="base comm tensor"
+    [nn]="base tensor/dtype.h"
+    [edit]="base comm tensor linalg"
+    [model]="base comm tensor linalg nn"
+    [loss]="base comm tensor linalg nn model"
+    [path]="base comm tensor"
+    [report]="base comm tensor store"
+    [study]="base comm tensor store linalg nn edit model loss path"
+    [cli]="base comm tensor store linalg nn edit model loss path study report"
+)
+# cli stands on study and report; base and comm serve its main.
+
+status=0
+while IFS=: read -r file line text; do
+    rest=${file#include/deltapath/}
+    rest=${rest#src/}
+    layer=${rest%%/*}
+    header=$(sed -n 's/.*"deltapath\/\([^"]*\)".*/\1/p' <<<"$text")
+    target=${header%%/*}
+    [[ $layer == "$target" ]] && continue
+    if [[ -z ${may[$layer]+known} ]]; then
+        echo "$file:$line: the layer '$layer' is not in the table of tools/lint/layers.sh"
+        status=1
+        continue
+    fi
+    allowed=" ${may[$layer]} "
+    if [[ $allowed != *" $target "* && $allowed != *" $header "* ]]; then
+        echo "$file:$line: layer $layer may not include $header"
+        status=1
+    fi
+done < <(grep -rnE '#include "deltapath/' include src)
+# Private headers stay inside their layer: they are included by bare name, never by path.
+if grep -rnE '#include "(\.\./|src/)' include src; then
+    echo "private headers of another layer are included above"
+    status=1
+fi
+exit $status
