@@ -35,6 +35,8 @@ const char *dpt_store_path(const dpt_store *store);           /**< Local */
 const char *dpt_store_config(const dpt_store *store); /**< text of config.json, or NULL; Local */
 const char *
 dpt_store_metadata(const dpt_store *store); /**< JSON object of strings, or NULL; Local */
+const char *
+dpt_store_provenance(const dpt_store *store); /**< text of who made it, or NULL; Local */
 dpt_store_format dpt_store_get_format(const dpt_store *store); /**< Local */
 
 /** Hash of the headers (names, types, shapes, sizes, modification times excluded), for provenance and
@@ -45,7 +47,7 @@ uint64_t dpt_store_fingerprint(const dpt_store *store);
 bool dpt_store_stored_hash(const dpt_store *store, int tensor, uint64_t *hash);
 
 /** The store as a source: read is Local (independent MPI-IO), fetch is Collective by contract but
- * each rank reads for itself. Valid while the store is open. */
+ * each rank reads for itself, so its status is not agreed. Valid while the store is open. */
 dpt_source dpt_store_source(dpt_store *store);
 
 /** What a new model is written with. Texts are borrowed for the call. */

@@ -1,0 +1,247 @@
+#include "store_internal.h"
+
+#include "deltapath/base/mem.h"
+#include "deltapath/comm/agree.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+struct dpt_store {
+    const dpt_store_driver *driver;
+    char *path;
+    dpt_store_header header;
+    dpt_catalog catalog;
+    dpt_store_files io;
+    uint64_t fingerprint;
+};
+
+static const dpt_store_driver *const drivers[] = {&dpt_store_hdf5_driver,
+                                                  &dpt_store_safetensors_driver};
+enum { DRIVER_COUNT = sizeof drivers / sizeof drivers[0] };
+
+const dpt_store_driver *dpt_store_driver_of(dpt_store_format format) {
+    for (int i = 0; i < DRIVER_COUNT; i++)
+        if (drivers[i]->format == format)
+            return drivers[i];
+    return NULL;
+}
+
+/* The HDF5 signature stands at byte 0 or, behind a user block, at 512, 1024, 2048 ... */
+static bool has_hdf5_signature(const char *path) {
+    static const unsigned char signature[8] = {0x89, 'H', 'D', 'F', '\r', '\n', 0x1a, '\n'};
+    FILE *file = fopen(path, "rb");
+    bool found = false;
+    if (file == NULL)
+        return false;
+    for (int64_t at = 0; at < INT64_C(1) << 40 && !found; at = at == 0 ? 512 : 2 * at) {
+        unsigned char bytes[8];
+        if (fseeko(file, (off_t)at, SEEK_SET) != 0 || fread(bytes, 1, 8, file) != 8)
+            break;
+        found = memcmp(bytes, signature, 8) == 0;
+    }
+    fclose(file);
+    return found;
+}
+
+dpt_status dpt_store_driver_probe(const char *path, const dpt_store_driver **out) {
+    *out = NULL;
+    if (!dpt_store_path_exists(path))
+        return dpt_error(DPT_ERR_INPUT, "%s: there is no such model: check the path", path);
+    if (dpt_store_path_is_directory(path) || dpt_store_path_ends_with(path, ".safetensors")) {
+        *out = &dpt_store_safetensors_driver;
+        return DPT_OK;
+    }
+    if (has_hdf5_signature(path)) {
+        *out = &dpt_store_hdf5_driver;
+        return DPT_OK;
+    }
+    return dpt_error(DPT_ERR_INPUT,
+                     "%s: neither an HDF5 file nor a safetensors directory or file: the start of "
+                     "the file is damaged or it is of another format",
+                     path);
+}
+
+static dpt_status make_catalog(dpt_store *store) {
+    for (int64_t i = 0; i < store->header.count; i++) {
+        const dpt_store_entry *entry = &store->header.entries[i];
+        dpt_status st =
+            dpt_catalog_add(&store->catalog, entry->name, entry->dtype, entry->ndim, entry->shape);
+        if (st != DPT_OK)
+            return st;
+    }
+    return dpt_catalog_sort(&store->catalog);
+}
+
+static void destroy(dpt_store *store) {
+    if (store == NULL)
+        return;
+    dpt_store_files_close(&store->io, false);
+    dpt_catalog_destroy(&store->catalog);
+    dpt_store_header_destroy(&store->header);
+    dpt_mem_free(store->path);
+    dpt_mem_free(store);
+}
+
+static dpt_status scan(const char *path, dpt_store_header *header, int64_t *format) {
+    const dpt_store_driver *driver = NULL;
+    dpt_status st = dpt_store_driver_probe(path, &driver);
+    if (st == DPT_OK)
+        st = driver->scan(path, header);
+    if (st == DPT_OK)
+        st = dpt_store_header_seal(header);
+    *format = driver != NULL ? (int64_t)driver->format : 0;
+    return st;
+}
+
+dpt_status dpt_store_open(const dpt_comm *comm, const char *path, dpt_store **out) {
+    *out = NULL;
+    int64_t format = 0;
+    dpt_store *store = NULL;
+    dpt_status st = DPT_STORE_NEW(store, 1, "store");
+    if (st == DPT_OK) {
+        dpt_catalog_init(&store->catalog);
+        store->path = dpt_store_path_clean(path);
+        st = store->path == NULL ? DPT_ERR_OUTPUT : dpt_agree_fault("store.open");
+    }
+    if (st == DPT_OK && comm->rank == 0)
+        st = scan(store->path, &store->header, &format);
+    st = dpt_agree(comm, st);
+    if (st == DPT_OK)
+        st = dpt_comm_broadcast(comm, &format, sizeof format, 0);
+    if (st == DPT_OK)
+        st = dpt_store_header_broadcast(comm, &store->header);
+    if (st == DPT_OK) {
+        store->driver = dpt_store_driver_of((dpt_store_format)format);
+        store->fingerprint = dpt_store_header_fingerprint(&store->header);
+        st = make_catalog(store);
+        if (st == DPT_OK)
+            st = dpt_store_files_init(&store->io, store->header.nfiles, store->header.files, false);
+    }
+    st = dpt_agree(comm, st);
+    if (st != DPT_OK) {
+        destroy(store);
+        return st;
+    }
+    *out = store;
+    return DPT_OK;
+}
+
+void dpt_store_close(dpt_store *store) {
+    destroy(store);
+}
+
+const dpt_catalog *dpt_store_catalog(const dpt_store *store) {
+    return &store->catalog;
+}
+
+const char *dpt_store_path(const dpt_store *store) {
+    return store->path;
+}
+
+const char *dpt_store_config(const dpt_store *store) {
+    return store->header.config;
+}
+
+const char *dpt_store_metadata(const dpt_store *store) {
+    return store->header.metadata;
+}
+
+const char *dpt_store_provenance(const dpt_store *store) {
+    return store->header.provenance;
+}
+
+dpt_store_format dpt_store_get_format(const dpt_store *store) {
+    return store->driver->format;
+}
+
+uint64_t dpt_store_fingerprint(const dpt_store *store) {
+    return store->fingerprint;
+}
+
+bool dpt_store_stored_hash(const dpt_store *store, int tensor, uint64_t *hash) {
+    const dpt_store_entry *entry = &store->header.entries[tensor];
+    *hash = entry->hash;
+    return entry->hashed;
+}
+
+static dpt_status check_range(const dpt_store *store, int tensor, int64_t first, int64_t last) {
+    if (tensor < 0 || tensor >= store->catalog.count || first < 0 || last < first ||
+        last > store->catalog.tensors[tensor].numel)
+        return dpt_error(DPT_ERR_INTERNAL,
+                         "%s: elements [%" PRId64 ", %" PRId64 ") of tensor %d are asked for, "
+                         "which it does not have",
+                         store->path, first, last, tensor);
+    return DPT_OK;
+}
+
+static dpt_status read_run(dpt_store *store, int tensor, int64_t ig, int64_t n, void *out) {
+    const dpt_store_entry *entry = &store->header.entries[tensor];
+    int64_t size = dpt_dtype_size(entry->dtype);
+    return dpt_store_files_read(&store->io, entry->file, entry->offset + ig * size, n * size, out,
+                                entry->name);
+}
+
+static dpt_status source_read(void *ctx, dpt_range range, void *out) {
+    dpt_store *store = ctx;
+    dpt_status st = dpt_agree_fault("store.read");
+    if (st == DPT_OK)
+        st = check_range(store, range.tensor, range.ig,
+                         range.n < 0 ? INT64_MIN : range.ig + range.n);
+    return st != DPT_OK ? st : read_run(store, range.tensor, range.ig, range.n, out);
+}
+
+enum { SIEVE_BYTES = 8 << 20, LONG_ROW_BYTES = 64 << 10 };
+
+/* Short rows of a strided block: read whole spans of rows and keep the wanted part, since one call
+ * per row would cost more than the bytes between the rows. */
+static dpt_status read_sieved(dpt_store *store, const dpt_block *block, int64_t size, char *out) {
+    int64_t stride = block->stride * size;
+    int64_t row = block->cols * size;
+    int64_t rows_at_once = SIEVE_BYTES / stride > 0 ? SIEVE_BYTES / stride : 1;
+    char *span = dpt_mem_alloc((rows_at_once - 1) * stride + row, 1, "span of rows");
+    dpt_status st = span == NULL ? DPT_ERR_OUTPUT : DPT_OK;
+    for (int64_t i = 0; i < block->rows && st == DPT_OK; i += rows_at_once) {
+        int64_t rows = block->rows - i < rows_at_once ? block->rows - i : rows_at_once;
+        st = read_run(store, block->tensor, block->ig + i * block->stride,
+                      (rows - 1) * block->stride + block->cols, span);
+        for (int64_t k = 0; k < rows && st == DPT_OK; k++)
+            memcpy(out + (i + k) * row, span + k * stride, (size_t)row);
+    }
+    dpt_mem_free(span);
+    return st;
+}
+
+static dpt_status read_block(dpt_store *store, const dpt_block *block, char *out) {
+    if (block->rows <= 0 || block->cols <= 0)
+        return DPT_OK;
+    int64_t last = 0;
+    bool fits = block->stride >= block->cols || block->rows == 1;
+    fits = fits && dpt_mem_mul(block->rows - 1, block->stride, &last) &&
+           dpt_mem_add(last, block->cols, &last) && dpt_mem_add(last, block->ig, &last);
+    dpt_status st = check_range(store, block->tensor, block->ig, fits ? last : INT64_MIN);
+    if (st != DPT_OK)
+        return st;
+    if (block->rows == 1 || block->stride == block->cols)
+        return read_run(store, block->tensor, block->ig, block->rows * block->cols, out);
+    int64_t size = dpt_dtype_size(store->catalog.tensors[block->tensor].dtype);
+    if (block->cols * size < LONG_ROW_BYTES)
+        return read_sieved(store, block, size, out);
+    for (int64_t i = 0; i < block->rows && st == DPT_OK; i++)
+        st = read_run(store, block->tensor, block->ig + i * block->stride, block->cols,
+                      out + i * block->cols * size);
+    return st;
+}
+
+static dpt_status source_fetch(void *ctx, int64_t count, const dpt_block *wants,
+                               void *const *outs) {
+    dpt_status st = dpt_agree_fault("store.read");
+    for (int64_t i = 0; i < count && st == DPT_OK; i++)
+        st = read_block(ctx, &wants[i], outs[i]);
+    return st;
+}
+
+dpt_source dpt_store_source(dpt_store *store) {
+    return (dpt_source){
+        .ctx = store, .catalog = &store->catalog, .read = source_read, .fetch = source_fetch};
+}

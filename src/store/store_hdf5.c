@@ -1,0 +1,221 @@
+#include "store_internal.h"
+
+#include "hdf5_type.h"
+
+#include "deltapath/base/mem.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+/* Reading: rank 0 walks the metadata with the plain file driver and learns each tensor's extent;
+ * the bytes never pass through HDF5. */
+
+static dpt_status bad(const char *path, const char *tensor, const char *problem) {
+    return dpt_error(DPT_ERR_INPUT, "%s: tensor %s %s", path, tensor, problem);
+}
+
+static const char *layout_problem(hid_t plist) {
+    switch (H5Pget_layout(plist)) {
+    case H5D_CONTIGUOUS:
+        return H5Pget_external_count(plist) == 0
+                   ? NULL
+                   : "is stored in external files: run `h5repack -l CONTI in.h5 out.h5`";
+    case H5D_CHUNKED:
+        return H5Pget_nfilters(plist) > 0
+                   ? "is chunked and compressed: run `h5repack -f NONE -l CONTI in.h5 out.h5`"
+                   : "is chunked: run `h5repack -l CONTI in.h5 out.h5`";
+    case H5D_COMPACT:
+        return "is stored compact: run `h5repack -l CONTI in.h5 out.h5`";
+    default:
+        return "is not stored contiguously: run `h5repack -l CONTI in.h5 out.h5`";
+    }
+}
+
+static dpt_status read_hash(hid_t dataset, const char *path, dpt_store_entry *entry) {
+    if (H5Aexists(dataset, "xxh3") <= 0)
+        return DPT_OK;
+    hid_t attribute = H5Aopen(dataset, "xxh3", H5P_DEFAULT);
+    hid_t type = attribute >= 0 ? H5Aget_type(attribute) : -1;
+    hid_t space = attribute >= 0 ? H5Aget_space(attribute) : -1;
+    bool ok = type >= 0 && space >= 0 && H5Tget_class(type) == H5T_INTEGER &&
+              H5Tget_size(type) == 8 && H5Sget_simple_extent_npoints(space) == 1 &&
+              H5Aread(attribute, H5T_NATIVE_UINT64, &entry->hash) >= 0;
+    if (space >= 0)
+        H5Sclose(space);
+    if (type >= 0)
+        H5Tclose(type);
+    if (attribute >= 0)
+        H5Aclose(attribute);
+    entry->hashed = ok;
+    return ok ? DPT_OK
+              : bad(path, entry->name,
+                    "has an attribute xxh3 that is no 64-bit integer: remove it");
+}
+
+static dpt_status read_shape(hid_t dataset, const char *path, dpt_store_entry *entry) {
+    hid_t space = H5Dget_space(dataset);
+    H5S_class_t class = space >= 0 ? H5Sget_simple_extent_type(space) : H5S_NO_CLASS;
+    int ndim = class == H5S_SIMPLE || class == H5S_SCALAR ? H5Sget_simple_extent_ndims(space) : -1;
+    hsize_t sides[H5S_MAX_RANK] = {0};
+    bool ok =
+        ndim >= 0 && ndim <= DPT_NDIM_MAX && H5Sget_simple_extent_dims(space, sides, NULL) >= 0;
+    if (space >= 0)
+        H5Sclose(space);
+    if (!ok)
+        return bad(path, entry->name, "has no shape of at most 8 sides: rewrite it");
+    entry->ndim = ndim;
+    for (int i = 0; i < ndim; i++) {
+        if (sides[i] > INT64_MAX)
+            return bad(path, entry->name, "has an absurd side: the header is corrupt");
+        entry->shape[i] = (int64_t)sides[i];
+    }
+    return DPT_OK;
+}
+
+static dpt_status read_extent(hid_t dataset, const char *path, dpt_store_entry *entry) {
+    hid_t plist = H5Dget_create_plist(dataset);
+    const char *problem = plist < 0 ? "cannot be read: the file is corrupt" : layout_problem(plist);
+    if (plist >= 0)
+        H5Pclose(plist);
+    int64_t bytes = 0;
+    dpt_status st = problem != NULL ? bad(path, entry->name, problem)
+                                    : dpt_store_header_size(path, entry, &bytes);
+    if (st != DPT_OK || bytes == 0)
+        return st;
+    haddr_t offset = H5Dget_offset(dataset);
+    if (offset == HADDR_UNDEF)
+        return bad(path, entry->name, "was declared but never written: make the file again");
+    if (H5Dget_storage_size(dataset) != (hsize_t)bytes || offset > INT64_MAX)
+        return bad(path, entry->name,
+                   "has a storage size that does not fit its shape: the file is "
+                   "corrupt, copy it again");
+    entry->offset = (int64_t)offset;
+    return DPT_OK;
+}
+
+static dpt_status scan_dataset(hid_t group, const char *name, const char *path,
+                               dpt_store_header *header) {
+    dpt_store_entry entry = {.name = (char *)(uintptr_t)name};
+    hid_t dataset = H5Dopen2(group, name, H5P_DEFAULT);
+    if (dataset < 0)
+        return bad(path, name,
+                   "is no data set that can be opened: the file is corrupt or another "
+                   "program wrote it");
+    const char *problem = NULL;
+    hid_t type = H5Dget_type(dataset);
+    dpt_status st = type >= 0 && dpt_hdf5_type_parse(type, &entry.dtype, &problem)
+                        ? DPT_OK
+                        : bad(path, name, problem != NULL ? problem : "has no type");
+    if (type >= 0)
+        H5Tclose(type);
+    if (st == DPT_OK)
+        st = read_shape(dataset, path, &entry);
+    if (st == DPT_OK)
+        st = read_extent(dataset, path, &entry);
+    if (st == DPT_OK)
+        st = read_hash(dataset, path, &entry);
+    H5Dclose(dataset);
+    return st != DPT_OK ? st : dpt_store_header_add(header, &entry);
+}
+
+typedef struct walk {
+    const char *path;
+    dpt_store_header *header;
+    dpt_status st;
+} walk;
+
+static herr_t visit(hid_t group, const char *name, const H5L_info_t *info, void *ctx) {
+    walk *w = ctx;
+    if (info->type != H5L_TYPE_HARD)
+        w->st = bad(w->path, name, "is a soft or external link: copy the data into the file");
+    else
+        w->st = scan_dataset(group, name, w->path, w->header);
+    return w->st == DPT_OK ? 0 : -1;
+}
+
+static dpt_status read_texts(hid_t file, const char *path, dpt_store_header *header) {
+    char *format = NULL;
+    bool ok = dpt_hdf5_text_read(file, "format", &format);
+    bool ours = ok && format != NULL && strcmp(format, "deltapath-checkpoint") == 0;
+    dpt_status st = DPT_OK;
+    if (!ours)
+        st = dpt_error(DPT_ERR_INPUT,
+                       "%s: HDF5 file of format \"%s\", not \"deltapath-checkpoint\": give a "
+                       "checkpoint or convert the model",
+                       path, format != NULL ? format : "unknown");
+    dpt_mem_free(format);
+    static const char *const names[] = {"config", "metadata", "provenance"};
+    char **const texts[] = {&header->config, &header->metadata, &header->provenance};
+    for (int i = 0; i < 3 && st == DPT_OK; i++)
+        if (!dpt_hdf5_text_read(file, names[i], texts[i]))
+            st = dpt_error(DPT_ERR_INPUT, "%s: attribute %s is no text: remove or rewrite it", path,
+                           names[i]);
+    return st;
+}
+
+static dpt_status check_version(hid_t file, const char *path) {
+    int version = 0;
+    hid_t attribute = H5Aexists(file, "version") > 0 ? H5Aopen(file, "version", H5P_DEFAULT) : -1;
+    bool ok = attribute >= 0;
+    if (ok) {
+        hid_t space = H5Aget_space(attribute);
+        ok = H5Sget_simple_extent_npoints(space) == 1 &&
+             H5Aread(attribute, H5T_NATIVE_INT, &version) >= 0;
+        H5Sclose(space);
+        H5Aclose(attribute);
+    }
+    if (!ok || version != 1)
+        return dpt_error(DPT_ERR_INPUT,
+                         "%s: checkpoint version %d, this program knows version 1: use a newer one",
+                         path, version);
+    return DPT_OK;
+}
+
+static dpt_status scan_file(hid_t file, const char *path, dpt_store_header *header) {
+    dpt_status st = read_texts(file, path, header);
+    if (st == DPT_OK)
+        st = check_version(file, path);
+    if (st != DPT_OK)
+        return st;
+    hid_t group = H5Gopen2(file, "tensors", H5P_DEFAULT);
+    if (group < 0)
+        return dpt_error(DPT_ERR_INPUT, "%s: there is no group /tensors: the file is corrupt",
+                         path);
+    walk w = {.path = path, .header = header, .st = DPT_OK};
+    hsize_t at = 0;
+    herr_t code = H5Literate(group, H5_INDEX_NAME, H5_ITER_NATIVE, &at, visit, &w);
+    H5Gclose(group);
+    if (w.st == DPT_OK && code < 0)
+        return dpt_error(DPT_ERR_INPUT,
+                         "%s: the list of tensors cannot be read: the file is "
+                         "corrupt, copy it again",
+                         path);
+    return w.st;
+}
+
+static dpt_status hdf5_scan(const char *path, dpt_store_header *out) {
+    dpt_hdf5_silence();
+    int64_t bytes = 0;
+    dpt_status st = dpt_store_path_length(path, &bytes);
+    if (st == DPT_OK)
+        st = dpt_store_header_add_file(out, path, bytes);
+    if (st != DPT_OK)
+        return st;
+    hid_t file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
+    if (file < 0)
+        return dpt_error(DPT_ERR_INPUT,
+                         "%s: HDF5 cannot open it: it is truncated, corrupt or not readable, copy "
+                         "it again",
+                         path);
+    st = scan_file(file, path, out);
+    H5Fclose(file);
+    return st;
+}
+
+const dpt_store_driver dpt_store_hdf5_driver = {.format = DPT_STORE_HDF5,
+                                                .name = "HDF5 checkpoint",
+                                                .directory = false,
+                                                .scan = hdf5_scan,
+                                                .layout = dpt_store_hdf5_layout,
+                                                .create = dpt_store_hdf5_create,
+                                                .finish = dpt_store_hdf5_finish};

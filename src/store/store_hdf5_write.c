@@ -1,0 +1,180 @@
+#include "store_internal.h"
+
+#include "hdf5_type.h"
+
+#include "deltapath/base/mem.h"
+#include "deltapath/comm/agree.h"
+
+#include <string.h>
+
+/* Writing: all ranks create the file and its data sets together through parallel HDF5, with the
+ * space taken at once and never filled, and learn the extents; the file is closed while the bytes
+ * move, and opened once more for the hashes. */
+
+enum { ALIGN_FROM = 1 << 20, ALIGN_TO = 4096 }; /* large tensors begin on pages */
+
+static dpt_status fail(const dpt_store_writer *writer, const char *what) {
+    return dpt_error(DPT_ERR_OUTPUT, "%s: HDF5 could not %s: check permissions and disk space",
+                     writer->partial, what);
+}
+
+dpt_status dpt_store_hdf5_layout(dpt_store_writer *writer) {
+    for (int t = 0; t < writer->catalog->count; t++) {
+        const char *name = writer->catalog->tensors[t].name;
+        if (strchr(name, '/') != NULL || strcmp(name, ".") == 0)
+            return dpt_error(DPT_ERR_INPUT,
+                             "%s: the tensor name %s cannot be stored in HDF5: write safetensors",
+                             writer->path, name);
+    }
+    dpt_status st = DPT_STORE_NEW(writer->files, 1, "file names");
+    if (st != DPT_OK)
+        return st;
+    writer->files[0] = dpt_mem_strdup(writer->partial, "file name");
+    writer->nfiles = 1;
+    return writer->files[0] == NULL ? DPT_ERR_OUTPUT : DPT_OK;
+}
+
+static hid_t parallel_access(const dpt_store_writer *writer) {
+    hid_t access = H5Pcreate(H5P_FILE_ACCESS);
+    if (access < 0)
+        return access;
+    if (H5Pset_fapl_mpio(access, writer->comm.mpi, MPI_INFO_NULL) < 0 ||
+        H5Pset_all_coll_metadata_ops(access, true) < 0 ||
+        H5Pset_coll_metadata_write(access, true) < 0 ||
+        H5Pset_alignment(access, ALIGN_FROM, ALIGN_TO) < 0 ||
+        H5Pset_libver_bounds(access, H5F_LIBVER_V18, H5F_LIBVER_LATEST) < 0) {
+        H5Pclose(access);
+        return -1;
+    }
+    return access;
+}
+
+static bool write_number(hid_t object, const char *name, hid_t file_type, hid_t type,
+                         const void *value) {
+    hid_t space = H5Screate(H5S_SCALAR);
+    hid_t attribute = H5Acreate2(object, name, file_type, space, H5P_DEFAULT, H5P_DEFAULT);
+    bool ok = attribute >= 0 && H5Awrite(attribute, type, value) >= 0;
+    if (attribute >= 0)
+        ok = H5Aclose(attribute) >= 0 && ok;
+    H5Sclose(space);
+    return ok;
+}
+
+static bool create_dataset(dpt_store_writer *writer, hid_t group, hid_t plist, int t) {
+    const dpt_tensor_info *info = &writer->catalog->tensors[t];
+    hsize_t sides[DPT_NDIM_MAX];
+    for (int i = 0; i < info->ndim; i++)
+        sides[i] = (hsize_t)info->shape[i];
+    hid_t type = dpt_hdf5_type_create(info->dtype);
+    hid_t space =
+        info->ndim == 0 ? H5Screate(H5S_SCALAR) : H5Screate_simple(info->ndim, sides, NULL);
+    hid_t dataset = H5Dcreate2(group, info->name, type, space, H5P_DEFAULT, plist, H5P_DEFAULT);
+    bool ok = dataset >= 0;
+    if (ok) {
+        uint64_t unknown = 0;
+        ok = write_number(dataset, "xxh3", H5T_STD_U64LE, H5T_NATIVE_UINT64, &unknown);
+        haddr_t offset = info->numel > 0 ? H5Dget_offset(dataset) : 0;
+        ok = ok && offset != HADDR_UNDEF;
+        writer->offset_of[t] = (int64_t)offset;
+        H5Dclose(dataset);
+    }
+    H5Sclose(space);
+    H5Tclose(type);
+    return ok;
+}
+
+static bool write_root(const dpt_store_writer *writer, hid_t file) {
+    int version = 1;
+    bool ok = dpt_hdf5_text_write(file, "format", "deltapath-checkpoint");
+    ok = write_number(file, "version", H5T_STD_I32LE, H5T_NATIVE_INT, &version) && ok;
+    ok = dpt_hdf5_text_write(file, "config", writer->config) && ok;
+    ok = dpt_hdf5_text_write(file, "metadata", writer->metadata) && ok;
+    return dpt_hdf5_text_write(file, "provenance", writer->provenance) && ok;
+}
+
+/* Every rank makes every call, whatever failed before, so that the collective calls match. */
+static dpt_status fill_file(dpt_store_writer *writer, hid_t file) {
+    bool ok = write_root(writer, file);
+    /* Without time stamps the same model gives the same file. */
+    hid_t group_plist = H5Pcreate(H5P_GROUP_CREATE);
+    hid_t plist = H5Pcreate(H5P_DATASET_CREATE);
+    H5Pset_obj_track_times(group_plist, false);
+    H5Pset_obj_track_times(plist, false);
+    H5Pset_layout(plist, H5D_CONTIGUOUS);
+    H5Pset_alloc_time(plist, H5D_ALLOC_TIME_EARLY);
+    H5Pset_fill_time(plist, H5D_FILL_TIME_NEVER);
+    hid_t group = H5Gcreate2(file, "tensors", H5P_DEFAULT, group_plist, H5P_DEFAULT);
+    ok = ok && group >= 0;
+    for (int t = 0; t < writer->catalog->count; t++)
+        ok = create_dataset(writer, group, plist, t) && ok;
+    if (group >= 0)
+        H5Gclose(group);
+    H5Pclose(plist);
+    H5Pclose(group_plist);
+    return ok ? DPT_OK : fail(writer, "create the data sets");
+}
+
+dpt_status dpt_store_hdf5_create(dpt_store_writer *writer) {
+    dpt_hdf5_silence();
+    /* Rank 0 makes the file first: what can go wrong in doing so then goes wrong on one rank, not
+     * inside a collective call. */
+    dpt_status st =
+        writer->comm.rank == 0 ? dpt_store_path_write(writer->partial, "", 0, 0) : DPT_OK;
+    st = dpt_agree(&writer->comm, st);
+    if (st != DPT_OK)
+        return st;
+    hid_t creation = H5Pcreate(H5P_FILE_CREATE);
+    hid_t access = parallel_access(writer);
+    st = creation < 0 || access < 0 || H5Pset_obj_track_times(creation, false) < 0
+             ? dpt_error(DPT_ERR_INTERNAL, "HDF5 refuses its property lists")
+             : DPT_OK;
+    st = dpt_agree(&writer->comm, st);
+    hid_t file = -1;
+    if (st == DPT_OK) {
+        file = H5Fcreate(writer->partial, H5F_ACC_TRUNC, creation, access);
+        st = dpt_agree(&writer->comm, file < 0 ? fail(writer, "create the file") : DPT_OK);
+    }
+    if (st == DPT_OK)
+        st = fill_file(writer, file);
+    if (file >= 0 && H5Fclose(file) < 0 && st == DPT_OK)
+        st = fail(writer, "close the file");
+    H5Pclose(access);
+    H5Pclose(creation);
+    return dpt_agree(&writer->comm, st);
+}
+
+static bool rewrite_hash(hid_t group, const char *name, uint64_t hash) {
+    hid_t dataset = H5Dopen2(group, name, H5P_DEFAULT);
+    hid_t attribute = dataset >= 0 ? H5Aopen(dataset, "xxh3", H5P_DEFAULT) : -1;
+    bool ok = attribute >= 0 && H5Awrite(attribute, H5T_NATIVE_UINT64, &hash) >= 0;
+    if (attribute >= 0)
+        ok = H5Aclose(attribute) >= 0 && ok;
+    if (dataset >= 0)
+        ok = H5Dclose(dataset) >= 0 && ok;
+    return ok;
+}
+
+dpt_status dpt_store_hdf5_finish(dpt_store_writer *writer) {
+    hid_t access = parallel_access(writer);
+    dpt_status st = dpt_agree(
+        &writer->comm, access < 0 ? dpt_error(DPT_ERR_INTERNAL, "HDF5 property list") : DPT_OK);
+    hid_t file = -1;
+    if (st == DPT_OK) {
+        file = H5Fopen(writer->partial, H5F_ACC_RDWR, access);
+        st = dpt_agree(&writer->comm, file < 0 ? fail(writer, "open the file again") : DPT_OK);
+    }
+    if (st == DPT_OK) {
+        hid_t group = H5Gopen2(file, "tensors", H5P_DEFAULT);
+        bool ok = group >= 0;
+        for (int t = 0; t < writer->catalog->count; t++)
+            ok = rewrite_hash(group, writer->catalog->tensors[t].name, writer->hashes[t]) && ok;
+        if (group >= 0)
+            H5Gclose(group);
+        st = ok ? DPT_OK : fail(writer, "write the hashes");
+    }
+    if (file >= 0 && H5Fclose(file) < 0 && st == DPT_OK)
+        st = fail(writer, "close the file");
+    if (access >= 0)
+        H5Pclose(access);
+    return dpt_agree(&writer->comm, st);
+}

@@ -1,0 +1,198 @@
+#ifndef DELTAPATH_STORE_INTERNAL_H
+#define DELTAPATH_STORE_INTERNAL_H
+
+/* What the files of this layer share; no other layer includes it. */
+
+#include "deltapath/base/hash.h"
+#include "deltapath/store/store.h"
+
+#include <jansson.h>
+#include <mpi.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+/** One tensor as a file describes it: type, shape, and the one extent that holds its bytes. */
+typedef struct dpt_store_entry {
+    char *name;
+    dpt_dtype dtype;
+    int ndim;
+    int64_t shape[DPT_NDIM_MAX];
+    int64_t bytes;
+    int file;       /**< index into the header's files */
+    int64_t offset; /**< first byte, counted from the start of the file */
+    bool hashed;    /**< whether the file states the XXH3-64 of the bytes */
+    uint64_t hash;
+} dpt_store_entry;
+
+/** All that the headers of a model say. Rank 0 fills it, the others get a copy. */
+typedef struct dpt_store_header {
+    int nfiles;
+    char **files;
+    int64_t *file_bytes;
+    int64_t count;
+    int64_t capacity;
+    dpt_store_entry *entries;
+    char *config;
+    char *metadata;
+    char *provenance;
+} dpt_store_header;
+
+void dpt_store_header_destroy(dpt_store_header *header); /**< Local. */
+
+/** Add a file; its index is nfiles - 1 afterwards. Local. */
+dpt_status dpt_store_header_add_file(dpt_store_header *header, const char *path, int64_t bytes);
+
+/** Check a tensor against its file (name, sides, size, extent) and add it. The name is copied;
+ * `bytes` is computed from type and shape. Local. Errors: DPT_ERR_INPUT naming file and tensor. */
+dpt_status dpt_store_header_add(dpt_store_header *header, const dpt_store_entry *entry);
+
+/** Sort by name; refuse duplicates and overlapping extents. Local. */
+dpt_status dpt_store_header_seal(dpt_store_header *header);
+
+/** Position of a name in a sealed header, or -1. Local. */
+int64_t dpt_store_header_find(const dpt_store_header *header, const char *name);
+
+/** Bytes of shape and type, with all sides checked. Local. Errors: DPT_ERR_INPUT. */
+dpt_status dpt_store_header_size(const char *file, const dpt_store_entry *entry, int64_t *bytes);
+
+/** Plain bytes of a header, and back. Local. */
+dpt_status dpt_store_header_pack(const dpt_store_header *header, char **packed, int64_t *bytes);
+dpt_status dpt_store_header_unpack(const char *packed, int64_t bytes, dpt_store_header *out);
+
+/** Give rank 0's header to all. Collective over comm. */
+dpt_status dpt_store_header_broadcast(const dpt_comm *comm, dpt_store_header *header);
+
+uint64_t dpt_store_header_fingerprint(const dpt_store_header *header); /**< Local. */
+
+/** A set of files that this rank reads or writes at absolute offsets, each opened at first use. */
+typedef struct dpt_store_files {
+    int count;
+    char *const *paths; /**< borrowed */
+    MPI_File *handles;
+    bool writing;
+} dpt_store_files;
+
+dpt_status dpt_store_files_init(dpt_store_files *files, int count, char *const *paths,
+                                bool writing); /**< Local. */
+
+/** Move bytes in pieces of at most 1 GiB by independent MPI-IO. Local.
+ * @param[in] tensor  name for messages. Errors: DPT_ERR_INPUT | DPT_ERR_OUTPUT. */
+dpt_status dpt_store_files_read(dpt_store_files *files, int file, int64_t offset, int64_t bytes,
+                                void *out, const char *tensor);
+dpt_status dpt_store_files_write(dpt_store_files *files, int file, int64_t offset, int64_t bytes,
+                                 const void *data, const char *tensor);
+
+/** Sync (when writing and asked to) and close all. Local. */
+dpt_status dpt_store_files_close(dpt_store_files *files, bool sync);
+
+/* Paths and small files; all Local. */
+bool dpt_store_path_is_directory(const char *path);
+bool dpt_store_path_exists(const char *path);
+bool dpt_store_path_ends_with(const char *path, const char *ending);
+char *dpt_store_path_join(const char *directory, const char *name);
+char *dpt_store_path_parent(const char *path);
+const char *dpt_store_path_base(const char *path);
+/** Copy of a path without trailing slashes. */
+char *dpt_store_path_clean(const char *path);
+/** Length of a regular file. Errors: DPT_ERR_INPUT. */
+dpt_status dpt_store_path_length(const char *path, int64_t *bytes);
+/** Whole text file of at most `limit` bytes, with a terminator; *out is NULL when it is absent. */
+dpt_status dpt_store_path_read_text(const char *path, int64_t limit, char **out);
+/** Write and sync a small file, then stretch it to `length` bytes when that is more. */
+dpt_status dpt_store_path_write(const char *path, const void *bytes, int64_t n, int64_t length);
+dpt_status dpt_store_path_sync(const char *path); /**< fsync of a file or a directory */
+/** Remove a file, or a directory that holds only files. Absence is no error. */
+dpt_status dpt_store_path_remove(const char *path);
+/** Whether a new output may be made at `path`, with room for `bytes`. Errors: DPT_ERR_OUTPUT. */
+dpt_status dpt_store_path_check_output(const char *path, bool directory, bool overwrite,
+                                       int64_t bytes);
+/** Move a complete output to its final name and sync the parent directory. */
+dpt_status dpt_store_path_commit(const char *partial, const char *path);
+/** Copy tokenizer, generation and licence files of one directory to another. */
+dpt_status dpt_store_path_copy_companions(const char *from, const char *to);
+/** Bytes of those files. */
+int64_t dpt_store_path_companion_bytes(const char *from);
+
+/** Text of config.json whose torch_dtype or dtype says the one float type of the catalog; a plain
+ * copy when there is no such key or no single type. Local. */
+dpt_status dpt_store_config_update(const char *config, const dpt_catalog *catalog, char **out);
+
+/** A model being written. */
+struct dpt_store_writer {
+    dpt_comm comm;
+    const struct dpt_store_driver *driver;
+    const dpt_catalog *catalog;
+    const dpt_shard *shard;
+    char *path;
+    char *partial;
+    char *config;
+    char *metadata;
+    char *provenance;
+    char *companions;
+    int64_t shard_bytes;
+    bool overwrite;
+
+    int nfiles;
+    char **files;
+    char **headers;      /**< (nfiles) safetensors: header texts */
+    int64_t *file_bytes; /**< (nfiles) safetensors: lengths of the files */
+    int *file_of;        /**< (tensors) */
+    int64_t *offset_of;  /**< (tensors) absolute */
+    dpt_store_files io;
+
+    int first_own; /**< tensors [first_own, end_own) have cells of this rank */
+    int end_own;
+    dpt_hash *streams; /**< (end_own - first_own) hash of the elements fed so far */
+    int64_t *streamed; /**< (end_own - first_own) number of those elements */
+    uint64_t *hashes;  /**< (tensors) complete after dpt_store_hash_finish */
+    int64_t written;   /**< elements written by this rank */
+    bool partial_made; /**< there may be something to remove; the same on all ranks */
+};
+
+/** One storage format. */
+typedef struct dpt_store_driver {
+    dpt_store_format format;
+    const char *name;
+    bool directory; /**< whether an output is a directory */
+
+    /** Read and check the headers. Local (rank 0). */
+    dpt_status (*scan)(const char *path, dpt_store_header *out);
+
+    /** Check names and set nfiles and files; file_of and offset_of where they are known before the
+     * files exist. Local, the same on all ranks. */
+    dpt_status (*layout)(dpt_store_writer *writer);
+
+    /** Make the files with their headers. Collective over the writer's communicator; agreed. */
+    dpt_status (*create)(dpt_store_writer *writer);
+
+    /** Add the hashes. Collective; agreed. */
+    dpt_status (*finish)(dpt_store_writer *writer);
+} dpt_store_driver;
+
+extern const dpt_store_driver dpt_store_hdf5_driver;
+extern const dpt_store_driver dpt_store_safetensors_driver;
+
+/** Driver of a format, or NULL; of an existing path, by content. Local. */
+const dpt_store_driver *dpt_store_driver_of(dpt_store_format format);
+dpt_status dpt_store_driver_probe(const char *path, const dpt_store_driver **out);
+
+/* The writing halves of the drivers. */
+dpt_status dpt_store_hdf5_layout(dpt_store_writer *writer);
+dpt_status dpt_store_hdf5_create(dpt_store_writer *writer);
+dpt_status dpt_store_hdf5_finish(dpt_store_writer *writer);
+dpt_status dpt_store_safetensors_layout(dpt_store_writer *writer);
+dpt_status dpt_store_safetensors_create(dpt_store_writer *writer);
+dpt_status dpt_store_safetensors_finish(dpt_store_writer *writer);
+
+/** Feed a run of elements to the hash of its tensor when it continues the stream. Local. */
+void dpt_store_hash_feed(dpt_store_writer *writer, dpt_range range, const void *data);
+dpt_status dpt_store_hash_init(dpt_store_writer *writer); /**< Local. */
+/** Complete all hashes; every rank has all on return. Collective, agreed. */
+dpt_status dpt_store_hash_finish(dpt_store_writer *writer);
+
+/** Checked allocation of `count` items that sets *st. */
+#define DPT_STORE_NEW(pointer, count, what)                                                        \
+    (((pointer) = dpt_mem_zalloc((count), sizeof *(pointer), (what))) == NULL ? DPT_ERR_OUTPUT     \
+                                                                              : DPT_OK)
+
+#endif

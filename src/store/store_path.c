@@ -1,0 +1,331 @@
+#include "store_internal.h"
+
+#include "deltapath/base/mem.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+bool dpt_store_path_is_directory(const char *path) {
+    struct stat info;
+    return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
+}
+
+bool dpt_store_path_exists(const char *path) {
+    struct stat info;
+    return lstat(path, &info) == 0;
+}
+
+bool dpt_store_path_ends_with(const char *path, const char *ending) {
+    size_t n = strlen(path);
+    size_t m = strlen(ending);
+    return n >= m && strcmp(path + n - m, ending) == 0;
+}
+
+char *dpt_store_path_join(const char *directory, const char *name) {
+    return dpt_mem_format("%s/%s", directory, name);
+}
+
+const char *dpt_store_path_base(const char *path) {
+    const char *slash = strrchr(path, '/');
+    return slash != NULL ? slash + 1 : path;
+}
+
+char *dpt_store_path_parent(const char *path) {
+    const char *slash = strrchr(path, '/');
+    if (slash == NULL)
+        return dpt_mem_strdup(".", "path");
+    if (slash == path)
+        return dpt_mem_strdup("/", "path");
+    return dpt_mem_format("%.*s", (int)(slash - path), path);
+}
+
+char *dpt_store_path_clean(const char *path) {
+    size_t n = strlen(path);
+    while (n > 1 && path[n - 1] == '/')
+        n--;
+    return dpt_mem_format("%.*s", (int)n, path);
+}
+
+dpt_status dpt_store_path_length(const char *path, int64_t *bytes) {
+    struct stat info;
+    *bytes = 0;
+    if (stat(path, &info) != 0)
+        return dpt_error(DPT_ERR_INPUT, "%s: %s: check the path", path, strerror(errno));
+    if (!S_ISREG(info.st_mode))
+        return dpt_error(DPT_ERR_INPUT, "%s: not a regular file: give a model file", path);
+    *bytes = (int64_t)info.st_size;
+    return DPT_OK;
+}
+
+dpt_status dpt_store_path_read_text(const char *path, int64_t limit, char **out) {
+    *out = NULL;
+    if (!dpt_store_path_exists(path))
+        return DPT_OK;
+    int64_t bytes = 0;
+    dpt_status st = dpt_store_path_length(path, &bytes);
+    if (st != DPT_OK)
+        return st;
+    if (bytes > limit)
+        return dpt_error(DPT_ERR_INPUT,
+                         "%s: %" PRId64 " bytes, more than %" PRId64
+                         " are not believed: check the file",
+                         path, bytes, limit);
+    char *text = dpt_mem_alloc(bytes + 1, 1, "text file");
+    if (text == NULL)
+        return DPT_ERR_OUTPUT;
+    FILE *file = fopen(path, "rb");
+    size_t got = file != NULL ? fread(text, 1, (size_t)bytes, file) : 0;
+    int error = errno;
+    if (file != NULL)
+        fclose(file);
+    if (file == NULL || (int64_t)got != bytes) {
+        dpt_mem_free(text);
+        return dpt_error(DPT_ERR_INPUT, "%s: cannot be read (%s): check its permissions", path,
+                         file == NULL ? strerror(error) : "it became shorter");
+    }
+    text[bytes] = '\0';
+    *out = text;
+    return DPT_OK;
+}
+
+static dpt_status write_failed(const char *path) {
+    return dpt_error(DPT_ERR_OUTPUT, "%s: cannot be written (%s): check permissions and disk space",
+                     path, strerror(errno));
+}
+
+static bool write_all(int fd, const char *bytes, int64_t n) {
+    while (n > 0) {
+        ssize_t done = write(fd, bytes, (size_t)(n < (1 << 30) ? n : (1 << 30)));
+        if (done < 0 && errno == EINTR)
+            continue;
+        if (done <= 0)
+            return false;
+        bytes += done;
+        n -= done;
+    }
+    return true;
+}
+
+dpt_status dpt_store_path_write(const char *path, const void *bytes, int64_t n, int64_t length) {
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (fd < 0)
+        return write_failed(path);
+    bool ok = write_all(fd, bytes, n) && (length <= n || ftruncate(fd, (off_t)length) == 0) &&
+              fsync(fd) == 0;
+    dpt_status st = ok ? DPT_OK : write_failed(path);
+    if (close(fd) != 0 && st == DPT_OK)
+        st = write_failed(path);
+    return st;
+}
+
+dpt_status dpt_store_path_sync(const char *path) {
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return write_failed(path);
+    /* Some network file systems refuse fsync of a directory; they need none. */
+    bool ok = fsync(fd) == 0 || errno == EINVAL || errno == ENOTSUP;
+    dpt_status st = ok ? DPT_OK : write_failed(path);
+    close(fd);
+    return st;
+}
+
+/* One level deep on purpose: a directory of anything else than files is not ours to remove. */
+dpt_status dpt_store_path_remove(const char *path) {
+    if (!dpt_store_path_exists(path))
+        return DPT_OK;
+    struct stat info;
+    if (lstat(path, &info) == 0 && !S_ISDIR(info.st_mode))
+        return unlink(path) == 0 ? DPT_OK : write_failed(path);
+    DIR *directory = opendir(path);
+    if (directory == NULL)
+        return write_failed(path);
+    for (struct dirent *entry = readdir(directory); entry != NULL; entry = readdir(directory))
+        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+            unlinkat(dirfd(directory), entry->d_name, 0);
+    closedir(directory);
+    return rmdir(path) == 0 ? DPT_OK : write_failed(path);
+}
+
+/* Whether a directory looks like a model that an earlier run wrote: files only, and weights. */
+static bool is_model_directory(const char *path) {
+    DIR *directory = opendir(path);
+    bool weights = false;
+    bool plain = directory != NULL;
+    int entries = 0;
+    if (directory == NULL)
+        return false;
+    for (struct dirent *entry = readdir(directory); entry != NULL; entry = readdir(directory)) {
+        struct stat info;
+        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
+            continue;
+        entries++;
+        if (fstatat(dirfd(directory), entry->d_name, &info, AT_SYMLINK_NOFOLLOW) != 0 ||
+            !S_ISREG(info.st_mode))
+            plain = false;
+        weights = weights || dpt_store_path_ends_with(entry->d_name, ".safetensors");
+    }
+    closedir(directory);
+    return plain && (weights || entries == 0);
+}
+
+static dpt_status check_existing(const char *path, bool directory, bool overwrite) {
+    if (!dpt_store_path_exists(path))
+        return DPT_OK;
+    if (!overwrite)
+        return dpt_error(DPT_ERR_OUTPUT,
+                         "%s: exists already: remove it, choose another name, or ask to overwrite",
+                         path);
+    bool is_directory = dpt_store_path_is_directory(path);
+    if (is_directory != directory)
+        return dpt_error(DPT_ERR_OUTPUT, "%s: is a %s and would be replaced by a %s: remove it",
+                         path, is_directory ? "directory" : "file",
+                         directory ? "directory" : "file");
+    if (directory && !is_model_directory(path))
+        return dpt_error(DPT_ERR_OUTPUT,
+                         "%s: holds more than a model and is not overwritten: choose another name",
+                         path);
+    return DPT_OK;
+}
+
+dpt_status dpt_store_path_check_output(const char *path, bool directory, bool overwrite,
+                                       int64_t bytes) {
+    dpt_status st = check_existing(path, directory, overwrite);
+    if (st != DPT_OK)
+        return st;
+    char *parent = dpt_store_path_parent(path);
+    if (parent == NULL)
+        return DPT_ERR_OUTPUT;
+    struct statvfs space;
+    if (!dpt_store_path_is_directory(parent))
+        st = dpt_error(DPT_ERR_OUTPUT, "%s: there is no directory %s: make it first", path, parent);
+    else if (access(parent, W_OK | X_OK) != 0)
+        st = dpt_error(DPT_ERR_OUTPUT, "%s: no permission to write in %s: choose another place",
+                       path, parent);
+    else if (statvfs(parent, &space) == 0) {
+        double free_bytes = (double)space.f_bavail * (double)space.f_frsize;
+        if (free_bytes < (double)bytes)
+            st = dpt_error(DPT_ERR_OUTPUT,
+                           "%s: needs %.3f GB but %s has %.3f GB left: make room or choose another "
+                           "place",
+                           path, (double)bytes / 1e9, parent, free_bytes / 1e9);
+    }
+    dpt_mem_free(parent);
+    return st;
+}
+
+/* A directory cannot be renamed onto a full one: the two change places in one step where the file
+ * system can, else the old one steps aside for a moment. */
+static bool replace_directory(const char *partial, const char *path) {
+    if (renameat2(AT_FDCWD, partial, AT_FDCWD, path, RENAME_EXCHANGE) == 0)
+        return dpt_store_path_remove(partial) == DPT_OK;
+    char *aside = dpt_mem_format("%s.old", path);
+    bool ok = aside != NULL && dpt_store_path_remove(aside) == DPT_OK && rename(path, aside) == 0;
+    if (ok && rename(partial, path) != 0) {
+        int error = errno;
+        if (rename(aside, path) == 0)
+            errno = error;
+        ok = false;
+    }
+    if (ok)
+        dpt_store_path_remove(aside);
+    dpt_mem_free(aside);
+    return ok;
+}
+
+dpt_status dpt_store_path_commit(const char *partial, const char *path) {
+    bool replace = dpt_store_path_is_directory(path);
+    if (!(replace ? replace_directory(partial, path) : rename(partial, path) == 0))
+        return dpt_error(DPT_ERR_OUTPUT, "%s: cannot be renamed to %s (%s): check permissions",
+                         partial, path, strerror(errno));
+    char *parent = dpt_store_path_parent(path);
+    dpt_status st = parent == NULL ? DPT_ERR_OUTPUT : dpt_store_path_sync(parent);
+    dpt_mem_free(parent);
+    return st;
+}
+
+static bool is_companion(const char *name) {
+    static const char *const whole[] = {"generation_config.json", "special_tokens_map.json",
+                                        "merges.txt", "added_tokens.json",
+                                        "preprocessor_config.json"};
+    static const char *const starts[] = {"tokenizer", "vocab", "chat_template", "LICENSE"};
+    for (size_t i = 0; i < sizeof whole / sizeof whole[0]; i++)
+        if (strcmp(name, whole[i]) == 0)
+            return true;
+    for (size_t i = 0; i < sizeof starts / sizeof starts[0]; i++)
+        if (strncmp(name, starts[i], strlen(starts[i])) == 0)
+            return true;
+    return dpt_store_path_ends_with(name, ".model");
+}
+
+static dpt_status copy_file(const char *from, const char *to) {
+    int in = open(from, O_RDONLY | O_CLOEXEC);
+    if (in < 0)
+        return dpt_error(DPT_ERR_INPUT, "%s: cannot be read (%s): check its permissions", from,
+                         strerror(errno));
+    int out = open(to, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    dpt_status st = out < 0 ? write_failed(to) : DPT_OK;
+    char *buffer = st == DPT_OK ? dpt_mem_alloc(1 << 20, 1, "copy buffer") : NULL;
+    if (st == DPT_OK && buffer == NULL)
+        st = DPT_ERR_OUTPUT;
+    ssize_t got = 1;
+    while (st == DPT_OK && got > 0) {
+        got = read(in, buffer, 1 << 20);
+        if (got < 0)
+            st = dpt_error(DPT_ERR_INPUT, "%s: cannot be read (%s)", from, strerror(errno));
+        else if (!write_all(out, buffer, got))
+            st = write_failed(to);
+    }
+    if (st == DPT_OK && fsync(out) != 0)
+        st = write_failed(to);
+    dpt_mem_free(buffer);
+    close(in);
+    if (out >= 0)
+        close(out);
+    return st;
+}
+
+/* Visit the companions: count their bytes, or copy them when `to` is given. */
+static dpt_status each_companion(const char *from, const char *to, int64_t *bytes) {
+    DIR *directory = opendir(from);
+    if (directory == NULL)
+        return dpt_error(DPT_ERR_INPUT, "%s: cannot be listed (%s): check its permissions", from,
+                         strerror(errno));
+    dpt_status st = DPT_OK;
+    struct dirent *entry;
+    while (st == DPT_OK && (entry = readdir(directory)) != NULL) {
+        struct stat info;
+        if (!is_companion(entry->d_name) ||
+            fstatat(dirfd(directory), entry->d_name, &info, 0) != 0 || !S_ISREG(info.st_mode))
+            continue;
+        *bytes += (int64_t)info.st_size;
+        if (to == NULL)
+            continue;
+        char *source = dpt_store_path_join(from, entry->d_name);
+        char *target = dpt_store_path_join(to, entry->d_name);
+        st = source == NULL || target == NULL ? DPT_ERR_OUTPUT : copy_file(source, target);
+        dpt_mem_free(source);
+        dpt_mem_free(target);
+    }
+    closedir(directory);
+    return st;
+}
+
+dpt_status dpt_store_path_copy_companions(const char *from, const char *to) {
+    int64_t bytes = 0;
+    return each_companion(from, to, &bytes);
+}
+
+int64_t dpt_store_path_companion_bytes(const char *from) {
+    int64_t bytes = 0;
+    /* What cannot be listed now fails with its message when it is copied. */
+    if (dpt_store_path_is_directory(from))
+        each_companion(from, NULL, &bytes);
+    return bytes;
+}

@@ -1,0 +1,200 @@
+#include "store_internal.h"
+
+#include "deltapath/base/mem.h"
+#include "deltapath/comm/agree.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+static void destroy(dpt_store_writer *writer) {
+    if (writer == NULL)
+        return;
+    dpt_store_files_close(&writer->io, false);
+    for (int i = 0; i < writer->nfiles; i++)
+        dpt_mem_free(writer->files[i]);
+    for (int i = 0; i < writer->nfiles && writer->headers != NULL; i++)
+        dpt_mem_free(writer->headers[i]);
+    void *const blocks[] = {writer->files,    writer->file_of,    writer->offset_of,
+                            writer->streams,  writer->streamed,   writer->hashes,
+                            writer->path,     writer->partial,    writer->config,
+                            writer->metadata, writer->provenance, writer->companions,
+                            writer->headers,  writer->file_bytes};
+    for (size_t i = 0; i < sizeof blocks / sizeof blocks[0]; i++)
+        dpt_mem_free(blocks[i]);
+    dpt_comm_destroy(&writer->comm);
+    dpt_mem_free(writer);
+}
+
+static dpt_status copy_text(const char *text, char **out) {
+    *out = dpt_mem_strdup(text, "text of a new model");
+    return text != NULL && *out == NULL ? DPT_ERR_OUTPUT : DPT_OK;
+}
+
+static dpt_status prepare(dpt_store_writer *writer, const char *path,
+                          const dpt_store_options *options) {
+    writer->driver = dpt_store_driver_of(options->format);
+    if (writer->driver == NULL)
+        return dpt_error(DPT_ERR_INTERNAL, "%s: no such format of models", path);
+    if (writer->shard->ranks != writer->comm.size)
+        return dpt_error(DPT_ERR_INTERNAL, "%s: the shard is for %d ranks, not %d", path,
+                         writer->shard->ranks, writer->comm.size);
+    writer->overwrite = options->overwrite;
+    writer->shard_bytes = options->shard_bytes > 0 ? options->shard_bytes : INT64_C(5000000000);
+    writer->path = dpt_store_path_clean(path);
+    if (writer->path == NULL)
+        return DPT_ERR_OUTPUT;
+    writer->partial = dpt_mem_format("%s.partial", writer->path);
+    if (writer->partial == NULL)
+        return DPT_ERR_OUTPUT;
+    dpt_status st = DPT_OK;
+    if (options->config != NULL)
+        st = dpt_store_config_update(options->config, writer->catalog, &writer->config);
+    if (st == DPT_OK)
+        st = copy_text(options->metadata, &writer->metadata);
+    if (st == DPT_OK)
+        st = copy_text(options->provenance, &writer->provenance);
+    if (st == DPT_OK)
+        st = copy_text(options->companions, &writer->companions);
+    if (st == DPT_OK)
+        st = DPT_STORE_NEW(writer->file_of, writer->catalog->count, "placement of tensors");
+    if (st == DPT_OK)
+        st = DPT_STORE_NEW(writer->offset_of, writer->catalog->count, "placement of tensors");
+    if (st == DPT_OK)
+        st = dpt_store_hash_init(writer);
+    if (st == DPT_OK)
+        st = writer->driver->layout(writer);
+    return st != DPT_OK ? st : dpt_agree_fault("store.create");
+}
+
+enum { HEADER_RESERVE = 1 << 20, HEADER_PER_TENSOR = 2048 };
+
+/* Rank 0: everything that can be refused is refused before the first byte is written. */
+static dpt_status check_output(dpt_store_writer *writer) {
+    int64_t bytes = dpt_catalog_bytes(writer->catalog);
+    int64_t extra = HEADER_RESERVE + (int64_t)writer->catalog->count * HEADER_PER_TENSOR;
+    if (writer->companions != NULL)
+        extra += dpt_store_path_companion_bytes(writer->companions);
+    if (!dpt_mem_add(bytes, extra, &bytes))
+        bytes = INT64_MAX;
+    dpt_status st = dpt_store_path_check_output(writer->path, writer->driver->directory,
+                                                writer->overwrite, bytes);
+    if (st == DPT_OK)
+        st = dpt_store_path_remove(writer->partial);
+    return st;
+}
+
+/* Nobody leaves before the partial output is gone. Collective once there may be one. */
+static void discard(dpt_store_writer *writer) {
+    if (!writer->partial_made)
+        return;
+    if (writer->comm.rank == 0)
+        dpt_store_path_remove(writer->partial);
+    MPI_Barrier(writer->comm.mpi);
+}
+
+dpt_status dpt_store_create(const dpt_comm *comm, const char *path, const dpt_catalog *catalog,
+                            const dpt_shard *shard, const dpt_store_options *options,
+                            dpt_store_writer **out) {
+    *out = NULL;
+    dpt_store_writer *writer = NULL;
+    dpt_status st = dpt_agree(comm, DPT_STORE_NEW(writer, 1, "store writer"));
+    /* Split, not duplicate: a duplicate would keep a cartesian topology, with which MPI-IO writes
+     * wrong data. */
+    if (st == DPT_OK)
+        st = dpt_agree(comm, dpt_comm_split(comm, 0, comm->rank, &writer->comm));
+    if (st == DPT_OK) {
+        writer->catalog = catalog;
+        writer->shard = shard;
+        st = dpt_agree(comm, prepare(writer, path, options));
+    }
+    if (st == DPT_OK)
+        st = dpt_agree(comm, comm->rank == 0 ? check_output(writer) : DPT_OK);
+    if (st == DPT_OK) {
+        writer->partial_made = true;
+        st = writer->driver->create(writer);
+    }
+    if (st == DPT_OK)
+        st =
+            dpt_agree(comm, dpt_store_files_init(&writer->io, writer->nfiles, writer->files, true));
+    if (st != DPT_OK) {
+        if (writer != NULL)
+            discard(writer);
+        destroy(writer);
+        return st;
+    }
+    *out = writer;
+    return DPT_OK;
+}
+
+static dpt_status write_run(dpt_store_writer *writer, dpt_range range, const void *data) {
+    if (range.tensor < 0 || range.tensor >= writer->catalog->count || range.ig < 0 || range.n < 0 ||
+        range.n > writer->catalog->tensors[range.tensor].numel - range.ig)
+        return dpt_error(DPT_ERR_INTERNAL,
+                         "%s: elements [%" PRId64 ", + %" PRId64
+                         ") of tensor %d are written, which it does not have",
+                         writer->path, range.ig, range.n, range.tensor);
+    const dpt_tensor_info *info = &writer->catalog->tensors[range.tensor];
+    int64_t size = dpt_dtype_size(info->dtype);
+    dpt_store_hash_feed(writer, range, data);
+    dpt_status st = dpt_store_files_write(&writer->io, writer->file_of[range.tensor],
+                                          writer->offset_of[range.tensor] + range.ig * size,
+                                          range.n * size, data, info->name);
+    if (st == DPT_OK)
+        writer->written += range.n;
+    return st;
+}
+
+static dpt_status sink_write(void *ctx, dpt_range range, const void *data) {
+    dpt_status st = dpt_agree_fault("store.write");
+    return st != DPT_OK ? st : write_run(ctx, range, data);
+}
+
+static dpt_status sink_scatter(void *ctx, int64_t count, const dpt_range *ranges,
+                               const void *const *data) {
+    dpt_store_writer *writer = ctx;
+    dpt_status st = dpt_agree_fault("store.write");
+    for (int64_t i = 0; i < count && st == DPT_OK; i++)
+        st = write_run(writer, ranges[i], data[i]);
+    return dpt_agree(&writer->comm, st);
+}
+
+dpt_sink dpt_store_writer_sink(dpt_store_writer *writer) {
+    return (dpt_sink){
+        .ctx = writer, .catalog = writer->catalog, .write = sink_write, .scatter = sink_scatter};
+}
+
+/* A hole would be read as zeros and look like a model. */
+static dpt_status check_complete(dpt_store_writer *writer) {
+    int64_t total = writer->written;
+    dpt_status st = dpt_comm_sum_i64(&writer->comm, &total, 1);
+    if (st == DPT_OK && total != dpt_catalog_elements(writer->catalog))
+        st = dpt_error(DPT_ERR_INTERNAL, "%s: %" PRId64 " of %" PRId64 " elements were written",
+                       writer->path, total, dpt_catalog_elements(writer->catalog));
+    return st;
+}
+
+dpt_status dpt_store_finish(dpt_store_writer *writer, dpt_status local) {
+    dpt_status st = local != DPT_OK ? local : dpt_agree_fault("store.finish");
+    /* Closed before anybody reads again, so that close-to-open file systems show every byte. */
+    dpt_status closed = dpt_store_files_close(&writer->io, st == DPT_OK);
+    st = dpt_agree(&writer->comm, st != DPT_OK ? st : closed);
+    if (st == DPT_OK)
+        st = dpt_agree(&writer->comm, check_complete(writer));
+    if (st == DPT_OK)
+        st = dpt_store_hash_finish(writer);
+    if (st == DPT_OK)
+        st = writer->driver->finish(writer);
+    if (st == DPT_OK) {
+        dpt_status commit = DPT_OK;
+        if (writer->comm.rank == 0) {
+            commit = dpt_store_path_sync(writer->partial);
+            if (commit == DPT_OK)
+                commit = dpt_store_path_commit(writer->partial, writer->path);
+        }
+        st = dpt_agree(&writer->comm, commit);
+    }
+    if (st != DPT_OK)
+        discard(writer);
+    destroy(writer);
+    return st;
+}
