@@ -7,7 +7,7 @@
 #include "deltapath/nn/vexp.h"
 #include "gemm.h"
 
-enum { QUERIES = 128, KEYS = 512, SLOT = 2 * QUERIES * KEYS };
+enum { QUERIES = 64, KEYS = 512, SLOT = 2 * QUERIES * KEYS };
 
 static int64_t min64(int64_t a, int64_t b) {
     return a < b ? a : b;
@@ -31,8 +31,20 @@ static int thread_count(const dpt_attention_shape *s, int64_t tasks) {
     return (int)max64(1, min64(s->threads, tasks));
 }
 
+/** Parts into which the query heads of each group are split in the backward pass, so that there is
+ * work for every thread; every part but the first sums its dk and dv apart. */
+static int64_t part_count(const dpt_attention_shape *s) {
+    if (s->hkv <= 0)
+        return 1;
+    int64_t wanted = (max64(1, s->threads) + s->hkv - 1) / s->hkv;
+    return max64(1, min64(wanted, (s->hq + s->hkv - 1) / s->hkv));
+}
+
 size_t dpt_nn_attention_scratch(const dpt_attention_shape *shape) {
-    return (size_t)max64(1, shape->threads) * (size_t)SLOT;
+    int64_t parts = part_count(shape);
+    size_t rows = (size_t)(2 * shape->n * shape->hd);
+    return (size_t)max64(1, shape->threads) * (size_t)SLOT +
+           (size_t)(shape->hkv * (parts - 1)) * rows;
 }
 
 /** Softmax of one row of scores against the running maximum; the masked part becomes 0.
@@ -51,12 +63,14 @@ static float softmax_row(int64_t width, int64_t a, int64_t b, float *s, float *r
 #pragma omp simd reduction(max : m)
     for (int64_t l = a; l < b; l++)
         m = s[l] > m ? s[l] : m;
+        /* Two loops: gcc does not vectorise the exponential inside a reduction. */
+#pragma omp simd
+    for (int64_t l = a; l < b; l++)
+        s[l] = dpt_nn_expf(s[l] - m);
     float sum = 0.0f;
 #pragma omp simd reduction(+ : sum)
-    for (int64_t l = a; l < b; l++) {
-        s[l] = dpt_nn_expf(s[l] - m);
+    for (int64_t l = a; l < b; l++)
         sum += s[l];
-    }
     float shrink = dpt_nn_expf(*running_max - m);
     *running_sum = *running_sum * (double)shrink + (double)sum;
     *running_max = m;
@@ -144,11 +158,17 @@ static float dot_row(int64_t n, const float *a, const float *b) {
     return (float)sum;
 }
 
+/** Where the gradients of one kv head are summed. */
+typedef struct {
+    float *dk, *dv;
+    int64_t lddk, lddv;
+} kv_gradient;
+
 /** Backward pass of the queries [i0, i1) of one head: writes dq, adds to dk and dv. */
 static void backward_block(const dpt_attention_shape *s, int64_t i0, int64_t i1, const float *q,
                            const float *k, const float *v, const float *o, const float *lse,
-                           const float *d_o, float *dq, float *dk, float *dv, float *scratch) {
-    /* q, o, d_o, dq: rows i0.. of the head; lse: its entries i0..; k, v, dk, dv: its kv head */
+                           const float *d_o, float *dq, kv_gradient to, float *scratch) {
+    /* q, o, d_o, dq: rows i0.. of the head; lse: its entries i0..; k, v, to: its kv head */
     /* forward: s = scale q k^T, p = exp(s - lse), o = p v */
     float row_dot[QUERIES];
     float *p = scratch, *dp = scratch + QUERIES * KEYS;
@@ -165,39 +185,61 @@ static void backward_block(const dpt_attention_shape *s, int64_t i0, int64_t i1,
             backward_row(width, min64(width, max64(0, first_key(s, i0 + i) - l0)),
                          min64(width, end_key(s, i0 + i) - l0), lse[i], row_dot[i], p + i * width,
                          dp + i * width);
-        gemm(true, false, width, s->hd, rows, 1.0f, p, width, d_o, s->ldo, 1.0f, dv + l0 * s->ldv,
-             s->ldv);
+        gemm(true, false, width, s->hd, rows, 1.0f, p, width, d_o, s->ldo, 1.0f,
+             to.dv + l0 * to.lddv, to.lddv);
         gemm(true, false, width, s->hd, rows, s->scale, dp, width, q, s->ldq, 1.0f,
-             dk + l0 * s->ldk, s->ldk);
+             to.dk + l0 * to.lddk, to.lddk);
         gemm(false, false, rows, s->hd, width, s->scale, dp, width, k + l0 * s->ldk, s->ldk,
              l0 > begin ? 1.0f : 0.0f, dq, s->ldq);
     }
+}
+
+static void zero_rows(int64_t rows, int64_t n, float *x, int64_t ld) {
+    for (int64_t i = 0; i < rows; i++)
+        memset(x + i * ld, 0, (size_t)n * sizeof *x);
+}
+
+static void add_rows(int64_t rows, int64_t n, const float *from, float *to, int64_t ld) {
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t c = 0; c < n; c++)
+            to[i * ld + c] += from[i * n + c];
 }
 
 void dpt_nn_attention_backward(const dpt_attention_shape *shape, const float *q, const float *k,
                                const float *v, const float *o, const float *lse, const float *d_o,
                                float *dq, float *dk, float *dv, float *scratch) {
     /* q, dq, o, d_o (n,hq*hd), k, v, dk, dv (n,hkv*hd), lse (hq,n) */
+    /* scratch: a slot per thread, then 2 (n,hd) for each part but the first of each kv head */
     const dpt_attention_shape *s = shape;
-    int threads = thread_count(s, s->hkv);
-    /* Query heads of a group add to the same dk and dv, so a group belongs to one thread. */
+    int64_t parts = part_count(s), rows = s->n * s->hd;
+    float *apart = scratch + max64(1, s->threads) * SLOT;
+    int threads = thread_count(s, s->hkv * parts);
 #pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
-    for (int64_t g = 0; g < s->hkv; g++) {
+    for (int64_t task = 0; task < s->hkv * parts; task++) {
+        int64_t g = task / parts, part = task % parts, seen = 0;
         float *slot = scratch + (int64_t)omp_get_thread_num() * SLOT;
-        for (int64_t i = 0; i < s->n; i++) {
-            memset(dk + i * s->ldk + g * s->hd, 0, (size_t)s->hd * sizeof *dk);
-            memset(dv + i * s->ldv + g * s->hd, 0, (size_t)s->hd * sizeof *dv);
+        kv_gradient to = {dk + g * s->hd, dv + g * s->hd, s->ldk, s->ldv};
+        if (part > 0) {
+            float *own = apart + (g * (parts - 1) + part - 1) * 2 * rows;
+            to = (kv_gradient){own, own + rows, s->hd, s->hd};
         }
+        zero_rows(s->n, s->hd, to.dk, to.lddk);
+        zero_rows(s->n, s->hd, to.dv, to.lddv);
         for (int64_t j = 0; j < s->hq; j++) {
-            if (s->kv_of[j] != g)
+            if (s->kv_of[j] != g || seen++ % parts != part)
                 continue;
             for (int64_t i0 = 0; i0 < s->n; i0 += QUERIES) {
                 int64_t i1 = min64(s->n, i0 + QUERIES);
                 int64_t row = i0 * s->ldq + j * s->hd, orow = i0 * s->ldo + j * s->hd;
                 backward_block(s, i0, i1, q + row, k + g * s->hd, v + g * s->hd, o + orow,
-                               lse + j * s->n + i0, d_o + orow, dq + row, dk + g * s->hd,
-                               dv + g * s->hd, slot);
+                               lse + j * s->n + i0, d_o + orow, dq + row, to, slot);
             }
         }
     }
+    for (int64_t g = 0; g < s->hkv; g++)
+        for (int64_t part = 1; part < parts; part++) {
+            const float *own = apart + (g * (parts - 1) + part - 1) * 2 * rows;
+            add_rows(s->n, s->hd, own, dk + g * s->hd, s->ldk);
+            add_rows(s->n, s->hd, own + rows, dv + g * s->hd, s->ldv);
+        }
 }

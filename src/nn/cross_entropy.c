@@ -4,7 +4,7 @@
 
 #include "deltapath/nn/vexp.h"
 
-enum { PARALLEL_MIN = 1 << 15 };
+enum { PARALLEL_MIN = 1 << 15, CHUNK = 512 };
 
 static float row_max(int64_t V, const float *row) {
     float best = -INFINITY;
@@ -12,6 +12,22 @@ static float row_max(int64_t V, const float *row) {
     for (int64_t v = 0; v < V; v++)
         best = row[v] > best ? row[v] : best;
     return best;
+}
+
+/** sum_v exp(row[v] - max) in double; two loops, for gcc vectorises no loop that mixes the types. */
+static double sum_exp(int64_t V, const float *row, float max) {
+    double sum = 0.0;
+    for (int64_t v0 = 0; v0 < V; v0 += CHUNK) {
+        float e[CHUNK];
+        int64_t width = V - v0 < CHUNK ? V - v0 : CHUNK;
+#pragma omp simd
+        for (int64_t v = 0; v < width; v++)
+            e[v] = dpt_nn_expf(row[v0 + v] - max);
+#pragma omp simd reduction(+ : sum)
+        for (int64_t v = 0; v < width; v++)
+            sum += (double)e[v];
+    }
+    return sum;
 }
 
 void dpt_nn_ce_row_max(int64_t R, int64_t V, const float *logits, int64_t ld, float *max) {
@@ -28,12 +44,7 @@ void dpt_nn_ce_sums(int64_t R, int64_t V, int64_t v0, const float *logits, int64
 #pragma omp parallel for schedule(static) if (R * V >= PARALLEL_MIN)
     for (int64_t r = 0; r < R; r++) {
         const float *row = logits + r * ld;
-        float m = max[r];
-        double sum = 0.0;
-#pragma omp simd reduction(+ : sum)
-        for (int64_t v = 0; v < V; v++)
-            sum += (double)dpt_nn_expf(row[v] - m);
-        sumexp[r] = sum;
+        sumexp[r] = sum_exp(V, row, max[r]);
         int64_t il = targets[r] - v0;
         target_logit[r] = il >= 0 && il < V ? (double)row[il] : 0.0;
     }

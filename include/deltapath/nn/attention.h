@@ -1,7 +1,8 @@
 /** Softmax attention over one sequence with grouped key/value heads, blocked over queries and keys.
  *
  * For the rules common to the layer `nn` see deltapath/nn/linear.h. The matrix of probabilities is
- * never held: memory beside the arguments is the scratch, whose size does not depend on n.
+ * never held: memory beside the arguments is the scratch: blocks for each thread, and where
+ * there are more threads than kv heads, sums of dk and dv for the extra ones.
  */
 #ifndef DELTAPATH_NN_ATTENTION_H
 #define DELTAPATH_NN_ATTENTION_H
@@ -22,7 +23,9 @@ typedef struct {
     float scale;           /**< factor on q.k, as a rule 1/sqrt(hd) */
     bool causal;           /**< query i sees keys j <= i */
     int64_t window;        /**< with causal: query i sees keys j with i - j < window; 0 = all */
-    int threads;           /**< at most this many threads share the heads; below 1 means 1 */
+    int threads;           /**< at most this many share the heads; as a rule
+                                omp_get_max_threads(), since BLAS threads inside the small
+                                blocks are slow; below 1 means 1 */
 } dpt_attention_shape;
 
 /** Number of floats of scratch that both passes need for this shape. */

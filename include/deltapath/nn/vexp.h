@@ -9,6 +9,15 @@
 #include <stdint.h>
 #include <string.h>
 
+/** a b + c, fused where the machine can: a loop of calls to fmaf would be slow elsewhere. */
+static inline float dpt_nn_fma(float a, float b, float c) {
+#ifdef __FMA__
+    return __builtin_fmaf(a, b, c);
+#else
+    return a * b + c;
+#endif
+}
+
 /** exp(x) within 2 units in the last place for -87.33 <= x <= 88.37; 0 below, infinity above.
  * NaN gives NaN.
  *
@@ -20,20 +29,20 @@ static inline float dpt_nn_expf(float x) {
     const float round_magic = 12582912.0f;
     float c = x < -87.33f ? -87.33f : x;
     c = c > 88.37f ? 88.37f : c;
-    float kf = c * 1.44269504f + round_magic;
+    float kf = dpt_nn_fma(c, 1.44269504f, round_magic);
     uint32_t bits;
     memcpy(&bits, &kf, sizeof bits);
     bits = (bits + 127u) << 23;
     float k = kf - round_magic;
     /* ln 2 in two parts, the first short enough for k * hi to be exact. */
-    float r = c - k * 0.693359375f;
-    r = r - k * -2.12194440e-4f;
+    float r = dpt_nn_fma(k, -0.693359375f, c);
+    r = dpt_nn_fma(k, 2.12194440e-4f, r);
     float p = 1.38888889e-3f;
-    p = p * r + 8.33333333e-3f;
-    p = p * r + 4.16666667e-2f;
-    p = p * r + 1.66666667e-1f;
-    p = p * r + 0.5f;
-    p = p * (r * r) + r;
+    p = dpt_nn_fma(p, r, 8.33333333e-3f);
+    p = dpt_nn_fma(p, r, 4.16666667e-2f);
+    p = dpt_nn_fma(p, r, 1.66666667e-1f);
+    p = dpt_nn_fma(p, r, 0.5f);
+    p = dpt_nn_fma(p, r * r, r);
     float two_k;
     memcpy(&two_k, &bits, sizeof two_k);
     float y = (p + 1.0f) * two_k;

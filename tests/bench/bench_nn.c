@@ -1,0 +1,204 @@
+/* Speed of the local kernels, as ratios within one run: attention against sgemm, elementwise
+ * kernels against the memory bandwidth of a copy. */
+#include <cblas.h>
+#include <omp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "deltapath/nn/attention.h"
+#include "deltapath/nn/cross_entropy.h"
+#include "deltapath/nn/linear.h"
+#include "deltapath/nn/mlp.h"
+#include "deltapath/nn/norm.h"
+#include "deltapath/nn/rope.h"
+
+enum { ELEMENTS = 1 << 24, ROW = 4096, ROWS = ELEMENTS / ROW, VOCAB = 32768 };
+
+typedef void (*bench_fn)(void);
+
+static float *a, *b, *c, *d, *scratch;
+static dpt_attention_shape shape;
+static int32_t kv_of[8];
+static int64_t gemm_size;
+
+static float *filled(size_t n) {
+    float *x = malloc(n * sizeof *x);
+    if (!x)
+        exit(4);
+    uint32_t state = 1;
+    for (size_t i = 0; i < n; i++) {
+        state = state * 1664525u + 1013904223u;
+        x[i] = (float)(state >> 8) * 0x1p-23f - 1.0f;
+    }
+    return x;
+}
+
+/** Best time of one call [s]: repeats for at least 0.3 s. */
+static double best_time(bench_fn run) {
+    double best = 1e30, begin = omp_get_wtime();
+    run();
+    for (int i = 0; i < 3 || omp_get_wtime() - begin < 0.3; i++) {
+        double t = omp_get_wtime();
+        run();
+        t = omp_get_wtime() - t;
+        best = t < best ? t : best;
+    }
+    return best;
+}
+
+static void run_sgemm(void) {
+    blasint n = (blasint)gemm_size;
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, n, n, n, 1.0f, a, n, b, n, 0.0f, c, n);
+}
+
+static void run_attention_forward(void) {
+    dpt_nn_attention_forward(&shape, a, b, b + shape.ldk / 2, c, d, scratch);
+}
+
+static void run_attention_backward(void) {
+    int64_t whole = shape.n * shape.ldq;
+    dpt_nn_attention_backward(&shape, a, b, b + shape.ldk / 2, c, d, a + whole, d + ELEMENTS / 2,
+                              d + ELEMENTS / 2 + whole, d + ELEMENTS / 2 + whole + shape.ldk / 2,
+                              scratch);
+}
+
+static void run_copy(void) {
+#pragma omp parallel for schedule(static)
+    for (int64_t t = 0; t < ROWS; t++)
+        memcpy(c + t * ROW, a + t * ROW, ROW * sizeof *a);
+}
+
+static void run_swiglu_forward(void) {
+    dpt_nn_swiglu_forward(ROWS, ROW, a, ROW, b, ROW, c, ROW);
+}
+
+static void run_swiglu_backward(void) {
+    dpt_nn_swiglu_backward(ROWS, ROW, c, ROW, a, ROW, b, ROW, d, c);
+}
+
+static void run_act(dpt_act_kind kind) {
+    dpt_nn_act_forward(kind, ELEMENTS, a, c);
+}
+
+static void run_silu(void) {
+    run_act(DPT_ACT_SILU);
+}
+
+static void run_gelu(void) {
+    run_act(DPT_ACT_GELU);
+}
+
+static void run_gelu_tanh(void) {
+    run_act(DPT_ACT_GELU_TANH);
+}
+
+static void run_rmsnorm_forward(void) {
+    dpt_nn_rmsnorm_forward(ROWS, ROW, a, ROW, b, 1e-5f, c, ROW, d);
+}
+
+static void run_rmsnorm_backward(void) {
+    dpt_nn_rmsnorm_backward_input(ROWS, ROW, c, ROW, a, ROW, b, scratch, false, d, ROW);
+}
+
+static void run_rmsnorm_terms(void) {
+    dpt_nn_rmsnorm_terms(ROWS, ROW, c, ROW, a, ROW, scratch, b, (double *)d);
+}
+
+static void run_rope(void) {
+    const int64_t offsets[] = {0, ROWS};
+    dpt_nn_rope_forward(1, offsets, ROW / 128, 128, 64, a, b, c, ROW);
+}
+
+static void run_ce_sums(void) {
+    static int32_t targets[ELEMENTS / VOCAB];
+    double *sums = (double *)(void *)d;
+    dpt_nn_ce_sums(ELEMENTS / VOCAB, VOCAB, 0, a, VOCAB, targets, b, sums, sums + ELEMENTS / VOCAB);
+}
+
+static void run_ce_backward(void) {
+    static int32_t targets[ELEMENTS / VOCAB];
+    static double sums[ELEMENTS / VOCAB];
+    for (int64_t i = 0; i < ELEMENTS / VOCAB; i++)
+        sums[i] = 1e6;
+    dpt_nn_ce_backward(ELEMENTS / VOCAB, VOCAB, 0, c, VOCAB, targets, b, sums, scratch);
+}
+
+static void run_terms(void) {
+    dpt_nn_linear_terms(gemm_size, gemm_size, gemm_size, a, gemm_size, b, gemm_size, c, gemm_size,
+                        scratch, (double *)(void *)d);
+}
+
+/** Attention at one length: useful operations are those of the unmasked half. */
+static void bench_attention(int64_t n, int64_t hd, double gemm_rate) {
+    shape = (dpt_attention_shape){.n = n, .hq = 8, .hkv = 2, .hd = hd, .kv_of = kv_of};
+    shape.ldq = shape.ldo = shape.hq * hd;
+    shape.ldk = shape.ldv = 2 * shape.hkv * hd;
+    shape.scale = 0.1f;
+    shape.causal = true;
+    shape.threads = omp_get_max_threads();
+    double pairs = (double)shape.hq * (double)n * (double)(n + 1) / 2.0;
+    double forward = 4.0 * pairs * (double)hd / best_time(run_attention_forward);
+    double backward = 10.0 * pairs * (double)hd / best_time(run_attention_backward);
+    printf("attention n=%-5lld hd=%-4lld forward %6.1f GF/s  %4.2f of sgemm   backward %6.1f GF/s  "
+           "%4.2f of sgemm\n",
+           (long long)n, (long long)hd, forward / 1e9, forward / gemm_rate, backward / 1e9,
+           backward / gemm_rate);
+}
+
+int main(void) {
+    const struct {
+        const char *name;
+        bench_fn run;
+        double streams; /* arrays of ELEMENTS read or written once */
+    } elementwise[] = {
+        {"swiglu forward", run_swiglu_forward, 3},
+        {"swiglu backward", run_swiglu_backward, 5},
+        {"silu", run_silu, 2},
+        {"gelu", run_gelu, 2},
+        {"gelu_tanh", run_gelu_tanh, 2},
+        {"rmsnorm forward", run_rmsnorm_forward, 2},
+        {"rmsnorm backward", run_rmsnorm_backward, 3},
+        {"rmsnorm terms", run_rmsnorm_terms, 2},
+        {"rope", run_rope, 2},
+        {"cross-entropy sums", run_ce_sums, 1},
+        {"cross-entropy backward", run_ce_backward, 2},
+    };
+    a = filled(ELEMENTS);
+    b = filled(ELEMENTS);
+    c = filled(ELEMENTS);
+    d = filled(ELEMENTS);
+    for (int i = 0; i < 8; i++)
+        kv_of[i] = i / 4;
+    shape.threads = omp_get_max_threads();
+    size_t need = dpt_nn_attention_scratch(&shape);
+    scratch = filled(need > (1 << 20) ? need : 1 << 20);
+
+    printf("nn kernels, %d thread(s)\n", omp_get_max_threads());
+    gemm_size = 2048;
+    double cube = 2.0 * (double)gemm_size * (double)gemm_size * (double)gemm_size;
+    double gemm_rate = cube / best_time(run_sgemm);
+    printf("sgemm %lld: %.1f GF/s\n", (long long)gemm_size, gemm_rate / 1e9);
+    double terms_rate = cube / best_time(run_terms);
+    printf("linear terms %lld: %.1f GF/s  %.2f of sgemm\n", (long long)gemm_size, terms_rate / 1e9,
+           terms_rate / gemm_rate);
+    const int64_t lengths[] = {64, 128, 512, 1024, 2048};
+    for (size_t i = 0; i < sizeof lengths / sizeof lengths[0]; i++)
+        for (int64_t hd = 64; hd <= 128; hd *= 2)
+            bench_attention(lengths[i], hd, gemm_rate);
+
+    double bytes = (double)ELEMENTS * sizeof(float);
+    double copy_rate = 2.0 * bytes / best_time(run_copy);
+    printf("copy: %.1f GB/s\n", copy_rate / 1e9);
+    for (size_t i = 0; i < sizeof elementwise / sizeof elementwise[0]; i++) {
+        double rate = elementwise[i].streams * bytes / best_time(elementwise[i].run);
+        printf("%-24s %6.1f GB/s  %4.2f of copy\n", elementwise[i].name, rate / 1e9,
+               rate / copy_rate);
+    }
+    free(a);
+    free(b);
+    free(c);
+    free(d);
+    free(scratch);
+    return 0;
+}
