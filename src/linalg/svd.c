@@ -1,0 +1,401 @@
+#include "deltapath/linalg/svd.h"
+
+#include "deltapath/base/mem.h"
+#include "deltapath/comm/agree.h"
+
+#include "grid.h"
+#include "panel.h"
+#include "svd_methods.h"
+
+#include <cblas.h>
+#include <inttypes.h>
+#include <math.h>
+#include <string.h>
+
+static const double DEFAULT_TOLERANCE = 1e-3;
+static const double SMALL_RESIDUAL = 3e-3; /* share of |A| */
+
+static const char *const method_names[] = {
+    [DPT_SVD_AUTO] = "auto",
+    [DPT_SVD_RANDOM] = "random",
+    [DPT_SVD_EXACT] = "exact",
+    [DPT_SVD_REFERENCE] = "reference",
+};
+
+dpt_status dpt_svd_method_parse(const char *name, dpt_svd_method *out) {
+    for (int i = DPT_SVD_AUTO; i <= DPT_SVD_REFERENCE; i++)
+        if (strcmp(name, method_names[i]) == 0) {
+            *out = (dpt_svd_method)i;
+            return DPT_OK;
+        }
+    return dpt_error(DPT_ERR_USAGE,
+                     "svd: unknown method '%s': use auto, random, exact or reference", name);
+}
+
+const char *dpt_svd_method_name(dpt_svd_method method) {
+    return method >= DPT_SVD_AUTO && method <= DPT_SVD_REFERENCE ? method_names[method] : "unknown";
+}
+
+static int64_t shorter(int64_t rows, int64_t cols) {
+    return rows < cols ? rows : cols;
+}
+
+int64_t dpt_svd_energy_rank(int64_t count, const double *s, double norm, double energy) {
+    double captured = 0.0;
+    for (int64_t i = 0; i < count; i++) {
+        captured += s[i] * s[i];
+        /* All of the energy is reached up to the rounding of the sums. */
+        if (captured >= energy * norm * norm * (1.0 - 1e-13))
+            return i + 1;
+    }
+    return count;
+}
+
+dpt_status dpt_svd_allocate(const dpt_svd_problem *problem, int64_t rank, dpt_svd *out) {
+    out->rank = rank;
+    out->s = dpt_mem_zalloc(rank, sizeof *out->s, "singular values");
+    out->u = dpt_mem_alloc(problem->local_rows * rank, sizeof *out->u, "left singular vectors");
+    out->v = dpt_mem_alloc(problem->cols * rank, sizeof *out->v, "right singular vectors");
+    return out->s == NULL || out->u == NULL || out->v == NULL ? DPT_ERR_OUTPUT : DPT_OK;
+}
+
+void dpt_svd_destroy(dpt_svd *svd) {
+    dpt_mem_free(svd->s);
+    dpt_mem_free(svd->u);
+    dpt_mem_free(svd->v);
+    *svd = (dpt_svd){.rank = 0};
+}
+
+void dpt_svd_product(const dpt_svd *svd, int64_t cols, int64_t il0, int64_t n, float *out) {
+    enum { TILE = 64 };
+    if (n <= 0 || cols <= 0)
+        return;
+    memset(out, 0, (size_t)(n * cols) * sizeof *out);
+    if (svd->rank == 0)
+        return;
+    /* Scaled columns of U go through a buffer on the stack: the product allocates nothing. */
+    float scaled[TILE * TILE];
+    for (int64_t i = 0; i < n; i += TILE)
+        for (int64_t k = 0; k < svd->rank; k += TILE) {
+            int64_t ni = n - i < TILE ? n - i : TILE;
+            int64_t nk = svd->rank - k < TILE ? svd->rank - k : TILE;
+            for (int64_t a = 0; a < ni; a++)
+                for (int64_t b = 0; b < nk; b++)
+                    scaled[a * TILE + b] =
+                        svd->u[(il0 + i + a) * svd->rank + k + b] * (float)svd->s[k + b];
+            cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)ni, (int)cols, (int)nk, 1.0f,
+                        scaled, TILE, svd->v + k, (int)svd->rank, 1.0f, out + i * cols, (int)cols);
+        }
+}
+
+/* Same signs whatever the solver: the largest entry of each right vector is positive. */
+static void fix_signs(int64_t cols, int64_t local_rows, dpt_svd *svd) {
+    for (int64_t j = 0; j < svd->rank; j++) {
+        int64_t at = 0;
+        for (int64_t i = 1; i < cols; i++)
+            if (fabsf(svd->v[i * svd->rank + j]) > fabsf(svd->v[at * svd->rank + j]))
+                at = i;
+        if (!(svd->v[at * svd->rank + j] < 0.0f))
+            continue;
+        for (int64_t i = 0; i < cols; i++)
+            svd->v[i * svd->rank + j] = -svd->v[i * svd->rank + j];
+        for (int64_t i = 0; i < local_rows; i++)
+            svd->u[i * svd->rank + j] = -svd->u[i * svd->rank + j];
+    }
+}
+
+static double square_sum(int64_t n, const float *x) {
+    double total = 0.0;
+    for (int64_t i = 0; i < n; i += 4096) {
+        double lanes[8] = {0.0};
+        int64_t end = n - i < 4096 ? n : i + 4096;
+        for (int64_t e = i; e < end; e++)
+            lanes[e & 7] += (double)x[e] * (double)x[e];
+        total += ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) +
+                 ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]));
+    }
+    return total;
+}
+
+static dpt_status check_options(const dpt_svd_problem *problem) {
+    int64_t side = shorter(problem->rows, problem->cols);
+    int ignored;
+    if (problem->rows < 1 || problem->cols < 1)
+        return dpt_error(DPT_ERR_INTERNAL, "%s: svd of an empty %" PRId64 " x %" PRId64 " matrix",
+                         problem->name, problem->rows, problem->cols);
+    if ((problem->rank == 0) == (problem->energy == 0.0))
+        return dpt_error(DPT_ERR_INTERNAL, "%s: svd wants either a rank or an energy",
+                         problem->name);
+    if (problem->rank < 0 || problem->rank > side)
+        return dpt_error(DPT_ERR_INTERNAL, "%s: svd of rank %" PRId64 " is outside 1 .. %" PRId64,
+                         problem->name, problem->rank, side);
+    if (!(problem->energy >= 0.0 && problem->energy <= 1.0) || !(problem->tolerance > 0.0))
+        return dpt_error(DPT_ERR_INTERNAL, "%s: svd energy %g or tolerance %g is out of range",
+                         problem->name, problem->energy, problem->tolerance);
+    dpt_status st = dpt_grid_int(problem->rows, "rows of a matrix", &ignored);
+    return st != DPT_OK ? st : dpt_grid_int(problem->cols, "columns of a matrix", &ignored);
+}
+
+/* First row of this rank, whether the slabs add up, and the norm. */
+static dpt_status measure(dpt_svd_problem *problem) {
+    const dpt_comm *comm = problem->comm;
+    int64_t *counts = dpt_mem_zalloc(comm->size, sizeof *counts, "rows of each rank");
+    dpt_status st = dpt_agree(comm, counts == NULL ? DPT_ERR_OUTPUT : DPT_OK);
+    if (st == DPT_OK) {
+        counts[comm->rank] = problem->local_rows;
+        st = dpt_comm_sum_i64(comm, counts, comm->size);
+    }
+    if (st == DPT_OK) {
+        int64_t total = 0;
+        bool valid = true;
+        for (int r = 0; r < comm->size; r++) {
+            if (r == comm->rank)
+                problem->row0 = total;
+            valid = valid && counts[r] >= 0 && counts[r] <= problem->rows;
+            total += counts[r];
+        }
+        if (!valid || total != problem->rows)
+            st = dpt_error(DPT_ERR_INTERNAL,
+                           "%s: the slabs of a %" PRId64 " x %" PRId64 " matrix do not add up",
+                           problem->name, problem->rows, problem->cols);
+    }
+    dpt_mem_free(counts);
+    if (st != DPT_OK)
+        return st;
+    double square = square_sum(problem->local_rows * problem->cols, problem->slab);
+    st = dpt_comm_sum_f64(comm, &square, 1);
+    problem->norm = sqrt(square);
+    if (st == DPT_OK && !isfinite(square))
+        st = dpt_error(DPT_ERR_INPUT, "%s: holds NaN or infinity: mend the model", problem->name);
+    return st;
+}
+
+/* The zero matrix: any orthonormal vectors will do; unit vectors are the same at any rank count. */
+static dpt_status zero_matrix(const dpt_svd_problem *problem, dpt_svd *out) {
+    int64_t rank = problem->rank > 0 ? problem->rank : 1;
+    dpt_status st = dpt_agree(problem->comm, dpt_svd_allocate(problem, rank, out));
+    if (st != DPT_OK)
+        return st;
+    memset(out->u, 0, (size_t)(problem->local_rows * rank) * sizeof *out->u);
+    memset(out->v, 0, (size_t)(problem->cols * rank) * sizeof *out->v);
+    for (int64_t i = 0; i < rank; i++) {
+        out->v[i * rank + i] = 1.0f;
+        if (i >= problem->row0 && i < problem->row0 + problem->local_rows)
+            out->u[(i - problem->row0) * rank + i] = 1.0f;
+    }
+    out->used = DPT_SVD_EXACT;
+    return DPT_OK;
+}
+
+/* Measured on two cores, sides 512 to 4096 (tests/bench/bench_svd.c): the range finder wins as soon
+ * as its sketch is clearly narrower than the matrix; small matrices are exact in no time. */
+static bool random_pays(const dpt_svd_problem *problem) {
+    int64_t side = shorter(problem->rows, problem->cols);
+    return problem->rank > 0 && side >= 256 && 8 * problem->rank <= side;
+}
+
+/* The single-precision sketch works on A / |A|; outside this range the scale itself is lost. */
+static bool random_fits(const dpt_svd_problem *problem) {
+    return problem->rank > 0 && problem->norm > 1e-25 && problem->norm < 1e25;
+}
+
+static dpt_status dispatch(const dpt_svd_problem *problem, dpt_svd_method method, dpt_svd *out) {
+    bool settled = false;
+    dpt_status st = DPT_OK;
+    if (problem->norm == 0.0)
+        return zero_matrix(problem, out);
+    if (method == DPT_SVD_REFERENCE)
+        return dpt_svd_reference(problem, out);
+    if (random_fits(problem) &&
+        (method == DPT_SVD_RANDOM || (method == DPT_SVD_AUTO && random_pays(problem))))
+        st = dpt_svd_random(problem, out, &settled);
+    if (st == DPT_OK && !settled) {
+        int iterations = out->iterations;
+        st = dpt_svd_exact(problem, out);
+        out->iterations = iterations;
+    }
+    return st;
+}
+
+/* The difference of squares loses a small residual in the rounding of s: then it is summed from the
+ * entries of A - U diag(s) V^T. */
+static dpt_status measure_residual(const dpt_svd_problem *problem, dpt_svd *out) {
+    enum { CHUNK = 64 };
+    double square = problem->norm * problem->norm;
+    for (int64_t i = 0; i < out->rank; i++)
+        square -= out->s[i] * out->s[i];
+    out->norm = problem->norm;
+    out->residual = sqrt(fmax(0.0, square));
+    if (out->residual > SMALL_RESIDUAL * problem->norm || problem->norm == 0.0)
+        return DPT_OK;
+    float *rows = dpt_mem_alloc(CHUNK * problem->cols, sizeof *rows, "rows of a product");
+    dpt_status st = dpt_agree(problem->comm, rows == NULL ? DPT_ERR_OUTPUT : DPT_OK);
+    square = 0.0;
+    for (int64_t i = 0; st == DPT_OK && i < problem->local_rows; i += CHUNK) {
+        int64_t n = problem->local_rows - i < CHUNK ? problem->local_rows - i : CHUNK;
+        dpt_svd_product(out, problem->cols, i, n, rows);
+        for (int64_t e = 0; e < n * problem->cols; e++)
+            rows[e] = problem->slab[i * problem->cols + e] - rows[e];
+        square += square_sum(n * problem->cols, rows);
+    }
+    if (st == DPT_OK)
+        st = dpt_comm_sum_f64(problem->comm, &square, 1);
+    out->residual = sqrt(square);
+    dpt_mem_free(rows);
+    return st;
+}
+
+dpt_status dpt_svd_compute(const dpt_comm *comm, int64_t rows, int64_t cols, int64_t local_rows,
+                           const float *slab, const dpt_svd_options *options, dpt_svd *out) {
+    *out = (dpt_svd){.rank = 0};
+    const char *name = options->name != NULL ? options->name : "matrix";
+    dpt_svd_problem problem = {
+        .comm = comm,
+        .rows = rows,
+        .cols = cols,
+        .local_rows = local_rows,
+        .slab = slab,
+        .rank = options->rank,
+        .energy = options->energy,
+        .tolerance = options->tolerance != 0.0 ? options->tolerance : DEFAULT_TOLERANCE,
+        .sketch = dpt_rng_make(options->seed, name, DPT_RNG_SKETCH),
+        .name = name,
+    };
+    dpt_status st = check_options(&problem);
+    if (st == DPT_OK && dpt_svd_method_name(options->method)[0] == 'u')
+        st = dpt_error(DPT_ERR_INTERNAL, "%s: unknown svd method %d", name, (int)options->method);
+    st = dpt_agree(comm, st);
+    if (st == DPT_OK)
+        st = dpt_agree(comm, dpt_agree_fault("svd.compute"));
+    if (st == DPT_OK)
+        st = measure(&problem);
+    if (st == DPT_OK)
+        st = dispatch(&problem, options->method, out);
+    if (st != DPT_OK) {
+        dpt_svd_destroy(out);
+        return st;
+    }
+    fix_signs(cols, local_rows, out);
+    st = measure_residual(&problem, out);
+    if (st != DPT_OK)
+        dpt_svd_destroy(out);
+    return st;
+}
+
+/* y = (A - U diag(s) V^T) x on this rank's rows; work has room for svd->rank values. */
+static void apply_rows(const dpt_svd_problem *problem, const dpt_svd *svd, const float *x,
+                       float *work, float *y) {
+    int m = (int)problem->local_rows, n = (int)problem->cols;
+    if (m == 0)
+        return;
+    float scale = (float)dpt_svd_unit_scale(problem->norm);
+    cblas_sgemv(CblasRowMajor, CblasNoTrans, m, n, scale, problem->slab, n, x, 1, 0.0f, y, 1);
+    if (svd == NULL)
+        return;
+    int r = (int)svd->rank;
+    cblas_sgemv(CblasRowMajor, CblasTrans, n, r, 1.0f, svd->v, r, x, 1, 0.0f, work, 1);
+    for (int j = 0; j < r; j++)
+        work[j] *= (float)svd->s[j] * scale;
+    cblas_sgemv(CblasRowMajor, CblasNoTrans, m, r, -1.0f, svd->u, r, work, 1, 1.0f, y, 1);
+}
+
+/* x = (A - U diag(s) V^T)^T y, summed over ranks. */
+static dpt_status apply_columns(const dpt_svd_problem *problem, const dpt_svd *svd, const float *y,
+                                float *work, float *part, float *x) {
+    int m = (int)problem->local_rows, n = (int)problem->cols;
+    float scale = (float)dpt_svd_unit_scale(problem->norm);
+    memset(x, 0, (size_t)n * sizeof *x);
+    if (m > 0) {
+        cblas_sgemv(CblasRowMajor, CblasTrans, m, n, scale, problem->slab, n, y, 1, 0.0f, x, 1);
+        if (svd != NULL) {
+            int r = (int)svd->rank;
+            cblas_sgemv(CblasRowMajor, CblasTrans, m, r, 1.0f, svd->u, r, y, 1, 0.0f, work, 1);
+            for (int j = 0; j < r; j++)
+                work[j] *= (float)svd->s[j] * scale;
+            cblas_sgemv(CblasRowMajor, CblasNoTrans, n, r, 1.0f, svd->v, r, work, 1, 0.0f, part, 1);
+            for (int i = 0; i < n; i++)
+                x[i] -= part[i];
+        }
+    }
+    return dpt_comm_sum_f32(problem->comm, x, n);
+}
+
+static double normalise(int64_t n, float *x) {
+    double length = sqrt(square_sum(n, x));
+    for (int64_t i = 0; length > 0.0 && i < n; i++)
+        x[i] = (float)(x[i] / length);
+    return length;
+}
+
+dpt_status dpt_svd_deflated_norm(const dpt_svd_problem *problem, const dpt_svd *svd, int iterations,
+                                 double *norm) {
+    int64_t rank = svd != NULL ? svd->rank : 0;
+    float *x = dpt_mem_alloc(2 * problem->cols, sizeof *x, "vectors of a power iteration");
+    float *y = dpt_mem_alloc(problem->local_rows + rank, sizeof *y, "vectors of a power iteration");
+    dpt_status st = x == NULL || y == NULL ? DPT_ERR_OUTPUT : DPT_OK;
+    if (st == DPT_OK)
+        st = dpt_panel_fill(problem->sketch, 0, problem->cols, 1, x);
+    st = dpt_agree(problem->comm, st);
+    double value = 0.0;
+    if (st == DPT_OK)
+        normalise(problem->cols, x);
+    for (int i = 0; st == DPT_OK && i < iterations; i++) {
+        apply_rows(problem, svd, x, y + problem->local_rows, y);
+        double square = square_sum(problem->local_rows, y);
+        st = dpt_comm_sum_f64(problem->comm, &square, 1);
+        value = fmax(value, sqrt(square));
+        if (st == DPT_OK && i + 1 < iterations)
+            st = apply_columns(problem, svd, y, y + problem->local_rows, x + problem->cols, x);
+        normalise(problem->cols, x);
+    }
+    *norm = value / dpt_svd_unit_scale(problem->norm);
+    dpt_mem_free(y);
+    dpt_mem_free(x);
+    return st;
+}
+
+dpt_status dpt_svd_spectral_norm(const dpt_comm *comm, int64_t rows, int64_t cols,
+                                 int64_t local_rows, const float *slab, int iterations,
+                                 double *norm) {
+    *norm = 0.0;
+    dpt_svd_problem problem = {
+        .comm = comm,
+        .rows = rows,
+        .cols = cols,
+        .local_rows = local_rows,
+        .slab = slab,
+        .rank = 1,
+        .tolerance = 1.0,
+        .sketch = dpt_rng_make(0, "spectral norm", DPT_RNG_SKETCH),
+        .name = "spectral norm",
+    };
+    dpt_status st = dpt_agree(comm, check_options(&problem));
+    if (st == DPT_OK)
+        st = measure(&problem);
+    if (st != DPT_OK || problem.norm == 0.0)
+        return st;
+    return dpt_svd_deflated_norm(&problem, NULL, iterations, norm);
+}
+
+int64_t dpt_svd_bytes(int64_t rows, int64_t cols, int64_t rank, dpt_svd_method method, int ranks) {
+    double m = (double)(rows / ranks + 1), n = (double)cols, k = (double)(rank > 0 ? rank : 1);
+    double side = (double)shorter(rows, cols), longer = (double)(rows > cols ? rows : cols);
+    double result = 4.0 * (m + n) * k + 8.0 * k;
+    double l = (double)dpt_svd_sketch_width(rows, cols, rank > 0 ? rank : 1);
+    double random = 4.0 * (m * l + 2.5 * n * l) + 64.0 * l * l + 12.0 * 256.0 * l;
+    double whole = rank > 0 ? k : side; /* energy needs every vector */
+    double grid = ranks == 1 ? 5.0 * side * side : 7.0 * side * side / ranks + 512.0 * side;
+    double exact = 8.0 * (grid + side * whole + longer / ranks * whole + 2.0 * whole * whole) +
+                   8.0 * 1024.0 * 2048.0 + 4.0 * side * whole;
+    if (rows < cols)
+        exact += 8.0 * m * n + 4.0 * longer * whole;
+    double both = (double)rows + n, area = (double)rows * n;
+    double reference =
+        8.0 * ((1.0 + 1.5 / ranks) * both * side + 3.0 * area / ranks + 300.0 * both + 1e5);
+    double need = method == DPT_SVD_RANDOM      ? fmax(random, exact)
+                  : method == DPT_SVD_REFERENCE ? reference
+                  : method == DPT_SVD_AUTO      ? fmax(random, exact)
+                                                : exact;
+    need += result;
+    return need < 9e18 ? (int64_t)need : INT64_MAX;
+}

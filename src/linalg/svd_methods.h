@@ -1,0 +1,52 @@
+#ifndef DELTAPATH_LINALG_SVD_METHODS_H
+#define DELTAPATH_LINALG_SVD_METHODS_H
+
+#include "deltapath/base/rng.h"
+#include "deltapath/linalg/svd.h"
+
+/** What every method gets: the arguments of dpt_svd_compute, checked, and what follows from them.
+ * Every dimension fits int. */
+typedef struct dpt_svd_problem {
+    const dpt_comm *comm;
+    int64_t rows;
+    int64_t cols;
+    int64_t local_rows;
+    int64_t row0; /**< first global row of this rank */
+    const float *slab;
+    int64_t rank;  /**< wanted triplets, 1 .. min(rows, cols); 0 when energy decides */
+    double energy; /**< 0 when rank decides */
+    double tolerance;
+    dpt_rng sketch;
+    const char *name;
+    double norm; /**< |A|_F, finite and positive */
+} dpt_svd_problem;
+
+/* Each fills rank, s, u, v, used and iterations of an empty *out (signs, norm and residual are the
+ * dispatcher's). Collective over problem->comm; status agreed; on error *out may hold blocks that
+ * dpt_svd_destroy releases. */
+dpt_status dpt_svd_exact(const dpt_svd_problem *problem, dpt_svd *out);
+dpt_status dpt_svd_reference(const dpt_svd_problem *problem, dpt_svd *out);
+
+/** @param[out] settled false: the tolerance was not met after the last iteration; *out is empty. */
+dpt_status dpt_svd_random(const dpt_svd_problem *problem, dpt_svd *out, bool *settled);
+
+/** Factor that brings a norm near 1 and fits fp32, also for norms that fp32 cannot invert. Local. */
+static inline double dpt_svd_unit_scale(double norm) {
+    return norm > 1e-30 ? 1.0 / norm : 1e30;
+}
+
+/** Columns of the sketch of the random method. Local. */
+int64_t dpt_svd_sketch_width(int64_t rows, int64_t cols, int64_t rank);
+
+/** Allocate s, u, v of *out for `rank` triplets. Local; agree afterwards. */
+dpt_status dpt_svd_allocate(const dpt_svd_problem *problem, int64_t rank, dpt_svd *out);
+
+/** Least count of leading values whose squares reach `energy` of norm^2; at least 1. Local. */
+int64_t dpt_svd_energy_rank(int64_t count, const double *s, double norm, double energy);
+
+/** Largest singular value of A - U diag(s) V^T by power iterations from a fixed random vector; a
+ * lower bound. svd may be NULL. Collective over problem->comm. */
+dpt_status dpt_svd_deflated_norm(const dpt_svd_problem *problem, const dpt_svd *svd, int iterations,
+                                 double *norm);
+
+#endif
