@@ -1,11 +1,13 @@
 /* ranks: 1 2 3 4 */
 /* Loss, gradients and terms of the decoder against transformers, at every mesh of the ranks. */
 #include "support/test_mpi.h"
+#include "support/fault.h"
 #include "support/golden_model.h"
 
 #include "deltapath/comm/mesh.h"
 #include "deltapath/model/model.h"
 
+#include <jansson.h>
 #include <math.h>
 
 /* Tensor-wise measure: |ours - golden| / |golden| in the Euclidean norm. */
@@ -146,9 +148,344 @@ static void test_golden(void **state) {
     }
 }
 
+/* W(t) on the fly against a model that was loaded with the values of W(t). */
+static void test_interpolation(void **state) {
+    (void)state;
+    fixture f;
+    fixture_open(&f, "gqa", test_comm.size);
+    for (int k = 0; k < f.g.post.catalog.count; k++)
+        for (int64_t i = 0; i < f.g.post.catalog.tensors[k].numel; i++) {
+            float *at = (float *)f.g.post.values[k] + i;
+            *at += 0.3F * (((float *)f.g.edited.values[k])[i] - *at);
+        }
+    dpt_batch batch = golden_batch(&f.g);
+    double *nll = calloc((size_t)f.g.tokens, sizeof *nll);
+    dpt_model *direct;
+    assert_int_equal(dpt_model_create(&f.mesh.model, f.g.config, memory_source(&f.g.post), &direct),
+                     DPT_OK);
+    assert_int_equal(
+        dpt_model_run(direct, &batch, 0.0, DPT_BACKWARD_NONE, NULL, nll, NULL, NULL, NULL), DPT_OK);
+    assert_int_equal(
+        dpt_model_run(f.model, &batch, 0.3, DPT_BACKWARD_NONE, NULL, f.nll, NULL, NULL, NULL),
+        DPT_OK);
+    for (int64_t i = 0; i < f.g.tokens; i++)
+        assert_near(f.nll[i], nll[i], 1.0, "nll", "interpolated");
+    dpt_model_destroy(direct);
+    free(nll);
+    fixture_close(&f);
+}
+
+static double mean_loss(fixture *f, double t) {
+    dpt_batch batch = golden_batch(&f->g);
+    assert_int_equal(
+        dpt_model_run(f->model, &batch, t, DPT_BACKWARD_NONE, NULL, f->nll, NULL, NULL, NULL),
+        DPT_OK);
+    double sum = 0.0;
+    for (int64_t s = 0; s < f->g.samples; s++)
+        sum += sample_loss(f, s) / (double)f->g.samples;
+    return sum;
+}
+
+/* The slope along the path in the middle of it, by central differences of fourth order. */
+static void test_finite_difference(void **state) {
+    (void)state;
+    for (int c = 0; c < GOLDEN_CASES; c++) {
+        fixture f;
+        fixture_open(&f, golden_cases[c], test_comm.size);
+        double h = 0.2;
+        double slope = (8.0 * (mean_loss(&f, 0.5 + h) - mean_loss(&f, 0.5 - h)) -
+                        (mean_loss(&f, 0.5 + 2 * h) - mean_loss(&f, 0.5 - 2 * h))) /
+                       (12.0 * h);
+        dpt_batch batch = golden_batch(&f.g);
+        double *weight = golden_weights(&f.g, 1.0 / (double)f.g.samples);
+        assert_int_equal(dpt_model_run(f.model, &batch, 0.5, DPT_BACKWARD_TERMS, weight, f.nll,
+                                       NULL, f.terms, NULL),
+                         DPT_OK);
+        double sum = 0.0, size = 0.0;
+        int64_t n = f.g.samples * f.g.post.catalog.count;
+        assert_int_equal(dpt_comm_sum_f64(&f.mesh.model, f.terms, n), DPT_OK);
+        for (int64_t i = 0; i < n; i++) {
+            sum += f.terms[i];
+            size += fabs(f.terms[i]);
+        }
+        assert_near(sum, slope, size, "slope", golden_cases[c]);
+        free(weight);
+        fixture_close(&f);
+    }
+}
+
+/* A packed batch gives what its sequences give alone; buffers are reused for smaller batches. */
+static void test_packing(void **state) {
+    (void)state;
+    fixture f;
+    fixture_open(&f, "mistral_swa", test_comm.size);
+    dpt_batch batch = golden_batch(&f.g);
+    uint8_t *correct = calloc((size_t)f.g.tokens, 1), *alone = calloc((size_t)f.g.tokens, 1);
+    double *nll = calloc((size_t)f.g.tokens, sizeof *nll);
+    assert_int_equal(
+        dpt_model_run(f.model, &batch, 0.0, DPT_BACKWARD_NONE, NULL, f.nll, correct, NULL, NULL),
+        DPT_OK);
+    int64_t held = dpt_mem_in_use();
+    for (int64_t s = 0; s < f.g.samples; s++) {
+        int64_t at = f.g.offsets[s], first[2] = {0, f.g.offsets[s + 1] - at};
+        dpt_batch one = {
+            .sequences = 1, .first = first, .tokens = f.g.token + at, .mask = f.g.mask + at};
+        assert_int_equal(dpt_model_run(f.model, &one, 0.0, DPT_BACKWARD_NONE, NULL, nll + at,
+                                       alone + at, NULL, NULL),
+                         DPT_OK);
+    }
+    assert_int_equal(dpt_mem_in_use(), held);
+    for (int64_t i = 0; i < f.g.tokens; i++) {
+        assert_near(nll[i], f.nll[i], 1.0, "nll", "packed");
+        assert_int_equal(alone[i], correct[i]);
+    }
+    free(correct);
+    free(alone);
+    free(nll);
+    fixture_close(&f);
+}
+
+/* Post in bf16, edit in f16 and f32: tensors whose bytes agree leave no term, others do. */
+static void test_stored_types(void **state) {
+    (void)state;
+    golden_model g;
+    golden_load("bias", &g);
+    dpt_model *model;
+    memory_model post = memory_convert(&g.post, DPT_BF16), same = memory_convert(&g.post, DPT_BF16);
+    memory_model half = memory_convert(&g.edited, DPT_F16);
+    assert_int_equal(dpt_model_create(&test_comm, g.config, memory_source(&post), &model), DPT_OK);
+    assert_int_equal(post.fetches, post.catalog.count);
+    dpt_batch batch = golden_batch(&g);
+    double *weight = golden_weights(&g, 1.0), *nll = calloc((size_t)g.tokens, sizeof *nll);
+    int64_t n = g.samples * g.post.catalog.count;
+    double *terms = calloc((size_t)n, sizeof *terms);
+    dpt_source edit = memory_source(&same);
+    assert_int_equal(dpt_model_bind_edit(model, &edit), DPT_OK);
+    assert_int_equal(
+        dpt_model_run(model, &batch, 0.5, DPT_BACKWARD_TERMS, weight, nll, NULL, terms, NULL),
+        DPT_OK);
+    for (int64_t i = 0; i < n; i++)
+        assert_true(terms[i] == 0.0);
+    edit = memory_source(&half);
+    assert_int_equal(dpt_model_bind_edit(model, &edit), DPT_OK);
+    assert_int_equal(
+        dpt_model_run(model, &batch, 1.0, DPT_BACKWARD_TERMS, weight, nll, NULL, terms, NULL),
+        DPT_OK);
+    for (int64_t s = 0; s < g.samples; s++) { /* f16 has 11 bits: the loss is near that of W_edit */
+        double sum = 0.0;
+        for (int64_t i = g.offsets[s]; i < g.offsets[s + 1]; i++)
+            sum += nll[i];
+        assert_true(fabs(sum / (double)golden_scored(&g, s) - g.loss_edit[s]) < 5e-3);
+    }
+    assert_int_equal(dpt_comm_sum_f64(&test_comm, terms, n), DPT_OK);
+    for (int k = 0; k < g.post.catalog.count; k++)
+        assert_true(terms[k] != 0.0);
+    assert_int_equal(dpt_model_bind_edit(model, NULL), DPT_OK);
+    assert_int_equal(
+        dpt_model_run(model, &batch, 0.5, DPT_BACKWARD_NONE, NULL, nll, NULL, NULL, NULL),
+        DPT_ERR_INTERNAL);
+    dpt_error_clear();
+    dpt_model_destroy(model);
+    memory_free(&post);
+    memory_free(&same);
+    memory_free(&half);
+    free(weight);
+    free(nll);
+    free(terms);
+    golden_free(&g);
+}
+
+static void test_bytes(void **state) {
+    (void)state;
+    fixture f;
+    fixture_open(&f, "bias", test_comm.size);
+    dpt_batch batch = golden_batch(&f.g);
+    double *weight = golden_weights(&f.g, 1.0);
+    int64_t weights, work, before = dpt_mem_in_use();
+    assert_int_equal(dpt_model_bytes(f.g.config, &f.g.post.catalog, test_comm.size, true,
+                                     f.g.tokens, 17, &weights, &work),
+                     DPT_OK);
+    assert_int_equal(
+        dpt_model_run(f.model, &batch, 0.5, DPT_BACKWARD_TERMS, weight, f.nll, NULL, f.terms, NULL),
+        DPT_OK);
+    assert_true(dpt_mem_in_use() - before <= work);
+    if (test_comm.rank == 0)
+        assert_int_equal(dpt_mem_in_use() - before, work);
+    int64_t numel = dpt_catalog_elements(&f.g.post.catalog);
+    assert_true(weights >= 8 * numel / test_comm.size && weights <= 8 * numel);
+    free(weight);
+    fixture_close(&f);
+}
+
+static void expect_refusal(const char *config, memory_model *weights, const char *named) {
+    dpt_model *model;
+    int64_t a, b;
+    dpt_error_clear();
+    assert_int_equal(dpt_model_create(&test_comm, config, memory_source(weights), &model),
+                     DPT_ERR_INPUT);
+    assert_null(model);
+    if (strstr(dpt_error_message(), named) == NULL)
+        fail_msg("no \"%s\" in: %s", named, dpt_error_message());
+    dpt_error_clear();
+    assert_int_equal(dpt_model_bytes(config, &weights->catalog, 2, false, 8, 8, &a, &b),
+                     DPT_ERR_INPUT);
+    dpt_error_clear();
+}
+
+static void test_bad_configs(void **state) {
+    (void)state;
+    static const struct {
+        const char *key, *value, *named;
+    } bad[] = {
+        {"architectures", "[\"GPT2LMHeadModel\"]", "architectures GPT2LMHeadModel"},
+        {"model_type", "\"mistral\"", "model_type says mistral"},
+        {"hidden_act", "\"gelu\"", "hidden_act"},
+        {"hidden_act", "7", "hidden_act"},
+        {"hidden_size", "-1", "hidden_size"},
+        {"hidden_size", "null", "hidden_size is missing"},
+        {"hidden_size", "1e3", "hidden_size"},
+        {"hidden_size", "4611686018427387904", "hidden_size"},
+        {"vocab_size", "0", "vocab_size"},
+        {"num_hidden_layers", "100000000", "num_hidden_layers"},
+        {"num_attention_heads", "5", "q_proj.weight has the shape"},
+        {"num_key_value_heads", "3", "num_key_value_heads"},
+        {"head_dim", "5", "head_dim"},
+        {"rms_norm_eps", "0", "rms_norm_eps"},
+        {"rms_norm_eps", "\"small\"", "rms_norm_eps"},
+        {"tie_word_embeddings", "1", "tie_word_embeddings"},
+        {"tie_word_embeddings", "false", "lm_head.weight is missing"},
+        {"attention_bias", "true", "bias is missing"},
+        {"num_hidden_layers", "1", "model.layers.1.input_layernorm.weight is not part"},
+        {"rope_scaling", "{\"type\": \"dynamic\", \"factor\": 2.0}", "dynamic"},
+        {"rope_scaling", "{\"rope_type\": \"yarn\", \"factor\": 2.0}", "yarn"},
+        {"rope_scaling", "{\"rope_type\": \"linear\"}", "factor"},
+        {"rope_scaling", "[1]", "rope_scaling"},
+        {"rope_parameters", "{\"full_attention\": {\"rope_theta\": 1e4}}", "rope_parameters"},
+        {"rope_parameters", "{\"rope_theta\": -1.0}", "rope_theta"},
+        {"partial_rotary_factor", "0.5", "partial_rotary_factor"},
+        {"quantization_config", "{\"bits\": 4}", "quantization_config"},
+        {"num_local_experts", "8", "num_local_experts"},
+        {"layer_types", "[\"linear_attention\", \"full_attention\"]", "layer_types"},
+    };
+    golden_model g;
+    golden_load("llama3_rope_old", &g);
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        json_t *root = json_loads(g.config, 0, NULL);
+        json_object_set_new(root, bad[i].key, json_loads(bad[i].value, JSON_DECODE_ANY, NULL));
+        char *config = json_dumps(root, 0);
+        expect_refusal(config, &g.post, bad[i].named);
+        free(config);
+        json_decref(root);
+    }
+    expect_refusal("{\"vocab_size\": 40,}", &g.post, "config.json:1:");
+    expect_refusal("[]", &g.post, "not an object");
+    expect_refusal("{}", &g.post, "model_type");
+    expect_refusal(NULL, &g.post, "no config.json");
+    golden_free(&g);
+}
+
+static void test_bad_tensors(void **state) {
+    (void)state;
+    golden_model g;
+    golden_load("untied", &g);
+    dpt_tensor_info *up =
+        &g.post.catalog
+             .tensors[dpt_catalog_find(&g.post.catalog, "model.layers.1.mlp.up_proj.weight")];
+    dpt_tensor_info kept = *up;
+    up->shape[0]++;
+    expect_refusal(g.config, &g.post, "up_proj.weight has the shape [21, 24] in place of [20, 24]");
+    *up = kept;
+    up->dtype = DPT_I32;
+    expect_refusal(g.config, &g.post, "up_proj.weight has the type I32");
+    *up = kept;
+    up->name = "model.layers.1.mlp.up_proj.weighs"; /* keeps the order */
+    expect_refusal(g.config, &g.post, "up_proj.weight is missing (2 tensors");
+    *up = kept;
+    float *value = g.post.values[up - g.post.catalog.tensors];
+    float first = value[27];
+    value[27] = NAN;
+    dpt_model *model;
+    assert_int_equal(dpt_model_create(&test_comm, g.config, memory_source(&g.post), &model),
+                     DPT_ERR_INPUT);
+    assert_non_null(strstr(dpt_error_message(), "up_proj.weight: element 27"));
+    dpt_error_clear();
+    value[27] = first;
+    assert_int_equal(dpt_model_create(&test_comm, g.config, memory_source(&g.post), &model),
+                     DPT_OK);
+    ((float *)g.edited.values[0])[5] = INFINITY;
+    dpt_source edited = memory_source(&g.edited);
+    assert_int_equal(dpt_model_bind_edit(model, &edited), DPT_ERR_INPUT);
+    dpt_error_clear();
+    g.edited.catalog.tensors[3].shape[0]++;
+    assert_int_equal(dpt_model_bind_edit(model, &edited), DPT_ERR_INPUT);
+    assert_non_null(strstr(dpt_error_message(), "other tensors"));
+    dpt_error_clear();
+    dpt_model_destroy(model);
+    golden_free(&g);
+}
+
+static void test_bad_batches(void **state) {
+    (void)state;
+    fixture f;
+    fixture_open(&f, "untied", test_comm.size);
+    dpt_batch batch = golden_batch(&f.g);
+    int32_t kept = f.g.token[3];
+    static const int32_t wrong[] = {40, -1, INT32_MAX};
+    for (int i = 0; i < 3; i++) {
+        f.g.token[3] = wrong[i];
+        assert_int_equal(
+            dpt_model_run(f.model, &batch, 0.0, DPT_BACKWARD_NONE, NULL, f.nll, NULL, NULL, NULL),
+            DPT_ERR_INPUT);
+        assert_non_null(strstr(dpt_error_message(), "outside the vocabulary of 40"));
+        dpt_error_clear();
+    }
+    f.g.token[3] = kept;
+    dpt_mem_set_budget(dpt_mem_in_use() + 1000); /* no room for the work */
+    assert_int_equal(
+        dpt_model_run(f.model, &batch, 0.0, DPT_BACKWARD_NONE, NULL, f.nll, NULL, NULL, NULL),
+        DPT_ERR_OUTPUT);
+    dpt_mem_set_budget(0);
+    dpt_error_clear();
+    assert_true(mean_loss(&f, 0.0) > 0.0);
+    fixture_close(&f);
+}
+
+/* A fault on the first or last rank ends in the same status everywhere and the model still works. */
+static void test_faults(void **state) {
+    (void)state;
+    fixture f;
+    fixture_open(&f, "tied", test_comm.size);
+    dpt_batch batch = golden_batch(&f.g);
+    for (int i = 0; i < 2; i++) {
+        dpt_model *model;
+        fault_set("model.load", i, test_comm.size);
+        assert_int_equal(
+            dpt_model_create(&f.mesh.model, f.g.config, memory_source(&f.g.post), &model),
+            DPT_ERR_OUTPUT);
+        assert_null(model);
+        fault_set("model.run", i, test_comm.size);
+        assert_int_equal(
+            dpt_model_run(f.model, &batch, 0.0, DPT_BACKWARD_NONE, NULL, f.nll, NULL, NULL, NULL),
+            DPT_ERR_OUTPUT);
+        fault_clear();
+        dpt_error_clear();
+    }
+    assert_true(mean_loss(&f, 0.0) > 0.0);
+    fixture_close(&f);
+}
+
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_golden),
+        cmocka_unit_test(test_interpolation),
+        cmocka_unit_test(test_finite_difference),
+        cmocka_unit_test(test_packing),
+        cmocka_unit_test(test_stored_types),
+        cmocka_unit_test(test_bytes),
+        cmocka_unit_test(test_bad_configs),
+        cmocka_unit_test(test_bad_tensors),
+        cmocka_unit_test(test_bad_batches),
+        cmocka_unit_test(test_faults),
     };
     return test_mpi_main(argc, argv, tests);
 }
