@@ -31,20 +31,8 @@ static int thread_count(const dpt_attention_shape *s, int64_t tasks) {
     return (int)max64(1, min64(s->threads, tasks));
 }
 
-/** Parts into which the query heads of each group are split in the backward pass, so that there is
- * work for every thread; every part but the first sums its dk and dv apart. */
-static int64_t part_count(const dpt_attention_shape *s) {
-    if (s->hkv <= 0)
-        return 1;
-    int64_t wanted = (max64(1, s->threads) + s->hkv - 1) / s->hkv;
-    return max64(1, min64(wanted, (s->hq + s->hkv - 1) / s->hkv));
-}
-
 size_t dpt_nn_attention_scratch(const dpt_attention_shape *shape) {
-    int64_t parts = part_count(shape);
-    size_t rows = (size_t)(2 * shape->n * shape->hd);
-    return (size_t)max64(1, shape->threads) * (size_t)SLOT +
-           (size_t)(shape->hkv * (parts - 1)) * rows;
+    return (size_t)max64(1, shape->threads) * (size_t)SLOT;
 }
 
 /** Softmax of one row of scores against the running maximum; the masked part becomes 0.
@@ -158,88 +146,103 @@ static float dot_row(int64_t n, const float *a, const float *b) {
     return (float)sum;
 }
 
-/** Where the gradients of one kv head are summed. */
+/** Arguments of a backward pass, shaped as in dpt_nn_attention_backward. */
 typedef struct {
-    float *dk, *dv;
-    int64_t lddk, lddv;
-} kv_gradient;
+    const dpt_attention_shape *s;
+    const float *q, *k, *v, *o, *lse, *d_o;
+    float *dq, *dk, *dv;
+} backward_call;
 
-/** Backward pass of the queries [i0, i1) of one head: writes dq, adds to dk and dv. */
-static void backward_block(const dpt_attention_shape *s, int64_t i0, int64_t i1, const float *q,
-                           const float *k, const float *v, const float *o, const float *lse,
-                           const float *d_o, float *dq, kv_gradient to, float *scratch) {
-    /* q, o, d_o, dq: rows i0.. of the head; lse: its entries i0..; k, v, to: its kv head */
+enum { WANT_DQ = 1, WANT_DKV = 2 };
+
+/** Backward pass of head j for the queries from i0 of one block and the keys [lo, hi): adds to dk
+ * and dv, writes dq if this call sees all the keys; want says which of them. */
+static void backward_block(const backward_call *call, int64_t j, int64_t i0, int64_t lo, int64_t hi,
+                           int want, float *scratch) {
+    /* p, dp (rows, width); q, d_o, dq: (rows, hd) of the head; k, v, dk, dv: of its kv head */
     /* forward: s = scale q k^T, p = exp(s - lse), o = p v */
-    float row_dot[QUERIES];
-    float *p = scratch, *dp = scratch + QUERIES * KEYS;
-    int64_t rows = i1 - i0, begin = first_key(s, i0), end = end_key(s, i1 - 1);
-    for (int64_t i = 0; i < rows; i++)
-        row_dot[i] = dot_row(s->hd, o + i * s->ldo, d_o + i * s->ldo);
+    const dpt_attention_shape *s = call->s;
+    int64_t hd = s->hd, g = s->kv_of[j], i1 = min64(s->n, i0 + QUERIES), rows = i1 - i0;
+    int64_t row = i0 * s->ldq + j * hd, orow = i0 * s->ldo + j * hd;
+    int64_t begin = max64(lo, first_key(s, i0)), end = min64(hi, end_key(s, i1 - 1));
+    const float *q = call->q + row, *d_o = call->d_o + orow, *lse = call->lse + j * s->n + i0;
+    float row_dot[QUERIES], *p = scratch, *dp = scratch + QUERIES * KEYS;
+    for (int64_t i = 0; i < rows && begin < end; i++)
+        row_dot[i] = dot_row(hd, call->o + orow + i * s->ldo, d_o + i * s->ldo);
     for (int64_t l0 = begin; l0 < end; l0 += KEYS) {
         int64_t width = min64(KEYS, end - l0);
-        gemm(false, true, rows, width, s->hd, s->scale, q, s->ldq, k + l0 * s->ldk, s->ldk, 0.0f, p,
+        int64_t krow = l0 * s->ldk + g * hd, vrow = l0 * s->ldv + g * hd;
+        gemm(false, true, rows, width, hd, s->scale, q, s->ldq, call->k + krow, s->ldk, 0.0f, p,
              width);
-        gemm(false, true, rows, width, s->hd, 1.0f, d_o, s->ldo, v + l0 * s->ldv, s->ldv, 0.0f, dp,
+        gemm(false, true, rows, width, hd, 1.0f, d_o, s->ldo, call->v + vrow, s->ldv, 0.0f, dp,
              width);
         for (int64_t i = 0; i < rows; i++)
             backward_row(width, min64(width, max64(0, first_key(s, i0 + i) - l0)),
                          min64(width, end_key(s, i0 + i) - l0), lse[i], row_dot[i], p + i * width,
                          dp + i * width);
-        gemm(true, false, width, s->hd, rows, 1.0f, p, width, d_o, s->ldo, 1.0f,
-             to.dv + l0 * to.lddv, to.lddv);
-        gemm(true, false, width, s->hd, rows, s->scale, dp, width, q, s->ldq, 1.0f,
-             to.dk + l0 * to.lddk, to.lddk);
-        gemm(false, false, rows, s->hd, width, s->scale, dp, width, k + l0 * s->ldk, s->ldk,
-             l0 > begin ? 1.0f : 0.0f, dq, s->ldq);
+        if (want & WANT_DKV) {
+            gemm(true, false, width, hd, rows, 1.0f, p, width, d_o, s->ldo, 1.0f, call->dv + vrow,
+                 s->ldv);
+            gemm(true, false, width, hd, rows, s->scale, dp, width, q, s->ldq, 1.0f,
+                 call->dk + krow, s->ldk);
+        }
+        if (want & WANT_DQ)
+            gemm(false, false, rows, hd, width, s->scale, dp, width, call->k + krow, s->ldk,
+                 l0 > begin ? 1.0f : 0.0f, call->dq + row, s->ldq);
     }
 }
 
-static void zero_rows(int64_t rows, int64_t n, float *x, int64_t ld) {
-    for (int64_t i = 0; i < rows; i++)
-        memset(x + i * ld, 0, (size_t)n * sizeof *x);
+/** Backward pass of the keys [lo, hi) of kv head g with all the query heads of its group. */
+static void backward_keys(const backward_call *call, int64_t g, int64_t lo, int64_t hi, int want,
+                          float *scratch) {
+    const dpt_attention_shape *s = call->s;
+    for (int64_t l = lo; l < hi; l++) {
+        memset(call->dk + l * s->ldk + g * s->hd, 0, (size_t)s->hd * sizeof(float));
+        memset(call->dv + l * s->ldv + g * s->hd, 0, (size_t)s->hd * sizeof(float));
+    }
+    for (int64_t j = 0; j < s->hq; j++)
+        for (int64_t i0 = 0; i0 < s->n && s->kv_of[j] == g; i0 += QUERIES)
+            backward_block(call, j, i0, lo, hi, want, scratch);
 }
 
-static void add_rows(int64_t rows, int64_t n, const float *from, float *to, int64_t ld) {
-    for (int64_t i = 0; i < rows; i++)
-        for (int64_t c = 0; c < n; c++)
-            to[i * ld + c] += from[i * n + c];
+/** Backward pass with more threads than kv heads: the probabilities are computed twice, once by
+ * blocks of queries for dq and once by ranges of keys for dk and dv, so that no two threads add to
+ * the same place. */
+static void backward_twice(const backward_call *call, float *scratch) {
+    const dpt_attention_shape *s = call->s;
+    int64_t blocks = (s->n + QUERIES - 1) / QUERIES;
+    /* Two ranges a thread even out the causal mask, under which early keys have more queries. */
+    int64_t range = max64(QUERIES, min64(KEYS, s->n * s->hkv / (2 * s->threads)));
+    int64_t ranges = (s->n + range - 1) / range;
+#pragma omp parallel num_threads(s->threads)
+    {
+        float *slot = scratch + (int64_t)omp_get_thread_num() * SLOT;
+#pragma omp for schedule(dynamic) nowait
+        for (int64_t task = 0; task < s->hkv * ranges; task++) {
+            int64_t g = task % s->hkv, lo = task / s->hkv * range;
+            backward_keys(call, g, lo, min64(s->n, lo + range), WANT_DKV, slot);
+        }
+#pragma omp for schedule(dynamic)
+        for (int64_t task = 0; task < s->hq * blocks; task++)
+            backward_block(call, task % s->hq, (blocks - 1 - task / s->hq) * QUERIES, 0, s->n,
+                           WANT_DQ, slot);
+    }
 }
 
 void dpt_nn_attention_backward(const dpt_attention_shape *shape, const float *q, const float *k,
                                const float *v, const float *o, const float *lse, const float *d_o,
                                float *dq, float *dk, float *dv, float *scratch) {
     /* q, dq, o, d_o (n,hq*hd), k, v, dk, dv (n,hkv*hd), lse (hq,n) */
-    /* scratch: a slot per thread, then 2 (n,hd) for each part but the first of each kv head */
     const dpt_attention_shape *s = shape;
-    int64_t parts = part_count(s), rows = s->n * s->hd;
-    float *apart = scratch + max64(1, s->threads) * SLOT;
-    int threads = thread_count(s, s->hkv * parts);
-#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
-    for (int64_t task = 0; task < s->hkv * parts; task++) {
-        int64_t g = task / parts, part = task % parts, seen = 0;
-        float *slot = scratch + (int64_t)omp_get_thread_num() * SLOT;
-        kv_gradient to = {dk + g * s->hd, dv + g * s->hd, s->ldk, s->ldv};
-        if (part > 0) {
-            float *own = apart + (g * (parts - 1) + part - 1) * 2 * rows;
-            to = (kv_gradient){own, own + rows, s->hd, s->hd};
-        }
-        zero_rows(s->n, s->hd, to.dk, to.lddk);
-        zero_rows(s->n, s->hd, to.dv, to.lddv);
-        for (int64_t j = 0; j < s->hq; j++) {
-            if (s->kv_of[j] != g || seen++ % parts != part)
-                continue;
-            for (int64_t i0 = 0; i0 < s->n; i0 += QUERIES) {
-                int64_t i1 = min64(s->n, i0 + QUERIES);
-                int64_t row = i0 * s->ldq + j * s->hd, orow = i0 * s->ldo + j * s->hd;
-                backward_block(s, i0, i1, q + row, k + g * s->hd, v + g * s->hd, o + orow,
-                               lse + j * s->n + i0, d_o + orow, dq + row, to, slot);
-            }
-        }
+    const backward_call call = {s, q, k, v, o, lse, d_o, dq, dk, dv};
+    int threads = thread_count(s, s->hkv);
+    if (s->threads > s->hkv && s->hkv > 0 && s->n > QUERIES) {
+        backward_twice(&call, scratch);
+        return;
     }
+    /* Query heads of a group add to the same dk and dv, so a group belongs to one thread. */
+#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
     for (int64_t g = 0; g < s->hkv; g++)
-        for (int64_t part = 1; part < parts; part++) {
-            const float *own = apart + (g * (parts - 1) + part - 1) * 2 * rows;
-            add_rows(s->n, s->hd, own, dk + g * s->hd, s->ldk);
-            add_rows(s->n, s->hd, own + rows, dv + g * s->hd, s->ldv);
-        }
+        backward_keys(&call, g, 0, s->n, WANT_DQ | WANT_DKV,
+                      scratch + (int64_t)omp_get_thread_num() * SLOT);
 }

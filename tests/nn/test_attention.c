@@ -178,11 +178,16 @@ static void threads_share_the_heads(void **state) {
     dpt_attention_shape s = shape(300, 4, 3, 8, ragged);
     s.threads = 3;
     check_attention(s, 1.0, false, 1e-5);
-    s.threads = 7; /* more than kv heads: their query heads are split */
+    s.threads = 7; /* more than kv heads: the probabilities are computed twice */
     check_attention(s, 1.0, false, 1e-5);
     s = shape(150, 4, 1, 8, (const int32_t[]){0, 0, 0, 0});
     for (s.threads = 2; s.threads <= 5; s.threads++)
         check_attention(s, 1.0, false, 1e-5);
+    s.window = 40;
+    check_attention(s, 1.0, false, 1e-5);
+    s.causal = false;
+    s.window = 0;
+    check_attention(s, 1.0, false, 1e-5);
     s.threads = 64; /* more than there is work for */
     s.n = 5;
     check_attention(s, 1.0, false, 1e-5);

@@ -1,8 +1,7 @@
 /** Softmax attention over one sequence with grouped key/value heads, blocked over queries and keys.
  *
  * For the rules common to the layer `nn` see deltapath/nn/linear.h. The matrix of probabilities is
- * never held: memory beside the arguments is the scratch: blocks for each thread, and where
- * there are more threads than kv heads, sums of dk and dv for the extra ones.
+ * never held: memory beside the arguments is the scratch, whose size does not depend on n.
  */
 #ifndef DELTAPATH_NN_ATTENTION_H
 #define DELTAPATH_NN_ATTENTION_H
@@ -28,7 +27,7 @@ typedef struct {
                                 blocks are slow; below 1 means 1 */
 } dpt_attention_shape;
 
-/** Number of floats of scratch that both passes need for this shape. */
+/** Number of floats of scratch that both passes need for this shape: depends on `threads` alone. */
 size_t dpt_nn_attention_scratch(const dpt_attention_shape *shape);
 
 /** Attention of one sequence.
