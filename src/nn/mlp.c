@@ -57,9 +57,9 @@ void dpt_nn_act_forward(dpt_act_kind kind, int64_t n, const float *x, float *y) 
             y[i] = x[i] * sigmoid(x[i]);
         break;
     case DPT_ACT_GELU:
-#pragma omp parallel for schedule(static) if (n >= PARALLEL_MIN)
+#pragma omp parallel for simd schedule(static) if (parallel : n >= PARALLEL_MIN)
         for (int64_t i = 0; i < n; i++)
-            y[i] = 0.5f * x[i] * (1.0f + erff(x[i] * root_half));
+            y[i] = 0.5f * x[i] * (1.0f + dpt_nn_erff(x[i] * root_half));
         break;
     case DPT_ACT_GELU_TANH:
 #pragma omp parallel for simd schedule(static) if (parallel : n >= PARALLEL_MIN)
@@ -88,10 +88,10 @@ void dpt_nn_act_backward(dpt_act_kind kind, int64_t n, const float *dy, const fl
             dx[i] = dy[i] * gated_slope(x[i], sigmoid(x[i]), 1.0f);
         break;
     case DPT_ACT_GELU: /* forward: y = x Phi(x) */
-#pragma omp parallel for schedule(static) if (n >= PARALLEL_MIN)
+#pragma omp parallel for simd schedule(static) if (parallel : n >= PARALLEL_MIN)
         for (int64_t i = 0; i < n; i++) {
             float density = 0.5f * root_2_over_pi * dpt_nn_expf(-0.5f * x[i] * x[i]);
-            dx[i] = dy[i] * (0.5f * (1.0f + erff(x[i] * root_half)) + x[i] * density);
+            dx[i] = dy[i] * (0.5f * (1.0f + dpt_nn_erff(x[i] * root_half)) + x[i] * density);
         }
         break;
     case DPT_ACT_GELU_TANH: /* forward: y = x sig(z), z = 2 sqrt(2/pi) (x + 0.044715 x^3) */

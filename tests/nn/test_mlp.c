@@ -18,6 +18,14 @@ static void exponential_is_within_two_ulp(void **state) {
     assert_true(isnan(dpt_nn_expf(NAN)));
 }
 
+static void error_function_is_within_its_bound(void **state) {
+    (void)state;
+    for (float x = -6.0f; x <= 6.0f; x += 0.0000713f)
+        assert_true(fabs((double)dpt_nn_erff(x) - erf((double)x)) < 2e-7);
+    assert_true(dpt_nn_erff(INFINITY) == 1.0f && dpt_nn_erff(-INFINITY) == -1.0f);
+    assert_true(isnan(dpt_nn_erff(NAN)));
+}
+
 static double act(int kind, double x) {
     switch (kind) {
     case DPT_ACT_SILU:
@@ -99,6 +107,7 @@ static void extreme_gates_stay_finite(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(exponential_is_within_two_ulp),
+        cmocka_unit_test(error_function_is_within_its_bound),
         cmocka_unit_test(activations_match_reference),
         cmocka_unit_test(swiglu_matches_reference),
         cmocka_unit_test(extreme_gates_stay_finite),
