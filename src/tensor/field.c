@@ -5,6 +5,7 @@
 #include "deltapath/tensor/redist.h"
 
 #include <inttypes.h>
+#include <stdbool.h>
 #include <string.h>
 
 enum { CELL_ALIGN = 64 };
@@ -83,26 +84,28 @@ void *dpt_field_cell(dpt_field *field, int64_t cell) {
     return cell >= own[0] && cell < own[1] ? field->cells[cell - own[0]] : NULL;
 }
 
-static dpt_status check_own(const dpt_field *field, dpt_range range) {
-    int64_t begin = 0;
-    int64_t end = 0;
-    bool known = range.tensor >= 0 && range.tensor < field->shard.ntensors;
-    if (known)
-        dpt_shard_owned(&field->shard, field->comm->rank, range.tensor, &begin, &end);
-    if (known && (range.n == 0 || (range.ig >= begin && range.n > 0 && range.n <= end - range.ig)))
-        return DPT_OK;
-    return dpt_error(DPT_ERR_INTERNAL,
-                     "tensor '%s': %" PRId64 " elements at %" PRId64
-                     " are not in the cells of this rank",
-                     known ? field->catalog->tensors[range.tensor].name : "?", range.n, range.ig);
+static bool is_known(const dpt_field *field, dpt_range range) {
+    return range.tensor >= 0 && range.tensor < field->shard.ntensors;
+}
+
+static bool is_own(const dpt_field *field, dpt_range range) {
+    if (!is_known(field, range))
+        return false;
+    int64_t begin;
+    int64_t end;
+    dpt_shard_owned(&field->shard, field->comm->rank, range.tensor, &begin, &end);
+    return range.n == 0 || (range.ig >= begin && range.n > 0 && range.n <= end - range.ig);
 }
 
 /* Copy a run between a buffer and the cells, cell by cell. */
 static dpt_status copy_run(dpt_field *field, dpt_range range, unsigned char *to,
                            const unsigned char *from) {
-    dpt_status st = check_own(field, range);
-    if (st != DPT_OK)
-        return st;
+    if (!is_own(field, range))
+        return dpt_error(DPT_ERR_INTERNAL,
+                         "tensor '%s': %" PRId64 " elements at %" PRId64
+                         " are not in the cells of this rank",
+                         is_known(field, range) ? field->catalog->tensors[range.tensor].name : "?",
+                         range.n, range.ig);
     int64_t size = dpt_dtype_size(field->catalog->tensors[range.tensor].dtype);
     for (int64_t done = 0; done < range.n;) {
         int64_t ig = range.ig + done;
@@ -127,16 +130,14 @@ static dpt_status field_write(void *ctx, dpt_range range, const void *data) {
     return copy_run(ctx, range, NULL, data);
 }
 
-/* A run inside one own cell, in place. */
+/* Own cells of a tensor lie end to end, since a full cell is a multiple of the alignment. */
 static void *field_view(void *ctx, dpt_range range) {
     dpt_field *field = ctx;
-    int64_t inside = range.ig % DPT_CELL;
-    if (range.n > DPT_CELL - inside)
+    if (range.n == 0 || !is_own(field, range))
         return NULL;
-    char *cell = dpt_field_cell(field, dpt_shard_cell_of(&field->shard, range.tensor, range.ig));
-    if (cell == NULL)
-        return NULL;
-    return cell + inside * dpt_dtype_size(field->catalog->tensors[range.tensor].dtype);
+    unsigned char *cell =
+        dpt_field_cell(field, dpt_shard_cell_of(&field->shard, range.tensor, range.ig));
+    return cell + range.ig % DPT_CELL * dpt_dtype_size(field->catalog->tensors[range.tensor].dtype);
 }
 
 static const void *field_view_stored(void *ctx, dpt_range range) {

@@ -10,7 +10,7 @@
 
 /* Bytes that travel at once between two ranks: the memory of a transfer does not grow with it. A
  * multiple of every element size. */
-enum { PIECE_BYTES = 1 << 24 };
+enum { PIECE_BYTES = 1 << 22 };
 
 /* Lists of all ranks: those of rank r are blocks[first[r]] .. blocks[first[r + 1] - 1]. */
 typedef struct lists {
