@@ -1,0 +1,282 @@
+/* ranks: 1 2 3 4 */
+#include "support/test_mpi.h"
+
+#include "deltapath/linalg/quantile.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { TENSORS = 6 };
+
+/* How values are drawn: all different, few magnitudes, one magnitude, zeros, special codes. */
+enum { SPREAD, TIES, EQUAL, ZEROS, SPECIAL, KINDS };
+
+static const int64_t numel[TENSORS] = {1000, 0, DPT_CELL + 777, 1, 3 * DPT_CELL / 2, 50000};
+
+static float value_of(int kind, int tensor, int64_t ig) {
+    static const float special[] = {0.0F, -0.0F, INFINITY, -INFINITY, NAN, 0x1p-149F, 1.0F, -1.0F};
+    uint64_t h = ((uint64_t)ig * 8 + (uint64_t)tensor + 1) * UINT64_C(0x9E3779B97F4A7C15);
+    h ^= h >> 29;
+    h *= UINT64_C(0xBF58476D1CE4E5B9);
+    h ^= h >> 32;
+    switch (kind) {
+    case SPREAD:
+        return ldexpf((float)(h & 0xffffff) - 8388608.0F, -30 - (int)(h >> 60));
+    case TIES:
+        return (float)((int)(h % 15) - 7) * 0.25F;
+    case EQUAL:
+        return h & 1 ? 0.1F : -0.1F;
+    case SPECIAL:
+        return special[h % 8];
+    default:
+        return h & 1 ? 0.0F : -0.0F;
+    }
+}
+
+typedef struct entry {
+    uint32_t bits;
+    int tensor;
+    int64_t ig;
+} entry;
+
+/* Falling magnitude, rising position. */
+static int by_order(const void *a, const void *b) {
+    const entry *l = a;
+    const entry *r = b;
+    if (l->bits != r->bits)
+        return l->bits > r->bits ? -1 : 1;
+    if (l->tensor != r->tensor)
+        return l->tensor < r->tensor ? -1 : 1;
+    return (l->ig > r->ig) - (l->ig < r->ig);
+}
+
+static uint32_t magnitude(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits & 0x7fffffff;
+}
+
+typedef struct fixture {
+    dpt_catalog catalog;
+    dpt_shard shard;
+    int kind;
+    int reads; /* cells read by this rank */
+    int fail_rank;
+} fixture;
+
+static dpt_status give(void *ctx, dpt_range range, float *values) {
+    fixture *f = ctx;
+    f->reads++;
+    if (f->fail_rank == test_comm.rank)
+        return dpt_error(DPT_ERR_INPUT, "NaN in tensor %d", range.tensor);
+    for (int64_t i = 0; i < range.n; i++)
+        values[i] = value_of(f->kind, range.tensor, range.ig + i);
+    return DPT_OK;
+}
+
+static void start(fixture *f, int kind) {
+    *f = (fixture){.kind = kind, .fail_rank = -1};
+    dpt_catalog_init(&f->catalog);
+    for (int t = 0; t < TENSORS; t++) {
+        char name[8];
+        snprintf(name, sizeof name, "t%d", t);
+        assert_int_equal(dpt_catalog_add(&f->catalog, name, DPT_F32, 1, &numel[t]), DPT_OK);
+    }
+    assert_int_equal(dpt_shard_create(&f->catalog, test_comm.size, &f->shard), DPT_OK);
+}
+
+static void stop(fixture *f) {
+    dpt_shard_destroy(&f->shard);
+    dpt_catalog_destroy(&f->catalog);
+    dpt_error_clear();
+}
+
+/* All entries of a group in order, by qsort on every rank. */
+static entry *sort_group(int kind, const int *group_of, int group, int64_t *count) {
+    int64_t n = 0;
+    for (int t = 0; t < TENSORS; t++)
+        n += group_of[t] == group ? numel[t] : 0;
+    entry *all = malloc((size_t)(n + 1) * sizeof *all);
+    int64_t at = 0;
+    for (int t = 0; t < TENSORS; t++)
+        for (int64_t i = 0; group_of[t] == group && i < numel[t]; i++)
+            all[at++] = (entry){magnitude(value_of(kind, t, i)), t, i};
+    qsort(all, (size_t)n, sizeof *all, by_order);
+    *count = n;
+    return all;
+}
+
+/* The cut parts the sorted entries exactly at `count`. */
+static void expect_cut(const dpt_cut *cut, const entry *all, int64_t n, int64_t count) {
+    if (n > 0)
+        assert_int_equal(cut->bits, all[count > 0 ? count - 1 : 0].bits);
+    if (count == 0)
+        assert_int_equal(cut->ig, -1);
+    int64_t near[] = {0, count - 2, count - 1, count, count + 1, n - 1};
+    for (int i = 0; i < 6; i++)
+        if (near[i] >= 0 && near[i] < n) {
+            const entry *e = &all[near[i]];
+            assert_int_equal(dpt_cut_keeps(cut, e->bits, e->tensor, e->ig), near[i] < count);
+        }
+    for (int64_t i = 0; i < n; i += 1 + n / 5000)
+        if (dpt_cut_keeps(cut, all[i].bits, all[i].tensor, all[i].ig) != (i < count))
+            fail_msg("entry %ld of %ld at a cut of %ld", (long)i, (long)n, (long)count);
+}
+
+static void same_everywhere(const dpt_cut *cuts, int64_t n) {
+    for (int64_t i = 0; i < n; i++) {
+        assert_int_equal(dpt_agree_same(&test_comm, cuts[i].bits, "bits"), DPT_OK);
+        assert_int_equal(dpt_agree_same(&test_comm, (uint64_t)cuts[i].tensor, "tensor"), DPT_OK);
+        assert_int_equal(dpt_agree_same(&test_comm, (uint64_t)cuts[i].ig, "ig"), DPT_OK);
+    }
+}
+
+static void cuts_equal_a_sort(void **state) {
+    (void)state;
+    static const int group_of[TENSORS] = {7, 7, 7, 2, 2, -1};
+    enum { PER_GROUP = 9 };
+    for (int kind = 0; kind < KINDS; kind++) {
+        fixture f;
+        start(&f, kind);
+        entry *sorted[2];
+        int64_t n[2];
+        sorted[0] = sort_group(kind, group_of, 7, &n[0]);
+        sorted[1] = sort_group(kind, group_of, 2, &n[1]);
+        dpt_quantile_target targets[2 * PER_GROUP];
+        for (int g = 0; g < 2; g++) {
+            int64_t counts[PER_GROUP] = {
+                n[g] / 2, 0, n[g], 1, n[g] - 1, n[g] / 10, n[g] / 2 + 1, n[g] / 2, 3 * n[g] / 4};
+            for (int i = 0; i < PER_GROUP; i++) /* groups interleaved, counts in no order */
+                targets[2 * i + g] =
+                    (dpt_quantile_target){.group = g == 0 ? 7 : 2, .count = counts[i]};
+        }
+        dpt_cut cuts[2 * PER_GROUP];
+        assert_int_equal(dpt_quantile_select(&test_comm, &f.shard, group_of, 2 * PER_GROUP, targets,
+                                             give, &f, cuts),
+                         DPT_OK);
+        for (int i = 0; i < 2 * PER_GROUP; i++)
+            expect_cut(&cuts[i], sorted[i % 2], n[i % 2], targets[i].count);
+        same_everywhere(cuts, 2 * PER_GROUP);
+        free(sorted[0]);
+        free(sorted[1]);
+        stop(&f);
+    }
+}
+
+/* One target reads the cells three times, and once more up to the cut. */
+static void reads_are_few(void **state) {
+    (void)state;
+    static const int group_of[TENSORS] = {0, 0, 0, 0, 0, 0};
+    fixture f;
+    start(&f, TIES);
+    dpt_quantile_target target = {.group = 0, .count = 1234567};
+    dpt_cut cut;
+    assert_int_equal(
+        dpt_quantile_select(&test_comm, &f.shard, group_of, 1, &target, give, &f, &cut), DPT_OK);
+    int64_t own = f.shard.rank_first[test_comm.rank + 1] - f.shard.rank_first[test_comm.rank];
+    assert_true(f.reads >= 3 * own && f.reads <= 4 * own);
+    stop(&f);
+}
+
+/* The group of each tensor is the tensor: empty ones have a cut that keeps nothing. */
+static void a_group_for_each_tensor(void **state) {
+    (void)state;
+    int group_of[TENSORS];
+    dpt_quantile_target targets[TENSORS];
+    dpt_cut cuts[TENSORS];
+    fixture f;
+    start(&f, TIES);
+    for (int t = 0; t < TENSORS; t++) {
+        group_of[t] = t;
+        targets[t] = (dpt_quantile_target){.group = t, .count = (numel[t] * 3 + 5) / 10};
+    }
+    assert_int_equal(
+        dpt_quantile_select(&test_comm, &f.shard, group_of, TENSORS, targets, give, &f, cuts),
+        DPT_OK);
+    for (int t = 0; t < TENSORS; t++) {
+        int64_t n;
+        entry *sorted = sort_group(TIES, group_of, t, &n);
+        expect_cut(&cuts[t], sorted, n, targets[t].count);
+        free(sorted);
+    }
+    same_everywhere(cuts, TENSORS);
+    assert_int_equal(dpt_quantile_select(&test_comm, &f.shard, group_of, 0, NULL, give, &f, NULL),
+                     DPT_OK);
+    stop(&f);
+}
+
+/* More targets than one batch of histograms takes. */
+static void many_targets(void **state) {
+    (void)state;
+    enum { MANY = 5000 };
+    static const int group_of[TENSORS] = {1, -1, -1, 4, -1, 3};
+    fixture f;
+    start(&f, SPREAD);
+    dpt_quantile_target *targets = malloc(MANY * sizeof *targets);
+    dpt_cut *cuts = malloc(MANY * sizeof *cuts);
+    for (int i = 0; i < MANY; i++)
+        targets[i] =
+            i % 2 ? (dpt_quantile_target){3, (int64_t)i * 10} : (dpt_quantile_target){1, i / 5};
+    assert_int_equal(
+        dpt_quantile_select(&test_comm, &f.shard, group_of, MANY, targets, give, &f, cuts), DPT_OK);
+    int64_t n[2];
+    entry *sorted[2] = {sort_group(SPREAD, group_of, 1, &n[0]),
+                        sort_group(SPREAD, group_of, 3, &n[1])};
+    for (int i = 0; i < MANY; i++) {
+        int64_t count = targets[i].count;
+        const entry *all = sorted[i % 2];
+        if (count == 0)
+            continue;
+        assert_int_equal(cuts[i].bits, all[count - 1].bits);
+        assert_true(
+            dpt_cut_keeps(&cuts[i], all[count - 1].bits, all[count - 1].tensor, all[count - 1].ig));
+        if (count < n[i % 2])
+            assert_false(
+                dpt_cut_keeps(&cuts[i], all[count].bits, all[count].tensor, all[count].ig));
+    }
+    free(sorted[0]);
+    free(sorted[1]);
+    free(targets);
+    free(cuts);
+    stop(&f);
+}
+
+static void errors_are_agreed(void **state) {
+    (void)state;
+    static const int group_of[TENSORS] = {0, 0, 0, 0, 0, 0};
+    fixture f;
+    start(&f, TIES);
+    dpt_cut cut;
+    static const dpt_quantile_target bad[] = {{0, -1}, {0, INT64_MAX}, {1, 1}, {-1, 0}};
+    for (int i = 0; i < 4; i++) {
+        assert_int_equal(
+            dpt_quantile_select(&test_comm, &f.shard, group_of, 1, &bad[i], give, &f, &cut),
+            DPT_ERR_INTERNAL);
+        dpt_error_clear();
+    }
+    dpt_quantile_target target = {.group = 0, .count = 5};
+    for (int culprit = 0; culprit < test_comm.size; culprit++) {
+        if (f.shard.rank_first[culprit] == f.shard.rank_first[culprit + 1])
+            continue; /* a rank without cells reads nothing */
+        f.fail_rank = culprit;
+        assert_int_equal(
+            dpt_quantile_select(&test_comm, &f.shard, group_of, 1, &target, give, &f, &cut),
+            DPT_ERR_INPUT);
+        char expected[32];
+        snprintf(expected, sizeof expected, "[rank %d] NaN in tensor", culprit);
+        assert_non_null(strstr(dpt_error_message(), expected));
+        dpt_error_clear();
+    }
+    stop(&f);
+}
+
+int main(int argc, char **argv) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(cuts_equal_a_sort),       cmocka_unit_test(reads_are_few),
+        cmocka_unit_test(a_group_for_each_tensor), cmocka_unit_test(many_targets),
+        cmocka_unit_test(errors_are_agreed),
+    };
+    return test_mpi_main(argc, argv, tests);
+}
