@@ -183,6 +183,17 @@ def broken_tokenizer(w):
     w.fails(w.run([{"prompt": "a", "response": "b"}]), 3, "tokenizer.json")
 
 
+@case(NO_TOKENIZERS)
+def demo_data_is_what_the_tool_makes(w):
+    demo = ROOT / "share/demo"
+    for name, options in (("task", ["--append-eos"]), ("text", [])):
+        r = w.run([], "--tokenizer", demo / "llama-post", "--force", *options,
+                  text=(demo / f"{name}.jsonl").read_text())
+        assert r.returncode == 0, r.stderr
+        with h5py.File(demo / f"{name}.h5") as f:
+            assert w.data() == [f[k][()].tolist() for k in ("tokens", "loss_mask", "offsets")], name
+
+
 def main() -> int:
     print(f"1..{len(CASES)}")
     failed = 0

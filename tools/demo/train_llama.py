@@ -139,6 +139,13 @@ def save(model, tok, where: pathlib.Path, shard: str) -> None:
     """bf16 safetensors, tokenizer and configuration."""
     model.to(torch.bfloat16).save_pretrained(where, max_shard_size=shard)
     tok.save_pretrained(where)
+    path = where / "tokenizer_config.json"
+    keys = json.loads(path.read_text())
+    keys.pop("backend", None)
+    keys["tokenizer_class"] = "PreTrainedTokenizerFast"  # the name that every version knows
+    path.write_text(json.dumps(keys, indent=2) + "\n")
+    for file in where.iterdir():
+        file.chmod(0o644)
     model.float()  # goes on from the rounded weights: what is stored is what is post-trained
 
 
@@ -146,10 +153,10 @@ def main() -> None:
     ap = argparse.ArgumentParser()
     ap.add_argument("corpus", type=pathlib.Path)
     ap.add_argument("out", type=pathlib.Path)
-    ap.add_argument("--pre-steps", type=int, default=1500)
-    ap.add_argument("--post-steps", type=int, default=1500)
+    ap.add_argument("--pre-steps", type=int, default=1600)
+    ap.add_argument("--post-steps", type=int, default=500)
     ap.add_argument("--pre-rate", type=float, default=2e-3)
-    ap.add_argument("--post-rate", type=float, default=4e-4)
+    ap.add_argument("--post-rate", type=float, default=3e-4)
     ap.add_argument("--threads", type=int, default=2)
     ap.add_argument("--skip-pre", action="store_true", help="start from OUT/llama-pre")
     a = ap.parse_args()
