@@ -1,0 +1,222 @@
+#include "result_fields.h"
+
+#include "deltapath/base/hash.h"
+#include "deltapath/base/mem.h"
+
+#include <ctype.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+const dpt_result_text_field dpt_result_text_fields[DPT_RESULT_TEXTS] = {
+    {"edit", offsetof(dpt_result, edit)},     {"data", offsetof(dpt_result, data)},
+    {"method", offsetof(dpt_result, method)}, {"loss", offsetof(dpt_result, loss)},
+    {"rule", offsetof(dpt_result, rule)},     {"verdict", offsetof(dpt_result, verdict)},
+    {"reason", offsetof(dpt_result, reason)}};
+
+const dpt_result_array_field dpt_result_array_fields[DPT_RESULT_ARRAYS] = {
+    {"points", offsetof(dpt_result, nodes), DPT_SHAPE_POINTS},
+    {"weights", offsetof(dpt_result, weights), DPT_SHAPE_POINTS},
+    {"path_loss", offsetof(dpt_result, path_loss), DPT_SHAPE_POINTS},
+    {"terms", offsetof(dpt_result, terms), DPT_SHAPE_TENSORS_POINTS},
+    {"integrated", offsetof(dpt_result, integrated), DPT_SHAPE_TENSORS},
+    {"second_order", offsetof(dpt_result, second_order), DPT_SHAPE_TENSORS},
+    {"loss_pre", offsetof(dpt_result, loss_pre), DPT_SHAPE_SAMPLES},
+    {"loss_post", offsetof(dpt_result, loss_post), DPT_SHAPE_SAMPLES},
+    {"loss_edit", offsetof(dpt_result, loss_edit), DPT_SHAPE_SAMPLES},
+    {"sample_integrated", offsetof(dpt_result, sample_integrated), DPT_SHAPE_SAMPLES}};
+
+#define SCALAR_NAMES                                                                               \
+    "loss_pre", "loss_post", "loss_edit", "accuracy_pre", "accuracy_post", "accuracy_edit",        \
+        "change", "change_se", "change_low", "change_high", "equivalence_low", "equivalence_high", \
+        "estimate", "estimate_se", "estimate_low", "estimate_high", "error", "second_order",       \
+        "gain", "gain_low", "gain_high", "share", "share_low", "share_high", "margin", "p_change", \
+        "p_equivalent", "p_adjusted", "seconds"
+#define STAT_NAMES                                                                                 \
+    "delta_norm", "edit_norm", "share_changed", "rank", "residual", "scale", "correlation"
+
+const char *const dpt_result_scalar_names[DPT_RESULT_SCALARS] = {SCALAR_NAMES};
+const char *const dpt_result_stat_names[DPT_RESULT_STATS] = {STAT_NAMES};
+
+_Static_assert(sizeof((const char *[]){SCALAR_NAMES}) / sizeof(char *) == DPT_RESULT_SCALARS,
+               "one name a scalar");
+_Static_assert(sizeof((const char *[]){STAT_NAMES}) / sizeof(char *) == DPT_RESULT_STATS,
+               "one name a statistic");
+
+char **dpt_result_text_at(dpt_result *result, int field) {
+    return (char **)((char *)result + dpt_result_text_fields[field].offset);
+}
+
+const char *dpt_result_text(const dpt_result *result, int field) {
+    const char *text;
+    memcpy(&text, (const char *)result + dpt_result_text_fields[field].offset, sizeof text);
+    return text != NULL ? text : "";
+}
+
+double *dpt_result_array(const dpt_result *result, int field) {
+    double *values;
+    memcpy(&values, (const char *)result + dpt_result_array_fields[field].offset, sizeof values);
+    return values;
+}
+
+int dpt_result_array_sides(const dpt_result *result, int field, int64_t sides[2]) {
+    dpt_result_shape shape = dpt_result_array_fields[field].shape;
+    bool matrix = shape == DPT_SHAPE_TENSORS_POINTS;
+    sides[0] = shape == DPT_SHAPE_POINTS    ? result->points
+               : shape == DPT_SHAPE_SAMPLES ? result->samples
+                                            : result->tensors;
+    sides[1] = matrix ? result->points : 1;
+    return matrix ? 2 : 1;
+}
+
+dpt_status dpt_result_create(int64_t tensors, int64_t points, int64_t samples, dpt_result *out) {
+    *out = (dpt_result){.tensors = tensors, .points = points, .samples = samples};
+    bool whole = true;
+    for (int f = 0; f < DPT_RESULT_ARRAYS; f++) {
+        int64_t sides[2], n;
+        dpt_result_array_sides(out, f, sides);
+        double *values = NULL;
+        if (dpt_mem_mul(sides[0], sides[1], &n))
+            values = dpt_mem_alloc(n, sizeof *values, dpt_result_array_fields[f].name);
+        else
+            dpt_error(DPT_ERR_OUTPUT, "results: the size of %s overflows",
+                      dpt_result_array_fields[f].name);
+        memcpy((char *)out + dpt_result_array_fields[f].offset, &values, sizeof values);
+        for (int64_t i = 0; values != NULL && i < n; i++)
+            values[i] = NAN;
+        whole = whole && values != NULL;
+    }
+    out->stats = dpt_mem_alloc(tensors, sizeof *out->stats, "statistics of tensors");
+    for (int64_t i = 0; out->stats != NULL && i < tensors; i++)
+        out->stats[i] = (dpt_result_tensor){NAN, NAN, NAN, NAN, NAN, NAN, NAN};
+    double *scalars = (double *)&out->scalars;
+    for (int i = 0; i < DPT_RESULT_SCALARS; i++)
+        scalars[i] = NAN;
+    if (whole && out->stats != NULL)
+        return DPT_OK;
+    dpt_result_destroy(out);
+    return DPT_ERR_OUTPUT;
+}
+
+void dpt_result_destroy(dpt_result *result) {
+    for (int f = 0; f < DPT_RESULT_TEXTS; f++)
+        dpt_mem_free(*dpt_result_text_at(result, f));
+    for (int f = 0; f < DPT_RESULT_ARRAYS; f++)
+        dpt_mem_free(dpt_result_array(result, f));
+    for (int64_t i = 0; i < result->nparameters; i++) {
+        dpt_mem_free(result->parameters[i].name);
+        dpt_mem_free(result->parameters[i].value);
+    }
+    for (int64_t i = 0; i < result->nspectra; i++)
+        dpt_mem_free(result->spectra[i].values);
+    dpt_mem_free(result->parameters);
+    dpt_mem_free(result->spectra);
+    dpt_mem_free(result->stats);
+    *result = (dpt_result){.tensors = 0};
+}
+
+dpt_status dpt_result_set_text(char **text, const char *format, ...) {
+    va_list args, again;
+    va_start(args, format);
+    va_copy(again, args);
+    int length = vsnprintf(NULL, 0, format, args);
+    char *copy = length < 0 ? NULL : dpt_mem_alloc((int64_t)length + 1, 1, "text of a result");
+    if (copy != NULL)
+        vsnprintf(copy, (size_t)length + 1, format, again);
+    va_end(again);
+    va_end(args);
+    if (copy == NULL)
+        return DPT_ERR_OUTPUT;
+    dpt_mem_free(*text);
+    *text = copy;
+    return DPT_OK;
+}
+
+dpt_status dpt_result_add_parameter(dpt_result *result, const char *name, const char *value) {
+    dpt_result_parameter *grown =
+        dpt_mem_realloc(result->parameters, result->nparameters + 1, sizeof *grown, "parameters");
+    if (grown == NULL)
+        return DPT_ERR_OUTPUT;
+    result->parameters = grown;
+    dpt_result_parameter new = {.name = dpt_mem_strdup(name, "parameter"),
+                                .value = dpt_mem_strdup(value, "parameter")};
+    if (new.name == NULL || new.value == NULL) {
+        dpt_mem_free(new.name);
+        dpt_mem_free(new.value);
+        return DPT_ERR_OUTPUT;
+    }
+    grown[result->nparameters++] = new;
+    return DPT_OK;
+}
+
+dpt_status dpt_result_add_spectrum(dpt_result *result, int64_t tensor, int64_t count,
+                                   const float *values) {
+    dpt_result_spectrum *grown =
+        dpt_mem_realloc(result->spectra, result->nspectra + 1, sizeof *grown, "spectra");
+    if (grown == NULL)
+        return DPT_ERR_OUTPUT;
+    result->spectra = grown;
+    double *wide = dpt_mem_alloc(count, sizeof *wide, "singular values");
+    if (wide == NULL)
+        return DPT_ERR_OUTPUT;
+    for (int64_t i = 0; i < count; i++)
+        wide[i] = values[i];
+    grown[result->nspectra++] =
+        (dpt_result_spectrum){.tensor = tensor, .count = count, .values = wide};
+    return DPT_OK;
+}
+
+static void hash_text(dpt_hash *hash, const char *text) {
+    dpt_hash_update(hash, text, strlen(text) + 1);
+}
+
+uint64_t dpt_result_hash(const dpt_result *r) {
+    dpt_hash hash;
+    dpt_hash_begin(&hash);
+    for (int f = 0; f < DPT_RESULT_TEXTS; f++)
+        hash_text(&hash, dpt_result_text(r, f));
+    for (int64_t i = 0; i < r->nparameters; i++) {
+        hash_text(&hash, r->parameters[i].name);
+        hash_text(&hash, r->parameters[i].value);
+    }
+    const int64_t sizes[] = {r->tensors, r->points, r->samples, r->nspectra};
+    dpt_hash_update(&hash, sizes, sizeof sizes);
+    for (int f = 0; f < DPT_RESULT_ARRAYS; f++) {
+        int64_t sides[2];
+        dpt_result_array_sides(r, f, sides);
+        dpt_hash_update(&hash, dpt_result_array(r, f),
+                        (size_t)(sides[0] * sides[1]) * sizeof(double));
+    }
+    dpt_hash_update(&hash, r->stats, (size_t)r->tensors * sizeof *r->stats);
+    dpt_hash_update(&hash, &r->scalars, sizeof r->scalars);
+    for (int64_t i = 0; i < r->nspectra; i++) {
+        dpt_hash_update(&hash, &r->spectra[i].tensor, sizeof(int64_t));
+        dpt_hash_update(&hash, &r->spectra[i].count, sizeof(int64_t));
+        dpt_hash_update(&hash, r->spectra[i].values, (size_t)r->spectra[i].count * sizeof(double));
+    }
+    return dpt_hash_value(&hash);
+}
+
+char *dpt_result_encode(const char *name) {
+    enum { LONGEST = 100 };
+    if (name[0] == '\0')
+        return dpt_mem_strdup("-", "name of a unit");
+    char text[3 * LONGEST + 1];
+    size_t at = 0;
+    size_t i = 0;
+    bool dash = strcmp(name, "-") == 0;
+    for (; name[i] != '\0' && i < LONGEST; i++) {
+        unsigned char c = (unsigned char)name[i];
+        bool plain = c < 128 && (isalnum(c) || strchr("._+=,-", c) != NULL);
+        if (plain && !dash && !(i == 0 && c == '.'))
+            text[at++] = (char)c;
+        else
+            at += (size_t)snprintf(text + at, 4, "%%%02X", c);
+    }
+    text[at] = '\0';
+    if (name[i] == '\0')
+        return dpt_mem_strdup(text, "name of a unit");
+    return dpt_mem_format("%.*s~%016" PRIx64, LONGEST, text, dpt_hash_text(name));
+}
