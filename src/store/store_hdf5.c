@@ -193,6 +193,21 @@ static dpt_status scan_file(hid_t file, const char *path, dpt_store_header *head
     return w.st;
 }
 
+bool dpt_store_is_results(const char *path) {
+    dpt_hdf5_silence();
+    if (dpt_store_path_is_directory(path) || H5Fis_hdf5(path) <= 0)
+        return false;
+    hid_t file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
+    if (file < 0)
+        return false;
+    char *format = NULL;
+    dpt_hdf5_text_read(file, "format", &format);
+    bool results = format != NULL && strcmp(format, "deltapath-results") == 0;
+    dpt_mem_free(format);
+    H5Fclose(file);
+    return results;
+}
+
 static dpt_status hdf5_scan(const char *path, dpt_store_header *out) {
     dpt_hdf5_silence();
     int64_t bytes = 0;

@@ -39,6 +39,9 @@ const char *
 dpt_store_provenance(const dpt_store *store); /**< text of who made it, or NULL; Local */
 dpt_store_format dpt_store_get_format(const dpt_store *store); /**< Local */
 
+/** Whether a path is an HDF5 file of results of a study, not a model. Local. */
+bool dpt_store_is_results(const char *path);
+
 /** Hash of the headers (names, types, shapes, sizes, modification times excluded), for provenance and
  * resume. Local; the same on all ranks. */
 uint64_t dpt_store_fingerprint(const dpt_store *store);

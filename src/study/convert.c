@@ -1,0 +1,167 @@
+#include "deltapath/study/convert.h"
+
+#include "deltapath/base/hash.h"
+#include "deltapath/base/log.h"
+#include "deltapath/base/mem.h"
+#include "deltapath/base/version.h"
+#include "deltapath/comm/agree.h"
+#include "deltapath/store/store.h"
+
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+enum { RUN_CELLS = 16, BYTES_F32 = 4, BYTES_WIDEST = 8 };
+
+typedef struct conversion {
+    dpt_store *store;
+    dpt_catalog catalog; /* of the target */
+    dpt_shard shard;
+    char *companions;
+    char *provenance;
+    dpt_store_writer *writer;
+    int64_t run; /* elements at once */
+    char *stored;
+    char *out;
+    float *values;
+} conversion;
+
+static bool ends_with(const char *text, const char *ending) {
+    size_t n = strlen(text);
+    size_t m = strlen(ending);
+    return n >= m && strcmp(text + n - m, ending) == 0;
+}
+
+static dpt_store_format format_of(const char *target) {
+    bool hdf5 = ends_with(target, ".h5") || ends_with(target, ".hdf5");
+    return hdf5 ? DPT_STORE_HDF5 : DPT_STORE_SAFETENSORS;
+}
+
+/* The source's catalog with the editable tensors in the wanted type. */
+static dpt_status make_catalog(const dpt_convert_options *options, conversion *c) {
+    dpt_dtype wanted = DPT_F32;
+    bool same = options->dtype == NULL || strcmp(options->dtype, "same") == 0;
+    if (!same && (!dpt_dtype_parse(options->dtype, &wanted) || !dpt_dtype_editable(wanted)))
+        return dpt_error(DPT_ERR_USAGE, "dtype %s: write f32, f16, bf16 or same", options->dtype);
+    dpt_status st = dpt_catalog_copy(dpt_store_catalog(c->store), &c->catalog);
+    for (int t = 0; t < c->catalog.count && st == DPT_OK && !same; t++)
+        if (dpt_dtype_editable(c->catalog.tensors[t].dtype))
+            c->catalog.tensors[t].dtype = wanted;
+    return st;
+}
+
+static dpt_status make_texts(const dpt_convert_options *options, conversion *c) {
+    struct stat info;
+    const char *source = dpt_store_path(c->store);
+    if (stat(source, &info) == 0 && S_ISDIR(info.st_mode)) {
+        c->companions = dpt_mem_strdup(source, "path");
+        if (c->companions == NULL)
+            return DPT_ERR_OUTPUT;
+    }
+    char digits[17];
+    snprintf(digits, sizeof digits, "%016" PRIx64, dpt_store_fingerprint(c->store));
+    json_t *root = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s}", "program", "deltapath", "version",
+                             DPT_VERSION, "verb", "convert", "source", source, "source_fingerprint",
+                             digits, "dtype", options->dtype != NULL ? options->dtype : "same");
+    char *text = root != NULL ? json_dumps(root, JSON_COMPACT) : NULL;
+    c->provenance = dpt_mem_strdup(text != NULL ? text : "{}", "provenance");
+    free(text);
+    json_decref(root);
+    return c->provenance == NULL ? DPT_ERR_OUTPUT : DPT_OK;
+}
+
+/* As many cells at once as a quarter of the free budget holds. */
+static dpt_status make_buffers(conversion *c) {
+    int64_t each = 2 * BYTES_WIDEST + BYTES_F32;
+    int64_t cells = dpt_mem_available() / 4 / each / DPT_CELL;
+    c->run = (cells < 1 ? 1 : cells > RUN_CELLS ? RUN_CELLS : cells) * DPT_CELL;
+    c->stored = dpt_mem_alloc(c->run, BYTES_WIDEST, "conversion buffer");
+    c->out = dpt_mem_alloc(c->run, BYTES_F32, "conversion buffer");
+    c->values = dpt_mem_alloc(c->run, sizeof *c->values, "conversion buffer");
+    return c->stored == NULL || c->out == NULL || c->values == NULL ? DPT_ERR_OUTPUT : DPT_OK;
+}
+
+static dpt_status prepare(const dpt_comm *comm, const dpt_convert_options *options, conversion *c) {
+    dpt_status st = make_catalog(options, c);
+    if (st == DPT_OK)
+        st = dpt_shard_create(&c->catalog, comm->size, &c->shard);
+    if (st == DPT_OK)
+        st = make_texts(options, c);
+    return st == DPT_OK ? make_buffers(c) : st;
+}
+
+static dpt_status move_run(conversion *c, const dpt_source *source, const dpt_sink *sink,
+                           dpt_range range) {
+    dpt_dtype from = source->catalog->tensors[range.tensor].dtype;
+    dpt_dtype to = c->catalog.tensors[range.tensor].dtype;
+    dpt_status st = source->read(source->ctx, range, c->stored);
+    if (st != DPT_OK || from == to)
+        return st != DPT_OK ? st : sink->write(sink->ctx, range, c->stored);
+    dpt_dtype_to_f32(from, c->stored, c->values, range.n);
+    dpt_dtype_from_f32(to, c->values, c->out, range.n);
+    return sink->write(sink->ctx, range, c->out);
+}
+
+/* This rank's cells in order, neighbours of one tensor joined. Local. */
+static dpt_status move_all(const dpt_comm *comm, conversion *c) {
+    dpt_source source = dpt_store_source(c->store);
+    dpt_sink sink = dpt_store_writer_sink(c->writer);
+    dpt_progress progress;
+    int64_t end = c->shard.rank_first[comm->rank + 1];
+    dpt_progress_begin(&progress, "convert (rank 0's share)", "elements",
+                       (end - c->shard.rank_first[comm->rank]) * DPT_CELL);
+    dpt_status st = DPT_OK;
+    for (int64_t cell = c->shard.rank_first[comm->rank]; cell < end && st == DPT_OK;) {
+        dpt_range range = dpt_shard_cell(&c->shard, cell);
+        int64_t first = cell++;
+        for (; cell < end && range.n < c->run; cell++) {
+            dpt_range next = dpt_shard_cell(&c->shard, cell);
+            if (next.tensor != range.tensor)
+                break;
+            range.n += next.n;
+        }
+        st = move_run(c, &source, &sink, range);
+        dpt_progress_add(&progress, (cell - first) * DPT_CELL);
+    }
+    dpt_progress_end(&progress);
+    return st;
+}
+
+static void destroy(conversion *c) {
+    dpt_mem_free(c->stored);
+    dpt_mem_free(c->out);
+    dpt_mem_free(c->values);
+    dpt_mem_free(c->companions);
+    dpt_mem_free(c->provenance);
+    dpt_shard_destroy(&c->shard);
+    dpt_catalog_destroy(&c->catalog);
+    if (c->store != NULL)
+        dpt_store_close(c->store);
+}
+
+dpt_status dpt_convert_run(const dpt_comm *comm, const dpt_convert_options *options) {
+    conversion c = {.store = NULL};
+    dpt_catalog_init(&c.catalog);
+    dpt_status st = dpt_store_open(comm, options->source, &c.store);
+    if (st == DPT_OK)
+        st = dpt_agree(comm, prepare(comm, options, &c));
+    if (st == DPT_OK) {
+        dpt_store_options made = {.format = format_of(options->target),
+                                  .config = dpt_store_config(c.store),
+                                  .metadata = dpt_store_metadata(c.store),
+                                  .provenance = c.provenance,
+                                  .companions = c.companions,
+                                  .shard_bytes = options->shard_bytes,
+                                  .overwrite = options->overwrite};
+        st = dpt_store_create(comm, options->target, &c.catalog, &c.shard, &made, &c.writer);
+    }
+    if (st == DPT_OK)
+        st = dpt_store_finish(c.writer, move_all(comm, &c));
+    if (st == DPT_OK && comm->rank == 0)
+        dpt_log(DPT_LOG_INFO, "wrote %s: %d tensors, %.3f GB", options->target, c.catalog.count,
+                (double)dpt_catalog_bytes(&c.catalog) / 1e9);
+    destroy(&c);
+    return st;
+}

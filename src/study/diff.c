@@ -1,0 +1,283 @@
+#include "diff.h"
+
+#include "deltapath/base/mem.h"
+#include "deltapath/comm/agree.h"
+#include "deltapath/linalg/quantile.h"
+#include "deltapath/linalg/reduce.h"
+#include "deltapath/linalg/svd.h"
+
+#include <inttypes.h>
+#include <jansson.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const double quantile_of[DPT_DIFF_QUANTILES] = {0.10, 0.50, 0.90, 0.99, 1.0};
+
+enum { BATCH_TENSORS = 64, ITERATIONS = 20, BYTES_WIDEST = 4 };
+
+/* Stored run of both models -> pre, post, delta in fp32. Local.
+ * Errors: DPT_ERR_INPUT naming the first value that is not finite. */
+static dpt_status read_side(dpt_store *store, dpt_range range, void *stored, float *values) {
+    dpt_source source = dpt_store_source(store);
+    const dpt_tensor_info *info = &source.catalog->tensors[range.tensor];
+    dpt_status st = source.read(source.ctx, range, stored);
+    if (st != DPT_OK)
+        return st;
+    int64_t at = dpt_dtype_find_nonfinite(info->dtype, stored, range.n);
+    if (at >= 0)
+        return dpt_error(DPT_ERR_INPUT,
+                         "%s: tensor %s has a NaN or an infinity at element %" PRId64
+                         ": repair the model",
+                         dpt_store_path(store), info->name, range.ig + at);
+    dpt_dtype_to_f32(info->dtype, stored, values, range.n);
+    return DPT_OK;
+}
+
+static dpt_status read_pair(dpt_diff *d, dpt_range range, float *pre, float *post) {
+    dpt_range other = range;
+    other.tensor = d->pre_of[range.tensor];
+    dpt_status st = read_side(d->pre, other, d->stored, pre);
+    return st == DPT_OK ? read_side(d->post, range, d->stored, post) : st;
+}
+
+/* Sums of one cell, each into its slot. */
+enum { SUM_PRE, SUM_POST, SUM_DELTA, SUM_DOT, SUM_ABS, SUM_ZERO, SUMS };
+
+static dpt_status sum_cell(dpt_diff *d, int64_t cell) {
+    dpt_range range = dpt_shard_cell(&d->shard, cell);
+    if (d->pre_of[range.tensor] < 0)
+        return DPT_OK;
+    dpt_status st = read_pair(d, range, d->a, d->b);
+    if (st != DPT_OK)
+        return st;
+    d->partial[SUM_PRE][cell] = dpt_reduce_square(d->a, range.n);
+    d->partial[SUM_POST][cell] = dpt_reduce_square(d->b, range.n);
+    d->partial[SUM_DOT][cell] = dpt_reduce_dot(d->a, d->b, range.n);
+    int64_t zeros = 0;
+    for (int64_t i = 0; i < range.n; i++) {
+        d->a[i] = d->b[i] - d->a[i];
+        zeros += d->a[i] == 0.0f;
+    }
+    d->partial[SUM_DELTA][cell] = dpt_reduce_square(d->a, range.n);
+    d->partial[SUM_ABS][cell] = dpt_reduce_abs(d->a, range.n);
+    d->partial[SUM_ZERO][cell] = (double)zeros;
+    return DPT_OK;
+}
+
+static dpt_status take_sums(dpt_diff *d) {
+    const dpt_shard *shard = &d->shard;
+    dpt_status st = DPT_OK;
+    dpt_progress progress;
+    int64_t end = shard->rank_first[d->comm->rank + 1];
+    dpt_progress_begin(&progress, "diff (rank 0's share)", "elements",
+                       (end - shard->rank_first[d->comm->rank]) * DPT_CELL);
+    for (int64_t c = shard->rank_first[d->comm->rank]; c < end && st == DPT_OK; c++) {
+        st = sum_cell(d, c);
+        dpt_progress_add(&progress, DPT_CELL);
+    }
+    dpt_progress_end(&progress);
+    st = dpt_agree(d->comm, st);
+    for (int s = 0; s < SUMS && st == DPT_OK; s++)
+        st = dpt_agree(d->comm, dpt_reduce_totals(d->comm, shard->ntensors, shard->first_cell,
+                                                  d->partial[s], d->totals[s]));
+    return st;
+}
+
+static dpt_status quantile_values(void *ctx, dpt_range range, float *values) {
+    dpt_diff *d = ctx;
+    dpt_status st = read_pair(d, range, d->a, values);
+    for (int64_t i = 0; i < range.n && st == DPT_OK; i++)
+        values[i] -= d->a[i];
+    return st;
+}
+
+/* Nearest rank: the q-quantile of n magnitudes is the ceil(q n)-th from below, which is the
+ * (n - ceil(q n) + 1)-th from above. */
+static int64_t rank_from_above(int64_t n, double q) {
+    int64_t below = (int64_t)ceil(q * (double)n);
+    below = below < 1 ? 1 : below > n ? n : below;
+    return n - below + 1;
+}
+
+/* Tensors [first, end) in one selection; the histograms of all at once could outgrow the budget. */
+static dpt_status take_quantiles(dpt_diff *d, int first, int end) {
+    dpt_quantile_target targets[BATCH_TENSORS * DPT_DIFF_QUANTILES];
+    dpt_cut cuts[BATCH_TENSORS * DPT_DIFF_QUANTILES];
+    int64_t count = 0;
+    for (int t = 0; t < d->catalog->count; t++) {
+        bool inside =
+            t >= first && t < end && d->pre_of[t] >= 0 && d->catalog->tensors[t].numel > 0;
+        d->group_of[t] = inside ? t : -1;
+        for (int q = 0; q < DPT_DIFF_QUANTILES && inside; q++)
+            targets[count++] = (dpt_quantile_target){
+                .group = t, .count = rank_from_above(d->catalog->tensors[t].numel, quantile_of[q])};
+    }
+    if (count == 0)
+        return DPT_OK;
+    dpt_status st = dpt_agree(d->comm, dpt_quantile_select(d->comm, &d->shard, d->group_of, count,
+                                                           targets, quantile_values, d, cuts));
+    for (int64_t i = 0; i < count && st == DPT_OK; i++) {
+        float value;
+        memcpy(&value, &cuts[i].bits, sizeof value);
+        d->rows[targets[i].group].quantiles[i % DPT_DIFF_QUANTILES] = (double)value;
+    }
+    return st;
+}
+
+/* This rank's rows of the delta. */
+static dpt_status read_slab(dpt_diff *d, int t, int64_t begin, int64_t end, int64_t cols,
+                            float *slab) {
+    dpt_status st = DPT_OK;
+    for (int64_t ig = begin * cols; ig < end * cols && st == DPT_OK; ig += DPT_CELL) {
+        dpt_range range = {.tensor = t, .ig = ig};
+        range.n = end * cols - ig < DPT_CELL ? end * cols - ig : DPT_CELL;
+        float *values = slab + (ig - begin * cols);
+        st = read_pair(d, range, d->a, values);
+        for (int64_t i = 0; i < range.n && st == DPT_OK; i++)
+            values[i] -= d->a[i];
+    }
+    return st;
+}
+
+/* All ranks share each matrix; one that does not fit in the budget is left out on all. */
+static dpt_status take_spectral(dpt_diff *d, int t, int iterations) {
+    const dpt_tensor_info *info = &d->catalog->tensors[t];
+    if (info->ndim != 2 || info->numel == 0 || d->pre_of[t] < 0)
+        return DPT_OK;
+    int64_t rows = info->shape[0];
+    int64_t cols = info->shape[1];
+    int64_t begin;
+    int64_t end;
+    dpt_shard_split(rows, d->comm->size, d->comm->rank, &begin, &end);
+    int64_t bytes = (end - begin) * cols * (int64_t)sizeof(float);
+    int64_t short_of = bytes > dpt_mem_available() / 2;
+    dpt_status st = dpt_agree(d->comm, dpt_comm_max_i64(d->comm, &short_of, 1));
+    if (st != DPT_OK || short_of)
+        return st;
+    float *slab = dpt_mem_alloc((end - begin) * cols, sizeof *slab, "slab of a delta");
+    st = slab == NULL ? DPT_ERR_OUTPUT : read_slab(d, t, begin, end, cols, slab);
+    st = dpt_agree(d->comm, st);
+    if (st == DPT_OK)
+        st = dpt_agree(d->comm, dpt_svd_spectral_norm(d->comm, rows, cols, end - begin, slab,
+                                                      iterations, &d->rows[t].spectral));
+    dpt_mem_free(slab);
+    return st;
+}
+
+static void fill_row(dpt_diff *d, int t) {
+    dpt_diff_row *row = &d->rows[t];
+    double n = (double)d->catalog->tensors[t].numel;
+    row->pre = sqrt(d->totals[SUM_PRE][t]);
+    row->post = sqrt(d->totals[SUM_POST][t]);
+    row->delta = sqrt(d->totals[SUM_DELTA][t]);
+    row->mean = n > 0 ? d->totals[SUM_ABS][t] / n : 0.0;
+    row->zeros = n > 0 ? d->totals[SUM_ZERO][t] / n : 0.0;
+    row->cosine = d->totals[SUM_DOT][t] / (row->pre * row->post);
+    if (isinf(row->cosine))
+        row->cosine = NAN;
+    row->spectral = NAN;
+}
+
+static dpt_status compute(dpt_diff *d, const dpt_diff_options *options) {
+    dpt_status st = take_sums(d);
+    for (int t = 0; t < d->catalog->count && st == DPT_OK; t++)
+        fill_row(d, t);
+    for (int t = 0; t < d->catalog->count && st == DPT_OK; t += BATCH_TENSORS)
+        st = take_quantiles(d, t, t + BATCH_TENSORS);
+    int iterations = options->iterations == 0 ? ITERATIONS : options->iterations;
+    for (int t = 0; t < d->catalog->count && st == DPT_OK && iterations > 0; t++)
+        st = take_spectral(d, t, iterations);
+    return st;
+}
+
+static bool ties_embeddings(const dpt_store *store) {
+    const char *text = dpt_store_config(store);
+    json_t *root = text != NULL ? json_loads(text, 0, NULL) : NULL;
+    bool ties = json_is_true(json_object_get(root, "tie_word_embeddings"));
+    json_decref(root);
+    return ties;
+}
+
+/* Only pairs of float types that we compute with take part. */
+static dpt_status pair(dpt_diff *d) {
+    dpt_status st =
+        dpt_catalog_pair(dpt_store_catalog(d->pre), d->catalog, ties_embeddings(d->pre),
+                         ties_embeddings(d->post), DPT_MISMATCH_KEEP_POST, &d->pairing, &d->report);
+    if (st != DPT_OK)
+        return st;
+    d->pre_of = d->pairing.pre_of;
+    for (int t = 0; t < d->catalog->count; t++) {
+        int p = d->pre_of[t];
+        if (p >= 0 && (!dpt_dtype_editable(d->catalog->tensors[t].dtype) ||
+                       !dpt_dtype_editable(dpt_store_catalog(d->pre)->tensors[p].dtype)))
+            d->pre_of[t] = -1;
+        d->compared += d->pre_of[t] >= 0;
+    }
+    if (d->compared == 0)
+        st = dpt_error(DPT_ERR_INPUT,
+                       "%s and %s have no tensor in common that can be compared: give two models "
+                       "of one architecture",
+                       dpt_store_path(d->pre), dpt_store_path(d->post));
+    return st;
+}
+
+static dpt_status allocate(dpt_diff *d) {
+    int count = d->catalog->count;
+    dpt_status st = dpt_shard_create(d->catalog, d->comm->size, &d->shard);
+    if (st != DPT_OK)
+        return st;
+    d->stored = dpt_mem_alloc(DPT_CELL, BYTES_WIDEST, "diff buffer");
+    d->a = dpt_mem_alloc(DPT_CELL, sizeof *d->a, "diff buffer");
+    d->b = dpt_mem_alloc(DPT_CELL, sizeof *d->b, "diff buffer");
+    d->group_of = dpt_mem_zalloc(count, sizeof *d->group_of, "diff groups");
+    d->rows = dpt_mem_zalloc(count, sizeof *d->rows, "diff table");
+    bool ok =
+        d->stored != NULL && d->a != NULL && d->b != NULL && d->group_of != NULL && d->rows != NULL;
+    for (int s = 0; s < SUMS && ok; s++) {
+        d->partial[s] = dpt_mem_zalloc(d->shard.cells, sizeof *d->partial[s], "diff sums");
+        d->totals[s] = dpt_mem_zalloc(count, sizeof *d->totals[s], "diff sums");
+        ok = d->partial[s] != NULL && d->totals[s] != NULL;
+    }
+    return ok ? DPT_OK : DPT_ERR_OUTPUT;
+}
+
+static void destroy(dpt_diff *d) {
+    for (int s = 0; s < SUMS; s++) {
+        dpt_mem_free(d->partial[s]);
+        dpt_mem_free(d->totals[s]);
+    }
+    dpt_mem_free(d->stored);
+    dpt_mem_free(d->a);
+    dpt_mem_free(d->b);
+    dpt_mem_free(d->group_of);
+    dpt_mem_free(d->rows);
+    dpt_mem_free(d->report);
+    dpt_pairing_destroy(&d->pairing);
+    dpt_shard_destroy(&d->shard);
+    if (d->post != NULL)
+        dpt_store_close(d->post);
+    if (d->pre != NULL)
+        dpt_store_close(d->pre);
+}
+
+dpt_status dpt_diff_run(const dpt_comm *comm, const dpt_diff_options *options) {
+    _Static_assert((int)SUMS == (int)DPT_DIFF_SUMS, "one array for each sum");
+    dpt_diff d = {.comm = comm};
+    dpt_status st = dpt_store_open(comm, options->pre, &d.pre);
+    if (st == DPT_OK)
+        st = dpt_store_open(comm, options->post, &d.post);
+    if (st == DPT_OK) {
+        d.catalog = dpt_store_catalog(d.post);
+        st = pair(&d);
+        if (st == DPT_OK)
+            st = allocate(&d);
+        st = dpt_agree(comm, st);
+    }
+    if (st == DPT_OK)
+        st = compute(&d, options);
+    if (st == DPT_OK)
+        st = dpt_agree(comm, comm->rank == 0 ? dpt_diff_print(&d, options) : DPT_OK);
+    destroy(&d);
+    return st;
+}

@@ -1,0 +1,166 @@
+#include "diff.h"
+
+#include "deltapath/base/mem.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+#include <string.h>
+#include <unistd.h>
+
+static void print_number(FILE *out, double value) {
+    if (isnan(value))
+        fprintf(out, " %10s", "-");
+    else
+        fprintf(out, " %10.4g", value);
+}
+
+static void print_row(FILE *out, int width, const char *name, const dpt_diff_row *row) {
+    fprintf(out, "%-*s", width, name);
+    print_number(out, row->pre);
+    print_number(out, row->post);
+    print_number(out, row->delta);
+    print_number(out, row->pre > 0 ? row->delta / row->pre : NAN);
+    print_number(out, row->spectral);
+    print_number(out, row->zeros);
+    print_number(out, row->cosine);
+    print_number(out, row->mean);
+    for (int q = 0; q < DPT_DIFF_QUANTILES; q++)
+        print_number(out, row->quantiles[q]);
+    fprintf(out, "\n");
+}
+
+/* The whole model as one long vector; quantiles and the spectral norm have no total. */
+static dpt_diff_row total_row(const dpt_diff *d) {
+    dpt_diff_row total = {.pre = 0};
+    double n = 0;
+    double dot = 0;
+    for (int t = 0; t < d->catalog->count; t++) {
+        const dpt_diff_row *row = &d->rows[t];
+        double numel = (double)d->catalog->tensors[t].numel;
+        if (d->pre_of[t] < 0)
+            continue;
+        n += numel;
+        total.pre += row->pre * row->pre;
+        total.post += row->post * row->post;
+        total.delta += row->delta * row->delta;
+        total.mean += row->mean * numel;
+        total.zeros += row->zeros * numel;
+        dot += isnan(row->cosine) ? 0.0 : row->cosine * row->pre * row->post;
+    }
+    total.pre = sqrt(total.pre);
+    total.post = sqrt(total.post);
+    total.delta = sqrt(total.delta);
+    total.mean = n > 0 ? total.mean / n : 0.0;
+    total.zeros = n > 0 ? total.zeros / n : 0.0;
+    total.cosine = total.pre > 0 && total.post > 0 ? dot / (total.pre * total.post) : NAN;
+    total.spectral = NAN;
+    for (int q = 0; q < DPT_DIFF_QUANTILES; q++)
+        total.quantiles[q] = NAN;
+    return total;
+}
+
+static int widest_name(const dpt_diff *d) {
+    size_t widest = 16;
+    for (int t = 0; t < d->catalog->count; t++) {
+        size_t n = strlen(d->catalog->tensors[t].name);
+        widest = n > widest ? n : widest;
+    }
+    return (int)(widest < 100 ? widest : 100);
+}
+
+static void print_table(const dpt_diff *d, FILE *out) {
+    static const char *const heads[] = {"|pre|", "|post|", "|delta|", "relative", "spectral",
+                                        "zeros", "cosine", "mean",    "q10",      "q50",
+                                        "q90",   "q99",    "max"};
+    int width = widest_name(d);
+    fprintf(out, "pre  %s\npost %s\n", dpt_store_path(d->pre), dpt_store_path(d->post));
+    if (d->report != NULL)
+        fprintf(out, "%s\n", d->report);
+    fprintf(out, "\n%-*s", width, "tensor");
+    for (size_t i = 0; i < sizeof heads / sizeof heads[0]; i++)
+        fprintf(out, " %10s", heads[i]);
+    fprintf(out, "\n");
+    for (int t = 0; t < d->catalog->count; t++)
+        if (d->pre_of[t] >= 0)
+            print_row(out, width, d->catalog->tensors[t].name, &d->rows[t]);
+    dpt_diff_row total = total_row(d);
+    print_row(out, width, "all", &total);
+    fprintf(out, "%d of %d tensors compared\n", d->compared, d->catalog->count);
+}
+
+static void csv_number(FILE *file, double value) {
+    if (isnan(value))
+        fprintf(file, ",");
+    else
+        fprintf(file, ",%.17g", value);
+}
+
+/* Names come from a file: quotes are doubled as RFC 4180 says. */
+static void csv_text(FILE *file, const char *text) {
+    fputc('"', file);
+    for (; *text != '\0'; text++) {
+        if (*text == '"')
+            fputc('"', file);
+        fputc(*text, file);
+    }
+    fputc('"', file);
+}
+
+static void csv_row(FILE *file, const char *name, const char *shape, const dpt_diff_row *row) {
+    csv_text(file, name);
+    fputc(',', file);
+    csv_text(file, shape);
+    const double numbers[] = {
+        row->pre,      row->post,  row->delta,  row->pre > 0 ? row->delta / row->pre : NAN,
+        row->spectral, row->zeros, row->cosine, row->mean};
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
+        csv_number(file, numbers[i]);
+    for (int q = 0; q < DPT_DIFF_QUANTILES; q++)
+        csv_number(file, row->quantiles[q]);
+    fputc('\n', file);
+}
+
+static bool write_csv_file(const dpt_diff *d, FILE *file) {
+    fprintf(file, "tensor,shape,pre,post,delta,relative,spectral,zeros,cosine,mean,q10,q50,q90,q99,"
+                  "max\n");
+    for (int t = 0; t < d->catalog->count; t++) {
+        char shape[128];
+        if (d->pre_of[t] < 0)
+            continue;
+        dpt_catalog_shape_text(&d->catalog->tensors[t], shape, sizeof shape);
+        csv_row(file, d->catalog->tensors[t].name, shape, &d->rows[t]);
+    }
+    dpt_diff_row total = total_row(d);
+    csv_row(file, "all", "", &total);
+    return fflush(file) == 0 && !ferror(file) && fsync(fileno(file)) == 0;
+}
+
+static dpt_status write_csv(const dpt_diff *d, const char *path) {
+    char *partial = dpt_mem_format("%s.partial", path);
+    if (partial == NULL)
+        return DPT_ERR_OUTPUT;
+    FILE *file = fopen(partial, "w");
+    bool ok = file != NULL && write_csv_file(d, file);
+    int error = errno;
+    if (file != NULL)
+        ok = fclose(file) == 0 && ok;
+    if (ok && rename(partial, path) != 0) {
+        error = errno;
+        ok = false;
+    }
+    if (!ok && file != NULL)
+        unlink(partial);
+    dpt_mem_free(partial);
+    return ok ? DPT_OK
+              : dpt_error(DPT_ERR_OUTPUT, "%s: cannot be written (%s): check permissions and space",
+                          path, strerror(error));
+}
+
+dpt_status dpt_diff_print(const dpt_diff *d, const dpt_diff_options *options) {
+    FILE *out = options->out != NULL ? options->out : stdout;
+    print_table(d, out);
+    if (fflush(out) != 0 || ferror(out))
+        return dpt_error(DPT_ERR_OUTPUT, "standard output cannot be written");
+    return options->csv != NULL ? write_csv(d, options->csv) : DPT_OK;
+}
