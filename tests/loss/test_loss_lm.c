@@ -199,7 +199,7 @@ static void test_faults(void **state) {
         fixture f;
         fixture_open(&f, "untied", size, 10);
         for (int i = 0; i < 4; i++) {
-            fault_set(points[i / 2], i % 2, test_comm.size);
+            fault_set(points[i / 2], i % 2);
             dpt_status st = dpt_loss_evaluate(f.loss, &f.mesh, f.model, 0.0, DPT_BACKWARD_NONE,
                                               f.losses, NULL, NULL, NULL, NULL);
             fault_clear();

@@ -458,12 +458,12 @@ static void test_faults(void **state) {
     dpt_batch batch = golden_batch(&f.g);
     for (int i = 0; i < 2; i++) {
         dpt_model *model;
-        fault_set("model.load", i, test_comm.size);
+        fault_set("model.load", i);
         assert_int_equal(
             dpt_model_create(&f.mesh.model, f.g.config, memory_source(&f.g.post), &model),
             DPT_ERR_OUTPUT);
         assert_null(model);
-        fault_set("model.run", i, test_comm.size);
+        fault_set("model.run", i);
         assert_int_equal(
             dpt_model_run(f.model, &batch, 0.0, DPT_BACKWARD_NONE, NULL, f.nll, NULL, NULL, NULL),
             DPT_ERR_OUTPUT);
