@@ -1,4 +1,5 @@
 #include "stage.h"
+#include "group.h"
 
 #include <omp.h>
 
@@ -11,11 +12,31 @@ static int64_t stream_bytes(int64_t widest) {
     return scratch + cell;
 }
 
+/* The largest matrix of a rank, and the deltas that a rank holds until they are written: those of one
+ * round, or of all matrices when a later stage must see them together. */
+static int64_t whole_bytes(const dpt_edit_spec *spec, int index, const dpt_catalog *catalog,
+                           const bool *selected, int ranks, int svd_group) {
+    const dpt_edit_stage_spec *stage = &spec->stages[index];
+    dpt_svd_method svd = dpt_edit_lowrank_svd(stage);
+    int64_t matrix = 0, largest = 0, all = 0;
+    bool keeps = false;
+    for (int s = index + 1; s < spec->nstages; s++)
+        keeps = keeps || dpt_edit_method_get(spec->stages[s].method)->prepare != NULL;
+    for (int t = 0; t < catalog->count; t++) {
+        const dpt_tensor_info *info = &catalog->tensors[t];
+        if ((selected != NULL && !selected[t]) || !dpt_edit_is_matrix(info) || info->numel == 0)
+            continue;
+        int64_t bytes = dpt_edit_matrix_bytes(stage, info, svd, svd_group > 0 ? svd_group : 1);
+        matrix = bytes > matrix ? bytes : matrix;
+        largest = info->numel > largest ? info->numel : largest;
+        all += info->numel;
+    }
+    int64_t held = keeps ? all / ranks + DPT_CELL : largest;
+    return matrix + held * (int64_t)sizeof(float);
+}
+
 int64_t dpt_edit_bytes(const dpt_edit_spec *spec, const dpt_catalog *catalog, const bool *selected,
                        int ranks, int svd_group) {
-    (void)selected;
-    (void)ranks;
-    (void)svd_group;
     int64_t widest = 4, rows = 0, bytes = 0;
     int64_t cells = 0;
     for (int t = 0; t < catalog->count; t++) {
@@ -25,8 +46,12 @@ int64_t dpt_edit_bytes(const dpt_edit_spec *spec, const dpt_catalog *catalog, co
         cells += info->numel / DPT_CELL + 1;
         rows += info->ndim == 2 ? info->shape[0] : 0;
     }
-    for (int s = 0; s < spec->nstages; s++)
-        if (dpt_edit_method_get(spec->stages[s].method)->by_row)
+    for (int s = 0; s < spec->nstages; s++) {
+        const dpt_edit_method *method = dpt_edit_method_get(spec->stages[s].method);
+        if (method->by_row)
             bytes += rows * (int64_t)(sizeof(float) + sizeof(double));
+        if (method->whole)
+            bytes += whole_bytes(spec, s, catalog, selected, ranks, svd_group);
+    }
     return bytes + stream_bytes(widest) + 2 * cells * DPT_EDIT_SUMS * (int64_t)sizeof(double);
 }

@@ -40,6 +40,10 @@ int64_t dpt_edit_lowrank_rank(const dpt_edit_stage_spec *spec, int64_t rows, int
     return 0;
 }
 
+dpt_svd_method dpt_edit_lowrank_svd(const dpt_edit_stage_spec *spec) {
+    return (dpt_svd_method)(int)dpt_edit_value(spec, LOWRANK_SVD);
+}
+
 /* The rank that a tensor gets: known before any work, unless it follows from the energy. */
 static dpt_status check_ranks(const dpt_edit_stage *stage) {
     for (int t = 0; t < stage->catalog->count; t++) {
@@ -183,14 +187,14 @@ static dpt_status record(dpt_edit_work *work, int tensor, const dpt_svd *svd) {
 static dpt_status truncate_slab(dpt_edit_work *work, const dpt_edit_stage *stage,
                                 const dpt_comm *group, const matrix *m) {
     dpt_svd svd = {.rank = 0};
-    dpt_svd_options options = {
-        .method = (dpt_svd_method)(int)dpt_edit_value(stage->spec, LOWRANK_SVD),
-        .rank = dpt_edit_lowrank_rank(stage->spec, m->rows, m->cols),
-        .energy =
-            stage->spec->given[LOWRANK_ENERGY] ? dpt_edit_value(stage->spec, LOWRANK_ENERGY) : 0.0,
-        .tolerance = 1e-3,
-        .seed = stage->seed,
-        .name = dpt_edit_tensor_name(stage, m->tensor)};
+    dpt_svd_options options = {.method = dpt_edit_lowrank_svd(stage->spec),
+                               .rank = dpt_edit_lowrank_rank(stage->spec, m->rows, m->cols),
+                               .energy = stage->spec->given[LOWRANK_ENERGY]
+                                             ? dpt_edit_value(stage->spec, LOWRANK_ENERGY)
+                                             : 0.0,
+                               .tolerance = 1e-3,
+                               .seed = stage->seed,
+                               .name = dpt_edit_tensor_name(stage, m->tensor)};
     int64_t local = m->last_row - m->first_row;
     dpt_status st = dpt_svd_compute(group, m->rows, m->cols, local, m->slab, &options, &svd);
     if (st == DPT_OK) {
@@ -271,6 +275,7 @@ static dpt_status prepare(dpt_edit_work *work, dpt_edit_stage *stage) {
     const dpt_comm *comm = work->input->comm;
     dpt_edit_plan plan = {.groups = 0};
     dpt_comm group = {.size = 0};
+    work->nsingular = 0; /* the last such stage of a sequence is reported */
     bool flush = true;
     for (int s = stage->index + 1; s < work->nstages; s++)
         flush = flush && work->stages[s].method->prepare == NULL;
@@ -279,8 +284,7 @@ static dpt_status prepare(dpt_edit_work *work, dpt_edit_stage *stage) {
         follows = follows || work->stages[s].method->whole;
     dpt_status st = dpt_agree(comm, check_ranks(stage));
     if (st == DPT_OK)
-        st = dpt_edit_plan_create(
-            stage, (dpt_svd_method)(int)dpt_edit_value(stage->spec, LOWRANK_SVD), &plan);
+        st = dpt_edit_plan_create(stage, dpt_edit_lowrank_svd(stage->spec), &plan);
     if (st == DPT_OK) {
         int color = comm->rank / plan.size < plan.groups ? comm->rank / plan.size : -1;
         st = dpt_agree(comm, dpt_comm_split(comm, color, comm->rank, &group));

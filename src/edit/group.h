@@ -19,6 +19,9 @@ typedef struct dpt_edit_plan {
 /** Triplets that a stage keeps of a matrix; 0 when they follow from the energy. Local. */
 int64_t dpt_edit_lowrank_rank(const dpt_edit_stage_spec *spec, int64_t rows, int64_t cols);
 
+/** Algorithm that a stage of low rank asks for. Local. */
+dpt_svd_method dpt_edit_lowrank_svd(const dpt_edit_stage_spec *spec);
+
 /** Bytes of a rank for one matrix shared by `size` ranks: slab, exchange and decomposition. Local. */
 int64_t dpt_edit_matrix_bytes(const dpt_edit_stage_spec *spec, const dpt_tensor_info *info,
                               dpt_svd_method method, int size);

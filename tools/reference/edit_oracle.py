@@ -4,6 +4,10 @@ Weights are made from Philox words, so that the test can make the same ones; the
 one line per edited tensor: types, seed, edit, tensor, XXH3-64 of the bytes that must be stored.
 
     python tools/reference/edit_oracle.py > tests/golden/edit/elementwise.txt
+    python tools/reference/edit_oracle.py lowrank > tests/golden/edit/lowrank.txt
+
+Edits with a low-rank stage are compared by numbers: edit, tensor, triplets, relative residual, the
+leading singular values (0 where there are fewer), and u^T F v for four pairs of probe vectors.
 
 Needs numpy and xxhash.
 """
@@ -172,13 +176,37 @@ def bitdelta(deltas, seed, index, granularity="tensor", tensors="linear"):
     return out
 
 
-METHODS = {f.__name__: f for f in (dare, drop, expo, prune, bitdelta)}
+LAST_SVD = {}
+
+
+def lowrank(deltas, seed, index, rank=None, sparsity=None, energy=None, svd="auto"):
+    out = {}
+    for name, d in deltas.items():
+        shape = SHAPES[name]
+        if len(shape) != 2:
+            out[name] = None
+            continue
+        a = d.astype(np.float64).reshape(shape)
+        u, s, vt = np.linalg.svd(a, full_matrices=False)
+        if rank is not None:
+            r = int(rank)
+        elif sparsity is not None:
+            r = math.floor((1.0 - float(sparsity)) * min(shape) + 1e-9)
+        else:
+            share = np.cumsum(s**2) / np.sum(s**2)
+            r = int(np.argmax(share >= float(energy))) + 1
+        LAST_SVD[name] = (r, math.sqrt(np.sum(s[r:] ** 2) / np.sum(s**2)), s[:r])
+        out[name] = ((u[:, :r] * s[:r]) @ vt[:r]).reshape(-1).astype(np.float32)
+    return out
+
+
+METHODS = {f.__name__: f for f in (dare, drop, expo, prune, bitdelta, lowrank)}
 SHAPES = {name: shape for name, shape, _ in TENSORS}
 
 
-def run(spec, seed, dtype_in, dtype_out):
-    """Edited tensors as they are stored, by name."""
-    sizes = {name: int(np.prod(shape)) for name, shape in SHAPES.items()}
+def edit(spec, seed, dtype_in, skip=()):
+    """What is left of the deltas: (pre, post, deltas, names of the tensors that were edited)."""
+    sizes = {name: int(np.prod(shape)) for name, shape in SHAPES.items() if name not in skip}
     pairs = {name: weights(name, n, dtype_in) for name, n in sizes.items()}
     pre = {n: load(p[0], dtype_in) for n, p in pairs.items()}
     post = {n: load(p[1], dtype_in) for n, p in pairs.items()}
@@ -192,8 +220,14 @@ def run(spec, seed, dtype_in, dtype_out):
             if d is not None:
                 touched.add(n)
                 deltas[n] = d.astype(np.float32)
+    return pre, post, deltas, touched
+
+
+def run(spec, seed, dtype_in, dtype_out):
+    """Edited tensors as they are stored, by name."""
+    pre, post, deltas, touched = edit(spec, seed, dtype_in)
     out = {}
-    for n in pairs:
+    for n in pre:
         value = pre[n] + deltas[n] if n in touched else post[n]
         out[n] = store(value, dtype_out)
     return out
@@ -225,7 +259,42 @@ CASES = [
 ]
 
 
+LOWRANK_CASES = [
+    ("lowrank:rank=5,svd=exact", True),
+    ("lowrank:rank=5,svd=reference", False),
+    ("lowrank:sparsity=0.8", False),
+    ("lowrank:energy=0.5", False),
+    ("prune:keep=0.3;lowrank:rank=4", False),
+    ("lowrank:rank=4;expo:alpha=0.5", False),
+    ("lowrank:rank=4;dare:p=0.5", False),
+    ("lowrank:rank=4;bitdelta:tensors=all", False),
+    ("lowrank:rank=6;dare:p=0.5;lowrank:rank=3", False),
+]
+
+
+def probe(kind, j, n):
+    w = words(11, f"probe/{kind}/{j}", MASK, n).astype(np.int64)
+    return ((w & 0xFFFF) - 32768) / 32768.0
+
+
+def main_lowrank():
+    large = "model.layers.0.mlp.down_proj.weight"
+    for spec, with_large in LOWRANK_CASES:
+        LAST_SVD.clear()
+        _, _, deltas, _ = edit(spec, 1, "f32", () if with_large else (large,))
+        for name, (rank, residual, s) in LAST_SVD.items():
+            rows, cols = SHAPES[name]
+            f = deltas[name].astype(np.float64).reshape(rows, cols)
+            probes = [probe("u", j, rows) @ f @ probe("v", j, cols) for j in range(4)]
+            s = list(s[:4]) + [0.0] * (4 - len(s[:4]))
+            numbers = " ".join(f"{x:.17g}" for x in [residual, *s, *probes])
+            sys.stdout.write(f"{spec} {name} {int(with_large)} {rank} {numbers}\n")
+
+
 def main():
+    if sys.argv[1:] == ["lowrank"]:
+        main_lowrank()
+        return
     for types in ("f32", "f16", "bf16", "f32>bf16", "bf16>f32"):
         dtype_in, _, dtype_out = types.partition(">")
         for spec, seed in CASES:

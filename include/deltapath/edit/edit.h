@@ -94,7 +94,8 @@ typedef struct dpt_edit_tensor_stats {
 typedef struct dpt_edit_report {
     int ntensors;
     dpt_edit_tensor_stats *stats; /**< (ntensors), the same on all ranks */
-    int64_t nsingular;            /**< singular values of all decomposed tensors, end to end */
+    int64_t nsingular;            /**< singular values of all decomposed tensors, end to end;
+                             of the last low-rank stage */
     double *singular;
     int64_t *singular_first; /**< (ntensors + 1) */
 } dpt_edit_report;

@@ -1,0 +1,191 @@
+/* ranks: 1 2 3 4 7 */
+/* Low rank and sequences with it against NumPy, in groups of ranks. Tolerances: 1e-5 of |Delta| for
+ * products with probe vectors, 1e-5 relative for singular values. */
+#include "edit/edit_support.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+typedef struct expected {
+    char spec[128], name[128];
+    int large;
+    long rank;
+    double residual, s[4], probe[4];
+} expected;
+
+static bool read_line(FILE *golden, expected *e) {
+    return fscanf(golden, "%127s %127s %d %ld %lf %lf %lf %lf %lf %lf %lf %lf %lf", e->spec,
+                  e->name, &e->large, &e->rank, &e->residual, &e->s[0], &e->s[1], &e->s[2],
+                  &e->s[3], &e->probe[0], &e->probe[1], &e->probe[2], &e->probe[3]) == 13;
+}
+
+static void probe_vector(const char *kind, int j, int64_t n, double *out) {
+    char stream[32];
+    uint32_t *words = dpt_mem_alloc(n, sizeof *words, "probe");
+    snprintf(stream, sizeof stream, "probe/%s/%d", kind, j);
+    dpt_rng_words(dpt_rng_make(11, stream, DPT_RNG_MASK), 0, n, words);
+    for (int64_t i = 0; i < n; i++)
+        out[i] = ((double)(words[i] & 0xffff) - 32768.0) / 32768.0;
+    dpt_mem_free(words);
+}
+
+/* u^T (out - pre) v */
+static double probe_value(pair *p, int t, int j) {
+    int64_t rows = p->catalog.tensors[t].shape[0], cols = p->catalog.tensors[t].shape[1], bytes;
+    float *pre = whole_tensor(p->pre, t, &bytes);
+    float *out = whole_tensor(p->out, t, &bytes);
+    double *u = dpt_mem_alloc(rows, sizeof *u, "probe"),
+           *v = dpt_mem_alloc(cols, sizeof *v, "probe");
+    probe_vector("u", j, rows, u);
+    probe_vector("v", j, cols, v);
+    double sum = 0.0;
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t c = 0; c < cols; c++)
+            sum += u[r] * ((double)out[r * cols + c] - (double)pre[r * cols + c]) * v[c];
+    dpt_mem_free(u);
+    dpt_mem_free(v);
+    dpt_mem_free(pre);
+    dpt_mem_free(out);
+    return sum;
+}
+
+static void check_tensor(pair *p, const expected *e, const dpt_edit_report *report) {
+    int t = dpt_catalog_find(&p->catalog, e->name);
+    const dpt_edit_tensor_stats *stats = &report->stats[t];
+    int64_t first = report->singular_first[t];
+    assert_int_equal(stats->rank, e->rank);
+    assert_int_equal(report->singular_first[t + 1] - first, e->rank);
+    assert_true(fabs(stats->residual - e->residual) < 1e-5);
+    for (int i = 0; i < 4 && i < e->rank; i++)
+        if (!(fabs(report->singular[first + i] - e->s[i]) < 1e-5 * e->s[0]))
+            fail_msg("%s: %s: singular value %d is %.9g, not %.9g", e->spec, e->name, i,
+                     report->singular[first + i], e->s[i]);
+    for (int j = 0; j < 4; j++) {
+        double got = probe_value(p, t, j);
+        if (!(fabs(got - e->probe[j]) < 1e-4 * stats->delta_norm))
+            fail_msg("%s: %s: probe %d is %.9g, not %.9g (|Delta| %g)", e->spec, e->name, j, got,
+                     e->probe[j], stats->delta_norm);
+    }
+}
+
+static void check_golden(int svd_group) {
+    FILE *golden = fopen("tests/golden/edit/lowrank.txt", "r");
+    assert_non_null(golden);
+    expected e;
+    char last[128] = "";
+    pair p;
+    dpt_edit_report report;
+    while (read_line(golden, &e)) {
+        if (strcmp(last, e.spec) != 0) {
+            if (last[0] != '\0') {
+                dpt_edit_report_destroy(&report);
+                pair_destroy(&p);
+            }
+            dpt_edit_spec spec;
+            pair_create(&p, DPT_F32, DPT_F32, e.large != 0);
+            p.input.svd_group = svd_group;
+            assert_int_equal(spec_parse(e.spec, 1, &spec), DPT_OK);
+            dpt_status st = dpt_edit_run(&spec, &p.input, p.sink, &report);
+            if (st != DPT_OK)
+                print_error("%s: %s\n", e.spec, dpt_error_message());
+            assert_int_equal(st, DPT_OK);
+            strcpy(last, e.spec);
+        }
+        check_tensor(&p, &e, &report);
+    }
+    fclose(golden);
+    dpt_edit_report_destroy(&report);
+    pair_destroy(&p);
+}
+
+static void matches_numpy(void **state) {
+    (void)state;
+    check_golden(0);
+}
+
+static void matches_numpy_in_groups(void **state) {
+    (void)state;
+    for (int group = 1; group <= 2 && group <= test_comm.size; group++)
+        check_golden(group);
+}
+
+/* Hash of all edited tensors. */
+static uint64_t run_hash(const char *text, int svd_group) {
+    pair p;
+    dpt_edit_spec spec;
+    uint64_t hash = 0;
+    pair_create(&p, DPT_BF16, DPT_BF16, false);
+    p.input.svd_group = svd_group;
+    assert_int_equal(spec_parse(text, 1, &spec), DPT_OK);
+    assert_int_equal(dpt_edit_run(&spec, &p.input, p.sink, NULL), DPT_OK);
+    for (int t = 0; t < p.catalog.count; t++)
+        hash = hash * 31 + tensor_hash(p.out, t);
+    pair_destroy(&p);
+    return hash;
+}
+
+/* With one rank to a matrix, the bits of one rank alone come out at any number of ranks. */
+static void pinned_group_gives_the_same_bits(void **state) {
+    (void)state;
+    uint64_t alone = 0;
+    dpt_comm world = test_comm, self;
+    assert_int_equal(dpt_comm_split(&world, world.rank, 0, &self), DPT_OK);
+    test_comm = self;
+    alone = run_hash("lowrank:rank=5;dare:p=0.5", 1);
+    test_comm = world;
+    dpt_comm_destroy(&self);
+    assert_true(run_hash("lowrank:rank=5;dare:p=0.5", 1) == alone);
+}
+
+static void refuse(const char *text, int svd_group, const char *words) {
+    pair p;
+    dpt_edit_spec spec;
+    pair_create(&p, DPT_F32, DPT_F32, false);
+    p.input.svd_group = svd_group;
+    dpt_error_clear();
+    assert_int_equal(spec_parse(text, 1, &spec), DPT_OK);
+    assert_int_equal(dpt_edit_run(&spec, &p.input, p.sink, NULL), DPT_ERR_USAGE);
+    if (strstr(dpt_error_message(), words) == NULL)
+        fail_msg("%s: \"%s\" lacks \"%s\"", text, dpt_error_message(), words);
+    dpt_error_clear();
+    pair_destroy(&p);
+}
+
+static void bad_ranks_are_named(void **state) {
+    (void)state;
+    refuse("lowrank:rank=25", 0, "25 is above 24, the limit of tensor 'lm_head.weight'");
+    refuse("lowrank:sparsity=0.9", 0, "leaves rank 0 of 7 for tensor 'model.layers.1.mlp.up_proj");
+    refuse("lowrank:rank=5", 100, "svd_group");
+    dpt_edit_spec spec;
+    assert_int_equal(spec_parse("lowrank", 1, &spec), DPT_ERR_USAGE);
+    assert_int_equal(spec_parse("lowrank:rank=5,energy=0.5", 1, &spec), DPT_ERR_USAGE);
+    assert_int_equal(spec_parse("lowrank:rank=0", 1, &spec), DPT_ERR_USAGE);
+    assert_int_equal(spec_parse("lowrank:rank=1.5", 1, &spec), DPT_ERR_USAGE);
+    assert_int_equal(spec_parse("lowrank:energy=0", 1, &spec), DPT_ERR_USAGE);
+    assert_int_equal(spec_parse("lowrank:rank=5,svd=lapack", 1, &spec), DPT_ERR_USAGE);
+    dpt_error_clear();
+}
+
+static void faults_reach_all_ranks(void **state) {
+    (void)state;
+    static const char *const faults[] = {"edit.lowrank:0", "edit.lowrank:last"};
+    for (int i = 0; i < 2; i++) {
+        pair p;
+        dpt_edit_spec spec;
+        pair_create(&p, DPT_F32, DPT_F32, false);
+        assert_int_equal(spec_parse("lowrank:rank=3", 1, &spec), DPT_OK);
+        setenv("DPT_FAULT", faults[i], 1);
+        assert_int_equal(dpt_edit_run(&spec, &p.input, p.sink, NULL), DPT_ERR_OUTPUT);
+        unsetenv("DPT_FAULT");
+        dpt_error_clear();
+        pair_destroy(&p);
+    }
+}
+
+int main(int argc, char **argv) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(matches_numpy), cmocka_unit_test(matches_numpy_in_groups),
+        cmocka_unit_test(pinned_group_gives_the_same_bits), cmocka_unit_test(bad_ranks_are_named),
+        cmocka_unit_test(faults_reach_all_ranks)};
+    return test_mpi_main(argc, argv, tests);
+}
