@@ -9,7 +9,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { CHUNK_ROWS = 256, PASSES_MAX = 6 };
+enum { PASSES_MAX = 6 };
 
 /* A pivot below this means that fp32 rounding would show in the orthogonality after one pass. */
 static const double SINGULAR_PIVOT = 1e-4;
@@ -25,70 +25,103 @@ static void mirror_upper(int64_t n, double *g) {
             g[i * n + j] = g[j * n + i];
 }
 
+/* message: status, width, quality, deviation, mixed; roots; t. */
+enum { HEAD = 5 };
+
+dpt_status dpt_panel_work_create(const dpt_comm *comm, int64_t width, dpt_panel_work *out) {
+    int64_t square = width * width, root = comm->rank == 0;
+    *out = (dpt_panel_work){.width = width};
+    out->gram = dpt_mem_alloc(square, sizeof *out->gram, "Gram matrix of a panel");
+    out->message = dpt_mem_alloc(HEAD + width + square, sizeof *out->message, "panel factor");
+    out->scaled = dpt_mem_alloc(square * root, sizeof *out->scaled, "scaled Gram matrix");
+    out->scales = dpt_mem_alloc(2 * width * root, sizeof *out->scales, "column scales");
+    out->chunk = dpt_mem_alloc(DPT_PANEL_CHUNK * width, sizeof *out->chunk, "panel rows in double");
+    out->rows = dpt_mem_alloc(DPT_PANEL_CHUNK * width, sizeof *out->rows, "panel rows");
+    out->factor = dpt_mem_alloc(square, sizeof *out->factor, "panel factor in single");
+    bool short_of = out->gram == NULL || out->message == NULL || out->scaled == NULL ||
+                    out->scales == NULL || out->chunk == NULL || out->rows == NULL ||
+                    out->factor == NULL;
+    dpt_status st = dpt_agree(comm, short_of ? DPT_ERR_OUTPUT : DPT_OK);
+    if (st != DPT_OK) {
+        dpt_panel_work_destroy(out);
+        return st;
+    }
+    out->roots = out->message + HEAD;
+    out->t = out->roots + width;
+    return DPT_OK;
+}
+
+void dpt_panel_work_destroy(dpt_panel_work *work) {
+    dpt_mem_free(work->gram);
+    dpt_mem_free(work->message);
+    dpt_mem_free(work->scaled);
+    dpt_mem_free(work->scales);
+    dpt_mem_free(work->chunk);
+    dpt_mem_free(work->rows);
+    dpt_mem_free(work->factor);
+    *work = (dpt_panel_work){.width = 0};
+}
+
 dpt_status dpt_panel_gram_f64(const dpt_comm *comm, int64_t rows, int64_t width, const double *y,
-                              double *gram) {
+                              dpt_panel_work *work) {
     int w = (int)width;
-    memset(gram, 0, (size_t)(width * width) * sizeof *gram);
-    if (width == 0)
-        return DPT_OK;
-    if (rows > 0)
-        cblas_dsyrk(CblasRowMajor, CblasUpper, CblasTrans, w, (int)rows, 1.0, y, w, 0.0, gram, w);
-    dpt_status st = dpt_comm_sum_f64(comm, gram, width * width);
-    mirror_upper(width, gram);
+    memset(work->gram, 0, (size_t)(width * width) * sizeof *work->gram);
+    if (rows > 0 && width > 0)
+        cblas_dsyrk(CblasRowMajor, CblasUpper, CblasTrans, w, (int)rows, 1.0, y, w, 0.0, work->gram,
+                    w);
+    dpt_status st = dpt_comm_sum_f64(comm, work->gram, width * width);
+    mirror_upper(width, work->gram);
     return st;
 }
 
 dpt_status dpt_panel_gram_f32(const dpt_comm *comm, int64_t rows, int64_t width, const float *y,
-                              double *gram) {
+                              dpt_panel_work *work) {
     int w = (int)width;
-    memset(gram, 0, (size_t)(width * width) * sizeof *gram);
-    if (width == 0)
-        return DPT_OK;
-    double *chunk = dpt_mem_alloc(CHUNK_ROWS * width, sizeof *chunk, "panel rows in double");
-    dpt_status st = dpt_agree(comm, chunk == NULL ? DPT_ERR_OUTPUT : DPT_OK);
-    if (st != DPT_OK)
-        goto done;
-    for (int64_t i = 0; i < rows; i += CHUNK_ROWS) {
-        int64_t n = rows - i < CHUNK_ROWS ? rows - i : CHUNK_ROWS;
+    memset(work->gram, 0, (size_t)(width * width) * sizeof *work->gram);
+    for (int64_t i = 0; width > 0 && i < rows; i += DPT_PANEL_CHUNK) {
+        int64_t n = rows - i < DPT_PANEL_CHUNK ? rows - i : DPT_PANEL_CHUNK;
+        const float *from = y + i * width;
         for (int64_t e = 0; e < n * width; e++)
-            chunk[e] = y[i * width + e];
-        cblas_dsyrk(CblasRowMajor, CblasUpper, CblasTrans, w, (int)n, 1.0, chunk, w, 1.0, gram, w);
+            work->chunk[e] = from[e];
+        cblas_dsyrk(CblasRowMajor, CblasUpper, CblasTrans, w, (int)n, 1.0, work->chunk, w, 1.0,
+                    work->gram, w);
     }
-    st = dpt_comm_sum_f64(comm, gram, width * width);
-    mirror_upper(width, gram);
-done:
-    dpt_mem_free(chunk);
+    dpt_status st = dpt_comm_sum_f64(comm, work->gram, width * width);
+    mirror_upper(width, work->gram);
     return st;
 }
 
-/* T from the eigenvectors of the scaled Gram matrix c, largest first, small ones dropped. */
-static dpt_status solve_by_eigenvectors(int64_t n, double *c, const double *scale, double drop,
-                                        double *t, dpt_panel_transform *out) {
-    double *w = dpt_mem_alloc(n, sizeof *w, "eigenvalues of a Gram matrix");
-    if (w == NULL)
-        return DPT_ERR_OUTPUT;
-    int info = LAPACKE_dsyevd(LAPACK_COL_MAJOR, 'V', 'U', (int)n, c, (int)n, w);
-    if (info != 0) {
-        dpt_mem_free(w);
-        return dpt_error(DPT_ERR_INTERNAL, "svd: DSYEVD of a Gram matrix gave info %d", info);
+static void reverse(int64_t n, double *values) {
+    for (int64_t i = 0; i < n - 1 - i; i++) {
+        double swap = values[i];
+        values[i] = values[n - 1 - i];
+        values[n - 1 - i] = swap;
     }
+}
+
+/* T from the eigenvectors of the scaled Gram matrix, largest first, small ones dropped. */
+static dpt_status solve_by_eigenvectors(int64_t n, double drop, dpt_panel_work *work,
+                                        dpt_panel_transform *out) {
+    double *w = work->scales + work->width, *c = work->scaled;
+    int info = LAPACKE_dsyevd(LAPACK_COL_MAJOR, 'V', 'U', (int)n, c, (int)n, w);
+    if (info != 0)
+        return dpt_error(DPT_ERR_INTERNAL, "svd: DSYEVD of a Gram matrix gave info %d", info);
     double largest = w[n - 1];
     int64_t kept = 0;
     while (kept < n && largest > 0.0 && w[n - 1 - kept] > drop * largest)
         kept++;
     for (int64_t j = 0; j < kept; j++)
         for (int64_t i = 0; i < n; i++)
-            t[i * kept + j] = c[(n - 1 - j) * n + i] * scale[i] / sqrt(w[n - 1 - j]);
+            work->t[i * kept + j] = c[(n - 1 - j) * n + i] * work->scales[i] / sqrt(w[n - 1 - j]);
     out->width = kept;
     out->mixed = true;
     out->quality = kept > 0 ? sqrt(w[n - kept] / largest) : 1.0;
-    dpt_mem_free(w);
     return DPT_OK;
 }
 
 /* T = D^-1 R^-1 with D^-1 G D^-1 = R^T R. @return false when a pivot is too small. */
-static bool solve_by_cholesky(int64_t n, double *c, const double *scale, double *t,
-                              dpt_panel_transform *out) {
+static bool solve_by_cholesky(int64_t n, dpt_panel_work *work, dpt_panel_transform *out) {
+    double *c = work->scaled;
     if (LAPACKE_dpotrf(LAPACK_COL_MAJOR, 'U', (int)n, c, (int)n) != 0)
         return false;
     double least = 1.0;
@@ -99,112 +132,134 @@ static bool solve_by_cholesky(int64_t n, double *c, const double *scale, double 
         return false;
     for (int64_t i = 0; i < n; i++)
         for (int64_t j = 0; j < n; j++)
-            t[i * n + j] = i <= j ? c[j * n + i] * scale[i] : 0.0;
+            work->t[i * n + j] = i <= j ? c[j * n + i] * work->scales[i] : 0.0;
     out->width = n;
     out->quality = least;
     return true;
 }
 
-static dpt_status solve_here(int64_t n, const double *gram, double drop, double *t,
+static void scale_gram(int64_t n, dpt_panel_work *work) {
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t j = 0; j < n; j++)
+            work->scaled[i * n + j] = work->gram[i * n + j] * work->scales[i] * work->scales[j];
+}
+
+static dpt_status roots_here(int64_t n, bool vectors, dpt_panel_work *work) {
+    memcpy(work->scaled, work->gram, (size_t)(n * n) * sizeof *work->scaled);
+    int info = LAPACKE_dsyevd(LAPACK_COL_MAJOR, vectors ? 'V' : 'N', 'U', (int)n, work->scaled,
+                              (int)n, work->roots);
+    if (info != 0)
+        return dpt_error(DPT_ERR_INTERNAL, "svd: DSYEVD of a Gram matrix gave info %d", info);
+    reverse(n, work->roots);
+    for (int64_t i = 0; vectors && i < n; i++)
+        for (int64_t j = 0; j < n; j++)
+            work->t[i * n + j] = work->scaled[(n - 1 - j) * n + i];
+    return DPT_OK;
+}
+
+static dpt_status solve_here(int64_t n, double drop, dpt_panel_work *work,
                              dpt_panel_transform *out) {
-    *out = (dpt_panel_transform){.width = 0, .quality = 1.0, .deviation = 0.0};
     double largest = 0.0;
     for (int64_t i = 0; i < n; i++)
         for (int64_t j = 0; j < n; j++) {
-            double g = gram[i * n + j];
+            double g = work->gram[i * n + j];
             if (!isfinite(g))
                 return dpt_error(DPT_ERR_INTERNAL, "svd: a Gram matrix is not finite");
             out->deviation = fmax(out->deviation, fabs(g - (i == j)));
             if (i == j)
                 largest = fmax(largest, g);
         }
-    double *c = dpt_mem_alloc(n * n, sizeof *c, "scaled Gram matrix");
-    double *scale = dpt_mem_alloc(n, sizeof *scale, "column scales");
-    dpt_status st = c == NULL || scale == NULL ? DPT_ERR_OUTPUT : DPT_OK;
-    if (st == DPT_OK && largest > 0.0) {
-        for (int64_t i = 0; i < n; i++) {
-            double norm = sqrt(fmax(0.0, gram[i * n + i]));
-            scale[i] = norm > TINY_COLUMN * sqrt(largest) ? 1.0 / norm : 0.0;
-        }
-        for (int attempt = 0; attempt < 2; attempt++) {
-            for (int64_t e = 0; e < n * n; e++)
-                c[e] = gram[e] * scale[e / n] * scale[e % n];
-            if (attempt == 0 && solve_by_cholesky(n, c, scale, t, out))
-                break;
-            if (attempt == 1)
-                st = solve_by_eigenvectors(n, c, scale, drop, t, out);
-        }
+    if (largest <= 0.0)
+        return DPT_OK;
+    for (int64_t i = 0; i < n; i++) {
+        double norm = sqrt(fmax(0.0, work->gram[i * n + i]));
+        work->scales[i] = norm > TINY_COLUMN * sqrt(largest) ? 1.0 / norm : 0.0;
     }
-    dpt_mem_free(c);
-    dpt_mem_free(scale);
-    return st;
+    scale_gram(n, work);
+    if (solve_by_cholesky(n, work, out))
+        return DPT_OK;
+    scale_gram(n, work);
+    return solve_by_eigenvectors(n, drop, work, out);
 }
 
-dpt_status dpt_panel_solve(const dpt_comm *comm, int64_t width, const double *gram, double drop,
-                           double *t, dpt_panel_transform *out) {
+/* Rank 0 tells all others its status, the head, and `count` values of roots and t. */
+static dpt_status tell(const dpt_comm *comm, dpt_status st, int64_t count, dpt_panel_work *work) {
+    work->message[0] = st;
+    dpt_status sent =
+        dpt_comm_broadcast(comm, work->message, (HEAD + count) * (int64_t)sizeof(double), 0);
+    if (sent != DPT_OK || work->message[0] != DPT_OK)
+        return dpt_agree(comm, comm->rank == 0 ? st : sent);
+    return DPT_OK;
+}
+
+dpt_status dpt_panel_solve(const dpt_comm *comm, int64_t width, double drop, bool with_roots,
+                           dpt_panel_work *work, dpt_panel_transform *out) {
     *out = (dpt_panel_transform){.width = 0, .quality = 1.0, .deviation = 0.0};
     if (width == 0)
         return DPT_OK;
-    dpt_status st = comm->rank == 0 ? solve_here(width, gram, drop, t, out) : DPT_OK;
-    st = dpt_agree(comm, st);
-    if (st == DPT_OK)
-        st = dpt_comm_broadcast(comm, out, sizeof *out, 0);
-    if (st == DPT_OK)
-        st = dpt_comm_broadcast(comm, t, width * out->width * (int64_t)sizeof *t, 0);
+    dpt_status st = DPT_OK;
+    if (comm->rank == 0) {
+        st = solve_here(width, drop, work, out);
+        if (st == DPT_OK && with_roots)
+            st = roots_here(width, false, work);
+        work->message[1] = (double)out->width;
+        work->message[2] = out->quality;
+        work->message[3] = out->deviation;
+        work->message[4] = out->mixed;
+    }
+    st = tell(comm, st, work->width + width * width, work);
+    *out = (dpt_panel_transform){.width = (int64_t)work->message[1],
+                                 .quality = work->message[2],
+                                 .deviation = work->message[3],
+                                 .mixed = work->message[4] != 0.0};
     return st;
 }
 
-dpt_status dpt_panel_apply(int64_t rows, int64_t width, float *y, int64_t t_width,
-                           const double *t) {
+dpt_status dpt_panel_eigen(const dpt_comm *comm, int64_t width, dpt_panel_work *work) {
+    dpt_status st = comm->rank == 0 ? roots_here(width, true, work) : DPT_OK;
+    return tell(comm, st, work->width + width * width, work);
+}
+
+void dpt_panel_apply(int64_t rows, int64_t width, float *y, int64_t t_width, dpt_panel_work *work) {
     if (rows == 0 || t_width == 0)
-        return DPT_OK;
-    float *factor = dpt_mem_alloc(width * t_width, sizeof *factor, "panel factor");
-    float *chunk = dpt_mem_alloc(CHUNK_ROWS * width, sizeof *chunk, "panel rows");
-    dpt_status st = factor == NULL || chunk == NULL ? DPT_ERR_OUTPUT : DPT_OK;
-    if (st == DPT_OK) {
-        for (int64_t e = 0; e < width * t_width; e++)
-            factor[e] = (float)t[e];
-        /* Row i moves to i * t_width <= i * width: never onto rows that are still to be read. */
-        for (int64_t i = 0; i < rows; i += CHUNK_ROWS) {
-            int64_t n = rows - i < CHUNK_ROWS ? rows - i : CHUNK_ROWS;
-            memcpy(chunk, y + i * width, (size_t)(n * width) * sizeof *chunk);
-            cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)n, (int)t_width, (int)width,
-                        1.0f, chunk, (int)width, factor, (int)t_width, 0.0f, y + i * t_width,
-                        (int)t_width);
-        }
+        return;
+    for (int64_t e = 0; e < width * t_width; e++)
+        work->factor[e] = (float)work->t[e];
+    /* Row i moves to i * t_width <= i * width: never onto rows that are still to be read. */
+    for (int64_t i = 0; i < rows; i += DPT_PANEL_CHUNK) {
+        int64_t n = rows - i < DPT_PANEL_CHUNK ? rows - i : DPT_PANEL_CHUNK;
+        memcpy(work->rows, y + i * width, (size_t)(n * width) * sizeof *y);
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)n, (int)t_width, (int)width,
+                    1.0f, work->rows, (int)width, work->factor, (int)t_width, 0.0f, y + i * t_width,
+                    (int)t_width);
     }
-    dpt_mem_free(chunk);
-    dpt_mem_free(factor);
-    return st;
 }
 
 dpt_status dpt_panel_orthonormalise(const dpt_comm *comm, int64_t rows, int64_t *width, float *y,
-                                    dpt_panel_basis basis) {
+                                    dpt_panel_basis basis, dpt_panel_work *work,
+                                    dpt_panel_transform *first) {
     double enough = basis == DPT_PANEL_LOOSE ? LOOSE_PIVOT : STRICT_PIVOT;
-    double *gram = dpt_mem_alloc(*width * *width, sizeof *gram, "Gram matrix of a panel");
-    double *t = dpt_mem_alloc(*width * *width, sizeof *t, "panel factor");
-    dpt_status st = dpt_agree(comm, gram == NULL || t == NULL ? DPT_ERR_OUTPUT : DPT_OK);
-    bool good = *width == 0;
-    for (int pass = 0; st == DPT_OK && !good && pass < PASSES_MAX; pass++) {
+    for (int pass = 0; *width > 0 && pass < PASSES_MAX; pass++) {
         dpt_panel_transform step;
-        st = dpt_panel_gram_f32(comm, rows, *width, y, gram);
+        dpt_status st = dpt_panel_gram_f32(comm, rows, *width, y, work);
         if (st == DPT_OK)
-            st = dpt_panel_solve(comm, *width, gram, FP32_DROP, t, &step);
+            st = dpt_panel_solve(comm, *width, FP32_DROP, first != NULL && pass == 0, work, &step);
         if (st != DPT_OK)
-            break;
+            return st;
+        if (first != NULL && pass == 0)
+            *first = step;
         if (step.deviation <= STRICT_DEVIATION)
-            break;
-        st = dpt_agree(comm, dpt_panel_apply(rows, *width, y, step.width, t));
+            return DPT_OK;
+        if (step.mixed && basis == DPT_PANEL_KEEP)
+            return dpt_error(DPT_ERR_INTERNAL, "svd: singular vectors came out dependent");
+        dpt_panel_apply(rows, *width, y, step.width, work);
         *width = step.width;
-        good = step.width == 0 || step.quality >= enough;
-        bool stuck = pass + 1 == PASSES_MAX && !good;
-        if (st == DPT_OK && (stuck || (step.mixed && basis == DPT_PANEL_KEEP)))
-            st = dpt_error(DPT_ERR_INTERNAL, "svd: a basis of %lld columns stays dependent",
-                           (long long)*width);
+        if (step.quality >= enough)
+            return DPT_OK;
     }
-    dpt_mem_free(t);
-    dpt_mem_free(gram);
-    return st;
+    return *width == 0 ? DPT_OK
+                       : dpt_error(DPT_ERR_INTERNAL, "svd: a basis of %lld columns stays dependent",
+                                   (long long)*width);
 }
 
 dpt_status dpt_panel_fill(dpt_rng stream, int64_t ig0, int64_t rows, int64_t width, float *y) {
@@ -244,69 +299,65 @@ dpt_status dpt_panel_complete(const dpt_comm *comm, int64_t ig0, int64_t rows, i
         return DPT_OK;
     float *x = dpt_mem_alloc(rows * extra, sizeof *x, "completion of a basis");
     float *overlap = dpt_mem_alloc(have * extra, sizeof *overlap, "overlap of a basis");
+    dpt_panel_work work = {.width = 0};
     dpt_status st =
         x == NULL || overlap == NULL ? DPT_ERR_OUTPUT : dpt_panel_fill(stream, ig0, rows, extra, x);
     st = dpt_agree(comm, st);
+    if (st == DPT_OK)
+        st = dpt_panel_work_create(comm, extra, &work);
     int64_t found = extra;
     /* Near a full basis little of x is left after the first projection: three rounds clean it. */
     for (int round = 0; st == DPT_OK && round < 3; round++) {
         st = project_out(comm, rows, have, want, y, extra, x, overlap);
         if (st == DPT_OK)
-            st = dpt_panel_orthonormalise(comm, rows, &found, x, DPT_PANEL_STRICT);
+            st = dpt_panel_orthonormalise(comm, rows, &found, x, DPT_PANEL_STRICT, &work, NULL);
         if (st == DPT_OK && found < extra)
             st = dpt_error(DPT_ERR_INTERNAL, "svd: a basis could not be completed to %lld columns",
                            (long long)want);
     }
     for (int64_t i = 0; st == DPT_OK && i < rows; i++)
         memcpy(y + i * want + have, x + i * extra, (size_t)extra * sizeof *x);
+    dpt_panel_work_destroy(&work);
     dpt_mem_free(overlap);
     dpt_mem_free(x);
     return st;
 }
 
+/* counts: rows of each rank, then first rows. */
+static void share_table(const dpt_comm *comm, int64_t n, int *counts) {
+    for (int r = 0; r < comm->size; r++) {
+        counts[comm->size + r] = (int)dpt_panel_share(n, r, comm->size);
+        counts[r] = (int)dpt_panel_share(n, r + 1, comm->size) - counts[comm->size + r];
+    }
+}
+
 dpt_status dpt_panel_sum_to_shares(const dpt_comm *comm, int64_t n, int64_t width, float *whole,
-                                   float *share) {
-    int64_t first = dpt_panel_share(n, comm->rank, comm->size);
-    int64_t own = dpt_panel_share(n, comm->rank + 1, comm->size) - first;
-    dpt_status st = DPT_OK;
-    int *counts = NULL;
+                                   float *share, int *counts) {
+    share_table(comm, n, counts);
     if (comm->size == 1 || n * width > INT_MAX) {
-        st = dpt_comm_sum_f32(comm, whole, n * width);
-        memcpy(share, whole + first * width, (size_t)(own * width) * sizeof *share);
+        dpt_status st = dpt_comm_sum_f32(comm, whole, n * width);
+        memcpy(share, whole + counts[comm->size + comm->rank] * width,
+               (size_t)(counts[comm->rank] * width) * sizeof *share);
         return st;
     }
-    counts = dpt_mem_alloc(comm->size, sizeof *counts, "counts of a reduction");
-    st = dpt_agree(comm, counts == NULL ? DPT_ERR_OUTPUT : DPT_OK);
-    if (st == DPT_OK) {
-        for (int r = 0; r < comm->size; r++)
-            counts[r] =
-                (int)((dpt_panel_share(n, r + 1, comm->size) - dpt_panel_share(n, r, comm->size)) *
-                      width);
-        if (MPI_Reduce_scatter(whole, share, counts, MPI_FLOAT, MPI_SUM, comm->mpi) != MPI_SUCCESS)
-            st = dpt_error(DPT_ERR_INTERNAL, "svd: MPI_Reduce_scatter failed");
-    }
-    dpt_mem_free(counts);
-    return st;
+    for (int r = 0; r < comm->size; r++)
+        counts[r] *= (int)width;
+    if (MPI_Reduce_scatter(whole, share, counts, MPI_FLOAT, MPI_SUM, comm->mpi) != MPI_SUCCESS)
+        return dpt_error(DPT_ERR_INTERNAL, "svd: MPI_Reduce_scatter failed");
+    return DPT_OK;
 }
 
 dpt_status dpt_panel_gather_shares(const dpt_comm *comm, int64_t n, int64_t width,
-                                   const float *share, float *whole) {
-    int *counts = dpt_mem_alloc(2 * (int64_t)comm->size, sizeof *counts, "counts of a gathering");
-    dpt_status st = dpt_agree(comm, counts == NULL ? DPT_ERR_OUTPUT : DPT_OK);
-    if (st == DPT_OK && width > 0) {
-        /* Whole rows as the unit keep the counts within int. */
-        MPI_Datatype row;
-        MPI_Type_contiguous((int)width, MPI_FLOAT, &row);
-        MPI_Type_commit(&row);
-        for (int r = 0; r < comm->size; r++) {
-            counts[comm->size + r] = (int)dpt_panel_share(n, r, comm->size);
-            counts[r] = (int)dpt_panel_share(n, r + 1, comm->size) - counts[comm->size + r];
-        }
-        if (MPI_Allgatherv(share, counts[comm->rank], row, whole, counts, counts + comm->size, row,
-                           comm->mpi) != MPI_SUCCESS)
-            st = dpt_error(DPT_ERR_INTERNAL, "svd: MPI_Allgatherv failed");
-        MPI_Type_free(&row);
-    }
-    dpt_mem_free(counts);
-    return st;
+                                   const float *share, float *whole, int *counts) {
+    if (width == 0)
+        return DPT_OK;
+    share_table(comm, n, counts);
+    /* Whole rows as the unit keep the counts within int. */
+    MPI_Datatype row;
+    MPI_Type_contiguous((int)width, MPI_FLOAT, &row);
+    MPI_Type_commit(&row);
+    int code = MPI_Allgatherv(share, counts[comm->rank], row, whole, counts, counts + comm->size,
+                              row, comm->mpi);
+    MPI_Type_free(&row);
+    return code == MPI_SUCCESS ? DPT_OK : dpt_error(DPT_ERR_INTERNAL, "svd: MPI_Allgatherv failed");
 }

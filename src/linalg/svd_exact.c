@@ -53,85 +53,76 @@ static int64_t values_from_gram(int64_t count, const double *gram, double *s) {
     return found;
 }
 
-/* U (local rows, count) from the first `found` columns of y, completed where s is null. */
+/* U (local rows, count) from the first `found` columns of y, whose Gram matrix is work->gram;
+ * completed where s is null. */
 static dpt_status left_vectors(const dpt_svd_problem *p, int64_t count, int64_t found,
-                               const double *y, const double *gram, float *u) {
-    const dpt_comm *comm = p->comm;
+                               const double *y, dpt_panel_work *work, float *u) {
     int k = (int)count, f = (int)found;
-    int64_t step = 256;
-    double *part = dpt_mem_alloc(found * found, sizeof *part, "Gram matrix of left vectors");
-    double *t = dpt_mem_alloc(found * found, sizeof *t, "factor of left vectors");
-    double *chunk = dpt_mem_alloc(step * found, sizeof *chunk, "left vectors in double");
-    dpt_status st = part == NULL || t == NULL || chunk == NULL ? DPT_ERR_OUTPUT : DPT_OK;
-    st = dpt_agree(comm, st);
-    if (st == DPT_OK) {
-        for (int64_t i = 0; i < found; i++)
-            memcpy(part + i * found, gram + i * count, (size_t)found * sizeof *part);
-        dpt_panel_transform step_done;
-        st = dpt_panel_solve(comm, found, part, 0.0, t, &step_done);
-        if (st == DPT_OK && step_done.mixed)
-            st = dpt_error(DPT_ERR_INTERNAL, "%s: left singular vectors are dependent", p->name);
-    }
-    for (int64_t i = 0; st == DPT_OK && i < p->local_rows; i += step) {
-        int rows = (int)(p->local_rows - i < step ? p->local_rows - i : step);
-        cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, rows, f, f, 1.0, y + i * k, k, t, f,
-                    0.0, chunk, f);
+    for (int64_t i = 0; i < found; i++)
+        memmove(work->gram + i * found, work->gram + i * count, (size_t)found * sizeof(double));
+    dpt_panel_transform step;
+    dpt_status st = dpt_panel_solve(p->comm, found, 0.0, false, work, &step);
+    if (st == DPT_OK && step.mixed)
+        st = dpt_error(DPT_ERR_INTERNAL, "%s: left singular vectors are dependent", p->name);
+    if (st != DPT_OK)
+        return st;
+    for (int64_t i = 0; i < p->local_rows; i += DPT_PANEL_CHUNK) {
+        int64_t left = p->local_rows - i;
+        int rows = (int)(left < DPT_PANEL_CHUNK ? left : DPT_PANEL_CHUNK);
+        cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, rows, f, f, 1.0, y + i * k, k,
+                    work->t, f, 0.0, work->chunk, f);
         for (int64_t a = 0; a < rows; a++)
             for (int64_t b = 0; b < found; b++)
-                u[(i + a) * count + b] = (float)chunk[a * found + b];
+                u[(i + a) * count + b] = (float)work->chunk[a * found + b];
     }
-    if (st == DPT_OK) {
-        dpt_rng stream = {.key = ~p->sketch.key, .purpose = p->sketch.purpose};
-        st = dpt_panel_complete(comm, p->row0, p->local_rows, found, count, stream, u);
-    }
-    dpt_mem_free(chunk);
-    dpt_mem_free(t);
-    dpt_mem_free(part);
-    return st;
+    dpt_rng stream = {.key = ~p->sketch.key, .purpose = p->sketch.purpose};
+    return dpt_panel_complete(p->comm, p->row0, p->local_rows, found, count, stream, u);
 }
 
 /* |A^T u - s v| of every triplet and |V^T V - I|, in single precision. */
-static dpt_status check_triplets(const dpt_svd_problem *p, const dpt_svd *svd, bool *good) {
+static dpt_status check_triplets(const dpt_svd_problem *p, const dpt_svd *svd, dpt_panel_work *work,
+                                 bool *good) {
     const dpt_comm *comm = p->comm;
     int n = (int)p->cols, k = (int)svd->rank;
     int64_t first = dpt_panel_share(n, comm->rank, comm->size);
     int64_t own = dpt_panel_share(n, comm->rank + 1, comm->size) - first;
     float *back = dpt_mem_zalloc(p->cols * svd->rank, sizeof *back, "images of left vectors");
     float *share = dpt_mem_alloc(own * svd->rank, sizeof *share, "images of left vectors");
-    double *gram = dpt_mem_alloc(svd->rank * svd->rank, sizeof *gram, "check of right vectors");
+    int *counts = dpt_mem_alloc(2 * (int64_t)comm->size, sizeof *counts, "counts of shares");
     double scale = dpt_svd_unit_scale(svd->s[0]);
-    dpt_status st = back == NULL || share == NULL || gram == NULL ? DPT_ERR_OUTPUT : DPT_OK;
+    dpt_status st = back == NULL || share == NULL || counts == NULL ? DPT_ERR_OUTPUT : DPT_OK;
     st = dpt_agree(comm, st);
     if (st == DPT_OK) {
         if (p->local_rows > 0)
             cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, n, k, (int)p->local_rows,
                         (float)scale, p->slab, n, svd->u, k, 0.0f, back, k);
-        st = dpt_panel_sum_to_shares(comm, n, k, back, share);
+        st = dpt_panel_sum_to_shares(comm, n, k, back, share, counts);
     }
     if (st == DPT_OK) {
         const float *v = svd->v + first * k;
         for (int64_t e = 0; e < own * k; e++)
             share[e] -= (float)(svd->s[e % k] * scale) * v[e];
-        st = dpt_panel_gram_f32(comm, own, k, share, gram);
+        st = dpt_panel_gram_f32(comm, own, k, share, work);
         double worst = 0.0;
         for (int64_t i = 0; i < k; i++)
-            worst = fmax(worst, gram[i * k + i]);
+            worst = fmax(worst, work->gram[i * k + i]);
         *good = sqrt(worst) <= RESIDUAL_SHARE * svd->s[0] * scale;
         if (st == DPT_OK)
-            st = dpt_panel_gram_f32(comm, own, k, v, gram);
+            st = dpt_panel_gram_f32(comm, own, k, v, work);
         for (int64_t e = 0; e < (int64_t)k * k; e++)
-            *good = *good && fabs(gram[e] - (e / k == e % k)) <= ORTHOGONAL;
+            *good = *good && fabs(work->gram[e] - (e / k == e % k)) <= ORTHOGONAL;
     }
-    dpt_mem_free(gram);
+    dpt_mem_free(counts);
     dpt_mem_free(share);
     dpt_mem_free(back);
     return st;
 }
 
 /* The triplets must be singular ones, and nothing larger than the last may remain. */
-static dpt_status check(const dpt_svd_problem *p, const dpt_svd *svd, bool *good) {
+static dpt_status check(const dpt_svd_problem *p, const dpt_svd *svd, dpt_panel_work *work,
+                        bool *good) {
     double rest = 0.0;
-    dpt_status st = check_triplets(p, svd, good);
+    dpt_status st = check_triplets(p, svd, work, good);
     if (st == DPT_OK)
         st = dpt_svd_deflated_norm(p, svd, DEFLATED_ITERATIONS, &rest);
     double last = svd->s[svd->rank - 1];
@@ -145,30 +136,31 @@ static dpt_status check(const dpt_svd_problem *p, const dpt_svd *svd, bool *good
 static dpt_status attempt(const dpt_svd_problem *p, dpt_eigen_solver solver, dpt_svd *out,
                           bool *good) {
     dpt_eigen pairs;
-    double *y = NULL, *gram = NULL;
+    dpt_panel_work work = {.width = 0};
     dpt_status st = dpt_eigen_gram(p, solver, &pairs);
     if (st != DPT_OK)
         return st;
     int64_t k = pairs.count;
-    y = dpt_mem_alloc(p->local_rows * k, sizeof *y, "image of the right vectors");
-    gram = dpt_mem_alloc(k * k, sizeof *gram, "Gram matrix of left vectors");
-    st = y == NULL || gram == NULL ? DPT_ERR_OUTPUT : dpt_svd_allocate(p, k, out);
+    double *y = dpt_mem_alloc(p->local_rows * k, sizeof *y, "image of the right vectors");
+    st = y == NULL ? DPT_ERR_OUTPUT : dpt_svd_allocate(p, k, out);
     if (st == DPT_OK)
         st = image(p, &pairs, y);
     st = dpt_agree(p->comm, st);
-    if (st == DPT_OK)
-        st = dpt_panel_gram_f64(p->comm, p->local_rows, k, y, gram);
-    if (st == DPT_OK) {
-        for (int64_t i = 0; i < k; i++)
-            for (int64_t j = 0; j < p->cols; j++)
-                out->v[j * k + i] = (float)pairs.vectors[i * p->cols + j];
-        int64_t found = values_from_gram(k, gram, out->s);
-        st = left_vectors(p, k, found, y, gram, out->u);
-    }
-    dpt_mem_free(gram);
-    dpt_mem_free(y);
+    for (int64_t i = 0; st == DPT_OK && i < k; i++)
+        for (int64_t j = 0; j < p->cols; j++)
+            out->v[j * k + i] = (float)pairs.vectors[i * p->cols + j];
     dpt_eigen_destroy(&pairs);
-    return st == DPT_OK ? check(p, out, good) : st;
+    if (st == DPT_OK)
+        st = dpt_panel_work_create(p->comm, k, &work);
+    if (st == DPT_OK)
+        st = dpt_panel_gram_f64(p->comm, p->local_rows, k, y, &work);
+    if (st == DPT_OK)
+        st = left_vectors(p, k, values_from_gram(k, work.gram, out->s), y, &work, out->u);
+    dpt_mem_free(y);
+    if (st == DPT_OK)
+        st = check(p, out, &work, good);
+    dpt_panel_work_destroy(&work);
+    return st;
 }
 
 /* A matrix that is not clearly wider than tall: the Gram matrix of its columns. */
@@ -242,6 +234,7 @@ static dpt_status row_table(const dpt_svd_problem *p, int64_t **out) {
 static dpt_status exact_wide(const dpt_svd_problem *p, dpt_svd *out) {
     const dpt_comm *comm = p->comm;
     int64_t *first_row = NULL;
+    int *counts = NULL;
     float *slab = NULL;
     dpt_svd turned = {.rank = 0};
     dpt_svd_problem q = *p;
@@ -256,15 +249,19 @@ static dpt_status exact_wide(const dpt_svd_problem *p, dpt_svd *out) {
         q.slab = slab;
         st = exact_tall(&q, &turned);
     }
-    if (st == DPT_OK)
-        st = dpt_agree(comm, dpt_svd_allocate(p, turned.rank, out));
+    if (st == DPT_OK) {
+        counts = dpt_mem_alloc(2 * (int64_t)comm->size, sizeof *counts, "counts of shares");
+        st = counts == NULL ? DPT_ERR_OUTPUT : dpt_svd_allocate(p, turned.rank, out);
+        st = dpt_agree(comm, st);
+    }
     if (st == DPT_OK) {
         int64_t k = turned.rank;
         memcpy(out->s, turned.s, (size_t)k * sizeof *out->s);
         memcpy(out->u, turned.v + p->row0 * k, (size_t)(p->local_rows * k) * sizeof *out->u);
-        st = dpt_panel_gather_shares(comm, p->cols, k, turned.u, out->v);
+        st = dpt_panel_gather_shares(comm, p->cols, k, turned.u, out->v, counts);
     }
     dpt_svd_destroy(&turned);
+    dpt_mem_free(counts);
     dpt_mem_free(slab);
     dpt_mem_free(first_row);
     return st;

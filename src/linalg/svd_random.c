@@ -10,28 +10,33 @@
 #include <string.h>
 
 /* Range finder with power iterations (Halko, Martinsson, Tropp, SIAM Review 53, 2011), in the form of
- * an orthogonal iteration on A^T A: V <- orth(A^T (A V)). The Ritz values of V, from the Gram matrix
- * of A V in double, say when to stop. All large products are local sgemm on the row slab. */
+ * an orthogonal iteration on B = A^T A: V <- orth(B V). With Z = B V and V orthonormal the square
+ * roots of the eigenvalues of Z^T Z lie between the Ritz values of V and the eigenvalues of B: they
+ * say when to stop, and come from the Gram matrix that orth needs anyway. All large products are
+ * local sgemm on the row slab; an iteration exchanges Z, its Gram matrix, one factor and V. */
 
 enum { OVERSAMPLE_MIN = 16, ITERATIONS_MAX = 16 };
 
-static const double Y_PIVOT = 1e-2; /* below: orthonormalise A V too, or A^T A would square it */
+static const double SKEW_PIVOT =
+    1e-2; /* below: A V is orthonormalised too, for B would square it */
 static const double RANDOM_NULL =
     1e-6; /* singular values below this share of the first are noise */
 
 typedef struct random_state {
     const dpt_svd_problem *problem;
-    int64_t width;    /* columns of the basis now */
-    int64_t own_rows; /* of V dealt to this rank */
+    int64_t width; /* columns of the basis now */
+    int64_t first; /* rows of V dealt to this rank */
+    int64_t own_rows;
     float *v;         /* (cols, width) whole */
     float *y;         /* (local rows, width) A V / |A| */
-    float *z;         /* (cols, width) partial A^T Y */
-    float *share;     /* (own_rows, width) */
-    double *gram;     /* (width, width) of y */
-    double *t;        /* (width, width) */
-    double *ritz;     /* (width) of the last iteration, relative to |A| */
+    float *z;         /* (cols, width) partial A^T Y / |A| */
+    float *share;     /* (own_rows, width) of the sum of z, then of v */
+    double *values;   /* (width) estimates of the last iteration, relative to |A| */
     double *previous; /* (width) of the one before; zeros at first */
-    double fall;      /* last growth of the captured energy, share of |A|^2 */
+    int *counts;      /* scratch of the exchanges */
+    dpt_panel_work work;
+    double fall; /* last growth of the captured energy, share of |A|^2 */
+    bool skew;   /* the columns of A V are not yet separated */
 } random_state;
 
 int64_t dpt_svd_sketch_width(int64_t rows, int64_t cols, int64_t rank) {
@@ -44,98 +49,78 @@ static dpt_status state_create(random_state *s, const dpt_svd_problem *problem) 
     const dpt_comm *comm = problem->comm;
     int64_t l = dpt_svd_sketch_width(problem->rows, problem->cols, problem->rank);
     int64_t n = problem->cols;
-    *s = (random_state){.problem = problem, .width = l};
-    s->own_rows =
-        dpt_panel_share(n, comm->rank + 1, comm->size) - dpt_panel_share(n, comm->rank, comm->size);
+    *s = (random_state){.problem = problem, .width = l, .skew = true};
+    s->first = dpt_panel_share(n, comm->rank, comm->size);
+    s->own_rows = dpt_panel_share(n, comm->rank + 1, comm->size) - s->first;
     s->v = dpt_mem_alloc(n * l, sizeof *s->v, "basis of the range finder");
     s->z = dpt_mem_alloc(n * l, sizeof *s->z, "image of the range finder");
     s->share = dpt_mem_alloc(s->own_rows * l, sizeof *s->share, "share of the basis");
     s->y = dpt_mem_alloc(problem->local_rows * l, sizeof *s->y, "image of the range finder");
-    s->gram = dpt_mem_alloc(l * l, sizeof *s->gram, "Gram matrix of the range finder");
-    s->t = dpt_mem_alloc(l * l, sizeof *s->t, "factor of the range finder");
-    s->ritz = dpt_mem_zalloc(l, sizeof *s->ritz, "Ritz values");
-    s->previous = dpt_mem_zalloc(l, sizeof *s->previous, "Ritz values");
-    if (s->v == NULL || s->z == NULL || s->share == NULL || s->y == NULL || s->gram == NULL ||
-        s->t == NULL || s->ritz == NULL || s->previous == NULL)
-        return DPT_ERR_OUTPUT;
-    return dpt_panel_fill(problem->sketch, 0, n, l, s->v);
+    s->values = dpt_mem_zalloc(l, sizeof *s->values, "singular value estimates");
+    s->previous = dpt_mem_zalloc(l, sizeof *s->previous, "singular value estimates");
+    s->counts = dpt_mem_alloc(2 * (int64_t)comm->size, sizeof *s->counts, "counts of shares");
+    dpt_status st = s->v == NULL || s->z == NULL || s->share == NULL || s->y == NULL ||
+                            s->values == NULL || s->previous == NULL || s->counts == NULL
+                        ? DPT_ERR_OUTPUT
+                        : dpt_panel_fill(problem->sketch, 0, n, l, s->v);
+    st = dpt_agree(comm, st);
+    return st != DPT_OK ? st : dpt_panel_work_create(comm, l, &s->work);
 }
 
 static void state_destroy(random_state *s) {
+    dpt_panel_work_destroy(&s->work);
     dpt_mem_free(s->v);
     dpt_mem_free(s->z);
     dpt_mem_free(s->share);
     dpt_mem_free(s->y);
-    dpt_mem_free(s->gram);
-    dpt_mem_free(s->t);
-    dpt_mem_free(s->ritz);
+    dpt_mem_free(s->values);
     dpt_mem_free(s->previous);
+    dpt_mem_free(s->counts);
 }
 
-/* Y = A V / |A| and its Gram matrix. */
-static dpt_status forward(random_state *s) {
+/* Y = A V / |A|. */
+static void forward(random_state *s) {
     const dpt_svd_problem *p = s->problem;
     if (p->local_rows > 0)
         cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)p->local_rows, (int)s->width,
                     (int)p->cols, (float)(1.0 / p->norm), p->slab, (int)p->cols, s->v,
                     (int)s->width, 0.0f, s->y, (int)s->width);
-    return dpt_panel_gram_f32(p->comm, p->local_rows, s->width, s->y, s->gram);
 }
 
-/* V = orth(A^T Y). */
+/* V = orth(A^T Y); the estimates, when V was orthonormal and Y is A V. */
 static dpt_status backward(random_state *s) {
     const dpt_svd_problem *p = s->problem;
-    dpt_panel_transform step;
-    dpt_status st = dpt_panel_solve(p->comm, s->width, s->gram, 1e-12, s->t, &step);
-    if (st != DPT_OK)
-        return st;
-    if (step.quality < Y_PIVOT || step.width < s->width) {
-        st = dpt_agree(p->comm, dpt_panel_apply(p->local_rows, s->width, s->y, step.width, s->t));
-        s->width = step.width;
-    }
-    if (st != DPT_OK || s->width == 0)
-        return st;
     int n = (int)p->cols, l = (int)s->width;
     if (p->local_rows > 0)
         cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, n, l, (int)p->local_rows,
                     (float)(1.0 / p->norm), p->slab, n, s->y, l, 0.0f, s->z, l);
     else
         memset(s->z, 0, (size_t)(p->cols * s->width) * sizeof *s->z);
-    st = dpt_panel_sum_to_shares(p->comm, p->cols, s->width, s->z, s->share);
+    dpt_panel_transform step;
+    dpt_status st = dpt_panel_sum_to_shares(p->comm, p->cols, s->width, s->z, s->share, s->counts);
     if (st == DPT_OK)
-        st = dpt_panel_orthonormalise(p->comm, s->own_rows, &s->width, s->share, DPT_PANEL_LOOSE);
-    if (st == DPT_OK)
-        st = dpt_panel_gather_shares(p->comm, p->cols, s->width, s->share, s->v);
-    return st;
+        st = dpt_panel_orthonormalise(p->comm, s->own_rows, &s->width, s->share, DPT_PANEL_LOOSE,
+                                      &s->work, &step);
+    if (st != DPT_OK)
+        return st;
+    for (int i = 0; i < l; i++)
+        s->values[i] = pow(fmax(0.0, s->work.roots[i]), s->skew ? 0.5 : 0.25);
+    s->skew = step.quality < SKEW_PIVOT || step.width < l;
+    return dpt_panel_gather_shares(p->comm, p->cols, s->width, s->share, s->v, s->counts);
 }
 
-/* Square roots of the eigenvalues of the Gram matrix, falling; with `vectors` also the eigenvectors,
- * the rows of t in rising order. */
-static dpt_status ritz_values(random_state *s, bool vectors) {
-    const dpt_comm *comm = s->problem->comm;
-    int64_t l = s->width;
-    dpt_status st = DPT_OK;
-    if (comm->rank == 0) {
-        memcpy(s->t, s->gram, (size_t)(l * l) * sizeof *s->t);
-        int info = LAPACKE_dsyevd(LAPACK_COL_MAJOR, vectors ? 'V' : 'N', 'U', (int)l, s->t, (int)l,
-                                  s->ritz);
-        if (info != 0)
-            st = dpt_error(DPT_ERR_INTERNAL, "%s: DSYEVD of the Ritz matrix gave info %d",
-                           s->problem->name, info);
-        for (int64_t i = 0; i < l - 1 - i; i++) {
-            double swap = s->ritz[i];
-            s->ritz[i] = s->ritz[l - 1 - i];
-            s->ritz[l - 1 - i] = swap;
-        }
-        for (int64_t i = 0; i < l; i++)
-            s->ritz[i] = sqrt(fmax(0.0, s->ritz[i]));
+/* One iteration. While the columns of A V are skew they are orthonormalised between the products;
+ * the singular values of A^T Q then estimate those of A directly. */
+static dpt_status iterate(random_state *s) {
+    const dpt_svd_problem *p = s->problem;
+    forward(s);
+    if (s->skew) {
+        dpt_status st = dpt_panel_orthonormalise(p->comm, p->local_rows, &s->width, s->y,
+                                                 DPT_PANEL_LOOSE, &s->work, NULL);
+        if (st != DPT_OK)
+            return st;
     }
-    st = dpt_agree(comm, st);
-    if (st == DPT_OK)
-        st = dpt_comm_broadcast(comm, s->ritz, l * (int64_t)sizeof *s->ritz, 0);
-    if (st == DPT_OK && vectors)
-        st = dpt_comm_broadcast(comm, s->t, l * l * (int64_t)sizeof *s->t, 0);
-    return st;
+    return backward(s);
 }
 
 /* Whether the residual exceeds the best by at most the tolerance, and the leading values stand still.
@@ -147,11 +132,11 @@ static bool is_settled(random_state *s, int iteration) {
     int64_t k = s->problem->rank < s->width ? s->problem->rank : s->width;
     double all = 0.0, leading = 0.0, before = 0.0, moved = 0.0;
     for (int64_t i = 0; i < s->width; i++)
-        all += s->ritz[i] * s->ritz[i];
+        all += s->values[i] * s->values[i];
     for (int64_t i = 0; i < k; i++) {
-        leading += s->ritz[i] * s->ritz[i];
+        leading += s->values[i] * s->values[i];
         before += s->previous[i] * s->previous[i];
-        moved = fmax(moved, fabs(s->ritz[i] - s->previous[i]));
+        moved = fmax(moved, fabs(s->values[i] - s->previous[i]));
     }
     double residual = sqrt(fmax(0.0, 1.0 - leading));
     double outside = fmax(0.0, 1.0 - all);
@@ -161,39 +146,41 @@ static bool is_settled(random_state *s, int iteration) {
     double fall = fmax(0.0, leading - before);
     double last_fall = s->fall;
     s->fall = fall;
-    memcpy(s->previous, s->ritz, (size_t)s->width * sizeof *s->ritz);
+    memcpy(s->previous, s->values, (size_t)s->width * sizeof *s->values);
     if (iteration < 2 || k == 0)
         return false;
-    double gap = s->ritz[s->width - 1] / s->ritz[k - 1];
+    double gap = s->values[s->width - 1] / s->values[k - 1];
     double ratio = gap * gap * gap * gap;
     if (iteration > 2 && last_fall > 0.0)
         ratio = fmax(ratio, fall / last_fall);
     ratio = fmin(fmax(ratio, 0.1), 0.98);
     double to_come = ratio / (1.0 - ratio);
     double excess = residual - sqrt(fmax(0.0, residual * residual - fall * to_come));
-    return excess <= tolerance && moved * to_come <= tolerance * s->ritz[0];
+    return excess <= tolerance && moved * to_come <= tolerance * s->values[0];
 }
 
-/* A V = Y and Y^T Y = W diag(ritz^2) W^T give U = Y W diag(1 / ritz), V <- V W. */
+/* A V = Y and Y^T Y = W diag(s^2) W^T give U = Y W diag(1 / s) and V <- V W, here into share. */
 static dpt_status rotate(random_state *s, int64_t found, float *factor, dpt_svd *out) {
     const dpt_svd_problem *p = s->problem;
     int64_t l = s->width;
     for (int64_t i = 0; i < l; i++)
         for (int64_t j = 0; j < found; j++)
-            factor[i * found + j] = (float)s->t[(l - 1 - j) * l + i];
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)s->own_rows, (int)found, (int)l,
-                1.0f, s->v + dpt_panel_share(p->cols, p->comm->rank, p->comm->size) * l, (int)l,
-                factor, (int)found, 0.0f, s->share, (int)found);
+            factor[i * found + j] = (float)s->work.t[i * l + j];
+    if (s->own_rows > 0)
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)s->own_rows, (int)found, (int)l,
+                    1.0f, s->v + s->first * l, (int)l, factor, (int)found, 0.0f, s->share,
+                    (int)found);
     for (int64_t e = 0; e < l * found; e++)
-        factor[e] = (float)(factor[e] / s->ritz[e % found]);
+        factor[e] = (float)(factor[e] / s->values[e % found]);
     if (p->local_rows > 0)
         cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)p->local_rows, (int)found,
                     (int)l, 1.0f, s->y, (int)l, factor, (int)found, 0.0f, out->u, (int)found);
     int64_t u_width = found, v_width = found;
-    dpt_status st =
-        dpt_panel_orthonormalise(p->comm, p->local_rows, &u_width, out->u, DPT_PANEL_KEEP);
+    dpt_status st = dpt_panel_orthonormalise(p->comm, p->local_rows, &u_width, out->u,
+                                             DPT_PANEL_KEEP, &s->work, NULL);
     if (st == DPT_OK)
-        st = dpt_panel_orthonormalise(p->comm, s->own_rows, &v_width, s->share, DPT_PANEL_KEEP);
+        st = dpt_panel_orthonormalise(p->comm, s->own_rows, &v_width, s->share, DPT_PANEL_KEEP,
+                                      &s->work, NULL);
     if (st == DPT_OK && (u_width < found || v_width < found))
         st = dpt_error(DPT_ERR_INTERNAL, "%s: the range finder lost singular vectors", p->name);
     return st;
@@ -205,37 +192,45 @@ static void widen(int64_t rows, int64_t have, int64_t want, float *y) {
         memmove(y + i * want, y + i * have, (size_t)have * sizeof *y);
 }
 
+/* Noise and the null space: s = 0 with vectors that complete the bases. The share has room for all
+ * wanted columns, for the sketch was at least that wide. */
+static dpt_status complete(random_state *s, int64_t found, dpt_svd *out) {
+    const dpt_svd_problem *p = s->problem;
+    int64_t k = p->rank;
+    dpt_rng stream = {.key = ~p->sketch.key, .purpose = p->sketch.purpose};
+    widen(p->local_rows, found, k, out->u);
+    widen(s->own_rows, found, k, s->share);
+    dpt_status st = dpt_panel_complete(p->comm, p->row0, p->local_rows, found, k, stream, out->u);
+    if (st == DPT_OK)
+        st = dpt_panel_complete(p->comm, s->first, s->own_rows, found, k, stream, s->share);
+    return st;
+}
+
 static dpt_status finish(random_state *s, dpt_svd *out) {
     const dpt_svd_problem *p = s->problem;
-    const dpt_comm *comm = p->comm;
     int64_t k = p->rank, found = 0;
-    dpt_status st = ritz_values(s, true);
-    while (st == DPT_OK && found < k && found < s->width &&
-           s->ritz[found] > RANDOM_NULL * s->ritz[0])
-        found++;
-    float *factor = NULL;
+    float *factor = dpt_mem_alloc(s->width * k, sizeof *factor, "rotation of the basis");
+    dpt_status st = factor == NULL ? DPT_ERR_OUTPUT : dpt_svd_allocate(p, k, out);
+    st = dpt_agree(p->comm, st);
     if (st == DPT_OK) {
-        factor = dpt_mem_alloc(s->width * found, sizeof *factor, "rotation of the basis");
-        st = factor == NULL ? DPT_ERR_OUTPUT : dpt_svd_allocate(p, k, out);
-        st = dpt_agree(comm, st);
-    }
-    if (st == DPT_OK && found > 0)
-        st = rotate(s, found, factor, out);
-    /* Noise and the null space: s = 0 with vectors that complete the bases. The share has room for
-     * k columns: the sketch was at least that wide. */
-    if (st == DPT_OK) {
-        dpt_rng stream = {.key = ~p->sketch.key, .purpose = p->sketch.purpose};
-        widen(p->local_rows, found, k, out->u);
-        widen(s->own_rows, found, k, s->share);
-        st = dpt_panel_complete(comm, p->row0, p->local_rows, found, k, stream, out->u);
-        if (st == DPT_OK)
-            st = dpt_panel_complete(comm, dpt_panel_share(p->cols, comm->rank, comm->size),
-                                    s->own_rows, found, k, stream, s->share);
+        forward(s);
+        st = dpt_panel_gram_f32(p->comm, p->local_rows, s->width, s->y, &s->work);
     }
     if (st == DPT_OK)
-        st = dpt_panel_gather_shares(comm, p->cols, k, s->share, out->v);
-    for (int64_t i = 0; st == DPT_OK && i < found; i++)
-        out->s[i] = s->ritz[i] * p->norm;
+        st = dpt_panel_eigen(p->comm, s->width, &s->work);
+    if (st == DPT_OK) {
+        for (int64_t i = 0; i < s->width; i++)
+            s->values[i] = sqrt(fmax(0.0, s->work.roots[i]));
+        while (found < k && found < s->width && s->values[found] > RANDOM_NULL * s->values[0])
+            found++;
+        for (int64_t i = 0; i < found; i++)
+            out->s[i] = s->values[i] * p->norm;
+        st = rotate(s, found, factor, out);
+    }
+    if (st == DPT_OK)
+        st = complete(s, found, out);
+    if (st == DPT_OK)
+        st = dpt_panel_gather_shares(p->comm, p->cols, k, s->share, out->v, s->counts);
     dpt_mem_free(factor);
     return st;
 }
@@ -243,15 +238,11 @@ static dpt_status finish(random_state *s, dpt_svd *out) {
 dpt_status dpt_svd_random(const dpt_svd_problem *problem, dpt_svd *out, bool *settled) {
     random_state s;
     *settled = false;
-    dpt_status st = dpt_agree(problem->comm, state_create(&s, problem));
+    dpt_status st = state_create(&s, problem);
     if (st == DPT_OK)
-        st = forward(&s);
+        st = iterate(&s); /* the random sketch is no orthonormal basis: nothing to judge yet */
     for (int i = 1; st == DPT_OK && !*settled && i <= ITERATIONS_MAX; i++) {
-        st = backward(&s);
-        if (st == DPT_OK)
-            st = forward(&s);
-        if (st == DPT_OK)
-            st = ritz_values(&s, false);
+        st = iterate(&s);
         if (st == DPT_OK)
             *settled = is_settled(&s, i);
         out->iterations = i;
