@@ -67,9 +67,11 @@ $(LIBRARY): $(LIBRARY_OBJECTS)
 	@rm -f $@
 	$(Q)ar rcs $@ $^
 
-$(PROGRAM): $(PROGRAM_OBJECTS) $(LIBRARY)
+# The sanitizer's settings are those of the tests.
+PROGRAM_SUPPORT_asan := $(OUT)/obj/tests/support/sanitizer.o
+$(PROGRAM): $(PROGRAM_OBJECTS) $(PROGRAM_SUPPORT_$(BUILD)) $(LIBRARY)
 	@echo "  LINK  $@"
-	$(Q)$(CC) $(CFLAGS) $(PROGRAM_OBJECTS) $(LIBRARY) $(LDLIBS) -o $@
+	$(Q)$(CC) $(CFLAGS) $(PROGRAM_OBJECTS) $(PROGRAM_SUPPORT_$(BUILD)) $(LIBRARY) $(LDLIBS) -o $@
 
 $(OUT)/tests/%: tests/%.c $(SUPPORT_OBJECTS) $(LIBRARY)
 	@mkdir -p $(@D)

@@ -80,7 +80,7 @@ static void start(fixture *f, int kind) {
     *f = (fixture){.kind = kind, .fail_rank = -1};
     dpt_catalog_init(&f->catalog);
     for (int t = 0; t < TENSORS; t++) {
-        char name[8];
+        char name[16];
         snprintf(name, sizeof name, "t%d", t);
         assert_int_equal(dpt_catalog_add(&f->catalog, name, DPT_F32, 1, &numel[t]), DPT_OK);
     }
@@ -264,7 +264,7 @@ static void errors_are_agreed(void **state) {
         assert_int_equal(
             dpt_quantile_select(&test_comm, &f.shard, group_of, 1, &target, give, &f, &cut),
             DPT_ERR_INPUT);
-        char expected[32];
+        char expected[64];
         snprintf(expected, sizeof expected, "[rank %d] NaN in tensor", culprit);
         assert_non_null(strstr(dpt_error_message(), expected));
         dpt_error_clear();

@@ -187,7 +187,7 @@ static void blocks_outside_fail_everywhere(void **state) {
         for (int culprit = 0; culprit < test_comm.size; culprit += 1 + (test_comm.size > 2)) {
             dpt_block want = test_comm.rank == culprit ? bad[i] : (dpt_block){2, 0, 1, 7, 7};
             assert_int_equal(f.source.fetch(f.source.ctx, 1, &want, outs), DPT_ERR_INTERNAL);
-            char expected[32];
+            char expected[64];
             snprintf(expected, sizeof expected, "[rank %d] block", culprit);
             assert_non_null(strstr(dpt_error_message(), expected));
             dpt_error_clear();
