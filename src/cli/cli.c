@@ -75,3 +75,12 @@ dpt_status dpt_cli_bytes(const char *text, const char *option, int64_t *bytes) {
     *bytes = (int64_t)(value * unit);
     return DPT_OK;
 }
+
+dpt_status dpt_cli_count(const char *text, const char *option, int *count) {
+    char *end = NULL;
+    long value = strtol(text, &end, 10);
+    if (end == text || *end != '\0' || value < 0 || value > 1 << 24)
+        return dpt_error(DPT_ERR_USAGE, "%s %s: write a whole number from 0", option, text);
+    *count = (int)value;
+    return DPT_OK;
+}

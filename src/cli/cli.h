@@ -12,8 +12,7 @@ typedef struct dpt_cli {
     dpt_comm comm;
     char *report_results; /**< results.h5 to make a report of once MPI is finalised, or NULL */
     char *report_html;
-    char *report_csv;    /**< folder for the CSV files of the plots, or NULL */
-    int report_required; /**< the report is the purpose of the verb: its failure is the exit code */
+    char *report_csv; /**< folder for the CSV files of the plots, or NULL */
 } dpt_cli;
 
 /** One verb of the command line. */
@@ -39,5 +38,8 @@ dpt_status dpt_cli_parse(const dpt_cli *cli, const struct argp *argp, int argc, 
 
 /** "8G", "512M", "1.5T", "4096" to bytes (powers of 1024). Local. Errors: DPT_ERR_USAGE. */
 dpt_status dpt_cli_bytes(const char *text, const char *option, int64_t *bytes);
+
+/** A whole number from 0. Local. Errors: DPT_ERR_USAGE. */
+dpt_status dpt_cli_count(const char *text, const char *option, int *count);
 
 #endif

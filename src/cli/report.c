@@ -47,7 +47,6 @@ static dpt_status report(dpt_cli *cli, int argc, char **argv) {
     dpt_status st = dpt_cli_parse(cli, &argp, argc, argv, &options);
     if (st != DPT_OK)
         return st;
-    cli->report_required = 1;
     cli->report_results = dpt_mem_strdup(options.results, "file name");
     cli->report_html = dpt_mem_strdup(options.html, "file name");
     cli->report_csv = dpt_mem_strdup(options.csv, "folder name");

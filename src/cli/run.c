@@ -5,7 +5,6 @@
 #include "deltapath/study/study.h"
 
 #include <errno.h>
-#include <stdlib.h>
 
 enum { SETS_MAX = 256, KEY_RESUME = 1000, KEY_SET, KEY_MEMORY, KEY_DRY_RUN, KEY_RANKS };
 
@@ -33,14 +32,12 @@ static const struct argp_option plan_table[] = {
     {.name = NULL}};
 
 static error_t set_ranks(const char *text, int *ranks) {
-    char *end = NULL;
-    long value = strtol(text, &end, 10);
-    if (end == text || *end != '\0' || value < 1 || value > 1 << 24) {
-        dpt_error(DPT_ERR_USAGE, "--ranks %s: write a whole number from 1", text);
+    if (dpt_cli_count(text, "--ranks", ranks) != DPT_OK)
         return EINVAL;
-    }
-    *ranks = (int)value;
-    return 0;
+    if (*ranks > 0)
+        return 0;
+    dpt_error(DPT_ERR_USAGE, "--ranks 0: a study needs at least one rank");
+    return EINVAL;
 }
 
 static error_t parse(int key, char *arg, struct argp_state *state) {

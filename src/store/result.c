@@ -152,7 +152,7 @@ dpt_status dpt_result_add_parameter(dpt_result *result, const char *name, const 
 }
 
 dpt_status dpt_result_add_spectrum(dpt_result *result, int64_t tensor, int64_t count,
-                                   const float *values) {
+                                   const double *values) {
     dpt_result_spectrum *grown =
         dpt_mem_realloc(result->spectra, result->nspectra + 1, sizeof *grown, "spectra");
     if (grown == NULL)
