@@ -130,9 +130,9 @@ dpt_status dpt_model_bytes(const char *config, const dpt_catalog *catalog, int g
                            bool edited, int64_t tokens, int64_t longest, int64_t *weights,
                            int64_t *work) {
     *weights = *work = 0;
-    /* Blocks are uneven, and a rank in the middle can need more key-value heads than rank 0: ask for
-     * the first few ranks, whose shares are the largest and repeat after that. */
-    int ranks = group_size < 8 ? group_size : 8;
+    /* Blocks are uneven, and a rank in the middle can need more key-value heads than rank 0. The
+     * pattern of boundaries repeats, so the first ranks, whose shares are the largest, show it. */
+    int ranks = group_size < 64 ? group_size : 64;
     dpt_status st = DPT_OK;
     for (int rank = 0; rank < ranks && st == DPT_OK; rank++) {
         dpt_model *model = dpt_mem_zalloc(1, sizeof *model, "model");

@@ -474,6 +474,34 @@ static void test_faults(void **state) {
     fixture_close(&f);
 }
 
+/* A source of the whole world under groups of one rank: a rank that fails joins every fetch. */
+static void test_failing_group(void **state) {
+    (void)state;
+    fixture f;
+    fixture_open(&f, "odd", 1);
+    f.g.post.together = f.g.edited.together = true;
+    for (int last = 0; last < 2; last++) {
+        bool mine = test_comm.rank == (last ? test_comm.size - 1 : 0);
+        dpt_model *model;
+        fault_set("model.load", last);
+        dpt_status st =
+            dpt_model_create(&f.mesh.model, f.g.config, memory_source(&f.g.post), &model);
+        fault_clear();
+        assert_int_equal(st, mine ? DPT_ERR_OUTPUT : DPT_OK);
+        dpt_model_destroy(model);
+        dpt_error_clear();
+        float *value = f.g.edited.values[2];
+        float kept = value[0];
+        value[0] = mine ? NAN : kept;
+        dpt_source edited = memory_source(&f.g.edited);
+        st = dpt_model_bind_edit(f.model, &edited);
+        value[0] = kept;
+        assert_int_equal(st, mine ? DPT_ERR_INPUT : DPT_OK);
+        dpt_error_clear();
+    }
+    fixture_close(&f);
+}
+
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_golden),
@@ -486,6 +514,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_bad_tensors),
         cmocka_unit_test(test_bad_batches),
         cmocka_unit_test(test_faults),
+        cmocka_unit_test(test_failing_group),
     };
     return test_mpi_main(argc, argv, tests);
 }

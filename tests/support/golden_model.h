@@ -17,6 +17,7 @@ typedef struct memory_model {
     dpt_catalog catalog;
     void **values; /* (catalog.count) */
     int fetches;   /* calls of fetch */
+    bool together; /* a fetch waits for all ranks of the world */
 } memory_model;
 
 typedef struct golden_model {
@@ -42,6 +43,8 @@ static inline dpt_status memory_fetch(void *ctx, int64_t count, const dpt_block 
                                       void *const *outs) {
     memory_model *m = ctx;
     m->fetches++;
+    if (m->together)
+        MPI_Barrier(MPI_COMM_WORLD);
     for (int64_t i = 0; i < count; i++) {
         int64_t size = dpt_dtype_size(m->catalog.tensors[wants[i].tensor].dtype);
         for (int64_t r = 0; r < wants[i].rows; r++)

@@ -19,17 +19,21 @@ typedef struct dpt_model dpt_model;
  * Collective over group (same: config, catalog); the source's fetch may be collective over more
  * ranks than the group, so all ranks of the source call this together.
  * @param[in] group   tensor-parallel ranks; any number: ranks without heads, hidden units or
- *                    vocabulary rows take part with empty blocks.
- * @param[in] weights values and catalog (HuggingFace names).
+ *                    vocabulary rows take part with empty blocks. Its handle is kept: the
+ *                    communicator must outlive the model.
+ * @param[in] weights values and catalog (HuggingFace names). Its fetch is called once for each tensor
+ *                    of the catalog on every rank, also by a group that has failed.
  * Errors: DPT_ERR_INPUT naming an architecture or an option of it that is not supported, a tensor
- *         that is missing, extra to the architecture, or of another shape than the configuration says.
+ *         that is missing, extra to the architecture, or of another shape than the configuration
+ *         says, or the first element that is not finite. Agreed over the group, not beyond it.
  */
 dpt_status dpt_model_create(const dpt_comm *group, const char *config, dpt_source weights,
                             dpt_model **out);
 void dpt_model_destroy(dpt_model *model); /**< Local. */
 
 /** Load the blocks of an edited model; replaces an earlier one. NULL source unbinds.
- * Collective as dpt_model_create. The catalog has post's names and shapes; types may differ. */
+ * Collective as dpt_model_create. The catalog has post's names and shapes; types may differ. On error
+ * nothing is bound. */
 dpt_status dpt_model_bind_edit(dpt_model *model, const dpt_source *edited);
 
 /** Catalog of the tensors, that of create's source. Terms are indexed by it. Local. */
