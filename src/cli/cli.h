@@ -42,4 +42,8 @@ dpt_status dpt_cli_bytes(const char *text, const char *option, int64_t *bytes);
 /** A whole number from 0. Local. Errors: DPT_ERR_USAGE. */
 dpt_status dpt_cli_count(const char *text, const char *option, int *count);
 
+/** Start the program anew with OpenBLAS kernels that fit the processor, where its own choice does
+ * not. Before MPI_Init; returns when there is nothing to change. */
+void dpt_cli_choose_kernels(char **argv);
+
 #endif

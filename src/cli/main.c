@@ -71,6 +71,7 @@ static void print_error(int rank) {
 int main(int argc, char **argv) {
     dpt_cli cli = {.report_results = NULL};
     int provided;
+    dpt_cli_choose_kernels(argv);
     if (MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS)
         return DPT_ERR_INTERNAL;
     dpt_status st = dpt_comm_create(MPI_COMM_WORLD, &cli.comm);
