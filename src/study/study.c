@@ -12,7 +12,7 @@
 #include "unit.h"
 
 #include <inttypes.h>
-#include <string.h>
+#include <sys/resource.h>
 
 typedef struct study {
     const dpt_comm *comm;
@@ -247,6 +247,21 @@ static dpt_status work(study *s, const dpt_study_options *options) {
     return st;
 }
 
+/* Most memory that any rank held, counted and as the system sees it. */
+static dpt_status log_peak(const study *s) {
+    struct rusage usage = {.ru_maxrss = 0};
+    getrusage(RUSAGE_SELF, &usage);
+    int64_t peak[2] = {dpt_mem_peak(), (int64_t)usage.ru_maxrss * 1024};
+    dpt_status st = dpt_agree(s->comm, dpt_comm_max_i64(s->comm, peak, 2));
+    if (st == DPT_OK)
+        dpt_log(DPT_LOG_INFO,
+                "peak memory per rank: %" PRId64 " MiB of %" PRId64 " MiB allowed (%.2f), %" PRId64
+                " MiB resident with libraries",
+                peak[0] >> 20, s->resources.budget >> 20,
+                (double)peak[0] / (double)s->resources.budget, peak[1] >> 20);
+    return st;
+}
+
 /* Memory of one rank: what was asked for, or an even share of nine tenths of the machine. */
 static dpt_status set_budget(const dpt_comm *comm, int64_t asked, int64_t *budget) {
     int here = 1;
@@ -285,6 +300,8 @@ dpt_status dpt_study_run(const dpt_comm *comm, const dpt_job *job,
         st = dpt_agree(comm, dpt_shard_create(s.inputs.catalog, comm->size, &s.shard));
     if (st == DPT_OK && !options->dry_run)
         st = work(&s, options);
+    if (st == DPT_OK && !options->dry_run)
+        st = log_peak(&s);
     if (s.evaluation.mesh.world.size > 0)
         dpt_evaluation_destroy(&s.evaluation);
     dpt_field_destroy(s.edited);
