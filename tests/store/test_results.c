@@ -81,7 +81,7 @@ static dpt_result result_make(const char *edit, const char *data) {
     r.stats[1].rank = 7;
     r.scalars.change = 1.0 / 3.0;
     r.scalars.share = INFINITY;
-    const float values[] = {3.0f, 2.0f, 0.5f};
+    const double values[] = {3.0, 2.0, 0.5};
     assert_int_equal(dpt_result_add_spectrum(&r, 1, 3, values), DPT_OK);
     assert_int_equal(dpt_result_add_spectrum(&r, 0, 0, values), DPT_OK);
     assert_int_equal(dpt_result_add_spectrum(&r, 2, 1, values), DPT_OK);
