@@ -9,7 +9,7 @@
 #include <string.h>
 
 /* A magnitude has 31 bits; pass p looks at BITS[p] of them, from the top. */
-enum { PASSES = 3, TOP_BITS = 11, TOP_BINS = 1 << TOP_BITS, BATCH_TARGETS = 2048 };
+enum { PASSES = 3, TOP_BITS = 11, TOP_BINS = 1 << TOP_BITS, TABLES = 4, BATCH_TARGETS = 2048 };
 static const int SHIFT[PASSES] = {20, 10, 0};
 static const int BITS[PASSES] = {11, 10, 10};
 
@@ -48,7 +48,7 @@ typedef struct selection {
     int64_t *counts;   /* histograms by slot, of all ranks after a pass */
     int64_t *here;     /* the same of this rank alone */
     int64_t ncounts;   /* allocated in each */
-    uint32_t *scratch; /* (TOP_BINS) of one cell */
+    uint32_t *scratch; /* (TABLES, TOP_BINS) of one cell */
 } selection;
 
 static uint32_t magnitude(float value) {
@@ -74,13 +74,19 @@ static void slots_of_group(const selection *s, int group, int64_t *begin, int64_
     *end = low;
 }
 
-/* First pass: every entry counts, so the histogram of a cell is kept small and in cache. */
+/* First pass: every entry counts, so the histogram of a cell is kept small and in cache. Neighbours
+ * go to different tables: equal ones, as zeros often are, would wait for each other's store. */
 static void count_all(selection *s, int64_t n, int64_t *histogram) {
-    memset(s->scratch, 0, TOP_BINS * sizeof *s->scratch);
-    for (int64_t i = 0; i < n; i++)
+    memset(s->scratch, 0, TABLES * TOP_BINS * sizeof *s->scratch);
+    int64_t i = 0;
+    for (; i + TABLES <= n; i += TABLES)
+        for (int t = 0; t < TABLES; t++)
+            s->scratch[t * TOP_BINS + (int)(magnitude(s->buffer[i + t]) >> SHIFT[0])]++;
+    for (; i < n; i++)
         s->scratch[magnitude(s->buffer[i]) >> SHIFT[0]]++;
     for (int b = 0; b < TOP_BINS; b++)
-        histogram[b] += s->scratch[b];
+        for (int t = 0; t < TABLES; t++)
+            histogram[b] += s->scratch[t * TOP_BINS + b];
 }
 
 /* Later passes: entries that begin with a wanted prefix. */
@@ -312,7 +318,7 @@ static dpt_status begin(selection *s, int64_t n, const dpt_quantile_target *targ
     s->searches = dpt_mem_alloc(n, sizeof *s->searches, "quantile searches");
     s->slots = dpt_mem_alloc(n, sizeof *s->slots, "quantile searches");
     s->buffer = dpt_mem_alloc(DPT_CELL, sizeof *s->buffer, "quantile values");
-    s->scratch = dpt_mem_alloc(TOP_BINS, sizeof *s->scratch, "histogram of a cell");
+    s->scratch = dpt_mem_alloc(TABLES * TOP_BINS, sizeof *s->scratch, "histogram of a cell");
     if (s->searches == NULL || s->slots == NULL || s->buffer == NULL || s->scratch == NULL)
         return DPT_ERR_OUTPUT;
     for (int64_t i = 0; i < n; i++)

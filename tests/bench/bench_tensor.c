@@ -6,6 +6,7 @@
 #include <mpi.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "deltapath/base/log.h"
 #include "deltapath/base/mem.h"
@@ -111,6 +112,8 @@ static dpt_status run_collective(const dpt_comm *comm) {
         st = dpt_field_create(comm, &catalog, &shard, &field);
     if (st == DPT_OK) {
         dpt_source source = dpt_field_source(field);
+        for (int64_t c = shard.rank_first[comm->rank]; c < shard.rank_first[comm->rank + 1]; c++)
+            memset(dpt_field_cell(field, c), 1, (size_t)(dpt_shard_cell(&shard, c).n * 4));
         int64_t begin;
         int64_t end;
         dpt_shard_split(4096, comm->size, comm->rank, &begin, &end);
