@@ -101,7 +101,7 @@ static void test_bad_jobs(void **state) {
     expect_bad("modles: {}\n", "job.yaml:1:1: unknown key 'modles'");
     expect_bad(HEAD, "edits is missing");
     expect_bad("models: {pre: a}\n", "both pre and post");
-    expect_bad(HEAD "edits:\n- {name: e, method: nope}\n", "job.yaml:4:20: unknown method 'nope'");
+    expect_bad(HEAD "edits:\n- {name: e, method: nope}\n", "job.yaml:4:21: unknown method 'nope'");
     expect_bad(HEAD "edits:\n- {name: e, method: dare, q: 1}\n", "job.yaml:4:27: unknown key 'q'");
     expect_bad(HEAD "edits:\n- {name: e, method: dare, p: 1}\n", "job.yaml:4:30:");
     expect_bad(HEAD "edits:\n- {name: e, method: dare, p: []}\n", "the list of 'p' is empty");
