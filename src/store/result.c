@@ -158,13 +158,12 @@ dpt_status dpt_result_add_spectrum(dpt_result *result, int64_t tensor, int64_t c
     if (grown == NULL)
         return DPT_ERR_OUTPUT;
     result->spectra = grown;
-    double *wide = dpt_mem_alloc(count, sizeof *wide, "singular values");
-    if (wide == NULL)
+    double *own = dpt_mem_alloc(count, sizeof *own, "singular values");
+    if (own == NULL)
         return DPT_ERR_OUTPUT;
-    for (int64_t i = 0; i < count; i++)
-        wide[i] = values[i];
+    memcpy(own, values, (size_t)count * sizeof *own);
     grown[result->nspectra++] =
-        (dpt_result_spectrum){.tensor = tensor, .count = count, .values = wide};
+        (dpt_result_spectrum){.tensor = tensor, .count = count, .values = own};
     return DPT_OK;
 }
 

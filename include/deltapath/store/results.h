@@ -101,7 +101,7 @@ void dpt_result_destroy(dpt_result *result); /**< Local; an empty (zeroed) one i
 dpt_status dpt_result_set_text(char **text, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
-/** Append a parameter; append a spectrum (values are copied and widened to double). Local.
+/** Append a parameter; append a spectrum (values are copied). Local.
  * Errors: DPT_ERR_OUTPUT without memory. */
 dpt_status dpt_result_add_parameter(dpt_result *result, const char *name, const char *value);
 dpt_status dpt_result_add_spectrum(dpt_result *result, int64_t tensor, int64_t count,

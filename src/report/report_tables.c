@@ -1,0 +1,267 @@
+#include "report_parts.h"
+
+#include <inttypes.h>
+#include <jansson.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char STYLE[] =
+    ":root{--ink:#1d2430;--soft:#5a6270;--line:#dfe3e8;--paper:#fff;--band:#f5f7f9}"
+    "@media(prefers-color-scheme:dark){:root{--ink:#e6e9ee;--soft:#a3abb8;--line:#39414d;"
+    "--paper:#161a20;--band:#1e242c}}"
+    "*{box-sizing:border-box}"
+    "body{margin:0 auto;max-width:1280px;padding:32px 28px 64px;background:var(--paper);"
+    "color:var(--ink);font:15px/1.5 system-ui,-apple-system,'Segoe UI',Helvetica,Arial,sans-serif}"
+    "h1{font-size:28px;line-height:1.2;margin:0 0 4px;letter-spacing:-.01em}"
+    "h2{font-size:20px;margin:44px 0 8px;padding-top:14px;border-top:1px solid var(--line)}"
+    "p.sub,figcaption,.note{color:var(--soft)}p.sub{margin:0 0 20px}"
+    ".wrap{overflow-x:auto}"
+    "table{border-collapse:collapse;font-size:13px;font-variant-numeric:tabular-nums;width:100%}"
+    "th,td{padding:6px 9px;text-align:right;white-space:nowrap;border-bottom:1px solid var(--line)}"
+    "th{font-weight:600;color:var(--soft);vertical-align:bottom;line-height:1.25}"
+    "td.l,th.l{text-align:left}tbody tr:nth-child(even){background:var(--band)}"
+    "td small{display:block;color:var(--soft);font-size:11.5px}"
+    ".v{display:inline-block;padding:1px 9px;border-radius:10px;color:#fff;font-size:12px;"
+    "font-weight:600}"
+    "dl{display:grid;grid-template-columns:max-content 1fr;gap:2px 18px;margin:12px 0;"
+    "font-size:13px}"
+    "dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere}"
+    "figure{margin:22px 0;padding:14px;background:#fff;border:1px solid var(--line);"
+    "border-radius:8px;break-inside:avoid}figure svg{display:block;margin:0 auto;max-width:100%;"
+    "height:auto}figcaption{color:#5a6270;font-size:13px;margin-top:8px;text-align:center}"
+    ".notice{padding:12px 14px;margin:0;border-left:4px solid #c98a00;background:#fff6e0;"
+    "color:#5b4300}"
+    "details{margin:10px 0}summary{cursor:pointer;color:var(--soft)}"
+    "pre{overflow-x:auto;padding:12px;background:var(--band);border-radius:6px;font-size:12.5px;"
+    "line-height:1.45}"
+    "@media print{body{max-width:none;padding:0;font-size:11px}table{font-size:8.5px}"
+    "th,td{padding:3px 4px}.wrap{overflow:visible}"
+    "*{print-color-adjust:exact;-webkit-print-color-adjust:exact}}";
+
+/* Names come from files: markup in them is text, and control characters are blanks. */
+void dpt_report_text(FILE *html, const char *text) {
+    for (; text != NULL && *text != '\0'; text++) {
+        unsigned char c = (unsigned char)*text;
+        if (c == '&')
+            fputs("&amp;", html);
+        else if (c == '<')
+            fputs("&lt;", html);
+        else if (c == '>')
+            fputs("&gt;", html);
+        else if (c == '"')
+            fputs("&quot;", html);
+        else if (c == '\'')
+            fputs("&#39;", html);
+        else
+            fputc((c < ' ' && c != '\n' && c != '\t') || c == 127 ? ' ' : c, html);
+    }
+}
+
+/* `format` takes one double. A minus sign is a real one. */
+void dpt_report_number(FILE *html, double x, const char *format) {
+    char text[64];
+    if (isnan(x)) {
+        fputs("&ndash;", html);
+        return;
+    }
+    if (isinf(x)) {
+        fputs(x > 0.0 ? "&infin;" : "&minus;&infin;", html);
+        return;
+    }
+    snprintf(text, sizeof text, format, x);
+    for (const char *c = text; *c != '\0'; c++)
+        if (*c == '-' && (c == text || c[-1] != 'e'))
+            fputs("&minus;", html);
+        else
+            fputc(*c, html);
+}
+
+unsigned dpt_report_colour(const char *verdict) {
+    static const struct {
+        const char *name;
+        unsigned colour;
+    } table[] = {{"competitive", 0x1a7f5a}, {"improved", 0x1f6feb}, {"decreased", 0xc0392b}};
+    for (int k = 0; k < 3; k++)
+        if (verdict != NULL && strcmp(verdict, table[k].name) == 0)
+            return table[k].colour;
+    return 0x7b8490;
+}
+
+void dpt_report_head(FILE *html, const char *title) {
+    fputs("<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
+          "<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n"
+          "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src "
+          "'unsafe-inline'; img-src data:\">\n<title>",
+          html);
+    dpt_report_text(html, title);
+    fprintf(html, "</title>\n<style>%s</style>\n</head>\n<body>\n<h1>", STYLE);
+    dpt_report_text(html, title);
+    fputs("</h1>\n", html);
+}
+
+static void value_row(FILE *html, const char *key, const json_t *value) {
+    char *text = json_is_string(value) ? NULL : json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
+    const char *shown = json_is_string(value) ? json_string_value(value) : text;
+    if (shown != NULL && strlen(shown) <= 300 && strchr(shown, '\n') == NULL) {
+        fputs("<dt>", html);
+        dpt_report_text(html, key);
+        fputs("</dt><dd>", html);
+        dpt_report_text(html, shown);
+        fputs("</dd>\n", html);
+    }
+    free(text);
+}
+
+void dpt_report_provenance(FILE *html, const dpt_results *results) {
+    json_t *root = json_loads(results->provenance, 0, NULL);
+    const char *key;
+    json_t *value;
+    fputs("<dl>\n", html);
+    json_object_foreach(root, key, value) {
+        value_row(html, key, value);
+    }
+    fputs("</dl>\n", html);
+    json_decref(root);
+    if (results->job[0] != '\0') {
+        fputs("<details><summary>Job file</summary><pre>", html);
+        dpt_report_text(html, results->job);
+        fputs("</pre></details>\n", html);
+    }
+    if (results->provenance[0] != '\0') {
+        fputs("<details><summary>Whole provenance</summary><pre>", html);
+        dpt_report_text(html, results->provenance);
+        fputs("</pre></details>\n", html);
+    }
+}
+
+static void edit_cell(FILE *html, int64_t number, const dpt_result *r) {
+    fprintf(html, "<tr><td>%" PRId64 "</td><td class=\"l\">", number);
+    dpt_report_text(html, r->edit);
+    fputs("<small>", html);
+    dpt_report_text(html, r->method);
+    for (int64_t i = 0; i < r->nparameters; i++) {
+        fputs(i == 0 ? ": " : ", ", html);
+        dpt_report_text(html, r->parameters[i].name);
+        fputc(' ', html);
+        dpt_report_text(html, r->parameters[i].value);
+    }
+    fputs("</small></td>", html);
+}
+
+static void number_cell(FILE *html, double x, const char *format) {
+    fputs("<td>", html);
+    dpt_report_number(html, x, format);
+    fputs("</td>", html);
+}
+
+/* A number with its interval below. */
+static void interval_cell(FILE *html, double x, double low, double high, const char *format) {
+    fputs("<td>", html);
+    dpt_report_number(html, x, format);
+    if (!isnan(low) && !isnan(high)) {
+        fputs("<small>", html);
+        dpt_report_number(html, low, format);
+        fputs(" &hellip; ", html);
+        dpt_report_number(html, high, format);
+        fputs("</small>", html);
+    }
+    fputs("</td>", html);
+}
+
+static double relative_norm(const dpt_result *r) {
+    double edit = 0.0;
+    double delta = 0.0;
+    for (int64_t i = 0; i < r->tensors; i++) {
+        edit += isnan(r->stats[i].edit_norm) ? 0.0 : r->stats[i].edit_norm * r->stats[i].edit_norm;
+        delta +=
+            isnan(r->stats[i].delta_norm) ? 0.0 : r->stats[i].delta_norm * r->stats[i].delta_norm;
+    }
+    return delta > 0.0 ? sqrt(edit / delta) : NAN;
+}
+
+static void verdict_cell(FILE *html, const dpt_result *r) {
+    fprintf(html, "<td class=\"l\"><span class=\"v\" style=\"background:#%06x\" title=\"",
+            dpt_report_colour(r->verdict));
+    dpt_report_text(html, r->reason);
+    fputs("\">", html);
+    dpt_report_text(html, r->verdict);
+    fputs("</span></td>", html);
+}
+
+/* What holds for all rows: samples, margin, means of the two models. */
+static void facts(FILE *html, const dpt_report_group *group) {
+    const dpt_result *r = group->units[0];
+    const dpt_result_scalars *s = &r->scalars;
+    fprintf(html, "<p class=\"sub\">%" PRId64 " samples, loss ", r->samples);
+    dpt_report_text(html, r->loss);
+    if (r->points > 0) {
+        fputs(", rule ", html);
+        dpt_report_text(html, r->rule);
+        fprintf(html, " with %" PRId64 " point%s", r->points, r->points == 1 ? "" : "s");
+    }
+    fputs(". Loss ", html);
+    dpt_report_number(html, s->loss_pre, "%.4g");
+    fputs(" pre-trained, ", html);
+    dpt_report_number(html, s->loss_post, "%.4g");
+    fputs(" post-trained; gain ", html);
+    dpt_report_number(html, s->gain, "%.4g");
+    fputs(" nats", html);
+    if (!isnan(s->accuracy_post)) {
+        fputs("; exact match ", html);
+        dpt_report_number(html, 100.0 * s->accuracy_pre, "%.1f&thinsp;%%");
+        fputs(" and ", html);
+        dpt_report_number(html, 100.0 * s->accuracy_post, "%.1f&thinsp;%%");
+    }
+    if (!isnan(s->margin)) {
+        fputs(". Equivalent within &plusmn;", html);
+        dpt_report_number(html, s->margin, "%.3g");
+        fputs(" nats", html);
+    }
+    fputs(".</p>\n", html);
+}
+
+void dpt_report_verdicts(FILE *html, const dpt_report_group *group) {
+    facts(html, group);
+    fputs("<div class=\"wrap\"><table>\n<thead><tr><th>#</th><th class=\"l\">edit</th>"
+          "<th>|E| / |&Delta;|</th><th>loss<br>edited</th><th>true change<br>[nats]</th>"
+          "<th>share of<br>the gain</th><th>estimate<br>[nats]</th><th>quadrature<br>error</th>"
+          "<th>second<br>order</th><th>p<br>(Holm)</th><th>exact<br>match</th>"
+          "<th class=\"l\">verdict</th></tr></thead>\n<tbody>\n",
+          html);
+    for (int64_t i = 0; i < group->count; i++) {
+        const dpt_result *r = group->units[i];
+        const dpt_result_scalars *s = &r->scalars;
+        edit_cell(html, i + 1, r);
+        number_cell(html, relative_norm(r), "%.3g");
+        number_cell(html, s->loss_edit, "%.4g");
+        interval_cell(html, s->change, s->change_low, s->change_high, "%+.3g");
+        interval_cell(html, 100.0 * s->share, 100.0 * s->share_low, 100.0 * s->share_high,
+                      "%+.3g&thinsp;%%");
+        interval_cell(html, s->estimate, s->estimate_low, s->estimate_high, "%+.3g");
+        number_cell(html, s->error, "%+.2g");
+        number_cell(html, s->second_order, "%+.3g");
+        number_cell(html, isnan(s->p_adjusted) ? s->p_change : s->p_adjusted, "%.2g");
+        number_cell(html, 100.0 * s->accuracy_edit, "%.1f&thinsp;%%");
+        verdict_cell(html, r);
+        fputs("</tr>\n", html);
+    }
+    fputs("</tbody></table></div>\n"
+          "<p class=\"note\">Intervals are paired over samples. The estimate sums the inner "
+          "products of gradient and edit along the path from the post-trained to the edited "
+          "weights; its error is the estimate less the true change. A positive change hurts.</p>\n",
+          html);
+}
+
+void dpt_report_edits(FILE *html, const dpt_report_group *group) {
+    fputs("<div class=\"wrap\"><table>\n<thead><tr><th>#</th><th class=\"l\">edit</th>"
+          "<th>|E| / |&Delta;|</th><th>seconds</th></tr></thead>\n<tbody>\n",
+          html);
+    for (int64_t i = 0; i < group->count; i++) {
+        edit_cell(html, i + 1, group->units[i]);
+        number_cell(html, relative_norm(group->units[i]), "%.4g");
+        number_cell(html, group->units[i]->scalars.seconds, "%.3g");
+        fputs("</tr>\n", html);
+    }
+    fputs("</tbody></table></div>\n", html);
+}
