@@ -13,7 +13,6 @@
 #include <string.h>
 
 enum {
-    EIGEN_LOCAL_MAX = 384,   /* below, one core with LAPACK beats the messages of ScaLAPACK */
     LAPACK_SIDE_MAX = 32000, /* 2 n^2 work items of DSYEVD fit a 32-bit count */
     PANEL_WIDTH = 512,
     CHUNK_ITEMS = 1 << 21
@@ -257,7 +256,7 @@ dpt_status dpt_eigen_gram(const dpt_svd_problem *problem, dpt_eigen_solver solve
     *out = (dpt_eigen){.count = 0};
     if (problem->energy > 0.0)
         solver = DPT_EIGEN_ALL;
-    bool local = problem->comm->size == 1 || problem->cols <= EIGEN_LOCAL_MAX;
+    bool local = problem->comm->size == 1 || problem->cols <= problem->grid_above;
     dpt_status st = DPT_OK;
     if (local && problem->cols > LAPACK_SIDE_MAX)
         return dpt_error(DPT_ERR_OUTPUT, "%s: a side of %lld is too long for one rank: use more",

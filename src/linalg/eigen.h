@@ -16,8 +16,8 @@ typedef struct dpt_eigen {
     double *vectors; /**< (count, cols): row i belongs to value i */
 } dpt_eigen;
 
-/** Eigenpairs of A^T A, which is summed in double over the row slabs. Sides up to EIGEN_LOCAL_MAX and
- * groups of one are solved by LAPACK on rank 0; larger ones on a BLACS grid, where the Gram matrix is
+/** Eigenpairs of A^T A, which is summed in double over the row slabs. Sides up to problem->grid_above
+ * and groups of one are solved by LAPACK on rank 0; larger ones on a BLACS grid, where the Gram matrix is
  * formed panel by panel and never held whole.
  *
  * Collective over problem->comm (same: solver). With problem->energy every value is found, and

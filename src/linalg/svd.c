@@ -258,6 +258,7 @@ dpt_status dpt_svd_compute(const dpt_comm *comm, int64_t rows, int64_t cols, int
         .rank = options->rank,
         .energy = options->energy,
         .tolerance = options->tolerance != 0.0 ? options->tolerance : DEFAULT_TOLERANCE,
+        .grid_above = options->grid_above > 0 ? options->grid_above : DPT_SVD_GRID_ABOVE,
         .sketch = dpt_rng_make(options->seed, name, DPT_RNG_SKETCH),
         .name = name,
     };

@@ -16,6 +16,7 @@ typedef struct dpt_svd_problem {
     int64_t rank;  /**< wanted triplets, 1 .. min(rows, cols); 0 when energy decides */
     double energy; /**< 0 when rank decides */
     double tolerance;
+    int64_t grid_above; /**< longest side that rank 0 solves alone */
     dpt_rng sketch;
     const char *name;
     double norm; /**< |A|_F, finite and positive */

@@ -253,10 +253,12 @@ static void test_grid(void **state) {
     (void)state;
     spectrum kinds[] = {SLOW, FLAT, DEFICIENT};
     for (int i = 0; i < 3; i++) {
-        subject m = subject_make(600, 400, kinds[i], 1.0);
-        int64_t ranks[] = {3, 100, 400};
+        subject m =
+            i == 0 ? subject_make(600, 400, kinds[i], 1.0) : subject_make(150, 190, kinds[i], 1.0);
+        int64_t ranks[] = {3, 50, m.side};
         for (int r = 0; r < 3; r++)
-            check(&m, 0, (dpt_svd_options){.method = DPT_SVD_EXACT, .rank = ranks[r]},
+            check(&m, 0,
+                  (dpt_svd_options){.method = DPT_SVD_EXACT, .rank = ranks[r], .grid_above = 1},
                   DPT_SVD_EXACT);
         subject_free(&m);
     }
@@ -346,8 +348,12 @@ static void test_rank_counts(void **state) {
         for (int i = 0; i < 3; i++) {
             if (c == 2 && methods[i] == DPT_SVD_REFERENCE)
                 continue;
-            dpt_svd_options options = {
-                .method = methods[i], .rank = 10, .tolerance = 1e-3, .seed = 5, .name = "counts"};
+            dpt_svd_options options = {.method = methods[i],
+                                       .rank = 10,
+                                       .tolerance = 1e-3,
+                                       .seed = 5,
+                                       .name = "counts",
+                                       .grid_above = c == 2 ? 100 : 0};
             dpt_svd one, all, again;
             assert_int_equal(compute_split(&alone, &m, 0, &options, &one), DPT_OK);
             assert_int_equal(compute_split(&test_comm, &m, 0, &options, &all), DPT_OK);

@@ -13,6 +13,10 @@ typedef enum dpt_svd_method {
     DPT_SVD_REFERENCE /**< P?GESVD in double, for tests */
 } dpt_svd_method;
 
+/** Measured on two ranks: up to this side one rank's LAPACK beats the messages of ScaLAPACK, and the
+ * Gram matrix (32 MB) may be whole on every rank. */
+enum { DPT_SVD_GRID_ABOVE = 2048 };
+
 typedef struct dpt_svd_options {
     dpt_svd_method method;
     int64_t rank;  /**< wanted singular triplets; <= min(rows, cols); 0 when energy is given */
@@ -21,6 +25,8 @@ typedef struct dpt_svd_options {
                             |A| (default 1e-3); not met after the last iteration: falls back to exact */
     uint64_t seed;    /**< of the sketch (Philox stream DPT_RNG_SKETCH of `name`) */
     const char *name; /**< tensor name: stream of the sketch, and messages */
+    int64_t
+        grid_above; /**< exact: sides above this are solved on a BLACS grid; 0: DPT_SVD_GRID_ABOVE */
 } dpt_svd_options;
 
 /** Truncated singular value decomposition A ~ U diag(s) V^T of a matrix whose rows are spread over
