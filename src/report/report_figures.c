@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ROW_HEIGHT = 24, WIDTH = 900, NUMBERED_COLUMNS = 16, LINES_MAX = 12 };
+enum { ROW_HEIGHT = 24, WIDTH = 900, NUMBERED_COLUMNS = 16, LINES_MAX = 12, KEY_MAX = 30 };
 
 static const char HURTS[] = "set palette defined (-1 '#2166ac', -0.5 '#92c5de', 0 '#f7f7f7', "
                             "0.5 '#f4a582', 1 '#b2182b')\n";
@@ -84,24 +84,47 @@ static dpt_status changes_csv(dpt_report_plots *plots, const dpt_report_group *g
     return dpt_report_csv_close(csv, path);
 }
 
-static dpt_status changes_axis(const dpt_report_group *group, double *margin,
-                               dpt_report_axis *axis) {
-    double most = 0.0;
+/* What the plots of the changes share: the axis, its ends in places, and the margin. */
+typedef struct span {
+    dpt_report_axis axis;
+    double low;
+    double high;
+    double margin;
+} span;
+
+static void widen(span *s, double x) {
+    if (!isfinite(x))
+        return;
+    s->low = x < s->low ? x : s->low;
+    s->high = x > s->high ? x : s->high;
+}
+
+static dpt_status changes_span(const dpt_report_group *group, span *out) {
     double *sizes = dpt_mem_alloc(group->count, sizeof *sizes, "changes");
     if (sizes == NULL)
         return DPT_ERR_OUTPUT;
-    *margin = NAN;
+    *out = (span){.low = 0.0, .high = 0.0, .margin = NAN};
     for (int64_t i = 0; i < group->count; i++) {
         const dpt_result_scalars *s = &group->units[i]->scalars;
+        const double ends[] = {s->change,   s->change_low,   s->change_high,
+                               s->estimate, s->estimate_low, s->estimate_high};
         sizes[i] = s->change;
-        most = larger(larger(larger(most, s->change_low), s->change_high), s->change);
-        most = larger(larger(larger(most, s->estimate_low), s->estimate_high), s->estimate);
-        *margin = isnan(*margin) ? s->margin : *margin;
+        for (int k = 0; k < 6; k++)
+            widen(out, ends[k]);
+        out->margin = isnan(out->margin) ? s->margin : out->margin;
     }
     double typical = median(sizes, group->count);
-    if (*margin > 0.0 && *margin < typical)
-        typical = *margin;
-    *axis = dpt_report_axis_make(most, typical);
+    if (out->margin > 0.0) {
+        typical = typical > 0.0 ? fmin(typical, out->margin) : out->margin;
+        widen(out, 1.5 * out->margin);
+        widen(out, -1.5 * out->margin);
+    }
+    out->axis = dpt_report_axis_make(fmax(-out->low, out->high), typical);
+    out->low = dpt_report_axis_place(&out->axis, out->low);
+    out->high = dpt_report_axis_place(&out->axis, out->high);
+    double pad = out->high > out->low ? 0.05 * (out->high - out->low) : 1.0;
+    out->low -= pad;
+    out->high += pad;
     dpt_mem_free(sizes);
     return DPT_OK;
 }
@@ -115,26 +138,25 @@ static void verdict_key(FILE *script) {
 }
 
 static dpt_status forest(dpt_report_plots *plots, FILE *html, const dpt_report_group *group,
-                         const char *path, const dpt_report_axis *axis, double margin) {
+                         const char *path, const span *s) {
     char *text = NULL;
     size_t size = 0;
     FILE *script = dpt_report_script(&text, &size, WIDTH, 110 + ROW_HEIGHT * (int)group->count);
     if (script == NULL)
         return DPT_ERR_OUTPUT;
-    double reach = 1.08 * dpt_report_axis_place(axis, axis->most);
-    dpt_report_axis_function(script, axis);
-    dpt_report_axis_tics(script, axis, "x");
+    dpt_report_axis_function(script, &s->axis);
+    dpt_report_axis_tics(script, &s->axis, "x");
     fprintf(script,
             "set lmargin %d\nset xrange [%.17g:%.17g]\nset yrange [%.1f:0.4]\n"
             "set xlabel 'change of the loss [nats]' tc rgb '#333a45'\n"
             "set key top horizontal outside center samplen 1\n"
             "set arrow 1 from 0, graph 0 to 0, graph 1 nohead lc rgb '#333a45' lw 1.2 back\n",
-            longest_label(group) + 2, -reach, reach, (double)group->count + 0.6);
-    if (margin > 0.0)
+            longest_label(group) + 2, s->low, s->high, (double)group->count + 0.6);
+    if (s->margin > 0.0)
         fprintf(script,
                 "set object 1 rectangle from f(%.17g), graph 0 to f(%.17g), graph 1 fc rgb "
                 "'#dff1e6' fs solid noborder behind\n",
-                -margin, margin);
+                -s->margin, s->margin);
     fprintf(script,
             "plot '%s' skip 1 using (f($5)):1:(f($6)):(f($7)):4:ytic(2) with xerrorbars pt 7 "
             "ps 0.8 lw 2 lc rgb variable notitle, '' skip 1 using (f($8)):1 with points pt 12 "
@@ -143,30 +165,29 @@ static dpt_status forest(dpt_report_plots *plots, FILE *html, const dpt_report_g
     verdict_key(script);
     return dpt_report_figure(plots, html, script, &text,
                              "True change of the loss with its confidence interval. The band is "
-                             "the margin of the equivalence test.");
+                             "the margin of the equivalence test. Axes that span "
+                             "decades are linear near zero and logarithmic beyond.");
 }
 
-static dpt_status scatter(dpt_report_plots *plots, FILE *html, const char *path,
-                          const dpt_report_axis *axis) {
+static dpt_status scatter(dpt_report_plots *plots, FILE *html, const char *path, const span *s) {
     char *text = NULL;
     size_t size = 0;
     FILE *script = dpt_report_script(&text, &size, 620, 560);
     if (script == NULL)
         return DPT_ERR_OUTPUT;
-    double reach = 1.08 * dpt_report_axis_place(axis, axis->most);
-    dpt_report_axis_function(script, axis);
-    dpt_report_axis_tics(script, axis, "x");
-    dpt_report_axis_tics(script, axis, "y");
+    dpt_report_axis_function(script, &s->axis);
+    dpt_report_axis_tics(script, &s->axis, "x");
+    dpt_report_axis_tics(script, &s->axis, "y");
     fprintf(script,
             "set xrange [%.17g:%.17g]\nset yrange [%.17g:%.17g]\nset size ratio 1\n"
             "set xlabel 'true change [nats]' tc rgb '#333a45'\n"
             "set ylabel 'estimate along the path [nats]' tc rgb '#333a45'\n"
-            "set key top left samplen 1\n"
+            "set key bottom right samplen 1\n"
             "plot x with lines lc rgb '#8a8f98' dt 2 title 'estimate = change', "
             "'%s' skip 1 using (f($5)):(f($8)):(f($6)):(f($7)):(f($9)):(f($10)):4 with "
             "xyerrorbars pt 7 ps 0.7 lw 1.2 lc rgb variable notitle, '' skip 1 using "
             "(f($5)):(f($8)):1 with labels offset 1.1,-0.7 font ',10' tc rgb '#5a6270' notitle",
-            -reach, reach, -reach, reach, dpt_report_csv_name(path));
+            s->low, s->high, s->low, s->high, dpt_report_csv_name(path));
     verdict_key(script);
     return dpt_report_figure(plots, html, script, &text,
                              "Estimate from the gradients along the path against the true change; "
@@ -175,18 +196,17 @@ static dpt_status scatter(dpt_report_plots *plots, FILE *html, const char *path,
 
 dpt_status dpt_report_changes(dpt_report_plots *plots, FILE *html, const dpt_report_group *group) {
     char path[1024];
-    double margin;
-    dpt_report_axis axis;
+    span s;
     dpt_status st = changes_csv(plots, group, path);
     if (st == DPT_OK)
-        st = changes_axis(group, &margin, &axis);
+        st = changes_span(group, &s);
     if (st == DPT_OK)
-        st = forest(plots, html, group, path, &axis, margin);
+        st = forest(plots, html, group, path, &s);
     bool estimates = false;
     for (int64_t i = 0; i < group->count; i++)
         estimates = estimates || isfinite(group->units[i]->scalars.estimate);
     if (st == DPT_OK && estimates)
-        st = scatter(plots, html, path, &axis);
+        st = scatter(plots, html, path, &s);
     return st;
 }
 
@@ -283,7 +303,7 @@ static dpt_status map_figure(dpt_report_plots *plots, FILE *html, const dpt_repo
             m->by_layer ? "layer" : "module", dpt_report_csv_name(path));
     if (columns <= NUMBERED_COLUMNS)
         fprintf(script,
-                ", '' skip 1 using 3:1:(sprintf('%%.1g', $5)):(abs(f($5)) > %.17g ? 0xffffff : "
+                ", '' skip 1 using 3:1:(sprintf('%%.2g', $5)):(abs(f($5)) > %.17g ? 0xffffff : "
                 "0x333a45) with labels font ',9' tc rgb variable notitle",
                 0.75 * reach);
     fputc('\n', script);
@@ -381,6 +401,7 @@ dpt_status dpt_report_slopes(dpt_report_plots *plots, FILE *html, const dpt_repo
         int64_t rank = rank_of(group, i);
         char label[DPT_REPORT_LABEL_MAX];
         dpt_report_label(group->units[i]->edit, label);
+        label[KEY_MAX] = '\0';
         if (rank < LINES_MAX && group->units[i]->points > 0) /* the label has no quote */
             fprintf(script,
                     ", '%s' skip 1 using ($1 == %" PRId64 " ? $3 : NaN):(f($4)) with linespoints "

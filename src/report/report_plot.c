@@ -29,7 +29,7 @@ void dpt_report_label(const char *text, char label[DPT_REPORT_LABEL_MAX]) {
 }
 
 dpt_report_axis dpt_report_axis_make(double most, double typical) {
-    enum { FAR = 25 };
+    enum { FAR = 8 };
     dpt_report_axis axis = {.most = most > 0.0 && isfinite(most) ? most : 1.0, .linear = 0.0};
     if (typical > 0.0 && axis.most > FAR * typical)
         axis.linear = fmax(typical, axis.most * 1e-4);
@@ -95,7 +95,7 @@ FILE *dpt_report_script(char **text, size_t *size, int width, int height) {
         return NULL;
     }
     fprintf(script,
-            "set terminal svg size %d,%d dynamic noenhanced font 'Helvetica,Arial,sans-serif,12' "
+            "set terminal svg size %d,%d fixed noenhanced font 'Helvetica,Arial,sans-serif,12' "
             "linewidth 1\n"
             "set datafile separator ','\n"
             "set datafile missing ''\n"

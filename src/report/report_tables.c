@@ -17,11 +17,13 @@ static const char STYLE[] =
     "h2{font-size:20px;margin:44px 0 8px;padding-top:14px;border-top:1px solid var(--line)}"
     "p.sub,figcaption,.note{color:var(--soft)}p.sub{margin:0 0 20px}"
     ".wrap{overflow-x:auto}"
-    "table{border-collapse:collapse;font-size:13px;font-variant-numeric:tabular-nums;width:100%}"
-    "th,td{padding:6px 9px;text-align:right;white-space:nowrap;border-bottom:1px solid var(--line)}"
+    "table{border-collapse:collapse;font-size:12.5px;font-variant-numeric:tabular-nums;width:100%}"
+    "th,td{padding:6px 6px;text-align:right;white-space:nowrap;border-bottom:1px solid var(--line)}"
     "th{font-weight:600;color:var(--soft);vertical-align:bottom;line-height:1.25}"
-    "td.l,th.l{text-align:left}tbody tr:nth-child(even){background:var(--band)}"
-    "td small{display:block;color:var(--soft);font-size:11.5px}"
+    "td.l,th.l{text-align:left}td.e{white-space:normal;max-width:280px;overflow-wrap:anywhere}"
+    "tbody tr:nth-child(even){background:var(--band)}"
+    "td small{display:block;color:var(--soft);font-size:11px}td.l "
+    "small{white-space:normal;max-width:260px}"
     ".v{display:inline-block;padding:1px 9px;border-radius:10px;color:#fff;font-size:12px;"
     "font-weight:600}"
     "dl{display:grid;grid-template-columns:max-content 1fr;gap:2px 18px;margin:12px 0;"
@@ -136,7 +138,7 @@ void dpt_report_provenance(FILE *html, const dpt_results *results) {
 }
 
 static void edit_cell(FILE *html, int64_t number, const dpt_result *r) {
-    fprintf(html, "<tr><td>%" PRId64 "</td><td class=\"l\">", number);
+    fprintf(html, "<tr><td>%" PRId64 "</td><td class=\"l e\">", number);
     dpt_report_text(html, r->edit);
     fputs("<small>", html);
     dpt_report_text(html, r->method);
@@ -224,26 +226,27 @@ static void facts(FILE *html, const dpt_report_group *group) {
 void dpt_report_verdicts(FILE *html, const dpt_report_group *group) {
     facts(html, group);
     fputs("<div class=\"wrap\"><table>\n<thead><tr><th>#</th><th class=\"l\">edit</th>"
-          "<th>|E| / |&Delta;|</th><th>loss<br>edited</th><th>true change<br>[nats]</th>"
+          "<th class=\"l\">verdict</th><th>|E| / |&Delta;|</th><th>loss<br>edited</th><th>true "
+          "change<br>[nats]</th>"
           "<th>share of<br>the gain</th><th>estimate<br>[nats]</th><th>quadrature<br>error</th>"
-          "<th>second<br>order</th><th>p<br>(Holm)</th><th>exact<br>match</th>"
-          "<th class=\"l\">verdict</th></tr></thead>\n<tbody>\n",
+          "<th>second<br>order</th><th>p<br>(Holm)</th><th>exact<br>match</th></tr></"
+          "thead>\n<tbody>\n",
           html);
     for (int64_t i = 0; i < group->count; i++) {
         const dpt_result *r = group->units[i];
         const dpt_result_scalars *s = &r->scalars;
         edit_cell(html, i + 1, r);
+        verdict_cell(html, r);
         number_cell(html, relative_norm(r), "%.3g");
         number_cell(html, s->loss_edit, "%.4g");
         interval_cell(html, s->change, s->change_low, s->change_high, "%+.3g");
         interval_cell(html, 100.0 * s->share, 100.0 * s->share_low, 100.0 * s->share_high,
-                      "%+.3g&thinsp;%%");
+                      "%+.1f&thinsp;%%");
         interval_cell(html, s->estimate, s->estimate_low, s->estimate_high, "%+.3g");
         number_cell(html, s->error, "%+.2g");
         number_cell(html, s->second_order, "%+.3g");
         number_cell(html, isnan(s->p_adjusted) ? s->p_change : s->p_adjusted, "%.2g");
         number_cell(html, 100.0 * s->accuracy_edit, "%.1f&thinsp;%%");
-        verdict_cell(html, r);
         fputs("</tr>\n", html);
     }
     fputs("</tbody></table></div>\n"
