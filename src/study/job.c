@@ -294,8 +294,9 @@ static dpt_status print_texts(dpt_job *job) {
     dpt_status st = job->text != NULL ? DPT_OK : DPT_ERR_OUTPUT;
     if (st == DPT_OK)
         st = dpt_yaml_parse(job->text, job->yaml->path, &copy);
+    if (st == DPT_OK)
+        st = dpt_yaml_set(copy, "output.directory=<any>");
     if (st == DPT_OK) {
-        dpt_yaml_remove(copy, "output", "directory");
         job->recipe = dpt_yaml_print(copy);
         st = job->recipe != NULL ? DPT_OK : DPT_ERR_OUTPUT;
     }

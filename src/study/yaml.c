@@ -128,15 +128,6 @@ dpt_status dpt_yaml_set(dpt_yaml *yaml, const char *assignment) {
     return st;
 }
 
-void dpt_yaml_remove(dpt_yaml *yaml, const char *map, const char *key) {
-    struct fy_node *node = dpt_yaml_get(fy_document_root(yaml->document), map);
-    if (node == NULL || !fy_node_is_mapping(node))
-        return;
-    struct fy_node_pair *pair = fy_node_mapping_lookup_pair_by_string(node, key, FY_NT);
-    if (pair != NULL)
-        fy_node_mapping_remove(node, pair);
-}
-
 /* First token of a node: scalars have one; containers start where their first child does. */
 static const struct fy_mark *mark_of(struct fy_node *node) {
     for (int depth = 0; node != NULL && depth < 64; depth++) {

@@ -21,9 +21,6 @@ void dpt_yaml_destroy(dpt_yaml *yaml);
  * when they are missing. Local. Errors: DPT_ERR_USAGE. */
 dpt_status dpt_yaml_set(dpt_yaml *yaml, const char *assignment);
 
-/** Remove a key of a mapping that is a key of the root; nothing when it is not there. Local. */
-void dpt_yaml_remove(dpt_yaml *yaml, const char *map, const char *key);
-
 /** Record an error at a node. @return DPT_ERR_USAGE. Local. */
 dpt_status dpt_yaml_error(const dpt_yaml *yaml, struct fy_node *node, const char *format, ...)
     __attribute__((format(printf, 3, 4)));

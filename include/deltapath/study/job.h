@@ -56,7 +56,7 @@ typedef struct dpt_job {
     int svd_group;               /**< ranks that share a matrix in low rank; 0: chosen */
     int64_t batch_tokens;        /**< most tokens packed into one pass; 0: chosen */
     char *text;                  /**< canonical YAML after every --set, for provenance */
-    char *recipe; /**< the same without output.directory: what an edited model depends on */
+    char *recipe; /**< the same whatever output.directory is: what an edited model depends on */
     struct dpt_yaml *yaml;
 } dpt_job;
 
