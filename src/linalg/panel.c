@@ -220,11 +220,18 @@ dpt_status dpt_panel_eigen(const dpt_comm *comm, int64_t width, dpt_panel_work *
     return tell(comm, st, work->width + width * width, work);
 }
 
-void dpt_panel_apply(int64_t rows, int64_t width, float *y, int64_t t_width, dpt_panel_work *work) {
+void dpt_panel_apply(int64_t rows, int64_t width, float *y, const dpt_panel_transform *step,
+                     dpt_panel_work *work) {
+    int64_t t_width = step->width;
     if (rows == 0 || t_width == 0)
         return;
     for (int64_t e = 0; e < width * t_width; e++)
         work->factor[e] = (float)work->t[e];
+    if (!step->mixed) {
+        cblas_strmm(CblasRowMajor, CblasRight, CblasUpper, CblasNoTrans, CblasNonUnit, (int)rows,
+                    (int)width, 1.0f, work->factor, (int)width, y, (int)width);
+        return;
+    }
     /* Row i moves to i * t_width <= i * width: never onto rows that are still to be read. */
     for (int64_t i = 0; i < rows; i += DPT_PANEL_CHUNK) {
         int64_t n = rows - i < DPT_PANEL_CHUNK ? rows - i : DPT_PANEL_CHUNK;
@@ -252,7 +259,7 @@ dpt_status dpt_panel_orthonormalise(const dpt_comm *comm, int64_t rows, int64_t 
             return DPT_OK;
         if (step.mixed && basis == DPT_PANEL_KEEP)
             return dpt_error(DPT_ERR_INTERNAL, "svd: singular vectors came out dependent");
-        dpt_panel_apply(rows, *width, y, step.width, work);
+        dpt_panel_apply(rows, *width, y, &step, work);
         *width = step.width;
         if (step.quality >= enough)
             return DPT_OK;

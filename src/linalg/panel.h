@@ -64,8 +64,10 @@ dpt_status dpt_panel_solve(const dpt_comm *comm, int64_t width, double drop, boo
  * vector of value j. Collective over comm (same: width). */
 dpt_status dpt_panel_eigen(const dpt_comm *comm, int64_t width, dpt_panel_work *work);
 
-/** Y <- Y T with T = work->t in place; Y becomes (rows, t_width) without gaps. Local. */
-void dpt_panel_apply(int64_t rows, int64_t width, float *y, int64_t t_width, dpt_panel_work *work);
+/** Y <- Y T with T = work->t of dpt_panel_solve, in place; Y becomes (rows, step->width) without gaps.
+ * Local. */
+void dpt_panel_apply(int64_t rows, int64_t width, float *y, const dpt_panel_transform *step,
+                     dpt_panel_work *work);
 
 typedef enum dpt_panel_basis {
     DPT_PANEL_LOOSE,  /**< a well-conditioned basis of the range (orthonormal to 1e-5) */
