@@ -8,7 +8,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ROW_HEIGHT = 24, WIDTH = 900, NUMBERED_COLUMNS = 16, LINES_MAX = 12, KEY_MAX = 30 };
+enum {
+    LABEL_SHOWN = 34,
+    ROW_HEIGHT = 24,
+    WIDTH = 900,
+    NUMBERED_COLUMNS = 16,
+    ROOMY_COLUMNS = 8,
+    LINES_MAX = 12,
+    KEY_MAX = 30
+};
 
 static const char HURTS[] = "set palette defined (-1 '#2166ac', -0.5 '#92c5de', 0 '#f7f7f7', "
                             "0.5 '#f4a582', 1 '#b2182b')\n";
@@ -49,7 +57,7 @@ static int longest_label(const dpt_report_group *group) {
         int length = (int)strlen(group->units[i]->edit);
         longest = length > longest ? length : longest;
     }
-    return longest < DPT_REPORT_LABEL_MAX ? longest : DPT_REPORT_LABEL_MAX;
+    return longest < LABEL_SHOWN ? longest : LABEL_SHOWN;
 }
 
 static dpt_status changes_csv(dpt_report_plots *plots, const dpt_report_group *group,
@@ -158,7 +166,8 @@ static dpt_status forest(dpt_report_plots *plots, FILE *html, const dpt_report_g
                 "'#dff1e6' fs solid noborder behind\n",
                 -s->margin, s->margin);
     fprintf(script,
-            "plot '%s' skip 1 using (f($5)):1:(f($6)):(f($7)):4:ytic(2) with xerrorbars pt 7 "
+            "plot '%s' skip 1 using (f($5)):1:(f($6)):(f($7)):4:ytic(strcol(2)[1:34]) with "
+            "xerrorbars pt 7 "
             "ps 0.8 lw 2 lc rgb variable notitle, '' skip 1 using (f($8)):1 with points pt 12 "
             "ps 1.1 lc rgb '#333a45' title 'estimate'",
             dpt_report_csv_name(path));
@@ -298,14 +307,15 @@ static dpt_status map_figure(dpt_report_plots *plots, FILE *html, const dpt_repo
             "set xrange [-0.5:%.1f]\nset yrange [%.1f:0.5]\nset cbrange [%.17g:%.17g]\n"
             "set cblabel 'term [nats]' tc rgb '#333a45'\nset xlabel '%s' tc rgb '#333a45'\n"
             "plot '%s' skip 1 using 3:1:($3-0.49):($3+0.49):($1-0.47):($1+0.47):(f($5)):"
-            "xtic(4):ytic(2) with boxxyerror fs solid noborder fc palette notitle",
+            "xtic(4):ytic(strcol(2)[1:34]) with boxxyerror fs solid noborder fc palette notitle",
             longest_label(group) + 2, columns - 0.5, (double)m->rows + 0.5, -reach, reach,
             m->by_layer ? "layer" : "module", dpt_report_csv_name(path));
-    if (columns <= NUMBERED_COLUMNS)
+    if (columns <= NUMBERED_COLUMNS) /* narrow cells have no room for small numbers */
         fprintf(script,
-                ", '' skip 1 using 3:1:(sprintf('%%.2g', $5)):(abs(f($5)) > %.17g ? 0xffffff : "
-                "0x333a45) with labels font ',9' tc rgb variable notitle",
-                0.75 * reach);
+                ", '' skip 1 using 3:1:(abs($5) < %.17g ? '' : sprintf('%%.2g', $5)):"
+                "(abs(f($5)) > %.17g ? 0xffffff : 0x333a45) with labels font ',9' tc rgb variable "
+                "notitle",
+                columns <= ROOMY_COLUMNS ? 0.0 : 0.004 * axis.most, 0.75 * reach);
     fputc('\n', script);
     return dpt_report_figure(
         plots, html, script, &text,
@@ -380,8 +390,8 @@ static dpt_status slopes_csv(dpt_report_plots *plots, const dpt_report_group *gr
 
 dpt_status dpt_report_slopes(dpt_report_plots *plots, FILE *html, const dpt_report_group *group) {
     static const unsigned colours[LINES_MAX] = {0x4477aa, 0xee6677, 0x228833, 0xccbb44,
-                                                0x66ccee, 0xaa3377, 0x888888, 0x004488,
-                                                0xbb5566, 0xddaa33, 0x117733, 0x882255};
+                                                0x66ccee, 0xaa3377, 0x888888, 0x222222,
+                                                0xff8c00, 0x8c564b, 0x7a6ff0, 0x00b3a4};
     char path[1024];
     char *text = NULL;
     size_t size = 0;
@@ -409,10 +419,12 @@ dpt_status dpt_report_slopes(dpt_report_plots *plots, FILE *html, const dpt_repo
                     dpt_report_csv_name(path), i + 1, colours[rank], label);
     }
     fputc('\n', script);
-    return dpt_report_figure(plots, html, script, &text,
-                             group->count > LINES_MAX
-                                 ? "Directional derivative along the path, of the twelve edits "
+    return dpt_report_figure(
+        plots, html, script, &text,
+        group->count > LINES_MAX ? "Directional derivative along the path, of the twelve edits "
                                    "with the largest change; all are in the CSV."
+        : axis.linear > 0.0      ? "Directional derivative along the path, on an axis that is "
+                                   "linear near zero and logarithmic beyond."
                                  : "Directional derivative along the path. Its area is the "
                                    "estimate; a straight line is a quadratic loss.");
 }

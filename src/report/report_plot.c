@@ -52,11 +52,18 @@ void dpt_report_axis_tics(FILE *script, const dpt_report_axis *axis, const char 
         fprintf(script, "set %stics autofreq\n", which);
         return;
     }
+    /* Over few decades 2 and 5 have tics too; nothing inside the linear part but 0. */
+    bool dense = axis->most < 300.0 * axis->linear;
     fprintf(script, "set %stics (\"0\" 0", which);
-    double top = pow(10.0, floor(log10(axis->most)));
-    for (double x = top; x >= 0.7 * axis->linear; x /= 10.0)
-        for (int sign = -1; sign <= 1; sign += 2)
-            fprintf(script, ", \"%g\" %.17g", sign * x, dpt_report_axis_place(axis, sign * x));
+    for (double decade = pow(10.0, floor(log10(axis->most))); decade >= 0.2 * axis->linear;
+         decade /= 10.0)
+        for (int k = 0; k < (dense ? 3 : 1); k++)
+            for (int sign = -1; sign <= 1; sign += 2) {
+                static const int steps[] = {1, 2, 5};
+                double x = sign * decade * steps[k];
+                if (fabs(x) >= 0.7 * axis->linear)
+                    fprintf(script, ", \"%g\" %.17g", x, dpt_report_axis_place(axis, x));
+            }
     fputs(")\n", script);
 }
 
