@@ -3,6 +3,7 @@
 #include "hdf5_type.h"
 
 #include "deltapath/base/mem.h"
+#include "deltapath/store/isolate.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -193,37 +194,64 @@ static dpt_status scan_file(hid_t file, const char *path, dpt_store_header *head
     return w.st;
 }
 
-bool dpt_store_is_results(const char *path) {
+/* Both questions are put in a child process: see dpt_isolate_run. */
+static dpt_status ask_results(void *ctx, char **bytes, int64_t *n) {
     dpt_hdf5_silence();
-    if (dpt_store_path_is_directory(path) || H5Fis_hdf5(path) <= 0)
-        return false;
-    hid_t file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
+    hid_t file = H5Fopen(ctx, H5F_ACC_RDONLY, H5P_DEFAULT);
     if (file < 0)
-        return false;
+        return DPT_OK;
     char *format = NULL;
     dpt_hdf5_text_read(file, "format", &format);
-    bool results = format != NULL && strcmp(format, "deltapath-results") == 0;
+    if (format != NULL && strcmp(format, "deltapath-results") == 0) {
+        *bytes = dpt_mem_strdup("y", "answer");
+        *n = *bytes != NULL;
+    }
     dpt_mem_free(format);
     H5Fclose(file);
-    return results;
+    return DPT_OK;
+}
+
+bool dpt_store_is_results(const char *path) {
+    char *answer = NULL;
+    int64_t n = 0;
+    if (!dpt_store_path_exists(path) || dpt_store_path_is_directory(path) ||
+        dpt_isolate_run(path, ask_results, (void *)(uintptr_t)path, &answer, &n) != DPT_OK)
+        dpt_error_clear(); /* opening it as a model says what is wrong */
+    dpt_mem_free(answer);
+    return n > 0;
+}
+
+static dpt_status ask_headers(void *ctx, char **bytes, int64_t *n) {
+    const char *path = ctx;
+    dpt_store_header header = {.nfiles = 0};
+    int64_t length = 0;
+    dpt_hdf5_silence();
+    dpt_status st = dpt_store_path_length(path, &length);
+    if (st == DPT_OK)
+        st = dpt_store_header_add_file(&header, path, length);
+    if (st == DPT_OK) {
+        hid_t file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
+        st = file >= 0 ? scan_file(file, path, &header)
+                       : dpt_error(DPT_ERR_INPUT,
+                                   "%s: HDF5 cannot open it: it is truncated, corrupt or not "
+                                   "readable, copy it again",
+                                   path);
+        if (file >= 0)
+            H5Fclose(file);
+    }
+    if (st == DPT_OK)
+        st = dpt_store_header_pack(&header, bytes, n);
+    dpt_store_header_destroy(&header);
+    return st;
 }
 
 static dpt_status hdf5_scan(const char *path, dpt_store_header *out) {
-    dpt_hdf5_silence();
-    int64_t bytes = 0;
-    dpt_status st = dpt_store_path_length(path, &bytes);
+    char *packed = NULL;
+    int64_t n = 0;
+    dpt_status st = dpt_isolate_run(path, ask_headers, (void *)(uintptr_t)path, &packed, &n);
     if (st == DPT_OK)
-        st = dpt_store_header_add_file(out, path, bytes);
-    if (st != DPT_OK)
-        return st;
-    hid_t file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
-    if (file < 0)
-        return dpt_error(DPT_ERR_INPUT,
-                         "%s: HDF5 cannot open it: it is truncated, corrupt or not readable, copy "
-                         "it again",
-                         path);
-    st = scan_file(file, path, out);
-    H5Fclose(file);
+        st = dpt_store_header_unpack(packed, n, out);
+    dpt_mem_free(packed);
     return st;
 }
 

@@ -45,7 +45,7 @@ static const char *models_path(const char *name) {
 }
 
 /* Tensors of every type, a scalar, empty ones, and one of several cells. */
-static void models_make_catalog(dpt_catalog *catalog, int64_t large) {
+static inline void models_make_catalog(dpt_catalog *catalog, int64_t large) {
     const int64_t two[] = {37, 53}, one[] = {129}, empty[] = {0, 4}, big[] = {large, 3};
     dpt_catalog_init(catalog);
     assert_int_equal(dpt_catalog_add(catalog, "model.norm.weight", DPT_F32, 1, one), DPT_OK);
@@ -68,7 +68,7 @@ static void models_make_catalog(dpt_catalog *catalog, int64_t large) {
 }
 
 /* Bytes that depend on tensor and place alone. */
-static void models_fill(const dpt_catalog *catalog, dpt_range range, unsigned char *out) {
+static inline void models_fill(const dpt_catalog *catalog, dpt_range range, unsigned char *out) {
     int64_t size = dpt_dtype_size(catalog->tensors[range.tensor].dtype);
     for (int64_t i = 0; i < range.n * size; i++) {
         uint64_t at = (uint64_t)(range.ig * size + i);
@@ -79,7 +79,7 @@ static void models_fill(const dpt_catalog *catalog, dpt_range range, unsigned ch
 }
 
 /* Write all own cells in order. */
-static dpt_status models_write_cells(const dpt_catalog *catalog, const dpt_shard *shard,
+static inline dpt_status models_write_cells(const dpt_catalog *catalog, const dpt_shard *shard,
                                      dpt_sink sink) {
     unsigned char *buffer = malloc(8 * (size_t)DPT_CELL);
     dpt_status st = DPT_OK;
@@ -93,7 +93,7 @@ static dpt_status models_write_cells(const dpt_catalog *catalog, const dpt_shard
     return st;
 }
 
-static dpt_status models_write(const dpt_catalog *catalog, const char *path,
+static inline dpt_status models_write(const dpt_catalog *catalog, const char *path,
                                const dpt_store_options *options) {
     dpt_shard shard;
     dpt_store_writer *writer = NULL;
@@ -107,7 +107,7 @@ static dpt_status models_write(const dpt_catalog *catalog, const char *path,
 }
 
 /* Open, compare catalog, bytes and hashes with what models_fill says. */
-static void models_check(const dpt_catalog *catalog, const char *path) {
+static inline void models_check(const dpt_catalog *catalog, const char *path) {
     dpt_store *store = NULL;
     dpt_status st = dpt_store_open(&test_comm, path, &store);
     if (st != DPT_OK)

@@ -1,0 +1,134 @@
+#include "deltapath/store/isolate.h"
+
+#include "deltapath/base/mem.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* A library that loops uses processor time, a slow file system does not. [s] */
+enum { CPU_LIMIT = 20, WALL_LIMIT = 600 };
+
+/* Tests that feed thousands of damaged files have less patience. */
+static rlim_t cpu_limit(void) {
+    const char *text = getenv("DPT_ISOLATE_SECONDS");
+    long seconds = text != NULL ? strtol(text, NULL, 10) : CPU_LIMIT;
+    return (rlim_t)(seconds > 0 ? seconds : CPU_LIMIT);
+}
+
+/* What comes through the pipe before the bytes. */
+typedef struct answer {
+    dpt_status st;
+    int64_t n;
+    char message[DPT_MESSAGE_MAX];
+} answer;
+
+static bool write_all(int fd, const void *data, int64_t n) {
+    const char *at = data;
+    while (n > 0) {
+        ssize_t done = write(fd, at, n < (1 << 20) ? (size_t)n : (1 << 20));
+        if (done < 0 && errno == EINTR)
+            continue;
+        if (done <= 0)
+            return false;
+        at += done;
+        n -= done;
+    }
+    return true;
+}
+
+static bool read_all(int fd, void *data, int64_t n) {
+    char *at = data;
+    while (n > 0) {
+        ssize_t done = read(fd, at, n < (1 << 20) ? (size_t)n : (1 << 20));
+        if (done < 0 && errno == EINTR)
+            continue;
+        if (done <= 0)
+            return false;
+        at += done;
+        n -= done;
+    }
+    return true;
+}
+
+/* A crash of the child is an answer: no core file, no stack trace of the MPI library. */
+static void make_crash_silent(void) {
+    static const int signals[] = {SIGSEGV, SIGBUS,  SIGFPE,  SIGILL, SIGABRT,
+                                  SIGTERM, SIGUSR1, SIGALRM, SIGINT, SIGXCPU};
+    for (size_t i = 0; i < sizeof signals / sizeof signals[0]; i++)
+        signal(signals[i], SIG_DFL);
+    const struct rlimit none = {0, 0};
+    setrlimit(RLIMIT_CORE, &none);
+    int null = open("/dev/null", O_WRONLY);
+    if (null >= 0) {
+        dup2(null, STDOUT_FILENO);
+        dup2(null, STDERR_FILENO);
+    }
+    const struct rlimit cpu = {cpu_limit(), cpu_limit() + 1};
+    setrlimit(RLIMIT_CPU, &cpu);
+    alarm(WALL_LIMIT);
+}
+
+static void run_child(int fd, dpt_isolate_fn work, void *ctx) {
+    answer a = {.st = DPT_OK};
+    char *bytes = NULL;
+    make_crash_silent();
+    dpt_error_clear();
+    a.st = work(ctx, &bytes, &a.n);
+    if (a.st != DPT_OK)
+        a.n = 0;
+    memcpy(a.message, dpt_error_message(), sizeof a.message);
+    bool ok = write_all(fd, &a, sizeof a) && write_all(fd, bytes, a.n);
+    /* Not exit: handlers that MPI registered belong to the parent. */
+    _exit(ok ? 0 : 1);
+}
+
+static dpt_status receive(int fd, const char *path, char **bytes, int64_t *n) {
+    answer a;
+    if (!read_all(fd, &a, sizeof a))
+        return dpt_error(
+            DPT_ERR_INPUT,
+            "%s: the HDF5 library crashed or hung on it: the file is corrupt, copy it again", path);
+    if (a.st != DPT_OK) {
+        a.message[DPT_MESSAGE_MAX - 1] = '\0';
+        return dpt_error(a.st, "%s", a.message);
+    }
+    if (a.n == 0)
+        return DPT_OK;
+    *bytes = dpt_mem_alloc(a.n, 1, "headers of a file");
+    if (*bytes == NULL)
+        return DPT_ERR_OUTPUT;
+    *n = a.n;
+    if (read_all(fd, *bytes, a.n))
+        return DPT_OK;
+    dpt_mem_free(*bytes);
+    *bytes = NULL;
+    *n = 0;
+    return dpt_error(DPT_ERR_INTERNAL, "%s: its headers did not arrive", path);
+}
+
+dpt_status dpt_isolate_run(const char *path, dpt_isolate_fn work, void *ctx, char **bytes,
+                           int64_t *n) {
+    *bytes = NULL;
+    *n = 0;
+    int ends[2];
+    if (pipe2(ends, O_CLOEXEC) != 0)
+        return work(ctx, bytes, n);
+    pid_t child = fork();
+    if (child == 0) {
+        close(ends[0]);
+        run_child(ends[1], work, ctx);
+    }
+    close(ends[1]);
+    dpt_status st = child > 0 ? receive(ends[0], path, bytes, n) : work(ctx, bytes, n);
+    close(ends[0]);
+    while (child > 0 && waitpid(child, NULL, 0) < 0 && errno == EINTR) {
+    }
+    return st;
+}
