@@ -89,7 +89,7 @@ static dpt_status scan(const char *path, dpt_store_header *header, int64_t *form
     if (st == DPT_OK)
         st = driver->scan(path, header);
     if (st == DPT_OK)
-        st = dpt_store_header_seal(header);
+        st = dpt_store_header_seal(header, path);
     *format = driver != NULL ? (int64_t)driver->format : 0;
     return st;
 }

@@ -143,12 +143,12 @@ static dpt_status check_overlap(dpt_store_header *header) {
     return st;
 }
 
-dpt_status dpt_store_header_seal(dpt_store_header *header) {
+dpt_status dpt_store_header_seal(dpt_store_header *header, const char *path) {
     if (header->count == 0)
-        return dpt_error(DPT_ERR_INPUT, "%s: there are no tensors in it: give a model",
-                         header->nfiles > 0 ? header->files[0] : "model");
+        return dpt_error(DPT_ERR_INPUT, "%s: there are no tensors in it: give a model", path);
     if (header->count > INT32_MAX)
-        return dpt_error(DPT_ERR_INPUT, "%s: too many tensors", header->files[0]);
+        return dpt_error(DPT_ERR_INPUT,
+                         "%s: more tensors than 2^31 - 1 are not believed: check the file", path);
     qsort(header->entries, (size_t)header->count, sizeof *header->entries, by_name);
     for (int64_t i = 1; i < header->count; i++) {
         const dpt_store_entry *a = &header->entries[i - 1];

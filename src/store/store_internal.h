@@ -47,7 +47,7 @@ dpt_status dpt_store_header_add_file(dpt_store_header *header, const char *path,
 dpt_status dpt_store_header_add(dpt_store_header *header, const dpt_store_entry *entry);
 
 /** Sort by name; refuse duplicates and overlapping extents. Local. */
-dpt_status dpt_store_header_seal(dpt_store_header *header);
+dpt_status dpt_store_header_seal(dpt_store_header *header, const char *path);
 
 /** Position of a name in a sealed header, or -1. Local. */
 int64_t dpt_store_header_find(const dpt_store_header *header, const char *name);

@@ -314,7 +314,7 @@ static dpt_status scan_index(const char *directory, const char *index, dpt_store
     if (st == DPT_OK)
         st = scan_shards(directory, index, map, header, metadata);
     if (st == DPT_OK)
-        st = dpt_store_header_seal(header);
+        st = dpt_store_header_seal(header, index);
     if (st == DPT_OK)
         st = check_map(index, map, header);
     json_decref(root);
@@ -419,7 +419,7 @@ static dpt_status safetensors_scan(const char *path, dpt_store_header *out) {
     bool directory = dpt_store_path_is_directory(path);
     dpt_status st = directory ? scan_directory(path, out, metadata) : scan_one(path, out, metadata);
     if (st == DPT_OK)
-        st = dpt_store_header_seal(out);
+        st = dpt_store_header_seal(out, path);
     if (st == DPT_OK) {
         char *home = directory ? dpt_mem_strdup(path, "path") : dpt_store_path_parent(path);
         st = home == NULL ? DPT_ERR_OUTPUT : scan_companions(home, out);
