@@ -317,6 +317,70 @@ static void test_bytes(void **state) {
     fixture_close(&f);
 }
 
+/* Give the fixture's models more positions and a wider window, and one sequence that spans several
+ * blocks of the attention kernels behind a short one. */
+static void make_long(golden_model *g) {
+    json_t *root = json_loads(g->config, 0, NULL);
+    json_object_set_new(root, "max_position_embeddings", json_integer(4096));
+    json_object_set_new(root, "sliding_window", json_integer(600));
+    free(g->config);
+    g->config = json_dumps(root, 0);
+    json_decref(root);
+    g->samples = 2;
+    g->tokens = 777;
+    g->offsets[1] = 5;
+    g->offsets[2] = g->tokens;
+    g->token = realloc(g->token, (size_t)g->tokens * sizeof *g->token);
+    g->mask = realloc(g->mask, (size_t)g->tokens);
+    for (int64_t i = 0; i < g->tokens; i++) {
+        g->token[i] = (int32_t)(i * i % 37 + i % 3);
+        g->mask[i] = i % 2 == 0;
+    }
+}
+
+static void run_terms(const dpt_comm *group, const golden_model *g, double *nll, double *terms) {
+    golden_model copy = *g;
+    dpt_batch batch = golden_batch(g);
+    double *weight = golden_weights(g, 1.0);
+    dpt_source edited = memory_source(&copy.edited);
+    dpt_model *model;
+    assert_int_equal(dpt_model_create(group, g->config, memory_source(&copy.post), &model), DPT_OK);
+    assert_int_equal(dpt_model_bind_edit(model, &edited), DPT_OK);
+    assert_int_equal(
+        dpt_model_run(model, &batch, 0.5, DPT_BACKWARD_TERMS, weight, nll, NULL, terms, NULL),
+        DPT_OK);
+    assert_int_equal(dpt_comm_sum_f64(group, terms, g->samples * g->post.catalog.count), DPT_OK);
+    dpt_model_destroy(model);
+    free(weight);
+}
+
+/* Long sequences: one rank alone and all ranks together find the same. */
+static void test_long(void **state) {
+    (void)state;
+    golden_model g;
+    golden_load("mistral_swa", &g);
+    make_long(&g);
+    dpt_mesh mesh;
+    assert_int_equal(dpt_mesh_create(&test_comm, 1, &mesh), DPT_OK);
+    int count = g.post.catalog.count;
+    double *nll[2], *terms[2];
+    for (int i = 0; i < 2; i++) {
+        nll[i] = calloc((size_t)g.tokens, sizeof(double));
+        terms[i] = calloc((size_t)(g.samples * count), sizeof(double));
+        run_terms(i == 0 ? &mesh.model : &test_comm, &g, nll[i], terms[i]);
+    }
+    for (int64_t i = 0; i < g.tokens; i++)
+        assert_near(nll[1][i], nll[0][i], 1.0, "nll", "long");
+    for (int64_t i = 0; i < g.samples * count; i++)
+        assert_near(terms[1][i], terms[0][i], fmax(fabs(terms[0][i]), 1e-3), "term", "long");
+    for (int i = 0; i < 2; i++) {
+        free(nll[i]);
+        free(terms[i]);
+    }
+    dpt_mesh_destroy(&mesh);
+    golden_free(&g);
+}
+
 static void expect_refusal(const char *config, memory_model *weights, const char *named) {
     dpt_model *model;
     int64_t a, b;
@@ -510,6 +574,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_packing),
         cmocka_unit_test(test_stored_types),
         cmocka_unit_test(test_bytes),
+        cmocka_unit_test(test_long),
         cmocka_unit_test(test_bad_configs),
         cmocka_unit_test(test_bad_tensors),
         cmocka_unit_test(test_bad_batches),
