@@ -2,6 +2,7 @@
 
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
+#include "deltapath/linalg/reduce.h"
 
 #include "grid.h"
 #include "panel.h"
@@ -104,19 +105,6 @@ static void fix_signs(int64_t cols, int64_t local_rows, dpt_svd *svd) {
     }
 }
 
-static double square_sum(int64_t n, const float *x) {
-    double total = 0.0;
-    for (int64_t i = 0; i < n; i += 4096) {
-        double lanes[8] = {0.0};
-        int64_t end = n - i < 4096 ? n : i + 4096;
-        for (int64_t e = i; e < end; e++)
-            lanes[e & 7] += (double)x[e] * (double)x[e];
-        total += ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) +
-                 ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]));
-    }
-    return total;
-}
-
 static dpt_status check_options(const dpt_svd_problem *problem) {
     int64_t side = shorter(problem->rows, problem->cols);
     int ignored;
@@ -134,6 +122,13 @@ static dpt_status check_options(const dpt_svd_problem *problem) {
                          problem->name, problem->energy, problem->tolerance);
     dpt_status st = dpt_grid_int(problem->rows, "rows of a matrix", &ignored);
     return st != DPT_OK ? st : dpt_grid_int(problem->cols, "columns of a matrix", &ignored);
+}
+
+static double slab_square(const dpt_svd_problem *problem) {
+    double total = 0.0;
+    for (int64_t i = 0; i < problem->local_rows; i++)
+        total += dpt_reduce_square(problem->slab + i * problem->cols, problem->cols);
+    return total;
 }
 
 /* First row of this rank, whether the slabs add up, and the norm. */
@@ -162,7 +157,7 @@ static dpt_status measure(dpt_svd_problem *problem) {
     dpt_mem_free(counts);
     if (st != DPT_OK)
         return st;
-    double square = square_sum(problem->local_rows * problem->cols, problem->slab);
+    double square = slab_square(problem);
     st = dpt_comm_sum_f64(comm, &square, 1);
     problem->norm = sqrt(square);
     if (st == DPT_OK && !isfinite(square))
@@ -236,7 +231,7 @@ static dpt_status measure_residual(const dpt_svd_problem *problem, dpt_svd *out)
         dpt_svd_product(out, problem->cols, i, n, rows);
         for (int64_t e = 0; e < n * problem->cols; e++)
             rows[e] = problem->slab[i * problem->cols + e] - rows[e];
-        square += square_sum(n * problem->cols, rows);
+        square += dpt_reduce_square(rows, n * problem->cols);
     }
     if (st == DPT_OK)
         st = dpt_comm_sum_f64(problem->comm, &square, 1);
@@ -322,7 +317,7 @@ static dpt_status apply_columns(const dpt_svd_problem *problem, const dpt_svd *s
 }
 
 static double normalise(int64_t n, float *x) {
-    double length = sqrt(square_sum(n, x));
+    double length = sqrt(dpt_reduce_square(x, n));
     for (int64_t i = 0; length > 0.0 && i < n; i++)
         x[i] = (float)(x[i] / length);
     return length;
@@ -342,7 +337,7 @@ dpt_status dpt_svd_deflated_norm(const dpt_svd_problem *problem, const dpt_svd *
         normalise(problem->cols, x);
     for (int i = 0; st == DPT_OK && i < iterations; i++) {
         apply_rows(problem, svd, x, y + problem->local_rows, y);
-        double square = square_sum(problem->local_rows, y);
+        double square = dpt_reduce_square(y, problem->local_rows);
         st = dpt_comm_sum_f64(problem->comm, &square, 1);
         value = fmax(value, sqrt(square));
         if (st == DPT_OK && i + 1 < iterations)
@@ -378,25 +373,37 @@ dpt_status dpt_svd_spectral_norm(const dpt_comm *comm, int64_t rows, int64_t col
     return dpt_svd_deflated_norm(&problem, NULL, iterations, norm);
 }
 
+/* Doubles that the exact method holds at its fullest moment: the larger of the eigenproblem and of
+ * the left vectors with their check. `side` is the shorter one, `part` the rows of the longer. */
+static double exact_doubles(double side, double part, double k, bool all, int ranks) {
+    double pairs = all ? side : fmin(side, fmax(k, 64.0));
+    double chunk = fmax(2097152.0, 1024.0 * fmin(side, 2048.0)) + 128.0 * side;
+    double solver;
+    if (ranks == 1 || side <= DPT_SVD_GRID_ABOVE)
+        solver = side * side + (all ? 2.0 * side * side : side * k) + 40.0 * side;
+    else
+        solver = 6.0 * (side + 128.0) * (side + 128.0) / ranks + 512.0 * side + 64.0 * side;
+    double left = part * k + 4.5 * k * k + 0.5 * (side + side / ranks) * k + 400.0 * k;
+    return chunk + side * pairs + fmax(solver, left);
+}
+
 int64_t dpt_svd_bytes(int64_t rows, int64_t cols, int64_t rank, dpt_svd_method method, int ranks) {
-    double m = (double)(rows / ranks + 1), n = (double)cols, k = (double)(rank > 0 ? rank : 1);
+    double m = (double)(rows / ranks + 1), n = (double)cols, both = (double)rows + n;
     double side = (double)shorter(rows, cols), longer = (double)(rows > cols ? rows : cols);
+    double k = rank > 0 ? (double)rank : side; /* energy may need every triplet */
     double result = 4.0 * (m + n) * k + 8.0 * k;
     double l = (double)dpt_svd_sketch_width(rows, cols, rank > 0 ? rank : 1);
-    double random = 4.0 * (m * l + 2.5 * n * l) + 64.0 * l * l + 12.0 * 256.0 * l;
-    double whole = rank > 0 ? k : side; /* energy needs every vector */
-    double grid = ranks == 1 ? 5.0 * side * side : 7.0 * side * side / ranks + 512.0 * side;
-    double exact = 8.0 * (grid + side * whole + longer / ranks * whole + 2.0 * whole * whole) +
-                   8.0 * 1024.0 * 2048.0 + 4.0 * side * whole;
-    if (rows < cols)
-        exact += 8.0 * m * n + 4.0 * longer * whole;
-    double both = (double)rows + n, area = (double)rows * n;
-    double reference =
-        8.0 * ((1.0 + 1.5 / ranks) * both * side + 3.0 * area / ranks + 300.0 * both + 1e5);
-    double need = method == DPT_SVD_RANDOM      ? fmax(random, exact)
-                  : method == DPT_SVD_REFERENCE ? reference
-                  : method == DPT_SVD_AUTO      ? fmax(random, exact)
-                                                : exact;
+    double random = 4.0 * (m * l + (2.0 + 1.0 / ranks) * n * l + 2.0 * l * l) + 32.0 * l * l +
+                    3200.0 * l + 12.0 * k * (m + n / ranks) + 40.0 * k * k;
+    double exact =
+        8.0 * exact_doubles(side, longer / ranks + 1.0, k, rank == 0 || 2 * rank > side, ranks);
+    if (8 * rows < 7 * cols) /* works on the transpose */
+        exact += 12.0 * m * n + 4.0 * (side + longer / ranks + longer) * k;
+    double reference = 8.0 * ((1.0 + 1.5 / ranks) * both * side + 3.0 * (double)rows * n / ranks +
+                              300.0 * both + 1e5);
+    double need = method == DPT_SVD_REFERENCE            ? reference
+                  : method == DPT_SVD_EXACT || rank == 0 ? exact
+                                                         : fmax(random, exact);
     need += result;
     return need < 9e18 ? (int64_t)need : INT64_MAX;
 }

@@ -160,8 +160,9 @@ static void run(bench *b, const char *title, double noise, int with_reference) {
     report(b, "auto", auto_s, &other, &exact);
     int64_t peak = dpt_mem_peak();
     if (b->comm.rank == 0)
-        printf("peak memory %.0f MB, slab %.0f MB\n", (double)peak * 1e-6,
-               4e-6 * (double)(b->rows * b->side));
+        printf("peak memory %.0f MB, of this slab %.0f MB; dpt_svd_bytes says %.0f MB\n",
+               (double)peak * 1e-6, 4e-6 * (double)(b->rows * b->side),
+               1e-6 * (double)dpt_svd_bytes(b->side, b->side, b->rank, DPT_SVD_AUTO, b->comm.size));
     if (with_reference) {
         double reference_s = time_method(b, DPT_SVD_REFERENCE, 1, &other);
         report(b, "reference", reference_s, &other, &exact);

@@ -457,20 +457,25 @@ static void test_no_memory(void **state) {
 
 static void test_bytes(void **state) {
     (void)state;
-    subject m = subject_make(500, 450, SLOW, 1.0);
-    for (int i = 0; i < 3; i++) {
-        int64_t before = dpt_mem_in_use();
-        int64_t bytes = dpt_svd_bytes(m.rows, m.cols, 30, methods[i], test_comm.size);
-        dpt_mem_set_budget(before + bytes);
-        dpt_svd_options options = {
-            .method = methods[i], .rank = 30, .tolerance = 1e-3, .name = "b"};
-        dpt_svd svd;
-        if (compute_split(&test_comm, &m, 0, &options, &svd) != DPT_OK)
-            fail_msg("%s: %s", dpt_svd_method_name(methods[i]), dpt_error_message());
-        dpt_svd_destroy(&svd);
-        dpt_mem_set_budget(0);
+    int64_t cases[][3] = {{500, 450, 30}, {700, 60, 60}, {60, 700, 5}, {300, 300, 0}, {90, 80, 40}};
+    for (int c = 0; c < 5; c++) {
+        subject m = subject_make(cases[c][0], cases[c][1], SLOW, 1.0);
+        for (int i = 0; i < 3; i++) {
+            int64_t bytes = dpt_svd_bytes(m.rows, m.cols, cases[c][2], methods[i], test_comm.size);
+            dpt_svd_options options = {.method = methods[i],
+                                       .rank = cases[c][2],
+                                       .energy = cases[c][2] > 0 ? 0.0 : 1.0,
+                                       .tolerance = i == 1 && c == 0 ? 1e-12 : 1e-3,
+                                       .name = "bytes"};
+            dpt_svd svd;
+            dpt_mem_set_budget(dpt_mem_in_use() + bytes);
+            if (compute_split(&test_comm, &m, 0, &options, &svd) != DPT_OK)
+                fail_msg("%s: %s", dpt_svd_method_name(methods[i]), dpt_error_message());
+            dpt_svd_destroy(&svd);
+            dpt_mem_set_budget(0);
+        }
+        subject_free(&m);
     }
-    subject_free(&m);
 }
 
 static void test_names(void **state) {

@@ -22,7 +22,7 @@ typedef struct dpt_svd_options {
     int64_t rank;  /**< wanted singular triplets; <= min(rows, cols); 0 when energy is given */
     double energy; /**< or: the least rank with sum_{i<=r} s_i^2 >= energy * |A|^2; 0 when unused */
     double tolerance; /**< random only: allowed excess of the residual over the best, relative to
-                            |A| (default 1e-3); not met after the last iteration: falls back to exact */
+                            |A| (0: 1e-3); not met after the last iteration: falls back to exact */
     uint64_t seed;    /**< of the sketch (Philox stream DPT_RNG_SKETCH of `name`) */
     const char *name; /**< tensor name: stream of the sketch, and messages */
     int64_t
@@ -37,7 +37,8 @@ typedef struct dpt_svd {
     float *u;        /**< (local rows, r) row-major: this rank's rows of U */
     float *v;        /**< (cols, r) row-major, whole on every rank */
     double norm;     /**< |A|_F */
-    double residual; /**< |A - U S V^T|_F as measured: sqrt(max(0, |A|^2 - sum s^2)) */
+    double residual; /**< |A - U S V^T|_F: sqrt(|A|^2 - sum s^2), or summed entry by entry where
+                          that difference would be rounding alone (below 3e-3 |A|) */
     dpt_svd_method used;
     int iterations; /**< power iterations of the random method */
 } dpt_svd;
@@ -46,12 +47,24 @@ typedef struct dpt_svd {
  *
  * Collective over comm (same: rows, cols, options).
  * Computes: the leading options.rank triplets. Signs are fixed: the entry of largest magnitude of
- * each column of V is positive (the first such on ties).
+ * each column of V is positive (the first such on ties). Columns of U and V are orthonormal to 1e-6,
+ * also those of zero singular values.
+ * Accuracy: exact: s to 1e-6 of s_1 (Gram matrix in double; values below 1e-7 s_1 come out as 0), and
+ * the residual within 1e-6 |A| of the best. random: the residual within about tolerance |A| of the
+ * best (an estimate from the settling of the values), s to the tolerance of s_1, values below 1e-6
+ * s_1 as 0. reference: as LAPACK in double, vectors rounded to fp32.
+ * Choice: auto is random when 8 rank <= min(rows, cols) >= 256, else exact; random falls back to
+ * exact when the values do not settle in 16 iterations or |A| is outside 1e-25 .. 1e25; energy needs
+ * all values and is always exact (or reference). The zero matrix has s = 0 at the wanted rank (1 for
+ * an energy). dpt_svd.used tells what was used.
+ * Source: Halko, Martinsson, Tropp, SIAM Review 53 (2011); this project.
  * @param[in] slab       (local_rows, cols) row-major fp32, this rank's rows; borrowed, unchanged.
  * @param[in] local_rows rows of this rank, any split incl. 0; slabs are in rank order.
- * Errors: DPT_ERR_INTERNAL when a factorisation fails (info and residual are checked on all ranks);
- *         DPT_ERR_OUTPUT without memory; *out empty on error.
- * Determinism: same bits at the same number of ranks; 1e-6 of |A| otherwise.
+ * Errors: DPT_ERR_INTERNAL when an argument is wrong or a factorisation fails (info and residuals are
+ *         checked on all ranks); DPT_ERR_INPUT for NaN or infinity; DPT_ERR_OUTPUT without memory;
+ *         *out empty on error.
+ * Determinism: same bits at the same number of ranks and threads; else 1e-6 of |A| where the rank
+ *         cuts at a gap (s_r > s_{r+1}: without a gap the best product is not unique).
  */
 dpt_status dpt_svd_compute(const dpt_comm *comm, int64_t rows, int64_t cols, int64_t local_rows,
                            const float *slab, const dpt_svd_options *options, dpt_svd *out);
@@ -61,10 +74,15 @@ void dpt_svd_destroy(dpt_svd *svd);
  * (n, cols) row-major fp32. Local. */
 void dpt_svd_product(const dpt_svd *svd, int64_t cols, int64_t il0, int64_t n, float *out);
 
-/** Bytes per rank that dpt_svd_compute needs at most, beside the slab. Local. */
+/** Bytes per rank that dpt_svd_compute needs at most, beside the slab, its result included; at the
+ * default grid_above. rank 0 stands for an energy. Local.
+ * random: A V, two panels (cols, 2 rank) and their Gram matrices; exact: the Gram matrix of the shorter
+ * side (whole up to DPT_SVD_GRID_ABOVE or in a group of one, else its share), the wanted vectors in
+ * double, and three more slabs when the matrix is wide. auto and random count their fall back. */
 int64_t dpt_svd_bytes(int64_t rows, int64_t cols, int64_t rank, dpt_svd_method method, int ranks);
 
-/** Largest singular value by power iterations on row slabs, for reports. Collective over comm. */
+/** Largest singular value by power iterations on row slabs, for reports: a lower bound, from a fixed
+ * random start. Collective over comm (same: rows, cols, iterations). Errors as dpt_svd_compute. */
 dpt_status dpt_svd_spectral_norm(const dpt_comm *comm, int64_t rows, int64_t cols,
                                  int64_t local_rows, const float *slab, int iterations,
                                  double *norm);
