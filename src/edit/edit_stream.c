@@ -1,4 +1,4 @@
-#include "stage.h"
+#include "kernel.h"
 
 #include "deltapath/base/mem.h"
 #include "deltapath/linalg/reduce.h"
@@ -11,6 +11,7 @@
 /* Deltas of the own cells, cell by cell, and sums over them. */
 
 enum { PIECES = DPT_CELL / DPT_EDIT_PIECE };
+enum { DELTA, SPARE }; /* parts of the scratch of a thread */
 
 static int64_t least(int64_t a, int64_t b) {
     return a < b ? a : b;
@@ -49,21 +50,9 @@ dpt_dtype dpt_edit_pre_type(const dpt_edit_work *work, int tensor) {
 
 bool dpt_edit_subtract(const dpt_edit_work *work, int tensor, int64_t n, const void *pre,
                        const void *post, float *delta, float *spare) {
-    dpt_dtype_to_f32(dpt_edit_pre_type(work, tensor), pre, spare, n);
-    dpt_dtype_to_f32(work->catalog->tensors[tensor].dtype, post, delta, n);
-    return dpt_edit_difference(spare, delta, delta, n);
-}
-
-bool dpt_edit_difference(const float *pre, const float *post, float *delta, int64_t n) {
-    uint32_t bad = 0;
-    for (int64_t i = 0; i < n; i++) {
-        float d = post[i] - pre[i];
-        uint32_t bits;
-        memcpy(&bits, &d, sizeof bits);
-        bad |= (bits & UINT32_C(0x7f800000)) == UINT32_C(0x7f800000);
-        delta[i] = d;
-    }
-    return bad == 0;
+    dpt_edit_types types = {.pre = dpt_edit_pre_type(work, tensor),
+                            .post = work->catalog->tensors[tensor].dtype};
+    return dpt_edit_kernel_delta(types, pre, post, n, delta, spare, NULL, NULL);
 }
 
 static dpt_status name_bad(const char *model, const char *name, int64_t ig) {
@@ -102,7 +91,9 @@ void dpt_edit_apply(const dpt_edit_work *work, int from, int upto, dpt_range ran
 }
 
 float *dpt_edit_scratch(const dpt_edit_work *work, int part) {
-    int64_t place = (int64_t)omp_get_thread_num() * DPT_EDIT_SCRATCH + part;
+    /* A loop over cells in parallel runs the loops over pieces in teams of one. */
+    int thread = omp_get_level() > 0 ? omp_get_ancestor_thread_num(1) : 0;
+    int64_t place = (int64_t)thread * DPT_EDIT_SCRATCH + part;
     return work->scratch + place * DPT_EDIT_PIECE;
 }
 
@@ -113,31 +104,54 @@ const float *dpt_edit_base(const dpt_edit_work *work, dpt_range range) {
     return work->base[cell - work->first] + range.ig % DPT_CELL;
 }
 
-dpt_status dpt_edit_delta(dpt_edit_work *work, int upto, dpt_range range, float *delta) {
-    int t = range.tensor;
-    const float *base = dpt_edit_base(work, range);
-    if (base != NULL) {
-        memcpy(delta, base, (size_t)range.n * sizeof *delta);
-        dpt_edit_apply(work, work->base_stage[t], upto, range, delta);
+/* Where the deltas of a cell come from. */
+typedef struct cell_data {
+    dpt_range range;
+    const float *base; /* materialised, or from the stored values: */
+    const char *pre, *post;
+    int64_t pre_size, post_size;
+} cell_data;
+
+static dpt_status open_cell(dpt_edit_work *work, dpt_range range, cell_data *cell) {
+    *cell = (cell_data){.range = range, .base = dpt_edit_base(work, range)};
+    if (cell->base != NULL)
         return DPT_OK;
-    }
-    const void *pre, *post;
+    const void *pre = NULL, *post = NULL;
     dpt_status st = dpt_edit_load_both(work, range, &pre, &post);
+    cell->pre = pre;
+    cell->post = post;
+    cell->pre_size = dpt_dtype_size(dpt_edit_pre_type(work, range.tensor));
+    cell->post_size = dpt_dtype_size(work->catalog->tensors[range.tensor].dtype);
+    return st;
+}
+
+/* Deltas of a piece as the stages before `upto` left them; false for NaN or infinity. */
+static bool piece_delta(const dpt_edit_work *work, int upto, const cell_data *cell, dpt_range piece,
+                        float *delta) {
+    int64_t at = piece.ig - cell->range.ig;
+    bool good = true;
+    if (cell->base != NULL)
+        memcpy(delta, cell->base + at, (size_t)piece.n * sizeof *delta);
+    else
+        good = dpt_edit_subtract(work, piece.tensor, piece.n, cell->pre + at * cell->pre_size,
+                                 cell->post + at * cell->post_size, delta,
+                                 dpt_edit_scratch(work, SPARE));
+    dpt_edit_apply(work, work->base_stage[piece.tensor], upto, piece, delta);
+    return good;
+}
+
+dpt_status dpt_edit_delta(dpt_edit_work *work, int upto, dpt_range range, float *delta) {
+    cell_data cell;
+    dpt_status st = open_cell(work, range, &cell);
     if (st != DPT_OK)
         return st;
-    int64_t pre_size = dpt_dtype_size(dpt_edit_pre_type(work, t));
-    int64_t post_size = dpt_dtype_size(work->catalog->tensors[t].dtype);
     int bad = 0;
 #pragma omp parallel for schedule(static) num_threads(work->threads) reduction(| : bad)
     for (int p = 0; p < dpt_edit_pieces(range); p++) {
         dpt_range piece = dpt_edit_piece(range, p);
-        int64_t at = piece.ig - range.ig;
-        bad |= !dpt_edit_subtract(work, t, piece.n, (const char *)pre + at * pre_size,
-                                  (const char *)post + at * post_size, delta + at,
-                                  dpt_edit_scratch(work, 0));
-        dpt_edit_apply(work, 0, upto, piece, delta + at);
+        bad |= !piece_delta(work, upto, &cell, piece, delta + (piece.ig - range.ig));
     }
-    return bad ? dpt_edit_bad_value(work, range, pre, post) : DPT_OK;
+    return bad ? dpt_edit_bad_value(work, range, cell.pre, cell.post) : DPT_OK;
 }
 
 dpt_status dpt_edit_values(void *ctx, dpt_range range, float *values) {
@@ -161,29 +175,26 @@ dpt_status dpt_edit_visit(dpt_edit_work *work, const dpt_edit_stage *stage, dpt_
     return st;
 }
 
-typedef struct cell_sums {
-    const dpt_edit_work *work;
-    const dpt_edit_stage *stage;
-    int nsums;
-    dpt_edit_sums_fn fn;
-    double *pieces; /* (PIECES, nsums) */
-    double *cells;  /* (own cells, nsums) */
-} cell_sums;
-
-static dpt_status add_cell(void *ctx, dpt_range cell, int64_t cell_index, const float *delta) {
-    cell_sums *sums = ctx;
-    int pieces = dpt_edit_pieces(cell);
-#pragma omp parallel for schedule(static) num_threads(sums->work->threads)
-    for (int p = 0; p < pieces; p++) {
-        dpt_range piece = dpt_edit_piece(cell, p);
-        sums->fn(sums->stage, piece, delta + (piece.ig - cell.ig),
-                 sums->pieces + (int64_t)p * sums->nsums);
+/* Sums over one cell: pieces in order. pieces (PIECES, nsums) is scratch. */
+static dpt_status sum_cell(dpt_edit_work *work, const dpt_edit_stage *stage, int nsums,
+                           dpt_edit_sums_fn fn, dpt_range range, double *pieces, double *out) {
+    cell_data cell;
+    dpt_status st = open_cell(work, range, &cell);
+    if (st != DPT_OK)
+        return st;
+    int bad = 0;
+#pragma omp parallel for schedule(static) num_threads(work->threads) reduction(| : bad)
+    for (int p = 0; p < dpt_edit_pieces(range); p++) {
+        dpt_range piece = dpt_edit_piece(range, p);
+        float *delta = dpt_edit_scratch(work, DELTA);
+        bad |= !piece_delta(work, stage->index, &cell, piece, delta);
+        fn(stage, piece, delta, pieces + (int64_t)p * nsums);
     }
-    int64_t c = sums->work->input->shard->first_cell[cell.tensor] + cell_index;
-    double *out = sums->cells + (c - sums->work->first) * sums->nsums;
-    for (int p = 0; p < pieces; p++)
-        for (int j = 0; j < sums->nsums; j++)
-            out[j] += sums->pieces[(int64_t)p * sums->nsums + j];
+    if (bad)
+        return dpt_edit_bad_value(work, range, cell.pre, cell.post);
+    for (int p = 0; p < dpt_edit_pieces(range); p++)
+        for (int j = 0; j < nsums; j++)
+            out[j] += pieces[(int64_t)p * nsums + j];
     return DPT_OK;
 }
 
@@ -217,19 +228,21 @@ dpt_status dpt_edit_reduce_cells(const dpt_edit_work *work, int nsums, const dou
 dpt_status dpt_edit_sums(dpt_edit_work *work, const dpt_edit_stage *stage, int nsums,
                          dpt_edit_sums_fn fn, double **totals) {
     int64_t own = work->last - work->first;
-    cell_sums sums = {.work = work, .stage = stage, .nsums = nsums, .fn = fn};
-    sums.pieces = dpt_mem_zalloc((int64_t)PIECES * nsums, sizeof *sums.pieces, "sums over cells");
-    sums.cells = dpt_mem_zalloc(own * nsums, sizeof *sums.cells, "sums over cells");
+    double *pieces = dpt_mem_zalloc((int64_t)PIECES * nsums, sizeof *pieces, "sums over cells");
+    double *cells = dpt_mem_zalloc(own * nsums, sizeof *cells, "sums over cells");
     *totals = dpt_mem_zalloc((int64_t)work->catalog->count * nsums, sizeof **totals, "sums");
-    bool made = sums.pieces != NULL && sums.cells != NULL && *totals != NULL;
+    bool made = pieces != NULL && cells != NULL && *totals != NULL;
     dpt_status st = made ? DPT_OK : DPT_ERR_OUTPUT;
-    if (st == DPT_OK)
-        st = dpt_edit_visit(work, stage, add_cell, &sums);
+    for (int64_t c = work->first; st == DPT_OK && c < work->last; c++) {
+        dpt_range range = dpt_shard_cell(work->input->shard, c);
+        if (stage->covers[range.tensor])
+            st = sum_cell(work, stage, nsums, fn, range, pieces, cells + (c - work->first) * nsums);
+    }
     st = dpt_agree(work->input->comm, st);
     if (st == DPT_OK)
-        st = dpt_edit_reduce_cells(work, nsums, sums.cells, *totals);
-    dpt_mem_free(sums.cells);
-    dpt_mem_free(sums.pieces);
+        st = dpt_edit_reduce_cells(work, nsums, cells, *totals);
+    dpt_mem_free(cells);
+    dpt_mem_free(pieces);
     if (st != DPT_OK) {
         dpt_mem_free(*totals);
         *totals = NULL;

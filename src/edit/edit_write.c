@@ -1,15 +1,13 @@
-#include "stage.h"
+#include "kernel.h"
 
-#include "deltapath/linalg/reduce.h"
-
-#include <math.h>
+#include <omp.h>
 #include <string.h>
 
 /* The last pass: W_edit = round(W_pre + F), cell by cell into the sink, with the statistics of what
  * was written. */
 
 enum { PIECES = DPT_CELL / DPT_EDIT_PIECE };
-enum { PRE, POST, DELTA };
+enum { DELTA, SPARE }; /* parts of the scratch of a thread */
 
 typedef struct cell_job {
     dpt_edit_work *work;
@@ -18,59 +16,49 @@ typedef struct cell_job {
     const float *base;      /* materialised deltas or NULL */
     char *out;
     int64_t pre_size, post_size, out_size;
-    dpt_dtype pre_type, post_type, out_type;
+    dpt_edit_types types;
     double sums[PIECES][DPT_EDIT_SUMS];
 } cell_job;
 
-/* Round the edited values into the output; sums of E = stored - post. False when a value is beyond
- * the range of the type. values (n) is overwritten. */
-static bool store_piece(const cell_job *job, dpt_range piece, float *values, const float *post,
-                        double *sums) {
-    char *out = job->out + (piece.ig - job->range.ig) * job->out_size;
-    dpt_dtype_from_f32(job->out_type, values, out, piece.n);
-    dpt_dtype_to_f32(job->out_type, out, values, piece.n);
-    bool good = dpt_edit_difference(post, values, values, piece.n);
-    int changed = 0;
-    for (int i = 0; i < (int)piece.n; i++)
-        changed += values[i] != 0.0f;
-    sums[DPT_EDIT_SUM_EDIT] = dpt_reduce_square(values, piece.n);
+static bool edit_piece(const cell_job *job, dpt_range piece, double *sums) {
+    const dpt_edit_work *work = job->work;
+    int64_t at = piece.ig - job->range.ig, changed;
+    const char *pre = job->pre + at * job->pre_size, *post = job->post + at * job->post_size;
+    float *delta = dpt_edit_scratch(work, DELTA), *spare = dpt_edit_scratch(work, SPARE);
+    bool good = dpt_edit_kernel_delta(job->types, pre, post, piece.n, delta, spare,
+                                      &sums[DPT_EDIT_SUM_DELTA], job->out + at * job->out_size);
+    if (job->base != NULL)
+        memcpy(delta, job->base + at, (size_t)piece.n * sizeof *delta);
+    dpt_edit_apply(work, work->base_stage[piece.tensor], work->nstages, piece, delta);
+    good &=
+        dpt_edit_kernel_store(job->types, pre, post, piece.n, delta, job->out + at * job->out_size,
+                              spare, &sums[DPT_EDIT_SUM_EDIT], &changed);
     sums[DPT_EDIT_SUM_CHANGED] = (double)changed;
     return good;
 }
 
-static bool edit_piece(const cell_job *job, dpt_range piece, double *sums) {
-    const dpt_edit_work *work = job->work;
-    int64_t at = piece.ig - job->range.ig;
-    float *pre = dpt_edit_scratch(work, PRE);
-    float *post = dpt_edit_scratch(work, POST);
-    float *delta = dpt_edit_scratch(work, DELTA);
-    dpt_dtype_to_f32(job->pre_type, job->pre + at * job->pre_size, pre, piece.n);
-    dpt_dtype_to_f32(job->post_type, job->post + at * job->post_size, post, piece.n);
-    bool good = dpt_edit_difference(pre, post, delta, piece.n);
-    sums[DPT_EDIT_SUM_DELTA] = dpt_reduce_square(delta, piece.n);
-    if (job->base != NULL)
-        memcpy(delta, job->base + at, (size_t)piece.n * sizeof *delta);
-    dpt_edit_apply(work, work->base_stage[piece.tensor], work->nstages, piece, delta);
-    for (int64_t i = 0; i < piece.n; i++)
-        delta[i] = pre[i] + delta[i];
-    return store_piece(job, piece, delta, post, sums) && good;
-}
-
+/* The post-trained values in another type. */
 static bool convert_piece(const cell_job *job, dpt_range piece, double *sums) {
-    int64_t at = piece.ig - job->range.ig;
-    float *post = dpt_edit_scratch(job->work, POST);
-    float *values = dpt_edit_scratch(job->work, DELTA);
-    dpt_dtype_to_f32(job->post_type, job->post + at * job->post_size, post, piece.n);
-    memcpy(values, post, (size_t)piece.n * sizeof *values);
+    int64_t at = piece.ig - job->range.ig, changed;
+    const char *post = job->post + at * job->post_size;
+    float *delta = dpt_edit_scratch(job->work, DELTA);
+    dpt_edit_types types = {job->types.post, job->types.post, job->types.out};
+    for (int64_t i = 0; i < piece.n; i++)
+        delta[i] = -0.0f; /* the one number that leaves every other as it is */
+    bool good = dpt_edit_kernel_store(
+        types, post, post, piece.n, delta, job->out + at * job->out_size,
+        dpt_edit_scratch(job->work, SPARE), &sums[DPT_EDIT_SUM_EDIT], &changed);
     sums[DPT_EDIT_SUM_DELTA] = 0.0;
-    return store_piece(job, piece, values, post, sums);
+    sums[DPT_EDIT_SUM_CHANGED] = (double)changed;
+    return good;
 }
 
 static dpt_status run_pieces(cell_job *job, bool touched, double *cell_sums) {
     dpt_edit_work *work = job->work;
     int pieces = dpt_edit_pieces(job->range);
     int bad = 0;
-#pragma omp parallel for schedule(static) num_threads(work->threads) reduction(| : bad)
+    int team = omp_in_parallel() ? 1 : work->threads;
+#pragma omp parallel for schedule(static) num_threads(team) reduction(| : bad)
     for (int p = 0; p < pieces; p++) {
         dpt_range piece = dpt_edit_piece(job->range, p);
         bad |= touched ? !edit_piece(job, piece, job->sums[p])
@@ -100,17 +88,17 @@ static dpt_status write_cell(dpt_edit_work *work, int64_t cell) {
     int t = range.tensor;
     bool touched = work->touched[t];
     cell_job job = {.work = work, .range = range};
-    job.post_type = work->catalog->tensors[t].dtype;
-    job.out_type = work->sink.catalog->tensors[t].dtype;
-    if (!touched && job.out_type == job.post_type)
+    job.types.post = work->catalog->tensors[t].dtype;
+    job.types.out = work->sink.catalog->tensors[t].dtype;
+    if (!touched && job.types.out == job.types.post)
         return copy_cell(work, range);
-    job.post_size = dpt_dtype_size(job.post_type);
-    job.out_size = dpt_dtype_size(job.out_type);
+    job.post_size = dpt_dtype_size(job.types.post);
+    job.out_size = dpt_dtype_size(job.types.out);
     const void *pre = NULL, *post = NULL;
     dpt_status st;
     if (touched) {
-        job.pre_type = dpt_edit_pre_type(work, t);
-        job.pre_size = dpt_dtype_size(job.pre_type);
+        job.types.pre = dpt_edit_pre_type(work, t);
+        job.pre_size = dpt_dtype_size(job.types.pre);
         job.base = dpt_edit_base(work, range);
         st = dpt_edit_load_both(work, range, &pre, &post);
     } else {
@@ -128,15 +116,45 @@ static dpt_status write_cell(dpt_edit_work *work, int64_t cell) {
     return st;
 }
 
+/* Whether a cell is read and written in memory, which threads may do at once. */
+static bool in_place(const dpt_edit_work *work, int64_t cell) {
+    const dpt_edit_input *input = work->input;
+    dpt_range range = dpt_shard_cell(input->shard, cell), partner = range;
+    if (!work->touched[range.tensor] || !input->pre.view || !input->post.view || !work->sink.view)
+        return false;
+    partner.tensor = input->pairing->pre_of[range.tensor];
+    return input->pre.view(input->pre.ctx, partner) != NULL &&
+           input->post.view(input->post.ctx, range) != NULL &&
+           work->sink.view(work->sink.ctx, range) != NULL;
+}
+
+/* Own cells [begin, end): a thread for each in memory, else all threads on one after the other. */
+static dpt_status write_cells(dpt_edit_work *work, int64_t begin, int64_t end) {
+    dpt_status st = DPT_OK;
+    bool memory = work->threads > 1 && end - begin >= work->threads;
+    for (int64_t c = begin; st == DPT_OK && c < end; c++) {
+        st = dpt_agree_fault("edit.apply");
+        memory = memory && in_place(work, c);
+    }
+    if (st != DPT_OK)
+        return st;
+    if (!memory) {
+        for (int64_t c = begin; st == DPT_OK && c < end; c++)
+            st = write_cell(work, c);
+        return st;
+    }
+    int worst = DPT_OK;
+#pragma omp parallel for schedule(dynamic) num_threads(work->threads) reduction(max : worst)
+    for (int64_t c = begin; c < end; c++) {
+        int one = write_cell(work, c);
+        worst = one > worst ? one : worst;
+    }
+    return (dpt_status)worst;
+}
+
 dpt_status dpt_edit_write_tensor(dpt_edit_work *work, int tensor) {
     const int64_t *cells = work->input->shard->first_cell + tensor;
     int64_t begin = cells[0] > work->first ? cells[0] : work->first;
     int64_t end = cells[1] < work->last ? cells[1] : work->last;
-    dpt_status st = DPT_OK;
-    for (int64_t c = begin; st == DPT_OK && c < end; c++) {
-        st = dpt_agree_fault("edit.apply");
-        if (st == DPT_OK)
-            st = write_cell(work, c);
-    }
-    return st;
+    return begin < end ? write_cells(work, begin, end) : DPT_OK;
 }

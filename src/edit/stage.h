@@ -9,8 +9,8 @@
 #include "deltapath/edit/edit.h"
 
 enum {
-    DPT_EDIT_PIECE = 8192,   /* elements worked on at a time: a few of these fit the L2 cache */
-    DPT_EDIT_SCRATCH = 3,    /* pieces of scratch for each thread */
+    DPT_EDIT_PIECE = 4096,   /* elements worked on at a time, so that all of it stays in L1 */
+    DPT_EDIT_SCRATCH = 3,    /* pieces of scratch for each thread: deltas, and two of conversion */
     DPT_EDIT_PURPOSES = 256, /* purpose word of a random stream: kind + stage * this */
     DPT_EDIT_CHUNK = 1 << 24 /* elements of one step of a collective exchange */
 };
@@ -130,9 +130,6 @@ void dpt_edit_apply(const dpt_edit_work *work, int from, int upto, dpt_range ran
 /** post - pre of stored runs of a tensor; @return false when a value is NaN or infinite. Local. */
 bool dpt_edit_subtract(const dpt_edit_work *work, int tensor, int64_t n, const void *pre,
                        const void *post, float *delta, float *spare);
-
-/** delta = post - pre; false when a result is NaN or infinite. delta may be post. Local. */
-bool dpt_edit_difference(const float *pre, const float *post, float *delta, int64_t n);
 
 /** Pieces of a cell. Local. */
 int dpt_edit_pieces(dpt_range cell);

@@ -1,0 +1,29 @@
+#ifndef DELTAPATH_SRC_EDIT_KERNEL_H
+#define DELTAPATH_SRC_EDIT_KERNEL_H
+
+/* The two ends of an edit, fused for speed: stored values to deltas, and edited deltas to stored
+ * values. Private to src/edit. */
+
+#include "stage.h"
+
+/** What a run of stored elements looks like. */
+typedef struct dpt_edit_types {
+    dpt_dtype pre, post, out;
+} dpt_edit_types;
+
+/** delta = post - pre of a piece, and the sum of its squares (1e-6 relative).
+ * @param[in]  pre, post (n) stored; @param[out] delta (n); @param[out] square or NULL.
+ * @param      spare (n) scratch.
+ * @param[in]  out    where the piece will be stored soon, brought near; or NULL.
+ * @return false when a delta is NaN or infinite. Local. */
+bool dpt_edit_kernel_delta(dpt_edit_types types, const void *pre, const void *post, int64_t n,
+                           float *delta, float *spare, double *square, const void *out);
+
+/** out = round(pre + delta) of a piece; sum of squares of E = out - post (1e-6 relative), and how many
+ * are not zero.
+ * @param[in,out] delta (n) edited deltas, overwritten; @param spare (2, n) scratch.
+ * @return false when a value of E is NaN or infinite. Local. */
+bool dpt_edit_kernel_store(dpt_edit_types types, const void *pre, const void *post, int64_t n,
+                           float *delta, void *out, float *spare, double *square, int64_t *changed);
+
+#endif

@@ -1,0 +1,139 @@
+/* Speed of edits of a bf16 model in memory, as ratios to the memory bandwidth of c = a + s b in the
+ * same run, on the same ranks and threads. An edit moves 6 bytes an element: pre, post, edited. */
+#include "deltapath/base/mem.h"
+
+#include "deltapath/edit/edit.h"
+
+#include <math.h>
+#include <mpi.h>
+#include <omp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { TENSORS = 8, SIDE = 2048, ROUNDS = 5 };
+
+static dpt_comm test_comm;
+
+typedef struct bench {
+    dpt_catalog catalog;
+    dpt_shard shard;
+    dpt_pairing pairing;
+    dpt_field *pre, *post, *out;
+    dpt_edit_input input;
+    int64_t own; /* elements of this rank */
+    float *a, *b, *c;
+    int64_t floats;
+} bench;
+
+static double now(void) {
+    MPI_Barrier(test_comm.mpi);
+    return MPI_Wtime();
+}
+
+static void fill(bench *b) {
+    for (int64_t c = 0; c < b->shard.cells; c++) {
+        uint16_t *pre = dpt_field_cell(b->pre, c), *post = dpt_field_cell(b->post, c);
+        int64_t n = pre != NULL ? dpt_shard_cell(&b->shard, c).n : 0;
+        b->own += n;
+#pragma omp parallel for schedule(static)
+        for (int64_t i = 0; i < n; i++) {
+            uint32_t x = (uint32_t)(i + 7 * c) * 2654435761u;
+            pre[i] = (uint16_t)(0x3c00 + (x >> 22) + ((x & 1) << 15));
+            post[i] = (uint16_t)(pre[i] + (x >> 28));
+        }
+    }
+}
+
+static dpt_status setup(bench *b) {
+    char name[64];
+    dpt_catalog_init(&b->catalog);
+    dpt_status st = DPT_OK;
+    for (int t = 0; t < TENSORS && st == DPT_OK; t++) {
+        snprintf(name, sizeof name, "layers.%02d.weight", t);
+        st = dpt_catalog_add(&b->catalog, name, DPT_BF16, 2, (int64_t[]){2 * SIDE, SIDE});
+    }
+    b->pairing = (dpt_pairing){.count = TENSORS};
+    b->pairing.pre_of = malloc(TENSORS * sizeof(int));
+    for (int t = 0; t < TENSORS; t++)
+        b->pairing.pre_of[t] = t;
+    if (st == DPT_OK)
+        st = dpt_shard_create(&b->catalog, test_comm.size, &b->shard);
+    if (st == DPT_OK)
+        st = dpt_field_create(&test_comm, &b->catalog, &b->shard, &b->pre);
+    if (st == DPT_OK)
+        st = dpt_field_create(&test_comm, &b->catalog, &b->shard, &b->post);
+    if (st == DPT_OK)
+        st = dpt_field_create(&test_comm, &b->catalog, &b->shard, &b->out);
+    if (st != DPT_OK)
+        return st;
+    fill(b);
+    b->input = (dpt_edit_input){.comm = &test_comm,
+                                .shard = &b->shard,
+                                .pre = dpt_field_source(b->pre),
+                                .post = dpt_field_source(b->post),
+                                .pairing = &b->pairing};
+    b->floats = b->own / 2;
+    b->a = dpt_mem_zalloc(b->floats + 1, sizeof(float), "triad");
+    b->b = dpt_mem_zalloc(b->floats + 1, sizeof(float), "triad");
+    b->c = dpt_mem_zalloc(b->floats + 1, sizeof(float), "triad");
+    return DPT_OK;
+}
+
+static double time_triad(bench *b) {
+    double start = now();
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < b->floats; i++)
+        b->c[i] = b->a[i] + 3.0f * b->b[i];
+    return now() - start;
+}
+
+static double time_edit(bench *b, const dpt_edit_spec *spec) {
+    double start = now();
+    if (dpt_edit_run(spec, &b->input, dpt_field_sink(b->out), NULL) != DPT_OK)
+        fprintf(stderr, "%s\n", dpt_error_message());
+    return now() - start;
+}
+
+static dpt_edit_spec one_stage(const char *method, const char *param, const char *value) {
+    dpt_edit_spec spec = {.nstages = 1};
+    dpt_edit_stage_init(&spec.stages[0], dpt_edit_method_find(method));
+    if (param != NULL && dpt_edit_stage_set(&spec.stages[0], param, value) != DPT_OK)
+        fprintf(stderr, "%s\n", dpt_error_message());
+    return spec;
+}
+
+/* Triads and edits in turn, so that both see the same neighbours on the machine; the best of each. */
+static void compare(bench *b, const char *label, dpt_edit_spec spec) {
+    double triad = 1e30, edit = 1e30, elements = (double)dpt_catalog_elements(&b->catalog);
+    for (int i = 0; i < ROUNDS; i++) {
+        triad = fmin(triad, time_triad(b));
+        edit = fmin(edit, time_edit(b, &spec));
+    }
+    if (test_comm.rank == 0)
+        printf("%-28s %6.2f G elements/s  %6.1f GB/s of %6.1f GB/s: %.2f\n", label,
+               elements / edit * 1e-9, 6.0 * elements / edit * 1e-9, 6.0 * elements / triad * 1e-9,
+               triad / edit);
+}
+
+int main(int argc, char **argv) {
+    MPI_Init(&argc, &argv);
+    static bench b;
+    dpt_status st = dpt_comm_create(MPI_COMM_WORLD, &test_comm);
+    if (st == DPT_OK)
+        st = setup(&b);
+    if (st != DPT_OK) {
+        fprintf(stderr, "%s\n", dpt_error_message());
+        MPI_Abort(MPI_COMM_WORLD, st);
+    }
+    if (test_comm.rank == 0)
+        printf("edit of %d M bf16 elements in memory, %d ranks x %d threads\n",
+               (int)(dpt_catalog_elements(&b.catalog) >> 20), test_comm.size,
+               omp_get_max_threads());
+    compare(&b, "expo", one_stage("expo", "alpha", "0.5"));
+    compare(&b, "dare p=0.5", one_stage("dare", "p", "0.5"));
+    compare(&b, "bitdelta (two passes)", one_stage("bitdelta", NULL, NULL));
+    compare(&b, "prune keep=0.3 (five passes)", one_stage("prune", "keep", "0.3"));
+    MPI_Finalize();
+    return 0;
+}
