@@ -19,7 +19,7 @@ extern char **environ;
  * data files only, and hold nothing but plain characters. */
 void dpt_report_label(const char *text, char label[DPT_REPORT_LABEL_MAX]) {
     int n = 0;
-    for (; text[n] != '\0' && n < DPT_REPORT_LABEL_MAX - 1; n++) {
+    for (; n < DPT_REPORT_LABEL_MAX - 1 && text[n] != '\0'; n++) {
         unsigned char c = (unsigned char)text[n];
         label[n] = c < 128 && (isalnum(c) || strchr(" ._+=-/():%", c) != NULL) ? (char)c : '?';
     }

@@ -206,7 +206,7 @@ char *dpt_result_encode(const char *name) {
     size_t at = 0;
     size_t i = 0;
     bool dash = strcmp(name, "-") == 0;
-    for (; name[i] != '\0' && i < LONGEST; i++) {
+    for (; i < LONGEST && name[i] != '\0'; i++) {
         unsigned char c = (unsigned char)name[i];
         bool plain = c < 128 && (isalnum(c) || strchr("._+=,-", c) != NULL);
         if (plain && !dash && !(i == 0 && c == '.'))

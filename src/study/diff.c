@@ -109,8 +109,8 @@ static dpt_status take_quantiles(dpt_diff *d, int first, int end) {
         bool inside =
             t >= first && t < end && d->pre_of[t] >= 0 && d->catalog->tensors[t].numel > 0;
         d->group_of[t] = inside ? t : -1;
-        for (int q = 0; q < DPT_DIFF_QUANTILES && inside; q++)
-            targets[count++] = (dpt_quantile_target){
+        for (int q = 0; q < DPT_DIFF_QUANTILES && inside; q++, count++)
+            targets[count] = (dpt_quantile_target){
                 .group = t, .count = rank_from_above(d->catalog->tensors[t].numel, quantile_of[q])};
     }
     if (count == 0)

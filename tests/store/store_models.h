@@ -80,7 +80,7 @@ static inline void models_fill(const dpt_catalog *catalog, dpt_range range, unsi
 
 /* Write all own cells in order. */
 static inline dpt_status models_write_cells(const dpt_catalog *catalog, const dpt_shard *shard,
-                                     dpt_sink sink) {
+                                            dpt_sink sink) {
     unsigned char *buffer = malloc(8 * (size_t)DPT_CELL);
     dpt_status st = DPT_OK;
     for (int64_t c = shard->rank_first[test_comm.rank];
@@ -94,7 +94,7 @@ static inline dpt_status models_write_cells(const dpt_catalog *catalog, const dp
 }
 
 static inline dpt_status models_write(const dpt_catalog *catalog, const char *path,
-                               const dpt_store_options *options) {
+                                      const dpt_store_options *options) {
     dpt_shard shard;
     dpt_store_writer *writer = NULL;
     assert_int_equal(dpt_shard_create(catalog, test_comm.size, &shard), DPT_OK);
