@@ -41,6 +41,24 @@ void dpt_error_set_message(const char *message) {
     pthread_mutex_unlock(&record_lock);
 }
 
+dpt_status dpt_error_locate(dpt_status status, const char *place) {
+    char message[DPT_MESSAGE_MAX];
+    if (status == DPT_OK)
+        return status;
+    pthread_mutex_lock(&record_lock);
+    if (record[0] != '\0' && strstr(record, place) == NULL) {
+        /* "[rank 2] " stays in front. */
+        const char *end = strncmp(record, "[rank ", 6) == 0 ? strstr(record, "] ") : NULL;
+        int prefix = end != NULL ? (int)(end + 2 - record) : 0;
+        int room = DPT_MESSAGE_MAX / 2;
+        snprintf(message, sizeof message, "%.*s%.*s: %.*s", prefix, record, room - prefix - 4,
+                 place, room, record + prefix);
+        record_store(message);
+    }
+    pthread_mutex_unlock(&record_lock);
+    return status;
+}
+
 void dpt_error_clear(void) {
     dpt_error_set_message("");
 }

@@ -57,21 +57,24 @@ bool dpt_edit_subtract(const dpt_edit_work *work, int tensor, int64_t n, const v
 
 static dpt_status name_bad(const char *model, const char *name, int64_t ig) {
     return dpt_error(DPT_ERR_INPUT,
-                     "%s-trained model: tensor '%s': the value at index %" PRId64
+                     "%s: tensor '%s': the value at index %" PRId64
                      " is NaN or infinite: repair the model",
                      model, name, ig);
 }
 
 dpt_status dpt_edit_bad_value(const dpt_edit_work *work, dpt_range range, const void *pre,
                               const void *post) {
+    const dpt_edit_input *in = work->input;
     const dpt_tensor_info *info = &work->catalog->tensors[range.tensor];
     int64_t at = dpt_dtype_find_nonfinite(info->dtype, post, range.n);
     if (at >= 0)
-        return name_bad("post", info->name, range.ig + at);
+        return name_bad(in->post_name != NULL ? in->post_name : "post-trained model", info->name,
+                        range.ig + at);
     at = pre != NULL ? dpt_dtype_find_nonfinite(dpt_edit_pre_type(work, range.tensor), pre, range.n)
                      : -1;
     if (at >= 0)
-        return name_bad("pre", info->name, range.ig + at);
+        return name_bad(in->pre_name != NULL ? in->pre_name : "pre-trained model", info->name,
+                        range.ig + at);
     return dpt_error(
         DPT_ERR_INPUT,
         "tensor '%s': a difference of the models or an edited value among the elements "

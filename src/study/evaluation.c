@@ -67,6 +67,7 @@ static dpt_status create_losses(dpt_evaluation *ev, const dpt_inputs *in,
         dpt_status st = dpt_loss_lm_create(&view, dpt_model_vocabulary(ev->model),
                                            dpt_model_max_positions(ev->model), &ev->mesh,
                                            res->batch_tokens, &ev->data[d].loss);
+        st = dpt_error_locate(st, in->job->data[d].file);
         if (st == DPT_OK)
             st = allocate_baseline(ev, &ev->data[d], res->shared_gradient);
         if (st != DPT_OK)
@@ -91,7 +92,7 @@ dpt_status dpt_evaluation_create(const dpt_comm *comm, dpt_inputs *inputs,
         return st;
     st = dpt_model_create(&out->mesh.model, dpt_store_config(inputs->post),
                           dpt_store_source(inputs->post), &out->model);
-    st = dpt_agree(comm, st);
+    st = dpt_error_locate(dpt_agree(comm, st), inputs->job->post);
     if (st == DPT_OK)
         st = dpt_agree(comm, create_losses(out, inputs, resources));
     dpt_progress_begin(&out->progress, "evaluating", "samples", samples_of(inputs) * (passes + 2));

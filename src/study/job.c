@@ -115,11 +115,9 @@ static dpt_status read_edits(dpt_job *job, const dpt_yaml *yaml, struct fy_node 
     if (st == DPT_OK && count == 0)
         st = dpt_yaml_error(yaml, list != NULL ? list : root,
                             "edits is missing or empty: list at least one edit");
-    void *iterator = NULL;
-    for (struct fy_node *item;
-         st == DPT_OK && (item = fy_node_sequence_iterate(list, &iterator)) != NULL;)
-        st = dpt_job_edits_expand(job, yaml, item);
-    return st == DPT_OK ? dpt_job_edits_check(job) : st;
+    for (int i = 0; i < count && st == DPT_OK; i++)
+        st = dpt_job_edits_expand(job, yaml, i, fy_node_sequence_get_by_index(list, i));
+    return st == DPT_OK ? dpt_job_edits_check(job, yaml, list) : st;
 }
 
 static dpt_status read_patterns(const dpt_yaml *yaml, struct fy_node *map, const char *key,

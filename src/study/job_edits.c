@@ -230,7 +230,8 @@ static dpt_status build(const sweep *all, const dpt_yaml *yaml, const int *at,
     return complete ? DPT_OK : DPT_ERR_OUTPUT;
 }
 
-dpt_status dpt_job_edits_expand(dpt_job *job, const dpt_yaml *yaml, struct fy_node *entry) {
+dpt_status dpt_job_edits_expand(dpt_job *job, const dpt_yaml *yaml, int place,
+                                struct fy_node *entry) {
     sweep all = {.name = NULL};
     dpt_status st = collect(&all, yaml, entry);
     if (st != DPT_OK)
@@ -251,6 +252,7 @@ dpt_status dpt_job_edits_expand(dpt_job *job, const dpt_yaml *yaml, struct fy_no
             at[a] = (int)(rest % all.axes[a].count);
             rest /= all.axes[a].count;
         }
+        job->edits[job->nedits].entry = place;
         st = build(&all, yaml, at, entry, &job->edits[job->nedits++]);
         if (st != DPT_OK)
             return st;
@@ -264,7 +266,7 @@ static int compare_ids(const void *a, const void *b) {
     return strcmp((*x)->id, (*y)->id);
 }
 
-dpt_status dpt_job_edits_check(const dpt_job *job) {
+dpt_status dpt_job_edits_check(const dpt_job *job, const dpt_yaml *yaml, struct fy_node *list) {
     const dpt_job_edit **sorted = dpt_mem_alloc(job->nedits, sizeof *sorted, "edit ids");
     if (sorted == NULL)
         return DPT_ERR_OUTPUT;
@@ -272,10 +274,14 @@ dpt_status dpt_job_edits_check(const dpt_job *job) {
         sorted[i] = &job->edits[i];
     qsort(sorted, (size_t)job->nedits, sizeof *sorted, compare_ids);
     dpt_status st = DPT_OK;
-    for (int i = 1; i < job->nedits && st == DPT_OK; i++)
-        if (strcmp(sorted[i - 1]->id, sorted[i]->id) == 0)
-            st = dpt_error(DPT_ERR_USAGE, "%s: two edits have the id '%s': rename one",
-                           job->yaml->path, sorted[i]->id);
+    for (int i = 1; i < job->nedits && st == DPT_OK; i++) {
+        const dpt_job_edit *a = sorted[i - 1];
+        const dpt_job_edit *b = sorted[i];
+        int later = a->entry > b->entry ? a->entry : b->entry;
+        if (strcmp(a->id, b->id) == 0)
+            st = dpt_yaml_error(yaml, fy_node_sequence_get_by_index(list, later),
+                                "two edits have the id '%s': rename one", b->id);
+    }
     dpt_mem_free(sorted);
     return st;
 }

@@ -6,6 +6,7 @@
 #include "deltapath/base/version.h"
 #include "deltapath/comm/agree.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <ftw.h>
 #include <inttypes.h>
@@ -84,15 +85,27 @@ static int remove_entry(const char *path, const struct stat *info, int kind, str
     return remove(path);
 }
 
-/* What an earlier study of this directory left. Nothing else in it is touched. */
+/* What an earlier study of this directory left; folders only with something in them. Nothing else in it
+ * is touched. */
 static const char *const leavings[] = {"units",       "models",       "results.h5",
                                        "summary.csv", "results.json", "report.html"};
+
+static bool is_empty_folder(const char *path) {
+    DIR *folder = opendir(path);
+    if (folder == NULL)
+        return false;
+    int entries = 0;
+    while (readdir(folder) != NULL)
+        entries++;
+    closedir(folder);
+    return entries <= 2; /* . and .. */
+}
 
 static bool holds_study(const char *directory) {
     char path[4096];
     for (size_t i = 0; i < sizeof leavings / sizeof *leavings; i++) {
         snprintf(path, sizeof path, "%s/%s", directory, leavings[i]);
-        if (access(path, F_OK) == 0)
+        if (access(path, F_OK) == 0 && !is_empty_folder(path))
             return true;
     }
     return false;

@@ -36,7 +36,7 @@ static dpt_status try_mesh(const dpt_inputs *in, int tensor_parallel, dpt_resour
         dpt_status st = dpt_model_bytes(dpt_store_config(in->post), in->catalog, tensor_parallel,
                                         true, batch, res->longest, &res->weights, &res->work);
         if (st != DPT_OK)
-            return st;
+            return dpt_error_locate(st, in->job->post);
         res->batch_tokens = batch;
         *fits = fixed + res->weights + res->work <= res->budget;
         if (*fits || batch == res->longest)

@@ -48,6 +48,8 @@ static dpt_status is_finished(const study *s, const dpt_job_edit *edit, bool *fi
 
 static dpt_edit_input edit_input(study *s) {
     return (dpt_edit_input){.comm = s->comm,
+                            .pre_name = s->job->pre,
+                            .post_name = s->job->post,
                             .shard = &s->shard,
                             .pre = dpt_store_source(s->inputs.pre),
                             .post = dpt_store_source(s->inputs.post),

@@ -29,6 +29,10 @@ const char *dpt_error_message(void);
 /** Replace the record, as the agreement of ranks does with the message of the failing one. Local. */
 void dpt_error_set_message(const char *message);
 
+/** Put a place, such as a path, before the recorded message, unless the message names it already or
+ * there is none. Local. @return status; nothing is done for DPT_OK. */
+dpt_status dpt_error_locate(dpt_status status, const char *place);
+
 /** Forget the recorded error. Local. */
 void dpt_error_clear(void);
 

@@ -72,13 +72,14 @@ dpt_status dpt_edit_stage_check(const dpt_edit_stage_spec *stage);
  * cells of post. */
 typedef struct dpt_edit_input {
     const dpt_comm *comm;
-    const dpt_shard *shard;     /**< cells of post's catalog over comm's ranks */
-    dpt_source pre;             /**< of the pre-trained model, its own catalog */
-    dpt_source post;            /**< catalog: names, shapes, stored types */
-    const dpt_pairing *pairing; /**< pre_of[tensor of post] */
-    const bool *selected;       /**< (tensors of post) whether the edit touches the tensor; tensors
+    const char *pre_name, *post_name; /**< for messages, such as paths; or NULL */
+    const dpt_shard *shard;           /**< cells of post's catalog over comm's ranks */
+    dpt_source pre;                   /**< of the pre-trained model, its own catalog */
+    dpt_source post;                  /**< catalog: names, shapes, stored types */
+    const dpt_pairing *pairing;       /**< pre_of[tensor of post] */
+    const bool *selected; /**< (tensors of post) whether the edit touches the tensor; tensors
                                       that are not editable or have no partner are never touched */
-    int svd_group;              /**< ranks that share a matrix in low rank; 0: chosen by size */
+    int svd_group;        /**< ranks that share a matrix in low rank; 0: chosen by size */
 } dpt_edit_input;
 
 /** What happened to one tensor. */

@@ -22,6 +22,7 @@ typedef struct dpt_job_data {
 typedef struct dpt_job_edit {
     char *id;         /**< name and swept parameters in job order: "dare-p0.9-seed1" */
     const char *name; /**< name in the job file */
+    int entry;        /**< place of its entry in the list of edits, from 0 */
     char *method;     /**< "dare", or "prune+bitdelta" for a sequence */
     char *params;     /**< "p=0.9 k=0 seed=1" as written in the job file */
     dpt_edit_spec spec;
