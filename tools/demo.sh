@@ -7,7 +7,4 @@ program=$1
 ranks=${2:-2}
 mpirun -n "$ranks" "$program" run jobs/demo.yaml --set output.overwrite=true
 echo
-echo "verdicts (out/demo/summary.csv):"
-tools/show_verdicts.sh out/demo/summary.csv
-echo
-echo "report: out/demo/report.html"
+echo "open out/demo/report.html; the same as a table: out/demo/summary.csv"

@@ -9,6 +9,7 @@
 #include "inputs.h"
 #include "outputs.h"
 #include "resources.h"
+#include "summary.h"
 #include "unit.h"
 
 #include <inttypes.h>
@@ -203,6 +204,8 @@ static dpt_status write_results(study *s) {
     st = dpt_agree(s->comm, st);
     if (st == DPT_OK)
         st = dpt_results_write(s->comm, &s->outputs.study, results, count);
+    if (st == DPT_OK && s->comm->rank == 0)
+        dpt_summary_print(results, s->job->nedits, s->units);
     for (int64_t i = 0; results != NULL && i < count; i++)
         dpt_result_destroy(&results[i]);
     dpt_mem_free(results);

@@ -1,0 +1,49 @@
+#include "summary.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+static int longest_id(const dpt_result *results, int64_t edits, int64_t units) {
+    size_t longest = strlen("edit");
+    for (int64_t e = 0; e < edits; e++) {
+        size_t length = strlen(results[e * units].edit);
+        longest = length > longest ? length : longest;
+    }
+    return (int)longest;
+}
+
+static void print_percent(double share) {
+    if (isnan(share))
+        printf(" %8s", "-");
+    else
+        printf(" %7.1f%%", 100 * share);
+}
+
+static void print_row(const dpt_result *result, int width) {
+    const dpt_result_scalars *s = &result->scalars;
+    printf("%-*s %11.4g  [%10.3g, %10.3g] %11.4g %10.2g", width, result->edit, s->change,
+           s->change_low, s->change_high, s->estimate, s->error);
+    print_percent(s->share);
+    print_percent(s->accuracy_edit);
+    printf("  %s\n", result->verdict);
+}
+
+static void print_data(const dpt_result *results, int64_t edits, int64_t units, int64_t u) {
+    const dpt_result_scalars *s = &results[u].scalars;
+    int width = longest_id(results, edits, units);
+    printf("\n%s (%s, %lld samples): loss %.5g pre-trained, %.5g post-trained; margin %.3g\n",
+           results[u].data, results[u].loss, (long long)results[u].samples, s->loss_pre,
+           s->loss_post, s->margin);
+    printf("%-*s %11s  %-24s %11s %10s %8s %8s  %s\n", width, "edit", "change", "[95 % interval]",
+           "estimate", "error", "of gain", "accuracy", "verdict");
+    for (int64_t e = 0; e < edits; e++)
+        print_row(&results[e * units + u], width);
+}
+
+void dpt_summary_print(const dpt_result *results, int64_t edits, int64_t units) {
+    for (int64_t u = 0; u < units; u++)
+        if (results[u].samples > 0)
+            print_data(results, edits, units, u);
+    fflush(stdout);
+}
