@@ -6,47 +6,13 @@
 #include <math.h>
 #include <string.h>
 
-enum { SLOPE_DEGREE = 4 };
-
-/* Discrete orthogonal polynomials on the nodes: p_(k+1)(t) = (t - a_k) p_k(t) - b_k p_(k-1)(t). The
- * fit is sum_k p_k <p_k, f> / <p_k, p_k>, so the weight of f(t_c) in its derivative at 0 is
- * sum_k p_k'(0) p_k(t_c) / <p_k, p_k>. */
 void dpt_riemann_slope_weights(const double *nodes, int n, double *out) {
-    double now[DPT_QUADRATURE_MAX];
-    double before[DPT_QUADRATURE_MAX];
-    int degree = n - 1 < SLOPE_DEGREE ? n - 1 : SLOPE_DEGREE;
-    for (int c = 0; c < n; c++) {
-        now[c] = 1.0;
-        before[c] = 0.0;
-        out[c] = degree == 0 ? NAN : 0.0;
-    }
-    double at_zero[2] = {1.0, 0.0};    /* p_k(0), p_(k-1)(0) */
-    double slope_zero[2] = {0.0, 0.0}; /* p_k'(0), p_(k-1)'(0) */
-    double norm_before = 1.0;
-    for (int k = 0; k <= degree && degree > 0; k++) {
-        double norm = 0.0;
-        double moment = 0.0;
-        for (int c = 0; c < n; c++) {
-            norm += now[c] * now[c];
-            moment += nodes[c] * now[c] * now[c];
-        }
-        for (int c = 0; c < n; c++)
-            out[c] += slope_zero[0] * now[c] / norm;
-        double a = moment / norm;
-        double b = k == 0 ? 0.0 : norm / norm_before;
-        for (int c = 0; c < n; c++) {
-            double next = (nodes[c] - a) * now[c] - b * before[c];
-            before[c] = now[c];
-            now[c] = next;
-        }
-        double next_slope = at_zero[0] - a * slope_zero[0] - b * slope_zero[1];
-        double next_value = -a * at_zero[0] - b * at_zero[1];
-        at_zero[1] = at_zero[0];
-        at_zero[0] = next_value;
-        slope_zero[1] = slope_zero[0];
-        slope_zero[0] = next_slope;
-        norm_before = norm;
-    }
+    for (int c = 0; c < n; c++)
+        out[c] = n == 1 ? NAN : 0.0;
+    if (n == 1)
+        return;
+    out[1] = 1.0 / (nodes[1] - nodes[0]);
+    out[0] = -out[1];
 }
 
 static double mean_of(const double *x, int64_t n) {

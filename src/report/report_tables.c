@@ -252,7 +252,9 @@ void dpt_report_verdicts(FILE *html, const dpt_report_group *group) {
     fputs("</tbody></table></div>\n"
           "<p class=\"note\">Intervals are paired over samples. The estimate sums the inner "
           "products of gradient and edit along the path from the post-trained to the edited "
-          "weights; its error is the estimate less the true change. A positive change hurts.</p>\n",
+          "weights; its error is the estimate less the true change. Second order is half the "
+          "curvature along the edit, averaged over the first interval of the path. A positive "
+          "change hurts.</p>\n",
           html);
 }
 

@@ -26,7 +26,7 @@ typedef struct dpt_riemann {
     int64_t samples;
     double *term;              /**< (terms, points) row-major: <grad of tensor i at t_c, E_i> */
     double *integrated;        /**< (terms) sum over c of w_c term[i][c] */
-    double *second_order;      /**< (terms) 1/2 E_i^T (H E)_i at t = 0; NaN with one point */
+    double *second_order;      /**< (terms) 1/2 E_i^T (H E)_i near t = 0; NaN with one point */
     double *slope;             /**< (points) sum of the terms at t_c */
     double *loss_mean;         /**< (points) mean loss at t_c; NaN where it is not known */
     double *loss_post;         /**< (samples) L at t = 0 */
@@ -44,8 +44,7 @@ typedef struct dpt_riemann {
  * Collective over comm (same: oracle->samples, oracle->terms, quadrature, which pointers of shared
  * are NULL).
  * Computes: estimate = sum_c w_c sum_i <grad_i L(W_post + t_c E), E_i>, Eq. 1 of arXiv:2410.13841;
- * the slope at 0 of each term from the polynomial of degree min(points - 1, 4) that fits the points
- * best in least squares (through them, up to five points), hence exact where the loss is quadratic.
+ * second_order from the first two nodes, see dpt_riemann_slope_weights.
  * oracle.slope is called once per node in rising order, oracle.loss at an end that no node visits.
  * @param[in]  shared  NULL: nothing is known.
  * @param[out] out     to be destroyed by the caller; empty on error.
@@ -57,10 +56,14 @@ dpt_status dpt_riemann_run(const dpt_comm *comm, const dpt_oracle *oracle,
                            dpt_riemann *out);
 void dpt_riemann_destroy(dpt_riemann *riemann); /**< Local; an empty one is allowed. */
 
-/** Weights that give the derivative at t = 0 of the least-squares polynomial of degree
- * min(n - 1, 4) through values at distinct nodes: f'(0) ~ sum_c out[c] f(t_c). Local.
- * Computes: discrete orthogonal polynomials by the Stieltjes recurrence. @param[out] out (n); NaN
- * for n = 1. */
+/** Weights that give the derivative of the directional derivative near t = 0 from its values at
+ * rising nodes: f'(0) ~ sum_c out[c] f(t_c). Local.
+ *
+ * Computes: the secant through the first two nodes, which is the mean of E^T H E over the path
+ * between them: exact where the loss is quadratic. Polynomials through more nodes are of higher
+ * order, but the loss of a real edit may rise a thousandfold along the path, and they then return
+ * large values of either sign.
+ * @param[out] out (n); NaN for n = 1. */
 void dpt_riemann_slope_weights(const double *nodes, int n, double *out);
 
 #endif
