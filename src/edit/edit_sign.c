@@ -6,9 +6,15 @@
 #include <math.h>
 
 /* BitDelta: arXiv:2410.13841 Eq. (7)-(9), F(Delta) = mean |Delta| sign(Delta), sign(0) = 0. The mean
- * is over all entries of a tensor, or of a row. */
+ * is over all entries of a tensor, or of a row. Section 5.3 (Fig. 5): a multiple of the mean, and
+ * magnitudes drawn from a law with that mean. */
 
-enum { BITDELTA_GRANULARITY, BITDELTA_TENSORS };
+enum { BITDELTA_GRANULARITY, BITDELTA_TENSORS, BITDELTA_MULTIPLE, BITDELTA_SAMPLE };
+enum { SAMPLE_NONE, SAMPLE_NORMAL, SAMPLE_UNIFORM };
+
+/* Standard deviation over mean of |x| for a normal x: sqrt(pi / 2 - 1). */
+static const double NORMAL_SPREAD = 0.75551063;
+
 enum { GRANULARITY_TENSOR, GRANULARITY_ROW };
 enum { TENSORS_LINEAR, TENSORS_ALL };
 
@@ -133,9 +139,32 @@ static dpt_status prepare(dpt_edit_work *work, dpt_edit_stage *stage) {
     return st;
 }
 
-static void set_sign(float *delta, int64_t n, float size) {
-    for (int64_t i = 0; i < n; i++) {
-        float signed_size = delta[i] > 0.0f ? size : -size;
+/* Magnitudes of a run: `mean` times the multiple, times a number of mean 1 that is drawn for each
+ * element: 2 u, or 1 + NORMAL_SPREAD z (which may be below 0, so that the mean holds). */
+static void draw_sizes(const dpt_edit_stage *stage, dpt_range range, double mean, float *sizes) {
+    int sample = (int)dpt_edit_value(stage->spec, BITDELTA_SAMPLE);
+    double size = dpt_edit_value(stage->spec, BITDELTA_MULTIPLE) * mean;
+    dpt_rng rng = dpt_edit_stream(stage, range.tensor, DPT_RNG_MAGNITUDE);
+    if (sample == SAMPLE_NORMAL) {
+        dpt_rng_normal(rng, range.ig, range.n, sizes);
+        for (int64_t i = 0; i < range.n; i++)
+            sizes[i] = (float)(size * (1.0 + NORMAL_SPREAD * (double)sizes[i]));
+    } else if (sample == SAMPLE_UNIFORM) {
+        uint32_t words[DPT_EDIT_PIECE];
+        dpt_rng_words(rng, range.ig, range.n, words);
+        for (int64_t i = 0; i < range.n; i++)
+            sizes[i] = (float)(size * (2.0 * dpt_rng_uniform(words[i])));
+    } else {
+        for (int64_t i = 0; i < range.n; i++)
+            sizes[i] = (float)size;
+    }
+}
+
+static void set_sizes(const dpt_edit_stage *stage, dpt_range range, double mean, float *delta) {
+    float sizes[DPT_EDIT_PIECE];
+    draw_sizes(stage, range, mean, sizes);
+    for (int64_t i = 0; i < range.n; i++) {
+        float signed_size = delta[i] > 0.0f ? sizes[i] : -sizes[i];
         delta[i] = delta[i] == 0.0f ? 0.0f : signed_size;
     }
 }
@@ -143,22 +172,24 @@ static void set_sign(float *delta, int64_t n, float size) {
 static void apply(const dpt_edit_stage *stage, dpt_range range, float *delta) {
     const magnitudes *m = stage->state;
     if (m->row == NULL) {
-        set_sign(delta, range.n, (float)m->mean[range.tensor]);
+        set_sizes(stage, range, m->mean[range.tensor], delta);
         return;
     }
     int64_t cols = stage->catalog->tensors[range.tensor].shape[1];
-    const float *sizes = m->row + m->first_row[range.tensor];
+    const float *means = m->row + m->first_row[range.tensor];
     for (int64_t i = 0; i < range.n;) {
         int64_t row = (range.ig + i) / cols;
         int64_t end = (row + 1) * cols - range.ig;
         end = end < range.n ? end : range.n;
-        set_sign(delta + i, end - i, sizes[row]);
+        dpt_range part = {.tensor = range.tensor, .ig = range.ig + i, .n = end - i};
+        set_sizes(stage, part, (double)means[row], delta + i);
         i = end;
     }
 }
 
 static double scale(const dpt_edit_stage *stage, int tensor) {
-    return ((const magnitudes *)stage->state)->mean[tensor];
+    double mean = ((const magnitudes *)stage->state)->mean[tensor];
+    return dpt_edit_value(stage->spec, BITDELTA_MULTIPLE) * mean;
 }
 
 const dpt_edit_method dpt_edit_method_bitdelta = {
@@ -166,7 +197,8 @@ const dpt_edit_method dpt_edit_method_bitdelta = {
     .class_name = "decreased",
     .help = "replace each delta of a matrix by its sign times the mean magnitude",
     .by_row = true,
-    .nparams = 2,
+    .random = true,
+    .nparams = 4,
     .params = {{.name = "granularity",
                 .kind = DPT_PARAM_CHOICE,
                 .choices = "tensor|row",
@@ -176,7 +208,18 @@ const dpt_edit_method dpt_edit_method_bitdelta = {
                 .kind = DPT_PARAM_CHOICE,
                 .choices = "linear|all",
                 .fallback = TENSORS_LINEAR,
-                .help = "linear weights of attention and MLP only, or every matrix"}},
+                .help = "linear weights of attention and MLP only, or every matrix"},
+               {.name = "multiple",
+                .kind = DPT_PARAM_REAL,
+                .fallback = 1.0,
+                .least = -1e6,
+                .most = 1e6,
+                .help = "factor of the mean magnitude; 1 is BitDelta"},
+               {.name = "sample",
+                .kind = DPT_PARAM_CHOICE,
+                .choices = "none|normal|uniform",
+                .fallback = SAMPLE_NONE,
+                .help = "magnitudes all alike, or drawn from a law with the same mean"}},
     .covers = covers,
     .prepare = prepare,
     .apply = apply,

@@ -100,6 +100,8 @@ extern const dpt_edit_method dpt_edit_method_dare;
 extern const dpt_edit_method dpt_edit_method_drop;
 extern const dpt_edit_method dpt_edit_method_prune;
 extern const dpt_edit_method dpt_edit_method_bitdelta;
+extern const dpt_edit_method dpt_edit_method_multibit;
+extern const dpt_edit_method dpt_edit_method_bias;
 extern const dpt_edit_method dpt_edit_method_lowrank;
 extern const dpt_edit_method dpt_edit_method_expo;
 

@@ -38,6 +38,11 @@ static void bad_parameters_are_named(void **state) {
                  {"prune:keep=2", "outside"},
                  {"prune", "keep is missing"},
                  {"bitdelta:granularity=column", "tensor|row"},
+                 {"bitdelta:sample=poisson", "none|normal|uniform"},
+                 {"multibit:bits=9", "outside"},
+                 {"multibit:bits=2.5", "not a whole number"},
+                 {"bias", "k is missing"},
+                 {"bias:k=0.5,p=1", "outside"},
                  {"expo:alpha=inf", "not a number"},
                  {"expo", "alpha is missing"}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {

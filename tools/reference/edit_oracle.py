@@ -159,7 +159,49 @@ def prune(deltas, seed, index, keep, scope="tensor"):
     return out
 
 
-def bitdelta(deltas, seed, index, granularity="tensor", tensors="linear"):
+def bias(deltas, seed, index, k, p=None):
+    out = {}
+    for name, d in deltas.items():
+        share = float(p) if p is not None else np.count_nonzero(d < 0) / d.size
+        other = (1.0 - float(k) * share) / (1.0 - share) if share < 1 else 1.0
+        out[name] = np.where(d < 0, d * np.float32(float(k)), d * np.float32(other))
+    return out
+
+
+def normals(seed, name, purpose, n):
+    """Box-Muller on words 0 and 1 of a counter of its own for each element."""
+    index = np.arange(n, dtype=np.uint64)
+    counter = np.zeros((n, 4), dtype=np.uint64)
+    counter[:, 0] = index & np.uint64(0xFFFFFFFF)
+    counter[:, 1] = index >> np.uint64(32)
+    counter[:, 2] = purpose
+    counter[:, 3] = 1
+    w = philox(counter, stream_key(seed, name)).astype(np.float64)
+    u = (w + 0.5) / 2.0**32
+    return (np.sqrt(-2.0 * np.log(u[:, 0])) * np.cos(2.0 * np.pi * u[:, 1])).astype(np.float32)
+
+
+def multibit(deltas, seed, index, bits, scope="tensor", tensors="linear"):
+    count = 1 << int(bits)
+    covered = [n for n in sorted(deltas)
+               if (is_linear(n, SHAPES[n]) if tensors == "linear" else len(SHAPES[n]) == 2)]
+    out = {n: None for n in deltas}
+    for group in [covered] if scope == "model" else [[n] for n in covered]:
+        values = np.concatenate([deltas[n] for n in group])
+        order = np.argsort(-np.abs(values), kind="stable")
+        edited = np.zeros_like(values)
+        for j in range(count):
+            block = order[j * values.size // count : (j + 1) * values.size // count]
+            mean = np.float32(math.fsum(np.abs(values[block]).astype(np.float64)) / len(block))
+            edited[block] = np.sign(values[block]) * mean
+        at = 0
+        for n in group:
+            out[n] = edited[at : at + deltas[n].size]
+            at += deltas[n].size
+    return out
+
+
+def bitdelta(deltas, seed, index, granularity="tensor", tensors="linear", multiple=1, sample="none"):
     out = {}
     for name, d in deltas.items():
         shape = SHAPES[name]
@@ -171,7 +213,15 @@ def bitdelta(deltas, seed, index, granularity="tensor", tensors="linear"):
             scale = np.array([np.float32(math.fsum(r) / shape[1]) for r in size], dtype=np.float32)
             scale = np.repeat(scale, shape[1])
         else:
-            scale = np.float32(math.fsum(size.reshape(-1)) / d.size)
+            scale = math.fsum(size.reshape(-1)) / d.size
+        scale = float(multiple) * np.asarray(scale, dtype=np.float64)
+        if sample == "uniform":
+            w = words(seed, name, MAGNITUDE + PURPOSES * index, d.size).astype(np.float64)
+            scale = scale * (2.0 * ((w + 0.5) / 2.0**32))
+        if sample == "normal":
+            z = normals(seed, name, MAGNITUDE + PURPOSES * index, d.size).astype(np.float64)
+            scale = scale * (1.0 + 0.75551063 * z)
+        scale = scale.astype(np.float32)
         out[name] = np.where(d == 0, np.float32(0), np.where(d > 0, scale, -scale)).astype(np.float32)
     return out
 
@@ -200,7 +250,7 @@ def lowrank(deltas, seed, index, rank=None, sparsity=None, energy=None, svd="aut
     return out
 
 
-METHODS = {f.__name__: f for f in (dare, drop, expo, prune, bitdelta, lowrank)}
+METHODS = {f.__name__: f for f in (dare, drop, expo, prune, bitdelta, lowrank, bias, multibit)}
 SHAPES = {name: shape for name, shape, _ in TENSORS}
 
 
@@ -254,6 +304,15 @@ CASES = [
     ("bitdelta:granularity=row", 0),
     ("bitdelta:granularity=row,tensors=all", 0),
     ("prune:keep=0.3;bitdelta", 0),
+    ("bitdelta:multiple=2.5", 0),
+    ("bitdelta:sample=uniform,multiple=0.5", 8),
+    ("bitdelta:sample=normal", 9),
+    ("dare:p=0.1;bitdelta:sample=uniform,granularity=row", 9),
+    ("multibit:bits=0", 0),
+    ("multibit:bits=3", 0),
+    ("multibit:bits=2,scope=model,tensors=all", 0),
+    ("bias:k=0.7", 0),
+    ("bias:k=1.3,p=0.4", 0),
     ("dare:p=0.5;dare:p=0.5;expo:alpha=0.5", 6),
     ("expo:alpha=1;prune:keep=0.5;dare:p=0.2,rescale=l1", 6),
 ]

@@ -1,0 +1,73 @@
+#include "stage.h"
+
+#include "deltapath/base/mem.h"
+
+/* Biased by sign: arXiv:2410.13841 Table 1. F(Delta) = k Delta where Delta < 0, and
+ * (1 - k p) / (1 - p) Delta elsewhere; p defaults to the share of negative deltas of the tensor. */
+
+enum { BIAS_K, BIAS_P, BIAS_BY };
+
+static void count_negative(const dpt_edit_stage *stage, dpt_range range, const float *delta,
+                           double *sums) {
+    (void)stage;
+    int count = 0;
+    for (int i = 0; i < (int)range.n; i++)
+        count += delta[i] < 0.0f;
+    sums[0] = (double)count;
+}
+
+/* The state is the factor (tensors) of what is not negative. */
+static dpt_status prepare(dpt_edit_work *work, dpt_edit_stage *stage) {
+    double k = dpt_edit_value(stage->spec, BIAS_K);
+    double *factors = dpt_mem_zalloc(stage->catalog->count, sizeof *factors, "bias factors");
+    double *counts = NULL;
+    stage->state = factors;
+    dpt_status st = dpt_agree(stage->input->comm, factors != NULL ? DPT_OK : DPT_ERR_OUTPUT);
+    if (st == DPT_OK && !stage->spec->given[BIAS_P])
+        st = dpt_edit_sums(work, stage, 1, count_negative, &counts);
+    for (int t = 0; st == DPT_OK && t < stage->catalog->count; t++) {
+        double p = dpt_edit_value(stage->spec, BIAS_P);
+        if (counts != NULL && stage->covers[t])
+            p = counts[t] / (double)stage->catalog->tensors[t].numel;
+        factors[t] = p < 1.0 ? (1.0 - k * p) / (1.0 - p) : 1.0; /* p = 1: there is no other */
+    }
+    dpt_mem_free(counts);
+    return st;
+}
+
+static double scale(const dpt_edit_stage *stage, int tensor) {
+    return ((const double *)stage->state)[tensor];
+}
+
+static void apply(const dpt_edit_stage *stage, dpt_range range, float *delta) {
+    float k = (float)dpt_edit_value(stage->spec, BIAS_K);
+    float other = (float)scale(stage, range.tensor);
+    for (int64_t i = 0; i < range.n; i++)
+        delta[i] *= delta[i] < 0.0f ? k : other;
+}
+
+const dpt_edit_method dpt_edit_method_bias = {
+    .name = "bias",
+    .class_name = "competitive",
+    .help = "scale negative deltas by k and the others so that the mean is kept",
+    .nparams = 3,
+    .params = {{.name = "k",
+                .kind = DPT_PARAM_REAL,
+                .required = true,
+                .least = -1e6,
+                .most = 1e6,
+                .help = "factor of the negative deltas"},
+               {.name = "p",
+                .kind = DPT_PARAM_REAL,
+                .fallback = 0.0,
+                .least = 0.0,
+                .most = 1.0,
+                .most_open = true,
+                .help = "share that the rescaling assumes; left out: the measured one"},
+               {.name = "by",
+                .kind = DPT_PARAM_CHOICE,
+                .choices = "sign",
+                .help = "what splits the deltas: their sign"}},
+    .prepare = prepare,
+    .apply = apply,
+    .scale = scale};

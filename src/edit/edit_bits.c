@@ -1,0 +1,193 @@
+#include "stage.h"
+
+#include "deltapath/base/mem.h"
+#include "deltapath/linalg/quantile.h"
+
+#include <math.h>
+#include <string.h>
+
+/* BitDelta of several bits: arXiv:2410.13841 section 5.3 (Fig. 4). The magnitudes are sorted into
+ * 2^bits blocks of equal count, block j ending after floor((j + 1) n / 2^bits) entries of falling
+ * magnitude (ties in index order); each is replaced by the mean of its block, signs kept. */
+
+enum { MULTIBIT_BITS, MULTIBIT_SCOPE, MULTIBIT_TENSORS };
+enum { SCOPE_TENSOR, SCOPE_MODEL };
+enum { TENSORS_LINEAR, TENSORS_ALL };
+
+typedef struct blocks {
+    int count;      /* 2^bits */
+    int groups;     /* of tensors that are sorted together */
+    int *group_of;  /* (tensors), or -1 */
+    int64_t *numel; /* (groups) */
+    dpt_cut *cut;   /* (groups, count - 1) ends of all blocks but the last */
+    float *mean;    /* (groups, count) */
+    double *first;  /* (groups) mean of the largest block */
+} blocks;
+
+static void destroy(dpt_edit_stage *stage) {
+    blocks *b = stage->state;
+    if (b == NULL)
+        return;
+    dpt_mem_free(b->group_of);
+    dpt_mem_free(b->numel);
+    dpt_mem_free(b->cut);
+    dpt_mem_free(b->mean);
+    dpt_mem_free(b->first);
+    dpt_mem_free(b);
+}
+
+static bool covers(const dpt_edit_stage_spec *spec, const dpt_tensor_info *info) {
+    if ((int)dpt_edit_value(spec, MULTIBIT_TENSORS) == TENSORS_ALL)
+        return dpt_edit_is_matrix(info);
+    return dpt_edit_is_linear(info);
+}
+
+/* Entries before the end of block j: floor((j + 1) n / count) without overflow. */
+static int64_t block_end(int64_t n, int count, int j) {
+    return n / count * (j + 1) + n % count * (j + 1) / count;
+}
+
+static int block_of(const blocks *b, int group, uint32_t bits, int tensor, int64_t ig) {
+    const dpt_cut *cut = b->cut + (int64_t)group * (b->count - 1);
+    int low = 0, high = b->count - 1; /* the first cut that keeps the entry, or the last block */
+    while (low < high) {
+        int middle = (low + high) / 2;
+        if (dpt_cut_keeps(&cut[middle], bits, tensor, ig))
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    return low;
+}
+
+static uint32_t magnitude_bits(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits & UINT32_C(0x7fffffff);
+}
+
+static void block_sums(const dpt_edit_stage *stage, dpt_range range, const float *delta,
+                       double *sums) {
+    const blocks *b = stage->state;
+    int group = b->group_of[range.tensor];
+    for (int j = 0; j < b->count; j++)
+        sums[j] = 0.0;
+    for (int64_t i = 0; i < range.n; i++)
+        sums[block_of(b, group, magnitude_bits(delta[i]), range.tensor, range.ig + i)] +=
+            fabs((double)delta[i]);
+}
+
+static dpt_status create(dpt_edit_stage *stage) {
+    int64_t n = stage->catalog->count;
+    blocks *b = dpt_mem_zalloc(1, sizeof *b, "blocks of magnitudes");
+    stage->state = b;
+    if (b == NULL)
+        return DPT_ERR_OUTPUT;
+    b->count = 1 << (int)dpt_edit_value(stage->spec, MULTIBIT_BITS);
+    b->group_of = dpt_mem_zalloc(n, sizeof *b->group_of, "blocks of magnitudes");
+    b->numel = dpt_mem_zalloc(n, sizeof *b->numel, "blocks of magnitudes");
+    b->first = dpt_mem_zalloc(n, sizeof *b->first, "blocks of magnitudes");
+    b->cut = dpt_mem_zalloc(n * b->count, sizeof *b->cut, "blocks of magnitudes");
+    b->mean = dpt_mem_zalloc(n * b->count, sizeof *b->mean, "blocks of magnitudes");
+    if (!b->group_of || !b->numel || !b->first || !b->cut || !b->mean)
+        return DPT_ERR_OUTPUT;
+    bool model = (int)dpt_edit_value(stage->spec, MULTIBIT_SCOPE) == SCOPE_MODEL;
+    for (int t = 0; t < n; t++) {
+        b->group_of[t] = stage->covers[t] ? (model ? 0 : b->groups) : -1;
+        if (!stage->covers[t])
+            continue;
+        b->numel[b->group_of[t]] += stage->catalog->tensors[t].numel;
+        b->groups = b->group_of[t] + 1;
+    }
+    return DPT_OK;
+}
+
+static dpt_status find_cuts(dpt_edit_work *work, dpt_edit_stage *stage, blocks *b) {
+    int64_t count = (int64_t)b->groups * (b->count - 1);
+    dpt_quantile_target *targets = dpt_mem_alloc(count, sizeof *targets, "blocks of magnitudes");
+    dpt_status st = dpt_agree(stage->input->comm, targets != NULL ? DPT_OK : DPT_ERR_OUTPUT);
+    if (st == DPT_OK && count > 0) {
+        for (int64_t i = 0; i < count; i++) {
+            int group = (int)(i / (b->count - 1)), j = (int)(i % (b->count - 1));
+            targets[i] = (dpt_quantile_target){group, block_end(b->numel[group], b->count, j)};
+        }
+        dpt_edit_view view = {.work = work, .upto = stage->index};
+        st = dpt_quantile_select(stage->input->comm, stage->input->shard, b->group_of, count,
+                                 targets, dpt_edit_values, &view, b->cut);
+    }
+    dpt_mem_free(targets);
+    return st;
+}
+
+static void set_means(const dpt_edit_stage *stage, blocks *b, const double *totals) {
+    for (int g = 0; g < b->groups; g++)
+        for (int j = 0; j < b->count; j++) {
+            double sum = 0.0;
+            for (int t = 0; t < stage->catalog->count; t++)
+                if (b->group_of[t] == g)
+                    sum += totals[(int64_t)t * b->count + j];
+            int64_t begin = j > 0 ? block_end(b->numel[g], b->count, j - 1) : 0;
+            int64_t n = block_end(b->numel[g], b->count, j) - begin;
+            double mean = n > 0 ? sum / (double)n : 0.0;
+            b->mean[(int64_t)g * b->count + j] = (float)mean;
+            if (j == 0)
+                b->first[g] = mean;
+        }
+}
+
+static dpt_status prepare(dpt_edit_work *work, dpt_edit_stage *stage) {
+    double *totals = NULL;
+    dpt_status st = dpt_agree(stage->input->comm, create(stage));
+    blocks *b = stage->state;
+    if (st == DPT_OK)
+        st = find_cuts(work, stage, b);
+    if (st == DPT_OK)
+        st = dpt_edit_sums(work, stage, b->count, block_sums, &totals);
+    if (st == DPT_OK)
+        set_means(stage, b, totals);
+    dpt_mem_free(totals);
+    return st;
+}
+
+static void apply(const dpt_edit_stage *stage, dpt_range range, float *delta) {
+    const blocks *b = stage->state;
+    int group = b->group_of[range.tensor];
+    const float *mean = b->mean + (int64_t)group * b->count;
+    for (int64_t i = 0; i < range.n; i++) {
+        float size = mean[block_of(b, group, magnitude_bits(delta[i]), range.tensor, range.ig + i)];
+        float signed_size = delta[i] > 0.0f ? size : -size;
+        delta[i] = delta[i] == 0.0f ? 0.0f : signed_size;
+    }
+}
+
+static double scale(const dpt_edit_stage *stage, int tensor) {
+    const blocks *b = stage->state;
+    return b->first[b->group_of[tensor]];
+}
+
+const dpt_edit_method dpt_edit_method_multibit = {
+    .name = "multibit",
+    .class_name = "decreased",
+    .help = "replace magnitudes by the means of 2^bits blocks of equal count, signs kept",
+    .nparams = 3,
+    .params = {{.name = "bits",
+                .kind = DPT_PARAM_INTEGER,
+                .required = true,
+                .least = 0.0,
+                .most = 8.0,
+                .help = "2^bits magnitudes; 0 is BitDelta"},
+               {.name = "scope",
+                .kind = DPT_PARAM_CHOICE,
+                .choices = "tensor|model",
+                .fallback = SCOPE_TENSOR,
+                .help = "blocks of each tensor, or of all edited tensors together"},
+               {.name = "tensors",
+                .kind = DPT_PARAM_CHOICE,
+                .choices = "linear|all",
+                .fallback = TENSORS_LINEAR,
+                .help = "linear weights of attention and MLP only, or every matrix"}},
+    .covers = covers,
+    .prepare = prepare,
+    .apply = apply,
+    .scale = scale,
+    .destroy = destroy};
