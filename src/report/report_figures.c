@@ -460,6 +460,7 @@ static dpt_status spectra_csv(dpt_report_plots *plots, const dpt_results *result
                 cell(csv, s->values[0] > 0.0 ? s->values[j] / s->values[0] : NAN);
                 fputc('\n', csv);
             }
+            fputc('\n', csv); /* a blank line ends the line of a tensor in the plot */
         }
     }
     return dpt_report_csv_close(csv, path);
@@ -488,14 +489,15 @@ dpt_status dpt_report_spectra(dpt_report_plots *plots, FILE *html, const dpt_res
           script);
     for (int k = 0; k < DPT_PART_COUNT; k++)
         if (used[k])
-            fprintf(script,
-                    ", '%s' skip 1 using ($4 == %d && $7 > 0 ? $5 : NaN):7 with points pt 7 ps "
-                    "0.35 lc rgb 0x%06x notitle, NaN with lines lw 3 lc rgb 0x%06x title '%s'",
-                    dpt_report_csv_name(path), k, colours[k], colours[k],
-                    dpt_part_name((dpt_part_kind)k));
+            fprintf(
+                script,
+                ", '%s' skip 1 using ($4 == %d && $7 > 0 ? $5 : NaN):7 with linespoints pt 7 "
+                "ps 0.3 lw 0.8 lc rgb 0x%06x notitle, NaN with lines lw 3 lc rgb 0x%06x title '%s'",
+                dpt_report_csv_name(path), k, colours[k], colours[k],
+                dpt_part_name((dpt_part_kind)k));
     fputc('\n', script);
     fputs("<h2>Singular values of the delta</h2>\n", html);
     return dpt_report_figure(plots, html, script, &text,
                              "Decay of the singular values of every decomposed delta, by kind of "
-                             "module; a dot is one value of one tensor.");
+                             "module; a line is one tensor.");
 }
