@@ -44,9 +44,7 @@ dpt_status dpt_cli_parse(const dpt_cli *cli, const struct argp *argp, int argc, 
     struct argp_child children[] = {{.argp = argp}, {.argp = NULL}};
     struct argp whole = {.options = help_option,
                          .parser = parse_outer,
-                         .args_doc = argp->args_doc,
-                         .doc = argp->doc,
-                         .children = children};
+                         .children = children}; /* which bring their own documentation */
     error_t failed =
         argp_parse(&whole, argc, argv, ARGP_NO_ERRS | ARGP_NO_EXIT | ARGP_NO_HELP, NULL, &out);
     if (out.helped)
