@@ -15,7 +15,7 @@
  * say when to stop, and come from the Gram matrix that orth needs anyway. All large products are
  * local sgemm on the row slab; an iteration exchanges Z, its Gram matrix, one factor and V. */
 
-enum { OVERSAMPLE_MIN = 16, ITERATIONS_MAX = 16 };
+enum { OVERSAMPLE_MIN = 64, ITERATIONS_MAX = 16 };
 
 static const double SKEW_PIVOT =
     1e-2; /* below: A V is orthonormalised too, for B would square it */

@@ -114,7 +114,8 @@ static void compare_with_products(bench *b) {
     double over_peak[PAIRS], over_replay[PAIRS];
     dpt_svd svd = {.rank = 0};
     double n = (double)b->side;
-    int64_t width = 2 * b->rank < b->side ? 2 * b->rank : b->side;
+    int64_t width = 2 * b->rank > b->rank + 64 ? 2 * b->rank : b->rank + 64; /* of the sketch */
+    width = width < b->side ? width : b->side;
     for (int i = 0; i < PAIRS; i++) {
         double peak = sgemm_peak(&b->comm);
         double seconds = time_method(b, DPT_SVD_RANDOM, 1, &svd);
