@@ -50,8 +50,12 @@ struct dpt_model_driver {
     /** Bytes of work for a batch, of any mode. Local. */
     int64_t (*work_bytes)(const dpt_model *model, int64_t tokens, int64_t longest);
 
+    /* Of a language model; NULL for an image model. */
     int64_t (*vocabulary)(const dpt_model *model);
     int64_t (*max_positions)(const dpt_model *model);
+
+    /** Of an image model; NULL for a language model. */
+    dpt_model_image (*image)(const dpt_model *model);
 
     /** What can fail on one rank alone: checks of the batch, memory. Local. */
     dpt_status (*prepare)(dpt_model *model, const dpt_model_call *call);
@@ -63,5 +67,7 @@ struct dpt_model_driver {
 extern const dpt_model_driver dpt_model_llama;
 extern const dpt_model_driver dpt_model_mistral;
 extern const dpt_model_driver dpt_model_qwen2;
+extern const dpt_model_driver dpt_model_vit;
+extern const dpt_model_driver dpt_model_clip_vision;
 
 #endif

@@ -9,9 +9,7 @@
 
 /* A new architecture is one more entry here and the files of its driver. */
 static const dpt_model_driver *const drivers[] = {
-    &dpt_model_llama,
-    &dpt_model_mistral,
-    &dpt_model_qwen2,
+    &dpt_model_llama, &dpt_model_mistral, &dpt_model_qwen2, &dpt_model_vit, &dpt_model_clip_vision,
 };
 
 enum { DRIVERS = sizeof drivers / sizeof drivers[0] };
@@ -119,11 +117,30 @@ const dpt_catalog *dpt_model_catalog(const dpt_model *model) {
 }
 
 int64_t dpt_model_vocabulary(const dpt_model *model) {
-    return model->driver->vocabulary(model);
+    return model->driver->vocabulary != NULL ? model->driver->vocabulary(model) : 0;
 }
 
 int64_t dpt_model_max_positions(const dpt_model *model) {
-    return model->driver->max_positions(model);
+    return model->driver->max_positions != NULL ? model->driver->max_positions(model) : 0;
+}
+
+bool dpt_model_get_image(const dpt_model *model, dpt_model_image *out) {
+    bool is_image = model->driver->image != NULL;
+    *out = is_image ? model->driver->image(model) : (dpt_model_image){.classes = 0};
+    return is_image;
+}
+
+dpt_status dpt_model_config_image(const char *config, const dpt_catalog *catalog, bool *is_image,
+                                  dpt_model_image *out) {
+    *is_image = false;
+    dpt_model *model = dpt_mem_zalloc(1, sizeof *model, "model");
+    if (model == NULL)
+        return DPT_ERR_OUTPUT;
+    dpt_status st = open_local(model, config, catalog, 0, 1);
+    if (st == DPT_OK)
+        *is_image = dpt_model_get_image(model, out);
+    dpt_model_destroy(model);
+    return st;
 }
 
 dpt_status dpt_model_bytes(const char *config, const dpt_catalog *catalog, int group_size,
@@ -152,10 +169,10 @@ dpt_status dpt_model_bytes(const char *config, const dpt_catalog *catalog, int g
 
 static void clear_outputs(const dpt_model *model, const dpt_model_call *call) {
     const dpt_batch *batch = call->batch;
-    int64_t tokens = batch->first[batch->sequences];
-    memset(call->nll, 0, (size_t)tokens * sizeof *call->nll);
+    int64_t scores = dpt_batch_scores(batch);
+    memset(call->nll, 0, (size_t)scores * sizeof *call->nll);
     if (call->correct != NULL)
-        memset(call->correct, 0, (size_t)tokens);
+        memset(call->correct, 0, (size_t)scores);
     if (call->terms != NULL)
         memset(call->terms, 0,
                (size_t)(batch->sequences * model->catalog.count) * sizeof *call->terms);
@@ -170,6 +187,9 @@ static dpt_status check_call(const dpt_model *model, const dpt_model_call *call)
     if ((terms && call->terms == NULL) || (gradient && call->gradient == NULL) ||
         (call->mode != DPT_BACKWARD_NONE && call->weight == NULL))
         return dpt_error(DPT_ERR_INTERNAL, "model: an output of the backward pass is missing");
+    if ((call->batch->images != NULL) != (model->driver->image != NULL))
+        return dpt_error(DPT_ERR_INTERNAL, "model: the batch holds %s: the model takes the other",
+                         call->batch->images != NULL ? "images" : "tokens");
     return DPT_OK;
 }
 

@@ -34,9 +34,18 @@ static void note(dpt_params *params, char *problem) {
         dpt_mem_free(problem);
 }
 
-static bool same_shape(const dpt_tensor_info *info, const dpt_part *part) {
-    return info->ndim == part->ndim && info->shape[0] == part->rows &&
-           (part->ndim == 1 || info->shape[1] == part->cols);
+static dpt_tensor_info shape_of(const dpt_part *part) {
+    dpt_tensor_info info = {.ndim = part->ndim};
+    info.shape[0] = part->rows;
+    info.shape[1] = part->cols;
+    for (int i = 0; part->ndim > 2 && i < part->ndim; i++)
+        info.shape[i] = part->sides[i];
+    return info;
+}
+
+static bool same_shape(const dpt_tensor_info *a, const dpt_tensor_info *b) {
+    return a->ndim == b->ndim &&
+           memcmp(a->shape, b->shape, (size_t)a->ndim * sizeof a->shape[0]) == 0;
 }
 
 void dpt_params_claim(dpt_params *params, int i, const char *name, const dpt_part *part) {
@@ -48,15 +57,13 @@ void dpt_params_claim(dpt_params *params, int i, const char *name, const dpt_par
     const dpt_tensor_info *info = &params->catalog->tensors[tensor];
     dpt_param *param = &params->items[i];
     param->tensor = tensor;
-    if (!same_shape(info, part)) {
-        char shape[128];
+    dpt_tensor_info wanted = shape_of(part);
+    if (!same_shape(info, &wanted)) {
+        char shape[128], right[128];
         dpt_catalog_shape_text(info, shape, sizeof shape);
-        note(params, part->ndim == 1
-                         ? dpt_mem_format("tensor %s has the shape %s in place of [%" PRId64 "]",
-                                          name, shape, part->rows)
-                         : dpt_mem_format("tensor %s has the shape %s in place of [%" PRId64
-                                          ", %" PRId64 "]",
-                                          name, shape, part->rows, part->cols));
+        dpt_catalog_shape_text(&wanted, right, sizeof right);
+        note(params,
+             dpt_mem_format("tensor %s has the shape %s in place of %s", name, shape, right));
         return;
     }
     if (!dpt_dtype_editable(info->dtype)) {

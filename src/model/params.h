@@ -29,9 +29,11 @@ typedef struct dpt_params {
     int problems;
 } dpt_params;
 
-/** What part of a matrix (ndim 2) or vector (ndim 1; rows alone) a rank holds. */
+/** What part of a matrix (ndim 2) or vector (ndim 1; rows alone) a rank holds. A tensor of more
+ * dimensions is a matrix too, of rows * cols elements in its order. */
 typedef struct dpt_part {
     int ndim;
+    int64_t sides[4];   /**< shape of a tensor of 3 or 4 dimensions */
     int64_t rows, cols; /**< of the whole tensor; cols is 1 for a vector */
     int64_t row_begin, row_end;
     int64_t col_begin, col_end;

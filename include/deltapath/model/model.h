@@ -38,11 +38,25 @@ dpt_status dpt_model_bind_edit(dpt_model *model, const dpt_source *edited);
 
 /** Catalog of the tensors, that of create's source. Terms are indexed by it. Local. */
 const dpt_catalog *dpt_model_catalog(const dpt_model *model);
-int64_t dpt_model_vocabulary(const dpt_model *model);
-int64_t dpt_model_max_positions(const dpt_model *model);
+int64_t dpt_model_vocabulary(const dpt_model *model);    /**< 0 for an image model. Local. */
+int64_t dpt_model_max_positions(const dpt_model *model); /**< 0 for an image model. Local. */
+
+/** What an image model takes. */
+typedef struct dpt_model_image {
+    int64_t classes, channels, height, width;
+    int64_t positions; /**< tokens that an image becomes: its patches and the class token */
+} dpt_model_image;
+
+/** Whether the model takes images in place of tokens. Local. @param[out] out zero when it does not. */
+bool dpt_model_get_image(const dpt_model *model, dpt_model_image *out);
+
+/** The same before any model exists. Local. Errors as create. */
+dpt_status dpt_model_config_image(const char *config, const dpt_catalog *catalog, bool *is_image,
+                                  dpt_model_image *out);
 
 /** Bytes per rank: resident weights, and work for a batch of `tokens` whose longest sequence is
- * `longest`. Local, callable before any model exists. Errors as create. */
+ * `longest`; an image counts as its positions. Local, callable before any model exists. Errors as
+ * create. */
 dpt_status dpt_model_bytes(const char *config, const dpt_catalog *catalog, int group_size,
                            bool edited, int64_t tokens, int64_t longest, int64_t *weights,
                            int64_t *work);
@@ -71,20 +85,21 @@ dpt_status dpt_model_gradient_dot(const dpt_model *model, const dpt_model_gradie
 dpt_status dpt_model_gradient_gather(const dpt_model *model, const dpt_model_gradient *gradient,
                                      int tensor, float *out);
 
-/** Token log-likelihoods of one packed batch, and the derivative of a weighted sum of them.
+/** Log-likelihoods of one batch, and the derivative of a weighted sum of them.
  *
  * Collective over group (same: batch, t, mode, weights).
- * Computes: nll[i] = -log softmax(logits at i - 1)[token i] for scored tokens, 0 elsewhere; with
- *           mode != NONE the derivative of sum_i weight[i] * nll[i] with respect to W at W(t).
+ * Computes: nll[i] = -log softmax(logits at i - 1)[token i] for scored tokens, 0 elsewhere; of an
+ *           image -log softmax(logits)[label]; with mode != NONE the derivative of sum_i weight[i] * nll[i] with respect to W at W(t).
  * @param[in]  t        point of the path; 0 needs no edit.
- * @param[in]  weight   (tokens) d loss / d nll; NULL with mode NONE.
- * @param[out] nll      (tokens) double, nats, the same on all ranks of the group.
- * @param[out] correct  (tokens) 1 where the arg max (lowest index on ties) is the token; or NULL.
+ * @param[in]  weight   (tokens, or images) d loss / d nll; NULL with mode NONE.
+ * @param[out] nll      (tokens, or images) double, nats, the same on all ranks of the group.
+ * @param[out] correct  (tokens, or images) 1 where the arg max (lowest index on ties) is the token or label; or NULL.
  * @param[out] terms    (sequences, tensors) this rank's share of <grad, E>: add over the group;
  *                      only with mode TERMS.
  * @param[in,out] gradient accumulated into; only with mode GRADIENT.
  * Activations are kept at layer boundaries only and recomputed in the backward pass.
- * Errors: DPT_ERR_INPUT for a token outside the vocabulary, agreed over the group.
+ * Errors: DPT_ERR_INPUT for a token outside the vocabulary or a label outside the classes, agreed over
+ *         the group.
  */
 dpt_status dpt_model_run(dpt_model *model, const dpt_batch *batch, double t,
                          dpt_model_backward mode, const double *weight, double *nll,
