@@ -15,6 +15,10 @@ static void open_pair(pair *p, const char *types) {
     if (out != NULL)
         *out++ = '\0';
     pair_create(p, parse_type(in), parse_type(out != NULL ? out : in), true);
+    if (strcmp(types, "f16") == 0 || strcmp(types, "f32>bf16") == 0) { /* as from files */
+        p->input.pre.view = p->input.post.view = NULL;
+        p->sink.view = NULL;
+    }
 }
 
 static void run_edit(pair *p, const char *text, unsigned long seed) {
