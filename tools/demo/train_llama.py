@@ -10,21 +10,19 @@ OUT/task.jsonl and OUT/text.jsonl (held-out samples) and OUT/figures.json.
 """
 import argparse
 import json
-import math
 import pathlib
 import random
-import time
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 import task
+from training import (EOS, SEED, delta_figures, evaluate, masked_mean, run, save, task_batch,
+                      text_batch, text_samples, text_stream, token_nll)
 
-SEED = 20240501
 VOCAB = 768
-BOS, EOS = 0, 1
-CONTEXT = 128
+BOS = 0
 
 
 def make_tokenizer(corpus: pathlib.Path) -> PreTrainedTokenizerFast:
@@ -51,104 +49,6 @@ def make_model() -> LlamaForCausalLM:
         bos_token_id=BOS, eos_token_id=EOS, attention_bias=False, mlp_bias=False))
 
 
-def text_stream(tok, path: pathlib.Path) -> torch.Tensor:
-    """All paragraphs, each as <s> text </s>, in one run of token ids, shuffled once."""
-    lines = path.read_text().splitlines()
-    random.Random(SEED).shuffle(lines)
-    ids = []
-    for enc in tok.backend_tokenizer.encode_batch(lines):
-        ids += enc.ids + [EOS]
-    return torch.tensor(ids)
-
-
-def text_batch(stream, rows: int, gen) -> tuple[torch.Tensor, torch.Tensor]:
-    at = torch.randint(0, len(stream) - CONTEXT, (rows,), generator=gen)
-    x = torch.stack([stream[a:a + CONTEXT] for a in at])
-    return x, torch.ones_like(x, dtype=torch.bool)
-
-
-def task_ids(tok, s: dict) -> tuple[list[int], int]:
-    """Token ids of prompt + response + </s>, and the length of the prompt."""
-    p = tok(s["prompt"]).input_ids
-    return p + tok(s["response"], add_special_tokens=False).input_ids + [EOS], len(p)
-
-
-def task_batch(tok, samples) -> tuple[torch.Tensor, torch.Tensor]:
-    rows = [task_ids(tok, s) for s in samples]
-    width = max(len(r) for r, _ in rows)
-    x = torch.full((len(rows), width), EOS)
-    mask = torch.zeros(len(rows), width, dtype=torch.bool)
-    for i, (r, n) in enumerate(rows):
-        x[i, :len(r)] = torch.tensor(r)
-        mask[i, n:len(r)] = True
-    return x, mask
-
-
-def token_nll(model, x) -> tuple[torch.Tensor, torch.Tensor]:
-    """Negative log-likelihood of each token from the second on, and whether argmax hits it."""
-    logits = model(x).logits[:, :-1].float()
-    nll = torch.nn.functional.cross_entropy(logits.transpose(1, 2), x[:, 1:], reduction="none")
-    return nll, logits.argmax(-1) == x[:, 1:]
-
-
-def masked_mean(nll, mask) -> torch.Tensor:
-    m = mask[:, 1:].float()
-    return ((nll * m).sum(1) / m.sum(1)).mean()
-
-
-@torch.no_grad()
-def evaluate(model, tok, task_samples, text_samples) -> dict:
-    model.eval()
-    x, mask = task_batch(tok, task_samples)
-    nll, hit = token_nll(model, x)
-    exact = (hit | ~mask[:, 1:]).all(1).float().mean()
-    text = [token_nll(model, tok(s["response"], return_tensors="pt").input_ids)[0].mean()
-            for s in text_samples]
-    model.train()
-    return {"task_loss": round(float(masked_mean(nll, mask)), 4),
-            "task_exact_match": round(float(exact), 4),
-            "text_loss": round(float(torch.stack(text).mean()), 4)}
-
-
-def run(name, model, steps, peak, next_loss, report) -> None:
-    """AdamW with warm-up and cosine decay over `steps`; next_loss() gives a step's loss."""
-    decay = [p for p in model.parameters() if p.dim() > 1]
-    plain = [p for p in model.parameters() if p.dim() <= 1]
-    opt = torch.optim.AdamW([{"params": decay, "weight_decay": 0.05},
-                             {"params": plain, "weight_decay": 0.0}], lr=peak, betas=(0.9, 0.95))
-    start, mean = time.time(), None
-    for step in range(steps):
-        warm = min(1.0, (step + 1) / (0.04 * steps + 1))
-        lr = peak * warm * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * step / steps)))
-        for g in opt.param_groups:
-            g["lr"] = lr
-        loss = next_loss()
-        opt.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        opt.step()
-        mean = loss.item() if mean is None else 0.95 * mean + 0.05 * loss.item()
-        if step % 50 == 49 or step + 1 == steps:
-            print(f"{name} step {step + 1}/{steps} loss {mean:.4f} "
-                  f"{time.time() - start:.0f} s", flush=True)
-        if step % 250 == 249:
-            print(f"{name} held out {report()}", flush=True)
-
-
-def save(model, tok, where: pathlib.Path, shard: str) -> None:
-    """bf16 safetensors, tokenizer and configuration."""
-    model.to(torch.bfloat16).save_pretrained(where, max_shard_size=shard)
-    tok.save_pretrained(where)
-    path = where / "tokenizer_config.json"
-    keys = json.loads(path.read_text())
-    keys.pop("backend", None)
-    keys["tokenizer_class"] = "PreTrainedTokenizerFast"  # the name that every version knows
-    path.write_text(json.dumps(keys, indent=2) + "\n")
-    for file in where.iterdir():
-        file.chmod(0o644)
-    model.float()  # goes on from the rounded weights: what is stored is what is post-trained
-
-
 def main() -> None:
     ap = argparse.ArgumentParser()
     ap.add_argument("corpus", type=pathlib.Path)
@@ -169,10 +69,7 @@ def main() -> None:
     stream = text_stream(tok, a.corpus / "train.txt")
     held_rng = random.Random(SEED + 1)
     held_task = [task.sample(held_rng, held=True) for _ in range(192)]
-    held_lines = (a.corpus / "held.txt").read_text().splitlines()
-    held_lines = [s for s in held_lines if 64 <= len(tok(s).input_ids) <= 128]
-    random.Random(SEED).shuffle(held_lines)
-    held_text = [{"prompt": "", "response": s} for s in held_lines[:64]]
+    held_text = text_samples(tok, a.corpus / "held.txt")
     for name, samples in (("task", held_task), ("text", held_text)):
         (a.out / f"{name}.jsonl").write_text("".join(json.dumps(s) + "\n" for s in samples))
 
@@ -209,10 +106,7 @@ def main() -> None:
     run("post", model, a.post_steps, a.post_rate, post_loss, report)
     save(model, tok, a.out / "llama-post", "3MB")
     figures["post"] = report()
-    with torch.no_grad():
-        d = sum((p - before[n]).double().square().sum() for n, p in model.named_parameters())
-        w = sum(b.double().square().sum() for b in before.values())
-    figures["delta_norm_over_weight_norm"] = round(math.sqrt(d / w), 4)
+    figures.update(delta_figures(model, before))
     print("post", figures["post"], flush=True)
     (a.out / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")
 

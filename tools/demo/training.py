@@ -1,0 +1,128 @@
+"""What the trainers of the language models share: batches, losses, the optimiser, saving."""
+import json
+import math
+import pathlib
+import random
+import time
+
+import torch
+
+SEED = 20240501
+EOS = 1
+CONTEXT = 128
+
+
+def text_stream(tok, path: pathlib.Path) -> torch.Tensor:
+    """All paragraphs, each as <s> text </s>, in one run of token ids, shuffled once."""
+    lines = path.read_text().splitlines()
+    random.Random(SEED).shuffle(lines)
+    ids = []
+    for enc in tok.backend_tokenizer.encode_batch(lines):
+        ids += enc.ids + [EOS]
+    return torch.tensor(ids)
+
+
+def text_samples(tok, path: pathlib.Path) -> list[dict]:
+    """64 paragraphs of 64 to 128 tokens."""
+    lines = [s for s in path.read_text().splitlines() if 64 <= len(tok(s).input_ids) <= 128]
+    random.Random(SEED).shuffle(lines)
+    return [{"prompt": "", "response": s} for s in lines[:64]]
+
+
+def text_batch(stream, rows: int, gen) -> tuple[torch.Tensor, torch.Tensor]:
+    at = torch.randint(0, len(stream) - CONTEXT, (rows,), generator=gen)
+    x = torch.stack([stream[a:a + CONTEXT] for a in at])
+    return x, torch.ones_like(x, dtype=torch.bool)
+
+
+def task_ids(tok, s: dict) -> tuple[list[int], int]:
+    """Token ids of prompt + response + </s>, and the length of the prompt."""
+    p = tok(s["prompt"]).input_ids
+    return p + tok(s["response"], add_special_tokens=False).input_ids + [EOS], len(p)
+
+
+def task_batch(tok, samples) -> tuple[torch.Tensor, torch.Tensor]:
+    rows = [task_ids(tok, s) for s in samples]
+    width = max(len(r) for r, _ in rows)
+    x = torch.full((len(rows), width), EOS)
+    mask = torch.zeros(len(rows), width, dtype=torch.bool)
+    for i, (r, n) in enumerate(rows):
+        x[i, :len(r)] = torch.tensor(r)
+        mask[i, n:len(r)] = True
+    return x, mask
+
+
+def token_nll(model, x) -> tuple[torch.Tensor, torch.Tensor]:
+    """Negative log-likelihood of each token from the second on, and whether argmax hits it."""
+    logits = model(x).logits[:, :-1].float()
+    nll = torch.nn.functional.cross_entropy(logits.transpose(1, 2), x[:, 1:], reduction="none")
+    return nll, logits.argmax(-1) == x[:, 1:]
+
+
+def masked_mean(nll, mask) -> torch.Tensor:
+    m = mask[:, 1:].float()
+    return ((nll * m).sum(1) / m.sum(1)).mean()
+
+
+@torch.no_grad()
+def evaluate(model, tok, task_samples, text_samples) -> dict:
+    model.eval()
+    x, mask = task_batch(tok, task_samples)
+    nll, hit = token_nll(model, x)
+    exact = (hit | ~mask[:, 1:]).all(1).float().mean()
+    text = [token_nll(model, tok(s["response"], return_tensors="pt").input_ids)[0].mean()
+            for s in text_samples]
+    model.train()
+    return {"task_loss": round(float(masked_mean(nll, mask)), 4),
+            "task_exact_match": round(float(exact), 4),
+            "text_loss": round(float(torch.stack(text).mean()), 4)}
+
+
+def run(name, model, steps, peak, next_loss, report) -> None:
+    """AdamW with warm-up and cosine decay over `steps`; next_loss() gives a step's loss."""
+    decay = [p for p in model.parameters() if p.dim() > 1]
+    plain = [p for p in model.parameters() if p.dim() <= 1]
+    opt = torch.optim.AdamW([{"params": decay, "weight_decay": 0.05},
+                             {"params": plain, "weight_decay": 0.0}], lr=peak, betas=(0.9, 0.95))
+    start, mean = time.time(), None
+    for step in range(steps):
+        warm = min(1.0, (step + 1) / (0.04 * steps + 1))
+        lr = peak * warm * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * step / steps)))
+        for g in opt.param_groups:
+            g["lr"] = lr
+        loss = next_loss()
+        opt.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        opt.step()
+        mean = loss.item() if mean is None else 0.95 * mean + 0.05 * loss.item()
+        if step % 50 == 49 or step + 1 == steps:
+            print(f"{name} step {step + 1}/{steps} loss {mean:.4f} "
+                  f"{time.time() - start:.0f} s", flush=True)
+        if step % 250 == 249:
+            print(f"{name} held out {report()}", flush=True)
+
+
+def save(model, tok, where: pathlib.Path, shard: str) -> None:
+    """bf16 safetensors, tokenizer and configuration."""
+    model.to(torch.bfloat16).save_pretrained(where, max_shard_size=shard)
+    tok.save_pretrained(where)
+    path = where / "tokenizer_config.json"
+    keys = json.loads(path.read_text())
+    keys.pop("backend", None)
+    keys["tokenizer_class"] = "PreTrainedTokenizerFast"  # the name that every version knows
+    path.write_text(json.dumps(keys, indent=2) + "\n")
+    for file in where.iterdir():
+        file.chmod(0o644)
+    model.float()  # goes on from the rounded weights: what is stored is what is post-trained
+
+
+@torch.no_grad()
+def delta_figures(model, before: dict) -> dict:
+    """Size of the change from the weights `before`, and the share of weights that are the same."""
+    d = sum((p - before[n]).double().square().sum() for n, p in model.named_parameters())
+    w = sum(b.double().square().sum() for b in before.values())
+    same = sum(int((p == before[n]).sum()) for n, p in model.named_parameters())
+    total = sum(b.numel() for b in before.values())
+    return {"delta_norm_over_weight_norm": round(math.sqrt(d / w), 4),
+            "unchanged_share": round(same / total, 4)}
