@@ -12,6 +12,7 @@
  * results. Squares are summed in 16 float lanes over one piece, then in double. A sum that is finite
  * says that every element was; one that is not, or so small that squares may have been lost, is
  * taken again in double. */
+#pragma GCC diagnostic ignored "-Wpsabi" /* no vector crosses the border of this file */
 enum { WIDTH = 16 };
 typedef float floats __attribute__((vector_size(4 * WIDTH)));
 typedef uint32_t words __attribute__((vector_size(4 * WIDTH)));
