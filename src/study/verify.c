@@ -3,6 +3,7 @@
 #include "deltapath/base/hash.h"
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
+#include "deltapath/store/isolate.h"
 #include "deltapath/store/results.h"
 #include "deltapath/store/store.h"
 
@@ -163,15 +164,29 @@ static dpt_status verify_model(const dpt_comm *comm, const char *path, FILE *out
     return st;
 }
 
-static dpt_status verify_results(const char *path, FILE *out) {
+/* In a child process, since the whole file is read through HDF5; the answer is the line to print. */
+static dpt_status read_results(void *ctx, char **bytes, int64_t *n) {
+    const char *path = ctx;
     dpt_results results;
     dpt_status st = dpt_results_read(path, &results);
     if (st != DPT_OK)
         return st;
-    fprintf(out, "%s: results of \"%s\": %" PRId64 " units on %" PRId64 " tensors can be read\n",
-            path, results.name != NULL ? results.name : "", results.count, results.tensors);
+    *bytes = dpt_mem_format(
+        "%s: results of \"%s\": %" PRId64 " units on %" PRId64 " tensors can be read\n", path,
+        results.name != NULL ? results.name : "", results.count, results.tensors);
+    *n = *bytes != NULL ? (int64_t)strlen(*bytes) + 1 : 0;
     dpt_results_destroy(&results);
-    return DPT_OK;
+    return *bytes != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+}
+
+static dpt_status verify_results(const char *path, FILE *out) {
+    char *line = NULL;
+    int64_t n = 0;
+    dpt_status st = dpt_isolate_run(path, read_results, (void *)(uintptr_t)path, &line, &n);
+    if (st == DPT_OK && n > 0)
+        fputs(line, out);
+    dpt_mem_free(line);
+    return st;
 }
 
 dpt_status dpt_verify_run(const dpt_comm *comm, const dpt_verify_options *options) {

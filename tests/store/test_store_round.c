@@ -221,6 +221,34 @@ static void test_absurd_output(void **state) {
     dpt_catalog_destroy(&catalog);
 }
 
+/* Texts of a megabyte: beyond what an object header of HDF5 holds. */
+static void test_large_texts(void **state) {
+    (void)state;
+    dpt_catalog catalog;
+    models_make_catalog(&catalog, 10);
+    enum { N = 1 << 20 };
+    char *text = malloc(N + 16);
+    snprintf(text, 16, "{\"a\":\"");
+    memset(text + 6, 'x', N);
+    snprintf(text + 6 + N, 8, "\"}");
+    for (int i = 0; i < 2; i++) {
+        const char *path = models_path(i == 0 ? "large.h5" : "large");
+        dpt_store_options options = {.format = i == 0 ? DPT_STORE_HDF5 : DPT_STORE_SAFETENSORS,
+                                     .config = text,
+                                     .metadata = text,
+                                     .provenance = text};
+        assert_int_equal(models_write(&catalog, path, &options), DPT_OK);
+        dpt_store *store = NULL;
+        assert_int_equal(dpt_store_open(&test_comm, path, &store), DPT_OK);
+        assert_string_equal(dpt_store_config(store), text);
+        assert_string_equal(dpt_store_provenance(store), text);
+        dpt_store_close(store);
+        models_check(&catalog, path);
+    }
+    free(text);
+    dpt_catalog_destroy(&catalog);
+}
+
 static int setup(void **state) {
     (void)state;
     models_make_root("round");
@@ -241,6 +269,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test_setup_teardown(test_more_ranks_than_cells, setup, teardown),
         cmocka_unit_test_setup_teardown(test_scatter, setup, teardown),
         cmocka_unit_test_setup_teardown(test_fetch, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_large_texts, setup, teardown),
         cmocka_unit_test_setup_teardown(test_incomplete, setup, teardown),
         cmocka_unit_test_setup_teardown(test_absurd_output, setup, teardown),
     };
