@@ -97,6 +97,7 @@ static dpt_status scan(const char *path, dpt_store_header *header, int64_t *form
 dpt_status dpt_store_open(const dpt_comm *comm, const char *path, dpt_store **out) {
     *out = NULL;
     int64_t format = 0;
+    uint64_t sample = 0;
     dpt_store *store = NULL;
     dpt_status st = DPT_STORE_NEW(store, 1, "store");
     if (st == DPT_OK) {
@@ -109,11 +110,15 @@ dpt_status dpt_store_open(const dpt_comm *comm, const char *path, dpt_store **ou
     st = dpt_agree(comm, st);
     if (st == DPT_OK)
         st = dpt_comm_broadcast(comm, &format, sizeof format, 0);
+    if (st == DPT_OK && comm->rank == 0)
+        sample = dpt_store_header_sample(&store->header);
+    if (st == DPT_OK)
+        st = dpt_comm_broadcast(comm, &sample, sizeof sample, 0);
     if (st == DPT_OK)
         st = dpt_store_header_broadcast(comm, &store->header);
     if (st == DPT_OK) {
         store->driver = dpt_store_driver_of((dpt_store_format)format);
-        store->fingerprint = dpt_store_header_fingerprint(&store->header);
+        store->fingerprint = dpt_store_header_fingerprint(&store->header, sample);
         st = make_catalog(store);
         if (st == DPT_OK)
             st = dpt_store_files_init(&store->io, store->header.nfiles, store->header.files, false);

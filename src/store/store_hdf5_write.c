@@ -34,13 +34,15 @@ dpt_status dpt_store_hdf5_layout(dpt_store_writer *writer) {
     return writer->files[0] == NULL ? DPT_ERR_OUTPUT : DPT_OK;
 }
 
+/* Metadata is written piece by piece, not collectively: Open MPI 4.1 then also writes what lies between
+ * the pieces of its ranks, from memory that nobody set. */
 static hid_t parallel_access(const dpt_store_writer *writer) {
     hid_t access = H5Pcreate(H5P_FILE_ACCESS);
     if (access < 0)
         return access;
     if (H5Pset_fapl_mpio(access, writer->comm.mpi, MPI_INFO_NULL) < 0 ||
         H5Pset_all_coll_metadata_ops(access, true) < 0 ||
-        H5Pset_coll_metadata_write(access, true) < 0 ||
+        H5Pset_coll_metadata_write(access, false) < 0 ||
         H5Pset_alignment(access, ALIGN_FROM, ALIGN_TO) < 0 ||
         H5Pset_libver_bounds(access, H5F_LIBVER_V18, H5F_LIBVER_LATEST) < 0) {
         H5Pclose(access);
