@@ -1,0 +1,184 @@
+#!/usr/bin/env bash
+# seconds: 240
+# A study killed at any instant goes on with --resume and ends with the same results; a signal ends it
+# with 75; finished studies are left alone; results of another job are not taken.
+. "$(dirname "$0")/../support/tap.sh"
+parallel=3 limit=90
+$models llama "$tap_root/m"
+cat >"$tap_root/job.yaml" <<Y
+models: {pre: $tap_root/m/pre, post: $tap_root/m/post}
+data: [{name: task, file: $tap_root/m/data.h5, loss: lm}, {name: more, file: $tap_root/m/data.h5, loss: lm}]
+edits: [{name: dare, method: dare, p: 0.5}, {name: prune, method: prune, keep: 0.5},
+  {name: twin, method: lowrank, rank: 3}, {name: expo, method: expo, alpha: [0.1, 0.2]}]
+riemann: {rule: left, points: 3}
+svd_group: 1
+output: {directory: study, checkpoint: hdf5, report: false}
+Y
+
+study() { # study RANKS ARGUMENTS...: in the folder $tmp, so that all studies have the same directory
+    local ranks=$1
+    ran="deltapath run $* (DPT_FAULT=${DPT_FAULT:-})"
+    (cd "$tmp" && timeout --kill-after=5 "$limit" mpirun -q -n "$ranks" "$program" run \
+        "$tap_root/job.yaml" "${@:2}" >"$tmp/out" 2>"$tmp/err" </dev/null)
+    code=$?
+}
+
+same_study() { # same_study NAME [TOLERANCE]: results and models equal those of the undisturbed run
+    holds "$1: same results" $compare results "$tap_root/whole/results.json" \
+        "$tmp/study/results.json" "${2:-0}"
+    holds "$1: same models" diff -r "$tap_root/whole/models" "$tmp/study/models"
+    holds "$1: nothing half written" test -z "$(find "$tmp/study" -name '*.partial*')"
+    holds "$1: a row for each unit" test "$(wc -l <"$tmp/study/summary.csv")" = 11
+}
+
+killed() { # killed FAULT RANKS
+    DPT_FAULT=$1:kill study "$2"
+    [[ $code -ne 0 && $code -ne 124 ]]
+    ok "killed at $1" $? "exit code $code"
+    holds "killed at $1: no results yet" test ! -e "$tmp/study/results.json"
+    study "$2" --resume
+    expect_exit "resumed after $1" 0
+    if [[ $2 -eq 2 ]]; then same_study "resumed after $1"; else same_study "resumed after $1" 1e-6; fi
+}
+
+random_kill() { # random_kill SECONDS: SIGKILL to one rank, wherever the study is
+    (cd "$tmp" && exec mpirun -q -n 2 "$program" run "$tap_root/job.yaml" >out 2>err </dev/null) &
+    local launcher=$!
+    sleep "$1"
+    local victim
+    victim=$(pgrep -P "$launcher" | tail -n 1)
+    [[ -n $victim ]] && kill -KILL "$victim" 2>/dev/null
+    wait "$launcher"
+    study 2 --resume
+    expect_exit "resumed after SIGKILL at $1 s" 0
+    same_study "resumed after SIGKILL at $1 s"
+}
+
+twice() { # killed again while it resumes
+    DPT_FAULT=results.unit:0:2:kill study 2
+    DPT_FAULT=results.rename:last:3:kill study 2 --resume
+    DPT_FAULT=results.write:0:1:kill study 2 --resume
+    study 2 --resume
+    expect_exit "resumed after three kills" 0
+    same_study "resumed after three kills"
+}
+
+signalled() {
+    DPT_FAULT=results.unit:last:3:usr1 study 2
+    expect_error "SIGUSR1 on one rank" 75 "--resume"
+    study 2 --resume
+    expect_exit "resumed after SIGUSR1" 0
+    same_study "resumed after SIGUSR1"
+}
+
+signalled_launcher() { # mpirun forwards the signal
+    local edits='edits=[{name: e, method: expo, alpha: [0.01'
+    edits+=$(printf ',0.%02d' $(seq 2 90))
+    edits+=']}]'
+    (cd "$tmp" && exec mpirun -q -n 2 "$program" run "$tap_root/job.yaml" --set "$edits" >out 2>err \
+        </dev/null) &
+    local launcher=$! waited=0
+    until [[ -e $(echo "$tmp"/study/units/e-alpha0.01@task.h5) || waited -gt 600 ]]; do
+        sleep 0.05
+        waited=$((waited + 1))
+    done
+    kill -USR1 "$launcher"
+    wait "$launcher"
+    code=$? ran="SIGUSR1 to mpirun"
+    expect_exit "SIGUSR1 to mpirun" 75
+    study 2 --set "$edits" --resume
+    expect_exit "SIGUSR1 to mpirun: resumed" 0
+    holds "SIGUSR1 to mpirun: all units" test "$(wc -l <"$tmp/study/summary.csv")" = 181
+}
+
+prints() { (cd "$tmp/study" && find . -type f ! -name 'results.*' ! -name summary.csv -print0 | sort -z |
+    xargs -0 stat -c '%n %Y %i'); }
+
+finished() {
+    cp -r "$tap_root/whole" "$tmp/study"
+    study 2
+    expect_error "a finished study is not begun again" 4 "study: .*--resume"
+    local before
+    before=$(prints)
+    study 2 --resume
+    expect_exit "resume of a finished study" 0
+    holds "resume of a finished study touches no unit and no model" test "$before" = "$(prints)"
+    same_study "resume of a finished study"
+    # Files that the study did not make stay.
+    echo mine >"$tmp/study/notes.txt"
+    study 2 --set output.overwrite=true
+    expect_exit "overwrite" 0
+    rm -f "$tmp/study/notes.txt.partial"
+    holds "overwrite keeps other files" grep -qx mine "$tmp/study/notes.txt"
+    holds "overwrite" $compare results "$tap_root/whole/results.json" "$tmp/study/results.json" 1e-6
+}
+
+# What is changed is made again, what is not is kept.
+changed() { # changed NAME EDITS-MADE-AGAIN ARGUMENTS...
+    cp -r "$tap_root/whole" "$tmp/study"
+    touch -d 2001-01-01 "$tmp"/study/units/*
+    study 2 --resume "${@:3}"
+    expect_exit "changed $1: resume" 0
+    holds "changed $1: $2 edits are made again" \
+        test "$(find "$tmp/study/units" -name '*@task.h5' -newermt 2002-01-01 | wc -l)" = "$2"
+    mv "$tmp/study" "$tmp/resumed"
+    study 2 "${@:3}"
+    expect_exit "changed $1: fresh" 0
+    holds "changed $1: same results as a fresh study" \
+        $compare results "$tmp/study/results.json" "$tmp/resumed/results.json"
+    local model # kept ones name the job that made them
+    for model in "$tmp"/study/models/*; do
+        holds "changed $1: same models as a fresh study" \
+            $compare tensors "$model" "$tmp/resumed/models/${model##*/}"
+    done
+}
+
+changed_weights() { # the same names and shapes, trained anew
+    cp -r "$tap_root/whole" "$tmp/study"
+    cp -r "$tap_root/m/post" "$tmp/post"
+    touch -d 2001-01-01 "$tmp"/study/units/*
+    $python - "$tmp/post/model.safetensors" <<'P'
+import sys
+raw = bytearray(open(sys.argv[1], "rb").read())
+for at in range(len(raw) - 2000, len(raw), 2): # low bytes of bf16 values
+    raw[at] ^= 1
+open(sys.argv[1], "wb").write(raw)
+P
+    study 2 --resume --set models.post="$tmp/post"
+    expect_exit "changed weights: resume" 0
+    holds "changed weights: all edits are made again" \
+        test "$(find "$tmp/study/units" -name '*@task.h5' -newermt 2002-01-01 | wc -l)" = 5
+}
+
+damaged() { # a unit file that was cut off is made again
+    cp -r "$tap_root/whole" "$tmp/study"
+    truncate -s 700 "$tmp/study/units/prune@task.h5"
+    rm "$tmp/study/units/dare@more.h5" "$tmp/study/models/twin.h5" "$tmp/study/results.h5"
+    study 2 --resume
+    expect_exit "damaged units" 0
+    same_study "damaged units"
+}
+
+tmp=$tap_root/first && mkdir "$tmp"
+study 2
+expect_exit "undisturbed study" 0
+mv "$tmp/study" "$tap_root/whole"
+tmp=$tap_root
+for fault in store.create:0:1 store.write:last:1 store.finish:0:2 study.edit:0:3 edit.apply:last:4 \
+    loss.evaluate:0:9 results.unit:last:4 results.rename:0:5 results.write:0:1 results.write:last:1; do
+    part killed "$fault" 2
+done
+part killed study.edit:last:4 3
+for seconds in 0.7 1.1 1.6 2.2; do part random_kill "$seconds"; done
+part twice
+part signalled
+part signalled_launcher
+part finished
+part changed points 5 --set riemann.points=4
+part changed p 1 --set edits.0.p=0.6
+part changed seed 1 --set edits.0.seed=7
+part changed type 5 --set output.dtype=f32
+part changed margin 5 --set 'margin={share: 0.2}'
+part changed_weights
+part damaged
+done_testing
