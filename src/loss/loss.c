@@ -1,12 +1,45 @@
 #include "loss_base.h"
 
+#include "deltapath/base/mem.h"
+
+#include <inttypes.h>
+#include <math.h>
+
 void dpt_loss_destroy(dpt_loss *loss) {
-    if (loss != NULL)
-        loss->destroy(loss);
+    if (loss == NULL)
+        return;
+    dpt_mem_free(loss->shares);
+    loss->destroy(loss);
 }
 
 int64_t dpt_loss_samples(const dpt_loss *loss) {
     return loss->samples;
+}
+
+const double *dpt_loss_shares(const dpt_loss *loss) {
+    return loss->shares;
+}
+
+dpt_status dpt_loss_set_weights(dpt_loss *loss, const double *weights) {
+    double sum = 0.0;
+    for (int64_t s = 0; s < loss->samples; s++) {
+        if (!(weights[s] >= 0.0) || isinf(weights[s]))
+            return dpt_error(DPT_ERR_INPUT,
+                             "data: the weight of sample %" PRId64
+                             " is %g: weights are finite and at least 0",
+                             s, weights[s]);
+        sum += weights[s];
+    }
+    if (!(sum > 0.0) || isinf(sum))
+        return dpt_error(DPT_ERR_INPUT, "data: the weights add up to %g: give some above 0", sum);
+    double *shares = dpt_mem_alloc(loss->samples, sizeof *shares, "sample weights");
+    if (shares == NULL)
+        return DPT_ERR_OUTPUT;
+    for (int64_t s = 0; s < loss->samples; s++)
+        shares[s] = weights[s] / sum;
+    dpt_mem_free(loss->shares);
+    loss->shares = shares;
+    return DPT_OK;
 }
 
 dpt_status dpt_loss_evaluate(const dpt_loss *loss, const dpt_mesh *mesh, dpt_model *model, double t,

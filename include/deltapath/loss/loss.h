@@ -19,19 +19,70 @@ typedef struct dpt_lm_data {
 } dpt_lm_data;
 
 /** Causal-LM cross-entropy: the loss of a sample is the mean nll [nats/token] of its scored tokens;
- * the loss of the data set is the mean over samples.
+ * the loss of the data set is the mean over samples. A sample is correct when every scored token is the
+ * arg max (exact match).
  * Local. Errors: DPT_ERR_INPUT for no samples, offsets that do not rise or leave the data, a sample
  * without a scored token (naming it), a token outside the vocabulary, a sequence longer than the
  * model's positions. @param[in] batch_tokens most tokens packed into one pass. */
 dpt_status dpt_loss_lm_create(const dpt_lm_data *data, int64_t vocabulary, int64_t max_positions,
                               const dpt_mesh *mesh, int64_t batch_tokens, dpt_loss **out);
+
+/** Image classification samples. Borrowed. */
+typedef struct dpt_class_data {
+    int64_t samples;
+    int64_t channels, height, width;
+    const int32_t *labels; /**< (samples) */
+    void *ctx;             /**< of read */
+    /** Images [first, first + n) as (n, channels, height, width) fp32. Local. */
+    dpt_status (*read)(void *ctx, int64_t first, int64_t n, float *out);
+} dpt_class_data;
+
+/** Classification: the loss of a sample is the cross-entropy of its label [nats]. A sample is correct
+ * when its label has the greatest logit (top-1).
+ * Local. Errors: DPT_ERR_INPUT for no samples, images of another shape than the model takes, a label
+ * that is not one of its classes, naming the sample. @param[in] batch_tokens most tokens of one pass;
+ * an image counts as image->positions. */
+dpt_status dpt_loss_class_create(const dpt_class_data *data, const dpt_model_image *image,
+                                 const dpt_mesh *mesh, int64_t batch_tokens, dpt_loss **out);
+
+/** Preference data: sequences 2 i and 2 i + 1 of `pairs` are the chosen and the rejected of sample i;
+ * pairs->samples counts sequences. */
+typedef struct dpt_dpo_data {
+    dpt_lm_data pairs;
+    double beta; /**< above 0 */
+} dpt_dpo_data;
+
+/** Direct preference optimisation: with m = beta ((policy - reference of the chosen) - (policy -
+ * reference of the rejected)) of the responses' log-probabilities, summed over their scored tokens, the
+ * loss of a sample is -log sigmoid(m) [nats]. A sample is correct when m > 0.
+ *   Source: arXiv:2305.18290 Eq. 7.
+ * Local. Errors: DPT_ERR_INPUT as dpt_loss_lm_create, naming sample and side. The reference must be set
+ * before the first evaluation. */
+dpt_status dpt_loss_dpo_create(const dpt_dpo_data *data, int64_t vocabulary, int64_t max_positions,
+                               const dpt_mesh *mesh, int64_t batch_tokens, dpt_loss **out);
+
+/** Log-probabilities of the responses by a model at t = 0. Collective over the mesh.
+ * @param[out] logp (samples, 2) [nats] chosen, rejected; the same on all ranks. */
+dpt_status dpt_loss_dpo_measure(const dpt_loss *loss, const dpt_mesh *mesh, dpt_model *model,
+                                double *logp);
+
+/** Take a copy of the reference's log-probabilities, as dpt_loss_dpo_measure gives them. Local. */
+dpt_status dpt_loss_dpo_set_reference(dpt_loss *loss, const double *logp);
+
+/** Weigh the samples in the mean: sample i counts weights[i] / sum of all. Local.
+ * Errors: DPT_ERR_INPUT for a weight that is negative or not finite, naming it, or a sum of 0. */
+dpt_status dpt_loss_set_weights(dpt_loss *loss, const double *weights);
+
+/** Shares of the samples in the mean, (samples) of sum 1; NULL when all count alike. Local. */
+const double *dpt_loss_shares(const dpt_loss *loss);
+
 void dpt_loss_destroy(dpt_loss *loss);
 int64_t dpt_loss_samples(const dpt_loss *loss);
 
 /** Evaluate at t. Collective over the mesh.
- * @param[in]  mode     as dpt_model_run; the derivative is that of the mean loss.
- * @param[out] losses   (samples) the same on all ranks. @param[out] correct (samples) 1 where every
- *                      scored token is the arg max (exact match), or NULL.
+ * @param[in]  mode     as dpt_model_run; the derivative is that of the (weighted) mean loss.
+ * @param[out] losses   (samples) the same on all ranks. @param[out] correct (samples) 1 where the model
+ *                      is right, as the kind of loss says, or NULL.
  * @param[out] terms    (tensors) all-reduced <grad of mean loss, E>; TERMS only.
  * @param[out] sample_terms (samples) sum over tensors of <grad of the sample's loss, E>; TERMS only.
  * @param[in,out] gradient of the mean loss, this replica's share (dpt_model_gradient_sum adds the
