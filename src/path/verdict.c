@@ -129,6 +129,10 @@ dpt_verdict dpt_verdict_judge(int64_t n, const double *pre, const double *post, 
         return v;
     v.change = dpt_verdict_paired(n, edit, post, options->confidence);
     v.equivalence = dpt_verdict_paired(n, edit, post, 1.0 - 2.0 * options->alpha);
+    if (options->resampled != NULL) {
+        v.change = options->resampled[0];
+        v.equivalence = options->resampled[1];
+    }
     if (sample_terms != NULL)
         v.estimate = dpt_verdict_paired(n, sample_terms, NULL, options->confidence);
     if (isnan(v.estimate.mean))
@@ -139,7 +143,7 @@ dpt_verdict dpt_verdict_judge(int64_t n, const double *pre, const double *post, 
     else if (v.gain_clear)
         v.margin = options->share_margin * fabs(v.gain.mean);
     if (!isnan(v.change.se)) {
-        double se = v.change.se;
+        double se = dpt_verdict_paired(n, edit, post, options->confidence).se;
         bool same = se == 0.0 && v.change.mean == 0.0;
         v.p_change = same ? 1.0 : 2.0 * upper_p(fabs(v.change.mean), se, n);
         if (!isnan(v.margin))

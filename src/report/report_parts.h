@@ -35,6 +35,8 @@ void dpt_report_number(FILE *html, double x, const char *format);
 void dpt_report_head(FILE *html, const char *title);
 void dpt_report_provenance(FILE *html, const dpt_results *results);
 void dpt_report_verdicts(FILE *html, const dpt_report_group *group);
+void dpt_report_seeds(FILE *html,
+                      const dpt_report_group *group); /* nothing without several seeds */
 void dpt_report_edits(FILE *html, const dpt_report_group *group);
 
 /* Label for a plot: bytes that a plot language may give a meaning to become '?', a long one is cut. */

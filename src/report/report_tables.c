@@ -171,6 +171,25 @@ static void interval_cell(FILE *html, double x, double low, double high, const c
     fputs("</td>", html);
 }
 
+/* The change with the interval that judged and, below, the resampled one. */
+static void change_cell(FILE *html, const dpt_result_scalars *s) {
+    fputs("<td>", html);
+    dpt_report_number(html, s->change, "%+.3g");
+    const double ends[2][2] = {{s->change_low, s->change_high},
+                               {s->bootstrap_low, s->bootstrap_high}};
+    bool same = ends[0][0] == ends[1][0] && ends[0][1] == ends[1][1];
+    for (int k = 0; k < (same ? 1 : 2); k++) {
+        if (isnan(ends[k][0]) || isnan(ends[k][1]))
+            continue;
+        fputs(k == 0 ? "<small>" : "<small title=\"bootstrap\">b: ", html);
+        dpt_report_number(html, ends[k][0], "%+.3g");
+        fputs(" &hellip; ", html);
+        dpt_report_number(html, ends[k][1], "%+.3g");
+        fputs("</small>", html);
+    }
+    fputs("</td>", html);
+}
+
 static double relative_norm(const dpt_result *r) {
     double edit = 0.0;
     double delta = 0.0;
@@ -239,7 +258,7 @@ void dpt_report_verdicts(FILE *html, const dpt_report_group *group) {
         verdict_cell(html, r);
         number_cell(html, relative_norm(r), "%.3g");
         number_cell(html, s->loss_edit, "%.4g");
-        interval_cell(html, s->change, s->change_low, s->change_high, "%+.3g");
+        change_cell(html, s);
         interval_cell(html, 100.0 * s->share, 100.0 * s->share_low, 100.0 * s->share_high,
                       "%+.1f&thinsp;%%");
         interval_cell(html, s->estimate, s->estimate_low, s->estimate_high, "%+.3g");
@@ -250,12 +269,49 @@ void dpt_report_verdicts(FILE *html, const dpt_report_group *group) {
         fputs("</tr>\n", html);
     }
     fputs("</tbody></table></div>\n"
-          "<p class=\"note\">Intervals are paired over samples. The estimate sums the inner "
+          "<p class=\"note\">Intervals are paired over samples; b: by bootstrap. p is corrected "
+          "for the "
+          "number of edits by Holm's method. The estimate sums the inner "
           "products of gradient and edit along the path from the post-trained to the edited "
           "weights; its error is the estimate less the true change. Second order is half the "
           "curvature along the edit, averaged over the first interval of the path. A positive "
           "change hurts.</p>\n",
           html);
+}
+
+void dpt_report_seeds(FILE *html, const dpt_report_group *group) {
+    const dpt_results *all = group->results;
+    bool any = false;
+    for (int64_t i = 0; i < all->nseeds; i++) {
+        const dpt_result_seeds *s = &all->seeds[i];
+        if (strcmp(s->data, group->data) != 0)
+            continue;
+        if (!any)
+            fputs("<h3>Over seeds</h3>\n<div class=\"wrap\"><table>\n<thead><tr><th "
+                  "class=\"l\">edit</th><th>seeds</th><th>true change<br>[nats]</th><th>sd</th>"
+                  "<th>estimate<br>[nats]</th><th>sd</th><th>share of<br>the gain</th>"
+                  "<th>accuracy</th><th>sd</th></tr></thead>\n<tbody>\n",
+                  html);
+        any = true;
+        fputs("<tr><td class=\"l e\">", html);
+        dpt_report_text(html, s->edit);
+        fprintf(html, "</td><td>%" PRId64 "</td>", s->count);
+        interval_cell(html, s->change.mean, s->change.low, s->change.high, "%+.3g");
+        number_cell(html, s->change.sd, "%.2g");
+        interval_cell(html, s->estimate.mean, s->estimate.low, s->estimate.high, "%+.3g");
+        number_cell(html, s->estimate.sd, "%.2g");
+        interval_cell(html, 100.0 * s->share.mean, 100.0 * s->share.low, 100.0 * s->share.high,
+                      "%+.1f&thinsp;%%");
+        interval_cell(html, 100.0 * s->accuracy.mean, 100.0 * s->accuracy.low,
+                      100.0 * s->accuracy.high, "%.1f&thinsp;%%");
+        number_cell(html, 100.0 * s->accuracy.sd, "%.2g&thinsp;%%");
+        fputs("</tr>\n", html);
+    }
+    if (any)
+        fputs("</tbody></table></div>\n<p class=\"note\">Edits that differ in their seed alone: "
+              "means, standard deviations and Student's 95&thinsp;% intervals of the mean over "
+              "seeds.</p>\n",
+              html);
 }
 
 void dpt_report_edits(FILE *html, const dpt_report_group *group) {

@@ -30,10 +30,10 @@ const dpt_result_array_field dpt_result_array_fields[DPT_RESULT_ARRAYS] = {
 
 #define SCALAR_NAMES                                                                               \
     "loss_pre", "loss_post", "loss_edit", "accuracy_pre", "accuracy_post", "accuracy_edit",        \
-        "change", "change_se", "change_low", "change_high", "equivalence_low", "equivalence_high", \
-        "estimate", "estimate_se", "estimate_low", "estimate_high", "error", "second_order",       \
-        "gain", "gain_low", "gain_high", "share", "share_low", "share_high", "margin", "p_change", \
-        "p_equivalent", "p_adjusted", "seconds"
+        "change", "change_se", "change_low", "change_high", "bootstrap_low", "bootstrap_high",     \
+        "equivalence_low", "equivalence_high", "estimate", "estimate_se", "estimate_low",          \
+        "estimate_high", "error", "second_order", "gain", "gain_low", "gain_high", "share",        \
+        "share_low", "share_high", "margin", "p_change", "p_equivalent", "p_adjusted", "seconds"
 #define STAT_NAMES                                                                                 \
     "delta_norm", "edit_norm", "share_changed", "rank", "residual", "scale", "correlation"
 

@@ -6,6 +6,7 @@
 #include "deltapath/store/part.h"
 #include "hdf5_plain.h"
 #include "result_fields.h"
+#include "result_seeds.h"
 
 #include <string.h>
 
@@ -77,7 +78,7 @@ static bool put_file(const char *path, const dpt_results_study *study, const dpt
          dpt_h5_put_text(file, "name", study->name) &&
          dpt_h5_put_text(file, "provenance", study->provenance ? study->provenance : "") &&
          dpt_h5_put_text(file, "job", study->job ? study->job : "") && put_tensors(file, study) &&
-         put_units(file, results, count);
+         put_units(file, results, count) && dpt_result_seeds_put(file, study);
     if (file >= 0)
         ok = H5Fclose(file) >= 0 && ok;
     if (access >= 0)
@@ -85,7 +86,7 @@ static bool put_file(const char *path, const dpt_results_study *study, const dpt
     return ok;
 }
 
-typedef enum output { OUTPUT_HDF5, OUTPUT_CSV, OUTPUT_JSON, OUTPUT_COUNT } output;
+typedef enum output { OUTPUT_HDF5, OUTPUT_CSV, OUTPUT_JSON, OUTPUT_SEEDS, OUTPUT_COUNT } output;
 
 static dpt_status write_output(output kind, const char *beside, const dpt_results_study *study,
                                const dpt_result *results, int64_t count) {
@@ -93,6 +94,8 @@ static dpt_status write_output(output kind, const char *beside, const dpt_result
         return dpt_results_csv(beside, results, count);
     if (kind == OUTPUT_JSON)
         return dpt_results_json(beside, study, results, count);
+    if (kind == OUTPUT_SEEDS)
+        return dpt_result_seeds_csv(beside, study);
     bool ok = false;
     H5E_BEGIN_TRY {
         ok = put_file(beside, study, results, count);
@@ -115,13 +118,15 @@ static dpt_status check_units(const dpt_results_study *study, const dpt_result *
 
 dpt_status dpt_results_write(const dpt_comm *comm, const dpt_results_study *study,
                              const dpt_result *results, int64_t count) {
-    static const char *const names[OUTPUT_COUNT] = {"results.h5", "summary.csv", "results.json"};
+    static const char *const names[OUTPUT_COUNT] = {"results.h5", "summary.csv", "results.json",
+                                                    "seeds.csv"};
     char *paths[OUTPUT_COUNT] = {NULL};
     bool writer = comm->rank == 0;
     dpt_status st = dpt_agree_fault("results.write");
     if (st == DPT_OK && writer)
         st = check_units(study, results, count);
-    for (int k = 0; writer && st == DPT_OK && k < OUTPUT_COUNT; k++) {
+    int outputs = study->nseeds > 0 ? OUTPUT_COUNT : OUTPUT_SEEDS;
+    for (int k = 0; writer && st == DPT_OK && k < outputs; k++) {
         paths[k] = dpt_mem_format("%s/%s", study->directory, names[k]);
         char *beside = paths[k] == NULL ? NULL : dpt_beside_begin(paths[k]);
         st = beside == NULL ? DPT_ERR_OUTPUT
@@ -182,7 +187,9 @@ static dpt_status get_file(const char *path, dpt_results *out) {
         st = dpt_error(DPT_ERR_INPUT, "%s: no results file: give a results.h5 of `deltapath run`",
                        path);
     else if (!dpt_h5_get_i64(file, "version", &version) || version != DPT_RESULTS_VERSION)
-        st = dpt_error(DPT_ERR_INPUT, "%s: version %lld where %d is known: use a newer deltapath",
+        st = dpt_error(DPT_ERR_INPUT,
+                       "%s: version %lld where %d is known: run the study again, or "
+                       "use the deltapath that wrote it",
                        path, (long long)version, DPT_RESULTS_VERSION);
     else if (!dpt_h5_get_text(file, "name", &out->name) ||
              !dpt_h5_get_text(file, "provenance", &out->provenance) ||
@@ -191,6 +198,9 @@ static dpt_status get_file(const char *path, dpt_results *out) {
         st = dpt_error(DPT_ERR_INPUT, "%s: the header is corrupt: run the study again", path);
     else
         st = get_units(file, path, (int64_t)bytes, out);
+    if (st == DPT_OK && !dpt_result_seeds_get(file, (int64_t)bytes, out))
+        st = dpt_error(DPT_ERR_INPUT, "%s: the table over seeds is corrupt: run the study again",
+                       path);
     dpt_mem_free(format);
     H5Fclose(file);
     return st;
@@ -215,6 +225,9 @@ void dpt_results_destroy(dpt_results *results) {
     for (int64_t i = 0; i < results->tensors && results->tensor_names != NULL; i++)
         dpt_mem_free(results->tensor_names[i]);
     dpt_mem_free(results->tensor_names);
+    for (int64_t i = 0; i < results->nseeds; i++)
+        dpt_result_seeds_destroy(&results->seeds[i]);
+    dpt_mem_free(results->seeds);
     for (int64_t i = 0; i < results->count; i++)
         dpt_result_destroy(&results->results[i]);
     dpt_mem_free(results->results);

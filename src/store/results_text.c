@@ -1,4 +1,5 @@
 #include "result_fields.h"
+#include "result_seeds.h"
 
 #include "deltapath/base/mem.h"
 #include "deltapath/store/part.h"
@@ -212,6 +213,7 @@ dpt_status dpt_results_json(const char *path, const dpt_results_study *study,
         json_array_append_new(units, unit);
     }
     json_object_set_new(root, "units", units);
+    json_object_set_new(root, "seeds", dpt_result_seeds_json(study));
     if (st == DPT_OK && json_dump_file(root, path, JSON_INDENT(1) | JSON_REAL_PRECISION(DIGITS)))
         st = dpt_error(DPT_ERR_OUTPUT, "%s: cannot be written: %s: check disk space and rights",
                        path, strerror(errno));

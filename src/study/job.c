@@ -2,6 +2,7 @@
 
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
+#include "deltapath/path/bootstrap.h"
 #include "job_edits.h"
 #include "yaml.h"
 
@@ -229,6 +230,28 @@ static dpt_status read_margin(dpt_job *job, const dpt_yaml *yaml, struct fy_node
     return st;
 }
 
+static dpt_status read_statistics(dpt_job *job, const dpt_yaml *yaml, struct fy_node *root) {
+    struct fy_node *map = dpt_yaml_get(root, "statistics");
+    job->statistics = (dpt_job_statistics){.resamples = DPT_BOOTSTRAP_DEFAULT};
+    if (map == NULL)
+        return DPT_OK;
+    int interval = 0;
+    int64_t resamples = job->statistics.resamples;
+    int64_t seed = 0;
+    dpt_status st = dpt_yaml_check_keys(yaml, map, "statistics", "interval resamples seed");
+    if (st == DPT_OK)
+        st = get_choice(yaml, map, "interval", "t|bootstrap", &interval);
+    if (st == DPT_OK)
+        st = dpt_yaml_integer(yaml, map, "resamples", DPT_BOOTSTRAP_LEAST, DPT_BOOTSTRAP_MOST,
+                              &resamples);
+    if (st == DPT_OK)
+        st = dpt_yaml_integer(yaml, map, "seed", 0, INT64_MAX, &seed);
+    job->statistics.bootstrap = interval == 1;
+    job->statistics.resamples = (int)resamples;
+    job->statistics.seed = (uint64_t)seed;
+    return st;
+}
+
 /* A whole number, or "auto" for 0. */
 static dpt_status get_auto(const dpt_yaml *yaml, struct fy_node *map, const char *key, int64_t most,
                            int64_t *out) {
@@ -259,7 +282,7 @@ static dpt_status read_root(dpt_job *job, const dpt_yaml *yaml) {
     int policy = 0;
     dpt_status st = dpt_yaml_check_keys(yaml, root, "a job file",
                                         "name models data edits select riemann output on_mismatch "
-                                        "margin tensor_parallel svd_group batch_tokens");
+                                        "margin statistics tensor_parallel svd_group batch_tokens");
     job->name = "study";
     if (st == DPT_OK)
         st = dpt_yaml_text(yaml, root, "name", &job->name);
@@ -280,6 +303,8 @@ static dpt_status read_root(dpt_job *job, const dpt_yaml *yaml) {
         st = read_output(job, yaml, root);
     if (st == DPT_OK)
         st = read_margin(job, yaml, root);
+    if (st == DPT_OK)
+        st = read_statistics(job, yaml, root);
     if (st == DPT_OK)
         st = read_resources(job, yaml, root);
     return st;

@@ -87,8 +87,8 @@ static int remove_entry(const char *path, const struct stat *info, int kind, str
 
 /* What an earlier study of this directory left; folders only with something in them. Nothing else in it
  * is touched. */
-static const char *const leavings[] = {"units",       "models",       "results.h5",
-                                       "summary.csv", "results.json", "report.html"};
+static const char *const leavings[] = {"units",     "models",       "results.h5", "summary.csv",
+                                       "seeds.csv", "results.json", "report.html"};
 
 static bool is_empty_folder(const char *path) {
     DIR *folder = opendir(path);
@@ -208,12 +208,18 @@ dpt_results_study dpt_outputs_unit_study(const dpt_outputs *outputs, const dpt_i
     const dpt_job *job = in->job;
     dpt_hash hash;
     dpt_hash_begin(&hash);
-    double numbers[] = {job->riemann ? (double)job->rule : -1, (double)job->points,
-                        job->margin_share, job->margin, job->same_dtype ? -1 : (double)job->dtype};
+    double numbers[] = {job->riemann ? (double)job->rule : -1,
+                        (double)job->points,
+                        job->margin_share,
+                        job->margin,
+                        job->same_dtype ? -1 : (double)job->dtype,
+                        job->statistics.bootstrap ? 1 : 0,
+                        (double)job->statistics.resamples};
     dpt_hash_update(&hash, DPT_VERSION, sizeof DPT_VERSION);
     dpt_hash_update(&hash, &in->fingerprint, sizeof in->fingerprint);
     dpt_hash_update(&hash, in->selected, (size_t)in->catalog->count * sizeof *in->selected);
     dpt_hash_update(&hash, numbers, sizeof numbers);
+    dpt_hash_update(&hash, &job->statistics.seed, sizeof job->statistics.seed);
     dpt_hash_update(&hash, edit->id, strlen(edit->id) + 1);
     dpt_hash_update(&hash, edit->method, strlen(edit->method) + 1);
     dpt_hash_update(&hash, edit->params, strlen(edit->params) + 1);

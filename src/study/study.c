@@ -9,6 +9,7 @@
 #include "inputs.h"
 #include "outputs.h"
 #include "resources.h"
+#include "seeds.h"
 #include "summary.h"
 #include "unit.h"
 
@@ -201,9 +202,15 @@ static dpt_status write_results(study *s) {
     }
     if (st == DPT_OK && s->comm->rank == 0)
         st = adjust(results, s->job->nedits, s->units);
+    dpt_results_study header = s->outputs.study;
+    dpt_result_seeds *seeds = NULL;
+    if (st == DPT_OK && s->comm->rank == 0)
+        st = dpt_seeds_collect(s->job, results, s->units, &seeds, &header.nseeds);
+    header.seeds = seeds;
     st = dpt_agree(s->comm, st);
     if (st == DPT_OK)
-        st = dpt_results_write(s->comm, &s->outputs.study, results, count);
+        st = dpt_results_write(s->comm, &header, results, count);
+    dpt_seeds_release(seeds, header.nseeds);
     if (st == DPT_OK && s->comm->rank == 0)
         dpt_summary_print(results, s->job->nedits, s->units);
     for (int64_t i = 0; results != NULL && i < count; i++)

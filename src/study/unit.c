@@ -1,7 +1,7 @@
 #include "unit.h"
 
 #include "deltapath/base/mem.h"
-#include "deltapath/path/verdict.h"
+#include "deltapath/path/bootstrap.h"
 
 #include <math.h>
 #include <string.h>
@@ -81,12 +81,29 @@ static void set_path(const dpt_riemann *from, const dpt_baseline *base, dpt_resu
     copy(out->sample_integrated, from->sample_integrated, from->samples);
 }
 
-static dpt_status set_verdict(const dpt_job *job, const dpt_baseline *base,
+/* Bootstrap intervals of the change at the two levels that a verdict needs. Edits on one data set are
+ * resampled alike. */
+static dpt_status resample(const dpt_job *job, int d, const dpt_riemann *riemann,
+                           const dpt_verdict_options *options, dpt_interval out[2]) {
+    const double levels[2] = {options->confidence, 1.0 - 2.0 * options->alpha};
+    const dpt_bootstrap source = {.seed = job->statistics.seed,
+                                  .stream = job->data[d].name,
+                                  .resamples = job->statistics.resamples};
+    return dpt_bootstrap_paired(riemann->samples, riemann->loss_edit, riemann->loss_post, 2, levels,
+                                &source, out);
+}
+
+static dpt_status set_verdict(const dpt_job *job, int d, const dpt_baseline *base,
                               const dpt_evaluation_path *path, dpt_result *out) {
     const dpt_riemann *riemann = &path->riemann;
     dpt_verdict_options options = dpt_verdict_defaults();
     options.share_margin = job->margin_share;
     options.absolute_margin = job->margin;
+    dpt_interval resampled[2];
+    if (resample(job, d, riemann, &options, resampled) != DPT_OK)
+        return DPT_ERR_OUTPUT;
+    if (job->statistics.bootstrap)
+        options.resampled = resampled;
     dpt_verdict judged =
         dpt_verdict_judge(riemann->samples, base->loss_pre, riemann->loss_post, riemann->loss_edit,
                           riemann->sample_integrated, &options);
@@ -104,6 +121,8 @@ static dpt_status set_verdict(const dpt_job *job, const dpt_baseline *base,
     s->change_se = judged.change.se;
     s->change_low = judged.change.low;
     s->change_high = judged.change.high;
+    s->bootstrap_low = resampled[0].low;
+    s->bootstrap_high = resampled[0].high;
     s->equivalence_low = judged.equivalence.low;
     s->equivalence_high = judged.equivalence.high;
     s->estimate = riemann->estimate;
@@ -140,7 +159,7 @@ dpt_status dpt_unit_record(const dpt_inputs *inputs, const dpt_job_edit *edit,
         st = set_edit_statistics(inputs, report, out);
     if (st == DPT_OK && path != NULL) {
         set_path(&path->riemann, &evaluation->data[d], out);
-        st = set_verdict(inputs->job, &evaluation->data[d], path, out);
+        st = set_verdict(inputs->job, d, &evaluation->data[d], path, out);
     }
     out->scalars.seconds = seconds;
     if (st != DPT_OK)

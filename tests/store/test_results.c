@@ -305,6 +305,39 @@ static void check_csv(void) {
     assert_null(strstr(text, "nan"));
 }
 
+/* Summaries over seeds go to all three files, and seeds.csv only then. */
+static void test_seeds(void **state) {
+    (void)state;
+    dpt_results_study study = study_make();
+    char names[2][8] = {"dare", "task"};
+    dpt_result_seeds seeds[2] = {
+        {.edit = names[0], .data = names[1], .count = 3, .change = {1.0 / 3.0, 0.1, 0.2, 0.4}},
+        {.edit = names[0], .data = names[1], .count = 2, .accuracy = {0.5, NAN, 0.0, 1.0}}};
+    bool writer = test_comm.rank == 0;
+    study.seeds = seeds;
+    study.nseeds = writer ? 2 : 0;
+    dpt_result r = result_make("dare-seed1", "task");
+    assert_int_equal(dpt_results_write(&test_comm, &study, writer ? &r : NULL, writer), DPT_OK);
+    wait_for_all();
+    char path[128];
+    snprintf(path, sizeof path, "%s/results.h5", directory);
+    dpt_results back;
+    assert_int_equal(dpt_results_read(path, &back), DPT_OK);
+    assert_int_equal(back.nseeds, 2);
+    assert_string_equal(back.seeds[0].edit, "dare");
+    assert_string_equal(back.seeds[1].data, "task");
+    assert_true(back.seeds[0].count == 3 && back.seeds[1].count == 2);
+    assert_memory_equal(&back.seeds[0].change, &seeds[0].change, sizeof seeds[0].change);
+    assert_true(back.seeds[1].accuracy.mean == 0.5 && isnan(back.seeds[1].accuracy.sd));
+    dpt_results_destroy(&back);
+    assert_non_null(strstr(slurp("seeds.csv"), "dare,task,3,0.33333333333333331,0.1"));
+    json_t *root = json_loads(slurp("results.json"), 0, NULL);
+    assert_int_equal(json_array_size(json_object_get(root, "seeds")), 2);
+    json_decref(root);
+    dpt_result_destroy(&r);
+    wait_for_all();
+}
+
 static void test_write_and_read(void **state) {
     (void)state;
     dpt_results_study study = study_make();
@@ -403,6 +436,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test_setup_teardown(test_damaged_units, setup, teardown),
         cmocka_unit_test_setup_teardown(test_checksum_covers_data, setup, teardown),
         cmocka_unit_test_setup_teardown(test_faults, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_seeds, setup, teardown),
         cmocka_unit_test_setup_teardown(test_write_and_read, setup, teardown),
         cmocka_unit_test(test_parts),
     };

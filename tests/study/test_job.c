@@ -42,6 +42,8 @@ static void test_defaults(void **state) {
     assert_int_equal(job.checkpoint, DPT_STORE_NONE);
     assert_true(job.same_dtype);
     assert_int_equal(job.on_mismatch, DPT_MISMATCH_ERROR);
+    assert_false(job.statistics.bootstrap);
+    assert_int_equal(job.statistics.resamples, 2000);
     dpt_job_destroy(&job);
 }
 
@@ -120,6 +122,10 @@ static void test_bad_jobs(void **state) {
     expect_bad(text, "lm|dpo|class");
     snprintf(text, sizeof text, "%s%stensor_parallel: 0\n", HEAD, edit);
     expect_bad(text, "tensor_parallel is '0'");
+    snprintf(text, sizeof text, "%s%sstatistics: {interval: z}\n", HEAD, edit);
+    expect_bad(text, "t|bootstrap");
+    snprintf(text, sizeof text, "%s%sstatistics: {resamples: 10}\n", HEAD, edit);
+    expect_bad(text, "resamples is '10'");
 }
 
 static void test_select(void **state) {

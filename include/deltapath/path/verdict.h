@@ -40,6 +40,9 @@ typedef struct dpt_verdict_options {
     double alpha;           /**< level of each test; 0.05 */
     double share_margin;    /**< margin as a share of the absolute post-training gain; 0.05 */
     double absolute_margin; /**< margin [nats]; replaces the share when above 0; else NaN or 0 */
+    const dpt_interval *resampled; /**< (2) intervals of the change at confidence and at 1 - 2 alpha
+                                        that judge in place of Student's, such as those of
+                                        dpt_bootstrap_paired; NULL: Student's. Borrowed. */
 } dpt_verdict_options;
 
 /** The defaults named above, without an absolute margin. Local. */
@@ -71,7 +74,8 @@ typedef struct dpt_verdict {
  * competitive; else the interval of the change above 0: decreased; below 0: improved; else
  * undecided. The margin is absolute_margin, or share_margin * |gain| when the gain is
  * distinguishable from 0; without either the verdict is undecided and the reason says so. One
- * sample is undecided. An infinite loss of the edit is decreased; a NaN is undecided.
+ * sample is undecided. With options->resampled its intervals decide; p values stay those of the t
+ * tests. An infinite loss of the edit is decreased; a NaN is undecided.
  * @param[in] pre  (n) or NULL. @param[in] post, edit (n).
  * @param[in] sample_terms (n) per-sample integrated terms, or NULL; any NaN drops their interval.
  * Determinism: samples in order, in double.

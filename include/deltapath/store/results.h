@@ -12,10 +12,11 @@
  *   <directory>/units/<edit id>@<data>.h5   written beside, synced, renamed
  *   <directory>/results.h5                  all units together, when the study is done
  *   <directory>/summary.csv, results.json   the same without arrays per sample
+ *   <directory>/seeds.csv                   edits that differ in their seed alone, summed up
  *
  * Characters that a file or HDF5 link cannot have are written as %XX in its name. */
 
-enum { DPT_RESULTS_VERSION = 1 };
+enum { DPT_RESULTS_VERSION = 2 };
 
 /** What an edit did to one tensor; NaN where it does not apply. Doubles throughout: a table. */
 typedef struct dpt_result_tensor {
@@ -46,6 +47,7 @@ typedef struct dpt_result_scalars {
     double loss_pre, loss_post, loss_edit;             /**< means over samples */
     double accuracy_pre, accuracy_post, accuracy_edit; /**< share of exact matches */
     double change, change_se, change_low, change_high; /**< true L(edit) - L(post), paired */
+    double bootstrap_low, bootstrap_high;              /**< of the change, whichever judges */
     double equivalence_low, equivalence_high;          /**< interval of the equivalence test */
     double estimate, estimate_se, estimate_low, estimate_high; /**< Riemann sum */
     double error;                                              /**< estimate - change */
@@ -107,6 +109,23 @@ dpt_status dpt_result_add_parameter(dpt_result *result, const char *name, const 
 dpt_status dpt_result_add_spectrum(dpt_result *result, int64_t tensor, int64_t count,
                                    const double *values);
 
+/** A number over seeds: mean, standard deviation, and interval of the mean. */
+typedef struct dpt_result_spread {
+    double mean, sd, low, high;
+} dpt_result_spread;
+
+/** Edits that differ in their seed alone, on one data set. */
+typedef struct dpt_result_seeds {
+    char *edit;                 /**< their id without the seed; owned */
+    char *data;                 /**< owned */
+    int64_t count;              /**< of seeds */
+    dpt_result_spread change;   /**< true L(edit) - L(post) [nats] */
+    dpt_result_spread estimate; /**< Riemann sum [nats] */
+    dpt_result_spread share;    /**< change / |gain| */
+    dpt_result_spread accuracy; /**< of the edited model */
+} dpt_result_seeds;
+void dpt_result_seeds_destroy(dpt_result_seeds *seeds); /**< Local; an empty one is allowed. */
+
 /** What all units of a study share. Borrowed. */
 typedef struct dpt_results_study {
     const char *name;
@@ -116,6 +135,8 @@ typedef struct dpt_results_study {
     const int64_t *tensor_numel;     /**< (tensors) elements */
     const char *provenance;          /**< JSON object: job, seeds, versions, ranks, input hashes */
     const char *job;                 /**< text of the job file */
+    const dpt_result_seeds *seeds;   /**< (nseeds) read by dpt_results_write on rank 0 */
+    int64_t nseeds;
     uint64_t key; /**< hash of all that a unit depends on; a unit of another key is not finished */
 } dpt_results_study;
 
@@ -146,7 +167,8 @@ dpt_status dpt_results_load_unit(const dpt_comm *comm, const dpt_results_study *
  * Collective over comm (same: study; results and count are read on rank 0 only).
  * results.h5: root attributes format = "deltapath-results", version, name, provenance, job;
  * /tensors/{names,numel,layer,module}; per unit /edits/<edit>/<data>/ ("-" for no data) with scalar
- * and text attributes and the datasets of dpt_result. Numbers in text have 17 digits; NaN is null in
+ * and text attributes and the datasets of dpt_result; /seeds/{edits,data,table,columns} when
+ * edits differ in their seed alone, and then also seeds.csv. Numbers in text have 17 digits; NaN is null in
  * JSON and empty in CSV.
  * Errors: DPT_ERR_OUTPUT naming the file.
  */
@@ -162,6 +184,8 @@ typedef struct dpt_results {
     char **tensor_names; /**< (tensors) */
     int64_t count;
     dpt_result *results; /**< (count), in the order of writing */
+    int64_t nseeds;
+    dpt_result_seeds *seeds; /**< (nseeds) */
 } dpt_results;
 
 /** Read a results.h5. Local. Errors: DPT_ERR_INPUT naming the file and what is wrong with it. */

@@ -28,6 +28,13 @@ typedef struct dpt_job_edit {
     dpt_edit_spec spec;
 } dpt_job_edit;
 
+/** How changes of the loss are judged. */
+typedef struct dpt_job_statistics {
+    bool bootstrap; /**< intervals of the bootstrap decide, else Student's */
+    int resamples;
+    uint64_t seed; /**< of the resamples */
+} dpt_job_statistics;
+
 /** A job file, checked as far as it can be without its models. Strings are owned by the job. */
 typedef struct dpt_job {
     const char *name;
@@ -53,10 +60,11 @@ typedef struct dpt_job {
     bool report;                 /**< write report.html at the end */
     double margin_share;         /**< equivalence margin as a share of the post-training gain */
     double margin;               /**< absolute margin [nats/token]; 0: use the share */
-    int tensor_parallel;         /**< ranks that share a replica; 0: chosen */
-    int svd_group;               /**< ranks that share a matrix in low rank; 0: chosen */
-    int64_t batch_tokens;        /**< most tokens packed into one pass; 0: chosen */
-    char *text;                  /**< canonical YAML after every --set, for provenance */
+    dpt_job_statistics statistics;
+    int tensor_parallel;  /**< ranks that share a replica; 0: chosen */
+    int svd_group;        /**< ranks that share a matrix in low rank; 0: chosen */
+    int64_t batch_tokens; /**< most tokens packed into one pass; 0: chosen */
+    char *text;           /**< canonical YAML after every --set, for provenance */
     char *recipe; /**< the same whatever output.directory is: what an edited model depends on */
     struct dpt_yaml *yaml;
 } dpt_job;
