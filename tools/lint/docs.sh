@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# Fail when a document names what the tree does not have: a function or constant of the program, a file,
+# a make target, a key or method of a job file. Fast: greps alone.
+set -uo pipefail
+cd "$(dirname "$0")/../.."
+status=0
+documents=(README.md CONTRIBUTING.md CHANGELOG.md doc/*.md)
+
+complain() { # complain TITLE: prints standard input under a title when there is any
+    local found
+    found=$(cat)
+    [[ -z $found ]] && return
+    echo "$1"
+    sed 's/^/  /' <<<"$found"
+    status=1
+}
+missing() { # missing HAVE WANT: lines of WANT that HAVE lacks
+    comm -13 <(sort -u "$1") <(sort -u "$2")
+}
+tmp=$(mktemp -d)
+trap 'rm -rf "$tmp"' EXIT
+
+# Names of the program: dpt_..., DPT_... and, written as name(), functions local to a file.
+grep -rhoE '\b(dpt|DPT)_[A-Za-z0-9_]+' src include >"$tmp/have"
+grep -hoE '\b(dpt|DPT)_[A-Za-z0-9_]+' "${documents[@]}" | grep -v '_$' >"$tmp/want"
+missing "$tmp/have" "$tmp/want" | complain "names in documents that src/ and include/ lack:"
+grep -rhoE '^[a-z][A-Za-z0-9_ *]* \**[a-z][a-z0-9_]*\(' src include | grep -oE '[a-z0-9_]+\($' |
+    tr -d '(' >"$tmp/have"
+grep -hoE '`[a-z][a-z0-9_]*\(\)`' "${documents[@]}" | tr -d '`()' >"$tmp/want"
+missing "$tmp/have" "$tmp/want" | complain "functions in documents that src/ lacks:"
+
+# Files and folders of the tree, and tests named alone.
+git ls-files --cached --others --exclude-standard >"$tmp/files"
+awk '{ print; while (sub("/[^/]*$", "")) print $0 "\n" $0 "/" }' "$tmp/files" >"$tmp/have"
+grep -hoP '(?<![\w/.-])(src|include|tests|tools|jobs|slurm|doc|share|\.ci)/[\w./-]*[\w/]' \
+    "${documents[@]}" | grep -vE '^share/deltapath|^doc/$' >"$tmp/want"
+missing "$tmp/have" "$tmp/want" | complain "files in documents that the tree lacks:"
+sed -n 's,^tests/.*/\(test_[a-z0-9_]*\)\.[a-z]*$,\1,p' "$tmp/files" >"$tmp/have"
+grep -rhoE '\btest_[a-z0-9_]+' tests --include='*.[ch]' >>"$tmp/have"
+grep -hoE '`test_[a-z0-9_]+`' "${documents[@]}" | tr -d '`' >"$tmp/want"
+missing "$tmp/have" "$tmp/want" | complain "tests in documents that tests/ lacks:"
+grep -hoE '\]\([A-Za-z0-9_./-]+\.md\)' doc/*.md | sed 's/](\(.*\))/doc\/\1/' >"$tmp/want"
+{ cat "$tmp/files"; sed 's,^,doc/../,' "$tmp/files"; } >"$tmp/have"
+missing "$tmp/have" "$tmp/want" | complain "links in doc/ that lead nowhere:"
+
+# Make targets.
+grep -hoE '^[a-z][a-z -]*:' Makefile | tr -d ':' | tr ' ' '\n' >"$tmp/have"
+grep -hoE '(`|^)make [a-z][a-z-]*' "${documents[@]}" | awk '{ print $2 }' >"$tmp/want"
+missing "$tmp/have" "$tmp/want" | complain "make targets in documents that the Makefile lacks:"
+
+# Columns and fields of the results: formats.md lists them between markers, one word a backtick.
+fields() { sed -n "/<!-- fields: begin -->/,/<!-- fields: end -->/p" doc/formats.md; }
+grep -hoE '"[a-z_0-9]+"' src/store/result*.c | tr -d '"' >"$tmp/have"
+fields | grep -oE '`[a-z_0-9]+`' | tr -d '`' >"$tmp/want"
+missing "$tmp/have" "$tmp/want" | complain "fields in doc/formats.md that src/store lacks:"
+
+# Keys and methods of doc/jobs.md: the first cells of its tables, and the parameters in the second.
+rows() { awk -F'|' -v head="$1" '$2 ~ "^ *" head " *$" { on = 1; next } !/^\|/ { on = 0 }
+    on && $2 !~ /^ *-+ *$/ { print $'"$2"' }' doc/jobs.md; }
+words() { grep -oE '`[a-z_.0-9]+`' | tr -d '`' | tr '.' '\n'; }
+cat src/study/job*.c | grep -oE '"[a-z_ |]+"' | tr -d '"' | tr ' |' '\n\n' >"$tmp/have"
+rows key 2 | words >"$tmp/want"
+missing "$tmp/have" "$tmp/want" | complain "keys in doc/jobs.md that the job parser lacks:"
+grep -hoE '\.name = "[a-z0-9_]+"' src/edit/*.c | grep -oE '"[^"]*"' | tr -d '"' >"$tmp/have"
+{ rows method 2; rows method 3; } | words >"$tmp/want"
+missing "$tmp/have" "$tmp/want" | complain "methods or parameters in doc/jobs.md that src/edit lacks:"
+missing "$tmp/want" "$tmp/have" | complain "methods or parameters of src/edit that doc/jobs.md lacks:"
+exit $status
