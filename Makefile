@@ -95,9 +95,10 @@ bench: | deps-check ## ratios against the limits of this machine, each measured 
 	@$(MAKE) --no-print-directory -j2 $(PROGRAM) benches
 	tests/bench/run $(OUT)
 
-lint: | deps-lint ## layers, house rules, static analysis
+lint: | deps-lint ## layers, house rules, documents, static analysis
 	tools/lint/layers.sh
 	tools/lint/rules.sh
+	tools/lint/docs.sh
 	cppcheck --quiet --error-exitcode=1 --std=c11 --enable=warning,portability --inline-suppr \
 	    --suppress=missingIncludeSystem --suppress=normalCheckLevelMaxBranches -Iinclude \
 	    -D_GNU_SOURCE -j2 src

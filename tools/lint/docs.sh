@@ -2,6 +2,7 @@
 # Fail when a document names what the tree does not have: a function or constant of the program, a file,
 # a make target, a key or method of a job file. Fast: greps alone.
 set -uo pipefail
+shopt -s lastpipe # complain sets status in this shell
 cd "$(dirname "$0")/../.."
 status=0
 documents=(README.md CONTRIBUTING.md CHANGELOG.md doc/*.md)

@@ -3,6 +3,7 @@
 # its own child), no allocation
 # past the counted one, and files that one can read in a sitting.
 set -uo pipefail
+shopt -s lastpipe # complain sets status in this shell
 cd "$(dirname "$0")/../.."
 status=0
 
