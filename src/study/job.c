@@ -165,13 +165,15 @@ static dpt_status read_riemann(dpt_job *job, const dpt_yaml *yaml, struct fy_nod
         job->riemann = false;
         return DPT_OK;
     }
-    dpt_status st = dpt_yaml_check_keys(yaml, riemann, "riemann", "rule points");
+    dpt_status st = dpt_yaml_check_keys(yaml, riemann, "riemann", "rule points per_sample");
     const char *rule = NULL;
     int64_t points = job->points;
     if (st == DPT_OK)
         st = dpt_yaml_text(yaml, riemann, "rule", &rule);
     if (st == DPT_OK)
         st = dpt_yaml_integer(yaml, riemann, "points", 1, DPT_QUADRATURE_MAX, &points);
+    if (st == DPT_OK)
+        st = dpt_yaml_boolean(yaml, riemann, "per_sample", &job->per_sample);
     if (st != DPT_OK)
         return st;
     job->points = (int)points;

@@ -212,6 +212,7 @@ dpt_results_study dpt_outputs_unit_study(const dpt_outputs *outputs, const dpt_i
                         (double)job->points,
                         job->margin_share,
                         job->margin,
+                        job->per_sample,
                         job->same_dtype ? -1 : (double)job->dtype,
                         job->statistics.bootstrap ? 1 : 0,
                         (double)job->statistics.resamples};

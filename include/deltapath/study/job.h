@@ -52,6 +52,8 @@ typedef struct dpt_job {
     bool riemann; /**< false with `riemann: off` */
     dpt_rule rule;
     int points;
+    bool per_sample; /**< terms of each sample at t = 0 too, for an interval of the estimate: the
+                               gradient at t = 0 is then taken for each edit */
     const char *directory;
     dpt_store_format checkpoint; /**< DPT_STORE_NONE: no edited models are kept */
     bool same_dtype;             /**< keep each tensor's type */
