@@ -41,7 +41,7 @@ FORMATTED := $(shell find src include tests -name '*.[ch]' 2>/dev/null)
 
 .PHONY: build library tests benches deps demo check asan bench lint format format-check tidy install \
     doc info help clean paper
-build: | deps-build ## build the program at build/release/deltapath (BUILD=release|debug|asan)
+build: | deps-build ## build the program at build/release/deltapath (BUILD=release, debug or asan)
 	@$(MAKE) --no-print-directory $(PROGRAM)
 library: $(LIBRARY)
 program: $(PROGRAM)
