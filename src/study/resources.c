@@ -43,8 +43,8 @@ static dpt_status try_mesh(const dpt_inputs *in, int tensor_parallel, dpt_resour
             break;
     }
     int64_t shared = res->gradient * in->job->ndata;
-    res->shared_gradient =
-        !in->job->per_sample && fixed + res->weights + res->work + shared <= res->budget;
+    res->shared_gradient = dpt_quadrature_has_start(in->job->rule) && !in->job->per_sample &&
+                           fixed + res->weights + res->work + shared <= res->budget;
     return DPT_OK;
 }
 
