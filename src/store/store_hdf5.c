@@ -172,6 +172,85 @@ static dpt_status check_version(hid_t file, const char *path) {
     return DPT_OK;
 }
 
+static dpt_status bad_companion(const char *path, const char *name, const char *problem) {
+    return dpt_error(DPT_ERR_INPUT, "%s: companion file %.200s %s", path, name, problem);
+}
+
+static const char *companion_extent(hid_t dataset, int64_t file_bytes, int64_t *offset,
+                                    int64_t *bytes) {
+    hid_t plist = H5Dget_create_plist(dataset);
+    hid_t type = H5Dget_type(dataset);
+    hid_t space = H5Dget_space(dataset);
+    hsize_t side = 0;
+    const char *problem = NULL;
+    if (plist < 0 || type < 0 || space < 0)
+        problem = "cannot be opened: the file is corrupt, copy it again";
+    else if (H5Pget_layout(plist) != H5D_CONTIGUOUS || H5Pget_external_count(plist) != 0)
+        problem = "is not stored contiguously: run `h5repack -l CONTI in.h5 out.h5`";
+    else if (H5Tequal(type, H5T_STD_U8LE) <= 0 || H5Sget_simple_extent_ndims(space) != 1 ||
+             H5Sget_simple_extent_dims(space, &side, NULL) != 1)
+        problem = "is no vector of bytes (uint8): remove or rewrite it";
+    if (plist >= 0)
+        H5Pclose(plist);
+    if (type >= 0)
+        H5Tclose(type);
+    if (space >= 0)
+        H5Sclose(space);
+    *bytes = (int64_t)side;
+    *offset = 0;
+    if (problem != NULL || side == 0)
+        return problem;
+    haddr_t at = H5Dget_offset(dataset);
+    if (side > (hsize_t)DPT_STORE_COMPANIONS_BYTES)
+        return "is larger than 256 MiB: remove it";
+    if (at == HADDR_UNDEF || at > (haddr_t)file_bytes || side > (haddr_t)file_bytes - at)
+        return "lies outside the file: it is truncated, copy it again";
+    *offset = (int64_t)at;
+    return NULL;
+}
+
+static herr_t visit_companion(hid_t group, const char *name, const H5L_info_t *info, void *ctx) {
+    walk *w = ctx;
+    int64_t offset;
+    int64_t bytes;
+    if (info->type != H5L_TYPE_HARD || !dpt_store_companion_allowed(name)) {
+        w->st = bad_companion(w->path, name, "is not one that belongs to a model: remove it");
+        return -1;
+    }
+    hid_t dataset = H5Dopen2(group, name, H5P_DEFAULT);
+    const char *problem =
+        dataset < 0 ? "cannot be opened: the file is corrupt, copy it again"
+                    : companion_extent(dataset, w->header->file_bytes[0], &offset, &bytes);
+    if (dataset >= 0)
+        H5Dclose(dataset);
+    w->st = problem != NULL ? bad_companion(w->path, name, problem)
+                            : dpt_store_companion_add(w->header, name, w->path, offset, bytes);
+    return w->st == DPT_OK ? 0 : -1;
+}
+
+static dpt_status scan_companions(hid_t file, const char *path, dpt_store_header *header) {
+    if (H5Lexists(file, "companions", H5P_DEFAULT) <= 0)
+        return DPT_OK;
+    hid_t group = H5Gopen2(file, "companions", H5P_DEFAULT);
+    walk w = {.path = path, .header = header, .st = DPT_OK};
+    hsize_t at = 0;
+    herr_t code =
+        group < 0 ? -1 : H5Literate(group, H5_INDEX_NAME, H5_ITER_NATIVE, &at, visit_companion, &w);
+    if (group >= 0)
+        H5Gclose(group);
+    if (w.st == DPT_OK && code < 0)
+        return dpt_error(DPT_ERR_INPUT,
+                         "%s: the list of companion files cannot be read: the file is corrupt, "
+                         "copy it again",
+                         path);
+    if (w.st == DPT_OK && dpt_store_companions_bytes(header) > DPT_STORE_COMPANIONS_BYTES)
+        return dpt_error(DPT_ERR_INPUT,
+                         "%s: more than 256 MiB of companion files: remove what is not needed",
+                         path);
+    dpt_store_companions_sort(header);
+    return w.st;
+}
+
 static dpt_status scan_file(hid_t file, const char *path, dpt_store_header *header) {
     dpt_status st = read_texts(file, path, header);
     if (st == DPT_OK)
@@ -191,7 +270,7 @@ static dpt_status scan_file(hid_t file, const char *path, dpt_store_header *head
                          "%s: the list of tensors cannot be read: the file is "
                          "corrupt, copy it again",
                          path);
-    return w.st;
+    return w.st != DPT_OK ? w.st : scan_companions(file, path, header);
 }
 
 /* Both questions are put in a child process: see dpt_isolate_run. */

@@ -26,6 +26,13 @@ dpt_status dpt_store_hdf5_layout(dpt_store_writer *writer) {
                              "%s: the tensor name %s cannot be stored in HDF5: write safetensors",
                              writer->path, name);
     }
+    if (dpt_store_companions_bytes(writer->companions) > DPT_STORE_COMPANIONS_BYTES)
+        return dpt_error(
+            DPT_ERR_INPUT,
+            "%s: the tokenizer and licence files that come along have %.0f MB, an HDF5 "
+            "checkpoint takes %.0f: remove what is not needed or write safetensors",
+            writer->path, (double)dpt_store_companions_bytes(writer->companions) / 1e6,
+            (double)DPT_STORE_COMPANIONS_BYTES / 1e6);
     dpt_status st = DPT_STORE_NEW(writer->files, 1, "file names");
     if (st != DPT_OK)
         return st;
@@ -94,8 +101,44 @@ static bool write_root(const dpt_store_writer *writer, hid_t file) {
     return dpt_hdf5_text_write(file, "provenance", writer->provenance) && ok;
 }
 
+/* One data set of bytes for each, after the tensors; at (companions): their first bytes. */
+static bool create_companions(const dpt_store_writer *writer, hid_t file, hid_t group_plist,
+                              hid_t plist, int64_t *at) {
+    int count = writer->companions != NULL ? writer->companions->ncompanions : 0;
+    if (count == 0)
+        return true;
+    hid_t group = H5Gcreate2(file, "companions", H5P_DEFAULT, group_plist, H5P_DEFAULT);
+    bool ok = group >= 0;
+    for (int i = 0; i < count; i++) {
+        const dpt_store_companion *companion = &writer->companions->companions[i];
+        hsize_t side = (hsize_t)companion->bytes;
+        hid_t space = H5Screate_simple(1, &side, NULL);
+        hid_t dataset = H5Dcreate2(group, companion->name, H5T_STD_U8LE, space, H5P_DEFAULT, plist,
+                                   H5P_DEFAULT);
+        haddr_t offset = dataset >= 0 && side > 0 ? H5Dget_offset(dataset) : 0;
+        ok = ok && dataset >= 0 && offset != HADDR_UNDEF;
+        at[i] = (int64_t)offset;
+        if (dataset >= 0)
+            H5Dclose(dataset);
+        H5Sclose(space);
+    }
+    if (group >= 0)
+        H5Gclose(group);
+    return ok;
+}
+
+/* Their bytes, once the file is closed. Rank 0. */
+static dpt_status write_companions(const dpt_store_writer *writer, const int64_t *at) {
+    dpt_status st = DPT_OK;
+    for (int i = 0; writer->companions != NULL && i < writer->companions->ncompanions; i++)
+        if (st == DPT_OK)
+            st = dpt_store_companion_copy(&writer->companions->companions[i], writer->partial,
+                                          at[i]);
+    return st;
+}
+
 /* Every rank makes every call, whatever failed before, so that the collective calls match. */
-static dpt_status fill_file(dpt_store_writer *writer, hid_t file) {
+static dpt_status fill_file(dpt_store_writer *writer, hid_t file, int64_t *companion_at) {
     bool ok = write_root(writer, file);
     /* Without time stamps the same model gives the same file. */
     hid_t group_plist = H5Pcreate(H5P_GROUP_CREATE);
@@ -111,6 +154,7 @@ static dpt_status fill_file(dpt_store_writer *writer, hid_t file) {
         ok = create_dataset(writer, group, plist, t) && ok;
     if (group >= 0)
         H5Gclose(group);
+    ok = create_companions(writer, file, group_plist, plist, companion_at) && ok;
     H5Pclose(plist);
     H5Pclose(group_plist);
     return ok ? DPT_OK : fail(writer, "create the data sets");
@@ -136,13 +180,18 @@ dpt_status dpt_store_hdf5_create(dpt_store_writer *writer) {
         file = H5Fcreate(writer->partial, H5F_ACC_TRUNC, creation, access);
         st = dpt_agree(&writer->comm, file < 0 ? fail(writer, "create the file") : DPT_OK);
     }
+    int64_t companion_at[DPT_STORE_COMPANIONS_MAX];
     if (st == DPT_OK)
-        st = fill_file(writer, file);
+        st = fill_file(writer, file, companion_at);
     if (file >= 0 && H5Fclose(file) < 0 && st == DPT_OK)
         st = fail(writer, "close the file");
     H5Pclose(access);
     H5Pclose(creation);
-    return dpt_agree(&writer->comm, st);
+    st = dpt_agree(&writer->comm, st);
+    if (st == DPT_OK)
+        st = dpt_agree(&writer->comm,
+                       writer->comm.rank == 0 ? write_companions(writer, companion_at) : DPT_OK);
+    return st;
 }
 
 static bool rewrite_hash(hid_t group, const char *name, uint64_t hash) {

@@ -20,6 +20,11 @@ void dpt_store_header_destroy(dpt_store_header *header) {
     dpt_mem_free(header->config);
     dpt_mem_free(header->metadata);
     dpt_mem_free(header->provenance);
+    for (int i = 0; i < header->ncompanions; i++) {
+        dpt_mem_free(header->companions[i].name);
+        dpt_mem_free(header->companions[i].file);
+    }
+    dpt_mem_free(header->companions);
     memset(header, 0, sizeof *header);
 }
 
@@ -202,6 +207,14 @@ static void pack_header(packer *p, const dpt_store_header *header) {
     pack_text(p, header->config);
     pack_text(p, header->metadata);
     pack_text(p, header->provenance);
+    pack(p, &header->ncompanions, sizeof header->ncompanions);
+    for (int i = 0; i < header->ncompanions; i++) {
+        const dpt_store_companion *companion = &header->companions[i];
+        pack_text(p, companion->name);
+        pack_text(p, companion->file);
+        pack(p, &companion->offset, sizeof companion->offset);
+        pack(p, &companion->bytes, sizeof companion->bytes);
+    }
 }
 
 dpt_status dpt_store_header_pack(const dpt_store_header *header, char **packed, int64_t *bytes) {
@@ -253,6 +266,21 @@ static char *unpack_text(unpacker *u) {
     return text;
 }
 
+static void unpack_companions(unpacker *u, dpt_store_header *out) {
+    int count = 0;
+    unpack(u, &count, sizeof count);
+    for (int i = 0; i < count && u->st == DPT_OK; i++) {
+        char *name = unpack_text(u);
+        char *file = unpack_text(u);
+        int64_t extent[2] = {0};
+        unpack(u, extent, sizeof extent);
+        if (u->st == DPT_OK && name != NULL && file != NULL)
+            u->st = dpt_store_companion_add(out, name, file, extent[0], extent[1]);
+        dpt_mem_free(name);
+        dpt_mem_free(file);
+    }
+}
+
 dpt_status dpt_store_header_unpack(const char *packed, int64_t bytes, dpt_store_header *out) {
     memset(out, 0, sizeof *out);
     unpacker u = {.at = packed, .left = bytes, .st = DPT_OK};
@@ -280,6 +308,7 @@ dpt_status dpt_store_header_unpack(const char *packed, int64_t bytes, dpt_store_
     out->config = unpack_text(&u);
     out->metadata = unpack_text(&u);
     out->provenance = unpack_text(&u);
+    unpack_companions(&u, out);
     if (u.st != DPT_OK)
         dpt_store_header_destroy(out);
     return u.st;

@@ -24,6 +24,14 @@ typedef struct dpt_store_entry {
     uint64_t hash;
 } dpt_store_entry;
 
+/** A file that belongs to a model beside its weights, as an extent of a file. */
+typedef struct dpt_store_companion {
+    char *name;
+    char *file;
+    int64_t offset;
+    int64_t bytes;
+} dpt_store_companion;
+
 /** All that the headers of a model say. Rank 0 fills it, the others get a copy. */
 typedef struct dpt_store_header {
     int nfiles;
@@ -35,6 +43,8 @@ typedef struct dpt_store_header {
     char *config;
     char *metadata;
     char *provenance;
+    int ncompanions;
+    dpt_store_companion *companions; /**< sorted by name */
 } dpt_store_header;
 
 void dpt_store_header_destroy(dpt_store_header *header); /**< Local. */
@@ -112,10 +122,26 @@ dpt_status dpt_store_path_check_output(const char *path, bool directory, bool ov
                                        int64_t bytes);
 /** Move a complete output to its final name and sync the parent directory. */
 dpt_status dpt_store_path_commit(const char *partial, const char *path);
-/** Copy tokenizer, generation and licence files of one directory to another. */
-dpt_status dpt_store_path_copy_companions(const char *from, const char *to);
-/** Bytes of those files. */
-int64_t dpt_store_path_companion_bytes(const char *from);
+/** Record that `path` cannot be written and why (errno). Returns DPT_ERR_OUTPUT. */
+dpt_status dpt_store_path_write_failed(const char *path);
+
+/* Tokenizer, generation and licence files; all Local. */
+enum { DPT_STORE_COMPANIONS_MAX = 256 };
+#define DPT_STORE_COMPANIONS_BYTES (INT64_C(256) << 20) /**< in an HDF5 checkpoint */
+
+/** Whether a name is one of these files, without anything that leads elsewhere. */
+bool dpt_store_companion_allowed(const char *name);
+dpt_status dpt_store_companion_add(dpt_store_header *header, const char *name, const char *file,
+                                   int64_t offset, int64_t bytes);
+/** Add those of a directory, sorted. */
+dpt_status dpt_store_companions_list(const char *directory, dpt_store_header *header);
+void dpt_store_companions_sort(dpt_store_header *header);
+int64_t dpt_store_companions_bytes(const dpt_store_header *header); /**< 0 without a header */
+/** Copy into the file `to` from a byte on, and sync. */
+dpt_status dpt_store_companion_copy(const dpt_store_companion *companion, const char *to,
+                                    int64_t to_offset);
+/** Write all as files of a directory. */
+dpt_status dpt_store_companions_restore(const dpt_store_header *header, const char *directory);
 
 /** Text of config.json whose torch_dtype or dtype says the one float type of the catalog; a plain
  * copy when there is no such key or no single type. Local. */
@@ -132,7 +158,7 @@ struct dpt_store_writer {
     char *config;
     char *metadata;
     char *provenance;
-    char *companions;
+    const dpt_store_header *companions; /**< whose files come along, or NULL; while creating */
     int64_t shard_bytes;
     bool overwrite;
 
@@ -179,6 +205,8 @@ extern const dpt_store_driver dpt_store_safetensors_driver;
 /** Driver of a format, or NULL; of an existing path, by content. Local. */
 const dpt_store_driver *dpt_store_driver_of(dpt_store_format format);
 dpt_status dpt_store_driver_probe(const char *path, const dpt_store_driver **out);
+
+const dpt_store_header *dpt_store_header_of(const dpt_store *store); /**< Local. */
 
 /* The writing halves of the drivers. */
 dpt_status dpt_store_hdf5_layout(dpt_store_writer *writer);

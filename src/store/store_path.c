@@ -95,7 +95,7 @@ dpt_status dpt_store_path_read_text(const char *path, int64_t limit, char **out)
     return DPT_OK;
 }
 
-static dpt_status write_failed(const char *path) {
+dpt_status dpt_store_path_write_failed(const char *path) {
     return dpt_error(DPT_ERR_OUTPUT, "%s: cannot be written (%s): check permissions and disk space",
                      path, strerror(errno));
 }
@@ -116,22 +116,22 @@ static bool write_all(int fd, const char *bytes, int64_t n) {
 dpt_status dpt_store_path_write(const char *path, const void *bytes, int64_t n, int64_t length) {
     int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     if (fd < 0)
-        return write_failed(path);
+        return dpt_store_path_write_failed(path);
     bool ok = write_all(fd, bytes, n) && (length <= n || ftruncate(fd, (off_t)length) == 0) &&
               fsync(fd) == 0;
-    dpt_status st = ok ? DPT_OK : write_failed(path);
+    dpt_status st = ok ? DPT_OK : dpt_store_path_write_failed(path);
     if (close(fd) != 0 && st == DPT_OK)
-        st = write_failed(path);
+        st = dpt_store_path_write_failed(path);
     return st;
 }
 
 dpt_status dpt_store_path_sync(const char *path) {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
-        return write_failed(path);
+        return dpt_store_path_write_failed(path);
     /* Some network file systems refuse fsync of a directory; they need none. */
     bool ok = fsync(fd) == 0 || errno == EINVAL || errno == ENOTSUP;
-    dpt_status st = ok ? DPT_OK : write_failed(path);
+    dpt_status st = ok ? DPT_OK : dpt_store_path_write_failed(path);
     close(fd);
     return st;
 }
@@ -142,15 +142,15 @@ dpt_status dpt_store_path_remove(const char *path) {
         return DPT_OK;
     struct stat info;
     if (lstat(path, &info) == 0 && !S_ISDIR(info.st_mode))
-        return unlink(path) == 0 ? DPT_OK : write_failed(path);
+        return unlink(path) == 0 ? DPT_OK : dpt_store_path_write_failed(path);
     DIR *directory = opendir(path);
     if (directory == NULL)
-        return write_failed(path);
+        return dpt_store_path_write_failed(path);
     for (struct dirent *entry = readdir(directory); entry != NULL; entry = readdir(directory))
         if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
             unlinkat(dirfd(directory), entry->d_name, 0);
     closedir(directory);
-    return rmdir(path) == 0 ? DPT_OK : write_failed(path);
+    return rmdir(path) == 0 ? DPT_OK : dpt_store_path_write_failed(path);
 }
 
 /* Whether a directory looks like a model that an earlier run wrote: files only, and weights. */
@@ -248,84 +248,4 @@ dpt_status dpt_store_path_commit(const char *partial, const char *path) {
     dpt_status st = parent == NULL ? DPT_ERR_OUTPUT : dpt_store_path_sync(parent);
     dpt_mem_free(parent);
     return st;
-}
-
-static bool is_companion(const char *name) {
-    static const char *const whole[] = {"generation_config.json", "special_tokens_map.json",
-                                        "merges.txt", "added_tokens.json",
-                                        "preprocessor_config.json"};
-    static const char *const starts[] = {"tokenizer", "vocab", "chat_template", "LICENSE"};
-    for (size_t i = 0; i < sizeof whole / sizeof whole[0]; i++)
-        if (strcmp(name, whole[i]) == 0)
-            return true;
-    for (size_t i = 0; i < sizeof starts / sizeof starts[0]; i++)
-        if (strncmp(name, starts[i], strlen(starts[i])) == 0)
-            return true;
-    return dpt_store_path_ends_with(name, ".model");
-}
-
-static dpt_status copy_file(const char *from, const char *to) {
-    int in = open(from, O_RDONLY | O_CLOEXEC);
-    if (in < 0)
-        return dpt_error(DPT_ERR_INPUT, "%s: cannot be read (%s): check its permissions", from,
-                         strerror(errno));
-    int out = open(to, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    dpt_status st = out < 0 ? write_failed(to) : DPT_OK;
-    char *buffer = st == DPT_OK ? dpt_mem_alloc(1 << 20, 1, "copy buffer") : NULL;
-    if (st == DPT_OK && buffer == NULL)
-        st = DPT_ERR_OUTPUT;
-    ssize_t got = 1;
-    while (st == DPT_OK && got > 0) {
-        got = read(in, buffer, 1 << 20);
-        if (got < 0)
-            st = dpt_error(DPT_ERR_INPUT, "%s: cannot be read (%s)", from, strerror(errno));
-        else if (!write_all(out, buffer, got))
-            st = write_failed(to);
-    }
-    if (st == DPT_OK && fsync(out) != 0)
-        st = write_failed(to);
-    dpt_mem_free(buffer);
-    close(in);
-    if (out >= 0)
-        close(out);
-    return st;
-}
-
-/* Visit the companions: count their bytes, or copy them when `to` is given. */
-static dpt_status each_companion(const char *from, const char *to, int64_t *bytes) {
-    DIR *directory = opendir(from);
-    if (directory == NULL)
-        return dpt_error(DPT_ERR_INPUT, "%s: cannot be listed (%s): check its permissions", from,
-                         strerror(errno));
-    dpt_status st = DPT_OK;
-    struct dirent *entry;
-    while (st == DPT_OK && (entry = readdir(directory)) != NULL) {
-        struct stat info;
-        if (!is_companion(entry->d_name) ||
-            fstatat(dirfd(directory), entry->d_name, &info, 0) != 0 || !S_ISREG(info.st_mode))
-            continue;
-        *bytes += (int64_t)info.st_size;
-        if (to == NULL)
-            continue;
-        char *source = dpt_store_path_join(from, entry->d_name);
-        char *target = dpt_store_path_join(to, entry->d_name);
-        st = source == NULL || target == NULL ? DPT_ERR_OUTPUT : copy_file(source, target);
-        dpt_mem_free(source);
-        dpt_mem_free(target);
-    }
-    closedir(directory);
-    return st;
-}
-
-dpt_status dpt_store_path_copy_companions(const char *from, const char *to) {
-    int64_t bytes = 0;
-    return each_companion(from, to, &bytes);
-}
-
-int64_t dpt_store_path_companion_bytes(const char *from) {
-    int64_t bytes = 0;
-    /* What cannot be listed now fails with its message when it is copied. */
-    if (dpt_store_path_is_directory(from))
-        each_companion(from, NULL, &bytes);
-    return bytes;
 }

@@ -341,7 +341,7 @@ static dpt_status attach_hashes(const char *path, const json_t *hashes, dpt_stor
 }
 
 /* config.json and, when we wrote the model, the hashes and the provenance beside it. */
-static dpt_status scan_companions(const char *directory, dpt_store_header *header) {
+static dpt_status scan_beside(const char *directory, dpt_store_header *header) {
     char *config = dpt_store_path_join(directory, "config.json");
     char *sidecar = dpt_store_path_join(directory, "deltapath.json");
     dpt_status st = config == NULL || sidecar == NULL ? DPT_ERR_OUTPUT : DPT_OK;
@@ -422,9 +422,11 @@ static dpt_status safetensors_scan(const char *path, dpt_store_header *out) {
         st = dpt_store_header_seal(out, path);
     if (st == DPT_OK) {
         char *home = directory ? dpt_mem_strdup(path, "path") : dpt_store_path_parent(path);
-        st = home == NULL ? DPT_ERR_OUTPUT : scan_companions(home, out);
+        st = home == NULL ? DPT_ERR_OUTPUT : scan_beside(home, out);
         dpt_mem_free(home);
     }
+    if (st == DPT_OK && directory)
+        st = dpt_store_companions_list(path, out);
     if (st == DPT_OK && json_object_size(metadata) > 0) {
         char *text = json_dumps(metadata, JSON_COMPACT);
         out->metadata = dpt_mem_strdup(text, "metadata");

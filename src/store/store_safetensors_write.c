@@ -195,8 +195,8 @@ static dpt_status create_on_root(dpt_store_writer *writer) {
         st = write_index(writer);
     if (st == DPT_OK && writer->config != NULL)
         st = write_text(writer, "config.json", writer->config);
-    if (st == DPT_OK && writer->companions != NULL)
-        st = dpt_store_path_copy_companions(writer->companions, writer->partial);
+    if (st == DPT_OK)
+        st = dpt_store_companions_restore(writer->companions, writer->partial);
     return st;
 }
 

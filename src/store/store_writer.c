@@ -14,11 +14,10 @@ static void destroy(dpt_store_writer *writer) {
         dpt_mem_free(writer->files[i]);
     for (int i = 0; i < writer->nfiles && writer->headers != NULL; i++)
         dpt_mem_free(writer->headers[i]);
-    void *const blocks[] = {writer->files,    writer->file_of,    writer->offset_of,
-                            writer->streams,  writer->streamed,   writer->hashes,
-                            writer->path,     writer->partial,    writer->config,
-                            writer->metadata, writer->provenance, writer->companions,
-                            writer->headers,  writer->file_bytes};
+    void *const blocks[] = {
+        writer->files,      writer->file_of, writer->offset_of, writer->streams, writer->streamed,
+        writer->hashes,     writer->path,    writer->partial,   writer->config,  writer->metadata,
+        writer->provenance, writer->headers, writer->file_bytes};
     for (size_t i = 0; i < sizeof blocks / sizeof blocks[0]; i++)
         dpt_mem_free(blocks[i]);
     dpt_comm_destroy(&writer->comm);
@@ -53,8 +52,8 @@ static dpt_status prepare(dpt_store_writer *writer, const char *path,
         st = copy_text(options->metadata, &writer->metadata);
     if (st == DPT_OK)
         st = copy_text(options->provenance, &writer->provenance);
-    if (st == DPT_OK)
-        st = copy_text(options->companions, &writer->companions);
+    writer->companions =
+        options->companions != NULL ? dpt_store_header_of(options->companions) : NULL;
     if (st == DPT_OK)
         st = DPT_STORE_NEW(writer->file_of, writer->catalog->count, "placement of tensors");
     if (st == DPT_OK)
@@ -72,9 +71,8 @@ enum { HEADER_RESERVE = 1 << 20, HEADER_PER_TENSOR = 2048 };
 static dpt_status check_output(dpt_store_writer *writer) {
     int64_t bytes = dpt_catalog_bytes(writer->catalog);
     int64_t extra = HEADER_RESERVE + (int64_t)writer->catalog->count * HEADER_PER_TENSOR;
-    if (writer->companions != NULL)
-        extra += dpt_store_path_companion_bytes(writer->companions);
-    if (!dpt_mem_add(bytes, extra, &bytes))
+    if (!dpt_mem_add(bytes, extra, &bytes) ||
+        !dpt_mem_add(bytes, dpt_store_companions_bytes(writer->companions), &bytes))
         bytes = INT64_MAX;
     dpt_status st = dpt_store_path_check_output(writer->path, writer->driver->directory,
                                                 writer->overwrite, bytes);
@@ -112,6 +110,7 @@ dpt_status dpt_store_create(const dpt_comm *comm, const char *path, const dpt_ca
     if (st == DPT_OK) {
         writer->partial_made = true;
         st = writer->driver->create(writer);
+        writer->companions = NULL; /* borrowed for this call */
     }
     if (st == DPT_OK)
         st =

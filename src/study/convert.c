@@ -11,7 +11,6 @@
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 enum { RUN_CELLS = 16, BYTES_F32 = 4, BYTES_WIDEST = 8 };
 
@@ -19,7 +18,6 @@ typedef struct conversion {
     dpt_store *store;
     dpt_catalog catalog; /* of the target */
     dpt_shard shard;
-    char *companions;
     char *provenance;
     dpt_store_writer *writer;
     int64_t run; /* elements at once */
@@ -53,13 +51,7 @@ static dpt_status make_catalog(const dpt_convert_options *options, conversion *c
 }
 
 static dpt_status make_texts(const dpt_convert_options *options, conversion *c) {
-    struct stat info;
     const char *source = dpt_store_path(c->store);
-    if (stat(source, &info) == 0 && S_ISDIR(info.st_mode)) {
-        c->companions = dpt_mem_strdup(source, "path");
-        if (c->companions == NULL)
-            return DPT_ERR_OUTPUT;
-    }
     char digits[17];
     snprintf(digits, sizeof digits, "%016" PRIx64, dpt_store_fingerprint(c->store));
     json_t *root = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s}", "program", "deltapath", "version",
@@ -133,7 +125,6 @@ static void destroy(conversion *c) {
     dpt_mem_free(c->stored);
     dpt_mem_free(c->out);
     dpt_mem_free(c->values);
-    dpt_mem_free(c->companions);
     dpt_mem_free(c->provenance);
     dpt_shard_destroy(&c->shard);
     dpt_catalog_destroy(&c->catalog);
@@ -152,7 +143,7 @@ dpt_status dpt_convert_run(const dpt_comm *comm, const dpt_convert_options *opti
                                   .config = dpt_store_config(c.store),
                                   .metadata = dpt_store_metadata(c.store),
                                   .provenance = c.provenance,
-                                  .companions = c.companions,
+                                  .companions = c.store,
                                   .shard_bytes = options->shard_bytes,
                                   .overwrite = options->overwrite};
         st = dpt_store_create(comm, options->target, &c.catalog, &c.shard, &made, &c.writer);

@@ -252,7 +252,6 @@ dpt_status dpt_outputs_create_model(const dpt_comm *comm, const dpt_inputs *in,
                                     const dpt_job_edit *edit, const dpt_shard *shard,
                                     dpt_store_writer **out) {
     *out = NULL;
-    bool from_directory = dpt_store_get_format(in->post) == DPT_STORE_SAFETENSORS;
     char *path = dpt_outputs_model_path(in->job, edit);
     char *provenance = model_provenance(in, edit);
     dpt_status st = path != NULL && provenance != NULL ? DPT_OK : DPT_ERR_OUTPUT;
@@ -262,7 +261,7 @@ dpt_status dpt_outputs_create_model(const dpt_comm *comm, const dpt_inputs *in,
                                      .config = dpt_store_config(in->post),
                                      .metadata = dpt_store_metadata(in->post),
                                      .provenance = provenance,
-                                     .companions = from_directory ? in->job->post : NULL,
+                                     .companions = in->post,
                                      .overwrite = true};
         st = dpt_store_create(comm, path, &in->out_catalog, shard, &options, out);
     }

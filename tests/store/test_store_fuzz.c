@@ -107,11 +107,13 @@ static void fuzz(const char *good_path, const char *bad_path, const char *name, 
     free(good.bytes);
 }
 
-static void make_good(const char *name, dpt_store_format format) {
+static void make_good(const char *name, dpt_store_format format, const dpt_store *companions) {
     dpt_catalog catalog;
     models_make_catalog(&catalog, 10);
-    dpt_store_options options = {
-        .format = format, .config = "{\"model_type\":\"x\"}", .provenance = "{\"a\":\"b\"}"};
+    dpt_store_options options = {.format = format,
+                                 .config = "{\"model_type\":\"x\"}",
+                                 .provenance = "{\"a\":\"b\"}",
+                                 .companions = companions};
     assert_int_equal(models_write(&catalog, models_path(name), &options), DPT_OK);
     dpt_catalog_destroy(&catalog);
 }
@@ -119,7 +121,7 @@ static void make_good(const char *name, dpt_store_format format) {
 static void test_safetensors(void **state) {
     (void)state;
     models_make_root("fuzz");
-    make_good("good", DPT_STORE_SAFETENSORS);
+    make_good("good", DPT_STORE_SAFETENSORS, NULL);
     fuzz(models_path("good/model.safetensors"), models_path("bad.safetensors"), "bad.safetensors",
          1500, setting("DPT_FUZZ_ROUNDS", 3000));
     models_remove_root();
@@ -128,7 +130,13 @@ static void test_safetensors(void **state) {
 static void test_hdf5(void **state) {
     (void)state;
     models_make_root("fuzz");
-    make_good("good.h5", DPT_STORE_HDF5);
+    make_good("good", DPT_STORE_SAFETENSORS, NULL);
+    save(models_path("good/tokenizer.json"), (const unsigned char *)"{}", 2);
+    save(models_path("good/merges.txt"), (const unsigned char *)"a b", 3);
+    dpt_store *store = NULL;
+    assert_int_equal(dpt_store_open(&test_comm, models_path("good"), &store), DPT_OK);
+    make_good("good.h5", DPT_STORE_HDF5, store);
+    dpt_store_close(store);
     setenv("DPT_ISOLATE_SECONDS", "1", 0);
     fuzz(models_path("good.h5"), models_path("bad.h5"), "bad.h5", 1 << 20,
          setting("DPT_FUZZ_ROUNDS", 1000));

@@ -37,6 +37,10 @@ const char *
 dpt_store_metadata(const dpt_store *store); /**< JSON object of strings, or NULL; Local */
 const char *
 dpt_store_provenance(const dpt_store *store); /**< text of who made it, or NULL; Local */
+/** Number of tokenizer, generation and licence files that come with the model; name and size of one,
+ * borrowed, sorted by name. Local. */
+int dpt_store_companion_count(const dpt_store *store);
+const char *dpt_store_companion_at(const dpt_store *store, int i, int64_t *bytes);
 dpt_store_format dpt_store_get_format(const dpt_store *store); /**< Local */
 
 /** Whether a path is an HDF5 file of results of a study, not a model. Local. */
@@ -58,11 +62,11 @@ typedef struct dpt_store_options {
     dpt_store_format format;
     const char *config;   /**< config.json text or NULL */
     const char *metadata; /**< JSON object of strings or NULL ({"format": "pt"} for safetensors) */
-    const char *provenance; /**< JSON text of who made it how, or NULL */
-    const char *companions; /**< directory whose tokenizer, generation and licence files are copied
-                                   along (safetensors), or NULL */
-    int64_t shard_bytes;    /**< safetensors: start a new file beyond this size; 0: 5e9 */
-    bool overwrite;         /**< replace an existing path; else existing output is an error */
+    const char *provenance;      /**< JSON text of who made it how, or NULL */
+    const dpt_store *companions; /**< whose tokenizer, generation and licence files come along, as
+                                    files or in the HDF5 file, or NULL */
+    int64_t shard_bytes;         /**< safetensors: start a new file beyond this size; 0: 5e9 */
+    bool overwrite;              /**< replace an existing path; else existing output is an error */
 } dpt_store_options;
 
 /** A model being written beside its final name (path + ".partial"). */

@@ -1,0 +1,159 @@
+#include "store_internal.h"
+
+#include "deltapath/base/mem.h"
+
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* Companions are the small files beside the weights that make a model usable: tokenizer, generation
+ * settings, licence. In a directory they are files, in an HDF5 checkpoint data sets of bytes; here
+ * both are extents of some file. */
+
+enum { COPY_BYTES = 1 << 20, NAME_BYTES = 200 };
+
+static bool is_known(const char *name) {
+    static const char *const whole[] = {
+        "generation_config.json", "special_tokens_map.json",  "merges.txt",
+        "added_tokens.json",      "preprocessor_config.json", "processor_config.json"};
+    static const char *const starts[] = {"tokenizer", "vocab",  "chat_template", "LICENSE",
+                                         "LICENCE",   "NOTICE", "USE_POLICY"};
+    for (size_t i = 0; i < sizeof whole / sizeof whole[0]; i++)
+        if (strcmp(name, whole[i]) == 0)
+            return true;
+    for (size_t i = 0; i < sizeof starts / sizeof starts[0]; i++)
+        if (strncmp(name, starts[i], strlen(starts[i])) == 0)
+            return true;
+    return dpt_store_path_ends_with(name, ".model");
+}
+
+bool dpt_store_companion_allowed(const char *name) {
+    size_t n = strlen(name);
+    bool plain = n > 0 && n <= NAME_BYTES && name[0] != '.';
+    for (size_t i = 0; i < n && plain; i++)
+        plain = isalnum((unsigned char)name[i]) || strchr("._-+ ", name[i]) != NULL;
+    return plain && is_known(name);
+}
+
+dpt_status dpt_store_companion_add(dpt_store_header *header, const char *name, const char *file,
+                                   int64_t offset, int64_t bytes) {
+    if (header->ncompanions >= DPT_STORE_COMPANIONS_MAX)
+        return dpt_error(DPT_ERR_INPUT,
+                         "%s: more than %d tokenizer and licence files: remove what is not needed",
+                         file, (int)DPT_STORE_COMPANIONS_MAX);
+    dpt_store_companion *list = dpt_mem_realloc(header->companions, header->ncompanions + 1,
+                                                sizeof *list, "list of companion files");
+    if (list == NULL)
+        return DPT_ERR_OUTPUT;
+    header->companions = list;
+    dpt_store_companion *added = &list[header->ncompanions++];
+    *added = (dpt_store_companion){.offset = offset, .bytes = bytes};
+    added->name = dpt_mem_strdup(name, "companion file");
+    added->file = dpt_mem_strdup(file, "companion file");
+    return added->name == NULL || added->file == NULL ? DPT_ERR_OUTPUT : DPT_OK;
+}
+
+static int by_name(const void *a, const void *b) {
+    return strcmp(((const dpt_store_companion *)a)->name, ((const dpt_store_companion *)b)->name);
+}
+
+/* A directory is listed in an order of its own. */
+void dpt_store_companions_sort(dpt_store_header *header) {
+    if (header->ncompanions > 1)
+        qsort(header->companions, (size_t)header->ncompanions, sizeof *header->companions, by_name);
+}
+
+dpt_status dpt_store_companions_list(const char *directory, dpt_store_header *header) {
+    DIR *listing = opendir(directory);
+    if (listing == NULL)
+        return dpt_error(DPT_ERR_INPUT, "%s: cannot be listed (%s): check its permissions",
+                         directory, strerror(errno));
+    dpt_status st = DPT_OK;
+    struct dirent *entry;
+    while (st == DPT_OK && (entry = readdir(listing)) != NULL) {
+        struct stat info;
+        if (!dpt_store_companion_allowed(entry->d_name) ||
+            fstatat(dirfd(listing), entry->d_name, &info, 0) != 0 || !S_ISREG(info.st_mode))
+            continue;
+        char *file = dpt_store_path_join(directory, entry->d_name);
+        st = file == NULL
+                 ? DPT_ERR_OUTPUT
+                 : dpt_store_companion_add(header, entry->d_name, file, 0, (int64_t)info.st_size);
+        dpt_mem_free(file);
+    }
+    closedir(listing);
+    dpt_store_companions_sort(header);
+    return st;
+}
+
+int64_t dpt_store_companions_bytes(const dpt_store_header *header) {
+    int64_t bytes = 0;
+    for (int i = 0; header != NULL && i < header->ncompanions; i++)
+        if (!dpt_mem_add(bytes, header->companions[i].bytes, &bytes))
+            return INT64_MAX;
+    return bytes;
+}
+
+static dpt_status unreadable(const dpt_store_companion *companion, const char *why) {
+    return dpt_error(DPT_ERR_INPUT, "%s: companion file %s cannot be read (%s): check the file",
+                     companion->file, companion->name, why);
+}
+
+static dpt_status copy_bytes(const dpt_store_companion *companion, int in, int out,
+                             int64_t to_offset, const char *to, char *buffer) {
+    for (int64_t done = 0; done < companion->bytes;) {
+        int64_t left = companion->bytes - done;
+        ssize_t got = pread(in, buffer, (size_t)(left < COPY_BYTES ? left : COPY_BYTES),
+                            companion->offset + done);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0)
+            return unreadable(companion, got < 0 ? strerror(errno) : "it became shorter");
+        for (ssize_t put = 0; put < got;) {
+            ssize_t n = pwrite(out, buffer + put, (size_t)(got - put), to_offset + done + put);
+            if (n < 0 && errno == EINTR)
+                continue;
+            if (n <= 0)
+                return dpt_store_path_write_failed(to);
+            put += n;
+        }
+        done += got;
+    }
+    return DPT_OK;
+}
+
+dpt_status dpt_store_companion_copy(const dpt_store_companion *companion, const char *to,
+                                    int64_t to_offset) {
+    int in = open(companion->file, O_RDONLY | O_CLOEXEC);
+    if (in < 0)
+        return unreadable(companion, strerror(errno));
+    int out = open(to, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+    dpt_status st = out < 0 ? dpt_store_path_write_failed(to) : DPT_OK;
+    char *buffer = st == DPT_OK ? dpt_mem_alloc(COPY_BYTES, 1, "copy buffer") : NULL;
+    if (st == DPT_OK)
+        st =
+            buffer == NULL ? DPT_ERR_OUTPUT : copy_bytes(companion, in, out, to_offset, to, buffer);
+    if (st == DPT_OK && fsync(out) != 0)
+        st = dpt_store_path_write_failed(to);
+    dpt_mem_free(buffer);
+    close(in);
+    if (out >= 0 && close(out) != 0 && st == DPT_OK)
+        st = dpt_store_path_write_failed(to);
+    return st;
+}
+
+dpt_status dpt_store_companions_restore(const dpt_store_header *header, const char *directory) {
+    dpt_status st = DPT_OK;
+    for (int i = 0; header != NULL && i < header->ncompanions && st == DPT_OK; i++) {
+        char *to = dpt_store_path_join(directory, header->companions[i].name);
+        st = to == NULL ? DPT_ERR_OUTPUT : dpt_store_companion_copy(&header->companions[i], to, 0);
+        dpt_mem_free(to);
+    }
+    return st;
+}
