@@ -6,9 +6,9 @@
 #include <string.h>
 
 static const dpt_edit_method *const methods[] = {
-    &dpt_edit_method_dare,    &dpt_edit_method_drop,     &dpt_edit_method_bias,
-    &dpt_edit_method_prune,   &dpt_edit_method_bitdelta, &dpt_edit_method_multibit,
-    &dpt_edit_method_lowrank, &dpt_edit_method_expo,
+    &dpt_edit_method_dare,     &dpt_edit_method_drop,    &dpt_edit_method_bias,
+    &dpt_edit_method_della,    &dpt_edit_method_prune,   &dpt_edit_method_bitdelta,
+    &dpt_edit_method_multibit, &dpt_edit_method_lowrank, &dpt_edit_method_expo,
 };
 
 enum { METHODS = sizeof methods / sizeof methods[0] };

@@ -1,5 +1,6 @@
 #include "stage.h"
 #include "group.h"
+#include "rows.h"
 
 #include <omp.h>
 
@@ -22,6 +23,8 @@ static int64_t whole_bytes(const dpt_edit_spec *spec, int index, const dpt_catal
     bool keeps = false;
     for (int s = index + 1; s < spec->nstages; s++)
         keeps = keeps || dpt_edit_method_get(spec->stages[s].method)->prepare != NULL;
+    for (int s = 0; s < index; s++)
+        keeps = keeps || dpt_edit_method_get(spec->stages[s].method)->own;
     for (int t = 0; t < catalog->count; t++) {
         const dpt_tensor_info *info = &catalog->tensors[t];
         if ((selected != NULL && !selected[t]) || !dpt_edit_is_matrix(info) || info->numel == 0)
@@ -50,6 +53,8 @@ int64_t dpt_edit_bytes(const dpt_edit_spec *spec, const dpt_catalog *catalog, co
         const dpt_edit_method *method = dpt_edit_method_get(spec->stages[s].method);
         if (method->by_row)
             bytes += rows * (int64_t)(sizeof(float) + sizeof(double));
+        if (method->apply_cell != NULL)
+            bytes += dpt_edit_rows_bytes(catalog, selected, ranks);
         if (method->whole)
             bytes += whole_bytes(spec, s, catalog, selected, ranks, svd_group);
     }

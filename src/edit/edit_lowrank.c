@@ -271,6 +271,24 @@ static dpt_status close_round(dpt_edit_work *work, const dpt_edit_stage *stage,
     return dpt_agree(work->input->comm, st);
 }
 
+/* Fold the stages before this one into base cells, where one of them works on own cells only: the
+ * slabs are then exchanged in place of the stored values. */
+static dpt_status fold_stages(dpt_edit_work *work, const dpt_edit_stage *stage) {
+    dpt_status st = DPT_OK;
+    for (int t = 0; st == DPT_OK && t < work->catalog->count; t++) {
+        if (!stage->covers[t])
+            continue;
+        st = make_base(work, t);
+        const int64_t *cells = work->input->shard->first_cell + t;
+        for (int64_t c = cells[0]; st == DPT_OK && c < cells[1]; c++)
+            if (c >= work->first && c < work->last)
+                st = dpt_edit_delta(work, stage->index, dpt_shard_cell(work->input->shard, c),
+                                    work->base[c - work->first]);
+        work->base_stage[t] = stage->index;
+    }
+    return dpt_agree(work->input->comm, st);
+}
+
 static dpt_status prepare(dpt_edit_work *work, dpt_edit_stage *stage) {
     const dpt_comm *comm = work->input->comm;
     dpt_edit_plan plan = {.groups = 0};
@@ -279,10 +297,15 @@ static dpt_status prepare(dpt_edit_work *work, dpt_edit_stage *stage) {
     bool flush = true;
     for (int s = stage->index + 1; s < work->nstages; s++)
         flush = flush && work->stages[s].method->prepare == NULL;
-    bool follows = false;
-    for (int s = 0; s < stage->index; s++)
+    bool follows = false, folds = false;
+    for (int s = 0; s < stage->index; s++) {
         follows = follows || work->stages[s].method->whole;
+        folds = folds || work->stages[s].method->own;
+    }
     dpt_status st = dpt_agree(comm, check_ranks(stage));
+    if (st == DPT_OK && folds)
+        st = fold_stages(work, stage);
+    follows = follows || folds;
     if (st == DPT_OK)
         st = dpt_edit_plan_create(stage, dpt_edit_lowrank_svd(stage->spec), &plan);
     if (st == DPT_OK) {

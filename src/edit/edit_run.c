@@ -105,6 +105,17 @@ static dpt_status init_buffers(dpt_edit_work *work) {
     return made ? DPT_OK : DPT_ERR_OUTPUT;
 }
 
+/* Room for the stages that work on whole cells. */
+static dpt_status init_held(dpt_edit_work *work) {
+    bool needed = false;
+    for (int s = 0; s < work->nstages; s++)
+        needed = needed || work->stages[s].method->apply_cell != NULL;
+    if (!needed)
+        return DPT_OK;
+    work->held = dpt_mem_alloc(DPT_CELL, sizeof *work->held, "deltas of a cell");
+    return work->held != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+}
+
 /* The catalog and shard of exchanges of fp32 deltas: same cells, every type f32. */
 static dpt_status init_wide(dpt_edit_work *work) {
     dpt_status st = dpt_catalog_copy(work->catalog, &work->wide);
@@ -119,7 +130,7 @@ static dpt_status init_wide(dpt_edit_work *work) {
 
 static dpt_status init_work(dpt_edit_work *work, const dpt_edit_spec *spec,
                             const dpt_edit_input *input, dpt_sink sink) {
-    *work = (dpt_edit_work){.spec = spec, .input = input, .sink = sink};
+    *work = (dpt_edit_work){.spec = spec, .input = input, .sink = sink, .held_cell = -1};
     dpt_catalog_init(&work->wide);
     work->catalog = input->post.catalog;
     dpt_status st = check_input(spec, input, &sink);
@@ -134,7 +145,7 @@ static dpt_status init_work(dpt_edit_work *work, const dpt_edit_spec *spec,
         st = init_stage(work, s);
         work->nstages = s + 1;
     }
-    return st;
+    return st == DPT_OK ? init_held(work) : st;
 }
 
 static void destroy_work(dpt_edit_work *work) {
@@ -159,6 +170,7 @@ static void destroy_work(dpt_edit_work *work) {
     dpt_mem_free(work->pre_buffer);
     dpt_mem_free(work->post_buffer);
     dpt_mem_free(work->out_buffer);
+    dpt_mem_free(work->held);
     dpt_mem_free(work->singular);
 }
 

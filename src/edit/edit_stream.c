@@ -88,7 +88,7 @@ void dpt_edit_apply(const dpt_edit_work *work, int from, int upto, dpt_range ran
         dpt_range piece = {
             .tensor = range.tensor, .ig = range.ig + at, .n = least(DPT_EDIT_PIECE, range.n - at)};
         for (int s = from; s < upto; s++)
-            if (work->stages[s].covers[range.tensor])
+            if (work->stages[s].covers[range.tensor] && work->stages[s].method->apply != NULL)
                 work->stages[s].method->apply(&work->stages[s], piece, delta + at);
     }
 }
@@ -100,32 +100,30 @@ float *dpt_edit_scratch(const dpt_edit_work *work, int part) {
     return work->scratch + place * DPT_EDIT_PIECE;
 }
 
-const float *dpt_edit_base(const dpt_edit_work *work, dpt_range range) {
-    if (work->base_stage[range.tensor] == 0)
-        return NULL;
-    int64_t cell = dpt_shard_cell_of(work->input->shard, range.tensor, range.ig);
-    return work->base[cell - work->first] + range.ig % DPT_CELL;
-}
-
 /* Where the deltas of a cell come from. */
 typedef struct cell_data {
     dpt_range range;
-    const float *base; /* materialised, or from the stored values: */
-    const char *pre, *post;
+    dpt_edit_start start;
+    const char *pre, *post; /* when the start has no deltas */
     int64_t pre_size, post_size;
 } cell_data;
 
-static dpt_status open_cell(dpt_edit_work *work, dpt_range range, cell_data *cell) {
-    *cell = (cell_data){.range = range, .base = dpt_edit_base(work, range)};
-    if (cell->base != NULL)
+static dpt_status open_stored(dpt_edit_work *work, cell_data *cell) {
+    if (cell->start.base != NULL)
         return DPT_OK;
     const void *pre = NULL, *post = NULL;
-    dpt_status st = dpt_edit_load_both(work, range, &pre, &post);
+    dpt_status st = dpt_edit_load_both(work, cell->range, &pre, &post);
     cell->pre = pre;
     cell->post = post;
-    cell->pre_size = dpt_dtype_size(dpt_edit_pre_type(work, range.tensor));
-    cell->post_size = dpt_dtype_size(work->catalog->tensors[range.tensor].dtype);
+    cell->pre_size = dpt_dtype_size(dpt_edit_pre_type(work, cell->range.tensor));
+    cell->post_size = dpt_dtype_size(work->catalog->tensors[cell->range.tensor].dtype);
     return st;
+}
+
+static dpt_status open_cell(dpt_edit_work *work, int upto, dpt_range range, cell_data *cell) {
+    *cell = (cell_data){.range = range};
+    dpt_status st = dpt_edit_begin(work, upto, range, &cell->start);
+    return st == DPT_OK ? open_stored(work, cell) : st;
 }
 
 /* Deltas of a piece as the stages before `upto` left them; false for NaN or infinity. */
@@ -133,28 +131,83 @@ static bool piece_delta(const dpt_edit_work *work, int upto, const cell_data *ce
                         float *delta) {
     int64_t at = piece.ig - cell->range.ig;
     bool good = true;
-    if (cell->base != NULL)
-        memcpy(delta, cell->base + at, (size_t)piece.n * sizeof *delta);
+    if (cell->start.base != NULL)
+        memmove(delta, cell->start.base + at, (size_t)piece.n * sizeof *delta);
     else
         good = dpt_edit_subtract(work, piece.tensor, piece.n, cell->pre + at * cell->pre_size,
                                  cell->post + at * cell->post_size, delta,
                                  dpt_edit_scratch(work, SPARE));
-    dpt_edit_apply(work, work->base_stage[piece.tensor], upto, piece, delta);
+    dpt_edit_apply(work, cell->start.stages, upto, piece, delta);
     return good;
+}
+
+/* Deltas of all pieces. */
+static dpt_status cell_delta(dpt_edit_work *work, int upto, const cell_data *cell, float *delta) {
+    int bad = 0;
+#pragma omp parallel for schedule(static) num_threads(work->threads) reduction(| : bad)
+    for (int p = 0; p < dpt_edit_pieces(cell->range); p++) {
+        dpt_range piece = dpt_edit_piece(cell->range, p);
+        bad |= !piece_delta(work, upto, cell, piece, delta + (piece.ig - cell->range.ig));
+    }
+    return bad ? dpt_edit_bad_value(work, cell->range, cell->pre, cell->post) : DPT_OK;
+}
+
+static bool by_cell(const dpt_edit_stage *stage, int tensor) {
+    return stage->covers[tensor] && stage->method->apply_cell != NULL;
+}
+
+bool dpt_edit_by_cell(const dpt_edit_work *work, int upto, int tensor) {
+    for (int s = work->base_stage[tensor]; s < upto; s++)
+        if (by_cell(&work->stages[s], tensor))
+            return true;
+    return false;
+}
+
+/* Deltas of a cell up to and with its last stage that works on whole cells. */
+static dpt_status hold_cell(dpt_edit_work *work, int upto, int64_t cell, dpt_edit_start stored) {
+    cell_data data = {.range = dpt_shard_cell(work->input->shard, cell), .start = stored};
+    int tensor = data.range.tensor, first = stored.stages, last = upto - 1;
+    while (!by_cell(&work->stages[first], tensor))
+        first++;
+    while (!by_cell(&work->stages[last], tensor))
+        last--;
+    if (work->held_cell == cell && work->held_stages == last + 1)
+        return DPT_OK;
+    work->held_cell = -1;
+    dpt_status st = open_stored(work, &data);
+    if (st == DPT_OK)
+        st = cell_delta(work, first, &data, work->held);
+    for (int s = first; st == DPT_OK && s <= last; s++)
+        if (by_cell(&work->stages[s], tensor))
+            work->stages[s].method->apply_cell(work, &work->stages[s], data.range, work->held);
+        else
+            dpt_edit_apply(work, s, s + 1, data.range, work->held);
+    if (st == DPT_OK) {
+        work->held_cell = cell;
+        work->held_stages = last + 1;
+    }
+    return st;
+}
+
+dpt_status dpt_edit_begin(dpt_edit_work *work, int upto, dpt_range range, dpt_edit_start *start) {
+    *start = (dpt_edit_start){.stages = work->base_stage[range.tensor]};
+    bool holds = dpt_edit_by_cell(work, upto, range.tensor);
+    if (start->stages == 0 && !holds)
+        return DPT_OK;
+    int64_t cell = dpt_shard_cell_of(work->input->shard, range.tensor, range.ig);
+    if (start->stages > 0)
+        start->base = work->base[cell - work->first];
+    dpt_status st = holds ? hold_cell(work, upto, cell, *start) : DPT_OK;
+    if (holds)
+        *start = (dpt_edit_start){.base = work->held, .stages = work->held_stages};
+    start->base += range.ig % DPT_CELL;
+    return st;
 }
 
 dpt_status dpt_edit_delta(dpt_edit_work *work, int upto, dpt_range range, float *delta) {
     cell_data cell;
-    dpt_status st = open_cell(work, range, &cell);
-    if (st != DPT_OK)
-        return st;
-    int bad = 0;
-#pragma omp parallel for schedule(static) num_threads(work->threads) reduction(| : bad)
-    for (int p = 0; p < dpt_edit_pieces(range); p++) {
-        dpt_range piece = dpt_edit_piece(range, p);
-        bad |= !piece_delta(work, upto, &cell, piece, delta + (piece.ig - range.ig));
-    }
-    return bad ? dpt_edit_bad_value(work, range, cell.pre, cell.post) : DPT_OK;
+    dpt_status st = open_cell(work, upto, range, &cell);
+    return st == DPT_OK ? cell_delta(work, upto, &cell, delta) : st;
 }
 
 dpt_status dpt_edit_values(void *ctx, dpt_range range, float *values) {
@@ -182,7 +235,7 @@ dpt_status dpt_edit_visit(dpt_edit_work *work, const dpt_edit_stage *stage, dpt_
 static dpt_status sum_cell(dpt_edit_work *work, const dpt_edit_stage *stage, int nsums,
                            dpt_edit_sums_fn fn, dpt_range range, double *pieces, double *out) {
     cell_data cell;
-    dpt_status st = open_cell(work, range, &cell);
+    dpt_status st = open_cell(work, stage->index, range, &cell);
     if (st != DPT_OK)
         return st;
     int bad = 0;

@@ -13,7 +13,7 @@ typedef struct cell_job {
     dpt_edit_work *work;
     dpt_range range;
     const char *pre, *post; /* stored elements */
-    const float *base;      /* materialised deltas or NULL */
+    dpt_edit_start start;
     char *out;
     int64_t pre_size, post_size, out_size;
     dpt_edit_types types;
@@ -27,9 +27,9 @@ static bool edit_piece(const cell_job *job, dpt_range piece, double *sums) {
     float *delta = dpt_edit_scratch(work, DELTA), *spare = dpt_edit_scratch(work, SPARE);
     bool good = dpt_edit_kernel_delta(job->types, pre, post, piece.n, delta, spare,
                                       &sums[DPT_EDIT_SUM_DELTA], job->out + at * job->out_size);
-    if (job->base != NULL)
-        memcpy(delta, job->base + at, (size_t)piece.n * sizeof *delta);
-    dpt_edit_apply(work, work->base_stage[piece.tensor], work->nstages, piece, delta);
+    if (job->start.base != NULL)
+        memcpy(delta, job->start.base + at, (size_t)piece.n * sizeof *delta);
+    dpt_edit_apply(work, job->start.stages, work->nstages, piece, delta);
     good &=
         dpt_edit_kernel_store(job->types, pre, post, piece.n, delta, job->out + at * job->out_size,
                               spare, &sums[DPT_EDIT_SUM_EDIT], &changed);
@@ -99,8 +99,9 @@ static dpt_status write_cell(dpt_edit_work *work, int64_t cell) {
     if (touched) {
         job.types.pre = dpt_edit_pre_type(work, t);
         job.pre_size = dpt_dtype_size(job.types.pre);
-        job.base = dpt_edit_base(work, range);
-        st = dpt_edit_load_both(work, range, &pre, &post);
+        st = dpt_edit_begin(work, work->nstages, range, &job.start);
+        if (st == DPT_OK)
+            st = dpt_edit_load_both(work, range, &pre, &post);
     } else {
         st = dpt_edit_load(&work->input->post, range, work->post_buffer, &post);
     }
@@ -121,6 +122,8 @@ static bool in_place(const dpt_edit_work *work, int64_t cell) {
     const dpt_edit_input *input = work->input;
     dpt_range range = dpt_shard_cell(input->shard, cell), partner = range;
     if (!work->touched[range.tensor] || !input->pre.view || !input->post.view || !work->sink.view)
+        return false;
+    if (dpt_edit_by_cell(work, work->nstages, range.tensor))
         return false;
     partner.tensor = input->pairing->pre_of[range.tensor];
     return input->pre.view(input->pre.ctx, partner) != NULL &&

@@ -26,6 +26,7 @@ typedef struct dpt_edit_method {
     bool random;
     bool by_row; /**< holds numbers for every row of the model */
     bool whole;  /**< prepare makes the result itself and leaves it in the work's base cells */
+    bool own;    /**< apply works on own cells only */
     int nparams;
     dpt_edit_param params[DPT_EDIT_PARAM_MAX];
 
@@ -42,6 +43,12 @@ typedef struct dpt_edit_method {
     /** Edit a run of deltas in place. Local, thread-safe. NULL for a whole method.
      * @param[in,out] delta (range.n) fp32; range.n <= DPT_EDIT_PIECE. */
     void (*apply)(const dpt_edit_stage *stage, dpt_range range, float *delta);
+
+    /** Edit the deltas of a whole own cell in place, for methods that must see its rows; apply is then
+     * NULL. Local, not thread-safe: shares its pieces out over threads itself.
+     * @param[in,out] delta (cell.n) fp32. */
+    void (*apply_cell)(const dpt_edit_work *work, const dpt_edit_stage *stage, dpt_range cell,
+                       float *delta);
 
     /** The number that sums up what was done to a tensor. NULL: none. Local. */
     double (*scale)(const dpt_edit_stage *stage, int tensor);
@@ -80,6 +87,10 @@ struct dpt_edit_work {
     dpt_catalog wide; /**< the catalog with every type f32, for exchanges of base cells */
     dpt_shard wide_shard;
     void *pre_buffer, *post_buffer, *out_buffer; /**< one cell each, when there is no view */
+    float *held; /**< (DPT_CELL) deltas of cell held_cell with stages [0, held_stages) applied;
+                          NULL when no stage works on whole cells */
+    int64_t held_cell; /**< -1: none */
+    int held_stages;
     int threads;
     float *scratch;               /**< (threads, DPT_EDIT_SCRATCH, DPT_EDIT_PIECE) */
     double *cell_sums;            /**< (own cells, DPT_EDIT_SUMS) */
@@ -102,6 +113,7 @@ extern const dpt_edit_method dpt_edit_method_prune;
 extern const dpt_edit_method dpt_edit_method_bitdelta;
 extern const dpt_edit_method dpt_edit_method_multibit;
 extern const dpt_edit_method dpt_edit_method_bias;
+extern const dpt_edit_method dpt_edit_method_della;
 extern const dpt_edit_method dpt_edit_method_lowrank;
 extern const dpt_edit_method dpt_edit_method_expo;
 
@@ -149,8 +161,18 @@ dpt_status dpt_edit_load_both(dpt_edit_work *work, dpt_range range, const void *
 /** Stored type of the pre-trained partner of a tensor. Local. */
 dpt_dtype dpt_edit_pre_type(const dpt_edit_work *work, int tensor);
 
-/** Materialised deltas of a run of an own cell, or NULL. Local. */
-const float *dpt_edit_base(const dpt_edit_work *work, dpt_range range);
+/** Where the deltas of a run of an own cell start from. */
+typedef struct dpt_edit_start {
+    const float *base; /**< materialised deltas of the run; NULL: from the stored values */
+    int stages;        /**< that are in them */
+} dpt_edit_start;
+
+/** Find the start for a run, of which the stages before `upto` are wanted. Overwrites the buffers of
+ * stored values when a stage works on whole cells. Local, then not thread-safe. */
+dpt_status dpt_edit_begin(dpt_edit_work *work, int upto, dpt_range range, dpt_edit_start *start);
+
+/** Whether a stage of [0, upto) that covers the tensor has the property. Local. */
+bool dpt_edit_by_cell(const dpt_edit_work *work, int upto, int tensor);
 
 /** Totals per tensor of sums that were taken per cell, added in cell order. Collective.
  * @param[in] cells (own cells, nsums). @param[out] totals (tensors, nsums). */

@@ -51,34 +51,28 @@ static inline void pair_fill(pair *p, dpt_dtype type) {
     }
 }
 
-static inline void pair_catalog(dpt_catalog *catalog, dpt_dtype type, bool large) {
-    static const struct {
-        const char *name;
-        int ndim;
-        int64_t shape[2];
-    } tensors[] = {{"bytes", 1, {10}},
-                   {"empty", 2, {0, 5}},
-                   {"lm_head.weight", 2, {50, 24}},
-                   {"model.embed_tokens.weight", 2, {64, 24}},
-                   {"model.layers.0.input_layernorm.weight", 1, {80}},
-                   {"model.layers.0.mlp.down_proj.weight", 2, {1100, 1200}},
-                   {"model.layers.0.self_attn.q_proj.weight", 2, {96, 80}},
-                   {"model.layers.1.mlp.up_proj.weight", 2, {7, 300}},
-                   {"model.norm.weight", 1, {33}},
-                   {"scalar", 0, {0}}};
+typedef struct pair_tensor {
+    const char *name;
+    int ndim;
+    int64_t shape[3];
+} pair_tensor;
+
+static inline void pair_catalog(dpt_catalog *catalog, dpt_dtype type, int count,
+                                const pair_tensor *tensors) {
     dpt_catalog_init(catalog);
-    for (size_t i = 0; i < sizeof tensors / sizeof tensors[0]; i++)
-        if (large || tensors[i].shape[0] != 1100)
-            assert_int_equal(dpt_catalog_add(catalog, tensors[i].name, i == 0 ? DPT_U8 : type,
-                                             tensors[i].ndim, tensors[i].shape),
-                             DPT_OK);
+    for (int i = 0; i < count; i++)
+        assert_int_equal(dpt_catalog_add(catalog, tensors[i].name,
+                                         strcmp(tensors[i].name, "bytes") == 0 ? DPT_U8 : type,
+                                         tensors[i].ndim, tensors[i].shape),
+                         DPT_OK);
 }
 
-/* Collective. `large`: with the tensor of more than one cell. */
-static inline void pair_create(pair *p, dpt_dtype in, dpt_dtype out, bool large) {
+/* Collective. A pair of the given tensors, which are in order of name. */
+static inline void pair_create_of(pair *p, dpt_dtype in, dpt_dtype out, int count,
+                                  const pair_tensor *tensors) {
     memset(p, 0, sizeof *p);
-    pair_catalog(&p->catalog, in, large);
-    pair_catalog(&p->out_catalog, out, large);
+    pair_catalog(&p->catalog, in, count, tensors);
+    pair_catalog(&p->out_catalog, out, count, tensors);
     assert_int_equal(dpt_shard_create(&p->catalog, test_comm.size, &p->shard), DPT_OK);
     p->pairing = (dpt_pairing){.count = p->catalog.count};
     p->pairing.pre_of = dpt_mem_alloc(p->catalog.count, sizeof(int), "pairs");
@@ -94,6 +88,26 @@ static inline void pair_create(pair *p, dpt_dtype in, dpt_dtype out, bool large)
                                 .post = dpt_field_source(p->post),
                                 .pairing = &p->pairing};
     p->sink = dpt_field_sink(p->out);
+}
+
+/* Collective. `large`: with the tensor of more than one cell. */
+static inline void pair_create(pair *p, dpt_dtype in, dpt_dtype out, bool large) {
+    static const pair_tensor all[] = {{"bytes", 1, {10}},
+                                      {"empty", 2, {0, 5}},
+                                      {"lm_head.weight", 2, {50, 24}},
+                                      {"model.embed_tokens.weight", 2, {64, 24}},
+                                      {"model.layers.0.input_layernorm.weight", 1, {80}},
+                                      {"model.layers.0.mlp.down_proj.weight", 2, {1100, 1200}},
+                                      {"model.layers.0.self_attn.q_proj.weight", 2, {96, 80}},
+                                      {"model.layers.1.mlp.up_proj.weight", 2, {7, 300}},
+                                      {"model.norm.weight", 1, {33}},
+                                      {"scalar", 0, {0}}};
+    pair_tensor some[sizeof all / sizeof all[0]];
+    int count = 0;
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+        if (large || all[i].shape[0] != 1100)
+            some[count++] = all[i];
+    pair_create_of(p, in, out, count, some);
 }
 
 static inline void pair_destroy(pair *p) {

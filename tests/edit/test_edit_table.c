@@ -43,6 +43,9 @@ static void bad_parameters_are_named(void **state) {
                  {"multibit:bits=2.5", "not a whole number"},
                  {"bias", "k is missing"},
                  {"bias:k=0.5,p=1", "outside"},
+                 {"della:p=0.5", "epsilon is missing"},
+                 {"della:p=0.2,epsilon=0.5", "della: epsilon: the probabilities"},
+                 {"della:p=0.9,epsilon=0.2", "leave [0, 1)"},
                  {"expo:alpha=inf", "not a number"},
                  {"expo", "alpha is missing"}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {

@@ -5,6 +5,7 @@ one line per edited tensor: types, seed, edit, tensor, XXH3-64 of the bytes that
 
     python tools/reference/edit_oracle.py > tests/golden/edit/elementwise.txt
     python tools/reference/edit_oracle.py lowrank > tests/golden/edit/lowrank.txt
+    python tools/reference/edit_oracle.py rows > tests/golden/edit/rows.txt
 
 Edits with a low-rank stage are compared by numbers: edit, tensor, triplets, relative residual, the
 leading singular values (0 where there are fewer), and u^T F v for four pairs of probe vectors.
@@ -168,6 +169,30 @@ def bias(deltas, seed, index, k, p=None):
     return out
 
 
+def row_ranks(rows):
+    """Rank of each entry of a row by falling magnitude, ties in index order."""
+    order = np.argsort(-np.abs(rows), axis=1, kind="stable")
+    ranks = np.empty_like(order)
+    np.put_along_axis(ranks, order, np.broadcast_to(np.arange(rows.shape[1]), rows.shape), axis=1)
+    return ranks
+
+
+def della(deltas, seed, index, p, epsilon):
+    p, epsilon = float(p), float(epsilon)
+    out = {}
+    for name, d in deltas.items():
+        rows = d.reshape(SHAPES[name][0] if len(SHAPES[name]) > 1 else 1, -1)
+        n = rows.shape[1]
+        drop = np.full(rows.shape, p)
+        if n > 1:
+            drop = p - 0.5 * epsilon + epsilon * (row_ranks(rows).astype(np.float64) / (n - 1))
+        drop = np.maximum(drop, 0.0).reshape(-1)
+        threshold = np.floor(drop * 2.0**32 + 0.5)
+        kept = words(seed, name, MASK + PURPOSES * index, d.size).astype(np.float64) >= threshold
+        out[name] = d * np.where(kept, (1.0 / (1.0 - drop)).astype(np.float32), np.float32(0))
+    return out
+
+
 def normals(seed, name, purpose, n):
     """Box-Muller on words 0 and 1 of a counter of its own for each element."""
     index = np.arange(n, dtype=np.uint64)
@@ -250,7 +275,7 @@ def lowrank(deltas, seed, index, rank=None, sparsity=None, energy=None, svd="aut
     return out
 
 
-METHODS = {f.__name__: f for f in (dare, drop, expo, prune, bitdelta, lowrank, bias, multibit)}
+METHODS = {f.__name__: f for f in (dare, drop, expo, prune, bitdelta, lowrank, bias, multibit, della)}
 SHAPES = {name: shape for name, shape, _ in TENSORS}
 
 
@@ -313,6 +338,9 @@ CASES = [
     ("multibit:bits=2,scope=model,tensors=all", 0),
     ("bias:k=0.7", 0),
     ("bias:k=1.3,p=0.4", 0),
+    ("della:p=0.5,epsilon=0.6", 3),
+    ("della:p=0.25,epsilon=0", 4),
+    ("expo:alpha=1;della:p=0.7,epsilon=0.2;dare:p=0.1;della:p=0.3,epsilon=0.6;prune:keep=0.2", 4),
     ("dare:p=0.5;dare:p=0.5;expo:alpha=0.5", 6),
     ("expo:alpha=1;prune:keep=0.5;dare:p=0.2,rescale=l1", 6),
 ]
@@ -328,6 +356,8 @@ LOWRANK_CASES = [
     ("lowrank:rank=4;dare:p=0.5", False),
     ("lowrank:rank=4;bitdelta:tensors=all", False),
     ("lowrank:rank=6;dare:p=0.5;lowrank:rank=3", False),
+    ("della:p=0.5,epsilon=0.4;lowrank:rank=4", False),
+    ("lowrank:rank=6;della:p=0.3,epsilon=0.4;lowrank:rank=3", False),
 ]
 
 
@@ -350,13 +380,22 @@ def main_lowrank():
             sys.stdout.write(f"{spec} {name} {int(with_large)} {rank} {numbers}\n")
 
 
+ROWS = {"cube": (5, 7, 11), "long": (2500000,), "wide": (3, 1300000)}  # rows of more than a cell
+ROWS_CASES = [("della:p=0.5,epsilon=0.6", 3), ("dare:p=0.2;della:p=0.3,epsilon=0.1", 4)]
+
+
 def main():
+    cases, all_types = CASES, ("f32", "f16", "bf16", "f32>bf16", "bf16>f32")
     if sys.argv[1:] == ["lowrank"]:
         main_lowrank()
         return
-    for types in ("f32", "f16", "bf16", "f32>bf16", "bf16>f32"):
+    if sys.argv[1:] == ["rows"]:
+        SHAPES.clear()
+        SHAPES.update(ROWS)
+        cases, all_types = ROWS_CASES, ("f32", "bf16")
+    for types in all_types:
         dtype_in, _, dtype_out = types.partition(">")
-        for spec, seed in CASES:
+        for spec, seed in cases:
             for name, values in run(spec, seed, dtype_in, dtype_out or dtype_in).items():
                 digest = xxhash.xxh3_64_hexdigest(values.tobytes())
                 sys.stdout.write(f"{types} {seed} {spec} {name} {digest}\n")

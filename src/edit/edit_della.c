@@ -1,0 +1,93 @@
+#include "rows.h"
+
+#include "deltapath/base/mem.h"
+
+/* DELLA's MagPrune (arXiv:2406.11617): within a row of n entries, the entry of rank r by falling
+ * magnitude (0: the largest; of equal ones the first) is dropped with probability
+ * p - epsilon / 2 + epsilon r / (n - 1), and divided by its own probability of being kept
+ * otherwise. The mean of the probabilities is p. */
+
+enum { DELLA_P, DELLA_EPSILON };
+
+static dpt_status check(const dpt_edit_stage_spec *spec) {
+    double p = dpt_edit_value(spec, DELLA_P);
+    double half = 0.5 * dpt_edit_value(spec, DELLA_EPSILON);
+    if (p - half < 0.0 || p + half >= 1.0)
+        return dpt_error(DPT_ERR_USAGE,
+                         "della: epsilon: the probabilities %g .. %g leave [0, 1): lower epsilon, "
+                         "which is at most 2 p and below 2 (1 - p)",
+                         p - half, p + half);
+    return DPT_OK;
+}
+
+static dpt_status prepare(dpt_edit_work *work, dpt_edit_stage *stage) {
+    dpt_edit_rows *rows = NULL;
+    dpt_status st = dpt_edit_rows_create(work, stage, &rows);
+    stage->state = rows;
+    return st;
+}
+
+static void destroy(dpt_edit_stage *stage) {
+    dpt_edit_rows_destroy(stage->state);
+}
+
+/* Edit a piece whose entries have the given ranks in rows of n. */
+static void drop_piece(const dpt_edit_stage *stage, dpt_range piece, int64_t n,
+                       const uint32_t *rank, float *delta) {
+    double p = dpt_edit_value(stage->spec, DELLA_P);
+    double epsilon = dpt_edit_value(stage->spec, DELLA_EPSILON);
+    uint32_t words[DPT_EDIT_PIECE];
+    dpt_rng_words(dpt_edit_stream(stage, piece.tensor, DPT_RNG_MASK), piece.ig, piece.n, words);
+    for (int64_t i = 0; i < piece.n; i++) {
+        double drop = p;
+        if (n > 1)
+            drop = p - 0.5 * epsilon + epsilon * ((double)rank[i] / (double)(n - 1));
+        drop = drop > 0.0 ? drop : 0.0; /* the sum may end just below */
+        bool keeps = words[i] >= dpt_rng_threshold(drop);
+        delta[i] *= keeps ? (float)(1.0 / (1.0 - drop)) : 0.0f;
+    }
+}
+
+static void apply_cell(const dpt_edit_work *work, const dpt_edit_stage *stage, dpt_range cell,
+                       float *delta) {
+    int64_t n = dpt_edit_row_length(&stage->catalog->tensors[cell.tensor]);
+    const uint32_t *rank = dpt_edit_rows_rank(stage->state, cell, delta);
+#pragma omp parallel for schedule(static) num_threads(work->threads)
+    for (int p = 0; p < dpt_edit_pieces(cell); p++) {
+        dpt_range piece = dpt_edit_piece(cell, p);
+        int64_t at = piece.ig - cell.ig;
+        drop_piece(stage, piece, n, rank + at, delta + at);
+    }
+}
+
+static double scale(const dpt_edit_stage *stage, int tensor) {
+    (void)tensor;
+    return 1.0 / (1.0 - dpt_edit_value(stage->spec, DELLA_P));
+}
+
+const dpt_edit_method dpt_edit_method_della = {
+    .name = "della",
+    .class_name = "competitive",
+    .help = "drop deltas at random, small ones of a row more often, and rescale each kept one",
+    .random = true,
+    .own = true,
+    .nparams = 2,
+    .params = {{.name = "p",
+                .kind = DPT_PARAM_REAL,
+                .required = true,
+                .least = 0.0,
+                .most = 1.0,
+                .most_open = true,
+                .help = "mean probability of being dropped"},
+               {.name = "epsilon",
+                .kind = DPT_PARAM_REAL,
+                .required = true,
+                .least = 0.0,
+                .most = 1.0,
+                .help =
+                    "difference of the probabilities of the smallest and the largest of a row"}},
+    .check = check,
+    .prepare = prepare,
+    .apply_cell = apply_cell,
+    .scale = scale,
+    .destroy = destroy};

@@ -1,0 +1,367 @@
+#include "rows.h"
+
+#include "deltapath/base/mem.h"
+
+#include <inttypes.h>
+#include <omp.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { FEW = 512, DIGIT = 11, BINS = 1 << DIGIT, PASSES = 3 };
+
+/* The parts of a cell whose rows begin or end in other cells. */
+typedef struct fragments {
+    int64_t head; /* entries of a row that began in an earlier cell */
+    int64_t tail; /* entries of a row that ends in a later one */
+    int64_t at;   /* place of their ranks, head first */
+} fragments;
+
+/* A row that several ranks share. */
+typedef struct shared_row {
+    int tensor;
+    int64_t row;
+    int64_t at; /* place in the exchanged values */
+} shared_row;
+
+struct dpt_edit_rows {
+    const dpt_edit_stage *stage;
+    int64_t first, last;  /* own cells */
+    fragments *fragments; /* (own cells) */
+    uint32_t *kept;       /* ranks of all fragments */
+    uint32_t *cell;       /* (DPT_CELL) */
+    uint64_t *keys;       /* (threads, 2, longest) */
+    int64_t longest;      /* row within a cell */
+    int threads;
+};
+
+int64_t dpt_edit_row_length(const dpt_tensor_info *info) {
+    return info->ndim < 2 || info->shape[0] == 0 ? info->numel : info->numel / info->shape[0];
+}
+
+static int rising(const void *a, const void *b) {
+    const uint64_t *left = a, *right = b;
+    return (*left > *right) - (*left < *right);
+}
+
+/* Sort by the high words, stably. */
+static void sort_keys(uint64_t *keys, uint64_t *spare, int64_t n) {
+    for (int pass = 0; pass < PASSES; pass++) {
+        int64_t count[BINS] = {0};
+        int shift = 32 + DIGIT * pass;
+        for (int64_t i = 0; i < n; i++)
+            count[keys[i] >> shift & (BINS - 1)]++;
+        int64_t at = 0;
+        for (int b = 0; b < BINS; b++) {
+            int64_t here = count[b];
+            count[b] = at;
+            at += here;
+        }
+        for (int64_t i = 0; i < n; i++)
+            spare[count[keys[i] >> shift & (BINS - 1)]++] = keys[i];
+        uint64_t *swap = keys;
+        keys = spare;
+        spare = swap;
+    }
+}
+
+void dpt_edit_rank_row(const float *x, int64_t n, uint32_t *rank, uint64_t *keys, uint64_t *spare) {
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, &x[i], sizeof bits);
+        keys[i] = (uint64_t)(~bits & UINT32_C(0x7fffffff)) << 32 | (uint64_t)i;
+    }
+    if (n < FEW) {
+        qsort(keys, (size_t)n, sizeof *keys, rising);
+    } else {
+        sort_keys(keys, spare, n);
+        keys = spare; /* the passes are odd in number */
+    }
+    for (int64_t i = 0; i < n; i++)
+        rank[keys[i] & UINT32_MAX] = (uint32_t)i;
+}
+
+static int64_t length_of(const dpt_edit_stage *stage, int tensor) {
+    return dpt_edit_row_length(&stage->catalog->tensors[tensor]);
+}
+
+static fragments split_cell(const dpt_edit_stage *stage, dpt_range cell) {
+    int64_t n = length_of(stage, cell.tensor), end = cell.ig + cell.n;
+    fragments f = {.head = (n - cell.ig % n) % n, .tail = end % n};
+    if (f.head >= cell.n) /* all of the cell is inside one row, or ends it */
+        return (fragments){.head = cell.n};
+    return f;
+}
+
+/* Part of a row in own cell c, as a range. */
+static dpt_range part_of(const dpt_edit_rows *r, int tensor, int64_t row, int64_t c) {
+    int64_t n = length_of(r->stage, tensor);
+    dpt_range cell = dpt_shard_cell(r->stage->input->shard, c);
+    int64_t begin = row * n > cell.ig ? row * n : cell.ig;
+    int64_t end = (row + 1) * n < cell.ig + cell.n ? (row + 1) * n : cell.ig + cell.n;
+    return (dpt_range){.tensor = tensor, .ig = begin, .n = end - begin};
+}
+
+/* Cells of a row: [begin, end), those of this rank when `own`. */
+static void cells_of(const dpt_edit_rows *r, int tensor, int64_t row, bool own, int64_t *begin,
+                     int64_t *end) {
+    const dpt_shard *shard = r->stage->input->shard;
+    int64_t n = length_of(r->stage, tensor);
+    *begin = dpt_shard_cell_of(shard, tensor, row * n);
+    *end = dpt_shard_cell_of(shard, tensor, (row + 1) * n - 1) + 1;
+    if (own) {
+        *begin = *begin > r->first ? *begin : r->first;
+        *end = *end < r->last ? *end : r->last;
+    }
+}
+
+/* Deltas of the own parts of a row, end to end. Local. */
+static dpt_status load_row(dpt_edit_work *work, const dpt_edit_rows *r, int tensor, int64_t row,
+                           float *out, int64_t *count) {
+    int64_t begin, end;
+    dpt_status st = DPT_OK;
+    *count = 0;
+    cells_of(r, tensor, row, true, &begin, &end);
+    for (int64_t c = begin; st == DPT_OK && c < end; c++) {
+        dpt_range part = part_of(r, tensor, row, c);
+        st = dpt_edit_delta(work, r->stage->index, part, out + *count);
+        *count += part.n;
+    }
+    return st;
+}
+
+/* Rows that begin on one rank and end on another, in order; at most one for each border of ranks.
+ * @return how many; *total elements of all. */
+static int64_t find_shared(const dpt_edit_rows *r, shared_row *list, int64_t *total) {
+    const dpt_shard *shard = r->stage->input->shard;
+    int64_t count = 0;
+    *total = 0;
+    for (int rank = 1; rank < shard->ranks; rank++) {
+        int64_t c = shard->rank_first[rank];
+        if (c <= 0 || c >= shard->cells)
+            continue;
+        dpt_range cell = dpt_shard_cell(shard, c);
+        int64_t n = length_of(r->stage, cell.tensor);
+        if (!r->stage->covers[cell.tensor] || cell.ig % n == 0)
+            continue;
+        shared_row one = {.tensor = cell.tensor, .row = cell.ig / n, .at = *total};
+        if (count > 0 && list[count - 1].tensor == one.tensor && list[count - 1].row == one.row)
+            continue;
+        list[count++] = one;
+        *total += n;
+    }
+    return count;
+}
+
+/* Values of the shared rows end to end: ranks hold the cells in order, so their parts in the order of
+ * ranks are the rows. Collective. @param[out] all freed by the caller. */
+static dpt_status exchange(dpt_edit_work *work, const dpt_edit_rows *r, const shared_row *list,
+                           int64_t nshared, int64_t total, float **all) {
+    const dpt_comm *comm = work->input->comm;
+    float *own = dpt_mem_alloc(total, sizeof *own, "rows that ranks share");
+    dpt_status st = own != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+    int64_t count = 0;
+    for (int64_t i = 0; st == DPT_OK && i < nshared; i++) {
+        int64_t part;
+        st = load_row(work, r, list[i].tensor, list[i].row, own + count, &part);
+        count += part;
+    }
+    st = dpt_agree(comm, st);
+    void *gathered = NULL;
+    int64_t *counts = NULL;
+    if (st == DPT_OK)
+        st = dpt_agree(
+            comm, dpt_comm_allgather(comm, own, count * (int64_t)sizeof *own, &gathered, &counts));
+    *all = gathered;
+    dpt_mem_free(counts);
+    dpt_mem_free(own);
+    return st;
+}
+
+/* Work of ranking one row at a time. */
+typedef struct ranking {
+    const shared_row *list;
+    int64_t nshared;
+    const float *shared;
+    float *values;         /* (longest row) */
+    uint32_t *rank;        /* (longest row) */
+    uint64_t *keys, *pair; /* (longest row) */
+} ranking;
+
+static const float *find_values(const ranking *k, int tensor, int64_t row) {
+    for (int64_t i = 0; i < k->nshared; i++)
+        if (k->list[i].tensor == tensor && k->list[i].row == row)
+            return k->shared + k->list[i].at;
+    return NULL;
+}
+
+/* Rank one row and keep what falls into own cells. Local. */
+static dpt_status rank_row(dpt_edit_work *work, dpt_edit_rows *r, const ranking *k, int tensor,
+                           int64_t row) {
+    int64_t n = length_of(r->stage, tensor), begin, end, count;
+    const float *values = find_values(k, tensor, row);
+    if (values == NULL) {
+        values = k->values;
+        dpt_status st = load_row(work, r, tensor, row, k->values, &count);
+        if (st != DPT_OK)
+            return st;
+    }
+    dpt_edit_rank_row(values, n, k->rank, k->keys, k->pair);
+    cells_of(r, tensor, row, true, &begin, &end);
+    for (int64_t c = begin; c < end; c++) {
+        dpt_range part = part_of(r, tensor, row, c);
+        const fragments *f = &r->fragments[c - r->first];
+        bool head = part.ig == dpt_shard_cell(r->stage->input->shard, c).ig;
+        memcpy(r->kept + f->at + (head ? 0 : f->head), k->rank + (part.ig - row * n),
+               (size_t)part.n * sizeof *r->kept);
+    }
+    return DPT_OK;
+}
+
+/* A row is ranked where its first part is the tail of an own cell, or at the head of the first own
+ * cell. */
+static dpt_status rank_rows(dpt_edit_work *work, dpt_edit_rows *r, const ranking *k) {
+    dpt_status st = DPT_OK;
+    for (int64_t c = r->first; st == DPT_OK && c < r->last; c++) {
+        dpt_range cell = dpt_shard_cell(r->stage->input->shard, c);
+        const fragments *f = &r->fragments[c - r->first];
+        if (!r->stage->covers[cell.tensor])
+            continue;
+        int64_t n = length_of(r->stage, cell.tensor);
+        if (c == r->first && f->head > 0)
+            st = rank_row(work, r, k, cell.tensor, cell.ig / n);
+        if (st == DPT_OK && f->tail > 0)
+            st = rank_row(work, r, k, cell.tensor, (cell.ig + cell.n) / n);
+    }
+    return st;
+}
+
+static dpt_status allocate(dpt_edit_work *work, dpt_edit_rows *r, int64_t *longest) {
+    const dpt_catalog *catalog = r->stage->catalog;
+    int64_t kept = 0;
+    *longest = 1;
+    for (int t = 0; t < catalog->count; t++) {
+        int64_t n = r->stage->covers[t] ? length_of(r->stage, t) : 0;
+        *longest = n > *longest ? n : *longest;
+        if (n > UINT32_MAX)
+            return dpt_error(DPT_ERR_INPUT,
+                             "tensor '%s': a row of %" PRId64 " elements is too long to rank: "
+                             "exclude it with select",
+                             catalog->tensors[t].name, n);
+    }
+    r->longest = *longest < DPT_CELL ? *longest : DPT_CELL;
+    r->fragments = dpt_mem_zalloc(r->last - r->first, sizeof *r->fragments, "rows of cells");
+    r->cell = dpt_mem_alloc(DPT_CELL, sizeof *r->cell, "ranks of a cell");
+    r->keys = dpt_mem_alloc(2 * r->longest * work->threads, sizeof *r->keys, "ranks of a row");
+    if (r->fragments == NULL || r->cell == NULL || r->keys == NULL)
+        return DPT_ERR_OUTPUT;
+    for (int64_t c = r->first; c < r->last; c++) {
+        dpt_range cell = dpt_shard_cell(r->stage->input->shard, c);
+        if (!r->stage->covers[cell.tensor])
+            continue;
+        fragments f = split_cell(r->stage, cell);
+        f.at = kept;
+        kept += f.head + f.tail;
+        r->fragments[c - r->first] = f;
+    }
+    r->kept = dpt_mem_alloc(kept, sizeof *r->kept, "ranks of split rows");
+    return r->kept != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+}
+
+static dpt_status rank_split(dpt_edit_work *work, dpt_edit_rows *r, int64_t longest) {
+    const dpt_comm *comm = work->input->comm;
+    ranking k = {.nshared = 0};
+    int64_t total = 0;
+    float *shared = NULL;
+    shared_row *list = dpt_mem_alloc(comm->size, sizeof *list, "rows that ranks share");
+    k.values = dpt_mem_alloc(longest, sizeof *k.values, "row of deltas");
+    k.rank = dpt_mem_alloc(longest, sizeof *k.rank, "ranks of a row");
+    k.keys = dpt_mem_alloc(longest, sizeof *k.keys, "ranks of a row");
+    k.pair = dpt_mem_alloc(longest, sizeof *k.pair, "ranks of a row");
+    bool made = list && k.values && k.rank && k.keys && k.pair;
+    dpt_status st = dpt_agree(comm, made ? DPT_OK : DPT_ERR_OUTPUT);
+    if (st == DPT_OK) {
+        k.list = list;
+        k.nshared = find_shared(r, list, &total);
+        if (k.nshared > 0)
+            st = exchange(work, r, list, k.nshared, total, &shared);
+        k.shared = shared;
+    }
+    if (st == DPT_OK)
+        st = dpt_agree(comm, rank_rows(work, r, &k));
+    dpt_mem_free(shared);
+    dpt_mem_free(k.pair);
+    dpt_mem_free(k.keys);
+    dpt_mem_free(k.rank);
+    dpt_mem_free(k.values);
+    dpt_mem_free(list);
+    return st;
+}
+
+dpt_status dpt_edit_rows_create(dpt_edit_work *work, const dpt_edit_stage *stage,
+                                dpt_edit_rows **out) {
+    int64_t longest = 1;
+    dpt_edit_rows *r = dpt_mem_zalloc(1, sizeof *r, "rows");
+    dpt_status st = r != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+    if (st == DPT_OK) {
+        r->stage = stage;
+        r->first = work->first;
+        r->last = work->last;
+        r->threads = work->threads;
+        st = allocate(work, r, &longest);
+    }
+    st = dpt_agree(work->input->comm, st);
+    if (st == DPT_OK)
+        st = rank_split(work, r, longest);
+    if (st != DPT_OK) {
+        dpt_edit_rows_destroy(r);
+        r = NULL;
+    }
+    *out = r;
+    return st;
+}
+
+void dpt_edit_rows_destroy(dpt_edit_rows *r) {
+    if (r == NULL)
+        return;
+    dpt_mem_free(r->fragments);
+    dpt_mem_free(r->kept);
+    dpt_mem_free(r->cell);
+    dpt_mem_free(r->keys);
+    dpt_mem_free(r);
+}
+
+const uint32_t *dpt_edit_rows_rank(dpt_edit_rows *r, dpt_range cell, const float *delta) {
+    int64_t c = dpt_shard_cell_of(r->stage->input->shard, cell.tensor, cell.ig);
+    const fragments *f = &r->fragments[c - r->first];
+    int64_t n = length_of(r->stage, cell.tensor);
+    memcpy(r->cell, r->kept + f->at, (size_t)f->head * sizeof *r->cell);
+    memcpy(r->cell + cell.n - f->tail, r->kept + f->at + f->head,
+           (size_t)f->tail * sizeof *r->cell);
+    int64_t whole = (cell.n - f->head - f->tail) / n;
+#pragma omp parallel for schedule(static) num_threads(r->threads)
+    for (int64_t row = 0; row < whole; row++) {
+        uint64_t *keys = r->keys + (int64_t)omp_get_thread_num() * 2 * r->longest;
+        int64_t at = f->head + row * n;
+        dpt_edit_rank_row(delta + at, n, r->cell + at, keys, keys + r->longest);
+    }
+    return r->cell;
+}
+
+int64_t dpt_edit_rows_bytes(const dpt_catalog *catalog, const bool *selected, int ranks) {
+    int64_t longest = 1, kept = 0;
+    for (int t = 0; t < catalog->count; t++) {
+        const dpt_tensor_info *info = &catalog->tensors[t];
+        int64_t n = dpt_edit_row_length(info);
+        if ((selected != NULL && !selected[t]) || info->numel == 0)
+            continue;
+        longest = n > longest ? n : longest;
+        int64_t cell = info->numel < DPT_CELL ? 0 : 2 * n < DPT_CELL ? 2 * n : DPT_CELL;
+        kept += (info->numel / DPT_CELL + 1) * cell;
+    }
+    int64_t within = longest < DPT_CELL ? longest : DPT_CELL;
+    int64_t keys = 2 * (within * omp_get_max_threads() + longest) * (int64_t)sizeof(uint64_t);
+    int64_t shared = 2 * (ranks - 1) * longest * (int64_t)sizeof(float);
+    int64_t cells = 2 * (int64_t)DPT_CELL * (int64_t)sizeof(float);
+    int64_t row = longest * (int64_t)(sizeof(float) + sizeof(uint32_t));
+    return (kept / ranks + 2 * within) * (int64_t)sizeof(uint32_t) + keys + shared + cells + row;
+}
