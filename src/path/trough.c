@@ -1,0 +1,148 @@
+#include "deltapath/path/trough.h"
+
+#include <math.h>
+#include <stddef.h>
+
+/* Steps grow by this factor until the trough is enclosed. */
+static const double GROWTH = 3.0;
+/* A new place stays this share of the bracket away from its ends. */
+static const double GUARD = 0.1;
+
+dpt_trough_options dpt_trough_defaults(void) {
+    return (dpt_trough_options){
+        .least = -1.0, .most = 1.0, .step = 0.1, .tolerance = 0.01, .flat = 0.01, .evaluations = 8};
+}
+
+typedef struct search {
+    dpt_trough_fn fn;
+    void *ctx;
+    const dpt_trough_options *options;
+    dpt_trough *out;
+    double sign;        /* of the downhill direction */
+    dpt_trough_point a; /* downhill goes on from here */
+    dpt_trough_point b; /* the slope has turned, the loss has risen, or a wall */
+} search;
+
+static bool is_known(const dpt_trough_point *p) {
+    return isfinite(p->loss) && isfinite(p->slope);
+}
+
+static bool may_go_on(const search *s) {
+    return s->out->evaluations < s->options->evaluations && s->out->evaluations < DPT_TROUGH_POINTS;
+}
+
+static dpt_status evaluate(search *s, double at, dpt_trough_point *p) {
+    *p = (dpt_trough_point){.at = at, .loss = NAN, .slope = NAN};
+    dpt_status st = s->fn(s->ctx, at, &p->loss, &p->slope);
+    s->out->evaluations++;
+    s->out->point[s->out->points++] = *p;
+    return st;
+}
+
+static bool is_flat(const search *s, const dpt_trough_point *p) {
+    return is_known(p) && fabs(p->slope) <= s->options->flat * fabs(s->out->point[0].slope);
+}
+
+/* Whether the way on from p still goes down, seen from a lower end of the bracket. */
+static bool descends(const search *s, const dpt_trough_point *p) {
+    return is_known(p) && p->loss <= s->a.loss && p->slope * s->sign < 0.0;
+}
+
+static dpt_status enclose(search *s, bool *found) {
+    double limit = s->sign > 0.0 ? s->options->most : s->options->least;
+    double reach = fabs(limit);
+    double step = fmin(s->options->step, reach);
+    dpt_status st = DPT_OK;
+    *found = false;
+    s->out->border = reach == 0.0;
+    while (!*found && !s->out->border && may_go_on(s) && st == DPT_OK) {
+        dpt_trough_point p;
+        st = evaluate(s, step == reach ? limit : s->sign * step, &p);
+        if (descends(s, &p)) {
+            s->a = p;
+            s->out->border = step == reach;
+            step = fmin(step * GROWTH, reach);
+        } else {
+            s->b = p;
+            *found = true;
+        }
+    }
+    return st;
+}
+
+/* Minimum of the cubic with the losses and slopes of both ends (Nocedal and Wright, Numerical
+ * Optimization, 2nd ed., Eq. 3.59); NaN when it has none. */
+static double cubic_minimum(const dpt_trough_point *a, const dpt_trough_point *b) {
+    double width = b->at - a->at;
+    double d1 = a->slope + b->slope - 3.0 * (b->loss - a->loss) / width;
+    double square = d1 * d1 - a->slope * b->slope;
+    if (!(square >= 0.0))
+        return NAN;
+    double d2 = copysign(sqrt(square), width);
+    return b->at - width * (b->slope + d2 - d1) / (b->slope - a->slope + 2.0 * d2);
+}
+
+static double next_place(const search *s, bool bisect) {
+    double width = s->b.at - s->a.at;
+    double middle = s->a.at + 0.5 * width;
+    double at = bisect || !is_known(&s->b) ? middle : cubic_minimum(&s->a, &s->b);
+    double share = (at - s->a.at) / width;
+    if (!isfinite(share))
+        return middle;
+    return s->a.at + fmin(fmax(share, GUARD), 1.0 - GUARD) * width;
+}
+
+static dpt_status narrow(search *s) {
+    dpt_status st = DPT_OK;
+    double before = INFINITY; /* width two steps ago */
+    double last = INFINITY;
+    bool flat = is_flat(s, &s->b);
+    while (!flat && may_go_on(s) && st == DPT_OK) {
+        double width = fabs(s->b.at - s->a.at);
+        if (width <= s->options->tolerance)
+            break;
+        dpt_trough_point p;
+        st = evaluate(s, next_place(s, width > 0.5 * before), &p);
+        if (descends(s, &p))
+            s->a = p;
+        else
+            s->b = p;
+        flat = is_flat(s, &p);
+        before = last;
+        last = width;
+    }
+    return st;
+}
+
+static void choose(dpt_trough *out) {
+    out->at = out->point[0].at;
+    out->loss = out->point[0].loss;
+    for (int i = 1; i < out->points; i++)
+        if (isfinite(out->point[i].loss) && out->point[i].loss < out->loss) {
+            out->at = out->point[i].at;
+            out->loss = out->point[i].loss;
+        }
+}
+
+dpt_status dpt_trough_find(dpt_trough_fn fn, void *ctx, const dpt_trough_options *options,
+                           dpt_trough *out) {
+    search s = {.fn = fn, .ctx = ctx, .options = options, .out = out};
+    *out = (dpt_trough){.points = 0};
+    dpt_status st = DPT_OK;
+    if (options->start != NULL) {
+        s.a = *options->start;
+        out->point[out->points++] = s.a;
+    } else {
+        st = evaluate(&s, 0.0, &s.a);
+    }
+    if (st != DPT_OK)
+        return st;
+    s.sign = s.a.slope < 0.0 ? 1.0 : -1.0;
+    if (is_known(&s.a) && s.a.slope != 0.0) {
+        st = enclose(&s, &out->bracketed);
+        if (st == DPT_OK && out->bracketed)
+            st = narrow(&s);
+    }
+    choose(out);
+    return st;
+}
