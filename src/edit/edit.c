@@ -84,6 +84,10 @@ static dpt_status set_number(dpt_edit_stage_spec *stage, int index, const char *
     const dpt_edit_method *method = methods[stage->method];
     const dpt_edit_param *param = &method->params[index];
     char *end = NULL;
+    stage->given[index] = true;
+    stage->values[index] = NAN;
+    if (param->automatic && strcmp(value, "auto") == 0)
+        return DPT_OK;
     double number = strtod(value, &end);
     if (end == value || *end != '\0' || !isfinite(number))
         return dpt_error(DPT_ERR_USAGE, "%s: %s: \"%s\" is not a number: %s", method->name,
@@ -96,7 +100,6 @@ static dpt_status set_number(dpt_edit_stage_spec *stage, int index, const char *
                          param->name, value, param->least_open ? '(' : '[', param->least,
                          param->most, param->most_open ? ')' : ']', param->help);
     stage->values[index] = number;
-    stage->given[index] = true;
     return DPT_OK;
 }
 
@@ -131,6 +134,22 @@ dpt_status dpt_edit_stage_set(dpt_edit_stage_spec *stage, const char *param, con
     return DPT_OK;
 }
 
+bool dpt_edit_stage_is_auto(const dpt_edit_stage_spec *stage) {
+    const dpt_edit_method *method = methods[stage->method];
+    for (int i = 0; i < method->nparams; i++)
+        if (method->params[i].automatic && isnan(stage->values[i]))
+            return stage->tensor_values == NULL;
+    return false;
+}
+
+double dpt_edit_stage_get(const dpt_edit_stage_spec *stage, const char *param) {
+    const dpt_edit_method *method = methods[stage->method];
+    for (int i = 0; i < method->nparams; i++)
+        if (strcmp(method->params[i].name, param) == 0)
+            return stage->values[i];
+    return NAN;
+}
+
 dpt_status dpt_edit_stage_check(const dpt_edit_stage_spec *stage) {
     if (stage->method < 0 || stage->method >= METHODS)
         return dpt_error(DPT_ERR_INTERNAL, "edit: method %d is not in the table", stage->method);
@@ -140,7 +159,8 @@ dpt_status dpt_edit_stage_check(const dpt_edit_stage_spec *stage) {
         if (param->required && !stage->given[i])
             return dpt_error(DPT_ERR_USAGE, "%s: %s is missing: %s", method->name, param->name,
                              param->help);
-        if (stage->given[i] && param->kind != DPT_PARAM_CHOICE &&
+        bool found = !(param->automatic && isnan(stage->values[i]));
+        if (stage->given[i] && param->kind != DPT_PARAM_CHOICE && found &&
             !in_range(param, stage->values[i]))
             return dpt_error(DPT_ERR_USAGE, "%s: %s: %g is outside %c%g, %g%c: %s", method->name,
                              param->name, stage->values[i], param->least_open ? '(' : '[',

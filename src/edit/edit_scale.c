@@ -1,12 +1,14 @@
 #include "stage.h"
 
+#include <math.h>
+
 /* EXPO: arXiv:2410.13841 Eq. (13)-(15), F(Delta) = (1 + alpha) Delta. */
 
-enum { EXPO_ALPHA };
+enum { EXPO_ALPHA, EXPO_GROUPS, EXPO_REACH };
 
 static double expo_scale(const dpt_edit_stage *stage, int tensor) {
-    (void)tensor;
-    return 1.0 + dpt_edit_value(stage->spec, EXPO_ALPHA);
+    const double *found = stage->spec->tensor_values;
+    return 1.0 + (found != NULL ? found[tensor] : dpt_edit_value(stage->spec, EXPO_ALPHA));
 }
 
 static void expo_apply(const dpt_edit_stage *stage, dpt_range range, float *delta) {
@@ -15,16 +17,37 @@ static void expo_apply(const dpt_edit_stage *stage, dpt_range range, float *delt
         delta[i] *= factor;
 }
 
+static dpt_status expo_check(const dpt_edit_stage_spec *spec) {
+    if (!isnan(spec->values[EXPO_ALPHA]) && (spec->given[EXPO_GROUPS] || spec->given[EXPO_REACH]))
+        return dpt_error(DPT_ERR_USAGE,
+                         "expo: groups and reach say how alpha is found: they go with "
+                         "alpha: auto only");
+    return DPT_OK;
+}
+
 const dpt_edit_method dpt_edit_method_expo = {
     .name = "expo",
     .class_name = "improved",
     .help = "scale every delta by 1 + alpha: extrapolate (alpha > 0) or interpolate (alpha < 0)",
-    .nparams = 1,
+    .nparams = 3,
     .params = {{.name = "alpha",
                 .kind = DPT_PARAM_REAL,
                 .required = true,
+                .automatic = true,
                 .least = -1e6,
                 .most = 1e6,
-                .help = "relative step beyond the post-trained weights"}},
+                .help = "relative step beyond the post-trained weights; auto: to the trough of the "
+                        "loss"},
+               {.name = "groups",
+                .kind = DPT_PARAM_CHOICE,
+                .choices = "model|layers",
+                .help = "with alpha: auto, one alpha for the model or one for each layer"},
+               {.name = "reach",
+                .kind = DPT_PARAM_REAL,
+                .fallback = 1,
+                .least = 0,
+                .most = 100,
+                .help = "with alpha: auto, the largest alpha; the smallest is -1"}},
+    .check = expo_check,
     .apply = expo_apply,
     .scale = expo_scale};

@@ -37,6 +37,8 @@ void dpt_report_provenance(FILE *html, const dpt_results *results);
 void dpt_report_verdicts(FILE *html, const dpt_report_group *group);
 void dpt_report_seeds(FILE *html,
                       const dpt_report_group *group); /* nothing without several seeds */
+void dpt_report_troughs(FILE *html,
+                        const dpt_report_group *group); /* nothing without alpha: auto */
 void dpt_report_edits(FILE *html, const dpt_report_group *group);
 
 /* Label for a plot: bytes that a plot language may give a meaning to become '?', a long one is cut. */

@@ -143,6 +143,8 @@ static void edit_cell(FILE *html, int64_t number, const dpt_result *r) {
     fputs("<small>", html);
     dpt_report_text(html, r->method);
     for (int64_t i = 0; i < r->nparameters; i++) {
+        if (strchr(r->parameters[i].value, ':') != NULL)
+            continue; /* intervals and traces: those of a search have a table of their own */
         fputs(i == 0 ? ": " : ", ", html);
         dpt_report_text(html, r->parameters[i].name);
         fputc(' ', html);
@@ -312,6 +314,70 @@ void dpt_report_seeds(FILE *html, const dpt_report_group *group) {
               "means, standard deviations and Student's 95&thinsp;% intervals of the mean over "
               "seeds.</p>\n",
               html);
+}
+
+static const char *parameter(const dpt_result *r, const char *name) {
+    for (int64_t i = 0; i < r->nparameters; i++)
+        if (strcmp(r->parameters[i].name, name) == 0)
+            return r->parameters[i].value;
+    return NULL;
+}
+
+static void text_cell(FILE *html, const char *text) {
+    fputs("<td>", html);
+    dpt_report_text(html, text != NULL ? text : "");
+    fputs("</td>", html);
+}
+
+/* Alphas of the parts, "outside 0.1, layer0 0.2". */
+static void parts_cell(FILE *html, const dpt_result *r) {
+    static const char mark[] = "alpha_";
+    const char *comma = "";
+    fputs("<td class=\"l e\">", html);
+    for (int64_t i = 0; i < r->nparameters; i++) {
+        const dpt_result_parameter *p = &r->parameters[i];
+        if (strncmp(p->name, mark, sizeof mark - 1) != 0 || strchr(p->value, ':') != NULL)
+            continue;
+        fputs(comma, html);
+        dpt_report_text(html, p->name + sizeof mark - 1);
+        fputc(' ', html);
+        dpt_report_text(html, p->value);
+        comma = ", ";
+    }
+    fputs("</td>", html);
+}
+
+void dpt_report_troughs(FILE *html, const dpt_report_group *group) {
+    bool any = false;
+    for (int64_t i = 0; i < group->count; i++) {
+        const dpt_result *r = group->units[i];
+        if (parameter(r, "found_alpha") == NULL)
+            continue;
+        if (!any)
+            fputs("<h3>Troughs along the delta</h3>\n<div class=\"wrap\"><table>\n<thead><tr><th "
+                  "class=\"l\">edit</th><th>advice</th><th>slope at<br>post-trained</th><th>its "
+                  "interval</th><th>alpha of<br>the model</th><th>trough</th><th>gradients</th><th>"
+                  "loss found</th><th class=\"l\">alpha of the parts</th></tr></thead>\n<tbody>\n",
+                  html);
+        any = true;
+        fputs("<tr><td class=\"l e\">", html);
+        dpt_report_text(html, r->edit);
+        fputs("</td>", html);
+        static const char *const names[] = {"advice",      "slope_at_post", "slope_interval",
+                                            "found_alpha", "trough",        "gradients",
+                                            "found_loss"};
+        for (size_t k = 0; k < sizeof names / sizeof *names; k++)
+            text_cell(html, parameter(r, names[k]));
+        parts_cell(html, r);
+        fputs("</tr>\n", html);
+    }
+    if (any)
+        fputs(
+            "</tbody></table></div>\n<p class=\"note\">The slope is the derivative of the loss by "
+            "alpha at the post-trained weights: below zero it pays to extrapolate, above zero to "
+            "interpolate. The search is on the data set that the edit's name says, and its "
+            "alphas are evaluated here.</p>\n",
+            html);
 }
 
 void dpt_report_edits(FILE *html, const dpt_report_group *group) {

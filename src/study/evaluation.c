@@ -128,6 +128,13 @@ dpt_status dpt_evaluation_bind(dpt_evaluation *ev, const dpt_source *edited) {
     return dpt_agree(&ev->mesh.world, dpt_model_bind_edit(ev->model, edited));
 }
 
+dpt_status dpt_evaluation_slope(dpt_evaluation *ev, int d, double t, double *loss, double *terms,
+                                double *sample_terms) {
+    return dpt_agree(&ev->mesh.world,
+                     dpt_loss_evaluate(ev->data[d].loss, &ev->mesh, ev->model, t,
+                                       DPT_BACKWARD_TERMS, loss, NULL, terms, sample_terms, NULL));
+}
+
 /* Oracle of the path: the model between post-trained and bound edit on one data set. */
 typedef struct walker {
     dpt_evaluation *evaluation;

@@ -45,6 +45,11 @@ void dpt_evaluation_destroy(dpt_evaluation *evaluation); /**< Collective over th
 /** Load an edited model. Collective. */
 dpt_status dpt_evaluation_bind(dpt_evaluation *evaluation, const dpt_source *edited);
 
+/** Losses and derivatives on data set d at t, which may lie outside [0, 1], along the bound edit.
+ * Collective. @param[out] loss, sample_terms (samples), terms (tensors): as dpt_loss_evaluate. */
+dpt_status dpt_evaluation_slope(dpt_evaluation *evaluation, int d, double t, double *loss,
+                                double *terms, double *sample_terms);
+
 /** Riemann sum of the bound edit on data set d. Collective. @param[out] out destroyed by
  * dpt_riemann_destroy(&out->riemann). */
 dpt_status dpt_evaluation_walk(dpt_evaluation *evaluation, int d, const dpt_quadrature *quadrature,

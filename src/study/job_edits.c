@@ -188,9 +188,27 @@ static dpt_status set_value(dpt_job_edit *edit, const dpt_yaml *yaml, const axis
                            dpt_edit_stage_set(&edit->spec.stages[one->stage], one->key, text));
 }
 
+/* Which data set an automatic parameter is found on, if there is one. */
+static dpt_status set_auto(dpt_job_edit *edit, const dpt_job *job, const dpt_yaml *yaml,
+                           struct fy_node *entry, int auto_data) {
+    edit->auto_data = -1;
+    for (int s = 0; s < edit->spec.nstages; s++) {
+        if (!dpt_edit_stage_is_auto(&edit->spec.stages[s]))
+            continue;
+        if (edit->spec.nstages > 1)
+            return dpt_yaml_error(yaml, entry,
+                                  "auto is for an edit of one method, not inside a sequence");
+        if (job->ndata == 0)
+            return dpt_yaml_error(yaml, entry,
+                                  "auto needs data: it seeks the trough of their loss");
+        edit->auto_data = auto_data;
+    }
+    return DPT_OK;
+}
+
 /* One point of the sweep. */
-static dpt_status build(const sweep *all, const dpt_yaml *yaml, const int *at,
-                        struct fy_node *entry, dpt_job_edit *edit) {
+static dpt_status build(const sweep *all, const dpt_job *job, const dpt_yaml *yaml, const int *at,
+                        struct fy_node *entry, int auto_data, dpt_job_edit *edit) {
     char id[ID_MAX];
     char params[TEXT_MAX] = "";
     char method[TEXT_MAX] = "";
@@ -215,14 +233,21 @@ static dpt_status build(const sweep *all, const dpt_yaml *yaml, const int *at,
         used = strlen(id);
         if (all->axes[a].swept)
             snprintf(id + used, sizeof id - used, "-%s%s", all->axes[a].key, text);
-        if (strlen(id) + 1 == sizeof id || !dpt_job_name_valid(all->name))
-            return dpt_yaml_error(yaml, entry, "the id of this edit is too long");
     }
     for (int s = 0; s < all->nstages; s++) {
         dpt_status st = dpt_edit_stage_check(&edit->spec.stages[s]);
         if (st != DPT_OK)
             return dpt_yaml_locate(yaml, entry, st);
     }
+    dpt_status st = set_auto(edit, job, yaml, entry, auto_data);
+    if (st != DPT_OK)
+        return st;
+    if (edit->auto_data >= 0 && job->ndata > 1) {
+        size_t used = strlen(id);
+        snprintf(id + used, sizeof id - used, "-on-%s", job->data[edit->auto_data].name);
+    }
+    if (strlen(id) + 1 == sizeof id)
+        return dpt_yaml_error(yaml, entry, "the id of this edit is too long");
     edit->id = dpt_mem_strdup(id, "edit id");
     edit->params = dpt_mem_strdup(params, "edit parameters");
     edit->method = dpt_mem_strdup(method, "edit method");
@@ -230,34 +255,43 @@ static dpt_status build(const sweep *all, const dpt_yaml *yaml, const int *at,
     return complete ? DPT_OK : DPT_ERR_OUTPUT;
 }
 
+/* The values of one point of a sweep, the first list outermost. */
+static void place_of(const sweep *all, int64_t point, int *at) {
+    for (int a = all->naxes - 1; a >= 0; a--) {
+        at[a] = (int)(point % all->axes[a].count);
+        point /= all->axes[a].count;
+    }
+}
+
+static dpt_status append(dpt_job *job, const sweep *all, const dpt_yaml *yaml, const int *at,
+                         int place, struct fy_node *entry, int auto_data) {
+    dpt_job_edit *grown =
+        dpt_mem_realloc(job->edits, (int64_t)job->nedits + 1, sizeof *grown, "edits");
+    if (grown == NULL)
+        return DPT_ERR_OUTPUT;
+    job->edits = grown;
+    grown[job->nedits] = (dpt_job_edit){.entry = place};
+    return build(all, job, yaml, at, entry, auto_data, &job->edits[job->nedits++]);
+}
+
 dpt_status dpt_job_edits_expand(dpt_job *job, const dpt_yaml *yaml, int place,
                                 struct fy_node *entry) {
     sweep all = {.name = NULL};
     dpt_status st = collect(&all, yaml, entry);
-    if (st != DPT_OK)
-        return st;
     int64_t points = 1;
-    for (int a = 0; a < all.naxes; a++)
+    for (int a = 0; a < all.naxes && st == DPT_OK; a++)
         if ((points *= all.axes[a].count) + job->nedits > EDITS_MAX)
             return dpt_yaml_error(yaml, entry, "the sweep has more than %d edits", EDITS_MAX);
-    dpt_job_edit *grown = dpt_mem_realloc(job->edits, job->nedits + points, sizeof *grown, "edits");
-    if (grown == NULL)
-        return DPT_ERR_OUTPUT;
-    job->edits = grown;
-    memset(job->edits + job->nedits, 0, (size_t)points * sizeof *grown);
-    for (int64_t point = 0; point < points; point++) {
+    for (int64_t point = 0; point < points && st == DPT_OK; point++) {
         int at[AXES_MAX] = {0};
-        int64_t rest = point;
-        for (int a = all.naxes - 1; a >= 0; a--) {
-            at[a] = (int)(rest % all.axes[a].count);
-            rest /= all.axes[a].count;
-        }
-        job->edits[job->nedits].entry = place;
-        st = build(&all, yaml, at, entry, &job->edits[job->nedits++]);
-        if (st != DPT_OK)
-            return st;
+        place_of(&all, point, at);
+        st = append(job, &all, yaml, at, place, entry, 0);
+        /* An edit whose parameter is found on a data set is one edit for each of them. */
+        bool found = st == DPT_OK && job->edits[job->nedits - 1].auto_data >= 0;
+        for (int d = 1; found && d < job->ndata && st == DPT_OK; d++)
+            st = append(job, &all, yaml, at, place, entry, d);
     }
-    return DPT_OK;
+    return st;
 }
 
 static int compare_ids(const void *a, const void *b) {

@@ -224,6 +224,8 @@ dpt_results_study dpt_outputs_unit_study(const dpt_outputs *outputs, const dpt_i
     dpt_hash_update(&hash, edit->id, strlen(edit->id) + 1);
     dpt_hash_update(&hash, edit->method, strlen(edit->method) + 1);
     dpt_hash_update(&hash, edit->params, strlen(edit->params) + 1);
+    if (edit->auto_data >= 0)
+        dpt_hash_update(&hash, &in->data[edit->auto_data].hash, sizeof(uint64_t));
     if (d >= 0)
         dpt_hash_update(&hash, &in->data[d].hash, sizeof in->data[d].hash);
     dpt_results_study study = outputs->study;

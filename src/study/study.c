@@ -5,6 +5,7 @@
 #include "deltapath/base/signal.h"
 #include "deltapath/comm/agree.h"
 #include "deltapath/path/verdict.h"
+#include "auto_alpha.h"
 #include "evaluation.h"
 #include "inputs.h"
 #include "outputs.h"
@@ -70,7 +71,8 @@ static dpt_status write_cells(study *s, dpt_sink sink) {
 }
 
 /* Edit into memory and from there into a file, or straight into the file when no path is walked. */
-static dpt_status make_edit(study *s, const dpt_job_edit *edit, dpt_edit_report *report) {
+static dpt_status make_edit(study *s, const dpt_job_edit *edit, const dpt_edit_spec *spec,
+                            dpt_edit_report *report) {
     dpt_edit_input input = edit_input(s);
     dpt_store_writer *writer = NULL;
     dpt_status st = DPT_OK;
@@ -82,9 +84,9 @@ static dpt_status make_edit(study *s, const dpt_job_edit *edit, dpt_edit_report 
         st = dpt_error(DPT_ERR_USAGE, "nothing to do: the job keeps no checkpoint and walks no "
                                       "path: set output.checkpoint or give data");
     else if (s->edited == NULL)
-        st = dpt_edit_run(&edit->spec, &input, dpt_store_writer_sink(writer), report);
+        st = dpt_edit_run(spec, &input, dpt_store_writer_sink(writer), report);
     else
-        st = dpt_edit_run(&edit->spec, &input, dpt_field_sink(s->edited), report);
+        st = dpt_edit_run(spec, &input, dpt_field_sink(s->edited), report);
     if (st == DPT_OK && s->edited != NULL && writer != NULL)
         st = write_cells(s, dpt_store_writer_sink(writer));
     if (writer != NULL)
@@ -92,11 +94,28 @@ static dpt_status make_edit(study *s, const dpt_job_edit *edit, dpt_edit_report 
     return dpt_agree(s->comm, st);
 }
 
-static dpt_status save_unit(study *s, const dpt_job_edit *edit, const dpt_edit_report *report,
-                            int d, const dpt_evaluation_path *path, double seconds) {
+/* One edit at work. */
+typedef struct work_item {
+    const dpt_job_edit *edit;
+    dpt_auto_alpha found; /* empty when the job says all of it */
+    dpt_edit_report report;
+} work_item;
+
+static dpt_status bind_spec(void *ctx, const dpt_edit_spec *spec) {
+    study *s = ctx;
+    dpt_edit_input input = edit_input(s);
+    dpt_source edited = dpt_field_source(s->edited);
+    dpt_status st = dpt_edit_run(spec, &input, dpt_field_sink(s->edited), NULL);
+    st = dpt_agree(s->comm, st);
+    return st == DPT_OK ? dpt_evaluation_bind(&s->evaluation, &edited) : st;
+}
+
+static dpt_status save_unit(study *s, const work_item *item, int d, const dpt_evaluation_path *path,
+                            double seconds) {
+    const dpt_job_edit *edit = item->edit;
     dpt_result result = {.edit = NULL};
-    dpt_status st =
-        dpt_unit_record(&s->inputs, edit, report, &s->evaluation, d, path, seconds, &result);
+    dpt_status st = dpt_unit_record(&s->inputs, edit, &item->found, &item->report, &s->evaluation,
+                                    d, path, seconds, &result);
     st = dpt_agree(s->comm, st);
     if (st == DPT_OK) {
         dpt_results_study header = dpt_outputs_unit_study(&s->outputs, &s->inputs, edit, d);
@@ -112,35 +131,41 @@ static dpt_status save_unit(study *s, const dpt_job_edit *edit, const dpt_edit_r
     return st;
 }
 
-static dpt_status run_unit(study *s, const dpt_job_edit *edit, const dpt_edit_report *report, int d,
-                           const dpt_quadrature *quadrature, double started) {
+static dpt_status run_unit(study *s, const work_item *item, int d, const dpt_quadrature *quadrature,
+                           double started) {
     if (d < 0)
-        return save_unit(s, edit, report, d, NULL, dpt_log_seconds() - started);
+        return save_unit(s, item, d, NULL, dpt_log_seconds() - started);
     dpt_evaluation_path path;
     dpt_status st = dpt_evaluation_walk(&s->evaluation, d, quadrature, &path);
     st = dpt_agree(s->comm, st);
     if (st == DPT_OK)
-        st = save_unit(s, edit, report, d, &path, dpt_log_seconds() - started);
+        st = save_unit(s, item, d, &path, dpt_log_seconds() - started);
     dpt_riemann_destroy(&path.riemann);
     return st;
 }
 
 static dpt_status run_edit(study *s, const dpt_job_edit *edit, const dpt_quadrature *quadrature) {
     double started = dpt_log_seconds();
-    dpt_edit_report report = {.ntensors = 0};
+    work_item item = {.edit = edit};
+    const dpt_edit_spec *spec = &edit->spec;
     dpt_status st = dpt_agree_fault("study.edit");
     st = dpt_agree(s->comm, st);
+    if (st == DPT_OK && edit->auto_data >= 0) {
+        st = dpt_auto_alpha_find(&s->evaluation, edit, bind_spec, s, &item.found);
+        spec = &item.found.spec;
+    }
     if (st == DPT_OK)
-        st = make_edit(s, edit, &report);
+        st = make_edit(s, edit, spec, &item.report);
     if (st == DPT_OK && s->evaluates) {
         dpt_source edited = dpt_field_source(s->edited);
         st = dpt_evaluation_bind(&s->evaluation, &edited);
     }
     for (int u = 0; u < s->units && st == DPT_OK; u++) {
-        st = run_unit(s, edit, &report, unit_data(s, u), quadrature, started);
+        st = run_unit(s, &item, unit_data(s, u), quadrature, started);
         started = dpt_log_seconds();
     }
-    dpt_edit_report_destroy(&report);
+    dpt_auto_alpha_destroy(&item.found);
+    dpt_edit_report_destroy(&item.report);
     return st;
 }
 

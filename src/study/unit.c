@@ -145,8 +145,9 @@ static dpt_status set_verdict(const dpt_job *job, int d, const dpt_baseline *bas
 }
 
 dpt_status dpt_unit_record(const dpt_inputs *inputs, const dpt_job_edit *edit,
-                           const dpt_edit_report *report, const dpt_evaluation *evaluation, int d,
-                           const dpt_evaluation_path *path, double seconds, dpt_result *out) {
+                           const dpt_auto_alpha *found, const dpt_edit_report *report,
+                           const dpt_evaluation *evaluation, int d, const dpt_evaluation_path *path,
+                           double seconds, dpt_result *out) {
     int64_t points = path != NULL ? path->riemann.quadrature.points : 0;
     int64_t samples = path != NULL ? path->riemann.samples : 0;
     dpt_status st = dpt_result_create(inputs->catalog->count, points, samples, out);
@@ -155,6 +156,8 @@ dpt_status dpt_unit_record(const dpt_inputs *inputs, const dpt_job_edit *edit,
     st = set_texts(inputs, edit, d, out);
     if (st == DPT_OK)
         st = set_parameters(edit, out);
+    for (int i = 0; found != NULL && i < found->nnotes && st == DPT_OK; i++)
+        st = dpt_result_add_parameter(out, found->notes[i].name, found->notes[i].value);
     if (st == DPT_OK)
         st = set_edit_statistics(inputs, report, out);
     if (st == DPT_OK && path != NULL) {

@@ -3,13 +3,16 @@
 
 #include "deltapath/edit/edit.h"
 #include "deltapath/store/results.h"
+#include "auto_alpha.h"
 #include "evaluation.h"
 #include "inputs.h"
 
 /** Put together the record of a finished unit. `path` is NULL for an edit alone; d is then -1.
+ * @param[in] found  of `alpha: auto`, else NULL.
  * Local. Errors: DPT_ERR_OUTPUT without memory; out is empty then. */
 dpt_status dpt_unit_record(const dpt_inputs *inputs, const dpt_job_edit *edit,
-                           const dpt_edit_report *report, const dpt_evaluation *evaluation, int d,
-                           const dpt_evaluation_path *path, double seconds, dpt_result *out);
+                           const dpt_auto_alpha *found, const dpt_edit_report *report,
+                           const dpt_evaluation *evaluation, int d, const dpt_evaluation_path *path,
+                           double seconds, dpt_result *out);
 
 #endif

@@ -6,6 +6,7 @@
 
 #include <string.h>
 
+#define DATA HEAD "data: [{name: a, file: a.h5, loss: lm}, {name: b, file: b.h5, loss: lm}]\n"
 #define HEAD "models: {pre: a, post: b}\noutput: {directory: out/x}\n"
 
 static dpt_job parse_good(const char *text, int nsets, const char *const *sets) {
@@ -112,6 +113,18 @@ static void test_bad_jobs(void **state) {
     expect_bad(HEAD "edits:\n- {name: e, method: expo, alpha: [1, 1]}\n", "two edits have the id");
     expect_bad(HEAD "edits:\n- {name: e, method: expo, alpha: 1, seed: -1}\n", "seed is '-1'");
     expect_bad(HEAD "edits:\n- {name: e, method: lowrank, rank: 0}\n", "rank");
+    expect_bad(HEAD "edits:\n- {name: e, method: expo, alpha: auto}\n", "auto needs data");
+    expect_bad(HEAD "edits:\n- {name: e, method: expo, alpha: Auto}\n", "is not a number");
+    expect_bad(HEAD "edits:\n- {name: e, method: dare, p: auto}\n", "is not a number");
+    expect_bad(HEAD "edits:\n- {name: e, method: expo, alpha: 0.1, groups: layers}\n",
+               "alpha: auto only");
+    expect_bad(DATA "edits:\n- {name: e, method: expo, alpha: auto, groups: heads}\n",
+               "model|layers");
+    expect_bad(DATA "riemann: off\nedits:\n- {name: e, method: expo, alpha: auto}\n",
+               "needs gradients");
+    expect_bad(DATA
+               "edits:\n- name: e\n  method: [{method: expo, alpha: auto}, {method: bitdelta}]\n",
+               "not inside a sequence");
     snprintf(text, sizeof text, "%s%sriemann: {rule: simpson, points: 4}\n", HEAD, edit);
     expect_bad(text, "job.yaml:5:");
     snprintf(text, sizeof text, "%s%sriemann: {rule: left, points: 0}\n", HEAD, edit);
@@ -126,6 +139,29 @@ static void test_bad_jobs(void **state) {
     expect_bad(text, "t|bootstrap");
     snprintf(text, sizeof text, "%s%sstatistics: {resamples: 10}\n", HEAD, edit);
     expect_bad(text, "resamples is '10'");
+}
+
+/* `alpha: auto` is an edit for each data set, with its name behind when there are several. */
+static void test_auto(void **state) {
+    (void)state;
+    dpt_job job = parse_good(
+        DATA "edits:\n- {name: e, method: expo, alpha: [auto, 0.1], seed: [1, 2]}\n", 0, NULL);
+    static const char *const ids[] = {"e-alphaauto-seed1-on-a", "e-alphaauto-seed1-on-b",
+                                      "e-alphaauto-seed2-on-a", "e-alphaauto-seed2-on-b",
+                                      "e-alpha0.1-seed1",       "e-alpha0.1-seed2"};
+    static const int data[] = {0, 1, 0, 1, -1, -1};
+    assert_int_equal(job.nedits, 6);
+    for (int i = 0; i < 6; i++) {
+        assert_string_equal(job.edits[i].id, ids[i]);
+        assert_int_equal(job.edits[i].auto_data, data[i]);
+    }
+    dpt_job_destroy(&job);
+    static const char *const one[] = {"data=[{name: a, file: a.h5, loss: lm}]"};
+    job = parse_good(DATA "edits:\n- {name: e, method: expo, alpha: auto}\n", 1, one);
+    assert_int_equal(job.nedits, 1);
+    assert_string_equal(job.edits[0].id, "e");
+    assert_int_equal(job.edits[0].auto_data, 0);
+    dpt_job_destroy(&job);
 }
 
 static void test_select(void **state) {
@@ -199,6 +235,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_sequence_sweeps_inside),
         cmocka_unit_test(test_set),
         cmocka_unit_test(test_bad_jobs),
+        cmocka_unit_test(test_auto),
         cmocka_unit_test(test_select),
         cmocka_unit_test(test_read_is_agreed),
         cmocka_unit_test(test_fuzz),

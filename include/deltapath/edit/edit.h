@@ -30,6 +30,7 @@ typedef struct dpt_edit_param {
     double fallback;            /**< value when it is left out */
     double least, most;         /**< allowed range */
     bool least_open, most_open; /**< whether the bound itself is forbidden, as p = 1 for dare */
+    bool automatic;             /**< "auto" is allowed: the value is NaN until a study finds it */
     const char *help;           /**< one line, also the mend in the error message */
 } dpt_edit_param;
 
@@ -38,6 +39,8 @@ typedef struct dpt_edit_stage_spec {
     int method; /**< index into the table */
     double values[DPT_EDIT_PARAM_MAX];
     bool given[DPT_EDIT_PARAM_MAX];
+    const double *tensor_values; /**< (tensors of post) found values of the automatic parameter, in its
+                                      place; NULL: the same value everywhere. Borrowed. */
 } dpt_edit_stage_spec;
 
 /** A whole edit as a job describes it. */
@@ -61,6 +64,10 @@ bool dpt_edit_method_random(int method); /**< whether it draws from the seed */
  * Errors: DPT_ERR_USAGE naming method, parameter, value and the allowed range. */
 void dpt_edit_stage_init(dpt_edit_stage_spec *stage, int method);
 dpt_status dpt_edit_stage_set(dpt_edit_stage_spec *stage, const char *param, const char *value);
+/** Whether a parameter of the stage is "auto" and not yet found. Local. */
+bool dpt_edit_stage_is_auto(const dpt_edit_stage_spec *stage);
+/** Value of a parameter by its name; NaN when the method has none of it. Local. */
+double dpt_edit_stage_get(const dpt_edit_stage_spec *stage, const char *param);
 /** Check a stage as a whole (required parameters, exclusive ones). Local. */
 dpt_status dpt_edit_stage_check(const dpt_edit_stage_spec *stage);
 
