@@ -15,11 +15,11 @@ void dpt_riemann_slope_weights(const double *nodes, int n, double *out) {
     out[0] = -out[1];
 }
 
-static double mean_of(const double *x, int64_t n) {
+static double mean_of(const double *x, const double *shares, int64_t n) {
     double sum = 0.0;
     for (int64_t s = 0; s < n; s++)
-        sum += x[s];
-    return sum / (double)n;
+        sum += shares != NULL ? shares[s] * x[s] : x[s];
+    return shares != NULL ? sum : sum / (double)n;
 }
 
 /* What one walk needs: the values of one point, and the inputs. */
@@ -88,7 +88,7 @@ static dpt_status walk_nodes(walk *w, dpt_riemann *out) {
         }
         for (int64_t s = 0; s < out->samples; s++)
             out->sample_integrated[s] += q->weight[c] * w->sample_terms[s];
-        out->loss_mean[c] = mean_of(w->loss, out->samples);
+        out->loss_mean[c] = mean_of(w->loss, w->known.sample_shares, out->samples);
         size_t bytes = (size_t)out->samples * sizeof(double);
         if (q->node[c] == 0.0)
             memcpy(out->loss_post, w->loss, bytes);
@@ -109,7 +109,7 @@ static dpt_status end_losses(walk *w, double t, const double *known, bool visite
     return DPT_OK;
 }
 
-static void finish(dpt_riemann *out) {
+static void finish(const double *shares, dpt_riemann *out) {
     double weights[DPT_QUADRATURE_MAX];
     int points = out->quadrature.points;
     dpt_riemann_slope_weights(out->quadrature.node, points, weights);
@@ -125,8 +125,8 @@ static void finish(dpt_riemann *out) {
     }
     double change = 0.0;
     for (int64_t s = 0; s < out->samples; s++)
-        change += out->loss_edit[s] - out->loss_post[s];
-    out->change = change / (double)out->samples;
+        change += (shares != NULL ? shares[s] : 1.0) * (out->loss_edit[s] - out->loss_post[s]);
+    out->change = shares != NULL ? change : change / (double)out->samples;
     out->error = out->estimate - out->change;
 }
 
@@ -155,7 +155,7 @@ dpt_status dpt_riemann_run(const dpt_comm *comm, const dpt_oracle *oracle,
         st = end_losses(&w, 1.0, w.known.loss_end, dpt_quadrature_has_end(quadrature->rule),
                         out->loss_edit);
     if (st == DPT_OK)
-        finish(out);
+        finish(w.known.sample_shares, out);
     else
         dpt_riemann_destroy(out);
     dpt_mem_free(w.loss);

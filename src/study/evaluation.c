@@ -2,14 +2,18 @@
 
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
+#include "losses.h"
 
 #include <math.h>
 
-static double share_of(const uint8_t *correct, int64_t samples) {
-    int64_t hits = 0;
-    for (int64_t i = 0; i < samples; i++)
-        hits += correct[i] != 0;
-    return (double)hits / (double)samples;
+/* Share of the samples that the model has right, weighted as the loss is. */
+static double share_of(const uint8_t *correct, const dpt_baseline *base) {
+    const double *shares = dpt_loss_shares(base->loss);
+    double hits = 0.0;
+    for (int64_t i = 0; i < base->samples; i++)
+        if (correct[i] != 0)
+            hits += shares != NULL ? shares[i] : 1.0;
+    return shares != NULL ? hits : hits / (double)base->samples;
 }
 
 static dpt_status allocate_baseline(const dpt_evaluation *ev, dpt_baseline *base, bool keep) {
@@ -27,7 +31,7 @@ static dpt_status evaluate_post(dpt_evaluation *ev, dpt_baseline *base, uint8_t 
                                       correct, NULL, NULL, base->gradient);
     if (st == DPT_OK && base->gradient != NULL)
         st = dpt_agree(&ev->mesh.world, dpt_model_gradient_sum(base->gradient, &ev->mesh.data));
-    base->accuracy_post = share_of(correct, base->samples);
+    base->accuracy_post = share_of(correct, base);
     dpt_progress_add(&ev->progress, base->samples);
     return st;
 }
@@ -35,7 +39,7 @@ static dpt_status evaluate_post(dpt_evaluation *ev, dpt_baseline *base, uint8_t 
 static dpt_status evaluate_pre(dpt_evaluation *ev, dpt_baseline *base, uint8_t *correct) {
     dpt_status st = dpt_loss_evaluate(base->loss, &ev->mesh, ev->model, 1, DPT_BACKWARD_NONE,
                                       base->loss_pre, correct, NULL, NULL, NULL);
-    base->accuracy_pre = share_of(correct, base->samples);
+    base->accuracy_pre = share_of(correct, base);
     dpt_progress_add(&ev->progress, base->samples);
     return st;
 }
@@ -54,26 +58,25 @@ static dpt_status for_each_data(dpt_evaluation *ev,
     return st;
 }
 
-static dpt_status create_losses(dpt_evaluation *ev, const dpt_inputs *in,
-                                const dpt_resources *res) {
+static dpt_status create_loss(dpt_evaluation *ev, const dpt_inputs *in, const dpt_resources *res,
+                              int d) {
+    ev->data[d].samples = in->data[d].samples;
+    dpt_status st =
+        dpt_losses_create(in, d, &ev->mesh, ev->model, res->batch_tokens, &ev->data[d].loss);
+    return st == DPT_OK ? allocate_baseline(ev, &ev->data[d], res->shared_gradient) : st;
+}
+
+static dpt_status create_losses(dpt_evaluation *ev, const dpt_inputs *in, const dpt_resources *res,
+                                dpt_references *references) {
     ev->ndata = in->job->ndata;
     ev->data = dpt_mem_zalloc(ev->ndata, sizeof *ev->data, "data sets");
-    if (ev->data == NULL)
-        return DPT_ERR_OUTPUT;
-    for (int d = 0; d < ev->ndata; d++) {
-        const dpt_dataset *set = &in->data[d];
-        dpt_lm_data view = {set->samples, set->offsets, set->tokens, set->loss_mask};
-        ev->data[d].samples = set->samples;
-        dpt_status st = dpt_loss_lm_create(&view, dpt_model_vocabulary(ev->model),
-                                           dpt_model_max_positions(ev->model), &ev->mesh,
-                                           res->batch_tokens, &ev->data[d].loss);
-        st = dpt_error_locate(st, in->job->data[d].file);
-        if (st == DPT_OK)
-            st = allocate_baseline(ev, &ev->data[d], res->shared_gradient);
-        if (st != DPT_OK)
-            return st;
+    dpt_status st = dpt_agree(&ev->mesh.world, ev->data != NULL ? DPT_OK : DPT_ERR_OUTPUT);
+    for (int d = 0; d < ev->ndata && st == DPT_OK; d++) {
+        st = dpt_agree(&ev->mesh.world, create_loss(ev, in, res, d));
+        if (st == DPT_OK && in->job->data[d].loss == DPT_LOSS_DPO)
+            st = dpt_references_set(references, in, d, &ev->mesh, ev->model, ev->data[d].loss);
     }
-    return DPT_OK;
+    return st;
 }
 
 static int64_t samples_of(const dpt_inputs *in) {
@@ -90,11 +93,15 @@ dpt_status dpt_evaluation_create(const dpt_comm *comm, dpt_inputs *inputs,
     dpt_status st = dpt_agree(comm, dpt_mesh_create(comm, resources->tensor_parallel, &out->mesh));
     if (st != DPT_OK)
         return st;
+    dpt_references references = {.ndata = 0};
+    st = dpt_references_prepare(inputs, resources, &out->mesh, &references);
+    if (st != DPT_OK)
+        goto done;
     st = dpt_model_create(&out->mesh.model, dpt_store_config(inputs->post),
                           dpt_store_source(inputs->post), &out->model);
     st = dpt_error_locate(dpt_agree(comm, st), inputs->job->post);
     if (st == DPT_OK)
-        st = dpt_agree(comm, create_losses(out, inputs, resources));
+        st = create_losses(out, inputs, resources, &references);
     dpt_progress_begin(&out->progress, "evaluating", "samples", samples_of(inputs) * (passes + 2));
     if (st == DPT_OK)
         st = for_each_data(out, evaluate_post);
@@ -105,6 +112,8 @@ dpt_status dpt_evaluation_create(const dpt_comm *comm, dpt_inputs *inputs,
         st = for_each_data(out, evaluate_pre);
     if (st == DPT_OK)
         st = dpt_evaluation_bind(out, NULL);
+done:
+    dpt_references_destroy(&references);
     if (st != DPT_OK)
         dpt_evaluation_destroy(out);
     return st;
@@ -145,7 +154,7 @@ typedef struct walker {
 
 static void after_pass(walker *walk, double t) {
     if (t == 1.0)
-        walk->accuracy_edit = share_of(walk->correct, walk->base->samples);
+        walk->accuracy_edit = share_of(walk->correct, walk->base);
     dpt_progress_add(&walk->evaluation->progress, walk->base->samples);
 }
 
@@ -187,7 +196,8 @@ dpt_status dpt_evaluation_walk(dpt_evaluation *ev, int d, const dpt_quadrature *
     walk.correct = dpt_mem_zalloc(base->samples, 1, "exact matches");
     dpt_status st = start != NULL && walk.correct != NULL ? DPT_OK : DPT_ERR_OUTPUT;
     st = dpt_agree(&ev->mesh.world, st);
-    dpt_riemann_shared shared = {.loss_start = base->loss_post};
+    dpt_riemann_shared shared = {.loss_start = base->loss_post,
+                                 .sample_shares = dpt_loss_shares(base->loss)};
     if (st == DPT_OK && base->gradient != NULL) {
         st = terms_at_start(ev, base, start);
         shared.terms_start = start;

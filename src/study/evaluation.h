@@ -15,7 +15,7 @@ typedef struct dpt_baseline {
     int64_t samples;
     double *loss_pre;    /**< (samples) */
     double *loss_post;   /**< (samples) */
-    double accuracy_pre; /**< share of samples with an exact match */
+    double accuracy_pre; /**< share of samples that the model has right, by weight */
     double accuracy_post;
     dpt_model_gradient *gradient; /**< at W_post, summed over the replicas; NULL when not kept */
 } dpt_baseline;

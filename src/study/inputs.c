@@ -56,20 +56,43 @@ static dpt_status select_tensors(dpt_inputs *in) {
     return dpt_job_select(in->job, in->catalog, in->selected);
 }
 
+static dpt_status open_reference(const dpt_comm *comm, dpt_inputs *in, int d) {
+    const char *path = in->job->data[d].reference;
+    if (path == NULL || strcmp(path, in->job->post) == 0)
+        return DPT_OK;
+    dpt_status st = dpt_store_open(comm, path, &in->reference[d]);
+    if (st == DPT_OK && dpt_store_config(in->reference[d]) == NULL)
+        st = dpt_error(DPT_ERR_INPUT, "%s: has no config.json, which a reference needs: add it",
+                       path);
+    return st;
+}
+
 static dpt_status open_data(const dpt_comm *comm, dpt_inputs *in) {
+    static const dpt_dataset_kind kinds[] = {[DPT_LOSS_LM] = DPT_DATASET_TOKENS,
+                                             [DPT_LOSS_DPO] = DPT_DATASET_PAIRS,
+                                             [DPT_LOSS_CLASS] = DPT_DATASET_IMAGES};
     if (in->job->ndata == 0)
         return DPT_OK;
     in->data = dpt_mem_zalloc(in->job->ndata, sizeof *in->data, "data sets");
-    dpt_status st = dpt_agree(comm, in->data != NULL ? DPT_OK : DPT_ERR_OUTPUT);
+    in->reference = dpt_mem_zalloc(in->job->ndata, sizeof *in->reference, "reference models");
+    bool complete = in->data != NULL && in->reference != NULL;
+    dpt_status st = dpt_agree(comm, complete ? DPT_OK : DPT_ERR_OUTPUT);
     for (int d = 0; d < in->job->ndata && st == DPT_OK; d++) {
-        if (in->job->data[d].loss != DPT_LOSS_LM)
-            st = dpt_error(DPT_ERR_USAGE,
-                           "data '%s': loss %s is not available in this version: use lm",
-                           in->job->data[d].name, dpt_job_loss_name(in->job->data[d].loss));
-        else
-            st = dpt_dataset_read(comm, in->job->data[d].file, &in->data[d]);
+        st = dpt_dataset_read(comm, in->job->data[d].file, kinds[in->job->data[d].loss],
+                              &in->data[d]);
+        if (st == DPT_OK)
+            st = open_reference(comm, in, d);
     }
     return st;
+}
+
+uint64_t dpt_inputs_data_key(const dpt_inputs *in, int d) {
+    uint64_t parts[4] = {in->data[d].hash, (uint64_t)in->job->data[d].loss};
+    if (in->job->data[d].loss == DPT_LOSS_DPO)
+        memcpy(&parts[2], &in->job->data[d].beta, sizeof parts[2]);
+    if (in->reference[d] != NULL)
+        parts[3] = dpt_store_fingerprint(in->reference[d]);
+    return dpt_hash_bytes(parts, sizeof parts);
 }
 
 dpt_status dpt_inputs_open(const dpt_comm *comm, const dpt_job *job, dpt_inputs *out) {
@@ -105,6 +128,10 @@ dpt_status dpt_inputs_open(const dpt_comm *comm, const dpt_job *job, dpt_inputs 
 void dpt_inputs_close(dpt_inputs *inputs) {
     for (int d = 0; inputs->data != NULL && d < inputs->job->ndata; d++)
         dpt_dataset_destroy(&inputs->data[d]);
+    for (int d = 0; inputs->reference != NULL && d < inputs->job->ndata; d++)
+        if (inputs->reference[d] != NULL)
+            dpt_store_close(inputs->reference[d]);
+    dpt_mem_free(inputs->reference);
     dpt_mem_free(inputs->data);
     dpt_mem_free(inputs->selected);
     dpt_pairing_destroy(&inputs->pairing);

@@ -20,6 +20,7 @@ typedef struct dpt_inputs {
     dpt_catalog pre_catalog; /**< pre in the order of post, with the types of pre */
     dpt_catalog out_catalog; /**< post with the types of the output */
     dpt_dataset *data;       /**< (job->ndata) */
+    dpt_store **reference;   /**< (job->ndata) reference of a dpo data set; NULL: post, or no dpo */
     uint64_t fingerprint;    /**< of both models */
 } dpt_inputs;
 
@@ -31,6 +32,9 @@ void dpt_inputs_close(dpt_inputs *inputs); /**< Collective over the communicator
 /** The pre-trained model in post's order: what has no partner has post's values. Valid while the
  * inputs are open. */
 dpt_source dpt_inputs_pre_source(dpt_inputs *inputs);
+
+/** Hash of all that the loss on data set d depends on beside the models of the job. Local. */
+uint64_t dpt_inputs_data_key(const dpt_inputs *inputs, int d);
 
 /** Whether an evaluation of losses is wanted at all. Local. */
 bool dpt_inputs_needs_model(const dpt_inputs *inputs);

@@ -55,8 +55,21 @@ static dpt_status read_models(dpt_job *job, const dpt_yaml *yaml, struct fy_node
     return st;
 }
 
+/* Keys that only dpo has. */
+static dpt_status read_dpo(dpt_job_data *data, const dpt_yaml *yaml, struct fy_node *entry,
+                           bool dpo) {
+    static const char *const keys[] = {"beta", "reference"};
+    for (int i = 0; i < 2 && !dpo; i++)
+        if (dpt_yaml_get(entry, keys[i]) != NULL)
+            return dpt_yaml_error(yaml, dpt_yaml_get(entry, keys[i]),
+                                  "%s belongs to loss dpo alone", keys[i]);
+    data->beta = 0.1;
+    dpt_status st = dpt_yaml_real(yaml, entry, "beta", 1e-6, 1e6, &data->beta);
+    return st == DPT_OK ? dpt_yaml_text(yaml, entry, "reference", &data->reference) : st;
+}
+
 static dpt_status read_data_entry(dpt_job *job, const dpt_yaml *yaml, struct fy_node *entry) {
-    dpt_status st = dpt_yaml_check_keys(yaml, entry, "data", "name file loss");
+    dpt_status st = dpt_yaml_check_keys(yaml, entry, "data", "name file loss beta reference");
     dpt_job_data *data = &job->data[job->ndata];
     int loss = -1;
     if (st == DPT_OK)
@@ -69,6 +82,9 @@ static dpt_status read_data_entry(dpt_job *job, const dpt_yaml *yaml, struct fy_
         return st;
     if (data->name == NULL || data->file == NULL || loss < 0)
         return dpt_yaml_error(yaml, entry, "a data set needs name, file and loss");
+    st = read_dpo(data, yaml, entry, loss == DPT_LOSS_DPO);
+    if (st != DPT_OK)
+        return st;
     if (!dpt_job_name_valid(data->name))
         return dpt_yaml_error(yaml, entry, "data name '%s': use letters, digits and . _ + -",
                               data->name);

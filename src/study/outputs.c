@@ -34,6 +34,14 @@ static json_t *describe_inputs(const dpt_inputs *in) {
     for (int d = 0; d < in->job->ndata; d++)
         json_object_set_new(data, in->job->data[d].name, hex(in->data[d].hash));
     json_object_set_new(inputs, "data_xxh3", data);
+    json_t *references = json_object();
+    for (int d = 0; d < in->job->ndata; d++)
+        if (in->reference[d] != NULL)
+            json_object_set_new(references, in->job->data[d].name,
+                                hex(dpt_store_fingerprint(in->reference[d])));
+    if (json_object_size(references) > 0)
+        json_object_set(inputs, "reference_fingerprints", references);
+    json_decref(references);
     return inputs;
 }
 
@@ -87,8 +95,8 @@ static int remove_entry(const char *path, const struct stat *info, int kind, str
 
 /* What an earlier study of this directory left; folders only with something in them. Nothing else in it
  * is touched. */
-static const char *const leavings[] = {"units",     "models",       "results.h5", "summary.csv",
-                                       "seeds.csv", "results.json", "report.html"};
+static const char *const leavings[] = {"units",     "models",       "results.h5",  "summary.csv",
+                                       "seeds.csv", "results.json", "report.html", "references"};
 
 static bool is_empty_folder(const char *path) {
     DIR *folder = opendir(path);
@@ -206,6 +214,7 @@ const char *dpt_outputs_data_name(const dpt_job *job, int d) {
 dpt_results_study dpt_outputs_unit_study(const dpt_outputs *outputs, const dpt_inputs *in,
                                          const dpt_job_edit *edit, int d) {
     const dpt_job *job = in->job;
+    uint64_t data = 0;
     dpt_hash hash;
     dpt_hash_begin(&hash);
     double numbers[] = {job->riemann ? (double)job->rule : -1,
@@ -227,7 +236,8 @@ dpt_results_study dpt_outputs_unit_study(const dpt_outputs *outputs, const dpt_i
     if (edit->auto_data >= 0)
         dpt_hash_update(&hash, &in->data[edit->auto_data].hash, sizeof(uint64_t));
     if (d >= 0)
-        dpt_hash_update(&hash, &in->data[d].hash, sizeof in->data[d].hash);
+        data = dpt_inputs_data_key(in, d);
+    dpt_hash_update(&hash, &data, sizeof data);
     dpt_results_study study = outputs->study;
     study.key = dpt_hash_value(&hash);
     return study;

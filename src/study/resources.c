@@ -9,17 +9,82 @@
 
 enum { BATCH_TOKENS = 2048, BYTES_F32 = 4 };
 
-static void measure_data(const dpt_inputs *in, dpt_resources *res, int64_t *most_samples) {
+/* Whether the model of config.json can take what the data hold. */
+static dpt_status check_kind(const dpt_inputs *in, int d, bool is_image) {
+    const dpt_job_data *entry = &in->job->data[d];
+    if ((entry->loss == DPT_LOSS_CLASS) == is_image)
+        return DPT_OK;
+    return dpt_error(DPT_ERR_INPUT,
+                     "data '%s': loss %s needs %s, but config.json of %s describes %s: choose data "
+                     "for this model",
+                     entry->name, dpt_job_loss_name(entry->loss),
+                     is_image ? "a language model" : "an image model", in->job->post,
+                     is_image ? "an image model" : "a language model");
+}
+
+static void measure_sequences(const dpt_dataset *data, dpt_resources *res) {
+    int64_t sides = data->sequences / data->samples;
+    for (int64_t i = 0; i < data->sequences; i++) {
+        int64_t length = data->offsets[i + 1] - data->offsets[i];
+        res->longest = length > res->longest ? length : res->longest;
+    }
+    for (int64_t i = 0; i < data->sequences; i += sides) {
+        int64_t length = data->offsets[i + sides] - data->offsets[i];
+        res->largest = length > res->largest ? length : res->largest;
+    }
+}
+
+static dpt_status measure_data(const dpt_inputs *in, dpt_resources *res, int64_t *most_samples) {
+    bool is_image;
+    dpt_model_image image;
+    dpt_status st =
+        dpt_model_config_image(dpt_store_config(in->post), in->catalog, &is_image, &image);
+    st = dpt_error_locate(st, in->job->post);
     *most_samples = 0;
-    for (int d = 0; d < in->job->ndata; d++) {
+    for (int d = 0; d < in->job->ndata && st == DPT_OK; d++) {
         const dpt_dataset *data = &in->data[d];
-        for (int64_t i = 0; i < data->samples; i++) {
-            int64_t length = data->offsets[i + 1] - data->offsets[i];
-            res->longest = length > res->longest ? length : res->longest;
-        }
-        res->tokens += data->offsets[data->samples];
+        st = check_kind(in, d, is_image);
+        if (st != DPT_OK)
+            break;
+        if (is_image)
+            res->longest = res->largest = image.positions;
+        else
+            measure_sequences(data, res);
+        int64_t tokens =
+            is_image ? data->samples * image.positions : data->offsets[data->sequences];
+        res->tokens += tokens;
+        if (in->job->data[d].loss == DPT_LOSS_DPO)
+            res->dpo_tokens += tokens;
+        int64_t pixels = data->channels * data->height * data->width;
+        res->pixels = pixels > res->pixels ? pixels : res->pixels;
         *most_samples = data->samples > *most_samples ? data->samples : *most_samples;
     }
+    return st;
+}
+
+/* The reference models, one at a time and without an edit, in the mesh and batch of the study. */
+static dpt_status measure_references(const dpt_inputs *in, dpt_resources *res) {
+    dpt_status st = DPT_OK;
+    res->reference = 0;
+    for (int d = 0; d < in->job->ndata && st == DPT_OK; d++) {
+        dpt_store *store = in->reference[d];
+        int64_t weights, work;
+        if (store == NULL)
+            continue;
+        st =
+            dpt_model_bytes(dpt_store_config(store), dpt_store_catalog(store), res->tensor_parallel,
+                            false, res->batch_tokens, res->longest, &weights, &work);
+        st = dpt_error_locate(st, in->job->data[d].reference);
+        if (st == DPT_OK && weights + work > res->reference)
+            res->reference = weights + work;
+    }
+    return st;
+}
+
+/* The study's model at work, or a reference before it. */
+static int64_t models_bytes(const dpt_resources *res) {
+    int64_t own = res->weights + res->work + res->images;
+    return own > res->reference ? own : res->reference;
 }
 
 /* Needs of one mesh, with the batch shrunk until the work fits beside the weights. */
@@ -30,21 +95,25 @@ static dpt_status try_mesh(const dpt_inputs *in, int tensor_parallel, dpt_resour
     int64_t elements = dpt_catalog_elements(in->catalog);
     res->gradient = (elements + tensor_parallel - 1) / tensor_parallel * BYTES_F32;
     int64_t batch = in->job->batch_tokens > 0 ? in->job->batch_tokens : BATCH_TOKENS;
-    if (batch < res->longest)
-        batch = res->longest;
-    for (;; batch = batch / 2 > res->longest ? batch / 2 : res->longest) {
+    if (batch < res->largest)
+        batch = res->largest;
+    for (;; batch = batch / 2 > res->largest ? batch / 2 : res->largest) {
         dpt_status st = dpt_model_bytes(dpt_store_config(in->post), in->catalog, tensor_parallel,
                                         true, batch, res->longest, &res->weights, &res->work);
         if (st != DPT_OK)
             return dpt_error_locate(st, in->job->post);
         res->batch_tokens = batch;
-        *fits = fixed + res->weights + res->work <= res->budget;
-        if (*fits || batch == res->longest)
+        res->images = batch / res->longest * res->pixels * BYTES_F32;
+        st = measure_references(in, res);
+        if (st != DPT_OK)
+            return st;
+        *fits = fixed + models_bytes(res) <= res->budget;
+        if (*fits || batch == res->largest)
             break;
     }
     int64_t shared = res->gradient * in->job->ndata;
     res->shared_gradient = dpt_quadrature_has_start(in->job->rule) && !in->job->per_sample &&
-                           fixed + res->weights + res->work + shared <= res->budget;
+                           fixed + models_bytes(res) + shared <= res->budget;
     return DPT_OK;
 }
 
@@ -67,18 +136,18 @@ static dpt_status choose_mesh(const dpt_inputs *in, int64_t most_samples, dpt_re
     }
     if (fits)
         return DPT_OK;
-    int64_t need = res->field + res->edit + res->weights + res->work;
+    int64_t need = res->field + res->edit + models_bytes(res);
     return dpt_error(DPT_ERR_OUTPUT,
                      "the study needs %" PRId64 " MiB per rank with %d tensor-parallel ranks, but "
                      "--memory grants %" PRId64 ": use more ranks or raise it",
                      (need >> 20) + 1, res->tensor_parallel, res->budget >> 20);
 }
 
-/* Weights that take part in matrix products for each token. */
+/* Weights that take part in matrix products for each token; the kernel of patches has four sides. */
 static double matrix_elements(const dpt_catalog *catalog) {
     double sum = 0;
     for (int t = 0; t < catalog->count; t++)
-        if (catalog->tensors[t].ndim == 2)
+        if (catalog->tensors[t].ndim == 2 || catalog->tensors[t].ndim == 4)
             sum += (double)catalog->tensors[t].numel;
     return sum;
 }
@@ -95,6 +164,8 @@ static void count_flops(const dpt_inputs *in, dpt_resources *res) {
     double baseline = res->shared_gradient ? 2 + 8 : 2 + 2;
     double ends = dpt_quadrature_has_end(in->job->rule) ? 0 : 2;
     res->flops = per_token * tokens * (baseline + edits * (8.0 * slopes + ends));
+    /* The reference of dpo, and the slopes of its loss before the gradient that edits share. */
+    res->flops += per_token * (double)res->dpo_tokens * (res->shared_gradient ? 4 : 2);
     res->evaluations = (int64_t)in->job->ndata * (2 + (int64_t)edits * (slopes + (ends > 0)));
 }
 
@@ -127,8 +198,9 @@ dpt_status dpt_resources_plan(const dpt_inputs *in, int ranks, int64_t budget, d
         return DPT_OK;
     }
     int64_t most_samples;
-    measure_data(in, out, &most_samples);
-    st = choose_mesh(in, most_samples, out);
+    st = measure_data(in, out, &most_samples);
+    if (st == DPT_OK)
+        st = choose_mesh(in, most_samples, out);
     if (st == DPT_OK)
         count_flops(in, out);
     return st;
@@ -153,12 +225,14 @@ void dpt_resources_print(const dpt_inputs *in, const dpt_resources *res) {
     }
     printf("memory per rank\n");
     print_row("weights", (double)res->weights / mib, "MiB");
-    print_row("activations and buffers", (double)res->work / mib, "MiB");
+    print_row("activations and buffers", (double)(res->work + res->images) / mib, "MiB");
+    if (res->reference > 0)
+        print_row("reference, before these", (double)res->reference / mib, "MiB");
     if (res->shared_gradient)
         print_row("gradients", (double)res->gradient * in->job->ndata / mib, "MiB");
     print_row("edited model in cells", (double)res->field / mib, "MiB");
     print_row("edit", (double)res->edit / mib, "MiB");
-    int64_t sum = res->weights + res->work + res->field + res->edit +
+    int64_t sum = models_bytes(res) + res->field + res->edit +
                   (res->shared_gradient ? res->gradient * in->job->ndata : 0);
     print_row("sum", (double)sum / mib, "MiB");
     print_row("budget", (double)res->budget / mib, "MiB");

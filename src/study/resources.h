@@ -9,16 +9,22 @@
 /** How a study uses its ranks, and what that needs. Bytes are per rank, of the fullest rank. */
 typedef struct dpt_resources {
     int ranks;
-    int tensor_parallel;  /**< ranks that share a replica */
-    int64_t budget;       /**< memory that a rank may use */
-    int64_t weights;      /**< resident blocks of post and edit */
-    int64_t work;         /**< activations and layer buffers */
-    int64_t gradient;     /**< of one data set at t = 0 */
-    int64_t field;        /**< the edited model in cells */
-    int64_t edit;         /**< the largest edit's own needs */
-    int64_t longest;      /**< longest sequence [tokens] */
+    int tensor_parallel; /**< ranks that share a replica */
+    int64_t budget;      /**< memory that a rank may use */
+    int64_t weights;     /**< resident blocks of post and edit */
+    int64_t work;        /**< activations and layer buffers */
+    int64_t gradient;    /**< of one data set at t = 0 */
+    int64_t field;       /**< the edited model in cells */
+    int64_t edit;        /**< the largest edit's own needs */
+    int64_t images;      /**< images of one pass as they are read */
+    int64_t
+        reference;   /**< the largest reference model, which is gone before the study's is there */
+    int64_t longest; /**< longest sequence [tokens]; an image is one */
+    int64_t largest; /**< most tokens of one sample: a pair of dpo has two sequences */
     int64_t batch_tokens; /**< most tokens packed into one pass */
     int64_t tokens;       /**< of all data sets */
+    int64_t dpo_tokens;   /**< of those with loss dpo */
+    int64_t pixels;       /**< of the largest image; 0 without images */
     bool shared_gradient; /**< the gradients at t = 0 fit and are kept for all edits */
     double flops;         /**< of the whole study, all ranks */
     double bytes_read;    /**< of the whole study, all ranks */

@@ -81,16 +81,54 @@ static void set_path(const dpt_riemann *from, const dpt_baseline *base, dpt_resu
     copy(out->sample_integrated, from->sample_integrated, from->samples);
 }
 
+/* The losses that a verdict judges. */
+typedef struct judged_losses {
+    int64_t n;
+    double *pre, *post, *edit, *integrated; /* (n) in one block */
+} judged_losses;
+
+/* Values whose plain mean is the weighted mean m of x, and whose spread is that of the weighted mean to
+ * first order: m + n share (x - m). Differences of two such are those of the difference, so that every
+ * paired test on them is one of weighted means.   Source: linearised ratio estimator, Cochran, Sampling
+ * Techniques (1977), 6.3. */
+static void linearise(const double *shares, int64_t n, const double *x, double *out) {
+    double mean = 0.0;
+    if (shares == NULL) {
+        copy(out, x, n);
+        return;
+    }
+    for (int64_t i = 0; i < n; i++)
+        mean += shares[i] * x[i];
+    for (int64_t i = 0; i < n; i++)
+        out[i] = mean + (double)n * shares[i] * (x[i] - mean);
+}
+
+static dpt_status weigh(const dpt_baseline *base, const dpt_riemann *riemann, judged_losses *out) {
+    const double *shares = dpt_loss_shares(base->loss);
+    int64_t n = base->samples;
+    *out = (judged_losses){.n = n};
+    out->pre = dpt_mem_alloc(4 * n, sizeof *out->pre, "weighted losses");
+    if (out->pre == NULL)
+        return DPT_ERR_OUTPUT;
+    out->post = out->pre + n;
+    out->edit = out->post + n;
+    out->integrated = out->edit + n;
+    linearise(shares, n, base->loss_pre, out->pre);
+    linearise(shares, n, riemann->loss_post, out->post);
+    linearise(shares, n, riemann->loss_edit, out->edit);
+    linearise(shares, n, riemann->sample_integrated, out->integrated);
+    return DPT_OK;
+}
+
 /* Bootstrap intervals of the change at the two levels that a verdict needs. Edits on one data set are
  * resampled alike. */
-static dpt_status resample(const dpt_job *job, int d, const dpt_riemann *riemann,
+static dpt_status resample(const dpt_job *job, int d, const judged_losses *losses,
                            const dpt_verdict_options *options, dpt_interval out[2]) {
     const double levels[2] = {options->confidence, 1.0 - 2.0 * options->alpha};
     const dpt_bootstrap source = {.seed = job->statistics.seed,
                                   .stream = job->data[d].name,
                                   .resamples = job->statistics.resamples};
-    return dpt_bootstrap_paired(riemann->samples, riemann->loss_edit, riemann->loss_post, 2, levels,
-                                &source, out);
+    return dpt_bootstrap_paired(losses->n, losses->edit, losses->post, 2, levels, &source, out);
 }
 
 static dpt_status set_verdict(const dpt_job *job, int d, const dpt_baseline *base,
@@ -100,16 +138,19 @@ static dpt_status set_verdict(const dpt_job *job, int d, const dpt_baseline *bas
     options.share_margin = job->margin_share;
     options.absolute_margin = job->margin;
     dpt_interval resampled[2];
-    if (resample(job, d, riemann, &options, resampled) != DPT_OK)
-        return DPT_ERR_OUTPUT;
+    judged_losses losses;
+    dpt_status st = weigh(base, riemann, &losses);
+    if (st == DPT_OK)
+        st = resample(job, d, &losses, &options, resampled);
+    if (st != DPT_OK)
+        goto done;
     if (job->statistics.bootstrap)
         options.resampled = resampled;
-    dpt_verdict judged =
-        dpt_verdict_judge(riemann->samples, base->loss_pre, riemann->loss_post, riemann->loss_edit,
-                          riemann->sample_integrated, &options);
-    dpt_interval pre = dpt_verdict_paired(base->samples, base->loss_pre, NULL, 0.95);
-    dpt_interval post = dpt_verdict_paired(base->samples, base->loss_post, NULL, 0.95);
-    dpt_interval edit = dpt_verdict_paired(base->samples, riemann->loss_edit, NULL, 0.95);
+    dpt_verdict judged = dpt_verdict_judge(losses.n, losses.pre, losses.post, losses.edit,
+                                           losses.integrated, &options);
+    dpt_interval pre = dpt_verdict_paired(losses.n, losses.pre, NULL, 0.95);
+    dpt_interval post = dpt_verdict_paired(losses.n, losses.post, NULL, 0.95);
+    dpt_interval edit = dpt_verdict_paired(losses.n, losses.edit, NULL, 0.95);
     dpt_result_scalars *s = &out->scalars;
     s->loss_pre = pre.mean;
     s->loss_post = post.mean;
@@ -140,8 +181,12 @@ static dpt_status set_verdict(const dpt_job *job, int d, const dpt_baseline *bas
     s->margin = judged.margin;
     s->p_change = judged.p_change;
     s->p_equivalent = judged.p_equivalent;
-    dpt_status st = dpt_result_set_text(&out->verdict, "%s", dpt_verdict_name(judged.verdict));
-    return st == DPT_OK ? dpt_result_set_text(&out->reason, "%s", judged.reason) : st;
+    st = dpt_result_set_text(&out->verdict, "%s", dpt_verdict_name(judged.verdict));
+    if (st == DPT_OK)
+        st = dpt_result_set_text(&out->reason, "%s", judged.reason);
+done:
+    dpt_mem_free(losses.pre);
+    return st;
 }
 
 dpt_status dpt_unit_record(const dpt_inputs *inputs, const dpt_job_edit *edit,

@@ -17,6 +17,8 @@ typedef struct dpt_riemann_shared {
     const double *terms_start;        /**< (terms) <gradient at 0, E_i>; needs loss_start too */
     const double *sample_terms_start; /**< (samples) or NULL: NaN throughout */
     const double *loss_end;           /**< (samples) losses at t = 1 */
+    const double *sample_shares;      /**< (samples) share of each in all means, sum 1; NULL: even.
+                                           The terms of oracle.slope are of the same mean. */
 } dpt_riemann_shared;
 
 /** The Riemann sum of one edit on one data set. The same on all ranks. */

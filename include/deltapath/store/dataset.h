@@ -5,24 +5,52 @@
 
 #include <stdint.h>
 
-/** Token sequences of a data-set file, whole on every rank: tokens are small beside a model. */
+/** What a data-set file holds. Each may have `weights` (float) [samples] too. */
+typedef enum dpt_dataset_kind {
+    DPT_DATASET_TOKENS, /**< `tokens` int32 [total], `loss_mask` uint8 [total], `offsets` int64 [n+1] */
+    DPT_DATASET_PAIRS, /**< the same in each of the groups `chosen` and `rejected` */
+    DPT_DATASET_IMAGES /**< `images` float32 [n, c, h, w], `labels` int32 [n] */
+} dpt_dataset_kind;
+
+struct dpt_dataset_images;
+
+/** A data-set file, whole on every rank but for its images: tokens are small beside a model. */
 typedef struct dpt_dataset {
+    dpt_dataset_kind kind;
     int64_t samples;
-    int64_t *offsets;   /**< (samples + 1) rising from 0 to the number of tokens */
-    int32_t *tokens;    /**< (offsets[samples]) */
-    uint8_t *loss_mask; /**< (offsets[samples]) 1: the prediction of this token is scored */
-    uint64_t hash;      /**< XXH3 of the three arrays, for provenance */
+
+    int64_t
+        sequences;    /**< of tokens: samples, or twice that: chosen and rejected of each in turn */
+    int64_t *offsets; /**< (sequences + 1) rising from 0 to the number of tokens */
+    int32_t *tokens;  /**< (offsets[sequences]) */
+    uint8_t *loss_mask; /**< (offsets[sequences]) 1: the prediction of this token is scored */
+
+    int64_t channels, height, width;
+    int32_t *labels;                   /**< (samples) at least 0 */
+    struct dpt_dataset_images *images; /**< open for dpt_dataset_read_images */
+
+    double *weights; /**< (samples) at least 0, sum above 0; NULL: all count alike */
+    uint64_t hash;   /**< XXH3 of all values, for provenance */
+    void *block;     /**< what the arrays point into */
 } dpt_dataset;
 
-/** Read the data sets `tokens` (int32), `loss_mask` (uint8) and `offsets` (int64) of an HDF5 file.
+/** Read and check an HDF5 file of this kind.
  *
- * Rank 0 reads and checks; the others receive.
- * Collective over comm (same: path).
+ * Rank 0 reads all but the images, in a child process; the others receive. The ranks share the check of
+ * the images, and each opens the file for itself to read them later.
+ * Collective over comm (same: path, kind).
  * Errors: DPT_ERR_INPUT naming the file and what is wrong: no HDF5 file, a missing or empty data
  * set, another type or number of dimensions, lengths that differ, offsets that do not rise from 0 to
- * the number of tokens, a mask other than 0 and 1. out is empty on error.
+ * the number of tokens, a mask other than 0 and 1, a negative label, a pixel that is not finite, a
+ * weight that is negative or not finite, weights of sum 0. out is empty on error.
  */
-dpt_status dpt_dataset_read(const dpt_comm *comm, const char *path, dpt_dataset *out);
+dpt_status dpt_dataset_read(const dpt_comm *comm, const char *path, dpt_dataset_kind kind,
+                            dpt_dataset *out);
 void dpt_dataset_destroy(dpt_dataset *dataset); /**< Local; an empty one is allowed. */
+
+/** Images [first, first + n) as (n, channels, height, width) fp32. Local.
+ * Errors: DPT_ERR_INPUT naming the file when it cannot be read any more. */
+dpt_status dpt_dataset_read_images(const dpt_dataset *dataset, int64_t first, int64_t n,
+                                   float *out);
 
 #endif

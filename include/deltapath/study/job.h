@@ -16,6 +16,8 @@ typedef struct dpt_job_data {
     const char *name;
     const char *file;
     dpt_job_loss loss;
+    double beta;           /**< of dpo */
+    const char *reference; /**< model of dpo; NULL: the post-trained one */
 } dpt_job_data;
 
 /** One edit of a sweep, with every list replaced by one of its values. */

@@ -1,0 +1,41 @@
+#ifndef DELTAPATH_SRC_STORE_DATASET_FILE_H
+#define DELTAPATH_SRC_STORE_DATASET_FILE_H
+
+#include "deltapath/store/dataset.h"
+
+/** Start of the bytes in which a data set travels from the child process and from rank to rank. The
+ * arrays follow, each from a multiple of 8 bytes on: offsets, tokens, labels, weights, loss_mask. */
+typedef struct dpt_dataset_head {
+    int64_t kind;
+    int64_t samples;
+    int64_t sequences;
+    int64_t tokens;
+    int64_t channels, height, width; /**< 0 without images */
+    int64_t weighted;                /**< 1: there are weights */
+} dpt_dataset_head;
+
+/** Read a file, but for its images, into such bytes and check it. A dpt_isolate_fn. */
+typedef struct dpt_dataset_request {
+    const char *path;
+    dpt_dataset_kind kind;
+} dpt_dataset_request;
+dpt_status dpt_dataset_load(void *request, char **bytes, int64_t *n);
+
+/** Bytes of a data set with this head. Local. */
+int64_t dpt_dataset_bytes(const dpt_dataset_head *head);
+
+/** Point the arrays of out into bytes, which out keeps as its block. Local. */
+void dpt_dataset_unpack(char *bytes, dpt_dataset *out);
+
+/* dataset_images.c */
+
+/** Open the images of a data set whose shape is known, and check that they have it. Local. */
+dpt_status dpt_dataset_open_images(const char *path, dpt_dataset *dataset);
+void dpt_dataset_close_images(dpt_dataset *dataset);
+
+/** Check this rank's share of the images for values that are not finite, and hash all of them, the
+ * same at any number of ranks. Collective over comm. */
+dpt_status dpt_dataset_scan_images(const dpt_comm *comm, const char *path,
+                                   const dpt_dataset *dataset, uint64_t *hash);
+
+#endif

@@ -1,0 +1,32 @@
+#ifndef DELTAPATH_SRC_STUDY_LOSSES_H
+#define DELTAPATH_SRC_STUDY_LOSSES_H
+
+#include "deltapath/comm/mesh.h"
+#include "deltapath/loss/loss.h"
+#include "inputs.h"
+#include "resources.h"
+
+/** The loss of data set d for a model. A dpo loss has no reference yet.
+ * Local; the same on all ranks. Errors: DPT_ERR_INPUT naming the data file. */
+dpt_status dpt_losses_create(const dpt_inputs *inputs, int d, const dpt_mesh *mesh,
+                             const dpt_model *model, int64_t batch_tokens, dpt_loss **out);
+
+/** Log-probabilities by the reference of each dpo data set. */
+typedef struct dpt_references {
+    int ndata;
+    double **logp; /**< (ndata) each (samples, 2), or NULL: not known, or no dpo */
+} dpt_references;
+
+/** Take what the results directory has already, and measure by the reference models of the job. To be
+ * called before the study's own model is loaded: one model is in memory at a time.
+ * Collective over the mesh. Errors: as dpt_model_create, dpt_loss_evaluate and dpt_cache_save. */
+dpt_status dpt_references_prepare(const dpt_inputs *inputs, const dpt_resources *resources,
+                                  const dpt_mesh *mesh, dpt_references *out);
+
+/** Set the reference of a dpo loss, measured by `model` itself when it is not known yet.
+ * Collective over the mesh. */
+dpt_status dpt_references_set(dpt_references *references, const dpt_inputs *inputs, int d,
+                              const dpt_mesh *mesh, dpt_model *model, dpt_loss *loss);
+void dpt_references_destroy(dpt_references *references); /**< Local. */
+
+#endif
