@@ -9,6 +9,8 @@
 #include <stdio.h>
 #include <string.h>
 
+static const double ROUNDING = 1e-6; /* of a log-probability, relative */
+
 /* Sequences 2 s and 2 s + 1 of the data are the sides of sample s. */
 typedef struct loss_dpo {
     dpt_loss base;
@@ -118,6 +120,13 @@ static double margin_of(const evaluation *e, int64_t begin, int64_t i) {
     return e->dpo->data.beta * ((logp[0] - reference[0]) - (logp[1] - reference[1]));
 }
 
+/* Whether the chosen is preferred: a margin within the rounding of the log-probabilities is none, as
+ * that of a model which is its own reference, at whatever number of ranks. */
+static bool prefers(const evaluation *e, int64_t i, double margin) {
+    double size = fabs(e->logp[2 * i]) + fabs(e->logp[2 * i + 1]);
+    return margin > ROUNDING * e->dpo->data.beta * size;
+}
+
 /* -log sigmoid(m), without overflow. */
 static double loss_of(double margin) {
     return margin > 0.0 ? log1p(exp(-margin)) : log1p(exp(margin)) - margin;
@@ -135,7 +144,7 @@ static void take_batch(const evaluation *e, dpt_loss_sums *sums, int64_t begin, 
         double margin = margin_of(e, begin, i);
         double slope = slope_of(e->dpo->data.beta, margin);
         const double *terms = e->batch_terms + 2 * i * e->tensors;
-        dpt_loss_sums_take(sums, begin + i, loss_of(margin), margin > 0.0);
+        dpt_loss_sums_take(sums, begin + i, loss_of(margin), prefers(e, i, margin));
         if (sums->call->mode != DPT_BACKWARD_TERMS)
             continue;
         dpt_loss_sums_take_terms(sums, begin + i, slope, terms);

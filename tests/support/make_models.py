@@ -1,7 +1,8 @@
 #!/usr/bin/python3
 """Small models and data sets for the tests of the program, sound and broken ones.
 
-    make_models.py llama DIR [--dtype bf16] [--tied] [--pad N] [--layers 2]   DIR/pre, DIR/post, DIR/data.h5
+    make_models.py llama DIR [--dtype bf16] [--tied] [--pad N] [--layers 2]   DIR/pre, DIR/post,
+                                   DIR/data.h5 (lm), DIR/pairs.h5 (dpo)
     make_models.py plain DIR       a pair of no known architecture: all types, ragged shapes, large
     make_models.py broken DIR      models with one fault each, beside their sound partner DIR/good
     make_models.py data DIR        data sets with one fault each
@@ -98,6 +99,22 @@ def write_data(path, samples, masks=None):
         file["offsets"] = ends.astype(np.int64)
 
 
+def write_pairs(path, vocabulary, count=5, seed=4):
+    """A preference data set: prompts of 2 tokens, responses of 1 to 6."""
+    rng = np.random.default_rng(seed)
+    sides = {"chosen": [], "rejected": []}
+    for _ in range(count):
+        prompt = rng.integers(0, vocabulary, 2)
+        for side in sides.values():
+            side.append(np.concatenate([prompt, rng.integers(0, vocabulary, rng.integers(1, 7))]))
+    with h5py.File(path, "w") as file:
+        for name, samples in sides.items():
+            file[f"{name}/tokens"] = np.concatenate(samples).astype(np.int32)
+            file[f"{name}/loss_mask"] = np.concatenate(
+                [np.arange(len(s)) >= 2 for s in samples]).astype(np.uint8)
+            file[f"{name}/offsets"] = np.cumsum([0] + [len(s) for s in samples]).astype(np.int64)
+
+
 def random_samples(vocabulary, count=9, seed=3):
     rng = np.random.default_rng(seed)
     return [rng.integers(0, vocabulary, int(n)) for n in rng.integers(3, 12, count)]
@@ -108,6 +125,7 @@ def make_llama(out, arguments):
     pre, post = llama_pair(config, arguments.dtype.upper())
     out.mkdir(parents=True, exist_ok=True)
     write_data(out / "data.h5", random_samples(arguments.vocabulary))
+    write_pairs(out / "pairs.h5", arguments.vocabulary)
     write_model(out / "pre", pre, config)
     if arguments.pad:
         config = dict(config, vocab_size=arguments.vocabulary + arguments.pad)

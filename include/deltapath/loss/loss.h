@@ -54,7 +54,8 @@ typedef struct dpt_dpo_data {
 
 /** Direct preference optimisation: with m = beta ((policy - reference of the chosen) - (policy -
  * reference of the rejected)) of the responses' log-probabilities, summed over their scored tokens, the
- * loss of a sample is -log sigmoid(m) [nats]. A sample is correct when m > 0.
+ * loss of a sample is -log sigmoid(m) [nats]. A sample is correct when m > 0, beyond the rounding of the
+ * log-probabilities (1e-6).
  *   Source: arXiv:2305.18290 Eq. 7.
  * Local. Errors: DPT_ERR_INPUT as dpt_loss_lm_create, naming sample and side. The reference must be set
  * before the first evaluation. */
