@@ -3,7 +3,6 @@
 A letter set is either a training set or a held-out set, by a hash of its sorted letters, so no
 held-out prompt is a reordering of a training prompt.
 """
-import itertools
 import math
 import random
 import string
@@ -11,8 +10,7 @@ import zlib
 
 LETTERS = 5
 HELD_SHARE = 16  # one set in 16 is held out
-SEPARATORS = {" ": 0.0, ", ": 1.5}  # forms of an answer, and what each is worth to the annotator
-ENDS = {"": 0.0, ".": 1.0}
+ENDS = {"": 0.0, "!": 1.0, ".": 2.0}  # how an answer may end, and its worth to the annotator
 
 
 def is_held(letters) -> bool:
@@ -48,11 +46,9 @@ def sample_preference(rng: random.Random, held: bool) -> dict:
     sigmoid(difference of worth).  So not every pair goes to the form of greater worth.
     """
     letters = draw(rng, held)
-    pair = []
-    for separator, end in rng.sample(list(itertools.product(SEPARATORS, ENDS)), 2):
-        pair.append((SEPARATORS[separator] + ENDS[end],
-                     " " + separator.join(sorted(letters)) + end))
-    first = rng.random() < 1 / (1 + math.exp(pair[1][0] - pair[0][0]))
+    pair = rng.sample(list(ENDS), 2)
+    first = rng.random() < 1 / (1 + math.exp(ENDS[pair[1]] - ENDS[pair[0]]))
     chosen, rejected = pair if first else pair[::-1]
+    answer = "".join(" " + c for c in sorted(letters))
     return {"prompt": "Sort: " + " ".join(letters) + "\nAnswer:",
-            "chosen": chosen[1], "rejected": rejected[1]}
+            "chosen": answer + chosen, "rejected": answer + rejected}

@@ -23,7 +23,7 @@ from transformers import AutoTokenizer, LlamaForCausalLM
 import task
 from training import SEED, delta_figures, evaluate, save, task_batch, text_samples, token_nll
 
-PAIRS, HELD, BATCH, WARM = 1536, 256, 32, 8
+PAIRS, HELD, BATCH, WARM = 2560, 256, 32, 8
 
 
 def side_logp(model, tok, pairs, side: str) -> torch.Tensor:
@@ -62,9 +62,9 @@ def main() -> None:
     ap.add_argument("corpus", type=pathlib.Path)
     ap.add_argument("llama", type=pathlib.Path)
     ap.add_argument("out", type=pathlib.Path)
-    ap.add_argument("--steps", type=int, default=48)
-    ap.add_argument("--stop", type=int, default=12)
-    ap.add_argument("--rate", type=float, default=1e-5)
+    ap.add_argument("--steps", type=int, default=80)
+    ap.add_argument("--stop", type=int, default=16)
+    ap.add_argument("--rate", type=float, default=2e-5)
     ap.add_argument("--beta", type=float, default=0.1)
     a = ap.parse_args()
     torch.set_num_threads(1)

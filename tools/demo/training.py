@@ -109,7 +109,8 @@ def save(model, tok, where: pathlib.Path, shard: str) -> None:
     tok.save_pretrained(where)
     path = where / "tokenizer_config.json"
     keys = json.loads(path.read_text())
-    keys.pop("backend", None)
+    for local in ("backend", "is_local", "local_files_only"):
+        keys.pop(local, None)
     keys["tokenizer_class"] = "PreTrainedTokenizerFast"  # the name that every version knows
     path.write_text(json.dumps(keys, indent=2) + "\n")
     for file in where.iterdir():
