@@ -4,6 +4,7 @@
 
 #include <Random123/philox.h>
 #include <math.h>
+#include <string.h>
 #ifdef __AVX512F__
 #include <immintrin.h>
 #endif
@@ -113,6 +114,99 @@ void dpt_rng_words(dpt_rng rng, int64_t ig, int64_t n, uint32_t *words) {
         philox4x32_ctr_t block = block_at(rng, at / 4, 0);
         for (unsigned lane = (unsigned)(at % 4); lane < 4 && i < n; lane++)
             words[i++] = block.v[lane];
+    }
+}
+
+enum { BLOCK = 16, STEP = 4096, FEW = LANES / 4 };
+
+/* Bytes of elements [first, first + n), both multiples of BLOCK. Writes whole batches: room for
+ * BLOCK * LANES bytes more is needed. */
+static void bytes_at(dpt_rng rng, uint64_t first, int64_t n, uint8_t *bytes) {
+    for (int64_t i = 0; i < n;) {
+        uint64_t index = (first + (uint64_t)i) / BLOCK;
+        if (n - i > FEW * BLOCK) {
+            uint32_t words[4 * LANES];
+            blocks_at(rng, index, words);
+            memcpy(bytes + i, words, sizeof words);
+            i += BLOCK * LANES;
+        } else {
+            philox4x32_ctr_t block = block_at(rng, index, 0);
+            memcpy(bytes + i, block.v, BLOCK);
+            i += BLOCK;
+        }
+    }
+}
+
+/* The other 24 bits of an element. */
+static uint32_t rest_at(dpt_rng rng, uint64_t ig) {
+    return block_at(rng, ig, 2).v[0] & 0xffffff;
+}
+
+/* Up to 64 bytes against the leading bits of the threshold: which are below, which are the same. */
+static void compare(const uint8_t *bytes, int n, unsigned lead, uint64_t *below, uint64_t *same) {
+    uint64_t wanted = n < 64 ? (UINT64_C(1) << n) - 1 : UINT64_MAX;
+#ifdef __AVX512BW__
+    const __m512i x = _mm512_loadu_si512(bytes), y = _mm512_set1_epi8((char)lead);
+    *below = _mm512_cmplt_epu8_mask(x, y) & wanted;
+    *same = _mm512_cmpeq_epi8_mask(x, y) & wanted;
+#else
+    *below = *same = 0;
+    for (int i = 0; i < 64; i++) {
+        *below |= (uint64_t)(bytes[i] < lead) << i;
+        *same |= (uint64_t)(bytes[i] == lead) << i;
+    }
+    *below &= wanted;
+    *same &= wanted;
+#endif
+}
+
+/* A mask of up to STEP elements. */
+static void mask_step(dpt_rng rng, uint64_t ig, int64_t n, uint64_t threshold, uint64_t *mask) {
+    uint8_t bytes[STEP + BLOCK + BLOCK * LANES + 64];
+    uint64_t from = ig / BLOCK * BLOCK;
+    int64_t skip = (int64_t)(ig - from);
+    unsigned lead = (unsigned)(threshold >> 24);
+    uint32_t rest = threshold & 0xffffff;
+    bytes_at(rng, from, (skip + n + BLOCK - 1) / BLOCK * BLOCK, bytes);
+    for (int64_t i = 0; i < n; i += 64) {
+        uint64_t below, same;
+        compare(bytes + skip + i, n - i < 64 ? (int)(n - i) : 64, lead, &below, &same);
+        for (same = rest > 0 ? same : 0; same != 0; same &= same - 1) {
+            int at = __builtin_ctzll(same);
+            if (rest_at(rng, ig + (uint64_t)(i + at)) < rest)
+                below |= UINT64_C(1) << at;
+        }
+        mask[i / 64] = below;
+    }
+}
+
+void dpt_rng_mask(dpt_rng rng, int64_t ig, int64_t n, uint64_t threshold, uint64_t *mask) {
+    for (int64_t i = 0; i < n; i += STEP) {
+        int64_t step = n - i < STEP ? n - i : STEP;
+        if (threshold >> 32 == 0) {
+            mask_step(rng, (uint64_t)(ig + i), step, threshold, mask + i / 64);
+            continue;
+        }
+        memset(mask + i / 64, 0xff, (size_t)(step + 63) / 64 * sizeof *mask);
+        if (step % 64 != 0)
+            mask[(i + step) / 64] = (UINT64_C(1) << step % 64) - 1;
+    }
+}
+
+void dpt_rng_mask_each(dpt_rng rng, int64_t ig, int64_t n, const uint64_t *thresholds,
+                       uint64_t *mask) {
+    uint8_t bytes[STEP + BLOCK + BLOCK * LANES];
+    memset(mask, 0, (size_t)(n + 63) / 64 * sizeof *mask);
+    for (int64_t i = 0; i < n; i++) {
+        uint64_t at = (uint64_t)(ig + i), from = (uint64_t)(ig + i / STEP * STEP) / BLOCK * BLOCK;
+        if (i % STEP == 0) {
+            int64_t last = n - i < STEP ? n : i + STEP;
+            bytes_at(rng, from, (ig + last - (int64_t)from + BLOCK - 1) / BLOCK * BLOCK, bytes);
+        }
+        uint64_t lead = bytes[at - from], wanted = thresholds[i] >> 24;
+        bool hit = lead < wanted || (lead == wanted && (thresholds[i] & 0xffffff) > 0 &&
+                                     rest_at(rng, at) < (thresholds[i] & 0xffffff));
+        mask[i / 64] |= (uint64_t)hit << (i % 64);
     }
 }
 

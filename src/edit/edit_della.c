@@ -36,16 +36,20 @@ static void drop_piece(const dpt_edit_stage *stage, dpt_range piece, int64_t n,
                        const uint32_t *rank, float *delta) {
     double p = dpt_edit_value(stage->spec, DELLA_P);
     double epsilon = dpt_edit_value(stage->spec, DELLA_EPSILON);
-    uint32_t words[DPT_EDIT_PIECE];
-    dpt_rng_words(dpt_edit_stream(stage, piece.tensor, DPT_RNG_MASK), piece.ig, piece.n, words);
+    uint64_t threshold[DPT_EDIT_PIECE], dropped[DPT_EDIT_PIECE / 64];
+    float factor[DPT_EDIT_PIECE];
     for (int64_t i = 0; i < piece.n; i++) {
         double drop = p;
         if (n > 1)
             drop = p - 0.5 * epsilon + epsilon * ((double)rank[i] / (double)(n - 1));
         drop = drop > 0.0 ? drop : 0.0; /* the sum may end just below */
-        bool keeps = words[i] >= dpt_rng_threshold(drop);
-        delta[i] *= keeps ? (float)(1.0 / (1.0 - drop)) : 0.0f;
+        threshold[i] = dpt_rng_threshold(drop);
+        factor[i] = (float)(1.0 / (1.0 - drop));
     }
+    dpt_rng_mask_each(dpt_edit_stream(stage, piece.tensor, DPT_RNG_MASK), piece.ig, piece.n,
+                      threshold, dropped);
+    for (int64_t i = 0; i < piece.n; i++)
+        delta[i] *= dpt_rng_mask_bit(dropped, i) ? 0.0f : factor[i];
 }
 
 static void apply_cell(const dpt_edit_work *work, const dpt_edit_stage *stage, dpt_range cell,

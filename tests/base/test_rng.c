@@ -119,6 +119,68 @@ static void uniform_and_threshold(void **state) {
     assert_true(fabs((double)hits / N - 0.3) < 5 * sqrt(0.3 * 0.7 / N));
 }
 
+/* Bits of a mask by its definition, one element at a time. */
+static bool mask_reference(dpt_rng rng, uint64_t ig, uint64_t threshold) {
+    uint32_t key[2] = {(uint32_t)rng.key, (uint32_t)(rng.key >> 32)};
+    uint32_t lead_counter[4] = {(uint32_t)(ig / 16), (uint32_t)(ig / 16 >> 32), rng.purpose, 0};
+    uint32_t rest_counter[4] = {(uint32_t)ig, (uint32_t)(ig >> 32), rng.purpose, 2};
+    uint32_t lead[4];
+    uint32_t rest[4];
+    philox(lead_counter, key, lead);
+    philox(rest_counter, key, rest);
+    uint32_t byte = lead[ig % 16 / 4] >> ig % 4 * 8 & 0xff;
+    return (byte << 24 | (rest[0] & 0xffffff)) < threshold;
+}
+
+static void masks_equal_the_reference(void **state) {
+    (void)state;
+    enum { N = 9000 };
+    static uint64_t mask[N / 64 + 2];
+    static uint64_t each[N / 64 + 2];
+    static uint64_t thresholds[N];
+    static const double shares[] = {0, 1e-9, 0.3, 0.5, 0.9, 0.998, 1 - 1e-9, 1};
+    static const int64_t lengths[] = {0, 1, 15, 63, 64, 65, 511, 640, 4096, 4097, N};
+    dpt_rng rng = dpt_rng_make(42, "model.norm.weight", DPT_RNG_MASK);
+    int64_t base = (INT64_C(1) << 36) - 5000; /* the low counter word wraps inside */
+    for (int s = 0; s < 8; s++)
+        for (int l = 0; l < 11; l++) {
+            int64_t from = base + 7 * l;
+            int64_t n = lengths[l];
+            uint64_t threshold = dpt_rng_threshold(shares[s]);
+            for (int64_t i = 0; i < n; i++)
+                thresholds[i] = threshold;
+            mask[(n + 63) / 64] = each[(n + 63) / 64] = 0xdeadbeef;
+            dpt_rng_mask(rng, from, n, threshold, mask);
+            dpt_rng_mask_each(rng, from, n, thresholds, each);
+            for (int64_t i = 0; i < n; i++)
+                assert_int_equal(dpt_rng_mask_bit(mask, i),
+                                 mask_reference(rng, (uint64_t)(from + i), threshold));
+            for (int64_t i = n; i < (n + 63) / 64 * 64; i++)
+                assert_false(dpt_rng_mask_bit(mask, i));
+            assert_int_equal(mask[(n + 63) / 64], 0xdeadbeef);
+            assert_memory_equal(mask, each, (size_t)(n + 63) / 64 * sizeof *mask);
+        }
+    for (int64_t i = 0; i < N; i++)
+        thresholds[i] = dpt_rng_threshold((double)i / (N - 1));
+    dpt_rng_mask_each(rng, base, N, thresholds, each);
+    for (int64_t i = 0; i < N; i++)
+        assert_int_equal(dpt_rng_mask_bit(each, i),
+                         mask_reference(rng, (uint64_t)(base + i), thresholds[i]));
+}
+
+/* The 24 bits behind the leading ones count: a share that 8 bits cannot tell from 76 / 256. */
+static void masks_have_their_share(void **state) {
+    (void)state;
+    enum { N = 1 << 24 };
+    const double share = 76.5 / 256;
+    static uint64_t mask[N / 64];
+    dpt_rng_mask(dpt_rng_make(5, "x", 0), 0, N, dpt_rng_threshold(share), mask);
+    int64_t hits = 0;
+    for (int i = 0; i < N / 64; i++)
+        hits += __builtin_popcountll(mask[i]);
+    assert_true(fabs((double)hits / N - share) < 4 * sqrt(share * (1 - share) / N));
+}
+
 static void normal_has_its_moments(void **state) {
     (void)state;
     enum { N = 1 << 17 };
@@ -150,6 +212,8 @@ int main(void) {
         cmocka_unit_test(runs_equal_single_words),
         cmocka_unit_test(streams_differ),
         cmocka_unit_test(uniform_and_threshold),
+        cmocka_unit_test(masks_equal_the_reference),
+        cmocka_unit_test(masks_have_their_share),
         cmocka_unit_test(normal_has_its_moments),
     };
     return cmocka_run_group_tests_name("rng", tests, NULL, NULL);

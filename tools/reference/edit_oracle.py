@@ -68,6 +68,24 @@ def words(seed, name, purpose, n):
     return philox(counter, stream_key(seed, name)).reshape(-1)[:n]
 
 
+def below(seed, name, purpose, thresholds):
+    """Whether 32-bit uniforms are below thresholds (n): 16 elements share the bytes of a block as their
+    leading bits; the other 24 bits are of a block of their own."""
+    n = thresholds.size
+    key = stream_key(seed, name)
+    blocks = np.arange((n + 15) // 16, dtype=np.uint64)
+    counter = np.zeros((len(blocks), 4), dtype=np.uint64)
+    counter[:, 0], counter[:, 1] = blocks & np.uint64(0xFFFFFFFF), blocks >> np.uint64(32)
+    counter[:, 2] = purpose
+    lead = philox(counter, key).astype("<u4").view(np.uint8).reshape(-1)[:n].astype(np.uint64)
+    index = np.arange(n, dtype=np.uint64)
+    counter = np.zeros((n, 4), dtype=np.uint64)
+    counter[:, 0], counter[:, 1] = index & np.uint64(0xFFFFFFFF), index >> np.uint64(32)
+    counter[:, 2], counter[:, 3] = purpose, 2
+    rest = philox(counter, key)[:, 0].astype(np.uint64) & np.uint64(0xFFFFFF)
+    return (lead << np.uint64(24) | rest) < thresholds.astype(np.uint64)
+
+
 def bf16_round(x):
     bits = x.astype(np.float32).view(np.uint32).astype(np.uint64)
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
@@ -109,7 +127,8 @@ def is_linear(name, shape):
 
 def dropped(delta, name, p, seed, index):
     threshold = int(p * 2.0**32 + 0.5)
-    return words(seed, name, MASK + PURPOSES * index, delta.size).astype(np.uint64) < threshold
+    thresholds = np.full(delta.size, threshold, dtype=np.uint64)
+    return below(seed, name, MASK + PURPOSES * index, thresholds)
 
 
 def dare(deltas, seed, index, p, k=0.0, rescale="exact"):
@@ -188,7 +207,7 @@ def della(deltas, seed, index, p, epsilon):
             drop = p - 0.5 * epsilon + epsilon * (row_ranks(rows).astype(np.float64) / (n - 1))
         drop = np.maximum(drop, 0.0).reshape(-1)
         threshold = np.floor(drop * 2.0**32 + 0.5)
-        kept = words(seed, name, MASK + PURPOSES * index, d.size).astype(np.float64) >= threshold
+        kept = ~below(seed, name, MASK + PURPOSES * index, threshold)
         out[name] = d * np.where(kept, (1.0 / (1.0 - drop)).astype(np.float32), np.float32(0))
     return out
 

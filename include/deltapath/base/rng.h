@@ -1,6 +1,7 @@
 #ifndef DELTAPATH_BASE_RNG_H
 #define DELTAPATH_BASE_RNG_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /** One random stream: a pure function from a 64-bit element index to 32 random bits.
@@ -25,12 +26,33 @@ dpt_rng dpt_rng_make(uint64_t seed, const char *name, uint32_t purpose);
 /** Words of elements [ig, ig + n). @param[out] words (n). Local. */
 void dpt_rng_words(dpt_rng rng, int64_t ig, int64_t n, uint32_t *words);
 
+/** Which of the elements [ig, ig + n) an event of probability threshold / 2^32 happens to. It happens
+ * when the element's 32-bit uniform u is below the threshold. The leading 8 bits of u are byte ig % 16
+ * of the Philox block of counter {low, high of ig / 16, purpose, 0} (its four words end to end, little
+ * endian); the other 24 are the low bits of word 0 of the block of counter {low, high of ig, purpose,
+ * 2}, which is needed only where the leading bits are those of the threshold. So 16 elements share a
+ * block, and the probability is exact, 0 and 1 too.
+ * @param[in]  threshold  dpt_rng_threshold(p), in [0, 2^32].
+ * @param[out] mask       ((n + 63) / 64) bit i % 64 of word i / 64 belongs to element ig + i; the bits
+ *                        beyond n are 0.
+ * Local. */
+void dpt_rng_mask(dpt_rng rng, int64_t ig, int64_t n, uint64_t threshold, uint64_t *mask);
+
+/** The same draw with a threshold for each element. @param[in] thresholds (n). Local. */
+void dpt_rng_mask_each(dpt_rng rng, int64_t ig, int64_t n, const uint64_t *thresholds,
+                       uint64_t *mask);
+
+/** Bit i of a mask. */
+static inline bool dpt_rng_mask_bit(const uint64_t *mask, int64_t i) {
+    return mask[i / 64] >> (i % 64) & 1;
+}
+
 /** Word w as a number in (0, 1): (w + 0.5) / 2^32, exact in double. */
 static inline double dpt_rng_uniform(uint32_t word) {
     return ((double)word + 0.5) * 0x1p-32;
 }
 
-/** The event of probability p in [0, 1] on a word: w < round(p * 2^32). */
+/** Threshold of an event of probability p in [0, 1]: round(p * 2^32). */
 static inline uint64_t dpt_rng_threshold(double p) {
     return (uint64_t)(p * 0x1p32 + 0.5);
 }

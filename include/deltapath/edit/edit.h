@@ -73,7 +73,8 @@ dpt_status dpt_edit_stage_check(const dpt_edit_stage_spec *stage);
 
 /* Random streams: stage number s of the sequence (from 0) draws for a tensor from
  * dpt_rng_make(seed, name of the tensor in post, kind + 256 s), kind being DPT_RNG_MASK for masks;
- * element ig is dropped when its word is below dpt_rng_threshold(p). */
+ * element ig is dropped where dpt_rng_mask of dpt_rng_threshold(p) has its bit set; magnitudes are
+ * drawn from dpt_rng_words or dpt_rng_normal. */
 
 /** What an edit works on. All borrowed. In memory, the cells of pre must lie on the ranks that own the
  * cells of post. */
