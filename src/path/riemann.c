@@ -2,6 +2,7 @@
 
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
+#include "deltapath/path/weighted.h"
 
 #include <math.h>
 #include <string.h>
@@ -13,13 +14,6 @@ void dpt_riemann_slope_weights(const double *nodes, int n, double *out) {
         return;
     out[1] = 1.0 / (nodes[1] - nodes[0]);
     out[0] = -out[1];
-}
-
-static double mean_of(const double *x, const double *shares, int64_t n) {
-    double sum = 0.0;
-    for (int64_t s = 0; s < n; s++)
-        sum += shares != NULL ? shares[s] * x[s] : x[s];
-    return shares != NULL ? sum : sum / (double)n;
 }
 
 /* What one walk needs: the values of one point, and the inputs. */
@@ -88,7 +82,7 @@ static dpt_status walk_nodes(walk *w, dpt_riemann *out) {
         }
         for (int64_t s = 0; s < out->samples; s++)
             out->sample_integrated[s] += q->weight[c] * w->sample_terms[s];
-        out->loss_mean[c] = mean_of(w->loss, w->known.sample_shares, out->samples);
+        out->loss_mean[c] = dpt_weighted_mean(w->known.sample_shares, out->samples, w->loss);
         size_t bytes = (size_t)out->samples * sizeof(double);
         if (q->node[c] == 0.0)
             memcpy(out->loss_post, w->loss, bytes);

@@ -4,6 +4,7 @@
 #include "deltapath/comm/agree.h"
 #include "deltapath/path/trough.h"
 #include "deltapath/path/verdict.h"
+#include "deltapath/path/weighted.h"
 #include "deltapath/store/part.h"
 
 #include <math.h>
@@ -36,11 +37,8 @@ typedef struct seeker {
     dpt_interval at_post; /* derivative by alpha at W_post, over samples */
 } seeker;
 
-static double mean_of(const double *x, int64_t n) {
-    double sum = 0.0;
-    for (int64_t i = 0; i < n; i++)
-        sum += x[i];
-    return sum / (double)n;
+static const double *shares_of(const seeker *s) {
+    return dpt_loss_shares(s->evaluation->data[s->edit->auto_data].loss);
 }
 
 /* Loss and derivative at a place of the line that is bound. */
@@ -51,7 +49,7 @@ static dpt_status evaluate(void *ctx, double place, double *loss, double *slope)
                                          s->loss, s->terms, s->samples);
     if (st != DPT_OK)
         return st;
-    *loss = mean_of(s->loss, n);
+    *loss = dpt_weighted_mean(shares_of(s), n, s->loss);
     *slope = 0.0;
     for (int t = 0; t < s->tensors; t++)
         *slope += s->sign * s->terms[t];
@@ -70,6 +68,7 @@ static dpt_status evaluate_model(void *ctx, double alpha, double *loss, double *
         int64_t n = s->evaluation->data[s->edit->auto_data].samples;
         for (int64_t i = 0; i < n; i++)
             s->samples[i] *= s->sign;
+        dpt_weighted_linearise(shares_of(s), n, s->samples, s->samples);
         s->at_post = dpt_verdict_paired(n, s->samples, NULL, 0.95);
     }
     return DPT_OK;

@@ -2,6 +2,7 @@
 
 #include "deltapath/base/mem.h"
 #include "deltapath/path/bootstrap.h"
+#include "deltapath/path/weighted.h"
 
 #include <math.h>
 #include <string.h>
@@ -81,27 +82,11 @@ static void set_path(const dpt_riemann *from, const dpt_baseline *base, dpt_resu
     copy(out->sample_integrated, from->sample_integrated, from->samples);
 }
 
-/* The losses that a verdict judges. */
+/* The losses that a verdict judges: their plain means are the weighted ones. */
 typedef struct judged_losses {
     int64_t n;
     double *pre, *post, *edit, *integrated; /* (n) in one block */
 } judged_losses;
-
-/* Values whose plain mean is the weighted mean m of x, and whose spread is that of the weighted mean to
- * first order: m + n share (x - m). Differences of two such are those of the difference, so that every
- * paired test on them is one of weighted means.   Source: linearised ratio estimator, Cochran, Sampling
- * Techniques (1977), 6.3. */
-static void linearise(const double *shares, int64_t n, const double *x, double *out) {
-    double mean = 0.0;
-    if (shares == NULL) {
-        copy(out, x, n);
-        return;
-    }
-    for (int64_t i = 0; i < n; i++)
-        mean += shares[i] * x[i];
-    for (int64_t i = 0; i < n; i++)
-        out[i] = mean + (double)n * shares[i] * (x[i] - mean);
-}
 
 static dpt_status weigh(const dpt_baseline *base, const dpt_riemann *riemann, judged_losses *out) {
     const double *shares = dpt_loss_shares(base->loss);
@@ -113,10 +98,10 @@ static dpt_status weigh(const dpt_baseline *base, const dpt_riemann *riemann, ju
     out->post = out->pre + n;
     out->edit = out->post + n;
     out->integrated = out->edit + n;
-    linearise(shares, n, base->loss_pre, out->pre);
-    linearise(shares, n, riemann->loss_post, out->post);
-    linearise(shares, n, riemann->loss_edit, out->edit);
-    linearise(shares, n, riemann->sample_integrated, out->integrated);
+    dpt_weighted_linearise(shares, n, base->loss_pre, out->pre);
+    dpt_weighted_linearise(shares, n, riemann->loss_post, out->post);
+    dpt_weighted_linearise(shares, n, riemann->loss_edit, out->edit);
+    dpt_weighted_linearise(shares, n, riemann->sample_integrated, out->integrated);
     return DPT_OK;
 }
 
@@ -129,6 +114,31 @@ static dpt_status resample(const dpt_job *job, int d, const judged_losses *losse
                                   .stream = job->data[d].name,
                                   .resamples = job->statistics.resamples};
     return dpt_bootstrap_paired(losses->n, losses->edit, losses->post, 2, levels, &source, out);
+}
+
+static void set_scalars(const dpt_riemann *riemann, const dpt_verdict *judged,
+                        dpt_result_scalars *s) {
+    s->change = riemann->change;
+    s->change_se = judged->change.se;
+    s->change_low = judged->change.low;
+    s->change_high = judged->change.high;
+    s->equivalence_low = judged->equivalence.low;
+    s->equivalence_high = judged->equivalence.high;
+    s->estimate = riemann->estimate;
+    s->estimate_se = judged->estimate.n > 0 ? judged->estimate.se : NAN;
+    s->estimate_low = judged->estimate.n > 0 ? judged->estimate.low : NAN;
+    s->estimate_high = judged->estimate.n > 0 ? judged->estimate.high : NAN;
+    s->error = riemann->error;
+    s->second_order = riemann->second_order_total;
+    s->gain = judged->gain.mean;
+    s->gain_low = judged->gain.low;
+    s->gain_high = judged->gain.high;
+    s->share = judged->share;
+    s->share_low = judged->share_low;
+    s->share_high = judged->share_high;
+    s->margin = judged->margin;
+    s->p_change = judged->p_change;
+    s->p_equivalent = judged->p_equivalent;
 }
 
 static dpt_status set_verdict(const dpt_job *job, int d, const dpt_baseline *base,
@@ -148,39 +158,16 @@ static dpt_status set_verdict(const dpt_job *job, int d, const dpt_baseline *bas
         options.resampled = resampled;
     dpt_verdict judged = dpt_verdict_judge(losses.n, losses.pre, losses.post, losses.edit,
                                            losses.integrated, &options);
-    dpt_interval pre = dpt_verdict_paired(losses.n, losses.pre, NULL, 0.95);
-    dpt_interval post = dpt_verdict_paired(losses.n, losses.post, NULL, 0.95);
-    dpt_interval edit = dpt_verdict_paired(losses.n, losses.edit, NULL, 0.95);
     dpt_result_scalars *s = &out->scalars;
-    s->loss_pre = pre.mean;
-    s->loss_post = post.mean;
-    s->loss_edit = edit.mean;
+    s->loss_pre = dpt_weighted_mean(NULL, losses.n, losses.pre);
+    s->loss_post = dpt_weighted_mean(NULL, losses.n, losses.post);
+    s->loss_edit = dpt_weighted_mean(NULL, losses.n, losses.edit);
     s->accuracy_pre = base->accuracy_pre;
     s->accuracy_post = base->accuracy_post;
     s->accuracy_edit = path->accuracy_edit;
-    s->change = riemann->change;
-    s->change_se = judged.change.se;
-    s->change_low = judged.change.low;
-    s->change_high = judged.change.high;
     s->bootstrap_low = resampled[0].low;
     s->bootstrap_high = resampled[0].high;
-    s->equivalence_low = judged.equivalence.low;
-    s->equivalence_high = judged.equivalence.high;
-    s->estimate = riemann->estimate;
-    s->estimate_se = judged.estimate.n > 0 ? judged.estimate.se : NAN;
-    s->estimate_low = judged.estimate.n > 0 ? judged.estimate.low : NAN;
-    s->estimate_high = judged.estimate.n > 0 ? judged.estimate.high : NAN;
-    s->error = riemann->error;
-    s->second_order = riemann->second_order_total;
-    s->gain = judged.gain.mean;
-    s->gain_low = judged.gain.low;
-    s->gain_high = judged.gain.high;
-    s->share = judged.share;
-    s->share_low = judged.share_low;
-    s->share_high = judged.share_high;
-    s->margin = judged.margin;
-    s->p_change = judged.p_change;
-    s->p_equivalent = judged.p_equivalent;
+    set_scalars(riemann, &judged, s);
     st = dpt_result_set_text(&out->verdict, "%s", dpt_verdict_name(judged.verdict));
     if (st == DPT_OK)
         st = dpt_result_set_text(&out->reason, "%s", judged.reason);
