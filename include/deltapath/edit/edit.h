@@ -39,7 +39,8 @@ typedef struct dpt_edit_stage_spec {
     int method; /**< index into the table */
     double values[DPT_EDIT_PARAM_MAX];
     bool given[DPT_EDIT_PARAM_MAX];
-    const double *tensor_values; /**< (tensors of post) found values of the automatic parameter, in its
+    const double
+        *tensor_values; /**< (tensors of post) found values of the automatic parameter, in its
                                       place; NULL: the same value everywhere. Borrowed. */
 } dpt_edit_stage_spec;
 
