@@ -282,7 +282,7 @@ void dpt_dataset_unpack(char *bytes, dpt_dataset *out) {
     at += padded(head->tokens * 4);
     out->labels = images ? (int32_t *)at : NULL;
     at += label_bytes(head);
-    out->weights = head->weighted ? (double *)at : NULL;
+    out->weights = head->weighted ? (void *)at : NULL;
     at += head->weighted ? head->samples * 8 : 0;
     out->loss_mask = images ? NULL : (uint8_t *)at;
 }
