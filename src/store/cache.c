@@ -52,7 +52,7 @@ static dpt_status load(void *ctx, char **bytes, int64_t *n) {
     H5E_BEGIN_TRY {
         hid_t file = H5Fopen(wanted->path, H5F_ACC_RDONLY, H5P_DEFAULT);
         if (file >= 0) {
-            why = get_values(file, wanted, (double *)*bytes);
+            why = get_values(file, wanted, (void *)*bytes);
             H5Fclose(file);
         }
     }
