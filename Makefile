@@ -83,6 +83,10 @@ demo: | deps-demo ## run the main job on the shipped models and write its report
 	@$(MAKE) --no-print-directory -j2 $(PROGRAM)
 	tools/demo.sh $(PROGRAM)
 
+paper: | deps-paper ## the paper's figures and claims on the shipped models, out/paper/report.html
+	@$(MAKE) --no-print-directory -j2 $(PROGRAM)
+	tools/paper.sh $(PROGRAM)
+
 check: | deps-check ## build and run the whole test suite; search=NAME runs a part
 	@$(MAKE) --no-print-directory -j2 $(PROGRAM) tests
 	tests/run -b $(OUT) $(search)

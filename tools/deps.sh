@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Make sure that the Debian packages of one purpose are there: `tools/deps.sh build|demo|check`.
+# Make sure that the Debian packages of one purpose are there: `tools/deps.sh build|demo|paper|check`.
 # Installs what is missing when run as root (or with sudo that asks nothing); otherwise prints the one
 # command to run.
 set -euo pipefail
@@ -8,6 +8,7 @@ build=(gcc libc6-dev make pkg-config openmpi-bin libopenmpi-dev libscalapack-ope
     libhdf5-openmpi-dev libopenblas-openmp-dev liblapacke-dev librandom123-dev libxxhash-dev
     libfyaml-dev libjansson-dev)
 demo=(gnuplot-nox)
+paper=(python3 python3-h5py python3-numpy)
 check=(libcmocka-dev hdf5-tools python3 python3-h5py python3-numpy slurm-wlm munge)
 lint=(clang-format cppcheck universal-ctags)
 tidy=(clang-tidy)
@@ -16,12 +17,13 @@ purpose=${1:-build}
 case $purpose in
 build) wanted=("${build[@]}") ;;
 demo) wanted=("${build[@]}" "${demo[@]}") ;;
+paper) wanted=("${build[@]}" "${demo[@]}" "${paper[@]}") ;;
 check) wanted=("${build[@]}" "${demo[@]}" "${check[@]}") ;;
 lint) wanted=("${lint[@]}") ;;
 tidy) wanted=("${build[@]}" "${tidy[@]}") ;;
 all) wanted=("${build[@]}" "${demo[@]}" "${check[@]}" "${lint[@]}" "${tidy[@]}") ;;
 *)
-    echo "deps: unknown purpose '$purpose': build demo check lint tidy all" >&2
+    echo "deps: unknown purpose '$purpose': build demo paper check lint tidy all" >&2
     exit 2
     ;;
 esac

@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# The figures and tables of the paper on the shipped pairs: tools/paper.sh PROGRAM [RANKS [PATTERN...]]
+# Runs every job of jobs/paper on its pairs, goes on where an earlier run stopped, and writes
+# out/paper/report.html. A PATTERN chooses studies by name, as in `fig1` or `-vit`.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+. tools/mpi-env.sh
+program=$1
+ranks=${2:-2}
+shift $(($# < 2 ? $# : 2))
+demo=share/demo
+reverse="{name: reverse, file: $demo/reverse.h5, loss: lm}"
+declare -A pre=([llama]=llama-pre [qwen]=qwen-pre [vit]=vit-pre [dpo]=llama-post)
+declare -A post=([llama]=llama-post [qwen]=qwen-post [vit]=vit-post [dpo]=llama-dpo)
+declare -A data=([qwen]="[$reverse]" [vit]="[{name: digits, file: $demo/digits.h5, loss: class}]")
+
+studies=(fig1-llama fig1-qwen fig2-vit fig3-llama fig3-qwen fig3-vit fig4-llama fig4-qwen fig4-vit
+    fig5-llama fig5-qwen fig5-vit fig6-dpo fig7-llama fig7-qwen fig7-vit
+    table1-llama table1-qwen table1-vit calibrated-llama calibrated-qwen calibrated-vit)
+
+wanted() { # wanted STUDY PATTERN...
+    local study=$1 pattern
+    shift
+    [[ $# -eq 0 ]] && return 0
+    for pattern in "$@"; do [[ $study == *$pattern* ]] && return 0; done
+    return 1
+}
+
+failed=()
+for study in "${studies[@]}"; do
+    wanted "$study" "$@" || continue
+    figure=${study%-*} pair=${study##*-}
+    sets=(--set "output.directory=out/paper/$study" --set "name=$study"
+        --set "models={pre: $demo/${pre[$pair]}, post: $demo/${post[$pair]}}")
+    [[ -n ${data[$pair]:-} ]] && sets+=(--set "data=${data[$pair]}")
+    # Figure 7 compares tasks.
+    [[ $study == fig7-qwen ]] &&
+        sets+=(--set "data=[$reverse, {name: text, file: $demo/qwen-text.h5, loss: lm}]")
+    began=$SECONDS
+    mkdir -p out/paper
+    if mpirun -q -n "$ranks" "$program" run "jobs/paper/$figure.yaml" --resume "${sets[@]}" \
+        >"out/paper/$study.log" 2>&1; then
+        echo "$study: done ($((SECONDS - began)) s)"
+    else
+        grep -h 'error:' "out/paper/$study.log" | head -n 1
+        echo "$study: failed, see out/paper/$study.log"
+        failed+=("$study")
+    fi
+done
+/usr/bin/python3 tools/paper/report.py out/paper -o out/paper/report.html || exit 1
+[[ ${#failed[@]} -eq 0 ]]

@@ -1,0 +1,213 @@
+"""The figures of the paper in its axes, one function each: study -> list of (svg or table, caption)."""
+import html
+import math
+
+import plot
+import study as st
+
+
+def pct(x):
+    return 100.0 * x
+
+
+def over_seeds(units, key, scale=1.0):
+    """Mean of a scalar over seeds, with its smallest and largest value."""
+    values = [scale * u[key] for u in units]
+    return sum(values) / len(values), min(values), max(values)
+
+
+def curve(study, data, name, parameter, key, scale=1.0, **where):
+    points = []
+    for value in study.values(name, parameter):
+        units = study.find(data, name, **{parameter: value}, **where)
+        if units:
+            points.append((value, *over_seeds(units, key, scale)))
+    return points
+
+
+def ends(study, data, key="accuracy"):
+    unit = next(u for u in study.units if u.data == data)
+    scale = 100.0 if key == "accuracy" else 1.0
+    return [("post-trained", scale * unit[f"{key}_post"]), ("pre-trained", scale * unit[f"{key}_pre"])]
+
+
+def title(study, data):
+    return f"{study.pair}: {data}"
+
+
+def dare(study, data):
+    ks = study.values("dare", "k")
+    accuracy = [{"name": f"k = {k:g}", "points": curve(study, data, "dare", "p", "accuracy_edit",
+                                                       100.0, k=k)} for k in ks]
+    change = [{"name": f"k = {k:g}", "points": curve(study, data, "dare", "p", "change", k=k)}
+              for k in ks]
+    yield (plot.lines(title(study, data), "p", "accuracy [%]", accuracy, ends(study, data)),
+           "Accuracy over the drop rate p for each k; mean and range over seeds.")
+    yield (plot.lines(title(study, data), "p", "change of the loss [nats]", change, far=True),
+           "True change of the loss for the same edits.")
+
+
+def flip(points):
+    return sorted((round(1.0 - p[0], 9), *p[1:]) for p in points)
+
+
+def terms(study, data):
+    totals = [{"name": "DARE", "points": curve(study, data, "dare", "p", "estimate")},
+              {"name": "drop-only", "points": curve(study, data, "drop", "p", "estimate")},
+              {"name": "TIES", "points": flip(curve(study, data, "ties", "keep", "estimate"))}]
+    levels = [(name, study.find(data, name)[0]["estimate"]) for name in ("bitdelta", "twin")]
+    yield (plot.lines(title(study, data), "p", "approximation term [nats]", totals, levels,
+                      far=True),
+           "Approximation term of the whole model (left rule, C = 5) over the drop rate.")
+    true = [{"name": "DARE", "points": curve(study, data, "dare", "p", "change")},
+            {"name": "drop-only", "points": curve(study, data, "drop", "p", "change")},
+            {"name": "TIES", "points": flip(curve(study, data, "ties", "keep", "change"))}]
+    levels = [(name, study.find(data, name)[0]["change"]) for name in ("bitdelta", "twin")]
+    yield (plot.lines(title(study, data), "p", "true change of the loss [nats]", true, levels,
+                      far=True), "What the term estimates: the true change of the loss.")
+    chosen = [(f"DARE {p:g}", study.find(data, "dare", p=p)) for p in (0.1, 0.5, 0.9)]
+    chosen += [(f"drop {p:g}", study.find(data, "drop", p=p)) for p in (0.1, 0.5, 0.9)]
+    chosen += [(f"TIES {1 - k:g}", study.find(data, "ties", keep=k)) for k in (0.5, 0.1)]
+    chosen += [("BitDelta", study.find(data, "bitdelta")), ("Twin 0.9", study.find(data, "twin"))]
+    for key, part in (("by_module", "module"), ("by_layer", "layer")):
+        records = [(name, {str(r[part]): r["integrated"] for r in units[0].record[key]})
+                   for name, units in chosen if units]
+        names = list(records[0][1])
+        series = [{"name": name, "values": [by.get(n, math.nan) or 0.0 for n in names]}
+                  for name, by in records]
+        shown = ["outside" if n == "-1" else n for n in names]
+        yield (plot.categories(title(study, data), "approximation term [nats]", shown, series),
+               f"Spread of the term over {'kinds of module' if part == 'module' else 'layers'}.")
+
+
+def bits(study, data):
+    accuracy = [{"name": "edited", "points": curve(study, data, "bits", "bits", "accuracy_edit", 100.0)}]
+    losses = [{"name": "true change", "points": curve(study, data, "bits", "bits", "change")},
+              {"name": "term", "points": curve(study, data, "bits", "bits", "estimate"), "dash": 3}]
+    yield (plot.lines(title(study, data), "bits of magnitude", "accuracy [%]", accuracy,
+                      ends(study, data)), "Accuracy over bits; 0 bits is BitDelta.")
+    yield (plot.lines(title(study, data), "bits of magnitude", "nats", losses, far=True),
+           "Change of the loss, and its estimate.")
+
+
+def multiples(study, data):
+    names = ("degenerate", "normal", "uniform")
+    for key, label, scale, levels in (
+            ("accuracy_edit", "accuracy [%]", 100.0, ends(study, data)),
+            ("change", "change of the loss [nats]", 1.0, ())):
+        curves = [{"name": n, "points": curve(study, data, n, "multiple", key, scale)} for n in names]
+        yield (plot.lines(title(study, data), "m", label, curves, levels, far=key == "change"),
+               "BitDelta's magnitude times m, constant or drawn from a law; mean and range over seeds.")
+
+
+def alphas(study, data):
+    curves = [{"name": "approximation term", "points": curve(study, data, "expo", "alpha", "estimate")},
+              {"name": "true change", "points": curve(study, data, "expo", "alpha", "change")}]
+    yield (plot.lines(title(study, data), "alpha", f"{study.units[0].record['loss']} loss [nats]",
+                      curves, [("post-trained", 0.0)]),
+           "EXPO: approximation term and true change of the loss over alpha. " + found(study, data))
+    accuracy = [{"name": "edited", "points": curve(study, data, "expo", "alpha", "accuracy_edit", 100.0)}]
+    unit = study.units[0]
+    yield (plot.lines(title(study, data), "alpha", "accuracy [%]", accuracy,
+                      [("post-trained", 100.0 * unit["accuracy_post"])]), "Accuracy over alpha.")
+
+
+def found(study, data):
+    texts = []
+    for u in study.units:
+        if u.data == data and u.get("found_alpha") is not None and (
+                u.edit == u.name or u.edit.endswith("-on-" + data)):
+            texts.append(f"alpha: auto ({u.name}) advises to {u.get('advice')}, finds "
+                         f"alpha = {u.get('found_alpha'):g} with {u.get('gradients'):g} gradients: "
+                         f"change {u['change']:+.3g} nats, accuracy {pct(u['accuracy_edit']):.1f} %.")
+    return " ".join(texts)
+
+
+def directions(study, data):
+    points = curve(study, data, "expo", "alpha", "change")
+    yield (plot.lines(title(study, data), "alpha", "change of the loss [nats]",
+                      [{"name": "EXPO", "points": sorted(points + [(0.0, 0.0, 0.0, 0.0)])}], far=True),
+           "True change of the loss over alpha. " + found(study, data))
+    accuracy = curve(study, data, "expo", "alpha", "accuracy_edit", 100.0)
+    unit = study.find(data, "expo")[0]
+    post = pct(unit["accuracy_post"])
+    yield (plot.lines(title(study, data), "alpha", "accuracy [%]",
+                      [{"name": "EXPO", "points": sorted(accuracy + [(0.0, post, post, post)])}]),
+           "Accuracy over alpha; -1 is the pre-trained model, 0 the post-trained one.")
+
+
+def best_table(study):
+    """Best interpolation against best extrapolation, per task."""
+    rows = [["task", "best interpolation", "change [nats]", "accuracy", "best extrapolation",
+             "change [nats]", "accuracy", "post-trained accuracy"]]
+    for data in study.data:
+        units = study.find(data, "expo")
+        row = [data]
+        for side in (-1, 1):
+            best = min((u for u in units if u.get("alpha") * side > 0), key=lambda u: u["change"])
+            row += [f"alpha {best.get('alpha'):g}", f"{best['change']:+.3g}",
+                    f"{pct(best['accuracy_edit']):.1f} %"]
+        rows.append(row + [f"{pct(units[0]['accuracy_post']):.1f} %"])
+    return table(rows)
+
+
+def biases(study, data):
+    names = [n for n in ("random", "sign", "gradient") if study.values(n, "k")]
+    ks = study.values(names[0], "k")
+    for key, label, scale, levels in (
+            ("accuracy_edit", "accuracy [%]", 100.0, ends(study, data)),
+            ("change", "change of the loss [nats]", 1.0, ())):
+        curves = [{"name": n, "points": curve(study, data, n, "k", key, scale)} for n in names]
+        yield (plot.lines(title(study, data), "k", label, curves, levels, far=key == "change"),
+               "Entries multiplied by k are chosen at random, by sign, or by the gradient product.")
+    rows = [["accuracy / change of the loss"] + [f"k = {k:g}" for k in ks]]
+    for name in names:
+        cells = []
+        for k in ks:
+            units = study.find(data, name, k=k)
+            cells.append(f"{over_seeds(units, 'accuracy_edit', 100.0)[0]:.1f} % / "
+                         f"{over_seeds(units, 'change')[0]:+.3g}" if units else "")
+        rows.append([name] + cells)
+    yield table(rows), f"Table 1 on {title(study, data)}."
+
+
+def calibrations(study, data):
+    rows = [["edit", "plain: change [nats]", "accuracy", "calibrated: change [nats]", "accuracy",
+             "calibrated less plain [nats]"]]
+    for name, parameter in (("bitdelta", None), ("prune", "keep"), ("twin", "sparsity")):
+        for plain in [u for u in study.units if u.data == data and u.name == name]:
+            where = {parameter: plain.get(parameter)} if parameter else {}
+            for other in study.find(data, name + "-term", **where):
+                gap = st.interval(st.change([other]) - st.change([plain]))
+                rows.append([plain.edit, f"{plain['change']:+.4g}",
+                             f"{pct(plain['accuracy_edit']):.1f} %", f"{other['change']:+.4g}",
+                             f"{pct(other['accuracy_edit']):.1f} %",
+                             f"{gap[0]:+.3g} [{gap[1]:+.3g}, {gap[2]:+.3g}]"])
+    yield table(rows), f"Plain and calibrated edits on {title(study, data)}."
+
+
+def table(rows):
+    text = "<div class='wrap'><table><thead><tr>"
+    text += "".join(f"<th>{html.escape(c)}</th>" for c in rows[0]) + "</tr></thead><tbody>"
+    for row in rows[1:]:
+        text += "<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>"
+    return text + "</tbody></table></div>"
+
+
+FIGURES = [
+    ("fig1", "Figures 1 and 8 to 11: DARE-k over p and k, language models", dare),
+    ("fig2", "Figure 2: DARE-k over p and k, image model", dare),
+    ("fig3", "Figure 3: spread of the approximation term", terms),
+    ("fig4", "Figure 4: bits of magnitude", bits),
+    ("fig5", "Figures 5 and 12: degenerate, normal and uniform magnitudes", multiples),
+    ("fig6", "Figure 6: EXPO under the DPO loss", alphas),
+    ("fig7", "Figures 7 and 13: interpolation against extrapolation", directions),
+    ("table1", "Table 1: random, by sign, by gradient product", biases),
+    ("calibrated", "Beyond the paper: calibrated edits", calibrations)]
+
+
+def make(study, maker):
+    if study.figure == "fig7":
+        yield best_table(study), f"Best interpolation and best extrapolation by loss, {study.pair}."
+    for data in study.data:
+        yield from maker(study, data)

@@ -1,0 +1,130 @@
+#!/usr/bin/python3
+"""One HTML report of the paper's figures and claims from the studies of a folder.
+
+    tools/paper/report.py out/paper -o out/paper/report.html
+
+Every folder `<figure>-<pair>` with a results.json of `deltapath run jobs/paper/<figure>.yaml` is taken,
+whichever models it is of. Needs python3-h5py, python3-numpy and gnuplot. The report holds no time and
+no duration: the same results give the same bytes.
+"""
+import argparse
+import html
+import json
+import os
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+import claims
+import figures
+import study as st
+
+STYLE = """
+:root{--ink:#1d2430;--soft:#5a6270;--line:#dfe3e8;--paper:#fff;--band:#f5f7f9}
+*{box-sizing:border-box}
+body{margin:0 auto;max-width:1320px;padding:32px 28px 64px;background:var(--paper);color:var(--ink);
+font:15px/1.5 system-ui,-apple-system,'Segoe UI',Helvetica,Arial,sans-serif}
+h1{font-size:28px;margin:0 0 4px}h2{font-size:20px;margin:44px 0 8px;padding-top:14px;
+border-top:1px solid var(--line)}h3{font-size:16px;margin:22px 0 4px}
+p.sub,figcaption{color:var(--soft)}figcaption{font-size:13px;margin-top:6px}
+.wrap{overflow-x:auto}.pair{display:flex;flex-wrap:wrap;gap:14px}
+table{border-collapse:collapse;font-size:13px;font-variant-numeric:tabular-nums}
+th,td{padding:5px 9px;text-align:left;vertical-align:top;border-bottom:1px solid var(--line)}
+th{color:var(--soft);font-weight:600}tbody tr:nth-child(even){background:var(--band)}
+.v{display:inline-block;padding:1px 9px;border-radius:10px;color:#fff;font-size:12px;font-weight:600}
+.holds{background:#1a7f5a}.fails{background:#c0392b}.undecided{background:#7b8490}
+figure{margin:8px 0;padding:12px;background:#fff;border:1px solid var(--line);border-radius:8px;
+break-inside:avoid;max-width:100%}figure svg{max-width:100%;height:auto;display:block}
+small{color:var(--soft)}details{margin:6px 0}summary{cursor:pointer;color:var(--soft)}
+pre{white-space:pre-wrap;font-size:12px;background:var(--band);padding:10px}
+"""
+
+TITLES = {name: title for name, title, _ in figures.FIGURES}
+
+
+def claim_table(rows):
+    text = ("<div class='wrap'><table><thead><tr><th>figure</th><th>what the claim predicts</th>"
+            "<th>models, data</th><th>what came out</th><th>here it</th></tr></thead><tbody>")
+    for row in rows:
+        cells = "\n".join(f"{a.verdict:9}  {a.mean:+.4g} [{a.low:+.4g}, {a.high:+.4g}]  {a.label}"
+                          for a in row.answers)
+        text += (f"<tr><td>{row.figure}</td><td>{html.escape(row.claim)}<br><small>"
+                 f"{html.escape(row.rule)}</small></td><td>{html.escape(row.pair)}</td><td>"
+                 f"{html.escape(row.outcome)}<details><summary>all cells</summary><pre>"
+                 f"{html.escape(cells)}</pre></details></td>"
+                 f"<td><span class='v {row.verdict}'>{row.verdict}</span></td></tr>")
+    return text + "</tbody></table></div>"
+
+
+def figure_sections(studies):
+    text = ""
+    for name, title, maker in figures.FIGURES:
+        mine = [s for s in studies if s.figure == name]
+        if not mine:
+            continue
+        text += f"<h2 id='{name}'>{html.escape(title)}</h2>"
+        for study in mine:
+            text += f"<h3>{html.escape(study.pair)}</h3><div class='pair'>"
+            for body, caption in figures.make(study, maker):
+                text += f"<figure>{body}<figcaption>{html.escape(caption)}</figcaption></figure>"
+            text += "</div>"
+    return text
+
+
+def sources(studies):
+    text = "<h2>Studies</h2>"
+    for s in studies:
+        inputs = s.provenance.get("inputs", {})
+        text += (f"<details><summary>{s.name}: {html.escape(str(inputs.get('pre')))} to "
+                 f"{html.escape(str(inputs.get('post')))}, {len(s.units)} units</summary><pre>"
+                 f"{html.escape(s.provenance.get('program', ''))}\n"
+                 f"{html.escape(json.dumps(inputs, indent=1))}\n{html.escape(s.job)}</pre></details>")
+    return text
+
+
+def claims_csv(rows):
+    lines = ["figure,pair,claim,cell,mean,low,high,cell_verdict,verdict"]
+    for row in rows:
+        for a in row.answers:
+            lines.append(f'{row.figure},"{row.pair}","{row.claim}","{a.label}",{a.mean!r},'
+                         f"{a.low!r},{a.high!r},{a.verdict},{row.verdict}")
+    return "\n".join(lines) + "\n"
+
+
+def write(path, text):
+    beside = path.with_name(path.name + ".partial")
+    beside.write_text(text)
+    os.replace(beside, path)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("folder", type=pathlib.Path, help="holds <figure>-<pair>/results.json")
+    parser.add_argument("-o", "--output", type=pathlib.Path, required=True)
+    args = parser.parse_args()
+    studies = st.load(args.folder)
+    order = [name for name, _, _ in figures.FIGURES]
+    studies = sorted((s for s in studies if s.figure in order),
+                     key=lambda s: (order.index(s.figure), s.pair))
+    if not studies:
+        sys.exit(f"report.py: {args.folder}: no study of jobs/paper there: run tools/paper.sh")
+    rows = [row for s in studies for row in claims.rows_of(s)]
+    counts = {v: sum(r.verdict == v for r in rows) for v in ("holds", "fails", "undecided")}
+    page = (f"<!DOCTYPE html><html lang='en'><head><meta charset='utf-8'><title>Figures and claims"
+            f"</title><style>{STYLE}</style></head><body><h1>Figures and claims of "
+            "arXiv:2410.13841</h1><p class='sub'>"
+            f"{len(studies)} studies, {len(rows)} claims on pairs of models: {counts['holds']} hold, "
+            f"{counts['fails']} fail, {counts['undecided']} are undecided.</p>"
+            "<h2>Claims</h2><p>" + html.escape(" ".join(claims.__doc__.split())) + " A claim on a "
+            "pair fails when one of its cells fails, holds when all hold, and is undecided "
+            "otherwise; the row names the cell that decided. The "
+            "rules are code: tools/paper/claims.py.</p>"
+            + claim_table(rows) + figure_sections(studies) + sources(studies) + "</body></html>\n")
+    write(args.output, page)
+    write(args.output.with_name("claims.csv"), claims_csv(rows))
+    print(f"report: {args.output}: {counts['holds']} claims hold, {counts['fails']} fail, "
+          f"{counts['undecided']} are undecided; the cells of each: claims.csv beside it")
+
+
+if __name__ == "__main__":
+    main()

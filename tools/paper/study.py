@@ -1,0 +1,135 @@
+"""Studies as `deltapath run` leaves them, and the intervals that the claims are judged by."""
+import json
+import math
+import pathlib
+
+import h5py
+import numpy as np
+
+
+class Unit:
+    """One edit on one data set."""
+
+    def __init__(self, study, record):
+        self.study, self.record = study, record
+        self.edit, self.data = record["edit"], record["data"]
+        self.parameters = record["parameters"]
+
+    @property
+    def name(self):
+        """Name in the job file: the id up to the first swept parameter."""
+        for name in sorted(self.study.names, key=len, reverse=True):
+            if self.edit == name or self.edit.startswith(name + "-"):
+                return name
+        return self.edit
+
+    def __getitem__(self, key):
+        value = self.record[key]
+        return math.nan if value is None else value
+
+    def get(self, parameter):
+        return self.parameters.get(parameter)
+
+    def array(self, name):
+        with h5py.File(self.study.folder / "results.h5") as file:
+            return file[f"edits/{self.edit}/{self.data}/{name}"][()]
+
+
+class Study:
+    """All units of a folder; `figure` and `pair` are its name, as in fig1-llama."""
+
+    def __init__(self, folder):
+        self.folder = pathlib.Path(folder)
+        record = json.loads((self.folder / "results.json").read_text())
+        self.name = self.folder.name
+        self.figure, _, self.pair = self.name.rpartition("-")
+        self.provenance = record["provenance"] or {}
+        self.job = self.provenance.get("job", "")
+        self.names = edit_names(self.job)
+        self.units = [Unit(self, unit) for unit in record["units"]]
+        self.data = list(dict.fromkeys(unit.data for unit in self.units))
+
+    def find(self, data, name, **parameters):
+        """Units of an entry of the job whose parameters have these values."""
+        return [u for u in self.units if u.data == data and u.name == name
+                and all(close(u.get(key), value) for key, value in parameters.items())]
+
+    def values(self, name, parameter):
+        """The values that an entry sweeps, rising."""
+        found = {u.get(parameter) for u in self.units if u.name == name}
+        return sorted(v for v in found if isinstance(v, float))
+
+
+def close(a, b):
+    if isinstance(a, float) and isinstance(b, (int, float)):
+        return abs(a - b) < 1e-9
+    return a == b
+
+
+def edit_names(job):
+    """Names of the entries of `edits` in the canonical text of a job."""
+    names, inside = [], False
+    for line in job.splitlines():
+        inside = line.startswith("edits") or (inside and line[:1] in " -")
+        if inside and "name:" in line:
+            names.append(line.split("name:", 1)[1].split(",")[0].strip(" }\"'"))
+    return names
+
+
+def load(folder):
+    return [Study(path.parent) for path in sorted(pathlib.Path(folder).glob("*-*/results.json"))]
+
+
+def beta_fraction(a, b, x):
+    """Continued fraction of the incomplete beta function (DLMF 8.17.22, modified Lentz)."""
+    tiny = 1e-300
+    c, d = 1.0, 1.0 - (a + b) * x / (a + 1)
+    d = 1.0 / (d if abs(d) > tiny else tiny)
+    f = d
+    for m in range(1, 10000):
+        for top in (m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m)),
+                    -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))):
+            d = 1.0 + top * d
+            d = 1.0 / (d if abs(d) > tiny else tiny)
+            c = 1.0 + top / c
+            c = c if abs(c) > tiny else tiny
+            f *= c * d
+        if abs(c * d - 1.0) < 1e-15:
+            break
+    return f
+
+
+def t_upper(t, df):
+    """P(T > t) for t >= 0."""
+    x, y = df / (df + t * t), t * t / (df + t * t)
+    a, b = 0.5 * df, 0.5
+    if y == 0.0:
+        return 0.5
+    front = math.exp(a * math.log(x) + b * math.log(y) + math.lgamma(a + b) - math.lgamma(a)
+                     - math.lgamma(b))
+    if x < (a + 1) / (a + b + 2):
+        return 0.5 * front * beta_fraction(a, b, x) / a
+    return 0.5 * (1.0 - front * beta_fraction(b, a, y) / b)
+
+
+def t_quantile(p, df):
+    low, high = 0.0, 1e4
+    for _ in range(200):
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if t_upper(middle, df) > 1.0 - p else (low, middle)
+    return 0.5 * (low + high)
+
+
+def interval(x, error=0.05):
+    """Mean of samples and its Student interval at confidence 1 - error."""
+    x = np.asarray(x, dtype=np.float64)
+    mean = float(np.mean(x))
+    if len(x) < 2 or not math.isfinite(mean):
+        return mean, math.nan, math.nan
+    reach = t_quantile(1.0 - 0.5 * error, len(x) - 1) * float(np.std(x, ddof=1)) / math.sqrt(len(x))
+    return mean, mean - reach, mean + reach
+
+
+def change(units, error=0.05):
+    """Per-sample change of the loss, averaged over units (seeds)."""
+    return np.mean([u.array("loss_edit") - u.array("loss_post") for u in units], axis=0)
