@@ -16,7 +16,7 @@ declare -A data=([qwen]="[$reverse]" [vit]="[{name: digits, file: $demo/digits.h
 
 studies=(fig1-llama fig1-qwen fig2-vit fig3-llama fig3-qwen fig3-vit fig4-llama fig4-qwen fig4-vit
     fig5-llama fig5-qwen fig5-vit fig6-dpo fig7-llama fig7-qwen fig7-vit
-    table1-llama table1-qwen table1-vit calibrated-llama calibrated-qwen calibrated-vit)
+    table1-llama table1-qwen table1-vit)
 
 wanted() { # wanted STUDY PATTERN...
     local study=$1 pattern

@@ -1,0 +1,184 @@
+#!/usr/bin/python3
+# seconds: 120
+"""The report of the paper's figures on studies with known answers: what holds, what fails, what stays
+undecided, and the same bytes from the same results."""
+import csv
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+
+import h5py
+import numpy as np
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tools" / "paper"))
+import claims
+import study as st
+
+TESTS = []
+SAMPLES = 40
+RNG = np.random.default_rng(3)
+
+
+def test(function):
+    TESTS.append(function)
+    return function
+
+
+def unit(edit, change, data="task", term=None, **parameters):
+    """A unit whose samples change by `change` in the mean, with a spread of a hundredth."""
+    noise = RNG.standard_normal(SAMPLES)
+    noise = 0.01 * (noise - noise.mean())
+    term = change if term is None else term
+    return {"edit": edit, "data": data, "parameters": parameters, "loss": "lm", "change": change,
+            "estimate": term, "margin": 0.1, "accuracy_edit": 0.5, "accuracy_post": 0.9,
+            "accuracy_pre": 0.1, "loss_post": 1.0, "loss_pre": 3.0,
+            "by_module": [{"module": "q", "integrated": term}],
+            "by_layer": [{"layer": -1, "integrated": 0.0}, {"layer": 0, "integrated": term}],
+            "_edit": 1.0 + change + noise, "_term": term + noise}
+
+
+def write(folder, names, units):
+    folder.mkdir(parents=True)
+    job = "name: x\nedits:\n" + "".join(f"- name: {n}\n  method: dare\n" for n in names) + "riemann:\n"
+    with h5py.File(folder / "results.h5", "w") as file:
+        for u in units:
+            group = file.create_group(f"edits/{u['edit']}/{u['data']}")
+            group["loss_edit"] = u.pop("_edit")
+            group["loss_post"] = np.ones(SAMPLES)
+            group["sample_integrated"] = u.pop("_term")
+    (folder / "results.json").write_text(json.dumps(
+        {"name": folder.name, "provenance": {"job": job, "program": "deltapath"}, "units": units}))
+
+
+def dare_units(slope):
+    return [unit(f"dare-k{k:g}-p{p:g}-seed{s}", slope * (1 - k) * p, k=float(k), p=float(p),
+                 seed=float(s))
+            for k in (-1, 0, 0.5, 0.8) for p in (0.1, 0.5, 0.9) for s in (1, 2)]
+
+
+def make_all(folder):
+    write(folder / "fig1-toy", ["dare"], dare_units(0.05))
+    write(folder / "fig2-toy", ["dare"], dare_units(3.0))
+    rates = (0.1, 0.5, 0.9)
+    write(folder / "fig3-toy", ["dare", "drop", "ties", "bitdelta", "twin"],
+          [unit(f"dare-p{p}", 0.01, p=p) for p in rates]
+          + [unit(f"drop-p{p}", p, p=p) for p in rates]
+          + [unit(f"ties-keep{p}", 1 - p, keep=p) for p in rates]
+          + [unit("bitdelta", 0.4, term=-0.4), unit("twin", 0.3)])
+    write(folder / "fig4-toy", ["bits"],
+          [unit(f"bits-bits{b}", 0.5 / 4 ** b, bits=float(b)) for b in range(6)])
+    write(folder / "fig5-toy", ["degenerate", "normal", "uniform"],
+          [unit(f"{n}-multiple{m}", (m - 1) ** 2 + (0.3 if n == "uniform" else 0.0), multiple=m)
+           for n in ("degenerate", "normal", "uniform") for m in (0.5, 1.0, 2.0)])
+    write(folder / "fig6-toy", ["expo"],
+          [unit(f"expo-alpha{a}", a * a - 0.5 * a, alpha=a) for a in (0.1, 0.25, 0.4, 0.6)])
+    write(folder / "fig7-toy", ["expo", "best", "layers"],
+          [unit(f"expo-alpha{a}", a * a + 0.5 * a, alpha=a) for a in (-0.5, -0.2, 0.2, 0.5)]
+          + [unit("best", -0.0625, alpha="auto", found_alpha=-0.25, advice="interpolate",
+                  gradients=4.0),
+             unit("layers", 0.3, alpha="auto", found_alpha=-0.25, advice="interpolate",
+                  gradients=6.0)])
+    write(folder / "table1-toy", ["random", "sign", "gradient"],
+          [unit(f"random-k{k}-seed{s}", 0.01, k=k, seed=float(s)) for k in (0.5, 1.5) for s in (1, 2)]
+          + [unit(f"sign-k{k}", 0.02, k=k) for k in (0.5, 1.5)]
+          + [unit(f"gradient-k{k}", 2.0, k=k) for k in (0.5, 1.5)])
+    write(folder / "calibrated-toy", ["bitdelta", "bitdelta-term", "prune", "prune-term"],
+          [unit("bitdelta", 0.5), unit("bitdelta-term", 0.4), unit("prune-keep0.3", 0.2, keep=0.3),
+           unit("prune-term-keep0.3", 0.3, keep=0.3)])
+
+
+EXPECTED = {
+    ("fig1", "DARE-k is competitive at"): "holds", ("fig2", "DARE-k is competitive at"): "fails",
+    ("fig1", "DARE-k with k"): "holds", ("fig2", "At p = 0.9"): "holds",
+    ("fig3", "The approximation term of DARE"): "holds",
+    ("fig3", "The terms of drop-only"): "holds", ("fig3", "The terms of BitDelta"): "fails",
+    ("fig3", "Five left points"): "fails", ("fig3", "The size of DARE"): "holds",
+    ("fig4", "Each more bit"): "undecided", ("fig4", "At 4 bits"): "holds",
+    ("fig5", "BitDelta is steep"): "holds", ("fig5", "Magnitudes drawn"): "fails",
+    ("fig6", "The term of EXPO"): "holds", ("fig6", "Extrapolation lowers"): "holds",
+    ("fig7", "Some interpolation"): "holds", ("fig7", "The alpha that"): "holds",
+    ("fig7", "One alpha a layer"): "fails", ("table1", "Choosing entries by sign"): "holds",
+    ("table1", "Choosing entries by the"): "holds",
+    ("calibrated", "Calibrated BitDelta"): "holds", ("calibrated", "Calibrated pruning"): "fails"}
+
+
+def run(folder, output):
+    return subprocess.run(["/usr/bin/python3", ROOT / "tools/paper/report.py", folder, "-o", output],
+                          capture_output=True, text=True, check=False)
+
+
+@test
+def quantiles_of_student(folder):
+    for p, df, t in ((0.975, 1, 12.7062047364), (0.975, 4, 2.7764451052), (0.95, 10, 1.8124611228),
+                     (0.9995, 7, 5.4078825206), (0.975, 120, 1.9799304051)):
+        assert abs(st.t_quantile(p, df) - t) < 1e-6 * t, (p, df)
+    mean, low, high = st.interval([0.5, 1.0, 0.5, 2.0])
+    assert mean == 1.0 and abs(high - mean - 3.1824463053 * np.sqrt(0.5) / 2) < 1e-6
+
+
+@test
+def every_question_has_three_answers(folder):
+    for question, (holds, fails) in {"equivalent": (0.0, 1.0), "at most": (0.0, 1.0),
+                                     "beyond": (1.0, 0.0), "positive": (0.5, -0.5),
+                                     "negative": (-0.5, 0.5), "no larger": (-0.5, 0.5)}.items():
+        spread = np.linspace(-0.01, 0.01, 20)
+        for mean, wanted in ((holds, "holds"), (fails, "fails")):
+            got = claims.answer(claims.Cell("x", mean + spread, question, 0.2), 0.05).verdict
+            assert got == wanted, (question, mean, got)
+        wide = claims.Cell("x", 0.1 + 100 * spread, question, 0.2)
+        assert claims.answer(wide, 0.05).verdict == "undecided", question
+
+
+@test
+def verdicts_of_known_studies(folder):
+    make_all(folder / "in")
+    result = run(folder / "in", folder / "report.html")
+    assert result.returncode == 0, result.stderr
+    rows = list(csv.DictReader(open(folder / "claims.csv", encoding="utf-8")))
+    for (figure, start), verdict in EXPECTED.items():
+        found = {r["verdict"] for r in rows
+                 if r["figure"] == figure and r["claim"].startswith(start)}
+        assert found == {verdict}, (figure, start, found)
+
+
+@test
+def page_holds_every_figure_and_repeats(folder):
+    make_all(folder / "in")
+    assert run(folder / "in", folder / "a.html").returncode == 0
+    assert run(folder / "in", folder / "b.html").returncode == 0
+    page = (folder / "a.html").read_bytes()
+    assert page == (folder / "b.html").read_bytes()
+    for name in ("fig1", "fig2", "fig3", "fig4", "fig5", "fig6", "fig7", "table1", "calibrated"):
+        assert f"<h2 id='{name}'>".encode() in page, name
+    assert b"nan" not in page.lower().replace(b"nano", b"")
+    assert shutil.which("gnuplot") is None or page.count(b"<svg") == 18, page.count(b"<svg")
+    assert not list(folder.glob("*.partial"))
+
+
+@test
+def a_folder_without_studies_is_an_error(folder):
+    result = run(folder, folder / "report.html")
+    assert result.returncode == 1 and "tools/paper.sh" in result.stderr
+    assert not (folder / "report.html").exists()
+
+
+def main():
+    failed = 0
+    for number, function in enumerate(TESTS, 1):
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                function(pathlib.Path(folder))
+                print(f"ok {number} - {function.__name__}")
+            except Exception as error:  # a test may fail in any way
+                failed += 1
+                print(f"not ok {number} - {function.__name__}: {type(error).__name__} {error}")
+    print(f"1..{len(TESTS)}")
+    return failed > 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
