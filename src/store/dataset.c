@@ -13,11 +13,16 @@ static dpt_status read_file(const char *path, dpt_dataset_kind kind, char **byte
     if (access(path, R_OK) != 0)
         return dpt_error(DPT_ERR_INPUT, "%s: cannot be read: give the path of a data-set file",
                          path);
-    return dpt_isolate_run(path, dpt_dataset_load, &request, bytes, n);
+    dpt_status st = dpt_isolate_run(path, dpt_dataset_load, &request, bytes, n);
+    dpt_dataset_head *head = (dpt_dataset_head *)*bytes;
+    if (st == DPT_OK && kind == DPT_DATASET_IMAGES)
+        st = dpt_dataset_scan_images(path, head, &head->images);
+    return st;
 }
 
 /* What rank 0 read, on every rank. */
-static dpt_status share(const dpt_comm *comm, dpt_status st, char **bytes, int64_t n) {
+static dpt_status share(const dpt_comm *comm, dpt_status st, char **bytes, int64_t *size) {
+    int64_t n = *size;
     st = dpt_agree(comm, st);
     if (st == DPT_OK)
         st = dpt_agree(comm, dpt_comm_broadcast(comm, &n, sizeof n, 0));
@@ -28,6 +33,7 @@ static dpt_status share(const dpt_comm *comm, dpt_status st, char **bytes, int64
     st = dpt_agree(comm, st);
     if (st == DPT_OK)
         st = dpt_agree(comm, dpt_comm_broadcast(comm, *bytes, n, 0));
+    *size = n;
     return st;
 }
 
@@ -37,20 +43,15 @@ dpt_status dpt_dataset_read(const dpt_comm *comm, const char *path, dpt_dataset_
     char *bytes = NULL;
     int64_t n = 0;
     dpt_status st = comm->rank == 0 ? read_file(path, kind, &bytes, &n) : DPT_OK;
-    st = share(comm, st, &bytes, n);
+    st = share(comm, st, &bytes, &n);
     if (st != DPT_OK) {
         dpt_mem_free(bytes);
         return st;
     }
     dpt_dataset_unpack(bytes, out);
-    uint64_t hashes[2] = {
-        dpt_hash_bytes(bytes, (size_t)dpt_dataset_bytes((const dpt_dataset_head *)bytes)), 0};
-    if (kind == DPT_DATASET_IMAGES) {
+    out->hash = dpt_hash_bytes(bytes, (size_t)n);
+    if (kind == DPT_DATASET_IMAGES)
         st = dpt_agree(comm, dpt_dataset_open_images(path, out));
-        if (st == DPT_OK)
-            st = dpt_dataset_scan_images(comm, path, out, &hashes[1]);
-    }
-    out->hash = dpt_hash_bytes(hashes, sizeof hashes);
     if (st != DPT_OK)
         dpt_dataset_destroy(out);
     return st;

@@ -12,6 +12,7 @@ typedef struct dpt_dataset_head {
     int64_t tokens;
     int64_t channels, height, width; /**< 0 without images */
     int64_t weighted;                /**< 1: there are weights */
+    uint64_t images;                 /**< hash of the images */
 } dpt_dataset_head;
 
 /** Read a file, but for its images, into such bytes and check it. A dpt_isolate_fn. */
@@ -33,9 +34,7 @@ void dpt_dataset_unpack(char *bytes, dpt_dataset *out);
 dpt_status dpt_dataset_open_images(const char *path, dpt_dataset *dataset);
 void dpt_dataset_close_images(dpt_dataset *dataset);
 
-/** Check this rank's share of the images for values that are not finite, and hash all of them, the
- * same at any number of ranks. Collective over comm. */
-dpt_status dpt_dataset_scan_images(const dpt_comm *comm, const char *path,
-                                   const dpt_dataset *dataset, uint64_t *hash);
+/** Check all images for values that are not finite, and hash them, in child processes. Local. */
+dpt_status dpt_dataset_scan_images(const char *path, const dpt_dataset_head *head, uint64_t *hash);
 
 #endif

@@ -2,15 +2,17 @@
 
 #include "deltapath/base/hash.h"
 #include "deltapath/base/mem.h"
-#include "deltapath/comm/agree.h"
-#include "deltapath/tensor/shard.h"
+#include "deltapath/store/isolate.h"
 
 #include <hdf5.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdbool.h>
 
-enum { BLOCK_PIXELS = 1 << 20 }; /* about as many are checked and hashed at a time */
+enum {
+    BLOCK_PIXELS = 1 << 20, /* about as many are checked and hashed at a time */
+    BLOCKS_A_CHILD = 64     /* a child process has limited time */
+};
 
 struct dpt_dataset_images {
     char *path;
@@ -107,30 +109,77 @@ static dpt_status check_block(const char *path, int64_t first, int64_t pixels, i
     return DPT_OK;
 }
 
-dpt_status dpt_dataset_scan_images(const dpt_comm *comm, const char *path,
-                                   const dpt_dataset *dataset, uint64_t *hash) {
-    int64_t pixels = pixels_of(dataset),
-            block = BLOCK_PIXELS / pixels > 0 ? BLOCK_PIXELS / pixels : 1;
-    int64_t blocks = (dataset->samples + block - 1) / block, begin, end;
-    float *values = dpt_mem_alloc(block * pixels, sizeof *values, "images to check");
-    int64_t *hashes = dpt_mem_zalloc(blocks, sizeof *hashes, "hashes of images");
-    dpt_status st = values != NULL && hashes != NULL ? DPT_OK : DPT_ERR_OUTPUT;
-    dpt_shard_split(blocks, comm->size, comm->rank, &begin, &end);
-    for (int64_t b = begin; b < end && st == DPT_OK; b++) {
-        int64_t first = b * block;
-        int64_t n = dataset->samples - first < block ? dataset->samples - first : block;
+/* Some blocks of a file for one child process. */
+typedef struct scan {
+    const char *path;
+    const dpt_dataset_head *head;
+    int64_t first, end; /* images */
+} scan;
+
+static int64_t block_images(const dpt_dataset_head *head) {
+    int64_t block = BLOCK_PIXELS / (head->channels * head->height * head->width);
+    return block > 0 ? block : 1;
+}
+
+static dpt_status scan_blocks(const scan *s, const dpt_dataset *dataset, float *values,
+                              dpt_hash *hash) {
+    int64_t block = block_images(s->head), pixels = pixels_of(dataset);
+    dpt_status st = DPT_OK;
+    for (int64_t first = s->first; first < s->end && st == DPT_OK; first += block) {
+        int64_t n = s->end - first < block ? s->end - first : block;
         st = dpt_dataset_read_images(dataset, first, n, values);
         if (st == DPT_OK)
-            st = check_block(path, first, pixels, n, values);
+            st = check_block(s->path, first, pixels, n, values);
         if (st == DPT_OK)
-            hashes[b] = (int64_t)dpt_hash_bytes(values, (size_t)(n * pixels) * sizeof *values);
+            dpt_hash_update(hash, values, (size_t)(n * pixels) * sizeof *values);
     }
-    st = dpt_agree(comm, st);
-    if (st == DPT_OK) /* each is set on one rank alone */
-        st = dpt_agree(comm, dpt_comm_sum_i64(comm, hashes, blocks));
+    return st;
+}
+
+/* A dpt_isolate_fn: the hash of the images as bytes. */
+static dpt_status scan_child(void *ctx, char **bytes, int64_t *n) {
+    const scan *s = ctx;
+    dpt_dataset dataset = {.samples = s->head->samples,
+                           .channels = s->head->channels,
+                           .height = s->head->height,
+                           .width = s->head->width};
+    dpt_hash hash;
+    float *values =
+        dpt_mem_alloc(block_images(s->head) * pixels_of(&dataset), sizeof *values, "images");
+    *bytes = dpt_mem_alloc(sizeof(uint64_t), 1, "hash of images");
+    dpt_status st = values != NULL && *bytes != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+    dpt_hash_begin(&hash);
     if (st == DPT_OK)
-        *hash = dpt_hash_bytes(hashes, (size_t)blocks * sizeof *hashes);
+        st = dpt_dataset_open_images(s->path, &dataset);
+    if (st == DPT_OK)
+        st = scan_blocks(s, &dataset, values, &hash);
+    dpt_dataset_close_images(&dataset);
     dpt_mem_free(values);
-    dpt_mem_free(hashes);
+    *n = sizeof(uint64_t);
+    if (st == DPT_OK) {
+        *(uint64_t *)*bytes = dpt_hash_value(&hash);
+        return DPT_OK;
+    }
+    dpt_mem_free(*bytes);
+    *bytes = NULL;
+    return st;
+}
+
+dpt_status dpt_dataset_scan_images(const char *path, const dpt_dataset_head *head, uint64_t *hash) {
+    int64_t step = block_images(head) * BLOCKS_A_CHILD;
+    dpt_hash all;
+    dpt_status st = DPT_OK;
+    dpt_hash_begin(&all);
+    for (int64_t first = 0; first < head->samples && st == DPT_OK; first += step) {
+        int64_t end = head->samples - first < step ? head->samples : first + step;
+        scan part = {.path = path, .head = head, .first = first, .end = end};
+        char *bytes = NULL;
+        int64_t n = 0;
+        st = dpt_isolate_run(path, scan_child, &part, &bytes, &n);
+        if (st == DPT_OK)
+            dpt_hash_update(&all, bytes, (size_t)n);
+        dpt_mem_free(bytes);
+    }
+    *hash = dpt_hash_value(&all);
     return st;
 }

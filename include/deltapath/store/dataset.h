@@ -36,8 +36,8 @@ typedef struct dpt_dataset {
 
 /** Read and check an HDF5 file of this kind.
  *
- * Rank 0 reads all but the images, in a child process; the others receive. The ranks share the check of
- * the images, and each opens the file for itself to read them later.
+ * Rank 0 reads and checks, in a child process; the others receive all but the images, which each reads
+ * from the file for itself later.
  * Collective over comm (same: path, kind).
  * Errors: DPT_ERR_INPUT naming the file and what is wrong: no HDF5 file, a missing or empty data
  * set, another type or number of dimensions, lengths that differ, offsets that do not rise from 0 to

@@ -1,0 +1,437 @@
+/* ranks: 1 2 3 */
+/* seconds: 240 */
+/* Data-set files of each kind: what is read is what was written, on all ranks; files that lie get an
+ * input error on all ranks, with the file's name; damaged bytes never end the program. */
+#include "support/test_mpi.h"
+
+#include "deltapath/store/cache.h"
+#include "deltapath/store/dataset.h"
+
+#include <hdf5.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static char folder[256], path[300];
+
+/* First of all: a folder of our own, the same on all ranks. */
+static void make_folder(void **state) {
+    (void)state;
+    const char *tmp = getenv("DELTAPATH_TEST_TMP");
+    snprintf(folder, sizeof folder, "%s/dataset.%d", tmp != NULL ? tmp : "/tmp", (int)getppid());
+    MPI_Bcast(folder, sizeof folder, MPI_CHAR, 0, MPI_COMM_WORLD);
+    snprintf(path, sizeof path, "%s/data.h5", folder);
+    if (test_comm.rank == 0)
+        mkdir(folder, 0777);
+    MPI_Barrier(MPI_COMM_WORLD);
+}
+
+static void remove_folder(void **state) {
+    (void)state;
+    MPI_Barrier(MPI_COMM_WORLD);
+    if (test_comm.rank == 0) {
+        unlink(path);
+        rmdir(folder);
+    }
+}
+
+static void put(hid_t file, const char *name, hid_t type, int ndim, const hsize_t *dims,
+                const void *values) {
+    hid_t space = H5Screate_simple(ndim, dims, NULL);
+    hid_t links = H5Pcreate(H5P_LINK_CREATE);
+    H5Pset_create_intermediate_group(links, 1);
+    hid_t set = H5Dcreate2(file, name, type, space, links, H5P_DEFAULT, H5P_DEFAULT);
+    assert_true(set >= 0);
+    if (values != NULL)
+        assert_true(H5Dwrite(set, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, values) >= 0);
+    H5Dclose(set);
+    H5Pclose(links);
+    H5Sclose(space);
+}
+
+static void put1(hid_t file, const char *name, hid_t type, int64_t n, const void *values) {
+    hsize_t dims[1] = {(hsize_t)n};
+    put(file, name, type, 1, dims, values);
+}
+
+enum { N = 5, C = 2, H = 3, W = 4, PIXELS = C * H * W };
+
+static const int32_t labels[N] = {3, 0, 7, 7, 1};
+static const double weights[N] = {1.0, 0.0, 2.5, 0.5, 1.0};
+
+static float pixel(int64_t i) {
+    return (float)i * 0.25F - 3.0F;
+}
+
+/* What a case changes in a sound file; NULL: nothing. */
+typedef void (*change_fn)(hid_t file);
+
+static void write_images(change_fn change) {
+    MPI_Barrier(MPI_COMM_WORLD); /* nobody has the old file open */
+    if (test_comm.rank == 0) {
+        float images[N * PIXELS];
+        const hsize_t dims[4] = {N, C, H, W};
+        for (int i = 0; i < N * PIXELS; i++)
+            images[i] = pixel(i);
+        hid_t file = H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
+        put(file, "images", H5T_NATIVE_FLOAT, 4, dims, images);
+        put1(file, "labels", H5T_NATIVE_INT32, N, labels);
+        put1(file, "weights", H5T_NATIVE_DOUBLE, N, weights);
+        if (change != NULL)
+            change(file);
+        H5Fclose(file);
+    }
+    MPI_Barrier(MPI_COMM_WORLD);
+}
+
+static const int64_t ends[2][4] = {{0, 3, 5, 9}, {0, 2, 6, 8}};
+static const uint8_t mask[9] = {0, 1, 1, 0, 1, 0, 1, 1, 1};
+
+static int32_t token(int side, int64_t i) {
+    return (int32_t)(100 * side + i);
+}
+
+static void write_side(hid_t file, const char *group, int side) {
+    int32_t tokens[9];
+    char name[64];
+    for (int i = 0; i < 9; i++)
+        tokens[i] = token(side, i);
+    snprintf(name, sizeof name, "%stokens", group);
+    put1(file, name, H5T_NATIVE_INT32, ends[side][3], tokens);
+    snprintf(name, sizeof name, "%sloss_mask", group);
+    put1(file, name, H5T_NATIVE_UINT8, ends[side][3], mask);
+    snprintf(name, sizeof name, "%soffsets", group);
+    put1(file, name, H5T_NATIVE_INT64, 4, ends[side]);
+}
+
+static void write_pairs(change_fn change) {
+    MPI_Barrier(MPI_COMM_WORLD); /* nobody has the old file open */
+    if (test_comm.rank == 0) {
+        hid_t file = H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
+        write_side(file, "chosen/", 0);
+        write_side(file, "rejected/", 1);
+        if (change != NULL)
+            change(file);
+        H5Fclose(file);
+    }
+    MPI_Barrier(MPI_COMM_WORLD);
+}
+
+static void test_images(void **state) {
+    (void)state;
+    dpt_dataset data;
+    float out[3 * PIXELS];
+    write_images(NULL);
+    assert_int_equal(dpt_dataset_read(&test_comm, path, DPT_DATASET_IMAGES, &data), DPT_OK);
+    assert_int_equal(data.samples, N);
+    assert_true(data.channels == C && data.height == H && data.width == W);
+    assert_memory_equal(data.labels, labels, sizeof labels);
+    assert_memory_equal(data.weights, weights, sizeof weights);
+    assert_null(data.tokens);
+    for (int64_t first = 0; first + 3 <= N; first++) {
+        assert_int_equal(dpt_dataset_read_images(&data, first, 3, out), DPT_OK);
+        for (int i = 0; i < 3 * PIXELS; i++)
+            assert_true(out[i] == pixel(first * PIXELS + i));
+    }
+    assert_int_equal(dpt_dataset_read_images(&data, 2, 0, out), DPT_OK);
+    assert_int_equal(dpt_dataset_read_images(&data, 3, 3, out), DPT_ERR_INPUT);
+    dpt_error_clear();
+    uint64_t hash = data.hash, all = data.hash;
+    dpt_dataset_destroy(&data);
+    MPI_Bcast(&all, 1, MPI_UINT64_T, 0, MPI_COMM_WORLD);
+    assert_true(hash == all);
+}
+
+static void test_pairs(void **state) {
+    (void)state;
+    dpt_dataset data;
+    write_pairs(NULL);
+    assert_int_equal(dpt_dataset_read(&test_comm, path, DPT_DATASET_PAIRS, &data), DPT_OK);
+    assert_true(data.samples == 3 && data.sequences == 6);
+    assert_null(data.weights);
+    for (int s = 0; s < 6; s++) {
+        int64_t at = ends[s % 2][s / 2], n = ends[s % 2][s / 2 + 1] - at;
+        assert_int_equal(data.offsets[s + 1] - data.offsets[s], n);
+        for (int64_t i = 0; i < n; i++) {
+            assert_int_equal(data.tokens[data.offsets[s] + i], token(s % 2, at + i));
+            assert_int_equal(data.loss_mask[data.offsets[s] + i], mask[at + i]);
+        }
+    }
+    dpt_dataset_destroy(&data);
+}
+
+static void lose(hid_t file, const char *name) {
+    H5Ldelete(file, name, H5P_DEFAULT);
+}
+
+static void remake(hid_t file, const char *name, hid_t type, int64_t n, const void *values) {
+    lose(file, name);
+    put1(file, name, type, n, values);
+}
+
+static void no_images(hid_t f) {
+    lose(f, "images");
+}
+static void no_labels(hid_t f) {
+    lose(f, "labels");
+}
+static void few_labels(hid_t f) {
+    remake(f, "labels", H5T_NATIVE_INT32, N - 1, labels);
+}
+static void float_labels(hid_t f) {
+    remake(f, "labels", H5T_NATIVE_DOUBLE, N, weights);
+}
+static void negative_label(hid_t f) {
+    const int32_t bad[N] = {0, 1, -4, 0, 0};
+    remake(f, "labels", H5T_NATIVE_INT32, N, bad);
+}
+static void flat_images(hid_t f) {
+    float images[N * PIXELS] = {0};
+    remake(f, "images", H5T_NATIVE_FLOAT, N * PIXELS, images);
+}
+static void whole_images(hid_t f) {
+    const hsize_t dims[4] = {N, C, H, W};
+    lose(f, "images");
+    put(f, "images", H5T_NATIVE_UINT8, 4, dims, NULL);
+}
+static void empty_images(hid_t f) {
+    const hsize_t dims[4] = {N, C, 0, W};
+    lose(f, "images");
+    put(f, "images", H5T_NATIVE_FLOAT, 4, dims, NULL);
+}
+static void no_samples(hid_t f) {
+    const hsize_t dims[4] = {0, C, H, W};
+    lose(f, "images");
+    put(f, "images", H5T_NATIVE_FLOAT, 4, dims, NULL);
+    remake(f, "labels", H5T_NATIVE_INT32, 0, labels);
+    lose(f, "weights");
+}
+/* Space that was never written: the claim costs nothing in the file. */
+static void absurd(hid_t f, hsize_t a, hsize_t b, hsize_t c, hsize_t d) {
+    const hsize_t dims[4] = {a, b, c, d}, chunk[4] = {1, 1, 1, 1};
+    lose(f, "images");
+    hid_t plist = H5Pcreate(H5P_DATASET_CREATE), space = H5Screate_simple(4, dims, NULL);
+    H5Pset_chunk(plist, 4, chunk);
+    hid_t set = H5Dcreate2(f, "images", H5T_NATIVE_FLOAT, space, H5P_DEFAULT, plist, H5P_DEFAULT);
+    assert_true(set >= 0);
+    H5Dclose(set);
+    H5Sclose(space);
+    H5Pclose(plist);
+}
+static void huge_image(hid_t f) {
+    absurd(f, N, 1 << 20, 1 << 20, 1 << 20);
+}
+static void huge_count(hid_t f) {
+    absurd(f, (hsize_t)1 << 50, 3, 224, 224);
+}
+static void nan_pixel(hid_t f) {
+    float images[N * PIXELS] = {0};
+    const hsize_t dims[4] = {N, C, H, W};
+    images[3 * PIXELS + 5] = NAN;
+    lose(f, "images");
+    put(f, "images", H5T_NATIVE_FLOAT, 4, dims, images);
+}
+static void few_weights(hid_t f) {
+    remake(f, "weights", H5T_NATIVE_DOUBLE, N - 1, weights);
+}
+static void whole_weights(hid_t f) {
+    remake(f, "weights", H5T_NATIVE_INT32, N, labels);
+}
+static void set_weights(hid_t f, double value) {
+    const double bad[N] = {value, value, value, value, value};
+    remake(f, "weights", H5T_NATIVE_DOUBLE, N, bad);
+}
+static void negative_weights(hid_t f) {
+    set_weights(f, -1.0);
+}
+static void nan_weights(hid_t f) {
+    set_weights(f, NAN);
+}
+static void zero_weights(hid_t f) {
+    set_weights(f, 0.0);
+}
+static void large_weights(hid_t f) {
+    set_weights(f, 1e308);
+}
+static void no_rejected(hid_t f) {
+    lose(f, "rejected");
+}
+static void rejected_is_data(hid_t f) {
+    remake(f, "rejected", H5T_NATIVE_INT32, N, labels);
+}
+static void no_side_mask(hid_t f) {
+    lose(f, "rejected/loss_mask");
+}
+static void fewer_rejected(hid_t f) {
+    const int64_t short_ends[3] = {0, 2, 8};
+    remake(f, "rejected/offsets", H5T_NATIVE_INT64, 3, short_ends);
+}
+static void side_offsets(hid_t f) {
+    remake(f, "chosen/offsets", H5T_NATIVE_INT64, 4, ends[1]);
+}
+static void side_mask(hid_t f) {
+    const uint8_t bad[9] = {0, 1, 9, 0, 0, 0, 0, 0, 0};
+    remake(f, "chosen/loss_mask", H5T_NATIVE_UINT8, 9, bad);
+}
+
+typedef struct lie {
+    bool pairs;
+    change_fn change;
+    const char *named;
+} lie;
+
+static const lie lies[] = {
+    {false, no_images, "'images' is missing"},
+    {false, no_labels, "'labels' is missing"},
+    {false, few_labels, "'labels' has 4 entries and 'images' 5"},
+    {false, float_labels, "'labels' must hold whole numbers"},
+    {false, negative_label, "the label of sample 2 is -4"},
+    {false, flat_images, "'images' must have four dimensions"},
+    {false, whole_images, "'images' must hold float32"},
+    {false, empty_images, "'images' are empty"},
+    {false, no_samples, "no samples"},
+    {false, huge_image, "above 2^28"},
+    {false, huge_count, "claims more values than the file can hold"},
+    {false, nan_pixel, "pixel 5 of sample 3 is not a finite number"},
+    {false, few_weights, "'weights' has 4 entries for 5 samples"},
+    {false, whole_weights, "'weights' must hold floating-point"},
+    {false, negative_weights, "the weight of sample 0 is -1"},
+    {false, nan_weights, "the weight of sample 0 is nan"},
+    {false, zero_weights, "'weights' add up to 0"},
+    {false, large_weights, "'weights' add up to inf"},
+    {true, no_rejected, "'rejected/tokens' is missing"},
+    {true, rejected_is_data, "'rejected/tokens'"},
+    {true, no_side_mask, "'rejected/loss_mask' is missing"},
+    {true, fewer_rejected, "'chosen' has 3 samples and 'rejected' 2"},
+    {true, side_offsets, "'chosen/offsets' runs from 0 to 8, but there are 9 tokens"},
+    {true, side_mask, "'chosen/loss_mask' of token 2 is 9"},
+};
+
+static void test_lies(void **state) {
+    (void)state;
+    for (size_t i = 0; i < sizeof lies / sizeof lies[0]; i++) {
+        dpt_dataset data;
+        if (lies[i].pairs)
+            write_pairs(lies[i].change);
+        else
+            write_images(lies[i].change);
+        dpt_status st = dpt_dataset_read(
+            &test_comm, path, lies[i].pairs ? DPT_DATASET_PAIRS : DPT_DATASET_IMAGES, &data);
+        if (st != DPT_ERR_INPUT)
+            fail_msg("case %zu, \"%s\": status %d", i, lies[i].named, (int)st);
+        if (test_comm.rank == 0 && (strstr(dpt_error_message(), lies[i].named) == NULL ||
+                                    strstr(dpt_error_message(), path) == NULL))
+            fail_msg("no \"%s\" in: %s", lies[i].named, dpt_error_message());
+        dpt_error_clear();
+        assert_null(data.block);
+    }
+}
+
+/* A file of one kind is refused as another, with the name of what is missing. */
+static void test_other_kind(void **state) {
+    (void)state;
+    dpt_dataset data;
+    write_images(NULL);
+    assert_int_equal(dpt_dataset_read(&test_comm, path, DPT_DATASET_TOKENS, &data), DPT_ERR_INPUT);
+    dpt_error_clear();
+    assert_int_equal(dpt_dataset_read(&test_comm, path, DPT_DATASET_PAIRS, &data), DPT_ERR_INPUT);
+    if (test_comm.rank == 0)
+        assert_non_null(strstr(dpt_error_message(), "'chosen/tokens' is missing"));
+    dpt_error_clear();
+    write_pairs(NULL);
+    assert_int_equal(dpt_dataset_read(&test_comm, path, DPT_DATASET_IMAGES, &data), DPT_ERR_INPUT);
+    dpt_error_clear();
+    assert_int_equal(dpt_dataset_read(&test_comm, folder, DPT_DATASET_IMAGES, &data),
+                     DPT_ERR_INPUT);
+    dpt_error_clear();
+}
+
+/* Bytes of a sound file, changed one at a time at places spread over it. Whatever comes out, it is the
+ * same on all ranks, and images that were accepted can be read. */
+static void fuzz(dpt_dataset_kind kind, long step) {
+    unsigned char *whole = NULL;
+    long size = 0;
+    if (test_comm.rank == 0) {
+        FILE *file = fopen(path, "rb");
+        fseek(file, 0, SEEK_END);
+        size = ftell(file);
+        rewind(file);
+        whole = malloc((size_t)size);
+        assert_true(fread(whole, 1, (size_t)size, file) == (size_t)size);
+        fclose(file);
+    }
+    MPI_Bcast(&size, 1, MPI_LONG, 0, MPI_COMM_WORLD);
+    for (long at = 0; at < size; at += step) {
+        dpt_dataset data;
+        if (test_comm.rank == 0) {
+            FILE *file = fopen(path, "wb");
+            whole[at] ^= 0x81;
+            fwrite(whole, 1, (size_t)size, file);
+            whole[at] ^= 0x81;
+            fclose(file);
+        }
+        MPI_Barrier(MPI_COMM_WORLD);
+        int st = dpt_dataset_read(&test_comm, path, kind, &data), first = st;
+        MPI_Bcast(&first, 1, MPI_INT, 0, MPI_COMM_WORLD);
+        assert_int_equal(st, first);
+        float *out = malloc((size_t)(data.channels * data.height * data.width) * 4 + 1);
+        for (int64_t i = 0; st == DPT_OK && kind == DPT_DATASET_IMAGES && i < data.samples; i++)
+            assert_int_equal(dpt_dataset_read_images(&data, i, 1, out), DPT_OK);
+        free(out);
+        dpt_dataset_destroy(&data);
+        dpt_error_clear();
+        MPI_Barrier(MPI_COMM_WORLD);
+    }
+    free(whole);
+}
+
+static void test_damage(void **state) {
+    (void)state;
+    setenv("DPT_ISOLATE_SECONDS", "2", 1);
+    write_images(NULL);
+    fuzz(DPT_DATASET_IMAGES, 37);
+    write_pairs(NULL);
+    fuzz(DPT_DATASET_PAIRS, 61);
+}
+
+/* Cached numbers come back whole, or are not found. */
+static void test_cache(void **state) {
+    (void)state;
+    double values[3] = {1.5, -2.0, INFINITY}, out[3];
+    bool found = true;
+    if (test_comm.rank == 0)
+        unlink(path);
+    MPI_Barrier(MPI_COMM_WORLD);
+    assert_int_equal(dpt_cache_load(&test_comm, path, 7, 3, out, &found), DPT_OK);
+    assert_false(found);
+    assert_int_equal(dpt_cache_save(&test_comm, path, 7, 3, values), DPT_OK);
+    assert_int_equal(dpt_cache_load(&test_comm, path, 7, 3, out, &found), DPT_OK);
+    assert_true(found);
+    assert_memory_equal(out, values, sizeof values);
+    assert_int_equal(dpt_cache_load(&test_comm, path, 8, 3, out, &found), DPT_OK);
+    assert_false(found);
+    assert_int_equal(dpt_cache_load(&test_comm, path, 7, 2, out, &found), DPT_OK);
+    assert_false(found);
+    write_images(NULL);
+    assert_int_equal(dpt_cache_load(&test_comm, path, 7, 3, out, &found), DPT_OK);
+    assert_false(found);
+    if (test_comm.rank == 0)
+        assert_int_equal(truncate(path, 700), 0);
+    MPI_Barrier(MPI_COMM_WORLD);
+    assert_int_equal(dpt_cache_load(&test_comm, path, 7, 3, out, &found), DPT_OK);
+    assert_false(found);
+    assert_int_equal(dpt_cache_save(&test_comm, "/proc/none/x.h5", 7, 3, values), DPT_ERR_OUTPUT);
+    dpt_error_clear();
+}
+
+int main(int argc, char **argv) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(make_folder),     cmocka_unit_test(test_images),
+        cmocka_unit_test(test_pairs),      cmocka_unit_test(test_lies),
+        cmocka_unit_test(test_other_kind), cmocka_unit_test(test_cache),
+        cmocka_unit_test(test_damage),     cmocka_unit_test(remove_folder),
+    };
+    return test_mpi_main(argc, argv, tests);
+}
