@@ -21,7 +21,7 @@ static philox4x32_ctr_t block_at(dpt_rng rng, uint64_t index, uint32_t last) {
 }
 
 /* A batch of blocks: ten rounds over independent lanes. Both forms give the words of the library. */
-enum { LANES = 32 };
+enum { LANES = 32, REST = 0xffffff };
 
 #ifdef __AVX512F__
 
@@ -29,8 +29,9 @@ enum { GROUPS = 4, GROUP = LANES / GROUPS }; /* 8 blocks, one to a 64-bit lane, 
 
 /* The low half of each lane holds a word; what is above it is never looked at. Four vectors at a
  * time hide the latency of the multiplications. */
-static void rounds_512(dpt_rng rng, __m512i c0[GROUPS], __m512i c1[GROUPS], __m512i c2[GROUPS],
-                       __m512i c3[GROUPS]) {
+static inline __attribute__((always_inline)) void rounds_512(dpt_rng rng, __m512i c0[GROUPS],
+                                                             __m512i c1[GROUPS], __m512i c2[GROUPS],
+                                                             __m512i c3[GROUPS]) {
     const __m512i m0 = _mm512_set1_epi64(PHILOX_M4x32_0), m1 = _mm512_set1_epi64(PHILOX_M4x32_1);
     uint32_t k0 = (uint32_t)rng.key, k1 = (uint32_t)(rng.key >> 32);
     for (int round = 0; round < 10; round++) {
@@ -47,18 +48,36 @@ static void rounds_512(dpt_rng rng, __m512i c0[GROUPS], __m512i c1[GROUPS], __m5
     }
 }
 
+static inline __attribute__((always_inline)) void start_512(dpt_rng rng, uint32_t last,
+                                                            __m512i c0[GROUPS], __m512i c1[GROUPS],
+                                                            __m512i c2[GROUPS],
+                                                            __m512i c3[GROUPS]) {
+    for (int g = 0; g < GROUPS; g++) {
+        c1[g] = _mm512_srli_epi64(c0[g], 32);
+        c2[g] = _mm512_set1_epi64(rng.purpose);
+        c3[g] = _mm512_set1_epi64(last);
+    }
+    rounds_512(rng, c0, c1, c2, c3);
+}
+
+static void rests_at(dpt_rng rng, const uint64_t ig[LANES], uint32_t rest[LANES]) {
+    __m512i c0[GROUPS], c1[GROUPS], c2[GROUPS], c3[GROUPS];
+    for (int g = 0; g < GROUPS; g++)
+        c0[g] = _mm512_loadu_si512(ig + g * GROUP);
+    start_512(rng, 2, c0, c1, c2, c3);
+    for (int g = 0; g < GROUPS; g++)
+        _mm256_storeu_si256((__m256i *)(rest + g * GROUP), _mm512_cvtepi64_epi32(_mm512_and_si512(
+                                                               c0[g], _mm512_set1_epi64(REST))));
+}
+
 static void blocks_at(dpt_rng rng, uint64_t index, uint32_t words[4 * LANES]) {
     const __m512i lane = _mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0);
     const __m512i first = _mm512_set_epi64(11, 3, 10, 2, 9, 1, 8, 0);
     const __m512i second = _mm512_set_epi64(15, 7, 14, 6, 13, 5, 12, 4);
     __m512i c0[GROUPS], c1[GROUPS], c2[GROUPS], c3[GROUPS];
-    for (int g = 0; g < GROUPS; g++) {
+    for (int g = 0; g < GROUPS; g++)
         c0[g] = _mm512_add_epi64(_mm512_set1_epi64((int64_t)(index + (uint64_t)g * GROUP)), lane);
-        c1[g] = _mm512_srli_epi64(c0[g], 32);
-        c2[g] = _mm512_set1_epi64(rng.purpose);
-        c3[g] = _mm512_setzero_si512();
-    }
-    rounds_512(rng, c0, c1, c2, c3);
+    start_512(rng, 0, c0, c1, c2, c3);
     for (int g = 0; g < GROUPS; g++) {
         __m512i low = _mm512_mask_blend_epi32(0xAAAA, c0[g], _mm512_slli_epi64(c1[g], 32));
         __m512i high = _mm512_mask_blend_epi32(0xAAAA, c2[g], _mm512_slli_epi64(c3[g], 32));
@@ -100,6 +119,11 @@ static void blocks_at(dpt_rng rng, uint64_t index, uint32_t words[4 * LANES]) {
     }
 }
 
+static void rests_at(dpt_rng rng, const uint64_t ig[LANES], uint32_t rest[LANES]) {
+    for (int i = 0; i < LANES; i++)
+        rest[i] = block_at(rng, ig[i], 2).v[0] & REST;
+}
+
 #endif
 
 void dpt_rng_words(dpt_rng rng, int64_t ig, int64_t n, uint32_t *words) {
@@ -139,7 +163,7 @@ static void bytes_at(dpt_rng rng, uint64_t first, int64_t n, uint8_t *bytes) {
 
 /* The other 24 bits of an element. */
 static uint32_t rest_at(dpt_rng rng, uint64_t ig) {
-    return block_at(rng, ig, 2).v[0] & 0xffffff;
+    return block_at(rng, ig, 2).v[0] & REST;
 }
 
 /* Up to 64 bytes against the leading bits of the threshold: which are below, which are the same. */
@@ -160,24 +184,42 @@ static void compare(const uint8_t *bytes, int n, unsigned lead, uint64_t *below,
 #endif
 }
 
+/* Elements whose leading bits are those of the threshold, until there are enough for a batch. */
+typedef struct waiting {
+    uint64_t ig[LANES];
+    int64_t at[LANES];
+    int count;
+} waiting;
+
+static void settle(dpt_rng rng, waiting *w, uint32_t rest, uint64_t *mask) {
+    uint32_t drawn[LANES];
+    if (w->count > 0)
+        rests_at(rng, w->ig, drawn);
+    for (int i = 0; i < w->count; i++)
+        mask[w->at[i] / 64] |= (uint64_t)(drawn[i] < rest) << (w->at[i] % 64);
+    w->count = 0;
+}
+
 /* A mask of up to STEP elements. */
 static void mask_step(dpt_rng rng, uint64_t ig, int64_t n, uint64_t threshold, uint64_t *mask) {
     uint8_t bytes[STEP + BLOCK + BLOCK * LANES + 64];
     uint64_t from = ig / BLOCK * BLOCK;
     int64_t skip = (int64_t)(ig - from);
     unsigned lead = (unsigned)(threshold >> 24);
-    uint32_t rest = threshold & 0xffffff;
+    uint32_t rest = threshold & REST;
+    waiting w = {.count = 0};
     bytes_at(rng, from, (skip + n + BLOCK - 1) / BLOCK * BLOCK, bytes);
     for (int64_t i = 0; i < n; i += 64) {
-        uint64_t below, same;
-        compare(bytes + skip + i, n - i < 64 ? (int)(n - i) : 64, lead, &below, &same);
+        uint64_t same;
+        compare(bytes + skip + i, n - i < 64 ? (int)(n - i) : 64, lead, &mask[i / 64], &same);
         for (same = rest > 0 ? same : 0; same != 0; same &= same - 1) {
-            int at = __builtin_ctzll(same);
-            if (rest_at(rng, ig + (uint64_t)(i + at)) < rest)
-                below |= UINT64_C(1) << at;
+            w.at[w.count] = i + __builtin_ctzll(same);
+            w.ig[w.count] = ig + (uint64_t)w.at[w.count];
+            if (++w.count == LANES)
+                settle(rng, &w, rest, mask);
         }
-        mask[i / 64] = below;
     }
+    settle(rng, &w, rest, mask);
 }
 
 void dpt_rng_mask(dpt_rng rng, int64_t ig, int64_t n, uint64_t threshold, uint64_t *mask) {
@@ -204,8 +246,8 @@ void dpt_rng_mask_each(dpt_rng rng, int64_t ig, int64_t n, const uint64_t *thres
             bytes_at(rng, from, (ig + last - (int64_t)from + BLOCK - 1) / BLOCK * BLOCK, bytes);
         }
         uint64_t lead = bytes[at - from], wanted = thresholds[i] >> 24;
-        bool hit = lead < wanted || (lead == wanted && (thresholds[i] & 0xffffff) > 0 &&
-                                     rest_at(rng, at) < (thresholds[i] & 0xffffff));
+        bool hit = lead < wanted || (lead == wanted && (thresholds[i] & REST) > 0 &&
+                                     rest_at(rng, at) < (thresholds[i] & REST));
         mask[i / 64] |= (uint64_t)hit << (i % 64);
     }
 }

@@ -72,6 +72,14 @@ static void apply(const dpt_edit_stage *stage, dpt_range range, float *delta) {
         delta[i] *= dpt_rng_mask_bit(mask.bits, i) ? dropped : kept;
 }
 
+static dpt_edit_factors drop_factors(const dpt_edit_stage *stage, int tensor) {
+    const factors *f = stage->state;
+    return (dpt_edit_factors){.kept = f->kept[tensor],
+                              .dropped = f->dropped,
+                              .rng = dpt_edit_stream(stage, tensor, DPT_RNG_MASK),
+                              .threshold = f->threshold};
+}
+
 static double scale(const dpt_edit_stage *stage, int tensor) {
     return ((const factors *)stage->state)->scale[tensor];
 }
@@ -152,6 +160,7 @@ const dpt_edit_method dpt_edit_method_dare = {
     .check = dare_check,
     .prepare = dare_prepare,
     .apply = apply,
+    .factors = drop_factors,
     .scale = scale,
     .destroy = destroy};
 
@@ -182,5 +191,6 @@ const dpt_edit_method dpt_edit_method_drop = {
                 .help = "share of the deltas that is dropped"}},
     .prepare = drop_prepare,
     .apply = apply,
+    .factors = drop_factors,
     .scale = scale,
     .destroy = destroy};

@@ -17,6 +17,10 @@ static void expo_apply(const dpt_edit_stage *stage, dpt_range range, float *delt
         delta[i] *= factor;
 }
 
+static dpt_edit_factors expo_factors(const dpt_edit_stage *stage, int tensor) {
+    return (dpt_edit_factors){.kept = (float)expo_scale(stage, tensor)};
+}
+
 static dpt_status expo_check(const dpt_edit_stage_spec *spec) {
     if (!isnan(spec->values[EXPO_ALPHA]) && (spec->given[EXPO_GROUPS] || spec->given[EXPO_REACH]))
         return dpt_error(DPT_ERR_USAGE,
@@ -50,4 +54,5 @@ const dpt_edit_method dpt_edit_method_expo = {
                 .help = "with alpha: auto, the largest alpha; the smallest is -1"}},
     .check = expo_check,
     .apply = expo_apply,
+    .factors = expo_factors,
     .scale = expo_scale};

@@ -17,6 +17,8 @@ typedef struct cell_job {
     char *out;
     int64_t pre_size, post_size, out_size;
     dpt_edit_types types;
+    bool fused; /* the edit is one factor for each delta, of bf16 */
+    dpt_edit_factors factors;
     double sums[PIECES][DPT_EDIT_SUMS];
 } cell_job;
 
@@ -24,6 +26,9 @@ static bool edit_piece(const cell_job *job, dpt_range piece, double *sums) {
     const dpt_edit_work *work = job->work;
     int64_t at = piece.ig - job->range.ig, changed;
     const char *pre = job->pre + at * job->pre_size, *post = job->post + at * job->post_size;
+    if (job->fused && dpt_edit_kernel_scale(&job->factors, piece.ig, piece.n, pre, post,
+                                            job->out + at * job->out_size, sums))
+        return true;
     float *delta = dpt_edit_scratch(work, DELTA), *spare = dpt_edit_scratch(work, SPARE);
     bool good = dpt_edit_kernel_delta(job->types, pre, post, piece.n, delta, spare,
                                       &sums[DPT_EDIT_SUM_DELTA], job->out + at * job->out_size);
@@ -35,6 +40,25 @@ static bool edit_piece(const cell_job *job, dpt_range piece, double *sums) {
                               spare, &sums[DPT_EDIT_SUM_EDIT], &changed);
     sums[DPT_EDIT_SUM_CHANGED] = (double)changed;
     return good;
+}
+
+/* Whether the edit of a cell is one stage of factors from bf16 to bf16. */
+static void plan_fused(cell_job *job) {
+    const dpt_edit_work *work = job->work;
+    const dpt_edit_stage *only = NULL;
+    if (job->start.base != NULL || job->types.pre != DPT_BF16 || job->types.post != DPT_BF16 ||
+        job->types.out != DPT_BF16)
+        return;
+    for (int s = 0; s < work->nstages; s++) {
+        if (!work->stages[s].covers[job->range.tensor])
+            continue;
+        if (only != NULL || work->stages[s].method->factors == NULL)
+            return;
+        only = &work->stages[s];
+    }
+    job->fused = only != NULL;
+    if (job->fused)
+        job->factors = only->method->factors(only, job->range.tensor);
 }
 
 /* The post-trained values in another type. */
@@ -102,6 +126,7 @@ static dpt_status write_cell(dpt_edit_work *work, int64_t cell) {
         st = dpt_edit_begin(work, work->nstages, range, &job.start);
         if (st == DPT_OK)
             st = dpt_edit_load_both(work, range, &pre, &post);
+        plan_fused(&job);
     } else {
         st = dpt_edit_load(&work->input->post, range, work->post_buffer, &post);
     }

@@ -1,98 +1,10 @@
 #include "kernel.h"
 
+#include "lanes.h"
+
 #include "deltapath/linalg/reduce.h"
 
-#ifdef __AVX512F__
-#include <immintrin.h>
-#endif
 #include <math.h>
-#include <string.h>
-
-/* Vectors of 16 elements; the compiler splits them where registers are narrower, with the same
- * results. Squares are summed in 16 float lanes over one piece, then in double. A sum that is finite
- * says that every element was; one that is not, or so small that squares may have been lost, is
- * taken again in double. */
-#pragma GCC diagnostic ignored "-Wpsabi" /* no vector crosses the border of this file */
-enum { WIDTH = 16 };
-typedef float floats __attribute__((vector_size(4 * WIDTH)));
-typedef uint32_t words __attribute__((vector_size(4 * WIDTH)));
-typedef int32_t ints __attribute__((vector_size(4 * WIDTH)));
-typedef uint16_t halves __attribute__((vector_size(2 * WIDTH)));
-
-static const double TINY = 1e-24, HUGE_SUM = 1e36;
-
-static inline floats load_f32(const void *stored, int64_t i) {
-    floats x;
-    memcpy(&x, (const float *)stored + i, sizeof x);
-    return x;
-}
-
-#ifdef __AVX512F__ /* one instruction each, which the compiler does not find by itself */
-static inline words extend(halves x) {
-    return (words)_mm512_cvtepu16_epi32((__m256i)x);
-}
-
-static inline halves narrow(words x) {
-    return (halves)_mm512_cvtepi32_epi16((__m512i)x);
-}
-#else
-static inline words extend(halves x) {
-    return __builtin_convertvector(x, words);
-}
-
-static inline halves narrow(words x) {
-    return __builtin_convertvector(x, halves);
-}
-#endif
-
-static inline floats widen(halves x) {
-    return (floats)(extend(x) << 16);
-}
-
-static inline floats load_bf16(const void *stored, int64_t i) {
-    halves x;
-    memcpy(&x, (const uint16_t *)stored + i, sizeof x);
-    return widen(x);
-}
-
-/* Ask for the next piece while this one is worked on: the three streams of an edit are short runs that
- * the hardware sees too late. A fetch beyond the end of a block does nothing. */
-static inline void fetch_f32(const void *stored, int64_t i) {
-    __builtin_prefetch((const float *)stored + i);
-}
-
-static inline void fetch_bf16(const void *stored, int64_t i) {
-    __builtin_prefetch((const uint16_t *)stored + i);
-}
-
-static inline void own_f32(const void *stored, int64_t i) {
-    __builtin_prefetch((const float *)stored + i, 1);
-}
-
-static inline void own_bf16(const void *stored, int64_t i) {
-    __builtin_prefetch((const uint16_t *)stored + i, 1);
-}
-
-static inline floats store_f32(floats x, void *out, int64_t i) {
-    memcpy((float *)out + i, &x, sizeof x);
-    return x;
-}
-
-/* As dpt_dtype_from_f32 for values that are not NaN; what was stored, widened. */
-static inline floats store_bf16(floats x, void *out, int64_t i) {
-    words bits = (words)x;
-    words rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-    halves codes = narrow(rounded);
-    memcpy((uint16_t *)out + i, &codes, sizeof codes);
-    return (floats)(rounded << 16);
-}
-
-static double fold(floats lanes) {
-    double sum = 0.0;
-    for (int l = 0; l < WIDTH; l++)
-        sum += (double)lanes[l];
-    return sum;
-}
 
 /* The kernels for one stored type; n is a multiple of WIDTH. */
 #define DEFINE_KERNELS(type)                                                                       \
@@ -131,7 +43,7 @@ DEFINE_KERNELS(bf16)
 
 /* The sum in double where the one in float cannot be trusted; false when it is not finite. */
 static bool settle(double *sum, const float *x, int64_t n) {
-    if (*sum > TINY && *sum < HUGE_SUM)
+    if (trusted(*sum))
         return true;
     *sum = dpt_reduce_square(x, n);
     return isfinite(*sum);

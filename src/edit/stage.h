@@ -18,6 +18,13 @@ enum {
 typedef struct dpt_edit_work dpt_edit_work;
 typedef struct dpt_edit_stage dpt_edit_stage;
 
+/** A method as one factor for each delta of a tensor. */
+typedef struct dpt_edit_factors {
+    float kept, dropped; /**< where the event of the mask does not happen, and where it does */
+    dpt_rng rng;         /**< stream of the mask */
+    uint64_t threshold;  /**< of the event; 0: there is no mask */
+} dpt_edit_factors;
+
 /** One method: its parameters, and what it does. */
 typedef struct dpt_edit_method {
     const char *name;
@@ -43,6 +50,10 @@ typedef struct dpt_edit_method {
     /** Edit a run of deltas in place. Local, thread-safe. NULL for a whole method.
      * @param[in,out] delta (range.n) fp32; range.n <= DPT_EDIT_PIECE. */
     void (*apply)(const dpt_edit_stage *stage, dpt_range range, float *delta);
+
+    /** What apply does, where it is one factor for each delta: fused with the two ends of the edit. NULL:
+     * it is not. Local. */
+    dpt_edit_factors (*factors)(const dpt_edit_stage *stage, int tensor);
 
     /** Edit the deltas of a whole own cell in place, for methods that must see its rows; apply is then
      * NULL. Local, not thread-safe: shares its pieces out over threads itself.
