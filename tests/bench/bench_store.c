@@ -1,7 +1,9 @@
 /* DARE of a pair and a copy of a model by the store, cell by cell with hashes, against a bare
- * parallel transfer of the same bytes by MPI-IO and by pread/pwrite; all sync what they wrote.
+ * parallel transfer of the same bytes by MPI-IO and by pread/pwrite; all sync what they wrote. Wall
+ * time is that of the slowest rank, processor time (user and system) the sum over the ranks: on a
+ * machine with other work the second is the steadier one.
  *
- * usage: mpirun -n 2 bench_store [-g gigabytes of the pair] [-d directory]
+ * usage: mpirun -n 2 bench_store [-g gigabytes of the pair] [-d directory] [-r repeats]
  * Prints one line a figure: name, value, unit. */
 
 #include "deltapath/base/log.h"
@@ -14,22 +16,37 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { REPEATS = 3, RUN_BYTES = 16 << 20 };
+enum { REPEATS_MAX = 99, RUN_BYTES = 16 << 20 };
 
 static dpt_comm comm;
+static int repeats = 5;
 
-static double slowest(double begun) {
-    double seconds = dpt_log_seconds() - begun;
-    MPI_Allreduce(MPI_IN_PLACE, &seconds, 1, MPI_DOUBLE, MPI_MAX, comm.mpi);
-    return seconds;
+typedef struct cost {
+    double wall, processor; /* [s] */
+} cost;
+
+static double processor_seconds(void) {
+    struct rusage used;
+    getrusage(RUSAGE_SELF, &used);
+    return (double)(used.ru_utime.tv_sec + used.ru_stime.tv_sec) +
+           1e-6 * (double)(used.ru_utime.tv_usec + used.ru_stime.tv_usec);
 }
 
-static double start(void) {
+static cost start(void) {
     MPI_Barrier(comm.mpi);
-    return dpt_log_seconds();
+    return (cost){.wall = dpt_log_seconds(), .processor = processor_seconds()};
+}
+
+static cost since(cost begun) {
+    cost c = {.wall = dpt_log_seconds() - begun.wall,
+              .processor = processor_seconds() - begun.processor};
+    MPI_Allreduce(MPI_IN_PLACE, &c.wall, 1, MPI_DOUBLE, MPI_MAX, comm.mpi);
+    MPI_Allreduce(MPI_IN_PLACE, &c.processor, 1, MPI_DOUBLE, MPI_SUM, comm.mpi);
+    return c;
 }
 
 static dpt_status make_model(const char *path, double gigabytes, int seed) {
@@ -111,8 +128,8 @@ static dpt_status dare(dpt_store *pre, dpt_store *post, const dpt_shard *shard, 
     return st;
 }
 
-static dpt_status run_store(const char *const from[2], const char *to, bool edit, double *seconds) {
-    double begun = start();
+static dpt_status run_store(const char *const from[2], const char *to, bool edit, cost *took) {
+    cost begun = start();
     dpt_store *pre = NULL;
     dpt_store *post = NULL;
     dpt_store_writer *writer = NULL;
@@ -134,7 +151,7 @@ static dpt_status run_store(const char *const from[2], const char *to, bool edit
     dpt_shard_destroy(&shard);
     dpt_store_close(pre);
     dpt_store_close(post);
-    *seconds = slowest(begun);
+    *took = since(begun);
     return st;
 }
 
@@ -145,10 +162,10 @@ static void part(const char *from, int64_t *begin, int64_t *end) {
 }
 
 /* The bytes alone: read the first `inputs` files from the last one backwards, write one. */
-static double bare_by_mpi(const char *const from[2], const char *to, int inputs, int64_t run) {
+static cost bare_by_mpi(const char *const from[2], const char *to, int inputs, int64_t run) {
     int64_t begin;
     int64_t end;
-    double begun = start();
+    cost begun = start();
     part(from[1], &begin, &end);
     MPI_File in[2], out;
     for (int f = 2 - inputs; f < 2; f++)
@@ -166,13 +183,13 @@ static double bare_by_mpi(const char *const from[2], const char *to, int inputs,
         MPI_File_close(&in[f]);
     MPI_File_close(&out);
     free(buffer);
-    return slowest(begun);
+    return since(begun);
 }
 
-static double bare_by_pread(const char *const from[2], const char *to, int inputs, int64_t run) {
+static cost bare_by_pread(const char *const from[2], const char *to, int inputs, int64_t run) {
     int64_t begin;
     int64_t end;
-    double begun = start();
+    cost begun = start();
     part(from[1], &begin, &end);
     int in[2] = {open(from[0], O_RDONLY), open(from[1], O_RDONLY)};
     int out = open(to, O_WRONLY | O_CREAT, 0666);
@@ -190,7 +207,7 @@ static double bare_by_pread(const char *const from[2], const char *to, int input
     close(in[1]);
     close(out);
     free(buffer);
-    return slowest(begun);
+    return since(begun);
 }
 
 static void print(const char *name, double value, const char *unit) {
@@ -198,8 +215,19 @@ static void print(const char *name, double value, const char *unit) {
         printf("%-44s %8.3f %s\n", name, value, unit);
 }
 
-static double less(double a, double b) {
-    return a < b ? a : b;
+static int by_value(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* Median over the rounds of one of the two times. */
+static double median(const cost *rounds, bool wall) {
+    double values[REPEATS_MAX];
+    for (int i = 0; i < repeats; i++)
+        values[i] = wall ? rounds[i].wall : rounds[i].processor;
+    qsort(values, (size_t)repeats, sizeof *values, by_value);
+    return repeats % 2 != 0 ? values[repeats / 2]
+                            : 0.5 * (values[repeats / 2 - 1] + values[repeats / 2]);
 }
 
 static void drop(const char *path) {
@@ -209,34 +237,50 @@ static void drop(const char *path) {
     MPI_Barrier(comm.mpi);
 }
 
-/* Each figure is the best of some rounds, in which the rivals take turns: other work on the machine
- * and the state of the disk hit all alike. */
+enum { STORE, BY_MPI, BY_PREAD, RIVALS };
+
+static dpt_status measure(const char *const from[2], const char *to, bool edit, int rival,
+                          cost *took) {
+    int inputs = edit ? 2 : 1;
+    dpt_status st = DPT_OK;
+    if (rival == STORE)
+        st = run_store(from, to, edit, took);
+    else if (rival == BY_MPI)
+        *took = bare_by_mpi(from, to, inputs, RUN_BYTES);
+    else
+        *took = bare_by_pread(from, to, inputs, RUN_BYTES);
+    drop(to);
+    return st;
+}
+
+/* Each figure is the median of some rounds, in which the rivals take turns, each beginning in its
+ * turn: other work on the machine, the state of the disk, and pages that the system has to find
+ * first hit all alike. */
 static dpt_status compare(const char *const from[2], const char *directory, bool edit,
                           double gigabytes) {
-    char to[512], bare[512];
+    static cost took[RIVALS][REPEATS_MAX];
+    char to[512];
     snprintf(to, sizeof to, "%s/bench-to.h5", directory);
-    snprintf(bare, sizeof bare, "%s/bench-bare", directory);
-    const char *what = edit ? "DARE, HDF5 pair to HDF5" : "copy, HDF5 to HDF5";
-    int inputs = edit ? 2 : 1;
-    double store = 1e9, mpi = 1e9, plain = 1e9;
     dpt_status st = DPT_OK;
-    for (int i = 0; i < REPEATS && st == DPT_OK; i++) {
-        double seconds = 0;
-        st = run_store(from, to, edit, &seconds);
-        store = less(store, seconds);
-        drop(to);
-        mpi = less(mpi, bare_by_mpi(from, bare, inputs, RUN_BYTES));
-        drop(bare);
-        plain = less(plain, bare_by_pread(from, bare, inputs, RUN_BYTES));
-        drop(bare);
-    }
+    for (int i = 0; i < repeats && st == DPT_OK; i++)
+        for (int r = 0; r < RIVALS && st == DPT_OK; r++)
+            st = measure(from, to, edit, (i + r) % RIVALS, &took[(i + r) % RIVALS][i]);
     if (st != DPT_OK)
         return st;
-    print(what, gigabytes / store, "GB/s");
-    print("  the same bytes by MPI-IO alone", gigabytes / mpi, "GB/s");
-    print("  the same bytes by pread and pwrite alone", gigabytes / plain, "GB/s");
-    print("  time / MPI-IO alone", store / mpi, "ratio");
-    print("  time / faster of the two", store / less(mpi, plain), "ratio");
+    double wall[RIVALS], processor[RIVALS];
+    for (int r = 0; r < RIVALS; r++) {
+        wall[r] = median(took[r], true);
+        processor[r] = median(took[r], false);
+    }
+    print(edit ? "DARE, HDF5 pair to HDF5" : "copy, HDF5 to HDF5", gigabytes / wall[STORE], "GB/s");
+    print("  the same bytes by MPI-IO alone", gigabytes / wall[BY_MPI], "GB/s");
+    print("  the same bytes by pread and pwrite alone", gigabytes / wall[BY_PREAD], "GB/s");
+    print("  time / MPI-IO alone", wall[STORE] / wall[BY_MPI], "ratio");
+    print("  time / pread and pwrite alone", wall[STORE] / wall[BY_PREAD], "ratio");
+    print("  processor time", processor[STORE] / gigabytes, "s/GB");
+    print("  processor time / MPI-IO alone", processor[STORE] / processor[BY_MPI], "ratio");
+    print("  processor time / pread and pwrite alone", processor[STORE] / processor[BY_PREAD],
+          "ratio");
     return st;
 }
 
@@ -261,13 +305,16 @@ int main(int argc, char **argv) {
     MPI_Init(&argc, &argv);
     double gigabytes = 2.0;
     const char *directory = ".";
-    for (int option = getopt(argc, argv, "d:g:"); option != -1;
-         option = getopt(argc, argv, "d:g:")) {
+    for (int option = getopt(argc, argv, "d:g:r:"); option != -1;
+         option = getopt(argc, argv, "d:g:r:")) {
         if (option == 'd')
             directory = optarg;
         if (option == 'g')
             gigabytes = strtod(optarg, NULL);
+        if (option == 'r')
+            repeats = (int)strtol(optarg, NULL, 10);
     }
+    repeats = repeats < 1 ? 1 : repeats > REPEATS_MAX ? REPEATS_MAX : repeats;
     dpt_status st = dpt_comm_create(MPI_COMM_WORLD, &comm);
     dpt_agree_set_world(comm.rank, comm.size);
     if (st == DPT_OK)
