@@ -114,6 +114,9 @@ dpt_status dpt_store_path_length(const char *path, int64_t *bytes);
 dpt_status dpt_store_path_read_text(const char *path, int64_t limit, char **out);
 /** Write and sync a small file, then stretch it to `length` bytes when that is more. */
 dpt_status dpt_store_path_write(const char *path, const void *bytes, int64_t n, int64_t length);
+/** Take the disk space of a file's whole length now, where the file system can: a full disk or quota
+ * is found before the work, and the writes cost less. Errors: DPT_ERR_OUTPUT. */
+dpt_status dpt_store_path_allocate(const char *path);
 dpt_status dpt_store_path_sync(const char *path); /**< fsync of a file or a directory */
 /** Remove a file, or a directory that holds only files. Absence is no error. */
 dpt_status dpt_store_path_remove(const char *path);

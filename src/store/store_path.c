@@ -125,6 +125,29 @@ dpt_status dpt_store_path_write(const char *path, const void *bytes, int64_t n, 
     return st;
 }
 
+dpt_status dpt_store_path_allocate(const char *path) {
+    struct stat info;
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0 || fstat(fd, &info) != 0) {
+        dpt_status st = dpt_store_path_write_failed(path);
+        if (fd >= 0)
+            close(fd);
+        return st;
+    }
+    int failed = 0;
+    do
+        failed = info.st_size > 0 ? fallocate(fd, 0, 0, info.st_size) : 0;
+    while (failed != 0 && errno == EINTR);
+    dpt_status st = DPT_OK;
+    /* Not every file system can; then the writes themselves find out. */
+    if (failed != 0 && (errno == ENOSPC || errno == EDQUOT || errno == EFBIG))
+        st = dpt_error(DPT_ERR_OUTPUT,
+                       "%s: no room for its %.3f GB (%s): make room or choose another place", path,
+                       (double)info.st_size / 1e9, strerror(errno));
+    close(fd);
+    return st;
+}
+
 dpt_status dpt_store_path_sync(const char *path) {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)

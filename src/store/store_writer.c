@@ -81,6 +81,14 @@ static dpt_status check_output(dpt_store_writer *writer) {
     return st;
 }
 
+/* Rank 0: the space of all files, before the work. */
+static dpt_status allocate_files(const dpt_store_writer *writer) {
+    dpt_status st = DPT_OK;
+    for (int f = 0; f < writer->nfiles && st == DPT_OK; f++)
+        st = dpt_store_path_allocate(writer->files[f]);
+    return st;
+}
+
 /* Nobody leaves before the partial output is gone. Collective once there may be one. */
 static void discard(dpt_store_writer *writer) {
     if (!writer->partial_made)
@@ -112,6 +120,8 @@ dpt_status dpt_store_create(const dpt_comm *comm, const char *path, const dpt_ca
         st = writer->driver->create(writer);
         writer->companions = NULL; /* borrowed for this call */
     }
+    if (st == DPT_OK)
+        st = dpt_agree(comm, comm->rank == 0 ? allocate_files(writer) : DPT_OK);
     if (st == DPT_OK)
         st =
             dpt_agree(comm, dpt_store_files_init(&writer->io, writer->nfiles, writer->files, true));

@@ -12,7 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { RUN_CELLS = 16, BYTES_F32 = 4, BYTES_WIDEST = 8 };
+/* Runs that stay in the cache: 32 MiB at once took three times the processor time of 2 to 8 MiB. */
+enum { RUN_CELLS = 2, BYTES_F32 = 4, BYTES_WIDEST = 8 };
 
 typedef struct conversion {
     dpt_store *store;

@@ -14,7 +14,7 @@
 /* A hash runs through a tensor from its first byte to its last, so whole tensors are shared out:
  * the largest first, each to the rank that has the least. */
 
-enum { RUN_BYTES = 16 << 20 };
+enum { RUN_BYTES = 4 << 20 };
 
 enum { FOUND_HASHED = 1, FOUND_WRONG = 2, FOUND_NONFINITE = 4 };
 

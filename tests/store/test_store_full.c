@@ -1,0 +1,166 @@
+/* ranks: 1 3 */
+#include "store_models.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/mount.h>
+
+/* Real file systems that are full or read-only. Mounting needs rights: without them, or when asked by
+ * DPT_TEST_NO_MOUNT, the tests are skipped. */
+
+enum { DISK_BYTES = 16 << 20 };
+
+static char disk[512];
+
+static bool mount_disk(void) {
+    int mounted = 0;
+    snprintf(disk, sizeof disk, "%s/disk", models_root);
+    if (test_comm.rank == 0 && getenv("DPT_TEST_NO_MOUNT") == NULL) {
+        char size[32];
+        mkdir(disk, 0777);
+        snprintf(size, sizeof size, "size=%d", (int)DISK_BYTES);
+        mounted = mount("none", disk, "tmpfs", 0, size) == 0;
+    }
+    MPI_Bcast(&mounted, 1, MPI_INT, 0, test_comm.mpi);
+    return mounted;
+}
+
+static void unmount_disk(void) {
+    MPI_Barrier(test_comm.mpi);
+    if (test_comm.rank == 0)
+        umount2(disk, MNT_DETACH);
+    MPI_Barrier(test_comm.mpi);
+}
+
+/* Leave this much room on the disk. */
+static void fill_disk(int64_t room) {
+    if (test_comm.rank == 0) {
+        char path[600];
+        snprintf(path, sizeof path, "%s/ballast", disk);
+        int fd = open(path, O_WRONLY | O_CREAT, 0666);
+        assert_true(fd >= 0);
+        assert_int_equal(ftruncate(fd, 0), 0);
+        assert_int_equal(posix_fallocate(fd, 0, DISK_BYTES - room), 0);
+        close(fd);
+    }
+    MPI_Barrier(test_comm.mpi);
+}
+
+static void check_refused(dpt_status st, const char *path, const char *mend, const char *label) {
+    char partial[700];
+    snprintf(partial, sizeof partial, "%s.partial", path);
+    if (st != DPT_ERR_OUTPUT || strstr(dpt_error_message(), path) == NULL ||
+        strstr(dpt_error_message(), mend) == NULL)
+        fail_msg("%s: status %d, message \"%s\"", label, (int)st, dpt_error_message());
+    print_message("%s\n", dpt_error_message());
+    dpt_error_clear();
+    MPI_Barrier(test_comm.mpi);
+    assert_int_not_equal(access(path, F_OK), 0);
+    assert_int_not_equal(access(partial, F_OK), 0);
+    MPI_Barrier(test_comm.mpi);
+}
+
+static const dpt_store_format formats[] = {DPT_STORE_HDF5, DPT_STORE_SAFETENSORS};
+
+static void output_path(char *path, size_t n, int format) {
+    snprintf(path, n, "%s/%s", disk, format == 0 ? "model.h5" : "model");
+}
+
+/* Too little room from the start: found before anything is written. */
+static void test_full_before(void **state) {
+    (void)state;
+    dpt_catalog catalog;
+    if (!mount_disk())
+        skip();
+    models_make_catalog(&catalog, 600000); /* 10.8 MB */
+    for (int f = 0; f < 2; f++) {
+        char path[600];
+        dpt_store_options options = {.format = formats[f]};
+        output_path(path, sizeof path, f);
+        fill_disk(5 << 20);
+        check_refused(models_write(&catalog, path, &options), path, "make room", "too little room");
+    }
+    dpt_catalog_destroy(&catalog);
+    unmount_disk();
+}
+
+/* The room goes while the model is written: companion files, sidecar and hashes find none. */
+static dpt_status write_while_filling(const dpt_catalog *catalog, const char *path,
+                                      const dpt_store_options *options) {
+    dpt_shard shard;
+    dpt_store_writer *writer = NULL;
+    assert_int_equal(dpt_shard_create(catalog, test_comm.size, &shard), DPT_OK);
+    dpt_status st = dpt_store_create(&test_comm, path, catalog, &shard, options, &writer);
+    assert_int_equal(st, DPT_OK);
+    fill_disk(0);
+    st = dpt_store_finish(writer,
+                          models_write_cells(catalog, &shard, dpt_store_writer_sink(writer)));
+    dpt_shard_destroy(&shard);
+    return st;
+}
+
+static void test_full_during(void **state) {
+    (void)state;
+    dpt_catalog catalog;
+    if (!mount_disk())
+        skip();
+    models_make_catalog(&catalog, 600000);
+    for (int f = 0; f < 2; f++) {
+        char path[600];
+        dpt_store_options options = {.format = formats[f]};
+        output_path(path, sizeof path, f);
+        fill_disk(DISK_BYTES);
+        dpt_status st = write_while_filling(&catalog, path, &options);
+        if (st == DPT_OK) /* what was taken in advance was enough */
+            models_check(&catalog, path);
+        else
+            check_refused(st, path, "space", "disk filled by others");
+        if (test_comm.rank == 0)
+            assert_int_equal(unlink(models_path("disk/ballast")), 0);
+    }
+    dpt_catalog_destroy(&catalog);
+    unmount_disk();
+}
+
+static void test_read_only(void **state) {
+    (void)state;
+    dpt_catalog catalog;
+    if (!mount_disk())
+        skip();
+    if (test_comm.rank == 0)
+        assert_int_equal(mount("none", disk, "tmpfs", MS_REMOUNT | MS_RDONLY, NULL), 0);
+    MPI_Barrier(test_comm.mpi);
+    models_make_catalog(&catalog, 10);
+    for (int f = 0; f < 2; f++) {
+        char path[600];
+        dpt_store_options options = {.format = formats[f]};
+        output_path(path, sizeof path, f);
+        check_refused(models_write(&catalog, path, &options), path, "another place",
+                      "read-only file system");
+    }
+    dpt_catalog_destroy(&catalog);
+    unmount_disk();
+}
+
+static int setup(void **state) {
+    (void)state;
+    models_make_root("full");
+    return 0;
+}
+
+static int teardown(void **state) {
+    (void)state;
+    if (test_comm.rank == 0)
+        umount2(disk, MNT_DETACH);
+    models_remove_root();
+    return 0;
+}
+
+int main(int argc, char **argv) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_full_before, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_full_during, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_read_only, setup, teardown),
+    };
+    return test_mpi_main(argc, argv, tests);
+}
