@@ -152,7 +152,8 @@ static dpt_status check_overlap(dpt_store_header *header) {
 
 dpt_status dpt_store_header_seal(dpt_store_header *header, const char *path) {
     if (header->count == 0)
-        return dpt_error(DPT_ERR_INPUT, "%s: there are no tensors in it: give a model", path);
+        return dpt_error(DPT_ERR_INPUT, "%s: there are no tensors in it: give a model",
+                         header->nfiles == 1 ? header->files[0] : path);
     if (header->count > INT32_MAX)
         return dpt_error(DPT_ERR_INPUT,
                          "%s: more tensors than 2^31 - 1 are not believed: check the file", path);

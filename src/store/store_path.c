@@ -229,8 +229,8 @@ dpt_status dpt_store_path_check_output(const char *path, bool directory, bool ov
     if (!dpt_store_path_is_directory(parent))
         st = dpt_error(DPT_ERR_OUTPUT, "%s: there is no directory %s: make it first", path, parent);
     else if (access(parent, W_OK | X_OK) != 0)
-        st = dpt_error(DPT_ERR_OUTPUT, "%s: no permission to write in %s: choose another place",
-                       path, parent);
+        st = dpt_error(DPT_ERR_OUTPUT, "%s: %s cannot be written to (%s): choose another place",
+                       path, parent, strerror(errno));
     else if (statvfs(parent, &space) == 0) {
         double free_bytes = (double)space.f_bavail * (double)space.f_frsize;
         if (free_bytes < (double)bytes)

@@ -2,6 +2,8 @@
 
 #include "deltapath/base/mem.h"
 
+#include <sys/statvfs.h>
+
 /* The data engine of both formats. Every tensor is one extent, and every rank asks for long
  * contiguous runs of its own, so independent calls at absolute offsets are as good as collective
  * buffering and never wait for another rank. Each rank opens only the files that it touches. */
@@ -74,6 +76,18 @@ dpt_status dpt_store_files_read(dpt_store_files *files, int file, int64_t offset
     return st;
 }
 
+/* MPI-IO says that nothing was written, not why: the room on the disk tells. */
+static dpt_status nothing_written(const char *path, const char *tensor) {
+    struct statvfs space;
+    if (statvfs(path, &space) != 0 || space.f_frsize == 0)
+        return dpt_error(DPT_ERR_OUTPUT, "%s: tensor %s could not be written: check disk and quota",
+                         path, tensor);
+    return dpt_error(DPT_ERR_OUTPUT,
+                     "%s: tensor %s could not be written, its disk has %.3f GB left: make room or "
+                     "check the quota",
+                     path, tensor, (double)space.f_bavail * (double)space.f_frsize / 1e9);
+}
+
 dpt_status dpt_store_files_write(dpt_store_files *files, int file, int64_t offset, int64_t bytes,
                                  const void *data, const char *tensor) {
     if (bytes == 0)
@@ -89,9 +103,7 @@ dpt_status dpt_store_files_write(dpt_store_files *files, int file, int64_t offse
             return fail(files, file, tensor, code);
         MPI_Get_count(&status, MPI_BYTE, &count);
         if (count <= 0)
-            return dpt_error(DPT_ERR_OUTPUT,
-                             "%s: tensor %s could not be written: check disk and quota",
-                             files->paths[file], tensor);
+            return nothing_written(files->paths[file], tensor);
         at += count;
         offset += count;
         bytes -= count;
