@@ -45,25 +45,30 @@ dpt_svd_method dpt_edit_lowrank_svd(const dpt_edit_stage_spec *spec) {
 }
 
 /* The rank that a tensor gets: known before any work, unless it follows from the energy. */
-static dpt_status check_ranks(const dpt_edit_stage *stage) {
-    for (int t = 0; t < stage->catalog->count; t++) {
-        if (!stage->covers[t] || stage->spec->given[LOWRANK_ENERGY])
-            continue;
-        const dpt_tensor_info *info = &stage->catalog->tensors[t];
-        int64_t limit = info->shape[0] < info->shape[1] ? info->shape[0] : info->shape[1];
-        int64_t rank = dpt_edit_lowrank_rank(stage->spec, info->shape[0], info->shape[1]);
-        if (rank > limit)
-            return dpt_error(DPT_ERR_USAGE,
-                             "lowrank: rank: %" PRId64 " is above %" PRId64
-                             ", the limit of tensor '%s': lower it or select other tensors",
-                             rank, limit, info->name);
-        if (rank < 1)
-            return dpt_error(DPT_ERR_USAGE,
-                             "lowrank: sparsity: %g leaves rank 0 of %" PRId64
-                             " for tensor '%s': lower it or select other tensors",
-                             dpt_edit_value(stage->spec, LOWRANK_SPARSITY), limit, info->name);
-    }
+static dpt_status fits(const dpt_edit_stage_spec *spec, const dpt_tensor_info *info) {
+    if (spec->given[LOWRANK_ENERGY])
+        return DPT_OK;
+    int64_t limit = info->shape[0] < info->shape[1] ? info->shape[0] : info->shape[1];
+    int64_t rank = dpt_edit_lowrank_rank(spec, info->shape[0], info->shape[1]);
+    if (rank > limit)
+        return dpt_error(DPT_ERR_USAGE,
+                         "lowrank: rank: %" PRId64 " is above %" PRId64
+                         ", the limit of tensor '%s': lower it or select other tensors",
+                         rank, limit, info->name);
+    if (rank < 1)
+        return dpt_error(DPT_ERR_USAGE,
+                         "lowrank: sparsity: %g leaves rank 0 of %" PRId64
+                         " for tensor '%s': lower it or select other tensors",
+                         dpt_edit_value(spec, LOWRANK_SPARSITY), limit, info->name);
     return DPT_OK;
+}
+
+static dpt_status check_ranks(const dpt_edit_stage *stage) {
+    dpt_status st = DPT_OK;
+    for (int t = 0; t < stage->catalog->count && st == DPT_OK; t++)
+        if (stage->covers[t])
+            st = fits(stage->spec, &stage->catalog->tensors[t]);
+    return st;
 }
 
 /* One matrix on its group. */
@@ -352,4 +357,5 @@ const dpt_edit_method dpt_edit_method_lowrank = {
                 .help = "algorithm of the decomposition"}},
     .check = check,
     .covers = covers,
+    .fits = fits,
     .prepare = prepare};

@@ -44,7 +44,7 @@ static dpt_status check_input(const dpt_edit_spec *spec, const dpt_edit_input *i
     return DPT_OK;
 }
 
-static bool may_touch(const dpt_edit_input *input, int t) {
+bool dpt_edit_may_touch(const dpt_edit_input *input, int t) {
     int pre = input->pairing->pre_of[t];
     const dpt_tensor_info *info = &input->post.catalog->tensors[t];
     return pre >= 0 && (input->selected == NULL || input->selected[t]) && info->numel > 0 &&
@@ -67,7 +67,7 @@ static dpt_status init_stage(dpt_edit_work *work, int s) {
     for (int t = 0; t < work->catalog->count; t++) {
         bool fits = stage->method->covers == NULL ||
                     stage->method->covers(stage->spec, &work->catalog->tensors[t]);
-        stage->covers[t] = fits && may_touch(input, t);
+        stage->covers[t] = fits && dpt_edit_may_touch(input, t);
         work->touched[t] = work->touched[t] || stage->covers[t];
     }
     return DPT_OK;

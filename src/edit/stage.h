@@ -43,6 +43,10 @@ typedef struct dpt_edit_method {
     /** Whether the method works on a tensor; others keep their delta. NULL: every tensor. Local. */
     bool (*covers)(const dpt_edit_stage_spec *spec, const dpt_tensor_info *info);
 
+    /** Whether the parameters suit a tensor that the method covers. NULL: they suit any. Local.
+     * Errors: DPT_ERR_USAGE naming method, parameter and tensor. */
+    dpt_status (*fits)(const dpt_edit_stage_spec *spec, const dpt_tensor_info *info);
+
     /** What the stage must know of all tensors, for all of them at once. NULL: nothing.
      * Collective over the work's communicator; an agreed status. */
     dpt_status (*prepare)(dpt_edit_work *work, dpt_edit_stage *stage);
@@ -67,6 +71,10 @@ typedef struct dpt_edit_method {
     /** Release stage->state. NULL: dpt_mem_free(stage->state). Local. */
     void (*destroy)(dpt_edit_stage *stage);
 } dpt_edit_method;
+
+/** Whether an edit may change a tensor of post: it is selected, has a partner and elements, and both
+ * types are editable. Local. */
+bool dpt_edit_may_touch(const dpt_edit_input *input, int tensor);
 
 /** One stage of one run. */
 struct dpt_edit_stage {

@@ -16,6 +16,11 @@ int64_t dpt_loss_samples(const dpt_loss *loss) {
     return loss->samples;
 }
 
+void dpt_loss_set_progress(dpt_loss *loss, dpt_loss_progress_fn progress, void *ctx) {
+    loss->progress = progress;
+    loss->progress_ctx = ctx;
+}
+
 const double *dpt_loss_shares(const dpt_loss *loss) {
     return loss->shares;
 }

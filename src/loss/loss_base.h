@@ -17,8 +17,10 @@ typedef struct dpt_loss_call {
 /** What every kind of loss begins with; its own fields follow. */
 struct dpt_loss {
     int64_t samples;
-    int64_t begin, end; /**< samples of this replica */
-    double *shares;     /**< (samples) of each in the mean, owned; NULL: all alike */
+    int64_t begin, end;            /**< samples of this replica */
+    double *shares;                /**< (samples) of each in the mean, owned; NULL: all alike */
+    dpt_loss_progress_fn progress; /**< or NULL */
+    void *progress_ctx;
     dpt_status (*evaluate)(const dpt_loss *loss, const dpt_mesh *mesh, dpt_model *model,
                            const dpt_loss_call *call);
     void (*destroy)(dpt_loss *loss);
@@ -27,6 +29,13 @@ struct dpt_loss {
 /** Share of a sample in the mean. */
 static inline double dpt_loss_share(const dpt_loss *loss, int64_t sample) {
     return loss->shares != NULL ? loss->shares[sample] : 1.0 / (double)loss->samples;
+}
+
+/** Say that the samples of this replica before `end` are done. Local. */
+static inline void dpt_loss_report(const dpt_loss *loss, int64_t end) {
+    if (loss->progress != NULL)
+        loss->progress(loss->progress_ctx,
+                       (double)(end - loss->begin) / (double)(loss->end - loss->begin));
 }
 
 /** Results of one evaluation as they come in. Those of all samples and tensors lie end to end, zero

@@ -22,7 +22,7 @@ typedef struct evaluation {
     uint8_t *correct;
 } evaluation;
 
-static dpt_status check_data(const dpt_class_data *data, const dpt_model_image *image) {
+dpt_status dpt_loss_class_check(const dpt_class_data *data, const dpt_model_image *image) {
     if (data->samples <= 0)
         return dpt_error(DPT_ERR_INPUT, "data: there are no samples: give at least one");
     if (data->channels != image->channels || data->height != image->height ||
@@ -109,6 +109,7 @@ static dpt_status evaluate_class(const dpt_loss *loss, const dpt_mesh *mesh, dpt
         for (int64_t s = loss->begin; s < loss->end && st == DPT_OK; s += kind->batch) {
             int64_t n = loss->end - s < kind->batch ? loss->end - s : kind->batch;
             st = run_batch(&e, &mesh->model, model, s, n);
+            dpt_loss_report(loss, s + n);
         }
         st = dpt_loss_sums_finish(&e.sums, mesh, st);
     }
@@ -123,7 +124,7 @@ static void destroy_class(dpt_loss *loss) {
 dpt_status dpt_loss_class_create(const dpt_class_data *data, const dpt_model_image *image,
                                  const dpt_mesh *mesh, int64_t batch_tokens, dpt_loss **out) {
     *out = NULL;
-    dpt_status st = check_data(data, image);
+    dpt_status st = dpt_loss_class_check(data, image);
     if (st != DPT_OK)
         return st;
     loss_class *kind = dpt_mem_zalloc(1, sizeof *kind, "loss");

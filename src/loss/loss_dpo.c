@@ -32,7 +32,7 @@ typedef struct evaluation {
     double *batch_terms;  /* (most_samples, 2, tensors) */
 } evaluation;
 
-static dpt_status check_data(const dpt_dpo_data *data, int64_t vocabulary, int64_t max_positions) {
+dpt_status dpt_loss_dpo_check(const dpt_dpo_data *data, int64_t vocabulary, int64_t max_positions) {
     const dpt_lm_data *pairs = &data->pairs;
     if (pairs->samples <= 0 || pairs->samples % 2 != 0)
         return dpt_error(DPT_ERR_INPUT, "data: there are no pairs: give at least one");
@@ -196,6 +196,7 @@ static dpt_status evaluate_dpo(const dpt_loss *loss, const dpt_mesh *mesh, dpt_m
         for (int64_t s = loss->begin; s < loss->end && st == DPT_OK;) {
             int64_t end = batch_end(dpo, s);
             st = evaluate_batch(&e, &sums, model, s, end);
+            dpt_loss_report(loss, end);
             s = end;
         }
         st = dpt_loss_sums_finish(&sums, mesh, st);
@@ -255,7 +256,7 @@ static void destroy_dpo(dpt_loss *loss) {
 dpt_status dpt_loss_dpo_create(const dpt_dpo_data *data, int64_t vocabulary, int64_t max_positions,
                                const dpt_mesh *mesh, int64_t batch_tokens, dpt_loss **out) {
     *out = NULL;
-    dpt_status st = check_data(data, vocabulary, max_positions);
+    dpt_status st = dpt_loss_dpo_check(data, vocabulary, max_positions);
     if (st != DPT_OK)
         return st;
     loss_dpo *dpo = dpt_mem_zalloc(1, sizeof *dpo, "loss");

@@ -58,7 +58,7 @@ dpt_status dpt_loss_check_sequence(const dpt_lm_data *data, int64_t s, const cha
     return DPT_OK;
 }
 
-static dpt_status check_data(const dpt_lm_data *data, int64_t vocabulary, int64_t max_positions) {
+dpt_status dpt_loss_lm_check(const dpt_lm_data *data, int64_t vocabulary, int64_t max_positions) {
     if (data->samples <= 0)
         return dpt_error(DPT_ERR_INPUT, "data: there are no samples: give at least one");
     if (data->offsets[0] != 0)
@@ -169,6 +169,7 @@ static dpt_status evaluate_lm(const dpt_loss *loss, const dpt_mesh *mesh, dpt_mo
         for (int64_t s = loss->begin; s < loss->end && st == DPT_OK;) {
             int64_t end = batch_end(lm, s);
             st = run_batch(&e, model, s, end);
+            dpt_loss_report(loss, end);
             s = end;
         }
         st = dpt_loss_sums_finish(&e.sums, mesh, st);
@@ -184,7 +185,7 @@ static void destroy_lm(dpt_loss *loss) {
 dpt_status dpt_loss_lm_create(const dpt_lm_data *data, int64_t vocabulary, int64_t max_positions,
                               const dpt_mesh *mesh, int64_t batch_tokens, dpt_loss **out) {
     *out = NULL;
-    dpt_status st = check_data(data, vocabulary, max_positions);
+    dpt_status st = dpt_loss_lm_check(data, vocabulary, max_positions);
     if (st != DPT_OK)
         return st;
     loss_lm *lm = dpt_mem_zalloc(1, sizeof *lm, "loss");

@@ -130,15 +130,32 @@ bool dpt_model_get_image(const dpt_model *model, dpt_model_image *out) {
     return is_image;
 }
 
+/* A model that only knows its configuration, as rank 0 of 1 would have it. */
+static dpt_status open_config(const char *config, const dpt_catalog *catalog, dpt_model **out) {
+    *out = dpt_mem_zalloc(1, sizeof **out, "model");
+    return *out != NULL ? open_local(*out, config, catalog, 0, 1) : DPT_ERR_OUTPUT;
+}
+
 dpt_status dpt_model_config_image(const char *config, const dpt_catalog *catalog, bool *is_image,
                                   dpt_model_image *out) {
     *is_image = false;
-    dpt_model *model = dpt_mem_zalloc(1, sizeof *model, "model");
-    if (model == NULL)
-        return DPT_ERR_OUTPUT;
-    dpt_status st = open_local(model, config, catalog, 0, 1);
+    dpt_model *model;
+    dpt_status st = open_config(config, catalog, &model);
     if (st == DPT_OK)
         *is_image = dpt_model_get_image(model, out);
+    dpt_model_destroy(model);
+    return st;
+}
+
+dpt_status dpt_model_config_limits(const char *config, const dpt_catalog *catalog,
+                                   int64_t *vocabulary, int64_t *max_positions) {
+    *vocabulary = *max_positions = 0;
+    dpt_model *model;
+    dpt_status st = open_config(config, catalog, &model);
+    if (st == DPT_OK) {
+        *vocabulary = dpt_model_vocabulary(model);
+        *max_positions = dpt_model_max_positions(model);
+    }
     dpt_model_destroy(model);
     return st;
 }

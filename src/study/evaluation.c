@@ -24,23 +24,42 @@ static dpt_status allocate_baseline(const dpt_evaluation *ev, dpt_baseline *base
     return keep ? dpt_model_gradient_create(ev->model, &base->gradient) : DPT_OK;
 }
 
+/* Rank 0's share of its own samples stands for all. */
+static void count_batch(void *ctx, double share) {
+    dpt_evaluation *ev = ctx;
+    int64_t counted = (int64_t)(share * (double)ev->pass_samples);
+    dpt_progress_add(&ev->progress, counted - ev->pass_counted);
+    ev->pass_counted = counted;
+}
+
+static void begin_pass(dpt_evaluation *ev, const dpt_baseline *base) {
+    ev->pass_samples = base->samples;
+    ev->pass_counted = 0;
+}
+
+static void end_pass(dpt_evaluation *ev) {
+    count_batch(ev, 1.0);
+}
+
 /* Loss at W_post, with the gradient where it is kept, and at W_pre, which is bound as an edit. */
 static dpt_status evaluate_post(dpt_evaluation *ev, dpt_baseline *base, uint8_t *correct) {
     dpt_model_backward mode = base->gradient != NULL ? DPT_BACKWARD_GRADIENT : DPT_BACKWARD_NONE;
+    begin_pass(ev, base);
     dpt_status st = dpt_loss_evaluate(base->loss, &ev->mesh, ev->model, 0, mode, base->loss_post,
                                       correct, NULL, NULL, base->gradient);
     if (st == DPT_OK && base->gradient != NULL)
         st = dpt_agree(&ev->mesh.world, dpt_model_gradient_sum(base->gradient, &ev->mesh.data));
     base->accuracy_post = share_of(correct, base);
-    dpt_progress_add(&ev->progress, base->samples);
+    end_pass(ev);
     return st;
 }
 
 static dpt_status evaluate_pre(dpt_evaluation *ev, dpt_baseline *base, uint8_t *correct) {
+    begin_pass(ev, base);
     dpt_status st = dpt_loss_evaluate(base->loss, &ev->mesh, ev->model, 1, DPT_BACKWARD_NONE,
                                       base->loss_pre, correct, NULL, NULL, NULL);
     base->accuracy_pre = share_of(correct, base);
-    dpt_progress_add(&ev->progress, base->samples);
+    end_pass(ev);
     return st;
 }
 
@@ -63,7 +82,10 @@ static dpt_status create_loss(dpt_evaluation *ev, const dpt_inputs *in, const dp
     ev->data[d].samples = in->data[d].samples;
     dpt_status st =
         dpt_losses_create(in, d, &ev->mesh, ev->model, res->batch_tokens, &ev->data[d].loss);
-    return st == DPT_OK ? allocate_baseline(ev, &ev->data[d], res->shared_gradient) : st;
+    if (st != DPT_OK)
+        return st;
+    dpt_loss_set_progress(ev->data[d].loss, count_batch, ev);
+    return allocate_baseline(ev, &ev->data[d], res->shared_gradient);
 }
 
 static dpt_status create_losses(dpt_evaluation *ev, const dpt_inputs *in, const dpt_resources *res,
@@ -139,9 +161,13 @@ dpt_status dpt_evaluation_bind(dpt_evaluation *ev, const dpt_source *edited) {
 
 dpt_status dpt_evaluation_slope(dpt_evaluation *ev, int d, double t, double *loss, double *terms,
                                 double *sample_terms) {
-    return dpt_agree(&ev->mesh.world,
-                     dpt_loss_evaluate(ev->data[d].loss, &ev->mesh, ev->model, t,
-                                       DPT_BACKWARD_TERMS, loss, NULL, terms, sample_terms, NULL));
+    const dpt_baseline *base = &ev->data[d];
+    ev->progress.total += base->samples; /* how many a search takes is not known before */
+    begin_pass(ev, base);
+    dpt_status st = dpt_loss_evaluate(base->loss, &ev->mesh, ev->model, t, DPT_BACKWARD_TERMS, loss,
+                                      NULL, terms, sample_terms, NULL);
+    end_pass(ev);
+    return dpt_agree(&ev->mesh.world, st);
 }
 
 /* Oracle of the path: the model between post-trained and bound edit on one data set. */
@@ -155,12 +181,13 @@ typedef struct walker {
 static void after_pass(walker *walk, double t) {
     if (t == 1.0)
         walk->accuracy_edit = share_of(walk->correct, walk->base);
-    dpt_progress_add(&walk->evaluation->progress, walk->base->samples);
+    end_pass(walk->evaluation);
 }
 
 static dpt_status walk_loss(void *ctx, double t, double *loss) {
     walker *walk = ctx;
     dpt_evaluation *ev = walk->evaluation;
+    begin_pass(ev, walk->base);
     dpt_status st = dpt_loss_evaluate(walk->base->loss, &ev->mesh, ev->model, t, DPT_BACKWARD_NONE,
                                       loss, walk->correct, NULL, NULL, NULL);
     after_pass(walk, t);
@@ -171,6 +198,7 @@ static dpt_status walk_slope(void *ctx, double t, double *loss, double *terms,
                              double *sample_terms) {
     walker *walk = ctx;
     dpt_evaluation *ev = walk->evaluation;
+    begin_pass(ev, walk->base);
     dpt_status st = dpt_loss_evaluate(walk->base->loss, &ev->mesh, ev->model, t, DPT_BACKWARD_TERMS,
                                       loss, walk->correct, terms, sample_terms, NULL);
     after_pass(walk, t);

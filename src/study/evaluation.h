@@ -27,6 +27,8 @@ typedef struct dpt_evaluation {
     int ndata;
     dpt_baseline *data;    /**< (ndata) */
     dpt_progress progress; /**< in samples */
+    int64_t pass_samples;  /**< of the pass under way */
+    int64_t pass_counted;  /**< those of them that the progress has already */
 } dpt_evaluation;
 
 /** Path of one edit on one data set. */

@@ -245,6 +245,14 @@ static dpt_status read_margin(dpt_job *job, const dpt_yaml *yaml, struct fy_node
         st = dpt_yaml_real(yaml, margin, "share", 0, 10, &job->margin_share);
     if (st == DPT_OK)
         st = dpt_yaml_real(yaml, margin, "absolute", 0, 1e9, &job->margin);
+    if (st == DPT_OK && dpt_yaml_get(margin, "absolute") != NULL && !(job->margin > 0.0))
+        st = dpt_yaml_error(yaml, dpt_yaml_get(margin, "absolute"),
+                            "absolute is 0: nothing is equivalent within it: give a margin above 0 "
+                            "in nats");
+    if (st == DPT_OK && !(job->margin_share > 0.0))
+        st = dpt_yaml_error(yaml, dpt_yaml_get(margin, "share"),
+                            "share is 0: nothing is equivalent within it: give a share of the gain "
+                            "above 0");
     return st;
 }
 

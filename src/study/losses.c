@@ -10,16 +10,28 @@ static dpt_status read_images(void *ctx, int64_t first, int64_t n, float *out) {
     return dpt_dataset_read_images(ctx, first, n, out);
 }
 
+static dpt_lm_data view_tokens(const dpt_dataset *set) {
+    return (dpt_lm_data){set->sequences, set->offsets, set->tokens, set->loss_mask};
+}
+
+static dpt_dpo_data view_pairs(const dpt_inputs *in, int d) {
+    return (dpt_dpo_data){.pairs = view_tokens(&in->data[d]), .beta = in->job->data[d].beta};
+}
+
+static dpt_class_data view_images(dpt_dataset *set) {
+    return (dpt_class_data){.samples = set->samples,
+                            .channels = set->channels,
+                            .height = set->height,
+                            .width = set->width,
+                            .labels = set->labels,
+                            .ctx = set,
+                            .read = read_images};
+}
+
 static dpt_status create_class(dpt_dataset *set, const dpt_mesh *mesh, const dpt_model *model,
                                int64_t batch_tokens, dpt_loss **out) {
+    dpt_class_data view = view_images(set);
     dpt_model_image image;
-    dpt_class_data view = {.samples = set->samples,
-                           .channels = set->channels,
-                           .height = set->height,
-                           .width = set->width,
-                           .labels = set->labels,
-                           .ctx = set,
-                           .read = read_images};
     dpt_model_get_image(model, &image);
     return dpt_loss_class_create(&view, &image, mesh, batch_tokens, out);
 }
@@ -28,20 +40,52 @@ dpt_status dpt_losses_create(const dpt_inputs *in, int d, const dpt_mesh *mesh,
                              const dpt_model *model, int64_t batch_tokens, dpt_loss **out) {
     const dpt_job_data *entry = &in->job->data[d];
     dpt_dataset *set = &in->data[d];
-    dpt_lm_data view = {set->sequences, set->offsets, set->tokens, set->loss_mask};
     int64_t vocabulary = dpt_model_vocabulary(model), positions = dpt_model_max_positions(model);
     dpt_status st;
     if (entry->loss == DPT_LOSS_CLASS) {
         st = create_class(set, mesh, model, batch_tokens, out);
     } else if (entry->loss == DPT_LOSS_DPO) {
-        dpt_dpo_data pairs = {.pairs = view, .beta = entry->beta};
+        dpt_dpo_data pairs = view_pairs(in, d);
         st = dpt_loss_dpo_create(&pairs, vocabulary, positions, mesh, batch_tokens, out);
     } else {
+        dpt_lm_data view = view_tokens(set);
         st = dpt_loss_lm_create(&view, vocabulary, positions, mesh, batch_tokens, out);
     }
     if (st == DPT_OK && set->weights != NULL)
         st = dpt_loss_set_weights(*out, set->weights);
     return dpt_error_locate(st, entry->file);
+}
+
+/* Data set d against the model of a store. */
+static dpt_status check_against(const dpt_inputs *in, int d, const dpt_store *model) {
+    const char *config = dpt_store_config(model);
+    const dpt_catalog *catalog = dpt_store_catalog(model);
+    int64_t vocabulary, positions;
+    bool is_image;
+    dpt_model_image image;
+    dpt_status st = dpt_model_config_limits(config, catalog, &vocabulary, &positions);
+    if (st == DPT_OK)
+        st = dpt_model_config_image(config, catalog, &is_image, &image);
+    if (st != DPT_OK)
+        return dpt_error_locate(st, dpt_store_path(model));
+    if (in->job->data[d].loss == DPT_LOSS_CLASS) {
+        dpt_class_data view = view_images(&in->data[d]);
+        st = dpt_loss_class_check(&view, &image);
+    } else if (in->job->data[d].loss == DPT_LOSS_DPO) {
+        dpt_dpo_data pairs = view_pairs(in, d);
+        st = dpt_loss_dpo_check(&pairs, vocabulary, positions);
+    } else {
+        dpt_lm_data view = view_tokens(&in->data[d]);
+        st = dpt_loss_lm_check(&view, vocabulary, positions);
+    }
+    return dpt_error_locate(st, in->job->data[d].file);
+}
+
+dpt_status dpt_losses_check(const dpt_inputs *in, int d) {
+    dpt_status st = check_against(in, d, in->post);
+    if (st == DPT_OK && in->reference[d] != NULL)
+        st = check_against(in, d, in->reference[d]);
+    return st;
 }
 
 static char *cache_path(const dpt_inputs *in, int d) {

@@ -6,6 +6,12 @@
 #include "inputs.h"
 #include "resources.h"
 
+/** Check the samples of data set d against the configuration of the post-trained model and of the
+ * reference: token ids, lengths, labels, shapes. Needs no model in memory. The kinds of loss
+ * and model must fit (dpt_resources_plan sees to it).
+ * Local; the same on all ranks. Errors: DPT_ERR_INPUT naming the data file. */
+dpt_status dpt_losses_check(const dpt_inputs *inputs, int d);
+
 /** The loss of data set d for a model. A dpo loss has no reference yet.
  * Local; the same on all ranks. Errors: DPT_ERR_INPUT naming the data file. */
 dpt_status dpt_losses_create(const dpt_inputs *inputs, int d, const dpt_mesh *mesh,

@@ -15,12 +15,22 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <time.h>
 #include <unistd.h>
 
 static json_t *hex(uint64_t value) {
     char text[17];
     snprintf(text, sizeof text, "%016" PRIx64, value);
+    return json_string(text);
+}
+
+/* JSON has no unsigned numbers: a seed beyond the signed ones is given as text. */
+static json_t *seed_of(const dpt_job_edit *edit) {
+    char text[24];
+    if (edit->spec.seed <= INT64_MAX)
+        return json_integer((json_int_t)edit->spec.seed);
+    snprintf(text, sizeof text, "%" PRIu64, edit->spec.seed);
     return json_string(text);
 }
 
@@ -67,8 +77,7 @@ static char *study_provenance(const dpt_inputs *in, const dpt_resources *res) {
     json_object_set_new(object, "inputs", describe_inputs(in));
     json_t *seeds = json_object();
     for (int e = 0; e < in->job->nedits; e++)
-        json_object_set_new(seeds, in->job->edits[e].id,
-                            json_integer((json_int_t)in->job->edits[e].spec.seed));
+        json_object_set_new(seeds, in->job->edits[e].id, seed_of(&in->job->edits[e]));
     json_object_set_new(object, "seeds", seeds);
     json_object_set_new(object, "job", json_string(in->job->text));
     return print_json(object);
@@ -80,7 +89,7 @@ static char *model_provenance(const dpt_inputs *in, const dpt_job_edit *edit) {
     json_object_set_new(object, "edit", json_string(edit->id));
     json_object_set_new(object, "method", json_string(edit->method));
     json_object_set_new(object, "parameters", json_string(edit->params));
-    json_object_set_new(object, "seed", json_integer((json_int_t)edit->spec.seed));
+    json_object_set_new(object, "seed", seed_of(edit));
     json_object_set_new(object, "inputs", describe_inputs(in));
     json_object_set_new(object, "job", json_string(in->job->recipe));
     return print_json(object);
@@ -151,16 +160,69 @@ static dpt_status make_directories(const char *path) {
     return st;
 }
 
+static dpt_status refuse_study(const dpt_job *job) {
+    return dpt_error(DPT_ERR_OUTPUT,
+                     "%s: holds a study already: give --resume to go on with it, set "
+                     "output.overwrite=true to replace it, or choose another directory",
+                     job->directory);
+}
+
+/* The folder that there is already on the way to a path. Allocated; NULL without memory. */
+static char *find_folder(const char *path) {
+    char *folder = dpt_mem_strdup(path[0] != '\0' ? path : ".", "directory name");
+    while (folder != NULL && access(folder, F_OK) != 0) {
+        char *slash = strrchr(folder, '/');
+        if (slash == NULL || slash == folder)
+            memcpy(folder, slash == NULL ? "." : "/", 2);
+        else
+            *slash = '\0';
+    }
+    return folder;
+}
+
+/* Bytes of the edited models that are still to be written. */
+static double bytes_to_come(const dpt_inputs *in) {
+    double each = (double)dpt_catalog_bytes(&in->out_catalog), sum = 0;
+    for (int e = 0; in->job->checkpoint != DPT_STORE_NONE && e < in->job->nedits; e++) {
+        char *path = dpt_outputs_model_path(in->job, &in->job->edits[e]);
+        sum += path != NULL && access(path, F_OK) == 0 ? 0 : each;
+        dpt_mem_free(path);
+    }
+    return sum;
+}
+
+dpt_status dpt_outputs_check(const dpt_inputs *in, const dpt_study_options *options) {
+    const dpt_job *job = in->job;
+    struct statvfs space;
+    dpt_status st = DPT_OK;
+    bool other_run = options->dry_run && options->plan_ranks > 0;
+    bool occupied = holds_study(job->directory);
+    if (occupied && !options->resume && !job->overwrite && !other_run)
+        return refuse_study(job);
+    char *folder = find_folder(job->directory);
+    if (folder == NULL)
+        return DPT_ERR_OUTPUT;
+    double need = bytes_to_come(in);
+    struct stat info;
+    if (stat(folder, &info) == 0 && !S_ISDIR(info.st_mode))
+        st = dpt_error(DPT_ERR_OUTPUT, "%s: is no directory: choose another one", folder);
+    else if (access(folder, W_OK | X_OK) != 0)
+        st = dpt_error(DPT_ERR_OUTPUT, "%s: cannot be written: %s: choose another directory",
+                       folder, strerror(errno));
+    else if (statvfs(folder, &space) == 0 && need > (double)space.f_bavail * (double)space.f_frsize)
+        st = dpt_error(DPT_ERR_OUTPUT,
+                       "%s: the edited models need %.3f GB but %s has %.3f GB left: make room, "
+                       "choose another directory, or keep fewer checkpoints",
+                       job->directory, need / 1e9, folder,
+                       (double)space.f_bavail * (double)space.f_frsize / 1e9);
+    dpt_mem_free(folder);
+    return st;
+}
+
 static dpt_status prepare_directory(const dpt_job *job, bool resume) {
     dpt_status st = make_directories(job->directory);
-    if (st == DPT_OK && holds_study(job->directory) && !resume) {
-        if (!job->overwrite)
-            return dpt_error(DPT_ERR_OUTPUT,
-                             "%s: holds a study already: give --resume to go on with it, set "
-                             "output.overwrite=true to replace it, or choose another directory",
-                             job->directory);
-        st = remove_study(job->directory);
-    }
+    if (st == DPT_OK && holds_study(job->directory) && !resume)
+        st = job->overwrite ? remove_study(job->directory) : refuse_study(job);
     char *models = dpt_mem_format("%s/models", job->directory);
     if (st == DPT_OK && job->checkpoint != DPT_STORE_NONE)
         st = models != NULL ? make_directories(models) : DPT_ERR_OUTPUT;

@@ -15,6 +15,12 @@ typedef struct dpt_outputs {
     char *provenance; /**< of the study: with ranks, mesh and start time */
 } dpt_outputs;
 
+/** Check, without a change, that the directory may be written, that it does not hold another study, and
+ * that the file system has room for the edited models that are not there yet. A plan for other ranks is
+ * made for another run: it may find a study. For rank 0.
+ * Local. Errors: DPT_ERR_OUTPUT naming the directory and the mend. */
+dpt_status dpt_outputs_check(const dpt_inputs *inputs, const dpt_study_options *options);
+
 /** Make the directory, or check that an existing study may be resumed or replaced.
  * Collective over comm. Errors: DPT_ERR_OUTPUT naming the directory and the mend. */
 dpt_status dpt_outputs_open(const dpt_comm *comm, const dpt_inputs *inputs,

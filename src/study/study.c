@@ -6,6 +6,7 @@
 #include "deltapath/comm/agree.h"
 #include "deltapath/path/verdict.h"
 #include "auto_alpha.h"
+#include "checks.h"
 #include "evaluation.h"
 #include "inputs.h"
 #include "outputs.h"
@@ -319,6 +320,8 @@ static dpt_status plan(study *s, const dpt_study_options *options) {
         return st;
     dpt_mem_set_budget(options->plan_ranks > 0 ? 0 : budget);
     st = dpt_agree(s->comm, dpt_resources_plan(&s->inputs, ranks, budget, &s->resources));
+    if (st == DPT_OK)
+        st = dpt_checks_run(s->comm, &s->inputs, &s->resources, options);
     if (options->dry_run && s->comm->rank == 0 && s->resources.ranks > 0)
         dpt_resources_print(&s->inputs, &s->resources);
     return st;

@@ -74,6 +74,12 @@ static struct fy_node *step_into(struct fy_node *node, const char *step) {
     return NULL;
 }
 
+/* For messages: lines of a --set are not those of the file. */
+static void mark_set(struct fy_node *node, const char *assignment) {
+    if (node != NULL)
+        fy_node_set_meta(node, (void *)(uintptr_t)assignment);
+}
+
 static dpt_status put(dpt_yaml *yaml, struct fy_node *node, const char *step, struct fy_node *value,
                       const char *assignment) {
     if (!fy_node_is_mapping(node))
@@ -81,11 +87,13 @@ static dpt_status put(dpt_yaml *yaml, struct fy_node *node, const char *step, st
                          step);
     struct fy_node_pair *pair = fy_node_mapping_lookup_pair_by_string(node, step, FY_NT);
     int failed;
-    if (pair != NULL)
+    if (pair != NULL) {
         failed = fy_node_pair_set_value(pair, value);
-    else
-        failed = fy_node_mapping_append(
-            node, fy_node_create_scalar_copy(yaml->document, step, FY_NT), value);
+    } else {
+        struct fy_node *key = fy_node_create_scalar_copy(yaml->document, step, FY_NT);
+        mark_set(key, assignment);
+        failed = fy_node_mapping_append(node, key, value);
+    }
     return failed ? dpt_error(DPT_ERR_USAGE, "--set %s: cannot be applied", assignment) : DPT_OK;
 }
 
@@ -122,8 +130,10 @@ dpt_status dpt_yaml_set(dpt_yaml *yaml, const char *assignment) {
     dpt_status st;
     if (value == NULL)
         st = dpt_error(DPT_ERR_USAGE, "--set %s: the value is not YAML", assignment);
-    else
+    else {
+        mark_set(value, assignment);
         st = set_in(yaml, key, value, assignment);
+    }
     dpt_mem_free(key);
     return st;
 }
@@ -146,7 +156,20 @@ static const struct fy_mark *mark_of(struct fy_node *node) {
     return NULL;
 }
 
+/* The --set that a node came from, or NULL. */
+static const char *assignment_of(struct fy_node *node) {
+    const char *assignment = NULL;
+    for (; node != NULL && assignment == NULL; node = fy_node_get_parent(node))
+        assignment = fy_node_get_meta(node);
+    return assignment;
+}
+
 static void position_text(const dpt_yaml *yaml, struct fy_node *node, char *text, size_t size) {
+    const char *assignment = assignment_of(node);
+    if (assignment != NULL) {
+        snprintf(text, size, "--set %s", assignment);
+        return;
+    }
     const struct fy_mark *mark = mark_of(node);
     if (mark != NULL)
         snprintf(text, size, "%s:%d:%d", yaml->path, mark->line + 1, mark->column + 1);

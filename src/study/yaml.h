@@ -18,7 +18,7 @@ dpt_status dpt_yaml_parse(const char *text, const char *path, dpt_yaml **out);
 void dpt_yaml_destroy(dpt_yaml *yaml);
 
 /** Set the value at a dotted key, "a.b.0.c=value"; the value is YAML. Mappings on the way are made
- * when they are missing. Local. Errors: DPT_ERR_USAGE. */
+ * when they are missing. The assignment is borrowed while the document lives. Local. Errors: DPT_ERR_USAGE. */
 dpt_status dpt_yaml_set(dpt_yaml *yaml, const char *assignment);
 
 /** Record an error at a node. @return DPT_ERR_USAGE. Local. */

@@ -262,6 +262,17 @@ plans() {
     expect_error "--dry-run checks the models" 3 "nowhere"
     run_at 3 run jobs/demo.yaml --dry-run --set tensor_parallel=2
     expect_error "--dry-run checks the mesh" 2 "tensor_parallel.*2.*3"
+    run_at 2 run jobs/demo.yaml --dry-run --set 'edits=[{name: a, method: lowrank, rank: 100000}]'
+    expect_error "--dry-run checks ranks against the tensors" 2 "edit a: lowrank: rank: 100000 .*tensor"
+    run_at 2 run jobs/demo.yaml --dry-run --set svd_group=3
+    expect_error "--dry-run checks svd_group" 2 "svd_group: 3"
+    run_at 2 run jobs/demo.yaml --dry-run --set 'margin={absolute: 0}'
+    expect_error "a margin of 0" 2 "absolute is 0"
+    mkdir -p "$tmp/old/units" && touch "$tmp/old/units/one"
+    run_at 2 run jobs/demo.yaml --dry-run --set output.directory="$tmp/old"
+    expect_error "--dry-run finds a study in the way" 4 "$tmp/old: holds a study"
+    run_at 2 run jobs/demo.yaml --dry-run --set output.directory="$tmp/old/units/one/deep"
+    expect_error "--dry-run checks the output" 4 "units/one: is no directory"
 }
 part plans
 done_testing

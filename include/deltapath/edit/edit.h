@@ -110,6 +110,11 @@ typedef struct dpt_edit_report {
     int64_t *singular_first; /**< (ntensors + 1) */
 } dpt_edit_report;
 
+/** Check an edit against the tensors that it would change, as dpt_edit_run does, before any work.
+ * Local; the same on all ranks. Uses of input: the catalogs, the pairing and the selection.
+ * Errors: DPT_ERR_USAGE for a rank above the limit of a tensor, naming it. */
+dpt_status dpt_edit_check(const dpt_edit_spec *spec, const dpt_edit_input *input);
+
 /** Edit a model: W_edit = round(W_pre + F(W_post - W_pre)) for selected tensors, W_post elsewhere:
  * tensors that no stage covers keep their stored bytes (converted when the sink has another type);
  * a stage that does not cover a tensor leaves its delta as it is.

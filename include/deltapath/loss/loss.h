@@ -27,6 +27,10 @@ typedef struct dpt_lm_data {
 dpt_status dpt_loss_lm_create(const dpt_lm_data *data, int64_t vocabulary, int64_t max_positions,
                               const dpt_mesh *mesh, int64_t batch_tokens, dpt_loss **out);
 
+/** The checks of dpt_loss_lm_create alone, for a job that is validated before its model is loaded. Local.
+ * @param[in] vocabulary, max_positions as dpt_model_config_limits gives them. */
+dpt_status dpt_loss_lm_check(const dpt_lm_data *data, int64_t vocabulary, int64_t max_positions);
+
 /** Image classification samples. Borrowed. */
 typedef struct dpt_class_data {
     int64_t samples;
@@ -45,6 +49,9 @@ typedef struct dpt_class_data {
 dpt_status dpt_loss_class_create(const dpt_class_data *data, const dpt_model_image *image,
                                  const dpt_mesh *mesh, int64_t batch_tokens, dpt_loss **out);
 
+/** The checks of dpt_loss_class_create alone. Local. */
+dpt_status dpt_loss_class_check(const dpt_class_data *data, const dpt_model_image *image);
+
 /** Preference data: sequences 2 i and 2 i + 1 of `pairs` are the chosen and the rejected of sample i;
  * pairs->samples counts sequences. */
 typedef struct dpt_dpo_data {
@@ -62,6 +69,9 @@ typedef struct dpt_dpo_data {
 dpt_status dpt_loss_dpo_create(const dpt_dpo_data *data, int64_t vocabulary, int64_t max_positions,
                                const dpt_mesh *mesh, int64_t batch_tokens, dpt_loss **out);
 
+/** The checks of dpt_loss_dpo_create alone. Local. */
+dpt_status dpt_loss_dpo_check(const dpt_dpo_data *data, int64_t vocabulary, int64_t max_positions);
+
 /** Log-probabilities of the responses by a model at t = 0. Collective over the mesh.
  * @param[out] logp (samples, 2) [nats] chosen, rejected; the same on all ranks. */
 dpt_status dpt_loss_dpo_measure(const dpt_loss *loss, const dpt_mesh *mesh, dpt_model *model,
@@ -76,6 +86,13 @@ dpt_status dpt_loss_set_weights(dpt_loss *loss, const double *weights);
 
 /** Shares of the samples in the mean, (samples) of sum 1; NULL when all count alike. Local. */
 const double *dpt_loss_shares(const dpt_loss *loss);
+
+/** Called behind each batch of an evaluation. Local. @param[in] share of this replica's samples that are
+ * done, rising to 1 in each evaluation. */
+typedef void (*dpt_loss_progress_fn)(void *ctx, double share);
+
+/** Have evaluations say how far they are; a NULL function ends that. Local. */
+void dpt_loss_set_progress(dpt_loss *loss, dpt_loss_progress_fn progress, void *ctx);
 
 void dpt_loss_destroy(dpt_loss *loss);
 int64_t dpt_loss_samples(const dpt_loss *loss);

@@ -54,6 +54,11 @@ bool dpt_model_get_image(const dpt_model *model, dpt_model_image *out);
 dpt_status dpt_model_config_image(const char *config, const dpt_catalog *catalog, bool *is_image,
                                   dpt_model_image *out);
 
+/** Vocabulary and positions of a language model, 0 for an image model, before any model exists. Local.
+ * Errors as create. */
+dpt_status dpt_model_config_limits(const char *config, const dpt_catalog *catalog,
+                                   int64_t *vocabulary, int64_t *max_positions);
+
 /** Bytes per rank: resident weights, and work for a batch of `tokens` whose longest sequence is
  * `longest`; an image counts as its positions. Local, callable before any model exists. Errors as
  * create. */

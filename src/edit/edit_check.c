@@ -1,0 +1,23 @@
+#include "stage.h"
+
+#include <stddef.h>
+
+static dpt_status check_stage(const dpt_edit_stage_spec *spec, const dpt_edit_input *input) {
+    const dpt_edit_method *method = dpt_edit_method_get(spec->method);
+    const dpt_catalog *post = input->post.catalog;
+    dpt_status st = DPT_OK;
+    for (int t = 0; method->fits != NULL && t < post->count && st == DPT_OK; t++) {
+        const dpt_tensor_info *info = &post->tensors[t];
+        bool covers = method->covers == NULL || method->covers(spec, info);
+        if (covers && dpt_edit_may_touch(input, t))
+            st = method->fits(spec, info);
+    }
+    return st;
+}
+
+dpt_status dpt_edit_check(const dpt_edit_spec *spec, const dpt_edit_input *input) {
+    dpt_status st = DPT_OK;
+    for (int s = 0; s < spec->nstages && st == DPT_OK; s++)
+        st = check_stage(&spec->stages[s], input);
+    return st;
+}

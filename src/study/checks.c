@@ -1,0 +1,48 @@
+#include "checks.h"
+
+#include "deltapath/base/mem.h"
+#include "deltapath/comm/agree.h"
+#include "deltapath/edit/edit.h"
+#include "losses.h"
+#include "outputs.h"
+
+#include <stdio.h>
+
+static dpt_status check_data(const dpt_inputs *in) {
+    dpt_status st = DPT_OK;
+    for (int d = 0; dpt_inputs_needs_model(in) && d < in->job->ndata && st == DPT_OK; d++)
+        st = dpt_losses_check(in, d);
+    return st;
+}
+
+static dpt_status check_edits(dpt_inputs *in, int ranks) {
+    dpt_edit_input input = {.pre = dpt_store_source(in->pre),
+                            .post = dpt_store_source(in->post),
+                            .pairing = &in->pairing,
+                            .selected = in->selected};
+    dpt_status st = DPT_OK;
+    if (in->job->svd_group > ranks)
+        st = dpt_error(DPT_ERR_USAGE,
+                       "svd_group: %d ranks cannot share a matrix, there are %d: lower it or start "
+                       "more ranks",
+                       in->job->svd_group, ranks);
+    for (int e = 0; e < in->job->nedits && st == DPT_OK; e++) {
+        const dpt_job_edit *edit = &in->job->edits[e];
+        char place[DPT_MESSAGE_MAX / 4];
+        snprintf(place, sizeof place, "edit %s", edit->id);
+        st = dpt_error_locate(dpt_edit_check(&edit->spec, &input), place);
+    }
+    return st;
+}
+
+dpt_status dpt_checks_run(const dpt_comm *comm, dpt_inputs *inputs, const dpt_resources *resources,
+                          const dpt_study_options *options) {
+    dpt_status st = dpt_agree_fault("study.check");
+    if (st == DPT_OK)
+        st = check_data(inputs);
+    if (st == DPT_OK)
+        st = check_edits(inputs, resources->ranks);
+    if (st == DPT_OK && comm->rank == 0)
+        st = dpt_outputs_check(inputs, options);
+    return dpt_agree(comm, st);
+}
