@@ -10,7 +10,7 @@
 /** What the verbs share with main. */
 typedef struct dpt_cli {
     dpt_comm comm;
-    char *report_results; /**< results.h5 to make a report of once MPI is finalised, or NULL */
+    char *report_results; /**< results.h5 of which main makes a report behind the verb, or NULL */
     char *report_html;
     char *report_csv; /**< folder for the CSV files of the plots, or NULL */
 } dpt_cli;

@@ -55,7 +55,10 @@ static dpt_status dispatch(dpt_cli *cli, int argc, char **argv) {
     return dpt_error(DPT_ERR_USAGE, "unknown verb '%s': see `deltapath --help`", word);
 }
 
+/* Rank 0; the plots come from a child that is spawned, not forked, which MPI allows. */
 static dpt_status write_report(const dpt_cli *cli) {
+    if (cli->comm.rank != 0 || cli->report_results == NULL)
+        return DPT_OK;
     dpt_report_options options = {.csv_dir = cli->report_csv};
     dpt_status st = dpt_report_write(cli->report_results, cli->report_html, &options);
     if (st == DPT_OK)
@@ -82,16 +85,13 @@ int main(int argc, char **argv) {
         st = dispatch(&cli, argc, argv);
     bool helped = st == DPT_CLI_HELP;
     st = helped ? DPT_OK : dpt_agree(&cli.comm, st);
+    if (st == DPT_OK && !helped)
+        st = dpt_agree(&cli.comm, write_report(&cli));
     if (st != DPT_OK)
         print_error(rank);
     fflush(stdout);
     dpt_comm_destroy(&cli.comm);
     MPI_Finalize();
-    if (st == DPT_OK && cli.report_results != NULL && rank == 0) {
-        st = write_report(&cli);
-        if (st != DPT_OK)
-            print_error(rank);
-    }
     dpt_mem_free(cli.report_results);
     dpt_mem_free(cli.report_html);
     dpt_mem_free(cli.report_csv);

@@ -3,6 +3,7 @@
 #include "deltapath/base/mem.h"
 
 #include <errno.h>
+#include <stdbool.h>
 
 typedef struct report_options {
     const char *results;
@@ -37,7 +38,7 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     }
 }
 
-/* The plots need a child process, which is safe only without MPI: main writes the report. */
+/* Main writes the report, as that of a run. */
 static dpt_status report(dpt_cli *cli, int argc, char **argv) {
     static const struct argp argp = {.options = table,
                                      .parser = parse,
@@ -50,7 +51,9 @@ static dpt_status report(dpt_cli *cli, int argc, char **argv) {
     cli->report_results = dpt_mem_strdup(options.results, "file name");
     cli->report_html = dpt_mem_strdup(options.html, "file name");
     cli->report_csv = dpt_mem_strdup(options.csv, "folder name");
-    return DPT_OK;
+    bool complete = cli->report_results != NULL && cli->report_html != NULL &&
+                    (options.csv == NULL || cli->report_csv != NULL);
+    return complete ? DPT_OK : DPT_ERR_OUTPUT;
 }
 
 const dpt_cli_verb dpt_cli_report = {"report", "write the report of a finished study", report};

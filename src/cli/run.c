@@ -83,6 +83,8 @@ static dpt_status run_job(dpt_cli *cli, const run_options *options) {
     if (st == DPT_OK && !options->study.dry_run && job.report) {
         cli->report_results = dpt_mem_format("%s/results.h5", job.directory);
         cli->report_html = dpt_mem_format("%s/report.html", job.directory);
+        if (cli->report_results == NULL || cli->report_html == NULL)
+            st = DPT_ERR_OUTPUT;
     }
     dpt_job_destroy(&job);
     return st;
