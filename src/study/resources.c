@@ -62,6 +62,19 @@ static dpt_status measure_data(const dpt_inputs *in, dpt_resources *res, int64_t
     return st;
 }
 
+static dpt_status check_reference(const dpt_inputs *in, int d) {
+    bool is_image = false;
+    dpt_model_image image;
+    dpt_status st = dpt_model_config_image(dpt_store_config(in->reference[d]),
+                                           dpt_store_catalog(in->reference[d]), &is_image, &image);
+    if (st == DPT_OK && is_image)
+        st = dpt_error(DPT_ERR_INPUT,
+                       "data '%s': the reference is an image model: give a language "
+                       "model",
+                       in->job->data[d].name);
+    return st;
+}
+
 /* The reference models, one at a time and without an edit, in the mesh and batch of the study. */
 static dpt_status measure_references(const dpt_inputs *in, dpt_resources *res) {
     dpt_status st = DPT_OK;
@@ -71,9 +84,11 @@ static dpt_status measure_references(const dpt_inputs *in, dpt_resources *res) {
         int64_t weights, work;
         if (store == NULL)
             continue;
-        st =
-            dpt_model_bytes(dpt_store_config(store), dpt_store_catalog(store), res->tensor_parallel,
-                            false, res->batch_tokens, res->longest, &weights, &work);
+        st = check_reference(in, d);
+        if (st == DPT_OK)
+            st = dpt_model_bytes(dpt_store_config(store), dpt_store_catalog(store),
+                                 res->tensor_parallel, false, res->batch_tokens, res->longest,
+                                 &weights, &work);
         st = dpt_error_locate(st, in->job->data[d].reference);
         if (st == DPT_OK && weights + work > res->reference)
             res->reference = weights + work;
