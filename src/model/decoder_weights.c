@@ -6,31 +6,24 @@ int dpt_decoder_index(int64_t layer, dpt_layer_tensor tensor) {
     return (int)(DPT_LAYERS_AT + layer * DPT_LAYER_TENSORS + tensor);
 }
 
-/* Hand out the next n floats of an arena, on a cache line; a NULL arena only counts. */
-static float *take(float *arena, int64_t *used, int64_t n) {
-    float *at = arena != NULL ? arena + *used : NULL;
-    *used += (n + 15) / 16 * 16;
-    return at;
-}
-
 static int64_t place(const dpt_decoder *d, float *arena, dpt_decoder_weights *w) {
     const dpt_decoder_config *c = &d->config;
     const dpt_decoder_part *p = &d->part;
     int64_t used = 0, head = 0;
     /* Biases behind an all-reduce have room on every rank; the pointer is cleared where another rank
      * adds them. */
-    w->norm1 = take(arena, &used, c->hidden);
-    w->qkv = take(arena, &used, p->qkv * c->hidden);
-    w->qkv_bias = take(arena, &used, c->qkv_bias ? p->qkv : 0);
-    w->o = take(arena, &used, p->q * c->hidden);
-    w->o_bias = take(arena, &used, c->o_bias ? c->hidden : 0);
-    w->norm2 = take(arena, &used, c->hidden);
-    w->gate_up = take(arena, &used, 2 * p->f * c->hidden);
-    w->gate_up_bias = take(arena, &used, c->mlp_bias ? 2 * p->f : 0);
-    w->down = take(arena, &used, p->f * c->hidden);
-    w->down_bias = take(arena, &used, c->mlp_bias ? c->hidden : 0);
-    w->head_norm = take(arena, &head, c->hidden);
-    w->head = take(arena, &head, p->v * c->hidden);
+    w->norm1 = dpt_param_take(arena, &used, c->hidden);
+    w->qkv = dpt_param_take(arena, &used, p->qkv * c->hidden);
+    w->qkv_bias = dpt_param_take(arena, &used, c->qkv_bias ? p->qkv : 0);
+    w->o = dpt_param_take(arena, &used, p->q * c->hidden);
+    w->o_bias = dpt_param_take(arena, &used, c->o_bias ? c->hidden : 0);
+    w->norm2 = dpt_param_take(arena, &used, c->hidden);
+    w->gate_up = dpt_param_take(arena, &used, 2 * p->f * c->hidden);
+    w->gate_up_bias = dpt_param_take(arena, &used, c->mlp_bias ? 2 * p->f : 0);
+    w->down = dpt_param_take(arena, &used, p->f * c->hidden);
+    w->down_bias = dpt_param_take(arena, &used, c->mlp_bias ? c->hidden : 0);
+    w->head_norm = dpt_param_take(arena, &head, c->hidden);
+    w->head = dpt_param_take(arena, &head, p->v * c->hidden);
     return used > head ? used : head;
 }
 

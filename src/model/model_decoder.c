@@ -27,34 +27,11 @@ static void find_part(const dpt_decoder_config *c, int rank, int size, dpt_decod
     part->v = part->row_end - part->row_begin;
 }
 
-static dpt_part matrix(int64_t rows, int64_t cols) {
-    return (dpt_part){
-        .ndim = 2, .rows = rows, .cols = cols, .row_end = rows, .col_end = cols, .counted = true};
-}
-
-static dpt_part rows_of(dpt_part whole, int64_t begin, int64_t end) {
-    whole.row_begin = begin;
-    whole.row_end = end;
-    return whole;
-}
-
-static dpt_part cols_of(dpt_part whole, int64_t begin, int64_t end) {
-    whole.col_begin = begin;
-    whole.col_end = end;
-    return whole;
-}
-
-static dpt_part vector(int64_t n) {
-    dpt_part part = matrix(n, 1);
-    part.ndim = 1;
-    return part;
-}
-
 typedef struct claim {
     dpt_layer_tensor tensor;
     const char *name;
     bool present;
-    dpt_part part;
+    dpt_param_part part;
 } claim;
 
 static void claim_layer(dpt_model *model, const dpt_decoder *d, int64_t layer) {
@@ -64,26 +41,39 @@ static void claim_layer(dpt_model *model, const dpt_decoder *d, int64_t layer) {
     int64_t q0 = p->head_begin * hd, q1 = p->head_end * hd;
     int64_t k0 = p->kv_begin * hd, k1 = p->kv_end * hd;
     int64_t f = c->intermediate, f0 = p->unit_begin, f1 = p->unit_end;
-    dpt_part norm = vector(c->hidden);
+    dpt_param_part norm = dpt_param_part_vector(c->hidden);
     norm.counted = d->first_rank; /* every rank scales by it, one rank counts it */
     /* A bias behind an all-reduce is added by the first rank alone. */
-    dpt_part once = rows_of(vector(c->hidden), 0, d->first_rank ? c->hidden : 0);
+    dpt_param_part once =
+        dpt_param_part_rows(dpt_param_part_vector(c->hidden), 0, d->first_rank ? c->hidden : 0);
     const claim claims[] = {
         {DPT_NORM1, "input_layernorm.weight", true, norm},
-        {DPT_Q, "self_attn.q_proj.weight", true, rows_of(matrix(heads, c->hidden), q0, q1)},
-        {DPT_K, "self_attn.k_proj.weight", true, rows_of(matrix(kv_heads, c->hidden), k0, k1)},
-        {DPT_V, "self_attn.v_proj.weight", true, rows_of(matrix(kv_heads, c->hidden), k0, k1)},
-        {DPT_Q_BIAS, "self_attn.q_proj.bias", c->qkv_bias, rows_of(vector(heads), q0, q1)},
-        {DPT_K_BIAS, "self_attn.k_proj.bias", c->qkv_bias, rows_of(vector(kv_heads), k0, k1)},
-        {DPT_V_BIAS, "self_attn.v_proj.bias", c->qkv_bias, rows_of(vector(kv_heads), k0, k1)},
-        {DPT_O, "self_attn.o_proj.weight", true, cols_of(matrix(c->hidden, heads), q0, q1)},
+        {DPT_Q, "self_attn.q_proj.weight", true,
+         dpt_param_part_rows(dpt_param_part_matrix(heads, c->hidden), q0, q1)},
+        {DPT_K, "self_attn.k_proj.weight", true,
+         dpt_param_part_rows(dpt_param_part_matrix(kv_heads, c->hidden), k0, k1)},
+        {DPT_V, "self_attn.v_proj.weight", true,
+         dpt_param_part_rows(dpt_param_part_matrix(kv_heads, c->hidden), k0, k1)},
+        {DPT_Q_BIAS, "self_attn.q_proj.bias", c->qkv_bias,
+         dpt_param_part_rows(dpt_param_part_vector(heads), q0, q1)},
+        {DPT_K_BIAS, "self_attn.k_proj.bias", c->qkv_bias,
+         dpt_param_part_rows(dpt_param_part_vector(kv_heads), k0, k1)},
+        {DPT_V_BIAS, "self_attn.v_proj.bias", c->qkv_bias,
+         dpt_param_part_rows(dpt_param_part_vector(kv_heads), k0, k1)},
+        {DPT_O, "self_attn.o_proj.weight", true,
+         dpt_param_part_cols(dpt_param_part_matrix(c->hidden, heads), q0, q1)},
         {DPT_O_BIAS, "self_attn.o_proj.bias", c->o_bias, once},
         {DPT_NORM2, "post_attention_layernorm.weight", true, norm},
-        {DPT_GATE, "mlp.gate_proj.weight", true, rows_of(matrix(f, c->hidden), f0, f1)},
-        {DPT_UP, "mlp.up_proj.weight", true, rows_of(matrix(f, c->hidden), f0, f1)},
-        {DPT_GATE_BIAS, "mlp.gate_proj.bias", c->mlp_bias, rows_of(vector(f), f0, f1)},
-        {DPT_UP_BIAS, "mlp.up_proj.bias", c->mlp_bias, rows_of(vector(f), f0, f1)},
-        {DPT_DOWN, "mlp.down_proj.weight", true, cols_of(matrix(c->hidden, f), f0, f1)},
+        {DPT_GATE, "mlp.gate_proj.weight", true,
+         dpt_param_part_rows(dpt_param_part_matrix(f, c->hidden), f0, f1)},
+        {DPT_UP, "mlp.up_proj.weight", true,
+         dpt_param_part_rows(dpt_param_part_matrix(f, c->hidden), f0, f1)},
+        {DPT_GATE_BIAS, "mlp.gate_proj.bias", c->mlp_bias,
+         dpt_param_part_rows(dpt_param_part_vector(f), f0, f1)},
+        {DPT_UP_BIAS, "mlp.up_proj.bias", c->mlp_bias,
+         dpt_param_part_rows(dpt_param_part_vector(f), f0, f1)},
+        {DPT_DOWN, "mlp.down_proj.weight", true,
+         dpt_param_part_cols(dpt_param_part_matrix(c->hidden, f), f0, f1)},
         {DPT_DOWN_BIAS, "mlp.down_proj.bias", c->mlp_bias, once},
     };
     for (size_t i = 0; i < sizeof claims / sizeof claims[0]; i++) {
@@ -111,8 +101,9 @@ static dpt_status claim_all(dpt_model *model, const dpt_decoder *d) {
     dpt_status st = dpt_params_create(&model->catalog, (int)count, &model->params);
     if (st != DPT_OK)
         return st;
-    dpt_part table = rows_of(matrix(c->vocabulary, c->hidden), d->part.row_begin, d->part.row_end);
-    dpt_part norm = vector(c->hidden);
+    dpt_param_part table = dpt_param_part_rows(dpt_param_part_matrix(c->vocabulary, c->hidden),
+                                               d->part.row_begin, d->part.row_end);
+    dpt_param_part norm = dpt_param_part_vector(c->hidden);
     norm.counted = d->first_rank;
     dpt_params_claim(&model->params, DPT_EMBED, "model.embed_tokens.weight", &table);
     dpt_params_claim(&model->params, DPT_FINAL_NORM, "model.norm.weight", &norm);

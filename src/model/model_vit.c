@@ -22,31 +22,9 @@ static void find_part(const dpt_vit_config *c, int rank, int size, dpt_vit_part 
     part->p = part->in_end - part->in_begin;
 }
 
-static dpt_part matrix(int64_t rows, int64_t cols) {
-    return (dpt_part){
-        .ndim = 2, .rows = rows, .cols = cols, .row_end = rows, .col_end = cols, .counted = true};
-}
-
-static dpt_part rows_of(dpt_part whole, int64_t begin, int64_t end) {
-    whole.row_begin = begin;
-    whole.row_end = end;
-    return whole;
-}
-
-static dpt_part cols_of(dpt_part whole, int64_t begin, int64_t end) {
-    whole.col_begin = begin;
-    whole.col_end = end;
-    return whole;
-}
-
-static dpt_part vector(int64_t n) {
-    dpt_part part = matrix(n, 1);
-    part.ndim = 1;
-    return part;
-}
-
 /* A matrix that is stored with more dimensions. */
-static dpt_part folded(dpt_part part, int ndim, int64_t a, int64_t b, int64_t c, int64_t d) {
+static dpt_param_part folded(dpt_param_part part, int ndim, int64_t a, int64_t b, int64_t c,
+                             int64_t d) {
     part.ndim = ndim;
     part.sides[0] = a;
     part.sides[1] = b;
@@ -56,8 +34,8 @@ static dpt_part folded(dpt_part part, int ndim, int64_t a, int64_t b, int64_t c,
 }
 
 /* What a sum over the ranks must hold once is the first rank's. */
-static dpt_part once(const dpt_vit *v, dpt_part whole) {
-    return v->first_rank ? whole : rows_of(whole, 0, 0);
+static dpt_param_part once(const dpt_vit *v, dpt_param_part whole) {
+    return v->first_rank ? whole : dpt_param_part_rows(whole, 0, 0);
 }
 
 static void claim_layer(dpt_model *model, const dpt_vit *v, int64_t layer) {
@@ -65,10 +43,11 @@ static void claim_layer(dpt_model *model, const dpt_vit *v, int64_t layer) {
     const dpt_vit_part *p = &v->part;
     int64_t C = c->hidden, F = c->intermediate;
     int64_t q0 = p->head_begin * c->head_dim, q1 = p->head_end * c->head_dim;
-    dpt_part norm = vector(C);
+    dpt_param_part norm = dpt_param_part_vector(C);
     norm.counted = v->first_rank; /* every rank scales by it, one rank counts it */
-    dpt_part qkv = rows_of(matrix(C, C), q0, q1), qkv_bias = rows_of(vector(C), q0, q1);
-    const dpt_part parts[DPT_VIT_LAYER_TENSORS] = {
+    dpt_param_part qkv = dpt_param_part_rows(dpt_param_part_matrix(C, C), q0, q1),
+                   qkv_bias = dpt_param_part_rows(dpt_param_part_vector(C), q0, q1);
+    const dpt_param_part parts[DPT_VIT_LAYER_TENSORS] = {
         [DPT_VIT_NORM1] = norm,
         [DPT_VIT_NORM1_BIAS] = norm,
         [DPT_VIT_Q] = qkv,
@@ -77,14 +56,16 @@ static void claim_layer(dpt_model *model, const dpt_vit *v, int64_t layer) {
         [DPT_VIT_Q_BIAS] = qkv_bias,
         [DPT_VIT_K_BIAS] = qkv_bias,
         [DPT_VIT_V_BIAS] = qkv_bias,
-        [DPT_VIT_O] = cols_of(matrix(C, C), q0, q1),
-        [DPT_VIT_O_BIAS] = once(v, vector(C)),
+        [DPT_VIT_O] = dpt_param_part_cols(dpt_param_part_matrix(C, C), q0, q1),
+        [DPT_VIT_O_BIAS] = once(v, dpt_param_part_vector(C)),
         [DPT_VIT_NORM2] = norm,
         [DPT_VIT_NORM2_BIAS] = norm,
-        [DPT_VIT_UP] = rows_of(matrix(F, C), p->unit_begin, p->unit_end),
-        [DPT_VIT_UP_BIAS] = rows_of(vector(F), p->unit_begin, p->unit_end),
-        [DPT_VIT_DOWN] = cols_of(matrix(C, F), p->unit_begin, p->unit_end),
-        [DPT_VIT_DOWN_BIAS] = once(v, vector(C)),
+        [DPT_VIT_UP] = dpt_param_part_rows(dpt_param_part_matrix(F, C), p->unit_begin, p->unit_end),
+        [DPT_VIT_UP_BIAS] =
+            dpt_param_part_rows(dpt_param_part_vector(F), p->unit_begin, p->unit_end),
+        [DPT_VIT_DOWN] =
+            dpt_param_part_cols(dpt_param_part_matrix(C, F), p->unit_begin, p->unit_end),
+        [DPT_VIT_DOWN_BIAS] = once(v, dpt_param_part_vector(C)),
     };
     for (int i = 0; i < DPT_VIT_LAYER_TENSORS; i++) {
         bool qkv_of = i == DPT_VIT_Q_BIAS || i == DPT_VIT_K_BIAS || i == DPT_VIT_V_BIAS;
@@ -102,29 +83,35 @@ static void claim_whole(dpt_model *model, const dpt_vit *v) {
     const dpt_vit_part *p = &v->part;
     int64_t C = c->hidden, P = c->positions, K = c->patch_elements;
     bool clip = c->family->text_head;
-    dpt_part norm = vector(C),
-             text = rows_of(matrix(c->classes, c->projection), p->class_begin, p->class_end);
+    dpt_param_part norm = dpt_param_part_vector(C),
+                   text = dpt_param_part_rows(dpt_param_part_matrix(c->classes, c->projection),
+                                              p->class_begin, p->class_end);
     norm.counted = v->first_rank;
     text.counted = false; /* a constant */
-    dpt_part position = once(v, matrix(P, C)), class_token = once(v, vector(C));
-    dpt_part patch = cols_of(matrix(C, K), p->pixel_begin, p->pixel_end);
+    dpt_param_part position = once(v, dpt_param_part_matrix(P, C)),
+                   class_token = once(v, dpt_param_part_vector(C));
+    dpt_param_part patch =
+        dpt_param_part_cols(dpt_param_part_matrix(C, K), p->pixel_begin, p->pixel_end);
     if (!clip) {
         position = folded(position, 3, 1, P, C, 0);
-        class_token = folded(once(v, matrix(1, C)), 3, 1, 1, C, 0);
+        class_token = folded(once(v, dpt_param_part_matrix(1, C)), 3, 1, 1, C, 0);
     }
-    dpt_part projection = cols_of(matrix(c->projection, C), p->in_begin, p->in_end);
-    dpt_part classifier = rows_of(matrix(c->classes, C), p->class_begin, p->class_end);
-    const dpt_part parts[DPT_VIT_LAYERS_AT] = {
+    dpt_param_part projection =
+        dpt_param_part_cols(dpt_param_part_matrix(c->projection, C), p->in_begin, p->in_end);
+    dpt_param_part classifier =
+        dpt_param_part_rows(dpt_param_part_matrix(c->classes, C), p->class_begin, p->class_end);
+    const dpt_param_part parts[DPT_VIT_LAYERS_AT] = {
         [DPT_VIT_CLASS] = class_token,
         [DPT_VIT_PATCH] = folded(patch, 4, C, c->channels, c->patch, c->patch),
-        [DPT_VIT_PATCH_BIAS] = once(v, vector(C)),
+        [DPT_VIT_PATCH_BIAS] = once(v, dpt_param_part_vector(C)),
         [DPT_VIT_POSITION] = position,
         [DPT_VIT_PRE_NORM] = norm,
         [DPT_VIT_PRE_NORM_BIAS] = norm,
         [DPT_VIT_POST_NORM] = norm,
         [DPT_VIT_POST_NORM_BIAS] = norm,
         [DPT_VIT_HEAD] = clip ? projection : classifier,
-        [DPT_VIT_HEAD_BIAS] = rows_of(vector(c->classes), p->class_begin, p->class_end),
+        [DPT_VIT_HEAD_BIAS] =
+            dpt_param_part_rows(dpt_param_part_vector(c->classes), p->class_begin, p->class_end),
         [DPT_VIT_TEXT] = text,
     };
     for (int i = 0; i < DPT_VIT_LAYERS_AT; i++)

@@ -27,6 +27,29 @@ void dpt_params_destroy(dpt_params *params) {
     *params = (dpt_params){.count = 0};
 }
 
+dpt_param_part dpt_param_part_matrix(int64_t rows, int64_t cols) {
+    return (dpt_param_part){
+        .ndim = 2, .rows = rows, .cols = cols, .row_end = rows, .col_end = cols, .counted = true};
+}
+
+dpt_param_part dpt_param_part_rows(dpt_param_part whole, int64_t begin, int64_t end) {
+    whole.row_begin = begin;
+    whole.row_end = end;
+    return whole;
+}
+
+dpt_param_part dpt_param_part_cols(dpt_param_part whole, int64_t begin, int64_t end) {
+    whole.col_begin = begin;
+    whole.col_end = end;
+    return whole;
+}
+
+dpt_param_part dpt_param_part_vector(int64_t n) {
+    dpt_param_part part = dpt_param_part_matrix(n, 1);
+    part.ndim = 1;
+    return part;
+}
+
 static void note(dpt_params *params, char *problem) {
     if (params->problems++ == 0)
         params->problem = problem;
@@ -34,7 +57,7 @@ static void note(dpt_params *params, char *problem) {
         dpt_mem_free(problem);
 }
 
-static dpt_tensor_info shape_of(const dpt_part *part) {
+static dpt_tensor_info shape_of(const dpt_param_part *part) {
     dpt_tensor_info info = {.ndim = part->ndim};
     info.shape[0] = part->rows;
     info.shape[1] = part->cols;
@@ -48,7 +71,7 @@ static bool same_shape(const dpt_tensor_info *a, const dpt_tensor_info *b) {
            memcmp(a->shape, b->shape, (size_t)a->ndim * sizeof a->shape[0]) == 0;
 }
 
-void dpt_params_claim(dpt_params *params, int i, const char *name, const dpt_part *part) {
+void dpt_params_claim(dpt_params *params, int i, const char *name, const dpt_param_part *part) {
     int tensor = dpt_catalog_find(params->catalog, name);
     if (tensor < 0) {
         note(params, dpt_mem_format("tensor %s is missing", name));

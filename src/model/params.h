@@ -31,14 +31,20 @@ typedef struct dpt_params {
 
 /** What part of a matrix (ndim 2) or vector (ndim 1; rows alone) a rank holds. A tensor of more
  * dimensions is a matrix too, of rows * cols elements in its order. */
-typedef struct dpt_part {
+typedef struct dpt_param_part {
     int ndim;
     int64_t sides[4];   /**< shape of a tensor of 3 or 4 dimensions */
     int64_t rows, cols; /**< of the whole tensor; cols is 1 for a vector */
     int64_t row_begin, row_end;
     int64_t col_begin, col_end;
     bool counted;
-} dpt_part;
+} dpt_param_part;
+
+/** The whole of a matrix or vector, counted, and rows or columns [begin, end) of a part. Local. */
+dpt_param_part dpt_param_part_matrix(int64_t rows, int64_t cols);
+dpt_param_part dpt_param_part_vector(int64_t n);
+dpt_param_part dpt_param_part_rows(dpt_param_part whole, int64_t begin, int64_t end);
+dpt_param_part dpt_param_part_cols(dpt_param_part whole, int64_t begin, int64_t end);
 
 /** Empty table of `count` tensors. Local. */
 dpt_status dpt_params_create(const dpt_catalog *catalog, int count, dpt_params *out);
@@ -46,7 +52,7 @@ void dpt_params_destroy(dpt_params *params);
 
 /** Say that tensor i of the architecture is `name` with this shape and part. Missing and misshaped
  * tensors are collected for dpt_params_check. Local. */
-void dpt_params_claim(dpt_params *params, int i, const char *name, const dpt_part *part);
+void dpt_params_claim(dpt_params *params, int i, const char *name, const dpt_param_part *part);
 
 /** Whether a tensor that nobody claimed may be there all the same. */
 typedef bool (*dpt_params_ignore_fn)(const char *name);
@@ -75,6 +81,13 @@ void dpt_param_delta(const dpt_param *param, int64_t row, int64_t rows, float *o
 
 static inline int64_t dpt_param_numel(const dpt_param *param) {
     return param->tensor < 0 ? 0 : param->block.rows * param->block.cols;
+}
+
+/** Hand out the next n floats of an arena, on a cache line; a NULL arena only counts. Local. */
+static inline float *dpt_param_take(float *arena, int64_t *used, int64_t n) {
+    float *at = arena != NULL ? arena + *used : NULL;
+    *used += (n + 15) / 16 * 16;
+    return at;
 }
 
 #endif

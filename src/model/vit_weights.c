@@ -4,40 +4,33 @@ int dpt_vit_index(int64_t layer, dpt_vit_layer_tensor tensor) {
     return (int)(DPT_VIT_LAYERS_AT + layer * DPT_VIT_LAYER_TENSORS + tensor);
 }
 
-/* Hand out the next n floats of an arena, on a cache line; a NULL arena only counts. */
-static float *take(float *arena, int64_t *used, int64_t n) {
-    float *at = arena != NULL ? arena + *used : NULL;
-    *used += (n + 15) / 16 * 16;
-    return at;
-}
-
 static int64_t place(const dpt_vit *v, float *arena, dpt_vit_weights *w) {
     const dpt_vit_config *c = &v->config;
     const dpt_vit_part *p = &v->part;
     int64_t C = c->hidden, layer = 0, embedding = 0, head = 0;
-    w->norm1 = take(arena, &layer, C);
-    w->norm1_bias = take(arena, &layer, C);
-    w->qkv = take(arena, &layer, 3 * p->q * C);
-    w->qkv_bias = take(arena, &layer, 3 * p->q);
-    w->o = take(arena, &layer, C * p->q);
-    w->o_bias = take(arena, &layer, C);
-    w->norm2 = take(arena, &layer, C);
-    w->norm2_bias = take(arena, &layer, C);
-    w->up = take(arena, &layer, p->f * C);
-    w->up_bias = take(arena, &layer, p->f);
-    w->down = take(arena, &layer, C * p->f);
-    w->down_bias = take(arena, &layer, C);
-    w->patch = take(arena, &embedding, C * p->k);
-    w->patch_bias = take(arena, &embedding, C);
-    w->position = take(arena, &embedding, c->positions * C);
-    w->class_token = take(arena, &embedding, C);
-    w->pre_norm = take(arena, &embedding, C);
-    w->pre_norm_bias = take(arena, &embedding, C);
-    w->post_norm = take(arena, &head, C);
-    w->post_norm_bias = take(arena, &head, C);
-    w->head = take(arena, &head, c->family->text_head ? c->projection * p->p : p->v * C);
-    w->head_bias = take(arena, &head, p->v);
-    w->text = take(arena, &head, p->v * c->projection);
+    w->norm1 = dpt_param_take(arena, &layer, C);
+    w->norm1_bias = dpt_param_take(arena, &layer, C);
+    w->qkv = dpt_param_take(arena, &layer, 3 * p->q * C);
+    w->qkv_bias = dpt_param_take(arena, &layer, 3 * p->q);
+    w->o = dpt_param_take(arena, &layer, C * p->q);
+    w->o_bias = dpt_param_take(arena, &layer, C);
+    w->norm2 = dpt_param_take(arena, &layer, C);
+    w->norm2_bias = dpt_param_take(arena, &layer, C);
+    w->up = dpt_param_take(arena, &layer, p->f * C);
+    w->up_bias = dpt_param_take(arena, &layer, p->f);
+    w->down = dpt_param_take(arena, &layer, C * p->f);
+    w->down_bias = dpt_param_take(arena, &layer, C);
+    w->patch = dpt_param_take(arena, &embedding, C * p->k);
+    w->patch_bias = dpt_param_take(arena, &embedding, C);
+    w->position = dpt_param_take(arena, &embedding, c->positions * C);
+    w->class_token = dpt_param_take(arena, &embedding, C);
+    w->pre_norm = dpt_param_take(arena, &embedding, C);
+    w->pre_norm_bias = dpt_param_take(arena, &embedding, C);
+    w->post_norm = dpt_param_take(arena, &head, C);
+    w->post_norm_bias = dpt_param_take(arena, &head, C);
+    w->head = dpt_param_take(arena, &head, c->family->text_head ? c->projection * p->p : p->v * C);
+    w->head_bias = dpt_param_take(arena, &head, p->v);
+    w->text = dpt_param_take(arena, &head, p->v * c->projection);
     int64_t most = layer > embedding ? layer : embedding;
     return most > head ? most : head;
 }

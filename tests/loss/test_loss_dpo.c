@@ -50,20 +50,9 @@ static void interleave(hid_t file, golden_model *g) {
 
 static void case_load(const char *name, dpo_case *c) {
     golden_model *g = &c->g;
-    char path[256];
     memset(c, 0, sizeof *c);
-    snprintf(path, sizeof path, "tests/golden/dpo/%s.h5", name);
-    hid_t file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
-    assert_true(file >= 0); /* run from the root of the repository */
-    g->config = golden_config(file);
-    golden_group(file, "tensors", &g->post);
-    golden_group(file, "edit", &g->edit);
-    golden_group(file, "grad", &g->grad);
-    golden_group(file, "tensors", &g->edited);
+    hid_t file = golden_open("dpo", name, g);
     golden_group(file, "reference", &c->reference);
-    for (int i = 0; i < g->post.catalog.count; i++)
-        for (int64_t j = 0; j < g->post.catalog.tensors[i].numel; j++)
-            ((float *)g->edited.values[i])[j] += ((float *)g->edit.values[i])[j];
     g->loss = golden_dataset(file, "loss", H5T_NATIVE_DOUBLE, 8);
     g->loss_edit = golden_dataset(file, "loss_edit", H5T_NATIVE_DOUBLE, 8);
     c->policy_logp = golden_dataset(file, "policy_logp", H5T_NATIVE_DOUBLE, 8);

@@ -9,6 +9,7 @@
 #include "deltapath/store/store.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -34,6 +35,19 @@ static void models_remove_root(void) {
     snprintf(command, sizeof command, "rm -rf '%s'", models_root);
     if (test_comm.rank == 0 && system(command) != 0)
         fprintf(stderr, "%s is left behind\n", models_root);
+}
+
+/* Setup and teardown of a test that works in such a directory. */
+static inline int models_setup(void **state) {
+    (void)state;
+    models_make_root(program_invocation_short_name);
+    return 0;
+}
+
+static inline int models_teardown(void **state) {
+    (void)state;
+    models_remove_root();
+    return 0;
 }
 
 static const char *models_path(const char *name) {

@@ -213,24 +213,12 @@ static void test_hostile(void **state) {
     dpt_catalog_destroy(&catalog);
 }
 
-static int setup(void **state) {
-    (void)state;
-    models_make_root("companions");
-    return 0;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    models_remove_root();
-    return 0;
-}
-
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_round_trip, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_demo_model, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_too_many_bytes, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_hostile, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_round_trip, models_setup, models_teardown),
+        cmocka_unit_test_setup_teardown(test_demo_model, models_setup, models_teardown),
+        cmocka_unit_test_setup_teardown(test_too_many_bytes, models_setup, models_teardown),
+        cmocka_unit_test_setup_teardown(test_hostile, models_setup, models_teardown),
     };
     return test_mpi_main(argc, argv, tests);
 }

@@ -170,12 +170,6 @@ static void test_read_only(void **state) {
     unmount_disk();
 }
 
-static int setup(void **state) {
-    (void)state;
-    models_make_root("full");
-    return 0;
-}
-
 static int teardown(void **state) {
     (void)state;
     if (test_comm.rank == 0)
@@ -186,9 +180,9 @@ static int teardown(void **state) {
 
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_full_before, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_full_during, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_read_only, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_full_before, models_setup, teardown),
+        cmocka_unit_test_setup_teardown(test_full_during, models_setup, teardown),
+        cmocka_unit_test_setup_teardown(test_read_only, models_setup, teardown),
     };
     return test_mpi_main(argc, argv, tests);
 }

@@ -201,23 +201,11 @@ static void test_directory(void **state) {
     expect_bad(models_path("empty.h5"), "empty file");
 }
 
-static int setup(void **state) {
-    (void)state;
-    models_make_root("hostile");
-    return 0;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    models_remove_root();
-    return 0;
-}
-
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_headers, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_index, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_directory, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_headers, models_setup, models_teardown),
+        cmocka_unit_test_setup_teardown(test_index, models_setup, models_teardown),
+        cmocka_unit_test_setup_teardown(test_directory, models_setup, models_teardown),
     };
     return test_mpi_main(argc, argv, tests);
 }

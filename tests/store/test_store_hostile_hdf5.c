@@ -273,22 +273,10 @@ static void test_truncated(void **state) {
     }
 }
 
-static int setup(void **state) {
-    (void)state;
-    models_make_root("hostile-hdf5");
-    return 0;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    models_remove_root();
-    return 0;
-}
-
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_other_files, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_truncated, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_other_files, models_setup, models_teardown),
+        cmocka_unit_test_setup_teardown(test_truncated, models_setup, models_teardown),
     };
     return test_mpi_main(argc, argv, tests);
 }

@@ -249,29 +249,17 @@ static void test_large_texts(void **state) {
     dpt_catalog_destroy(&catalog);
 }
 
-static int setup(void **state) {
-    (void)state;
-    models_make_root("round");
-    return 0;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    models_remove_root();
-    return 0;
-}
-
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_hdf5, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_safetensors, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_sharded, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_more_ranks_than_cells, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_scatter, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_fetch, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_large_texts, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_incomplete, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_absurd_output, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_hdf5, models_setup, models_teardown),
+        cmocka_unit_test_setup_teardown(test_safetensors, models_setup, models_teardown),
+        cmocka_unit_test_setup_teardown(test_sharded, models_setup, models_teardown),
+        cmocka_unit_test_setup_teardown(test_more_ranks_than_cells, models_setup, models_teardown),
+        cmocka_unit_test_setup_teardown(test_scatter, models_setup, models_teardown),
+        cmocka_unit_test_setup_teardown(test_fetch, models_setup, models_teardown),
+        cmocka_unit_test_setup_teardown(test_large_texts, models_setup, models_teardown),
+        cmocka_unit_test_setup_teardown(test_incomplete, models_setup, models_teardown),
+        cmocka_unit_test_setup_teardown(test_absurd_output, models_setup, models_teardown),
     };
     return test_mpi_main(argc, argv, tests);
 }

@@ -209,24 +209,12 @@ static void test_inspect(void **state) {
     }
 }
 
-static int setup(void **state) {
-    (void)state;
-    models_make_root("verbs");
-    return 0;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    models_remove_root();
-    return 0;
-}
-
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_convert, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_verify, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_diff, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_inspect, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_convert, models_setup, models_teardown),
+        cmocka_unit_test_setup_teardown(test_verify, models_setup, models_teardown),
+        cmocka_unit_test_setup_teardown(test_diff, models_setup, models_teardown),
+        cmocka_unit_test_setup_teardown(test_inspect, models_setup, models_teardown),
     };
     return test_mpi_main(argc, argv, tests);
 }

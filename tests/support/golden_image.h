@@ -13,19 +13,8 @@ typedef struct golden_image {
 
 static inline void golden_image_load(const char *name, golden_image *out) {
     golden_model *g = &out->g;
-    char path[256];
     memset(out, 0, sizeof *out);
-    snprintf(path, sizeof path, "tests/golden/vit/%s.h5", name);
-    hid_t file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
-    assert_true(file >= 0); /* run from the root of the repository */
-    g->config = golden_config(file);
-    golden_group(file, "tensors", &g->post);
-    golden_group(file, "edit", &g->edit);
-    golden_group(file, "grad", &g->grad);
-    golden_group(file, "tensors", &g->edited);
-    for (int i = 0; i < g->post.catalog.count; i++)
-        for (int64_t j = 0; j < g->post.catalog.tensors[i].numel; j++)
-            ((float *)g->edited.values[i])[j] += ((float *)g->edit.values[i])[j];
+    hid_t file = golden_open("vit", name, g);
     g->loss = golden_dataset(file, "loss", H5T_NATIVE_DOUBLE, 8);
     g->loss_edit = golden_dataset(file, "loss_edit", H5T_NATIVE_DOUBLE, 8);
     out->images = golden_dataset(file, "images", H5T_NATIVE_FLOAT, 4);

@@ -165,9 +165,11 @@ static inline void golden_terms(hid_t file, golden_model *g) {
     free(stored);
 }
 
-static inline void golden_load(const char *name, golden_model *g) {
+/* Open tests/golden/<folder>/<name>.h5 and read what every kind of model has: configuration, tensors,
+ * an edit of them and the gradient. */
+static inline hid_t golden_open(const char *folder, const char *name, golden_model *g) {
     char path[256];
-    snprintf(path, sizeof path, "tests/golden/llama/%s.h5", name);
+    snprintf(path, sizeof path, "tests/golden/%s/%s.h5", folder, name);
     hid_t file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
     assert_true(file >= 0); /* run from the root of the repository */
     g->config = golden_config(file);
@@ -178,6 +180,11 @@ static inline void golden_load(const char *name, golden_model *g) {
     for (int i = 0; i < g->post.catalog.count; i++)
         for (int64_t j = 0; j < g->post.catalog.tensors[i].numel; j++)
             ((float *)g->edited.values[i])[j] += ((float *)g->edit.values[i])[j];
+    return file;
+}
+
+static inline void golden_load(const char *name, golden_model *g) {
+    hid_t file = golden_open("llama", name, g);
     g->token = golden_dataset(file, "tokens", H5T_NATIVE_INT32, 4);
     g->mask = golden_dataset(file, "loss_mask", H5T_NATIVE_UINT8, 1);
     g->offsets = golden_dataset(file, "offsets", H5T_NATIVE_INT64, 8);
