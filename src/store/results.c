@@ -5,6 +5,7 @@
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
 #include "deltapath/store/beside.h"
+#include "deltapath/store/isolate.h"
 #include "hdf5_plain.h"
 #include "result_fields.h"
 
@@ -113,6 +114,37 @@ static const char *get_unit_file(const dpt_results_study *study, const char *pat
     return why;
 }
 
+typedef struct unit_request {
+    const dpt_results_study *study;
+    const char *path, *edit, *data;
+} unit_request;
+
+static dpt_status try_unit(void *ctx, char **bytes, int64_t *n) {
+    const unit_request *want = ctx;
+    dpt_result result = {.tensors = 0};
+    (void)bytes;
+    (void)n;
+    H5E_BEGIN_TRY {
+        (void)get_unit_file(want->study, want->path, want->edit, want->data, &result);
+    }
+    H5E_END_TRY;
+    return DPT_OK;
+}
+
+/* First in a child process: a damaged file that makes HDF5 crash does so there. */
+static const char *get_unit_safely(unit_request want, dpt_result *result) {
+    const char *why = NULL;
+    char *bytes = NULL;
+    int64_t n = 0;
+    if (dpt_isolate_run(want.path, try_unit, &want, &bytes, &n) != DPT_OK)
+        return "it is corrupt";
+    H5E_BEGIN_TRY {
+        why = get_unit_file(want.study, want.path, want.edit, want.data, result);
+    }
+    H5E_END_TRY;
+    return why;
+}
+
 dpt_status dpt_results_load_unit(const dpt_comm *comm, const dpt_results_study *study,
                                  const char *edit, const char *data, bool *found,
                                  dpt_result *result) {
@@ -126,10 +158,7 @@ dpt_status dpt_results_load_unit(const dpt_comm *comm, const dpt_results_study *
         if (path == NULL)
             st = DPT_ERR_OUTPUT;
         else if (access(path, F_OK) == 0) {
-            H5E_BEGIN_TRY {
-                why = get_unit_file(study, path, edit, data, &loaded);
-            }
-            H5E_END_TRY;
+            why = get_unit_safely((unit_request){study, path, edit, data}, &loaded);
             there = why == NULL;
             if (why != NULL) {
                 dpt_error_clear(); /* a bad unit is no error: it is done again */

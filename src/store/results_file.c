@@ -3,6 +3,7 @@
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
 #include "deltapath/store/beside.h"
+#include "deltapath/store/isolate.h"
 #include "deltapath/store/part.h"
 #include "hdf5_plain.h"
 #include "result_fields.h"
@@ -206,13 +207,30 @@ static dpt_status get_file(const char *path, dpt_results *out) {
     return st;
 }
 
-dpt_status dpt_results_read(const char *path, dpt_results *out) {
+static dpt_status get_quietly(const char *path, dpt_results *out) {
     dpt_status st = DPT_OK;
-    *out = (dpt_results){.count = 0};
     H5E_BEGIN_TRY {
         st = get_file(path, out);
     }
     H5E_END_TRY;
+    return st;
+}
+
+/* A trial in a child process: a damaged file that makes HDF5 crash does so there. */
+static dpt_status try_file(void *ctx, char **bytes, int64_t *n) {
+    dpt_results results = {.count = 0};
+    (void)bytes;
+    (void)n;
+    return get_quietly(ctx, &results);
+}
+
+dpt_status dpt_results_read(const char *path, dpt_results *out) {
+    char *bytes = NULL;
+    int64_t n = 0;
+    *out = (dpt_results){.count = 0};
+    dpt_status st = dpt_isolate_run(path, try_file, (void *)(uintptr_t)path, &bytes, &n);
+    if (st == DPT_OK)
+        st = get_quietly(path, out);
     if (st != DPT_OK)
         dpt_results_destroy(out);
     return st;

@@ -87,6 +87,11 @@ static void print_table(const dpt_diff *d, FILE *out) {
     dpt_diff_row total = total_row(d);
     print_row(out, width, "all", &total);
     fprintf(out, "%d of %d tensors compared\n", d->compared, d->catalog->count);
+    fprintf(out,
+            "|x|: Euclidean norm; relative: |delta| / |pre|; spectral: largest singular value of "
+            "the delta; zeros: share of\nelements that did not change; cosine: between pre and "
+            "post; mean, q10 to max: mean and quantiles of the magnitudes\nof the delta's "
+            "elements; -: does not apply\n");
 }
 
 static void csv_number(FILE *file, double value) {

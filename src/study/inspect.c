@@ -33,7 +33,7 @@ static void print_config(FILE *out, const dpt_store *store) {
     const char *text = dpt_store_config(store);
     json_t *root = text != NULL ? json_loads(text, 0, NULL) : NULL;
     if (root == NULL)
-        fprintf(out, "config        none\n");
+        fprintf(out, "%-20s none\n", "config");
     for (size_t i = 0; i < sizeof config_keys / sizeof config_keys[0]; i++) {
         json_t *value = json_object_get(root, config_keys[i]);
         char *shown = value != NULL ? json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY) : NULL;
@@ -42,6 +42,14 @@ static void print_config(FILE *out, const dpt_store *store) {
         free(shown);
     }
     json_decref(root);
+}
+
+static void print_companions(FILE *out, const dpt_store *store) {
+    for (int i = 0; i < dpt_store_companion_count(store); i++) {
+        int64_t bytes = 0;
+        const char *name = dpt_store_companion_at(store, i, &bytes);
+        fprintf(out, "%-20s %s, %" PRId64 " bytes\n", i == 0 ? "companion files" : "", name, bytes);
+    }
 }
 
 static int widest_name(const dpt_catalog *catalog) {
@@ -58,8 +66,9 @@ static void print_table(FILE *out, const dpt_store *store) {
     int width = widest_name(catalog);
     int64_t elements[DPT_DTYPE_COUNT] = {0};
     int64_t bytes[DPT_DTYPE_COUNT] = {0};
-    fprintf(out, "model         %s (%s)\n", dpt_store_path(store), format_name(store));
+    fprintf(out, "%-20s %s (%s)\n", "model", dpt_store_path(store), format_name(store));
     print_config(out, store);
+    print_companions(out, store);
     fprintf(out, "\n%-*s %-8s %-20s %15s %15s\n", width, "name", "dtype", "shape", "elements",
             "bytes");
     for (int t = 0; t < catalog->count; t++) {

@@ -1,9 +1,9 @@
 #include "deltapath/study/verify.h"
 
 #include "deltapath/base/hash.h"
+#include "deltapath/base/log.h"
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
-#include "deltapath/store/isolate.h"
 #include "deltapath/store/results.h"
 #include "deltapath/store/store.h"
 
@@ -25,7 +25,7 @@ typedef struct check {
     int64_t *found; /* (tensors) flags */
     int64_t *index; /* (tensors) of the first value that is not finite */
     int *order;     /* (tensors) scratch */
-    int64_t *load;  /* (ranks) scratch */
+    int64_t *load;  /* (ranks) bytes */
 } check;
 
 static int64_t bytes_of(const dpt_tensor_info *info) {
@@ -95,9 +95,15 @@ static dpt_status check_tensor(check *c, int t, char *buffer) {
 static dpt_status check_own(const dpt_comm *comm, check *c) {
     char *buffer = dpt_mem_alloc(RUN_BYTES, 1, "verification buffer");
     dpt_status st = buffer == NULL ? DPT_ERR_OUTPUT : DPT_OK;
-    for (int t = 0; t < c->catalog->count && st == DPT_OK; t++)
-        if (c->owner[t] == comm->rank)
-            st = check_tensor(c, t, buffer);
+    dpt_progress progress;
+    dpt_progress_begin(&progress, "verify (rank 0's share)", "bytes", c->load[comm->rank]);
+    for (int t = 0; t < c->catalog->count && st == DPT_OK; t++) {
+        if (c->owner[t] != comm->rank)
+            continue;
+        st = check_tensor(c, t, buffer);
+        dpt_progress_add(&progress, bytes_of(&c->catalog->tensors[t]));
+    }
+    dpt_progress_end(&progress);
     dpt_mem_free(buffer);
     return st;
 }
@@ -164,29 +170,15 @@ static dpt_status verify_model(const dpt_comm *comm, const char *path, FILE *out
     return st;
 }
 
-/* In a child process, since the whole file is read through HDF5; the answer is the line to print. */
-static dpt_status read_results(void *ctx, char **bytes, int64_t *n) {
-    const char *path = ctx;
+static dpt_status verify_results(const char *path, FILE *out) {
     dpt_results results;
     dpt_status st = dpt_results_read(path, &results);
     if (st != DPT_OK)
         return st;
-    *bytes = dpt_mem_format(
-        "%s: results of \"%s\": %" PRId64 " units on %" PRId64 " tensors can be read\n", path,
-        results.name != NULL ? results.name : "", results.count, results.tensors);
-    *n = *bytes != NULL ? (int64_t)strlen(*bytes) + 1 : 0;
+    fprintf(out, "%s: results of \"%s\": %" PRId64 " units on %" PRId64 " tensors can be read\n",
+            path, results.name != NULL ? results.name : "", results.count, results.tensors);
     dpt_results_destroy(&results);
-    return *bytes != NULL ? DPT_OK : DPT_ERR_OUTPUT;
-}
-
-static dpt_status verify_results(const char *path, FILE *out) {
-    char *line = NULL;
-    int64_t n = 0;
-    dpt_status st = dpt_isolate_run(path, read_results, (void *)(uintptr_t)path, &line, &n);
-    if (st == DPT_OK && n > 0)
-        fputs(line, out);
-    dpt_mem_free(line);
-    return st;
+    return DPT_OK;
 }
 
 dpt_status dpt_verify_run(const dpt_comm *comm, const dpt_verify_options *options) {
