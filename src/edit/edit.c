@@ -169,6 +169,46 @@ dpt_status dpt_edit_stage_check(const dpt_edit_stage_spec *stage) {
     return method->check != NULL ? method->check(stage) : DPT_OK;
 }
 
+dpt_status dpt_edit_spec_check(const dpt_edit_spec *spec) {
+    bool exact = true;
+    if (spec->nstages < 1 || spec->nstages > DPT_EDIT_STAGE_MAX)
+        return dpt_error(DPT_ERR_USAGE, "edit: %d methods in sequence: give 1 to %d", spec->nstages,
+                         DPT_EDIT_STAGE_MAX);
+    for (int s = 0; s < spec->nstages; s++) {
+        dpt_status st = dpt_edit_stage_check(&spec->stages[s]);
+        if (st != DPT_OK)
+            return st;
+        exact = exact && methods[spec->stages[s].method] == &dpt_edit_method_expo;
+    }
+    if (exact && spec->calibrate != DPT_CALIBRATE_NONE)
+        return dpt_error(DPT_ERR_USAGE, "calibrate: term would only undo expo: calibrate an edit "
+                                        "that loses something");
+    return DPT_OK;
+}
+
+static bool wants_gradient(const dpt_edit_stage_spec *spec) {
+    const dpt_edit_method *method = methods[spec->method];
+    return method->gradient != NULL && method->gradient(spec);
+}
+
+bool dpt_edit_needs_gradient(const dpt_edit_spec *spec) {
+    bool needs = spec->calibrate != DPT_CALIBRATE_NONE;
+    for (int s = 0; s < spec->nstages; s++)
+        needs = needs || wants_gradient(&spec->stages[s]);
+    return needs;
+}
+
+bool dpt_edit_draws_mask(const dpt_edit_spec *spec) {
+    bool draws = false;
+    for (int s = 0; s < spec->nstages; s++)
+        draws = draws || methods[spec->stages[s].method]->mask != NULL;
+    return draws;
+}
+
+bool dpt_edit_own_only(const dpt_edit_stage_spec *spec) {
+    return methods[spec->method]->apply_cell != NULL || wants_gradient(spec);
+}
+
 const char *dpt_edit_tensor_name(const dpt_edit_stage *stage, int tensor) {
     return stage->catalog->tensors[tensor].name;
 }

@@ -2,21 +2,32 @@
 
 #include "deltapath/base/mem.h"
 
-/* Biased by sign: arXiv:2410.13841 Table 1. F(Delta) = k Delta where Delta < 0, and
- * (1 - k p) / (1 - p) Delta elsewhere; p defaults to the share of negative deltas of the tensor. */
+/* Biased edits: arXiv:2410.13841 Table 1. F(Delta) = k Delta in the scaled set, and
+ * (1 - k p) / (1 - p) Delta elsewhere. The set is where Delta < 0, or where Delta times the gradient
+ * at W_post is; p defaults to the measured share of the set in the tensor. */
 
 enum { BIAS_K, BIAS_P, BIAS_BY };
+enum { BY_SIGN, BY_GRADIENT };
 
-static void count_negative(const dpt_edit_stage *stage, dpt_range range, const float *delta,
-                           double *sums) {
-    (void)stage;
+static bool gradient(const dpt_edit_stage_spec *spec) {
+    return (int)dpt_edit_value(spec, BIAS_BY) == BY_GRADIENT;
+}
+
+/* Whether the product is negative, also where it is too small for a float. */
+static bool opposed(float a, float b) {
+    return (a < 0.0f && b > 0.0f) || (a > 0.0f && b < 0.0f);
+}
+
+static void count_scaled(const dpt_edit_stage *stage, dpt_range range, const float *delta,
+                         double *sums) {
+    const float *g = gradient(stage->spec) ? dpt_edit_gradient(stage->input, range) : NULL;
     int count = 0;
     for (int i = 0; i < (int)range.n; i++)
-        count += delta[i] < 0.0f;
+        count += g != NULL ? opposed(delta[i], g[i]) : delta[i] < 0.0f;
     sums[0] = (double)count;
 }
 
-/* The state is the factor (tensors) of what is not negative. */
+/* The state is the factor (tensors) of what is not in the set. */
 static dpt_status prepare(dpt_edit_work *work, dpt_edit_stage *stage) {
     double k = dpt_edit_value(stage->spec, BIAS_K);
     double *factors = dpt_mem_zalloc(stage->catalog->count, sizeof *factors, "bias factors");
@@ -24,7 +35,7 @@ static dpt_status prepare(dpt_edit_work *work, dpt_edit_stage *stage) {
     stage->state = factors;
     dpt_status st = dpt_agree(stage->input->comm, factors != NULL ? DPT_OK : DPT_ERR_OUTPUT);
     if (st == DPT_OK && !stage->spec->given[BIAS_P])
-        st = dpt_edit_sums(work, stage, 1, count_negative, &counts);
+        st = dpt_edit_sums(work, stage, 1, count_scaled, &counts);
     for (int t = 0; st == DPT_OK && t < stage->catalog->count; t++) {
         double p = dpt_edit_value(stage->spec, BIAS_P);
         if (counts != NULL && stage->covers[t])
@@ -42,6 +53,12 @@ static double scale(const dpt_edit_stage *stage, int tensor) {
 static void apply(const dpt_edit_stage *stage, dpt_range range, float *delta) {
     float k = (float)dpt_edit_value(stage->spec, BIAS_K);
     float other = (float)scale(stage, range.tensor);
+    if (gradient(stage->spec)) {
+        const float *g = dpt_edit_gradient(stage->input, range);
+        for (int64_t i = 0; i < range.n; i++)
+            delta[i] *= opposed(delta[i], g[i]) ? k : other;
+        return;
+    }
     for (int64_t i = 0; i < range.n; i++)
         delta[i] *= delta[i] < 0.0f ? k : other;
 }
@@ -49,14 +66,15 @@ static void apply(const dpt_edit_stage *stage, dpt_range range, float *delta) {
 const dpt_edit_method dpt_edit_method_bias = {
     .name = "bias",
     .class_name = "competitive",
-    .help = "scale negative deltas by k and the others so that the mean is kept",
+    .help = "scale by k the deltas that are negative, or whose product with the gradient is, and "
+            "the others so that the mean is kept",
     .nparams = 3,
     .params = {{.name = "k",
                 .kind = DPT_PARAM_REAL,
                 .required = true,
                 .least = -1e6,
                 .most = 1e6,
-                .help = "factor of the negative deltas"},
+                .help = "factor of the scaled set"},
                {.name = "p",
                 .kind = DPT_PARAM_REAL,
                 .fallback = 0.0,
@@ -66,8 +84,10 @@ const dpt_edit_method dpt_edit_method_bias = {
                 .help = "share that the rescaling assumes; left out: the measured one"},
                {.name = "by",
                 .kind = DPT_PARAM_CHOICE,
-                .choices = "sign",
-                .help = "what splits the deltas: their sign"}},
+                .choices = "sign|gradient",
+                .help = "what splits the deltas: their sign, or that of their product with the "
+                        "gradient at W_post"}},
+    .gradient = gradient,
     .prepare = prepare,
     .apply = apply,
     .scale = scale};

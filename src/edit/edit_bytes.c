@@ -20,11 +20,11 @@ static int64_t whole_bytes(const dpt_edit_spec *spec, int index, const dpt_catal
     const dpt_edit_stage_spec *stage = &spec->stages[index];
     dpt_svd_method svd = dpt_edit_lowrank_svd(stage);
     int64_t matrix = 0, largest = 0, all = 0;
-    bool keeps = false;
+    bool keeps = spec->calibrate != DPT_CALIBRATE_NONE;
     for (int s = index + 1; s < spec->nstages; s++)
         keeps = keeps || dpt_edit_method_get(spec->stages[s].method)->prepare != NULL;
     for (int s = 0; s < index; s++)
-        keeps = keeps || dpt_edit_method_get(spec->stages[s].method)->own;
+        keeps = keeps || dpt_edit_own_only(&spec->stages[s]);
     for (int t = 0; t < catalog->count; t++) {
         const dpt_tensor_info *info = &catalog->tensors[t];
         if ((selected != NULL && !selected[t]) || !dpt_edit_is_matrix(info) || info->numel == 0)
@@ -58,5 +58,9 @@ int64_t dpt_edit_bytes(const dpt_edit_spec *spec, const dpt_catalog *catalog, co
         if (method->whole)
             bytes += whole_bytes(spec, s, catalog, selected, ranks, svd_group);
     }
+    if (spec->calibrate != DPT_CALIBRATE_NONE)
+        bytes += 2 * (int64_t)DPT_CELL * (int64_t)sizeof(float);
+    if (dpt_edit_draws_mask(spec))
+        bytes += (int64_t)DPT_CELL * (int64_t)(sizeof(float) + sizeof(uint8_t));
     return bytes + stream_bytes(widest) + 2 * cells * DPT_EDIT_SUMS * (int64_t)sizeof(double);
 }

@@ -31,13 +31,12 @@ static void destroy(dpt_edit_stage *stage) {
     dpt_edit_rows_destroy(stage->state);
 }
 
-/* Edit a piece whose entries have the given ranks in rows of n. */
-static void drop_piece(const dpt_edit_stage *stage, dpt_range piece, int64_t n,
-                       const uint32_t *rank, float *delta) {
+/* Factors of a piece whose entries have the given ranks in rows of n, and which are dropped. */
+static void draw(const dpt_edit_stage *stage, dpt_range piece, int64_t n, const uint32_t *rank,
+                 float *factor, uint64_t *dropped) {
     double p = dpt_edit_value(stage->spec, DELLA_P);
     double epsilon = dpt_edit_value(stage->spec, DELLA_EPSILON);
-    uint64_t threshold[DPT_EDIT_PIECE], dropped[DPT_EDIT_PIECE / 64];
-    float factor[DPT_EDIT_PIECE];
+    uint64_t threshold[DPT_EDIT_PIECE];
     for (int64_t i = 0; i < piece.n; i++) {
         double drop = p;
         if (n > 1)
@@ -48,8 +47,6 @@ static void drop_piece(const dpt_edit_stage *stage, dpt_range piece, int64_t n,
     }
     dpt_rng_mask_each(dpt_edit_stream(stage, piece.tensor, DPT_RNG_MASK), piece.ig, piece.n,
                       threshold, dropped);
-    for (int64_t i = 0; i < piece.n; i++)
-        delta[i] *= dpt_rng_mask_bit(dropped, i) ? 0.0f : factor[i];
 }
 
 static void apply_cell(const dpt_edit_work *work, const dpt_edit_stage *stage, dpt_range cell,
@@ -60,7 +57,27 @@ static void apply_cell(const dpt_edit_work *work, const dpt_edit_stage *stage, d
     for (int p = 0; p < dpt_edit_pieces(cell); p++) {
         dpt_range piece = dpt_edit_piece(cell, p);
         int64_t at = piece.ig - cell.ig;
-        drop_piece(stage, piece, n, rank + at, delta + at);
+        float factor[DPT_EDIT_PIECE];
+        uint64_t drops[DPT_EDIT_PIECE / 64];
+        draw(stage, piece, n, rank + at, factor, drops);
+        for (int64_t i = 0; i < piece.n; i++)
+            delta[at + i] *= dpt_rng_mask_bit(drops, i) ? 0.0f : factor[i];
+    }
+}
+
+static void mask(const dpt_edit_work *work, const dpt_edit_stage *stage, dpt_range cell,
+                 const float *delta, uint8_t *dropped) {
+    int64_t n = dpt_edit_row_length(&stage->catalog->tensors[cell.tensor]);
+    const uint32_t *rank = dpt_edit_rows_rank(stage->state, cell, delta);
+#pragma omp parallel for schedule(static) num_threads(work->threads)
+    for (int p = 0; p < dpt_edit_pieces(cell); p++) {
+        dpt_range piece = dpt_edit_piece(cell, p);
+        int64_t at = piece.ig - cell.ig;
+        float factor[DPT_EDIT_PIECE];
+        uint64_t drops[DPT_EDIT_PIECE / 64];
+        draw(stage, piece, n, rank + at, factor, drops);
+        for (int64_t i = 0; i < piece.n; i++)
+            dropped[at + i] = dpt_rng_mask_bit(drops, i);
     }
 }
 
@@ -74,7 +91,6 @@ const dpt_edit_method dpt_edit_method_della = {
     .class_name = "competitive",
     .help = "drop deltas at random, small ones of a row more often, and rescale each kept one",
     .random = true,
-    .own = true,
     .nparams = 2,
     .params = {{.name = "p",
                 .kind = DPT_PARAM_REAL,
@@ -93,5 +109,6 @@ const dpt_edit_method dpt_edit_method_della = {
     .check = check,
     .prepare = prepare,
     .apply_cell = apply_cell,
+    .mask = mask,
     .scale = scale,
     .destroy = destroy};

@@ -80,6 +80,21 @@ static dpt_edit_factors drop_factors(const dpt_edit_stage *stage, int tensor) {
                               .threshold = f->threshold};
 }
 
+static void mask(const dpt_edit_work *work, const dpt_edit_stage *stage, dpt_range cell,
+                 const float *delta, uint8_t *dropped) {
+    const factors *f = stage->state;
+    (void)delta;
+#pragma omp parallel for schedule(static) num_threads(work->threads)
+    for (int p = 0; p < dpt_edit_pieces(cell); p++) {
+        dpt_range piece = dpt_edit_piece(cell, p);
+        int64_t at = piece.ig - cell.ig;
+        piece_mask drops;
+        draw(stage, piece, f->threshold, &drops);
+        for (int64_t i = 0; i < piece.n; i++)
+            dropped[at + i] = dpt_rng_mask_bit(drops.bits, i);
+    }
+}
+
 static double scale(const dpt_edit_stage *stage, int tensor) {
     return ((const factors *)stage->state)->scale[tensor];
 }
@@ -161,6 +176,7 @@ const dpt_edit_method dpt_edit_method_dare = {
     .prepare = dare_prepare,
     .apply = apply,
     .factors = drop_factors,
+    .mask = mask,
     .scale = scale,
     .destroy = destroy};
 
@@ -192,5 +208,6 @@ const dpt_edit_method dpt_edit_method_drop = {
     .prepare = drop_prepare,
     .apply = apply,
     .factors = drop_factors,
+    .mask = mask,
     .scale = scale,
     .destroy = destroy};

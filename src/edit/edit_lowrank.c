@@ -305,7 +305,7 @@ static dpt_status prepare(dpt_edit_work *work, dpt_edit_stage *stage) {
     bool follows = false, folds = false;
     for (int s = 0; s < stage->index; s++) {
         follows = follows || work->stages[s].method->whole;
-        folds = folds || work->stages[s].method->own;
+        folds = folds || dpt_edit_own_only(work->stages[s].spec);
     }
     dpt_status st = dpt_agree(comm, check_ranks(stage));
     if (st == DPT_OK && folds)

@@ -17,14 +17,14 @@ static bool same_shape(const dpt_tensor_info *a, const dpt_tensor_info *b) {
 static dpt_status check_input(const dpt_edit_spec *spec, const dpt_edit_input *input,
                               const dpt_sink *sink) {
     const dpt_catalog *post = input->post.catalog;
-    if (spec->nstages < 1 || spec->nstages > DPT_EDIT_STAGE_MAX)
-        return dpt_error(DPT_ERR_USAGE, "edit: %d methods in sequence: give 1 to %d", spec->nstages,
-                         DPT_EDIT_STAGE_MAX);
-    for (int s = 0; s < spec->nstages; s++) {
-        dpt_status st = dpt_edit_stage_check(&spec->stages[s]);
-        if (st != DPT_OK)
-            return st;
-    }
+    dpt_status st = dpt_edit_spec_check(spec);
+    if (st != DPT_OK)
+        return st;
+    if (input->gradient != NULL
+            ? input->gradient->view == NULL || input->gradient->catalog->count != post->count
+            : dpt_edit_needs_gradient(spec))
+        return dpt_error(DPT_ERR_INTERNAL,
+                         "edit: no gradient in memory for an edit that needs one");
     if (sink->catalog->count != post->count || input->pairing->count != post->count ||
         input->shard->ntensors != post->count)
         return dpt_error(DPT_ERR_INTERNAL, "edit: sink, pairing or shard is of another model");
@@ -55,8 +55,11 @@ bool dpt_edit_may_touch(const dpt_edit_input *input, int t) {
 static dpt_status init_stage(dpt_edit_work *work, int s) {
     const dpt_edit_input *input = work->input;
     dpt_edit_stage *stage = &work->stages[s];
-    *stage = (dpt_edit_stage){.method = dpt_edit_method_get(work->spec->stages[s].method),
-                              .spec = &work->spec->stages[s],
+    bool calibrates = s == work->spec->nstages;
+    const dpt_edit_stage_spec *spec = calibrates ? NULL : &work->spec->stages[s];
+    *stage = (dpt_edit_stage){.method = calibrates ? &dpt_edit_calibration
+                                                   : dpt_edit_method_get(spec->method),
+                              .spec = spec,
                               .input = input,
                               .catalog = work->catalog,
                               .seed = work->spec->seed,
@@ -67,7 +70,7 @@ static dpt_status init_stage(dpt_edit_work *work, int s) {
     for (int t = 0; t < work->catalog->count; t++) {
         bool fits = stage->method->covers == NULL ||
                     stage->method->covers(stage->spec, &work->catalog->tensors[t]);
-        stage->covers[t] = fits && dpt_edit_may_touch(input, t);
+        stage->covers[t] = calibrates ? work->touched[t] : fits && dpt_edit_may_touch(input, t);
         work->touched[t] = work->touched[t] || stage->covers[t];
     }
     return DPT_OK;
@@ -141,7 +144,8 @@ static dpt_status init_work(dpt_edit_work *work, const dpt_edit_spec *spec,
     st = init_buffers(work);
     if (st == DPT_OK)
         st = init_wide(work);
-    for (int s = 0; st == DPT_OK && s < spec->nstages; s++) {
+    int nstages = spec->nstages + (spec->calibrate != DPT_CALIBRATE_NONE);
+    for (int s = 0; st == DPT_OK && s < nstages; s++) {
         st = init_stage(work, s);
         work->nstages = s + 1;
     }
@@ -185,11 +189,18 @@ void dpt_edit_base_free(dpt_edit_work *work, int tensor) {
 
 static dpt_status prepare_stages(dpt_edit_work *work) {
     dpt_status st = DPT_OK;
+    bool correlates = work->reports && work->input->gradient != NULL;
+    for (int t = 0; t < work->catalog->count; t++)
+        work->stats[t].correlation = NAN;
     for (int s = 0; st == DPT_OK && s < work->nstages; s++) {
         dpt_edit_stage *stage = &work->stages[s];
         st = dpt_agree(work->input->comm, dpt_agree_fault("edit.prepare"));
         if (st == DPT_OK && stage->method->prepare != NULL)
             st = stage->method->prepare(work, stage);
+        if (st == DPT_OK && correlates && stage->method->mask != NULL) {
+            st = dpt_edit_correlate(work, stage);
+            correlates = false;
+        }
     }
     return st;
 }
@@ -282,6 +293,7 @@ dpt_status dpt_edit_run(const dpt_edit_spec *spec, const dpt_edit_input *input, 
     if (report != NULL)
         *report = (dpt_edit_report){.ntensors = 0};
     dpt_status st = dpt_agree(input->comm, init_work(&work, spec, input, sink));
+    work.reports = report != NULL;
     if (st == DPT_OK)
         st = prepare_stages(&work);
     if (st == DPT_OK)

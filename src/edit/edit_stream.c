@@ -210,6 +210,12 @@ dpt_status dpt_edit_delta(dpt_edit_work *work, int upto, dpt_range range, float 
     return st == DPT_OK ? cell_delta(work, upto, &cell, delta) : st;
 }
 
+dpt_status dpt_edit_original(dpt_edit_work *work, dpt_range range, float *delta) {
+    cell_data cell = {.range = range};
+    dpt_status st = open_stored(work, &cell);
+    return st == DPT_OK ? cell_delta(work, 0, &cell, delta) : st;
+}
+
 dpt_status dpt_edit_values(void *ctx, dpt_range range, float *values) {
     dpt_edit_view *view = ctx;
     return dpt_edit_delta(view->work, view->upto, range, values);

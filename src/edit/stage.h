@@ -33,7 +33,6 @@ typedef struct dpt_edit_method {
     bool random;
     bool by_row; /**< holds numbers for every row of the model */
     bool whole;  /**< prepare makes the result itself and leaves it in the work's base cells */
-    bool own;    /**< apply works on own cells only */
     int nparams;
     dpt_edit_param params[DPT_EDIT_PARAM_MAX];
 
@@ -65,6 +64,15 @@ typedef struct dpt_edit_method {
     void (*apply_cell)(const dpt_edit_work *work, const dpt_edit_stage *stage, dpt_range cell,
                        float *delta);
 
+    /** Whether the parameters call for the gradient. NULL: never. Local. */
+    bool (*gradient)(const dpt_edit_stage_spec *spec);
+
+    /** Which entries of an own cell are dropped. NULL: the method draws no mask. Local, not
+     * thread-safe. @param[in] delta (cell.n) as the stages before left them. @param[out] dropped (cell.n)
+     * 0 or 1. */
+    void (*mask)(const dpt_edit_work *work, const dpt_edit_stage *stage, dpt_range cell,
+                 const float *delta, uint8_t *dropped);
+
     /** The number that sums up what was done to a tensor. NULL: none. Local. */
     double (*scale)(const dpt_edit_stage *stage, int tensor);
 
@@ -95,7 +103,7 @@ struct dpt_edit_work {
     const dpt_catalog *catalog; /**< of the post-trained model */
     dpt_sink sink;
     int nstages;
-    dpt_edit_stage stages[DPT_EDIT_STAGE_MAX];
+    dpt_edit_stage stages[DPT_EDIT_STAGE_MAX + 1]; /**< the last may be the calibration */
     bool *touched; /**< (tensors) at least one stage covers the tensor */
     bool *written; /**< (tensors) already in the sink */
     int *
@@ -114,6 +122,7 @@ struct dpt_edit_work {
     float *scratch;               /**< (threads, DPT_EDIT_SCRATCH, DPT_EDIT_PIECE) */
     double *cell_sums;            /**< (own cells, DPT_EDIT_SUMS) */
     dpt_edit_tensor_stats *stats; /**< (tensors) */
+    bool reports;                 /**< the caller wants the statistics */
     double *singular;             /**< records of decomposed tensors of this rank */
     int64_t nsingular, singular_room;
 };
@@ -136,6 +145,9 @@ extern const dpt_edit_method dpt_edit_method_della;
 extern const dpt_edit_method dpt_edit_method_lowrank;
 extern const dpt_edit_method dpt_edit_method_expo;
 
+/** Scales the result of all stages of an edit; not in the table. */
+extern const dpt_edit_method dpt_edit_calibration;
+
 /** Entry of the table. Local. */
 const dpt_edit_method *dpt_edit_method_get(int method);
 
@@ -144,6 +156,19 @@ double dpt_edit_value(const dpt_edit_stage_spec *spec, int param);
 
 /** Name of a tensor. Local. */
 const char *dpt_edit_tensor_name(const dpt_edit_stage *stage, int tensor);
+
+/** Whether a stage can be applied to own cells only. Local. */
+bool dpt_edit_own_only(const dpt_edit_stage_spec *spec);
+
+/** Gradient of a run of an own cell. Local. */
+const float *dpt_edit_gradient(const dpt_edit_input *input, dpt_range range);
+
+/** Fill the statistics with the correlation of the mask of a prepared stage and the products of
+ * gradient and delta. Collective. */
+dpt_status dpt_edit_correlate(dpt_edit_work *work, const dpt_edit_stage *stage);
+
+/** Deltas of a run of an own cell before any stage. Local, not thread-safe. */
+dpt_status dpt_edit_original(dpt_edit_work *work, dpt_range range, float *delta);
 
 /** Random stream of a stage for one tensor. Local. */
 dpt_rng dpt_edit_stream(const dpt_edit_stage *stage, int tensor, uint32_t kind);

@@ -6,6 +6,7 @@ one line per edited tensor: types, seed, edit, tensor, XXH3-64 of the bytes that
     python tools/reference/edit_oracle.py > tests/golden/edit/elementwise.txt
     python tools/reference/edit_oracle.py lowrank > tests/golden/edit/lowrank.txt
     python tools/reference/edit_oracle.py rows > tests/golden/edit/rows.txt
+    python tools/reference/edit_oracle.py gradient > tests/golden/edit/gradient.txt
 
 Edits with a low-rank stage are compared by numbers: edit, tensor, triplets, relative residual, the
 leading singular values (0 where there are fewer), and u^T F v for four pairs of probe vectors.
@@ -116,6 +117,16 @@ def weights(name, n, dtype):
     return store(pre, dtype), store(pre + delta, dtype)
 
 
+def gradient(name, delta):
+    """A gradient that has something to do with the delta."""
+    c = words(7, "gradient/" + name, MASK, delta.size).astype(np.int64)
+    noise = ((c & 0xFFFF) - 32768).astype(np.float32) * np.float32(2.0**-22)
+    return noise + np.float32(-0.5) * delta
+
+
+GRADIENTS = {}
+
+
 def is_linear(name, shape):
     others = ("embed", "lm_head", "wte", "wpe", "norm", "classifier", "score")
     return len(shape) == 2 and not any(o in name for o in others)
@@ -179,12 +190,13 @@ def prune(deltas, seed, index, keep, scope="tensor"):
     return out
 
 
-def bias(deltas, seed, index, k, p=None):
+def bias(deltas, seed, index, k, p=None, by="sign"):
     out = {}
     for name, d in deltas.items():
-        share = float(p) if p is not None else np.count_nonzero(d < 0) / d.size
+        chosen = d < 0 if by == "sign" else np.sign(d) * np.sign(GRADIENTS[name]) < 0
+        share = float(p) if p is not None else np.count_nonzero(chosen) / d.size
         other = (1.0 - float(k) * share) / (1.0 - share) if share < 1 else 1.0
-        out[name] = np.where(d < 0, d * np.float32(float(k)), d * np.float32(other))
+        out[name] = np.where(chosen, d * np.float32(float(k)), d * np.float32(other))
     return out
 
 
@@ -196,11 +208,12 @@ def row_ranks(rows):
     return ranks
 
 
-def della(deltas, seed, index, p, epsilon):
+def della(deltas, seed, index, p, epsilon, ranked=None):
     p, epsilon = float(p), float(epsilon)
     out = {}
     for name, d in deltas.items():
-        rows = d.reshape(SHAPES[name][0] if len(SHAPES[name]) > 1 else 1, -1)
+        of = d if ranked is None else ranked
+        rows = of.reshape(SHAPES[name][0] if len(SHAPES[name]) > 1 else 1, -1)
         n = rows.shape[1]
         drop = np.full(rows.shape, p)
         if n > 1:
@@ -305,6 +318,7 @@ def edit(spec, seed, dtype_in, skip=()):
     pre = {n: load(p[0], dtype_in) for n, p in pairs.items()}
     post = {n: load(p[1], dtype_in) for n, p in pairs.items()}
     deltas = {n: post[n] - pre[n] for n in pairs if sizes[n] > 0}
+    GRADIENTS.update({n: gradient(n, d) for n, d in deltas.items()})
     touched = set()
     for index, stage in enumerate(spec.split(";")):
         method, _, text = stage.partition(":")
@@ -315,6 +329,64 @@ def edit(spec, seed, dtype_in, skip=()):
                 touched.add(n)
                 deltas[n] = d.astype(np.float32)
     return pre, post, deltas, touched
+
+
+def calibrated(original, edited, name):
+    """The factor of a tensor, and the edited delta times it."""
+    g, d, f = (x.astype(np.float64) for x in (GRADIENTS[name], original, edited))
+    with_delta, with_edit = math.fsum(g * d), math.fsum(g * f)
+    s = 1.0
+    if abs(with_edit) > 1e-6 * math.sqrt(math.fsum(g * g)) * math.sqrt(math.fsum(f * f)):
+        s = with_delta / with_edit
+        s = min(max(s, 0.5), 2.0) if s > 0 else 1.0
+    return s, edited * np.float32(s)
+
+
+GRADIENT_CASES = [  # calibrated or not
+    ("bias:k=0.7,by=gradient", 0, False),
+    ("bias:k=1.5,by=gradient,p=0.3", 0, False),
+    ("prune:keep=0.5;bias:k=0.7,by=gradient;dare:p=0.2", 2, False),
+    ("prune:keep=0.3", 0, True),
+    ("bitdelta:tensors=all", 0, True),
+    ("multibit:bits=2", 0, True),
+    ("dare:p=0.9", 3, True),
+    ("drop:p=0.3", 3, True),
+    ("drop:p=0.8", 3, True),
+    ("della:p=0.6,epsilon=0.3", 4, True),
+    ("dare:p=0.5,k=-1;prune:keep=0.4", 5, True),
+    ("bias:k=-3,by=gradient,p=0.9", 0, True),
+]
+MASKS = {"dare": lambda d, n, s, p, **_: dropped(d, n, float(p), s, 0),
+         "drop": lambda d, n, s, p, **_: dropped(d, n, float(p), s, 0),
+         "della": lambda d, n, s, **keys: della({n: np.ones_like(d)}, s, 0, ranked=d, **keys)[n] == 0}
+
+
+def correlation(spec, seed, name, delta):
+    """Of the mask of a first stage and gradient times delta."""
+    method, _, text = spec.partition(";")[0].partition(":")
+    if method not in MASKS:
+        return math.nan
+    mask = MASKS[method](delta, name, seed, **dict(item.split("=") for item in text.split(",")))
+    x = GRADIENTS[name].astype(np.float64) * delta.astype(np.float64)
+    m = mask.astype(np.float64)
+    m, x = m - m.mean(), x - x.mean()
+    size = math.sqrt((m * m).sum() * (x * x).sum())
+    return (m * x).sum() / size if size > 0 else math.nan
+
+
+def main_gradient():
+    for dtype in ("f32", "bf16"):
+        for spec, seed, calibrate in GRADIENT_CASES:
+            pre, post, edited, touched = edit(spec, seed, dtype)
+            for name in sorted(touched):
+                original = post[name] - pre[name]
+                s, f = math.nan, edited[name]
+                if calibrate:
+                    s, f = calibrated(original, f, name)
+                digest = xxhash.xxh3_64_hexdigest(store(pre[name] + f, dtype).tobytes())
+                r = correlation(spec, seed, name, original)
+                sys.stdout.write(f"{dtype} {seed} {spec} {int(calibrate)} {name} {digest} "
+                                 f"{s:.17g} {r:.17g}\n")
 
 
 def run(spec, seed, dtype_in, dtype_out):
@@ -407,6 +479,9 @@ def main():
     cases, all_types = CASES, ("f32", "f16", "bf16", "f32>bf16", "bf16>f32")
     if sys.argv[1:] == ["lowrank"]:
         main_lowrank()
+        return
+    if sys.argv[1:] == ["gradient"]:
+        main_gradient()
         return
     if sys.argv[1:] == ["rows"]:
         SHAPES.clear()

@@ -44,11 +44,18 @@ typedef struct dpt_edit_stage_spec {
                                       place; NULL: the same value everywhere. Borrowed. */
 } dpt_edit_stage_spec;
 
+/** What the edited deltas are scaled for, tensor by tensor, after the last stage. */
+typedef enum dpt_edit_calibrate {
+    DPT_CALIBRATE_NONE,
+    DPT_CALIBRATE_TERM /**< <gradient, s F - Delta> = 0: no approximation term at W_post */
+} dpt_edit_calibrate;
+
 /** A whole edit as a job describes it. */
 typedef struct dpt_edit_spec {
     int nstages;
     dpt_edit_stage_spec stages[DPT_EDIT_STAGE_MAX];
     uint64_t seed;
+    dpt_edit_calibrate calibrate;
 } dpt_edit_spec;
 
 /** The table of methods. Local. */
@@ -72,6 +79,15 @@ double dpt_edit_stage_get(const dpt_edit_stage_spec *stage, const char *param);
 /** Check a stage as a whole (required parameters, exclusive ones). Local. */
 dpt_status dpt_edit_stage_check(const dpt_edit_stage_spec *stage);
 
+/** Check a whole edit: its stages and what scales it. Local. */
+dpt_status dpt_edit_spec_check(const dpt_edit_spec *spec);
+
+/** Whether the edit cannot run without dpt_edit_input.gradient. Local. */
+bool dpt_edit_needs_gradient(const dpt_edit_spec *spec);
+
+/** Whether it draws a mask, so that with a gradient its correlation can be measured. Local. */
+bool dpt_edit_draws_mask(const dpt_edit_spec *spec);
+
 /* Random streams: stage number s of the sequence (from 0) draws for a tensor from
  * dpt_rng_make(seed, name of the tensor in post, kind + 256 s), kind being DPT_RNG_MASK for masks;
  * element ig is dropped where dpt_rng_mask of dpt_rng_threshold(p) has its bit set; magnitudes are
@@ -89,6 +105,10 @@ typedef struct dpt_edit_input {
     const bool *selected; /**< (tensors of post) whether the edit touches the tensor; tensors
                                       that are not editable or have no partner are never touched */
     int svd_group;        /**< ranks that share a matrix in low rank; 0: chosen by size */
+
+    /** Gradient of a loss at W_post, or NULL. All tensors f32, in post's order and shapes; the own
+     * cells are in memory, so that `view` finds them. */
+    const dpt_source *gradient;
 } dpt_edit_input;
 
 /** What happened to one tensor. */
@@ -96,9 +116,14 @@ typedef struct dpt_edit_tensor_stats {
     int64_t changed;   /**< elements with E != 0 */
     double delta_norm; /**< |Delta|_F; 0 for a tensor that the edit does not touch */
     double edit_norm;  /**< |E|_F, from the values as written */
-    double scale;      /**< BitDelta mean, DARE 1/(1-p), threshold of prune ...; NaN if none */
+    double scale;      /**< BitDelta mean, DARE 1/(1-p), threshold of prune ...; NaN if none. Of a
+                          calibrated edit its factor s: 0.5 or 2 at its limits, 1 where it cannot
+                          help */
     int64_t rank;      /**< low rank: triplets kept; 0 otherwise */
     double residual;   /**< low rank: residual / |Delta|; NaN otherwise */
+    double
+        correlation; /**< Pearson's, of the mask (1: dropped) of the first stage that draws one and
+                           gradient * Delta as that stage finds it; NaN without mask or gradient */
 } dpt_edit_tensor_stats;
 
 typedef struct dpt_edit_report {

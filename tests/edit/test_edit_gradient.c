@@ -1,0 +1,189 @@
+/* ranks: 1 2 3 4 7
+ * seconds: 240 */
+/* Edits that take the gradient at W_post: bias by the product with it, calibration, and the
+ * correlation of mask and product, against the NumPy oracle. */
+#include "edit/edit_support.h"
+
+#include <math.h>
+
+typedef struct gradient {
+    dpt_catalog catalog;
+    dpt_shard shard;
+    dpt_field *field;
+    dpt_source source;
+} gradient;
+
+/* As gradient() of the oracle: noise - Delta / 2. */
+static void fill_cell(pair *p, int64_t c, float *g) {
+    static uint32_t words[DPT_CELL];
+    static float pre[DPT_CELL], post[DPT_CELL];
+    dpt_range cell = dpt_shard_cell(&p->shard, c);
+    dpt_dtype type = p->catalog.tensors[cell.tensor].dtype;
+    char stream[128];
+    if (!dpt_dtype_editable(type)) {
+        memset(g, 0, (size_t)cell.n * sizeof *g);
+        return;
+    }
+    snprintf(stream, sizeof stream, "gradient/%s", p->catalog.tensors[cell.tensor].name);
+    dpt_rng_words(dpt_rng_make(7, stream, DPT_RNG_MASK), cell.ig, cell.n, words);
+    dpt_dtype_to_f32(type, dpt_field_cell(p->pre, c), pre, cell.n);
+    dpt_dtype_to_f32(type, dpt_field_cell(p->post, c), post, cell.n);
+    for (int64_t i = 0; i < cell.n; i++)
+        g[i] = (float)((int)(words[i] & 0xffff) - 32768) * 0x1p-22F + -0.5F * (post[i] - pre[i]);
+}
+
+static void gradient_create(pair *p, gradient *g) {
+    assert_int_equal(dpt_catalog_copy(&p->catalog, &g->catalog), DPT_OK);
+    for (int t = 0; t < g->catalog.count; t++)
+        g->catalog.tensors[t].dtype = DPT_F32;
+    assert_int_equal(dpt_shard_create(&g->catalog, test_comm.size, &g->shard), DPT_OK);
+    assert_int_equal(dpt_field_create(&test_comm, &g->catalog, &g->shard, &g->field), DPT_OK);
+    for (int64_t c = 0; c < g->shard.cells; c++)
+        if (dpt_field_cell(g->field, c) != NULL)
+            fill_cell(p, c, dpt_field_cell(g->field, c));
+    g->source = dpt_field_source(g->field);
+    p->input.gradient = &g->source;
+}
+
+static void gradient_destroy(gradient *g) {
+    dpt_field_destroy(g->field);
+    dpt_shard_destroy(&g->shard);
+    dpt_catalog_destroy(&g->catalog);
+}
+
+static dpt_status run(pair *p, const char *text, unsigned long seed, bool calibrate,
+                      dpt_edit_report *report) {
+    dpt_edit_spec spec;
+    assert_int_equal(spec_parse(text, seed, &spec), DPT_OK);
+    spec.calibrate = calibrate ? DPT_CALIBRATE_TERM : DPT_CALIBRATE_NONE;
+    return dpt_edit_run(&spec, &p->input, p->sink, report);
+}
+
+static bool near(double a, double b, double tolerance) {
+    return fabs(a - b) <= tolerance * fmax(1.0, fabs(b));
+}
+
+static void matches_oracle(void **state) {
+    (void)state;
+    FILE *golden = fopen("tests/golden/edit/gradient.txt", "r");
+    assert_non_null(golden);
+    char types[16], text[128], name[128], open[16] = "", last[160] = "";
+    unsigned long seed, wanted;
+    int calibrate, checked = 0, wrong = 0;
+    double scale, correlation;
+    pair p;
+    gradient g;
+    dpt_edit_report report = {.ntensors = 0};
+    while (fscanf(golden, "%15s %lu %127s %d %127s %lx %lf %lf", types, &seed, text, &calibrate,
+                  name, &wanted, &scale, &correlation) == 8) {
+        char id[160];
+        if (strcmp(types, open) != 0) {
+            if (open[0] != '\0') {
+                gradient_destroy(&g);
+                pair_destroy(&p);
+            }
+            dpt_dtype type;
+            assert_true(dpt_dtype_parse(types, &type));
+            pair_create(&p, type, type, true);
+            gradient_create(&p, &g);
+            strcpy(open, types);
+        }
+        snprintf(id, sizeof id, "%s %s", types, text);
+        if (strcmp(id, last) != 0) {
+            dpt_edit_report_destroy(&report);
+            assert_int_equal(run(&p, text, seed, calibrate, &report), DPT_OK);
+            strcpy(last, id);
+        }
+        int t = dpt_catalog_find(&p.catalog, name);
+        const dpt_edit_tensor_stats *stats = &report.stats[t];
+        bool good = tensor_hash(p.out, t) == wanted;
+        good = good && (!calibrate || near(stats->scale, scale, 1e-12));
+        good = good && (isnan(correlation) || near(stats->correlation, correlation, 1e-9));
+        if (!good) {
+            print_error("%s: %s: scale %.17g, correlation %.17g\n", id, name, stats->scale,
+                        stats->correlation);
+            wrong++;
+        }
+        checked++;
+    }
+    fclose(golden);
+    dpt_edit_report_destroy(&report);
+    gradient_destroy(&g);
+    pair_destroy(&p);
+    assert_int_equal(checked, 176);
+    assert_int_equal(wrong, 0);
+}
+
+/* <g, out - post> of a tensor, against |g| |out - post|. */
+static double term(pair *p, gradient *g, int t) {
+    int64_t bytes;
+    float *out = whole_tensor(p->out, t, &bytes);
+    float *post = whole_tensor(p->post, t, &bytes);
+    float *grad = whole_tensor(g->field, t, &bytes);
+    double dot = 0.0, gg = 0.0, ee = 0.0;
+    for (int64_t i = 0; i < p->catalog.tensors[t].numel; i++) {
+        double e = (double)out[i] - (double)post[i];
+        dot += (double)grad[i] * e;
+        gg += (double)grad[i] * (double)grad[i];
+        ee += e * e;
+    }
+    dpt_mem_free(out);
+    dpt_mem_free(post);
+    dpt_mem_free(grad);
+    return gg * ee > 0.0 ? dot / sqrt(gg * ee) : 0.0;
+}
+
+/* In f32 the term of a calibrated edit at W_post is zero to rounding; the plain edit's is not. */
+static void calibrated_term_is_zero(void **state) {
+    (void)state;
+    static const char *const edits[] = {
+        "bitdelta",        "prune:keep=0.4",           "multibit:bits=1",
+        "lowrank:rank=40", "lowrank:rank=40;bitdelta", "drop:p=0.2;della:p=0.2,epsilon=0.1"};
+    pair p;
+    gradient g;
+    pair_create(&p, DPT_F32, DPT_F32, false);
+    gradient_create(&p, &g);
+    int t = dpt_catalog_find(&p.catalog, "model.layers.0.self_attn.q_proj.weight");
+    bool selected[16] = {false};
+    selected[t] = true;
+    p.input.selected = selected;
+    for (size_t i = 0; i < sizeof edits / sizeof edits[0]; i++) {
+        dpt_edit_report report;
+        assert_int_equal(run(&p, edits[i], 1, false, NULL), DPT_OK);
+        double plain = fabs(term(&p, &g, t));
+        assert_int_equal(run(&p, edits[i], 1, true, &report), DPT_OK);
+        double calibrated = fabs(term(&p, &g, t));
+        assert_true(report.stats[t].scale > 0.5 && report.stats[t].scale < 2.0);
+        if (plain < 1e-3 || calibrated > 1e-6)
+            fail_msg("%s: %g plain, %g calibrated by %g", edits[i], plain, calibrated,
+                     report.stats[t].scale);
+        dpt_edit_report_destroy(&report);
+    }
+    gradient_destroy(&g);
+    pair_destroy(&p);
+}
+
+static void bad_calls_are_refused(void **state) {
+    (void)state;
+    pair p;
+    gradient g;
+    pair_create(&p, DPT_F32, DPT_F32, false);
+    assert_int_equal(run(&p, "bias:k=0.5,by=gradient", 0, false, NULL), DPT_ERR_INTERNAL);
+    assert_non_null(strstr(dpt_error_message(), "gradient"));
+    dpt_error_clear();
+    assert_int_equal(run(&p, "bitdelta", 0, true, NULL), DPT_ERR_INTERNAL);
+    dpt_error_clear();
+    gradient_create(&p, &g);
+    assert_int_equal(run(&p, "expo:alpha=0.5", 0, true, NULL), DPT_ERR_USAGE);
+    assert_non_null(strstr(dpt_error_message(), "calibrate"));
+    dpt_error_clear();
+    gradient_destroy(&g);
+    pair_destroy(&p);
+}
+
+int main(int argc, char **argv) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(matches_oracle),
+                                       cmocka_unit_test(calibrated_term_is_zero),
+                                       cmocka_unit_test(bad_calls_are_refused)};
+    return test_mpi_main(argc, argv, tests);
+}
