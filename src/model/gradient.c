@@ -86,18 +86,32 @@ dpt_status dpt_model_gradient_dot(const dpt_model *model, const dpt_model_gradie
     return DPT_OK;
 }
 
-static void place(const dpt_block *block, const float *from, float *out) {
-    for (int64_t r = 0; r < block->rows; r++)
-        memcpy(out + block->ig + r * block->stride, from + r * block->cols,
-               (size_t)block->cols * sizeof *out);
+/* The part of a block that falls into a run. */
+static void place(const dpt_block *block, const float *from, dpt_range range, float *out) {
+    int64_t end = range.ig + range.n;
+    int64_t row = (range.ig - block->ig - block->cols) / block->stride; /* not after the first */
+    for (row = row > 0 ? row : 0; row < block->rows; row++) {
+        int64_t begin = block->ig + row * block->stride, stop = begin + block->cols;
+        if (begin >= end)
+            break;
+        int64_t low = begin > range.ig ? begin : range.ig, high = stop < end ? stop : end;
+        if (low < high)
+            memcpy(out + (low - range.ig), from + row * block->cols + (low - begin),
+                   (size_t)(high - low) * sizeof *out);
+    }
+}
+
+dpt_status dpt_model_gradient_range(const dpt_model *model, const dpt_model_gradient *gradient,
+                                    dpt_range range, float *out) {
+    memset(out, 0, (size_t)range.n * sizeof *out);
+    for (int i = 0; i < gradient->count; i++)
+        if (gradient->blocks[i] != NULL && model->params.items[i].tensor == range.tensor)
+            place(&model->params.items[i].block, gradient->blocks[i], range, out);
+    return dpt_agree(&model->group, dpt_comm_sum_f32(&model->group, out, range.n));
 }
 
 dpt_status dpt_model_gradient_gather(const dpt_model *model, const dpt_model_gradient *gradient,
                                      int tensor, float *out) {
-    memset(out, 0, (size_t)model->catalog.tensors[tensor].numel * sizeof *out);
-    for (int i = 0; i < gradient->count; i++)
-        if (gradient->blocks[i] != NULL && model->params.items[i].tensor == tensor)
-            place(&model->params.items[i].block, gradient->blocks[i], out);
-    dpt_status st = dpt_comm_sum_f32(&model->group, out, model->catalog.tensors[tensor].numel);
-    return dpt_agree(&model->group, st);
+    dpt_range all = {.tensor = tensor, .n = model->catalog.tensors[tensor].numel};
+    return dpt_model_gradient_range(model, gradient, all, out);
 }

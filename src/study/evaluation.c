@@ -85,12 +85,13 @@ static dpt_status create_loss(dpt_evaluation *ev, const dpt_inputs *in, const dp
     if (st != DPT_OK)
         return st;
     dpt_loss_set_progress(ev->data[d].loss, count_batch, ev);
-    return allocate_baseline(ev, &ev->data[d], res->shared_gradient);
+    return allocate_baseline(ev, &ev->data[d], dpt_resources_keeps_gradient(res));
 }
 
 static dpt_status create_losses(dpt_evaluation *ev, const dpt_inputs *in, const dpt_resources *res,
                                 dpt_references *references) {
     ev->ndata = in->job->ndata;
+    ev->shares = res->shared_gradient;
     ev->data = dpt_mem_zalloc(ev->ndata, sizeof *ev->data, "data sets");
     dpt_status st = dpt_agree(&ev->mesh.world, ev->data != NULL ? DPT_OK : DPT_ERR_OUTPUT);
     for (int d = 0; d < ev->ndata && st == DPT_OK; d++) {
@@ -226,7 +227,7 @@ dpt_status dpt_evaluation_walk(dpt_evaluation *ev, int d, const dpt_quadrature *
     st = dpt_agree(&ev->mesh.world, st);
     dpt_riemann_shared shared = {.loss_start = base->loss_post,
                                  .sample_shares = dpt_loss_shares(base->loss)};
-    if (st == DPT_OK && base->gradient != NULL) {
+    if (st == DPT_OK && ev->shares) {
         st = terms_at_start(ev, base, start);
         shared.terms_start = start;
     }

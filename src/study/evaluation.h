@@ -25,6 +25,7 @@ typedef struct dpt_evaluation {
     dpt_mesh mesh;
     dpt_model *model;
     int ndata;
+    bool shares;           /**< paths take their term at t = 0 from the gradients that are kept */
     dpt_baseline *data;    /**< (ndata) */
     dpt_progress progress; /**< in samples */
     int64_t pass_samples;  /**< of the pass under way */

@@ -326,7 +326,11 @@ static dpt_status read_root(dpt_job *job, const dpt_yaml *yaml) {
     if (st == DPT_OK)
         st = read_riemann(job, yaml, root);
     for (int e = 0; e < job->nedits && st == DPT_OK && !job->riemann; e++)
-        if (job->edits[e].auto_data >= 0)
+        if (dpt_edit_needs_gradient(&job->edits[e].spec))
+            st = dpt_yaml_error(yaml, dpt_yaml_get(root, "riemann"),
+                                "edit %s takes the gradient at W_post: leave out riemann: off",
+                                job->edits[e].id);
+        else if (job->edits[e].auto_data >= 0)
             st = dpt_yaml_error(yaml, dpt_yaml_get(root, "riemann"),
                                 "edit %s is auto, which needs gradients: leave out riemann: off",
                                 job->edits[e].id);

@@ -12,7 +12,7 @@ enum { AXES_MAX = 32, EDITS_MAX = 100000, ID_MAX = 200, TEXT_MAX = 1024 };
 
 /* One parameter of an entry: a single value, or a list that sweeps. */
 typedef struct axis {
-    int stage; /* -1: the seed */
+    int stage; /* -1: a key of the entry itself */
     const char *key;
     struct fy_node *value;
     int count;
@@ -87,7 +87,12 @@ static dpt_status unknown_param(const dpt_yaml *yaml, struct fy_node *node, int 
                           key != NULL ? key : "?", dpt_edit_method_name(method), known);
 }
 
-/* The keys of one stage: those of its method; the entry itself also has name, method and seed. */
+/* Keys of an entry that may be swept, beside the parameters of its method. */
+static bool is_entry_key(const char *key) {
+    return strcmp(key, "seed") == 0 || strcmp(key, "calibrate") == 0 || strcmp(key, "data") == 0;
+}
+
+/* The keys of one stage: those of its method; the entry itself also has name, method and its own. */
 static dpt_status collect_stage(sweep *all, const dpt_yaml *yaml, struct fy_node *map, int stage,
                                 bool outermost) {
     void *iterator = NULL;
@@ -97,14 +102,14 @@ static dpt_status collect_stage(sweep *all, const dpt_yaml *yaml, struct fy_node
         dpt_status st = DPT_OK;
         if (key != NULL && (strcmp(key, "method") == 0 || (outermost && strcmp(key, "name") == 0)))
             continue;
-        if (key != NULL && outermost && strcmp(key, "seed") == 0)
+        if (key != NULL && outermost && is_entry_key(key))
             st = add_axis(all, yaml, -1, node, fy_node_pair_value(pair));
         else if (key != NULL && stage >= 0 && method_knows(all->methods[stage], key))
             st = add_axis(all, yaml, stage, node, fy_node_pair_value(pair));
         else if (stage < 0)
             st = dpt_yaml_error(yaml, node,
                                 "unknown key '%s' beside a sequence of methods: it knows: name "
-                                "method seed; parameters belong into the sequence",
+                                "method seed calibrate data; parameters belong into the sequence",
                                 key != NULL ? key : "?");
         else
             st = unknown_param(yaml, node, all->methods[stage]);
@@ -177,13 +182,36 @@ static dpt_status set_seed(const dpt_yaml *yaml, struct fy_node *node, uint64_t 
     return DPT_OK;
 }
 
-static dpt_status set_value(dpt_job_edit *edit, const dpt_yaml *yaml, const axis *one,
-                            struct fy_node *node) {
-    if (one->stage < 0)
+static dpt_status set_calibrate(const dpt_yaml *yaml, struct fy_node *node, const char *text,
+                                dpt_edit_calibrate *calibrate) {
+    bool term = strcmp(text, "term") == 0;
+    if (!term && strcmp(text, "none") != 0)
+        return dpt_yaml_error(yaml, node, "calibrate is '%s': it is one of none term", text);
+    *calibrate = term ? DPT_CALIBRATE_TERM : DPT_CALIBRATE_NONE;
+    return DPT_OK;
+}
+
+static dpt_status set_data(const dpt_job *job, const dpt_yaml *yaml, struct fy_node *node,
+                           const char *text, int *data) {
+    for (int d = 0; d < job->ndata; d++)
+        if (strcmp(job->data[d].name, text) == 0) {
+            *data = d;
+            return DPT_OK;
+        }
+    return dpt_yaml_error(yaml, node, "data is '%s': name one of the data sets of this job", text);
+}
+
+static dpt_status set_value(dpt_job_edit *edit, const dpt_job *job, const dpt_yaml *yaml,
+                            const axis *one, struct fy_node *node) {
+    if (one->stage < 0 && strcmp(one->key, "seed") == 0)
         return set_seed(yaml, node, &edit->spec.seed);
     const char *text = dpt_yaml_scalar(node);
     if (text == NULL)
         return dpt_yaml_error(yaml, node, "%s must be one value or a list of values", one->key);
+    if (one->stage < 0 && strcmp(one->key, "calibrate") == 0)
+        return set_calibrate(yaml, node, text, &edit->spec.calibrate);
+    if (one->stage < 0)
+        return set_data(job, yaml, node, text, &edit->gradient_data);
     return dpt_yaml_locate(yaml, node,
                            dpt_edit_stage_set(&edit->spec.stages[one->stage], one->key, text));
 }
@@ -206,6 +234,23 @@ static dpt_status set_auto(dpt_job_edit *edit, const dpt_job *job, const dpt_yam
     return DPT_OK;
 }
 
+/* Whose gradient the edit takes: that of the data set that it names, else of the first. */
+static dpt_status set_gradient(dpt_job_edit *edit, const dpt_job *job, const dpt_yaml *yaml,
+                               struct fy_node *entry) {
+    bool needs = dpt_edit_needs_gradient(&edit->spec);
+    if (needs && job->ndata == 0)
+        return dpt_yaml_error(yaml, entry, "edit %s takes the gradient at W_post, which needs data",
+                              edit->name);
+    if (needs || dpt_edit_draws_mask(&edit->spec)) {
+        if (edit->gradient_data < 0 && job->ndata > 0)
+            edit->gradient_data = 0;
+    } else if (edit->gradient_data >= 0) {
+        return dpt_yaml_error(
+            yaml, entry, "edit %s names data, but takes no gradient: leave data out", edit->name);
+    }
+    return DPT_OK;
+}
+
 /* One point of the sweep. */
 static dpt_status build(const sweep *all, const dpt_job *job, const dpt_yaml *yaml, const int *at,
                         struct fy_node *entry, int auto_data, dpt_job_edit *edit) {
@@ -214,6 +259,7 @@ static dpt_status build(const sweep *all, const dpt_job *job, const dpt_yaml *ya
     char method[TEXT_MAX] = "";
     snprintf(id, sizeof id, "%s", all->name);
     edit->name = all->name;
+    edit->gradient_data = -1;
     edit->spec.nstages = all->nstages;
     for (int s = 0; s < all->nstages; s++) {
         size_t used = strlen(method);
@@ -223,7 +269,7 @@ static dpt_status build(const sweep *all, const dpt_job *job, const dpt_yaml *ya
     }
     for (int a = 0; a < all->naxes; a++) {
         struct fy_node *node = axis_value(&all->axes[a], at[a]);
-        dpt_status st = set_value(edit, yaml, &all->axes[a], node);
+        dpt_status st = set_value(edit, job, yaml, &all->axes[a], node);
         if (st != DPT_OK)
             return st;
         const char *text = dpt_yaml_scalar(node);
@@ -234,12 +280,11 @@ static dpt_status build(const sweep *all, const dpt_job *job, const dpt_yaml *ya
         if (all->axes[a].swept)
             snprintf(id + used, sizeof id - used, "-%s%s", all->axes[a].key, text);
     }
-    for (int s = 0; s < all->nstages; s++) {
-        dpt_status st = dpt_edit_stage_check(&edit->spec.stages[s]);
-        if (st != DPT_OK)
-            return dpt_yaml_locate(yaml, entry, st);
-    }
-    dpt_status st = set_auto(edit, job, yaml, entry, auto_data);
+    dpt_status st = dpt_yaml_locate(yaml, entry, dpt_edit_spec_check(&edit->spec));
+    if (st == DPT_OK)
+        st = set_gradient(edit, job, yaml, entry);
+    if (st == DPT_OK)
+        st = set_auto(edit, job, yaml, entry, auto_data);
     if (st != DPT_OK)
         return st;
     if (edit->auto_data >= 0 && job->ndata > 1) {

@@ -295,6 +295,8 @@ dpt_results_study dpt_outputs_unit_study(const dpt_outputs *outputs, const dpt_i
     dpt_hash_update(&hash, edit->id, strlen(edit->id) + 1);
     dpt_hash_update(&hash, edit->method, strlen(edit->method) + 1);
     dpt_hash_update(&hash, edit->params, strlen(edit->params) + 1);
+    if (edit->gradient_data >= 0 && dpt_inputs_needs_model(in))
+        dpt_hash_update(&hash, &in->data[edit->gradient_data].hash, sizeof(uint64_t));
     if (edit->auto_data >= 0)
         dpt_hash_update(&hash, &in->data[edit->auto_data].hash, sizeof(uint64_t));
     if (d >= 0)

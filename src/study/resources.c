@@ -1,5 +1,6 @@
 #include "resources.h"
 
+#include "cell_gradient.h"
 #include "deltapath/model/model.h"
 
 #include "deltapath/base/mem.h"
@@ -102,13 +103,44 @@ static int64_t models_bytes(const dpt_resources *res) {
     return own > res->reference ? own : res->reference;
 }
 
+bool dpt_resources_keeps_gradient(const dpt_resources *res) {
+    return res->shared_gradient || res->cell_gradient;
+}
+
+/* Whether an edit cannot do without the gradient, or could measure the correlation of its mask. */
+static bool any_edit(const dpt_inputs *in, bool (*property)(const dpt_edit_spec *spec)) {
+    for (int e = 0; e < in->job->nedits; e++)
+        if (property(&in->job->edits[e].spec))
+            return true;
+    return false;
+}
+
+/* What the mesh leaves alone: the edited model, an edit, and the gradients that edits need. */
+static int64_t fixed_bytes(const dpt_inputs *in, const dpt_resources *res) {
+    int64_t fixed = res->field + res->edit;
+    if (any_edit(in, dpt_edit_needs_gradient))
+        fixed += res->gradient * in->job->ndata + res->cells;
+    return fixed;
+}
+
+/* Which gradients are kept. */
+static void choose_gradients(const dpt_inputs *in, dpt_resources *res) {
+    bool needs = any_edit(in, dpt_edit_needs_gradient);
+    int64_t all = res->gradient * in->job->ndata;
+    int64_t left = res->budget - fixed_bytes(in, res) - models_bytes(res);
+    res->shared_gradient =
+        dpt_quadrature_has_start(in->job->rule) && !in->job->per_sample && (needs || all <= left);
+    res->cell_gradient = needs || (res->shared_gradient && any_edit(in, dpt_edit_draws_mask) &&
+                                   all + res->cells <= left);
+}
+
 /* Needs of one mesh, with the batch shrunk until the work fits beside the weights. */
 static dpt_status try_mesh(const dpt_inputs *in, int tensor_parallel, dpt_resources *res,
                            bool *fits) {
     res->tensor_parallel = tensor_parallel;
-    int64_t fixed = res->field + res->edit;
     int64_t elements = dpt_catalog_elements(in->catalog);
     res->gradient = (elements + tensor_parallel - 1) / tensor_parallel * BYTES_F32;
+    int64_t fixed = fixed_bytes(in, res);
     int64_t batch = in->job->batch_tokens > 0 ? in->job->batch_tokens : BATCH_TOKENS;
     if (batch < res->largest)
         batch = res->largest;
@@ -126,9 +158,7 @@ static dpt_status try_mesh(const dpt_inputs *in, int tensor_parallel, dpt_resour
         if (*fits || batch == res->largest)
             break;
     }
-    int64_t shared = res->gradient * in->job->ndata;
-    res->shared_gradient = dpt_quadrature_has_start(in->job->rule) && !in->job->per_sample &&
-                           fixed + models_bytes(res) + shared <= res->budget;
+    choose_gradients(in, res);
     return DPT_OK;
 }
 
@@ -151,7 +181,7 @@ static dpt_status choose_mesh(const dpt_inputs *in, int64_t most_samples, dpt_re
     }
     if (fits)
         return DPT_OK;
-    int64_t need = res->field + res->edit + models_bytes(res);
+    int64_t need = fixed_bytes(in, res) + models_bytes(res);
     return dpt_error(DPT_ERR_OUTPUT,
                      "the study needs %" PRId64 " MiB per rank with %d tensor-parallel ranks, but "
                      "--memory grants %" PRId64 ": use more ranks or raise it",
@@ -176,11 +206,12 @@ static void count_flops(const dpt_inputs *in, dpt_resources *res) {
     int slopes = in->job->points;
     if (res->shared_gradient && dpt_quadrature_has_start(in->job->rule))
         slopes--;
-    double baseline = res->shared_gradient ? 2 + 8 : 2 + 2;
+    bool kept = dpt_resources_keeps_gradient(res);
+    double baseline = kept ? 2 + 8 : 2 + 2;
     double ends = dpt_quadrature_has_end(in->job->rule) ? 0 : 2;
     res->flops = per_token * tokens * (baseline + edits * (8.0 * slopes + ends));
     /* The reference of dpo, and the slopes of its loss before the gradient that edits share. */
-    res->flops += per_token * (double)res->dpo_tokens * (res->shared_gradient ? 4 : 2);
+    res->flops += per_token * (double)res->dpo_tokens * (kept ? 4 : 2);
     res->evaluations = (int64_t)in->job->ndata * (2 + (int64_t)edits * (slopes + (ends > 0)));
 }
 
@@ -193,8 +224,10 @@ dpt_status dpt_resources_plan(const dpt_inputs *in, int ranks, int64_t budget, d
     bool model = dpt_inputs_needs_model(in);
     if (model)
         out->field = dpt_field_bytes(&in->out_catalog, &shard);
+    if (model)
+        st = dpt_cell_gradient_bytes(in->catalog, &shard, &out->cells);
     dpt_shard_destroy(&shard);
-    for (int e = 0; e < in->job->nedits; e++) {
+    for (int e = 0; e < in->job->nedits && st == DPT_OK; e++) {
         int64_t need = dpt_edit_bytes(&in->job->edits[e].spec, in->catalog, in->selected, ranks,
                                       in->job->svd_group);
         out->edit = need > out->edit ? need : out->edit;
@@ -213,7 +246,8 @@ dpt_status dpt_resources_plan(const dpt_inputs *in, int ranks, int64_t budget, d
         return DPT_OK;
     }
     int64_t most_samples;
-    st = measure_data(in, out, &most_samples);
+    if (st == DPT_OK)
+        st = measure_data(in, out, &most_samples);
     if (st == DPT_OK)
         st = choose_mesh(in, most_samples, out);
     if (st == DPT_OK)
@@ -236,19 +270,22 @@ void dpt_resources_print(const dpt_inputs *in, const dpt_resources *res) {
         printf("  %-34s %12" PRId64 "\n", "tokens packed into one pass", res->batch_tokens);
         printf("  %-34s %12" PRId64 "\n", "passes over a data set", res->evaluations);
         printf("  %-34s %12s\n", "gradient at t = 0 kept for all edits",
-               res->shared_gradient ? "yes" : "no");
+               dpt_resources_keeps_gradient(res) ? "yes" : "no");
     }
     printf("memory per rank\n");
     print_row("weights", (double)res->weights / mib, "MiB");
     print_row("activations and buffers", (double)(res->work + res->images) / mib, "MiB");
     if (res->reference > 0)
         print_row("reference, before these", (double)res->reference / mib, "MiB");
-    if (res->shared_gradient)
-        print_row("gradients", (double)res->gradient * in->job->ndata / mib, "MiB");
+    int64_t gradients = dpt_resources_keeps_gradient(res) ? res->gradient * in->job->ndata : 0;
+    int64_t cells = res->cell_gradient ? res->cells : 0;
+    if (gradients > 0)
+        print_row("gradients", (double)gradients / mib, "MiB");
+    if (cells > 0)
+        print_row("gradient in cells", (double)cells / mib, "MiB");
     print_row("edited model in cells", (double)res->field / mib, "MiB");
     print_row("edit", (double)res->edit / mib, "MiB");
-    int64_t sum = models_bytes(res) + res->field + res->edit +
-                  (res->shared_gradient ? res->gradient * in->job->ndata : 0);
+    int64_t sum = models_bytes(res) + res->field + res->edit + gradients + cells;
     print_row("sum", (double)sum / mib, "MiB");
     print_row("budget", (double)res->budget / mib, "MiB");
     printf("whole study\n");

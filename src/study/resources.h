@@ -14,6 +14,7 @@ typedef struct dpt_resources {
     int64_t weights;     /**< resident blocks of post and edit */
     int64_t work;        /**< activations and layer buffers */
     int64_t gradient;    /**< of one data set at t = 0 */
+    int64_t cells;       /**< one of them in cells, as edits take it */
     int64_t field;       /**< the edited model in cells */
     int64_t edit;        /**< the largest edit's own needs */
     int64_t images;      /**< images of one pass as they are read */
@@ -26,8 +27,10 @@ typedef struct dpt_resources {
     int64_t dpo_tokens;   /**< of those with loss dpo */
     int64_t pixels;       /**< of the largest image; 0 without images */
     bool shared_gradient; /**< the gradients at t = 0 fit and are kept for all edits */
-    double flops;         /**< of the whole study, all ranks */
-    double bytes_read;    /**< of the whole study, all ranks */
+    bool
+        cell_gradient; /**< so is one in cells, for edits that need it or the correlation of masks */
+    double flops;      /**< of the whole study, all ranks */
+    double bytes_read; /**< of the whole study, all ranks */
     double bytes_written;
     int64_t evaluations; /**< passes over a data set */
 } dpt_resources;
@@ -38,6 +41,9 @@ typedef struct dpt_resources {
  *         DPT_ERR_USAGE when tensor_parallel of the job does not divide the ranks. */
 dpt_status dpt_resources_plan(const dpt_inputs *inputs, int ranks, int64_t budget,
                               dpt_resources *out);
+
+/** Whether the gradients at t = 0 are kept, be it for terms or for edits. Local. */
+bool dpt_resources_keeps_gradient(const dpt_resources *resources);
 
 /** Print as a table on stdout. Local. */
 void dpt_resources_print(const dpt_inputs *inputs, const dpt_resources *resources);

@@ -6,6 +6,7 @@
 #include "deltapath/comm/agree.h"
 #include "deltapath/path/verdict.h"
 #include "auto_alpha.h"
+#include "cell_gradient.h"
 #include "checks.h"
 #include "evaluation.h"
 #include "inputs.h"
@@ -25,8 +26,9 @@ typedef struct study {
     dpt_resources resources;
     dpt_outputs outputs;
     dpt_shard shard;
-    dpt_field *edited;         /* the edited model in cells; NULL when no path is walked */
-    dpt_evaluation evaluation; /* only when a path is walked */
+    dpt_field *edited;          /* the edited model in cells; NULL when no path is walked */
+    dpt_evaluation evaluation;  /* only when a path is walked */
+    dpt_cell_gradient gradient; /* only when edits take it */
     bool evaluates;
     int units; /* per edit: its data sets, or one for an edit alone */
 } study;
@@ -77,7 +79,11 @@ static dpt_status make_edit(study *s, const dpt_job_edit *edit, const dpt_edit_s
     dpt_edit_input input = edit_input(s);
     dpt_store_writer *writer = NULL;
     dpt_status st = DPT_OK;
-    if (s->job->checkpoint != DPT_STORE_NONE)
+    if (s->gradient.field != NULL && edit->gradient_data >= 0) {
+        st = dpt_cell_gradient_fill(&s->gradient, &s->evaluation, edit->gradient_data);
+        input.gradient = &s->gradient.source;
+    }
+    if (st == DPT_OK && s->job->checkpoint != DPT_STORE_NONE)
         st = dpt_outputs_create_model(s->comm, &s->inputs, edit, &s->shard, &writer);
     if (st != DPT_OK)
         return st;
@@ -264,6 +270,8 @@ static dpt_status prepare_work(study *s, int left) {
     st = dpt_field_create(s->comm, &s->inputs.out_catalog, &s->shard, &s->edited);
     if (st == DPT_OK)
         st = dpt_evaluation_create(s->comm, &s->inputs, &s->resources, passes, &s->evaluation);
+    if (st == DPT_OK && s->resources.cell_gradient)
+        st = dpt_cell_gradient_create(s->comm, s->inputs.catalog, &s->shard, &s->gradient);
     return st;
 }
 
@@ -344,6 +352,7 @@ dpt_status dpt_study_run(const dpt_comm *comm, const dpt_job *job,
         st = log_peak(&s);
     if (s.evaluation.mesh.world.size > 0)
         dpt_evaluation_destroy(&s.evaluation);
+    dpt_cell_gradient_destroy(&s.gradient);
     dpt_field_destroy(s.edited);
     dpt_shard_destroy(&s.shard);
     dpt_outputs_close(&s.outputs);

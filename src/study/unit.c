@@ -53,7 +53,7 @@ static dpt_status set_edit_statistics(const dpt_inputs *in, const dpt_edit_repor
             .rank = from->rank > 0 ? (double)from->rank : NAN,
             .residual = from->residual,
             .scale = from->scale,
-            .correlation = NAN};
+            .correlation = from->correlation};
     }
     dpt_status st = DPT_OK;
     for (int t = 0; t < report->ntensors && report->nsingular > 0 && st == DPT_OK; t++) {

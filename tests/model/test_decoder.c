@@ -93,7 +93,18 @@ static void check_tensor(const fixture *f, const dpt_model_gradient *gradient, i
     float *ours = malloc((size_t)info->numel * sizeof *ours);
     const float *golden = f->g.grad.values[k];
     assert_int_equal(dpt_model_gradient_gather(f->model, gradient, k, ours), DPT_OK);
+    int64_t first = info->numel / 3, n = info->numel / 2; /* a run that cuts rows and blocks */
+    float *run = malloc((size_t)(n + 1) * sizeof *run);
+    dpt_range range = {.tensor = k, .ig = first, .n = n};
+    assert_int_equal(dpt_model_gradient_range(f->model, gradient, range, run), DPT_OK);
     double off = 0.0, size = 0.0;
+    for (int64_t i = 0; i < n; i++) {
+        off += ((double)run[i] - ours[first + i]) * ((double)run[i] - ours[first + i]);
+        size += (double)run[i] * run[i];
+    }
+    assert_true(off <= 1e-12 * size);
+    free(run);
+    off = size = 0.0;
     for (int64_t i = 0; i < info->numel; i++) {
         off += ((double)ours[i] - golden[i]) * ((double)ours[i] - golden[i]);
         size += (double)golden[i] * golden[i];

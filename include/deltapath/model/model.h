@@ -89,6 +89,10 @@ dpt_status dpt_model_gradient_dot(const dpt_model *model, const dpt_model_gradie
  * edits that need it. Collective over group. @param[out] out (numel) fp32. */
 dpt_status dpt_model_gradient_gather(const dpt_model *model, const dpt_model_gradient *gradient,
                                      int tensor, float *out);
+/** The same for a run of elements of one tensor; a tensor that the model does not use has zeros.
+ * Collective over group (same: range). @param[out] out (range.n) fp32. */
+dpt_status dpt_model_gradient_range(const dpt_model *model, const dpt_model_gradient *gradient,
+                                    dpt_range range, float *out);
 
 /** Log-likelihoods of one batch, and the derivative of a weighted sum of them.
  *

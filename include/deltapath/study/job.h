@@ -28,7 +28,9 @@ typedef struct dpt_job_edit {
     char *method;     /**< "dare", or "prune+bitdelta" for a sequence */
     char *params;     /**< "p=0.9 k=0 seed=1" as written in the job file */
     dpt_edit_spec spec;
-    int auto_data; /**< data set whose trough `alpha: auto` seeks; -1: nothing is sought */
+    int gradient_data; /**< data set whose gradient at W_post the edit takes, to edit or to measure the
+                          correlation of its mask; -1: none */
+    int auto_data;     /**< data set whose trough `alpha: auto` seeks; -1: nothing is sought */
 } dpt_job_edit;
 
 /** How changes of the loss are judged. */

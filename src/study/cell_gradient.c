@@ -1,0 +1,75 @@
+#include "cell_gradient.h"
+
+#include "deltapath/base/mem.h"
+#include "deltapath/comm/agree.h"
+
+#include <string.h>
+
+static dpt_status init_catalog(const dpt_catalog *catalog, const dpt_shard *shard,
+                               dpt_cell_gradient *out) {
+    *out = (dpt_cell_gradient){.data = -1, .shard = *shard};
+    dpt_status st = dpt_catalog_copy(catalog, &out->catalog);
+    for (int t = 0; st == DPT_OK && t < out->catalog.count; t++)
+        out->catalog.tensors[t].dtype = DPT_F32;
+    out->shard.catalog = &out->catalog;
+    return st;
+}
+
+dpt_status dpt_cell_gradient_bytes(const dpt_catalog *catalog, const dpt_shard *shard,
+                                   int64_t *bytes) {
+    dpt_cell_gradient gradient;
+    dpt_status st = init_catalog(catalog, shard, &gradient);
+    int64_t cell = (int64_t)DPT_CELL * (int64_t)sizeof(float);
+    *bytes = st == DPT_OK ? dpt_field_bytes(&gradient.catalog, &gradient.shard) + cell : 0;
+    dpt_catalog_destroy(&gradient.catalog);
+    return st;
+}
+
+dpt_status dpt_cell_gradient_create(const dpt_comm *comm, const dpt_catalog *catalog,
+                                    const dpt_shard *shard, dpt_cell_gradient *out) {
+    dpt_status st = dpt_agree(comm, init_catalog(catalog, shard, out));
+    if (st == DPT_OK)
+        st = dpt_agree(comm, dpt_field_create(comm, &out->catalog, &out->shard, &out->field));
+    if (st == DPT_OK)
+        out->source = dpt_field_source(out->field);
+    else
+        dpt_catalog_destroy(&out->catalog);
+    return st;
+}
+
+void dpt_cell_gradient_destroy(dpt_cell_gradient *gradient) {
+    if (gradient->field == NULL)
+        return;
+    dpt_field_destroy(gradient->field);
+    dpt_catalog_destroy(&gradient->catalog);
+    gradient->field = NULL;
+}
+
+/* The cells of all ranks of this rank's group in turn; each keeps its own. Collective over the group. */
+static dpt_status fill_cells(dpt_cell_gradient *g, const dpt_evaluation *ev, int d, float *buffer) {
+    const dpt_comm *group = &ev->mesh.model;
+    int first = ev->mesh.world.rank - group->rank; /* the ranks of a group are neighbours */
+    dpt_status st = DPT_OK;
+    for (int r = 0; r < group->size && st == DPT_OK; r++) {
+        const int64_t *cells = g->shard.rank_first + first + r;
+        for (int64_t c = cells[0]; c < cells[1] && st == DPT_OK; c++) {
+            dpt_range cell = dpt_shard_cell(&g->shard, c);
+            st = dpt_model_gradient_range(ev->model, ev->data[d].gradient, cell, buffer);
+            if (st == DPT_OK && r == group->rank)
+                memcpy(dpt_field_cell(g->field, c), buffer, (size_t)cell.n * sizeof *buffer);
+        }
+    }
+    return st;
+}
+
+dpt_status dpt_cell_gradient_fill(dpt_cell_gradient *g, dpt_evaluation *ev, int d) {
+    if (g->data == d)
+        return DPT_OK;
+    float *buffer = dpt_mem_alloc(DPT_CELL, sizeof *buffer, "cell of a gradient");
+    dpt_status st = dpt_agree(&ev->mesh.world, buffer != NULL ? DPT_OK : DPT_ERR_OUTPUT);
+    if (st == DPT_OK)
+        st = dpt_agree(&ev->mesh.world, fill_cells(g, ev, d, buffer));
+    g->data = st == DPT_OK ? d : -1;
+    dpt_mem_free(buffer);
+    return st;
+}
