@@ -84,8 +84,7 @@ static void apply(const dpt_edit_stage *stage, dpt_range range, float *delta) {
         delta[i] *= factor;
 }
 
-const dpt_edit_method dpt_edit_calibration = {
-    .name = "calibrate", .prepare = prepare, .apply = apply, .scale = scale};
+const dpt_edit_method dpt_edit_calibration = {.prepare = prepare, .apply = apply, .scale = scale};
 
 /* Correlation: sums of the mask m, of x = g * Delta, and of their products. */
 enum { SUM_M, SUM_X, SUM_MX, SUM_XX, MOMENTS };

@@ -114,6 +114,14 @@ static void test_bad_jobs(void **state) {
     expect_bad(HEAD "edits:\n- {name: e, method: expo, alpha: 1, seed: -1}\n", "seed is '-1'");
     expect_bad(HEAD "edits:\n- {name: e, method: lowrank, rank: 0}\n", "rank");
     expect_bad(HEAD "edits:\n- {name: e, method: expo, alpha: auto}\n", "auto needs data");
+    expect_bad(HEAD "edits:\n- {name: e, method: bias, k: 1, by: gradient}\n", "needs data");
+    expect_bad(HEAD "edits:\n- {name: e, method: bitdelta, calibrate: term}\n", "needs data");
+    expect_bad(HEAD "edits:\n- {name: e, method: bitdelta, calibrate: all}\n", "none term");
+    expect_bad(DATA "edits:\n- {name: e, method: expo, alpha: 1, calibrate: term}\n", "undo expo");
+    expect_bad(DATA "edits:\n- {name: e, method: drop, p: 1, data: nope}\n", "data is 'nope'");
+    expect_bad(DATA "edits:\n- {name: e, method: expo, alpha: 1, data: a}\n", "leave data out");
+    expect_bad(DATA "riemann: off\nedits:\n- {name: e, method: bitdelta, calibrate: term}\n",
+               "leave out riemann: off");
     expect_bad(HEAD "edits:\n- {name: e, method: expo, alpha: Auto}\n", "is not a number");
     expect_bad(HEAD "edits:\n- {name: e, method: dare, p: auto}\n", "is not a number");
     expect_bad(HEAD "edits:\n- {name: e, method: expo, alpha: 0.1, groups: layers}\n",
@@ -142,6 +150,25 @@ static void test_bad_jobs(void **state) {
 }
 
 /* `alpha: auto` is an edit for each data set, with its name behind when there are several. */
+static void test_gradient_data(void **state) {
+    (void)state;
+    dpt_job job = parse_good(DATA "edits:\n- {name: e, method: bitdelta, calibrate: [none, term]}\n"
+                                  "- {name: g, method: bias, k: 1, by: gradient, data: [b, a]}\n"
+                                  "- {name: d, method: drop, p: 0.5}\n"
+                                  "- {name: s, calibrate: term, method: [{method: drop, p: 1}]}\n",
+                             0, NULL);
+    static const char *const ids[] = {
+        "e-calibratenone", "e-calibrateterm", "g-datab", "g-dataa", "d", "s"};
+    static const int data[] = {-1, 0, 1, 0, 0, 0};
+    assert_int_equal(job.nedits, 6);
+    for (int i = 0; i < 6; i++) {
+        assert_string_equal(job.edits[i].id, ids[i]);
+        assert_int_equal(job.edits[i].gradient_data, data[i]);
+        assert_int_equal(job.edits[i].spec.calibrate == DPT_CALIBRATE_TERM, i == 1 || i == 5);
+    }
+    dpt_job_destroy(&job);
+}
+
 static void test_auto(void **state) {
     (void)state;
     dpt_job job = parse_good(
@@ -235,6 +262,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_sequence_sweeps_inside),
         cmocka_unit_test(test_set),
         cmocka_unit_test(test_bad_jobs),
+        cmocka_unit_test(test_gradient_data),
         cmocka_unit_test(test_auto),
         cmocka_unit_test(test_select),
         cmocka_unit_test(test_read_is_agreed),
