@@ -3,6 +3,9 @@
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
 
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
 #include <inttypes.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -10,6 +13,7 @@
 
 /* A magnitude has 31 bits; pass p looks at BITS[p] of them, from the top. */
 enum { PASSES = 3, TOP_BITS = 11, TOP_BINS = 1 << TOP_BITS, TABLES = 4, BATCH_TARGETS = 2048 };
+enum { RUN = 4096, LANES = 16 }; /* values looked at at a time; of a vector */
 static const int SHIFT[PASSES] = {20, 10, 0};
 static const int BITS[PASSES] = {11, 10, 10};
 
@@ -77,26 +81,57 @@ static void slots_of_group(const selection *s, int group, int64_t *begin, int64_
 /* First pass: every entry counts, so the histogram of a cell is kept small and in cache. Neighbours
  * go to different tables: equal ones, as zeros often are, would wait for each other's store. */
 static void count_all(selection *s, int64_t n, int64_t *histogram) {
+    uint16_t bin[RUN];
     memset(s->scratch, 0, TABLES * TOP_BINS * sizeof *s->scratch);
-    int64_t i = 0;
-    for (; i + TABLES <= n; i += TABLES)
-        for (int t = 0; t < TABLES; t++)
-            s->scratch[t * TOP_BINS + (int)(magnitude(s->buffer[i + t]) >> SHIFT[0])]++;
-    for (; i < n; i++)
-        s->scratch[magnitude(s->buffer[i]) >> SHIFT[0]]++;
+    for (int64_t from = 0; from < n; from += RUN) {
+        int run = (int)(n - from < RUN ? n - from : RUN);
+        int i = 0;
+        for (int j = 0; j < run; j++)
+            bin[j] = (uint16_t)(magnitude(s->buffer[from + j]) >> SHIFT[0]);
+        for (; i + TABLES <= run; i += TABLES)
+            for (int t = 0; t < TABLES; t++)
+                s->scratch[t * TOP_BINS + bin[i + t]]++;
+        for (; i < run; i++)
+            s->scratch[bin[i]]++;
+    }
     for (int b = 0; b < TOP_BINS; b++)
         for (int t = 0; t < TABLES; t++)
             histogram[b] += s->scratch[t * TOP_BINS + b];
+}
+
+/* Magnitudes of a run of at most RUN values that begin with a prefix, end to end. */
+static int collect(const float *values, int n, int shift, uint32_t prefix,
+                   uint32_t found[RUN + LANES]) {
+    int count = 0;
+    int i = 0;
+#ifdef __AVX512F__ /* without a branch for each value, which could not be foretold */
+    const __m512i all = _mm512_set1_epi32(0x7fffffff);
+    const __m512i wanted = _mm512_set1_epi32((int)prefix);
+    const __m128i by = _mm_cvtsi32_si128(shift);
+    for (; i + LANES <= n; i += LANES) {
+        __m512i bits = _mm512_and_si512(_mm512_loadu_si512(values + i), all);
+        __mmask16 same = _mm512_cmpeq_epi32_mask(_mm512_srl_epi32(bits, by), wanted);
+        _mm512_storeu_si512(found + count, _mm512_maskz_compress_epi32(same, bits));
+        count += __builtin_popcount(same);
+    }
+#endif
+    for (; i < n; i++) {
+        found[count] = magnitude(values[i]);
+        count += found[count] >> shift == prefix;
+    }
+    return count;
 }
 
 /* Later passes: entries that begin with a wanted prefix. */
 static void count_prefix(const selection *s, int64_t n, int pass, uint32_t prefix,
                          int64_t *histogram) {
     uint32_t mask = (UINT32_C(1) << BITS[pass]) - 1;
-    for (int64_t i = 0; i < n; i++) {
-        uint32_t bits = magnitude(s->buffer[i]);
-        if (bits >> SHIFT[pass - 1] == prefix)
-            histogram[bits >> SHIFT[pass] & mask]++;
+    uint32_t found[RUN + LANES];
+    for (int64_t from = 0; from < n; from += RUN) {
+        int run = (int)(n - from < RUN ? n - from : RUN);
+        int count = collect(s->buffer + from, run, SHIFT[pass - 1], prefix, found);
+        for (int i = 0; i < count; i++)
+            histogram[found[i] >> SHIFT[pass] & mask]++;
     }
 }
 
@@ -177,6 +212,13 @@ static void narrow(selection *s, search *it, int pass) {
     it->equal_here = s->here[(it->slot << BITS[pass]) + bin];
 }
 
+static int64_t count_equal(const float *values, int64_t n, uint32_t bits) {
+    int count = 0; /* of a cell at most */
+    for (int i = 0; i < (int)n; i++)
+        count += magnitude(values[i]) == bits;
+    return count;
+}
+
 /* Position of this rank's nth entry (from 1) of the given magnitude in a group. Local. */
 static dpt_status find_equal(selection *s, const search *it, int64_t nth, dpt_cut *cut) {
     const int64_t *own = s->shard->rank_first + s->comm->rank;
@@ -191,12 +233,14 @@ static dpt_status find_equal(selection *s, const search *it, int64_t nth, dpt_cu
         dpt_status st = s->values(s->ctx, range, s->buffer);
         if (st != DPT_OK)
             return st;
-        for (int64_t i = 0; i < range.n; i++)
+        int64_t here = count_equal(s->buffer, range.n, it->prefix);
+        for (int64_t i = 0; nth <= here && i < range.n; i++)
             if (magnitude(s->buffer[i]) == it->prefix && --nth == 0) {
                 cut->tensor = range.tensor;
                 cut->ig = range.ig + i;
                 return DPT_OK;
             }
+        nth -= here;
     }
     return dpt_error(DPT_ERR_INTERNAL, "values changed while a quantile was selected");
 }
