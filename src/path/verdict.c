@@ -47,10 +47,14 @@ dpt_status dpt_verdict_check(const dpt_verdict_options *options) {
         return dpt_error(DPT_ERR_USAGE, "alpha is %g: it must lie between 0 and 0.5",
                          options->alpha);
     if (!(options->share_margin > 0.0) || !isfinite(options->share_margin))
-        return dpt_error(DPT_ERR_USAGE, "margin is %g of the gain: it must be above 0",
-                         options->share_margin);
-    if (options->absolute_margin < 0.0 || isinf(options->absolute_margin))
-        return dpt_error(DPT_ERR_USAGE, "absolute margin is %g nats: it must be finite and above 0",
+        return dpt_error(
+            DPT_ERR_USAGE,
+            "margin is %g of the gain, within which nothing is equivalent: give a share above 0",
+            options->share_margin);
+    if (options->absolute_margin <= 0.0 || isinf(options->absolute_margin))
+        return dpt_error(DPT_ERR_USAGE,
+                         "absolute margin is %g nats, within which nothing is equivalent: give a "
+                         "finite one above 0",
                          options->absolute_margin);
     return DPT_OK;
 }

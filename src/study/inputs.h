@@ -27,7 +27,7 @@ typedef struct dpt_inputs {
 /** Open, pair and check. Lists every mismatch of the pair on stderr before it fails.
  * Collective over comm (same: job). Errors: DPT_ERR_INPUT, DPT_ERR_USAGE; out is empty. */
 dpt_status dpt_inputs_open(const dpt_comm *comm, const dpt_job *job, dpt_inputs *out);
-void dpt_inputs_close(dpt_inputs *inputs); /**< Collective over the communicator of open. */
+void dpt_inputs_close(dpt_inputs *inputs); /**< Local. */
 
 /** The pre-trained model in post's order: what has no partner has post's values. Valid while the
  * inputs are open. */

@@ -3,6 +3,7 @@
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
 #include "deltapath/path/bootstrap.h"
+#include "deltapath/path/verdict.h"
 #include "job_edits.h"
 #include "yaml.h"
 
@@ -245,15 +246,13 @@ static dpt_status read_margin(dpt_job *job, const dpt_yaml *yaml, struct fy_node
         st = dpt_yaml_real(yaml, margin, "share", 0, 10, &job->margin_share);
     if (st == DPT_OK)
         st = dpt_yaml_real(yaml, margin, "absolute", 0, 1e9, &job->margin);
-    if (st == DPT_OK && dpt_yaml_get(margin, "absolute") != NULL && !(job->margin > 0.0))
-        st = dpt_yaml_error(yaml, dpt_yaml_get(margin, "absolute"),
-                            "absolute is 0: nothing is equivalent within it: give a margin above 0 "
-                            "in nats");
-    if (st == DPT_OK && !(job->margin_share > 0.0))
-        st = dpt_yaml_error(yaml, dpt_yaml_get(margin, "share"),
-                            "share is 0: nothing is equivalent within it: give a share of the gain "
-                            "above 0");
-    return st;
+    if (st != DPT_OK)
+        return st;
+    dpt_verdict_options options = dpt_verdict_defaults();
+    options.share_margin = job->margin_share;
+    if (dpt_yaml_get(margin, "absolute") != NULL)
+        options.absolute_margin = job->margin;
+    return dpt_yaml_locate(yaml, margin, dpt_verdict_check(&options));
 }
 
 static dpt_status read_statistics(dpt_job *job, const dpt_yaml *yaml, struct fy_node *root) {

@@ -267,7 +267,7 @@ plans() {
     run_at 2 run jobs/demo.yaml --dry-run --set svd_group=3
     expect_error "--dry-run checks svd_group" 2 "svd_group: 3"
     run_at 2 run jobs/demo.yaml --dry-run --set 'margin={absolute: 0}'
-    expect_error "a margin of 0" 2 "absolute is 0"
+    expect_error "a margin of 0" 2 "--set margin=.*absolute margin is 0"
     mkdir -p "$tmp/old/units" && touch "$tmp/old/units/one"
     run_at 2 run jobs/demo.yaml --dry-run --set output.directory="$tmp/old"
     expect_error "--dry-run finds a study in the way" 4 "$tmp/old: holds a study"

@@ -191,6 +191,9 @@ static void test_options(void **state) {
     options.absolute_margin = -1.0;
     assert_int_equal(dpt_verdict_check(&options), DPT_ERR_USAGE);
     dpt_error_clear();
+    options.absolute_margin = 0.0;
+    assert_int_equal(dpt_verdict_check(&options), DPT_ERR_USAGE);
+    dpt_error_clear();
     options = dpt_verdict_defaults();
     options.alpha = 0.7;
     assert_int_equal(dpt_verdict_check(&options), DPT_ERR_USAGE);

@@ -24,7 +24,8 @@ dpt_status dpt_comm_split(const dpt_comm *comm, int color, int key, dpt_comm *ou
 void dpt_comm_destroy(dpt_comm *comm);
 
 /* Large-count collectives: `n` may exceed INT_MAX; transfers go in pieces of 2^26 bytes.
- * All are Collective over comm; n and root are the same on all ranks. Determinism: the sums of
+ * All are Collective over comm; n and root are the same on all ranks. Errors: DPT_ERR_INTERNAL from MPI,
+ * on the ranks that saw it: dpt_agree where others would go on. Determinism: the sums of
  * doubles are taken in an order that MPI chooses; use the order-fixed sums of linalg/reduce.h, or
  * arrays in which each slot is nonzero on one rank only, where bits must not depend on ranks. */
 dpt_status dpt_comm_sum_f64(const dpt_comm *comm, double *values, int64_t n);
@@ -36,12 +37,13 @@ dpt_status dpt_comm_max_i64(const dpt_comm *comm, int64_t *values, int64_t n);
 dpt_status dpt_comm_broadcast(const dpt_comm *comm, void *bytes, int64_t n, int root);
 
 /** Allocate on every rank a copy of root's text (dpt_mem_free releases it). NULL stays NULL.
- * Collective over comm (same: root). */
+ * Collective over comm (same: root). Errors: DPT_ERR_OUTPUT without memory, on all ranks. */
 dpt_status dpt_comm_broadcast_text(const dpt_comm *comm, const char *text, int root, char **out);
 
 /** Gather every rank's block in rank order onto every rank.
  * @param[in] bytes (n) this rank's block. @param[out] all, counts: blocks end to end and their
- * sizes [bytes], both allocated. Collective over comm; n may differ. */
+ * sizes [bytes], both allocated. Collective over comm; n may differ.
+ * Errors: DPT_ERR_OUTPUT without memory, on all ranks; both NULL. */
 dpt_status dpt_comm_allgather(const dpt_comm *comm, const void *bytes, int64_t n, void **all,
                               int64_t **counts);
 

@@ -11,8 +11,8 @@ typedef struct dpt_interval {
     int64_t n;
     double mean;
     double se;   /**< standard error of the mean; NaN for n < 2 */
-    double low;  /**< interval of Student's t; NaN for n < 2 */
-    double high; /**< */
+    double low;  /**< lower end of the interval, Student's or of a bootstrap; NaN for n < 2 */
+    double high; /**< its upper end */
 } dpt_interval;
 
 /** Interval of the mean of a - b, sample by sample.
@@ -48,7 +48,8 @@ typedef struct dpt_verdict_options {
 /** The defaults named above, without an absolute margin. Local. */
 dpt_verdict_options dpt_verdict_defaults(void);
 
-/** Errors: DPT_ERR_USAGE naming the option that is out of range. Local. */
+/** Check options that a user gave: confidence and alpha inside their ranges, margins above 0 (an absolute
+ * one may be NaN: none). Local. Errors: DPT_ERR_USAGE naming the option that is out of range. */
 dpt_status dpt_verdict_check(const dpt_verdict_options *options);
 
 /** What an edit does to the loss, and how sure that is. Numbers are NaN where they do not exist. */
@@ -62,7 +63,7 @@ typedef struct dpt_verdict {
     bool gain_clear;          /**< the interval of the gain excludes 0 */
     double share;        /**< change / |gain|: 0.2 loses a fifth of the gain; NaN unless clear */
     double share_low;    /**< interval of change / |gain|, the gain taken as known */
-    double share_high;   /**< */
+    double share_high;   /**< upper end of that interval */
     double margin;       /**< [nats] that the equivalence test used; NaN without one */
     double p_change;     /**< two-sided p of no change */
     double p_equivalent; /**< larger p of the two one-sided tests; NaN without a margin */

@@ -12,7 +12,7 @@ typedef struct dpt_report_options {
 
 /** Write a self-contained HTML report of a results.h5: no external resource, no script.
  *
- * Local: call it on one rank, from a process that may fork (after MPI_Finalize, or without MPI).
+ * Local: call it on one rank. Its children are spawned, not forked, so that MPI may be running.
  * Tables and inline SVG plots made by gnuplot on CSV files that this writes. Without gnuplot, or
  * when it fails on a plot, the report has a visible notice in the plot's place, a warning is logged,
  * and the status is DPT_OK. Written beside its name and renamed.

@@ -28,7 +28,7 @@ typedef enum dpt_store_format {
  * Errors: DPT_ERR_INPUT naming the file, the tensor, and the mend.
  */
 dpt_status dpt_store_open(const dpt_comm *comm, const char *path, dpt_store **out);
-void dpt_store_close(dpt_store *store); /**< Collective over the store's communicator. */
+void dpt_store_close(dpt_store *store); /**< Local. */
 
 const dpt_catalog *dpt_store_catalog(const dpt_store *store); /**< sorted by name; Local */
 const char *dpt_store_path(const dpt_store *store);           /**< Local */

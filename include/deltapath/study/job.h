@@ -79,20 +79,23 @@ typedef struct dpt_job {
 /** Parse and check the text of a job file.
  * Local; deterministic, so that all ranks with the same text agree.
  * @param[in] text  contents; @param[in] path  its name for messages.
- * @param[in] nsets, sets  overrides "key=value" with dotted keys: "riemann.points=9", "edits.0.p=0.5".
- * Errors: DPT_ERR_USAGE as "file:line:column: what: mend"; *out empty. */
+ * @param[in] nsets, sets  overrides "key=value" with dotted keys: "riemann.points=9", "edits.0.p=0.5";
+ *            borrowed while the job lives.
+ * Errors: DPT_ERR_USAGE as "file:line:column: what: mend", or "--set key=value: what: mend"; *out empty. */
 dpt_status dpt_job_parse(const char *text, const char *path, int nsets, const char *const *sets,
                          dpt_job *out);
 
-/** Read the file on rank 0, share its text, parse it everywhere. Collective over comm. */
+/** Read the file on rank 0, share its text, parse it everywhere. Collective over comm (same: path, sets).
+ * Errors: as dpt_job_parse; DPT_ERR_USAGE when the file cannot be read; agreed. */
 dpt_status dpt_job_read(const dpt_comm *comm, const char *path, int nsets, const char *const *sets,
                         dpt_job *out);
-void dpt_job_destroy(dpt_job *job);
+void dpt_job_destroy(dpt_job *job); /**< Local; an empty one is allowed. */
 
 /** Mark the tensors that include and exclude patterns choose. Local.
  * Errors: DPT_ERR_USAGE when a pattern matches no tensor, naming it. @param[out] selected (count). */
 dpt_status dpt_job_select(const dpt_job *job, const dpt_catalog *catalog, bool *selected);
 
+/** "lm", "dpo", "class". Local. */
 const char *dpt_job_loss_name(dpt_job_loss loss);
 
 #endif

@@ -18,8 +18,10 @@ typedef struct dpt_study_options {
  *
  * Collective over comm (same: job, options). A stop asked for by dpt_signal ends the study after the
  * unit under way.
- * Errors: DPT_ERR_USAGE and DPT_ERR_INPUT before any work; DPT_ERR_OUTPUT; DPT_INTERRUPTED with all
- * finished units saved.
+ * Errors, agreed: before any work DPT_ERR_USAGE and DPT_ERR_INPUT for what the job, the models or the data
+ * have wrong, DPT_ERR_OUTPUT for a study in the way and for memory, room or rights that are short; later
+ * DPT_ERR_INPUT for values that are not finite and DPT_ERR_OUTPUT; DPT_INTERRUPTED. All finished units are
+ * saved in each case.
  */
 dpt_status dpt_study_run(const dpt_comm *comm, const dpt_job *job,
                          const dpt_study_options *options);

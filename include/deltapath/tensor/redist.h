@@ -13,7 +13,8 @@
  * Collective over comm; lists may differ and be empty.
  * @param[in]  cell_data  (cells of this rank) start of each own cell, element size of its tensor.
  * @param[out] outs       (count) one buffer per wanted block, rows end to end.
- * Errors: DPT_ERR_INTERNAL for a block outside its tensor, on all ranks; outs undefined.
+ * Errors: DPT_ERR_INTERNAL for a block outside its tensor, DPT_ERR_OUTPUT without memory, on all ranks;
+ * outs undefined.
  */
 dpt_status dpt_redist_gather(const dpt_comm *comm, const dpt_shard *shard,
                              const void *const *cell_data, int64_t count, const dpt_block *wants,

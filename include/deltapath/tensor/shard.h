@@ -42,7 +42,7 @@ typedef struct dpt_shard {
 } dpt_shard;
 
 /** Cut a model into cells and share them out so that no rank has more than its even share of the
- * elements plus one cell. Local; the same on all ranks. */
+ * elements plus one cell. Local; the same on all ranks. Errors: DPT_ERR_OUTPUT without memory; out empty. */
 dpt_status dpt_shard_create(const dpt_catalog *catalog, int ranks, dpt_shard *out);
 void dpt_shard_destroy(dpt_shard *shard);
 
