@@ -255,6 +255,27 @@ static void test_fuzz(void **state) {
     dpt_error_clear();
 }
 
+/* Keys of a data set with preferences. */
+static void test_dpo_keys(void **state) {
+    (void)state;
+#define EDIT "edits:\n- {name: e, method: expo, alpha: 0.1}\ndata:\n- {name: d, file: f, "
+    dpt_job job = parse_good(HEAD EDIT "loss: dpo}\n", 0, NULL);
+    assert_int_equal(job.data[0].loss, DPT_LOSS_DPO);
+    assert_true(job.data[0].beta == 0.1);
+    assert_null(job.data[0].reference);
+    dpt_job_destroy(&job);
+    job = parse_good(HEAD EDIT "loss: dpo, beta: 0.5, reference: r}\n", 0, NULL);
+    assert_true(job.data[0].beta == 0.5);
+    assert_string_equal(job.data[0].reference, "r");
+    dpt_job_destroy(&job);
+    expect_bad(HEAD EDIT "loss: lm, beta: 0.5}\n", "job.yaml:6:38: beta belongs to loss dpo alone");
+    expect_bad(HEAD EDIT "loss: class, reference: r}\n", "reference belongs to loss dpo alone");
+    expect_bad(HEAD EDIT "loss: dpo, beta: 0}\n", "beta");
+    expect_bad(HEAD EDIT "loss: dpo, beta: .nan}\n", "beta");
+    expect_bad(HEAD EDIT "loss: dpo, weight: 2}\n", "unknown key 'weight'");
+#undef EDIT
+}
+
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_defaults),
@@ -264,6 +285,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_bad_jobs),
         cmocka_unit_test(test_gradient_data),
         cmocka_unit_test(test_auto),
+        cmocka_unit_test(test_dpo_keys),
         cmocka_unit_test(test_select),
         cmocka_unit_test(test_read_is_agreed),
         cmocka_unit_test(test_fuzz),
