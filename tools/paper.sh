@@ -16,7 +16,7 @@ declare -A data=([qwen]="[$reverse]" [vit]="[{name: digits, file: $demo/digits.h
 
 studies=(fig1-llama fig1-qwen fig2-vit fig3-llama fig3-qwen fig3-vit fig4-llama fig4-qwen fig4-vit
     fig5-llama fig5-qwen fig5-vit fig6-dpo fig7-llama fig7-qwen fig7-vit
-    table1-llama table1-qwen table1-vit)
+    table1-llama table1-qwen table1-vit calibrated-llama calibrated-qwen calibrated-vit)
 
 wanted() { # wanted STUDY PATTERN...
     local study=$1 pattern
@@ -33,6 +33,8 @@ for study in "${studies[@]}"; do
     sets=(--set "output.directory=out/paper/$study" --set "name=$study"
         --set "models={pre: $demo/${pre[$pair]}, post: $demo/${post[$pair]}}")
     [[ -n ${data[$pair]:-} ]] && sets+=(--set "data=${data[$pair]}")
+    # Figure 3 takes five gradients an edit: the first 64 samples are enough for its spread.
+    [[ $study == fig3-qwen ]] && sets+=(--set "data=[${reverse%\}}, samples: 64}]")
     # Figure 7 compares tasks.
     [[ $study == fig7-qwen ]] &&
         sets+=(--set "data=[$reverse, {name: text, file: $demo/qwen-text.h5, loss: lm}]")

@@ -6,6 +6,7 @@
 #include "dataset_file.h"
 #include "deltapath/store/isolate.h"
 
+#include <inttypes.h>
 #include <unistd.h>
 
 static dpt_status read_file(const char *path, dpt_dataset_kind kind, char **bytes, int64_t *n) {
@@ -55,6 +56,28 @@ dpt_status dpt_dataset_read(const dpt_comm *comm, const char *path, dpt_dataset_
     if (st != DPT_OK)
         dpt_dataset_destroy(out);
     return st;
+}
+
+dpt_status dpt_dataset_keep_first(dpt_dataset *dataset, int64_t n, const char *path) {
+    if (n < 1 || n > dataset->samples)
+        return dpt_error(DPT_ERR_INPUT,
+                         "%s: has %" PRId64 " samples, not %" PRId64
+                         ": lower samples, or leave it out",
+                         path, dataset->samples, n);
+    double sum = dataset->weights == NULL ? 1.0 : 0.0;
+    for (int64_t i = 0; i < n && dataset->weights != NULL; i++)
+        sum += dataset->weights[i];
+    if (!(sum > 0.0))
+        return dpt_error(DPT_ERR_INPUT,
+                         "%s: the first %" PRId64 " samples have no weight: raise samples", path,
+                         n);
+    if (n == dataset->samples)
+        return DPT_OK;
+    const uint64_t parts[2] = {dataset->hash, (uint64_t)n};
+    dataset->hash = dpt_hash_bytes(parts, sizeof parts);
+    dataset->sequences = dataset->sequences / dataset->samples * n;
+    dataset->samples = n;
+    return DPT_OK;
 }
 
 void dpt_dataset_destroy(dpt_dataset *dataset) {

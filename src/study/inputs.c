@@ -80,6 +80,9 @@ static dpt_status open_data(const dpt_comm *comm, dpt_inputs *in) {
     for (int d = 0; d < in->job->ndata && st == DPT_OK; d++) {
         st = dpt_dataset_read(comm, in->job->data[d].file, kinds[in->job->data[d].loss],
                               &in->data[d]);
+        if (st == DPT_OK && in->job->data[d].samples > 0)
+            st = dpt_dataset_keep_first(&in->data[d], in->job->data[d].samples,
+                                        in->job->data[d].file);
         if (st == DPT_OK)
             st = open_reference(comm, in, d);
     }

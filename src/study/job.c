@@ -70,7 +70,8 @@ static dpt_status read_dpo(dpt_job_data *data, const dpt_yaml *yaml, struct fy_n
 }
 
 static dpt_status read_data_entry(dpt_job *job, const dpt_yaml *yaml, struct fy_node *entry) {
-    dpt_status st = dpt_yaml_check_keys(yaml, entry, "data", "name file loss beta reference");
+    dpt_status st =
+        dpt_yaml_check_keys(yaml, entry, "data", "name file loss samples beta reference");
     dpt_job_data *data = &job->data[job->ndata];
     int loss = -1;
     if (st == DPT_OK)
@@ -79,6 +80,8 @@ static dpt_status read_data_entry(dpt_job *job, const dpt_yaml *yaml, struct fy_
         st = dpt_yaml_text(yaml, entry, "file", &data->file);
     if (st == DPT_OK)
         st = get_choice(yaml, entry, "loss", "lm|dpo|class", &loss);
+    if (st == DPT_OK)
+        st = dpt_yaml_integer(yaml, entry, "samples", 1, INT64_MAX, &data->samples);
     if (st != DPT_OK)
         return st;
     if (data->name == NULL || data->file == NULL || loss < 0)

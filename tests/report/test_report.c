@@ -155,6 +155,18 @@ static void write_results(void) {
     dpt_result results[PLANNED + 1];
     for (int i = 0; i < PLANNED; i++)
         fill_unit(&plan[i], &results[i]);
+    char ids[2][16] = {"dare-p<0.1>", "task"};
+    const dpt_result_seeds seeds = {
+        .edit = ids[0], .data = ids[1], .count = 3, .change = {0.125, 0.0625, 0.03, 0.22}};
+    study.seeds = &seeds;
+    study.nseeds = 1;
+    static const char *const found[][2] = {{"found_alpha", "0.3125"},
+                                           {"advice", "extrapolate"},
+                                           {"slope_interval", "-0.2:-0.1"},
+                                           {"alpha_layer1", "0.4375"},
+                                           {"alpha_loss_slope", "0:1:2;0.1:0.5:0"}};
+    for (int i = 0; i < 5; i++)
+        assert_int_equal(dpt_result_add_parameter(&results[8], found[i][0], found[i][1]), DPT_OK);
     assert_int_equal(dpt_result_create(TENSORS, 0, 0, &results[PLANNED]), DPT_OK);
     assert_int_equal(dpt_result_set_text(&results[PLANNED].edit, "alone"), DPT_OK);
     assert_int_equal(dpt_results_write(&test_comm, &study, results, PLANNED + 1), DPT_OK);
@@ -190,6 +202,10 @@ static void check_page(const char *html) {
     assert_non_null(strstr(html, "</html>"));
     assert_int_equal(count_of(html, "class=\"v\""), PLANNED);
     assert_int_equal(count_of(html, "<figure>"), 6);
+    assert_non_null(strstr(html, "dare-p&lt;0.1&gt;</td><td>3</td><td>+0.125"));
+    assert_non_null(strstr(html, "<td>extrapolate</td>"));
+    assert_non_null(strstr(html, "layer1 0.4375"));
+    assert_null(strstr(html, "0:1:2;")); /* the trace stays in the results */
 }
 
 static void test_report(void **state) {

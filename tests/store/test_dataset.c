@@ -162,6 +162,30 @@ static void test_pairs(void **state) {
     dpt_dataset_destroy(&data);
 }
 
+static void test_keep_first(void **state) {
+    (void)state;
+    dpt_dataset data;
+    write_pairs(NULL);
+    assert_int_equal(dpt_dataset_read(&test_comm, path, DPT_DATASET_PAIRS, &data), DPT_OK);
+    uint64_t whole = data.hash;
+    assert_int_equal(dpt_dataset_keep_first(&data, 3, path), DPT_OK);
+    assert_true(data.hash == whole && data.samples == 3);
+    assert_int_equal(dpt_dataset_keep_first(&data, 2, path), DPT_OK);
+    assert_true(data.hash != whole && data.samples == 2 && data.sequences == 4);
+    for (int64_t n = 0; n < 4; n += 3) {
+        assert_int_equal(dpt_dataset_keep_first(&data, n, path), DPT_ERR_INPUT);
+        assert_non_null(strstr(dpt_error_message(), path));
+        dpt_error_clear();
+    }
+    assert_int_equal(data.samples, 2);
+    dpt_dataset_destroy(&data);
+    write_images(NULL);
+    assert_int_equal(dpt_dataset_read(&test_comm, path, DPT_DATASET_IMAGES, &data), DPT_OK);
+    assert_int_equal(dpt_dataset_keep_first(&data, 2, path), DPT_OK);
+    assert_true(data.samples == 2 && data.sequences == 0);
+    dpt_dataset_destroy(&data);
+}
+
 static void lose(hid_t file, const char *name) {
     H5Ldelete(file, name, H5P_DEFAULT);
 }
@@ -428,10 +452,11 @@ static void test_cache(void **state) {
 
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(make_folder),     cmocka_unit_test(test_images),
-        cmocka_unit_test(test_pairs),      cmocka_unit_test(test_lies),
-        cmocka_unit_test(test_other_kind), cmocka_unit_test(test_cache),
-        cmocka_unit_test(test_damage),     cmocka_unit_test(remove_folder),
+        cmocka_unit_test(make_folder),   cmocka_unit_test(test_images),
+        cmocka_unit_test(test_pairs),    cmocka_unit_test(test_keep_first),
+        cmocka_unit_test(test_lies),     cmocka_unit_test(test_other_kind),
+        cmocka_unit_test(test_cache),    cmocka_unit_test(test_damage),
+        cmocka_unit_test(remove_folder),
     };
     return test_mpi_main(argc, argv, tests);
 }

@@ -143,6 +143,9 @@ static void test_bad_jobs(void **state) {
     expect_bad(text, "lm|dpo|class");
     snprintf(text, sizeof text, "%s%stensor_parallel: 0\n", HEAD, edit);
     expect_bad(text, "tensor_parallel is '0'");
+    snprintf(text, sizeof text, "%s%sdata:\n- {name: d, file: f, loss: lm, samples: 0}\n", HEAD,
+             edit);
+    expect_bad(text, "samples is '0'");
     snprintf(text, sizeof text, "%s%sstatistics: {interval: z}\n", HEAD, edit);
     expect_bad(text, "t|bootstrap");
     snprintf(text, sizeof text, "%s%sstatistics: {resamples: 10}\n", HEAD, edit);

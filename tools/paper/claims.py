@@ -112,6 +112,29 @@ def terms(study, data):
            [Cell(f"p {a.get('p'):g}", of(b) * np.sign(np.mean(of(b)))
                  - of(a) * np.sign(np.mean(of(a))), "positive", margin) for a, b in pairs])
     yield from quadrature(study, data)
+    yield from independence(study, data, kinds["dare"] + kinds["drop"])
+
+
+def independence(study, data, units):
+    """Mask and product of gradient and delta, over the entries of each tensor: Eq. 5 takes them as
+    independent. A correlation r of n entries has a spread of 1 / sqrt(n) when they are."""
+    found = [(u.edit, *row) for u in units for row in u.correlations()]
+    if not found:
+        return
+    reach = st.normal_quantile(1.0 - 0.025 / len(found))
+    answers = []
+    for edit, tensor, r, n in found:
+        spread = reach / math.sqrt(n)
+        answers.append(Answer(f"{edit}, {tensor}", r, r - spread, r + spread,
+                              "holds" if abs(r) < spread else "fails"))
+    worst = max(answers, key=lambda a: abs(a.mean) / (a.high - a.mean))
+    fails = sum(a.verdict == "fails" for a in answers)
+    yield Row(study.figure, "Mask and product of gradient and delta are uncorrelated in every tensor "
+              "(assumed by Eq. 5)", "fails when the interval of a correlation leaves out zero",
+              f"{study.pair}, {data}", "fails" if fails else "holds",
+              f"{len(answers) - fails} of {len(answers)} correlations hold zero; farthest out: "
+              f"{worst.label}: {worst.mean:+.3g} [{worst.low:+.3g}, {worst.high:+.3g}]",
+              [a for a in answers if a.verdict == "fails" or a is worst])
 
 
 def quadrature(study, data):
@@ -221,7 +244,11 @@ def rows_of(study):
     """Every claim of a study, on each of its data sets."""
     maker = CLAIMS.get(study.figure)
     for data in study.data if maker else []:
-        for claim, cells, *picked in maker(study, data):
+        for item in maker(study, data):
+            if isinstance(item, Row):
+                yield item
+                continue
+            claim, cells, *picked = item
             if cells:
                 yield judge(study.figure, claim, f"{study.pair}, {data}", cells,
                             picked[0] if picked else 1)

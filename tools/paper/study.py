@@ -30,6 +30,19 @@ class Unit:
     def get(self, parameter):
         return self.parameters.get(parameter)
 
+    def correlations(self):
+        """(tensor, correlation of mask and product, entries) where it is known."""
+        with h5py.File(self.study.folder / "results.h5") as file:
+            group = file[f"edits/{self.edit}/{self.data}"]
+            if "tensor_stats" not in group or "tensors" not in file:
+                return []
+            columns = [c.decode() for c in group["tensor_stats_columns"][()]]
+            values = group["tensor_stats"][:, columns.index("correlation")]
+            names = [n.decode() for n in file["tensors/names"][()]]
+            counts = file["tensors/numel"][()]
+        return [(n, float(r), int(k)) for n, r, k in zip(names, values, counts)
+                if math.isfinite(r) and k > 1]
+
     def array(self, name):
         with h5py.File(self.study.folder / "results.h5") as file:
             return file[f"edits/{self.edit}/{self.data}/{name}"][()]
@@ -117,6 +130,14 @@ def t_quantile(p, df):
     for _ in range(200):
         middle = 0.5 * (low + high)
         low, high = (middle, high) if t_upper(middle, df) > 1.0 - p else (low, middle)
+    return 0.5 * (low + high)
+
+
+def normal_quantile(p):
+    low, high = 0.0, 40.0
+    for _ in range(200):
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if 0.5 * math.erfc(middle / math.sqrt(2)) > 1.0 - p else (low, middle)
     return 0.5 * (low + high)
 
 

@@ -46,6 +46,11 @@ typedef struct dpt_dataset {
  */
 dpt_status dpt_dataset_read(const dpt_comm *comm, const char *path, dpt_dataset_kind kind,
                             dpt_dataset *out);
+
+/** Keep the first n samples alone: the data set is then another one, with a hash of its own. Local.
+ * Errors: DPT_ERR_INPUT when it has fewer, or no weight among them; the data set is unchanged.
+ * @param[in] path  for the message. */
+dpt_status dpt_dataset_keep_first(dpt_dataset *dataset, int64_t n, const char *path);
 void dpt_dataset_destroy(dpt_dataset *dataset); /**< Local; an empty one is allowed. */
 
 /** Images [first, first + n) as (n, channels, height, width) fp32. Local.

@@ -16,6 +16,7 @@ typedef struct dpt_job_data {
     const char *name;
     const char *file;
     dpt_job_loss loss;
+    int64_t samples;       /**< the first ones of the file; 0: all */
     double beta;           /**< of dpo */
     const char *reference; /**< model of dpo; NULL: the post-trained one */
 } dpt_job_data;
