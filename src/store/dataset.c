@@ -43,7 +43,9 @@ dpt_status dpt_dataset_read(const dpt_comm *comm, const char *path, dpt_dataset_
     *out = (dpt_dataset){.samples = 0};
     char *bytes = NULL;
     int64_t n = 0;
-    dpt_status st = comm->rank == 0 ? read_file(path, kind, &bytes, &n) : DPT_OK;
+    dpt_status st = dpt_agree_fault("data.read");
+    if (st == DPT_OK && comm->rank == 0)
+        st = read_file(path, kind, &bytes, &n);
     st = share(comm, st, &bytes, &n);
     if (st != DPT_OK) {
         dpt_mem_free(bytes);

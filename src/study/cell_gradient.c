@@ -66,7 +66,8 @@ dpt_status dpt_cell_gradient_fill(dpt_cell_gradient *g, dpt_evaluation *ev, int 
     if (g->data == d)
         return DPT_OK;
     float *buffer = dpt_mem_alloc(DPT_CELL, sizeof *buffer, "cell of a gradient");
-    dpt_status st = dpt_agree(&ev->mesh.world, buffer != NULL ? DPT_OK : DPT_ERR_OUTPUT);
+    dpt_status st = buffer != NULL ? dpt_agree_fault("study.gradient") : DPT_ERR_OUTPUT;
+    st = dpt_agree(&ev->mesh.world, st);
     if (st == DPT_OK)
         st = dpt_agree(&ev->mesh.world, fill_cells(g, ev, d, buffer));
     g->data = st == DPT_OK ? d : -1;

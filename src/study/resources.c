@@ -184,7 +184,7 @@ static dpt_status choose_mesh(const dpt_inputs *in, int64_t most_samples, dpt_re
     int64_t need = fixed_bytes(in, res) + models_bytes(res);
     return dpt_error(DPT_ERR_OUTPUT,
                      "the study needs %" PRId64 " MiB per rank with %d tensor-parallel ranks, but "
-                     "--memory grants %" PRId64 ": use more ranks or raise it",
+                     "--memory grants %" PRId64 " MiB: use more ranks or raise it",
                      (need >> 20) + 1, res->tensor_parallel, res->budget >> 20);
 }
 
@@ -241,7 +241,7 @@ dpt_status dpt_resources_plan(const dpt_inputs *in, int ranks, int64_t budget, d
         if (out->edit > budget)
             return dpt_error(DPT_ERR_OUTPUT,
                              "the edits need %" PRId64 " MiB per rank, but --memory grants %" PRId64
-                             ": use more ranks or raise it",
+                             " MiB: use more ranks or raise it",
                              (out->edit >> 20) + 1, budget >> 20);
         return DPT_OK;
     }

@@ -328,6 +328,9 @@ static dpt_status plan(study *s, const dpt_study_options *options) {
         return st;
     dpt_mem_set_budget(options->plan_ranks > 0 ? 0 : budget);
     st = dpt_agree(s->comm, dpt_resources_plan(&s->inputs, ranks, budget, &s->resources));
+    /* The needs count threads, which may differ between machines: one plan for all. */
+    if (st == DPT_OK)
+        st = dpt_agree(s->comm, dpt_comm_broadcast(s->comm, &s->resources, sizeof s->resources, 0));
     if (st == DPT_OK)
         st = dpt_checks_run(s->comm, &s->inputs, &s->resources, options);
     if (options->dry_run && s->comm->rank == 0 && s->resources.ranks > 0)

@@ -10,7 +10,10 @@ models: {pre: $tap_root/m/pre, post: $tap_root/m/post}
 data:
   - {name: task, file: $tap_root/m/data.h5, loss: lm}
   - {name: pairs, file: $tap_root/m/pairs.h5, loss: dpo, reference: $tap_root/m/pre}
-edits: [{name: twin, method: lowrank, rank: 2}, {name: dare, method: dare, p: 0.5}]
+edits:
+  - {name: twin, method: lowrank, rank: 2}
+  - {name: dare, method: dare, p: 0.5}
+  - {name: bias, method: bias, by: gradient, k: 0.5}
 riemann: {rule: midpoint, points: 2}
 output: {directory: OUT, checkpoint: FORMAT}
 Y
