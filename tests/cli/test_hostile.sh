@@ -86,13 +86,14 @@ for name in overlap swapped beyond negative-offset float-offset no-offset shape-
     part bad_model "st-$name" "^deltapath: error: \[rank 0\] .*st-$name/model.safetensors: .*$n" 1
 done
 for name in empty short length-huge length-beyond length-zero truncated truncated-header appended binary \
-    json-cut json-array json-deep metadata-number no-tensors; do
+    json-cut json-array json-deep metadata-number; do
     part bad_model "st-$name" "st-$name/model.safetensors: " 1
 done
 part bad_model st-overlap "$n" 2
 part bad_model st-truncated "truncated|hole|copy" 2
 part bad_model st-duplicate "st-duplicate/model.safetensors: .*[Dd]uplicate" 1 2
 part bad_model st-nothing "st-nothing" 1
+part bad_model st-no-tensors "st-no-tensors: " 1
 part bad_model nowhere "nowhere" 1 2
 for name in broken no-map outside extra lacks no-shard; do
     part bad_model "st-index-$name" "st-index-$name" 1
