@@ -179,31 +179,22 @@ typedef struct walker {
     double accuracy_edit;
 } walker;
 
-static void after_pass(walker *walk, double t) {
-    if (t == 1.0)
-        walk->accuracy_edit = share_of(walk->correct, walk->base);
-    end_pass(walk->evaluation);
-}
-
-static dpt_status walk_loss(void *ctx, double t, double *loss) {
-    walker *walk = ctx;
-    dpt_evaluation *ev = walk->evaluation;
-    begin_pass(ev, walk->base);
-    dpt_status st = dpt_loss_evaluate(walk->base->loss, &ev->mesh, ev->model, t, DPT_BACKWARD_NONE,
-                                      loss, walk->correct, NULL, NULL, NULL);
-    after_pass(walk, t);
-    return st;
-}
-
 static dpt_status walk_slope(void *ctx, double t, double *loss, double *terms,
                              double *sample_terms) {
     walker *walk = ctx;
     dpt_evaluation *ev = walk->evaluation;
+    dpt_model_backward mode = terms != NULL ? DPT_BACKWARD_TERMS : DPT_BACKWARD_NONE;
     begin_pass(ev, walk->base);
-    dpt_status st = dpt_loss_evaluate(walk->base->loss, &ev->mesh, ev->model, t, DPT_BACKWARD_TERMS,
-                                      loss, walk->correct, terms, sample_terms, NULL);
-    after_pass(walk, t);
+    dpt_status st = dpt_loss_evaluate(walk->base->loss, &ev->mesh, ev->model, t, mode, loss,
+                                      walk->correct, terms, sample_terms, NULL);
+    end_pass(ev);
+    if (t == 1.0)
+        walk->accuracy_edit = share_of(walk->correct, walk->base);
     return st;
+}
+
+static dpt_status walk_loss(void *ctx, double t, double *loss) {
+    return walk_slope(ctx, t, loss, NULL, NULL);
 }
 
 /* Terms at t = 0 from the gradient that all edits share. */

@@ -137,6 +137,7 @@ static void pinned_group_gives_the_same_bits(void **state) {
     assert_true(run_hash("lowrank:rank=5;dare:p=0.5", 1) == alone);
 }
 
+/* Refused by a run, and, where the tensors alone say it, by the check that a job makes before. */
 static void refuse(const char *text, int svd_group, const char *words) {
     pair p;
     dpt_edit_spec spec;
@@ -147,6 +148,10 @@ static void refuse(const char *text, int svd_group, const char *words) {
     assert_int_equal(dpt_edit_run(&spec, &p.input, p.sink, NULL), DPT_ERR_USAGE);
     if (strstr(dpt_error_message(), words) == NULL)
         fail_msg("%s: \"%s\" lacks \"%s\"", text, dpt_error_message(), words);
+    dpt_error_clear();
+    dpt_status checked = svd_group > 0 ? DPT_OK : DPT_ERR_USAGE;
+    assert_int_equal(dpt_edit_check(&spec, &p.input), checked);
+    assert_true(checked == DPT_OK || strstr(dpt_error_message(), words) != NULL);
     dpt_error_clear();
     pair_destroy(&p);
 }

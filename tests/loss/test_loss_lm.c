@@ -6,6 +6,7 @@
 
 #include "deltapath/comm/mesh.h"
 #include "deltapath/loss/loss.h"
+#include "deltapath/tensor/shard.h"
 
 #include <math.h>
 
@@ -214,11 +215,41 @@ static void test_faults(void **state) {
     }
 }
 
+typedef struct heard {
+    int calls;
+    double share;
+} heard;
+
+static void hear(void *ctx, double share) {
+    heard *h = ctx;
+    assert_true(share > h->share && share <= 1.0);
+    h->share = share;
+    h->calls++;
+}
+
+/* Batches of one sample: a word behind each, and none from a replica without samples. */
+static void test_progress(void **state) {
+    (void)state;
+    fixture f;
+    fixture_open(&f, "gqa", 1, 1);
+    for (int again = 0; again < 2; again++) {
+        heard h = {.calls = 0};
+        int64_t begin, end;
+        dpt_shard_split(f.g.samples, test_comm.size, test_comm.rank, &begin, &end);
+        dpt_loss_set_progress(f.loss, again ? NULL : hear, &h);
+        assert_int_equal(dpt_loss_evaluate(f.loss, &f.mesh, f.model, 0.0, DPT_BACKWARD_NONE,
+                                           f.losses, NULL, NULL, NULL, NULL),
+                         DPT_OK);
+        assert_int_equal(h.calls, again ? 0 : end - begin);
+        assert_true(h.calls == 0 || h.share == 1.0);
+    }
+    fixture_close(&f);
+}
+
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_golden),
-        cmocka_unit_test(test_exact_match),
-        cmocka_unit_test(test_bad_data),
+        cmocka_unit_test(test_progress),    cmocka_unit_test(test_golden),
+        cmocka_unit_test(test_exact_match), cmocka_unit_test(test_bad_data),
         cmocka_unit_test(test_faults),
     };
     return test_mpi_main(argc, argv, tests);
