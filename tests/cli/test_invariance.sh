@@ -10,7 +10,7 @@ $models llama "$tap_root/llama" --dtype f32
 elementwise='edits=[{name: dare, method: dare, p: 0.7, k: 0.25, seed: 3}, {name: l1, method: dare, p: 0.5, rescale: l1},
  {name: drop, method: drop, p: 0.5, seed: 4}, {name: prune, method: prune, keep: 0.3},
  {name: bit, method: bitdelta, tensors: all}, {name: row, method: bitdelta, granularity: row},
- {name: expo, method: expo, alpha: -0.3},
+ {name: expo, method: expo, alpha: -0.3}, {name: della, method: della, p: 0.5, epsilon: 0.4, seed: 6},
  {name: both, method: [{method: prune, keep: 0.4}, {method: dare, p: 0.5}, {method: bitdelta}], seed: 5}]'
 lowrank='edits=[{name: rank, method: lowrank, rank: 6, svd: exact}, {name: random, method: lowrank, rank: 6, svd: random},
  {name: after, method: [{method: prune, keep: 0.5}, {method: lowrank, sparsity: 0.8}]}]'
@@ -37,7 +37,7 @@ elementwise() { # elementwise FORMAT DTYPE RANKS...
     local common=(--set "$elementwise" --set output.checkpoint="$1" --set output.dtype="$2")
     plain "$first" "r$first" "${common[@]}"
     # The results name the job, hence the folder; they must have every edit.
-    holds "$label: 8 models" test "$(ls "$tmp/r$first/models" | wc -l)" = 8
+    holds "$label: 9 models" test "$(ls "$tmp/r$first/models" | wc -l)" = 9
     for ranks in "${@:4}"; do
         # Memory that nobody set has other contents here: none of it may get into a file.
         MALLOC_PERTURB_=$((ranks * 11)) plain "$ranks" "r$ranks" "${common[@]}"
@@ -120,4 +120,28 @@ paths() { # losses and estimates in every mesh
     done
 }
 part paths
+gradients() { # edits that take the gradient, in every mesh. The bootstrap of few samples sets the tolerance:
+    # its bias correction counts resamples whose mean equals the mean but for rounding.
+    local mesh edits
+    edits='edits=[{name: bias, method: bias, by: gradient, k: 0.7}, {name: bit, method: bitdelta, calibrate: term},
+ {name: twin, method: lowrank, rank: 3, svd: exact, calibrate: term, data: again},
+ {name: both, calibrate: term, method: [{method: della, p: 0.4, epsilon: 0.2}, {method: prune, keep: 0.5}]}]'
+    run_at 1 run "$tap_root/path.yaml" --set "$edits" --set output.directory="$tmp/one"
+    expect_exit "gradient at 1" 0
+    for mesh in 2:2 3:1 4:2 7:1; do
+        run_at "${mesh%:*}" run "$tap_root/path.yaml" --set "$edits" --set output.directory="$tmp/m" \
+            --set tensor_parallel="${mesh#*:}"
+        expect_exit "gradient at ${mesh%:*} ranks, ${mesh#*:} tensor-parallel" 0
+        holds "gradient at ${mesh%:*} ranks, ${mesh#*:} tensor-parallel: same figures" \
+            $compare results "$tmp/one/results.json" "$tmp/m/results.json" 2e-3
+        rm -rf "$tmp/m"
+    done
+    run_at 2 run "$tap_root/path.yaml" --set "$edits" --set output.directory="$tmp/rule" \
+        --set riemann.rule=gauss --set riemann.points=2
+    expect_exit "gradient with a rule that does not start at 0" 0
+    run_at 1 plan "$tap_root/path.yaml" --set "$edits"
+    expect_exit "plan of edits with a gradient" 0
+    holds "plan counts the gradient in cells" grep -q "gradient in cells" "$tmp/out"
+}
+part gradients
 done_testing
