@@ -270,7 +270,7 @@ read_only() { # a mount that cannot be written, where this may be mounted
         '$bad/edit.yaml' --set models.pre='$bad/good' --set models.post='$bad/post' \
         --set output.directory='$at/d'" >"$tmp/out" 2>"$tmp/err" </dev/null
     code=$? ran="run on a read-only mount"
-    expect_error "read-only directory" 4 "ro/d.*[Rr]ead-only"
+    expect_error "read-only directory" 4 "/ro.*[Rr]ead-only"
 }
 part read_only
 
