@@ -93,7 +93,7 @@ part bad_model st-overlap "$n" 2
 part bad_model st-truncated "truncated|hole|copy" 2
 part bad_model st-duplicate "st-duplicate/model.safetensors: .*[Dd]uplicate" 1 2
 part bad_model st-nothing "st-nothing" 1
-part bad_model st-no-tensors "st-no-tensors: " 1
+part bad_model st-no-tensors "st-no-tensors(/model.safetensors)?: .*no tensors" 1
 part bad_model nowhere "nowhere" 1 2
 for name in broken no-map outside extra lacks no-shard; do
     part bad_model "st-index-$name" "st-index-$name" 1
