@@ -12,6 +12,9 @@ tap_root=$(mktemp -d "${DELTAPATH_TEST_TMP:-${TMPDIR:-/tmp}}/tap.XXXXXX")
 tmp=$tap_root tap_lines=$tap_root/0.tap tap_parts=0 limit=${limit:-60} parallel=${parallel:-3}
 : >"$tap_lines"
 trap 'rm -rf "$tap_root"' EXIT
+# mpirun makes and removes one folder for all of its runs: those of parts that run side by side would
+# meet there.
+export OMPI_MCA_orte_tmpdir_base=$tap_root
 
 ok() { # ok NAME CODE [WHY]: a line that says whether CODE is 0, with the last run when it is not
     if [[ $2 -eq 0 ]]; then
@@ -77,6 +80,7 @@ part() { # part FUNCTION ARGUMENTS...: run cases beside others, with a folder $t
         trap - EXIT
         tmp=$tap_root/part$tap_parts tap_lines=$tap_root/$tap_parts.tap
         mkdir "$tmp" && : >"$tap_lines"
+        export OMPI_MCA_orte_tmpdir_base=$tmp
         "$@"
         rm -rf "$tmp"
     ) &
