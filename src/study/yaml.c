@@ -117,6 +117,19 @@ static dpt_status set_in(dpt_yaml *yaml, char *key, struct fy_node *value, const
     return put(yaml, node, step, value, assignment);
 }
 
+/* Whether a text parses on its own. A node built from broken text would leak inside the library. */
+static bool is_yaml(const char *text) {
+    struct fy_diag *diag = quiet_diag();
+    struct fy_parse_cfg cfg = {.flags = FYPCF_DEFAULT_DOC | FYPCF_COLLECT_DIAG, .diag = diag};
+    struct fy_document *document = fy_document_build_from_string(&cfg, text, strlen(text));
+    bool good = document != NULL && diag != NULL && !fy_diag_got_error(diag);
+    if (document != NULL)
+        fy_document_destroy(document);
+    if (diag != NULL)
+        fy_diag_destroy(diag);
+    return good;
+}
+
 dpt_status dpt_yaml_set(dpt_yaml *yaml, const char *assignment) {
     const char *equals = strchr(assignment, '=');
     if (equals == NULL || equals == assignment)
@@ -125,8 +138,9 @@ dpt_status dpt_yaml_set(dpt_yaml *yaml, const char *assignment) {
     if (key == NULL)
         return DPT_ERR_OUTPUT;
     key[equals - assignment] = '\0';
+    const char *text = equals[1] == '\0' ? "''" : equals + 1;
     struct fy_node *value =
-        fy_node_build_from_string(yaml->document, equals[1] == '\0' ? "''" : equals + 1, FY_NT);
+        is_yaml(text) ? fy_node_build_from_string(yaml->document, text, FY_NT) : NULL;
     dpt_status st;
     if (value == NULL)
         st = dpt_error(DPT_ERR_USAGE, "--set %s: the value is not YAML", assignment);
