@@ -3,14 +3,24 @@
 #include "deltapath/base/mem.h"
 #include "deltapath/linalg/reduce.h"
 
-#include <math.h>
+#include <string.h>
 
 /* BitDelta: arXiv:2410.13841 Eq. (7)-(9), F(Delta) = mean |Delta| sign(Delta), sign(0) = 0. The mean
  * is over all entries of a tensor, or of a row. Section 5.3 (Fig. 5): a multiple of the mean, and
- * magnitudes drawn from a law with that mean. */
+ * magnitudes drawn from a law with that mean.
+ *
+ * The code of BitDelta's authors (github.com/FasterDecoding/BitDelta, diff.py) takes Delta and adds
+ * F(Delta) in the type of the tensors, and gives 0 the sign +1; `convention: code` does the same. */
 
-enum { BITDELTA_GRANULARITY, BITDELTA_TENSORS, BITDELTA_MULTIPLE, BITDELTA_SAMPLE };
+enum {
+    BITDELTA_GRANULARITY,
+    BITDELTA_TENSORS,
+    BITDELTA_MULTIPLE,
+    BITDELTA_SAMPLE,
+    BITDELTA_CONVENTION
+};
 enum { SAMPLE_NONE, SAMPLE_NORMAL, SAMPLE_UNIFORM };
+enum { CONVENTION_PAPER, CONVENTION_CODE };
 
 /* Standard deviation over mean of |x| for a normal x: sqrt(pi / 2 - 1). */
 static const double NORMAL_SPREAD = 0.75551063;
@@ -38,6 +48,32 @@ static bool covers(const dpt_edit_stage_spec *spec, const dpt_tensor_info *info)
     if ((int)dpt_edit_value(spec, BITDELTA_TENSORS) == TENSORS_ALL)
         return dpt_edit_is_matrix(info);
     return dpt_edit_is_linear(info);
+}
+
+static bool follows_code(const dpt_edit_stage *stage) {
+    return (int)dpt_edit_value(stage->spec, BITDELTA_CONVENTION) == CONVENTION_CODE;
+}
+
+/* Round to the type that arithmetic between the two models has in torch: theirs when it is the same,
+ * else fp32. */
+static void round_to_stored(const dpt_edit_stage *stage, int tensor, int64_t n, float *x) {
+    uint16_t stored[DPT_EDIT_PIECE];
+    const dpt_edit_input *input = stage->input;
+    dpt_dtype post = stage->catalog->tensors[tensor].dtype;
+    dpt_dtype pre = input->pre.catalog->tensors[input->pairing->pre_of[tensor]].dtype;
+    if (pre != post || dpt_dtype_size(post) != sizeof stored[0])
+        return;
+    dpt_dtype_from_f32(post, x, stored, n);
+    dpt_dtype_to_f32(post, stored, x, n);
+}
+
+/* Sum of |delta| of a piece, delta being rounded first. A dpt_edit_sums_fn. */
+static void sum_rounded(const dpt_edit_stage *stage, dpt_range range, const float *delta,
+                        double *sums) {
+    float rounded[DPT_EDIT_PIECE];
+    memcpy(rounded, delta, (size_t)range.n * sizeof *rounded);
+    round_to_stored(stage, range.tensor, range.n, rounded);
+    dpt_edit_sum_abs(stage, range, rounded, sums);
 }
 
 /* A slot for each part of a row that lies in one cell. Row r of a tensor and cell c meet in slot
@@ -132,9 +168,14 @@ static dpt_status prepare(dpt_edit_work *work, dpt_edit_stage *stage) {
     if ((int)dpt_edit_value(stage->spec, BITDELTA_GRANULARITY) == GRANULARITY_ROW)
         return prepare_rows(work, stage, m);
     double *totals = NULL;
-    st = dpt_edit_sums(work, stage, 1, dpt_edit_sum_abs, &totals);
-    for (int t = 0; st == DPT_OK && t < n; t++)
-        m->mean[t] = stage->covers[t] ? totals[t] / (double)stage->catalog->tensors[t].numel : 0.0;
+    bool code = follows_code(stage);
+    st = dpt_edit_sums(work, stage, 1, code ? sum_rounded : dpt_edit_sum_abs, &totals);
+    for (int t = 0; st == DPT_OK && t < n; t++) {
+        int64_t numel = stage->catalog->tensors[t].numel;
+        if (stage->covers[t])
+            m->mean[t] =
+                code ? (double)((float)totals[t] / (float)numel) : totals[t] / (double)numel;
+    }
     dpt_mem_free(totals);
     return st;
 }
@@ -169,8 +210,21 @@ static void set_sizes(const dpt_edit_stage *stage, dpt_range range, double mean,
     }
 }
 
+static void set_sizes_as_code(const dpt_edit_stage *stage, dpt_range range, double mean,
+                              float *delta) {
+    float sizes[DPT_EDIT_PIECE];
+    draw_sizes(stage, range, mean, sizes);
+    for (int64_t i = 0; i < range.n; i++)
+        delta[i] = delta[i] < 0.0f ? -sizes[i] : sizes[i];
+    round_to_stored(stage, range.tensor, range.n, delta);
+}
+
 static void apply(const dpt_edit_stage *stage, dpt_range range, float *delta) {
     const magnitudes *m = stage->state;
+    if (follows_code(stage)) {
+        set_sizes_as_code(stage, range, m->mean[range.tensor], delta);
+        return;
+    }
     if (m->row == NULL) {
         set_sizes(stage, range, m->mean[range.tensor], delta);
         return;
@@ -192,13 +246,21 @@ static double scale(const dpt_edit_stage *stage, int tensor) {
     return dpt_edit_value(stage->spec, BITDELTA_MULTIPLE) * mean;
 }
 
+static dpt_status check(const dpt_edit_stage_spec *spec) {
+    if ((int)dpt_edit_value(spec, BITDELTA_CONVENTION) == CONVENTION_CODE &&
+        (int)dpt_edit_value(spec, BITDELTA_GRANULARITY) == GRANULARITY_ROW)
+        return dpt_error(DPT_ERR_USAGE, "bitdelta: granularity: with convention code a tensor has "
+                                        "one magnitude: set granularity to tensor");
+    return DPT_OK;
+}
+
 const dpt_edit_method dpt_edit_method_bitdelta = {
     .name = "bitdelta",
     .class_name = "decreased",
     .help = "replace each delta of a matrix by its sign times the mean magnitude",
     .by_row = true,
     .random = true,
-    .nparams = 4,
+    .nparams = 5,
     .params = {{.name = "granularity",
                 .kind = DPT_PARAM_CHOICE,
                 .choices = "tensor|row",
@@ -219,7 +281,14 @@ const dpt_edit_method dpt_edit_method_bitdelta = {
                 .kind = DPT_PARAM_CHOICE,
                 .choices = "none|normal|uniform",
                 .fallback = SAMPLE_NONE,
-                .help = "magnitudes all alike, or drawn from a law with the same mean"}},
+                .help = "magnitudes all alike, or drawn from a law with the same mean"},
+               {.name = "convention",
+                .kind = DPT_PARAM_CHOICE,
+                .choices = "paper|code",
+                .fallback = CONVENTION_PAPER,
+                .help = "differences in fp32 and sign(0) = 0, or as BitDelta's own code: in the "
+                        "tensors' type and sign(0) = +1"}},
+    .check = check,
     .covers = covers,
     .prepare = prepare,
     .apply = apply,

@@ -3,8 +3,9 @@
     python tools/reference/edit_peers.py > tests/golden/edit/peers.txt
 
 BitDelta: the scale and the packed signs as its code computes them with torch, `diff = finetune - base`
-in bf16, `diff.float().abs().mean()`, and signs 1 where not `diff < 0`. Written: the scale, the same
-from differences in fp32, and XXH3-64 of the signs packed 8 to a byte, first in the highest bit.
+in the type of the pair, `diff.float().abs().mean()`, and signs 1 where not `diff < 0`; and the
+weights that its load_diff makes of them. Written: the type, the scale, the same from differences in
+fp32, XXH3-64 of the signs packed 8 to a byte, first in the highest bit, and of the weights.
 
 Pruning: mergekit's `magnitude` keeps int(density * numel) entries; among equal magnitudes its sort
 is not stable. Written: how many it kept, the least magnitude that it kept and how many of that, and
@@ -49,18 +50,23 @@ def deltas(dtype):
     return out
 
 
-def bitdelta():
-    for name, (pre, post, _) in deltas("bf16").items():
+def bitdelta(dtype, torch_dtype):
+    torch.set_num_threads(1)
+    for name, (pre, post, _) in deltas(dtype).items():
         if not oracle.is_linear(name, oracle.SHAPES[name]):
             continue
-        base = torch.from_numpy(pre.copy()).bfloat16()
-        finetune = torch.from_numpy(post.copy()).bfloat16()
+        base = torch.from_numpy(pre.copy()).to(torch_dtype)
+        finetune = torch.from_numpy(post.copy()).to(torch_dtype)
         diff = finetune - base
-        scale = diff.float().abs().mean().item()
+        scale = diff.float().abs().mean()
         wide = (finetune.float() - base.float()).abs().mean().item()
-        signs = np.packbits((~(diff < 0)).numpy())
-        print("bitdelta", name, float(scale).hex(), float(wide).hex(),
-              xxhash.xxh3_64_hexdigest(signs.tobytes()))
+        signs = ~(diff < 0)
+        packed = np.packbits(signs.numpy())
+        weight = (signs.int() * 2 - 1) * scale
+        merged = base.add(weight.to(torch_dtype)).view(torch.int16).numpy()
+        print("bitdelta", dtype, name, float(scale).hex(), float(wide).hex(),
+              xxhash.xxh3_64_hexdigest(packed.tobytes()),
+              xxhash.xxh3_64_hexdigest(merged.tobytes()))
 
 
 def prune(mergekit, density):
@@ -115,7 +121,8 @@ def check_della(mergekit):
 
 def main():
     mergekit = load_mergekit()
-    bitdelta()
+    bitdelta("bf16", torch.bfloat16)
+    bitdelta("f16", torch.float16)
     prune(mergekit, 0.3)
     check_l1(mergekit)
     check_della(mergekit)
