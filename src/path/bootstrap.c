@@ -55,6 +55,12 @@ static void resample(int64_t n, const double *x, const dpt_bootstrap *options, u
     }
 }
 
+/* A resampled mean counts as below the mean in part when it is within this share of their spread of
+ * it. A count in whole steps would jump where rounding of the losses, which differs between meshes,
+ * carries a resample across: with few samples many resamples have that very mean. The ramp is
+ * symmetric and so narrow that the count is otherwise the same. */
+static const double RAMP = 0.01;
+
 /* What BCa needs beside the resampled means: bias z0 and acceleration. */
 typedef struct correction {
     double bias;
@@ -62,10 +68,10 @@ typedef struct correction {
 } correction;
 
 static correction correct(int64_t n, const double *x, double mean, int resamples,
-                          const double *means) {
+                          const double *means, double se) {
     double below = 0.0;
     for (int r = 0; r < resamples; r++)
-        below += means[r] < mean ? 1.0 : means[r] == mean ? 0.5 : 0.0;
+        below += fmin(fmax(0.5 + (mean - means[r]) / (2.0 * RAMP * se), 0.0), 1.0);
     below = fmin(fmax(below, 0.5), resamples - 0.5);
     double squares = 0.0;
     double cubes = 0.0;
@@ -114,8 +120,8 @@ dpt_status dpt_bootstrap_paired(int64_t n, const double *a, const double *b, int
         for (int64_t i = 0; i < n; i++)
             x[i] = b != NULL ? a[i] - b[i] : a[i];
         resample(n, x, options, words, means);
-        correction c = correct(n, x, out[0].mean, options->resamples, means);
         double se = spread(options->resamples, means);
+        correction c = correct(n, x, out[0].mean, options->resamples, means, se);
         qsort(means, (size_t)options->resamples, sizeof *means, by_value);
         for (int k = 0; k < levels; k++) {
             double tail = 0.5 * (1.0 - confidence[k]);

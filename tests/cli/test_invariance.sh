@@ -120,8 +120,7 @@ paths() { # losses and estimates in every mesh
     done
 }
 part paths
-gradients() { # edits that take the gradient, in every mesh. The bootstrap of few samples sets the tolerance:
-    # its bias correction counts resamples whose mean equals the mean but for rounding.
+gradients() { # edits that take the gradient, in every mesh
     local mesh edits
     edits='edits=[{name: bias, method: bias, by: gradient, k: 0.7}, {name: bit, method: bitdelta, calibrate: term},
  {name: twin, method: lowrank, rank: 3, svd: exact, calibrate: term, data: again},
@@ -133,7 +132,7 @@ gradients() { # edits that take the gradient, in every mesh. The bootstrap of fe
             --set tensor_parallel="${mesh#*:}"
         expect_exit "gradient at ${mesh%:*} ranks, ${mesh#*:} tensor-parallel" 0
         holds "gradient at ${mesh%:*} ranks, ${mesh#*:} tensor-parallel: same figures" \
-            $compare results "$tmp/one/results.json" "$tmp/m/results.json" 2e-3
+            $compare results "$tmp/one/results.json" "$tmp/m/results.json" 1e-5
         rm -rf "$tmp/m"
     done
     run_at 2 run "$tap_root/path.yaml" --set "$edits" --set output.directory="$tmp/rule" \

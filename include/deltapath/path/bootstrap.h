@@ -29,7 +29,8 @@ enum { DPT_BOOTSTRAP_LEAST = 100, DPT_BOOTSTRAP_MOST = 1000000, DPT_BOOTSTRAP_DE
  * @param[out] out        (levels) se is the spread of the resampled means. A sample that is not
  *                        finite, or n < 2, gives what dpt_verdict_paired gives.
  * Errors: DPT_ERR_OUTPUT without memory; out undefined.
- * Determinism: depends on its arguments alone: the same bits at any number of ranks.
+ * Determinism: depends on its arguments alone: the same bits at any number of ranks for the same
+ * bits of a and b; rounding in them moves the bounds by about as much.
  */
 dpt_status dpt_bootstrap_paired(int64_t n, const double *a, const double *b, int levels,
                                 const double *confidence, const dpt_bootstrap *options,
