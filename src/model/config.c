@@ -4,6 +4,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 dpt_status dpt_config_parse(const char *text, json_t **out) {
     *out = NULL;
@@ -100,4 +101,10 @@ void dpt_config_reject(dpt_config *config, const char *key, const char *supporte
                                "work without `data` in the job",
                                config->where, key, value != NULL ? value : "?", supported);
     free(value);
+}
+
+void dpt_config_compare(char *text, size_t size, const char *key, double a, double b) {
+    size_t used = strlen(text);
+    if (a != b)
+        snprintf(text + used, size - used, "%s%s (%.9g and %.9g)", used > 0 ? ", " : "", key, a, b);
 }

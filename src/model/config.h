@@ -5,6 +5,7 @@
 
 #include <jansson.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 /** Typed access to config.json. The first wrong key sets `status` and records the error; later calls
@@ -37,5 +38,8 @@ const char *dpt_config_text(dpt_config *config, const char *key, const char *fal
 
 /** Record that an option has a value that is not supported. */
 void dpt_config_reject(dpt_config *config, const char *key, const char *supported);
+
+/** Append "key (a and b)" to a text of at most `size` bytes when the two values differ. Local. */
+void dpt_config_compare(char *text, size_t size, const char *key, double a, double b);
 
 #endif

@@ -2,7 +2,9 @@
 
 #include "deltapath/base/mem.h"
 
+#include <inttypes.h>
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 /* Widths beyond these are not models but broken files; products of two of them fit int64. */
@@ -141,6 +143,10 @@ static void read_rope(dpt_config *in, dpt_decoder_config *c) {
             dpt_config_reject(&rope, "high_freq_factor", "a value above low_freq_factor");
     }
     in->status = dpt_status_worse(in->status, rope.status);
+    /* Of the two, transformers takes rope_scaling and drops the other with its theta. */
+    const json_t *scaling = dpt_config_get(in, "rope_scaling");
+    if (merged && scaling != NULL && !json_equal((json_t *)scaling, (json_t *)object))
+        dpt_config_reject(in, "rope_scaling", "one of rope_parameters and rope_scaling, not both");
 }
 
 /* Entries of layer_types override the rule of the family where it has such a key. */
@@ -209,6 +215,34 @@ dpt_status dpt_decoder_config_read(const dpt_decoder_family *family, const json_
     if (in.status != DPT_OK)
         dpt_decoder_config_destroy(out);
     return in.status;
+}
+
+void dpt_decoder_config_compare(const dpt_decoder_config *a, const dpt_decoder_config *b,
+                                char *text, size_t size) {
+    const struct {
+        const char *key;
+        double a, b;
+    } options[] = {
+        {"num_attention_heads", (double)a->heads, (double)b->heads},
+        {"num_key_value_heads", (double)a->kv_heads, (double)b->kv_heads},
+        {"rms_norm_eps", a->rms_eps, b->rms_eps},
+        {"rope_theta", a->rope.theta, b->rope.theta},
+        {"factor of the rotary scaling", a->rope.factor, b->rope.factor},
+        {"low_freq_factor", a->rope.low_freq_factor, b->rope.low_freq_factor},
+        {"high_freq_factor", a->rope.high_freq_factor, b->rope.high_freq_factor},
+        {"original_max_position_embeddings", (double)a->rope.original_max_position,
+         (double)b->rope.original_max_position},
+    };
+    for (size_t i = 0; i < sizeof options / sizeof options[0]; i++)
+        dpt_config_compare(text, size, options[i].key, options[i].a, options[i].b);
+    for (int64_t l = 0; l < a->layers && l < b->layers; l++) {
+        char key[64];
+        snprintf(key, sizeof key, "attention window of layer %" PRId64, l);
+        if (a->window[l] != b->window[l]) {
+            dpt_config_compare(text, size, key, (double)a->window[l], (double)b->window[l]);
+            break;
+        }
+    }
 }
 
 void dpt_decoder_config_destroy(dpt_decoder_config *config) {

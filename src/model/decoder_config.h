@@ -43,6 +43,11 @@ typedef struct dpt_decoder_config {
  *         are refused by name. */
 dpt_status dpt_decoder_config_read(const dpt_decoder_family *family, const json_t *root,
                                    dpt_decoder_config *out);
+
+/** Append to a text of at most `size` bytes the options in which two decoders of the same tensors
+ * compute differently. Local. */
+void dpt_decoder_config_compare(const dpt_decoder_config *a, const dpt_decoder_config *b,
+                                char *text, size_t size);
 void dpt_decoder_config_destroy(dpt_decoder_config *config);
 
 #endif

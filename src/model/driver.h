@@ -47,6 +47,11 @@ struct dpt_model_driver {
     dpt_status (*open)(dpt_model *model, const json_t *config, int rank, int size);
     void (*close)(void *state);
 
+    /** Append to a text of at most `size` bytes the options in which two configurations of this driver
+     * compute differently. Local. Errors: DPT_ERR_INPUT when one of them cannot be read. */
+    dpt_status (*compare)(const void *family, const json_t *a, const json_t *b,
+                          const dpt_catalog *catalog, char *text, size_t size);
+
     /** Bytes of work for a batch, of any mode. Local. */
     int64_t (*work_bytes)(const dpt_model *model, int64_t tokens, int64_t longest);
 

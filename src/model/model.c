@@ -65,6 +65,28 @@ static dpt_status open_local(dpt_model *model, const char *config, const dpt_cat
     return st;
 }
 
+dpt_status dpt_model_config_compare(const char *a, const char *b, const dpt_catalog *catalog,
+                                    char *text, size_t size) {
+    json_t *one = NULL, *other = NULL;
+    const dpt_model_driver *driver = NULL, *second = NULL;
+    text[0] = '\0';
+    dpt_status st = dpt_config_parse(a, &one);
+    if (st == DPT_OK)
+        st = dpt_config_parse(b, &other);
+    if (st == DPT_OK)
+        st = find_driver(one, &driver);
+    if (st == DPT_OK)
+        st = find_driver(other, &second);
+    if (st == DPT_OK && driver != second)
+        snprintf(text, size, "architectures (%s and %s)", driver->architecture,
+                 second->architecture);
+    else if (st == DPT_OK)
+        st = driver->compare(driver->family, one, other, catalog, text, size);
+    json_decref(one);
+    json_decref(other);
+    return st;
+}
+
 void dpt_model_destroy(dpt_model *model) {
     if (model == NULL)
         return;

@@ -156,6 +156,20 @@ static dpt_status open_decoder(dpt_model *model, const json_t *config, int rank,
     return st;
 }
 
+static dpt_status compare(const void *family, const json_t *a, const json_t *b,
+                          const dpt_catalog *catalog, char *text, size_t size) {
+    (void)catalog;
+    dpt_decoder_config one, other = {.window = NULL};
+    dpt_status st = dpt_decoder_config_read(family, a, &one);
+    if (st == DPT_OK)
+        st = dpt_decoder_config_read(family, b, &other);
+    if (st == DPT_OK)
+        dpt_decoder_config_compare(&one, &other, text, size);
+    dpt_decoder_config_destroy(&one);
+    dpt_decoder_config_destroy(&other);
+    return st;
+}
+
 static const dpt_decoder *decoder_of(const dpt_model *model) {
     return model->state;
 }
@@ -230,8 +244,9 @@ static dpt_status run(dpt_model *model, const dpt_model_call *call) {
 #define DECODER(ARCHITECTURE, TYPE, FAMILY)                                                        \
     {                                                                                              \
         .architecture = (ARCHITECTURE), .model_type = (TYPE), .family = (FAMILY),                  \
-        .open = open_decoder, .close = close_decoder, .work_bytes = work_bytes,                    \
-        .vocabulary = vocabulary, .max_positions = max_positions, .prepare = prepare, .run = run   \
+        .open = open_decoder, .close = close_decoder, .compare = compare,                          \
+        .work_bytes = work_bytes, .vocabulary = vocabulary, .max_positions = max_positions,        \
+        .prepare = prepare, .run = run                                                             \
     }
 
 const dpt_model_driver dpt_model_llama = DECODER("LlamaForCausalLM", "llama", &dpt_decoder_llama);

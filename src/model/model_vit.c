@@ -165,6 +165,23 @@ static dpt_status open_vit(dpt_model *model, const json_t *config, int rank, int
     return st;
 }
 
+static dpt_status compare(const void *family, const json_t *a, const json_t *b,
+                          const dpt_catalog *catalog, char *text, size_t size) {
+    dpt_vit_config one, other;
+    dpt_status st = dpt_vit_config_read(family, a, catalog, &one);
+    if (st == DPT_OK)
+        st = dpt_vit_config_read(family, b, catalog, &other);
+    if (st != DPT_OK)
+        return st;
+    dpt_config_compare(text, size, "num_attention_heads", (double)one.heads, (double)other.heads);
+    dpt_config_compare(text, size, "layer_norm_eps", one.eps, other.eps);
+    size_t used = strlen(text);
+    if (one.act != other.act)
+        snprintf(text + used, size - used, "%shidden_act (%.32s and %.32s)", used > 0 ? ", " : "",
+                 one.act_name, other.act_name);
+    return DPT_OK;
+}
+
 static const dpt_vit *vit_of(const dpt_model *model) {
     return model->state;
 }
@@ -237,8 +254,8 @@ static dpt_status run(dpt_model *model, const dpt_model_call *call) {
 #define IMAGE_MODEL(ARCHITECTURE, TYPE, FAMILY)                                                    \
     {                                                                                              \
         .architecture = (ARCHITECTURE), .model_type = (TYPE), .family = (FAMILY),                  \
-        .open = open_vit, .close = close_vit, .work_bytes = work_bytes, .image = image_of,         \
-        .prepare = prepare, .run = run                                                             \
+        .open = open_vit, .close = close_vit, .compare = compare, .work_bytes = work_bytes,        \
+        .image = image_of, .prepare = prepare, .run = run                                          \
     }
 
 const dpt_model_driver dpt_model_vit =

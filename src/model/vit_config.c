@@ -82,6 +82,7 @@ static void read_activation(dpt_config *in, dpt_vit_config *c) {
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
         if (strcmp(name, known[i].name) == 0) {
             c->act = known[i].kind;
+            c->act_name = known[i].name;
             return;
         }
     }

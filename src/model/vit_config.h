@@ -75,6 +75,7 @@ typedef struct dpt_vit_config {
     int64_t projection;     /**< width of the text embeddings; 0 with a classifier */
     double eps;
     dpt_act_kind act;
+    const char *act_name; /**< its name in config.json */
     bool qkv_bias;
 } dpt_vit_config;
 

@@ -1,8 +1,10 @@
 #include "checks.h"
 
+#include "deltapath/base/log.h"
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
 #include "deltapath/edit/edit.h"
+#include "deltapath/model/model.h"
 #include "losses.h"
 #include "outputs.h"
 
@@ -13,6 +15,25 @@ static dpt_status check_data(const dpt_inputs *in) {
     for (int d = 0; dpt_inputs_needs_model(in) && d < in->job->ndata && st == DPT_OK; d++)
         st = dpt_losses_check(in, d);
     return st;
+}
+
+/* Both models run with the configuration of the post-trained one. A pair whose configurations differ,
+ * as one whose post-training changed the rotary base, is legal; that its pre-trained losses are not
+ * those of the model as published has to be said. */
+static void compare_configs(const dpt_inputs *in) {
+    const char *pre = dpt_store_config(in->pre);
+    char text[DPT_MESSAGE_MAX / 2];
+    if (!dpt_inputs_needs_model(in) || pre == NULL)
+        return;
+    dpt_status st =
+        dpt_model_config_compare(pre, dpt_store_config(in->post), in->catalog, text, sizeof text);
+    if (st != DPT_OK)
+        snprintf(text, sizeof text, "%.400s", dpt_error_message());
+    dpt_error_clear();
+    if (text[0] != '\0')
+        dpt_log(DPT_LOG_WARN,
+                "%s: the configuration differs from that of %s, with which both are run: %s",
+                in->job->pre, in->job->post, text);
 }
 
 static dpt_status check_edits(dpt_inputs *in, int ranks) {
@@ -40,6 +61,8 @@ dpt_status dpt_checks_run(const dpt_comm *comm, dpt_inputs *inputs, const dpt_re
     dpt_status st = dpt_agree_fault("study.check");
     if (st == DPT_OK)
         st = check_data(inputs);
+    if (st == DPT_OK)
+        compare_configs(inputs);
     if (st == DPT_OK)
         st = check_edits(inputs, resources->ranks);
     if (st == DPT_OK && comm->rank == 0)

@@ -138,6 +138,18 @@ kept() { # references are found again, and computed again when they are damaged
 }
 part kept
 
+configs() { # both models run with the configuration of post: what differs in that of pre is said
+    cp -r "$in/m/pre" "$tmp/pre"
+    sed -i 's/"rope_theta": 10000.0/"rope_theta": 777.0/' "$tmp/pre/config.json"
+    study own 2 1 "$tmp/out.d" --set models.pre="$tmp/pre" --dry-run
+    expect_exit "another configuration of pre" 0
+    holds "another configuration of pre is said once" \
+        test "$(grep -c 'warning: .*/pre: .*rope_theta (777 and 10000)$' "$tmp/err")" = 1
+    study own 2 1 "$tmp/out.d" --dry-run
+    holds "the same configuration: nothing to say" test ! -s "$tmp/err"
+}
+part configs
+
 bad() { # bad NAME CODE REGEX JOB ARGUMENTS...
     local ranks
     for ranks in 1 2; do

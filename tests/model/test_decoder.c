@@ -437,6 +437,7 @@ static void test_bad_configs(void **state) {
         {"rope_scaling", "[1]", "rope_scaling"},
         {"rope_parameters", "{\"full_attention\": {\"rope_theta\": 1e4}}", "rope_parameters"},
         {"rope_parameters", "{\"rope_theta\": -1.0}", "rope_theta"},
+        {"rope_parameters", "{\"rope_theta\": 1e4}", "not both"},
         {"partial_rotary_factor", "0.5", "partial_rotary_factor"},
         {"quantization_config", "{\"bits\": 4}", "quantization_config"},
         {"num_local_experts", "8", "num_local_experts"},
@@ -457,6 +458,47 @@ static void test_bad_configs(void **state) {
     expect_refusal("{}", &g.post, "model_type");
     expect_refusal(NULL, &g.post, "no config.json");
     golden_free(&g);
+}
+
+/* What a model computes differently with the configuration of its partner, and nothing else. */
+static void test_compare(void **state) {
+    (void)state;
+    static const struct {
+        const char *golden, *key, *value, *text;
+    } cases[] = {
+        {"gqa", "transformers_version", "\"0\"", ""},
+        {"gqa", "max_position_embeddings", "8192", ""},
+        {"gqa", "rms_norm_eps", "0.25", "rms_norm_eps ("},
+        {"gqa", "rope_parameters", "{\"rope_theta\": 77.0}", "rope_theta ("},
+        {"gqa", "rope_parameters", "{\"rope_type\": \"linear\", \"factor\": 2.0}",
+         "factor of the rotary scaling (0 and 2)"},
+        {"mistral_swa", "sliding_window", "null", "attention window of layer 0 ("},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        golden_model g;
+        char text[256];
+        golden_load(cases[i].golden, &g);
+        json_t *root = json_loads(g.config, 0, NULL);
+        if (strcmp(cases[i].key, "rope_parameters") == 0)
+            json_object_del(root, "rope_scaling");
+        json_object_set_new(root, cases[i].key, json_loads(cases[i].value, JSON_DECODE_ANY, NULL));
+        char *config = json_dumps(root, 0);
+        assert_int_equal(
+            dpt_model_config_compare(g.config, config, &g.post.catalog, text, sizeof text), DPT_OK);
+        if (strstr(text, cases[i].text) == NULL || (cases[i].text[0] == '\0' && text[0] != '\0'))
+            fail_msg("%s: \"%s\"", cases[i].key, text);
+        /* A text that is too short is cut. */
+        assert_int_equal(dpt_model_config_compare(g.config, config, &g.post.catalog, text, 5),
+                         DPT_OK);
+        assert_true(strlen(text) < 5);
+        assert_int_equal(dpt_model_config_compare(g.config, "{", &g.post.catalog, text, 5),
+                         DPT_ERR_INPUT);
+        assert_true(text[0] == '\0');
+        dpt_error_clear();
+        free(config);
+        json_decref(root);
+        golden_free(&g);
+    }
 }
 
 static void test_bad_tensors(void **state) {
@@ -587,6 +629,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_bytes),
         cmocka_unit_test(test_long),
         cmocka_unit_test(test_bad_configs),
+        cmocka_unit_test(test_compare),
         cmocka_unit_test(test_bad_tensors),
         cmocka_unit_test(test_bad_batches),
         cmocka_unit_test(test_faults),

@@ -304,6 +304,30 @@ static void test_bad_configs(void **state) {
     golden_image_free(&in);
 }
 
+static void test_compare(void **state) {
+    (void)state;
+    golden_image clip, vit;
+    char text[256];
+    golden_image_load("clip", &clip);
+    golden_image_load("vit", &vit);
+    json_t *root = json_loads(clip.g.config, 0, NULL);
+    json_object_set_new(root, "hidden_act", json_string("gelu"));
+    json_object_set_new(root, "layer_norm_eps", json_real(0.25));
+    char *config = json_dumps(root, 0);
+    const dpt_catalog *catalog = &clip.g.post.catalog;
+    assert_int_equal(dpt_model_config_compare(clip.g.config, config, catalog, text, sizeof text),
+                     DPT_OK);
+    assert_non_null(strstr(text, "layer_norm_eps ("));
+    assert_non_null(strstr(text, "hidden_act (quick_gelu and gelu)"));
+    assert_int_equal(
+        dpt_model_config_compare(clip.g.config, vit.g.config, catalog, text, sizeof text), DPT_OK);
+    assert_non_null(strstr(text, "architectures (CLIPVisionModelWithProjection and "));
+    free(config);
+    json_decref(root);
+    golden_image_free(&vit);
+    golden_image_free(&clip);
+}
+
 /* The head of text embeddings is a constant: an edit of it is refused, not half obeyed. */
 static void test_bad_calls(void **state) {
     (void)state;
@@ -354,7 +378,8 @@ int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_golden),      cmocka_unit_test(test_finite_difference),
         cmocka_unit_test(test_batches),     cmocka_unit_test(test_bytes_and_shape),
-        cmocka_unit_test(test_bad_configs), cmocka_unit_test(test_bad_calls),
+        cmocka_unit_test(test_bad_configs), cmocka_unit_test(test_compare),
+        cmocka_unit_test(test_bad_calls),
     };
     return test_mpi_main(argc, argv, tests);
 }

@@ -7,6 +7,7 @@
 #include "deltapath/tensor/field.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 /** A model spread over a tensor-parallel group: the architecture of its configuration, this rank's
@@ -58,6 +59,13 @@ dpt_status dpt_model_config_image(const char *config, const dpt_catalog *catalog
  * Errors as create. */
 dpt_status dpt_model_config_limits(const char *config, const dpt_catalog *catalog,
                                    int64_t *vocabulary, int64_t *max_positions);
+
+/** Options in which two models with the same tensors compute differently by their configurations: the
+ * models of a pair run with one of the two. Local.
+ * @param[out] text at most `size` bytes: "rope_theta (10000 and 1000000), ..."; empty when alike.
+ * Errors: DPT_ERR_INPUT when one of them cannot be read or is not supported; text is empty. */
+dpt_status dpt_model_config_compare(const char *a, const char *b, const dpt_catalog *catalog,
+                                    char *text, size_t size);
 
 /** Bytes per rank: resident weights, and work for a batch of `tokens` whose longest sequence is
  * `longest`; an image counts as its positions. Local, callable before any model exists. Errors as
