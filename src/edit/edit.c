@@ -181,8 +181,9 @@ dpt_status dpt_edit_spec_check(const dpt_edit_spec *spec) {
         exact = exact && methods[spec->stages[s].method] == &dpt_edit_method_expo;
     }
     if (exact && spec->calibrate != DPT_CALIBRATE_NONE)
-        return dpt_error(DPT_ERR_USAGE, "calibrate: term would only undo expo: calibrate an edit "
-                                        "that loses something");
+        return dpt_error(DPT_ERR_USAGE,
+                         "calibrate: it would only undo expo: calibrate an edit that "
+                         "loses something");
     return DPT_OK;
 }
 

@@ -16,14 +16,18 @@ const float *dpt_edit_gradient(const dpt_edit_input *input, dpt_range range) {
 
 /* Calibration: one factor s for each tensor with <g, s F(Delta) - Delta> = 0. The method's ordinary
  * factor is 1, so s stays within [0.5, 2]. It is 1 where the sums have different signs, for no positive
- * factor helps then, and where <g, F> is lost in the rounding of g and F. */
-static const double LEAST_SCALE = 0.5, MOST_SCALE = 2.0, LEAST_COSINE = 1e-6;
+ * factor helps then, and where <g, F> is lost in the rounding of g and F; or, for
+ * DPT_CALIBRATE_SIGNIFICANT, within three standard deviations of <g, F> in a random direction:
+ * the cosine of n elements then has the deviation 1 / sqrt(n). */
+static const double LEAST_SCALE = 0.5, MOST_SCALE = 2.0, LEAST_COSINE = 1e-6, DEVIATIONS = 3.0;
 
 enum { WITH_DELTA, WITH_EDIT, SQUARE_G, SQUARE_EDIT, SUMS };
 
-static double scale_for(const double *sums) {
-    double least = LEAST_COSINE * sqrt(sums[SQUARE_G]) * sqrt(sums[SQUARE_EDIT]);
-    if (!(fabs(sums[WITH_EDIT]) > least))
+static double scale_for(dpt_edit_calibrate how, int64_t numel, const double *sums) {
+    double least = LEAST_COSINE;
+    if (how == DPT_CALIBRATE_SIGNIFICANT)
+        least = fmax(least, DEVIATIONS / sqrt((double)numel));
+    if (!(fabs(sums[WITH_EDIT]) > least * sqrt(sums[SQUARE_G]) * sqrt(sums[SQUARE_EDIT])))
         return 1.0;
     double s = sums[WITH_DELTA] / sums[WITH_EDIT];
     return s > 0.0 ? fmin(fmax(s, LEAST_SCALE), MOST_SCALE) : 1.0;
@@ -68,7 +72,8 @@ static dpt_status prepare(dpt_edit_work *work, dpt_edit_stage *stage) {
     if (st == DPT_OK)
         st = dpt_edit_reduce_cells(work, SUMS, cells, totals);
     for (int t = 0; st == DPT_OK && t < n; t++)
-        scales[t] = scale_for(totals + (int64_t)t * SUMS);
+        scales[t] = scale_for(work->spec->calibrate, stage->catalog->tensors[t].numel,
+                              totals + (int64_t)t * SUMS);
     dpt_mem_free(totals);
     dpt_mem_free(cells);
     return st;

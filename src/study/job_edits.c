@@ -184,11 +184,16 @@ static dpt_status set_seed(const dpt_yaml *yaml, struct fy_node *node, uint64_t 
 
 static dpt_status set_calibrate(const dpt_yaml *yaml, struct fy_node *node, const char *text,
                                 dpt_edit_calibrate *calibrate) {
-    bool term = strcmp(text, "term") == 0;
-    if (!term && strcmp(text, "none") != 0)
-        return dpt_yaml_error(yaml, node, "calibrate is '%s': it is one of none term", text);
-    *calibrate = term ? DPT_CALIBRATE_TERM : DPT_CALIBRATE_NONE;
-    return DPT_OK;
+    static const char *const names[] = {[DPT_CALIBRATE_NONE] = "none",
+                                        [DPT_CALIBRATE_TERM] = "term",
+                                        [DPT_CALIBRATE_SIGNIFICANT] = "significant"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (strcmp(text, names[i]) == 0) {
+            *calibrate = (dpt_edit_calibrate)i;
+            return DPT_OK;
+        }
+    return dpt_yaml_error(yaml, node, "calibrate is '%s': it is one of none term significant",
+                          text);
 }
 
 static dpt_status set_data(const dpt_job *job, const dpt_yaml *yaml, struct fy_node *node,

@@ -51,11 +51,11 @@ static void gradient_destroy(gradient *g) {
     dpt_catalog_destroy(&g->catalog);
 }
 
-static dpt_status run(pair *p, const char *text, unsigned long seed, bool calibrate,
+static dpt_status run(pair *p, const char *text, unsigned long seed, dpt_edit_calibrate calibrate,
                       dpt_edit_report *report) {
     dpt_edit_spec spec;
     assert_int_equal(spec_parse(text, seed, &spec), DPT_OK);
-    spec.calibrate = calibrate ? DPT_CALIBRATE_TERM : DPT_CALIBRATE_NONE;
+    spec.calibrate = calibrate;
     return dpt_edit_run(&spec, &p->input, p->sink, report);
 }
 
@@ -110,7 +110,7 @@ static void matches_oracle(void **state) {
     dpt_edit_report_destroy(&report);
     gradient_destroy(&g);
     pair_destroy(&p);
-    assert_int_equal(checked, 176);
+    assert_int_equal(checked, 202);
     assert_int_equal(wrong, 0);
 }
 
@@ -149,9 +149,9 @@ static void calibrated_term_is_zero(void **state) {
     p.input.selected = selected;
     for (size_t i = 0; i < sizeof edits / sizeof edits[0]; i++) {
         dpt_edit_report report;
-        assert_int_equal(run(&p, edits[i], 1, false, NULL), DPT_OK);
+        assert_int_equal(run(&p, edits[i], 1, DPT_CALIBRATE_NONE, NULL), DPT_OK);
         double plain = fabs(term(&p, &g, t));
-        assert_int_equal(run(&p, edits[i], 1, true, &report), DPT_OK);
+        assert_int_equal(run(&p, edits[i], 1, DPT_CALIBRATE_TERM, &report), DPT_OK);
         double calibrated = fabs(term(&p, &g, t));
         assert_true(report.stats[t].scale > 0.5 && report.stats[t].scale < 2.0);
         if (plain < 1e-3 || calibrated > 1e-6)
@@ -168,13 +168,14 @@ static void bad_calls_are_refused(void **state) {
     pair p;
     gradient g;
     pair_create(&p, DPT_F32, DPT_F32, false);
-    assert_int_equal(run(&p, "bias:k=0.5,by=gradient", 0, false, NULL), DPT_ERR_INTERNAL);
+    assert_int_equal(run(&p, "bias:k=0.5,by=gradient", 0, DPT_CALIBRATE_NONE, NULL),
+                     DPT_ERR_INTERNAL);
     assert_non_null(strstr(dpt_error_message(), "gradient"));
     dpt_error_clear();
-    assert_int_equal(run(&p, "bitdelta", 0, true, NULL), DPT_ERR_INTERNAL);
+    assert_int_equal(run(&p, "bitdelta", 0, DPT_CALIBRATE_TERM, NULL), DPT_ERR_INTERNAL);
     dpt_error_clear();
     gradient_create(&p, &g);
-    assert_int_equal(run(&p, "expo:alpha=0.5", 0, true, NULL), DPT_ERR_USAGE);
+    assert_int_equal(run(&p, "expo:alpha=0.5", 0, DPT_CALIBRATE_TERM, NULL), DPT_ERR_USAGE);
     assert_non_null(strstr(dpt_error_message(), "calibrate"));
     dpt_error_clear();
     gradient_destroy(&g);

@@ -50,6 +50,9 @@ def write(folder, names, units):
             group["loss_edit"] = u.pop("_edit")
             group["loss_post"] = np.ones(SAMPLES)
             group["sample_integrated"] = u.pop("_term")
+            group["terms"] = np.array([[0.5 * u["estimate"], u["estimate"]]])
+            group["tensor_stats_columns"] = np.array([b"delta_norm", b"edit_norm", b"scale"])
+            group["tensor_stats"] = np.array([[1.0, 0.5, 1.5], [1.0, 0.5, 2.0]])
     (folder / "results.json").write_text(json.dumps(
         {"name": folder.name, "provenance": {"job": job, "program": "deltapath"}, "units": units}))
 
@@ -86,9 +89,11 @@ def make_all(folder):
           [unit(f"random-k{k}-seed{s}", 0.01, k=k, seed=float(s)) for k in (0.5, 1.5) for s in (1, 2)]
           + [unit(f"sign-k{k}", 0.02, k=k) for k in (0.5, 1.5)]
           + [unit(f"gradient-k{k}", 2.0, k=k) for k in (0.5, 1.5)])
-    write(folder / "calibrated-toy", ["bitdelta", "bitdelta-term", "prune", "prune-term"],
+    write(folder / "calibrated-toy", ["bitdelta", "bitdelta-term", "prune", "prune-term",
+                                      "prune-significant"],
           [unit("bitdelta", 0.5), unit("bitdelta-term", 0.4), unit("prune-keep0.3", 0.2, keep=0.3),
-           unit("prune-term-keep0.3", 0.3, keep=0.3)])
+           unit("prune-term-keep0.3", 0.3, keep=0.3, term=0.1),
+           unit("prune-significant-keep0.3", 0.1, keep=0.3)])
 
 
 EXPECTED = {
@@ -103,7 +108,8 @@ EXPECTED = {
     ("fig7", "Some interpolation"): "holds", ("fig7", "The alpha that"): "holds",
     ("fig7", "One alpha a layer"): "fails", ("table1", "Choosing entries by sign"): "holds",
     ("table1", "Choosing entries by the"): "holds",
-    ("calibrated", "Calibrated BitDelta"): "holds", ("calibrated", "Calibrated pruning"): "fails"}
+    ("calibrated", "Calibrated BitDelta"): "holds", ("calibrated", "Calibrated pruning"): "fails",
+    ("calibrated", "Calibrated where"): "holds"}
 
 
 def run(folder, output):
@@ -154,6 +160,9 @@ def page_holds_every_figure_and_repeats(folder):
     assert page == (folder / "b.html").read_bytes()
     for name in ("fig1", "fig2", "fig3", "fig4", "fig5", "fig6", "fig7", "table1", "calibrated"):
         assert f"<h2 id='{name}'>".encode() in page, name
+    # The term at W_post fell from 0.1 to 0.05, the change rose from 0.2 to 0.3.
+    assert b"prune-keep0.3, term: the term at W_post went from +0.1 to +0.05" in page
+    assert b"beyond it from +0.1 to +0.25" in page and b"costs more in curvature" in page
     assert b"nan" not in page.lower().replace(b"nano", b"")
     assert shutil.which("gnuplot") is None or page.count(b"<svg") == 18, page.count(b"<svg")
     assert not list(folder.glob("*.partial"))

@@ -237,18 +237,30 @@ def biases(study, data):
             yield words, cells
 
 
-def calibrations(study, data):
-    margin = 0.2 * margin_of(study, data)
+CALIBRATIONS = {"term": "Calibrated {} changes the loss no more than the plain one",
+                "significant": "Calibrated where the gradient is beyond chance, {} changes the loss "
+                               "no more than the plain one"}
+
+
+def calibrated_forms(study, data):
+    """(method in words, plain unit, {how: calibrated unit}) for each edit of the job."""
     for name, words, parameter in (("bitdelta", "BitDelta", None), ("prune", "pruning", "keep"),
                                    ("twin", "low rank", "sparsity")):
-        cells = []
         for plain in [u for u in study.units if u.data == data and u.name == name]:
             where = {parameter: plain.get(parameter)} if parameter else {}
-            for other in study.find(data, name + "-term", **where):
-                cells.append(Cell(plain.edit, st.change([other]) - st.change([plain]), "no larger",
-                                  margin))
-        if cells:
-            yield f"Calibrated {words} changes the loss no more than the plain one", cells
+            found = {how: study.find(data, f"{name}-{how}", **where) for how in CALIBRATIONS}
+            yield words, plain, {how: units[0] for how, units in found.items() if units}
+
+
+def calibrations(study, data):
+    margin = 0.2 * margin_of(study, data)
+    forms = list(calibrated_forms(study, data))
+    for how, claim in CALIBRATIONS.items():
+        for method in dict.fromkeys(words for words, _, _ in forms):
+            cells = [Cell(plain.edit, st.change([by[how]]) - st.change([plain]), "no larger", margin)
+                     for words, plain, by in forms if words == method and how in by]
+            if cells:
+                yield claim.format(method), cells
 
 
 CLAIMS = {"fig1": dare, "fig2": dare, "fig3": terms, "fig4": bits, "fig5": multiples,

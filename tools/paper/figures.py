@@ -2,6 +2,9 @@
 import html
 import math
 
+import numpy as np
+
+import claims
 import plot
 import study as st
 
@@ -172,18 +175,57 @@ def biases(study, data):
 
 
 def calibrations(study, data):
-    rows = [["edit", "plain: change [nats]", "accuracy", "calibrated: change [nats]", "accuracy",
-             "calibrated less plain [nats]"]]
-    for name, parameter in (("bitdelta", None), ("prune", "keep"), ("twin", "sparsity")):
-        for plain in [u for u in study.units if u.data == data and u.name == name]:
-            where = {parameter: plain.get(parameter)} if parameter else {}
-            for other in study.find(data, name + "-term", **where):
-                gap = st.interval(st.change([other]) - st.change([plain]))
-                rows.append([plain.edit, f"{plain['change']:+.4g}",
-                             f"{pct(plain['accuracy_edit']):.1f} %", f"{other['change']:+.4g}",
-                             f"{pct(other['accuracy_edit']):.1f} %",
-                             f"{gap[0]:+.3g} [{gap[1]:+.3g}, {gap[2]:+.3g}]"])
-    yield table(rows), f"Plain and calibrated edits on {title(study, data)}."
+    rows = [["edit", "calibrated", "change [nats]", "accuracy", "less plain [nats]",
+             "term at W_post [nats]", "beyond it [nats]", "norm of E", "tensors at zero term"]]
+    why = []
+    for _, plain, by in claims.calibrated_forms(study, data):
+        rows.append(calibration_row(plain, "no", "", ""))
+        for how, unit in by.items():
+            gap = st.interval(st.change([unit]) - st.change([plain]))
+            zero, tensors = calibrated_tensors(unit)
+            rows.append(calibration_row(unit, how, f"{gap[0]:+.3g} [{gap[1]:+.3g}, {gap[2]:+.3g}]",
+                                        f"{zero} of {tensors}"))
+            if gap[1] > 0.0:
+                why.append(why_worse(plain, unit, how, tensors - zero))
+    yield table(rows), (f"Plain and calibrated edits on {title(study, data)}: 'beyond it' is the change "
+                        "of the loss less the term at W_post, what no first order can see.")
+    if why:
+        yield "<ul>" + "".join(f"<li>{html.escape(text)}</li>" for text in why) + "</ul>", (
+            "Where a calibrated edit is worse than the plain one, and why.")
+
+
+def calibrated_tensors(unit):
+    """(tensors whose term at W_post the factor made zero, tensors): it is 1 where it was left alone, and
+    0.5 or 2 where it was held."""
+    factors = unit.tensor_column("scale")
+    factors = factors[np.isfinite(factors)]
+    return len(factors) - int(np.isin(factors, (0.5, 1.0, 2.0)).sum()), len(factors)
+
+
+def edit_norm(unit):
+    return float(np.sqrt(np.sum(unit.tensor_column("edit_norm") ** 2)))
+
+
+def calibration_row(unit, how, gap, tensors):
+    first = unit.first_order()
+    return [unit.edit, how, f"{unit['change']:+.4g}", f"{pct(unit['accuracy_edit']):.1f} %", gap,
+            f"{first:+.3g}", f"{unit['change'] - first:+.3g}", f"{edit_norm(unit):.3g}", tensors]
+
+
+def why_worse(plain, unit, how, held):
+    """Which of the two parts of the change grew: what the calibration aims at, or what it cannot see."""
+    before, after = plain.first_order(), unit.first_order()
+    first = after - before
+    beyond = unit["change"] - plain["change"] - first
+    text = (f"{plain.edit}, {how}: the term at W_post went from {before:+.3g} to {after:+.3g} nats, what "
+            f"lies beyond it from {plain['change'] - before:+.3g} to {unit['change'] - after:+.3g}, the "
+            f"norm of E from {edit_norm(plain):.3g} to {edit_norm(unit):.3g}. ")
+    if beyond > max(first, 0.0):
+        text += "The larger step costs more in curvature than the slope at its start could save."
+    else:
+        text += (f"The slope itself grew: {held} tensors, whose factor a guard held, keep a term "
+                 "against which the others no longer count.")
+    return text
 
 
 def table(rows):

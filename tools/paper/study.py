@@ -43,6 +43,16 @@ class Unit:
         return [(n, float(r), int(k)) for n, r, k in zip(names, values, counts)
                 if math.isfinite(r) and k > 1]
 
+    def first_order(self):
+        """The approximation term at the post-trained weights: <gradient, E>, all tensors together."""
+        return float(np.sum(self.array("terms")[:, 0]))
+
+    def tensor_column(self, name):
+        """A column of the numbers on each tensor that the edit changed."""
+        columns = [c.decode() for c in self.array("tensor_stats_columns")]
+        values = self.array("tensor_stats")
+        return values[values[:, columns.index("delta_norm")] > 0.0, columns.index(name)]
+
     def array(self, name):
         with h5py.File(self.study.folder / "results.h5") as file:
             return file[f"edits/{self.edit}/{self.data}/{name}"][()]

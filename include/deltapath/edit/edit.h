@@ -47,7 +47,8 @@ typedef struct dpt_edit_stage_spec {
 /** What the edited deltas are scaled for, tensor by tensor, after the last stage. */
 typedef enum dpt_edit_calibrate {
     DPT_CALIBRATE_NONE,
-    DPT_CALIBRATE_TERM /**< <gradient, s F - Delta> = 0: no approximation term at W_post */
+    DPT_CALIBRATE_TERM,       /**< <gradient, s F - Delta> = 0: no approximation term at W_post */
+    DPT_CALIBRATE_SIGNIFICANT /**< the same, only where <gradient, F> is beyond chance */
 } dpt_edit_calibrate;
 
 /** A whole edit as a job describes it. */
