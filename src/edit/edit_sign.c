@@ -23,7 +23,7 @@ enum { SAMPLE_NONE, SAMPLE_NORMAL, SAMPLE_UNIFORM };
 enum { CONVENTION_PAPER, CONVENTION_CODE };
 
 /* Standard deviation over mean of |x| for a normal x: sqrt(pi / 2 - 1). */
-static const double NORMAL_SPREAD = 0.75551063;
+static const double NORMAL_SPREAD = 0.75551063976286704;
 
 enum { GRANULARITY_TENSOR, GRANULARITY_ROW };
 enum { TENSORS_LINEAR, TENSORS_ALL };

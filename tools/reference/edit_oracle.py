@@ -277,7 +277,7 @@ def bitdelta(deltas, seed, index, granularity="tensor", tensors="linear", multip
             scale = scale * (2.0 * ((w + 0.5) / 2.0**32))
         if sample == "normal":
             z = normals(seed, name, MAGNITUDE + PURPOSES * index, d.size).astype(np.float64)
-            scale = scale * (1.0 + 0.75551063 * z)
+            scale = scale * (1.0 + math.sqrt(math.pi / 2 - 1) * z)
         scale = scale.astype(np.float32)
         out[name] = np.where(d == 0, np.float32(0), np.where(d > 0, scale, -scale)).astype(np.float32)
     return out
