@@ -16,6 +16,8 @@ enum { MODEL_EVALUATIONS = 10, LAYER_EVALUATIONS = 4 };
 
 /* A layer may move this share of the reach away from the alpha of the model. */
 static const double GROUP_ROOM = 0.5;
+/* The search along the joint step of the layers goes this far, in steps. */
+static const double LAYER_STRETCH = 1.5;
 
 typedef struct seeker {
     dpt_evaluation *evaluation;
@@ -68,7 +70,7 @@ static dpt_status evaluate_model(void *ctx, double alpha, double *loss, double *
         int64_t n = s->evaluation->data[s->edit->auto_data].samples;
         for (int64_t i = 0; i < n; i++)
             s->samples[i] *= s->sign;
-        dpt_weighted_linearise(shares_of(s), n, s->samples, s->samples);
+        n = dpt_weighted_values(shares_of(s), n, s->samples, s->samples);
         s->at_post = dpt_verdict_paired(n, s->samples, NULL, 0.95);
     }
     return DPT_OK;
@@ -112,6 +114,17 @@ static void spread_steps(const seeker *s, double scale, double *alpha) {
         alpha[t] = scale * s->step[s->group_of[t]];
 }
 
+/* How far the joint step may be stretched before the first group leaves [-1, reach]: at least 1. */
+static double most_stretch(const seeker *s) {
+    double most = LAYER_STRETCH;
+    for (int g = 0; g < s->groups; g++) {
+        double end = s->step[g] > 0.0 ? s->reach : -1.0;
+        if (s->step[g] != 0.0)
+            most = fmin(most, fmax(end / s->step[g], 1.0));
+    }
+    return most;
+}
+
 /* The trough along the joint step of all groups. */
 static dpt_status seek_layers(seeker *s, const dpt_trough *model, dpt_auto_alpha *out,
                               dpt_trough *joint) {
@@ -123,7 +136,7 @@ static dpt_status seek_layers(seeker *s, const dpt_trough *model, dpt_auto_alpha
     const dpt_trough_point start = {.at = 0.0, .loss = model->point[0].loss, .slope = slope};
     dpt_trough_options options = dpt_trough_defaults();
     options.least = 0.0;
-    options.most = 1.5;
+    options.most = most_stretch(s);
     options.step = 1.0;
     options.evaluations = LAYER_EVALUATIONS;
     options.start = &start;

@@ -82,7 +82,8 @@ static void set_path(const dpt_riemann *from, const dpt_baseline *base, dpt_resu
     copy(out->sample_integrated, from->sample_integrated, from->samples);
 }
 
-/* The losses that a verdict judges: their plain means are the weighted ones. */
+/* The losses that a verdict judges, of the samples with weight: their plain means are the weighted
+ * ones. */
 typedef struct judged_losses {
     int64_t n;
     double *pre, *post, *edit, *integrated; /* (n) in one block */
@@ -91,17 +92,17 @@ typedef struct judged_losses {
 static dpt_status weigh(const dpt_baseline *base, const dpt_riemann *riemann, judged_losses *out) {
     const double *shares = dpt_loss_shares(base->loss);
     int64_t n = base->samples;
-    *out = (judged_losses){.n = n};
+    *out = (judged_losses){.n = 0};
     out->pre = dpt_mem_alloc(4 * n, sizeof *out->pre, "weighted losses");
     if (out->pre == NULL)
         return DPT_ERR_OUTPUT;
     out->post = out->pre + n;
     out->edit = out->post + n;
     out->integrated = out->edit + n;
-    dpt_weighted_linearise(shares, n, base->loss_pre, out->pre);
-    dpt_weighted_linearise(shares, n, riemann->loss_post, out->post);
-    dpt_weighted_linearise(shares, n, riemann->loss_edit, out->edit);
-    dpt_weighted_linearise(shares, n, riemann->sample_integrated, out->integrated);
+    out->n = dpt_weighted_values(shares, n, base->loss_pre, out->pre);
+    dpt_weighted_values(shares, n, riemann->loss_post, out->post);
+    dpt_weighted_values(shares, n, riemann->loss_edit, out->edit);
+    dpt_weighted_values(shares, n, riemann->sample_integrated, out->integrated);
     return DPT_OK;
 }
 

@@ -78,8 +78,8 @@ def weighted(folder):
     for edit, u in units(folder).items():
         v = units(sys.argv[3])[edit]
         assert (u["samples"], v["samples"]) == (297, 198)
-        near(u["change_se"] / v["change_se"], 1, 0.01, "standard error")
-        near(u["bootstrap_low"], v["bootstrap_low"], 0.5 * v["change_se"], "bootstrap")
+        for key in ("change_se", "change_low", "bootstrap_low", "bootstrap_high", "gain_low"):
+            near(u[key], v[key], 1e-5 * v["change_se"], key)
 globals()[sys.argv[1]](*sys.argv[2:4 if sys.argv[1] == "same" else 3])
 P
 check() { holds "$1" "$python" "$in/check.py" "${@:2}"; }

@@ -90,6 +90,26 @@ P
 }
 part brute
 
+bounds() { # no layer leaves [-1, reach], also where the loss falls all the way
+    cat >"$tmp/job.yaml" <<Y
+models: {pre: share/demo/llama-post, post: share/demo/llama-dpo}
+data: [{name: p, file: share/demo/preference.h5, loss: dpo, reference: share/demo/llama-post, samples: 16}]
+edits: [{name: layers, method: expo, alpha: auto, groups: layers, reach: 0.5}]
+riemann: {rule: left, points: 1}
+output: {directory: OUT, report: false}
+Y
+    run_at 2 run "$tmp/job.yaml" --set output.directory="$tmp/b"
+    expect_exit "a trough beyond the reach" 0
+    holds "every layer stays within the reach" "$python" - "$tmp/b" <<'P'
+import json, sys
+p = json.load(open(sys.argv[1] + "/results.json"))["units"][0]["parameters"]
+alphas = [float(v) for k, v in p.items() if k.startswith(("alpha_layer", "alpha_outside"))]
+assert p["trough"] == "border" and len(alphas) == 6, p
+assert -1 - 1e-6 <= min(alphas) and max(alphas) == 0.5, alphas
+P
+}
+part bounds
+
 resume() { # finished searches are not repeated, and another seed of the statistics is another study
     run_at 2 run "$tap_root/job.yaml" --set output.directory="$tap_root/one" --resume
     expect_exit "resume" 0

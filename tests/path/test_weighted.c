@@ -3,6 +3,7 @@
 #include "support/test_mpi.h"
 #include "support/test_near.h"
 
+#include "deltapath/base/rng.h"
 #include "deltapath/path/verdict.h"
 #include "deltapath/path/weighted.h"
 
@@ -19,48 +20,95 @@ static void test_mean(void **state) {
 }
 
 /* The plain mean is the weighted one; differences commute; even shares and none change nothing. */
-static void test_linearise(void **state) {
+static void test_values(void **state) {
     (void)state;
     double x[N], y[N], d[N], z[N];
-    dpt_weighted_linearise(shares, N, a, x);
-    dpt_weighted_linearise(shares, N, b, y);
-    assert_near(dpt_weighted_mean(NULL, N, x), dpt_weighted_mean(shares, N, a), 1e-14);
+    int c = (int)dpt_weighted_values(shares, N, a, x);
+    assert_int_equal(c, N - 1); /* one has no weight */
+    assert_int_equal(dpt_weighted_values(shares, N, b, y), c);
+    assert_near(dpt_weighted_mean(NULL, c, x), dpt_weighted_mean(shares, N, a), 1e-14);
     for (int s = 0; s < N; s++)
         d[s] = a[s] - b[s];
-    dpt_weighted_linearise(shares, N, d, d);
-    for (int s = 0; s < N; s++)
-        assert_near(x[s] - y[s], d[s], 1e-14);
+    dpt_weighted_values(shares, N, d, d);
+    for (int s = 0; s < c; s++)
+        assert_near(x[s] - y[s], d[s], 1e-13);
     const double even[N] = {1 / 6.0, 1 / 6.0, 1 / 6.0, 1 / 6.0, 1 / 6.0, 1 / 6.0};
-    dpt_weighted_linearise(even, N, a, z);
+    assert_int_equal(dpt_weighted_values(even, N, a, z), N);
     for (int s = 0; s < N; s++)
         assert_near(z[s], a[s], 1e-14);
-    dpt_weighted_linearise(NULL, N, a, z);
+    assert_int_equal(dpt_weighted_values(NULL, N, a, z), N);
     for (int s = 0; s < N; s++)
         assert_true(z[s] == a[s]);
 }
 
-/* The standard error against the textbook: n / (n - 1) sum share^2 (x - m)^2. A constant has none,
- * whatever its weights. */
+/* Weights 0 and 1: as without the samples of weight 0, whatever is in them; one left has no interval. */
+static void test_zero_weights(void **state) {
+    (void)state;
+    const double half[4] = {0.5, 0.0, 0.0, 0.5}, one[4] = {0.0, 1.0, 0.0, 0.0};
+    const double x[4] = {1.0, 100.0, -50.0, 4.0};
+    double z[4];
+    assert_int_equal(dpt_weighted_values(half, 4, x, z), 2);
+    assert_true(z[0] == 1.0 && z[1] == 4.0);
+    assert_int_equal(dpt_weighted_values(one, 4, x, z), 1);
+    assert_true(z[0] == 100.0);
+}
+
+/* The standard error against leaving out one sample after the other. A constant has none, whatever
+ * its weights. */
 static void test_interval(void **state) {
     (void)state;
-    double x[N], sum = 0.0, m = dpt_weighted_mean(shares, N, a);
-    for (int s = 0; s < N; s++)
-        sum += shares[s] * shares[s] * (a[s] - m) * (a[s] - m);
-    dpt_weighted_linearise(shares, N, a, x);
-    dpt_interval interval = dpt_verdict_paired(N, x, NULL, 0.95);
-    assert_near(interval.mean, m, 1e-14);
-    assert_near(interval.se, sqrt(N / (N - 1.0) * sum), 1e-14);
+    double x[N], without[N], mean = 0.0, sum = 0.0;
+    int c = 0;
+    for (int s = 0; s < N; s++) {
+        double total = 0.0, m = 0.0;
+        for (int i = 0; i < N; i++) {
+            m += i != s ? shares[i] * a[i] : 0.0;
+            total += i != s ? shares[i] : 0.0;
+        }
+        if (shares[s] > 0.0)
+            without[c++] = m / total;
+    }
+    for (int s = 0; s < c; s++)
+        mean += without[s] / c;
+    for (int s = 0; s < c; s++)
+        sum += (without[s] - mean) * (without[s] - mean);
+    assert_int_equal(dpt_weighted_values(shares, N, a, x), c);
+    dpt_interval interval = dpt_verdict_paired(c, x, NULL, 0.95);
+    assert_near(interval.mean, dpt_weighted_mean(shares, N, a), 1e-14);
+    assert_near(interval.se, sqrt((c - 1.0) / c * sum), 1e-14);
     for (int s = 0; s < N; s++)
         x[s] = 2.0;
-    dpt_weighted_linearise(shares, N, x, x);
-    assert_near(dpt_verdict_paired(N, x, NULL, 0.95).se, 0.0, 1e-15);
+    dpt_weighted_values(shares, N, x, x);
+    assert_near(dpt_verdict_paired(c, x, NULL, 0.95).se, 0.0, 1e-15);
+}
+
+/* A sample with most of the weight carries the mean with it; the interval still covers. */
+static void test_coverage(void **state) {
+    (void)state;
+    enum { TRIALS = 2000, HEAVY = 10 };
+    dpt_rng rng = dpt_rng_make(4, "coverage of weighted means", DPT_RNG_MAGNITUDE);
+    double w[HEAVY], x[HEAVY];
+    int covered = 0;
+    for (int s = 0; s < HEAVY; s++)
+        w[s] = (s == 0 ? 20.0 : 1.0) / (HEAVY + 19.0);
+    for (int trial = 0; trial < TRIALS; trial++) {
+        float drawn[HEAVY];
+        dpt_rng_normal(rng, (int64_t)trial * HEAVY, HEAVY, drawn);
+        for (int s = 0; s < HEAVY; s++)
+            x[s] = drawn[s];
+        dpt_weighted_values(w, HEAVY, x, x);
+        dpt_interval interval = dpt_verdict_paired(HEAVY, x, NULL, 0.95);
+        covered += interval.low <= 0.0 && interval.high >= 0.0;
+    }
+    print_message("# covered %.3f\n", (double)covered / TRIALS);
+    assert_true(covered > 0.86 * TRIALS && covered < 0.97 * TRIALS);
 }
 
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_mean),
-        cmocka_unit_test(test_linearise),
-        cmocka_unit_test(test_interval),
+        cmocka_unit_test(test_mean),         cmocka_unit_test(test_values),
+        cmocka_unit_test(test_zero_weights), cmocka_unit_test(test_interval),
+        cmocka_unit_test(test_coverage),
     };
     return test_mpi_main(argc, argv, tests);
 }
