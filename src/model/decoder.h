@@ -2,11 +2,9 @@
 #define DELTAPATH_SRC_MODEL_DECODER_H
 
 #include "decoder_config.h"
-#include "driver.h"
+#include "leave.h"
 
 #include "deltapath/nn/attention.h"
-
-enum { DPT_E_ROWS = 512 }; /**< rows of E formed at a time */
 
 /** Numbers of the tensors in dpt_params: three of the whole model, then DPT_LAYER_TENSORS a layer. */
 enum { DPT_EMBED, DPT_FINAL_NORM, DPT_HEAD, DPT_LAYERS_AT };
@@ -101,6 +99,7 @@ typedef struct dpt_decoder_pass {
     const dpt_decoder *d;
     const dpt_decoder_work *work;
     const dpt_model_call *call;
+    dpt_leave leave;
     int64_t tokens;
     int64_t scored; /**< rows of the head */
     dpt_status status;
@@ -141,24 +140,5 @@ void dpt_decoder_head(dpt_decoder_pass *pass);
 
 /* decoder_backward.c */
 void dpt_decoder_backward(dpt_decoder_pass *pass);
-
-/* decoder_terms.c: what a backward pass leaves: terms of each sequence, or gradients. All Local. */
-
-/** Rows of one linear layer y = x w^T + b: rows of its output gradient and its input, and the
- * sequence of each. */
-typedef struct dpt_decoder_rows {
-    int64_t n;
-    const int64_t *sequence; /**< (n) */
-    const float *dy;
-    int64_t lddy;
-    const float *x;
-    int64_t ldx;
-} dpt_decoder_rows;
-
-void dpt_decoder_leave_linear(const dpt_decoder_pass *pass, int weight, dpt_decoder_rows rows);
-void dpt_decoder_leave_bias(const dpt_decoder_pass *pass, int bias, dpt_decoder_rows rows);
-void dpt_decoder_leave_norm(const dpt_decoder_pass *pass, int weight, dpt_decoder_rows rows,
-                            const float *rstd);
-void dpt_decoder_leave_embed(const dpt_decoder_pass *pass, const float *dx);
 
 #endif

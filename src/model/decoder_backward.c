@@ -6,20 +6,15 @@
 #include "deltapath/nn/norm.h"
 #include "deltapath/nn/rope.h"
 
-static dpt_decoder_rows rows_of(const dpt_decoder_pass *pass, const float *dy, int64_t lddy,
-                                const float *x, int64_t ldx) {
-    return (dpt_decoder_rows){.n = pass->tokens,
-                              .sequence = pass->work->sequence,
-                              .dy = dy,
-                              .lddy = lddy,
-                              .x = x,
-                              .ldx = ldx};
+static dpt_leave_rows rows_of(const dpt_decoder_pass *pass, const float *dy, int64_t lddy,
+                              const float *x, int64_t ldx) {
+    return dpt_leave_rows_of(pass->tokens, pass->work->sequence, dy, lddy, x, ldx);
 }
 
 static void leave(const dpt_decoder_pass *pass, int64_t layer, dpt_layer_tensor weight,
-                  dpt_layer_tensor bias, dpt_decoder_rows rows) {
-    dpt_decoder_leave_linear(pass, dpt_decoder_index(layer, weight), rows);
-    dpt_decoder_leave_bias(pass, dpt_decoder_index(layer, bias), rows);
+                  dpt_layer_tensor bias, dpt_leave_rows rows) {
+    dpt_leave_linear(&pass->leave, dpt_decoder_index(layer, weight), rows);
+    dpt_leave_bias(&pass->leave, dpt_decoder_index(layer, bias), rows);
 }
 
 /* forward: n2 = norm2(h); [g u] = n2 [Wg Wu]^T; m = swiglu(g, u); x' = h + sum over ranks m Wd^T.
@@ -35,8 +30,8 @@ static void mlp_backward(dpt_decoder_pass *pass, int64_t layer) {
     leave(pass, layer, DPT_UP, DPT_UP_BIAS, rows_of(pass, u, 2 * f, k->n2, C));
     dpt_nn_linear_backward_input(T, 2 * f, C, g, 2 * f, k->w.gate_up, C, false, k->part, C);
     dpt_decoder_sum(pass, k->part, T * C);
-    dpt_decoder_leave_norm(pass, dpt_decoder_index(layer, DPT_NORM2),
-                           rows_of(pass, k->part, C, k->h, C), k->rstd2);
+    dpt_leave_rmsnorm(&pass->leave, dpt_decoder_index(layer, DPT_NORM2),
+                      rows_of(pass, k->part, C, k->h, C), k->rstd2);
     dpt_nn_rmsnorm_backward_input(T, C, k->part, C, k->h, C, k->w.norm2, k->rstd2, true, k->dx, C);
 }
 
@@ -74,8 +69,8 @@ static void attention_backward(dpt_decoder_pass *pass, int64_t layer, const floa
     leave(pass, layer, DPT_V, DPT_V_BIAS, rows_of(pass, dv, p->qkv, k->n1, C));
     dpt_nn_linear_backward_input(T, p->qkv, C, dq, p->qkv, k->w.qkv, C, false, k->part, C);
     dpt_decoder_sum(pass, k->part, T * C);
-    dpt_decoder_leave_norm(pass, dpt_decoder_index(layer, DPT_NORM1),
-                           rows_of(pass, k->part, C, x, C), k->rstd1);
+    dpt_leave_rmsnorm(&pass->leave, dpt_decoder_index(layer, DPT_NORM1),
+                      rows_of(pass, k->part, C, x, C), k->rstd1);
     dpt_nn_rmsnorm_backward_input(T, C, k->part, C, x, C, k->w.norm1, k->rstd1, true, k->dx, C);
 }
 
@@ -88,5 +83,8 @@ void dpt_decoder_backward(dpt_decoder_pass *pass) {
         mlp_backward(pass, layer);
         attention_backward(pass, layer, x);
     }
-    dpt_decoder_leave_embed(pass, pass->work->dx);
+    const dpt_decoder_part *p = &pass->d->part;
+    int64_t C = pass->d->config.hidden;
+    dpt_leave_embed(&pass->leave, DPT_EMBED, rows_of(pass, pass->work->dx, C, NULL, 0),
+                    pass->call->batch->tokens, p->row_begin, p->row_end);
 }

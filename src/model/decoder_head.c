@@ -1,4 +1,5 @@
 #include "decoder.h"
+#include "score.h"
 
 #include "deltapath/nn/cross_entropy.h"
 #include "deltapath/nn/linear.h"
@@ -25,38 +26,28 @@ static int64_t list_rows(const dpt_decoder_pass *pass) {
     return n;
 }
 
-static void note_correct(dpt_decoder_pass *pass, int64_t row, int64_t n, const float *top) {
-    const dpt_decoder_work *k = pass->work;
-    int64_t *best = k->best + row;
-    /* The lowest index that reaches the maximum of all ranks, as a maximum of negatives. */
-    for (int64_t r = 0; r < n; r++)
-        best[r] = best[r] >= 0 && top[r] == k->max[row + r] ? -best[r] : INT64_MIN;
-    dpt_status st = dpt_comm_max_i64(&pass->model->group, best, n);
-    pass->status = dpt_status_worse(pass->status, st);
-    for (int64_t r = 0; r < n; r++)
-        pass->call->correct[k->rows[row + r] + 1] = best[r] == -(int64_t)k->targets[row + r];
-}
-
 /* nll of n rows whose logits over this rank's vocabulary are in work->logits. */
 static void score_rows(dpt_decoder_pass *pass, int64_t row, int64_t n) {
     const dpt_decoder_work *k = pass->work;
     const dpt_decoder_part *p = &pass->d->part;
-    const dpt_comm *group = &pass->model->group;
-    double *sums = k->sums, *target = k->sums + n;
-    dpt_nn_ce_row_max(n, p->v, k->logits, p->v, k->max + row);
-    dpt_status st = dpt_comm_max_f32(group, k->max + row, n);
-    dpt_nn_ce_sums(n, p->v, p->row_begin, k->logits, p->v, k->targets + row, k->max + row, sums,
-                   target);
-    st = dpt_status_worse(st, dpt_comm_sum_f64(group, sums, 2 * n));
-    pass->status = dpt_status_worse(pass->status, st);
-    if (pass->call->correct != NULL) {
-        float *top = k->part; /* free here, and n <= T */
-        dpt_nn_ce_argmax(n, p->v, p->row_begin, k->logits, p->v, top, k->best + row);
-        note_correct(pass, row, n, top);
+    uint8_t *correct = pass->call->correct;
+    dpt_score_rows rows = {.n = n,
+                           .v = p->v,
+                           .begin = p->row_begin,
+                           .logits = k->logits,
+                           .targets = k->targets + row,
+                           .max = k->max + row,
+                           .sums = k->sums,
+                           .top = k->part, /* free here, and n <= T */
+                           .hits = correct != NULL ? k->best + row : NULL};
+    double *nll = k->sums + n;
+    pass->status = dpt_status_worse(pass->status, dpt_score(&pass->model->group, &rows, nll));
+    for (int64_t r = 0; r < n; r++) {
+        int64_t token = k->rows[row + r] + 1;
+        pass->call->nll[token] = nll[r];
+        if (correct != NULL)
+            correct[token] = rows.hits[r] != 0;
     }
-    dpt_nn_ce_loss(n, k->max + row, sums, target, target);
-    for (int64_t r = 0; r < n; r++)
-        pass->call->nll[k->rows[row + r] + 1] = target[r];
 }
 
 /* Gradient of n rows through the head: d (rows, C) is this rank's share. */
@@ -68,13 +59,9 @@ static void backward_rows(dpt_decoder_pass *pass, int64_t row, int64_t n, const 
     dpt_nn_ce_backward(n, p->v, p->row_begin, k->logits, p->v, k->targets + row, k->max + row,
                        k->sums, k->scale + row);
     dpt_nn_linear_backward_input(n, p->v, C, k->logits, p->v, k->w.head, C, false, d + row * C, C);
-    dpt_decoder_rows rows = {.n = n,
-                             .sequence = k->row_sequence + row,
-                             .dy = k->logits,
-                             .lddy = p->v,
-                             .x = y + row * C,
-                             .ldx = C};
-    dpt_decoder_leave_linear(pass, pass->d->config.tied ? DPT_EMBED : DPT_HEAD, rows);
+    dpt_leave_rows rows =
+        dpt_leave_rows_of(n, k->row_sequence + row, k->logits, p->v, y + row * C, C);
+    dpt_leave_linear(&pass->leave, pass->d->config.tied ? DPT_EMBED : DPT_HEAD, rows);
 }
 
 /* forward: y = norm(x[rows]); leaves dx of every token, zero where nothing is predicted from it. */
@@ -82,9 +69,8 @@ static void backward_norm(dpt_decoder_pass *pass, const float *x, float *d) {
     const dpt_decoder_work *k = pass->work;
     int64_t T = pass->tokens, C = pass->d->config.hidden, R = pass->scored;
     dpt_decoder_sum(pass, d, R * C);
-    dpt_decoder_rows rows = {
-        .n = R, .sequence = k->row_sequence, .dy = d, .lddy = C, .x = x, .ldx = C};
-    dpt_decoder_leave_norm(pass, DPT_FINAL_NORM, rows, k->rstd1);
+    dpt_leave_rmsnorm(&pass->leave, DPT_FINAL_NORM,
+                      dpt_leave_rows_of(R, k->row_sequence, d, C, x, C), k->rstd1);
     dpt_nn_rmsnorm_backward_input(R, C, d, C, x, C, k->w.head_norm, k->rstd1, false, d, C);
     memset(k->dx, 0, (size_t)(T * C) * sizeof *k->dx);
     for (int64_t r = 0; r < R; r++)

@@ -45,40 +45,32 @@ void dpt_decoder_weights_place(const dpt_decoder *d, float *arena, dpt_decoder_w
         w->down_bias = NULL;
 }
 
-/* W(t) of a tensor; @return the place behind it, where a stacked neighbour goes. */
-static float *form(const dpt_decoder_pass *pass, int index, float *out) {
-    const dpt_param *param = &pass->model->params.items[index];
-    int64_t n = dpt_param_numel(param);
-    if (n == 0)
-        return out;
-    dpt_param_weights(param, pass->call->t, 0, param->block.rows, out);
-    return out + n;
-}
-
-static void form_stack(const dpt_decoder_pass *pass, int64_t layer, dpt_layer_tensor first,
-                       int count, float *out) {
-    for (int i = 0; out != NULL && i < count; i++)
-        out = form(pass, dpt_decoder_index(layer, (dpt_layer_tensor)(first + i)), out);
+static void form(const dpt_decoder_pass *pass, int64_t layer, dpt_layer_tensor first, int count,
+                 float *out) {
+    const dpt_param *params = &pass->model->params.items[dpt_decoder_index(layer, first)];
+    dpt_param_form(params, count, pass->call->t, out);
 }
 
 void dpt_decoder_weights_layer(const dpt_decoder_pass *pass, int64_t layer) {
     const dpt_decoder_weights *w = &pass->work->w;
-    form_stack(pass, layer, DPT_NORM1, 1, w->norm1);
-    form_stack(pass, layer, DPT_Q, 3, w->qkv);
-    form_stack(pass, layer, DPT_Q_BIAS, 3, w->qkv_bias);
-    form_stack(pass, layer, DPT_O, 1, w->o);
-    form_stack(pass, layer, DPT_O_BIAS, 1, w->o_bias);
-    form_stack(pass, layer, DPT_NORM2, 1, w->norm2);
-    form_stack(pass, layer, DPT_GATE, 2, w->gate_up);
-    form_stack(pass, layer, DPT_GATE_BIAS, 2, w->gate_up_bias);
-    form_stack(pass, layer, DPT_DOWN, 1, w->down);
-    form_stack(pass, layer, DPT_DOWN_BIAS, 1, w->down_bias);
+    form(pass, layer, DPT_NORM1, 1, w->norm1);
+    form(pass, layer, DPT_Q, 3, w->qkv);
+    form(pass, layer, DPT_Q_BIAS, 3, w->qkv_bias);
+    form(pass, layer, DPT_O, 1, w->o);
+    form(pass, layer, DPT_O_BIAS, 1, w->o_bias);
+    form(pass, layer, DPT_NORM2, 1, w->norm2);
+    form(pass, layer, DPT_GATE, 2, w->gate_up);
+    form(pass, layer, DPT_GATE_BIAS, 2, w->gate_up_bias);
+    form(pass, layer, DPT_DOWN, 1, w->down);
+    form(pass, layer, DPT_DOWN_BIAS, 1, w->down_bias);
 }
 
 void dpt_decoder_weights_head(const dpt_decoder_pass *pass) {
     const dpt_decoder_weights *w = &pass->work->w;
-    form(pass, DPT_FINAL_NORM, w->head_norm);
-    form(pass, pass->d->config.tied ? DPT_EMBED : DPT_HEAD, w->head);
+    const dpt_param *params = pass->model->params.items;
+    dpt_param_form(params + DPT_FINAL_NORM, 1, pass->call->t, w->head_norm);
+    dpt_param_form(params + (pass->d->config.tied ? DPT_EMBED : DPT_HEAD), 1, pass->call->t,
+                   w->head);
 }
 
 void dpt_decoder_embed(const dpt_decoder_pass *pass, float *x) {

@@ -17,12 +17,6 @@ int64_t dpt_decoder_head_rows(const dpt_decoder *d, int64_t scored) {
     return rows < scored ? rows : scored;
 }
 
-static void *take(char *base, int64_t *used, int64_t n, int64_t size) {
-    void *at = base != NULL ? base + *used : NULL;
-    *used += (n * size + 63) / 64 * 64;
-    return at;
-}
-
 static int64_t most(int64_t a, int64_t b) {
     return a > b ? a : b;
 }
@@ -33,11 +27,11 @@ static void lay_out_inner(const dpt_decoder_part *p, int64_t T, char *base, int6
     int64_t size = (int64_t)sizeof(float);
     int64_t mlp = 0, attention = 0;
     char *room = base != NULL ? base + *used : NULL;
-    w->gate_up = take(room, &mlp, T * 2 * p->f, size);
-    w->m = take(room, &mlp, T * p->f, size);
-    w->dm = take(room, &mlp, T * p->f, size);
-    w->dqkv = take(room, &attention, T * p->qkv, size);
-    w->d_o = take(room, &attention, T * p->q, size);
+    w->gate_up = dpt_work_take(room, &mlp, T * 2 * p->f, size);
+    w->m = dpt_work_take(room, &mlp, T * p->f, size);
+    w->dm = dpt_work_take(room, &mlp, T * p->f, size);
+    w->dqkv = dpt_work_take(room, &attention, T * p->qkv, size);
+    w->d_o = dpt_work_take(room, &attention, T * p->q, size);
     *used += most(mlp, attention);
 }
 
@@ -49,34 +43,35 @@ static int64_t lay_out(const dpt_decoder *d, int64_t T, int64_t longest, bool ba
     int64_t used = 0, size = (int64_t)sizeof(float), heads = p->head_end - p->head_begin;
     int64_t widest = most(most(c->hidden, p->q), p->f);
     dpt_attention_shape shape = {.n = longest, .hq = heads, .threads = omp_get_max_threads()};
-    w->x = take(base, &used, T * c->hidden * (backward ? c->layers + 1 : 1), size);
-    w->dx = take(base, &used, backward ? T * c->hidden : 0, size);
-    w->n1 = take(base, &used, T * c->hidden, size);
-    w->n2 = take(base, &used, T * c->hidden, size);
-    w->h = take(base, &used, T * c->hidden, size);
-    w->part = take(base, &used, T * c->hidden, size);
-    w->qkv = take(base, &used, T * p->qkv, size);
-    w->o = take(base, &used, T * p->q, size);
-    w->lse = take(base, &used, T * heads, size);
-    w->rstd1 = take(base, &used, T, size);
-    w->rstd2 = take(base, &used, T, size);
+    w->x = dpt_work_take(base, &used, T * c->hidden * (backward ? c->layers + 1 : 1), size);
+    w->dx = dpt_work_take(base, &used, backward ? T * c->hidden : 0, size);
+    w->n1 = dpt_work_take(base, &used, T * c->hidden, size);
+    w->n2 = dpt_work_take(base, &used, T * c->hidden, size);
+    w->h = dpt_work_take(base, &used, T * c->hidden, size);
+    w->part = dpt_work_take(base, &used, T * c->hidden, size);
+    w->qkv = dpt_work_take(base, &used, T * p->qkv, size);
+    w->o = dpt_work_take(base, &used, T * p->q, size);
+    w->lse = dpt_work_take(base, &used, T * heads, size);
+    w->rstd1 = dpt_work_take(base, &used, T, size);
+    w->rstd2 = dpt_work_take(base, &used, T, size);
     lay_out_inner(p, T, base, &used, w);
-    w->logits = take(base, &used, dpt_decoder_head_rows(d, T) * p->v, size);
-    w->cos = take(base, &used, longest * (c->head_dim / 2), size);
-    w->sin = take(base, &used, longest * (c->head_dim / 2), size);
-    w->attention = take(base, &used, (int64_t)dpt_nn_attention_scratch(&shape), size);
-    w->products = take(base, &used, (int64_t)dpt_nn_linear_terms_scratch(T, INT32_MAX), size);
-    w->e = take(base, &used, backward ? DPT_E_ROWS * widest : 0, size);
-    w->arena = take(base, &used, dpt_decoder_arena(d), size);
-    w->term = take(base, &used, T, sizeof(double));
-    w->sums = take(base, &used, 2 * T, sizeof(double));
-    w->rows = take(base, &used, T, sizeof(int64_t));
-    w->best = take(base, &used, T, sizeof(int64_t));
-    w->sequence = take(base, &used, T, sizeof(int64_t));
-    w->row_sequence = take(base, &used, T, sizeof(int64_t));
-    w->targets = take(base, &used, T, sizeof(int32_t));
-    w->max = take(base, &used, T, size);
-    w->scale = take(base, &used, T, size);
+    w->logits = dpt_work_take(base, &used, dpt_decoder_head_rows(d, T) * p->v, size);
+    w->cos = dpt_work_take(base, &used, longest * (c->head_dim / 2), size);
+    w->sin = dpt_work_take(base, &used, longest * (c->head_dim / 2), size);
+    w->attention = dpt_work_take(base, &used, (int64_t)dpt_nn_attention_scratch(&shape), size);
+    w->products =
+        dpt_work_take(base, &used, (int64_t)dpt_nn_linear_terms_scratch(T, INT32_MAX), size);
+    w->e = dpt_work_take(base, &used, backward ? dpt_leave_delta_floats(widest, 0) : 0, size);
+    w->arena = dpt_work_take(base, &used, dpt_decoder_arena(d), size);
+    w->term = dpt_work_take(base, &used, T, sizeof(double));
+    w->sums = dpt_work_take(base, &used, 2 * T, sizeof(double));
+    w->rows = dpt_work_take(base, &used, T, sizeof(int64_t));
+    w->best = dpt_work_take(base, &used, T, sizeof(int64_t));
+    w->sequence = dpt_work_take(base, &used, T, sizeof(int64_t));
+    w->row_sequence = dpt_work_take(base, &used, T, sizeof(int64_t));
+    w->targets = dpt_work_take(base, &used, T, sizeof(int32_t));
+    w->max = dpt_work_take(base, &used, T, size);
+    w->scale = dpt_work_take(base, &used, T, size);
     return used;
 }
 

@@ -1,5 +1,6 @@
 #include "leave.h"
 
+#include "deltapath/nn/embed.h"
 #include "deltapath/nn/linear.h"
 #include "deltapath/nn/norm.h"
 
@@ -66,6 +67,22 @@ void dpt_leave_bias(const dpt_leave *leave, int bias, dpt_leave_rows rows) {
     fold(leave, bias, rows);
 }
 
+void dpt_leave_rmsnorm(const dpt_leave *leave, int weight, dpt_leave_rows rows, const float *rstd) {
+    if (!wanted(leave, weight))
+        return;
+    const dpt_param *param = &leave->model->params.items[weight];
+    int64_t C = param->block.cols;
+    if (leave->call->mode == DPT_BACKWARD_GRADIENT) {
+        dpt_nn_rmsnorm_backward_weight(rows.n, C, rows.dy, rows.lddy, rows.x, rows.ldx, rstd, true,
+                                       leave->call->gradient->blocks[weight]);
+        return;
+    }
+    double *term = begin_terms(leave, rows.n);
+    dpt_param_delta(param, 0, 1, leave->e);
+    dpt_nn_rmsnorm_terms(rows.n, C, rows.dy, rows.lddy, rows.x, rows.ldx, rstd, leave->e, term);
+    fold(leave, weight, rows);
+}
+
 void dpt_leave_layernorm(const dpt_leave *leave, int weight, int bias, dpt_leave_rows rows,
                          const float *mean, const float *rstd) {
     dpt_leave_bias(leave, bias, rows);
@@ -83,4 +100,26 @@ void dpt_leave_layernorm(const dpt_leave *leave, int weight, int bias, dpt_leave
     dpt_nn_layernorm_terms(rows.n, C, rows.dy, rows.lddy, rows.x, rows.ldx, mean, rstd, leave->e,
                            term);
     fold(leave, weight, rows);
+}
+
+void dpt_leave_embed(const dpt_leave *leave, int table, dpt_leave_rows rows, const int32_t *tokens,
+                     int64_t begin, int64_t end) {
+    if (!wanted(leave, table))
+        return;
+    const dpt_param *param = &leave->model->params.items[table];
+    int64_t C = param->block.cols;
+    if (leave->call->mode == DPT_BACKWARD_GRADIENT) {
+        dpt_nn_embed_backward(rows.n, C, begin, end, tokens, rows.dy, rows.lddy,
+                              leave->call->gradient->blocks[table], C);
+        return;
+    }
+    double *term = begin_terms(leave, rows.n);
+    for (int64_t i = 0; i < rows.n; i++) { /* E of the few rows that the batch uses */
+        if (tokens[i] < begin || tokens[i] >= end)
+            continue;
+        dpt_param_delta(param, tokens[i] - begin, 1, leave->e);
+        dpt_nn_embed_terms(1, C, tokens[i], tokens[i] + 1, tokens + i, rows.dy + i * rows.lddy,
+                           rows.lddy, leave->e, C, term + i);
+    }
+    fold(leave, table, rows);
 }

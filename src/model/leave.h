@@ -24,6 +24,11 @@ typedef struct dpt_leave_rows {
     int64_t ldx;
 } dpt_leave_rows;
 
+static inline dpt_leave_rows dpt_leave_rows_of(int64_t n, const int64_t *sample, const float *dy,
+                                               int64_t lddy, const float *x, int64_t ldx) {
+    return (dpt_leave_rows){.n = n, .sample = sample, .dy = dy, .lddy = lddy, .x = x, .ldx = ldx};
+}
+
 /** Floats of E that matrices of at most `widest` columns and vectors of at most `longest` need. */
 int64_t dpt_leave_delta_floats(int64_t widest, int64_t longest);
 
@@ -33,8 +38,14 @@ int64_t dpt_leave_delta_floats(int64_t widest, int64_t longest);
 void dpt_leave_linear(const dpt_leave *leave, int weight, dpt_leave_rows rows);
 /** y = x + b; b has one element a column of dy, whatever its shape. */
 void dpt_leave_bias(const dpt_leave *leave, int bias, dpt_leave_rows rows);
+/** y = w x rstd. */
+void dpt_leave_rmsnorm(const dpt_leave *leave, int weight, dpt_leave_rows rows, const float *rstd);
 /** y = w (x - mean) rstd + b. */
 void dpt_leave_layernorm(const dpt_leave *leave, int weight, int bias, dpt_leave_rows rows,
                          const float *mean, const float *rstd);
+/** y = row token - begin of the table, of whose rows this rank holds [begin, end). Rows have no x.
+ * @param[in] tokens (rows.n); those outside are other ranks'. */
+void dpt_leave_embed(const dpt_leave *leave, int table, dpt_leave_rows rows, const int32_t *tokens,
+                     int64_t begin, int64_t end);
 
 #endif

@@ -226,10 +226,16 @@ static dpt_status prepare(dpt_model *model, const dpt_model_call *call) {
 
 static dpt_status run(dpt_model *model, const dpt_model_call *call) {
     dpt_decoder *d = model->state;
+    const dpt_decoder_work *work = &d->work;
     dpt_decoder_pass pass = {.model = model,
                              .d = d,
-                             .work = &d->work,
+                             .work = work,
                              .call = call,
+                             .leave = {.model = model,
+                                       .call = call,
+                                       .term = work->term,
+                                       .e = work->e,
+                                       .products = work->products},
                              .tokens = call->batch->first[call->batch->sequences],
                              .status = DPT_OK};
     if (pass.tokens == 0)

@@ -282,6 +282,15 @@ void dpt_param_weights(const dpt_param *param, double t, int64_t row, int64_t ro
     }
 }
 
+void dpt_param_form(const dpt_param *params, int count, double t, float *out) {
+    for (int i = 0; out != NULL && i < count; i++) {
+        int64_t n = dpt_param_numel(&params[i]);
+        if (n > 0)
+            dpt_param_weights(&params[i], t, 0, params[i].block.rows, out);
+        out += n;
+    }
+}
+
 void dpt_param_delta(const dpt_param *param, int64_t row, int64_t rows, float *out) {
     int64_t first = row * param->block.cols;
     int64_t n = rows * param->block.cols;

@@ -76,7 +76,11 @@ void dpt_params_unbind(dpt_params *params); /**< Local. */
  * edited values exactly. Local. @param[out] out (rows, cols). */
 void dpt_param_weights(const dpt_param *param, double t, int64_t row, int64_t rows, float *out);
 
-/** The same rows of E = edit - post; zero when nothing is bound. Local. */
+/** The whole blocks of W(t) of `count` neighbours in the table, end to end; nothing when out is NULL.
+ * Local. */
+void dpt_param_form(const dpt_param *params, int count, double t, float *out);
+
+/** Rows [row, row + rows) of the block of E = edit - post; zero when nothing is bound. Local. */
 void dpt_param_delta(const dpt_param *param, int64_t row, int64_t rows, float *out);
 
 static inline int64_t dpt_param_numel(const dpt_param *param) {
@@ -87,6 +91,13 @@ static inline int64_t dpt_param_numel(const dpt_param *param) {
 static inline float *dpt_param_take(float *arena, int64_t *used, int64_t n) {
     float *at = arena != NULL ? arena + *used : NULL;
     *used += (n + 15) / 16 * 16;
+    return at;
+}
+
+/** The same for n elements of `size` bytes, `used` in bytes. Local. */
+static inline void *dpt_work_take(char *base, int64_t *used, int64_t n, int64_t size) {
+    void *at = base != NULL ? base + *used : NULL;
+    *used += (n * size + 63) / 64 * 64;
     return at;
 }
 

@@ -120,9 +120,4 @@ void dpt_vit_head(dpt_vit_pass *pass);
 /* vit_backward.c */
 void dpt_vit_backward(dpt_vit_pass *pass);
 
-static inline dpt_leave_rows dpt_vit_rows(int64_t n, const int64_t *sample, const float *dy,
-                                          int64_t lddy, const float *x, int64_t ldx) {
-    return (dpt_leave_rows){.n = n, .sample = sample, .dy = dy, .lddy = lddy, .x = x, .ldx = ldx};
-}
-
 #endif

@@ -6,7 +6,7 @@
 
 static dpt_leave_rows rows_of(const dpt_vit_pass *pass, const float *dy, int64_t lddy,
                               const float *x, int64_t ldx) {
-    return dpt_vit_rows(pass->tokens, pass->work->image_of, dy, lddy, x, ldx);
+    return dpt_leave_rows_of(pass->tokens, pass->work->image_of, dy, lddy, x, ldx);
 }
 
 static void leave(const dpt_vit_pass *pass, int64_t layer, dpt_vit_layer_tensor weight,

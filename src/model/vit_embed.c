@@ -65,19 +65,19 @@ void dpt_vit_embed_backward(const dpt_vit_pass *pass) {
     if (c->family->text_head) {
         dpt_vit_weights_embedding(pass);
         dpt_leave_layernorm(&pass->leave, DPT_VIT_PRE_NORM, DPT_VIT_PRE_NORM_BIAS,
-                            dpt_vit_rows(T, k->image_of, k->dx, C, k->embedded, C), k->mean0,
+                            dpt_leave_rows_of(T, k->image_of, k->dx, C, k->embedded, C), k->mean0,
                             k->rstd0);
         dpt_nn_layernorm_backward_input(T, C, k->dx, C, k->embedded, C, k->w.pre_norm, k->mean0,
                                         k->rstd0, false, k->dx, C);
     }
-    dpt_leave_rows images = dpt_vit_rows(pass->images, k->itself, k->dx, image, NULL, 0);
+    dpt_leave_rows images = dpt_leave_rows_of(pass->images, k->itself, k->dx, image, NULL, 0);
     dpt_leave_bias(&pass->leave, DPT_VIT_POSITION, images);
     dpt_leave_bias(&pass->leave, DPT_VIT_CLASS, images);
     for (int64_t s = 0; s < pass->images; s++)
         memcpy(k->part + s * c->patches * C, k->dx + s * image + C,
                (size_t)(c->patches * C) * sizeof *k->part);
-    dpt_leave_rows patches = dpt_vit_rows(pass->images * c->patches, k->image_of_patch, k->part, C,
-                                          k->pixels, pass->v->part.k);
+    dpt_leave_rows patches = dpt_leave_rows_of(pass->images * c->patches, k->image_of_patch,
+                                               k->part, C, k->pixels, pass->v->part.k);
     dpt_leave_linear(&pass->leave, DPT_VIT_PATCH, patches);
     dpt_leave_bias(&pass->leave, DPT_VIT_PATCH_BIAS, patches);
 }

@@ -1,3 +1,4 @@
+#include "score.h"
 #include "vit.h"
 
 #include "deltapath/nn/cross_entropy.h"
@@ -43,42 +44,30 @@ static void project_backward(dpt_vit_pass *pass) {
             dz[i] = (dz[i] - z[i] * (float)along) / k->length[s];
     }
     dpt_leave_linear(&pass->leave, DPT_VIT_HEAD,
-                     dpt_vit_rows(n, k->itself, k->dz, D, k->y + p->in_begin, C));
+                     dpt_leave_rows_of(n, k->itself, k->dz, D, k->y + p->in_begin, C));
     memset(k->d, 0, (size_t)(n * C) * sizeof *k->d);
     dpt_nn_linear_backward_input(n, D, p->p, k->dz, D, k->w.head, p->p, false, k->d + p->in_begin,
                                  C);
-}
-
-/* The lowest class that reaches the maximum of all ranks, as a maximum of negatives. */
-static void note_correct(dpt_vit_pass *pass) {
-    const dpt_vit_work *k = pass->work;
-    const dpt_vit_part *p = &pass->v->part;
-    int64_t n = pass->images;
-    dpt_nn_ce_argmax(n, p->v, p->class_begin, k->logits, p->v, k->top, k->best);
-    for (int64_t s = 0; s < n; s++)
-        k->best[s] = k->best[s] >= 0 && k->top[s] == k->max[s] ? -k->best[s] : INT64_MIN;
-    dpt_status st = dpt_comm_max_i64(&pass->model->group, k->best, n);
-    pass->status = dpt_status_worse(pass->status, st);
-    for (int64_t s = 0; s < n; s++)
-        pass->call->correct[s] = k->best[s] == -(int64_t)pass->call->batch->labels[s];
 }
 
 /* nll of the images whose logits over this rank's classes are in work->logits. */
 static void score(dpt_vit_pass *pass) {
     const dpt_vit_work *k = pass->work;
     const dpt_vit_part *p = &pass->v->part;
-    const dpt_comm *group = &pass->model->group;
-    const int32_t *labels = pass->call->batch->labels;
-    int64_t n = pass->images;
-    double *target = k->sums + n;
-    dpt_nn_ce_row_max(n, p->v, k->logits, p->v, k->max);
-    dpt_status st = dpt_comm_max_f32(group, k->max, n);
-    dpt_nn_ce_sums(n, p->v, p->class_begin, k->logits, p->v, labels, k->max, k->sums, target);
-    st = dpt_status_worse(st, dpt_comm_sum_f64(group, k->sums, 2 * n));
+    uint8_t *correct = pass->call->correct;
+    dpt_score_rows rows = {.n = pass->images,
+                           .v = p->v,
+                           .begin = p->class_begin,
+                           .logits = k->logits,
+                           .targets = pass->call->batch->labels,
+                           .max = k->max,
+                           .sums = k->sums,
+                           .top = k->top,
+                           .hits = correct != NULL ? k->best : NULL};
+    dpt_status st = dpt_score(&pass->model->group, &rows, pass->call->nll);
     pass->status = dpt_status_worse(pass->status, st);
-    if (pass->call->correct != NULL)
-        note_correct(pass);
-    dpt_nn_ce_loss(n, k->max, k->sums, target, pass->call->nll);
+    for (int64_t s = 0; correct != NULL && s < pass->images; s++)
+        correct[s] = rows.hits[s] != 0;
 }
 
 /* forward: y = norm(class token); logits = y W^T + b, or z text^T. Leaves dx, zero but for the class
@@ -96,14 +85,14 @@ static void backward(dpt_vit_pass *pass) {
         dpt_nn_linear_backward_input(n, p->v, D, k->logits, p->v, k->w.text, D, false, k->dz, D);
         project_backward(pass);
     } else {
-        dpt_leave_rows rows = dpt_vit_rows(n, k->itself, k->logits, p->v, k->y, C);
+        dpt_leave_rows rows = dpt_leave_rows_of(n, k->itself, k->logits, p->v, k->y, C);
         dpt_leave_linear(&pass->leave, DPT_VIT_HEAD, rows);
         dpt_leave_bias(&pass->leave, DPT_VIT_HEAD_BIAS, rows);
         dpt_nn_linear_backward_input(n, p->v, C, k->logits, p->v, k->w.head, C, false, k->d, C);
     }
     dpt_vit_sum(pass, k->d, n * C);
     dpt_leave_layernorm(&pass->leave, DPT_VIT_POST_NORM, DPT_VIT_POST_NORM_BIAS,
-                        dpt_vit_rows(n, k->itself, k->d, C, k->cls, C), k->mean2, k->rstd2);
+                        dpt_leave_rows_of(n, k->itself, k->d, C, k->cls, C), k->mean2, k->rstd2);
     dpt_nn_layernorm_backward_input(n, C, k->d, C, k->cls, C, k->w.post_norm, k->mean2, k->rstd2,
                                     false, k->d, C);
     memset(k->dx, 0, (size_t)(pass->tokens * C) * sizeof *k->dx);

@@ -52,25 +52,14 @@ void dpt_vit_weights_place(const dpt_vit *v, float *arena, dpt_vit_weights *w) {
         w->head_bias = NULL;
 }
 
-/* W(t) of a tensor; @return the place behind it, where a stacked neighbour goes. */
-static float *form(const dpt_vit_pass *pass, int index, double t, float *out) {
-    const dpt_param *param = &pass->model->params.items[index];
-    int64_t n = dpt_param_numel(param);
-    if (n == 0 || out == NULL)
-        return out;
-    dpt_param_weights(param, t, 0, param->block.rows, out);
-    return out + n;
-}
-
 static void form_one(const dpt_vit_pass *pass, dpt_vit_tensor tensor, float *out) {
-    form(pass, tensor, pass->call->t, out);
+    dpt_param_form(&pass->model->params.items[tensor], 1, pass->call->t, out);
 }
 
-static void form_stack(const dpt_vit_pass *pass, int64_t layer, dpt_vit_layer_tensor first,
-                       int count, float *out) {
-    for (int i = 0; i < count; i++)
-        out =
-            form(pass, dpt_vit_index(layer, (dpt_vit_layer_tensor)(first + i)), pass->call->t, out);
+static void form(const dpt_vit_pass *pass, int64_t layer, dpt_vit_layer_tensor first, int count,
+                 float *out) {
+    const dpt_param *params = &pass->model->params.items[dpt_vit_index(layer, first)];
+    dpt_param_form(params, count, pass->call->t, out);
 }
 
 void dpt_vit_weights_embedding(const dpt_vit_pass *pass) {
@@ -85,18 +74,18 @@ void dpt_vit_weights_embedding(const dpt_vit_pass *pass) {
 
 void dpt_vit_weights_layer(const dpt_vit_pass *pass, int64_t layer) {
     const dpt_vit_weights *w = &pass->work->w;
-    form_stack(pass, layer, DPT_VIT_NORM1, 1, w->norm1);
-    form_stack(pass, layer, DPT_VIT_NORM1_BIAS, 1, w->norm1_bias);
-    form_stack(pass, layer, DPT_VIT_Q, 3, w->qkv);
-    form_stack(pass, layer, DPT_VIT_Q_BIAS, 3, w->qkv_bias);
-    form_stack(pass, layer, DPT_VIT_O, 1, w->o);
-    form_stack(pass, layer, DPT_VIT_O_BIAS, 1, w->o_bias);
-    form_stack(pass, layer, DPT_VIT_NORM2, 1, w->norm2);
-    form_stack(pass, layer, DPT_VIT_NORM2_BIAS, 1, w->norm2_bias);
-    form_stack(pass, layer, DPT_VIT_UP, 1, w->up);
-    form_stack(pass, layer, DPT_VIT_UP_BIAS, 1, w->up_bias);
-    form_stack(pass, layer, DPT_VIT_DOWN, 1, w->down);
-    form_stack(pass, layer, DPT_VIT_DOWN_BIAS, 1, w->down_bias);
+    form(pass, layer, DPT_VIT_NORM1, 1, w->norm1);
+    form(pass, layer, DPT_VIT_NORM1_BIAS, 1, w->norm1_bias);
+    form(pass, layer, DPT_VIT_Q, 3, w->qkv);
+    form(pass, layer, DPT_VIT_Q_BIAS, 3, w->qkv_bias);
+    form(pass, layer, DPT_VIT_O, 1, w->o);
+    form(pass, layer, DPT_VIT_O_BIAS, 1, w->o_bias);
+    form(pass, layer, DPT_VIT_NORM2, 1, w->norm2);
+    form(pass, layer, DPT_VIT_NORM2_BIAS, 1, w->norm2_bias);
+    form(pass, layer, DPT_VIT_UP, 1, w->up);
+    form(pass, layer, DPT_VIT_UP_BIAS, 1, w->up_bias);
+    form(pass, layer, DPT_VIT_DOWN, 1, w->down);
+    form(pass, layer, DPT_VIT_DOWN_BIAS, 1, w->down_bias);
 }
 
 void dpt_vit_weights_head(const dpt_vit_pass *pass) {
@@ -105,5 +94,5 @@ void dpt_vit_weights_head(const dpt_vit_pass *pass) {
     form_one(pass, DPT_VIT_POST_NORM_BIAS, w->post_norm_bias);
     form_one(pass, DPT_VIT_HEAD, w->head);
     form_one(pass, DPT_VIT_HEAD_BIAS, w->head_bias);
-    form(pass, DPT_VIT_TEXT, 0.0, w->text); /* a constant */
+    dpt_param_form(&pass->model->params.items[DPT_VIT_TEXT], 1, 0.0, w->text); /* a constant */
 }
