@@ -57,5 +57,13 @@ dpt_status dpt_loss_evaluate(const dpt_loss *loss, const dpt_mesh *mesh, dpt_mod
                           .terms = terms,
                           .sample_terms = sample_terms,
                           .gradient = gradient};
-    return loss->evaluate(loss, mesh, model, &call);
+    dpt_loss_pass pass;
+    dpt_status st = dpt_loss_pass_create(loss, mesh, model, &call, &pass);
+    if (st == DPT_OK && loss->ready != NULL)
+        st = loss->ready(loss);
+    st = dpt_loss_pass_run(&pass, mesh, st, loss->run_batch);
+    if (st == DPT_OK)
+        st = dpt_loss_sums_finish(&pass.sums, mesh);
+    dpt_loss_pass_destroy(&pass);
+    return st;
 }

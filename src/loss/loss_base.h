@@ -14,6 +14,8 @@ typedef struct dpt_loss_call {
     dpt_model_gradient *gradient;
 } dpt_loss_call;
 
+typedef struct dpt_loss_pass dpt_loss_pass;
+
 /** What every kind of loss begins with; its own fields follow. */
 struct dpt_loss {
     int64_t samples;
@@ -21,21 +23,26 @@ struct dpt_loss {
     double *shares;                /**< (samples) of each in the mean, owned; NULL: all alike */
     dpt_loss_progress_fn progress; /**< or NULL */
     void *progress_ctx;
-    dpt_status (*evaluate)(const dpt_loss *loss, const dpt_mesh *mesh, dpt_model *model,
-                           const dpt_loss_call *call);
+
+    /* Of the largest batch of this replica: */
+    int64_t most_sequences; /**< sequences or images */
+    int64_t most_scores;    /**< predictions, as dpt_batch_scores counts them */
+    int64_t extra_bytes;    /**< of dpt_loss_pass.extra */
+    bool hits;              /**< run_batch reads dpt_loss_pass.correct */
+
+    /** Nothing, or why there can be no evaluation yet. Local. NULL: always ready. */
+    dpt_status (*ready)(const dpt_loss *loss);
+    /** End of the batch that begins with sample s of this replica. Local. */
+    int64_t (*batch_end)(const dpt_loss *loss, int64_t s);
+    /** Run the model over samples [begin, end) and take in their results. Collective over the model
+     * ranks of the replica. */
+    dpt_status (*run_batch)(dpt_loss_pass *pass, int64_t begin, int64_t end);
     void (*destroy)(dpt_loss *loss);
 };
 
 /** Share of a sample in the mean. */
 static inline double dpt_loss_share(const dpt_loss *loss, int64_t sample) {
     return loss->shares != NULL ? loss->shares[sample] : 1.0 / (double)loss->samples;
-}
-
-/** Say that the samples of this replica before `end` are done. Local. */
-static inline void dpt_loss_report(const dpt_loss *loss, int64_t end) {
-    if (loss->progress != NULL)
-        loss->progress(loss->progress_ctx,
-                       (double)(end - loss->begin) / (double)(loss->end - loss->begin));
 }
 
 /** Results of one evaluation as they come in. Those of all samples and tensors lie end to end, zero
@@ -61,16 +68,49 @@ void dpt_loss_sums_take(dpt_loss_sums *sums, int64_t sample, double loss, bool h
 void dpt_loss_sums_take_terms(dpt_loss_sums *sums, int64_t sample, double scale,
                               const double *terms);
 
-/** Add up over the mesh and give the results to the caller. Collective over mesh, agreed.
- * @param[in] st what became of this replica's batches. */
-dpt_status dpt_loss_sums_finish(dpt_loss_sums *sums, const dpt_mesh *mesh, dpt_status st);
+/** Add up over the mesh and give the results to the caller. Collective over mesh, agreed. */
+dpt_status dpt_loss_sums_finish(dpt_loss_sums *sums, const dpt_mesh *mesh);
 
-/** Checks of token data that losses of sequences share; `what` names sequence s, as in "sample 3".
- * Local. Errors: DPT_ERR_INPUT. */
-dpt_status dpt_loss_check_sequence(const dpt_lm_data *data, int64_t s, const char *what,
-                                   int64_t vocabulary, int64_t max_positions);
+/** One pass over the batches of this replica: what it works with. */
+struct dpt_loss_pass {
+    const dpt_loss *loss;
+    const dpt_comm *group; /**< model ranks of the replica */
+    dpt_model *model;
+    const dpt_loss_call *call;
+    dpt_loss_sums sums;
+    int64_t *first;   /**< (most_sequences + 1) first score of each sequence of the batch */
+    double *weight;   /**< (most_scores) d loss / d nll */
+    double *nll;      /**< (most_scores) */
+    uint8_t *correct; /**< (most_scores), or NULL */
+    double *terms;    /**< (most_sequences, tensors) when the call asks for terms */
+    void *extra;      /**< (extra_bytes) of the kind of loss */
+};
 
-/** Tokens of a sequence whose prediction is scored. Local. */
-int64_t dpt_loss_scored_tokens(const dpt_lm_data *data, int64_t s);
+typedef dpt_status (*dpt_loss_batch_fn)(dpt_loss_pass *pass, int64_t begin, int64_t end);
+
+/** Make the buffers. Local. On error dpt_loss_pass_destroy is still due. */
+dpt_status dpt_loss_pass_create(const dpt_loss *loss, const dpt_mesh *mesh, dpt_model *model,
+                                const dpt_loss_call *call, dpt_loss_pass *out);
+void dpt_loss_pass_destroy(dpt_loss_pass *pass);
+
+/** Run every batch of this replica. Collective over mesh, agreed.
+ * @param[in] st what became of the preparations of this rank. */
+dpt_status dpt_loss_pass_run(dpt_loss_pass *pass, const dpt_mesh *mesh, dpt_status st,
+                             dpt_loss_batch_fn run_batch);
+
+/** Run the model over a batch with the weights, into nll, correct and terms, or the gradient of the
+ * call. Collective over the group. */
+dpt_status dpt_loss_pass_model(dpt_loss_pass *pass, const dpt_batch *batch,
+                               dpt_model_backward mode);
+
+/** Take in sample begin + i of a batch with one sequence or image a sample: its loss, whether the model
+ * is right, and its terms when the call asks for them. Local. */
+void dpt_loss_pass_take(dpt_loss_pass *pass, int64_t begin, int64_t i, double loss, bool hit);
+
+/** Give every score of sequence i of the batch the same weight. Local. */
+static inline void dpt_loss_pass_weigh(dpt_loss_pass *pass, int64_t i, double weight) {
+    for (int64_t at = pass->first[i]; at < pass->first[i + 1]; at++)
+        pass->weight[at] = weight;
+}
 
 #endif

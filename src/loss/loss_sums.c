@@ -59,10 +59,9 @@ static void give_results(const dpt_loss_sums *sums) {
     memcpy(call->terms, sums->terms, (size_t)sums->tensors * sizeof(double));
 }
 
-dpt_status dpt_loss_sums_finish(dpt_loss_sums *sums, const dpt_mesh *mesh, dpt_status st) {
+dpt_status dpt_loss_sums_finish(dpt_loss_sums *sums, const dpt_mesh *mesh) {
+    dpt_status st = dpt_comm_sum_f64(&mesh->world, sums->values, count_of(sums));
     st = dpt_agree(&mesh->world, st);
-    if (st == DPT_OK)
-        st = dpt_agree(&mesh->world, dpt_comm_sum_f64(&mesh->world, sums->values, count_of(sums)));
     if (st == DPT_OK)
         give_results(sums);
     return st;

@@ -1,0 +1,73 @@
+#include "loss_base.h"
+
+#include "deltapath/base/mem.h"
+#include "deltapath/comm/agree.h"
+
+dpt_status dpt_loss_pass_create(const dpt_loss *loss, const dpt_mesh *mesh, dpt_model *model,
+                                const dpt_loss_call *call, dpt_loss_pass *out) {
+    *out = (dpt_loss_pass){.loss = loss, .group = &mesh->model, .model = model, .call = call};
+    int64_t tensors = call->mode == DPT_BACKWARD_TERMS ? dpt_model_catalog(model)->count : 0;
+    int64_t scores = loss->most_scores, hits = loss->hits ? scores : 0;
+    dpt_status st = dpt_loss_sums_create(loss, mesh, model, call, &out->sums);
+    out->first = dpt_mem_alloc(loss->most_sequences + 1, sizeof *out->first, "batch offsets");
+    out->weight = dpt_mem_alloc(scores, sizeof *out->weight, "weights of a batch");
+    out->nll = dpt_mem_alloc(scores, sizeof *out->nll, "losses of a batch");
+    out->correct = dpt_mem_alloc(hits, sizeof *out->correct, "hits of a batch");
+    out->terms =
+        dpt_mem_alloc(loss->most_sequences * tensors, sizeof *out->terms, "terms of a batch");
+    out->extra = dpt_mem_alloc(loss->extra_bytes, 1, "data of a batch");
+    if (out->first == NULL || out->weight == NULL || out->nll == NULL || out->correct == NULL ||
+        out->terms == NULL || out->extra == NULL)
+        st = DPT_ERR_OUTPUT;
+    return st;
+}
+
+void dpt_loss_pass_destroy(dpt_loss_pass *pass) {
+    dpt_loss_sums_destroy(&pass->sums);
+    dpt_mem_free(pass->first);
+    dpt_mem_free(pass->weight);
+    dpt_mem_free(pass->nll);
+    dpt_mem_free(pass->correct);
+    dpt_mem_free(pass->terms);
+    dpt_mem_free(pass->extra);
+}
+
+/* Tell the caller that the samples of this replica before `end` are done. */
+static void report(const dpt_loss *loss, int64_t end) {
+    if (loss->progress != NULL)
+        loss->progress(loss->progress_ctx,
+                       (double)(end - loss->begin) / (double)(loss->end - loss->begin));
+}
+
+dpt_status dpt_loss_pass_run(dpt_loss_pass *pass, const dpt_mesh *mesh, dpt_status st,
+                             dpt_loss_batch_fn run_batch) {
+    const dpt_loss *loss = pass->loss;
+    if (st == DPT_OK)
+        st = dpt_agree_fault("loss.evaluate");
+    st = dpt_agree(&mesh->world, st);
+    if (st != DPT_OK)
+        return st;
+    /* Replicas run alone: a failed one stops, the others find out at the end. */
+    for (int64_t s = loss->begin; s < loss->end && st == DPT_OK;) {
+        int64_t end = loss->batch_end(loss, s);
+        st = run_batch(pass, s, end);
+        report(loss, end);
+        s = end;
+    }
+    return dpt_agree(&mesh->world, st);
+}
+
+dpt_status dpt_loss_pass_model(dpt_loss_pass *pass, const dpt_batch *batch,
+                               dpt_model_backward mode) {
+    return dpt_model_run(pass->model, batch, pass->call->t, mode,
+                         mode == DPT_BACKWARD_NONE ? NULL : pass->weight, pass->nll,
+                         pass->loss->hits ? pass->correct : NULL, pass->terms,
+                         mode == DPT_BACKWARD_GRADIENT ? pass->call->gradient : NULL);
+}
+
+void dpt_loss_pass_take(dpt_loss_pass *pass, int64_t begin, int64_t i, double loss, bool hit) {
+    dpt_loss_sums *sums = &pass->sums;
+    dpt_loss_sums_take(sums, begin + i, loss, hit);
+    if (pass->call->mode == DPT_BACKWARD_TERMS)
+        dpt_loss_sums_take_terms(sums, begin + i, 1.0, pass->terms + i * sums->tensors);
+}
