@@ -63,6 +63,13 @@ static void apply(const dpt_edit_stage *stage, dpt_range range, float *delta) {
         delta[i] *= delta[i] < 0.0f ? k : other;
 }
 
+static bool fused(const dpt_edit_stage *stage, int tensor, dpt_edit_fused *rule) {
+    *rule = (dpt_edit_fused){.rule = DPT_EDIT_RULE_SPLIT,
+                             .kept = (float)scale(stage, tensor),
+                             .dropped = (float)dpt_edit_value(stage->spec, BIAS_K)};
+    return !gradient(stage->spec);
+}
+
 const dpt_edit_method dpt_edit_method_bias = {
     .name = "bias",
     .class_name = "competitive",
@@ -90,4 +97,5 @@ const dpt_edit_method dpt_edit_method_bias = {
     .gradient = gradient,
     .prepare = prepare,
     .apply = apply,
+    .fused = fused,
     .scale = scale};

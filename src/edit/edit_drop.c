@@ -72,12 +72,14 @@ static void apply(const dpt_edit_stage *stage, dpt_range range, float *delta) {
         delta[i] *= dpt_rng_mask_bit(mask.bits, i) ? dropped : kept;
 }
 
-static dpt_edit_factors drop_factors(const dpt_edit_stage *stage, int tensor) {
+static bool fused(const dpt_edit_stage *stage, int tensor, dpt_edit_fused *rule) {
     const factors *f = stage->state;
-    return (dpt_edit_factors){.kept = f->kept[tensor],
-                              .dropped = f->dropped,
-                              .rng = dpt_edit_stream(stage, tensor, DPT_RNG_MASK),
-                              .threshold = f->threshold};
+    *rule = (dpt_edit_fused){.rule = DPT_EDIT_RULE_MASK,
+                             .kept = f->kept[tensor],
+                             .dropped = f->dropped,
+                             .rng = dpt_edit_stream(stage, tensor, DPT_RNG_MASK),
+                             .threshold = f->threshold};
+    return f->threshold >> 32 == 0;
 }
 
 static void mask(const dpt_edit_work *work, const dpt_edit_stage *stage, dpt_range cell,
@@ -175,7 +177,7 @@ const dpt_edit_method dpt_edit_method_dare = {
     .check = dare_check,
     .prepare = dare_prepare,
     .apply = apply,
-    .factors = drop_factors,
+    .fused = fused,
     .mask = mask,
     .scale = scale,
     .destroy = destroy};
@@ -207,7 +209,7 @@ const dpt_edit_method dpt_edit_method_drop = {
                 .help = "share of the deltas that is dropped"}},
     .prepare = drop_prepare,
     .apply = apply,
-    .factors = drop_factors,
+    .fused = fused,
     .mask = mask,
     .scale = scale,
     .destroy = destroy};

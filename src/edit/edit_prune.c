@@ -87,6 +87,14 @@ static void apply(const dpt_edit_stage *stage, dpt_range range, float *delta) {
     }
 }
 
+static bool fused(const dpt_edit_stage *stage, int tensor, dpt_edit_fused *rule) {
+    const cuts *c = stage->state;
+    const dpt_cut *cut = &c->cut[c->group_of[tensor]];
+    int64_t last = tensor < cut->tensor ? INT64_MAX : tensor > cut->tensor ? -1 : cut->ig;
+    *rule = (dpt_edit_fused){.rule = DPT_EDIT_RULE_CUT, .cut = cut->bits, .last_equal = last};
+    return true;
+}
+
 static double scale(const dpt_edit_stage *stage, int tensor) {
     const cuts *c = stage->state;
     float value;
@@ -112,5 +120,6 @@ const dpt_edit_method dpt_edit_method_prune = {
                 .help = "share of each tensor, or of all edited tensors together"}},
     .prepare = prepare,
     .apply = apply,
+    .fused = fused,
     .scale = scale,
     .destroy = destroy};

@@ -17,8 +17,9 @@ static void expo_apply(const dpt_edit_stage *stage, dpt_range range, float *delt
         delta[i] *= factor;
 }
 
-static dpt_edit_factors expo_factors(const dpt_edit_stage *stage, int tensor) {
-    return (dpt_edit_factors){.kept = (float)expo_scale(stage, tensor)};
+static bool expo_fused(const dpt_edit_stage *stage, int tensor, dpt_edit_fused *rule) {
+    *rule = (dpt_edit_fused){.rule = DPT_EDIT_RULE_SCALE, .kept = (float)expo_scale(stage, tensor)};
+    return true;
 }
 
 static dpt_status expo_check(const dpt_edit_stage_spec *spec) {
@@ -54,5 +55,5 @@ const dpt_edit_method dpt_edit_method_expo = {
                 .help = "with alpha: auto, the largest alpha; the smallest is -1"}},
     .check = expo_check,
     .apply = expo_apply,
-    .factors = expo_factors,
+    .fused = expo_fused,
     .scale = expo_scale};

@@ -17,8 +17,8 @@ typedef struct cell_job {
     char *out;
     int64_t pre_size, post_size, out_size;
     dpt_edit_types types;
-    bool fused; /* the edit is one factor for each delta, of bf16 */
-    dpt_edit_factors factors;
+    bool fused; /* the edit is one rule for each delta, of bf16 */
+    dpt_edit_fused rule;
     double sums[PIECES][DPT_EDIT_SUMS];
 } cell_job;
 
@@ -26,9 +26,6 @@ static bool edit_piece(const cell_job *job, dpt_range piece, double *sums) {
     const dpt_edit_work *work = job->work;
     int64_t at = piece.ig - job->range.ig, changed;
     const char *pre = job->pre + at * job->pre_size, *post = job->post + at * job->post_size;
-    if (job->fused && dpt_edit_kernel_scale(&job->factors, piece.ig, piece.n, pre, post,
-                                            job->out + at * job->out_size, sums))
-        return true;
     float *delta = dpt_edit_scratch(work, DELTA), *spare = dpt_edit_scratch(work, SPARE);
     bool good = dpt_edit_kernel_delta(job->types, pre, post, piece.n, delta, spare,
                                       &sums[DPT_EDIT_SUM_DELTA], job->out + at * job->out_size);
@@ -42,7 +39,7 @@ static bool edit_piece(const cell_job *job, dpt_range piece, double *sums) {
     return good;
 }
 
-/* Whether the edit of a cell is one stage of factors from bf16 to bf16. */
+/* Whether the edit of a cell is one rule from bf16 to bf16. */
 static void plan_fused(cell_job *job) {
     const dpt_edit_work *work = job->work;
     const dpt_edit_stage *only = NULL;
@@ -52,13 +49,23 @@ static void plan_fused(cell_job *job) {
     for (int s = 0; s < work->nstages; s++) {
         if (!work->stages[s].covers[job->range.tensor])
             continue;
-        if (only != NULL || work->stages[s].method->factors == NULL)
+        if (only != NULL || work->stages[s].method->fused == NULL)
             return;
         only = &work->stages[s];
     }
-    job->fused = only != NULL;
-    if (job->fused)
-        job->factors = only->method->factors(only, job->range.tensor);
+    job->fused = only != NULL && only->method->fused(only, job->range.tensor, &job->rule);
+}
+
+/* Share number `share` of the pieces in one go. done[p] says which pieces are. */
+static void run_fused(cell_job *job, int share, int shares, bool *done) {
+    int pieces = dpt_edit_pieces(job->range);
+    int first = pieces * share / shares, last = pieces * (share + 1) / shares;
+    int64_t at = (int64_t)first * DPT_EDIT_PIECE, end = (int64_t)last * DPT_EDIT_PIECE;
+    end = end < job->range.n ? end : job->range.n;
+    if (first < last)
+        dpt_edit_kernel_fused(&job->rule, job->range.ig + at, end - at,
+                              job->pre + at * job->pre_size, job->post + at * job->post_size,
+                              job->out + at * job->out_size, job->sums + first, done + first);
 }
 
 /* The post-trained values in another type. */
@@ -82,8 +89,16 @@ static dpt_status run_pieces(cell_job *job, bool touched, double *cell_sums) {
     int pieces = dpt_edit_pieces(job->range);
     int bad = 0;
     int team = omp_in_parallel() ? 1 : work->threads;
+    bool done[PIECES] = {false};
+    if (job->fused) {
+#pragma omp parallel for schedule(static) num_threads(team)
+        for (int share = 0; share < team; share++)
+            run_fused(job, share, team, done);
+    }
 #pragma omp parallel for schedule(static) num_threads(team) reduction(| : bad)
     for (int p = 0; p < pieces; p++) {
+        if (done[p])
+            continue;
         dpt_range piece = dpt_edit_piece(job->range, p);
         bad |= touched ? !edit_piece(job, piece, job->sums[p])
                        : !convert_piece(job, piece, job->sums[p]);

@@ -26,11 +26,13 @@ bool dpt_edit_kernel_delta(dpt_edit_types types, const void *pre, const void *po
 bool dpt_edit_kernel_store(dpt_edit_types types, const void *pre, const void *post, int64_t n,
                            float *delta, void *out, float *spare, double *square, int64_t *changed);
 
-/** Both ends and the edit at once, for a piece of an edit that is one factor for each delta, bf16 in and
- * out. Takes only whole vectors and sums that float can hold.
+/** Both ends and the edit at once, for an edit that is one rule for each delta, bf16 in and out.
  * @param[in]  ig  index of the first element; @param[in] pre, post (n) stored; @param[out] out (n).
- * @return false when the piece must be done by the other kernels. Local. */
-bool dpt_edit_kernel_scale(const dpt_edit_factors *factors, int64_t ig, int64_t n, const void *pre,
-                           const void *post, void *out, double sums[DPT_EDIT_SUMS]);
+ * @param[out] sums (pieces) of each piece of DPT_EDIT_PIECE elements.
+ * @param[out] done (pieces) false: the piece must be done by the other kernels. That is so where float
+ *             cannot hold its sums, and for a last piece that does not end with a vector.
+ * Local. */
+void dpt_edit_kernel_fused(const dpt_edit_fused *edit, int64_t ig, int64_t n, const void *pre,
+                           const void *post, void *out, double (*sums)[DPT_EDIT_SUMS], bool *done);
 
 #endif

@@ -44,14 +44,81 @@ static inline halves narrow(words x) {
 }
 #endif
 
-/* Where a bit is set, b; elsewhere a. */
-static inline floats choose(uint64_t bits, floats a, floats b) {
+/* Where a bit of the lane is set, b; elsewhere a. */
+static inline floats where_bit(uint32_t bits, words lane, floats a, floats b) {
 #ifdef __AVX512F__
-    return (floats)_mm512_mask_blend_ps((__mmask16)bits, (__m512)a, (__m512)b);
+    __mmask16 set = _mm512_test_epi32_mask(_mm512_set1_epi32((int)bits), (__m512i)lane);
+    return (floats)_mm512_mask_blend_ps(set, (__m512)a, (__m512)b);
 #else
-    static const words shift = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-    words set = -((words){0} + (uint32_t)(bits & 0xffff) >> shift & 1);
+    words set = (words)((((words){0} + bits) & lane) != 0);
     return (floats)(((words)a & ~set) | ((words)b & set));
+#endif
+}
+
+/* Where x is negative, b; elsewhere a. */
+static inline floats where_negative(floats x, floats a, floats b) {
+#ifdef __AVX512F__
+    __mmask16 set = _mm512_cmp_ps_mask((__m512)x, _mm512_setzero_ps(), _CMP_LT_OQ);
+    return (floats)_mm512_mask_blend_ps(set, (__m512)a, (__m512)b);
+#else
+    words set = (words)(x < 0.0f);
+    return (floats)(((words)a & ~set) | ((words)b & set));
+#endif
+}
+
+/* x where the bits of its magnitude, as an integer, are above the cut; 0 elsewhere. */
+static inline floats where_larger(floats x, ints cut) {
+    ints size = (ints)((words)x & 0x7fffffff);
+#ifdef __AVX512F__
+    __mmask16 set = _mm512_cmpgt_epi32_mask((__m512i)size, (__m512i)cut);
+    return (floats)_mm512_maskz_mov_ps(set, (__m512)x);
+#else
+    return (floats)((words)x & (words)(size > cut));
+#endif
+}
+
+/* size where x > 0, -size where x < 0, 0 where x is. */
+static inline floats with_sign(floats size, floats x) {
+    words signed_size = (words)size ^ ((words)x & 0x80000000);
+#ifdef __AVX512F__
+    __mmask16 set = _mm512_cmp_ps_mask((__m512)x, _mm512_setzero_ps(), _CMP_NEQ_UQ);
+    return (floats)_mm512_maskz_mov_ps(set, (__m512)(floats)signed_size);
+#else
+    return (floats)(signed_size & (words)(x != 0.0f));
+#endif
+}
+
+/* Adds 1 in each lane that is not 0. */
+static inline ints count_changed(ints count, floats x) {
+#ifdef __AVX512F__
+    __mmask16 set = _mm512_cmp_ps_mask((__m512)x, _mm512_setzero_ps(), _CMP_NEQ_UQ);
+    return (ints)_mm512_mask_sub_epi32((__m512i)count, set, (__m512i)count, _mm512_set1_epi32(-1));
+#else
+    return count - (ints)(x != 0.0f);
+#endif
+}
+
+/* sum + x x, for statistics: fused where the processor can. */
+static inline floats add_square(floats sum, floats x) {
+#ifdef __AVX512F__
+    return (floats)_mm512_fmadd_ps((__m512)x, (__m512)x, (__m512)sum);
+#else
+    return sum + x * x;
+#endif
+}
+
+/* The high halves of words hold bf16 numbers, or the odd ones of a run. */
+static const uint32_t HIGH_HALF = 0xffff0000;
+
+/* As dpt_dtype_from_f32 to bf16 for values that are not NaN, and widened again. */
+static inline words round_bf16(floats x) {
+    words bits = (words)x;
+#ifdef __AVX512F__
+    const __m512i half = _mm512_add_epi32((__m512i)bits, _mm512_set1_epi32(0x7fff));
+    __mmask16 odd = _mm512_test_epi32_mask((__m512i)bits, _mm512_set1_epi32(0x10000));
+    return (words)_mm512_mask_sub_epi32(half, odd, half, _mm512_set1_epi32(-1)) & HIGH_HALF;
+#else
+    return (bits + 0x7fff + (bits >> 16 & 1)) & HIGH_HALF;
 #endif
 }
 
@@ -88,13 +155,12 @@ static inline floats store_f32(floats x, void *out, int64_t i) {
     return x;
 }
 
-/* As dpt_dtype_from_f32 for values that are not NaN; what was stored, widened. */
+/* Returns what was stored, widened. */
 static inline floats store_bf16(floats x, void *out, int64_t i) {
-    words bits = (words)x;
-    words rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-    halves codes = narrow(rounded);
+    words rounded = round_bf16(x);
+    halves codes = narrow(rounded >> 16);
     memcpy((uint16_t *)out + i, &codes, sizeof codes);
-    return (floats)(rounded << 16);
+    return (floats)rounded;
 }
 
 static inline double fold(floats lanes) {

@@ -18,12 +18,25 @@ enum {
 typedef struct dpt_edit_work dpt_edit_work;
 typedef struct dpt_edit_stage dpt_edit_stage;
 
-/** A method as one factor for each delta of a tensor. */
-typedef struct dpt_edit_factors {
-    float kept, dropped; /**< where the event of the mask does not happen, and where it does */
-    dpt_rng rng;         /**< stream of the mask */
-    uint64_t threshold;  /**< of the event; 0: there is no mask */
-} dpt_edit_factors;
+/** What a method does to each delta d by itself. */
+typedef enum dpt_edit_rule {
+    DPT_EDIT_RULE_SCALE, /**< d kept */
+    DPT_EDIT_RULE_MASK,  /**< d dropped where the event of the mask happens, d kept elsewhere */
+    DPT_EDIT_RULE_SPLIT, /**< d dropped where d < 0, d kept elsewhere */
+    DPT_EDIT_RULE_SIGN,  /**< kept with the sign of d, 0 for 0 */
+    DPT_EDIT_RULE_CUT    /**< d where its magnitude is above the cut, or equal and not behind
+                              last_equal; 0 elsewhere */
+} dpt_edit_rule;
+
+/** A method as such a rule for a tensor. */
+typedef struct dpt_edit_fused {
+    dpt_edit_rule rule;
+    float kept, dropped;
+    dpt_rng rng;        /**< stream of the mask */
+    uint64_t threshold; /**< of the event, below 2^32 */
+    uint32_t cut;       /**< fp32 bits */
+    int64_t last_equal; /**< index in the tensor; -1: none */
+} dpt_edit_fused;
 
 /** One method: its parameters, and what it does. */
 typedef struct dpt_edit_method {
@@ -54,9 +67,9 @@ typedef struct dpt_edit_method {
      * @param[in,out] delta (range.n) fp32; range.n <= DPT_EDIT_PIECE. */
     void (*apply)(const dpt_edit_stage *stage, dpt_range range, float *delta);
 
-    /** What apply does, where it is one factor for each delta: fused with the two ends of the edit. NULL:
-     * it is not. Local. */
-    dpt_edit_factors (*factors)(const dpt_edit_stage *stage, int tensor);
+    /** What apply does as a rule, to be fused with the two ends of the edit. false, or NULL: it is none.
+     * Local. */
+    bool (*fused)(const dpt_edit_stage *stage, int tensor, dpt_edit_fused *rule);
 
     /** Edit the deltas of a whole own cell in place, for methods that must see its rows; apply is then
      * NULL. Local, not thread-safe: shares its pieces out over threads itself.

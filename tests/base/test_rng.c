@@ -168,6 +168,23 @@ static void masks_equal_the_reference(void **state) {
                          mask_reference(rng, (uint64_t)(base + i), thresholds[i]));
 }
 
+static void masks_can_be_drawn_in_steps(void **state) {
+    (void)state;
+    dpt_rng rng = dpt_rng_make(42, "model.norm.weight", DPT_RNG_MASK);
+    static const int64_t steps[] = {512, 64, 1024, 2300};
+    for (int64_t from = 0; from < 32; from += 5) {
+        uint64_t mask[DPT_RNG_DRAW / 64], threshold = dpt_rng_threshold(0.7);
+        dpt_rng_draw draw;
+        int64_t n = 0;
+        dpt_rng_draw_begin(&draw, rng, from, threshold);
+        for (int s = 0; s < 4; n += steps[s++])
+            dpt_rng_draw_lead(&draw, steps[s]);
+        dpt_rng_draw_settle(&draw);
+        dpt_rng_mask(rng, from, n, threshold, mask);
+        assert_memory_equal(draw.mask, mask, (size_t)(n + 63) / 64 * sizeof *mask);
+    }
+}
+
 /* The 24 bits behind the leading ones count: a share that 8 bits cannot tell from 76 / 256. */
 static void masks_have_their_share(void **state) {
     (void)state;
@@ -213,6 +230,7 @@ int main(void) {
         cmocka_unit_test(streams_differ),
         cmocka_unit_test(uniform_and_threshold),
         cmocka_unit_test(masks_equal_the_reference),
+        cmocka_unit_test(masks_can_be_drawn_in_steps),
         cmocka_unit_test(masks_have_their_share),
         cmocka_unit_test(normal_has_its_moments),
     };

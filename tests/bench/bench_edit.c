@@ -1,7 +1,9 @@
 /* Speed of edits of a bf16 model in memory, as ratios to the memory bandwidth of c = a + s b over as many
  * bytes in the same run, on the same ranks and threads. An edit moves 6 bytes an element: pre, post,
  * edited. Edits and triads take turns, time is that of the processor, and the median of the ratios of
- * neighbours counts, so that other work on the machine does little harm. */
+ * neighbours counts, so that other work on the machine does little harm.
+ *
+ * usage: mpirun -n 1 bench_edit [PART OF A LABEL] */
 #include "deltapath/base/mem.h"
 
 #include "deltapath/edit/edit.h"
@@ -126,7 +128,11 @@ static double median(double *x) {
     return x[ROUNDS / 2];
 }
 
+static const char *wanted; /* part of the labels to measure; NULL: all */
+
 static void compare(bench *b, const char *label, dpt_edit_spec spec) {
+    if (wanted != NULL && strstr(label, wanted) == NULL)
+        return;
     double triad[ROUNDS], edit[ROUNDS], ratio[ROUNDS];
     double elements = (double)dpt_catalog_elements(&b->catalog);
     for (int i = 0; i < ROUNDS; i++) {
@@ -144,6 +150,7 @@ static void compare(bench *b, const char *label, dpt_edit_spec spec) {
 int main(int argc, char **argv) {
     MPI_Init(&argc, &argv);
     static bench b;
+    wanted = argc > 1 ? argv[1] : NULL;
     dpt_status st = dpt_comm_create(MPI_COMM_WORLD, &test_comm);
     if (st == DPT_OK)
         st = setup(&b);

@@ -38,6 +38,31 @@ void dpt_rng_words(dpt_rng rng, int64_t ig, int64_t n, uint32_t *words);
  * Local. */
 void dpt_rng_mask(dpt_rng rng, int64_t ig, int64_t n, uint64_t threshold, uint64_t *mask);
 
+/** Keys of the rounds of Philox. */
+enum { DPT_RNG_ROUNDS = 10 };
+typedef struct dpt_rng_keys {
+    uint64_t k0[DPT_RNG_ROUNDS], k1[DPT_RNG_ROUNDS];
+} dpt_rng_keys;
+
+/** A mask under way, of elements from ig on. */
+enum { DPT_RNG_DRAW = 4096 };
+typedef struct dpt_rng_draw {
+    dpt_rng rng;
+    uint64_t ig, threshold;
+    dpt_rng_keys keys;
+    int64_t n;                            /**< elements so far */
+    uint64_t same[DPT_RNG_DRAW / 64 + 8]; /**< whose leading bits are those of the threshold */
+    uint64_t mask[DPT_RNG_DRAW / 64 + 8]; /**< as of dpt_rng_mask, when it is settled */
+} dpt_rng_draw;
+
+/** dpt_rng_mask in steps, for a caller that has other work to put between: begin; append the bits
+ * that the leading bits of the next n elements decide, up to DPT_RNG_DRAW in all, n being a multiple
+ * of 64 but for the last ones; and settle the open elements.
+ * @param[in] threshold below 2^32. Local. */
+void dpt_rng_draw_begin(dpt_rng_draw *draw, dpt_rng rng, int64_t ig, uint64_t threshold);
+void dpt_rng_draw_lead(dpt_rng_draw *draw, int64_t n);
+void dpt_rng_draw_settle(dpt_rng_draw *draw);
+
 /** The same draw with a threshold for each element. @param[in] thresholds (n). Local. */
 void dpt_rng_mask_each(dpt_rng rng, int64_t ig, int64_t n, const uint64_t *thresholds,
                        uint64_t *mask);

@@ -1,0 +1,193 @@
+#include "deltapath/base/rng.h"
+
+#include "philox.h"
+
+#include <string.h>
+
+/* Masks: the leading byte of nearly every element decides; the other 24 bits of the few elements whose
+ * byte is that of the threshold are drawn afterwards, all together. */
+
+enum {
+    REST = 0xffffff,
+    BLOCK = 16,                /* elements of a block */
+    RUN = BLOCK * PHILOX_BATCH /* elements of a batch */
+};
+
+/* Bytes of elements [first, first + n), first a multiple of BLOCK. Writes whole batches: room for RUN
+ * bytes more is needed. */
+static void bytes_at(dpt_rng rng, const dpt_rng_keys *keys, uint64_t first, int64_t n,
+                     uint8_t *bytes) {
+    for (int64_t i = 0; i < n; i += RUN) {
+        uint32_t words[4 * PHILOX_BATCH];
+        philox_blocks(rng, keys, (first + (uint64_t)i) / BLOCK, words);
+        memcpy(bytes + i, words, sizeof words);
+    }
+}
+
+/* 64 bytes against the leading bits of the threshold: which are below, which are the same. */
+static void compare(const uint8_t *bytes, unsigned lead, uint64_t *below, uint64_t *same) {
+#ifdef __AVX512BW__
+    const __m512i x = _mm512_loadu_si512(bytes), y = _mm512_set1_epi8((char)lead);
+    *below = _mm512_cmplt_epu8_mask(x, y);
+    *same = _mm512_cmpeq_epi8_mask(x, y);
+#else
+    *below = *same = 0;
+    for (int i = 0; i < 64; i++) {
+        *below |= (uint64_t)(bytes[i] < lead) << i;
+        *same |= (uint64_t)(bytes[i] == lead) << i;
+    }
+#endif
+}
+
+/* A batch of elements. */
+static void compare_run(const dpt_rng_draw *draw, uint64_t ig, unsigned lead,
+                        uint64_t below[RUN / 64], uint64_t same[RUN / 64]) {
+    uint8_t bytes[3 * RUN];
+#ifdef __AVX512BW__
+    if (ig % BLOCK == 0) { /* the bytes need not leave the registers */
+        const __m512i y = _mm512_set1_epi8((char)lead);
+        __m512i blocks[2 * PHILOX_GROUPS];
+        philox_batch(draw->rng, &draw->keys, ig / BLOCK, blocks);
+        for (int v = 0; v < 2 * PHILOX_GROUPS; v++) {
+            below[v] = _mm512_cmplt_epu8_mask(blocks[v], y);
+            same[v] = _mm512_cmpeq_epi8_mask(blocks[v], y);
+        }
+        return;
+    }
+#endif
+    bytes_at(draw->rng, &draw->keys, ig / BLOCK * BLOCK, RUN + (int64_t)(ig % BLOCK), bytes);
+    for (int v = 0; v < RUN / 64; v++)
+        compare(bytes + ig % BLOCK + 64 * v, lead, &below[v], &same[v]);
+}
+
+void dpt_rng_draw_begin(dpt_rng_draw *draw, dpt_rng rng, int64_t ig, uint64_t threshold) {
+    draw->rng = rng;
+    draw->ig = (uint64_t)ig;
+    draw->threshold = threshold;
+    draw->keys = philox_schedule(rng);
+    draw->n = 0;
+}
+
+void dpt_rng_draw_lead(dpt_rng_draw *draw, int64_t n) {
+    unsigned lead = (unsigned)(draw->threshold >> 24);
+    for (int64_t at = draw->n; at < draw->n + n; at += RUN)
+        compare_run(draw, draw->ig + (uint64_t)at, lead, draw->mask + at / 64,
+                    draw->same + at / 64);
+    draw->n += n;
+    if (draw->n % 64 != 0) { /* runs are compared whole */
+        draw->mask[draw->n / 64] &= (UINT64_C(1) << draw->n % 64) - 1;
+        draw->same[draw->n / 64] &= (UINT64_C(1) << draw->n % 64) - 1;
+    }
+}
+
+/* The other 24 bits of an element. */
+static uint32_t rest_at(dpt_rng rng, uint64_t ig) {
+    return philox_block(rng, ig, 2).v[0] & REST;
+}
+
+#ifdef __AVX512F__
+
+/* The other bits of up to PHILOX_BATCH elements. */
+static void rests_at(const dpt_rng_draw *draw, const uint16_t *at, uint32_t rest[PHILOX_BATCH]) {
+    philox_lanes x;
+    for (int g = 0; g < PHILOX_GROUPS; g++)
+        x.c0[g] = _mm512_add_epi64(
+            _mm512_set1_epi64((int64_t)draw->ig),
+            _mm512_cvtepu16_epi64(_mm_loadu_si128((const __m128i *)(at + g * PHILOX_GROUP))));
+    philox_rounds(draw->rng, &draw->keys, 2, &x);
+    for (int g = 0; g < PHILOX_GROUPS; g++)
+        _mm256_storeu_si256(
+            (__m256i *)(rest + g * PHILOX_GROUP),
+            _mm512_cvtepi64_epi32(_mm512_and_si512(x.c0[g], _mm512_set1_epi64(REST))));
+}
+
+#else
+
+static void rests_at(const dpt_rng_draw *draw, const uint16_t *at, uint32_t rest[PHILOX_BATCH]) {
+    for (int i = 0; i < PHILOX_BATCH; i++)
+        rest[i] = rest_at(draw->rng, draw->ig + at[i]);
+}
+
+#endif
+
+/* Which words have a bit set. */
+static uint64_t find_words(const uint64_t *same, int words) {
+    uint64_t some = 0;
+#ifdef __AVX512F__
+    for (int w = 0; w < words; w += 8) {
+        __m512i eight = _mm512_maskz_loadu_epi64(
+            (__mmask8)(0xff >> (words - w < 8 ? w + 8 - words : 0)), same + w);
+        some |= (uint64_t)_mm512_test_epi64_mask(eight, eight) << w;
+    }
+#else
+    for (int w = 0; w < words; w++)
+        some |= (uint64_t)(same[w] != 0) << w;
+#endif
+    return some;
+}
+
+/* Elements whose leading bits are those of the threshold; how many. Few words have any, and few of those
+ * more than one. */
+static int find_open(const dpt_rng_draw *draw, uint16_t open[DPT_RNG_DRAW + PHILOX_BATCH]) {
+    int count = 0;
+    for (uint64_t some = find_words(draw->same, (int)(draw->n + 63) / 64); some != 0;
+         some &= some - 1) {
+        int w = __builtin_ctzll(some);
+        uint64_t same = draw->same[w];
+        do {
+            open[count++] = (uint16_t)(64 * w + __builtin_ctzll(same));
+            same &= same - 1;
+        } while (__builtin_expect(same != 0, 0));
+    }
+    memset(open + count, 0, PHILOX_BATCH * sizeof *open);
+    return count;
+}
+
+void dpt_rng_draw_settle(dpt_rng_draw *draw) {
+    uint16_t open[DPT_RNG_DRAW + PHILOX_BATCH];
+    const uint32_t rest = draw->threshold & REST;
+    int count = rest > 0 ? find_open(draw, open) : 0;
+    for (int i = 0; i < count; i += PHILOX_BATCH) {
+        uint32_t drawn[PHILOX_BATCH];
+        rests_at(draw, open + i, drawn);
+        for (int j = 0; i + j < count && j < PHILOX_BATCH; j++)
+            draw->mask[open[i + j] / 64] |= (uint64_t)(drawn[j] < rest) << (open[i + j] % 64);
+    }
+}
+
+void dpt_rng_mask(dpt_rng rng, int64_t ig, int64_t n, uint64_t threshold, uint64_t *mask) {
+    for (int64_t i = 0; i < n; i += DPT_RNG_DRAW) {
+        int64_t step = n - i < DPT_RNG_DRAW ? n - i : DPT_RNG_DRAW;
+        size_t bytes = (size_t)(step + 63) / 64 * sizeof *mask;
+        if (threshold >> 32 != 0) {
+            memset(mask + i / 64, 0xff, bytes);
+            if (step % 64 != 0)
+                mask[(i + step) / 64] = (UINT64_C(1) << step % 64) - 1;
+            continue;
+        }
+        dpt_rng_draw draw;
+        dpt_rng_draw_begin(&draw, rng, ig + i, threshold);
+        dpt_rng_draw_lead(&draw, step);
+        dpt_rng_draw_settle(&draw);
+        memcpy(mask + i / 64, draw.mask, bytes);
+    }
+}
+
+void dpt_rng_mask_each(dpt_rng rng, int64_t ig, int64_t n, const uint64_t *thresholds,
+                       uint64_t *mask) {
+    uint8_t bytes[DPT_RNG_DRAW + BLOCK + RUN];
+    dpt_rng_keys keys = philox_schedule(rng);
+    memset(mask, 0, (size_t)(n + 63) / 64 * sizeof *mask);
+    for (int64_t i = 0; i < n; i++) {
+        uint64_t at = (uint64_t)(ig + i);
+        uint64_t from = (uint64_t)(ig + i / DPT_RNG_DRAW * DPT_RNG_DRAW) / BLOCK * BLOCK;
+        if (i % DPT_RNG_DRAW == 0) {
+            int64_t last = n - i < DPT_RNG_DRAW ? n : i + DPT_RNG_DRAW;
+            bytes_at(rng, &keys, from, ig + last - (int64_t)from, bytes);
+        }
+        uint64_t lead = bytes[at - from], wanted = thresholds[i] >> 24;
+        bool hit = lead < wanted || (lead == wanted && (thresholds[i] & REST) > 0 &&
+                                     rest_at(rng, at) < (thresholds[i] & REST));
+        mask[i / 64] |= (uint64_t)hit << (i % 64);
+    }
+}

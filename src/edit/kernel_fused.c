@@ -1,0 +1,193 @@
+#include "kernel.h"
+
+#include "lanes.h"
+
+/* Edits of one rule for each delta, from bf16 to bf16 without a stop. 32 elements at a time, as the
+ * even ones and the odd ones: two bf16 make a word, and each half of it becomes a float by one
+ * instruction. */
+
+enum { RUN = 512, STEP = 480, UNIT = 2 * WIDTH, AHEAD = 2048 };
+
+/* What a rule needs, in all lanes. */
+typedef struct lane_rule {
+    floats kept, dropped;
+    ints cut;
+} lane_rule;
+
+/* Sums of a piece, in lanes: of the even and of the odd elements. */
+typedef struct lane_sums {
+    floats delta[2], edit[2];
+    ints changed[2];
+} lane_sums;
+
+/* F(d). */
+static inline __attribute__((always_inline)) floats
+apply_rule(dpt_edit_rule rule, const lane_rule *r, floats d, uint32_t bits, words lane) {
+    switch (rule) {
+    case DPT_EDIT_RULE_MASK:
+        return d * where_bit(bits, lane, r->kept, r->dropped);
+    case DPT_EDIT_RULE_SIGN:
+        return with_sign(r->kept, d);
+    case DPT_EDIT_RULE_SPLIT:
+        return d * where_negative(d, r->kept, r->dropped);
+    case DPT_EDIT_RULE_CUT:
+        return where_larger(d, r->cut);
+    default:
+        return d * r->kept;
+    }
+}
+
+/* The even or the odd elements of a unit: stored words rounded to bf16, and the sums. */
+static inline __attribute__((always_inline)) words
+edit_half(dpt_edit_rule rule, const lane_rule *r, floats before, floats after, uint32_t bits,
+          words lane, floats *delta, floats *edit, ints *changed) {
+    floats d = after - before;
+    words rounded = round_bf16(before + apply_rule(rule, r, d, bits, lane));
+    floats e = (floats)rounded - after;
+    *delta = add_square(*delta, d);
+    *edit = add_square(*edit, e);
+    *changed = count_changed(*changed, e);
+    return rounded;
+}
+
+/* The hardware would see the three streams too late between the steps of a mask. A request beyond the
+ * end of a block does nothing. */
+static inline void ask_ahead(const uint16_t *pre, const uint16_t *post, const uint16_t *out) {
+    __builtin_prefetch(pre + AHEAD);
+    __builtin_prefetch(post + AHEAD);
+    __builtin_prefetch(out + AHEAD, 1);
+}
+
+/* Elements [from, to), multiples of UNIT; a bit of the mask for each, where the rule has one. */
+static inline __attribute__((always_inline)) void
+edit_run(dpt_edit_rule rule, const lane_rule *r, const uint16_t *pre, const uint16_t *post,
+         int64_t from, int64_t to, const uint64_t *mask, uint16_t *out, lane_sums *sums) {
+    static const words even = {1 << 0,  1 << 2,  1 << 4,  1 << 6,  1 << 8,  1 << 10,
+                               1 << 12, 1 << 14, 1 << 16, 1 << 18, 1 << 20, 1 << 22,
+                               1 << 24, 1 << 26, 1 << 28, 1 << 30};
+    const words odd = even << 1;
+    lane_sums s = *sums;
+    for (int64_t i = from; i < to; i += UNIT) {
+        words before, after;
+        uint32_t bits = 0;
+        memcpy(&before, pre + i, sizeof before);
+        memcpy(&after, post + i, sizeof after);
+        if (rule == DPT_EDIT_RULE_MASK) {
+            memcpy(&bits, (const char *)mask + i / 8, sizeof bits); /* from memory to all lanes */
+            ask_ahead(pre + i, post + i, out + i);
+        }
+        words low = edit_half(rule, r, (floats)(before << 16), (floats)(after << 16), bits, even,
+                              &s.delta[0], &s.edit[0], &s.changed[0]);
+        words high = edit_half(rule, r, (floats)(before & HIGH_HALF), (floats)(after & HIGH_HALF),
+                               bits, odd, &s.delta[1], &s.edit[1], &s.changed[1]);
+        words stored = low >> 16 | high;
+        memcpy(out + i, &stored, sizeof stored);
+    }
+    *sums = s;
+}
+
+/* false when float lanes could not hold a sum. */
+static bool finish(const lane_sums *lanes, double sums[DPT_EDIT_SUMS]) {
+    int changed = 0;
+    for (int l = 0; l < WIDTH; l++)
+        changed += lanes->changed[0][l] + lanes->changed[1][l];
+    sums[DPT_EDIT_SUM_DELTA] = fold(lanes->delta[0]) + fold(lanes->delta[1]);
+    sums[DPT_EDIT_SUM_EDIT] = fold(lanes->edit[0]) + fold(lanes->edit[1]);
+    sums[DPT_EDIT_SUM_CHANGED] = (double)changed;
+    return trusted(sums[DPT_EDIT_SUM_DELTA]) &&
+           (trusted(sums[DPT_EDIT_SUM_EDIT]) || (changed == 0 && sums[DPT_EDIT_SUM_EDIT] == 0.0));
+}
+
+/* One piece by a rule without a mask. */
+#define DEFINE_PIECE(name, rule)                                                                   \
+    static void name(const lane_rule *r, const uint16_t *pre, const uint16_t *post, int64_t n,     \
+                     uint16_t *out, lane_sums *sums) {                                             \
+        edit_run(rule, r, pre, post, 0, n, NULL, out, sums);                                       \
+    }
+
+DEFINE_PIECE(scale_piece, DPT_EDIT_RULE_SCALE)
+DEFINE_PIECE(sign_piece, DPT_EDIT_RULE_SIGN)
+DEFINE_PIECE(split_piece, DPT_EDIT_RULE_SPLIT)
+DEFINE_PIECE(cut_piece, DPT_EDIT_RULE_CUT)
+
+static int64_t piece_length(int64_t n, int64_t at) {
+    return n - at < DPT_EDIT_PIECE ? n - at : DPT_EDIT_PIECE;
+}
+
+/* One piece of n elements, while the mask of the next `ahead` elements is drawn step by step: the
+ * memory is not to lie idle for as long as a mask takes. A whole piece has a step for each run of the
+ * next mask and one to settle it. */
+static void mask_piece(const lane_rule *r, const uint16_t *pre, const uint16_t *post, int64_t n,
+                       const dpt_rng_draw *mask, uint16_t *out, lane_sums *sums, int64_t ahead,
+                       dpt_rng_draw *next) {
+    for (int64_t at = 0, run = 0; at < n; at += STEP, run += RUN) {
+        if (run < ahead)
+            dpt_rng_draw_lead(next, ahead - run < RUN ? ahead - run : RUN);
+        else if (run < ahead + RUN)
+            dpt_rng_draw_settle(next);
+        edit_run(DPT_EDIT_RULE_MASK, r, pre, post, at, at + STEP < n ? at + STEP : n, mask->mask,
+                 out, sums);
+    }
+}
+
+/* All pieces by a mask. */
+static void edit_masked(const dpt_edit_fused *edit, const lane_rule *r, int64_t ig, int64_t n,
+                        const uint16_t *pre, const uint16_t *post, uint16_t *out,
+                        double (*sums)[DPT_EDIT_SUMS], bool *done) {
+    dpt_rng_draw draws[2];
+    dpt_rng_draw_begin(&draws[0], edit->rng, ig, edit->threshold);
+    dpt_rng_draw_lead(&draws[0], piece_length(n, 0));
+    dpt_rng_draw_settle(&draws[0]);
+    for (int64_t at = 0, p = 0; at < n; at += DPT_EDIT_PIECE, p++) {
+        lane_sums lanes = {.changed = {{0}}};
+        int64_t length = piece_length(n, at), next = at + DPT_EDIT_PIECE;
+        done[p] = length % UNIT == 0;
+        if (!done[p]) /* only the last one */
+            return;
+        dpt_rng_draw_begin(&draws[(p + 1) % 2], edit->rng, ig + next, edit->threshold);
+        mask_piece(r, pre + at, post + at, length, &draws[p % 2], out + at, &lanes,
+                   next < n ? piece_length(n, next) : 0, &draws[(p + 1) % 2]);
+        done[p] = finish(&lanes, sums[p]);
+    }
+}
+
+/* The cut of a piece: equal magnitudes are kept up to an index. false when that index is inside. */
+static bool place_cut(const dpt_edit_fused *edit, int64_t ig, int64_t n, lane_rule *r) {
+    bool keeps_equal = ig + n - 1 <= edit->last_equal;
+    r->cut = (ints){0} + ((int32_t)edit->cut - keeps_equal);
+    return keeps_equal || ig > edit->last_equal;
+}
+
+/* One piece by a rule without a mask; false when it must be done in another way. */
+static bool plain_piece(const dpt_edit_fused *edit, lane_rule *r, int64_t ig, int64_t n,
+                        const uint16_t *pre, const uint16_t *post, uint16_t *out,
+                        double sums[DPT_EDIT_SUMS]) {
+    lane_sums lanes = {.changed = {{0}}};
+    if (n % UNIT != 0)
+        return false;
+    if (edit->rule == DPT_EDIT_RULE_SCALE)
+        scale_piece(r, pre, post, n, out, &lanes);
+    else if (edit->rule == DPT_EDIT_RULE_SIGN)
+        sign_piece(r, pre, post, n, out, &lanes);
+    else if (edit->rule == DPT_EDIT_RULE_SPLIT)
+        split_piece(r, pre, post, n, out, &lanes);
+    else if (place_cut(edit, ig, n, r))
+        cut_piece(r, pre, post, n, out, &lanes);
+    else
+        return false;
+    return finish(&lanes, sums);
+}
+
+void dpt_edit_kernel_fused(const dpt_edit_fused *edit, int64_t ig, int64_t n, const void *pre,
+                           const void *post, void *out, double (*sums)[DPT_EDIT_SUMS], bool *done) {
+    const uint16_t *before = pre, *after = post;
+    uint16_t *to = out;
+    lane_rule r = {.kept = (floats){0} + edit->kept, .dropped = (floats){0} + edit->dropped};
+    if (edit->rule == DPT_EDIT_RULE_MASK) {
+        edit_masked(edit, &r, ig, n, before, after, to, sums, done);
+        return;
+    }
+    for (int64_t at = 0, p = 0; at < n; at += DPT_EDIT_PIECE, p++)
+        done[p] = plain_piece(edit, &r, ig + at, piece_length(n, at), before + at, after + at,
+                              to + at, sums[p]);
+}
