@@ -15,6 +15,19 @@ static dpt_status check_stage(const dpt_edit_stage_spec *spec, const dpt_edit_in
     return st;
 }
 
+bool dpt_edit_covers_any(const dpt_edit_spec *spec, const dpt_edit_input *input) {
+    for (int s = 0; s < spec->nstages; s++) {
+        const dpt_edit_method *method = dpt_edit_method_get(spec->stages[s].method);
+        for (int t = 0; t < input->post.catalog->count; t++) {
+            const dpt_tensor_info *info = &input->post.catalog->tensors[t];
+            bool covers = method->covers == NULL || method->covers(&spec->stages[s], info);
+            if (covers && dpt_edit_may_touch(input, t))
+                return true;
+        }
+    }
+    return false;
+}
+
 dpt_status dpt_edit_check(const dpt_edit_spec *spec, const dpt_edit_input *input) {
     dpt_status st = DPT_OK;
     for (int s = 0; s < spec->nstages && st == DPT_OK; s++)

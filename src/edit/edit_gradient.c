@@ -23,14 +23,33 @@ static const double LEAST_SCALE = 0.5, MOST_SCALE = 2.0, LEAST_COSINE = 1e-6, DE
 
 enum { WITH_DELTA, WITH_EDIT, SQUARE_G, SQUARE_EDIT, SUMS };
 
-static double scale_for(dpt_edit_calibrate how, int64_t numel, const double *sums) {
+static dpt_edit_calibrated judge(dpt_edit_calibrate how, int64_t numel, const double *sums) {
     double least = LEAST_COSINE;
     if (how == DPT_CALIBRATE_SIGNIFICANT)
         least = fmax(least, DEVIATIONS / sqrt((double)numel));
+    if (sums[WITH_DELTA] == 0.0 && sums[WITH_EDIT] == 0.0)
+        return DPT_CALIBRATED_ZERO; /* without calibration, as where there is no delta */
     if (!(fabs(sums[WITH_EDIT]) > least * sqrt(sums[SQUARE_G]) * sqrt(sums[SQUARE_EDIT])))
-        return 1.0;
+        return DPT_CALIBRATED_LOST;
     double s = sums[WITH_DELTA] / sums[WITH_EDIT];
-    return s > 0.0 ? fmin(fmax(s, LEAST_SCALE), MOST_SCALE) : 1.0;
+    if (!(s > 0.0))
+        return DPT_CALIBRATED_SIGN;
+    return s < LEAST_SCALE  ? DPT_CALIBRATED_LEAST
+           : s > MOST_SCALE ? DPT_CALIBRATED_MOST
+                            : DPT_CALIBRATED_ZERO;
+}
+
+static double scale_for(dpt_edit_calibrated judged, const double *sums) {
+    switch (judged) {
+    case DPT_CALIBRATED_LEAST:
+        return LEAST_SCALE;
+    case DPT_CALIBRATED_MOST:
+        return MOST_SCALE;
+    case DPT_CALIBRATED_ZERO:
+        return sums[WITH_EDIT] != 0.0 ? sums[WITH_DELTA] / sums[WITH_EDIT] : 1.0;
+    default:
+        return 1.0;
+    }
 }
 
 /* Sums of the own cells. Local. @param[out] cells (own cells, SUMS). */
@@ -71,9 +90,14 @@ static dpt_status prepare(dpt_edit_work *work, dpt_edit_stage *stage) {
     st = dpt_agree(work->input->comm, st);
     if (st == DPT_OK)
         st = dpt_edit_reduce_cells(work, SUMS, cells, totals);
-    for (int t = 0; st == DPT_OK && t < n; t++)
-        scales[t] = scale_for(work->spec->calibrate, stage->catalog->tensors[t].numel,
-                              totals + (int64_t)t * SUMS);
+    for (int t = 0; st == DPT_OK && t < n; t++) {
+        if (!stage->covers[t])
+            continue;
+        const double *sums = totals + (int64_t)t * SUMS;
+        work->stats[t].calibrated =
+            judge(work->spec->calibrate, stage->catalog->tensors[t].numel, sums);
+        scales[t] = scale_for(work->stats[t].calibrated, sums);
+    }
     dpt_mem_free(totals);
     dpt_mem_free(cells);
     return st;

@@ -49,9 +49,12 @@ static dpt_status check_edits(dpt_inputs *in, int ranks) {
                        in->job->svd_group, ranks);
     for (int e = 0; e < in->job->nedits && st == DPT_OK; e++) {
         const dpt_job_edit *edit = &in->job->edits[e];
-        char place[DPT_MESSAGE_MAX / 4];
-        snprintf(place, sizeof place, "edit %s", edit->id);
-        st = dpt_error_locate(dpt_edit_check(&edit->spec, &input), place);
+        st = dpt_job_locate_edit(in->job, edit, dpt_edit_check(&edit->spec, &input));
+        if (st == DPT_OK && !dpt_edit_covers_any(&edit->spec, &input))
+            dpt_log(DPT_LOG_WARN,
+                    "edit %s: its methods cover none of the selected tensors: it leaves the "
+                    "post-trained model as it is",
+                    edit->id);
     }
     return st;
 }

@@ -435,32 +435,50 @@ void dpt_job_destroy(dpt_job *job) {
     *job = (dpt_job){.name = NULL};
 }
 
-static dpt_status mark(const char *pattern, const dpt_catalog *catalog, bool value,
-                       bool *selected) {
-    int hits = 0;
-    for (int t = 0; t < catalog->count; t++) {
-        if (fnmatch(pattern, catalog->tensors[t].name, 0) != 0)
-            continue;
-        selected[t] = value;
-        hits++;
+/* Give the tensors that the patterns under a key match a value. */
+static dpt_status mark(const dpt_job *job, const char *key, int count, const char **patterns,
+                       const dpt_catalog *catalog, bool value, bool *selected) {
+    struct fy_node *select = dpt_yaml_get(fy_document_root(job->yaml->document), "select");
+    for (int i = 0; i < count; i++) {
+        int hits = 0;
+        for (int t = 0; t < catalog->count; t++) {
+            if (fnmatch(patterns[i], catalog->tensors[t].name, 0) != 0)
+                continue;
+            selected[t] = value;
+            hits++;
+        }
+        if (hits == 0)
+            return dpt_yaml_error(
+                job->yaml, fy_node_sequence_get_by_index(dpt_yaml_get(select, key), i),
+                "select: the pattern '%s' matches no tensor of the post-trained model: "
+                "`deltapath inspect` lists the names",
+                patterns[i]);
     }
-    if (hits == 0)
-        return dpt_error(DPT_ERR_USAGE,
-                         "select: the pattern '%s' matches no tensor of the post-trained model: "
-                         "`deltapath inspect` lists the names",
-                         pattern);
     return DPT_OK;
 }
 
 dpt_status dpt_job_select(const dpt_job *job, const dpt_catalog *catalog, bool *selected) {
-    dpt_status st = DPT_OK;
+    int left = 0;
     for (int t = 0; t < catalog->count; t++)
         selected[t] = job->ninclude == 0;
-    for (int i = 0; i < job->ninclude && st == DPT_OK; i++)
-        st = mark(job->include[i], catalog, true, selected);
-    for (int i = 0; i < job->nexclude && st == DPT_OK; i++)
-        st = mark(job->exclude[i], catalog, false, selected);
+    dpt_status st = mark(job, "include", job->ninclude, job->include, catalog, true, selected);
+    if (st == DPT_OK)
+        st = mark(job, "exclude", job->nexclude, job->exclude, catalog, false, selected);
+    for (int t = 0; t < catalog->count; t++)
+        left += selected[t];
+    if (st == DPT_OK && left == 0)
+        st =
+            dpt_yaml_error(job->yaml, dpt_yaml_get(fy_document_root(job->yaml->document), "select"),
+                           "select: exclude leaves no tensor to edit: exclude fewer");
     return st;
+}
+
+dpt_status dpt_job_locate_edit(const dpt_job *job, const dpt_job_edit *edit, dpt_status status) {
+    struct fy_node *list = dpt_yaml_get(fy_document_root(job->yaml->document), "edits");
+    char place[DPT_MESSAGE_MAX / 4];
+    snprintf(place, sizeof place, "edit %s", edit->id);
+    status = dpt_error_locate(status, place);
+    return dpt_yaml_locate(job->yaml, fy_node_sequence_get_by_index(list, edit->entry), status);
 }
 
 const char *dpt_job_loss_name(dpt_job_loss loss) {

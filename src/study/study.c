@@ -9,6 +9,7 @@
 #include "cell_gradient.h"
 #include "checks.h"
 #include "evaluation.h"
+#include "guards.h"
 #include "inputs.h"
 #include "outputs.h"
 #include "resources.h"
@@ -17,6 +18,7 @@
 #include "unit.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <sys/resource.h>
 
 typedef struct study {
@@ -77,6 +79,7 @@ static dpt_status write_cells(study *s, dpt_sink sink) {
 static dpt_status make_edit(study *s, const dpt_job_edit *edit, const dpt_edit_spec *spec,
                             dpt_edit_report *report) {
     dpt_edit_input input = edit_input(s);
+    char place[DPT_MESSAGE_MAX / 4];
     dpt_store_writer *writer = NULL;
     dpt_status st = DPT_OK;
     if (s->gradient.field != NULL && edit->gradient_data >= 0) {
@@ -94,6 +97,8 @@ static dpt_status make_edit(study *s, const dpt_job_edit *edit, const dpt_edit_s
         st = dpt_edit_run(spec, &input, dpt_store_writer_sink(writer), report);
     else
         st = dpt_edit_run(spec, &input, dpt_field_sink(s->edited), report);
+    snprintf(place, sizeof place, "edit %s", edit->id);
+    st = dpt_error_locate(st, place);
     if (st == DPT_OK && s->edited != NULL && writer != NULL)
         st = write_cells(s, dpt_store_writer_sink(writer));
     if (writer != NULL)
@@ -151,6 +156,14 @@ static dpt_status run_unit(study *s, const work_item *item, int d, const dpt_qua
     return st;
 }
 
+static void warn_of_guards(const study *s, const work_item *item) {
+    dpt_guards guards;
+    dpt_guards_collect(s->inputs.catalog, &item->report, &guards);
+    if (guards.held[0] != '\0')
+        dpt_log(DPT_LOG_WARN, "%s: calibration leaves a term at W_post in %d of %d tensors: %s",
+                item->edit->id, guards.tensors - guards.zero, guards.tensors, guards.held);
+}
+
 static dpt_status run_edit(study *s, const dpt_job_edit *edit, const dpt_quadrature *quadrature) {
     double started = dpt_log_seconds();
     work_item item = {.edit = edit};
@@ -163,6 +176,8 @@ static dpt_status run_edit(study *s, const dpt_job_edit *edit, const dpt_quadrat
     }
     if (st == DPT_OK)
         st = make_edit(s, edit, spec, &item.report);
+    if (st == DPT_OK)
+        warn_of_guards(s, &item);
     if (st == DPT_OK && s->evaluates) {
         dpt_source edited = dpt_field_source(s->edited);
         st = dpt_evaluation_bind(&s->evaluation, &edited);

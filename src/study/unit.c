@@ -3,8 +3,10 @@
 #include "deltapath/base/mem.h"
 #include "deltapath/path/bootstrap.h"
 #include "deltapath/path/weighted.h"
+#include "guards.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 static dpt_status set_texts(const dpt_inputs *in, const dpt_job_edit *edit, int d,
@@ -38,6 +40,20 @@ static dpt_status set_parameters(const dpt_job_edit *edit, dpt_result *out) {
         st = dpt_result_add_parameter(out, word, equals + 1);
     }
     dpt_mem_free(text);
+    return st;
+}
+
+/* What calibration reached, beside the parameters. */
+static dpt_status set_guards(const dpt_inputs *in, const dpt_edit_report *report, dpt_result *out) {
+    dpt_guards guards;
+    char reached[64];
+    dpt_guards_collect(in->catalog, report, &guards);
+    if (guards.tensors == 0)
+        return DPT_OK;
+    snprintf(reached, sizeof reached, "%d of %d tensors", guards.zero, guards.tensors);
+    dpt_status st = dpt_result_add_parameter(out, "calibrated", reached);
+    if (st == DPT_OK && guards.held[0] != '\0')
+        st = dpt_result_add_parameter(out, "calibration_held", guards.held);
     return st;
 }
 
@@ -191,6 +207,8 @@ dpt_status dpt_unit_record(const dpt_inputs *inputs, const dpt_job_edit *edit,
         st = set_parameters(edit, out);
     for (int i = 0; found != NULL && i < found->nnotes && st == DPT_OK; i++)
         st = dpt_result_add_parameter(out, found->notes[i].name, found->notes[i].value);
+    if (st == DPT_OK)
+        st = set_guards(inputs, report, out);
     if (st == DPT_OK)
         st = set_edit_statistics(inputs, report, out);
     if (st == DPT_OK && path != NULL) {

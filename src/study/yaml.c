@@ -34,10 +34,12 @@ dpt_status dpt_yaml_parse(const char *text, const char *path, dpt_yaml **out) {
     dpt_status st = yaml == NULL || diag == NULL ? DPT_ERR_OUTPUT : DPT_OK;
     if (st == DPT_OK && (yaml->path = dpt_mem_strdup(path, "file name")) == NULL)
         st = DPT_ERR_OUTPUT;
+    if (st == DPT_OK && (yaml->text = dpt_mem_strdup(text, "YAML document")) == NULL)
+        st = DPT_ERR_OUTPUT;
     if (st == DPT_OK) {
         /* Aliases stay unresolved and are refused as values: nested ones could grow without bound. */
         struct fy_parse_cfg cfg = {.flags = FYPCF_DEFAULT_DOC | FYPCF_COLLECT_DIAG, .diag = diag};
-        yaml->document = fy_document_build_from_string(&cfg, text, strlen(text));
+        yaml->document = fy_document_build_from_string(&cfg, yaml->text, strlen(yaml->text));
         if (yaml->document == NULL || fy_diag_got_error(diag))
             st = parse_error(diag, path);
         else if (!fy_node_is_mapping(fy_document_root(yaml->document)))
@@ -59,6 +61,7 @@ void dpt_yaml_destroy(dpt_yaml *yaml) {
         return;
     if (yaml->document != NULL)
         fy_document_destroy(yaml->document);
+    dpt_mem_free(yaml->text);
     dpt_mem_free(yaml->path);
     dpt_mem_free(yaml);
 }
@@ -184,7 +187,9 @@ static void position_text(const dpt_yaml *yaml, struct fy_node *node, char *text
         snprintf(text, size, "--set %s", assignment);
         return;
     }
-    const struct fy_mark *mark = mark_of(node);
+    const struct fy_mark *mark = NULL;
+    for (; node != NULL && mark == NULL; node = fy_node_get_parent(node)) /* empty ones have none */
+        mark = mark_of(node);
     if (mark != NULL)
         snprintf(text, size, "%s:%d:%d", yaml->path, mark->line + 1, mark->column + 1);
     else

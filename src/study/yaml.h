@@ -10,6 +10,7 @@
 /** A YAML document with the name of its file, for messages with positions. */
 typedef struct dpt_yaml {
     struct fy_document *document;
+    char *text; /**< the document points into it */
     char *path;
 } dpt_yaml;
 

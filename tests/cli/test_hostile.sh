@@ -244,6 +244,30 @@ part other_jobs
 
 part bad_set "rank above the limit" 2 "rank.*(99|16)" --set 'edits=[{name: t, method: lowrank, rank: 99}]'
 part bad_set "pattern that matches nothing" 2 "nothing\.\*" --set 'select={include: ["nothing.*"]}'
+placed() { # placed NAME CODE REGEX TEXT: edits and selection, from the third line on, of a sound pair
+    printf 'models: {pre: %s, post: %s}\noutput: {directory: %s, checkpoint: hdf5}\n%s\n' \
+        "$bad/good" "$bad/post" "$tmp/out.d" "$4" >"$tmp/placed.yaml"
+    run_at 2 run "$tmp/placed.yaml"
+    expect_clean "$1" "$2" "$3"
+}
+part placed "rank above the limit has its line" 2 "placed\.yaml:4:[0-9]+: edit t: lowrank: rank: 99 " 'edits:
+  - {name: t, method: lowrank, rank: 99}'
+part placed "sparsity that leaves nothing has its line" 2 "placed\.yaml:5:[0-9]+: edit t-sparsity0.999: lowrank: sparsity" \
+    'edits:
+  - {name: a, method: drop, p: 0.5}
+  - {name: t, method: lowrank, sparsity: [0.5, 0.999]}'
+part placed "pattern that matches nothing has its line" 2 "placed\.yaml:4:[0-9]+: select: .*'nix\*'" \
+    'edits: [{name: a, method: drop, p: 0.5}]
+select: {include: ["*", "nix*"]}'
+part placed "exclude of everything" 2 "placed\.yaml:4:[0-9]+: select: .*no tensor" \
+    'edits: [{name: a, method: drop, p: 0.5}]
+select: {exclude: ["*"]}'
+part placed "value that is missing has its line" 2 "placed\.yaml:4:[0-9]+: drop: p: " 'edits:
+  - {name: a, method: drop, p: }'
+part placed "value beyond the type names the edit" 3 "edit big: tensor '.*beyond the range" \
+    'edits: [{name: big, method: [{method: expo, alpha: 1e6}, {method: expo, alpha: 1e6},
+  {method: expo, alpha: 1e6}, {method: expo, alpha: 1e6}, {method: expo, alpha: 1e6},
+  {method: expo, alpha: 1e6}, {method: expo, alpha: 1e6}, {method: expo, alpha: 1e6}]}]'
 part bad_set "unknown key of --set" 2 "colour" --set colour=red
 part bad_set "broken --set" 2 "edits" --set 'edits=[{'
 part bad_set "--set without a value" 2 "set|=" --set edits
@@ -290,6 +314,13 @@ full_disk() { # a disk that fills up while a model is written
     holds "full disk: nothing left" test "$(grep -cE 'results|\.partial|dare|twin' "$tmp/out")" = 0
 }
 part full_disk
+
+idle() { # an edit that covers nothing is no error, but is said
+    edit 2 "$bad/good" --set 'edits=[{name: b, method: bitdelta}]' --set 'select={include: ["*norm*"]}'
+    expect_exit "edit that covers nothing" 0
+    holds "edit that covers nothing: warning" grep -q "warning: edit b: .*cover none" "$tmp/err"
+}
+part idle
 
 existing() {
     mkdir -p "$tmp/out.d"

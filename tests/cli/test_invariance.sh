@@ -138,6 +138,17 @@ gradients() { # edits that take the gradient, in every mesh
     run_at 2 run "$tap_root/path.yaml" --set "$edits" --set output.directory="$tmp/rule" \
         --set riemann.rule=gauss --set riemann.points=2
     expect_exit "gradient with a rule that does not start at 0" 0
+    run_at 2 run "$tap_root/path.yaml" --set output.directory="$tmp/kept.d" \
+        --set 'edits=[{name: none, method: prune, keep: 0, calibrate: term}]'
+    expect_exit "calibration of an edit that keeps nothing" 0
+    holds "what calibration could not do: warning" \
+        grep -qE "warning: none: calibration leaves a term .* in ([0-9]+) of \1 tensors: plain scale.*\(\1\): " \
+        "$tmp/err"
+    holds "what calibration could not do: results" \
+        grep -qE '"calibration_held": "plain scale, as the product with the gradient.* and [0-9]+ more"' \
+        "$tmp/kept.d/results.json"
+    holds "calibrated tensors are counted" \
+        grep -qE '"calibrated": "[0-9]+ of [0-9]+ tensors"' "$tmp/one/results.json"
     run_at 1 plan "$tap_root/path.yaml" --set "$edits"
     expect_exit "plan of edits with a gradient" 0
     holds "plan counts the gradient in cells" grep -q "gradient in cells" "$tmp/out"

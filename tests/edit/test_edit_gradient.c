@@ -63,6 +63,25 @@ static bool near(double a, double b, double tolerance) {
     return fabs(a - b) <= tolerance * fmax(1.0, fabs(b));
 }
 
+/* Whether what calibration says of a tensor goes with its factor. */
+static bool fits_scale(bool calibrates, const dpt_edit_tensor_stats *stats) {
+    if (!calibrates)
+        return stats->calibrated == DPT_CALIBRATED_NOT;
+    switch (stats->calibrated) {
+    case DPT_CALIBRATED_NOT:
+        return isnan(stats->scale);
+    case DPT_CALIBRATED_LEAST:
+        return stats->scale == 0.5;
+    case DPT_CALIBRATED_MOST:
+        return stats->scale == 2.0;
+    case DPT_CALIBRATED_SIGN:
+    case DPT_CALIBRATED_LOST:
+        return stats->scale == 1.0;
+    default:
+        return stats->scale > 0.5 && stats->scale < 2.0 && stats->scale != 1.0;
+    }
+}
+
 static void matches_oracle(void **state) {
     (void)state;
     FILE *golden = fopen("tests/golden/edit/gradient.txt", "r");
@@ -98,6 +117,7 @@ static void matches_oracle(void **state) {
         const dpt_edit_tensor_stats *stats = &report.stats[t];
         bool good = tensor_hash(p.out, t) == wanted;
         good = good && (!calibrate || near(stats->scale, scale, 1e-12));
+        good = good && fits_scale(calibrate != 0, stats);
         good = good && (isnan(correlation) || near(stats->correlation, correlation, 1e-9));
         if (!good) {
             print_error("%s: %s: scale %.17g, correlation %.17g\n", id, name, stats->scale,

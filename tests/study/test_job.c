@@ -217,7 +217,15 @@ static void test_select(void **state) {
                           "select: {include: [\"visual.*\"]}\n",
                      0, NULL);
     assert_int_equal(dpt_job_select(&job, &catalog, selected), DPT_ERR_USAGE);
-    assert_non_null(strstr(dpt_error_message(), "visual.*"));
+    assert_non_null(strstr(dpt_error_message(), "job.yaml:5:21: select: the pattern 'visual.*'"));
+    dpt_error_clear();
+    dpt_job_destroy(&job);
+    char text[] = HEAD "edits:\n- {name: e, method: expo, alpha: 0.1}\n"
+                       "select: {exclude: [\"*weight\"]}\n";
+    job = parse_good(text, 0, NULL);
+    memset(text, ' ', sizeof text - 1); /* a job needs no text of its caller's */
+    assert_int_equal(dpt_job_select(&job, &catalog, selected), DPT_ERR_USAGE);
+    assert_non_null(strstr(dpt_error_message(), "job.yaml:5:10: select: exclude leaves no tensor"));
     dpt_error_clear();
     dpt_job_destroy(&job);
     dpt_catalog_destroy(&catalog);

@@ -112,6 +112,16 @@ typedef struct dpt_edit_input {
     const dpt_source *gradient;
 } dpt_edit_input;
 
+/** What calibration did to one tensor. */
+typedef enum dpt_edit_calibrated {
+    DPT_CALIBRATED_NOT,   /**< the edit is not calibrated, or does not touch the tensor */
+    DPT_CALIBRATED_ZERO,  /**< its term at W_post is zero */
+    DPT_CALIBRATED_LEAST, /**< the factor is held at its lower limit */
+    DPT_CALIBRATED_MOST,  /**< the factor is held at its upper limit */
+    DPT_CALIBRATED_SIGN,  /**< plain scale: no positive factor makes the term zero */
+    DPT_CALIBRATED_LOST   /**< plain scale: <gradient, F> is lost in rounding, or not significant */
+} dpt_edit_calibrated;
+
 /** What happened to one tensor. */
 typedef struct dpt_edit_tensor_stats {
     int64_t changed;   /**< elements with E != 0 */
@@ -125,6 +135,7 @@ typedef struct dpt_edit_tensor_stats {
     double
         correlation; /**< Pearson's, of the mask (1: dropped) of the first stage that draws one and
                            gradient * Delta as that stage finds it; NaN without mask or gradient */
+    dpt_edit_calibrated calibrated;
 } dpt_edit_tensor_stats;
 
 typedef struct dpt_edit_report {
@@ -140,6 +151,10 @@ typedef struct dpt_edit_report {
  * Local; the same on all ranks. Uses of input: the catalogs, the pairing and the selection.
  * Errors: DPT_ERR_USAGE for a rank above the limit of a tensor, naming it. */
 dpt_status dpt_edit_check(const dpt_edit_spec *spec, const dpt_edit_input *input);
+
+/** Whether any stage covers any tensor that the edit may change; takes of input what dpt_edit_check
+ * does. Local. */
+bool dpt_edit_covers_any(const dpt_edit_spec *spec, const dpt_edit_input *input);
 
 /** Edit a model: W_edit = round(W_pre + F(W_post - W_pre)) for selected tensors, W_post elsewhere:
  * tensors that no stage covers keep their stored bytes (converted when the sink has another type);

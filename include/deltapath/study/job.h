@@ -93,8 +93,13 @@ dpt_status dpt_job_read(const dpt_comm *comm, const char *path, int nsets, const
 void dpt_job_destroy(dpt_job *job); /**< Local; an empty one is allowed. */
 
 /** Mark the tensors that include and exclude patterns choose. Local.
- * Errors: DPT_ERR_USAGE when a pattern matches no tensor, naming it. @param[out] selected (count). */
+ * Errors: DPT_ERR_USAGE when a pattern matches no tensor, naming it, or when nothing is left.
+ * @param[out] selected (count). */
 dpt_status dpt_job_select(const dpt_job *job, const dpt_catalog *catalog, bool *selected);
+
+/** Put the place of an edit in the job file and its id before the error that was just recorded. Local.
+ * @return status. */
+dpt_status dpt_job_locate_edit(const dpt_job *job, const dpt_job_edit *edit, dpt_status status);
 
 /** "lm", "dpo", "class". Local. */
 const char *dpt_job_loss_name(dpt_job_loss loss);

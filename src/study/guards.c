@@ -1,0 +1,46 @@
+#include "guards.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+static const char *const reasons[] = {
+    [DPT_CALIBRATED_LEAST] = "factor held at its lower limit",
+    [DPT_CALIBRATED_MOST] = "factor held at its upper limit",
+    [DPT_CALIBRATED_SIGN] = "plain scale, as no positive factor helps",
+    [DPT_CALIBRATED_LOST] = "plain scale, as the product with the gradient is rounding or chance"};
+
+static void append(dpt_guards *out, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void append(dpt_guards *out, const char *format, ...) {
+    size_t used = strlen(out->held);
+    va_list args;
+    va_start(args, format);
+    vsnprintf(out->held + used, sizeof out->held - used, format, args);
+    va_end(args);
+}
+
+static void add_reason(const dpt_catalog *catalog, const dpt_edit_report *report,
+                       dpt_edit_calibrated reason, dpt_guards *out) {
+    int count = 0, named = 0;
+    for (int t = 0; t < report->ntensors; t++)
+        count += report->stats[t].calibrated == reason;
+    if (count == 0)
+        return;
+    append(out, "%s%s (%d): ", out->held[0] != '\0' ? "; " : "", reasons[reason], count);
+    for (int t = 0; t < report->ntensors && named < DPT_GUARDS_NAMES; t++)
+        if (report->stats[t].calibrated == reason)
+            append(out, "%s%.120s", named++ > 0 ? ", " : "", catalog->tensors[t].name);
+    if (count > named)
+        append(out, " and %d more", count - named);
+}
+
+void dpt_guards_collect(const dpt_catalog *catalog, const dpt_edit_report *report,
+                        dpt_guards *out) {
+    *out = (dpt_guards){.tensors = 0};
+    for (int t = 0; t < report->ntensors; t++) {
+        out->tensors += report->stats[t].calibrated != DPT_CALIBRATED_NOT;
+        out->zero += report->stats[t].calibrated == DPT_CALIBRATED_ZERO;
+    }
+    for (int reason = DPT_CALIBRATED_LEAST; reason <= DPT_CALIBRATED_LOST; reason++)
+        add_reason(catalog, report, (dpt_edit_calibrated)reason, out);
+}
