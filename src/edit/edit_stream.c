@@ -237,6 +237,17 @@ dpt_status dpt_edit_visit(dpt_edit_work *work, const dpt_edit_stage *stage, dpt_
     return st;
 }
 
+/* Whether the sum of magnitudes can be taken of bf16 as it is stored: no stage is in between. */
+static bool sums_stored(const dpt_edit_work *work, const dpt_edit_stage *stage, dpt_edit_sums_fn fn,
+                        const cell_data *cell) {
+    int tensor = cell->range.tensor;
+    bool plain = fn == dpt_edit_sum_abs && cell->start.base == NULL;
+    for (int s = 0; s < stage->index; s++)
+        plain = plain && !work->stages[s].covers[tensor];
+    return plain && work->catalog->tensors[tensor].dtype == DPT_BF16 &&
+           dpt_edit_pre_type(work, tensor) == DPT_BF16;
+}
+
 /* Sums over one cell: pieces in order. pieces (PIECES, nsums) is scratch. */
 static dpt_status sum_cell(dpt_edit_work *work, const dpt_edit_stage *stage, int nsums,
                            dpt_edit_sums_fn fn, dpt_range range, double *pieces, double *out) {
@@ -245,9 +256,18 @@ static dpt_status sum_cell(dpt_edit_work *work, const dpt_edit_stage *stage, int
     if (st != DPT_OK)
         return st;
     int bad = 0;
+    bool stored = sums_stored(work, stage, fn, &cell);
 #pragma omp parallel for schedule(static) num_threads(work->threads) reduction(| : bad)
     for (int p = 0; p < dpt_edit_pieces(range); p++) {
         dpt_range piece = dpt_edit_piece(range, p);
+        if (stored && piece.n % DPT_EDIT_UNIT == 0) {
+            int64_t at = (piece.ig - range.ig) * cell.pre_size;
+            pieces[p] =
+                dpt_edit_kernel_abs((const uint16_t *)(const void *)(cell.pre + at),
+                                    (const uint16_t *)(const void *)(cell.post + at), piece.n);
+            bad |= !isfinite(pieces[p]);
+            continue;
+        }
         float *delta = dpt_edit_scratch(work, DELTA);
         bad |= !piece_delta(work, stage->index, &cell, piece, delta);
         fn(stage, piece, delta, pieces + (int64_t)p * nsums);

@@ -49,6 +49,35 @@ static bool settle(double *sum, const float *x, int64_t n) {
     return isfinite(*sum);
 }
 
+typedef float floats8 __attribute__((vector_size(32)));
+typedef double doubles __attribute__((vector_size(64)));
+
+/* Magnitudes of 16 floats, added in double to 8 lanes, the lower ones first. */
+static inline doubles add_abs(doubles lanes, floats x) {
+    floats size = (floats)((words)x & 0x7fffffff);
+    floats8 low = __builtin_shufflevector(size, size, 0, 1, 2, 3, 4, 5, 6, 7);
+    floats8 high = __builtin_shufflevector(size, size, 8, 9, 10, 11, 12, 13, 14, 15);
+    lanes += __builtin_convertvector(low, doubles);
+    return lanes + __builtin_convertvector(high, doubles);
+}
+
+double dpt_edit_kernel_abs(const uint16_t *pre, const uint16_t *post, int64_t n) {
+    doubles even = {0}, odd = {0}; /* of the 16 lanes of dpt_reduce_abs */
+    for (int64_t i = 0; i < n; i += DPT_EDIT_UNIT) {
+        words before, after;
+        memcpy(&before, pre + i, sizeof before);
+        memcpy(&after, post + i, sizeof after);
+        even = add_abs(even, (floats)(after << 16) - (floats)(before << 16));
+        odd = add_abs(odd, (floats)(after & HIGH_HALF) - (floats)(before & HIGH_HALF));
+    }
+    for (int half = 4; half > 0; half /= 2)
+        for (int l = 0; l < half; l++) {
+            even[l] += even[l + half];
+            odd[l] += odd[l + half];
+        }
+    return even[0] + odd[0];
+}
+
 static void delta_any(dpt_edit_types types, const char *pre, const char *post, int64_t n,
                       float *delta, float *spare) {
     dpt_dtype_to_f32(types.pre, pre, spare, n);

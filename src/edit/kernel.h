@@ -19,6 +19,11 @@ typedef struct dpt_edit_types {
 bool dpt_edit_kernel_delta(dpt_edit_types types, const void *pre, const void *post, int64_t n,
                            float *delta, float *spare, double *square, const void *out);
 
+/** Sum of |post - pre| of a piece of bf16, with the bits of dpt_reduce_abs.
+ * @param[in] n a multiple of DPT_EDIT_UNIT. @return NaN or infinite when a delta is. Local. */
+enum { DPT_EDIT_UNIT = 32 };
+double dpt_edit_kernel_abs(const uint16_t *pre, const uint16_t *post, int64_t n);
+
 /** out = round(pre + delta) of a piece; sum of squares of E = out - post (1e-6 relative), and how many
  * are not zero.
  * @param[in,out] delta (n) edited deltas, overwritten; @param spare (2, n) scratch.

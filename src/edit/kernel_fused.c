@@ -6,7 +6,7 @@
  * even ones and the odd ones: two bf16 make a word, and each half of it becomes a float by one
  * instruction. */
 
-enum { RUN = 512, STEP = 480, UNIT = 2 * WIDTH, AHEAD = 2048 };
+enum { RUN = 512, STEP = 480, UNIT = DPT_EDIT_UNIT, AHEAD = 2048 };
 
 /* What a rule needs, in all lanes. */
 typedef struct lane_rule {

@@ -3,6 +3,8 @@
  * which a second stage that changes nothing enforces. */
 #include "edit/edit_support.h"
 
+#include "deltapath/linalg/reduce.h"
+
 #include <math.h>
 
 enum { BIG = 5 }; /* the tensor of more than one cell */
@@ -89,7 +91,45 @@ static void rules_agree_with_stages(void **state) {
     pair_destroy(&p);
 }
 
+/* The mean magnitude is that of dpt_reduce_abs over pieces and cells, to the bit. */
+static void means_have_their_bits(void **state) {
+    (void)state;
+    enum { PIECE = 4096 };
+    pair p;
+    dpt_edit_spec spec;
+    dpt_edit_report report;
+    pair_create(&p, DPT_BF16, DPT_BF16, true);
+    assert_int_equal(spec_parse("bitdelta:tensors=all", 0, &spec), DPT_OK);
+    assert_int_equal(dpt_edit_run(&spec, &p.input, p.sink, &report), DPT_OK);
+    for (int t = 0; t < p.catalog.count; t++) {
+        int64_t n = p.catalog.tensors[t].numel, bytes;
+        if (report.stats[t].delta_norm == 0.0)
+            continue;
+        void *pre = whole_tensor(p.pre, t, &bytes), *post = whole_tensor(p.post, t, &bytes);
+        float *delta = dpt_mem_alloc(2 * n, sizeof *delta, "deltas");
+        dpt_dtype_to_f32(DPT_BF16, post, delta, n);
+        dpt_dtype_to_f32(DPT_BF16, pre, delta + n, n);
+        double total = 0.0, cell = 0.0;
+        for (int64_t i = 0; i < n; i++)
+            delta[i] -= delta[n + i];
+        for (int64_t i = 0; i < n; i += PIECE) {
+            cell += dpt_reduce_abs(delta + i, n - i < PIECE ? n - i : PIECE);
+            if ((i + PIECE) % DPT_CELL == 0 || i + PIECE >= n) {
+                total += cell;
+                cell = 0.0;
+            }
+        }
+        assert_true(report.stats[t].scale == total / (double)n);
+        dpt_mem_free(pre);
+        dpt_mem_free(post);
+        dpt_mem_free(delta);
+    }
+    dpt_edit_report_destroy(&report);
+    pair_destroy(&p);
+}
+
 int main(int argc, char **argv) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(rules_agree_with_stages)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(rules_agree_with_stages),
+                                       cmocka_unit_test(means_have_their_bits)};
     return test_mpi_main(argc, argv, tests);
 }
