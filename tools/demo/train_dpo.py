@@ -11,7 +11,6 @@ OUT/preference.jsonl (held-out pairs) and OUT/figures.json.
 """
 import argparse
 import copy
-import json
 import math
 import pathlib
 import random
@@ -21,7 +20,8 @@ import torch
 from transformers import AutoTokenizer, LlamaForCausalLM
 
 import task
-from training import SEED, delta_figures, evaluate, save, task_batch, text_samples, token_nll
+from training import (SEED, delta_figures, descend, evaluate, save, task_batch, text_samples,
+                      token_nll, write_figures, write_lines)
 
 PAIRS, HELD, BATCH, WARM = 2560, 256, 32, 8
 
@@ -77,7 +77,7 @@ def main() -> None:
     held_rng, rng = random.Random(SEED + 21), random.Random(SEED + 22)
     held = [task.sample_preference(held_rng, held=True) for _ in range(HELD)]
     pairs = [task.sample_preference(rng, held=False) for _ in range(PAIRS)]
-    (a.out / "preference.jsonl").write_text("".join(json.dumps(p) + "\n" for p in held))
+    write_lines(a.out / "preference.jsonl", held)
     sort_rng = random.Random(SEED + 1)  # the samples of task.jsonl
     sort_held = [task.sample(sort_rng, held=True) for _ in range(192)]
     text_held = text_samples(tok, a.corpus / "held.txt")
@@ -100,10 +100,7 @@ def main() -> None:
             fixed = response_logps(reference, tok, batch)
         margin = reward_margins(response_logps(model, tok, batch), fixed, a.beta)
         loss = torch.nn.functional.softplus(-margin).mean()  # -log sigmoid(margin)
-        opt.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        opt.step()
+        descend(opt, model, loss)
         if step % 4 == 0:
             now = measure(model, tok, held, held_reference, a.beta)
             figures["curve"].append({"step": step, **now})
@@ -115,8 +112,7 @@ def main() -> None:
     figures["after"] = report(kept)
     figures.update(delta_figures(kept, before))
     assert math.isfinite(figures["after"]["dpo_loss"])
-    print(json.dumps({k: v for k, v in figures.items() if k != "curve"}, indent=2), flush=True)
-    (a.out / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")
+    write_figures(a.out / "figures.json", figures)
 
 
 main()

@@ -12,8 +12,6 @@ Usage: train_vit.py OUT_DIRECTORY [--pre-steps N] [--post-steps N]
 Writes OUT/vit-pre and OUT/vit-post (f16 safetensors), OUT/digits.h5 (held-out images) and
 OUT/figures.json.
 """
-import argparse
-import json
 import math
 import pathlib
 import time
@@ -24,6 +22,8 @@ import torch
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from transformers import ViTConfig, ViTForImageClassification
+
+from training import delta_figures, descend, pair_arguments, write_figures
 
 SEED = 20240601
 HELD = 297
@@ -79,10 +79,7 @@ def run(name, model, steps, peak, next_batch, report) -> None:
             g["lr"] = peak * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
         x, y = next_batch()
         loss = torch.nn.functional.cross_entropy(model(pixel_values=x).logits, y)
-        opt.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        opt.step()
+        descend(opt, model, loss)
         if step % 250 == 249 or step + 1 == steps:
             print(f"{name} step {step + 1}/{steps} loss {loss.item():.4f} held out {report()} "
                   f"{time.time() - start:.0f} s", flush=True)
@@ -96,13 +93,8 @@ def save(model, where: pathlib.Path) -> None:
 
 
 def main() -> None:
-    ap = argparse.ArgumentParser()
+    ap = pair_arguments(pre_steps=3000, post_steps=1500, pre_rate=1e-3, post_rate=1e-3)
     ap.add_argument("out", type=pathlib.Path)
-    ap.add_argument("--pre-steps", type=int, default=3000)
-    ap.add_argument("--post-steps", type=int, default=1500)
-    ap.add_argument("--pre-rate", type=float, default=1e-3)
-    ap.add_argument("--post-rate", type=float, default=1e-3)
-    ap.add_argument("--skip-pre", action="store_true", help="start from OUT/vit-pre")
     a = ap.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(SEED)
@@ -145,14 +137,8 @@ def main() -> None:
     run("post", model, a.post_steps, a.post_rate, draw, report)
     save(model, a.out / "vit-post")
     figures["post"] = report()
-    with torch.no_grad():
-        d = sum((p - before[n]).double().square().sum() for n, p in model.named_parameters())
-        w = sum(b.double().square().sum() for b in before.values())
-        same = sum(int((p == before[n]).sum()) for n, p in model.named_parameters())
-    figures["delta_norm_over_weight_norm"] = round(math.sqrt(d / w), 4)
-    figures["unchanged_share"] = round(same / figures["parameters"], 4)
-    print(json.dumps(figures, indent=2), flush=True)
-    (a.out / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")
+    figures.update(delta_figures(model, before))
+    write_figures(a.out / "figures.json", figures)
 
 
 main()

@@ -1,9 +1,12 @@
-"""What the trainers of the language models share: batches, losses, the optimiser, saving."""
+"""What the trainers share: batches, losses, the optimiser, saving, and the course of a language pair."""
+import argparse
 import json
 import math
 import pathlib
 import random
 import time
+from dataclasses import dataclass
+from typing import Callable
 
 import torch
 
@@ -78,6 +81,14 @@ def evaluate(model, tok, task_samples, text_samples) -> dict:
             "text_loss": round(float(torch.stack(text).mean()), 4)}
 
 
+def descend(opt, model, loss) -> None:
+    """One step of an optimiser down a loss, its gradient clipped to length 1."""
+    opt.zero_grad(set_to_none=True)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    opt.step()
+
+
 def run(name, model, steps, peak, next_loss, report) -> None:
     """AdamW with warm-up and cosine decay over `steps`; next_loss() gives a step's loss."""
     decay = [p for p in model.parameters() if p.dim() > 1]
@@ -91,10 +102,7 @@ def run(name, model, steps, peak, next_loss, report) -> None:
         for g in opt.param_groups:
             g["lr"] = lr
         loss = next_loss()
-        opt.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        opt.step()
+        descend(opt, model, loss)
         mean = loss.item() if mean is None else 0.95 * mean + 0.05 * loss.item()
         if step % 50 == 49 or step + 1 == steps:
             print(f"{name} step {step + 1}/{steps} loss {mean:.4f} "
@@ -127,3 +135,93 @@ def delta_figures(model, before: dict) -> dict:
     total = sum(b.numel() for b in before.values())
     return {"delta_norm_over_weight_norm": round(math.sqrt(d / w), 4),
             "unchanged_share": round(same / total, 4)}
+
+
+def write_lines(path: pathlib.Path, samples: list[dict]) -> None:
+    path.write_text("".join(json.dumps(s) + "\n" for s in samples))
+
+
+def write_figures(path: pathlib.Path, figures: dict) -> None:
+    print(json.dumps(figures, indent=2), flush=True)
+    path.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+def pair_arguments(pre_steps: int, post_steps: int, pre_rate: float,
+                   post_rate: float) -> argparse.ArgumentParser:
+    """The options of every trainer of a pair."""
+    ap = argparse.ArgumentParser()
+    ap.add_argument("--pre-steps", type=int, default=pre_steps)
+    ap.add_argument("--post-steps", type=int, default=post_steps)
+    ap.add_argument("--pre-rate", type=float, default=pre_rate)
+    ap.add_argument("--post-rate", type=float, default=post_rate)
+    ap.add_argument("--skip-pre", action="store_true", help="start from the OUT/...-pre that is there")
+    return ap
+
+
+@dataclass
+class Seeds:
+    """Of the draws of text in pre-training, the held-out samples, the samples of post-training, and
+    the draws of text in post-training."""
+    pre: int
+    held: int
+    post: int
+    post_text: int
+
+
+@dataclass
+class LanguagePair:
+    """A pair that is pre-trained on English text and post-trained on a task of letters."""
+    name: str                                   # OUT/<name>-pre and OUT/<name>-post
+    config: object                              # of transformers
+    model: type                                 # class of the model
+    sample: Callable[[random.Random, bool], dict]  # a sample of the task, held out or not
+    files: tuple[str, str]                      # held-out samples of task and text, without .jsonl
+    seeds: Seeds
+    post_shard: str                             # most bytes of a file of OUT/<name>-post
+
+
+def train_pair(pair: LanguagePair, tok, a: argparse.Namespace) -> None:
+    """Pre-training on text, post-training on the task; writes models, held-out samples, figures."""
+    gen = torch.Generator().manual_seed(pair.seeds.pre)
+    a.out.mkdir(parents=True, exist_ok=True)
+    stream = text_stream(tok, a.corpus / "train.txt")
+    held_rng = random.Random(pair.seeds.held)
+    held_task = [pair.sample(held_rng, held=True) for _ in range(192)]
+    held_text = text_samples(tok, a.corpus / "held.txt")
+    for name, samples in zip(pair.files, (held_task, held_text)):
+        write_lines(a.out / f"{name}.jsonl", samples)
+
+    model = pair.model(pair.config)
+    figures = {"parameters": sum(p.numel() for p in model.parameters()),
+               "train_tokens": len(stream)}
+    print(figures, flush=True)
+
+    def report():
+        return evaluate(model, tok, held_task, held_text)
+
+    def text_loss(rows: int) -> torch.Tensor:
+        x, mask = text_batch(stream, rows, gen)
+        return masked_mean(token_nll(model, x)[0], mask)
+
+    if a.skip_pre:
+        model = pair.model.from_pretrained(a.out / f"{pair.name}-pre", dtype=torch.float32)
+    else:
+        run("pre", model, a.pre_steps, a.pre_rate, lambda: text_loss(16), report)
+        save(model, tok, a.out / f"{pair.name}-pre", "1GB")
+    figures["pre"] = report()
+    print("pre", figures["pre"], flush=True)
+
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    rng = random.Random(pair.seeds.post)
+    gen.manual_seed(pair.seeds.post_text)  # so that --skip-pre gives the same as a whole run
+
+    def post_loss():
+        """Task samples, and a few rows of English so that the language is kept."""
+        x, mask = task_batch(tok, [pair.sample(rng, held=False) for _ in range(64)])
+        loss = masked_mean(token_nll(model, x)[0], mask)
+        return loss + 0.25 * text_loss(4)
+    run("post", model, a.post_steps, a.post_rate, post_loss, report)
+    save(model, tok, a.out / f"{pair.name}-post", pair.post_shard)
+    figures["post"] = report()
+    figures.update(delta_figures(model, before))
+    write_figures(a.out / "figures.json", figures)
