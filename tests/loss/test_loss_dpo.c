@@ -2,7 +2,6 @@
 /* The DPO loss against golden files made with transformers, at every mesh and several batch sizes;
  * tools/reference/check_dpo_golden.py compares those with the authors' code. */
 #include "support/test_mpi.h"
-#include "support/fault.h"
 
 #include "loss/loss_golden.h"
 
@@ -167,9 +166,7 @@ static void expect_refusal(const loss_fixture *f, const dpt_dpo_data *data, cons
     dpt_loss *loss;
     assert_int_equal(dpt_loss_dpo_create(data, 31, 64, &f->mesh, 100, &loss), DPT_ERR_INPUT);
     assert_null(loss);
-    if (strstr(dpt_error_message(), named) == NULL)
-        fail_msg("no \"%s\" in: %s", named, dpt_error_message());
-    dpt_error_clear();
+    test_error_says(named);
 }
 
 static void test_bad_data(void **state) {
@@ -195,8 +192,7 @@ static void test_bad_data(void **state) {
     expect_refusal(&f, &in.data, "the chosen of sample 2 has no scored token");
     double logp[2 * SAMPLES] = {[3] = NAN};
     assert_int_equal(dpt_loss_dpo_set_reference(f.loss, logp), DPT_ERR_INPUT);
-    assert_non_null(strstr(dpt_error_message(), "sample 1"));
-    dpt_error_clear();
+    test_error_says("sample 1");
     loss_check_bad_weights(f.loss);
     loss_fixture_close(&f);
     case_free(&in);
@@ -215,12 +211,10 @@ static void test_faults(void **state) {
         loss_fixture_open(&f, &in.g, in.correct, size);
         f.loss = make_loss(&f, &in, 20);
         assert_int_equal(dpt_loss_dpo_set_reference(f.loss, logp), DPT_OK);
-        for (int i = 0; i < 8; i++) {
-            fault_set(points[i / 2 % 2], i % 2);
-            dpt_status st =
-                i < 4 ? dpt_loss_evaluate(f.loss, &f.mesh, f.model, 0.0, DPT_BACKWARD_NONE,
-                                          f.losses, NULL, NULL, NULL, NULL)
-                      : dpt_loss_dpo_measure(f.loss, &f.mesh, f.model, logp);
+        loss_check_faults(&f);
+        for (int i = 0; i < 4; i++) {
+            fault_set(points[i / 2], i % 2);
+            dpt_status st = dpt_loss_dpo_measure(f.loss, &f.mesh, f.model, logp);
             fault_clear();
             assert_int_equal(st, DPT_ERR_OUTPUT);
             dpt_error_clear();

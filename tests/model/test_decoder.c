@@ -2,258 +2,74 @@
 /* Loss, gradients and terms of the decoder against transformers, at every mesh of the ranks. */
 #include "support/test_mpi.h"
 #include "support/fault.h"
-#include "support/golden_model.h"
 
-#include "deltapath/comm/mesh.h"
-#include "deltapath/model/model.h"
-
-#include <jansson.h>
-#include <math.h>
-
-/* Tensor-wise measure: |ours - golden| / |golden| in the Euclidean norm. */
-static const double tolerance = 1e-4;
-
-typedef struct fixture {
-    golden_model g;
-    dpt_mesh mesh;
-    dpt_model *model;
-    double *nll, *terms;
-} fixture;
-
-static void fixture_open(fixture *f, const char *name, int model_size) {
-    memset(f, 0, sizeof *f);
-    golden_load(name, &f->g);
-    assert_int_equal(dpt_mesh_create(&test_comm, model_size, &f->mesh), DPT_OK);
-    assert_int_equal(
-        dpt_model_create(&f->mesh.model, f->g.config, memory_source(&f->g.post), &f->model),
-        DPT_OK);
-    dpt_source edited = memory_source(&f->g.edited);
-    assert_int_equal(dpt_model_bind_edit(f->model, &edited), DPT_OK);
-    f->nll = calloc((size_t)f->g.tokens, sizeof *f->nll);
-    f->terms = calloc((size_t)(f->g.samples * f->g.post.catalog.count), sizeof *f->terms);
-}
-
-static void fixture_close(fixture *f) {
-    free(f->nll);
-    free(f->terms);
-    dpt_model_destroy(f->model);
-    dpt_mesh_destroy(&f->mesh);
-    golden_free(&f->g);
-}
-
-static void assert_near(double ours, double golden, double scale, const char *what,
-                        const char *name) {
-    if (!(fabs(ours - golden) <= tolerance * scale))
-        fail_msg("%s %s: %.9g in place of %.9g (scale %.3g)", what, name, ours, golden, scale);
-}
-
-static double sample_loss(const fixture *f, int64_t s) {
-    double sum = 0.0;
-    for (int64_t i = f->g.offsets[s]; i < f->g.offsets[s + 1]; i++)
-        sum += f->nll[i];
-    return sum / (double)golden_scored(&f->g, s);
-}
-
-static void check_losses(fixture *f, const char *name) {
-    dpt_batch batch = golden_batch(&f->g);
-    const double *golden[2] = {f->g.loss, f->g.loss_edit};
-    for (int end = 0; end < 2; end++) {
-        assert_int_equal(
-            dpt_model_run(f->model, &batch, end, DPT_BACKWARD_NONE, NULL, f->nll, NULL, NULL, NULL),
-            DPT_OK);
-        for (int64_t s = 0; s < f->g.samples; s++)
-            assert_near(sample_loss(f, s), golden[end][s], fabs(golden[end][s]), "loss", name);
-    }
-}
-
-/* Every term within tolerance of |gradient of the sample| |E| would be easy; we ask for tolerance
- * relative to the largest term of that tensor over the samples. */
-static void check_terms(fixture *f, const char *name) {
-    dpt_batch batch = golden_batch(&f->g);
-    int count = f->g.post.catalog.count;
-    double *weight = golden_weights(&f->g, 1.0);
-    assert_int_equal(dpt_model_run(f->model, &batch, 0.0, DPT_BACKWARD_TERMS, weight, f->nll, NULL,
-                                   f->terms, NULL),
-                     DPT_OK);
-    assert_int_equal(dpt_comm_sum_f64(&f->mesh.model, f->terms, f->g.samples * count), DPT_OK);
-    for (int k = 0; k < count; k++) {
-        double scale = 0.0;
-        for (int64_t s = 0; s < f->g.samples; s++)
-            scale = fmax(scale, fabs(f->g.terms[s * count + k]));
-        for (int64_t s = 0; s < f->g.samples; s++)
-            assert_near(f->terms[s * count + k], f->g.terms[s * count + k], scale,
-                        f->g.post.catalog.tensors[k].name, name);
-    }
-    free(weight);
-}
-
-static void check_tensor(const fixture *f, const dpt_model_gradient *gradient, int k,
-                         const char *name) {
-    const dpt_tensor_info *info = &f->g.grad.catalog.tensors[k];
-    float *ours = malloc((size_t)info->numel * sizeof *ours);
-    const float *golden = f->g.grad.values[k];
-    assert_int_equal(dpt_model_gradient_gather(f->model, gradient, k, ours), DPT_OK);
-    int64_t first = info->numel / 3, n = info->numel / 2; /* a run that cuts rows and blocks */
-    float *run = malloc((size_t)(n + 1) * sizeof *run);
-    dpt_range range = {.tensor = k, .ig = first, .n = n};
-    assert_int_equal(dpt_model_gradient_range(f->model, gradient, range, run), DPT_OK);
-    double off = 0.0, size = 0.0;
-    for (int64_t i = 0; i < n; i++) {
-        off += ((double)run[i] - ours[first + i]) * ((double)run[i] - ours[first + i]);
-        size += (double)run[i] * run[i];
-    }
-    assert_true(off <= 1e-12 * size);
-    free(run);
-    off = size = 0.0;
-    for (int64_t i = 0; i < info->numel; i++) {
-        off += ((double)ours[i] - golden[i]) * ((double)ours[i] - golden[i]);
-        size += (double)golden[i] * golden[i];
-    }
-    assert_near(sqrt(off), 0.0, sqrt(size), info->name, name);
-    free(ours);
-}
-
-static void check_gradient(fixture *f, const char *name) {
-    dpt_batch batch = golden_batch(&f->g);
-    int count = f->g.post.catalog.count;
-    double *weight = golden_weights(&f->g, 1.0 / (double)f->g.samples);
-    double *dots = calloc((size_t)count, sizeof *dots);
-    dpt_model_gradient *gradient;
-    assert_int_equal(dpt_model_gradient_create(f->model, &gradient), DPT_OK);
-    assert_int_equal(dpt_model_run(f->model, &batch, 0.0, DPT_BACKWARD_GRADIENT, weight, f->nll,
-                                   NULL, NULL, gradient),
-                     DPT_OK);
-    for (int k = 0; k < count; k++)
-        check_tensor(f, gradient, k, name);
-    /* The two modes must agree: <gradient, E> against the terms of check_terms. */
-    assert_int_equal(dpt_model_gradient_dot(f->model, gradient, dots), DPT_OK);
-    assert_int_equal(dpt_comm_sum_f64(&f->mesh.model, dots, count), DPT_OK);
-    for (int k = 0; k < count; k++) {
-        double sum = 0.0, scale = 0.0;
-        for (int64_t s = 0; s < f->g.samples; s++) {
-            sum += f->terms[s * count + k] / (double)f->g.samples;
-            scale = fmax(scale, fabs(f->terms[s * count + k]));
-        }
-        if (fabs(sum - dots[k]) > 3e-6 * scale)
-            fail_msg("%s: %s: terms give %.9g, the gradient %.9g", name,
-                     f->g.post.catalog.tensors[k].name, sum, dots[k]);
-    }
-    dpt_model_gradient_destroy(gradient);
-    free(weight);
-    free(dots);
-}
+#include "model/model_golden.h"
 
 static void test_golden(void **state) {
     (void)state;
-    for (int c = 0; c < GOLDEN_CASES; c++) {
-        for (int size = 1; size <= test_comm.size; size++) {
-            if (test_comm.size % size != 0)
-                continue;
-            fixture f;
-            fixture_open(&f, golden_cases[c], size);
-            check_losses(&f, golden_cases[c]);
-            check_terms(&f, golden_cases[c]);
-            check_gradient(&f, golden_cases[c]);
-            fixture_close(&f);
-        }
-    }
+    model_check_all(golden_cases, GOLDEN_CASES, false);
+}
+
+static void test_finite_difference(void **state) {
+    (void)state;
+    model_check_slope(golden_cases, GOLDEN_CASES, false);
 }
 
 /* W(t) on the fly against a model that was loaded with the values of W(t). */
 static void test_interpolation(void **state) {
     (void)state;
-    fixture f;
-    fixture_open(&f, "gqa", test_comm.size);
-    for (int k = 0; k < f.g.post.catalog.count; k++)
-        for (int64_t i = 0; i < f.g.post.catalog.tensors[k].numel; i++) {
-            float *at = (float *)f.g.post.values[k] + i;
-            *at += 0.3F * (((float *)f.g.edited.values[k])[i] - *at);
+    model_fixture f;
+    model_fixture_open(&f, "gqa", false, test_comm.size);
+    for (int k = 0; k < f.g->post.catalog.count; k++)
+        for (int64_t i = 0; i < f.g->post.catalog.tensors[k].numel; i++) {
+            float *at = (float *)f.g->post.values[k] + i;
+            *at += 0.3F * (((float *)f.g->edited.values[k])[i] - *at);
         }
-    dpt_batch batch = golden_batch(&f.g);
-    double *nll = calloc((size_t)f.g.tokens, sizeof *nll);
+    double *nll = calloc((size_t)f.g->tokens, sizeof *nll);
     dpt_model *direct;
-    assert_int_equal(dpt_model_create(&f.mesh.model, f.g.config, memory_source(&f.g.post), &direct),
-                     DPT_OK);
     assert_int_equal(
-        dpt_model_run(direct, &batch, 0.0, DPT_BACKWARD_NONE, NULL, nll, NULL, NULL, NULL), DPT_OK);
+        dpt_model_create(&f.mesh.model, f.g->config, memory_source(&f.g->post), &direct), DPT_OK);
     assert_int_equal(
-        dpt_model_run(f.model, &batch, 0.3, DPT_BACKWARD_NONE, NULL, f.nll, NULL, NULL, NULL),
+        dpt_model_run(direct, &f.batch, 0.0, DPT_BACKWARD_NONE, NULL, nll, NULL, NULL, NULL),
         DPT_OK);
-    for (int64_t i = 0; i < f.g.tokens; i++)
-        assert_near(f.nll[i], nll[i], 1.0, "nll", "interpolated");
+    assert_int_equal(
+        dpt_model_run(f.model, &f.batch, 0.3, DPT_BACKWARD_NONE, NULL, f.nll, NULL, NULL, NULL),
+        DPT_OK);
+    for (int64_t i = 0; i < f.g->tokens; i++)
+        model_near(f.nll[i], nll[i], 1.0, "nll", "interpolated");
     dpt_model_destroy(direct);
     free(nll);
-    fixture_close(&f);
-}
-
-static double mean_loss(fixture *f, double t) {
-    dpt_batch batch = golden_batch(&f->g);
-    assert_int_equal(
-        dpt_model_run(f->model, &batch, t, DPT_BACKWARD_NONE, NULL, f->nll, NULL, NULL, NULL),
-        DPT_OK);
-    double sum = 0.0;
-    for (int64_t s = 0; s < f->g.samples; s++)
-        sum += sample_loss(f, s) / (double)f->g.samples;
-    return sum;
-}
-
-/* The slope along the path in the middle of it, by central differences of fourth order. */
-static void test_finite_difference(void **state) {
-    (void)state;
-    for (int c = 0; c < GOLDEN_CASES; c++) {
-        fixture f;
-        fixture_open(&f, golden_cases[c], test_comm.size);
-        double h = 0.2;
-        double slope = (8.0 * (mean_loss(&f, 0.5 + h) - mean_loss(&f, 0.5 - h)) -
-                        (mean_loss(&f, 0.5 + 2 * h) - mean_loss(&f, 0.5 - 2 * h))) /
-                       (12.0 * h);
-        dpt_batch batch = golden_batch(&f.g);
-        double *weight = golden_weights(&f.g, 1.0 / (double)f.g.samples);
-        assert_int_equal(dpt_model_run(f.model, &batch, 0.5, DPT_BACKWARD_TERMS, weight, f.nll,
-                                       NULL, f.terms, NULL),
-                         DPT_OK);
-        double sum = 0.0, size = 0.0;
-        int64_t n = f.g.samples * f.g.post.catalog.count;
-        assert_int_equal(dpt_comm_sum_f64(&f.mesh.model, f.terms, n), DPT_OK);
-        for (int64_t i = 0; i < n; i++) {
-            sum += f.terms[i];
-            size += fabs(f.terms[i]);
-        }
-        assert_near(sum, slope, size, "slope", golden_cases[c]);
-        free(weight);
-        fixture_close(&f);
-    }
+    model_fixture_close(&f);
 }
 
 /* A packed batch gives what its sequences give alone; buffers are reused for smaller batches. */
 static void test_packing(void **state) {
     (void)state;
-    fixture f;
-    fixture_open(&f, "mistral_swa", test_comm.size);
-    dpt_batch batch = golden_batch(&f.g);
-    uint8_t *correct = calloc((size_t)f.g.tokens, 1), *alone = calloc((size_t)f.g.tokens, 1);
-    double *nll = calloc((size_t)f.g.tokens, sizeof *nll);
+    model_fixture f;
+    model_fixture_open(&f, "mistral_swa", false, test_comm.size);
+    uint8_t *correct = calloc((size_t)f.g->tokens, 1), *alone = calloc((size_t)f.g->tokens, 1);
+    double *nll = calloc((size_t)f.g->tokens, sizeof *nll);
     assert_int_equal(
-        dpt_model_run(f.model, &batch, 0.0, DPT_BACKWARD_NONE, NULL, f.nll, correct, NULL, NULL),
+        dpt_model_run(f.model, &f.batch, 0.0, DPT_BACKWARD_NONE, NULL, f.nll, correct, NULL, NULL),
         DPT_OK);
     int64_t held = dpt_mem_in_use();
-    for (int64_t s = 0; s < f.g.samples; s++) {
-        int64_t at = f.g.offsets[s], first[2] = {0, f.g.offsets[s + 1] - at};
+    for (int64_t s = 0; s < f.g->samples; s++) {
+        int64_t at = f.g->offsets[s], first[2] = {0, f.g->offsets[s + 1] - at};
         dpt_batch one = {
-            .sequences = 1, .first = first, .tokens = f.g.token + at, .mask = f.g.mask + at};
+            .sequences = 1, .first = first, .tokens = f.g->token + at, .mask = f.g->mask + at};
         assert_int_equal(dpt_model_run(f.model, &one, 0.0, DPT_BACKWARD_NONE, NULL, nll + at,
                                        alone + at, NULL, NULL),
                          DPT_OK);
     }
     assert_int_equal(dpt_mem_in_use(), held);
-    for (int64_t i = 0; i < f.g.tokens; i++) {
-        assert_near(nll[i], f.nll[i], 1.0, "nll", "packed");
+    for (int64_t i = 0; i < f.g->tokens; i++) {
+        model_near(nll[i], f.nll[i], 1.0, "nll", "packed");
         assert_int_equal(alone[i], correct[i]);
     }
     free(correct);
     free(alone);
     free(nll);
-    fixture_close(&f);
+    model_fixture_close(&f);
 }
 
 /* Post in bf16, edit in f16 and f32: tensors whose bytes agree leave no term, others do. */
@@ -308,24 +124,19 @@ static void test_stored_types(void **state) {
 
 static void test_bytes(void **state) {
     (void)state;
-    fixture f;
-    fixture_open(&f, "bias", test_comm.size);
-    dpt_batch batch = golden_batch(&f.g);
-    double *weight = golden_weights(&f.g, 1.0);
+    model_fixture f;
+    model_fixture_open(&f, "bias", false, test_comm.size);
     int64_t weights, work, before = dpt_mem_in_use();
-    assert_int_equal(dpt_model_bytes(f.g.config, &f.g.post.catalog, test_comm.size, true,
-                                     f.g.tokens, 17, &weights, &work),
+    assert_int_equal(dpt_model_bytes(f.g->config, &f.g->post.catalog, test_comm.size, true,
+                                     f.g->tokens, 17, &weights, &work),
                      DPT_OK);
-    assert_int_equal(
-        dpt_model_run(f.model, &batch, 0.5, DPT_BACKWARD_TERMS, weight, f.nll, NULL, f.terms, NULL),
-        DPT_OK);
+    model_fixture_run(&f, 0.5, DPT_BACKWARD_TERMS, 1.0, NULL, NULL);
     assert_true(dpt_mem_in_use() - before <= work);
     if (test_comm.rank == 0)
         assert_int_equal(dpt_mem_in_use() - before, work);
-    int64_t numel = dpt_catalog_elements(&f.g.post.catalog);
+    int64_t numel = dpt_catalog_elements(&f.g->post.catalog);
     assert_true(weights >= 8 * numel / test_comm.size && weights <= 8 * numel);
-    free(weight);
-    fixture_close(&f);
+    model_fixture_close(&f);
 }
 
 /* Give the fixture's models more positions and a wider window, and one sequence that spans several
@@ -381,9 +192,9 @@ static void test_long(void **state) {
         run_terms(i == 0 ? &mesh.model : &test_comm, &g, nll[i], terms[i]);
     }
     for (int64_t i = 0; i < g.tokens; i++)
-        assert_near(nll[1][i], nll[0][i], 1.0, "nll", "long");
+        model_near(nll[1][i], nll[0][i], 1.0, "nll", "long");
     for (int64_t i = 0; i < g.samples * count; i++)
-        assert_near(terms[1][i], terms[0][i], fmax(fabs(terms[0][i]), 1e-3), "term", "long");
+        model_near(terms[1][i], terms[0][i], fmax(fabs(terms[0][i]), 1e-3), "term", "long");
     for (int i = 0; i < 2; i++) {
         free(nll[i]);
         free(terms[i]);
@@ -392,26 +203,9 @@ static void test_long(void **state) {
     golden_free(&g);
 }
 
-static void expect_refusal(const char *config, memory_model *weights, const char *named) {
-    dpt_model *model;
-    int64_t a, b;
-    dpt_error_clear();
-    assert_int_equal(dpt_model_create(&test_comm, config, memory_source(weights), &model),
-                     DPT_ERR_INPUT);
-    assert_null(model);
-    if (strstr(dpt_error_message(), named) == NULL)
-        fail_msg("no \"%s\" in: %s", named, dpt_error_message());
-    dpt_error_clear();
-    assert_int_equal(dpt_model_bytes(config, &weights->catalog, 2, false, 8, 8, &a, &b),
-                     DPT_ERR_INPUT);
-    dpt_error_clear();
-}
-
 static void test_bad_configs(void **state) {
     (void)state;
-    static const struct {
-        const char *key, *value, *named;
-    } bad[] = {
+    static const model_bad_key bad[] = {
         {"architectures", "[\"GPT2LMHeadModel\"]", "architectures GPT2LMHeadModel"},
         {"model_type", "\"mistral\"", "model_type says mistral"},
         {"hidden_act", "\"gelu\"", "hidden_act"},
@@ -445,18 +239,11 @@ static void test_bad_configs(void **state) {
     };
     golden_model g;
     golden_load("llama3_rope_old", &g);
-    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
-        json_t *root = json_loads(g.config, 0, NULL);
-        json_object_set_new(root, bad[i].key, json_loads(bad[i].value, JSON_DECODE_ANY, NULL));
-        char *config = json_dumps(root, 0);
-        expect_refusal(config, &g.post, bad[i].named);
-        free(config);
-        json_decref(root);
-    }
-    expect_refusal("{\"vocab_size\": 40,}", &g.post, "config.json:1:");
-    expect_refusal("[]", &g.post, "not an object");
-    expect_refusal("{}", &g.post, "model_type");
-    expect_refusal(NULL, &g.post, "no config.json");
+    model_check_bad_keys(&g, bad, sizeof bad / sizeof bad[0]);
+    model_expect_refusal("{\"vocab_size\": 40,}", &g.post, "config.json:1:");
+    model_expect_refusal("[]", &g.post, "not an object");
+    model_expect_refusal("{}", &g.post, "model_type");
+    model_expect_refusal(NULL, &g.post, "no config.json");
     golden_free(&g);
 }
 
@@ -510,13 +297,14 @@ static void test_bad_tensors(void **state) {
              .tensors[dpt_catalog_find(&g.post.catalog, "model.layers.1.mlp.up_proj.weight")];
     dpt_tensor_info kept = *up;
     up->shape[0]++;
-    expect_refusal(g.config, &g.post, "up_proj.weight has the shape [21, 24] in place of [20, 24]");
+    model_expect_refusal(g.config, &g.post,
+                         "up_proj.weight has the shape [21, 24] in place of [20, 24]");
     *up = kept;
     up->dtype = DPT_I32;
-    expect_refusal(g.config, &g.post, "up_proj.weight has the type I32");
+    model_expect_refusal(g.config, &g.post, "up_proj.weight has the type I32");
     *up = kept;
     up->name = "model.layers.1.mlp.up_proj.weighs"; /* keeps the order */
-    expect_refusal(g.config, &g.post, "up_proj.weight is missing (2 tensors");
+    model_expect_refusal(g.config, &g.post, "up_proj.weight is missing (2 tensors");
     *up = kept;
     float *value = g.post.values[up - g.post.catalog.tensors];
     float first = value[27];
@@ -524,8 +312,7 @@ static void test_bad_tensors(void **state) {
     dpt_model *model;
     assert_int_equal(dpt_model_create(&test_comm, g.config, memory_source(&g.post), &model),
                      DPT_ERR_INPUT);
-    assert_non_null(strstr(dpt_error_message(), "up_proj.weight: element 27"));
-    dpt_error_clear();
+    test_error_says("up_proj.weight: element 27");
     value[27] = first;
     assert_int_equal(dpt_model_create(&test_comm, g.config, memory_source(&g.post), &model),
                      DPT_OK);
@@ -535,88 +322,84 @@ static void test_bad_tensors(void **state) {
     dpt_error_clear();
     g.edited.catalog.tensors[3].shape[0]++;
     assert_int_equal(dpt_model_bind_edit(model, &edited), DPT_ERR_INPUT);
-    assert_non_null(strstr(dpt_error_message(), "other tensors"));
-    dpt_error_clear();
+    test_error_says("other tensors");
     dpt_model_destroy(model);
     golden_free(&g);
 }
 
 static void test_bad_batches(void **state) {
     (void)state;
-    fixture f;
-    fixture_open(&f, "untied", test_comm.size);
-    dpt_batch batch = golden_batch(&f.g);
-    int32_t kept = f.g.token[3];
+    model_fixture f;
+    model_fixture_open(&f, "untied", false, test_comm.size);
+    int32_t kept = f.g->token[3];
     static const int32_t wrong[] = {40, -1, INT32_MAX};
     for (int i = 0; i < 3; i++) {
-        f.g.token[3] = wrong[i];
+        f.g->token[3] = wrong[i];
         assert_int_equal(
-            dpt_model_run(f.model, &batch, 0.0, DPT_BACKWARD_NONE, NULL, f.nll, NULL, NULL, NULL),
+            dpt_model_run(f.model, &f.batch, 0.0, DPT_BACKWARD_NONE, NULL, f.nll, NULL, NULL, NULL),
             DPT_ERR_INPUT);
-        assert_non_null(strstr(dpt_error_message(), "outside the vocabulary of 40"));
-        dpt_error_clear();
+        test_error_says("outside the vocabulary of 40");
     }
-    f.g.token[3] = kept;
+    f.g->token[3] = kept;
     dpt_mem_set_budget(dpt_mem_in_use() + 1000); /* no room for the work */
     assert_int_equal(
-        dpt_model_run(f.model, &batch, 0.0, DPT_BACKWARD_NONE, NULL, f.nll, NULL, NULL, NULL),
+        dpt_model_run(f.model, &f.batch, 0.0, DPT_BACKWARD_NONE, NULL, f.nll, NULL, NULL, NULL),
         DPT_ERR_OUTPUT);
     dpt_mem_set_budget(0);
     dpt_error_clear();
-    assert_true(mean_loss(&f, 0.0) > 0.0);
-    fixture_close(&f);
+    assert_true(model_mean_loss(&f, 0.0) > 0.0);
+    model_fixture_close(&f);
 }
 
 /* A fault on the first or last rank ends in the same status everywhere and the model still works. */
 static void test_faults(void **state) {
     (void)state;
-    fixture f;
-    fixture_open(&f, "tied", test_comm.size);
-    dpt_batch batch = golden_batch(&f.g);
+    model_fixture f;
+    model_fixture_open(&f, "tied", false, test_comm.size);
     for (int i = 0; i < 2; i++) {
         dpt_model *model;
         fault_set("model.load", i);
         assert_int_equal(
-            dpt_model_create(&f.mesh.model, f.g.config, memory_source(&f.g.post), &model),
+            dpt_model_create(&f.mesh.model, f.g->config, memory_source(&f.g->post), &model),
             DPT_ERR_OUTPUT);
         assert_null(model);
         fault_set("model.run", i);
         assert_int_equal(
-            dpt_model_run(f.model, &batch, 0.0, DPT_BACKWARD_NONE, NULL, f.nll, NULL, NULL, NULL),
+            dpt_model_run(f.model, &f.batch, 0.0, DPT_BACKWARD_NONE, NULL, f.nll, NULL, NULL, NULL),
             DPT_ERR_OUTPUT);
         fault_clear();
         dpt_error_clear();
     }
-    assert_true(mean_loss(&f, 0.0) > 0.0);
-    fixture_close(&f);
+    assert_true(model_mean_loss(&f, 0.0) > 0.0);
+    model_fixture_close(&f);
 }
 
 /* A source of the whole world under groups of one rank: a rank that fails joins every fetch. */
 static void test_failing_group(void **state) {
     (void)state;
-    fixture f;
-    fixture_open(&f, "odd", 1);
-    f.g.post.together = f.g.edited.together = true;
+    model_fixture f;
+    model_fixture_open(&f, "odd", false, 1);
+    f.g->post.together = f.g->edited.together = true;
     for (int last = 0; last < 2; last++) {
         bool mine = test_comm.rank == (last ? test_comm.size - 1 : 0);
         dpt_model *model;
         fault_set("model.load", last);
         dpt_status st =
-            dpt_model_create(&f.mesh.model, f.g.config, memory_source(&f.g.post), &model);
+            dpt_model_create(&f.mesh.model, f.g->config, memory_source(&f.g->post), &model);
         fault_clear();
         assert_int_equal(st, mine ? DPT_ERR_OUTPUT : DPT_OK);
         dpt_model_destroy(model);
         dpt_error_clear();
-        float *value = f.g.edited.values[2];
+        float *value = f.g->edited.values[2];
         float kept = value[0];
         value[0] = mine ? NAN : kept;
-        dpt_source edited = memory_source(&f.g.edited);
+        dpt_source edited = memory_source(&f.g->edited);
         st = dpt_model_bind_edit(f.model, &edited);
         value[0] = kept;
         assert_int_equal(st, mine ? DPT_ERR_INPUT : DPT_OK);
         dpt_error_clear();
     }
-    fixture_close(&f);
+    model_fixture_close(&f);
 }
 
 int main(int argc, char **argv) {

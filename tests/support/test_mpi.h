@@ -11,6 +11,7 @@
 #include <cmocka.h>
 #include <mpi.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "deltapath/base/mem.h"
 #include "deltapath/base/status.h"
@@ -18,6 +19,13 @@
 #include "deltapath/comm/comm.h"
 
 static dpt_comm test_comm;
+
+/* The first error of this rank says `named`; forget it. */
+static inline void test_error_says(const char *named) {
+    if (strstr(dpt_error_message(), named) == NULL)
+        fail_msg("no \"%s\" in: %s", named, dpt_error_message());
+    dpt_error_clear();
+}
 
 /* Group setup: the world communicator in `test_comm`. */
 static int test_mpi_setup(void **state) {

@@ -1,0 +1,258 @@
+#ifndef DELTAPATH_TESTS_MODEL_GOLDEN_H
+#define DELTAPATH_TESTS_MODEL_GOLDEN_H
+
+/* Comparison of any kind of model with a golden file at one mesh: losses, terms, gradient, and the slope
+ * along the path by finite differences. Include after support/test_mpi.h. */
+#include "support/golden_image.h"
+
+#include "deltapath/comm/mesh.h"
+#include "deltapath/model/model.h"
+
+#include <jansson.h>
+#include <math.h>
+
+typedef struct model_fixture {
+    golden_image in; /* of a language model: in.g alone */
+    golden_model *g;
+    dpt_mesh mesh;
+    dpt_model *model;
+    dpt_batch batch;
+    double *nll, *weight, *terms;
+    const char *name;
+    double rounding; /* of the largest term: terms below it may be rounding alone */
+} model_fixture;
+
+/* A model of tests/golden with its edit bound. */
+static void model_fixture_open(model_fixture *f, const char *name, bool images, int model_size) {
+    memset(f, 0, sizeof *f);
+    f->g = &f->in.g;
+    f->name = name;
+    if (images)
+        golden_image_load(name, &f->in);
+    else
+        golden_load(name, f->g);
+    f->batch = images ? golden_image_batch(&f->in) : golden_batch(f->g);
+    f->rounding = images ? 1e-3 : 0.0;
+    assert_int_equal(dpt_mesh_create(&test_comm, model_size, &f->mesh), DPT_OK);
+    assert_int_equal(
+        dpt_model_create(&f->mesh.model, f->g->config, memory_source(&f->g->post), &f->model),
+        DPT_OK);
+    dpt_source edited = memory_source(&f->g->edited);
+    assert_int_equal(dpt_model_bind_edit(f->model, &edited), DPT_OK);
+    f->nll = calloc((size_t)dpt_batch_scores(&f->batch), sizeof *f->nll);
+    f->weight = calloc((size_t)dpt_batch_scores(&f->batch), sizeof *f->weight);
+    f->terms = calloc((size_t)(f->g->samples * f->g->post.catalog.count), sizeof *f->terms);
+}
+
+static void model_fixture_close(model_fixture *f) {
+    free(f->nll);
+    free(f->weight);
+    free(f->terms);
+    dpt_model_destroy(f->model);
+    dpt_mesh_destroy(&f->mesh);
+    golden_image_free(&f->in);
+}
+
+/* Tensor-wise measure: |ours - golden| / |golden| in the Euclidean norm. */
+static void model_near(double ours, double golden, double scale, const char *what,
+                       const char *name) {
+    if (!(fabs(ours - golden) <= 1e-4 * scale))
+        fail_msg("%s %s: %.9g in place of %.9g (scale %.3g)", what, name, ours, golden, scale);
+}
+
+/* Run the model over the whole batch; every sample's own loss counts `share`. */
+static void model_fixture_run(model_fixture *f, double t, dpt_model_backward mode, double share,
+                              uint8_t *correct, dpt_model_gradient *gradient) {
+    bool backward = mode != DPT_BACKWARD_NONE;
+    for (int64_t s = 0; f->batch.images != NULL && s < f->g->samples; s++)
+        f->weight[s] = share;
+    if (f->batch.images == NULL) {
+        free(f->weight);
+        f->weight = golden_weights(f->g, share);
+    }
+    assert_int_equal(dpt_model_run(f->model, &f->batch, t, mode, backward ? f->weight : NULL,
+                                   f->nll, correct, mode == DPT_BACKWARD_TERMS ? f->terms : NULL,
+                                   gradient),
+                     DPT_OK);
+}
+
+static double model_sample_loss(const model_fixture *f, int64_t s) {
+    if (f->batch.images != NULL)
+        return f->nll[s];
+    double sum = 0.0;
+    for (int64_t i = f->g->offsets[s]; i < f->g->offsets[s + 1]; i++)
+        sum += f->nll[i];
+    return sum / (double)golden_scored(f->g, s);
+}
+
+static double model_mean_loss(model_fixture *f, double t) {
+    double sum = 0.0;
+    model_fixture_run(f, t, DPT_BACKWARD_NONE, 0.0, NULL, NULL);
+    for (int64_t s = 0; s < f->g->samples; s++)
+        sum += model_sample_loss(f, s) / (double)f->g->samples;
+    return sum;
+}
+
+static void model_check_losses(model_fixture *f) {
+    const double *golden[2] = {f->g->loss, f->g->loss_edit};
+    uint8_t *correct = calloc((size_t)dpt_batch_scores(&f->batch), 1);
+    for (int end = 0; end < 2; end++) {
+        model_fixture_run(f, end, DPT_BACKWARD_NONE, 0.0, correct, NULL);
+        for (int64_t s = 0; s < f->g->samples; s++) {
+            model_near(model_sample_loss(f, s), golden[end][s], fabs(golden[end][s]), "loss",
+                       f->name);
+            assert_true(f->in.correct == NULL || end == 1 || correct[s] == f->in.correct[s]);
+        }
+    }
+    free(correct);
+}
+
+/* Every term within tolerance of |gradient of the sample| |E| would be easy; we ask for tolerance
+ * relative to the largest term of that tensor over the samples. */
+static void model_check_terms(model_fixture *f) {
+    int count = f->g->post.catalog.count;
+    double most = 0.0;
+    model_fixture_run(f, 0.0, DPT_BACKWARD_TERMS, 1.0, NULL, NULL);
+    assert_int_equal(dpt_comm_sum_f64(&f->mesh.model, f->terms, f->g->samples * count), DPT_OK);
+    for (int64_t i = 0; i < f->g->samples * count; i++)
+        most = fmax(most, fabs(f->g->terms[i]));
+    for (int k = 0; k < count; k++) {
+        double scale = f->rounding * most;
+        for (int64_t s = 0; s < f->g->samples; s++)
+            scale = fmax(scale, fabs(f->g->terms[s * count + k]));
+        for (int64_t s = 0; s < f->g->samples; s++)
+            model_near(f->terms[s * count + k], f->g->terms[s * count + k], scale,
+                       f->g->post.catalog.tensors[k].name, f->name);
+    }
+}
+
+/* |a - b| and |b|. */
+static void model_distance(int64_t n, const float *a, const float *b, double *off, double *size) {
+    double squares[2] = {0.0, 0.0};
+    for (int64_t i = 0; i < n; i++) {
+        squares[0] += ((double)a[i] - b[i]) * ((double)a[i] - b[i]);
+        squares[1] += (double)b[i] * b[i];
+    }
+    *off = sqrt(squares[0]);
+    *size = sqrt(squares[1]);
+}
+
+static void model_check_tensor(const model_fixture *f, const dpt_model_gradient *gradient, int k) {
+    const dpt_tensor_info *info = &f->g->grad.catalog.tensors[k];
+    double off, size;
+    float *ours = malloc((size_t)info->numel * sizeof *ours);
+    assert_int_equal(dpt_model_gradient_gather(f->model, gradient, k, ours), DPT_OK);
+    int64_t first = info->numel / 3, n = info->numel / 2; /* a run that cuts rows and blocks */
+    float *run = malloc((size_t)(n + 1) * sizeof *run);
+    dpt_range range = {.tensor = k, .ig = first, .n = n};
+    assert_int_equal(dpt_model_gradient_range(f->model, gradient, range, run), DPT_OK);
+    model_distance(n, ours + first, run, &off, &size);
+    assert_true(off <= 1e-6 * size);
+    free(run);
+    model_distance(info->numel, ours, f->g->grad.values[k], &off, &size);
+    /* Without rotation the bias of the keys moves all scores of a query alike: its gradient is rounding
+     * alone. */
+    bool keys = strstr(info->name, "key.bias") != NULL || strstr(info->name, "k_proj.bias") != NULL;
+    bool nothing = keys && f->batch.images != NULL;
+    model_near(off, 0.0, nothing ? 1e-2 : size, info->name, f->name);
+    free(ours);
+}
+
+/* The gradient, and that the two modes agree: <gradient, E> against the terms of model_check_terms. */
+static void model_check_gradient(model_fixture *f) {
+    int count = f->g->post.catalog.count;
+    double *dots = calloc((size_t)count, sizeof *dots);
+    dpt_model_gradient *gradient;
+    assert_int_equal(dpt_model_gradient_create(f->model, &gradient), DPT_OK);
+    model_fixture_run(f, 0.0, DPT_BACKWARD_GRADIENT, 1.0 / (double)f->g->samples, NULL, gradient);
+    for (int k = 0; k < count; k++)
+        model_check_tensor(f, gradient, k);
+    assert_int_equal(dpt_model_gradient_dot(f->model, gradient, dots), DPT_OK);
+    assert_int_equal(dpt_comm_sum_f64(&f->mesh.model, dots, count), DPT_OK);
+    for (int k = 0; k < count; k++) {
+        double sum = 0.0, scale = f->rounding;
+        for (int64_t s = 0; s < f->g->samples; s++) {
+            sum += f->terms[s * count + k] / (double)f->g->samples;
+            scale = fmax(scale, fabs(f->terms[s * count + k]));
+        }
+        if (fabs(sum - dots[k]) > 3e-6 * scale)
+            fail_msg("%s: %s: terms give %.9g, the gradient %.9g", f->name,
+                     f->g->post.catalog.tensors[k].name, sum, dots[k]);
+    }
+    dpt_model_gradient_destroy(gradient);
+    free(dots);
+}
+
+/* All of it for every golden file, at every mesh of the ranks. */
+static void model_check_all(const char *const *names, int count, bool images) {
+    for (int c = 0; c < count; c++) {
+        for (int size = 1; size <= test_comm.size; size++) {
+            if (test_comm.size % size != 0)
+                continue;
+            model_fixture f;
+            model_fixture_open(&f, names[c], images, size);
+            model_check_losses(&f);
+            model_check_terms(&f);
+            model_check_gradient(&f);
+            model_fixture_close(&f);
+        }
+    }
+}
+
+/* The slope along the path in the middle of it, by central differences of fourth order. */
+static void model_check_slope(const char *const *names, int count, bool images) {
+    for (int c = 0; c < count; c++) {
+        model_fixture f;
+        model_fixture_open(&f, names[c], images, test_comm.size);
+        double h = 0.2, sum = 0.0, size = 0.0;
+        double near = model_mean_loss(&f, 0.5 + h) - model_mean_loss(&f, 0.5 - h);
+        double far = model_mean_loss(&f, 0.5 + 2 * h) - model_mean_loss(&f, 0.5 - 2 * h);
+        model_fixture_run(&f, 0.5, DPT_BACKWARD_TERMS, 1.0 / (double)f.g->samples, NULL, NULL);
+        int64_t n = f.g->samples * f.g->post.catalog.count;
+        assert_int_equal(dpt_comm_sum_f64(&f.mesh.model, f.terms, n), DPT_OK);
+        for (int64_t i = 0; i < n; i++) {
+            sum += f.terms[i];
+            size += fabs(f.terms[i]);
+        }
+        model_near(sum, (8.0 * near - far) / (12.0 * h), size, "slope", f.name);
+        model_fixture_close(&f);
+    }
+}
+
+/* A model of these weights with this configuration is refused with a message that says `named`. */
+static void model_expect_refusal(const char *config, memory_model *weights, const char *named) {
+    dpt_model *model;
+    int64_t a, b;
+    dpt_error_clear();
+    assert_int_equal(dpt_model_create(&test_comm, config, memory_source(weights), &model),
+                     DPT_ERR_INPUT);
+    assert_null(model);
+    test_error_says(named);
+    assert_int_equal(dpt_model_bytes(config, &weights->catalog, 2, false, 8, 8, &a, &b),
+                     DPT_ERR_INPUT);
+    dpt_error_clear();
+}
+
+/* A configuration with one key set to another JSON value; the caller frees it. */
+static char *model_config_with(const char *config, const char *key, const char *value) {
+    json_t *root = json_loads(config, 0, NULL);
+    json_object_set_new(root, key, json_loads(value, JSON_DECODE_ANY, NULL));
+    char *text = json_dumps(root, 0);
+    json_decref(root);
+    return text;
+}
+
+typedef struct model_bad_key {
+    const char *key, *value, *named;
+} model_bad_key;
+
+static void model_check_bad_keys(const golden_model *g, const model_bad_key *bad, size_t count) {
+    golden_model copy = *g;
+    for (size_t i = 0; i < count; i++) {
+        char *config = model_config_with(g->config, bad[i].key, bad[i].value);
+        model_expect_refusal(config, &copy.post, bad[i].named);
+        free(config);
+    }
+}
+
+#endif
