@@ -59,6 +59,14 @@ static dpt_status missing(const loader *l, const char *name) {
                      l->path, name);
 }
 
+/* Whether values of a type may stand for `class`: NumPy's bool, as h5py writes it, is an enumeration
+ * of whole numbers, which HDF5 converts. */
+static bool is_class(hid_t stored, H5T_class_t class) {
+    if (H5Tget_class(stored) != H5T_ENUM)
+        return H5Tget_class(stored) == class;
+    return class == H5T_INTEGER && H5Tget_size(stored) == 1;
+}
+
 /* One vector of the file: its length, and its values converted to `type` in a counted block. */
 static dpt_status read_vector(const loader *l, const char *name, H5T_class_t class, hid_t type,
                               size_t size, int64_t *length, void *values) {
@@ -73,7 +81,7 @@ static dpt_status read_vector(const loader *l, const char *name, H5T_class_t cla
     if (count < 0 || H5Sget_simple_extent_ndims(space) != 1)
         st =
             dpt_error(DPT_ERR_INPUT, "%s: '%s' must be a data set of one dimension", l->path, name);
-    else if (H5Tget_class(stored) != class)
+    else if (!is_class(stored, class))
         st = dpt_error(DPT_ERR_INPUT, "%s: '%s' must hold %s", l->path, name,
                        class == H5T_FLOAT ? "floating-point numbers" : "whole numbers");
     else if (count / COMPRESSION_MAX > l->file_bytes)

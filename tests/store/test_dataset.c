@@ -195,6 +195,29 @@ static void remake(hid_t file, const char *name, hid_t type, int64_t n, const vo
     put1(file, name, type, n, values);
 }
 
+/* As h5py writes an array of bool. */
+static void bool_mask(hid_t f) {
+    hid_t type = H5Tenum_create(H5T_NATIVE_INT8);
+    const int8_t no = 0, yes = 1;
+    H5Tenum_insert(type, "FALSE", &no);
+    H5Tenum_insert(type, "TRUE", &yes);
+    remake(f, "chosen/loss_mask", type, 9, mask);
+    H5Tclose(type);
+}
+
+static void test_bool_mask(void **state) {
+    (void)state;
+    dpt_dataset data;
+    write_pairs(bool_mask);
+    assert_int_equal(dpt_dataset_read(&test_comm, path, DPT_DATASET_PAIRS, &data), DPT_OK);
+    int64_t at = 0;
+    for (int64_t s = 0; s < data.sequences; s += 2)
+        for (int64_t i = data.offsets[s]; i < data.offsets[s + 1]; i++)
+            assert_int_equal(data.loss_mask[i], mask[at++]);
+    assert_int_equal(at, 9);
+    dpt_dataset_destroy(&data);
+}
+
 static void no_images(hid_t f) {
     lose(f, "images");
 }
@@ -451,11 +474,11 @@ static void test_cache(void **state) {
 
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(make_folder),   cmocka_unit_test(test_images),
-        cmocka_unit_test(test_pairs),    cmocka_unit_test(test_keep_first),
-        cmocka_unit_test(test_lies),     cmocka_unit_test(test_other_kind),
-        cmocka_unit_test(test_cache),    cmocka_unit_test(test_damage),
-        cmocka_unit_test(remove_folder),
+        cmocka_unit_test(make_folder),     cmocka_unit_test(test_images),
+        cmocka_unit_test(test_pairs),      cmocka_unit_test(test_keep_first),
+        cmocka_unit_test(test_bool_mask),  cmocka_unit_test(test_lies),
+        cmocka_unit_test(test_other_kind), cmocka_unit_test(test_cache),
+        cmocka_unit_test(test_damage),     cmocka_unit_test(remove_folder),
     };
     return test_mpi_main(argc, argv, tests);
 }
