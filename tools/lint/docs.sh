@@ -37,9 +37,17 @@ grep -hoP '(?<![\w/.-])(src|include|tests|tools|jobs|slurm|doc|share|\.ci)/[\w./
     "${documents[@]}" | grep -vE '^share/deltapath|^doc/$' >"$tmp/want"
 missing "$tmp/have" "$tmp/want" | complain "files in documents that the tree lacks:"
 sed -n 's,^tests/.*/\(test_[a-z0-9_]*\)\.[a-z]*$,\1,p' "$tmp/files" >"$tmp/have"
+cp "$tmp/have" "$tmp/have.files"
 grep -rhoE '\btest_[a-z0-9_]+' tests --include='*.[ch]' >>"$tmp/have"
 grep -hoE '`test_[a-z0-9_]+`' "${documents[@]}" | tr -d '`' >"$tmp/want"
 missing "$tmp/have" "$tmp/want" | complain "tests in documents that tests/ lacks:"
+grep -hoE '`test_[a-z0-9_]+`: `[a-z0-9_]+`(, `[a-z0-9_]+`)*' "${documents[@]}" | tr -d '`,:' |
+    while read -r file functions; do
+        for function in $functions; do # a test file that follows in the list is no function
+            grep -qE "_unit_test\($function\)" tests/*/"$file".c || grep -qx "$function" "$tmp/have.files" ||
+                echo "$file: $function"
+        done
+    done | complain "test functions in documents that their file lacks:"
 grep -hoE '\]\([A-Za-z0-9_./-]+\.md\)' doc/*.md | sed 's/](\(.*\))/doc\/\1/' >"$tmp/want"
 { cat "$tmp/files"; sed 's,^,doc/../,' "$tmp/files"; } >"$tmp/have"
 missing "$tmp/have" "$tmp/want" | complain "links in doc/ that lead nowhere:"
