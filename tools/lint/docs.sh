@@ -1,20 +1,9 @@
 #!/usr/bin/env bash
 # Fail when a document names what the tree does not have: a function or constant of the program, a file,
 # a make target, a key or method of a job file. Fast: greps alone.
-set -uo pipefail
-shopt -s lastpipe # complain sets status in this shell
-cd "$(dirname "$0")/../.."
-status=0
-documents=(README.md CONTRIBUTING.md CHANGELOG.md doc/*.md)
+source "$(dirname "$0")/complain.sh"
 
-complain() { # complain TITLE: prints standard input under a title when there is any
-    local found
-    found=$(cat)
-    [[ -z $found ]] && return
-    echo "$1"
-    sed 's/^/  /' <<<"$found"
-    status=1
-}
+documents=(README.md CONTRIBUTING.md CHANGELOG.md doc/*.md)
 missing() { # missing HAVE WANT: lines of WANT that HAVE lacks
     comm -13 <(sort -u "$1") <(sort -u "$2")
 }

@@ -1,28 +1,15 @@
 #!/usr/bin/env bash
 # House rules that the compiler does not know: no way out of the process below main (store/isolate ends
-# its own child), no allocation
-# past the counted one, and files that one can read in a sitting.
-set -uo pipefail
-shopt -s lastpipe # complain sets status in this shell
-cd "$(dirname "$0")/../.."
-status=0
-
-complain() { # complain TITLE: prints standard input under a title when there is any
-    local found
-    found=$(cat)
-    [[ -z $found ]] && return
-    echo "$1"
-    sed 's/^/  /' <<<"$found"
-    status=1
-}
+# its own child), no allocation past the counted one, and files that one can read in a sitting.
+source "$(dirname "$0")/complain.sh"
 
 grep -rnE '\b(exit|_exit|abort|assert|quick_exit) *\(' src include --include='*.[ch]' |
     grep -vE '^src/cli/main\.c:|^src/store/isolate\.c:|MPI_Abort|static_assert|_Static_assert|: *\*|/\*' |
     grep -vE ': */' | complain "process exits below main:"
 grep -rnE '[^_a-z](malloc|calloc|realloc|strdup|asprintf) *\(' src --include='*.c' |
     grep -vE '^src/base/mem\.c:' | complain "allocations that are not counted (use base/mem.h):"
-find src include tests tools -name '*.[ch]' -exec awk 'END { if (NR > 700) print FILENAME ": " NR " lines" }' {} \; |
-    complain "files above 700 lines:"
+find src include tests tools -name '*.[ch]' -exec awk 'END { if (NR > 600) print FILENAME ": " NR " lines" }' {} \; |
+    complain "files above 600 lines:"
 grep -rnE '\b(TODO|FIXME|XXX)\b' src include tests tools --include='*.[ch]' --include='*.py' --include='*.sh' |
     grep -v '^tools/lint/' | complain "unfinished notes:"
 exit $status
