@@ -27,7 +27,6 @@ over samples.  Source: arXiv:2305.18290 Eq. 7.  check_dpo_golden.py compares wit
 Usage: dpo_golden.py [OUT_DIRECTORY]
 """
 import pathlib
-import sys
 
 import h5py
 import numpy as np
@@ -130,18 +129,8 @@ def make_case(name: str, seed: int, out: pathlib.Path) -> None:
             f[f"{g}/offsets"] = np.cumsum([0] + [len(s[side][0]) for s in samples]).astype(np.int64)
         f["policy_logp"], f["reference_logp"] = logp, reference_logp
         f["correct"] = (margin > 0).astype(np.uint8)
-    print(f"{name}: {sum(p.numel() for p in params.values())} weights, "
-          f"{path.stat().st_size} bytes, losses {np.round(result['loss'], 4)}, "
-          f"edited {np.round(result['loss_edit'], 4)}, margins {np.round(margin, 4)}")
+    golden_common.say(name, path, params, result)
+    print(f"  margins {np.round(margin, 4)}")
 
 
-def main() -> None:
-    root = pathlib.Path(__file__).resolve().parents[2]
-    out = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else root / "tests/golden/dpo"
-    out.mkdir(parents=True, exist_ok=True)
-    transformers.logging.disable_progress_bar()
-    for i, name in enumerate(CASES):
-        make_case(name, 300 + i, out)
-
-
-main()
+golden_common.make_all(make_case, CASES, "dpo", 300)

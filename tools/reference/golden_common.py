@@ -1,6 +1,7 @@
-"""What vit_golden.py and dpo_golden.py share: models in double, slopes, and the file's groups."""
+"""What llama_golden.py, vit_golden.py and dpo_golden.py share: models in double, slopes, and the file's groups."""
 import json
 import pathlib
+import sys
 import tempfile
 
 import h5py
@@ -90,3 +91,21 @@ def write_model(f: h5py.File, config: str, params: dict, edit: dict, names: dict
     for key in ("loss", "loss_edit", "terms"):
         f[key] = result[key]
     f["term_names"] = np.array([names[n] for n in params], dtype="S")
+
+
+def say(name: str, path: pathlib.Path, params: dict, result: dict) -> None:
+    print(f"{name}: {sum(p.numel() for p in params.values())} weights, "
+          f"{path.stat().st_size} bytes, losses {np.round(result['loss'], 4)}, "
+          f"edited {np.round(result['loss_edit'], 4)}")
+
+
+def make_all(make_case, cases, folder: str, seed: int) -> None:
+    """make_case(name, seed + i, where) for each case; where is the first argument of the program, or
+    tests/golden/<folder>."""
+    import transformers
+    root = pathlib.Path(__file__).resolve().parents[2]
+    out = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else root / "tests/golden" / folder
+    out.mkdir(parents=True, exist_ok=True)
+    transformers.logging.disable_progress_bar()
+    for i, name in enumerate(cases):
+        make_case(name, seed + i, out)

@@ -22,7 +22,6 @@ Usage: llama_golden.py [OUT_DIRECTORY]
 """
 import json
 import pathlib
-import sys
 import tempfile
 
 import h5py
@@ -33,18 +32,9 @@ from transformers.models.llama import modeling_llama
 from transformers.models.mistral import modeling_mistral
 from transformers.models.qwen2 import modeling_qwen2
 
-# The model codes name torch.float32 for norms and softmax; here that means double.
+import golden_common
 
-
-class _DoubleTorch:
-    float32 = torch.float64
-
-    def __getattr__(self, name):
-        return getattr(torch, name)
-
-
-for module in (modeling_llama, modeling_mistral, modeling_qwen2):
-    module.torch = _DoubleTorch()
+golden_common.in_double(modeling_llama, modeling_mistral, modeling_qwen2)
 
 LLAMA = dict(vocab_size=40, hidden_size=24, intermediate_size=20, num_hidden_layers=2,
              num_attention_heads=4, num_key_value_heads=4, max_position_embeddings=128,
@@ -139,58 +129,15 @@ def make_case(name: str, seed: int, out: pathlib.Path) -> None:
             for n, p in params.items()}
     tokens, masks = make_samples(rng, config.vocab_size)
 
-    losses, terms, grad = [], [], {n: torch.zeros_like(p) for n, p in params.items()}
-    for t, m in zip(tokens, masks):
-        model.zero_grad()
-        loss = sample_loss(model, t, m)
-        loss.backward()
-        losses.append(loss.item())
-        terms.append([(p.grad * edit[n].double()).sum().item() for n, p in params.items()])
-        for n, p in params.items():
-            grad[n] += p.grad / len(tokens)
-
-    def losses_at(step: float) -> np.ndarray:
-        """Losses at W_post + step E, leaving the weights as they were."""
-        kept = {n: p.detach().clone() for n, p in params.items()}
-        with torch.no_grad():
-            for n, p in params.items():
-                p += step * edit[n].double()
-            values = [sample_loss(model, t, m).item() for t, m in zip(tokens, masks)]
-            for n, p in params.items():
-                p.copy_(kept[n])
-        return np.array(values)
-
-    # The terms must be the slope that finite differences see.
-    h = 1e-3
-    slope = (losses_at(h) - losses_at(-h)) / (2 * h)
-    off = np.abs(slope - np.sum(terms, axis=1)).max()
-    assert off < 1e-4 * np.abs(slope).max(), f"{name}: finite differences are off by {off}"
-
+    result = golden_common.measure(params, edit, list(zip(tokens, masks)),
+                                   lambda s: sample_loss(model, *s))
     path = out / f"{name}.h5"
     with h5py.File(path, "w", libver=("v110", "v110")) as f:
-        f.attrs["config"] = np.bytes_(text)
-        for n, p in params.items():
-            f[f"tensors/{n}"] = p.detach().float().numpy()
-            f[f"edit/{n}"] = edit[n].numpy()
-            f[f"grad/{n}"] = grad[n].float().numpy()
+        golden_common.write_model(f, text, params, edit, {n: n for n in params}, result)
         f["tokens"] = np.concatenate(tokens)
         f["loss_mask"] = np.concatenate(masks)
         f["offsets"] = np.cumsum([0] + [len(t) for t in tokens]).astype(np.int64)
-        f["loss"] = np.array(losses)
-        f["loss_edit"] = losses_at(1.0)
-        f["terms"] = np.array(terms)
-        f["term_names"] = np.array(list(params), dtype="S")
-    print(f"{name}: {sum(p.numel() for p in params.values())} weights, "
-          f"{path.stat().st_size} bytes, losses {np.round(losses, 4)}, "
-          f"slopes {np.round(slope, 4)} off {off:.1e}")
+    golden_common.say(name, path, params, result)
 
 
-def main() -> None:
-    root = pathlib.Path(__file__).resolve().parents[2]
-    out = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else root / "tests/golden/llama"
-    out.mkdir(parents=True, exist_ok=True)
-    for i, name in enumerate(CASES):
-        make_case(name, 100 + i, out)
-
-
-main()
+golden_common.make_all(make_case, CASES, "llama", 100)

@@ -28,7 +28,6 @@ it is never edited and has no gradient; its /edit, /grad and /terms are zeros.
 Usage: vit_golden.py [OUT_DIRECTORY]
 """
 import pathlib
-import sys
 
 import h5py
 import numpy as np
@@ -126,18 +125,8 @@ def make_case(name: str, seed: int, out: pathlib.Path) -> None:
         f["labels"] = labels.numpy().astype(np.int32)
         f["logits"] = logits.numpy()
         f["correct"] = correct.numpy().astype(np.uint8)
-    print(f"{name}: {sum(p.numel() for p in params.values())} weights, "
-          f"{path.stat().st_size} bytes, losses {np.round(result['loss'], 4)}, "
-          f"edited {np.round(result['loss_edit'], 4)}, correct {correct.int().tolist()}")
+    golden_common.say(name, path, params, result)
+    print(f"  correct {correct.int().tolist()}")
 
 
-def main() -> None:
-    root = pathlib.Path(__file__).resolve().parents[2]
-    out = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else root / "tests/golden/vit"
-    out.mkdir(parents=True, exist_ok=True)
-    transformers.logging.disable_progress_bar()
-    for i, name in enumerate(CASES):
-        make_case(name, 200 + i, out)
-
-
-main()
+golden_common.make_all(make_case, CASES, "vit", 200)
