@@ -69,18 +69,20 @@ int dpt_edit_method_find(const char *name); /**< -1 when unknown */
 int dpt_edit_method_params(int method, const dpt_edit_param **params);
 bool dpt_edit_method_random(int method); /**< whether it draws from the seed */
 
+/** A stage of a method with every parameter at its fallback. Local. */
+void dpt_edit_stage_init(dpt_edit_stage_spec *stage, int method);
 /** Set one parameter of a stage from text or number, checked against the table. Local.
  * Errors: DPT_ERR_USAGE naming method, parameter, value and the allowed range. */
-void dpt_edit_stage_init(dpt_edit_stage_spec *stage, int method);
 dpt_status dpt_edit_stage_set(dpt_edit_stage_spec *stage, const char *param, const char *value);
 /** Whether a parameter of the stage is "auto" and not yet found. Local. */
 bool dpt_edit_stage_is_auto(const dpt_edit_stage_spec *stage);
 /** Value of a parameter by its name; NaN when the method has none of it. Local. */
 double dpt_edit_stage_get(const dpt_edit_stage_spec *stage, const char *param);
-/** Check a stage as a whole (required parameters, exclusive ones). Local. */
+/** Check a stage as a whole (required parameters, exclusive ones). Local.
+ * Errors: DPT_ERR_USAGE naming method and parameter. */
 dpt_status dpt_edit_stage_check(const dpt_edit_stage_spec *stage);
 
-/** Check a whole edit: its stages and what scales it. Local. */
+/** Check a whole edit: its stages and what scales it. Local. Errors: DPT_ERR_USAGE. */
 dpt_status dpt_edit_spec_check(const dpt_edit_spec *spec);
 
 /** Whether the edit cannot run without dpt_edit_input.gradient. Local. */
@@ -167,11 +169,12 @@ bool dpt_edit_covers_any(const dpt_edit_spec *spec, const dpt_edit_input *input)
  * @param[out] report  or NULL; dpt_edit_report_destroy releases it.
  * Errors: DPT_ERR_INPUT for NaN or infinity in the weights, naming tensor and index;
  *         DPT_ERR_USAGE for a rank above the limit of a tensor, naming it; sink undefined on error.
- * Determinism: elementwise methods: same bits at any number of ranks; low rank: as law 1.
+ * Determinism: elementwise methods: same bits at any number of ranks; low rank: same bits
+ *              at the same number of ranks in a group (svd_group), else to 1e-6 of |Delta|.
  */
 dpt_status dpt_edit_run(const dpt_edit_spec *spec, const dpt_edit_input *input, dpt_sink sink,
                         dpt_edit_report *report);
-void dpt_edit_report_destroy(dpt_edit_report *report);
+void dpt_edit_report_destroy(dpt_edit_report *report); /**< Local. */
 
 /** Bytes per rank that an edit needs beside its input and its sink. Local. */
 int64_t dpt_edit_bytes(const dpt_edit_spec *spec, const dpt_catalog *catalog, const bool *selected,

@@ -68,7 +68,7 @@ typedef struct dpt_svd {
  */
 dpt_status dpt_svd_compute(const dpt_comm *comm, int64_t rows, int64_t cols, int64_t local_rows,
                            const float *slab, const dpt_svd_options *options, dpt_svd *out);
-void dpt_svd_destroy(dpt_svd *svd);
+void dpt_svd_destroy(dpt_svd *svd); /**< Local; an empty one is allowed. */
 
 /** Product of the factors for a run of this rank's rows: out = U[il0 : il0 + n] diag(s) V^T,
  * (n, cols) row-major fp32. Local. */

@@ -72,7 +72,7 @@ dpt_status dpt_loss_dpo_create(const dpt_dpo_data *data, int64_t vocabulary, int
 /** The checks of dpt_loss_dpo_create alone. Local. */
 dpt_status dpt_loss_dpo_check(const dpt_dpo_data *data, int64_t vocabulary, int64_t max_positions);
 
-/** Log-probabilities of the responses by a model at t = 0. Collective over the mesh.
+/** Log-probabilities of the responses by a model at t = 0. Collective over the mesh, agreed.
  * @param[out] logp (samples, 2) [nats] chosen, rejected; the same on all ranks. */
 dpt_status dpt_loss_dpo_measure(const dpt_loss *loss, const dpt_mesh *mesh, dpt_model *model,
                                 double *logp);
@@ -94,8 +94,8 @@ typedef void (*dpt_loss_progress_fn)(void *ctx, double share);
 /** Have evaluations say how far they are; a NULL function ends that. Local. */
 void dpt_loss_set_progress(dpt_loss *loss, dpt_loss_progress_fn progress, void *ctx);
 
-void dpt_loss_destroy(dpt_loss *loss);
-int64_t dpt_loss_samples(const dpt_loss *loss);
+void dpt_loss_destroy(dpt_loss *loss);          /**< Local; NULL is allowed. */
+int64_t dpt_loss_samples(const dpt_loss *loss); /**< Of all replicas. Local. */
 
 /** Evaluate at t. Collective over the mesh.
  * @param[in]  mode     as dpt_model_run; the derivative is that of the (weighted) mean loss.

@@ -85,9 +85,11 @@ typedef enum dpt_model_backward {
  * Blocks that several ranks of the group hold (norms, shared key-value heads) hold partial sums:
  * their total over the group is the gradient. */
 typedef struct dpt_model_gradient dpt_model_gradient;
+/** A gradient of zeros. Local. Errors: DPT_ERR_OUTPUT without memory; *out is NULL. */
 dpt_status dpt_model_gradient_create(const dpt_model *model, dpt_model_gradient **out);
-void dpt_model_gradient_destroy(dpt_model_gradient *gradient);
-/** Add up the replicas. Collective over data. */
+void dpt_model_gradient_destroy(dpt_model_gradient *gradient); /**< Local; NULL is allowed. */
+/** Add up the replicas. Collective over data. Errors: DPT_ERR_INTERNAL from MPI, not agreed.
+ * Determinism: to rounding between meshes. */
 dpt_status dpt_model_gradient_sum(dpt_model_gradient *gradient, const dpt_comm *data);
 /** <gradient, E> of the bound edit per tensor: this rank's share; the caller adds over the group.
  * Local. @param[out] terms (tensors). */
@@ -106,11 +108,13 @@ dpt_status dpt_model_gradient_range(const dpt_model *model, const dpt_model_grad
  *
  * Collective over group (same: batch, t, mode, weights).
  * Computes: nll[i] = -log softmax(logits at i - 1)[token i] for scored tokens, 0 elsewhere; of an
- *           image -log softmax(logits)[label]; with mode != NONE the derivative of sum_i weight[i] * nll[i] with respect to W at W(t).
+ *           image -log softmax(logits)[label]; with mode != NONE the derivative of
+ *           sum_i weight[i] * nll[i] with respect to W at W(t).
  * @param[in]  t        point of the path; 0 needs no edit.
  * @param[in]  weight   (tokens, or images) d loss / d nll; NULL with mode NONE.
  * @param[out] nll      (tokens, or images) double, nats, the same on all ranks of the group.
- * @param[out] correct  (tokens, or images) 1 where the arg max (lowest index on ties) is the token or label; or NULL.
+ * @param[out] correct  (tokens, or images) 1 where the arg max (lowest index on ties) is the token
+ *                      or label; or NULL.
  * @param[out] terms    (sequences, tensors) this rank's share of <grad, E>: add over the group;
  *                      only with mode TERMS.
  * @param[in,out] gradient accumulated into; only with mode GRADIENT.

@@ -20,7 +20,8 @@ typedef struct dpt_interval {
  * Local. Computes: mean +- t_{(1 + confidence) / 2, n - 1} s / sqrt(n).
  * @param[in] a          (n). @param[in] b (n), or NULL: zeros.
  * @param[in] confidence e.g. 0.95.
- * A sample that is not finite makes mean NaN or infinite and the rest NaN. Equal samples give an interval of no width.
+ * A sample that is not finite makes mean NaN or infinite and the rest NaN. Equal samples give an
+ * interval of no width.
  * Determinism: two passes over the samples in order, in double.
  */
 dpt_interval dpt_verdict_paired(int64_t n, const double *a, const double *b, double confidence);

@@ -25,8 +25,8 @@ typedef struct dpt_result_tensor {
     double share_changed; /**< share of the entries with E != 0 */
     double rank;          /**< of a low-rank edit */
     double residual;      /**< of a low-rank edit: |Delta - U S V^T| / |Delta| */
-    double scale;         /**< of a sign edit */
-    double correlation;   /**< between mask and product of gradient and delta */
+    double scale;         /**< factor, mean magnitude or cut: dpt_edit_tensor_stats.scale */
+    double correlation;   /**< of mask and gradient * Delta */
 } dpt_result_tensor;
 
 /** Leading singular values of the delta of one tensor, falling. */
@@ -45,7 +45,7 @@ typedef struct dpt_result_parameter {
 /** The scalars of a unit. All double, NaN where not known. [nats] unless said otherwise. */
 typedef struct dpt_result_scalars {
     double loss_pre, loss_post, loss_edit;             /**< means over samples */
-    double accuracy_pre, accuracy_post, accuracy_edit; /**< share of exact matches */
+    double accuracy_pre, accuracy_post, accuracy_edit; /**< share that the model gets right */
     double change, change_se, change_low, change_high; /**< true L(edit) - L(post), paired */
     double bootstrap_low, bootstrap_high;              /**< of the change, whichever judges */
     double equivalence_low, equivalence_high;          /**< interval of the equivalence test */
@@ -124,6 +124,7 @@ typedef struct dpt_result_seeds {
     dpt_result_spread share;    /**< change / |gain| */
     dpt_result_spread accuracy; /**< of the edited model */
 } dpt_result_seeds;
+
 void dpt_result_seeds_destroy(dpt_result_seeds *seeds); /**< Local; an empty one is allowed. */
 
 /** What all units of a study share. Borrowed. */

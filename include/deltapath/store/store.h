@@ -47,7 +47,8 @@ dpt_store_format dpt_store_get_format(const dpt_store *store); /**< Local */
 bool dpt_store_is_results(const char *path);
 
 /** Hash of the headers (names, types, shapes, sizes, modification times excluded) and of a few KiB of
- * each tensor, for provenance and resume: it tells trainings apart, not single values. Local; the same on all ranks. */
+ * each tensor, for provenance and resume: it tells trainings apart, not single values. Local; the same
+ * on all ranks. */
 uint64_t dpt_store_fingerprint(const dpt_store *store);
 
 /** Whether the format carries a stored XXH3-64 of a tensor's bytes; its value. Local. */

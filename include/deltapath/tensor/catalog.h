@@ -26,7 +26,7 @@ typedef struct dpt_catalog {
     int64_t elements; /**< of all tensors; the sum times 8 bytes fits int64 */
 } dpt_catalog;
 
-void dpt_catalog_init(dpt_catalog *catalog);
+void dpt_catalog_init(dpt_catalog *catalog);    /**< An empty list. Local. */
 void dpt_catalog_destroy(dpt_catalog *catalog); /**< Local. */
 
 /** Append a tensor. Local. Errors: DPT_ERR_INPUT when the name is empty, a side is negative, ndim is
@@ -41,7 +41,7 @@ dpt_status dpt_catalog_sort(dpt_catalog *catalog);
 /** Position of a name in a sorted catalog, or -1. Local. */
 int dpt_catalog_find(const dpt_catalog *catalog, const char *name);
 
-/** Deep copy. Local. */
+/** Deep copy. Local. Errors: DPT_ERR_OUTPUT without memory; to is empty. */
 dpt_status dpt_catalog_copy(const dpt_catalog *from, dpt_catalog *to);
 
 /** Total elements and bytes. Local. */
@@ -80,6 +80,6 @@ typedef struct dpt_pairing {
 dpt_status dpt_catalog_pair(const dpt_catalog *pre, const dpt_catalog *post, bool tied_pre,
                             bool tied_post, dpt_mismatch_policy policy, dpt_pairing *out,
                             char **report);
-void dpt_pairing_destroy(dpt_pairing *pairing);
+void dpt_pairing_destroy(dpt_pairing *pairing); /**< Local; an empty one is allowed. */
 
 #endif

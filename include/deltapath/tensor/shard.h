@@ -26,6 +26,7 @@ typedef struct dpt_block {
     int64_t stride;
 } dpt_block;
 
+/** A run as a block of one row. Local. */
 static inline dpt_block dpt_block_of_range(dpt_range range) {
     return (dpt_block){
         .tensor = range.tensor, .ig = range.ig, .rows = 1, .cols = range.n, .stride = range.n};
@@ -44,7 +45,7 @@ typedef struct dpt_shard {
 /** Cut a model into cells and share them out so that no rank has more than its even share of the
  * elements plus one cell. Local; the same on all ranks. Errors: DPT_ERR_OUTPUT without memory; out empty. */
 dpt_status dpt_shard_create(const dpt_catalog *catalog, int ranks, dpt_shard *out);
-void dpt_shard_destroy(dpt_shard *shard);
+void dpt_shard_destroy(dpt_shard *shard); /**< Local. */
 
 /** Elements of cell c (global cell number). Local. */
 dpt_range dpt_shard_cell(const dpt_shard *shard, int64_t cell);
