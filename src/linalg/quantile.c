@@ -1,4 +1,4 @@
-#include "deltapath/linalg/quantile.h"
+#include "quantile_parts.h"
 
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
@@ -7,59 +7,13 @@
 #include <immintrin.h>
 #endif
 #include <inttypes.h>
-#include <stdbool.h>
 #include <stdlib.h>
-#include <string.h>
 
 /* A magnitude has 31 bits; pass p looks at BITS[p] of them, from the top. */
 enum { PASSES = 3, TOP_BITS = 11, TOP_BINS = 1 << TOP_BITS, TABLES = 4, BATCH_TARGETS = 2048 };
 enum { RUN = 4096, LANES = 16 }; /* values looked at at a time; of a vector */
 static const int SHIFT[PASSES] = {20, 10, 0};
 static const int BITS[PASSES] = {11, 10, 10};
-
-/* One selection under way: the entry of rank `want` (from 1, by falling magnitude) among the
- * entries of the group whose magnitude begins with `prefix`. */
-typedef struct search {
-    int64_t target; /* position in the caller's list */
-    int group;
-    int64_t count;
-    int64_t want;
-    int64_t equal;                 /* entries of the chosen magnitude, after the last pass */
-    int64_t equal_here;            /* those of this rank */
-    int64_t elements;              /* of the group */
-    int first_tensor, last_tensor; /* of the group; without elements: -1 */
-    uint32_t prefix;
-    int64_t slot; /* its histogram in this pass */
-} search;
-
-/* Histograms of one pass. Slots of one group are neighbours; slots of one prefix are shared. */
-typedef struct slot {
-    int group;
-    uint32_t prefix;
-} slot;
-
-typedef struct selection {
-    const dpt_comm *comm;
-    const dpt_shard *shard;
-    const int *group_of;
-    dpt_quantile_values_fn values;
-    void *ctx;
-    search *searches; /* by group, then count */
-    int64_t count;
-    slot *slots; /* by group, then prefix */
-    int64_t nslots;
-    float *buffer;     /* one cell */
-    int64_t *counts;   /* histograms by slot, of all ranks after a pass */
-    int64_t *here;     /* the same of this rank alone */
-    int64_t ncounts;   /* allocated in each */
-    uint32_t *scratch; /* (TABLES, TOP_BINS) of one cell */
-} selection;
-
-static uint32_t magnitude(float value) {
-    uint32_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    return bits & 0x7fffffff;
-}
 
 /* Slots of a group: [*begin, *end), empty when no target asks for it. */
 static void slots_of_group(const selection *s, int group, int64_t *begin, int64_t *end) {
@@ -160,14 +114,28 @@ static dpt_status count_cells(selection *s, int pass) {
     return st;
 }
 
-/* One slot for each different (group, prefix) of the searches. */
+/* Count the magnitudes of this rank's lists, each search its own. Local. */
+static void count_lists(selection *s, int pass) {
+    uint32_t mask = (UINT32_C(1) << BITS[pass]) - 1;
+    for (int64_t i = 0; i < s->count; i++) {
+        const search *it = &s->searches[i];
+        const magnitudes *list = &s->lists[it->list];
+        int64_t *histogram = s->here + (it->slot << BITS[pass]);
+        for (int64_t j = 0; j < list->count; j++)
+            if (pass == 0 || list->bits[j] >> SHIFT[pass - 1] == it->prefix)
+                histogram[list->bits[j] >> SHIFT[pass] & mask]++;
+    }
+}
+
+/* One slot for each different (group, prefix) of the searches; of searches in lists, for each. */
 static void make_slots(selection *s) {
     s->nslots = 0;
     for (int64_t i = 0; i < s->count; i++) {
         search *it = &s->searches[i];
         slot *last = s->nslots > 0 ? &s->slots[s->nslots - 1] : NULL;
         /* Within a group counts rise, so prefixes fall: equal ones are neighbours. */
-        if (last == NULL || last->group != it->group || last->prefix != it->prefix)
+        if (s->lists != NULL || last == NULL || last->group != it->group ||
+            last->prefix != it->prefix)
             s->slots[s->nslots++] = (slot){.group = it->group, .prefix = it->prefix};
         it->slot = s->nslots - 1;
     }
@@ -192,7 +160,9 @@ static dpt_status count_pass(selection *s, int pass) {
     make_slots(s);
     int64_t n = s->nslots << BITS[pass];
     dpt_status st = zero_counts(s, n);
-    if (st == DPT_OK)
+    if (st == DPT_OK && s->lists != NULL)
+        count_lists(s, pass);
+    else if (st == DPT_OK)
         st = count_cells(s, pass);
     st = dpt_agree(s->comm, st);
     if (st != DPT_OK)
@@ -210,6 +180,16 @@ static void narrow(selection *s, search *it, int pass) {
     it->prefix = it->prefix << BITS[pass] | (uint32_t)bin;
     it->equal = histogram[bin];
     it->equal_here = s->here[(it->slot << BITS[pass]) + bin];
+}
+
+dpt_status dpt_quantile_passes(selection *s) {
+    dpt_status st = DPT_OK;
+    for (int pass = 0; st == DPT_OK && s->count > 0 && pass < PASSES; pass++) {
+        st = count_pass(s, pass);
+        for (int64_t i = 0; st == DPT_OK && i < s->count; i++)
+            narrow(s, &s->searches[i], pass);
+    }
+    return st;
 }
 
 static int64_t count_equal(const float *values, int64_t n, uint32_t bits) {
@@ -230,10 +210,12 @@ static dpt_status find_equal(selection *s, const search *it, int64_t nth, dpt_cu
         dpt_range range = dpt_shard_cell(s->shard, c);
         if (s->group_of[range.tensor] != it->group)
             continue;
-        dpt_status st = s->values(s->ctx, range, s->buffer);
+        int64_t here = it->where != IN_CELLS ? dpt_quantile_equal(s, it, c) : nth;
+        dpt_status st = nth <= here ? s->values(s->ctx, range, s->buffer) : DPT_OK;
         if (st != DPT_OK)
             return st;
-        int64_t here = count_equal(s->buffer, range.n, it->prefix);
+        if (it->where == IN_CELLS)
+            here = count_equal(s->buffer, range.n, it->prefix);
         for (int64_t i = 0; nth <= here && i < range.n; i++)
             if (magnitude(s->buffer[i]) == it->prefix && --nth == 0) {
                 cut->tensor = range.tensor;
@@ -321,8 +303,7 @@ static int by_group_and_count(const void *a, const void *b) {
     return (left->count > right->count) - (left->count < right->count);
 }
 
-/* First search of a group in the sorted list, or n. */
-static int64_t first_search(const search *searches, int64_t n, int group) {
+int64_t dpt_quantile_first(const search *searches, int64_t n, int group) {
     int64_t low = 0;
     int64_t high = n;
     while (low < high) {
@@ -339,7 +320,7 @@ static int64_t first_search(const search *searches, int64_t n, int group) {
 static void measure_groups(const selection *s, int64_t n) {
     for (int t = 0; t < s->shard->ntensors; t++) {
         int64_t numel = s->shard->catalog->tensors[t].numel;
-        int64_t i = s->group_of[t] < 0 ? n : first_search(s->searches, n, s->group_of[t]);
+        int64_t i = s->group_of[t] < 0 ? n : dpt_quantile_first(s->searches, n, s->group_of[t]);
         if (i == n || numel == 0)
             continue;
         s->searches[i].elements += numel;
@@ -411,13 +392,14 @@ dpt_status dpt_quantile_select(const dpt_comm *comm, const dpt_shard *shard, con
         to = batch_end(all, from, ntargets);
         s.searches = all + from;
         s.count = to - from;
-        for (int pass = 0; st == DPT_OK && pass < PASSES; pass++) {
-            st = count_pass(&s, pass);
-            for (int64_t i = 0; st == DPT_OK && i < s.count; i++)
-                narrow(&s, &s.searches[i], pass);
-        }
+        bool found = false;
+        st = dpt_quantile_bracket(&s, &found);
+        if (st == DPT_OK && !found)
+            st = dpt_quantile_passes(&s);
         if (st == DPT_OK)
             st = place_cuts(&s, cuts);
+        s.count = to - from; /* placing leaves the open ones */
+        dpt_quantile_bracket_free(&s);
     }
     dpt_mem_free(all);
     dpt_mem_free(s.slots);

@@ -30,12 +30,16 @@ typedef struct dpt_quantile_target {
 /** Gives the values of an own cell. Local. @param[out] values (range.n) fp32. */
 typedef dpt_status (*dpt_quantile_values_fn)(void *ctx, dpt_range range, float *values);
 
-/** Exact distributed selection without gathering the values: histograms of the bits of the
- * magnitudes, three passes of 11 + 10 + 10 bits, then the position of the last equal entry (that of
- * the last element of the group when all equal entries are before the cut).
+/** Exact distributed selection without gathering the values. A sample of the values, 512 of each 32768,
+ * tells between which two magnitudes each cut falls; one pass over all values counts what is above and
+ * keeps the few magnitudes that are strictly inside; histograms of their bits, in three steps of
+ * 11 + 10 + 10, find the cut, and then the position of the last equal entry (that of the last element
+ * of the group when all equal entries are before the cut). Where the sample misled or what is inside is
+ * more than a quarter of the values or than half of the memory left, the histograms are taken of all
+ * values instead, in three passes.
  *
- * Collective over comm (same: targets, group_of). Each rank reads its own cells three times, and those
- * up to the cut once more. A count of 0 gives the bits of the largest entry and ig = -1.
+ * Collective over comm (same: targets, group_of). Each rank reads its own cells once, the sample, and the
+ * cell of a cut once more. A count of 0 gives the bits of the largest entry and ig = -1.
  * @param[in]  group_of (tensors of shard's catalog) group of each tensor, or -1: takes no part.
  * @param[out] cuts     (targets) the same bits on all ranks and at any number of ranks.
  * Errors: DPT_ERR_INTERNAL for a count out of range; what `values` returns, agreed.

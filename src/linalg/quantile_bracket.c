@@ -1,0 +1,395 @@
+#include "quantile_parts.h"
+
+#include "deltapath/base/mem.h"
+#include "deltapath/comm/agree.h"
+
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
+#include <math.h>
+
+enum {
+    STRIDE = 1 << 15,  /* of each so many values of a cell ... */
+    SAMPLE = 512,      /* ... these are the sample */
+    STEP = 1 << 17,    /* values formed at a time */
+    RUN = 4096,        /* looked at at a time */
+    SHARE = 4,         /* a list holds at most this part of the values of its rank ... */
+    LEAST_ROOM = 65536 /* ... or this many */
+};
+
+/* Where a search ends, ends included, and what one rank found. */
+typedef struct bracket {
+    int32_t low, high;
+    int64_t above, at_high, inside, at_low;
+} bracket;
+
+/* The sample of a cell of n values. */
+static int64_t sample_size(int64_t n) {
+    int64_t rest = n % STRIDE;
+    return n / STRIDE * SAMPLE + (rest < SAMPLE ? rest : SAMPLE);
+}
+
+/* Lists of the samples of this rank's groups, in the places of their first searches. */
+static dpt_status take_sample(const selection *s, magnitudes *lists) {
+    const int64_t *own = s->shard->rank_first + s->comm->rank;
+    dpt_status st = DPT_OK;
+    for (int pass = 0; pass < 2; pass++)
+        for (int64_t c = own[0]; st == DPT_OK && c < own[1]; c++) {
+            dpt_range cell = dpt_shard_cell(s->shard, c);
+            int group = s->group_of[cell.tensor];
+            int64_t i = group < 0 ? s->count : dpt_quantile_first(s->searches, s->count, group);
+            if (i == s->count)
+                continue;
+            magnitudes *list = &lists[i];
+            if (pass == 0) {
+                list->room += sample_size(cell.n);
+                continue;
+            }
+            if (list->bits == NULL)
+                list->bits = dpt_mem_alloc(list->room, sizeof *list->bits, "sample of values");
+            st = list->bits != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+            for (int64_t at = 0; st == DPT_OK && at < cell.n; at += STRIDE) {
+                int64_t n = cell.n - at < SAMPLE ? cell.n - at : SAMPLE;
+                st = s->values(s->ctx, (dpt_range){cell.tensor, cell.ig + at, n}, s->buffer);
+                for (int64_t j = 0; st == DPT_OK && j < n; j++)
+                    list->bits[list->count++] = magnitude(s->buffer[j]);
+            }
+        }
+    return st;
+}
+
+/* Size of the sample of each search's group on all ranks. */
+static void sum_samples(const selection *s, int64_t *sizes) {
+    for (int64_t c = 0; c < s->shard->cells; c++) {
+        dpt_range cell = dpt_shard_cell(s->shard, c);
+        int group = s->group_of[cell.tensor];
+        int64_t i = group < 0 ? s->count : dpt_quantile_first(s->searches, s->count, group);
+        if (i < s->count)
+            sizes[i] += sample_size(cell.n);
+    }
+    for (int64_t i = 1; i < s->count; i++)
+        if (s->searches[i].group == s->searches[i - 1].group)
+            sizes[i] = sizes[i - 1];
+}
+
+/* Ranks in the sample between which a search ends: six standard deviations, and for small samples some
+ * more. Beyond the sample there is no bound. */
+static void place_ends(const search *it, int64_t size, int64_t ends[2]) {
+    double middle = (double)it->want / (double)(it->elements > 0 ? it->elements : 1) * (double)size;
+    double margin = 3.0 * sqrt((double)size) + 8.0;
+    ends[0] = (int64_t)floor(middle - margin);
+    ends[1] = (int64_t)ceil(middle + margin);
+}
+
+/* Brackets from the sample. Collective. */
+static dpt_status set_brackets(selection *s, const magnitudes *lists, bracket *found) {
+    int64_t n = s->count;
+    int64_t *sizes = dpt_mem_zalloc(n, sizeof *sizes, "brackets");
+    search *ends = dpt_mem_alloc(2 * n, sizeof *ends, "brackets");
+    slot *slots = dpt_mem_alloc(2 * n, sizeof *slots, "brackets");
+    bool made = sizes != NULL && ends != NULL && slots != NULL;
+    dpt_status st = dpt_agree(s->comm, made ? DPT_OK : DPT_ERR_OUTPUT);
+    if (st == DPT_OK) {
+        selection sampled = *s;
+        sampled.searches = ends;
+        sampled.slots = slots;
+        sampled.count = 0;
+        sampled.lists = lists;
+        sum_samples(s, sizes);
+        for (int64_t i = 0; i < n; i++) {
+            int64_t at[2];
+            found[i] = (bracket){.low = -1, .high = INT32_MAX};
+            place_ends(&s->searches[i], sizes[i], at);
+            for (int e = 0; e < 2; e++)
+                if (at[e] >= 1 && at[e] <= sizes[i])
+                    ends[sampled.count++] =
+                        (search){.target = 2 * i + e,
+                                 .want = at[e],
+                                 .list = dpt_quantile_first(s->searches, n, s->searches[i].group)};
+        }
+        st = dpt_quantile_passes(&sampled);
+        s->counts = sampled.counts;
+        s->here = sampled.here;
+        s->ncounts = sampled.ncounts;
+        for (int64_t i = 0; st == DPT_OK && i < sampled.count; i++) {
+            bracket *b = &found[ends[i].target / 2];
+            *(ends[i].target % 2 == 0 ? &b->high : &b->low) = (int32_t)ends[i].prefix;
+        }
+    }
+    dpt_mem_free(slots);
+    dpt_mem_free(ends);
+    dpt_mem_free(sizes);
+    return st;
+}
+
+/* Count a run of values against a bracket; magnitudes strictly inside go to found, in order. */
+static int sift(const float *values, int n, bracket *b, uint32_t found[RUN]) {
+    const uint32_t first = (uint32_t)b->low + 1;
+    const uint32_t width = b->low < b->high ? (uint32_t)b->high - first : 0;
+    int count = 0, i = 0, above = 0, at_high = 0, at_low = 0;
+#ifdef __AVX512F__ /* few are inside: their bits are walked through afterwards */
+    const __m512i all = _mm512_set1_epi32(0x7fffffff), high = _mm512_set1_epi32(b->high);
+    const __m512i low = _mm512_set1_epi32(b->low), one = _mm512_set1_epi32(1);
+    const __m512i from = _mm512_set1_epi32((int)first), span = _mm512_set1_epi32((int)width);
+    __m512i over = _mm512_setzero_si512(), top = over, bottom = over;
+    for (; i + 64 <= n; i += 64) {
+        uint64_t inside = 0;
+        for (int j = 0; j < 64; j += 16) {
+            __m512i x = _mm512_and_si512(_mm512_loadu_si512(values + i + j), all);
+            __mmask16 in = _mm512_cmplt_epu32_mask(_mm512_sub_epi32(x, from), span);
+            over = _mm512_mask_add_epi32(over, _mm512_cmpgt_epi32_mask(x, high), over, one);
+            top = _mm512_mask_add_epi32(top, _mm512_cmpeq_epi32_mask(x, high), top, one);
+            bottom = _mm512_mask_add_epi32(bottom, _mm512_cmpeq_epi32_mask(x, low), bottom, one);
+            inside |= (uint64_t)in << j;
+        }
+        for (; inside != 0; inside &= inside - 1)
+            found[count++] = magnitude(values[i + __builtin_ctzll(inside)]);
+    }
+    above = _mm512_reduce_add_epi32(over);
+    at_high = _mm512_reduce_add_epi32(top);
+    at_low = _mm512_reduce_add_epi32(bottom);
+#endif
+    for (; i < n; i++) {
+        uint32_t x = magnitude(values[i]);
+        above += (int32_t)x > b->high;
+        at_high += (int32_t)x == b->high;
+        at_low += (int32_t)x == b->low;
+        if (x - first < width)
+            found[count++] = x;
+    }
+    b->above += above;
+    b->at_high += at_high;
+    b->at_low += b->low < b->high ? at_low : 0;
+    b->inside += count;
+    return count;
+}
+
+/* Room for more at the end of a list; false when that is beyond its share or what the budget has. */
+static bool make_room(magnitudes *list, int64_t more, int64_t most) {
+    if (list->count + more <= list->room)
+        return true;
+    int64_t room = 2 * list->room + LEAST_ROOM;
+    if (list->count + more > most || room > dpt_mem_available() / (2 * (int64_t)sizeof *list->bits))
+        return false;
+    uint32_t *bits = dpt_mem_realloc(list->bits, room, sizeof *bits, "values within brackets");
+    if (bits == NULL)
+        return false;
+    list->bits = bits;
+    list->room = room;
+    return true;
+}
+
+/* One step of a cell for the searches [first, first + n) of its group. */
+static bool sift_step(const selection *s, int64_t length, int64_t first, int64_t n, int64_t most,
+                      bracket *ends) {
+    for (int64_t at = 0; at < length; at += RUN) {
+        int run = (int)(length - at < RUN ? length - at : RUN);
+        for (int64_t i = first; i < first + n; i++) {
+            magnitudes *list = &s->found.lists[i];
+            if (!make_room(list, RUN, most))
+                return false;
+            list->count += sift(s->buffer + at, run, &ends[i], list->bits + list->count);
+        }
+    }
+    return true;
+}
+
+/* One own cell for the searches [first, first + n) of its group. */
+static dpt_status sift_cell(const selection *s, dpt_range cell, int64_t first, int64_t n,
+                            int64_t most, bracket *ends, share *shares, bool *whole) {
+    dpt_status st = DPT_OK;
+    for (int64_t i = 0; i < n; i++)
+        shares[i] = (share){.at_high = -(uint32_t)ends[first + i].at_high,
+                            .at_low = -(uint32_t)ends[first + i].at_low};
+    for (int64_t at = 0; st == DPT_OK && *whole && at < cell.n; at += STEP) {
+        int64_t length = cell.n - at < STEP ? cell.n - at : STEP;
+        st = s->values(s->ctx, (dpt_range){cell.tensor, cell.ig + at, length}, s->buffer);
+        if (st == DPT_OK)
+            *whole = sift_step(s, length, first, n, most, ends);
+    }
+    for (int64_t i = 0; i < n; i++) {
+        shares[i].at_high += (uint32_t)ends[first + i].at_high; /* modulo 2^32 */
+        shares[i].at_low += (uint32_t)ends[first + i].at_low;
+        shares[i].list_end = s->found.lists[first + i].count;
+    }
+    return st;
+}
+
+/* Searches of the group of a cell: [*first, *first + n). */
+static int64_t searches_of(const selection *s, dpt_range cell, int64_t *first) {
+    int group = s->group_of[cell.tensor];
+    int64_t n = 0;
+    *first = group < 0 ? s->count : dpt_quantile_first(s->searches, s->count, group);
+    while (*first + n < s->count && s->searches[*first + n].group == group)
+        n++;
+    return n;
+}
+
+static dpt_status make_shares(selection *s) {
+    const int64_t *own = s->shard->rank_first + s->comm->rank;
+    int64_t total = 0, first;
+    s->found.first = dpt_mem_alloc(own[1] - own[0], sizeof *s->found.first, "brackets");
+    if (s->found.first == NULL)
+        return DPT_ERR_OUTPUT;
+    for (int64_t c = own[0]; c < own[1]; c++) {
+        s->found.first[c - own[0]] = total;
+        total += searches_of(s, dpt_shard_cell(s->shard, c), &first);
+    }
+    s->found.shares = dpt_mem_alloc(total, sizeof *s->found.shares, "brackets");
+    return s->found.shares != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+}
+
+/* The pass over all values of this rank. *whole is false when it was given up. Local. */
+static dpt_status sift_cells(selection *s, bracket *ends, bool *whole) {
+    const int64_t *own = s->shard->rank_first + s->comm->rank;
+    int64_t most = (own[1] - own[0]) * DPT_CELL / SHARE + LEAST_ROOM;
+    dpt_status st = make_shares(s);
+    *whole = true;
+    for (int64_t c = own[0]; st == DPT_OK && *whole && c < own[1]; c++) {
+        dpt_range cell = dpt_shard_cell(s->shard, c);
+        int64_t first, n = searches_of(s, cell, &first);
+        if (n > 0)
+            st = sift_cell(s, cell, first, n, most, ends,
+                           s->found.shares + s->found.first[c - own[0]], whole);
+    }
+    return st;
+}
+
+int64_t dpt_quantile_equal(const selection *s, const search *it, int64_t cell) {
+    const int64_t *own = s->shard->rank_first + s->comm->rank;
+    const share *shares = s->found.shares + it->place;
+    const share *here = &shares[s->found.first[cell - own[0]]];
+    if (it->where != WITHIN)
+        return it->where == AT_HIGH_END ? here->at_high : here->at_low;
+    int64_t begin = 0, equal = 0;
+    for (int64_t c = cell - 1; c >= own[0] && begin == 0;
+         c--) /* of the group: others may be between */
+        if (s->group_of[dpt_shard_cell(s->shard, c).tensor] == it->group)
+            begin = shares[s->found.first[c - own[0]]].list_end;
+    for (int64_t i = begin; i < here->list_end; i++)
+        equal += s->found.lists[it->list].bits[i] == it->prefix;
+    return equal;
+}
+
+enum { ABOVE, AT_HIGH, INSIDE, AT_LOW, COUNTS }; /* of a search on all ranks */
+
+/* Place a search by the counts of all ranks: at an end of its bracket, or inside: then it goes on in its
+ * list. false when the bracket missed it. */
+static bool place(search *it, const bracket *b, const int64_t *counts, bool *inside) {
+    int64_t want = it->want - counts[ABOVE];
+    *inside = false;
+    it->equal = it->equal_here = 0;
+    if (it->elements == 0) /* nothing to find */
+        return true;
+    *inside = want > counts[AT_HIGH] && want <= counts[AT_HIGH] + counts[INSIDE];
+    if (want < 1 || want > counts[AT_HIGH] + counts[INSIDE] + counts[AT_LOW])
+        return false;
+    if (want <= counts[AT_HIGH]) {
+        it->where = AT_HIGH_END;
+        it->prefix = (uint32_t)b->high;
+        it->equal = counts[AT_HIGH];
+        it->equal_here = b->at_high;
+    } else if (*inside) {
+        want -= counts[AT_HIGH];
+        it->where = WITHIN;
+        it->prefix = 0;
+    } else {
+        want -= counts[AT_HIGH] + counts[INSIDE];
+        it->where = AT_LOW_END;
+        it->prefix = (uint32_t)b->low;
+        it->equal = counts[AT_LOW];
+        it->equal_here = b->at_low;
+    }
+    it->want = want;
+    return true;
+}
+
+/* Place all searches and finish those inside their brackets. Collective. */
+static dpt_status finish(selection *s, const bracket *ends, const int64_t *counts, search *placed,
+                         bool *found) {
+    selection inner = *s;
+    search *open = placed + s->count;
+    inner.searches = open;
+    inner.lists = s->found.lists;
+    inner.count = 0;
+    for (int64_t i = 0; i < s->count; i++) {
+        bool inside;
+        placed[i] = s->searches[i];
+        placed[i].list = i;
+        placed[i].place = i - dpt_quantile_first(s->searches, s->count, placed[i].group);
+        if (!place(&placed[i], &ends[i], counts + i * COUNTS, &inside))
+            return DPT_OK;
+        if (!inside)
+            continue;
+        open[inner.count] = placed[i];
+        open[inner.count].target = i;
+        inner.count++;
+    }
+    dpt_status st = dpt_quantile_passes(&inner);
+    s->counts = inner.counts;
+    s->here = inner.here;
+    s->ncounts = inner.ncounts;
+    for (int64_t i = 0; st == DPT_OK && i < inner.count; i++) {
+        search *it = &placed[open[i].target];
+        it->prefix = open[i].prefix;
+        it->want = open[i].want;
+        it->equal = open[i].equal;
+        it->equal_here = open[i].equal_here;
+    }
+    if (st == DPT_OK)
+        memcpy(s->searches, placed, (size_t)s->count * sizeof *placed);
+    *found = st == DPT_OK;
+    return st;
+}
+
+/* Counts of all ranks by search, and behind them the ranks that gave up. Collective. */
+static dpt_status share_counts(const selection *s, const bracket *ends, bool whole,
+                               int64_t *counts) {
+    for (int64_t i = 0; i < s->count; i++) {
+        const bracket *b = &ends[i];
+        memcpy(counts + i * COUNTS, (int64_t[]){b->above, b->at_high, b->inside, b->at_low},
+               COUNTS * sizeof *counts);
+    }
+    counts[s->count * COUNTS] = !whole;
+    return dpt_agree(s->comm, dpt_comm_sum_i64(s->comm, counts, s->count * COUNTS + 1));
+}
+
+static void free_lists(magnitudes *lists, int64_t n) {
+    for (int64_t i = 0; lists != NULL && i < n; i++)
+        dpt_mem_free(lists[i].bits);
+    dpt_mem_free(lists);
+}
+
+void dpt_quantile_bracket_free(selection *s) {
+    free_lists(s->found.lists, s->count);
+    dpt_mem_free(s->found.shares);
+    dpt_mem_free(s->found.first);
+    s->found = (brackets){.lists = NULL};
+}
+
+dpt_status dpt_quantile_bracket(selection *s, bool *found) {
+    int64_t n = s->count;
+    bool whole = false;
+    bracket *ends = dpt_mem_zalloc(n, sizeof *ends, "brackets");
+    magnitudes *sample = dpt_mem_zalloc(n, sizeof *sample, "brackets");
+    int64_t *counts = dpt_mem_zalloc(n * COUNTS + 1, sizeof *counts, "brackets");
+    search *placed = dpt_mem_alloc(2 * n, sizeof *placed, "brackets");
+    s->found = (brackets){.lists = dpt_mem_zalloc(n, sizeof *s->found.lists, "brackets")};
+    *found = false;
+    bool made = ends && sample && counts && placed && s->found.lists;
+    dpt_status st = made ? take_sample(s, sample) : DPT_ERR_OUTPUT;
+    st = dpt_agree(s->comm, st);
+    if (st == DPT_OK)
+        st = set_brackets(s, sample, ends);
+    free_lists(sample, n);
+    if (st == DPT_OK)
+        st = dpt_agree(s->comm, sift_cells(s, ends, &whole));
+    if (st == DPT_OK)
+        st = share_counts(s, ends, whole, counts);
+    if (st == DPT_OK && counts[n * COUNTS] == 0)
+        st = finish(s, ends, counts, placed, found);
+    dpt_mem_free(placed);
+    dpt_mem_free(counts);
+    dpt_mem_free(ends);
+    return st;
+}

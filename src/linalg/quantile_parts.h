@@ -1,0 +1,98 @@
+#ifndef DELTAPATH_SRC_LINALG_QUANTILE_PARTS_H
+#define DELTAPATH_SRC_LINALG_QUANTILE_PARTS_H
+
+/* A selection under way, shared by the passes over histograms (quantile.c) and the brackets that save
+ * most of them (quantile_bracket.c). Private to src/linalg. */
+
+#include "deltapath/linalg/quantile.h"
+
+#include <stdbool.h>
+#include <string.h>
+
+/* One selection: the entry of rank `want` (from 1, by falling magnitude) among the entries of the group
+ * whose magnitude begins with `prefix`. */
+typedef struct search {
+    int64_t target; /* position in the caller's list */
+    int group;
+    int64_t count;
+    int64_t want;
+    int64_t equal;                 /* entries of the chosen magnitude, after the last pass */
+    int64_t equal_here;            /* those of this rank */
+    int64_t elements;              /* of the group */
+    int first_tensor, last_tensor; /* of the group; without elements: -1 */
+    uint32_t prefix;
+    int64_t slot;  /* its histogram in this pass */
+    int64_t list;  /* of magnitudes that it is among, where there are lists */
+    int64_t place; /* among the searches of its group */
+    enum { IN_CELLS, AT_HIGH_END, WITHIN, AT_LOW_END } where; /* in its bracket it ended */
+} search;
+
+/* Histograms of one pass. Slots of one group are neighbours; slots of one prefix are shared. */
+typedef struct slot {
+    int group;
+    uint32_t prefix;
+} slot;
+
+/* Magnitudes of this rank, in order of position. */
+typedef struct magnitudes {
+    uint32_t *bits;
+    int64_t count, room;
+} magnitudes;
+
+/* What one cell adds to one bracket. */
+typedef struct share {
+    uint32_t at_high, at_low; /* values that are the ends */
+    int64_t list_end;         /* of the list behind the cell */
+} share;
+
+/* What a pass over all values leaves for the search of positions; by search of the batch. */
+typedef struct brackets {
+    magnitudes *lists; /* (searches) */
+    share *shares;     /* of a cell: one for each search of its group */
+    int64_t *first;    /* (own cells) its shares, or -1 */
+} brackets;
+
+typedef struct selection {
+    const dpt_comm *comm;
+    const dpt_shard *shard;
+    const int *group_of;
+    dpt_quantile_values_fn values;
+    void *ctx;
+    search *searches; /* by group, then count */
+    int64_t count;
+    const magnitudes *lists; /* that the searches are among; NULL: all entries of their group */
+    slot *slots;             /* by group, then prefix */
+    int64_t nslots;
+    float *buffer;     /* one cell */
+    int64_t *counts;   /* histograms by slot, of all ranks after a pass */
+    int64_t *here;     /* the same of this rank alone */
+    int64_t ncounts;   /* allocated in each */
+    uint32_t *scratch; /* tables of one cell */
+    brackets found;    /* when the searches ended in brackets */
+} selection;
+
+static inline uint32_t magnitude(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits & 0x7fffffff;
+}
+
+/** Find the magnitude of each search and its rank among the equal ones, by histograms. Collective. */
+dpt_status dpt_quantile_passes(selection *s);
+
+/** The same by brackets: a sample of the values tells between which magnitudes each search ends; one
+ * pass over all values counts what is above and keeps the few that are inside.
+ * @param[out] found false: a bracket missed or its memory is short; the searches are as before.
+ * Collective. The same searches and results as by dpt_quantile_passes. */
+dpt_status dpt_quantile_bracket(selection *s, bool *found);
+
+/** Values of an own cell that equal the magnitude of a search that ended in its bracket. Local. */
+int64_t dpt_quantile_equal(const selection *s, const search *it, int64_t cell);
+
+/** Release what a bracket left. Local. */
+void dpt_quantile_bracket_free(selection *s);
+
+/** First search of a group in the sorted list, or n. Local. */
+int64_t dpt_quantile_first(const search *searches, int64_t n, int group);
+
+#endif
