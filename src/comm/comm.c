@@ -110,7 +110,7 @@ dpt_status dpt_comm_broadcast_text(const dpt_comm *comm, const char *text, int r
     char *copy = dpt_mem_alloc(bytes, 1, "broadcast text");
     st = dpt_agree(comm, copy == NULL ? DPT_ERR_OUTPUT : DPT_OK);
     if (st == DPT_OK) {
-        if (comm->rank == root)
+        if (comm->rank == root && text != NULL)
             memcpy(copy, text, (size_t)bytes);
         st = dpt_comm_broadcast(comm, copy, bytes, root);
     }

@@ -37,7 +37,7 @@ dpt_status dpt_model_gradient_create(const dpt_model *model, dpt_model_gradient 
 void dpt_model_gradient_destroy(dpt_model_gradient *gradient) {
     if (gradient == NULL)
         return;
-    for (int i = 0; i < gradient->count; i++)
+    for (int i = 0; gradient->blocks != NULL && i < gradient->count; i++)
         dpt_mem_free(gradient->blocks[i]);
     dpt_mem_free(gradient->blocks);
     dpt_mem_free(gradient->numel);

@@ -215,7 +215,7 @@ static dpt_status check_same(const dpt_params *params, const dpt_catalog *edited
 
 dpt_status dpt_params_load(dpt_params *params, dpt_status local, const dpt_source *source,
                            bool edited) {
-    dpt_status st = local;
+    dpt_status st = params != NULL || local != DPT_OK ? local : DPT_ERR_INTERNAL;
     if (edited && params != NULL)
         dpt_params_unbind(params);
     if (st == DPT_OK && edited)
