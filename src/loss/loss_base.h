@@ -3,7 +3,7 @@
 
 #include "deltapath/loss/loss.h"
 
-/** Outputs of dpt_loss_evaluate. */
+/** Arguments of dpt_loss_evaluate. */
 typedef struct dpt_loss_call {
     double t;
     dpt_model_backward mode;

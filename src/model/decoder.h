@@ -6,28 +6,28 @@
 
 #include "deltapath/nn/attention.h"
 
-/** Numbers of the tensors in dpt_params: three of the whole model, then DPT_LAYER_TENSORS a layer. */
-enum { DPT_EMBED, DPT_FINAL_NORM, DPT_HEAD, DPT_LAYERS_AT };
+/** Numbers of the tensors in dpt_params: three of the whole model, then DPT_DECODER_LAYER_TENSORS a layer. */
+enum { DPT_DECODER_EMBED, DPT_DECODER_FINAL_NORM, DPT_DECODER_HEAD, DPT_DECODER_LAYERS_AT };
 
-typedef enum dpt_layer_tensor {
-    DPT_NORM1,
-    DPT_Q,
-    DPT_K,
-    DPT_V,
-    DPT_Q_BIAS,
-    DPT_K_BIAS,
-    DPT_V_BIAS,
-    DPT_O,
-    DPT_O_BIAS,
-    DPT_NORM2,
-    DPT_GATE,
-    DPT_UP,
-    DPT_GATE_BIAS,
-    DPT_UP_BIAS,
-    DPT_DOWN,
-    DPT_DOWN_BIAS,
-    DPT_LAYER_TENSORS
-} dpt_layer_tensor;
+typedef enum dpt_decoder_layer_tensor {
+    DPT_DECODER_NORM1,
+    DPT_DECODER_Q,
+    DPT_DECODER_K,
+    DPT_DECODER_V,
+    DPT_DECODER_Q_BIAS,
+    DPT_DECODER_K_BIAS,
+    DPT_DECODER_V_BIAS,
+    DPT_DECODER_O,
+    DPT_DECODER_O_BIAS,
+    DPT_DECODER_NORM2,
+    DPT_DECODER_GATE,
+    DPT_DECODER_UP,
+    DPT_DECODER_GATE_BIAS,
+    DPT_DECODER_UP_BIAS,
+    DPT_DECODER_DOWN,
+    DPT_DECODER_DOWN_BIAS,
+    DPT_DECODER_LAYER_TENSORS
+} dpt_decoder_layer_tensor;
 
 /** Elements of W(t) or E that one rank holds, and its ranges. Widths are in elements. */
 typedef struct dpt_decoder_part {
@@ -114,7 +114,7 @@ void dpt_decoder_work_release(dpt_decoder_work *work);
 int64_t dpt_decoder_head_rows(const dpt_decoder *d, int64_t scored); /**< the same on all ranks */
 
 /* decoder_weights.c */
-int dpt_decoder_index(int64_t layer, dpt_layer_tensor tensor);
+int dpt_decoder_index(int64_t layer, dpt_decoder_layer_tensor tensor);
 int64_t dpt_decoder_arena(const dpt_decoder *d); /**< floats */
 /** Point w into an arena. Local. */
 void dpt_decoder_weights_place(const dpt_decoder *d, float *arena, dpt_decoder_weights *w);

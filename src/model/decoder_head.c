@@ -61,7 +61,8 @@ static void backward_rows(dpt_decoder_pass *pass, int64_t row, int64_t n, const 
     dpt_nn_linear_backward_input(n, p->v, C, k->logits, p->v, k->w.head, C, false, d + row * C, C);
     dpt_leave_rows rows =
         dpt_leave_rows_of(n, k->row_sequence + row, k->logits, p->v, y + row * C, C);
-    dpt_leave_linear(&pass->leave, pass->d->config.tied ? DPT_EMBED : DPT_HEAD, rows);
+    dpt_leave_linear(&pass->leave, pass->d->config.tied ? DPT_DECODER_EMBED : DPT_DECODER_HEAD,
+                     rows);
 }
 
 /* forward: y = norm(x[rows]); leaves dx of every token, zero where nothing is predicted from it. */
@@ -69,7 +70,7 @@ static void backward_norm(dpt_decoder_pass *pass, const float *x, float *d) {
     const dpt_decoder_work *k = pass->work;
     int64_t T = pass->tokens, C = pass->d->config.hidden, R = pass->scored;
     dpt_decoder_sum(pass, d, R * C);
-    dpt_leave_rmsnorm(&pass->leave, DPT_FINAL_NORM,
+    dpt_leave_rmsnorm(&pass->leave, DPT_DECODER_FINAL_NORM,
                       dpt_leave_rows_of(R, k->row_sequence, d, C, x, C), k->rstd1);
     dpt_nn_rmsnorm_backward_input(R, C, d, C, x, C, k->w.head_norm, k->rstd1, false, d, C);
     memset(k->dx, 0, (size_t)(T * C) * sizeof *k->dx);

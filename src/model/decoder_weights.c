@@ -2,8 +2,8 @@
 
 #include <string.h>
 
-int dpt_decoder_index(int64_t layer, dpt_layer_tensor tensor) {
-    return (int)(DPT_LAYERS_AT + layer * DPT_LAYER_TENSORS + tensor);
+int dpt_decoder_index(int64_t layer, dpt_decoder_layer_tensor tensor) {
+    return (int)(DPT_DECODER_LAYERS_AT + layer * DPT_DECODER_LAYER_TENSORS + tensor);
 }
 
 static int64_t place(const dpt_decoder *d, float *arena, dpt_decoder_weights *w) {
@@ -45,36 +45,36 @@ void dpt_decoder_weights_place(const dpt_decoder *d, float *arena, dpt_decoder_w
         w->down_bias = NULL;
 }
 
-static void form(const dpt_decoder_pass *pass, int64_t layer, dpt_layer_tensor first, int count,
-                 float *out) {
+static void form(const dpt_decoder_pass *pass, int64_t layer, dpt_decoder_layer_tensor first,
+                 int count, float *out) {
     const dpt_param *params = &pass->model->params.items[dpt_decoder_index(layer, first)];
     dpt_param_form(params, count, pass->call->t, out);
 }
 
 void dpt_decoder_weights_layer(const dpt_decoder_pass *pass, int64_t layer) {
     const dpt_decoder_weights *w = &pass->work->w;
-    form(pass, layer, DPT_NORM1, 1, w->norm1);
-    form(pass, layer, DPT_Q, 3, w->qkv);
-    form(pass, layer, DPT_Q_BIAS, 3, w->qkv_bias);
-    form(pass, layer, DPT_O, 1, w->o);
-    form(pass, layer, DPT_O_BIAS, 1, w->o_bias);
-    form(pass, layer, DPT_NORM2, 1, w->norm2);
-    form(pass, layer, DPT_GATE, 2, w->gate_up);
-    form(pass, layer, DPT_GATE_BIAS, 2, w->gate_up_bias);
-    form(pass, layer, DPT_DOWN, 1, w->down);
-    form(pass, layer, DPT_DOWN_BIAS, 1, w->down_bias);
+    form(pass, layer, DPT_DECODER_NORM1, 1, w->norm1);
+    form(pass, layer, DPT_DECODER_Q, 3, w->qkv);
+    form(pass, layer, DPT_DECODER_Q_BIAS, 3, w->qkv_bias);
+    form(pass, layer, DPT_DECODER_O, 1, w->o);
+    form(pass, layer, DPT_DECODER_O_BIAS, 1, w->o_bias);
+    form(pass, layer, DPT_DECODER_NORM2, 1, w->norm2);
+    form(pass, layer, DPT_DECODER_GATE, 2, w->gate_up);
+    form(pass, layer, DPT_DECODER_GATE_BIAS, 2, w->gate_up_bias);
+    form(pass, layer, DPT_DECODER_DOWN, 1, w->down);
+    form(pass, layer, DPT_DECODER_DOWN_BIAS, 1, w->down_bias);
 }
 
 void dpt_decoder_weights_head(const dpt_decoder_pass *pass) {
     const dpt_decoder_weights *w = &pass->work->w;
     const dpt_param *params = pass->model->params.items;
-    dpt_param_form(params + DPT_FINAL_NORM, 1, pass->call->t, w->head_norm);
-    dpt_param_form(params + (pass->d->config.tied ? DPT_EMBED : DPT_HEAD), 1, pass->call->t,
-                   w->head);
+    dpt_param_form(params + DPT_DECODER_FINAL_NORM, 1, pass->call->t, w->head_norm);
+    dpt_param_form(params + (pass->d->config.tied ? DPT_DECODER_EMBED : DPT_DECODER_HEAD), 1,
+                   pass->call->t, w->head);
 }
 
 void dpt_decoder_embed(const dpt_decoder_pass *pass, float *x) {
-    const dpt_param *table = &pass->model->params.items[DPT_EMBED];
+    const dpt_param *table = &pass->model->params.items[DPT_DECODER_EMBED];
     const dpt_decoder_part *p = &pass->d->part;
     int64_t C = pass->d->config.hidden;
     /* A batch uses few rows of the table, so that W(t) is formed for these alone. */

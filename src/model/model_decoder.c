@@ -28,7 +28,7 @@ static void find_part(const dpt_decoder_config *c, int rank, int size, dpt_decod
 }
 
 typedef struct claim {
-    dpt_layer_tensor tensor;
+    dpt_decoder_layer_tensor tensor;
     const char *name;
     bool present;
     dpt_param_part part;
@@ -47,34 +47,34 @@ static void claim_layer(dpt_model *model, const dpt_decoder *d, int64_t layer) {
     dpt_param_part once =
         dpt_param_part_rows(dpt_param_part_vector(c->hidden), 0, d->first_rank ? c->hidden : 0);
     const claim claims[] = {
-        {DPT_NORM1, "input_layernorm.weight", true, norm},
-        {DPT_Q, "self_attn.q_proj.weight", true,
+        {DPT_DECODER_NORM1, "input_layernorm.weight", true, norm},
+        {DPT_DECODER_Q, "self_attn.q_proj.weight", true,
          dpt_param_part_rows(dpt_param_part_matrix(heads, c->hidden), q0, q1)},
-        {DPT_K, "self_attn.k_proj.weight", true,
+        {DPT_DECODER_K, "self_attn.k_proj.weight", true,
          dpt_param_part_rows(dpt_param_part_matrix(kv_heads, c->hidden), k0, k1)},
-        {DPT_V, "self_attn.v_proj.weight", true,
+        {DPT_DECODER_V, "self_attn.v_proj.weight", true,
          dpt_param_part_rows(dpt_param_part_matrix(kv_heads, c->hidden), k0, k1)},
-        {DPT_Q_BIAS, "self_attn.q_proj.bias", c->qkv_bias,
+        {DPT_DECODER_Q_BIAS, "self_attn.q_proj.bias", c->qkv_bias,
          dpt_param_part_rows(dpt_param_part_vector(heads), q0, q1)},
-        {DPT_K_BIAS, "self_attn.k_proj.bias", c->qkv_bias,
+        {DPT_DECODER_K_BIAS, "self_attn.k_proj.bias", c->qkv_bias,
          dpt_param_part_rows(dpt_param_part_vector(kv_heads), k0, k1)},
-        {DPT_V_BIAS, "self_attn.v_proj.bias", c->qkv_bias,
+        {DPT_DECODER_V_BIAS, "self_attn.v_proj.bias", c->qkv_bias,
          dpt_param_part_rows(dpt_param_part_vector(kv_heads), k0, k1)},
-        {DPT_O, "self_attn.o_proj.weight", true,
+        {DPT_DECODER_O, "self_attn.o_proj.weight", true,
          dpt_param_part_cols(dpt_param_part_matrix(c->hidden, heads), q0, q1)},
-        {DPT_O_BIAS, "self_attn.o_proj.bias", c->o_bias, once},
-        {DPT_NORM2, "post_attention_layernorm.weight", true, norm},
-        {DPT_GATE, "mlp.gate_proj.weight", true,
+        {DPT_DECODER_O_BIAS, "self_attn.o_proj.bias", c->o_bias, once},
+        {DPT_DECODER_NORM2, "post_attention_layernorm.weight", true, norm},
+        {DPT_DECODER_GATE, "mlp.gate_proj.weight", true,
          dpt_param_part_rows(dpt_param_part_matrix(f, c->hidden), f0, f1)},
-        {DPT_UP, "mlp.up_proj.weight", true,
+        {DPT_DECODER_UP, "mlp.up_proj.weight", true,
          dpt_param_part_rows(dpt_param_part_matrix(f, c->hidden), f0, f1)},
-        {DPT_GATE_BIAS, "mlp.gate_proj.bias", c->mlp_bias,
+        {DPT_DECODER_GATE_BIAS, "mlp.gate_proj.bias", c->mlp_bias,
          dpt_param_part_rows(dpt_param_part_vector(f), f0, f1)},
-        {DPT_UP_BIAS, "mlp.up_proj.bias", c->mlp_bias,
+        {DPT_DECODER_UP_BIAS, "mlp.up_proj.bias", c->mlp_bias,
          dpt_param_part_rows(dpt_param_part_vector(f), f0, f1)},
-        {DPT_DOWN, "mlp.down_proj.weight", true,
+        {DPT_DECODER_DOWN, "mlp.down_proj.weight", true,
          dpt_param_part_cols(dpt_param_part_matrix(c->hidden, f), f0, f1)},
-        {DPT_DOWN_BIAS, "mlp.down_proj.bias", c->mlp_bias, once},
+        {DPT_DECODER_DOWN_BIAS, "mlp.down_proj.bias", c->mlp_bias, once},
     };
     for (size_t i = 0; i < sizeof claims / sizeof claims[0]; i++) {
         char name[128];
@@ -97,7 +97,7 @@ static bool ignore_buffers_and_head(const char *name) {
 
 static dpt_status claim_all(dpt_model *model, const dpt_decoder *d) {
     const dpt_decoder_config *c = &d->config;
-    int64_t count = DPT_LAYERS_AT + c->layers * DPT_LAYER_TENSORS;
+    int64_t count = DPT_DECODER_LAYERS_AT + c->layers * DPT_DECODER_LAYER_TENSORS;
     dpt_status st = dpt_params_create(&model->catalog, (int)count, &model->params);
     if (st != DPT_OK)
         return st;
@@ -105,10 +105,10 @@ static dpt_status claim_all(dpt_model *model, const dpt_decoder *d) {
                                                d->part.row_begin, d->part.row_end);
     dpt_param_part norm = dpt_param_part_vector(c->hidden);
     norm.counted = d->first_rank;
-    dpt_params_claim(&model->params, DPT_EMBED, "model.embed_tokens.weight", &table);
-    dpt_params_claim(&model->params, DPT_FINAL_NORM, "model.norm.weight", &norm);
+    dpt_params_claim(&model->params, DPT_DECODER_EMBED, "model.embed_tokens.weight", &table);
+    dpt_params_claim(&model->params, DPT_DECODER_FINAL_NORM, "model.norm.weight", &norm);
     if (!c->tied)
-        dpt_params_claim(&model->params, DPT_HEAD, "lm_head.weight", &table);
+        dpt_params_claim(&model->params, DPT_DECODER_HEAD, "lm_head.weight", &table);
     for (int64_t layer = 0; layer < c->layers; layer++)
         claim_layer(model, d, layer);
     return dpt_params_check(&model->params, c->tied ? ignore_buffers_and_head : ignore_buffers);

@@ -68,7 +68,7 @@ static dpt_status for_each_data(dpt_evaluation *ev,
                                                        uint8_t *)) {
     dpt_status st = DPT_OK;
     for (int d = 0; d < ev->ndata && st == DPT_OK; d++) {
-        uint8_t *correct = dpt_mem_zalloc(ev->data[d].samples, 1, "exact matches");
+        uint8_t *correct = dpt_mem_zalloc(ev->data[d].samples, 1, "hits");
         st = dpt_agree(&ev->mesh.world, correct != NULL ? DPT_OK : DPT_ERR_OUTPUT);
         if (st == DPT_OK)
             st = evaluate(ev, &ev->data[d], correct);
