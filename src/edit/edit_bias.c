@@ -74,7 +74,7 @@ const dpt_edit_method dpt_edit_method_bias = {
     .name = "bias",
     .class_name = "competitive",
     .help = "scale by k the deltas that are negative, or whose product with the gradient is, and "
-            "the others so that the mean is kept",
+            "the others so that the mean of the factors is 1",
     .nparams = 3,
     .params = {{.name = "k",
                 .kind = DPT_PARAM_REAL,
