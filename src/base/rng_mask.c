@@ -2,6 +2,9 @@
 
 #include "philox.h"
 
+#ifdef __AVX2__
+#include <immintrin.h>
+#endif
 #include <string.h>
 
 /* Masks: the leading byte of nearly every element decides; the other 24 bits of the few elements whose
@@ -30,6 +33,15 @@ static void compare(const uint8_t *bytes, unsigned lead, uint64_t *below, uint64
     const __m512i x = _mm512_loadu_si512(bytes), y = _mm512_set1_epi8((char)lead);
     *below = _mm512_cmplt_epu8_mask(x, y);
     *same = _mm512_cmpeq_epi8_mask(x, y);
+#elif defined(__AVX2__)
+    const __m256i y = _mm256_set1_epi8((char)lead);
+    *below = *same = 0;
+    for (int i = 0; i < 64; i += 32) {
+        __m256i x = _mm256_loadu_si256((const __m256i *)(const void *)(bytes + i));
+        __m256i from = _mm256_cmpeq_epi8(_mm256_max_epu8(x, y), x); /* x >= y */
+        *below |= (uint64_t)(uint32_t)~_mm256_movemask_epi8(from) << i;
+        *same |= (uint64_t)(uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(x, y)) << i;
+    }
 #else
     *below = *same = 0;
     for (int i = 0; i < 64; i++) {
@@ -173,21 +185,35 @@ void dpt_rng_mask(dpt_rng rng, int64_t ig, int64_t n, uint64_t threshold, uint64
     }
 }
 
+/* The bits of up to 64 elements; no branch but for those whose leading bits do not decide. */
+static uint64_t mask_word(dpt_rng rng, uint64_t ig, int n, const uint8_t *bytes,
+                          const uint64_t *thresholds) {
+    uint64_t below = 0, same = 0;
+    for (int i = 0; i < n; i++) {
+        uint64_t lead = bytes[i], wanted = thresholds[i] >> 24;
+        below |= (uint64_t)(lead < wanted) << i;
+        same |= (uint64_t)(lead == wanted) << i;
+    }
+    for (; same != 0; same &= same - 1) {
+        int i = __builtin_ctzll(same);
+        uint64_t rest = thresholds[i] & REST;
+        below |= (uint64_t)(rest > 0 && rest_at(rng, ig + (uint64_t)i) < rest) << i;
+    }
+    return below;
+}
+
 void dpt_rng_mask_each(dpt_rng rng, int64_t ig, int64_t n, const uint64_t *thresholds,
                        uint64_t *mask) {
     uint8_t bytes[DPT_RNG_DRAW + BLOCK + RUN];
     dpt_rng_keys keys = philox_schedule(rng);
-    memset(mask, 0, (size_t)(n + 63) / 64 * sizeof *mask);
-    for (int64_t i = 0; i < n; i++) {
-        uint64_t at = (uint64_t)(ig + i);
-        uint64_t from = (uint64_t)(ig + i / DPT_RNG_DRAW * DPT_RNG_DRAW) / BLOCK * BLOCK;
-        if (i % DPT_RNG_DRAW == 0) {
-            int64_t last = n - i < DPT_RNG_DRAW ? n : i + DPT_RNG_DRAW;
-            bytes_at(rng, &keys, from, ig + last - (int64_t)from, bytes);
-        }
-        uint64_t lead = bytes[at - from], wanted = thresholds[i] >> 24;
-        bool hit = lead < wanted || (lead == wanted && (thresholds[i] & REST) > 0 &&
-                                     rest_at(rng, at) < (thresholds[i] & REST));
-        mask[i / 64] |= (uint64_t)hit << (i % 64);
+    for (int64_t from = 0; from < n; from += DPT_RNG_DRAW) {
+        int64_t step = n - from < DPT_RNG_DRAW ? n - from : DPT_RNG_DRAW;
+        uint64_t at = (uint64_t)(ig + from);
+        int64_t skip = (int64_t)(at % BLOCK);
+        bytes_at(rng, &keys, at - (uint64_t)skip, skip + step, bytes);
+        for (int64_t i = 0; i < step; i += 64)
+            mask[(from + i) / 64] =
+                mask_word(rng, at + (uint64_t)i, step - i < 64 ? (int)(step - i) : 64,
+                          bytes + skip + i, thresholds + from + i);
     }
 }

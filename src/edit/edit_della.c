@@ -2,6 +2,8 @@
 
 #include "deltapath/base/mem.h"
 
+#include <string.h>
+
 /* DELLA's MagPrune (arXiv:2406.11617): within a row of n entries, the entry of rank r by falling
  * magnitude (0: the largest; of equal ones the first) is dropped with probability
  * p - epsilon / 2 + epsilon r / (n - 1), and divided by its own probability of being kept
@@ -49,6 +51,20 @@ static void draw(const dpt_edit_stage *stage, dpt_range piece, int64_t n, const 
                       threshold, dropped);
 }
 
+/* Word by word of the mask; a factor is dropped by its bits, without a branch. */
+static void scale_piece(float *delta, int64_t n, const uint64_t *drops, float *factor) {
+    for (int64_t from = 0; from < n; from += 32) {
+        uint32_t word = (uint32_t)(drops[from / 64] >> (from % 64)), bits[32];
+        int length = n - from < 32 ? (int)(n - from) : 32;
+        memcpy(bits, factor + from, (size_t)length * sizeof *bits);
+        for (int i = 0; i < length; i++)
+            bits[i] &= (word >> i & 1) - 1;
+        memcpy(factor + from, bits, (size_t)length * sizeof *bits);
+        for (int i = 0; i < length; i++)
+            delta[from + i] *= factor[from + i];
+    }
+}
+
 static void apply_cell(const dpt_edit_work *work, const dpt_edit_stage *stage, dpt_range cell,
                        float *delta) {
     int64_t n = dpt_edit_row_length(&stage->catalog->tensors[cell.tensor]);
@@ -60,8 +76,7 @@ static void apply_cell(const dpt_edit_work *work, const dpt_edit_stage *stage, d
         float factor[DPT_EDIT_PIECE];
         uint64_t drops[DPT_EDIT_PIECE / 64];
         draw(stage, piece, n, rank + at, factor, drops);
-        for (int64_t i = 0; i < piece.n; i++)
-            delta[at + i] *= dpt_rng_mask_bit(drops, i) ? 0.0f : factor[i];
+        scale_piece(delta + at, piece.n, drops, factor);
     }
 }
 
