@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { FEW = 512, DIGIT = 11, BINS = 1 << DIGIT, PASSES = 3 };
+enum { FEW = 512, DIGIT = 8, BINS = 1 << DIGIT, PASSES = 4 };
 
 /* The parts of a cell whose rows begin or end in other cells. */
 typedef struct fragments {
@@ -43,25 +43,29 @@ static int rising(const void *a, const void *b) {
     return (*left > *right) - (*left < *right);
 }
 
-/* Sort by the high words, stably. */
-static void sort_keys(uint64_t *keys, uint64_t *spare, int64_t n) {
+/* Sort by the high words, stably. A digit that all keys share needs no pass. @return where they are. */
+static uint64_t *sort_keys(uint64_t *keys, uint64_t *spare, int64_t n) {
+    int64_t count[PASSES][BINS] = {{0}};
+    for (int64_t i = 0; i < n; i++)
+        for (int pass = 0; pass < PASSES; pass++)
+            count[pass][keys[i] >> (32 + DIGIT * pass) & (BINS - 1)]++;
     for (int pass = 0; pass < PASSES; pass++) {
-        int64_t count[BINS] = {0};
         int shift = 32 + DIGIT * pass;
-        for (int64_t i = 0; i < n; i++)
-            count[keys[i] >> shift & (BINS - 1)]++;
+        if (count[pass][keys[0] >> shift & (BINS - 1)] == n)
+            continue;
         int64_t at = 0;
         for (int b = 0; b < BINS; b++) {
-            int64_t here = count[b];
-            count[b] = at;
+            int64_t here = count[pass][b];
+            count[pass][b] = at;
             at += here;
         }
         for (int64_t i = 0; i < n; i++)
-            spare[count[keys[i] >> shift & (BINS - 1)]++] = keys[i];
+            spare[count[pass][keys[i] >> shift & (BINS - 1)]++] = keys[i];
         uint64_t *swap = keys;
         keys = spare;
         spare = swap;
     }
+    return keys;
 }
 
 void dpt_edit_rank_row(const float *x, int64_t n, uint32_t *rank, uint64_t *keys, uint64_t *spare) {
@@ -73,8 +77,7 @@ void dpt_edit_rank_row(const float *x, int64_t n, uint32_t *rank, uint64_t *keys
     if (n < FEW) {
         qsort(keys, (size_t)n, sizeof *keys, rising);
     } else {
-        sort_keys(keys, spare, n);
-        keys = spare; /* the passes are odd in number */
+        keys = sort_keys(keys, spare, n);
     }
     for (int64_t i = 0; i < n; i++)
         rank[keys[i] & UINT32_MAX] = (uint32_t)i;
