@@ -167,6 +167,8 @@ static char *make_svg(dpt_report_plots *plots, const char *script, char **start)
         char *why = ok ? slurp(errors) : NULL;
         plots->missing = why == NULL || why[0] == '\0';
         char *line = why == NULL ? NULL : strstr(why, "line ");
+        if (line != NULL)
+            line[strcspn(line, "\n")] = '\0';
         dpt_log(DPT_LOG_WARN, "%s made no plot: %.200s: the report has tables only there",
                 plots->gnuplot,
                 plots->missing ? "it cannot be run, install it"

@@ -118,7 +118,7 @@ static void add_retyped(findings *found) {
                 continue;
             char line[160];
             snprintf(line, sizeof line,
-                     "note: %d tensors are %s in the pre-trained model and %s in the post-trained: "
+                     "%d tensors are %s in the pre-trained model and %s in the post-trained: "
                      "paired by value",
                      found->retyped[a][b], dpt_dtype_name((dpt_dtype)a),
                      dpt_dtype_name((dpt_dtype)b));
