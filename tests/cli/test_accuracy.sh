@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# seconds: 240
+# seconds: 600
 # On the demo pair: losses of models and edited models equal those that transformers has found
 # (tests/golden/demo_losses.json); the estimate of each rule comes to the true change at the rule's order;
 # edited models and results carry their provenance.

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# seconds: 240
+# seconds: 600
 # A fault injected at each point of the program, on the first and on the last rank of 2 and of 4: every
 # rank ends with code 4, one line names the rank, nothing stays under a final name, nothing hangs.
 . "$(dirname "$0")/../support/tap.sh"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# seconds: 200
+# seconds: 600
 # What bad input gets: the right exit code, one error line that names what is wrong, nothing under a
 # final name, no hang; at 1 and 2 ranks.
 . "$(dirname "$0")/../support/tap.sh"

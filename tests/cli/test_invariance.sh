@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# seconds: 240
+# seconds: 600
 # The same study at 1, 2, 3, 4 and 7 ranks: files of elementwise edits are identical to the byte, in both
 # formats and in each type; low rank when the ranks that share a matrix are pinned; losses and estimates
 # agree in every mesh.

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# seconds: 300
+# seconds: 600
 # Losses `class` and `dpo` and sample weights in whole studies: the figures of the shipped pairs and of
 # golden files, the same in every mesh; references are kept; bad input is named.
 . "$(dirname "$0")/../support/tap.sh"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# seconds: 240
+# seconds: 600
 # A study killed at any instant goes on with --resume and ends with the same results; a signal ends it
 # with 75; finished studies are left alone; results of another job are not taken.
 . "$(dirname "$0")/../support/tap.sh"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# seconds: 120
+# seconds: 600
 # Edits over seeds, bootstrap intervals and `alpha: auto`, whole: the files they leave, the same
 # figures in every mesh, a loss that never rises, and the alpha that brute force finds.
 . "$(dirname "$0")/../support/tap.sh"

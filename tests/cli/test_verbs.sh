@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# seconds: 200
+# seconds: 600
 # The verbs beside run, the options of all, and the exit codes of wrong command lines.
 . "$(dirname "$0")/../support/tap.sh"
 parallel=4 limit=60

@@ -1,5 +1,5 @@
 /* ranks: 1 2 3 4 7
- * seconds: 240 */
+ * seconds: 600 */
 /* Edits that take the gradient at W_post: bias by the product with it, calibration, and the
  * correlation of mask and product, against the NumPy oracle. */
 #include "edit/edit_support.h"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# seconds: 240
+# seconds: 600
 # slurm/deltapath.sbatch under a real Slurm of two nodes on this host: the same result as mpirun, and a
 # job that is signalled goes back into the queue and, resumed, ends with the result of an undisturbed one.
 . "$(dirname "$0")/../support/tap.sh"

@@ -1,5 +1,5 @@
 /* ranks: 1 2 3 */
-/* seconds: 240 */
+/* seconds: 600 */
 /* Data-set files of each kind: what is read is what was written, on all ranks; files that lie get an
  * input error on all ranks, with the file's name; damaged bytes never end the program. */
 #include "support/test_mpi.h"

@@ -1,5 +1,4 @@
 #!/usr/bin/python3
-# seconds: 120
 """The report of the paper's figures on studies with known answers: what holds, what fails, what stays
 undecided, and the same bytes from the same results."""
 import csv
