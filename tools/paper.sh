@@ -5,6 +5,10 @@
 set -uo pipefail
 cd "$(dirname "$0")/.."
 . tools/mpi-env.sh
+[[ $# -gt 0 ]] || {
+    echo "usage: tools/paper.sh PROGRAM [RANKS [PATTERN...]]" >&2
+    exit 2
+}
 program=$1
 ranks=${2:-2}
 shift $(($# < 2 ? $# : 2))
@@ -25,6 +29,12 @@ wanted() { # wanted STUDY PATTERN...
     for pattern in "$@"; do [[ $study == *$pattern* ]] && return 0; done
     return 1
 }
+
+for pattern in "$@"; do
+    [[ " ${studies[*]} " == *"$pattern"* ]] && continue
+    echo "tools/paper.sh: no study's name holds '$pattern'; there are: ${studies[*]}" >&2
+    exit 2
+done
 
 failed=()
 for study in "${studies[@]}"; do

@@ -214,6 +214,10 @@ def write(options, tok: Tokens, groups: dict) -> None:
     numpy = need("numpy", "install python3-numpy")
     part = options.output.with_name(options.output.name + f".part{os.getpid()}")
     try:
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise Bad(OUTPUT, f"{options.output.parent}: the folder cannot be made: {e.strerror}") from e
+    try:
         with h5py.File(part, "w") as f:
             f.attrs["format"] = numpy.bytes_("deltapath-data")
             f.attrs["version"] = numpy.int32(1)

@@ -15,6 +15,8 @@ import numpy as np
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools" / "paper"))
 import claims
+import plot
+import report
 import study as st
 
 TESTS = []
@@ -171,7 +173,122 @@ def page_holds_every_figure_and_repeats(folder):
 def a_folder_without_studies_is_an_error(folder):
     result = run(folder, folder / "report.html")
     assert result.returncode == 1 and "tools/paper.sh" in result.stderr
+    assert "<figure>-<pair>" in result.stderr and "fig4-qwen2-7b" in result.stderr
     assert not (folder / "report.html").exists()
+
+
+def bits_units():
+    return [unit(f"bits-bits{b}", 0.5 / 4 ** b, bits=float(b)) for b in range(6)]
+
+
+@test
+def a_pair_may_hold_hyphens_and_what_is_left_out_is_said(folder):
+    write(folder / "in/fig4-qwen2-7b", ["bits"], bits_units())
+    write(folder / "in/fig44-toy", ["bits"], bits_units())
+    write(folder / "in/mine", ["bits"], bits_units())
+    (folder / "in/fig5-toy").mkdir()
+    (folder / "in/notes").mkdir()
+    result = run(folder / "in", folder / "new/folder/report.html")
+    assert result.returncode == 0, result.stderr
+    assert "qwen2-7b, task" in (folder / "new/folder/claims.csv").read_text()
+    lines = result.stderr.splitlines()
+    assert len(lines) == 3 and "notes" not in result.stderr, lines
+    assert "fig44-toy: left out" in lines[0] and "<figure>-<pair>" in lines[0]
+    assert "fig5-toy: left out: has no results.json" in lines[1] and "mine: left out" in lines[2]
+
+
+@test
+def a_broken_study_is_one_line_and_the_others_are_reported(folder):
+    for name in ("good", "cut", "bare", "list", "short", "gone"):
+        write(folder / f"in/fig4-{name}", ["bits"], bits_units())
+    results = folder / "in/fig4-cut/results.json"
+    results.write_text(results.read_text()[:200])
+    (folder / "in/fig4-bare/results.json").write_text("{}")
+    (folder / "in/fig4-list/results.json").write_text("[1]")
+    arrays = folder / "in/fig4-short/results.h5"
+    arrays.write_bytes(arrays.read_bytes()[:4000])
+    with h5py.File(folder / "in/fig4-gone/results.h5", "a") as file:
+        del file["edits/bits-bits3/task/loss_edit"]
+    result = run(folder / "in", folder / "report.html")
+    assert result.returncode == 1 and "Traceback" not in result.stderr, result.stderr
+    lines = result.stderr.splitlines()
+    assert len(lines) == 5, lines
+    for name, file in (("cut", "json"), ("bare", "json"), ("list", "json"), ("short", "h5"),
+                       ("gone", "h5")):
+        assert sum(f"fig4-{name}/results.{file}: cannot be read" in line for line in lines) == 1, name
+    rows = list(csv.DictReader(open(folder / "claims.csv", encoding="utf-8")))
+    assert {r["pair"] for r in rows} == {"good, task"}
+
+
+@test
+def an_output_that_cannot_be_written_is_one_line(folder):
+    write(folder / "in/fig4-toy", ["bits"], bits_units())
+    (folder / "file").write_text("")
+    result = run(folder / "in", folder / "file/report.html")
+    assert result.returncode == 1 and "cannot be written" in result.stderr
+    assert len(result.stderr.splitlines()) == 1, result.stderr
+
+
+@test
+def any_part_of_a_job_makes_a_report(folder):
+    make_all(folder)
+    drawn, plot.render = plot.render, lambda script: "<svg>"
+    try:
+        for path in sorted(folder.iterdir()):
+            whole = st.Study(path)
+            keeps = [{u.edit} for u in whole.units] + [{u.edit for u in whole.units} - {v.edit}
+                                                       for v in whole.units]
+            keeps += [{u.edit for u in whole.units if u.name != name} for name in whole.names]
+            keeps += [{u.edit for u in whole.units if u.name == name} for name in whole.names]
+            for keep in keeps:
+                part = st.Study(path)
+                part.units = [u for u in part.units if u.edit in keep]
+                part.data = ["task"] if part.units else []
+                for row in claims.rows_of(part):
+                    assert row.answers, (path.name, keep, row.claim)
+                report.study_section(part)
+            part.units = [u for u in whole.units if (u.get("alpha") or 0) == "auto"
+                          or (u.get("alpha") or 1) > 0]
+            report.study_section(part)
+    finally:
+        plot.render = drawn
+
+
+@test
+def without_a_gain_nothing_is_equivalent(folder):
+    units = bits_units()
+    for u in units:
+        u["margin"] = None
+    units[4]["_edit"] = np.ones(SAMPLES)
+    write(folder / "fig4-toy", ["bits"], units)
+    rows = {row.claim: row for row in claims.rows_of(st.Study(folder / "fig4-toy"))}
+    row = rows["At 4 bits the edited model is at least as good as the post-trained one"]
+    assert row.verdict == "undecided" and claims.NO_MARGIN in row.rule, row
+    assert row.outcome.startswith("no margin: no measurable post-training gain; 4 bits"), row.outcome
+    row = rows["Each more bit of magnitude lowers the loss"]
+    assert "margin" not in row.rule + row.outcome, row
+    worse = claims.Cell("x", np.linspace(0.9, 1.1, 20), "no larger", float("nan"))
+    assert claims.judge("f", "c", "p", [worse]).verdict == "undecided"
+
+
+@test
+def counts_are_said_in_words(folder):
+    assert claims.tally(["holds"]) == ""
+    assert claims.tally(["holds", "fails", "holds", "undecided"]) == (
+        "of 4 cells 2 hold, 1 fails, 1 is undecided; ")
+    write(folder / "in/fig4-toy", ["bits"], bits_units())
+    result = run(folder / "in", folder / "report.html")
+    assert "2 claims: 1 holds, 0 fail, 1 is undecided" in result.stdout, result.stdout
+    page = (folder / "report.html").read_text()
+    assert "1 study, 2 claims" in page and "a fifth of that" in page
+
+
+@test
+def a_pattern_without_a_study_is_an_error(folder):
+    result = subprocess.run([ROOT / "tools/paper.sh", "true", "2", "fig4", "nonsense"],
+                            capture_output=True, text=True, check=False)
+    assert result.returncode == 2 and result.stdout == "", result
+    assert "nonsense" in result.stderr and "fig4-llama" in result.stderr
 
 
 def main():

@@ -150,8 +150,19 @@ def existing_output_is_kept(w):
 
 @case()
 def unwritable_output(w):
-    w.fails(w.run([{"prompt": [2], "response": [3]}], "-o", w.dir / "no/out.h5"), 4,
+    (w.dir / "file").write_text("")
+    w.fails(w.run([{"prompt": [2], "response": [3]}], "-o", w.dir / "file/out.h5"), 4,
+            "file: the folder cannot be made")
+    (w.dir / "folder").mkdir()
+    w.fails(w.run([{"prompt": [2], "response": [3]}], "--force", "-o", w.dir / "folder"), 4,
             "cannot be written")
+
+
+@case()
+def missing_folder_of_the_output_is_made(w):
+    r = w.run([{"prompt": [2], "response": [3]}], "-o", w.dir / "new/folder/out.h5")
+    assert r.returncode == 0, r.stderr
+    assert (w.dir / "new/folder/out.h5").is_file()
 
 
 @case(None if NO_TOKENIZERS else "tokenizers is installed")

@@ -4,7 +4,8 @@ A claim is a list of cells. A cell has the samples of a quantity, and a question
 answered from Student's paired interval at 5 % divided by the number of cells of the claim
 (Bonferroni), and by the number of edits among which the best was picked, so that chance does not break
 one of many cells. The margin is the one of the study: 5 %
-of the post-training gain, which is how far a change may go and still count as none.
+of the post-training gain, which is how far a change may go and still count as none; for searches of
+alpha and calibration, where small differences matter, a fifth of that.
 """
 import math
 from collections import namedtuple
@@ -41,6 +42,8 @@ def answer(cell, error):
         "no larger": (high < m and low <= 0, low > 0),
     }[cell.question]
     verdict = "holds" if holds else "fails" if fails else "undecided"
+    if needs_margin(cell.question) and not math.isfinite(m):
+        verdict = "undecided"
     return Answer(cell.label, mean, low, high, verdict)
 
 
@@ -53,23 +56,49 @@ def judge(figure, claim, pair, cells, picked=1):
     worst = next((a for a in answers if a.verdict == whole), answers[0])
     if whole == "fails":
         worst = max((a for a in answers if a.verdict == "fails"), key=lambda a: abs(a.mean))
-    counts = ", ".join(f"{verdicts.count(v)} {v}" for v in ("holds", "fails", "undecided")
-                       if v in verdicts)
-    outcome = (f"{counts} of {len(cells)}; {worst.label}: {worst.mean:+.3g} "
+    outcome = (f"{tally(verdicts)}{worst.label}: {worst.mean:+.3g} "
                f"[{worst.low:+.3g}, {worst.high:+.3g}] nats")
     kinds = dict.fromkeys(cell.question for cell in cells)
     rule = "; ".join(QUESTIONS[kind] for kind in kinds)
-    margin = cells[0].margin
-    if any("margin" in QUESTIONS[kind] for kind in kinds):
-        rule += f" (margin {margin:.3g} nats)"
+    if any(needs_margin(kind) for kind in kinds):
+        margin = cells[0].margin
+        clear = math.isfinite(margin)
+        rule += f" (margin {margin:.3g} nats)" if clear else f" ({NO_MARGIN})"
+        outcome = outcome if clear else f"{NO_MARGIN}; {outcome}"
     return Row(figure, claim, rule, pair, whole, outcome, answers)
 
 
+NO_MARGIN = "no margin: no measurable post-training gain"
+
+
+def needs_margin(question):
+    return "margin" in QUESTIONS[question]
+
+
+def tally(verdicts):
+    """How many cells came out how, before the one that is named; nothing for a single cell."""
+    if len(verdicts) == 1:
+        return ""
+    one, many = {"holds": "holds", "fails": "fails", "undecided": "is undecided"}, {
+        "holds": "hold", "fails": "fail", "undecided": "are undecided"}
+    counts = [(verdicts.count(v), v) for v in one if v in verdicts]
+    text = ", ".join(f"{n} {one[v] if n == 1 else many[v]}" for n, v in counts)
+    return f"of {len(verdicts)} cells {text}; "
+
+
 def margin_of(study, data):
-    """5 % of the gain; a gain that is not clear leaves no margin, and equivalence is undecided."""
-    unit = next(u for u in study.units if u.data == data)
-    margin = unit["margin"]
-    return margin if math.isfinite(margin) else 0.0
+    """5 % of the gain; a gain that is not clear leaves no margin (nan), and equivalence is undecided."""
+    return next(u for u in study.units if u.data == data)["margin"]
+
+
+def with_terms(units):
+    return [u for u in units if u.has("sample_integrated")]
+
+
+def changes(study, data, name, parameter):
+    """Per-sample change for each value of a parameter that the job has on this data."""
+    found = {v: study.find(data, name, **{parameter: v}) for v in study.values(name, parameter)}
+    return {value: st.change(units) for value, units in found.items() if units}
 
 
 def accuracy(units):
@@ -94,7 +123,7 @@ def dare(study, data):
     ks = sorted({k for k, _ in by if k <= 1})
     yield ("At p = 0.9 the harm falls as k nears 1, as |E| = |k - 1| |M - p| / (1 - p) |Delta| says",
            [Cell(f"k {a:g} less k {b:g}", by[a, 0.9] - by[b, 0.9], "positive", margin)
-            for a, b in zip(ks, ks[1:])])
+            for a, b in zip(ks, ks[1:]) if (a, 0.9) in by and (b, 0.9) in by])
     # The mask does not depend on k.
     yield from independence(study, data, study.find(data, "dare", k=0.0))
 
@@ -103,7 +132,7 @@ def terms(study, data):
     margin = margin_of(study, data)
     of = lambda u: u.array("sample_integrated")
     label = lambda u: u.edit
-    kinds = {name: [u for u in study.units if u.data == data and u.name == name]
+    kinds = {name: with_terms(u for u in study.units if u.data == data and u.name == name)
              for name in ("dare", "drop", "ties", "bitdelta", "twin")}
     yield ("The approximation term of DARE is near zero at every p",
            [Cell(label(u), of(u), "equivalent", margin) for u in kinds["dare"]])
@@ -111,7 +140,8 @@ def terms(study, data):
            [Cell(label(u), of(u), "positive", margin) for u in kinds["drop"] + kinds["ties"]])
     yield ("The terms of BitDelta and Twin-Merging are above zero",
            [Cell(label(u), of(u), "positive", margin) for u in kinds["bitdelta"] + kinds["twin"]])
-    pairs = list(zip(kinds["dare"], kinds["drop"]))
+    pairs = [(a, b) for a in kinds["dare"] for b in kinds["drop"]
+             if all(a.get(key) == b.get(key) for key in ("p", "seed"))]
     yield ("The size of DARE's term is below that of drop-only at the same p, in the mean of the samples",
            [Cell(f"p {a.get('p'):g}", of(b) * np.sign(np.mean(of(b)))
                  - of(a) * np.sign(np.mean(of(a))), "positive", margin) for a, b in pairs])
@@ -143,7 +173,7 @@ def independence(study, data, units):
 
 def quadrature(study, data):
     margin = margin_of(study, data)
-    units = [u for u in study.units if u.data == data]
+    units = with_terms(u for u in study.units if u.data == data)
     yield ("Five left points give the true change of the loss (Eq. 1)",
            [Cell(u.edit, u.array("sample_integrated") - u.array("loss_edit") + u.array("loss_post"),
                  "equivalent", margin) for u in units])
@@ -151,31 +181,35 @@ def quadrature(study, data):
 
 def bits(study, data):
     margin = margin_of(study, data)
-    by = {b: st.change(study.find(data, "bits", bits=b)) for b in study.values("bits", "bits")}
+    by = changes(study, data, "bits", "bits")
     steps = sorted(by)
     yield ("Each more bit of magnitude lowers the loss",
            [Cell(f"{a:g} less {b:g} bits", by[a] - by[b], "positive", margin)
             for a, b in zip(steps, steps[1:])])
-    yield ("At 4 bits the edited model is at least as good as the post-trained one",
-           [Cell("4 bits, " + accuracy(study.find(data, "bits", bits=4.0)), by[4.0], "at most",
-                 margin)])
+    if 4.0 in by:
+        yield ("At 4 bits the edited model is at least as good as the post-trained one",
+               [Cell("4 bits, " + accuracy(study.find(data, "bits", bits=4.0)), by[4.0], "at most",
+                     margin)])
 
 
 def multiples(study, data):
     margin = margin_of(study, data)
-    by = {(name, m): st.change(study.find(data, name, multiple=m))
-          for name in ("degenerate", "normal", "uniform")
-          for m in study.values(name, "multiple")}
+    by = {(name, m): samples for name in ("degenerate", "normal", "uniform")
+          for m, samples in changes(study, data, name, "multiple").items()}
+    if ("degenerate", 1.0) not in by:
+        return
     yield ("BitDelta is steep around m = 1: half and twice its magnitude are worse",
            [Cell(f"m {m:g} less m 1", by["degenerate", m] - by["degenerate", 1.0], "positive",
-                 margin) for m in (0.5, 2.0)])
+                 margin) for m in (0.5, 2.0) if ("degenerate", m) in by])
     yield ("Magnitudes drawn from a normal or a uniform law are on a par with BitDelta",
            [Cell(f"{name}, m 1", by[name, 1.0] - by["degenerate", 1.0], "equivalent", margin)
-            for name in ("normal", "uniform")])
+            for name in ("normal", "uniform") if (name, 1.0) in by])
 
 
 def trough(units, margin):
-    """Cells of a term that falls below zero and rises again, over rising alphas."""
+    """Cells of a term that falls below zero and rises again, over rising alphas; none for fewer than two."""
+    if len(units) < 2:
+        return []
     terms_of = [u.array("sample_integrated") for u in units]
     low = min(range(len(units)), key=lambda i: float(np.mean(terms_of[i])))
     best = Cell(f"lowest, at alpha {units[low].get('alpha'):g}", terms_of[low], "negative", margin)
@@ -188,51 +222,58 @@ def trough(units, margin):
 
 def alphas(study, data):
     margin = margin_of(study, data)
-    units = sorted(study.find(data, "expo"), key=lambda u: u.get("alpha"))
+    units = study.extrapolations(data)
     near = [u for u in units if u.get("alpha") < 0.65]
-    count = len(units)
     # The lowest of many is picked: as many comparisons.
     yield ("The term of EXPO under the DPO loss falls below zero and rises again by alpha = 0.6",
-           trough(near, margin), len(near))
-    if count > len(near):
+           trough(with_terms(near), margin), len(near))
+    if len(units) > len(near):
         yield (f"It does so in a wider range, up to alpha = {units[-1].get('alpha'):g}",
-               trough(units, margin), count)
-    lowest = min(near, key=lambda u: u["change"])
-    yield ("Extrapolation up to alpha = 0.6 lowers the true DPO loss",
-           [Cell(f"alpha {lowest.get('alpha'):g}, {accuracy([lowest])}", st.change([lowest]),
-                 "negative", margin)], len(near))
+               trough(with_terms(units), margin), len(units))
+    if near:
+        lowest = min(near, key=lambda u: u["change"])
+        yield ("Extrapolation up to alpha = 0.6 lowers the true DPO loss",
+               [Cell(f"alpha {lowest.get('alpha'):g}, {accuracy([lowest])}", st.change([lowest]),
+                     "negative", margin)], len(near))
     yield from quadrature(study, data)
 
 
 def directions(study, data):
     margin = margin_of(study, data)
-    units = [u for u in study.find(data, "expo")]
-    best = min(units, key=lambda u: u["change"])
-    yield ("Some interpolation or extrapolation beats the post-trained model on this task",
-           [Cell(f"alpha {best.get('alpha'):g}, {accuracy([best])}", st.change([best]), "negative", margin)],
-           len(units))
-    for name, words in (("best", "The alpha that few gradients find is as good as the grid's best"),
-                        ("layers", "One alpha a layer is no worse than one for the model")):
-        found = [u for u in study.units if u.data == data and u.name == name
-                 and (u.edit == name or u.edit == f"{name}-on-{data}")]
-        if not found:
-            continue
-        other = best if name == "best" else next(
-            u for u in study.units if u.data == data and u.edit in ("best", f"best-on-{data}"))
-        yield (words, [Cell(f"alpha {found[0].get('found_alpha')}, advice {found[0].get('advice')}",
-                            st.change(found) - st.change([other]), "no larger", 0.2 * margin)])
+    units = study.extrapolations(data)
+    best = min(units, key=lambda u: u["change"], default=None)
+    if best:
+        yield ("Some interpolation or extrapolation beats the post-trained model on this task",
+               [Cell(f"alpha {best.get('alpha'):g}, {accuracy([best])}", st.change([best]), "negative",
+                     margin)], len(units))
+    searched = {name: next((u for u in study.units if u.data == data and u.name == name
+                            and u.edit in (name, f"{name}-on-{data}")), None)
+                for name in ("best", "layers")}
+    for name, other, words in (
+            ("best", best, "The alpha that few gradients find is as good as the grid's best"),
+            ("layers", searched["best"], "One alpha a layer is no worse than one for the model")):
+        unit = searched[name]
+        if unit and other:
+            yield (words, [Cell(f"alpha {alpha_text(unit)}, {unit.get('advice')} by the slope",
+                                st.change([unit]) - st.change([other]), "no larger", 0.2 * margin)])
+
+
+def alpha_text(unit):
+    """The alpha that a search found."""
+    alpha = unit.get("found_alpha")
+    return f"{alpha:.3g}" if isinstance(alpha, (int, float)) else str(alpha)
 
 
 def biases(study, data):
     margin = margin_of(study, data)
-    random = {k: st.change(study.find(data, "random", k=k)) for k in study.values("random", "k")}
+    random = changes(study, data, "random", "k")
     for name, words, question in (
             ("sign", "Choosing entries by sign is on a par with choosing them at random",
              "equivalent"),
             ("gradient", "Choosing entries by the gradient product collapses", "beyond")):
-        cells = [Cell(f"k {k:g} less random, {accuracy(study.find(data, name, k=k))}", st.change(study.find(data, name, k=k)) - random[k],
-                      question, margin)
-                 for k in study.values(name, "k") if k in random]
+        cells = [Cell(f"k {k:g} less random, {accuracy(study.find(data, name, k=k))}",
+                      samples - random[k], question, margin)
+                 for k, samples in changes(study, data, name, "k").items() if k in random]
         if cells:
             yield words, cells
 

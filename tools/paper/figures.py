@@ -34,6 +34,16 @@ def ends(study, data, key="accuracy"):
     return [("post-trained", scale * unit[f"{key}_post"]), ("pre-trained", scale * unit[f"{key}_pre"])]
 
 
+SINGLE = {"bitdelta": "BitDelta", "twin": "Twin-Merging"}
+
+
+def single(study, data):
+    """(name for the legend, unit) of the edits of Figure 3 that have no rate."""
+    for name, text in SINGLE.items():
+        for unit in study.find(data, name)[:1]:
+            yield text, unit
+
+
 def title(study, data):
     return f"{study.pair}: {data}"
 
@@ -58,23 +68,25 @@ def terms(study, data):
     totals = [{"name": "DARE", "points": curve(study, data, "dare", "p", "estimate")},
               {"name": "drop-only", "points": curve(study, data, "drop", "p", "estimate")},
               {"name": "TIES", "points": flip(curve(study, data, "ties", "keep", "estimate"))}]
-    levels = [(name, study.find(data, name)[0]["estimate"]) for name in ("bitdelta", "twin")]
+    levels = [(name, unit["estimate"]) for name, unit in single(study, data)]
     yield (plot.lines(title(study, data), "p", "approximation term [nats]", totals, levels,
                       far=True),
            "Approximation term of the whole model (left rule, C = 5) over the drop rate.")
     true = [{"name": "DARE", "points": curve(study, data, "dare", "p", "change")},
             {"name": "drop-only", "points": curve(study, data, "drop", "p", "change")},
             {"name": "TIES", "points": flip(curve(study, data, "ties", "keep", "change"))}]
-    levels = [(name, study.find(data, name)[0]["change"]) for name in ("bitdelta", "twin")]
+    levels = [(name, unit["change"]) for name, unit in single(study, data)]
     yield (plot.lines(title(study, data), "p", "true change of the loss [nats]", true, levels,
                       far=True), "What the term estimates: the true change of the loss.")
     chosen = [(f"DARE {p:g}", study.find(data, "dare", p=p)) for p in (0.1, 0.5, 0.9)]
-    chosen += [(f"drop {p:g}", study.find(data, "drop", p=p)) for p in (0.1, 0.5, 0.9)]
+    chosen += [(f"drop-only {p:g}", study.find(data, "drop", p=p)) for p in (0.1, 0.5, 0.9)]
     chosen += [(f"TIES {1 - k:g}", study.find(data, "ties", keep=k)) for k in (0.5, 0.1)]
-    chosen += [("BitDelta", study.find(data, "bitdelta")), ("Twin 0.9", study.find(data, "twin"))]
+    chosen += [(name, [unit]) for name, unit in single(study, data)]
     for key, part in (("by_module", "module"), ("by_layer", "layer")):
         records = [(name, {str(r[part]): r["integrated"] for r in units[0].record[key]})
-                   for name, units in chosen if units]
+                   for name, units in chosen if units and units[0].record.get(key)]
+        if not records:
+            continue
         names = list(records[0][1])
         series = [{"name": name, "values": [by.get(n, math.nan) or 0.0 for n in names]}
                   for name, by in records]
@@ -89,18 +101,19 @@ def bits(study, data):
               {"name": "term", "points": curve(study, data, "bits", "bits", "estimate"), "dash": 3}]
     yield (plot.lines(title(study, data), "bits of magnitude", "accuracy [%]", accuracy,
                       ends(study, data)), "Accuracy over bits; 0 bits is BitDelta.")
-    yield (plot.lines(title(study, data), "bits of magnitude", "nats", losses, far=True),
-           "Change of the loss, and its estimate.")
+    yield (plot.lines(title(study, data), "bits of magnitude", "change of the loss [nats]", losses, far=True),
+           "True change of the loss over bits, and its estimate by the approximation term.")
 
 
 def multiples(study, data):
     names = ("degenerate", "normal", "uniform")
-    for key, label, scale, levels in (
-            ("accuracy_edit", "accuracy [%]", 100.0, ends(study, data)),
-            ("change", "change of the loss [nats]", 1.0, ())):
+    for key, what, label, scale, levels in (
+            ("accuracy_edit", "Accuracy", "accuracy [%]", 100.0, ends(study, data)),
+            ("change", "True change of the loss", "change of the loss [nats]", 1.0, ())):
         curves = [{"name": n, "points": curve(study, data, n, "multiple", key, scale)} for n in names]
         yield (plot.lines(title(study, data), "m", label, curves, levels, far=key == "change"),
-               "BitDelta's magnitude times m, constant or drawn from a law; mean and range over seeds.")
+               f"{what} with BitDelta's magnitude times m, constant or drawn from a law; mean and range "
+               "over seeds.")
 
 
 def alphas(study, data):
@@ -120,10 +133,15 @@ def found(study, data):
     for u in study.units:
         if u.data == data and u.get("found_alpha") is not None and (
                 u.edit == u.name or u.edit.endswith("-on-" + data)):
-            texts.append(f"alpha: auto ({u.name}) advises to {u.get('advice')}, finds "
-                         f"alpha = {u.get('found_alpha'):g} with {u.get('gradients'):g} gradients: "
+            texts.append(f"alpha: auto ({u.name}): {u.get('advice')} by the slope, alpha = "
+                         f"{claims.alpha_text(u)} with {gradients(u)}: "
                          f"change {u['change']:+.3g} nats, accuracy {pct(u['accuracy_edit']):.1f} %.")
     return " ".join(texts)
+
+
+def gradients(unit):
+    number = unit.get("gradients")
+    return "1 gradient" if number == 1 else f"{number or 0:g} gradients"
 
 
 def directions(study, data):
@@ -132,10 +150,10 @@ def directions(study, data):
                       [{"name": "EXPO", "points": sorted(points + [(0.0, 0.0, 0.0, 0.0)])}], far=True),
            "True change of the loss over alpha. " + found(study, data))
     accuracy = curve(study, data, "expo", "alpha", "accuracy_edit", 100.0)
-    unit = study.find(data, "expo")[0]
-    post = pct(unit["accuracy_post"])
+    post = pct(next(u for u in study.units if u.data == data)["accuracy_post"])
     yield (plot.lines(title(study, data), "alpha", "accuracy [%]",
-                      [{"name": "EXPO", "points": sorted(accuracy + [(0.0, post, post, post)])}]),
+                      [{"name": "EXPO", "points": sorted(accuracy + [(0.0, post, post, post)])}],
+                      ends(study, data)),
            "Accuracy over alpha; -1 is the pre-trained model, 0 the post-trained one.")
 
 
@@ -144,25 +162,28 @@ def best_table(study):
     rows = [["task", "best interpolation", "change [nats]", "accuracy", "best extrapolation",
              "change [nats]", "accuracy", "post-trained accuracy"]]
     for data in study.data:
-        units = study.find(data, "expo")
+        units = study.extrapolations(data)
         row = [data]
         for side in (-1, 1):
-            best = min((u for u in units if u.get("alpha") * side > 0), key=lambda u: u["change"])
+            best = min((u for u in units if u.get("alpha") * side > 0), key=lambda u: u["change"],
+                       default=None)
             row += [f"alpha {best.get('alpha'):g}", f"{best['change']:+.3g}",
-                    f"{pct(best['accuracy_edit']):.1f} %"]
-        rows.append(row + [f"{pct(units[0]['accuracy_post']):.1f} %"])
+                    f"{pct(best['accuracy_edit']):.1f} %"] if best else ["not in this job", "", ""]
+        if units:
+            rows.append(row + [f"{pct(units[0]['accuracy_post']):.1f} %"])
     return table(rows)
 
 
 def biases(study, data):
     names = [n for n in ("random", "sign", "gradient") if study.values(n, "k")]
-    ks = study.values(names[0], "k")
-    for key, label, scale, levels in (
-            ("accuracy_edit", "accuracy [%]", 100.0, ends(study, data)),
-            ("change", "change of the loss [nats]", 1.0, ())):
+    ks = sorted({k for n in names for k in study.values(n, "k")})
+    for key, what, label, scale, levels in (
+            ("accuracy_edit", "Accuracy", "accuracy [%]", 100.0, ends(study, data)),
+            ("change", "True change of the loss", "change of the loss [nats]", 1.0, ())):
         curves = [{"name": n, "points": curve(study, data, n, "k", key, scale)} for n in names]
         yield (plot.lines(title(study, data), "k", label, curves, levels, far=key == "change"),
-               "Entries multiplied by k are chosen at random, by sign, or by the gradient product.")
+               f"{what} when entries multiplied by k are chosen at random, by sign, or by the gradient "
+               "product.")
     rows = [["accuracy / change of the loss"] + [f"k = {k:g}" for k in ks]]
     for name in names:
         cells = []
@@ -229,6 +250,9 @@ def why_worse(plain, unit, how, held):
 
 
 def table(rows):
+    """The first row is the head; nothing when there is no other."""
+    if len(rows) < 2:
+        return ""
     text = "<div class='wrap'><table><thead><tr>"
     text += "".join(f"<th>{html.escape(c)}</th>" for c in rows[0]) + "</tr></thead><tbody>"
     for row in rows[1:]:

@@ -32,8 +32,11 @@ def axis_scale(curves):
 
 
 def render(script):
-    result = subprocess.run(["gnuplot", "-"], input=script, capture_output=True, text=True,
-                            check=False)
+    try:
+        result = subprocess.run(["gnuplot", "-"], input=script, capture_output=True, text=True,
+                                check=False)
+    except OSError as error:
+        return f'<p class="notice">gnuplot made no plot: {error.strerror}</p>'
     start = result.stdout.find("<svg")
     if result.returncode != 0 or start < 0:
         return f'<p class="notice">gnuplot made no plot: {result.stderr[:200]!r}</p>'

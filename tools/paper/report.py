@@ -40,6 +40,7 @@ pre{white-space:pre-wrap;font-size:12px;background:var(--band);padding:10px}
 """
 
 TITLES = {name: title for name, title, _ in figures.FIGURES}
+MAKERS = {name: maker for name, _, maker in figures.FIGURES}
 
 
 def claim_table(rows):
@@ -56,18 +57,21 @@ def claim_table(rows):
     return text + "</tbody></table></div>"
 
 
-def figure_sections(studies):
+def study_section(study):
+    """The plots and tables of one study."""
+    text = f"<h3>{html.escape(study.pair)}</h3><div class='pair'>"
+    for body, caption in figures.make(study, MAKERS[study.figure]):
+        if body:
+            text += f"<figure>{body}<figcaption>{html.escape(caption)}</figcaption></figure>"
+    return text + "</div>"
+
+
+def figure_sections(studies, sections):
     text = ""
-    for name, title, maker in figures.FIGURES:
-        mine = [s for s in studies if s.figure == name]
-        if not mine:
-            continue
-        text += f"<h2 id='{name}'>{html.escape(title)}</h2>"
-        for study in mine:
-            text += f"<h3>{html.escape(study.pair)}</h3><div class='pair'>"
-            for body, caption in figures.make(study, maker):
-                text += f"<figure>{body}<figcaption>{html.escape(caption)}</figcaption></figure>"
-            text += "</div>"
+    for name, title in TITLES.items():
+        mine = [section for study, section in zip(studies, sections) if study.figure == name]
+        if mine:
+            text += f"<h2 id='{name}'>{html.escape(title)}</h2>" + "".join(mine)
     return text
 
 
@@ -75,7 +79,7 @@ def sources(studies):
     text = "<h2>Studies</h2>"
     for s in studies:
         inputs = s.provenance.get("inputs", {})
-        text += (f"<details><summary>{s.name}: {html.escape(str(inputs.get('pre')))} to "
+        text += (f"<details><summary>{html.escape(s.name)}: {html.escape(str(inputs.get('pre')))} to "
                  f"{html.escape(str(inputs.get('post')))}, {len(s.units)} units</summary><pre>"
                  f"{html.escape(s.provenance.get('program', ''))}\n"
                  f"{html.escape(json.dumps(inputs, indent=1))}\n{html.escape(s.job)}</pre></details>")
@@ -91,10 +95,27 @@ def claims_csv(rows):
     return "\n".join(lines) + "\n"
 
 
+def counted(number, one, many):
+    return f"{number} {one if number == 1 else many}"
+
+
+def summary(rows):
+    """How many claims came out how, in words."""
+    return ", ".join(counted(sum(r.verdict == verdict for r in rows), one, many)
+                     for verdict, one, many in (("holds", "holds", "hold"), ("fails", "fails", "fail"),
+                                                ("undecided", "is undecided", "are undecided")))
+
+
 def write(path, text):
     beside = path.with_name(path.name + ".partial")
-    beside.write_text(text)
-    os.replace(beside, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_text(text, encoding="utf-8")
+        os.replace(beside, path)
+    except OSError as error:
+        if beside.is_file():
+            beside.unlink()
+        sys.exit(f"report.py: {path}: cannot be written: {error.strerror}")
 
 
 def main():
@@ -102,29 +123,41 @@ def main():
     parser.add_argument("folder", type=pathlib.Path, help="holds <figure>-<pair>/results.json")
     parser.add_argument("-o", "--output", type=pathlib.Path, required=True)
     args = parser.parse_args()
-    studies = st.load(args.folder)
-    order = [name for name, _, _ in figures.FIGURES]
-    studies = sorted((s for s in studies if s.figure in order),
-                     key=lambda s: (order.index(s.figure), s.pair))
-    if not studies:
-        sys.exit(f"report.py: {args.folder}: no study of jobs/paper there: run tools/paper.sh")
-    rows = [row for s in studies for row in claims.rows_of(s)]
-    counts = {v: sum(r.verdict == v for r in rows) for v in ("holds", "fails", "undecided")}
+    studies, skipped, broken = st.load(args.folder, list(TITLES))
+    studies.sort(key=lambda s: (list(TITLES).index(s.figure), s.pair))
+    read, rows, sections = [], [], []
+    for study in studies:
+        try:
+            found, section = list(claims.rows_of(study)), study_section(study)
+        except st.Unreadable as error:
+            broken.append(str(error))
+            continue
+        read.append(study)
+        rows += found
+        sections.append(section)
+    for line in skipped + broken:
+        print(f"report.py: {line}", file=sys.stderr)
+    if not read:
+        sys.exit(f"report.py: {args.folder}: no finished study there: each needs a folder named "
+                 f"<figure>-<pair> with a results.json, <figure> being one of {', '.join(TITLES)}, as "
+                 "in fig4-qwen2-7b; tools/paper.sh makes those of the shipped pairs")
     page = (f"<!DOCTYPE html><html lang='en'><head><meta charset='utf-8'><title>Figures and claims"
             f"</title><style>{STYLE}</style></head><body><h1>Figures and claims of "
             "arXiv:2410.13841</h1><p class='sub'>"
-            f"{len(studies)} studies, {len(rows)} claims on pairs of models: {counts['holds']} hold, "
-            f"{counts['fails']} fail, {counts['undecided']} are undecided.</p>"
+            f"{counted(len(read), 'study', 'studies')}, {counted(len(rows), 'claim', 'claims')} on pairs "
+            f"of models: {summary(rows)}.</p>"
             "<h2>Claims</h2><p>" + html.escape(" ".join(claims.__doc__.split())) + " A claim on a "
             "pair fails when one of its cells fails, holds when all hold, and is undecided "
-            "otherwise; the row names the cell that decided. The "
-            "rules are code: tools/paper/claims.py.</p>"
-            + claim_table(rows) + figure_sections(studies) + sources(studies) + "</body></html>\n")
+            "otherwise; the row names the cell that decided. A claim whose edits are not in the job is "
+            "left out. The rules are code: tools/paper/claims.py.</p>"
+            + claim_table(rows) + figure_sections(read, sections) + sources(read)
+            + "</body></html>\n")
     write(args.output, page)
     write(args.output.with_name("claims.csv"), claims_csv(rows))
-    print(f"report: {args.output}: {counts['holds']} claims hold, {counts['fails']} fail, "
-          f"{counts['undecided']} are undecided; the cells of each: claims.csv beside it")
+    print(f"report: {args.output}: {counted(len(rows), 'claim', 'claims')}: {summary(rows)}; the cells "
+          "of each: claims.csv beside it")
+    return 1 if broken else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,10 +1,28 @@
 """Studies as `deltapath run` leaves them, and the intervals that the claims are judged by."""
+import contextlib
 import json
 import math
 import pathlib
 
 import h5py
 import numpy as np
+
+NEEDED = ("edit", "data", "parameters", "loss", "change", "margin", "accuracy_edit", "accuracy_post")
+
+
+class Unreadable(Exception):
+    """A file of a study is not what `deltapath run` writes: one line that names it."""
+
+
+@contextlib.contextmanager
+def reading(path):
+    """Errors while a file is read, as one line that names it."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        words = " ".join(str(error).split())
+        raise Unreadable(f"{path}: cannot be read ({words}): run the study again with --resume, "
+                         "or move its folder away") from error
 
 
 class Unit:
@@ -24,7 +42,7 @@ class Unit:
         return self.edit
 
     def __getitem__(self, key):
-        value = self.record[key]
+        value = self.record.get(key)
         return math.nan if value is None else value
 
     def get(self, parameter):
@@ -32,7 +50,7 @@ class Unit:
 
     def correlations(self):
         """(tensor, correlation of mask and product, entries) where it is known."""
-        with h5py.File(self.study.folder / "results.h5") as file:
+        with reading(self.study.arrays), h5py.File(self.study.arrays) as file:
             group = file[f"edits/{self.edit}/{self.data}"]
             if "tensor_stats" not in group or "tensors" not in file:
                 return []
@@ -54,22 +72,36 @@ class Unit:
         return values[values[:, columns.index("delta_norm")] > 0.0, columns.index(name)]
 
     def array(self, name):
-        with h5py.File(self.study.folder / "results.h5") as file:
+        with reading(self.study.arrays), h5py.File(self.study.arrays) as file:
             return file[f"edits/{self.edit}/{self.data}/{name}"][()]
+
+    def has(self, name):
+        with reading(self.study.arrays), h5py.File(self.study.arrays) as file:
+            return f"edits/{self.edit}/{self.data}/{name}" in file
 
 
 class Study:
-    """All units of a folder; `figure` and `pair` are its name, as in fig1-llama."""
+    """All units of a folder; `figure` and `pair` are its name, as in fig1-llama or fig4-qwen2-7b."""
 
     def __init__(self, folder):
         self.folder = pathlib.Path(folder)
-        record = json.loads((self.folder / "results.json").read_text())
+        self.arrays = self.folder / "results.h5"
         self.name = self.folder.name
-        self.figure, _, self.pair = self.name.rpartition("-")
-        self.provenance = record["provenance"] or {}
-        self.job = self.provenance.get("job", "")
-        self.names = edit_names(self.job)
-        self.units = [Unit(self, unit) for unit in record["units"]]
+        self.figure, self.pair = name_parts(self.name)
+        path = self.folder / "results.json"
+        with reading(path):
+            record = json.loads(path.read_text(encoding="utf-8"))
+            self.provenance = record["provenance"] or {}
+            self.job = self.provenance.get("job", "")
+            self.names = edit_names(self.job)
+            self.units = [Unit(self, unit) for unit in record["units"]]
+            for unit in self.units:
+                for key in NEEDED:
+                    unit.record[key]
+            if not self.units:
+                raise ValueError("it holds no edit")
+        with reading(self.arrays), h5py.File(self.arrays):
+            pass
         self.data = list(dict.fromkeys(unit.data for unit in self.units))
 
     def find(self, data, name, **parameters):
@@ -77,10 +109,22 @@ class Study:
         return [u for u in self.units if u.data == data and u.name == name
                 and all(close(u.get(key), value) for key, value in parameters.items())]
 
+    def extrapolations(self, data):
+        """Units of the swept alphas, rising."""
+        units = [u for u in self.units if u.data == data and u.name == "expo"]
+        return sorted((u for u in units if isinstance(u.get("alpha"), (int, float))),
+                      key=lambda u: u.get("alpha"))
+
     def values(self, name, parameter):
         """The values that an entry sweeps, rising."""
         found = {u.get(parameter) for u in self.units if u.name == name}
-        return sorted(v for v in found if isinstance(v, float))
+        return sorted(v for v in found if isinstance(v, (int, float)))
+
+
+def name_parts(name):
+    """Figure and pair of a folder's name: no figure's name holds a hyphen, that of a pair may."""
+    figure, _, pair = name.partition("-")
+    return figure, pair
 
 
 def close(a, b):
@@ -99,8 +143,25 @@ def edit_names(job):
     return names
 
 
-def load(folder):
-    return [Study(path.parent) for path in sorted(pathlib.Path(folder).glob("*-*/results.json"))]
+def load(folder, figures):
+    """(studies, lines on folders that were left out, lines on studies that cannot be read)."""
+    studies, skipped, broken = [], [], []
+    for path in sorted(p for p in pathlib.Path(folder).glob("*") if p.is_dir()):
+        figure, pair = name_parts(path.name)
+        named = figure in figures and pair
+        if not (path / "results.json").is_file():
+            if named or (path / "results.h5").is_file():
+                skipped.append(f"{path}: left out: has no results.json: the study is unfinished, run it "
+                               "again with --resume")
+        elif not named:
+            skipped.append(f"{path}: left out: its name is not <figure>-<pair> with a figure of "
+                           + ", ".join(figures))
+        else:
+            try:
+                studies.append(Study(path))
+            except Unreadable as error:
+                broken.append(str(error))
+    return studies, skipped, broken
 
 
 def beta_fraction(a, b, x):
