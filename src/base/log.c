@@ -61,12 +61,13 @@ static void progress_show(dpt_progress *progress, bool last) {
     double elapsed = now - progress->started;
     double rate = elapsed > 0 ? (double)progress->done / elapsed : 0;
     double left = rate > 0 ? (double)(progress->total - progress->done) / rate : 0;
-    char done[64], total[64], speed[64];
-    format_amount(done, sizeof done, (double)progress->done, progress->unit);
+    char total[64], speed[64];
+    double percent =
+        progress->total > 0 ? 100.0 * (double)progress->done / (double)progress->total : 100.0;
     format_amount(total, sizeof total, (double)progress->total, progress->unit);
     format_amount(speed, sizeof speed, rate, progress->unit);
-    fprintf(stderr, "%sdeltapath: %s: %s of %s, %s/s, %.0f s %s%s", terminal ? "\r\033[K" : "",
-            progress->what, done, total, speed, last ? elapsed : left, last ? "in all" : "left",
+    fprintf(stderr, "%sdeltapath: %s: %.0f %% of %s, %s/s, %.0f s %s%s", terminal ? "\r\033[K" : "",
+            progress->what, percent, total, speed, last ? elapsed : left, last ? "in all" : "left",
             terminal && !last ? "" : "\n");
     fflush(stderr);
 }

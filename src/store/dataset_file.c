@@ -351,9 +351,12 @@ dpt_status dpt_dataset_load(void *request, char **bytes, int64_t *n) {
     H5Eget_auto2(H5E_DEFAULT, &report, &client);
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
     l.file = H5Fopen(wanted->path, H5F_ACC_RDONLY, H5P_DEFAULT);
-    dpt_status st = l.file < 0
-                        ? dpt_error(DPT_ERR_INPUT, "%s: not an HDF5 file, or cut off", wanted->path)
-                        : read_kind(&l);
+    dpt_status st =
+        l.file < 0
+            ? dpt_error(DPT_ERR_INPUT,
+                        "%s: not an HDF5 file, or cut off: make it with tools/prepare_data.py",
+                        wanted->path)
+            : read_kind(&l);
     if (st == DPT_OK)
         st = pack(&l, bytes, n);
     release(&l);

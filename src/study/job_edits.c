@@ -83,8 +83,11 @@ static dpt_status unknown_param(const dpt_yaml *yaml, struct fy_node *node, int 
         snprintf(known + used, sizeof known - used, " %s", params[i].name);
     }
     const char *key = dpt_yaml_scalar(node);
-    return dpt_yaml_error(yaml, node, "unknown key '%s' of method %s: it knows:%s",
-                          key != NULL ? key : "?", dpt_edit_method_name(method), known);
+    return dpt_yaml_error(
+        yaml, node,
+        "unknown key '%s' of method %s: it knows:%s; and of an entry: name method "
+        "seed calibrate data",
+        key != NULL ? key : "?", dpt_edit_method_name(method), known);
 }
 
 /* Keys of an entry that may be swept, beside the parameters of its method. */

@@ -259,10 +259,15 @@ static void print_row(const char *name, double value, const char *unit) {
     printf("  %-34s %12.1f %s\n", name, value, unit);
 }
 
+static const char *plural(int count) {
+    return count == 1 ? "" : "s";
+}
+
 void dpt_resources_print(const dpt_inputs *in, const dpt_resources *res) {
     const double mib = 1048576.0;
-    printf("study %s: %d edits, %d data sets, %d ranks\n", in->job->name, in->job->nedits,
-           in->job->ndata, res->ranks);
+    printf("study %s: %d edit%s, %d data set%s, %d rank%s\n", in->job->name, in->job->nedits,
+           plural(in->job->nedits), in->job->ndata, plural(in->job->ndata), res->ranks,
+           plural(res->ranks));
     printf("  %-34s %12" PRId64 "\n", "elements of the model", dpt_catalog_elements(in->catalog));
     if (dpt_inputs_needs_model(in)) {
         printf("  %-34s %6d data x %d tensor-parallel\n", "mesh", res->ranks / res->tensor_parallel,

@@ -92,7 +92,8 @@ static dpt_status make_edit(study *s, const dpt_job_edit *edit, const dpt_edit_s
         return st;
     if (s->edited == NULL && writer == NULL)
         st = dpt_error(DPT_ERR_USAGE, "nothing to do: the job keeps no checkpoint and walks no "
-                                      "path: set output.checkpoint or give data");
+                                      "path: set output.checkpoint, or give data "
+                                      "and a riemann rule");
     else if (s->edited == NULL)
         st = dpt_edit_run(spec, &input, dpt_store_writer_sink(writer), report);
     else
@@ -316,8 +317,8 @@ static dpt_status log_peak(const study *s) {
     dpt_status st = dpt_agree(s->comm, dpt_comm_max_i64(s->comm, peak, 2));
     if (st == DPT_OK)
         dpt_log(DPT_LOG_INFO,
-                "peak memory per rank: %" PRId64 " MiB of %" PRId64 " MiB allowed (%.2f), %" PRId64
-                " MiB resident with libraries",
+                "peak memory per rank: %" PRId64 " MiB asked for of %" PRId64
+                " MiB allowed (%.2f), %" PRId64 " MiB touched, libraries included",
                 peak[0] >> 20, s->resources.budget >> 20,
                 (double)peak[0] / (double)s->resources.budget, peak[1] >> 20);
     return st;

@@ -32,9 +32,12 @@ static void print_row(const dpt_result *result, int width) {
 static void print_data(const dpt_result *results, int64_t edits, int64_t units, int64_t u) {
     const dpt_result_scalars *s = &results[u].scalars;
     int width = longest_id(results, edits, units);
-    printf("\n%s (%s, %lld samples): loss %.5g pre-trained, %.5g post-trained; margin %.3g\n",
-           results[u].data, results[u].loss, (long long)results[u].samples, s->loss_pre,
-           s->loss_post, s->margin);
+    printf("\n%s (%s, %lld samples): loss %.5g pre-trained, %.5g post-trained; ", results[u].data,
+           results[u].loss, (long long)results[u].samples, s->loss_pre, s->loss_post);
+    if (isnan(s->margin))
+        printf("no margin: the gain cannot be told from zero, give `margin: {absolute: NATS}`\n");
+    else
+        printf("margin %.3g\n", s->margin);
     printf("%-*s %11s  %-24s %11s %10s %8s %8s  %s\n", width, "edit", "change", "[95 % interval]",
            "estimate", "error", "of gain", "accuracy", "verdict");
     for (int64_t e = 0; e < edits; e++)

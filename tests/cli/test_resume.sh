@@ -113,6 +113,24 @@ finished() {
     holds "overwrite" $compare results "$tap_root/whole/results.json" "$tmp/study/results.json" 1e-6
 }
 
+# Two runs never work in one directory.
+apart() {
+    cp -r "$tap_root/whole" "$tmp/study"
+    flock -F "$tmp/study" sleep 3 &
+    sleep 0.5
+    study 2 --resume
+    expect_exit "a run waits for another one" 0
+    holds "a run says that it waits" grep -q "study: another run is in it" "$tmp/err"
+    same_study "after another run"
+    flock -F "$tmp/study" sleep 60 &
+    local other=$!
+    sleep 0.5
+    study 2 --resume
+    expect_error "a run does not wait for ever" 4 "study: another run is working in it"
+    kill "$other"
+    same_study "beside another run"
+}
+
 # What is changed is made again, what is not is kept.
 changed() { # changed NAME EDITS-MADE-AGAIN ARGUMENTS...
     cp -r "$tap_root/whole" "$tmp/study"
@@ -174,6 +192,7 @@ part twice
 part signalled
 part signalled_launcher
 part finished
+part apart
 part changed points 5 --set riemann.points=4
 part changed p 1 --set edits.0.p=0.6
 part changed seed 1 --set edits.0.seed=7
