@@ -13,10 +13,13 @@ enum {
     ROW_HEIGHT = 24,
     WIDTH = 900,
     NUMBERED_COLUMNS = 16,
-    ROOMY_COLUMNS = 8,
+    ROOMY_COLUMNS = 11,
+    WIDE_COLUMNS = 8,
     LINES_MAX = 12,
     KEY_MAX = 30
 };
+
+static const double SMALL_TERM = 0.004; /* of the largest */
 
 static const char HURTS[] = "set palette defined (-1 '#2166ac', -0.5 '#92c5de', 0 '#f7f7f7', "
                             "0.5 '#f4a582', 1 '#b2182b')\n";
@@ -172,35 +175,55 @@ static dpt_status forest(dpt_report_plots *plots, FILE *html, const dpt_report_g
             "ps 1.1 lc rgb '#333a45' title 'estimate'",
             dpt_report_csv_name(path));
     verdict_key(script);
-    return dpt_report_figure(plots, html, script, &text,
-                             "True change of the loss with its confidence interval. The band is "
-                             "the margin of the equivalence test. Axes that span "
-                             "decades are linear near zero and logarithmic beyond.");
+    char caption[300];
+    snprintf(caption, sizeof caption, "True change of the loss with its confidence interval.%s%s",
+             s->margin > 0.0 ? " The band is the margin of the equivalence test." : "",
+             s->axis.linear > 0.0 ? " The axis is linear near zero and logarithmic beyond." : "");
+    return dpt_report_figure(plots, html, script, &text, caption);
 }
 
-static dpt_status scatter(dpt_report_plots *plots, FILE *html, const char *path, const span *s) {
+static dpt_status scatter(dpt_report_plots *plots, FILE *html, const dpt_report_group *group,
+                          const char *path, const span *s) {
+    enum { SIDE = 470, LEFT = 110, BOTTOM = 64, TOP = 16, RIGHT = 30 };
+    const dpt_report_square plot = {.axis = s->axis,
+                                    .low = s->low,
+                                    .high = s->high,
+                                    .pixels = SIDE,
+                                    .key_width = 170.0,
+                                    .key_height = 110.0};
+    const double width = LEFT + SIDE + RIGHT;
+    const double height = BOTTOM + SIDE + TOP;
     char *text = NULL;
     size_t size = 0;
-    FILE *script = dpt_report_script(&text, &size, 620, 560);
+    int64_t left;
+    FILE *script = dpt_report_script(&text, &size, (int)width, (int)height);
     if (script == NULL)
         return DPT_ERR_OUTPUT;
     dpt_report_axis_function(script, &s->axis);
     dpt_report_axis_tics(script, &s->axis, "x");
     dpt_report_axis_tics(script, &s->axis, "y");
+    dpt_status st = dpt_report_numbers(script, &plot, group, &left);
     fprintf(script,
-            "set xrange [%.17g:%.17g]\nset yrange [%.17g:%.17g]\nset size ratio 1\n"
+            "set lmargin at screen %.17g\nset rmargin at screen %.17g\n"
+            "set bmargin at screen %.17g\nset tmargin at screen %.17g\n"
+            "set xrange [%.17g:%.17g]\nset yrange [%.17g:%.17g]\n"
             "set xlabel 'true change [nats]' tc rgb '#333a45'\n"
             "set ylabel 'estimate along the path [nats]' tc rgb '#333a45'\n"
             "set key bottom right samplen 1\n"
             "plot x with lines lc rgb '#8a8f98' dt 2 title 'estimate = change', "
             "'%s' skip 1 using (f($5)):(f($8)):(f($6)):(f($7)):(f($9)):(f($10)):4 with "
-            "xyerrorbars pt 7 ps 0.7 lw 1.2 lc rgb variable notitle, '' skip 1 using "
-            "(f($5)):(f($8)):1 with labels offset 1.1,-0.7 font ',10' tc rgb '#5a6270' notitle",
-            s->low, s->high, s->low, s->high, dpt_report_csv_name(path));
+            "xyerrorbars pt 7 ps 0.7 lw 1.2 lc rgb variable notitle",
+            LEFT / width, (LEFT + SIDE) / width, BOTTOM / height, (BOTTOM + SIDE) / height, s->low,
+            s->high, s->low, s->high, dpt_report_csv_name(path));
     verdict_key(script);
-    return dpt_report_figure(plots, html, script, &text,
-                             "Estimate from the gradients along the path against the true change; "
-                             "the numbers are those of the table.");
+    dpt_status drawn = dpt_report_figure(
+        plots, html, script, &text,
+        left == 0 ? "Estimate from the gradients along the path against the true change; "
+                    "the numbers are those of the table."
+                  : "Estimate from the gradients along the path against the true change; "
+                    "the numbers are those of the table. Points too crowded for a number have "
+                    "none.");
+    return st != DPT_OK ? st : drawn;
 }
 
 dpt_status dpt_report_changes(dpt_report_plots *plots, FILE *html, const dpt_report_group *group) {
@@ -215,7 +238,7 @@ dpt_status dpt_report_changes(dpt_report_plots *plots, FILE *html, const dpt_rep
     for (int64_t i = 0; i < group->count; i++)
         estimates = estimates || isfinite(group->units[i]->scalars.estimate);
     if (st == DPT_OK && estimates)
-        st = scatter(plots, html, path, &s);
+        st = scatter(plots, html, group, path, &s);
     return st;
 }
 
@@ -289,8 +312,11 @@ static dpt_status map_figure(dpt_report_plots *plots, FILE *html, const dpt_repo
     size_t size = 0;
     double most = 0.0;
     int columns = 0;
-    for (int64_t i = 0; i < m->rows * m->columns; i++)
+    bool unknown = false;
+    for (int64_t i = 0; i < m->rows * m->columns; i++) {
         most = larger(most, m->sums[i]);
+        unknown = unknown || !isfinite(m->sums[i]);
+    }
     for (int c = 0; c < m->columns; c++)
         columns += m->used[c];
     dpt_report_axis axis = {.most = most > 0.0 ? most : 1.0, .linear = 0.0};
@@ -313,15 +339,21 @@ static dpt_status map_figure(dpt_report_plots *plots, FILE *html, const dpt_repo
     if (columns <= NUMBERED_COLUMNS) /* narrow cells have no room for small numbers */
         fprintf(script,
                 ", '' skip 1 using 3:1:(abs($5) < %.17g ? '' : sprintf('%%.2g', $5)):"
-                "(abs(f($5)) > %.17g ? 0xffffff : 0x333a45) with labels font ',9' tc rgb variable "
+                "(abs(f($5)) > %.17g ? 0xffffff : 0x333a45) with labels font ',%d' tc rgb variable "
                 "notitle",
-                columns <= ROOMY_COLUMNS ? 0.0 : 0.004 * axis.most, 0.75 * reach);
+                columns <= ROOMY_COLUMNS ? 0.0 : SMALL_TERM * axis.most, 0.75 * reach,
+                columns <= WIDE_COLUMNS ? 9 : 8);
     fputc('\n', script);
-    return dpt_report_figure(
-        plots, html, script, &text,
-        m->by_layer ? "Approximation term by layer: red hurts, blue helps. \"outside\" is "
-                      "embeddings, final norm and head."
-                    : "Approximation term by kind of module: red hurts, blue helps.");
+    char caption[400];
+    snprintf(caption, sizeof caption, "Approximation term %s%s%s",
+             m->by_layer ? "by layer: red hurts, blue helps. \"outside\" is embeddings, final "
+                           "norm and head."
+                         : "by kind of module: red hurts, blue helps.",
+             columns <= ROOMY_COLUMNS      ? ""
+             : columns <= NUMBERED_COLUMNS ? " Cells below 0.4 % of the largest have no number."
+                                           : " Cells this narrow have no numbers.",
+             unknown ? " A cell without a colour is a term that is not known." : "");
+    return dpt_report_figure(plots, html, script, &text, caption);
 }
 
 dpt_status dpt_report_terms(dpt_report_plots *plots, FILE *html, const dpt_report_group *group) {

@@ -61,6 +61,23 @@ double dpt_report_axis_place(const dpt_report_axis *axis, double x);
 void dpt_report_axis_tics(FILE *script, const dpt_report_axis *axis, const char *which);
 void dpt_report_axis_function(FILE *script, const dpt_report_axis *axis);
 
+/* A square plot with the same axis on both sides and the key in its lower right corner. */
+typedef struct dpt_report_square {
+    dpt_report_axis axis;
+    double low; /* ends in places */
+    double high;
+    double pixels;    /* of a side */
+    double key_width; /* pixels */
+    double key_height;
+} dpt_report_square;
+
+/* Lines of a script that number the points (change, estimate) of the units, apart from points,
+ * key and each other: a number far from its point has a line to it. `left`: how many points stay
+ * without a number for want of room; all of more than DPT_REPORT_NUMBERS_MAX. */
+enum { DPT_REPORT_NUMBERS_MAX = 300 };
+dpt_status dpt_report_numbers(FILE *script, const dpt_report_square *plot,
+                              const dpt_report_group *group, int64_t *left);
+
 /* A CSV of a figure, opened with its header line; NULL after dpt_error. */
 FILE *dpt_report_csv(const dpt_report_plots *plots, const char *kind, const char *data,
                      const char *header, char path[1024]);

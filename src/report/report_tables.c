@@ -212,6 +212,18 @@ static void verdict_cell(FILE *html, const dpt_result *r) {
     fputs("</span></td>", html);
 }
 
+/* Why there is no margin, in the words of the section: the verdicts carry it as a tooltip only. */
+static void no_margin(FILE *html, const dpt_result *r) {
+    if (r->samples < 2)
+        fputs(" No margin: a single sample has no interval; add samples.", html);
+    else if (isnan(r->scalars.gain))
+        fputs(" No margin: the pre-trained loss is not known; give an absolute margin.", html);
+    else
+        fputs(" No margin: the post-training gain cannot be told from zero; give an absolute "
+              "margin.",
+              html);
+}
+
 /* What holds for all rows: samples, margin, means of the two models. */
 static void facts(FILE *html, const dpt_report_group *group) {
     const dpt_result *r = group->units[0];
@@ -241,7 +253,10 @@ static void facts(FILE *html, const dpt_report_group *group) {
         dpt_report_number(html, s->margin, "%.3g");
         fputs(" nats", html);
     }
-    fputs(".</p>\n", html);
+    fputc('.', html);
+    if (isnan(s->margin))
+        no_margin(html, r);
+    fputs("</p>\n", html);
 }
 
 void dpt_report_verdicts(FILE *html, const dpt_report_group *group) {
