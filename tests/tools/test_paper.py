@@ -284,6 +284,35 @@ def counts_are_said_in_words(folder):
 
 
 @test
+def an_asinh_axis_reaches_beyond_the_data(folder):
+    for values in ([0.001, 9.0], [-0.3, 0.002, 700.0], [-5.0, -0.01], [2.0, 1e-4], [-1e-6, 1.0, 3.3]):
+        tics, limits = plot.asinh_axis(1e-3, values).strip().split("\n")
+        shown = [float(t.split('"')[1]) for t in tics.split("(", 1)[1].split(",")]
+        places = [float(t.split()[-1].rstrip(")")) for t in tics.split(",")]
+        low, high = map(float, limits.split("[")[1].rstrip("]").split(":"))
+        assert shown == sorted(set(shown)) and 0.0 in shown, shown
+        assert min(np.diff(places)) > 0.05 * (high - low), places
+        if max(values) > 0:
+            assert max(values) <= max(shown) <= 5 * max(values), (values, shown)
+        if min(values) <= -1e-2:
+            assert 5 * min(values) <= min(shown) <= min(values), (values, shown)
+        assert low < np.arcsinh(min(*values, 0) / 1e-3) and high > np.arcsinh(max(*values, 0) / 1e-3)
+
+
+@test
+def ranges_are_drawn_below_lines_with_points(folder):
+    drawn, plot.render = plot.render, lambda script: script
+    try:
+        script = plot.lines("t", "bits", "accuracy [%]", [
+            {"name": "a", "points": [(0.0, 50.0, 40.0, 60.0), (5.0, 90.0, 90.0, 90.0)]}], [("l", 95.0)])
+    finally:
+        plot.render = drawn
+    assert "errorbars" not in script and "pointinterval" not in script
+    assert script.index("with vectors nohead") < script.index("with linespoints")
+    assert "0 40 20" in script and "set xrange [-0.2:5.2]" in script, script
+
+
+@test
 def a_pattern_without_a_study_is_an_error(folder):
     result = subprocess.run([ROOT / "tools/paper.sh", "true", "2", "fig4", "nonsense"],
                             capture_output=True, text=True, check=False)

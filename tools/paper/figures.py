@@ -98,7 +98,7 @@ def terms(study, data):
 def bits(study, data):
     accuracy = [{"name": "edited", "points": curve(study, data, "bits", "bits", "accuracy_edit", 100.0)}]
     losses = [{"name": "true change", "points": curve(study, data, "bits", "bits", "change")},
-              {"name": "term", "points": curve(study, data, "bits", "bits", "estimate"), "dash": 3}]
+              {"name": "approximation term", "points": curve(study, data, "bits", "bits", "estimate"), "dash": 3}]
     yield (plot.lines(title(study, data), "bits of magnitude", "accuracy [%]", accuracy,
                       ends(study, data)), "Accuracy over bits; 0 bits is BitDelta.")
     yield (plot.lines(title(study, data), "bits of magnitude", "change of the loss [nats]", losses, far=True),

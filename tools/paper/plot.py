@@ -12,14 +12,35 @@ def words(text):
     return re.sub(r"[^A-Za-z0-9 ._+=\-/():%,<>|&\[\]]", "?", str(text))
 
 
-def asinh_tics(scale, most):
-    tics = ['"0" 0']
-    decade = 10.0 ** math.floor(math.log10(most)) if most > 0 else 1.0
-    while decade >= 0.5 * scale:
-        for sign in (-1, 1):
-            tics.append(f'"{sign * decade:g}" {math.asinh(sign * decade / scale):.9g}')
-        decade /= 10.0
-    return "(" + ", ".join(tics) + ")"
+def round_up(size):
+    """The next of 1, 2, 5 times a power of ten."""
+    decade = 10.0 ** math.floor(math.log10(size))
+    return next(m * decade for m in (1, 2, 5, 10) if m * decade >= size * (1 - 1e-9))
+
+
+def asinh_axis(scale, values):
+    """Tics and range of an asinh axis: decades, and a round number beyond the farthest value on each
+    side; tics that would touch another are left out."""
+    place = lambda y: math.asinh(y / scale)
+    ends, tics = [], []
+    for sign in (-1, 1):
+        most = max((sign * v for v in values), default=0.0)
+        if most < 0.5 * scale:
+            ends.append(sign * place(max(most, 0.0)))
+            continue
+        size = round_up(most)
+        ends.append(sign * place(size))
+        while size >= 0.5 * scale:
+            tics.append(sign * size)
+            size = 10.0 ** (math.ceil(math.log10(size * (1 - 1e-9))) - 1)
+    room = 0.055 * (ends[1] - ends[0])
+    kept = [0.0]
+    for y in sorted(tics, key=lambda y: -abs(y)):
+        if all(abs(place(y) - place(k)) >= room for k in kept):
+            kept.append(y)
+    text = ", ".join(f'"{y:g}" {place(y):.9g}' for y in sorted(kept))
+    pad = 0.04 * (ends[1] - ends[0])
+    return f"set ytics ({text})\nset yrange [{ends[0] - pad:.9g}:{ends[1] + pad:.9g}]\n"
 
 
 def axis_scale(curves):
@@ -54,42 +75,49 @@ set ylabel "{ylabel}" tc rgb '#333a45'
 """
 
 
-def lines(title, xlabel, ylabel, curves, levels=(), far=False, width=592, height=330):
+def lines(title, xlabel, ylabel, curves, levels=(), far=False, width=580, height=330):
     """Curves [{name, points, dashed}] over x, and horizontal levels [(name, y)]."""
-    flat = [{"points": [(0, y)]} for _, y in levels]
+    flat = [{"points": [(0, y)]} for _, y in levels if math.isfinite(y)]
     scale = axis_scale(curves + flat) if far else 0.0
     place = (lambda y: math.asinh(y / scale)) if scale else (lambda y: y)
     script = HEAD.format(title=words(title), xlabel=words(xlabel), ylabel=words(ylabel),
                          width=width, height=height)
+    script += "set offsets 0, 0, graph 0.06, graph 0.06\n"
     if scale:
-        most = max(abs(p[1]) for c in curves + flat for p in c["points"] if math.isfinite(p[1]))
-        script += f"set ytics {asinh_tics(scale, most)}\n"
-    script += "set offsets graph 0.03, graph 0.03, graph 0.05, graph 0.05\n"
+        script += asinh_axis(scale, [y for c in curves + flat for p in c["points"] for y in p[1:]
+                                     if math.isfinite(y)])
     if ylabel.startswith("accuracy"):
         script += "set yrange [-3:104]\n"
-    parts = []
+    xs = [p[0] for c in curves for p in c["points"] if math.isfinite(p[1])]
+    if not xs:
+        return ""
+    pad = 0.04 * (max(xs) - min(xs)) or 0.5
+    script += f"set xrange [{min(xs) - pad:.9g}:{max(xs) + pad:.9g}]\n"
+    # Ranges lie below the lines, and nothing is drawn in the colour of the paper around a point.
+    spans, parts = [], []
     for i, curve in enumerate(curves):
-        rows = []
-        for p in curve["points"]:
-            low, high = (p[2], p[3]) if len(p) > 2 else (p[1], p[1])
-            ys = [v if math.isfinite(v) else p[1] for v in (p[1], low, high)]
-            if math.isfinite(p[1]):
-                rows.append(f"{p[0]:.9g} " + " ".join(f"{place(y):.9g}" for y in ys))
+        rows, ranges = [], []
+        for x, y, *span in curve["points"]:
+            if not math.isfinite(y):
+                continue
+            rows.append(f"{x:.9g} {place(y):.9g}")
+            if span and all(map(math.isfinite, span)) and span[1] > span[0]:
+                ranges.append(f"{x:.9g} {place(span[0]):.9g} {place(span[1]) - place(span[0]):.9g}")
         if not rows:
             continue
-        script += f"$d{i} << EOD\n" + "\n".join(rows) + "\nEOD\n"
         colour = COLOURS[i % len(COLOURS)]
-        style = curve.get("style", "lp")
-        if style == "lp":
-            parts.append(f"$d{i} using 1:2 with lines lw 1.6 dt {curve.get('dash', 1)} "
-                         f"lc rgb '{colour}' notitle")
-        parts.append(f"$d{i} using 1:2:3:4 with yerrorbars pt 7 ps 0.45 lw 1.2 lc rgb '{colour}' "
-                     f"title \"{words(curve['name'])}\"")
+        script += f"$d{i} << EOD\n" + "\n".join(rows) + "\nEOD\n"
+        if ranges:
+            script += f"$r{i} << EOD\n" + "\n".join(ranges) + "\nEOD\n"
+            spans.append(f"$r{i} using 1:2:(0):3 with vectors nohead lw 1.2 lc rgb '{colour}' notitle")
+        parts.append(f"$d{i} using 1:2 with linespoints lw 1.6 dt {curve.get('dash', 1)} pt 7 ps 0.45 "
+                     f"lc rgb '{colour}' title \"{words(curve['name'])}\"")
     for k, (name, y) in enumerate(levels):
         if math.isfinite(y):
-            parts.append(f"{place(y):.9g} with lines lw 1.2 dt {k + 2} lc rgb '#5a6270' "
+            spans.append(f"{place(y):.9g} with lines lw 1.2 dt {k + 2} lc rgb '#5a6270' notitle")
+            parts.append(f"NaN with lines lw 1.2 dt {k + 2} lc rgb '#5a6270' "
                          f"title \"{words(name)}\"")
-    return render(script + "plot " + ", ".join(parts) + "\n") if parts else ""
+    return render(script + "plot " + ", ".join(spans + parts) + "\n")
 
 
 def categories(title, ylabel, names, series, far=True, bars=False, width=760, height=330):
@@ -99,9 +127,9 @@ def categories(title, ylabel, names, series, far=True, bars=False, width=760, he
     place = (lambda y: math.asinh(y / scale)) if scale else (lambda y: y)
     script = HEAD.format(title=words(title), xlabel="", ylabel=words(ylabel), width=width,
                          height=height)
+    script += "set offsets 0, 0, graph 0.06, graph 0.06\n"
     if scale:
-        most = max(abs(p[1]) for c in curves for p in c["points"] if math.isfinite(p[1]))
-        script += f"set ytics {asinh_tics(scale, most)}\n"
+        script += asinh_axis(scale, [p[1] for c in curves for p in c["points"] if math.isfinite(p[1])])
     tics = ", ".join(f'"{words(n)}" {i}' for i, n in enumerate(names))
     script += (f"set xtics ({tics}) {'rotate by -30' if len(names) > 8 else ''}\n"
                f"set xrange [-0.6:{len(names) - 0.4}]\nset xzeroaxis lt 1 lc rgb '#333a45'\n"

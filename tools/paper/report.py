@@ -26,7 +26,7 @@ body{margin:0 auto;max-width:1320px;padding:32px 28px 64px;background:var(--pape
 font:15px/1.5 system-ui,-apple-system,'Segoe UI',Helvetica,Arial,sans-serif}
 h1{font-size:28px;margin:0 0 4px}h2{font-size:20px;margin:44px 0 8px;padding-top:14px;
 border-top:1px solid var(--line)}h3{font-size:16px;margin:22px 0 4px}
-p.sub,figcaption{color:var(--soft)}figcaption{font-size:13px;margin-top:6px}
+p.sub,figcaption{color:var(--soft)}figcaption{font-size:13px;margin-top:6px;max-width:580px}
 .wrap{overflow-x:auto}.pair{display:flex;flex-wrap:wrap;gap:14px}
 table{border-collapse:collapse;font-size:13px;font-variant-numeric:tabular-nums}
 th,td{padding:5px 9px;text-align:left;vertical-align:top;border-bottom:1px solid var(--line)}
