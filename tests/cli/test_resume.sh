@@ -116,15 +116,21 @@ finished() {
 # Two runs never work in one directory.
 apart() {
     cp -r "$tap_root/whole" "$tmp/study"
-    flock -F "$tmp/study" sleep 3 &
-    sleep 0.5
+    flock -F "$tmp/study" sleep 600 &
+    local other=$! tries=0
+    # The other run ends when this one says that it waits.
+    (until grep -qs "study: another run is in it" "$tmp/err" || [[ tries -gt 300 ]]; do
+        sleep 0.2
+        tries=$((tries + 1))
+    done
+    kill "$other") &
     study 2 --resume
     expect_exit "a run waits for another one" 0
     holds "a run says that it waits" grep -q "study: another run is in it" "$tmp/err"
     same_study "after another run"
-    flock -F "$tmp/study" sleep 60 &
-    local other=$!
-    sleep 0.5
+    flock -F "$tmp/study" sleep 600 &
+    other=$!
+    sleep 1
     study 2 --resume
     expect_error "a run does not wait for ever" 4 "study: another run is working in it"
     kill "$other"
