@@ -119,7 +119,8 @@ def multiples(study, data):
 def alphas(study, data):
     curves = [{"name": "approximation term", "points": curve(study, data, "expo", "alpha", "estimate")},
               {"name": "true change", "points": curve(study, data, "expo", "alpha", "change")}]
-    yield (plot.lines(title(study, data), "alpha", f"{study.units[0].record['loss']} loss [nats]",
+    loss = {"dpo": "DPO"}.get(study.units[0].record["loss"], study.units[0].record["loss"])
+    yield (plot.lines(title(study, data), "alpha", f"change of the {loss} loss [nats]",
                       curves, [("post-trained", 0.0)]),
            "EXPO: approximation term and true change of the loss over alpha. " + found(study, data))
     accuracy = [{"name": "edited", "points": curve(study, data, "expo", "alpha", "accuracy_edit", 100.0)}]
