@@ -240,7 +240,7 @@ static dpt_status lock_directory(dpt_outputs *out) {
                 "directory",
                 directory);
         if (tries == 0)
-            dpt_log(DPT_LOG_INFO, "%s: another run is in it: waiting for its end", directory);
+            dpt_log(DPT_LOG_WARN, "%s: another run is in it: waiting for its end", directory);
         nanosleep(&LOCK_PAUSE, NULL);
     }
     return DPT_OK;
