@@ -7,24 +7,17 @@ static dpt_status check_stage(const dpt_edit_stage_spec *spec, const dpt_edit_in
     const dpt_catalog *post = input->post.catalog;
     dpt_status st = DPT_OK;
     for (int t = 0; method->fits != NULL && t < post->count && st == DPT_OK; t++) {
-        const dpt_tensor_info *info = &post->tensors[t];
-        bool covers = method->covers == NULL || method->covers(spec, info);
-        if (covers && dpt_edit_may_touch(input, t))
-            st = method->fits(spec, info);
+        if (dpt_edit_covers(spec, input, t))
+            st = method->fits(spec, &post->tensors[t]);
     }
     return st;
 }
 
 bool dpt_edit_covers_any(const dpt_edit_spec *spec, const dpt_edit_input *input) {
-    for (int s = 0; s < spec->nstages; s++) {
-        const dpt_edit_method *method = dpt_edit_method_get(spec->stages[s].method);
-        for (int t = 0; t < input->post.catalog->count; t++) {
-            const dpt_tensor_info *info = &input->post.catalog->tensors[t];
-            bool covers = method->covers == NULL || method->covers(&spec->stages[s], info);
-            if (covers && dpt_edit_may_touch(input, t))
+    for (int s = 0; s < spec->nstages; s++)
+        for (int t = 0; t < input->post.catalog->count; t++)
+            if (dpt_edit_covers(&spec->stages[s], input, t))
                 return true;
-        }
-    }
     return false;
 }
 

@@ -44,12 +44,20 @@ static dpt_status check_input(const dpt_edit_spec *spec, const dpt_edit_input *i
     return DPT_OK;
 }
 
-bool dpt_edit_may_touch(const dpt_edit_input *input, int t) {
+/* An edit may change a tensor of post that is selected and has elements and a partner, both of an
+ * editable type. */
+static bool may_touch(const dpt_edit_input *input, int t) {
     int pre = input->pairing->pre_of[t];
     const dpt_tensor_info *info = &input->post.catalog->tensors[t];
     return pre >= 0 && (input->selected == NULL || input->selected[t]) && info->numel > 0 &&
            dpt_dtype_editable(info->dtype) &&
            dpt_dtype_editable(input->pre.catalog->tensors[pre].dtype);
+}
+
+bool dpt_edit_covers(const dpt_edit_stage_spec *spec, const dpt_edit_input *input, int t) {
+    const dpt_edit_method *method = dpt_edit_method_get(spec->method);
+    return may_touch(input, t) &&
+           (method->covers == NULL || method->covers(spec, &input->post.catalog->tensors[t]));
 }
 
 static dpt_status init_stage(dpt_edit_work *work, int s) {
@@ -68,9 +76,7 @@ static dpt_status init_stage(dpt_edit_work *work, int s) {
     if (stage->covers == NULL)
         return DPT_ERR_OUTPUT;
     for (int t = 0; t < work->catalog->count; t++) {
-        bool fits = stage->method->covers == NULL ||
-                    stage->method->covers(stage->spec, &work->catalog->tensors[t]);
-        stage->covers[t] = calibrates ? work->touched[t] : fits && dpt_edit_may_touch(input, t);
+        stage->covers[t] = calibrates ? work->touched[t] : dpt_edit_covers(spec, input, t);
         work->touched[t] = work->touched[t] || stage->covers[t];
     }
     return DPT_OK;

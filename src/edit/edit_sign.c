@@ -241,17 +241,16 @@ static void apply(const dpt_edit_stage *stage, dpt_range range, float *delta) {
     }
 }
 
-static bool fused(const dpt_edit_stage *stage, int tensor, dpt_edit_fused *rule) {
-    const magnitudes *m = stage->state;
-    double size = dpt_edit_value(stage->spec, BITDELTA_MULTIPLE) * m->mean[tensor];
-    *rule = (dpt_edit_fused){.rule = DPT_EDIT_RULE_SIGN, .kept = (float)size};
-    return m->row == NULL && !follows_code(stage) &&
-           (int)dpt_edit_value(stage->spec, BITDELTA_SAMPLE) == SAMPLE_NONE;
-}
-
 static double scale(const dpt_edit_stage *stage, int tensor) {
     double mean = ((const magnitudes *)stage->state)->mean[tensor];
     return dpt_edit_value(stage->spec, BITDELTA_MULTIPLE) * mean;
+}
+
+static bool fused(const dpt_edit_stage *stage, int tensor, dpt_edit_fused *rule) {
+    const magnitudes *m = stage->state;
+    *rule = (dpt_edit_fused){.rule = DPT_EDIT_RULE_SIGN, .kept = (float)scale(stage, tensor)};
+    return m->row == NULL && !follows_code(stage) &&
+           (int)dpt_edit_value(stage->spec, BITDELTA_SAMPLE) == SAMPLE_NONE;
 }
 
 static dpt_status check(const dpt_edit_stage_spec *spec) {

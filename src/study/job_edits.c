@@ -74,6 +74,8 @@ static bool method_knows(int method, const char *key) {
     return false;
 }
 
+#define ENTRY_KEYS "name method seed calibrate data"
+
 static dpt_status unknown_param(const dpt_yaml *yaml, struct fy_node *node, int method) {
     char known[512] = "";
     const dpt_edit_param *params;
@@ -84,9 +86,7 @@ static dpt_status unknown_param(const dpt_yaml *yaml, struct fy_node *node, int 
     }
     const char *key = dpt_yaml_scalar(node);
     return dpt_yaml_error(
-        yaml, node,
-        "unknown key '%s' of method %s: it knows:%s; and of an entry: name method "
-        "seed calibrate data",
+        yaml, node, "unknown key '%s' of method %s: it knows:%s; and of an entry: " ENTRY_KEYS,
         key != NULL ? key : "?", dpt_edit_method_name(method), known);
 }
 
@@ -110,10 +110,11 @@ static dpt_status collect_stage(sweep *all, const dpt_yaml *yaml, struct fy_node
         else if (key != NULL && stage >= 0 && method_knows(all->methods[stage], key))
             st = add_axis(all, yaml, stage, node, fy_node_pair_value(pair));
         else if (stage < 0)
-            st = dpt_yaml_error(yaml, node,
-                                "unknown key '%s' beside a sequence of methods: it knows: name "
-                                "method seed calibrate data; parameters belong into the sequence",
-                                key != NULL ? key : "?");
+            st = dpt_yaml_error(
+                yaml, node,
+                "unknown key '%s' beside a sequence of methods: it knows: " ENTRY_KEYS
+                "; parameters belong into the sequence",
+                key != NULL ? key : "?");
         else
             st = unknown_param(yaml, node, all->methods[stage]);
         if (st != DPT_OK)
