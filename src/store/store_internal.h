@@ -7,7 +7,6 @@
 #include "deltapath/store/store.h"
 
 #include <jansson.h>
-#include <mpi.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -82,14 +81,14 @@ uint64_t dpt_store_header_fingerprint(const dpt_store_header *header,
 typedef struct dpt_store_files {
     int count;
     char *const *paths; /**< borrowed */
-    MPI_File *handles;
+    int *handles;       /**< (count) descriptors; -1: not opened yet */
     bool writing;
 } dpt_store_files;
 
 dpt_status dpt_store_files_init(dpt_store_files *files, int count, char *const *paths,
                                 bool writing); /**< Local. */
 
-/** Move bytes in pieces of at most 1 GiB by independent MPI-IO. Local.
+/** Move bytes in pieces of at most 1 GiB by pread and pwrite. Local.
  * @param[in] tensor  name for messages. Errors: DPT_ERR_INPUT | DPT_ERR_OUTPUT. */
 dpt_status dpt_store_files_read(dpt_store_files *files, int file, int64_t offset, int64_t bytes,
                                 void *out, const char *tensor);

@@ -2,52 +2,57 @@
 
 #include "deltapath/base/mem.h"
 
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
 #include <sys/statvfs.h>
+#include <unistd.h>
 
-/* The data engine of both formats. Every tensor is one extent, and every rank asks for long
- * contiguous runs of its own, so independent calls at absolute offsets are as good as collective
- * buffering and never wait for another rank. Each rank opens only the files that it touches. */
+/* The data engine of both formats. Every tensor is one extent, and every rank asks for long contiguous
+ * runs of its own, so independent calls at absolute offsets are as good as collective buffering and
+ * never wait for another rank. Each rank opens only the files that it touches, by the system's own
+ * calls: MPI-IO would make and remove lock files beside what it opens, also beside the inputs. */
 
-enum { PIECE_BYTES = 1 << 30 }; /* more in one call crashes or crawls in some MPI-IO layers */
+enum { PIECE_BYTES = 1 << 30 }; /* the system moves less than 2 GiB in one call */
 
-static dpt_status fail(const dpt_store_files *files, int file, const char *tensor, int code) {
-    char text[MPI_MAX_ERROR_STRING] = "";
-    int length = 0;
-    MPI_Error_string(code, text, &length);
+static dpt_status raw_failed(const dpt_store_files *files, int file, const char *tensor) {
     const char *path = files->paths[file];
-    if (files->writing)
+    const char *why = strerror(errno);
+    struct statvfs space;
+    if (!files->writing)
+        return dpt_error(DPT_ERR_INPUT, "%s: reading tensor %s failed (%s): check the file", path,
+                         tensor, why);
+    if (errno != ENOSPC || statvfs(path, &space) != 0)
         return dpt_error(DPT_ERR_OUTPUT, "%s: writing tensor %s failed (%s): check disk and quota",
-                         path, tensor, text);
-    return dpt_error(DPT_ERR_INPUT, "%s: reading tensor %s failed (%s): check the file", path,
-                     tensor, text);
+                         path, tensor, why);
+    return dpt_error(DPT_ERR_OUTPUT,
+                     "%s: tensor %s could not be written, its disk has %.3f GB left: make room or "
+                     "check the quota",
+                     path, tensor, (double)space.f_bavail * (double)space.f_frsize / 1e9);
 }
 
 dpt_status dpt_store_files_init(dpt_store_files *files, int count, char *const *paths,
                                 bool writing) {
     *files = (dpt_store_files){.count = 0, .paths = paths, .writing = writing};
-    files->handles = dpt_mem_alloc(count, sizeof(MPI_File), "file handles");
+    files->handles = dpt_mem_alloc(count, sizeof *files->handles, "file handles");
     if (files->handles == NULL)
         return DPT_ERR_OUTPUT;
     files->count = count;
     for (int i = 0; i < count; i++)
-        files->handles[i] = MPI_FILE_NULL;
+        files->handles[i] = -1;
     return DPT_OK;
 }
 
 static dpt_status open_at_first_use(dpt_store_files *files, int file, const char *tensor) {
-    if (files->handles[file] != MPI_FILE_NULL)
+    if (files->handles[file] >= 0)
         return DPT_OK;
-    int mode = files->writing ? MPI_MODE_WRONLY : MPI_MODE_RDONLY;
-    int code = MPI_File_open(MPI_COMM_SELF, files->paths[file], mode, MPI_INFO_NULL,
-                             &files->handles[file]);
-    if (code == MPI_SUCCESS)
-        return DPT_OK;
-    files->handles[file] = MPI_FILE_NULL;
-    return fail(files, file, tensor, code);
+    int mode = files->writing ? O_WRONLY : O_RDONLY;
+    files->handles[file] = open(files->paths[file], mode | O_CLOEXEC);
+    return files->handles[file] >= 0 ? DPT_OK : raw_failed(files, file, tensor);
 }
 
-static int piece_of(int64_t bytes) {
-    return (int)(bytes < PIECE_BYTES ? bytes : PIECE_BYTES);
+static size_t piece_of(int64_t bytes) {
+    return (size_t)(bytes < PIECE_BYTES ? bytes : PIECE_BYTES);
 }
 
 dpt_status dpt_store_files_read(dpt_store_files *files, int file, int64_t offset, int64_t bytes,
@@ -57,14 +62,12 @@ dpt_status dpt_store_files_read(dpt_store_files *files, int file, int64_t offset
     dpt_status st = open_at_first_use(files, file, tensor);
     char *at = out;
     while (st == DPT_OK && bytes > 0) {
-        MPI_Status status;
-        int count = 0;
-        int code = MPI_File_read_at(files->handles[file], (MPI_Offset)offset, at, piece_of(bytes),
-                                    MPI_BYTE, &status);
-        if (code != MPI_SUCCESS)
-            return fail(files, file, tensor, code);
-        MPI_Get_count(&status, MPI_BYTE, &count);
-        if (count <= 0)
+        ssize_t count = pread(files->handles[file], at, piece_of(bytes), (off_t)offset);
+        if (count < 0 && errno == EINTR)
+            continue;
+        if (count < 0)
+            return raw_failed(files, file, tensor);
+        if (count == 0)
             return dpt_error(DPT_ERR_INPUT,
                              "%s: tensor %s ends at byte %lld of the file: the file became shorter "
                              "while it was read",
@@ -76,18 +79,6 @@ dpt_status dpt_store_files_read(dpt_store_files *files, int file, int64_t offset
     return st;
 }
 
-/* MPI-IO says that nothing was written, not why: the room on the disk tells. */
-static dpt_status nothing_written(const char *path, const char *tensor) {
-    struct statvfs space;
-    if (statvfs(path, &space) != 0 || space.f_frsize == 0)
-        return dpt_error(DPT_ERR_OUTPUT, "%s: tensor %s could not be written: check disk and quota",
-                         path, tensor);
-    return dpt_error(DPT_ERR_OUTPUT,
-                     "%s: tensor %s could not be written, its disk has %.3f GB left: make room or "
-                     "check the quota",
-                     path, tensor, (double)space.f_bavail * (double)space.f_frsize / 1e9);
-}
-
 dpt_status dpt_store_files_write(dpt_store_files *files, int file, int64_t offset, int64_t bytes,
                                  const void *data, const char *tensor) {
     if (bytes == 0)
@@ -95,15 +86,13 @@ dpt_status dpt_store_files_write(dpt_store_files *files, int file, int64_t offse
     dpt_status st = open_at_first_use(files, file, tensor);
     const char *at = data;
     while (st == DPT_OK && bytes > 0) {
-        MPI_Status status;
-        int count = 0;
-        int code = MPI_File_write_at(files->handles[file], (MPI_Offset)offset, at, piece_of(bytes),
-                                     MPI_BYTE, &status);
-        if (code != MPI_SUCCESS)
-            return fail(files, file, tensor, code);
-        MPI_Get_count(&status, MPI_BYTE, &count);
+        ssize_t count = pwrite(files->handles[file], at, piece_of(bytes), (off_t)offset);
+        if (count < 0 && errno == EINTR)
+            continue;
+        if (count == 0)
+            errno = ENOSPC;
         if (count <= 0)
-            return nothing_written(files->paths[file], tensor);
+            return raw_failed(files, file, tensor);
         at += count;
         offset += count;
         bytes -= count;
@@ -114,14 +103,13 @@ dpt_status dpt_store_files_write(dpt_store_files *files, int file, int64_t offse
 dpt_status dpt_store_files_close(dpt_store_files *files, bool sync) {
     dpt_status st = DPT_OK;
     for (int i = 0; i < files->count; i++) {
-        if (files->handles[i] == MPI_FILE_NULL)
+        if (files->handles[i] < 0)
             continue;
-        int code = files->writing && sync ? MPI_File_sync(files->handles[i]) : MPI_SUCCESS;
-        int closed = MPI_File_close(&files->handles[i]);
-        if (code == MPI_SUCCESS && files->writing)
-            code = closed;
-        if (code != MPI_SUCCESS && st == DPT_OK)
-            st = fail(files, i, "(sync)", code);
+        bool ok = !files->writing || !sync || fsync(files->handles[i]) == 0;
+        /* A network file system may say only here that the bytes did not arrive. */
+        ok = (close(files->handles[i]) == 0 || !files->writing) && ok;
+        if (!ok && st == DPT_OK)
+            st = raw_failed(files, i, "(sync)");
     }
     dpt_mem_free(files->handles);
     *files = (dpt_store_files){.count = 0};

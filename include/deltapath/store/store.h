@@ -54,7 +54,7 @@ uint64_t dpt_store_fingerprint(const dpt_store *store);
 /** Whether the format carries a stored XXH3-64 of a tensor's bytes; its value. Local. */
 bool dpt_store_stored_hash(const dpt_store *store, int tensor, uint64_t *hash);
 
-/** The store as a source: read is Local (independent MPI-IO), fetch is Collective by contract but
+/** The store as a source: read is Local (pread), fetch is Collective by contract but
  * each rank reads for itself, so its status is not agreed. Valid while the store is open. */
 dpt_source dpt_store_source(dpt_store *store);
 
@@ -81,8 +81,8 @@ dpt_status dpt_store_create(const dpt_comm *comm, const char *path, const dpt_ca
                             const dpt_shard *shard, const dpt_store_options *options,
                             dpt_store_writer **out);
 
-/** The writer as a sink: write and scatter are Local in effect (independent MPI-IO in pieces of at
- * most 1 GiB); any range may be written once, by any rank. */
+/** The writer as a sink: write and scatter are Local in effect (pwrite in pieces of at most
+ * 1 GiB); any range may be written once, by any rank. */
 dpt_sink dpt_store_writer_sink(dpt_store_writer *writer);
 
 /** Complete: hashes, sync, rename to the final name (the old one, if any, is replaced atomically
