@@ -1,7 +1,10 @@
 #include "cli.h"
 
+#include "deltapath/base/nearest.h"
+
 #include <errno.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -38,6 +41,21 @@ static error_t parse_outer(int key, char *arg, struct argp_state *state) {
     }
 }
 
+/* What a mistyped long option may have meant. */
+static const char *hint_option(const struct argp *argp, const char *word,
+                               char hint[DPT_NEAREST_HINT]) {
+    char name[DPT_NEAREST_WORD] = "";
+    if (strncmp(word, "--", 2) == 0)
+        snprintf(name, sizeof name, "%.*s", (int)strcspn(word + 2, "="), word + 2);
+    dpt_nearest nearest = dpt_nearest_begin(name);
+    for (const struct argp_option *o = argp->options; o->name != NULL; o++)
+        dpt_nearest_offer(&nearest, o->name, strlen(o->name));
+    hint[0] = '\0';
+    if (nearest.distance > 0 && nearest.distance < DPT_NEAREST_WORD)
+        snprintf(hint, DPT_NEAREST_HINT, " (did you mean '--%s'?)", nearest.best);
+    return hint;
+}
+
 dpt_status dpt_cli_parse(const dpt_cli *cli, const struct argp *argp, int argc, char **argv,
                          void *input) {
     outer out = {.cli = cli, .input = input};
@@ -52,8 +70,10 @@ dpt_status dpt_cli_parse(const dpt_cli *cli, const struct argp *argp, int argc, 
     if (failed == 0)
         return DPT_OK;
     int word = out.last > 1 && out.last <= argc ? out.last - 1 : argc - 1;
-    return dpt_error(DPT_ERR_USAGE, "'%s' is not understood here: see `%s --help`",
-                     word > 0 ? argv[word] : "", argv[0]);
+    char hint[DPT_NEAREST_HINT];
+    return dpt_error(DPT_ERR_USAGE, "'%s' is not understood here%s: see `%s --help`",
+                     word > 0 ? argv[word] : "",
+                     hint_option(argp, word > 0 ? argv[word] : "", hint), argv[0]);
 }
 
 dpt_status dpt_cli_bytes(const char *text, const char *option, int64_t *bytes) {

@@ -2,6 +2,7 @@
 
 #include "deltapath/base/log.h"
 #include "deltapath/base/mem.h"
+#include "deltapath/base/nearest.h"
 #include "deltapath/base/version.h"
 #include "deltapath/comm/agree.h"
 #include "deltapath/report/report.h"
@@ -30,6 +31,15 @@ static void print_help(const dpt_cli *cli) {
            "5 internal; 75 interrupted, resume it.\n");
 }
 
+static dpt_status unknown_verb(const char *word) {
+    char hint[DPT_NEAREST_HINT];
+    dpt_nearest nearest = dpt_nearest_begin(word);
+    for (int v = 0; v < VERBS; v++)
+        dpt_nearest_offer(&nearest, verbs[v]->name, strlen(verbs[v]->name));
+    dpt_nearest_hint(&nearest, hint);
+    return dpt_error(DPT_ERR_USAGE, "unknown verb '%s'%s: see `deltapath --help`", word, hint);
+}
+
 static dpt_status dispatch(dpt_cli *cli, int argc, char **argv) {
     const char *word = argc > 1 ? argv[1] : "";
     if (strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0 || strcmp(word, "help") == 0) {
@@ -52,7 +62,7 @@ static dpt_status dispatch(dpt_cli *cli, int argc, char **argv) {
     if (word[0] == '\0')
         return dpt_error(DPT_ERR_USAGE, "give a verb, as in `deltapath run jobs/demo.yaml`: see "
                                         "`deltapath --help`");
-    return dpt_error(DPT_ERR_USAGE, "unknown verb '%s': see `deltapath --help`", word);
+    return unknown_verb(word);
 }
 
 /* Rank 0; the plots come from a child that is spawned, not forked, which MPI allows. */

@@ -1,5 +1,7 @@
 #include "stage.h"
 
+#include "deltapath/base/nearest.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -126,9 +128,11 @@ dpt_status dpt_edit_stage_set(dpt_edit_stage_spec *stage, const char *param, con
     if (method->params[index].kind != DPT_PARAM_CHOICE)
         return set_number(stage, index, value);
     int choice = find_choice(method->params[index].choices, value);
+    char hint[DPT_NEAREST_HINT];
     if (choice < 0)
-        return dpt_error(DPT_ERR_USAGE, "%s: %s: \"%s\" is not one of %s", method->name, param,
-                         value, method->params[index].choices);
+        return dpt_error(DPT_ERR_USAGE, "%s: %s: \"%s\" is not one of %s%s", method->name, param,
+                         value, method->params[index].choices,
+                         dpt_nearest_of_list(value, method->params[index].choices, "|", hint));
     stage->values[index] = (double)choice;
     stage->given[index] = true;
     return DPT_OK;

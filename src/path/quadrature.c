@@ -1,5 +1,7 @@
 #include "deltapath/path/quadrature.h"
 
+#include "deltapath/base/nearest.h"
+
 #include <math.h>
 #include <string.h>
 
@@ -14,9 +16,14 @@ dpt_status dpt_quadrature_parse(const char *name, dpt_rule *rule) {
             *rule = (dpt_rule)r;
             return DPT_OK;
         }
+    char hint[DPT_NEAREST_HINT];
+    dpt_nearest nearest = dpt_nearest_begin(name);
+    for (int r = 0; r < DPT_RULE_COUNT; r++)
+        dpt_nearest_offer(&nearest, names[r], strlen(names[r]));
+    dpt_nearest_hint(&nearest, hint);
     return dpt_error(DPT_ERR_USAGE,
-                     "rule \"%s\" is not known: use left, midpoint, trapezoid, simpson or gauss",
-                     name);
+                     "rule \"%s\" is not known%s: use left, midpoint, trapezoid, simpson or gauss",
+                     name, hint);
 }
 
 const char *dpt_quadrature_name(dpt_rule rule) {

@@ -2,6 +2,7 @@
 
 #include "deltapath/base/hash.h"
 #include "deltapath/base/mem.h"
+#include "deltapath/base/nearest.h"
 #include "deltapath/comm/agree.h"
 #include "dataset_file.h"
 #include "deltapath/store/isolate.h"
@@ -11,9 +12,10 @@
 
 static dpt_status read_file(const char *path, dpt_dataset_kind kind, char **bytes, int64_t *n) {
     dpt_dataset_request request = {.path = path, .kind = kind};
+    char hint[DPT_NEAREST_PATH];
     if (access(path, R_OK) != 0)
-        return dpt_error(DPT_ERR_INPUT, "%s: cannot be read: give the path of a data-set file",
-                         path);
+        return dpt_error(DPT_ERR_INPUT, "%s: cannot be read%s: give the path of a data-set file",
+                         path, dpt_nearest_path(path, hint));
     dpt_status st = dpt_isolate_run(path, dpt_dataset_load, &request, bytes, n);
     dpt_dataset_head *head = (dpt_dataset_head *)*bytes;
     if (st == DPT_OK && kind == DPT_DATASET_IMAGES)

@@ -1,6 +1,7 @@
 #include "deltapath/study/job.h"
 
 #include "deltapath/base/mem.h"
+#include "deltapath/base/nearest.h"
 #include "deltapath/comm/agree.h"
 #include "deltapath/path/bootstrap.h"
 #include "deltapath/path/verdict.h"
@@ -35,9 +36,12 @@ static dpt_status get_choice(const dpt_yaml *yaml, struct fy_node *map, const ch
         return DPT_OK;
     const char *text = dpt_yaml_scalar(node);
     int index = text != NULL ? choice_of(text, choices) : -1;
+    char hint[DPT_NEAREST_HINT];
+    if (text == NULL)
+        text = "?";
     if (index < 0)
-        return dpt_yaml_error(yaml, node, "%s is '%s': it is one of %s", key,
-                              text != NULL ? text : "?", choices);
+        return dpt_yaml_error(yaml, node, "%s is '%s'%s: it is one of %s", key, text,
+                              dpt_nearest_of_list(text, choices, "|", hint), choices);
     *out = index;
     return DPT_OK;
 }
@@ -232,10 +236,12 @@ static dpt_status read_output(dpt_job *job, const dpt_yaml *yaml, struct fy_node
         return dpt_yaml_error(yaml, output, "output needs a directory");
     job->checkpoint = (dpt_store_format)checkpoint;
     job->same_dtype = dtype == NULL || strcmp(dtype, "same") == 0;
+    char hint[DPT_NEAREST_HINT];
     if (!job->same_dtype &&
         (!dpt_dtype_parse(dtype, &job->dtype) || !dpt_dtype_editable(job->dtype)))
         return dpt_yaml_error(yaml, dpt_yaml_get(output, "dtype"),
-                              "dtype is '%s': it is one of same f32 f16 bf16", dtype);
+                              "dtype is '%s'%s: it is one of same f32 f16 bf16", dtype,
+                              dpt_nearest_of_list(dtype, "same f32 f16 bf16", " ", hint));
     return DPT_OK;
 }
 
@@ -381,11 +387,13 @@ dpt_status dpt_job_parse(const char *text, const char *path, int nsets, const ch
 
 /* Whole file into a counted block. */
 static dpt_status read_text(const char *path, char **text) {
+    char hint[DPT_NEAREST_PATH];
     *text = NULL;
     FILE *file = fopen(path, "rb");
+    int error = errno;
     if (file == NULL)
-        return dpt_error(DPT_ERR_USAGE, "%s: %s: give the path of a job file", path,
-                         strerror(errno));
+        return dpt_error(DPT_ERR_USAGE, "%s: %s%s: give the path of a job file", path,
+                         strerror(error), dpt_nearest_path(path, hint));
     char *block = dpt_mem_alloc(JOB_BYTES_MAX + 1, 1, "job file");
     size_t n = block != NULL ? fread(block, 1, JOB_BYTES_MAX + 1, file) : 0;
     dpt_status st = block == NULL ? DPT_ERR_OUTPUT : DPT_OK;

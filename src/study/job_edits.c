@@ -1,6 +1,7 @@
 #include "job_edits.h"
 
 #include "deltapath/base/mem.h"
+#include "deltapath/base/nearest.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -61,8 +62,10 @@ static dpt_status find_method(const dpt_yaml *yaml, struct fy_node *node, int *m
         size_t used = strlen(known);
         snprintf(known + used, sizeof known - used, " %s", dpt_edit_method_name(m));
     }
-    return dpt_yaml_error(yaml, node, "unknown method '%s': it is one of%s",
-                          name != NULL ? name : "?", known);
+    char hint[DPT_NEAREST_HINT];
+    return dpt_yaml_error(yaml, node, "unknown method '%s'%s: it is one of%s",
+                          name != NULL ? name : "?",
+                          dpt_nearest_of_list(name != NULL ? name : "", known, " ", hint), known);
 }
 
 static bool method_knows(int method, const char *key) {
@@ -76,6 +79,15 @@ static bool method_knows(int method, const char *key) {
 
 #define ENTRY_KEYS "name method seed calibrate data"
 
+/* What an unknown key of an entry may have meant, of the parameters of its method and of all entries. */
+static const char *hint_key(const char *key, const char *params, char hint[DPT_NEAREST_HINT]) {
+    dpt_nearest nearest = dpt_nearest_begin(key);
+    dpt_nearest_offer_list(&nearest, params, " ");
+    dpt_nearest_offer_list(&nearest, ENTRY_KEYS, " ");
+    dpt_nearest_hint(&nearest, hint);
+    return hint;
+}
+
 static dpt_status unknown_param(const dpt_yaml *yaml, struct fy_node *node, int method) {
     char known[512] = "";
     const dpt_edit_param *params;
@@ -85,9 +97,11 @@ static dpt_status unknown_param(const dpt_yaml *yaml, struct fy_node *node, int 
         snprintf(known + used, sizeof known - used, " %s", params[i].name);
     }
     const char *key = dpt_yaml_scalar(node);
+    char hint[DPT_NEAREST_HINT];
     return dpt_yaml_error(
-        yaml, node, "unknown key '%s' of method %s: it knows:%s; and of an entry: " ENTRY_KEYS,
-        key != NULL ? key : "?", dpt_edit_method_name(method), known);
+        yaml, node, "unknown key '%s' of method %s%s: it knows:%s; and of an entry: " ENTRY_KEYS,
+        key != NULL ? key : "?", dpt_edit_method_name(method),
+        hint_key(key != NULL ? key : "", known, hint), known);
 }
 
 /* Keys of an entry that may be swept, beside the parameters of its method. */
@@ -102,6 +116,7 @@ static dpt_status collect_stage(sweep *all, const dpt_yaml *yaml, struct fy_node
     for (struct fy_node_pair *pair; (pair = fy_node_mapping_iterate(map, &iterator)) != NULL;) {
         struct fy_node *node = fy_node_pair_key(pair);
         const char *key = dpt_yaml_scalar(node);
+        char hint[DPT_NEAREST_HINT];
         dpt_status st = DPT_OK;
         if (key != NULL && (strcmp(key, "method") == 0 || (outermost && strcmp(key, "name") == 0)))
             continue;
@@ -112,9 +127,9 @@ static dpt_status collect_stage(sweep *all, const dpt_yaml *yaml, struct fy_node
         else if (stage < 0)
             st = dpt_yaml_error(
                 yaml, node,
-                "unknown key '%s' beside a sequence of methods: it knows: " ENTRY_KEYS
+                "unknown key '%s' beside a sequence of methods%s: it knows: " ENTRY_KEYS
                 "; parameters belong into the sequence",
-                key != NULL ? key : "?");
+                key != NULL ? key : "?", hint_key(key != NULL ? key : "", "", hint));
         else
             st = unknown_param(yaml, node, all->methods[stage]);
         if (st != DPT_OK)
@@ -196,8 +211,9 @@ static dpt_status set_calibrate(const dpt_yaml *yaml, struct fy_node *node, cons
             *calibrate = (dpt_edit_calibrate)i;
             return DPT_OK;
         }
-    return dpt_yaml_error(yaml, node, "calibrate is '%s': it is one of none term significant",
-                          text);
+    char hint[DPT_NEAREST_HINT];
+    return dpt_yaml_error(yaml, node, "calibrate is '%s'%s: it is one of none term significant",
+                          text, dpt_nearest_of_list(text, "none term significant", " ", hint));
 }
 
 static dpt_status set_data(const dpt_job *job, const dpt_yaml *yaml, struct fy_node *node,
@@ -207,7 +223,13 @@ static dpt_status set_data(const dpt_job *job, const dpt_yaml *yaml, struct fy_n
             *data = d;
             return DPT_OK;
         }
-    return dpt_yaml_error(yaml, node, "data is '%s': name one of the data sets of this job", text);
+    char hint[DPT_NEAREST_HINT];
+    dpt_nearest nearest = dpt_nearest_begin(text);
+    for (int d = 0; d < job->ndata; d++)
+        dpt_nearest_offer(&nearest, job->data[d].name, strlen(job->data[d].name));
+    dpt_nearest_hint(&nearest, hint);
+    return dpt_yaml_error(yaml, node, "data is '%s'%s: name one of the data sets of this job", text,
+                          hint);
 }
 
 static dpt_status set_value(dpt_job_edit *edit, const dpt_job *job, const dpt_yaml *yaml,

@@ -1,6 +1,7 @@
 #include "yaml.h"
 
 #include "deltapath/base/mem.h"
+#include "deltapath/base/nearest.h"
 
 #include <errno.h>
 #include <math.h>
@@ -245,9 +246,11 @@ dpt_status dpt_yaml_check_keys(const dpt_yaml *yaml, struct fy_node *map, const 
     for (struct fy_node_pair *pair; (pair = fy_node_mapping_iterate(map, &iterator)) != NULL;) {
         struct fy_node *node = fy_node_pair_key(pair);
         const char *key = dpt_yaml_scalar(node);
+        char hint[DPT_NEAREST_HINT];
         if (key == NULL || !listed(keys, key))
-            return dpt_yaml_error(yaml, node, "unknown key '%s' in %s: it knows: %s",
-                                  key != NULL ? key : "?", what, keys);
+            return dpt_yaml_error(
+                yaml, node, "unknown key '%s' in %s%s: it knows: %s", key != NULL ? key : "?", what,
+                dpt_nearest_of_list(key != NULL ? key : "", keys, " ", hint), keys);
     }
     return DPT_OK;
 }
