@@ -15,6 +15,15 @@ uint64_t dpt_hash_text(const char *text) {
     return XXH3_64bits(text, strlen(text));
 }
 
+static void words_of(XXH128_hash_t hash, uint64_t out[2]) {
+    out[0] = hash.low64;
+    out[1] = hash.high64;
+}
+
+void dpt_hash128_bytes(const void *data, size_t bytes, uint64_t out[2]) {
+    words_of(XXH3_128bits(data, bytes), out);
+}
+
 void dpt_hash_begin(dpt_hash *hash) {
     memset(hash, 0, sizeof *hash);
     XXH3_64bits_reset((XXH3_state_t *)(void *)hash->state);
@@ -39,4 +48,9 @@ void dpt_hash_update(dpt_hash *hash, const void *data, size_t bytes) {
 uint64_t dpt_hash_value(const dpt_hash *hash) {
     XXH3_state_t state;
     return XXH3_64bits_digest(adopt(hash, &state));
+}
+
+void dpt_hash128_value(const dpt_hash *hash, uint64_t out[2]) {
+    XXH3_state_t state;
+    words_of(XXH3_128bits_digest(adopt(hash, &state)), out);
 }

@@ -1,7 +1,7 @@
 #include "deltapath/report/report.h"
 
+#include "deltapath/base/file.h"
 #include "deltapath/base/mem.h"
-#include "deltapath/store/beside.h"
 #include "report_parts.h"
 
 #include <dirent.h>
@@ -137,10 +137,10 @@ static void plots_close(dpt_report_plots *plots) {
 
 static dpt_status write_file(dpt_report_plots *plots, const char *path, const dpt_results *results,
                              const char *title) {
-    char *beside = dpt_beside_begin(path);
-    FILE *html = beside != NULL ? fopen(beside, "we") : NULL;
+    char *temporary = dpt_file_begin(path);
+    FILE *html = temporary != NULL ? fopen(temporary, "we") : NULL;
     dpt_status st = DPT_OK;
-    if (beside == NULL)
+    if (temporary == NULL)
         st = DPT_ERR_OUTPUT;
     else if (html == NULL)
         st = dpt_error(DPT_ERR_OUTPUT, "%s: cannot be created: %s", path, strerror(errno));
@@ -150,11 +150,11 @@ static dpt_status write_file(dpt_report_plots *plots, const char *path, const dp
         if ((fclose(html) != 0 || failed) && st == DPT_OK)
             st = dpt_error(DPT_ERR_OUTPUT, "%s: cannot be written: check disk space", path);
         if (st == DPT_OK)
-            st = dpt_beside_commit(path);
+            st = dpt_file_commit(path);
         else
-            dpt_beside_discard(path);
+            dpt_file_discard(path);
     }
-    dpt_mem_free(beside);
+    dpt_mem_free(temporary);
     return st;
 }
 

@@ -3,9 +3,10 @@
 #include "deltapath/base/hash.h"
 #include "deltapath/base/log.h"
 #include "deltapath/base/mem.h"
+#include "deltapath/base/sealed.h"
 #include "deltapath/comm/agree.h"
-#include "deltapath/store/beside.h"
 #include "deltapath/store/isolate.h"
+#include "hdf5_image.h"
 #include "hdf5_plain.h"
 
 #include <errno.h>
@@ -15,10 +16,14 @@
 
 static const char CACHE_FORMAT[] = "deltapath-cache";
 
+static const int64_t CACHE_LIMIT = INT64_C(1) << 36;
+
 typedef struct request {
     const char *path;
     uint64_t key;
     int64_t n;
+    const char *image; /* bytes of the file, checked */
+    int64_t size;
 } request;
 
 static uint64_t checksum(int64_t n, const double *values) {
@@ -48,9 +53,9 @@ static dpt_status load(void *ctx, char **bytes, int64_t *n) {
     *bytes = dpt_mem_alloc(*n, 1, "cached numbers");
     if (*bytes == NULL)
         return DPT_ERR_OUTPUT;
-    const char *why = "it is cut off or no HDF5 file";
+    const char *why = "it is no HDF5 file";
     H5E_BEGIN_TRY {
-        hid_t file = H5Fopen(wanted->path, H5F_ACC_RDONLY, H5P_DEFAULT);
+        hid_t file = dpt_h5_image_open(wanted->image, wanted->size);
         if (file >= 0) {
             why = get_values(file, wanted, (void *)*bytes);
             H5Fclose(file);
@@ -64,16 +69,28 @@ static dpt_status load(void *ctx, char **bytes, int64_t *n) {
     return dpt_error(DPT_ERR_INPUT, "%s: %s", wanted->path, why);
 }
 
+/* Rank 0: the numbers as bytes. */
+static dpt_status cache_read(const char *path, uint64_t key, int64_t n, char **bytes,
+                             int64_t *size) {
+    request wanted = {.path = path, .key = key, .n = n};
+    char *image = NULL;
+    dpt_status st = dpt_sealed_read(path, CACHE_LIMIT, &image, &wanted.size);
+    wanted.image = image;
+    if (st == DPT_OK)
+        st = dpt_isolate_run(path, load, &wanted, bytes, size);
+    dpt_mem_free(image);
+    return st;
+}
+
 dpt_status dpt_cache_load(const dpt_comm *comm, const char *path, uint64_t key, int64_t n,
                           double *values, bool *found) {
     dpt_status st = DPT_OK;
     int64_t there = 0;
     *found = false;
     if (comm->rank == 0 && access(path, F_OK) == 0) {
-        request wanted = {.path = path, .key = key, .n = n};
         char *bytes = NULL;
         int64_t size = 0;
-        dpt_status got = dpt_isolate_run(path, load, &wanted, &bytes, &size);
+        dpt_status got = cache_read(path, key, n, &bytes, &size);
         there = got == DPT_OK && size == n * (int64_t)sizeof *values;
         if (there) {
             memcpy(values, bytes, (size_t)size);
@@ -94,14 +111,18 @@ dpt_status dpt_cache_load(const dpt_comm *comm, const char *path, uint64_t key, 
     return st;
 }
 
-static bool put_file(const char *path, uint64_t key, int64_t n, const double *values) {
-    hid_t file = H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
-    if (file < 0)
-        return false;
-    bool ok = dpt_h5_put_text(file, "format", CACHE_FORMAT) && dpt_h5_put_u64(file, "key", key) &&
-              dpt_h5_put_u64(file, "checksum", checksum(n, values)) &&
-              dpt_h5_put_array(file, "values", H5T_NATIVE_DOUBLE, 1, &n, values);
-    return H5Fclose(file) >= 0 && ok;
+static char *cache_image(uint64_t key, int64_t n, const double *values, int64_t *size) {
+    char *bytes = NULL;
+    H5E_BEGIN_TRY {
+        hid_t file = dpt_h5_image_create();
+        bool ok = file >= 0 && dpt_h5_put_text(file, "format", CACHE_FORMAT) &&
+                  dpt_h5_put_u64(file, "key", key) &&
+                  dpt_h5_put_u64(file, "checksum", checksum(n, values)) &&
+                  dpt_h5_put_array(file, "values", H5T_NATIVE_DOUBLE, 1, &n, values);
+        bytes = dpt_h5_image_take(file, ok, size);
+    }
+    H5E_END_TRY;
+    return bytes;
 }
 
 static dpt_status make_folder(const char *path) {
@@ -116,22 +137,13 @@ static dpt_status make_folder(const char *path) {
 
 static dpt_status write_file(const char *path, uint64_t key, int64_t n, const double *values) {
     dpt_status st = make_folder(path);
-    char *beside = st == DPT_OK ? dpt_beside_begin(path) : NULL;
-    if (beside == NULL)
-        return dpt_status_worse(st, DPT_ERR_OUTPUT);
-    bool ok = false;
-    H5E_BEGIN_TRY {
-        ok = put_file(beside, key, n, values);
-    }
-    H5E_END_TRY;
-    if (ok) {
-        st = dpt_beside_commit(path);
-    } else {
-        st =
-            dpt_error(DPT_ERR_OUTPUT, "%s: cannot be written: check disk space and rights", beside);
-        dpt_beside_discard(path);
-    }
-    dpt_mem_free(beside);
+    if (st != DPT_OK)
+        return st;
+    int64_t size = 0;
+    char *bytes = cache_image(key, n, values, &size);
+    st = bytes != NULL ? dpt_sealed_write(path, bytes, size)
+                       : dpt_error(DPT_ERR_OUTPUT, "%s: cannot be made: no memory", path);
+    dpt_mem_free(bytes);
     return st;
 }
 

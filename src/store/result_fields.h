@@ -4,6 +4,7 @@
 #include "deltapath/store/results.h"
 
 #include <stddef.h>
+#include <stdio.h>
 
 /* The fields of dpt_result as tables, so that writing, reading, hashing and text output walk one
  * list and cannot disagree. Private to the store layer. */
@@ -51,10 +52,10 @@ uint64_t dpt_result_hash(const dpt_result *result);
  * "-"; a very long one is cut and ends in its hash. Allocated; NULL without memory. */
 char *dpt_result_encode(const char *name);
 
-/* summary.csv and results.json at `path` (the name beside the final one). */
-dpt_status dpt_results_csv(const char *path, const dpt_result *results, int64_t count);
-dpt_status dpt_results_json(const char *path, const dpt_results_study *study,
-                            const dpt_result *results, int64_t count);
+/* Text of summary.csv and of results.json. The caller looks at ferror; json also fails without memory. */
+void dpt_results_csv(FILE *file, const dpt_result *results, int64_t count);
+dpt_status dpt_results_json(FILE *file, const dpt_results_study *study, const dpt_result *results,
+                            int64_t count);
 
 /* One record in an open HDF5 group: true when all was written or read and its checksum holds. Only
  * what the file can hold is allocated. `file_bytes` bounds it. */

@@ -3,7 +3,6 @@
 #include "deltapath/base/mem.h"
 #include "hdf5_plain.h"
 
-#include <errno.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -108,10 +107,7 @@ bool dpt_result_seeds_get(int64_t file, int64_t file_bytes, dpt_results *out) {
     return ok;
 }
 
-dpt_status dpt_result_seeds_csv(const char *path, const dpt_results_study *study) {
-    FILE *file = fopen(path, "we");
-    if (file == NULL)
-        return dpt_error(DPT_ERR_OUTPUT, "%s: cannot be created: %s", path, strerror(errno));
+void dpt_result_seeds_csv(FILE *file, const dpt_results_study *study) {
     fputs("edit,data", file);
     for (int k = 0; k < COLUMNS; k++)
         fprintf(file, ",%s", columns[k]);
@@ -128,11 +124,6 @@ dpt_status dpt_result_seeds_csv(const char *path, const dpt_results_study *study
                 fprintf(file, ",%.17g", row[k]);
         fputc('\n', file);
     }
-    bool failed = ferror(file) != 0;
-    if (fclose(file) != 0 || failed)
-        return dpt_error(DPT_ERR_OUTPUT, "%s: cannot be written: %s: check disk space", path,
-                         strerror(errno));
-    return DPT_OK;
 }
 
 json_t *dpt_result_seeds_json(const dpt_results_study *study) {

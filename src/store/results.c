@@ -1,11 +1,11 @@
 #include "deltapath/store/results.h"
 
-#include "deltapath/base/hash.h"
 #include "deltapath/base/log.h"
 #include "deltapath/base/mem.h"
+#include "deltapath/base/sealed.h"
 #include "deltapath/comm/agree.h"
-#include "deltapath/store/beside.h"
 #include "deltapath/store/isolate.h"
+#include "hdf5_image.h"
 #include "hdf5_plain.h"
 #include "result_fields.h"
 
@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 static const char UNIT_FORMAT[] = "deltapath-unit";
+static const int64_t UNIT_LIMIT = INT64_C(1) << 40;
 
 static char *unit_path(const dpt_results_study *study, const char *edit, const char *data) {
     char *a = dpt_result_encode(edit);
@@ -26,36 +27,34 @@ static char *unit_path(const dpt_results_study *study, const char *edit, const c
     return path;
 }
 
-static bool put_unit_file(const char *path, uint64_t key, const dpt_result *result) {
-    hid_t file = H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
-    if (file < 0)
-        return false;
-    bool ok = dpt_h5_put_text(file, "format", UNIT_FORMAT) &&
-              dpt_h5_put_i64(file, "version", DPT_RESULTS_VERSION) &&
-              dpt_h5_put_u64(file, "key", key) && dpt_result_put(file, result);
-    return H5Fclose(file) >= 0 && ok;
+static char *unit_image(const dpt_results_study *study, const dpt_result *result, int64_t *n) {
+    char *bytes = NULL;
+    H5E_BEGIN_TRY {
+        hid_t file = dpt_h5_image_create();
+        bool ok = file >= 0 && dpt_h5_put_text(file, "format", UNIT_FORMAT) &&
+                  dpt_h5_put_i64(file, "version", DPT_RESULTS_VERSION) &&
+                  dpt_h5_put_u64(file, "key", study->key) && dpt_result_put(file, result);
+        bytes = dpt_h5_image_take(file, ok, n);
+    }
+    H5E_END_TRY;
+    return bytes;
 }
 
-/* Rank 0: write the file of a unit beside its name. */
-static dpt_status write_beside(const dpt_results_study *study, const char *path,
-                               const dpt_result *result) {
+/* Rank 0: the file of a unit under its temporary name. */
+static dpt_status unit_put(const dpt_results_study *study, const char *path,
+                           const dpt_result *result) {
     char *folder = dpt_mem_format("%s/units", study->directory);
-    char *beside = dpt_beside_begin(path);
-    dpt_status st = folder == NULL || beside == NULL ? DPT_ERR_OUTPUT : DPT_OK;
+    dpt_status st = folder == NULL ? DPT_ERR_OUTPUT : DPT_OK;
     if (st == DPT_OK && mkdir(folder, 0777) != 0 && errno != EEXIST)
         st = dpt_error(DPT_ERR_OUTPUT, "%s: cannot be created: %s", folder, strerror(errno));
-    bool ok = false;
-    if (st == DPT_OK) {
-        H5E_BEGIN_TRY {
-            ok = put_unit_file(beside, study->key, result);
-        }
-        H5E_END_TRY;
-    }
-    if (st == DPT_OK && !ok)
-        st =
-            dpt_error(DPT_ERR_OUTPUT, "%s: cannot be written: check disk space and rights", beside);
     dpt_mem_free(folder);
-    dpt_mem_free(beside);
+    if (st != DPT_OK)
+        return st;
+    int64_t n = 0;
+    char *bytes = unit_image(study, result, &n);
+    st = bytes != NULL ? dpt_sealed_put(path, bytes, n)
+                       : dpt_error(DPT_ERR_OUTPUT, "%s: cannot be made: no memory", path);
+    dpt_mem_free(bytes);
     return st;
 }
 
@@ -68,80 +67,88 @@ dpt_status dpt_results_save_unit(const dpt_comm *comm, const dpt_results_study *
         st = dpt_error(DPT_ERR_INTERNAL, "results: a unit without the id of its edit");
     if (st == DPT_OK && writer) {
         path = unit_path(study, result->edit, result->data != NULL ? result->data : "");
-        st = path == NULL ? DPT_ERR_OUTPUT : write_beside(study, path, result);
+        st = path == NULL ? DPT_ERR_OUTPUT : unit_put(study, path, result);
     }
     if (st == DPT_OK)
         st = dpt_agree_fault("results.rename");
     st = dpt_agree(comm, st);
     if (writer && path != NULL) {
         if (st == DPT_OK)
-            st = dpt_beside_commit(path);
+            st = dpt_file_commit(path);
         else
-            dpt_beside_discard(path);
+            dpt_file_discard(path);
     }
     dpt_mem_free(path);
     return dpt_agree(comm, st);
 }
 
+/* The bytes of a unit's file, checked, and what is wanted of them. */
+typedef struct unit_request {
+    const dpt_results_study *study;
+    const char *path, *edit, *data;
+    const char *bytes;
+    int64_t n;
+} unit_request;
+
 /* Rank 0: why a file is no finished unit, or NULL when it is one and `result` holds it. */
-static const char *get_unit_file(const dpt_results_study *study, const char *path, const char *edit,
-                                 const char *data, dpt_result *result) {
-    hid_t file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
+static const char *unit_parse(const unit_request *want, dpt_result *result) {
+    const dpt_results_study *study = want->study;
+    hid_t file = dpt_h5_image_open(want->bytes, want->n);
     if (file < 0)
-        return "it is cut off or no HDF5 file";
+        return "it is no HDF5 file";
     const char *why = NULL;
     char *format = NULL;
     int64_t version = 0;
     uint64_t key = 0;
-    hsize_t bytes = 0;
     if (!dpt_h5_get_text(file, "format", &format) || strcmp(format, UNIT_FORMAT) != 0 ||
-        !dpt_h5_get_i64(file, "version", &version) || !dpt_h5_get_u64(file, "key", &key) ||
-        H5Fget_filesize(file, &bytes) < 0)
+        !dpt_h5_get_i64(file, "version", &version) || !dpt_h5_get_u64(file, "key", &key))
         why = "it is no unit of a study";
     else if (version != DPT_RESULTS_VERSION)
         why = "another version of the program wrote it";
     else if (key != study->key)
         why = "it belongs to another job, other models or other data";
-    else if (!dpt_result_get(file, (int64_t)bytes, result))
+    else if (!dpt_result_get(file, want->n, result))
         why = "it is corrupt";
     dpt_mem_free(format);
     H5Fclose(file);
-    if (why == NULL && ((result->tensors != 0 && result->tensors != study->tensors) ||
-                        strcmp(result->edit, edit) != 0 || strcmp(result->data, data) != 0)) {
+    if (why == NULL &&
+        ((result->tensors != 0 && result->tensors != study->tensors) ||
+         strcmp(result->edit, want->edit) != 0 || strcmp(result->data, want->data) != 0)) {
         dpt_result_destroy(result);
         why = "it holds another unit";
     }
     return why;
 }
 
-typedef struct unit_request {
-    const dpt_results_study *study;
-    const char *path, *edit, *data;
-} unit_request;
-
-static dpt_status try_unit(void *ctx, char **bytes, int64_t *n) {
-    const unit_request *want = ctx;
+static dpt_status unit_try(void *ctx, char **bytes, int64_t *n) {
     dpt_result result = {.tensors = 0};
     (void)bytes;
     (void)n;
     H5E_BEGIN_TRY {
-        (void)get_unit_file(want->study, want->path, want->edit, want->data, &result);
+        (void)unit_parse(ctx, &result);
     }
     H5E_END_TRY;
     return DPT_OK;
 }
 
-/* First in a child process: a damaged file that makes HDF5 crash does so there. */
-static const char *get_unit_safely(unit_request want, dpt_result *result) {
+/* First in a child process: a forged file that makes HDF5 crash does so there. */
+static const char *unit_load(unit_request want, dpt_result *result) {
     const char *why = NULL;
-    char *bytes = NULL;
-    int64_t n = 0;
-    if (dpt_isolate_run(want.path, try_unit, &want, &bytes, &n) != DPT_OK)
-        return "it is corrupt";
-    H5E_BEGIN_TRY {
-        why = get_unit_file(want.study, want.path, want.edit, want.data, result);
+    char *image = NULL;
+    char *nothing = NULL;
+    int64_t none = 0;
+    if (dpt_sealed_read(want.path, UNIT_LIMIT, &image, &want.n) != DPT_OK)
+        return "it was cut off or damaged, or another version of the program wrote it";
+    want.bytes = image;
+    if (dpt_isolate_run(want.path, unit_try, &want, &nothing, &none) != DPT_OK)
+        why = "it is corrupt";
+    if (why == NULL) {
+        H5E_BEGIN_TRY {
+            why = unit_parse(&want, result);
+        }
+        H5E_END_TRY;
     }
-    H5E_END_TRY;
+    dpt_mem_free(image);
     return why;
 }
 
@@ -158,7 +165,8 @@ dpt_status dpt_results_load_unit(const dpt_comm *comm, const dpt_results_study *
         if (path == NULL)
             st = DPT_ERR_OUTPUT;
         else if (access(path, F_OK) == 0) {
-            why = get_unit_safely((unit_request){study, path, edit, data}, &loaded);
+            unit_request want = {.study = study, .path = path, .edit = edit, .data = data};
+            why = unit_load(want, &loaded);
             there = why == NULL;
             if (why != NULL) {
                 dpt_error_clear(); /* a bad unit is no error: it is done again */

@@ -1,19 +1,23 @@
 #include "deltapath/store/results.h"
 
 #include "deltapath/base/mem.h"
+#include "deltapath/base/sealed.h"
 #include "deltapath/comm/agree.h"
-#include "deltapath/store/beside.h"
 #include "deltapath/store/isolate.h"
 #include "deltapath/store/part.h"
+#include "hdf5_image.h"
 #include "hdf5_plain.h"
 #include "result_fields.h"
 #include "result_seeds.h"
 
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* The file of all units. `units` lists their groups in order, so that reading follows writing. */
 
 static const char FORMAT[] = "deltapath-results";
+static const int64_t RESULTS_LIMIT = INT64_C(1) << 40;
 
 static bool put_tensors(hid_t file, const dpt_results_study *study) {
     int64_t n = study->tensors;
@@ -68,43 +72,67 @@ static bool put_units(hid_t file, const dpt_result *results, int64_t count) {
     return ok;
 }
 
-/* The newer file layout has no limit of 64 KiB on the text of an attribute. */
-static bool put_file(const char *path, const dpt_results_study *study, const dpt_result *results,
-                     int64_t count) {
-    hid_t access = H5Pcreate(H5P_FILE_ACCESS);
-    bool ok = access >= 0 && H5Pset_libver_bounds(access, H5F_LIBVER_V18, H5F_LIBVER_LATEST) >= 0;
-    hid_t file = ok ? H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, access) : H5I_INVALID_HID;
-    ok = file >= 0 && dpt_h5_put_text(file, "format", FORMAT) &&
-         dpt_h5_put_i64(file, "version", DPT_RESULTS_VERSION) &&
-         dpt_h5_put_text(file, "name", study->name) &&
-         dpt_h5_put_text(file, "provenance", study->provenance ? study->provenance : "") &&
-         dpt_h5_put_text(file, "job", study->job ? study->job : "") && put_tensors(file, study) &&
-         put_units(file, results, count) && dpt_result_seeds_put(file, study);
-    if (file >= 0)
-        ok = H5Fclose(file) >= 0 && ok;
-    if (access >= 0)
-        H5Pclose(access);
-    return ok;
+static char *results_image(const dpt_results_study *study, const dpt_result *results, int64_t count,
+                           int64_t *n) {
+    char *bytes = NULL;
+    H5E_BEGIN_TRY {
+        hid_t file = dpt_h5_image_create();
+        bool ok = file >= 0 && dpt_h5_put_text(file, "format", FORMAT) &&
+                  dpt_h5_put_i64(file, "version", DPT_RESULTS_VERSION) &&
+                  dpt_h5_put_text(file, "name", study->name) &&
+                  dpt_h5_put_text(file, "provenance", study->provenance ? study->provenance : "") &&
+                  dpt_h5_put_text(file, "job", study->job ? study->job : "") &&
+                  put_tensors(file, study) && put_units(file, results, count) &&
+                  dpt_result_seeds_put(file, study);
+        bytes = dpt_h5_image_take(file, ok, n);
+    }
+    H5E_END_TRY;
+    return bytes;
 }
 
 typedef enum output { OUTPUT_HDF5, OUTPUT_CSV, OUTPUT_JSON, OUTPUT_SEEDS, OUTPUT_COUNT } output;
 
-static dpt_status write_output(output kind, const char *beside, const dpt_results_study *study,
+static dpt_status print_output(output kind, FILE *file, const dpt_results_study *study,
                                const dpt_result *results, int64_t count) {
-    if (kind == OUTPUT_CSV)
-        return dpt_results_csv(beside, results, count);
     if (kind == OUTPUT_JSON)
-        return dpt_results_json(beside, study, results, count);
-    if (kind == OUTPUT_SEEDS)
-        return dpt_result_seeds_csv(beside, study);
-    bool ok = false;
-    H5E_BEGIN_TRY {
-        ok = put_file(beside, study, results, count);
-    }
-    H5E_END_TRY;
-    return ok ? DPT_OK
-              : dpt_error(DPT_ERR_OUTPUT, "%s: cannot be written: check disk space and rights",
-                          beside);
+        return dpt_results_json(file, study, results, count);
+    if (kind == OUTPUT_CSV)
+        dpt_results_csv(file, results, count);
+    else
+        dpt_result_seeds_csv(file, study);
+    return DPT_OK;
+}
+
+/* A text is made in memory too: what goes wrong on the disk then goes wrong in one place. */
+static dpt_status put_text(output kind, const char *path, const dpt_results_study *study,
+                           const dpt_result *results, int64_t count) {
+    char *text = NULL;
+    size_t n = 0;
+    FILE *file = open_memstream(&text, &n);
+    dpt_status st = file == NULL ? DPT_ERR_OUTPUT : print_output(kind, file, study, results, count);
+    bool failed = file == NULL || ferror(file) != 0;
+    if (file != NULL && fclose(file) != 0)
+        failed = true;
+    if (st == DPT_OK && failed)
+        st = DPT_ERR_OUTPUT;
+    const dpt_file_piece piece = {.bytes = text, .n = (int64_t)n};
+    st = st == DPT_OK ? dpt_file_put(path, &piece, 1)
+                      : dpt_error(st, "%s: cannot be made: no memory", path);
+    free(text);
+    return st;
+}
+
+static dpt_status put_output(output kind, const char *path, const dpt_results_study *study,
+                             const dpt_result *results, int64_t count) {
+    if (kind != OUTPUT_HDF5)
+        return put_text(kind, path, study, results, count);
+    int64_t n = 0;
+    char *bytes = results_image(study, results, count, &n);
+    dpt_status st = bytes != NULL
+                        ? dpt_sealed_put(path, bytes, n)
+                        : dpt_error(DPT_ERR_OUTPUT, "%s: cannot be made: no memory", path);
+    dpt_mem_free(bytes);
+    return st;
 }
 
 static dpt_status check_units(const dpt_results_study *study, const dpt_result *results,
@@ -129,19 +157,17 @@ dpt_status dpt_results_write(const dpt_comm *comm, const dpt_results_study *stud
     int outputs = study->nseeds > 0 ? OUTPUT_COUNT : OUTPUT_SEEDS;
     for (int k = 0; writer && st == DPT_OK && k < outputs; k++) {
         paths[k] = dpt_mem_format("%s/%s", study->directory, names[k]);
-        char *beside = paths[k] == NULL ? NULL : dpt_beside_begin(paths[k]);
-        st = beside == NULL ? DPT_ERR_OUTPUT
-                            : write_output((output)k, beside, study, results, count);
-        dpt_mem_free(beside);
+        st = paths[k] == NULL ? DPT_ERR_OUTPUT
+                              : put_output((output)k, paths[k], study, results, count);
     }
     st = dpt_agree(comm, st);
     for (int k = 0; k < OUTPUT_COUNT; k++) {
         if (paths[k] == NULL)
             continue;
         if (st == DPT_OK)
-            st = dpt_beside_commit(paths[k]);
+            st = dpt_file_commit(paths[k]);
         else
-            dpt_beside_discard(paths[k]);
+            dpt_file_discard(paths[k]);
         dpt_mem_free(paths[k]);
     }
     return dpt_agree(comm, st);
@@ -174,15 +200,22 @@ static dpt_status get_units(hid_t file, const char *path, int64_t file_bytes, dp
     return st;
 }
 
-static dpt_status get_file(const char *path, dpt_results *out) {
-    hid_t file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
+/* The bytes of a results file, checked. */
+typedef struct results_request {
+    const char *path;
+    const char *bytes;
+    int64_t n;
+} results_request;
+
+static dpt_status get_file(const results_request *from, dpt_results *out) {
+    const char *path = from->path;
+    hid_t file = dpt_h5_image_open(from->bytes, from->n);
     if (file < 0)
         return dpt_error(DPT_ERR_INPUT,
                          "%s: cannot be opened as HDF5: give a results.h5 of `deltapath run`",
                          path);
     char *format = NULL;
     int64_t version = 0;
-    hsize_t bytes = 0;
     dpt_status st = DPT_OK;
     if (!dpt_h5_get_text(file, "format", &format) || strcmp(format, FORMAT) != 0)
         st = dpt_error(DPT_ERR_INPUT, "%s: no results file: give a results.h5 of `deltapath run`",
@@ -194,12 +227,12 @@ static dpt_status get_file(const char *path, dpt_results *out) {
                        path, (long long)version, DPT_RESULTS_VERSION);
     else if (!dpt_h5_get_text(file, "name", &out->name) ||
              !dpt_h5_get_text(file, "provenance", &out->provenance) ||
-             !dpt_h5_get_text(file, "job", &out->job) || H5Fget_filesize(file, &bytes) < 0 ||
+             !dpt_h5_get_text(file, "job", &out->job) ||
              !dpt_h5_get_texts(file, "tensors/names", &out->tensor_names, &out->tensors))
         st = dpt_error(DPT_ERR_INPUT, "%s: the header is corrupt: run the study again", path);
     else
-        st = get_units(file, path, (int64_t)bytes, out);
-    if (st == DPT_OK && !dpt_result_seeds_get(file, (int64_t)bytes, out))
+        st = get_units(file, path, from->n, out);
+    if (st == DPT_OK && !dpt_result_seeds_get(file, from->n, out))
         st = dpt_error(DPT_ERR_INPUT, "%s: the table over seeds is corrupt: run the study again",
                        path);
     dpt_mem_free(format);
@@ -207,16 +240,16 @@ static dpt_status get_file(const char *path, dpt_results *out) {
     return st;
 }
 
-static dpt_status get_quietly(const char *path, dpt_results *out) {
+static dpt_status get_quietly(const results_request *from, dpt_results *out) {
     dpt_status st = DPT_OK;
     H5E_BEGIN_TRY {
-        st = get_file(path, out);
+        st = get_file(from, out);
     }
     H5E_END_TRY;
     return st;
 }
 
-/* A trial in a child process: a damaged file that makes HDF5 crash does so there. */
+/* A trial in a child process: a forged file that makes HDF5 crash does so there. */
 static dpt_status try_file(void *ctx, char **bytes, int64_t *n) {
     dpt_results results = {.count = 0};
     (void)bytes;
@@ -225,14 +258,20 @@ static dpt_status try_file(void *ctx, char **bytes, int64_t *n) {
 }
 
 dpt_status dpt_results_read(const char *path, dpt_results *out) {
-    char *bytes = NULL;
-    int64_t n = 0;
+    char *image = NULL;
+    char *nothing = NULL;
+    int64_t none = 0;
+    results_request from = {.path = path};
     *out = (dpt_results){.count = 0};
-    dpt_status st = dpt_isolate_run(path, try_file, (void *)(uintptr_t)path, &bytes, &n);
+    dpt_status st = dpt_sealed_read(path, RESULTS_LIMIT, &image, &from.n);
+    from.bytes = image;
     if (st == DPT_OK)
-        st = get_quietly(path, out);
+        st = dpt_isolate_run(path, try_file, &from, &nothing, &none);
+    if (st == DPT_OK)
+        st = get_quietly(&from, out);
     if (st != DPT_OK)
         dpt_results_destroy(out);
+    dpt_mem_free(image);
     return st;
 }
 

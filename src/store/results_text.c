@@ -4,7 +4,6 @@
 #include "deltapath/base/mem.h"
 #include "deltapath/store/part.h"
 
-#include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <math.h>
@@ -56,21 +55,13 @@ static void csv_row(FILE *file, const dpt_result *r) {
     fputc('\n', file);
 }
 
-dpt_status dpt_results_csv(const char *path, const dpt_result *results, int64_t count) {
-    FILE *file = fopen(path, "we");
-    if (file == NULL)
-        return dpt_error(DPT_ERR_OUTPUT, "%s: cannot be created: %s", path, strerror(errno));
+void dpt_results_csv(FILE *file, const dpt_result *results, int64_t count) {
     fputs("edit,data,method,parameters,loss,rule,points,samples", file);
     for (int i = 0; i < DPT_RESULT_SCALARS; i++)
         fprintf(file, ",%s", dpt_result_scalar_names[i]);
     fputs(",verdict,reason\n", file);
     for (int64_t i = 0; i < count; i++)
         csv_row(file, &results[i]);
-    bool failed = ferror(file) != 0;
-    if (fclose(file) != 0 || failed)
-        return dpt_error(DPT_ERR_OUTPUT, "%s: cannot be written: %s: check disk space", path,
-                         strerror(errno));
-    return DPT_OK;
 }
 
 /* JSON has no NaN and no infinity: both are null. */
@@ -195,8 +186,8 @@ static dpt_status unit_object(const dpt_results_study *study, const dpt_result *
     return aggregate(study, r, unit);
 }
 
-dpt_status dpt_results_json(const char *path, const dpt_results_study *study,
-                            const dpt_result *results, int64_t count) {
+dpt_status dpt_results_json(FILE *file, const dpt_results_study *study, const dpt_result *results,
+                            int64_t count) {
     json_t *root = json_object();
     json_t *units = json_array();
     set_text(root, "format", "deltapath-results");
@@ -214,9 +205,8 @@ dpt_status dpt_results_json(const char *path, const dpt_results_study *study,
     }
     json_object_set_new(root, "units", units);
     json_object_set_new(root, "seeds", dpt_result_seeds_json(study));
-    if (st == DPT_OK && json_dump_file(root, path, JSON_INDENT(1) | JSON_REAL_PRECISION(DIGITS)))
-        st = dpt_error(DPT_ERR_OUTPUT, "%s: cannot be written: %s: check disk space and rights",
-                       path, strerror(errno));
+    if (st == DPT_OK && json_dumpf(root, file, JSON_INDENT(1) | JSON_REAL_PRECISION(DIGITS)) != 0)
+        st = DPT_ERR_OUTPUT;
     json_decref(root);
     return st;
 }

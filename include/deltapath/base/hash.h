@@ -18,9 +18,16 @@ uint64_t dpt_hash_bytes(const void *data, size_t bytes);
 /** XXH3-64 of the characters of a string. Local. */
 uint64_t dpt_hash_text(const char *text);
 
+/** XXH3-128 of a block of bytes, seed 0: low word, high word. Its canonical text is the 32 hexadecimal
+ * digits of high then low. Local. */
+void dpt_hash128_bytes(const void *data, size_t bytes, uint64_t out[2]);
+
 /** Start, feed and read a stream; dpt_hash_value may be called between feeds. Local. */
 void dpt_hash_begin(dpt_hash *hash);
 void dpt_hash_update(dpt_hash *hash, const void *data, size_t bytes);
 uint64_t dpt_hash_value(const dpt_hash *hash);
+
+/** The XXH3-128 of what a stream was fed: the state serves both. Local. */
+void dpt_hash128_value(const dpt_hash *hash, uint64_t out[2]);
 
 #endif

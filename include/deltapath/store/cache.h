@@ -19,7 +19,7 @@
 dpt_status dpt_cache_load(const dpt_comm *comm, const char *path, uint64_t key, int64_t n,
                           double *values, bool *found);
 
-/** Save n numbers: written beside the name, synced, renamed. Missing folders of the last level are made.
+/** Save n numbers in a sealed file that appears whole or not at all (base/sealed). Missing folders of the last level are made.
  * Rank 0 writes. Collective over comm. Errors: DPT_ERR_OUTPUT naming the file; no file under its name. */
 dpt_status dpt_cache_save(const dpt_comm *comm, const char *path, uint64_t key, int64_t n,
                           const double *values);

@@ -9,14 +9,14 @@
 /* Results of a study. A unit is one edit on one data set (or one edit alone, data = ""). Each
  * finished unit is a small file of its own, so that a study that is killed loses no finished unit:
  *
- *   <directory>/units/<edit id>@<data>.h5   written beside, synced, renamed
+ *   <directory>/units/<edit id>@<data>.h5   whole or not at all (base/file), sealed (base/sealed)
  *   <directory>/results.h5                  all units together, when the study is done
  *   <directory>/summary.csv, results.json   the same without arrays per sample
  *   <directory>/seeds.csv                   edits that differ in their seed alone, summed up
  *
  * Characters that a file or HDF5 link cannot have are written as %XX in its name. */
 
-enum { DPT_RESULTS_VERSION = 2 };
+enum { DPT_RESULTS_VERSION = 3 };
 
 /** What an edit did to one tensor; NaN where it does not apply. Doubles throughout: a table. */
 typedef struct dpt_result_tensor {
@@ -141,7 +141,7 @@ typedef struct dpt_results_study {
     uint64_t key; /**< hash of all that a unit depends on; a unit of another key is not finished */
 } dpt_results_study;
 
-/** Save one finished unit: written beside its name, synced, renamed. Rank 0 writes.
+/** Save one finished unit, sealed, whole or not at all. Rank 0 writes.
  *
  * Collective over comm (same: study; result is read on rank 0 only, NULL elsewhere is allowed).
  * Fault points: "results.unit" before writing, "results.rename" before the rename.
@@ -163,7 +163,7 @@ dpt_status dpt_results_load_unit(const dpt_comm *comm, const dpt_results_study *
                                  const char *edit, const char *data, bool *found,
                                  dpt_result *result);
 
-/** Write results.h5, summary.csv and results.json from all units, each beside its name and renamed.
+/** Write results.h5, summary.csv and results.json from all units, each whole or not at all.
  *
  * Collective over comm (same: study; results and count are read on rank 0 only).
  * results.h5: root attributes format = "deltapath-results", version, name, provenance, job;

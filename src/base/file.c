@@ -1,0 +1,222 @@
+#include "deltapath/base/file.h"
+
+#include "deltapath/base/mem.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { CALL_BYTES = 1 << 30 };
+
+static char *file_temporary(const char *path) {
+    return dpt_mem_format("%s.partial", path);
+}
+
+char *dpt_file_begin(const char *path) {
+    char *temporary = file_temporary(path);
+    if (temporary != NULL)
+        unlink(temporary);
+    return temporary;
+}
+
+static int file_sync(const char *path, int flags) {
+    int fd = open(path, flags | O_CLOEXEC);
+    if (fd < 0)
+        return -1;
+    int failed = fsync(fd);
+    return close(fd) != 0 || failed != 0 ? -1 : 0;
+}
+
+/* The rename is durable only once the folder is. Some file systems cannot sync a folder: the file is
+ * whole there all the same, so that is no error. */
+static void file_sync_folder(const char *path) {
+    const char *slash = strrchr(path, '/');
+    char *folder = slash == NULL   ? dpt_mem_format(".")
+                   : slash == path ? dpt_mem_format("/")
+                                   : dpt_mem_format("%.*s", (int)(slash - path), path);
+    if (folder != NULL)
+        (void)file_sync(folder, O_RDONLY | O_DIRECTORY);
+    dpt_mem_free(folder);
+}
+
+dpt_status dpt_file_commit(const char *path) {
+    char *temporary = file_temporary(path);
+    if (temporary == NULL)
+        return DPT_ERR_OUTPUT;
+    dpt_status st = DPT_OK;
+    if (file_sync(temporary, O_WRONLY) != 0 || rename(temporary, path) != 0) {
+        st = dpt_error(DPT_ERR_OUTPUT, "%s: cannot be completed: %s: check disk space and rights",
+                       path, strerror(errno));
+        unlink(temporary);
+    } else {
+        file_sync_folder(path);
+    }
+    dpt_mem_free(temporary);
+    return st;
+}
+
+void dpt_file_discard(const char *path) {
+    char *temporary = file_temporary(path);
+    if (temporary != NULL)
+        unlink(temporary);
+    dpt_mem_free(temporary);
+}
+
+static bool file_put_piece(int fd, const char *bytes, int64_t n) {
+    while (n > 0) {
+        ssize_t done = write(fd, bytes, (size_t)(n < CALL_BYTES ? n : CALL_BYTES));
+        if (done < 0 && errno == EINTR)
+            continue;
+        if (done == 0)
+            errno = ENOSPC;
+        if (done <= 0)
+            return false;
+        bytes += done;
+        n -= done;
+    }
+    return true;
+}
+
+dpt_status dpt_file_put(const char *path, const dpt_file_piece *pieces, int count) {
+    char *temporary = dpt_file_begin(path);
+    if (temporary == NULL)
+        return DPT_ERR_OUTPUT;
+    int fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    bool ok = fd >= 0;
+    for (int i = 0; i < count && ok; i++)
+        ok = file_put_piece(fd, pieces[i].bytes, pieces[i].n);
+    ok = ok && fsync(fd) == 0;
+    int error = errno;
+    if (fd >= 0 && close(fd) != 0 && ok) {
+        ok = false;
+        error = errno;
+    }
+    dpt_status st = DPT_OK;
+    if (!ok) {
+        st = dpt_error(DPT_ERR_OUTPUT, "%s: cannot be written: %s: check disk space and rights",
+                       path, strerror(error));
+        if (fd >= 0)
+            unlink(temporary);
+    }
+    dpt_mem_free(temporary);
+    return st;
+}
+
+dpt_status dpt_file_write(const char *path, const void *bytes, int64_t n) {
+    const dpt_file_piece whole = {.bytes = bytes, .n = n};
+    dpt_status st = dpt_file_put(path, &whole, 1);
+    return st == DPT_OK ? dpt_file_commit(path) : st;
+}
+
+/* Opening a FIFO would wait for a writer: not with O_NONBLOCK, which means nothing for a regular file. */
+int dpt_file_open_input(const char *path) {
+    struct stat info;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (fd < 0) {
+        dpt_error(DPT_ERR_INPUT, "%s: cannot be opened: %s: check the path and its permissions",
+                  path, strerror(errno));
+        return -1;
+    }
+    if (fstat(fd, &info) == 0 && S_ISREG(info.st_mode))
+        return fd;
+    close(fd);
+    dpt_error(DPT_ERR_INPUT, "%s: no regular file: give the path of a file", path);
+    return -1;
+}
+
+int64_t dpt_file_read_at(int fd, int64_t offset, void *out, int64_t n) {
+    char *at = out;
+    int64_t done = 0;
+    while (done < n) {
+        int64_t left = n - done;
+        ssize_t got =
+            pread(fd, at + done, (size_t)(left < CALL_BYTES ? left : CALL_BYTES), offset + done);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            return -1;
+        if (got == 0)
+            break;
+        done += got;
+    }
+    return done;
+}
+
+static dpt_status file_read_open(int fd, const char *path, int64_t limit, char **bytes,
+                                 int64_t *n) {
+    dpt_file_identity identity;
+    dpt_status st = dpt_file_identify_open(fd, path, &identity);
+    if (st != DPT_OK)
+        return st;
+    if (identity.size > limit)
+        return dpt_error(DPT_ERR_INPUT,
+                         "%s: %" PRId64 " bytes, more than %" PRId64
+                         " are not believed: check the file",
+                         path, identity.size, limit);
+    char *block = dpt_mem_alloc(identity.size + 1, 1, "bytes of a file");
+    if (block == NULL)
+        return DPT_ERR_OUTPUT;
+    int64_t got = dpt_file_read_at(fd, 0, block, identity.size);
+    if (got != identity.size) {
+        int error = errno;
+        dpt_mem_free(block);
+        return dpt_error(DPT_ERR_INPUT, "%s: cannot be read (%s): check its permissions", path,
+                         got < 0 ? strerror(error) : "it became shorter");
+    }
+    block[identity.size] = '\0';
+    *bytes = block;
+    *n = identity.size;
+    return DPT_OK;
+}
+
+dpt_status dpt_file_read(const char *path, int64_t limit, char **bytes, int64_t *n) {
+    *bytes = NULL;
+    *n = 0;
+    int fd = dpt_file_open_input(path);
+    if (fd < 0)
+        return DPT_ERR_INPUT;
+    dpt_status st = file_read_open(fd, path, limit, bytes, n);
+    close(fd);
+    return st;
+}
+
+static int64_t file_nanoseconds(struct timespec time) {
+    return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
+}
+
+static dpt_status file_identity(int failed, const struct stat *info, const char *path,
+                                dpt_file_identity *out) {
+    *out = (dpt_file_identity){.inode = 0};
+    if (failed != 0)
+        return dpt_error(DPT_ERR_INPUT, "%s: %s: check the path", path, strerror(errno));
+    *out = (dpt_file_identity){.device = info->st_dev,
+                               .inode = info->st_ino,
+                               .size = info->st_size,
+                               .mtime = file_nanoseconds(info->st_mtim),
+                               .ctime = file_nanoseconds(info->st_ctim)};
+    return DPT_OK;
+}
+
+dpt_status dpt_file_identify(const char *path, dpt_file_identity *out) {
+    struct stat info;
+    int failed = stat(path, &info);
+    return file_identity(failed, &info, path, out);
+}
+
+dpt_status dpt_file_identify_open(int fd, const char *path, dpt_file_identity *out) {
+    struct stat info;
+    int failed = fstat(fd, &info);
+    return file_identity(failed, &info, path, out);
+}
+
+bool dpt_file_same_content(const dpt_file_identity *a, const dpt_file_identity *b) {
+    return a->inode == b->inode && a->size == b->size && a->mtime == b->mtime;
+}
+
+bool dpt_file_same(const dpt_file_identity *a, const dpt_file_identity *b) {
+    return a->device == b->device && dpt_file_same_content(a, b);
+}
