@@ -70,22 +70,31 @@ static double upper_p(double difference, double se, int64_t n) {
     return dpt_student_upper(t, (double)(n - 1));
 }
 
+static const char GAIN_NEGATIVE[] = "the post-trained model is worse than the pre-trained one on "
+                                    "this data: are pre and post swapped?";
+static const char GAIN_UNCLEAR[] = "the post-training gain is not distinguishable from zero";
+
 static void judge_gain(int64_t n, const double *pre, const double *post,
                        const dpt_verdict_options *options, dpt_verdict *v) {
     if (pre == NULL)
         return;
     v->gain = dpt_verdict_paired(n, pre, post, options->confidence);
     v->gain_clear = excludes_zero(v->gain);
-    if (!v->gain_clear)
+    if (!(v->gain.low > 0.0)) {
+        if (n > 1)
+            v->doubt = v->gain_clear ? GAIN_NEGATIVE : GAIN_UNCLEAR;
         return;
-    double scale = fabs(v->gain.mean);
-    v->share = v->change.mean / scale;
-    v->share_low = v->change.low / scale;
-    v->share_high = v->change.high / scale;
+    }
+    v->share = v->change.mean / v->gain.mean;
+    v->share_low = v->change.low / v->gain.mean;
+    v->share_high = v->change.high / v->gain.mean;
 }
 
-static void decide(dpt_verdict *v) {
+static void decide(const char *withheld, dpt_verdict *v) {
     const dpt_interval *change = &v->change;
+    bool same = change->se == 0.0 && change->mean == 0.0;
+    bool within = v->equivalence.low > -v->margin && v->equivalence.high < v->margin;
+    bool worse = v->gain.high < 0.0;
     if (isnan(change->mean)) {
         v->reason = "a loss is not a number";
     } else if (isinf(change->mean)) {
@@ -93,14 +102,18 @@ static void decide(dpt_verdict *v) {
         v->reason = "a loss is infinite";
     } else if (change->n < 2) {
         v->reason = "one sample has no interval";
-    } else if (change->se == 0.0 && change->mean == 0.0) {
+    } else if (withheld != NULL) {
+        v->reason = withheld;
+    } else if (worse && (same || within || isnan(v->margin))) {
+        v->reason = GAIN_NEGATIVE;
+    } else if (same) {
         v->verdict = DPT_VERDICT_COMPETITIVE;
         v->reason = "the loss is the same on every sample";
     } else if (isnan(v->margin)) {
         v->reason = v->gain.n > 0 ? "the post-training gain is not distinguishable from zero: "
                                     "give an absolute margin"
                                   : "the pre-trained loss is not known: give an absolute margin";
-    } else if (v->equivalence.low > -v->margin && v->equivalence.high < v->margin) {
+    } else if (within) {
         v->verdict = DPT_VERDICT_COMPETITIVE;
         v->reason = "equivalent to the post-trained model within the margin";
     } else if (change->low > 0.0) {
@@ -144,8 +157,8 @@ dpt_verdict dpt_verdict_judge(int64_t n, const double *pre, const double *post, 
     judge_gain(n, pre, post, options, &v);
     if (options->absolute_margin > 0.0)
         v.margin = options->absolute_margin;
-    else if (v.gain_clear)
-        v.margin = options->share_margin * fabs(v.gain.mean);
+    else if (v.gain.low > 0.0)
+        v.margin = options->share_margin * v.gain.mean;
     if (!isnan(v.change.se)) {
         double se = dpt_verdict_paired(n, edit, post, options->confidence).se;
         bool same = se == 0.0 && v.change.mean == 0.0;
@@ -154,7 +167,7 @@ dpt_verdict dpt_verdict_judge(int64_t n, const double *pre, const double *post, 
             v.p_equivalent = fmax(upper_p(v.margin + v.change.mean, se, n),
                                   upper_p(v.margin - v.change.mean, se, n));
     }
-    decide(&v);
+    decide(options->withheld, &v);
     return v;
 }
 

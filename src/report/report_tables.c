@@ -218,9 +218,25 @@ static void no_margin(FILE *html, const dpt_result *r) {
         fputs(" No margin: a single sample has no interval; add samples.", html);
     else if (isnan(r->scalars.gain))
         fputs(" No margin: the pre-trained loss is not known; give an absolute margin.", html);
-    else
+    else if (!(r->scalars.gain_high < 0.0))
         fputs(" No margin: the post-training gain cannot be told from zero; give an absolute "
               "margin.",
+              html);
+}
+
+/* A gain on which no verdict can stand. */
+static void doubt(FILE *html, const dpt_result *r) {
+    const dpt_result_scalars *s = &r->scalars;
+    if (r->samples < 2 || isnan(s->gain) || s->gain_low > 0.0)
+        return;
+    if (s->gain_high < 0.0)
+        fputs("<p class=\"sub\"><strong>Warning: the post-trained model is worse than the "
+              "pre-trained one on this data: are pre and post swapped?</strong> Nothing is called "
+              "competitive, and no share of the gain is given.</p>\n",
+              html);
+    else
+        fputs("<p class=\"sub\"><strong>Warning: the post-training gain cannot be told from "
+              "zero on this data.</strong> No share of the gain is given.</p>\n",
               html);
 }
 
@@ -257,6 +273,7 @@ static void facts(FILE *html, const dpt_report_group *group) {
     if (isnan(s->margin))
         no_margin(html, r);
     fputs("</p>\n", html);
+    doubt(html, r);
 }
 
 void dpt_report_verdicts(FILE *html, const dpt_report_group *group) {

@@ -29,15 +29,30 @@ static void print_row(const dpt_result *result, int width) {
     printf("  %s\n", result->verdict);
 }
 
+/* Every verdict of the table stands on the post-training gain, or beside one that is none. */
+static void print_doubt(const dpt_result_scalars *s) {
+    if (s->gain_high < 0.0)
+        printf("warning: the post-trained model is worse than the pre-trained one on this data, by "
+               "%.3g nats: are pre and post swapped? Nothing is called competitive\n",
+               -s->gain);
+    else if (!isnan(s->gain) && !(s->gain_low > 0.0))
+        printf("warning: the post-training gain, %.3g nats [%.3g, %.3g], cannot be told from zero: "
+               "there is no share of it\n",
+               s->gain, s->gain_low, s->gain_high);
+}
+
 static void print_data(const dpt_result *results, int64_t edits, int64_t units, int64_t u) {
     const dpt_result_scalars *s = &results[u].scalars;
     int width = longest_id(results, edits, units);
     printf("\n%s (%s, %lld samples): loss %.5g pre-trained, %.5g post-trained; ", results[u].data,
            results[u].loss, (long long)results[u].samples, s->loss_pre, s->loss_post);
-    if (isnan(s->margin))
-        printf("no margin: the gain cannot be told from zero, give `margin: {absolute: NATS}`\n");
-    else
+    if (!isnan(s->margin))
         printf("margin %.3g\n", s->margin);
+    else if (s->gain_high < 0.0)
+        printf("no margin: the gain is negative\n");
+    else
+        printf("no margin: the gain cannot be told from zero, give `margin: {absolute: NATS}`\n");
+    print_doubt(s);
     printf("%-*s %11s  %-24s %11s %10s %8s %8s  %s\n", width, "edit", "change", "[95 % interval]",
            "estimate", "error", "of gain", "accuracy", "verdict");
     for (int64_t e = 0; e < edits; e++)

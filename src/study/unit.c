@@ -1,5 +1,6 @@
 #include "unit.h"
 
+#include "deltapath/base/log.h"
 #include "deltapath/base/mem.h"
 #include "deltapath/path/bootstrap.h"
 #include "deltapath/path/weighted.h"
@@ -122,6 +123,33 @@ static dpt_status weigh(const dpt_baseline *base, const dpt_riemann *riemann, ju
     return DPT_OK;
 }
 
+/* The reason of a verdict, with the doubt about the gain that holds for every verdict on this data. */
+static dpt_status set_reason(const dpt_verdict *judged, dpt_result *out) {
+    const char *doubt = judged->doubt;
+    if (doubt == NULL || strncmp(judged->reason, doubt, strlen(doubt)) == 0)
+        return dpt_result_set_text(&out->reason, "%s", judged->reason);
+    return dpt_result_set_text(&out->reason, "%s; %s", judged->reason, doubt);
+}
+
+dpt_status dpt_unit_warn_gain(const dpt_job *job, int d, const dpt_baseline *base) {
+    const double *shares = dpt_loss_shares(base->loss);
+    dpt_verdict_options options = dpt_verdict_defaults();
+    int64_t n = base->samples;
+    double *pre = dpt_mem_alloc(2 * n, sizeof *pre, "weighted losses");
+    if (pre == NULL)
+        return DPT_ERR_OUTPUT;
+    double *post = pre + n;
+    int64_t weighted = dpt_weighted_values(shares, n, base->loss_pre, pre);
+    dpt_weighted_values(shares, n, base->loss_post, post);
+    dpt_verdict judged = dpt_verdict_judge(weighted, pre, post, post, NULL, &options);
+    if (judged.doubt != NULL)
+        dpt_log(DPT_LOG_WARN, "%s: %s (gain %.3g nats, 95 %% interval %.3g to %.3g)",
+                job->data[d].name, judged.doubt, judged.gain.mean, judged.gain.low,
+                judged.gain.high);
+    dpt_mem_free(pre);
+    return DPT_OK;
+}
+
 /* Bootstrap intervals of the change at the two levels that a verdict needs. Edits on one data set are
  * resampled alike. */
 static dpt_status resample(const dpt_job *job, int d, const judged_losses *losses,
@@ -187,7 +215,7 @@ static dpt_status set_verdict(const dpt_job *job, int d, const dpt_baseline *bas
     set_scalars(riemann, &judged, s);
     st = dpt_result_set_text(&out->verdict, "%s", dpt_verdict_name(judged.verdict));
     if (st == DPT_OK)
-        st = dpt_result_set_text(&out->reason, "%s", judged.reason);
+        st = set_reason(&judged, out);
 done:
     dpt_mem_free(losses.pre);
     return st;

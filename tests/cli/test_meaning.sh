@@ -5,7 +5,7 @@
 . "$(dirname "$0")/../support/tap.sh"
 parallel=4 limit=90
 $models llama "$tap_root/m"
-m=$tap_root/m
+m=$tap_root/m demo=$PWD/share/demo
 
 cat >"$tap_root/job.yaml" <<Y
 name: little
@@ -52,4 +52,34 @@ paths_meant() {
     expect_error "a path that resembles nothing" 3 "elsewhere: there is no such model: check"
 }
 part paths_meant
+
+# The two models swapped: the demo's pair, whose gain is clear.
+units() { # units RESULTS.json CONDITION on every unit u
+    $python - "$1" "$2" <<'P'
+import json
+import sys
+units = json.load(open(sys.argv[1]))["units"]
+assert units and all(eval(sys.argv[2]) for u in units), [
+    (u["verdict"], u["reason"], u["share"], u["margin"]) for u in units]
+P
+}
+swapped() {
+    job 2 --set models.pre="$demo/llama-post" --set models.post="$demo/llama-pre" \
+        --set data.0.file="$demo/task.h5" --set data.0.samples=16 --set output.report=true
+    expect_exit "swapped models" 0
+    holds "swapped: one warning before the edits" test "$(grep -c 'warning: task: .*swapped?' "$tmp/err")" = 1
+    holds "swapped: one in the summary" test "$(grep -c '^warning: .*swapped?' "$tmp/out")" = 1
+    holds "swapped: nothing is competitive" units "$tmp/study/results.json" \
+        'u["verdict"] == "undecided" and "swapped?" in u["reason"] and u["share"] is None and u["margin"] is None'
+    holds "swapped: the reason stands in the table" test "$(grep -c 'swapped?' "$tmp/study/summary.csv")" = 2
+    if command -v gnuplot >/dev/null; then
+        holds "swapped: the report says so" grep -q 'Warning: .*swapped?' "$tmp/study/report.html"
+    fi
+    job 2 --set models.pre="$demo/llama-post" --set models.post="$demo/llama-pre" \
+        --set data.0.file="$demo/task.h5" --set data.0.samples=16 --set margin.absolute=100 --set output.overwrite=true
+    expect_exit "swapped models with an absolute margin" 0
+    holds "swapped: nor within an absolute margin" units "$tmp/study/results.json" \
+        'u["verdict"] == "undecided" and "swapped?" in u["reason"] and u["margin"] == 100'
+}
+part swapped
 done_testing

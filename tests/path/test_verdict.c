@@ -115,16 +115,20 @@ static void test_classes(void **state) {
     } cases[] = {
         {2.0, 0.01, 0.05, DPT_VERDICT_COMPETITIVE}, /* margin about 0.1 */
         {2.0, 0.02, 0.001, DPT_VERDICT_COMPETITIVE}, {2.0, 0.50, 0.05, DPT_VERDICT_DECREASED},
-        {2.0, -0.50, 0.05, DPT_VERDICT_IMPROVED},    {-2.0, 0.50, 0.05, DPT_VERDICT_DECREASED},
+        {2.0, -0.50, 0.05, DPT_VERDICT_IMPROVED},    {-2.0, 0.50, 0.05, DPT_VERDICT_UNDECIDED},
+        {-2.0, 0.01, 0.05, DPT_VERDICT_UNDECIDED},   {-2.0, -0.50, 0.05, DPT_VERDICT_UNDECIDED},
         {2.0, 0.05, 1.50, DPT_VERDICT_UNDECIDED},    {0.0, 0.50, 0.05, DPT_VERDICT_UNDECIDED}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         losses l = losses_make(cases[i].gain, cases[i].change, cases[i].noise);
         dpt_verdict v = judge(&l, &options);
         assert_string_equal(dpt_verdict_name(v.verdict), dpt_verdict_name(cases[i].verdict));
         assert_int_equal(v.gain_clear, cases[i].gain != 0.0);
-        if (v.gain_clear) {
-            assert_near(v.share, v.change.mean / fabs(v.gain.mean), 1e-15);
-            assert_near(v.margin, 0.05 * fabs(v.gain.mean), 1e-15);
+        assert_int_equal(v.doubt == NULL, cases[i].gain > 0.0);
+        if (cases[i].gain <= 0.0) {
+            assert_true(isnan(v.share) && isnan(v.share_low) && isnan(v.margin));
+        } else {
+            assert_near(v.share, v.change.mean / v.gain.mean, 1e-15);
+            assert_near(v.margin, 0.05 * v.gain.mean, 1e-15);
             assert_int_equal(v.p_equivalent < 0.05, v.verdict == DPT_VERDICT_COMPETITIVE);
         }
         assert_int_equal(v.p_change<0.05, v.change.low> 0.0 || v.change.high < 0.0);
@@ -149,6 +153,51 @@ static void test_unclear_gain_needs_margin(void **state) {
     v = dpt_verdict_judge(N, NULL, l.post, l.edit, NULL, &options);
     assert_int_equal(v.verdict, DPT_VERDICT_UNDECIDED);
     assert_true(v.gain.n == 0 && v.estimate.n == 0);
+}
+
+/* Models that are swapped, or data that post-training made worse. */
+static void test_negative_gain(void **state) {
+    (void)state;
+    dpt_verdict_options options = dpt_verdict_defaults();
+    losses l = losses_make(-2.0, 0.01, 0.001);
+    dpt_verdict v = judge(&l, &options);
+    assert_int_equal(v.verdict, DPT_VERDICT_UNDECIDED);
+    assert_non_null(strstr(v.reason, "swapped?"));
+    assert_ptr_equal(v.reason, v.doubt);
+    options.absolute_margin = 1.0; /* far wider than the change */
+    v = judge(&l, &options);
+    assert_int_equal(v.verdict, DPT_VERDICT_UNDECIDED);
+    assert_non_null(strstr(v.reason, "swapped?"));
+    v = dpt_verdict_judge(N, l.pre, l.post, l.post, NULL, &options); /* the identity */
+    assert_int_equal(v.verdict, DPT_VERDICT_UNDECIDED);
+    options.absolute_margin = 0.001; /* what the loss does is said all the same, with the doubt */
+    v = judge(&l, &options);
+    assert_int_equal(v.verdict, DPT_VERDICT_DECREASED);
+    assert_non_null(strstr(v.doubt, "swapped?"));
+    l = losses_make(-2.0, -0.01, 0.001);
+    v = judge(&l, &options);
+    assert_int_equal(v.verdict, DPT_VERDICT_IMPROVED);
+    assert_true(isnan(v.share));
+    l = losses_make(0.0, 0.01, 0.001); /* unclear: equivalent in nats, with the doubt */
+    options.absolute_margin = 1.0;
+    v = judge(&l, &options);
+    assert_int_equal(v.verdict, DPT_VERDICT_COMPETITIVE);
+    assert_non_null(strstr(v.doubt, "not distinguishable from zero"));
+    v = dpt_verdict_judge(1, l.pre, l.post, l.edit, NULL, &options);
+    assert_null(v.doubt); /* one sample: nothing is known of the gain */
+}
+
+static void test_withheld(void **state) {
+    (void)state;
+    dpt_verdict_options options = dpt_verdict_defaults();
+    options.withheld = "because";
+    losses l = losses_make(2.0, 0.5, 0.05);
+    dpt_verdict v = judge(&l, &options);
+    assert_int_equal(v.verdict, DPT_VERDICT_UNDECIDED);
+    assert_string_equal(v.reason, "because");
+    assert_near(v.share, v.change.mean / v.gain.mean, 1e-15); /* the numbers stay */
+    v = dpt_verdict_judge(N, l.pre, l.post, l.post, NULL, &options);
+    assert_int_equal(v.verdict, DPT_VERDICT_UNDECIDED);
 }
 
 static void test_degenerate(void **state) {
@@ -225,6 +274,8 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_coverage),
         cmocka_unit_test(test_classes),
         cmocka_unit_test(test_unclear_gain_needs_margin),
+        cmocka_unit_test(test_negative_gain),
+        cmocka_unit_test(test_withheld),
         cmocka_unit_test(test_degenerate),
         cmocka_unit_test(test_options),
         cmocka_unit_test(test_holm),

@@ -39,11 +39,12 @@ const char *dpt_verdict_name(dpt_verdict_class verdict);
 typedef struct dpt_verdict_options {
     double confidence;      /**< of the printed intervals; 0.95 */
     double alpha;           /**< level of each test; 0.05 */
-    double share_margin;    /**< margin as a share of the absolute post-training gain; 0.05 */
+    double share_margin;    /**< margin as a share of the post-training gain; 0.05 */
     double absolute_margin; /**< margin [nats]; replaces the share when above 0; else NaN or 0 */
     const dpt_interval *resampled; /**< (2) intervals of the change at confidence and at 1 - 2 alpha
                                         that judge in place of Student's, such as those of
                                         dpt_bootstrap_paired; NULL: Student's. Borrowed. */
+    const char *withheld; /**< reason, a constant string, why no verdict can be given; else NULL */
 } dpt_verdict_options;
 
 /** The defaults named above, without an absolute margin. Local. */
@@ -62,8 +63,11 @@ typedef struct dpt_verdict {
     dpt_interval estimate;    /**< of the per-sample terms along the path; n = 0 without them */
     dpt_interval gain;        /**< L(pre) - L(post), paired; n = 0 without pre */
     bool gain_clear;          /**< the interval of the gain excludes 0 */
-    double share;        /**< change / |gain|: 0.2 loses a fifth of the gain; NaN unless clear */
-    double share_low;    /**< interval of change / |gain|, the gain taken as known */
+    const char
+        *doubt;   /**< why the gain, measured on two samples or more, carries no verdict: negative,
+                              or not distinguishable from 0; a constant string, else NULL */
+    double share; /**< change / gain: 0.2 loses a fifth of the gain; NaN unless clearly positive */
+    double share_low;    /**< interval of change / gain, the gain taken as known */
     double share_high;   /**< upper end of that interval */
     double margin;       /**< [nats] that the equivalence test used; NaN without one */
     double p_change;     /**< two-sided p of no change */
@@ -74,9 +78,10 @@ typedef struct dpt_verdict {
  *
  * Local. Computes: paired t tests. Two one-sided tests at level alpha inside +-margin:
  * competitive; else the interval of the change above 0: decreased; below 0: improved; else
- * undecided. The margin is absolute_margin, or share_margin * |gain| when the gain is
- * distinguishable from 0; without either the verdict is undecided and the reason says so. One
- * sample is undecided. With options->resampled its intervals decide; p values stay those of the t
+ * undecided. The margin is absolute_margin, or share_margin * gain when the gain is clearly
+ * positive; without either the verdict is undecided and the reason says so. Where the gain is clearly
+ * negative nothing is competitive: what was to be kept is worse than what it was made from, as when the
+ * two models are swapped. One sample is undecided, and so is all with options->withheld. With options->resampled its intervals decide; p values stay those of the t
  * tests. An infinite loss of the edit is decreased; a NaN is undecided.
  * @param[in] pre  (n) or NULL. @param[in] post, edit (n).
  * @param[in] sample_terms (n) per-sample integrated terms, or NULL; any NaN drops their interval.

@@ -53,7 +53,7 @@ typedef struct dpt_result_scalars {
     double error;                                              /**< estimate - change */
     double second_order;                                       /**< 1/2 E^T H E */
     double gain, gain_low, gain_high;                          /**< L(pre) - L(post) */
-    double share, share_low, share_high;                       /**< change / |gain| */
+    double share, share_low, share_high;                       /**< change / gain */
     double margin;                                             /**< of the equivalence test */
     double p_change, p_equivalent;
     double p_adjusted; /**< p_change after Holm's correction over the study */
@@ -121,7 +121,7 @@ typedef struct dpt_result_seeds {
     int64_t count;              /**< of seeds */
     dpt_result_spread change;   /**< true L(edit) - L(post) [nats] */
     dpt_result_spread estimate; /**< Riemann sum [nats] */
-    dpt_result_spread share;    /**< change / |gain| */
+    dpt_result_spread share;    /**< change / gain */
     dpt_result_spread accuracy; /**< of the edited model */
 } dpt_result_seeds;
 
