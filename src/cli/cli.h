@@ -10,6 +10,7 @@
 /** What the verbs share with main. */
 typedef struct dpt_cli {
     dpt_comm comm;
+    double started;       /**< dpt_log_seconds() at the start of the process */
     char *report_results; /**< results.h5 of which main makes a report behind the verb, or NULL */
     char *report_html;
     char *report_csv; /**< folder for the CSV files of the plots, or NULL */

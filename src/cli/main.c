@@ -3,6 +3,7 @@
 #include "deltapath/base/log.h"
 #include "deltapath/base/mem.h"
 #include "deltapath/base/nearest.h"
+#include "deltapath/base/signal.h"
 #include "deltapath/base/version.h"
 #include "deltapath/comm/agree.h"
 #include "deltapath/report/report.h"
@@ -81,10 +82,19 @@ static void print_error(int rank) {
         fprintf(stderr, "deltapath: error: %s\n", dpt_error_message());
 }
 
+/* Verbs that stop are ready for signals before MPI is, whose start may take a second. */
+static bool stops(int argc, char **argv) {
+    return argc > 1 && strcmp(argv[1], dpt_cli_run.name) == 0;
+}
+
 int main(int argc, char **argv) {
-    dpt_cli cli = {.report_results = NULL};
+    dpt_cli cli = {.started = dpt_log_seconds()};
     int provided;
+    if (stops(argc, argv))
+        dpt_signal_hold();
     dpt_cli_choose_kernels(argv);
+    if (stops(argc, argv))
+        dpt_signal_install();
     if (MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS)
         return DPT_ERR_INTERNAL;
     dpt_status st = dpt_comm_create(MPI_COMM_WORLD, &cli.comm);

@@ -1,17 +1,26 @@
 #include "cli.h"
 
 #include "deltapath/base/mem.h"
-#include "deltapath/base/signal.h"
+#include "deltapath/comm/stop.h"
 #include "deltapath/study/study.h"
 
 #include <errno.h>
 
-enum { SETS_MAX = 256, KEY_RESUME = 1000, KEY_SET, KEY_MEMORY, KEY_DRY_RUN, KEY_RANKS };
+enum {
+    SETS_MAX = 256,
+    KEY_RESUME = 1000,
+    KEY_SET,
+    KEY_MEMORY,
+    KEY_DRY_RUN,
+    KEY_RANKS,
+    KEY_MAX_TIME
+};
 
 typedef struct run_options {
     const char *job;
     const char *sets[SETS_MAX];
     int nsets;
+    double max_seconds; /* 0: no limit */
     dpt_study_options study;
 } run_options;
 
@@ -22,6 +31,10 @@ static const struct argp_option run_table[] = {
      .arg = "KEY=VALUE",
      .doc = "Change a key of the job, as in --set riemann.points=9; may be repeated"},
     {.name = "memory", .key = KEY_MEMORY, .arg = "SIZE", .doc = "Memory per rank, as in 8G"},
+    {.name = "max-time",
+     .key = KEY_MAX_TIME,
+     .arg = "TIME",
+     .doc = "Stop, with all work saved and code 75, after that many seconds or H:MM:SS"},
     {.name = "dry-run", .key = KEY_DRY_RUN, .doc = "Check everything, print the plan and stop"},
     {.name = NULL}};
 
@@ -58,6 +71,8 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
         return 0;
     case KEY_MEMORY:
         return dpt_cli_bytes(arg, "--memory", &options->study.memory) == DPT_OK ? 0 : EINVAL;
+    case KEY_MAX_TIME:
+        return dpt_stop_parse_time(arg, "--max-time", &options->max_seconds) == DPT_OK ? 0 : EINVAL;
     case KEY_RANKS:
         return set_ranks(arg, &options->study.plan_ranks);
     case ARGP_KEY_ARG:
@@ -78,8 +93,10 @@ static dpt_status run_job(dpt_cli *cli, const run_options *options) {
     dpt_status st = dpt_job_read(&cli->comm, options->job, options->nsets, options->sets, &job);
     if (st != DPT_OK)
         return st;
-    dpt_signal_install();
-    st = dpt_study_run(&cli->comm, &job, &options->study);
+    st = dpt_stop_create(&cli->comm, cli->started, options->max_seconds);
+    if (st == DPT_OK)
+        st = dpt_study_run(&cli->comm, &job, &options->study);
+    dpt_stop_destroy();
     if (st == DPT_OK && !options->study.dry_run && job.report) {
         cli->report_results = dpt_mem_format("%s/results.h5", job.directory);
         cli->report_html = dpt_mem_format("%s/report.html", job.directory);

@@ -2,6 +2,7 @@
 #include "group.h"
 
 #include "deltapath/base/mem.h"
+#include "deltapath/comm/stop.h"
 #include "deltapath/linalg/svd.h"
 #include "deltapath/tensor/redist.h"
 
@@ -234,6 +235,8 @@ static dpt_status run_round(dpt_edit_work *work, dpt_edit_stage *stage, const dp
     dpt_status st = m.slab != NULL && pre != NULL && post != NULL ? DPT_OK : DPT_ERR_OUTPUT;
     if (st == DPT_OK)
         st = dpt_agree_fault("edit.lowrank");
+    if (st == DPT_OK)
+        st = dpt_stop_check();
     st = dpt_agree(comm, st);
     int64_t steps = (slab_elements(&m) + DPT_EDIT_CHUNK - 1) / DPT_EDIT_CHUNK;
     if (st == DPT_OK)

@@ -1,6 +1,7 @@
 #include "kernel.h"
 
 #include "deltapath/base/mem.h"
+#include "deltapath/comm/stop.h"
 #include "deltapath/linalg/reduce.h"
 
 #include <inttypes.h>
@@ -122,7 +123,9 @@ static dpt_status open_stored(dpt_edit_work *work, cell_data *cell) {
 
 static dpt_status open_cell(dpt_edit_work *work, int upto, dpt_range range, cell_data *cell) {
     *cell = (cell_data){.range = range};
-    dpt_status st = dpt_edit_begin(work, upto, range, &cell->start);
+    dpt_status st = dpt_stop_check();
+    if (st == DPT_OK)
+        st = dpt_edit_begin(work, upto, range, &cell->start);
     return st == DPT_OK ? open_stored(work, cell) : st;
 }
 

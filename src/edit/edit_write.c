@@ -1,5 +1,8 @@
 #include "kernel.h"
 
+#include "deltapath/comm/agree.h"
+#include "deltapath/comm/stop.h"
+
 #include <omp.h>
 #include <string.h>
 
@@ -182,8 +185,11 @@ static dpt_status write_cells(dpt_edit_work *work, int64_t begin, int64_t end) {
     if (st != DPT_OK)
         return st;
     if (!memory) {
-        for (int64_t c = begin; st == DPT_OK && c < end; c++)
-            st = write_cell(work, c);
+        for (int64_t c = begin; st == DPT_OK && c < end; c++) {
+            st = dpt_stop_check();
+            if (st == DPT_OK)
+                st = write_cell(work, c);
+        }
         return st;
     }
     int worst = DPT_OK;
@@ -199,5 +205,6 @@ dpt_status dpt_edit_write_tensor(dpt_edit_work *work, int tensor) {
     const int64_t *cells = work->input->shard->first_cell + tensor;
     int64_t begin = cells[0] > work->first ? cells[0] : work->first;
     int64_t end = cells[1] < work->last ? cells[1] : work->last;
-    return begin < end ? write_cells(work, begin, end) : DPT_OK;
+    dpt_status st = dpt_stop_check();
+    return st == DPT_OK && begin < end ? write_cells(work, begin, end) : st;
 }

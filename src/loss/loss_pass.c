@@ -2,6 +2,7 @@
 
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
+#include "deltapath/comm/stop.h"
 
 dpt_status dpt_loss_pass_create(const dpt_loss *loss, const dpt_mesh *mesh, dpt_model *model,
                                 const dpt_loss_call *call, dpt_loss_pass *out) {
@@ -39,6 +40,16 @@ static void report(const dpt_loss *loss, int64_t end) {
                        (double)(end - loss->begin) / (double)(loss->end - loss->begin));
 }
 
+/* Between two batches: whether to go on. The ranks of a group stop at the same batch, for each needs the
+ * others; replicas need not. Collective over the group. */
+static dpt_status between_batches(dpt_loss_pass *pass) {
+    const dpt_comm *group = pass->group;
+    dpt_status st = dpt_agree_fault("loss.batch");
+    if (st == DPT_OK)
+        st = dpt_stop_check();
+    return group->size > 1 ? dpt_agree(group, st) : st;
+}
+
 dpt_status dpt_loss_pass_run(dpt_loss_pass *pass, const dpt_mesh *mesh, dpt_status st,
                              dpt_loss_batch_fn run_batch) {
     const dpt_loss *loss = pass->loss;
@@ -53,6 +64,9 @@ dpt_status dpt_loss_pass_run(dpt_loss_pass *pass, const dpt_mesh *mesh, dpt_stat
         st = run_batch(pass, s, end);
         report(loss, end);
         s = end;
+        dpt_stop_count_work();
+        if (st == DPT_OK && s < loss->end)
+            st = between_batches(pass);
     }
     return dpt_agree(&mesh->world, st);
 }

@@ -2,6 +2,7 @@
 
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
+#include "deltapath/comm/stop.h"
 
 #include <string.h>
 
@@ -67,6 +68,8 @@ dpt_status dpt_cell_gradient_fill(dpt_cell_gradient *g, dpt_evaluation *ev, int 
         return DPT_OK;
     float *buffer = dpt_mem_alloc(DPT_CELL, sizeof *buffer, "cell of a gradient");
     dpt_status st = buffer != NULL ? dpt_agree_fault("study.gradient") : DPT_ERR_OUTPUT;
+    if (st == DPT_OK)
+        st = dpt_stop_check();
     st = dpt_agree(&ev->mesh.world, st);
     if (st == DPT_OK)
         st = dpt_agree(&ev->mesh.world, fill_cells(g, ev, d, buffer));

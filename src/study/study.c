@@ -2,8 +2,8 @@
 
 #include "deltapath/base/log.h"
 #include "deltapath/base/mem.h"
-#include "deltapath/base/signal.h"
 #include "deltapath/comm/agree.h"
+#include "deltapath/comm/stop.h"
 #include "deltapath/path/verdict.h"
 #include "auto_alpha.h"
 #include "cell_gradient.h"
@@ -33,6 +33,7 @@ typedef struct study {
     dpt_cell_gradient gradient; /* only when edits take it */
     bool evaluates;
     int units; /* per edit: its data sets, or one for an edit alone */
+    int done;  /* edits that are finished */
 } study;
 
 static int unit_data(const study *s, int unit) {
@@ -70,8 +71,11 @@ static dpt_edit_input edit_input(study *s) {
 static dpt_status write_cells(study *s, dpt_sink sink) {
     dpt_status st = DPT_OK;
     int64_t end = s->shard.rank_first[s->comm->rank + 1];
-    for (int64_t c = s->shard.rank_first[s->comm->rank]; c < end && st == DPT_OK; c++)
-        st = sink.write(sink.ctx, dpt_shard_cell(&s->shard, c), dpt_field_cell(s->edited, c));
+    for (int64_t c = s->shard.rank_first[s->comm->rank]; c < end && st == DPT_OK; c++) {
+        st = dpt_stop_check();
+        if (st == DPT_OK)
+            st = sink.write(sink.ctx, dpt_shard_cell(&s->shard, c), dpt_field_cell(s->edited, c));
+    }
     return st;
 }
 
@@ -133,6 +137,7 @@ static dpt_status save_unit(study *s, const work_item *item, int d, const dpt_ev
     if (st == DPT_OK) {
         dpt_results_study header = dpt_outputs_unit_study(&s->outputs, &s->inputs, edit, d);
         st = dpt_results_save_unit(s->comm, &header, &result);
+        dpt_stop_count_work();
     }
     if (st == DPT_OK && path != NULL)
         dpt_log(DPT_LOG_INFO, "%s on %s: change %+.4g, estimate %+.4g [nats]: %s (%.1f s)",
@@ -192,27 +197,27 @@ static dpt_status run_edit(study *s, const dpt_job_edit *edit, const dpt_quadrat
     return st;
 }
 
-/* A stop that any rank was asked for stops all. */
-static dpt_status check_stop(const study *s, int done) {
-    int64_t stop = dpt_signal_stop();
-    dpt_status st = dpt_agree(s->comm, dpt_comm_max_i64(s->comm, &stop, 1));
-    if (st == DPT_OK && stop)
-        st = dpt_error(DPT_INTERRUPTED,
-                       "stopped by a signal after %d of %d edits, all saved in %s: go on with "
-                       "--resume",
-                       done, s->job->nedits, s->job->directory);
-    return st;
+/* Say what is kept of a study that was stopped, and how to go on. */
+static void explain_stop(const study *s) {
+    char message[DPT_MESSAGE_MAX];
+    snprintf(message, sizeof message, "%.*s: %d of %d edits are finished and saved in %.*s: %s",
+             DPT_MESSAGE_MAX / 4, dpt_error_message(), s->done, s->job->nedits, DPT_MESSAGE_MAX / 4,
+             s->job->directory, "go on with --resume");
+    dpt_error_set_message(message);
 }
 
 static dpt_status run_edits(study *s, const bool *finished) {
     dpt_quadrature quadrature;
     dpt_status st = dpt_quadrature_create(s->job->rule, s->job->points, &quadrature);
     for (int e = 0; e < s->job->nedits && st == DPT_OK; e++) {
-        st = check_stop(s, e);
-        if (st == DPT_OK && !finished[e])
-            st = run_edit(s, &s->job->edits[e], &quadrature);
-        else if (st == DPT_OK)
+        if (finished[e]) {
             dpt_log(DPT_LOG_INFO, "%s: finished before", s->job->edits[e].id);
+            continue;
+        }
+        st = dpt_agree(s->comm, dpt_stop_check());
+        if (st == DPT_OK)
+            st = run_edit(s, &s->job->edits[e], &quadrature);
+        s->done += st == DPT_OK;
     }
     return st;
 }
@@ -274,6 +279,7 @@ static dpt_status find_finished(study *s, bool *finished, int *left) {
         st = is_finished(s, &s->job->edits[e], &finished[e]);
         *left += !finished[e];
     }
+    s->done = s->job->nedits - *left;
     return st;
 }
 
@@ -368,6 +374,8 @@ dpt_status dpt_study_run(const dpt_comm *comm, const dpt_job *job,
     if (st == DPT_OK)
         st = dpt_agree(comm, dpt_shard_create(s.inputs.catalog, comm->size, &s.shard));
     if (st == DPT_OK && !options->dry_run)
+        st = dpt_agree(comm, dpt_stop_check());
+    if (st == DPT_OK && !options->dry_run)
         st = work(&s, options);
     if (st == DPT_OK && !options->dry_run)
         st = log_peak(&s);
@@ -376,6 +384,8 @@ dpt_status dpt_study_run(const dpt_comm *comm, const dpt_job *job,
     dpt_cell_gradient_destroy(&s.gradient);
     dpt_field_destroy(s.edited);
     dpt_shard_destroy(&s.shard);
+    if (st == DPT_INTERRUPTED)
+        explain_stop(&s);
     dpt_outputs_close(&s.outputs);
     dpt_inputs_close(&s.inputs);
     return st;

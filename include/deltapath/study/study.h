@@ -16,8 +16,8 @@ typedef struct dpt_study_options {
 
 /** Run a study: check it whole, then each edit in turn, each finished unit saved at once.
  *
- * Collective over comm (same: job, options). A stop asked for by dpt_signal ends the study after the
- * unit under way.
+ * Collective over comm (same: job, options). A stop (dpt_stop_asked) ends the study after the batch, the
+ * cell or the matrix in hand.
  * Errors, agreed: before any work DPT_ERR_USAGE and DPT_ERR_INPUT for what the job, the models or the data
  * have wrong, DPT_ERR_OUTPUT for a study in the way and for memory, room or rights that are short; later
  * DPT_ERR_INPUT for values that are not finite and DPT_ERR_OUTPUT; DPT_INTERRUPTED. All finished units are
