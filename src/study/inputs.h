@@ -22,6 +22,7 @@ typedef struct dpt_inputs {
     dpt_dataset *data;       /**< (job->ndata) */
     dpt_store **reference;   /**< (job->ndata) reference of a dpo data set; NULL: post, or no dpo */
     uint64_t fingerprint;    /**< of both models */
+    bool zero_delta; /**< pre and post are equal in all selected tensors, and the job allows it */
 } dpt_inputs;
 
 /** Open, pair and check. Lists every mismatch of the pair on stderr before it fails.

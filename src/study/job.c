@@ -46,6 +46,29 @@ static dpt_status get_choice(const dpt_yaml *yaml, struct fy_node *map, const ch
     return DPT_OK;
 }
 
+/* What is an error unless the job says that it is meant. */
+static dpt_status read_allow(dpt_job *job, const dpt_yaml *yaml, struct fy_node *root) {
+    static const char words[] = "zero-delta|other-tokenizer";
+    bool *const allowed[] = {&job->allow_zero_delta, &job->allow_other_tokenizer};
+    struct fy_node *list;
+    int count;
+    dpt_status st = dpt_yaml_list(yaml, root, "allow", &list, &count);
+    for (int i = 0; i < count && st == DPT_OK; i++) {
+        struct fy_node *item = fy_node_sequence_get_by_index(list, i);
+        const char *text = dpt_yaml_scalar(item);
+        int index = text != NULL ? choice_of(text, words) : -1;
+        char hint[DPT_NEAREST_HINT];
+        if (index < 0)
+            return dpt_yaml_error(yaml, item,
+                                  "allow lists '%s'%s: it knows zero-delta, "
+                                  "other-tokenizer",
+                                  text != NULL ? text : "?",
+                                  dpt_nearest_of_list(text != NULL ? text : "", words, "|", hint));
+        *allowed[index] = true;
+    }
+    return st;
+}
+
 static dpt_status read_models(dpt_job *job, const dpt_yaml *yaml, struct fy_node *root) {
     struct fy_node *models = dpt_yaml_get(root, "models");
     if (models == NULL)
@@ -104,23 +127,10 @@ static dpt_status read_data_entry(dpt_job *job, const dpt_yaml *yaml, struct fy_
     return DPT_OK;
 }
 
-/* A list of a mapping; *count is 0 when the key is missing. */
-static dpt_status get_list(const dpt_yaml *yaml, struct fy_node *map, const char *key,
-                           struct fy_node **list, int *count) {
-    *list = dpt_yaml_get(map, key);
-    *count = 0;
-    if (*list == NULL)
-        return DPT_OK;
-    if (!fy_node_is_sequence(*list))
-        return dpt_yaml_error(yaml, *list, "%s must be a list", key);
-    *count = fy_node_sequence_item_count(*list);
-    return DPT_OK;
-}
-
 static dpt_status read_data(dpt_job *job, const dpt_yaml *yaml, struct fy_node *root) {
     struct fy_node *list;
     int count;
-    dpt_status st = get_list(yaml, root, "data", &list, &count);
+    dpt_status st = dpt_yaml_list(yaml, root, "data", &list, &count);
     if (st != DPT_OK || count == 0)
         return st;
     job->data = dpt_mem_zalloc(count, sizeof *job->data, "data sets");
@@ -136,7 +146,7 @@ static dpt_status read_data(dpt_job *job, const dpt_yaml *yaml, struct fy_node *
 static dpt_status read_edits(dpt_job *job, const dpt_yaml *yaml, struct fy_node *root) {
     struct fy_node *list;
     int count;
-    dpt_status st = get_list(yaml, root, "edits", &list, &count);
+    dpt_status st = dpt_yaml_list(yaml, root, "edits", &list, &count);
     if (st == DPT_OK && count == 0)
         st = dpt_yaml_error(yaml, list != NULL ? list : root,
                             "edits is missing or empty: list at least one edit");
@@ -148,7 +158,7 @@ static dpt_status read_edits(dpt_job *job, const dpt_yaml *yaml, struct fy_node 
 static dpt_status read_patterns(const dpt_yaml *yaml, struct fy_node *map, const char *key,
                                 int *count, const char ***out) {
     struct fy_node *list;
-    dpt_status st = get_list(yaml, map, key, &list, count);
+    dpt_status st = dpt_yaml_list(yaml, map, key, &list, count);
     if (st != DPT_OK || *count == 0)
         return st;
     *out = dpt_mem_zalloc(*count, sizeof **out, "patterns");
@@ -314,14 +324,17 @@ static dpt_status read_resources(dpt_job *job, const dpt_yaml *yaml, struct fy_n
 static dpt_status read_root(dpt_job *job, const dpt_yaml *yaml) {
     struct fy_node *root = fy_document_root(yaml->document);
     int policy = 0;
-    dpt_status st = dpt_yaml_check_keys(yaml, root, "a job file",
-                                        "name models data edits select riemann output on_mismatch "
-                                        "margin statistics tensor_parallel svd_group batch_tokens");
+    dpt_status st =
+        dpt_yaml_check_keys(yaml, root, "a job file",
+                            "name models data edits select riemann output on_mismatch "
+                            "allow margin statistics tensor_parallel svd_group batch_tokens");
     job->name = "study";
     if (st == DPT_OK)
         st = dpt_yaml_text(yaml, root, "name", &job->name);
     if (st == DPT_OK)
         st = read_models(job, yaml, root);
+    if (st == DPT_OK)
+        st = read_allow(job, yaml, root);
     if (st == DPT_OK)
         st = get_choice(yaml, root, "on_mismatch", "error|keep-post", &policy);
     job->on_mismatch = policy == 1 ? DPT_MISMATCH_KEEP_POST : DPT_MISMATCH_ERROR;

@@ -186,12 +186,14 @@ static void set_scalars(const dpt_riemann *riemann, const dpt_verdict *judged,
     s->p_equivalent = judged->p_equivalent;
 }
 
-static dpt_status set_verdict(const dpt_job *job, int d, const dpt_baseline *base,
+static dpt_status set_verdict(const dpt_inputs *in, int d, const dpt_baseline *base,
                               const dpt_evaluation_path *path, dpt_result *out) {
+    const dpt_job *job = in->job;
     const dpt_riemann *riemann = &path->riemann;
     dpt_verdict_options options = dpt_verdict_defaults();
     options.share_margin = job->margin_share;
     options.absolute_margin = job->margin;
+    options.withheld = in->zero_delta ? "the delta is zero in all selected tensors" : NULL;
     dpt_interval resampled[2];
     judged_losses losses;
     dpt_status st = weigh(base, riemann, &losses);
@@ -241,7 +243,7 @@ dpt_status dpt_unit_record(const dpt_inputs *inputs, const dpt_job_edit *edit,
         st = set_edit_statistics(inputs, report, out);
     if (st == DPT_OK && path != NULL) {
         set_path(&path->riemann, &evaluation->data[d], out);
-        st = set_verdict(inputs->job, d, &evaluation->data[d], path, out);
+        st = set_verdict(inputs, d, &evaluation->data[d], path, out);
     }
     out->scalars.seconds = seconds;
     if (st != DPT_OK)

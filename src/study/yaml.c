@@ -278,6 +278,18 @@ dpt_status dpt_yaml_text(const dpt_yaml *yaml, struct fy_node *map, const char *
     return DPT_OK;
 }
 
+dpt_status dpt_yaml_list(const dpt_yaml *yaml, struct fy_node *map, const char *key,
+                         struct fy_node **list, int *count) {
+    *list = dpt_yaml_get(map, key);
+    *count = 0;
+    if (*list == NULL)
+        return DPT_OK;
+    if (!fy_node_is_sequence(*list))
+        return dpt_yaml_error(yaml, *list, "%s must be a list", key);
+    *count = fy_node_sequence_item_count(*list);
+    return DPT_OK;
+}
+
 dpt_status dpt_yaml_integer(const dpt_yaml *yaml, struct fy_node *map, const char *key,
                             int64_t least, int64_t most, int64_t *out) {
     struct fy_node *node = dpt_yaml_get(map, key);

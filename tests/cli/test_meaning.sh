@@ -82,4 +82,51 @@ swapped() {
         'u["verdict"] == "undecided" and "swapped?" in u["reason"] and u["margin"] == 100'
 }
 part swapped
+
+# A model and itself.
+zero() { # zero NAME RANKS ARGUMENTS...: the study is refused, and allowed it gives no verdict
+    job "$2" "${@:3}"
+    expect_error "$1" 3 "the delta is zero.*allow: \[zero-delta\]"
+    holds "$1: nothing is made" test ! -e "$tmp/study"
+    job "$2" "${@:3}" --set 'allow=[zero-delta]'
+    expect_exit "$1, allowed" 0
+    holds "$1, allowed: a warning" grep -q 'warning: .*the delta is zero' "$tmp/err"
+    holds "$1, allowed: no verdict" units "$tmp/study/results.json" \
+        'u["verdict"] == "undecided" and u["reason"].startswith("the delta is zero")'
+    rm -rf "$tmp/study"
+}
+zeros() {
+    zero "one model by one path" 2 --set models.pre="$m/post"
+    ln -s "$m/post" "$tmp/link"
+    job 1 --dry-run --set models.pre="$tmp/link"
+    expect_error "one model by a link" 3 "$tmp/link and $m/post: the delta is zero: they are one model"
+    run_at 2 convert "$m/post" "$tmp/copy.h5" --dtype f32
+    zero "a copy in another format and type" 3 --set models.pre="$tmp/copy.h5"
+}
+part zeros
+one_value() { # the last one of the tensor that is larger than a cell
+    $models plain "$tmp/plain"
+    $python - "$tmp/plain/post" "$tmp/one" <<'P'
+import shutil
+import sys
+sys.path.insert(0, "tests/support")
+from compare import read_model
+shutil.copytree(sys.argv[1], sys.argv[2])
+file = f"{sys.argv[2]}/model.safetensors"
+raw = open(file, "rb").read()
+values = read_model(file)["big.weight"][1].tobytes()
+last = raw.index(values) + len(values) - 2
+open(file, "wb").write(raw[:last] + bytes([raw[last] ^ 1]) + raw[last + 1:])
+P
+    local ranks plain="models={pre: $tmp/one, post: $tmp/plain/post}"
+    for ranks in 1 3; do
+        job $ranks --dry-run --set "$plain" --set data=[] --set output.checkpoint=hdf5
+        expect_exit "one value that differs is a delta, at $ranks" 0
+        job $ranks --dry-run --set "$plain" --set data=[] --set output.checkpoint=hdf5 \
+            --set 'select={exclude: [big.weight]}'
+        expect_error "a delta outside the selection, at $ranks" 3 "zero: every value of the selected"
+    done
+}
+part one_value
+part set_meant "what a job allows" zero-delta 'allow=[zero_delta]'
 done_testing

@@ -47,6 +47,8 @@ typedef struct dpt_job {
     const char *pre;
     const char *post;
     dpt_mismatch_policy on_mismatch;
+    bool allow_zero_delta;      /**< a pair whose selected tensors are all equal is no error */
+    bool allow_other_tokenizer; /**< nor are data of another tokenizer than the model's */
     int ndata;
     dpt_job_data *data;
     int nedits;

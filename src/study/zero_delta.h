@@ -1,0 +1,18 @@
+#ifndef DELTAPATH_SRC_STUDY_ZERO_DELTA_H
+#define DELTAPATH_SRC_STUDY_ZERO_DELTA_H
+
+#include "deltapath/tensor/shard.h"
+#include "inputs.h"
+
+/** Refuse a pair whose delta is zero in all selected tensors, as a model with itself: every edit of it
+ * would be judged harmless. Sets inputs->zero_delta where the job allows such a pair, with a warning.
+ *
+ * Collective over comm. Computes: whether some value of a selected tensor of post differs from that of
+ * pre. The first elements of every tensor are compared first, and the first difference on any rank ends the
+ * search: only a pair without one is read whole.
+ * @param[in] shard  of the catalog of post.
+ * Errors, agreed: DPT_ERR_INPUT naming both models and the remedy, or a file that cannot be read;
+ * DPT_ERR_OUTPUT without memory. */
+dpt_status dpt_zero_delta_check(const dpt_comm *comm, const dpt_shard *shard, dpt_inputs *inputs);
+
+#endif
