@@ -5,6 +5,7 @@
 #include "deltapath/comm/agree.h"
 #include "deltapath/path/bootstrap.h"
 #include "deltapath/path/verdict.h"
+#include "deltapath/store/isolate.h"
 #include "job_edits.h"
 #include "yaml.h"
 
@@ -412,8 +413,10 @@ static dpt_status read_text(const char *path, char **text) {
     dpt_status st = block == NULL ? DPT_ERR_OUTPUT : DPT_OK;
     if (st == DPT_OK && ferror(file))
         st = dpt_error(DPT_ERR_USAGE, "%s: cannot be read: is it a file?", path);
-    else if (st == DPT_OK && (n > JOB_BYTES_MAX || memchr(block, '\0', n) != NULL))
-        st = dpt_error(DPT_ERR_USAGE, "%s: not a job file: it is binary or above 16 MiB", path);
+    else if (st == DPT_OK && n > JOB_BYTES_MAX)
+        st = dpt_error(DPT_ERR_USAGE, "%s: not a job file: it is above 16 MiB", path);
+    if (st == DPT_OK)
+        st = dpt_yaml_check_text(block, n, path);
     fclose(file);
     if (st == DPT_OK) {
         block[n] = '\0';
@@ -424,12 +427,44 @@ static dpt_status read_text(const char *path, char **text) {
     return st;
 }
 
+typedef struct job_trial {
+    const char *text, *path;
+    int nsets;
+    const char *const *sets;
+} job_trial;
+
+static dpt_status try_job(void *ctx, char **bytes, int64_t *n) {
+    const job_trial *t = ctx;
+    dpt_job job;
+    (void)bytes;
+    (void)n;
+    dpt_status st = dpt_job_parse(t->text, t->path, t->nsets, t->sets, &job);
+    dpt_job_destroy(&job);
+    return st;
+}
+
+/* First in a child process: a text on which libfyaml crashes or loops does so there. */
+static dpt_status parse_apart(const job_trial *trial) {
+    char *bytes = NULL;
+    int64_t n = 0;
+    dpt_status st = dpt_isolate_run(trial->path, try_job, (void *)(uintptr_t)trial, &bytes, &n);
+    if (st != DPT_ERR_INPUT) /* the parser has no errors of that kind */
+        return st;
+    dpt_error_clear();
+    return dpt_error(DPT_ERR_USAGE,
+                     "%s: the YAML parser crashed or hung on it, or on a value of --set: write it "
+                     "plainly",
+                     trial->path);
+}
+
 dpt_status dpt_job_read(const dpt_comm *comm, const char *path, int nsets, const char *const *sets,
                         dpt_job *out) {
     *out = (dpt_job){.name = NULL};
     char *text = NULL;
     char *shared = NULL;
     dpt_status st = comm->rank == 0 ? read_text(path, &text) : DPT_OK;
+    if (st == DPT_OK && comm->rank == 0)
+        st = parse_apart(&(job_trial){text, path, nsets, sets});
     st = dpt_agree(comm, st);
     if (st == DPT_OK)
         st = dpt_agree(comm, dpt_comm_broadcast_text(comm, text, 0, &shared));

@@ -45,6 +45,8 @@ dpt_status dpt_yaml_parse(const char *text, const char *path, dpt_yaml **out) {
     dpt_yaml *yaml = dpt_mem_zalloc(1, sizeof *yaml, "YAML document");
     struct fy_diag *diag = quiet_diag();
     dpt_status st = yaml == NULL || diag == NULL ? DPT_ERR_OUTPUT : DPT_OK;
+    if (st == DPT_OK)
+        st = dpt_yaml_check_text(text, strlen(text), path);
     if (st == DPT_OK && (yaml->path = dpt_mem_strdup(path, "file name")) == NULL)
         st = DPT_ERR_OUTPUT;
     if (st == DPT_OK && (yaml->text = dpt_mem_strdup(text, "YAML document")) == NULL)
@@ -143,10 +145,21 @@ static bool is_yaml(const char *text) {
     return good;
 }
 
+static dpt_status check_set(const char *assignment) {
+    char *place = dpt_mem_format("--set %s", assignment);
+    dpt_status st =
+        place == NULL ? DPT_ERR_OUTPUT : dpt_yaml_check_text(assignment, strlen(assignment), place);
+    dpt_mem_free(place);
+    return st;
+}
+
 dpt_status dpt_yaml_set(dpt_yaml *yaml, const char *assignment) {
     const char *equals = strchr(assignment, '=');
     if (equals == NULL || equals == assignment)
         return dpt_error(DPT_ERR_USAGE, "--set %s: write key=value", assignment);
+    dpt_status st = check_set(assignment);
+    if (st != DPT_OK)
+        return st;
     char *key = dpt_mem_strdup(assignment, "--set key");
     if (key == NULL)
         return DPT_ERR_OUTPUT;
@@ -154,7 +167,6 @@ dpt_status dpt_yaml_set(dpt_yaml *yaml, const char *assignment) {
     const char *text = equals[1] == '\0' ? "''" : equals + 1;
     struct fy_node *value =
         is_yaml(text) ? fy_node_build_from_string(yaml->document, text, FY_NT) : NULL;
-    dpt_status st;
     if (value == NULL)
         st = dpt_error(DPT_ERR_USAGE, "--set %s: the value is not YAML", assignment);
     else {

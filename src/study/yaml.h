@@ -14,6 +14,12 @@ typedef struct dpt_yaml {
     char *path;
 } dpt_yaml;
 
+/** Refuse what is no UTF-8 text, before a parser sees it: libfyaml 0.7.12 loops on broken UTF-8.
+ * @param[in] place  path of the file, or "--set key=value", for the message.
+ * Local. Errors: DPT_ERR_USAGE "place:line:column: what" for bytes that are not UTF-8 (overlong forms
+ * and surrogates are not), and for characters that YAML does not allow (NUL, other controls). */
+dpt_status dpt_yaml_check_text(const char *text, size_t n, const char *place);
+
 /** Parse. Errors: DPT_ERR_USAGE "path:line:column: what". Local. */
 dpt_status dpt_yaml_parse(const char *text, const char *path, dpt_yaml **out);
 void dpt_yaml_destroy(dpt_yaml *yaml);

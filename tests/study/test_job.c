@@ -4,7 +4,10 @@
 
 #include "deltapath/study/job.h"
 
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define DATA HEAD "data: [{name: a, file: a.h5, loss: lm}, {name: b, file: b.h5, loss: lm}]\n"
 #define HEAD "models: {pre: a, post: b}\noutput: {directory: out/x}\n"
@@ -240,6 +243,84 @@ static void test_read_is_agreed(void **state) {
     dpt_error_clear();
 }
 
+static void refuse_bytes(const char *bytes, size_t n, const char *message) {
+    char path[] = "/tmp/test_job.XXXXXX";
+    dpt_job job;
+    int fd = test_comm.rank == 0 ? mkstemp(path) : -1;
+    MPI_Bcast(path, sizeof path, MPI_CHAR, 0, MPI_COMM_WORLD);
+    if (test_comm.rank == 0)
+        assert_true(write(fd, bytes, n) == (ssize_t)n && close(fd) == 0);
+    dpt_error_clear();
+    assert_int_equal(dpt_job_read(&test_comm, path, 0, NULL, &job), DPT_ERR_USAGE);
+    if (strstr(dpt_error_message(), message) == NULL)
+        fail_msg("wanted '%s' in '%s'", message, dpt_error_message());
+    dpt_error_clear();
+    if (test_comm.rank == 0)
+        unlink(path);
+}
+
+/* Bytes on which libfyaml loops, and others that are no UTF-8 text; in a file and in --set. */
+static void test_broken_text(void **state) {
+    (void)state;
+    static const char nine[] = "\x25\x54\xbf\xc2\x33\x25\x54\xbf\xc2";
+    static const char *const bad[] = {"\xbf",
+                                      "\xc2",
+                                      "\xc2z",
+                                      "\xc0\xaf",
+                                      "\xe0\x9f\xbf",
+                                      "\xed\xa0\x80",
+                                      "\xf0\x8f\xbf\xbf",
+                                      "\xf4\x90\x80\x80",
+                                      "\xf8\x88\x80\x80\x80",
+                                      "\xff"};
+    char text[64];
+    refuse_bytes(nine, 9, ":1:3: byte 0xBF is no UTF-8");
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        snprintf(text, sizeof text, "models:\n  a: '\xc3\xa9%s'\n", bad[i]);
+        refuse_bytes(text, strlen(text), ":2:8: byte 0x");
+    }
+    refuse_bytes("name: a\0b\n", 10, ":1:8: the control character U+0000");
+    refuse_bytes("name: \x1b\n", 8, ":1:7: the control character U+001B");
+    refuse_bytes("\xff\xfen\0a\0", 6, "UTF-16");
+    static const char *const sets[] = {"name=\x25\x54\xbf\xc2\x33\x25\x54\xbf\xc2", "name=\xe2\x82",
+                                       "na\xffme=x"};
+    static const char *const where[] = {"--set name=%T??3%T??:1:8", "--set name=??:1:6",
+                                        "--set na?me=x:1:3"};
+    for (int i = 0; i < 3; i++) {
+        dpt_job job;
+        dpt_error_clear();
+        assert_int_equal(dpt_job_parse(HEAD, "job.yaml", 1, &sets[i], &job), DPT_ERR_USAGE);
+        if (strstr(dpt_error_message(), where[i]) == NULL)
+            fail_msg("wanted '%s' in '%s'", where[i], dpt_error_message());
+    }
+    dpt_error_clear();
+    dpt_job job =
+        parse_good("\xef\xbb\xbf" HEAD
+                   "name: '\xf0\x9f\x98\x80'\nedits:\n- {name: e, method: expo, alpha: 0}\n",
+                   0, NULL);
+    dpt_job_destroy(&job);
+}
+
+/* Deep nesting and aliases of aliases end with one line, and soon. */
+static void test_bombs(void **state) {
+    (void)state;
+    enum { DEEP = 100000 };
+    char *text = malloc(2 * DEEP + 64);
+    sprintf(text, "name: ");
+    memset(text + 6, '[', DEEP);
+    text[6 + DEEP] = '\0';
+    refuse_bytes(text, strlen(text), ":");
+    for (int i = 0; i < DEEP; i++)
+        memcpy(text + 2 * i, "- ", 2);
+    refuse_bytes(text, 2 * DEEP, ":");
+    size_t n = (size_t)sprintf(text, "a0: &a0 [x, x, x, x, x, x, x, x, x]\n");
+    for (int i = 1; i < 30; i++)
+        n += (size_t)sprintf(text + n, "a%d: &a%d [*a%d, *a%d, *a%d, *a%d]\n", i, i, i - 1, i - 1,
+                             i - 1, i - 1);
+    refuse_bytes(text, n, "unknown key 'a0'");
+    free(text);
+}
+
 /* Random damage of a good file: an error or a job, never a crash. */
 static void test_fuzz(void **state) {
     (void)state;
@@ -298,6 +379,8 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_auto),
         cmocka_unit_test(test_dpo_keys),
         cmocka_unit_test(test_select),
+        cmocka_unit_test(test_broken_text),
+        cmocka_unit_test(test_bombs),
         cmocka_unit_test(test_read_is_agreed),
         cmocka_unit_test(test_fuzz),
     };
