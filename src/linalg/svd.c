@@ -74,6 +74,8 @@ void dpt_svd_product(const dpt_svd *svd, int64_t cols, int64_t il0, int64_t n, f
     memset(out, 0, (size_t)(n * cols) * sizeof *out);
     if (svd->rank == 0)
         return;
+    int exponent = dpt_svd_product_exponent(svd);
+    double factor = ldexp(1.0, -exponent);
     /* Scaled columns of U go through a buffer on the stack: the product allocates nothing. */
     float scaled[TILE * TILE];
     for (int64_t i = 0; i < n; i += TILE)
@@ -83,10 +85,12 @@ void dpt_svd_product(const dpt_svd *svd, int64_t cols, int64_t il0, int64_t n, f
             for (int64_t a = 0; a < ni; a++)
                 for (int64_t b = 0; b < nk; b++)
                     scaled[a * TILE + b] =
-                        svd->u[(il0 + i + a) * svd->rank + k + b] * (float)svd->s[k + b];
+                        svd->u[(il0 + i + a) * svd->rank + k + b] * (float)(svd->s[k + b] * factor);
             cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)ni, (int)cols, (int)nk, 1.0f,
                         scaled, TILE, svd->v + k, (int)svd->rank, 1.0f, out + i * cols, (int)cols);
         }
+    for (int64_t e = 0; exponent != 0 && e < n * cols; e++)
+        out[e] = ldexpf(out[e], exponent);
 }
 
 /* Same signs whatever the solver: the largest entry of each right vector is positive. */
@@ -189,11 +193,6 @@ static bool random_pays(const dpt_svd_problem *problem) {
     return problem->rank > 0 && side >= 256 && 8 * problem->rank <= side;
 }
 
-/* The single-precision sketch works on A / |A|; outside this range the scale itself is lost. */
-static bool random_fits(const dpt_svd_problem *problem) {
-    return problem->rank > 0 && problem->norm > 1e-25 && problem->norm < 1e25;
-}
-
 static dpt_status dispatch(const dpt_svd_problem *problem, dpt_svd_method method, dpt_svd *out) {
     bool settled = false;
     dpt_status st = DPT_OK;
@@ -201,7 +200,7 @@ static dpt_status dispatch(const dpt_svd_problem *problem, dpt_svd_method method
         return zero_matrix(problem, out);
     if (method == DPT_SVD_REFERENCE)
         return dpt_svd_reference(problem, out);
-    if (random_fits(problem) &&
+    if (problem->rank > 0 &&
         (method == DPT_SVD_RANDOM || (method == DPT_SVD_AUTO && random_pays(problem))))
         st = dpt_svd_random(problem, out, &settled);
     if (st == DPT_OK && !settled) {
@@ -263,17 +262,22 @@ dpt_status dpt_svd_compute(const dpt_comm *comm, int64_t rows, int64_t cols, int
     st = dpt_agree(comm, st);
     if (st == DPT_OK)
         st = dpt_agree(comm, dpt_agree_fault("svd.compute"));
+    float *scaled = NULL;
+    int exponent = 0;
+    if (st == DPT_OK)
+        st = dpt_svd_scale(&problem, &scaled, &exponent);
     if (st == DPT_OK)
         st = measure(&problem);
     if (st == DPT_OK)
         st = dispatch(&problem, options->method, out);
-    if (st != DPT_OK) {
-        dpt_svd_destroy(out);
-        return st;
+    if (st == DPT_OK) {
+        fix_signs(cols, local_rows, out);
+        st = measure_residual(&problem, out);
     }
-    fix_signs(cols, local_rows, out);
-    st = measure_residual(&problem, out);
-    if (st != DPT_OK)
+    dpt_mem_free(scaled);
+    if (st == DPT_OK)
+        dpt_svd_unscale(out, exponent);
+    else
         dpt_svd_destroy(out);
     return st;
 }
@@ -365,12 +369,18 @@ dpt_status dpt_svd_spectral_norm(const dpt_comm *comm, int64_t rows, int64_t col
         .sketch = dpt_rng_make(0, "spectral norm", DPT_RNG_SKETCH),
         .name = "spectral norm",
     };
+    float *scaled = NULL;
+    int exponent = 0;
     dpt_status st = dpt_agree(comm, check_options(&problem));
     if (st == DPT_OK)
+        st = dpt_svd_scale(&problem, &scaled, &exponent);
+    if (st == DPT_OK)
         st = measure(&problem);
-    if (st != DPT_OK || problem.norm == 0.0)
-        return st;
-    return dpt_svd_deflated_norm(&problem, NULL, iterations, norm);
+    if (st == DPT_OK && problem.norm != 0.0)
+        st = dpt_svd_deflated_norm(&problem, NULL, iterations, norm);
+    *norm = ldexp(*norm, exponent);
+    dpt_mem_free(scaled);
+    return st;
 }
 
 /* Doubles that the exact method holds at its fullest moment: the larger of the eigenproblem and of

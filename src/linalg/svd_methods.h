@@ -31,10 +31,25 @@ dpt_status dpt_svd_reference(const dpt_svd_problem *problem, dpt_svd *out);
 /** @param[out] settled false: the tolerance was not met after the last iteration; *out is empty. */
 dpt_status dpt_svd_random(const dpt_svd_problem *problem, dpt_svd *out, bool *settled);
 
-/** Factor that brings a norm near 1 and fits fp32, also for norms that fp32 cannot invert. Local. */
+/** Factor that brings a norm to 1; dpt_svd_scale has brought the matrix into the range of fp32. Local. */
 static inline double dpt_svd_unit_scale(double norm) {
-    return norm > 1e-30 ? 1.0 / norm : 1e30;
+    return 1.0 / norm;
 }
+
+/* svd_scale.c: as LAPACK's drivers do, a matrix near the ends of fp32 is scaled before the work. */
+
+/** When the largest magnitude is outside 2^-61 .. 2^61, put a copy of the slab times 2^-exponent, which
+ * is exact but for what is 2^126 below the largest, in the place of problem->slab.
+ * Collective over problem->comm. @param[out] copy NULL, or to be released with dpt_mem_free.
+ * Errors: DPT_ERR_OUTPUT without memory for the copy; agreed. */
+dpt_status dpt_svd_scale(dpt_svd_problem *problem, float **copy, int *exponent);
+
+/** Bring values, norm and residual back. Local. */
+void dpt_svd_unscale(dpt_svd *svd, int exponent);
+
+/** Power of two to take out of the values before they are rounded to fp32 for a product: 0 but where
+ * they would leave its range. Local. */
+int dpt_svd_product_exponent(const dpt_svd *svd);
 
 /** Columns of the sketch of the random method. Local. */
 int64_t dpt_svd_sketch_width(int64_t rows, int64_t cols, int64_t rank);

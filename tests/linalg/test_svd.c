@@ -330,10 +330,60 @@ static void test_scales(void **state) {
     for (int s = 0; s < 3; s++) {
         subject m = subject_make(60, 50, DECAYING, scales[s]);
         check(&m, 0, (dpt_svd_options){.method = DPT_SVD_EXACT, .rank = 6}, DPT_SVD_EXACT);
-        if (scales[s] > 1e-25)
-            check(&m, 0, (dpt_svd_options){.method = DPT_SVD_RANDOM, .rank = 6, .tolerance = 1e-3},
-                  DPT_SVD_RANDOM);
+        check(&m, 0, (dpt_svd_options){.method = DPT_SVD_RANDOM, .rank = 6, .tolerance = 1e-3},
+              DPT_SVD_RANDOM);
         subject_free(&m);
+    }
+}
+
+/* Near the ends of fp32: whole multiples of the least number, and of 2^120. LAPACK's SVD in double
+ * of the scaled matrix judges; the product is rounded to the numbers that there are. */
+static void check_extreme(int exponent, dpt_svd_method method) {
+    subject m = {.rows = 70, .cols = 60, .side = 60, .a = malloc(4200 * sizeof(float))};
+    dpt_rng_normal(dpt_rng_make(7, "extreme", DPT_RNG_SKETCH), 0, 4200, m.a);
+    for (int e = 0; e < 4200; e++)
+        m.a[e] = roundf(m.a[e] * 20.0f) * (e % 60 < 5 ? 1.0f : 0.25f); /* a gap after five */
+    for (int e = 0; e < 4200; e++)
+        m.a[e] = roundf(m.a[e]);
+    subject_from(&m);
+    for (int e = 0; e < 4200; e++)
+        m.a[e] = ldexpf(m.a[e], exponent);
+    dpt_svd svd;
+    dpt_svd_options options = {.method = method, .rank = 5, .tolerance = 1e-3, .name = "extreme"};
+    if (compute_split(&test_comm, &m, 0, &options, &svd) != DPT_OK)
+        fail_msg("2^%d: %s", exponent, dpt_error_message());
+    double best = 0.0, square = 0.0;
+    for (int i = 0; i < 60; i++)
+        best += i < 5 ? 0.0 : m.s[i] * m.s[i];
+    best = sqrt(best);
+    for (int i = 0; i < 5; i++)
+        assert_true(fabs(ldexp(svd.s[i], -exponent) - m.s[i]) <= 2e-3 * m.s[0]);
+    assert_true(fabs(ldexp(svd.norm, -exponent) - m.norm) <= 1e-9 * m.norm);
+    assert_true(ldexp(svd.residual, -exponent) <= best + 1e-3 * m.norm);
+    assert_true(ldexp(svd.residual, -exponent) >= best - 1e-6 * m.norm);
+    float *made = product(&test_comm, &m, 0, &svd);
+    for (int e = 0; e < 4200; e++) {
+        double d = ldexp((double)made[e], -exponent) - ldexp((double)m.a[e], -exponent);
+        square += d * d;
+    }
+    assert_true(isfinite(square) && sqrt(square) <= best + 1e-3 * m.norm + 0.5 * sqrt(4200.0));
+    dpt_mem_free(made);
+    dpt_svd_destroy(&svd);
+    double norm = 0.0;
+    int64_t i0 = first_row(&test_comm, 70, test_comm.rank, 0);
+    int64_t n = first_row(&test_comm, 70, test_comm.rank + 1, 0) - i0;
+    assert_int_equal(dpt_svd_spectral_norm(&test_comm, 70, 60, n, m.a + i0 * 60, 40, &norm),
+                     DPT_OK);
+    assert_true(fabs(ldexp(norm, -exponent) - m.s[0]) <= 0.02 * m.s[0]);
+    subject_free(&m);
+}
+
+static void test_extremes(void **state) {
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        check_extreme(-149, methods[i]);
+        check_extreme(-130, methods[i]);
+        check_extreme(120, methods[i]);
     }
 }
 
@@ -498,9 +548,10 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_grid),          cmocka_unit_test(test_auto),
         cmocka_unit_test(test_fallback),      cmocka_unit_test(test_energy),
         cmocka_unit_test(test_zero),          cmocka_unit_test(test_scales),
-        cmocka_unit_test(test_rank_counts),   cmocka_unit_test(test_spectral_norm),
-        cmocka_unit_test(test_bad_arguments), cmocka_unit_test(test_no_memory),
-        cmocka_unit_test(test_bytes),         cmocka_unit_test(test_names),
+        cmocka_unit_test(test_extremes),      cmocka_unit_test(test_rank_counts),
+        cmocka_unit_test(test_spectral_norm), cmocka_unit_test(test_bad_arguments),
+        cmocka_unit_test(test_no_memory),     cmocka_unit_test(test_bytes),
+        cmocka_unit_test(test_names),
     };
     return test_mpi_main(argc, argv, tests);
 }

@@ -54,9 +54,11 @@ typedef struct dpt_svd {
  * best (an estimate from the settling of the values), s to the tolerance of s_1, values below 1e-6
  * s_1 as 0. reference: as LAPACK in double, vectors rounded to fp32.
  * Choice: auto is random when 8 rank <= min(rows, cols) >= 256, else exact; random falls back to
- * exact when the values do not settle in 16 iterations or |A| is outside 1e-25 .. 1e25; energy needs
+ * exact when the values do not settle in 16 iterations; energy needs
  * all values and is always exact (or reference). The zero matrix has s = 0 at the wanted rank (1 for
  * an energy). dpt_svd.used tells what was used.
+ * Scale: any that fp32 holds, subnormal numbers too. Where the largest magnitude is outside 2^-61 ..
+ * 2^61 a copy of the slab, scaled by a power of two, is decomposed (4 bytes an element more).
  * Source: Halko, Martinsson, Tropp, SIAM Review 53 (2011); this project.
  * @param[in] slab       (local_rows, cols) row-major fp32, this rank's rows; borrowed, unchanged.
  * @param[in] local_rows rows of this rank, any split incl. 0; slabs are in rank order.
