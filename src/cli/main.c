@@ -16,7 +16,7 @@
 
 static const dpt_cli_verb *const verbs[] = {&dpt_cli_run,     &dpt_cli_plan, &dpt_cli_convert,
                                             &dpt_cli_inspect, &dpt_cli_diff, &dpt_cli_verify,
-                                            &dpt_cli_report};
+                                            &dpt_cli_report,  &dpt_cli_join};
 
 enum { VERBS = sizeof verbs / sizeof *verbs };
 

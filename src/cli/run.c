@@ -1,6 +1,8 @@
 #include "cli.h"
 
+#include "deltapath/base/log.h"
 #include "deltapath/base/mem.h"
+#include "deltapath/comm/agree.h"
 #include "deltapath/comm/stop.h"
 #include "deltapath/study/study.h"
 
@@ -8,18 +10,22 @@
 
 enum {
     SETS_MAX = 256,
+    ONLY_MAX = 256,
     KEY_RESUME = 1000,
     KEY_SET,
     KEY_MEMORY,
     KEY_DRY_RUN,
     KEY_RANKS,
-    KEY_MAX_TIME
+    KEY_MAX_TIME,
+    KEY_ONLY
 };
 
 typedef struct run_options {
     const char *job;
     const char *sets[SETS_MAX];
     int nsets;
+    const char *only[ONLY_MAX];
+    int nonly;
     double max_seconds; /* 0: no limit */
     dpt_study_options study;
 } run_options;
@@ -30,6 +36,12 @@ static const struct argp_option run_table[] = {
      .key = KEY_SET,
      .arg = "KEY=VALUE",
      .doc = "Change a key of the job, as in --set riemann.points=9; may be repeated"},
+    {.name = "only",
+     .key = KEY_ONLY,
+     .arg = "I/N|PATTERN",
+     .doc =
+         "Only every N-th edit from number I on, counted from 0, or edits whose id matches; may be "
+         "repeated. `deltapath join` puts the parts together"},
     {.name = "memory", .key = KEY_MEMORY, .arg = "SIZE", .doc = "Memory per rank, as in 8G"},
     {.name = "max-time",
      .key = KEY_MAX_TIME,
@@ -42,6 +54,10 @@ static const struct argp_option plan_table[] = {
     {.name = "ranks", .key = KEY_RANKS, .arg = "N", .doc = "Plan for N ranks"},
     {.name = "memory", .key = KEY_MEMORY, .arg = "SIZE", .doc = "Memory per rank, as in 16G"},
     {.name = "set", .key = KEY_SET, .arg = "KEY=VALUE", .doc = "Change a key of the job"},
+    {.name = "only",
+     .key = KEY_ONLY,
+     .arg = "I/N|PATTERN",
+     .doc = "Plan for some edits of the job"},
     {.name = NULL}};
 
 static error_t set_ranks(const char *text, int *ranks) {
@@ -69,6 +85,13 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
         }
         options->sets[options->nsets++] = arg;
         return 0;
+    case KEY_ONLY:
+        if (options->nonly == ONLY_MAX) {
+            dpt_error(DPT_ERR_USAGE, "--only is given more than %d times", ONLY_MAX);
+            return EINVAL;
+        }
+        options->only[options->nonly++] = arg;
+        return 0;
     case KEY_MEMORY:
         return dpt_cli_bytes(arg, "--memory", &options->study.memory) == DPT_OK ? 0 : EINVAL;
     case KEY_MAX_TIME:
@@ -93,7 +116,12 @@ static dpt_status run_job(dpt_cli *cli, const run_options *options) {
     dpt_status st = dpt_job_read(&cli->comm, options->job, options->nsets, options->sets, &job);
     if (st != DPT_OK)
         return st;
-    st = dpt_stop_create(&cli->comm, cli->started, options->max_seconds);
+    int all = job.nedits;
+    st = dpt_agree(&cli->comm, dpt_job_keep_edits(&job, options->nonly, options->only));
+    if (st == DPT_OK && options->nonly > 0)
+        dpt_log(DPT_LOG_INFO, "%d of %d edits", job.nedits, all);
+    if (st == DPT_OK)
+        st = dpt_stop_create(&cli->comm, cli->started, options->max_seconds);
     if (st == DPT_OK)
         st = dpt_study_run(&cli->comm, &job, &options->study);
     dpt_stop_destroy();

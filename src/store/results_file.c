@@ -207,6 +207,14 @@ typedef struct results_request {
     int64_t n;
 } results_request;
 
+static bool get_sizes(hid_t file, dpt_results *out) {
+    int64_t n = 0;
+    out->tensor_numel = dpt_mem_alloc(out->tensors, sizeof *out->tensor_numel, "sizes of tensors");
+    return out->tensor_numel != NULL && dpt_h5_length(file, "tensors/numel", &n) &&
+           n == out->tensors &&
+           dpt_h5_get_array(file, "tensors/numel", H5T_NATIVE_INT64, 1, &n, out->tensor_numel);
+}
+
 static dpt_status get_file(const results_request *from, dpt_results *out) {
     const char *path = from->path;
     hid_t file = dpt_h5_image_open(from->bytes, from->n);
@@ -228,7 +236,8 @@ static dpt_status get_file(const results_request *from, dpt_results *out) {
     else if (!dpt_h5_get_text(file, "name", &out->name) ||
              !dpt_h5_get_text(file, "provenance", &out->provenance) ||
              !dpt_h5_get_text(file, "job", &out->job) ||
-             !dpt_h5_get_texts(file, "tensors/names", &out->tensor_names, &out->tensors))
+             !dpt_h5_get_texts(file, "tensors/names", &out->tensor_names, &out->tensors) ||
+             !get_sizes(file, out))
         st = dpt_error(DPT_ERR_INPUT, "%s: the header is corrupt: run the study again", path);
     else
         st = get_units(file, path, from->n, out);
@@ -282,6 +291,7 @@ void dpt_results_destroy(dpt_results *results) {
     for (int64_t i = 0; i < results->tensors && results->tensor_names != NULL; i++)
         dpt_mem_free(results->tensor_names[i]);
     dpt_mem_free(results->tensor_names);
+    dpt_mem_free(results->tensor_numel);
     for (int64_t i = 0; i < results->nseeds; i++)
         dpt_result_seeds_destroy(&results->seeds[i]);
     dpt_mem_free(results->seeds);

@@ -140,7 +140,7 @@ static dpt_status remove_study(const char *directory) {
     return DPT_OK;
 }
 
-static dpt_status make_directories(const char *path) {
+dpt_status dpt_outputs_make_directory(const char *path) {
     char *copy = dpt_mem_strdup(path, "directory name");
     if (copy == NULL)
         return DPT_ERR_OUTPUT;
@@ -247,14 +247,14 @@ static dpt_status lock_directory(dpt_outputs *out) {
 }
 
 static dpt_status prepare_directory(const dpt_job *job, bool resume, dpt_outputs *out) {
-    dpt_status st = make_directories(job->directory);
+    dpt_status st = dpt_outputs_make_directory(job->directory);
     if (st == DPT_OK)
         st = lock_directory(out);
     if (st == DPT_OK && holds_study(job->directory) && !resume)
         st = job->overwrite ? remove_study(job->directory) : refuse_study(job);
     char *models = dpt_mem_format("%s/models", job->directory);
     if (st == DPT_OK && job->checkpoint != DPT_STORE_NONE)
-        st = models != NULL ? make_directories(models) : DPT_ERR_OUTPUT;
+        st = models != NULL ? dpt_outputs_make_directory(models) : DPT_ERR_OUTPUT;
     dpt_mem_free(models);
     return st;
 }

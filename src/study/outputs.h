@@ -31,6 +31,10 @@ dpt_status dpt_outputs_open(const dpt_comm *comm, const dpt_inputs *inputs,
                             dpt_outputs *out);
 void dpt_outputs_close(dpt_outputs *outputs); /**< Local. */
 
+/** Make a directory and those above it, and check that it may be written. Local.
+ * Errors: DPT_ERR_OUTPUT naming it and the mend. */
+dpt_status dpt_outputs_make_directory(const char *path);
+
 /** Results header whose key covers all that the unit (edit, data set d; -1: edit alone) depends on. */
 dpt_results_study dpt_outputs_unit_study(const dpt_outputs *outputs, const dpt_inputs *inputs,
                                          const dpt_job_edit *edit, int d);

@@ -13,7 +13,6 @@
 #include "inputs.h"
 #include "outputs.h"
 #include "resources.h"
-#include "seeds.h"
 #include "summary.h"
 #include "unit.h"
 #include "zero_delta.h"
@@ -223,21 +222,6 @@ static dpt_status run_edits(study *s, const bool *finished) {
     return st;
 }
 
-/* Correct the p-values of each data set for the number of edits compared on it. */
-static dpt_status adjust(dpt_result *results, int edits, int units) {
-    double *p = dpt_mem_alloc(edits, sizeof *p, "p-values");
-    dpt_status st = p != NULL ? DPT_OK : DPT_ERR_OUTPUT;
-    for (int u = 0; u < units && st == DPT_OK; u++) {
-        for (int e = 0; e < edits; e++)
-            p[e] = results[e * units + u].scalars.p_change;
-        st = dpt_verdict_holm(edits, p, p);
-        for (int e = 0; e < edits && st == DPT_OK; e++)
-            results[e * units + u].scalars.p_adjusted = p[e];
-    }
-    dpt_mem_free(p);
-    return st;
-}
-
 static dpt_status write_results(study *s) {
     int64_t count = (int64_t)s->job->nedits * s->units;
     dpt_result *results = dpt_mem_zalloc(count, sizeof *results, "results");
@@ -254,19 +238,8 @@ static dpt_status write_results(study *s) {
                            "%s/units: the result of %s is gone: run again with --resume",
                            s->job->directory, edit->id);
     }
-    if (st == DPT_OK && s->comm->rank == 0)
-        st = adjust(results, s->job->nedits, s->units);
-    dpt_results_study header = s->outputs.study;
-    dpt_result_seeds *seeds = NULL;
-    if (st == DPT_OK && s->comm->rank == 0)
-        st = dpt_seeds_collect(s->job, results, s->units, &seeds, &header.nseeds);
-    header.seeds = seeds;
-    st = dpt_agree(s->comm, st);
     if (st == DPT_OK)
-        st = dpt_results_write(s->comm, &header, results, count);
-    dpt_seeds_release(seeds, header.nseeds);
-    if (st == DPT_OK && s->comm->rank == 0)
-        dpt_summary_print(results, s->job->nedits, s->units);
+        st = dpt_summary_write(s->comm, s->job, &s->outputs.study, results, s->units);
     for (int64_t i = 0; results != NULL && i < count; i++)
         dpt_result_destroy(&results[i]);
     dpt_mem_free(results);

@@ -1,5 +1,10 @@
 #include "summary.h"
 
+#include "deltapath/base/mem.h"
+#include "deltapath/comm/agree.h"
+#include "deltapath/path/verdict.h"
+#include "seeds.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -64,4 +69,38 @@ void dpt_summary_print(const dpt_result *results, int64_t edits, int64_t units) 
         if (results[u].samples > 0)
             print_data(results, edits, units, u);
     fflush(stdout);
+}
+
+/* Correct the p-values of each data set for the number of edits compared on it. */
+static dpt_status summary_adjust(dpt_result *results, int edits, int units) {
+    double *p = dpt_mem_alloc(edits, sizeof *p, "p-values");
+    dpt_status st = p != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+    for (int u = 0; u < units && st == DPT_OK; u++) {
+        for (int e = 0; e < edits; e++)
+            p[e] = results[e * units + u].scalars.p_change;
+        st = dpt_verdict_holm(edits, p, p);
+        for (int e = 0; e < edits && st == DPT_OK; e++)
+            results[e * units + u].scalars.p_adjusted = p[e];
+    }
+    dpt_mem_free(p);
+    return st;
+}
+
+dpt_status dpt_summary_write(const dpt_comm *comm, const dpt_job *job,
+                             const dpt_results_study *study, dpt_result *results, int units) {
+    dpt_results_study header = *study;
+    dpt_result_seeds *seeds = NULL;
+    dpt_status st = DPT_OK;
+    if (comm->rank == 0)
+        st = summary_adjust(results, job->nedits, units);
+    if (st == DPT_OK && comm->rank == 0)
+        st = dpt_seeds_collect(job, results, units, &seeds, &header.nseeds);
+    header.seeds = seeds;
+    st = dpt_agree(comm, st);
+    if (st == DPT_OK)
+        st = dpt_results_write(comm, &header, results, (int64_t)job->nedits * units);
+    dpt_seeds_release(seeds, header.nseeds);
+    if (st == DPT_OK && comm->rank == 0)
+        dpt_summary_print(results, job->nedits, units);
+    return st;
 }

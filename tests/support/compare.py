@@ -5,6 +5,7 @@
     compare.py tensors A B                          two models hold the same bytes, names and types
     compare.py near A B PRE POST TOLERANCE          |A - B| <= TOLERANCE * |POST - PRE|, per tensor
     compare.py results A B [TOLERANCE]              two results.json: equal, or to a relative tolerance
+    compare.py joined A B                           two results.json: equal but for their provenance
     compare.py dtypes MODEL TYPE                    all float tensors are of one type
 """
 import json
@@ -129,6 +130,15 @@ def results(a, b, tolerance="0"):
     return found
 
 
+def joined(a, b):
+    found = []
+    sides = [json.loads(pathlib.Path(path).read_text()) for path in (a, b)]
+    for side in sides:
+        del side["provenance"]
+    walk(*sides, 0.0, "", found)
+    return found
+
+
 def dtypes(model, dtype):
     wrong = {name: kind for name, (kind, _) in read_model(model).items()
              if kind in ("F32", "F16", "BF16") and kind != dtype.upper()}
@@ -137,7 +147,7 @@ def dtypes(model, dtype):
 
 def main():
     commands = {"kept": kept, "tensors": tensors, "near": near, "results": results,
-                "dtypes": dtypes}
+                "joined": joined, "dtypes": dtypes}
     found = commands[sys.argv[1]](*sys.argv[2:])
     for line in found[:8]:
         print(line)

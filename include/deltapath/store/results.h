@@ -182,7 +182,8 @@ typedef struct dpt_results {
     char *provenance;
     char *job;
     int64_t tensors;
-    char **tensor_names; /**< (tensors) */
+    char **tensor_names;   /**< (tensors) */
+    int64_t *tensor_numel; /**< (tensors) elements */
     int64_t count;
     dpt_result *results; /**< (count), in the order of writing */
     int64_t nseeds;

@@ -94,6 +94,16 @@ dpt_status dpt_job_read(const dpt_comm *comm, const char *path, int nsets, const
                         dpt_job *out);
 void dpt_job_destroy(dpt_job *job); /**< Local; an empty one is allowed. */
 
+/** Leave only some edits of a job, in its order; its texts stay those of the whole job. Local.
+ * @param[in] n, patterns  an edit stays when one of them names it: "I/N", every N-th edit from number I
+ *            on, counted from 0; else an fnmatch pattern of edit ids. n = 0 changes nothing.
+ * Errors: DPT_ERR_USAGE naming a pattern that is broken or names no edit. */
+dpt_status dpt_job_keep_edits(dpt_job *job, int n, const char *const *patterns);
+
+/** What the edits of a job share: its canonical text without its edits and without where and how output is
+ * kept. Allocated (dpt_mem_free); NULL after dpt_error. Local. */
+char *dpt_job_frame(const dpt_job *job);
+
 /** Mark the tensors that include and exclude patterns choose. Local.
  * Errors: DPT_ERR_USAGE when a pattern matches no tensor, naming it, or when nothing is left.
  * @param[out] selected (count). */

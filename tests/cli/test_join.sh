@@ -1,0 +1,134 @@
+#!/usr/bin/env bash
+# seconds: 600
+# run --only and join: the parts of a job put together are the whole, to the bit; what does not belong
+# together is refused by name, and nothing is written then.
+. "$(dirname "$0")/../support/tap.sh"
+limit=120
+
+write_job() { # write_job FILE EDITS
+    cat >"$1" <<Y
+models: {pre: share/demo/llama-pre, post: share/demo/llama-post}
+data:
+  - {name: few, file: $tap_root/few.h5, loss: lm}
+  - {name: task, file: $tap_root/task.h5, loss: lm, samples: 9}
+edits: $2
+riemann: {rule: left, points: 2}
+output: {directory: OUT, checkpoint: none, report: true}
+Y
+}
+
+edits='[{name: dare, method: dare, p: [0.3, 0.6], seed: [1, 2]}, {name: prune, method: prune, keep: 0.3}]'
+
+same_files() { # same_files A B: all that two studies wrote, but for times and provenance
+    $compare joined "$1/results.json" "$2/results.json" &&
+        diff <($python tests/support/csv_without.py seconds "$1/summary.csv") \
+            <($python tests/support/csv_without.py seconds "$2/summary.csv") &&
+        cmp "$1/seeds.csv" "$2/seeds.csv"
+}
+
+parts_equal_whole() { # parts_equal_whole RANKS
+    local i
+    run_at "$1" run "$tap_root/job.yaml" --set output.directory="$tmp/whole"
+    expect_exit "the whole at $1" 0
+    for i in 0 1 2; do
+        run_at "$1" run "$tap_root/job.yaml" --set output.directory="$tmp/part-$i" --only $i/3
+        expect_exit "part $i of 3 at $1" 0
+    done
+    holds "parts share the edits" [ "$(cat "$tmp"/part-?/summary.csv | grep -c '^dare\|^prune')" -eq 10 ]
+    run_at "$1" join "$tmp"/part-{2,0,1} -o "$tmp/all"
+    expect_exit "join at $1" 0
+    holds "joined parts are the whole at $1" same_files "$tmp/whole" "$tmp/all"
+    holds "joined report at $1" grep -q 'dare-p0.6-seed2' "$tmp/all/report.html"
+    holds "its provenance names the parts" grep -q "\"directory\": \"$tmp/part-1\"" "$tmp/all/results.json"
+    [[ $1 -eq 1 ]] && refusals
+}
+
+same_as_before() { [[ $(cat "$tmp/all"/* | sha256sum) == "$before" ]]; }
+
+refused() { # refused NAME CODE REGEX ARGUMENTS...: the error, and nothing is written
+    local name=$1 status=$2 regex=$3
+    shift 3
+    run_at 1 join "$@"
+    expect_error "$name" "$status" "$regex"
+    holds "nothing is written: $name" [ ! -e "$tmp/none" ]
+}
+
+refusals() { # with the parts of before
+    local before
+    before=$(cat "$tmp/all"/* | sha256sum)
+    refused "a missing part" 3 '2 of 5 edits are in no part, the first is dare-p0.3-seed2' \
+        "$tmp"/part-{0,2} -o "$tmp/none"
+    refused "a part twice" 3 "edit dare-p0.3-seed1 is in both .*part-0 and .*part-0" \
+        "$tmp"/part-{0,0,1,2} -o "$tmp/none"
+    mkdir -p "$tmp/begun/units"
+    refused "an unfinished part" 3 "begun: this part is not finished.*--resume" \
+        "$tmp"/part-0 "$tmp/begun" -o "$tmp/none"
+    refused "no study" 3 "share: no study" share -o "$tmp/none"
+    refused "no directory" 2 "output directories of the parts and -o DIR" "$tmp"/part-0
+    run_at 1 join "$tmp"/part-{0,1,2} -o "$tmp/all"
+    expect_error "joined before" 4 "all: holds joined results already: give --overwrite"
+    run_at 1 join "$tmp"/part-{0,1,2} -o "$tmp/part-1" --overwrite
+    expect_error "into a part" 4 "part-1: results.h5 is there, which no join wrote"
+    holds "joined results are as before" same_as_before
+    run_at 1 join "$tmp"/part-{0,1,2} -o "$tmp/all" --overwrite
+    expect_exit "joined again" 0
+    holds "again the whole" same_files "$tmp/whole" "$tmp/all"
+    run_at 1 join "$tmp"/all "$tmp/part-0" -o "$tmp/none"
+    expect_error "the joined and a part" 3 "edit dare-p0.3-seed1 is in both"
+    other_jobs
+}
+
+other_jobs() { # parts that were made by other means than --only
+    local list='[{name: prune, method: prune, keep: 0.3}]'
+    run_at 1 run "$tap_root/job.yaml" --set output.directory="$tmp/points" --only prune \
+        --set riemann.points=3
+    refused "another job" 3 "part-0 and .*points are of different jobs: '.*2.*' against '.*3" \
+        "$tmp/part-0" "$tmp/points" -o "$tmp/none"
+    run_at 1 run "$tap_root/job.yaml" --set output.directory="$tmp/short" --set "edits=$list"
+    refused "other lists of edits" 3 "different lists of edits: give the job file.*--job" \
+        "$tmp/part-0" "$tmp/short" -o "$tmp/none"
+    run_at 1 run "$tap_root/job.yaml" --set output.directory="$tmp/dare" --only 'dare-*'
+    run_at 1 join --job "$tap_root/job.yaml" "$tmp"/{short,dare} -o "$tmp/jobs"
+    expect_exit "with the job file" 0
+    holds "with the job file it is the whole" same_files "$tmp/whole" "$tmp/jobs"
+    write_job "$tmp/keep.yaml" "${edits/keep: 0.3/keep: 0.4}"
+    refused "other parameters under the same id" 3 "short: edit prune was made with other parameters" \
+        --job "$tmp/keep.yaml" "$tmp"/{short,dare} -o "$tmp/none"
+    write_job "$tmp/fewer.yaml" "[{name: prune, method: prune, keep: 0.3}]"
+    refused "an edit that the job lacks" 3 "dare: edit dare-p0.3-seed1 is not in the job" \
+        --job "$tmp/fewer.yaml" "$tmp"/{short,dare} -o "$tmp/none"
+    cp "$tap_root/few.h5" "$tmp/data.h5"
+    local set="data=[{name: few, file: $tmp/data.h5, loss: lm}]"
+    run_at 1 run "$tap_root/job.yaml" --set output.directory="$tmp/d0" --only 0/2 --set "$set"
+    cp "$tap_root/task.h5" "$tmp/data.h5"
+    run_at 1 run "$tap_root/job.yaml" --set output.directory="$tmp/d1" --only 1/2 --set "$set"
+    refused "data that changed between" 3 "d0 and .*d1 were made from different models or data" \
+        "$tmp"/d{0,1} -o "$tmp/none"
+}
+
+broken_only() {
+    run_at 1 run "$tap_root/job.yaml" --set output.directory="$tmp/none" --only 5/5
+    expect_error "a share from 1" 2 "only 5/5: write I/N with I from 0 to N - 1"
+    run_at 1 run "$tap_root/job.yaml" --set output.directory="$tmp/none" --only 6/7
+    expect_error "more shares than edits" 2 "only 6/7: the job has 5 edits only"
+    run_at 1 run "$tap_root/job.yaml" --set output.directory="$tmp/none" --only 'bias*'
+    expect_error "no such edit" 2 "only bias\*: no edit of the job has such an id"
+    holds "nothing is written" [ ! -e "$tmp/none" ]
+}
+
+$python - "$tap_root" <<'P'
+import sys
+import h5py
+for name, first, last in (("few", 0, 7), ("task", 7, 19)):
+    with h5py.File("share/demo/task.h5") as whole, h5py.File(f"{sys.argv[1]}/{name}.h5", "w") as few:
+        offsets = whole["offsets"][first:last + 1]
+        few["offsets"] = offsets - offsets[0]
+        for key in ("tokens", "loss_mask"):
+            few[key] = whole[key][offsets[0]:offsets[-1]]
+P
+write_job "$tap_root/job.yaml" "$edits"
+parallel=2
+part parts_equal_whole 1
+part parts_equal_whole 2
+part broken_only
+done_testing
