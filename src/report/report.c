@@ -2,6 +2,7 @@
 
 #include "deltapath/base/file.h"
 #include "deltapath/base/mem.h"
+#include "deltapath/store/manifest.h"
 #include "report_parts.h"
 
 #include <dirent.h>
@@ -150,7 +151,7 @@ static dpt_status write_file(dpt_report_plots *plots, const char *path, const dp
         if ((fclose(html) != 0 || failed) && st == DPT_OK)
             st = dpt_error(DPT_ERR_OUTPUT, "%s: cannot be written: check disk space", path);
         if (st == DPT_OK)
-            st = dpt_file_commit(path);
+            st = dpt_manifest_commit_file(path);
         else
             dpt_file_discard(path);
     }

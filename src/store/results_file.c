@@ -4,6 +4,7 @@
 #include "deltapath/base/sealed.h"
 #include "deltapath/comm/agree.h"
 #include "deltapath/store/isolate.h"
+#include "deltapath/store/manifest.h"
 #include "deltapath/store/part.h"
 #include "hdf5_image.h"
 #include "hdf5_plain.h"
@@ -145,31 +146,44 @@ static dpt_status check_units(const dpt_results_study *study, const dpt_result *
     return DPT_OK;
 }
 
+/* Rank 0: all outputs under their temporary names. @return how many may be there. */
+static int put_outputs(const dpt_results_study *study, const dpt_result *results, int64_t count,
+                       const char *const *names, dpt_status *st) {
+    int outputs = study->nseeds > 0 ? OUTPUT_COUNT : OUTPUT_SEEDS;
+    int put = 0;
+    for (; *st == DPT_OK && put < outputs; put++) {
+        char *path = dpt_mem_format("%s/%s", study->directory, names[put]);
+        *st = path == NULL ? DPT_ERR_OUTPUT : put_output((output)put, path, study, results, count);
+        dpt_mem_free(path);
+    }
+    return put;
+}
+
+static void discard_outputs(const char *directory, int count, const char *const *names) {
+    for (int k = 0; k < count; k++) {
+        char *path = dpt_mem_format("%s/%s", directory, names[k]);
+        if (path != NULL)
+            dpt_file_discard(path);
+        dpt_mem_free(path);
+    }
+}
+
 dpt_status dpt_results_write(const dpt_comm *comm, const dpt_results_study *study,
                              const dpt_result *results, int64_t count) {
     static const char *const names[OUTPUT_COUNT] = {"results.h5", "summary.csv", "results.json",
                                                     "seeds.csv"};
-    char *paths[OUTPUT_COUNT] = {NULL};
     bool writer = comm->rank == 0;
+    int put = 0;
     dpt_status st = dpt_agree_fault("results.write");
     if (st == DPT_OK && writer)
         st = check_units(study, results, count);
-    int outputs = study->nseeds > 0 ? OUTPUT_COUNT : OUTPUT_SEEDS;
-    for (int k = 0; writer && st == DPT_OK && k < outputs; k++) {
-        paths[k] = dpt_mem_format("%s/%s", study->directory, names[k]);
-        st = paths[k] == NULL ? DPT_ERR_OUTPUT
-                              : put_output((output)k, paths[k], study, results, count);
-    }
+    if (writer)
+        put = put_outputs(study, results, count, names, &st);
     st = dpt_agree(comm, st);
-    for (int k = 0; k < OUTPUT_COUNT; k++) {
-        if (paths[k] == NULL)
-            continue;
-        if (st == DPT_OK)
-            st = dpt_file_commit(paths[k]);
-        else
-            dpt_file_discard(paths[k]);
-        dpt_mem_free(paths[k]);
-    }
+    if (writer && st == DPT_OK)
+        st = dpt_manifest_commit(study->directory, study->name, put, names);
+    else if (writer)
+        discard_outputs(study->directory, put, names);
     return dpt_agree(comm, st);
 }
 

@@ -97,6 +97,41 @@ static dpt_status scan(const char *path, dpt_store_header *header, int64_t *form
     return st;
 }
 
+void dpt_store_digest_feed(dpt_hash *hash, const char *name, uint64_t tensor) {
+    dpt_hash_update(hash, name, strlen(name) + 1);
+    dpt_hash_update(hash, &tensor, sizeof tensor);
+}
+
+char *dpt_store_recipe_of(const char *provenance) {
+    json_t *root = provenance != NULL ? json_loads(provenance, 0, NULL) : NULL;
+    char *recipe = dpt_mem_strdup(json_string_value(json_object_get(root, "recipe")), "recipe");
+    json_decref(root);
+    return recipe;
+}
+
+dpt_status dpt_store_get_origin(const char *path, dpt_store_origin *out) {
+    dpt_store_header header = {.nfiles = 0};
+    int64_t format = DPT_STORE_NONE;
+    *out = (dpt_store_origin){.format = DPT_STORE_NONE};
+    dpt_status st = scan(path, &header, &format);
+    char *recipe = st == DPT_OK ? dpt_store_recipe_of(header.provenance) : NULL;
+    dpt_hash hash;
+    dpt_hash_begin(&hash);
+    bool hashed = st == DPT_OK;
+    for (int64_t i = 0; i < header.count && hashed; i++) {
+        hashed = header.entries[i].hashed;
+        dpt_store_digest_feed(&hash, header.entries[i].name, header.entries[i].hash);
+    }
+    if (recipe != NULL)
+        snprintf(out->recipe, sizeof out->recipe, "%s", recipe);
+    out->format = (dpt_store_format)format;
+    out->ours = hashed && header.provenance != NULL;
+    out->digest = hashed ? dpt_hash_value(&hash) : 0;
+    dpt_mem_free(recipe);
+    dpt_store_header_destroy(&header);
+    return st;
+}
+
 dpt_status dpt_store_open(const dpt_comm *comm, const char *path, dpt_store **out) {
     *out = NULL;
     int64_t format = 0;

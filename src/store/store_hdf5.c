@@ -145,6 +145,7 @@ static dpt_status read_texts(hid_t file, const char *path, dpt_store_header *hea
                        "checkpoint or convert the model",
                        path, format != NULL ? format : "unknown");
     dpt_mem_free(format);
+    header->sealed = H5Aexists(file, "sealed") > 0;
     static const char *const names[] = {"config", "metadata", "provenance"};
     char **const texts[] = {&header->config, &header->metadata, &header->provenance};
     for (int i = 0; i < 3 && st == DPT_OK; i++)
@@ -331,7 +332,7 @@ static dpt_status hdf5_scan(const char *path, dpt_store_header *out) {
     if (st == DPT_OK)
         st = dpt_store_header_unpack(packed, n, out);
     dpt_mem_free(packed);
-    return st;
+    return st == DPT_OK ? dpt_store_seal_check(out) : st;
 }
 
 const dpt_store_driver dpt_store_hdf5_driver = {.format = DPT_STORE_HDF5,

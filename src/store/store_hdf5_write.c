@@ -95,7 +95,9 @@ static bool create_dataset(dpt_store_writer *writer, hid_t group, hid_t plist, i
 static bool write_root(const dpt_store_writer *writer, hid_t file) {
     int version = 1;
     bool ok = dpt_hdf5_text_write(file, "format", "deltapath-checkpoint");
+    int sealed = 1;
     ok = write_number(file, "version", H5T_STD_I32LE, H5T_NATIVE_INT, &version) && ok;
+    ok = write_number(file, "sealed", H5T_STD_I32LE, H5T_NATIVE_INT, &sealed) && ok;
     ok = dpt_hdf5_text_write(file, "config", writer->config) && ok;
     ok = dpt_hdf5_text_write(file, "metadata", writer->metadata) && ok;
     return dpt_hdf5_text_write(file, "provenance", writer->provenance) && ok;
@@ -227,5 +229,9 @@ dpt_status dpt_store_hdf5_finish(dpt_store_writer *writer) {
         st = fail(writer, "close the file");
     if (access >= 0)
         H5Pclose(access);
-    return dpt_agree(&writer->comm, st);
+    st = dpt_agree(&writer->comm, st);
+    if (st == DPT_OK)
+        st = dpt_agree(&writer->comm,
+                       writer->comm.rank == 0 ? dpt_store_seal_write(writer) : DPT_OK);
+    return st;
 }

@@ -208,6 +208,7 @@ static void pack_header(packer *p, const dpt_store_header *header) {
     pack_text(p, header->config);
     pack_text(p, header->metadata);
     pack_text(p, header->provenance);
+    pack(p, &header->sealed, sizeof header->sealed);
     pack(p, &header->ncompanions, sizeof header->ncompanions);
     for (int i = 0; i < header->ncompanions; i++) {
         const dpt_store_companion *companion = &header->companions[i];
@@ -309,6 +310,7 @@ dpt_status dpt_store_header_unpack(const char *packed, int64_t bytes, dpt_store_
     out->config = unpack_text(&u);
     out->metadata = unpack_text(&u);
     out->provenance = unpack_text(&u);
+    unpack(&u, &out->sealed, sizeof out->sealed);
     unpack_companions(&u, out);
     if (u.st != DPT_OK)
         dpt_store_header_destroy(out);

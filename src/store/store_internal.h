@@ -42,6 +42,7 @@ typedef struct dpt_store_header {
     char *config;
     char *metadata;
     char *provenance;
+    bool sealed; /**< HDF5: the file says that it ends with a trailer */
     int ncompanions;
     dpt_store_companion *companions; /**< sorted by name */
 } dpt_store_header;
@@ -148,6 +149,31 @@ dpt_status dpt_store_companions_restore(const dpt_store_header *header, const ch
 /** Text of config.json whose torch_dtype or dtype says the one float type of the catalog; a plain
  * copy when there is no such key or no single type. Local. */
 dpt_status dpt_store_config_update(const char *config, const dpt_catalog *catalog, char **out);
+
+/** Bytes of a .safetensors file before its tensors: the length and the header's text; -1 when the file
+ * says something that cannot be. Local. */
+int64_t dpt_store_safetensors_header_bytes(const char *path);
+
+/** Write the manifest of a folder that holds a complete safetensors model. Local. */
+dpt_status dpt_store_manifest_write(const char *folder, const char *provenance);
+
+/** Check a folder's files against its manifest, when there is one. Local.
+ * Errors: DPT_ERR_INPUT naming the file. */
+dpt_status dpt_store_manifest_check(const char *folder);
+
+/** Append the trailer of an HDF5 checkpoint: its hash is over all bytes outside the tensors. Rank 0, when
+ * HDF5 has closed the file. Local. */
+dpt_status dpt_store_seal_write(const dpt_store_writer *writer);
+
+/** Check the trailer; a file that neither says that it has one nor has one is accepted. Local.
+ * Errors: DPT_ERR_INPUT naming the file. */
+dpt_status dpt_store_seal_check(const dpt_store_header *header);
+
+/** Feed the digest of a model with its next tensor, in order of names. Local. */
+void dpt_store_digest_feed(dpt_hash *hash, const char *name, uint64_t tensor);
+
+/** Value of `recipe` in the text of a provenance, allocated; NULL when there is none. Local. */
+char *dpt_store_recipe_of(const char *provenance);
 
 /** A model being written. */
 struct dpt_store_writer {

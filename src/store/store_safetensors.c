@@ -1,5 +1,6 @@
 #include "store_internal.h"
 
+#include "deltapath/base/file.h"
 #include "deltapath/base/mem.h"
 
 #include <dirent.h>
@@ -7,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static const int64_t HEADER_LIMIT = 100000000;
 static const int64_t CONFIG_LIMIT = 1 << 26;
@@ -74,6 +76,18 @@ static dpt_status read_header_text(const char *path, int64_t file_bytes, char **
                        path);
     fclose(file);
     return st;
+}
+
+int64_t dpt_store_safetensors_header_bytes(const char *path) {
+    unsigned char raw[8];
+    uint64_t length = 0;
+    int fd = dpt_file_open_input(path);
+    int64_t got = fd >= 0 ? dpt_file_read_at(fd, 0, raw, 8) : -1;
+    if (fd >= 0)
+        close(fd);
+    for (int i = 7; i >= 0 && got == 8; i--)
+        length = length << 8 | raw[i];
+    return got == 8 && length <= (uint64_t)HEADER_LIMIT ? 8 + (int64_t)length : -1;
 }
 
 static dpt_status parse_dtype(const char *path, const char *tensor, const json_t *value,
@@ -422,7 +436,9 @@ static dpt_status safetensors_scan(const char *path, dpt_store_header *out) {
         st = dpt_store_header_seal(out, path);
     if (st == DPT_OK) {
         char *home = directory ? dpt_mem_strdup(path, "path") : dpt_store_path_parent(path);
-        st = home == NULL ? DPT_ERR_OUTPUT : scan_beside(home, out);
+        st = home == NULL ? DPT_ERR_OUTPUT : dpt_store_manifest_check(home);
+        if (st == DPT_OK)
+            st = scan_beside(home, out);
         dpt_mem_free(home);
     }
     if (st == DPT_OK && directory)

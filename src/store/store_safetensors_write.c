@@ -1,6 +1,7 @@
 #include "store_internal.h"
 
 #include "deltapath/base/mem.h"
+#include "deltapath/store/manifest.h"
 #include "deltapath/comm/agree.h"
 
 #include <errno.h>
@@ -210,6 +211,7 @@ static dpt_status write_sidecar(dpt_store_writer *writer) {
     json_t *hashes = json_object();
     json_object_set_new(root, "format", json_string("deltapath-sidecar"));
     json_object_set_new(root, "version", json_integer(1));
+    json_object_set_new(root, "manifest", json_string(DPT_MANIFEST_CHECKPOINT));
     if (writer->provenance != NULL) {
         json_t *provenance = json_loads(writer->provenance, JSON_DECODE_ANY, NULL);
         if (provenance == NULL)
@@ -227,6 +229,11 @@ static dpt_status write_sidecar(dpt_store_writer *writer) {
     return st;
 }
 
+static dpt_status finish_on_root(dpt_store_writer *writer) {
+    dpt_status st = write_sidecar(writer);
+    return st == DPT_OK ? dpt_store_manifest_write(writer->partial, writer->provenance) : st;
+}
+
 dpt_status dpt_store_safetensors_finish(dpt_store_writer *writer) {
-    return dpt_agree(&writer->comm, writer->comm.rank == 0 ? write_sidecar(writer) : DPT_OK);
+    return dpt_agree(&writer->comm, writer->comm.rank == 0 ? finish_on_root(writer) : DPT_OK);
 }

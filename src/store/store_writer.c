@@ -182,7 +182,21 @@ static dpt_status check_complete(dpt_store_writer *writer) {
     return st;
 }
 
+static uint64_t digest_of(const dpt_store_writer *writer) {
+    dpt_hash hash;
+    dpt_hash_begin(&hash);
+    for (int t = 0; t < writer->catalog->count; t++)
+        dpt_store_digest_feed(&hash, writer->catalog->tensors[t].name, writer->hashes[t]);
+    return dpt_hash_value(&hash);
+}
+
 dpt_status dpt_store_finish(dpt_store_writer *writer, dpt_status local) {
+    uint64_t digest;
+    return dpt_store_finish_digest(writer, local, &digest);
+}
+
+dpt_status dpt_store_finish_digest(dpt_store_writer *writer, dpt_status local, uint64_t *digest) {
+    *digest = 0;
     dpt_status st = local != DPT_OK ? local : dpt_agree_fault("store.finish");
     /* Closed before anybody reads again, so that close-to-open file systems show every byte. */
     dpt_status closed = dpt_store_files_close(&writer->io, st == DPT_OK);
@@ -191,6 +205,8 @@ dpt_status dpt_store_finish(dpt_store_writer *writer, dpt_status local) {
         st = dpt_agree(&writer->comm, check_complete(writer));
     if (st == DPT_OK)
         st = dpt_store_hash_finish(writer);
+    if (st == DPT_OK)
+        *digest = digest_of(writer);
     if (st == DPT_OK)
         st = writer->driver->finish(writer);
     if (st == DPT_OK) {

@@ -43,6 +43,18 @@ int dpt_store_companion_count(const dpt_store *store);
 const char *dpt_store_companion_at(const dpt_store *store, int i, int64_t *bytes);
 dpt_store_format dpt_store_get_format(const dpt_store *store); /**< Local */
 
+/** What the headers of a model say about where it comes from. */
+typedef struct dpt_store_origin {
+    dpt_store_format format;
+    bool ours; /**< this program wrote it: provenance and the hash of every tensor are there */
+    char recipe[24]; /**< `recipe` of its provenance, or "" */
+    uint64_t digest; /**< dpt_store_finish_digest of it; 0 unless every tensor has a hash */
+} dpt_store_origin;
+
+/** Read and check the headers, and all that a trailer or a manifest covers, on this rank alone.
+ * Local. Errors: DPT_ERR_INPUT as dpt_store_open. */
+dpt_status dpt_store_get_origin(const char *path, dpt_store_origin *out);
+
 /** Whether a path is an HDF5 file of results of a study, not a model. Local. */
 bool dpt_store_is_results(const char *path);
 
@@ -90,5 +102,8 @@ dpt_sink dpt_store_writer_sink(dpt_store_writer *writer);
  * freed in either case. @param[in] local this rank's status so far; not DPT_OK on any rank: the
  * output is discarded on all. */
 dpt_status dpt_store_finish(dpt_store_writer *writer, dpt_status local);
+
+/** The same. @param[out] digest  hash of the names and hashes of all tensors, the same on all ranks. */
+dpt_status dpt_store_finish_digest(dpt_store_writer *writer, dpt_status local, uint64_t *digest);
 
 #endif

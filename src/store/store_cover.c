@@ -1,0 +1,181 @@
+#include "store_internal.h"
+
+#include "deltapath/base/file.h"
+#include "deltapath/base/mem.h"
+#include "deltapath/base/sealed.h"
+#include "deltapath/store/manifest.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* What covers the bytes of a model that are no tensor's: a trailer of an HDF5 checkpoint, a manifest of a
+ * safetensors folder. Tensors have hashes of their own. */
+
+enum { COVER_BYTES = 1 << 20 };
+
+typedef struct extent {
+    int64_t offset, bytes;
+} extent;
+
+static int extent_order(const void *a, const void *b) {
+    int64_t x = ((const extent *)a)->offset, y = ((const extent *)b)->offset;
+    return (x > y) - (x < y);
+}
+
+static dpt_status cover_feed(int fd, const char *path, int64_t begin, int64_t end, char *buffer,
+                             dpt_hash *hash) {
+    for (int64_t at = begin; at < end;) {
+        int64_t want = end - at < COVER_BYTES ? end - at : COVER_BYTES;
+        if (dpt_file_read_at(fd, at, buffer, want) != want)
+            return dpt_error(DPT_ERR_INPUT, "%s: cannot be read to its end: check the disk", path);
+        dpt_hash_update(hash, buffer, (size_t)want);
+        at += want;
+    }
+    return DPT_OK;
+}
+
+/* XXH3-128 of the first `length` bytes but those of the extents, which are sorted here. */
+static dpt_status cover_hash(int fd, const char *path, int64_t length, extent *tensors,
+                             int64_t count, uint64_t out[2]) {
+    char *buffer = dpt_mem_alloc(COVER_BYTES, 1, "buffer of a hash");
+    dpt_status st = buffer != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+    dpt_hash hash;
+    int64_t at = 0;
+    dpt_hash_begin(&hash);
+    qsort(tensors, (size_t)count, sizeof *tensors, extent_order);
+    for (int64_t i = 0; i < count && st == DPT_OK; i++) {
+        if (tensors[i].bytes == 0)
+            continue;
+        st = cover_feed(fd, path, at, tensors[i].offset, buffer, &hash);
+        at = tensors[i].offset + tensors[i].bytes;
+    }
+    if (st == DPT_OK)
+        st = cover_feed(fd, path, at, length, buffer, &hash);
+    dpt_hash128_value(&hash, out);
+    dpt_mem_free(buffer);
+    return st;
+}
+
+static dpt_status seal_append(const dpt_store_writer *writer, extent *tensors) {
+    dpt_file_identity file;
+    uint64_t hash[2];
+    char seal[DPT_SEAL_BYTES];
+    int fd = open(writer->partial, O_RDWR | O_CLOEXEC);
+    if (fd < 0)
+        return dpt_store_path_write_failed(writer->partial);
+    dpt_status st = dpt_file_identify_open(fd, writer->partial, &file);
+    if (st == DPT_OK)
+        st = cover_hash(fd, writer->partial, file.size, tensors, writer->catalog->count, hash);
+    if (st == DPT_OK) {
+        dpt_seal_format(hash, file.size, seal);
+        ssize_t n = pwrite(fd, seal, sizeof seal, file.size);
+        if (n >= 0 && n != (ssize_t)sizeof seal)
+            errno = ENOSPC;
+        if (n != (ssize_t)sizeof seal || fsync(fd) != 0)
+            st = dpt_store_path_write_failed(writer->partial);
+    }
+    if (close(fd) != 0 && st == DPT_OK)
+        st = dpt_store_path_write_failed(writer->partial);
+    return st;
+}
+
+dpt_status dpt_store_seal_write(const dpt_store_writer *writer) {
+    int count = writer->catalog->count;
+    extent *tensors = dpt_mem_alloc(count, sizeof *tensors, "extents of tensors");
+    if (tensors == NULL)
+        return DPT_ERR_OUTPUT;
+    for (int t = 0; t < count; t++) {
+        const dpt_tensor_info *info = &writer->catalog->tensors[t];
+        tensors[t] = (extent){writer->offset_of[t], info->numel * dpt_dtype_size(info->dtype)};
+    }
+    dpt_status st = seal_append(writer, tensors);
+    dpt_mem_free(tensors);
+    return st;
+}
+
+static dpt_status seal_compare(int fd, const dpt_store_header *header, extent *tensors) {
+    static const char begin[] = "deltapath-xxh128 ";
+    const char *path = header->files[0];
+    int64_t length = header->file_bytes[0] - DPT_SEAL_BYTES;
+    char found[DPT_SEAL_BYTES], expected[DPT_SEAL_BYTES];
+    uint64_t hash[2];
+    bool there = length > 0 && dpt_file_read_at(fd, length, found, sizeof found) == sizeof found;
+    if (!header->sealed && (!there || memcmp(found, begin, strlen(begin)) != 0))
+        return DPT_OK;
+    bool same = false;
+    dpt_status st = DPT_OK;
+    if (there) {
+        st = cover_hash(fd, path, length, tensors, header->count, hash);
+        dpt_seal_format(hash, length, expected);
+        same = memcmp(found, expected, sizeof found) == 0;
+    }
+    if (st == DPT_OK && !same)
+        st =
+            dpt_error(DPT_ERR_INPUT,
+                      "%s: the checksum at its end does not match: it was damaged or changed; copy "
+                      "it again, or delete the attribute `sealed` when it was changed on purpose",
+                      path);
+    return st;
+}
+
+dpt_status dpt_store_seal_check(const dpt_store_header *header) {
+    extent *tensors = dpt_mem_alloc(header->count, sizeof *tensors, "extents of tensors");
+    if (tensors == NULL)
+        return DPT_ERR_OUTPUT;
+    for (int64_t i = 0; i < header->count; i++)
+        tensors[i] = (extent){header->entries[i].offset, header->entries[i].bytes};
+    int fd = dpt_file_open_input(header->files[0]);
+    dpt_status st = fd < 0 ? DPT_ERR_INPUT : seal_compare(fd, header, tensors);
+    if (fd >= 0)
+        close(fd);
+    dpt_mem_free(tensors);
+    return st;
+}
+
+static dpt_status manifest_add(const char *folder, const char *name, dpt_manifest *manifest) {
+    dpt_manifest_entry entry = {.name = (char *)(uintptr_t)name};
+    char *path = dpt_store_path_join(folder, name);
+    if (path == NULL)
+        return DPT_ERR_OUTPUT;
+    int64_t covered = dpt_store_path_ends_with(name, ".safetensors")
+                          ? dpt_store_safetensors_header_bytes(path)
+                          : -1;
+    dpt_status st = dpt_manifest_measure(path, covered, &entry);
+    dpt_mem_free(path);
+    return st == DPT_OK ? dpt_manifest_set(manifest, &entry) : st;
+}
+
+dpt_status dpt_store_manifest_write(const char *folder, const char *provenance) {
+    dpt_manifest manifest = {.recipe = dpt_store_recipe_of(provenance)};
+    char *path = dpt_store_path_join(folder, DPT_MANIFEST_CHECKPOINT);
+    DIR *listing = opendir(folder);
+    dpt_status st = path == NULL      ? DPT_ERR_OUTPUT
+                    : listing == NULL ? dpt_store_path_write_failed(folder)
+                                      : DPT_OK;
+    for (struct dirent *entry = NULL; st == DPT_OK && (entry = readdir(listing)) != NULL;)
+        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+            st = manifest_add(folder, entry->d_name, &manifest);
+    if (listing != NULL)
+        closedir(listing);
+    if (st == DPT_OK)
+        st = dpt_manifest_write(path, &manifest);
+    dpt_manifest_destroy(&manifest);
+    dpt_mem_free(path);
+    return st;
+}
+
+dpt_status dpt_store_manifest_check(const char *folder) {
+    dpt_manifest manifest = {.count = 0};
+    bool found = false;
+    char *path = dpt_store_path_join(folder, DPT_MANIFEST_CHECKPOINT);
+    dpt_status st = path != NULL ? dpt_manifest_read(path, &manifest, &found) : DPT_ERR_OUTPUT;
+    for (int64_t i = 0; i < manifest.count && st == DPT_OK; i++)
+        st = dpt_manifest_check(folder, &manifest.entries[i]);
+    dpt_manifest_destroy(&manifest);
+    dpt_mem_free(path);
+    return st;
+}
