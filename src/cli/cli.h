@@ -7,12 +7,16 @@
 #include <argp.h>
 #include <stdint.h>
 
+enum { DPT_CLI_EXPANDED = 16 };
+
 /** What the verbs share with main. */
 typedef struct dpt_cli {
     dpt_comm comm;
     double started;       /**< dpt_log_seconds() at the start of the process */
     char *report_results; /**< results.h5 of which main makes a report behind the verb, or NULL */
     char *report_html;
+    char *expanded[DPT_CLI_EXPANDED]; /**< words of the command line whose `~/` was replaced */
+    int nexpanded;
     char *report_csv; /**< folder for the CSV files of the plots, or NULL */
 } dpt_cli;
 

@@ -3,6 +3,7 @@
 #include "deltapath/base/log.h"
 #include "deltapath/base/mem.h"
 #include "deltapath/base/nearest.h"
+#include "deltapath/base/path.h"
 #include "deltapath/base/signal.h"
 #include "deltapath/base/version.h"
 #include "deltapath/comm/agree.h"
@@ -41,6 +42,26 @@ static dpt_status unknown_verb(const char *word) {
     return dpt_error(DPT_ERR_USAGE, "unknown verb '%s'%s: see `deltapath --help`", word, hint);
 }
 
+/* Paths in quotes, or behind the `=` of an option, whose `~/` no shell has replaced. */
+static dpt_status expand_words(dpt_cli *cli, int argc, char **argv) {
+    for (int i = 2; i < argc && cli->nexpanded < DPT_CLI_EXPANDED; i++) {
+        char *equals = strncmp(argv[i], "--", 2) == 0 ? strchr(argv[i], '=') : NULL;
+        const char *path = equals != NULL ? equals + 1 : argv[i];
+        char *expanded = NULL;
+        if (strncmp(path, "~/", 2) != 0)
+            continue;
+        dpt_status st = dpt_path_expand(path, &expanded);
+        if (st != DPT_OK)
+            return st;
+        char *word = dpt_mem_format("%.*s%s", (int)(path - argv[i]), argv[i], expanded);
+        dpt_mem_free(expanded);
+        if (word == NULL)
+            return DPT_ERR_OUTPUT;
+        argv[i] = cli->expanded[cli->nexpanded++] = word;
+    }
+    return DPT_OK;
+}
+
 static dpt_status dispatch(dpt_cli *cli, int argc, char **argv) {
     const char *word = argc > 1 ? argv[1] : "";
     if (strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0 || strcmp(word, "help") == 0) {
@@ -58,7 +79,8 @@ static dpt_status dispatch(dpt_cli *cli, int argc, char **argv) {
         char name[64];
         snprintf(name, sizeof name, "deltapath %s", verbs[v]->name);
         argv[1] = name;
-        return verbs[v]->run(cli, argc - 1, argv + 1);
+        dpt_status st = expand_words(cli, argc, argv);
+        return st != DPT_OK ? st : verbs[v]->run(cli, argc - 1, argv + 1);
     }
     if (word[0] == '\0')
         return dpt_error(DPT_ERR_USAGE, "give a verb, as in `deltapath run jobs/demo.yaml`: see "
@@ -115,5 +137,7 @@ int main(int argc, char **argv) {
     dpt_mem_free(cli.report_results);
     dpt_mem_free(cli.report_html);
     dpt_mem_free(cli.report_csv);
+    for (int i = 0; i < cli.nexpanded; i++)
+        dpt_mem_free(cli.expanded[i]);
     return st;
 }

@@ -5,6 +5,7 @@
 #include "deltapath/base/nearest.h"
 #include "deltapath/comm/agree.h"
 #include "dataset_file.h"
+#include "store_internal.h"
 #include "deltapath/store/isolate.h"
 
 #include <inttypes.h>
@@ -16,6 +17,16 @@ static dpt_status read_file(const char *path, dpt_dataset_kind kind, char **byte
     if (access(path, R_OK) != 0)
         return dpt_error(DPT_ERR_INPUT, "%s: cannot be read%s: give the path of a data-set file",
                          path, dpt_nearest_path(path, hint));
+    if (dpt_store_path_is_directory(path))
+        return dpt_error(DPT_ERR_INPUT,
+                         "%s: a folder, and a data set is one file: make it with "
+                         "tools/prepare_data.py",
+                         path);
+    if (dpt_store_foreign_pointer(path))
+        return dpt_error(DPT_ERR_INPUT,
+                         "%s: a Git LFS pointer, not the file itself: run `git lfs pull` in its "
+                         "folder",
+                         path);
     dpt_status st = dpt_isolate_run(path, dpt_dataset_load, &request, bytes, n);
     dpt_dataset_head *head = (dpt_dataset_head *)*bytes;
     if (st == DPT_OK && kind == DPT_DATASET_IMAGES)

@@ -1,5 +1,7 @@
 #include "dataset_file.h"
 
+#include "hdf5_type.h"
+
 #include "deltapath/base/mem.h"
 
 #include <hdf5.h>
@@ -240,8 +242,26 @@ static dpt_status read_weights(loader *l) {
     return DPT_OK;
 }
 
+/* A file of this program that is given in a data set's place. */
+static dpt_status check_format(const loader *l) {
+    char *format = NULL;
+    dpt_hdf5_text_read(l->file, "format", &format);
+    const char *what = format == NULL                                ? NULL
+                       : strcmp(format, "deltapath-checkpoint") == 0 ? "a model"
+                       : strcmp(format, "deltapath-results") == 0    ? "the results of a study"
+                       : strcmp(format, "deltapath-unit") == 0       ? "the result of one edit"
+                                                                     : NULL;
+    dpt_mem_free(format);
+    if (what == NULL)
+        return DPT_OK;
+    return dpt_error(DPT_ERR_INPUT, "%s: %s, not a data set: make one with tools/prepare_data.py",
+                     l->path, what);
+}
+
 static dpt_status read_kind(loader *l) {
-    dpt_status st;
+    dpt_status st = check_format(l);
+    if (st != DPT_OK)
+        return st;
     if (l->head.kind == DPT_DATASET_IMAGES) {
         st = read_images(l);
     } else if (l->head.kind == DPT_DATASET_PAIRS) {

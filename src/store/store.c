@@ -1,7 +1,6 @@
 #include "store_internal.h"
 
 #include "deltapath/base/mem.h"
-#include "deltapath/base/nearest.h"
 #include "deltapath/comm/agree.h"
 
 #include <inttypes.h>
@@ -46,11 +45,10 @@ static bool has_hdf5_signature(const char *path) {
 }
 
 dpt_status dpt_store_driver_probe(const char *path, const dpt_store_driver **out) {
-    char hint[DPT_NEAREST_PATH];
     *out = NULL;
-    if (!dpt_store_path_exists(path))
-        return dpt_error(DPT_ERR_INPUT, "%s: there is no such model%s: check the path", path,
-                         dpt_nearest_path(path, hint));
+    dpt_status st = dpt_store_foreign_check(path);
+    if (st != DPT_OK)
+        return st;
     if (dpt_store_path_is_directory(path) || dpt_store_path_ends_with(path, ".safetensors")) {
         *out = &dpt_store_safetensors_driver;
         return DPT_OK;

@@ -134,6 +134,21 @@ static herr_t visit(hid_t group, const char *name, const H5L_info_t *info, void 
     return w->st == DPT_OK ? 0 : -1;
 }
 
+/* A file of this program that is given in a model's place. */
+static const char *what_it_is(hid_t file, const char *format) {
+    if (format != NULL && strncmp(format, "deltapath-results", 17) == 0)
+        return ", the results of a study";
+    if (format != NULL && strncmp(format, "deltapath-unit", 14) == 0)
+        return ", the result of one edit";
+    bool data = format != NULL && strcmp(format, "deltapath-data") == 0;
+    if (data || H5Lexists(file, "tokens", H5P_DEFAULT) > 0 ||
+        H5Lexists(file, "chosen", H5P_DEFAULT) > 0 || H5Lexists(file, "images", H5P_DEFAULT) > 0)
+        return ", a data set, which belongs under `data`";
+    if (format == NULL && H5Lexists(file, "layer_names", H5P_DEFAULT) > 0)
+        return ", weights of Keras";
+    return "";
+}
+
 static dpt_status read_texts(hid_t file, const char *path, dpt_store_header *header) {
     char *format = NULL;
     bool ok = dpt_hdf5_text_read(file, "format", &format);
@@ -141,9 +156,9 @@ static dpt_status read_texts(hid_t file, const char *path, dpt_store_header *hea
     dpt_status st = DPT_OK;
     if (!ours)
         st = dpt_error(DPT_ERR_INPUT,
-                       "%s: HDF5 file of format \"%s\", not \"deltapath-checkpoint\": give a "
+                       "%s: HDF5 file of format \"%s\", not \"deltapath-checkpoint\"%s: give a "
                        "checkpoint or convert the model",
-                       path, format != NULL ? format : "unknown");
+                       path, format != NULL ? format : "unknown", what_it_is(file, format));
     dpt_mem_free(format);
     header->sealed = H5Aexists(file, "sealed") > 0;
     static const char *const names[] = {"config", "metadata", "provenance"};

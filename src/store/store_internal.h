@@ -234,6 +234,13 @@ extern const dpt_store_driver dpt_store_safetensors_driver;
 const dpt_store_driver *dpt_store_driver_of(dpt_store_format format);
 dpt_status dpt_store_driver_probe(const char *path, const dpt_store_driver **out);
 
+/** Refuse what lies at a path and is no model, by the name of what it is, with the command that helps: a
+ * path that does not exist or is the name of a hub model, Git LFS pointers, adapters, PyTorch, GGUF.
+ * Local; rank 0. Errors: DPT_ERR_INPUT. */
+dpt_status dpt_store_foreign_check(const char *path);
+bool dpt_store_foreign_pointer(
+    const char *path); /**< Whether a file is a Git LFS pointer. Local. */
+
 const dpt_store_header *dpt_store_header_of(const dpt_store *store); /**< Local. */
 
 /* The writing halves of the drivers. */

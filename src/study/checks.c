@@ -36,6 +36,31 @@ static void compare_configs(const dpt_inputs *in) {
                 in->job->pre, in->job->post, text);
 }
 
+enum { IDLE_LISTED = 5 };
+
+/* Edits that change nothing are legal; each is said, or their number when they are many. */
+static void warn_of_idle(const dpt_job *job, const dpt_edit_input *input) {
+    int idle = 0, first = -1;
+    for (int e = 0; e < job->nedits; e++)
+        if (!dpt_edit_covers_any(&job->edits[e].spec, input)) {
+            first = first < 0 ? e : first;
+            idle++;
+        }
+    if (idle > IDLE_LISTED) {
+        dpt_log(DPT_LOG_WARN,
+                "edit %s and %d more: their methods cover none of the selected tensors: they leave "
+                "the post-trained model as it is",
+                job->edits[first].id, idle - 1);
+        return;
+    }
+    for (int e = 0; e < job->nedits && idle > 0; e++)
+        if (!dpt_edit_covers_any(&job->edits[e].spec, input))
+            dpt_log(DPT_LOG_WARN,
+                    "edit %s: its methods cover none of the selected tensors: it leaves the "
+                    "post-trained model as it is",
+                    job->edits[e].id);
+}
+
 static dpt_status check_edits(dpt_inputs *in, int ranks) {
     dpt_edit_input input = {.pre = dpt_store_source(in->pre),
                             .post = dpt_store_source(in->post),
@@ -50,12 +75,9 @@ static dpt_status check_edits(dpt_inputs *in, int ranks) {
     for (int e = 0; e < in->job->nedits && st == DPT_OK; e++) {
         const dpt_job_edit *edit = &in->job->edits[e];
         st = dpt_job_locate_edit(in->job, edit, dpt_edit_check(&edit->spec, &input));
-        if (st == DPT_OK && !dpt_edit_covers_any(&edit->spec, &input))
-            dpt_log(DPT_LOG_WARN,
-                    "edit %s: its methods cover none of the selected tensors: it leaves the "
-                    "post-trained model as it is",
-                    edit->id);
     }
+    if (st == DPT_OK)
+        warn_of_idle(in->job, &input);
     return st;
 }
 

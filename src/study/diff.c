@@ -201,9 +201,13 @@ static bool ties_embeddings(const dpt_store *store) {
 
 /* Only pairs of float types that we compute with take part. */
 static dpt_status pair(dpt_diff *d) {
-    dpt_status st =
-        dpt_catalog_pair(dpt_store_catalog(d->pre), d->catalog, ties_embeddings(d->pre),
-                         ties_embeddings(d->post), DPT_MISMATCH_KEEP_POST, &d->pairing, &d->report);
+    dpt_status st = dpt_store_check_weights(d->pre);
+    if (st == DPT_OK)
+        st = dpt_store_check_weights(d->post);
+    if (st == DPT_OK)
+        st = dpt_catalog_pair(dpt_store_catalog(d->pre), d->catalog, ties_embeddings(d->pre),
+                              ties_embeddings(d->post), DPT_MISMATCH_KEEP_POST, &d->pairing,
+                              &d->report);
     if (st != DPT_OK)
         return st;
     d->pre_of = d->pairing.pre_of;

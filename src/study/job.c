@@ -76,9 +76,9 @@ static dpt_status read_models(dpt_job *job, const dpt_yaml *yaml, struct fy_node
         return dpt_yaml_error(yaml, root, "models is missing: write models: {pre: ..., post: ...}");
     dpt_status st = dpt_yaml_check_keys(yaml, models, "models", "pre post");
     if (st == DPT_OK)
-        st = dpt_yaml_text(yaml, models, "pre", &job->pre);
+        st = dpt_yaml_path(yaml, models, "pre", &job->pre);
     if (st == DPT_OK)
-        st = dpt_yaml_text(yaml, models, "post", &job->post);
+        st = dpt_yaml_path(yaml, models, "post", &job->post);
     if (st == DPT_OK && (job->pre == NULL || job->post == NULL))
         st = dpt_yaml_error(yaml, models, "models needs both pre and post");
     return st;
@@ -94,7 +94,7 @@ static dpt_status read_dpo(dpt_job_data *data, const dpt_yaml *yaml, struct fy_n
                                   "%s belongs to loss dpo alone", keys[i]);
     data->beta = 0.1;
     dpt_status st = dpt_yaml_real(yaml, entry, "beta", 1e-6, 1e6, &data->beta);
-    return st == DPT_OK ? dpt_yaml_text(yaml, entry, "reference", &data->reference) : st;
+    return st == DPT_OK ? dpt_yaml_path(yaml, entry, "reference", &data->reference) : st;
 }
 
 static dpt_status read_data_entry(dpt_job *job, const dpt_yaml *yaml, struct fy_node *entry) {
@@ -105,7 +105,7 @@ static dpt_status read_data_entry(dpt_job *job, const dpt_yaml *yaml, struct fy_
     if (st == DPT_OK)
         st = dpt_yaml_text(yaml, entry, "name", &data->name);
     if (st == DPT_OK)
-        st = dpt_yaml_text(yaml, entry, "file", &data->file);
+        st = dpt_yaml_path(yaml, entry, "file", &data->file);
     if (st == DPT_OK)
         st = get_choice(yaml, entry, "loss", "lm|dpo|class", &loss);
     if (st == DPT_OK)
@@ -232,7 +232,7 @@ static dpt_status read_output(dpt_job *job, const dpt_yaml *yaml, struct fy_node
     int checkpoint = 0;
     const char *dtype = NULL;
     if (st == DPT_OK)
-        st = dpt_yaml_text(yaml, output, "directory", &job->directory);
+        st = dpt_yaml_path(yaml, output, "directory", &job->directory);
     if (st == DPT_OK)
         st = get_choice(yaml, output, "checkpoint", "none|hdf5|safetensors", &checkpoint);
     if (st == DPT_OK)

@@ -2,6 +2,7 @@
 
 #include "deltapath/base/mem.h"
 #include "deltapath/base/nearest.h"
+#include "deltapath/base/path.h"
 
 #include <errno.h>
 #include <math.h>
@@ -288,6 +289,31 @@ dpt_status dpt_yaml_text(const dpt_yaml *yaml, struct fy_node *map, const char *
         return dpt_yaml_error(yaml, node, "%s must be a text", key);
     *out = text;
     return DPT_OK;
+}
+
+dpt_status dpt_yaml_path(const dpt_yaml *yaml, struct fy_node *map, const char *key,
+                         const char **out) {
+    struct fy_node *node = dpt_yaml_get(map, key);
+    const char *text = NULL;
+    char *expanded = NULL;
+    dpt_status st = dpt_yaml_text(yaml, map, key, &text);
+    if (st == DPT_OK && text != NULL)
+        st = dpt_yaml_locate(yaml, node, dpt_path_expand(text, &expanded));
+    if (st == DPT_OK && text != NULL)
+        *out = text;
+    if (st != DPT_OK || expanded == NULL)
+        return st;
+    /* The document owns the text, and prints it in the provenance. */
+    struct fy_node *value = fy_node_create_scalar_copy(yaml->document, expanded, FY_NT);
+    struct fy_node_pair *pair = fy_node_mapping_lookup_pair_by_string(map, key, FY_NT);
+    const char *assignment = assignment_of(node);
+    dpt_mem_free(expanded);
+    if (value == NULL || pair == NULL || fy_node_pair_set_value(pair, value) != 0)
+        return dpt_yaml_error(yaml, node, "%s: the path cannot be expanded: write it out", key);
+    if (assignment != NULL)
+        mark_set(value, assignment);
+    *out = dpt_yaml_scalar(value);
+    return *out != NULL ? DPT_OK : DPT_ERR_OUTPUT;
 }
 
 dpt_status dpt_yaml_list(const dpt_yaml *yaml, struct fy_node *map, const char *key,

@@ -43,6 +43,9 @@ dpt_status dpt_yaml_check_keys(const dpt_yaml *yaml, struct fy_node *map, const 
 struct fy_node *dpt_yaml_get(struct fy_node *map, const char *key);
 dpt_status dpt_yaml_text(const dpt_yaml *yaml, struct fy_node *map, const char *key,
                          const char **out);
+/** A text that is a path, with `~/` at its start replaced, also in the document (dpt_path_expand). */
+dpt_status dpt_yaml_path(const dpt_yaml *yaml, struct fy_node *map, const char *key,
+                         const char **out);
 /** The list at a key; *count is 0 when the key is missing. */
 dpt_status dpt_yaml_list(const dpt_yaml *yaml, struct fy_node *map, const char *key,
                          struct fy_node **list, int *count);

@@ -9,47 +9,87 @@
 static const char HEAD[] = "lm_head.weight";
 static const char EMBEDDING[] = "embed_tokens.weight";
 
-/* Growing text of the report; `first` is the first mismatch, for the error message. */
-typedef struct findings {
+/* What may be wrong with a tensor. More than LISTED of a kind become one line with their number. */
+typedef enum finding_kind { LACKS_PRE, LACKS_POST, OTHER_SHAPE, OTHER_TYPE, KINDS } finding_kind;
+
+enum { LISTED = 5, NAMED = 3 };
+
+static const char *const kind_texts[KINDS] = {
+    [LACKS_PRE] = "are missing in the pre-trained model",
+    [LACKS_POST] = "are missing in the post-trained model",
+    [OTHER_SHAPE] = "have other shapes in the two models",
+    [OTHER_TYPE] = "have other types in the two models, one of which cannot be edited"};
+
+/* A growing text. */
+typedef struct lines {
     char *text;
     int64_t length;
     int64_t capacity;
+} lines;
+
+/* The report by kind; `first` is the first mismatch, for the error message. */
+typedef struct findings {
+    lines kind[KINDS];
+    int count[KINDS];
+    const char *named[KINDS][NAMED]; /* the first tensors of a kind; borrowed from the catalogs */
+    lines report;
     char first[512];
     int mismatches;
     int retyped[DPT_DTYPE_COUNT][DPT_DTYPE_COUNT]; /* pairs by type of pre and of post */
     dpt_status status;
 } findings;
 
-static void add_line(findings *found, const char *line) {
+static void add_line(findings *found, lines *to, const char *line) {
     int64_t more = (int64_t)strlen(line) + 1;
-    if (found->status == DPT_OK && found->length + more + 1 > found->capacity) {
-        int64_t capacity = 2 * (found->length + more + 1);
-        char *grown = dpt_mem_realloc(found->text, capacity, 1, "pairing report");
+    if (found->status == DPT_OK && to->length + more + 1 > to->capacity) {
+        int64_t capacity = 2 * (to->length + more + 1);
+        char *grown = dpt_mem_realloc(to->text, capacity, 1, "pairing report");
         if (grown == NULL) {
             found->status = DPT_ERR_OUTPUT;
         } else {
-            found->text = grown;
-            found->capacity = capacity;
+            to->text = grown;
+            to->capacity = capacity;
         }
     }
     if (found->status != DPT_OK)
         return;
-    memcpy(found->text + found->length, line, (size_t)more - 1);
-    found->length += more;
-    found->text[found->length - 1] = '\n';
-    found->text[found->length] = '\0';
+    memcpy(to->text + to->length, line, (size_t)more - 1);
+    to->length += more;
+    to->text[to->length - 1] = '\n';
+    to->text[to->length] = '\0';
 }
 
-__attribute__((format(printf, 2, 3))) static void add_mismatch(findings *found, const char *format,
-                                                               ...) {
+__attribute__((format(printf, 4, 5))) static void
+add_mismatch(findings *found, finding_kind kind, const char *name, const char *format, ...) {
     char line[1024];
     va_list args;
     va_start(args, format);
-    vsnprintf(line, sizeof line, format, args);
+    int length = snprintf(line, sizeof line, "tensor '%.600s': ", name);
+    vsnprintf(line + length, sizeof line - (size_t)length, format, args);
     va_end(args);
     if (found->mismatches++ == 0)
         snprintf(found->first, sizeof found->first, "%.*s", (int)sizeof found->first - 1, line);
-    add_line(found, line);
+    if (found->count[kind] < NAMED)
+        found->named[kind][found->count[kind]] = name;
+    if (found->count[kind]++ < LISTED)
+        add_line(found, &found->kind[kind], line);
+}
+
+/* The lines of each kind, or one for all of them. */
+static void add_kinds(findings *found) {
+    for (int k = 0; k < KINDS; k++) {
+        char line[1024];
+        if (found->count[k] > LISTED) {
+            snprintf(line, sizeof line, "%d tensors %s: '%.250s', '%.250s', '%.250s' and %d more",
+                     found->count[k], kind_texts[k], found->named[k][0], found->named[k][1],
+                     found->named[k][2], found->count[k] - NAMED);
+            add_line(found, &found->report, line);
+        } else if (found->kind[k].text != NULL) {
+            found->kind[k].text[--found->kind[k].length] = '\0'; /* add_line ends it again */
+            add_line(found, &found->report, found->kind[k].text);
+        }
+        dpt_mem_free(found->kind[k].text);
+    }
 }
 
 static bool ends_with(const char *text, const char *end) {
@@ -92,8 +132,8 @@ static bool check_pair(findings *found, const dpt_tensor_info *pre, const dpt_te
         char post_shape[192];
         dpt_catalog_shape_text(pre, pre_shape, sizeof pre_shape);
         dpt_catalog_shape_text(post, post_shape, sizeof post_shape);
-        add_mismatch(found, "tensor '%s': %s %s in the pre-trained model, %s in the post-trained",
-                     post->name,
+        add_mismatch(found, OTHER_SHAPE, post->name,
+                     "%s %s in the pre-trained model, %s in the post-trained",
                      is_padded_vocabulary(pre, post) ? "padded vocabulary:" : "shapes differ:",
                      pre_shape, post_shape);
         return false;
@@ -101,10 +141,9 @@ static bool check_pair(findings *found, const dpt_tensor_info *pre, const dpt_te
     if (pre->dtype == post->dtype)
         return true;
     if (!dpt_dtype_editable(pre->dtype) || !dpt_dtype_editable(post->dtype)) {
-        add_mismatch(found,
-                     "tensor '%s': types differ: %s in the pre-trained model, %s in the "
-                     "post-trained",
-                     post->name, dpt_dtype_name(pre->dtype), dpt_dtype_name(post->dtype));
+        add_mismatch(found, OTHER_TYPE, post->name,
+                     "types differ: %s in the pre-trained model, %s in the post-trained",
+                     dpt_dtype_name(pre->dtype), dpt_dtype_name(post->dtype));
         return false;
     }
     found->retyped[pre->dtype][post->dtype]++;
@@ -122,7 +161,7 @@ static void add_retyped(findings *found) {
                      "paired by value",
                      found->retyped[a][b], dpt_dtype_name((dpt_dtype)a),
                      dpt_dtype_name((dpt_dtype)b));
-            add_line(found, line);
+            add_line(found, &found->report, line);
         }
 }
 
@@ -135,7 +174,7 @@ static void pair_post(findings *found, const dpt_catalog *pre, const dpt_catalog
             partner = find_embedding(pre);
         pre_of[i] = -1;
         if (partner < 0)
-            add_mismatch(found, "tensor '%s': missing in the pre-trained model", info->name);
+            add_mismatch(found, LACKS_PRE, info->name, "missing in the pre-trained model");
         else if (check_pair(found, &pre->tensors[partner], info))
             pre_of[i] = partner;
     }
@@ -147,7 +186,7 @@ static void list_extra(findings *found, const dpt_catalog *pre, const dpt_catalo
         const char *name = pre->tensors[i].name;
         if (dpt_catalog_find(post, name) >= 0 || (tied && ends_with(name, HEAD)))
             continue;
-        add_mismatch(found, "tensor '%s': missing in the post-trained model", name);
+        add_mismatch(found, LACKS_POST, name, "missing in the post-trained model");
     }
 }
 
@@ -173,12 +212,13 @@ dpt_status dpt_catalog_pair(const dpt_catalog *pre, const dpt_catalog *post, boo
         return DPT_ERR_OUTPUT;
     pair_post(&found, pre, post, tied_pre, pre_of);
     list_extra(&found, pre, post, tied_pre && tied_post);
+    add_kinds(&found);
     add_retyped(&found);
     dpt_status st = judge(&found, policy);
     if (found.status == DPT_OK)
-        *report = found.text;
+        *report = found.report.text;
     else
-        dpt_mem_free(found.text);
+        dpt_mem_free(found.report.text);
     if (st != DPT_OK) {
         dpt_mem_free(pre_of);
         return st;

@@ -83,6 +83,86 @@ swapped() {
 }
 part swapped
 
+# Files of another kind in a model's place: one line names them, and no warnings come first.
+foreign=$tap_root/foreign
+$models foreign "$foreign"
+named() { # named FOLDER REGEX: as the post-trained model
+    job 1 --dry-run --set models.post="$foreign/$1"
+    expect_error "named: $1" 3 "$foreign/$1: .*$2"
+    holds "named: $1: nothing but the line" test "$(wc -l <"$tmp/err")" = 1
+}
+part named awq "AWQ or GPTQ.*quant_method awq"
+part named gptq "GPTQ: .*quant_method gptq"
+part named fp8 "FP8.*quant_method fp8.*dequantize=True"
+part named fp8-bare "FP8"
+part named int8 "bitsandbytes int8.*dequantize\(\)"
+part named nf4 "bitsandbytes 4 bit"
+part named packed "compressed-tensors"
+part named lora "LoRA adapter.*merge_and_unload"
+part named lora-bin "adapter.*merge_and_unload"
+part named peft "PEFT wrapper.*merge_and_unload"
+part named lfs "model-0000.-of-00003.safetensors and 2 more files: Git LFS pointers.*git lfs pull"
+part named lfs-tokenizer "tokenizer.json: Git LFS pointers"
+part named bin "PyTorch weights \(pytorch_model-00001-of-00002.bin\).*save_pretrained"
+part named bin/pytorch_model-00001-of-00002.bin "PyTorch weights.*save_pretrained"
+part named pth "PyTorch weights \(consolidated"
+part named gguf "GGUF"
+part named gguf/model-Q4_K_M.gguf "GGUF"
+part named flax "flax_model.msgpack"
+part named models--org--name "snapshots/"
+others() {
+    job 1 --dry-run --set models.pre=meta-llama/Llama-3.1-8B
+    expect_error "named: a hub model" 3 "hf download meta-llama/Llama-3.1-8B --local-dir Llama-3.1-8B"
+    job 1 --dry-run --set models.pre="$m/data.h5"
+    expect_error "named: a data set as a model" 3 "data.h5: .*a data set, which belongs under"
+    run_at 2 convert "$m/pre" "$tmp/pre.h5"
+    job 1 --dry-run --set data.0.file="$tmp/pre.h5"
+    expect_error "named: a model as a data set" 3 "pre.h5: a model, not a data set"
+    job 1 --dry-run --set data.0.file="$m/pre"
+    expect_error "named: a folder as a data set" 3 "m/pre: a folder"
+    job 1 --dry-run --set data.0.file="$foreign/lfs.h5"
+    expect_error "named: a pointer as a data set" 3 "git lfs pull"
+    run_at 1 diff "$m/pre" "$foreign/gptq"
+    expect_error "named: by diff" 3 "gptq: quantised"
+    run_at 1 inspect "$foreign/gptq"
+    expect_exit "inspect looks at any tensors" 0
+    job 2
+    job 1 --dry-run --set models.pre="$tmp/study/results.h5"
+    expect_error "named: results as a model" 3 "results.h5: .*the results of a study"
+    job 1 --dry-run --set data.0.file="$tmp/study/results.h5"
+    expect_error "named: results as a data set" 3 "results.h5: the results of a study, not a data set"
+    local unit
+    unit=$(find "$tmp/study/units" -name '*.h5' | head -n 1)
+    job 1 --dry-run --set models.pre="$unit"
+    expect_error "named: a unit as a model" 3 "the result of one edit"
+    job 1 --dry-run --set models.pre="$demo/vit-pre" --set data=[]
+    expect_error "many mismatches" 3 "first of [0-9]+ mismatches"
+    holds "many mismatches are one line a kind" test "$(wc -l <"$tmp/err")" = 3
+}
+part others
+idle() {
+    job 1 --dry-run --set 'edits=[{name: a, method: bitdelta, multiple: [1, 2, 3, 4, 5, 6, 7]}]' \
+        --set 'select={include: ["*norm*"]}'
+    expect_exit "many edits that cover nothing" 0
+    holds "many edits that cover nothing are one line" \
+        test "$(grep -c 'warning: edit a-multiple1 and 6 more: .*cover none' "$tmp/err")/$(wc -l <"$tmp/err")" = 1/1
+}
+part idle
+homes() { # paths that a shell has not expanded
+    mkdir "$tmp/home" && ln -s "$m" "$tmp/home/m"
+    HOME=$tmp/home run_at 2 run "$tap_root/job.yaml" --set "models={pre: ~/m/pre, post: ~/m/post}" \
+        --set 'data=[{name: task, file: ~/m/data.h5, loss: lm}]' --set output.directory='~/study'
+    expect_exit "~/ in a job" 0
+    holds "~/ in a job: results are there" test -s "$tmp/home/study/results.h5"
+    HOME=$tmp/home run_at 1 convert '~/m/pre' '~/copy.h5'
+    expect_exit "~/ on the command line" 0
+    holds "~/ on the command line: the copy is there" test -s "$tmp/home/copy.h5"
+    job 1 --dry-run --set 'models.pre=$SCRATCH/pre'
+    expect_error "a variable in a job" 2 "SCRATCH/pre: variables are not expanded"
+    holds "nothing is made of it" test ! -e '~'
+}
+part homes
+
 # A model and itself.
 zero() { # zero NAME RANKS ARGUMENTS...: the study is refused, and allowed it gives no verdict
     job "$2" "${@:3}"

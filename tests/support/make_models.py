@@ -6,6 +6,7 @@
     make_models.py plain DIR       a pair of no known architecture: all types, ragged shapes, large
     make_models.py broken DIR      models with one fault each, beside their sound partner DIR/good
     make_models.py data DIR        data sets with one fault each
+    make_models.py foreign DIR     what users give in place of a model: quantised, adapters, pointers ...
 
 Needs numpy and h5py (Debian's python3-h5py).
 """
@@ -18,7 +19,7 @@ import struct
 import h5py
 import numpy as np
 
-SIZES = {"F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "U8": 1}
+SIZES = {"F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I8": 1, "U8": 1, "F8_E4M3": 1}
 
 
 def encode(values, dtype):
@@ -26,7 +27,8 @@ def encode(values, dtype):
     if dtype == "BF16":
         bits = np.ascontiguousarray(values, np.float32).view(np.uint32).astype(np.uint64)
         return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("<u2").tobytes()
-    kinds = {"F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "U8": "u1"}
+    kinds = {"F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I8": "i1", "U8": "u1",
+             "F8_E4M3": "u1"}
     return np.ascontiguousarray(values).astype(kinds[dtype]).tobytes()
 
 
@@ -318,6 +320,71 @@ def make_broken(out):
     write_model(out / "config-missing", post, None)
 
 
+def quantised(post, parts):
+    """The linear layers of a model replaced by tensors {ending: (dtype, shape of (out, in))}."""
+    tensors = {}
+    for name, (values, dtype) in post.items():
+        if "_proj." not in name:
+            tensors[name] = (values, dtype)
+            continue
+        for ending, (kind, shape) in parts.items():
+            tensors[name.removesuffix(".weight") + ending] = (np.ones(shape(*values.shape)), kind)
+    return tensors
+
+
+def make_foreign(out):
+    """What users give in place of a model, with the names and types that the tools write."""
+    config = llama_config(64)
+    _, post = llama_pair(config, "BF16")
+    kinds = {
+        "awq": ({".qweight": ("I32", lambda o, i: (i, o // 8)), ".qzeros": ("I32", lambda o, i: (1, o // 8)),
+                 ".scales": ("F16", lambda o, i: (1, o))}, {"quant_method": "awq", "bits": 4}),
+        "gptq": ({".qweight": ("I32", lambda o, i: (i // 8, o)), ".qzeros": ("I32", lambda o, i: (1, o // 8)),
+                  ".scales": ("F16", lambda o, i: (1, o)), ".g_idx": ("I32", lambda o, i: (i,))},
+                 {"quant_method": "gptq", "bits": 4}),
+        "fp8": ({".weight": ("F8_E4M3", lambda o, i: (o, i)),
+                 ".weight_scale_inv": ("F32", lambda o, i: (1, 1))}, {"quant_method": "fp8"}),
+        "fp8-bare": ({".weight": ("F8_E4M3", lambda o, i: (o, i))}, None),
+        "int8": ({".weight": ("I8", lambda o, i: (o, i)), ".SCB": ("F32", lambda o, i: (o,)),
+                  ".weight_format": ("U8", lambda o, i: ())},
+                 {"quant_method": "bitsandbytes", "load_in_8bit": True}),
+        "nf4": ({".weight": ("U8", lambda o, i: (o * i // 2, 1)), ".weight.absmax": ("U8", lambda o, i: (o,))},
+                {"quant_method": "bitsandbytes", "load_in_4bit": True}),
+        "packed": ({".weight_packed": ("I32", lambda o, i: (o, i // 8)),
+                    ".weight_scale": ("BF16", lambda o, i: (o, 1))}, {"quant_method": "compressed-tensors"})}
+    for name, (parts, method) in kinds.items():
+        write_model(out / name, quantised(post, parts),
+                    dict(config, quantization_config=method) if method else config)
+    adapter = {}
+    for name, (values, _) in post.items():
+        if "q_proj" in name:
+            for side, shape in (("A", (2, values.shape[1])), ("B", (values.shape[0], 2))):
+                adapter[f"base_model.model.{name.removesuffix('.weight')}.lora_{side}.weight"] = (
+                    np.ones(shape), "F32")
+    write_safetensors(out / "lora/adapter_model.safetensors", adapter)
+    (out / "lora/adapter_config.json").write_text('{"peft_type": "LORA", "r": 2}')
+    (out / "lora-bin").mkdir()
+    (out / "lora-bin/adapter_config.json").write_text('{"peft_type": "LORA", "r": 2}')
+    (out / "lora-bin/adapter_model.bin").write_bytes(b"PK\x03\x04" + bytes(64))
+    write_model(out / "peft", {f"base_model.model.{k}": v for k, v in post.items()}, config)
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "0" * 64 + "\nsize 1234567\n"
+    (out / "lfs").mkdir()
+    (out / "lfs/config.json").write_text(json.dumps(config))
+    for shard in (1, 2, 3):
+        (out / f"lfs/model-0000{shard}-of-00003.safetensors").write_text(pointer)
+    (out / "lfs.h5").write_text(pointer)
+    write_model(out / "lfs-tokenizer", post, config)
+    (out / "lfs-tokenizer/tokenizer.json").write_text(pointer)
+    for folder, name, content in (("bin", "pytorch_model-00001-of-00002.bin", b"PK\x03\x04" + bytes(64)),
+                                  ("pth", "consolidated.00.pth", b"PK\x03\x04" + bytes(64)),
+                                  ("gguf", "model-Q4_K_M.gguf", b"GGUF" + bytes(64)),
+                                  ("flax", "flax_model.msgpack", bytes(64))):
+        (out / folder).mkdir()
+        (out / folder / "config.json").write_text(json.dumps(config))
+        (out / folder / name).write_bytes(content)
+    (out / "models--org--name/snapshots").mkdir(parents=True)
+
+
 def make_data(out):
     """Data sets for a vocabulary of 64 and 64 positions."""
     out.mkdir(parents=True, exist_ok=True)
@@ -366,7 +433,7 @@ def make_data(out):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=["llama", "plain", "broken", "data"])
+    parser.add_argument("what", choices=["llama", "plain", "broken", "data", "foreign"])
     parser.add_argument("out", type=pathlib.Path)
     parser.add_argument("--dtype", default="bf16")
     parser.add_argument("--tied", action="store_true")
@@ -374,7 +441,8 @@ def main():
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--vocabulary", type=int, default=64)
     arguments = parser.parse_args()
-    make = {"plain": make_plain, "broken": make_broken, "data": make_data}
+    make = {"plain": make_plain, "broken": make_broken, "data": make_data,
+            "foreign": make_foreign}
     if arguments.what == "llama":
         make_llama(arguments.out, arguments)
     else:

@@ -187,6 +187,29 @@ static void fill_mismatched(pair_case *p) {
     add(&p->post, NORM, DPT_BF16, 1, 8, 0, 0);
 }
 
+static void many_of_a_kind_are_one_line(void **state) {
+    (void)state;
+    pair_case p;
+    char name[32];
+    start(&p);
+    for (int i = 0; i < 5; i++) {
+        snprintf(name, sizeof name, "pre.%d", i);
+        add(&p.pre, name, DPT_F32, 1, 8, 0, 0);
+    }
+    for (int i = 0; i < 47; i++) {
+        snprintf(name, sizeof name, "post.%02d", i);
+        add(&p.post, name, DPT_F32, 1, 8, 0, 0);
+    }
+    pair(&p, false, false, DPT_MISMATCH_KEEP_POST);
+    assert_int_equal(p.status, DPT_OK);
+    assert_int_equal(p.pairing.mismatches, 52);
+    assert_int_equal(lines_of(p.report), 1 + 5);
+    assert_non_null(strstr(p.report, "47 tensors are missing in the pre-trained model: 'post.00', "
+                                     "'post.01', 'post.02' and 44 more\n"));
+    assert_non_null(strstr(p.report, "tensor 'pre.4': missing in the post-trained model\n"));
+    stop(&p);
+}
+
 static void all_mismatches_are_listed(void **state) {
     (void)state;
     pair_case p;
@@ -270,6 +293,7 @@ int main(void) {
         cmocka_unit_test_teardown(shapes_as_matrix_and_text, balances),
         cmocka_unit_test_teardown(equal_models_pair, balances),
         cmocka_unit_test_teardown(all_mismatches_are_listed, balances),
+        cmocka_unit_test_teardown(many_of_a_kind_are_one_line, balances),
         cmocka_unit_test_teardown(keep_post_pairs_the_rest, balances),
         cmocka_unit_test_teardown(tied_heads, balances),
         cmocka_unit_test_teardown(no_memory_is_an_error, balances),

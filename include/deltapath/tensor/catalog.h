@@ -67,7 +67,8 @@ typedef struct dpt_pairing {
 /** Pair two models by name. Both catalogs are sorted.
  *
  * Missing, extra, differently shaped (padded vocabularies are named as such) and differently typed
- * tensors are all listed in `report` (one line each, allocated, NULL when there is nothing to say).
+ * tensors are told in `report`: a line each, or one line with their number where a kind has more than
+ * five (allocated, NULL when there is nothing to say).
  * Different editable types are no mismatch of values: they pair, and the report says how many do.
  * Tied heads: a "lm_head.weight" that only post stores pairs with the token embedding of pre when
  * pre's configuration ties them; one that only pre stores is left out silently when both
@@ -75,7 +76,7 @@ typedef struct dpt_pairing {
  * Local.
  * @param[in] tied_pre, tied_post "tie_word_embeddings" of the two configurations.
  * Errors: DPT_ERR_INPUT under DPT_MISMATCH_ERROR when there is any mismatch: the message has the
- * first and the number of all, and the mend; report has all, out is empty.
+ * first and the number of all, and the mend; the report is there, out is empty.
  */
 dpt_status dpt_catalog_pair(const dpt_catalog *pre, const dpt_catalog *post, bool tied_pre,
                             bool tied_post, dpt_mismatch_policy policy, dpt_pairing *out,

@@ -1,0 +1,38 @@
+#include "deltapath/base/path.h"
+
+#include "deltapath/base/mem.h"
+
+#include <ctype.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static bool path_has_variable(const char *path) {
+    for (const char *at = strchr(path, '$'); at != NULL; at = strchr(at + 1, '$'))
+        if (isalpha((unsigned char)at[1]) || at[1] == '_' || at[1] == '{')
+            return true;
+    return false;
+}
+
+dpt_status dpt_path_expand(const char *path, char **out) {
+    *out = NULL;
+    if (path_has_variable(path))
+        return dpt_error(
+            DPT_ERR_USAGE,
+            "%s: variables are not expanded here: write the path out, or let the shell "
+            "do it on the command line, as in --set \"models.pre=$SCRATCH/pre\"",
+            path);
+    if (path[0] != '~')
+        return DPT_OK;
+    if (path[1] != '/' && path[1] != '\0')
+        return access(path, F_OK) == 0
+                   ? DPT_OK
+                   : dpt_error(DPT_ERR_USAGE,
+                               "%s: of `~` only `~/` is expanded: write the path out", path);
+    const char *home = getenv("HOME");
+    if (home == NULL || home[0] == '\0')
+        return dpt_error(DPT_ERR_USAGE, "%s: HOME is not set: write the path out", path);
+    *out = dpt_mem_format("%s%s", home, path + 1);
+    return *out != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+}

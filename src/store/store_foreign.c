@@ -1,0 +1,269 @@
+#include "store_internal.h"
+
+#include "deltapath/base/mem.h"
+#include "deltapath/base/nearest.h"
+
+#include <ctype.h>
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* Models that are no models for us, each with one line that names what it is and the command that helps:
+ * what lies at a path, before its headers are read, and what its tensors are, before they are paired. */
+
+enum { ENTRIES_MAX = 65536, POINTER_BYTES = 1024, HEAD_BYTES = 64, NAME_BYTES = 256 };
+
+/* The first bytes of a regular file; false when there are fewer or it cannot be read. */
+static bool foreign_head(const char *path, char *head, size_t n, int64_t *length) {
+    struct stat info;
+    int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    bool ok = fd >= 0 && fstat(fd, &info) == 0 && S_ISREG(info.st_mode);
+    ok = ok && pread(fd, head, n, 0) == (ssize_t)n;
+    if (fd >= 0)
+        close(fd);
+    *length = ok ? (int64_t)info.st_size : 0;
+    return ok;
+}
+
+bool dpt_store_foreign_pointer(const char *path) {
+    static const char start[] = "version https://git-lfs";
+    char head[sizeof start - 1];
+    int64_t length;
+    return foreign_head(path, head, sizeof head, &length) && length < POINTER_BYTES &&
+           memcmp(head, start, sizeof head) == 0;
+}
+
+/* Whether a path reads like the name of a model of the hub: two plain words and one slash. */
+static bool foreign_hub_id(const char *path) {
+    const char *slash = strchr(path, '/');
+    if (slash == NULL || slash == path || slash[1] == '\0' || !isalnum((unsigned char)path[0]))
+        return false;
+    for (const char *c = path; *c != '\0'; c++)
+        if (!isalnum((unsigned char)*c) && strchr("._-", *c) == NULL && c != slash)
+            return false;
+    char first[NAME_BYTES];
+    snprintf(first, sizeof first, "%.*s", (int)(slash - path), path);
+    return !dpt_store_path_exists(first);
+}
+
+static dpt_status foreign_absent(const char *path) {
+    char hint[DPT_NEAREST_PATH];
+    dpt_nearest_path(path, hint);
+    if (foreign_hub_id(path) && hint[0] == '\0')
+        return dpt_error(DPT_ERR_INPUT,
+                         "%s: there is no such folder: a model of the HuggingFace hub is fetched "
+                         "first: `hf download %s --local-dir %s`, then name that folder",
+                         path, path, dpt_store_path_base(path));
+    return dpt_error(DPT_ERR_INPUT, "%s: there is no such model%s: check the path", path, hint);
+}
+
+/* What a folder holds, as far as it decides whether it is a model. */
+typedef struct foreign_listing {
+    int safetensors, pickles, ggufs, others, pointers;
+    bool adapter, snapshots;
+    char pickle[NAME_BYTES], gguf[NAME_BYTES], other[NAME_BYTES], pointer[NAME_BYTES];
+} foreign_listing;
+
+static void foreign_note(int *count, char first[NAME_BYTES], const char *name) {
+    if (first != NULL && *count == 0)
+        snprintf(first, NAME_BYTES, "%s", name);
+    ++*count;
+}
+
+static bool foreign_ends(const char *name, const char *const *endings) {
+    for (; *endings != NULL; endings++)
+        if (dpt_store_path_ends_with(name, *endings))
+            return true;
+    return false;
+}
+
+static dpt_status foreign_see(const char *folder, const char *name, foreign_listing *seen) {
+    static const char *const pickles[] = {".bin", ".pth", ".pt", ".ckpt", NULL};
+    static const char *const others[] = {".msgpack", ".h5", ".hdf5", ".onnx", ".npz", NULL};
+    static const char *const needed[] = {".safetensors", ".json", NULL};
+    if (dpt_store_path_ends_with(name, ".safetensors"))
+        foreign_note(&seen->safetensors, NULL, name);
+    else if (foreign_ends(name, pickles))
+        foreign_note(&seen->pickles, seen->pickle, name);
+    else if (dpt_store_path_ends_with(name, ".gguf"))
+        foreign_note(&seen->ggufs, seen->gguf, name);
+    else if (foreign_ends(name, others))
+        foreign_note(&seen->others, seen->other, name);
+    seen->adapter = seen->adapter || strcmp(name, "adapter_config.json") == 0;
+    seen->snapshots = seen->snapshots || strcmp(name, "snapshots") == 0;
+    if (!foreign_ends(name, needed))
+        return DPT_OK;
+    char *path = dpt_store_path_join(folder, name);
+    if (path == NULL)
+        return DPT_ERR_OUTPUT;
+    if (dpt_store_foreign_pointer(path))
+        foreign_note(&seen->pointers, seen->pointer, name);
+    dpt_mem_free(path);
+    return DPT_OK;
+}
+
+static dpt_status foreign_pointers(const char *path, const char *name, int count) {
+    char more[48] = "";
+    if (count > 1)
+        snprintf(more, sizeof more, " and %d more files", count - 1);
+    return dpt_error(DPT_ERR_INPUT,
+                     "%s: %s%s: Git LFS pointers, not the files themselves: run `git lfs pull` in "
+                     "that folder",
+                     path, name, more);
+}
+
+#define FOREIGN_RESAVE                                                                             \
+    "save it again with transformers: `python -c \"from transformers import AutoModelForCausalLM " \
+    "as M; M.from_pretrained('%s', dtype='auto').save_pretrained('NEW')\"`"
+#define FOREIGN_MERGE                                                                              \
+    "merge it first: `python -c \"from peft import AutoPeftModelForCausalLM as M; "                \
+    "M.from_pretrained('%s').merge_and_unload().save_pretrained('NEW')\"`"
+
+static dpt_status foreign_judge(const char *path, const foreign_listing *seen) {
+    if (seen->pointers > 0)
+        return foreign_pointers(path, seen->pointer, seen->pointers);
+    if (seen->safetensors > 0)
+        return DPT_OK;
+    if (seen->adapter)
+        return dpt_error(DPT_ERR_INPUT, "%s: a PEFT adapter, not a model: " FOREIGN_MERGE, path,
+                         path);
+    if (seen->snapshots)
+        return dpt_error(DPT_ERR_INPUT,
+                         "%s: the cache folder of a hub model: give the folder below snapshots/ "
+                         "that holds its config.json",
+                         path);
+    if (seen->pickles > 0)
+        return dpt_error(DPT_ERR_INPUT,
+                         "%s: holds PyTorch weights (%s) and no safetensors: " FOREIGN_RESAVE, path,
+                         seen->pickle, path);
+    if (seen->ggufs > 0)
+        return dpt_error(DPT_ERR_INPUT,
+                         "%s: holds a GGUF file (%s) and no safetensors: take the safetensors "
+                         "model that it was made from",
+                         path, seen->gguf);
+    if (seen->others > 0)
+        return dpt_error(DPT_ERR_INPUT,
+                         "%s: holds %s and no safetensors: give a safetensors folder, or the path "
+                         "of one HDF5 checkpoint",
+                         path, seen->other);
+    return DPT_OK;
+}
+
+static dpt_status foreign_folder(const char *path) {
+    foreign_listing seen = {.pointers = 0};
+    DIR *listing = opendir(path);
+    dpt_status st = DPT_OK;
+    int entries = 0;
+    if (listing == NULL)
+        return DPT_OK; /* the driver says why */
+    for (struct dirent *entry = readdir(listing);
+         entry != NULL && st == DPT_OK && entries++ < ENTRIES_MAX; entry = readdir(listing))
+        st = foreign_see(path, entry->d_name, &seen);
+    closedir(listing);
+    return st == DPT_OK ? foreign_judge(path, &seen) : st;
+}
+
+static dpt_status foreign_file(const char *path) {
+    char head[HEAD_BYTES] = "";
+    int64_t length;
+    if (dpt_store_foreign_pointer(path))
+        return foreign_pointers(path, "the file", 1);
+    if (dpt_store_path_ends_with(path, ".index.json"))
+        return dpt_error(DPT_ERR_INPUT, "%s: the index of a model: give the folder that holds it",
+                         path);
+    foreign_head(path, head, 8, &length);
+    if (memcmp(head, "GGUF", 4) == 0)
+        return dpt_error(DPT_ERR_INPUT,
+                         "%s: a GGUF file: take the safetensors model that it was made from", path);
+    if (memcmp(head, "PK\x03\x04", 4) == 0 || (head[0] == (char)0x80 && head[1] == 2))
+        return dpt_error(DPT_ERR_INPUT, "%s: PyTorch weights: " FOREIGN_RESAVE, path,
+                         "the folder of the model");
+    return DPT_OK;
+}
+
+dpt_status dpt_store_foreign_check(const char *path) {
+    if (!dpt_store_path_exists(path))
+        return foreign_absent(path);
+    return dpt_store_path_is_directory(path) ? foreign_folder(path) : foreign_file(path);
+}
+
+/* Names that only quantised weights have. */
+typedef struct foreign_kind {
+    const char *ending; /* of a tensor's name */
+    const char *name;
+    const char *remedy;
+} foreign_kind;
+
+#define FOREIGN_SOURCE       "take the model that was quantised"
+#define FOREIGN_TRANSFORMERS "load it with transformers, "
+
+static const foreign_kind foreign_kinds[] = {
+    {".g_idx", "GPTQ", FOREIGN_SOURCE},
+    {".qweight", "AWQ or GPTQ", FOREIGN_SOURCE},
+    {".weight_scale_inv", "FP8 in blocks",
+     FOREIGN_TRANSFORMERS "FineGrainedFP8Config(dequantize=True), and save_pretrained"},
+    {".weight_packed", "compressed-tensors", FOREIGN_SOURCE},
+    {".weight_scale", "FP8 or int8 with scales", FOREIGN_SOURCE},
+    {".SCB", "bitsandbytes int8", FOREIGN_TRANSFORMERS "call dequantize() and save_pretrained"},
+    {".absmax", "bitsandbytes 4 bit", FOREIGN_TRANSFORMERS "call dequantize() and save_pretrained"},
+    {"_proj_blocks", "MXFP4",
+     FOREIGN_TRANSFORMERS "Mxfp4Config(dequantize=True), and save_pretrained"}};
+
+/* The value of "quant_method" in config.json, or "". */
+static void foreign_method(const char *config, char out[NAME_BYTES]) {
+    json_t *root = config != NULL ? json_loads(config, JSON_REJECT_DUPLICATES, NULL) : NULL;
+    const json_t *quantised = json_object_get(root, "quantization_config");
+    const char *method = json_string_value(json_object_get(quantised, "quant_method"));
+    out[0] = '\0';
+    if (method != NULL)
+        snprintf(out, NAME_BYTES, "; quant_method %.100s in config.json", method);
+    else if (quantised != NULL)
+        snprintf(out, NAME_BYTES, "; quantization_config in config.json");
+    json_decref(root);
+}
+
+static dpt_status foreign_quantised(const dpt_store *store, const char *kind, const char *tensor,
+                                    const char *remedy) {
+    char method[NAME_BYTES];
+    foreign_method(dpt_store_config(store), method);
+    return dpt_error(DPT_ERR_INPUT,
+                     "%s: quantised weights (%s: tensor '%.200s'%s), and an edit needs plain f32, "
+                     "f16 or bf16: %s",
+                     dpt_store_path(store), kind, tensor, method, remedy);
+}
+
+static dpt_status foreign_tensor(const dpt_store *store, const dpt_tensor_info *info) {
+    const char *name = info->name;
+    if (strstr(name, ".lora_A.") != NULL || strstr(name, ".lora_B.") != NULL ||
+        strstr(name, ".lora_embedding_") != NULL)
+        return dpt_error(DPT_ERR_INPUT,
+                         "%s: a LoRA adapter (tensor '%.200s'), not a model: " FOREIGN_MERGE,
+                         dpt_store_path(store), name, dpt_store_path(store));
+    if (strncmp(name, "base_model.model.", strlen("base_model.model.")) == 0)
+        return dpt_error(DPT_ERR_INPUT,
+                         "%s: saved inside a PEFT wrapper (tensor '%.200s'): save what "
+                         "merge_and_unload() of the wrapper returns",
+                         dpt_store_path(store), name);
+    for (size_t k = 0; k < sizeof foreign_kinds / sizeof foreign_kinds[0]; k++)
+        if (dpt_store_path_ends_with(name, foreign_kinds[k].ending))
+            return foreign_quantised(store, foreign_kinds[k].name, name, foreign_kinds[k].remedy);
+    return DPT_OK;
+}
+
+dpt_status dpt_store_check_weights(const dpt_store *store) {
+    const dpt_catalog *catalog = dpt_store_catalog(store);
+    for (int t = 0; t < catalog->count; t++) {
+        dpt_status st = foreign_tensor(store, &catalog->tensors[t]);
+        if (st != DPT_OK)
+            return st;
+    }
+    for (int t = 0; t < catalog->count; t++) {
+        dpt_dtype dtype = catalog->tensors[t].dtype;
+        if (dtype == DPT_F8_E4M3 || dtype == DPT_F8_E5M2)
+            return foreign_quantised(store, "FP8", catalog->tensors[t].name, FOREIGN_SOURCE);
+    }
+    return DPT_OK;
+}
