@@ -21,6 +21,10 @@ void dpt_loss_set_progress(dpt_loss *loss, dpt_loss_progress_fn progress, void *
     loss->progress_ctx = ctx;
 }
 
+void dpt_loss_set_keeper(dpt_loss *loss, const dpt_loss_keeper *keeper) {
+    loss->keeper = keeper;
+}
+
 const double *dpt_loss_shares(const dpt_loss *loss) {
     return loss->shares;
 }

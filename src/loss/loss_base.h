@@ -23,6 +23,7 @@ struct dpt_loss {
     double *shares;                /**< (samples) of each in the mean, owned; NULL: all alike */
     dpt_loss_progress_fn progress; /**< or NULL */
     void *progress_ctx;
+    const dpt_loss_keeper *keeper; /**< or NULL */
 
     /* Of the largest batch of this replica: */
     int64_t most_sequences; /**< sequences or images */
@@ -78,12 +79,14 @@ struct dpt_loss_pass {
     dpt_model *model;
     const dpt_loss_call *call;
     dpt_loss_sums sums;
-    int64_t *first;   /**< (most_sequences + 1) first score of each sequence of the batch */
-    double *weight;   /**< (most_scores) d loss / d nll */
-    double *nll;      /**< (most_scores) */
-    uint8_t *correct; /**< (most_scores), or NULL */
-    double *terms;    /**< (most_sequences, tensors) when the call asks for terms */
-    void *extra;      /**< (extra_bytes) of the kind of loss */
+    int64_t *first;       /**< (most_sequences + 1) first score of each sequence of the batch */
+    double *weight;       /**< (most_scores) d loss / d nll */
+    double *nll;          /**< (most_scores) */
+    uint8_t *correct;     /**< (most_scores), or NULL */
+    double *terms;        /**< (most_sequences, tensors) when the call asks for terms */
+    void *extra;          /**< (extra_bytes) of the kind of loss */
+    dpt_loss_part *parts; /**< (nparts) what the keeper keeps; NULL without one */
+    int nparts;
 };
 
 typedef dpt_status (*dpt_loss_batch_fn)(dpt_loss_pass *pass, int64_t begin, int64_t end);
@@ -97,6 +100,21 @@ void dpt_loss_pass_destroy(dpt_loss_pass *pass);
  * @param[in] st what became of the preparations of this rank. */
 dpt_status dpt_loss_pass_run(dpt_loss_pass *pass, const dpt_mesh *mesh, dpt_status st,
                              dpt_loss_batch_fn run_batch);
+
+/** List what the keeper of the loss keeps of a pass. Local. Errors: DPT_ERR_OUTPUT without memory. */
+dpt_status dpt_loss_keep_create(dpt_loss_pass *pass);
+
+/** Go back to the state that an earlier run left. Collective over mesh, agreed.
+ * @param[out] next the first sample of this replica that is to be evaluated. */
+dpt_status dpt_loss_keep_restore(dpt_loss_pass *pass, const dpt_mesh *mesh, int64_t *next);
+
+/** Between two batches: save the state when it is time, and stop when any rank of the group was asked
+ * to; the ranks of a group do both at the same batch, for each needs the others. Collective over the
+ * group, agreed over it. Errors: DPT_INTERRUPTED. */
+dpt_status dpt_loss_keep_between(dpt_loss_pass *pass, int64_t next);
+
+/** Save the state after sample next - 1 for good: the other replicas have stopped. Local. */
+void dpt_loss_keep_save(dpt_loss_pass *pass, int64_t next, bool stops);
 
 /** Run the model over a batch with the weights, into nll, correct and terms, or the gradient of the
  * call. Collective over the group. */

@@ -128,24 +128,31 @@ static dpt_status ready(const dpt_loss *loss) {
     return DPT_OK;
 }
 
-/* The losses of a measuring pass are the log-probabilities of both sides. */
+/* A measuring pass sums up the log-probabilities of both sides in place of losses and hits. */
 static dpt_status measure_batch(dpt_loss_pass *pass, int64_t begin, int64_t end) {
     dpt_status st = run_model(pass, DPT_BACKWARD_NONE, begin, end);
-    if (st == DPT_OK && pass->sums.speaks)
-        memcpy(pass->call->losses + 2 * begin, pass->extra,
-               (size_t)(2 * (end - begin)) * sizeof(double));
+    const double *logp = logp_of(pass);
+    for (int64_t i = 0; i < end - begin && st == DPT_OK && pass->sums.speaks; i++) {
+        pass->sums.losses[begin + i] = logp[2 * i];
+        pass->sums.hits[begin + i] = logp[2 * i + 1];
+    }
     return st;
 }
 
 dpt_status dpt_loss_dpo_measure(const dpt_loss *loss, const dpt_mesh *mesh, dpt_model *model,
                                 double *logp) {
-    dpt_loss_call call = {.t = 0.0, .mode = DPT_BACKWARD_NONE, .losses = logp};
+    dpt_loss_call call = {.t = 0.0, .mode = DPT_BACKWARD_NONE};
     dpt_loss_pass pass;
     dpt_status st = dpt_loss_pass_create(loss, mesh, model, &call, &pass);
-    memset(logp, 0, (size_t)(2 * loss->samples) * sizeof *logp);
     st = dpt_loss_pass_run(&pass, mesh, st, measure_batch);
+    dpt_loss_sums *sums = &pass.sums;
     if (st == DPT_OK)
-        st = dpt_agree(&mesh->world, dpt_comm_sum_f64(&mesh->world, logp, 2 * loss->samples));
+        st = dpt_agree(&mesh->world,
+                       dpt_comm_sum_f64(&mesh->world, sums->losses, 2 * loss->samples));
+    for (int64_t i = 0; i < loss->samples && st == DPT_OK; i++) {
+        logp[2 * i] = sums->losses[i];
+        logp[2 * i + 1] = sums->hits[i];
+    }
     dpt_loss_pass_destroy(&pass);
     return st;
 }

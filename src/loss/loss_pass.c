@@ -17,6 +17,8 @@ dpt_status dpt_loss_pass_create(const dpt_loss *loss, const dpt_mesh *mesh, dpt_
     out->terms =
         dpt_mem_alloc(loss->most_sequences * tensors, sizeof *out->terms, "terms of a batch");
     out->extra = dpt_mem_alloc(loss->extra_bytes, 1, "data of a batch");
+    if (dpt_loss_keep_create(out) != DPT_OK)
+        st = DPT_ERR_OUTPUT;
     if (out->first == NULL || out->weight == NULL || out->nll == NULL || out->correct == NULL ||
         out->terms == NULL || out->extra == NULL)
         st = DPT_ERR_OUTPUT;
@@ -31,6 +33,7 @@ void dpt_loss_pass_destroy(dpt_loss_pass *pass) {
     dpt_mem_free(pass->correct);
     dpt_mem_free(pass->terms);
     dpt_mem_free(pass->extra);
+    dpt_mem_free(pass->parts);
 }
 
 /* Tell the caller that the samples of this replica before `end` are done. */
@@ -38,16 +41,6 @@ static void report(const dpt_loss *loss, int64_t end) {
     if (loss->progress != NULL)
         loss->progress(loss->progress_ctx,
                        (double)(end - loss->begin) / (double)(loss->end - loss->begin));
-}
-
-/* Between two batches: whether to go on. The ranks of a group stop at the same batch, for each needs the
- * others; replicas need not. Collective over the group. */
-static dpt_status between_batches(dpt_loss_pass *pass) {
-    const dpt_comm *group = pass->group;
-    dpt_status st = dpt_agree_fault("loss.batch");
-    if (st == DPT_OK)
-        st = dpt_stop_check();
-    return group->size > 1 ? dpt_agree(group, st) : st;
 }
 
 dpt_status dpt_loss_pass_run(dpt_loss_pass *pass, const dpt_mesh *mesh, dpt_status st,
@@ -58,17 +51,25 @@ dpt_status dpt_loss_pass_run(dpt_loss_pass *pass, const dpt_mesh *mesh, dpt_stat
     st = dpt_agree(&mesh->world, st);
     if (st != DPT_OK)
         return st;
-    /* Replicas run alone: a failed one stops, the others find out at the end. */
-    for (int64_t s = loss->begin; s < loss->end && st == DPT_OK;) {
-        int64_t end = loss->batch_end(loss, s);
-        st = run_batch(pass, s, end);
+    int64_t next = loss->begin;
+    st = dpt_loss_keep_restore(pass, mesh, &next);
+    if (next > loss->begin)
+        report(loss, next);
+    /* Replicas run alone: one that fails or stops ends, the others find out at the end. */
+    while (next < loss->end && st == DPT_OK) {
+        int64_t end = loss->batch_end(loss, next);
+        st = run_batch(pass, next, end);
         report(loss, end);
-        s = end;
+        next = end;
         dpt_stop_count_work();
-        if (st == DPT_OK && s < loss->end)
-            st = between_batches(pass);
+        if (st == DPT_OK && next < loss->end)
+            st = dpt_loss_keep_between(pass, next);
     }
-    return dpt_agree(&mesh->world, st);
+    bool complete = st == DPT_OK;
+    st = dpt_agree(&mesh->world, st);
+    if (complete && st != DPT_OK && next > loss->begin)
+        dpt_loss_keep_save(pass, next, true);
+    return st;
 }
 
 dpt_status dpt_loss_pass_model(dpt_loss_pass *pass, const dpt_batch *batch,

@@ -44,6 +44,15 @@ void dpt_model_gradient_destroy(dpt_model_gradient *gradient) {
     dpt_mem_free(gradient);
 }
 
+int dpt_model_gradient_count(const dpt_model_gradient *gradient) {
+    return gradient->count;
+}
+
+float *dpt_model_gradient_block(const dpt_model_gradient *gradient, int i, int64_t *numel) {
+    *numel = gradient->numel[i];
+    return gradient->blocks[i];
+}
+
 dpt_status dpt_model_gradient_sum(dpt_model_gradient *gradient, const dpt_comm *data) {
     dpt_status st = DPT_OK;
     for (int i = 0; i < gradient->count; i++) {

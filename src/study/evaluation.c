@@ -1,5 +1,6 @@
 #include "evaluation.h"
 
+#include "deltapath/base/hash.h"
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
 #include "losses.h"
@@ -41,25 +42,36 @@ static void end_pass(dpt_evaluation *ev) {
     count_batch(ev, 1.0);
 }
 
-/* Loss at W_post, with the gradient where it is kept, and at W_pre, which is bound as an edit. */
-static dpt_status evaluate_post(dpt_evaluation *ev, dpt_baseline *base, uint8_t *correct) {
-    dpt_model_backward mode = base->gradient != NULL ? DPT_BACKWARD_GRADIENT : DPT_BACKWARD_NONE;
+/* A pass of the model that is bound, or of the post-trained one; what it gives is in `pass`. */
+static dpt_status run_pass(dpt_evaluation *ev, const dpt_baseline *base, dpt_pass pass) {
+    uint64_t parts[2] = {base->key, ev->bound};
+    pass.key = dpt_hash_bytes(parts, sizeof parts);
+    pass.what = base->name;
+    pass.loss = base->loss;
+    pass.model = ev->model;
     begin_pass(ev, base);
-    dpt_status st = dpt_loss_evaluate(base->loss, &ev->mesh, ev->model, 0, mode, base->loss_post,
-                                      correct, NULL, NULL, base->gradient);
-    if (st == DPT_OK && base->gradient != NULL)
-        st = dpt_agree(&ev->mesh.world, dpt_model_gradient_sum(base->gradient, &ev->mesh.data));
-    base->accuracy_post = share_of(correct, base);
+    dpt_status st = dpt_passes_run(&ev->passes, &pass);
     end_pass(ev);
     return st;
 }
 
+/* Loss at W_post, with the gradient where it is kept, and at W_pre, which is bound as an edit. */
+static dpt_status evaluate_post(dpt_evaluation *ev, dpt_baseline *base, uint8_t *correct) {
+    dpt_pass pass = {.t = 0.0,
+                     .mode = base->gradient != NULL ? DPT_BACKWARD_GRADIENT : DPT_BACKWARD_NONE,
+                     .losses = base->loss_post,
+                     .correct = correct,
+                     .gradient = base->gradient};
+    dpt_status st = run_pass(ev, base, pass);
+    base->accuracy_post = share_of(correct, base);
+    return st;
+}
+
 static dpt_status evaluate_pre(dpt_evaluation *ev, dpt_baseline *base, uint8_t *correct) {
-    begin_pass(ev, base);
-    dpt_status st = dpt_loss_evaluate(base->loss, &ev->mesh, ev->model, 1, DPT_BACKWARD_NONE,
-                                      base->loss_pre, correct, NULL, NULL, NULL);
+    dpt_pass pass = {
+        .t = 1.0, .mode = DPT_BACKWARD_NONE, .losses = base->loss_pre, .correct = correct};
+    dpt_status st = run_pass(ev, base, pass);
     base->accuracy_pre = share_of(correct, base);
-    end_pass(ev);
     return st;
 }
 
@@ -80,6 +92,10 @@ static dpt_status for_each_data(dpt_evaluation *ev,
 static dpt_status create_loss(dpt_evaluation *ev, const dpt_inputs *in, const dpt_resources *res,
                               int d) {
     ev->data[d].samples = in->data[d].samples;
+    ev->data[d].name = in->job->data[d].name;
+    uint64_t parts[3] = {dpt_inputs_data_key(in, d), (uint64_t)in->data[d].samples,
+                         (uint64_t)res->batch_tokens};
+    ev->data[d].key = dpt_hash_bytes(parts, sizeof parts);
     dpt_status st =
         dpt_losses_create(in, d, &ev->mesh, ev->model, res->batch_tokens, &ev->data[d].loss);
     if (st != DPT_OK)
@@ -97,7 +113,7 @@ static dpt_status create_losses(dpt_evaluation *ev, const dpt_inputs *in, const 
     for (int d = 0; d < ev->ndata && st == DPT_OK; d++) {
         st = dpt_agree(&ev->mesh.world, create_loss(ev, in, res, d));
         if (st == DPT_OK && in->job->data[d].loss == DPT_LOSS_DPO)
-            st = dpt_references_set(references, in, d, &ev->mesh, ev->model, ev->data[d].loss);
+            st = dpt_references_set(references, in, d, &ev->passes, ev->model, ev->data[d].loss);
     }
     return st;
 }
@@ -110,14 +126,19 @@ static int64_t samples_of(const dpt_inputs *in) {
 }
 
 dpt_status dpt_evaluation_create(const dpt_comm *comm, dpt_inputs *inputs,
-                                 const dpt_resources *resources, int64_t passes,
+                                 const dpt_resources *resources, int64_t passes, bool resumes,
                                  dpt_evaluation *out) {
-    *out = (dpt_evaluation){.ndata = 0};
+    /* W_post and W_pre are bound under keys of their own: both models, and how they are paired. */
+    uint64_t ends[2] = {inputs->fingerprint, (uint64_t)inputs->job->on_mismatch};
+    *out = (dpt_evaluation){.ndata = 0, .bound = dpt_hash_bytes(ends, sizeof ends)};
     dpt_status st = dpt_agree(comm, dpt_mesh_create(comm, resources->tensor_parallel, &out->mesh));
     if (st != DPT_OK)
         return st;
     dpt_references references = {.ndata = 0};
-    st = dpt_references_prepare(inputs, resources, &out->mesh, &references);
+    st = dpt_passes_open(inputs->job->directory, resumes, &out->mesh, &out->passes);
+    st = dpt_agree(comm, st);
+    if (st == DPT_OK)
+        st = dpt_references_prepare(inputs, resources, &out->passes, &references);
     if (st != DPT_OK)
         goto done;
     st = dpt_model_create(&out->mesh.model, dpt_store_config(inputs->post),
@@ -130,11 +151,11 @@ dpt_status dpt_evaluation_create(const dpt_comm *comm, dpt_inputs *inputs,
         st = for_each_data(out, evaluate_post);
     dpt_source pre = dpt_inputs_pre_source(inputs);
     if (st == DPT_OK)
-        st = dpt_evaluation_bind(out, &pre);
+        st = dpt_evaluation_bind(out, &pre, out->bound);
     if (st == DPT_OK)
         st = for_each_data(out, evaluate_pre);
     if (st == DPT_OK)
-        st = dpt_evaluation_bind(out, NULL);
+        st = dpt_evaluation_bind(out, NULL, 0);
 done:
     dpt_references_destroy(&references);
     if (st != DPT_OK)
@@ -152,11 +173,13 @@ void dpt_evaluation_destroy(dpt_evaluation *ev) {
     }
     dpt_mem_free(ev->data);
     dpt_model_destroy(ev->model);
+    dpt_passes_close(&ev->passes);
     dpt_mesh_destroy(&ev->mesh);
     *ev = (dpt_evaluation){.ndata = 0};
 }
 
-dpt_status dpt_evaluation_bind(dpt_evaluation *ev, const dpt_source *edited) {
+dpt_status dpt_evaluation_bind(dpt_evaluation *ev, const dpt_source *edited, uint64_t key) {
+    ev->bound = key;
     return dpt_agree(&ev->mesh.world, dpt_model_bind_edit(ev->model, edited));
 }
 
@@ -164,11 +187,12 @@ dpt_status dpt_evaluation_slope(dpt_evaluation *ev, int d, double t, double *los
                                 double *sample_terms) {
     const dpt_baseline *base = &ev->data[d];
     ev->progress.total += base->samples; /* how many a search takes is not known before */
-    begin_pass(ev, base);
-    dpt_status st = dpt_loss_evaluate(base->loss, &ev->mesh, ev->model, t, DPT_BACKWARD_TERMS, loss,
-                                      NULL, terms, sample_terms, NULL);
-    end_pass(ev);
-    return dpt_agree(&ev->mesh.world, st);
+    dpt_pass pass = {.t = t,
+                     .mode = DPT_BACKWARD_TERMS,
+                     .losses = loss,
+                     .terms = terms,
+                     .sample_terms = sample_terms};
+    return dpt_agree(&ev->mesh.world, run_pass(ev, base, pass));
 }
 
 /* Oracle of the path: the model between post-trained and bound edit on one data set. */
@@ -182,12 +206,13 @@ typedef struct walker {
 static dpt_status walk_slope(void *ctx, double t, double *loss, double *terms,
                              double *sample_terms) {
     walker *walk = ctx;
-    dpt_evaluation *ev = walk->evaluation;
-    dpt_model_backward mode = terms != NULL ? DPT_BACKWARD_TERMS : DPT_BACKWARD_NONE;
-    begin_pass(ev, walk->base);
-    dpt_status st = dpt_loss_evaluate(walk->base->loss, &ev->mesh, ev->model, t, mode, loss,
-                                      walk->correct, terms, sample_terms, NULL);
-    end_pass(ev);
+    dpt_pass pass = {.t = t,
+                     .mode = terms != NULL ? DPT_BACKWARD_TERMS : DPT_BACKWARD_NONE,
+                     .losses = loss,
+                     .correct = walk->correct,
+                     .terms = terms,
+                     .sample_terms = sample_terms};
+    dpt_status st = run_pass(walk->evaluation, walk->base, pass);
     if (t == 1.0)
         walk->accuracy_edit = share_of(walk->correct, walk->base);
     return st;

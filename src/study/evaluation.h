@@ -7,12 +7,15 @@
 #include "deltapath/model/model.h"
 #include "deltapath/path/riemann.h"
 #include "inputs.h"
+#include "passes.h"
 #include "resources.h"
 
 /** Losses of one data set that no edit changes, and the gradient that all edits share. */
 typedef struct dpt_baseline {
     dpt_loss *loss;
     int64_t samples;
+    const char *name;    /**< borrowed */
+    uint64_t key;        /**< of what its losses depend on beside the model */
     double *loss_pre;    /**< (samples) */
     double *loss_post;   /**< (samples) */
     double accuracy_pre; /**< share of samples that the model has right, by weight */
@@ -27,6 +30,8 @@ typedef struct dpt_evaluation {
     int ndata;
     bool shares;           /**< paths take their term at t = 0 from the gradients that are kept */
     dpt_baseline *data;    /**< (ndata) */
+    dpt_passes passes;     /**< those of an earlier run, and for a later one */
+    uint64_t bound;        /**< key of the edited model that is bound */
     dpt_progress progress; /**< in samples */
     int64_t pass_samples;  /**< of the pass under way */
     int64_t pass_counted;  /**< those of them that the progress has already */
@@ -38,15 +43,16 @@ typedef struct dpt_evaluation_path {
     double accuracy_edit;
 } dpt_evaluation_path;
 
-/** Build the mesh and the model and evaluate both ends of post-training.
- * Collective over comm. @param[in] passes evaluations of a data set to come, for the progress. */
+/** Build the mesh and the model and evaluate both ends of post-training. Not to be moved afterwards.
+ * Collective over comm. @param[in] passes evaluations of a data set to come, for the progress.
+ * @param[in] resumes take what an earlier run has evaluated. */
 dpt_status dpt_evaluation_create(const dpt_comm *comm, dpt_inputs *inputs,
-                                 const dpt_resources *resources, int64_t passes,
+                                 const dpt_resources *resources, int64_t passes, bool resumes,
                                  dpt_evaluation *out);
 void dpt_evaluation_destroy(dpt_evaluation *evaluation); /**< Collective over the mesh. */
 
-/** Load an edited model. Collective. */
-dpt_status dpt_evaluation_bind(dpt_evaluation *evaluation, const dpt_source *edited);
+/** Load an edited model. Collective. @param[in] key of all that its bytes depend on. */
+dpt_status dpt_evaluation_bind(dpt_evaluation *evaluation, const dpt_source *edited, uint64_t key);
 
 /** Losses and derivatives on data set d at t, which may lie outside [0, 1], along the bound edit.
  * Collective. @param[out] loss, sample_terms (samples), terms (tensors): as dpt_loss_evaluate. */

@@ -118,23 +118,29 @@ static dpt_status load_cached(dpt_references *refs, const dpt_inputs *in, int d,
 }
 
 /* Measure with a model that is loaded, and keep the numbers for a later run. */
-static dpt_status measure(dpt_references *refs, const dpt_inputs *in, int d, const dpt_mesh *mesh,
-                          dpt_model *model, const dpt_loss *loss) {
+static dpt_status measure(dpt_references *refs, const dpt_inputs *in, int d, dpt_passes *passes,
+                          dpt_model *model, dpt_loss *loss) {
+    const dpt_mesh *mesh = &passes->mesh;
     int64_t n = 2 * in->data[d].samples;
     char *path = cache_path(in, d);
     refs->logp[d] = dpt_mem_alloc(n, sizeof(double), "reference log-probabilities");
     dpt_status st = path != NULL && refs->logp[d] != NULL ? DPT_OK : DPT_ERR_OUTPUT;
     st = dpt_agree(&mesh->world, st);
+    dpt_passes_watch(passes, cache_key(in, d), in->job->data[d].name, loss);
     if (st == DPT_OK)
         st = dpt_loss_dpo_measure(loss, mesh, model, refs->logp[d]);
+    dpt_loss_set_keeper(loss, NULL);
     if (st == DPT_OK)
         st = dpt_cache_save(&mesh->world, path, cache_key(in, d), n, refs->logp[d]);
+    if (st == DPT_OK)
+        dpt_passes_forget(passes);
     dpt_mem_free(path);
     return st;
 }
 
 static dpt_status measure_by_reference(dpt_references *refs, const dpt_inputs *in,
-                                       const dpt_resources *res, int d, const dpt_mesh *mesh) {
+                                       const dpt_resources *res, int d, dpt_passes *passes) {
+    const dpt_mesh *mesh = &passes->mesh;
     dpt_model *model = NULL;
     dpt_loss *loss = NULL;
     dpt_log(DPT_LOG_INFO, "%s: log-probabilities by the reference %s", in->job->data[d].name,
@@ -146,14 +152,15 @@ static dpt_status measure_by_reference(dpt_references *refs, const dpt_inputs *i
         st = dpt_agree(&mesh->world,
                        dpt_losses_create(in, d, mesh, model, res->batch_tokens, &loss));
     if (st == DPT_OK)
-        st = measure(refs, in, d, mesh, model, loss);
+        st = measure(refs, in, d, passes, model, loss);
     dpt_loss_destroy(loss);
     dpt_model_destroy(model);
     return st;
 }
 
 dpt_status dpt_references_prepare(const dpt_inputs *in, const dpt_resources *res,
-                                  const dpt_mesh *mesh, dpt_references *out) {
+                                  dpt_passes *passes, dpt_references *out) {
+    const dpt_mesh *mesh = &passes->mesh;
     *out = (dpt_references){.ndata = in->job->ndata};
     out->logp = dpt_mem_zalloc(out->ndata, sizeof *out->logp, "references");
     dpt_status st = dpt_agree(&mesh->world, out->logp != NULL ? DPT_OK : DPT_ERR_OUTPUT);
@@ -162,18 +169,18 @@ dpt_status dpt_references_prepare(const dpt_inputs *in, const dpt_resources *res
             continue;
         st = load_cached(out, in, d, mesh);
         if (st == DPT_OK && out->logp[d] == NULL && in->reference[d] != NULL)
-            st = measure_by_reference(out, in, res, d, mesh);
+            st = measure_by_reference(out, in, res, d, passes);
     }
     return st;
 }
 
-dpt_status dpt_references_set(dpt_references *refs, const dpt_inputs *in, int d,
-                              const dpt_mesh *mesh, dpt_model *model, dpt_loss *loss) {
+dpt_status dpt_references_set(dpt_references *refs, const dpt_inputs *in, int d, dpt_passes *passes,
+                              dpt_model *model, dpt_loss *loss) {
     dpt_status st = DPT_OK;
     if (refs->logp[d] == NULL)
-        st = measure(refs, in, d, mesh, model, loss);
+        st = measure(refs, in, d, passes, model, loss);
     if (st == DPT_OK)
-        st = dpt_agree(&mesh->world, dpt_loss_dpo_set_reference(loss, refs->logp[d]));
+        st = dpt_agree(&passes->mesh.world, dpt_loss_dpo_set_reference(loss, refs->logp[d]));
     return dpt_error_locate(st, in->job->data[d].file);
 }
 

@@ -4,6 +4,7 @@
 #include "deltapath/comm/mesh.h"
 #include "deltapath/loss/loss.h"
 #include "inputs.h"
+#include "passes.h"
 #include "resources.h"
 
 /** Check the samples of data set d against the configuration of the post-trained model and of the
@@ -27,12 +28,12 @@ typedef struct dpt_references {
  * called before the study's own model is loaded: one model is in memory at a time.
  * Collective over the mesh. Errors: as dpt_model_create, dpt_loss_evaluate and dpt_cache_save. */
 dpt_status dpt_references_prepare(const dpt_inputs *inputs, const dpt_resources *resources,
-                                  const dpt_mesh *mesh, dpt_references *out);
+                                  dpt_passes *passes, dpt_references *out);
 
 /** Set the reference of a dpo loss, measured by `model` itself when it is not known yet.
  * Collective over the mesh. */
 dpt_status dpt_references_set(dpt_references *references, const dpt_inputs *inputs, int d,
-                              const dpt_mesh *mesh, dpt_model *model, dpt_loss *loss);
+                              dpt_passes *passes, dpt_model *model, dpt_loss *loss);
 void dpt_references_destroy(dpt_references *references); /**< Local. */
 
 #endif

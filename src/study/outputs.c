@@ -106,8 +106,9 @@ static int remove_entry(const char *path, const struct stat *info, int kind, str
 
 /* What an earlier study of this directory left; folders only with something in them. Nothing else in it
  * is touched. */
-static const char *const leavings[] = {"units",     "models",       "results.h5",  "summary.csv",
-                                       "seeds.csv", "results.json", "report.html", "references"};
+static const char *const leavings[] = {"units",       "models",     "results.h5",
+                                       "summary.csv", "seeds.csv",  "results.json",
+                                       "report.html", "references", "progress"};
 
 static bool is_empty_folder(const char *path) {
     DIR *folder = opendir(path);

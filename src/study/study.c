@@ -1,5 +1,6 @@
 #include "deltapath/study/study.h"
 
+#include "deltapath/base/hash.h"
 #include "deltapath/base/log.h"
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
@@ -19,6 +20,7 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/resource.h>
 
 typedef struct study {
@@ -34,6 +36,8 @@ typedef struct study {
     bool evaluates;
     int units; /* per edit: its data sets, or one for an edit alone */
     int done;  /* edits that are finished */
+    bool resumes;
+    const dpt_job_edit *current;
 } study;
 
 static int unit_data(const study *s, int unit) {
@@ -118,13 +122,41 @@ typedef struct work_item {
     dpt_edit_report report;
 } work_item;
 
+/* Hash of all that the bytes of an edited model in memory depend on, beside the ranks. */
+static uint64_t edited_key(const study *s, const dpt_job_edit *edit, const dpt_edit_spec *spec) {
+    const dpt_inputs *in = &s->inputs;
+    uint64_t numbers[] = {in->fingerprint,
+                          (uint64_t)s->job->on_mismatch,
+                          s->job->same_dtype ? UINT64_MAX : (uint64_t)s->job->dtype,
+                          (uint64_t)s->job->svd_group,
+                          spec->seed,
+                          (uint64_t)spec->calibrate,
+                          edit->gradient_data >= 0 ? in->data[edit->gradient_data].hash : 0};
+    size_t tensors = (size_t)in->catalog->count;
+    dpt_hash hash;
+    dpt_hash_begin(&hash);
+    dpt_hash_update(&hash, numbers, sizeof numbers);
+    dpt_hash_update(&hash, in->selected, tensors * sizeof *in->selected);
+    for (int i = 0; i < spec->nstages; i++) {
+        const dpt_edit_stage_spec *stage = &spec->stages[i];
+        const char *name = dpt_edit_method_name(stage->method);
+        dpt_hash_update(&hash, name, strlen(name) + 1);
+        dpt_hash_update(&hash, stage->values, sizeof stage->values);
+        if (stage->tensor_values != NULL)
+            dpt_hash_update(&hash, stage->tensor_values, tensors * sizeof(double));
+    }
+    return dpt_hash_value(&hash);
+}
+
 static dpt_status bind_spec(void *ctx, const dpt_edit_spec *spec) {
     study *s = ctx;
     dpt_edit_input input = edit_input(s);
     dpt_source edited = dpt_field_source(s->edited);
     dpt_status st = dpt_edit_run(spec, &input, dpt_field_sink(s->edited), NULL);
     st = dpt_agree(s->comm, st);
-    return st == DPT_OK ? dpt_evaluation_bind(&s->evaluation, &edited) : st;
+    if (st != DPT_OK)
+        return st;
+    return dpt_evaluation_bind(&s->evaluation, &edited, edited_key(s, s->current, spec));
 }
 
 static dpt_status save_unit(study *s, const work_item *item, int d, const dpt_evaluation_path *path,
@@ -176,6 +208,9 @@ static dpt_status run_edit(study *s, const dpt_job_edit *edit, const dpt_quadrat
     const dpt_edit_spec *spec = &edit->spec;
     dpt_status st = dpt_agree_fault("study.edit");
     st = dpt_agree(s->comm, st);
+    s->current = edit;
+    if (s->evaluates)
+        dpt_passes_begin_edit(&s->evaluation.passes);
     if (st == DPT_OK && edit->auto_data >= 0) {
         st = dpt_auto_alpha_find(&s->evaluation, edit, bind_spec, s, &item.found);
         spec = &item.found.spec;
@@ -186,12 +221,14 @@ static dpt_status run_edit(study *s, const dpt_job_edit *edit, const dpt_quadrat
         warn_of_guards(s, &item);
     if (st == DPT_OK && s->evaluates) {
         dpt_source edited = dpt_field_source(s->edited);
-        st = dpt_evaluation_bind(&s->evaluation, &edited);
+        st = dpt_evaluation_bind(&s->evaluation, &edited, edited_key(s, edit, spec));
     }
     for (int u = 0; u < s->units && st == DPT_OK; u++) {
         st = run_unit(s, &item, unit_data(s, u), quadrature, started);
         started = dpt_log_seconds();
     }
+    if (st == DPT_OK && s->evaluates)
+        dpt_passes_end_edit(&s->evaluation.passes);
     dpt_auto_alpha_destroy(&item.found);
     dpt_edit_report_destroy(&item.report);
     return st;
@@ -200,9 +237,12 @@ static dpt_status run_edit(study *s, const dpt_job_edit *edit, const dpt_quadrat
 /* Say what is kept of a study that was stopped, and how to go on. */
 static void explain_stop(const study *s) {
     char message[DPT_MESSAGE_MAX];
-    snprintf(message, sizeof message, "%.*s: %d of %d edits are finished and saved in %.*s: %s",
-             DPT_MESSAGE_MAX / 4, dpt_error_message(), s->done, s->job->nedits, DPT_MESSAGE_MAX / 4,
-             s->job->directory, "go on with --resume");
+    snprintf(
+        message, sizeof message,
+        "%.*s: %d of %d edits are finished and saved in %.*s, and how far the next one is: go on "
+        "with --resume",
+        DPT_MESSAGE_MAX / 4, dpt_error_message(), s->done, s->job->nedits, DPT_MESSAGE_MAX / 4,
+        s->job->directory);
     dpt_error_set_message(message);
 }
 
@@ -265,7 +305,8 @@ static dpt_status prepare_work(study *s, int left) {
     int64_t passes = per_data / s->job->nedits * left;
     st = dpt_field_create(s->comm, &s->inputs.out_catalog, &s->shard, &s->edited);
     if (st == DPT_OK)
-        st = dpt_evaluation_create(s->comm, &s->inputs, &s->resources, passes, &s->evaluation);
+        st = dpt_evaluation_create(s->comm, &s->inputs, &s->resources, passes, s->resumes,
+                                   &s->evaluation);
     for (int d = 0; d < s->job->ndata && st == DPT_OK; d++)
         st = dpt_agree(s->comm, dpt_unit_warn_gain(s->job, d, &s->evaluation.data[d]));
     if (st == DPT_OK && s->resources.cell_gradient)
@@ -287,6 +328,8 @@ static dpt_status work(study *s, const dpt_study_options *options) {
         st = run_edits(s, finished);
     if (st == DPT_OK)
         st = write_results(s);
+    if (st == DPT_OK && s->comm->rank == 0)
+        dpt_passes_remove(s->job->directory);
     dpt_mem_free(finished);
     return st;
 }
@@ -338,7 +381,7 @@ static dpt_status plan(study *s, const dpt_study_options *options) {
 
 dpt_status dpt_study_run(const dpt_comm *comm, const dpt_job *job,
                          const dpt_study_options *options) {
-    study s = {.comm = comm, .job = job};
+    study s = {.comm = comm, .job = job, .resumes = options->resume};
     dpt_status st = dpt_inputs_open(comm, job, &s.inputs);
     if (st != DPT_OK)
         return st;

@@ -4,7 +4,7 @@
 # rank ends with code 4, one line names the rank, nothing stays under a final name, nothing hangs.
 . "$(dirname "$0")/../support/tap.sh"
 parallel=4 limit=60
-$models llama "$tap_root/m"
+$models llama "$tap_root/m" --samples 20
 cat >"$tap_root/job.yaml" <<Y
 models: {pre: $tap_root/m/pre, post: $tap_root/m/post}
 data:
@@ -15,6 +15,7 @@ edits:
   - {name: dare, method: dare, p: 0.5}
   - {name: bias, method: bias, by: gradient, k: 0.5}
 riemann: {rule: midpoint, points: 2}
+batch_tokens: 16
 output: {directory: OUT, checkpoint: FORMAT}
 Y
 

@@ -2,6 +2,7 @@
 """Small models and data sets for the tests of the program, sound and broken ones.
 
     make_models.py llama DIR [--dtype bf16] [--tied] [--pad N] [--layers 2]   DIR/pre, DIR/post,
+                  [--samples N]
                                    DIR/data.h5 (lm), DIR/pairs.h5 (dpo)
     make_models.py plain DIR       a pair of no known architecture: all types, ragged shapes, large
     make_models.py broken DIR      models with one fault each, beside their sound partner DIR/good
@@ -126,8 +127,8 @@ def make_llama(out, arguments):
     config = llama_config(arguments.vocabulary, layers=arguments.layers, tied=arguments.tied)
     pre, post = llama_pair(config, arguments.dtype.upper())
     out.mkdir(parents=True, exist_ok=True)
-    write_data(out / "data.h5", random_samples(arguments.vocabulary))
-    write_pairs(out / "pairs.h5", arguments.vocabulary)
+    write_data(out / "data.h5", random_samples(arguments.vocabulary, arguments.samples or 9))
+    write_pairs(out / "pairs.h5", arguments.vocabulary, arguments.samples or 5)
     write_model(out / "pre", pre, config)
     if arguments.pad:
         config = dict(config, vocab_size=arguments.vocabulary + arguments.pad)
@@ -439,6 +440,7 @@ def main():
     parser.add_argument("--tied", action="store_true")
     parser.add_argument("--pad", type=int, default=0, help="rows that only the post vocabulary has")
     parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--samples", type=int, default=0, help="of each data set of llama")
     parser.add_argument("--vocabulary", type=int, default=64)
     arguments = parser.parse_args()
     make = {"plain": make_plain, "broken": make_broken, "data": make_data,

@@ -94,6 +94,33 @@ typedef void (*dpt_loss_progress_fn)(void *ctx, double share);
 /** Have evaluations say how far they are; a NULL function ends that. Local. */
 void dpt_loss_set_progress(dpt_loss *loss, dpt_loss_progress_fn progress, void *ctx);
 
+/** A run of bytes of the state of a pass. */
+typedef struct dpt_loss_part {
+    void *bytes;
+    int64_t n;
+} dpt_loss_part;
+
+/** Keeps the state of an evaluation between two batches, so that a later run can go on from there and
+ * gets the same bits. All functions are Local, and may fail without harm: the work is then done again. */
+typedef struct dpt_loss_keeper {
+    void *ctx;
+    bool resumes; /**< an earlier run may have left states: the same on all ranks */
+    /** Of the states that this rank finds (at most two), the first sample that is not in them. */
+    void (*find)(void *ctx, int64_t next[2]);
+    /** Read one of them. @return false when it is damaged; the parts are undefined then. */
+    bool (*load)(void *ctx, int64_t next, const dpt_loss_part *parts, int count);
+    /** Whether it is time to save. */
+    bool (*due)(void *ctx, bool gradient);
+    /** @param[in] stops this is the last call of the run. */
+    void (*save)(void *ctx, int64_t next, const dpt_loss_part *parts, int count, bool stops);
+    /** So many samples of all replicas need no evaluation. */
+    void (*taken)(void *ctx, int64_t samples);
+} dpt_loss_keeper;
+
+/** Have evaluations kept, from the next on; NULL ends that. A gradient must be zero when it is given to
+ * dpt_loss_evaluate then. Local. @param[in] keeper borrowed. */
+void dpt_loss_set_keeper(dpt_loss *loss, const dpt_loss_keeper *keeper);
+
 void dpt_loss_destroy(dpt_loss *loss);          /**< Local; NULL is allowed. */
 int64_t dpt_loss_samples(const dpt_loss *loss); /**< Of all replicas. Local. */
 

@@ -88,6 +88,9 @@ typedef struct dpt_model_gradient dpt_model_gradient;
 /** A gradient of zeros. Local. Errors: DPT_ERR_OUTPUT without memory; *out is NULL. */
 dpt_status dpt_model_gradient_create(const dpt_model *model, dpt_model_gradient **out);
 void dpt_model_gradient_destroy(dpt_model_gradient *gradient); /**< Local; NULL is allowed. */
+/** The blocks as they lie in memory, and elements of each (0: NULL). Local. */
+int dpt_model_gradient_count(const dpt_model_gradient *gradient);
+float *dpt_model_gradient_block(const dpt_model_gradient *gradient, int i, int64_t *numel);
 /** Add up the replicas. Collective over data. Errors: DPT_ERR_INTERNAL from MPI, not agreed.
  * Determinism: to rounding between meshes. */
 dpt_status dpt_model_gradient_sum(dpt_model_gradient *gradient, const dpt_comm *data);

@@ -1,0 +1,447 @@
+#include "passes.h"
+
+#include "deltapath/base/hash.h"
+#include "deltapath/base/log.h"
+#include "deltapath/base/mem.h"
+#include "deltapath/base/version.h"
+#include "deltapath/comm/agree.h"
+#include "pass_file.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+/* A save of sums takes a millisecond, one of a gradient as long as its bytes take. */
+static const double SECONDS = 1.0, GRADIENT_SECONDS = 300.0, MOST_SHARE = 0.01;
+/* A finished pass that took this long is synced: less is quickly done again. */
+static const double SYNC_SECONDS = 10.0;
+/* What a disk takes from one rank; a gradient is kept when computing it takes longer than writing. */
+static const double DISK_BYTES_PER_SECOND = 2e8;
+
+static const dpt_comm *world_of(const dpt_passes *p) {
+    return &p->mesh.world;
+}
+
+/* Name of a file; the path is NULL without memory, then nothing is kept. */
+static char *pass_path(const dpt_passes *p, uint64_t key, const char *kind, int rank, int turn) {
+    char *path = NULL;
+    if (strcmp(kind, "done") == 0)
+        path = dpt_mem_format("%s/%016" PRIx64 ".done", p->folder, key);
+    else if (strcmp(kind, "gradient") == 0)
+        path = dpt_mem_format("%s/%016" PRIx64 ".g%d", p->folder, key, rank);
+    else
+        path = dpt_mem_format("%s/%016" PRIx64 ".r%d-%d", p->folder, key, rank, turn);
+    if (path == NULL)
+        dpt_error_clear();
+    return path;
+}
+
+/* Whether a name is one that pass_path gives, finished or temporary. */
+static bool is_pass_name(const char *name) {
+    static const char digits[] = "0123456789abcdef";
+    if (strspn(name, digits) != 16 || name[16] != '.')
+        return false;
+    const char *kind = name + 17;
+    size_t n = strlen(kind), partial = strlen(".partial");
+    if (n > partial && strcmp(kind + n - partial, ".partial") == 0)
+        n -= partial;
+    bool done = n == 4 && strncmp(kind, "done", 4) == 0;
+    return done || ((kind[0] == 'g' || kind[0] == 'r') && strspn(kind + 1, "0123456789-") == n - 1);
+}
+
+static dpt_pass_header pass_header(const dpt_passes *p, uint64_t key, int64_t next, int rank) {
+    return (dpt_pass_header){.key = key,
+                             .next = next,
+                             .ranks = world_of(p)->size,
+                             .group = p->mesh.model.size,
+                             .rank = rank};
+}
+
+static bool pass_write(dpt_passes *p, const char *path, dpt_pass_header header,
+                       const dpt_loss_part *parts, int count, bool sync) {
+    if (mkdir(p->folder, 0777) != 0 && errno != EEXIST && !p->warned_write)
+        dpt_log(DPT_LOG_DEBUG, "%s: cannot be created: %s", p->folder, strerror(errno));
+    bool ok = path != NULL && dpt_pass_file_write(path, &header, parts, count, sync);
+    if (!ok && !p->warned_write)
+        dpt_log(DPT_LOG_WARN,
+                "%s: cannot be written: %s: a run that is stopped will compute this again",
+                path != NULL ? path : p->folder, strerror(errno));
+    p->warned_write = p->warned_write || !ok;
+    return ok;
+}
+
+static bool pass_read(dpt_passes *p, const char *path, dpt_pass_header wanted,
+                      const dpt_loss_part *parts, int count) {
+    if (path == NULL || access(path, F_OK) != 0)
+        return false;
+    if (dpt_pass_file_read(path, &wanted, parts, count))
+        return true;
+    if (!p->warned_damage)
+        dpt_log(DPT_LOG_WARN, "%s: is damaged: what it kept is computed again", path);
+    p->warned_damage = true;
+    return false;
+}
+
+/* Whether the file system has room for n bytes from each of `writers`; said once when not. */
+static bool has_room(dpt_passes *p, int64_t n, int writers) {
+    struct statvfs space;
+    double need = (double)n * (double)writers;
+    if (n == 0 || statvfs(p->folder, &space) != 0 ||
+        need <= (double)space.f_bavail * (double)space.f_frsize)
+        return true;
+    if (!p->warned_room)
+        dpt_log(DPT_LOG_WARN,
+                "%s: no room for the %.3f GB of a gradient: a run that is stopped will compute it "
+                "again",
+                p->folder, need / 1e9);
+    p->warned_room = true;
+    return false;
+}
+
+static int64_t bytes_of(const dpt_loss_part *parts, int count) {
+    int64_t bytes = 0;
+    for (int i = 0; i < count; i++)
+        bytes += parts[i].n;
+    return bytes;
+}
+
+/* The keeper of a pass in hand. */
+
+static int turns_of(const dpt_passes *p) {
+    return p->mesh.model.size > 1 ? 2 : 1;
+}
+
+static void keeper_find(void *ctx, int64_t next[2]) {
+    dpt_passes *p = ctx;
+    int rank = world_of(p)->rank;
+    for (int turn = 0; turn < turns_of(p); turn++) {
+        dpt_pass_header header, own = pass_header(p, p->key, 0, rank);
+        char *path = pass_path(p, p->key, "rank", rank, turn);
+        bool there = path != NULL && dpt_pass_file_peek(path, &header);
+        if (there && header.key == own.key && header.ranks == own.ranks &&
+            header.group == own.group && header.rank == own.rank)
+            next[turn] = header.next;
+        else if (path != NULL && access(path, F_OK) == 0)
+            pass_read(p, path, own, NULL, 0); /* says that it is damaged */
+        dpt_mem_free(path);
+    }
+}
+
+static bool keeper_load(void *ctx, int64_t next, const dpt_loss_part *parts, int count) {
+    dpt_passes *p = ctx;
+    int64_t found[2] = {-1, -1};
+    int rank = world_of(p)->rank;
+    keeper_find(ctx, found);
+    int turn = found[0] == next ? 0 : 1;
+    char *path = pass_path(p, p->key, "rank", rank, turn);
+    bool ok = pass_read(p, path, pass_header(p, p->key, next, rank), parts, count);
+    p->turn =
+        (turn + 1) % turns_of(p); /* the file that was read stays until the next one is whole */
+    dpt_mem_free(path);
+    return ok;
+}
+
+static bool keeper_due(void *ctx, bool gradient) {
+    const dpt_passes *p = ctx;
+    double wait = gradient ? p->gradient_seconds : p->seconds;
+    double least = p->share > 0 ? p->cost / p->share : 0.0;
+    return dpt_log_seconds() - p->saved >= (wait > least ? wait : least);
+}
+
+static void keeper_save(void *ctx, int64_t next, const dpt_loss_part *parts, int count,
+                        bool stops) {
+    dpt_passes *p = ctx;
+    int rank = world_of(p)->rank;
+    double began = dpt_log_seconds();
+    if (has_room(p, bytes_of(parts, count), world_of(p)->size)) {
+        char *path = pass_path(p, p->key, "rank", rank, p->turn);
+        p->wrote = pass_write(p, path, pass_header(p, p->key, next, rank), parts, count, stops);
+        dpt_mem_free(path);
+        p->turn = (p->turn + 1) % turns_of(p);
+    }
+    p->saved = dpt_log_seconds();
+    p->cost = p->saved - began;
+}
+
+static void keeper_taken(void *ctx, int64_t taken) {
+    const dpt_passes *p = ctx;
+    dpt_log(DPT_LOG_INFO,
+            "%s at t = %g: %" PRId64 " of %" PRId64 " samples are those of the earlier run",
+            p->what, p->t, taken, p->samples);
+}
+
+static double save_seconds(double fallback) {
+    const char *text = getenv("DELTAPATH_SAVE_SECONDS");
+    return text != NULL ? strtod(text, NULL) : fallback;
+}
+
+/* Sums of other ranks would give other bits. */
+static void note_others(const dpt_passes *p) {
+    DIR *entries = opendir(p->folder);
+    int others = 0;
+    for (struct dirent *entry = NULL; entries != NULL && (entry = readdir(entries)) != NULL;) {
+        dpt_pass_header header;
+        char *path = dpt_mem_format("%s/%s", p->folder, entry->d_name);
+        if (path != NULL && is_pass_name(entry->d_name) && dpt_pass_file_peek(path, &header) &&
+            (header.ranks != world_of(p)->size || header.group != p->mesh.model.size))
+            others++;
+        dpt_mem_free(path);
+    }
+    if (entries != NULL)
+        closedir(entries);
+    if (others > 0)
+        dpt_log(DPT_LOG_INFO,
+                "%s: %d files are of another number of ranks: their passes are computed again",
+                p->folder, others);
+}
+
+dpt_status dpt_passes_open(const char *directory, bool resumes, const dpt_mesh *mesh,
+                           dpt_passes *out) {
+    *out = (dpt_passes){.resumes = resumes, .mesh = *mesh};
+    out->seconds = save_seconds(SECONDS);
+    out->gradient_seconds = save_seconds(GRADIENT_SECONDS);
+    out->share = getenv("DELTAPATH_SAVE_SECONDS") != NULL ? 0.0 : MOST_SHARE;
+    out->keeper = (dpt_loss_keeper){.ctx = out,
+                                    .resumes = resumes,
+                                    .find = keeper_find,
+                                    .load = keeper_load,
+                                    .due = keeper_due,
+                                    .save = keeper_save,
+                                    .taken = keeper_taken};
+    out->folder = dpt_mem_format("%s/progress", directory);
+    if (out->folder != NULL && resumes && mesh->world.rank == 0)
+        note_others(out);
+    return out->folder != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+}
+
+void dpt_passes_close(dpt_passes *passes) {
+    dpt_mem_free(passes->folder);
+    dpt_mem_free(passes->keys);
+    *passes = (dpt_passes){.folder = NULL};
+}
+
+void dpt_passes_watch(dpt_passes *p, uint64_t key, const char *what, dpt_loss *loss) {
+    uint64_t parts[3] = {key, (uint64_t)world_of(p)->size, (uint64_t)p->mesh.model.size};
+    p->key = dpt_hash_bytes(parts, sizeof parts);
+    p->what = what;
+    p->t = 0.0;
+    p->samples = dpt_loss_samples(loss);
+    p->saved = dpt_log_seconds();
+    p->cost = 0.0;
+    p->turn = 0;
+    p->wrote = false;
+    dpt_loss_set_keeper(loss, &p->keeper);
+}
+
+void dpt_passes_forget(dpt_passes *p) {
+    for (int turn = 0; turn < turns_of(p) && (p->wrote || p->resumes); turn++) {
+        char *path = pass_path(p, p->key, "rank", world_of(p)->rank, turn);
+        if (path != NULL)
+            unlink(path);
+        dpt_mem_free(path);
+    }
+}
+
+/* Finished passes. */
+
+enum { PASS_PARTS = 4 };
+
+static int pass_parts(const dpt_pass *pass, dpt_loss_part parts[PASS_PARTS]) {
+    int64_t samples = dpt_loss_samples(pass->loss), n = 0;
+    int64_t bytes = samples * (int64_t)sizeof(double);
+    int64_t tensors = dpt_model_catalog(pass->model)->count * (int64_t)sizeof(double);
+    parts[n++] = (dpt_loss_part){pass->losses, bytes};
+    if (pass->correct != NULL)
+        parts[n++] = (dpt_loss_part){pass->correct, samples};
+    if (pass->mode == DPT_BACKWARD_TERMS) {
+        parts[n++] = (dpt_loss_part){pass->terms, tensors};
+        parts[n++] = (dpt_loss_part){pass->sample_terms, bytes};
+    }
+    return (int)n;
+}
+
+/* Blocks of a gradient (count); allocated, NULL without memory. */
+static dpt_loss_part *gradient_parts(const dpt_model_gradient *gradient, int *count) {
+    int blocks = dpt_model_gradient_count(gradient);
+    dpt_loss_part *parts = dpt_mem_alloc(blocks, sizeof *parts, "blocks of a gradient");
+    *count = parts != NULL ? blocks : 0;
+    for (int i = 0; i < *count; i++) {
+        int64_t numel;
+        float *block = dpt_model_gradient_block(gradient, i, &numel);
+        parts[i] = (dpt_loss_part){block, numel * (int64_t)sizeof *block};
+    }
+    return parts;
+}
+
+/* After the sum all replicas have the same gradient: the first one keeps it and shares it out again. */
+static dpt_status find_gradient(dpt_passes *p, const dpt_pass *pass, int64_t *found) {
+    int count = 0;
+    dpt_loss_part *parts = gradient_parts(pass->gradient, &count);
+    int64_t failed = 0;
+    dpt_status st = dpt_agree(world_of(p), parts != NULL ? DPT_OK : DPT_ERR_OUTPUT);
+    if (st == DPT_OK && p->mesh.data.rank == 0) {
+        char *path = pass_path(p, p->key, "gradient", world_of(p)->rank, 0);
+        failed = !pass_read(p, path, pass_header(p, p->key, DPT_PASS_FINISHED, world_of(p)->rank),
+                            parts, count);
+        dpt_mem_free(path);
+    }
+    if (st == DPT_OK)
+        st = dpt_agree(world_of(p), dpt_comm_max_i64(world_of(p), &failed, 1));
+    for (int i = 0; i < count && st == DPT_OK; i++) {
+        if (failed)
+            memset(parts[i].bytes, 0, (size_t)parts[i].n);
+        else
+            st = dpt_comm_broadcast(&p->mesh.data, parts[i].bytes, parts[i].n, 0);
+    }
+    *found = !failed;
+    dpt_mem_free(parts);
+    return dpt_agree(world_of(p), st);
+}
+
+static dpt_status find_pass(dpt_passes *p, const dpt_pass *pass, int64_t *found) {
+    dpt_loss_part parts[PASS_PARTS];
+    int count = pass_parts(pass, parts);
+    *found = 0;
+    if (!p->resumes)
+        return DPT_OK;
+    if (world_of(p)->rank == 0) {
+        char *path = pass_path(p, p->key, "done", 0, 0);
+        *found = pass_read(p, path, pass_header(p, p->key, DPT_PASS_FINISHED, 0), parts, count);
+        dpt_mem_free(path);
+    }
+    dpt_status st = dpt_comm_broadcast(world_of(p), found, sizeof *found, 0);
+    for (int i = 0; i < count && st == DPT_OK && *found; i++)
+        st = dpt_comm_broadcast(world_of(p), parts[i].bytes, parts[i].n, 0);
+    st = dpt_agree(world_of(p), st);
+    if (st == DPT_OK && *found && pass->gradient != NULL)
+        st = find_gradient(p, pass, found);
+    return st;
+}
+
+/* A file for each rank of the first replica. */
+static dpt_status keep_gradient(dpt_passes *p, const dpt_pass *pass, double seconds, bool *kept) {
+    int count = 0;
+    dpt_loss_part *parts = gradient_parts(pass->gradient, &count);
+    int64_t bytes = bytes_of(parts, count), refused = 0;
+    dpt_status st = parts != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+    if (st == DPT_OK && p->mesh.data.rank == 0) {
+        bool worth = p->share == 0 || seconds > (double)bytes / DISK_BYTES_PER_SECOND;
+        char *path = pass_path(p, p->key, "gradient", world_of(p)->rank, 0);
+        refused = !worth || !has_room(p, bytes, p->mesh.model.size) ||
+                  !pass_write(p, path, pass_header(p, p->key, DPT_PASS_FINISHED, world_of(p)->rank),
+                              parts, count, seconds > SYNC_SECONDS);
+        dpt_mem_free(path);
+    }
+    dpt_mem_free(parts);
+    st = dpt_agree(world_of(p), st);
+    if (st == DPT_OK)
+        st = dpt_agree(world_of(p), dpt_comm_max_i64(world_of(p), &refused, 1));
+    *kept = st == DPT_OK && !refused;
+    return st;
+}
+
+/* Of the edit in hand, to be removed with it. */
+static void note_key(dpt_passes *p) {
+    if (p->room == 0)
+        return;
+    if (p->nkeys == p->room) {
+        uint64_t *grown =
+            dpt_mem_realloc(p->keys, 2 * (int64_t)p->room, sizeof *grown, "keys of passes");
+        if (grown == NULL) {
+            dpt_error_clear();
+            return; /* it goes with the folder */
+        }
+        p->keys = grown;
+        p->room *= 2;
+    }
+    p->keys[p->nkeys++] = p->key;
+}
+
+static dpt_status evaluate_pass(dpt_passes *p, const dpt_pass *pass) {
+    double began = dpt_log_seconds();
+    bool kept = true;
+    dpt_status st =
+        dpt_loss_evaluate(pass->loss, &p->mesh, pass->model, pass->t, pass->mode, pass->losses,
+                          pass->correct, pass->terms, pass->sample_terms, pass->gradient);
+    if (st == DPT_OK && pass->gradient != NULL)
+        st = dpt_agree(world_of(p), dpt_model_gradient_sum(pass->gradient, &p->mesh.data));
+    double seconds = dpt_log_seconds() - began;
+    if (st == DPT_OK && pass->gradient != NULL)
+        st = keep_gradient(p, pass, seconds, &kept);
+    if (st == DPT_OK && kept && world_of(p)->rank == 0) {
+        dpt_loss_part parts[PASS_PARTS];
+        int count = pass_parts(pass, parts);
+        char *path = pass_path(p, p->key, "done", 0, 0);
+        pass_write(p, path, pass_header(p, p->key, DPT_PASS_FINISHED, 0), parts, count,
+                   seconds > SYNC_SECONDS);
+        dpt_mem_free(path);
+    }
+    return dpt_agree(world_of(p), st); /* the parts of ranks may go: the whole is written */
+}
+
+dpt_status dpt_passes_run(dpt_passes *p, const dpt_pass *pass) {
+    uint64_t key[5] = {pass->key, (uint64_t)pass->mode, dpt_hash_text(DPT_VERSION)};
+    memcpy(&key[3], &pass->t, sizeof key[3]);
+    key[4] = pass->correct != NULL;
+    dpt_passes_watch(p, dpt_hash_bytes(key, sizeof key), pass->what, pass->loss);
+    p->t = pass->t + 0.0; /* -0 is 0 */
+    int64_t found = 0;
+    dpt_status st = find_pass(p, pass, &found);
+    if (st == DPT_OK && found)
+        keeper_taken(p, p->samples);
+    else if (st == DPT_OK)
+        st = evaluate_pass(p, pass);
+    dpt_loss_set_keeper(pass->loss, NULL);
+    if (st == DPT_OK) {
+        dpt_passes_forget(p);
+        note_key(p);
+    }
+    return st;
+}
+
+void dpt_passes_begin_edit(dpt_passes *p) {
+    enum { KEYS = 64 };
+    p->nkeys = 0;
+    if (p->keys == NULL)
+        p->keys = dpt_mem_alloc(KEYS, sizeof *p->keys, "keys of passes");
+    if (p->keys == NULL)
+        dpt_error_clear(); /* they go with the folder */
+    else if (p->room == 0)
+        p->room = KEYS;
+}
+
+void dpt_passes_end_edit(dpt_passes *p) {
+    for (int i = 0; i < p->nkeys && world_of(p)->rank == 0; i++) {
+        char *path = pass_path(p, p->keys[i], "done", 0, 0);
+        if (path != NULL)
+            unlink(path);
+        dpt_mem_free(path);
+    }
+    p->nkeys = 0;
+}
+
+void dpt_passes_remove(const char *directory) {
+    char *folder = dpt_mem_format("%s/progress", directory);
+    DIR *entries = folder != NULL ? opendir(folder) : NULL;
+    for (struct dirent *entry = NULL; entries != NULL && (entry = readdir(entries)) != NULL;) {
+        if (!is_pass_name(entry->d_name))
+            continue;
+        char *path = dpt_mem_format("%s/%s", folder, entry->d_name);
+        if (path != NULL)
+            unlink(path);
+        dpt_mem_free(path);
+    }
+    if (entries != NULL) {
+        closedir(entries);
+        rmdir(folder); /* stays when something else is in it */
+    }
+    if (folder == NULL)
+        dpt_error_clear();
+    dpt_mem_free(folder);
+}

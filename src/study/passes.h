@@ -1,0 +1,75 @@
+#ifndef DELTAPATH_SRC_STUDY_PASSES_H
+#define DELTAPATH_SRC_STUDY_PASSES_H
+
+#include "deltapath/comm/mesh.h"
+#include "deltapath/loss/loss.h"
+#include "deltapath/model/model.h"
+
+/** Passes over data sets that are kept in <directory>/progress/ until the study is finished, so that a
+ * run that goes on takes them from there: finished ones from one file that rank 0 writes, gradients from
+ * one file for each tensor-parallel rank, a pass in hand from a file of each rank. All of it only saves
+ * work: what cannot be written, is damaged or belongs to other ranks is computed again. */
+typedef struct dpt_passes {
+    char *folder;
+    bool resumes;  /**< an earlier run may have left passes */
+    dpt_mesh mesh; /**< borrowed handles */
+    dpt_loss_keeper keeper;
+    uint64_t key;     /**< of the pass in hand */
+    const char *what; /**< it is called so in messages; borrowed */
+    double t;
+    int64_t samples;
+    double seconds;          /**< least time between two saves of a pass in hand */
+    double gradient_seconds; /**< the same where it accumulates a gradient */
+    double share;            /**< most share of the time that saves may take */
+    double saved;            /**< dpt_log_seconds() of the last save */
+    double cost;             /**< seconds that it took */
+    int turn;                /**< of the two files of a rank that shares its replica */
+    bool wrote;              /* this rank has written how far it is */
+    bool warned_write, warned_damage, warned_room;
+    uint64_t *keys; /**< (nkeys) of finished passes of the edit in hand */
+    int nkeys;
+    int room;
+} dpt_passes;
+
+/** One pass: what dpt_loss_evaluate takes and gives. A gradient is summed over the replicas. */
+typedef struct dpt_pass {
+    uint64_t key;     /**< hash of all that its numbers depend on, beside mesh, mode and t */
+    const char *what; /**< name of the data set */
+    dpt_loss *loss;
+    dpt_model *model;
+    double t;
+    dpt_model_backward mode;
+    double *losses;
+    uint8_t *correct; /**< or NULL */
+    double *terms;
+    double *sample_terms;
+    dpt_model_gradient *gradient; /**< zero; GRADIENT only */
+} dpt_pass;
+
+/** Begin. Not to be moved afterwards. Local. @param[in] mesh outlives it.
+ * Errors: DPT_ERR_OUTPUT without memory. */
+dpt_status dpt_passes_open(const char *directory, bool resumes, const dpt_mesh *mesh,
+                           dpt_passes *out);
+void dpt_passes_close(dpt_passes *passes); /**< Local; one that was not opened is allowed. */
+
+/** Take a pass from an earlier run, or evaluate it, from where that run has come to. Collective over the
+ * mesh, agreed. Errors: as dpt_loss_evaluate and dpt_model_gradient_sum. Determinism: the same bits as
+ * without a break on the same mesh. */
+dpt_status dpt_passes_run(dpt_passes *passes, const dpt_pass *pass);
+
+/** Have `loss` keep the state of an evaluation that dpt_passes_run does not know. Local.
+ * @param[in] key, what as in dpt_pass. */
+void dpt_passes_watch(dpt_passes *passes, uint64_t key, const char *what, dpt_loss *loss);
+
+/** Such an evaluation is over and its numbers are safe elsewhere. Local. */
+void dpt_passes_forget(dpt_passes *passes);
+
+/** From now on finished passes are those of an edit; and all of it is saved, so that they can go. Local;
+ * rank 0 acts. */
+void dpt_passes_begin_edit(dpt_passes *passes);
+void dpt_passes_end_edit(dpt_passes *passes);
+
+/** Remove all that is kept below a directory: its study is finished. For rank 0. Local. */
+void dpt_passes_remove(const char *directory);
+
+#endif
