@@ -64,10 +64,13 @@ dpt_status dpt_dataset_read(const dpt_comm *comm, const char *path, dpt_dataset_
         dpt_mem_free(bytes);
         return st;
     }
+    dpt_dataset_head *head = (dpt_dataset_head *)bytes;
+    const dpt_dataset_head place = *head;
+    head->images_at = head->file_bytes = 0; /* where the values lie changes nothing */
     dpt_dataset_unpack(bytes, out);
     out->hash = dpt_hash_bytes(bytes, (size_t)n);
     if (kind == DPT_DATASET_IMAGES)
-        st = dpt_agree(comm, dpt_dataset_open_images(path, out));
+        st = dpt_agree(comm, dpt_dataset_open_images(path, &place, out));
     if (st != DPT_OK)
         dpt_dataset_destroy(out);
     return st;

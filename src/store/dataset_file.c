@@ -192,6 +192,24 @@ static dpt_status read_image_shape(loader *l) {
     return DPT_OK;
 }
 
+/* Where the images lie as one run of float32, or -1. */
+static int64_t locate_images(const loader *l) {
+    const dpt_dataset_head *h = &l->head;
+    int64_t bytes = h->samples * h->channels * h->height * h->width * (int64_t)sizeof(float);
+    hid_t set = H5Dopen2(l->file, "images", H5P_DEFAULT);
+    hid_t stored = set >= 0 ? H5Dget_type(set) : -1;
+    hid_t made = set >= 0 ? H5Dget_create_plist(set) : -1;
+    bool plain = made >= 0 && H5Pget_layout(made) == H5D_CONTIGUOUS &&
+                 H5Pget_external_count(made) == 0 && H5Tequal(stored, H5T_NATIVE_FLOAT) > 0;
+    haddr_t at = plain ? H5Dget_offset(set) : HADDR_UNDEF;
+    if (made >= 0)
+        H5Pclose(made);
+    close_set(set, -1, stored);
+    bool inside = at != HADDR_UNDEF && bytes <= l->file_bytes && at <= INT64_MAX &&
+                  (int64_t)at <= l->file_bytes - bytes;
+    return inside ? (int64_t)at : -1;
+}
+
 static dpt_status read_images(loader *l) {
     int64_t labels = 0;
     dpt_status st = read_image_shape(l);
@@ -206,6 +224,8 @@ static dpt_status read_images(loader *l) {
                          labels, l->head.samples);
     if (labels < 1)
         return dpt_error(DPT_ERR_INPUT, "%s: no samples: give at least one image", l->path);
+    l->head.images_at = locate_images(l);
+    l->head.file_bytes = l->file_bytes;
     for (int64_t i = 0; i < labels; i++)
         if (l->labels[i] < 0)
             return dpt_error(DPT_ERR_INPUT,

@@ -13,6 +13,9 @@ typedef struct dpt_dataset_head {
     int64_t channels, height, width; /**< 0 without images */
     int64_t weighted;                /**< 1: there are weights */
     uint64_t images;                 /**< hash of the images */
+    int64_t images_at;  /**< byte of the file at which they begin, in one piece of float32; -1 when
+                            HDF5 has to put them together. Not part of the data set's hash */
+    int64_t file_bytes; /**< of an image file; not part of the hash */
 } dpt_dataset_head;
 
 /** Read a file, but for its images, into such bytes and check it. A dpt_isolate_fn. */
@@ -30,11 +33,13 @@ void dpt_dataset_unpack(char *bytes, dpt_dataset *out);
 
 /* dataset_images.c */
 
-/** Open the images of a data set whose shape is known, and check that they have it. Local. */
-dpt_status dpt_dataset_open_images(const char *path, dpt_dataset *dataset);
+/** Open the images of a data set whose head is known. Local. Errors: DPT_ERR_INPUT when the file is not
+ * there or of another length. */
+dpt_status dpt_dataset_open_images(const char *path, const dpt_dataset_head *head,
+                                   dpt_dataset *dataset);
 void dpt_dataset_close_images(dpt_dataset *dataset);
 
-/** Check all images for values that are not finite, and hash them, in child processes. Local. */
+/** Check all images for values that are not finite, and hash them. Local. */
 dpt_status dpt_dataset_scan_images(const char *path, const dpt_dataset_head *head, uint64_t *hash);
 
 #endif

@@ -1,5 +1,6 @@
 #include "dataset_file.h"
 
+#include "deltapath/base/file.h"
 #include "deltapath/base/hash.h"
 #include "deltapath/base/mem.h"
 #include "deltapath/store/isolate.h"
@@ -8,94 +9,139 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdbool.h>
+#include <string.h>
+#include <unistd.h>
 
-enum {
-    BLOCK_PIXELS = 1 << 20, /* about as many are checked and hashed at a time */
-    BLOCKS_A_CHILD = 64     /* a child process has limited time */
-};
+enum { BLOCK_PIXELS = 1 << 22 }; /* about as many are checked, or read by a child, at a time */
 
+/* Images that lie in one piece are read from there; only a child process lets HDF5 look at the rest. */
 struct dpt_dataset_images {
     char *path;
-    hid_t file, set, space;
+    int fd;
+    int64_t at; /* byte of the first image; -1: chunked, compressed, or of another type */
 };
 
 static int64_t pixels_of(const dpt_dataset *dataset) {
     return dataset->channels * dataset->height * dataset->width;
 }
 
+static int64_t block_images(const dpt_dataset *dataset) {
+    int64_t block = BLOCK_PIXELS / pixels_of(dataset);
+    return block > 0 ? block : 1;
+}
+
 void dpt_dataset_close_images(dpt_dataset *dataset) {
     struct dpt_dataset_images *images = dataset->images;
     if (images == NULL)
         return;
-    if (images->space >= 0)
-        H5Sclose(images->space);
-    if (images->set >= 0)
-        H5Dclose(images->set);
-    if (images->file >= 0)
-        H5Fclose(images->file);
+    if (images->fd >= 0)
+        close(images->fd);
     dpt_mem_free(images->path);
     dpt_mem_free(images);
     dataset->images = NULL;
 }
 
-static void open_handles(struct dpt_dataset_images *images) {
-    images->file = H5Fopen(images->path, H5F_ACC_RDONLY, H5P_DEFAULT);
-    if (images->file >= 0)
-        images->set = H5Dopen2(images->file, "images", H5P_DEFAULT);
-    if (images->set >= 0)
-        images->space = H5Dget_space(images->set);
-}
-
-dpt_status dpt_dataset_open_images(const char *path, dpt_dataset *dataset) {
+dpt_status dpt_dataset_open_images(const char *path, const dpt_dataset_head *head,
+                                   dpt_dataset *dataset) {
     struct dpt_dataset_images *images = dpt_mem_zalloc(1, sizeof *images, "image file");
     if (images == NULL)
         return DPT_ERR_OUTPUT;
-    *images = (struct dpt_dataset_images){.file = -1, .set = -1, .space = -1};
+    *images = (struct dpt_dataset_images){.fd = -1, .at = head->images_at};
     dataset->images = images;
     images->path = dpt_mem_strdup(path, "image file");
     if (images->path == NULL)
         return DPT_ERR_OUTPUT;
+    dpt_file_identity identity;
+    images->fd = dpt_file_open_input(path);
+    if (images->fd < 0)
+        return DPT_ERR_INPUT;
+    dpt_status st = dpt_file_identify_open(images->fd, path, &identity);
+    if (st == DPT_OK && identity.size != head->file_bytes)
+        st = dpt_error(DPT_ERR_INPUT,
+                       "%s: is not the file that the first machine read: put it where all ranks "
+                       "see it",
+                       path);
+    return st;
+}
+
+typedef struct image_request {
+    const dpt_dataset *dataset;
+    int64_t first, n;
+} image_request;
+
+static bool set_fits(hid_t space, const dpt_dataset *dataset, int64_t end) {
+    hsize_t dims[4] = {0};
+    return H5Sget_simple_extent_ndims(space) == 4 &&
+           H5Sget_simple_extent_dims(space, dims, NULL) == 4 && dims[0] >= (hsize_t)end &&
+           dims[1] == (hsize_t)dataset->channels && dims[2] == (hsize_t)dataset->height &&
+           dims[3] == (hsize_t)dataset->width;
+}
+
+static bool image_values(hid_t set, const image_request *want, float *out) {
+    const dpt_dataset *dataset = want->dataset;
+    hsize_t start[4] = {(hsize_t)want->first, 0, 0, 0};
+    hsize_t count[4] = {(hsize_t)want->n, (hsize_t)dataset->channels, (hsize_t)dataset->height,
+                        (hsize_t)dataset->width};
+    hid_t space = H5Dget_space(set);
+    hid_t memory = H5Screate_simple(4, count, NULL);
+    return space >= 0 && memory >= 0 && set_fits(space, dataset, want->first + want->n) &&
+           H5Sselect_hyperslab(space, H5S_SELECT_SET, start, NULL, count, NULL) >= 0 &&
+           H5Dread(set, H5T_NATIVE_FLOAT, memory, space, H5P_DEFAULT, out) >= 0;
+}
+
+static dpt_status images_unreadable(const char *path, int64_t first, int64_t n) {
+    return dpt_error(DPT_ERR_INPUT,
+                     "%s: 'images' of samples %" PRId64 " to %" PRId64
+                     " cannot be read: the file is damaged or gone",
+                     path, first, first + n - 1);
+}
+
+/* A dpt_isolate_fn; the child ends with its handles open. */
+static dpt_status image_child(void *ctx, char **bytes, int64_t *n) {
+    const image_request *want = ctx;
+    const char *path = want->dataset->images->path;
+    *n = want->n * pixels_of(want->dataset) * (int64_t)sizeof(float);
+    *bytes = dpt_mem_alloc(*n, 1, "images");
+    if (*bytes == NULL)
+        return DPT_ERR_OUTPUT;
+    bool ok = false;
     H5E_BEGIN_TRY {
-        open_handles(images);
+        hid_t file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
+        hid_t set = file >= 0 ? H5Dopen2(file, "images", H5P_DEFAULT) : -1;
+        ok = set >= 0 && image_values(set, want, (void *)*bytes);
     }
     H5E_END_TRY;
-    hsize_t dims[4] = {0};
-    const int64_t wanted[4] = {dataset->samples, dataset->channels, dataset->height,
-                               dataset->width};
-    bool same = images->space >= 0 && H5Sget_simple_extent_ndims(images->space) == 4 &&
-                H5Sget_simple_extent_dims(images->space, dims, NULL) == 4;
-    for (int d = 0; d < 4; d++)
-        same = same && (int64_t)dims[d] == wanted[d];
-    return same ? DPT_OK
-                : dpt_error(DPT_ERR_INPUT,
-                            "%s: cannot be opened on this machine as on the first: put it where "
-                            "all ranks see it",
-                            path);
+    return ok ? DPT_OK : images_unreadable(path, want->first, want->n);
+}
+
+static dpt_status read_apart(const dpt_dataset *dataset, int64_t first, int64_t n, float *out) {
+    int64_t size = pixels_of(dataset) * (int64_t)sizeof(float), step = block_images(dataset);
+    dpt_status st = DPT_OK;
+    for (int64_t i = 0; i < n && st == DPT_OK; i += step) {
+        image_request want = {dataset, first + i, n - i < step ? n - i : step};
+        char *bytes = NULL;
+        int64_t got = 0;
+        st = dpt_isolate_run(dataset->images->path, image_child, &want, &bytes, &got);
+        if (st == DPT_OK)
+            memcpy((char *)out + i * size, bytes, (size_t)(want.n * size));
+        dpt_mem_free(bytes);
+    }
+    return st;
 }
 
 dpt_status dpt_dataset_read_images(const dpt_dataset *dataset, int64_t first, int64_t n,
                                    float *out) {
     const struct dpt_dataset_images *images = dataset->images;
-    hsize_t start[4] = {(hsize_t)first, 0, 0, 0};
-    hsize_t count[4] = {(hsize_t)n, (hsize_t)dataset->channels, (hsize_t)dataset->height,
-                        (hsize_t)dataset->width};
-    bool ok = false;
+    int64_t size = pixels_of(dataset) * (int64_t)sizeof *out;
     if (n == 0)
         return DPT_OK;
-    H5E_BEGIN_TRY {
-        hid_t memory = H5Screate_simple(4, count, NULL);
-        ok = memory >= 0 &&
-             H5Sselect_hyperslab(images->space, H5S_SELECT_SET, start, NULL, count, NULL) >= 0 &&
-             H5Dread(images->set, H5T_NATIVE_FLOAT, memory, images->space, H5P_DEFAULT, out) >= 0;
-        if (memory >= 0)
-            H5Sclose(memory);
-    }
-    H5E_END_TRY;
-    return ok ? DPT_OK
-              : dpt_error(DPT_ERR_INPUT,
-                          "%s: 'images' of samples %" PRId64 " to %" PRId64
-                          " cannot be read: the file is damaged or gone",
-                          images->path, first, first + n - 1);
+    if (first < 0 || first + n > dataset->samples)
+        return images_unreadable(images->path, first, n);
+    if (images->at < 0)
+        return read_apart(dataset, first, n, out);
+    return dpt_file_read_at(images->fd, images->at + first * size, out, n * size) == n * size
+               ? DPT_OK
+               : images_unreadable(images->path, first, n);
 }
 
 static dpt_status check_block(const char *path, int64_t first, int64_t pixels, int64_t n,
@@ -104,82 +150,35 @@ static dpt_status check_block(const char *path, int64_t first, int64_t pixels, i
         if (!isfinite(values[i]))
             return dpt_error(DPT_ERR_INPUT,
                              "%s: pixel %" PRId64 " of sample %" PRId64
-                             " is not a finite number: mend the images",
+                             " is not a finite number: correct the images",
                              path, i % pixels, first + i / pixels);
     return DPT_OK;
 }
 
-/* Some blocks of a file for one child process. */
-typedef struct scan {
-    const char *path;
-    const dpt_dataset_head *head;
-    int64_t first, end; /* images */
-} scan;
-
-static int64_t block_images(const dpt_dataset_head *head) {
-    int64_t block = BLOCK_PIXELS / (head->channels * head->height * head->width);
-    return block > 0 ? block : 1;
-}
-
-static dpt_status scan_blocks(const scan *s, const dpt_dataset *dataset, float *values,
-                              dpt_hash *hash) {
-    int64_t block = block_images(s->head), pixels = pixels_of(dataset);
-    dpt_status st = DPT_OK;
-    for (int64_t first = s->first; first < s->end && st == DPT_OK; first += block) {
-        int64_t n = s->end - first < block ? s->end - first : block;
-        st = dpt_dataset_read_images(dataset, first, n, values);
-        if (st == DPT_OK)
-            st = check_block(s->path, first, pixels, n, values);
-        if (st == DPT_OK)
-            dpt_hash_update(hash, values, (size_t)(n * pixels) * sizeof *values);
-    }
-    return st;
-}
-
-/* A dpt_isolate_fn: the hash of the images as bytes. */
-static dpt_status scan_child(void *ctx, char **bytes, int64_t *n) {
-    const scan *s = ctx;
-    dpt_dataset dataset = {.samples = s->head->samples,
-                           .channels = s->head->channels,
-                           .height = s->head->height,
-                           .width = s->head->width};
-    dpt_hash hash;
-    float *values =
-        dpt_mem_alloc(block_images(s->head) * pixels_of(&dataset), sizeof *values, "images");
-    *bytes = dpt_mem_alloc(sizeof(uint64_t), 1, "hash of images");
-    dpt_status st = values != NULL && *bytes != NULL ? DPT_OK : DPT_ERR_OUTPUT;
-    dpt_hash_begin(&hash);
-    if (st == DPT_OK)
-        st = dpt_dataset_open_images(s->path, &dataset);
-    if (st == DPT_OK)
-        st = scan_blocks(s, &dataset, values, &hash);
-    dpt_dataset_close_images(&dataset);
-    dpt_mem_free(values);
-    *n = sizeof(uint64_t);
-    if (st == DPT_OK) {
-        *(uint64_t *)*bytes = dpt_hash_value(&hash);
-        return DPT_OK;
-    }
-    dpt_mem_free(*bytes);
-    *bytes = NULL;
-    return st;
-}
-
 dpt_status dpt_dataset_scan_images(const char *path, const dpt_dataset_head *head, uint64_t *hash) {
-    int64_t step = block_images(head) * BLOCKS_A_CHILD;
+    dpt_dataset dataset = {.samples = head->samples,
+                           .channels = head->channels,
+                           .height = head->height,
+                           .width = head->width};
+    int64_t block = block_images(&dataset), pixels = pixels_of(&dataset);
+    if (block > head->samples)
+        block = head->samples;
     dpt_hash all;
-    dpt_status st = DPT_OK;
+    float *values = dpt_mem_alloc(block * pixels, sizeof *values, "images");
+    dpt_status st = values == NULL ? DPT_ERR_OUTPUT : DPT_OK;
     dpt_hash_begin(&all);
-    for (int64_t first = 0; first < head->samples && st == DPT_OK; first += step) {
-        int64_t end = head->samples - first < step ? head->samples : first + step;
-        scan part = {.path = path, .head = head, .first = first, .end = end};
-        char *bytes = NULL;
-        int64_t n = 0;
-        st = dpt_isolate_run(path, scan_child, &part, &bytes, &n);
+    if (st == DPT_OK)
+        st = dpt_dataset_open_images(path, head, &dataset);
+    for (int64_t first = 0; first < head->samples && st == DPT_OK; first += block) {
+        int64_t n = head->samples - first < block ? head->samples - first : block;
+        st = dpt_dataset_read_images(&dataset, first, n, values);
         if (st == DPT_OK)
-            dpt_hash_update(&all, bytes, (size_t)n);
-        dpt_mem_free(bytes);
+            st = check_block(path, first, pixels, n, values);
+        if (st == DPT_OK)
+            dpt_hash_update(&all, values, (size_t)(n * pixels) * sizeof *values);
     }
     *hash = dpt_hash_value(&all);
+    dpt_dataset_close_images(&dataset);
+    dpt_mem_free(values);
     return st;
 }
