@@ -7,6 +7,7 @@
 #include "deltapath/base/signal.h"
 #include "deltapath/base/version.h"
 #include "deltapath/comm/agree.h"
+#include "deltapath/linalg/blas_memory.h"
 #include "deltapath/report/report.h"
 
 #include <mpi.h>
@@ -14,6 +15,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 static const dpt_cli_verb *const verbs[] = {&dpt_cli_run,     &dpt_cli_plan, &dpt_cli_convert,
                                             &dpt_cli_inspect, &dpt_cli_diff, &dpt_cli_verify,
@@ -108,6 +111,32 @@ static void print_error(int rank) {
 static bool stops(int argc, char **argv) {
     return argc > 1 && strcmp(argv[1], dpt_cli_run.name) == 0;
 }
+
+/* OpenBLAS maps two buffers when it is loaded, before main, and tries for ever when it cannot: see
+ * dpt_blas_take_memory. MPI's start takes about as much. What stands in .preinit_array runs before the
+ * libraries start, and finds no more than the system's calls. The sanitizers have their own code there. */
+#ifndef __SANITIZE_ADDRESS__
+static void check_address_space(int argc, char **argv, char **environment) {
+    static const char line[] = "deltapath: error: address space: OpenBLAS and MPI need 512 MiB, "
+                               "which this process cannot map: "
+                               "raise its limit (ulimit -v)\n";
+    (void)argc;
+    (void)argv;
+    (void)environment;
+    size_t bytes = 4 * (size_t)DPT_BLAS_BUFFER_BYTES;
+    void *space = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (space != MAP_FAILED) {
+        munmap(space, bytes);
+        return;
+    }
+    ssize_t written = write(STDERR_FILENO, line, sizeof line - 1);
+    _exit(written >= 0 ? DPT_ERR_OUTPUT : DPT_ERR_INTERNAL);
+}
+
+__attribute__((section(".preinit_array"),
+               used)) static void (*const first_of_all)(int, char **,
+                                                        char **) = check_address_space;
+#endif
 
 int main(int argc, char **argv) {
     dpt_cli cli = {.started = dpt_log_seconds()};

@@ -4,6 +4,7 @@
 #include "deltapath/comm/agree.h"
 #include "deltapath/linalg/quantile.h"
 #include "deltapath/linalg/reduce.h"
+#include "deltapath/linalg/blas_memory.h"
 #include "deltapath/linalg/svd.h"
 
 #include <inttypes.h>
@@ -278,6 +279,8 @@ dpt_status dpt_diff_run(const dpt_comm *comm, const dpt_diff_options *options) {
             st = allocate(&d);
         st = dpt_agree(comm, st);
     }
+    if (st == DPT_OK && options->iterations >= 0)
+        st = dpt_blas_take_memory(comm);
     if (st == DPT_OK)
         st = compute(&d, options);
     if (st == DPT_OK)

@@ -4,6 +4,7 @@
 #include "deltapath/base/log.h"
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
+#include "deltapath/linalg/blas_memory.h"
 #include "deltapath/comm/stop.h"
 #include "deltapath/path/verdict.h"
 #include "auto_alpha.h"
@@ -394,6 +395,8 @@ dpt_status dpt_study_run(const dpt_comm *comm, const dpt_job *job,
         st = dpt_zero_delta_check(comm, &s.shard, &s.inputs);
     if (st == DPT_OK && !options->dry_run)
         st = dpt_agree(comm, dpt_stop_check());
+    if (st == DPT_OK && !options->dry_run)
+        st = dpt_blas_take_memory(comm);
     if (st == DPT_OK && !options->dry_run)
         st = work(&s, options);
     if (st == DPT_OK && !options->dry_run)
