@@ -1,11 +1,13 @@
 #include "store_internal.h"
 
+#include "deltapath/base/file.h"
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 struct dpt_store {
     const dpt_store_driver *driver;
@@ -28,19 +30,15 @@ const dpt_store_driver *dpt_store_driver_of(dpt_store_format format) {
 }
 
 /* The HDF5 signature stands at byte 0 or, behind a user block, at 512, 1024, 2048 ... */
-static bool has_hdf5_signature(const char *path) {
+static bool has_hdf5_signature(int fd) {
     static const unsigned char signature[8] = {0x89, 'H', 'D', 'F', '\r', '\n', 0x1a, '\n'};
-    FILE *file = fopen(path, "rb");
     bool found = false;
-    if (file == NULL)
-        return false;
     for (int64_t at = 0; at < INT64_C(1) << 40 && !found; at = at == 0 ? 512 : 2 * at) {
         unsigned char bytes[8];
-        if (fseeko(file, (off_t)at, SEEK_SET) != 0 || fread(bytes, 1, 8, file) != 8)
+        if (dpt_file_read_at(fd, at, bytes, 8) != 8)
             break;
         found = memcmp(bytes, signature, 8) == 0;
     }
-    fclose(file);
     return found;
 }
 
@@ -53,7 +51,12 @@ dpt_status dpt_store_driver_probe(const char *path, const dpt_store_driver **out
         *out = &dpt_store_safetensors_driver;
         return DPT_OK;
     }
-    if (has_hdf5_signature(path)) {
+    int fd = dpt_file_open_input(path);
+    if (fd < 0)
+        return DPT_ERR_INPUT;
+    bool hdf5 = has_hdf5_signature(fd);
+    close(fd);
+    if (hdf5) {
         *out = &dpt_store_hdf5_driver;
         return DPT_OK;
     }

@@ -1,5 +1,6 @@
 #include "store_internal.h"
 
+#include "deltapath/base/file.h"
 #include "deltapath/base/mem.h"
 
 #include <ctype.h>
@@ -130,9 +131,9 @@ static dpt_status copy_bytes(const dpt_store_companion *companion, int in, int o
 
 dpt_status dpt_store_companion_copy(const dpt_store_companion *companion, const char *to,
                                     int64_t to_offset) {
-    int in = open(companion->file, O_RDONLY | O_CLOEXEC);
+    int in = dpt_file_open_input(companion->file);
     if (in < 0)
-        return unreadable(companion, strerror(errno));
+        return DPT_ERR_INPUT;
     int out = open(to, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
     dpt_status st = out < 0 ? dpt_store_path_write_failed(to) : DPT_OK;
     char *buffer = st == DPT_OK ? dpt_mem_alloc(COPY_BYTES, 1, "copy buffer") : NULL;

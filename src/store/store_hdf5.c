@@ -309,7 +309,8 @@ static dpt_status ask_results(void *ctx, char **bytes, int64_t *n) {
 bool dpt_store_is_results(const char *path) {
     char *answer = NULL;
     int64_t n = 0;
-    if (!dpt_store_path_exists(path) || dpt_store_path_is_directory(path) ||
+    int64_t length = 0;
+    if (!dpt_store_path_exists(path) || dpt_store_path_length(path, &length) != DPT_OK ||
         dpt_isolate_run(path, ask_results, (void *)(uintptr_t)path, &answer, &n) != DPT_OK)
         dpt_error_clear(); /* opening it as a model says what is wrong */
     dpt_mem_free(answer);

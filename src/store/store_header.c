@@ -1,5 +1,6 @@
 #include "store_internal.h"
 
+#include "deltapath/base/file.h"
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
 
@@ -88,6 +89,11 @@ dpt_status dpt_store_header_add(dpt_store_header *header, const dpt_store_entry 
     const char *file = header->files[entry->file];
     if (entry->name[0] == '\0')
         return dpt_error(DPT_ERR_INPUT, "%s: a tensor has an empty name: rename it", file);
+    if (header->count >= DPT_STORE_TENSORS_MAX)
+        return dpt_error(DPT_ERR_INPUT,
+                         "%s: the model has more than %d tensors, which is not supported: is it "
+                         "the file that you mean?",
+                         file, (int)DPT_STORE_TENSORS_MAX);
     int64_t bytes = 0;
     int64_t end = 0;
     dpt_status st = dpt_store_header_size(file, entry, &bytes);
@@ -154,13 +160,15 @@ dpt_status dpt_store_header_seal(dpt_store_header *header, const char *path) {
     if (header->count == 0)
         return dpt_error(DPT_ERR_INPUT, "%s: there are no tensors in it: give a model",
                          header->nfiles == 1 ? header->files[0] : path);
-    if (header->count > INT32_MAX)
-        return dpt_error(DPT_ERR_INPUT,
-                         "%s: more tensors than 2^31 - 1 are not believed: check the file", path);
     qsort(header->entries, (size_t)header->count, sizeof *header->entries, by_name);
     for (int64_t i = 1; i < header->count; i++) {
         const dpt_store_entry *a = &header->entries[i - 1];
         const dpt_store_entry *b = &header->entries[i];
+        if (strcmp(a->name, b->name) == 0 && a->file == b->file)
+            return dpt_error(DPT_ERR_INPUT,
+                             "%s: tensor %s is a duplicate: the header is corrupt, copy the file "
+                             "again",
+                             header->files[b->file], b->name);
         if (strcmp(a->name, b->name) == 0)
             return dpt_error(DPT_ERR_INPUT, "%s: tensor %s is also in %s: remove one of the two",
                              header->files[b->file], b->name, header->files[a->file]);
@@ -320,6 +328,8 @@ dpt_status dpt_store_header_unpack(const char *packed, int64_t bytes, dpt_store_
 dpt_status dpt_store_header_broadcast(const dpt_comm *comm, dpt_store_header *header) {
     char *packed = NULL;
     int64_t bytes = 0;
+    if (comm->size == 1)
+        return DPT_OK;
     dpt_status st = comm->rank == 0 ? dpt_store_header_pack(header, &packed, &bytes) : DPT_OK;
     st = dpt_agree(comm, st);
     if (st == DPT_OK)
@@ -360,7 +370,9 @@ uint64_t dpt_store_header_sample(const dpt_store_header *header) {
     dpt_hash hash;
     dpt_hash_begin(&hash);
     for (int f = 0; f < header->nfiles; f++) {
-        int fd = open(header->files[f], O_RDONLY | O_CLOEXEC);
+        int fd = dpt_file_open_input(header->files[f]);
+        if (fd < 0)
+            dpt_error_clear(); /* reading the tensors says what is wrong */
         for (int64_t i = 0; i < header->count && fd >= 0; i++)
             if (header->entries[i].file == f)
                 sample_tensor(fd, &header->entries[i], &hash);

@@ -31,6 +31,9 @@ typedef struct dpt_store_companion {
     int64_t bytes;
 } dpt_store_companion;
 
+/** Tensors of a model. Each takes some 500 bytes on every rank; models of many experts have a tenth. */
+enum { DPT_STORE_TENSORS_MAX = 500000 };
+
 /** All that the headers of a model say. Rank 0 fills it, the others get a copy. */
 typedef struct dpt_store_header {
     int nfiles;

@@ -1,5 +1,6 @@
 #include "store_internal.h"
 
+#include "deltapath/base/file.h"
 #include "deltapath/base/mem.h"
 
 #include <dirent.h>
@@ -69,30 +70,7 @@ dpt_status dpt_store_path_read_text(const char *path, int64_t limit, char **out)
     if (!dpt_store_path_exists(path))
         return DPT_OK;
     int64_t bytes = 0;
-    dpt_status st = dpt_store_path_length(path, &bytes);
-    if (st != DPT_OK)
-        return st;
-    if (bytes > limit)
-        return dpt_error(DPT_ERR_INPUT,
-                         "%s: %" PRId64 " bytes, more than %" PRId64
-                         " are not believed: check the file",
-                         path, bytes, limit);
-    char *text = dpt_mem_alloc(bytes + 1, 1, "text file");
-    if (text == NULL)
-        return DPT_ERR_OUTPUT;
-    FILE *file = fopen(path, "rb");
-    size_t got = file != NULL ? fread(text, 1, (size_t)bytes, file) : 0;
-    int error = errno;
-    if (file != NULL)
-        fclose(file);
-    if (file == NULL || (int64_t)got != bytes) {
-        dpt_mem_free(text);
-        return dpt_error(DPT_ERR_INPUT, "%s: cannot be read (%s): check its permissions", path,
-                         file == NULL ? strerror(error) : "it became shorter");
-    }
-    text[bytes] = '\0';
-    *out = text;
-    return DPT_OK;
+    return dpt_file_read(path, limit, out, &bytes);
 }
 
 dpt_status dpt_store_path_write_failed(const char *path) {

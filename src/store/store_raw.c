@@ -1,5 +1,6 @@
 #include "store_internal.h"
 
+#include "deltapath/base/file.h"
 #include "deltapath/base/mem.h"
 
 #include <errno.h>
@@ -46,8 +47,11 @@ dpt_status dpt_store_files_init(dpt_store_files *files, int count, char *const *
 static dpt_status open_at_first_use(dpt_store_files *files, int file, const char *tensor) {
     if (files->handles[file] >= 0)
         return DPT_OK;
-    int mode = files->writing ? O_WRONLY : O_RDONLY;
-    files->handles[file] = open(files->paths[file], mode | O_CLOEXEC);
+    if (!files->writing) {
+        files->handles[file] = dpt_file_open_input(files->paths[file]);
+        return files->handles[file] >= 0 ? DPT_OK : DPT_ERR_INPUT;
+    }
+    files->handles[file] = open(files->paths[file], O_WRONLY | O_CLOEXEC);
     return files->handles[file] >= 0 ? DPT_OK : raw_failed(files, file, tensor);
 }
 

@@ -1,3 +1,4 @@
+#include "json_members.h"
 #include "store_internal.h"
 
 #include "deltapath/base/file.h"
@@ -11,8 +12,9 @@
 #include <unistd.h>
 
 static const int64_t HEADER_LIMIT = 100000000;
-static const int64_t CONFIG_LIMIT = 1 << 26;
-static const int64_t INDEX_LIMIT = 1 << 30;
+/* A tree of JSON takes up to twenty times the bytes of the text. */
+static const int64_t CONFIG_LIMIT = 1 << 24;
+static const int64_t INDEX_LIMIT = 1 << 27;
 
 static dpt_status bad(const char *path, const char *tensor, const char *problem) {
     return dpt_error(DPT_ERR_INPUT, "%s: tensor %s %s", path, tensor, problem);
@@ -48,10 +50,10 @@ static json_t *load_json(const char *path, int64_t limit, dpt_status *st) {
 /* The length and the text of a file's header, checked against the file. */
 static dpt_status read_header_text(const char *path, int64_t file_bytes, char **text, int64_t *n) {
     unsigned char raw[8] = {0};
-    FILE *file = fopen(path, "rb");
-    if (file == NULL)
-        return dpt_error(DPT_ERR_INPUT, "%s: cannot be opened: check its permissions", path);
-    bool ok = fread(raw, 1, 8, file) == 8;
+    int fd = dpt_file_open_input(path);
+    if (fd < 0)
+        return DPT_ERR_INPUT;
+    bool ok = dpt_file_read_at(fd, 0, raw, 8) == 8;
     uint64_t length = 0;
     for (int i = 7; i >= 0; i--)
         length = length << 8 | raw[i];
@@ -69,12 +71,12 @@ static dpt_status read_header_text(const char *path, int64_t file_bytes, char **
         *text = dpt_mem_alloc(*n, 1, "safetensors header");
         st = *text == NULL ? DPT_ERR_OUTPUT : DPT_OK;
     }
-    if (st == DPT_OK && fread(*text, 1, (size_t)length, file) != (size_t)length)
+    if (st == DPT_OK && dpt_file_read_at(fd, 8, *text, *n) != *n)
         st = dpt_error(DPT_ERR_INPUT, "%s: the header cannot be read: copy the file again", path);
     else if (st == DPT_OK && (*text)[0] != '{')
         st = dpt_error(DPT_ERR_INPUT, "%s: the header does not begin with '{': copy the file again",
                        path);
-    fclose(file);
+    close(fd);
     return st;
 }
 
@@ -199,51 +201,60 @@ static dpt_status check_cover(const char *path, dpt_store_header *header, int64_
     return st;
 }
 
-static dpt_status scan_tensors(const char *path, const json_t *root, int64_t data_at,
-                               int64_t file_bytes, dpt_store_header *header, json_t *metadata) {
-    const char *key;
-    json_t *value;
+static dpt_status scan_tensor(const char *path, const char *name, const json_t *value,
+                              int64_t data_at, int64_t file_bytes, dpt_store_header *header) {
+    dpt_store_entry entry = {.name = (char *)(uintptr_t)name, .file = header->nfiles - 1};
+    dpt_status st =
+        json_is_object(value) ? DPT_OK : bad(path, name, "is no object: copy the file again");
+    if (st == DPT_OK)
+        st = parse_dtype(path, name, json_object_get(value, "dtype"), &entry.dtype);
+    if (st == DPT_OK)
+        st = parse_shape(path, json_object_get(value, "shape"), &entry);
+    if (st == DPT_OK)
+        st = parse_offsets(path, json_object_get(value, "data_offsets"), data_at,
+                           file_bytes - data_at, &entry);
+    return st == DPT_OK ? dpt_store_header_add(header, &entry) : st;
+}
+
+/* Member by member: names that repeat are found when the header is sealed. */
+static dpt_status scan_tensors(const char *path, const char *text, int64_t n, int64_t file_bytes,
+                               dpt_store_header *header, json_t *metadata) {
+    dpt_json_members members = {.path = path, .text = text, .n = n};
     int64_t first_entry = header->count;
+    bool described = false;
     dpt_status st = DPT_OK;
-    json_object_foreach((json_t *)(uintptr_t)root, key, value) {
-        if (strcmp(key, "__metadata__") == 0) {
-            st = merge_metadata(path, value, metadata);
-        } else {
-            dpt_store_entry entry = {.name = (char *)(uintptr_t)key, .file = header->nfiles - 1};
-            st = json_is_object(value) ? DPT_OK
-                                       : bad(path, key, "is no object: copy the file again");
-            if (st == DPT_OK)
-                st = parse_dtype(path, key, json_object_get(value, "dtype"), &entry.dtype);
-            if (st == DPT_OK)
-                st = parse_shape(path, json_object_get(value, "shape"), &entry);
-            if (st == DPT_OK)
-                st = parse_offsets(path, json_object_get(value, "data_offsets"), data_at,
-                                   file_bytes - data_at, &entry);
-            if (st == DPT_OK)
-                st = dpt_store_header_add(header, &entry);
+    for (bool more = true; more && st == DPT_OK;) {
+        json_t *key = NULL, *value = NULL;
+        st = dpt_json_members_next(&members, &key, &value);
+        const char *name = json_string_value(key);
+        more = name != NULL;
+        if (more && strcmp(name, "__metadata__") == 0) {
+            st = described ? dpt_error(DPT_ERR_INPUT,
+                                       "%s: the header has a duplicate __metadata__: copy the "
+                                       "file again",
+                                       path)
+                           : merge_metadata(path, value, metadata);
+            described = true;
+        } else if (more) {
+            st = scan_tensor(path, name, value, 8 + n, file_bytes, header);
         }
-        if (st != DPT_OK)
-            return st;
+        json_decref(key);
+        json_decref(value);
     }
-    return check_cover(path, header, first_entry, data_at, file_bytes);
+    return st == DPT_OK ? check_cover(path, header, first_entry, 8 + n, file_bytes) : st;
 }
 
 static dpt_status scan_one(const char *path, dpt_store_header *header, json_t *metadata) {
     int64_t bytes = 0;
     char *text = NULL;
     int64_t n = 0;
-    json_t *root = NULL;
     dpt_status st = dpt_store_path_length(path, &bytes);
     if (st == DPT_OK)
         st = dpt_store_header_add_file(header, path, bytes);
     if (st == DPT_OK)
         st = read_header_text(path, bytes, &text, &n);
-    if (st == DPT_OK) {
-        root = parse_json(path, text, (size_t)n);
-        st =
-            root == NULL ? DPT_ERR_INPUT : scan_tensors(path, root, 8 + n, bytes, header, metadata);
-    }
-    json_decref(root);
+    if (st == DPT_OK)
+        st = scan_tensors(path, text, n, bytes, header, metadata);
     dpt_mem_free(text);
     return st;
 }

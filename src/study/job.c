@@ -1,5 +1,6 @@
 #include "deltapath/study/job.h"
 
+#include "deltapath/base/file.h"
 #include "deltapath/base/mem.h"
 #include "deltapath/base/nearest.h"
 #include "deltapath/comm/agree.h"
@@ -13,6 +14,7 @@
 #include <fnmatch.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { JOB_BYTES_MAX = 16 << 20, TENSOR_PARALLEL_MAX = 1 << 20 };
 
@@ -403,27 +405,25 @@ dpt_status dpt_job_parse(const char *text, const char *path, int nsets, const ch
 static dpt_status read_text(const char *path, char **text) {
     char hint[DPT_NEAREST_PATH];
     *text = NULL;
-    FILE *file = fopen(path, "rb");
-    int error = errno;
-    if (file == NULL)
+    int64_t n = 0;
+    if (access(path, R_OK) != 0) {
+        int error = errno;
         return dpt_error(DPT_ERR_USAGE, "%s: %s%s: give the path of a job file", path,
                          strerror(error), dpt_nearest_path(path, hint));
-    char *block = dpt_mem_alloc(JOB_BYTES_MAX + 1, 1, "job file");
-    size_t n = block != NULL ? fread(block, 1, JOB_BYTES_MAX + 1, file) : 0;
-    dpt_status st = block == NULL ? DPT_ERR_OUTPUT : DPT_OK;
-    if (st == DPT_OK && ferror(file))
-        st = dpt_error(DPT_ERR_USAGE, "%s: cannot be read: is it a file?", path);
-    else if (st == DPT_OK && n > JOB_BYTES_MAX)
-        st = dpt_error(DPT_ERR_USAGE, "%s: not a job file: it is above 16 MiB", path);
-    if (st == DPT_OK)
-        st = dpt_yaml_check_text(block, n, path);
-    fclose(file);
-    if (st == DPT_OK) {
-        block[n] = '\0';
-        *text = dpt_mem_strdup(block, "job file");
-        st = *text != NULL ? DPT_OK : DPT_ERR_OUTPUT;
     }
-    dpt_mem_free(block);
+    dpt_status st = dpt_file_read(path, JOB_BYTES_MAX, text, &n);
+    if (st == DPT_OK) {
+        st = dpt_yaml_check_text(*text, (size_t)n, path);
+    } else if (st == DPT_ERR_INPUT) {
+        char message[DPT_MESSAGE_MAX];
+        snprintf(message, sizeof message, "%s", dpt_error_message());
+        dpt_error_clear();
+        st = dpt_error(DPT_ERR_USAGE, "%s", message);
+    }
+    if (st != DPT_OK) {
+        dpt_mem_free(*text);
+        *text = NULL;
+    }
     return st;
 }
 
