@@ -134,12 +134,13 @@ static dpt_status diff(dpt_cli *cli, int argc, char **argv) {
 
 static dpt_status verify(dpt_cli *cli, int argc, char **argv) {
     static const struct argp_option table[] = {MEMORY_OPTION, {.name = NULL}};
-    static const struct argp argp = {
-        .options = table,
-        .parser = parse,
-        .args_doc = "PATH",
-        .doc = "Check a model or a results.h5: structure, hashes, finite values."};
-    words w = {.wanted = 1, .needs = "the path of a model or of a results.h5"};
+    static const struct argp argp = {.options = table,
+                                     .parser = parse,
+                                     .args_doc = "PATH",
+                                     .doc = "Check the folder of a study, a model, a results.h5 or "
+                                            "a unit: structure, hashes, finite "
+                                            "values."};
+    words w = {.wanted = 1, .needs = "the path of a study, a model, a results.h5 or a unit"};
     dpt_status st = parse_words(cli, &argp, argc, argv, &w);
     dpt_verify_options options = {.path = w.path[0]};
     return st == DPT_OK ? dpt_verify_run(&cli->comm, &options) : st;
@@ -148,4 +149,4 @@ static dpt_status verify(dpt_cli *cli, int argc, char **argv) {
 const dpt_cli_verb dpt_cli_convert = {"convert", "copy a model into the other format", convert};
 const dpt_cli_verb dpt_cli_inspect = {"inspect", "list the tensors of a model", inspect};
 const dpt_cli_verb dpt_cli_diff = {"diff", "compare two models tensor by tensor", diff};
-const dpt_cli_verb dpt_cli_verify = {"verify", "check a model or a results file", verify};
+const dpt_cli_verb dpt_cli_verify = {"verify", "check a study, a model or a results file", verify};

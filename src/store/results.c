@@ -18,12 +18,9 @@ static const char UNIT_FORMAT[] = "deltapath-unit";
 static const int64_t UNIT_LIMIT = INT64_C(1) << 40;
 
 static char *unit_path(const dpt_results_study *study, const char *edit, const char *data) {
-    char *a = dpt_result_encode(edit);
-    char *b = dpt_result_encode(data);
-    char *path =
-        a == NULL || b == NULL ? NULL : dpt_mem_format("%s/units/%s@%s.h5", study->directory, a, b);
-    dpt_mem_free(a);
-    dpt_mem_free(b);
+    char *name = dpt_results_unit_name(edit, data);
+    char *path = name == NULL ? NULL : dpt_mem_format("%s/units/%s", study->directory, name);
+    dpt_mem_free(name);
     return path;
 }
 
@@ -33,7 +30,9 @@ static char *unit_image(const dpt_results_study *study, const dpt_result *result
         hid_t file = dpt_h5_image_create();
         bool ok = file >= 0 && dpt_h5_put_text(file, "format", UNIT_FORMAT) &&
                   dpt_h5_put_i64(file, "version", DPT_RESULTS_VERSION) &&
-                  dpt_h5_put_u64(file, "key", study->key) && dpt_result_put(file, result);
+                  dpt_h5_put_u64(file, "key", study->key) &&
+                  dpt_h5_put_u64(file, "recipe", study->recipe) &&
+                  dpt_h5_put_u64(file, "model", study->model) && dpt_result_put(file, result);
         bytes = dpt_h5_image_take(file, ok, n);
     }
     H5E_END_TRY;
@@ -88,10 +87,11 @@ typedef struct unit_request {
     const char *path, *edit, *data;
     const char *bytes;
     int64_t n;
+    uint64_t recipe, model; /* out */
 } unit_request;
 
 /* Rank 0: why a file is no finished unit, or NULL when it is one and `result` holds it. */
-static const char *unit_parse(const unit_request *want, dpt_result *result) {
+static const char *unit_parse(unit_request *want, dpt_result *result) {
     const dpt_results_study *study = want->study;
     hid_t file = dpt_h5_image_open(want->bytes, want->n);
     if (file < 0)
@@ -101,17 +101,21 @@ static const char *unit_parse(const unit_request *want, dpt_result *result) {
     int64_t version = 0;
     uint64_t key = 0;
     if (!dpt_h5_get_text(file, "format", &format) || strcmp(format, UNIT_FORMAT) != 0 ||
-        !dpt_h5_get_i64(file, "version", &version) || !dpt_h5_get_u64(file, "key", &key))
+        !dpt_h5_get_i64(file, "version", &version) || !dpt_h5_get_u64(file, "key", &key) ||
+        !dpt_h5_get_u64(file, "recipe", &want->recipe) ||
+        !dpt_h5_get_u64(file, "model", &want->model))
         why = "it is no unit of a study";
     else if (version != DPT_RESULTS_VERSION)
         why = "another version of the program wrote it";
-    else if (key != study->key)
+    else if (study != NULL && (key != study->key || want->recipe != study->recipe))
         why = "it belongs to another job, other models or other data";
+    else if (study != NULL && study->model != 0 && want->model != study->model)
+        why = "the edited model that is there is not the one that it judges";
     else if (!dpt_result_get(file, want->n, result))
         why = "it is corrupt";
     dpt_mem_free(format);
     H5Fclose(file);
-    if (why == NULL &&
+    if (why == NULL && study != NULL &&
         ((result->tensors != 0 && result->tensors != study->tensors) ||
          strcmp(result->edit, want->edit) != 0 || strcmp(result->data, want->data) != 0)) {
         dpt_result_destroy(result);
@@ -132,19 +136,19 @@ static dpt_status unit_try(void *ctx, char **bytes, int64_t *n) {
 }
 
 /* First in a child process: a forged file that makes HDF5 crash does so there. */
-static const char *unit_load(unit_request want, dpt_result *result) {
+static const char *unit_load(unit_request *want, dpt_result *result) {
     const char *why = NULL;
     char *image = NULL;
     char *nothing = NULL;
     int64_t none = 0;
-    if (dpt_sealed_read(want.path, UNIT_LIMIT, &image, &want.n) != DPT_OK)
+    if (dpt_sealed_read(want->path, UNIT_LIMIT, &image, &want->n) != DPT_OK)
         return "it was cut off or damaged, or another version of the program wrote it";
-    want.bytes = image;
-    if (dpt_isolate_run(want.path, unit_try, &want, &nothing, &none) != DPT_OK)
+    want->bytes = image;
+    if (dpt_isolate_run(want->path, unit_try, want, &nothing, &none) != DPT_OK)
         why = "it is corrupt";
     if (why == NULL) {
         H5E_BEGIN_TRY {
-            why = unit_parse(&want, result);
+            why = unit_parse(want, result);
         }
         H5E_END_TRY;
     }
@@ -166,7 +170,7 @@ dpt_status dpt_results_load_unit(const dpt_comm *comm, const dpt_results_study *
             st = DPT_ERR_OUTPUT;
         else if (access(path, F_OK) == 0) {
             unit_request want = {.study = study, .path = path, .edit = edit, .data = data};
-            why = unit_load(want, &loaded);
+            why = unit_load(&want, &loaded);
             there = why == NULL;
             if (why != NULL) {
                 dpt_error_clear(); /* a bad unit is no error: it is done again */
@@ -186,4 +190,32 @@ dpt_status dpt_results_load_unit(const dpt_comm *comm, const dpt_results_study *
     else
         dpt_result_destroy(&loaded);
     return st;
+}
+
+dpt_status dpt_results_read_unit(const char *path, dpt_result *out, uint64_t *recipe,
+                                 uint64_t *model) {
+    unit_request want = {.path = path};
+    *out = (dpt_result){.tensors = 0};
+    const char *why = unit_load(&want, out);
+    *recipe = want.recipe;
+    *model = want.model;
+    if (why == NULL)
+        return DPT_OK;
+    dpt_error_clear();
+    return dpt_error(DPT_ERR_INPUT, "%s: %s: run the study again with --resume", path, why);
+}
+
+char *dpt_results_unit_name(const char *edit, const char *data) {
+    char *a = dpt_result_encode(edit);
+    char *b = dpt_result_encode(data);
+    char *name = a == NULL || b == NULL ? NULL : dpt_mem_format("%s@%s.h5", a, b);
+    dpt_mem_free(a);
+    dpt_mem_free(b);
+    return name;
+}
+
+bool dpt_results_same_unit(const dpt_result *a, const dpt_result *b) {
+    dpt_result copy = *a; /* borrows all that it points to */
+    copy.scalars.p_adjusted = b->scalars.p_adjusted;
+    return dpt_result_hash(&copy) == dpt_result_hash(b);
 }

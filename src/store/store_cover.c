@@ -179,3 +179,47 @@ dpt_status dpt_store_manifest_check(const char *folder) {
     dpt_mem_free(path);
     return st;
 }
+
+/* Whether the sidecar of a folder says that there is a manifest. */
+static bool manifest_promised(const char *folder) {
+    char *path = dpt_store_path_join(folder, "deltapath.json");
+    json_t *root = path != NULL ? json_load_file(path, 0, NULL) : NULL;
+    bool promised = json_object_get(root, "manifest") != NULL;
+    json_decref(root);
+    dpt_mem_free(path);
+    return promised;
+}
+
+/* The i-th file of a listing that a manifest lacks. */
+static dpt_status find_unlisted(const char *folder, const dpt_manifest *manifest, int i,
+                                char **name) {
+    DIR *listing = opendir(folder);
+    for (struct dirent *entry = NULL; listing != NULL && (entry = readdir(listing)) != NULL;) {
+        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0 ||
+            strcmp(entry->d_name, DPT_MANIFEST_CHECKPOINT) == 0 ||
+            dpt_manifest_find(manifest, entry->d_name) != NULL || i-- > 0)
+            continue;
+        *name = dpt_mem_strdup(entry->d_name, "name of a file");
+        break;
+    }
+    if (listing != NULL)
+        closedir(listing);
+    return DPT_OK;
+}
+
+dpt_status dpt_store_unlisted(const char *path, int i, char **name) {
+    dpt_manifest manifest = {.count = 0};
+    bool found = false;
+    *name = NULL;
+    if (!dpt_store_path_is_directory(path))
+        return DPT_OK;
+    char *list = dpt_store_path_join(path, DPT_MANIFEST_CHECKPOINT);
+    dpt_status st = list != NULL ? dpt_manifest_read(list, &manifest, &found) : DPT_ERR_OUTPUT;
+    if (st == DPT_OK && found)
+        st = find_unlisted(path, &manifest, i, name);
+    else if (st == DPT_OK && manifest_promised(path))
+        st = dpt_error(DPT_ERR_INPUT, "%s: is missing: copy the folder again", list);
+    dpt_manifest_destroy(&manifest);
+    dpt_mem_free(list);
+    return st;
+}

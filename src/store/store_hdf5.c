@@ -290,31 +290,30 @@ static dpt_status scan_file(hid_t file, const char *path, dpt_store_header *head
 }
 
 /* Both questions are put in a child process: see dpt_isolate_run. */
-static dpt_status ask_results(void *ctx, char **bytes, int64_t *n) {
+static dpt_status ask_format(void *ctx, char **bytes, int64_t *n) {
     dpt_hdf5_silence();
     hid_t file = H5Fopen(ctx, H5F_ACC_RDONLY, H5P_DEFAULT);
     if (file < 0)
         return DPT_OK;
-    char *format = NULL;
-    dpt_hdf5_text_read(file, "format", &format);
-    if (format != NULL && strcmp(format, "deltapath-results") == 0) {
-        *bytes = dpt_mem_strdup("y", "answer");
-        *n = *bytes != NULL;
-    }
-    dpt_mem_free(format);
+    dpt_hdf5_text_read(file, "format", bytes);
+    *n = *bytes != NULL ? (int64_t)strlen(*bytes) + 1 : 0;
     H5Fclose(file);
     return DPT_OK;
 }
 
-bool dpt_store_is_results(const char *path) {
+bool dpt_store_is_format(const char *path, const char *format) {
     char *answer = NULL;
     int64_t n = 0;
-    int64_t length = 0;
-    if (!dpt_store_path_exists(path) || dpt_store_path_length(path, &length) != DPT_OK ||
-        dpt_isolate_run(path, ask_results, (void *)(uintptr_t)path, &answer, &n) != DPT_OK)
+    if (!dpt_store_path_is_file(path) ||
+        dpt_isolate_run(path, ask_format, (void *)(uintptr_t)path, &answer, &n) != DPT_OK)
         dpt_error_clear(); /* opening it as a model says what is wrong */
+    bool same = n == (int64_t)strlen(format) + 1 && memcmp(answer, format, (size_t)n) == 0;
     dpt_mem_free(answer);
-    return n > 0;
+    return same;
+}
+
+bool dpt_store_is_results(const char *path) {
+    return dpt_store_is_format(path, "deltapath-results");
 }
 
 static dpt_status ask_headers(void *ctx, char **bytes, int64_t *n) {

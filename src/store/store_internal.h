@@ -104,6 +104,7 @@ dpt_status dpt_store_files_close(dpt_store_files *files, bool sync);
 
 /* Paths and small files; all Local. */
 bool dpt_store_path_is_directory(const char *path);
+bool dpt_store_path_is_file(const char *path); /**< a regular one, links followed */
 bool dpt_store_path_exists(const char *path);
 bool dpt_store_path_ends_with(const char *path, const char *ending);
 char *dpt_store_path_join(const char *directory, const char *name);

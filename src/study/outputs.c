@@ -5,6 +5,7 @@
 #include "deltapath/base/mem.h"
 #include "deltapath/base/version.h"
 #include "deltapath/comm/agree.h"
+#include "recipe.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -93,6 +94,7 @@ static char *model_provenance(const dpt_inputs *in, const dpt_job_edit *edit) {
     json_object_set_new(object, "parameters", json_string(edit->params));
     json_object_set_new(object, "seed", seed_of(edit));
     json_object_set_new(object, "inputs", describe_inputs(in));
+    json_object_set_new(object, "recipe", hex(dpt_recipe_of(in, edit)));
     json_object_set_new(object, "job", json_string(in->job->recipe));
     return print_json(object);
 }
@@ -336,6 +338,7 @@ dpt_results_study dpt_outputs_unit_study(const dpt_outputs *outputs, const dpt_i
     dpt_hash_update(&hash, &data, sizeof data);
     dpt_results_study study = outputs->study;
     study.key = dpt_hash_value(&hash);
+    study.recipe = dpt_recipe_of(in, edit);
     return study;
 }
 
@@ -344,14 +347,13 @@ char *dpt_outputs_model_path(const dpt_job *job, const dpt_job_edit *edit) {
                           job->checkpoint == DPT_STORE_HDF5 ? ".h5" : "");
 }
 
-dpt_status dpt_outputs_has_model(const dpt_comm *comm, const dpt_job *job, const dpt_job_edit *edit,
-                                 bool *found) {
-    char *path = dpt_outputs_model_path(job, edit);
+dpt_status dpt_outputs_has_model(const dpt_comm *comm, const dpt_inputs *in,
+                                 const dpt_job_edit *edit, bool *found, uint64_t *digest) {
+    char *path = dpt_outputs_model_path(in->job, edit);
     dpt_status st = dpt_agree(comm, path != NULL ? DPT_OK : DPT_ERR_OUTPUT);
-    int64_t there = st == DPT_OK && comm->rank == 0 && access(path, F_OK) == 0;
+    *found = false;
     if (st == DPT_OK)
-        st = dpt_agree(comm, dpt_comm_broadcast(comm, &there, sizeof there, 0));
-    *found = there != 0;
+        st = dpt_recipe_find_model(comm, path, dpt_recipe_of(in, edit), found, digest);
     dpt_mem_free(path);
     return st;
 }

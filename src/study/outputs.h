@@ -45,9 +45,10 @@ const char *dpt_outputs_data_name(const dpt_job *job, int d);
 /** Path of an edited model: <directory>/models/<id>[.h5] (dpt_mem_free releases it). Local. */
 char *dpt_outputs_model_path(const dpt_job *job, const dpt_job_edit *edit);
 
-/** Whether an edited model is already there; the same on all ranks. Collective over comm. */
-dpt_status dpt_outputs_has_model(const dpt_comm *comm, const dpt_job *job, const dpt_job_edit *edit,
-                                 bool *found);
+/** Whether the model of this edit, and not of another one under its id, is already there; and the digest of
+ * its tensor hashes, which its units must have too. The same on all ranks. Collective over comm. */
+dpt_status dpt_outputs_has_model(const dpt_comm *comm, const dpt_inputs *inputs,
+                                 const dpt_job_edit *edit, bool *found, uint64_t *digest);
 
 /** Open a writer for an edited model, with its provenance: that of the edit alone, so that its bytes
  * depend neither on ranks, nor on time, nor on where it is written. Collective over comm. */

@@ -48,12 +48,14 @@ static int unit_data(const study *s, int unit) {
 /* Whether all units of an edit and its model are there. */
 static dpt_status is_finished(const study *s, const dpt_job_edit *edit, bool *finished) {
     dpt_status st = DPT_OK;
+    uint64_t model = 0;
     *finished = true;
     if (s->job->checkpoint != DPT_STORE_NONE)
-        st = dpt_outputs_has_model(s->comm, s->job, edit, finished);
+        st = dpt_outputs_has_model(s->comm, &s->inputs, edit, finished, &model);
     for (int u = 0; u < s->units && *finished && st == DPT_OK; u++) {
         int d = unit_data(s, u);
         dpt_results_study header = dpt_outputs_unit_study(&s->outputs, &s->inputs, edit, d);
+        header.model = model;
         st = dpt_results_load_unit(s->comm, &header, edit->id, dpt_outputs_data_name(s->job, d),
                                    finished, NULL);
     }
@@ -86,7 +88,7 @@ static dpt_status write_cells(study *s, dpt_sink sink) {
 
 /* Edit into memory and from there into a file, or straight into the file when no path is walked. */
 static dpt_status make_edit(study *s, const dpt_job_edit *edit, const dpt_edit_spec *spec,
-                            dpt_edit_report *report) {
+                            dpt_edit_report *report, uint64_t *model) {
     dpt_edit_input input = edit_input(s);
     char place[DPT_MESSAGE_MAX / 4];
     dpt_store_writer *writer = NULL;
@@ -112,7 +114,7 @@ static dpt_status make_edit(study *s, const dpt_job_edit *edit, const dpt_edit_s
     if (st == DPT_OK && s->edited != NULL && writer != NULL)
         st = write_cells(s, dpt_store_writer_sink(writer));
     if (writer != NULL)
-        st = dpt_store_finish(writer, st);
+        st = dpt_store_finish_digest(writer, st, model);
     return dpt_agree(s->comm, st);
 }
 
@@ -121,6 +123,7 @@ typedef struct work_item {
     const dpt_job_edit *edit;
     dpt_auto_alpha found; /* empty when the job says all of it */
     dpt_edit_report report;
+    uint64_t model; /* digest of the edited model that was written, or 0 */
 } work_item;
 
 /* Hash of all that the bytes of an edited model in memory depend on, beside the ranks. */
@@ -169,6 +172,7 @@ static dpt_status save_unit(study *s, const work_item *item, int d, const dpt_ev
     st = dpt_agree(s->comm, st);
     if (st == DPT_OK) {
         dpt_results_study header = dpt_outputs_unit_study(&s->outputs, &s->inputs, edit, d);
+        header.model = item->model;
         st = dpt_results_save_unit(s->comm, &header, &result);
         dpt_stop_count_work();
     }
@@ -217,7 +221,7 @@ static dpt_status run_edit(study *s, const dpt_job_edit *edit, const dpt_quadrat
         spec = &item.found.spec;
     }
     if (st == DPT_OK)
-        st = make_edit(s, edit, spec, &item.report);
+        st = make_edit(s, edit, spec, &item.report, &item.model);
     if (st == DPT_OK)
         warn_of_guards(s, &item);
     if (st == DPT_OK && s->evaluates) {

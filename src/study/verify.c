@@ -6,6 +6,7 @@
 #include "deltapath/comm/agree.h"
 #include "deltapath/store/results.h"
 #include "deltapath/store/store.h"
+#include "verify.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -146,9 +147,25 @@ static dpt_status judge(const check *c, FILE *out) {
     return st;
 }
 
-static dpt_status verify_model(const dpt_comm *comm, const char *path, FILE *out) {
+/* What the manifest of a folder leaves out is said: nothing checks it. Rank 0. */
+static dpt_status say_unlisted(const char *path, FILE *out) {
+    dpt_status st = DPT_OK;
+    char *name = NULL;
+    for (int i = 0; st == DPT_OK && (i == 0 || name != NULL); i++) {
+        dpt_mem_free(name);
+        st = dpt_store_unlisted(path, i, &name);
+        if (name != NULL)
+            fprintf(out, "%s/%s: the manifest does not list it: not checked\n", path, name);
+    }
+    dpt_mem_free(name);
+    return st;
+}
+
+dpt_status dpt_verify_model(const dpt_comm *comm, const char *path, FILE *out) {
     check c = {.store = NULL};
-    dpt_status st = dpt_store_open(comm, path, &c.store);
+    dpt_status st = dpt_agree(comm, comm->rank == 0 ? say_unlisted(path, out) : DPT_OK);
+    if (st == DPT_OK)
+        st = dpt_store_open(comm, path, &c.store);
     if (st != DPT_OK)
         return st;
     c.catalog = dpt_store_catalog(c.store);
@@ -181,16 +198,41 @@ static dpt_status verify_results(const char *path, FILE *out) {
     return DPT_OK;
 }
 
+static dpt_status verify_unit(const char *path, FILE *out) {
+    dpt_result unit;
+    uint64_t recipe, model;
+    dpt_status st = dpt_results_read_unit(path, &unit, &recipe, &model);
+    if (st == DPT_OK)
+        fprintf(out, "%s: unit of edit %s on data \"%s\" can be read\n", path, unit.edit,
+                unit.data);
+    dpt_result_destroy(&unit);
+    return st;
+}
+
+typedef enum subject { SUBJECT_MODEL, SUBJECT_STUDY, SUBJECT_RESULTS, SUBJECT_UNIT } subject;
+
+static subject find_subject(const char *path) {
+    if (dpt_verify_is_study(path))
+        return SUBJECT_STUDY;
+    if (dpt_store_is_format(path, "deltapath-results"))
+        return SUBJECT_RESULTS;
+    return dpt_store_is_format(path, "deltapath-unit") ? SUBJECT_UNIT : SUBJECT_MODEL;
+}
+
 dpt_status dpt_verify_run(const dpt_comm *comm, const dpt_verify_options *options) {
     FILE *out = options->out != NULL ? options->out : stdout;
-    int64_t results = comm->rank == 0 && dpt_store_is_results(options->path);
-    dpt_status st = dpt_agree(comm, dpt_comm_max_i64(comm, &results, 1));
+    const char *path = options->path;
+    int64_t what = comm->rank == 0 ? (int64_t)find_subject(path) : 0;
+    dpt_status st = dpt_agree(comm, dpt_comm_broadcast(comm, &what, sizeof what, 0));
     if (st != DPT_OK)
         return st;
-    if (!results)
-        st = verify_model(comm, options->path, out);
-    else
-        st = dpt_agree(comm, comm->rank == 0 ? verify_results(options->path, out) : DPT_OK);
+    if (what == SUBJECT_STUDY)
+        st = dpt_verify_study(comm, path, out);
+    else if (what == SUBJECT_MODEL)
+        st = dpt_verify_model(comm, path, out);
+    else if (comm->rank == 0)
+        st = what == SUBJECT_UNIT ? verify_unit(path, out) : verify_results(path, out);
+    st = dpt_agree(comm, st);
     if (comm->rank == 0)
         fflush(out);
     return st;

@@ -139,6 +139,8 @@ typedef struct dpt_results_study {
     const dpt_result_seeds *seeds;   /**< (nseeds) read by dpt_results_write on rank 0 */
     int64_t nseeds;
     uint64_t key; /**< hash of all that a unit depends on; a unit of another key is not finished */
+    uint64_t recipe; /**< hash of all that the edited model of a unit depends on */
+    uint64_t model; /**< digest of that model's tensor hashes; 0: none is kept, none is asked for */
 } dpt_results_study;
 
 /** Save one finished unit, sealed, whole or not at all. Rank 0 writes.
@@ -162,6 +164,18 @@ dpt_status dpt_results_save_unit(const dpt_comm *comm, const dpt_results_study *
 dpt_status dpt_results_load_unit(const dpt_comm *comm, const dpt_results_study *study,
                                  const char *edit, const char *data, bool *found,
                                  dpt_result *result);
+
+/** Read the file of a unit, whatever study it is of. Local.
+ * @param[out] recipe, model  what dpt_results_study says of them.
+ * Errors: DPT_ERR_INPUT naming the file; out is empty then. */
+dpt_status dpt_results_read_unit(const char *path, dpt_result *out, uint64_t *recipe,
+                                 uint64_t *model);
+
+/** Name of a unit's file in units/, allocated; NULL without memory. Local. */
+char *dpt_results_unit_name(const char *edit, const char *data);
+
+/** Whether two records are the same but for p_adjusted, which a unit's file does not have. Local. */
+bool dpt_results_same_unit(const dpt_result *a, const dpt_result *b);
 
 /** Write results.h5, summary.csv and results.json from all units, each whole or not at all.
  *

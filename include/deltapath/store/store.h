@@ -59,7 +59,13 @@ typedef struct dpt_store_origin {
  * Local. Errors: DPT_ERR_INPUT as dpt_store_open. */
 dpt_status dpt_store_get_origin(const char *path, dpt_store_origin *out);
 
-/** Whether a path is an HDF5 file of results of a study, not a model. Local. */
+/** Of a safetensors folder: the next file that its manifest does not list, for `i` from 0 on, allocated; NULL
+ * after the last, or without a manifest. Local.
+ * Errors: DPT_ERR_INPUT naming the manifest when the folder says that it has one and it is not there. */
+dpt_status dpt_store_unlisted(const char *path, int i, char **name);
+
+/** Whether a path is an HDF5 file whose attribute `format` is this text; of results of a study. Local. */
+bool dpt_store_is_format(const char *path, const char *format);
 bool dpt_store_is_results(const char *path);
 
 /** Hash of the headers (names, types, shapes, sizes, modification times excluded) and of a few KiB of

@@ -1,0 +1,68 @@
+#include "recipe.h"
+
+#include "deltapath/base/hash.h"
+#include "deltapath/base/log.h"
+#include "deltapath/base/version.h"
+#include "deltapath/comm/agree.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+uint64_t dpt_recipe_of(const dpt_inputs *in, const dpt_job_edit *edit) {
+    const dpt_job *job = in->job;
+    const double output[] = {job->same_dtype ? -1 : (double)job->dtype, (double)job->checkpoint};
+    dpt_hash hash;
+    dpt_hash_begin(&hash);
+    dpt_hash_update(&hash, DPT_VERSION, sizeof DPT_VERSION);
+    dpt_hash_update(&hash, &in->fingerprint, sizeof in->fingerprint);
+    dpt_hash_update(&hash, in->selected, (size_t)in->catalog->count * sizeof *in->selected);
+    dpt_hash_update(&hash, output, sizeof output);
+    dpt_hash_update(&hash, edit->id, strlen(edit->id) + 1);
+    dpt_hash_update(&hash, edit->method, strlen(edit->method) + 1);
+    dpt_hash_update(&hash, edit->params, strlen(edit->params) + 1);
+    const int data[] = {edit->gradient_data, edit->auto_data};
+    for (int i = 0; i < 2; i++) {
+        uint64_t key =
+            data[i] >= 0 && dpt_inputs_needs_model(in) ? dpt_inputs_data_key(in, data[i]) : 0;
+        dpt_hash_update(&hash, &key, sizeof key);
+    }
+    return dpt_hash_value(&hash);
+}
+
+void dpt_recipe_format(uint64_t recipe, char text[17]) {
+    snprintf(text, 17, "%016" PRIx64, recipe);
+}
+
+/* Rank 0: whether it is such a model. */
+static bool recipe_matches(const char *path, uint64_t recipe, uint64_t *digest) {
+    dpt_store_origin origin;
+    char text[17];
+    if (access(path, F_OK) != 0)
+        return false;
+    if (dpt_store_get_origin(path, &origin) != DPT_OK) {
+        dpt_log(DPT_LOG_WARN, "%s: this model is made again", dpt_error_message());
+        dpt_error_clear();
+        return false;
+    }
+    dpt_recipe_format(recipe, text);
+    *digest = origin.digest;
+    if (origin.ours && strcmp(origin.recipe, text) == 0)
+        return true;
+    dpt_log(DPT_LOG_WARN,
+            "%s: another edit, job or version of the program made it: this model is made again",
+            path);
+    return false;
+}
+
+dpt_status dpt_recipe_find_model(const dpt_comm *comm, const char *path, uint64_t recipe,
+                                 bool *found, uint64_t *digest) {
+    uint64_t answer[2] = {0, 0};
+    if (comm->rank == 0)
+        answer[0] = recipe_matches(path, recipe, &answer[1]);
+    dpt_status st = dpt_agree(comm, dpt_comm_broadcast(comm, answer, sizeof answer, 0));
+    *found = st == DPT_OK && answer[0] != 0;
+    *digest = answer[1];
+    return st;
+}
