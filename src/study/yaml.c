@@ -97,11 +97,14 @@ static void mark_set(struct fy_node *node, const char *assignment) {
         fy_node_set_meta(node, (void *)(uintptr_t)assignment);
 }
 
+/* The value belongs to the document afterwards, or is gone when it cannot be put there. */
 static dpt_status put(dpt_yaml *yaml, struct fy_node *node, const char *step, struct fy_node *value,
                       const char *assignment) {
-    if (!fy_node_is_mapping(node))
+    if (!fy_node_is_mapping(node)) {
+        fy_node_free(value);
         return dpt_error(DPT_ERR_USAGE, "--set %s: '%s' is not a key of a mapping", assignment,
                          step);
+    }
     struct fy_node_pair *pair = fy_node_mapping_lookup_pair_by_string(node, step, FY_NT);
     int failed;
     if (pair != NULL) {
@@ -124,13 +127,17 @@ static dpt_status set_in(dpt_yaml *yaml, char *key, struct fy_node *value, const
         if (child == NULL || fy_node_is_scalar(child)) {
             child = fy_node_create_mapping(yaml->document);
             dpt_status st = put(yaml, node, step, child, assignment);
-            if (st != DPT_OK)
+            if (st != DPT_OK) {
+                fy_node_free(value);
                 return st;
+            }
         }
         node = child;
     }
-    if (step == NULL)
+    if (step == NULL) {
+        fy_node_free(value);
         return dpt_error(DPT_ERR_USAGE, "--set %s: the key is empty", assignment);
+    }
     return put(yaml, node, step, value, assignment);
 }
 

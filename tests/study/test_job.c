@@ -92,8 +92,11 @@ static void test_set(void **state) {
     assert_non_null(strstr(job.text, "out/y"));
     assert_null(strstr(job.recipe, "out/y"));
     dpt_job_destroy(&job);
-    static const char *const wrong[] = {"riemann"};
-    assert_int_equal(dpt_job_parse(HEAD, "job.yaml", 1, wrong, &job), DPT_ERR_USAGE);
+    static const char *const wrong[] = {"riemann", ".=[1, {a: 1}]", "edits.7.p=[1, {a: 1}]",
+                                        "models.pre.0.x=[1, {a: 1}]"};
+    for (int i = 0; i < 4; i++) /* the sanitizers see that no node is lost */
+        assert_int_equal(dpt_job_parse(HEAD "edits: [{name: e}]\n", "job.yaml", 1, wrong + i, &job),
+                         DPT_ERR_USAGE);
     dpt_error_clear();
 }
 
