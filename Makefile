@@ -19,15 +19,21 @@ OPTIMISE_debug := -O1 -g3
 OPTIMISE_asan := -O1 -g3 -fno-omit-frame-pointer -fsanitize=address,undefined \
     -fno-sanitize-recover=undefined
 
+# libFuzzer is clang's; without -fopenmp, whose library for clang is another one.
+OPTIMISE_fuzz := -O1 -g -fno-omit-frame-pointer -fsanitize=fuzzer-no-link,address,undefined \
+    -fno-sanitize-recover=undefined
+
 # -ffp-contract=off: an elementwise edit gives the same bits whatever the compiler fuses.
-CFLAGS := -std=c17 -Wall -Wextra -Werror -ffp-contract=off -fopenmp -march=$(ARCH) \
-    $(OPTIMISE_$(BUILD))
+THREADS_fuzz := -Wno-unknown-pragmas -Wno-unused-parameter -Wno-unused-variable -Wno-pass-failed -idirafter tools/lint/clang
+CFLAGS := -std=c17 -Wall -Wextra -Werror -ffp-contract=off $(or $(THREADS_$(BUILD)),-fopenmp) \
+    -march=$(ARCH) $(OPTIMISE_$(BUILD))
 CPPFLAGS = -D_GNU_SOURCE -Iinclude $(PACKAGE_CFLAGS)
 LDLIBS = -lscalapack-openmpi -llapacke $(PACKAGE_LIBS) -lm -lpthread
 
 LIBRARY_SOURCES := $(filter-out src/cli/%,$(sort $(wildcard src/*/*.c)))
 PROGRAM_SOURCES := $(sort $(wildcard src/cli/*.c))
 TEST_SOURCES := $(sort $(wildcard tests/*/test_*.c))
+FUZZ_SOURCES := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 BENCH_SOURCES := $(sort $(wildcard tests/bench/bench_*.c))
 TEST_SUPPORT := $(sort $(wildcard tests/support/*.c))
 LIBRARY_OBJECTS := $(LIBRARY_SOURCES:src/%.c=$(OUT)/obj/%.o)
@@ -35,11 +41,12 @@ PROGRAM_OBJECTS := $(PROGRAM_SOURCES:src/%.c=$(OUT)/obj/%.o)
 SUPPORT_OBJECTS := $(TEST_SUPPORT:tests/%.c=$(OUT)/obj/tests/%.o)
 TESTS := $(TEST_SOURCES:tests/%.c=$(OUT)/tests/%)
 BENCHES := $(BENCH_SOURCES:tests/%.c=$(OUT)/tests/%)
+FUZZERS := $(FUZZ_SOURCES:tests/fuzz/fuzz_%.c=$(OUT)/%)
 LIBRARY := $(OUT)/libdeltapath.a
 PROGRAM := $(OUT)/deltapath
 FORMATTED := $(shell find src include tests -name '*.[ch]' 2>/dev/null)
 
-.PHONY: build library tests benches deps demo check asan bench lint format format-check tidy install \
+.PHONY: build library tests benches deps demo check asan fuzz fuzzers bench lint format format-check tidy install \
     doc info help clean paper
 build: | deps-build ## build the program at build/release/deltapath (BUILD=release, debug or asan)
 	@$(MAKE) --no-print-directory $(PROGRAM)
@@ -94,6 +101,18 @@ check: | deps-check ## build and run the whole test suite; search=NAME runs a pa
 asan: | deps-check ## the suite under the address and undefined-behaviour sanitizers
 	@$(MAKE) --no-print-directory -j2 BUILD=asan build/asan/deltapath tests
 	tests/run -b build/asan $(search)
+
+SECONDS ?= 60
+fuzz: | deps-fuzz ## libFuzzer targets of every parser, each for SECONDS=60 (search=NAME: some)
+	@OMPI_CC="$(FUZZ_CC)" $(MAKE) --no-print-directory -j2 BUILD=fuzz fuzzers
+	tests/fuzz/run build/fuzz $(SECONDS) $(search)
+
+FUZZ_CC ?= clang
+fuzzers: $(FUZZERS)
+$(OUT)/%: tests/fuzz/fuzz_%.c tests/fuzz/fuzz.c tests/fuzz/fuzz.h $(LIBRARY)
+	@mkdir -p $(@D)
+	@echo "  LINK  $@"
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -fsanitize=fuzzer $< tests/fuzz/fuzz.c $(LIBRARY) $(LDLIBS) -lgomp -o $@
 
 bench: | deps-check ## ratios against the limits of this machine, each measured in the same run
 	@$(MAKE) --no-print-directory -j2 $(PROGRAM) benches

@@ -1,0 +1,28 @@
+/* dictionary: hdf5
+ * Data sets of each kind; the last byte chooses. */
+#include "fuzz.h"
+
+#include "deltapath/store/dataset.h"
+
+#include <stdlib.h>
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    dpt_dataset set;
+    if (size == 0)
+        return -1;
+    static const dpt_dataset_kind kinds[] = {DPT_DATASET_TOKENS, DPT_DATASET_PAIRS,
+                                             DPT_DATASET_IMAGES};
+    const char *path = fuzz_write("input.h5", data, size);
+    dpt_dataset_kind kind = kinds[data[size - 1] % 3];
+    dpt_status st = dpt_dataset_read(&fuzz_comm, path, kind, &set);
+    if (st == DPT_OK && kind == DPT_DATASET_IMAGES) {
+        float *out = malloc((size_t)(set.channels * set.height * set.width) * sizeof *out);
+        if (out != NULL && dpt_dataset_read_images(&set, set.samples - 1, 1, out) != DPT_OK)
+            abort(); /* what was accepted can be read */
+        free(out);
+    }
+    if (st == DPT_OK)
+        dpt_dataset_destroy(&set);
+    fuzz_finish(st, DPT_ERR_INPUT);
+    return 0;
+}
