@@ -67,9 +67,23 @@ static dpt_status evaluate_post(dpt_evaluation *ev, dpt_baseline *base, uint8_t 
     return st;
 }
 
+/* W_pre is read when the first pass needs it. */
+static dpt_status bind_pre(void *ctx) {
+    dpt_evaluation *ev = ctx;
+    if (ev->pre == NULL)
+        return DPT_OK;
+    dpt_status st = dpt_evaluation_bind(ev, ev->pre, ev->bound);
+    ev->pre = NULL;
+    return st;
+}
+
 static dpt_status evaluate_pre(dpt_evaluation *ev, dpt_baseline *base, uint8_t *correct) {
-    dpt_pass pass = {
-        .t = 1.0, .mode = DPT_BACKWARD_NONE, .losses = base->loss_pre, .correct = correct};
+    dpt_pass pass = {.t = 1.0,
+                     .mode = DPT_BACKWARD_NONE,
+                     .losses = base->loss_pre,
+                     .correct = correct,
+                     .prepare = bind_pre,
+                     .ctx = ev};
     dpt_status st = run_pass(ev, base, pass);
     base->accuracy_pre = share_of(correct, base);
     return st;
@@ -150,10 +164,10 @@ dpt_status dpt_evaluation_create(const dpt_comm *comm, dpt_inputs *inputs,
     if (st == DPT_OK)
         st = for_each_data(out, evaluate_post);
     dpt_source pre = dpt_inputs_pre_source(inputs);
-    if (st == DPT_OK)
-        st = dpt_evaluation_bind(out, &pre, out->bound);
+    out->pre = &pre;
     if (st == DPT_OK)
         st = for_each_data(out, evaluate_pre);
+    out->pre = NULL;
     if (st == DPT_OK)
         st = dpt_evaluation_bind(out, NULL, 0);
 done:

@@ -5,6 +5,7 @@
 #include "deltapath/base/mem.h"
 #include "deltapath/base/version.h"
 #include "deltapath/comm/agree.h"
+#include "deltapath/comm/stop.h"
 #include "recipe.h"
 
 #include <dirent.h>
@@ -244,6 +245,8 @@ static dpt_status lock_directory(dpt_outputs *out) {
                 directory);
         if (tries == 0)
             dpt_log(DPT_LOG_WARN, "%s: another run is in it: waiting for its end", directory);
+        if (dpt_stop_asked())
+            return dpt_stop_error();
         nanosleep(&LOCK_PAUSE, NULL);
     }
     return DPT_OK;

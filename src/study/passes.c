@@ -48,9 +48,8 @@ static bool is_pass_name(const char *name) {
     if (strspn(name, digits) != 16 || name[16] != '.')
         return false;
     const char *kind = name + 17;
-    size_t n = strlen(kind), partial = strlen(".partial");
-    if (n > partial && strcmp(kind + n - partial, ".partial") == 0)
-        n -= partial;
+    const char *partial = strstr(kind, ".partial"); /* as dpt_file_begin names it */
+    size_t n = partial != NULL ? (size_t)(partial - kind) : strlen(kind);
     bool done = n == 4 && strncmp(kind, "done", 4) == 0;
     return done || ((kind[0] == 'g' || kind[0] == 'r') && strspn(kind + 1, "0123456789-") == n - 1);
 }
@@ -97,8 +96,7 @@ static bool has_room(dpt_passes *p, int64_t n, int writers) {
         return true;
     if (!p->warned_room)
         dpt_log(DPT_LOG_WARN,
-                "%s: no room for the %.3f GB of a gradient: a run that is stopped will compute it "
-                "again",
+                "%s: no room for %.3f GB of a pass: a run that is stopped will compute it again",
                 p->folder, need / 1e9);
     p->warned_room = true;
     return false;
@@ -395,7 +393,9 @@ dpt_status dpt_passes_run(dpt_passes *p, const dpt_pass *pass) {
     dpt_status st = find_pass(p, pass, &found);
     if (st == DPT_OK && found)
         keeper_taken(p, p->samples);
-    else if (st == DPT_OK)
+    else if (st == DPT_OK && pass->prepare != NULL)
+        st = pass->prepare(pass->ctx);
+    if (st == DPT_OK && !found)
         st = evaluate_pass(p, pass);
     dpt_loss_set_keeper(pass->loss, NULL);
     if (st == DPT_OK) {

@@ -44,6 +44,10 @@ typedef struct dpt_pass {
     double *terms;
     double *sample_terms;
     dpt_model_gradient *gradient; /**< zero; GRADIENT only */
+    /** Makes the model ready when the pass is not an earlier run's, or NULL. Collective over the mesh,
+     * agreed. */
+    dpt_status (*prepare)(void *ctx);
+    void *ctx;
 } dpt_pass;
 
 /** Begin. Not to be moved afterwards. Local. @param[in] mesh outlives it.

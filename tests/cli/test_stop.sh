@@ -24,6 +24,7 @@ batch_tokens: 12
 output: {directory: study, checkpoint: hdf5, report: false}
 Y
 pairs="data=[{name: pairs, file: $tap_root/m/pairs.h5, loss: dpo, reference: $tap_root/m/pre}]"
+matrices='edits=[{name: twin, method: lowrank, rank: 3}]'
 
 study() { # study RANKS ARGUMENTS...: in the folder $tmp, so that all studies have the same directory
     local ranks=$1
@@ -71,6 +72,15 @@ preferences() { # preferences NAME K: in the measuring by the reference, and in 
     expect_exit "preferences, $1: resumed" 0
     holds "preferences, $1: the state is taken" grep -qE ' ([1-9]|1[01]) of 12 samples are those' "$tmp/err"
     same_study "preferences, $1" pairs
+}
+
+making() { # making POINT WHOLE ARGUMENTS...: while an edit is made, which begins again
+    DPT_FAULT=$1:usr1 study 2 "${@:3}"
+    expect_error "stopped at $1" 75 "stopped by a signal: [01] of [12] edits .*--resume"
+    holds "stopped at $1: nothing half written" test -z "$(find "$tmp/study" -name '*.partial*')"
+    study 2 "${@:3}" --resume
+    expect_exit "stopped at $1: resumed" 0
+    same_study "stopped at $1" "$2"
 }
 
 # A time that is over at once stops after one batch in each pass that is begun: seven passes of four batches
@@ -169,26 +179,24 @@ os.execv(sys.argv[2], sys.argv[2:])' "$1" "$program" run "$tap_root/job.yaml" >o
     same_study "$1 before the start" whole
 }
 
-# While it waits for another run: the second SIGINT does not wait for a batch.
-second_interrupt() {
+# Rank 0 waits for another run, the others for rank 0: the stop does not wait.
+while_waiting() {
     mkdir "$tmp/study"
     flock -F "$tmp/study" sleep 600 &
     local other=$!
     sleep 0.3
-    (cd "$tmp" && exec $python -c 'import os, signal, sys
-signal.signal(signal.SIGINT, signal.SIG_DFL) # the shell ignores it for what runs beside it
-os.execv(sys.argv[1], sys.argv[1:])' "$program" run "$tap_root/job.yaml" >out 2>err </dev/null) &
-    local program_id=$! waited=0
+    (cd "$tmp" && exec mpirun -q -n 2 "$program" run "$tap_root/job.yaml" >out 2>err </dev/null) &
+    local launcher=$! waited=0
     until grep -q "another run is in it" "$tmp/err" 2>/dev/null || [[ waited -gt 300 ]]; do
         sleep 0.05
         waited=$((waited + 1))
     done
-    kill -INT "$program_id"
-    sleep 0.5
-    kill -INT "$program_id"
-    wait "$program_id"
-    code=$? ran="SIGINT twice"
-    expect_exit "the second SIGINT ends at once" 130
+    local began=$SECONDS
+    kill -USR1 "$launcher"
+    wait "$launcher"
+    code=$? ran="SIGUSR1 while it waits"
+    expect_error "SIGUSR1 while it waits for another run" 75 "stopped by a signal: 0 of 2 edits"
+    holds "SIGUSR1 while it waits: at once" test $((SECONDS - began)) -lt 15
     kill "$other"
 }
 
@@ -200,6 +208,7 @@ whole() { # whole NAME RANKS ARGUMENTS...: an undisturbed study
 }
 part whole whole 2
 part whole pairs 2 --set "$pairs"
+part whole matrices 2 --set "$matrices"
 part whole group 2 --set tensor_parallel=2
 part whole mesh 4 --set tensor_parallel=2
 part whole four 4
@@ -221,6 +230,8 @@ part stopped "at four ranks" four 4 2 10 22
 part preferences "the reference" 3
 part preferences "the gradient" 8
 part preferences "a node" 20
+part making edit.apply:1:9 whole
+part making edit.lowrank:0:3 matrices --set "$matrices"
 part limited
 part killed "SIGKILL in the gradient" 2 20 12 whole
 part killed "SIGKILL at a node" 2 20 60 whole
@@ -230,5 +241,5 @@ part other_ranks
 part interrupted
 part early SIGUSR1
 part early SIGTERM
-part second_interrupt
+part while_waiting
 done_testing
