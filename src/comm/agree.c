@@ -85,8 +85,9 @@ dpt_status dpt_agree_fault(const char *point) {
         return DPT_OK;
     if (strcmp(plan.action, "kill") == 0)
         raise(SIGKILL);
-    if (strcmp(plan.action, "usr1") == 0) {
-        raise(SIGUSR1);
+    bool signalled = strcmp(plan.action, "usr1") == 0, stopped = strcmp(plan.action, "stop") == 0;
+    if (signalled || stopped) {
+        raise(stopped ? SIGSTOP : SIGUSR1);
         return DPT_OK;
     }
     return dpt_error(DPT_ERR_OUTPUT, "injected fault at %s", point);

@@ -9,6 +9,14 @@
 #include <string.h>
 #include <unistd.h>
 
+/* The stored hashes are compared with those of what is read. */
+typedef struct store_check {
+    dpt_store_hasher hasher;
+    bool *wanted;    /* (tensors of the shard's catalog) */
+    int *tensor_of;  /* (the same) tensor of the store */
+    int *sharded_of; /* (tensors of the store) and back; -1 */
+} store_check;
+
 struct dpt_store {
     const dpt_store_driver *driver;
     char *path;
@@ -16,6 +24,7 @@ struct dpt_store {
     dpt_catalog catalog;
     dpt_store_files io;
     uint64_t fingerprint;
+    store_check *check; /* of the stored hashes, while one is made; or NULL */
 };
 
 static const dpt_store_driver *const drivers[] = {&dpt_store_hdf5_driver,
@@ -77,9 +86,22 @@ static dpt_status make_catalog(dpt_store *store) {
     return dpt_catalog_sort(&store->catalog);
 }
 
+static void check_destroy(dpt_store *store) {
+    store_check *c = store->check;
+    if (c == NULL)
+        return;
+    dpt_store_hash_destroy(&c->hasher);
+    dpt_mem_free(c->wanted);
+    dpt_mem_free(c->tensor_of);
+    dpt_mem_free(c->sharded_of);
+    dpt_mem_free(c);
+    store->check = NULL;
+}
+
 static void destroy(dpt_store *store) {
     if (store == NULL)
         return;
+    check_destroy(store);
     dpt_store_files_close(&store->io, false);
     dpt_catalog_destroy(&store->catalog);
     dpt_store_header_destroy(&store->header);
@@ -161,6 +183,7 @@ dpt_status dpt_store_open(const dpt_comm *comm, const char *path, dpt_store **ou
         st = make_catalog(store);
         if (st == DPT_OK)
             st = dpt_store_files_init(&store->io, store->header.nfiles, store->header.files, false);
+        store->io.identities = store->header.identities;
     }
     st = dpt_agree(comm, st);
     if (st != DPT_OK) {
@@ -245,7 +268,13 @@ static dpt_status source_read(void *ctx, dpt_range range, void *out) {
     if (st == DPT_OK)
         st = check_range(store, range.tensor, range.ig,
                          range.n < 0 ? INT64_MIN : range.ig + range.n);
-    return st != DPT_OK ? st : read_run(store, range.tensor, range.ig, range.n, out);
+    if (st == DPT_OK)
+        st = read_run(store, range.tensor, range.ig, range.n, out);
+    if (st == DPT_OK && store->check != NULL && store->check->sharded_of[range.tensor] >= 0) {
+        range.tensor = store->check->sharded_of[range.tensor];
+        dpt_store_hash_feed(&store->check->hasher, range, out);
+    }
+    return st;
 }
 
 enum { SIEVE_BYTES = 8 << 20, LONG_ROW_BYTES = 64 << 10 };
@@ -301,4 +330,97 @@ static dpt_status source_fetch(void *ctx, int64_t count, const dpt_block *wants,
 dpt_source dpt_store_source(dpt_store *store) {
     return (dpt_source){
         .ctx = store, .catalog = &store->catalog, .read = source_read, .fetch = source_fetch};
+}
+
+dpt_status dpt_store_check_begin(dpt_store *store, const dpt_comm *comm, const dpt_catalog *catalog,
+                                 const dpt_shard *shard, const int *tensor_of) {
+    store_check *c = NULL;
+    int64_t hashed = 0;
+    dpt_status st = DPT_STORE_NEW(c, 1, "check of hashes");
+    if (st != DPT_OK)
+        return st;
+    store->check = c;
+    st = DPT_STORE_NEW(c->wanted, catalog->count, "check of hashes");
+    if (st == DPT_OK)
+        st = DPT_STORE_NEW(c->tensor_of, catalog->count, "check of hashes");
+    if (st == DPT_OK)
+        st = DPT_STORE_NEW(c->sharded_of, store->catalog.count, "check of hashes");
+    if (st == DPT_OK)
+        st = dpt_store_hash_init(&c->hasher, comm, catalog, shard);
+    for (int t = 0; st == DPT_OK && t < store->catalog.count; t++)
+        c->sharded_of[t] = -1;
+    for (int t = 0; st == DPT_OK && t < catalog->count; t++) {
+        int own = tensor_of != NULL ? tensor_of[t] : t;
+        c->tensor_of[t] = own;
+        c->wanted[t] = own >= 0 && store->header.entries[own].hashed;
+        hashed += c->wanted[t];
+        if (c->wanted[t])
+            c->sharded_of[own] = t;
+    }
+    c->hasher.wanted = c->wanted;
+    if (st != DPT_OK || hashed == 0)
+        check_destroy(store);
+    return st;
+}
+
+static dpt_status check_read(void *ctx, int t, int64_t ig, int64_t n, void *out) {
+    dpt_store *store = ctx;
+    return read_run(store, store->check->tensor_of[t], ig, n, out);
+}
+
+dpt_status dpt_store_check_end(dpt_store *store) {
+    store_check *c = store->check;
+    if (c == NULL)
+        return DPT_OK;
+    dpt_status st = dpt_store_hash_finish(&c->hasher, DPT_OK, check_read, store);
+    for (int t = 0; t < c->hasher.catalog->count && st == DPT_OK; t++) {
+        const dpt_store_entry *entry =
+            c->wanted[t] ? &store->header.entries[c->tensor_of[t]] : NULL;
+        if (entry != NULL && entry->hash != c->hasher.hashes[t])
+            st = dpt_error(DPT_ERR_INPUT,
+                           "%s: the bytes of tensor %s do not have the stored XXH3: the file was "
+                           "damaged or changed, copy it again",
+                           store->header.files[entry->file], entry->name);
+    }
+    check_destroy(store);
+    return st;
+}
+
+/* Rank 0: the headers say what they said. */
+static dpt_status check_headers(const dpt_store *store) {
+    dpt_store_header again = {.nfiles = 0};
+    int64_t format = 0;
+    dpt_status st = scan(store->path, &again, &format);
+    if (st == DPT_OK &&
+        dpt_store_header_fingerprint(&again, dpt_store_header_sample(&again)) != store->fingerprint)
+        st = dpt_store_changed(store->path);
+    dpt_store_header_destroy(&again);
+    return st;
+}
+
+/* Local: the files by their names, or as this rank has them open. */
+static dpt_status check_identities(const dpt_store *store, bool by_name) {
+    const dpt_store_header *header = &store->header;
+    dpt_status st = DPT_OK;
+    for (int f = 0; f < header->nfiles && st == DPT_OK; f++) {
+        dpt_file_identity now = header->identities[f];
+        int fd = store->io.handles[f];
+        bool gone = by_name && dpt_file_identify(header->files[f], &now) != DPT_OK;
+        if (gone)
+            dpt_error_clear();
+        if (gone || (by_name && !dpt_file_same(&now, &header->identities[f])))
+            st = dpt_store_changed(header->files[f]);
+        if (st == DPT_OK && fd >= 0)
+            st = dpt_file_identify_open(fd, header->files[f], &now);
+        if (st == DPT_OK && !dpt_file_same_content(&now, &header->identities[f]))
+            st = dpt_store_changed(header->files[f]);
+    }
+    return st;
+}
+
+dpt_status dpt_store_check_unchanged(const dpt_comm *comm, const dpt_store *store, bool headers) {
+    dpt_status st = check_identities(store, comm->rank == 0);
+    if (st == DPT_OK && headers && comm->rank == 0)
+        st = check_headers(store);
+    return dpt_agree(comm, st);
 }

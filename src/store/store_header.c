@@ -17,6 +17,7 @@ void dpt_store_header_destroy(dpt_store_header *header) {
         dpt_mem_free(header->entries[i].name);
     dpt_mem_free(header->files);
     dpt_mem_free(header->file_bytes);
+    dpt_mem_free(header->identities);
     dpt_mem_free(header->entries);
     dpt_mem_free(header->config);
     dpt_mem_free(header->metadata);
@@ -43,6 +44,14 @@ dpt_status dpt_store_header_add_file(dpt_store_header *header, const char *path,
     files[header->nfiles] = dpt_mem_strdup(path, "file name");
     if (files[header->nfiles] == NULL)
         return DPT_ERR_OUTPUT;
+    dpt_file_identity *identities = dpt_mem_realloc(header->identities, header->nfiles + 1,
+                                                    sizeof *identities, "list of files");
+    if (identities == NULL)
+        return DPT_ERR_OUTPUT;
+    header->identities = identities;
+    /* A file that is gone by now is found when it is read. */
+    if (dpt_file_identify(path, &identities[header->nfiles]) != DPT_OK)
+        dpt_error_clear();
     sizes[header->nfiles++] = bytes;
     return DPT_OK;
 }
@@ -207,6 +216,7 @@ static void pack_header(packer *p, const dpt_store_header *header) {
     for (int i = 0; i < header->nfiles; i++) {
         pack_text(p, header->files[i]);
         pack(p, &header->file_bytes[i], sizeof header->file_bytes[i]);
+        pack(p, &header->identities[i], sizeof header->identities[i]);
     }
     pack(p, &header->count, sizeof header->count);
     for (int64_t i = 0; i < header->count; i++) {
@@ -299,9 +309,13 @@ dpt_status dpt_store_header_unpack(const char *packed, int64_t bytes, dpt_store_
     for (int i = 0; i < nfiles && u.st == DPT_OK; i++) {
         char *path = unpack_text(&u);
         int64_t length = 0;
+        dpt_file_identity identity;
         unpack(&u, &length, sizeof length);
+        unpack(&u, &identity, sizeof identity);
         if (u.st == DPT_OK)
             u.st = dpt_store_header_add_file(out, path != NULL ? path : "", length);
+        if (u.st == DPT_OK) /* that of the reader, not of this rank and moment */
+            out->identities[i] = identity;
         dpt_mem_free(path);
     }
     int64_t count = 0;

@@ -3,6 +3,7 @@
 
 /* What the files of this layer share; no other layer includes it. */
 
+#include "deltapath/base/file.h"
 #include "deltapath/base/hash.h"
 #include "deltapath/store/store.h"
 
@@ -39,6 +40,7 @@ typedef struct dpt_store_header {
     int nfiles;
     char **files;
     int64_t *file_bytes;
+    dpt_file_identity *identities; /**< (nfiles) of the files as they were read */
     int64_t count;
     int64_t capacity;
     dpt_store_entry *entries;
@@ -85,7 +87,9 @@ uint64_t dpt_store_header_fingerprint(const dpt_store_header *header,
 typedef struct dpt_store_files {
     int count;
     char *const *paths; /**< borrowed */
-    int *handles;       /**< (count) descriptors; -1: not opened yet */
+    int *handles;
+    const dpt_file_identity *identities;
+        /**< of files that are read: what they have to be; or NULL */ /**< (count) descriptors; -1: not opened yet */
     bool writing;
 } dpt_store_files;
 
@@ -98,6 +102,9 @@ dpt_status dpt_store_files_read(dpt_store_files *files, int file, int64_t offset
                                 void *out, const char *tensor);
 dpt_status dpt_store_files_write(dpt_store_files *files, int file, int64_t offset, int64_t bytes,
                                  const void *data, const char *tensor);
+
+/** Record that a file is not the one that it was. Returns DPT_ERR_INPUT. */
+dpt_status dpt_store_changed(const char *path);
 
 /** Sync (when writing and asked to) and close all. Local. */
 dpt_status dpt_store_files_close(dpt_store_files *files, bool sync);
@@ -179,6 +186,34 @@ void dpt_store_digest_feed(dpt_hash *hash, const char *name, uint64_t tensor);
 /** Value of `recipe` in the text of a provenance, allocated; NULL when there is none. Local. */
 char *dpt_store_recipe_of(const char *provenance);
 
+/** Hashes of tensors whose cells several ranks have: see store_hash.c. Borrows comm, catalog and shard. */
+typedef struct dpt_store_hasher {
+    const dpt_comm *comm;
+    const dpt_catalog *catalog;
+    const dpt_shard *shard;
+    const bool *wanted; /**< (tensors) those to hash, the same on all ranks; NULL: all */
+    int first_own;      /**< tensors [first_own, end_own) have cells of this rank */
+    int end_own;
+    dpt_hash *streams; /**< (end_own - first_own) hash of the elements fed so far */
+    int64_t *streamed; /**< (end_own - first_own) number of those elements */
+    uint64_t *hashes;  /**< (tensors) complete after dpt_store_hash_finish */
+} dpt_store_hasher;
+
+/** Read n elements of a tensor again, from ig on. Local. */
+typedef dpt_status (*dpt_store_hash_read_fn)(void *ctx, int tensor, int64_t ig, int64_t n,
+                                             void *out);
+
+dpt_status dpt_store_hash_init(dpt_store_hasher *hasher, const dpt_comm *comm,
+                               const dpt_catalog *catalog, const dpt_shard *shard); /**< Local. */
+void dpt_store_hash_destroy(dpt_store_hasher *hasher);                              /**< Local. */
+
+/** Feed a run of elements to the hash of its tensor when it continues the stream. Local. */
+void dpt_store_hash_feed(dpt_store_hasher *hasher, dpt_range range, const void *data);
+
+/** Complete all hashes; every rank has all on return. Collective, agreed. @param[in] st of this rank. */
+dpt_status dpt_store_hash_finish(dpt_store_hasher *hasher, dpt_status st,
+                                 dpt_store_hash_read_fn read, void *ctx);
+
 /** A model being written. */
 struct dpt_store_writer {
     dpt_comm comm;
@@ -202,13 +237,10 @@ struct dpt_store_writer {
     int64_t *offset_of;  /**< (tensors) absolute */
     dpt_store_files io;
 
-    int first_own; /**< tensors [first_own, end_own) have cells of this rank */
-    int end_own;
-    dpt_hash *streams; /**< (end_own - first_own) hash of the elements fed so far */
-    int64_t *streamed; /**< (end_own - first_own) number of those elements */
-    uint64_t *hashes;  /**< (tensors) complete after dpt_store_hash_finish */
-    int64_t written;   /**< elements written by this rank */
-    bool partial_made; /**< there may be something to remove; the same on all ranks */
+    dpt_store_hasher hasher;
+    const uint64_t *hashes; /**< (tensors) the hasher's, complete after dpt_store_hash_finish */
+    int64_t written;        /**< elements written by this rank */
+    bool partial_made;      /**< there may be something to remove; the same on all ranks */
 };
 
 /** One storage format. */
@@ -254,12 +286,6 @@ dpt_status dpt_store_hdf5_finish(dpt_store_writer *writer);
 dpt_status dpt_store_safetensors_layout(dpt_store_writer *writer);
 dpt_status dpt_store_safetensors_create(dpt_store_writer *writer);
 dpt_status dpt_store_safetensors_finish(dpt_store_writer *writer);
-
-/** Feed a run of elements to the hash of its tensor when it continues the stream. Local. */
-void dpt_store_hash_feed(dpt_store_writer *writer, dpt_range range, const void *data);
-dpt_status dpt_store_hash_init(dpt_store_writer *writer); /**< Local. */
-/** Complete all hashes; every rank has all on return. Collective, agreed. */
-dpt_status dpt_store_hash_finish(dpt_store_writer *writer);
 
 /** Checked allocation of `count` items that sets *st. */
 #define DPT_STORE_NEW(pointer, count, what)                                                        \

@@ -44,13 +44,30 @@ dpt_status dpt_store_files_init(dpt_store_files *files, int count, char *const *
     return DPT_OK;
 }
 
+dpt_status dpt_store_changed(const char *path) {
+    return dpt_error(DPT_ERR_INPUT,
+                     "%s: changed while it was read: run again when nothing writes to it", path);
+}
+
+static dpt_status open_to_read(dpt_store_files *files, int file) {
+    const char *path = files->paths[file];
+    dpt_file_identity now;
+    files->handles[file] = dpt_file_open_input(path);
+    if (files->handles[file] < 0)
+        return DPT_ERR_INPUT;
+    if (files->identities == NULL)
+        return DPT_OK;
+    dpt_status st = dpt_file_identify_open(files->handles[file], path, &now);
+    if (st == DPT_OK && !dpt_file_same_content(&now, &files->identities[file]))
+        st = dpt_store_changed(path);
+    return st;
+}
+
 static dpt_status open_at_first_use(dpt_store_files *files, int file, const char *tensor) {
     if (files->handles[file] >= 0)
         return DPT_OK;
-    if (!files->writing) {
-        files->handles[file] = dpt_file_open_input(files->paths[file]);
-        return files->handles[file] >= 0 ? DPT_OK : DPT_ERR_INPUT;
-    }
+    if (!files->writing)
+        return open_to_read(files, file);
     files->handles[file] = open(files->paths[file], O_WRONLY | O_CLOEXEC);
     return files->handles[file] >= 0 ? DPT_OK : raw_failed(files, file, tensor);
 }

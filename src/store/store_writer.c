@@ -15,11 +15,11 @@ static void destroy(dpt_store_writer *writer) {
     for (int i = 0; i < writer->nfiles && writer->headers != NULL; i++)
         dpt_mem_free(writer->headers[i]);
     void *const blocks[] = {
-        writer->files,      writer->file_of, writer->offset_of, writer->streams, writer->streamed,
-        writer->hashes,     writer->path,    writer->partial,   writer->config,  writer->metadata,
-        writer->provenance, writer->headers, writer->file_bytes};
+        writer->files,  writer->file_of,  writer->offset_of,  writer->path,    writer->partial,
+        writer->config, writer->metadata, writer->provenance, writer->headers, writer->file_bytes};
     for (size_t i = 0; i < sizeof blocks / sizeof blocks[0]; i++)
         dpt_mem_free(blocks[i]);
+    dpt_store_hash_destroy(&writer->hasher);
     dpt_comm_destroy(&writer->comm);
     dpt_mem_free(writer);
 }
@@ -59,7 +59,8 @@ static dpt_status prepare(dpt_store_writer *writer, const char *path,
     if (st == DPT_OK)
         st = DPT_STORE_NEW(writer->offset_of, writer->catalog->count, "placement of tensors");
     if (st == DPT_OK)
-        st = dpt_store_hash_init(writer);
+        st = dpt_store_hash_init(&writer->hasher, &writer->comm, writer->catalog, writer->shard);
+    writer->hashes = writer->hasher.hashes;
     if (st == DPT_OK)
         st = writer->driver->layout(writer);
     return st != DPT_OK ? st : dpt_agree_fault("store.create");
@@ -144,7 +145,7 @@ static dpt_status write_run(dpt_store_writer *writer, dpt_range range, const voi
                          writer->path, range.ig, range.n, range.tensor);
     const dpt_tensor_info *info = &writer->catalog->tensors[range.tensor];
     int64_t size = dpt_dtype_size(info->dtype);
-    dpt_store_hash_feed(writer, range, data);
+    dpt_store_hash_feed(&writer->hasher, range, data);
     dpt_status st = dpt_store_files_write(&writer->io, writer->file_of[range.tensor],
                                           writer->offset_of[range.tensor] + range.ig * size,
                                           range.n * size, data, info->name);
@@ -182,6 +183,27 @@ static dpt_status check_complete(dpt_store_writer *writer) {
     return st;
 }
 
+typedef struct written {
+    const dpt_store_writer *writer;
+    dpt_store_files files;
+} written;
+
+static dpt_status read_written(void *ctx, int t, int64_t ig, int64_t n, void *out) {
+    written *w = ctx;
+    const dpt_tensor_info *info = &w->writer->catalog->tensors[t];
+    int64_t size = dpt_dtype_size(info->dtype);
+    return dpt_store_files_read(&w->files, w->writer->file_of[t],
+                                w->writer->offset_of[t] + ig * size, n * size, out, info->name);
+}
+
+static dpt_status finish_hashes(dpt_store_writer *writer) {
+    written w = {.writer = writer};
+    dpt_status st = dpt_store_files_init(&w.files, writer->nfiles, writer->files, false);
+    st = dpt_store_hash_finish(&writer->hasher, st, read_written, &w);
+    dpt_store_files_close(&w.files, false);
+    return st;
+}
+
 static uint64_t digest_of(const dpt_store_writer *writer) {
     dpt_hash hash;
     dpt_hash_begin(&hash);
@@ -204,7 +226,7 @@ dpt_status dpt_store_finish_digest(dpt_store_writer *writer, dpt_status local, u
     if (st == DPT_OK)
         st = dpt_agree(&writer->comm, check_complete(writer));
     if (st == DPT_OK)
-        st = dpt_store_hash_finish(writer);
+        st = finish_hashes(writer);
     if (st == DPT_OK)
         *digest = digest_of(writer);
     if (st == DPT_OK)

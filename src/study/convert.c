@@ -122,6 +122,17 @@ static dpt_status move_all(const dpt_comm *comm, conversion *c) {
     return st;
 }
 
+/* Damage gets no valid hash: what has a hash has to have that one. */
+static dpt_status move_checked(const dpt_comm *comm, conversion *c) {
+    dpt_status st = dpt_agree(
+        comm, dpt_store_check_begin(c->store, comm, dpt_store_catalog(c->store), &c->shard, NULL));
+    if (st == DPT_OK)
+        st = dpt_agree(comm, move_all(comm, c));
+    if (st == DPT_OK)
+        st = dpt_store_check_end(c->store);
+    return st == DPT_OK ? dpt_store_check_unchanged(comm, c->store, true) : st;
+}
+
 static void destroy(conversion *c) {
     dpt_mem_free(c->stored);
     dpt_mem_free(c->out);
@@ -150,7 +161,7 @@ dpt_status dpt_convert_run(const dpt_comm *comm, const dpt_convert_options *opti
         st = dpt_store_create(comm, options->target, &c.catalog, &c.shard, &made, &c.writer);
     }
     if (st == DPT_OK)
-        st = dpt_store_finish(c.writer, move_all(comm, &c));
+        st = dpt_store_finish(c.writer, move_checked(comm, &c));
     if (st == DPT_OK && comm->rank == 0)
         dpt_log(DPT_LOG_INFO, "wrote %s: %d tensors, %.3f GB", options->target, c.catalog.count,
                 (double)dpt_catalog_bytes(&c.catalog) / 1e9);

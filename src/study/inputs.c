@@ -189,3 +189,26 @@ dpt_source dpt_inputs_pre_source(dpt_inputs *inputs) {
     return (dpt_source){
         .ctx = inputs, .catalog = &inputs->pre_catalog, .read = pre_read, .fetch = pre_fetch};
 }
+
+dpt_status dpt_inputs_check_unchanged(const dpt_comm *comm, const dpt_inputs *in, bool headers) {
+    dpt_status st = dpt_store_check_unchanged(comm, in->pre, headers);
+    if (st == DPT_OK)
+        st = dpt_store_check_unchanged(comm, in->post, headers);
+    for (int d = 0; d < in->job->ndata && st == DPT_OK; d++)
+        if (in->reference[d] != NULL)
+            st = dpt_store_check_unchanged(comm, in->reference[d], headers);
+    return st;
+}
+
+dpt_status dpt_inputs_check_begin(const dpt_comm *comm, dpt_inputs *in, const dpt_shard *shard) {
+    dpt_status st =
+        dpt_store_check_begin(in->pre, comm, &in->pre_catalog, shard, in->pairing.pre_of);
+    if (st == DPT_OK)
+        st = dpt_store_check_begin(in->post, comm, in->catalog, shard, NULL);
+    return dpt_agree(comm, st);
+}
+
+dpt_status dpt_inputs_check_end(dpt_inputs *in) {
+    dpt_status st = dpt_store_check_end(in->pre);
+    return st == DPT_OK ? dpt_store_check_end(in->post) : st;
+}

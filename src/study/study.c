@@ -35,8 +35,9 @@ typedef struct study {
     dpt_evaluation evaluation;  /* only when a path is walked */
     dpt_cell_gradient gradient; /* only when edits take it */
     bool evaluates;
-    int units; /* per edit: its data sets, or one for an edit alone */
-    int done;  /* edits that are finished */
+    int units;    /* per edit: its data sets, or one for an edit alone */
+    int done;     /* edits that are finished */
+    bool checked; /* the stored hashes of the models are those of what was read */
     bool resumes;
     const dpt_job_edit *current;
 } study;
@@ -86,6 +87,15 @@ static dpt_status write_cells(study *s, dpt_sink sink) {
     return st;
 }
 
+/* Nothing is kept of an edit of models that are damaged or changed. */
+static dpt_status check_inputs(study *s, dpt_status agreed) {
+    dpt_status st = agreed;
+    if (st == DPT_OK && !s->checked)
+        st = dpt_inputs_check_end(&s->inputs);
+    s->checked = s->checked || st == DPT_OK;
+    return st == DPT_OK ? dpt_inputs_check_unchanged(s->comm, &s->inputs, false) : st;
+}
+
 /* Edit into memory and from there into a file, or straight into the file when no path is walked. */
 static dpt_status make_edit(study *s, const dpt_job_edit *edit, const dpt_edit_spec *spec,
                             dpt_edit_report *report, uint64_t *model) {
@@ -97,6 +107,8 @@ static dpt_status make_edit(study *s, const dpt_job_edit *edit, const dpt_edit_s
         st = dpt_cell_gradient_fill(&s->gradient, &s->evaluation, edit->gradient_data);
         input.gradient = &s->gradient.source;
     }
+    if (st == DPT_OK && !s->checked)
+        st = dpt_inputs_check_begin(s->comm, &s->inputs, &s->shard);
     if (st == DPT_OK && s->job->checkpoint != DPT_STORE_NONE)
         st = dpt_outputs_create_model(s->comm, &s->inputs, edit, &s->shard, &writer);
     if (st != DPT_OK)
@@ -113,6 +125,7 @@ static dpt_status make_edit(study *s, const dpt_job_edit *edit, const dpt_edit_s
     st = dpt_error_locate(st, place);
     if (st == DPT_OK && s->edited != NULL && writer != NULL)
         st = write_cells(s, dpt_store_writer_sink(writer));
+    st = check_inputs(s, dpt_agree(s->comm, st));
     if (writer != NULL)
         st = dpt_store_finish_digest(writer, st, model);
     return dpt_agree(s->comm, st);
@@ -170,6 +183,8 @@ static dpt_status save_unit(study *s, const work_item *item, int d, const dpt_ev
     dpt_status st = dpt_unit_record(&s->inputs, edit, &item->found, &item->report, &s->evaluation,
                                     d, path, seconds, &result);
     st = dpt_agree(s->comm, st);
+    if (st == DPT_OK)
+        st = dpt_inputs_check_unchanged(s->comm, &s->inputs, false);
     if (st == DPT_OK) {
         dpt_results_study header = dpt_outputs_unit_study(&s->outputs, &s->inputs, edit, d);
         header.model = item->model;
@@ -331,6 +346,8 @@ static dpt_status work(study *s, const dpt_study_options *options) {
         st = prepare_work(s, left);
     if (st == DPT_OK)
         st = run_edits(s, finished);
+    if (st == DPT_OK)
+        st = dpt_inputs_check_unchanged(s->comm, &s->inputs, true);
     if (st == DPT_OK)
         st = write_results(s);
     if (st == DPT_OK && s->comm->rank == 0)

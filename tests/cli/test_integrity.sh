@@ -76,8 +76,132 @@ not_finished() {
     holds "resume of a finished study keeps the model" test "$before" = "$(stat -c %i "$model")"
 }
 
+# One bit of an input that carries hashes: run and convert name file and tensor, and leave nothing.
+flip_tensor() { # flip_tensor MODEL.h5 | FOLDER: the highest bit of the last byte of a tensor
+    $python - "$1" <<'P'
+import sys, os, h5py
+path = sys.argv[1]
+if os.path.isdir(path):
+    path += "/model.safetensors"
+    at = os.path.getsize(path) - 1
+else:
+    with h5py.File(path, "r") as file:
+        data = file["tensors/model.layers.1.mlp.up_proj.weight"]
+        at = data.id.get_offset() + data.id.get_storage_size() - 1
+with open(path, "r+b") as file:
+    file.seek(at)
+    byte = file.read(1)[0] ^ 1
+    file.seek(at)
+    file.write(bytes([byte]))
+P
+}
+
+damaged_input() { # damaged_input pre|post NAME RANKS EDIT
+    local model=$tmp/$2
+    run_at 2 convert "$tap_root/m/$1" "$model"
+    study 2 --set "models.$1=$model" --set output.directory="$tmp/sound" --set output.checkpoint=hdf5
+    expect_exit "$1 $2 with hashes" 0
+    flip_tensor "$model"
+    study "$3" --set "models.$1=$model" --set output.checkpoint=hdf5 --set "edits=[$4]"
+    expect_error "$1 $2 damaged: run" 3 "$2.*tensor .*XXH3"
+    holds "$1 $2 damaged: run leaves nothing" test -z \
+        "$(find "$tmp/study" -path '*/models/*' -o -path '*/units/*' -o -name 'results*')"
+    local target
+    for target in new.h5 new; do
+        run_at "$3" convert "$model" "$tmp/$target" --dtype f32
+        expect_error "$1 $2 damaged: convert to $target" 3 "$2.*tensor .*XXH3"
+        holds "$1 $2 damaged: convert leaves nothing" test -z "$(ls -d "$tmp/$target"* 2>/dev/null)"
+    done
+}
+
+# A model that is written to while a study runs.
+rewritten() { # rewritten FAULT: where the study waits meanwhile
+    cp -r "$tap_root/m/post" "$tmp/post"
+    (cd "$tmp" && DPT_FAULT=$1:stop exec "$program" run "$tap_root/job.yaml" --set models.post="$tmp/post" \
+        >out 2>err </dev/null) &
+    local run=$! waited=0
+    ran="deltapath run (stopped at $1)"
+    until [[ $(ps -o stat= -p "$run") == T* || waited -gt 600 ]]; do
+        sleep 0.1
+        waited=$((waited + 1))
+    done
+    flip_tensor "$tmp/post"
+    kill -CONT "$run"
+    wait "$run"
+    code=$?
+    expect_error "rewritten in place at $1" 3 "post/model.safetensors: changed while it was read"
+    holds "rewritten in place at $1: no results" test ! -e "$tmp/study/results.h5"
+    [[ $1 == results.unit* ]] || holds "rewritten in place at $1: no unit" test -z \
+        "$(ls "$tmp/study/units" 2>/dev/null)"
+}
+
+# A real file system with less and less room: whatever does not fit, the answer is one line and code 4.
+full_disk() { # full_disk ROOM [KiB]
+    mkdir "$tmp/study"
+    if ! mount -t tmpfs -o size=1m none "$tmp/study" 2>/dev/null; then
+        skip "full disk with $1 KiB left" "no right to mount"
+        return
+    fi
+    head -c $(((1024 - $1) * 1024)) /dev/zero >"$tmp/study/ballast" 2>/dev/null
+    study 2 --set output.checkpoint=none --set 'data.0.name=task'
+    if [[ $code -ne 0 ]]; then
+        expect_error "full disk with $1 KiB left" 4 "study.*space"
+        holds "full disk with $1 KiB left: nothing half written" test -z \
+            "$(find "$tmp/study" -name '*.partial*')"
+    fi
+    echo "$code" >"$tap_root/full.$1"
+    rm "$tmp/study/ballast"
+    study 2 --set output.checkpoint=none --resume
+    expect_exit "full disk with $1 KiB left: resumed with room" 0
+    verified "full disk with $1 KiB left: resumed"
+    umount -l "$tmp/study"
+}
+
+# Nothing is made, removed or changed in the folders of inputs.
+inputs_untouched() {
+    $python - "$program" "$tap_root" "$tmp" <<'P' >"$tmp/events" 2>&1
+import ctypes, os, struct, subprocess, sys
+program, root, tmp = sys.argv[1:]
+libc = ctypes.CDLL(None, use_errno=True)
+watch = libc.inotify_init1(os.O_NONBLOCK)
+MODIFY, ATTRIB, CLOSE_WRITE, MOVED, CREATE, DELETE = 2, 4, 8, 0xC0, 0x100, 0x200
+for folder in ("m", "m/pre", "m/post"):
+    assert libc.inotify_add_watch(watch, f"{root}/{folder}".encode(),
+                                  MODIFY | ATTRIB | CLOSE_WRITE | MOVED | CREATE | DELETE) > 0
+def launch(*arguments):
+    subprocess.run(["mpirun", "-q", "-n", "2", program, *arguments], cwd=tmp, check=True, timeout=120)
+launch("run", f"{root}/job.yaml")
+launch("convert", f"{root}/m/post", f"{tmp}/copy.h5")
+launch("verify", f"{root}/m/post")
+launch("diff", f"{root}/m/pre", f"{root}/m/post")
+try:
+    events = os.read(watch, 1 << 16)
+except BlockingIOError:
+    events = b""
+at = 0
+while at < len(events):
+    _, mask, _, n = struct.unpack_from("iIII", events, at)
+    print(f"event {mask:#x} of", events[at + 16:at + 16 + n].rstrip(b"\0").decode())
+    at += 16 + n
+open(f"{root}/m/pre/marker", "w").close() # the watch works
+print("seen" if b"marker" in os.read(watch, 1 << 16) else "blind")
+os.remove(f"{root}/m/pre/marker")
+P
+    holds "input folders: no event" test "$(grep -vE '^(seen)$' "$tmp/events" | grep -cE 'event|blind|Error')" = 0
+    holds "input folders: the watch works" grep -qx seen "$tmp/events"
+}
+
+inputs_untouched
 part killed_between hdf5 0.5
 part killed_between hdf5 0.6
 part killed_between safetensors 0.5
 part not_finished
+part damaged_input post hashed.h5 1 '{name: dare, method: dare, p: 0.5}'
+part damaged_input pre hashed 3 '{name: dare, method: dare, p: 0.5}'
+part damaged_input pre hashed.h5 2 '{name: twin, method: lowrank, rank: 2}'
+part rewritten loss.evaluate:0:3
+part rewritten results.unit:0:1
+for room in 0 8 24 48 72 96 120; do part full_disk "$room"; done
+wait
+holds "some levels are too full" grep -qx 4 "$tap_root"/full.*
 done_testing

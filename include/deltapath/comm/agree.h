@@ -20,7 +20,8 @@ dpt_status dpt_agree_same(const dpt_comm *comm, uint64_t value, const char *what
  *
  * DPT_FAULT="point:rank" or "point:rank:nth" makes the nth call (first by default) of the point on
  * that world rank return DPT_ERR_OUTPUT; rank "last" is the last of the world. `point:rank:nth:kill`
- * raises SIGKILL instead, `...:usr1` raises SIGUSR1 and goes on.
+ * raises SIGKILL instead, `...:usr1` raises SIGUSR1 and goes on, `...:stop`
+ * waits for SIGCONT.
  * Local. @param[in] point name such as "store.write".
  */
 dpt_status dpt_agree_fault(const char *point);

@@ -76,6 +76,22 @@ uint64_t dpt_store_fingerprint(const dpt_store *store);
 /** Whether the format carries a stored XXH3-64 of a tensor's bytes; its value. Local. */
 bool dpt_store_stored_hash(const dpt_store *store, int tensor, uint64_t *hash);
 
+/** Compare the stored hashes with the bytes that are read: between begin and end each dpt_source.read feeds
+ * them, and what was not read in order is read again at the end. Does nothing for a model without hashes.
+ *
+ * Begin is Local (same: all), end Collective over comm, agreed. @param[in] catalog  in whose order the
+ * shard cuts, with the types of the store, borrowed until the end; tensor_of (tensors of catalog): that of the
+ * store, -1 for none; NULL: the same order.
+ * Errors: DPT_ERR_INPUT naming file and tensor of a hash that differs; DPT_ERR_OUTPUT without memory. */
+dpt_status dpt_store_check_begin(dpt_store *store, const dpt_comm *comm, const dpt_catalog *catalog,
+                                 const dpt_shard *shard, const int *tensor_of);
+dpt_status dpt_store_check_end(dpt_store *store);
+
+/** Check that the files are those that were opened (inode, size, time of modification); with `headers`
+ * also that headers and pieces of all tensors are what they were.
+ * Collective over comm, agreed. Errors: DPT_ERR_INPUT naming the file: "changed while it was read". */
+dpt_status dpt_store_check_unchanged(const dpt_comm *comm, const dpt_store *store, bool headers);
+
 /** The store as a source: read is Local (pread), fetch is Collective by contract but
  * each rank reads for itself, so its status is not agreed. Valid while the store is open. */
 dpt_source dpt_store_source(dpt_store *store);
