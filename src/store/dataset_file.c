@@ -3,6 +3,7 @@
 #include "hdf5_type.h"
 
 #include "deltapath/base/mem.h"
+#include "hdf5_type.h"
 
 #include <hdf5.h>
 #include <inttypes.h>
@@ -42,16 +43,26 @@ static void close_set(hid_t set, hid_t space, hid_t type) {
         H5Dclose(set);
 }
 
-/* Whether a path of links leads to something; H5Lexists wants every link on the way to exist. */
-static bool exists(hid_t file, const char *name) {
+static dpt_status elsewhere(const loader *l, const char *name) {
+    return dpt_error(
+        DPT_ERR_INPUT,
+        "%s: '%s' is a link, or its values lie in another file: copy them into the file", l->path,
+        name);
+}
+
+/* Whether a path of groups leads to something; H5Lexists wants every link on the way to exist. */
+static dpt_status find(const loader *l, const char *name, bool *there) {
     char group[32];
+    bool away = false;
     const char *slash = strchr(name, '/');
+    *there = true;
     if (slash != NULL) {
         snprintf(group, sizeof group, "%.*s", (int)(slash - name), name);
-        if (H5Lexists(file, group, H5P_DEFAULT) <= 0)
-            return false;
+        *there = dpt_hdf5_exists(l->file, group, &away);
     }
-    return H5Lexists(file, name, H5P_DEFAULT) > 0;
+    if (*there && !away)
+        *there = dpt_hdf5_exists(l->file, name, &away);
+    return away ? elsewhere(l, name) : DPT_OK;
 }
 
 static dpt_status missing(const loader *l, const char *name) {
@@ -73,12 +84,17 @@ static bool is_class(hid_t stored, H5T_class_t class) {
 static dpt_status read_vector(const loader *l, const char *name, H5T_class_t class, hid_t type,
                               size_t size, int64_t *length, void *values) {
     void **block = values;
-    if (!exists(l->file, name))
-        return missing(l, name);
+    bool there;
+    dpt_status st = find(l, name, &there);
+    if (st != DPT_OK || !there)
+        return st != DPT_OK ? st : missing(l, name);
     hid_t set = H5Dopen2(l->file, name, H5P_DEFAULT);
+    if (set >= 0 && dpt_hdf5_stored_elsewhere(set)) {
+        close_set(set, -1, -1);
+        return elsewhere(l, name);
+    }
     hid_t space = set >= 0 ? H5Dget_space(set) : -1;
     hid_t stored = set >= 0 ? H5Dget_type(set) : -1;
-    dpt_status st = DPT_OK;
     hssize_t count = space >= 0 ? H5Sget_simple_extent_npoints(space) : -1;
     if (count < 0 || H5Sget_simple_extent_ndims(space) != 1)
         st =
@@ -158,9 +174,15 @@ static dpt_status read_pairs(loader *l) {
 
 static dpt_status read_image_shape(loader *l) {
     hsize_t dims[4] = {0};
-    if (!exists(l->file, "images"))
-        return missing(l, "images");
+    bool there;
+    dpt_status st = find(l, "images", &there);
+    if (st != DPT_OK || !there)
+        return st != DPT_OK ? st : missing(l, "images");
     hid_t set = H5Dopen2(l->file, "images", H5P_DEFAULT);
+    if (set >= 0 && dpt_hdf5_stored_elsewhere(set)) {
+        close_set(set, -1, -1);
+        return elsewhere(l, "images");
+    }
     hid_t space = set >= 0 ? H5Dget_space(set) : -1;
     hid_t stored = set >= 0 ? H5Dget_type(set) : -1;
     bool shaped = space >= 0 && H5Sget_simple_extent_ndims(space) == 4 &&
@@ -200,7 +222,7 @@ static int64_t locate_images(const loader *l) {
     hid_t stored = set >= 0 ? H5Dget_type(set) : -1;
     hid_t made = set >= 0 ? H5Dget_create_plist(set) : -1;
     bool plain = made >= 0 && H5Pget_layout(made) == H5D_CONTIGUOUS &&
-                 H5Pget_external_count(made) == 0 && H5Tequal(stored, H5T_NATIVE_FLOAT) > 0;
+                 H5Tequal(stored, H5T_NATIVE_FLOAT) > 0;
     haddr_t at = plain ? H5Dget_offset(set) : HADDR_UNDEF;
     if (made >= 0)
         H5Pclose(made);
@@ -237,10 +259,12 @@ static dpt_status read_images(loader *l) {
 static dpt_status read_weights(loader *l) {
     int64_t n = 0;
     double sum = 0.0;
-    if (!exists(l->file, "weights"))
-        return DPT_OK;
-    dpt_status st = read_vector(l, "weights", H5T_FLOAT, H5T_NATIVE_DOUBLE, sizeof *l->weights, &n,
-                                &l->weights);
+    bool there;
+    dpt_status st = find(l, "weights", &there);
+    if (st != DPT_OK || !there)
+        return st;
+    st = read_vector(l, "weights", H5T_FLOAT, H5T_NATIVE_DOUBLE, sizeof *l->weights, &n,
+                     &l->weights);
     if (st != DPT_OK)
         return st;
     if (n != l->head.samples)

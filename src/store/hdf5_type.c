@@ -178,3 +178,20 @@ bool dpt_hdf5_text_write(hid_t object, const char *name, const char *text) {
 void dpt_hdf5_silence(void) {
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
 }
+
+bool dpt_hdf5_exists(hid_t where, const char *name, bool *elsewhere) {
+    H5L_info_t info;
+    *elsewhere = false;
+    if (H5Lexists(where, name, H5P_DEFAULT) <= 0)
+        return false;
+    *elsewhere = H5Lget_info(where, name, &info, H5P_DEFAULT) < 0 || info.type != H5L_TYPE_HARD;
+    return true;
+}
+
+bool dpt_hdf5_stored_elsewhere(hid_t dataset) {
+    hid_t made = H5Dget_create_plist(dataset);
+    bool here = made >= 0 && H5Pget_layout(made) != H5D_VIRTUAL && H5Pget_external_count(made) == 0;
+    if (made >= 0)
+        H5Pclose(made);
+    return !here;
+}

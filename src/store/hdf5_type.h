@@ -21,6 +21,13 @@ bool dpt_hdf5_text_read(hid_t object, const char *name, char **out);
  * @return false on failure. */
 bool dpt_hdf5_text_write(hid_t object, const char *name, const char *text);
 
+/** Whether a name of a file or group is there, and whether it is a link of its own: a soft or external one
+ * can lead to a file that hangs whoever opens it. Local. */
+bool dpt_hdf5_exists(hid_t where, const char *name, bool *elsewhere);
+
+/** Whether the values of a data set lie in other files (external storage, virtual layout). Local. */
+bool dpt_hdf5_stored_elsewhere(hid_t dataset);
+
 /** Keep the library's own error print-outs off stderr; our messages say it in one line. Local. */
 void dpt_hdf5_silence(void);
 

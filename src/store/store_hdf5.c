@@ -245,8 +245,12 @@ static herr_t visit_companion(hid_t group, const char *name, const H5L_info_t *i
 }
 
 static dpt_status scan_companions(hid_t file, const char *path, dpt_store_header *header) {
-    if (H5Lexists(file, "companions", H5P_DEFAULT) <= 0)
+    bool away = false;
+    if (!dpt_hdf5_exists(file, "companions", &away))
         return DPT_OK;
+    if (away)
+        return dpt_error(DPT_ERR_INPUT, "%s: /companions is a soft or external link: remove it",
+                         path);
     hid_t group = H5Gopen2(file, "companions", H5P_DEFAULT);
     walk w = {.path = path, .header = header, .st = DPT_OK};
     hsize_t at = 0;
@@ -273,7 +277,13 @@ static dpt_status scan_file(hid_t file, const char *path, dpt_store_header *head
         st = check_version(file, path);
     if (st != DPT_OK)
         return st;
-    hid_t group = H5Gopen2(file, "tensors", H5P_DEFAULT);
+    bool away = false, there = dpt_hdf5_exists(file, "tensors", &away);
+    hid_t group = there && !away ? H5Gopen2(file, "tensors", H5P_DEFAULT) : -1;
+    if (away)
+        return dpt_error(DPT_ERR_INPUT,
+                         "%s: /tensors is a soft or external link: copy the data into "
+                         "the file",
+                         path);
     if (group < 0)
         return dpt_error(DPT_ERR_INPUT, "%s: there is no group /tensors: the file is corrupt",
                          path);

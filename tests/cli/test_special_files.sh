@@ -62,6 +62,58 @@ at_path() { # at_path KIND: in the place of what an argument or a key names
     refused "$1: data" 3 place.h5 2 run "$tmp/job.yaml"
 }
 
+# HDF5 follows links and reads values from other files; a FIFO there holds up whoever opens it.
+cat >"$tap_root/lead_away.py" <<'P'
+import os, sys, h5py, numpy as np
+good, data, fifo, out = sys.argv[1:]
+def make(name, source, change):
+    with h5py.File(source) as a, h5py.File(f"{out}/{name}.h5", "w") as b:
+        for key, value in a.attrs.items():
+            b.attrs[key] = value
+        for key in a:
+            a.copy(key, b)
+        change(b)
+def external(key):
+    def change(f):
+        if key in f:
+            del f[key]
+        f[key] = h5py.ExternalLink(fifo, "/x")
+    return change
+def stored(f):
+    n = f["loss_mask"].shape[0]
+    del f["loss_mask"]
+    f.create_dataset("loss_mask", (n,), "u1", external=[(fifo, 0, n)])
+def virtual(f):
+    n = f["loss_mask"].shape[0]
+    del f["loss_mask"]
+    layout = h5py.VirtualLayout((n,), "u1")
+    layout[:] = h5py.VirtualSource(fifo, "x", (n,))
+    f.create_virtual_dataset("loss_mask", layout)
+make("data-link", data, external("tokens"))
+make("data-weights", data, external("weights"))
+make("data-stored", data, stored)
+make("data-virtual", data, virtual)
+make("model-group", good, external("tensors"))
+make("model-tensor", good, external("tensors/lm_head.weight"))
+make("model-companions", good, external("companions"))
+P
+
+leads_away() { # leads_away NAME
+    if [[ $1 == data-* ]]; then
+        job "$good/pre" "$tap_root/away/$1.h5" >"$tmp/job.yaml"
+        refused "$1" 3 "is a link, or its values lie in another file" 2 run "$tmp/job.yaml"
+    else
+        refused "$1" 3 "soft or external link" 2 inspect "$tap_root/away/$1.h5"
+    fi
+}
+
+mkdir "$tap_root/away" && mkfifo "$tap_root/away/fifo"
+$python "$tap_root/lead_away.py" "$good/pre.h5" "$good/data.h5" "$tap_root/away/fifo" "$tap_root/away" ||
+    echo "not ok - links could not be made" >>"$tap_lines"
+for name in data-link data-weights data-stored data-virtual model-group model-tensor model-companions; do
+    part leads_away $name
+done
+
 for kind in fifo device socket folder; do part at_path $kind; done
 for kind in fifo device; do
     part at_model $kind model.safetensors 3
