@@ -24,10 +24,15 @@ const char *__asan_default_options(void) {
 }
 
 static void finish(void) {
-    static const char *const names[] = {"model.safetensors", "model.safetensors.index.json",
-                                        "a.safetensors",     "b.safetensors",
-                                        "config.json",       "deltapath.json",
-                                        "input.h5",          "units/dare-seed1@task.h5"};
+    static const char *const names[] = {"model.safetensors",
+                                        "model.safetensors.index.json",
+                                        "a.safetensors",
+                                        "b.safetensors",
+                                        "config.json",
+                                        "deltapath.json",
+                                        "input.h5",
+                                        "units/dare-seed1@task.h5",
+                                        "deltapath-manifest.json"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         unlink(fuzz_path(names[i]));
     rmdir(fuzz_path("units"));
