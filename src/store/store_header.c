@@ -173,11 +173,6 @@ dpt_status dpt_store_header_seal(dpt_store_header *header, const char *path) {
     for (int64_t i = 1; i < header->count; i++) {
         const dpt_store_entry *a = &header->entries[i - 1];
         const dpt_store_entry *b = &header->entries[i];
-        if (strcmp(a->name, b->name) == 0 && a->file == b->file)
-            return dpt_error(DPT_ERR_INPUT,
-                             "%s: tensor %s is a duplicate: the header is corrupt, copy the file "
-                             "again",
-                             header->files[b->file], b->name);
         if (strcmp(a->name, b->name) == 0)
             return dpt_error(DPT_ERR_INPUT, "%s: tensor %s is also in %s: remove one of the two",
                              header->files[b->file], b->name, header->files[a->file]);

@@ -171,6 +171,22 @@ static int by_offset(const void *a, const void *b) {
     return (x->bytes > y->bytes) - (x->bytes < y->bytes);
 }
 
+static int by_name(const void *a, const void *b) {
+    return strcmp((*(dpt_store_entry *const *)a)->name, (*(dpt_store_entry *const *)b)->name);
+}
+
+/* Before the cover, which two tensors of one name spoil too. */
+static dpt_status check_names(const char *path, dpt_store_entry **order, int64_t count) {
+    qsort(order, (size_t)count, sizeof *order, by_name);
+    for (int64_t i = 1; i < count; i++)
+        if (strcmp(order[i - 1]->name, order[i]->name) == 0)
+            return dpt_error(DPT_ERR_INPUT,
+                             "%s: tensor %s is a duplicate: the header is corrupt, copy the file "
+                             "again",
+                             path, order[i]->name);
+    return DPT_OK;
+}
+
 /* The format wants the data region covered without holes: a hole is a tensor that got lost. */
 static dpt_status check_cover(const char *path, dpt_store_header *header, int64_t first_entry,
                               int64_t data_at, int64_t file_bytes) {
@@ -180,8 +196,8 @@ static dpt_status check_cover(const char *path, dpt_store_header *header, int64_
         return DPT_ERR_OUTPUT;
     for (int64_t i = 0; i < count; i++)
         order[i] = &header->entries[first_entry + i];
+    dpt_status st = check_names(path, order, count);
     qsort(order, (size_t)count, sizeof *order, by_offset);
-    dpt_status st = DPT_OK;
     int64_t at = data_at;
     for (int64_t i = 0; i < count && st == DPT_OK; i++) {
         if (order[i]->offset != at)
@@ -216,7 +232,7 @@ static dpt_status scan_tensor(const char *path, const char *name, const json_t *
     return st == DPT_OK ? dpt_store_header_add(header, &entry) : st;
 }
 
-/* Member by member: names that repeat are found when the header is sealed. */
+/* Member by member: names that repeat are found with the cover. */
 static dpt_status scan_tensors(const char *path, const char *text, int64_t n, int64_t file_bytes,
                                dpt_store_header *header, json_t *metadata) {
     dpt_json_members members = {.path = path, .text = text, .n = n};
