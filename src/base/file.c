@@ -1,5 +1,6 @@
 #include "deltapath/base/file.h"
 
+#include "deltapath/base/guard.h"
 #include "deltapath/base/mem.h"
 
 #include <errno.h>
@@ -13,14 +14,28 @@
 enum { CALL_BYTES = 1 << 30 };
 
 static char *file_temporary(const char *path) {
-    return dpt_mem_format("%s.partial", path);
+    return dpt_mem_format("%s" DPT_FILE_PARTIAL, path);
+}
+
+static dpt_status file_remove_temporary(const char *temporary) {
+    struct stat info;
+    if (lstat(temporary, &info) != 0)
+        return DPT_OK;
+    /* A link is removed, not followed. */
+    dpt_status st = S_ISLNK(info.st_mode) ? DPT_OK : dpt_guard_output(temporary);
+    if (st == DPT_OK && unlink(temporary) != 0)
+        st = dpt_error(DPT_ERR_OUTPUT, "%s: cannot be removed: move it away", temporary);
+    return st;
 }
 
 char *dpt_file_begin(const char *path) {
+    if (dpt_guard_output(path) != DPT_OK)
+        return NULL;
     char *temporary = file_temporary(path);
-    if (temporary != NULL)
-        unlink(temporary);
-    return temporary;
+    if (temporary == NULL || file_remove_temporary(temporary) == DPT_OK)
+        return temporary;
+    dpt_mem_free(temporary);
+    return NULL;
 }
 
 static int file_sync(const char *path, int flags) {
@@ -47,8 +62,10 @@ dpt_status dpt_file_commit(const char *path) {
     char *temporary = file_temporary(path);
     if (temporary == NULL)
         return DPT_ERR_OUTPUT;
-    dpt_status st = DPT_OK;
-    if (file_sync(temporary, O_WRONLY) != 0 || rename(temporary, path) != 0) {
+    dpt_status st = dpt_guard_output(path);
+    if (st != DPT_OK) {
+        (void)file_remove_temporary(temporary);
+    } else if (file_sync(temporary, O_WRONLY) != 0 || rename(temporary, path) != 0) {
         st = dpt_error(DPT_ERR_OUTPUT, "%s: cannot be completed: %s: check disk space and rights",
                        path, strerror(errno));
         unlink(temporary);
@@ -62,7 +79,7 @@ dpt_status dpt_file_commit(const char *path) {
 void dpt_file_discard(const char *path) {
     char *temporary = file_temporary(path);
     if (temporary != NULL)
-        unlink(temporary);
+        (void)file_remove_temporary(temporary);
     dpt_mem_free(temporary);
 }
 

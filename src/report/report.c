@@ -1,8 +1,10 @@
 #include "deltapath/report/report.h"
 
 #include "deltapath/base/file.h"
+#include "deltapath/base/guard.h"
 #include "deltapath/base/mem.h"
 #include "deltapath/store/manifest.h"
+#include "deltapath/store/owned.h"
 #include "report_parts.h"
 
 #include <dirent.h>
@@ -122,6 +124,8 @@ static dpt_status plots_open(const dpt_report_options *options, dpt_report_plots
     plots->scratch = make_scratch();
     if (plots->scratch == NULL)
         return DPT_ERR_OUTPUT;
+    if (csv_dir != NULL && access(csv_dir, F_OK) != 0 && dpt_guard_output(csv_dir) != DPT_OK)
+        return DPT_ERR_OUTPUT;
     if (csv_dir != NULL && mkdir(csv_dir, 0777) != 0 && errno != EEXIST)
         return dpt_error(DPT_ERR_OUTPUT, "%s: cannot be created: %s", csv_dir, strerror(errno));
     plots->directory =
@@ -162,12 +166,14 @@ static dpt_status write_file(dpt_report_plots *plots, const char *path, const dp
 dpt_status dpt_report_write(const char *results_path, const char *html_path,
                             const dpt_report_options *options) {
     dpt_results results;
-    dpt_report_plots plots;
+    dpt_report_plots plots = {.gnuplot = NULL};
     dpt_status st = dpt_results_read(results_path, &results);
     if (st != DPT_OK)
         return st;
     const char *title = options != NULL && options->title != NULL ? options->title : results.name;
-    st = plots_open(options, &plots);
+    st = dpt_owned_check(html_path, DPT_OWNED_REPORT, NULL);
+    if (st == DPT_OK)
+        st = plots_open(options, &plots);
     if (st == DPT_OK)
         st = write_file(&plots, html_path, &results, title);
     plots_close(&plots);

@@ -1,7 +1,9 @@
 #include "report_parts.h"
 
+#include "deltapath/base/file.h"
 #include "deltapath/base/log.h"
 #include "deltapath/base/mem.h"
+#include "deltapath/store/owned.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -76,19 +78,26 @@ FILE *dpt_report_csv(const dpt_report_plots *plots, const char *kind, const char
             *c = '_';
     int length = snprintf(path, 1024, "%s/%s%s%s.csv", plots->directory, kind,
                           name[0] != '\0' ? "-" : "", name);
-    FILE *csv = length < 1024 ? fopen(path, "we") : NULL;
+    if (length >= 1024 || dpt_owned_check_text(path, header, "table of a plot") != DPT_OK) {
+        dpt_error(DPT_ERR_OUTPUT, "%s: the path is too long", path);
+        return NULL;
+    }
+    char *temporary = dpt_file_begin(path);
+    FILE *csv = temporary != NULL ? fopen(temporary, "we") : NULL;
     if (csv == NULL)
         dpt_error(DPT_ERR_OUTPUT, "%s: cannot be created: %s", path, strerror(errno));
     else
         fprintf(csv, "%s\n", header);
+    dpt_mem_free(temporary);
     return csv;
 }
 
 dpt_status dpt_report_csv_close(FILE *csv, const char *path) {
     bool failed = ferror(csv) != 0;
-    if (fclose(csv) != 0 || failed)
-        return dpt_error(DPT_ERR_OUTPUT, "%s: cannot be written: check disk space", path);
-    return DPT_OK;
+    if (fclose(csv) == 0 && !failed)
+        return dpt_file_commit(path);
+    dpt_file_discard(path);
+    return dpt_error(DPT_ERR_OUTPUT, "%s: cannot be written: check disk space", path);
 }
 
 const char *dpt_report_csv_name(const char *path) {

@@ -1,5 +1,7 @@
 #include "report_parts.h"
 
+#include "deltapath/store/owned.h"
+
 #include <inttypes.h>
 #include <jansson.h>
 #include <math.h>
@@ -91,7 +93,8 @@ unsigned dpt_report_colour(const char *verdict) {
 }
 
 void dpt_report_head(FILE *html, const char *title) {
-    fputs("<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
+    fputs(DPT_OWNED_REPORT_START
+          "\n<meta charset=\"utf-8\">\n"
           "<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n"
           "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src "
           "'unsafe-inline'; img-src data:\">\n<title>",

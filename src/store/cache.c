@@ -6,6 +6,7 @@
 #include "deltapath/base/sealed.h"
 #include "deltapath/comm/agree.h"
 #include "deltapath/store/isolate.h"
+#include "deltapath/store/owned.h"
 #include "hdf5_image.h"
 #include "hdf5_plain.h"
 
@@ -136,7 +137,9 @@ static dpt_status make_folder(const char *path) {
 }
 
 static dpt_status write_file(const char *path, uint64_t key, int64_t n, const double *values) {
-    dpt_status st = make_folder(path);
+    dpt_status st = dpt_owned_check(path, DPT_OWNED_CACHE, NULL);
+    if (st == DPT_OK)
+        st = make_folder(path);
     if (st != DPT_OK)
         return st;
     int64_t size = 0;

@@ -1,5 +1,6 @@
 #include "deltapath/store/dataset.h"
 
+#include "deltapath/base/guard.h"
 #include "deltapath/base/hash.h"
 #include "deltapath/base/mem.h"
 #include "deltapath/base/nearest.h"
@@ -27,7 +28,9 @@ static dpt_status read_file(const char *path, dpt_dataset_kind kind, char **byte
                          "%s: a Git LFS pointer, not the file itself: run `git lfs pull` in its "
                          "folder",
                          path);
-    dpt_status st = dpt_isolate_run(path, dpt_dataset_load, &request, bytes, n);
+    dpt_status st = dpt_guard_input(path);
+    if (st == DPT_OK)
+        st = dpt_isolate_run(path, dpt_dataset_load, &request, bytes, n);
     dpt_dataset_head *head = (dpt_dataset_head *)*bytes;
     if (st == DPT_OK && kind == DPT_DATASET_IMAGES)
         st = dpt_dataset_scan_images(path, head, &head->images);

@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-enum { INCREMENT = 1 << 16 };
+enum { INCREMENT = 1 << 16, COMPACT_MAX = 1000 };
 
 /* The newer file layout has no limit of 64 KiB on the text of an attribute. */
 static hid_t image_access(void) {
@@ -19,9 +19,16 @@ static hid_t image_access(void) {
 
 hid_t dpt_h5_image_create(void) {
     hid_t access = image_access();
-    hid_t file = access >= 0 ? H5Fcreate("image", H5F_ACC_TRUNC, H5P_DEFAULT, access) : access;
+    hid_t creation = H5Pcreate(H5P_FILE_CREATE);
+    hid_t file = H5I_INVALID_HID;
+    /* All attributes in the header of the group, `format` first: then a file shows near its start who
+     * wrote it, even when it was cut off. */
+    if (access >= 0 && creation >= 0 && H5Pset_attr_phase_change(creation, COMPACT_MAX, 0) >= 0)
+        file = H5Fcreate("image", H5F_ACC_TRUNC, creation, access);
     if (access >= 0)
         H5Pclose(access);
+    if (creation >= 0)
+        H5Pclose(creation);
     return file;
 }
 

@@ -4,6 +4,7 @@
 #include "deltapath/base/hash.h"
 #include "deltapath/base/log.h"
 #include "deltapath/base/mem.h"
+#include "deltapath/store/owned.h"
 
 #include <inttypes.h>
 #include <jansson.h>
@@ -18,7 +19,7 @@ static const int64_t MANIFEST_LIMIT = 1 << 21; /* a name is looked for among all
 static const char FORMAT[] = "deltapath-manifest";
 
 /* The checksum is the first key: its digits stand behind these characters. */
-static const char BEGIN[] = "{\n \"checksum\": \"";
+static const char BEGIN[] = DPT_MANIFEST_START;
 static const char ZEROS[] = "00000000000000000000000000000000";
 
 void dpt_manifest_destroy(dpt_manifest *manifest) {
@@ -292,7 +293,7 @@ bool dpt_manifest_owns(const dpt_manifest *manifest, const char *folder, const c
 static dpt_status add_change(dpt_manifest *manifest, const char *folder, const char *name) {
     dpt_manifest_entry now = {.bytes = 0};
     dpt_manifest_entry next = {.name = (char *)(uintptr_t)name};
-    char *temporary = dpt_mem_format("%s/%s.partial", folder, name);
+    char *temporary = dpt_mem_format("%s/%s" DPT_FILE_PARTIAL, folder, name);
     dpt_status st = temporary != NULL ? dpt_manifest_measure(temporary, -1, &next) : DPT_ERR_OUTPUT;
     next.replacing = find_owned(manifest, folder, name, &now);
     memcpy(next.previous, now.hash, sizeof next.previous);
@@ -318,7 +319,7 @@ static dpt_status commit_files(dpt_status st, const char *folder, int count,
 /* Announce, commit, conclude. */
 static dpt_status commit_by(dpt_manifest *manifest, const char *path, const char *folder, int count,
                             const char *const *names) {
-    dpt_status st = DPT_OK;
+    dpt_status st = dpt_owned_check(path, DPT_OWNED_MANIFEST, manifest->name);
     for (int i = 0; i < count && st == DPT_OK; i++)
         st = add_change(manifest, folder, names[i]);
     if (st == DPT_OK)

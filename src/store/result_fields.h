@@ -52,6 +52,9 @@ uint64_t dpt_result_hash(const dpt_result *result);
  * "-"; a very long one is cut and ends in its hash. Allocated; NULL without memory. */
 char *dpt_result_encode(const char *name);
 
+/* With what summary.csv begins. */
+#define DPT_RESULT_CSV_START "edit,data,method,parameters,loss,rule,points,samples"
+
 /* Text of summary.csv and of results.json. The caller looks at ferror; json also fails without memory. */
 void dpt_results_csv(FILE *file, const dpt_result *results, int64_t count);
 dpt_status dpt_results_json(FILE *file, const dpt_results_study *study, const dpt_result *results,

@@ -5,6 +5,7 @@
 #include "deltapath/base/sealed.h"
 #include "deltapath/comm/agree.h"
 #include "deltapath/store/isolate.h"
+#include "deltapath/store/owned.h"
 #include "hdf5_image.h"
 #include "hdf5_plain.h"
 #include "result_fields.h"
@@ -17,9 +18,9 @@
 static const char UNIT_FORMAT[] = "deltapath-unit";
 static const int64_t UNIT_LIMIT = INT64_C(1) << 40;
 
-static char *unit_path(const dpt_results_study *study, const char *edit, const char *data) {
+char *dpt_results_unit_path(const char *directory, const char *edit, const char *data) {
     char *name = dpt_results_unit_name(edit, data);
-    char *path = name == NULL ? NULL : dpt_mem_format("%s/units/%s", study->directory, name);
+    char *path = name == NULL ? NULL : dpt_mem_format("%s/units/%s", directory, name);
     dpt_mem_free(name);
     return path;
 }
@@ -30,6 +31,7 @@ static char *unit_image(const dpt_results_study *study, const dpt_result *result
         hid_t file = dpt_h5_image_create();
         bool ok = file >= 0 && dpt_h5_put_text(file, "format", UNIT_FORMAT) &&
                   dpt_h5_put_i64(file, "version", DPT_RESULTS_VERSION) &&
+                  dpt_h5_put_text(file, "study", study->name) &&
                   dpt_h5_put_u64(file, "key", study->key) &&
                   dpt_h5_put_u64(file, "recipe", study->recipe) &&
                   dpt_h5_put_u64(file, "model", study->model) && dpt_result_put(file, result);
@@ -43,7 +45,8 @@ static char *unit_image(const dpt_results_study *study, const dpt_result *result
 static dpt_status unit_put(const dpt_results_study *study, const char *path,
                            const dpt_result *result) {
     char *folder = dpt_mem_format("%s/units", study->directory);
-    dpt_status st = folder == NULL ? DPT_ERR_OUTPUT : DPT_OK;
+    dpt_status st =
+        folder == NULL ? DPT_ERR_OUTPUT : dpt_owned_check(path, DPT_OWNED_UNIT, study->name);
     if (st == DPT_OK && mkdir(folder, 0777) != 0 && errno != EEXIST)
         st = dpt_error(DPT_ERR_OUTPUT, "%s: cannot be created: %s", folder, strerror(errno));
     dpt_mem_free(folder);
@@ -65,7 +68,8 @@ dpt_status dpt_results_save_unit(const dpt_comm *comm, const dpt_results_study *
     if (st == DPT_OK && writer && (result->edit == NULL || result->edit[0] == '\0'))
         st = dpt_error(DPT_ERR_INTERNAL, "results: a unit without the id of its edit");
     if (st == DPT_OK && writer) {
-        path = unit_path(study, result->edit, result->data != NULL ? result->data : "");
+        path = dpt_results_unit_path(study->directory, result->edit,
+                                     result->data != NULL ? result->data : "");
         st = path == NULL ? DPT_ERR_OUTPUT : unit_put(study, path, result);
     }
     if (st == DPT_OK)
@@ -164,7 +168,7 @@ dpt_status dpt_results_load_unit(const dpt_comm *comm, const dpt_results_study *
     int64_t there = 0;
     *found = false;
     if (comm->rank == 0) {
-        char *path = unit_path(study, edit, data);
+        char *path = dpt_results_unit_path(study->directory, edit, data);
         const char *why = NULL;
         if (path == NULL)
             st = DPT_ERR_OUTPUT;

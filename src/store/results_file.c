@@ -1,10 +1,12 @@
 #include "deltapath/store/results.h"
 
+#include "deltapath/base/guard.h"
 #include "deltapath/base/mem.h"
 #include "deltapath/base/sealed.h"
 #include "deltapath/comm/agree.h"
 #include "deltapath/store/isolate.h"
 #include "deltapath/store/manifest.h"
+#include "deltapath/store/owned.h"
 #include "deltapath/store/part.h"
 #include "hdf5_image.h"
 #include "hdf5_plain.h"
@@ -125,13 +127,19 @@ static dpt_status put_text(output kind, const char *path, const dpt_results_stud
 
 static dpt_status put_output(output kind, const char *path, const dpt_results_study *study,
                              const dpt_result *results, int64_t count) {
+    static const dpt_owned_kind kinds[] = {[OUTPUT_HDF5] = DPT_OWNED_RESULTS,
+                                           [OUTPUT_CSV] = DPT_OWNED_SUMMARY,
+                                           [OUTPUT_JSON] = DPT_OWNED_JSON,
+                                           [OUTPUT_SEEDS] = DPT_OWNED_SEEDS};
+    dpt_status st = dpt_owned_check(path, kinds[kind], study->name);
+    if (st != DPT_OK)
+        return st;
     if (kind != OUTPUT_HDF5)
         return put_text(kind, path, study, results, count);
     int64_t n = 0;
     char *bytes = results_image(study, results, count, &n);
-    dpt_status st = bytes != NULL
-                        ? dpt_sealed_put(path, bytes, n)
-                        : dpt_error(DPT_ERR_OUTPUT, "%s: cannot be made: no memory", path);
+    st = bytes != NULL ? dpt_sealed_put(path, bytes, n)
+                       : dpt_error(DPT_ERR_OUTPUT, "%s: cannot be made: no memory", path);
     dpt_mem_free(bytes);
     return st;
 }
@@ -286,7 +294,9 @@ dpt_status dpt_results_read(const char *path, dpt_results *out) {
     int64_t none = 0;
     results_request from = {.path = path};
     *out = (dpt_results){.count = 0};
-    dpt_status st = dpt_sealed_read(path, RESULTS_LIMIT, &image, &from.n);
+    dpt_status st = dpt_guard_input(path);
+    if (st == DPT_OK)
+        st = dpt_sealed_read(path, RESULTS_LIMIT, &image, &from.n);
     from.bytes = image;
     if (st == DPT_OK)
         st = dpt_isolate_run(path, try_file, &from, &nothing, &none);

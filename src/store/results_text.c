@@ -56,7 +56,7 @@ static void csv_row(FILE *file, const dpt_result *r) {
 }
 
 void dpt_results_csv(FILE *file, const dpt_result *results, int64_t count) {
-    fputs("edit,data,method,parameters,loss,rule,points,samples", file);
+    fputs(DPT_RESULT_CSV_START, file);
     for (int i = 0; i < DPT_RESULT_SCALARS; i++)
         fprintf(file, ",%s", dpt_result_scalar_names[i]);
     fputs(",verdict,reason\n", file);

@@ -1,6 +1,7 @@
 #include "store_internal.h"
 
 #include "deltapath/base/file.h"
+#include "deltapath/base/guard.h"
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
 
@@ -109,9 +110,28 @@ static void destroy(dpt_store *store) {
     dpt_mem_free(store);
 }
 
+/* A single safetensors file has the files of its model beside it. */
+static dpt_status store_guard(const char *path) {
+    static const char *const companions[] = {"config.json", "deltapath.json"};
+    dpt_status st = dpt_guard_input(path);
+    if (st != DPT_OK || !dpt_store_path_ends_with(path, ".safetensors"))
+        return st;
+    char *parent = dpt_store_path_parent(path);
+    st = parent != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+    for (int i = 0; i < 2 && st == DPT_OK; i++) {
+        char *companion = dpt_store_path_join(parent, companions[i]);
+        st = companion != NULL ? dpt_guard_input(companion) : DPT_ERR_OUTPUT;
+        dpt_mem_free(companion);
+    }
+    dpt_mem_free(parent);
+    return st;
+}
+
 static dpt_status scan(const char *path, dpt_store_header *header, int64_t *format) {
     const dpt_store_driver *driver = NULL;
     dpt_status st = dpt_store_driver_probe(path, &driver);
+    if (st == DPT_OK)
+        st = store_guard(path);
     if (st == DPT_OK)
         st = driver->scan(path, header);
     if (st == DPT_OK)

@@ -129,11 +129,19 @@ dpt_status dpt_store_path_write(const char *path, const void *bytes, int64_t n, 
  * is found before the work, and the writes cost less. Errors: DPT_ERR_OUTPUT. */
 dpt_status dpt_store_path_allocate(const char *path);
 dpt_status dpt_store_path_sync(const char *path); /**< fsync of a file or a directory */
-/** Remove a file, or a directory that holds only files. Absence is no error. */
+/** Whether a directory holds nothing but regular files of names that this program gives to the files of a
+ * model. Errors: DPT_ERR_OUTPUT naming the first other one. */
+dpt_status dpt_store_path_check_folder(const char *path);
+/** Remove a file, or a directory and in it the files of a model. Absence is no error.
+ * Errors: DPT_ERR_OUTPUT naming what stays. */
 dpt_status dpt_store_path_remove(const char *path);
+/** Whether nothing is at `path`, or `overwrite` says that a model of ours may be replaced, and it is one of
+ * this kind and of the edit `owner` (dpt_owned_check_model). Errors: DPT_ERR_OUTPUT. */
+dpt_status dpt_store_path_check_existing(const char *path, bool directory, bool overwrite,
+                                         const char *owner);
 /** Whether a new output may be made at `path`, with room for `bytes`. Errors: DPT_ERR_OUTPUT. */
 dpt_status dpt_store_path_check_output(const char *path, bool directory, bool overwrite,
-                                       int64_t bytes);
+                                       const char *owner, int64_t bytes);
 /** Move a complete output to its final name and sync the parent directory. */
 dpt_status dpt_store_path_commit(const char *partial, const char *path);
 /** Record that `path` cannot be written and why (errno). Returns DPT_ERR_OUTPUT. */
@@ -225,6 +233,7 @@ struct dpt_store_writer {
     char *config;
     char *metadata;
     char *provenance;
+    char *owner;                        /**< edit whose model may be replaced, or NULL */
     const dpt_store_header *companions; /**< whose files come along, or NULL; while creating */
     int64_t shard_bytes;
     bool overwrite;

@@ -1,7 +1,11 @@
 #include "store_internal.h"
 
 #include "deltapath/base/file.h"
+#include "deltapath/base/guard.h"
+#include "deltapath/base/log.h"
 #include "deltapath/base/mem.h"
+#include "deltapath/store/manifest.h"
+#include "deltapath/store/owned.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -142,67 +146,83 @@ dpt_status dpt_store_path_sync(const char *path) {
     return st;
 }
 
-/* One level deep on purpose: a directory of anything else than files is not ours to remove. */
-dpt_status dpt_store_path_remove(const char *path) {
-    if (!dpt_store_path_exists(path))
-        return DPT_OK;
-    struct stat info;
-    if (lstat(path, &info) == 0 && !S_ISDIR(info.st_mode))
-        return unlink(path) == 0 ? DPT_OK : dpt_store_path_write_failed(path);
-    DIR *directory = opendir(path);
-    if (directory == NULL)
-        return dpt_store_path_write_failed(path);
-    for (struct dirent *entry = readdir(directory); entry != NULL; entry = readdir(directory))
-        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
-            unlinkat(dirfd(directory), entry->d_name, 0);
-    closedir(directory);
-    return rmdir(path) == 0 ? DPT_OK : dpt_store_path_write_failed(path);
+/* Names of the files that make up a model as this program writes it. */
+static bool is_model_file(const char *name) {
+    static const char *const names[] = {"config.json", "deltapath.json", "model.safetensors",
+                                        DPT_MANIFEST_CHECKPOINT, "model.safetensors.index.json"};
+    int shard = 0, shards = 0, length = 0;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (strcmp(name, names[i]) == 0)
+            return true;
+    if (sscanf(name, "model-%5d-of-%5d.safetensors%n", &shard, &shards, &length) == 2 &&
+        length > 0 && name[length] == '\0')
+        return true;
+    return dpt_store_companion_allowed(name);
 }
 
-/* Whether a directory looks like a model that an earlier run wrote: files only, and weights. */
-static bool is_model_directory(const char *path) {
+/* Visit what a directory holds; the first entry that is no file of a model is the error. */
+static dpt_status visit_folder(const char *path, bool remove) {
     DIR *directory = opendir(path);
-    bool weights = false;
-    bool plain = directory != NULL;
-    int entries = 0;
-    if (directory == NULL)
-        return false;
-    for (struct dirent *entry = readdir(directory); entry != NULL; entry = readdir(directory)) {
+    dpt_status st = directory != NULL ? DPT_OK : dpt_store_path_write_failed(path);
+    const struct dirent *entry = NULL;
+    while (st == DPT_OK && (entry = readdir(directory)) != NULL) {
         struct stat info;
-        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
+        const char *name = entry->d_name;
+        if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
             continue;
-        entries++;
-        if (fstatat(dirfd(directory), entry->d_name, &info, AT_SYMLINK_NOFOLLOW) != 0 ||
-            !S_ISREG(info.st_mode))
-            plain = false;
-        weights = weights || dpt_store_path_ends_with(entry->d_name, ".safetensors");
+        bool known = fstatat(dirfd(directory), name, &info, AT_SYMLINK_NOFOLLOW) == 0 &&
+                     S_ISREG(info.st_mode) && is_model_file(name);
+        if (!known)
+            st = dpt_error(DPT_ERR_OUTPUT,
+                           "%s/%s: was not written by deltapath and would be lost with its folder: "
+                           "move it away or choose another output",
+                           path, name);
+        else if (remove && unlinkat(dirfd(directory), name, 0) != 0)
+            st = dpt_store_path_write_failed(path);
     }
-    closedir(directory);
-    return plain && (weights || entries == 0);
+    if (directory != NULL)
+        closedir(directory);
+    return st;
 }
 
-static dpt_status check_existing(const char *path, bool directory, bool overwrite) {
+dpt_status dpt_store_path_check_folder(const char *path) {
+    return visit_folder(path, false);
+}
+
+/* Nothing is removed from a directory in which something would stay. */
+dpt_status dpt_store_path_remove(const char *path) {
+    struct stat info;
+    if (lstat(path, &info) != 0)
+        return DPT_OK;
+    if (!S_ISDIR(info.st_mode))
+        return unlink(path) == 0 ? DPT_OK : dpt_store_path_write_failed(path);
+    dpt_status st = visit_folder(path, false);
+    if (st == DPT_OK)
+        st = visit_folder(path, true);
+    return st == DPT_OK && rmdir(path) != 0 ? dpt_store_path_write_failed(path) : st;
+}
+
+dpt_status dpt_store_path_check_existing(const char *path, bool directory, bool overwrite,
+                                         const char *owner) {
     if (!dpt_store_path_exists(path))
         return DPT_OK;
-    if (!overwrite)
+    dpt_status st = dpt_owned_check_model(path, owner);
+    if (st == DPT_OK && !overwrite)
         return dpt_error(DPT_ERR_OUTPUT,
                          "%s: exists already: remove it, choose another name, or ask to overwrite",
                          path);
     bool is_directory = dpt_store_path_is_directory(path);
-    if (is_directory != directory)
-        return dpt_error(DPT_ERR_OUTPUT, "%s: is a %s and would be replaced by a %s: remove it",
-                         path, is_directory ? "directory" : "file",
-                         directory ? "directory" : "file");
-    if (directory && !is_model_directory(path))
-        return dpt_error(DPT_ERR_OUTPUT,
-                         "%s: holds more than a model and is not overwritten: choose another name",
-                         path);
-    return DPT_OK;
+    if (st == DPT_OK && is_directory != directory)
+        st = dpt_error(DPT_ERR_OUTPUT, "%s: is a %s and would be replaced by a %s: remove it", path,
+                       is_directory ? "directory" : "file", directory ? "directory" : "file");
+    return st;
 }
 
 dpt_status dpt_store_path_check_output(const char *path, bool directory, bool overwrite,
-                                       int64_t bytes) {
-    dpt_status st = check_existing(path, directory, overwrite);
+                                       const char *owner, int64_t bytes) {
+    dpt_status st = dpt_guard_output(path);
+    if (st == DPT_OK)
+        st = dpt_store_path_check_existing(path, directory, overwrite, owner);
     if (st != DPT_OK)
         return st;
     char *parent = dpt_store_path_parent(path);
@@ -226,12 +246,22 @@ dpt_status dpt_store_path_check_output(const char *path, bool directory, bool ov
     return st;
 }
 
+/* What someone has put into the old model since it was looked at stays, under its temporary name. */
+static void remove_replaced(const char *path) {
+    if (dpt_store_path_remove(path) == DPT_OK)
+        return;
+    dpt_log(DPT_LOG_WARN, "%s", dpt_error_message());
+    dpt_error_clear();
+}
+
 /* A directory cannot be renamed onto a full one: the two change places in one step where the file
  * system can, else the old one steps aside for a moment. */
 static bool replace_directory(const char *partial, const char *path) {
-    if (renameat2(AT_FDCWD, partial, AT_FDCWD, path, RENAME_EXCHANGE) == 0)
-        return dpt_store_path_remove(partial) == DPT_OK;
-    char *aside = dpt_mem_format("%s.old", path);
+    if (renameat2(AT_FDCWD, partial, AT_FDCWD, path, RENAME_EXCHANGE) == 0) {
+        remove_replaced(partial);
+        return true;
+    }
+    char *aside = dpt_mem_format("%s.old-deltapath", path);
     bool ok = aside != NULL && dpt_store_path_remove(aside) == DPT_OK && rename(path, aside) == 0;
     if (ok && rename(partial, path) != 0) {
         int error = errno;
@@ -240,18 +270,21 @@ static bool replace_directory(const char *partial, const char *path) {
         ok = false;
     }
     if (ok)
-        dpt_store_path_remove(aside);
+        remove_replaced(aside);
     dpt_mem_free(aside);
     return ok;
 }
 
 dpt_status dpt_store_path_commit(const char *partial, const char *path) {
+    dpt_status st = dpt_guard_output(path);
+    if (st != DPT_OK)
+        return st;
     bool replace = dpt_store_path_is_directory(path);
     if (!(replace ? replace_directory(partial, path) : rename(partial, path) == 0))
         return dpt_error(DPT_ERR_OUTPUT, "%s: cannot be renamed to %s (%s): check permissions",
                          partial, path, strerror(errno));
     char *parent = dpt_store_path_parent(path);
-    dpt_status st = parent == NULL ? DPT_ERR_OUTPUT : dpt_store_path_sync(parent);
+    st = parent == NULL ? DPT_ERR_OUTPUT : dpt_store_path_sync(parent);
     dpt_mem_free(parent);
     return st;
 }

@@ -1,6 +1,8 @@
 #include "store_internal.h"
 
+#include "deltapath/base/file.h"
 #include "deltapath/base/mem.h"
+#include "deltapath/store/owned.h"
 #include "deltapath/comm/agree.h"
 
 #include <inttypes.h>
@@ -15,8 +17,9 @@ static void destroy(dpt_store_writer *writer) {
     for (int i = 0; i < writer->nfiles && writer->headers != NULL; i++)
         dpt_mem_free(writer->headers[i]);
     void *const blocks[] = {
-        writer->files,  writer->file_of,  writer->offset_of,  writer->path,    writer->partial,
-        writer->config, writer->metadata, writer->provenance, writer->headers, writer->file_bytes};
+        writer->files,    writer->file_of,    writer->offset_of, writer->path,       writer->partial,
+        writer->config,   writer->metadata,   writer->provenance, writer->headers,   writer->file_bytes,
+        writer->owner};
     for (size_t i = 0; i < sizeof blocks / sizeof blocks[0]; i++)
         dpt_mem_free(blocks[i]);
     dpt_store_hash_destroy(&writer->hasher);
@@ -42,7 +45,7 @@ static dpt_status prepare(dpt_store_writer *writer, const char *path,
     writer->path = dpt_store_path_clean(path);
     if (writer->path == NULL)
         return DPT_ERR_OUTPUT;
-    writer->partial = dpt_mem_format("%s.partial", writer->path);
+    writer->partial = dpt_mem_format("%s" DPT_FILE_PARTIAL, writer->path);
     if (writer->partial == NULL)
         return DPT_ERR_OUTPUT;
     dpt_status st = DPT_OK;
@@ -52,6 +55,8 @@ static dpt_status prepare(dpt_store_writer *writer, const char *path,
         st = copy_text(options->metadata, &writer->metadata);
     if (st == DPT_OK)
         st = copy_text(options->provenance, &writer->provenance);
+    if (st == DPT_OK)
+        st = copy_text(options->owner, &writer->owner);
     writer->companions =
         options->companions != NULL ? dpt_store_header_of(options->companions) : NULL;
     if (st == DPT_OK)
@@ -76,9 +81,9 @@ static dpt_status check_output(dpt_store_writer *writer) {
         !dpt_mem_add(bytes, dpt_store_companions_bytes(writer->companions), &bytes))
         bytes = INT64_MAX;
     dpt_status st = dpt_store_path_check_output(writer->path, writer->driver->directory,
-                                                writer->overwrite, bytes);
+                                                writer->overwrite, writer->owner, bytes);
     if (st == DPT_OK)
-        st = dpt_store_path_remove(writer->partial);
+        st = dpt_owned_remove_model(writer->partial);
     return st;
 }
 
@@ -235,6 +240,10 @@ dpt_status dpt_store_finish_digest(dpt_store_writer *writer, dpt_status local, u
         dpt_status commit = DPT_OK;
         if (writer->comm.rank == 0) {
             commit = dpt_store_path_sync(writer->partial);
+            /* Long work lies between: another file may have come to lie there. */
+            if (commit == DPT_OK)
+                commit = dpt_store_path_check_existing(writer->path, writer->driver->directory,
+                                                       writer->overwrite, writer->owner);
             if (commit == DPT_OK)
                 commit = dpt_store_path_commit(writer->partial, writer->path);
         }

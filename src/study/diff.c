@@ -274,7 +274,10 @@ dpt_status dpt_diff_run(const dpt_comm *comm, const dpt_diff_options *options) {
         st = dpt_store_open(comm, options->post, &d.post);
     if (st == DPT_OK) {
         d.catalog = dpt_store_catalog(d.post);
-        st = pair(&d);
+        if (comm->rank == 0 && options->csv != NULL)
+            st = dpt_diff_check_csv(options->csv);
+        if (st == DPT_OK)
+            st = pair(&d);
         if (st == DPT_OK)
             st = allocate(&d);
         st = dpt_agree(comm, st);

@@ -27,7 +27,11 @@ typedef struct dpt_diff {
     dpt_diff_row *rows;             /**< (tensors) */
 } dpt_diff;
 
-/** Table on the stream, CSV beside its name and renamed. Local (rank 0). */
+/** Whether a table may be written to `path`: nothing is there, or a table of an earlier diff. Local.
+ * Errors: DPT_ERR_OUTPUT naming the file. */
+dpt_status dpt_diff_check_csv(const char *path);
+
+/** Table on the stream, and as a whole CSV file. Local (rank 0). */
 dpt_status dpt_diff_print(const dpt_diff *d, const dpt_diff_options *options);
 
 #endif

@@ -1,12 +1,12 @@
 #include "diff.h"
 
-#include "deltapath/base/mem.h"
+#include "deltapath/base/file.h"
+#include "deltapath/store/owned.h"
 
-#include <errno.h>
 #include <inttypes.h>
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 static void print_number(FILE *out, double value) {
     if (isnan(value))
@@ -126,9 +126,11 @@ static void csv_row(FILE *file, const char *name, const char *shape, const dpt_d
     fputc('\n', file);
 }
 
-static bool write_csv_file(const dpt_diff *d, FILE *file) {
-    fprintf(file, "tensor,shape,pre,post,delta,relative,spectral,zeros,cosine,mean,q10,q50,q90,q99,"
-                  "max\n");
+static const char CSV_START[] =
+    "tensor,shape,pre,post,delta,relative,spectral,zeros,cosine,mean,q10,q50,q90,q99,max\n";
+
+static void print_csv(const dpt_diff *d, FILE *file) {
+    fputs(CSV_START, file);
     for (int t = 0; t < d->catalog->count; t++) {
         char shape[128];
         if (d->pre_of[t] < 0)
@@ -138,28 +140,28 @@ static bool write_csv_file(const dpt_diff *d, FILE *file) {
     }
     dpt_diff_row total = total_row(d);
     csv_row(file, "all", "", &total);
-    return fflush(file) == 0 && !ferror(file) && fsync(fileno(file)) == 0;
+}
+
+dpt_status dpt_diff_check_csv(const char *path) {
+    return dpt_owned_check_text(path, CSV_START, "table of diff");
 }
 
 static dpt_status write_csv(const dpt_diff *d, const char *path) {
-    char *partial = dpt_mem_format("%s.partial", path);
-    if (partial == NULL)
-        return DPT_ERR_OUTPUT;
-    FILE *file = fopen(partial, "w");
-    bool ok = file != NULL && write_csv_file(d, file);
-    int error = errno;
+    char *text = NULL;
+    size_t n = 0;
+    dpt_status st = dpt_diff_check_csv(path);
+    if (st != DPT_OK)
+        return st;
+    FILE *file = open_memstream(&text, &n);
     if (file != NULL)
-        ok = fclose(file) == 0 && ok;
-    if (ok && rename(partial, path) != 0) {
-        error = errno;
-        ok = false;
-    }
-    if (!ok && file != NULL)
-        unlink(partial);
-    dpt_mem_free(partial);
-    return ok ? DPT_OK
-              : dpt_error(DPT_ERR_OUTPUT, "%s: cannot be written (%s): check permissions and space",
-                          path, strerror(error));
+        print_csv(d, file);
+    bool failed = file == NULL || ferror(file) != 0;
+    if (file != NULL && fclose(file) != 0)
+        failed = true;
+    st = failed ? dpt_error(DPT_ERR_OUTPUT, "%s: cannot be made: no memory", path)
+                : dpt_file_write(path, text, (int64_t)n);
+    free(text);
+    return st;
 }
 
 dpt_status dpt_diff_print(const dpt_diff *d, const dpt_diff_options *options) {

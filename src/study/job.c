@@ -1,6 +1,7 @@
 #include "deltapath/study/job.h"
 
 #include "deltapath/base/file.h"
+#include "deltapath/base/guard.h"
 #include "deltapath/base/mem.h"
 #include "deltapath/base/nearest.h"
 #include "deltapath/comm/agree.h"
@@ -411,7 +412,9 @@ static dpt_status read_text(const char *path, char **text) {
         return dpt_error(DPT_ERR_USAGE, "%s: %s%s: give the path of a job file", path,
                          strerror(error), dpt_nearest_path(path, hint));
     }
-    dpt_status st = dpt_file_read(path, JOB_BYTES_MAX, text, &n);
+    dpt_status st = dpt_guard_input(path);
+    if (st == DPT_OK)
+        st = dpt_file_read(path, JOB_BYTES_MAX, text, &n);
     if (st == DPT_OK) {
         st = dpt_yaml_check_text(*text, (size_t)n, path);
     } else if (st == DPT_ERR_INPUT) {

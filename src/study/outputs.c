@@ -7,11 +7,10 @@
 #include "deltapath/comm/agree.h"
 #include "deltapath/comm/stop.h"
 #include "recipe.h"
+#include "existing.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
@@ -100,50 +99,6 @@ static char *model_provenance(const dpt_inputs *in, const dpt_job_edit *edit) {
     return print_json(object);
 }
 
-static int remove_entry(const char *path, const struct stat *info, int kind, struct FTW *walk) {
-    (void)info;
-    (void)kind;
-    (void)walk;
-    return remove(path);
-}
-
-/* What an earlier study of this directory left; folders only with something in them. Nothing else in it
- * is touched. */
-static const char *const leavings[] = {"units",       "models",     "results.h5",
-                                       "summary.csv", "seeds.csv",  "results.json",
-                                       "report.html", "references", "progress"};
-
-static bool is_empty_folder(const char *path) {
-    DIR *folder = opendir(path);
-    if (folder == NULL)
-        return false;
-    int entries = 0;
-    while (readdir(folder) != NULL)
-        entries++;
-    closedir(folder);
-    return entries <= 2; /* . and .. */
-}
-
-static bool holds_study(const char *directory) {
-    char path[4096];
-    for (size_t i = 0; i < sizeof leavings / sizeof *leavings; i++) {
-        snprintf(path, sizeof path, "%s/%s", directory, leavings[i]);
-        if (access(path, F_OK) == 0 && !is_empty_folder(path))
-            return true;
-    }
-    return false;
-}
-
-static dpt_status remove_study(const char *directory) {
-    char path[4096];
-    for (size_t i = 0; i < sizeof leavings / sizeof *leavings; i++) {
-        snprintf(path, sizeof path, "%s/%s", directory, leavings[i]);
-        if (access(path, F_OK) == 0 && nftw(path, remove_entry, 16, FTW_DEPTH | FTW_PHYS) != 0)
-            return dpt_error(DPT_ERR_OUTPUT, "%s: cannot be removed: %s", path, strerror(errno));
-    }
-    return DPT_OK;
-}
-
 dpt_status dpt_outputs_make_directory(const char *path) {
     char *copy = dpt_mem_strdup(path, "directory name");
     if (copy == NULL)
@@ -202,9 +157,12 @@ dpt_status dpt_outputs_check(const dpt_inputs *in, const dpt_study_options *opti
     struct statvfs space;
     dpt_status st = DPT_OK;
     bool other_run = options->dry_run && options->plan_ranks > 0;
-    bool occupied = holds_study(job->directory);
-    if (occupied && !options->resume && !job->overwrite && !other_run)
-        return refuse_study(job);
+    bool occupied = false;
+    st = dpt_existing_check(job, job->overwrite && !options->resume, &occupied);
+    if (st == DPT_OK && occupied && !options->resume && !job->overwrite && !other_run)
+        st = refuse_study(job);
+    if (st != DPT_OK)
+        return st;
     char *folder = find_folder(job->directory);
     if (folder == NULL)
         return DPT_ERR_OUTPUT;
@@ -256,8 +214,11 @@ static dpt_status prepare_directory(const dpt_job *job, bool resume, dpt_outputs
     dpt_status st = dpt_outputs_make_directory(job->directory);
     if (st == DPT_OK)
         st = lock_directory(out);
-    if (st == DPT_OK && holds_study(job->directory) && !resume)
-        st = job->overwrite ? remove_study(job->directory) : refuse_study(job);
+    bool occupied = false;
+    if (st == DPT_OK)
+        st = dpt_existing_check(job, job->overwrite && !resume, &occupied);
+    if (st == DPT_OK && occupied && !resume)
+        st = job->overwrite ? dpt_existing_remove(job) : refuse_study(job);
     char *models = dpt_mem_format("%s/models", job->directory);
     if (st == DPT_OK && job->checkpoint != DPT_STORE_NONE)
         st = models != NULL ? dpt_outputs_make_directory(models) : DPT_ERR_OUTPUT;
@@ -375,7 +336,8 @@ dpt_status dpt_outputs_create_model(const dpt_comm *comm, const dpt_inputs *in,
                                      .metadata = dpt_store_metadata(in->post),
                                      .provenance = provenance,
                                      .companions = in->post,
-                                     .overwrite = true};
+                                     .overwrite = true,
+                                     .owner = edit->id};
         st = dpt_store_create(comm, path, &in->out_catalog, shard, &options, out);
     }
     dpt_mem_free(provenance);

@@ -1,8 +1,10 @@
 #include "passes.h"
 
+#include "deltapath/base/file.h"
 #include "deltapath/base/hash.h"
 #include "deltapath/base/log.h"
 #include "deltapath/base/mem.h"
+#include "deltapath/store/owned.h"
 #include "deltapath/base/version.h"
 #include "deltapath/comm/agree.h"
 #include "pass_file.h"
@@ -48,8 +50,9 @@ static bool is_pass_name(const char *name) {
     if (strspn(name, digits) != 16 || name[16] != '.')
         return false;
     const char *kind = name + 17;
-    const char *partial = strstr(kind, ".partial"); /* as dpt_file_begin names it */
-    size_t n = partial != NULL ? (size_t)(partial - kind) : strlen(kind);
+    size_t n = strlen(kind), partial = strlen(DPT_FILE_PARTIAL);
+    if (n > partial && strcmp(kind + n - partial, DPT_FILE_PARTIAL) == 0)
+        n -= partial;
     bool done = n == 4 && strncmp(kind, "done", 4) == 0;
     return done || ((kind[0] == 'g' || kind[0] == 'r') && strspn(kind + 1, "0123456789-") == n - 1);
 }
@@ -433,8 +436,10 @@ void dpt_passes_remove(const char *directory) {
         if (!is_pass_name(entry->d_name))
             continue;
         char *path = dpt_mem_format("%s/%s", folder, entry->d_name);
-        if (path != NULL)
+        if (path != NULL && dpt_owned_check(path, DPT_OWNED_PROGRESS, NULL) == DPT_OK)
             unlink(path);
+        else
+            dpt_error_clear(); /* it stays */
         dpt_mem_free(path);
     }
     if (entries != NULL) {

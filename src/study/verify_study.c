@@ -1,3 +1,4 @@
+#include "deltapath/base/file.h"
 #include "deltapath/base/mem.h"
 #include "deltapath/base/sealed.h"
 #include "deltapath/comm/agree.h"
@@ -98,7 +99,8 @@ static dpt_status list_folder(const char *folder, listing *out) {
 
 static bool is_partial(const char *name) {
     size_t n = strlen(name);
-    return n > 8 && strcmp(name + n - 8, ".partial") == 0;
+    size_t m = strlen(DPT_FILE_PARTIAL);
+    return n > m && strcmp(name + n - m, DPT_FILE_PARTIAL) == 0;
 }
 
 static void say_uncovered(const audit *a, const char *folder, const char *name) {

@@ -23,7 +23,7 @@ static int setup(void **state) {
     if (mkdtemp(folder) == NULL)
         return -1;
     snprintf(path, sizeof path, "%s/file", folder);
-    snprintf(temporary, sizeof temporary, "%s.partial", path);
+    snprintf(temporary, sizeof temporary, "%s.partial-deltapath", path);
     return 0;
 }
 

@@ -326,7 +326,7 @@ existing() {
     mkdir -p "$tmp/out.d"
     echo mine >"$tmp/out.d/summary.csv"
     edit 2 "$bad/good"
-    expect_error "existing output" 4 "out.d.*(resume|overwrite)"
+    expect_error "existing output" 4 "out.d/summary.csv: is no summary that deltapath wrote"
     holds "existing output stays as it was" grep -qx mine "$tmp/out.d/summary.csv"
 }
 part existing

@@ -237,7 +237,7 @@ static void test_report(void **state) {
         assert_int_equal(stat(file, &info), 0);
         assert_true(info.st_size > 40);
     }
-    snprintf(file, sizeof file, "%s.partial", html);
+    snprintf(file, sizeof file, "%s.partial-deltapath", html);
     assert_int_not_equal(stat(file, &info), 0);
 }
 

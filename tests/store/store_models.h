@@ -111,8 +111,12 @@ static inline dpt_status models_write(const dpt_catalog *catalog, const char *pa
                                       const dpt_store_options *options) {
     dpt_shard shard;
     dpt_store_writer *writer = NULL;
+    dpt_store_options known = *options;
+    if (known.provenance == NULL)
+        known.provenance = "{\"program\": \"deltapath\"}";
+    dpt_guard_clear(); /* tests replace what they have read */
     assert_int_equal(dpt_shard_create(catalog, test_comm.size, &shard), DPT_OK);
-    dpt_status st = dpt_store_create(&test_comm, path, catalog, &shard, options, &writer);
+    dpt_status st = dpt_store_create(&test_comm, path, catalog, &shard, &known, &writer);
     if (st == DPT_OK)
         st = dpt_store_finish(writer,
                               models_write_cells(catalog, &shard, dpt_store_writer_sink(writer)));

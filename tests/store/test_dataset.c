@@ -520,6 +520,7 @@ static void test_cache(void **state) {
     (void)state;
     double values[3] = {1.5, -2.0, INFINITY}, out[3];
     bool found = true;
+    dpt_guard_clear();
     if (test_comm.rank == 0)
         unlink(path);
     MPI_Barrier(MPI_COMM_WORLD);
@@ -536,6 +537,8 @@ static void test_cache(void **state) {
     write_images(NULL);
     assert_int_equal(dpt_cache_load(&test_comm, path, 7, 3, out, &found), DPT_OK);
     assert_false(found);
+    assert_int_equal(dpt_cache_save(&test_comm, path, 7, 3, values), DPT_ERR_OUTPUT);
+    test_error_says(path); /* a data set is no cache */
     if (test_comm.rank == 0)
         assert_int_equal(truncate(path, 700), 0);
     MPI_Barrier(MPI_COMM_WORLD);

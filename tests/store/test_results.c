@@ -168,6 +168,34 @@ static void damage(const char *path, long length, long flip) {
     wait_for_all();
 }
 
+/* A file of someone else, and a unit of another study, are never replaced. */
+static void test_foreign_units(void **state) {
+    (void)state;
+    dpt_results_study study = study_make();
+    dpt_result r = result_make("dare", "task");
+    char path[128];
+    snprintf(path, sizeof path, "%s/units/dare@task.h5", directory);
+    assert_int_equal(dpt_results_save_unit(&test_comm, &study, &r), DPT_OK);
+    study.name = "another";
+    assert_int_equal(dpt_results_save_unit(&test_comm, &study, &r), DPT_ERR_OUTPUT);
+    test_error_says(path);
+    study = study_make();
+    assert_true(is_found(&study, "dare", "task"));
+    wait_for_all();
+    if (test_comm.rank == 0) {
+        FILE *file = fopen(path, "w");
+        assert_true(file != NULL && fputs("mine", file) >= 0 && fclose(file) == 0);
+    }
+    wait_for_all();
+    assert_int_equal(dpt_results_save_unit(&test_comm, &study, &r), DPT_ERR_OUTPUT);
+    test_error_says(path);
+    wait_for_all();
+    if (test_comm.rank == 0)
+        assert_int_equal(unlink(path), 0);
+    dpt_result_destroy(&r);
+    wait_for_all();
+}
+
 static void test_damaged_units(void **state) {
     (void)state;
     dpt_results_study study = study_make();
@@ -232,7 +260,7 @@ static void test_faults(void **state) {
     const char *const faults[] = {"results.unit:last", "results.rename:last", "results.rename:0",
                                   "results.unit:0"};
     char path[128];
-    snprintf(path, sizeof path, "%s/units/dare@task.h5.partial", directory);
+    snprintf(path, sizeof path, "%s/units/dare@task.h5.partial-deltapath", directory);
     for (int i = 0; i < 4; i++) {
         setenv("DPT_FAULT", faults[i], 1);
         assert_int_equal(dpt_results_save_unit(&test_comm, &study, &r), DPT_ERR_OUTPUT);
@@ -370,6 +398,10 @@ static void test_write_and_read(void **state) {
     assert_int_equal(dpt_results_read(path, &back), DPT_ERR_INPUT);
     assert_non_null(strstr(dpt_error_message(), "results.h5"));
     dpt_error_clear();
+    dpt_guard_clear();
+    if (writer) /* so much is gone that nothing says whose it was */
+        assert_int_equal(unlink(path), 0);
+    wait_for_all();
     assert_int_equal(dpt_results_write(&test_comm, &study, NULL, 0), DPT_OK); /* no unit at all */
     wait_for_all();
     assert_int_equal(dpt_results_read(path, &back), DPT_OK);
@@ -433,6 +465,7 @@ int main(int argc, char **argv) {
     dpt_log_configure(0, DPT_LOG_QUIET);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_unit_round_trip, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_foreign_units, setup, teardown),
         cmocka_unit_test_setup_teardown(test_damaged_units, setup, teardown),
         cmocka_unit_test_setup_teardown(test_checksum_covers_data, setup, teardown),
         cmocka_unit_test_setup_teardown(test_faults, setup, teardown),

@@ -54,7 +54,7 @@ static dpt_status copy_model(const char *from, const char *to, dpt_store_format 
 
 static void check_nothing_left(const char *path) {
     char partial[600];
-    snprintf(partial, sizeof partial, "%s.partial", path);
+    snprintf(partial, sizeof partial, "%s.partial-deltapath", path);
     assert_int_not_equal(access(path, F_OK), 0);
     assert_int_not_equal(access(partial, F_OK), 0);
 }
@@ -110,14 +110,22 @@ static void test_leftovers(void **state) {
     models_make_catalog(&catalog, 10);
     char path[512], partial[600], inner[700];
     snprintf(path, sizeof path, "%s", models_path("model"));
-    snprintf(partial, sizeof partial, "%s.partial", path);
-    snprintf(inner, sizeof inner, "%s/old", partial);
+    snprintf(partial, sizeof partial, "%s.partial-deltapath", path);
+    snprintf(inner, sizeof inner, "%s/notes", partial);
     if (test_comm.rank == 0) {
+        char weights[700];
+        snprintf(weights, sizeof weights, "%s/model-00001-of-00002.safetensors", partial);
         mkdir(partial, 0777);
+        fclose(fopen(weights, "w"));
         fclose(fopen(inner, "w"));
     }
     MPI_Barrier(test_comm.mpi);
     dpt_store_options options = {.format = DPT_STORE_SAFETENSORS, .overwrite = true};
+    assert_int_equal(models_write(&catalog, path, &options), DPT_ERR_OUTPUT);
+    test_error_says(inner);
+    if (test_comm.rank == 0)
+        assert_int_equal(unlink(inner), 0);
+    MPI_Barrier(test_comm.mpi);
     assert_int_equal(models_write(&catalog, path, &options), DPT_OK);
     models_check(&catalog, path);
     /* A directory that holds a sub-directory is no model of ours. */

@@ -50,7 +50,7 @@ static void fill_disk(int64_t room) {
 
 static void check_refused(dpt_status st, const char *path, const char *mend, const char *label) {
     char partial[700];
-    snprintf(partial, sizeof partial, "%s.partial", path);
+    snprintf(partial, sizeof partial, "%s.partial-deltapath", path);
     if (st != DPT_ERR_OUTPUT || strstr(dpt_error_message(), path) == NULL ||
         strstr(dpt_error_message(), mend) == NULL)
         fail_msg("%s: status %d, message \"%s\"", label, (int)st, dpt_error_message());
@@ -89,7 +89,7 @@ static void test_full_before(void **state) {
  * do that. */
 static void give_back(const char *path, int format) {
     char partial[700];
-    snprintf(partial, sizeof partial, "%s.partial%s", path,
+    snprintf(partial, sizeof partial, "%s.partial-deltapath%s", path,
              format == 0 ? "" : "/model.safetensors");
     if (test_comm.rank == 0) {
         int fd = open(partial, O_WRONLY);

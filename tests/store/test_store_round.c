@@ -12,7 +12,7 @@ static void round_trip(dpt_store_format format, const char *name, int64_t shard_
     dpt_store_options options = {.format = format,
                                  .config = CONFIG,
                                  .metadata = "{\"who\":\"test\"}",
-                                 .provenance = "{\"made\":\"here\"}",
+                                 .provenance = "{\"program\":\"deltapath here\"}",
                                  .shard_bytes = shard_bytes};
     const char *path = models_path(name);
     assert_int_equal(models_write(&catalog, path, &options), DPT_OK);
@@ -22,7 +22,7 @@ static void round_trip(dpt_store_format format, const char *name, int64_t shard_
     assert_int_equal(dpt_store_get_format(store), format);
     assert_string_equal(dpt_store_config(store), CONFIG); /* mixed types: no single torch_dtype */
     assert_non_null(strstr(dpt_store_metadata(store), "\"who\":\"test\""));
-    assert_string_equal(dpt_store_provenance(store), "{\"made\":\"here\"}");
+    assert_string_equal(dpt_store_provenance(store), "{\"program\":\"deltapath here\"}");
     uint64_t print = dpt_store_fingerprint(store);
     assert_int_equal(dpt_agree_same(&test_comm, print, "fingerprint"), DPT_OK);
     dpt_store_close(store);
@@ -34,7 +34,7 @@ static void round_trip(dpt_store_format format, const char *name, int64_t shard_
     options.overwrite = true;
     assert_int_equal(models_write(&catalog, path, &options), DPT_OK);
     models_check(&catalog, path);
-    assert_int_not_equal(access(models_path("a.h5.partial"), F_OK), 0);
+    assert_int_not_equal(access(models_path("a.h5.partial-deltapath"), F_OK), 0);
     dpt_catalog_destroy(&catalog);
 }
 
@@ -183,7 +183,7 @@ static void test_incomplete(void **state) {
     assert_int_equal(dpt_store_finish(writer, DPT_OK), DPT_ERR_INTERNAL);
     dpt_error_clear();
     assert_int_not_equal(access(path, F_OK), 0);
-    assert_int_not_equal(access(models_path("incomplete.partial"), F_OK), 0);
+    assert_int_not_equal(access(models_path("incomplete.partial-deltapath"), F_OK), 0);
     dpt_shard_destroy(&shard);
     dpt_catalog_destroy(&catalog);
 }

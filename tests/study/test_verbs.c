@@ -22,8 +22,11 @@ static void write_model(const char *path, dpt_store_format format, dpt_dtype dty
     assert_int_equal(dpt_catalog_add(&catalog, "a.matrix", dtype, 2, matrix), DPT_OK);
     assert_int_equal(dpt_catalog_add(&catalog, "b.vector", DPT_F32, 1, vector), DPT_OK);
     assert_int_equal(dpt_shard_create(&catalog, test_comm.size, &shard), DPT_OK);
-    dpt_store_options options = {
-        .format = format, .config = "{\"model_type\":\"llama\"}", .overwrite = true};
+    dpt_store_options options = {.format = format,
+                                 .config = "{\"model_type\":\"llama\"}",
+                                 .provenance = "{\"program\":\"deltapath\"}",
+                                 .overwrite = true};
+    dpt_guard_clear(); /* models are replaced that were read */
     assert_int_equal(dpt_store_create(&test_comm, path, &catalog, &shard, &options, &writer),
                      DPT_OK);
     dpt_sink sink = dpt_store_writer_sink(writer);

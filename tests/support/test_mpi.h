@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "deltapath/base/guard.h"
 #include "deltapath/base/mem.h"
 #include "deltapath/base/status.h"
 #include "deltapath/comm/agree.h"
@@ -36,6 +37,7 @@ static int test_mpi_setup(void **state) {
 static int test_mpi_teardown(void **state) {
     (void)state;
     dpt_comm_destroy(&test_comm);
+    dpt_guard_clear();
     return dpt_mem_in_use() == 0 ? 0 : -1; /* memory balances */
 }
 

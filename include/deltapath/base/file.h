@@ -6,9 +6,13 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Files that appear whole or not at all, written by one process under the temporary name `path`.partial,
- * synced and renamed; input files that are what they seem; and what a file is known again by. All
+/* Files that appear whole or not at all, written by one process under the temporary name
+ * `path` DPT_FILE_PARTIAL, synced and renamed; no input is ever written to (base/guard); input files that are what they seem; and what a file is known again by. All
  * functions are Local. */
+
+/** Ending of temporary names. A file of such a name is taken for one that a run which was killed left
+ * behind, and replaced: no user gives a file this name. */
+#define DPT_FILE_PARTIAL ".partial-deltapath"
 
 /** One of the parts that make up a file, in order. Borrowed. */
 typedef struct dpt_file_piece {
@@ -27,7 +31,7 @@ dpt_status dpt_file_write(const char *path, const void *bytes, int64_t n);
 dpt_status dpt_file_put(const char *path, const dpt_file_piece *pieces, int count);
 
 /** Temporary name of `path` for a caller that writes by itself, allocated (dpt_mem_free). A stale file of
- * that name is removed. Errors: NULL after dpt_error without memory. */
+ * that name is removed. Errors: NULL after dpt_error without memory, or when `path` is an input. */
 char *dpt_file_begin(const char *path);
 
 /** Sync the temporary file, rename it to its final name, sync the folder.

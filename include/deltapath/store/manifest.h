@@ -16,6 +16,7 @@
  * of the 32 digits. doc/formats.md describes it. All functions are Local. */
 
 #define DPT_MANIFEST_STUDY      "manifest.json"
+#define DPT_MANIFEST_START      "{\n \"checksum\": \"" /* of its text */
 #define DPT_MANIFEST_CHECKPOINT "deltapath-manifest.json"
 
 /** A file: the hash is of its first `covered` bytes, which are all but for weights. */

@@ -143,6 +143,9 @@ typedef struct dpt_results_study {
     uint64_t model; /**< digest of that model's tensor hashes; 0: none is kept, none is asked for */
 } dpt_results_study;
 
+/** Path of the file of a unit in a study's directory (dpt_mem_free). NULL without memory. Local. */
+char *dpt_results_unit_path(const char *directory, const char *edit, const char *data);
+
 /** Save one finished unit, sealed, whole or not at all. Rank 0 writes.
  *
  * Collective over comm (same: study; result is read on rank 0 only, NULL elsewhere is allowed).

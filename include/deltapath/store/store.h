@@ -105,10 +105,12 @@ typedef struct dpt_store_options {
     const dpt_store *companions; /**< whose tokenizer, generation and licence files come along, as
                                     files or in the HDF5 file, or NULL */
     int64_t shard_bytes;         /**< safetensors: start a new file beyond this size; 0: 5e9 */
-    bool overwrite;              /**< replace an existing path; else existing output is an error */
+    bool overwrite;              /**< replace a model that this program wrote (store/owned); else
+                                    existing output is an error */
+    const char *owner;           /**< id of the edit that must have made it; NULL: any model */
 } dpt_store_options;
 
-/** A model being written beside its final name (path + ".partial"). */
+/** A model being written beside its final name (path DPT_FILE_PARTIAL, base/file.h). */
 typedef struct dpt_store_writer dpt_store_writer;
 
 /** Create. Checks permission, disk space and existing output before anything is written.

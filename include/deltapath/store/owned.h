@@ -1,0 +1,49 @@
+#ifndef DELTAPATH_STORE_OWNED_H
+#define DELTAPATH_STORE_OWNED_H
+
+#include "deltapath/base/status.h"
+#include "deltapath/store/store.h"
+
+/* Which files this program may replace or remove: those that it wrote, known by their content, never by
+ * their name alone. All functions are Local. */
+
+/** Kinds of files of a study. */
+typedef enum dpt_owned_kind {
+    DPT_OWNED_UNIT,
+    DPT_OWNED_RESULTS,
+    DPT_OWNED_CACHE,
+    DPT_OWNED_SUMMARY,
+    DPT_OWNED_SEEDS,
+    DPT_OWNED_JSON,
+    DPT_OWNED_REPORT,
+    DPT_OWNED_MANIFEST,
+    DPT_OWNED_PROGRESS
+} dpt_owned_kind;
+
+/** With what a report begins, so that it is known again. */
+#define DPT_OWNED_REPORT_START                                                                     \
+    "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta name=\"generator\" content=\"deltapath\">"
+
+/** Check that a file may be made at `path`, or what is there be replaced or removed: a regular file that
+ * this program wrote as this kind, and no input (base/guard). A text that the manifest of its folder lists
+ * must be unchanged.
+ * @param[in] study  name of the study to which it must belong where the file says one; NULL: to any.
+ * Errors: DPT_ERR_OUTPUT naming the file and why not. */
+dpt_status dpt_owned_check(const char *path, dpt_owned_kind kind, const char *study);
+
+/** The same for a text that begins with `start`; `what` names such a file in the message. */
+dpt_status dpt_owned_check_text(const char *path, const char *start, const char *what);
+
+/** The same for a model: an HDF5 checkpoint or a folder of safetensors with its provenance, and nothing
+ * in the folder but what its manifest lists, unchanged.
+ * @param[in] edit  id of the edit that must have made it; NULL: any model that this program wrote. */
+dpt_status dpt_owned_check_model(const char *path, const char *edit);
+
+/** The same for a temporary file or folder that a run which was killed left behind. */
+dpt_status dpt_owned_check_temporary(const char *path);
+
+/** Remove a model, a folder with the files that this program writes there and no others.
+ * Absence is no error. Errors: DPT_ERR_OUTPUT naming the first file that stays. */
+dpt_status dpt_owned_remove_model(const char *path);
+
+#endif

@@ -1,0 +1,190 @@
+#include "deltapath/store/owned.h"
+
+#include "deltapath/base/guard.h"
+#include "deltapath/base/mem.h"
+#include "deltapath/store/isolate.h"
+#include "deltapath/store/manifest.h"
+#include "hdf5_plain.h"
+#include "hdf5_type.h"
+#include "owned_internal.h"
+#include "result_fields.h"
+#include "store_internal.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+enum { STUB_BYTES = 1024 }; /* an HDF5 file that ends before its mark holds nothing */
+
+static const char SEAL[] = "deltapath-xxh128 ";
+
+/* How a kind is known: the attribute `format` of an HDF5 file, whose text stands near its start, and the
+ * attribute that names the study; or the start of a text. */
+static const struct kind {
+    const char *what, *format, *owner, *start;
+} kinds[] = {
+    [DPT_OWNED_UNIT] = {"unit of a study", "deltapath-unit", "study", NULL},
+    [DPT_OWNED_RESULTS] = {"results file", "deltapath-results", "name", NULL},
+    [DPT_OWNED_CACHE] = {"cache", "deltapath-cache", "study", NULL},
+    [DPT_OWNED_SUMMARY] = {"summary", NULL, NULL, DPT_RESULT_CSV_START},
+    [DPT_OWNED_SEEDS] = {"table over seeds", NULL, NULL, "edit,data,seeds,"},
+    [DPT_OWNED_JSON] = {"results file", NULL, NULL, "{\n \"format\": \"deltapath-results\""},
+    [DPT_OWNED_REPORT] = {"report", NULL, NULL, DPT_OWNED_REPORT_START},
+    [DPT_OWNED_MANIFEST] = {"manifest", NULL, NULL, DPT_MANIFEST_START},
+    [DPT_OWNED_PROGRESS] = {"part of a pass", NULL, NULL, "deltapath-progress "}};
+
+dpt_status dpt_owned_refuse(const char *path, const char *what) {
+    return dpt_error(DPT_ERR_OUTPUT,
+                     "%s: is no %s that deltapath wrote: move it away or choose another output",
+                     path, what);
+}
+
+dpt_status dpt_owned_refuse_changed(const char *path) {
+    return dpt_error(DPT_ERR_OUTPUT,
+                     "%s: was changed after deltapath wrote it: move it away or choose another "
+                     "output",
+                     path);
+}
+
+/* Whether a regular file is there, which is then asked for more. */
+static dpt_status owned_find(const char *path, const char *what, bool *there) {
+    struct stat info;
+    dpt_status st = dpt_guard_output(path);
+    *there = st == DPT_OK && lstat(path, &info) == 0;
+    return *there && !S_ISREG(info.st_mode) ? dpt_owned_refuse(path, what) : st;
+}
+
+/* The start and the end of a file, as far as they go; -1 when it cannot be read. */
+int64_t dpt_owned_peek(const char *path, char start[DPT_OWNED_START_BYTES + 1],
+                       char tail[DPT_SEAL_BYTES + 1]) {
+    FILE *file = fopen(path, "rbe");
+    if (file == NULL)
+        return -1;
+    size_t n = fread(start, 1, DPT_OWNED_START_BYTES, file);
+    start[n] = '\0';
+    int64_t size = fseeko(file, 0, SEEK_END) == 0 ? (int64_t)ftello(file) : -1;
+    int64_t at = size > DPT_SEAL_BYTES ? size - DPT_SEAL_BYTES : 0;
+    n = fseeko(file, (off_t)at, SEEK_SET) == 0 ? fread(tail, 1, DPT_SEAL_BYTES, file) : 0;
+    tail[n] = '\0';
+    fclose(file);
+    return size;
+}
+
+bool dpt_owned_begins(const char *text, const char *start) {
+    return strncmp(text, start, strlen(start)) == 0;
+}
+
+/* A damaged file of ours is still ours: it is to be written again. So is an HDF5 file that ends before
+ * anything was in it. */
+static bool owned_marked(const char *path, const char *format) {
+    char start[DPT_OWNED_START_BYTES + 1], tail[DPT_SEAL_BYTES + 1];
+    int64_t size = dpt_owned_peek(path, start, tail);
+    int64_t n = size < DPT_OWNED_START_BYTES ? size : DPT_OWNED_START_BYTES;
+    if (n < 0)
+        return false;
+    if (memcmp(start, DPT_OWNED_HDF5_START, n < 8 ? (size_t)n : 8) == 0 && size < STUB_BYTES)
+        return true;
+    return dpt_owned_begins(tail, SEAL) ||
+           (dpt_owned_begins(start, DPT_OWNED_HDF5_START) &&
+            memmem(start, (size_t)n, format, strlen(format)) != NULL);
+}
+
+typedef struct owned_request {
+    const char *path, *attribute;
+} owned_request;
+
+/* In a child process: an attribute of the root group. */
+static dpt_status owned_attribute(void *ctx, char **bytes, int64_t *n) {
+    const owned_request *wanted = ctx;
+    char *text = NULL;
+    H5E_BEGIN_TRY {
+        hid_t file = H5Fopen(wanted->path, H5F_ACC_RDONLY, H5P_DEFAULT);
+        if (file >= 0) {
+            /* Checkpoints have texts of variable length, the small files of fixed length. */
+            if (!dpt_h5_get_text(file, wanted->attribute, &text))
+                (void)dpt_hdf5_text_read(file, wanted->attribute, &text);
+            H5Fclose(file);
+        }
+    }
+    H5E_END_TRY;
+    *bytes = text;
+    *n = text != NULL ? (int64_t)strlen(text) + 1 : 0;
+    return DPT_OK;
+}
+
+/* Text of an attribute, allocated; NULL when the file cannot be read or has none. */
+char *dpt_owned_read_attribute(const char *path, const char *attribute) {
+    owned_request wanted = {.path = path, .attribute = attribute};
+    char *text = NULL;
+    int64_t n = 0;
+    if (dpt_isolate_run(path, owned_attribute, &wanted, &text, &n) != DPT_OK)
+        dpt_error_clear();
+    return text;
+}
+
+static dpt_status owned_refuse_study(const char *path, const char *owner, const char *study) {
+    return dpt_error(DPT_ERR_OUTPUT,
+                     "%s: belongs to the study '%s', not to '%s': move it away or choose another "
+                     "output",
+                     path, owner, study);
+}
+
+static dpt_status owned_check_study(const char *path, const char *attribute, const char *study) {
+    char *owner = study != NULL ? dpt_owned_read_attribute(path, attribute) : NULL;
+    dpt_status st = DPT_OK;
+    if (owner != NULL && strcmp(owner, study) != 0)
+        st = owned_refuse_study(path, owner, study);
+    dpt_mem_free(owner);
+    return st;
+}
+
+/* A text that the manifest of its folder lists must be as it was written. */
+static dpt_status owned_check_listed(const char *path, const char *study) {
+    dpt_manifest manifest = {.count = 0};
+    bool found = false;
+    struct stat info;
+    const char *name = dpt_store_path_base(path);
+    char *folder = dpt_store_path_parent(path);
+    char *list = folder != NULL ? dpt_store_path_join(folder, DPT_MANIFEST_STUDY) : NULL;
+    dpt_status st = list != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+    if (st == DPT_OK && lstat(path, &info) == 0 &&
+        dpt_manifest_read(list, &manifest, &found) != DPT_OK)
+        dpt_error_clear(); /* damaged: it says nothing */
+    bool other =
+        found && study != NULL && manifest.name != NULL && strcmp(manifest.name, study) != 0;
+    if (st == DPT_OK && other)
+        st = owned_refuse_study(path, manifest.name, study);
+    else if (st == DPT_OK && dpt_manifest_find(&manifest, name) != NULL &&
+             !dpt_manifest_owns(&manifest, folder, name))
+        st = dpt_owned_refuse_changed(path);
+    dpt_manifest_destroy(&manifest);
+    dpt_mem_free(list);
+    dpt_mem_free(folder);
+    return st;
+}
+
+dpt_status dpt_owned_check(const char *path, dpt_owned_kind kind, const char *study) {
+    const struct kind *k = &kinds[kind];
+    if (k->start != NULL) {
+        dpt_status text = dpt_owned_check_text(path, k->start, k->what);
+        bool listed = kind != DPT_OWNED_PROGRESS;
+        return text == DPT_OK && listed ? owned_check_listed(path, study) : text;
+    }
+    bool there = false;
+    dpt_status st = owned_find(path, k->what, &there);
+    if (!there)
+        return st;
+    return owned_marked(path, k->format) ? owned_check_study(path, k->owner, study)
+                                         : dpt_owned_refuse(path, k->what);
+}
+
+dpt_status dpt_owned_check_text(const char *path, const char *start, const char *what) {
+    char text[DPT_OWNED_START_BYTES + 1], tail[DPT_SEAL_BYTES + 1];
+    bool there = false;
+    dpt_status st = owned_find(path, what, &there);
+    if (!there)
+        return st;
+    int64_t size = dpt_owned_peek(path, text, tail);
+    return size > 0 && dpt_owned_begins(text, start) ? DPT_OK : dpt_owned_refuse(path, what);
+}

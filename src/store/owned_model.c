@@ -1,0 +1,145 @@
+#include "deltapath/store/owned.h"
+
+#include "deltapath/base/guard.h"
+#include "deltapath/base/mem.h"
+#include "deltapath/store/manifest.h"
+#include "owned_internal.h"
+#include "store_internal.h"
+
+#include <dirent.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+/* Whether a provenance is of this program, and of the edit when one is asked for. */
+static bool owned_provenance(const json_t *provenance, const char *edit) {
+    const char *program = json_string_value(json_object_get(provenance, "program"));
+    const char *made_by = json_string_value(json_object_get(provenance, "edit"));
+    return program != NULL && dpt_owned_begins(program, "deltapath") &&
+           (edit == NULL || (made_by != NULL && strcmp(made_by, edit) == 0));
+}
+
+/* A file that is too damaged for HDF5 shows who wrote it near its start. */
+static bool owned_damaged_checkpoint(const char *path, const char *edit) {
+    char start[DPT_OWNED_START_BYTES + 1], tail[DPT_SEAL_BYTES + 1];
+    int64_t size = dpt_owned_peek(path, start, tail);
+    char *made_by = dpt_mem_format("\"edit\": \"%s\"", edit != NULL ? edit : "");
+    bool found =
+        size > 0 && made_by != NULL && edit != NULL &&
+        dpt_owned_begins(start, DPT_OWNED_HDF5_START) &&
+        memmem(start, (size_t)(size < DPT_OWNED_START_BYTES ? size : DPT_OWNED_START_BYTES),
+               made_by, strlen(made_by)) != NULL;
+    dpt_mem_free(made_by);
+    return found;
+}
+
+static dpt_status owned_check_checkpoint(const char *path, const char *edit, const char *what) {
+    char *format = dpt_owned_read_attribute(path, "format");
+    char *text = dpt_owned_read_attribute(path, "provenance");
+    json_t *provenance = text != NULL ? json_loads(text, 0, NULL) : NULL;
+    bool ours = format == NULL ? owned_damaged_checkpoint(path, edit)
+                               : strcmp(format, "deltapath-checkpoint") == 0 &&
+                                     owned_provenance(provenance, edit);
+    json_decref(provenance);
+    dpt_mem_free(format);
+    dpt_mem_free(text);
+    return ours ? DPT_OK : dpt_owned_refuse(path, what);
+}
+
+static bool owned_is_empty(const char *path) {
+    DIR *folder = opendir(path);
+    int entries = 0;
+    while (folder != NULL && readdir(folder) != NULL)
+        entries++;
+    if (folder != NULL)
+        closedir(folder);
+    return entries == 2; /* . and .. */
+}
+
+/* Every file of the folder must be as the manifest lists it; without a manifest its name must do. */
+static dpt_status owned_check_files(const char *path, const dpt_manifest *manifest) {
+    DIR *folder = opendir(path);
+    dpt_status st = folder != NULL ? DPT_OK : dpt_owned_refuse(path, "folder of a model");
+    const struct dirent *entry;
+    while (st == DPT_OK && (entry = readdir(folder)) != NULL) {
+        const char *name = entry->d_name;
+        if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0 ||
+            strcmp(name, DPT_MANIFEST_CHECKPOINT) == 0)
+            continue;
+        const dpt_manifest_entry *listed = dpt_manifest_find(manifest, name);
+        char *file = dpt_store_path_join(path, name);
+        if (file == NULL)
+            st = DPT_ERR_OUTPUT;
+        else if (listed == NULL)
+            st = dpt_owned_refuse(file, "file of the model");
+        else if (dpt_manifest_check(path, listed) != DPT_OK) {
+            dpt_error_clear();
+            st = dpt_owned_refuse_changed(file);
+        }
+        dpt_mem_free(file);
+    }
+    if (folder != NULL)
+        closedir(folder);
+    return st;
+}
+
+static dpt_status owned_check_manifest(const char *path) {
+    dpt_manifest manifest = {.count = 0};
+    bool found = false;
+    char *list = dpt_store_path_join(path, DPT_MANIFEST_CHECKPOINT);
+    dpt_status st = list != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+    if (st == DPT_OK && dpt_manifest_read(list, &manifest, &found) != DPT_OK) {
+        dpt_error_clear(); /* damaged: it says nothing */
+        found = false;
+    }
+    if (st == DPT_OK && found)
+        st = owned_check_files(path, &manifest);
+    dpt_manifest_destroy(&manifest);
+    dpt_mem_free(list);
+    return st;
+}
+
+static dpt_status owned_check_folder(const char *path, const char *edit, const char *what) {
+    if (owned_is_empty(path))
+        return DPT_OK;
+    dpt_status st = dpt_store_path_check_folder(path);
+    char *name = dpt_store_path_join(path, "deltapath.json");
+    char *text = NULL;
+    if (st == DPT_OK)
+        st =
+            name == NULL ? DPT_ERR_OUTPUT : dpt_store_path_read_text(name, INT64_C(1) << 30, &text);
+    json_t *root = text != NULL ? json_loads(text, 0, NULL) : NULL;
+    if (st == DPT_OK && !owned_provenance(json_object_get(root, "provenance"), edit))
+        st = dpt_owned_refuse(path, what);
+    if (st == DPT_OK)
+        st = owned_check_manifest(path);
+    json_decref(root);
+    dpt_mem_free(text);
+    dpt_mem_free(name);
+    return st;
+}
+
+dpt_status dpt_owned_check_model(const char *path, const char *edit) {
+    struct stat info;
+    char what[256] = "model";
+    dpt_status st = dpt_guard_output(path);
+    if (st != DPT_OK || lstat(path, &info) != 0)
+        return st;
+    if (edit != NULL)
+        snprintf(what, sizeof what, "model of the edit %s", edit);
+    return S_ISDIR(info.st_mode) ? owned_check_folder(path, edit, what)
+                                 : owned_check_checkpoint(path, edit, what);
+}
+
+dpt_status dpt_owned_check_temporary(const char *path) {
+    struct stat info;
+    dpt_status st = dpt_guard_output(path);
+    if (st == DPT_OK && lstat(path, &info) == 0 && S_ISDIR(info.st_mode))
+        st = dpt_store_path_check_folder(path);
+    return st;
+}
+
+dpt_status dpt_owned_remove_model(const char *path) {
+    dpt_status st = dpt_guard_output(path);
+    return st == DPT_OK ? dpt_store_path_remove(path) : st;
+}

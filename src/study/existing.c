@@ -1,0 +1,215 @@
+#include "existing.h"
+
+#include "deltapath/base/file.h"
+#include "deltapath/base/mem.h"
+#include "deltapath/store/manifest.h"
+#include "deltapath/store/owned.h"
+#include "deltapath/store/results.h"
+#include "outputs.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { KIND_MODEL = -1, KIND_TEMPORARY = -2 }; /* beside dpt_owned_kind */
+
+static const struct place {
+    const char *name;
+    int kind;
+} files[] = {{"results.h5", DPT_OWNED_RESULTS}, {"summary.csv", DPT_OWNED_SUMMARY},
+             {"seeds.csv", DPT_OWNED_SEEDS},    {"results.json", DPT_OWNED_JSON},
+             {"report.html", DPT_OWNED_REPORT}, {DPT_MANIFEST_STUDY, DPT_OWNED_MANIFEST}},
+  folders[] = {{"units", DPT_OWNED_UNIT},
+               {"references", DPT_OWNED_CACHE},
+               {"progress", DPT_OWNED_PROGRESS},
+               {"models", KIND_MODEL}};
+
+enum { FILES = sizeof files / sizeof *files, FOLDERS = sizeof folders / sizeof *folders };
+
+typedef struct existing_item {
+    char *path;
+    int kind;
+} existing_item;
+
+typedef struct existing_list {
+    existing_item *items;
+    int count, capacity;
+} existing_list;
+
+static void list_destroy(existing_list *list) {
+    for (int i = 0; i < list->count; i++)
+        dpt_mem_free(list->items[i].path);
+    dpt_mem_free(list->items);
+    *list = (existing_list){.count = 0};
+}
+
+/* Takes the path over. */
+static dpt_status list_add(existing_list *list, char *path, int kind) {
+    if (path != NULL && list->count == list->capacity) {
+        int more = list->capacity == 0 ? 64 : 2 * list->capacity;
+        existing_item *grown =
+            dpt_mem_realloc(list->items, more, sizeof *grown, "files of a directory");
+        if (grown == NULL) {
+            dpt_mem_free(path);
+            return DPT_ERR_OUTPUT;
+        }
+        list->items = grown;
+        list->capacity = more;
+    }
+    if (path == NULL)
+        return DPT_ERR_OUTPUT;
+    list->items[list->count++] = (existing_item){.path = path, .kind = kind};
+    return DPT_OK;
+}
+
+static dpt_status list_folder(const char *path, int kind, existing_list *list) {
+    struct stat info;
+    DIR *folder = opendir(path);
+    int error = errno;
+    if (folder == NULL && lstat(path, &info) != 0)
+        return DPT_OK;
+    if (folder == NULL)
+        return dpt_error(DPT_ERR_OUTPUT, "%s: cannot be listed: %s: choose another directory", path,
+                         strerror(error));
+    dpt_status st = DPT_OK;
+    const struct dirent *entry;
+    while (st == DPT_OK && (entry = readdir(folder)) != NULL) {
+        bool temporary = strstr(entry->d_name, DPT_FILE_PARTIAL) != NULL;
+        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+            st = list_add(list, dpt_mem_format("%s/%s", path, entry->d_name),
+                          temporary ? KIND_TEMPORARY : kind);
+    }
+    closedir(folder);
+    return st;
+}
+
+/* Everything that lies at the places of a study. */
+static dpt_status existing_find(const dpt_job *job, existing_list *list) {
+    dpt_status st = DPT_OK;
+    for (int i = 0; i < FILES && st == DPT_OK; i++) {
+        struct stat info;
+        char *path = dpt_mem_format("%s/%s", job->directory, files[i].name);
+        if (path == NULL || lstat(path, &info) == 0)
+            st = list_add(list, path, files[i].kind);
+        else
+            dpt_mem_free(path);
+    }
+    for (int i = 0; i < FOLDERS && st == DPT_OK; i++) {
+        char *path = dpt_mem_format("%s/%s", job->directory, folders[i].name);
+        st = path != NULL ? list_folder(path, folders[i].kind, list) : DPT_ERR_OUTPUT;
+        dpt_mem_free(path);
+    }
+    return st;
+}
+
+static dpt_status existing_check_item(const dpt_job *job, const existing_item *item) {
+    if (item->kind == KIND_TEMPORARY)
+        return dpt_owned_check_temporary(item->path);
+    if (item->kind != KIND_MODEL)
+        return dpt_owned_check(item->path, (dpt_owned_kind)item->kind, job->name);
+    /* The model of an edit has its id as name, also when the job no longer has that edit. */
+    const char *base = strrchr(item->path, '/') + 1;
+    size_t n = strlen(base);
+    bool hdf5 = n > 3 && strcmp(base + n - 3, ".h5") == 0;
+    char *edit = dpt_mem_format("%.*s", (int)(hdf5 ? n - 3 : n), base);
+    dpt_status st = edit == NULL ? DPT_ERR_OUTPUT : dpt_owned_check_model(item->path, edit);
+    dpt_mem_free(edit);
+    return st;
+}
+
+/* Takes the path over. */
+static dpt_status check_file(char *path, dpt_owned_kind kind) {
+    dpt_status st = path != NULL ? dpt_owned_check(path, kind, NULL) : DPT_ERR_OUTPUT;
+    dpt_mem_free(path);
+    return st;
+}
+
+static dpt_status check_edit(const dpt_job *job, const dpt_job_edit *edit) {
+    dpt_status st = DPT_OK;
+    if (job->checkpoint != DPT_STORE_NONE) {
+        char *path = dpt_outputs_model_path(job, edit);
+        st = path != NULL ? dpt_owned_check_model(path, edit->id) : DPT_ERR_OUTPUT;
+        dpt_mem_free(path);
+    }
+    /* Which of them are written depends on the inputs: those of data sets, or one without. */
+    for (int d = -1; d < job->ndata && st == DPT_OK; d++)
+        st = check_file(
+            dpt_results_unit_path(job->directory, edit->id, dpt_outputs_data_name(job, d)),
+            DPT_OWNED_UNIT);
+    return st;
+}
+
+/* The places that this study writes to. */
+static dpt_status check_own_places(const dpt_job *job) {
+    dpt_status st = DPT_OK;
+    for (int i = 0; i < FILES && st == DPT_OK; i++)
+        st = check_file(dpt_mem_format("%s/%s", job->directory, files[i].name),
+                        (dpt_owned_kind)files[i].kind);
+    for (int d = 0; d < job->ndata && st == DPT_OK; d++)
+        if (job->data[d].loss == DPT_LOSS_DPO)
+            st =
+                check_file(dpt_mem_format("%s/references/%s.h5", job->directory, job->data[d].name),
+                           DPT_OWNED_CACHE);
+    for (int e = 0; e < job->nedits && st == DPT_OK; e++)
+        st = check_edit(job, &job->edits[e]);
+    return st;
+}
+
+static dpt_status check_list(const dpt_job *job, const existing_list *list, bool replaces,
+                             bool *study) {
+    char foreign[DPT_MESSAGE_MAX] = "";
+    for (int i = 0; i < list->count && (replaces || !*study); i++) {
+        if (existing_check_item(job, &list->items[i]) == DPT_OK) {
+            *study = *study || list->items[i].kind != KIND_TEMPORARY;
+            continue;
+        }
+        if (foreign[0] == '\0')
+            snprintf(foreign, sizeof foreign, "%s", dpt_error_message());
+        dpt_error_clear();
+    }
+    return *study && replaces && foreign[0] != '\0' ? dpt_error(DPT_ERR_OUTPUT, "%s", foreign)
+                                                    : DPT_OK;
+}
+
+static dpt_status existing_look(const dpt_job *job, bool replaces, existing_list *list,
+                                bool *study) {
+    *study = false;
+    dpt_status st = check_own_places(job);
+    if (st == DPT_OK)
+        st = existing_find(job, list);
+    return st == DPT_OK ? check_list(job, list, replaces, study) : st;
+}
+
+dpt_status dpt_existing_check(const dpt_job *job, bool replaces, bool *study) {
+    existing_list list = {.count = 0};
+    dpt_status st = existing_look(job, replaces, &list, study);
+    list_destroy(&list);
+    return st;
+}
+
+static dpt_status remove_item(const existing_item *item) {
+    if (item->kind == KIND_MODEL || item->kind == KIND_TEMPORARY)
+        return dpt_owned_remove_model(item->path);
+    return unlink(item->path) == 0 ? DPT_OK
+                                   : dpt_error(DPT_ERR_OUTPUT, "%s: cannot be removed: %s",
+                                               item->path, strerror(errno));
+}
+
+dpt_status dpt_existing_remove(const dpt_job *job) {
+    existing_list list = {.count = 0};
+    bool study = false;
+    dpt_status st = existing_look(job, true, &list, &study);
+    for (int i = 0; i < list.count && study && st == DPT_OK; i++)
+        st = remove_item(&list.items[i]);
+    for (int i = 0; i < FOLDERS && study && st == DPT_OK; i++) {
+        char *path = dpt_mem_format("%s/%s", job->directory, folders[i].name);
+        if (path != NULL)
+            (void)rmdir(path); /* one that is a link stays, and what it leads to */
+        dpt_mem_free(path);
+    }
+    list_destroy(&list);
+    return st;
+}
