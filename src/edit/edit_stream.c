@@ -63,6 +63,33 @@ static dpt_status name_bad(const char *model, const char *name, int64_t ig) {
                      model, name, ig);
 }
 
+dpt_status dpt_edit_bad_result(const dpt_edit_work *work, dpt_range range, const void *pre,
+                               const void *post, const void *out) {
+    const dpt_tensor_info *info = &work->catalog->tensors[range.tensor];
+    dpt_dtype to = work->sink.catalog->tensors[range.tensor].dtype;
+    if (dpt_dtype_find_nonfinite(info->dtype, post, range.n) >= 0 ||
+        (pre != NULL &&
+         dpt_dtype_find_nonfinite(dpt_edit_pre_type(work, range.tensor), pre, range.n) >= 0))
+        return dpt_edit_bad_value(work, range, pre, post);
+    int64_t at = dpt_dtype_find_nonfinite(to, out, range.n);
+    if (at < 0)
+        return dpt_edit_bad_value(work, range, pre, post);
+    float before, after;
+    dpt_dtype_to_f32(info->dtype, (const char *)post + at * dpt_dtype_size(info->dtype), &after, 1);
+    if (pre == NULL)
+        return dpt_error(DPT_ERR_INPUT,
+                         "tensor '%s': the post-trained value at index %" PRId64
+                         ", %.9g, is beyond the range of %s: write a wider dtype",
+                         info->name, range.ig + at, (double)after, dpt_dtype_name(to));
+    dpt_dtype from = dpt_edit_pre_type(work, range.tensor);
+    dpt_dtype_to_f32(from, (const char *)pre + at * dpt_dtype_size(from), &before, 1);
+    return dpt_error(DPT_ERR_INPUT,
+                     "tensor '%s': the edited value at index %" PRId64
+                     " is beyond the range of %s (%.9g post-trained, %.9g pre-trained): write a "
+                     "wider dtype or take a weaker edit",
+                     info->name, range.ig + at, dpt_dtype_name(to), (double)after, (double)before);
+}
+
 dpt_status dpt_edit_bad_value(const dpt_edit_work *work, dpt_range range, const void *pre,
                               const void *post) {
     const dpt_edit_input *in = work->input;

@@ -107,7 +107,7 @@ static dpt_status run_pieces(cell_job *job, bool touched, double *cell_sums) {
                        : !convert_piece(job, piece, job->sums[p]);
     }
     if (bad)
-        return dpt_edit_bad_value(work, job->range, job->pre, job->post);
+        return dpt_edit_bad_result(work, job->range, job->pre, job->post, job->out);
     for (int p = 0; p < pieces; p++)
         for (int j = 0; j < DPT_EDIT_SUMS; j++)
             cell_sums[j] += job->sums[p][j];

@@ -237,6 +237,10 @@ dpt_status dpt_edit_reduce_cells(const dpt_edit_work *work, int nsums, const dou
                                  double *totals);
 
 /** Error that names the first bad value of a run. Local. */
+/** The same for a cell that was edited: names the element that the type of the output cannot hold.
+ * @param[in] out  what was made of the cell. */
+dpt_status dpt_edit_bad_result(const dpt_edit_work *work, dpt_range range, const void *pre,
+                               const void *post, const void *out);
 dpt_status dpt_edit_bad_value(const dpt_edit_work *work, dpt_range range, const void *pre,
                               const void *post);
 

@@ -25,6 +25,7 @@ typedef struct conversion {
     char *stored;
     char *out;
     float *values;
+    int64_t lost; /* values that the target's type rounds to 0 */
 } conversion;
 
 static bool ends_with(const char *text, const char *ending) {
@@ -85,6 +86,26 @@ static dpt_status prepare(const dpt_comm *comm, const dpt_convert_options *optio
     return st == DPT_OK ? make_buffers(c) : st;
 }
 
+static dpt_status overflow(const conversion *c, dpt_range range, int64_t at, dpt_dtype to) {
+    return dpt_error(DPT_ERR_INPUT,
+                     "%s: tensor '%s': the value %.9g at element %" PRId64
+                     " would become infinite in %s: convert with --dtype %s",
+                     dpt_store_path(c->store), c->catalog.tensors[range.tensor].name,
+                     (double)c->values[at], range.ig + at, dpt_dtype_name(to),
+                     to == DPT_F16 ? "bf16 or f32" : "f32");
+}
+
+/* A loss that is as a rule meant, and yet no silent one. */
+static dpt_status warn_of_lost(const dpt_comm *comm, const conversion *c,
+                               const dpt_convert_options *options) {
+    int64_t lost = c->lost;
+    dpt_status st = dpt_agree(comm, dpt_comm_sum_i64(comm, &lost, 1));
+    if (st == DPT_OK && lost > 0)
+        dpt_log(DPT_LOG_WARN, "%s: %" PRId64 " values are too small for %s and become 0",
+                options->target, lost, options->dtype);
+    return st;
+}
+
 static dpt_status move_run(conversion *c, const dpt_source *source, const dpt_sink *sink,
                            dpt_range range) {
     dpt_dtype from = source->catalog->tensors[range.tensor].dtype;
@@ -94,6 +115,10 @@ static dpt_status move_run(conversion *c, const dpt_source *source, const dpt_si
         return st != DPT_OK ? st : sink->write(sink->ctx, range, c->stored);
     dpt_dtype_to_f32(from, c->stored, c->values, range.n);
     dpt_dtype_from_f32(to, c->values, c->out, range.n);
+    int64_t at = dpt_dtype_find_overflow(to, c->values, c->out, range.n);
+    if (at >= 0)
+        return overflow(c, range, at, to);
+    c->lost += dpt_dtype_count_lost(to, c->values, c->out, range.n);
     return sink->write(sink->ctx, range, c->out);
 }
 
@@ -162,6 +187,8 @@ dpt_status dpt_convert_run(const dpt_comm *comm, const dpt_convert_options *opti
     }
     if (st == DPT_OK)
         st = dpt_store_finish(c.writer, move_checked(comm, &c));
+    if (st == DPT_OK)
+        st = warn_of_lost(comm, &c, options);
     if (st == DPT_OK && comm->rank == 0)
         dpt_log(DPT_LOG_INFO, "wrote %s: %d tensors, %.3f GB", options->target, c.catalog.count,
                 (double)dpt_catalog_bytes(&c.catalog) / 1e9);

@@ -240,3 +240,27 @@ int64_t dpt_dtype_find_nonfinite(dpt_dtype dtype, const void *stored, int64_t n)
     }
     return -1;
 }
+
+int64_t dpt_dtype_find_overflow(dpt_dtype dtype, const float *values, const void *stored,
+                                int64_t n) {
+    int64_t size = dpt_dtype_size(dtype);
+    for (int64_t at = 0; at < n; at++) {
+        int64_t found = dpt_dtype_find_nonfinite(dtype, (const char *)stored + at * size, n - at);
+        if (found < 0)
+            return -1;
+        at += found;
+        if ((bits_of(values[at]) & 0x7f800000) != 0x7f800000)
+            return at;
+    }
+    return -1;
+}
+
+int64_t dpt_dtype_count_lost(dpt_dtype dtype, const float *values, const void *stored, int64_t n) {
+    const unsigned char *bytes = stored;
+    int64_t lost = 0;
+    if (dpt_dtype_size(dtype) != 2)
+        return 0;
+    for (int64_t i = 0; i < n; i++)
+        lost += (load16(bytes, i) & 0x7fff) == 0 && (bits_of(values[i]) & 0x7fffffff) != 0;
+    return lost;
+}

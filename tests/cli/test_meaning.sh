@@ -163,6 +163,45 @@ homes() { # paths that a shell has not expanded
 }
 part homes
 
+# Values that another type cannot hold.
+large() { # large FILE TENSOR ELEMENT VALUE: a copy of the post-trained model in f32 with one value
+    run_at 1 convert "$m/post" "$tmp/$1" --dtype f32
+    $python - "$tmp/$1" "$2" "$3" "$4" <<'P'
+import sys
+import h5py
+with h5py.File(sys.argv[1], "r+") as file:
+    set = file["tensors/" + sys.argv[2]]
+    values = set[:]
+    values.flat[int(sys.argv[3])] = float(sys.argv[4])
+    set[:] = values
+    del set.attrs["xxh3"]
+    file.attrs.pop("sealed", None)
+P
+}
+overflows() {
+    local up=model.layers.1.mlp.up_proj.weight ranks
+    large large.h5 $up 37 1e6
+    for ranks in 1 3; do
+        run_at $ranks convert "$tmp/large.h5" "$tmp/half" --dtype f16
+        expect_error "1e6 in f16 at $ranks" 3 "large.h5: tensor '$up': the value 1000000 at element 37 .*F16: .*bf16"
+        holds "1e6 in f16 at $ranks: nothing is written" test -z "$(find "$tmp" -name 'half*')"
+    done
+    run_at 2 convert "$tmp/large.h5" "$tmp/brain" --dtype bf16
+    expect_exit "1e6 in bf16" 0
+    job 2 --set models.post="$tmp/large.h5" --set output.dtype=f16 --set 'edits=[{name: e, method: expo, alpha: 0}]'
+    expect_error "1e6 in a study in f16" 3 "edit e: tensor '$up': the edited value at index 37 is beyond the range of F16 .1000000"
+    job 2 --set models.post="$tmp/large.h5" --set output.dtype=f16 --set "select={exclude: [$up]}"
+    expect_error "1e6 in a tensor that is not edited" 3 "tensor '$up': the post-trained value at index 37, 1000000, .*F16"
+    large huge.h5 lm_head.weight 5 3.4e38
+    run_at 2 convert "$tmp/huge.h5" "$tmp/brain2" --dtype bf16
+    expect_error "3.4e38 in bf16" 3 "huge.h5: tensor 'lm_head.weight': the value 3.4.*e.38 at element 5 .*BF16: .*f32"
+    large small.h5 model.norm.weight 3 1e-9
+    run_at 3 convert "$tmp/small.h5" "$tmp/half" --dtype f16
+    expect_exit "1e-9 in f16" 0
+    holds "1e-9 in f16 is counted" grep -q 'warning: .*/half: 1 values are too small for f16' "$tmp/err"
+}
+part overflows
+
 # A model and itself.
 zero() { # zero NAME RANKS ARGUMENTS...: the study is refused, and allowed it gives no verdict
     job "$2" "${@:3}"

@@ -173,6 +173,26 @@ static void nonfinite_is_found(void **state) {
     assert_int_equal(dpt_dtype_find_nonfinite(DPT_F32, NULL, 0), -1);
 }
 
+static void losses_of_a_type_are_found(void **state) {
+    (void)state;
+    const float values[] = {1.0F,    65504.0F, INFINITY, NAN,     65519.9F, -65520.0F,
+                            5e-8F,   2e-8F,    0.0F,     -0.0F,   1e6F,     3.39e38F,
+                            3.4e38F, 1e-45F,   -1e-40F,  1.2e-38F};
+    enum { COUNT = sizeof values / sizeof values[0] };
+    unsigned char stored[4 * COUNT];
+    dpt_dtype_from_f32(DPT_F16, values, stored, COUNT);
+    assert_int_equal(dpt_dtype_find_overflow(DPT_F16, values, stored, COUNT), 5);
+    assert_int_equal(dpt_dtype_find_overflow(DPT_F16, values, stored, 5), -1);
+    assert_int_equal(dpt_dtype_find_overflow(DPT_F16, values, stored, 0), -1);
+    assert_int_equal(dpt_dtype_count_lost(DPT_F16, values, stored, COUNT), 4);
+    dpt_dtype_from_f32(DPT_BF16, values, stored, COUNT);
+    assert_int_equal(dpt_dtype_find_overflow(DPT_BF16, values, stored, COUNT), 12);
+    assert_int_equal(dpt_dtype_count_lost(DPT_BF16, values, stored, COUNT), 1);
+    dpt_dtype_from_f32(DPT_F32, values, stored, COUNT);
+    assert_int_equal(dpt_dtype_find_overflow(DPT_F32, values, stored, COUNT), -1);
+    assert_int_equal(dpt_dtype_count_lost(DPT_F32, values, stored, COUNT), 0);
+}
+
 static void names(void **state) {
     (void)state;
     for (dpt_dtype d = DPT_F32; d < DPT_DTYPE_COUNT; d++) {
@@ -194,9 +214,13 @@ static void names(void **state) {
 int main(void) {
     cmocka_set_message_output(CM_OUTPUT_TAP);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(bf16_equals_torch),   cmocka_unit_test(f16_equals_torch),
-        cmocka_unit_test(edges_round_to_even), cmocka_unit_test(any_alignment_and_length),
-        cmocka_unit_test(nonfinite_is_found),  cmocka_unit_test(names),
+        cmocka_unit_test(bf16_equals_torch),
+        cmocka_unit_test(f16_equals_torch),
+        cmocka_unit_test(edges_round_to_even),
+        cmocka_unit_test(any_alignment_and_length),
+        cmocka_unit_test(losses_of_a_type_are_found),
+        cmocka_unit_test(nonfinite_is_found),
+        cmocka_unit_test(names),
     };
     return cmocka_run_group_tests_name("dtype", tests, NULL, NULL);
 }

@@ -18,9 +18,11 @@ typedef struct dpt_convert_options {
 /** Copy a model into the other format, or into another type.
  *
  * Cells are streamed within the memory budget; bytes are copied as they are unless the type of a
- * f32, f16 or bf16 tensor changes, then they are rounded once. Other types are always copied.
+ * f32, f16 or bf16 tensor changes, then they are rounded once. Other types are always copied. A warning
+ * counts values that become 0.
  * Collective over comm (same: options).
- * Errors: DPT_ERR_USAGE for an unknown dtype; those of dpt_store_open and dpt_store_create; nothing
+ * Errors: DPT_ERR_USAGE for an unknown dtype; DPT_ERR_INPUT naming tensor, element and value when a finite
+ * value would become infinite; those of dpt_store_open and dpt_store_create; nothing
  * is left under the final name.
  * Determinism: same bytes at any number of ranks.
  */

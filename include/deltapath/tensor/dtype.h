@@ -47,4 +47,12 @@ void dpt_dtype_from_f32(dpt_dtype dtype, const float *values, void *stored, int6
 /** Index of the first stored element that is NaN or infinite; -1 if there is none. Local. */
 int64_t dpt_dtype_find_nonfinite(dpt_dtype dtype, const void *stored, int64_t n);
 
+/** Index of the first finite value that is stored as an infinity; -1 if there is none. Local.
+ * @param[in] values (n). @param[in] stored (n) what dpt_dtype_from_f32 made of them. */
+int64_t dpt_dtype_find_overflow(dpt_dtype dtype, const float *values, const void *stored,
+                                int64_t n);
+
+/** How many values other than 0 are stored as 0. Local. */
+int64_t dpt_dtype_count_lost(dpt_dtype dtype, const float *values, const void *stored, int64_t n);
+
 #endif
