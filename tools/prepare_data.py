@@ -56,6 +56,26 @@ def read_json(path: pathlib.Path) -> dict:
     return value
 
 
+def vocabulary_hash(path: pathlib.Path):
+    """Which token each id stands for, as 16 hexadecimal digits: doc/formats.md, tokenizer_hash. None when
+    the file does not say."""
+    try:
+        whole = read_json(path)
+        vocab = whole["model"]["vocab"]
+        pairs = {(i, t) for t, i in vocab.items()} if isinstance(vocab, dict) else {
+            (i, entry[0]) for i, entry in enumerate(vocab)}
+        pairs |= {(added["id"], added["content"]) for added in whole.get("added_tokens") or []}
+        lines = sorted((i, t.encode()) for i, t in pairs)
+        if not lines or any(type(i) is not int for i, _ in lines):
+            return None
+    except (Bad, KeyError, TypeError, AttributeError, IndexError, UnicodeEncodeError):
+        return None
+    value = 0xcbf29ce484222325
+    for byte in b"".join(b"%d\t%s\n" % line for line in lines):
+        value = (value ^ byte) * 0x100000001b3 & 0xffffffffffffffff
+    return f"{value:016x}"
+
+
 class Tokens:
     """Text to token ids, by the tokenizer of a directory; loaded at the first string."""
 
@@ -223,6 +243,9 @@ def write(options, tok: Tokens, groups: dict) -> None:
             f.attrs["version"] = numpy.int32(1)
             f.attrs["kind"] = numpy.bytes_(options.kind)
             f.attrs["tokenizer"] = numpy.bytes_(tok.directory.resolve().name.encode())
+            digits = vocabulary_hash(tok.directory / "tokenizer.json")
+            if digits:
+                f.attrs["tokenizer_hash"] = numpy.bytes_(digits)
             f.attrs["source"] = numpy.bytes_(options.input.name.encode())
             if tok.vocab:
                 f.attrs["vocab_size"] = numpy.int64(tok.vocab)

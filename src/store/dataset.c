@@ -10,6 +10,7 @@
 #include "deltapath/store/isolate.h"
 
 #include <inttypes.h>
+#include <string.h>
 #include <unistd.h>
 
 static dpt_status read_file(const char *path, dpt_dataset_kind kind, char **bytes, int64_t *n) {
@@ -71,7 +72,11 @@ dpt_status dpt_dataset_read(const dpt_comm *comm, const char *path, dpt_dataset_
     const dpt_dataset_head place = *head;
     head->images_at = head->file_bytes = 0; /* where the values lie changes nothing */
     dpt_dataset_unpack(bytes, out);
-    out->hash = dpt_hash_bytes(bytes, (size_t)n);
+    dpt_dataset_tail tail;
+    int64_t values = n - (int64_t)sizeof tail;
+    out->hash = dpt_hash_bytes(bytes, (size_t)values);
+    memcpy(&tail, bytes + values, sizeof tail);
+    out->tokenizer = (dpt_tokenizer){.known = tail.tokenizer_known != 0, .hash = tail.tokenizer};
     if (kind == DPT_DATASET_IMAGES)
         st = dpt_agree(comm, dpt_dataset_open_images(path, &place, out));
     if (st != DPT_OK)

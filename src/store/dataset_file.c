@@ -10,6 +10,7 @@
 #include <math.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -24,6 +25,7 @@ typedef struct loader {
     const char *path;
     int64_t file_bytes;
     dpt_dataset_head head;
+    dpt_dataset_tail tail;
     struct side {
         int64_t tokens, masks, count;
         int32_t *token;
@@ -302,8 +304,27 @@ static dpt_status check_format(const loader *l) {
                      l->path, what);
 }
 
+/* 16 hexadecimal digits, or nothing. */
+static dpt_status read_tokenizer(loader *l) {
+    char *text = NULL;
+    char *end = NULL;
+    bool good = dpt_hdf5_text_read(l->file, "tokenizer_hash", &text);
+    if (good && text != NULL) {
+        l->tail = (dpt_dataset_tail){1, strtoull(text, &end, 16)};
+        good = strlen(text) == 16 && strspn(text, "0123456789abcdef") == 16;
+    }
+    dpt_mem_free(text);
+    return good ? DPT_OK
+                : dpt_error(DPT_ERR_INPUT,
+                            "%s: the attribute tokenizer_hash is no text of 16 hexadecimal digits: "
+                            "make the file again with tools/prepare_data.py",
+                            l->path);
+}
+
 static dpt_status read_kind(loader *l) {
     dpt_status st = check_format(l);
+    if (st == DPT_OK)
+        st = read_tokenizer(l);
     if (st != DPT_OK)
         return st;
     if (l->head.kind == DPT_DATASET_IMAGES) {
@@ -374,11 +395,13 @@ static void pack_sequences(const loader *l, dpt_dataset *to) {
 
 static dpt_status pack(const loader *l, char **bytes, int64_t *n) {
     dpt_dataset to;
-    *n = dpt_dataset_bytes(&l->head);
+    int64_t values = dpt_dataset_bytes(&l->head);
+    *n = values + (int64_t)sizeof l->tail;
     *bytes = dpt_mem_zalloc(*n, 1, "data set");
     if (*bytes == NULL)
         return DPT_ERR_OUTPUT;
     memcpy(*bytes, &l->head, sizeof l->head);
+    memcpy(*bytes + values, &l->tail, sizeof l->tail);
     dpt_dataset_unpack(*bytes, &to);
     if (to.offsets != NULL)
         pack_sequences(l, &to);

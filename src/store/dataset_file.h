@@ -18,6 +18,12 @@ typedef struct dpt_dataset_head {
     int64_t file_bytes; /**< of an image file; not part of the hash */
 } dpt_dataset_head;
 
+/** End of these bytes: what is known of the values, and is none of them. */
+typedef struct dpt_dataset_tail {
+    int64_t tokenizer_known;
+    uint64_t tokenizer;
+} dpt_dataset_tail;
+
 /** Read a file, but for its images, into such bytes and check it. A dpt_isolate_fn. */
 typedef struct dpt_dataset_request {
     const char *path;
@@ -25,7 +31,7 @@ typedef struct dpt_dataset_request {
 } dpt_dataset_request;
 dpt_status dpt_dataset_load(void *request, char **bytes, int64_t *n);
 
-/** Bytes of a data set with this head. Local. */
+/** Bytes of a data set with this head, without the tail. Local. */
 int64_t dpt_dataset_bytes(const dpt_dataset_head *head);
 
 /** Point the arrays of out into bytes, which out keeps as its block. Local. */

@@ -4,7 +4,9 @@
 #include "deltapath/base/log.h"
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
+#include "deltapath/store/tokenizer.h"
 
+#include <inttypes.h>
 #include <jansson.h>
 #include <string.h>
 
@@ -91,6 +93,58 @@ static dpt_status open_data(const dpt_comm *comm, dpt_inputs *in) {
     return st;
 }
 
+/* Tokens mean what the model's vocabulary says, and that of the references. */
+static dpt_status compare_tokenizer(const dpt_inputs *in, int d, const dpt_tokenizer *model,
+                                    const char *path) {
+    const dpt_tokenizer *data = &in->data[d].tokenizer;
+    const char *file = in->job->data[d].file;
+    if (!data->known || !model->known) {
+        dpt_log(DPT_LOG_INFO, "%s: %s: whether its tokens are those of %s is not checked", file,
+                !data->known ? "records no tokenizer" : "the model has no tokenizer.json", path);
+        return DPT_OK;
+    }
+    if (data->hash == model->hash)
+        return DPT_OK;
+    if (!in->job->allow_other_tokenizer)
+        return dpt_error(DPT_ERR_INPUT,
+                         "%s: was made with another tokenizer (vocabulary %016" PRIx64
+                         ") than that of %s (%016" PRIx64
+                         "): make it again with tools/prepare_data.py --tokenizer %s, or write "
+                         "`allow: [other-tokenizer]`",
+                         file, data->hash, path, model->hash, path);
+    dpt_log(DPT_LOG_WARN, "%s: was made with another tokenizer than that of %s, as the job allows",
+            file, path);
+    return DPT_OK;
+}
+
+static dpt_status check_tokenizers(const dpt_comm *comm, const dpt_inputs *in) {
+    dpt_tokenizer pre, post, reference;
+    bool tokens = false;
+    for (int d = 0; d < in->job->ndata; d++)
+        tokens = tokens || in->data[d].tokens != NULL;
+    if (!tokens || !dpt_inputs_needs_model(in))
+        return DPT_OK;
+    dpt_status st = dpt_tokenizer_of_store(comm, in->pre, &pre);
+    if (st == DPT_OK)
+        st = dpt_tokenizer_of_store(comm, in->post, &post);
+    if (st == DPT_OK && pre.known && post.known && pre.hash != post.hash)
+        dpt_log(
+            DPT_LOG_WARN,
+            "%s and %s have different tokenizers: the losses of both are taken on the tokens of "
+            "the data, as the post-trained model reads them",
+            in->job->pre, in->job->post);
+    for (int d = 0; d < in->job->ndata && st == DPT_OK; d++) {
+        if (in->data[d].tokens == NULL)
+            continue;
+        st = compare_tokenizer(in, d, &post, in->job->post);
+        if (st == DPT_OK && in->reference[d] != NULL)
+            st = dpt_tokenizer_of_store(comm, in->reference[d], &reference);
+        if (st == DPT_OK && in->reference[d] != NULL)
+            st = compare_tokenizer(in, d, &reference, in->job->data[d].reference);
+    }
+    return st;
+}
+
 uint64_t dpt_inputs_data_key(const dpt_inputs *in, int d) {
     uint64_t parts[4] = {in->data[d].hash, (uint64_t)in->job->data[d].loss};
     if (in->job->data[d].loss == DPT_LOSS_DPO)
@@ -120,6 +174,8 @@ dpt_status dpt_inputs_open(const dpt_comm *comm, const dpt_job *job, dpt_inputs 
     }
     if (st == DPT_OK)
         st = open_data(comm, out);
+    if (st == DPT_OK)
+        st = check_tokenizers(comm, out);
     if (st == DPT_OK && dpt_inputs_needs_model(out) && dpt_store_config(out->post) == NULL)
         st = dpt_error(DPT_ERR_INPUT,
                        "%s: has no config.json, which gradients need: add it, or write `riemann: "

@@ -190,17 +190,67 @@ overflows() {
     expect_exit "1e6 in bf16" 0
     job 2 --set models.post="$tmp/large.h5" --set output.dtype=f16 --set 'edits=[{name: e, method: expo, alpha: 0}]'
     expect_error "1e6 in a study in f16" 3 "edit e: tensor '$up': the edited value at index 37 is beyond the range of F16 .1000000"
+    rm -rf "$tmp/study"
     job 2 --set models.post="$tmp/large.h5" --set output.dtype=f16 --set "select={exclude: [$up]}"
     expect_error "1e6 in a tensor that is not edited" 3 "tensor '$up': the post-trained value at index 37, 1000000, .*F16"
     large huge.h5 lm_head.weight 5 3.4e38
     run_at 2 convert "$tmp/huge.h5" "$tmp/brain2" --dtype bf16
-    expect_error "3.4e38 in bf16" 3 "huge.h5: tensor 'lm_head.weight': the value 3.4.*e.38 at element 5 .*BF16: .*f32"
+    expect_error "3.4e38 in bf16" 3 "huge.h5: tensor 'lm_head.weight': the value 3[.]39.*e.38 at element 5 .*BF16: .*f32"
     large small.h5 model.norm.weight 3 1e-9
     run_at 3 convert "$tmp/small.h5" "$tmp/half" --dtype f16
     expect_exit "1e-9 in f16" 0
     holds "1e-9 in f16 is counted" grep -q 'warning: .*/half: 1 values are too small for f16' "$tmp/err"
 }
 part overflows
+
+# Data of another tokenizer.
+tokenizers() {
+    cp -r "$m" "$tmp/m"
+    $python - "$tmp/m" <<'P'
+import json
+import os
+import sys
+words = {f"t{i}": i for i in range(64)}
+def tokenizer(vocab, **more):
+    return {"version": "1.0", "added_tokens": [], "model": {"type": "WordLevel", "vocab": vocab}, **more}
+texts = {"pre": json.dumps(tokenizer(words)),
+         "post": json.dumps(tokenizer(dict(reversed(words.items())), padding={"x": [1]}), indent=3),
+         "other": json.dumps(tokenizer({f"t{63 - i}": i for i in range(64)}))}
+os.mkdir(f"{sys.argv[1]}/other")
+for name, text in texts.items():
+    open(f"{sys.argv[1]}/{name}/tokenizer.json", "w").write(text)
+open(f"{sys.argv[1]}/in.jsonl", "w").write('{"prompt": [2, 3], "response": [4, 5]}\n{"prompt": [6], "response": [7]}\n')
+P
+    local name at="models={pre: $tmp/m/pre, post: $tmp/m/post}"
+    for name in pre other; do
+        holds "prepare_data: $name" $python tools/prepare_data.py "$tmp/m/in.jsonl" --tokenizer "$tmp/m/$name" \
+            --vocab-size 64 -o "$tmp/$name.h5"
+    done
+    job 2 --dry-run --set "$at" --set data.0.file="$tmp/pre.h5"
+    expect_exit "data of the model's tokenizer, formatted otherwise" 0
+    holds "the same tokenizer: nothing is said" test ! -s "$tmp/err"
+    job 2 --set "$at" --set data.0.file="$tmp/other.h5"
+    expect_error "data of another tokenizer" 3 "other.h5: was made with another tokenizer .*--tokenizer $tmp/m/post.*allow"
+    job 2 --dry-run --set "$at" --set data.0.file="$tmp/other.h5" --set 'allow=[other-tokenizer]'
+    expect_exit "data of another tokenizer, allowed" 0
+    holds "data of another tokenizer, allowed: a warning" grep -q 'warning: .*other.h5: was made with another' "$tmp/err"
+    run_at 1 convert "$tmp/m/post" "$tmp/post.h5"
+    job 3 --dry-run --set "models={pre: $tmp/m/pre, post: $tmp/post.h5}" --set data.0.file="$tmp/other.h5"
+    expect_error "data of another tokenizer than that in an HDF5 checkpoint" 3 "other.h5: was made with another"
+    cp "$tmp/m/other/tokenizer.json" "$tmp/m/pre"
+    job 1 --dry-run --set "$at" --set data.0.file="$tmp/pre.h5"
+    expect_exit "a pair of two tokenizers" 0
+    holds "a pair of two tokenizers: a warning" test "$(grep -c 'warning: .*different tokenizers' "$tmp/err")" = 1
+    unset DELTAPATH_QUIET
+    job 1 --dry-run
+    holds "what is not recorded is said once" test "$(grep -c 'records no tokenizer' "$tmp/err")" = 1
+    $python -c "
+import h5py, sys
+h5py.File(sys.argv[1], 'r+').attrs['tokenizer_hash'] = 'short'" "$tmp/pre.h5"
+    job 1 --dry-run --set "$at" --set data.0.file="$tmp/pre.h5"
+    expect_error "a hash that is none" 3 "pre.h5: the attribute tokenizer_hash"
+}
+part tokenizers
 
 # A model and itself.
 zero() { # zero NAME RANKS ARGUMENTS...: the study is refused, and allowed it gives no verdict

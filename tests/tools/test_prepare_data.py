@@ -96,6 +96,33 @@ def token_lists_are_taken_as_they_are(w):
         assert bytes(f.attrs["kind"]) == b"lm" and bytes(f.attrs["tokenizer"]) == b"tok"
 
 
+def recorded(w, tokenizer):
+    """The tokenizer_hash that the tool records for this content of tokenizer.json."""
+    text = tokenizer if isinstance(tokenizer, str) else json.dumps(tokenizer)
+    (w.tok / "tokenizer.json").write_text(text)
+    r = w.run([{"prompt": [2], "response": [3]}], "--force")
+    assert r.returncode == 0, r.stderr
+    with h5py.File(w.out) as f:
+        return bytes(f.attrs["tokenizer_hash"]).decode() if "tokenizer_hash" in f.attrs else None
+
+
+@case()
+def the_vocabulary_is_recorded(w):
+    # tests/store/test_tokenizer.c has the same values from the program that compares them.
+    abc, unicode = "2606eaaf9bfcffaf", "49c3ca022b7e7554"
+    plain = {"model": {"vocab": {"a": 0, "b": 1, "c": 2}}}
+    assert recorded(w, plain) == abc
+    assert recorded(w, json.dumps({**plain, "padding": {"x": 1}, "post_processor": None}, indent=7)) == abc
+    assert recorded(w, {"model": {"vocab": [["a", 0.0], ["b", -1.5], ["c", -2]]}}) == abc
+    assert recorded(w, {"model": {"vocab": {"c": 2, "b": 1}},
+                        "added_tokens": [{"id": 0, "content": "a"}, {"id": 1, "content": "b"}]}) == abc
+    assert recorded(w, {"model": {"vocab": {"\u00e9\n\"": 3, "\U0001f600": 70000, "": 5}}}) == unicode
+    assert recorded(w, {"model": {"vocab": {"a": 0, "b": 2, "c": 1}}}) not in (abc, None)
+    for unknown in ("{", "[]", "{}", {"model": {"vocab": {}}}, {"model": {"vocab": {"a": 1.5}}},
+                    {"model": {"vocab": [1]}}, '{"model": {"vocab": {"\\ud800": 0}}}'):
+        assert recorded(w, unknown) is None, unknown
+
+
 @case()
 def dpo_has_two_groups(w):
     r = w.run([{"prompt": [2], "chosen": [3, 4], "rejected": [5]}], "--kind", "dpo")

@@ -2,6 +2,7 @@
 #define DELTAPATH_STORE_DATASET_H
 
 #include "deltapath/comm/comm.h"
+#include "deltapath/store/tokenizer.h"
 
 #include <stdint.h>
 
@@ -29,9 +30,10 @@ typedef struct dpt_dataset {
     int32_t *labels;                   /**< (samples) at least 0 */
     struct dpt_dataset_images *images; /**< open for dpt_dataset_read_images */
 
-    double *weights; /**< (samples) at least 0, sum above 0; NULL: all count alike */
-    uint64_t hash;   /**< XXH3 of all values, for provenance */
-    void *block;     /**< what the arrays point into */
+    double *weights;         /**< (samples) at least 0, sum above 0; NULL: all count alike */
+    uint64_t hash;           /**< XXH3 of all values, for provenance */
+    dpt_tokenizer tokenizer; /**< with which the file says that it was made; not part of hash */
+    void *block;             /**< what the arrays point into */
 } dpt_dataset;
 
 /** Read and check an HDF5 file of this kind.

@@ -1,0 +1,28 @@
+#ifndef DELTAPATH_STORE_TOKENIZER_H
+#define DELTAPATH_STORE_TOKENIZER_H
+
+#include "deltapath/store/store.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/** Which token each id stands for, as one number: doc/formats.md, tokenizer_hash. */
+typedef struct dpt_tokenizer {
+    bool known; /**< there is a tokenizer.json with a vocabulary that can be read */
+    uint64_t hash;
+} dpt_tokenizer;
+
+/** Hash of the text of a tokenizer.json.
+ *
+ * Local. Computes: FNV-1a of 64 bits over the lines "id TAB token LF" of model.vocab and added_tokens, sorted
+ * by id and then by the bytes of the token, equal lines once. Formatting, merges, padding and
+ * post-processors do not count.
+ * @param[in] text (n) untrusted; need not end with a NUL.
+ * Errors: DPT_ERR_OUTPUT without memory. What is no tokenizer is not known. */
+dpt_status dpt_tokenizer_hash(const char *text, int64_t n, dpt_tokenizer *out);
+
+/** Hash of the tokenizer.json that comes with a model, read on rank 0.
+ * Collective over comm. Errors, agreed: DPT_ERR_INPUT when the file cannot be read; as above. */
+dpt_status dpt_tokenizer_of_store(const dpt_comm *comm, const dpt_store *store, dpt_tokenizer *out);
+
+#endif
