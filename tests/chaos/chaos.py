@@ -1,0 +1,38 @@
+#!/usr/bin/python3
+"""Chaos tests of a small study: what is disturbed, how often, and what must hold afterwards.
+
+    chaos.py faults [-n N]      the k-th call of a class fails (libfault.c); -n 0: every call
+    chaos.py kills [-n N]       SIGKILL of one rank or of all at random instants, then --resume
+
+Prints the seed (--seed repeats a run), TAP lines, the defects with what repeats them, and a table.
+"""
+import argparse
+import random
+import sys
+
+import faults
+import support
+
+KINDS = {"faults": lambda chaos, n: faults.main(chaos, n or None)}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kind", choices=sorted(KINDS))
+    parser.add_argument("-n", type=int, default=10)
+    parser.add_argument("--build", default="build/release")
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--limit", type=float, default=120, help="seconds after which a run hangs")
+    parser.add_argument("--stacks", action="store_true", help="print the stacks of runs that hang")
+    arguments = parser.parse_args()
+    print(f"# seed {arguments.seed}", flush=True)
+    chaos = support.Chaos(arguments)
+    try:
+        return support.tap(KINDS[arguments.kind](chaos, arguments.n))
+    finally:
+        chaos.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
