@@ -4,18 +4,26 @@
 #include "deltapath/comm/agree.h"
 
 #include <limits.h>
+#include <stdio.h>
 #include <string.h>
 
 /* Bytes of one call. MPI's own buffer for a reduction is as large, and not in our budget. */
 enum { PIECE_BYTES = 1 << 26 };
 
-static dpt_status check(int code, const char *call) {
+dpt_status dpt_comm_check(int code, const char *call) {
     if (code == MPI_SUCCESS)
         return DPT_OK;
-    char text[MPI_MAX_ERROR_STRING];
+    char text[MPI_MAX_ERROR_STRING] = "";
     int length = 0;
+    int rank = 0;
     MPI_Error_string(code, text, &length);
-    return dpt_error(DPT_ERR_INTERNAL, "%s: %s", call, text);
+    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+    fprintf(stderr,
+            "deltapath: error: [rank %d] %s failed (%s): all ranks end, a study goes on with "
+            "--resume\n",
+            rank, call, text);
+    MPI_Abort(MPI_COMM_WORLD, DPT_ERR_INTERNAL);
+    return DPT_ERR_INTERNAL;
 }
 
 static dpt_status finish(MPI_Comm mpi, dpt_comm *out) {
@@ -24,27 +32,27 @@ static dpt_status finish(MPI_Comm mpi, dpt_comm *out) {
     out->size = 0;
     if (mpi == MPI_COMM_NULL)
         return DPT_OK;
-    MPI_Comm_rank(mpi, &out->rank);
-    MPI_Comm_size(mpi, &out->size);
-    return DPT_OK;
+    dpt_comm_check(MPI_Comm_rank(mpi, &out->rank), "MPI_Comm_rank");
+    return dpt_comm_check(MPI_Comm_size(mpi, &out->size), "MPI_Comm_size");
 }
 
 dpt_status dpt_comm_create(MPI_Comm parent, dpt_comm *out) {
     MPI_Comm mpi = MPI_COMM_NULL;
-    dpt_status st = check(MPI_Comm_dup(parent, &mpi), "MPI_Comm_dup");
+    dpt_status st = dpt_comm_check(MPI_Comm_dup(parent, &mpi), "MPI_Comm_dup");
     return st != DPT_OK ? st : finish(mpi, out);
 }
 
 dpt_status dpt_comm_split(const dpt_comm *comm, int color, int key, dpt_comm *out) {
     MPI_Comm mpi = MPI_COMM_NULL;
     int mpi_color = color < 0 ? MPI_UNDEFINED : color;
-    dpt_status st = check(MPI_Comm_split(comm->mpi, mpi_color, key, &mpi), "MPI_Comm_split");
+    dpt_status st =
+        dpt_comm_check(MPI_Comm_split(comm->mpi, mpi_color, key, &mpi), "MPI_Comm_split");
     return st != DPT_OK ? st : finish(mpi, out);
 }
 
 void dpt_comm_destroy(dpt_comm *comm) {
     if (comm->size > 0 && comm->mpi != MPI_COMM_NULL)
-        MPI_Comm_free(&comm->mpi);
+        dpt_comm_check(MPI_Comm_free(&comm->mpi), "MPI_Comm_free");
     comm->size = 0;
 }
 
@@ -56,8 +64,8 @@ static dpt_status all_reduce(const dpt_comm *comm, void *values, int64_t n, size
     for (int64_t at = 0; at < n; at += most) {
         int count = (int)(n - at < most ? n - at : most);
         char *piece = (char *)values + (size_t)at * size;
-        dpt_status st =
-            check(MPI_Allreduce(MPI_IN_PLACE, piece, count, type, op, comm->mpi), "MPI_Allreduce");
+        dpt_status st = dpt_comm_check(
+            MPI_Allreduce(MPI_IN_PLACE, piece, count, type, op, comm->mpi), "MPI_Allreduce");
         if (st != DPT_OK)
             return st;
     }
@@ -93,8 +101,8 @@ dpt_status dpt_comm_broadcast(const dpt_comm *comm, void *bytes, int64_t n, int 
         return DPT_OK;
     for (int64_t at = 0; at < n; at += PIECE_BYTES) {
         int count = (int)(n - at < PIECE_BYTES ? n - at : PIECE_BYTES);
-        dpt_status st =
-            check(MPI_Bcast((char *)bytes + at, count, MPI_BYTE, root, comm->mpi), "MPI_Bcast");
+        dpt_status st = dpt_comm_check(
+            MPI_Bcast((char *)bytes + at, count, MPI_BYTE, root, comm->mpi), "MPI_Bcast");
         if (st != DPT_OK)
             return st;
     }
@@ -135,9 +143,9 @@ static dpt_status gather_blocks(const dpt_comm *comm, const void *bytes, const i
             break;
     }
     if (total <= INT_MAX)
-        return check(MPI_Allgatherv(bytes, counts[comm->rank], MPI_BYTE, blocks, counts, starts,
-                                    MPI_BYTE, comm->mpi),
-                     "MPI_Allgatherv");
+        return dpt_comm_check(MPI_Allgatherv(bytes, counts[comm->rank], MPI_BYTE, blocks, counts,
+                                             starts, MPI_BYTE, comm->mpi),
+                              "MPI_Allgatherv");
     dpt_status st = DPT_OK;
     for (int r = 0; st == DPT_OK && r < comm->size; r++) {
         if (r == comm->rank && sizes[r] > 0)
@@ -202,11 +210,11 @@ dpt_status dpt_comm_exchange(const dpt_comm *comm, const void *send, const int64
         while (out_left > 0 || in_left > 0) {
             int out_now = (int)(out_left < PIECE_BYTES ? out_left : PIECE_BYTES);
             int in_now = (int)(in_left < PIECE_BYTES ? in_left : PIECE_BYTES);
-            dpt_status st =
-                check(MPI_Sendrecv(out, out_now, MPI_BYTE, out_now > 0 ? to : MPI_PROC_NULL, 0, in,
-                                   in_now, MPI_BYTE, in_now > 0 ? from : MPI_PROC_NULL, 0,
-                                   comm->mpi, MPI_STATUS_IGNORE),
-                      "MPI_Sendrecv");
+            dpt_status st = dpt_comm_check(
+                MPI_Sendrecv(out, out_now, MPI_BYTE, out_now > 0 ? to : MPI_PROC_NULL, 0, in,
+                             in_now, MPI_BYTE, in_now > 0 ? from : MPI_PROC_NULL, 0, comm->mpi,
+                             MPI_STATUS_IGNORE),
+                "MPI_Sendrecv");
             if (st != DPT_OK)
                 return st;
             out += out_now;
@@ -220,12 +228,11 @@ dpt_status dpt_comm_exchange(const dpt_comm *comm, const void *send, const int64
 
 dpt_status dpt_comm_local_size(const dpt_comm *comm, int *ranks_here) {
     MPI_Comm local = MPI_COMM_NULL;
-    dpt_status st = check(
+    dpt_status st = dpt_comm_check(
         MPI_Comm_split_type(comm->mpi, MPI_COMM_TYPE_SHARED, comm->rank, MPI_INFO_NULL, &local),
         "MPI_Comm_split_type");
     if (st != DPT_OK)
         return st;
-    MPI_Comm_size(local, ranks_here);
-    MPI_Comm_free(&local);
-    return DPT_OK;
+    dpt_comm_check(MPI_Comm_size(local, ranks_here), "MPI_Comm_size");
+    return dpt_comm_check(MPI_Comm_free(&local), "MPI_Comm_free");
 }

@@ -58,13 +58,17 @@ static void stop_tell_others(void) {
     for (int r = 0; r < state.comm.size; r++) {
         state.requests[r] = MPI_REQUEST_NULL;
         if (r != state.comm.rank)
-            MPI_Isend(&state.sent, 1, MPI_INT, r, TAG_STOP, state.comm.mpi, &state.requests[r]);
+            dpt_comm_check(
+                MPI_Isend(&state.sent, 1, MPI_INT, r, TAG_STOP, state.comm.mpi, &state.requests[r]),
+                "MPI_Isend");
     }
 }
 
 static void stop_receive(int source) {
     int reason = STOP_SIGNAL;
-    MPI_Recv(&reason, 1, MPI_INT, source, TAG_STOP, state.comm.mpi, MPI_STATUS_IGNORE);
+    dpt_comm_check(
+        MPI_Recv(&reason, 1, MPI_INT, source, TAG_STOP, state.comm.mpi, MPI_STATUS_IGNORE),
+        "MPI_Recv");
     state.received++;
     state.reason = reason;
 }
@@ -86,7 +90,8 @@ bool dpt_stop_asked(void) {
     }
     int there = 0;
     MPI_Status status;
-    MPI_Iprobe(MPI_ANY_SOURCE, TAG_STOP, state.comm.mpi, &there, &status);
+    dpt_comm_check(MPI_Iprobe(MPI_ANY_SOURCE, TAG_STOP, state.comm.mpi, &there, &status),
+                   "MPI_Iprobe");
     if (there)
         stop_receive(status.MPI_SOURCE);
     return there != 0;
@@ -116,7 +121,8 @@ void dpt_stop_destroy(void) {
     for (int64_t left = messages - (state.requests != NULL) - state.received; left > 0; left--)
         stop_receive(MPI_ANY_SOURCE);
     if (state.requests != NULL)
-        MPI_Waitall(state.comm.size, state.requests, MPI_STATUSES_IGNORE);
+        dpt_comm_check(MPI_Waitall(state.comm.size, state.requests, MPI_STATUSES_IGNORE),
+                       "MPI_Waitall");
     dpt_mem_free(state.requests);
     dpt_comm_destroy(&state.comm);
     memset(&state, 0, sizeof state);

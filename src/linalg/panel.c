@@ -349,9 +349,8 @@ dpt_status dpt_panel_sum_to_shares(const dpt_comm *comm, int64_t n, int64_t widt
     }
     for (int r = 0; r < comm->size; r++)
         counts[r] *= (int)width;
-    if (MPI_Reduce_scatter(whole, share, counts, MPI_FLOAT, MPI_SUM, comm->mpi) != MPI_SUCCESS)
-        return dpt_error(DPT_ERR_INTERNAL, "svd: MPI_Reduce_scatter failed");
-    return DPT_OK;
+    return dpt_comm_check(MPI_Reduce_scatter(whole, share, counts, MPI_FLOAT, MPI_SUM, comm->mpi),
+                          "MPI_Reduce_scatter");
 }
 
 dpt_status dpt_panel_gather_shares(const dpt_comm *comm, int64_t n, int64_t width,
@@ -361,10 +360,10 @@ dpt_status dpt_panel_gather_shares(const dpt_comm *comm, int64_t n, int64_t widt
     share_table(comm, n, counts);
     /* Whole rows as the unit keep the counts within int. */
     MPI_Datatype row;
-    MPI_Type_contiguous((int)width, MPI_FLOAT, &row);
-    MPI_Type_commit(&row);
+    dpt_comm_check(MPI_Type_contiguous((int)width, MPI_FLOAT, &row), "MPI_Type_contiguous");
+    dpt_comm_check(MPI_Type_commit(&row), "MPI_Type_commit");
     int code = MPI_Allgatherv(share, counts[comm->rank], row, whole, counts, counts + comm->size,
                               row, comm->mpi);
     MPI_Type_free(&row);
-    return code == MPI_SUCCESS ? DPT_OK : dpt_error(DPT_ERR_INTERNAL, "svd: MPI_Allgatherv failed");
+    return dpt_comm_check(code, "MPI_Allgatherv");
 }

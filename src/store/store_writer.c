@@ -101,7 +101,7 @@ static void discard(dpt_store_writer *writer) {
         return;
     if (writer->comm.rank == 0)
         dpt_store_path_remove(writer->partial);
-    MPI_Barrier(writer->comm.mpi);
+    dpt_comm_check(MPI_Barrier(writer->comm.mpi), "MPI_Barrier");
 }
 
 dpt_status dpt_store_create(const dpt_comm *comm, const char *path, const dpt_catalog *catalog,

@@ -183,8 +183,7 @@ static dpt_status move_between(const transfer *t, int to, int from) {
         int code = MPI_Sendrecv(t->out, bytes, MPI_BYTE, sends ? to : MPI_PROC_NULL, 0, t->in,
                                 PIECE_BYTES, MPI_BYTE, receives ? from : MPI_PROC_NULL, 0,
                                 t->comm->mpi, MPI_STATUS_IGNORE);
-        if (code != MPI_SUCCESS)
-            return dpt_error(DPT_ERR_INTERNAL, "MPI_Sendrecv failed while tensors moved");
+        dpt_comm_check(code, "MPI_Sendrecv");
         if (receives)
             unpack(t, &receiving);
     }

@@ -13,7 +13,12 @@ typedef struct dpt_comm {
     int size;
 } dpt_comm;
 
-/** Duplicate `parent`. Collective over parent. Errors: DPT_ERR_INTERNAL from MPI. */
+/** What an MPI call answered: DPT_OK, or the end of all ranks by MPI_Abort with code 5, after a line that
+ * names the call. After an error the state of a communicator is undefined and other ranks may wait in the
+ * call for ever; no agreement can reach them. Local. */
+dpt_status dpt_comm_check(int code, const char *call);
+
+/** Duplicate `parent`. Collective over parent. */
 dpt_status dpt_comm_create(MPI_Comm parent, dpt_comm *out);
 
 /** Split into sub-communicators by color, ordered by key. A negative color joins none:
@@ -24,8 +29,8 @@ dpt_status dpt_comm_split(const dpt_comm *comm, int color, int key, dpt_comm *ou
 void dpt_comm_destroy(dpt_comm *comm);
 
 /* Large-count collectives: `n` may exceed INT_MAX; transfers go in pieces of 2^26 bytes.
- * All are Collective over comm; n and root are the same on all ranks. Errors: DPT_ERR_INTERNAL from MPI,
- * on the ranks that saw it: dpt_agree where others would go on. Determinism: the sums of
+ * All are Collective over comm; n and root are the same on all ranks. Errors: none,
+ * dpt_comm_check ends the program. Determinism: the sums of
  * doubles are taken in an order that MPI chooses; use the order-fixed sums of linalg/reduce.h, or
  * arrays in which each slot is nonzero on one rank only, where bits must not depend on ranks. */
 dpt_status dpt_comm_sum_f64(const dpt_comm *comm, double *values, int64_t n);
