@@ -188,11 +188,11 @@ dpt_status dpt_store_open(const dpt_comm *comm, const char *path, dpt_store **ou
     }
     if (st == DPT_OK && comm->rank == 0)
         st = scan(store->path, &store->header, &format);
+    if (st == DPT_OK && comm->rank == 0)
+        st = dpt_store_header_sample(&store->header, &sample);
     st = dpt_agree(comm, st);
     if (st == DPT_OK)
         st = dpt_comm_broadcast(comm, &format, sizeof format, 0);
-    if (st == DPT_OK && comm->rank == 0)
-        sample = dpt_store_header_sample(&store->header);
     if (st == DPT_OK)
         st = dpt_comm_broadcast(comm, &sample, sizeof sample, 0);
     if (st == DPT_OK)

@@ -70,24 +70,37 @@ void dpt_store_companions_sort(dpt_store_header *header) {
         qsort(header->companions, (size_t)header->ncompanions, sizeof *header->companions, by_name);
 }
 
+/* A link that leads nowhere is no file; another failure would leave a tokenizer out without a word. */
+static dpt_status list_one(const char *directory, int listing, const char *name,
+                           dpt_store_header *header) {
+    struct stat info;
+    int failed = fstatat(listing, name, &info, 0);
+    if (failed != 0 && errno != ENOENT)
+        return dpt_error(DPT_ERR_INPUT, "%s/%s: cannot be looked at (%s): check its permissions",
+                         directory, name, strerror(errno));
+    if (failed != 0 || !S_ISREG(info.st_mode))
+        return DPT_OK;
+    char *file = dpt_store_path_join(directory, name);
+    dpt_status st = file == NULL
+                        ? DPT_ERR_OUTPUT
+                        : dpt_store_companion_add(header, name, file, 0, (int64_t)info.st_size);
+    dpt_mem_free(file);
+    return st;
+}
+
 dpt_status dpt_store_companions_list(const char *directory, dpt_store_header *header) {
     DIR *listing = opendir(directory);
     if (listing == NULL)
         return dpt_error(DPT_ERR_INPUT, "%s: cannot be listed (%s): check its permissions",
                          directory, strerror(errno));
     dpt_status st = DPT_OK;
-    struct dirent *entry;
-    while (st == DPT_OK && (entry = readdir(listing)) != NULL) {
-        struct stat info;
-        if (!dpt_store_companion_allowed(entry->d_name) ||
-            fstatat(dirfd(listing), entry->d_name, &info, 0) != 0 || !S_ISREG(info.st_mode))
-            continue;
-        char *file = dpt_store_path_join(directory, entry->d_name);
-        st = file == NULL
-                 ? DPT_ERR_OUTPUT
-                 : dpt_store_companion_add(header, entry->d_name, file, 0, (int64_t)info.st_size);
-        dpt_mem_free(file);
-    }
+    struct dirent *entry = NULL;
+    while (st == DPT_OK && (errno = 0, entry = readdir(listing)) != NULL)
+        if (dpt_store_companion_allowed(entry->d_name))
+            st = list_one(directory, dirfd(listing), entry->d_name, header);
+    if (st == DPT_OK && errno != 0)
+        st = dpt_error(DPT_ERR_INPUT, "%s: cannot be listed to its end (%s): check the disk",
+                       directory, strerror(errno));
     closedir(listing);
     dpt_store_companions_sort(header);
     return st;

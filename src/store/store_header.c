@@ -4,6 +4,7 @@
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdlib.h>
@@ -363,32 +364,45 @@ static void feed_text(dpt_hash *hash, const char *text) {
 
 enum { SAMPLE_PIECES = 4, SAMPLE_BYTES = 4096 };
 
-static void sample_tensor(int fd, const dpt_store_entry *entry, dpt_hash *hash) {
+static bool sample_tensor(int fd, const dpt_store_entry *entry, dpt_hash *hash) {
     char piece[SAMPLE_BYTES];
     int64_t spare = entry->bytes > SAMPLE_BYTES ? entry->bytes - SAMPLE_BYTES : 0;
     for (int i = 0; i < SAMPLE_PIECES && (i == 0 || spare > 0); i++) {
         int64_t at = spare / (SAMPLE_PIECES - 1) * i;
         int64_t want = entry->bytes < SAMPLE_BYTES ? entry->bytes : SAMPLE_BYTES;
-        ssize_t got = pread(fd, piece, (size_t)want, entry->offset + at);
-        if (got > 0)
-            dpt_hash_update(hash, piece, (size_t)got);
+        for (int64_t done = 0; done < want;) {
+            ssize_t got = pread(fd, piece + done, (size_t)(want - done), entry->offset + at + done);
+            if (got < 0 && errno == EINTR)
+                continue;
+            if (got == 0)
+                errno = ENODATA;
+            if (got <= 0)
+                return false;
+            done += got;
+        }
+        dpt_hash_update(hash, piece, (size_t)want);
     }
+    return true;
 }
 
-uint64_t dpt_store_header_sample(const dpt_store_header *header) {
+dpt_status dpt_store_header_sample(const dpt_store_header *header, uint64_t *sample) {
     dpt_hash hash;
+    dpt_status st = DPT_OK;
     dpt_hash_begin(&hash);
-    for (int f = 0; f < header->nfiles; f++) {
+    for (int f = 0; f < header->nfiles && st == DPT_OK; f++) {
         int fd = dpt_file_open_input(header->files[f]);
-        if (fd < 0)
-            dpt_error_clear(); /* reading the tensors says what is wrong */
-        for (int64_t i = 0; i < header->count && fd >= 0; i++)
+        bool ok = fd >= 0;
+        for (int64_t i = 0; i < header->count && ok; i++)
             if (header->entries[i].file == f)
-                sample_tensor(fd, &header->entries[i], &hash);
+                ok = sample_tensor(fd, &header->entries[i], &hash);
+        if (!ok)
+            st = dpt_error(DPT_ERR_INPUT, "%s: cannot be read (%s): check the file and its disk",
+                           header->files[f], strerror(errno));
         if (fd >= 0)
             close(fd);
     }
-    return dpt_hash_value(&hash);
+    *sample = dpt_hash_value(&hash);
+    return st;
 }
 
 uint64_t dpt_store_header_fingerprint(const dpt_store_header *header, uint64_t sample) {

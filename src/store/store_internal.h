@@ -77,9 +77,9 @@ dpt_status dpt_store_header_unpack(const char *packed, int64_t bytes, dpt_store_
 /** Give rank 0's header to all. Collective over comm. */
 dpt_status dpt_store_header_broadcast(const dpt_comm *comm, dpt_store_header *header);
 
-/** Hash of pieces of every tensor, so that weights trained anew under old names are told apart; what
- * cannot be read is left out. Local. */
-uint64_t dpt_store_header_sample(const dpt_store_header *header);
+/** Hash of pieces of every tensor, so that weights trained anew under old names are told apart.
+ * Local. Errors: DPT_ERR_INPUT when a piece cannot be read. */
+dpt_status dpt_store_header_sample(const dpt_store_header *header, uint64_t *sample);
 uint64_t dpt_store_header_fingerprint(const dpt_store_header *header,
                                       uint64_t sample); /**< Local. */
 
