@@ -2,6 +2,7 @@
 
 #include "deltapath/base/mem.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 /* Sign, exponent and mantissa of the float types that HDF5 has no name for. */
@@ -176,6 +177,9 @@ bool dpt_hdf5_text_write(hid_t object, const char *name, const char *text) {
 }
 
 void dpt_hdf5_silence(void) {
+    /* Some network file systems refuse locks, and nobody else works on these files: a study is locked as
+     * a whole. Counts before the library's first call. */
+    setenv("HDF5_USE_FILE_LOCKING", "FALSE", 0);
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
 }
 

@@ -89,12 +89,21 @@ static void run_child(int fd, dpt_isolate_fn work, void *ctx) {
     _exit(ok ? 0 : 1);
 }
 
-static dpt_status receive(int fd, const char *path, char **bytes, int64_t *n) {
+static dpt_status report_crash(const char *path, bool writes) {
+    if (writes)
+        return dpt_error(DPT_ERR_OUTPUT,
+                         "%s: the HDF5 library crashed while it wrote: check disk space and memory",
+                         path);
+    return dpt_error(DPT_ERR_INPUT,
+                     "%s: the HDF5 library crashed or hung on it: the file is corrupt, copy it "
+                     "again",
+                     path);
+}
+
+static dpt_status receive(int fd, const char *path, bool writes, char **bytes, int64_t *n) {
     answer a;
     if (!read_all(fd, &a, sizeof a))
-        return dpt_error(
-            DPT_ERR_INPUT,
-            "%s: the HDF5 library crashed or hung on it: the file is corrupt, copy it again", path);
+        return report_crash(path, writes);
     if (a.st != DPT_OK) {
         a.message[DPT_MESSAGE_MAX - 1] = '\0';
         return dpt_error(a.st, "%s", a.message);
@@ -113,8 +122,8 @@ static dpt_status receive(int fd, const char *path, char **bytes, int64_t *n) {
     return dpt_error(DPT_ERR_INTERNAL, "%s: its headers did not arrive", path);
 }
 
-dpt_status dpt_isolate_run(const char *path, dpt_isolate_fn work, void *ctx, char **bytes,
-                           int64_t *n) {
+static dpt_status isolate(const char *path, bool writes, dpt_isolate_fn work, void *ctx,
+                          char **bytes, int64_t *n) {
     *bytes = NULL;
     *n = 0;
     int ends[2];
@@ -126,9 +135,19 @@ dpt_status dpt_isolate_run(const char *path, dpt_isolate_fn work, void *ctx, cha
         run_child(ends[1], work, ctx);
     }
     close(ends[1]);
-    dpt_status st = child > 0 ? receive(ends[0], path, bytes, n) : work(ctx, bytes, n);
+    dpt_status st = child > 0 ? receive(ends[0], path, writes, bytes, n) : work(ctx, bytes, n);
     close(ends[0]);
     while (child > 0 && waitpid(child, NULL, 0) < 0 && errno == EINTR) {
     }
     return st;
+}
+
+dpt_status dpt_isolate_run(const char *path, dpt_isolate_fn work, void *ctx, char **bytes,
+                           int64_t *n) {
+    return isolate(path, false, work, ctx, bytes, n);
+}
+
+dpt_status dpt_isolate_write(const char *path, dpt_isolate_fn work, void *ctx, char **bytes,
+                             int64_t *n) {
+    return isolate(path, true, work, ctx, bytes, n);
 }

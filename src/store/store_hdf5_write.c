@@ -4,12 +4,14 @@
 
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
+#include "deltapath/store/isolate.h"
 
 #include <string.h>
 
-/* Writing: all ranks create the file and its data sets together through parallel HDF5, with the
- * space taken at once and never filled, and learn the extents; the file is closed while the bytes
- * move, and opened once more for the hashes. */
+/* Writing: rank 0 makes the file and its data sets, with the space taken at once and never filled, and
+ * tells the others the extents; the file is closed while the bytes move, and opened once more for the
+ * hashes. HDF5 runs in a child process, by itself: through parallel HDF5 a rank on which a call fails
+ * leaves the others waiting inside theirs, and a file that HDF5 could not close crashes when MPI ends. */
 
 enum { ALIGN_FROM = 1 << 20, ALIGN_TO = 4096 }; /* large tensors begin on pages */
 
@@ -41,54 +43,79 @@ dpt_status dpt_store_hdf5_layout(dpt_store_writer *writer) {
     return writer->files[0] == NULL ? DPT_ERR_OUTPUT : DPT_OK;
 }
 
-/* Metadata is written piece by piece, not collectively: Open MPI 4.1 then also writes what lies between
- * the pieces of its ranks, from memory that nobody set. */
-static hid_t parallel_access(const dpt_store_writer *writer) {
+static hid_t plain_access(void) {
     hid_t access = H5Pcreate(H5P_FILE_ACCESS);
-    if (access < 0)
-        return access;
-    if (H5Pset_fapl_mpio(access, writer->comm.mpi, MPI_INFO_NULL) < 0 ||
-        H5Pset_all_coll_metadata_ops(access, true) < 0 ||
-        H5Pset_coll_metadata_write(access, false) < 0 ||
-        H5Pset_alignment(access, ALIGN_FROM, ALIGN_TO) < 0 ||
-        H5Pset_libver_bounds(access, H5F_LIBVER_V18, H5F_LIBVER_LATEST) < 0) {
+    if (access >= 0 && (H5Pset_alignment(access, ALIGN_FROM, ALIGN_TO) < 0 ||
+                        H5Pset_libver_bounds(access, H5F_LIBVER_V18, H5F_LIBVER_LATEST) < 0)) {
         H5Pclose(access);
-        return -1;
+        return H5I_INVALID_HID;
     }
     return access;
+}
+
+/* Time stamps would give the same model another file. Space is taken at once and never filled. */
+static hid_t plain_dataset(void) {
+    hid_t plist = H5Pcreate(H5P_DATASET_CREATE);
+    if (plist >= 0 &&
+        (H5Pset_obj_track_times(plist, false) < 0 || H5Pset_layout(plist, H5D_CONTIGUOUS) < 0 ||
+         H5Pset_alloc_time(plist, H5D_ALLOC_TIME_EARLY) < 0 ||
+         H5Pset_fill_time(plist, H5D_FILL_TIME_NEVER) < 0)) {
+        H5Pclose(plist);
+        return H5I_INVALID_HID;
+    }
+    return plist;
+}
+
+static hid_t plain_group(hid_t file, const char *name) {
+    hid_t plist = H5Pcreate(H5P_GROUP_CREATE);
+    hid_t group = plist >= 0 && H5Pset_obj_track_times(plist, false) >= 0
+                      ? H5Gcreate2(file, name, H5P_DEFAULT, plist, H5P_DEFAULT)
+                      : H5I_INVALID_HID;
+    if (plist >= 0)
+        H5Pclose(plist);
+    return group;
 }
 
 static bool write_number(hid_t object, const char *name, hid_t file_type, hid_t type,
                          const void *value) {
     hid_t space = H5Screate(H5S_SCALAR);
-    hid_t attribute = H5Acreate2(object, name, file_type, space, H5P_DEFAULT, H5P_DEFAULT);
+    hid_t attribute =
+        space >= 0 ? H5Acreate2(object, name, file_type, space, H5P_DEFAULT, H5P_DEFAULT) : space;
     bool ok = attribute >= 0 && H5Awrite(attribute, type, value) >= 0;
     if (attribute >= 0)
         ok = H5Aclose(attribute) >= 0 && ok;
-    H5Sclose(space);
+    if (space >= 0)
+        H5Sclose(space);
     return ok;
 }
 
-static bool create_dataset(dpt_store_writer *writer, hid_t group, hid_t plist, int t) {
-    const dpt_tensor_info *info = &writer->catalog->tensors[t];
+/* An empty data set has no extent, and needs none. */
+static bool place_of(hid_t dataset, bool empty, int64_t *offset) {
+    haddr_t at = empty ? 0 : H5Dget_offset(dataset);
+    *offset = (int64_t)at;
+    return at != HADDR_UNDEF;
+}
+
+static bool create_dataset(const dpt_tensor_info *info, hid_t group, hid_t plist, int64_t *offset) {
     hsize_t sides[DPT_NDIM_MAX];
     for (int i = 0; i < info->ndim; i++)
         sides[i] = (hsize_t)info->shape[i];
     hid_t type = dpt_hdf5_type_create(info->dtype);
     hid_t space =
         info->ndim == 0 ? H5Screate(H5S_SCALAR) : H5Screate_simple(info->ndim, sides, NULL);
-    hid_t dataset = H5Dcreate2(group, info->name, type, space, H5P_DEFAULT, plist, H5P_DEFAULT);
-    bool ok = dataset >= 0;
-    if (ok) {
-        uint64_t unknown = 0;
-        ok = write_number(dataset, "xxh3", H5T_STD_U64LE, H5T_NATIVE_UINT64, &unknown);
-        haddr_t offset = info->numel > 0 ? H5Dget_offset(dataset) : 0;
-        ok = ok && offset != HADDR_UNDEF;
-        writer->offset_of[t] = (int64_t)offset;
-        H5Dclose(dataset);
-    }
-    H5Sclose(space);
-    H5Tclose(type);
+    hid_t dataset = type >= 0 && space >= 0 ? H5Dcreate2(group, info->name, type, space,
+                                                         H5P_DEFAULT, plist, H5P_DEFAULT)
+                                            : H5I_INVALID_HID;
+    uint64_t unknown = 0;
+    bool ok = dataset >= 0 &&
+              write_number(dataset, "xxh3", H5T_STD_U64LE, H5T_NATIVE_UINT64, &unknown) &&
+              place_of(dataset, info->numel == 0, offset);
+    if (dataset >= 0)
+        ok = H5Dclose(dataset) >= 0 && ok;
+    if (space >= 0)
+        H5Sclose(space);
+    if (type >= 0)
+        H5Tclose(type);
     return ok;
 }
 
@@ -103,26 +130,30 @@ static bool write_root(const dpt_store_writer *writer, hid_t file) {
     return dpt_hdf5_text_write(file, "provenance", writer->provenance) && ok;
 }
 
+static int companions_of(const dpt_store_writer *writer) {
+    return writer->companions != NULL ? writer->companions->ncompanions : 0;
+}
+
 /* One data set of bytes for each, after the tensors; at (companions): their first bytes. */
-static bool create_companions(const dpt_store_writer *writer, hid_t file, hid_t group_plist,
-                              hid_t plist, int64_t *at) {
-    int count = writer->companions != NULL ? writer->companions->ncompanions : 0;
+static bool create_companions(const dpt_store_writer *writer, hid_t file, hid_t plist,
+                              int64_t *at) {
+    int count = companions_of(writer);
     if (count == 0)
         return true;
-    hid_t group = H5Gcreate2(file, "companions", H5P_DEFAULT, group_plist, H5P_DEFAULT);
+    hid_t group = plain_group(file, "companions");
     bool ok = group >= 0;
-    for (int i = 0; i < count; i++) {
+    for (int i = 0; i < count && ok; i++) {
         const dpt_store_companion *companion = &writer->companions->companions[i];
         hsize_t side = (hsize_t)companion->bytes;
         hid_t space = H5Screate_simple(1, &side, NULL);
-        hid_t dataset = H5Dcreate2(group, companion->name, H5T_STD_U8LE, space, H5P_DEFAULT, plist,
-                                   H5P_DEFAULT);
-        haddr_t offset = dataset >= 0 && side > 0 ? H5Dget_offset(dataset) : 0;
-        ok = ok && dataset >= 0 && offset != HADDR_UNDEF;
-        at[i] = (int64_t)offset;
+        hid_t dataset = space >= 0 ? H5Dcreate2(group, companion->name, H5T_STD_U8LE, space,
+                                                H5P_DEFAULT, plist, H5P_DEFAULT)
+                                   : H5I_INVALID_HID;
+        ok = dataset >= 0 && place_of(dataset, side == 0, &at[i]);
         if (dataset >= 0)
-            H5Dclose(dataset);
-        H5Sclose(space);
+            ok = H5Dclose(dataset) >= 0 && ok;
+        if (space >= 0)
+            H5Sclose(space);
     }
     if (group >= 0)
         H5Gclose(group);
@@ -132,67 +163,77 @@ static bool create_companions(const dpt_store_writer *writer, hid_t file, hid_t 
 /* Their bytes, once the file is closed. Rank 0. */
 static dpt_status write_companions(const dpt_store_writer *writer, const int64_t *at) {
     dpt_status st = DPT_OK;
-    for (int i = 0; writer->companions != NULL && i < writer->companions->ncompanions; i++)
-        if (st == DPT_OK)
-            st = dpt_store_companion_copy(&writer->companions->companions[i], writer->partial,
-                                          at[i]);
+    for (int i = 0; i < companions_of(writer) && st == DPT_OK; i++)
+        st = dpt_store_companion_copy(&writer->companions->companions[i], writer->partial, at[i]);
     return st;
 }
 
-/* Every rank makes every call, whatever failed before, so that the collective calls match. */
-static dpt_status fill_file(dpt_store_writer *writer, hid_t file, int64_t *companion_at) {
+/* at: (tensors + companions) first bytes. */
+static bool fill_file(const dpt_store_writer *writer, hid_t file, int64_t *at) {
+    const dpt_catalog *catalog = writer->catalog;
     bool ok = write_root(writer, file);
-    /* Without time stamps the same model gives the same file. */
-    hid_t group_plist = H5Pcreate(H5P_GROUP_CREATE);
-    hid_t plist = H5Pcreate(H5P_DATASET_CREATE);
-    H5Pset_obj_track_times(group_plist, false);
-    H5Pset_obj_track_times(plist, false);
-    H5Pset_layout(plist, H5D_CONTIGUOUS);
-    H5Pset_alloc_time(plist, H5D_ALLOC_TIME_EARLY);
-    H5Pset_fill_time(plist, H5D_FILL_TIME_NEVER);
-    hid_t group = H5Gcreate2(file, "tensors", H5P_DEFAULT, group_plist, H5P_DEFAULT);
-    ok = ok && group >= 0;
-    for (int t = 0; t < writer->catalog->count; t++)
-        ok = create_dataset(writer, group, plist, t) && ok;
+    hid_t plist = plain_dataset();
+    hid_t group = ok && plist >= 0 ? plain_group(file, "tensors") : H5I_INVALID_HID;
+    ok = group >= 0;
+    for (int t = 0; t < catalog->count && ok; t++)
+        ok = create_dataset(&catalog->tensors[t], group, plist, &at[t]);
     if (group >= 0)
-        H5Gclose(group);
-    ok = create_companions(writer, file, group_plist, plist, companion_at) && ok;
-    H5Pclose(plist);
-    H5Pclose(group_plist);
-    return ok ? DPT_OK : fail(writer, "create the data sets");
+        ok = H5Gclose(group) >= 0 && ok;
+    ok = ok && create_companions(writer, file, plist, at + catalog->count);
+    if (plist >= 0)
+        H5Pclose(plist);
+    return ok;
+}
+
+/* In the child: make the file, answer with the places. */
+static dpt_status make_file(void *ctx, char **bytes, int64_t *n) {
+    const dpt_store_writer *writer = ctx;
+    dpt_hdf5_silence();
+    int64_t places = (int64_t)writer->catalog->count + companions_of(writer);
+    int64_t *at = dpt_mem_zalloc(places, sizeof *at, "places of tensors");
+    if (at == NULL)
+        return DPT_ERR_OUTPUT;
+    hid_t creation = H5Pcreate(H5P_FILE_CREATE);
+    hid_t access = plain_access();
+    hid_t file = creation >= 0 && access >= 0 && H5Pset_obj_track_times(creation, false) >= 0
+                     ? H5Fcreate(writer->partial, H5F_ACC_TRUNC, creation, access)
+                     : H5I_INVALID_HID;
+    dpt_status st = file < 0 ? fail(writer, "create the file") : DPT_OK;
+    if (st == DPT_OK && !fill_file(writer, file, at))
+        st = fail(writer, "create the data sets");
+    if (file >= 0 && H5Fclose(file) < 0 && st == DPT_OK)
+        st = fail(writer, "close the file");
+    if (access >= 0)
+        H5Pclose(access);
+    if (creation >= 0)
+        H5Pclose(creation);
+    *bytes = (char *)at;
+    *n = places * (int64_t)sizeof *at;
+    return st;
+}
+
+/* Rank 0. The empty file comes first: what forbids one is said by the system's own words. */
+static dpt_status create_file(dpt_store_writer *writer) {
+    char *at = NULL;
+    int64_t n = 0;
+    size_t own = (size_t)writer->catalog->count * sizeof *writer->offset_of;
+    dpt_status st = dpt_store_path_write(writer->partial, "", 0, 0);
+    if (st == DPT_OK)
+        st = dpt_isolate_write(writer->partial, make_file, writer, &at, &n);
+    if (st == DPT_OK && own > 0)
+        memcpy(writer->offset_of, at, own);
+    if (st == DPT_OK && companions_of(writer) > 0)
+        st = write_companions(writer, (const int64_t *)(const void *)at + writer->catalog->count);
+    dpt_mem_free(at);
+    return st;
 }
 
 dpt_status dpt_store_hdf5_create(dpt_store_writer *writer) {
-    dpt_hdf5_silence();
-    /* Rank 0 makes the file first: what can go wrong in doing so then goes wrong on one rank, not
-     * inside a collective call. */
-    dpt_status st =
-        writer->comm.rank == 0 ? dpt_store_path_write(writer->partial, "", 0, 0) : DPT_OK;
-    st = dpt_agree(&writer->comm, st);
-    if (st != DPT_OK)
-        return st;
-    hid_t creation = H5Pcreate(H5P_FILE_CREATE);
-    hid_t access = parallel_access(writer);
-    st = creation < 0 || access < 0 || H5Pset_obj_track_times(creation, false) < 0
-             ? dpt_error(DPT_ERR_INTERNAL, "HDF5 refuses its property lists")
-             : DPT_OK;
-    st = dpt_agree(&writer->comm, st);
-    hid_t file = -1;
-    if (st == DPT_OK) {
-        file = H5Fcreate(writer->partial, H5F_ACC_TRUNC, creation, access);
-        st = dpt_agree(&writer->comm, file < 0 ? fail(writer, "create the file") : DPT_OK);
-    }
-    int64_t companion_at[DPT_STORE_COMPANIONS_MAX];
+    dpt_status st = dpt_agree(&writer->comm, writer->comm.rank == 0 ? create_file(writer) : DPT_OK);
     if (st == DPT_OK)
-        st = fill_file(writer, file, companion_at);
-    if (file >= 0 && H5Fclose(file) < 0 && st == DPT_OK)
-        st = fail(writer, "close the file");
-    H5Pclose(access);
-    H5Pclose(creation);
-    st = dpt_agree(&writer->comm, st);
-    if (st == DPT_OK)
-        st = dpt_agree(&writer->comm,
-                       writer->comm.rank == 0 ? write_companions(writer, companion_at) : DPT_OK);
+        st = dpt_comm_broadcast(
+            &writer->comm, writer->offset_of,
+            (int64_t)writer->catalog->count * (int64_t)sizeof *writer->offset_of, 0);
     return st;
 }
 
@@ -207,31 +248,34 @@ static bool rewrite_hash(hid_t group, const char *name, uint64_t hash) {
     return ok;
 }
 
-dpt_status dpt_store_hdf5_finish(dpt_store_writer *writer) {
-    hid_t access = parallel_access(writer);
-    dpt_status st = dpt_agree(
-        &writer->comm, access < 0 ? dpt_error(DPT_ERR_INTERNAL, "HDF5 property list") : DPT_OK);
-    hid_t file = -1;
-    if (st == DPT_OK) {
-        file = H5Fopen(writer->partial, H5F_ACC_RDWR, access);
-        st = dpt_agree(&writer->comm, file < 0 ? fail(writer, "open the file again") : DPT_OK);
-    }
-    if (st == DPT_OK) {
-        hid_t group = H5Gopen2(file, "tensors", H5P_DEFAULT);
-        bool ok = group >= 0;
-        for (int t = 0; t < writer->catalog->count; t++)
-            ok = rewrite_hash(group, writer->catalog->tensors[t].name, writer->hashes[t]) && ok;
-        if (group >= 0)
-            H5Gclose(group);
-        st = ok ? DPT_OK : fail(writer, "write the hashes");
-    }
-    if (file >= 0 && H5Fclose(file) < 0 && st == DPT_OK)
-        st = fail(writer, "close the file");
+/* In the child. */
+static dpt_status write_hashes(void *ctx, char **bytes, int64_t *n) {
+    const dpt_store_writer *writer = ctx;
+    (void)bytes;
+    (void)n;
+    dpt_hdf5_silence();
+    hid_t access = plain_access();
+    hid_t file = access >= 0 ? H5Fopen(writer->partial, H5F_ACC_RDWR, access) : access;
+    hid_t group = file >= 0 ? H5Gopen2(file, "tensors", H5P_DEFAULT) : file;
+    bool ok = group >= 0;
+    for (int t = 0; t < writer->catalog->count && ok; t++)
+        ok = rewrite_hash(group, writer->catalog->tensors[t].name, writer->hashes[t]);
+    if (group >= 0)
+        H5Gclose(group);
+    if (file >= 0)
+        ok = H5Fclose(file) >= 0 && ok;
     if (access >= 0)
         H5Pclose(access);
-    st = dpt_agree(&writer->comm, st);
-    if (st == DPT_OK)
-        st = dpt_agree(&writer->comm,
-                       writer->comm.rank == 0 ? dpt_store_seal_write(writer) : DPT_OK);
-    return st;
+    return ok ? DPT_OK : fail(writer, "write the hashes");
+}
+
+dpt_status dpt_store_hdf5_finish(dpt_store_writer *writer) {
+    char *nothing = NULL;
+    int64_t none = 0;
+    dpt_status st = DPT_OK;
+    if (writer->comm.rank == 0)
+        st = dpt_isolate_write(writer->partial, write_hashes, writer, &nothing, &none);
+    if (st == DPT_OK && writer->comm.rank == 0)
+        st = dpt_store_seal_write(writer);
+    return dpt_agree(&writer->comm, st);
 }

@@ -22,4 +22,9 @@ typedef dpt_status (*dpt_isolate_fn)(void *ctx, char **bytes, int64_t *n);
 dpt_status dpt_isolate_run(const char *path, dpt_isolate_fn work, void *ctx, char **bytes,
                            int64_t *n);
 
+/** As dpt_isolate_run for work that makes `path` or changes it: HDF5 also crashes when the disk or the
+ * memory ends below it, at the latest when the process does. A crash is DPT_ERR_OUTPUT. Local. */
+dpt_status dpt_isolate_write(const char *path, dpt_isolate_fn work, void *ctx, char **bytes,
+                             int64_t *n);
+
 #endif
