@@ -33,9 +33,9 @@
 #include <unistd.h>
 
 enum { ALLOC, ALLOC_HDF5, OPEN, READ, WRITE, NAME, STAT, CLOSE, PROCESS, MPI, HDF5, CLASSES };
-static const char *const class_names[CLASSES] = {"alloc", "alloc-hdf5", "open",    "read",
-                                                 "write", "name",       "stat",    "close",
-                                                 "process", "mpi",      "hdf5"};
+static const char *const class_names[CLASSES] = {"alloc",   "alloc-hdf5", "open", "read",
+                                                 "write",   "name",       "stat", "close",
+                                                 "process", "mpi",        "hdf5"};
 enum { BEFORE, AFTER }; /* whether the real call is made */
 enum { FROM_OTHER, FROM_PROGRAM, FROM_TEXT, FROM_HDF5, FROM_MPIIO };
 
@@ -49,11 +49,11 @@ typedef struct function {
     void *real;
 } function;
 
-#define FUNCTION(name, class, when, value, error, stream)                                         \
+#define FUNCTION(name, class, when, value, error, stream)                                          \
     KNOWN(name, class, when, value, error, stream, NULL)
-#define KNOWN(name, class, when, value, error, stream, real)                                      \
-    __attribute__((visibility("hidden"), used)) function fault_##name = {                         \
-        #name, class, when, value, error, stream, real};                                          \
+#define KNOWN(name, class, when, value, error, stream, real)                                       \
+    __attribute__((visibility("hidden"), used))                                                    \
+    function fault_##name = {#name, class, when, value, error, stream, real};                      \
     __asm__(".pushsection .text\n.globl " #name "\n.type " #name ", @function\n" #name ":\n"       \
             "  leaq fault_" #name "(%rip), %r11\n  jmp fault_enter\n.popsection\n")
 
@@ -119,7 +119,7 @@ FUNCTION(closedir, CLOSE, AFTER, -1, EIO, 0);
 FUNCTION(fork, PROCESS, BEFORE, -1, EAGAIN, 0);
 FUNCTION(pipe2, PROCESS, BEFORE, -1, EMFILE, 0);
 FUNCTION(posix_spawnp, PROCESS, BEFORE, EAGAIN, EAGAIN, 0);
-#define MPI_CALL(name) FUNCTION(name, MPI, AFTER, MPI_ERR_OTHER, 0, 0)
+#define MPI_CALL(name)               FUNCTION(name, MPI, AFTER, MPI_ERR_OTHER, 0, 0)
 #define HDF5_CALL(name, when, value) FUNCTION(name, HDF5, when, value, 0, 0)
 #include "calls.inc"
 
@@ -183,8 +183,8 @@ static int add_ranges(struct dl_phdr_info *info, size_t size, void *ctx) {
         if (info->dlpi_phdr[i].p_type != PT_LOAD || (info->dlpi_phdr[i].p_flags & PF_X) == 0)
             continue;
         uintptr_t begin = info->dlpi_addr + info->dlpi_phdr[i].p_vaddr;
-        ranges[nranges++] = (range){begin, begin + info->dlpi_phdr[i].p_memsz,
-                                    range_from(info->dlpi_name)};
+        ranges[nranges++] =
+            (range){begin, begin + info->dlpi_phdr[i].p_memsz, range_from(info->dlpi_name)};
         if (info->dlpi_name[0] == '\0')
             base = info->dlpi_addr;
     }
@@ -248,7 +248,8 @@ static int open_named(const char *variable, int rank) {
         snprintf(path, sizeof path, "%s", pattern);
     else
         snprintf(path, sizeof path, "%.*s%d%s", (int)(mark - pattern), pattern, rank, mark + 2);
-    return (int)syscall(SYS_openat, AT_FDCWD, path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+    return (int)syscall(SYS_openat, AT_FDCWD, path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC,
+                        0666);
 }
 
 static void activate(int rank) {
