@@ -62,7 +62,9 @@ dpt_status dpt_file_commit(const char *path) {
     char *temporary = file_temporary(path);
     if (temporary == NULL)
         return DPT_ERR_OUTPUT;
-    dpt_status st = dpt_guard_output(path);
+    dpt_status st = dpt_mem_check();
+    if (st == DPT_OK)
+        st = dpt_guard_output(path);
     if (st != DPT_OK) {
         (void)file_remove_temporary(temporary);
     } else if (file_sync(temporary, O_WRONLY) != 0 || rename(temporary, path) != 0) {

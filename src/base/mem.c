@@ -18,6 +18,7 @@ enum { HEADER_BYTES = 64, HUGE_BLOCK_BYTES = 8 << 20 };
 static _Atomic int64_t in_use;
 static _Atomic int64_t peak;
 static _Atomic int64_t budget;
+static _Atomic int library_failed;
 
 bool dpt_mem_mul(int64_t a, int64_t b, int64_t *product) {
     return !__builtin_mul_overflow(a, b, product);
@@ -130,6 +131,20 @@ void dpt_mem_free(void *block) {
         return;
     atomic_fetch_sub(&in_use, block_bytes(block));
     free((char *)block - HEADER_BYTES);
+}
+
+void *dpt_mem_library_alloc(size_t bytes) {
+    void *block = malloc(bytes);
+    if (block == NULL) {
+        atomic_store(&library_failed, 1);
+        dpt_error(DPT_ERR_OUTPUT, "a text needs %zu bytes and the system has none left", bytes);
+    }
+    return block;
+}
+
+dpt_status dpt_mem_check(void) {
+    return atomic_load(&library_failed) ? dpt_error(DPT_ERR_OUTPUT, "the system has no memory left")
+                                        : DPT_OK;
 }
 
 int64_t dpt_mem_in_use(void) {

@@ -10,6 +10,7 @@
 #include "deltapath/linalg/blas_memory.h"
 #include "deltapath/report/report.h"
 
+#include <jansson.h>
 #include <mpi.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -143,6 +144,7 @@ int main(int argc, char **argv) {
     int provided;
     if (stops(argc, argv))
         dpt_signal_hold();
+    json_set_alloc_funcs(dpt_mem_library_alloc, free);
     dpt_cli_choose_kernels(argv);
     if (stops(argc, argv))
         dpt_signal_install();

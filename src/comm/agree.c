@@ -1,5 +1,7 @@
 #include "deltapath/comm/agree.h"
 
+#include "deltapath/base/mem.h"
+
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -15,6 +17,7 @@ void dpt_agree_set_world(int rank, int size) {
 }
 
 dpt_status dpt_agree(const dpt_comm *comm, dpt_status local) {
+    local = local == DPT_OK ? dpt_mem_check() : local;
     /* The worst status wins; among its ranks one that has a message, since a status that was agreed
      * before reaches ranks without one; among those the lowest. */
     bool says = local != DPT_OK && dpt_error_message()[0] != '\0';

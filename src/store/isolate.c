@@ -81,6 +81,8 @@ static void run_child(int fd, dpt_isolate_fn work, void *ctx) {
     make_crash_silent();
     dpt_error_clear();
     a.st = work(ctx, &bytes, &a.n);
+    if (a.st == DPT_OK)
+        a.st = dpt_mem_check();
     if (a.st != DPT_OK)
         a.n = 0;
     memcpy(a.message, dpt_error_message(), sizeof a.message);

@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "deltapath/base/mem.h"
@@ -105,6 +106,19 @@ static void machine_has_memory(void **state) {
     assert_true(dpt_mem_machine() > INT64_C(1) << 20);
 }
 
+static void a_failure_inside_a_library_is_kept(void **state) {
+    (void)state;
+    volatile size_t absurd = SIZE_MAX / 4;
+    void *block = dpt_mem_library_alloc(100);
+    assert_non_null(block);
+    free(block);
+    assert_int_equal(dpt_mem_check(), DPT_OK);
+    dpt_error_clear();
+    assert_null(dpt_mem_library_alloc(absurd));
+    assert_int_equal(dpt_mem_check(), DPT_ERR_OUTPUT);
+    assert_non_null(strstr(dpt_error_message(), "a text needs"));
+}
+
 int main(void) {
     cmocka_set_message_output(CM_OUTPUT_TAP);
     const struct CMUnitTest tests[] = {
@@ -115,6 +129,7 @@ int main(void) {
         cmocka_unit_test_teardown(texts, balances),
         cmocka_unit_test(products_say_when_they_overflow),
         cmocka_unit_test(machine_has_memory),
+        cmocka_unit_test(a_failure_inside_a_library_is_kept), /* last: it stays */
     };
     return cmocka_run_group_tests_name("mem", tests, NULL, NULL);
 }

@@ -1,6 +1,8 @@
 #ifndef DELTAPATH_BASE_MEM_H
 #define DELTAPATH_BASE_MEM_H
 
+#include "deltapath/base/status.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -47,5 +49,14 @@ int64_t dpt_mem_machine(void);
 /** Product and sum that say when they overflow int64. Local. @return true when it fits. */
 bool dpt_mem_mul(int64_t a, int64_t b, int64_t *product);
 bool dpt_mem_add(int64_t a, int64_t b, int64_t *sum);
+
+/** malloc for a library that makes values whose parts may be missing when memory is short (jansson: a
+ * member whose value could not be made is left out). A failure is recorded as this process's error.
+ * Local, thread-safe. */
+void *dpt_mem_library_alloc(size_t bytes);
+
+/** DPT_OK, or DPT_ERR_OUTPUT when dpt_mem_library_alloc has failed once: what was made since must not be
+ * used. Whoever writes a file asks, and so does dpt_agree. Local. */
+dpt_status dpt_mem_check(void);
 
 #endif
