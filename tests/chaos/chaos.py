@@ -3,6 +3,8 @@
 
     chaos.py faults [-n N]      the k-th call of a class fails (libfault.c); -n 0: every call
     chaos.py kills [-n N]       SIGKILL of one rank or of all at random instants, then --resume
+    chaos.py disk [-n N]        N fill levels of a small file system
+    chaos.py inputs [-n N]      an input is rewritten, cut, replaced or deleted while the study runs
 
 Prints the seed (--seed repeats a run), TAP lines, the defects with what repeats them, and a table.
 """
@@ -10,10 +12,14 @@ import argparse
 import random
 import sys
 
+import disk
 import faults
+import inputs
+import kills
 import support
 
-KINDS = {"faults": lambda chaos, n: faults.main(chaos, n or None)}
+KINDS = {"faults": lambda chaos, n: faults.main(chaos, n or None), "kills": kills.main, "disk": disk.main,
+         "inputs": inputs.main}
 
 
 def main():

@@ -193,6 +193,35 @@ class Chaos:
             return "partial files are left: " + self.partial(study)
         return ""
 
+    def verified(self, study):
+        """What `deltapath verify` says against a study: '' when nothing."""
+        run = self.finish(self.start(study.parent, 1, ["verify", str(study)]))
+        return "" if run.code == 0 else f"verify: {run}"
+
+    def undisturbed_relative(self, kind):
+        """An undisturbed study folder whose job names its inputs by relative paths."""
+        key = ("relative", kind)
+        if key not in self.whole:
+            folder = self.folder()
+            shutil.copytree(self.models, folder / "m")
+            (folder / "job.yaml").write_text((self.tmp / f"{kind}.yaml").read_text().replace(
+                f"{self.models}/", "m/"))
+            run = self.finish(self.start(folder, 2, ["run", "job.yaml"]))
+            if run.code != 0:
+                sys.exit(f"Bail out! the undisturbed study failed: {run}\n{run.text}")
+            self.whole[key], self.relative_seconds = folder / "study", run.seconds
+        return self.whole[key]
+
+    @staticmethod
+    def same_numbers(a, b):
+        """Why two studies differ: '' when they do not."""
+        if not (b / "results.json").exists():
+            return "no results.json"
+        found = compare.results(a / "results.json", b / "results.json")
+        if found:
+            return "results differ: " + "; ".join(found[:3])
+        return "" if tree(a / "models") == tree(b / "models") else "models differ"
+
     def touched(self):
         """Whether an input changed: '' when none."""
         now = tree(self.models)
