@@ -141,10 +141,13 @@ static dpt_status manifest_add(const char *folder, const char *name, dpt_manifes
     char *path = dpt_store_path_join(folder, name);
     if (path == NULL)
         return DPT_ERR_OUTPUT;
-    int64_t covered = dpt_store_path_ends_with(name, ".safetensors")
-                          ? dpt_store_safetensors_header_bytes(path)
-                          : -1;
-    dpt_status st = dpt_manifest_measure(path, covered, &entry);
+    bool weights = dpt_store_path_ends_with(name, ".safetensors");
+    int64_t covered = weights ? dpt_store_safetensors_header_bytes(path) : -1;
+    dpt_status st = DPT_OK;
+    if (weights && covered < 0)
+        st = dpt_error(DPT_ERR_OUTPUT, "%s: its header cannot be read back: check the disk", path);
+    if (st == DPT_OK)
+        st = dpt_manifest_measure(path, covered, &entry);
     dpt_mem_free(path);
     return st == DPT_OK ? dpt_manifest_set(manifest, &entry) : st;
 }
@@ -156,9 +159,12 @@ dpt_status dpt_store_manifest_write(const char *folder, const char *provenance) 
     dpt_status st = path == NULL      ? DPT_ERR_OUTPUT
                     : listing == NULL ? dpt_store_path_write_failed(folder)
                                       : DPT_OK;
-    for (struct dirent *entry = NULL; st == DPT_OK && (entry = readdir(listing)) != NULL;)
+    errno = 0;
+    for (struct dirent *entry = NULL; st == DPT_OK && (entry = readdir(listing)) != NULL; errno = 0)
         if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
             st = manifest_add(folder, entry->d_name, &manifest);
+    if (st == DPT_OK && errno != 0)
+        st = dpt_store_path_write_failed(folder);
     if (listing != NULL)
         closedir(listing);
     if (st == DPT_OK)
