@@ -4,6 +4,7 @@ SHELL := /bin/bash
 
 CC := mpicc
 BUILD ?= release
+N ?= 100
 ARCH ?= native
 PREFIX ?= /usr/local
 OUT := build/$(BUILD)
@@ -47,7 +48,7 @@ PROGRAM := $(OUT)/deltapath
 FORMATTED := $(shell find src include tests -name '*.[ch]' 2>/dev/null)
 
 .PHONY: build library tests benches deps demo check asan fuzz fuzzers bench lint format format-check tidy install \
-    doc info help clean paper
+    doc info help clean paper chaos
 build: | deps-build ## build the program at build/release/deltapath (BUILD=release, debug or asan)
 	@$(MAKE) --no-print-directory $(PROGRAM)
 library: $(LIBRARY)
@@ -97,6 +98,10 @@ paper: | deps-paper ## the paper's figures and claims on the shipped models, out
 check: | deps-check ## build and run the whole test suite; search=NAME runs a part
 	@$(MAKE) --no-print-directory -j2 $(PROGRAM) tests
 	tests/run -b $(OUT) $(search)
+
+chaos: | deps-check ## kills, failing calls, full disks and changed inputs: N=100 of each (N=0: every call)
+	@$(MAKE) --no-print-directory -j2 $(PROGRAM)
+	tests/chaos/run $(OUT) $(N)
 
 asan: | deps-check ## the suite under the address and undefined-behaviour sanitizers
 	@$(MAKE) --no-print-directory -j2 BUILD=asan build/asan/deltapath tests

@@ -14,6 +14,7 @@ KEPT = {"MPI_Init_thread", "MPI_Finalize", "MPI_Abort", "MPI_Error_string", "H5o
         "H5Eauto_is_v2", "H5Eget_auto1", "H5Eget_auto2", "H5Eset_auto1", "H5Eset_auto2", "H5free_memory"}
 ZERO = {"H5Tget_size", "H5Tget_ebias", "H5Tget_precision", "H5Dget_storage_size", "H5Aget_storage_size",
         "H5Iget_type"}
+ENDED = "ended by the library"
 CLOSING = re.compile("close$")
 
 
@@ -89,7 +90,9 @@ def judge(chaos, run, study, name, kind, ranks):
     if run.code in (0, 75):
         return chaos.differs(study, kind, ranks) if run.code == 0 else ""
     if run.code not in (2, 3, 4, 5):
-        return f"CRASH: {run}"
+        # HDF5 1.10 checks few of its own allocations: it crashes, and with it the run ends. What it
+        # writes to disk it writes in a child process; --resume must go on.
+        return ENDED if name == "alloc-hdf5" else f"CRASH: {run}"
     if not run.one_code(ranks):
         return f"CODES: {run}"
     if len(run.errors) != 1:
@@ -114,7 +117,8 @@ def one(chaos, library, kind, ranks, case):
     run = chaos.study(folder, kind, ranks, env=env)
     study = folder / "study"
     why = judge(chaos, run, study, name, kind, ranks)
-    how = "survived" if run.code == 0 else "reported"
+    how = "survived" if run.code == 0 else "ended" if why == ENDED else "reported"
+    why = "" if why == ENDED else why
     if not fired.exists():
         how = "not reached"
     elif not why and run.code != 0:
@@ -152,10 +156,10 @@ def main(chaos, number):
             table[name][how] += 1
             table[name]["runs"] += 1
             table[name]["defects"] += bool(why)
-    print("# class        runs  survived  reported  not reached  defects")
+    print("# class        runs  survived  reported  ended by the library  not reached  defects")
     for name in CLASSES:
         if name in table:
             row = table[name]
-            print(f"# {name:<11} {row['runs']:>5} {row['survived']:>9} {row['reported']:>9} "
+            print(f"# {name:<11} {row['runs']:>5} {row['survived']:>9} {row['reported']:>9} {row['ended']:>21} "
                   f"{row['not reached']:>12} {row['defects']:>8}")
     return dict(kinds)
