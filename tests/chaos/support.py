@@ -128,7 +128,8 @@ class Chaos:
         try:
             launcher = process.wait(self.limit)
         except subprocess.TimeoutExpired:
-            launcher = HANG
+            # mpirun can wait for ever for ranks that were killed while they started; then none is left.
+            launcher = HANG if ranks_of(process.pid) else 128 + signal.SIGKILL
             victims = descendants(process.pid)
             if self.arguments.stacks:
                 for pid in victims:
