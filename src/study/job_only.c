@@ -39,14 +39,15 @@ static dpt_status only_mark(const dpt_job *job, const char *pattern, bool *keep)
         hits += hit;
     }
     if (st == DPT_OK && hits == 0)
-        st = is_share
-                 ? dpt_error(DPT_ERR_USAGE,
-                             "--only %s: the job has %d edits only: make fewer shares of them",
-                             pattern, job->nedits)
-                 : dpt_error(DPT_ERR_USAGE,
-                             "--only %s: no edit of the job has such an id: `deltapath plan` lists "
-                             "them",
-                             pattern);
+        st =
+            is_share
+                ? dpt_error(DPT_ERR_USAGE,
+                            "--only %s: the job has %d edits only: make fewer shares of them",
+                            pattern, job->nedits)
+                : dpt_error(DPT_ERR_USAGE,
+                            "--only %s: no edit of the job has such an id: write a pattern of ids, "
+                            "as in 'dare-*'",
+                            pattern);
     return st;
 }
 

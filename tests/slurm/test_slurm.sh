@@ -1,177 +1,197 @@
 #!/usr/bin/env bash
-# seconds: 600
-# slurm/deltapath.sbatch under a real Slurm of two nodes on this host: the same result as mpirun, and a
-# job that is signalled goes back into the queue and, resumed, ends with the result of an undisturbed one.
+# seconds: 1800
+# The scripts of slurm/ under a real Slurm of two nodes on this host: the same results as by mpirun; a time
+# limit inside an edit, and a signal, put a job back into the queue, where it goes on under its own id; an
+# array and its join; a cancelled job ends and can be gone on with. With DELTAPATH_LONG=1 also what takes
+# minutes: a lost node, preemption, a program that hangs at its limit, and a study that does not get on.
 . "$(dirname "$0")/../support/tap.sh"
-limit=100
-cluster=$tap_root/cluster
-daemons=()
+. tests/slurm/cluster.sh
+limit=300
+# Two nodes of one host share no memory here: messages go through the loopback device.
+export OMPI_MCA_btl=self,tcp OMPI_MCA_pml=ob1 OMPI_MCA_btl_tcp_if_include=lo
+export DELTAPATH=$program
+unset DELTAPATH_QUIET
 
-why_not() {
-    [[ $(id -u) -eq 0 ]] || { echo "not root"; return; }
-    local tool
-    for tool in munged slurmctld slurmd sbatch srun scancel scontrol unshare; do
-        command -v $tool >/dev/null || { echo "$tool is missing"; return; }
-    done
-    unshare -m true 2>/dev/null || { echo "mount namespaces are not allowed"; return; }
-    compgen -G "/usr/lib/*/slurm*/mpi_pmix*.so" >/dev/null || echo "Slurm lacks pmix"
+submit() { # submit NAME ARGUMENTS...: of sbatch, the script and its words; the id of the job
+    sbatch --parsable --nodes=2 --ntasks-per-node=1 --time=00:10:00 --output="$tap_root/$1.log" "${@:2}"
 }
 
-stop_cluster() { # jobs, then daemons; one that does not heed TERM at once is killed
-    [[ ${#daemons[@]} -eq 0 ]] && return
-    timeout 5 scancel --full --user=root 2>/dev/null
-    local i tries
-    kill "${daemons[@]}" 2>/dev/null
-    for ((i = 0; i < ${#daemons[@]}; i++)); do
-        for ((tries = 0; tries < 20; tries++)); do
-            kill -0 "${daemons[i]}" 2>/dev/null || break
-            sleep 0.1
-        done
-        kill -KILL "${daemons[i]}" 2>/dev/null
-        wait "${daemons[i]}" 2>/dev/null
-    done
-    daemons=()
+ended() { # ended NAME STATE WANTED LOG: a line that says whether a job ended as it should
+    cp "$4" "$tmp/err"
+    [[ $2 == "$3" ]]
+    ok "$1" $? "$2, not $3"
 }
 
-write_configuration() {
-    local base=$((20000 + RANDOM % 20000)) host
-    host=$(hostname)
-    cat >"$cluster/slurm.conf" <<C
-ClusterName=deltapath-test
-SlurmctldHost=$host(127.0.0.1)
-SlurmctldPort=$base
-SlurmUser=root
-SlurmdUser=root
-AuthType=auth/munge
-AuthInfo=socket=$cluster/munge.socket,cred_expire=60
-ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
-JobAcctGatherType=jobacct_gather/none
-MpiDefault=pmix
-SelectType=select/cons_tres
-SelectTypeParameters=CR_CPU
-SchedulerParameters=batch_sched_delay=1,sched_interval=2
-SlurmdParameters=config_overrides
-ReturnToService=2
-MailProg=/bin/true
-StateSaveLocation=$cluster/state
-SlurmdSpoolDir=$cluster/spool.%n
-SlurmctldPidFile=$cluster/slurmctld.pid
-SlurmdPidFile=$cluster/slurmd.%n.pid
-SlurmctldLogFile=$cluster/slurmctld.log
-SlurmdLogFile=$cluster/slurmd.%n.log
-NodeName=n1 NodeHostname=$host NodeAddr=127.0.0.1 Port=$((base + 1)) CPUs=2 State=UNKNOWN
-NodeName=n2 NodeHostname=$host NodeAddr=127.0.0.1 Port=$((base + 2)) CPUs=2 State=UNKNOWN
-PartitionName=all Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP
-C
-    echo "PMIxCliTmpDirBase=$cluster/pmix" >"$cluster/mpi.conf"
-    mkdir -p "$cluster"/{state,pmix,pmix.n1,pmix.n2,spool.n1,spool.n2}
-}
+same_results() { $compare results "$1/results.json" "$2/results.json" 1e-6; }
 
-start_cluster() { # daemons in the foreground of background jobs, so that their ids are known
-    mkdir -p "$cluster"
-    chmod 755 "$tap_root" "$cluster"
-    write_configuration
-    head -c 1024 /dev/urandom >"$cluster/munge.key"
-    chmod 400 "$cluster/munge.key"
-    munged --foreground --force --key-file="$cluster/munge.key" --socket="$cluster/munge.socket" \
-        --pid-file="$cluster/munged.pid" --log-file="$cluster/munged.log" \
-        --seed-file="$cluster/munged.seed" >"$cluster/munged.out" 2>&1 &
-    daemons+=($!)
-    export SLURM_CONF=$cluster/slurm.conf
-    local node waited=0
-    until [[ -S $cluster/munge.socket || $waited -ge 50 ]]; do sleep 0.2 && waited=$((waited + 1)); done
-    slurmctld -D >"$cluster/slurmctld.out" 2>&1 &
-    daemons+=($!)
-    for node in n1 n2; do
-        # PMIx servers of two nodes want a folder each under one name.
-        unshare -m sh -c "mount --bind '$cluster/pmix.$node' '$cluster/pmix' && exec slurmd -D -N $node" \
-            >"$cluster/slurmd.$node.out" 2>&1 &
-        daemons+=($!)
+wait_for() { # wait_for SECONDS COMMAND...: until it succeeds
+    local waited seconds=$1
+    shift
+    for ((waited = 0; waited < seconds * 5; waited++)); do
+        "$@" >/dev/null 2>&1 && return 0
+        sleep 0.2
     done
-    for ((waited = 0; waited < 100; waited++)); do
-        [[ $(sinfo -h -N -t idle -o %N 2>/dev/null | sort -u | wc -l) -eq 2 ]] && return 0
-        sleep 0.3
-    done
-    tail -n 4 "$cluster"/*.out "$cluster"/*.log
     return 1
 }
 
-state_of() { scontrol -o show job "$1" 2>/dev/null; }
+restarted() { cluster_job "$1" | grep -qE 'Restarts=[1-9]'; }
 
-await() { # await JOB SECONDS: until it is over; its state word
-    local waited state
-    for ((waited = 0; waited < $2 * 5; waited++)); do
-        state=$(state_of "$1" | sed 's/.*JobState=\([A-Z_]*\).*/\1/')
-        case $state in
-        COMPLETED | FAILED | CANCELLED | TIMEOUT | NODE_FAIL | BOOT_FAIL | OUT_OF_MEMORY)
-            echo "$state"
-            return
-            ;;
-        esac
-        sleep 0.2
-    done
-    echo "still $state"
-}
-
-submit() { # submit OUTPUT ARGUMENTS...: the id of the job
-    # Two nodes of one host share no memory here: messages go through the loopback device.
-    OMPI_MCA_btl=self,tcp OMPI_MCA_pml=ob1 OMPI_MCA_btl_tcp_if_include=lo DELTAPATH=$program sbatch --parsable --nodes=2 --ntasks-per-node=1 --time=00:10:00 --output="$1" \
-        slurm/deltapath.sbatch "$tap_root/job.yaml" "${@:2}"
-}
-
-same_result() {
-    local id state
+plain() {
+    local id
+    id=$(submit plain slurm/deltapath.sbatch "$tap_root/job.yaml" --set output.directory="$tap_root/plain")
     run_at 2 run "$tap_root/job.yaml" --set output.directory="$tap_root/mpirun"
     expect_exit "study by mpirun" 0
-    id=$(submit "$tap_root/plain.log" --set output.directory="$tap_root/slurm")
-    state=$(await "$id" 60)
-    cp "$tap_root/plain.log" "$tmp/err"
-    [[ $state == COMPLETED ]]
-    ok "study by sbatch on two nodes" $? "$state"
-    holds "both nodes took part" grep -q 'NodeList=n\[1-2\]' <(state_of "$id")
-    holds "same results as by mpirun" $compare results "$tap_root/mpirun/results.json" \
-        "$tap_root/slurm/results.json" 1e-6
-    holds "same models as by mpirun" diff -r "$tap_root/mpirun/models" "$tap_root/slurm/models"
+    ended "study by sbatch on two nodes" "$(cluster_await "$id" 120)" COMPLETED "$tap_root/plain.log"
+    holds "both nodes took part" grep -q 'NodeList=n\[1-2\]' <(cluster_job "$id")
+    holds "same results as by mpirun" same_results "$tap_root/mpirun" "$tap_root/plain"
+    holds "same models as by mpirun" diff -r "$tap_root/mpirun/models" "$tap_root/plain/models"
 }
 
-requeued() {
-    local edits id state waited
-    edits="edits=[{name: e, method: expo, alpha: [0.01$(printf ',0.%02d' $(seq 2 24))]}]"
-    id=$(submit "$tap_root/queue.log" --set output.directory="$tap_root/queue" --set "$edits")
-    for ((waited = 0; waited < 300; waited++)); do
-        [[ -e $tap_root/queue/units/e-alpha0.03@task.h5 ]] && break
-        sleep 0.1
-    done
+# One edit, longer than the limit of its job: nothing of it is finished when the time is up.
+time_limit_starts() {
+    limit_id=$(DELTAPATH_CONTAINER="tests/slurm/slow.sh $tap_root/limit/progress" \
+        DELTAPATH_STOP_BEFORE=12 DELTAPATH_REQUEUE_BEFORE=4 \
+        submit limit --time=1 --signal=B:USR1@10 slurm/deltapath.sbatch "$tap_root/long.yaml" \
+        --set output.directory="$tap_root/limit")
+}
+
+time_limit_ends() {
+    run_at 2 run "$tap_root/long.yaml" --set output.directory="$tap_root/long"
+    expect_exit "the long edit by mpirun" 0
+    wait_for 120 restarted "$limit_id"
+    ok "a job that meets its time limit inside an edit is put back into the queue" $?
+    holds "nothing was finished then" grep -q '0 of 1 edits are finished' "$tap_root/limit.log"
+    ended "it goes on under its own id and ends" "$(cluster_await "$limit_id" 200)" COMPLETED "$tap_root/limit.log"
+    holds "it said so" grep -q "interrupted; requeueing job $limit_id" "$tap_root/limit.log"
+    holds "it found work that was saved inside the edit" test -s "$tap_root/kept"
+    holds "same results as without a limit" same_results "$tap_root/long" "$tap_root/limit"
+}
+
+signalled() {
+    local edits id
+    edits="edits=[{name: e, method: expo, alpha: [0.01$(printf ',0.%02d' $(seq 2 12))]}]"
+    id=$(submit queue slurm/deltapath.sbatch "$tap_root/job.yaml" --set output.directory="$tap_root/queue" \
+        --set "$edits" --set output.checkpoint=none)
+    wait_for 60 test -e "$tap_root/queue/units/e-alpha0.03@task.h5"
     scancel --signal=USR1 "$id"
-    for ((waited = 0; waited < 100; waited++)); do
-        [[ $(state_of "$id") == *JobState=PENDING*Restarts=1* ]] && break
-        sleep 0.2
-    done
-    holds "a signalled job is put back into the queue" grep -q 'JobState=PENDING.*Restarts=1' \
-        <(state_of "$id")
-    # Two nodes of one host trip over what Open MPI's first start left under the same job id: go on in a
-    # job of its own, as the requeued one would.
-    scancel "$id"
-    id=$(DELTAPATH_RESUME=1 submit "$tap_root/resumed.log" --set output.directory="$tap_root/queue" \
-        --set "$edits")
-    state=$(await "$id" 40)
-    cat "$tap_root/queue.log" "$tap_root/resumed.log" >"$tmp/err"
-    [[ $state == COMPLETED ]]
-    ok "resumed under Slurm" $? "$state"
-    holds "it said so" grep -q 'deltapath.sbatch: interrupted; requeueing' "$tap_root/queue.log"
-    holds "it had stopped by the signal" grep -q 'stopped by a signal after' "$tap_root/queue.log"
-    run_at 2 run "$tap_root/job.yaml" --set output.directory="$tap_root/whole" --set "$edits"
-    holds "same results as an undisturbed study" $compare results "$tap_root/whole/results.json" \
-        "$tap_root/queue/results.json" 1e-6
+    wait_for 60 restarted "$id"
+    ok "a signalled job is put back into the queue" $?
+    ended "it goes on there" "$(cluster_await "$id" 120)" COMPLETED "$tap_root/queue.log"
+    holds "it had stopped by the signal" grep -q 'stopped by a signal' "$tap_root/queue.log"
+    holds "finished edits were not done again" grep -q 'e-alpha0.03: finished before' "$tap_root/queue.log"
 }
 
-reason=$(why_not)
+cancelled() {
+    local id
+    id=$(submit cancel slurm/deltapath.sbatch "$tap_root/long.yaml" --set output.directory="$tap_root/cancel")
+    wait_for 60 compgen -G "$tap_root/cancel/progress/*"
+    scancel "$id"
+    ended "a cancelled job ends" "$(cluster_await "$id" 60)" CANCELLED "$tap_root/cancel.log"
+    wait_for 20 test -z "$(squeue -h -j "$id")"
+    ok "it is not put back into the queue" "$(cluster_job "$id" | grep -c 'Restarts=[1-9]')"
+    run_at 2 run "$tap_root/long.yaml" --set output.directory="$tap_root/cancel" --resume
+    expect_exit "its study is gone on with" 0
+    holds "same results as an undisturbed one" same_results "$tap_root/long" "$tap_root/cancel"
+}
+
+array() {
+    local said join
+    said=$(DELTAPATH_SBATCH="--nodes=1 --ntasks-per-node=1 --time=5" \
+        slurm/deltapath-array.sh 3 "$tap_root/job.yaml" "$tap_root/array" --set output.checkpoint=none)
+    join=$(grep -o 'join [0-9]*' <<<"$said" | tr -dc 0-9)
+    run_at 1 run "$tap_root/job.yaml" --set output.directory="$tap_root/one" --set output.checkpoint=none
+    ended "an array and its join" "$(cluster_await "$join" 120)" COMPLETED "$tap_root/array/join.log"
+    holds "the joined results are those of one run" $compare joined "$tap_root/one/results.json" \
+        "$tap_root/array/all/results.json"
+}
+
+chain() {
+    local said last
+    said=$(DELTAPATH_SBATCH="--ntasks-per-node=1 --time=5" DELTAPATH_SBATCH_CONVERT=--ntasks-per-node=1 \
+        slurm/deltapath-chain.sh share/demo/llama-pre share/demo/llama-post "$tap_root/job.yaml" \
+        "$tap_root/chain" --only prune --set output.checkpoint=none)
+    last=$(grep -o 'report [0-9]*' <<<"$said" | tr -dc 0-9)
+    ended "convert, study and report" "$(cluster_await "$last" 120)" COMPLETED "$tap_root/chain/report.log"
+    holds "the report is there" grep -q prune "$tap_root/chain/report.html"
+}
+
+lost_node() {
+    local id
+    id=$(submit lost slurm/deltapath.sbatch "$tap_root/long.yaml" --set output.directory="$tap_root/lost")
+    wait_for 60 compgen -G "$tap_root/lost/progress/*"
+    cluster_kill_node "$1"
+    wait_for 120 restarted "$id"
+    ok "a job that loses $1 is put back into the queue" $? "$(cluster_job "$id" | head -c 300)"
+    cluster_start_node "$1"
+    ended "it goes on when the node is back" "$(cluster_await "$id" 200)" COMPLETED "$tap_root/lost.log"
+    holds "same results as an undisturbed one" same_results "$tap_root/long" "$tap_root/lost"
+    rm -rf "$tap_root/lost" "$tap_root/lost.log"
+}
+
+preempted() {
+    local id urgent
+    id=$(submit preempt slurm/deltapath.sbatch "$tap_root/long.yaml" --set output.directory="$tap_root/preempt")
+    wait_for 60 compgen -G "$tap_root/preempt/progress/*"
+    urgent=$(sbatch --parsable --partition=urgent --nodes=2 --exclusive --output=/dev/null --wrap="sleep 1")
+    ended "an urgent job gets the nodes" "$(cluster_await "$urgent" 90)" COMPLETED "$tap_root/preempt.log"
+    ended "the preempted one goes on" "$(cluster_await "$id" 200)" COMPLETED "$tap_root/preempt.log"
+    holds "it stopped by itself" grep -q 'interrupted' "$tap_root/preempt.log"
+    holds "it was put back once" grep -q 'Restarts=1 ' <(cluster_job "$id")
+    holds "same results as an undisturbed one" same_results "$tap_root/long" "$tap_root/preempt"
+}
+
+# A program that answers to nothing: the script itself puts the job back, and the next start ends.
+hangs() {
+    cat >"$tap_root/hang.sh" <<S
+#!/usr/bin/env bash
+[[ \${SLURM_RESTART_COUNT:-0} -eq 0 ]] || exec "\$@"
+"\$@" &
+until compgen -G "$tap_root/hang/progress/*" >/dev/null; do sleep 0.2; done
+kill -STOP \$!
+trap : USR1 TERM
+while :; do sleep 1; done
+S
+    chmod +x "$tap_root/hang.sh"
+    local id
+    id=$(DELTAPATH_CONTAINER=$tap_root/hang.sh DELTAPATH_STOP_BEFORE=20 DELTAPATH_REQUEUE_BEFORE=10 \
+        submit hang --time=1 --signal=B:USR1@15 slurm/deltapath.sbatch "$tap_root/long.yaml" \
+        --set output.directory="$tap_root/hang")
+    ended "a program that hangs at the limit is started again" "$(cluster_await "$id" 240)" COMPLETED \
+        "$tap_root/hang.log"
+    holds "by the script" grep -q "out of time; requeueing job $id" "$tap_root/hang.log"
+}
+
+# Nothing is saved within the limit: it would be so for ever.
+stands_still() {
+    cat >"$tap_root/still.sh" <<'S'
+#!/usr/bin/env bash
+trap 'exit 75' USR1
+while :; do sleep 1; done
+S
+    chmod +x "$tap_root/still.sh"
+    mkdir -p "$tap_root/still"
+    local id
+    id=$(DELTAPATH_CONTAINER=$tap_root/still.sh DELTAPATH_STOP_BEFORE=20 DELTAPATH_REQUEUE_BEFORE=10 \
+        submit still --time=1 --signal=B:USR1@15 slurm/deltapath.sbatch "$tap_root/long.yaml" \
+        --set output.directory="$tap_root/still")
+    ended "a study that does not get on is not requeued" "$(cluster_await "$id" 150)" FAILED \
+        "$tap_root/still.log"
+    holds "it says why" grep -q "not requeued: nothing new is in $tap_root/still" "$tap_root/still.log"
+    id=$(DELTAPATH_MAX_RESTARTS=0 DELTAPATH_CONTAINER=$tap_root/still.sh submit most \
+        slurm/deltapath.sbatch "$tap_root/long.yaml" --set output.directory="$tap_root/still")
+    wait_for 20 grep -q RUNNING <(cluster_job "$id")
+    sleep 3
+    scancel --batch --signal=USR1 "$id"
+    ended "restarts have a limit" "$(cluster_await "$id" 60)" FAILED "$tap_root/most.log"
+    holds "it says so" grep -q "it was 0 times (DELTAPATH_MAX_RESTARTS)" "$tap_root/most.log"
+}
+
+reason=$(cluster_missing)
 if [[ -n $reason ]]; then
     skip "two-node Slurm" "$reason"
     done_testing
 fi
-trap 'stop_cluster; rm -rf "$tap_root"' EXIT
+trap 'cluster_stop; rm -rf "$tap_root"' EXIT
 trap 'exit 1' TERM INT
 $python - "$tap_root/task.h5" <<'P'
 import sys
@@ -184,16 +204,36 @@ P
 cat >"$tap_root/job.yaml" <<Y
 models: {pre: share/demo/llama-pre, post: share/demo/llama-post}
 data: [{name: task, file: $tap_root/task.h5, loss: lm}]
-edits: [{name: dare, method: dare, p: 0.5}, {name: prune, method: prune, keep: 0.3}]
+edits: [{name: dare, method: dare, p: [0.5, 0.6]}, {name: prune, method: prune, keep: 0.3}]
 riemann: {rule: left, points: 2}
-output: {directory: OUT, checkpoint: hdf5, report: false}
+output: {directory: OUT, checkpoint: hdf5, report: true}
 Y
-start_cluster >"$tap_root/start.log" 2>&1
+cat >"$tap_root/long.yaml" <<Y
+models: {pre: share/demo/llama-pre, post: share/demo/llama-post}
+data: [{name: task, file: share/demo/task.h5, loss: lm}]
+edits: [{name: dare, method: dare, p: 0.5}]
+riemann: {rule: left, points: 6}
+output: {directory: OUT, checkpoint: none, report: false}
+Y
+[[ -n ${DELTAPATH_LONG:-} ]] && slurmd_timeout=20
+cluster_start >"$tap_root/start.log" 2>&1
 started=$?
 ok "two nodes are up" $started "$(tail -n 12 "$tap_root/start.log" | tr '\n' '|')"
 if [[ $started -eq 0 ]]; then
-    same_result
-    requeued
+    time_limit_starts
+    plain
+    array
+    signalled
+    time_limit_ends
+    cancelled
+    chain
+    if [[ -n ${DELTAPATH_LONG:-} ]]; then
+        lost_node n2
+        lost_node n1
+        preempted
+        hangs
+        stands_still
+    fi
 fi
-stop_cluster
+cluster_stop
 done_testing
