@@ -1,6 +1,7 @@
 #include "params.h"
 
 #include "deltapath/base/mem.h"
+#include "deltapath/comm/stop.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -222,6 +223,9 @@ dpt_status dpt_params_load(dpt_params *params, dpt_status local, const dpt_sourc
         st = check_same(params, source->catalog);
     for (int i = 0; i < source->catalog->count; i++) {
         const dpt_tensor_info *info = &source->catalog->tensors[i];
+        if (st == DPT_OK)
+            st =
+                dpt_stop_check(); /* like an error: the other ranks still need this one's fetches */
         dpt_param *param = st == DPT_OK ? param_of(params, i) : NULL;
         void *out = NULL;
         if (st == DPT_OK)

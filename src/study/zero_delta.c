@@ -3,6 +3,7 @@
 #include "deltapath/base/log.h"
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
+#include "deltapath/comm/stop.h"
 
 #include <string.h>
 #include <sys/stat.h>
@@ -94,10 +95,11 @@ static dpt_status zero_search(const dpt_comm *comm, zero_scan *scan, bool *diffe
     int64_t votes[2] = {0, 1}; /* some rank found a difference; some rank has more to look at */
     dpt_status st = dpt_agree(comm, zero_begin(comm, scan));
     while (st == DPT_OK && !votes[0] && votes[1]) {
-        dpt_range range;
+        dpt_range range = {.n = 0};
         bool found = false;
         votes[1] = zero_next(scan, &range);
-        if (votes[1])
+        st = dpt_stop_check();
+        if (st == DPT_OK && votes[1])
             st = zero_look(scan, range, &found);
         votes[0] = found;
         st = dpt_agree(comm, st);
