@@ -410,9 +410,11 @@ dpt_status dpt_store_check_end(dpt_store *store) {
 static dpt_status check_headers(const dpt_store *store) {
     dpt_store_header again = {.nfiles = 0};
     int64_t format = 0;
+    uint64_t sample = 0;
     dpt_status st = scan(store->path, &again, &format);
-    if (st == DPT_OK &&
-        dpt_store_header_fingerprint(&again, dpt_store_header_sample(&again)) != store->fingerprint)
+    if (st == DPT_OK)
+        st = dpt_store_header_sample(&again, &sample);
+    if (st == DPT_OK && dpt_store_header_fingerprint(&again, sample) != store->fingerprint)
         st = dpt_store_changed(store->path);
     dpt_store_header_destroy(&again);
     return st;

@@ -89,7 +89,7 @@ typedef struct dpt_store_files {
     char *const *paths; /**< borrowed */
     int *handles;
     const dpt_file_identity *identities;
-        /**< of files that are read: what they have to be; or NULL */ /**< (count) descriptors; -1: not opened yet */
+    /**< of files that are read: what they have to be; or NULL */ /**< (count) descriptors; -1: not opened yet */
     bool writing;
 } dpt_store_files;
 

@@ -16,10 +16,10 @@ static void destroy(dpt_store_writer *writer) {
         dpt_mem_free(writer->files[i]);
     for (int i = 0; i < writer->nfiles && writer->headers != NULL; i++)
         dpt_mem_free(writer->headers[i]);
-    void *const blocks[] = {
-        writer->files,    writer->file_of,    writer->offset_of, writer->path,       writer->partial,
-        writer->config,   writer->metadata,   writer->provenance, writer->headers,   writer->file_bytes,
-        writer->owner};
+    void *const blocks[] = {writer->files,      writer->file_of,    writer->offset_of,
+                            writer->path,       writer->partial,    writer->config,
+                            writer->metadata,   writer->provenance, writer->headers,
+                            writer->file_bytes, writer->owner};
     for (size_t i = 0; i < sizeof blocks / sizeof blocks[0]; i++)
         dpt_mem_free(blocks[i]);
     dpt_store_hash_destroy(&writer->hasher);
