@@ -228,8 +228,51 @@ def build(options, tok: Tokens):
     return groups, dropped
 
 
+def is_same(a: pathlib.Path, b: pathlib.Path) -> bool:
+    """The same file or folder, links followed."""
+    try:
+        return a.samefile(b)
+    except OSError:
+        return False
+
+
+def is_ours(path: pathlib.Path) -> bool:
+    """Whether an existing file is a data set that this tool wrote."""
+    h5py = need("h5py", "install python3-h5py")
+    try:
+        with h5py.File(path) as f:
+            return bytes(f.attrs.get("format", b"")) == b"deltapath-data"
+    except (OSError, TypeError, ValueError):
+        return False
+
+
+def check_output(options) -> None:
+    """An input is never an output, and only a data set of this tool is replaced."""
+    output = options.output
+    if is_same(output, options.input):
+        raise Bad(OUTPUT, f"{output}: is the input {options.input}: give another output")
+    inside = [p for p in (output, *output.absolute().parents, *output.resolve().parents)
+              if is_same(p, options.tokenizer)]
+    files = options.tokenizer.iterdir() if options.tokenizer.is_dir() else []
+    if inside or any(is_same(output, f) for f in files):
+        raise Bad(OUTPUT, f"{output}: lies in the folder {options.tokenizer} of the tokenizer, "
+                          "which is never written to: give another output")
+    if output.is_symlink():
+        raise Bad(OUTPUT, f"{output}: is a symbolic link: give the place to which it leads, "
+                          "or remove the link")
+    if not output.exists():
+        return
+    if not output.is_file():
+        raise Bad(OUTPUT, f"{output}: cannot be written: it is no regular file")
+    if not options.force:
+        raise Bad(OUTPUT, f"{output}: exists already: remove it or give --force")
+    if not is_ours(output):
+        raise Bad(OUTPUT, f"{output}: is no data set that prepare_data.py wrote: move it away or "
+                          "give another output")
+
+
 def write(options, tok: Tokens, groups: dict) -> None:
-    """Beside the final name first, then renamed."""
+    """Under a temporary name first, then renamed."""
     h5py = need("h5py", "install python3-h5py")
     numpy = need("numpy", "install python3-numpy")
     part = options.output.with_name(options.output.name + f".part{os.getpid()}")
@@ -238,7 +281,7 @@ def write(options, tok: Tokens, groups: dict) -> None:
     except OSError as e:
         raise Bad(OUTPUT, f"{options.output.parent}: the folder cannot be made: {e.strerror}") from e
     try:
-        with h5py.File(part, "w") as f:
+        with h5py.File(part, "x") as f:
             f.attrs["format"] = numpy.bytes_("deltapath-data")
             f.attrs["version"] = numpy.int32(1)
             f.attrs["kind"] = numpy.bytes_(options.kind)
@@ -257,9 +300,14 @@ def write(options, tok: Tokens, groups: dict) -> None:
                 group["loss_mask"] = numpy.concatenate(
                     [numpy.array(mask, numpy.uint8) for _, mask in samples])
                 group["offsets"] = offsets.astype(numpy.int64)
+        check_output(options)
         os.replace(part, options.output)
-    except OSError as e:
+    except FileExistsError as e:
+        raise Bad(OUTPUT, f"{part}: is in the way: move it away") from e
+    except (OSError, Bad) as e:
         part.unlink(missing_ok=True)
+        if isinstance(e, Bad):
+            raise
         raise Bad(OUTPUT, f"{options.output}: cannot be written: {e}") from e
 
 
@@ -292,8 +340,7 @@ def parse(argv):
 def main(argv=None) -> int:
     try:
         options = parse(argv)
-        if options.output.exists() and not options.force:
-            raise Bad(OUTPUT, f"{options.output}: exists already: remove it or give --force")
+        check_output(options)
         tok = Tokens(options.tokenizer, options)
         groups, dropped = build(options, tok)
         write(options, tok, groups)

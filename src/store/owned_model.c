@@ -56,7 +56,7 @@ static bool owned_is_empty(const char *path) {
     return entries == 2; /* . and .. */
 }
 
-/* Every file of the folder must be as the manifest lists it; without a manifest its name must do. */
+/* Every file of the folder must be as the manifest lists it. */
 static dpt_status owned_check_files(const char *path, const dpt_manifest *manifest) {
     DIR *folder = opendir(path);
     dpt_status st = folder != NULL ? DPT_OK : dpt_owned_refuse(path, "folder of a model");
@@ -89,10 +89,13 @@ static dpt_status owned_check_manifest(const char *path) {
     char *list = dpt_store_path_join(path, DPT_MANIFEST_CHECKPOINT);
     dpt_status st = list != NULL ? DPT_OK : DPT_ERR_OUTPUT;
     if (st == DPT_OK && dpt_manifest_read(list, &manifest, &found) != DPT_OK) {
-        dpt_error_clear(); /* damaged: it says nothing */
-        found = false;
+        dpt_error_clear();
+        st = dpt_owned_refuse_changed(list);
     }
-    if (st == DPT_OK && found)
+    /* Who changes a folder on purpose removes the manifest. */
+    if (st == DPT_OK && !found)
+        st = dpt_owned_refuse(path, "model with its " DPT_MANIFEST_CHECKPOINT);
+    if (st == DPT_OK)
         st = owned_check_files(path, &manifest);
     dpt_manifest_destroy(&manifest);
     dpt_mem_free(list);

@@ -50,9 +50,8 @@ static bool is_pass_name(const char *name) {
     if (strspn(name, digits) != 16 || name[16] != '.')
         return false;
     const char *kind = name + 17;
-    size_t n = strlen(kind), partial = strlen(DPT_FILE_PARTIAL);
-    if (n > partial && strcmp(kind + n - partial, DPT_FILE_PARTIAL) == 0)
-        n -= partial;
+    const char *partial = strstr(kind, DPT_FILE_PARTIAL);
+    size_t n = partial != NULL ? (size_t)(partial - kind) : strlen(kind);
     bool done = n == 4 && strncmp(kind, "done", 4) == 0;
     return done || ((kind[0] == 'g' || kind[0] == 'r') && strspn(kind + 1, "0123456789-") == n - 1);
 }
@@ -436,7 +435,9 @@ void dpt_passes_remove(const char *directory) {
         if (!is_pass_name(entry->d_name))
             continue;
         char *path = dpt_mem_format("%s/%s", folder, entry->d_name);
-        if (path != NULL && dpt_owned_check(path, DPT_OWNED_PROGRESS, NULL) == DPT_OK)
+        bool temporary = strstr(entry->d_name, DPT_FILE_PARTIAL) != NULL;
+        if (path != NULL && (temporary ? dpt_owned_check_temporary(path)
+                                       : dpt_owned_check(path, DPT_OWNED_PROGRESS, NULL)) == DPT_OK)
             unlink(path);
         else
             dpt_error_clear(); /* it stays */

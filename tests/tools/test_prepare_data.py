@@ -176,6 +176,31 @@ def existing_output_is_kept(w):
 
 
 @case()
+def inputs_and_files_of_others_are_never_replaced(w):
+    record = [{"prompt": [2], "response": [3]}]
+    assert w.run(record).returncode == 0
+    assert w.run(record, "--force").returncode == 0  # its own output
+    source = w.dir / "in.jsonl"
+    (w.dir / "other.h5").write_text("mine")
+    os.link(source, w.dir / "hard")
+    (w.dir / "soft").symlink_to("in.jsonl")
+    (w.dir / "dangling").symlink_to("nowhere")
+    (w.dir / "models").symlink_to("tok")
+    os.link(w.tok / "config.json", w.dir / "config")
+    os.mkfifo(w.dir / "pipe")
+    before = {p: p.read_bytes() for p in [*w.dir.iterdir(), *w.tok.iterdir()] if p.is_file()}
+    ways = {source: "in.jsonl", w.dir / "tok/../in.jsonl": "in.jsonl", w.dir / "hard": "in.jsonl",
+            w.dir / "soft": "in.jsonl", w.dir / "dangling": "link", w.dir / "pipe": "regular",
+            w.dir / "other.h5": "no data set", w.tok / "tokenizer.json": "tok",
+            w.tok / "new.h5": "tok", w.tok / "a/b.h5": "tok", w.dir / "models/new.h5": "tok",
+            w.dir / "config": "tok"}
+    for way, word in ways.items():
+        w.fails(w.run(record, "--force", "-o", way), 4, str(way), word)
+        assert all(p.read_bytes() == b for p, b in before.items()), way
+    assert not (w.tok / "a").exists()
+
+
+@case()
 def unwritable_output(w):
     (w.dir / "file").write_text("")
     w.fails(w.run([{"prompt": [2], "response": [3]}], "-o", w.dir / "file/out.h5"), 4,

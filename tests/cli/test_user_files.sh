@@ -1,0 +1,227 @@
+#!/usr/bin/env bash
+# seconds: 600
+# No verb loses a file of the user: inputs are never outputs, by whatever spelling or link, and only files
+# that the program wrote are replaced or removed. Every case compares the whole tree before and after.
+. "$(dirname "$0")/../support/tap.sh"
+parallel=3 limit=90
+$models llama "$tap_root/m"
+run_at 1 convert "$tap_root/m/pre" "$tap_root/m/pre.h5"
+run_at 1 convert "$tap_root/m/post" "$tap_root/m/post.h5"
+cat >"$tap_root/job.yaml" <<Y
+name: mine
+models: {pre: $tap_root/m/pre, post: $tap_root/m/post}
+data: [{name: task, file: $tap_root/m/data.h5, loss: lm, samples: 2}]
+edits: [{name: dare, method: dare, p: 0.5, seed: [1, 2]}]
+riemann: {rule: left, points: 1}
+output: {directory: nowhere, checkpoint: safetensors}
+Y
+
+tree() { # tree FOLDER: all that is in it, with what the files hold
+    (cd "$1" && find . -printf '%y %p %l\n' | sort && find . -type f -print0 | sort -z | xargs -0r sha256sum)
+}
+
+job() { # job RANKS ARGUMENTS...: the job, its output in $tmp/w/o
+    run_at "$1" run "$tap_root/job.yaml" --set "output.directory=$tmp/w/o" "${@:2}"
+}
+
+refused() { # refused NAME REGEX FUNCTION ARGUMENTS...: 4, one line that matches, nothing changed
+    local name=$1 regex=$2 before
+    shift 2
+    before=$(tree "$tmp/w")
+    "$@"
+    expect_error "$name: refused" 4 "$regex"
+    holds "$name: nothing changed" test "$before" = "$(tree "$tmp/w")"
+}
+
+fresh() { # a folder of the user with copies of the inputs, and a finished study
+    rm -rf "$tmp/w"
+    mkdir -p "$tmp/w"
+    cp -r "$tap_root/m" "$tmp/w/m"
+    [[ ${1:-} == study ]] && cp -r "$tap_root/o" "$tmp/w/o"
+    return 0
+}
+
+mkdir -p "$tap_root/w"
+job 2
+expect_exit "the study" 0
+mv "$tap_root/w/o" "$tap_root/o"
+
+inputs_in_the_directory() { # models at proj/models, as the directory of the study names its own
+    local format ending
+    for format in safetensors hdf5; do
+        ending=; [[ $format == hdf5 ]] && ending=.h5
+        rm -rf "$tmp/w" && mkdir -p "$tmp/w/o/models" "$tmp/w/o/references" "$tmp/w/o/units"
+        cp -r "$tap_root/m/pre$ending" "$tap_root/m/post$ending" "$tmp/w/o/models"
+        cp "$tap_root/m/data.h5" "$tmp/w/o/references/data.h5"
+        echo mine >"$tmp/w/o/units/notes.txt"
+        local sets=(--set "models.pre=$tmp/w/o/models/pre$ending"
+            --set "models.post=$tmp/w/o/models/post$ending" --set "output.checkpoint=$format"
+            --set "data.0.file=$tmp/w/o/references/data.h5")
+        local before after
+        before=$(tree "$tmp/w" | grep -E '^[0-9a-f]{64}')
+        job 2 "${sets[@]}" --set output.overwrite=true
+        expect_exit "$format: inputs inside the directory may be read" 0
+        after=$(tree "$tmp/w" | grep -E '^[0-9a-f]{64}')
+        holds "$format: they stay" test -z "$(comm -23 <(sort <<<"$before") <(sort <<<"$after"))"
+        refused "$format: inputs among the outputs, overwrite" \
+            "o/(models/p|references/data|units/notes)" job 1 "${sets[@]}" --set output.overwrite=true
+        refused "$format: an edit named as an input" "models/post.*input" job 2 "${sets[@]}" --resume \
+            --set 'edits=[{name: post, method: dare, p: 0.5}]'
+        refused "$format: the same by a fresh run" "models/post.*input" job 1 "${sets[@]}" \
+            --set 'edits=[{name: post, method: dare, p: 0.5}]' --set output.overwrite=true
+    done
+}
+
+directory_is_a_model() {
+    fresh
+    local sets=(--set "models.post=$tmp/w/m/post" --set "models.pre=$tmp/w/m/pre")
+    refused "the directory is the model's folder" "m/post.*input" job 2 "${sets[@]}" \
+        --set "output.directory=$tmp/w/m/post"
+    refused "the directory is in the model's folder" "m/post.*input" job 1 "${sets[@]}" \
+        --set "output.directory=$tmp/w/m/post/a/b"
+    ln -s m/post "$tmp/w/link"
+    refused "the directory is a link to the model" "link.*input" job 1 "${sets[@]}" \
+        --set "output.directory=$tmp/w/link/" --set output.overwrite=true
+    mkdir "$tmp/w/o" && ln -s ../m "$tmp/w/o/models"
+    refused "models/ is a link to the folder of the inputs" "models/post.*input" job 1 "${sets[@]}" \
+        --set 'edits=[{name: post, method: dare, p: 0.5}]' --set output.overwrite=true
+}
+
+files_in_the_way() {
+    local flag
+    for flag in --resume --set=output.overwrite=true; do
+        fresh
+        mkdir -p "$tmp/w/o" && cp "$tap_root/m/data.h5" "$tmp/w/o/results.h5"
+        refused "$flag: a data set at results.h5" "o/results.h5.*input" job 2 "$flag" \
+            --set "data.0.file=$tmp/w/o/results.h5"
+        refused "$flag: the same by another path" "o/results.h5" job 1 "$flag" \
+            --set "data.0.file=$tmp/w/o/../o//results.h5"
+        refused "$flag: a foreign results.h5" "o/results.h5.*results file" job 1 "$flag"
+        rm "$tmp/w/o/results.h5" && cp "$tap_root/job.yaml" "$tmp/w/o/summary.csv"
+        refused "$flag: the job at summary.csv" "o/summary.csv.*input" \
+            run_at 2 run "$tmp/w/o/summary.csv" --set "output.directory=$tmp/w/o" "$flag"
+        rm "$tmp/w/o/summary.csv" && mkdir "$tmp/w/o/references" && cp "$tap_root/m/pairs.h5" "$tmp/w/o/references/pref.h5"
+        refused "$flag: preferences in references/" "references/pref.h5.*input" job 2 "$flag" --set \
+            "data=[{name: pref, file: $tmp/w/o/references/pref.h5, loss: dpo, reference: $tap_root/m/pre}]"
+    done
+    local name
+    for name in summary.csv seeds.csv results.json report.html manifest.json units/dare-seed1@task.h5 \
+        models/dare-seed1; do
+        rm -rf "$tmp/w/o" && mkdir -p "$tmp/w/o/units" "$tmp/w/o/models"
+        echo mine >"$tmp/w/o/$name"
+        refused "a user's $name" "o/$name" job 1
+    done
+}
+
+foreign_in_a_study() { # nothing is removed when something is not ours
+    local name
+    for name in units/notes.txt models/notes.md models/dare-seed1/modelling_mine.py \
+        models/dare-seed2/README.md models/mine/config.json references/mine.h5; do
+        fresh study
+        mkdir -p "$(dirname "$tmp/w/o/$name")" && echo mine >"$tmp/w/o/$name"
+        refused "overwrite with $name" "o/$(dirname "$name")" job 1 --set output.overwrite=true
+    done
+    for name in summary.csv results.json seeds.csv models/dare-seed1/config.json \
+        models/dare-seed2/tokenizer.json; do
+        fresh study
+        echo " " >>"$tmp/w/o/$name"
+        refused "overwrite with a changed $name" "o/$name" job 1 --set output.overwrite=true
+    done
+    fresh study
+    refused "overwrite of another study" "results.h5.*'mine'.*'other'|manifest.*'mine'" \
+        job 2 --set output.overwrite=true --set name=other
+    refused "resume of another study" "'mine'.*'other'" job 1 --resume --set name=other
+    rm "$tmp/w/o/summary.csv" && ln -s ../m/data.h5 "$tmp/w/o/summary.csv"
+    refused "summary.csv is a link" "o/summary.csv.*link" job 1 --resume
+    rm "$tmp/w/o/summary.csv" && mkfifo "$tmp/w/o/summary.csv"
+    refused "summary.csv is a pipe" "o/summary.csv.*pipe" job 1 --resume
+    fresh study
+    echo mine >"$tmp/w/o/notes.txt" && echo mine >"$tmp/w/o/summary.csv.partial"
+    echo mine >"$tmp/w/o/models.old"
+    job 2 --set output.overwrite=true
+    expect_exit "overwrite beside other files" 0
+    holds "other files stay" test "$(cat "$tmp"/w/o/{notes.txt,summary.csv.partial,models.old})" = \
+        "$(printf 'mine\nmine\nmine')"
+}
+
+converts() {
+    local src dst ending
+    for ending in '' .h5; do
+        fresh
+        cd "$tmp/w" || return
+        src=m/post$ending
+        refused "convert $src onto itself" "post$ending.*input" run_at 2 convert $src $src --overwrite
+        refused "convert onto itself by .." "input" run_at 1 convert $src "m/../m/post$ending" --overwrite
+        ln -s "post$ending" "m/link$ending"
+        refused "convert onto a link to itself" "link$ending" run_at 1 convert $src "m/link$ending" --overwrite
+    done
+    refused "convert into its source" "m/post" run_at 2 convert m/post m/post/copy.h5 --overwrite
+    refused "convert around its source" "m: holds" run_at 1 convert m/post m --overwrite
+    refused "convert of one file around it" "m/post" \
+        run_at 1 convert m/post/model.safetensors m/post --overwrite
+    ln m/post.h5 hard.h5
+    refused "convert onto a hard link" "hard.h5.*input" run_at 1 convert m/post.h5 hard.h5 --overwrite
+    refused "convert over a model of others" "m/pre" run_at 2 convert m/post m/pre --overwrite
+    mkdir docs && echo mine >docs/README.md && echo mine >docs/model.gguf
+    refused "convert over a folder of others" "docs" run_at 1 convert m/post docs --overwrite
+    echo mine >notes.h5
+    refused "convert over a file of others" "notes.h5" run_at 1 convert m/post notes.h5 --overwrite
+    run_at 2 convert m/post.h5 made
+    for dst in README.md modeling_mine.py pytorch_model.bin model.gguf model-00001-of-00002.safetensors; do
+        echo mine >"made/$dst"
+        refused "convert over a model with $dst" "made/$dst" run_at 1 convert m/post made --overwrite
+        rm "made/$dst"
+    done
+    mkdir made.partial made.old && echo mine >made.partial/notes && echo mine >made.old/notes
+    run_at 2 convert m/post made --overwrite
+    expect_exit "convert over a model of its own" 0
+    holds "folders beside it stay" test "$(cat made.partial/notes made.old/notes)" = "$(printf 'mine\nmine')"
+}
+
+tables_and_reports() {
+    local results=o/results.h5
+    fresh study
+    cd "$tmp/w" || return
+    refused "diff --csv onto a model" "m/post.h5.*input" run_at 2 diff m/pre.h5 m/post.h5 --csv m/post.h5
+    refused "diff --csv into a model" "m/post.*input" run_at 1 diff m/pre m/post --csv m/post/d.csv
+    refused "diff --csv onto a folder" "m/post.*input" run_at 1 diff m/pre m/post --csv m/post
+    refused "diff --csv onto another file" "m/data.h5.*table" run_at 1 diff m/pre m/post --csv m/data.h5
+    refused "diff --csv onto a device" "/dev/null.*device" run_at 1 diff m/pre m/post --csv /dev/null
+    refused "report -o onto its results" "results.h5.*input" run_at 2 report $results -o $results
+    cp "$tap_root/job.yaml" job.yaml
+    refused "report -o onto a job" "job.yaml.*report" run_at 1 report $results -o job.yaml
+    ln $results hard.html && ln -s $results soft.html
+    refused "report -o onto a hard link" "hard.html.*input" run_at 1 report $results -o hard.html
+    refused "report -o onto a link" "soft.html.*input" run_at 1 report $results -o soft.html
+    mkdir csv && echo mine >csv/changes-task.csv
+    refused "report --csv-dir over another table" "csv/changes-task.csv" \
+        run_at 1 report $results -o new.html --csv-dir csv
+    rm csv/*
+    for _ in 1 2; do
+        run_at 1 report $results -o again.html --csv-dir csv
+        expect_exit "report over its own" 0
+        run_at 1 diff m/pre m/post --csv d.csv
+        expect_exit "diff over its own" 0
+    done
+}
+
+inputs_are_not_written_to() { # not even for a moment: the time of the folders stays
+    fresh
+    touch -d 2001-01-01 "$tmp"/w/m/{.,pre,post}
+    job 2 --set "models.pre=$tmp/w/m/pre" --set "models.post=$tmp/w/m/post"
+    expect_exit "a study" 0
+    run_at 2 convert "$tmp/w/m/post" "$tmp/w/copy.h5"
+    run_at 2 diff "$tmp/w/m/pre.h5" "$tmp/w/m/post.h5"
+    expect_exit "diff" 0
+    holds "folders of inputs were not written to" \
+        test "$(stat -c %Y "$tmp"/w/m/{.,pre,post} | sort -u)" = "$(date -d 2001-01-01 +%s)"
+}
+
+part inputs_in_the_directory
+part directory_is_a_model
+part files_in_the_way
+part foreign_in_a_study
+part converts
+part tables_and_reports
+part inputs_are_not_written_to
+done_testing
