@@ -186,7 +186,8 @@ tables_and_reports() {
     refused "diff --csv into a model" "m/post.*input" run_at 1 diff m/pre m/post --csv m/post/d.csv
     refused "diff --csv onto a folder" "m/post.*input" run_at 1 diff m/pre m/post --csv m/post
     refused "diff --csv onto another file" "m/data.h5.*table" run_at 1 diff m/pre m/post --csv m/data.h5
-    refused "diff --csv onto a device" "/dev/null.*device" run_at 1 diff m/pre m/post --csv /dev/null
+    mkfifo pipe # not a device: a program that fails here would replace it for the whole machine
+    refused "diff --csv onto a pipe" "pipe: is a device, pipe" run_at 1 diff m/pre m/post --csv pipe
     refused "report -o onto its results" "results.h5.*input" run_at 2 report $results -o $results
     cp "$tap_root/job.yaml" job.yaml
     refused "report -o onto a job" "job.yaml.*report" run_at 1 report $results -o job.yaml
