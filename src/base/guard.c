@@ -14,6 +14,8 @@ typedef struct guard_entry {
     dev_t device;
     ino_t inode;
     bool folder;
+    off_t size;
+    struct timespec mtime;
     char *name; /* as it was given */
     char *real; /* without links */
 } guard_entry;
@@ -31,9 +33,22 @@ void dpt_guard_clear(void) {
     count = capacity = 0;
 }
 
+/* The number of an inode is given anew once its file is gone: an input is still where it was, or at least
+ * as it was, when it was moved. */
+static bool guard_is(const guard_entry *entry, const struct stat *info) {
+    struct stat now;
+    if (entry->device != info->st_dev || entry->inode != info->st_ino)
+        return false;
+    if (stat(entry->real, &now) == 0 && now.st_dev == info->st_dev && now.st_ino == info->st_ino)
+        return true;
+    return !entry->folder && S_ISREG(info->st_mode) && entry->size == info->st_size &&
+           entry->mtime.tv_sec == info->st_mtim.tv_sec &&
+           entry->mtime.tv_nsec == info->st_mtim.tv_nsec;
+}
+
 static const guard_entry *guard_find(const struct stat *info) {
     for (int i = 0; i < count; i++)
-        if (entries[i].device == info->st_dev && entries[i].inode == info->st_ino)
+        if (guard_is(&entries[i], info))
             return &entries[i];
     return NULL;
 }
@@ -51,8 +66,11 @@ static dpt_status guard_add(const char *path, const struct stat *info) {
         capacity = more;
     }
     guard_entry *added = &entries[count];
-    *added = (guard_entry){
-        .device = info->st_dev, .inode = info->st_ino, .folder = S_ISDIR(info->st_mode)};
+    *added = (guard_entry){.device = info->st_dev,
+                           .inode = info->st_ino,
+                           .folder = S_ISDIR(info->st_mode),
+                           .size = info->st_size,
+                           .mtime = info->st_mtim};
     added->name = dpt_mem_strdup(path, "register of inputs");
     added->real = dpt_mem_strdup(real, "register of inputs");
     count++;
