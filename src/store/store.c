@@ -131,8 +131,6 @@ static dpt_status scan(const char *path, dpt_store_header *header, int64_t *form
     const dpt_store_driver *driver = NULL;
     dpt_status st = dpt_store_driver_probe(path, &driver);
     if (st == DPT_OK)
-        st = store_guard(path);
-    if (st == DPT_OK)
         st = driver->scan(path, header);
     if (st == DPT_OK)
         st = dpt_store_header_seal(header, path);
@@ -186,6 +184,8 @@ dpt_status dpt_store_open(const dpt_comm *comm, const char *path, dpt_store **ou
         store->path = dpt_store_path_clean(path);
         st = store->path == NULL ? DPT_ERR_OUTPUT : dpt_agree_fault("store.open");
     }
+    if (st == DPT_OK && comm->rank == 0)
+        st = store_guard(store->path);
     if (st == DPT_OK && comm->rank == 0)
         st = scan(store->path, &store->header, &format);
     if (st == DPT_OK && comm->rank == 0)
