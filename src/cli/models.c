@@ -11,7 +11,16 @@
 
 #include <errno.h>
 
-enum { KEY_DTYPE = 1000, KEY_SHARD, KEY_OVERWRITE, KEY_JSON, KEY_CSV, KEY_ITERATIONS, KEY_MEMORY };
+enum {
+    KEY_DTYPE = 1000,
+    KEY_SHARD,
+    KEY_OVERWRITE,
+    KEY_JSON,
+    KEY_CSV,
+    KEY_ITERATIONS,
+    KEY_MEMORY,
+    KEY_VERIFY
+};
 
 /* Words of any of these verbs. */
 typedef struct words {
@@ -42,6 +51,9 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
         return dpt_cli_bytes(arg, "--shard-size", &w->convert.shard_bytes) == DPT_OK ? 0 : EINVAL;
     case KEY_OVERWRITE:
         w->convert.overwrite = true;
+        return 0;
+    case KEY_VERIFY:
+        w->convert.verify_inputs = true;
         return 0;
     case KEY_JSON:
         w->inspect.json = true;
@@ -81,6 +93,7 @@ static dpt_status convert(dpt_cli *cli, int argc, char **argv) {
         {.name = "dtype", .key = KEY_DTYPE, .arg = "TYPE", .doc = "f32, f16, bf16 or same"},
         {.name = "shard-size", .key = KEY_SHARD, .arg = "SIZE", .doc = "Largest safetensors file"},
         {.name = "overwrite", .key = KEY_OVERWRITE, .doc = "Replace DST if it exists"},
+        {.name = "verify-inputs", .key = KEY_VERIFY, .doc = "Check SRC as `verify` does, first"},
         MEMORY_OPTION,
         {.name = NULL}};
     static const struct argp argp = {

@@ -17,7 +17,8 @@ enum {
     KEY_DRY_RUN,
     KEY_RANKS,
     KEY_MAX_TIME,
-    KEY_ONLY
+    KEY_ONLY,
+    KEY_VERIFY
 };
 
 typedef struct run_options {
@@ -47,6 +48,9 @@ static const struct argp_option run_table[] = {
      .key = KEY_MAX_TIME,
      .arg = "TIME",
      .doc = "Stop, with all work saved and code 75, after that many seconds or H:MM:SS"},
+    {.name = "verify-inputs",
+     .key = KEY_VERIFY,
+     .doc = "Check all hashes of the models, and that values are finite, before the work"},
     {.name = "dry-run", .key = KEY_DRY_RUN, .doc = "Check everything, print the plan and stop"},
     {.name = NULL}};
 
@@ -74,6 +78,9 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     switch (key) {
     case KEY_RESUME:
         options->study.resume = true;
+        return 0;
+    case KEY_VERIFY:
+        options->study.verify_inputs = true;
         return 0;
     case KEY_DRY_RUN:
         options->study.dry_run = true;

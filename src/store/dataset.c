@@ -13,7 +13,8 @@
 #include <string.h>
 #include <unistd.h>
 
-static dpt_status read_file(const char *path, dpt_dataset_kind kind, char **bytes, int64_t *n) {
+static dpt_status read_file(const char *path, dpt_dataset_kind kind, dpt_file_identity *file,
+                            char **bytes, int64_t *n) {
     dpt_dataset_request request = {.path = path, .kind = kind};
     char hint[DPT_NEAREST_PATH];
     if (access(path, R_OK) != 0)
@@ -30,6 +31,8 @@ static dpt_status read_file(const char *path, dpt_dataset_kind kind, char **byte
                          "folder",
                          path);
     dpt_status st = dpt_guard_input(path);
+    if (st == DPT_OK)
+        st = dpt_file_identify(path, file);
     if (st == DPT_OK)
         st = dpt_isolate_run(path, dpt_dataset_load, &request, bytes, n);
     dpt_dataset_head *head = (dpt_dataset_head *)*bytes;
@@ -61,8 +64,14 @@ dpt_status dpt_dataset_read(const dpt_comm *comm, const char *path, dpt_dataset_
     char *bytes = NULL;
     int64_t n = 0;
     dpt_status st = dpt_agree_fault("data.read");
+    dpt_file_identity before = {.inode = 0}, after = {.inode = 0};
     if (st == DPT_OK && comm->rank == 0)
-        st = read_file(path, kind, &bytes, &n);
+        st = read_file(path, kind, &before, &bytes, &n);
+    if (st == DPT_OK && comm->rank == 0) {
+        st = dpt_file_identify(path, &after);
+        if (st == DPT_OK && !dpt_file_same(&before, &after))
+            st = dpt_store_changed(path);
+    }
     st = share(comm, st, &bytes, &n);
     if (st != DPT_OK) {
         dpt_mem_free(bytes);
@@ -79,9 +88,23 @@ dpt_status dpt_dataset_read(const dpt_comm *comm, const char *path, dpt_dataset_
     out->tokenizer = (dpt_tokenizer){.known = tail.tokenizer_known != 0, .hash = tail.tokenizer};
     if (kind == DPT_DATASET_IMAGES)
         st = dpt_agree(comm, dpt_dataset_open_images(path, &place, out));
+    if (st == DPT_OK)
+        st = dpt_agree(comm, dpt_comm_broadcast(comm, &before, sizeof before, 0));
+    out->file = before;
+    if (st == DPT_OK) /* each rank opened the images for itself */
+        st = dpt_dataset_check_unchanged(comm, out, path);
     if (st != DPT_OK)
         dpt_dataset_destroy(out);
     return st;
+}
+
+dpt_status dpt_dataset_check_unchanged(const dpt_comm *comm, const dpt_dataset *dataset,
+                                       const char *path) {
+    dpt_file_identity now = dataset->file;
+    if (dataset->images != NULL && dpt_file_identify(path, &now) != DPT_OK)
+        dpt_error_clear();
+    bool same = dpt_file_same_content(&now, &dataset->file);
+    return dpt_agree(comm, same ? DPT_OK : dpt_store_changed(path));
 }
 
 dpt_status dpt_dataset_keep_first(dpt_dataset *dataset, int64_t n, const char *path) {

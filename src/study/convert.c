@@ -6,6 +6,7 @@
 #include "deltapath/base/version.h"
 #include "deltapath/comm/agree.h"
 #include "deltapath/store/store.h"
+#include "verify.h"
 
 #include <inttypes.h>
 #include <jansson.h>
@@ -172,7 +173,10 @@ static void destroy(conversion *c) {
 dpt_status dpt_convert_run(const dpt_comm *comm, const dpt_convert_options *options) {
     conversion c = {.store = NULL};
     dpt_catalog_init(&c.catalog);
-    dpt_status st = dpt_store_open(comm, options->source, &c.store);
+    dpt_status st =
+        options->verify_inputs ? dpt_verify_model(comm, options->source, stdout) : DPT_OK;
+    if (st == DPT_OK)
+        st = dpt_store_open(comm, options->source, &c.store);
     if (st == DPT_OK)
         st = dpt_agree(comm, prepare(comm, options, &c));
     if (st == DPT_OK) {

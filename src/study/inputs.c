@@ -250,9 +250,11 @@ dpt_status dpt_inputs_check_unchanged(const dpt_comm *comm, const dpt_inputs *in
     dpt_status st = dpt_store_check_unchanged(comm, in->pre, headers);
     if (st == DPT_OK)
         st = dpt_store_check_unchanged(comm, in->post, headers);
-    for (int d = 0; d < in->job->ndata && st == DPT_OK; d++)
-        if (in->reference[d] != NULL)
+    for (int d = 0; d < in->job->ndata && st == DPT_OK; d++) {
+        st = dpt_dataset_check_unchanged(comm, &in->data[d], in->job->data[d].file);
+        if (st == DPT_OK && in->reference[d] != NULL)
             st = dpt_store_check_unchanged(comm, in->reference[d], headers);
+    }
     return st;
 }
 

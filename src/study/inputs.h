@@ -40,7 +40,7 @@ uint64_t dpt_inputs_data_key(const dpt_inputs *inputs, int d);
 /** Whether an evaluation of losses is wanted at all. Local. */
 bool dpt_inputs_needs_model(const dpt_inputs *inputs);
 
-/** Check that no model has changed since it was opened; with `headers` all of dpt_store_check_unchanged.
+/** Check that no model and no data set has changed since it was opened; with `headers` all of dpt_store_check_unchanged.
  * Collective over comm, agreed. Errors: DPT_ERR_INPUT naming the file. */
 dpt_status dpt_inputs_check_unchanged(const dpt_comm *comm, const dpt_inputs *inputs, bool headers);
 

@@ -17,6 +17,7 @@
 #include "resources.h"
 #include "summary.h"
 #include "unit.h"
+#include "verify.h"
 #include "zero_delta.h"
 
 #include <inttypes.h>
@@ -401,10 +402,25 @@ static dpt_status plan(study *s, const dpt_study_options *options) {
     return st;
 }
 
+/* All models of a job, each as `deltapath verify` sees it. */
+static dpt_status verify_inputs(const dpt_comm *comm, const dpt_job *job) {
+    dpt_status st = dpt_verify_model(comm, job->pre, stdout);
+    if (st == DPT_OK)
+        st = dpt_verify_model(comm, job->post, stdout);
+    for (int d = 0; d < job->ndata && st == DPT_OK; d++) {
+        const char *reference = job->data[d].reference;
+        if (reference != NULL && strcmp(reference, job->post) != 0)
+            st = dpt_verify_model(comm, reference, stdout);
+    }
+    return st;
+}
+
 dpt_status dpt_study_run(const dpt_comm *comm, const dpt_job *job,
                          const dpt_study_options *options) {
     study s = {.comm = comm, .job = job, .resumes = options->resume};
-    dpt_status st = dpt_inputs_open(comm, job, &s.inputs);
+    dpt_status st = options->verify_inputs ? verify_inputs(comm, job) : DPT_OK;
+    if (st == DPT_OK)
+        st = dpt_inputs_open(comm, job, &s.inputs);
     if (st != DPT_OK)
         return st;
     s.evaluates = dpt_inputs_needs_model(&s.inputs);

@@ -107,6 +107,11 @@ damaged_input() { # damaged_input pre|post NAME RANKS EDIT
     holds "$1 $2 damaged: run leaves nothing" test -z \
         "$(find "$tmp/study" -path '*/models/*' -o -path '*/units/*' -o -name 'results*')"
     local target
+    run_at 2 run "$tap_root/job.yaml" --set "models.$1=$model" --set output.directory="$tmp/study" \
+        --verify-inputs
+    expect_error "$1 $2 damaged: run --verify-inputs" 3 "$2.*tensor .*XXH3"
+    run_at 2 convert "$model" "$tmp/new" --verify-inputs
+    expect_error "$1 $2 damaged: convert --verify-inputs" 3 "$2.*tensor .*XXH3"
     for target in new.h5 new; do
         run_at "$3" convert "$model" "$tmp/$target" --dtype f32
         expect_error "$1 $2 damaged: convert to $target" 3 "$2.*tensor .*XXH3"

@@ -1,6 +1,7 @@
 #ifndef DELTAPATH_STORE_DATASET_H
 #define DELTAPATH_STORE_DATASET_H
 
+#include "deltapath/base/file.h"
 #include "deltapath/comm/comm.h"
 #include "deltapath/store/tokenizer.h"
 
@@ -33,6 +34,7 @@ typedef struct dpt_dataset {
     double *weights;         /**< (samples) at least 0, sum above 0; NULL: all count alike */
     uint64_t hash;           /**< XXH3 of all values, for provenance */
     dpt_tokenizer tokenizer; /**< with which the file says that it was made; not part of hash */
+    dpt_file_identity file;  /**< as rank 0 read it */
     void *block;             /**< what the arrays point into */
 } dpt_dataset;
 
@@ -48,6 +50,12 @@ typedef struct dpt_dataset {
  */
 dpt_status dpt_dataset_read(const dpt_comm *comm, const char *path, dpt_dataset_kind kind,
                             dpt_dataset *out);
+
+/** Check that a file whose images are still read is the one that was opened; the other kinds are whole in
+ * memory. Collective over comm, agreed. @param[in] path  that was read.
+ * Errors: DPT_ERR_INPUT naming the file: "changed while it was read". */
+dpt_status dpt_dataset_check_unchanged(const dpt_comm *comm, const dpt_dataset *dataset,
+                                       const char *path);
 
 /** Keep the first n samples alone: the data set is then another one, with a hash of its own. Local.
  * Errors: DPT_ERR_INPUT when it has fewer, or no weight among them; the data set is unchanged.

@@ -13,6 +13,7 @@ typedef struct dpt_convert_options {
     const char *dtype; /**< "f32", "f16", "bf16"; NULL or "same": as in the source */
     int64_t shard_bytes; /**< safetensors: size at which a new file begins; 0: 5e9 */
     bool overwrite;      /**< replace an existing target */
+    bool verify_inputs;  /**< check the source as `deltapath verify` does, before the work */
 } dpt_convert_options;
 
 /** Copy a model into the other format, or into another type.

@@ -8,8 +8,9 @@
 #include <stdint.h>
 
 typedef struct dpt_study_options {
-    bool resume;    /**< go on with the units that the output directory lacks */
-    bool dry_run;   /**< check everything and print the plan, then stop */
+    bool resume;        /**< go on with the units that the output directory lacks */
+    bool verify_inputs; /**< check the models as `deltapath verify` does, before the work */
+    bool dry_run;       /**< check everything and print the plan, then stop */
     int64_t memory; /**< budget per rank [bytes]; 0: what the machine has, shared by its ranks */
     int plan_ranks; /**< with dry_run: plan for that many ranks; 0: those that run */
 } dpt_study_options;
