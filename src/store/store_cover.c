@@ -188,10 +188,15 @@ dpt_status dpt_store_manifest_check(const char *folder) {
 
 /* Whether the sidecar of a folder says that there is a manifest. */
 static bool manifest_promised(const char *folder) {
+    enum { SIDECAR_LIMIT = 1 << 27 };
     char *path = dpt_store_path_join(folder, "deltapath.json");
-    json_t *root = path != NULL ? json_load_file(path, 0, NULL) : NULL;
+    char *text = NULL;
+    if (path == NULL || dpt_store_path_read_text(path, SIDECAR_LIMIT, &text) != DPT_OK)
+        dpt_error_clear(); /* opening the model says what is wrong */
+    json_t *root = text != NULL ? json_loads(text, 0, NULL) : NULL;
     bool promised = json_object_get(root, "manifest") != NULL;
     json_decref(root);
+    dpt_mem_free(text);
     dpt_mem_free(path);
     return promised;
 }
