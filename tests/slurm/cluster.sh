@@ -56,7 +56,10 @@ C
     mkdir -p "$cluster"/{state,pmix,pmix.n1,pmix.n2,spool.n1,spool.n2}
 }
 
-cluster_start_node() { # PMIx servers of two nodes want a folder each under one name
+# PMIx servers of two nodes want a folder each under one name. A node that boots has an empty one: a step of
+# the same job cannot start where one that was killed left its own.
+cluster_start_node() {
+    rm -rf "$cluster/pmix.$1"/*
     unshare -m sh -c "mount --bind '$cluster/pmix.$1' '$cluster/pmix' && exec slurmd -D -N $1" \
         >>"$cluster/slurmd.$1.out" 2>&1 9>&- &
     cluster_daemons+=($!)
