@@ -56,8 +56,7 @@ C
     mkdir -p "$cluster"/{state,pmix,pmix.n1,pmix.n2,spool.n1,spool.n2}
 }
 
-# PMIx servers of two nodes want a folder each under one name. A node that boots has an empty one: a step of
-# the same job cannot start where one that was killed left its own.
+# PMIx servers of two nodes want a folder each under one name. A node that boots has an empty one.
 cluster_start_node() {
     rm -rf "$cluster/pmix.$1"/*
     unshare -m sh -c "mount --bind '$cluster/pmix.$1' '$cluster/pmix' && exec slurmd -D -N $1" \
