@@ -37,6 +37,10 @@ typedef struct words {
 static error_t add_path(words *w, char *arg) {
     if (w->paths == w->wanted)
         return EINVAL;
+    if (arg[0] == '\0') {
+        dpt_error(DPT_ERR_USAGE, "'': give %s", w->needs);
+        return EINVAL;
+    }
     w->path[w->paths++] = arg;
     return 0;
 }
@@ -59,6 +63,10 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
         w->inspect.json = true;
         return 0;
     case KEY_CSV:
+        if (arg[0] == '\0') {
+            dpt_error(DPT_ERR_USAGE, "--csv '': give the path of a file");
+            return EINVAL;
+        }
         w->diff.csv = arg;
         return 0;
     case KEY_ITERATIONS:

@@ -46,6 +46,8 @@ static dpt_status report(dpt_cli *cli, int argc, char **argv) {
                                      .doc = "Write the report of a finished study again."};
     report_options options = {.html = "report.html"};
     dpt_status st = dpt_cli_parse(cli, &argp, argc, argv, &options);
+    if (st == DPT_OK && options.html[0] == '\0')
+        st = dpt_error(DPT_ERR_USAGE, "-o '': give the path of an HTML file");
     if (st != DPT_OK)
         return st;
     cli->report_results = dpt_mem_strdup(options.results, "file name");

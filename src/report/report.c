@@ -2,7 +2,9 @@
 
 #include "deltapath/base/file.h"
 #include "deltapath/base/guard.h"
+#include "deltapath/base/hash.h"
 #include "deltapath/base/mem.h"
+#include "deltapath/base/sealed.h"
 #include "deltapath/store/manifest.h"
 #include "deltapath/store/owned.h"
 #include "report_parts.h"
@@ -140,26 +142,35 @@ static void plots_close(dpt_report_plots *plots) {
     dpt_mem_free(plots->directory);
 }
 
+/* The page ends with a comment that holds its checksum, so that a report that somebody changed is known. */
+static dpt_status put_page(const char *path, const char *page, size_t n) {
+    static const char end[] = DPT_OWNED_REPORT_END;
+    uint64_t hash[2];
+    char seal[DPT_SEAL_BYTES];
+    dpt_hash128_bytes(page, n, hash);
+    dpt_seal_format(hash, (int64_t)n, seal);
+    const dpt_file_piece pieces[] = {{.bytes = page, .n = (int64_t)n},
+                                     {.bytes = seal, .n = sizeof seal},
+                                     {.bytes = end, .n = sizeof end - 1}};
+    dpt_status st = dpt_file_put(path, pieces, 3);
+    return st == DPT_OK ? dpt_manifest_commit_file(path) : st;
+}
+
 static dpt_status write_file(dpt_report_plots *plots, const char *path, const dpt_results *results,
                              const char *title) {
-    char *temporary = dpt_file_begin(path);
-    FILE *html = temporary != NULL ? fopen(temporary, "we") : NULL;
-    dpt_status st = DPT_OK;
-    if (temporary == NULL)
-        st = DPT_ERR_OUTPUT;
-    else if (html == NULL)
-        st = dpt_error(DPT_ERR_OUTPUT, "%s: cannot be created: %s", path, strerror(errno));
-    if (html != NULL) {
-        st = write_page(plots, html, results, title);
-        bool failed = ferror(html) != 0;
-        if ((fclose(html) != 0 || failed) && st == DPT_OK)
-            st = dpt_error(DPT_ERR_OUTPUT, "%s: cannot be written: check disk space", path);
-        if (st == DPT_OK)
-            st = dpt_manifest_commit_file(path);
-        else
-            dpt_file_discard(path);
-    }
-    dpt_mem_free(temporary);
+    char *page = NULL;
+    size_t n = 0;
+    FILE *html = open_memstream(&page, &n);
+    if (html == NULL)
+        return dpt_error(DPT_ERR_OUTPUT, "%s: no memory for the report", path);
+    dpt_status st = write_page(plots, html, results, title);
+    fputs("<!--\n", html);
+    bool failed = ferror(html) != 0;
+    if ((fclose(html) != 0 || failed) && st == DPT_OK)
+        st = dpt_error(DPT_ERR_OUTPUT, "%s: no memory for the report", path);
+    if (st == DPT_OK)
+        st = put_page(path, page, n);
+    free(page);
     return st;
 }
 
@@ -171,7 +182,7 @@ dpt_status dpt_report_write(const char *results_path, const char *html_path,
     if (st != DPT_OK)
         return st;
     const char *title = options != NULL && options->title != NULL ? options->title : results.name;
-    st = dpt_owned_check(html_path, DPT_OWNED_REPORT, NULL);
+    st = dpt_owned_check(html_path, DPT_OWNED_REPORT, results.name);
     if (st == DPT_OK)
         st = plots_open(options, &plots);
     if (st == DPT_OK)

@@ -151,8 +151,8 @@ dpt_status dpt_manifest_read(const char *path, dpt_manifest *out, bool *found) {
     if (st == DPT_OK && !ok)
         st =
             dpt_error(DPT_ERR_INPUT,
-                      "%s: its checksum does not match: it was damaged or changed; copy the folder "
-                      "again, or remove this file when the folder was changed on purpose",
+                      "%s: its checksum does not match: it was damaged or changed: copy the folder "
+                      "again from where it was whole",
                       path);
     if (st != DPT_OK)
         dpt_manifest_destroy(out);

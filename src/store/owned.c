@@ -113,7 +113,6 @@ static dpt_status owned_attribute(void *ctx, char **bytes, int64_t *n) {
     return DPT_OK;
 }
 
-/* Text of an attribute, allocated; NULL when the file cannot be read or has none. */
 char *dpt_owned_read_attribute(const char *path, const char *attribute) {
     owned_request wanted = {.path = path, .attribute = attribute};
     char *text = NULL;
@@ -148,14 +147,14 @@ static dpt_status owned_check_listed(const char *path, const char *study) {
     char *folder = dpt_store_path_parent(path);
     char *list = folder != NULL ? dpt_store_path_join(folder, DPT_MANIFEST_STUDY) : NULL;
     dpt_status st = list != NULL ? DPT_OK : DPT_ERR_OUTPUT;
-    if (st == DPT_OK && lstat(path, &info) == 0 &&
-        dpt_manifest_read(list, &manifest, &found) != DPT_OK)
+    if (st == DPT_OK && dpt_manifest_read(list, &manifest, &found) != DPT_OK)
         dpt_error_clear(); /* damaged: it says nothing */
+    bool there = lstat(path, &info) == 0;
     bool other =
         found && study != NULL && manifest.name != NULL && strcmp(manifest.name, study) != 0;
     if (st == DPT_OK && other)
         st = owned_refuse_study(path, manifest.name, study);
-    else if (st == DPT_OK && dpt_manifest_find(&manifest, name) != NULL &&
+    else if (st == DPT_OK && there && dpt_manifest_find(&manifest, name) != NULL &&
              !dpt_manifest_owns(&manifest, folder, name))
         st = dpt_owned_refuse_changed(path);
     dpt_manifest_destroy(&manifest);
@@ -164,19 +163,38 @@ static dpt_status owned_check_listed(const char *path, const char *study) {
     return st;
 }
 
+/* Whether a file that exists is as it was written: its seal stands at the end, before `after`. */
+static bool owned_sealed(const char *path, const char *after) {
+    char *bytes = NULL;
+    int64_t n = 0, length = 0, rest = (int64_t)strlen(after);
+    bool sealed = dpt_file_read(path, INT64_MAX - 1, &bytes, &n) == DPT_OK && n >= rest &&
+                  memcmp(bytes + n - rest, after, (size_t)rest) == 0 &&
+                  dpt_seal_check(bytes, n - rest, &length);
+    dpt_error_clear();
+    dpt_mem_free(bytes);
+    return sealed;
+}
+
 dpt_status dpt_owned_check(const char *path, dpt_owned_kind kind, const char *study) {
     const struct kind *k = &kinds[kind];
     if (k->start != NULL) {
         dpt_status text = dpt_owned_check_text(path, k->start, k->what);
+        struct stat info;
         bool listed = kind != DPT_OWNED_PROGRESS;
+        if (text == DPT_OK && kind == DPT_OWNED_REPORT && lstat(path, &info) == 0 &&
+            !owned_sealed(path, DPT_OWNED_REPORT_END))
+            text = dpt_owned_refuse_changed(path);
         return text == DPT_OK && listed ? owned_check_listed(path, study) : text;
     }
     bool there = false;
     dpt_status st = owned_find(path, k->what, &there);
     if (!there)
         return st;
-    return owned_marked(path, k->format) ? owned_check_study(path, k->owner, study)
-                                         : dpt_owned_refuse(path, k->what);
+    if (!owned_marked(path, k->format))
+        return dpt_owned_refuse(path, k->what);
+    if (kind == DPT_OWNED_RESULTS && !owned_sealed(path, ""))
+        return dpt_owned_refuse_changed(path);
+    return owned_check_study(path, k->owner, study);
 }
 
 dpt_status dpt_owned_check_text(const char *path, const char *start, const char *what) {

@@ -22,8 +22,4 @@ int64_t dpt_owned_peek(const char *path, char start[DPT_OWNED_START_BYTES + 1],
                        char tail[DPT_SEAL_BYTES + 1]);
 bool dpt_owned_begins(const char *text, const char *start);
 
-/* Text of an attribute of the root group, read in a child process, allocated; NULL when the file cannot
- * be read or has none. */
-char *dpt_owned_read_attribute(const char *path, const char *attribute);
-
 #endif

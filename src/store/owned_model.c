@@ -1,6 +1,8 @@
 #include "deltapath/store/owned.h"
 
+#include "deltapath/base/file.h"
 #include "deltapath/base/guard.h"
+#include "deltapath/base/hash.h"
 #include "deltapath/base/mem.h"
 #include "deltapath/store/manifest.h"
 #include "owned_internal.h"
@@ -10,6 +12,9 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
+
+enum { WEIGHTS_BYTES = 4 << 20 };
 
 /* Whether a provenance is of this program, and of the edit when one is asked for. */
 static bool owned_provenance(const json_t *provenance, const char *edit) {
@@ -17,33 +22,6 @@ static bool owned_provenance(const json_t *provenance, const char *edit) {
     const char *made_by = json_string_value(json_object_get(provenance, "edit"));
     return program != NULL && dpt_owned_begins(program, "deltapath") &&
            (edit == NULL || (made_by != NULL && strcmp(made_by, edit) == 0));
-}
-
-/* A file that is too damaged for HDF5 shows who wrote it near its start. */
-static bool owned_damaged_checkpoint(const char *path, const char *edit) {
-    char start[DPT_OWNED_START_BYTES + 1], tail[DPT_SEAL_BYTES + 1];
-    int64_t size = dpt_owned_peek(path, start, tail);
-    char *made_by = dpt_mem_format("\"edit\": \"%s\"", edit != NULL ? edit : "");
-    bool found =
-        size > 0 && made_by != NULL && edit != NULL &&
-        dpt_owned_begins(start, DPT_OWNED_HDF5_START) &&
-        memmem(start, (size_t)(size < DPT_OWNED_START_BYTES ? size : DPT_OWNED_START_BYTES),
-               made_by, strlen(made_by)) != NULL;
-    dpt_mem_free(made_by);
-    return found;
-}
-
-static dpt_status owned_check_checkpoint(const char *path, const char *edit, const char *what) {
-    char *format = dpt_owned_read_attribute(path, "format");
-    char *text = dpt_owned_read_attribute(path, "provenance");
-    json_t *provenance = text != NULL ? json_loads(text, 0, NULL) : NULL;
-    bool ours = format == NULL ? owned_damaged_checkpoint(path, edit)
-                               : strcmp(format, "deltapath-checkpoint") == 0 &&
-                                     owned_provenance(provenance, edit);
-    json_decref(provenance);
-    dpt_mem_free(format);
-    dpt_mem_free(text);
-    return ours ? DPT_OK : dpt_owned_refuse(path, what);
 }
 
 static bool owned_is_empty(const char *path) {
@@ -54,6 +32,81 @@ static bool owned_is_empty(const char *path) {
     if (folder != NULL)
         closedir(folder);
     return entries == 2; /* . and .. */
+}
+
+/* Headers of a model, as it is opened; nothing is registered as an input. */
+static dpt_status owned_scan(const char *path, dpt_store_header *header) {
+    const dpt_store_driver *driver = NULL;
+    dpt_status st = dpt_store_driver_probe(path, &driver);
+    if (st == DPT_OK)
+        st = driver->scan(path, header);
+    return st == DPT_OK ? dpt_store_header_seal(header, path) : st;
+}
+
+/* An HDF5 checkpoint whose bytes outside the tensors are as they were written. */
+static dpt_status owned_check_checkpoint(const char *path, const char *edit, const char *what) {
+    dpt_store_header header = {.nfiles = 0};
+    char *format = dpt_owned_read_attribute(path, "format");
+    bool checkpoint = format != NULL && strcmp(format, "deltapath-checkpoint") == 0;
+    dpt_mem_free(format);
+    if (!checkpoint)
+        return dpt_owned_refuse(path, what);
+    dpt_status st = owned_scan(path, &header);
+    json_t *provenance =
+        st == DPT_OK && header.provenance != NULL ? json_loads(header.provenance, 0, NULL) : NULL;
+    bool ours = owned_provenance(provenance, edit);
+    bool same = ours && header.sealed && dpt_store_seal_check(&header) == DPT_OK;
+    dpt_error_clear();
+    json_decref(provenance);
+    dpt_store_header_destroy(&header);
+    if (st == DPT_OK && !ours)
+        return dpt_owned_refuse(path, what);
+    return same ? DPT_OK : dpt_owned_refuse_changed(path);
+}
+
+/* Whether the bytes of a tensor have the hash that the model states. */
+static bool owned_same_tensor(int fd, const dpt_store_entry *entry, char *buffer) {
+    dpt_hash hash;
+    dpt_hash_begin(&hash);
+    for (int64_t at = 0; at < entry->bytes;) {
+        int64_t n = entry->bytes - at < WEIGHTS_BYTES ? entry->bytes - at : WEIGHTS_BYTES;
+        if (dpt_file_read_at(fd, entry->offset + at, buffer, n) != n)
+            return false;
+        dpt_hash_update(&hash, buffer, (size_t)n);
+        at += n;
+    }
+    return entry->hashed && dpt_hash_value(&hash) == entry->hash;
+}
+
+dpt_status dpt_owned_check_weights(const char *path) {
+    struct stat info;
+    if (lstat(path, &info) != 0 || (S_ISDIR(info.st_mode) && owned_is_empty(path)))
+        return DPT_OK;
+    dpt_store_header header = {.nfiles = 0};
+    char *buffer = dpt_mem_alloc(WEIGHTS_BYTES, 1, "weights of a model that is replaced");
+    if (buffer == NULL)
+        return DPT_ERR_OUTPUT;
+    dpt_status st = owned_scan(path, &header);
+    int fd = -1, open_file = -1;
+    for (int64_t i = 0; i < header.count && st == DPT_OK; i++) {
+        const dpt_store_entry *entry = &header.entries[i];
+        if (entry->file != open_file) {
+            if (fd >= 0)
+                close(fd);
+            open_file = entry->file;
+            fd = dpt_file_open_input(header.files[open_file]);
+        }
+        if (fd < 0 || !owned_same_tensor(fd, entry, buffer))
+            st = DPT_ERR_INPUT;
+    }
+    if (fd >= 0)
+        close(fd);
+    dpt_store_header_destroy(&header);
+    dpt_mem_free(buffer);
+    if (st == DPT_OK)
+        return DPT_OK;
+    dpt_error_clear();
+    return dpt_owned_refuse_changed(path);
 }
 
 /* Every file of the folder must be as the manifest lists it. */

@@ -116,8 +116,8 @@ static dpt_status seal_compare(int fd, const dpt_store_header *header, extent *t
     if (st == DPT_OK && !same)
         st =
             dpt_error(DPT_ERR_INPUT,
-                      "%s: the checksum at its end does not match: it was damaged or changed; copy "
-                      "it again, or delete the attribute `sealed` when it was changed on purpose",
+                      "%s: the checksum at its end does not match: it was damaged or changed: copy "
+                      "it again; if it was changed on purpose, delete its attribute `sealed`",
                       path);
     return st;
 }

@@ -215,7 +215,7 @@ dpt_status dpt_store_path_check_existing(const char *path, bool directory, bool 
     if (st == DPT_OK && is_directory != directory)
         st = dpt_error(DPT_ERR_OUTPUT, "%s: is a %s and would be replaced by a %s: remove it", path,
                        is_directory ? "directory" : "file", directory ? "directory" : "file");
-    return st;
+    return st == DPT_OK ? dpt_owned_check_weights(path) : st;
 }
 
 dpt_status dpt_store_path_check_output(const char *path, bool directory, bool overwrite,

@@ -142,12 +142,47 @@ static dpt_status check_edit(const dpt_job *job, const dpt_job_edit *edit) {
     return st;
 }
 
+/* Only the manifest of a study says that its texts are as they were written. It is written before them, so
+ * that a run that was killed leaves none without it. */
+static dpt_status check_vouched(const dpt_job *job) {
+    static const char *const texts[] = {"summary.csv", "seeds.csv", "results.json", "report.html"};
+    dpt_manifest manifest = {.count = 0};
+    struct stat info;
+    bool found = false;
+    char *list = dpt_mem_format("%s/" DPT_MANIFEST_STUDY, job->directory);
+    dpt_status st = list != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+    if (st == DPT_OK && dpt_manifest_read(list, &manifest, &found) != DPT_OK) {
+        dpt_error_clear();
+        st = dpt_error(DPT_ERR_OUTPUT,
+                       "%s: was damaged or changed, and nothing else says that the tables of this "
+                       "study are as they were written: move it and them away, --resume writes "
+                       "them anew",
+                       list);
+    }
+    for (size_t i = 0; i < sizeof texts / sizeof *texts && st == DPT_OK && !found; i++) {
+        char *path = dpt_mem_format("%s/%s", job->directory, texts[i]);
+        if (path == NULL)
+            st = DPT_ERR_OUTPUT;
+        else if (lstat(path, &info) == 0)
+            st = dpt_error(DPT_ERR_OUTPUT,
+                           "%s: no %s says that it is as it was written: move it away, "
+                           "--resume writes it anew",
+                           path, list);
+        dpt_mem_free(path);
+    }
+    dpt_manifest_destroy(&manifest);
+    dpt_mem_free(list);
+    return st;
+}
+
 /* The places that this study writes to. */
 static dpt_status check_own_places(const dpt_job *job) {
     dpt_status st = DPT_OK;
     for (int i = 0; i < FILES && st == DPT_OK; i++)
         st = check_file(dpt_mem_format("%s/%s", job->directory, files[i].name),
                         (dpt_owned_kind)files[i].kind);
+    if (st == DPT_OK)
+        st = check_vouched(job);
     for (int d = 0; d < job->ndata && st == DPT_OK; d++)
         if (job->data[d].loss == DPT_LOSS_DPO)
             st =
@@ -202,6 +237,9 @@ dpt_status dpt_existing_remove(const dpt_job *job) {
     existing_list list = {.count = 0};
     bool study = false;
     dpt_status st = existing_look(job, true, &list, &study);
+    for (int i = 0; i < list.count && study && st == DPT_OK; i++)
+        if (list.items[i].kind == KIND_MODEL)
+            st = dpt_owned_check_weights(list.items[i].path);
     for (int i = 0; i < list.count && study && st == DPT_OK; i++)
         st = remove_item(&list.items[i]);
     for (int i = 0; i < FOLDERS && study && st == DPT_OK; i++) {

@@ -4,6 +4,7 @@
 #include "deltapath/base/mem.h"
 #include "deltapath/base/version.h"
 #include "deltapath/comm/agree.h"
+#include "deltapath/store/owned.h"
 #include "deltapath/store/results.h"
 #include "deltapath/study/job.h"
 #include "outputs.h"
@@ -282,14 +283,15 @@ static dpt_status join_describe(join *j) {
 
 /* Whether a folder holds what a join wrote, and no study of its own. */
 static bool join_wrote(const char *directory) {
-    dpt_results results = {.count = 0};
     char *path = dpt_mem_format("%s/results.h5", directory);
     bool own = path != NULL && !join_exists(directory, "units") &&
-               !join_exists(directory, "models") && dpt_results_read(path, &results) == DPT_OK;
-    json_t *provenance = own ? json_loads(results.provenance, 0, NULL) : NULL;
+               !join_exists(directory, "models") &&
+               dpt_owned_check(path, DPT_OWNED_RESULTS, NULL) == DPT_OK;
+    char *text = own ? dpt_owned_read_attribute(path, "provenance") : NULL;
+    json_t *provenance = text != NULL ? json_loads(text, 0, NULL) : NULL;
     own = own && json_object_get(provenance, "joined") != NULL;
     json_decref(provenance);
-    dpt_results_destroy(&results);
+    dpt_mem_free(text);
     dpt_mem_free(path);
     dpt_error_clear();
     return own;

@@ -6,6 +6,7 @@
 #include "deltapath/base/version.h"
 #include "deltapath/comm/agree.h"
 #include "deltapath/comm/stop.h"
+#include "deltapath/store/owned.h"
 #include "recipe.h"
 #include "existing.h"
 
@@ -318,6 +319,9 @@ dpt_status dpt_outputs_has_model(const dpt_comm *comm, const dpt_inputs *in,
     *found = false;
     if (st == DPT_OK)
         st = dpt_recipe_find_model(comm, path, dpt_recipe_of(in, edit), found, digest);
+    /* What is made again must be as it was written: known before hours of work. */
+    if (st == DPT_OK && !*found)
+        st = dpt_agree(comm, comm->rank == 0 ? dpt_owned_check_weights(path) : DPT_OK);
     dpt_mem_free(path);
     return st;
 }

@@ -33,6 +33,15 @@ refused() { # refused NAME REGEX FUNCTION ARGUMENTS...: 4, one line that matches
     holds "$name: nothing changed" test "$before" = "$(tree "$tmp/w")"
 }
 
+refused_usage() { # refused_usage NAME FUNCTION ARGUMENTS...: 2, nothing changed
+    local name=$1 before
+    shift
+    before=$(tree "$tmp/w")
+    "$@"
+    expect_error "$name: refused" 2 "give "
+    holds "$name: nothing changed" test "$before" = "$(tree "$tmp/w")"
+}
+
 fresh() { # a folder of the user with copies of the inputs, and a finished study
     rm -rf "$tmp/w"
     mkdir -p "$tmp/w"
@@ -194,6 +203,15 @@ tables_and_reports() {
     ln $results hard.html && ln -s $results soft.html
     refused "report -o onto a hard link" "hard.html.*input" run_at 1 report $results -o hard.html
     refused "report -o onto a link" "soft.html.*input" run_at 1 report $results -o soft.html
+    run_at 1 report $results -o edited.html && sed -i 's/<title>/<title>MINE /' edited.html
+    refused "report -o onto a report that was changed" "edited.html: was changed" \
+        run_at 1 report $results -o edited.html
+    job 1 --set name=other --set output.directory="$tmp/w/other"
+    refused "report -o into another study" "other/report.html: belongs to the study 'other'" \
+        run_at 2 report $results -o other/report.html
+    refused_usage "report -o nothing" run_at 1 report $results -o ''
+    refused_usage "diff --csv nothing" run_at 1 diff m/pre m/post --csv ''
+    refused_usage "convert to nothing" run_at 2 convert m/pre ''
     mkdir csv && echo mine >csv/changes-task.csv
     refused "report --csv-dir over another table" "csv/changes-task.csv" \
         run_at 1 report $results -o new.html --csv-dir csv
@@ -203,6 +221,45 @@ tables_and_reports() {
         expect_exit "report over its own" 0
         run_at 1 diff m/pre m/post --csv d.csv
         expect_exit "diff over its own" 0
+    done
+}
+
+change_hdf5() { $python -c 'import h5py, sys
+with h5py.File(sys.argv[1], "r+") as file: file["notes"] = list(range(100))' "$1"; }
+change_value() { printf '\x55' | dd of="$1" bs=1 seek="$(($(stat -c %s "$1") / 2))" conv=notrunc 2>/dev/null; }
+
+changed_by_the_user() { # what deltapath wrote is the user's once the user has changed it
+    local format ending weights change
+    for change in change_hdf5 change_value; do
+        fresh
+        cp "$tap_root/m/pre.h5" "$tmp/w/pre.h5" && $change "$tmp/w/pre.h5"
+        refused "convert over an HDF5 model after $change" "pre.h5: was changed" \
+            run_at 2 convert "$tap_root/m/post" "$tmp/w/pre.h5" --overwrite
+    done
+    rm -rf "$tmp/w" && mkdir "$tmp/w"
+    run_at 1 convert "$tap_root/m/post" "$tmp/w/folder"
+    change_value "$tmp/w/folder/model.safetensors"
+    refused "convert over a folder with other weights" "folder: was changed" \
+        run_at 1 convert "$tap_root/m/post" "$tmp/w/folder" --overwrite
+    for format in safetensors hdf5; do
+        weights=models/dare-seed1/model.safetensors
+        [[ $format == hdf5 ]] && weights=models/dare-seed1.h5
+        rm -rf "$tmp/w" && mkdir "$tmp/w"
+        job 2 --set output.checkpoint=$format
+        expect_exit "$format: a study" 0
+        change_value "$tmp/w/o/$weights"
+        refused "$format: weights were changed, overwrite" "dare-seed1.*was changed" \
+            job 1 --set output.checkpoint=$format --set output.overwrite=true
+        refused "$format: weights were changed, made again by --resume" "dare-seed1.*was changed" \
+            job 2 --set output.checkpoint=$format --set edits.0.p=0.6 --resume
+    done
+    change_hdf5 "$tmp/w/o/results.h5"
+    refused "results.h5 was changed" "results.h5: was changed" job 1 --set output.checkpoint=hdf5 --resume
+    for change in "rm $tmp/w/o/manifest.json" "sed -i s/version/versio/ $tmp/w/o/manifest.json"; do
+        fresh study
+        echo "a remark" >>"$tmp/w/o/summary.csv" && $change
+        refused "tables that no manifest vouches for: ${change%% *}" "manifest.json" job 1 --resume
+        refused "the same, overwrite: ${change%% *}" "manifest.json" job 1 --set output.overwrite=true
     done
 }
 
@@ -224,5 +281,6 @@ part files_in_the_way
 part foreign_in_a_study
 part converts
 part tables_and_reports
+part changed_by_the_user
 part inputs_are_not_written_to
 done_testing

@@ -24,6 +24,9 @@ typedef enum dpt_owned_kind {
 #define DPT_OWNED_REPORT_START                                                                     \
     "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta name=\"generator\" content=\"deltapath\">"
 
+/** What follows the seal of base/sealed at the end of a report, where both are a comment. */
+#define DPT_OWNED_REPORT_END "-->\n"
+
 /** Check that a file may be made at `path`, or what is there be replaced or removed: a regular file that
  * this program wrote as this kind, and no input (base/guard). A text that the manifest of its folder lists
  * must be unchanged.
@@ -34,13 +37,22 @@ dpt_status dpt_owned_check(const char *path, dpt_owned_kind kind, const char *st
 /** The same for a text that begins with `start`; `what` names such a file in the message. */
 dpt_status dpt_owned_check_text(const char *path, const char *start, const char *what);
 
-/** The same for a model: an HDF5 checkpoint or a folder of safetensors with its provenance, and nothing
- * in the folder but what its manifest lists, unchanged.
+/** The same for a model: an HDF5 checkpoint or a folder of safetensors with its provenance, unchanged but for
+ * the values of tensors (dpt_owned_check_weights), and nothing in the folder but what its manifest lists.
  * @param[in] edit  id of the edit that must have made it; NULL: any model that this program wrote. */
 dpt_status dpt_owned_check_model(const char *path, const char *edit);
 
-/** The same for a temporary file or folder that a run which was killed left behind. */
+/** Check that the weights of a model have the hashes that it states, before it is replaced or removed:
+ * reads all of it. Absence and an empty folder are no error.
+ * Errors: DPT_ERR_OUTPUT naming the model when somebody changed it. */
+dpt_status dpt_owned_check_weights(const char *path);
+
+/** As dpt_owned_check for a temporary file or folder that a run which was killed left behind. */
 dpt_status dpt_owned_check_temporary(const char *path);
+
+/** Text of an attribute of the root group of an HDF5 file, read in a child process, allocated
+ * (dpt_mem_free); NULL when the file cannot be read or has none. The file is not registered as an input. */
+char *dpt_owned_read_attribute(const char *path, const char *attribute);
 
 /** Remove a model, a folder with the files that this program writes there and no others.
  * Absence is no error. Errors: DPT_ERR_OUTPUT naming the first file that stays. */
