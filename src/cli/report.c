@@ -1,9 +1,14 @@
 #include "cli.h"
 
 #include "deltapath/base/mem.h"
+#include "deltapath/comm/agree.h"
+#include "deltapath/store/manifest.h"
+#include "deltapath/study/directory_lock.h"
 
 #include <errno.h>
 #include <stdbool.h>
+#include <string.h>
+#include <unistd.h>
 
 typedef struct report_options {
     const char *results;
@@ -38,6 +43,20 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     }
 }
 
+/* A report in the folder of a study changes its manifest: not while a run does. */
+static dpt_status lock_study_of(const char *html) {
+    const char *slash = strrchr(html, '/');
+    char *folder = slash != NULL ? dpt_mem_format("%.*s", (int)(slash - html) + 1, html)
+                                 : dpt_mem_strdup(".", "directory name");
+    char *list = folder != NULL ? dpt_mem_format("%s/" DPT_MANIFEST_STUDY, folder) : NULL;
+    dpt_status st = list != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+    if (st == DPT_OK && access(list, F_OK) == 0)
+        st = dpt_directory_lock(folder);
+    dpt_mem_free(list);
+    dpt_mem_free(folder);
+    return st;
+}
+
 /* Main writes the report, as that of a run. */
 static dpt_status report(dpt_cli *cli, int argc, char **argv) {
     static const struct argp argp = {.options = table,
@@ -48,6 +67,9 @@ static dpt_status report(dpt_cli *cli, int argc, char **argv) {
     dpt_status st = dpt_cli_parse(cli, &argp, argc, argv, &options);
     if (st == DPT_OK && options.html[0] == '\0')
         st = dpt_error(DPT_ERR_USAGE, "-o '': give the path of an HTML file");
+    if (st != DPT_OK)
+        return st;
+    st = dpt_agree(&cli->comm, cli->comm.rank == 0 ? lock_study_of(options.html) : DPT_OK);
     if (st != DPT_OK)
         return st;
     cli->report_results = dpt_mem_strdup(options.results, "file name");

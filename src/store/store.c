@@ -184,7 +184,7 @@ dpt_status dpt_store_open(const dpt_comm *comm, const char *path, dpt_store **ou
         store->path = dpt_store_path_clean(path);
         st = store->path == NULL ? DPT_ERR_OUTPUT : dpt_agree_fault("store.open");
     }
-    if (st == DPT_OK && comm->rank == 0)
+    if (st == DPT_OK)
         st = store_guard(store->path);
     if (st == DPT_OK && comm->rank == 0)
         st = scan(store->path, &store->header, &format);

@@ -6,6 +6,7 @@
 #include "deltapath/comm/agree.h"
 #include "deltapath/store/owned.h"
 #include "deltapath/store/results.h"
+#include "deltapath/study/directory_lock.h"
 #include "deltapath/study/job.h"
 #include "outputs.h"
 #include "summary.h"
@@ -334,7 +335,11 @@ static dpt_status join_gather(join *j) {
         st = join_take_all(j);
     if (st == DPT_OK)
         st = join_describe(j);
-    return st == DPT_OK ? join_open_directory(options) : st;
+    if (st == DPT_OK)
+        st = dpt_directory_lock(options->directory);
+    if (st == DPT_OK)
+        st = join_open_directory(options);
+    return st == DPT_OK ? dpt_directory_lock(options->directory) : st; /* it may be new */
 }
 
 static void join_close(join *j) {

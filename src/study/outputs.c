@@ -5,19 +5,17 @@
 #include "deltapath/base/mem.h"
 #include "deltapath/base/version.h"
 #include "deltapath/comm/agree.h"
-#include "deltapath/comm/stop.h"
 #include "deltapath/store/owned.h"
+#include "deltapath/study/directory_lock.h"
 #include "recipe.h"
 #include "existing.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <time.h>
@@ -184,37 +182,10 @@ dpt_status dpt_outputs_check(const dpt_inputs *in, const dpt_study_options *opti
     return st;
 }
 
-enum { LOCK_TRIES = 150 };
-static const struct timespec LOCK_PAUSE = {.tv_nsec = 200000000};
-
-/* The lock ends with the process, however it ends. A run that was killed may take a moment to be gone.
- * Where there are no locks on folders, runs are not kept apart. */
-static dpt_status lock_directory(dpt_outputs *out) {
-    const char *directory = out->job->directory;
-    out->lock = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    out->locked = out->lock >= 0;
-    for (int tries = 0; out->locked && flock(out->lock, LOCK_EX | LOCK_NB) != 0; tries++) {
-        if (errno != EWOULDBLOCK)
-            return DPT_OK;
-        if (tries == LOCK_TRIES)
-            return dpt_error(
-                DPT_ERR_OUTPUT,
-                "%s: another run is working in it: wait for its end, or choose another "
-                "directory",
-                directory);
-        if (tries == 0)
-            dpt_log(DPT_LOG_WARN, "%s: another run is in it: waiting for its end", directory);
-        if (dpt_stop_asked())
-            return dpt_stop_error();
-        nanosleep(&LOCK_PAUSE, NULL);
-    }
-    return DPT_OK;
-}
-
-static dpt_status prepare_directory(const dpt_job *job, bool resume, dpt_outputs *out) {
+static dpt_status prepare_directory(const dpt_job *job, bool resume) {
     dpt_status st = dpt_outputs_make_directory(job->directory);
     if (st == DPT_OK)
-        st = lock_directory(out);
+        st = dpt_directory_lock(job->directory);
     bool occupied = false;
     if (st == DPT_OK)
         st = dpt_existing_check(job, job->overwrite && !resume, &occupied);
@@ -234,7 +205,7 @@ dpt_status dpt_outputs_open(const dpt_comm *comm, const dpt_inputs *inputs,
     *out = (dpt_outputs){.job = inputs->job};
     dpt_status st = DPT_OK;
     if (comm->rank == 0)
-        st = prepare_directory(inputs->job, options->resume, out);
+        st = prepare_directory(inputs->job, options->resume);
     out->tensor_names = dpt_mem_zalloc(catalog->count, sizeof *out->tensor_names, "tensor names");
     out->tensor_numel = dpt_mem_zalloc(catalog->count, sizeof *out->tensor_numel, "tensor sizes");
     out->provenance = study_provenance(inputs, resources);
@@ -263,8 +234,6 @@ void dpt_outputs_close(dpt_outputs *outputs) {
     dpt_mem_free(outputs->tensor_names);
     dpt_mem_free(outputs->tensor_numel);
     dpt_mem_free(outputs->provenance);
-    if (outputs->locked)
-        close(outputs->lock);
     *outputs = (dpt_outputs){.job = NULL};
 }
 

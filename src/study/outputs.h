@@ -13,8 +13,6 @@ typedef struct dpt_outputs {
     const char **tensor_names;
     int64_t *tensor_numel;
     char *provenance; /**< of the study: with ranks, mesh and start time */
-    bool locked;      /**< rank 0 keeps other runs out of the directory by `lock` */
-    int lock;
 } dpt_outputs;
 
 /** Check, without a change, that the directory may be written, that it does not hold another study, and
@@ -24,7 +22,7 @@ typedef struct dpt_outputs {
 dpt_status dpt_outputs_check(const dpt_inputs *inputs, const dpt_study_options *options);
 
 /** Make the directory, or check that an existing study may be resumed or replaced. Keeps other runs out
- * of it until dpt_outputs_close, where the file system has locks; waits half a minute for a run that is
+ * of it for the rest of the process (dpt_directory_lock); waits half a minute for a run that is
  * about to end. Collective over comm. Errors: DPT_ERR_OUTPUT naming the directory and the mend. */
 dpt_status dpt_outputs_open(const dpt_comm *comm, const dpt_inputs *inputs,
                             const dpt_resources *resources, const dpt_study_options *options,

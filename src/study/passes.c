@@ -1,6 +1,7 @@
 #include "passes.h"
 
 #include "deltapath/base/file.h"
+#include "deltapath/base/guard.h"
 #include "deltapath/base/hash.h"
 #include "deltapath/base/log.h"
 #include "deltapath/base/mem.h"
@@ -66,9 +67,14 @@ static dpt_pass_header pass_header(const dpt_passes *p, uint64_t key, int64_t ne
 
 static bool pass_write(dpt_passes *p, const char *path, dpt_pass_header header,
                        const dpt_loss_part *parts, int count, bool sync) {
-    if (mkdir(p->folder, 0777) != 0 && errno != EEXIST && !p->warned_write)
+    bool ok = access(p->folder, F_OK) == 0 || dpt_guard_output(p->folder) == DPT_OK;
+    if (!ok) {
+        dpt_error_clear();
+        errno = EPERM; /* an input lies there now */
+    } else if (mkdir(p->folder, 0777) != 0 && errno != EEXIST && !p->warned_write) {
         dpt_log(DPT_LOG_DEBUG, "%s: cannot be created: %s", p->folder, strerror(errno));
-    bool ok = path != NULL && dpt_pass_file_write(path, &header, parts, count, sync);
+    }
+    ok = ok && path != NULL && dpt_pass_file_write(path, &header, parts, count, sync);
     if (!ok && !p->warned_write)
         dpt_log(DPT_LOG_WARN,
                 "%s: cannot be written: %s: a run that is stopped will compute this again",

@@ -224,6 +224,26 @@ tables_and_reports() {
     done
 }
 
+at_once() { # two runs, and a report, of one study at the same time
+    local run other others
+    fresh study
+    for run in 1 2 3; do
+        others=()
+        mkdir -p "$tmp/mpi$run" "$tmp/mpi$run.report"
+        (OMPI_MCA_orte_tmpdir_base=$tmp/mpi$run timeout 90 mpirun -q -n 1 "$program" run "$tap_root/job.yaml" \
+            --set "output.directory=$tmp/w/o" --resume >/dev/null 2>&1 </dev/null) &
+        others+=($!)
+        (OMPI_MCA_orte_tmpdir_base=$tmp/mpi$run.report timeout 90 mpirun -q -n 1 "$program" report "$tmp/w/o/results.h5" \
+            -o "$tmp/w/o/report.html" >/dev/null 2>&1 </dev/null) &
+        others+=($!)
+        job 1 --resume
+        expect_exit "two runs at once, $run: one" 0
+        for other in "${others[@]}"; do holds "two runs at once, $run: others" wait "$other"; done
+        run_at 1 verify "$tmp/w/o"
+        expect_exit "two runs at once, $run: the study is whole" 0
+    done
+}
+
 change_hdf5() { $python -c 'import h5py, sys
 with h5py.File(sys.argv[1], "r+") as file: file["notes"] = list(range(100))' "$1"; }
 change_value() { printf '\x55' | dd of="$1" bs=1 seek="$(($(stat -c %s "$1") / 2))" conv=notrunc 2>/dev/null; }
@@ -282,5 +302,6 @@ part foreign_in_a_study
 part converts
 part tables_and_reports
 part changed_by_the_user
+part at_once
 part inputs_are_not_written_to
 done_testing

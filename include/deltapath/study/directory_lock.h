@@ -1,0 +1,14 @@
+#ifndef DELTAPATH_STUDY_DIRECTORY_LOCK_H
+#define DELTAPATH_STUDY_DIRECTORY_LOCK_H
+
+#include "deltapath/base/status.h"
+
+/** Keep other runs out of an output directory for the rest of this process, so that its report belongs to the
+ * run as well; where the file system has no locks on folders, runs are not kept apart.
+ *
+ * Local, for rank 0. Waits half a minute for a run that is about to end. A directory that this process has
+ * locked before is its own.
+ * Errors: DPT_ERR_OUTPUT naming the directory when another run stays in it; DPT_INTERRUPTED. */
+dpt_status dpt_directory_lock(const char *directory);
+
+#endif
