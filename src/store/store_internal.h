@@ -249,6 +249,7 @@ struct dpt_store_writer {
     dpt_store_hasher hasher;
     const uint64_t *hashes; /**< (tensors) the hasher's, complete after dpt_store_hash_finish */
     int64_t written;        /**< elements written by this rank */
+    int lock;               /**< rank 0: of a model outside a study; -1: none */
     bool partial_made;      /**< there may be something to remove; the same on all ranks */
 };
 

@@ -5,12 +5,60 @@
 #include "deltapath/store/owned.h"
 #include "deltapath/comm/agree.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* Two runs must not write into one temporary file. In a study the lock of its directory sees to that; the
+ * lock file of another model goes with the writer, and one that a killed run left is not locked. */
+static char *lock_path(const dpt_store_writer *writer) {
+    return dpt_mem_format("%s.lock", writer->partial);
+}
+
+/* Rank 0. */
+static dpt_status lock_output(dpt_store_writer *writer) {
+    struct stat opened, named;
+    char *path = lock_path(writer);
+    dpt_status st = path != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+    while (st == DPT_OK && writer->lock < 0) {
+        int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
+        if (fd < 0) {
+            st = dpt_store_path_write_failed(path);
+        } else if (flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+            st =
+                dpt_error(DPT_ERR_OUTPUT,
+                          "%s: another run is writing it: wait for its end, or choose another name",
+                          writer->path);
+            close(fd);
+        } else if (fstat(fd, &opened) == 0 && stat(path, &named) == 0 &&
+                   opened.st_ino == named.st_ino) {
+            writer->lock = fd;
+        } else {
+            close(fd); /* its holder has removed it meanwhile */
+        }
+    }
+    dpt_mem_free(path);
+    return st;
+}
+
+static void unlock_output(dpt_store_writer *writer) {
+    char *path = writer->lock >= 0 ? lock_path(writer) : NULL;
+    if (path != NULL)
+        unlink(path);
+    if (writer->lock >= 0)
+        close(writer->lock);
+    dpt_mem_free(path);
+    writer->lock = -1;
+}
 
 static void destroy(dpt_store_writer *writer) {
     if (writer == NULL)
         return;
+    unlock_output(writer);
     dpt_store_files_close(&writer->io, false);
     for (int i = 0; i < writer->nfiles; i++)
         dpt_mem_free(writer->files[i]);
@@ -82,6 +130,8 @@ static dpt_status check_output(dpt_store_writer *writer) {
         bytes = INT64_MAX;
     dpt_status st = dpt_store_path_check_output(writer->path, writer->driver->directory,
                                                 writer->overwrite, writer->owner, bytes);
+    if (st == DPT_OK && writer->owner == NULL)
+        st = lock_output(writer);
     if (st == DPT_OK)
         st = dpt_owned_remove_model(writer->partial);
     return st;
@@ -110,6 +160,8 @@ dpt_status dpt_store_create(const dpt_comm *comm, const char *path, const dpt_ca
     *out = NULL;
     dpt_store_writer *writer = NULL;
     dpt_status st = dpt_agree(comm, DPT_STORE_NEW(writer, 1, "store writer"));
+    if (writer != NULL)
+        writer->lock = -1;
     /* Split, not duplicate: a duplicate would keep a cartesian topology, with which MPI-IO writes
      * wrong data. */
     if (st == DPT_OK)

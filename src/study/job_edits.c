@@ -29,7 +29,10 @@ typedef struct sweep {
 } sweep;
 
 bool dpt_job_name_valid(const char *name) {
-    if (name[0] == '\0' || name[0] == '.' || strlen(name) > 100)
+    size_t n = strlen(name);
+    /* Outputs are named after it: an HDF5 file ends with .h5, temporary files with these. */
+    if (n == 0 || n > 100 || name[0] == '.' || (n > 2 && strcmp(name + n - 3, ".h5") == 0) ||
+        strstr(name, "-deltapath") != NULL)
         return false;
     for (const char *c = name; *c != '\0'; c++)
         if (!isalnum((unsigned char)*c) && strchr("._+-", *c) == NULL)
@@ -172,7 +175,9 @@ static dpt_status collect(sweep *all, const dpt_yaml *yaml, struct fy_node *entr
         return dpt_yaml_error(yaml, entry, "this edit has no name");
     if (!dpt_job_name_valid(all->name))
         return dpt_yaml_error(yaml, dpt_yaml_get(entry, "name"),
-                              "edit name '%s': use letters, digits and . _ + -", all->name);
+                              "edit name '%s': use letters, digits and . _ + -, no dot at the "
+                              "start and no .h5 at the end",
+                              all->name);
     struct fy_node *method = dpt_yaml_get(entry, "method");
     if (method == NULL)
         return dpt_yaml_error(yaml, entry, "edit %s has no method", all->name);

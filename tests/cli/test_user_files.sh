@@ -244,6 +244,31 @@ at_once() { # two runs, and a report, of one study at the same time
     done
 }
 
+converts_at_once() { # only one of them writes, and the model is whole
+    local ending name first
+    rm -rf "$tmp/w" && mkdir "$tmp/w"
+    for ending in .h5 ''; do
+        mkdir -p "$tmp/mpi"
+        (OMPI_MCA_orte_tmpdir_base=$tmp/mpi DPT_FAULT=store.write:0:3:stop timeout 60 mpirun -q -n 1 "$program" convert \
+            "$tap_root/m/pre" "$tmp/w/m$ending" >/dev/null 2>&1 </dev/null) &
+        first=$!
+        until [[ -e $tmp/w/m$ending.partial-deltapath ]]; do sleep 0.1; done
+        sleep 1
+        run_at 2 convert "$tap_root/m/post" "$tmp/w/m$ending"
+        expect_error "a convert beside another one$ending" 4 "m$ending: another run is writing it"
+        pkill -CONT -f "convert $tap_root/m/pre $tmp/w/m$ending"
+        holds "the first convert$ending" wait "$first"
+        run_at 1 verify "$tmp/w/m$ending"
+        expect_exit "its model is whole$ending" 0
+    done
+    holds "no lock is left" test "$(ls "$tmp/w" | tr '\n' ' ')" = "m m.h5 "
+    for name in e.h5 e.partial-deltapath; do
+        run_at 1 run "$tap_root/job.yaml" --set "output.directory=$tmp/w/o" \
+            --set "edits=[{name: $name, method: dare, p: 0.5}]"
+        expect_error "an edit named $name" 2 "name"
+    done
+}
+
 change_hdf5() { $python -c 'import h5py, sys
 with h5py.File(sys.argv[1], "r+") as file: file["notes"] = list(range(100))' "$1"; }
 change_value() { printf '\x55' | dd of="$1" bs=1 seek="$(($(stat -c %s "$1") / 2))" conv=notrunc 2>/dev/null; }
@@ -303,5 +328,6 @@ part converts
 part tables_and_reports
 part changed_by_the_user
 part at_once
+part converts_at_once
 part inputs_are_not_written_to
 done_testing

@@ -27,7 +27,7 @@ part usage "three" convert one two three
 part usage "path of a model" inspect
 part usage "two models" diff $demo
 part usage "iterations" diff $demo $demo --iterations x
-part usage "path of a model" verify
+part usage "path of a study" verify
 part usage "results.h5" report
 part usage "f8" convert $demo "$tap_root/never" --dtype f8
 
