@@ -57,10 +57,11 @@ static bool read_all(int fd, void *data, int64_t n) {
     return true;
 }
 
-/* A crash of the child is an answer: no core file, no stack trace of the MPI library. */
+/* A crash of the child is an answer: no core file, no stack trace of the MPI library. Signals that ask for
+ * a stop stay as they are: schedulers send them to all processes of a job, and a child that they ended
+ * would say that the file is corrupt. */
 static void make_crash_silent(void) {
-    static const int signals[] = {SIGSEGV, SIGBUS,  SIGFPE,  SIGILL, SIGABRT,
-                                  SIGTERM, SIGUSR1, SIGALRM, SIGINT, SIGXCPU};
+    static const int signals[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGALRM, SIGXCPU};
     for (size_t i = 0; i < sizeof signals / sizeof signals[0]; i++)
         signal(signals[i], SIG_DFL);
     const struct rlimit none = {0, 0};

@@ -14,7 +14,8 @@ typedef dpt_status (*dpt_isolate_fn)(void *ctx, char **bytes, int64_t *n);
  *
  * The HDF5 library can crash or loop on a damaged file (1.10 does, on single flipped bits); a batch
  * job of a thousand ranks must answer with one line instead. When the system gives no child process,
- * the work runs in this one.
+ * the work runs in this one. A signal that asks the process for a stop (dpt_signal_install) does not end
+ * the child.
  * Local. @param[in] path  the file, for the message. @param[out] bytes allocated; NULL when n is 0.
  * Errors: those of work; DPT_ERR_INPUT when the child crashes, or needs more than 20 s of processor
  * time (DPT_ISOLATE_SECONDS in the environment) or ten minutes in all.
