@@ -1,9 +1,11 @@
 #include "deltapath/base/signal.h"
 
 #include <signal.h>
+#include <stdatomic.h>
 #include <stddef.h>
 
-static volatile sig_atomic_t stop;
+/* The system runs the handler on any thread. */
+static atomic_int stop;
 
 static const int stop_signals[] = {SIGTERM, SIGINT, SIGUSR1};
 enum { STOP_SIGNALS = sizeof stop_signals / sizeof *stop_signals };
