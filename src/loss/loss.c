@@ -40,7 +40,8 @@ dpt_status dpt_loss_set_weights(dpt_loss *loss, const double *weights) {
         sum += weights[s];
     }
     if (!(sum > 0.0) || isinf(sum))
-        return dpt_error(DPT_ERR_INPUT, "data: the weights add up to %g: give some above 0", sum);
+        return dpt_error(DPT_ERR_INPUT, "data: the weights add up to %g: %s", sum,
+                         isinf(sum) ? "divide all of them by a number" : "give some above 0");
     double *shares = dpt_mem_alloc(loss->samples, sizeof *shares, "sample weights");
     if (shares == NULL)
         return DPT_ERR_OUTPUT;

@@ -10,6 +10,7 @@
 #include "deltapath/store/isolate.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -37,7 +38,8 @@ static dpt_status read_file(const char *path, dpt_dataset_kind kind, dpt_file_id
         st = dpt_isolate_run(path, dpt_dataset_load, &request, bytes, n);
     dpt_dataset_head *head = (dpt_dataset_head *)*bytes;
     if (st == DPT_OK && kind == DPT_DATASET_IMAGES)
-        st = dpt_dataset_scan_images(path, head, &head->images);
+        st = dpt_dataset_scan_images(path, head, &head->images,
+                                     (void *)(*bytes + dpt_dataset_bytes(head)));
     return st;
 }
 
@@ -82,9 +84,12 @@ dpt_status dpt_dataset_read(const dpt_comm *comm, const char *path, dpt_dataset_
     head->images_at = head->file_bytes = 0; /* where the values lie changes nothing */
     dpt_dataset_unpack(bytes, out);
     dpt_dataset_tail tail;
-    int64_t values = n - (int64_t)sizeof tail;
+    int64_t values = dpt_dataset_bytes(head);
     out->hash = dpt_hash_bytes(bytes, (size_t)values);
-    memcpy(&tail, bytes + values, sizeof tail);
+    memcpy(&tail, bytes + n - sizeof tail, sizeof tail);
+    out->image_hashes = kind == DPT_DATASET_IMAGES ? (void *)(bytes + values) : NULL;
+    out->effective = NAN;
+    out->vocabulary = tail.vocabulary;
     out->tokenizer = (dpt_tokenizer){.known = tail.tokenizer_known != 0, .hash = tail.tokenizer};
     if (kind == DPT_DATASET_IMAGES)
         st = dpt_agree(comm, dpt_dataset_open_images(path, &place, out));

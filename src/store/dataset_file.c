@@ -1,8 +1,7 @@
 #include "dataset_file.h"
 
-#include "hdf5_type.h"
-
 #include "deltapath/base/mem.h"
+#include "hdf5_plain.h"
 #include "hdf5_type.h"
 
 #include <hdf5.h>
@@ -15,6 +14,7 @@
 #include <sys/stat.h>
 
 enum {
+    VERSION = 1,
     COMPRESSION_MAX = 1024, /* values may take this many times the bytes of the file, not more */
     PIXELS_MAX = 1 << 28    /* of one image */
 };
@@ -120,6 +120,26 @@ static dpt_status read_vector(const loader *l, const char *name, H5T_class_t cla
     return st;
 }
 
+/* Numbers that int32 does not hold: HDF5 makes its largest or least of them, which would be named in their
+ * place. */
+static dpt_status check_clipped(const loader *l, const char *name, int64_t n,
+                                const int32_t *values) {
+    int64_t *wide = NULL;
+    int64_t count = 0, at = 0;
+    while (at < n && values[at] != INT32_MAX && values[at] != INT32_MIN)
+        at++;
+    if (at == n)
+        return DPT_OK;
+    dpt_status st =
+        read_vector(l, name, H5T_INTEGER, H5T_NATIVE_INT64, sizeof *wide, &count, &wide);
+    if (st == DPT_OK)
+        st = dpt_error(DPT_ERR_INPUT,
+                       "%s: '%s' %" PRId64 " is %" PRId64 ", which no model can take: correct it",
+                       l->path, name, at, wide[at]);
+    dpt_mem_free(wide);
+    return st;
+}
+
 static dpt_status check_side(const loader *l, const char *group, const struct side *side) {
     int64_t n = side->count - 1;
     if (side->masks != side->tokens)
@@ -142,7 +162,7 @@ static dpt_status check_side(const loader *l, const char *group, const struct si
     for (int64_t i = 0; i < side->tokens; i++)
         if (side->mask[i] > 1)
             return dpt_error(DPT_ERR_INPUT, "%s: '%sloss_mask' of token %" PRId64 " is %d: 0 or 1",
-                             l->path, group, i, side->mask[i]);
+                             l->path, group, i, (int8_t)side->mask[i]);
     return DPT_OK;
 }
 
@@ -152,10 +172,12 @@ static dpt_status read_side(const loader *l, const char *group, struct side *sid
     snprintf(name, sizeof name, "%stokens", group);
     dpt_status st = read_vector(l, name, H5T_INTEGER, H5T_NATIVE_INT32, sizeof *side->token,
                                 &side->tokens, &side->token);
+    if (st == DPT_OK)
+        st = check_clipped(l, name, side->tokens, side->token);
     snprintf(name, sizeof name, "%sloss_mask", group);
     if (st == DPT_OK)
-        st = read_vector(l, name, H5T_INTEGER, H5T_NATIVE_UINT8, sizeof *side->mask, &side->masks,
-                         &side->mask);
+        st = read_vector(l, name, H5T_INTEGER, H5T_NATIVE_INT8, sizeof *side->mask, &side->masks,
+                         &side->mask); /* signed: HDF5 would make 0 of -1 */
     snprintf(name, sizeof name, "%soffsets", group);
     if (st == DPT_OK)
         st = read_vector(l, name, H5T_INTEGER, H5T_NATIVE_INT64, sizeof *side->offsets,
@@ -240,6 +262,8 @@ static dpt_status read_images(loader *l) {
     if (st == DPT_OK)
         st = read_vector(l, "labels", H5T_INTEGER, H5T_NATIVE_INT32, sizeof *l->labels, &labels,
                          &l->labels);
+    if (st == DPT_OK)
+        st = check_clipped(l, "labels", labels, l->labels);
     if (st != DPT_OK)
         return st;
     if (labels != l->head.samples)
@@ -282,8 +306,8 @@ static dpt_status read_weights(loader *l) {
         sum += l->weights[i];
     }
     if (!(sum > 0.0) || isinf(sum))
-        return dpt_error(DPT_ERR_INPUT, "%s: 'weights' add up to %g: give some above 0", l->path,
-                         sum);
+        return dpt_error(DPT_ERR_INPUT, "%s: 'weights' add up to %g: %s", l->path, sum,
+                         isinf(sum) ? "divide all of them by a number" : "give some above 0");
     l->head.weighted = 1;
     return DPT_OK;
 }
@@ -310,7 +334,8 @@ static dpt_status read_tokenizer(loader *l) {
     char *end = NULL;
     bool good = dpt_hdf5_text_read(l->file, "tokenizer_hash", &text);
     if (good && text != NULL) {
-        l->tail = (dpt_dataset_tail){1, strtoull(text, &end, 16)};
+        l->tail.tokenizer_known = 1;
+        l->tail.tokenizer = strtoull(text, &end, 16);
         good = strlen(text) == 16 && strspn(text, "0123456789abcdef") == 16;
     }
     dpt_mem_free(text);
@@ -321,10 +346,54 @@ static dpt_status read_tokenizer(loader *l) {
                             l->path);
 }
 
-static dpt_status read_kind(loader *l) {
+static dpt_status check_kind(const loader *l) {
+    static const char *const names[] = {
+        [DPT_DATASET_TOKENS] = "lm", [DPT_DATASET_PAIRS] = "dpo", [DPT_DATASET_IMAGES] = "class"};
+    const char *wanted = names[l->head.kind];
+    char *text = NULL;
+    dpt_status st = DPT_OK;
+    if (!dpt_hdf5_text_read(l->file, "kind", &text))
+        st = dpt_error(DPT_ERR_INPUT, "%s: the attribute kind is no text: remove it", l->path);
+    else if (text != NULL && strcmp(text, wanted) != 0)
+        st = dpt_error(DPT_ERR_INPUT,
+                       "%s: says that its kind is '%.32s', and the job takes it as '%s': correct "
+                       "`loss`, or the attribute kind",
+                       l->path, text, wanted);
+    dpt_mem_free(text);
+    return st;
+}
+
+/* A whole number of at least 1; `value` is 0 without the attribute. */
+static dpt_status read_number(const loader *l, const char *name, int64_t *value) {
+    *value = 0;
+    if (H5Aexists(l->file, name) <= 0)
+        return DPT_OK;
+    return dpt_h5_get_i64(l->file, name, value) && *value > 0
+               ? DPT_OK
+               : dpt_error(DPT_ERR_INPUT,
+                           "%s: the attribute %s is no whole number above 0: remove it", l->path,
+                           name);
+}
+
+static dpt_status read_attributes(loader *l) {
+    int64_t version = 0;
     dpt_status st = check_format(l);
     if (st == DPT_OK)
-        st = read_tokenizer(l);
+        st = read_number(l, "version", &version);
+    if (st == DPT_OK && version > VERSION)
+        st = dpt_error(DPT_ERR_INPUT,
+                       "%s: data set of version %" PRId64 ", this program knows version %d: use a "
+                       "newer one, or make the file again with tools/prepare_data.py",
+                       l->path, version, VERSION);
+    if (st == DPT_OK)
+        st = check_kind(l);
+    if (st == DPT_OK)
+        st = read_number(l, "vocab_size", &l->tail.vocabulary);
+    return st == DPT_OK ? read_tokenizer(l) : st;
+}
+
+static dpt_status read_kind(loader *l) {
+    dpt_status st = read_attributes(l);
     if (st != DPT_OK)
         return st;
     if (l->head.kind == DPT_DATASET_IMAGES) {
@@ -395,13 +464,13 @@ static void pack_sequences(const loader *l, dpt_dataset *to) {
 
 static dpt_status pack(const loader *l, char **bytes, int64_t *n) {
     dpt_dataset to;
-    int64_t values = dpt_dataset_bytes(&l->head);
-    *n = values + (int64_t)sizeof l->tail;
+    int64_t hashes = l->head.kind == DPT_DATASET_IMAGES ? l->head.samples * 8 : 0;
+    *n = dpt_dataset_bytes(&l->head) + hashes + (int64_t)sizeof l->tail;
     *bytes = dpt_mem_zalloc(*n, 1, "data set");
     if (*bytes == NULL)
         return DPT_ERR_OUTPUT;
     memcpy(*bytes, &l->head, sizeof l->head);
-    memcpy(*bytes + values, &l->tail, sizeof l->tail);
+    memcpy(*bytes + *n - sizeof l->tail, &l->tail, sizeof l->tail);
     dpt_dataset_unpack(*bytes, &to);
     if (to.offsets != NULL)
         pack_sequences(l, &to);

@@ -18,10 +18,12 @@ typedef struct dpt_dataset_head {
     int64_t file_bytes; /**< of an image file; not part of the hash */
 } dpt_dataset_head;
 
-/** End of these bytes: what is known of the values, and is none of them. */
+/** End of these bytes: what is known of the values, and is none of them. The hashes of the images come
+ * before it. */
 typedef struct dpt_dataset_tail {
     int64_t tokenizer_known;
     uint64_t tokenizer;
+    int64_t vocabulary; /**< attribute vocab_size; 0: none */
 } dpt_dataset_tail;
 
 /** Read a file, but for its images, into such bytes and check it. A dpt_isolate_fn. */
@@ -31,7 +33,7 @@ typedef struct dpt_dataset_request {
 } dpt_dataset_request;
 dpt_status dpt_dataset_load(void *request, char **bytes, int64_t *n);
 
-/** Bytes of a data set with this head, without the tail. Local. */
+/** Bytes of a data set with this head, without the hashes of images and the tail. Local. */
 int64_t dpt_dataset_bytes(const dpt_dataset_head *head);
 
 /** Point the arrays of out into bytes, which out keeps as its block. Local. */
@@ -45,7 +47,9 @@ dpt_status dpt_dataset_open_images(const char *path, const dpt_dataset_head *hea
                                    dpt_dataset *dataset);
 void dpt_dataset_close_images(dpt_dataset *dataset);
 
-/** Check all images for values that are not finite, and hash them. Local. */
-dpt_status dpt_dataset_scan_images(const char *path, const dpt_dataset_head *head, uint64_t *hash);
+/** Check all images for values that are not finite, and hash them. Local.
+ * @param[out] each (samples) hash of each image. */
+dpt_status dpt_dataset_scan_images(const char *path, const dpt_dataset_head *head, uint64_t *hash,
+                                   uint64_t *each);
 
 #endif

@@ -155,7 +155,8 @@ static dpt_status check_block(const char *path, int64_t first, int64_t pixels, i
     return DPT_OK;
 }
 
-dpt_status dpt_dataset_scan_images(const char *path, const dpt_dataset_head *head, uint64_t *hash) {
+dpt_status dpt_dataset_scan_images(const char *path, const dpt_dataset_head *head, uint64_t *hash,
+                                   uint64_t *each) {
     dpt_dataset dataset = {.samples = head->samples,
                            .channels = head->channels,
                            .height = head->height,
@@ -176,6 +177,8 @@ dpt_status dpt_dataset_scan_images(const char *path, const dpt_dataset_head *hea
             st = check_block(path, first, pixels, n, values);
         if (st == DPT_OK)
             dpt_hash_update(&all, values, (size_t)(n * pixels) * sizeof *values);
+        for (int64_t i = 0; i < n && st == DPT_OK; i++)
+            each[first + i] = dpt_hash_bytes(values + i * pixels, (size_t)pixels * sizeof *values);
     }
     *hash = dpt_hash_value(&all);
     dpt_dataset_close_images(&dataset);

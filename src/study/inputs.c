@@ -71,6 +71,17 @@ static dpt_status open_reference(const dpt_comm *comm, dpt_inputs *in, int d) {
     return st;
 }
 
+static dpt_status count_repeats(dpt_inputs *in, int d) {
+    dpt_dataset *data = &in->data[d];
+    dpt_status st = dpt_dataset_count_repeats(data);
+    if (st == DPT_OK && data->repeats > 0)
+        dpt_log(DPT_LOG_WARN,
+                "%s: %" PRId64 " of %" PRId64
+                " samples repeat others: intervals take them as independent",
+                in->job->data[d].name, data->repeats, data->samples);
+    return st;
+}
+
 static dpt_status open_data(const dpt_comm *comm, dpt_inputs *in) {
     static const dpt_dataset_kind kinds[] = {[DPT_LOSS_LM] = DPT_DATASET_TOKENS,
                                              [DPT_LOSS_DPO] = DPT_DATASET_PAIRS,
@@ -87,6 +98,8 @@ static dpt_status open_data(const dpt_comm *comm, dpt_inputs *in) {
         if (st == DPT_OK && in->job->data[d].samples > 0)
             st = dpt_dataset_keep_first(&in->data[d], in->job->data[d].samples,
                                         in->job->data[d].file);
+        if (st == DPT_OK)
+            st = dpt_agree(comm, count_repeats(in, d));
         if (st == DPT_OK)
             st = open_reference(comm, in, d);
     }

@@ -6,6 +6,8 @@
 #include "deltapath/comm/agree.h"
 #include "deltapath/store/cache.h"
 
+#include <inttypes.h>
+
 static dpt_status read_images(void *ctx, int64_t first, int64_t n, float *out) {
     return dpt_dataset_read_images(ctx, first, n, out);
 }
@@ -56,6 +58,27 @@ dpt_status dpt_losses_create(const dpt_inputs *in, int d, const dpt_mesh *mesh,
     return dpt_error_locate(st, entry->file);
 }
 
+/* A model may have more rows than its tokenizer has tokens, but not fewer. */
+static dpt_status check_vocabulary(const dpt_inputs *in, int d, int64_t vocabulary,
+                                   const char *path) {
+    const char *file = in->job->data[d].file;
+    int64_t own = in->data[d].vocabulary;
+    if (own <= vocabulary || in->data[d].tokens == NULL)
+        return DPT_OK;
+    if (!in->job->allow_other_tokenizer)
+        return dpt_error(DPT_ERR_INPUT,
+                         "%s: was made for a vocabulary of %" PRId64 " tokens, more than the "
+                         "%" PRId64 " of %s, so with another tokenizer: make it again with "
+                         "tools/prepare_data.py --tokenizer %s, or write `allow: "
+                         "[other-tokenizer]`",
+                         file, own, vocabulary, path, path);
+    dpt_log(DPT_LOG_WARN,
+            "%s: was made for a vocabulary of %" PRId64 " tokens, more than the %" PRId64
+            " of %s, as the job allows",
+            file, own, vocabulary, path);
+    return DPT_OK;
+}
+
 /* Data set d against the model of a store. */
 static dpt_status check_against(const dpt_inputs *in, int d, const dpt_store *model) {
     const char *config = dpt_store_config(model);
@@ -68,6 +91,9 @@ static dpt_status check_against(const dpt_inputs *in, int d, const dpt_store *mo
         st = dpt_model_config_image(config, catalog, &is_image, &image);
     if (st != DPT_OK)
         return dpt_error_locate(st, dpt_store_path(model));
+    st = check_vocabulary(in, d, vocabulary, dpt_store_path(model));
+    if (st != DPT_OK)
+        return st;
     if (in->job->data[d].loss == DPT_LOSS_CLASS) {
         dpt_class_data view = view_images(&in->data[d]);
         st = dpt_loss_class_check(&view, &image);

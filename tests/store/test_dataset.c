@@ -420,7 +420,7 @@ static const lie lies[] = {
     {false, negative_weights, "the weight of sample 0 is -1"},
     {false, nan_weights, "the weight of sample 0 is nan"},
     {false, zero_weights, "'weights' add up to 0"},
-    {false, large_weights, "'weights' add up to inf"},
+    {false, large_weights, "'weights' add up to inf: divide"},
     {true, no_rejected, "'rejected/tokens' is missing"},
     {true, rejected_is_data, "'rejected/tokens'"},
     {true, no_side_mask, "'rejected/loss_mask' is missing"},
