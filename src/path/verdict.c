@@ -35,8 +35,11 @@ const char *dpt_verdict_name(dpt_verdict_class verdict) {
 }
 
 dpt_verdict_options dpt_verdict_defaults(void) {
-    return (dpt_verdict_options){
-        .confidence = 0.95, .alpha = 0.05, .share_margin = 0.05, .absolute_margin = NAN};
+    return (dpt_verdict_options){.confidence = 0.95,
+                                 .alpha = 0.05,
+                                 .share_margin = 0.05,
+                                 .absolute_margin = NAN,
+                                 .effective = NAN};
 }
 
 dpt_status dpt_verdict_check(const dpt_verdict_options *options) {
@@ -70,18 +73,63 @@ static double upper_p(double difference, double se, int64_t n) {
     return dpt_student_upper(t, (double)(n - 1));
 }
 
+bool dpt_verdict_is_one(double effective) {
+    return effective < 1.5;
+}
+
+/* Equal changes have no variance to judge from, as those of one sample that is repeated. Losses are sums
+ * in double: their differences are equal to within its rounding. */
+static bool lacks_spread(int64_t n, const double *a, const double *b) {
+    double low = INFINITY, high = -INFINITY, largest = 0.0;
+    for (int64_t s = 0; s < n; s++) {
+        low = fmin(low, a[s] - b[s]);
+        high = fmax(high, a[s] - b[s]);
+        largest = fmax(largest, fmax(fabs(a[s]), fabs(b[s])));
+    }
+    double rounding = 1e-12 * largest;
+    return high - low <= rounding && fmax(fabs(low), fabs(high)) > rounding;
+}
+
+/* What is known of the mean of one sample. */
+static void forget_spread(dpt_interval *x) {
+    x->se = x->low = x->high = NAN;
+}
+
+static const char ONE_REPEATED[] =
+    "repeats and weights leave one sample in effect, which has no interval: add samples";
+static const char ALL_ALIKE[] =
+    "the change is the same on every sample, which gives no interval: are they copies of one?";
+
 static const char GAIN_NEGATIVE[] = "the post-trained model is worse than the pre-trained one on "
                                     "this data: are pre and post swapped?";
 static const char GAIN_UNCLEAR[] = "the post-training gain is not distinguishable from zero";
 
-static void judge_gain(int64_t n, const double *pre, const double *post,
+static const char GAIN_WITHIN[] = "the margin is at least the post-training gain: the pre-trained "
+                                  "model itself counts as equivalent";
+
+/* Why several samples tell no more than one; NULL: they do, or none of them changes. */
+static const char *why_one(int64_t n, const double *post, const double *edit, double effective) {
+    bool changes = false;
+    for (int64_t s = 0; s < n; s++)
+        changes = changes || edit[s] != post[s];
+    if (n < 2 || !changes)
+        return NULL;
+    if (dpt_verdict_is_one(effective))
+        return ONE_REPEATED;
+    return lacks_spread(n, edit, post) ? ALL_ALIKE : NULL;
+}
+
+/* Without `spread` the samples tell no more than one. */
+static void judge_gain(int64_t n, const double *pre, const double *post, bool spread,
                        const dpt_verdict_options *options, dpt_verdict *v) {
     if (pre == NULL)
         return;
     v->gain = dpt_verdict_paired(n, pre, post, options->confidence);
+    if (!spread)
+        forget_spread(&v->gain);
     v->gain_clear = excludes_zero(v->gain);
     if (!(v->gain.low > 0.0)) {
-        if (n > 1)
+        if (n > 1 && spread)
             v->doubt = v->gain_clear ? GAIN_NEGATIVE : GAIN_UNCLEAR;
         return;
     }
@@ -90,7 +138,7 @@ static void judge_gain(int64_t n, const double *pre, const double *post,
     v->share_high = v->change.high / v->gain.mean;
 }
 
-static void decide(const char *withheld, dpt_verdict *v) {
+static void decide(const char *withheld, const char *one, dpt_verdict *v) {
     const dpt_interval *change = &v->change;
     bool same = change->se == 0.0 && change->mean == 0.0;
     bool within = v->equivalence.low > -v->margin && v->equivalence.high < v->margin;
@@ -104,6 +152,8 @@ static void decide(const char *withheld, dpt_verdict *v) {
         v->reason = "one sample has no interval";
     } else if (withheld != NULL) {
         v->reason = withheld;
+    } else if (one != NULL) {
+        v->reason = one;
     } else if (worse && (same || within || isnan(v->margin))) {
         v->reason = GAIN_NEGATIVE;
     } else if (same) {
@@ -154,11 +204,19 @@ dpt_verdict dpt_verdict_judge(int64_t n, const double *pre, const double *post, 
         v.estimate = dpt_verdict_paired(n, sample_terms, NULL, options->confidence);
     if (isnan(v.estimate.mean))
         v.estimate = none;
-    judge_gain(n, pre, post, options, &v);
+    const char *one = why_one(n, post, edit, options->effective);
+    if (one != NULL) {
+        forget_spread(&v.change);
+        forget_spread(&v.equivalence);
+        forget_spread(&v.estimate);
+    }
+    judge_gain(n, pre, post, one == NULL, options, &v);
     if (options->absolute_margin > 0.0)
         v.margin = options->absolute_margin;
     else if (v.gain.low > 0.0)
         v.margin = options->share_margin * v.gain.mean;
+    if (v.gain.low > 0.0 && v.margin >= v.gain.mean)
+        v.doubt = GAIN_WITHIN;
     if (!isnan(v.change.se)) {
         double se = dpt_verdict_paired(n, edit, post, options->confidence).se;
         bool same = se == 0.0 && v.change.mean == 0.0;
@@ -167,7 +225,7 @@ dpt_verdict dpt_verdict_judge(int64_t n, const double *pre, const double *post, 
             v.p_equivalent = fmax(upper_p(v.margin + v.change.mean, se, n),
                                   upper_p(v.margin - v.change.mean, se, n));
     }
-    decide(options->withheld, &v);
+    decide(options->withheld, one, &v);
     return v;
 }
 

@@ -221,6 +221,10 @@ static void no_margin(FILE *html, const dpt_result *r) {
         fputs(" No margin: a single sample has no interval; add samples.", html);
     else if (isnan(r->scalars.gain))
         fputs(" No margin: the pre-trained loss is not known; give an absolute margin.", html);
+    else if (isnan(r->scalars.gain_low))
+        fputs(
+            " No margin: the samples are one in effect, and the gain has no interval; add samples.",
+            html);
     else if (!(r->scalars.gain_high < 0.0))
         fputs(" No margin: the post-training gain cannot be told from zero; give an absolute "
               "margin.",
@@ -230,7 +234,7 @@ static void no_margin(FILE *html, const dpt_result *r) {
 /* A gain on which no verdict can stand. */
 static void doubt(FILE *html, const dpt_result *r) {
     const dpt_result_scalars *s = &r->scalars;
-    if (r->samples < 2 || isnan(s->gain) || s->gain_low > 0.0)
+    if (isnan(s->gain_low) || s->gain_low > 0.0)
         return;
     if (s->gain_high < 0.0)
         fputs("<p class=\"sub\"><strong>Warning: the post-trained model is worse than the "

@@ -330,7 +330,7 @@ static dpt_status prepare_work(study *s, int left) {
         st = dpt_evaluation_create(s->comm, &s->inputs, &s->resources, passes, s->resumes,
                                    &s->evaluation);
     for (int d = 0; d < s->job->ndata && st == DPT_OK; d++)
-        st = dpt_agree(s->comm, dpt_unit_warn_gain(s->job, d, &s->evaluation.data[d]));
+        st = dpt_agree(s->comm, dpt_unit_warn_gain(&s->inputs, d, &s->evaluation.data[d]));
     if (st == DPT_OK && s->resources.cell_gradient)
         st = dpt_cell_gradient_create(s->comm, s->inputs.catalog, &s->shard, &s->gradient);
     return st;

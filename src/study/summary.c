@@ -40,7 +40,7 @@ static void print_doubt(const dpt_result_scalars *s) {
         printf("warning: the post-trained model is worse than the pre-trained one on this data, by "
                "%.3g nats: are pre and post swapped? Nothing is called competitive\n",
                -s->gain);
-    else if (!isnan(s->gain) && !(s->gain_low > 0.0))
+    else if (s->gain_low <= 0.0)
         printf("warning: the post-training gain, %.3g nats [%.3g, %.3g], cannot be told from zero: "
                "there is no share of it\n",
                s->gain, s->gain_low, s->gain_high);
@@ -55,6 +55,8 @@ static void print_data(const dpt_result *results, int64_t edits, int64_t units, 
         printf("margin %.3g\n", s->margin);
     else if (s->gain_high < 0.0)
         printf("no margin: the gain is negative\n");
+    else if (isnan(s->gain_low))
+        printf("no margin: the gain has no interval\n");
     else
         printf("no margin: the gain cannot be told from zero, give `margin: {absolute: NATS}`\n");
     print_doubt(s);

@@ -123,6 +123,15 @@ static dpt_status weigh(const dpt_baseline *base, const dpt_riemann *riemann, ju
     return DPT_OK;
 }
 
+static dpt_verdict_options judge_options(const dpt_inputs *in, int d) {
+    dpt_verdict_options options = dpt_verdict_defaults();
+    options.share_margin = in->job->margin_share;
+    options.absolute_margin = in->job->margin;
+    options.effective = in->data[d].effective;
+    options.withheld = in->zero_delta ? "the delta is zero in all selected tensors" : NULL;
+    return options;
+}
+
 /* The reason of a verdict, with the doubt about the gain that holds for every verdict on this data. */
 static dpt_status set_reason(const dpt_verdict *judged, dpt_result *out) {
     const char *doubt = judged->doubt;
@@ -131,10 +140,13 @@ static dpt_status set_reason(const dpt_verdict *judged, dpt_result *out) {
     return dpt_result_set_text(&out->reason, "%s; %s", judged->reason, doubt);
 }
 
-dpt_status dpt_unit_warn_gain(const dpt_job *job, int d, const dpt_baseline *base) {
+dpt_status dpt_unit_warn_gain(const dpt_inputs *in, int d, const dpt_baseline *base) {
+    const dpt_job *job = in->job;
     const double *shares = dpt_loss_shares(base->loss);
-    dpt_verdict_options options = dpt_verdict_defaults();
+    dpt_verdict_options options = judge_options(in, d);
     int64_t n = base->samples;
+    if (dpt_verdict_is_one(in->data[d].effective))
+        return DPT_OK;
     double *pre = dpt_mem_alloc(2 * n, sizeof *pre, "weighted losses");
     if (pre == NULL)
         return DPT_ERR_OUTPUT;
@@ -190,10 +202,7 @@ static dpt_status set_verdict(const dpt_inputs *in, int d, const dpt_baseline *b
                               const dpt_evaluation_path *path, dpt_result *out) {
     const dpt_job *job = in->job;
     const dpt_riemann *riemann = &path->riemann;
-    dpt_verdict_options options = dpt_verdict_defaults();
-    options.share_margin = job->margin_share;
-    options.absolute_margin = job->margin;
-    options.withheld = in->zero_delta ? "the delta is zero in all selected tensors" : NULL;
+    dpt_verdict_options options = judge_options(in, d);
     dpt_interval resampled[2];
     judged_losses losses;
     dpt_status st = weigh(base, riemann, &losses);
@@ -212,8 +221,9 @@ static dpt_status set_verdict(const dpt_inputs *in, int d, const dpt_baseline *b
     s->accuracy_pre = base->accuracy_pre;
     s->accuracy_post = base->accuracy_post;
     s->accuracy_edit = path->accuracy_edit;
-    s->bootstrap_low = resampled[0].low;
-    s->bootstrap_high = resampled[0].high;
+    bool one = isnan(judged.change.low);
+    s->bootstrap_low = one ? NAN : resampled[0].low;
+    s->bootstrap_high = one ? NAN : resampled[0].high;
     set_scalars(riemann, &judged, s);
     st = dpt_result_set_text(&out->verdict, "%s", dpt_verdict_name(judged.verdict));
     if (st == DPT_OK)

@@ -252,6 +252,73 @@ h5py.File(sys.argv[1], 'r+').attrs['tokenizer_hash'] = 'short'" "$tmp/pre.h5"
 }
 part tokenizers
 
+# Samples that tell less than their number, and attributes that say something else.
+altered() { # altered FILE STATEMENT: a copy of the data, changed; s are its samples as (tokens, mask)
+    $python - "$m/data.h5" "$tmp/$1" "$2" <<'P'
+import sys
+import h5py
+import numpy as np
+with h5py.File(sys.argv[1]) as file:
+    ends = file["offsets"][:]
+    s = [(file["tokens"][a:b], file["loss_mask"][a:b]) for a, b in zip(ends, ends[1:])]
+with h5py.File(sys.argv[2], "w") as out:
+    exec(sys.argv[3])
+    out["tokens"] = np.concatenate([x[0] for x in s])
+    out["loss_mask"] = np.concatenate([x[1] for x in s])
+    out["offsets"] = np.cumsum([0] + [len(x[0]) for x in s])
+P
+}
+doubtful() {
+    altered copies.h5 's = s[:1] * 7'
+    altered twice.h5 's = s + s[:4]'
+    altered weighted.h5 'out["weights"] = [1e300] + [1.0] * (len(s) - 1)'
+    altered vocabulary.h5 'out.attrs["vocab_size"] = 65'
+    altered padded.h5 'out.attrs["vocab_size"] = 60'
+    altered kind.h5 'out.attrs["kind"] = "dpo"'
+    local ranks
+    for ranks in 1 3; do
+        job $ranks --set data.0.file="$tmp/copies.h5" --set margin.absolute=100
+        expect_exit "copies of one sample, at $ranks" 0
+        holds "copies of one sample, at $ranks: a warning" \
+            test "$(grep -c 'warning: task: 6 of 7 samples repeat others: intervals' "$tmp/err")" = 1
+        holds "copies of one sample, at $ranks: no verdict and no interval" units "$tmp/study/results.json" \
+            'u["verdict"] == "undecided" and "one sample in effect" in u["reason"] and u["change_low"] is u["bootstrap_low"] is u["p_change"] is None'
+        rm -rf "$tmp/study"
+    done
+    job 2 --set data.0.file="$tmp/twice.h5" --set margin.absolute=100
+    expect_exit "some samples twice" 0
+    holds "some samples twice: a warning" grep -q 'warning: task: 4 of 13 samples repeat others' "$tmp/err"
+    holds "some samples twice: judged" units "$tmp/study/results.json" 'u["verdict"] == "competitive"'
+    rm -rf "$tmp/study"
+    job 2 --set data.0.file="$tmp/weighted.h5" --set margin.absolute=100
+    expect_exit "one sample with all the weight" 0
+    holds "one sample with all the weight: no verdict" units "$tmp/study/results.json" \
+        'u["verdict"] == "undecided" and "weights leave one sample" in u["reason"] and u["change_low"] is None'
+    rm -rf "$tmp/study"
+    job 2 --dry-run --set data.0.file="$tmp/vocabulary.h5"
+    expect_error "a larger vocabulary than the model's" 3 \
+        "vocabulary.h5: was made for a vocabulary of 65 tokens, more than the 64 of $m/post.*allow"
+    job 2 --dry-run --set data.0.file="$tmp/vocabulary.h5" --set 'allow=[other-tokenizer]'
+    expect_exit "a larger vocabulary, allowed" 0
+    holds "a larger vocabulary, allowed: a warning" \
+        test "$(grep -c 'warning: .*vocabulary of 65 tokens' "$tmp/err")" = 1
+    job 1 --dry-run --set data.0.file="$tmp/padded.h5"
+    expect_exit "a smaller vocabulary than the model's" 0
+    job 1 --dry-run --set data.0.file="$tmp/kind.h5"
+    expect_error "data of another kind" 3 "kind.h5: says that its kind is 'dpo', and the job takes it as 'lm'"
+}
+part doubtful
+wide() { # a margin that takes in the pre-trained model
+    job 2 --set models.pre="$demo/llama-pre" --set models.post="$demo/llama-post" --set margin.share=1.5 \
+        --set data.0.file="$demo/task.h5" --set data.0.samples=4 --set 'edits=[{name: e, method: drop, p: 1}]'
+    expect_exit "a margin above the gain" 0
+    holds "a margin above the gain: one warning before the edits" \
+        test "$(grep -c 'warning: task: the margin is at least the post-training gain' "$tmp/err")" = 1
+    holds "a margin above the gain: the reason says so" units "$tmp/study/results.json" \
+        'u["verdict"] == "competitive" and "margin is at least the post-training gain" in u["reason"]'
+}
+part wide
+
 # A model and itself.
 zero() { # zero NAME RANKS ARGUMENTS...: the study is refused, and allowed it gives no verdict
     job "$2" "${@:3}"

@@ -225,6 +225,72 @@ static void test_degenerate(void **state) {
     assert_true(v.estimate.n == 0 && isnan(v.estimate.low));
 }
 
+/* A margin that takes in the pre-trained model: said of every verdict, and none is withheld. */
+static void test_wide_margin(void **state) {
+    (void)state;
+    dpt_verdict_options options = dpt_verdict_defaults();
+    losses l = losses_make(2.0, 0.01, 0.001);
+    options.share_margin = 0.99;
+    dpt_verdict v = dpt_verdict_judge(N, l.pre, l.post, l.pre, NULL, &options);
+    assert_true(v.verdict == DPT_VERDICT_DECREASED && v.doubt == NULL);
+    options.share_margin = 1.5;
+    v = dpt_verdict_judge(N, l.pre, l.post, l.pre, NULL, &options);
+    assert_int_equal(v.verdict, DPT_VERDICT_COMPETITIVE);
+    assert_non_null(strstr(v.doubt, "margin is at least the post-training gain"));
+    options.absolute_margin = 1.0;
+    assert_null(judge(&l, &options).doubt);
+    options.absolute_margin = 20.0;
+    v = judge(&l, &options);
+    assert_int_equal(v.verdict, DPT_VERDICT_COMPETITIVE);
+    assert_non_null(strstr(v.doubt, "margin is at least the post-training gain"));
+}
+
+/* Copies of one sample, and weights that leave one: nothing is known of the spread. */
+static void test_one_in_effect(void **state) {
+    (void)state;
+    dpt_verdict_options options = dpt_verdict_defaults();
+    losses l = losses_make(2.0, 0.0, 0.0), copies = l;
+    for (int s = 0; s < N; s++) {
+        copies.post[s] = 0.1;
+        copies.edit[s] = 0.4; /* of which the mean is not exact */
+        copies.pre[s] = 2.0;
+    }
+    dpt_verdict v = judge(&copies, &options);
+    assert_int_equal(v.verdict, DPT_VERDICT_UNDECIDED);
+    assert_non_null(strstr(v.reason, "the same on every sample"));
+    assert_near(v.change.mean, 0.3, 1e-15);
+    assert_true(isnan(v.change.low) && isnan(v.equivalence.high) && isnan(v.p_change));
+    assert_true(isnan(v.gain.low) && isnan(v.share) && isnan(v.p_equivalent) && v.doubt == NULL);
+    dpt_interval tight[2] = {{.n = N, .mean = 0.3, .low = 0.3, .high = 0.3}};
+    tight[1] = tight[0];
+    options.resampled = tight;
+    options.absolute_margin = 1.0;
+    v = judge(&copies, &options);
+    assert_int_equal(v.verdict, DPT_VERDICT_UNDECIDED);
+    v = dpt_verdict_judge(2, copies.pre, copies.post, copies.edit, NULL, &options);
+    assert_int_equal(v.verdict, DPT_VERDICT_UNDECIDED);
+    options = dpt_verdict_defaults();
+
+    l = losses_make(2.0, 0.5, 0.05);
+    options.effective = 1.4;
+    v = judge(&l, &options);
+    assert_int_equal(v.verdict, DPT_VERDICT_UNDECIDED);
+    assert_non_null(strstr(v.reason, "one sample in effect"));
+    assert_true(isnan(v.change.low) && isnan(v.share));
+    v = dpt_verdict_judge(N, l.pre, l.post, l.post, NULL, &options); /* no edit at all */
+    assert_int_equal(v.verdict, DPT_VERDICT_COMPETITIVE);
+    for (int s = 0; s < N; s++) /* changes whose mean is exactly 0 */
+        l.edit[s] = l.post[s] = 1.0;
+    l.edit[0] = 1.5;
+    l.edit[1] = 0.5;
+    v = judge(&l, &options);
+    assert_int_equal(v.verdict, DPT_VERDICT_UNDECIDED);
+    l = losses_make(2.0, 0.5, 0.05);
+    options.effective = 1.6;
+    v = judge(&l, &options);
+    assert_int_equal(v.verdict, DPT_VERDICT_DECREASED);
+}
+
 static void test_options(void **state) {
     (void)state;
     dpt_verdict_options options = dpt_verdict_defaults();
@@ -277,6 +343,8 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_negative_gain),
         cmocka_unit_test(test_withheld),
         cmocka_unit_test(test_degenerate),
+        cmocka_unit_test(test_wide_margin),
+        cmocka_unit_test(test_one_in_effect),
         cmocka_unit_test(test_options),
         cmocka_unit_test(test_holm),
     };

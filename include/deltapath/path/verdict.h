@@ -44,6 +44,8 @@ typedef struct dpt_verdict_options {
     const dpt_interval *resampled; /**< (2) intervals of the change at confidence and at 1 - 2 alpha
                                         that judge in place of Student's, such as those of
                                         dpt_bootstrap_paired; NULL: Student's. Borrowed. */
+    double effective; /**< number of independent samples that repeats and weights leave in effect:
+                               (sum w)^2 / sum w^2 over the distinct ones; NaN: n of them */
     const char *withheld; /**< reason, a constant string, why no verdict can be given; else NULL */
 } dpt_verdict_options;
 
@@ -53,6 +55,10 @@ dpt_verdict_options dpt_verdict_defaults(void);
 /** Check options that a user gave: confidence and alpha inside their ranges, margins above 0 (an absolute
  * one may be NaN: none). Local. Errors: DPT_ERR_USAGE naming the option that is out of range. */
 dpt_status dpt_verdict_check(const dpt_verdict_options *options);
+
+/** Whether so many samples in effect are no more than one, from which nothing is judged: below 1.5. NaN is
+ * not. Local. */
+bool dpt_verdict_is_one(double effective);
 
 /** What an edit does to the loss, and how sure that is. Numbers are NaN where they do not exist. */
 typedef struct dpt_verdict {
@@ -64,8 +70,9 @@ typedef struct dpt_verdict {
     dpt_interval gain;        /**< L(pre) - L(post), paired; n = 0 without pre */
     bool gain_clear;          /**< the interval of the gain excludes 0 */
     const char
-        *doubt;   /**< why the gain, measured on two samples or more, carries no verdict: negative,
-                              or not distinguishable from 0; a constant string, else NULL */
+        *doubt;   /**< what limits all verdicts on this data, the gain being measured on two samples
+                            or more: it is negative, not distinguishable from 0, or not above the
+                            margin; a constant string, else NULL */
     double share; /**< change / gain: 0.2 loses a fifth of the gain; NaN unless clearly positive */
     double share_low;    /**< interval of change / gain, the gain taken as known */
     double share_high;   /**< upper end of that interval */
@@ -81,8 +88,9 @@ typedef struct dpt_verdict {
  * undecided. The margin is absolute_margin, or share_margin * gain when the gain is clearly
  * positive; without either the verdict is undecided and the reason says so. Where the gain is clearly
  * negative nothing is competitive: what was to be kept is worse than what it was made from, as when the
- * two models are swapped. One sample is undecided, and so is all with options->withheld. With options->resampled its intervals decide; p values stay those of the t
- * tests. An infinite loss of the edit is decreased; a NaN is undecided.
+ * two models are swapped. One sample is undecided, and so is all with options->withheld. So is a change, not zero on all samples, that
+ * stands on one sample in effect (options->effective), or is the same on every sample: these have means and
+ * no intervals. With options->resampled its intervals decide; p values stay those of the t tests. An infinite loss of the edit is decreased; a NaN is undecided.
  * @param[in] pre  (n) or NULL. @param[in] post, edit (n).
  * @param[in] sample_terms (n) per-sample integrated terms, or NULL; any NaN drops their interval.
  * Determinism: samples in order, in double.
