@@ -37,8 +37,7 @@ typedef struct study {
     dpt_cell_gradient gradient; /* only when edits take it */
     bool evaluates;
     int units;    /* per edit: its data sets, or one for an edit alone */
-    int done;     /* edits that are finished */
-    bool counted; /* done is known */
+    int done;     /* edits that are finished; -1 until a study that is resumed is looked at */
     bool checked; /* the stored hashes of the models are those of what was read */
     bool resumes;
     const dpt_job_edit *current;
@@ -258,13 +257,17 @@ static dpt_status run_edit(study *s, const dpt_job_edit *edit, const dpt_quadrat
 
 /* Say what is kept of a study that was stopped, and how to go on. */
 static void explain_stop(const study *s) {
-    char message[DPT_MESSAGE_MAX], edits[64] = "what earlier runs finished is";
-    if (s->counted)
-        snprintf(edits, sizeof edits, "%d of %d edits are finished and", s->done, s->job->nedits);
-    snprintf(message, sizeof message,
-             "%.*s: %s saved in %.*s, and how far the next one is: go on with --resume",
-             DPT_MESSAGE_MAX / 4, dpt_error_message(), edits, DPT_MESSAGE_MAX / 4,
-             s->job->directory);
+    char message[DPT_MESSAGE_MAX];
+    if (s->done < 0)
+        snprintf(message, sizeof message,
+                 "%.*s: what is finished is saved in %.*s: go on with --resume",
+                 DPT_MESSAGE_MAX / 4, dpt_error_message(), DPT_MESSAGE_MAX / 4, s->job->directory);
+    else
+        snprintf(message, sizeof message,
+                 "%.*s: %d of %d edits are finished and saved in %.*s, and how far the next one "
+                 "is: go on with --resume",
+                 DPT_MESSAGE_MAX / 4, dpt_error_message(), s->done, s->job->nedits,
+                 DPT_MESSAGE_MAX / 4, s->job->directory);
     dpt_error_set_message(message);
 }
 
@@ -315,7 +318,8 @@ static dpt_status find_finished(study *s, bool *finished, int *left) {
         st = is_finished(s, &s->job->edits[e], &finished[e]);
         *left += !finished[e];
     }
-    s->done = s->job->nedits - *left;
+    if (st == DPT_OK)
+        s->done = s->job->nedits - *left;
     return st;
 }
 
@@ -344,7 +348,6 @@ static dpt_status work(study *s, const dpt_study_options *options) {
         st = dpt_outputs_open(s->comm, &s->inputs, &s->resources, options, &s->outputs);
     if (st == DPT_OK && options->resume)
         st = find_finished(s, finished, &left);
-    s->counted = s->counted || st == DPT_OK;
     if (st == DPT_OK)
         st = prepare_work(s, left);
     if (st == DPT_OK)
@@ -419,7 +422,8 @@ static dpt_status verify_inputs(const dpt_comm *comm, const dpt_job *job) {
 
 dpt_status dpt_study_run(const dpt_comm *comm, const dpt_job *job,
                          const dpt_study_options *options) {
-    study s = {.comm = comm, .job = job, .resumes = options->resume, .counted = !options->resume};
+    study s = {
+        .comm = comm, .job = job, .done = options->resume ? -1 : 0, .resumes = options->resume};
     dpt_status st = options->verify_inputs ? verify_inputs(comm, job) : DPT_OK;
     if (st == DPT_OK)
         st = dpt_inputs_open(comm, job, &s.inputs);

@@ -167,16 +167,21 @@ interrupted() {
 
 # The signal is there before the program is.
 early() { # early SIGNAL
-    (cd "$tmp" && exec $python -c 'import os, signal, sys
-number = getattr(signal, sys.argv[1])
-signal.pthread_sigmask(signal.SIG_BLOCK, {number})
-os.kill(os.getpid(), number)
-os.execv(sys.argv[2], sys.argv[2:])' "$1" "$program" run "$tap_root/job.yaml" >out 2>err </dev/null)
-    code=$? ran="$1 before the start"
+    start_stopped "$1"
     expect_error "$1 before the start" 75 "stopped by a signal: 0 of 2 edits .*--resume"
     study 2 --resume
     expect_exit "$1 before the start: resumed" 0
     same_study "$1 before the start" whole
+    start_stopped "$1" --resume
+    expect_error "$1 before finished edits are counted" 75 "stopped by a signal: what is finished is saved .*--resume"
+}
+start_stopped() { # start_stopped SIGNAL ARGUMENTS...
+    (cd "$tmp" && exec $python -c 'import os, signal, sys
+number = getattr(signal, sys.argv[1])
+signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+os.kill(os.getpid(), number)
+os.execv(sys.argv[2], sys.argv[2:])' "$1" "$program" run "$tap_root/job.yaml" "${@:2}" >out 2>err </dev/null)
+    code=$? ran="$* before the start"
 }
 
 # Rank 0 waits for another run, the others for rank 0: the stop does not wait.
