@@ -34,7 +34,30 @@ static const char *const foreign_options[] = {
     "qk_layernorm",
     "attn_temperature_tuning",
     "no_rope_layers",
+    "use_bidirectional_attention",
+    "logit_scale",
+    "attention_scale",
+    "embedding_scale",
+    "scale_emb",
+    "scale_depth",
+    "scale_attn_weights",
+    "qk_norm",
+    "rope_interleave",
+    "rope_interleaved",
+    "normalize_embeddings",
 };
+
+/* Code of its own in place of this architecture; a tokenizer of its own changes no model. */
+static void reject_own_code(dpt_config *in) {
+    const char *name;
+    const json_t *value;
+    json_object_foreach((json_t *)dpt_config_get(in, "auto_map"), name, value) {
+        if (strncmp(name, "AutoModel", strlen("AutoModel")) == 0) {
+            dpt_config_reject(in, "auto_map", "a model without code of its own");
+            return;
+        }
+    }
+}
 
 static bool is_off(const json_t *value) {
     if (value == NULL || json_is_false(value))
@@ -47,6 +70,9 @@ static void read_options(dpt_config *in) {
     for (size_t i = 0; i < sizeof foreign_options / sizeof foreign_options[0]; i++)
         if (!is_off(dpt_config_get(in, foreign_options[i])))
             dpt_config_reject(in, foreign_options[i], "a model without this option");
+    reject_own_code(in);
+    if (!dpt_config_bool(in, "is_causal", true))
+        dpt_config_reject(in, "is_causal", "true");
     const char *act = dpt_config_text(in, "hidden_act", "silu");
     if (strcmp(act, "silu") != 0 && strcmp(act, "swish") != 0)
         dpt_config_reject(in, "hidden_act", "\"silu\"");
@@ -147,6 +173,11 @@ static void read_rope(dpt_config *in, dpt_decoder_config *c) {
     const json_t *scaling = dpt_config_get(in, "rope_scaling");
     if (merged && scaling != NULL && !json_equal((json_t *)scaling, (json_t *)object))
         dpt_config_reject(in, "rope_scaling", "one of rope_parameters and rope_scaling, not both");
+    /* transformers 4 takes the outer one and 5 the inner one. */
+    if (dpt_config_get(&rope, "rope_theta") != NULL && dpt_config_get(in, "rope_theta") != NULL &&
+        dpt_config_number(in, "rope_theta", 1.0, 1e15, 0.0) != c->rope.theta)
+        dpt_config_reject(in, "rope_theta",
+                          merged ? "that of rope_parameters" : "that of rope_scaling");
 }
 
 /* Entries of layer_types override the rule of the family where it has such a key. */
@@ -166,7 +197,7 @@ static void read_layer_types(dpt_config *in, const dpt_decoder_family *family, i
             dpt_config_reject(in, "layer_types", "\"full_attention\" or \"sliding_attention\"");
             return;
         }
-        if (family->window_types && sliding && window == 0) {
+        if (sliding && window == 0) {
             dpt_config_reject(in, "layer_types", "sliding_window where a layer slides");
             return;
         }

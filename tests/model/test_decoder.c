@@ -236,6 +236,14 @@ static void test_bad_configs(void **state) {
         {"quantization_config", "{\"bits\": 4}", "quantization_config"},
         {"num_local_experts", "8", "num_local_experts"},
         {"layer_types", "[\"linear_attention\", \"full_attention\"]", "layer_types"},
+        {"layer_types", "[\"sliding_attention\", \"full_attention\"]", "layer_types"},
+        {"is_causal", "false", "is_causal"},
+        {"use_bidirectional_attention", "true", "use_bidirectional_attention"},
+        {"auto_map", "{\"AutoModelForCausalLM\": \"modeling.Own\"}", "auto_map"},
+        {"logit_scale", "3.0", "logit_scale"},
+        {"scale_emb", "12", "scale_emb"},
+        {"qk_norm", "true", "qk_norm"},
+        {"rope_interleaved", "true", "rope_interleaved"},
     };
     golden_model g;
     golden_load("llama3_rope_old", &g);
@@ -244,6 +252,29 @@ static void test_bad_configs(void **state) {
     model_expect_refusal("[]", &g.post, "not an object");
     model_expect_refusal("{}", &g.post, "model_type");
     model_expect_refusal(NULL, &g.post, "no config.json");
+    golden_free(&g);
+}
+
+static void test_two_thetas(void **state) {
+    (void)state;
+    golden_model g;
+    golden_load("gqa", &g);
+    json_t *root = json_loads(g.config, 0, NULL);
+    json_object_del(root, "rope_scaling");
+    json_object_set_new(root, "rope_parameters", json_pack("{s:f}", "rope_theta", 10000.0));
+    for (int same = 0; same < 2; same++) {
+        char text[256];
+        json_object_set_new(root, "rope_theta", json_real(same ? 10000.0 : 500000.0));
+        char *config = json_dumps(root, 0);
+        if (same)
+            assert_int_equal(
+                dpt_model_config_compare(config, config, &g.post.catalog, text, sizeof text),
+                DPT_OK);
+        else
+            model_expect_refusal(config, &g.post, "rope_theta 500000.0 is not supported");
+        free(config);
+    }
+    json_decref(root);
     golden_free(&g);
 }
 
@@ -257,6 +288,8 @@ static void test_compare(void **state) {
         {"gqa", "max_position_embeddings", "8192", ""},
         {"gqa", "rms_norm_eps", "0.25", "rms_norm_eps ("},
         {"gqa", "rope_parameters", "{\"rope_theta\": 77.0}", "rope_theta ("},
+        {"gqa", "is_causal", "true", ""},
+        {"gqa", "auto_map", "{\"AutoTokenizer\": [\"own.Tokenizer\", null]}", ""},
         {"gqa", "rope_parameters", "{\"rope_type\": \"linear\", \"factor\": 2.0}",
          "factor of the rotary scaling (0 and 2)"},
         {"mistral_swa", "sliding_window", "null", "attention window of layer 0 ("},
@@ -412,6 +445,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_bytes),
         cmocka_unit_test(test_long),
         cmocka_unit_test(test_bad_configs),
+        cmocka_unit_test(test_two_thetas),
         cmocka_unit_test(test_compare),
         cmocka_unit_test(test_bad_tensors),
         cmocka_unit_test(test_bad_batches),
