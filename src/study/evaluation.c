@@ -74,7 +74,7 @@ static dpt_status bind_pre(void *ctx) {
         return DPT_OK;
     dpt_status st = dpt_evaluation_bind(ev, ev->pre, ev->bound);
     ev->pre = NULL;
-    return st;
+    return dpt_error_locate(st, ev->pre_path);
 }
 
 static dpt_status evaluate_pre(dpt_evaluation *ev, dpt_baseline *base, uint8_t *correct) {
@@ -165,6 +165,7 @@ dpt_status dpt_evaluation_create(const dpt_comm *comm, dpt_inputs *inputs,
         st = for_each_data(out, evaluate_post);
     dpt_source pre = dpt_inputs_pre_source(inputs);
     out->pre = &pre;
+    out->pre_path = inputs->job->pre;
     if (st == DPT_OK)
         st = for_each_data(out, evaluate_pre);
     out->pre = NULL;

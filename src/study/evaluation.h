@@ -33,6 +33,7 @@ typedef struct dpt_evaluation {
     dpt_passes passes;     /**< those of an earlier run, and for a later one */
     uint64_t bound;        /**< key of the edited model that is bound */
     const dpt_source *pre; /**< W_pre while its losses are taken and it is not bound yet */
+    const char *pre_path;  /**< its place, for errors; borrowed */
     dpt_progress progress; /**< in samples */
     int64_t pass_samples;  /**< of the pass under way */
     int64_t pass_counted;  /**< those of them that the progress has already */

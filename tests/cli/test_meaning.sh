@@ -164,8 +164,8 @@ homes() { # paths that a shell has not expanded
 part homes
 
 # Values that another type cannot hold.
-large() { # large FILE TENSOR ELEMENT VALUE: a copy of the post-trained model in f32 with one value
-    run_at 1 convert "$m/post" "$tmp/$1" --dtype f32
+large() { # large FILE TENSOR ELEMENT VALUE [MODEL]: a copy in f32 of a model, post by itself, with one value
+    run_at 1 convert "$m/${5:-post}" "$tmp/$1" --dtype f32
     $python - "$tmp/$1" "$2" "$3" "$4" <<'P'
 import sys
 import h5py
@@ -196,6 +196,12 @@ overflows() {
     large huge.h5 lm_head.weight 5 3.4e38
     run_at 2 convert "$tmp/huge.h5" "$tmp/brain2" --dtype bf16
     expect_error "3.4e38 in bf16" 3 "huge.h5: tensor 'lm_head.weight': the value 3[.]39.*e.38 at element 5 .*BF16: .*f32"
+    large nan.h5 $up 7 nan pre
+    for ranks in 1 3; do
+        rm -rf "$tmp/study"
+        job $ranks --set models.pre="$tmp/nan.h5"
+        expect_error "a NaN in the pre-trained model at $ranks" 3 "nan.h5: .*$up: element 7 is not a finite"
+    done
     large small.h5 model.norm.weight 3 1e-9
     run_at 3 convert "$tmp/small.h5" "$tmp/half" --dtype f16
     expect_exit "1e-9 in f16" 0
