@@ -1,5 +1,6 @@
 #include "store_internal.h"
 
+#include "deltapath/base/log.h"
 #include "deltapath/base/mem.h"
 #include "deltapath/base/nearest.h"
 
@@ -63,7 +64,10 @@ static dpt_status foreign_absent(const char *path) {
 /* What a folder holds, as far as it decides whether it is a model. */
 typedef struct foreign_listing {
     int safetensors, pickles, ggufs, others, pointers;
+    int shards; /* model-00001-of-00002.safetensors and so on */
+    bool plain; /* model.safetensors */
     bool adapter, snapshots;
+    bool adapter_weights; /* adapter_model.safetensors, one of safetensors */
     char pickle[NAME_BYTES], gguf[NAME_BYTES], other[NAME_BYTES], pointer[NAME_BYTES];
 } foreign_listing;
 
@@ -92,6 +96,10 @@ static dpt_status foreign_see(const char *folder, const char *name, foreign_list
         foreign_note(&seen->ggufs, seen->gguf, name);
     else if (foreign_ends(name, others))
         foreign_note(&seen->others, seen->other, name);
+    seen->plain = seen->plain || strcmp(name, "model.safetensors") == 0;
+    seen->shards += strncmp(name, "model-", 6) == 0 && strstr(name, "-of-") != NULL &&
+                    dpt_store_path_ends_with(name, ".safetensors");
+    seen->adapter_weights = seen->adapter_weights || strcmp(name, "adapter_model.safetensors") == 0;
     seen->adapter = seen->adapter || strcmp(name, "adapter_config.json") == 0;
     seen->snapshots = seen->snapshots || strcmp(name, "snapshots") == 0;
     if (!foreign_ends(name, needed))
@@ -122,11 +130,27 @@ static dpt_status foreign_pointers(const char *path, const char *name, int count
     "merge it first: `python -c \"from peft import AutoPeftModelForCausalLM as M; "                \
     "M.from_pretrained('%s').merge_and_unload().save_pretrained('NEW')\"`"
 
+/* A folder with more than one model: which of them is taken. */
+static void foreign_warn(const char *path, const foreign_listing *seen) {
+    if (seen->plain && seen->shards > 0)
+        dpt_log(DPT_LOG_WARN,
+                "%s: holds model.safetensors and %d shards: model.safetensors is taken, as "
+                "transformers does: remove what is not the model",
+                path, seen->shards);
+    if (seen->adapter && seen->safetensors > seen->adapter_weights)
+        dpt_log(DPT_LOG_WARN,
+                "%s: holds a PEFT adapter beside the model: the adapter is not applied: merge it "
+                "or remove it",
+                path);
+}
+
 static dpt_status foreign_judge(const char *path, const foreign_listing *seen) {
     if (seen->pointers > 0)
         return foreign_pointers(path, seen->pointer, seen->pointers);
-    if (seen->safetensors > 0)
+    if (seen->safetensors > 0) {
+        foreign_warn(path, seen);
         return DPT_OK;
+    }
     if (seen->adapter)
         return dpt_error(DPT_ERR_INPUT, "%s: a PEFT adapter, not a model: " FOREIGN_MERGE, path,
                          path);

@@ -5,18 +5,10 @@
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
 #include "deltapath/store/tokenizer.h"
+#include "tied_head.h"
 
 #include <inttypes.h>
-#include <jansson.h>
 #include <string.h>
-
-static bool ties_embeddings(const dpt_store *store) {
-    const char *text = dpt_store_config(store);
-    json_t *config = text != NULL ? json_loads(text, JSON_REJECT_DUPLICATES, NULL) : NULL;
-    bool tied = json_is_true(json_object_get(config, "tie_word_embeddings"));
-    json_decref(config);
-    return tied;
-}
 
 static void log_lines(const char *report) {
     while (report != NULL && *report != '\0') {
@@ -28,9 +20,9 @@ static void log_lines(const char *report) {
 
 static dpt_status pair(dpt_inputs *in) {
     char *report = NULL;
-    dpt_status st =
-        dpt_catalog_pair(dpt_store_catalog(in->pre), in->catalog, ties_embeddings(in->pre),
-                         ties_embeddings(in->post), in->job->on_mismatch, &in->pairing, &report);
+    dpt_status st = dpt_catalog_pair(dpt_store_catalog(in->pre), in->catalog,
+                                     dpt_tied_head_wanted(in->pre), dpt_tied_head_wanted(in->post),
+                                     in->job->on_mismatch, &in->pairing, &report);
     log_lines(report);
     dpt_mem_free(report);
     return st;
@@ -194,6 +186,8 @@ dpt_status dpt_inputs_open(const dpt_comm *comm, const dpt_job *job, dpt_inputs 
                        "%s: has no config.json, which gradients need: add it, or write `riemann: "
                        "off` to edit alone",
                        job->post);
+    if (st == DPT_OK && dpt_inputs_needs_model(out))
+        st = dpt_tied_head_check(comm, out);
     if (st != DPT_OK) {
         dpt_inputs_close(out);
         return st;

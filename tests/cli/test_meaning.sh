@@ -110,6 +110,53 @@ part named gguf "GGUF"
 part named gguf/model-Q4_K_M.gguf "GGUF"
 part named flax "flax_model.msgpack"
 part named models--org--name "snapshots/"
+two_models() { # in one folder
+    cp -r "$m/post" "$tmp/both" && cp "$m/pre/model.safetensors" "$tmp/both/model-00001-of-00001.safetensors"
+    job 2 --dry-run --set models.post="$tmp/both"
+    expect_exit "one file and shards" 0
+    holds "one file and shards: a warning" \
+        test "$(grep -c 'warning: .*/both: holds model.safetensors and 1 shards: ' "$tmp/err")" = 1
+    cp -r "$m/post" "$tmp/adapted" && cp "$foreign/lora/"* "$tmp/adapted"
+    job 2 --dry-run --set models.post="$tmp/adapted"
+    expect_exit "a model and an adapter" 0
+    holds "a model and an adapter: a warning" \
+        test "$(grep -c 'warning: .*/adapted: holds a PEFT adapter' "$tmp/err")" = 1
+}
+part two_models
+tied() { # a head in the file that config.json ties to the embedding
+    $models llama "$tmp/t"
+    sed -i 's/"tie_word_embeddings": false/"tie_word_embeddings": true/' "$tmp"/t/*/config.json
+    local ranks at="models={pre: $tmp/t/pre, post: $tmp/t/post}"
+    for ranks in 1 3; do
+        job $ranks --dry-run --set "$at"
+        expect_error "tied, and another head, at $ranks" 3 "t/pre: tie_word_embeddings .*lm_head.weight has other"
+    done
+    job 2 --dry-run --set "$at" --set models.pre="$m/pre"
+    expect_error "tied by post alone" 3 "m/pre: tie_word_embeddings .*lm_head.weight has other"
+    job 2 --dry-run --set "$at" --set riemann=off --set output.checkpoint=hdf5
+    expect_exit "tied, and another head, in edits alone" 0
+    $python - "$tmp/t" <<'P'
+import sys
+sys.path.insert(0, "tests/support")
+from compare import read_model
+for side in ("pre", "post"):
+    file = f"{sys.argv[1]}/{side}/model.safetensors"
+    raw = open(file, "rb").read()
+    tensors = read_model(file)
+    head, embedding = (tensors[n][1].tobytes() for n in ("lm_head.weight", "model.embed_tokens.weight"))
+    at = raw.index(head)
+    open(file, "wb").write(raw[:at] + embedding + raw[at + len(head):])
+P
+    for ranks in 1 3; do
+        job $ranks --dry-run --set "$at"
+        expect_exit "tied, and a copy, at $ranks" 0
+        holds "tied, and a copy, at $ranks: a warning" \
+            test "$(grep -c 'warning: .*lm_head.weight is a copy of the embedding' "$tmp/err")" = 1
+    done
+    job 1 --dry-run --set "$at" --set 'select={exclude: [lm_head.weight]}'
+    holds "tied, and a copy that is excluded: nothing is said" test ! -s "$tmp/err"
+}
+part tied
 others() {
     job 1 --dry-run --set models.pre=meta-llama/Llama-3.1-8B
     expect_error "named: a hub model" 3 "hf download meta-llama/Llama-3.1-8B --local-dir Llama-3.1-8B"
