@@ -170,6 +170,8 @@ def check_value(where: str, record: dict, key: str):
 
 def read_records(path: pathlib.Path, keys):
     """Yields (where, values of the keys) of each line that is not blank."""
+    if path.exists() and not path.is_file():
+        raise Bad(INPUT, f"{path}: no regular file: give the path of a JSONL file")
     try:
         with open(path, "rb") as f:
             for number, raw in enumerate(f, 1):

@@ -233,7 +233,8 @@ dpt_status dpt_file_identify_open(int fd, const char *path, dpt_file_identity *o
 }
 
 bool dpt_file_same_content(const dpt_file_identity *a, const dpt_file_identity *b) {
-    return a->inode == b->inode && a->size == b->size && a->mtime == b->mtime;
+    return a->inode == b->inode && a->size == b->size && a->mtime == b->mtime &&
+           a->ctime == b->ctime;
 }
 
 bool dpt_file_same(const dpt_file_identity *a, const dpt_file_identity *b) {

@@ -110,7 +110,8 @@ static void print_error(int rank) {
 
 /* Verbs that stop are ready for signals before MPI is, whose start may take a second. */
 static bool stops(int argc, char **argv) {
-    return argc > 1 && strcmp(argv[1], dpt_cli_run.name) == 0;
+    return argc > 1 &&
+           (strcmp(argv[1], dpt_cli_run.name) == 0 || strcmp(argv[1], dpt_cli_convert.name) == 0);
 }
 
 /* OpenBLAS maps two buffers when it is loaded, before main, and tries for ever when it cannot: see

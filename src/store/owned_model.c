@@ -195,7 +195,22 @@ dpt_status dpt_owned_check_temporary(const char *path) {
     return st;
 }
 
+/* A folder gets its temporary name first, so that a run that is killed half-way leaves no half model. */
 dpt_status dpt_owned_remove_model(const char *path) {
+    struct stat info;
     dpt_status st = dpt_guard_output(path);
-    return st == DPT_OK ? dpt_store_path_remove(path) : st;
+    if (st != DPT_OK || lstat(path, &info) != 0)
+        return st;
+    if (!S_ISDIR(info.st_mode) || dpt_store_path_ends_with(path, DPT_FILE_PARTIAL))
+        return dpt_store_path_remove(path);
+    char *temporary = dpt_mem_format("%s" DPT_FILE_PARTIAL, path);
+    st = temporary == NULL ? DPT_ERR_OUTPUT : dpt_store_path_remove(temporary);
+    if (st == DPT_OK)
+        st = dpt_store_path_check_folder(path);
+    if (st == DPT_OK && rename(path, temporary) != 0)
+        st = dpt_store_path_write_failed(path);
+    if (st == DPT_OK)
+        st = dpt_store_path_remove(temporary);
+    dpt_mem_free(temporary);
+    return st;
 }

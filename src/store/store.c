@@ -110,19 +110,17 @@ static void destroy(dpt_store *store) {
     dpt_mem_free(store);
 }
 
-/* A single safetensors file has the files of its model beside it. */
+/* A single safetensors file beside a configuration stands for the folder of its model. */
 static dpt_status store_guard(const char *path) {
-    static const char *const companions[] = {"config.json", "deltapath.json"};
     dpt_status st = dpt_guard_input(path);
     if (st != DPT_OK || !dpt_store_path_ends_with(path, ".safetensors"))
         return st;
     char *parent = dpt_store_path_parent(path);
-    st = parent != NULL ? DPT_OK : DPT_ERR_OUTPUT;
-    for (int i = 0; i < 2 && st == DPT_OK; i++) {
-        char *companion = dpt_store_path_join(parent, companions[i]);
-        st = companion != NULL ? dpt_guard_input(companion) : DPT_ERR_OUTPUT;
-        dpt_mem_free(companion);
-    }
+    char *config = parent != NULL ? dpt_store_path_join(parent, "config.json") : NULL;
+    st = config != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+    if (st == DPT_OK && dpt_store_path_exists(config))
+        st = dpt_guard_input(parent);
+    dpt_mem_free(config);
     dpt_mem_free(parent);
     return st;
 }

@@ -146,8 +146,15 @@ dpt_status dpt_store_path_sync(const char *path) {
     return st;
 }
 
-/* Names of the files that make up a model as this program writes it. */
+/* Names of the files that make up a model as this program writes it, also the temporary ones that a run which
+ * was killed left in its temporary folder. */
 static bool is_model_file(const char *name) {
+    char stem[256];
+    size_t n = strlen(name), ending = strlen(DPT_FILE_PARTIAL);
+    if (n > ending && n < sizeof stem && strcmp(name + n - ending, DPT_FILE_PARTIAL) == 0) {
+        snprintf(stem, sizeof stem, "%.*s", (int)(n - ending), name);
+        return is_model_file(stem);
+    }
     static const char *const names[] = {"config.json", "deltapath.json", "model.safetensors",
                                         DPT_MANIFEST_CHECKPOINT, "model.safetensors.index.json"};
     int shard = 0, shards = 0, length = 0;

@@ -5,6 +5,7 @@
 #include "deltapath/base/mem.h"
 #include "deltapath/base/version.h"
 #include "deltapath/comm/agree.h"
+#include "deltapath/comm/stop.h"
 #include "deltapath/store/store.h"
 #include "verify.h"
 
@@ -143,6 +144,10 @@ static dpt_status move_all(const dpt_comm *comm, conversion *c) {
         }
         st = move_run(c, &source, &sink, range);
         dpt_progress_add(&progress, (cell - first) * DPT_CELL);
+        if (st == DPT_OK && dpt_stop_asked())
+            st = dpt_error(DPT_INTERRUPTED,
+                           "%s: stopped by a signal, nothing is written: convert it again",
+                           dpt_store_path(c->store));
     }
     dpt_progress_end(&progress);
     return st;

@@ -335,11 +335,11 @@ static dpt_status join_gather(join *j) {
         st = join_take_all(j);
     if (st == DPT_OK)
         st = join_describe(j);
+    if (st == DPT_OK && access(options->directory, F_OK) != 0)
+        st = dpt_outputs_make_directory(options->directory);
     if (st == DPT_OK)
         st = dpt_directory_lock(options->directory);
-    if (st == DPT_OK)
-        st = join_open_directory(options);
-    return st == DPT_OK ? dpt_directory_lock(options->directory) : st; /* it may be new */
+    return st == DPT_OK ? join_open_directory(options) : st;
 }
 
 static void join_close(join *j) {

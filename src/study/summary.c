@@ -5,6 +5,7 @@
 #include "deltapath/path/verdict.h"
 #include "seeds.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -88,12 +89,43 @@ static dpt_status summary_adjust(dpt_result *results, int edits, int units) {
     return st;
 }
 
+/* Losses that depend on the models and the data alone must be those of the first unit of the data set, but for
+ * what ranks and meshes round differently: else the units are of models that changed between them. */
+enum { BASELINE_DIGITS_LOST = 1000 };
+
+static bool baseline_differs(const double *a, const double *b, int64_t n) {
+    const double tolerance = BASELINE_DIGITS_LOST * (double)FLT_EPSILON;
+    for (int64_t i = 0; i < n; i++)
+        if (fabs(a[i] - b[i]) > tolerance * (1 + fabs(a[i])))
+            return true;
+    return false;
+}
+
+static dpt_status check_baselines(const dpt_result *results, int edits, int units,
+                                  const char *directory) {
+    for (int i = units; i < edits * units; i++) {
+        const dpt_result *first = &results[i % units], *unit = &results[i];
+        if (unit->samples != first->samples ||
+            baseline_differs(first->loss_post, unit->loss_post, unit->samples) ||
+            baseline_differs(first->loss_pre, unit->loss_pre, unit->samples))
+            return dpt_error(
+                DPT_ERR_INPUT,
+                "%s: %s and %s found other losses of the same models on '%s': a model or "
+                "the data changed between them: run the study anew, or delete the older "
+                "units and --resume",
+                directory, first->edit, unit->edit, unit->data);
+    }
+    return DPT_OK;
+}
+
 dpt_status dpt_summary_write(const dpt_comm *comm, const dpt_job *job,
                              const dpt_results_study *study, dpt_result *results, int units) {
     dpt_results_study header = *study;
     dpt_result_seeds *seeds = NULL;
     dpt_status st = DPT_OK;
     if (comm->rank == 0)
+        st = check_baselines(results, job->nedits, units, study->directory);
+    if (st == DPT_OK && comm->rank == 0)
         st = summary_adjust(results, job->nedits, units);
     if (st == DPT_OK && comm->rank == 0)
         st = dpt_seeds_collect(job, results, units, &seeds, &header.nseeds);

@@ -69,7 +69,8 @@ typedef struct dpt_file_identity {
 dpt_status dpt_file_identify(const char *path, dpt_file_identity *out);
 dpt_status dpt_file_identify_open(int fd, const char *path, dpt_file_identity *out);
 
-/** Whether device, inode, size and time of modification agree: two looks of one node. */
+/** Whether device, inode, size and both times agree: two looks of one node. The time of change is the one
+ * that nobody can set back; links and permissions move it too. */
 bool dpt_file_same(const dpt_file_identity *a, const dpt_file_identity *b);
 
 /** The same without the device: looks of two nodes at a network file system. */
