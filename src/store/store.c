@@ -438,6 +438,20 @@ static dpt_status check_identities(const dpt_store *store, bool by_name) {
     return st;
 }
 
+int64_t dpt_store_changed_at(const dpt_store *store) {
+    const dpt_store_header *header = &store->header;
+    int64_t last = 0;
+    bool hashed = true;
+    for (int t = 0; t < store->catalog.count; t++)
+        hashed = hashed && header->entries[t].hashed;
+    for (int f = 0; f < header->nfiles && !hashed; f++) {
+        const dpt_file_identity *file = &header->identities[f];
+        last = file->mtime > last ? file->mtime : last;
+        last = file->ctime > last ? file->ctime : last;
+    }
+    return last;
+}
+
 dpt_status dpt_store_check_unchanged(const dpt_comm *comm, const dpt_store *store, bool headers) {
     dpt_status st = check_identities(store, comm->rank == 0);
     if (st == DPT_OK && headers && comm->rank == 0)

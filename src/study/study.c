@@ -13,6 +13,7 @@
 #include "evaluation.h"
 #include "guards.h"
 #include "inputs.h"
+#include "newer.h"
 #include "outputs.h"
 #include "resources.h"
 #include "summary.h"
@@ -348,6 +349,8 @@ static dpt_status work(study *s, const dpt_study_options *options) {
         st = dpt_outputs_open(s->comm, &s->inputs, &s->resources, options, &s->outputs);
     if (st == DPT_OK && options->resume)
         st = find_finished(s, finished, &left);
+    if (st == DPT_OK && options->resume && s->comm->rank == 0)
+        dpt_warn_of_newer(&s->inputs, finished, s->units);
     if (st == DPT_OK)
         st = prepare_work(s, left);
     if (st == DPT_OK)

@@ -206,4 +206,25 @@ part changed type 5 --set output.dtype=f32
 part changed margin 5 --set 'margin={share: 0.2}'
 part changed_weights
 part damaged
+newer_models() { # a fingerprint looks at samples: that a model is the same is not taken without a word
+    cp -r "$tap_root/m" "$tmp/m"
+    run_at 2 convert "$tmp/m/post" "$tmp/m/post.h5"
+    local format at
+    for format in post post.h5; do
+        at="models={pre: $tmp/m/pre, post: $tmp/m/$format}"
+        study 2 --set "$at"
+        expect_exit "$format: a study" 0
+        study 2 --set "$at" --resume
+        expect_exit "$format: older than the study" 0
+        holds "$format: older than the study: nothing is said" test "$(grep -c 'warning: .*--resume keeps' "$tmp/err")" = 0
+        find "$tmp/m/$format" -type f -exec chmod o-r {} + # changes the time of the inode alone
+        study 2 --set "$at" --resume
+        expect_exit "$format: newer than the study" 0
+        holds "$format: newer than the study: one warning, and none where every tensor has a hash" \
+            test "$(grep -c "warning: $tmp/m/post: was changed, copied or moved after" "$tmp/err")/$(grep -c keeps "$tmp/err")" = \
+            "$([[ $format = post ]] && echo 1/1 || echo 0/0)"
+        rm -rf "$tmp/study"
+    done
+}
+part newer_models
 done_testing

@@ -87,6 +87,10 @@ dpt_status dpt_store_check_begin(dpt_store *store, const dpt_comm *comm, const d
                                  const dpt_shard *shard, const int *tensor_of);
 dpt_status dpt_store_check_end(dpt_store *store);
 
+/** Time of the last change of any file of the weights [ns since 1970], of its content or of its name and
+ * rights; 0 when every tensor has a stored hash, by which the fingerprint tells all changes. Local. */
+int64_t dpt_store_changed_at(const dpt_store *store);
+
 /** Check that the files are those that were opened (inode, size, time of modification); with `headers`
  * also that headers and pieces of all tensors are what they were.
  * Collective over comm, agreed. Errors: DPT_ERR_INPUT naming the file: "changed while it was read". */
