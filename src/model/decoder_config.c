@@ -40,7 +40,6 @@ static const char *const foreign_options[] = {
     "embedding_scale",
     "scale_emb",
     "scale_depth",
-    "scale_attn_weights",
     "qk_norm",
     "rope_interleave",
     "rope_interleaved",

@@ -50,4 +50,7 @@ void dpt_decoder_config_compare(const dpt_decoder_config *a, const dpt_decoder_c
                                 char *text, size_t size);
 void dpt_decoder_config_destroy(dpt_decoder_config *config);
 
+/** Whether a key is read, refused where it is on, or changes no result. Local. */
+bool dpt_decoder_config_knows(const char *key);
+
 #endif

@@ -52,6 +52,10 @@ struct dpt_model_driver {
     dpt_status (*compare)(const void *family, const json_t *a, const json_t *b,
                           const dpt_catalog *catalog, char *text, size_t size);
 
+    /** Whether a key of a configuration is one that the driver reads, or changes nothing. Local. NULL: not
+     * known. */
+    bool (*knows)(const char *key);
+
     /** Bytes of work for a batch, of any mode. Local. */
     int64_t (*work_bytes)(const dpt_model *model, int64_t tokens, int64_t longest);
 

@@ -87,6 +87,35 @@ dpt_status dpt_model_config_compare(const char *a, const char *b, const dpt_cata
     return st;
 }
 
+/* null, false, 0, 1 and what is empty switch an option off. */
+static bool is_idle(const json_t *value) {
+    double number = json_number_value(value);
+    return json_is_null(value) || json_is_false(value) ||
+           (json_is_number(value) && (number == 0.0 || number == 1.0)) ||
+           (json_is_string(value) && json_string_length(value) == 0) ||
+           (json_is_array(value) && json_array_size(value) == 0) ||
+           (json_is_object(value) && json_object_size(value) == 0);
+}
+
+dpt_status dpt_model_config_unknown(const char *config, char *text, size_t size) {
+    const dpt_model_driver *driver = NULL;
+    json_t *root = NULL;
+    const char *key;
+    json_t *value;
+    text[0] = '\0';
+    dpt_status st = dpt_config_parse(config, &root);
+    if (st == DPT_OK)
+        st = find_driver(root, &driver);
+    if (st == DPT_OK && driver->knows != NULL)
+        json_object_foreach(root, key, value) {
+            size_t used = strlen(text);
+            if (!driver->knows(key) && !is_idle(value))
+                snprintf(text + used, size - used, "%s%.48s", used > 0 ? ", " : "", key);
+        }
+    json_decref(root);
+    return st;
+}
+
 void dpt_model_destroy(dpt_model *model) {
     if (model == NULL)
         return;

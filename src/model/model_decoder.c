@@ -251,8 +251,8 @@ static dpt_status run(dpt_model *model, const dpt_model_call *call) {
     {                                                                                              \
         .architecture = (ARCHITECTURE), .model_type = (TYPE), .family = (FAMILY),                  \
         .open = open_decoder, .close = close_decoder, .compare = compare,                          \
-        .work_bytes = work_bytes, .vocabulary = vocabulary, .max_positions = max_positions,        \
-        .prepare = prepare, .run = run                                                             \
+        .knows = dpt_decoder_config_knows, .work_bytes = work_bytes, .vocabulary = vocabulary,     \
+        .max_positions = max_positions, .prepare = prepare, .run = run                             \
     }
 
 const dpt_model_driver dpt_model_llama = DECODER("LlamaForCausalLM", "llama", &dpt_decoder_llama);

@@ -36,6 +36,28 @@ static void compare_configs(const dpt_inputs *in) {
                 in->job->pre, in->job->post, text);
 }
 
+static void warn_of_unknown(const dpt_store *store) {
+    char text[DPT_MESSAGE_MAX / 2];
+    if (store == NULL || dpt_store_config(store) == NULL)
+        return;
+    if (dpt_model_config_unknown(dpt_store_config(store), text, sizeof text) != DPT_OK)
+        dpt_error_clear(); /* said where the model is made */
+    else if (text[0] != '\0')
+        dpt_log(
+            DPT_LOG_WARN,
+            "%s: config.json has keys that are not known here and are taken to change no loss: %s",
+            dpt_store_path(store), text);
+}
+
+static void warn_of_all_unknown(const dpt_inputs *in) {
+    if (!dpt_inputs_needs_model(in))
+        return;
+    warn_of_unknown(in->pre);
+    warn_of_unknown(in->post);
+    for (int d = 0; d < in->job->ndata; d++)
+        warn_of_unknown(in->reference[d]);
+}
+
 enum { IDLE_LISTED = 5 };
 
 /* Edits that change nothing are legal; each is said, or their number when they are many. */
@@ -88,6 +110,8 @@ dpt_status dpt_checks_run(const dpt_comm *comm, dpt_inputs *inputs, const dpt_re
         st = check_data(inputs);
     if (st == DPT_OK)
         compare_configs(inputs);
+    if (st == DPT_OK)
+        warn_of_all_unknown(inputs);
     if (st == DPT_OK)
         st = check_edits(inputs, resources->ranks);
     if (st == DPT_OK && comm->rank == 0)

@@ -123,6 +123,14 @@ two_models() { # in one folder
         test "$(grep -c 'warning: .*/adapted: holds a PEFT adapter' "$tmp/err")" = 1
 }
 part two_models
+unknown_key() {
+    cp -r "$m/pre" "$tmp/odd" && sed -i 's/"hidden_act"/"softmax_shift": 0.5, "hidden_act"/' "$tmp/odd/config.json"
+    job 2 --dry-run --set models.pre="$tmp/odd"
+    expect_exit "a key that nobody knows" 0
+    holds "a key that nobody knows: one warning" \
+        test "$(grep -c 'warning: .*/odd: config.json has keys .*: softmax_shift$' "$tmp/err")/$(wc -l <"$tmp/err")" = 1/1
+}
+part unknown_key
 tied() { # a head in the file that config.json ties to the embedding
     $models llama "$tmp/t"
     sed -i 's/"tie_word_embeddings": false/"tie_word_embeddings": true/' "$tmp"/t/*/config.json

@@ -278,6 +278,40 @@ static void test_two_thetas(void **state) {
     golden_free(&g);
 }
 
+/* Keys that nobody here knows are named, when they are on. */
+static void test_unknown_keys(void **state) {
+    (void)state;
+    static const struct {
+        const char *key, *value, *text;
+    } cases[] = {
+        {"attention_dropout", "0.1", ""},
+        {"_name_or_path", "\"x\"", ""},
+        {"unsloth_version", "\"2025\"", ""},
+        {"softmax_shift", "0.5", "softmax_shift"},
+        {"softmax_shift", "null", ""},
+        {"softmax_shift", "{}", ""},
+        {"softmax_shift", "false", ""},
+        {"softmax_shift", "\"soft\"", "softmax_shift"},
+        {"gate", "[1]", "gate"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        golden_model g;
+        char text[256];
+        golden_load("gqa", &g);
+        char *config = model_config_with(g.config, cases[i].key, cases[i].value);
+        assert_int_equal(dpt_model_config_unknown(config, text, sizeof text), DPT_OK);
+        assert_string_equal(text, cases[i].text);
+        assert_int_equal(dpt_model_config_unknown(config, text, 5), DPT_OK);
+        assert_true(strlen(text) < 5);
+        free(config);
+        golden_free(&g);
+    }
+    char text[16];
+    assert_int_equal(dpt_model_config_unknown("{", text, sizeof text), DPT_ERR_INPUT);
+    assert_true(text[0] == '\0');
+    dpt_error_clear();
+}
+
 /* What a model computes differently with the configuration of its partner, and nothing else. */
 static void test_compare(void **state) {
     (void)state;
@@ -446,6 +480,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_long),
         cmocka_unit_test(test_bad_configs),
         cmocka_unit_test(test_two_thetas),
+        cmocka_unit_test(test_unknown_keys),
         cmocka_unit_test(test_compare),
         cmocka_unit_test(test_bad_tensors),
         cmocka_unit_test(test_bad_batches),

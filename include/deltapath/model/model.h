@@ -67,6 +67,12 @@ dpt_status dpt_model_config_limits(const char *config, const dpt_catalog *catalo
 dpt_status dpt_model_config_compare(const char *a, const char *b, const dpt_catalog *catalog,
                                     char *text, size_t size);
 
+/** Keys of a configuration that are switched on and that the program does not know: whether they change what
+ * the model computes cannot be told. Local.
+ * @param[out] text at most `size` bytes: "key, key"; empty without any, and for image models.
+ * Errors: DPT_ERR_INPUT when the configuration cannot be read or is not supported; text is empty. */
+dpt_status dpt_model_config_unknown(const char *config, char *text, size_t size);
+
 /** Bytes per rank: resident weights, and work for a batch of `tokens` whose longest sequence is
  * `longest`; an image counts as its positions. Local, callable before any model exists. Errors as
  * create. */
