@@ -321,6 +321,11 @@ static dpt_status find_finished(study *s, bool *finished, int *left) {
     }
     if (st == DPT_OK)
         s->done = s->job->nedits - *left;
+    if (s->done > 0 && s->job->checkpoint != DPT_STORE_NONE)
+        dpt_log(DPT_LOG_INFO,
+                "%s: the weights of %d edited models that are finished are not read again: "
+                "`deltapath verify %s` checks them",
+                s->job->directory, s->done, s->job->directory);
     return st;
 }
 

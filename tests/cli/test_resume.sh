@@ -206,6 +206,17 @@ part changed type 5 --set output.dtype=f32
 part changed margin 5 --set 'margin={share: 0.2}'
 part changed_weights
 part damaged
+kept_models() { # the weights of a finished model are not read, and the run says so
+    study 2
+    unset DELTAPATH_QUIET
+    study 2 --resume
+    expect_exit "finished models" 0
+    holds "finished models: verify is named" \
+        test "$(grep -c 'weights of 5 edited models .*deltapath verify study' "$tmp/err")" = 1
+    study 2 --set output.overwrite=true
+    holds "models that are made: nothing is said" test "$(grep -c 'deltapath verify' "$tmp/err")" = 0
+}
+part kept_models
 newer_models() { # a fingerprint looks at samples: that a model is the same is not taken without a word
     cp -r "$tap_root/m" "$tmp/m"
     run_at 2 convert "$tmp/m/post" "$tmp/m/post.h5"
