@@ -91,7 +91,7 @@ dpt_status dpt_store_check_end(dpt_store *store);
  * rights; 0 when every tensor has a stored hash, by which the fingerprint tells all changes. Local. */
 int64_t dpt_store_changed_at(const dpt_store *store);
 
-/** Check that the files are those that were opened (inode, size, time of modification); with `headers`
+/** Check that the files are those that were opened (inode, size, times of modification and of the inode); with `headers`
  * also that headers and pieces of all tensors are what they were.
  * Collective over comm, agreed. Errors: DPT_ERR_INPUT naming the file: "changed while it was read". */
 dpt_status dpt_store_check_unchanged(const dpt_comm *comm, const dpt_store *store, bool headers);
