@@ -106,6 +106,28 @@ other_jobs() { # parts that were made by other means than --only
         "$tmp"/d{0,1} -o "$tmp/none"
 }
 
+models_that_changed() { # between two parts, where no piece of a fingerprint lies
+    cp -r share/demo/llama-post "$tmp/post"
+    run_at 1 run "$tap_root/job.yaml" --set output.directory="$tmp/p0" --only 0/2 --set models.post="$tmp/post"
+    $python - "$tmp"/post/*.safetensors <<'P'
+import json, struct, sys
+for path in sys.argv[1:]:
+    raw = bytearray(open(path, "rb").read())
+    start = 8 + struct.unpack("<Q", raw[:8])[0]
+    for name, tensor in json.loads(raw[8:start]).items():
+        first, end = tensor.get("data_offsets", (0, 0))
+        if end - first > 150000: # between the first and the second of four pieces
+            at = start + first + (end - first) // 6
+            at -= at % 2
+            raw[at:at + 3000] = b"\x00\x3f" * 1500
+    with open(path, "r+b") as file:
+        file.write(raw)
+P
+    run_at 1 run "$tap_root/job.yaml" --set output.directory="$tmp/p1" --only 1/2 --set models.post="$tmp/post"
+    refused "models that changed between" 3 "found other losses of the same models" \
+        "$tmp"/p{0,1} -o "$tmp/none"
+}
+
 broken_only() {
     run_at 1 run "$tap_root/job.yaml" --set output.directory="$tmp/none" --only 5/5
     expect_error "a share from 1" 2 "only 5/5: write I/N with I from 0 to N - 1"
@@ -130,5 +152,6 @@ write_job "$tap_root/job.yaml" "$edits"
 parallel=2
 part parts_equal_whole 1
 part parts_equal_whole 2
+part models_that_changed
 part broken_only
 done_testing

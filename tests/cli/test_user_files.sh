@@ -269,6 +269,32 @@ converts_at_once() { # only one of them writes, and the model is whole
     done
 }
 
+half_models() { # what a run that was killed left under temporary names blocks nothing
+    rm -rf "$tmp/w" && mkdir -p "$tmp/w/m.partial-deltapath"
+    echo '{' >"$tmp/w/m.partial-deltapath/deltapath-manifest.json.partial-deltapath"
+    run_at 1 convert "$tap_root/m/post" "$tmp/w/m"
+    expect_exit "a convert after one that was killed" 0
+    holds "nothing else is left" test "$(ls "$tmp/w")" = m
+    fresh study
+    mv "$tmp/w/o/models/dare-seed1" "$tmp/w/o/models/dare-seed1.partial-deltapath"
+    rm "$tmp/w/o/models/dare-seed1.partial-deltapath/deltapath-manifest.json"
+    job 2 --resume
+    expect_exit "a resume after a removal that was killed" 0
+    holds "the model is whole" test "$(ls "$tmp/w/o/models" | tr '\n' ' ')" = "dare-seed1 dare-seed2 "
+    DPT_FAULT=store.write:0:3:usr1 run_at 1 convert "$tap_root/m/post" "$tmp/w/n"
+    expect_error "a convert that is stopped" 75 "stopped by a signal, nothing is written"
+    holds "nothing of it is left" test -z "$(find "$tmp/w" -name 'n*')"
+}
+
+single_file() { # a weights file beside its configuration stands for the folder
+    fresh
+    local file=$tmp/w/m/post/model.safetensors
+    refused "an output directory beside a weights file" "lies in the folder of the input|is the input" \
+        job 2 --set models.post="$file" --set output.directory="$tmp/w/m/post"
+    refused "a convert beside a weights file" "input" run_at 1 convert "$file" "$tmp/w/m/post/y.h5"
+    refused "a diff beside a weights file" "input" run_at 1 diff "$tmp/w/m/pre" "$file" --csv "$tmp/w/m/post/d.csv"
+}
+
 change_hdf5() { $python -c 'import h5py, sys
 with h5py.File(sys.argv[1], "r+") as file: file["notes"] = list(range(100))' "$1"; }
 change_value() { printf '\x55' | dd of="$1" bs=1 seek="$(($(stat -c %s "$1") / 2))" conv=notrunc 2>/dev/null; }
@@ -327,6 +353,8 @@ part foreign_in_a_study
 part converts
 part tables_and_reports
 part changed_by_the_user
+part half_models
+part single_file
 part at_once
 part converts_at_once
 part inputs_are_not_written_to
