@@ -24,6 +24,10 @@ OPTIMISE_asan := -O1 -g3 -fno-omit-frame-pointer -fsanitize=address,undefined \
 OPTIMISE_fuzz := -O1 -g -fno-omit-frame-pointer -fsanitize=fuzzer-no-link,address,undefined \
     -fno-sanitize-recover=undefined
 
+# With clang's OpenMP, of whose barriers the thread sanitizer knows; gcc's would be all races.
+OPTIMISE_tsan := -O1 -g -fsanitize=thread
+THREADS_tsan := -fopenmp -Wno-unused-parameter -Wno-unused-variable -Wno-pass-failed
+
 # -ffp-contract=off: an elementwise edit gives the same bits whatever the compiler fuses.
 THREADS_fuzz := -Wno-unknown-pragmas -Wno-unused-parameter -Wno-unused-variable -Wno-pass-failed -idirafter tools/lint/clang
 CFLAGS := -std=c17 -Wall -Wextra -Werror -ffp-contract=off $(or $(THREADS_$(BUILD)),-fopenmp) \
@@ -47,8 +51,8 @@ LIBRARY := $(OUT)/libdeltapath.a
 PROGRAM := $(OUT)/deltapath
 FORMATTED := $(shell find src include tests -name '*.[ch]' 2>/dev/null)
 
-.PHONY: build library tests benches deps demo check asan fuzz fuzzers bench lint format format-check tidy install \
-    doc info help clean paper chaos
+.PHONY: build library tests benches deps demo check asan tsan fuzz fuzzers bench lint format format-check tidy \
+    install doc info help clean paper chaos
 build: | deps-build ## build the program at build/release/deltapath (BUILD=release, debug or asan)
 	@$(MAKE) --no-print-directory $(PROGRAM)
 library: $(LIBRARY)
@@ -106,6 +110,13 @@ chaos: | deps-check ## kills, failing calls, full disks and changed inputs: N=10
 asan: | deps-check ## the suite under the address and undefined-behaviour sanitizers
 	@$(MAKE) --no-print-directory -j2 BUILD=asan build/asan/deltapath tests
 	tests/run -b build/asan $(search)
+
+TSAN_LAYERS := base tensor linalg nn edit model
+TSAN_TESTS := $(filter $(TSAN_LAYERS:%=build/tsan/tests/%/%),$(TEST_SOURCES:tests/%.c=build/tsan/tests/%))
+tsan: | deps-tsan ## threaded kernels under the thread sanitizer, two threads a rank; search=nn/ some
+	@OMPI_CC="$(FUZZ_CC)" $(MAKE) --no-print-directory -j2 BUILD=tsan $(TSAN_TESTS)
+	OMP_NUM_THREADS=2 TSAN_OPTIONS=ignore_noninstrumented_modules=1:allocator_may_return_null=1 \
+	    tests/run -b build/tsan $(or $(search),test_mem test_signal nn/ edit_run model/)
 
 SECONDS ?= 60
 fuzz: | deps-fuzz ## libFuzzer targets of every parser, each for SECONDS=60 (search=NAME: some)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Make sure that the Debian packages of one purpose are there: `tools/deps.sh build|demo|paper|check|fuzz`.
+# Make sure that the Debian packages of one purpose are there: `tools/deps.sh build|demo|paper|check|fuzz|tsan`.
 # Installs what is missing when run as root (or with sudo that asks nothing); otherwise prints the one
 # command to run.
 set -euo pipefail
@@ -13,6 +13,7 @@ check=(libcmocka-dev hdf5-tools python3 python3-h5py python3-numpy slurm-wlm mun
 lint=(clang-format cppcheck universal-ctags)
 tidy=(clang-tidy)
 fuzz=(clang libclang-rt-14-dev)
+tsan=("${fuzz[@]}" libomp-14-dev)
 
 purpose=${1:-build}
 case $purpose in
@@ -23,9 +24,10 @@ check) wanted=("${build[@]}" "${demo[@]}" "${check[@]}") ;;
 lint) wanted=("${lint[@]}") ;;
 tidy) wanted=("${build[@]}" "${tidy[@]}") ;;
 fuzz) wanted=("${build[@]}" "${fuzz[@]}") ;;
+tsan) wanted=("${build[@]}" "${check[@]}" "${tsan[@]}") ;;
 all) wanted=("${build[@]}" "${demo[@]}" "${check[@]}" "${lint[@]}" "${tidy[@]}") ;;
 *)
-    echo "deps: unknown purpose '$purpose': build demo paper check lint tidy fuzz all" >&2
+    echo "deps: unknown purpose '$purpose': build demo paper check lint tidy fuzz tsan all" >&2
     exit 2
     ;;
 esac
