@@ -200,6 +200,8 @@ def join(where: str, prompt: list, response: list, tok: Tokens, options):
         if options.overlong == "drop":
             return None
         ids, mask = ids[:options.max_length], mask[:options.max_length]
+    if options.kind == "lm" and options.append_eos and len(response) == 1:
+        raise Bad(INPUT, f"{where}: the response is empty but for its end mark: leave the line out")
     if not any(mask):
         raise Bad(INPUT, f"{where}: no token is scored: the response is empty"
                          + (", or cut away by --max-length" if options.max_length else ""))

@@ -148,6 +148,9 @@ def eos_without_a_tokenizer_name_comes_from_config(w):
     r = w.run([{"prompt": [2], "response": [3]}], "--append-eos", "--bos", "yes")
     assert r.returncode == 0, r.stderr
     assert w.data() == [[0, 2, 3, 1], [0, 0, 1, 1], [0, 4]]
+    w.out.unlink()
+    records = [{"prompt": [2], "response": [3]}, {"prompt": [2], "response": []}]
+    w.fails(w.run(records, "--append-eos", "--bos", "yes"), 3, "in.jsonl:2", "empty but for its end mark")
 
 
 @case()
