@@ -140,7 +140,8 @@ lint: | deps-lint ## layers, house rules, documents, static analysis
 	tools/lint/docs.sh
 	cppcheck --quiet --error-exitcode=1 --std=c11 --enable=warning,portability --inline-suppr \
 	    --suppress=missingIncludeSystem --suppress=normalCheckLevelMaxBranches -Iinclude \
-	    -D_GNU_SOURCE '-Djson_object_foreach(object,key,value)=while(json_next(object,&key,&value))' -j2 src
+	    -D_GNU_SOURCE '-Djson_object_foreach(object,key,value)=while(json_next(object,&key,&value))' \
+	    '-Djson_array_foreach(array,index,value)=while(json_next(array,&index,&value))' -j2 src
 
 format: | deps-lint ## format all sources
 	clang-format -i $(FORMATTED)
