@@ -138,8 +138,11 @@ static void fill_unit(const planned *p, dpt_result *r) {
     double change = crowded && p - plan < PLANNED - 2 ? 1e-3 * p->change : p->change;
     fill_terms(r, change, dpt_rng_make(1, p->edit, DPT_RNG_BOOTSTRAP));
     fill_scalars(r, change, p->width, p->verdict);
-    if (crowded)
+    if (crowded) { /* a gain that cannot be told from zero */
         r->scalars.margin = NAN;
+        r->scalars.gain_low = -1.0;
+        r->scalars.gain_high = 1.0;
+    }
     for (int t = 0; strcmp(p->method, "lowrank") == 0 && t < TENSORS; t++) {
         double values[48];
         for (int j = 0; j < 48; j++)
