@@ -1,5 +1,6 @@
 #include "fuzz.h"
 
+#include "deltapath/base/guard.h"
 #include "deltapath/base/hash.h"
 #include "deltapath/base/log.h"
 #include "deltapath/comm/agree.h"
@@ -105,6 +106,7 @@ char *fuzz_text(const uint8_t *data, size_t size) {
 }
 
 void fuzz_keep_memory(void) {
+    dpt_guard_clear();
     held = dpt_mem_in_use();
 }
 
@@ -120,6 +122,7 @@ void fuzz_check(dpt_status st, dpt_status allowed) {
 
 void fuzz_finish(dpt_status st, dpt_status allowed) {
     fuzz_check(st, allowed);
+    dpt_guard_clear(); /* what was opened is an input for the rest of a process */
     if (dpt_mem_in_use() != held) {
         fprintf(stderr, "fuzz: %lld bytes are left\n", (long long)(dpt_mem_in_use() - held));
         abort();
