@@ -162,8 +162,8 @@ bad() { # bad NAME CODE REGEX JOB ARGUMENTS...
 digits=share/demo/digits.h5
 part bad "class on a language model" 3 "'d': loss class needs an image model" dpo --set "data=[{name: d, file: $digits, loss: class}]"
 part bad "lm on an image model" 3 "'d': loss lm needs a language model" vit --set "data=[{name: d, file: share/demo/task.h5, loss: lm}]"
-part bad "tokens as pairs" 3 "task.h5: .*'chosen/tokens' is missing" dpo --set data.0.file=share/demo/task.h5
-part bad "images as tokens" 3 "digits.h5: .*'tokens' is missing" vit --set data.0.loss=lm
+part bad "tokens as pairs" 3 "task.h5: says that its kind is 'lm', and the job takes it as 'dpo'" dpo --set data.0.file=share/demo/task.h5
+part bad "images as tokens" 3 "digits.h5: says that its kind is 'class', and the job takes it as 'lm'" vit --set data.0.loss=lm
 part bad "images of another size" 3 "bad-size.h5: .*1 x 9 x 8 .*takes 1 x 8 x 8" vit --set data.0.file="$in/bad-size.h5"
 part bad "a label beyond the classes" 3 "bad-label.h5: .*sample 11 has the label 10" vit --set data.0.file="$in/bad-label.h5"
 part bad "an infinite pixel" 3 "bad-pixel.h5: pixel 19 of sample 7" vit --set data.0.file="$in/bad-pixel.h5"
