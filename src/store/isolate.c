@@ -8,12 +8,16 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 /* A library that loops uses processor time, a slow file system does not. [s] */
 enum { CPU_LIMIT = 20, WALL_LIMIT = 600 };
+
+/* What HDF5 asks for without a look at the file, and more. [bytes] */
+enum { ENOUGH_BYTES = 16 << 20 };
 
 /* Tests that feed thousands of damaged files have less patience. */
 static rlim_t cpu_limit(void) {
@@ -92,7 +96,50 @@ static void run_child(int fd, dpt_isolate_fn work, void *ctx) {
     _exit(ok ? 0 : 1);
 }
 
-static dpt_status report_crash(const char *path, bool writes) {
+/* Whether the limits of this process, which are those of the child, leave nothing to work with: then the
+ * library fails on any file, and says no more than that it fails. What it asks for because a damaged file
+ * says so is no sign of that. */
+static bool memory_is_short(void) {
+    void *block = mmap(NULL, ENOUGH_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (block == MAP_FAILED)
+        return true;
+    munmap(block, ENOUGH_BYTES);
+    return false;
+}
+
+static dpt_status report_short(const char *path, const char *did) {
+    return dpt_error(DPT_ERR_OUTPUT,
+                     "%s: could not be %s: the system gives this process less than %d MiB more: "
+                     "give the job more memory, or start fewer ranks on a machine",
+                     path, did, ENOUGH_BYTES >> 20);
+}
+
+/* Signals by which code that goes wrong ends itself, and those of the limits above. Any other came from
+ * outside: SIGKILL above all from a system that is out of memory. */
+static bool is_own_signal(int number) {
+    static const int own[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGALRM, SIGXCPU, SIGSYS};
+    for (size_t i = 0; i < sizeof own / sizeof own[0]; i++)
+        if (number == own[i])
+            return true;
+    return false;
+}
+
+/* Why there is no answer, from what waitpid says. */
+static dpt_status report_end(const char *path, bool writes, int ended) {
+    int number = WIFSIGNALED(ended) ? WTERMSIG(ended) : 0;
+    const char *did = writes ? "wrote" : "read";
+    if (memory_is_short())
+        return report_short(path, writes ? "written" : "read");
+    if (number == SIGKILL)
+        return dpt_error(DPT_ERR_OUTPUT,
+                         "%s: the process that %s it was killed, as a system that is out of memory "
+                         "does: give the job more memory, or start fewer ranks on a machine",
+                         path, did);
+    if (number != 0 && !is_own_signal(number))
+        return dpt_error(DPT_ERR_OUTPUT,
+                         "%s: the process that %s it was ended by signal %d (%s), which is not due "
+                         "to the file: start it again",
+                         path, did, number, strsignal(number));
     if (writes)
         return dpt_error(DPT_ERR_OUTPUT,
                          "%s: the HDF5 library crashed while it wrote: check disk space and memory",
@@ -103,10 +150,14 @@ static dpt_status report_crash(const char *path, bool writes) {
                      path);
 }
 
-static dpt_status receive(int fd, const char *path, bool writes, char **bytes, int64_t *n) {
+/* What the child sent. @param[out] silent  it ended without an answer. */
+static dpt_status receive(int fd, const char *path, char **bytes, int64_t *n, bool *silent) {
     answer a;
-    if (!read_all(fd, &a, sizeof a))
-        return report_crash(path, writes);
+    *silent = !read_all(fd, &a, sizeof a);
+    if (*silent)
+        return DPT_OK;
+    if (a.st == DPT_ERR_INPUT && memory_is_short())
+        return report_short(path, "read");
     if (a.st != DPT_OK) {
         a.message[DPT_MESSAGE_MAX - 1] = '\0';
         return dpt_error(a.st, "%s", a.message);
@@ -138,11 +189,14 @@ static dpt_status isolate(const char *path, bool writes, dpt_isolate_fn work, vo
         run_child(ends[1], work, ctx);
     }
     close(ends[1]);
-    dpt_status st = child > 0 ? receive(ends[0], path, writes, bytes, n) : work(ctx, bytes, n);
+    int ended = 0;
+    bool silent = false;
+    dpt_status st =
+        child > 0 ? receive(ends[0], path, bytes, n, &silent) : work(ctx, bytes, n);
     close(ends[0]);
-    while (child > 0 && waitpid(child, NULL, 0) < 0 && errno == EINTR) {
+    while (child > 0 && waitpid(child, &ended, 0) < 0 && errno == EINTR) {
     }
-    return st;
+    return silent ? report_end(path, writes, ended) : st;
 }
 
 dpt_status dpt_isolate_run(const char *path, dpt_isolate_fn work, void *ctx, char **bytes,

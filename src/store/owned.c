@@ -113,11 +113,21 @@ static dpt_status owned_attribute(void *ctx, char **bytes, int64_t *n) {
     return DPT_OK;
 }
 
-char *dpt_owned_read_attribute(const char *path, const char *attribute) {
+/* The attribute, or NULL: a damaged file has none. Only a system that fails is an error. */
+static dpt_status owned_ask(const char *path, const char *attribute, char **text) {
     owned_request wanted = {.path = path, .attribute = attribute};
-    char *text = NULL;
     int64_t n = 0;
-    if (dpt_isolate_run(path, owned_attribute, &wanted, &text, &n) != DPT_OK)
+    *text = NULL;
+    dpt_status st = dpt_isolate_run(path, owned_attribute, &wanted, text, &n);
+    if (st != DPT_ERR_INPUT)
+        return st;
+    dpt_error_clear();
+    return DPT_OK;
+}
+
+char *dpt_owned_read_attribute(const char *path, const char *attribute) {
+    char *text;
+    if (owned_ask(path, attribute, &text) != DPT_OK)
         dpt_error_clear();
     return text;
 }
@@ -130,8 +140,8 @@ static dpt_status owned_refuse_study(const char *path, const char *owner, const 
 }
 
 static dpt_status owned_check_study(const char *path, const char *attribute, const char *study) {
-    char *owner = study != NULL ? dpt_owned_read_attribute(path, attribute) : NULL;
-    dpt_status st = DPT_OK;
+    char *owner = NULL;
+    dpt_status st = study != NULL ? owned_ask(path, attribute, &owner) : DPT_OK;
     if (owner != NULL && strcmp(owner, study) != 0)
         st = owned_refuse_study(path, owner, study);
     dpt_mem_free(owner);

@@ -92,6 +92,7 @@ typedef struct unit_request {
     const char *bytes;
     int64_t n;
     uint64_t recipe, model; /* out */
+    dpt_status st;          /* out: memory or the system failed, which says nothing about the file */
 } unit_request;
 
 /* Rank 0: why a file is no finished unit, or NULL when it is one and `result` holds it. */
@@ -139,17 +140,23 @@ static dpt_status unit_try(void *ctx, char **bytes, int64_t *n) {
     return DPT_OK;
 }
 
-/* First in a child process: a forged file that makes HDF5 crash does so there. */
+/* First in a child process: a forged file that makes HDF5 crash does so there. A unit that cannot be looked
+ * at is none that is done again over it: `st` says so. */
 static const char *unit_load(unit_request *want, dpt_result *result) {
     const char *why = NULL;
     char *image = NULL;
     char *nothing = NULL;
     int64_t none = 0;
-    if (dpt_sealed_read(want->path, UNIT_LIMIT, &image, &want->n) != DPT_OK)
-        return "it was cut off or damaged, or another version of the program wrote it";
+    want->st = dpt_sealed_read(want->path, UNIT_LIMIT, &image, &want->n);
+    if (want->st != DPT_OK)
+        why = "it was cut off or damaged, or another version of the program wrote it";
     want->bytes = image;
-    if (dpt_isolate_run(want->path, unit_try, want, &nothing, &none) != DPT_OK)
-        why = "it is corrupt";
+    if (want->st == DPT_OK) {
+        want->st = dpt_isolate_run(want->path, unit_try, want, &nothing, &none);
+        why = want->st != DPT_OK ? "it is corrupt" : NULL;
+    }
+    if (want->st == DPT_ERR_INPUT)
+        want->st = DPT_OK; /* `why` says it */
     if (why == NULL) {
         H5E_BEGIN_TRY {
             why = unit_parse(want, result);
@@ -176,7 +183,8 @@ dpt_status dpt_results_load_unit(const dpt_comm *comm, const dpt_results_study *
             unit_request want = {.study = study, .path = path, .edit = edit, .data = data};
             why = unit_load(&want, &loaded);
             there = why == NULL;
-            if (why != NULL) {
+            st = want.st;
+            if (why != NULL && st == DPT_OK) {
                 dpt_error_clear(); /* a bad unit is no error: it is done again */
                 dpt_log(DPT_LOG_WARN, "%s: %s: this unit is done again", path, why);
             }
@@ -203,8 +211,8 @@ dpt_status dpt_results_read_unit(const char *path, dpt_result *out, uint64_t *re
     const char *why = unit_load(&want, out);
     *recipe = want.recipe;
     *model = want.model;
-    if (why == NULL)
-        return DPT_OK;
+    if (why == NULL || want.st != DPT_OK)
+        return want.st;
     dpt_error_clear();
     return dpt_error(DPT_ERR_INPUT, "%s: %s: run the study again with --resume", path, why);
 }

@@ -18,7 +18,8 @@ typedef dpt_status (*dpt_isolate_fn)(void *ctx, char **bytes, int64_t *n);
  * the child.
  * Local. @param[in] path  the file, for the message. @param[out] bytes allocated; NULL when n is 0.
  * Errors: those of work; DPT_ERR_INPUT when the child crashes, or needs more than 20 s of processor
- * time (DPT_ISOLATE_SECONDS in the environment) or ten minutes in all.
+ * time (DPT_ISOLATE_SECONDS in the environment) or ten minutes in all; DPT_ERR_OUTPUT when it is killed from
+ * outside, as a system without memory does, or when it fails and this process can get no memory either.
  */
 dpt_status dpt_isolate_run(const char *path, dpt_isolate_fn work, void *ctx, char **bytes,
                            int64_t *n);
