@@ -257,6 +257,7 @@ static void fill_stats(dpt_edit_work *work, const double *totals) {
         dpt_edit_tensor_stats *stats = &work->stats[t];
         const double *sums = totals + (int64_t)t * DPT_EDIT_SUMS;
         stats->changed = (int64_t)sums[DPT_EDIT_SUM_CHANGED];
+        stats->lost = (int64_t)sums[DPT_EDIT_SUM_LOST];
         stats->delta_norm = sqrt(sums[DPT_EDIT_SUM_DELTA]);
         stats->edit_norm = sqrt(sums[DPT_EDIT_SUM_EDIT]);
         stats->scale = NAN;

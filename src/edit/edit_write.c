@@ -27,7 +27,7 @@ typedef struct cell_job {
 
 static bool edit_piece(const cell_job *job, dpt_range piece, double *sums) {
     const dpt_edit_work *work = job->work;
-    int64_t at = piece.ig - job->range.ig, changed;
+    int64_t at = piece.ig - job->range.ig;
     const char *pre = job->pre + at * job->pre_size, *post = job->post + at * job->post_size;
     float *delta = dpt_edit_scratch(work, DELTA), *spare = dpt_edit_scratch(work, SPARE);
     bool good = dpt_edit_kernel_delta(job->types, pre, post, piece.n, delta, spare,
@@ -35,10 +35,8 @@ static bool edit_piece(const cell_job *job, dpt_range piece, double *sums) {
     if (job->start.base != NULL)
         memcpy(delta, job->start.base + at, (size_t)piece.n * sizeof *delta);
     dpt_edit_apply(work, job->start.stages, work->nstages, piece, delta);
-    good &=
-        dpt_edit_kernel_store(job->types, pre, post, piece.n, delta, job->out + at * job->out_size,
-                              spare, &sums[DPT_EDIT_SUM_EDIT], &changed);
-    sums[DPT_EDIT_SUM_CHANGED] = (double)changed;
+    good &= dpt_edit_kernel_store(job->types, pre, post, piece.n, delta,
+                                  job->out + at * job->out_size, spare, sums);
     return good;
 }
 
@@ -73,18 +71,15 @@ static void run_fused(cell_job *job, int share, int shares, bool *done) {
 
 /* The post-trained values in another type. */
 static bool convert_piece(const cell_job *job, dpt_range piece, double *sums) {
-    int64_t at = piece.ig - job->range.ig, changed;
+    int64_t at = piece.ig - job->range.ig;
     const char *post = job->post + at * job->post_size;
     float *delta = dpt_edit_scratch(job->work, DELTA);
     dpt_edit_types types = {job->types.post, job->types.post, job->types.out};
     for (int64_t i = 0; i < piece.n; i++)
         delta[i] = -0.0f; /* the one number that leaves every other as it is */
-    bool good = dpt_edit_kernel_store(
-        types, post, post, piece.n, delta, job->out + at * job->out_size,
-        dpt_edit_scratch(job->work, SPARE), &sums[DPT_EDIT_SUM_EDIT], &changed);
     sums[DPT_EDIT_SUM_DELTA] = 0.0;
-    sums[DPT_EDIT_SUM_CHANGED] = (double)changed;
-    return good;
+    return dpt_edit_kernel_store(types, post, post, piece.n, delta, job->out + at * job->out_size,
+                                 dpt_edit_scratch(job->work, SPARE), sums);
 }
 
 static dpt_status run_pieces(cell_job *job, bool touched, double *cell_sums) {

@@ -112,12 +112,14 @@ bool dpt_edit_kernel_delta(dpt_edit_types types, const void *pre, const void *po
 
 /* Leaves E in delta. */
 static void out_any(dpt_edit_types types, const char *pre, const char *post, int64_t n,
-                    float *delta, char *out, float *spare, int64_t *changed) {
+                    float *delta, char *out, float *spare, int64_t *changed, int64_t *lost) {
     float *stored = spare, *after = spare + n;
     dpt_dtype_to_f32(types.pre, pre, stored, n);
     for (int64_t i = 0; i < n; i++)
         delta[i] = stored[i] + delta[i];
     dpt_dtype_from_f32(types.out, delta, out, n);
+    if (types.out != types.post)
+        *lost = dpt_dtype_count_lost(types.out, delta, out, n);
     dpt_dtype_to_f32(types.out, out, stored, n);
     dpt_dtype_to_f32(types.post, post, after, n);
     int count = 0;
@@ -129,26 +131,26 @@ static void out_any(dpt_edit_types types, const char *pre, const char *post, int
 }
 
 bool dpt_edit_kernel_store(dpt_edit_types types, const void *pre, const void *post, int64_t n,
-                           float *delta, void *out, float *spare, double *square,
-                           int64_t *changed) {
-    int64_t whole = n / WIDTH * WIDTH;
+                           float *delta, void *out, float *spare, double sums[DPT_EDIT_SUMS]) {
+    int64_t whole = n / WIDTH * WIDTH, changed = 0, lost = 0;
     double sum = 0.0;
-    *changed = 0;
     if (types.pre != types.post || types.out != types.post)
         whole = 0;
     else if (types.pre == DPT_BF16)
-        sum = out_bf16(pre, post, whole, delta, out, changed);
+        sum = out_bf16(pre, post, whole, delta, out, &changed);
     else if (types.pre == DPT_F32)
-        sum = out_f32(pre, post, whole, delta, out, changed);
+        sum = out_f32(pre, post, whole, delta, out, &changed);
     else
         whole = 0;
     if (whole < n) {
         out_any(types, (const char *)pre + whole * dpt_dtype_size(types.pre),
                 (const char *)post + whole * dpt_dtype_size(types.post), n - whole, delta + whole,
-                (char *)out + whole * dpt_dtype_size(types.out), spare, changed);
+                (char *)out + whole * dpt_dtype_size(types.out), spare, &changed, &lost);
         sum += dpt_reduce_square(delta + whole, n - whole);
     }
     bool good = settle(&sum, delta, n);
-    *square = sum;
+    sums[DPT_EDIT_SUM_EDIT] = sum;
+    sums[DPT_EDIT_SUM_CHANGED] = (double)changed;
+    sums[DPT_EDIT_SUM_LOST] = (double)lost;
     return good;
 }

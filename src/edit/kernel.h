@@ -24,12 +24,12 @@ bool dpt_edit_kernel_delta(dpt_edit_types types, const void *pre, const void *po
 enum { DPT_EDIT_UNIT = 32 };
 double dpt_edit_kernel_abs(const uint16_t *pre, const uint16_t *post, int64_t n);
 
-/** out = round(pre + delta) of a piece; sum of squares of E = out - post (1e-6 relative), and how many
- * are not zero.
+/** out = round(pre + delta) of a piece. Sets of its sums the squares of E = out - post (1e-6 relative), how
+ * many are not zero, and how many values another type than post's rounds to 0.
  * @param[in,out] delta (n) edited deltas, overwritten; @param spare (2, n) scratch.
  * @return false when a value of E is NaN or infinite. Local. */
 bool dpt_edit_kernel_store(dpt_edit_types types, const void *pre, const void *post, int64_t n,
-                           float *delta, void *out, float *spare, double *square, int64_t *changed);
+                           float *delta, void *out, float *spare, double sums[DPT_EDIT_SUMS]);
 
 /** Both ends and the edit at once, for an edit that is one rule for each delta, bf16 in and out.
  * @param[in]  ig  index of the first element; @param[in] pre, post (n) stored; @param[out] out (n).

@@ -144,6 +144,7 @@ enum { /* what is summed over a cell for the statistics */
        DPT_EDIT_SUM_DELTA,
        DPT_EDIT_SUM_EDIT,
        DPT_EDIT_SUM_CHANGED,
+       DPT_EDIT_SUM_LOST, /* values that the type of the output rounds to 0 */
        DPT_EDIT_SUMS
 };
 

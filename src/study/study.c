@@ -216,6 +216,16 @@ static dpt_status run_unit(study *s, const work_item *item, int d, const dpt_qua
     return st;
 }
 
+/* A loss that is as a rule meant, and yet no silent one. */
+static void warn_of_lost(const study *s, const work_item *item) {
+    int64_t lost = 0;
+    for (int t = 0; t < item->report.ntensors; t++)
+        lost += item->report.stats[t].lost;
+    if (lost > 0)
+        dpt_log(DPT_LOG_WARN, "%s: %" PRId64 " values are too small for %s and become 0",
+                item->edit->id, lost, dpt_dtype_name(s->job->dtype));
+}
+
 static void warn_of_guards(const study *s, const work_item *item) {
     dpt_guards guards;
     dpt_guards_collect(s->inputs.catalog, &item->report, &guards);
@@ -239,8 +249,10 @@ static dpt_status run_edit(study *s, const dpt_job_edit *edit, const dpt_quadrat
     }
     if (st == DPT_OK)
         st = make_edit(s, edit, spec, &item.report, &item.model);
-    if (st == DPT_OK)
+    if (st == DPT_OK) {
         warn_of_guards(s, &item);
+        warn_of_lost(s, &item);
+    }
     if (st == DPT_OK && s->evaluates) {
         dpt_source edited = dpt_field_source(s->edited);
         st = dpt_evaluation_bind(&s->evaluation, &edited, edited_key(s, edit, spec));

@@ -261,6 +261,23 @@ overflows() {
     run_at 3 convert "$tmp/small.h5" "$tmp/half" --dtype f16
     expect_exit "1e-9 in f16" 0
     holds "1e-9 in f16 is counted" grep -q 'warning: .*/half: 1 values are too small for f16' "$tmp/err"
+    large nothing.h5 model.norm.weight 3 0 pre # so that pre + delta has the bits of 1e-9
+    for ranks in 1 3; do # of a tensor that is edited, and of one that is only converted
+        rm -rf "$tmp/study"
+        job $ranks --set models.pre="$tmp/nothing.h5" --set models.post="$tmp/small.h5" --set output.dtype=f16 \
+            --set 'edits=[{name: e, method: expo, alpha: 0}]'
+        expect_exit "1e-9 in a study in f16 at $ranks" 0
+        holds "1e-9 in a study in f16 at $ranks is counted" \
+            test "$(grep -c 'warning: e: 1 values are too small for F16 and become 0' "$tmp/err")" = 1
+        rm -rf "$tmp/study"
+        job $ranks --set models.post="$tmp/small.h5" --set output.dtype=f16 --set 'select={exclude: [model.norm.weight]}' \
+            --set 'edits=[{name: e, method: expo, alpha: 0}]'
+        holds "1e-9 in a tensor that is not edited, at $ranks, is counted" \
+            test "$(grep -c 'warning: e: 1 values are too small for F16 and become 0' "$tmp/err")" = 1
+    done
+    rm -rf "$tmp/study"
+    job 2 --set models.post="$tmp/small.h5" --set 'edits=[{name: e, method: expo, alpha: 0}]'
+    holds "1e-9 in f32 is kept" test "$code/$(grep -c 'too small' "$tmp/err")" = 0/0
 }
 part overflows
 

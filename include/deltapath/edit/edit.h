@@ -127,6 +127,7 @@ typedef enum dpt_edit_calibrated {
 /** What happened to one tensor. */
 typedef struct dpt_edit_tensor_stats {
     int64_t changed;   /**< elements with E != 0 */
+    int64_t lost;      /**< values that another type than post's rounds to 0 */
     double delta_norm; /**< |Delta|_F; 0 for a tensor that the edit does not touch */
     double edit_norm;  /**< |E|_F, from the values as written */
     double scale;      /**< BitDelta mean, DARE 1/(1-p), threshold of prune ...; NaN if none. Of a
