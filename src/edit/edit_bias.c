@@ -88,6 +88,7 @@ const dpt_edit_method dpt_edit_method_bias = {
                 .least = 0.0,
                 .most = 1.0,
                 .most_open = true,
+                .measured = true,
                 .help = "share that the rescaling assumes; left out: the measured one"},
                {.name = "by",
                 .kind = DPT_PARAM_CHOICE,

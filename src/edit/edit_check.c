@@ -1,5 +1,6 @@
 #include "stage.h"
 
+#include <math.h>
 #include <stddef.h>
 
 static dpt_status check_stage(const dpt_edit_stage_spec *spec, const dpt_edit_input *input) {
@@ -26,4 +27,43 @@ dpt_status dpt_edit_check(const dpt_edit_spec *spec, const dpt_edit_input *input
     for (int s = 0; s < spec->nstages && st == DPT_OK; s++)
         st = check_stage(&spec->stages[s], input);
     return st;
+}
+
+/* Random SVDs draw too. BitDelta draws magnitudes when it is asked to. */
+static bool stage_draws(const dpt_edit_stage_spec *spec) {
+    const dpt_edit_method *method = dpt_edit_method_get(spec->method);
+    return method->whole || (method->random && dpt_edit_stage_get(spec, "sample") != 0.0);
+}
+
+/* NaN, which is a value that is sought, comes first. */
+static int compare_values(double a, double b) {
+    if (isnan(a) || isnan(b))
+        return (int)isnan(b) - (int)isnan(a);
+    return (a > b) - (a < b);
+}
+
+static int compare_stages(const dpt_edit_stage_spec *a, const dpt_edit_stage_spec *b) {
+    const dpt_edit_param *params;
+    int count = dpt_edit_method_params(a->method, &params);
+    int order = (a->method > b->method) - (a->method < b->method);
+    for (int i = 0; i < count && order == 0; i++) {
+        order = compare_values(a->values[i], b->values[i]);
+        if (order == 0 && params[i].measured)
+            order = (int)a->given[i] - (int)b->given[i];
+    }
+    return order;
+}
+
+int dpt_edit_spec_compare(const dpt_edit_spec *a, const dpt_edit_spec *b) {
+    bool draws = false;
+    int order = a->nstages - b->nstages;
+    if (order == 0)
+        order = (int)a->calibrate - (int)b->calibrate;
+    for (int s = 0; s < a->nstages && order == 0; s++) {
+        order = compare_stages(&a->stages[s], &b->stages[s]);
+        draws = draws || stage_draws(&a->stages[s]);
+    }
+    if (order == 0 && draws)
+        order = (a->seed > b->seed) - (a->seed < b->seed);
+    return order;
 }

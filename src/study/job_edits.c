@@ -381,22 +381,45 @@ static int compare_ids(const void *a, const void *b) {
     return strcmp((*x)->id, (*y)->id);
 }
 
-dpt_status dpt_job_edits_check(const dpt_job *job, const dpt_yaml *yaml, struct fy_node *list) {
-    const dpt_job_edit **sorted = dpt_mem_alloc(job->nedits, sizeof *sorted, "edit ids");
-    if (sorted == NULL)
-        return DPT_ERR_OUTPUT;
-    for (int i = 0; i < job->nedits; i++)
-        sorted[i] = &job->edits[i];
-    qsort(sorted, (size_t)job->nedits, sizeof *sorted, compare_ids);
-    dpt_status st = DPT_OK;
-    for (int i = 1; i < job->nedits && st == DPT_OK; i++) {
-        const dpt_job_edit *a = sorted[i - 1];
-        const dpt_job_edit *b = sorted[i];
-        int later = a->entry > b->entry ? a->entry : b->entry;
-        if (strcmp(a->id, b->id) == 0)
-            st = dpt_yaml_error(yaml, fy_node_sequence_get_by_index(list, later),
-                                "two edits have the id '%s': rename one", b->id);
+/* Edits that do the same, the earlier ones first. */
+static int compare_edits(const void *a, const void *b) {
+    const dpt_job_edit *x = *(const dpt_job_edit *const *)a;
+    const dpt_job_edit *y = *(const dpt_job_edit *const *)b;
+    int order = dpt_edit_spec_compare(&x->spec, &y->spec);
+    if (order == 0)
+        order = x->gradient_data - y->gradient_data;
+    return order != 0 ? order : x->auto_data - y->auto_data;
+}
+
+/* Two that are equal in an order, the one that comes first in the job first. */
+static bool find_equal(const dpt_job_edit **edits, int n, int (*order)(const void *, const void *),
+                       const dpt_job_edit *pair[2]) {
+    qsort(edits, (size_t)n, sizeof *edits, order);
+    for (int i = 1; i < n; i++) {
+        if (order(&edits[i - 1], &edits[i]) != 0)
+            continue;
+        bool swap = edits[i - 1] > edits[i];
+        pair[0] = edits[swap ? i : i - 1];
+        pair[1] = edits[swap ? i - 1 : i];
+        return true;
     }
-    dpt_mem_free(sorted);
+    return false;
+}
+
+dpt_status dpt_job_edits_check(const dpt_job *job, const dpt_yaml *yaml, struct fy_node *list) {
+    const dpt_job_edit *pair[2];
+    const dpt_job_edit **edits = dpt_mem_alloc(job->nedits, sizeof *edits, "edits");
+    dpt_status st = edits != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+    for (int i = 0; i < job->nedits && st == DPT_OK; i++)
+        edits[i] = &job->edits[i];
+    if (st == DPT_OK && find_equal(edits, job->nedits, compare_ids, pair))
+        st = dpt_yaml_error(yaml, fy_node_sequence_get_by_index(list, pair[1]->entry),
+                            "two edits have the id '%s': rename one", pair[1]->id);
+    if (st == DPT_OK && find_equal(edits, job->nedits, compare_edits, pair))
+        st = dpt_yaml_error(yaml, fy_node_sequence_get_by_index(list, pair[1]->entry),
+                            "edits '%s' and '%s' are the same edit, which would count twice in "
+                            "tables and in the correction for their number: leave one out",
+                            pair[0]->id, pair[1]->id);
+    dpt_mem_free(edits);
     return st;
 }

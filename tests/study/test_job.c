@@ -178,16 +178,59 @@ static void test_gradient_data(void **state) {
     dpt_job_destroy(&job);
 }
 
+/* The second of two edits that do the same is refused, however it is written. */
+static void refuse_twice(const char *a, const char *b) {
+    char text[512];
+    snprintf(text, sizeof text, DATA "edits:\n- {name: x, method: expo, alpha: 9}\n- {name: a, %s}\n- {name: b, %s}\n",
+             a, b);
+    expect_bad(text, "job.yaml:7:4: edits 'a' and 'b' are the same edit");
+}
+
+static void allow_both(const char *a, const char *b) {
+    char text[512];
+    snprintf(text, sizeof text, DATA "edits:\n- {name: a, %s}\n- {name: b, %s}\n", a, b);
+    dpt_job job = parse_good(text, 0, NULL);
+    assert_int_equal(job.nedits, 2);
+    dpt_job_destroy(&job);
+}
+
+static void test_edits_twice(void **state) {
+    (void)state;
+    refuse_twice("method: dare, p: 0.5", "method: dare, p: 0.5");
+    refuse_twice("method: dare, p: 0.5", "method: dare, p: 5e-1, k: 0, seed: 0, calibrate: none");
+    refuse_twice("method: dare, p: 0.5, data: a", "method: dare, p: 0.50");
+    refuse_twice("method: prune, keep: 0.3", "method: [{method: prune, keep: 0.3}]");
+    refuse_twice("method: prune, keep: 0.3, seed: 1", "method: prune, keep: 0.3, seed: 2");
+    refuse_twice("method: bitdelta, seed: 1", "method: bitdelta, seed: 2, sample: none");
+    refuse_twice("method: [{method: prune, keep: 0.3}, {method: bitdelta}]",
+                 "method: [{method: prune, keep: 0.3}, {method: bitdelta, multiple: 1}]");
+    expect_bad(DATA "edits:\n- {name: a, method: dare, p: [0.1, 0.10]}\n",
+               "edits 'a-p0.1' and 'a-p0.10' are the same edit");
+    expect_bad(DATA "edits:\n- {name: a, method: expo, alpha: auto}\n- {name: b, method: expo, "
+                    "alpha: auto}\n",
+               "edits 'a-on-a' and 'b-on-a' are the same edit");
+    allow_both("method: dare, p: 0.5, seed: 1", "method: dare, p: 0.5, seed: 2");
+    allow_both("method: dare, p: 0.5", "method: drop, p: 0.5");
+    allow_both("method: bias, k: 0.5", "method: bias, k: 0.5, p: 0"); /* measured, or 0 */
+    allow_both("method: bitdelta", "method: bitdelta, calibrate: term");
+    allow_both("method: bitdelta, sample: normal, seed: 1",
+               "method: bitdelta, sample: normal, seed: 2");
+    allow_both("method: bias, k: 0.5, by: gradient, data: a",
+               "method: bias, k: 0.5, by: gradient, data: b");
+    allow_both("method: lowrank, rank: 2", "method: lowrank, rank: 2, seed: 3");
+    allow_both("method: [{method: prune, keep: 0.3}, {method: bitdelta}]",
+               "method: [{method: bitdelta}, {method: prune, keep: 0.3}]");
+}
+
 static void test_auto(void **state) {
     (void)state;
     dpt_job job = parse_good(
-        DATA "edits:\n- {name: e, method: expo, alpha: [auto, 0.1], seed: [1, 2]}\n", 0, NULL);
-    static const char *const ids[] = {"e-alphaauto-seed1-on-a", "e-alphaauto-seed1-on-b",
-                                      "e-alphaauto-seed2-on-a", "e-alphaauto-seed2-on-b",
-                                      "e-alpha0.1-seed1",       "e-alpha0.1-seed2"};
-    static const int data[] = {0, 1, 0, 1, -1, -1};
-    assert_int_equal(job.nedits, 6);
-    for (int i = 0; i < 6; i++) {
+        DATA "edits:\n- {name: e, method: expo, alpha: [auto, 0.1, 0.2]}\n", 0, NULL);
+    static const char *const ids[] = {"e-alphaauto-on-a", "e-alphaauto-on-b", "e-alpha0.1",
+                                      "e-alpha0.2"};
+    static const int data[] = {0, 1, -1, -1};
+    assert_int_equal(job.nedits, 4);
+    for (int i = 0; i < 4; i++) {
         assert_string_equal(job.edits[i].id, ids[i]);
         assert_int_equal(job.edits[i].auto_data, data[i]);
     }
@@ -379,6 +422,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_set),
         cmocka_unit_test(test_bad_jobs),
         cmocka_unit_test(test_gradient_data),
+        cmocka_unit_test(test_edits_twice),
         cmocka_unit_test(test_auto),
         cmocka_unit_test(test_dpo_keys),
         cmocka_unit_test(test_select),

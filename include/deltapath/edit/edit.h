@@ -31,6 +31,7 @@ typedef struct dpt_edit_param {
     double least, most;         /**< allowed range */
     bool least_open, most_open; /**< whether the bound itself is forbidden, as p = 1 for dare */
     bool automatic;             /**< "auto" is allowed: the value is NaN until a study finds it */
+    bool measured;              /**< left out, it is measured: no value says the same */
     const char *help;           /**< one line, also the mend in the error message */
 } dpt_edit_param;
 
@@ -84,6 +85,10 @@ dpt_status dpt_edit_stage_check(const dpt_edit_stage_spec *stage);
 
 /** Check a whole edit: its stages and what scales it. Local. Errors: DPT_ERR_USAGE. */
 dpt_status dpt_edit_spec_check(const dpt_edit_spec *spec);
+
+/** Order of edits by what they do: methods, values after fallbacks are filled in, calibration, and the seed
+ * where they draw from it. 0: the same edit, however it is written. Local. */
+int dpt_edit_spec_compare(const dpt_edit_spec *a, const dpt_edit_spec *b);
 
 /** Whether the edit cannot run without dpt_edit_input.gradient. Local. */
 bool dpt_edit_needs_gradient(const dpt_edit_spec *spec);
