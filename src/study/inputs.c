@@ -74,6 +74,30 @@ static dpt_status count_repeats(dpt_inputs *in, int d) {
     return st;
 }
 
+/* Whether two data sets are the same samples under the same loss. */
+static bool is_same_data(const dpt_inputs *in, int a, int b) {
+    const dpt_job_data *x = &in->job->data[a], *y = &in->job->data[b];
+    if (in->data[a].hash != in->data[b].hash || x->loss != y->loss)
+        return false;
+    if (x->loss != DPT_LOSS_DPO)
+        return true;
+    const dpt_store *by_x = in->reference[a] != NULL ? in->reference[a] : in->post;
+    const dpt_store *by_y = in->reference[b] != NULL ? in->reference[b] : in->post;
+    return x->beta == y->beta && dpt_store_fingerprint(by_x) == dpt_store_fingerprint(by_y);
+}
+
+static dpt_status refuse_twice(const dpt_inputs *in) {
+    const dpt_job_data *data = in->job->data;
+    for (int b = 1; b < in->job->ndata; b++)
+        for (int a = 0; a < b; a++)
+            if (is_same_data(in, a, b))
+                return dpt_error(DPT_ERR_INPUT,
+                                 "data sets '%s' (%s) and '%s' (%s) are the same samples under the "
+                                 "same loss, which would count twice in tables: leave one out",
+                                 data[a].name, data[a].file, data[b].name, data[b].file);
+    return DPT_OK;
+}
+
 static dpt_status open_data(const dpt_comm *comm, dpt_inputs *in) {
     static const dpt_dataset_kind kinds[] = {[DPT_LOSS_LM] = DPT_DATASET_TOKENS,
                                              [DPT_LOSS_DPO] = DPT_DATASET_PAIRS,
@@ -95,7 +119,7 @@ static dpt_status open_data(const dpt_comm *comm, dpt_inputs *in) {
         if (st == DPT_OK)
             st = open_reference(comm, in, d);
     }
-    return st;
+    return st == DPT_OK ? refuse_twice(in) : st;
 }
 
 /* Tokens mean what the model's vocabulary says, and that of the references. */

@@ -25,7 +25,7 @@ typedef struct dpt_inputs {
     bool zero_delta; /**< pre and post are equal in all selected tensors, and the job allows it */
 } dpt_inputs;
 
-/** Open, pair and check. Lists every mismatch of the pair on stderr before it fails.
+/** Open, pair and check; a data set that is there twice is an error. Lists every mismatch of the pair on stderr before it fails.
  * Collective over comm (same: job). Errors: DPT_ERR_INPUT, DPT_ERR_USAGE; out is empty. */
 dpt_status dpt_inputs_open(const dpt_comm *comm, const dpt_job *job, dpt_inputs *out);
 void dpt_inputs_close(dpt_inputs *inputs); /**< Local. */

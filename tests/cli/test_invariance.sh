@@ -100,7 +100,7 @@ part shared
 
 cat >"$tap_root/path.yaml" <<Y
 models: {pre: $tap_root/llama/pre, post: $tap_root/llama/post}
-data: [{name: task, file: $tap_root/llama/data.h5, loss: lm}, {name: again, file: $tap_root/llama/data.h5, loss: lm}]
+data: [{name: task, file: $tap_root/llama/data.h5, loss: lm}, {name: again, file: $tap_root/llama/data.h5, loss: lm, samples: 8}]
 edits: [{name: dare, method: dare, p: 0.5}, {name: expo, method: expo, alpha: 0.5},
   {name: twin, method: lowrank, rank: 3, svd: exact}]
 riemann: {rule: simpson, points: 3}

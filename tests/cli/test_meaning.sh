@@ -397,6 +397,30 @@ wide() { # a margin that takes in the pre-trained model
 }
 part wide
 
+# What is in a job twice would count twice.
+twice() {
+    run_at 1 run "$tap_root/job.yaml" --dry-run --set output.directory="$tmp/study" \
+        --set 'edits=[{name: a, method: dare, p: 0.5}, {name: b, method: dare, p: 5e-1, k: 0}]'
+    expect_error "an edit under two spellings" 2 "edits 'a' and 'b' are the same edit.*leave one out"
+    cp "$m/data.h5" "$tmp/copy.h5" && ln -s "$m/data.h5" "$tmp/link.h5"
+    local file ranks task="{name: task, file: $m/data.h5, loss: lm}"
+    for file in "$m/data.h5" "$tmp/copy.h5" "$tmp/link.h5"; do
+        for ranks in 1 3; do
+            job $ranks --dry-run --set "data=[$task, {name: more, file: $file, loss: lm}]"
+            expect_error "${file##*/} twice, at $ranks" 3 \
+                "data sets 'task' .$m/data.h5. and 'more' .$file. are the same samples .*leave one out"
+        done
+    done
+    job 2 --dry-run --set "data=[$task, {name: more, file: $tmp/copy.h5, loss: lm, samples: 4}]"
+    expect_exit "some of the samples beside all" 0
+    local pairs="file: $m/pairs.h5, loss: dpo"
+    job 1 --dry-run --set "data=[{name: a, $pairs}, {name: b, $pairs, reference: $m/post}]"
+    expect_error "pairs twice" 3 "data sets 'a' .*'b' .* are the same samples"
+    job 1 --dry-run --set "data=[{name: a, $pairs}, {name: b, $pairs, beta: 0.2}, {name: c, $pairs, reference: $m/pre}]"
+    expect_exit "pairs under three losses are three data sets" 0
+}
+part twice
+
 # A model and itself.
 zero() { # zero NAME RANKS ARGUMENTS...: the study is refused, and allowed it gives no verdict
     job "$2" "${@:3}"

@@ -7,7 +7,7 @@ parallel=3 limit=90
 $models llama "$tap_root/m"
 cat >"$tap_root/job.yaml" <<Y
 models: {pre: $tap_root/m/pre, post: $tap_root/m/post}
-data: [{name: task, file: $tap_root/m/data.h5, loss: lm}, {name: more, file: $tap_root/m/data.h5, loss: lm}]
+data: [{name: task, file: $tap_root/m/data.h5, loss: lm}, {name: more, file: $tap_root/m/data.h5, loss: lm, samples: 8}]
 edits: [{name: dare, method: dare, p: 0.5}, {name: prune, method: prune, keep: 0.5},
   {name: twin, method: lowrank, rank: 3}, {name: expo, method: expo, alpha: [0.1, 0.2]}]
 riemann: {rule: left, points: 3}
