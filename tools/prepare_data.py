@@ -21,8 +21,11 @@ for --chat-template.  Exit codes: 0 done, 2 usage, 3 bad input, 4 output cannot 
 """
 import argparse
 import json
+import math
 import os
 import pathlib
+import re
+import struct
 import sys
 
 USAGE, INPUT, OUTPUT = 2, 3, 4
@@ -56,6 +59,14 @@ def read_json(path: pathlib.Path) -> dict:
     return value
 
 
+def fnv(text: bytes) -> str:
+    """FNV-1a of 64 bits, as 16 hexadecimal digits."""
+    value = 0xcbf29ce484222325
+    for byte in text:
+        value = (value ^ byte) * 0x100000001b3 & 0xffffffffffffffff
+    return f"{value:016x}"
+
+
 def vocabulary_hash(path: pathlib.Path):
     """Which token each id stands for, as 16 hexadecimal digits: doc/formats.md, tokenizer_hash. None when
     the file does not say."""
@@ -70,10 +81,45 @@ def vocabulary_hash(path: pathlib.Path):
             return None
     except (Bad, KeyError, TypeError, AttributeError, IndexError, UnicodeEncodeError):
         return None
-    value = 0xcbf29ce484222325
-    for byte in b"".join(b"%d\t%s\n" % line for line in lines):
-        value = (value ^ byte) * 0x100000001b3 & 0xffffffffffffffff
-    return f"{value:016x}"
+    return fnv(b"".join(b"%d\t%s\n" % line for line in lines))
+
+
+def canonical(value) -> str:
+    """JSON as one text: no spaces, keys sorted by their bytes, UTF-8 as it is but for quotes, backslashes and
+    control characters, which are \\u00xx; 0x and the 16 digits of its bits for a float."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, int):
+        if not -2**63 <= value < 2**63:
+            raise ValueError("an integer beyond 64 bits")
+        return str(value)
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError("no finite number")
+        return f"0x{struct.pack('>d', value).hex()}"
+    if isinstance(value, str):
+        return '"' + re.sub(r'[\x00-\x1f"\\]', lambda c: f"\\u{ord(c[0]):04x}", value) + '"'
+    if isinstance(value, list):
+        return f"[{','.join(map(canonical, value))}]"
+    keys = sorted(value, key=str.encode)
+    return "{" + ",".join(f"{canonical(k)}:{canonical(value[k])}" for k in keys) + "}"
+
+
+def rules_text(directory: pathlib.Path):
+    """The canonical text of what decides marks at the start and the end, normalisation, splitting and added
+    tokens: doc/formats.md, tokenizer_rules. None when the files do not say."""
+    try:
+        whole = read_json(directory / "tokenizer.json")
+        config = read_json(directory / "tokenizer_config.json")
+        rules = {key: whole.get(key) for key in ("added_tokens", "normalizer", "post_processor",
+                                                 "pre_tokenizer")}
+        rules |= {key: config.get(key) for key in ("add_bos_token", "add_eos_token")}
+        for key in ("bos_token", "eos_token"):
+            token = config.get(key)
+            rules[key] = token.get("content") if isinstance(token, dict) else token
+        return canonical(rules).encode()
+    except (Bad, ValueError, RecursionError):
+        return None
 
 
 class Tokens:
@@ -293,6 +339,9 @@ def write(options, tok: Tokens, groups: dict) -> None:
             digits = vocabulary_hash(tok.directory / "tokenizer.json")
             if digits:
                 f.attrs["tokenizer_hash"] = numpy.bytes_(digits)
+                rules = rules_text(tok.directory)
+                if rules is not None:
+                    f.attrs["tokenizer_rules"] = numpy.bytes_(fnv(rules))
             f.attrs["source"] = numpy.bytes_(options.input.name.encode())
             if tok.vocab:
                 f.attrs["vocab_size"] = numpy.int64(tok.vocab)

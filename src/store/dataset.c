@@ -90,7 +90,10 @@ dpt_status dpt_dataset_read(const dpt_comm *comm, const char *path, dpt_dataset_
     out->image_hashes = kind == DPT_DATASET_IMAGES ? (void *)(bytes + values) : NULL;
     out->effective = NAN;
     out->vocabulary = tail.vocabulary;
-    out->tokenizer = (dpt_tokenizer){.known = tail.tokenizer_known != 0, .hash = tail.tokenizer};
+    out->tokenizer = (dpt_tokenizer){.known = tail.tokenizer_known != 0,
+                                     .hash = tail.tokenizer,
+                                     .rules_known = tail.rules_known != 0,
+                                     .rules = tail.rules};
     if (kind == DPT_DATASET_IMAGES)
         st = dpt_agree(comm, dpt_dataset_open_images(path, &place, out));
     if (st == DPT_OK)

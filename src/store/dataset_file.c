@@ -329,21 +329,21 @@ static dpt_status check_format(const loader *l) {
 }
 
 /* 16 hexadecimal digits, or nothing. */
-static dpt_status read_tokenizer(loader *l) {
+static dpt_status read_digits(const loader *l, const char *name, int64_t *known, uint64_t *value) {
     char *text = NULL;
     char *end = NULL;
-    bool good = dpt_hdf5_text_read(l->file, "tokenizer_hash", &text);
+    bool good = dpt_hdf5_text_read(l->file, name, &text);
     if (good && text != NULL) {
-        l->tail.tokenizer_known = 1;
-        l->tail.tokenizer = strtoull(text, &end, 16);
+        *known = 1;
+        *value = strtoull(text, &end, 16);
         good = strlen(text) == 16 && strspn(text, "0123456789abcdef") == 16;
     }
     dpt_mem_free(text);
     return good ? DPT_OK
                 : dpt_error(DPT_ERR_INPUT,
-                            "%s: the attribute tokenizer_hash is no text of 16 hexadecimal digits: "
-                            "make the file again with tools/prepare_data.py",
-                            l->path);
+                            "%s: the attribute %s is no text of 16 hexadecimal digits: make the "
+                            "file again with tools/prepare_data.py",
+                            l->path, name);
 }
 
 static dpt_status check_kind(const loader *l) {
@@ -389,7 +389,11 @@ static dpt_status read_attributes(loader *l) {
         st = check_kind(l);
     if (st == DPT_OK)
         st = read_number(l, "vocab_size", &l->tail.vocabulary);
-    return st == DPT_OK ? read_tokenizer(l) : st;
+    if (st == DPT_OK)
+        st = read_digits(l, "tokenizer_hash", &l->tail.tokenizer_known, &l->tail.tokenizer);
+    if (st == DPT_OK)
+        st = read_digits(l, "tokenizer_rules", &l->tail.rules_known, &l->tail.rules);
+    return st;
 }
 
 static dpt_status read_kind(loader *l) {

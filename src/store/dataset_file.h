@@ -23,6 +23,8 @@ typedef struct dpt_dataset_head {
 typedef struct dpt_dataset_tail {
     int64_t tokenizer_known;
     uint64_t tokenizer;
+    int64_t rules_known;
+    uint64_t rules;
     int64_t vocabulary; /**< attribute vocab_size; 0: none */
 } dpt_dataset_tail;
 

@@ -154,10 +154,14 @@ static int token_order(const void *a, const void *b) {
     return strcmp(x->text, y->text);
 }
 
-static uint64_t token_feed(uint64_t hash, const char *text) {
-    for (; *text != '\0'; text++)
-        hash = (hash ^ (unsigned char)*text) * FNV_PRIME;
+static uint64_t hash_feed(uint64_t hash, const char *bytes, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        hash = (hash ^ (unsigned char)bytes[i]) * FNV_PRIME;
     return hash;
+}
+
+static uint64_t token_feed(uint64_t hash, const char *text) {
+    return hash_feed(hash, text, strlen(text));
 }
 
 static uint64_t token_hash(const token_list *list) {
@@ -192,6 +196,134 @@ dpt_status dpt_tokenizer_hash(const char *text, int64_t n, dpt_tokenizer *out) {
     return list.st;
 }
 
+/* The canonical text of JSON on its way into a hash: no spaces, keys sorted by their bytes, UTF-8 as it is but
+ * for quotes, backslashes and control characters, which are \u00xx; 0x and the 16 digits of its bits for a
+ * number with a point or an exponent. tools/prepare_data.py writes the same. */
+typedef struct rule_text {
+    uint64_t hash;
+    dpt_status st;
+} rule_text;
+
+static void rule_feed(rule_text *text, const char *plain) {
+    text->hash = token_feed(text->hash, plain);
+}
+
+static void rule_string(rule_text *text, const char *bytes, size_t n) {
+    char escaped[8];
+    rule_feed(text, "\"");
+    for (size_t i = 0; i < n; i++) {
+        unsigned char c = (unsigned char)bytes[i];
+        if (c >= 0x20 && c != '"' && c != '\\') {
+            text->hash = hash_feed(text->hash, &bytes[i], 1);
+            continue;
+        }
+        snprintf(escaped, sizeof escaped, "\\u%04x", c);
+        rule_feed(text, escaped);
+    }
+    rule_feed(text, "\"");
+}
+
+static void rule_number(rule_text *text, const json_t *value) {
+    char number[24];
+    if (json_is_integer(value)) {
+        snprintf(number, sizeof number, "%" JSON_INTEGER_FORMAT, json_integer_value(value));
+    } else {
+        double real = json_real_value(value);
+        uint64_t bits;
+        memcpy(&bits, &real, sizeof bits);
+        snprintf(number, sizeof number, "0x%016" PRIx64, bits);
+    }
+    rule_feed(text, number);
+}
+
+static int key_order(const void *a, const void *b) {
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+static void rule_value(rule_text *text, const json_t *value);
+
+static void rule_object(rule_text *text, const json_t *object) {
+    const char *key;
+    json_t *value;
+    size_t n = 0;
+    const char **keys = dpt_mem_alloc((int64_t)json_object_size(object), sizeof *keys, "keys");
+    if (keys == NULL) {
+        text->st = DPT_ERR_OUTPUT;
+        return;
+    }
+    json_object_foreach((json_t *)(uintptr_t)object, key, value) keys[n++] = key;
+    qsort(keys, n, sizeof *keys, key_order);
+    rule_feed(text, "{");
+    for (size_t i = 0; i < n && text->st == DPT_OK; i++) {
+        rule_feed(text, i > 0 ? "," : "");
+        rule_string(text, keys[i], strlen(keys[i]));
+        rule_feed(text, ":");
+        rule_value(text, json_object_get(object, keys[i]));
+    }
+    rule_feed(text, "}");
+    dpt_mem_free(keys);
+}
+
+static void rule_value(rule_text *text, const json_t *value) {
+    if (json_is_object(value)) {
+        rule_object(text, value);
+    } else if (json_is_array(value)) {
+        rule_feed(text, "[");
+        for (size_t i = 0; i < json_array_size(value); i++) {
+            rule_feed(text, i > 0 ? "," : "");
+            rule_value(text, json_array_get(value, i));
+        }
+        rule_feed(text, "]");
+    } else if (json_is_string(value)) {
+        rule_string(text, json_string_value(value), json_string_length(value));
+    } else if (json_is_number(value)) {
+        rule_number(text, value);
+    } else {
+        rule_feed(text, json_is_true(value) ? "true" : json_is_false(value) ? "false" : "null");
+    }
+}
+
+/* The member of a text of an object, or null; false when it is no JSON. */
+static bool rule_member(rule_text *text, span object, const char *key, bool named) {
+    span part;
+    json_t *value = NULL;
+    if (span_member(object, key, &part)) {
+        value = json_loadb(part.at, (size_t)(part.end - part.at), JSON_DECODE_ANY | JSON_ALLOW_NUL,
+                           NULL);
+        if (value == NULL)
+            return false;
+    }
+    rule_string(text, key, strlen(key));
+    rule_feed(text, ":");
+    /* A token is its text, or a mapping that has it. */
+    rule_value(text, named && json_is_object(value) ? json_object_get(value, "content") : value);
+    json_decref(value);
+    return true;
+}
+
+dpt_status dpt_tokenizer_rules(const char *text, int64_t n, const char *config, int64_t m,
+                               dpt_tokenizer *out) {
+    const span files[] = {{text, text + n}, {config, config != NULL ? config + m : NULL}};
+    static const struct {
+        const char *key;
+        int file;
+        bool named;
+    } members[] = {{"add_bos_token", 1, false},  {"add_eos_token", 1, false},
+                   {"added_tokens", 0, false},   {"bos_token", 1, true},
+                   {"eos_token", 1, true},       {"normalizer", 0, false},
+                   {"post_processor", 0, false}, {"pre_tokenizer", 0, false}};
+    rule_text rules = {.hash = FNV_BASIS, .st = DPT_OK};
+    bool good = true;
+    for (size_t i = 0; i < sizeof members / sizeof members[0] && good; i++) {
+        rule_feed(&rules, i > 0 ? "," : "{");
+        good = rule_member(&rules, files[members[i].file], members[i].key, members[i].named);
+    }
+    rule_feed(&rules, "}");
+    out->rules_known = good && rules.st == DPT_OK;
+    out->rules = out->rules_known ? rules.hash : 0;
+    return rules.st;
+}
+
 /* The bytes of a companion, as an extent of its file. */
 static dpt_status tokenizer_read(const dpt_store_companion *from, char **text) {
     *text = NULL;
@@ -209,19 +341,33 @@ static dpt_status tokenizer_read(const dpt_store_companion *from, char **text) {
     return st;
 }
 
+/* The text of the companion of a name, NULL without one. */
+static dpt_status tokenizer_find(const dpt_store_header *header, const char *name, char **text,
+                                 int64_t *n) {
+    *text = NULL;
+    *n = 0;
+    for (int i = 0; i < header->ncompanions; i++) {
+        if (strcmp(header->companions[i].name, name) != 0)
+            continue;
+        *n = header->companions[i].bytes;
+        return tokenizer_read(&header->companions[i], text);
+    }
+    return DPT_OK;
+}
+
 static dpt_status tokenizer_load(const dpt_store *store, dpt_tokenizer *out) {
     const dpt_store_header *header = dpt_store_header_of(store);
-    dpt_status st = DPT_OK;
-    *out = (dpt_tokenizer){.known = false};
-    for (int i = 0; i < header->ncompanions && st == DPT_OK; i++) {
-        char *text;
-        if (strcmp(header->companions[i].name, "tokenizer.json") != 0)
-            continue;
-        st = tokenizer_read(&header->companions[i], &text);
-        if (st == DPT_OK && text != NULL)
-            st = dpt_tokenizer_hash(text, header->companions[i].bytes, out);
-        dpt_mem_free(text);
-    }
+    char *text = NULL, *config = NULL;
+    int64_t n = 0, m = 0;
+    dpt_status st = tokenizer_find(header, "tokenizer.json", &text, &n);
+    if (st == DPT_OK)
+        st = tokenizer_find(header, "tokenizer_config.json", &config, &m);
+    if (st == DPT_OK && text != NULL)
+        st = dpt_tokenizer_hash(text, n, out);
+    if (st == DPT_OK && out->known)
+        st = dpt_tokenizer_rules(text, n, config, m, out);
+    dpt_mem_free(text);
+    dpt_mem_free(config);
     return st;
 }
 

@@ -146,6 +146,38 @@ static dpt_status compare_tokenizer(const dpt_inputs *in, int d, const dpt_token
     return DPT_OK;
 }
 
+/* A tokenizer of the same vocabulary may set other marks and split otherwise. A base model and one that was
+ * trained from it may have rules of their own: those of either will do. */
+static dpt_status compare_rules(const dpt_inputs *in, int d, const dpt_tokenizer *pre,
+                                const dpt_tokenizer *post) {
+    const dpt_tokenizer *data = &in->data[d].tokenizer;
+    const char *file = in->job->data[d].file;
+    if (!data->known || !post->known || data->hash != post->hash)
+        return DPT_OK;
+    if (!data->rules_known || (!pre->rules_known && !post->rules_known)) {
+        dpt_log(DPT_LOG_INFO, "%s: %s: only the vocabulary of its tokenizer is checked", file,
+                !data->rules_known ? "records no rules of its tokenizer"
+                                   : "the rules of the models' tokenizers cannot be read");
+        return DPT_OK;
+    }
+    if ((pre->rules_known && pre->rules == data->rules) ||
+        (post->rules_known && post->rules == data->rules))
+        return DPT_OK;
+    if (!in->job->allow_other_tokenizer)
+        return dpt_error(DPT_ERR_INPUT,
+                         "%s: was made with a tokenizer of the same vocabulary and other rules "
+                         "(marks at the start and end, normalizer, pre-tokenizer, post-processor, "
+                         "added tokens) than those of %s and %s: make it again with "
+                         "tools/prepare_data.py --tokenizer %s, or write `allow: "
+                         "[other-tokenizer]`",
+                         file, in->job->pre, in->job->post, in->job->post);
+    dpt_log(DPT_LOG_WARN,
+            "%s: was made with a tokenizer of other rules than those of %s and %s, as the job "
+            "allows",
+            file, in->job->pre, in->job->post);
+    return DPT_OK;
+}
+
 static dpt_status check_tokenizers(const dpt_comm *comm, const dpt_inputs *in) {
     dpt_tokenizer pre, post, reference;
     bool tokens = false;
@@ -166,6 +198,8 @@ static dpt_status check_tokenizers(const dpt_comm *comm, const dpt_inputs *in) {
         if (in->data[d].tokens == NULL)
             continue;
         st = compare_tokenizer(in, d, &post, in->job->post);
+        if (st == DPT_OK)
+            st = compare_rules(in, d, &pre, &post);
         if (st == DPT_OK && in->reference[d] != NULL)
             st = dpt_tokenizer_of_store(comm, in->reference[d], &reference);
         if (st == DPT_OK && in->reference[d] != NULL)

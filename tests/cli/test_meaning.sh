@@ -330,6 +330,66 @@ h5py.File(sys.argv[1], 'r+').attrs['tokenizer_hash'] = 'short'" "$tmp/pre.h5"
 }
 part tokenizers
 
+# Data of a tokenizer with the same vocabulary and other rules.
+rules() {
+    cp -r "$m" "$tmp/m"
+    $python - "$tmp/m" <<'P'
+import json
+import os
+import sys
+def write(name, post, **config):
+    os.makedirs(f"{sys.argv[1]}/{name}", exist_ok=True)
+    mark = {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": post, "type_id": 0}}],
+            "special_tokens": {post: {"ids": [1], "tokens": [post]}, "\u00e9": {"share": 0.1}}}
+    whole = {"added_tokens": [{"id": 1, "content": "t1", "lstrip": False, "special": True}],
+             "normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"},
+             "post_processor": mark, "model": {"type": "WordLevel", "vocab": {f"t{i}": i for i in range(64)}}}
+    with open(f"{sys.argv[1]}/{name}/tokenizer.json", "w") as file:
+        json.dump(whole, file, ensure_ascii=name == "pre", indent=2 if name == "post" else None)
+    with open(f"{sys.argv[1]}/{name}/tokenizer_config.json", "w") as file:
+        json.dump({"bos_token": {"content": "t1", "lstrip": False}, "model_max_length": 10**30, **config}, file)
+write("pre", "t1", add_bos_token=True)
+write("post", "t2", add_bos_token=True)
+write("mark", "t3", add_bos_token=True)
+write("config", "t2", add_bos_token=False)
+open(f"{sys.argv[1]}/in.jsonl", "w").write('{"prompt": [2, 3], "response": [4, 5]}\n{"prompt": [6], "response": [7]}\n')
+P
+    local name at="models={pre: $tmp/m/pre, post: $tmp/m/post}"
+    for name in pre post mark config; do
+        holds "prepare_data: rules of $name" $python tools/prepare_data.py "$tmp/m/in.jsonl" \
+            --tokenizer "$tmp/m/$name" --vocab-size 64 -o "$tmp/$name.h5"
+    done
+    run_at 2 convert "$tmp/m/post" "$tmp/model.h5"
+    for name in pre post; do
+        job 2 --dry-run --set "$at" --set data.0.file="$tmp/$name.h5"
+        expect_exit "data by the rules of $name" 0
+        job 1 --dry-run --set "$at" --set models.post="$tmp/model.h5" --set data.0.file="$tmp/$name.h5"
+        expect_exit "data by the rules of $name, the model in HDF5" 0
+        holds "data by the rules of $name: nothing is said" test ! -s "$tmp/err"
+    done
+    for name in mark config; do
+        job 3 --dry-run --set "$at" --set data.0.file="$tmp/$name.h5"
+        expect_error "data by the rules of $name" 3 \
+            "$name.h5: was made with a tokenizer of the same vocabulary and other rules .*$tmp/m/pre and $tmp/m/post.*allow"
+    done
+    job 2 --dry-run --set "$at" --set data.0.file="$tmp/mark.h5" --set 'allow=[other-tokenizer]'
+    expect_exit "data by other rules, allowed" 0
+    holds "data by other rules, allowed: a warning" \
+        test "$(grep -c 'warning: .*mark.h5: was made with a tokenizer of other rules' "$tmp/err")" = 1
+    $python -c "
+import h5py, sys
+h5py.File(sys.argv[1], 'r+').attrs.__delitem__('tokenizer_rules')
+h5py.File(sys.argv[2], 'r+').attrs['tokenizer_rules'] = '0123'" "$tmp/mark.h5" "$tmp/config.h5"
+    job 1 --dry-run --set "$at" --set data.0.file="$tmp/config.h5"
+    expect_error "rules that are none" 3 "config.h5: the attribute tokenizer_rules"
+    unset DELTAPATH_QUIET
+    job 1 --dry-run --set "$at" --set data.0.file="$tmp/mark.h5"
+    expect_exit "data without rules" 0
+    holds "data without rules: what is not checked is said once" \
+        test "$(grep -c 'mark.h5: records no rules of its tokenizer' "$tmp/err")" = 1
+}
+part rules
+
 # Samples that tell less than their number, and attributes that say something else.
 altered() { # altered FILE STATEMENT: a copy of the data, changed; s are its samples as (tokens, mask)
     $python - "$m/data.h5" "$tmp/$1" "$2" <<'P'

@@ -181,7 +181,8 @@ static void test_gradient_data(void **state) {
 /* The second of two edits that do the same is refused, however it is written. */
 static void refuse_twice(const char *a, const char *b) {
     char text[512];
-    snprintf(text, sizeof text, DATA "edits:\n- {name: x, method: expo, alpha: 9}\n- {name: a, %s}\n- {name: b, %s}\n",
+    snprintf(text, sizeof text,
+             DATA "edits:\n- {name: x, method: expo, alpha: 9}\n- {name: a, %s}\n- {name: b, %s}\n",
              a, b);
     expect_bad(text, "job.yaml:7:4: edits 'a' and 'b' are the same edit");
 }
@@ -224,8 +225,8 @@ static void test_edits_twice(void **state) {
 
 static void test_auto(void **state) {
     (void)state;
-    dpt_job job = parse_good(
-        DATA "edits:\n- {name: e, method: expo, alpha: [auto, 0.1, 0.2]}\n", 0, NULL);
+    dpt_job job =
+        parse_good(DATA "edits:\n- {name: e, method: expo, alpha: [auto, 0.1, 0.2]}\n", 0, NULL);
     static const char *const ids[] = {"e-alphaauto-on-a", "e-alphaauto-on-b", "e-alpha0.1",
                                       "e-alpha0.2"};
     static const int data[] = {0, 1, -1, -1};

@@ -11,6 +11,9 @@ import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TOOL = ROOT / "tools/prepare_data.py"
+sys.path.insert(0, str(TOOL.parent))
+sys.dont_write_bytecode = True
+import prepare_data  # noqa: E402
 try:
     import h5py
     import numpy as np
@@ -121,6 +124,33 @@ def the_vocabulary_is_recorded(w):
     for unknown in ("{", "[]", "{}", {"model": {"vocab": {}}}, {"model": {"vocab": {"a": 1.5}}},
                     {"model": {"vocab": [1]}}, '{"model": {"vocab": {"\\ud800": 0}}}'):
         assert recorded(w, unknown) is None, unknown
+
+
+@case()
+def the_rules_are_recorded(w):
+    # tests/store/test_tokenizer.c has the same texts and values from the program that compares them.
+    whole = r'''{"pre_tokenizer": null, "normalizer": {"type": "Sequence", "b": [{"content": "\u2581", "a": {}}, [0.1, -0.0, 1e300, -5, 2.0]]}, "model": {"vocab": {"a": 0}, "merges": []}, "post_processor": {"single": [{"SpecialToken": {"id": "<s>"}}], "\u00e9": 9223372036854775807, "z": true, "a\"\\\n\u007f": "\u0000/\t\ud83d\ude00"}, "added_tokens": [{"special": false, "id": 0, "content": "<s>"}]}'''
+    config = r'''{"add_bos_token": true, "bos_token": {"lstrip": false, "content": "<s>"}, "eos_token": "</s>", "model_max_length": 1000000000000000019884624838656}'''
+
+    def rules(tokenizer, config=None):
+        path = w.tok / "tokenizer_config.json"
+        path.unlink(missing_ok=True)
+        if config is not None:
+            path.write_text(config)
+        recorded(w, tokenizer)
+        with h5py.File(w.out) as f:
+            return bytes(f.attrs["tokenizer_rules"]).decode() if "tokenizer_rules" in f.attrs else None
+
+    vocab = {"model": {"vocab": {"a": 0}}}
+    assert rules(whole, config) == "ac620022738d2973"
+    assert rules(whole) == "73392b97c9e17b33"
+    assert rules(vocab) == "8057ce7d3a73a2a9"
+    assert rules({**vocab, "normalizer": None, "padding": {}}, '{"unk_token": "u"}') == "8057ce7d3a73a2a9"
+    assert rules(vocab, '{"add_bos_token": false}') not in (rules(vocab), None)
+    for unknown in (2**63, float("inf"), "\ud800"):
+        assert rules({**vocab, "normalizer": [unknown]}) is None, unknown
+    canonical = prepare_data.canonical({"b": [1.5, 1, True, None], "a\u00e9": '"\\\n/'})
+    assert canonical == '{"a\u00e9":"\\u0022\\u005c\\u000a/","b":[0x3ff8000000000000,1,true,null]}', canonical
 
 
 @case()

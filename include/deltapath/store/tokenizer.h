@@ -6,10 +6,12 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/** Which token each id stands for, as one number: doc/formats.md, tokenizer_hash. */
+/** What a tokenizer is, in two numbers: doc/formats.md, tokenizer_hash and tokenizer_rules. */
 typedef struct dpt_tokenizer {
     bool known; /**< there is a tokenizer.json with a vocabulary that can be read */
-    uint64_t hash;
+    uint64_t hash; /**< which token each id stands for */
+    bool rules_known;
+    uint64_t rules; /**< how a text becomes tokens, but for the model itself */
 } dpt_tokenizer;
 
 /** Hash of the text of a tokenizer.json.
@@ -21,7 +23,16 @@ typedef struct dpt_tokenizer {
  * Errors: DPT_ERR_OUTPUT without memory. What is no tokenizer is not known. */
 dpt_status dpt_tokenizer_hash(const char *text, int64_t n, dpt_tokenizer *out);
 
-/** Hash of the tokenizer.json that comes with a model, read on rank 0.
+/** Hash of the rules of a tokenizer, into out->rules.
+ *
+ * Local. Computes: FNV-1a of 64 bits over the canonical text of the sections that decide marks at the start and
+ * the end, normalisation, splitting and added tokens. @param[in] text (n) of tokenizer.json, config (m) of
+ * tokenizer_config.json or NULL; untrusted, need not end with a NUL.
+ * Errors: DPT_ERR_OUTPUT without memory. Rules that cannot be read are not known. */
+dpt_status dpt_tokenizer_rules(const char *text, int64_t n, const char *config, int64_t m,
+                               dpt_tokenizer *out);
+
+/** Both hashes of the tokenizer that comes with a model, read on rank 0.
  * Collective over comm. Errors, agreed: DPT_ERR_INPUT when the file cannot be read; as above. */
 dpt_status dpt_tokenizer_of_store(const dpt_comm *comm, const dpt_store *store, dpt_tokenizer *out);
 
