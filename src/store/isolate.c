@@ -100,7 +100,8 @@ static void run_child(int fd, dpt_isolate_fn work, void *ctx) {
  * library fails on any file, and says no more than that it fails. What it asks for because a damaged file
  * says so is no sign of that. */
 static bool memory_is_short(void) {
-    void *block = mmap(NULL, ENOUGH_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void *block =
+        mmap(NULL, ENOUGH_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (block == MAP_FAILED)
         return true;
     munmap(block, ENOUGH_BYTES);
@@ -191,8 +192,7 @@ static dpt_status isolate(const char *path, bool writes, dpt_isolate_fn work, vo
     close(ends[1]);
     int ended = 0;
     bool silent = false;
-    dpt_status st =
-        child > 0 ? receive(ends[0], path, bytes, n, &silent) : work(ctx, bytes, n);
+    dpt_status st = child > 0 ? receive(ends[0], path, bytes, n, &silent) : work(ctx, bytes, n);
     close(ends[0]);
     while (child > 0 && waitpid(child, &ended, 0) < 0 && errno == EINTR) {
     }

@@ -34,7 +34,10 @@ static char *unit_image(const dpt_results_study *study, const dpt_result *result
                   dpt_h5_put_text(file, "study", study->name) &&
                   dpt_h5_put_u64(file, "key", study->key) &&
                   dpt_h5_put_u64(file, "recipe", study->recipe) &&
-                  dpt_h5_put_u64(file, "model", study->model) && dpt_result_put(file, result);
+                  dpt_h5_put_u64(file, "model", study->model) &&
+                  dpt_h5_put_u64(file, "pre_digest", study->inputs[0]) &&
+                  dpt_h5_put_u64(file, "post_digest", study->inputs[1]) &&
+                  dpt_result_put(file, result);
         bytes = dpt_h5_image_take(file, ok, n);
     }
     H5E_END_TRY;
@@ -91,8 +94,8 @@ typedef struct unit_request {
     const char *path, *edit, *data;
     const char *bytes;
     int64_t n;
-    uint64_t recipe, model; /* out */
-    dpt_status st;          /* out: memory or the system failed, which says nothing about the file */
+    uint64_t recipe, model, inputs[2]; /* out */
+    dpt_status st; /* out: memory or the system failed, which says nothing about the file */
 } unit_request;
 
 /* Rank 0: why a file is no finished unit, or NULL when it is one and `result` holds it. */
@@ -118,6 +121,9 @@ static const char *unit_parse(unit_request *want, dpt_result *result) {
         why = "the edited model that is there is not the one that it judges";
     else if (!dpt_result_get(file, want->n, result))
         why = "it is corrupt";
+    if (!dpt_h5_get_u64(file, "pre_digest", &want->inputs[0]) ||
+        !dpt_h5_get_u64(file, "post_digest", &want->inputs[1]))
+        want->inputs[0] = want->inputs[1] = 0;
     dpt_mem_free(format);
     H5Fclose(file);
     if (why == NULL && study != NULL &&
@@ -169,7 +175,8 @@ static const char *unit_load(unit_request *want, dpt_result *result) {
 
 dpt_status dpt_results_load_unit(const dpt_comm *comm, const dpt_results_study *study,
                                  const char *edit, const char *data, bool *found,
-                                 dpt_result *result) {
+                                 uint64_t inputs[2], dpt_result *result) {
+    uint64_t digests[2] = {0, 0};
     dpt_result loaded = {.tensors = 0};
     dpt_status st = DPT_OK;
     int64_t there = 0;
@@ -184,6 +191,8 @@ dpt_status dpt_results_load_unit(const dpt_comm *comm, const dpt_results_study *
             why = unit_load(&want, &loaded);
             there = why == NULL;
             st = want.st;
+            if (there)
+                memcpy(digests, want.inputs, sizeof digests);
             if (why != NULL && st == DPT_OK) {
                 dpt_error_clear(); /* a bad unit is no error: it is done again */
                 dpt_log(DPT_LOG_WARN, "%s: %s: this unit is done again", path, why);
@@ -194,7 +203,11 @@ dpt_status dpt_results_load_unit(const dpt_comm *comm, const dpt_results_study *
     st = dpt_agree(comm, st);
     if (st == DPT_OK)
         st = dpt_comm_broadcast(comm, &there, sizeof there, 0);
+    if (st == DPT_OK)
+        st = dpt_agree(comm, dpt_comm_broadcast(comm, digests, sizeof digests, 0));
     *found = st == DPT_OK && there == 1;
+    if (inputs != NULL)
+        memcpy(inputs, digests, sizeof digests);
     if (result != NULL)
         *result = (dpt_result){.tensors = 0};
     if (result != NULL && *found)

@@ -351,9 +351,10 @@ dpt_source dpt_store_source(dpt_store *store) {
 }
 
 dpt_status dpt_store_check_begin(dpt_store *store, const dpt_comm *comm, const dpt_catalog *catalog,
-                                 const dpt_shard *shard, const int *tensor_of) {
+                                 const dpt_shard *shard, const int *tensor_of,
+                                 const bool *unhashed) {
     store_check *c = NULL;
-    int64_t hashed = 0;
+    int64_t wanted = 0;
     dpt_status st = DPT_STORE_NEW(c, 1, "check of hashes");
     if (st != DPT_OK)
         return st;
@@ -370,13 +371,14 @@ dpt_status dpt_store_check_begin(dpt_store *store, const dpt_comm *comm, const d
     for (int t = 0; st == DPT_OK && t < catalog->count; t++) {
         int own = tensor_of != NULL ? tensor_of[t] : t;
         c->tensor_of[t] = own;
-        c->wanted[t] = own >= 0 && store->header.entries[own].hashed;
-        hashed += c->wanted[t];
+        c->wanted[t] =
+            own >= 0 && (store->header.entries[own].hashed || (unhashed != NULL && unhashed[t]));
+        wanted += c->wanted[t];
         if (c->wanted[t])
             c->sharded_of[own] = t;
     }
     c->hasher.wanted = c->wanted;
-    if (st != DPT_OK || hashed == 0)
+    if (st != DPT_OK || wanted == 0)
         check_destroy(store);
     return st;
 }
@@ -386,7 +388,7 @@ static dpt_status check_read(void *ctx, int t, int64_t ig, int64_t n, void *out)
     return read_run(store, store->check->tensor_of[t], ig, n, out);
 }
 
-dpt_status dpt_store_check_end(dpt_store *store) {
+dpt_status dpt_store_check_end(dpt_store *store, uint64_t *hashes) {
     store_check *c = store->check;
     if (c == NULL)
         return DPT_OK;
@@ -394,7 +396,9 @@ dpt_status dpt_store_check_end(dpt_store *store) {
     for (int t = 0; t < c->hasher.catalog->count && st == DPT_OK; t++) {
         const dpt_store_entry *entry =
             c->wanted[t] ? &store->header.entries[c->tensor_of[t]] : NULL;
-        if (entry != NULL && entry->hash != c->hasher.hashes[t])
+        if (hashes != NULL)
+            hashes[t] = c->wanted[t] ? c->hasher.hashes[t] : 0;
+        if (entry != NULL && entry->hashed && entry->hash != c->hasher.hashes[t])
             st = dpt_error(DPT_ERR_INPUT,
                            "%s: the bytes of tensor %s do not have the stored XXH3: the file was "
                            "damaged or changed, copy it again",

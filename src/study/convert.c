@@ -155,12 +155,13 @@ static dpt_status move_all(const dpt_comm *comm, conversion *c) {
 
 /* Damage gets no valid hash: what has a hash has to have that one. */
 static dpt_status move_checked(const dpt_comm *comm, conversion *c) {
-    dpt_status st = dpt_agree(
-        comm, dpt_store_check_begin(c->store, comm, dpt_store_catalog(c->store), &c->shard, NULL));
+    dpt_status st =
+        dpt_agree(comm, dpt_store_check_begin(c->store, comm, dpt_store_catalog(c->store),
+                                              &c->shard, NULL, NULL));
     if (st == DPT_OK)
         st = dpt_agree(comm, move_all(comm, c));
     if (st == DPT_OK)
-        st = dpt_store_check_end(c->store);
+        st = dpt_store_check_end(c->store, NULL);
     return st == DPT_OK ? dpt_store_check_unchanged(comm, c->store, true) : st;
 }
 

@@ -323,15 +323,63 @@ dpt_status dpt_inputs_check_unchanged(const dpt_comm *comm, const dpt_inputs *in
     return st;
 }
 
+/* What a study reads of a model beside what an edit leaves alone: losses take all of it, an edited model has
+ * all of post, and edits alone look at what is selected of pre. */
+static bool is_read(const dpt_inputs *in, bool post, int t) {
+    return post || ((in->selected[t] || dpt_inputs_needs_model(in)) && in->pairing.pre_of[t] >= 0);
+}
+
 dpt_status dpt_inputs_check_begin(const dpt_comm *comm, dpt_inputs *in, const dpt_shard *shard) {
-    dpt_status st =
-        dpt_store_check_begin(in->pre, comm, &in->pre_catalog, shard, in->pairing.pre_of);
+    bool *whole = dpt_mem_alloc(in->catalog->count, sizeof *whole, "tensors to hash");
+    dpt_status st = whole != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+    for (int t = 0; t < in->catalog->count && st == DPT_OK; t++)
+        whole[t] = is_read(in, false, t);
     if (st == DPT_OK)
-        st = dpt_store_check_begin(in->post, comm, in->catalog, shard, NULL);
+        st = dpt_store_check_begin(in->pre, comm, &in->pre_catalog, shard, in->pairing.pre_of,
+                                   whole);
+    for (int t = 0; t < in->catalog->count && st == DPT_OK; t++)
+        whole[t] = true;
+    if (st == DPT_OK)
+        st = dpt_store_check_begin(in->post, comm, in->catalog, shard, NULL, whole);
+    dpt_mem_free(whole);
     return dpt_agree(comm, st);
 }
 
-dpt_status dpt_inputs_check_end(dpt_inputs *in) {
-    dpt_status st = dpt_store_check_end(in->pre);
-    return st == DPT_OK ? dpt_store_check_end(in->post) : st;
+/* hashes: (tensors of post). */
+static uint64_t digest_of(const dpt_inputs *in, bool post, const uint64_t *hashes) {
+    dpt_hash hash;
+    dpt_hash_begin(&hash);
+    for (int t = 0; t < in->catalog->count; t++) {
+        const char *name = in->catalog->tensors[t].name;
+        if (!is_read(in, post, t))
+            continue;
+        dpt_hash_update(&hash, name, strlen(name) + 1);
+        dpt_hash_update(&hash, &hashes[t], sizeof hashes[t]);
+    }
+    return dpt_hash_value(&hash);
+}
+
+dpt_status dpt_inputs_check_end(const dpt_comm *comm, dpt_inputs *in) {
+    dpt_store *const stores[] = {in->pre, in->post};
+    uint64_t *hashes = dpt_mem_zalloc(in->catalog->count, sizeof *hashes, "hashes of a model");
+    dpt_status st = dpt_agree(comm, hashes != NULL ? DPT_OK : DPT_ERR_OUTPUT);
+    for (int i = 0; i < 2 && st == DPT_OK; i++) {
+        st = dpt_store_check_end(stores[i], hashes);
+        in->digest[i] = st == DPT_OK ? digest_of(in, i == 1, hashes) : 0;
+    }
+    dpt_mem_free(hashes);
+    return st;
+}
+
+dpt_status dpt_inputs_set_digest(dpt_inputs *in, const uint64_t *pre, const uint64_t *post) {
+    uint64_t *paired = dpt_mem_zalloc(in->catalog->count, sizeof *paired, "hashes of a model");
+    if (paired == NULL)
+        return DPT_ERR_OUTPUT;
+    for (int t = 0; t < in->catalog->count; t++)
+        if (in->pairing.pre_of[t] >= 0)
+            paired[t] = pre[in->pairing.pre_of[t]];
+    in->digest[0] = digest_of(in, false, paired);
+    in->digest[1] = digest_of(in, true, post);
+    dpt_mem_free(paired);
+    return DPT_OK;
 }

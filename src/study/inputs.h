@@ -22,6 +22,9 @@ typedef struct dpt_inputs {
     dpt_dataset *data;       /**< (job->ndata) */
     dpt_store **reference;   /**< (job->ndata) reference of a dpo data set; NULL: post, or no dpo */
     uint64_t fingerprint;    /**< of both models */
+    uint64_t digest
+        [2]; /**< of pre and post: hash of names and hashes of all tensors that the study reads, by
+                             their bytes; 0 until they are read whole */
     bool zero_delta; /**< pre and post are equal in all selected tensors, and the job allows it */
 } dpt_inputs;
 
@@ -44,9 +47,13 @@ bool dpt_inputs_needs_model(const dpt_inputs *inputs);
  * Collective over comm, agreed. Errors: DPT_ERR_INPUT naming the file. */
 dpt_status dpt_inputs_check_unchanged(const dpt_comm *comm, const dpt_inputs *inputs, bool headers);
 
-/** Compare the stored hashes of both models with what is read between begin and end.
+/** Compare the stored hashes of both models with what is read between begin and end, and set `digest`.
  * Collective over comm, agreed. Errors: DPT_ERR_INPUT naming file and tensor. */
 dpt_status dpt_inputs_check_begin(const dpt_comm *comm, dpt_inputs *inputs, const dpt_shard *shard);
-dpt_status dpt_inputs_check_end(dpt_inputs *inputs);
+dpt_status dpt_inputs_check_end(const dpt_comm *comm, dpt_inputs *inputs);
+
+/** Set `digest` from the hashes of all tensors of pre and post, each (tensors of that store). Local.
+ * Errors: DPT_ERR_OUTPUT without memory. */
+dpt_status dpt_inputs_set_digest(dpt_inputs *inputs, const uint64_t *pre, const uint64_t *post);
 
 #endif

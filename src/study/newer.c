@@ -36,7 +36,8 @@ static void newer_compare(const dpt_store *store, int64_t oldest) {
         dpt_log(
             DPT_LOG_WARN,
             "%s: was changed, copied or moved after the results that --resume keeps: that it is "
-            "the same model is known from samples of each tensor: when it is another one, give "
+            "the same model is known from samples of each tensor until an edit reads all of it: "
+            "give --verify-inputs to compare all of it now, or, when it is another one, "
             "output.overwrite=true in place of --resume",
             dpt_store_path(store));
 }

@@ -273,6 +273,7 @@ dpt_results_study dpt_outputs_unit_study(const dpt_outputs *outputs, const dpt_i
     dpt_results_study study = outputs->study;
     study.key = dpt_hash_value(&hash);
     study.recipe = dpt_recipe_of(in, edit);
+    memcpy(study.inputs, in->digest, sizeof study.inputs);
     return study;
 }
 

@@ -42,14 +42,40 @@ typedef struct study {
     bool checked; /* the stored hashes of the models are those of what was read */
     bool resumes;
     const dpt_job_edit *current;
+    uint64_t kept[2]; /* digests of the models of finished units; 0: they do not say */
+    uint64_t
+        *read[2]; /* hashes of all tensors of pre and post that `--verify-inputs` read, or NULL */
+    int count[2]; /* of tensors */
 } study;
 
 static int unit_data(const study *s, int unit) {
     return s->evaluates ? unit : -1;
 }
 
+/* Fingerprints look at samples. What finished units say of the whole models is compared with what was read,
+ * or with what another unit says. */
+static dpt_status compare_digests(const study *s, const uint64_t found[2]) {
+    const char *const names[] = {s->job->pre, s->job->post};
+    for (int i = 0; i < 2; i++)
+        if (s->kept[i] != 0 && found[i] != 0 && s->kept[i] != found[i])
+            return dpt_error(
+                DPT_ERR_INPUT,
+                "%s: is not the model of the results that %s keeps: tensors have other "
+                "values since: bring that model back, or give output.overwrite=true "
+                "in place of --resume",
+                names[i], s->job->directory);
+    return DPT_OK;
+}
+
+static dpt_status keep_digests(study *s, const uint64_t found[2]) {
+    dpt_status st = compare_digests(s, found);
+    for (int i = 0; i < 2 && st == DPT_OK; i++)
+        s->kept[i] = found[i] != 0 ? found[i] : s->kept[i];
+    return st;
+}
+
 /* Whether all units of an edit and its model are there. */
-static dpt_status is_finished(const study *s, const dpt_job_edit *edit, bool *finished) {
+static dpt_status is_finished(study *s, const dpt_job_edit *edit, bool *finished) {
     dpt_status st = DPT_OK;
     uint64_t model = 0;
     *finished = true;
@@ -59,8 +85,11 @@ static dpt_status is_finished(const study *s, const dpt_job_edit *edit, bool *fi
         int d = unit_data(s, u);
         dpt_results_study header = dpt_outputs_unit_study(&s->outputs, &s->inputs, edit, d);
         header.model = model;
+        uint64_t inputs[2];
         st = dpt_results_load_unit(s->comm, &header, edit->id, dpt_outputs_data_name(s->job, d),
-                                   finished, NULL);
+                                   finished, inputs, NULL);
+        if (st == DPT_OK && *finished)
+            st = keep_digests(s, inputs);
     }
     return st;
 }
@@ -93,7 +122,9 @@ static dpt_status write_cells(study *s, dpt_sink sink) {
 static dpt_status check_inputs(study *s, dpt_status agreed) {
     dpt_status st = agreed;
     if (st == DPT_OK && !s->checked)
-        st = dpt_inputs_check_end(&s->inputs);
+        st = dpt_inputs_check_end(s->comm, &s->inputs);
+    if (st == DPT_OK && !s->checked)
+        st = compare_digests(s, s->inputs.digest);
     s->checked = s->checked || st == DPT_OK;
     return st == DPT_OK ? dpt_inputs_check_unchanged(s->comm, &s->inputs, false) : st;
 }
@@ -310,7 +341,7 @@ static dpt_status write_results(study *s) {
         bool found = false;
         dpt_results_study header = dpt_outputs_unit_study(&s->outputs, &s->inputs, edit, d);
         st = dpt_results_load_unit(s->comm, &header, edit->id, dpt_outputs_data_name(s->job, d),
-                                   &found, &results[i]);
+                                   &found, NULL, &results[i]);
         if (st == DPT_OK && !found)
             st = dpt_error(DPT_ERR_OUTPUT,
                            "%s/units: the result of %s is gone: run again with --resume",
@@ -331,8 +362,10 @@ static dpt_status find_finished(study *s, bool *finished, int *left) {
         st = is_finished(s, &s->job->edits[e], &finished[e]);
         *left += !finished[e];
     }
-    if (st == DPT_OK)
+    if (st == DPT_OK) {
         s->done = s->job->nedits - *left;
+        st = compare_digests(s, s->inputs.digest);
+    }
     if (s->done > 0 && s->job->checkpoint != DPT_STORE_NONE)
         dpt_log(DPT_LOG_INFO,
                 "%s: the weights of %d edited models that are finished are not read again: "
@@ -366,7 +399,9 @@ static dpt_status work(study *s, const dpt_study_options *options) {
         st = dpt_outputs_open(s->comm, &s->inputs, &s->resources, options, &s->outputs);
     if (st == DPT_OK && options->resume)
         st = find_finished(s, finished, &left);
-    if (st == DPT_OK && options->resume && s->comm->rank == 0)
+    /* Models that were read whole for this are known to be the same. */
+    bool known = s->kept[0] != 0 && s->kept[1] != 0 && s->inputs.digest[1] != 0;
+    if (st == DPT_OK && options->resume && !known && s->comm->rank == 0)
         dpt_warn_of_newer(&s->inputs, finished, s->units);
     if (st == DPT_OK)
         st = prepare_work(s, left);
@@ -428,10 +463,12 @@ static dpt_status plan(study *s, const dpt_study_options *options) {
 }
 
 /* All models of a job, each as `deltapath verify` sees it. */
-static dpt_status verify_inputs(const dpt_comm *comm, const dpt_job *job) {
-    dpt_status st = dpt_verify_model(comm, job->pre, stdout);
+static dpt_status verify_inputs(study *s) {
+    const dpt_job *job = s->job;
+    const dpt_comm *comm = s->comm;
+    dpt_status st = dpt_verify_hashes(comm, job->pre, stdout, &s->read[0], &s->count[0]);
     if (st == DPT_OK)
-        st = dpt_verify_model(comm, job->post, stdout);
+        st = dpt_verify_hashes(comm, job->post, stdout, &s->read[1], &s->count[1]);
     for (int d = 0; d < job->ndata && st == DPT_OK; d++) {
         const char *reference = job->data[d].reference;
         if (reference != NULL && strcmp(reference, job->post) != 0)
@@ -440,15 +477,30 @@ static dpt_status verify_inputs(const dpt_comm *comm, const dpt_job *job) {
     return st;
 }
 
+/* The models that are open are those that were read whole. */
+static dpt_status take_hashes(study *s) {
+    const dpt_store *const stores[] = {s->inputs.pre, s->inputs.post};
+    for (int i = 0; i < 2; i++)
+        if (s->read[i] == NULL || s->count[i] != dpt_store_catalog(stores[i])->count)
+            return DPT_OK;
+    return dpt_agree(s->comm, dpt_inputs_set_digest(&s->inputs, s->read[0], s->read[1]));
+}
+
 dpt_status dpt_study_run(const dpt_comm *comm, const dpt_job *job,
                          const dpt_study_options *options) {
     study s = {
         .comm = comm, .job = job, .done = options->resume ? -1 : 0, .resumes = options->resume};
-    dpt_status st = options->verify_inputs ? verify_inputs(comm, job) : DPT_OK;
+    dpt_status st = options->verify_inputs ? verify_inputs(&s) : DPT_OK;
     if (st == DPT_OK)
         st = dpt_inputs_open(comm, job, &s.inputs);
-    if (st != DPT_OK)
+    if (st == DPT_OK)
+        st = take_hashes(&s);
+    dpt_mem_free(s.read[0]);
+    dpt_mem_free(s.read[1]);
+    if (st != DPT_OK) {
+        dpt_inputs_close(&s.inputs);
         return st;
+    }
     s.evaluates = dpt_inputs_needs_model(&s.inputs);
     s.units = s.evaluates ? job->ndata : 1;
     st = plan(&s, options);

@@ -24,6 +24,7 @@ typedef struct check {
     const dpt_catalog *catalog;
     int *owner;     /* (tensors) */
     int64_t *found; /* (tensors) flags */
+    int64_t *hash;  /* (tensors) of its bytes */
     int64_t *index; /* (tensors) of the first value that is not finite */
     int *order;     /* (tensors) scratch */
     int64_t *load;  /* (ranks) bytes */
@@ -46,11 +47,12 @@ static dpt_status allocate(const dpt_comm *comm, check *c) {
     int count = c->catalog->count;
     c->owner = dpt_mem_zalloc(count, sizeof *c->owner, "verification");
     c->found = dpt_mem_zalloc(count, sizeof *c->found, "verification");
+    c->hash = dpt_mem_zalloc(count, sizeof *c->hash, "verification");
     c->index = dpt_mem_zalloc(count, sizeof *c->index, "verification");
     c->order = dpt_mem_zalloc(count, sizeof *c->order, "verification");
     c->load = dpt_mem_zalloc(comm->size, sizeof *c->load, "verification");
-    if (c->owner == NULL || c->found == NULL || c->index == NULL || c->order == NULL ||
-        c->load == NULL)
+    if (c->owner == NULL || c->found == NULL || c->hash == NULL || c->index == NULL ||
+        c->order == NULL || c->load == NULL)
         return DPT_ERR_OUTPUT;
     for (int t = 0; t < count; t++)
         c->order[t] = t;
@@ -87,9 +89,10 @@ static dpt_status check_tensor(check *c, int t, char *buffer) {
             c->index[t] = ig + at;
         }
     }
-    uint64_t stored = 0;
+    uint64_t stored = 0, value = dpt_hash_value(&hash);
     if (dpt_store_stored_hash(c->store, t, &stored))
-        c->found[t] |= FOUND_HASHED | (stored != dpt_hash_value(&hash) ? FOUND_WRONG : 0);
+        c->found[t] |= FOUND_HASHED | (stored != value ? FOUND_WRONG : 0);
+    memcpy(&c->hash[t], &value, sizeof value);
     return st;
 }
 
@@ -161,8 +164,11 @@ static dpt_status say_unlisted(const char *path, FILE *out) {
     return st;
 }
 
-dpt_status dpt_verify_model(const dpt_comm *comm, const char *path, FILE *out) {
+dpt_status dpt_verify_hashes(const dpt_comm *comm, const char *path, FILE *out, uint64_t **hashes,
+                             int *count) {
     check c = {.store = NULL};
+    *hashes = NULL;
+    *count = 0;
     dpt_status st = dpt_agree(comm, comm->rank == 0 ? say_unlisted(path, out) : DPT_OK);
     if (st == DPT_OK)
         st = dpt_store_open(comm, path, &c.store);
@@ -177,13 +183,27 @@ dpt_status dpt_verify_model(const dpt_comm *comm, const char *path, FILE *out) {
     if (st == DPT_OK)
         st = dpt_agree(comm, dpt_comm_sum_i64(comm, c.index, c.catalog->count));
     if (st == DPT_OK)
+        st = dpt_agree(comm, dpt_comm_sum_i64(comm, c.hash, c.catalog->count));
+    if (st == DPT_OK)
         st = dpt_agree(comm, judge(&c, comm->rank == 0 ? out : NULL));
     dpt_mem_free(c.owner);
     dpt_mem_free(c.found);
     dpt_mem_free(c.index);
     dpt_mem_free(c.order);
     dpt_mem_free(c.load);
+    *hashes = st == DPT_OK ? (uint64_t *)c.hash : NULL;
+    *count = st == DPT_OK ? c.catalog->count : 0;
+    if (st != DPT_OK)
+        dpt_mem_free(c.hash);
     dpt_store_close(c.store);
+    return st;
+}
+
+dpt_status dpt_verify_model(const dpt_comm *comm, const char *path, FILE *out) {
+    uint64_t *hashes;
+    int count;
+    dpt_status st = dpt_verify_hashes(comm, path, out, &hashes, &count);
+    dpt_mem_free(hashes);
     return st;
 }
 

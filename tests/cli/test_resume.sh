@@ -238,4 +238,44 @@ newer_models() { # a fingerprint looks at samples: that a model is the same is n
     done
 }
 part newer_models
+rewritten() { # a value outside of the samples, in a model without hashes
+    $models plain "$tmp/m" && cp -r "$tmp/m" "$tmp/was"
+    local side ranks set="models={pre: $tmp/m/pre, post: $tmp/m/post}"
+    plain() { study "$1" --set "$set" --set data=[] --set riemann=off --set output.checkpoint=hdf5 "${@:2}"; }
+    rewrite() { # the same bytes but for one
+        $python - "$1/model.safetensors" <<'P'
+import sys
+sys.path.insert(0, "tests/support")
+from compare import read_model
+raw = bytearray(open(sys.argv[1], "rb").read())
+values = read_model(sys.argv[1])["big.weight"][1].tobytes()
+raw[raw.index(values) + len(values) // 8 * 3] ^= 1
+open(sys.argv[1], "wb").write(raw)
+P
+    }
+    local two='edits=[{name: dare, method: dare, p: 0.5}, {name: prune, method: prune, keep: 0.5}]'
+    local one='edits=[{name: dare, method: dare, p: 0.5}]'
+    for ranks in 1 3; do
+        plain 2 --set "$one"
+        expect_exit "plain: one edit" 0
+        for side in pre post; do
+            rewrite "$tmp/m/$side"
+            plain $ranks --set "$two" --resume
+            expect_error "$side rewritten, at $ranks" 3 "m/$side: is not the model of the results .*output.overwrite"
+            plain $ranks --set "$one" --resume
+            holds "$side rewritten, all finished, at $ranks: a warning" \
+                test "$code/$(grep -c "warning: .*m/$side: was changed.*--verify-inputs" "$tmp/err")" = 0/1
+            plain $ranks --set "$one" --resume --verify-inputs
+            expect_error "$side rewritten, all finished, at $ranks: read whole" 3 "m/$side: is not the model of the results"
+            cp "$tmp/was/$side/model.safetensors" "$tmp/m/$side/"
+        done
+        plain $ranks --set "$one" --resume --verify-inputs
+        expect_exit "as it was, at $ranks" 0
+        holds "as it was, at $ranks: nothing is said" test "$(grep -c 'warning: .*--resume' "$tmp/err")" = 0
+        plain $ranks --set "$two" --resume
+        expect_exit "as it was, at $ranks: another edit" 0
+        rm -rf "$tmp/study"
+    done
+}
+part rewritten
 done_testing

@@ -25,7 +25,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     bool found = false;
     fuzz_write_sealed("units/dare-seed1@task.h5", data, size);
     dpt_status st =
-        dpt_results_load_unit(&fuzz_comm, &study, "dare-seed1", "task", &found, &result);
+        dpt_results_load_unit(&fuzz_comm, &study, "dare-seed1", "task", &found, NULL, &result);
     dpt_result_destroy(&result);
     fuzz_finish(st, DPT_ERR_INPUT);
     return 0;

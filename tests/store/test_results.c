@@ -117,7 +117,8 @@ static void assert_same(const dpt_result *a, const dpt_result *b) {
 
 static bool is_found(const dpt_results_study *study, const char *edit, const char *data) {
     bool found = true;
-    assert_int_equal(dpt_results_load_unit(&test_comm, study, edit, data, &found, NULL), DPT_OK);
+    assert_int_equal(dpt_results_load_unit(&test_comm, study, edit, data, &found, NULL, NULL),
+                     DPT_OK);
     return found;
 }
 
@@ -134,7 +135,8 @@ static void test_unit_round_trip(void **state) {
         assert_int_equal(dpt_results_save_unit(&test_comm, &study, test_comm.rank == 0 ? &r : NULL),
                          DPT_OK);
         assert_int_equal(
-            dpt_results_load_unit(&test_comm, &study, ids[i][0], ids[i][1], &found, &back), DPT_OK);
+            dpt_results_load_unit(&test_comm, &study, ids[i][0], ids[i][1], &found, NULL, &back),
+            DPT_OK);
         assert_true(found);
         if (test_comm.rank == 0)
             assert_same(&r, &back);

@@ -141,6 +141,8 @@ typedef struct dpt_results_study {
     uint64_t key; /**< hash of all that a unit depends on; a unit of another key is not finished */
     uint64_t recipe; /**< hash of all that the edited model of a unit depends on */
     uint64_t model; /**< digest of that model's tensor hashes; 0: none is kept, none is asked for */
+    uint64_t
+        inputs[2]; /**< digests of the pre- and the post-trained model, read whole; 0: not known */
 } dpt_results_study;
 
 /** Path of the file of a unit in a study's directory (dpt_mem_free). NULL without memory. Local. */
@@ -161,12 +163,13 @@ dpt_status dpt_results_save_unit(const dpt_comm *comm, const dpt_results_study *
  * checksum differs), of another key, or of another shape counts as not finished: found is false,
  * the status DPT_OK, and a warning says why unless it is merely missing.
  * @param[out] found  the same on all ranks.
+ * @param[out] inputs the digests that the unit has (dpt_results_study), the same on all ranks; or NULL.
  * @param[out] result filled on rank 0 when found, else empty; NULL: only ask. Destroy it.
- * Errors: DPT_ERR_OUTPUT without memory.
+ * Errors: DPT_ERR_OUTPUT without memory, here or in the child process that looks at the file.
  */
 dpt_status dpt_results_load_unit(const dpt_comm *comm, const dpt_results_study *study,
                                  const char *edit, const char *data, bool *found,
-                                 dpt_result *result);
+                                 uint64_t inputs[2], dpt_result *result);
 
 /** Read the file of a unit, whatever study it is of. Local.
  * @param[out] recipe, model  what dpt_results_study says of them.

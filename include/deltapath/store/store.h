@@ -77,15 +77,18 @@ uint64_t dpt_store_fingerprint(const dpt_store *store);
 bool dpt_store_stored_hash(const dpt_store *store, int tensor, uint64_t *hash);
 
 /** Compare the stored hashes with the bytes that are read: between begin and end each dpt_source.read feeds
- * them, and what was not read in order is read again at the end. Does nothing for a model without hashes.
+ * them, and what was not read in order is read again at the end.
  *
  * Begin is Local (same: all), end Collective over comm, agreed. @param[in] catalog  in whose order the
  * shard cuts, with the types of the store, borrowed until the end; tensor_of (tensors of catalog): that of the
- * store, -1 for none; NULL: the same order.
+ * store, -1 for none; NULL: the same order. unhashed (tensors of catalog): which are hashed too although nothing
+ * is stored to compare with; NULL: none.
+ * @param[out] hashes (tensors of catalog) XXH3-64 of each that was hashed, 0 of the others; or NULL.
  * Errors: DPT_ERR_INPUT naming file and tensor of a hash that differs; DPT_ERR_OUTPUT without memory. */
 dpt_status dpt_store_check_begin(dpt_store *store, const dpt_comm *comm, const dpt_catalog *catalog,
-                                 const dpt_shard *shard, const int *tensor_of);
-dpt_status dpt_store_check_end(dpt_store *store);
+                                 const dpt_shard *shard, const int *tensor_of,
+                                 const bool *unhashed);
+dpt_status dpt_store_check_end(dpt_store *store, uint64_t *hashes);
 
 /** Time of the last change of any file of the weights [ns since 1970], of its content or of its name and
  * rights; 0 when every tensor has a stored hash, by which the fingerprint tells all changes. Local. */

@@ -8,7 +8,7 @@
 
 /** What a tokenizer is, in two numbers: doc/formats.md, tokenizer_hash and tokenizer_rules. */
 typedef struct dpt_tokenizer {
-    bool known; /**< there is a tokenizer.json with a vocabulary that can be read */
+    bool known;    /**< there is a tokenizer.json with a vocabulary that can be read */
     uint64_t hash; /**< which token each id stands for */
     bool rules_known;
     uint64_t rules; /**< how a text becomes tokens, but for the model itself */
