@@ -30,10 +30,12 @@ def main():
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--limit", type=float, default=120, help="seconds after which a run hangs")
+    parser.add_argument("--setup", action="append", metavar="FORMAT:RANKS", help="faults: of these alone")
+    parser.add_argument("--messages", metavar="FILE", help="faults: write the error lines seen, with their numbers")
     parser.add_argument("--stacks", action="store_true", help="print the stacks of runs that hang")
     arguments = parser.parse_args()
     print(f"# seed {arguments.seed}", flush=True)
-    chaos = support.Chaos(arguments)
+    chaos = support.Chaos(arguments, small=arguments.kind == "faults" and arguments.n == 0)
     try:
         return support.tap(KINDS[arguments.kind](chaos, arguments.n))
     finally:

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import time
 
-from support import tree
+from support import KINDS, setups
 
 
 class Disk:
@@ -51,12 +51,12 @@ class Disk:
             subprocess.run(["umount", "-l", str(self.path)], capture_output=True)
 
 
-def level(chaos, disk, kind, left, instant):
+def level(chaos, disk, setup, left, instant):
     """The disk is filled `instant` seconds after the start: what the program asks before it begins does not
     help then."""
     folder = disk.path / "work"
     folder.mkdir()
-    started = chaos.start(folder, 2, chaos.command(kind))
+    started = chaos.start(folder, setup[1], chaos.command(setup[0]))
     time.sleep(instant)
     disk.fill(left)
     run = chaos.finish(started)
@@ -69,18 +69,18 @@ def level(chaos, disk, kind, left, instant):
     elif run.code == 4 and len(run.errors) != 1:
         why = f"lines: {run}"
     elif run.code == 4 and study.exists():
-        why = chaos.wrong_final(study, kind)
+        why = chaos.wrong_final(study, *setup)
         if not why and chaos.partial(study):
             why = "partial files are left: " + chaos.partial(study)
     elif run.code == 0:
-        why = chaos.differs(study, kind)
+        why = chaos.differs(study, *setup)
     (disk.path / "filler").unlink()
     if not why and run.code == 4:
-        why = chaos.resumed(study, kind)
+        why = chaos.resumed(study, *setup)
     why = why or chaos.touched()
     shutil.rmtree(folder)
     if why:
-        why = f"{kind}, {left} bytes left after {instant:.2f} s: {why}"
+        why = f"{setup[0]}, {setup[1]} ranks, {left} bytes left after {instant:.2f} s: {why}"
         print(f"# DEFECT {why}", flush=True)
     return run.code, why
 
@@ -94,12 +94,11 @@ def main(chaos, number):
         kinds = {"full disks": []}
         full = 0
         needs = {kind: sum(path.stat().st_size + 4096 for path in chaos.undisturbed(kind).rglob("*")
-                           if path.is_file()) for kind in ("hdf5", "safetensors")}
-        for i in range(number):
-            kind = ("hdf5", "safetensors")[i % 2]
+                           if path.is_file()) for kind in KINDS}
+        for kind, ranks in setups(number):
             left = int(chaos.random.choice((0, 1, 1, 1, 2)) * chaos.random.uniform(0, 1) * needs[kind])
             instant = max(0, chaos.random.uniform(-0.2, 1)) * chaos.seconds[kind, 2]
-            code, why = level(chaos, disk, kind, left, instant)
+            code, why = level(chaos, disk, (kind, ranks), left, instant)
             full += code == 4
             kinds["full disks"].append(why)
         print(f"# {number} fill levels of {disk.kind}, {full} of them ended with 4; a study needs "

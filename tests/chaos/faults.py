@@ -1,10 +1,15 @@
 """Faults below the program: calls.inc and libfault.so, the counting run, the runs with one failing call."""
 import collections
+import itertools
 import os
+import pathlib
 import re
 import shutil
 import subprocess
+import time
 
+from serve import Ways
+from states import States
 from support import HERE, in_parallel
 
 CLASSES = ("alloc", "alloc-hdf5", "open", "read", "write", "name", "stat", "close", "process", "mpi", "hdf5")
@@ -16,6 +21,7 @@ ZERO = {"H5Tget_size", "H5Tget_ebias", "H5Tget_precision", "H5Dget_storage_size"
         "H5Iget_type"}
 ENDED = "ended by the library"
 CLOSING = re.compile("close$")
+DIGITS = re.compile("[0-9]+")
 
 
 def build_library(chaos):
@@ -32,11 +38,10 @@ def build_library(chaos):
     return str(library)
 
 
-def count(chaos, library, kind, ranks):
+def count(chaos, way, kind, ranks):
     """Calls of a sound run: {(class, rank): [(k, function, stack), ...]}."""
     folder = chaos.folder()
-    run = chaos.study(folder, kind, ranks, env={"CHAOS_PRELOAD": library,
-                                                "CHAOS_LOG": str(folder / "calls%r")})
+    run = way(folder, kind, ranks, fault="log")
     if run.code != 0:
         raise SystemExit(f"Bail out! the counting run failed: {run}\n{run.text}")
     found = collections.defaultdict(list)
@@ -109,57 +114,108 @@ def judge(chaos, run, study, name, kind, ranks):
     return ""
 
 
-def one(chaos, library, kind, ranks, case):
+def one(chaos, way, kind, ranks, case):
     name, k, rank = case
     folder = chaos.folder()
     fired = folder / "fired"
-    env = {"CHAOS_PRELOAD": library, "CHAOS_FAULT": f"{name}:{k}:{rank}", "CHAOS_FIRED": str(fired)}
-    run = chaos.study(folder, kind, ranks, env=env)
+    run = way(folder, kind, ranks, fault=f"{name}:{k}:{rank}")
     study = folder / "study"
     why = judge(chaos, run, study, name, kind, ranks)
     how = "survived" if run.code == 0 else "ended" if why == ENDED else "reported"
+    if how == "reported" and run.launcher != 0:
+        how = "aborted"
     why = "" if why == ENDED else why
+    chaos.messages.update((name, DIGITS.sub("#", line.replace(str(folder), ""))) for line in run.errors)
     if not fired.exists():
         how = "not reached"
     elif not why and run.code != 0:
-        why = chaos.resumed(study, kind, ranks)
+        state = chaos.states and chaos.states.of(study)
+        if state is None or state not in chaos.states.known:
+            why = chaos.resumed(study, kind, ranks, way)
+        if state is not None and not why:
+            chaos.states.known.add(state)
     if not why:
         why = chaos.touched()
     note = fired.read_text() if fired.exists() else ""
     shutil.rmtree(folder, ignore_errors=True)
     if why:
         why = f"{name}:{k}:{rank} of {ranks}, {kind}: {why} # {symbols(chaos, note)}"
-        print(f"# DEFECT {why}", flush=True)
     return name, how, why
+
+
+def one_served(chaos, ways, kind, ranks, case):
+    """In the processes of a server; what looks like a defect once more in new ones, which decide."""
+    name, how, why = one(chaos, ways.served, kind, ranks, case)
+    if why:
+        print(f"# served: {why}", flush=True)
+        name, how, why = one(chaos, ways.new, kind, ranks, case)
+        chaos.again[bool(why)] += 1
+    return name, how, why
+
+
+def run_setup(chaos, ways, kind, ranks, number):
+    """Results of `number` failing calls, or of every one in the processes of servers."""
+    way = ways.new if number else ways.served
+    whole = chaos.undisturbed(kind, ranks)
+    if not number: # the first run of a process differs from the second in what libraries keep
+        folders = [chaos.folder() for _ in range(4)]
+        if any(ways.served(folder, kind, ranks).code != 0 for folder in folders):
+            raise SystemExit("Bail out! a server's first runs failed")
+        chaos.states = States([folder / "study" for folder in folders])
+    calls = count(chaos, way, kind, ranks)
+    only = set(filter(None, os.environ.get("CHAOS_ONLY", "").split(",")))
+    if only:
+        calls = {key: made for key, made in calls.items() if key[0] in only}
+    for (name, rank), made in sorted(calls.items()):
+        print(f"# {kind} at {ranks}, rank {rank}: {name}: {len(made)} calls from "
+              f"{len({stack for _, _, stack in made})} places", flush=True)
+    cases = sample(chaos, calls, ranks, number)
+    begun = time.monotonic()
+    done = itertools.count(1)
+
+    def work(case):
+        found = one(chaos, way, kind, ranks, case) if number else one_served(chaos, ways, kind, ranks, case)
+        if found[2]:
+            print(f"# DEFECT {found[2]}", flush=True)
+        n = next(done)
+        if n % 500 == 0:
+            print(f"# {n} of {len(cases)} after {time.monotonic() - begun:.0f} s", flush=True)
+        return found
+    found = in_parallel(work, cases, chaos.arguments.jobs)
+    states = f"; {len(chaos.states.known)} states of the folder resumed" if chaos.states else ""
+    print(f"# {kind} at {ranks} ranks: {len(cases)} failing calls in {time.monotonic() - begun:.0f} s{states}; a "
+          f"study has {sum(path.is_file() for path in whole.rglob('*'))} files", flush=True)
+    return found
 
 
 def main(chaos, number):
     """number: runs, or None for every call."""
-    library = build_library(chaos)
+    ways = Ways(chaos, build_library(chaos))
+    chaos.messages, chaos.states, chaos.again = collections.Counter(), None, collections.Counter()
     kinds = collections.defaultdict(list)
     table = collections.defaultdict(collections.Counter)
-    setups = [("hdf5", 2), ("safetensors", 2)] + ([("hdf5", 3)] if number is None or number > 1000 else [])
-    only = set(filter(None, os.environ.get("CHAOS_ONLY", "").split(",")))
-    for kind, ranks in setups:
-        chaos.undisturbed(kind, ranks)
-        calls = count(chaos, library, kind, ranks)
-        if only:
-            calls = {key: made for key, made in calls.items() if key[0] in only}
-        for (name, rank), made in sorted(calls.items()):
-            print(f"# {kind} at {ranks}, rank {rank}: {name}: {len(made)} calls from "
-                  f"{len({stack for _, _, stack in made})} places", flush=True)
-        share = None if number is None else -(-number // len(setups))
-        cases = sample(chaos, calls, ranks, share)
-        for name, how, why in in_parallel(lambda case: one(chaos, library, kind, ranks, case), cases,
-                                          chaos.arguments.jobs):
-            kinds[f"failing calls: {name}"].append(why)
-            table[name][how] += 1
-            table[name]["runs"] += 1
-            table[name]["defects"] += bool(why)
-    print("# class        runs  survived  reported  ended by the library  not reached  defects")
+    setups = [("hdf5", 2), ("safetensors", 2)] + ([("hdf5", 3)] if number is None or number >= 100 else [])
+    if chaos.arguments.setup:
+        setups = [(text.split(":")[0], int(text.split(":")[1])) for text in chaos.arguments.setup]
+    share = None if number is None else -(-number // len(setups))
+    try:
+        for kind, ranks in setups:
+            for name, how, why in run_setup(chaos, ways, kind, ranks, share):
+                kinds[f"failing calls: {name}"].append(why)
+                table[name][how] += 1
+                table[name]["runs"] += 1
+                table[name]["defects"] += bool(why)
+    finally:
+        ways.close()
+    print("# class        runs  survived  reported  all aborted  ended by the library  not reached  defects")
     for name in CLASSES:
         if name in table:
             row = table[name]
-            print(f"# {name:<11} {row['runs']:>5} {row['survived']:>9} {row['reported']:>9} {row['ended']:>21} "
-                  f"{row['not reached']:>12} {row['defects']:>8}")
+            print(f"# {name:<11} {row['runs']:>5} {row['survived']:>9} {row['reported']:>9} {row['aborted']:>12} "
+                  f"{row['ended']:>21} {row['not reached']:>12} {row['defects']:>8}")
+    if chaos.again:
+        print(f"# {chaos.again[False]} runs failed in the processes of a server alone and were sound in new ones")
+    if chaos.arguments.messages:
+        lines = sorted(f"{n:>6} {name}: {line}" for (name, line), n in chaos.messages.items())
+        pathlib.Path(chaos.arguments.messages).write_text("\n".join(lines) + "\n")
     return dict(kinds)

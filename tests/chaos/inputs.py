@@ -4,7 +4,7 @@ import os
 import shutil
 import time
 
-from support import in_parallel
+from support import in_parallel, setups
 
 FILES = ("pre/model.safetensors", "post/model.safetensors", "data.h5", "pairs.h5", "post/config.json")
 
@@ -32,14 +32,15 @@ def change(path, how, content):
 
 
 def one(chaos, case):
-    kind, name, how, instant = case
+    setup, name, how, instant = case
+    kind, ranks = setup
     folder = chaos.folder()
     shutil.copytree(chaos.models, folder / "m")
     path = folder / "m" / name
     content = other_bytes(path)
     job = (chaos.tmp / f"{kind}.yaml").read_text().replace(f"{chaos.models}/", "m/")
     (folder / "job.yaml").write_text(job)
-    started = chaos.start(folder, 2, ["run", "job.yaml"])
+    started = chaos.start(folder, ranks, ["run", "job.yaml"])
     time.sleep(instant)
     early = started[0].poll() is None
     change(path, how, content)
@@ -48,8 +49,8 @@ def one(chaos, case):
     if run.code == 124:
         why = "HANG"
     elif run.code == 0:
-        why = same_results(chaos, folder / "study", kind)
-        if why and consistent(chaos, folder, job, how):
+        why = chaos.same_numbers(chaos.undisturbed_relative(*setup), folder / "study")
+        if why and consistent(chaos, folder, how, ranks):
             why = ""
     elif run.code not in (2, 3):
         why = f"code: {run}"
@@ -57,31 +58,27 @@ def one(chaos, case):
         why = f"lines: {run}"
     shutil.rmtree(folder)
     if why:
-        why = f"{kind}: {how} of {name} at {instant:.2f} s{'' if early else ' (after the end)'}: {why}"
+        why = f"{kind}, {ranks} ranks: {how} of {name} at {instant:.2f} s{'' if early else ' (after the end)'}: {why}"
         print(f"# DEFECT {why}", flush=True)
     return f"{how} of an input", run.code, why
 
 
-def same_results(chaos, study, kind):
-    return chaos.same_numbers(chaos.undisturbed_relative(kind), study)
-
-
-def consistent(chaos, folder, job, how):
+def consistent(chaos, folder, how, ranks):
     """The change came before anything was read: all results are those of the changed input."""
     if how not in ("rewrite", "replace"):
         return False
     shutil.move(folder / "study", folder / "first")
-    run = chaos.finish(chaos.start(folder, 2, ["run", "job.yaml"]))
+    run = chaos.finish(chaos.start(folder, ranks, ["run", "job.yaml"]))
     return run.code == 0 and not chaos.same_numbers(folder / "study", folder / "first")
 
 
 def main(chaos, number):
     kinds, codes = {}, {}
-    for kind in ("hdf5", "safetensors"):
-        chaos.undisturbed_relative(kind)
-    cases = [(("hdf5", "safetensors")[i % 2], chaos.random.choice(FILES),
-              ("rewrite", "truncate", "replace", "delete")[i % 4],
-              chaos.random.uniform(0.1, 1.0) * chaos.relative_seconds) for i in range(number)]
+    cases = setups(number)
+    for setup in sorted(set(cases)):
+        chaos.undisturbed_relative(*setup)
+    cases = [(setup, chaos.random.choice(FILES), ("rewrite", "truncate", "replace", "delete")[i % 4],
+              chaos.random.uniform(0.1, 1.0) * chaos.seconds["relative", *setup]) for i, setup in enumerate(cases)]
     for name, code, why in in_parallel(lambda case: one(chaos, case), cases, chaos.arguments.jobs):
         kinds.setdefault(name, []).append(why)
         codes[code] = codes.get(code, 0) + 1

@@ -4,6 +4,8 @@
  *                                the name is the rank
  *     CHAOS_FAULT=CLASS:K:RANK   the K-th call of CLASS on RANK fails; it is noted in $CHAOS_FIRED
  *     CHAOS_KILL=1               the process is killed there instead
+ *     CHAOS_COLD=1               HDF5's start, some 2000 allocations in the first call of each process, counts
+ *     CHAOS_SERVE=FOLDER         many runs in one process, see serve()
  *
  * Counted are calls between MPI_Init_thread and MPI_Finalize, by who makes them (the return address):
  * memory and files of the program, jansson and libfyaml; files of HDF5 and MPI-IO too; memory of HDF5 as
@@ -15,6 +17,7 @@
  * x86-64 with the System V calling convention. `calls.inc` lists the MPI_ and H5 functions that the
  * program uses (chaos.py makes it).
  */
+#include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <execinfo.h>
@@ -154,6 +157,9 @@ static int nranges;
 static long (*counts)[CLASSES]; /* shared with forked children */
 static bool *fired;
 static bool active;
+typedef int main_fn(int, char **, char **);
+static main_fn *program_main;
+static bool serving;
 static int wanted_class = -1;
 static long wanted_k;
 static int log_file = -1;
@@ -252,16 +258,32 @@ static int open_named(const char *variable, int rank) {
                         0666);
 }
 
+/* HDF5 started and its lists of free memory empty: then the k-th allocation is the same in every process. */
+static void warm_hdf5(void) {
+    for (int i = 0; i < 2 && getenv("CHAOS_COLD") == NULL; i++) {
+        int (*call)(void) = (int (*)(void))dlsym(RTLD_DEFAULT, i == 0 ? "H5open" : "H5garbage_collect");
+        if (call != NULL)
+            call();
+    }
+}
+
 static void activate(int rank) {
     char class[16];
     int target = -1;
     void *frames[1];
     backtrace(frames, 1); /* loads its library */
-    void *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (page == MAP_FAILED)
-        return;
-    counts = page;
-    fired = (bool *)((char *)page + 2048);
+    warm_hdf5();
+    if (counts == NULL) {
+        void *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+        if (page == MAP_FAILED)
+            return;
+        counts = page;
+        fired = (bool *)((char *)page + 2048);
+    }
+    memset(counts, 0, sizeof *counts);
+    *fired = false;
+    wanted_class = -1;
+    syscall(SYS_close, log_file);
     const char *text = getenv("CHAOS_FAULT");
     if (text != NULL && sscanf(text, "%15[^:]:%ld:%d", class, &wanted_k, &target) == 3 &&
         target == rank)
@@ -274,8 +296,12 @@ static void activate(int rank) {
 
 /* The program's own counts decide when it is over, whether it ends well or not. */
 int MPI_Init_thread(int *argc, char ***argv, int required, int *provided) {
-    int code = PMPI_Init_thread(argc, argv, required, provided);
+    int code = MPI_SUCCESS;
     int rank = 0;
+    if (serving)
+        *provided = MPI_THREAD_FUNNELED;
+    else
+        code = PMPI_Init_thread(argc, argv, required, provided);
     PMPI_Comm_rank(MPI_COMM_WORLD, &rank);
     activate(rank);
     return code;
@@ -283,7 +309,108 @@ int MPI_Init_thread(int *argc, char ***argv, int required, int *provided) {
 
 int MPI_Finalize(void) {
     active = false;
+    return serving ? MPI_SUCCESS : PMPI_Finalize();
+}
+
+/* The program's own variables, "offset:length offset:length" in CHAOS_STATE, which chaos.py finds: what a
+ * new process begins with. */
+static void swap_state(char *kept, bool restore) {
+    const char *text = getenv("CHAOS_STATE");
+    size_t offset, length;
+    int read;
+    for (; text != NULL && sscanf(text, "%zx:%zx%n", &offset, &length, &read) == 2; text += read) {
+        char *own = (char *)base + offset;
+        memcpy(restore ? own : kept, restore ? kept : own, length);
+        kept += length;
+    }
+}
+
+/* The end of a process closes what a failed run left open, and with it the lock on the study. */
+static void close_files(const char *folder) {
+    DIR *files = opendir("/proc/self/fd");
+    for (struct dirent *entry; files != NULL && (entry = readdir(files)) != NULL;) {
+        char path[4096];
+        ssize_t length = readlinkat(dirfd(files), entry->d_name, path, sizeof path - 1);
+        int file = atoi(entry->d_name);
+        if (length > 0 && file > STDERR_FILENO && strncmp(path, folder, strlen(folder)) == 0)
+            close(file);
+    }
+    if (files != NULL)
+        closedir(files);
+}
+
+/* One run: what the words of the line say, "FAULT FOLDER ARGUMENT..." with tabs between them. */
+static int serve_line(char *line, int rank, char *program) {
+    enum { WORDS = 64 };
+    char *words[WORDS + 1] = {NULL};
+    int n = 0;
+    for (char *at = strtok(line, "\t\n"); at != NULL && n < WORDS; at = strtok(NULL, "\t\n"))
+        words[n++] = at;
+    char text[32];
+    snprintf(text, sizeof text, "text%d", rank);
+    int file = n >= 2 && chdir(words[1]) == 0
+                   ? open(text, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666)
+                   : -1;
+    if (file < 0)
+        return 127;
+    dup2(file, STDOUT_FILENO);
+    dup2(file, STDERR_FILENO);
+    close(file);
+    setenv("CHAOS_FAULT", words[0], 1);
+    setenv("CHAOS_FIRED", "fired", 1);
+    if (strcmp(words[0], "log") == 0)
+        setenv("CHAOS_LOG", "calls%r", 1);
+    else
+        unsetenv("CHAOS_LOG");
+    char *folder = words[1];
+    words[1] = program;
+    int code = program_main(n - 1, words + 1, environ);
+    active = false;
+    clearerr(stdout);
+    close_files(folder);
+    return code;
+}
+
+/* In place of main: MPI starts once, then a run of main for each line of FOLDER/ask<rank>; what it returns
+ * goes to FOLDER/answer<rank>. A run takes a twentieth of what it takes in processes of its own. */
+static int serve(int argc, char **argv, char **environment) {
+    static char kept[1 << 16];
+    const char *folder = getenv("CHAOS_SERVE");
+    char path[4096];
+    char *line = NULL;
+    size_t size = 0;
+    int rank = 0, provided;
+    sigset_t mask;
+    if (folder == NULL)
+        return program_main(argc, argv, environment);
+    from(NULL); /* sets base */
+    swap_state(kept, false);
+    serving = true;
+    PMPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);
+    PMPI_Comm_rank(MPI_COMM_WORLD, &rank);
+    sigprocmask(SIG_SETMASK, NULL, &mask);
+    snprintf(path, sizeof path, "%s/ask%d", folder, rank);
+    FILE *ask = fopen(path, "re");
+    snprintf(path, sizeof path, "%s/answer%d", folder, rank);
+    int answer = open(path, O_WRONLY | O_CLOEXEC);
+    unsetenv("LD_PRELOAD"); /* not for programs that a run starts */
+    unsetenv("CHAOS_SERVE");
+    while (ask != NULL && getline(&line, &size, ask) > 0) {
+        int code = serve_line(line, rank, argv[0]);
+        swap_state(kept, true);
+        sigprocmask(SIG_SETMASK, &mask, NULL);
+        dprintf(answer, "%d\n", code);
+    }
     return PMPI_Finalize();
+}
+
+int __libc_start_main(main_fn *main, int argc, char **argv, void (*init)(void), void (*fini)(void),
+                      void (*rtld_fini)(void), void *stack_end) {
+    int (*real)(main_fn *, int, char **, void (*)(void), void (*)(void), void (*)(void), void *) =
+        (int (*)(main_fn *, int, char **, void (*)(void), void (*)(void), void (*)(void), void *))
+            dlsym(RTLD_NEXT, "__libc_start_main");
+    program_main = main;
+    return real(serve, argc, argv, init, fini, rtld_fini, stack_end);
 }
 
 static long fail(void) {

@@ -22,6 +22,7 @@ import compare  # noqa: E402
 
 PYTHON = "/usr/bin/python3"
 HANG = 124 # the code of a run that had to be ended
+KINDS = ("hdf5", "safetensors") # of edited models
 
 JOB = """\
 models: {{pre: {m}/pre, post: {m}/post}}
@@ -36,6 +37,16 @@ riemann: {{rule: left, points: 2}}
 svd_group: 1
 output: {{directory: study, checkpoint: {format}, report: true}}
 """
+
+# For every call in turn: what a study has at least, on a model of one layer.
+SMALL = """\
+models: {{pre: {m}/pre, post: {m}/post}}
+data: [{{name: task, file: {m}/data.h5, loss: lm}}]
+edits: [{{name: dare, method: dare, p: 0.5}}]
+riemann: {{rule: left, points: 1}}
+output: {{directory: study, checkpoint: {format}, report: false}}
+"""
+SMALL_MODEL = ("--layers", "1", "--samples", "2", "--vocabulary", "5")
 
 # Each rank notes its exit code. mpirun sees 0 after an orderly end: else it would end the others before
 # they are done.
@@ -83,7 +94,7 @@ def environment():
 class Chaos:
     """A temporary folder with the program's inputs, and the means to run studies in folders of their own."""
 
-    def __init__(self, arguments):
+    def __init__(self, arguments, small=False):
         self.arguments = arguments
         self.program = str((ROOT / arguments.build / "deltapath").resolve())
         self.random = random.Random(arguments.seed)
@@ -95,12 +106,14 @@ class Chaos:
         self.lock = threading.Lock()
         self.serial = 0
         self.whole = {} # undisturbed study folders by format
+        self.small = small
         self.seconds = {}
-        subprocess.run([PYTHON, HERE.parent / "support/make_models.py", "llama", self.models], check=True)
+        subprocess.run([PYTHON, HERE.parent / "support/make_models.py", "llama", self.models,
+                        *(SMALL_MODEL if small else ())], check=True)
         (self.tmp / "note").write_text(NOTE)
         (self.tmp / "note").chmod(0o755)
-        for kind in ("hdf5", "safetensors"):
-            (self.tmp / f"{kind}.yaml").write_text(JOB.format(m=self.models, format=kind))
+        for kind in KINDS:
+            (self.tmp / f"{kind}.yaml").write_text((SMALL if small else JOB).format(m=self.models, format=kind))
         self.inputs = tree(self.models)
 
     def close(self):
@@ -181,7 +194,7 @@ class Chaos:
     def differs(self, study, kind, ranks=2):
         """Why a finished study is not the undisturbed one: '' when it is."""
         whole = self.undisturbed(kind, ranks)
-        for name in ("results.json", "results.h5", "summary.csv", "report.html"):
+        for name in ("results.json", "results.h5", "summary.csv", *(() if self.small else ("report.html",))):
             if not (study / name).exists():
                 return f"{name} is missing"
         found = compare.results(whole / "results.json", study / "results.json")
@@ -199,18 +212,18 @@ class Chaos:
         run = self.finish(self.start(study.parent, 1, ["verify", str(study)]))
         return "" if run.code == 0 else f"verify: {run}"
 
-    def undisturbed_relative(self, kind):
+    def undisturbed_relative(self, kind, ranks):
         """An undisturbed study folder whose job names its inputs by relative paths."""
-        key = ("relative", kind)
+        key = ("relative", kind, ranks)
         if key not in self.whole:
             folder = self.folder()
             shutil.copytree(self.models, folder / "m")
             (folder / "job.yaml").write_text((self.tmp / f"{kind}.yaml").read_text().replace(
                 f"{self.models}/", "m/"))
-            run = self.finish(self.start(folder, 2, ["run", "job.yaml"]))
+            run = self.finish(self.start(folder, ranks, ["run", "job.yaml"]))
             if run.code != 0:
                 sys.exit(f"Bail out! the undisturbed study failed: {run}\n{run.text}")
-            self.whole[key], self.relative_seconds = folder / "study", run.seconds
+            self.whole[key], self.seconds[key] = folder / "study", run.seconds
         return self.whole[key]
 
     @staticmethod
@@ -228,13 +241,18 @@ class Chaos:
         now = tree(self.models)
         return "" if now == self.inputs else f"inputs changed: {set(now.items()) ^ set(self.inputs.items())}"
 
-    def resumed(self, study, kind, ranks=2):
+    def resumed(self, study, kind, ranks=2, way=None):
         """Resume, and why that does not give the undisturbed study: '' when it does."""
-        run = self.study(study.parent, kind, ranks, resume=True)
+        run = (way or self.study)(study.parent, kind, ranks, resume=True)
         if run.code != 0:
             return f"--resume: {run}"
         why = self.differs(study, kind, ranks)
         return f"after --resume: {why}" if why else ""
+
+
+def setups(number):
+    """Format and ranks of each of `number` cases: formats by turns, 3 ranks for a third of them."""
+    return [(KINDS[(i + i // 4) % 2], (2, 2, 3)[i // 4 % 3]) for i in range(number)]
 
 
 def tree(folder):
