@@ -68,7 +68,8 @@ void *dpt_mem_alloc(int64_t count, size_t size, const char *what) {
     char *base = aligned_alloc(HEADER_BYTES, (size_t)padded);
     if (base == NULL) {
         atomic_fetch_sub(&in_use, bytes);
-        dpt_error(DPT_ERR_OUTPUT, "%s needs %" PRId64 " bytes and the system has none left", what,
+        dpt_error(DPT_ERR_OUTPUT,
+                  "%s needs %" PRId64 " bytes and the system has none left: " DPT_MEM_REMEDY, what,
                   bytes);
         return NULL;
     }
@@ -137,14 +138,16 @@ void *dpt_mem_library_alloc(size_t bytes) {
     void *block = malloc(bytes);
     if (block == NULL) {
         atomic_store(&library_failed, 1);
-        dpt_error(DPT_ERR_OUTPUT, "a text needs %zu bytes and the system has none left", bytes);
+        dpt_error(DPT_ERR_OUTPUT,
+                  "a text needs %zu bytes and the system has none left: " DPT_MEM_REMEDY, bytes);
     }
     return block;
 }
 
 dpt_status dpt_mem_check(void) {
-    return atomic_load(&library_failed) ? dpt_error(DPT_ERR_OUTPUT, "the system has no memory left")
-                                        : DPT_OK;
+    return atomic_load(&library_failed)
+               ? dpt_error(DPT_ERR_OUTPUT, "the system has no memory left: " DPT_MEM_REMEDY)
+               : DPT_OK;
 }
 
 int64_t dpt_mem_in_use(void) {

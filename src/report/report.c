@@ -162,12 +162,12 @@ static dpt_status write_file(dpt_report_plots *plots, const char *path, const dp
     size_t n = 0;
     FILE *html = open_memstream(&page, &n);
     if (html == NULL)
-        return dpt_error(DPT_ERR_OUTPUT, "%s: no memory for the report", path);
+        return dpt_error(DPT_ERR_OUTPUT, "%s: no memory left to make it: " DPT_MEM_REMEDY, path);
     dpt_status st = write_page(plots, html, results, title);
     fputs("<!--\n", html);
     bool failed = ferror(html) != 0;
     if ((fclose(html) != 0 || failed) && st == DPT_OK)
-        st = dpt_error(DPT_ERR_OUTPUT, "%s: no memory for the report", path);
+        st = dpt_error(DPT_ERR_OUTPUT, "%s: no memory left to make it: " DPT_MEM_REMEDY, path);
     if (st == DPT_OK)
         st = put_page(path, page, n);
     free(page);

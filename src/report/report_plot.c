@@ -107,7 +107,8 @@ const char *dpt_report_csv_name(const char *path) {
 FILE *dpt_report_script(char **text, size_t *size, int width, int height) {
     FILE *script = open_memstream(text, size);
     if (script == NULL) {
-        dpt_error(DPT_ERR_OUTPUT, "report: no memory for the script of a plot");
+        dpt_error(DPT_ERR_OUTPUT,
+                  "report: no memory left for the script of a plot: " DPT_MEM_REMEDY);
         return NULL;
     }
     fprintf(script,
@@ -201,7 +202,8 @@ dpt_status dpt_report_figure(dpt_report_plots *plots, FILE *html, FILE *script, 
     ok = fclose(script) == 0 && ok;
     if (!ok) {
         free(*text);
-        return dpt_error(DPT_ERR_OUTPUT, "report: no memory for the script of a plot");
+        return dpt_error(DPT_ERR_OUTPUT,
+                         "report: no memory left for the script of a plot: " DPT_MEM_REMEDY);
     }
     if (!plots->missing)
         svg = make_svg(plots, *text, &start);

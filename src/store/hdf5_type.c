@@ -117,18 +117,27 @@ bool dpt_hdf5_type_parse(hid_t type, dpt_dtype *out, const char **problem) {
     return class == H5T_FLOAT ? parse_float(type, size, out) : parse_integer(type, size, out);
 }
 
+/* The type of a pointer to text; without its size the library would take the pointer for the text. */
+static hid_t variable_text(H5T_cset_t set) {
+    hid_t type = H5Tcopy(H5T_C_S1);
+    if (type >= 0 && (H5Tset_size(type, H5T_VARIABLE) < 0 || H5Tset_cset(type, set) < 0)) {
+        H5Tclose(type);
+        return -1;
+    }
+    return type;
+}
+
 static char *read_variable(hid_t attribute) {
     char *text = NULL;
-    hid_t memory = H5Tcopy(H5T_C_S1);
-    char *copy = NULL;
-    H5Tset_size(memory, H5T_VARIABLE);
     hid_t type = H5Aget_type(attribute);
-    H5Tset_cset(memory, H5Tget_cset(type));
-    if (H5Aread(attribute, memory, &text) >= 0 && text != NULL)
+    hid_t memory = variable_text(H5Tget_cset(type));
+    char *copy = NULL;
+    if (memory >= 0 && H5Aread(attribute, memory, &text) >= 0 && text != NULL)
         copy = dpt_mem_strdup(text, "text attribute");
     H5free_memory(text);
     H5Tclose(type);
-    H5Tclose(memory);
+    if (memory >= 0)
+        H5Tclose(memory);
     return copy;
 }
 
@@ -163,10 +172,10 @@ bool dpt_hdf5_text_read(hid_t object, const char *name, char **out) {
 bool dpt_hdf5_text_write(hid_t object, const char *name, const char *text) {
     if (text == NULL)
         return true;
-    hid_t type = H5Tcopy(H5T_C_S1);
+    hid_t type = variable_text(H5T_CSET_UTF8);
+    if (type < 0)
+        return false;
     hid_t space = H5Screate(H5S_SCALAR);
-    H5Tset_size(type, H5T_VARIABLE);
-    H5Tset_cset(type, H5T_CSET_UTF8);
     hid_t attribute = H5Acreate2(object, name, type, space, H5P_DEFAULT, H5P_DEFAULT);
     bool ok = attribute >= 0 && H5Awrite(attribute, type, &text) >= 0;
     if (attribute >= 0)

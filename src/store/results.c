@@ -57,8 +57,9 @@ static dpt_status unit_put(const dpt_results_study *study, const char *path,
         return st;
     int64_t n = 0;
     char *bytes = unit_image(study, result, &n);
-    st = bytes != NULL ? dpt_sealed_put(path, bytes, n)
-                       : dpt_error(DPT_ERR_OUTPUT, "%s: cannot be made: no memory", path);
+    st = bytes != NULL
+             ? dpt_sealed_put(path, bytes, n)
+             : dpt_error(DPT_ERR_OUTPUT, "%s: no memory left to make it: " DPT_MEM_REMEDY, path);
     dpt_mem_free(bytes);
     return st;
 }

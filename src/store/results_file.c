@@ -120,7 +120,7 @@ static dpt_status put_text(output kind, const char *path, const dpt_results_stud
         st = DPT_ERR_OUTPUT;
     const dpt_file_piece piece = {.bytes = text, .n = (int64_t)n};
     st = st == DPT_OK ? dpt_file_put(path, &piece, 1)
-                      : dpt_error(st, "%s: cannot be made: no memory", path);
+                      : dpt_error(st, "%s: no memory left to make it: " DPT_MEM_REMEDY, path);
     free(text);
     return st;
 }
@@ -138,8 +138,9 @@ static dpt_status put_output(output kind, const char *path, const dpt_results_st
         return put_text(kind, path, study, results, count);
     int64_t n = 0;
     char *bytes = results_image(study, results, count, &n);
-    st = bytes != NULL ? dpt_sealed_put(path, bytes, n)
-                       : dpt_error(DPT_ERR_OUTPUT, "%s: cannot be made: no memory", path);
+    st = bytes != NULL
+             ? dpt_sealed_put(path, bytes, n)
+             : dpt_error(DPT_ERR_OUTPUT, "%s: no memory left to make it: " DPT_MEM_REMEDY, path);
     dpt_mem_free(bytes);
     return st;
 }

@@ -53,11 +53,16 @@ dpt_status dpt_store_companion_add(dpt_store_header *header, const char *name, c
     if (list == NULL)
         return DPT_ERR_OUTPUT;
     header->companions = list;
-    dpt_store_companion *added = &list[header->ncompanions++];
-    *added = (dpt_store_companion){.offset = offset, .bytes = bytes};
-    added->name = dpt_mem_strdup(name, "companion file");
-    added->file = dpt_mem_strdup(file, "companion file");
-    return added->name == NULL || added->file == NULL ? DPT_ERR_OUTPUT : DPT_OK;
+    dpt_store_companion added = {.offset = offset, .bytes = bytes};
+    added.name = dpt_mem_strdup(name, "companion file");
+    added.file = dpt_mem_strdup(file, "companion file");
+    if (added.name == NULL || added.file == NULL) { /* a list with gaps cannot be sorted */
+        dpt_mem_free(added.name);
+        dpt_mem_free(added.file);
+        return DPT_ERR_OUTPUT;
+    }
+    list[header->ncompanions++] = added;
+    return DPT_OK;
 }
 
 static int by_name(const void *a, const void *b) {

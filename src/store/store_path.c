@@ -29,7 +29,9 @@ bool dpt_store_path_is_file(const char *path) {
 
 bool dpt_store_path_exists(const char *path) {
     struct stat info;
-    return lstat(path, &info) == 0;
+    /* What cannot be looked at may be there: whoever opens it then says why that fails. */
+    return lstat(path, &info) == 0 ||
+           (errno != ENOENT && errno != ENOTDIR && errno != ENAMETOOLONG && errno != ELOOP);
 }
 
 bool dpt_store_path_ends_with(const char *path, const char *ending) {

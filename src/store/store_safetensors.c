@@ -158,7 +158,8 @@ static dpt_status merge_metadata(const char *path, const json_t *metadata, json_
             return dpt_error(DPT_ERR_INPUT,
                              "%s: __metadata__ key %s is no string: rewrite the file", path, key);
         if (json_object_get(merged, key) == NULL && json_object_set(merged, key, value) != 0)
-            return dpt_error(DPT_ERR_OUTPUT, "%s: no memory for its metadata", path);
+            return dpt_error(DPT_ERR_OUTPUT, "%s: no memory left for its metadata: " DPT_MEM_REMEDY,
+                             path);
     }
     return DPT_OK;
 }

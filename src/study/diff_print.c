@@ -1,6 +1,7 @@
 #include "diff.h"
 
 #include "deltapath/base/file.h"
+#include "deltapath/base/mem.h"
 #include "deltapath/store/owned.h"
 
 #include <inttypes.h>
@@ -158,7 +159,7 @@ static dpt_status write_csv(const dpt_diff *d, const char *path) {
     bool failed = file == NULL || ferror(file) != 0;
     if (file != NULL && fclose(file) != 0)
         failed = true;
-    st = failed ? dpt_error(DPT_ERR_OUTPUT, "%s: cannot be made: no memory", path)
+    st = failed ? dpt_error(DPT_ERR_OUTPUT, "%s: no memory left to make it: " DPT_MEM_REMEDY, path)
                 : dpt_file_write(path, text, (int64_t)n);
     free(text);
     return st;

@@ -1,5 +1,6 @@
 #include "deltapath/study/inspect.h"
 
+#include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
 #include "deltapath/store/store.h"
 
@@ -133,7 +134,8 @@ static dpt_status print_json(FILE *out, const dpt_store *store) {
     char *text = json_dumps(root, JSON_INDENT(2));
     json_decref(root);
     if (text == NULL)
-        return dpt_error(DPT_ERR_OUTPUT, "%s: no memory for the JSON text", dpt_store_path(store));
+        return dpt_error(DPT_ERR_OUTPUT, "%s: no memory left for the JSON text: " DPT_MEM_REMEDY,
+                         dpt_store_path(store));
     fprintf(out, "%s\n", text);
     free(text);
     return DPT_OK;

@@ -18,6 +18,8 @@ static struct fy_diag *quiet_diag(void) {
     struct fy_diag *diag = fy_diag_create(&cfg);
     if (diag != NULL)
         fy_diag_set_collect_errors(diag, true);
+    else
+        dpt_error(DPT_ERR_OUTPUT, "no memory left to read YAML: " DPT_MEM_REMEDY);
     return diag;
 }
 
@@ -25,7 +27,8 @@ static dpt_status parse_error(struct fy_diag *diag, const char *path) {
     void *iterator = NULL;
     struct fy_diag_error *first = fy_diag_errors_iterate(diag, &iterator);
     if (first == NULL)
-        return dpt_error(DPT_ERR_USAGE, "%s: not a YAML document", path);
+        return dpt_error(DPT_ERR_USAGE, "%s: not a YAML document, or no memory left to read it",
+                         path);
     return dpt_error(DPT_ERR_USAGE, "%s:%d:%d: %s", path, first->line, first->column, first->msg);
 }
 
@@ -383,6 +386,8 @@ dpt_status dpt_yaml_boolean(const dpt_yaml *yaml, struct fy_node *map, const cha
 
 char *dpt_yaml_print(const dpt_yaml *yaml) {
     char *text = fy_emit_document_to_string(yaml->document, FYECF_DEFAULT);
+    if (text == NULL)
+        dpt_error(DPT_ERR_OUTPUT, "%s: no memory left for its text: " DPT_MEM_REMEDY, yaml->path);
     char *copy = dpt_mem_strdup(text, "job text");
     free(text);
     return copy;

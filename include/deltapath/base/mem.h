@@ -50,6 +50,9 @@ int64_t dpt_mem_machine(void);
 bool dpt_mem_mul(int64_t a, int64_t b, int64_t *product);
 bool dpt_mem_add(int64_t a, int64_t b, int64_t *sum);
 
+/** What the reports of short memory end with. */
+#define DPT_MEM_REMEDY "free memory on the node, or spread the ranks over more nodes"
+
 /** malloc for a library that makes values whose parts may be missing when memory is short (jansson: a
  * member whose value could not be made is left out). A failure is recorded as this process's error.
  * Local, thread-safe. */
