@@ -60,8 +60,10 @@ static void file_sync_folder(const char *path) {
 
 dpt_status dpt_file_commit(const char *path) {
     char *temporary = file_temporary(path);
-    if (temporary == NULL)
+    if (temporary == NULL) {
+        dpt_file_discard(path); /* there may be memory for its name again */
         return DPT_ERR_OUTPUT;
+    }
     dpt_status st = dpt_mem_check();
     if (st == DPT_OK)
         st = dpt_guard_output(path);

@@ -8,6 +8,7 @@
 
 #include <inttypes.h>
 #include <jansson.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -304,14 +305,12 @@ static dpt_status add_change(dpt_manifest *manifest, const char *folder, const c
 static dpt_status commit_files(dpt_status st, const char *folder, int count,
                                const char *const *names) {
     for (int i = 0; i < count; i++) {
-        char *file = dpt_mem_format("%s/%s", folder, names[i]);
-        if (file == NULL)
-            st = DPT_ERR_OUTPUT;
-        else if (st == DPT_OK)
+        char file[PATH_MAX]; /* no memory: temporary files are discarded when there is none, too */
+        snprintf(file, sizeof file, "%s/%s", folder, names[i]);
+        if (st == DPT_OK)
             st = dpt_file_commit(file);
         else
             dpt_file_discard(file);
-        dpt_mem_free(file);
     }
     return st;
 }

@@ -384,11 +384,49 @@ dpt_status dpt_yaml_boolean(const dpt_yaml *yaml, struct fy_node *map, const cha
     return DPT_OK;
 }
 
+typedef struct yaml_text {
+    char *bytes;
+    int64_t n;
+    int64_t room;
+    bool failed;
+} yaml_text;
+
+static int yaml_put(struct fy_emitter *emitter, enum fy_emitter_write_type type, const char *bytes,
+                    int n, void *to) {
+    yaml_text *text = to;
+    (void)emitter;
+    (void)type;
+    if (text->n + n >= text->room) {
+        int64_t room = 2 * (text->n + n) + 256;
+        char *grown = dpt_mem_realloc(text->bytes, room, 1, "job text");
+        if (grown == NULL) {
+            text->failed = true;
+            return -1;
+        }
+        text->bytes = grown;
+        text->room = room;
+    }
+    memcpy(text->bytes + text->n, bytes, (size_t)n);
+    text->n += n;
+    text->bytes[text->n] = '\0';
+    return n;
+}
+
+/* fy_emit_document_to_string goes on when its buffer could not grow, and returns the rest of a text. */
 char *dpt_yaml_print(const dpt_yaml *yaml) {
-    char *text = fy_emit_document_to_string(yaml->document, FYECF_DEFAULT);
-    if (text == NULL)
-        dpt_error(DPT_ERR_OUTPUT, "%s: no memory left for its text: " DPT_MEM_REMEDY, yaml->path);
-    char *copy = dpt_mem_strdup(text, "job text");
-    free(text);
-    return copy;
+    yaml_text text = {.bytes = NULL};
+    struct fy_diag *diag = quiet_diag();
+    struct fy_emitter_cfg cfg = {
+        .flags = FYECF_DEFAULT, .output = yaml_put, .userdata = &text, .diag = diag};
+    struct fy_emitter *emitter = diag != NULL ? fy_emitter_create(&cfg) : NULL;
+    bool ok = emitter != NULL && fy_emit_document(emitter, yaml->document) == 0 && !text.failed;
+    if (emitter != NULL)
+        fy_emitter_destroy(emitter);
+    if (diag != NULL)
+        fy_diag_destroy(diag);
+    if (ok && text.bytes != NULL)
+        return text.bytes;
+    dpt_error(DPT_ERR_OUTPUT, "%s: no memory left for its text: " DPT_MEM_REMEDY, yaml->path);
+    dpt_mem_free(text.bytes);
+    return NULL;
 }

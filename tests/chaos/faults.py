@@ -77,6 +77,15 @@ def sample(chaos, calls, ranks, number):
     return chosen
 
 
+def in_places(chaos, calls, places):
+    """The calls that are made in one of these functions."""
+    addresses = sorted({address for made in calls.values() for _, _, stack in made for address in stack})
+    named = subprocess.run(["addr2line", "-f", "-s", "-e", chaos.program, *addresses], capture_output=True,
+                           text=True).stdout.splitlines()[::2]
+    wanted = {address for address, name in zip(addresses, named) if name in places}
+    return {key: [call for call in made if wanted.intersection(call[2])] for key, made in calls.items()}
+
+
 def symbols(chaos, note):
     """Function names of a fired stack, innermost first."""
     stack = note.split()[3:]
@@ -166,6 +175,8 @@ def run_setup(chaos, ways, kind, ranks, number):
     only = set(filter(None, os.environ.get("CHAOS_ONLY", "").split(",")))
     if only:
         calls = {key: made for key, made in calls.items() if key[0] in only}
+    if chaos.arguments.place:
+        calls = in_places(chaos, calls, set(chaos.arguments.place))
     for (name, rank), made in sorted(calls.items()):
         print(f"# {kind} at {ranks}, rank {rank}: {name}: {len(made)} calls from "
               f"{len({stack for _, _, stack in made})} places", flush=True)
