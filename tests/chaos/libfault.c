@@ -8,8 +8,8 @@
  *     CHAOS_SERVE=FOLDER         many runs in one process, see serve()
  *
  * Counted are calls between MPI_Init_thread and MPI_Finalize, by who makes them (the return address):
- * memory and files of the program, jansson and libfyaml; files of HDF5 and MPI-IO too; memory of HDF5 as
- * a class of its own; MPI and HDF5 calls of the program. Memory that libc, MPI, OpenMP and BLAS take is not
+ * memory and files of the program and jansson; files of HDF5 and MPI-IO too; memory of libfyaml and of
+ * HDF5 as classes of their own; MPI and HDF5 calls of the program. Memory that libc, MPI, OpenMP and BLAS take is not
  * failed: they end the process by their own decision. Calls that hold something (close, free, MPI) are
  * really made before they return an error, so that nothing leaks and no other rank waits by construction.
  * A forked child counts together with its parent; a child that runs another program does not.
@@ -35,12 +35,12 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { ALLOC, ALLOC_HDF5, OPEN, READ, WRITE, NAME, STAT, CLOSE, PROCESS, MPI, HDF5, CLASSES };
-static const char *const class_names[CLASSES] = {"alloc",   "alloc-hdf5", "open", "read",
-                                                 "write",   "name",       "stat", "close",
-                                                 "process", "mpi",        "hdf5"};
+enum { ALLOC, ALLOC_YAML, ALLOC_HDF5, OPEN, READ, WRITE, NAME, STAT, CLOSE, PROCESS, MPI, HDF5, CLASSES };
+static const char *const class_names[CLASSES] = {"alloc", "alloc-yaml", "alloc-hdf5", "open",
+                                                 "read",  "write",      "name",       "stat",
+                                                 "close", "process",    "mpi",        "hdf5"};
 enum { BEFORE, AFTER }; /* whether the real call is made */
-enum { FROM_OTHER, FROM_PROGRAM, FROM_TEXT, FROM_HDF5, FROM_MPIIO };
+enum { FROM_OTHER, FROM_PROGRAM, FROM_JSON, FROM_YAML, FROM_HDF5, FROM_MPIIO };
 
 typedef struct function {
     const char *name;
@@ -171,8 +171,10 @@ static __thread void *back __attribute__((tls_model("initial-exec")));
 static int range_from(const char *name) {
     if (name[0] == '\0')
         return FROM_PROGRAM;
-    if (strstr(name, "libjansson") != NULL || strstr(name, "libfyaml") != NULL)
-        return FROM_TEXT;
+    if (strstr(name, "libjansson") != NULL)
+        return FROM_JSON;
+    if (strstr(name, "libfyaml") != NULL)
+        return FROM_YAML;
     if (strstr(name, "libhdf5") != NULL)
         return FROM_HDF5;
     if (strstr(name, "mca_io_") != NULL || strstr(name, "mca_fs_") != NULL ||
@@ -211,7 +213,8 @@ static int from(void *address) {
 /* The class of a call by who makes it, -1 when it is none of ours. */
 static int class_of(const function *f, int caller) {
     if (f->class == ALLOC)
-        return caller == FROM_PROGRAM || caller == FROM_TEXT ? ALLOC
+        return caller == FROM_PROGRAM || caller == FROM_JSON ? ALLOC
+               : caller == FROM_YAML                         ? ALLOC_YAML
                : caller == FROM_HDF5                         ? ALLOC_HDF5
                                                              : -1;
     if (f->class == MPI || f->class == HDF5 || f->class == PROCESS)
