@@ -111,7 +111,8 @@ void dpt_nn_attention_forward(const dpt_attention_shape *shape, const float *q, 
     const dpt_attention_shape *s = shape;
     int64_t blocks = (s->n + QUERIES - 1) / QUERIES, tasks = s->hq * blocks;
     int threads = thread_count(s, tasks);
-#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
+    /* No `if`: clang's OpenMP would keep the number of threads for the next region, one of OpenBLAS. */
+#pragma omp parallel for schedule(dynamic) num_threads(threads)
     for (int64_t task = 0; task < tasks; task++) {
         /* The last query blocks see most keys: start with them. */
         int64_t j = task % s->hq, block = blocks - 1 - task / s->hq;
@@ -241,7 +242,7 @@ void dpt_nn_attention_backward(const dpt_attention_shape *shape, const float *q,
         return;
     }
     /* Query heads of a group add to the same dk and dv, so a group belongs to one thread. */
-#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
+#pragma omp parallel for schedule(dynamic) num_threads(threads)
     for (int64_t g = 0; g < s->hkv; g++)
         backward_keys(&call, g, 0, s->n, WANT_DQ | WANT_DKV,
                       scratch + (int64_t)omp_get_thread_num() * SLOT);
