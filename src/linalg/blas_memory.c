@@ -56,6 +56,18 @@ static dpt_status probe(int threads) {
         pieces * (DPT_BLAS_BUFFER_BYTES >> 20), threads);
 }
 
+/* OpenBLAS shares a product among as many threads as it was told of, and a thread of a smaller team waits for
+ * ever for the others' parts. A thread limit, or threads that follow the load, would make it smaller. */
+static int settle_threads(void) {
+    int threads = 1;
+    omp_set_dynamic(0);
+#pragma omp parallel
+#pragma omp single
+    threads = omp_get_num_threads();
+    omp_set_num_threads(threads);
+    return threads;
+}
+
 static void multiply(float *work) {
     const float *a = work;
     float *c = work + (int64_t)WARM_SIDE * WARM_SIDE;
@@ -64,7 +76,7 @@ static void multiply(float *work) {
 }
 
 dpt_status dpt_blas_take_memory(const dpt_comm *comm) {
-    int threads = omp_get_max_threads();
+    int threads = settle_threads();
     float *work = dpt_mem_zalloc(2 * (int64_t)WARM_SIDE * WARM_SIDE, sizeof *work, "a product");
     dpt_status st = work == NULL ? DPT_ERR_OUTPUT : probe(threads);
     if (st == DPT_OK)

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # seconds: 400
 # A rank that is short of address space: code 4 on all ranks and one line, at once. OpenBLAS tries for
-# ever to map its buffers, when it is loaded and at its first product.
+# ever to map its buffers, when it is loaded and at its first product; and it waits for ever for threads that
+# OpenMP does not give.
 . "$(dirname "$0")/../support/tap.sh"
 limit=40
 if [[ ${DELTAPATH_BUILD:-} == *asan* ]]; then
@@ -58,5 +59,12 @@ for kib in 650000 800000 1000000 1200000; do
     run_limited 2 1 $kib 2
     [[ $code -eq 0 || $code -eq 4 ]]
     ok "2 threads, $kib KiB: done or code 4" $? "exit code $code"
+done
+unset OPENBLAS_NUM_THREADS
+for setting in OMP_THREAD_LIMIT=1 OMP_DYNAMIC=true; do
+    export "${setting?}"
+    run_limited 2 1 unlimited 2
+    expect_exit "2 threads, $setting" 0
+    unset "${setting%=*}"
 done
 done_testing
