@@ -159,6 +159,7 @@ tidy: | deps-tidy ## clang-tidy over all sources (slow)
 install: $(PROGRAM) ## install the program and the manual under PREFIX (/usr/local)
 	install -D -m 755 $(PROGRAM) $(DESTDIR)$(PREFIX)/bin/deltapath
 	install -D -m 755 tools/prepare_data.py $(DESTDIR)$(PREFIX)/share/deltapath/prepare_data.py
+	install -D -m 644 tools/outputs.py $(DESTDIR)$(PREFIX)/share/deltapath/outputs.py
 	for file in doc/*.md slurm/* jobs/*.yaml; do \
 	    install -D -m 644 $$file $(DESTDIR)$(PREFIX)/share/deltapath/$$file; done
 

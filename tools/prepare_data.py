@@ -15,6 +15,7 @@ Output: tokens int32 [total], loss_mask uint8 [total], offsets int64 [n+1]; for 
 in each of the groups chosen and rejected.  loss_mask is 1 on response tokens: the tokens whose
 prediction is scored.  The first token of a sample has nothing before it and is never scored.
 The loss of a sample is the mean over its scored tokens, the loss of the set the mean over samples.
+The file ends with a line that holds its checksum: --force replaces what has not changed since.
 
 Needs h5py and numpy (Debian: python3-h5py); `tokenizers` when values are strings; `transformers`
 for --chat-template.  Exit codes: 0 done, 2 usage, 3 bad input, 4 output cannot be written.
@@ -27,6 +28,8 @@ import pathlib
 import re
 import struct
 import sys
+
+import outputs
 
 USAGE, INPUT, OUTPUT = 2, 3, 4
 
@@ -278,47 +281,13 @@ def build(options, tok: Tokens):
     return groups, dropped
 
 
-def is_same(a: pathlib.Path, b: pathlib.Path) -> bool:
-    """The same file or folder, links followed."""
-    try:
-        return a.samefile(b)
-    except OSError:
-        return False
-
-
-def is_ours(path: pathlib.Path) -> bool:
-    """Whether an existing file is a data set that this tool wrote."""
-    h5py = need("h5py", "install python3-h5py")
-    try:
-        with h5py.File(path) as f:
-            return bytes(f.attrs.get("format", b"")) == b"deltapath-data"
-    except (OSError, TypeError, ValueError):
-        return False
-
-
 def check_output(options) -> None:
-    """An input is never an output, and only a data set of this tool is replaced."""
+    """An input is never an output, and only a data set that this tool wrote, unchanged, is replaced."""
     output = options.output
-    if is_same(output, options.input):
-        raise Bad(OUTPUT, f"{output}: is the input {options.input}: give another output")
-    inside = [p for p in (output, *output.absolute().parents, *output.resolve().parents)
-              if is_same(p, options.tokenizer)]
-    files = options.tokenizer.iterdir() if options.tokenizer.is_dir() else []
-    if inside or any(is_same(output, f) for f in files):
-        raise Bad(OUTPUT, f"{output}: lies in the folder {options.tokenizer} of the tokenizer, "
-                          "which is never written to: give another output")
-    if output.is_symlink():
-        raise Bad(OUTPUT, f"{output}: is a symbolic link: give the place to which it leads, "
-                          "or remove the link")
-    if not output.exists():
-        return
-    if not output.is_file():
-        raise Bad(OUTPUT, f"{output}: cannot be written: it is no regular file")
-    if not options.force:
+    outputs.check_inputs(output, [options.input, options.tokenizer])
+    if output.is_file() and not output.is_symlink() and not options.force:
         raise Bad(OUTPUT, f"{output}: exists already: remove it or give --force")
-    if not is_ours(output):
-        raise Bad(OUTPUT, f"{output}: is no data set that prepare_data.py wrote: move it away or "
-                          "give another output")
+    outputs.check(output)
 
 
 def write(options, tok: Tokens, groups: dict) -> None:
@@ -353,13 +322,14 @@ def write(options, tok: Tokens, groups: dict) -> None:
                 group["loss_mask"] = numpy.concatenate(
                     [numpy.array(mask, numpy.uint8) for _, mask in samples])
                 group["offsets"] = offsets.astype(numpy.int64)
+        part.write_bytes((whole := part.read_bytes()) + outputs.seal_of(whole))
         check_output(options)
         os.replace(part, options.output)
     except FileExistsError as e:
         raise Bad(OUTPUT, f"{part}: is in the way: move it away") from e
-    except (OSError, Bad) as e:
+    except (OSError, Bad, outputs.Refused) as e:
         part.unlink(missing_ok=True)
-        if isinstance(e, Bad):
+        if not isinstance(e, OSError):
             raise
         raise Bad(OUTPUT, f"{options.output}: cannot be written: {e}") from e
 
@@ -397,9 +367,9 @@ def main(argv=None) -> int:
         tok = Tokens(options.tokenizer, options)
         groups, dropped = build(options, tok)
         write(options, tok, groups)
-    except Bad as e:
+    except (Bad, outputs.Refused) as e:
         print(f"prepare_data.py: error: {e}", file=sys.stderr)
-        return e.code
+        return e.code if isinstance(e, Bad) else OUTPUT
     for name, samples in groups.items():
         scored = sum(sum(mask) for _, mask in samples)
         print(f"{options.output}{':' + name if name else ''}: {len(samples)} samples, "

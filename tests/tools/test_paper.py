@@ -13,8 +13,9 @@ import h5py
 import numpy as np
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tools" / "paper"))
+sys.path[:0] = [str(ROOT / "tools" / "paper"), str(ROOT / "tools")]
 import claims
+import outputs
 import plot
 import report
 import study as st
@@ -310,6 +311,55 @@ def ranges_are_drawn_below_lines_with_points(folder):
     assert "errorbars" not in script and "pointinterval" not in script
     assert script.index("with vectors nohead") < script.index("with linespoints")
     assert "0 40 20" in script and "set xrange [-0.2:5.2]" in script, script
+
+
+@test
+def only_its_own_unchanged_files_are_replaced(folder):
+    page, table = folder / "r.html", folder / "claims.csv"
+    make_all(folder)
+    for _ in range(2):
+        assert run(folder, page).returncode == 0
+    kept = page.read_bytes(), table.read_bytes()
+    study = next(folder.glob("fig1-*"))
+    (folder / "notes.html").write_text("mine")
+    (folder / "link.html").symlink_to(study / "results.json")
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    for output in (folder / "notes.html", folder / "link.html", study / "results.json", study / "new.html"):
+        result = run(folder, output)
+        assert result.returncode == 1 and str(output.parent) in result.stderr, result
+        assert len(result.stderr.splitlines()) == 1, result
+        assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before, output
+    for file, content in zip((page, table), kept):
+        file.write_bytes(content.replace(b"fig1", b"FIG1", 1))
+        changed = page.read_bytes(), table.read_bytes()
+        result = run(folder, page)
+        assert result.returncode == 1 and f"{file}: is not as this tool wrote it" in result.stderr, result
+        assert (page.read_bytes(), table.read_bytes()) == changed
+        file.write_bytes(content)
+    assert run(folder, page).returncode == 0 and (page.read_bytes(), table.read_bytes()) == kept
+
+
+def git(folder, *words):
+    subprocess.run(["git", "-C", folder, "-c", "user.name=a", "-c", "user.email=b", *words], check=True,
+                   capture_output=True)
+
+
+@test
+def files_without_a_seal_are_replaced_where_git_has_them(folder):
+    def write(data):
+        try:
+            outputs.write(file, data)
+        except outputs.Refused:
+            return False
+        return True
+    file = folder / "figures.json"
+    assert write(b"one") and write(b"one") and not write(b"two")
+    git(folder, "init", "-q")
+    git(folder, "add", "figures.json")
+    assert not write(b"two")
+    git(folder, "commit", "-qm", "one")
+    assert write(b"two") and file.read_bytes() == b"two"
+    assert not write(b"three") and file.read_bytes() == b"two"
 
 
 @test

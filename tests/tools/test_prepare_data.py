@@ -213,6 +213,13 @@ def inputs_and_files_of_others_are_never_replaced(w):
     record = [{"prompt": [2], "response": [3]}]
     assert w.run(record).returncode == 0
     assert w.run(record, "--force").returncode == 0  # its own output
+    with h5py.File(w.out, "r+") as f:
+        f["tokens"][0] = 1
+    w.fails(w.run(record, "--force"), 4, "is not as this tool wrote it")
+    w.out.unlink()
+    assert w.run(record).returncode == 0
+    w.out.write_bytes(w.out.read_bytes() + b"a note")
+    w.fails(w.run(record, "--force"), 4, "is not as this tool wrote it")
     source = w.dir / "in.jsonl"
     (w.dir / "other.h5").write_text("mine")
     os.link(source, w.dir / "hard")
@@ -224,7 +231,7 @@ def inputs_and_files_of_others_are_never_replaced(w):
     before = {p: p.read_bytes() for p in [*w.dir.iterdir(), *w.tok.iterdir()] if p.is_file()}
     ways = {source: "in.jsonl", w.dir / "tok/../in.jsonl": "in.jsonl", w.dir / "hard": "in.jsonl",
             w.dir / "soft": "in.jsonl", w.dir / "dangling": "link", w.dir / "pipe": "regular",
-            w.dir / "other.h5": "no data set", w.tok / "tokenizer.json": "tok",
+            w.dir / "other.h5": "is not as this tool", w.tok / "tokenizer.json": "tok",
             w.tok / "new.h5": "tok", w.tok / "a/b.h5": "tok", w.dir / "models/new.h5": "tok",
             w.dir / "config": "tok"}
     for way, word in ways.items():

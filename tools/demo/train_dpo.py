@@ -22,6 +22,7 @@ from transformers import AutoTokenizer, LlamaForCausalLM
 import task
 from training import (SEED, delta_figures, descend, evaluate, save, task_batch, text_samples,
                       token_nll, write_figures, write_lines)
+import outputs
 
 PAIRS, HELD, BATCH, WARM = 2560, 256, 32, 8
 
@@ -69,6 +70,7 @@ def main() -> None:
     a = ap.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(SEED + 20)
+    outputs.check_new((a.out / name for name in ("llama-dpo", "figures.json")), [a.corpus, a.llama])
     a.out.mkdir(parents=True, exist_ok=True)
     tok = AutoTokenizer.from_pretrained(a.llama)
     model = LlamaForCausalLM.from_pretrained(a.llama, dtype=torch.float32)

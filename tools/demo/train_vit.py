@@ -24,6 +24,7 @@ from sklearn.model_selection import train_test_split
 from transformers import ViTConfig, ViTForImageClassification
 
 from training import delta_figures, descend, pair_arguments, write_figures
+import outputs
 
 SEED = 20240601
 HELD = 297
@@ -92,6 +93,16 @@ def save(model, where: pathlib.Path) -> None:
     model.float()  # goes on from the rounded weights: what is stored is what is post-trained
 
 
+def write_images(path: pathlib.Path, images, labels) -> None:
+    with h5py.File(path, "w") as f:
+        f.attrs["format"] = np.bytes_("deltapath-data")
+        f.attrs["version"] = np.int32(1)
+        f.attrs["kind"] = np.bytes_("class")
+        f.attrs["source"] = np.bytes_("scikit-learn load_digits")
+        f["images"] = images.numpy()
+        f["labels"] = labels.numpy().astype(np.int32)
+
+
 def main() -> None:
     ap = pair_arguments(pre_steps=3000, post_steps=1500, pre_rate=1e-3, post_rate=1e-3)
     ap.add_argument("out", type=pathlib.Path)
@@ -99,15 +110,12 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(SEED)
     gen = torch.Generator().manual_seed(SEED + 1)
+    made = ["vit-post", "figures.json"] + ([] if a.skip_pre else ["digits.h5", "vit-pre"])
+    outputs.check_new(a.out / name for name in made)
     a.out.mkdir(parents=True, exist_ok=True)
     (xt, yt), (xh, yh) = load_images()
-    with h5py.File(a.out / "digits.h5", "w") as f:
-        f.attrs["format"] = np.bytes_("deltapath-data")
-        f.attrs["version"] = np.int32(1)
-        f.attrs["kind"] = np.bytes_("class")
-        f.attrs["source"] = np.bytes_("scikit-learn load_digits")
-        f["images"] = xh.numpy()
-        f["labels"] = yh.numpy().astype(np.int32)
+    if not a.skip_pre:
+        write_images(a.out / "digits.h5", xh, yh)
     held_turn = torch.randint(0, 8, (len(xh),), generator=gen)
     held_turned = turned(xh, held_turn)
 

@@ -4,11 +4,15 @@ import json
 import math
 import pathlib
 import random
+import sys
 import time
 from dataclasses import dataclass
 from typing import Callable
 
 import torch
+
+sys.path.insert(1, str(pathlib.Path(__file__).resolve().parents[1]))
+import outputs  # noqa: E402
 
 SEED = 20240501
 EOS = 1
@@ -138,12 +142,12 @@ def delta_figures(model, before: dict) -> dict:
 
 
 def write_lines(path: pathlib.Path, samples: list[dict]) -> None:
-    path.write_text("".join(json.dumps(s) + "\n" for s in samples))
+    outputs.write(path, "".join(json.dumps(s) + "\n" for s in samples).encode())
 
 
 def write_figures(path: pathlib.Path, figures: dict) -> None:
     print(json.dumps(figures, indent=2), flush=True)
-    path.write_text(json.dumps(figures, indent=2) + "\n")
+    outputs.write(path, (json.dumps(figures, indent=2) + "\n").encode())
 
 
 def pair_arguments(pre_steps: int, post_steps: int, pre_rate: float,
@@ -183,6 +187,8 @@ class LanguagePair:
 def train_pair(pair: LanguagePair, tok, a: argparse.Namespace) -> None:
     """Pre-training on text, post-training on the task; writes models, held-out samples, figures."""
     gen = torch.Generator().manual_seed(pair.seeds.pre)
+    made = [f"{pair.name}-post", "figures.json"] + ([] if a.skip_pre else [f"{pair.name}-pre"])
+    outputs.check_new((a.out / name for name in made), [a.corpus])
     a.out.mkdir(parents=True, exist_ok=True)
     stream = text_stream(tok, a.corpus / "train.txt")
     held_rng = random.Random(pair.seeds.held)

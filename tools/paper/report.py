@@ -8,15 +8,16 @@ whichever models it is of. Needs python3-h5py, python3-numpy and gnuplot. The re
 no duration: the same results give the same bytes.
 """
 import argparse
+import hashlib
 import html
 import json
-import os
 import pathlib
 import sys
 
-sys.path.insert(0, str(pathlib.Path(__file__).parent))
+sys.path[:0] = [str(pathlib.Path(__file__).parent), str(pathlib.Path(__file__).resolve().parents[1])]
 import claims
 import figures
+import outputs
 import study as st
 
 STYLE = """
@@ -106,16 +107,34 @@ def summary(rows):
                                                 ("undecided", "is undecided", "are undecided")))
 
 
-def write(path, text):
-    beside = path.with_name(path.name + ".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(text, encoding="utf-8")
-        os.replace(beside, path)
-    except OSError as error:
-        if beside.is_file():
-            beside.unlink()
-        sys.exit(f"report.py: {path}: cannot be written: {error.strerror}")
+def vouches(table):
+    """What the page says of the table beside it, which cannot carry a checksum itself."""
+    return f"<!-- claims.csv {hashlib.sha256(table).hexdigest()}\n"
+
+
+def vouched(table, _):
+    """Whether a table is as a page beside it says."""
+    line = vouches(table.read_bytes()).encode()
+    return any(line in page.read_bytes() and outputs.is_sealed(page, outputs.COMMENT)
+               for page in table.parent.glob("*.html") if page.is_file())
+
+
+def check(output, folder):
+    """Both files, before anything is replaced."""
+    table = output.with_name("claims.csv")
+    studies = {file.parent for name in ("results.json", "results.h5") for file in folder.glob(f"*/{name}")}
+    outputs.check(output, studies, outputs.COMMENT)
+    outputs.check(table, studies, sealed=vouched)
+    return table
+
+
+def write(output, folder, page, rows):
+    table, cells = check(output, folder), claims_csv(rows).encode()
+    body = (page + vouches(cells)).encode()
+    if table.exists():
+        table.unlink()  # the page vouches for the new one alone
+    outputs.put(output, body + outputs.seal_of(body) + outputs.COMMENT)
+    outputs.put(table, cells)
 
 
 def main():
@@ -123,6 +142,7 @@ def main():
     parser.add_argument("folder", type=pathlib.Path, help="holds <figure>-<pair>/results.json")
     parser.add_argument("-o", "--output", type=pathlib.Path, required=True)
     args = parser.parse_args()
+    check(args.output, args.folder)
     studies, skipped, broken = st.load(args.folder, list(TITLES))
     studies.sort(key=lambda s: (list(TITLES).index(s.figure), s.pair))
     read, rows, sections = [], [], []
@@ -152,12 +172,14 @@ def main():
             "left out. The rules are code: tools/paper/claims.py.</p>"
             + claim_table(rows) + figure_sections(read, sections) + sources(read)
             + "</body></html>\n")
-    write(args.output, page)
-    write(args.output.with_name("claims.csv"), claims_csv(rows))
+    write(args.output, args.folder, page, rows)
     print(f"report: {args.output}: {counted(len(rows), 'claim', 'claims')}: {summary(rows)}; the cells "
           "of each: claims.csv beside it")
     return 1 if broken else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except outputs.Refused as refused:
+        sys.exit(f"report.py: {refused}")

@@ -16,15 +16,18 @@ import sys
 import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tools/reference"))
+sys.path[:0] = [str(ROOT / "tools/reference"), str(ROOT / "tools")]
+import outputs  # noqa: E402
 import check_demo_in_transformers as reference  # noqa: E402
 
 DEMO = ROOT / "share/demo"
+GOLDEN = ROOT / "tests/golden/demo_losses.json"
 EDITS = ("dare", "bitdelta", "prune", "twin", "both")
 
 
 def main():
     program = sys.argv[1] if len(sys.argv) > 1 else str(ROOT / "build/release/deltapath")
+    outputs.check_new([GOLDEN])
     scratch = pathlib.Path(tempfile.mkdtemp())
     environment = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
     subprocess.run([program, "run", "tests/golden/demo_edits.yaml", "--set", "riemann=off",
@@ -40,8 +43,7 @@ def main():
             losses, hits = reference.evaluate((model, None), 0.1, str(DEMO / f"{data}.h5"))
             golden[name][data] = {"loss": losses.mean(), "accuracy": hits.mean()}
             print(name, data, golden[name][data])
-    out = ROOT / "tests/golden/demo_losses.json"
-    out.write_text(json.dumps(golden, indent=1) + "\n")
+    outputs.write(GOLDEN, (json.dumps(golden, indent=1) + "\n").encode())
     shutil.rmtree(scratch)
 
 

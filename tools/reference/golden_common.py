@@ -8,6 +8,9 @@ import h5py
 import numpy as np
 import torch
 
+sys.path.insert(1, str(pathlib.Path(__file__).resolve().parents[1]))
+import outputs  # noqa: E402
+
 
 class _DoubleTorch:
     """The model codes name torch.float32 for norms and softmax; here that means double."""
@@ -105,6 +108,7 @@ def make_all(make_case, cases, folder: str, seed: int) -> None:
     import transformers
     root = pathlib.Path(__file__).resolve().parents[2]
     out = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else root / "tests/golden" / folder
+    outputs.check_new(out / f"{name}.h5" for name in cases)
     out.mkdir(parents=True, exist_ok=True)
     transformers.logging.disable_progress_bar()
     for i, name in enumerate(cases):
