@@ -4,22 +4,29 @@
 #   slurm/deltapath-chain.sh PRE POST JOB.yaml OUT [OPTIONS OF deltapath run]
 #
 # The models become OUT/pre.h5 and OUT/post.h5, the study is OUT/study, the report OUT/report.html.
-# Variables, beside those of deltapath.sbatch:
+# Logs are deltapath-NAME-ID.log. Variables, beside those of deltapath.sbatch:
 study_options=${DELTAPATH_SBATCH:-}           # of sbatch for the study, as in "--nodes=4 --time=08:00:00"
 convert_options=${DELTAPATH_SBATCH_CONVERT:-} # for the two conversions, as in "--time=01:00:00"
 report_options=${DELTAPATH_SBATCH_REPORT:-}   # for the report
+logs=${DELTAPATH_LOGS:-.}                     # folder of the logs, which exists
 
 set -euo pipefail
 [[ $# -ge 4 ]] || { sed -n '4p' "$0" >&2; exit 2; }
 pre=$1 post=$2 job=$3 out=$4
 shift 4
 script=$(dirname "$0")/deltapath.sbatch
+fail() { echo "deltapath-chain.sh: $*" >&2; exit 4; }
+[[ -d $logs ]] || fail "$logs: no such folder: make it, or set DELTAPATH_LOGS"
+for model in "$pre" "$post"; do # nothing is made in the folder of a model
+    [[ $(realpath -m "$out")/ != "$(realpath -m "$model")"/* ]] ||
+        fail "$out: lies in the folder of the input $model, which is never written to: choose another OUT"
+done
 mkdir -p "$out"
 
 submit() { # submit NAME AFTER WORDS...: the id of the job
     local name=$1 after=$2 id
     shift 2
-    id=$(sbatch --parsable --job-name="deltapath-$name" --output="$out/$name.log" \
+    id=$(sbatch --parsable --job-name="deltapath-$name" --output="$logs/deltapath-$name-%j.log" \
         ${after:+--dependency="afterok:$after" --kill-on-invalid-dep=yes} "$@")
     echo "${id%%;*}"
 }

@@ -9,7 +9,7 @@
 limit=300
 # Two nodes of one host share no memory here: messages go through the loopback device.
 export OMPI_MCA_btl=self,tcp OMPI_MCA_pml=ob1 OMPI_MCA_btl_tcp_if_include=lo
-export DELTAPATH=$program
+export DELTAPATH=$program DELTAPATH_LOGS=$tap_root
 unset DELTAPATH_QUIET
 
 submit() { # submit NAME ARGUMENTS...: of sbatch, the script and its words; the id of the job
@@ -100,9 +100,53 @@ array() {
         slurm/deltapath-array.sh 3 "$tap_root/job.yaml" "$tap_root/array" --set output.checkpoint=none)
     join=$(grep -o 'join [0-9]*' <<<"$said" | tr -dc 0-9)
     run_at 1 run "$tap_root/job.yaml" --set output.directory="$tap_root/one" --set output.checkpoint=none
-    ended "an array and its join" "$(cluster_await "$join" 120)" COMPLETED "$tap_root/array/join.log"
+    ended "an array and its join" "$(cluster_await "$join" 120)" COMPLETED "$tap_root/deltapath-join-$join.log"
+    holds "the program alone writes to the folder" test "$(ls "$tap_root/array" | tr '\n' ' ')" = "all part-0 part-1 part-2 "
+    slurm/deltapath-array.sh 3 "$tap_root/job.yaml" "$tap_root/array" 2>"$tap_root/array.err"
+    [[ $? -eq 4 ]] && grep -q "array/all: is there already" "$tap_root/array.err"
+    ok "an array over another one's results is refused" $?
     holds "the joined results are those of one run" $compare joined "$tap_root/one/results.json" \
         "$tap_root/array/all/results.json"
+}
+
+# A folder that is no place for outputs is refused by the program before anything is in it.
+array_in_a_model() {
+    local said task
+    cp -r share/demo/llama-pre "$tap_root/model"
+    said=$(DELTAPATH_SBATCH="--nodes=1 --ntasks-per-node=1 --time=5" slurm/deltapath-array.sh 1 "$tap_root/job.yaml" \
+        "$tap_root/model" --set models.pre="$tap_root/model")
+    task=$(grep -o 'array [0-9]*' <<<"$said" | tr -dc 0-9)
+    ended "an array into an input fails" "$(cluster_await "$task" 60)" FAILED "$tap_root/deltapath-${task}_0.log"
+    holds "it says why" grep -q "model.*input" "$tap_root/deltapath-${task}_0.log"
+    holds "the input is as it was" diff -r share/demo/llama-pre "$tap_root/model"
+    slurm/deltapath-chain.sh "$tap_root/model" share/demo/llama-post "$tap_root/job.yaml" "$tap_root/model/new" \
+        2>"$tap_root/chain.err"
+    [[ $? -eq 4 ]] && grep -q "which is never written to" "$tap_root/chain.err"
+    ok "a chain into an input is refused" $?
+    holds "the input is as it was then" diff -r share/demo/llama-pre "$tap_root/model"
+}
+
+# A join that is put back into the queue replaces what it wrote itself, and nothing that was there before.
+joins_again() {
+    local own before parts=("$tap_root"/array/part-*)
+    cat >"$tap_root/again.sh" <<'S'
+#!/usr/bin/env bash
+[[ ${SLURM_RESTART_COUNT:-0} -eq 0 ]] || exec "${@:2}"
+[[ $1 == before ]] || "${@:2}"
+scontrol requeue "$SLURM_JOB_ID"
+sleep 60
+S
+    chmod +x "$tap_root/again.sh"
+    cp -r "$tap_root/array/all" "$tap_root/old"
+    own=$(DELTAPATH_CONTAINER="$tap_root/again.sh after" submit own --nodes=1 slurm/deltapath.sbatch join \
+        "${parts[@]}" -o "$tap_root/own")
+    before=$(DELTAPATH_CONTAINER="$tap_root/again.sh before" submit before --nodes=1 slurm/deltapath.sbatch join \
+        "${parts[@]}" -o "$tap_root/old")
+    ended "a join that starts again meets its own output" "$(cluster_await "$own" 90)" COMPLETED "$tap_root/own.log"
+    holds "it had started again" grep -q 'Restarts=1 ' <(cluster_job "$own")
+    ended "a join that starts again meets an older output" "$(cluster_await "$before" 90)" FAILED "$tap_root/before.log"
+    holds "it says so" grep -q "old: holds joined results already" "$tap_root/before.log"
+    holds "the older one is as it was" diff -r "$tap_root/array/all" "$tap_root/old"
 }
 
 chain() {
@@ -111,7 +155,9 @@ chain() {
         slurm/deltapath-chain.sh share/demo/llama-pre share/demo/llama-post "$tap_root/job.yaml" \
         "$tap_root/chain" --only prune --set output.checkpoint=none)
     last=$(grep -o 'report [0-9]*' <<<"$said" | tr -dc 0-9)
-    ended "convert, study and report" "$(cluster_await "$last" 120)" COMPLETED "$tap_root/chain/report.log"
+    ended "convert, study and report" "$(cluster_await "$last" 120)" COMPLETED "$tap_root/deltapath-report-$last.log"
+    holds "the program alone writes to the folder" \
+        test "$(ls "$tap_root/chain" | tr '\n' ' ')" = "post.h5 pre.h5 report.html study "
     holds "the report is there" grep -q prune "$tap_root/chain/report.html"
 }
 
@@ -223,6 +269,8 @@ if [[ $started -eq 0 ]]; then
     time_limit_starts
     plain
     array
+    array_in_a_model
+    joins_again
     signalled
     time_limit_ends
     cancelled
