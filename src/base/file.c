@@ -1,20 +1,77 @@
 #include "deltapath/base/file.h"
 
 #include "deltapath/base/guard.h"
+#include "deltapath/base/hash.h"
 #include "deltapath/base/mem.h"
 
+#include <ctype.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 enum { CALL_BYTES = 1 << 30 };
 
-static char *file_temporary(const char *path) {
-    return dpt_mem_format("%s" DPT_FILE_PARTIAL, path);
+enum { MACHINE_DIGITS = 8 };
+
+/* Process ids say who wrote a file only among processes that see the same ones: on one machine, outside of
+ * containers or in the same one. */
+static void file_machine(char digits[MACHINE_DIGITS + 1]) {
+    char host[256] = "";
+    struct stat space = {.st_ino = 0};
+    dpt_hash hash;
+    (void)gethostname(host, sizeof host - 1);
+    (void)stat("/proc/self/ns/pid", &space);
+    dpt_hash_begin(&hash);
+    dpt_hash_update(&hash, host, strlen(host));
+    dpt_hash_update(&hash, &space.st_ino, sizeof space.st_ino);
+    snprintf(digits, MACHINE_DIGITS + 1, "%08" PRIx32, (uint32_t)dpt_hash_value(&hash));
+}
+
+char *dpt_file_temporary(const char *path) {
+    char machine[MACHINE_DIGITS + 1];
+    file_machine(machine);
+    return dpt_mem_format("%s" DPT_FILE_PARTIAL ".%s.%ld", path, machine, (long)getpid());
+}
+
+/* What follows the ending of a temporary name: nothing, or machine and process. */
+static const char *file_writer(const char *name) {
+    const char *last = NULL;
+    for (const char *at = name; (at = strstr(at, DPT_FILE_PARTIAL)) != NULL;)
+        last = at += strlen(DPT_FILE_PARTIAL);
+    if (last == NULL || last == name + strlen(DPT_FILE_PARTIAL) || last[0] == '\0')
+        return last != name + strlen(DPT_FILE_PARTIAL) ? last : NULL;
+    size_t digits = strspn(last + 1, "0123456789abcdef");
+    if (last[0] != '.' || digits != MACHINE_DIGITS || last[1 + digits] != '.')
+        return NULL;
+    const char *process = last + 2 + digits;
+    size_t n = strspn(process, "0123456789");
+    return n > 0 && process[n] == '\0' ? last : NULL;
+}
+
+size_t dpt_file_temporary_stem(const char *name) {
+    const char *writer = file_writer(name);
+    return writer == NULL ? 0 : (size_t)(writer - name) - strlen(DPT_FILE_PARTIAL);
+}
+
+/* Whether nobody can be writing a temporary file any more. */
+static bool file_orphaned(const char *name) {
+    char machine[MACHINE_DIGITS + 1];
+    const char *writer = file_writer(name);
+    if (writer[0] == '\0')
+        return true;
+    file_machine(machine);
+    if (strncmp(writer + 1, machine, MACHINE_DIGITS) != 0)
+        return false;
+    long process = strtol(writer + 2 + MACHINE_DIGITS, NULL, 10);
+    return process > 0 && process == (long)(pid_t)process && kill((pid_t)process, 0) != 0 &&
+           errno == ESRCH;
 }
 
 static dpt_status file_remove_temporary(const char *temporary) {
@@ -28,14 +85,49 @@ static dpt_status file_remove_temporary(const char *temporary) {
     return st;
 }
 
+static char *file_folder(const char *path) {
+    const char *slash = strrchr(path, '/');
+    return slash == NULL   ? dpt_mem_format(".")
+           : slash == path ? dpt_mem_format("/")
+                           : dpt_mem_format("%.*s", (int)(slash - path), path);
+}
+
 char *dpt_file_begin(const char *path) {
     if (dpt_guard_output(path) != DPT_OK)
         return NULL;
-    char *temporary = file_temporary(path);
+    char *temporary = dpt_file_temporary(path);
     if (temporary == NULL || file_remove_temporary(temporary) == DPT_OK)
         return temporary;
     dpt_mem_free(temporary);
     return NULL;
+}
+
+void dpt_file_sweep(const char *folder, const char *name, bool locked) {
+    struct stat info;
+    DIR *opened = opendir(folder);
+    for (const struct dirent *entry = NULL; opened != NULL && (entry = readdir(opened)) != NULL;) {
+        size_t stem = dpt_file_temporary_stem(entry->d_name);
+        bool wanted =
+            stem > 0 &&
+            (name == NULL || (strlen(name) == stem && strncmp(entry->d_name, name, stem) == 0));
+        char *path = wanted && (locked || file_orphaned(entry->d_name))
+                         ? dpt_mem_format("%s/%s", folder, entry->d_name)
+                         : NULL;
+        if (path != NULL && lstat(path, &info) == 0 && !S_ISDIR(info.st_mode) &&
+            file_remove_temporary(path) != DPT_OK)
+            dpt_error_clear(); /* it stays */
+        dpt_mem_free(path);
+    }
+    if (opened != NULL)
+        closedir(opened);
+}
+
+void dpt_file_sweep_of(const char *path) {
+    char *folder = file_folder(path);
+    const char *slash = strrchr(path, '/');
+    if (folder != NULL)
+        dpt_file_sweep(folder, slash != NULL ? slash + 1 : path, false);
+    dpt_mem_free(folder);
 }
 
 static int file_sync(const char *path, int flags) {
@@ -49,17 +141,14 @@ static int file_sync(const char *path, int flags) {
 /* The rename is durable only once the folder is. Some file systems cannot sync a folder: the file is
  * whole there all the same, so that is no error. */
 static void file_sync_folder(const char *path) {
-    const char *slash = strrchr(path, '/');
-    char *folder = slash == NULL   ? dpt_mem_format(".")
-                   : slash == path ? dpt_mem_format("/")
-                                   : dpt_mem_format("%.*s", (int)(slash - path), path);
+    char *folder = file_folder(path);
     if (folder != NULL)
         (void)file_sync(folder, O_RDONLY | O_DIRECTORY);
     dpt_mem_free(folder);
 }
 
 dpt_status dpt_file_commit(const char *path) {
-    char *temporary = file_temporary(path);
+    char *temporary = dpt_file_temporary(path);
     if (temporary == NULL) {
         dpt_file_discard(path); /* there may be memory for its name again */
         return DPT_ERR_OUTPUT;
@@ -81,22 +170,23 @@ dpt_status dpt_file_commit(const char *path) {
 }
 
 void dpt_file_discard(const char *path) {
-    char *temporary = file_temporary(path);
+    char *temporary = dpt_file_temporary(path);
     if (temporary != NULL)
         (void)file_remove_temporary(temporary);
     dpt_mem_free(temporary);
 }
 
-static bool file_put_piece(int fd, const char *bytes, int64_t n) {
+bool dpt_file_write_open(int fd, const void *bytes, int64_t n) {
+    const char *at = bytes;
     while (n > 0) {
-        ssize_t done = write(fd, bytes, (size_t)(n < CALL_BYTES ? n : CALL_BYTES));
+        ssize_t done = write(fd, at, (size_t)(n < CALL_BYTES ? n : CALL_BYTES));
         if (done < 0 && errno == EINTR)
             continue;
         if (done == 0)
             errno = ENOSPC;
         if (done <= 0)
             return false;
-        bytes += done;
+        at += done;
         n -= done;
     }
     return true;
@@ -109,7 +199,7 @@ dpt_status dpt_file_put(const char *path, const dpt_file_piece *pieces, int coun
     int fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     bool ok = fd >= 0;
     for (int i = 0; i < count && ok; i++)
-        ok = file_put_piece(fd, pieces[i].bytes, pieces[i].n);
+        ok = dpt_file_write_open(fd, pieces[i].bytes, pieces[i].n);
     ok = ok && fsync(fd) == 0;
     int error = errno;
     if (fd >= 0 && close(fd) != 0 && ok) {

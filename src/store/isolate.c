@@ -1,5 +1,6 @@
 #include "deltapath/store/isolate.h"
 
+#include "deltapath/base/file.h"
 #include "deltapath/base/mem.h"
 
 #include <errno.h>
@@ -32,20 +33,6 @@ typedef struct answer {
     int64_t n;
     char message[DPT_MESSAGE_MAX];
 } answer;
-
-static bool write_all(int fd, const void *data, int64_t n) {
-    const char *at = data;
-    while (n > 0) {
-        ssize_t done = write(fd, at, n < (1 << 20) ? (size_t)n : (1 << 20));
-        if (done < 0 && errno == EINTR)
-            continue;
-        if (done <= 0)
-            return false;
-        at += done;
-        n -= done;
-    }
-    return true;
-}
 
 static bool read_all(int fd, void *data, int64_t n) {
     char *at = data;
@@ -91,7 +78,7 @@ static void run_child(int fd, dpt_isolate_fn work, void *ctx) {
     if (a.st != DPT_OK)
         a.n = 0;
     memcpy(a.message, dpt_error_message(), sizeof a.message);
-    bool ok = write_all(fd, &a, sizeof a) && write_all(fd, bytes, a.n);
+    bool ok = dpt_file_write_open(fd, &a, sizeof a) && dpt_file_write_open(fd, bytes, a.n);
     /* Not exit: handlers that MPI registered belong to the parent. */
     _exit(ok ? 0 : 1);
 }

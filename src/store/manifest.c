@@ -294,11 +294,13 @@ bool dpt_manifest_owns(const dpt_manifest *manifest, const char *folder, const c
 static dpt_status add_change(dpt_manifest *manifest, const char *folder, const char *name) {
     dpt_manifest_entry now = {.bytes = 0};
     dpt_manifest_entry next = {.name = (char *)(uintptr_t)name};
-    char *temporary = dpt_mem_format("%s/%s" DPT_FILE_PARTIAL, folder, name);
+    char *path = dpt_mem_format("%s/%s", folder, name);
+    char *temporary = path != NULL ? dpt_file_temporary(path) : NULL;
     dpt_status st = temporary != NULL ? dpt_manifest_measure(temporary, -1, &next) : DPT_ERR_OUTPUT;
     next.replacing = find_owned(manifest, folder, name, &now);
     memcpy(next.previous, now.hash, sizeof next.previous);
     dpt_mem_free(temporary);
+    dpt_mem_free(path);
     return st == DPT_OK ? dpt_manifest_set(manifest, &next) : st;
 }
 

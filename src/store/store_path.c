@@ -89,25 +89,12 @@ dpt_status dpt_store_path_write_failed(const char *path) {
                      path, strerror(errno));
 }
 
-static bool write_all(int fd, const char *bytes, int64_t n) {
-    while (n > 0) {
-        ssize_t done = write(fd, bytes, (size_t)(n < (1 << 30) ? n : (1 << 30)));
-        if (done < 0 && errno == EINTR)
-            continue;
-        if (done <= 0)
-            return false;
-        bytes += done;
-        n -= done;
-    }
-    return true;
-}
-
 dpt_status dpt_store_path_write(const char *path, const void *bytes, int64_t n, int64_t length) {
     int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     if (fd < 0)
         return dpt_store_path_write_failed(path);
-    bool ok = write_all(fd, bytes, n) && (length <= n || ftruncate(fd, (off_t)length) == 0) &&
-              fsync(fd) == 0;
+    bool ok = dpt_file_write_open(fd, bytes, n) &&
+              (length <= n || ftruncate(fd, (off_t)length) == 0) && fsync(fd) == 0;
     dpt_status st = ok ? DPT_OK : dpt_store_path_write_failed(path);
     if (close(fd) != 0 && st == DPT_OK)
         st = dpt_store_path_write_failed(path);
@@ -152,9 +139,9 @@ dpt_status dpt_store_path_sync(const char *path) {
  * was killed left in its temporary folder. */
 static bool is_model_file(const char *name) {
     char stem[256];
-    size_t n = strlen(name), ending = strlen(DPT_FILE_PARTIAL);
-    if (n > ending && n < sizeof stem && strcmp(name + n - ending, DPT_FILE_PARTIAL) == 0) {
-        snprintf(stem, sizeof stem, "%.*s", (int)(n - ending), name);
+    size_t n = dpt_file_temporary_stem(name);
+    if (n > 0 && n < sizeof stem) {
+        snprintf(stem, sizeof stem, "%.*s", (int)n, name);
         return is_model_file(stem);
     }
     static const char *const names[] = {"config.json", "deltapath.json", "model.safetensors",

@@ -25,18 +25,12 @@ static int64_t pass_bytes(const dpt_loss_part *parts, int count) {
 
 static bool pass_put(int fd, dpt_hash *hash, const char *bytes, int64_t n) {
     while (n > 0) {
-        size_t most = (size_t)(n < HASH_BYTES ? n : HASH_BYTES);
-        ssize_t done = write(fd, bytes, most);
-        if (done < 0 && errno == EINTR)
-            continue;
-        if (done == 0)
-            errno = ENOSPC;
-        if (done <= 0)
+        int64_t block = n < HASH_BYTES ? n : HASH_BYTES;
+        if (!dpt_file_write_open(fd, bytes, block))
             return false;
-        if (hash != NULL)
-            dpt_hash_update(hash, bytes, (size_t)done);
-        bytes += done;
-        n -= done;
+        dpt_hash_update(hash, bytes, (size_t)block);
+        bytes += block;
+        n -= block;
     }
     return true;
 }
@@ -52,7 +46,7 @@ static bool pass_put_all(int fd, const dpt_pass_header *header, const dpt_loss_p
         ok = pass_put(fd, &hash, parts[i].bytes, parts[i].n);
     dpt_hash128_value(&hash, sum);
     dpt_seal_format(sum, (int64_t)sizeof *header + header->bytes, seal);
-    return ok && pass_put(fd, NULL, seal, sizeof seal);
+    return ok && dpt_file_write_open(fd, seal, sizeof seal);
 }
 
 bool dpt_pass_file_write(const char *path, dpt_pass_header *header, const dpt_loss_part *parts,

@@ -51,8 +51,7 @@ static bool is_pass_name(const char *name) {
     if (strspn(name, digits) != 16 || name[16] != '.')
         return false;
     const char *kind = name + 17;
-    const char *partial = strstr(kind, DPT_FILE_PARTIAL);
-    size_t n = partial != NULL ? (size_t)(partial - kind) : strlen(kind);
+    size_t stem = dpt_file_temporary_stem(kind), n = stem > 0 ? stem : strlen(kind);
     bool done = n == 4 && strncmp(kind, "done", 4) == 0;
     return done || ((kind[0] == 'g' || kind[0] == 'r') && strspn(kind + 1, "0123456789-") == n - 1);
 }
@@ -441,7 +440,7 @@ void dpt_passes_remove(const char *directory) {
         if (!is_pass_name(entry->d_name))
             continue;
         char *path = dpt_mem_format("%s/%s", folder, entry->d_name);
-        bool temporary = strstr(entry->d_name, DPT_FILE_PARTIAL) != NULL;
+        bool temporary = dpt_file_temporary_stem(entry->d_name) > 0;
         if (path != NULL && (temporary ? dpt_owned_check_temporary(path)
                                        : dpt_owned_check(path, DPT_OWNED_PROGRESS, NULL)) == DPT_OK)
             unlink(path);

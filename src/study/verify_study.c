@@ -97,12 +97,6 @@ static dpt_status list_folder(const char *folder, listing *out) {
     return st;
 }
 
-static bool is_partial(const char *name) {
-    size_t n = strlen(name);
-    size_t m = strlen(DPT_FILE_PARTIAL);
-    return n > m && strcmp(name + n - m, DPT_FILE_PARTIAL) == 0;
-}
-
 static void say_uncovered(const audit *a, const char *folder, const char *name) {
     fprintf(a->out, "%s/%s: not of this study, or left by a run that was killed: not checked\n",
             folder, name);
@@ -167,7 +161,7 @@ static dpt_status check_units(audit *a) {
     char *folder = join(a->folder, "units");
     dpt_status st = folder != NULL ? list_folder(folder, &list) : DPT_ERR_OUTPUT;
     for (int64_t i = 0; st == DPT_OK && i < list.count; i++) {
-        if (is_partial(list.names[i])) {
+        if (dpt_file_temporary_stem(list.names[i])) {
             say_uncovered(a, folder, list.names[i]);
             continue;
         }
@@ -193,7 +187,7 @@ static dpt_status check_sealed(audit *a, const char *name) {
         int64_t n = 0;
         if (path == NULL)
             st = DPT_ERR_OUTPUT;
-        else if (is_partial(list.names[i]))
+        else if (dpt_file_temporary_stem(list.names[i]))
             say_uncovered(a, folder, list.names[i]);
         else {
             a->files++;
@@ -309,7 +303,7 @@ static dpt_status check_models(const dpt_comm *comm, audit *a) {
     if (st == DPT_OK)
         st = list_models(comm, folder, &names, &n);
     for (char *name = names; st == DPT_OK && name < names + n; name += strlen(name) + 1) {
-        if (is_partial(name)) {
+        if (dpt_file_temporary_stem(name)) {
             if (comm->rank == 0)
                 say_uncovered(a, folder, name);
             continue;

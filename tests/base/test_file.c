@@ -5,6 +5,7 @@
 #include "deltapath/base/mem.h"
 #include "deltapath/base/sealed.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdlib.h>
@@ -12,10 +13,11 @@
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static char folder[64];
-static char path[128], temporary[160];
+static char path[128], temporary[200];
 
 static int setup(void **state) {
     (void)state;
@@ -23,7 +25,9 @@ static int setup(void **state) {
     if (mkdtemp(folder) == NULL)
         return -1;
     snprintf(path, sizeof path, "%s/file", folder);
-    snprintf(temporary, sizeof temporary, "%s.partial-deltapath", path);
+    char *name = dpt_file_temporary(path);
+    snprintf(temporary, sizeof temporary, "%s", name);
+    dpt_mem_free(name);
     return 0;
 }
 
@@ -77,6 +81,91 @@ static void writes_whole_or_not_at_all(void **state) {
     check_content("third", 5);
     assert_int_equal(dpt_file_write("/nowhere/at/all", "x", 1), DPT_ERR_OUTPUT);
     check_error("/nowhere/at/all");
+}
+
+/* Run a function in another process; its end is waited for. */
+static void elsewhere(void (*work)(void)) {
+    pid_t child = fork();
+    int state = 0;
+    if (child == 0) {
+        work();
+        _exit(0);
+    }
+    assert_int_equal(waitpid(child, &state, 0), child);
+    assert_true(WIFEXITED(state) && WEXITSTATUS(state) == 0);
+}
+
+static void put_and_die(void) {
+    const dpt_file_piece piece = {"other", 5};
+    if (dpt_file_put(path, &piece, 1) != DPT_OK)
+        _exit(1);
+}
+
+static void write_elsewhere(void) {
+    if (dpt_file_write(path, "other", 5) != DPT_OK)
+        _exit(1);
+}
+
+/* Each has a temporary file of its own: the file is always one of the two, whole, and the last one wins. */
+static void writers_do_not_mix(void **state) {
+    (void)state;
+    const dpt_file_piece piece = {"this", 4};
+    assert_int_equal(dpt_file_put(path, &piece, 1), DPT_OK);
+    elsewhere(write_elsewhere);
+    check_content("other", 5);
+    assert_int_equal(dpt_file_commit(path), DPT_OK);
+    check_content("this", 4);
+}
+
+static int count_temporaries(void) {
+    int count = 0;
+    DIR *opened = opendir(folder);
+    for (const struct dirent *entry; (entry = readdir(opened)) != NULL;)
+        count += dpt_file_temporary_stem(entry->d_name) == 4;
+    closedir(opened);
+    return count;
+}
+
+static void make_empty(const char *ending) {
+    char name[200];
+    snprintf(name, sizeof name, "%s%s", path, ending);
+    int fd = open(name, O_WRONLY | O_CREAT, 0666);
+    assert_true(fd >= 0);
+    close(fd);
+}
+
+/* What is left is removed once nobody can be writing it: of this machine when the process has ended, of others
+ * for the holder of a lock. Names that only resemble stay. */
+static void sweeps_what_is_left(void **state) {
+    (void)state;
+    const dpt_file_piece piece = {"this", 4};
+    static const char *const others[] = {".partial-deltapath.lock",
+                                         ".partial-deltapath.0123abcd.12x",
+                                         ".partial-deltapath.0123abc.12", ".partial"};
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        make_empty(others[i]);
+    assert_int_equal(count_temporaries(), 0);
+    make_empty(".partial-deltapath");
+    make_empty(".partial-deltapath.0123abcd.1");
+    elsewhere(put_and_die);
+    elsewhere(put_and_die);
+    assert_int_equal(dpt_file_put(path, &piece, 1), DPT_OK);
+    assert_int_equal(count_temporaries(), 5);
+    dpt_file_sweep(folder, "fil", false);
+    assert_int_equal(count_temporaries(), 5);
+    dpt_file_sweep_of(path);
+    assert_int_equal(count_temporaries(), 2);
+    assert_int_equal(dpt_file_commit(path), DPT_OK);
+    check_content("this", 4);
+    dpt_file_sweep(folder, NULL, true);
+    assert_int_equal(count_temporaries(), 0);
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        char name[200];
+        snprintf(name, sizeof name, "%s%s", path, others[i]);
+        assert_int_equal(access(name, F_OK), 0);
+    }
+    assert_int_equal(dpt_file_temporary_stem(".partial-deltapath"), 0);
+    assert_int_equal(dpt_file_temporary_stem("a.partial-deltapath.partial-deltapath"), 19);
 }
 
 static void full_disk_leaves_the_old_file(void **state) {
@@ -217,6 +306,8 @@ static void hash128_streams(void **state) {
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(writes_whole_or_not_at_all, setup, teardown),
+        cmocka_unit_test_setup_teardown(writers_do_not_mix, setup, teardown),
+        cmocka_unit_test_setup_teardown(sweeps_what_is_left, setup, teardown),
         cmocka_unit_test_setup_teardown(full_disk_leaves_the_old_file, setup, teardown),
         cmocka_unit_test_setup_teardown(opens_regular_files_only, setup, teardown),
         cmocka_unit_test_setup_teardown(identity_tells_changes, setup, teardown),

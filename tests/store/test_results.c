@@ -262,7 +262,7 @@ static void test_faults(void **state) {
     const char *const faults[] = {"results.unit:last", "results.rename:last", "results.rename:0",
                                   "results.unit:0"};
     char path[128];
-    snprintf(path, sizeof path, "%s/units/dare@task.h5.partial-deltapath", directory);
+    snprintf(path, sizeof path, "test -z \"$(ls '%s/units' | grep partial)\"", directory);
     for (int i = 0; i < 4; i++) {
         setenv("DPT_FAULT", faults[i], 1);
         assert_int_equal(dpt_results_save_unit(&test_comm, &study, &r), DPT_ERR_OUTPUT);
@@ -270,7 +270,7 @@ static void test_faults(void **state) {
         dpt_error_clear();
         setenv("DPT_FAULT", "", 1);
         assert_false(is_found(&study, "dare", "task"));
-        assert_int_not_equal(access(path, F_OK), 0);
+        assert_int_equal(system(path), 0);
         wait_for_all();
     }
     assert_int_equal(dpt_results_save_unit(&test_comm, &study, &r), DPT_OK);

@@ -188,7 +188,9 @@ static void test_study(void **state) {
         put(models_root, names[0], "four"); /* a damaged manifest is not hidden */
         assert_int_equal(dpt_manifest_commit_file(file), DPT_ERR_INPUT);
         dpt_error_clear();
-        assert_int_not_equal(access(models_path("summary.csv.partial-deltapath"), F_OK), 0);
+        char *temporary = dpt_file_temporary(models_path("summary.csv"));
+        assert_int_not_equal(access(temporary, F_OK), 0);
+        dpt_mem_free(temporary);
     }
     MPI_Barrier(test_comm.mpi);
 }

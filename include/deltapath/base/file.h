@@ -4,15 +4,32 @@
 #include "deltapath/base/status.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
-/* Files that appear whole or not at all, written by one process under the temporary name
- * `path` DPT_FILE_PARTIAL, synced and renamed; no input is ever written to (base/guard); input files that are what they seem; and what a file is known again by. All
- * functions are Local. */
+/* Files that appear whole or not at all, written by one process under a temporary name of its own, synced
+ * and renamed; no input is ever written to (base/guard); input files that are what they seem; and what a
+ * file is known again by. All functions are Local. */
 
-/** Ending of temporary names. A file of such a name is taken for one that a run which was killed left
- * behind, and replaced: no user gives a file this name. */
+/** What makes a name a temporary one: NAME DPT_FILE_PARTIAL, of models, which are locked, and
+ * NAME DPT_FILE_PARTIAL.MACHINE.PROCESS of other files, so that two processes that write one file never
+ * write into one temporary file: the last complete one wins. No user gives a file such a name: once nobody
+ * can be writing it, it is taken for one that a process which was killed left behind, and removed. */
 #define DPT_FILE_PARTIAL ".partial-deltapath"
+
+/** Temporary name of `path` for this process, allocated (dpt_mem_free); NULL without memory. */
+char *dpt_file_temporary(const char *path);
+
+/** Length of the final name in a temporary name, without folders; 0 when it is none. */
+size_t dpt_file_temporary_stem(const char *name);
+
+/** Remove temporary files that were left in a folder: those of the file `name`, or of all files when it is
+ * NULL; whoever wrote them when the caller holds the lock of the folder, else those of processes of this
+ * machine that have ended. What cannot be removed stays, without an error. */
+void dpt_file_sweep(const char *folder, const char *name, bool locked);
+
+/** The same for one file, without a lock, before it is written. */
+void dpt_file_sweep_of(const char *path);
 
 /** One of the parts that make up a file, in order. Borrowed. */
 typedef struct dpt_file_piece {
@@ -40,6 +57,9 @@ dpt_status dpt_file_commit(const char *path);
 
 /** Remove the temporary file, if there is one. */
 void dpt_file_discard(const char *path);
+
+/** Write n bytes at the position of an open file or pipe, all of them. @return false with errno. */
+bool dpt_file_write_open(int fd, const void *bytes, int64_t n);
 
 /** Open a regular file for reading, links followed; a FIFO, a device or a folder is refused at once and
  * never waited for. @return a descriptor that is closed on exec, or -1.
