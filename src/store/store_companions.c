@@ -1,13 +1,16 @@
 #include "store_internal.h"
 
 #include "deltapath/base/file.h"
+#include "deltapath/base/log.h"
 #include "deltapath/base/mem.h"
+#include "deltapath/comm/stop.h"
 
 #include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -17,7 +20,7 @@
  * settings, licence. In a directory they are files, in an HDF5 checkpoint data sets of bytes; here
  * both are extents of some file. */
 
-enum { COPY_BYTES = 1 << 20, NAME_BYTES = 200 };
+enum { COPY_BYTES = 1 << 20, PROGRESS_BYTES = 64 << 20, NAME_BYTES = 200 };
 
 static bool is_known(const char *name) {
     static const char *const whole[] = {
@@ -124,27 +127,49 @@ static dpt_status unreadable(const dpt_store_companion *companion, const char *w
                      companion->file, companion->name, why);
 }
 
+static dpt_status unwritable(const dpt_store_companion *companion, const char *to) {
+    return dpt_error(DPT_ERR_OUTPUT,
+                     "%s: companion file %s of %s cannot be written (%s): check permissions and "
+                     "disk space",
+                     to, companion->name, companion->file, strerror(errno));
+}
+
+/* One piece of a file. */
+static dpt_status copy_piece(const dpt_store_companion *companion, int in, int out, int64_t done,
+                             int64_t at, const char *to, char *buffer) {
+    int64_t n = companion->bytes - done < COPY_BYTES ? companion->bytes - done : COPY_BYTES;
+    int64_t got = dpt_file_read_at(in, companion->offset + done, buffer, n);
+    if (got != n)
+        return unreadable(companion, got < 0 ? strerror(errno) : "it became shorter");
+    if (lseek(out, (off_t)at, SEEK_SET) < 0 || !dpt_file_write_open(out, buffer, n))
+        return unwritable(companion, to);
+    return dpt_stop_check();
+}
+
+/* Nothing keeps a companion small: what takes long says so, and heeds a stop. */
 static dpt_status copy_bytes(const dpt_store_companion *companion, int in, int out,
-                             int64_t to_offset, const char *to, char *buffer) {
-    for (int64_t done = 0; done < companion->bytes;) {
-        int64_t left = companion->bytes - done;
-        ssize_t got = pread(in, buffer, (size_t)(left < COPY_BYTES ? left : COPY_BYTES),
-                            companion->offset + done);
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got <= 0)
-            return unreadable(companion, got < 0 ? strerror(errno) : "it became shorter");
-        for (ssize_t put = 0; put < got;) {
-            ssize_t n = pwrite(out, buffer + put, (size_t)(got - put), to_offset + done + put);
-            if (n < 0 && errno == EINTR)
-                continue;
-            if (n <= 0)
-                return dpt_store_path_write_failed(to);
-            put += n;
-        }
-        done += got;
+                             int64_t to_offset, const char *to) {
+    char what[NAME_BYTES + 8];
+    char *buffer = dpt_mem_alloc(COPY_BYTES, 1, "copy buffer");
+    if (buffer == NULL)
+        return DPT_ERR_OUTPUT;
+    dpt_progress progress;
+    bool large = companion->bytes >= PROGRESS_BYTES;
+    snprintf(what, sizeof what, "copy %s", companion->name);
+    if (large)
+        dpt_progress_begin(&progress, what, "B", companion->bytes);
+    dpt_status st = DPT_OK;
+    for (int64_t done = 0; done < companion->bytes && st == DPT_OK; done += COPY_BYTES) {
+        st = copy_piece(companion, in, out, done, to_offset + done, to, buffer);
+        if (large && st == DPT_OK)
+            dpt_progress_add(&progress, companion->bytes - done < COPY_BYTES
+                                            ? companion->bytes - done
+                                            : (int64_t)COPY_BYTES);
     }
-    return DPT_OK;
+    if (large)
+        dpt_progress_end(&progress);
+    dpt_mem_free(buffer);
+    return st;
 }
 
 dpt_status dpt_store_companion_copy(const dpt_store_companion *companion, const char *to,
@@ -153,17 +178,13 @@ dpt_status dpt_store_companion_copy(const dpt_store_companion *companion, const 
     if (in < 0)
         return DPT_ERR_INPUT;
     int out = open(to, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
-    dpt_status st = out < 0 ? dpt_store_path_write_failed(to) : DPT_OK;
-    char *buffer = st == DPT_OK ? dpt_mem_alloc(COPY_BYTES, 1, "copy buffer") : NULL;
-    if (st == DPT_OK)
-        st =
-            buffer == NULL ? DPT_ERR_OUTPUT : copy_bytes(companion, in, out, to_offset, to, buffer);
+    dpt_status st =
+        out < 0 ? unwritable(companion, to) : copy_bytes(companion, in, out, to_offset, to);
     if (st == DPT_OK && fsync(out) != 0)
-        st = dpt_store_path_write_failed(to);
-    dpt_mem_free(buffer);
+        st = unwritable(companion, to);
     close(in);
     if (out >= 0 && close(out) != 0 && st == DPT_OK)
-        st = dpt_store_path_write_failed(to);
+        st = unwritable(companion, to);
     return st;
 }
 

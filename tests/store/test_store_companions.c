@@ -1,9 +1,13 @@
 /* ranks: 1 2 3 */
 #include "store_models.h"
 
+#include "deltapath/base/log.h"
 #include "deltapath/study/convert.h"
 
 #include <hdf5.h>
+#include <pty.h>
+#include <signal.h>
+#include <sys/resource.h>
 
 /* Tokenizer, generation and licence files through an HDF5 checkpoint and back. */
 
@@ -135,6 +139,44 @@ static void test_too_many_bytes(void **state) {
     assert_int_not_equal(access(models_path("to.h5.partial-deltapath"), F_OK), 0);
 }
 
+/* A copy that fails says of which file; one that takes long says how far it is. */
+static void test_large(void **state) {
+    (void)state;
+    char from[512], line[512] = "";
+    int ends[2] = {-1, -1}, kept = dup(STDERR_FILENO);
+    snprintf(from, sizeof from, "%s", models_path("from"));
+    make_model(from);
+    const struct rlimit small = {16 << 20, RLIM_INFINITY}, none = {RLIM_INFINITY, RLIM_INFINITY};
+    signal(SIGXFSZ, SIG_IGN);
+    if (test_comm.rank == 0) {
+        put_file(from, "tokenizer.bin", "", 0);
+        assert_int_equal(truncate(models_path("from/tokenizer.bin"), (off_t)65 << 20), 0);
+        assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+    }
+    MPI_Barrier(test_comm.mpi);
+    assert_int_equal(convert(from, models_path("to")), DPT_ERR_OUTPUT);
+    assert_non_null(strstr(dpt_error_message(), "companion file tokenizer.bin of "));
+    dpt_error_clear();
+    if (test_comm.rank == 0) {
+        assert_int_equal(setrlimit(RLIMIT_FSIZE, &none), 0);
+        assert_int_equal(openpty(&ends[0], &ends[1], NULL, NULL, NULL), 0);
+        dup2(ends[1], STDERR_FILENO);
+        dpt_log_configure(0, DPT_LOG_INFO);
+    }
+    dpt_status st = convert(from, models_path("to"));
+    if (test_comm.rank == 0) {
+        dpt_log_configure(0, DPT_LOG_WARN);
+        dup2(kept, STDERR_FILENO);
+        assert_true(read(ends[0], line, sizeof line - 1) > 0);
+        assert_non_null(strstr(line, "copy tokenizer.bin"));
+        close(ends[0]);
+        close(ends[1]);
+    }
+    close(kept);
+    assert_int_equal(st, DPT_OK);
+    check_same_file(from, models_path("to"), "tokenizer.bin");
+}
+
 /* A data set of `n` bytes, or a damaged one, added to a good checkpoint. */
 static void add_set(hid_t file, const char *name, hid_t type, int ndim, hsize_t n, bool chunked) {
     const hsize_t sides[] = {n, 2};
@@ -220,6 +262,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test_setup_teardown(test_round_trip, models_setup, models_teardown),
         cmocka_unit_test_setup_teardown(test_demo_model, models_setup, models_teardown),
         cmocka_unit_test_setup_teardown(test_too_many_bytes, models_setup, models_teardown),
+        cmocka_unit_test_setup_teardown(test_large, models_setup, models_teardown),
         cmocka_unit_test_setup_teardown(test_hostile, models_setup, models_teardown),
     };
     return test_mpi_main(argc, argv, tests);
