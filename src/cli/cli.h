@@ -5,6 +5,7 @@
 #include "deltapath/comm/comm.h"
 
 #include <argp.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 enum { DPT_CLI_EXPANDED = 16 };
@@ -17,7 +18,8 @@ typedef struct dpt_cli {
     char *report_html;
     char *expanded[DPT_CLI_EXPANDED]; /**< words of the command line whose `~/` was replaced */
     int nexpanded;
-    char *report_csv; /**< folder for the CSV files of the plots, or NULL */
+    char *report_csv;      /**< folder for the CSV files of the plots, or NULL */
+    bool report_overwrite; /**< these may replace others of their kind */
 } dpt_cli;
 
 /** One verb of the command line. */

@@ -96,7 +96,7 @@ static dpt_status dispatch(dpt_cli *cli, int argc, char **argv) {
 static dpt_status write_report(const dpt_cli *cli) {
     if (cli->comm.rank != 0 || cli->report_results == NULL)
         return DPT_OK;
-    dpt_report_options options = {.csv_dir = cli->report_csv};
+    dpt_report_options options = {.csv_dir = cli->report_csv, .overwrite = cli->report_overwrite};
     dpt_status st = dpt_report_write(cli->report_results, cli->report_html, &options);
     if (st == DPT_OK)
         dpt_log(DPT_LOG_INFO, "report: %s", cli->report_html);

@@ -54,7 +54,7 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     case KEY_SHARD:
         return dpt_cli_bytes(arg, "--shard-size", &w->convert.shard_bytes) == DPT_OK ? 0 : EINVAL;
     case KEY_OVERWRITE:
-        w->convert.overwrite = true;
+        w->convert.overwrite = w->diff.overwrite = true;
         return 0;
     case KEY_VERIFY:
         w->convert.verify_inputs = true;
@@ -134,6 +134,9 @@ static dpt_status inspect(dpt_cli *cli, int argc, char **argv) {
 static dpt_status diff(dpt_cli *cli, int argc, char **argv) {
     static const struct argp_option table[] = {
         {.name = "csv", .key = KEY_CSV, .arg = "FILE", .doc = "Write the table with all digits"},
+        {.name = "overwrite",
+         .key = KEY_OVERWRITE,
+         .doc = "Replace the table of an earlier diff at FILE, also one that was changed since"},
         {.name = "iterations",
          .key = KEY_ITERATIONS,
          .arg = "N",

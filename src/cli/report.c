@@ -10,15 +10,21 @@
 #include <string.h>
 #include <unistd.h>
 
+enum { KEY_OVERWRITE = 1000 };
+
 typedef struct report_options {
     const char *results;
     const char *html;
     const char *csv;
+    bool overwrite;
 } report_options;
 
 static const struct argp_option table[] = {
     {.name = "output", .key = 'o', .arg = "FILE", .doc = "HTML file to write (report.html)"},
     {.name = "csv-dir", .key = 'c', .arg = "DIR", .doc = "Keep the data of the plots as CSV"},
+    {.name = "overwrite",
+     .key = KEY_OVERWRITE,
+     .doc = "Replace tables of an earlier report in DIR, also those that were changed since"},
     {.name = NULL}};
 
 static error_t parse(int key, char *arg, struct argp_state *state) {
@@ -29,6 +35,9 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
         return 0;
     case 'c':
         options->csv = arg;
+        return 0;
+    case KEY_OVERWRITE:
+        options->overwrite = true;
         return 0;
     case ARGP_KEY_ARG:
         if (options->results != NULL)
@@ -74,6 +83,7 @@ static dpt_status report(dpt_cli *cli, int argc, char **argv) {
         return st;
     cli->report_results = dpt_mem_strdup(options.results, "file name");
     cli->report_html = dpt_mem_strdup(options.html, "file name");
+    cli->report_overwrite = options.overwrite;
     cli->report_csv = dpt_mem_strdup(options.csv, "folder name");
     bool complete = cli->report_results != NULL && cli->report_html != NULL &&
                     (options.csv == NULL || cli->report_csv != NULL);

@@ -123,6 +123,7 @@ static dpt_status plots_open(const dpt_report_options *options, dpt_report_plots
     *plots = (dpt_report_plots){.gnuplot = "gnuplot"};
     if (options != NULL && options->gnuplot != NULL)
         plots->gnuplot = options->gnuplot;
+    plots->overwrite = options != NULL && options->overwrite;
     plots->scratch = make_scratch();
     if (plots->scratch == NULL)
         return DPT_ERR_OUTPUT;
@@ -145,6 +146,7 @@ static void plots_close(dpt_report_plots *plots) {
 /* The page ends with a comment that holds its checksum, so that a report that somebody changed is known. */
 static dpt_status put_page(const char *path, const char *page, size_t n) {
     static const char end[] = DPT_OWNED_REPORT_END;
+    dpt_file_sweep_of(path);
     uint64_t hash[2];
     char seal[DPT_SEAL_BYTES];
     dpt_hash128_bytes(page, n, hash);

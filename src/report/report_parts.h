@@ -26,6 +26,7 @@ typedef struct dpt_report_plots {
     const char *gnuplot;
     char *directory; /* of the CSV files, kept or not */
     char *scratch;   /* of scripts and SVG files, removed in the end */
+    bool overwrite;  /* tables that are there may be replaced */
     bool missing;    /* gnuplot could not be run: do not try again */
 } dpt_report_plots;
 

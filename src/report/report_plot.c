@@ -78,12 +78,15 @@ FILE *dpt_report_csv(const dpt_report_plots *plots, const char *kind, const char
             *c = '_';
     int length = snprintf(path, 1024, "%s/%s%s%s.csv", plots->directory, kind,
                           name[0] != '\0' ? "-" : "", name);
-    if (length >= 1024 || dpt_owned_check_text(path, header, "table of a plot") != DPT_OK) {
+    if (length >= 1024) {
         dpt_error(DPT_ERR_OUTPUT, "%s: the path is too long", path);
         return NULL;
     }
+    if (dpt_owned_check_table(path, header, "table of a plot", plots->overwrite) != DPT_OK)
+        return NULL;
+    dpt_file_sweep_of(path);
     char *temporary = dpt_file_begin(path);
-    FILE *csv = temporary != NULL ? fopen(temporary, "we") : NULL;
+    FILE *csv = temporary != NULL ? fopen(temporary, "wxe") : NULL;
     if (csv == NULL)
         dpt_error(DPT_ERR_OUTPUT, "%s: cannot be created: %s", path, strerror(errno));
     else

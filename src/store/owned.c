@@ -207,6 +207,18 @@ dpt_status dpt_owned_check(const char *path, dpt_owned_kind kind, const char *st
     return owned_check_study(path, k->owner, study);
 }
 
+dpt_status dpt_owned_check_table(const char *path, const char *start, const char *what,
+                                 bool overwrite) {
+    struct stat info;
+    dpt_status st = dpt_owned_check_text(path, start, what);
+    if (st == DPT_OK && !overwrite && lstat(path, &info) == 0)
+        st = dpt_error(DPT_ERR_OUTPUT,
+                       "%s: exists already: give --overwrite to replace it, changes that were made "
+                       "to it included, or choose another output",
+                       path);
+    return st;
+}
+
 dpt_status dpt_owned_check_text(const char *path, const char *start, const char *what) {
     char text[DPT_OWNED_START_BYTES + 1], tail[DPT_SEAL_BYTES + 1];
     bool there = false;

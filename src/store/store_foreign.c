@@ -277,7 +277,7 @@ static dpt_status foreign_tensor(const dpt_store *store, const dpt_tensor_info *
     return DPT_OK;
 }
 
-dpt_status dpt_store_check_weights(const dpt_store *store) {
+dpt_status dpt_store_check_usable(const dpt_store *store) {
     const dpt_catalog *catalog = dpt_store_catalog(store);
     for (int t = 0; t < catalog->count; t++) {
         dpt_status st = foreign_tensor(store, &catalog->tensors[t]);

@@ -202,9 +202,9 @@ static bool ties_embeddings(const dpt_store *store) {
 
 /* Only pairs of float types that we compute with take part. */
 static dpt_status pair(dpt_diff *d) {
-    dpt_status st = dpt_store_check_weights(d->pre);
+    dpt_status st = dpt_store_check_usable(d->pre);
     if (st == DPT_OK)
-        st = dpt_store_check_weights(d->post);
+        st = dpt_store_check_usable(d->post);
     if (st == DPT_OK)
         st = dpt_catalog_pair(dpt_store_catalog(d->pre), d->catalog, ties_embeddings(d->pre),
                               ties_embeddings(d->post), DPT_MISMATCH_KEEP_POST, &d->pairing,
@@ -275,7 +275,7 @@ dpt_status dpt_diff_run(const dpt_comm *comm, const dpt_diff_options *options) {
     if (st == DPT_OK) {
         d.catalog = dpt_store_catalog(d.post);
         if (comm->rank == 0 && options->csv != NULL)
-            st = dpt_diff_check_csv(options->csv);
+            st = dpt_diff_check_csv(options);
         if (st == DPT_OK)
             st = pair(&d);
         if (st == DPT_OK)

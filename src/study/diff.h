@@ -29,7 +29,7 @@ typedef struct dpt_diff {
 
 /** Whether a table may be written to `path`: nothing is there, or a table of an earlier diff. Local.
  * Errors: DPT_ERR_OUTPUT naming the file. */
-dpt_status dpt_diff_check_csv(const char *path);
+dpt_status dpt_diff_check_csv(const dpt_diff_options *options);
 
 /** Table on the stream, and as a whole CSV file. Local (rank 0). */
 dpt_status dpt_diff_print(const dpt_diff *d, const dpt_diff_options *options);

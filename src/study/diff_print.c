@@ -143,16 +143,18 @@ static void print_csv(const dpt_diff *d, FILE *file) {
     csv_row(file, "all", "", &total);
 }
 
-dpt_status dpt_diff_check_csv(const char *path) {
-    return dpt_owned_check_text(path, CSV_START, "table of diff");
+dpt_status dpt_diff_check_csv(const dpt_diff_options *options) {
+    return dpt_owned_check_table(options->csv, CSV_START, "table of diff", options->overwrite);
 }
 
-static dpt_status write_csv(const dpt_diff *d, const char *path) {
+static dpt_status write_csv(const dpt_diff *d, const dpt_diff_options *options) {
+    const char *path = options->csv;
     char *text = NULL;
     size_t n = 0;
-    dpt_status st = dpt_diff_check_csv(path);
+    dpt_status st = dpt_diff_check_csv(options);
     if (st != DPT_OK)
         return st;
+    dpt_file_sweep_of(path);
     FILE *file = open_memstream(&text, &n);
     if (file != NULL)
         print_csv(d, file);
@@ -170,5 +172,5 @@ dpt_status dpt_diff_print(const dpt_diff *d, const dpt_diff_options *options) {
     print_table(d, out);
     if (fflush(out) != 0 || ferror(out))
         return dpt_error(DPT_ERR_OUTPUT, "standard output cannot be written");
-    return options->csv != NULL ? write_csv(d, options->csv) : DPT_OK;
+    return options->csv != NULL ? write_csv(d, options) : DPT_OK;
 }

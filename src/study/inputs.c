@@ -56,7 +56,7 @@ static dpt_status open_reference(const dpt_comm *comm, dpt_inputs *in, int d) {
         return DPT_OK;
     dpt_status st = dpt_store_open(comm, path, &in->reference[d]);
     if (st == DPT_OK)
-        st = dpt_store_check_weights(in->reference[d]);
+        st = dpt_store_check_usable(in->reference[d]);
     if (st == DPT_OK && dpt_store_config(in->reference[d]) == NULL)
         st = dpt_error(DPT_ERR_INPUT, "%s: has no config.json, which a reference needs: add it",
                        path);
@@ -224,9 +224,9 @@ dpt_status dpt_inputs_open(const dpt_comm *comm, const dpt_job *job, dpt_inputs 
         st = dpt_store_open(comm, job->post, &out->post);
     if (st == DPT_OK) {
         out->catalog = dpt_store_catalog(out->post);
-        st = dpt_store_check_weights(out->pre);
+        st = dpt_store_check_usable(out->pre);
         if (st == DPT_OK)
-            st = dpt_store_check_weights(out->post);
+            st = dpt_store_check_usable(out->post);
         if (st == DPT_OK)
             st = pair(out);
         if (st == DPT_OK)

@@ -146,7 +146,7 @@ for name, row in rows.items():
 assert seen == 8, (seen, list(rows))
 P
     cp "$tmp/d.csv" "$tmp/three.csv"
-    run_at 1 diff "$tap_root/plain/pre" "$tap_root/plain/post" --csv "$tmp/d.csv" --iterations 0
+    run_at 1 diff "$tap_root/plain/pre" "$tap_root/plain/post" --csv "$tmp/d.csv" --iterations 0 --overwrite
     run_at 4 diff "$tap_root/plain/pre" "$tap_root/plain/post" --csv "$tmp/four.csv" --iterations 0
     expect_exit "diff without the spectral norm" 0
     holds "diff: same bytes at 1 and 4" cmp "$tmp/d.csv" "$tmp/four.csv"

@@ -185,6 +185,10 @@ static void test_diff(void **state) {
     assert_true(x[5] == 0.25 && x[7] == 1.5);
     assert_true(x[8] == 0 && x[9] == 1 && x[10] == 3 && x[11] == 3 && x[12] == 3);
     MPI_Barrier(test_comm.mpi);
+    assert_int_equal(dpt_diff_run(&test_comm, &options), DPT_ERR_OUTPUT);
+    assert_non_null(strstr(dpt_error_message(), "exists already"));
+    dpt_error_clear();
+    options.overwrite = true;
     write_model(post, DPT_STORE_HDF5, DPT_BF16, with_nan);
     assert_int_equal(dpt_diff_run(&test_comm, &options), DPT_ERR_INPUT);
     assert_non_null(strstr(dpt_error_message(), "1100007"));

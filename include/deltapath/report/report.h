@@ -3,10 +3,13 @@
 
 #include "deltapath/base/status.h"
 
+#include <stdbool.h>
+
 typedef struct dpt_report_options {
     const char *title;   /**< NULL: the name of the study */
     const char *csv_dir; /**< directory that receives the CSV files behind the plots, made when it
                             is missing; NULL: they are not kept */
+    bool overwrite;      /**< replace tables of the same kind in csv_dir */
     const char *gnuplot; /**< program; NULL: "gnuplot" on PATH */
 } dpt_report_options;
 

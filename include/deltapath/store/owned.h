@@ -37,13 +37,18 @@ dpt_status dpt_owned_check(const char *path, dpt_owned_kind kind, const char *st
 /** The same for a text that begins with `start`; `what` names such a file in the message. */
 dpt_status dpt_owned_check_text(const char *path, const char *start, const char *what);
 
+/** The same for a table that carries no checksum: nobody can tell whether somebody changed it since, so that
+ * one that is there is replaced only when the user asks for it, and only when it begins with `start`. */
+dpt_status dpt_owned_check_table(const char *path, const char *start, const char *what,
+                                 bool overwrite);
+
 /** The same for a model: an HDF5 checkpoint or a folder of safetensors with its provenance, unchanged but for
  * the values of tensors (dpt_owned_check_weights), and nothing in the folder but what its manifest lists.
  * @param[in] edit  id of the edit that must have made it; NULL: any model that this program wrote. */
 dpt_status dpt_owned_check_model(const char *path, const char *edit);
 
 /** Check that the weights of a model have the hashes that it states, before it is replaced or removed:
- * reads all of it. Absence and an empty folder are no error.
+ * reads all of it, once in a process as long as nobody touches it. Absence and an empty folder are no error.
  * Errors: DPT_ERR_OUTPUT naming the model when somebody changed it. */
 dpt_status dpt_owned_check_weights(const char *path);
 

@@ -39,7 +39,7 @@ const char *
 dpt_store_provenance(const dpt_store *store); /**< text of who made it, or NULL; Local */
 /** Check that the tensors are the plain weights of a model: not quantised, no LoRA adapter, no names of a PEFT
  * wrapper. Local; the same on all ranks. Errors: DPT_ERR_INPUT naming the kind, a tensor and the remedy. */
-dpt_status dpt_store_check_weights(const dpt_store *store);
+dpt_status dpt_store_check_usable(const dpt_store *store);
 
 /** Number of tokenizer, generation and licence files that come with the model; name and size of one,
  * borrowed, sorted by name. Local. */
