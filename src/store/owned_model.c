@@ -78,10 +78,7 @@ static bool owned_same_tensor(int fd, const dpt_store_entry *entry, char *buffer
     return entry->hashed && dpt_hash_value(&hash) == entry->hash;
 }
 
-dpt_status dpt_owned_check_weights(const char *path) {
-    struct stat info;
-    if (lstat(path, &info) != 0 || (S_ISDIR(info.st_mode) && owned_is_empty(path)))
-        return DPT_OK;
+static dpt_status owned_read_weights(const char *path) {
     dpt_store_header header = {.nfiles = 0};
     char *buffer = dpt_mem_alloc(WEIGHTS_BYTES, 1, "weights of a model that is replaced");
     if (buffer == NULL)
@@ -107,6 +104,66 @@ dpt_status dpt_owned_check_weights(const char *path) {
         return DPT_OK;
     dpt_error_clear();
     return dpt_owned_refuse_changed(path);
+}
+
+/* Adds up to the same in any order in which a folder is listed. */
+static bool owned_stamp_file(const char *path, uint64_t *stamp) {
+    dpt_file_identity identity;
+    dpt_hash hash;
+    if (dpt_file_identify(path, &identity) != DPT_OK) {
+        dpt_error_clear();
+        return false;
+    }
+    dpt_hash_begin(&hash);
+    dpt_hash_update(&hash, path, strlen(path));
+    dpt_hash_update(&hash, &identity, sizeof identity);
+    *stamp += dpt_hash_value(&hash);
+    return true;
+}
+
+/* What tells that nobody touched a model since: the identities of it and of the files in its folder. */
+static bool owned_stamp(const char *path, uint64_t *stamp) {
+    *stamp = 0;
+    bool known = owned_stamp_file(path, stamp);
+    DIR *folder = known ? opendir(path) : NULL;
+    for (const struct dirent *entry;
+         folder != NULL && known && (entry = readdir(folder)) != NULL;) {
+        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
+            continue;
+        char *file = dpt_store_path_join(path, entry->d_name);
+        known = file != NULL && owned_stamp_file(file, stamp);
+        dpt_mem_free(file);
+    }
+    if (folder != NULL)
+        closedir(folder);
+    return known;
+}
+
+/* Stamps of models that were read whole and found as they were written: a model is looked at when a study
+ * begins, before another one is written and before that takes its place. */
+enum { STAMPS = 4096 };
+static uint64_t stamps[STAMPS];
+static int64_t nstamps;
+
+static bool owned_was_read(uint64_t stamp) {
+    for (int64_t i = 0; i < nstamps && i < STAMPS; i++)
+        if (stamps[i] == stamp)
+            return true;
+    return false;
+}
+
+dpt_status dpt_owned_check_weights(const char *path) {
+    struct stat info;
+    uint64_t stamp;
+    if (lstat(path, &info) != 0 || (S_ISDIR(info.st_mode) && owned_is_empty(path)))
+        return DPT_OK;
+    bool stamped = owned_stamp(path, &stamp);
+    if (stamped && owned_was_read(stamp))
+        return DPT_OK;
+    dpt_status st = owned_read_weights(path);
+    if (st == DPT_OK && stamped)
+        stamps[nstamps++ % STAMPS] = stamp;
+    return st;
 }
 
 /* Every file of the folder must be as the manifest lists it. */
@@ -201,9 +258,9 @@ dpt_status dpt_owned_remove_model(const char *path) {
     dpt_status st = dpt_guard_output(path);
     if (st != DPT_OK || lstat(path, &info) != 0)
         return st;
-    if (!S_ISDIR(info.st_mode) || dpt_store_path_ends_with(path, DPT_FILE_PARTIAL))
+    if (!S_ISDIR(info.st_mode) || dpt_file_temporary_stem(dpt_store_path_base(path)) > 0)
         return dpt_store_path_remove(path);
-    char *temporary = dpt_mem_format("%s" DPT_FILE_PARTIAL, path);
+    char *temporary = dpt_file_temporary(path); /* not that of a new model, which may be at hand */
     st = temporary == NULL ? DPT_ERR_OUTPUT : dpt_store_path_remove(temporary);
     if (st == DPT_OK)
         st = dpt_store_path_check_folder(path);

@@ -2,6 +2,7 @@
 
 #include "deltapath/base/log.h"
 #include "deltapath/comm/stop.h"
+#include "existing.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -29,7 +30,7 @@ static bool lock_held(const struct stat *folder) {
 static dpt_status lock_wait(const char *directory, int fd) {
     for (int tries = 0; flock(fd, LOCK_EX | LOCK_NB) != 0; tries++) {
         if (errno != EWOULDBLOCK)
-            return DPT_OK;
+            return DPT_OK; /* a file system without locks */
         if (tries == LOCK_TRIES)
             return dpt_error(
                 DPT_ERR_OUTPUT,
@@ -55,6 +56,8 @@ dpt_status dpt_directory_lock(const char *directory) {
         return DPT_OK;
     }
     dpt_status st = lock_wait(directory, fd);
+    if (st == DPT_OK && flock(fd, LOCK_EX | LOCK_NB) == 0)
+        dpt_existing_sweep(directory);
     if (st != DPT_OK)
         close(fd);
     else if (nheld < LOCKS_MAX)

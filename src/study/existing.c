@@ -32,22 +32,23 @@ enum { FILES = sizeof files / sizeof *files, FOLDERS = sizeof folders / sizeof *
 typedef struct existing_item {
     char *path;
     int kind;
+    dpt_file_identity found;
 } existing_item;
 
-typedef struct existing_list {
+struct dpt_existing {
     existing_item *items;
     int count, capacity;
-} existing_list;
+};
 
-static void list_destroy(existing_list *list) {
+static void list_destroy(dpt_existing *list) {
     for (int i = 0; i < list->count; i++)
         dpt_mem_free(list->items[i].path);
     dpt_mem_free(list->items);
-    *list = (existing_list){.count = 0};
+    *list = (dpt_existing){.count = 0};
 }
 
 /* Takes the path over. */
-static dpt_status list_add(existing_list *list, char *path, int kind) {
+static dpt_status list_add(dpt_existing *list, char *path, int kind) {
     if (path != NULL && list->count == list->capacity) {
         int more = list->capacity == 0 ? 64 : 2 * list->capacity;
         existing_item *grown =
@@ -65,7 +66,7 @@ static dpt_status list_add(existing_list *list, char *path, int kind) {
     return DPT_OK;
 }
 
-static dpt_status list_folder(const char *path, int kind, existing_list *list) {
+static dpt_status list_folder(const char *path, int kind, dpt_existing *list) {
     struct stat info;
     DIR *folder = opendir(path);
     int error = errno;
@@ -77,7 +78,7 @@ static dpt_status list_folder(const char *path, int kind, existing_list *list) {
     dpt_status st = DPT_OK;
     const struct dirent *entry;
     while (st == DPT_OK && (entry = readdir(folder)) != NULL) {
-        bool temporary = strstr(entry->d_name, DPT_FILE_PARTIAL) != NULL;
+        bool temporary = dpt_file_temporary_stem(entry->d_name) > 0;
         if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
             st = list_add(list, dpt_mem_format("%s/%s", path, entry->d_name),
                           temporary ? KIND_TEMPORARY : kind);
@@ -87,7 +88,7 @@ static dpt_status list_folder(const char *path, int kind, existing_list *list) {
 }
 
 /* Everything that lies at the places of a study. */
-static dpt_status existing_find(const dpt_job *job, existing_list *list) {
+static dpt_status existing_find(const dpt_job *job, dpt_existing *list) {
     dpt_status st = DPT_OK;
     for (int i = 0; i < FILES && st == DPT_OK; i++) {
         struct stat info;
@@ -193,7 +194,7 @@ static dpt_status check_own_places(const dpt_job *job) {
     return st;
 }
 
-static dpt_status check_list(const dpt_job *job, const existing_list *list, bool replaces,
+static dpt_status check_list(const dpt_job *job, const dpt_existing *list, bool replaces,
                              bool *study) {
     char foreign[DPT_MESSAGE_MAX] = "";
     for (int i = 0; i < list->count && (replaces || !*study); i++) {
@@ -209,7 +210,7 @@ static dpt_status check_list(const dpt_job *job, const existing_list *list, bool
                                                     : DPT_OK;
 }
 
-static dpt_status existing_look(const dpt_job *job, bool replaces, existing_list *list,
+static dpt_status existing_look(const dpt_job *job, bool replaces, dpt_existing *list,
                                 bool *study) {
     *study = false;
     dpt_status st = check_own_places(job);
@@ -219,7 +220,7 @@ static dpt_status existing_look(const dpt_job *job, bool replaces, existing_list
 }
 
 dpt_status dpt_existing_check(const dpt_job *job, bool replaces, bool *study) {
-    existing_list list = {.count = 0};
+    dpt_existing list = {.count = 0};
     dpt_status st = existing_look(job, replaces, &list, study);
     list_destroy(&list);
     return st;
@@ -233,21 +234,91 @@ static dpt_status remove_item(const existing_item *item) {
                                                item->path, strerror(errno));
 }
 
-dpt_status dpt_existing_remove(const dpt_job *job) {
-    existing_list list = {.count = 0};
+/* Models that were not finished, or whose removal was not. */
+static void existing_sweep_models(const char *path) {
+    dpt_existing list = {.count = 0};
+    dpt_status st = list_folder(path, KIND_MODEL, &list);
+    for (int i = 0; i < list.count && st == DPT_OK; i++)
+        if (list.items[i].kind == KIND_TEMPORARY && remove_item(&list.items[i]) != DPT_OK)
+            dpt_error_clear(); /* it stays */
+    if (st != DPT_OK)
+        dpt_error_clear();
+    list_destroy(&list);
+}
+
+void dpt_existing_sweep(const char *directory) {
+    for (int i = 0; i < FILES; i++)
+        dpt_file_sweep(directory, files[i].name, true);
+    for (int i = 0; i < FOLDERS; i++) {
+        char *path = dpt_mem_format("%s/%s", directory, folders[i].name);
+        if (path != NULL && folders[i].kind == KIND_MODEL)
+            existing_sweep_models(path);
+        else if (path != NULL)
+            dpt_file_sweep(path, NULL, true);
+        dpt_mem_free(path);
+    }
+}
+
+/* The numbers of references that this study uses too stay: they carry a key. */
+static bool existing_is_used(const dpt_job *job, const existing_item *item) {
+    const char *name = strrchr(item->path, '/') + 1;
+    bool used = false;
+    for (int d = 0; d < job->ndata && item->kind == DPT_OWNED_CACHE && !used; d++) {
+        size_t n = strlen(job->data[d].name);
+        used = job->data[d].loss == DPT_LOSS_DPO && strncmp(name, job->data[d].name, n) == 0 &&
+               strcmp(name + n, ".h5") == 0;
+    }
+    return used;
+}
+
+/* Whether something is still the file or folder that was found. */
+static bool existing_is_same(const existing_item *item) {
+    dpt_file_identity now;
+    bool same = dpt_file_identify(item->path, &now) == DPT_OK && dpt_file_same(&now, &item->found);
+    dpt_error_clear();
+    return same;
+}
+
+dpt_status dpt_existing_remember(const dpt_job *job, dpt_existing **out) {
     bool study = false;
-    dpt_status st = existing_look(job, true, &list, &study);
-    for (int i = 0; i < list.count && study && st == DPT_OK; i++)
-        if (list.items[i].kind == KIND_MODEL)
-            st = dpt_owned_check_weights(list.items[i].path);
-    for (int i = 0; i < list.count && study && st == DPT_OK; i++)
-        st = remove_item(&list.items[i]);
-    for (int i = 0; i < FOLDERS && study && st == DPT_OK; i++) {
+    dpt_existing *list = *out = dpt_mem_zalloc(1, sizeof *list, "files of an earlier run");
+    if (list == NULL)
+        return DPT_ERR_OUTPUT;
+    dpt_status st = existing_look(job, true, list, &study);
+    for (int i = 0; i < list->count && study && st == DPT_OK; i++) {
+        existing_item *item = &list->items[i];
+        if (item->kind == KIND_MODEL)
+            st = dpt_owned_check_weights(item->path);
+        if (dpt_file_identify(item->path, &item->found) != DPT_OK)
+            dpt_error_clear(); /* gone again */
+    }
+    return st;
+}
+
+void dpt_existing_forget(dpt_existing *list) {
+    if (list != NULL)
+        list_destroy(list);
+    dpt_mem_free(list);
+}
+
+dpt_status dpt_existing_remove(const dpt_job *job, const dpt_existing *list) {
+    dpt_status st = DPT_OK;
+    for (int i = 0; i < list->count && st == DPT_OK; i++) {
+        const existing_item *item = &list->items[i];
+        if (!existing_is_same(item))
+            continue;
+        st = existing_check_item(job, item);
+        if (st == DPT_OK && item->kind == KIND_MODEL)
+            st = dpt_owned_check_weights(item->path);
+    }
+    for (int i = 0; i < list->count && st == DPT_OK; i++)
+        if (existing_is_same(&list->items[i]) && !existing_is_used(job, &list->items[i]))
+            st = remove_item(&list->items[i]);
+    for (int i = 0; i < FOLDERS && st == DPT_OK; i++) {
         char *path = dpt_mem_format("%s/%s", job->directory, folders[i].name);
         if (path != NULL)
             (void)rmdir(path); /* one that is a link stays, and what it leads to */
         dpt_mem_free(path);
     }
-    list_destroy(&list);
     return st;
 }

@@ -15,8 +15,20 @@
  * Errors: DPT_ERR_OUTPUT naming the first foreign file, or the input that is in the way. */
 dpt_status dpt_existing_check(const dpt_job *job, bool replaces, bool *study);
 
-/** Check the same, then remove all that an earlier run left. Errors: as above; nothing is removed when a
- * file is foreign. */
-dpt_status dpt_existing_remove(const dpt_job *job);
+/** Remove what processes that were killed left under temporary names. For the
+ * holder of the lock of the directory. */
+void dpt_existing_sweep(const char *directory);
+
+/** What an earlier run left and this one is to replace. */
+typedef struct dpt_existing dpt_existing;
+
+/** Check the same with `replaces`, and that no weights of models were changed, and remember what is there
+ * (dpt_existing_forget, on an error too). Errors: as above. */
+dpt_status dpt_existing_remember(const dpt_job *job, dpt_existing **out);
+void dpt_existing_forget(dpt_existing *existing); /**< NULL is allowed */
+
+/** Remove what was remembered, but for what this run has written there since and for references that it uses.
+ * Errors: as above; nothing is removed when somebody changed a file meanwhile. */
+dpt_status dpt_existing_remove(const dpt_job *job, const dpt_existing *existing);
 
 #endif

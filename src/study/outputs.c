@@ -140,15 +140,16 @@ static char *find_folder(const char *path) {
     return folder;
 }
 
-/* Bytes of the edited models that are still to be written. */
-static double bytes_to_come(const dpt_inputs *in) {
+/* Bytes of the edited models that are still to be written; of those that are replaced, the first one comes
+ * before the old ones go. */
+static double bytes_to_come(const dpt_inputs *in, bool replaces) {
     double each = (double)dpt_catalog_bytes(&in->out_catalog), sum = 0;
     for (int e = 0; in->job->checkpoint != DPT_STORE_NONE && e < in->job->nedits; e++) {
         char *path = dpt_outputs_model_path(in->job, &in->job->edits[e]);
         sum += path != NULL && access(path, F_OK) == 0 ? 0 : each;
         dpt_mem_free(path);
     }
-    return sum;
+    return replaces && sum < each && in->job->checkpoint != DPT_STORE_NONE ? each : sum;
 }
 
 dpt_status dpt_outputs_check(const dpt_inputs *in, const dpt_study_options *options) {
@@ -165,7 +166,7 @@ dpt_status dpt_outputs_check(const dpt_inputs *in, const dpt_study_options *opti
     char *folder = find_folder(job->directory);
     if (folder == NULL)
         return DPT_ERR_OUTPUT;
-    double need = bytes_to_come(in);
+    double need = bytes_to_come(in, occupied && job->overwrite && !options->resume);
     struct stat info;
     if (stat(folder, &info) == 0 && !S_ISDIR(info.st_mode))
         st = dpt_error(DPT_ERR_OUTPUT, "%s: is no directory: choose another one", folder);
@@ -182,7 +183,7 @@ dpt_status dpt_outputs_check(const dpt_inputs *in, const dpt_study_options *opti
     return st;
 }
 
-static dpt_status prepare_directory(const dpt_job *job, bool resume) {
+static dpt_status prepare_directory(const dpt_job *job, bool resume, dpt_existing **replaced) {
     dpt_status st = dpt_outputs_make_directory(job->directory);
     if (st == DPT_OK)
         st = dpt_directory_lock(job->directory);
@@ -190,7 +191,7 @@ static dpt_status prepare_directory(const dpt_job *job, bool resume) {
     if (st == DPT_OK)
         st = dpt_existing_check(job, job->overwrite && !resume, &occupied);
     if (st == DPT_OK && occupied && !resume)
-        st = job->overwrite ? dpt_existing_remove(job) : refuse_study(job);
+        st = job->overwrite ? dpt_existing_remember(job, replaced) : refuse_study(job);
     char *models = dpt_mem_format("%s/models", job->directory);
     if (st == DPT_OK && job->checkpoint != DPT_STORE_NONE)
         st = models != NULL ? dpt_outputs_make_directory(models) : DPT_ERR_OUTPUT;
@@ -202,10 +203,11 @@ dpt_status dpt_outputs_open(const dpt_comm *comm, const dpt_inputs *inputs,
                             const dpt_resources *resources, const dpt_study_options *options,
                             dpt_outputs *out) {
     const dpt_catalog *catalog = inputs->catalog;
-    *out = (dpt_outputs){.job = inputs->job};
+    *out =
+        (dpt_outputs){.job = inputs->job, .replaces = inputs->job->overwrite && !options->resume};
     dpt_status st = DPT_OK;
     if (comm->rank == 0)
-        st = prepare_directory(inputs->job, options->resume);
+        st = prepare_directory(inputs->job, options->resume, &out->replaced);
     out->tensor_names = dpt_mem_zalloc(catalog->count, sizeof *out->tensor_names, "tensor names");
     out->tensor_numel = dpt_mem_zalloc(catalog->count, sizeof *out->tensor_numel, "tensor sizes");
     out->provenance = study_provenance(inputs, resources);
@@ -230,7 +232,17 @@ dpt_status dpt_outputs_open(const dpt_comm *comm, const dpt_inputs *inputs,
     return DPT_OK;
 }
 
+dpt_status dpt_outputs_replace(const dpt_comm *comm, dpt_outputs *outputs) {
+    if (!outputs->replaces)
+        return DPT_OK;
+    outputs->replaces = false;
+    return dpt_agree(comm, outputs->replaced != NULL
+                               ? dpt_existing_remove(outputs->job, outputs->replaced)
+                               : DPT_OK);
+}
+
 void dpt_outputs_close(dpt_outputs *outputs) {
+    dpt_existing_forget(outputs->replaced);
     dpt_mem_free(outputs->tensor_names);
     dpt_mem_free(outputs->tensor_numel);
     dpt_mem_free(outputs->provenance);

@@ -13,20 +13,28 @@ typedef struct dpt_outputs {
     const char **tensor_names;
     int64_t *tensor_numel;
     char *provenance; /**< of the study: with ranks, mesh and start time */
+    bool replaces;    /**< an earlier study is still to be removed, as output.overwrite asks */
+    struct dpt_existing *replaced; /**< its files; rank 0 */
 } dpt_outputs;
 
 /** Check, without a change, that the directory may be written, that it does not hold another study, and
- * that the file system has room for the edited models that are not there yet. A plan for other ranks is
- * made for another run: it may find a study. For rank 0.
+ * that the file system has room for the edited models that are not there yet, and for one beside those that
+ * are replaced. A plan for other ranks is made for another run: it may find a study. For rank 0.
  * Local. Errors: DPT_ERR_OUTPUT naming the directory and the mend. */
 dpt_status dpt_outputs_check(const dpt_inputs *inputs, const dpt_study_options *options);
 
-/** Make the directory, or check that an existing study may be resumed or replaced. Keeps other runs out
+/** Make the directory, or check that an existing study may be resumed or replaced; none is yet. Keeps other runs out
  * of it for the rest of the process (dpt_directory_lock); waits half a minute for a run that is
  * about to end. Collective over comm. Errors: DPT_ERR_OUTPUT naming the directory and the mend. */
 dpt_status dpt_outputs_open(const dpt_comm *comm, const dpt_inputs *inputs,
                             const dpt_resources *resources, const dpt_study_options *options,
                             dpt_outputs *out);
+
+/** Remove the earlier study that output.overwrite replaces, when that was not done yet: before the first
+ * file of the new one gets its name, and as late, so that a run which fails before has lost nothing.
+ * Collective over comm. Errors: DPT_ERR_OUTPUT naming a file that somebody changed meanwhile. */
+dpt_status dpt_outputs_replace(const dpt_comm *comm, dpt_outputs *outputs);
+
 void dpt_outputs_close(dpt_outputs *outputs); /**< Local. */
 
 /** Make a directory and those above it, and check that it may be written. Local.

@@ -159,6 +159,8 @@ static dpt_status make_edit(study *s, const dpt_job_edit *edit, const dpt_edit_s
     if (st == DPT_OK && s->edited != NULL && writer != NULL)
         st = write_cells(s, dpt_store_writer_sink(writer));
     st = check_inputs(s, dpt_agree(s->comm, st));
+    if (st == DPT_OK && writer != NULL)
+        st = dpt_outputs_replace(s->comm, &s->outputs);
     if (writer != NULL)
         st = dpt_store_finish_digest(writer, st, model);
     return dpt_agree(s->comm, st);
@@ -218,6 +220,8 @@ static dpt_status save_unit(study *s, const work_item *item, int d, const dpt_ev
     st = dpt_agree(s->comm, st);
     if (st == DPT_OK)
         st = dpt_inputs_check_unchanged(s->comm, &s->inputs, false);
+    if (st == DPT_OK)
+        st = dpt_outputs_replace(s->comm, &s->outputs);
     if (st == DPT_OK) {
         dpt_results_study header = dpt_outputs_unit_study(&s->outputs, &s->inputs, edit, d);
         header.model = item->model;

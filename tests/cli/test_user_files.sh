@@ -188,7 +188,7 @@ converts() {
 }
 
 tables_and_reports() {
-    local results=o/results.h5
+    local results=o/results.h5 overwrite
     fresh study
     cd "$tmp/w" || return
     refused "diff --csv onto a model" "m/post.h5.*input" run_at 2 diff m/pre.h5 m/post.h5 --csv m/post.h5
@@ -216,12 +216,21 @@ tables_and_reports() {
     refused "report --csv-dir over another table" "csv/changes-task.csv" \
         run_at 1 report $results -o new.html --csv-dir csv
     rm csv/*
-    for _ in 1 2; do
-        run_at 1 report $results -o again.html --csv-dir csv
+    for overwrite in '' --overwrite; do
+        run_at 1 report $results -o again.html --csv-dir csv $overwrite
         expect_exit "report over its own" 0
-        run_at 1 diff m/pre m/post --csv d.csv
+        run_at 1 diff m/pre m/post --csv d.csv $overwrite
         expect_exit "diff over its own" 0
     done
+    echo "a remark" | tee -a d.csv >>csv/changes-task.csv # nothing in them tells that they were changed
+    refused "diff --csv onto a table" "d.csv: exists already.*--overwrite" run_at 2 diff m/pre m/post --csv d.csv
+    refused "report --csv-dir onto tables" "csv/changes-task.csv: exists already.*--overwrite" \
+        run_at 1 report $results -o again.html --csv-dir csv
+    echo mine | tee d.csv >csv/changes-task.csv
+    refused "diff --overwrite over another table" "d.csv: is no table of diff" \
+        run_at 2 diff m/pre m/post --csv d.csv --overwrite
+    refused "report --overwrite over another table" "csv/changes-task.csv: is no table of a plot" \
+        run_at 1 report $results -o again.html --csv-dir csv --overwrite
 }
 
 at_once() { # two runs, and a report, of one study at the same time
@@ -284,6 +293,75 @@ half_models() { # what a run that was killed left under temporary names blocks n
     DPT_FAULT=store.write:0:3:usr1 run_at 1 convert "$tap_root/m/post" "$tmp/w/n"
     expect_error "a convert that is stopped" 75 "stopped by a signal, nothing is written"
     holds "nothing of it is left" test -z "$(find "$tmp/w" -name 'n*')"
+}
+
+left_names() { # what other processes that were killed left beside files of the study
+    fresh study
+    local left=(summary.csv units/dare-seed1@task.h5 units/gone.h5 progress/0123456789abcdef.g0)
+    mkdir "$tmp/w/o/progress"
+    for name in "${left[@]}"; do
+        echo half >"$tmp/w/o/$name.partial-deltapath.0123abcd.77"
+        echo half >"$tmp/w/o/$name.partial-deltapath"
+    done
+    cp -r "$tmp/w/o/models/dare-seed1" "$tmp/w/o/models/gone.partial-deltapath.0123abcd.77"
+    cp -r "$tmp/w/o/models/dare-seed1" "$tmp/w/o/models/half.partial-deltapath"
+    echo mine >"$tmp/w/o/notes.partial-deltapath.0123abcd.77"
+    job 2 --resume
+    expect_exit "a resume after a run that was killed" 0
+    holds "what it left is gone, and nothing else" test "$(find "$tmp/w" -name '*partial*')" = \
+        "$tmp/w/o/notes.partial-deltapath.0123abcd.77"
+    run_at 1 report "$tmp/w/o/results.h5" -o "$tmp/w/r.html"
+    (exit 0) & # a process that has ended
+    wait $!
+    echo half >"$tmp/w/r.html.partial-deltapath"
+    echo half >"$tmp/w/r.html.partial-deltapath.0123abcd.$!" # of another machine, which may be at work
+    run_at 1 report "$tmp/w/o/results.h5" -o "$tmp/w/r.html"
+    expect_exit "a report over its own" 0
+    holds "what is another machine's stays" test "$(ls "$tmp/w" | tr '\n' ' ')" = \
+        "m o r.html r.html.partial-deltapath.0123abcd.$! "
+}
+
+reports_at_once() { # outside of a study there is no lock: each writes for itself, and the last one wins
+    local turn other others
+    fresh study
+    for turn in 1 2 3; do
+        others=()
+        for other in 1 2; do
+            mkdir -p "$tmp/mpi$other"
+            (OMPI_MCA_orte_tmpdir_base=$tmp/mpi$other timeout 90 mpirun -q -n 1 "$program" report \
+                "$tmp/w/o/results.h5" -o "$tmp/w/r.html" >/dev/null 2>&1 </dev/null) &
+            others+=($!)
+        done
+        run_at 1 report "$tmp/w/o/results.h5" -o "$tmp/w/r.html"
+        expect_exit "reports at once, $turn: one" 0
+        for other in "${others[@]}"; do holds "reports at once, $turn: others" wait "$other"; done
+    done
+    run_at 1 report "$tmp/w/o/results.h5" -o "$tmp/w/r.html"
+    expect_exit "the report is whole" 0
+    holds "nothing else is left" test "$(ls "$tmp/w" | tr '\n' ' ')" = "m o r.html "
+}
+
+overwrite_fails() { # an earlier study is removed when the new one has something to put in its place
+    local before set
+    fresh study
+    cp "$tap_root/m/post.h5" "$tmp/w/bad.h5" && change_value "$tmp/w/bad.h5"
+    before=$(tree "$tmp/w")
+    for set in riemann.points=1 riemann=off; do
+        job 2 --set output.overwrite=true --set "models.post=$tmp/w/bad.h5" --set $set
+        expect_error "$set: overwrite with damaged weights" 3 "bad.h5"
+        rm -rf "$tmp/w/o/progress"
+        holds "$set: the earlier study is as it was" test "$before" = "$(tree "$tmp/w")"
+    done
+    DPT_FAULT=results.unit:0 job 2 --set output.overwrite=true --set output.checkpoint=none
+    expect_error "a fault at the first unit" 4 "injected fault"
+    rm -rf "$tmp/w/o"; cp -r "$tap_root/o" "$tmp/w/o"
+    job 2 --set output.overwrite=true --set output.checkpoint=hdf5 \
+        --set 'edits=[{name: new, method: dare, p: 0.5}]'
+    expect_exit "overwrite with another edit" 0
+    holds "the earlier study is gone" test "$(cd "$tmp/w/o" && find . -type f | sort | tr '\n' ' ')" = \
+        "./manifest.json ./models/new.h5 ./report.html ./results.h5 ./results.json ./summary.csv ./units/new@task.h5 "
+    run_at 1 verify "$tmp/w/o"
+    expect_exit "the new one is whole" 0
 }
 
 single_file() { # a weights file beside its configuration stands for the folder
@@ -354,6 +432,9 @@ part converts
 part tables_and_reports
 part changed_by_the_user
 part half_models
+part left_names
+part reports_at_once
+part overwrite_fails
 part single_file
 part at_once
 part converts_at_once
