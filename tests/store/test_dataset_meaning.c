@@ -1,60 +1,12 @@
 /* ranks: 1 3 */
 /* Data sets that are well-formed and yet not what they seem: samples that repeat others, attributes that
  * say something else, numbers that the types in memory do not hold. */
-#include "support/test_mpi.h"
+#include "dataset_files.h"
 
 #include "deltapath/store/dataset.h"
 
-#include <hdf5.h>
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
-static char folder[256], path[300];
-
-static void make_folder(void **state) {
-    (void)state;
-    const char *tmp = getenv("DELTAPATH_TEST_TMP");
-    snprintf(folder, sizeof folder, "%s/meaning.%d", tmp != NULL ? tmp : "/tmp", (int)getppid());
-    MPI_Bcast(folder, sizeof folder, MPI_CHAR, 0, MPI_COMM_WORLD);
-    snprintf(path, sizeof path, "%s/data.h5", folder);
-    if (test_comm.rank == 0)
-        mkdir(folder, 0777);
-    MPI_Barrier(MPI_COMM_WORLD);
-}
-
-static void remove_folder(void **state) {
-    (void)state;
-    MPI_Barrier(MPI_COMM_WORLD);
-    if (test_comm.rank == 0) {
-        unlink(path);
-        rmdir(folder);
-    }
-}
-
-static void put(hid_t file, const char *name, hid_t type, int ndim, const hsize_t *dims,
-                const void *values) {
-    hid_t space = H5Screate_simple(ndim, dims, NULL);
-    hid_t links = H5Pcreate(H5P_LINK_CREATE);
-    H5Pset_create_intermediate_group(links, 1);
-    hid_t set = H5Dcreate2(file, name, type, space, links, H5P_DEFAULT, H5P_DEFAULT);
-    assert_true(set >= 0 && H5Dwrite(set, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, values) >= 0);
-    H5Dclose(set);
-    H5Pclose(links);
-    H5Sclose(space);
-}
-
-/* In the place of what is there. */
-static void replace(hid_t file, const char *name, hid_t type, hsize_t n, const void *values) {
-    assert_true(H5Ldelete(file, name, H5P_DEFAULT) >= 0);
-    put(file, name, type, 1, &n, values);
-}
-
-static void put1(hid_t file, const char *name, hid_t type, hsize_t n, const void *values) {
-    put(file, name, type, 1, &n, values);
-}
 
 static void put_number(hid_t file, const char *name, int64_t value) {
     hid_t space = H5Screate(H5S_SCALAR);
@@ -126,7 +78,7 @@ static void weigh(hid_t file) { /* sample 3 is none, and the squares of the othe
 }
 static void other_rejected(hid_t file) { /* the pairs 2 and 3 differ in their rejected side */
     const int32_t others[TOKENS] = {1, 2, 5, 1, 1, 3, 1, 4, 1, 2, 1, 2, 0};
-    replace(file, "rejected/tokens", H5T_NATIVE_INT32, TOKENS, others);
+    remake(file, "rejected/tokens", H5T_NATIVE_INT32, TOKENS, others);
 }
 
 static void test_repeats(void **state) {
@@ -176,14 +128,14 @@ static void wide_token(hid_t file) {
     int64_t wide[TOKENS];
     for (int i = 0; i < TOKENS; i++)
         wide[i] = tokens[i] + (i >= 3) * (INT64_C(1) << 32);
-    replace(file, "tokens", H5T_NATIVE_INT64, TOKENS, wide);
+    remake(file, "tokens", H5T_NATIVE_INT64, TOKENS, wide);
 }
 static void wide_label(hid_t file) {
     const int64_t wide[N] = {0, 0, 0, 0, -(INT64_C(1) << 40), 0};
-    replace(file, "labels", H5T_NATIVE_INT64, N, wide);
+    remake(file, "labels", H5T_NATIVE_INT64, N, wide);
 }
 static void negative_mask(hid_t file) { /* as -1 stands for "not scored" elsewhere */
-    replace(file, "loss_mask", H5T_NATIVE_INT8, TOKENS, below);
+    remake(file, "loss_mask", H5T_NATIVE_INT8, TOKENS, below);
 }
 
 static void test_refused(void **state) {
