@@ -35,7 +35,21 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { ALLOC, ALLOC_YAML, ALLOC_HDF5, OPEN, READ, WRITE, NAME, STAT, CLOSE, PROCESS, MPI, HDF5, CLASSES };
+enum {
+    ALLOC,
+    ALLOC_YAML,
+    ALLOC_HDF5,
+    OPEN,
+    READ,
+    WRITE,
+    NAME,
+    STAT,
+    CLOSE,
+    PROCESS,
+    MPI,
+    HDF5,
+    CLASSES
+};
 static const char *const class_names[CLASSES] = {"alloc", "alloc-yaml", "alloc-hdf5", "open",
                                                  "read",  "write",      "name",       "stat",
                                                  "close", "process",    "mpi",        "hdf5"};
@@ -264,7 +278,8 @@ static int open_named(const char *variable, int rank) {
 /* HDF5 started and its lists of free memory empty: then the k-th allocation is the same in every process. */
 static void warm_hdf5(void) {
     for (int i = 0; i < 2 && getenv("CHAOS_COLD") == NULL; i++) {
-        int (*call)(void) = (int (*)(void))dlsym(RTLD_DEFAULT, i == 0 ? "H5open" : "H5garbage_collect");
+        int (*call)(void) =
+            (int (*)(void))dlsym(RTLD_DEFAULT, i == 0 ? "H5open" : "H5garbage_collect");
         if (call != NULL)
             call();
     }
@@ -410,8 +425,8 @@ static int serve(int argc, char **argv, char **environment) {
 int __libc_start_main(main_fn *main, int argc, char **argv, void (*init)(void), void (*fini)(void),
                       void (*rtld_fini)(void), void *stack_end) {
     int (*real)(main_fn *, int, char **, void (*)(void), void (*)(void), void (*)(void), void *) =
-        (int (*)(main_fn *, int, char **, void (*)(void), void (*)(void), void (*)(void), void *))
-            dlsym(RTLD_NEXT, "__libc_start_main");
+        (int (*)(main_fn *, int, char **, void (*)(void), void (*)(void), void (*)(void),
+                 void *))dlsym(RTLD_NEXT, "__libc_start_main");
     program_main = main;
     return real(serve, argc, argv, init, fini, rtld_fini, stack_end);
 }
