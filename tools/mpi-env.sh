@@ -7,3 +7,6 @@ export OMPI_MCA_mpi_yield_when_idle=1
 export OMPI_MCA_btl_vader_single_copy_mechanism=${OMPI_MCA_btl_vader_single_copy_mechanism:-none}
 export OMPI_MCA_hwloc_base_binding_policy=${OMPI_MCA_hwloc_base_binding_policy:-none}
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+# What Open MPI picks on one machine anyway; looking for fabrics first costs more than starting the ranks.
+export OMPI_MCA_pml=${OMPI_MCA_pml:-ob1} OMPI_MCA_btl=${OMPI_MCA_btl:-self,vader}
+export OMPI_MCA_plm=${OMPI_MCA_plm:-isolated} OMPI_MCA_coll=${OMPI_MCA_coll:-^hcoll}
