@@ -10,40 +10,20 @@
 #include <stdio.h>
 #include <string.h>
 
+#define RESULT_COLUMN(field, unit, meaning) {#field, unit, meaning},
+const dpt_result_column dpt_result_scalar_columns[DPT_RESULT_SCALARS] = {
+    DPT_RESULT_SCALAR_COLUMNS(RESULT_COLUMN)};
+const dpt_result_column dpt_result_tensor_columns[DPT_RESULT_STATS] = {
+    DPT_RESULT_TENSOR_COLUMNS(RESULT_COLUMN)};
+
+#define RESULT_TEXT(field, unit, meaning) {{#field, unit, meaning}, offsetof(dpt_result, field)},
 const dpt_result_text_field dpt_result_text_fields[DPT_RESULT_TEXTS] = {
-    {"edit", offsetof(dpt_result, edit)},     {"data", offsetof(dpt_result, data)},
-    {"method", offsetof(dpt_result, method)}, {"loss", offsetof(dpt_result, loss)},
-    {"rule", offsetof(dpt_result, rule)},     {"verdict", offsetof(dpt_result, verdict)},
-    {"reason", offsetof(dpt_result, reason)}};
+    DPT_RESULT_TEXT_COLUMNS(RESULT_TEXT)};
 
+#define RESULT_ARRAY(name, field, shape, unit, meaning)                                            \
+    {{#name, unit, meaning}, offsetof(dpt_result, field), DPT_SHAPE_##shape},
 const dpt_result_array_field dpt_result_array_fields[DPT_RESULT_ARRAYS] = {
-    {"points", offsetof(dpt_result, nodes), DPT_SHAPE_POINTS},
-    {"weights", offsetof(dpt_result, weights), DPT_SHAPE_POINTS},
-    {"path_loss", offsetof(dpt_result, path_loss), DPT_SHAPE_POINTS},
-    {"terms", offsetof(dpt_result, terms), DPT_SHAPE_TENSORS_POINTS},
-    {"integrated", offsetof(dpt_result, integrated), DPT_SHAPE_TENSORS},
-    {"second_order", offsetof(dpt_result, second_order), DPT_SHAPE_TENSORS},
-    {"loss_pre", offsetof(dpt_result, loss_pre), DPT_SHAPE_SAMPLES},
-    {"loss_post", offsetof(dpt_result, loss_post), DPT_SHAPE_SAMPLES},
-    {"loss_edit", offsetof(dpt_result, loss_edit), DPT_SHAPE_SAMPLES},
-    {"sample_integrated", offsetof(dpt_result, sample_integrated), DPT_SHAPE_SAMPLES}};
-
-#define SCALAR_NAMES                                                                               \
-    "loss_pre", "loss_post", "loss_edit", "accuracy_pre", "accuracy_post", "accuracy_edit",        \
-        "change", "change_se", "change_low", "change_high", "bootstrap_low", "bootstrap_high",     \
-        "equivalence_low", "equivalence_high", "estimate", "estimate_se", "estimate_low",          \
-        "estimate_high", "error", "second_order", "gain", "gain_low", "gain_high", "share",        \
-        "share_low", "share_high", "margin", "p_change", "p_equivalent", "p_adjusted", "seconds"
-#define STAT_NAMES                                                                                 \
-    "delta_norm", "edit_norm", "share_changed", "rank", "residual", "scale", "correlation"
-
-const char *const dpt_result_scalar_names[DPT_RESULT_SCALARS] = {SCALAR_NAMES};
-const char *const dpt_result_stat_names[DPT_RESULT_STATS] = {STAT_NAMES};
-
-_Static_assert(sizeof((const char *[]){SCALAR_NAMES}) / sizeof(char *) == DPT_RESULT_SCALARS,
-               "one name a scalar");
-_Static_assert(sizeof((const char *[]){STAT_NAMES}) / sizeof(char *) == DPT_RESULT_STATS,
-               "one name a statistic");
+    DPT_RESULT_ARRAY_COLUMNS(RESULT_ARRAY)};
 
 char **dpt_result_text_at(dpt_result *result, int field) {
     return (char **)((char *)result + dpt_result_text_fields[field].offset);
@@ -79,18 +59,19 @@ dpt_status dpt_result_create(int64_t tensors, int64_t points, int64_t samples, d
         dpt_result_array_sides(out, f, sides);
         double *values = NULL;
         if (dpt_mem_mul(sides[0], sides[1], &n))
-            values = dpt_mem_alloc(n, sizeof *values, dpt_result_array_fields[f].name);
+            values = dpt_mem_alloc(n, sizeof *values, dpt_result_array_fields[f].column.name);
         else
             dpt_error(DPT_ERR_OUTPUT, "results: the size of %s overflows",
-                      dpt_result_array_fields[f].name);
+                      dpt_result_array_fields[f].column.name);
         memcpy((char *)out + dpt_result_array_fields[f].offset, &values, sizeof values);
         for (int64_t i = 0; values != NULL && i < n; i++)
             values[i] = NAN;
         whole = whole && values != NULL;
     }
     out->stats = dpt_mem_alloc(tensors, sizeof *out->stats, "statistics of tensors");
-    for (int64_t i = 0; out->stats != NULL && i < tensors; i++)
-        out->stats[i] = (dpt_result_tensor){NAN, NAN, NAN, NAN, NAN, NAN, NAN};
+    double *stats = (double *)out->stats;
+    for (int64_t i = 0; stats != NULL && i < tensors * DPT_RESULT_STATS; i++)
+        stats[i] = NAN;
     double *scalars = (double *)&out->scalars;
     for (int i = 0; i < DPT_RESULT_SCALARS; i++)
         scalars[i] = NAN;

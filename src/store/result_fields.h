@@ -10,14 +10,17 @@
  * list and cannot disagree. Private to the store layer. */
 
 enum {
-    DPT_RESULT_TEXTS = 7,
-    DPT_RESULT_ARRAYS = 10,
+#define DPT_RESULT_ONE(...) +1
+    DPT_RESULT_TEXTS = 0 DPT_RESULT_TEXT_COLUMNS(DPT_RESULT_ONE),
+    DPT_RESULT_ARRAYS = 0 DPT_RESULT_ARRAY_COLUMNS(DPT_RESULT_ONE),
+    DPT_RESULT_SPREADS = 0 DPT_RESULT_SEEDS_COLUMNS(DPT_RESULT_ONE),
+#undef DPT_RESULT_ONE
     DPT_RESULT_SCALARS = sizeof(dpt_result_scalars) / sizeof(double),
     DPT_RESULT_STATS = sizeof(dpt_result_tensor) / sizeof(double)
 };
 
 typedef struct dpt_result_text_field {
-    const char *name;
+    dpt_result_column column;
     size_t offset; /* of a char * */
 } dpt_result_text_field;
 
@@ -29,15 +32,15 @@ typedef enum dpt_result_shape {
 } dpt_result_shape;
 
 typedef struct dpt_result_array_field {
-    const char *name;
+    dpt_result_column column;
     size_t offset; /* of a double * */
     dpt_result_shape shape;
 } dpt_result_array_field;
 
 extern const dpt_result_text_field dpt_result_text_fields[DPT_RESULT_TEXTS];
 extern const dpt_result_array_field dpt_result_array_fields[DPT_RESULT_ARRAYS];
-extern const char *const dpt_result_scalar_names[DPT_RESULT_SCALARS];
-extern const char *const dpt_result_stat_names[DPT_RESULT_STATS];
+extern const dpt_result_column dpt_result_scalar_columns[DPT_RESULT_SCALARS];
+extern const dpt_result_column dpt_result_tensor_columns[DPT_RESULT_STATS];
 
 /* Text of a field, never NULL; place of a field; values and sides of an array field. */
 const char *dpt_result_text(const dpt_result *result, int field);

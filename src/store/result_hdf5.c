@@ -50,24 +50,28 @@ static bool put_spectra(hid_t group, const dpt_result *r) {
 
 static bool put_stats(hid_t group, const dpt_result *r) {
     const int64_t sides[2] = {r->tensors, DPT_RESULT_STATS};
+    const char *names[DPT_RESULT_STATS];
+    for (int i = 0; i < DPT_RESULT_STATS; i++)
+        names[i] = dpt_result_tensor_columns[i].name;
     return dpt_h5_put_array(group, "tensor_stats", H5T_NATIVE_DOUBLE, 2, sides, r->stats) &&
-           dpt_h5_put_texts(group, "tensor_stats_columns", dpt_result_stat_names, DPT_RESULT_STATS);
+           dpt_h5_put_texts(group, "tensor_stats_columns", names, DPT_RESULT_STATS);
 }
 
 bool dpt_result_put(int64_t group, const dpt_result *r) {
     bool ok = true;
     for (int f = 0; f < DPT_RESULT_TEXTS; f++)
-        ok = ok && dpt_h5_put_text(group, dpt_result_text_fields[f].name, dpt_result_text(r, f));
+        ok = ok &&
+             dpt_h5_put_text(group, dpt_result_text_fields[f].column.name, dpt_result_text(r, f));
     ok = ok && dpt_h5_put_i64(group, "tensors", r->tensors) &&
          dpt_h5_put_i64(group, "samples", r->samples) && dpt_h5_put_i64(group, "points", r->points);
     const double *scalars = (const double *)&r->scalars;
     for (int i = 0; i < DPT_RESULT_SCALARS; i++)
-        ok = ok && dpt_h5_put_f64(group, dpt_result_scalar_names[i], scalars[i]);
+        ok = ok && dpt_h5_put_f64(group, dpt_result_scalar_columns[i].name, scalars[i]);
     for (int f = 0; f < DPT_RESULT_ARRAYS; f++) {
         int64_t sides[2];
         int ndim = dpt_result_array_sides(r, f, sides);
-        ok = ok && dpt_h5_put_array(group, dpt_result_array_fields[f].name, H5T_NATIVE_DOUBLE, ndim,
-                                    sides, dpt_result_array(r, f));
+        ok = ok && dpt_h5_put_array(group, dpt_result_array_fields[f].column.name,
+                                    H5T_NATIVE_DOUBLE, ndim, sides, dpt_result_array(r, f));
     }
     return ok && put_parameters(group, r) && put_stats(group, r) && put_spectra(group, r) &&
            dpt_h5_put_u64(group, "checksum", dpt_result_hash(r));
@@ -143,12 +147,12 @@ static bool get_numbers(hid_t group, dpt_result *r) {
     bool ok = true;
     double *scalars = (double *)&r->scalars;
     for (int i = 0; i < DPT_RESULT_SCALARS; i++)
-        ok = ok && dpt_h5_get_f64(group, dpt_result_scalar_names[i], &scalars[i]);
+        ok = ok && dpt_h5_get_f64(group, dpt_result_scalar_columns[i].name, &scalars[i]);
     for (int f = 0; f < DPT_RESULT_ARRAYS; f++) {
         int64_t sides[2];
         int ndim = dpt_result_array_sides(r, f, sides);
-        ok = ok && dpt_h5_get_array(group, dpt_result_array_fields[f].name, H5T_NATIVE_DOUBLE, ndim,
-                                    sides, dpt_result_array(r, f));
+        ok = ok && dpt_h5_get_array(group, dpt_result_array_fields[f].column.name,
+                                    H5T_NATIVE_DOUBLE, ndim, sides, dpt_result_array(r, f));
     }
     const int64_t sides[2] = {r->tensors, DPT_RESULT_STATS};
     return ok && dpt_h5_get_array(group, "tensor_stats", H5T_NATIVE_DOUBLE, 2, sides, r->stats);
@@ -168,7 +172,8 @@ bool dpt_result_get(int64_t group, int64_t file_bytes, dpt_result *r) {
         return false;
     bool ok = true;
     for (int f = 0; f < DPT_RESULT_TEXTS; f++)
-        ok = ok && dpt_h5_get_text(group, dpt_result_text_fields[f].name, dpt_result_text_at(r, f));
+        ok = ok && dpt_h5_get_text(group, dpt_result_text_fields[f].column.name,
+                                   dpt_result_text_at(r, f));
     ok = ok && get_parameters(group, r) && get_numbers(group, r) &&
          get_spectra(group, file_bytes, r) && dpt_result_hash(r) == checksum;
     if (!ok)

@@ -1,5 +1,7 @@
 #include "result_seeds.h"
 
+#include "result_fields.h"
+
 #include "deltapath/base/mem.h"
 #include "hdf5_plain.h"
 
@@ -8,30 +10,29 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { SPREADS = 4, PER_SPREAD = 4, COLUMNS = 1 + SPREADS * PER_SPREAD };
+enum {
+    PER_SPREAD = sizeof(dpt_result_spread) / sizeof(double),
+    COLUMNS = 1 + DPT_RESULT_SPREADS * PER_SPREAD
+};
 
-static const char *const columns[COLUMNS] = {
-    "seeds",         "change_mean",  "change_sd",    "change_low",    "change_high",
-    "estimate_mean", "estimate_sd",  "estimate_low", "estimate_high", "share_mean",
-    "share_sd",      "share_low",    "share_high",   "accuracy_mean", "accuracy_sd",
-    "accuracy_low",  "accuracy_high"};
+#define SPREAD_COLUMNS(name, scalar, meaning)                                                      \
+#name "_mean", #name "_sd", #name "_low", #name "_high",
+static const char *const columns[COLUMNS] = {"seeds", DPT_RESULT_SEEDS_COLUMNS(SPREAD_COLUMNS)};
 
-_Static_assert(sizeof(dpt_result_spread) == PER_SPREAD * sizeof(double), "a table row is copied");
+#define SPREAD_OFFSET(name, scalar, meaning) offsetof(dpt_result_seeds, name),
+static const size_t spread_offsets[DPT_RESULT_SPREADS] = {DPT_RESULT_SEEDS_COLUMNS(SPREAD_OFFSET)};
 
-static void to_row(const dpt_result_seeds *s, double row[COLUMNS]) {
-    const dpt_result_spread spreads[SPREADS] = {s->change, s->estimate, s->share, s->accuracy};
+static void seeds_to_row(const dpt_result_seeds *s, double row[COLUMNS]) {
     row[0] = (double)s->count;
-    memcpy(row + 1, spreads, sizeof spreads);
+    for (int k = 0; k < DPT_RESULT_SPREADS; k++)
+        memcpy(row + 1 + k * PER_SPREAD, (const char *)s + spread_offsets[k],
+               sizeof(dpt_result_spread));
 }
 
-static void from_row(const double row[COLUMNS], dpt_result_seeds *s) {
-    dpt_result_spread spreads[SPREADS];
-    memcpy(spreads, row + 1, sizeof spreads);
+static void seeds_from_row(const double row[COLUMNS], dpt_result_seeds *s) {
     s->count = row[0] >= 0.0 && row[0] < 1e15 ? (int64_t)row[0] : 0;
-    s->change = spreads[0];
-    s->estimate = spreads[1];
-    s->share = spreads[2];
-    s->accuracy = spreads[3];
+    for (int k = 0; k < DPT_RESULT_SPREADS; k++)
+        memcpy((char *)s + spread_offsets[k], row + 1 + k * PER_SPREAD, sizeof(dpt_result_spread));
 }
 
 void dpt_result_seeds_destroy(dpt_result_seeds *seeds) {
@@ -52,7 +53,7 @@ bool dpt_result_seeds_put(int64_t file, const dpt_results_study *study) {
     for (int64_t i = 0; ok && i < n; i++) {
         edits[i] = study->seeds[i].edit;
         data[i] = study->seeds[i].data;
-        to_row(&study->seeds[i], rows[i]);
+        seeds_to_row(&study->seeds[i], rows[i]);
     }
     const int64_t sides[2] = {n, COLUMNS};
     ok = ok && dpt_h5_put_texts(group, "edits", edits, n) &&
@@ -75,7 +76,7 @@ static bool take_rows(hid_t group, int64_t n, char **edits, char **data, dpt_res
     bool ok = rows != NULL && out->seeds != NULL &&
               dpt_h5_get_array(group, "table", H5T_NATIVE_DOUBLE, 2, sides, rows);
     for (int64_t i = 0; ok && i < n; i++) {
-        from_row(rows[i], &out->seeds[i]);
+        seeds_from_row(rows[i], &out->seeds[i]);
         out->seeds[i].edit = edits[i];
         out->seeds[i].data = data[i];
         edits[i] = data[i] = NULL;
@@ -114,7 +115,7 @@ void dpt_result_seeds_csv(FILE *file, const dpt_results_study *study) {
     fputc('\n', file);
     for (int64_t i = 0; i < study->nseeds; i++) {
         double row[COLUMNS];
-        to_row(&study->seeds[i], row);
+        seeds_to_row(&study->seeds[i], row);
         /* Names of edits and data sets are plain characters: the job file allows no others. */
         fprintf(file, "%s,%s", study->seeds[i].edit, study->seeds[i].data);
         for (int k = 0; k < COLUMNS; k++)
@@ -131,7 +132,7 @@ json_t *dpt_result_seeds_json(const dpt_results_study *study) {
     for (int64_t i = 0; i < study->nseeds; i++) {
         double row[COLUMNS];
         json_t *one = json_object();
-        to_row(&study->seeds[i], row);
+        seeds_to_row(&study->seeds[i], row);
         json_object_set_new(one, "edit", json_string(study->seeds[i].edit));
         json_object_set_new(one, "data", json_string(study->seeds[i].data));
         json_object_set_new(one, columns[0], json_integer(study->seeds[i].count));

@@ -58,7 +58,7 @@ static void csv_row(FILE *file, const dpt_result *r) {
 void dpt_results_csv(FILE *file, const dpt_result *results, int64_t count) {
     fputs(DPT_RESULT_CSV_START, file);
     for (int i = 0; i < DPT_RESULT_SCALARS; i++)
-        fprintf(file, ",%s", dpt_result_scalar_names[i]);
+        fprintf(file, ",%s", dpt_result_scalar_columns[i].name);
     fputs(",verdict,reason\n", file);
     for (int64_t i = 0; i < count; i++)
         csv_row(file, &results[i]);
@@ -164,12 +164,12 @@ static dpt_status unit_object(const dpt_results_study *study, const dpt_result *
     json_t *unit = json_object();
     *out = unit;
     for (int f = 0; f < DPT_RESULT_TEXTS; f++)
-        set_text(unit, dpt_result_text_fields[f].name, dpt_result_text(r, f));
+        set_text(unit, dpt_result_text_fields[f].column.name, dpt_result_text(r, f));
     json_object_set_new(unit, "parameters", parameters_object(r));
     json_object_set_new(unit, "samples", json_integer(r->samples));
     const double *scalars = (const double *)&r->scalars;
     for (int i = 0; i < DPT_RESULT_SCALARS; i++)
-        json_object_set_new(unit, dpt_result_scalar_names[i], number(scalars[i]));
+        json_object_set_new(unit, dpt_result_scalar_columns[i].name, number(scalars[i]));
     if (r->points == 0)
         return DPT_OK;
     json_object_set_new(unit, "points", numbers(r->nodes, r->points));

@@ -8,7 +8,7 @@
 #include <string.h>
 
 /* An id without the part that says its seed. Allocated; NULL without memory. */
-static char *id_without_seed(const dpt_job_edit *edit) {
+static char *seeds_id_without(const dpt_job_edit *edit) {
     char mark[48];
     snprintf(mark, sizeof mark, "-seed%llu", (unsigned long long)edit->spec.seed);
     char *out = dpt_mem_strdup(edit->id, "edit id");
@@ -23,52 +23,52 @@ static char *id_without_seed(const dpt_job_edit *edit) {
     return out;
 }
 
-static dpt_result_spread spread_of(int64_t n, const double *x) {
+static dpt_result_spread seeds_spread(int64_t n, const double *x) {
     dpt_interval mean = dpt_verdict_paired(n, x, NULL, 0.95);
     return (dpt_result_spread){
         .mean = mean.mean, .sd = mean.se * sqrt((double)n), .low = mean.low, .high = mean.high};
 }
 
 /* A share cannot leave [0, 1], whatever the width of its interval. */
-static dpt_result_spread clip(dpt_result_spread s) {
+static dpt_result_spread seeds_clip(dpt_result_spread s) {
     s.low = s.low < 0.0 ? 0.0 : s.low;
     s.high = s.high > 1.0 ? 1.0 : s.high;
     return s;
 }
 
-typedef struct members {
+typedef struct seeds_members {
     const dpt_job *job;
     const dpt_result *results;
     int64_t units;
     char **ids;      /* (edits) without their seeds; NULL once they are summed up */
     double *values;  /* (edits) */
     int64_t *member; /* (edits) */
-} members;
+} seeds_members;
 
-static dpt_result_spread over(const members *m, int64_t count, int64_t unit, size_t offset) {
+static dpt_result_spread seeds_over(const seeds_members *m, int64_t count, int64_t unit,
+                                    size_t offset) {
     for (int64_t i = 0; i < count; i++) {
         const dpt_result *r = &m->results[m->member[i] * m->units + unit];
         memcpy(&m->values[i], (const char *)&r->scalars + offset, sizeof(double));
     }
-    return spread_of(count, m->values);
+    return seeds_spread(count, m->values);
 }
 
-static dpt_status add(const members *m, const char *id, int64_t count, int64_t unit,
-                      dpt_result_seeds *out) {
+static dpt_status seeds_add(const seeds_members *m, const char *id, int64_t count, int64_t unit,
+                            dpt_result_seeds *out) {
     const char *data = m->results[m->member[0] * m->units + unit].data;
-    *out = (dpt_result_seeds){
-        .edit = dpt_mem_strdup(id, "edit id"),
-        .data = dpt_mem_strdup(data != NULL ? data : "", "data name"),
-        .count = count,
-        .change = over(m, count, unit, offsetof(dpt_result_scalars, change)),
-        .estimate = over(m, count, unit, offsetof(dpt_result_scalars, estimate)),
-        .share = over(m, count, unit, offsetof(dpt_result_scalars, share)),
-        .accuracy = clip(over(m, count, unit, offsetof(dpt_result_scalars, accuracy_edit)))};
+    *out = (dpt_result_seeds){.edit = dpt_mem_strdup(id, "edit id"),
+                              .data = dpt_mem_strdup(data != NULL ? data : "", "data name"),
+                              .count = count};
+#define SEEDS_OVER(name, scalar, meaning)                                                          \
+    out->name = seeds_over(m, count, unit, offsetof(dpt_result_scalars, scalar));
+    DPT_RESULT_SEEDS_COLUMNS(SEEDS_OVER)
+    out->accuracy = seeds_clip(out->accuracy);
     return out->edit != NULL && out->data != NULL ? DPT_OK : DPT_ERR_OUTPUT;
 }
 
 /* The edits of the same entry from `first` on that share its id. */
-static int64_t find_members(const members *m, int first) {
+static int64_t seeds_find_members(const seeds_members *m, int first) {
     int64_t count = 0;
     const char *id = m->ids[first];
     for (int e = first; e < m->job->nedits; e++)
@@ -78,15 +78,15 @@ static int64_t find_members(const members *m, int first) {
     return count;
 }
 
-static dpt_status sum_up(members *m, dpt_result_seeds *list, int64_t *count) {
+static dpt_status seeds_sum_up(seeds_members *m, dpt_result_seeds *list, int64_t *count) {
     dpt_status st = DPT_OK;
     for (int e = 0; e < m->job->nedits && st == DPT_OK; e++) {
         if (m->ids[e] == NULL)
             continue;
-        int64_t n = find_members(m, e);
+        int64_t n = seeds_find_members(m, e);
         for (int64_t u = 0; n > 1 && u < m->units && st == DPT_OK; u++)
             if (m->results[e * m->units + u].samples > 0)
-                st = add(m, m->ids[e], n, u, &list[(*count)++]);
+                st = seeds_add(m, m->ids[e], n, u, &list[(*count)++]);
         for (int64_t i = n - 1; i >= 0; i--) {
             dpt_mem_free(m->ids[m->member[i]]);
             m->ids[m->member[i]] = NULL;
@@ -97,7 +97,7 @@ static dpt_status sum_up(members *m, dpt_result_seeds *list, int64_t *count) {
 
 dpt_status dpt_seeds_collect(const dpt_job *job, const dpt_result *results, int64_t units,
                              dpt_result_seeds **list, int64_t *count) {
-    members m = {.job = job, .results = results, .units = units};
+    seeds_members m = {.job = job, .results = results, .units = units};
     *count = 0;
     m.ids = dpt_mem_zalloc(job->nedits, sizeof *m.ids, "edit ids");
     m.values = dpt_mem_alloc(job->nedits, sizeof *m.values, "values over seeds");
@@ -105,10 +105,10 @@ dpt_status dpt_seeds_collect(const dpt_job *job, const dpt_result *results, int6
     *list = dpt_mem_zalloc((int64_t)job->nedits * units, sizeof **list, "seeds");
     bool complete = m.ids != NULL && m.values != NULL && m.member != NULL && *list != NULL;
     for (int e = 0; e < job->nedits && complete; e++) {
-        m.ids[e] = id_without_seed(&job->edits[e]);
+        m.ids[e] = seeds_id_without(&job->edits[e]);
         complete = m.ids[e] != NULL;
     }
-    dpt_status st = complete ? sum_up(&m, *list, count) : DPT_ERR_OUTPUT;
+    dpt_status st = complete ? seeds_sum_up(&m, *list, count) : DPT_ERR_OUTPUT;
     for (int e = 0; m.ids != NULL && e < job->nedits; e++)
         dpt_mem_free(m.ids[e]);
     dpt_mem_free(m.member);

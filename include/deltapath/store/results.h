@@ -2,6 +2,7 @@
 #define DELTAPATH_STORE_RESULTS_H
 
 #include "deltapath/comm/comm.h"
+#include "deltapath/store/result_columns.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -18,15 +19,10 @@
 
 enum { DPT_RESULTS_VERSION = 3 };
 
-/** What an edit did to one tensor; NaN where it does not apply. Doubles throughout: a table. */
+/** What an edit did to one tensor. Doubles throughout: a table. */
 typedef struct dpt_result_tensor {
-    double delta_norm;    /**< Frobenius norm of Delta */
-    double edit_norm;     /**< Frobenius norm of E, after rounding to the output type */
-    double share_changed; /**< share of the entries with E != 0 */
-    double rank;          /**< of a low-rank edit */
-    double residual;      /**< of a low-rank edit: |Delta - U S V^T| / |Delta| */
-    double scale;         /**< factor, mean magnitude or cut: dpt_edit_tensor_stats.scale */
-    double correlation;   /**< of mask and gradient * Delta */
+#define DPT_RESULT_FIELD(field, unit, meaning) double field;
+    DPT_RESULT_TENSOR_COLUMNS(DPT_RESULT_FIELD)
 } dpt_result_tensor;
 
 /** Leading singular values of the delta of one tensor, falling. */
@@ -42,33 +38,17 @@ typedef struct dpt_result_parameter {
     char *value;
 } dpt_result_parameter;
 
-/** The scalars of a unit. All double, NaN where not known. [nats] unless said otherwise. */
+/** The numbers of a unit. Doubles throughout: a table. */
 typedef struct dpt_result_scalars {
-    double loss_pre, loss_post, loss_edit;             /**< means over samples */
-    double accuracy_pre, accuracy_post, accuracy_edit; /**< share that the model gets right */
-    double change, change_se, change_low, change_high; /**< true L(edit) - L(post), paired */
-    double bootstrap_low, bootstrap_high;              /**< of the change, whichever judges */
-    double equivalence_low, equivalence_high;          /**< interval of the equivalence test */
-    double estimate, estimate_se, estimate_low, estimate_high; /**< Riemann sum */
-    double error;                                              /**< estimate - change */
-    double second_order;                                       /**< 1/2 E^T H E */
-    double gain, gain_low, gain_high;                          /**< L(pre) - L(post) */
-    double share, share_low, share_high;                       /**< change / gain */
-    double margin;                                             /**< of the equivalence test */
-    double p_change, p_equivalent;
-    double p_adjusted; /**< p_change after Holm's correction over the study */
-    double seconds;    /**< wall time of the unit */
+    DPT_RESULT_SCALAR_COLUMNS(DPT_RESULT_FIELD)
+#undef DPT_RESULT_FIELD
 } dpt_result_scalars;
 
 /** One finished unit. Owns all that it points to (blocks of base/mem); NULL texts count as "". */
 typedef struct dpt_result {
-    char *edit;    /**< id of the edit, e.g. "dare-p0.9-seed1" */
-    char *data;    /**< name of the data set; "" for an edit alone */
-    char *method;  /**< e.g. "dare", or "prune + bitdelta" */
-    char *loss;    /**< "lm", "dpo", "class"; "" without data */
-    char *rule;    /**< "left"...; "" without a Riemann sum */
-    char *verdict; /**< "competitive", "decreased", "improved", "undecided"; "" without data */
-    char *reason;  /**< of the verdict */
+#define DPT_RESULT_FIELD(field, unit, meaning) char *field;
+    DPT_RESULT_TEXT_COLUMNS(DPT_RESULT_FIELD)
+#undef DPT_RESULT_FIELD
     int64_t nparameters;
     dpt_result_parameter *parameters; /**< (nparameters) */
 
@@ -76,17 +56,10 @@ typedef struct dpt_result {
     int64_t points;  /**< of the rule; 0 without a Riemann sum */
     int64_t samples; /**< of the data set; 0 for an edit alone */
 
-    double *nodes;             /**< (points) t */
-    double *weights;           /**< (points) */
-    double *path_loss;         /**< (points) mean loss at t */
-    double *terms;             /**< (tensors, points) */
-    double *integrated;        /**< (tensors); all NaN without a Riemann sum */
-    double *second_order;      /**< (tensors) */
-    double *loss_pre;          /**< (samples) */
-    double *loss_post;         /**< (samples) */
-    double *loss_edit;         /**< (samples) */
-    double *sample_integrated; /**< (samples) */
-    dpt_result_tensor *stats;  /**< (tensors) */
+#define DPT_RESULT_FIELD(name, field, shape, unit, meaning) double *field;
+    DPT_RESULT_ARRAY_COLUMNS(DPT_RESULT_FIELD)
+#undef DPT_RESULT_FIELD
+    dpt_result_tensor *stats; /**< (tensors) */
     dpt_result_scalars scalars;
 
     int64_t nspectra;
@@ -116,13 +89,12 @@ typedef struct dpt_result_spread {
 
 /** Edits that differ in their seed alone, on one data set. */
 typedef struct dpt_result_seeds {
-    char *edit;                 /**< their id without the seed; owned */
-    char *data;                 /**< owned */
-    int64_t count;              /**< of seeds */
-    dpt_result_spread change;   /**< true L(edit) - L(post) [nats] */
-    dpt_result_spread estimate; /**< Riemann sum [nats] */
-    dpt_result_spread share;    /**< change / gain */
-    dpt_result_spread accuracy; /**< of the edited model */
+    char *edit;    /**< their id without the seed; owned */
+    char *data;    /**< owned */
+    int64_t count; /**< of seeds */
+#define DPT_RESULT_FIELD(name, scalar, meaning) dpt_result_spread name;
+    DPT_RESULT_SEEDS_COLUMNS(DPT_RESULT_FIELD)
+#undef DPT_RESULT_FIELD
 } dpt_result_seeds;
 
 void dpt_result_seeds_destroy(dpt_result_seeds *seeds); /**< Local; an empty one is allowed. */
