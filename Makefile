@@ -51,7 +51,7 @@ LIBRARY := $(OUT)/libdeltapath.a
 PROGRAM := $(OUT)/deltapath
 FORMATTED := $(shell find src include tests -name '*.[ch]' 2>/dev/null)
 
-.PHONY: build library tests benches deps demo check asan tsan fuzz fuzzers bench lint format format-check tidy \
+.PHONY: doc-tables build library tests benches deps demo check asan tsan fuzz fuzzers bench lint format format-check tidy \
     install doc info help clean paper chaos
 build: | deps-build ## build the program at build/release/deltapath (BUILD=release, debug or asan)
 	@$(MAKE) --no-print-directory $(PROGRAM)
@@ -162,6 +162,9 @@ install: $(PROGRAM) ## install the program and the manual under PREFIX (/usr/loc
 	install -D -m 644 tools/outputs.py $(DESTDIR)$(PREFIX)/share/deltapath/outputs.py
 	for file in doc/*.md slurm/* jobs/*.yaml; do \
 	    install -D -m 644 $$file $(DESTDIR)$(PREFIX)/share/deltapath/$$file; done
+
+doc-tables: $(PROGRAM) ## put the tables that the program prints into doc/
+	tools/doc_tables.py $(PROGRAM)
 
 doc: ## check that the documents name functions, tests and targets that exist
 	tools/lint/docs.sh

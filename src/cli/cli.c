@@ -48,7 +48,7 @@ static const char *hint_option(const struct argp *argp, const char *word,
     if (strncmp(word, "--", 2) == 0)
         snprintf(name, sizeof name, "%.*s", (int)strcspn(word + 2, "="), word + 2);
     dpt_nearest nearest = dpt_nearest_begin(name);
-    for (const struct argp_option *o = argp->options; o->name != NULL; o++)
+    for (const struct argp_option *o = argp->options; o != NULL && o->name != NULL; o++)
         dpt_nearest_offer(&nearest, o->name, strlen(o->name));
     hint[0] = '\0';
     if (nearest.distance > 0 && nearest.distance < DPT_NEAREST_WORD)

@@ -30,7 +30,7 @@ typedef struct dpt_cli_verb {
 } dpt_cli_verb;
 
 extern const dpt_cli_verb dpt_cli_run, dpt_cli_plan, dpt_cli_convert, dpt_cli_inspect, dpt_cli_diff,
-    dpt_cli_verify, dpt_cli_report, dpt_cli_join;
+    dpt_cli_verify, dpt_cli_report, dpt_cli_join, dpt_cli_keys, dpt_cli_methods, dpt_cli_columns;
 
 /** Parse a verb's words on every rank; only rank 0 prints.
  *

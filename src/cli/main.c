@@ -19,9 +19,10 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-static const dpt_cli_verb *const verbs[] = {&dpt_cli_run,     &dpt_cli_plan, &dpt_cli_convert,
-                                            &dpt_cli_inspect, &dpt_cli_diff, &dpt_cli_verify,
-                                            &dpt_cli_report,  &dpt_cli_join};
+static const dpt_cli_verb *const verbs[] = {&dpt_cli_run,     &dpt_cli_plan,   &dpt_cli_convert,
+                                            &dpt_cli_inspect, &dpt_cli_diff,   &dpt_cli_verify,
+                                            &dpt_cli_report,  &dpt_cli_join,   &dpt_cli_keys,
+                                            &dpt_cli_methods, &dpt_cli_columns};
 
 enum { VERBS = sizeof verbs / sizeof *verbs };
 

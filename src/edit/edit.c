@@ -1,5 +1,6 @@
 #include "stage.h"
 
+#include "deltapath/base/choice.h"
 #include "deltapath/base/nearest.h"
 
 #include <math.h>
@@ -62,20 +63,6 @@ double dpt_edit_value(const dpt_edit_stage_spec *spec, int param) {
     return spec->values[param];
 }
 
-/* Position of `value` in "a|b|c", or -1. */
-static int find_choice(const char *choices, const char *value) {
-    size_t length = strlen(value);
-    int index = 0;
-    for (const char *at = choices; at != NULL; index++) {
-        const char *end = strchr(at, '|');
-        size_t size = end != NULL ? (size_t)(end - at) : strlen(at);
-        if (size == length && strncmp(at, value, size) == 0)
-            return index;
-        at = end != NULL ? end + 1 : NULL;
-    }
-    return -1;
-}
-
 static bool in_range(const dpt_edit_param *param, double value) {
     bool above = param->least_open ? value > param->least : value >= param->least;
     bool below = param->most_open ? value < param->most : value <= param->most;
@@ -127,7 +114,7 @@ dpt_status dpt_edit_stage_set(dpt_edit_stage_spec *stage, const char *param, con
     }
     if (method->params[index].kind != DPT_PARAM_CHOICE)
         return set_number(stage, index, value);
-    int choice = find_choice(method->params[index].choices, value);
+    int choice = dpt_choice_find(method->params[index].choices, value);
     char hint[DPT_NEAREST_HINT];
     if (choice < 0)
         return dpt_error(DPT_ERR_USAGE, "%s: %s: \"%s\" is not one of %s%s", method->name, param,
@@ -236,4 +223,40 @@ bool dpt_edit_is_linear(const dpt_tensor_info *info) {
         if (strstr(info->name, others[i]) != NULL)
             return false;
     return true;
+}
+
+static void edit_print_param(FILE *file, const char *method, const dpt_edit_param *param) {
+    fprintf(file, "| `%s` | `%s` | ", method, param->name);
+    if (param->kind == DPT_PARAM_CHOICE) {
+        fputc('`', file);
+        for (const char *c = param->choices; *c != '\0'; c++)
+            *c == '|' ? fputs("`, `", file) : fputc(*c, file);
+        fputs("` | ", file);
+    } else {
+        fprintf(file, "%s%s in %c%g, ", param->automatic ? "`auto` or " : "",
+                param->kind == DPT_PARAM_INTEGER ? "integer" : "number",
+                param->least_open ? '(' : '[', param->least);
+        if (param->most < 1e9)
+            fprintf(file, "%g%c | ", param->most, param->most_open ? ')' : ']');
+        else
+            fputs("...) | ", file);
+    }
+    if (param->required)
+        fputs("required", file);
+    else if (param->kind == DPT_PARAM_CHOICE)
+        fprintf(file, "`%.*s`", (int)strcspn(param->choices, "|"), param->choices);
+    else if (param->optional)
+        fputs("none", file);
+    else
+        fprintf(file, "`%g`", param->fallback);
+    fprintf(file, " | %s |\n", param->help);
+}
+
+void dpt_edit_print_methods(FILE *file) {
+    fputs("| method | parameter | value | default | meaning |\n|---|---|---|---|---|\n", file);
+    for (int m = 0; m < METHODS; m++) {
+        fprintf(file, "| `%s` | | | | %s |\n", methods[m]->name, methods[m]->help);
+        for (int i = 0; i < methods[m]->nparams; i++)
+            edit_print_param(file, methods[m]->name, &methods[m]->params[i]);
+    }
 }

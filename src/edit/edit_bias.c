@@ -83,6 +83,7 @@ const dpt_edit_method dpt_edit_method_bias = {
                 .most = 1e6,
                 .help = "factor of the scaled set"},
                {.name = "p",
+                .optional = true,
                 .kind = DPT_PARAM_REAL,
                 .fallback = 0.0,
                 .least = 0.0,

@@ -7,8 +7,8 @@
 
 enum { NEWTON_STEPS = 100 };
 
-static const char *const names[DPT_RULE_COUNT] = {"left", "midpoint", "trapezoid", "simpson",
-                                                  "gauss"};
+#define RULE_NAME(constant, name) #name,
+static const char *const names[DPT_RULE_COUNT] = {DPT_RULE_LIST(RULE_NAME)};
 
 dpt_status dpt_quadrature_parse(const char *name, dpt_rule *rule) {
     for (int r = 0; r < DPT_RULE_COUNT; r++)

@@ -210,3 +210,30 @@ dpt_status dpt_results_json(FILE *file, const dpt_results_study *study, const dp
     json_decref(root);
     return st;
 }
+
+static void print_column(FILE *file, const dpt_result_column *column, const char *shape) {
+    fprintf(file, "| `%s` | %s | %s | %s |\n", column->name, shape, column->unit, column->meaning);
+}
+
+void dpt_results_print_columns(FILE *file) {
+    static const char *const shapes[] = {[DPT_SHAPE_POINTS] = "(points)",
+                                         [DPT_SHAPE_TENSORS_POINTS] = "(tensors, points)",
+                                         [DPT_SHAPE_TENSORS] = "(tensors)",
+                                         [DPT_SHAPE_SAMPLES] = "(samples)"};
+    fputs("| column | of | unit | meaning |\n|---|---|---|---|\n", file);
+    for (int f = 0; f < DPT_RESULT_TEXTS; f++)
+        print_column(file, &dpt_result_text_fields[f].column, "unit");
+    for (int i = 0; i < DPT_RESULT_SCALARS; i++)
+        print_column(file, &dpt_result_scalar_columns[i], "unit");
+    for (int f = 0; f < DPT_RESULT_ARRAYS; f++)
+        print_column(file, &dpt_result_array_fields[f].column,
+                     shapes[dpt_result_array_fields[f].shape]);
+    for (int i = 0; i < DPT_RESULT_STATS; i++)
+        print_column(file, &dpt_result_tensor_columns[i], "(tensors), `tensor_stats`");
+#define PRINT_SPREAD(name, scalar, meaning)                                                        \
+    fputs("| `" #name "_mean`, `" #name "_sd`, `" #name "_low`, `" #name                           \
+          "_high` | seeds | - | " meaning                                                          \
+          ": mean, standard deviation, 95 % interval of the mean over seeds |\n",                  \
+          file);
+    DPT_RESULT_SEEDS_COLUMNS(PRINT_SPREAD)
+}

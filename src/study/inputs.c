@@ -209,12 +209,13 @@ static dpt_status check_tokenizers(const dpt_comm *comm, const dpt_inputs *in) {
 }
 
 uint64_t dpt_inputs_data_key(const dpt_inputs *in, int d) {
-    uint64_t parts[4] = {in->data[d].hash, (uint64_t)in->job->data[d].loss};
-    if (in->job->data[d].loss == DPT_LOSS_DPO)
-        memcpy(&parts[2], &in->job->data[d].beta, sizeof parts[2]);
-    if (in->reference[d] != NULL)
-        parts[3] = dpt_store_fingerprint(in->reference[d]);
-    return dpt_hash_bytes(parts, sizeof parts);
+    uint64_t reference = in->reference[d] != NULL ? dpt_store_fingerprint(in->reference[d]) : 0;
+    dpt_hash hash;
+    dpt_hash_begin(&hash);
+    dpt_hash_update(&hash, &in->data[d].hash, sizeof in->data[d].hash);
+    dpt_hash_update(&hash, &reference, sizeof reference);
+    dpt_job_hash_data(&in->job->data[d], &hash);
+    return dpt_hash_value(&hash);
 }
 
 dpt_status dpt_inputs_open(const dpt_comm *comm, const dpt_job *job, dpt_inputs *out) {

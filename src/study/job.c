@@ -5,10 +5,10 @@
 #include "deltapath/base/mem.h"
 #include "deltapath/base/nearest.h"
 #include "deltapath/comm/agree.h"
-#include "deltapath/path/bootstrap.h"
 #include "deltapath/path/verdict.h"
 #include "deltapath/store/isolate.h"
 #include "job_edits.h"
+#include "job_keys.h"
 #include "yaml.h"
 
 #include <errno.h>
@@ -17,107 +17,30 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { JOB_BYTES_MAX = 16 << 20, TENSOR_PARALLEL_MAX = 1 << 20 };
-
-/* Index of a text among "a|b|c", or -1. */
-static int choice_of(const char *text, const char *choices) {
-    int index = 0;
-    size_t length = strlen(text);
-    for (const char *at = choices; at != NULL; index++) {
-        const char *end = strchr(at, '|');
-        size_t here = end != NULL ? (size_t)(end - at) : strlen(at);
-        if (here == length && strncmp(at, text, length) == 0)
-            return index;
-        at = end != NULL ? end + 1 : NULL;
-    }
-    return -1;
-}
-
-static dpt_status get_choice(const dpt_yaml *yaml, struct fy_node *map, const char *key,
-                             const char *choices, int *out) {
-    struct fy_node *node = dpt_yaml_get(map, key);
-    if (node == NULL)
-        return DPT_OK;
-    const char *text = dpt_yaml_scalar(node);
-    int index = text != NULL ? choice_of(text, choices) : -1;
-    char hint[DPT_NEAREST_HINT];
-    if (text == NULL)
-        text = "?";
-    if (index < 0)
-        return dpt_yaml_error(yaml, node, "%s is '%s'%s: it is one of %s", key, text,
-                              dpt_nearest_of_list(text, choices, "|", hint), choices);
-    *out = index;
-    return DPT_OK;
-}
-
-/* What is an error unless the job says that it is meant. */
-static dpt_status read_allow(dpt_job *job, const dpt_yaml *yaml, struct fy_node *root) {
-    static const char words[] = "zero-delta|other-tokenizer";
-    bool *const allowed[] = {&job->allow_zero_delta, &job->allow_other_tokenizer};
-    struct fy_node *list;
-    int count;
-    dpt_status st = dpt_yaml_list(yaml, root, "allow", &list, &count);
-    for (int i = 0; i < count && st == DPT_OK; i++) {
-        struct fy_node *item = fy_node_sequence_get_by_index(list, i);
-        const char *text = dpt_yaml_scalar(item);
-        int index = text != NULL ? choice_of(text, words) : -1;
-        char hint[DPT_NEAREST_HINT];
-        if (index < 0)
-            return dpt_yaml_error(yaml, item,
-                                  "allow lists '%s'%s: it knows zero-delta, "
-                                  "other-tokenizer",
-                                  text != NULL ? text : "?",
-                                  dpt_nearest_of_list(text != NULL ? text : "", words, "|", hint));
-        *allowed[index] = true;
-    }
-    return st;
-}
+enum { JOB_BYTES_MAX = 16 << 20 };
 
 static dpt_status read_models(dpt_job *job, const dpt_yaml *yaml, struct fy_node *root) {
     struct fy_node *models = dpt_yaml_get(root, "models");
     if (models == NULL)
         return dpt_yaml_error(yaml, root, "models is missing: write models: {pre: ..., post: ...}");
-    dpt_status st = dpt_yaml_check_keys(yaml, models, "models", "pre post");
-    if (st == DPT_OK)
-        st = dpt_yaml_path(yaml, models, "pre", &job->pre);
-    if (st == DPT_OK)
-        st = dpt_yaml_path(yaml, models, "post", &job->post);
-    if (st == DPT_OK && (job->pre == NULL || job->post == NULL))
-        st = dpt_yaml_error(yaml, models, "models needs both pre and post");
-    return st;
+    return dpt_job_keys_read(yaml, models, "models", "models", job);
 }
 
 /* Keys that only dpo has. */
-static dpt_status read_dpo(dpt_job_data *data, const dpt_yaml *yaml, struct fy_node *entry,
-                           bool dpo) {
+static dpt_status check_dpo_keys(const dpt_yaml *yaml, struct fy_node *entry, bool dpo) {
     static const char *const keys[] = {"beta", "reference"};
     for (int i = 0; i < 2 && !dpo; i++)
         if (dpt_yaml_get(entry, keys[i]) != NULL)
             return dpt_yaml_error(yaml, dpt_yaml_get(entry, keys[i]),
                                   "%s belongs to loss dpo alone", keys[i]);
-    data->beta = 0.1;
-    dpt_status st = dpt_yaml_real(yaml, entry, "beta", 1e-6, 1e6, &data->beta);
-    return st == DPT_OK ? dpt_yaml_path(yaml, entry, "reference", &data->reference) : st;
+    return DPT_OK;
 }
 
 static dpt_status read_data_entry(dpt_job *job, const dpt_yaml *yaml, struct fy_node *entry) {
-    dpt_status st =
-        dpt_yaml_check_keys(yaml, entry, "data", "name file loss samples beta reference");
     dpt_job_data *data = &job->data[job->ndata];
-    int loss = -1;
+    dpt_status st = dpt_job_keys_read(yaml, entry, "data", "a data set", data);
     if (st == DPT_OK)
-        st = dpt_yaml_text(yaml, entry, "name", &data->name);
-    if (st == DPT_OK)
-        st = dpt_yaml_path(yaml, entry, "file", &data->file);
-    if (st == DPT_OK)
-        st = get_choice(yaml, entry, "loss", "lm|dpo|class", &loss);
-    if (st == DPT_OK)
-        st = dpt_yaml_integer(yaml, entry, "samples", 1, INT64_MAX, &data->samples);
-    if (st != DPT_OK)
-        return st;
-    if (data->name == NULL || data->file == NULL || loss < 0)
-        return dpt_yaml_error(yaml, entry, "a data set needs name, file and loss");
-    st = read_dpo(data, yaml, entry, loss == DPT_LOSS_DPO);
+        st = check_dpo_keys(yaml, entry, data->loss == DPT_LOSS_DPO);
     if (st != DPT_OK)
         return st;
     if (!dpt_job_name_valid(data->name))
@@ -126,7 +49,6 @@ static dpt_status read_data_entry(dpt_job *job, const dpt_yaml *yaml, struct fy_
     for (int i = 0; i < job->ndata; i++)
         if (strcmp(job->data[i].name, data->name) == 0)
             return dpt_yaml_error(yaml, entry, "two data sets are named '%s'", data->name);
-    data->loss = (dpt_job_loss)loss;
     job->ndata++;
     return DPT_OK;
 }
@@ -179,9 +101,7 @@ static dpt_status read_patterns(const dpt_yaml *yaml, struct fy_node *map, const
 
 static dpt_status read_select(dpt_job *job, const dpt_yaml *yaml, struct fy_node *root) {
     struct fy_node *select = dpt_yaml_get(root, "select");
-    if (select == NULL)
-        return DPT_OK;
-    dpt_status st = dpt_yaml_check_keys(yaml, select, "select", "include exclude");
+    dpt_status st = dpt_job_keys_read(yaml, select, "select", "select", job);
     if (st == DPT_OK)
         st = read_patterns(yaml, select, "include", &job->ninclude, &job->include);
     if (st == DPT_OK)
@@ -191,85 +111,35 @@ static dpt_status read_select(dpt_job *job, const dpt_yaml *yaml, struct fy_node
 
 static dpt_status read_riemann(dpt_job *job, const dpt_yaml *yaml, struct fy_node *root) {
     struct fy_node *riemann = dpt_yaml_get(root, "riemann");
-    job->riemann = true;
-    job->rule = DPT_RULE_LEFT;
-    job->points = 5;
-    if (riemann == NULL)
-        return DPT_OK;
     const char *text = dpt_yaml_scalar(riemann);
-    if (text != NULL) {
-        if (strcmp(text, "off") != 0)
-            return dpt_yaml_error(yaml, riemann, "riemann is 'off' or {rule: ..., points: ...}");
-        job->riemann = false;
-        return DPT_OK;
-    }
-    dpt_status st = dpt_yaml_check_keys(yaml, riemann, "riemann", "rule points per_sample");
-    const char *rule = NULL;
-    int64_t points = job->points;
-    if (st == DPT_OK)
-        st = dpt_yaml_text(yaml, riemann, "rule", &rule);
-    if (st == DPT_OK)
-        st = dpt_yaml_integer(yaml, riemann, "points", 1, DPT_QUADRATURE_MAX, &points);
-    if (st == DPT_OK)
-        st = dpt_yaml_boolean(yaml, riemann, "per_sample", &job->per_sample);
-    if (st != DPT_OK)
-        return st;
-    job->points = (int)points;
-    if (rule != NULL)
-        st = dpt_quadrature_parse(rule, &job->rule);
-    if (st == DPT_OK)
-        st = dpt_quadrature_check(job->rule, job->points);
-    return dpt_yaml_locate(yaml, riemann, st);
+    job->riemann = text == NULL;
+    if (text != NULL && strcmp(text, "off") != 0)
+        return dpt_yaml_error(yaml, riemann, "riemann is 'off' or {rule: ..., points: ...}");
+    dpt_status st =
+        dpt_job_keys_read(yaml, text == NULL ? riemann : NULL, "riemann", "riemann", job);
+    if (st == DPT_OK && riemann != NULL)
+        st = dpt_yaml_locate(yaml, riemann, dpt_quadrature_check(job->rule, job->points));
+    return st;
 }
 
 static dpt_status read_output(dpt_job *job, const dpt_yaml *yaml, struct fy_node *root) {
     struct fy_node *output = dpt_yaml_get(root, "output");
-    job->checkpoint = DPT_STORE_NONE;
-    job->same_dtype = true;
-    job->report = true;
     if (output == NULL)
         return dpt_yaml_error(yaml, root, "output is missing: write output: {directory: out/%s}",
                               job->name);
-    dpt_status st =
-        dpt_yaml_check_keys(yaml, output, "output", "directory checkpoint dtype overwrite report");
-    int checkpoint = 0;
-    const char *dtype = NULL;
-    if (st == DPT_OK)
-        st = dpt_yaml_path(yaml, output, "directory", &job->directory);
-    if (st == DPT_OK)
-        st = get_choice(yaml, output, "checkpoint", "none|hdf5|safetensors", &checkpoint);
-    if (st == DPT_OK)
-        st = dpt_yaml_text(yaml, output, "dtype", &dtype);
-    if (st == DPT_OK)
-        st = dpt_yaml_boolean(yaml, output, "overwrite", &job->overwrite);
-    if (st == DPT_OK)
-        st = dpt_yaml_boolean(yaml, output, "report", &job->report);
-    if (st != DPT_OK)
-        return st;
-    if (job->directory == NULL)
-        return dpt_yaml_error(yaml, output, "output needs a directory");
-    job->checkpoint = (dpt_store_format)checkpoint;
-    job->same_dtype = dtype == NULL || strcmp(dtype, "same") == 0;
-    char hint[DPT_NEAREST_HINT];
-    if (!job->same_dtype &&
-        (!dpt_dtype_parse(dtype, &job->dtype) || !dpt_dtype_editable(job->dtype)))
-        return dpt_yaml_error(yaml, dpt_yaml_get(output, "dtype"),
-                              "dtype is '%s'%s: it is one of same f32 f16 bf16", dtype,
-                              dpt_nearest_of_list(dtype, "same f32 f16 bf16", " ", hint));
-    return DPT_OK;
+    dpt_status st = dpt_job_keys_read(yaml, output, "output", "output", job);
+    if (st == DPT_OK) {
+        job->same_dtype = strcmp(job->dtype_name, "same") == 0;
+        if (!job->same_dtype && !dpt_dtype_parse(job->dtype_name, &job->dtype))
+            st = dpt_error(DPT_ERR_INTERNAL, "no type %s", job->dtype_name);
+    }
+    return st;
 }
 
 static dpt_status read_margin(dpt_job *job, const dpt_yaml *yaml, struct fy_node *root) {
     struct fy_node *margin = dpt_yaml_get(root, "margin");
-    job->margin_share = 0.05;
-    if (margin == NULL)
-        return DPT_OK;
-    dpt_status st = dpt_yaml_check_keys(yaml, margin, "margin", "share absolute");
-    if (st == DPT_OK)
-        st = dpt_yaml_real(yaml, margin, "share", 0, 10, &job->margin_share);
-    if (st == DPT_OK)
-        st = dpt_yaml_real(yaml, margin, "absolute", 0, 1e9, &job->margin);
-    if (st != DPT_OK)
+    dpt_status st = dpt_job_keys_read(yaml, margin, "margin", "margin", job);
+    if (st != DPT_OK || margin == NULL)
         return st;
     dpt_verdict_options options = dpt_verdict_defaults();
     options.share_margin = job->margin_share;
@@ -278,70 +148,11 @@ static dpt_status read_margin(dpt_job *job, const dpt_yaml *yaml, struct fy_node
     return dpt_yaml_locate(yaml, margin, dpt_verdict_check(&options));
 }
 
-static dpt_status read_statistics(dpt_job *job, const dpt_yaml *yaml, struct fy_node *root) {
-    struct fy_node *map = dpt_yaml_get(root, "statistics");
-    job->statistics = (dpt_job_statistics){.resamples = DPT_BOOTSTRAP_DEFAULT};
-    if (map == NULL)
-        return DPT_OK;
-    int interval = 0;
-    int64_t resamples = job->statistics.resamples;
-    int64_t seed = 0;
-    dpt_status st = dpt_yaml_check_keys(yaml, map, "statistics", "interval resamples seed");
-    if (st == DPT_OK)
-        st = get_choice(yaml, map, "interval", "t|bootstrap", &interval);
-    if (st == DPT_OK)
-        st = dpt_yaml_integer(yaml, map, "resamples", DPT_BOOTSTRAP_LEAST, DPT_BOOTSTRAP_MOST,
-                              &resamples);
-    if (st == DPT_OK)
-        st = dpt_yaml_integer(yaml, map, "seed", 0, INT64_MAX, &seed);
-    job->statistics.bootstrap = interval == 1;
-    job->statistics.resamples = (int)resamples;
-    job->statistics.seed = (uint64_t)seed;
-    return st;
-}
-
-/* A whole number, or "auto" for 0. */
-static dpt_status get_auto(const dpt_yaml *yaml, struct fy_node *map, const char *key, int64_t most,
-                           int64_t *out) {
-    const char *text = dpt_yaml_scalar(dpt_yaml_get(map, key));
-    *out = 0;
-    if (text != NULL && strcmp(text, "auto") == 0)
-        return DPT_OK;
-    return dpt_yaml_integer(yaml, map, key, 1, most, out);
-}
-
-static dpt_status read_resources(dpt_job *job, const dpt_yaml *yaml, struct fy_node *root) {
-    int64_t tensor_parallel;
-    int64_t svd_group;
-    dpt_status st = get_auto(yaml, root, "tensor_parallel", TENSOR_PARALLEL_MAX, &tensor_parallel);
-    if (st == DPT_OK)
-        st = get_auto(yaml, root, "svd_group", TENSOR_PARALLEL_MAX, &svd_group);
-    if (st == DPT_OK)
-        st = get_auto(yaml, root, "batch_tokens", INT32_MAX, &job->batch_tokens);
-    if (st != DPT_OK)
-        return st;
-    job->tensor_parallel = (int)tensor_parallel;
-    job->svd_group = (int)svd_group;
-    return DPT_OK;
-}
-
 static dpt_status read_root(dpt_job *job, const dpt_yaml *yaml) {
     struct fy_node *root = fy_document_root(yaml->document);
-    int policy = 0;
-    dpt_status st =
-        dpt_yaml_check_keys(yaml, root, "a job file",
-                            "name models data edits select riemann output on_mismatch "
-                            "allow margin statistics tensor_parallel svd_group batch_tokens");
-    job->name = "study";
-    if (st == DPT_OK)
-        st = dpt_yaml_text(yaml, root, "name", &job->name);
+    dpt_status st = dpt_job_keys_read(yaml, root, "", "a job file", job);
     if (st == DPT_OK)
         st = read_models(job, yaml, root);
-    if (st == DPT_OK)
-        st = read_allow(job, yaml, root);
-    if (st == DPT_OK)
-        st = get_choice(yaml, root, "on_mismatch", "error|keep-post", &policy);
-    job->on_mismatch = policy == 1 ? DPT_MISMATCH_KEEP_POST : DPT_MISMATCH_ERROR;
     if (st == DPT_OK)
         st = read_data(job, yaml, root);
     if (st == DPT_OK)
@@ -364,9 +175,8 @@ static dpt_status read_root(dpt_job *job, const dpt_yaml *yaml) {
     if (st == DPT_OK)
         st = read_margin(job, yaml, root);
     if (st == DPT_OK)
-        st = read_statistics(job, yaml, root);
-    if (st == DPT_OK)
-        st = read_resources(job, yaml, root);
+        st = dpt_job_keys_read(yaml, dpt_yaml_get(root, "statistics"), "statistics", "statistics",
+                               job);
     return st;
 }
 
@@ -541,6 +351,22 @@ dpt_status dpt_job_locate_edit(const dpt_job *job, const dpt_job_edit *edit, dpt
 }
 
 const char *dpt_job_loss_name(dpt_job_loss loss) {
-    static const char *const names[] = {"lm", "dpo", "class"};
+#define JOB_LOSS_NAME(constant, name) #name,
+    static const char *const names[] = {DPT_LOSS_LIST(JOB_LOSS_NAME)};
     return names[loss];
+}
+
+void dpt_job_hash_for_units(const dpt_job *job, dpt_hash *hash) {
+    static const char *const sections[] = {"", "riemann", "output", "margin", "statistics"};
+    for (size_t i = 0; i < sizeof sections / sizeof sections[0]; i++)
+        dpt_job_keys_hash(sections[i], DPT_REDO_UNITS, job, hash);
+}
+
+void dpt_job_hash_for_models(const dpt_job *job, dpt_hash *hash) {
+    dpt_job_keys_hash("", DPT_REDO_MODELS, job, hash);
+    dpt_job_keys_hash("output", DPT_REDO_MODELS, job, hash);
+}
+
+void dpt_job_hash_data(const dpt_job_data *data, dpt_hash *hash) {
+    dpt_job_keys_hash("data", DPT_REDO_UNITS, data, hash);
 }

@@ -259,19 +259,10 @@ dpt_results_study dpt_outputs_unit_study(const dpt_outputs *outputs, const dpt_i
     uint64_t data = 0;
     dpt_hash hash;
     dpt_hash_begin(&hash);
-    double numbers[] = {job->riemann ? (double)job->rule : -1,
-                        (double)job->points,
-                        job->margin_share,
-                        job->margin,
-                        job->per_sample,
-                        job->same_dtype ? -1 : (double)job->dtype,
-                        job->statistics.bootstrap ? 1 : 0,
-                        (double)job->statistics.resamples};
     dpt_hash_update(&hash, DPT_VERSION, sizeof DPT_VERSION);
     dpt_hash_update(&hash, &in->fingerprint, sizeof in->fingerprint);
     dpt_hash_update(&hash, in->selected, (size_t)in->catalog->count * sizeof *in->selected);
-    dpt_hash_update(&hash, numbers, sizeof numbers);
-    dpt_hash_update(&hash, &job->statistics.seed, sizeof job->statistics.seed);
+    dpt_job_hash_for_units(job, &hash);
     dpt_hash_update(&hash, edit->id, strlen(edit->id) + 1);
     dpt_hash_update(&hash, edit->method, strlen(edit->method) + 1);
     dpt_hash_update(&hash, edit->params, strlen(edit->params) + 1);

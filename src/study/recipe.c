@@ -12,13 +12,12 @@
 
 uint64_t dpt_recipe_of(const dpt_inputs *in, const dpt_job_edit *edit) {
     const dpt_job *job = in->job;
-    const double output[] = {job->same_dtype ? -1 : (double)job->dtype, (double)job->checkpoint};
     dpt_hash hash;
     dpt_hash_begin(&hash);
     dpt_hash_update(&hash, DPT_VERSION, sizeof DPT_VERSION);
     dpt_hash_update(&hash, &in->fingerprint, sizeof in->fingerprint);
     dpt_hash_update(&hash, in->selected, (size_t)in->catalog->count * sizeof *in->selected);
-    dpt_hash_update(&hash, output, sizeof output);
+    dpt_job_hash_for_models(job, &hash);
     dpt_hash_update(&hash, edit->id, strlen(edit->id) + 1);
     dpt_hash_update(&hash, edit->method, strlen(edit->method) + 1);
     dpt_hash_update(&hash, edit->params, strlen(edit->params) + 1);

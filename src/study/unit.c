@@ -210,7 +210,7 @@ static dpt_status set_verdict(const dpt_inputs *in, int d, const dpt_baseline *b
         st = resample(job, d, &losses, &options, resampled);
     if (st != DPT_OK)
         goto done;
-    if (job->statistics.bootstrap)
+    if (job->statistics.interval == 1)
         options.resampled = resampled;
     dpt_verdict judged = dpt_verdict_judge(losses.n, losses.pre, losses.post, losses.edit,
                                            losses.integrated, &options);

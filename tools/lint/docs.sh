@@ -46,21 +46,4 @@ grep -hoE '^[a-z][a-z -]*:' Makefile | tr -d ':' | tr ' ' '\n' >"$tmp/have"
 grep -hoE '(`|^)make [a-z][a-z-]*' "${documents[@]}" | awk '{ print $2 }' >"$tmp/want"
 missing "$tmp/have" "$tmp/want" | complain "make targets in documents that the Makefile lacks:"
 
-# Columns and fields of the results: formats.md lists them between markers, one word a backtick.
-fields() { sed -n "/<!-- fields: begin -->/,/<!-- fields: end -->/p" doc/formats.md; }
-grep -hoE '"[a-z_0-9]+"' src/store/result*.c | tr -d '"' >"$tmp/have"
-fields | grep -oE '`[a-z_0-9]+`' | tr -d '`' >"$tmp/want"
-missing "$tmp/have" "$tmp/want" | complain "fields in doc/formats.md that src/store lacks:"
-
-# Keys and methods of doc/jobs.md: the first cells of its tables, and the parameters in the second.
-rows() { awk -F'|' -v head="$1" '$2 ~ "^ *" head " *$" { on = 1; next } !/^\|/ { on = 0 }
-    on && $2 !~ /^ *-+ *$/ { print $'"$2"' }' doc/jobs.md; }
-words() { grep -oE '`[a-z_.0-9]+`' | tr -d '`' | tr '.' '\n'; }
-cat src/study/job*.c | grep -oE '"[a-z_ |]+"' | tr -d '"' | tr ' |' '\n\n' >"$tmp/have"
-rows key 2 | words >"$tmp/want"
-missing "$tmp/have" "$tmp/want" | complain "keys in doc/jobs.md that the job parser lacks:"
-grep -hoE '\.name = "[a-z0-9_]+"' src/edit/*.c | grep -oE '"[^"]*"' | tr -d '"' >"$tmp/have"
-{ rows method 2; rows method 3; } | words >"$tmp/want"
-missing "$tmp/have" "$tmp/want" | complain "methods or parameters in doc/jobs.md that src/edit lacks:"
-missing "$tmp/want" "$tmp/have" | complain "methods or parameters of src/edit that doc/jobs.md lacks:"
 exit $status

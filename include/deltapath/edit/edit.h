@@ -8,6 +8,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 
 /* An edit F(Delta) is a sequence of stages; each stage is one method of the table with its
  * parameters. A stage works in two phases: `prepare` (collective, once for all tensors: means,
@@ -27,6 +28,7 @@ typedef struct dpt_edit_param {
     dpt_edit_param_kind kind;
     const char *choices; /**< "tensor|row" for DPT_PARAM_CHOICE; the value is the choice's index */
     bool required;
+    bool optional;              /**< without it nothing holds in its place */
     double fallback;            /**< value when it is left out */
     double least, most;         /**< allowed range */
     bool least_open, most_open; /**< whether the bound itself is forbidden, as p = 1 for dare */
@@ -69,6 +71,9 @@ const char *dpt_edit_method_help(int method);
 int dpt_edit_method_find(const char *name); /**< -1 when unknown */
 int dpt_edit_method_params(int method, const dpt_edit_param **params);
 bool dpt_edit_method_random(int method); /**< whether it draws from the seed */
+
+/** Print methods and parameters as a table of Markdown. Local. */
+void dpt_edit_print_methods(FILE *file);
 
 /** A stage of a method with every parameter at its fallback. Local. */
 void dpt_edit_stage_init(dpt_edit_stage_spec *stage, int method);

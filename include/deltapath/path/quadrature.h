@@ -10,15 +10,21 @@ enum {
     DPT_QUADRATURE_GAUSS_MAX = 64 /**< most points of the Gauss-Legendre rule */
 };
 
-/** How the integral over t in [0, 1] is sampled. The names of a job file are in brackets. */
-typedef enum dpt_rule {
-    DPT_RULE_LEFT,      /**< [left] t = c / C, the rule of arXiv:2410.13841; order 1 */
-    DPT_RULE_MIDPOINT,  /**< [midpoint] t = (c + 1/2) / C; order 2 */
-    DPT_RULE_TRAPEZOID, /**< [trapezoid] t = c / (C - 1), C >= 2; order 2 */
-    DPT_RULE_SIMPSON,   /**< [simpson] t = c / (C - 1), C odd and >= 3; order 4 */
-    DPT_RULE_GAUSS,     /**< [gauss] Gauss-Legendre, C <= 64; exact to degree 2 C - 1 */
-    DPT_RULE_COUNT
-} dpt_rule;
+/** How the integral over t in [0, 1] is sampled: X(constant, name in a job file).
+ *   left       t = c / C, the rule of arXiv:2410.13841; order 1
+ *   midpoint   t = (c + 1/2) / C; order 2
+ *   trapezoid  t = c / (C - 1), C >= 2; order 2
+ *   simpson    t = c / (C - 1), C odd and >= 3; order 4
+ *   gauss      Gauss-Legendre, C <= 64; exact to degree 2 C - 1 */
+#define DPT_RULE_LIST(X)                                                                           \
+    X(LEFT, left) X(MIDPOINT, midpoint) X(TRAPEZOID, trapezoid) X(SIMPSON, simpson) X(GAUSS, gauss)
+
+#define DPT_RULE_CONSTANT(constant, name) DPT_RULE_##constant,
+typedef enum dpt_rule { DPT_RULE_LIST(DPT_RULE_CONSTANT) DPT_RULE_COUNT } dpt_rule;
+
+/** "left|midpoint|...", in the order of the constants. */
+#define DPT_RULE_CHOICE(constant, name) "|" #name
+#define DPT_RULE_NAMES                  (&(DPT_RULE_LIST(DPT_RULE_CHOICE))[1])
 
 /** Nodes in rising order and their weights, whose sum is 1. */
 typedef struct dpt_quadrature {

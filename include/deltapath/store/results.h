@@ -6,6 +6,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 
 /* Results of a study. A unit is one edit on one data set (or one edit alone, data = ""). Each
  * finished unit is a small file of its own, so that a study that is killed loses no finished unit:
@@ -167,6 +168,9 @@ bool dpt_results_same_unit(const dpt_result *a, const dpt_result *b);
  */
 dpt_status dpt_results_write(const dpt_comm *comm, const dpt_results_study *study,
                              const dpt_result *results, int64_t count);
+
+/** Print the columns of the results as tables of Markdown. Local. */
+void dpt_results_print_columns(FILE *file);
 
 /** A results.h5 read back, owning everything. */
 typedef struct dpt_results {

@@ -1,6 +1,7 @@
 #ifndef DELTAPATH_STUDY_JOB_H
 #define DELTAPATH_STUDY_JOB_H
 
+#include "deltapath/base/hash.h"
 #include "deltapath/base/status.h"
 #include "deltapath/edit/edit.h"
 #include "deltapath/path/quadrature.h"
@@ -9,8 +10,17 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 
-typedef enum dpt_job_loss { DPT_LOSS_LM, DPT_LOSS_DPO, DPT_LOSS_CLASS } dpt_job_loss;
+/** Kinds of loss: X(constant, name in a job file). */
+#define DPT_LOSS_LIST(X) X(LM, lm) X(DPO, dpo) X(CLASS, class)
+
+#define DPT_LOSS_CONSTANT(constant, name) DPT_LOSS_##constant,
+typedef enum dpt_job_loss { DPT_LOSS_LIST(DPT_LOSS_CONSTANT) DPT_LOSS_COUNT } dpt_job_loss;
+
+/** "lm|dpo|class" */
+#define DPT_LOSS_CHOICE(constant, name) "|" #name
+#define DPT_LOSS_NAMES                  (&(DPT_LOSS_LIST(DPT_LOSS_CHOICE))[1])
 
 typedef struct dpt_job_data {
     const char *name;
@@ -36,7 +46,7 @@ typedef struct dpt_job_edit {
 
 /** How changes of the loss are judged. */
 typedef struct dpt_job_statistics {
-    bool bootstrap; /**< intervals of the bootstrap decide, else Student's */
+    int interval; /**< 1: intervals of the bootstrap decide, else Student's */
     int resamples;
     uint64_t seed; /**< of the resamples */
 } dpt_job_statistics;
@@ -64,12 +74,13 @@ typedef struct dpt_job {
                                gradient at t = 0 is then taken for each edit */
     const char *directory;
     dpt_store_format checkpoint; /**< DPT_STORE_NONE: no edited models are kept */
-    bool same_dtype;             /**< keep each tensor's type */
-    dpt_dtype dtype;             /**< else write editable tensors as this type */
-    bool overwrite;              /**< replace an existing study of this directory */
-    bool report;                 /**< write report.html at the end */
-    double margin_share;         /**< equivalence margin as a share of the post-training gain */
-    double margin;               /**< absolute margin [nats/token]; 0: use the share */
+    const char *dtype_name;
+    bool same_dtype;     /**< keep each tensor's type */
+    dpt_dtype dtype;     /**< else write editable tensors as this type */
+    bool overwrite;      /**< replace an existing study of this directory */
+    bool report;         /**< write report.html at the end */
+    double margin_share; /**< equivalence margin as a share of the post-training gain */
+    double margin;       /**< absolute margin [nats/token]; 0: use the share */
     dpt_job_statistics statistics;
     int tensor_parallel;  /**< ranks that share a replica; 0: chosen */
     int svd_group;        /**< ranks that share a matrix in low rank; 0: chosen */
@@ -112,6 +123,15 @@ dpt_status dpt_job_select(const dpt_job *job, const dpt_catalog *catalog, bool *
 /** Put the place of an edit in the job file and its id before the error that was just recorded. Local.
  * @return status. */
 dpt_status dpt_job_locate_edit(const dpt_job *job, const dpt_job_edit *edit, dpt_status status);
+
+/** Feed a hash the values of the keys on which the units, or the edited models, of a study depend; what keys
+ * lead to (models, samples, selected tensors, edits) is the caller's. Local. */
+void dpt_job_hash_for_units(const dpt_job *job, dpt_hash *hash);
+void dpt_job_hash_for_models(const dpt_job *job, dpt_hash *hash);
+void dpt_job_hash_data(const dpt_job_data *data, dpt_hash *hash);
+
+/** Print every key of a job file as a table of Markdown: type, range, default, help. Local. */
+void dpt_job_print_keys(FILE *file);
 
 /** "lm", "dpo", "class". Local. */
 const char *dpt_job_loss_name(dpt_job_loss loss);
