@@ -4,6 +4,7 @@
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
 #include "losses.h"
+#include "loss_kinds.h"
 
 #include <math.h>
 
@@ -126,7 +127,7 @@ static dpt_status create_losses(dpt_evaluation *ev, const dpt_inputs *in, const 
     dpt_status st = dpt_agree(&ev->mesh.world, ev->data != NULL ? DPT_OK : DPT_ERR_OUTPUT);
     for (int d = 0; d < ev->ndata && st == DPT_OK; d++) {
         st = dpt_agree(&ev->mesh.world, create_loss(ev, in, res, d));
-        if (st == DPT_OK && in->job->data[d].loss == DPT_LOSS_DPO)
+        if (st == DPT_OK && dpt_loss_kind_of(in->job->data[d].loss)->reference)
             st = dpt_references_set(references, in, d, &ev->passes, ev->model, ev->data[d].loss);
     }
     return st;

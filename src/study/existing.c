@@ -6,6 +6,7 @@
 #include "deltapath/store/owned.h"
 #include "deltapath/store/results.h"
 #include "outputs.h"
+#include "loss_kinds.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -185,7 +186,7 @@ static dpt_status check_own_places(const dpt_job *job) {
     if (st == DPT_OK)
         st = check_vouched(job);
     for (int d = 0; d < job->ndata && st == DPT_OK; d++)
-        if (job->data[d].loss == DPT_LOSS_DPO)
+        if (dpt_loss_kind_of(job->data[d].loss)->reference)
             st =
                 check_file(dpt_mem_format("%s/references/%s.h5", job->directory, job->data[d].name),
                            DPT_OWNED_CACHE);

@@ -6,6 +6,7 @@
 #include "deltapath/comm/agree.h"
 #include "deltapath/store/tokenizer.h"
 #include "tied_head.h"
+#include "loss_kinds.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -99,9 +100,6 @@ static dpt_status refuse_twice(const dpt_inputs *in) {
 }
 
 static dpt_status open_data(const dpt_comm *comm, dpt_inputs *in) {
-    static const dpt_dataset_kind kinds[] = {[DPT_LOSS_LM] = DPT_DATASET_TOKENS,
-                                             [DPT_LOSS_DPO] = DPT_DATASET_PAIRS,
-                                             [DPT_LOSS_CLASS] = DPT_DATASET_IMAGES};
     if (in->job->ndata == 0)
         return DPT_OK;
     in->data = dpt_mem_zalloc(in->job->ndata, sizeof *in->data, "data sets");
@@ -109,8 +107,8 @@ static dpt_status open_data(const dpt_comm *comm, dpt_inputs *in) {
     bool complete = in->data != NULL && in->reference != NULL;
     dpt_status st = dpt_agree(comm, complete ? DPT_OK : DPT_ERR_OUTPUT);
     for (int d = 0; d < in->job->ndata && st == DPT_OK; d++) {
-        st = dpt_dataset_read(comm, in->job->data[d].file, kinds[in->job->data[d].loss],
-                              &in->data[d]);
+        st = dpt_dataset_read(comm, in->job->data[d].file,
+                              dpt_loss_kind_of(in->job->data[d].loss)->data, &in->data[d]);
         if (st == DPT_OK && in->job->data[d].samples > 0)
             st = dpt_dataset_keep_first(&in->data[d], in->job->data[d].samples,
                                         in->job->data[d].file);

@@ -10,6 +10,7 @@
 #include "job_edits.h"
 #include "job_keys.h"
 #include "yaml.h"
+#include "loss_kinds.h"
 
 #include <errno.h>
 #include <fnmatch.h>
@@ -40,7 +41,7 @@ static dpt_status read_data_entry(dpt_job *job, const dpt_yaml *yaml, struct fy_
     dpt_job_data *data = &job->data[job->ndata];
     dpt_status st = dpt_job_keys_read(yaml, entry, "data", "a data set", data);
     if (st == DPT_OK)
-        st = check_dpo_keys(yaml, entry, data->loss == DPT_LOSS_DPO);
+        st = check_dpo_keys(yaml, entry, dpt_loss_kind_of(data->loss)->reference);
     if (st != DPT_OK)
         return st;
     if (!dpt_job_name_valid(data->name))

@@ -5,54 +5,20 @@
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
 #include "deltapath/store/cache.h"
+#include "loss_kinds.h"
 
 #include <inttypes.h>
-
-static dpt_status read_images(void *ctx, int64_t first, int64_t n, float *out) {
-    return dpt_dataset_read_images(ctx, first, n, out);
-}
-
-static dpt_lm_data view_tokens(const dpt_dataset *set) {
-    return (dpt_lm_data){set->sequences, set->offsets, set->tokens, set->loss_mask};
-}
-
-static dpt_dpo_data view_pairs(const dpt_inputs *in, int d) {
-    return (dpt_dpo_data){.pairs = view_tokens(&in->data[d]), .beta = in->job->data[d].beta};
-}
-
-static dpt_class_data view_images(dpt_dataset *set) {
-    return (dpt_class_data){.samples = set->samples,
-                            .channels = set->channels,
-                            .height = set->height,
-                            .width = set->width,
-                            .labels = set->labels,
-                            .ctx = set,
-                            .read = read_images};
-}
-
-static dpt_status create_class(dpt_dataset *set, const dpt_mesh *mesh, const dpt_model *model,
-                               int64_t batch_tokens, dpt_loss **out) {
-    dpt_class_data view = view_images(set);
-    dpt_model_image image;
-    dpt_model_get_image(model, &image);
-    return dpt_loss_class_create(&view, &image, mesh, batch_tokens, out);
-}
 
 dpt_status dpt_losses_create(const dpt_inputs *in, int d, const dpt_mesh *mesh,
                              const dpt_model *model, int64_t batch_tokens, dpt_loss **out) {
     const dpt_job_data *entry = &in->job->data[d];
-    dpt_dataset *set = &in->data[d];
-    int64_t vocabulary = dpt_model_vocabulary(model), positions = dpt_model_max_positions(model);
-    dpt_status st;
-    if (entry->loss == DPT_LOSS_CLASS) {
-        st = create_class(set, mesh, model, batch_tokens, out);
-    } else if (entry->loss == DPT_LOSS_DPO) {
-        dpt_dpo_data pairs = view_pairs(in, d);
-        st = dpt_loss_dpo_create(&pairs, vocabulary, positions, mesh, batch_tokens, out);
-    } else {
-        dpt_lm_data view = view_tokens(set);
-        st = dpt_loss_lm_create(&view, vocabulary, positions, mesh, batch_tokens, out);
-    }
+    const dpt_dataset *set = &in->data[d];
+    const dpt_loss_kind *kind = dpt_loss_kind_of(entry->loss);
+    dpt_loss_limits limits = {.vocabulary = dpt_model_vocabulary(model),
+                              .positions = dpt_model_max_positions(model)};
+    if (kind->image)
+        dpt_model_get_image(model, &limits.image);
+    dpt_status st = kind->create(in, d, &limits, mesh, batch_tokens, out);
     if (st == DPT_OK && set->weights != NULL)
         st = dpt_loss_set_weights(*out, set->weights);
     return dpt_error_locate(st, entry->file);
@@ -83,27 +49,17 @@ static dpt_status check_vocabulary(const dpt_inputs *in, int d, int64_t vocabula
 static dpt_status check_against(const dpt_inputs *in, int d, const dpt_store *model) {
     const char *config = dpt_store_config(model);
     const dpt_catalog *catalog = dpt_store_catalog(model);
-    int64_t vocabulary, positions;
     bool is_image;
-    dpt_model_image image;
-    dpt_status st = dpt_model_config_limits(config, catalog, &vocabulary, &positions);
+    dpt_loss_limits limits;
+    dpt_status st = dpt_model_config_limits(config, catalog, &limits.vocabulary, &limits.positions);
     if (st == DPT_OK)
-        st = dpt_model_config_image(config, catalog, &is_image, &image);
+        st = dpt_model_config_image(config, catalog, &is_image, &limits.image);
     if (st != DPT_OK)
         return dpt_error_locate(st, dpt_store_path(model));
-    st = check_vocabulary(in, d, vocabulary, dpt_store_path(model));
+    st = check_vocabulary(in, d, limits.vocabulary, dpt_store_path(model));
     if (st != DPT_OK)
         return st;
-    if (in->job->data[d].loss == DPT_LOSS_CLASS) {
-        dpt_class_data view = view_images(&in->data[d]);
-        st = dpt_loss_class_check(&view, &image);
-    } else if (in->job->data[d].loss == DPT_LOSS_DPO) {
-        dpt_dpo_data pairs = view_pairs(in, d);
-        st = dpt_loss_dpo_check(&pairs, vocabulary, positions);
-    } else {
-        dpt_lm_data view = view_tokens(&in->data[d]);
-        st = dpt_loss_lm_check(&view, vocabulary, positions);
-    }
+    st = dpt_loss_kind_of(in->job->data[d].loss)->check(in, d, &limits);
     return dpt_error_locate(st, in->job->data[d].file);
 }
 
@@ -191,7 +147,7 @@ dpt_status dpt_references_prepare(const dpt_inputs *in, const dpt_resources *res
     out->logp = dpt_mem_zalloc(out->ndata, sizeof *out->logp, "references");
     dpt_status st = dpt_agree(&mesh->world, out->logp != NULL ? DPT_OK : DPT_ERR_OUTPUT);
     for (int d = 0; d < out->ndata && st == DPT_OK; d++) {
-        if (in->job->data[d].loss != DPT_LOSS_DPO)
+        if (!dpt_loss_kind_of(in->job->data[d].loss)->reference)
             continue;
         st = load_cached(out, in, d, mesh);
         if (st == DPT_OK && out->logp[d] == NULL && in->reference[d] != NULL)

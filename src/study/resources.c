@@ -4,6 +4,7 @@
 #include "deltapath/model/model.h"
 
 #include "deltapath/base/mem.h"
+#include "loss_kinds.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -13,7 +14,7 @@ enum { BATCH_TOKENS = 2048, BYTES_F32 = 4 };
 /* Whether the model of config.json can take what the data hold. */
 static dpt_status check_kind(const dpt_inputs *in, int d, bool is_image) {
     const dpt_job_data *entry = &in->job->data[d];
-    if ((entry->loss == DPT_LOSS_CLASS) == is_image)
+    if (dpt_loss_kind_of(entry->loss)->image == is_image)
         return DPT_OK;
     return dpt_error(DPT_ERR_INPUT,
                      "data '%s': loss %s needs %s, but config.json of %s describes %s: choose data "
@@ -54,7 +55,7 @@ static dpt_status measure_data(const dpt_inputs *in, dpt_resources *res, int64_t
         int64_t tokens =
             is_image ? data->samples * image.positions : data->offsets[data->sequences];
         res->tokens += tokens;
-        if (in->job->data[d].loss == DPT_LOSS_DPO)
+        if (dpt_loss_kind_of(in->job->data[d].loss)->reference)
             res->dpo_tokens += tokens;
         int64_t pixels = data->channels * data->height * data->width;
         res->pixels = pixels > res->pixels ? pixels : res->pixels;
