@@ -214,17 +214,6 @@ bool dpt_edit_is_matrix(const dpt_tensor_info *info) {
     return info->ndim == 2;
 }
 
-bool dpt_edit_is_linear(const dpt_tensor_info *info) {
-    static const char *const others[] = {"embed", "lm_head",    "wte",  "wpe",
-                                         "norm",  "classifier", "score"};
-    if (info->ndim != 2)
-        return false;
-    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
-        if (strstr(info->name, others[i]) != NULL)
-            return false;
-    return true;
-}
-
 static void edit_print_param(FILE *file, const char *method, const dpt_edit_param *param) {
     fprintf(file, "| `%s` | `%s` | ", method, param->name);
     if (param->kind == DPT_PARAM_CHOICE) {

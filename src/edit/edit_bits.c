@@ -1,5 +1,7 @@
 #include "stage.h"
 
+#include "deltapath/tensor/role.h"
+
 #include "deltapath/base/mem.h"
 #include "deltapath/linalg/quantile.h"
 
@@ -39,7 +41,7 @@ static void destroy(dpt_edit_stage *stage) {
 static bool covers(const dpt_edit_stage_spec *spec, const dpt_tensor_info *info) {
     if ((int)dpt_edit_value(spec, MULTIBIT_TENSORS) == TENSORS_ALL)
         return dpt_edit_is_matrix(info);
-    return dpt_edit_is_linear(info);
+    return dpt_role_is_linear(info);
 }
 
 /* Entries before the end of block j: floor((j + 1) n / count) without overflow. */

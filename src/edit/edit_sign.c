@@ -1,5 +1,7 @@
 #include "stage.h"
 
+#include "deltapath/tensor/role.h"
+
 #include "deltapath/base/mem.h"
 #include "deltapath/linalg/reduce.h"
 
@@ -47,7 +49,7 @@ static void destroy(dpt_edit_stage *stage) {
 static bool covers(const dpt_edit_stage_spec *spec, const dpt_tensor_info *info) {
     if ((int)dpt_edit_value(spec, BITDELTA_TENSORS) == TENSORS_ALL)
         return dpt_edit_is_matrix(info);
-    return dpt_edit_is_linear(info);
+    return dpt_role_is_linear(info);
 }
 
 static bool follows_code(const dpt_edit_stage *stage) {

@@ -187,10 +187,8 @@ dpt_status dpt_edit_original(dpt_edit_work *work, dpt_range range, float *delta)
 /** Random stream of a stage for one tensor. Local. */
 dpt_rng dpt_edit_stream(const dpt_edit_stage *stage, int tensor, uint32_t kind);
 
-/** Whether a tensor is a matrix, and whether it is a linear weight of attention or MLP: a matrix
- * whose name holds none of "embed", "lm_head", "wte", "wpe", "norm", "classifier", "score". Local. */
+/** Whether a tensor is a matrix. Local. */
 bool dpt_edit_is_matrix(const dpt_tensor_info *info);
-bool dpt_edit_is_linear(const dpt_tensor_info *info);
 
 /** Deltas of a run of an own cell as the stages before `upto` left them. Local, not thread-safe: it
  * shares its pieces out over threads itself. @param[out] delta (range.n), range.n <= DPT_CELL. */

@@ -1,7 +1,7 @@
 #include "report_parts.h"
 
 #include "deltapath/base/mem.h"
-#include "deltapath/store/part.h"
+#include "deltapath/tensor/role.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -252,7 +252,7 @@ typedef struct map {
 } map;
 
 static int column_of(const map *m, const char *tensor) {
-    dpt_part part = dpt_part_of(tensor);
+    dpt_role part = dpt_role_of(tensor);
     return m->by_layer ? part.layer + 1 : (int)part.kind;
 }
 
@@ -294,7 +294,7 @@ static dpt_status map_csv(dpt_report_plots *plots, const dpt_report_group *group
                 continue;
             fprintf(csv, "%" PRId64 ",%s,%d,", row + 1, label, place++);
             if (!m->by_layer)
-                fputs(dpt_part_name((dpt_part_kind)c), csv);
+                fputs(dpt_role_name((dpt_role_kind)c), csv);
             else if (c == 0)
                 fputs("outside", csv);
             else
@@ -471,7 +471,7 @@ static bool is_first(const dpt_results *results, int64_t unit, int64_t tensor) {
 }
 
 static dpt_status spectra_csv(dpt_report_plots *plots, const dpt_results *results, char path[1024],
-                              bool used[DPT_PART_COUNT]) {
+                              bool used[DPT_ROLE_COUNT]) {
     FILE *csv =
         dpt_report_csv(plots, "spectra", "", "tensor,layer,module,kind,index,value,relative", path);
     if (csv == NULL)
@@ -481,12 +481,12 @@ static dpt_status spectra_csv(dpt_report_plots *plots, const dpt_results *result
             const dpt_result_spectrum *s = &results->results[i].spectra[k];
             if (s->tensor >= results->tensors || !is_first(results, i, s->tensor) || s->count < 2)
                 continue;
-            dpt_part part = dpt_part_of(results->tensor_names[s->tensor]);
+            dpt_role part = dpt_role_of(results->tensor_names[s->tensor]);
             char label[DPT_REPORT_LABEL_MAX];
             dpt_report_label(results->tensor_names[s->tensor], label);
             used[part.kind] = true;
             for (int64_t j = 0; j < s->count; j++) {
-                fprintf(csv, "%s,%d,%s,%d,%" PRId64, label, part.layer, dpt_part_name(part.kind),
+                fprintf(csv, "%s,%d,%s,%d,%" PRId64, label, part.layer, dpt_role_name(part.kind),
                         (int)part.kind, j + 1);
                 cell(csv, s->values[j]);
                 cell(csv, s->values[0] > 0.0 ? s->values[j] / s->values[0] : NAN);
@@ -499,16 +499,16 @@ static dpt_status spectra_csv(dpt_report_plots *plots, const dpt_results *result
 }
 
 dpt_status dpt_report_spectra(dpt_report_plots *plots, FILE *html, const dpt_results *results) {
-    static const unsigned colours[DPT_PART_COUNT] = {0x888888, 0x4477aa, 0x66ccee, 0x228833,
+    static const unsigned colours[DPT_ROLE_COUNT] = {0x888888, 0x4477aa, 0x66ccee, 0x228833,
                                                      0xccbb44, 0xee6677, 0xaa3377, 0x332288,
                                                      0x999933, 0x661100, 0xbbbbbb};
     char path[1024];
     char *text = NULL;
     size_t size = 0;
-    bool used[DPT_PART_COUNT] = {false};
+    bool used[DPT_ROLE_COUNT] = {false};
     bool any = false;
     dpt_status st = spectra_csv(plots, results, path, used);
-    for (int k = 0; k < DPT_PART_COUNT; k++)
+    for (int k = 0; k < DPT_ROLE_COUNT; k++)
         any = any || used[k];
     if (st != DPT_OK || !any)
         return st;
@@ -519,14 +519,14 @@ dpt_status dpt_report_spectra(dpt_report_plots *plots, FILE *html, const dpt_res
           "'singular value / largest' tc rgb '#333a45'\nset key outside right top samplen 2\n"
           "plot NaN notitle",
           script);
-    for (int k = 0; k < DPT_PART_COUNT; k++)
+    for (int k = 0; k < DPT_ROLE_COUNT; k++)
         if (used[k])
             fprintf(
                 script,
                 ", '%s' skip 1 using ($4 == %d && $7 > 0 ? $5 : NaN):7 with linespoints pt 7 "
                 "ps 0.3 lw 0.8 lc rgb 0x%06x notitle, NaN with lines lw 3 lc rgb 0x%06x title '%s'",
                 dpt_report_csv_name(path), k, colours[k], colours[k],
-                dpt_part_name((dpt_part_kind)k));
+                dpt_role_name((dpt_role_kind)k));
     fputc('\n', script);
     fputs("<h2>Singular values of the delta</h2>\n", html);
     return dpt_report_figure(plots, html, script, &text,

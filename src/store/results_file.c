@@ -7,7 +7,7 @@
 #include "deltapath/store/isolate.h"
 #include "deltapath/store/manifest.h"
 #include "deltapath/store/owned.h"
-#include "deltapath/store/part.h"
+#include "deltapath/tensor/role.h"
 #include "hdf5_image.h"
 #include "hdf5_plain.h"
 #include "result_fields.h"
@@ -29,9 +29,9 @@ static bool put_tensors(hid_t file, const dpt_results_study *study) {
     const char **modules = dpt_mem_alloc(n, sizeof *modules, "modules of tensors");
     bool ok = group >= 0 && layers != NULL && modules != NULL;
     for (int64_t i = 0; ok && i < n; i++) {
-        dpt_part part = dpt_part_of(study->tensor_names[i]);
+        dpt_role part = dpt_role_of(study->tensor_names[i]);
         layers[i] = part.layer;
-        modules[i] = dpt_part_name(part.kind);
+        modules[i] = dpt_role_name(part.kind);
     }
     ok = ok && dpt_h5_put_texts(group, "names", study->tensor_names, n) &&
          dpt_h5_put_array(group, "numel", H5T_NATIVE_INT64, 1, &n, study->tensor_numel) &&

@@ -2,7 +2,7 @@
 #include "result_seeds.h"
 
 #include "deltapath/base/mem.h"
-#include "deltapath/store/part.h"
+#include "deltapath/tensor/role.h"
 
 #include <inttypes.h>
 #include <jansson.h>
@@ -133,15 +133,15 @@ static json_t *part_object(const part_sum *sum, const char *key, json_t *name) {
 static dpt_status aggregate(const dpt_results_study *study, const dpt_result *r, json_t *unit) {
     int layers = 0;
     for (int64_t i = 0; i < r->tensors; i++) {
-        int layer = dpt_part_of(study->tensor_names[i]).layer;
+        int layer = dpt_role_of(study->tensor_names[i]).layer;
         layers = layer >= layers ? layer + 1 : layers;
     }
     part_sum *by_layer = dpt_mem_zalloc((int64_t)layers + 1, sizeof *by_layer, "sums by layer");
     if (by_layer == NULL)
         return DPT_ERR_OUTPUT;
-    part_sum by_kind[DPT_PART_COUNT] = {{.any = false}};
+    part_sum by_kind[DPT_ROLE_COUNT] = {{.any = false}};
     for (int64_t i = 0; i < r->tensors; i++) {
-        dpt_part part = dpt_part_of(study->tensor_names[i]);
+        dpt_role part = dpt_role_of(study->tensor_names[i]);
         add(&by_layer[part.layer + 1], r, i);
         add(&by_kind[part.kind], r, i);
     }
@@ -151,10 +151,10 @@ static dpt_status aggregate(const dpt_results_study *study, const dpt_result *r,
             json_array_append_new(list, part_object(&by_layer[k], "layer", json_integer(k - 1)));
     json_object_set_new(unit, "by_layer", list);
     list = json_array();
-    for (int k = 0; k < DPT_PART_COUNT; k++)
+    for (int k = 0; k < DPT_ROLE_COUNT; k++)
         if (by_kind[k].any)
             json_array_append_new(
-                list, part_object(&by_kind[k], "module", text(dpt_part_name((dpt_part_kind)k))));
+                list, part_object(&by_kind[k], "module", text(dpt_role_name((dpt_role_kind)k))));
     json_object_set_new(unit, "by_module", list);
     dpt_mem_free(by_layer);
     return DPT_OK;

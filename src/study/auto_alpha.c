@@ -5,7 +5,7 @@
 #include "deltapath/path/trough.h"
 #include "deltapath/path/verdict.h"
 #include "deltapath/path/weighted.h"
-#include "deltapath/store/part.h"
+#include "deltapath/tensor/role.h"
 
 #include <math.h>
 #include <stdarg.h>
@@ -220,7 +220,7 @@ static dpt_status group_tensors(seeker *s) {
         return DPT_ERR_OUTPUT;
     s->groups = 1;
     for (int t = 0; t < s->tensors; t++) {
-        s->group_of[t] = dpt_part_of(catalog->tensors[t].name).layer + 1;
+        s->group_of[t] = dpt_role_of(catalog->tensors[t].name).layer + 1;
         s->groups = s->group_of[t] >= s->groups ? s->group_of[t] + 1 : s->groups;
     }
     return DPT_OK;

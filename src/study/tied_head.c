@@ -4,11 +4,12 @@
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
 #include "deltapath/comm/stop.h"
+#include "deltapath/tensor/role.h"
 
 #include <jansson.h>
 #include <string.h>
 
-static const char HEAD[] = "lm_head.weight", EMBEDDING[] = "model.embed_tokens.weight";
+static const char HEAD[] = DPT_NAME_HEAD, EMBEDDING[] = DPT_NAME_EMBEDDING;
 
 enum { PIECE = 1 << 16, BYTES_WIDEST = 4 };
 

@@ -1,13 +1,15 @@
 #include "deltapath/tensor/catalog.h"
 
 #include "deltapath/base/mem.h"
+#include "deltapath/tensor/role.h"
 
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
-static const char HEAD[] = "lm_head.weight";
-static const char EMBEDDING[] = "embed_tokens.weight";
+static const char HEAD[] = DPT_NAME_HEAD;
+static const char EMBEDDING[] =
+    "embed_tokens.weight"; /* at the end of a name, whatever wraps the model */
 
 /* What may be wrong with a tensor. More than LISTED of a kind become one line with their number. */
 typedef enum finding_kind { LACKS_PRE, LACKS_POST, OTHER_SHAPE, OTHER_TYPE, KINDS } finding_kind;
@@ -121,8 +123,7 @@ static bool same_shape(const dpt_tensor_info *a, const dpt_tensor_info *b, int f
 }
 
 static bool is_padded_vocabulary(const dpt_tensor_info *a, const dpt_tensor_info *b) {
-    bool named = strstr(b->name, "embed") != NULL || strstr(b->name, "lm_head") != NULL;
-    return named && a->ndim >= 1 && same_shape(a, b, 1);
+    return dpt_role_has_vocabulary(b->name) && a->ndim >= 1 && same_shape(a, b, 1);
 }
 
 /* Whether the values of two tensors can be paired; says why when not. */

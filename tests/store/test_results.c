@@ -3,7 +3,7 @@
 #include "support/test_near.h"
 
 #include "deltapath/base/log.h"
-#include "deltapath/store/part.h"
+#include "deltapath/tensor/role.h"
 #include "deltapath/store/results.h"
 
 #include <fcntl.h>
@@ -457,9 +457,9 @@ static void test_parts(void **state) {
         {"...", -1, "other"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        dpt_part part = dpt_part_of(cases[i].name);
+        dpt_role part = dpt_role_of(cases[i].name);
         assert_int_equal(part.layer, cases[i].layer);
-        assert_string_equal(dpt_part_name(part.kind), cases[i].kind);
+        assert_string_equal(dpt_role_name(part.kind), cases[i].kind);
     }
 }
 

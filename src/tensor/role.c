@@ -1,0 +1,134 @@
+#include "deltapath/tensor/role.h"
+
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { COMPONENTS_MAX = 24, LAYER_DIGITS_MAX = 6 };
+
+typedef struct role_component {
+    const char *text;
+    size_t length;
+} role_component;
+
+static int role_split(const char *name, role_component *parts) {
+    int count = 0;
+    while (count < COMPONENTS_MAX) {
+        size_t length = strcspn(name, ".");
+        parts[count++] = (role_component){.text = name, .length = length};
+        if (name[length] == '\0')
+            break;
+        name += length + 1;
+    }
+    return count;
+}
+
+static bool role_is(role_component part, const char *word) {
+    return part.length == strlen(word) && memcmp(part.text, word, part.length) == 0;
+}
+
+static bool role_is_one_of(role_component part, const char *const *words) {
+    for (; *words != NULL; words++)
+        if (role_is(part, *words))
+            return true;
+    return false;
+}
+
+static bool role_contains(role_component part, const char *word) {
+    size_t length = strlen(word);
+    for (size_t at = 0; at + length <= part.length; at++)
+        if (strncasecmp(part.text + at, word, length) == 0)
+            return true;
+    return false;
+}
+
+static int role_layer(const role_component *parts, int count) {
+    static const char *const stacks[] = {"layers", "layer", "blocks", "block", "h", NULL};
+    for (int i = 0; i + 1 < count; i++) {
+        role_component number = parts[i + 1];
+        bool digits = number.length > 0 && number.length <= LAYER_DIGITS_MAX &&
+                      strspn(number.text, "0123456789") == number.length;
+        if (digits && role_is_one_of(parts[i], stacks))
+            return (int)strtol(number.text, NULL, 10);
+    }
+    return -1;
+}
+
+/* Kind of one component on its own; `before` is the one in front of it. */
+static dpt_role_kind role_kind(role_component part, role_component before) {
+    static const struct {
+        const char *word;
+        dpt_role_kind kind;
+    } table[] = {
+        {"q_proj", DPT_ROLE_Q},
+        {"query", DPT_ROLE_Q},
+        {"wq", DPT_ROLE_Q},
+        {"k_proj", DPT_ROLE_K},
+        {"key", DPT_ROLE_K},
+        {"wk", DPT_ROLE_K},
+        {"v_proj", DPT_ROLE_V},
+        {"value", DPT_ROLE_V},
+        {"wv", DPT_ROLE_V},
+        {"o_proj", DPT_ROLE_O},
+        {"out_proj", DPT_ROLE_O},
+        {"wo", DPT_ROLE_O},
+        {"gate_proj", DPT_ROLE_GATE},
+        {"w1", DPT_ROLE_GATE},
+        {"up_proj", DPT_ROLE_UP},
+        {"fc1", DPT_ROLE_UP},
+        {"intermediate", DPT_ROLE_UP},
+        {"w3", DPT_ROLE_UP},
+        {"down_proj", DPT_ROLE_DOWN},
+        {"fc2", DPT_ROLE_DOWN},
+        {"w2", DPT_ROLE_DOWN},
+        {"cls_token", DPT_ROLE_EMBED},
+        {"wte", DPT_ROLE_EMBED},
+        {"wpe", DPT_ROLE_EMBED},
+        {"lm_head", DPT_ROLE_HEAD},
+        {"classifier", DPT_ROLE_HEAD},
+        {"score", DPT_ROLE_HEAD},
+        {"head", DPT_ROLE_HEAD},
+        {"pooler", DPT_ROLE_HEAD},
+        {"visual_projection", DPT_ROLE_HEAD},
+        {"text_projection", DPT_ROLE_HEAD},
+    };
+    if (role_is(part, "output")) /* of ViT's attention or of its MLP */
+        return role_is(before, "attention") ? DPT_ROLE_O : DPT_ROLE_DOWN;
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++)
+        if (role_is(part, table[i].word))
+            return table[i].kind;
+    if (role_contains(part, "norm"))
+        return DPT_ROLE_NORM;
+    return role_contains(part, "embed") ? DPT_ROLE_EMBED : DPT_ROLE_OTHER;
+}
+
+dpt_role dpt_role_of(const char *name) {
+    role_component parts[COMPONENTS_MAX];
+    int count = role_split(name, parts);
+    dpt_role out = {.layer = role_layer(parts, count), .kind = DPT_ROLE_OTHER};
+    for (int i = count - 1; i >= 0 && out.kind == DPT_ROLE_OTHER; i--)
+        out.kind =
+            role_kind(parts[i], i > 0 ? parts[i - 1] : (role_component){.text = "", .length = 0});
+    return out;
+}
+
+bool dpt_role_is_linear(const dpt_tensor_info *info) {
+    static const char *const others[] = {"embed", "lm_head",    "wte",  "wpe",
+                                         "norm",  "classifier", "score"};
+    if (info->ndim != 2)
+        return false;
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
+        if (strstr(info->name, others[i]) != NULL)
+            return false;
+    return true;
+}
+
+bool dpt_role_has_vocabulary(const char *name) {
+    return strstr(name, "embed") != NULL || strstr(name, "lm_head") != NULL;
+}
+
+const char *dpt_role_name(dpt_role_kind kind) {
+    static const char *const names[DPT_ROLE_COUNT] = {
+        "embed", "q", "k", "v", "o", "gate", "up", "down", "norm", "head", "other"};
+    return (unsigned)kind < DPT_ROLE_COUNT ? names[kind] : "other";
+}
