@@ -35,7 +35,7 @@ CFLAGS := -std=c17 -Wall -Wextra -Werror -ffp-contract=off $(or $(THREADS_$(BUIL
 CPPFLAGS = -D_GNU_SOURCE -Iinclude $(PACKAGE_CFLAGS)
 LDLIBS = -lscalapack-openmpi -llapacke $(PACKAGE_LIBS) -lm -lpthread
 
-LIBRARY_SOURCES := $(filter-out src/cli/%,$(sort $(wildcard src/*/*.c)))
+LIBRARY_SOURCES := $(filter-out src/cli/%,$(sort $(wildcard src/*/*.c src/*/*/*.c)))
 PROGRAM_SOURCES := $(sort $(wildcard src/cli/*.c))
 TEST_SOURCES := $(sort $(wildcard tests/*/test_*.c))
 FUZZ_SOURCES := $(sort $(wildcard tests/fuzz/fuzz_*.c))

@@ -1,4 +1,4 @@
-#include "stage.h"
+#include "../stage.h"
 
 #include "deltapath/tensor/role.h"
 
@@ -26,7 +26,7 @@ typedef struct blocks {
     double *first;  /* (groups) mean of the largest block */
 } blocks;
 
-static void destroy(dpt_edit_stage *stage) {
+static void multibit_destroy(dpt_edit_stage *stage) {
     blocks *b = stage->state;
     if (b == NULL)
         return;
@@ -38,18 +38,18 @@ static void destroy(dpt_edit_stage *stage) {
     dpt_mem_free(b);
 }
 
-static bool covers(const dpt_edit_stage_spec *spec, const dpt_tensor_info *info) {
+static bool multibit_covers(const dpt_edit_stage_spec *spec, const dpt_tensor_info *info) {
     if ((int)dpt_edit_value(spec, MULTIBIT_TENSORS) == TENSORS_ALL)
         return dpt_edit_is_matrix(info);
     return dpt_role_is_linear(info);
 }
 
 /* Entries before the end of block j: floor((j + 1) n / count) without overflow. */
-static int64_t block_end(int64_t n, int count, int j) {
+static int64_t multibit_block_end(int64_t n, int count, int j) {
     return n / count * (j + 1) + n % count * (j + 1) / count;
 }
 
-static int block_of(const blocks *b, int group, uint32_t bits, int tensor, int64_t ig) {
+static int multibit_block_of(const blocks *b, int group, uint32_t bits, int tensor, int64_t ig) {
     const dpt_cut *cut = b->cut + (int64_t)group * (b->count - 1);
     int low = 0, high = b->count - 1; /* the first cut that keeps the entry, or the last block */
     while (low < high) {
@@ -62,24 +62,24 @@ static int block_of(const blocks *b, int group, uint32_t bits, int tensor, int64
     return low;
 }
 
-static uint32_t magnitude_bits(float value) {
+static uint32_t multibit_magnitude_bits(float value) {
     uint32_t bits;
     memcpy(&bits, &value, sizeof bits);
     return bits & UINT32_C(0x7fffffff);
 }
 
-static void block_sums(const dpt_edit_stage *stage, dpt_range range, const float *delta,
-                       double *sums) {
+static void multibit_block_sums(const dpt_edit_stage *stage, dpt_range range, const float *delta,
+                                double *sums) {
     const blocks *b = stage->state;
     int group = b->group_of[range.tensor];
     for (int j = 0; j < b->count; j++)
         sums[j] = 0.0;
     for (int64_t i = 0; i < range.n; i++)
-        sums[block_of(b, group, magnitude_bits(delta[i]), range.tensor, range.ig + i)] +=
-            fabs((double)delta[i]);
+        sums[multibit_block_of(b, group, multibit_magnitude_bits(delta[i]), range.tensor,
+                               range.ig + i)] += fabs((double)delta[i]);
 }
 
-static dpt_status create(dpt_edit_stage *stage) {
+static dpt_status multibit_create(dpt_edit_stage *stage) {
     int64_t n = stage->catalog->count;
     blocks *b = dpt_mem_zalloc(1, sizeof *b, "blocks of magnitudes");
     stage->state = b;
@@ -104,14 +104,15 @@ static dpt_status create(dpt_edit_stage *stage) {
     return DPT_OK;
 }
 
-static dpt_status find_cuts(dpt_edit_work *work, dpt_edit_stage *stage, blocks *b) {
+static dpt_status multibit_find_cuts(dpt_edit_work *work, dpt_edit_stage *stage, blocks *b) {
     int64_t count = (int64_t)b->groups * (b->count - 1);
     dpt_quantile_target *targets = dpt_mem_alloc(count, sizeof *targets, "blocks of magnitudes");
     dpt_status st = dpt_agree(stage->input->comm, targets != NULL ? DPT_OK : DPT_ERR_OUTPUT);
     if (st == DPT_OK && count > 0) {
         for (int64_t i = 0; i < count; i++) {
             int group = (int)(i / (b->count - 1)), j = (int)(i % (b->count - 1));
-            targets[i] = (dpt_quantile_target){group, block_end(b->numel[group], b->count, j)};
+            targets[i] =
+                (dpt_quantile_target){group, multibit_block_end(b->numel[group], b->count, j)};
         }
         dpt_edit_view view = {.work = work, .upto = stage->index};
         st = dpt_quantile_select(stage->input->comm, stage->input->shard, b->group_of, count,
@@ -121,15 +122,15 @@ static dpt_status find_cuts(dpt_edit_work *work, dpt_edit_stage *stage, blocks *
     return st;
 }
 
-static void set_means(const dpt_edit_stage *stage, blocks *b, const double *totals) {
+static void multibit_set_means(const dpt_edit_stage *stage, blocks *b, const double *totals) {
     for (int g = 0; g < b->groups; g++)
         for (int j = 0; j < b->count; j++) {
             double sum = 0.0;
             for (int t = 0; t < stage->catalog->count; t++)
                 if (b->group_of[t] == g)
                     sum += totals[(int64_t)t * b->count + j];
-            int64_t begin = j > 0 ? block_end(b->numel[g], b->count, j - 1) : 0;
-            int64_t n = block_end(b->numel[g], b->count, j) - begin;
+            int64_t begin = j > 0 ? multibit_block_end(b->numel[g], b->count, j - 1) : 0;
+            int64_t n = multibit_block_end(b->numel[g], b->count, j) - begin;
             double mean = n > 0 ? sum / (double)n : 0.0;
             b->mean[(int64_t)g * b->count + j] = (float)mean;
             if (j == 0)
@@ -137,32 +138,33 @@ static void set_means(const dpt_edit_stage *stage, blocks *b, const double *tota
         }
 }
 
-static dpt_status prepare(dpt_edit_work *work, dpt_edit_stage *stage) {
+static dpt_status multibit_prepare(dpt_edit_work *work, dpt_edit_stage *stage) {
     double *totals = NULL;
-    dpt_status st = dpt_agree(stage->input->comm, create(stage));
+    dpt_status st = dpt_agree(stage->input->comm, multibit_create(stage));
     blocks *b = stage->state;
     if (st == DPT_OK)
-        st = find_cuts(work, stage, b);
+        st = multibit_find_cuts(work, stage, b);
     if (st == DPT_OK)
-        st = dpt_edit_sums(work, stage, b->count, block_sums, &totals);
+        st = dpt_edit_sums(work, stage, b->count, multibit_block_sums, &totals);
     if (st == DPT_OK)
-        set_means(stage, b, totals);
+        multibit_set_means(stage, b, totals);
     dpt_mem_free(totals);
     return st;
 }
 
-static void apply(const dpt_edit_stage *stage, dpt_range range, float *delta) {
+static void multibit_apply(const dpt_edit_stage *stage, dpt_range range, float *delta) {
     const blocks *b = stage->state;
     int group = b->group_of[range.tensor];
     const float *mean = b->mean + (int64_t)group * b->count;
     for (int64_t i = 0; i < range.n; i++) {
-        float size = mean[block_of(b, group, magnitude_bits(delta[i]), range.tensor, range.ig + i)];
+        float size = mean[multibit_block_of(b, group, multibit_magnitude_bits(delta[i]),
+                                            range.tensor, range.ig + i)];
         float signed_size = delta[i] > 0.0f ? size : -size;
         delta[i] = delta[i] == 0.0f ? 0.0f : signed_size;
     }
 }
 
-static double scale(const dpt_edit_stage *stage, int tensor) {
+static double multibit_scale(const dpt_edit_stage *stage, int tensor) {
     const blocks *b = stage->state;
     return b->first[b->group_of[tensor]];
 }
@@ -188,8 +190,8 @@ const dpt_edit_method dpt_edit_method_multibit = {
                 .choices = "linear|all",
                 .fallback = TENSORS_LINEAR,
                 .help = "linear weights of attention and MLP only, or every matrix"}},
-    .covers = covers,
-    .prepare = prepare,
-    .apply = apply,
-    .scale = scale,
-    .destroy = destroy};
+    .covers = multibit_covers,
+    .prepare = multibit_prepare,
+    .apply = multibit_apply,
+    .scale = multibit_scale,
+    .destroy = multibit_destroy};

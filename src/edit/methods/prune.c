@@ -1,4 +1,4 @@
-#include "stage.h"
+#include "../stage.h"
 
 #include "deltapath/base/mem.h"
 #include "deltapath/linalg/quantile.h"
@@ -17,7 +17,7 @@ typedef struct cuts {
     int *group_of; /* (tensors) group, which is also the target; -1: not covered */
 } cuts;
 
-static void destroy(dpt_edit_stage *stage) {
+static void prune_destroy(dpt_edit_stage *stage) {
     cuts *c = stage->state;
     if (c == NULL)
         return;
@@ -27,7 +27,8 @@ static void destroy(dpt_edit_stage *stage) {
 }
 
 /* Groups of the selection and how many entries each keeps; the number of groups. */
-static int64_t set_targets(const dpt_edit_stage *stage, cuts *c, dpt_quantile_target *targets) {
+static int64_t prune_set_targets(const dpt_edit_stage *stage, cuts *c,
+                                 dpt_quantile_target *targets) {
     double keep = dpt_edit_value(stage->spec, PRUNE_KEEP);
     bool model = (int)dpt_edit_value(stage->spec, PRUNE_SCOPE) == SCOPE_MODEL;
     int groups = 0;
@@ -47,7 +48,7 @@ static int64_t set_targets(const dpt_edit_stage *stage, cuts *c, dpt_quantile_ta
     return groups;
 }
 
-static dpt_status prepare(dpt_edit_work *work, dpt_edit_stage *stage) {
+static dpt_status prune_prepare(dpt_edit_work *work, dpt_edit_stage *stage) {
     int64_t n = stage->catalog->count;
     cuts *c = dpt_mem_zalloc(1, sizeof *c, "pruning cuts");
     dpt_quantile_target *targets = dpt_mem_zalloc(n, sizeof *targets, "pruning cuts");
@@ -59,7 +60,7 @@ static dpt_status prepare(dpt_edit_work *work, dpt_edit_stage *stage) {
     bool made = c != NULL && c->cut != NULL && c->group_of != NULL && targets != NULL;
     dpt_status st = dpt_agree(stage->input->comm, made ? DPT_OK : DPT_ERR_OUTPUT);
     if (st == DPT_OK) {
-        int64_t groups = set_targets(stage, c, targets);
+        int64_t groups = prune_set_targets(stage, c, targets);
         dpt_edit_view view = {.work = work, .upto = stage->index};
         st = dpt_quantile_select(stage->input->comm, stage->input->shard, c->group_of, groups,
                                  targets, dpt_edit_values, &view, c->cut);
@@ -68,7 +69,7 @@ static dpt_status prepare(dpt_edit_work *work, dpt_edit_stage *stage) {
     return st;
 }
 
-static void apply(const dpt_edit_stage *stage, dpt_range range, float *delta) {
+static void prune_apply(const dpt_edit_stage *stage, dpt_range range, float *delta) {
     const cuts *c = stage->state;
     const dpt_cut *cut = &c->cut[c->group_of[range.tensor]];
     /* Local form of dpt_cut_keeps: entries equal to the cut are kept while i < equal. */
@@ -87,7 +88,7 @@ static void apply(const dpt_edit_stage *stage, dpt_range range, float *delta) {
     }
 }
 
-static bool fused(const dpt_edit_stage *stage, int tensor, dpt_edit_fused *rule) {
+static bool prune_fused(const dpt_edit_stage *stage, int tensor, dpt_edit_fused *rule) {
     const cuts *c = stage->state;
     const dpt_cut *cut = &c->cut[c->group_of[tensor]];
     int64_t last = tensor < cut->tensor ? INT64_MAX : tensor > cut->tensor ? -1 : cut->ig;
@@ -95,7 +96,7 @@ static bool fused(const dpt_edit_stage *stage, int tensor, dpt_edit_fused *rule)
     return true;
 }
 
-static double scale(const dpt_edit_stage *stage, int tensor) {
+static double prune_scale(const dpt_edit_stage *stage, int tensor) {
     const cuts *c = stage->state;
     float value;
     memcpy(&value, &c->cut[c->group_of[tensor]].bits, sizeof value);
@@ -118,8 +119,8 @@ const dpt_edit_method dpt_edit_method_prune = {
                 .choices = "tensor|model",
                 .fallback = SCOPE_TENSOR,
                 .help = "share of each tensor, or of all edited tensors together"}},
-    .prepare = prepare,
-    .apply = apply,
-    .fused = fused,
-    .scale = scale,
-    .destroy = destroy};
+    .prepare = prune_prepare,
+    .apply = prune_apply,
+    .fused = prune_fused,
+    .scale = prune_scale,
+    .destroy = prune_destroy};

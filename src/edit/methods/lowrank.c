@@ -1,5 +1,5 @@
-#include "stage.h"
-#include "group.h"
+#include "../stage.h"
+#include "../group.h"
 
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/stop.h"
@@ -15,7 +15,7 @@
 
 enum { LOWRANK_RANK, LOWRANK_SPARSITY, LOWRANK_ENERGY, LOWRANK_SVD };
 
-static dpt_status check(const dpt_edit_stage_spec *spec) {
+static dpt_status lowrank_check(const dpt_edit_stage_spec *spec) {
     int given =
         spec->given[LOWRANK_RANK] + spec->given[LOWRANK_SPARSITY] + spec->given[LOWRANK_ENERGY];
     if (given != 1)
@@ -26,7 +26,7 @@ static dpt_status check(const dpt_edit_stage_spec *spec) {
     return DPT_OK;
 }
 
-static bool covers(const dpt_edit_stage_spec *spec, const dpt_tensor_info *info) {
+static bool lowrank_covers(const dpt_edit_stage_spec *spec, const dpt_tensor_info *info) {
     (void)spec;
     return dpt_edit_is_matrix(info);
 }
@@ -46,7 +46,7 @@ dpt_svd_method dpt_edit_lowrank_svd(const dpt_edit_stage_spec *spec) {
 }
 
 /* The rank that a tensor gets: known before any work, unless it follows from the energy. */
-static dpt_status fits(const dpt_edit_stage_spec *spec, const dpt_tensor_info *info) {
+static dpt_status lowrank_fits(const dpt_edit_stage_spec *spec, const dpt_tensor_info *info) {
     if (spec->given[LOWRANK_ENERGY])
         return DPT_OK;
     int64_t limit = info->shape[0] < info->shape[1] ? info->shape[0] : info->shape[1];
@@ -64,11 +64,11 @@ static dpt_status fits(const dpt_edit_stage_spec *spec, const dpt_tensor_info *i
     return DPT_OK;
 }
 
-static dpt_status check_ranks(const dpt_edit_stage *stage) {
+static dpt_status lowrank_check_ranks(const dpt_edit_stage *stage) {
     dpt_status st = DPT_OK;
     for (int t = 0; t < stage->catalog->count && st == DPT_OK; t++)
         if (stage->covers[t])
-            st = fits(stage->spec, &stage->catalog->tensors[t]);
+            st = lowrank_fits(stage->spec, &stage->catalog->tensors[t]);
     return st;
 }
 
@@ -80,21 +80,21 @@ typedef struct matrix {
     float *slab;                 /* (last_row - first_row, cols) */
 } matrix;
 
-static int64_t slab_elements(const matrix *m) {
+static int64_t lowrank_slab_elements(const matrix *m) {
     return m->tensor < 0 ? 0 : (m->last_row - m->first_row) * m->cols;
 }
 
 /* Elements [at, at + n) of the slab in one step of an exchange; n may be 0. */
-static dpt_range step_range(const matrix *m, int64_t at) {
-    int64_t left = slab_elements(m) - at;
+static dpt_range lowrank_step_range(const matrix *m, int64_t at) {
+    int64_t left = lowrank_slab_elements(m) - at;
     int64_t n = left < 0 ? 0 : left < DPT_EDIT_CHUNK ? left : DPT_EDIT_CHUNK;
     return (dpt_range){
         .tensor = m->tensor < 0 ? 0 : m->tensor, .ig = m->first_row * m->cols + at, .n = n};
 }
 
 /* Deltas of a part of the slab from what is stored. Collective. */
-static dpt_status fetch_stored(dpt_edit_work *work, dpt_range range, void *pre, void *post,
-                               float *delta) {
+static dpt_status lowrank_fetch_stored(dpt_edit_work *work, dpt_range range, void *pre, void *post,
+                                       float *delta) {
     const dpt_edit_input *input = work->input;
     int64_t count = range.n > 0;
     dpt_block want = dpt_block_of_range(range);
@@ -120,11 +120,12 @@ static dpt_status fetch_stored(dpt_edit_work *work, dpt_range range, void *pre, 
 }
 
 /* Deltas of the slab as the stages before this one left them. Collective (same: steps). */
-static dpt_status fetch_slab(dpt_edit_work *work, const dpt_edit_stage *stage, const matrix *m,
-                             int64_t steps, void *pre, void *post, bool follows) {
+static dpt_status lowrank_fetch_slab(dpt_edit_work *work, const dpt_edit_stage *stage,
+                                     const matrix *m, int64_t steps, void *pre, void *post,
+                                     bool follows) {
     dpt_status st = DPT_OK;
     for (int64_t s = 0; st == DPT_OK && s < steps; s++) {
-        dpt_range range = step_range(m, s * DPT_EDIT_CHUNK);
+        dpt_range range = lowrank_step_range(m, s * DPT_EDIT_CHUNK);
         float *delta = range.n > 0 ? m->slab + s * DPT_EDIT_CHUNK : NULL;
         int from = range.n > 0 ? work->base_stage[range.tensor] : 0;
         if (follows) {
@@ -133,7 +134,7 @@ static dpt_status fetch_slab(dpt_edit_work *work, const dpt_edit_stage *stage, c
                                    (const void *const *)work->base, range.n > 0, &want,
                                    (void *const *)&delta);
         } else {
-            st = fetch_stored(work, range, pre, post, delta);
+            st = lowrank_fetch_stored(work, range, pre, post, delta);
         }
         if (st == DPT_OK && range.n > 0)
             dpt_edit_apply(work, from, stage->index, range, delta);
@@ -143,7 +144,7 @@ static dpt_status fetch_slab(dpt_edit_work *work, const dpt_edit_stage *stage, c
 }
 
 /* Own cells of a tensor in fp32. */
-static dpt_status make_base(dpt_edit_work *work, int tensor) {
+static dpt_status lowrank_make_base(dpt_edit_work *work, int tensor) {
     const int64_t *cells = work->input->shard->first_cell + tensor;
     for (int64_t c = cells[0]; c < cells[1]; c++) {
         if (c < work->first || c >= work->last || work->base[c - work->first] != NULL)
@@ -158,10 +159,10 @@ static dpt_status make_base(dpt_edit_work *work, int tensor) {
 }
 
 /* Send the slab to the owners of its cells. Collective (same: steps). */
-static dpt_status scatter_slab(dpt_edit_work *work, const matrix *m, int64_t steps) {
+static dpt_status lowrank_scatter_slab(dpt_edit_work *work, const matrix *m, int64_t steps) {
     dpt_status st = DPT_OK;
     for (int64_t s = 0; st == DPT_OK && s < steps; s++) {
-        dpt_range range = step_range(m, s * DPT_EDIT_CHUNK);
+        dpt_range range = lowrank_step_range(m, s * DPT_EDIT_CHUNK);
         const void *data = range.n > 0 ? m->slab + s * DPT_EDIT_CHUNK : NULL;
         st = dpt_redist_scatter(work->input->comm, &work->wide_shard, (void *const *)work->base,
                                 range.n > 0, &range, &data);
@@ -169,7 +170,7 @@ static dpt_status scatter_slab(dpt_edit_work *work, const matrix *m, int64_t ste
     return st;
 }
 
-static dpt_status record(dpt_edit_work *work, int tensor, const dpt_svd *svd) {
+static dpt_status lowrank_record(dpt_edit_work *work, int tensor, const dpt_svd *svd) {
     int64_t need = work->nsingular + 3 + svd->rank;
     if (need > work->singular_room) {
         int64_t room = 2 * need;
@@ -190,8 +191,8 @@ static dpt_status record(dpt_edit_work *work, int tensor, const dpt_svd *svd) {
 }
 
 /* Replace the slab by its truncated form. Collective over the group. */
-static dpt_status truncate_slab(dpt_edit_work *work, const dpt_edit_stage *stage,
-                                const dpt_comm *group, const matrix *m) {
+static dpt_status lowrank_truncate_slab(dpt_edit_work *work, const dpt_edit_stage *stage,
+                                        const dpt_comm *group, const matrix *m) {
     dpt_svd svd = {.rank = 0};
     dpt_svd_options options = {.method = dpt_edit_lowrank_svd(stage->spec),
                                .rank = dpt_edit_lowrank_rank(stage->spec, m->rows, m->cols),
@@ -206,13 +207,13 @@ static dpt_status truncate_slab(dpt_edit_work *work, const dpt_edit_stage *stage
     if (st == DPT_OK) {
         dpt_svd_product(&svd, m->cols, 0, local, m->slab);
         if (group->rank == 0)
-            st = record(work, m->tensor, &svd);
+            st = lowrank_record(work, m->tensor, &svd);
     }
     dpt_svd_destroy(&svd);
     return st;
 }
 
-static matrix take_matrix(const dpt_edit_stage *stage, const dpt_comm *group, int tensor) {
+static matrix lowrank_take_matrix(const dpt_edit_stage *stage, const dpt_comm *group, int tensor) {
     matrix m = {.tensor = tensor};
     if (tensor < 0)
         return m;
@@ -223,13 +224,15 @@ static matrix take_matrix(const dpt_edit_stage *stage, const dpt_comm *group, in
 }
 
 /* The matrices of one round, one for each group. Collective over all ranks. */
-static dpt_status run_round(dpt_edit_work *work, dpt_edit_stage *stage, const dpt_comm *group,
-                            const dpt_edit_plan *plan, int round, bool follows) {
+static dpt_status lowrank_run_round(dpt_edit_work *work, dpt_edit_stage *stage,
+                                    const dpt_comm *group, const dpt_edit_plan *plan, int round,
+                                    bool follows) {
     const dpt_comm *comm = work->input->comm;
     int mine = group->size > 0 ? dpt_edit_plan_matrix(plan, comm->rank / plan->size, round) : -1;
-    matrix m = take_matrix(stage, group, mine);
-    int64_t room = slab_elements(&m) < DPT_EDIT_CHUNK ? slab_elements(&m) : DPT_EDIT_CHUNK;
-    m.slab = dpt_mem_alloc(slab_elements(&m), sizeof *m.slab, "rows of a matrix");
+    matrix m = lowrank_take_matrix(stage, group, mine);
+    int64_t room =
+        lowrank_slab_elements(&m) < DPT_EDIT_CHUNK ? lowrank_slab_elements(&m) : DPT_EDIT_CHUNK;
+    m.slab = dpt_mem_alloc(lowrank_slab_elements(&m), sizeof *m.slab, "rows of a matrix");
     void *pre = dpt_mem_alloc(room, sizeof(float), "rows of pre");
     void *post = dpt_mem_alloc(room, sizeof(float), "rows of post");
     dpt_status st = m.slab != NULL && pre != NULL && post != NULL ? DPT_OK : DPT_ERR_OUTPUT;
@@ -238,31 +241,31 @@ static dpt_status run_round(dpt_edit_work *work, dpt_edit_stage *stage, const dp
     if (st == DPT_OK)
         st = dpt_stop_check();
     st = dpt_agree(comm, st);
-    int64_t steps = (slab_elements(&m) + DPT_EDIT_CHUNK - 1) / DPT_EDIT_CHUNK;
+    int64_t steps = (lowrank_slab_elements(&m) + DPT_EDIT_CHUNK - 1) / DPT_EDIT_CHUNK;
     if (st == DPT_OK)
         st = dpt_agree(comm, dpt_comm_max_i64(comm, &steps, 1));
     if (st == DPT_OK)
-        st = fetch_slab(work, stage, &m, steps, pre, post, follows);
+        st = lowrank_fetch_slab(work, stage, &m, steps, pre, post, follows);
     dpt_mem_free(post);
     dpt_mem_free(pre);
     if (st == DPT_OK) {
         if (m.tensor >= 0)
-            st = truncate_slab(work, stage, group, &m);
+            st = lowrank_truncate_slab(work, stage, group, &m);
         for (int g = 0; st == DPT_OK && g < plan->groups; g++)
             if (dpt_edit_plan_matrix(plan, g, round) >= 0)
-                st = make_base(work, dpt_edit_plan_matrix(plan, g, round));
+                st = lowrank_make_base(work, dpt_edit_plan_matrix(plan, g, round));
         st = dpt_agree(comm, st);
     }
     if (st == DPT_OK)
-        st = scatter_slab(work, &m, steps);
+        st = lowrank_scatter_slab(work, &m, steps);
     dpt_mem_free(m.slab);
     return st;
 }
 
 /* What follows the exchange of a round: its tensors are written at once where no later stage must
  * see all of them first, so that their deltas need no memory any longer. */
-static dpt_status close_round(dpt_edit_work *work, const dpt_edit_stage *stage,
-                              const dpt_edit_plan *plan, int round, bool flush) {
+static dpt_status lowrank_close_round(dpt_edit_work *work, const dpt_edit_stage *stage,
+                                      const dpt_edit_plan *plan, int round, bool flush) {
     dpt_status st = DPT_OK;
     for (int g = 0; g < plan->groups; g++) {
         int t = dpt_edit_plan_matrix(plan, g, round);
@@ -281,12 +284,12 @@ static dpt_status close_round(dpt_edit_work *work, const dpt_edit_stage *stage,
 
 /* Fold the stages before this one into base cells, where one of them works on own cells only: the
  * slabs are then exchanged in place of the stored values. */
-static dpt_status fold_stages(dpt_edit_work *work, const dpt_edit_stage *stage) {
+static dpt_status lowrank_fold_stages(dpt_edit_work *work, const dpt_edit_stage *stage) {
     dpt_status st = DPT_OK;
     for (int t = 0; st == DPT_OK && t < work->catalog->count; t++) {
         if (!stage->covers[t])
             continue;
-        st = make_base(work, t);
+        st = lowrank_make_base(work, t);
         const int64_t *cells = work->input->shard->first_cell + t;
         for (int64_t c = cells[0]; st == DPT_OK && c < cells[1]; c++)
             if (c >= work->first && c < work->last)
@@ -297,7 +300,7 @@ static dpt_status fold_stages(dpt_edit_work *work, const dpt_edit_stage *stage) 
     return dpt_agree(work->input->comm, st);
 }
 
-static dpt_status prepare(dpt_edit_work *work, dpt_edit_stage *stage) {
+static dpt_status lowrank_prepare(dpt_edit_work *work, dpt_edit_stage *stage) {
     const dpt_comm *comm = work->input->comm;
     dpt_edit_plan plan = {.groups = 0};
     dpt_comm group = {.size = 0};
@@ -310,9 +313,9 @@ static dpt_status prepare(dpt_edit_work *work, dpt_edit_stage *stage) {
         follows = follows || work->stages[s].method->whole;
         folds = folds || dpt_edit_own_only(work->stages[s].spec);
     }
-    dpt_status st = dpt_agree(comm, check_ranks(stage));
+    dpt_status st = dpt_agree(comm, lowrank_check_ranks(stage));
     if (st == DPT_OK && folds)
-        st = fold_stages(work, stage);
+        st = lowrank_fold_stages(work, stage);
     follows = follows || folds;
     if (st == DPT_OK)
         st = dpt_edit_plan_create(stage, dpt_edit_lowrank_svd(stage->spec), &plan);
@@ -321,9 +324,9 @@ static dpt_status prepare(dpt_edit_work *work, dpt_edit_stage *stage) {
         st = dpt_agree(comm, dpt_comm_split(comm, color, comm->rank, &group));
     }
     for (int round = 0; st == DPT_OK && round < plan.rounds; round++) {
-        st = run_round(work, stage, &group, &plan, round, follows);
+        st = lowrank_run_round(work, stage, &group, &plan, round, follows);
         if (st == DPT_OK)
-            st = close_round(work, stage, &plan, round, flush);
+            st = lowrank_close_round(work, stage, &plan, round, flush);
     }
     dpt_comm_destroy(&group);
     dpt_edit_plan_destroy(&plan);
@@ -361,7 +364,7 @@ const dpt_edit_method dpt_edit_method_lowrank = {
                 .choices = "auto|random|exact|reference",
                 .fallback = DPT_SVD_AUTO,
                 .help = "algorithm of the decomposition"}},
-    .check = check,
-    .covers = covers,
-    .fits = fits,
-    .prepare = prepare};
+    .check = lowrank_check,
+    .covers = lowrank_covers,
+    .fits = lowrank_fits,
+    .prepare = lowrank_prepare};

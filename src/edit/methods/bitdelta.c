@@ -1,4 +1,4 @@
-#include "stage.h"
+#include "../stage.h"
 
 #include "deltapath/tensor/role.h"
 
@@ -36,7 +36,7 @@ typedef struct magnitudes {
     float *row;         /* (rows) */
 } magnitudes;
 
-static void destroy(dpt_edit_stage *stage) {
+static void bitdelta_destroy(dpt_edit_stage *stage) {
     magnitudes *m = stage->state;
     if (m == NULL)
         return;
@@ -46,19 +46,19 @@ static void destroy(dpt_edit_stage *stage) {
     dpt_mem_free(m);
 }
 
-static bool covers(const dpt_edit_stage_spec *spec, const dpt_tensor_info *info) {
+static bool bitdelta_covers(const dpt_edit_stage_spec *spec, const dpt_tensor_info *info) {
     if ((int)dpt_edit_value(spec, BITDELTA_TENSORS) == TENSORS_ALL)
         return dpt_edit_is_matrix(info);
     return dpt_role_is_linear(info);
 }
 
-static bool follows_code(const dpt_edit_stage *stage) {
+static bool bitdelta_follows_code(const dpt_edit_stage *stage) {
     return (int)dpt_edit_value(stage->spec, BITDELTA_CONVENTION) == CONVENTION_CODE;
 }
 
 /* Round to the type that arithmetic between the two models has in torch: theirs when it is the same,
  * else fp32. */
-static void round_to_stored(const dpt_edit_stage *stage, int tensor, int64_t n, float *x) {
+static void bitdelta_round_to_stored(const dpt_edit_stage *stage, int tensor, int64_t n, float *x) {
     uint16_t stored[DPT_EDIT_PIECE];
     const dpt_edit_input *input = stage->input;
     dpt_dtype post = stage->catalog->tensors[tensor].dtype;
@@ -70,11 +70,11 @@ static void round_to_stored(const dpt_edit_stage *stage, int tensor, int64_t n, 
 }
 
 /* Sum of |delta| of a piece, delta being rounded first. A dpt_edit_sums_fn. */
-static void sum_rounded(const dpt_edit_stage *stage, dpt_range range, const float *delta,
-                        double *sums) {
+static void bitdelta_sum_rounded(const dpt_edit_stage *stage, dpt_range range, const float *delta,
+                                 double *sums) {
     float rounded[DPT_EDIT_PIECE];
     memcpy(rounded, delta, (size_t)range.n * sizeof *rounded);
-    round_to_stored(stage, range.tensor, range.n, rounded);
+    bitdelta_round_to_stored(stage, range.tensor, range.n, rounded);
     dpt_edit_sum_abs(stage, range, rounded, sums);
 }
 
@@ -86,7 +86,8 @@ typedef struct row_sums {
     double *slots;
 } row_sums;
 
-static dpt_status add_rows(void *ctx, dpt_range cell, int64_t cell_index, const float *delta) {
+static dpt_status bitdelta_add_rows(void *ctx, dpt_range cell, int64_t cell_index,
+                                    const float *delta) {
     row_sums *sums = ctx;
     int64_t cols = sums->stage->catalog->tensors[cell.tensor].shape[1];
     double *slots = sums->slots + sums->first_slot[cell.tensor] + cell_index;
@@ -102,8 +103,8 @@ static dpt_status add_rows(void *ctx, dpt_range cell, int64_t cell_index, const 
 }
 
 /* Add the parts of each row in cell order. */
-static void finish_rows(const dpt_edit_stage *stage, const int64_t *first_slot, const double *slots,
-                        magnitudes *m) {
+static void bitdelta_finish_rows(const dpt_edit_stage *stage, const int64_t *first_slot,
+                                 const double *slots, magnitudes *m) {
     for (int t = 0; t < stage->catalog->count; t++) {
         if (!stage->covers[t])
             continue;
@@ -120,7 +121,7 @@ static void finish_rows(const dpt_edit_stage *stage, const int64_t *first_slot, 
     }
 }
 
-static dpt_status prepare_rows(dpt_edit_work *work, dpt_edit_stage *stage, magnitudes *m) {
+static dpt_status bitdelta_prepare_rows(dpt_edit_work *work, dpt_edit_stage *stage, magnitudes *m) {
     const dpt_catalog *catalog = stage->catalog;
     dpt_status st = DPT_OK;
     int64_t rows = 0, nslots = 0;
@@ -144,20 +145,20 @@ static dpt_status prepare_rows(dpt_edit_work *work, dpt_edit_stage *stage, magni
         st = sums.slots != NULL && m->row != NULL ? DPT_OK : DPT_ERR_OUTPUT;
     }
     if (st == DPT_OK)
-        st = dpt_edit_visit(work, stage, add_rows, &sums);
+        st = dpt_edit_visit(work, stage, bitdelta_add_rows, &sums);
     st = dpt_agree(stage->input->comm, st);
     /* Each slot is nonzero on one rank only, so the order of this sum cannot matter. */
     if (st == DPT_OK)
         st =
             dpt_agree(stage->input->comm, dpt_comm_sum_f64(stage->input->comm, sums.slots, nslots));
     if (st == DPT_OK)
-        finish_rows(stage, first_slot, sums.slots, m);
+        bitdelta_finish_rows(stage, first_slot, sums.slots, m);
     dpt_mem_free(sums.slots);
     dpt_mem_free(first_slot);
     return st;
 }
 
-static dpt_status prepare(dpt_edit_work *work, dpt_edit_stage *stage) {
+static dpt_status bitdelta_prepare(dpt_edit_work *work, dpt_edit_stage *stage) {
     int64_t n = stage->catalog->count;
     magnitudes *m = dpt_mem_zalloc(1, sizeof *m, "BitDelta scales");
     stage->state = m;
@@ -168,10 +169,10 @@ static dpt_status prepare(dpt_edit_work *work, dpt_edit_stage *stage) {
     if (st != DPT_OK)
         return st;
     if ((int)dpt_edit_value(stage->spec, BITDELTA_GRANULARITY) == GRANULARITY_ROW)
-        return prepare_rows(work, stage, m);
+        return bitdelta_prepare_rows(work, stage, m);
     double *totals = NULL;
-    bool code = follows_code(stage);
-    st = dpt_edit_sums(work, stage, 1, code ? sum_rounded : dpt_edit_sum_abs, &totals);
+    bool code = bitdelta_follows_code(stage);
+    st = dpt_edit_sums(work, stage, 1, code ? bitdelta_sum_rounded : dpt_edit_sum_abs, &totals);
     for (int t = 0; st == DPT_OK && t < n; t++) {
         int64_t numel = stage->catalog->tensors[t].numel;
         if (stage->covers[t])
@@ -184,7 +185,8 @@ static dpt_status prepare(dpt_edit_work *work, dpt_edit_stage *stage) {
 
 /* Magnitudes of a run: `mean` times the multiple, times a number of mean 1 that is drawn for each
  * element: 2 u, or 1 + NORMAL_SPREAD z (which may be below 0, so that the mean holds). */
-static void draw_sizes(const dpt_edit_stage *stage, dpt_range range, double mean, float *sizes) {
+static void bitdelta_draw_sizes(const dpt_edit_stage *stage, dpt_range range, double mean,
+                                float *sizes) {
     int sample = (int)dpt_edit_value(stage->spec, BITDELTA_SAMPLE);
     double size = dpt_edit_value(stage->spec, BITDELTA_MULTIPLE) * mean;
     dpt_rng rng = dpt_edit_stream(stage, range.tensor, DPT_RNG_MAGNITUDE);
@@ -203,32 +205,33 @@ static void draw_sizes(const dpt_edit_stage *stage, dpt_range range, double mean
     }
 }
 
-static void set_sizes(const dpt_edit_stage *stage, dpt_range range, double mean, float *delta) {
+static void bitdelta_set_sizes(const dpt_edit_stage *stage, dpt_range range, double mean,
+                               float *delta) {
     float sizes[DPT_EDIT_PIECE];
-    draw_sizes(stage, range, mean, sizes);
+    bitdelta_draw_sizes(stage, range, mean, sizes);
     for (int64_t i = 0; i < range.n; i++) {
         float signed_size = delta[i] > 0.0f ? sizes[i] : -sizes[i];
         delta[i] = delta[i] == 0.0f ? 0.0f : signed_size;
     }
 }
 
-static void set_sizes_as_code(const dpt_edit_stage *stage, dpt_range range, double mean,
-                              float *delta) {
+static void bitdelta_set_sizes_as_code(const dpt_edit_stage *stage, dpt_range range, double mean,
+                                       float *delta) {
     float sizes[DPT_EDIT_PIECE];
-    draw_sizes(stage, range, mean, sizes);
+    bitdelta_draw_sizes(stage, range, mean, sizes);
     for (int64_t i = 0; i < range.n; i++)
         delta[i] = delta[i] < 0.0f ? -sizes[i] : sizes[i];
-    round_to_stored(stage, range.tensor, range.n, delta);
+    bitdelta_round_to_stored(stage, range.tensor, range.n, delta);
 }
 
-static void apply(const dpt_edit_stage *stage, dpt_range range, float *delta) {
+static void bitdelta_apply(const dpt_edit_stage *stage, dpt_range range, float *delta) {
     const magnitudes *m = stage->state;
-    if (follows_code(stage)) {
-        set_sizes_as_code(stage, range, m->mean[range.tensor], delta);
+    if (bitdelta_follows_code(stage)) {
+        bitdelta_set_sizes_as_code(stage, range, m->mean[range.tensor], delta);
         return;
     }
     if (m->row == NULL) {
-        set_sizes(stage, range, m->mean[range.tensor], delta);
+        bitdelta_set_sizes(stage, range, m->mean[range.tensor], delta);
         return;
     }
     int64_t cols = stage->catalog->tensors[range.tensor].shape[1];
@@ -238,24 +241,25 @@ static void apply(const dpt_edit_stage *stage, dpt_range range, float *delta) {
         int64_t end = (row + 1) * cols - range.ig;
         end = end < range.n ? end : range.n;
         dpt_range part = {.tensor = range.tensor, .ig = range.ig + i, .n = end - i};
-        set_sizes(stage, part, (double)means[row], delta + i);
+        bitdelta_set_sizes(stage, part, (double)means[row], delta + i);
         i = end;
     }
 }
 
-static double scale(const dpt_edit_stage *stage, int tensor) {
+static double bitdelta_scale(const dpt_edit_stage *stage, int tensor) {
     double mean = ((const magnitudes *)stage->state)->mean[tensor];
     return dpt_edit_value(stage->spec, BITDELTA_MULTIPLE) * mean;
 }
 
-static bool fused(const dpt_edit_stage *stage, int tensor, dpt_edit_fused *rule) {
+static bool bitdelta_fused(const dpt_edit_stage *stage, int tensor, dpt_edit_fused *rule) {
     const magnitudes *m = stage->state;
-    *rule = (dpt_edit_fused){.rule = DPT_EDIT_RULE_SIGN, .kept = (float)scale(stage, tensor)};
-    return m->row == NULL && !follows_code(stage) &&
+    *rule =
+        (dpt_edit_fused){.rule = DPT_EDIT_RULE_SIGN, .kept = (float)bitdelta_scale(stage, tensor)};
+    return m->row == NULL && !bitdelta_follows_code(stage) &&
            (int)dpt_edit_value(stage->spec, BITDELTA_SAMPLE) == SAMPLE_NONE;
 }
 
-static dpt_status check(const dpt_edit_stage_spec *spec) {
+static dpt_status bitdelta_check(const dpt_edit_stage_spec *spec) {
     if ((int)dpt_edit_value(spec, BITDELTA_CONVENTION) == CONVENTION_CODE &&
         (int)dpt_edit_value(spec, BITDELTA_GRANULARITY) == GRANULARITY_ROW)
         return dpt_error(DPT_ERR_USAGE, "bitdelta: granularity: with convention code a tensor has "
@@ -297,10 +301,10 @@ const dpt_edit_method dpt_edit_method_bitdelta = {
                 .fallback = CONVENTION_PAPER,
                 .help = "differences in fp32 and sign(0) = 0, or as BitDelta's own code: in the "
                         "tensors' type and sign(0) = +1"}},
-    .check = check,
-    .covers = covers,
-    .prepare = prepare,
-    .apply = apply,
-    .fused = fused,
-    .scale = scale,
-    .destroy = destroy};
+    .check = bitdelta_check,
+    .covers = bitdelta_covers,
+    .prepare = bitdelta_prepare,
+    .apply = bitdelta_apply,
+    .fused = bitdelta_fused,
+    .scale = bitdelta_scale,
+    .destroy = bitdelta_destroy};

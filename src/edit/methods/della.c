@@ -1,4 +1,4 @@
-#include "rows.h"
+#include "../rows.h"
 
 #include "deltapath/base/mem.h"
 
@@ -11,7 +11,7 @@
 
 enum { DELLA_P, DELLA_EPSILON };
 
-static dpt_status check(const dpt_edit_stage_spec *spec) {
+static dpt_status della_check(const dpt_edit_stage_spec *spec) {
     double p = dpt_edit_value(spec, DELLA_P);
     double half = 0.5 * dpt_edit_value(spec, DELLA_EPSILON);
     if (p - half < 0.0 || p + half >= 1.0)
@@ -22,20 +22,20 @@ static dpt_status check(const dpt_edit_stage_spec *spec) {
     return DPT_OK;
 }
 
-static dpt_status prepare(dpt_edit_work *work, dpt_edit_stage *stage) {
+static dpt_status della_prepare(dpt_edit_work *work, dpt_edit_stage *stage) {
     dpt_edit_rows *rows = NULL;
     dpt_status st = dpt_edit_rows_create(work, stage, &rows);
     stage->state = rows;
     return st;
 }
 
-static void destroy(dpt_edit_stage *stage) {
+static void della_destroy(dpt_edit_stage *stage) {
     dpt_edit_rows_destroy(stage->state);
 }
 
 /* Factors of a piece whose entries have the given ranks in rows of n, and which are dropped. */
-static void draw(const dpt_edit_stage *stage, dpt_range piece, int64_t n, const uint32_t *rank,
-                 float *factor, uint64_t *dropped) {
+static void della_draw(const dpt_edit_stage *stage, dpt_range piece, int64_t n,
+                       const uint32_t *rank, float *factor, uint64_t *dropped) {
     double p = dpt_edit_value(stage->spec, DELLA_P);
     double epsilon = dpt_edit_value(stage->spec, DELLA_EPSILON);
     uint64_t threshold[DPT_EDIT_PIECE];
@@ -52,7 +52,7 @@ static void draw(const dpt_edit_stage *stage, dpt_range piece, int64_t n, const 
 }
 
 /* Word by word of the mask; a factor is dropped by its bits, without a branch. */
-static void scale_piece(float *delta, int64_t n, const uint64_t *drops, float *factor) {
+static void della_scale_piece(float *delta, int64_t n, const uint64_t *drops, float *factor) {
     for (int64_t from = 0; from < n; from += 32) {
         uint32_t word = (uint32_t)(drops[from / 64] >> (from % 64)), bits[32];
         int length = n - from < 32 ? (int)(n - from) : 32;
@@ -65,8 +65,8 @@ static void scale_piece(float *delta, int64_t n, const uint64_t *drops, float *f
     }
 }
 
-static void apply_cell(const dpt_edit_work *work, const dpt_edit_stage *stage, dpt_range cell,
-                       float *delta) {
+static void della_apply_cell(const dpt_edit_work *work, const dpt_edit_stage *stage, dpt_range cell,
+                             float *delta) {
     int64_t n = dpt_edit_row_length(&stage->catalog->tensors[cell.tensor]);
     const uint32_t *rank = dpt_edit_rows_rank(stage->state, cell, delta);
 #pragma omp parallel for schedule(static) num_threads(work->threads)
@@ -75,13 +75,13 @@ static void apply_cell(const dpt_edit_work *work, const dpt_edit_stage *stage, d
         int64_t at = piece.ig - cell.ig;
         float factor[DPT_EDIT_PIECE];
         uint64_t drops[DPT_EDIT_PIECE / 64];
-        draw(stage, piece, n, rank + at, factor, drops);
-        scale_piece(delta + at, piece.n, drops, factor);
+        della_draw(stage, piece, n, rank + at, factor, drops);
+        della_scale_piece(delta + at, piece.n, drops, factor);
     }
 }
 
-static void mask(const dpt_edit_work *work, const dpt_edit_stage *stage, dpt_range cell,
-                 const float *delta, uint8_t *dropped) {
+static void della_mask(const dpt_edit_work *work, const dpt_edit_stage *stage, dpt_range cell,
+                       const float *delta, uint8_t *dropped) {
     int64_t n = dpt_edit_row_length(&stage->catalog->tensors[cell.tensor]);
     const uint32_t *rank = dpt_edit_rows_rank(stage->state, cell, delta);
 #pragma omp parallel for schedule(static) num_threads(work->threads)
@@ -90,13 +90,13 @@ static void mask(const dpt_edit_work *work, const dpt_edit_stage *stage, dpt_ran
         int64_t at = piece.ig - cell.ig;
         float factor[DPT_EDIT_PIECE];
         uint64_t drops[DPT_EDIT_PIECE / 64];
-        draw(stage, piece, n, rank + at, factor, drops);
+        della_draw(stage, piece, n, rank + at, factor, drops);
         for (int64_t i = 0; i < piece.n; i++)
             dropped[at + i] = dpt_rng_mask_bit(drops, i);
     }
 }
 
-static double scale(const dpt_edit_stage *stage, int tensor) {
+static double della_scale(const dpt_edit_stage *stage, int tensor) {
     (void)tensor;
     return 1.0 / (1.0 - dpt_edit_value(stage->spec, DELLA_P));
 }
@@ -121,9 +121,9 @@ const dpt_edit_method dpt_edit_method_della = {
                 .most = 1.0,
                 .help =
                     "difference of the probabilities of the smallest and the largest of a row"}},
-    .check = check,
-    .prepare = prepare,
-    .apply_cell = apply_cell,
-    .mask = mask,
-    .scale = scale,
-    .destroy = destroy};
+    .check = della_check,
+    .prepare = della_prepare,
+    .apply_cell = della_apply_cell,
+    .mask = della_mask,
+    .scale = della_scale,
+    .destroy = della_destroy};

@@ -1,4 +1,4 @@
-#include "stage.h"
+#include "../stage.h"
 
 #include "deltapath/base/mem.h"
 
@@ -9,33 +9,33 @@
 enum { BIAS_K, BIAS_P, BIAS_BY };
 enum { BY_SIGN, BY_GRADIENT };
 
-static bool gradient(const dpt_edit_stage_spec *spec) {
+static bool bias_gradient(const dpt_edit_stage_spec *spec) {
     return (int)dpt_edit_value(spec, BIAS_BY) == BY_GRADIENT;
 }
 
 /* Whether the product is negative, also where it is too small for a float. */
-static bool opposed(float a, float b) {
+static bool bias_opposed(float a, float b) {
     return (a < 0.0f && b > 0.0f) || (a > 0.0f && b < 0.0f);
 }
 
-static void count_scaled(const dpt_edit_stage *stage, dpt_range range, const float *delta,
-                         double *sums) {
-    const float *g = gradient(stage->spec) ? dpt_edit_gradient(stage->input, range) : NULL;
+static void bias_count_scaled(const dpt_edit_stage *stage, dpt_range range, const float *delta,
+                              double *sums) {
+    const float *g = bias_gradient(stage->spec) ? dpt_edit_gradient(stage->input, range) : NULL;
     int count = 0;
     for (int i = 0; i < (int)range.n; i++)
-        count += g != NULL ? opposed(delta[i], g[i]) : delta[i] < 0.0f;
+        count += g != NULL ? bias_opposed(delta[i], g[i]) : delta[i] < 0.0f;
     sums[0] = (double)count;
 }
 
 /* The state is the factor (tensors) of what is not in the set. */
-static dpt_status prepare(dpt_edit_work *work, dpt_edit_stage *stage) {
+static dpt_status bias_prepare(dpt_edit_work *work, dpt_edit_stage *stage) {
     double k = dpt_edit_value(stage->spec, BIAS_K);
     double *factors = dpt_mem_zalloc(stage->catalog->count, sizeof *factors, "bias factors");
     double *counts = NULL;
     stage->state = factors;
     dpt_status st = dpt_agree(stage->input->comm, factors != NULL ? DPT_OK : DPT_ERR_OUTPUT);
     if (st == DPT_OK && !stage->spec->given[BIAS_P])
-        st = dpt_edit_sums(work, stage, 1, count_scaled, &counts);
+        st = dpt_edit_sums(work, stage, 1, bias_count_scaled, &counts);
     for (int t = 0; st == DPT_OK && t < stage->catalog->count; t++) {
         double p = dpt_edit_value(stage->spec, BIAS_P);
         if (counts != NULL && stage->covers[t])
@@ -46,28 +46,28 @@ static dpt_status prepare(dpt_edit_work *work, dpt_edit_stage *stage) {
     return st;
 }
 
-static double scale(const dpt_edit_stage *stage, int tensor) {
+static double bias_scale(const dpt_edit_stage *stage, int tensor) {
     return ((const double *)stage->state)[tensor];
 }
 
-static void apply(const dpt_edit_stage *stage, dpt_range range, float *delta) {
+static void bias_apply(const dpt_edit_stage *stage, dpt_range range, float *delta) {
     float k = (float)dpt_edit_value(stage->spec, BIAS_K);
-    float other = (float)scale(stage, range.tensor);
-    if (gradient(stage->spec)) {
+    float other = (float)bias_scale(stage, range.tensor);
+    if (bias_gradient(stage->spec)) {
         const float *g = dpt_edit_gradient(stage->input, range);
         for (int64_t i = 0; i < range.n; i++)
-            delta[i] *= opposed(delta[i], g[i]) ? k : other;
+            delta[i] *= bias_opposed(delta[i], g[i]) ? k : other;
         return;
     }
     for (int64_t i = 0; i < range.n; i++)
         delta[i] *= delta[i] < 0.0f ? k : other;
 }
 
-static bool fused(const dpt_edit_stage *stage, int tensor, dpt_edit_fused *rule) {
+static bool bias_fused(const dpt_edit_stage *stage, int tensor, dpt_edit_fused *rule) {
     *rule = (dpt_edit_fused){.rule = DPT_EDIT_RULE_SPLIT,
-                             .kept = (float)scale(stage, tensor),
+                             .kept = (float)bias_scale(stage, tensor),
                              .dropped = (float)dpt_edit_value(stage->spec, BIAS_K)};
-    return !gradient(stage->spec);
+    return !bias_gradient(stage->spec);
 }
 
 const dpt_edit_method dpt_edit_method_bias = {
@@ -96,8 +96,8 @@ const dpt_edit_method dpt_edit_method_bias = {
                 .choices = "sign|gradient",
                 .help = "what splits the deltas: their sign, or that of their product with the "
                         "gradient at W_post"}},
-    .gradient = gradient,
-    .prepare = prepare,
-    .apply = apply,
-    .fused = fused,
-    .scale = scale};
+    .gradient = bias_gradient,
+    .prepare = bias_prepare,
+    .apply = bias_apply,
+    .fused = bias_fused,
+    .scale = bias_scale};

@@ -1,0 +1,37 @@
+#include "../random_drop.h"
+
+/* Random dropping alone: arXiv:2410.13841 Fig. 3. */
+
+enum { DROP_P };
+
+static dpt_status drop_prepare(dpt_edit_work *work, dpt_edit_stage *stage) {
+    (void)work;
+    dpt_random_drop *f = dpt_random_drop_create(stage, dpt_edit_value(stage->spec, DROP_P));
+    dpt_status st = dpt_agree(stage->input->comm, f != NULL ? DPT_OK : DPT_ERR_OUTPUT);
+    if (st != DPT_OK)
+        return st;
+    for (int t = 0; t < stage->catalog->count; t++) {
+        f->scale[t] = 1.0;
+        f->kept[t] = 1.0f;
+    }
+    return DPT_OK;
+}
+
+const dpt_edit_method dpt_edit_method_drop = {
+    .name = "drop",
+    .class_name = "decreased",
+    .help = "drop deltas at random and leave the others as they are",
+    .random = true,
+    .nparams = 1,
+    .params = {{.name = "p",
+                .kind = DPT_PARAM_REAL,
+                .required = true,
+                .least = 0.0,
+                .most = 1.0,
+                .help = "share of the deltas that is dropped"}},
+    .prepare = drop_prepare,
+    .apply = dpt_random_drop_apply,
+    .fused = dpt_random_drop_fused,
+    .mask = dpt_random_drop_mask,
+    .scale = dpt_random_drop_scale,
+    .destroy = dpt_random_drop_destroy};
