@@ -28,7 +28,7 @@ static void bytes_at(dpt_rng rng, const dpt_rng_keys *keys, uint64_t first, int6
 }
 
 /* 64 bytes against the leading bits of the threshold: which are below, which are the same. */
-static void compare(const uint8_t *bytes, unsigned lead, uint64_t *below, uint64_t *same) {
+static void rng_mask_compare(const uint8_t *bytes, unsigned lead, uint64_t *below, uint64_t *same) {
 #ifdef __AVX512BW__
     const __m512i x = _mm512_loadu_si512(bytes), y = _mm512_set1_epi8((char)lead);
     *below = _mm512_cmplt_epu8_mask(x, y);
@@ -69,7 +69,7 @@ static void compare_run(const dpt_rng_draw *draw, uint64_t ig, unsigned lead,
 #endif
     bytes_at(draw->rng, &draw->keys, ig / BLOCK * BLOCK, RUN + (int64_t)(ig % BLOCK), bytes);
     for (int v = 0; v < RUN / 64; v++)
-        compare(bytes + ig % BLOCK + 64 * v, lead, &below[v], &same[v]);
+        rng_mask_compare(bytes + ig % BLOCK + 64 * v, lead, &below[v], &same[v]);
 }
 
 void dpt_rng_draw_begin(dpt_rng_draw *draw, dpt_rng rng, int64_t ig, uint64_t threshold) {

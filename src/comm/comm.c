@@ -26,7 +26,7 @@ dpt_status dpt_comm_check(int code, const char *call) {
     return DPT_ERR_INTERNAL;
 }
 
-static dpt_status finish(MPI_Comm mpi, dpt_comm *out) {
+static dpt_status comm_finish(MPI_Comm mpi, dpt_comm *out) {
     out->mpi = mpi;
     out->rank = -1;
     out->size = 0;
@@ -39,7 +39,7 @@ static dpt_status finish(MPI_Comm mpi, dpt_comm *out) {
 dpt_status dpt_comm_create(MPI_Comm parent, dpt_comm *out) {
     MPI_Comm mpi = MPI_COMM_NULL;
     dpt_status st = dpt_comm_check(MPI_Comm_dup(parent, &mpi), "MPI_Comm_dup");
-    return st != DPT_OK ? st : finish(mpi, out);
+    return st != DPT_OK ? st : comm_finish(mpi, out);
 }
 
 dpt_status dpt_comm_split(const dpt_comm *comm, int color, int key, dpt_comm *out) {
@@ -47,7 +47,7 @@ dpt_status dpt_comm_split(const dpt_comm *comm, int color, int key, dpt_comm *ou
     int mpi_color = color < 0 ? MPI_UNDEFINED : color;
     dpt_status st =
         dpt_comm_check(MPI_Comm_split(comm->mpi, mpi_color, key, &mpi), "MPI_Comm_split");
-    return st != DPT_OK ? st : finish(mpi, out);
+    return st != DPT_OK ? st : comm_finish(mpi, out);
 }
 
 void dpt_comm_destroy(dpt_comm *comm) {

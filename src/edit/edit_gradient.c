@@ -23,7 +23,8 @@ static const double LEAST_SCALE = 0.5, MOST_SCALE = 2.0, LEAST_COSINE = 1e-6, DE
 
 enum { WITH_DELTA, WITH_EDIT, SQUARE_G, SQUARE_EDIT, SUMS };
 
-static dpt_edit_calibrated judge(dpt_edit_calibrate how, int64_t numel, const double *sums) {
+static dpt_edit_calibrated calibration_judge(dpt_edit_calibrate how, int64_t numel,
+                                             const double *sums) {
     double least = LEAST_COSINE;
     if (how == DPT_CALIBRATE_SIGNIFICANT)
         least = fmax(least, DEVIATIONS / sqrt((double)numel));
@@ -79,7 +80,7 @@ static dpt_status sum_cells(dpt_edit_work *work, const dpt_edit_stage *stage, do
 }
 
 /* The state is the factor (tensors). */
-static dpt_status prepare(dpt_edit_work *work, dpt_edit_stage *stage) {
+static dpt_status calibration_prepare(dpt_edit_work *work, dpt_edit_stage *stage) {
     int64_t n = stage->catalog->count;
     double *cells = dpt_mem_zalloc((work->last - work->first) * SUMS, sizeof *cells, "calibration");
     double *totals = dpt_mem_zalloc(n * SUMS, sizeof *totals, "calibration");
@@ -95,7 +96,7 @@ static dpt_status prepare(dpt_edit_work *work, dpt_edit_stage *stage) {
             continue;
         const double *sums = totals + (int64_t)t * SUMS;
         work->stats[t].calibrated =
-            judge(work->spec->calibrate, stage->catalog->tensors[t].numel, sums);
+            calibration_judge(work->spec->calibrate, stage->catalog->tensors[t].numel, sums);
         scales[t] = scale_for(work->stats[t].calibrated, sums);
     }
     dpt_mem_free(totals);
@@ -113,7 +114,8 @@ static void apply(const dpt_edit_stage *stage, dpt_range range, float *delta) {
         delta[i] *= factor;
 }
 
-const dpt_edit_method dpt_edit_calibration = {.prepare = prepare, .apply = apply, .scale = scale};
+const dpt_edit_method dpt_edit_calibration = {
+    .prepare = calibration_prepare, .apply = apply, .scale = scale};
 
 /* Correlation: sums of the mask m, of x = g * Delta, and of their products. */
 enum { SUM_M, SUM_X, SUM_MX, SUM_XX, MOMENTS };

@@ -6,7 +6,7 @@
 #include <omp.h>
 #include <string.h>
 
-static bool same_shape(const dpt_tensor_info *a, const dpt_tensor_info *b) {
+static bool edit_run_same_shape(const dpt_tensor_info *a, const dpt_tensor_info *b) {
     bool same = a->ndim == b->ndim;
     for (int i = 0; same && i < a->ndim; i++)
         same = a->shape[i] == b->shape[i];
@@ -31,7 +31,7 @@ static dpt_status check_input(const dpt_edit_spec *spec, const dpt_edit_input *i
     for (int t = 0; t < post->count; t++) {
         const dpt_tensor_info *from = &post->tensors[t], *to = &sink->catalog->tensors[t];
         bool converts = dpt_dtype_editable(from->dtype) && dpt_dtype_editable(to->dtype);
-        if (!same_shape(from, to) || (from->dtype != to->dtype && !converts))
+        if (!edit_run_same_shape(from, to) || (from->dtype != to->dtype && !converts))
             return dpt_error(DPT_ERR_INTERNAL,
                              "edit: tensor '%s' has another shape or type in the "
                              "output",
@@ -211,7 +211,7 @@ static dpt_status prepare_stages(dpt_edit_work *work) {
     return st;
 }
 
-static dpt_status write_all(dpt_edit_work *work) {
+static dpt_status edit_run_write_all(dpt_edit_work *work) {
     dpt_status st = DPT_OK;
     for (int t = 0; st == DPT_OK && t < work->catalog->count; t++)
         if (!work->written[t])
@@ -304,7 +304,7 @@ dpt_status dpt_edit_run(const dpt_edit_spec *spec, const dpt_edit_input *input, 
     if (st == DPT_OK)
         st = prepare_stages(&work);
     if (st == DPT_OK)
-        st = write_all(&work);
+        st = edit_run_write_all(&work);
     if (st == DPT_OK && report != NULL)
         st = make_report(&work, report);
     destroy_work(&work);

@@ -279,8 +279,9 @@ static bool sums_stored(const dpt_edit_work *work, const dpt_edit_stage *stage, 
 }
 
 /* Sums over one cell: pieces in order. pieces (PIECES, nsums) is scratch. */
-static dpt_status sum_cell(dpt_edit_work *work, const dpt_edit_stage *stage, int nsums,
-                           dpt_edit_sums_fn fn, dpt_range range, double *pieces, double *out) {
+static dpt_status stream_sum_cell(dpt_edit_work *work, const dpt_edit_stage *stage, int nsums,
+                                  dpt_edit_sums_fn fn, dpt_range range, double *pieces,
+                                  double *out) {
     cell_data cell;
     dpt_status st = open_cell(work, stage->index, range, &cell);
     if (st != DPT_OK)
@@ -348,7 +349,8 @@ dpt_status dpt_edit_sums(dpt_edit_work *work, const dpt_edit_stage *stage, int n
     for (int64_t c = work->first; st == DPT_OK && c < work->last; c++) {
         dpt_range range = dpt_shard_cell(work->input->shard, c);
         if (stage->covers[range.tensor])
-            st = sum_cell(work, stage, nsums, fn, range, pieces, cells + (c - work->first) * nsums);
+            st = stream_sum_cell(work, stage, nsums, fn, range, pieces,
+                                 cells + (c - work->first) * nsums);
     }
     st = dpt_agree(work->input->comm, st);
     if (st == DPT_OK)

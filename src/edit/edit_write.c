@@ -170,7 +170,7 @@ static bool in_place(const dpt_edit_work *work, int64_t cell) {
 }
 
 /* Own cells [begin, end): a thread for each in memory, else all threads on one after the other. */
-static dpt_status write_cells(dpt_edit_work *work, int64_t begin, int64_t end) {
+static dpt_status edit_write_write_cells(dpt_edit_work *work, int64_t begin, int64_t end) {
     dpt_status st = DPT_OK;
     bool memory = work->threads > 1 && end - begin >= work->threads;
     for (int64_t c = begin; st == DPT_OK && c < end; c++) {
@@ -201,5 +201,5 @@ dpt_status dpt_edit_write_tensor(dpt_edit_work *work, int tensor) {
     int64_t begin = cells[0] > work->first ? cells[0] : work->first;
     int64_t end = cells[1] < work->last ? cells[1] : work->last;
     dpt_status st = dpt_stop_check();
-    return st == DPT_OK && begin < end ? write_cells(work, begin, end) : st;
+    return st == DPT_OK && begin < end ? edit_write_write_cells(work, begin, end) : st;
 }

@@ -20,7 +20,7 @@ static int by_falling_cost(const void *a, const void *b) {
 
 /* Multiplications of a decomposition, up to a factor. A group loses some of its speed to messages:
  * a doubling of the ranks is counted as 1.8 times as fast. */
-static double cost_of(const dpt_edit_stage_spec *spec, const dpt_tensor_info *info) {
+static double group_cost_of(const dpt_edit_stage_spec *spec, const dpt_tensor_info *info) {
     double rows = (double)info->shape[0], cols = (double)info->shape[1];
     double least = fmin(rows, cols);
     double rank = (double)dpt_edit_lowrank_rank(spec, info->shape[0], info->shape[1]);
@@ -139,7 +139,7 @@ dpt_status dpt_edit_plan_create(const dpt_edit_stage *stage, dpt_svd_method meth
     if (st == DPT_OK) {
         for (int t = 0; t < stage->catalog->count; t++)
             if (stage->covers[t])
-                items[count++] = (item){t, cost_of(stage->spec, &stage->catalog->tensors[t])};
+                items[count++] = (item){t, group_cost_of(stage->spec, &stage->catalog->tensors[t])};
         qsort(items, (size_t)count, sizeof *items, by_falling_cost);
         if (plan->size <= 0)
             plan->size = choose_size(stage, method, items, count, -available, busy);

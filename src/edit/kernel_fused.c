@@ -87,12 +87,12 @@ edit_run(dpt_edit_rule rule, const lane_rule *r, const uint16_t *pre, const uint
 }
 
 /* false when float lanes could not hold a sum. */
-static bool finish(const lane_sums *lanes, double sums[DPT_EDIT_SUMS]) {
+static bool kernel_fused_finish(const lane_sums *lanes, double sums[DPT_EDIT_SUMS]) {
     int changed = 0;
     for (int l = 0; l < WIDTH; l++)
         changed += lanes->changed[0][l] + lanes->changed[1][l];
-    sums[DPT_EDIT_SUM_DELTA] = fold(lanes->delta[0]) + fold(lanes->delta[1]);
-    sums[DPT_EDIT_SUM_EDIT] = fold(lanes->edit[0]) + fold(lanes->edit[1]);
+    sums[DPT_EDIT_SUM_DELTA] = lanes_sum(lanes->delta[0]) + lanes_sum(lanes->delta[1]);
+    sums[DPT_EDIT_SUM_EDIT] = lanes_sum(lanes->edit[0]) + lanes_sum(lanes->edit[1]);
     sums[DPT_EDIT_SUM_CHANGED] = (double)changed;
     return trusted(sums[DPT_EDIT_SUM_DELTA]) &&
            (trusted(sums[DPT_EDIT_SUM_EDIT]) || (changed == 0 && sums[DPT_EDIT_SUM_EDIT] == 0.0));
@@ -147,7 +147,7 @@ static void edit_masked(const dpt_edit_fused *edit, const lane_rule *r, int64_t 
         dpt_rng_draw_begin(&draws[(p + 1) % 2], edit->rng, ig + next, edit->threshold);
         mask_piece(r, pre + at, post + at, length, &draws[p % 2], out + at, &lanes,
                    next < n ? piece_length(n, next) : 0, &draws[(p + 1) % 2]);
-        done[p] = finish(&lanes, sums[p]);
+        done[p] = kernel_fused_finish(&lanes, sums[p]);
     }
 }
 
@@ -175,7 +175,7 @@ static bool plain_piece(const dpt_edit_fused *edit, lane_rule *r, int64_t ig, in
         cut_piece(r, pre, post, n, out, &lanes);
     else
         return false;
-    return finish(&lanes, sums);
+    return kernel_fused_finish(&lanes, sums);
 }
 
 void dpt_edit_kernel_fused(const dpt_edit_fused *edit, int64_t ig, int64_t n, const void *pre,

@@ -31,7 +31,7 @@ static inline words extend(halves x) {
     return (words)_mm512_cvtepu16_epi32((__m256i)x);
 }
 
-static inline halves narrow(words x) {
+static inline halves lanes_low_half(words x) {
     return (halves)_mm512_cvtepi32_epi16((__m512i)x);
 }
 #else
@@ -39,7 +39,7 @@ static inline words extend(halves x) {
     return __builtin_convertvector(x, words);
 }
 
-static inline halves narrow(words x) {
+static inline halves lanes_low_half(words x) {
     return __builtin_convertvector(x, halves);
 }
 #endif
@@ -122,14 +122,14 @@ static inline words round_bf16(floats x) {
 #endif
 }
 
-static inline floats widen(halves x) {
+static inline floats lanes_to_f32(halves x) {
     return (floats)(extend(x) << 16);
 }
 
 static inline floats load_bf16(const void *stored, int64_t i) {
     halves x;
     memcpy(&x, (const uint16_t *)stored + i, sizeof x);
-    return widen(x);
+    return lanes_to_f32(x);
 }
 
 /* Ask for the next piece while this one is worked on: the three streams of an edit are short runs that
@@ -158,12 +158,12 @@ static inline floats store_f32(floats x, void *out, int64_t i) {
 /* Returns what was stored, widened. */
 static inline floats store_bf16(floats x, void *out, int64_t i) {
     words rounded = round_bf16(x);
-    halves codes = narrow(rounded >> 16);
+    halves codes = lanes_low_half(rounded >> 16);
     memcpy((uint16_t *)out + i, &codes, sizeof codes);
     return (floats)rounded;
 }
 
-static inline double fold(floats lanes) {
+static inline double lanes_sum(floats lanes) {
     double sum = 0.0;
     for (int l = 0; l < WIDTH; l++)
         sum += (double)lanes[l];

@@ -105,8 +105,8 @@ static dpt_range part_of(const dpt_edit_rows *r, int tensor, int64_t row, int64_
 }
 
 /* Cells of a row: [begin, end), those of this rank when `own`. */
-static void cells_of(const dpt_edit_rows *r, int tensor, int64_t row, bool own, int64_t *begin,
-                     int64_t *end) {
+static void rows_cells_of(const dpt_edit_rows *r, int tensor, int64_t row, bool own, int64_t *begin,
+                          int64_t *end) {
     const dpt_shard *shard = r->stage->input->shard;
     int64_t n = length_of(r->stage, tensor);
     *begin = dpt_shard_cell_of(shard, tensor, row * n);
@@ -123,7 +123,7 @@ static dpt_status load_row(dpt_edit_work *work, const dpt_edit_rows *r, int tens
     int64_t begin, end;
     dpt_status st = DPT_OK;
     *count = 0;
-    cells_of(r, tensor, row, true, &begin, &end);
+    rows_cells_of(r, tensor, row, true, &begin, &end);
     for (int64_t c = begin; st == DPT_OK && c < end; c++) {
         dpt_range part = part_of(r, tensor, row, c);
         st = dpt_edit_delta(work, r->stage->index, part, out + *count);
@@ -209,7 +209,7 @@ static dpt_status rank_row(dpt_edit_work *work, dpt_edit_rows *r, const ranking 
             return st;
     }
     dpt_edit_rank_row(values, n, k->rank, k->keys, k->pair);
-    cells_of(r, tensor, row, true, &begin, &end);
+    rows_cells_of(r, tensor, row, true, &begin, &end);
     for (int64_t c = begin; c < end; c++) {
         dpt_range part = part_of(r, tensor, row, c);
         const fragments *f = &r->fragments[c - r->first];
@@ -238,7 +238,7 @@ static dpt_status rank_rows(dpt_edit_work *work, dpt_edit_rows *r, const ranking
     return st;
 }
 
-static dpt_status allocate(dpt_edit_work *work, dpt_edit_rows *r, int64_t *longest) {
+static dpt_status rows_allocate(dpt_edit_work *work, dpt_edit_rows *r, int64_t *longest) {
     const dpt_catalog *catalog = r->stage->catalog;
     int64_t kept = 0;
     *longest = 1;
@@ -310,7 +310,7 @@ dpt_status dpt_edit_rows_create(dpt_edit_work *work, const dpt_edit_stage *stage
         r->first = work->first;
         r->last = work->last;
         r->threads = work->threads;
-        st = allocate(work, r, &longest);
+        st = rows_allocate(work, r, &longest);
     }
     st = dpt_agree(work->input->comm, st);
     if (st == DPT_OK)

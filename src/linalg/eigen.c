@@ -44,7 +44,7 @@ static dpt_status gram_panel(const dpt_svd_problem *p, int64_t first, int64_t wi
     return dpt_comm_sum_f64(p->comm, panel, width * n);
 }
 
-static dpt_status allocate(const dpt_svd_problem *p, int64_t count, dpt_eigen *out) {
+static dpt_status eigen_allocate(const dpt_svd_problem *p, int64_t count, dpt_eigen *out) {
     out->count = count;
     out->values = dpt_mem_zalloc(count, sizeof *out->values, "eigenvalues");
     out->vectors = dpt_mem_zalloc(count * p->cols, sizeof *out->vectors, "eigenvectors");
@@ -58,7 +58,7 @@ void dpt_eigen_destroy(dpt_eigen *eigen) {
 }
 
 /* Pairs that the caller wants, from all values in rising order. */
-static int64_t wanted(const dpt_svd_problem *p, int64_t count, const double *rising) {
+static int64_t eigen_wanted(const dpt_svd_problem *p, int64_t count, const double *rising) {
     if (p->rank > 0)
         return p->rank;
     double captured = 0.0, target = p->energy * p->norm * p->norm * (1.0 - 1e-13);
@@ -72,8 +72,8 @@ static int64_t wanted(const dpt_svd_problem *p, int64_t count, const double *ris
 }
 
 /* LAPACK on this rank: gram is destroyed, or holds the eigenvectors (column-major, rising order). */
-static dpt_status solve_here(const dpt_svd_problem *p, dpt_eigen_solver solver, double *gram,
-                             double *z, double *w, int *found) {
+static dpt_status eigen_solve_here(const dpt_svd_problem *p, dpt_eigen_solver solver, double *gram,
+                                   double *z, double *w, int *found) {
     int n = (int)p->cols, info;
     *found = n;
     if (solver == DPT_EIGEN_ALL) {
@@ -109,14 +109,15 @@ static dpt_status gram_local(const dpt_svd_problem *p, dpt_eigen_solver solver, 
         st = gram_panel(p, 0, n, chunk, gram);
     int found = 0;
     if (st == DPT_OK)
-        st = dpt_agree(comm, comm->rank == 0 ? solve_here(p, solver, gram, z, w, &found) : DPT_OK);
+        st = dpt_agree(comm,
+                       comm->rank == 0 ? eigen_solve_here(p, solver, gram, z, w, &found) : DPT_OK);
     int64_t count = 0;
     if (st == DPT_OK) {
-        count = comm->rank == 0 ? wanted(p, found, w) : 0;
+        count = comm->rank == 0 ? eigen_wanted(p, found, w) : 0;
         st = dpt_comm_broadcast(comm, &count, sizeof count, 0);
     }
     if (st == DPT_OK)
-        st = dpt_agree(comm, allocate(p, count, out));
+        st = dpt_agree(comm, eigen_allocate(p, count, out));
     const double *from = solver == DPT_EIGEN_ALL ? gram : z;
     for (int64_t i = 0; st == DPT_OK && comm->rank == 0 && i < count; i++) {
         out->values[i] = w[found - 1 - i];
@@ -159,8 +160,8 @@ static int call_solver(dpt_eigen_solver solver, int least, dpt_grid_matrix *a, d
     return info;
 }
 
-static dpt_status solve_grid(const dpt_svd_problem *p, dpt_eigen_solver solver, dpt_grid_matrix *a,
-                             dpt_grid_matrix *z, double *w, int *found) {
+static dpt_status eigen_solve_grid(const dpt_svd_problem *p, dpt_eigen_solver solver,
+                                   dpt_grid_matrix *a, dpt_grid_matrix *z, double *w, int *found) {
     const dpt_comm *comm = p->comm;
     int n = a->rows;
     /* PDSYEVR returns wrong vectors with info 0 when asked for fewer pairs than the block size. */
@@ -232,11 +233,11 @@ static dpt_status gram_grid(const dpt_svd_problem *p, dpt_eigen_solver solver, d
     if (st == DPT_OK)
         st = form_grid(p, &grid, &a);
     if (st == DPT_OK)
-        st = solve_grid(p, solver, &a, &z, w, &found);
+        st = eigen_solve_grid(p, solver, &a, &z, w, &found);
     if (st == DPT_OK)
         st = dpt_comm_broadcast(comm, w, found * (int64_t)sizeof *w, 0);
     if (st == DPT_OK)
-        st = dpt_agree(comm, allocate(p, wanted(p, found, w), out));
+        st = dpt_agree(comm, eigen_allocate(p, eigen_wanted(p, found, w), out));
     if (st == DPT_OK) {
         /* PDSYEVR puts its vectors into the first columns, PDSYEVD into all: both in rising order. */
         for (int64_t i = 0; i < out->count; i++) {

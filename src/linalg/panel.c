@@ -157,8 +157,8 @@ static dpt_status roots_here(int64_t n, bool vectors, dpt_panel_work *work) {
     return DPT_OK;
 }
 
-static dpt_status solve_here(int64_t n, double drop, dpt_panel_work *work,
-                             dpt_panel_transform *out) {
+static dpt_status panel_solve_here(int64_t n, double drop, dpt_panel_work *work,
+                                   dpt_panel_transform *out) {
     double largest = 0.0;
     for (int64_t i = 0; i < n; i++)
         for (int64_t j = 0; j < n; j++) {
@@ -199,7 +199,7 @@ dpt_status dpt_panel_solve(const dpt_comm *comm, int64_t width, double drop, boo
         return DPT_OK;
     dpt_status st = DPT_OK;
     if (comm->rank == 0) {
-        st = solve_here(width, drop, work, out);
+        st = panel_solve_here(width, drop, work, out);
         if (st == DPT_OK && with_roots)
             st = roots_here(width, false, work);
         work->message[1] = (double)out->width;

@@ -54,8 +54,8 @@ static void count_all(selection *s, int64_t n, int64_t *histogram) {
 }
 
 /* Magnitudes of a run of at most RUN values that begin with a prefix, end to end. */
-static int collect(const float *values, int n, int shift, uint32_t prefix,
-                   uint32_t found[RUN + LANES]) {
+static int quantile_collect(const float *values, int n, int shift, uint32_t prefix,
+                            uint32_t found[RUN + LANES]) {
     int count = 0;
     int i = 0;
 #ifdef __AVX512F__ /* without a branch for each value, which could not be foretold */
@@ -83,7 +83,7 @@ static void count_prefix(const selection *s, int64_t n, int pass, uint32_t prefi
     uint32_t found[RUN + LANES];
     for (int64_t from = 0; from < n; from += RUN) {
         int run = (int)(n - from < RUN ? n - from : RUN);
-        int count = collect(s->buffer + from, run, SHIFT[pass - 1], prefix, found);
+        int count = quantile_collect(s->buffer + from, run, SHIFT[pass - 1], prefix, found);
         for (int i = 0; i < count; i++)
             histogram[found[i] >> SHIFT[pass] & mask]++;
     }
@@ -172,7 +172,7 @@ static dpt_status count_pass(selection *s, int pass) {
 }
 
 /* Walk the bins of a search from the top until the wanted entry is inside one. */
-static void narrow(selection *s, search *it, int pass) {
+static void quantile_narrow(selection *s, search *it, int pass) {
     const int64_t *histogram = s->counts + (it->slot << BITS[pass]);
     int bin = (1 << BITS[pass]) - 1;
     while (bin > 0 && it->want > histogram[bin])
@@ -187,7 +187,7 @@ dpt_status dpt_quantile_passes(selection *s) {
     for (int pass = 0; st == DPT_OK && s->count > 0 && pass < PASSES; pass++) {
         st = count_pass(s, pass);
         for (int64_t i = 0; st == DPT_OK && i < s->count; i++)
-            narrow(s, &s->searches[i], pass);
+            quantile_narrow(s, &s->searches[i], pass);
     }
     return st;
 }
@@ -368,7 +368,7 @@ static dpt_status begin(selection *s, int64_t n, const dpt_quantile_target *targ
 }
 
 /* Whole groups with few enough targets that their histograms stay small. */
-static int64_t batch_end(const search *searches, int64_t from, int64_t n) {
+static int64_t quantile_batch_end(const search *searches, int64_t from, int64_t n) {
     int64_t end = from;
     while (end < n) {
         int64_t next = end + 1;
@@ -389,7 +389,7 @@ dpt_status dpt_quantile_select(const dpt_comm *comm, const dpt_shard *shard, con
     dpt_status st = dpt_agree(comm, begin(&s, ntargets, targets));
     search *all = s.searches;
     for (int64_t from = 0, to; st == DPT_OK && from < ntargets; from = to) {
-        to = batch_end(all, from, ntargets);
+        to = quantile_batch_end(all, from, ntargets);
         s.searches = all + from;
         s.count = to - from;
         bool found = false;

@@ -30,7 +30,7 @@ static int64_t sample_size(int64_t n) {
 }
 
 /* Lists of the samples of this rank's groups, in the places of their first searches. */
-static dpt_status take_sample(const selection *s, magnitudes *lists) {
+static dpt_status bracket_take_sample(const selection *s, magnitudes *lists) {
     const int64_t *own = s->shard->rank_first + s->comm->rank;
     dpt_status st = DPT_OK;
     for (int pass = 0; pass < 2; pass++)
@@ -275,7 +275,7 @@ enum { ABOVE, AT_HIGH, INSIDE, AT_LOW, COUNTS }; /* of a search on all ranks */
 
 /* Place a search by the counts of all ranks: at an end of its bracket, or inside: then it goes on in its
  * list. false when the bracket missed it. */
-static bool place(search *it, const bracket *b, const int64_t *counts, bool *inside) {
+static bool bracket_place(search *it, const bracket *b, const int64_t *counts, bool *inside) {
     int64_t want = it->want - counts[ABOVE];
     *inside = false;
     it->equal = it->equal_here = 0;
@@ -305,8 +305,8 @@ static bool place(search *it, const bracket *b, const int64_t *counts, bool *ins
 }
 
 /* Place all searches and finish those inside their brackets. Collective. */
-static dpt_status finish(selection *s, const bracket *ends, const int64_t *counts, search *placed,
-                         bool *found) {
+static dpt_status bracket_finish(selection *s, const bracket *ends, const int64_t *counts,
+                                 search *placed, bool *found) {
     selection inner = *s;
     search *open = placed + s->count;
     inner.searches = open;
@@ -317,7 +317,7 @@ static dpt_status finish(selection *s, const bracket *ends, const int64_t *count
         placed[i] = s->searches[i];
         placed[i].list = i;
         placed[i].place = i - dpt_quantile_first(s->searches, s->count, placed[i].group);
-        if (!place(&placed[i], &ends[i], counts + i * COUNTS, &inside))
+        if (!bracket_place(&placed[i], &ends[i], counts + i * COUNTS, &inside))
             return DPT_OK;
         if (!inside)
             continue;
@@ -377,7 +377,7 @@ dpt_status dpt_quantile_bracket(selection *s, bool *found) {
     s->found = (brackets){.lists = dpt_mem_zalloc(n, sizeof *s->found.lists, "brackets")};
     *found = false;
     bool made = ends && sample && counts && placed && s->found.lists;
-    dpt_status st = made ? take_sample(s, sample) : DPT_ERR_OUTPUT;
+    dpt_status st = made ? bracket_take_sample(s, sample) : DPT_ERR_OUTPUT;
     st = dpt_agree(s->comm, st);
     if (st == DPT_OK)
         st = set_brackets(s, sample, ends);
@@ -387,7 +387,7 @@ dpt_status dpt_quantile_bracket(selection *s, bool *found) {
     if (st == DPT_OK)
         st = share_counts(s, ends, whole, counts);
     if (st == DPT_OK && counts[n * COUNTS] == 0)
-        st = finish(s, ends, counts, placed, found);
+        st = bracket_finish(s, ends, counts, placed, found);
     dpt_mem_free(placed);
     dpt_mem_free(counts);
     dpt_mem_free(ends);

@@ -136,7 +136,7 @@ static double slab_square(const dpt_svd_problem *problem) {
 }
 
 /* First row of this rank, whether the slabs add up, and the norm. */
-static dpt_status measure(dpt_svd_problem *problem) {
+static dpt_status svd_measure(dpt_svd_problem *problem) {
     const dpt_comm *comm = problem->comm;
     int64_t *counts = dpt_mem_zalloc(comm->size, sizeof *counts, "rows of each rank");
     dpt_status st = dpt_agree(comm, counts == NULL ? DPT_ERR_OUTPUT : DPT_OK);
@@ -193,7 +193,8 @@ static bool random_pays(const dpt_svd_problem *problem) {
     return problem->rank > 0 && side >= 256 && 8 * problem->rank <= side;
 }
 
-static dpt_status dispatch(const dpt_svd_problem *problem, dpt_svd_method method, dpt_svd *out) {
+static dpt_status svd_dispatch(const dpt_svd_problem *problem, dpt_svd_method method,
+                               dpt_svd *out) {
     bool settled = false;
     dpt_status st = DPT_OK;
     if (problem->norm == 0.0)
@@ -267,9 +268,9 @@ dpt_status dpt_svd_compute(const dpt_comm *comm, int64_t rows, int64_t cols, int
     if (st == DPT_OK)
         st = dpt_svd_scale(&problem, &scaled, &exponent);
     if (st == DPT_OK)
-        st = measure(&problem);
+        st = svd_measure(&problem);
     if (st == DPT_OK)
-        st = dispatch(&problem, options->method, out);
+        st = svd_dispatch(&problem, options->method, out);
     if (st == DPT_OK) {
         fix_signs(cols, local_rows, out);
         st = measure_residual(&problem, out);
@@ -375,7 +376,7 @@ dpt_status dpt_svd_spectral_norm(const dpt_comm *comm, int64_t rows, int64_t col
     if (st == DPT_OK)
         st = dpt_svd_scale(&problem, &scaled, &exponent);
     if (st == DPT_OK)
-        st = measure(&problem);
+        st = svd_measure(&problem);
     if (st == DPT_OK && problem.norm != 0.0)
         st = dpt_svd_deflated_norm(&problem, NULL, iterations, norm);
     *norm = ldexp(*norm, exponent);

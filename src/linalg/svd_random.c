@@ -88,7 +88,7 @@ static void forward(random_state *s) {
 }
 
 /* V = orth(A^T Y); the estimates, when V was orthonormal and Y is A V. */
-static dpt_status backward(random_state *s) {
+static dpt_status svd_random_backward(random_state *s) {
     const dpt_svd_problem *p = s->problem;
     int n = (int)p->cols, l = (int)s->width;
     if (p->local_rows > 0)
@@ -120,7 +120,7 @@ static dpt_status iterate(random_state *s) {
         if (st != DPT_OK)
             return st;
     }
-    return backward(s);
+    return svd_random_backward(s);
 }
 
 /* Whether the residual exceeds the best by at most the tolerance, and the leading values stand still.
@@ -160,7 +160,7 @@ static bool is_settled(random_state *s, int iteration) {
 }
 
 /* A V = Y and Y^T Y = W diag(s^2) W^T give U = Y W diag(1 / s) and V <- V W, here into share. */
-static dpt_status rotate(random_state *s, int64_t found, float *factor, dpt_svd *out) {
+static dpt_status svd_random_rotate(random_state *s, int64_t found, float *factor, dpt_svd *out) {
     const dpt_svd_problem *p = s->problem;
     int64_t l = s->width;
     for (int64_t i = 0; i < l; i++)
@@ -187,7 +187,7 @@ static dpt_status rotate(random_state *s, int64_t found, float *factor, dpt_svd 
 }
 
 /* Spread (rows, have) without gaps to (rows, want), last row first. */
-static void widen(int64_t rows, int64_t have, int64_t want, float *y) {
+static void svd_random_widen(int64_t rows, int64_t have, int64_t want, float *y) {
     for (int64_t i = rows - 1; have < want && i >= 0; i--)
         memmove(y + i * want, y + i * have, (size_t)have * sizeof *y);
 }
@@ -198,15 +198,15 @@ static dpt_status complete(random_state *s, int64_t found, dpt_svd *out) {
     const dpt_svd_problem *p = s->problem;
     int64_t k = p->rank;
     dpt_rng stream = {.key = ~p->sketch.key, .purpose = p->sketch.purpose};
-    widen(p->local_rows, found, k, out->u);
-    widen(s->own_rows, found, k, s->share);
+    svd_random_widen(p->local_rows, found, k, out->u);
+    svd_random_widen(s->own_rows, found, k, s->share);
     dpt_status st = dpt_panel_complete(p->comm, p->row0, p->local_rows, found, k, stream, out->u);
     if (st == DPT_OK)
         st = dpt_panel_complete(p->comm, s->first, s->own_rows, found, k, stream, s->share);
     return st;
 }
 
-static dpt_status finish(random_state *s, dpt_svd *out) {
+static dpt_status svd_random_finish(random_state *s, dpt_svd *out) {
     const dpt_svd_problem *p = s->problem;
     int64_t k = p->rank, found = 0;
     float *factor = dpt_mem_alloc(s->width * k, sizeof *factor, "rotation of the basis");
@@ -225,7 +225,7 @@ static dpt_status finish(random_state *s, dpt_svd *out) {
             found++;
         for (int64_t i = 0; i < found; i++)
             out->s[i] = s->values[i] * p->norm;
-        st = rotate(s, found, factor, out);
+        st = svd_random_rotate(s, found, factor, out);
     }
     if (st == DPT_OK)
         st = complete(s, found, out);
@@ -248,7 +248,7 @@ dpt_status dpt_svd_random(const dpt_svd_problem *problem, dpt_svd *out, bool *se
         out->iterations = i;
     }
     if (st == DPT_OK && *settled)
-        st = finish(&s, out);
+        st = svd_random_finish(&s, out);
     out->used = DPT_SVD_RANDOM;
     state_destroy(&s);
     return st;

@@ -99,7 +99,7 @@ static dpt_status call_gesvd(const dpt_svd_problem *p, dpt_grid_matrix *a, dpt_g
     return st;
 }
 
-static dpt_status solve_grid(const dpt_svd_problem *p, reference_factors *f) {
+static dpt_status svd_reference_solve_grid(const dpt_svd_problem *p, reference_factors *f) {
     dpt_grid grid;
     dpt_grid_matrix a = {.nb = 0}, u = {.nb = 0}, vt = {.nb = 0};
     dpt_status st = dpt_grid_create(p->comm, &grid);
@@ -137,7 +137,7 @@ dpt_status dpt_svd_reference(const dpt_svd_problem *problem, dpt_svd *out) {
     reference_factors f = {.side = 0};
     dpt_status st = dpt_agree(p->comm, factors_create(p, &f));
     if (st == DPT_OK)
-        st = p->comm->size == 1 ? solve_alone(p, &f) : solve_grid(p, &f);
+        st = p->comm->size == 1 ? solve_alone(p, &f) : svd_reference_solve_grid(p, &f);
     int64_t rank = p->rank;
     if (st == DPT_OK && rank == 0)
         rank = dpt_svd_energy_rank(f.side, f.s, p->norm, p->energy);

@@ -32,12 +32,12 @@ dpt_status dpt_loss_class_check(const dpt_class_data *data, const dpt_model_imag
     return DPT_OK;
 }
 
-static int64_t batch_end(const dpt_loss *loss, int64_t s) {
+static int64_t loss_class_batch_end(const dpt_loss *loss, int64_t s) {
     int64_t batch = ((const loss_class *)loss)->batch;
     return loss->end - s < batch ? loss->end : s + batch;
 }
 
-static dpt_status run_batch(dpt_loss_pass *pass, int64_t begin, int64_t end) {
+static dpt_status loss_class_run_batch(dpt_loss_pass *pass, int64_t begin, int64_t end) {
     const dpt_class_data *data = &((const loss_class *)pass->loss)->data;
     float *images = pass->extra;
     int64_t n = end - begin;
@@ -70,8 +70,8 @@ dpt_status dpt_loss_class_create(const dpt_class_data *data, const dpt_model_ima
     dpt_loss *base = &kind->base;
     *base = (dpt_loss){.samples = data->samples,
                        .hits = true,
-                       .batch_end = batch_end,
-                       .run_batch = run_batch,
+                       .batch_end = loss_class_batch_end,
+                       .run_batch = loss_class_run_batch,
                        .destroy = destroy_class};
     kind->data = *data;
     dpt_shard_split(data->samples, mesh->data.size, mesh->data.rank, &base->begin, &base->end);

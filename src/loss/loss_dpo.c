@@ -109,7 +109,7 @@ static dpt_status add_gradient(dpt_loss_pass *pass, int64_t begin, int64_t end) 
     return run_model(pass, DPT_BACKWARD_GRADIENT, begin, end);
 }
 
-static dpt_status run_batch(dpt_loss_pass *pass, int64_t begin, int64_t end) {
+static dpt_status loss_dpo_run_batch(dpt_loss_pass *pass, int64_t begin, int64_t end) {
     bool terms = pass->call->mode == DPT_BACKWARD_TERMS;
     for (int64_t i = 0; terms && i < pass->loss->most_scores; i++)
         pass->weight[i] = 1.0;
@@ -189,7 +189,7 @@ dpt_status dpt_loss_dpo_create(const dpt_dpo_data *data, int64_t vocabulary, int
     if (dpo == NULL)
         return DPT_ERR_OUTPUT;
     dpt_loss *base = &dpo->of.base;
-    *base = (dpt_loss){.ready = ready, .run_batch = run_batch, .destroy = destroy_dpo};
+    *base = (dpt_loss){.ready = ready, .run_batch = loss_dpo_run_batch, .destroy = destroy_dpo};
     dpo->beta = data->beta;
     dpt_loss_sequences_init(&dpo->of, &data->pairs, 2, mesh, batch_tokens);
     base->extra_bytes = base->most_sequences * (int64_t)sizeof(double);

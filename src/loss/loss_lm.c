@@ -29,7 +29,8 @@ static void set_weights(dpt_loss_pass *pass, const dpt_lm_data *data, int64_t be
     }
 }
 
-static void take_sample(dpt_loss_pass *pass, const dpt_batch *batch, int64_t begin, int64_t i) {
+static void loss_lm_take_sample(dpt_loss_pass *pass, const dpt_batch *batch, int64_t begin,
+                                int64_t i) {
     double sum = 0.0;
     int64_t scored = 0;
     bool exact = true;
@@ -43,13 +44,13 @@ static void take_sample(dpt_loss_pass *pass, const dpt_batch *batch, int64_t beg
     dpt_loss_pass_take(pass, begin, i, sum / (double)scored, exact);
 }
 
-static dpt_status run_batch(dpt_loss_pass *pass, int64_t begin, int64_t end) {
+static dpt_status loss_lm_run_batch(dpt_loss_pass *pass, int64_t begin, int64_t end) {
     const dpt_loss_sequences *lm = (const dpt_loss_sequences *)pass->loss;
     dpt_batch batch = dpt_loss_sequences_batch(lm, begin, end, pass->first);
     set_weights(pass, &lm->data, begin, end);
     dpt_status st = dpt_loss_pass_model(pass, &batch, pass->call->mode);
     for (int64_t i = 0; i < end - begin && st == DPT_OK; i++)
-        take_sample(pass, &batch, begin, i);
+        loss_lm_take_sample(pass, &batch, begin, i);
     return st;
 }
 
@@ -66,7 +67,7 @@ dpt_status dpt_loss_lm_create(const dpt_lm_data *data, int64_t vocabulary, int64
     dpt_loss_sequences *lm = dpt_mem_zalloc(1, sizeof *lm, "loss");
     if (lm == NULL)
         return DPT_ERR_OUTPUT;
-    lm->base = (dpt_loss){.hits = true, .run_batch = run_batch, .destroy = destroy_lm};
+    lm->base = (dpt_loss){.hits = true, .run_batch = loss_lm_run_batch, .destroy = destroy_lm};
     dpt_loss_sequences_init(lm, data, 1, mesh, batch_tokens);
     *out = &lm->base;
     return DPT_OK;

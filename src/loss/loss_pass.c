@@ -37,7 +37,7 @@ void dpt_loss_pass_destroy(dpt_loss_pass *pass) {
 }
 
 /* Tell the caller that the samples of this replica before `end` are done. */
-static void report(const dpt_loss *loss, int64_t end) {
+static void loss_pass_report(const dpt_loss *loss, int64_t end) {
     if (loss->progress != NULL)
         loss->progress(loss->progress_ctx,
                        (double)(end - loss->begin) / (double)(loss->end - loss->begin));
@@ -54,12 +54,12 @@ dpt_status dpt_loss_pass_run(dpt_loss_pass *pass, const dpt_mesh *mesh, dpt_stat
     int64_t next = loss->begin;
     st = dpt_loss_keep_restore(pass, mesh, &next);
     if (next > loss->begin)
-        report(loss, next);
+        loss_pass_report(loss, next);
     /* Replicas run alone: one that fails or stops ends, the others find out at the end. */
     while (next < loss->end && st == DPT_OK) {
         int64_t end = loss->batch_end(loss, next);
         st = run_batch(pass, next, end);
-        report(loss, end);
+        loss_pass_report(loss, end);
         next = end;
         dpt_stop_count_work();
         if (st == DPT_OK && next < loss->end)

@@ -42,7 +42,7 @@ static int64_t tokens_of(const dpt_loss_sequences *loss, int64_t begin, int64_t 
 }
 
 /* As many whole samples as fit, at least one. */
-static int64_t batch_end(const dpt_loss *base, int64_t s) {
+static int64_t sequences_batch_end(const dpt_loss *base, int64_t s) {
     const dpt_loss_sequences *loss = (const dpt_loss_sequences *)base;
     int64_t end = s + 1;
     while (end < base->end && tokens_of(loss, s, end + 1) <= loss->batch_tokens)
@@ -57,10 +57,10 @@ void dpt_loss_sequences_init(dpt_loss_sequences *loss, const dpt_lm_data *data, 
     loss->sides = sides;
     loss->batch_tokens = batch_tokens;
     base->samples = data->samples / sides;
-    base->batch_end = batch_end;
+    base->batch_end = sequences_batch_end;
     dpt_shard_split(base->samples, mesh->data.size, mesh->data.rank, &base->begin, &base->end);
     for (int64_t s = base->begin; s < base->end;) {
-        int64_t end = batch_end(base, s);
+        int64_t end = sequences_batch_end(base, s);
         int64_t tokens = tokens_of(loss, s, end), sequences = sides * (end - s);
         base->most_scores = tokens > base->most_scores ? tokens : base->most_scores;
         base->most_sequences = sequences > base->most_sequences ? sequences : base->most_sequences;

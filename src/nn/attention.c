@@ -9,17 +9,17 @@
 
 enum { QUERIES = 64, KEYS = 512, SLOT = 2 * QUERIES * KEYS };
 
-static int64_t min64(int64_t a, int64_t b) {
+static int64_t attention_min64(int64_t a, int64_t b) {
     return a < b ? a : b;
 }
 
-static int64_t max64(int64_t a, int64_t b) {
+static int64_t attention_max64(int64_t a, int64_t b) {
     return a > b ? a : b;
 }
 
 /** First key that query i sees. */
 static int64_t first_key(const dpt_attention_shape *s, int64_t i) {
-    return s->causal && s->window > 0 ? max64(0, i - s->window + 1) : 0;
+    return s->causal && s->window > 0 ? attention_max64(0, i - s->window + 1) : 0;
 }
 
 /** One past the last key that query i sees. */
@@ -28,11 +28,11 @@ static int64_t end_key(const dpt_attention_shape *s, int64_t i) {
 }
 
 static int thread_count(const dpt_attention_shape *s, int64_t tasks) {
-    return (int)max64(1, min64(s->threads, tasks));
+    return (int)attention_max64(1, attention_min64(s->threads, tasks));
 }
 
 size_t dpt_nn_attention_scratch(const dpt_attention_shape *shape) {
-    return (size_t)max64(1, shape->threads) * (size_t)SLOT;
+    return (size_t)attention_max64(1, shape->threads) * (size_t)SLOT;
 }
 
 /** Softmax of one row of scores against the running maximum; the masked part becomes 0.
@@ -85,12 +85,12 @@ static void forward_block(const dpt_attention_shape *s, int64_t j, int64_t i0, i
     }
     int64_t begin = first_key(s, i0), end = end_key(s, i1 - 1);
     for (int64_t l0 = begin; l0 < end; l0 += KEYS) {
-        int64_t width = min64(KEYS, end - l0);
+        int64_t width = attention_min64(KEYS, end - l0);
         gemm(false, true, rows, width, s->hd, s->scale, q, s->ldq, k + l0 * s->ldk, s->ldk, 0.0f,
              score, width);
         for (int64_t i = 0; i < rows; i++) {
-            int64_t a = min64(width, max64(0, first_key(s, i0 + i) - l0));
-            int64_t b = min64(width, end_key(s, i0 + i) - l0);
+            int64_t a = attention_min64(width, attention_max64(0, first_key(s, i0 + i) - l0));
+            int64_t b = attention_min64(width, end_key(s, i0 + i) - l0);
             float shrink = softmax_row(width, a, b, score + i * width, &row_max[i], &row_sum[i]);
             if (l0 > begin && shrink != 1.0f)
                 scale_row(s->hd, shrink, o + i * s->ldo);
@@ -116,7 +116,7 @@ void dpt_nn_attention_forward(const dpt_attention_shape *shape, const float *q, 
     for (int64_t task = 0; task < tasks; task++) {
         /* The last query blocks see most keys: start with them. */
         int64_t j = task % s->hq, block = blocks - 1 - task / s->hq;
-        int64_t i0 = block * QUERIES, i1 = min64(s->n, i0 + QUERIES), g = s->kv_of[j];
+        int64_t i0 = block * QUERIES, i1 = attention_min64(s->n, i0 + QUERIES), g = s->kv_of[j];
         float *score = scratch + (int64_t)omp_get_thread_num() * SLOT;
         forward_block(s, j, i0, i1, q + i0 * s->ldq + j * s->hd, k + g * s->hd, v + g * s->hd,
                       o + i0 * s->ldo + j * s->hd, lse, score);
@@ -126,8 +126,8 @@ void dpt_nn_attention_forward(const dpt_attention_shape *shape, const float *q, 
 /** ds = p (dp - D) with p = exp(score - lse) on the visible part of a row, 0 elsewhere. */
 static void backward_row(int64_t width, int64_t a, int64_t b, float lse, float row_dot, float *p,
                          float *dp) {
-    a = min64(a, max64(0, b));
-    b = max64(a, b);
+    a = attention_min64(a, attention_max64(0, b));
+    b = attention_max64(a, b);
     memset(p, 0, (size_t)a * sizeof *p);
     memset(dp, 0, (size_t)a * sizeof *dp);
 #pragma omp simd
@@ -163,24 +163,26 @@ static void backward_block(const backward_call *call, int64_t j, int64_t i0, int
     /* p, dp (rows, width); q, d_o, dq: (rows, hd) of the head; k, v, dk, dv: of its kv head */
     /* forward: s = scale q k^T, p = exp(s - lse), o = p v */
     const dpt_attention_shape *s = call->s;
-    int64_t hd = s->hd, g = s->kv_of[j], i1 = min64(s->n, i0 + QUERIES), rows = i1 - i0;
+    int64_t hd = s->hd, g = s->kv_of[j], i1 = attention_min64(s->n, i0 + QUERIES), rows = i1 - i0;
     int64_t row = i0 * s->ldq + j * hd, orow = i0 * s->ldo + j * hd;
-    int64_t begin = max64(lo, first_key(s, i0)), end = min64(hi, end_key(s, i1 - 1));
+    int64_t begin = attention_max64(lo, first_key(s, i0)),
+            end = attention_min64(hi, end_key(s, i1 - 1));
     const float *q = call->q + row, *d_o = call->d_o + orow, *lse = call->lse + j * s->n + i0;
     float row_dot[QUERIES], *p = scratch, *dp = scratch + QUERIES * KEYS;
     for (int64_t i = 0; i < rows && begin < end; i++)
         row_dot[i] = dot_row(hd, call->o + orow + i * s->ldo, d_o + i * s->ldo);
     for (int64_t l0 = begin; l0 < end; l0 += KEYS) {
-        int64_t width = min64(KEYS, end - l0);
+        int64_t width = attention_min64(KEYS, end - l0);
         int64_t krow = l0 * s->ldk + g * hd, vrow = l0 * s->ldv + g * hd;
         gemm(false, true, rows, width, hd, s->scale, q, s->ldq, call->k + krow, s->ldk, 0.0f, p,
              width);
         gemm(false, true, rows, width, hd, 1.0f, d_o, s->ldo, call->v + vrow, s->ldv, 0.0f, dp,
              width);
         for (int64_t i = 0; i < rows; i++)
-            backward_row(width, min64(width, max64(0, first_key(s, i0 + i) - l0)),
-                         min64(width, end_key(s, i0 + i) - l0), lse[i], row_dot[i], p + i * width,
-                         dp + i * width);
+            backward_row(width,
+                         attention_min64(width, attention_max64(0, first_key(s, i0 + i) - l0)),
+                         attention_min64(width, end_key(s, i0 + i) - l0), lse[i], row_dot[i],
+                         p + i * width, dp + i * width);
         if (want & WANT_DKV) {
             gemm(true, false, width, hd, rows, 1.0f, p, width, d_o, s->ldo, 1.0f, call->dv + vrow,
                  s->ldv);
@@ -213,7 +215,8 @@ static void backward_twice(const backward_call *call, float *scratch) {
     const dpt_attention_shape *s = call->s;
     int64_t blocks = (s->n + QUERIES - 1) / QUERIES;
     /* Two ranges a thread even out the causal mask, under which early keys have more queries. */
-    int64_t range = max64(QUERIES, min64(KEYS, s->n * s->hkv / (2 * s->threads)));
+    int64_t range =
+        attention_max64(QUERIES, attention_min64(KEYS, s->n * s->hkv / (2 * s->threads)));
     int64_t ranges = (s->n + range - 1) / range;
 #pragma omp parallel num_threads(s->threads)
     {
@@ -221,7 +224,7 @@ static void backward_twice(const backward_call *call, float *scratch) {
 #pragma omp for schedule(dynamic) nowait
         for (int64_t task = 0; task < s->hkv * ranges; task++) {
             int64_t g = task % s->hkv, lo = task / s->hkv * range;
-            backward_keys(call, g, lo, min64(s->n, lo + range), WANT_DKV, slot);
+            backward_keys(call, g, lo, attention_min64(s->n, lo + range), WANT_DKV, slot);
         }
 #pragma omp for schedule(dynamic)
         for (int64_t task = 0; task < s->hq * blocks; task++)

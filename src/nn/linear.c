@@ -11,7 +11,7 @@ enum {
     PARALLEL_MIN = 1 << 15
 };
 
-static int64_t min64(int64_t a, int64_t b) {
+static int64_t linear_min64(int64_t a, int64_t b) {
     return a < b ? a : b;
 }
 
@@ -46,7 +46,7 @@ void dpt_nn_linear_backward_bias(int64_t T, int64_t N, const float *dy, int64_t 
 #pragma omp parallel for schedule(static) if (T * N >= PARALLEL_MIN)
     for (int64_t n0 = 0; n0 < N; n0 += COLUMNS) {
         double sum[COLUMNS] = {0};
-        int64_t width = min64(COLUMNS, N - n0);
+        int64_t width = linear_min64(COLUMNS, N - n0);
         for (int64_t t = 0; t < T; t++) {
             const float *row = dy + t * lddy + n0;
             for (int64_t n = 0; n < width; n++)
@@ -58,7 +58,7 @@ void dpt_nn_linear_backward_bias(int64_t T, int64_t N, const float *dy, int64_t 
 }
 
 size_t dpt_nn_linear_terms_scratch(int64_t T, int64_t N) {
-    return (size_t)min64(T, TERMS_TOKENS) * (size_t)min64(N, TERMS_OUTPUTS);
+    return (size_t)linear_min64(T, TERMS_TOKENS) * (size_t)linear_min64(N, TERMS_OUTPUTS);
 }
 
 /** term[t] += sum_n dy[t,n] z[t,n] for rows of both matrices. */
@@ -80,9 +80,9 @@ void dpt_nn_linear_terms(int64_t T, int64_t N, int64_t K, const float *dy, int64
                          double *term) {
     /* dy (T,N), x (T,K), e (N,K), scratch: a block of z = x e^T (T,N), term (T) */
     for (int64_t t0 = 0; t0 < T; t0 += TERMS_TOKENS) {
-        int64_t tb = min64(TERMS_TOKENS, T - t0);
+        int64_t tb = linear_min64(TERMS_TOKENS, T - t0);
         for (int64_t n0 = 0; n0 < N; n0 += TERMS_OUTPUTS) {
-            int64_t nb = min64(TERMS_OUTPUTS, N - n0);
+            int64_t nb = linear_min64(TERMS_OUTPUTS, N - n0);
             gemm(false, true, tb, nb, K, 1.0f, x + t0 * ldx, ldx, e + n0 * lde, lde, 0.0f, scratch,
                  nb);
             add_row_products(tb, nb, dy + t0 * lddy + n0, lddy, scratch, nb, term + t0);

@@ -43,8 +43,8 @@ static double quantile(const double *sorted, int count, double p) {
     return sorted[below] + (place - below) * (sorted[below + 1] - sorted[below]);
 }
 
-static void resample(int64_t n, const double *x, const dpt_bootstrap *options, uint32_t *words,
-                     double *means) {
+static void bootstrap_resample(int64_t n, const double *x, const dpt_bootstrap *options,
+                               uint32_t *words, double *means) {
     dpt_rng rng = dpt_rng_make(options->seed, options->stream, DPT_RNG_BOOTSTRAP);
     for (int r = 0; r < options->resamples; r++) {
         double sum = 0.0;
@@ -119,7 +119,7 @@ dpt_status dpt_bootstrap_paired(int64_t n, const double *a, const double *b, int
     if (complete) {
         for (int64_t i = 0; i < n; i++)
             x[i] = b != NULL ? a[i] - b[i] : a[i];
-        resample(n, x, options, words, means);
+        bootstrap_resample(n, x, options, words, means);
         double se = spread(options->resamples, means);
         correction c = correct(n, x, out[0].mean, options->resamples, means, se);
         qsort(means, (size_t)options->resamples, sizeof *means, by_value);

@@ -26,7 +26,7 @@ typedef struct walk {
     double *sample_terms; /* (samples) */
 } walk;
 
-static dpt_status allocate(walk *w, dpt_riemann *out) {
+static dpt_status riemann_allocate(walk *w, dpt_riemann *out) {
     int64_t points = out->quadrature.points;
     int64_t cells;
     if (!dpt_mem_mul(out->terms, points, &cells))
@@ -54,7 +54,7 @@ static void fill_nan(double *x, int64_t n) {
 }
 
 /* Losses and terms of one node: from the oracle, or from what is known at t = 0. */
-static dpt_status visit(walk *w, double t) {
+static dpt_status riemann_visit(walk *w, double t) {
     const dpt_oracle *oracle = w->oracle;
     size_t sample_bytes = (size_t)oracle->samples * sizeof(double);
     if (t != 0.0 || w->known.terms_start == NULL)
@@ -72,7 +72,7 @@ static dpt_status visit(walk *w, double t) {
 static dpt_status walk_nodes(walk *w, dpt_riemann *out) {
     const dpt_quadrature *q = &out->quadrature;
     for (int c = 0; c < q->points; c++) {
-        dpt_status st = visit(w, q->node[c]);
+        dpt_status st = riemann_visit(w, q->node[c]);
         if (st != DPT_OK)
             return st;
         for (int64_t i = 0; i < out->terms; i++) {
@@ -103,7 +103,7 @@ static dpt_status end_losses(walk *w, double t, const double *known, bool visite
     return DPT_OK;
 }
 
-static void finish(const double *shares, dpt_riemann *out) {
+static void riemann_finish(const double *shares, dpt_riemann *out) {
     double weights[DPT_QUADRATURE_MAX];
     int points = out->quadrature.points;
     dpt_riemann_slope_weights(out->quadrature.node, points, weights);
@@ -138,7 +138,7 @@ dpt_status dpt_riemann_run(const dpt_comm *comm, const dpt_oracle *oracle,
     if (oracle->samples < 1 || oracle->terms < 0)
         st = dpt_error(DPT_ERR_INPUT, "Riemann sum: the data set has no sample: add samples");
     else
-        st = allocate(&w, out);
+        st = riemann_allocate(&w, out);
     st = dpt_agree(comm, st);
     if (st == DPT_OK)
         st = walk_nodes(&w, out);
@@ -149,7 +149,7 @@ dpt_status dpt_riemann_run(const dpt_comm *comm, const dpt_oracle *oracle,
         st = end_losses(&w, 1.0, w.known.loss_end, dpt_quadrature_has_end(quadrature->rule),
                         out->loss_edit);
     if (st == DPT_OK)
-        finish(w.known.sample_shares, out);
+        riemann_finish(w.known.sample_shares, out);
     else
         dpt_riemann_destroy(out);
     dpt_mem_free(w.loss);

@@ -23,7 +23,7 @@ typedef struct search {
     dpt_trough_point b; /* the slope has turned, the loss has risen, or a wall */
 } search;
 
-static bool is_known(const dpt_trough_point *p) {
+static bool trough_is_known(const dpt_trough_point *p) {
     return isfinite(p->loss) && isfinite(p->slope);
 }
 
@@ -31,7 +31,7 @@ static bool may_go_on(const search *s) {
     return s->out->evaluations < s->options->evaluations && s->out->evaluations < DPT_TROUGH_POINTS;
 }
 
-static dpt_status evaluate(search *s, double at, dpt_trough_point *p) {
+static dpt_status trough_evaluate(search *s, double at, dpt_trough_point *p) {
     *p = (dpt_trough_point){.at = at, .loss = NAN, .slope = NAN};
     dpt_status st = s->fn(s->ctx, at, &p->loss, &p->slope);
     s->out->evaluations++;
@@ -40,12 +40,12 @@ static dpt_status evaluate(search *s, double at, dpt_trough_point *p) {
 }
 
 static bool is_flat(const search *s, const dpt_trough_point *p) {
-    return is_known(p) && fabs(p->slope) <= s->options->flat * fabs(s->out->point[0].slope);
+    return trough_is_known(p) && fabs(p->slope) <= s->options->flat * fabs(s->out->point[0].slope);
 }
 
 /* Whether the way on from p still goes down, seen from a lower end of the bracket. */
 static bool descends(const search *s, const dpt_trough_point *p) {
-    return is_known(p) && p->loss <= s->a.loss && p->slope * s->sign < 0.0;
+    return trough_is_known(p) && p->loss <= s->a.loss && p->slope * s->sign < 0.0;
 }
 
 static dpt_status enclose(search *s, bool *found) {
@@ -57,7 +57,7 @@ static dpt_status enclose(search *s, bool *found) {
     s->out->border = reach == 0.0;
     while (!*found && !s->out->border && may_go_on(s) && st == DPT_OK) {
         dpt_trough_point p;
-        st = evaluate(s, step == reach ? limit : s->sign * step, &p);
+        st = trough_evaluate(s, step == reach ? limit : s->sign * step, &p);
         if (descends(s, &p)) {
             s->a = p;
             s->out->border = step == reach;
@@ -85,14 +85,14 @@ static double cubic_minimum(const dpt_trough_point *a, const dpt_trough_point *b
 static double next_place(const search *s, bool bisect) {
     double width = s->b.at - s->a.at;
     double middle = s->a.at + 0.5 * width;
-    double at = bisect || !is_known(&s->b) ? middle : cubic_minimum(&s->a, &s->b);
+    double at = bisect || !trough_is_known(&s->b) ? middle : cubic_minimum(&s->a, &s->b);
     double share = (at - s->a.at) / width;
     if (!isfinite(share))
         return middle;
     return s->a.at + fmin(fmax(share, GUARD), 1.0 - GUARD) * width;
 }
 
-static dpt_status narrow(search *s) {
+static dpt_status trough_narrow(search *s) {
     dpt_status st = DPT_OK;
     double before = INFINITY; /* width two steps ago */
     double last = INFINITY;
@@ -102,7 +102,7 @@ static dpt_status narrow(search *s) {
         if (width <= s->options->tolerance)
             break;
         dpt_trough_point p;
-        st = evaluate(s, next_place(s, width > 0.5 * before), &p);
+        st = trough_evaluate(s, next_place(s, width > 0.5 * before), &p);
         if (descends(s, &p))
             s->a = p;
         else
@@ -133,15 +133,15 @@ dpt_status dpt_trough_find(dpt_trough_fn fn, void *ctx, const dpt_trough_options
         s.a = *options->start;
         out->point[out->points++] = s.a;
     } else {
-        st = evaluate(&s, 0.0, &s.a);
+        st = trough_evaluate(&s, 0.0, &s.a);
     }
     if (st != DPT_OK)
         return st;
     s.sign = s.a.slope < 0.0 ? 1.0 : -1.0;
-    if (is_known(&s.a) && s.a.slope != 0.0) {
+    if (trough_is_known(&s.a) && s.a.slope != 0.0) {
         st = enclose(&s, &out->bracketed);
         if (st == DPT_OK && out->bracketed)
-            st = narrow(&s);
+            st = trough_narrow(&s);
     }
     choose(out);
     return st;

@@ -158,8 +158,8 @@ static dpt_status put_page(const char *path, const char *page, size_t n) {
     return st == DPT_OK ? dpt_manifest_commit_file(path) : st;
 }
 
-static dpt_status write_file(dpt_report_plots *plots, const char *path, const dpt_results *results,
-                             const char *title) {
+static dpt_status report_write_file(dpt_report_plots *plots, const char *path,
+                                    const dpt_results *results, const char *title) {
     char *page = NULL;
     size_t n = 0;
     FILE *html = open_memstream(&page, &n);
@@ -188,7 +188,7 @@ dpt_status dpt_report_write(const char *results_path, const char *html_path,
     if (st == DPT_OK)
         st = plots_open(options, &plots);
     if (st == DPT_OK)
-        st = write_file(&plots, html_path, &results, title);
+        st = report_write_file(&plots, html_path, &results, title);
     plots_close(&plots);
     dpt_results_destroy(&results);
     return st;

@@ -28,7 +28,7 @@ static double larger(double most, double x) {
     return isfinite(x) && fabs(x) > most ? fabs(x) : most;
 }
 
-static int by_size(const void *a, const void *b) {
+static int figure_by_size(const void *a, const void *b) {
     double x = *(const double *)a;
     double y = *(const double *)b;
     return x < y ? -1 : x > y;
@@ -42,7 +42,7 @@ static double median(double *x, int64_t n) {
             x[m++] = fabs(x[i]);
     if (m == 0)
         return 0.0;
-    qsort(x, (size_t)m, sizeof *x, by_size);
+    qsort(x, (size_t)m, sizeof *x, figure_by_size);
     return x[m / 2];
 }
 
@@ -103,7 +103,7 @@ typedef struct span {
     double margin;
 } span;
 
-static void widen(span *s, double x) {
+static void figure_widen(span *s, double x) {
     if (!isfinite(x))
         return;
     s->low = x < s->low ? x : s->low;
@@ -121,14 +121,14 @@ static dpt_status changes_span(const dpt_report_group *group, span *out) {
                                s->estimate, s->estimate_low, s->estimate_high};
         sizes[i] = s->change;
         for (int k = 0; k < 6; k++)
-            widen(out, ends[k]);
+            figure_widen(out, ends[k]);
         out->margin = isnan(out->margin) ? s->margin : out->margin;
     }
     double typical = median(sizes, group->count);
     if (out->margin > 0.0) {
         typical = typical > 0.0 ? fmin(typical, out->margin) : out->margin;
-        widen(out, 1.5 * out->margin);
-        widen(out, -1.5 * out->margin);
+        figure_widen(out, 1.5 * out->margin);
+        figure_widen(out, -1.5 * out->margin);
     }
     out->axis = dpt_report_axis_make(fmax(-out->low, out->high), typical);
     out->low = dpt_report_axis_place(&out->axis, out->low);

@@ -86,7 +86,7 @@ static bool is_ambiguous(const layout *l, const spot *s) {
 }
 
 /* Cost of a number in a spot; infinite when it collides. */
-static double cost_of(const layout *l, const dpt_report_square *plot, const spot *s) {
+static double label_cost_of(const layout *l, const dpt_report_square *plot, const spot *s) {
     const box *place = &s->place;
     double cost = s->distance + (s->ambiguous ? CROSSING : 0.0);
     box wide = *place;
@@ -122,7 +122,7 @@ static spot find_spot(const layout *l, const dpt_report_square *plot, const doub
                          .distance = rings[k],
                          .place = box_around(x, y, half_width, 0.5 * DIGIT_HEIGHT)};
             here.ambiguous = is_ambiguous(l, &here);
-            here.cost = cost_of(l, plot, &here);
+            here.cost = label_cost_of(l, plot, &here);
             if (here.cost < best.cost)
                 best = here;
         }
@@ -134,7 +134,7 @@ static double pixel_of(const dpt_report_square *plot, double x) {
     return plot->pixels * (place - plot->low) / (plot->high - plot->low);
 }
 
-static double place_of(const dpt_report_square *plot, double pixel) {
+static double label_place_of(const dpt_report_square *plot, double pixel) {
     return plot->low + (plot->high - plot->low) * pixel / plot->pixels;
 }
 
@@ -165,9 +165,9 @@ static void print_leader(FILE *script, const dpt_report_square *plot, const segm
     double end = entry(leader, place);
     fprintf(script,
             "set arrow from %.17g,%.17g to %.17g,%.17g nohead lc rgb '#a9b0bb' lw 0.8 back\n",
-            place_of(plot, leader->from[0]), place_of(plot, leader->from[1]),
-            place_of(plot, leader->from[0] + end * (leader->to[0] - leader->from[0])),
-            place_of(plot, leader->from[1] + end * (leader->to[1] - leader->from[1])));
+            label_place_of(plot, leader->from[0]), label_place_of(plot, leader->from[1]),
+            label_place_of(plot, leader->from[0] + end * (leader->to[0] - leader->from[0])),
+            label_place_of(plot, leader->from[1] + end * (leader->to[1] - leader->from[1])));
 }
 
 static int64_t print_numbers(FILE *script, layout *l, const dpt_report_square *plot,
@@ -186,7 +186,8 @@ static int64_t print_numbers(FILE *script, layout *l, const dpt_report_square *p
         }
         fprintf(script,
                 "set label '%" PRId64 "' at %.17g,%.17g center font ',10' tc rgb '#5a6270' front\n",
-                i + 1, place_of(plot, at.leader.to[0]), place_of(plot, at.leader.to[1]));
+                i + 1, label_place_of(plot, at.leader.to[0]),
+                label_place_of(plot, at.leader.to[1]));
         l->boxes[l->nboxes++] = at.place;
         if (at.distance > LEADER_FROM || at.ambiguous) {
             print_leader(script, plot, &at.leader, &at.place);

@@ -128,8 +128,8 @@ FILE *dpt_report_script(char **text, size_t *size, int width, int height) {
 }
 
 /* Run a program in a folder to its end with its output in a file. True when it returned 0. */
-static bool run(const char *program, const char *argument, const char *folder, const char *out,
-                const char *errors) {
+static bool plot_run(const char *program, const char *argument, const char *folder, const char *out,
+                     const char *errors) {
     posix_spawn_file_actions_t actions;
     char *const argv[] = {(char *)program, (char *)argument, NULL};
     pid_t child;
@@ -173,7 +173,7 @@ static char *make_svg(dpt_report_plots *plots, const char *script, char **start)
     bool ok = file != NULL && fputs(script, file) >= 0;
     if (file != NULL)
         ok = fclose(file) == 0 && ok;
-    if (ok && run(plots->gnuplot, input, plots->directory, output, errors))
+    if (ok && plot_run(plots->gnuplot, input, plots->directory, output, errors))
         svg = slurp(output);
     *start = svg != NULL ? strstr(svg, "<svg") : NULL;
     if (*start == NULL) {
@@ -184,7 +184,7 @@ static char *make_svg(dpt_report_plots *plots, const char *script, char **start)
             line[strcspn(line, "\n")] = '\0';
         dpt_log(DPT_LOG_WARN, "%s made no plot: %.200s: the report has tables only there",
                 plots->gnuplot,
-                plots->missing ? "it cannot be run, install it"
+                plots->missing ? "it cannot be plot_run, install it"
                 : line != NULL ? line
                                : why);
         dpt_mem_free(why);

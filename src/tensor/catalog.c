@@ -84,7 +84,7 @@ dpt_status dpt_catalog_add(dpt_catalog *catalog, const char *name, dpt_dtype dty
     return DPT_OK;
 }
 
-static int by_name(const void *a, const void *b) {
+static int catalog_by_name(const void *a, const void *b) {
     const dpt_tensor_info *left = a;
     const dpt_tensor_info *right = b;
     return strcmp(left->name, right->name);
@@ -92,7 +92,7 @@ static int by_name(const void *a, const void *b) {
 
 dpt_status dpt_catalog_sort(dpt_catalog *catalog) {
     if (catalog->count > 1)
-        qsort(catalog->tensors, (size_t)catalog->count, sizeof *catalog->tensors, by_name);
+        qsort(catalog->tensors, (size_t)catalog->count, sizeof *catalog->tensors, catalog_by_name);
     for (int i = 1; i < catalog->count; i++)
         if (strcmp(catalog->tensors[i - 1].name, catalog->tensors[i].name) == 0)
             return dpt_error(DPT_ERR_INPUT, "tensor '%s' is stored twice: remove one of the two",

@@ -84,12 +84,12 @@ void *dpt_field_cell(dpt_field *field, int64_t cell) {
     return cell >= own[0] && cell < own[1] ? field->cells[cell - own[0]] : NULL;
 }
 
-static bool is_known(const dpt_field *field, dpt_range range) {
+static bool field_is_known(const dpt_field *field, dpt_range range) {
     return range.tensor >= 0 && range.tensor < field->shard.ntensors;
 }
 
 static bool is_own(const dpt_field *field, dpt_range range) {
-    if (!is_known(field, range))
+    if (!field_is_known(field, range))
         return false;
     int64_t begin;
     int64_t end;
@@ -101,11 +101,11 @@ static bool is_own(const dpt_field *field, dpt_range range) {
 static dpt_status copy_run(dpt_field *field, dpt_range range, unsigned char *to,
                            const unsigned char *from) {
     if (!is_own(field, range))
-        return dpt_error(DPT_ERR_INTERNAL,
-                         "tensor '%s': %" PRId64 " elements at %" PRId64
-                         " are not in the cells of this rank",
-                         is_known(field, range) ? field->catalog->tensors[range.tensor].name : "?",
-                         range.n, range.ig);
+        return dpt_error(
+            DPT_ERR_INTERNAL,
+            "tensor '%s': %" PRId64 " elements at %" PRId64 " are not in the cells of this rank",
+            field_is_known(field, range) ? field->catalog->tensors[range.tensor].name : "?",
+            range.n, range.ig);
     int64_t size = dpt_dtype_size(field->catalog->tensors[range.tensor].dtype);
     for (int64_t done = 0; done < range.n;) {
         int64_t ig = range.ig + done;

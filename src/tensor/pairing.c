@@ -94,7 +94,7 @@ static void add_kinds(findings *found) {
     }
 }
 
-static bool ends_with(const char *text, const char *end) {
+static bool pairing_ends_with(const char *text, const char *end) {
     size_t n = strlen(text);
     size_t m = strlen(end);
     return n >= m && strcmp(text + n - m, end) == 0;
@@ -104,7 +104,7 @@ static bool ends_with(const char *text, const char *end) {
 static int find_embedding(const dpt_catalog *catalog) {
     int found = -1;
     for (int i = 0; i < catalog->count; i++) {
-        if (!ends_with(catalog->tensors[i].name, EMBEDDING))
+        if (!pairing_ends_with(catalog->tensors[i].name, EMBEDDING))
             continue;
         if (found >= 0)
             return -1;
@@ -113,7 +113,7 @@ static int find_embedding(const dpt_catalog *catalog) {
     return found;
 }
 
-static bool same_shape(const dpt_tensor_info *a, const dpt_tensor_info *b, int from) {
+static bool pairing_same_shape(const dpt_tensor_info *a, const dpt_tensor_info *b, int from) {
     if (a->ndim != b->ndim)
         return false;
     for (int d = from; d < a->ndim; d++)
@@ -123,12 +123,12 @@ static bool same_shape(const dpt_tensor_info *a, const dpt_tensor_info *b, int f
 }
 
 static bool is_padded_vocabulary(const dpt_tensor_info *a, const dpt_tensor_info *b) {
-    return dpt_role_has_vocabulary(b->name) && a->ndim >= 1 && same_shape(a, b, 1);
+    return dpt_role_has_vocabulary(b->name) && a->ndim >= 1 && pairing_same_shape(a, b, 1);
 }
 
 /* Whether the values of two tensors can be paired; says why when not. */
 static bool check_pair(findings *found, const dpt_tensor_info *pre, const dpt_tensor_info *post) {
-    if (!same_shape(pre, post, 0)) {
+    if (!pairing_same_shape(pre, post, 0)) {
         char pre_shape[192];
         char post_shape[192];
         dpt_catalog_shape_text(pre, pre_shape, sizeof pre_shape);
@@ -171,7 +171,7 @@ static void pair_post(findings *found, const dpt_catalog *pre, const dpt_catalog
     for (int i = 0; i < post->count; i++) {
         const dpt_tensor_info *info = &post->tensors[i];
         int partner = dpt_catalog_find(pre, info->name);
-        if (partner < 0 && tied_pre && ends_with(info->name, HEAD))
+        if (partner < 0 && tied_pre && pairing_ends_with(info->name, HEAD))
             partner = find_embedding(pre);
         pre_of[i] = -1;
         if (partner < 0)
@@ -185,13 +185,13 @@ static void list_extra(findings *found, const dpt_catalog *pre, const dpt_catalo
                        bool tied) {
     for (int i = 0; i < pre->count; i++) {
         const char *name = pre->tensors[i].name;
-        if (dpt_catalog_find(post, name) >= 0 || (tied && ends_with(name, HEAD)))
+        if (dpt_catalog_find(post, name) >= 0 || (tied && pairing_ends_with(name, HEAD)))
             continue;
         add_mismatch(found, LACKS_POST, name, "missing in the post-trained model");
     }
 }
 
-static dpt_status judge(const findings *found, dpt_mismatch_policy policy) {
+static dpt_status pairing_judge(const findings *found, dpt_mismatch_policy policy) {
     if (found->status != DPT_OK || found->mismatches == 0 || policy != DPT_MISMATCH_ERROR)
         return found->status;
     char others[64] = "";
@@ -215,7 +215,7 @@ dpt_status dpt_catalog_pair(const dpt_catalog *pre, const dpt_catalog *post, boo
     list_extra(&found, pre, post, tied_pre && tied_post);
     add_kinds(&found);
     add_retyped(&found);
-    dpt_status st = judge(&found, policy);
+    dpt_status st = pairing_judge(&found, policy);
     if (found.status == DPT_OK)
         *report = found.report.text;
     else

@@ -40,11 +40,11 @@ typedef struct run {
     int64_t size; /* bytes of an element */
 } run;
 
-static int64_t min64(int64_t a, int64_t b) {
+static int64_t redist_min64(int64_t a, int64_t b) {
     return a < b ? a : b;
 }
 
-static int64_t max64(int64_t a, int64_t b) {
+static int64_t redist_max64(int64_t a, int64_t b) {
     return a > b ? a : b;
 }
 
@@ -63,7 +63,7 @@ static void walk_enter_block(walk *w) {
     /* Row i holds [ig + i * stride, ig + i * stride + cols). */
     int64_t stride = b.rows == 1 ? b.cols : b.stride;
     w->row = w->begin < b.ig + b.cols ? 0 : (w->begin - b.ig - b.cols) / stride + 1;
-    w->rows = min64(b.rows, (w->end - b.ig - 1) / stride + 1);
+    w->rows = redist_min64(b.rows, (w->end - b.ig - 1) / stride + 1);
 }
 
 static walk walk_start(const dpt_shard *shard, const lists *all, int of, int owner) {
@@ -91,10 +91,10 @@ static bool walk_next(walk *w, int64_t room, run *out) {
     dpt_block b = w->blocks[w->block];
     int64_t size = dpt_dtype_size(w->shard->catalog->tensors[b.tensor].dtype);
     int64_t start = b.ig + (b.rows == 1 ? 0 : w->row * b.stride);
-    int64_t from = max64(start + w->col, w->begin);
-    int64_t to = min64(start + b.cols, w->end);
-    int64_t cell_end = min64(to, (from / DPT_CELL + 1) * (int64_t)DPT_CELL);
-    int64_t n = min64(cell_end - from, room / size);
+    int64_t from = redist_max64(start + w->col, w->begin);
+    int64_t to = redist_min64(start + b.cols, w->end);
+    int64_t cell_end = redist_min64(to, (from / DPT_CELL + 1) * (int64_t)DPT_CELL);
+    int64_t n = redist_min64(cell_end - from, room / size);
     if (n <= 0)
         return false;
     *out = (run){.block = w->block,
@@ -129,27 +129,27 @@ static unsigned char *cell_place(const transfer *t, const walk *w, const run *r)
 }
 
 /* In a gather the sender owns the cells, in a scatter it has the list. */
-static unsigned char *place(const transfer *t, const walk *w, const run *r, bool sending) {
+static unsigned char *redist_place(const transfer *t, const walk *w, const run *r, bool sending) {
     if (sending == t->gather)
         return cell_place(t, w, r);
     return (unsigned char *)t->buffers[r->block] + r->at * r->size;
 }
 
-static int64_t pack(const transfer *t, walk *w) {
+static int64_t redist_pack(const transfer *t, walk *w) {
     run r;
     int64_t bytes = 0;
     while (walk_next(w, PIECE_BYTES - bytes, &r)) {
-        memcpy(t->out + bytes, place(t, w, &r, true), (size_t)(r.n * r.size));
+        memcpy(t->out + bytes, redist_place(t, w, &r, true), (size_t)(r.n * r.size));
         bytes += r.n * r.size;
     }
     return bytes;
 }
 
-static void unpack(const transfer *t, walk *w) {
+static void redist_unpack(const transfer *t, walk *w) {
     run r;
     int64_t bytes = 0;
     while (walk_next(w, PIECE_BYTES - bytes, &r)) {
-        memcpy(place(t, w, &r, false), t->in + bytes, (size_t)(r.n * r.size));
+        memcpy(redist_place(t, w, &r, false), t->in + bytes, (size_t)(r.n * r.size));
         bytes += r.n * r.size;
     }
 }
@@ -163,7 +163,8 @@ static void move_own(const transfer *t) {
     walk w = walk_between(t, t->comm->rank, t->comm->rank);
     run r;
     while (walk_next(&w, INT64_MAX, &r))
-        memcpy(place(t, &w, &r, false), place(t, &w, &r, true), (size_t)(r.n * r.size));
+        memcpy(redist_place(t, &w, &r, false), redist_place(t, &w, &r, true),
+               (size_t)(r.n * r.size));
 }
 
 /* Send to one rank and receive from another, in pieces; -1 for nobody. */
@@ -179,13 +180,13 @@ static dpt_status move_between(const transfer *t, int to, int from) {
         bool receives = walk_more(&receiving);
         if (!sends && !receives)
             return DPT_OK;
-        int bytes = sends ? (int)pack(t, &sending) : 0;
+        int bytes = sends ? (int)redist_pack(t, &sending) : 0;
         int code = MPI_Sendrecv(t->out, bytes, MPI_BYTE, sends ? to : MPI_PROC_NULL, 0, t->in,
                                 PIECE_BYTES, MPI_BYTE, receives ? from : MPI_PROC_NULL, 0,
                                 t->comm->mpi, MPI_STATUS_IGNORE);
         dpt_comm_check(code, "MPI_Sendrecv");
         if (receives)
-            unpack(t, &receiving);
+            redist_unpack(t, &receiving);
     }
 }
 

@@ -16,7 +16,7 @@ static int64_t last_not_above(const int64_t *first, int64_t n, int64_t value) {
     return low;
 }
 
-static int64_t cells_of(int64_t numel) {
+static int64_t shard_cells_of(int64_t numel) {
     return numel / DPT_CELL + (numel % DPT_CELL != 0);
 }
 
@@ -41,8 +41,9 @@ static void share_out(dpt_shard *shard) {
         while (tensor < catalog->count && before + catalog->tensors[tensor].numel <= begin)
             before += catalog->tensors[tensor++].numel;
         int64_t inside = begin - before;
-        shard->rank_first[rank] =
-            tensor < catalog->count ? shard->first_cell[tensor] + cells_of(inside) : shard->cells;
+        shard->rank_first[rank] = tensor < catalog->count
+                                      ? shard->first_cell[tensor] + shard_cells_of(inside)
+                                      : shard->cells;
     }
     shard->rank_first[shard->ranks] = shard->cells;
 }
@@ -58,7 +59,7 @@ dpt_status dpt_shard_create(const dpt_catalog *catalog, int ranks, dpt_shard *ou
     }
     for (int i = 0; i < catalog->count; i++) {
         out->first_cell[i] = out->cells;
-        out->cells += cells_of(catalog->tensors[i].numel);
+        out->cells += shard_cells_of(catalog->tensors[i].numel);
     }
     out->first_cell[catalog->count] = out->cells;
     share_out(out);
