@@ -44,6 +44,13 @@ static struct fy_document *build(const char *text, struct fy_diag *diag) {
     return document;
 }
 
+/* libfyaml crashes where it gets no memory; entries of a list take 170 bytes for each byte of the text. */
+static dpt_status check_memory(size_t n) {
+    void *room = dpt_mem_alloc((int64_t)n + 4096, 256, "YAML document");
+    dpt_mem_free(room);
+    return room != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+}
+
 dpt_status dpt_yaml_parse(const char *text, const char *path, dpt_yaml **out) {
     *out = NULL;
     dpt_yaml *yaml = dpt_mem_zalloc(1, sizeof *yaml, "YAML document");
@@ -51,6 +58,8 @@ dpt_status dpt_yaml_parse(const char *text, const char *path, dpt_yaml **out) {
     dpt_status st = yaml == NULL || diag == NULL ? DPT_ERR_OUTPUT : DPT_OK;
     if (st == DPT_OK)
         st = dpt_yaml_check_text(text, strlen(text), path);
+    if (st == DPT_OK)
+        st = check_memory(strlen(text));
     if (st == DPT_OK && (yaml->path = dpt_mem_strdup(path, "file name")) == NULL)
         st = DPT_ERR_OUTPUT;
     if (st == DPT_OK && (yaml->text = dpt_mem_strdup(text, "YAML document")) == NULL)

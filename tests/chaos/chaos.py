@@ -1,7 +1,8 @@
 #!/usr/bin/python3
 """Chaos tests of a small study: what is disturbed, how often, and what must hold afterwards.
 
-    chaos.py faults [-n N]      the k-th call of a class fails (libfault.c); -n 0: every call
+    chaos.py faults [-n N]      the k-th call of a class fails (libfault.c); -n 0: every call of a smaller
+                                study, in processes that stay (serve.py)
     chaos.py kills [-n N]       SIGKILL of one rank or of all at random instants, then --resume
     chaos.py disk [-n N]        N fill levels of a small file system
     chaos.py inputs [-n N]      an input is rewritten, cut, replaced or deleted while the study runs
@@ -31,12 +32,15 @@ def main():
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--limit", type=float, default=120, help="seconds after which a run hangs")
     parser.add_argument("--setup", action="append", metavar="FORMAT:RANKS", help="faults: of these alone")
+    parser.add_argument("--served", action="store_true", help="faults: in processes that stay, as with -n 0")
     parser.add_argument("--place", action="append", metavar="FUNCTION", help="faults: only calls made in it")
     parser.add_argument("--messages", metavar="FILE", help="faults: write the error lines seen, with their numbers")
     parser.add_argument("--stacks", action="store_true", help="print the stacks of runs that hang")
     arguments = parser.parse_args()
     print(f"# seed {arguments.seed}", flush=True)
-    chaos = support.Chaos(arguments, small=arguments.kind == "faults" and arguments.n == 0)
+    every = arguments.kind == "faults" and arguments.n == 0
+    arguments.served = arguments.served or every
+    chaos = support.Chaos(arguments, small=every)
     try:
         return support.tap(KINDS[arguments.kind](chaos, arguments.n))
     finally:

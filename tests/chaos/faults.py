@@ -163,10 +163,11 @@ def one_served(chaos, ways, kind, ranks, case):
 
 
 def run_setup(chaos, ways, kind, ranks, number):
-    """Results of `number` failing calls, or of every one in the processes of servers."""
-    way = ways.new if number else ways.served
+    """Results of `number` failing calls, or of every one."""
+    served = chaos.arguments.served
+    way = ways.served if served else ways.new
     whole = chaos.undisturbed(kind, ranks)
-    if not number: # the first run of a process differs from the second in what libraries keep
+    if served: # the first run of a process differs from the second in what libraries keep
         folders = [chaos.folder() for _ in range(4)]
         if any(ways.served(folder, kind, ranks).code != 0 for folder in folders):
             raise SystemExit("Bail out! a server's first runs failed")
@@ -185,7 +186,7 @@ def run_setup(chaos, ways, kind, ranks, number):
     done = itertools.count(1)
 
     def work(case):
-        found = one(chaos, way, kind, ranks, case) if number else one_served(chaos, ways, kind, ranks, case)
+        found = one_served(chaos, ways, kind, ranks, case) if served else one(chaos, way, kind, ranks, case)
         if found[2]:
             print(f"# DEFECT {found[2]}", flush=True)
         n = next(done)

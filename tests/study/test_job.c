@@ -2,6 +2,7 @@
  * Job files: what a good one means, and the one line that a bad one gets. */
 #include "support/test_mpi.h"
 
+#include "deltapath/base/mem.h"
 #include "deltapath/study/job.h"
 #include "../src/study/job_keys.h"
 
@@ -395,6 +396,20 @@ static void test_fuzz(void **state) {
     dpt_error_clear();
 }
 
+/* What libfyaml does not survive is tried before it. */
+static void test_short_of_memory(void **state) {
+    (void)state;
+    dpt_job job;
+    dpt_error_clear();
+    dpt_mem_set_budget(dpt_mem_in_use() + (1 << 19));
+    assert_int_equal(dpt_job_parse(HEAD "edits:\n- {name: e, method: expo, alpha: 0.1}\n",
+                                   "job.yaml", 0, NULL, &job),
+                     DPT_ERR_OUTPUT);
+    dpt_mem_set_budget(0);
+    assert_non_null(strstr(dpt_error_message(), "YAML document needs"));
+    dpt_error_clear();
+}
+
 /* Keys of a data set with preferences. */
 static void test_dpo_keys(void **state) {
     (void)state;
@@ -492,6 +507,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_edits_twice),
         cmocka_unit_test(test_auto),
         cmocka_unit_test(test_dpo_keys),
+        cmocka_unit_test(test_short_of_memory),
         cmocka_unit_test(test_select),
         cmocka_unit_test(test_resume_keys),
         cmocka_unit_test(test_broken_text),
