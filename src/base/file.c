@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,9 +21,11 @@ enum { CALL_BYTES = 1 << 30 };
 
 enum { MACHINE_DIGITS = 8 };
 
+static char machine[MACHINE_DIGITS + 1];
+
 /* Process ids say who wrote a file only among processes that see the same ones: on one machine, outside of
  * containers or in the same one. */
-static void file_machine(char digits[MACHINE_DIGITS + 1]) {
+static void file_find_machine(void) {
     char host[256] = "";
     struct stat space = {.st_ino = 0};
     dpt_hash hash;
@@ -31,13 +34,18 @@ static void file_machine(char digits[MACHINE_DIGITS + 1]) {
     dpt_hash_begin(&hash);
     dpt_hash_update(&hash, host, strlen(host));
     dpt_hash_update(&hash, &space.st_ino, sizeof space.st_ino);
-    snprintf(digits, MACHINE_DIGITS + 1, "%08" PRIx32, (uint32_t)dpt_hash_value(&hash));
+    snprintf(machine, sizeof machine, "%08" PRIx32, (uint32_t)dpt_hash_value(&hash));
+}
+
+/* Found once: whoever completes or removes a temporary file has to find it, whatever fails meanwhile. */
+static const char *file_machine(void) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, file_find_machine);
+    return machine;
 }
 
 char *dpt_file_temporary(const char *path) {
-    char machine[MACHINE_DIGITS + 1];
-    file_machine(machine);
-    return dpt_mem_format("%s" DPT_FILE_PARTIAL ".%s.%ld", path, machine, (long)getpid());
+    return dpt_mem_format("%s" DPT_FILE_PARTIAL ".%s.%ld", path, file_machine(), (long)getpid());
 }
 
 /* What follows the ending of a temporary name: nothing, or machine and process. */
@@ -62,12 +70,10 @@ size_t dpt_file_temporary_stem(const char *name) {
 
 /* Whether nobody can be writing a temporary file any more. */
 static bool file_orphaned(const char *name) {
-    char machine[MACHINE_DIGITS + 1];
     const char *writer = file_writer(name);
     if (writer[0] == '\0')
         return true;
-    file_machine(machine);
-    if (strncmp(writer + 1, machine, MACHINE_DIGITS) != 0)
+    if (strncmp(writer + 1, file_machine(), MACHINE_DIGITS) != 0)
         return false;
     long process = strtol(writer + 2 + MACHINE_DIGITS, NULL, 10);
     return process > 0 && process == (long)(pid_t)process && kill((pid_t)process, 0) != 0 &&
