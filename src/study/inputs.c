@@ -277,37 +277,12 @@ bool dpt_inputs_needs_model(const dpt_inputs *inputs) {
     return inputs->job->riemann && inputs->job->ndata > 0;
 }
 
-static dpt_status pre_read(void *ctx, dpt_range range, void *out) {
-    dpt_inputs *in = ctx;
-    int partner = in->pairing.pre_of[range.tensor];
-    dpt_source source = dpt_store_source(partner >= 0 ? in->pre : in->post);
-    if (partner >= 0)
-        range.tensor = partner;
-    return source.read(source.ctx, range, out);
-}
-
-/* The stores read for themselves, so that each block may come from either. */
-static dpt_status pre_fetch(void *ctx, int64_t count, const dpt_block *wants, void *const *outs) {
-    dpt_inputs *in = ctx;
-    dpt_status st = DPT_OK;
-    for (int64_t i = 0; i < count && st == DPT_OK; i++) {
-        dpt_block want = wants[i];
-        int partner = in->pairing.pre_of[want.tensor];
-        dpt_source source = dpt_store_source(partner >= 0 ? in->pre : in->post);
-        if (partner >= 0)
-            want.tensor = partner;
-        int64_t row_bytes = want.cols * dpt_dtype_size(source.catalog->tensors[want.tensor].dtype);
-        for (int64_t row = 0; row < want.rows && st == DPT_OK; row++) {
-            dpt_range run = {want.tensor, want.ig + row * want.stride, want.cols};
-            st = source.read(source.ctx, run, (char *)outs[i] + row * row_bytes);
-        }
-    }
-    return st;
-}
-
 dpt_source dpt_inputs_pre_source(dpt_inputs *inputs) {
-    return (dpt_source){
-        .ctx = inputs, .catalog = &inputs->pre_catalog, .read = pre_read, .fetch = pre_fetch};
+    inputs->paired = (dpt_paired){.catalog = &inputs->pre_catalog,
+                                  .pre_of = inputs->pairing.pre_of,
+                                  .pre = dpt_store_source(inputs->pre),
+                                  .post = dpt_store_source(inputs->post)};
+    return dpt_paired_source(&inputs->paired);
 }
 
 dpt_status dpt_inputs_check_unchanged(const dpt_comm *comm, const dpt_inputs *in, bool headers) {

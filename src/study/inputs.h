@@ -5,6 +5,7 @@
 #include "deltapath/store/dataset.h"
 #include "deltapath/store/store.h"
 #include "deltapath/study/job.h"
+#include "deltapath/tensor/paired.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -18,6 +19,7 @@ typedef struct dpt_inputs {
     dpt_pairing pairing;
     bool *selected;          /**< (tensors) by the patterns of the job */
     dpt_catalog pre_catalog; /**< pre in the order of post, with the types of pre */
+    dpt_paired paired;       /**< behind dpt_inputs_pre_source */
     dpt_catalog out_catalog; /**< post with the types of the output */
     dpt_dataset *data;       /**< (job->ndata) */
     dpt_store **reference;   /**< (job->ndata) reference of a dpo data set; NULL: post, or no dpo */
