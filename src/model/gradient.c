@@ -1,4 +1,4 @@
-#include "driver.h"
+#include "transformer.h"
 
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
@@ -6,7 +6,7 @@
 
 #include <string.h>
 
-enum { DOT_PIECE = 1 << 20 }; /* elements of E formed at a time */
+enum { GRADIENT_PIECE = 1 << 20 }; /* elements of E formed at a time */
 
 dpt_status dpt_model_gradient_create(const dpt_model *model, dpt_model_gradient **out) {
     *out = NULL;
@@ -65,13 +65,13 @@ dpt_status dpt_model_gradient_sum(dpt_model_gradient *gradient, const dpt_comm *
 }
 
 /* <grad, E> of one block, over pieces of whole rows or parts of a long row. */
-static double block_dot(const dpt_param *param, const float *grad, float *e) {
+static double gradient_dot_block(const dpt_param *param, const float *grad, float *e) {
     dpt_param flat = *param; /* the block as one column, so that pieces need not be whole rows */
     flat.block.rows = dpt_param_numel(param);
     flat.block.cols = 1;
     double dot = 0.0;
-    for (int64_t at = 0; at < flat.block.rows; at += DOT_PIECE) {
-        int64_t n = flat.block.rows - at < DOT_PIECE ? flat.block.rows - at : DOT_PIECE;
+    for (int64_t at = 0; at < flat.block.rows; at += GRADIENT_PIECE) {
+        int64_t n = flat.block.rows - at < GRADIENT_PIECE ? flat.block.rows - at : GRADIENT_PIECE;
         dpt_param_delta(&flat, at, n, e);
         dot += dpt_reduce_dot(grad + at, e, n);
     }
@@ -82,21 +82,21 @@ dpt_status dpt_model_gradient_dot(const dpt_model *model, const dpt_model_gradie
                                   double *terms) {
     if (!model->bound)
         return dpt_error(DPT_ERR_INTERNAL, "model: terms need an edit: bind one first");
-    float *e = dpt_mem_alloc(DOT_PIECE, sizeof *e, "piece of an edit");
+    float *e = dpt_mem_alloc(GRADIENT_PIECE, sizeof *e, "piece of an edit");
     if (e == NULL)
         return DPT_ERR_OUTPUT;
     memset(terms, 0, (size_t)model->catalog.count * sizeof *terms);
     for (int i = 0; i < gradient->count; i++) {
         const dpt_param *param = &model->params.items[i];
         if (gradient->blocks[i] != NULL && param->moved)
-            terms[param->tensor] += block_dot(param, gradient->blocks[i], e);
+            terms[param->tensor] += gradient_dot_block(param, gradient->blocks[i], e);
     }
     dpt_mem_free(e);
     return DPT_OK;
 }
 
 /* The part of a block that falls into a run. */
-static void place(const dpt_block *block, const float *from, dpt_range range, float *out) {
+static void gradient_place(const dpt_block *block, const float *from, dpt_range range, float *out) {
     int64_t end = range.ig + range.n;
     int64_t row = (range.ig - block->ig - block->cols) / block->stride; /* not after the first */
     for (row = row > 0 ? row : 0; row < block->rows; row++) {
@@ -115,7 +115,7 @@ dpt_status dpt_model_gradient_range(const dpt_model *model, const dpt_model_grad
     memset(out, 0, (size_t)range.n * sizeof *out);
     for (int i = 0; i < gradient->count; i++)
         if (gradient->blocks[i] != NULL && model->params.items[i].tensor == range.tensor)
-            place(&model->params.items[i].block, gradient->blocks[i], range, out);
+            gradient_place(&model->params.items[i].block, gradient->blocks[i], range, out);
     return dpt_agree(&model->group, dpt_comm_sum_f32(&model->group, out, range.n));
 }
 

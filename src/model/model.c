@@ -1,66 +1,44 @@
-#include "config.h"
-#include "driver.h"
+#include "transformer.h"
 
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
 
+#include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
-/* A new architecture is one more entry here and the files of its driver. */
-static const dpt_model_driver *const drivers[] = {
-    &dpt_model_llama, &dpt_model_mistral, &dpt_model_qwen2, &dpt_model_vit, &dpt_model_clip_vision,
-};
-
-enum { DRIVERS = sizeof drivers / sizeof drivers[0] };
-
-static dpt_status unsupported(const char *key, const char *value) {
-    char known[256] = "";
-    size_t used = 0;
-    for (int i = 0; i < DRIVERS; i++)
-        used += (size_t)snprintf(known + used, sizeof known - used, "%s%s", i > 0 ? ", " : "",
-                                 drivers[i]->architecture);
-    return dpt_error(DPT_ERR_INPUT,
-                     "config.json: %s %.64s is not supported: gradients work for %s; edits alone "
-                     "work without `data` in the job",
-                     key, value, known);
-}
-
-static dpt_status find_driver(const json_t *config, const dpt_model_driver **out) {
-    const char *architecture =
-        json_string_value(json_array_get(json_object_get(config, "architectures"), 0));
-    const char *type = json_string_value(json_object_get(config, "model_type"));
-    const char *key = architecture != NULL ? "architectures" : "model_type";
-    const char *value = architecture != NULL ? architecture : type;
-    *out = NULL;
-    if (value == NULL)
-        return dpt_error(DPT_ERR_INPUT, "config.json: neither architectures nor model_type says "
-                                        "what the model is: copy the model's whole config.json");
-    for (int i = 0; i < DRIVERS; i++)
-        if (strcmp(value,
-                   architecture != NULL ? drivers[i]->architecture : drivers[i]->model_type) == 0)
-            *out = drivers[i];
-    if (*out == NULL)
-        return unsupported(key, value);
-    if (type != NULL && strcmp(type, (*out)->model_type) != 0)
-        return dpt_error(DPT_ERR_INPUT,
-                         "config.json: architectures says %.64s but model_type says "
-                         "%.64s: copy the model's config.json again",
-                         value, type);
+/* Key-value head of each query head, and the rotary frequencies. */
+static dpt_status model_make_tables(dpt_model *model) {
+    const dpt_arch *arch = &model->arch;
+    int64_t first = model->slice.begin[DPT_AXIS_KV_HEADS] / arch->head_dim;
+    model->kv_of = dpt_mem_alloc(model->slice.heads, sizeof *model->kv_of, "key-value heads");
+    model->inv_freq =
+        dpt_mem_alloc(arch->rope.dim / 2, sizeof *model->inv_freq, "rotary frequencies");
+    if (model->kv_of == NULL || model->inv_freq == NULL)
+        return DPT_ERR_OUTPUT;
+    for (int64_t j = 0; j < model->slice.heads; j++)
+        model->kv_of[j] =
+            (int32_t)((model->slice.first_head + j) / (arch->heads / arch->kv_heads) - first);
+    dpt_nn_rope_inv_freq(&arch->rope, model->inv_freq);
     return DPT_OK;
 }
 
 /* All of create that is local: configuration and claims of rank `rank` of `size`. */
-static dpt_status open_local(dpt_model *model, const char *config, const dpt_catalog *catalog,
+static dpt_status model_open(dpt_model *model, const char *config, const dpt_catalog *catalog,
                              int rank, int size) {
     json_t *root = NULL;
     dpt_status st = dpt_config_parse(config, &root);
     if (st == DPT_OK)
-        st = find_driver(root, &model->driver);
-    if (st == DPT_OK)
         st = dpt_catalog_copy(catalog, &model->catalog);
     if (st == DPT_OK)
-        st = model->driver->open(model, root, rank, size);
+        st = dpt_arch_read(root, &model->catalog, &model->arch);
+    if (st == DPT_OK) {
+        dpt_slice_find(&model->arch, rank, size, &model->slice);
+        st = model_make_tables(model);
+    }
+    if (st == DPT_OK)
+        st = dpt_slice_claim(model);
     json_decref(root);
     return st;
 }
@@ -68,27 +46,34 @@ static dpt_status open_local(dpt_model *model, const char *config, const dpt_cat
 dpt_status dpt_model_config_compare(const char *a, const char *b, const dpt_catalog *catalog,
                                     char *text, size_t size) {
     json_t *one = NULL, *other = NULL;
-    const dpt_model_driver *driver = NULL, *second = NULL;
+    const dpt_family *family = NULL, *second = NULL;
+    dpt_arch x = {.window = NULL}, y = {.window = NULL};
     text[0] = '\0';
     dpt_status st = dpt_config_parse(a, &one);
     if (st == DPT_OK)
         st = dpt_config_parse(b, &other);
     if (st == DPT_OK)
-        st = find_driver(one, &driver);
+        st = dpt_family_find(one, &family);
     if (st == DPT_OK)
-        st = find_driver(other, &second);
-    if (st == DPT_OK && driver != second)
-        snprintf(text, size, "architectures (%s and %s)", driver->architecture,
+        st = dpt_family_find(other, &second);
+    if (st == DPT_OK && family == second)
+        st = dpt_arch_read(one, catalog, &x);
+    if (st == DPT_OK && family == second)
+        st = dpt_arch_read(other, catalog, &y);
+    if (st == DPT_OK && family != second)
+        snprintf(text, size, "architectures (%s and %s)", family->architecture,
                  second->architecture);
     else if (st == DPT_OK)
-        st = driver->compare(driver->family, one, other, catalog, text, size);
+        dpt_arch_compare(&x, &y, text, size);
+    dpt_arch_destroy(&x);
+    dpt_arch_destroy(&y);
     json_decref(one);
     json_decref(other);
     return st;
 }
 
 /* null, false, 0, 1 and what is empty switch an option off. */
-static bool is_idle(const json_t *value) {
+static bool model_key_is_idle(const json_t *value) {
     double number = json_number_value(value);
     return json_is_null(value) || json_is_false(value) ||
            (json_is_number(value) && (number == 0.0 || number == 1.0)) ||
@@ -98,18 +83,18 @@ static bool is_idle(const json_t *value) {
 }
 
 dpt_status dpt_model_config_unknown(const char *config, char *text, size_t size) {
-    const dpt_model_driver *driver = NULL;
+    const dpt_family *family = NULL;
     json_t *root = NULL;
     const char *key;
     json_t *value;
     text[0] = '\0';
     dpt_status st = dpt_config_parse(config, &root);
     if (st == DPT_OK)
-        st = find_driver(root, &driver);
-    if (st == DPT_OK && driver->knows != NULL)
+        st = dpt_family_find(root, &family);
+    if (st == DPT_OK && family->knows != NULL)
         json_object_foreach(root, key, value) {
             size_t used = strlen(text);
-            if (!driver->knows(key) && !is_idle(value))
+            if (!family->knows(key) && !model_key_is_idle(value))
                 snprintf(text + used, size - used, "%s%.48s", used > 0 ? ", " : "", key);
         }
     json_decref(root);
@@ -119,8 +104,10 @@ dpt_status dpt_model_config_unknown(const char *config, char *text, size_t size)
 void dpt_model_destroy(dpt_model *model) {
     if (model == NULL)
         return;
-    if (model->state != NULL)
-        model->driver->close(model->state);
+    dpt_work_release(&model->work);
+    dpt_arch_destroy(&model->arch);
+    dpt_mem_free(model->kv_of);
+    dpt_mem_free(model->inv_freq);
     dpt_params_destroy(&model->params);
     dpt_catalog_destroy(&model->catalog);
     dpt_mem_free(model);
@@ -134,7 +121,7 @@ dpt_status dpt_model_create(const dpt_comm *group, const char *config, dpt_sourc
     if (model == NULL)
         st = DPT_ERR_OUTPUT;
     if (st == DPT_OK)
-        st = open_local(model, config, weights.catalog, group->rank, group->size);
+        st = model_open(model, config, weights.catalog, group->rank, group->size);
     if (model != NULL)
         model->group = *group;
     st = dpt_agree(group, st);
@@ -168,30 +155,37 @@ const dpt_catalog *dpt_model_catalog(const dpt_model *model) {
 }
 
 int64_t dpt_model_vocabulary(const dpt_model *model) {
-    return model->driver->vocabulary != NULL ? model->driver->vocabulary(model) : 0;
+    return model->arch.side == 0 ? model->arch.length[DPT_AXIS_VOCABULARY] : 0;
 }
 
 int64_t dpt_model_max_positions(const dpt_model *model) {
-    return model->driver->max_positions != NULL ? model->driver->max_positions(model) : 0;
+    return model->arch.max_positions;
 }
 
 bool dpt_model_get_image(const dpt_model *model, dpt_model_image *out) {
-    bool is_image = model->driver->image != NULL;
-    *out = is_image ? model->driver->image(model) : (dpt_model_image){.classes = 0};
-    return is_image;
+    const dpt_arch *arch = &model->arch;
+    *out = (dpt_model_image){.classes = 0};
+    if (arch->side > 0)
+        *out = (dpt_model_image){.classes = arch->length[DPT_AXIS_VOCABULARY],
+                                 .channels = arch->length[DPT_AXIS_CHANNELS],
+                                 .height = arch->side,
+                                 .width = arch->side,
+                                 .positions = arch->length[DPT_AXIS_POSITIONS]};
+    return arch->side > 0;
 }
 
 /* A model that only knows its configuration, as rank 0 of 1 would have it. */
-static dpt_status open_config(const char *config, const dpt_catalog *catalog, dpt_model **out) {
+static dpt_status model_open_config(const char *config, const dpt_catalog *catalog,
+                                    dpt_model **out) {
     *out = dpt_mem_zalloc(1, sizeof **out, "model");
-    return *out != NULL ? open_local(*out, config, catalog, 0, 1) : DPT_ERR_OUTPUT;
+    return *out != NULL ? model_open(*out, config, catalog, 0, 1) : DPT_ERR_OUTPUT;
 }
 
 dpt_status dpt_model_config_image(const char *config, const dpt_catalog *catalog, bool *is_image,
                                   dpt_model_image *out) {
     *is_image = false;
     dpt_model *model;
-    dpt_status st = open_config(config, catalog, &model);
+    dpt_status st = model_open_config(config, catalog, &model);
     if (st == DPT_OK)
         *is_image = dpt_model_get_image(model, out);
     dpt_model_destroy(model);
@@ -202,13 +196,22 @@ dpt_status dpt_model_config_limits(const char *config, const dpt_catalog *catalo
                                    int64_t *vocabulary, int64_t *max_positions) {
     *vocabulary = *max_positions = 0;
     dpt_model *model;
-    dpt_status st = open_config(config, catalog, &model);
+    dpt_status st = model_open_config(config, catalog, &model);
     if (st == DPT_OK) {
         *vocabulary = dpt_model_vocabulary(model);
         *max_positions = dpt_model_max_positions(model);
     }
     dpt_model_destroy(model);
     return st;
+}
+
+/* Work of a batch of any mode; an image is taken whole. */
+static int64_t model_pass_bytes(const dpt_model *model, int64_t tokens, int64_t longest) {
+    int64_t positions = model->arch.length[DPT_AXIS_POSITIONS];
+    if (model->arch.side == 0)
+        return dpt_work_bytes(model, tokens, longest, true);
+    int64_t images = tokens / positions > 0 ? tokens / positions : 1;
+    return dpt_work_bytes(model, images * positions, positions, true);
 }
 
 dpt_status dpt_model_bytes(const char *config, const dpt_catalog *catalog, int group_size,
@@ -223,10 +226,10 @@ dpt_status dpt_model_bytes(const char *config, const dpt_catalog *catalog, int g
         dpt_model *model = dpt_mem_zalloc(1, sizeof *model, "model");
         if (model == NULL)
             return DPT_ERR_OUTPUT;
-        st = open_local(model, config, catalog, rank, group_size);
+        st = model_open(model, config, catalog, rank, group_size);
         if (st == DPT_OK) {
             int64_t resident = dpt_params_bytes(&model->params) * (edited ? 2 : 1);
-            int64_t passes = model->driver->work_bytes(model, tokens, longest);
+            int64_t passes = model_pass_bytes(model, tokens, longest);
             *weights = resident > *weights ? resident : *weights;
             *work = passes > *work ? passes : *work;
         }
@@ -235,7 +238,7 @@ dpt_status dpt_model_bytes(const char *config, const dpt_catalog *catalog, int g
     return st;
 }
 
-static void clear_outputs(const dpt_model *model, const dpt_model_call *call) {
+static void model_clear_outputs(const dpt_model *model, const dpt_model_call *call) {
     const dpt_batch *batch = call->batch;
     int64_t scores = dpt_batch_scores(batch);
     memset(call->nll, 0, (size_t)scores * sizeof *call->nll);
@@ -246,7 +249,7 @@ static void clear_outputs(const dpt_model *model, const dpt_model_call *call) {
                (size_t)(batch->sequences * model->catalog.count) * sizeof *call->terms);
 }
 
-static dpt_status check_call(const dpt_model *model, const dpt_model_call *call) {
+static dpt_status model_check_call(const dpt_model *model, const dpt_model_call *call) {
     bool terms = call->mode == DPT_BACKWARD_TERMS;
     bool gradient = call->mode == DPT_BACKWARD_GRADIENT;
     if ((terms || call->t != 0.0) && !model->bound)
@@ -255,10 +258,82 @@ static dpt_status check_call(const dpt_model *model, const dpt_model_call *call)
     if ((terms && call->terms == NULL) || (gradient && call->gradient == NULL) ||
         (call->mode != DPT_BACKWARD_NONE && call->weight == NULL))
         return dpt_error(DPT_ERR_INTERNAL, "model: an output of the backward pass is missing");
-    if ((call->batch->images != NULL) != (model->driver->image != NULL))
+    if ((call->batch->images != NULL) != (model->arch.side > 0))
         return dpt_error(DPT_ERR_INTERNAL, "model: the batch holds %s: the model takes the other",
                          call->batch->images != NULL ? "images" : "tokens");
     return DPT_OK;
+}
+
+static dpt_status model_check_images(const dpt_model *model, const dpt_batch *batch) {
+    const dpt_arch *arch = &model->arch;
+    int64_t classes = arch->length[DPT_AXIS_VOCABULARY];
+    if (batch->sequences < 0 || batch->sequences > INT_MAX / 2 / arch->length[DPT_AXIS_POSITIONS])
+        return dpt_error(DPT_ERR_INTERNAL, "model: a batch has too many images");
+    for (int64_t s = 0; s < batch->sequences; s++)
+        if (batch->labels[s] < 0 || batch->labels[s] >= classes)
+            return dpt_error(DPT_ERR_INPUT,
+                             "model: label %d of image %" PRId64
+                             " of a batch is outside the %" PRId64 " classes: use the model's own",
+                             (int)batch->labels[s], s, classes);
+    int text = dpt_arch_index(arch, 0, DPT_SLOT_TEXT);
+    if (text >= 0 && model->params.items[text].moved)
+        return dpt_error(DPT_ERR_INPUT,
+                         "model: tensor %s differs between the models: the head of class texts is "
+                         "fixed; give both models the same and leave it out of the edits",
+                         arch->row[DPT_SLOT_TEXT]->name);
+    return DPT_OK;
+}
+
+static dpt_status model_check_sequences(const dpt_arch *arch, const dpt_batch *batch,
+                                        int64_t *longest) {
+    if (batch->sequences < 0 || batch->first[0] != 0 ||
+        batch->first[batch->sequences] > INT_MAX / 2)
+        return dpt_error(DPT_ERR_INTERNAL,
+                         "model: a batch does not start at token 0 or is too long");
+    for (int64_t s = 0; s < batch->sequences; s++) {
+        int64_t length = batch->first[s + 1] - batch->first[s];
+        if (length < 0)
+            return dpt_error(DPT_ERR_INTERNAL, "model: the sequences of a batch overlap");
+        if (length > arch->max_positions)
+            return dpt_error(DPT_ERR_INPUT,
+                             "model: a sequence of %" PRId64 " tokens is longer than the %" PRId64
+                             " positions of the model: shorten it",
+                             length, arch->max_positions);
+        *longest = length > *longest ? length : *longest;
+    }
+    return DPT_OK;
+}
+
+static dpt_status model_check_tokens(const dpt_arch *arch, const dpt_batch *batch) {
+    int64_t vocabulary = arch->length[DPT_AXIS_VOCABULARY];
+    for (int64_t i = 0; i < batch->first[batch->sequences]; i++)
+        if (batch->tokens[i] < 0 || batch->tokens[i] >= vocabulary)
+            return dpt_error(DPT_ERR_INPUT,
+                             "model: token %d at position %" PRId64
+                             " of a batch is outside the vocabulary of %" PRId64
+                             ": use the model's own tokenizer",
+                             (int)batch->tokens[i], i, vocabulary);
+    return DPT_OK;
+}
+
+/* What can fail on one rank alone: the batch, memory. */
+static dpt_status model_prepare(dpt_model *model, const dpt_model_call *call) {
+    const dpt_batch *batch = call->batch;
+    int64_t longest = 0, tokens = 0;
+    dpt_status st;
+    if (model->arch.side > 0) {
+        st = model_check_images(model, batch);
+        longest = model->arch.length[DPT_AXIS_POSITIONS];
+        tokens = batch->sequences * longest;
+    } else {
+        st = model_check_sequences(&model->arch, batch, &longest);
+        if (st == DPT_OK)
+            st = model_check_tokens(&model->arch, batch);
+        tokens = st == DPT_OK ? batch->first[batch->sequences] : 0;
+    }
+    if (st != DPT_OK)
+        return st;
+    return dpt_work_reserve(model, tokens, longest, call->mode != DPT_BACKWARD_NONE);
 }
 
 dpt_status dpt_model_run(dpt_model *model, const dpt_batch *batch, double t,
@@ -274,12 +349,12 @@ dpt_status dpt_model_run(dpt_model *model, const dpt_batch *batch, double t,
                            .gradient = gradient};
     dpt_status st = dpt_agree_fault("model.run");
     if (st == DPT_OK)
-        st = check_call(model, &call);
+        st = model_check_call(model, &call);
     if (st == DPT_OK)
-        st = model->driver->prepare(model, &call);
+        st = model_prepare(model, &call);
     st = dpt_agree(&model->group, st);
     if (st != DPT_OK)
         return st;
-    clear_outputs(model, &call);
-    return dpt_agree(&model->group, model->driver->run(model, &call));
+    model_clear_outputs(model, &call);
+    return dpt_agree(&model->group, dpt_pass_run(model, &call));
 }

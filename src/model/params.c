@@ -28,46 +28,21 @@ void dpt_params_destroy(dpt_params *params) {
     *params = (dpt_params){.count = 0};
 }
 
-dpt_param_part dpt_param_part_matrix(int64_t rows, int64_t cols) {
-    return (dpt_param_part){
-        .ndim = 2, .rows = rows, .cols = cols, .row_end = rows, .col_end = cols, .counted = true};
-}
-
-dpt_param_part dpt_param_part_rows(dpt_param_part whole, int64_t begin, int64_t end) {
-    whole.row_begin = begin;
-    whole.row_end = end;
-    return whole;
-}
-
-dpt_param_part dpt_param_part_cols(dpt_param_part whole, int64_t begin, int64_t end) {
-    whole.col_begin = begin;
-    whole.col_end = end;
-    return whole;
-}
-
-dpt_param_part dpt_param_part_vector(int64_t n) {
-    dpt_param_part part = dpt_param_part_matrix(n, 1);
-    part.ndim = 1;
-    return part;
-}
-
-static void note(dpt_params *params, char *problem) {
+static void params_note(dpt_params *params, char *problem) {
     if (params->problems++ == 0)
         params->problem = problem;
     else
         dpt_mem_free(problem);
 }
 
-static dpt_tensor_info shape_of(const dpt_param_part *part) {
+static dpt_tensor_info param_shape(const dpt_param_part *part) {
     dpt_tensor_info info = {.ndim = part->ndim};
-    info.shape[0] = part->rows;
-    info.shape[1] = part->cols;
-    for (int i = 0; part->ndim > 2 && i < part->ndim; i++)
+    for (int i = 0; i < part->ndim; i++)
         info.shape[i] = part->sides[i];
     return info;
 }
 
-static bool same_shape(const dpt_tensor_info *a, const dpt_tensor_info *b) {
+static bool param_same_shape(const dpt_tensor_info *a, const dpt_tensor_info *b) {
     return a->ndim == b->ndim &&
            memcmp(a->shape, b->shape, (size_t)a->ndim * sizeof a->shape[0]) == 0;
 }
@@ -75,24 +50,24 @@ static bool same_shape(const dpt_tensor_info *a, const dpt_tensor_info *b) {
 void dpt_params_claim(dpt_params *params, int i, const char *name, const dpt_param_part *part) {
     int tensor = dpt_catalog_find(params->catalog, name);
     if (tensor < 0) {
-        note(params, dpt_mem_format("tensor %s is missing", name));
+        params_note(params, dpt_mem_format("tensor %s is missing", name));
         return;
     }
     const dpt_tensor_info *info = &params->catalog->tensors[tensor];
     dpt_param *param = &params->items[i];
     param->tensor = tensor;
-    dpt_tensor_info wanted = shape_of(part);
-    if (!same_shape(info, &wanted)) {
+    dpt_tensor_info wanted = param_shape(part);
+    if (!param_same_shape(info, &wanted)) {
         char shape[128], right[128];
         dpt_catalog_shape_text(info, shape, sizeof shape);
         dpt_catalog_shape_text(&wanted, right, sizeof right);
-        note(params,
-             dpt_mem_format("tensor %s has the shape %s in place of %s", name, shape, right));
+        params_note(params, dpt_mem_format("tensor %s has the shape %s in place of %s", name, shape,
+                                           right));
         return;
     }
     if (!dpt_dtype_editable(info->dtype)) {
-        note(params, dpt_mem_format("tensor %s has the type %s in place of F32, F16 or BF16", name,
-                                    dpt_dtype_name(info->dtype)));
+        params_note(params, dpt_mem_format("tensor %s has the type %s in place of F32, F16 or BF16",
+                                           name, dpt_dtype_name(info->dtype)));
         return;
     }
     param->counted = part->counted;
@@ -105,11 +80,11 @@ void dpt_params_claim(dpt_params *params, int i, const char *name, const dpt_par
     if (part->ndim == 1) { /* a vector is one run */
         param->block.cols = param->block.rows;
         param->block.rows = 1;
-        param->block.stride = part->rows;
+        param->block.stride = part->sides[0];
     }
 }
 
-dpt_status dpt_params_check(dpt_params *params, dpt_params_ignore_fn ignore) {
+dpt_status dpt_params_check(dpt_params *params, dpt_params_ignore_fn ignore, const void *ctx) {
     bool *claimed = dpt_mem_zalloc(params->catalog->count, sizeof *claimed, "claimed tensors");
     if (claimed == NULL)
         return DPT_ERR_OUTPUT;
@@ -118,8 +93,8 @@ dpt_status dpt_params_check(dpt_params *params, dpt_params_ignore_fn ignore) {
             claimed[params->items[i].tensor] = true;
     for (int i = 0; i < params->catalog->count; i++) {
         const char *name = params->catalog->tensors[i].name;
-        if (!claimed[i] && !ignore(name))
-            note(params, dpt_mem_format("tensor %s is not part of this architecture", name));
+        if (!claimed[i] && !ignore(ctx, name))
+            params_note(params, dpt_mem_format("tensor %s is not part of this architecture", name));
     }
     dpt_mem_free(claimed);
     if (params->problems == 0)
@@ -138,7 +113,7 @@ int64_t dpt_params_bytes(const dpt_params *params) {
     return bytes;
 }
 
-static dpt_param *param_of(dpt_params *params, int tensor) {
+static dpt_param *params_find(dpt_params *params, int tensor) {
     for (int i = 0; i < params->count; i++)
         if (params->items[i].tensor == tensor)
             return &params->items[i];
@@ -146,7 +121,7 @@ static dpt_param *param_of(dpt_params *params, int tensor) {
 }
 
 /* Whether any value of the block differs between post and edit. */
-static bool differs(const dpt_param *param) {
+static bool param_differs(const dpt_param *param) {
     int64_t n = dpt_param_numel(param);
     if (param->post_type == param->edit_type)
         return memcmp(param->post, param->edit, (size_t)(n * dpt_dtype_size(param->post_type))) !=
@@ -165,7 +140,8 @@ static bool differs(const dpt_param *param) {
     return false;
 }
 
-static dpt_status check_finite(const dpt_param *param, const dpt_tensor_info *info, bool edited) {
+static dpt_status param_check_finite(const dpt_param *param, const dpt_tensor_info *info,
+                                     bool edited) {
     int64_t at =
         dpt_dtype_find_nonfinite(edited ? param->edit_type : param->post_type,
                                  edited ? param->edit : param->post, dpt_param_numel(param));
@@ -175,12 +151,13 @@ static dpt_status check_finite(const dpt_param *param, const dpt_tensor_info *in
         param->block.ig + at / param->block.cols * param->block.stride + at % param->block.cols;
     return dpt_error(DPT_ERR_INPUT,
                      "model: tensor %s: element %" PRId64
-                     " is not a finite number: mend the weights",
+                     " is not a finite number: fix the weights",
                      info->name, ig);
 }
 
 /* Room for the block and its type; NULL when this rank takes nothing of the tensor. */
-static dpt_status prepare(dpt_param *param, const dpt_tensor_info *info, bool edited, void **out) {
+static dpt_status param_reserve(dpt_param *param, const dpt_tensor_info *info, bool edited,
+                                void **out) {
     *out = NULL;
     if (param == NULL || dpt_param_numel(param) == 0)
         return DPT_OK;
@@ -201,7 +178,7 @@ static dpt_status prepare(dpt_param *param, const dpt_tensor_info *info, bool ed
     return DPT_OK;
 }
 
-static dpt_status check_same(const dpt_params *params, const dpt_catalog *edited) {
+static dpt_status params_check_same(const dpt_params *params, const dpt_catalog *edited) {
     const dpt_catalog *post = params->catalog;
     bool same = post->count == edited->count;
     for (int i = 0; same && i < post->count; i++) {
@@ -220,24 +197,24 @@ dpt_status dpt_params_load(dpt_params *params, dpt_status local, const dpt_sourc
     if (edited && params != NULL)
         dpt_params_unbind(params);
     if (st == DPT_OK && edited)
-        st = check_same(params, source->catalog);
+        st = params_check_same(params, source->catalog);
     for (int i = 0; i < source->catalog->count; i++) {
         const dpt_tensor_info *info = &source->catalog->tensors[i];
         if (st == DPT_OK)
             st =
                 dpt_stop_check(); /* like an error: the other ranks still need this one's fetches */
-        dpt_param *param = st == DPT_OK ? param_of(params, i) : NULL;
+        dpt_param *param = st == DPT_OK ? params_find(params, i) : NULL;
         void *out = NULL;
         if (st == DPT_OK)
-            st = prepare(param, info, edited, &out);
+            st = param_reserve(param, info, edited, &out);
         dpt_block none = {.tensor = i};
         dpt_status got =
             source->fetch(source->ctx, out != NULL, out != NULL ? &param->block : &none, &out);
         st = st == DPT_OK ? got : st;
         if (st == DPT_OK && out != NULL)
-            st = check_finite(param, info, edited);
+            st = param_check_finite(param, info, edited);
         if (st == DPT_OK && out != NULL && edited)
-            param->moved = differs(param);
+            param->moved = param_differs(param);
     }
     if (st != DPT_OK && edited && params != NULL)
         dpt_params_unbind(params);
@@ -253,8 +230,8 @@ void dpt_params_unbind(dpt_params *params) {
 }
 
 /* post + t (edit - post), or edit - post, of a chunk of at most CHUNK elements from element `at` on. */
-static void form_chunk(const dpt_param *param, bool with_post, float t, int64_t at, int64_t n,
-                       float *out) {
+static void param_form_chunk(const dpt_param *param, bool with_post, float t, int64_t at, int64_t n,
+                             float *out) {
     float edit[CHUNK];
     dpt_dtype_to_f32(param->post_type, (char *)param->post + at * dpt_dtype_size(param->post_type),
                      out, n);
@@ -282,16 +259,7 @@ void dpt_param_weights(const dpt_param *param, double t, int64_t row, int64_t ro
         if (one_end)
             dpt_dtype_to_f32(type, stored + (first + at) * dpt_dtype_size(type), out + at, part);
         else
-            form_chunk(param, true, (float)t, first + at, part, out + at);
-    }
-}
-
-void dpt_param_form(const dpt_param *params, int count, double t, float *out) {
-    for (int i = 0; out != NULL && i < count; i++) {
-        int64_t n = dpt_param_numel(&params[i]);
-        if (n > 0)
-            dpt_param_weights(&params[i], t, 0, params[i].block.rows, out);
-        out += n;
+            param_form_chunk(param, true, (float)t, first + at, part, out + at);
     }
 }
 
@@ -304,5 +272,5 @@ void dpt_param_delta(const dpt_param *param, int64_t row, int64_t rows, float *o
     }
 #pragma omp parallel for schedule(static) if (n > 8 * CHUNK)
     for (int64_t at = 0; at < n; at += CHUNK)
-        form_chunk(param, false, 1.0F, first + at, n - at < CHUNK ? n - at : CHUNK, out + at);
+        param_form_chunk(param, false, 1.0F, first + at, n - at < CHUNK ? n - at : CHUNK, out + at);
 }

@@ -29,22 +29,15 @@ typedef struct dpt_params {
     int problems;
 } dpt_params;
 
-/** What part of a matrix (ndim 2) or vector (ndim 1; rows alone) a rank holds. A tensor of more
- * dimensions is a matrix too, of rows * cols elements in its order. */
+/** What part of a tensor a rank holds, as a matrix of rows and columns whatever its stored sides. */
 typedef struct dpt_param_part {
     int ndim;
-    int64_t sides[4];   /**< shape of a tensor of 3 or 4 dimensions */
-    int64_t rows, cols; /**< of the whole tensor; cols is 1 for a vector */
+    int64_t sides[4]; /**< of the whole tensor, as it is stored */
+    int64_t cols;     /**< of the whole tensor; 1 for a vector */
     int64_t row_begin, row_end;
     int64_t col_begin, col_end;
     bool counted;
 } dpt_param_part;
-
-/** The whole of a matrix or vector, counted, and rows or columns [begin, end) of a part. Local. */
-dpt_param_part dpt_param_part_matrix(int64_t rows, int64_t cols);
-dpt_param_part dpt_param_part_vector(int64_t n);
-dpt_param_part dpt_param_part_rows(dpt_param_part whole, int64_t begin, int64_t end);
-dpt_param_part dpt_param_part_cols(dpt_param_part whole, int64_t begin, int64_t end);
 
 /** Empty table of `count` tensors. Local. */
 dpt_status dpt_params_create(const dpt_catalog *catalog, int count, dpt_params *out);
@@ -55,11 +48,11 @@ void dpt_params_destroy(dpt_params *params);
 void dpt_params_claim(dpt_params *params, int i, const char *name, const dpt_param_part *part);
 
 /** Whether a tensor that nobody claimed may be there all the same. */
-typedef bool (*dpt_params_ignore_fn)(const char *name);
+typedef bool (*dpt_params_ignore_fn)(const void *ctx, const char *name);
 
 /** Errors: DPT_ERR_INPUT with the first missing, misshaped, extra or non-float tensor and the number
  * of all. Local. */
-dpt_status dpt_params_check(dpt_params *params, dpt_params_ignore_fn ignore);
+dpt_status dpt_params_check(dpt_params *params, dpt_params_ignore_fn ignore, const void *ctx);
 
 /** Bytes of the stored blocks, post alone. Local. */
 int64_t dpt_params_bytes(const dpt_params *params);
@@ -76,29 +69,11 @@ void dpt_params_unbind(dpt_params *params); /**< Local. */
  * edited values exactly. Local. @param[out] out (rows, cols). */
 void dpt_param_weights(const dpt_param *param, double t, int64_t row, int64_t rows, float *out);
 
-/** The whole blocks of W(t) of `count` neighbours in the table, end to end; nothing when out is NULL.
- * Local. */
-void dpt_param_form(const dpt_param *params, int count, double t, float *out);
-
 /** Rows [row, row + rows) of the block of E = edit - post; zero when nothing is bound. Local. */
 void dpt_param_delta(const dpt_param *param, int64_t row, int64_t rows, float *out);
 
 static inline int64_t dpt_param_numel(const dpt_param *param) {
     return param->tensor < 0 ? 0 : param->block.rows * param->block.cols;
-}
-
-/** Hand out the next n floats of an arena, on a cache line; a NULL arena only counts. Local. */
-static inline float *dpt_param_take(float *arena, int64_t *used, int64_t n) {
-    float *at = arena != NULL ? arena + *used : NULL;
-    *used += (n + 15) / 16 * 16;
-    return at;
-}
-
-/** The same for n elements of `size` bytes, `used` in bytes. Local. */
-static inline void *dpt_work_take(char *base, int64_t *used, int64_t n, int64_t size) {
-    void *at = base != NULL ? base + *used : NULL;
-    *used += (n * size + 63) / 64 * 64;
-    return at;
 }
 
 #endif

@@ -3,7 +3,7 @@
 #include "deltapath/nn/cross_entropy.h"
 
 /* The lowest index that reaches the maximum of all ranks, as a maximum of negatives. */
-static dpt_status find_hits(const dpt_comm *group, const dpt_score_rows *rows) {
+static dpt_status score_find_hits(const dpt_comm *group, const dpt_score_rows *rows) {
     int64_t *best = rows->hits;
     dpt_nn_ce_argmax(rows->n, rows->v, rows->begin, rows->logits, rows->v, rows->top, best);
     for (int64_t r = 0; r < rows->n; r++)
@@ -23,7 +23,7 @@ dpt_status dpt_score(const dpt_comm *group, const dpt_score_rows *rows, double *
                    target);
     st = dpt_status_worse(st, dpt_comm_sum_f64(group, rows->sums, 2 * n));
     if (rows->hits != NULL)
-        st = dpt_status_worse(st, find_hits(group, rows));
+        st = dpt_status_worse(st, score_find_hits(group, rows));
     dpt_nn_ce_loss(n, rows->max, rows->sums, target, nll);
     return st;
 }

@@ -22,6 +22,9 @@ dpt_status dpt_config_parse(const char *text, json_t **out);
 /** The value of a key; NULL when it is absent or null. */
 const json_t *dpt_config_get(const dpt_config *config, const char *key);
 
+/** Whether a value means that an option is off: null, false, 0, and 1 for factors. */
+bool dpt_config_is_off(const json_t *value);
+
 /** A required or optional integer in [least, most]. */
 int64_t dpt_config_need_integer(dpt_config *config, const char *key, int64_t least, int64_t most);
 int64_t dpt_config_integer(dpt_config *config, const char *key, int64_t least, int64_t most,

@@ -30,7 +30,14 @@ const json_t *dpt_config_get(const dpt_config *config, const char *key) {
     return json_is_null(value) ? NULL : value;
 }
 
-static void fail(dpt_config *config, const char *key, const char *what) {
+bool dpt_config_is_off(const json_t *value) {
+    if (value == NULL || json_is_false(value))
+        return true;
+    double number = json_number_value(value);
+    return json_is_number(value) && (number == 0.0 || number == 1.0);
+}
+
+static void config_fail(dpt_config *config, const char *key, const char *what) {
     if (config->status == DPT_OK)
         config->status = dpt_error(DPT_ERR_INPUT, "%s: %s %s", config->where, key, what);
 }
@@ -45,13 +52,13 @@ int64_t dpt_config_integer(dpt_config *config, const char *key, int64_t least, i
         return number;
     char what[128];
     snprintf(what, sizeof what, "must be an integer from %" PRId64 " to %" PRId64, least, most);
-    fail(config, key, what);
+    config_fail(config, key, what);
     return fallback;
 }
 
 int64_t dpt_config_need_integer(dpt_config *config, const char *key, int64_t least, int64_t most) {
     if (dpt_config_get(config, key) == NULL)
-        fail(config, key, "is missing: copy the model's whole config.json");
+        config_fail(config, key, "is missing: copy the model's whole config.json");
     return dpt_config_integer(config, key, least, most, least);
 }
 
@@ -60,7 +67,7 @@ double dpt_config_number(dpt_config *config, const char *key, double above, doub
     const json_t *value = dpt_config_get(config, key);
     if (value == NULL) {
         if (isnan(fallback))
-            fail(config, key, "is missing: copy the model's whole config.json");
+            config_fail(config, key, "is missing: copy the model's whole config.json");
         return fallback;
     }
     double number = json_number_value(value);
@@ -68,7 +75,7 @@ double dpt_config_number(dpt_config *config, const char *key, double above, doub
         return number;
     char what[128];
     snprintf(what, sizeof what, "must be a number above %g and below %g", above, below);
-    fail(config, key, what);
+    config_fail(config, key, what);
     return fallback;
 }
 
@@ -77,7 +84,7 @@ bool dpt_config_bool(dpt_config *config, const char *key, bool fallback) {
     if (value == NULL)
         return fallback;
     if (!json_is_boolean(value))
-        fail(config, key, "must be true or false");
+        config_fail(config, key, "must be true or false");
     return json_is_true(value);
 }
 
@@ -86,7 +93,7 @@ const char *dpt_config_text(dpt_config *config, const char *key, const char *fal
     if (value == NULL)
         return fallback;
     if (!json_is_string(value)) {
-        fail(config, key, "must be a string");
+        config_fail(config, key, "must be a string");
         return fallback;
     }
     return json_string_value(value);

@@ -1,0 +1,119 @@
+#include "transformer.h"
+
+#include "deltapath/nn/embed.h"
+#include "deltapath/nn/linear.h"
+#include "deltapath/nn/norm.h"
+
+#include <string.h>
+
+int64_t dpt_accumulate_delta_floats(const dpt_param *param, bool whole) {
+    int64_t rows = param->block.rows;
+    return (whole || rows < DPT_ACCUMULATE_ROWS ? rows : DPT_ACCUMULATE_ROWS) * param->block.cols;
+}
+
+/* Whether this rank has anything to add for a tensor in the mode of the call. */
+static bool accumulate_is_wanted(const dpt_accumulator *to, int index) {
+    if (index < 0)
+        return false;
+    const dpt_param *param = &to->model->params.items[index];
+    if (dpt_param_numel(param) == 0 || !param->counted)
+        return false;
+    return to->call->mode == DPT_BACKWARD_GRADIENT || param->moved;
+}
+
+/* Clear the term of each row; fold adds them up by sample. */
+static double *accumulate_begin(const dpt_accumulator *to, int64_t n) {
+    memset(to->term, 0, (size_t)n * sizeof *to->term);
+    return to->term;
+}
+
+static void accumulate_fold(const dpt_accumulator *to, int index, dpt_rows rows) {
+    double *out = to->call->terms + to->model->params.items[index].tensor;
+    for (int64_t i = 0; i < rows.n; i++)
+        out[rows.sample[i] * to->model->catalog.count] += to->term[i];
+}
+
+void dpt_accumulate_linear(const dpt_accumulator *to, int weight, dpt_rows rows) {
+    if (!accumulate_is_wanted(to, weight))
+        return;
+    const dpt_param *param = &to->model->params.items[weight];
+    int64_t N = param->block.rows, K = param->block.cols;
+    if (to->call->mode == DPT_BACKWARD_GRADIENT) {
+        dpt_nn_linear_backward_weight(rows.n, N, K, rows.dy, rows.lddy, rows.x, rows.ldx, true,
+                                      to->call->gradient->blocks[weight], K);
+        return;
+    }
+    double *term = accumulate_begin(to, rows.n);
+    for (int64_t at = 0; at < N; at += DPT_ACCUMULATE_ROWS) {
+        int64_t n = N - at < DPT_ACCUMULATE_ROWS ? N - at : DPT_ACCUMULATE_ROWS;
+        dpt_param_delta(param, at, n, to->e);
+        dpt_nn_linear_terms(rows.n, n, K, rows.dy + at, rows.lddy, rows.x, rows.ldx, to->e, K,
+                            to->products, term);
+    }
+    accumulate_fold(to, weight, rows);
+}
+
+void dpt_accumulate_bias(const dpt_accumulator *to, int bias, dpt_rows rows) {
+    if (!accumulate_is_wanted(to, bias))
+        return;
+    const dpt_param *param = &to->model->params.items[bias];
+    int64_t N = dpt_param_numel(param);
+    if (to->call->mode == DPT_BACKWARD_GRADIENT) {
+        dpt_nn_linear_backward_bias(rows.n, N, rows.dy, rows.lddy, true,
+                                    to->call->gradient->blocks[bias]);
+        return;
+    }
+    double *term = accumulate_begin(to, rows.n);
+    dpt_param_delta(param, 0, param->block.rows, to->e);
+    dpt_nn_linear_bias_terms(rows.n, N, rows.dy, rows.lddy, to->e, term);
+    accumulate_fold(to, bias, rows);
+}
+
+void dpt_accumulate_norm(const dpt_accumulator *to, int weight, int bias, dpt_rows rows,
+                         const float *mean, const float *rstd) {
+    dpt_accumulate_bias(to, bias, rows);
+    if (!accumulate_is_wanted(to, weight))
+        return;
+    const dpt_param *param = &to->model->params.items[weight];
+    int64_t C = param->block.cols;
+    if (to->call->mode == DPT_BACKWARD_GRADIENT) {
+        float *gradient = to->call->gradient->blocks[weight];
+        if (mean != NULL)
+            dpt_nn_layernorm_backward_weight(rows.n, C, rows.dy, rows.lddy, rows.x, rows.ldx, mean,
+                                             rstd, true, gradient);
+        else
+            dpt_nn_rmsnorm_backward_weight(rows.n, C, rows.dy, rows.lddy, rows.x, rows.ldx, rstd,
+                                           true, gradient);
+        return;
+    }
+    double *term = accumulate_begin(to, rows.n);
+    dpt_param_delta(param, 0, 1, to->e);
+    if (mean != NULL)
+        dpt_nn_layernorm_terms(rows.n, C, rows.dy, rows.lddy, rows.x, rows.ldx, mean, rstd, to->e,
+                               term);
+    else
+        dpt_nn_rmsnorm_terms(rows.n, C, rows.dy, rows.lddy, rows.x, rows.ldx, rstd, to->e, term);
+    accumulate_fold(to, weight, rows);
+}
+
+void dpt_accumulate_embed(const dpt_accumulator *to, int table, dpt_rows rows,
+                          const int32_t *tokens, int64_t begin, int64_t end) {
+    if (!accumulate_is_wanted(to, table))
+        return;
+    const dpt_param *param = &to->model->params.items[table];
+    int64_t C = param->block.cols;
+    if (to->call->mode == DPT_BACKWARD_GRADIENT) {
+        dpt_nn_embed_backward(rows.n, C, begin, end, tokens, rows.dy, rows.lddy,
+                              to->call->gradient->blocks[table], C);
+        return;
+    }
+    double *term = accumulate_begin(to, rows.n);
+    for (int64_t i = 0; i < rows.n; i++) { /* E of the few rows that the batch uses */
+        if (tokens[i] < begin || tokens[i] >= end)
+            continue;
+        dpt_param_delta(param, tokens[i] - begin, 1, to->e);
+        dpt_nn_embed_terms(1, C, tokens[i], tokens[i] + 1, tokens + i, rows.dy + i * rows.lddy,
+                           rows.lddy, to->e, C, term + i);
+    }
+    accumulate_fold(to, table, rows);
+}

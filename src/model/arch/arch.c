@@ -1,0 +1,132 @@
+#include "arch.h"
+
+#include "deltapath/base/mem.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#define FAMILY_ADDRESS(NAME) &dpt_family_##NAME,
+static const dpt_family *const families[] = {DPT_FAMILIES(FAMILY_ADDRESS)};
+
+enum { FAMILIES = sizeof families / sizeof families[0] };
+
+static dpt_status family_unsupported(const char *key, const char *value) {
+    char known[512] = "";
+    size_t used = 0;
+    for (int i = 0; i < FAMILIES; i++)
+        used += (size_t)snprintf(known + used, sizeof known - used, "%s%s", i > 0 ? ", " : "",
+                                 families[i]->architecture);
+    return dpt_error(DPT_ERR_INPUT,
+                     "config.json: %s %.64s is not supported: gradients work for %s; edits alone "
+                     "work without `data` in the job",
+                     key, value, known);
+}
+
+dpt_status dpt_family_find(const json_t *config, const dpt_family **out) {
+    const char *architecture =
+        json_string_value(json_array_get(json_object_get(config, "architectures"), 0));
+    const char *type = json_string_value(json_object_get(config, "model_type"));
+    const char *key = architecture != NULL ? "architectures" : "model_type";
+    const char *value = architecture != NULL ? architecture : type;
+    *out = NULL;
+    if (value == NULL)
+        return dpt_error(DPT_ERR_INPUT, "config.json: neither architectures nor model_type says "
+                                        "what the model is: copy the model's whole config.json");
+    for (int i = 0; i < FAMILIES; i++)
+        if (strcmp(value,
+                   architecture != NULL ? families[i]->architecture : families[i]->model_type) == 0)
+            *out = families[i];
+    if (*out == NULL)
+        return family_unsupported(key, value);
+    if (type != NULL && strcmp(type, (*out)->model_type) != 0)
+        return dpt_error(DPT_ERR_INPUT,
+                         "config.json: architectures says %.64s but model_type says "
+                         "%.64s: copy the model's config.json again",
+                         value, type);
+    return DPT_OK;
+}
+
+dpt_status dpt_arch_read(const json_t *config, const dpt_catalog *catalog, dpt_arch *out) {
+    *out = (dpt_arch){.length = {[DPT_AXIS_ONE] = 1}};
+    dpt_config in = {.object = config, .where = "config.json", .status = DPT_OK};
+    in.status = dpt_family_find(config, &out->family);
+    if (in.status == DPT_OK)
+        out->family->read(&in, catalog, out);
+    for (int slot = 0; slot < DPT_SLOTS; slot++)
+        if (out->row[slot] != NULL)
+            out->number[slot] = dpt_slot_is_of_layer(slot) ? out->per_layer++ : out->whole++;
+    if (in.status != DPT_OK)
+        dpt_arch_destroy(out);
+    return in.status;
+}
+
+void dpt_arch_destroy(dpt_arch *arch) {
+    dpt_mem_free(arch->window);
+    arch->window = NULL;
+}
+
+void dpt_arch_add(dpt_arch *arch, const dpt_row *rows, size_t count, unsigned options) {
+    for (size_t i = 0; i < count; i++)
+        if ((rows[i].option & ~options) == 0)
+            arch->row[rows[i].slot] = &rows[i];
+}
+
+int dpt_arch_index(const dpt_arch *arch, int64_t layer, dpt_slot slot) {
+    if (slot == DPT_SLOT_HEAD && arch->tied)
+        slot = DPT_SLOT_TOKENS;
+    if (arch->row[slot] == NULL)
+        return -1;
+    int64_t first = dpt_slot_is_of_layer((int)slot) ? arch->whole + layer * arch->per_layer : 0;
+    return (int)first + arch->number[slot];
+}
+
+int64_t dpt_arch_count(const dpt_arch *arch) {
+    return arch->whole + arch->layers * arch->per_layer;
+}
+
+void dpt_arch_name(const dpt_row *row, int64_t layer, char *out, size_t size) {
+    size_t head = strcspn(row->name, "*");
+    if (row->name[head] == '\0')
+        snprintf(out, size, "%s", row->name);
+    else
+        snprintf(out, size, "%.*s%" PRId64 "%s", (int)head, row->name, layer, row->name + head + 1);
+}
+
+/* The first layer whose window differs; the others follow the same keys. */
+static void arch_compare_windows(const dpt_arch *a, const dpt_arch *b, char *text, size_t size) {
+    for (int64_t l = 0; a->window != NULL && l < a->layers && l < b->layers; l++) {
+        char key[64];
+        snprintf(key, sizeof key, "attention window of layer %" PRId64, l);
+        if (a->window[l] != b->window[l]) {
+            dpt_config_compare(text, size, key, (double)a->window[l], (double)b->window[l]);
+            return;
+        }
+    }
+}
+
+void dpt_arch_compare(const dpt_arch *a, const dpt_arch *b, char *text, size_t size) {
+    bool tokens = a->side == 0; /* every head of an image model has its own keys */
+    const struct {
+        const char *key;
+        double a, b;
+    } options[] = {
+        {"num_attention_heads", (double)a->heads, (double)b->heads},
+        {"num_key_value_heads", tokens ? (double)a->kv_heads : 0.0,
+         tokens ? (double)b->kv_heads : 0.0},
+        {a->norm == DPT_NORM_RMS ? "rms_norm_eps" : "layer_norm_eps", a->eps, b->eps},
+        {"rope_theta", a->rope.theta, b->rope.theta},
+        {"factor of the rotary scaling", a->rope.factor, b->rope.factor},
+        {"low_freq_factor", a->rope.low_freq_factor, b->rope.low_freq_factor},
+        {"high_freq_factor", a->rope.high_freq_factor, b->rope.high_freq_factor},
+        {"original_max_position_embeddings", (double)a->rope.original_max_position,
+         (double)b->rope.original_max_position},
+    };
+    for (size_t i = 0; i < sizeof options / sizeof options[0]; i++)
+        dpt_config_compare(text, size, options[i].key, options[i].a, options[i].b);
+    size_t used = strlen(text);
+    if (a->act != b->act)
+        snprintf(text + used, size - used, "%shidden_act (%.32s and %.32s)", used > 0 ? ", " : "",
+                 a->act_name, b->act_name);
+    arch_compare_windows(a, b, text, size);
+}

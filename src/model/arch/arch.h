@@ -1,0 +1,182 @@
+#ifndef DELTAPATH_SRC_MODEL_ARCH_H
+#define DELTAPATH_SRC_MODEL_ARCH_H
+
+#include "config.h"
+
+#include "deltapath/nn/mlp.h"
+#include "deltapath/nn/rope.h"
+#include "deltapath/tensor/catalog.h"
+
+/** What a tensor does in a transformer. A slot that an architecture has no row for is an operation that it
+ * does not have: no bias, no norm there, an MLP without gate. The bias of a norm follows the norm. */
+typedef enum dpt_slot {
+    DPT_SLOT_TOKENS, /**< (V, C) token embedding, of which a batch forms the rows that it needs */
+    DPT_SLOT_CLASS,  /**< (C) class token of images */
+    DPT_SLOT_PATCH,  /**< (C, pixels) */
+    DPT_SLOT_PATCH_BIAS,
+    DPT_SLOT_POSITION, /**< (positions, C) */
+    DPT_SLOT_EMBED_NORM,
+    DPT_SLOT_EMBED_NORM_BIAS,
+
+    DPT_SLOT_NORM1, /**< of the input of the attention */
+    DPT_SLOT_NORM1_BIAS,
+    DPT_SLOT_Q,
+    DPT_SLOT_K,
+    DPT_SLOT_V,
+    DPT_SLOT_Q_BIAS,
+    DPT_SLOT_K_BIAS,
+    DPT_SLOT_V_BIAS,
+    DPT_SLOT_O,
+    DPT_SLOT_O_BIAS,
+    DPT_SLOT_NORM2, /**< of the input of the MLP */
+    DPT_SLOT_NORM2_BIAS,
+    DPT_SLOT_GATE,
+    DPT_SLOT_UP,
+    DPT_SLOT_GATE_BIAS,
+    DPT_SLOT_UP_BIAS,
+    DPT_SLOT_DOWN,
+    DPT_SLOT_DOWN_BIAS,
+
+    DPT_SLOT_FINAL_NORM,
+    DPT_SLOT_FINAL_NORM_BIAS,
+    DPT_SLOT_HEAD, /**< (V, C), or the projection (D, C) before the embeddings of class texts */
+    DPT_SLOT_HEAD_BIAS,
+    DPT_SLOT_TEXT, /**< (V, D) embedding of each class's text */
+    DPT_SLOTS,
+
+    DPT_SLOTS_EMBED = DPT_SLOT_CLASS, /**< first slots of what is formed together */
+    DPT_SLOTS_LAYER = DPT_SLOT_NORM1,
+    DPT_SLOTS_HEAD = DPT_SLOT_FINAL_NORM
+} dpt_slot;
+
+static inline bool dpt_slot_is_of_layer(int slot) {
+    return slot >= DPT_SLOTS_LAYER && slot < DPT_SLOTS_HEAD;
+}
+
+/** Side of a tensor. Those that are marked are split over the ranks of a group. */
+typedef enum dpt_axis {
+    DPT_AXIS_NONE,     /**< no columns: a vector */
+    DPT_AXIS_ONE,      /**< a stored side of length 1 */
+    DPT_AXIS_WIDTH,    /**< C, of the residual stream */
+    DPT_AXIS_HEADS,    /**< query heads times their width; split */
+    DPT_AXIS_KV_HEADS, /**< key-value heads times their width; split as the query heads use them */
+    DPT_AXIS_UNITS,    /**< hidden units of the MLP; split */
+    DPT_AXIS_VOCABULARY, /**< V, tokens or classes; split */
+    DPT_AXIS_PIXELS,     /**< elements of a patch (channel, y, x); split */
+    DPT_AXIS_INPUTS,     /**< C as the inputs of a projection; split */
+    DPT_AXIS_PROJECTION, /**< D, of text and image embeddings */
+    DPT_AXIS_POSITIONS,  /**< tokens of an image: its patches and the class token */
+    DPT_AXIS_CHANNELS,
+    DPT_AXIS_PATCH, /**< side of a patch */
+    DPT_AXES
+} dpt_axis;
+
+/** Which ranks hold the part of a tensor that its axes give, and whose gradient counts. */
+typedef enum dpt_share {
+    DPT_SHARE_EACH,  /**< every rank, and each counts what it finds: the parts add up */
+    DPT_SHARE_SAME,  /**< every rank, and all find the same: the first counts it */
+    DPT_SHARE_FIRST, /**< the first alone, as what it adds is summed over the ranks */
+    DPT_SHARE_FIXED  /**< every rank, as a constant without gradient */
+} dpt_share;
+
+/** Rows that are there only where a configuration says so. */
+typedef enum dpt_option {
+    DPT_OPTION_QKV_BIAS = 1,
+    DPT_OPTION_O_BIAS = 2,
+    DPT_OPTION_MLP_BIAS = 4,
+    DPT_OPTION_HEAD = 8 /**< a head of its own, not tied to the embedding */
+} dpt_option;
+
+/** One tensor, or one of each layer: the only place that says its name, shape and share. */
+typedef struct dpt_row {
+    dpt_slot slot;
+    const char *name; /**< in the files; * is the number of the layer */
+    dpt_axis rows, cols;
+    dpt_share share;
+    unsigned option;    /**< dpt_option that the row needs; 0: it is always there */
+    bool stacked;       /**< has the input of the row before: one product serves both */
+    dpt_axis stored[4]; /**< sides in the files where these are not rows and columns */
+} dpt_row;
+
+/** Rows of a table, with short names: DPT_MATRIX(Q, "q_proj.weight", HEADS, WIDTH, .stacked = true). */
+#define DPT_MATRIX(SLOT, NAME, ROWS, COLS, ...)                                                    \
+    {                                                                                              \
+        .slot = DPT_SLOT_##SLOT, .name = (NAME), .rows = DPT_AXIS_##ROWS, .cols = DPT_AXIS_##COLS, \
+        __VA_ARGS__                                                                                \
+    }
+#define DPT_VECTOR(SLOT, NAME, ROWS, ...) DPT_MATRIX(SLOT, NAME, ROWS, NONE, __VA_ARGS__)
+
+typedef enum dpt_norm_kind { DPT_NORM_RMS, DPT_NORM_LAYER } dpt_norm_kind;
+
+typedef struct dpt_family dpt_family;
+
+/** An architecture as its configuration describes it:
+ * x = norm?(embedding); for each layer x += O(attention(Q, K, V of norm1 x)), x += down(act(up of norm2 x));
+ * head(norm x). Which norms, biases and gates there are is said by the rows. */
+typedef struct dpt_arch {
+    const dpt_family *family;
+    const dpt_row *row[DPT_SLOTS]; /**< NULL: no such tensor */
+    int number[DPT_SLOTS];         /**< of the row, among all or among those of a layer */
+    int whole, per_layer;          /**< rows of the whole model, and of a layer */
+    int64_t length[DPT_AXES];
+    int64_t layers, heads, kv_heads, head_dim;
+    dpt_norm_kind norm;
+    double eps;
+    dpt_act_kind act;
+    const char *act_name; /**< in config.json */
+    dpt_rope_params rope; /**< dim 0: no rotation */
+    bool causal;
+    int64_t *window; /**< (layers) keys that a query sees; 0: all before it. NULL: all. Owned */
+    bool tied;       /**< the head is the token embedding */
+    int64_t max_positions; /**< of a language model */
+    int64_t side;          /**< of an image [pixels]; 0: a language model */
+    int64_t patches;       /**< of an image */
+} dpt_arch;
+
+/** One entry of DPT_FAMILIES. */
+struct dpt_family {
+    const char *architecture; /**< `architectures` of config.json */
+    const char *model_type;
+
+    /** Fill the description: shape, options and rows (dpt_arch_add). Local. Errors: in->status. */
+    void (*read)(dpt_config *in, const dpt_catalog *catalog, dpt_arch *out);
+
+    /** Whether a tensor that has no row may be there all the same. Local. */
+    bool (*ignores)(const dpt_arch *arch, const char *name);
+
+    /** Whether a key of a configuration is one that is read, or changes nothing. Local. NULL: not known. */
+    bool (*knows)(const char *key);
+};
+
+/** All families: dpt_family_<name> is in <name>.c. */
+#define DPT_FAMILIES(X) X(llama) X(mistral) X(qwen2) X(vit) X(clip)
+
+#define DPT_FAMILY_DECLARE(NAME) extern const dpt_family dpt_family_##NAME;
+DPT_FAMILIES(DPT_FAMILY_DECLARE)
+#undef DPT_FAMILY_DECLARE
+
+/** The family that a configuration names. Local. Errors: DPT_ERR_INPUT naming those that there are. */
+dpt_status dpt_family_find(const json_t *config, const dpt_family **out);
+
+/** Describe a configuration of any family; destroy what was described. Local.
+ * Errors: DPT_ERR_INPUT naming the key; options that change the computation and are not implemented
+ *         are refused by name. out is empty. */
+dpt_status dpt_arch_read(const json_t *config, const dpt_catalog *catalog, dpt_arch *out);
+void dpt_arch_destroy(dpt_arch *arch);
+
+/** Give an architecture the rows whose options are among `options`; a later row of a slot replaces an
+ * earlier one. Local. */
+void dpt_arch_add(dpt_arch *arch, const dpt_row *rows, size_t count, unsigned options);
+
+/** Number of a tensor in dpt_params; -1: there is none. Local. */
+int dpt_arch_index(const dpt_arch *arch, int64_t layer, dpt_slot slot);
+/** Number of all tensors. Local. */
+int64_t dpt_arch_count(const dpt_arch *arch);
+/** Name of a row in the files. Local. */
+void dpt_arch_name(const dpt_row *row, int64_t layer, char *out, size_t size);
+
+/** Append to a text of at most `size` bytes the options in which two architectures of the same tensors
+ * compute differently. Local. */
+void dpt_arch_compare(const dpt_arch *a, const dpt_arch *b, char *text, size_t size);
+
+#endif

@@ -1,0 +1,36 @@
+#ifndef DELTAPATH_SRC_MODEL_ARCH_DECODER_H
+#define DELTAPATH_SRC_MODEL_ARCH_DECODER_H
+
+#include "arch.h"
+
+/** Where sliding_window holds. */
+typedef enum dpt_window_rule {
+    DPT_WINDOW_NONE, /**< nowhere (LLaMA) */
+    DPT_WINDOW_ALL,  /**< in every layer (Mistral) */
+    DPT_WINDOW_TYPES /**< by use_sliding_window and layer_types (Qwen) */
+} dpt_window_rule;
+
+/** What tells the families of LLaMA's relatives apart beside their rows. */
+typedef struct dpt_decoder_traits {
+    int64_t max_positions; /**< max_position_embeddings when the key is absent */
+    int64_t head_dim;      /**< the same of head_dim; 0: hidden_size / num_attention_heads */
+    dpt_window_rule window;
+    int64_t window_default; /**< the same of sliding_window; 0: none */
+    unsigned options;       /**< dpt_option of what is always there */
+    unsigned by_attention_bias,
+        by_mlp_bias; /**< of what these keys switch on; 0: refused when on */
+} dpt_decoder_traits;
+
+/** Describe a decoder with the tensors and keys of LLaMA's relatives. Local. Errors: in->status. */
+void dpt_decoder_read(dpt_config *in, const dpt_decoder_traits *traits, dpt_arch *out);
+
+/** Rotation: rope_parameters, rope_scaling and rope_theta. Local. Errors: in->status. */
+void dpt_decoder_read_rope(dpt_config *in, dpt_arch *out);
+
+/** Rotary frequencies of old checkpoints, and a copy of a tied head. Local. */
+bool dpt_decoder_ignores(const dpt_arch *arch, const char *name);
+
+/** Whether a key is read, refused where it is on, or changes no result. Local. */
+bool dpt_decoder_knows(const char *key);
+
+#endif

@@ -1,0 +1,95 @@
+#include "transformer.h"
+
+#include "deltapath/nn/linear.h"
+#include "deltapath/nn/norm.h"
+
+#include <string.h>
+
+static int64_t patches_pixels(const dpt_pass *pass) {
+    return pass->slice->end[DPT_AXIS_PIXELS] - pass->slice->begin[DPT_AXIS_PIXELS];
+}
+
+/* This rank's elements of every patch: row (image, patch), column (channel, y, x) of the kernel. */
+static void patches_gather_pixels(const dpt_pass *pass) {
+    const dpt_arch *arch = pass->arch;
+    int64_t side = arch->side, patch = arch->length[DPT_AXIS_PATCH], across = side / patch;
+    int64_t channels = arch->length[DPT_AXIS_CHANNELS], n = patches_pixels(pass);
+#pragma omp parallel for schedule(static) if (pass->sequences * arch->patches * n > 1 << 16)
+    for (int64_t row = 0; row < pass->sequences * arch->patches; row++) {
+        int64_t at = row % arch->patches;
+        const float *corner = pass->call->batch->images +
+                              row / arch->patches * channels * side * side +
+                              (at / across * side + at % across) * patch;
+        for (int64_t k = 0; k < n; k++) {
+            int64_t e = pass->slice->begin[DPT_AXIS_PIXELS] + k, in = e % (patch * patch);
+            pass->work->pixels[row * n + k] =
+                corner[e / (patch * patch) * side * side + in / patch * side + in % patch];
+        }
+    }
+}
+
+/* Row 0 of each image is the class token, the others its patches; the first rank adds positions. */
+static void patches_place(const dpt_pass *pass, const float *patches, float *x) {
+    const float *class_token = pass->work->w[DPT_SLOT_CLASS];
+    const float *position = pass->work->w[DPT_SLOT_POSITION];
+    int64_t C = pass->width, count = pass->arch->patches;
+    for (int64_t s = 0; s < pass->sequences; s++) {
+        float *image = x + pass->first[s] * C;
+        if (class_token != NULL)
+            memcpy(image, class_token, (size_t)C * sizeof *x);
+        else
+            memset(image, 0, (size_t)C * sizeof *x);
+        memcpy(image + C, patches + s * count * C, (size_t)(count * C) * sizeof *x);
+        for (int64_t i = 0; position != NULL && i < (count + 1) * C; i++)
+            image[i] += position[i];
+    }
+}
+
+void dpt_embed_patches(dpt_pass *pass, float *x) {
+    const dpt_work *k = pass->work;
+    int64_t C = pass->width, n = patches_pixels(pass);
+    bool norm = pass->arch->row[DPT_SLOT_EMBED_NORM] != NULL;
+    float *to = norm ? k->embedded : x;
+    dpt_weights_form(pass, 0, DPT_SLOTS_EMBED, DPT_SLOTS_LAYER);
+    patches_gather_pixels(pass);
+    dpt_nn_linear_forward(pass->sequences * pass->arch->patches, C, n, k->pixels, n,
+                          k->w[DPT_SLOT_PATCH], n, k->w[DPT_SLOT_PATCH_BIAS], k->part, C);
+    patches_place(pass, k->part, to);
+    dpt_pass_sum(pass, to, pass->tokens * C);
+    if (norm)
+        dpt_pass_norm(pass, DPT_SLOT_EMBED_NORM, pass->tokens, to, x, k->embed_norm);
+}
+
+/* Gradient of the patches' rows, which lie between the class tokens. */
+static void patches_backward(const dpt_pass *pass) {
+    const dpt_work *k = pass->work;
+    int64_t C = pass->width, count = pass->arch->patches;
+    for (int64_t s = 0; s < pass->sequences; s++) {
+        memcpy(k->part + s * count * C, k->dx + (pass->first[s] + 1) * C,
+               (size_t)(count * C) * sizeof *k->part);
+        for (int64_t i = 0; i < count; i++)
+            k->image_of_patch[s * count + i] = s;
+    }
+    dpt_rows rows = dpt_rows_of(pass->sequences * count, k->image_of_patch, k->part, C, k->pixels,
+                                patches_pixels(pass));
+    dpt_accumulate_linear(&pass->to, dpt_pass_index(pass, 0, DPT_SLOT_PATCH), rows);
+    dpt_accumulate_bias(&pass->to, dpt_pass_index(pass, 0, DPT_SLOT_PATCH_BIAS), rows);
+}
+
+/* forward: e = sum over ranks of [class; pixels Wp^T + b] + position; x = norm(e) or e. dx holds the
+ * gradient of x. */
+void dpt_embed_patches_backward(const dpt_pass *pass) {
+    const dpt_work *k = pass->work;
+    int64_t C = pass->width;
+    if (pass->arch->row[DPT_SLOT_EMBED_NORM] != NULL) {
+        dpt_weights_form(pass, 0, DPT_SLOTS_EMBED, DPT_SLOTS_LAYER);
+        dpt_rows rows = dpt_rows_of(pass->tokens, k->sequence, k->dx, C, k->embedded, C);
+        dpt_pass_norm_backward(pass, 0, DPT_SLOT_EMBED_NORM, rows, k->embed_norm, false, k->dx);
+    }
+    /* One row an image, whose predictions the head has numbered in order. */
+    dpt_rows images = dpt_rows_of(pass->sequences, k->row_sequence, k->dx,
+                                  (pass->arch->patches + 1) * C, NULL, 0);
+    dpt_accumulate_bias(&pass->to, dpt_pass_index(pass, 0, DPT_SLOT_POSITION), images);
+    dpt_accumulate_bias(&pass->to, dpt_pass_index(pass, 0, DPT_SLOT_CLASS), images);
+    patches_backward(pass);
+}

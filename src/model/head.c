@@ -1,0 +1,126 @@
+#include "score.h"
+#include "transformer.h"
+
+#include "deltapath/nn/cross_entropy.h"
+#include "deltapath/nn/linear.h"
+
+#include <string.h>
+
+static float head_weight(const dpt_pass *pass, int64_t at) {
+    return pass->call->weight != NULL ? (float)pass->call->weight[at] : 0.0F;
+}
+
+static void head_list_row(dpt_pass *pass, int64_t token, int64_t s, int32_t target, float weight) {
+    const dpt_work *k = pass->work;
+    int64_t n = pass->scored++;
+    k->rows[n] = token;
+    k->row_sequence[n] = s;
+    k->targets[n] = target;
+    k->scale[n] = weight;
+}
+
+/* Predictions of the batch: an image is predicted from its class token, token i from token i - 1 of its
+ * sequence. */
+static void head_list_rows(dpt_pass *pass) {
+    const dpt_batch *batch = pass->call->batch;
+    pass->scored = 0;
+    for (int64_t s = 0; s < pass->sequences; s++) {
+        int64_t first = pass->first[s], end = pass->first[s + 1];
+        if (batch->images != NULL)
+            head_list_row(pass, first, s, batch->labels[s], head_weight(pass, s));
+        for (int64_t i = first + 1; batch->images == NULL && i < end; i++)
+            if (batch->mask[i])
+                head_list_row(pass, i - 1, s, batch->tokens[i], head_weight(pass, i));
+    }
+}
+
+/* nll of n rows whose logits over this rank's vocabulary are in work->logits. */
+static void head_score(dpt_pass *pass, int64_t row, int64_t n) {
+    const dpt_work *k = pass->work;
+    uint8_t *correct = pass->call->correct;
+    bool images = pass->call->batch->images != NULL;
+    dpt_score_rows rows = {.n = n,
+                           .v = pass->slice->v,
+                           .begin = pass->slice->begin[DPT_AXIS_VOCABULARY],
+                           .logits = k->logits,
+                           .targets = k->targets + row,
+                           .max = k->max + row,
+                           .sums = k->sums,
+                           .top = k->part, /* free here, and n <= T */
+                           .hits = correct != NULL ? k->best + row : NULL};
+    double *nll = k->sums + n;
+    pass->status = dpt_status_worse(pass->status, dpt_score(&pass->model->group, &rows, nll));
+    for (int64_t r = 0; r < n; r++) {
+        int64_t at = images ? k->row_sequence[row + r] : k->rows[row + r] + 1;
+        pass->call->nll[at] = nll[r];
+        if (correct != NULL)
+            correct[at] = rows.hits[r] != 0;
+    }
+}
+
+/* Logits of n rows of y (n, C): y W^T + b, or z text^T with the embeddings of y. */
+static void head_forward(dpt_pass *pass, int64_t row, int64_t n, const float *y) {
+    const dpt_work *k = pass->work;
+    int64_t C = pass->width, v = pass->slice->v, D = pass->arch->length[DPT_AXIS_PROJECTION];
+    if (pass->arch->row[DPT_SLOT_TEXT] == NULL) {
+        dpt_nn_linear_forward(n, v, C, y, C, k->w[DPT_SLOT_HEAD], C, k->w[DPT_SLOT_HEAD_BIAS],
+                              k->logits, v);
+        return;
+    }
+    dpt_head_project(pass, row, n, y);
+    dpt_nn_linear_forward(n, v, D, k->z + row * D, D, k->w[DPT_SLOT_TEXT], D, NULL, k->logits, v);
+}
+
+/* Gradient of n rows through the head: dy (n, C) is this rank's share. */
+static void head_backward(dpt_pass *pass, int64_t row, int64_t n, const float *y, float *dy) {
+    const dpt_work *k = pass->work;
+    int64_t C = pass->width, v = pass->slice->v, D = pass->arch->length[DPT_AXIS_PROJECTION];
+    dpt_nn_ce_backward(n, v, pass->slice->begin[DPT_AXIS_VOCABULARY], k->logits, v,
+                       k->targets + row, k->max + row, k->sums, k->scale + row);
+    if (pass->arch->row[DPT_SLOT_TEXT] != NULL) {
+        dpt_nn_linear_backward_input(n, v, D, k->logits, v, k->w[DPT_SLOT_TEXT], D, false,
+                                     k->dz + row * D, D);
+        dpt_head_project_backward(pass, row, n, y, dy);
+        return;
+    }
+    dpt_nn_linear_backward_input(n, v, C, k->logits, v, k->w[DPT_SLOT_HEAD], C, false, dy, C);
+    dpt_rows rows = dpt_rows_of(n, k->row_sequence + row, k->logits, v, y, C);
+    dpt_accumulate_linear(&pass->to, dpt_pass_index(pass, 0, DPT_SLOT_HEAD), rows);
+    dpt_accumulate_bias(&pass->to, dpt_pass_index(pass, 0, DPT_SLOT_HEAD_BIAS), rows);
+}
+
+/* forward: y = norm(x[rows]). dx of every token is zero where nothing is predicted from it. */
+static void head_norm_backward(dpt_pass *pass, const float *x, float *d) {
+    const dpt_work *k = pass->work;
+    int64_t C = pass->width, R = pass->scored;
+    dpt_pass_sum(pass, d, R * C);
+    dpt_pass_norm_backward(pass, 0, DPT_SLOT_FINAL_NORM,
+                           dpt_rows_of(R, k->row_sequence, d, C, x, C), k->norm1, false, d);
+    memset(k->dx, 0, (size_t)(pass->tokens * C) * sizeof *k->dx);
+    for (int64_t r = 0; r < R; r++)
+        memcpy(k->dx + k->rows[r] * C, d + r * C, (size_t)C * sizeof *d);
+}
+
+void dpt_head_run(dpt_pass *pass) {
+    const dpt_work *k = pass->work;
+    int64_t C = pass->width;
+    const float *last = dpt_pass_input(pass, pass->arch->layers);
+    bool backward = pass->call->mode != DPT_BACKWARD_NONE;
+    float *x = k->h, *y = k->n1, *d = k->n2; /* (R, C) each: the layers' buffers are free */
+    head_list_rows(pass);
+    for (int64_t r = 0; r < pass->scored; r++)
+        memcpy(x + r * C, last + k->rows[r] * C, (size_t)C * sizeof *x);
+    if (pass->scored > 0)
+        dpt_weights_form(pass, 0, DPT_SLOTS_HEAD, DPT_SLOTS);
+    dpt_pass_norm(pass, DPT_SLOT_FINAL_NORM, pass->scored, x, y, k->norm1);
+    int64_t step = dpt_work_head_rows(pass->model, pass->scored);
+    for (int64_t row = 0; row < pass->scored; row += step) {
+        int64_t n = pass->scored - row < step ? pass->scored - row : step;
+        head_forward(pass, row, n, y + row * C);
+        head_score(pass, row, n);
+        if (backward)
+            head_backward(pass, row, n, y + row * C, d + row * C);
+    }
+    if (backward)
+        head_norm_backward(pass, x, d);
+}

@@ -1,0 +1,88 @@
+#include "transformer.h"
+
+#include "deltapath/nn/norm.h"
+
+void dpt_pass_sum(dpt_pass *pass, float *values, int64_t n) {
+    dpt_status st = dpt_comm_sum_f32(&pass->model->group, values, n);
+    pass->status = dpt_status_worse(pass->status, st);
+}
+
+float *dpt_pass_input(const dpt_pass *pass, int64_t layer) {
+    if (pass->call->mode == DPT_BACKWARD_NONE)
+        return pass->work->x;
+    return pass->work->x + layer * pass->tokens * pass->width;
+}
+
+int dpt_pass_index(const dpt_pass *pass, int64_t layer, dpt_slot slot) {
+    return dpt_arch_index(pass->arch, layer, slot);
+}
+
+void dpt_pass_norm(const dpt_pass *pass, dpt_slot slot, int64_t n, const float *x, float *y,
+                   dpt_norm_stats stats) {
+    const float *w = pass->work->w[slot], *b = pass->work->w[slot + 1];
+    int64_t C = pass->width;
+    float eps = (float)pass->arch->eps;
+    if (pass->arch->norm == DPT_NORM_RMS)
+        dpt_nn_rmsnorm_forward(n, C, x, C, w, eps, y, C, stats.rstd);
+    else
+        dpt_nn_layernorm_forward(n, C, x, C, w, b, eps, y, C, stats.mean, stats.rstd);
+}
+
+void dpt_pass_norm_backward(const dpt_pass *pass, int64_t layer, dpt_slot slot, dpt_rows rows,
+                            dpt_norm_stats stats, bool add, float *dx) {
+    const float *w = pass->work->w[slot];
+    int64_t C = pass->width;
+    dpt_accumulate_norm(&pass->to, dpt_pass_index(pass, layer, slot),
+                        dpt_pass_index(pass, layer, (dpt_slot)(slot + 1)), rows, stats.mean,
+                        stats.rstd);
+    if (pass->arch->norm == DPT_NORM_RMS)
+        dpt_nn_rmsnorm_backward_input(rows.n, C, rows.dy, C, rows.x, C, w, stats.rstd, add, dx, C);
+    else
+        dpt_nn_layernorm_backward_input(rows.n, C, rows.dy, C, rows.x, C, w, stats.mean, stats.rstd,
+                                        add, dx, C);
+}
+
+/* Sequences of the batch: those of its tokens, or the patches of its images. */
+static void pass_number(dpt_pass *pass) {
+    const dpt_batch *batch = pass->call->batch;
+    int64_t positions = pass->arch->length[DPT_AXIS_POSITIONS], *first = pass->work->first;
+    pass->sequences = batch->sequences;
+    pass->first = batch->images != NULL ? first : batch->first;
+    for (int64_t s = 0; batch->images != NULL && s <= pass->sequences; s++)
+        first[s] = s * positions;
+    pass->tokens = pass->first[pass->sequences];
+    for (int64_t s = 0; s < pass->sequences; s++)
+        for (int64_t i = pass->first[s]; i < pass->first[s + 1]; i++)
+            pass->work->sequence[i] = s;
+}
+
+dpt_status dpt_pass_run(dpt_model *model, const dpt_model_call *call) {
+    const dpt_work *work = &model->work;
+    bool images = call->batch->images != NULL;
+    dpt_pass pass = {.model = model,
+                     .arch = &model->arch,
+                     .slice = &model->slice,
+                     .work = work,
+                     .call = call,
+                     .to = {.model = model,
+                            .call = call,
+                            .term = work->term,
+                            .e = work->e,
+                            .products = work->products},
+                     .width = model->arch.length[DPT_AXIS_WIDTH],
+                     .status = DPT_OK};
+    pass_number(&pass);
+    if (pass.tokens == 0)
+        return DPT_OK;
+    (images ? dpt_embed_patches : dpt_embed_tokens)(&pass, dpt_pass_input(&pass, 0));
+    for (int64_t layer = 0; layer < model->arch.layers; layer++)
+        dpt_block_forward(&pass, layer, dpt_pass_input(&pass, layer),
+                          dpt_pass_input(&pass, layer + 1));
+    dpt_head_run(&pass);
+    if (call->mode == DPT_BACKWARD_NONE)
+        return pass.status;
+    for (int64_t layer = model->arch.layers - 1; layer >= 0; layer--)
+        dpt_block_backward(&pass, layer, dpt_pass_input(&pass, layer));
+    (images ? dpt_embed_patches_backward : dpt_embed_tokens_backward)(&pass);
+    return pass.status;
+}

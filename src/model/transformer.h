@@ -1,0 +1,159 @@
+#ifndef DELTAPATH_SRC_MODEL_TRANSFORMER_H
+#define DELTAPATH_SRC_MODEL_TRANSFORMER_H
+
+#include "accumulate.h"
+#include "arch/arch.h"
+#include "params.h"
+
+#include "deltapath/model/model.h"
+#include "deltapath/nn/attention.h"
+
+/** What one rank has of every axis, in elements, and widths that the passes use. */
+typedef struct dpt_slice {
+    bool first; /**< first rank: has what only one has or counts */
+    int64_t begin[DPT_AXES], end[DPT_AXES];
+    int64_t heads, kv_heads, first_head; /**< query heads here, key-value heads that they use */
+    int64_t rows_most;                   /**< most rows of the vocabulary on any rank */
+    int64_t q, kv, qkv, f, hidden, v; /**< queries, keys, q + 2 kv, units, with gates, vocabulary */
+} dpt_slice;
+
+/** Row statistics of a norm, for its backward pass: (T) each; no mean with RMSNorm. */
+typedef struct dpt_norm_stats {
+    float *mean, *rstd;
+} dpt_norm_stats;
+
+/** Buffers of a pass over at most `tokens` tokens; T is the number of tokens of the batch, of which H have a
+ * prediction: all of them, or one an image. */
+typedef struct dpt_work {
+    int64_t tokens, longest; /**< capacity */
+    bool backward;
+    void *base; /**< the one allocation */
+    float *x;   /**< (layers + 1, T, C) inputs of the layers; without backward (T, C) */
+    float *dx;  /**< (T, C) */
+    float *n1, *n2, *h, *part; /**< (T, C): norms of x and h, x + attention, partial sums */
+    float *qkv, *o;            /**< (T, q + 2 kv), (T, q) */
+    float *lse;                /**< (heads, T) */
+    dpt_norm_stats embed_norm, norm1, norm2;
+    float *hidden, *m, *dm; /**< (T, hidden), (T, f), (T, f): before and after the activation */
+    float *dqkv, *d_o;      /**< as qkv and o; in the room of hidden, m and dm */
+    float *logits;          /**< (rows at a time, v) */
+    float *z, *dz, *length; /**< (H, D), (H, D), (H) embeddings of images, of length 1 */
+    float *pixels;          /**< (patches, pixels here) */
+    float *embedded;        /**< (T, C) input of the norm of the embedding */
+    float *cos, *sin;       /**< (longest, rotated half) */
+    float *attention, *products; /**< scratch of nn */
+    float *e;                    /**< rows of E */
+    float *arena;                /**< weights of a layer, of the embedding or of the head */
+    float *w[DPT_SLOTS];         /**< in the arena, stacked rows end to end; NULL: none here */
+    double *term;                /**< (T) */
+    double *sums;                /**< (2 H) sums of exponentials and target logits */
+    int64_t *first;              /**< (images + 1) first token of each image */
+    int64_t *sequence;           /**< (T) sequence of each token */
+    int64_t *image_of_patch;     /**< (patches) */
+    int64_t *rows;               /**< (H) token from which each prediction is made */
+    int64_t *row_sequence;       /**< (H) and its sequence */
+    int64_t *best;               /**< (H) arg max */
+    int32_t *targets;            /**< (H) */
+    float *max, *scale;          /**< (H) */
+} dpt_work;
+
+struct dpt_model {
+    dpt_comm group;      /**< borrowed handle */
+    dpt_catalog catalog; /**< a copy of create's */
+    dpt_params params;
+    bool bound; /**< an edit is loaded */
+    dpt_arch arch;
+    dpt_slice slice;
+    int32_t *kv_of;  /**< (query heads here) key-value head of each, counted from the first here */
+    float *inv_freq; /**< (rotated half) */
+    dpt_work work;
+};
+
+struct dpt_model_gradient {
+    int count;
+    float **blocks; /**< (count) as params; NULL where the block is empty or not counted */
+    int64_t *numel; /**< (count) */
+};
+
+/** One call of dpt_model_run. */
+struct dpt_model_call {
+    const dpt_batch *batch;
+    double t;
+    dpt_model_backward mode;
+    const double *weight;
+    double *nll;
+    uint8_t *correct;
+    double *terms;
+    dpt_model_gradient *gradient;
+};
+
+/** What the passes share during one call. */
+typedef struct dpt_pass {
+    const dpt_model *model;
+    const dpt_arch *arch;
+    const dpt_slice *slice;
+    const dpt_work *work;
+    const dpt_model_call *call;
+    dpt_accumulator to;
+    int64_t sequences, tokens, width;
+    const int64_t *first; /**< (sequences + 1) */
+    int64_t scored;       /**< predictions */
+    dpt_status status;
+} dpt_pass;
+
+/* slice.c */
+/** What rank `rank` of `size` has. Local. */
+void dpt_slice_find(const dpt_arch *arch, int rank, int size, dpt_slice *out);
+/** Claim the part of every row. Local. Errors: as dpt_params_check. */
+dpt_status dpt_slice_claim(dpt_model *model);
+
+/* work.c */
+int64_t dpt_work_bytes(const dpt_model *model, int64_t tokens, int64_t longest, bool backward);
+/** Make the buffers large enough; kept from call to call. Local. */
+dpt_status dpt_work_reserve(dpt_model *model, int64_t tokens, int64_t longest, bool backward);
+void dpt_work_release(dpt_work *work);
+int64_t dpt_work_head_rows(const dpt_model *model, int64_t scored); /**< the same on all ranks */
+
+/* weights.c */
+int64_t dpt_weights_floats(const dpt_model *model); /**< of the arena */
+/** Point w into an arena. Local. */
+void dpt_weights_place(const dpt_model *model, float *arena, float **w);
+/** W(t) of the slots [begin, end) of a layer. Local. */
+void dpt_weights_form(const dpt_pass *pass, int64_t layer, dpt_slot begin, dpt_slot end);
+
+/* pass.c */
+/** Predictions with both passes where the call wants them. Collective over the group. */
+dpt_status dpt_pass_run(dpt_model *model, const dpt_model_call *call);
+void dpt_pass_sum(dpt_pass *pass, float *values, int64_t n); /**< over the group */
+/** Input of a layer; that of the layer after the last goes to the head. */
+float *dpt_pass_input(const dpt_pass *pass, int64_t layer);
+/** Number of a tensor for the accumulator. */
+int dpt_pass_index(const dpt_pass *pass, int64_t layer, dpt_slot slot);
+/** Norm of n rows: stats are for the backward pass. */
+void dpt_pass_norm(const dpt_pass *pass, dpt_slot slot, int64_t n, const float *x, float *y,
+                   dpt_norm_stats stats);
+/** dx (+)= gradient of the norm's input, and that of its weights; rows are (n, C), dx may be dy when it is
+ * not added to. */
+void dpt_pass_norm_backward(const dpt_pass *pass, int64_t layer, dpt_slot slot, dpt_rows rows,
+                            dpt_norm_stats stats, bool add, float *dx);
+
+/* embed_tokens.c, embed_patches.c: the batch to the input of the first layer, and back. */
+void dpt_embed_tokens(dpt_pass *pass, float *x);
+void dpt_embed_tokens_backward(const dpt_pass *pass);
+void dpt_embed_patches(dpt_pass *pass, float *x);
+void dpt_embed_patches_backward(const dpt_pass *pass);
+
+/* block.c: one layer. The backward pass computes the activations again from the input x of the layer;
+ * work->dx holds the gradient of its output on entry and that of x on return. */
+void dpt_block_forward(dpt_pass *pass, int64_t layer, const float *x, float *out);
+void dpt_block_backward(dpt_pass *pass, int64_t layer, const float *x);
+
+/* head.c: nll, correct, and with a backward pass the gradient of the last layer's output. */
+void dpt_head_run(dpt_pass *pass);
+
+/* head_text.c: y (n, C) to embeddings of length 1 in work->z, from row `row` of the head on, and from the
+ * gradient in work->dz back to that of y. */
+void dpt_head_project(dpt_pass *pass, int64_t row, int64_t n, const float *y);
+void dpt_head_project_backward(dpt_pass *pass, int64_t row, int64_t n, const float *y, float *dy);
+
+#endif

@@ -1,0 +1,169 @@
+#include "transformer.h"
+
+#include "deltapath/base/mem.h"
+#include "deltapath/nn/linear.h"
+
+#include <omp.h>
+
+enum {
+    LOGITS_FLOATS = 1 << 26, /* logits held at a time, as far as the least number of rows allows */
+    LOGITS_ROWS_MIN = 128,   /* fewer rows would make the products of the head slow */
+};
+
+/* One allocation that is handed out in pieces; with base NULL it is only counted. */
+typedef struct work_room {
+    char *base;
+    int64_t used;
+} work_room;
+
+static void *work_take(work_room *room, int64_t n, int64_t size) {
+    void *at = room->base != NULL ? room->base + room->used : NULL;
+    room->used += (n * size + 63) / 64 * 64;
+    return at;
+}
+
+static float *work_floats(work_room *room, int64_t n) {
+    return work_take(room, n, (int64_t)sizeof(float));
+}
+
+static int64_t work_most(int64_t a, int64_t b) {
+    return a > b ? a : b;
+}
+
+int64_t dpt_work_head_rows(const dpt_model *model, int64_t scored) {
+    int64_t rows = work_most(LOGITS_FLOATS / model->slice.rows_most, LOGITS_ROWS_MIN);
+    return rows < scored ? rows : scored;
+}
+
+static int64_t work_images(const dpt_model *model, int64_t tokens) {
+    return model->arch.side > 0 ? tokens / model->arch.length[DPT_AXIS_POSITIONS] : 0;
+}
+
+static dpt_norm_stats work_take_stats(const dpt_model *model, int64_t rows, work_room *room) {
+    dpt_norm_stats stats = {.mean = NULL, .rstd = work_floats(room, rows)};
+    if (model->arch.norm == DPT_NORM_LAYER)
+        stats.mean = work_floats(room, rows);
+    return stats;
+}
+
+/* The room of the MLP's activations takes the gradients of the attention when these are free. */
+static void work_lay_out_inner(const dpt_slice *slice, int64_t T, work_room *room, dpt_work *w) {
+    work_room mlp = *room, attention = *room;
+    w->hidden = work_floats(&mlp, T * slice->hidden);
+    w->m = work_floats(&mlp, T * slice->f);
+    w->dm = work_floats(&mlp, T * slice->f);
+    w->dqkv = work_floats(&attention, T * slice->qkv);
+    w->d_o = work_floats(&attention, T * slice->q);
+    room->used = work_most(mlp.used, attention.used);
+}
+
+static void work_lay_out_block(const dpt_model *model, int64_t T, bool backward, work_room *room,
+                               dpt_work *w) {
+    const dpt_slice *slice = &model->slice;
+    int64_t width = model->arch.length[DPT_AXIS_WIDTH];
+    w->x = work_floats(room, T * width * (backward ? model->arch.layers + 1 : 1));
+    w->dx = work_floats(room, backward ? T * width : 0);
+    w->n1 = work_floats(room, T * width);
+    w->n2 = work_floats(room, T * width);
+    w->h = work_floats(room, T * width);
+    w->part = work_floats(room, T * width);
+    w->qkv = work_floats(room, T * slice->qkv);
+    w->o = work_floats(room, T * slice->q);
+    w->lse = work_floats(room, T * slice->heads);
+    w->norm1 = work_take_stats(model, T, room);
+    w->norm2 = work_take_stats(model, T, room);
+    work_lay_out_inner(slice, T, room, w);
+}
+
+static void work_lay_out_images(const dpt_model *model, int64_t T, work_room *room, dpt_work *w) {
+    const dpt_arch *arch = &model->arch;
+    int64_t images = work_images(model, T), patches = images * arch->patches;
+    bool norm = arch->row[DPT_SLOT_EMBED_NORM] != NULL;
+    w->pixels = work_floats(
+        room, patches * (model->slice.end[DPT_AXIS_PIXELS] - model->slice.begin[DPT_AXIS_PIXELS]));
+    w->embedded = work_floats(room, norm ? T * arch->length[DPT_AXIS_WIDTH] : 0);
+    w->embed_norm = work_take_stats(model, norm ? T : 0, room);
+    w->first = work_take(room, images + 1, sizeof(int64_t));
+    w->image_of_patch = work_take(room, patches, sizeof(int64_t));
+}
+
+static void work_lay_out_head(const dpt_model *model, int64_t H, work_room *room, dpt_work *w) {
+    int64_t projection = model->arch.length[DPT_AXIS_PROJECTION];
+    w->logits = work_floats(room, dpt_work_head_rows(model, H) * model->slice.v);
+    w->z = work_floats(room, H * projection);
+    w->dz = work_floats(room, H * projection);
+    w->length = work_floats(room, projection > 0 ? H : 0);
+    w->sums = work_take(room, 2 * H, sizeof(double));
+    w->rows = work_take(room, H, sizeof(int64_t));
+    w->row_sequence = work_take(room, H, sizeof(int64_t));
+    w->best = work_take(room, H, sizeof(int64_t));
+    w->targets = work_take(room, H, sizeof(int32_t));
+    w->max = work_floats(room, H);
+    w->scale = work_floats(room, H);
+}
+
+/* Floats of E that the largest tensor needs at a time. */
+static int64_t work_delta_floats(const dpt_model *model) {
+    int64_t most = 0;
+    for (int slot = 0; slot < DPT_SLOTS; slot++) {
+        const dpt_row *row = model->arch.row[slot];
+        int index = dpt_arch_index(&model->arch, 0, (dpt_slot)slot);
+        if (row != NULL)
+            most = work_most(most, dpt_accumulate_delta_floats(&model->params.items[index],
+                                                               row->share == DPT_SHARE_FIRST));
+    }
+    return most;
+}
+
+/* Pointers into base for T tokens; @return the bytes. With base NULL only counts. */
+static int64_t work_lay_out(const dpt_model *model, int64_t T, int64_t longest, bool backward,
+                            char *base, dpt_work *w) {
+    const dpt_arch *arch = &model->arch;
+    work_room room = {.base = base};
+    dpt_attention_shape shape = {
+        .n = longest, .hq = model->slice.heads, .threads = omp_get_max_threads()};
+    work_lay_out_block(model, T, backward, &room, w);
+    work_lay_out_images(model, T, &room, w);
+    work_lay_out_head(model, arch->side > 0 ? work_images(model, T) : T, &room, w);
+    w->cos = work_floats(&room, longest * (arch->rope.dim / 2));
+    w->sin = work_floats(&room, longest * (arch->rope.dim / 2));
+    w->attention = work_floats(&room, (int64_t)dpt_nn_attention_scratch(&shape));
+    w->products = work_floats(&room, (int64_t)dpt_nn_linear_terms_scratch(T, INT32_MAX));
+    w->e = work_floats(&room, backward ? work_delta_floats(model) : 0);
+    w->arena = work_floats(&room, dpt_weights_floats(model));
+    w->term = work_take(&room, T, sizeof(double));
+    w->sequence = work_take(&room, T, sizeof(int64_t));
+    return room.used;
+}
+
+int64_t dpt_work_bytes(const dpt_model *model, int64_t tokens, int64_t longest, bool backward) {
+    dpt_work w;
+    return work_lay_out(model, tokens, longest, backward, NULL, &w);
+}
+
+dpt_status dpt_work_reserve(dpt_model *model, int64_t tokens, int64_t longest, bool backward) {
+    dpt_work *w = &model->work;
+    if (w->base != NULL && tokens <= w->tokens && longest <= w->longest &&
+        (w->backward || !backward))
+        return DPT_OK;
+    tokens = work_most(tokens, w->tokens);
+    longest = work_most(longest, w->longest);
+    backward = backward || w->backward;
+    dpt_work_release(w);
+    w->base = dpt_mem_alloc(dpt_work_bytes(model, tokens, longest, backward), 1,
+                            "activations and weights of a layer");
+    if (w->base == NULL)
+        return DPT_ERR_OUTPUT;
+    w->tokens = tokens;
+    w->longest = longest;
+    w->backward = backward;
+    work_lay_out(model, tokens, longest, backward, w->base, w);
+    dpt_weights_place(model, w->arena, w->w);
+    dpt_nn_rope_table(longest, model->arch.rope.dim / 2, model->inv_freq, w->cos, w->sin);
+    return DPT_OK;
+}
+
+void dpt_work_release(dpt_work *work) {
+    dpt_mem_free(work->base);
+    *work = (dpt_work){.base = NULL};
+}
