@@ -2,6 +2,7 @@
 
 #include "deltapath/nn/linear.h"
 #include "deltapath/nn/mlp.h"
+#include "deltapath/nn/norm.h"
 #include "deltapath/nn/rope.h"
 
 #include <math.h>
@@ -31,6 +32,14 @@ static dpt_attention_shape block_attention_shape(const dpt_pass *pass, int64_t l
                                  .threads = omp_get_max_threads()};
 }
 
+/* Norm of each of the heads that begin at x, in place. */
+static void block_head_norm(const dpt_pass *pass, dpt_slot slot, int64_t heads, float *x) {
+    int64_t hd = pass->arch->head_dim, ld = pass->slice->qkv;
+    for (int64_t j = 0; pass->arch->row[slot] != NULL && j < heads; j++)
+        dpt_nn_rmsnorm_forward(pass->tokens, hd, x + j * hd, ld, pass->work->w[slot],
+                               (float)pass->arch->eps, x + j * hd, ld, NULL);
+}
+
 /* o = attention(rope q, rope k, v): queries and keys are neighbours in a row, so one rotation serves both. */
 static void block_heads_forward(const dpt_pass *pass, int64_t layer) {
     const dpt_work *k = pass->work;
@@ -56,6 +65,8 @@ static void block_attention_forward(dpt_pass *pass, int64_t layer, const float *
     dpt_pass_norm(pass, DPT_SLOT_NORM1, T, x, k->n1, k->norm1);
     dpt_nn_linear_forward(T, p->qkv, C, k->n1, C, k->w[DPT_SLOT_Q], C, k->w[DPT_SLOT_Q_BIAS],
                           k->qkv, p->qkv);
+    block_head_norm(pass, DPT_SLOT_Q_NORM, p->heads, k->qkv);
+    block_head_norm(pass, DPT_SLOT_K_NORM, p->kv_heads, k->qkv + p->q);
     block_heads_forward(pass, layer);
     dpt_nn_linear_forward(T, C, p->q, k->o, p->q, k->w[DPT_SLOT_O], p->q, k->w[DPT_SLOT_O_BIAS],
                           k->part, C);
@@ -155,7 +166,35 @@ static void block_heads_backward(const dpt_pass *pass, int64_t layer) {
                              k->dqkv, p->qkv);
 }
 
-/* forward: n1 = norm1(x); [q k v] = n1 Wqkv^T; o = attention(rope q, rope k, v);
+/* forward: y = norm(x) of each head. dy, of its layout, holds the gradient of y on entry and that of x on return.
+ * The attention is through with o and lse, whose room takes y and the statistics. */
+static void block_head_norm_backward(const dpt_pass *pass, int64_t layer, dpt_slot slot,
+                                     int64_t heads, const float *x, float *dy) {
+    const dpt_work *k = pass->work;
+    const float *w = k->w[slot];
+    int64_t T = pass->tokens, hd = pass->arch->head_dim, ld = pass->slice->qkv;
+    for (int64_t j = 0; j < heads; j++, x += hd, dy += hd) {
+        dpt_nn_rmsnorm_forward(T, hd, x, ld, w, (float)pass->arch->eps, k->o, hd, k->lse);
+        dpt_accumulate_norm(&pass->to, dpt_pass_index(pass, layer, slot), -1,
+                            block_rows(pass, dy, ld, x, ld), NULL, k->lse);
+        dpt_nn_rmsnorm_backward_input(T, hd, dy, ld, x, ld, w, k->lse, false, dy, ld);
+    }
+}
+
+/* The norms of q and k were in place: what went into them is computed again. */
+static void block_head_norms_backward(const dpt_pass *pass, int64_t layer) {
+    const dpt_work *k = pass->work;
+    const dpt_slice *p = pass->slice;
+    if (pass->arch->row[DPT_SLOT_Q_NORM] == NULL)
+        return;
+    dpt_nn_linear_forward(pass->tokens, p->q + p->kv, pass->width, k->n1, pass->width,
+                          k->w[DPT_SLOT_Q], pass->width, k->w[DPT_SLOT_Q_BIAS], k->qkv, p->qkv);
+    block_head_norm_backward(pass, layer, DPT_SLOT_Q_NORM, p->heads, k->qkv, k->dqkv);
+    block_head_norm_backward(pass, layer, DPT_SLOT_K_NORM, p->kv_heads, k->qkv + p->q,
+                             k->dqkv + p->q);
+}
+
+/* forward: n1 = norm1(x); [q k v] = n1 Wqkv^T; o = attention(rope norm q, rope norm k, v);
  * h = x + sum over ranks o Wo^T. dx holds the gradient of h on entry and that of x on return. */
 static void block_attention_backward(dpt_pass *pass, int64_t layer, const float *x) {
     const dpt_work *k = pass->work;
@@ -165,6 +204,7 @@ static void block_attention_backward(dpt_pass *pass, int64_t layer, const float 
                      block_rows(pass, k->dx, C, k->o, p->q));
     dpt_nn_linear_backward_input(T, C, p->q, k->dx, C, k->w[DPT_SLOT_O], p->q, false, k->d_o, p->q);
     block_heads_backward(pass, layer);
+    block_head_norms_backward(pass, layer);
     const float *dq = k->dqkv, *dk = dq + p->q, *dv = dk + p->kv;
     block_accumulate(pass, layer, DPT_SLOT_Q, DPT_SLOT_Q_BIAS,
                      block_rows(pass, dq, p->qkv, k->n1, C));

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Write the golden files of the decoder models: tests/golden/llama/<case>.h5.
 
-Losses and gradients come from transformers' own LLaMA, Qwen2 and Mistral (eager attention) with
+Losses and gradients come from transformers' own LLaMA, Qwen2, Qwen3 and Mistral (eager attention) with
 weights, norms, softmax and sums in double.  The weights themselves are exact float32 values.
 A file holds
 
@@ -31,10 +31,11 @@ import transformers
 from transformers.models.llama import modeling_llama
 from transformers.models.mistral import modeling_mistral
 from transformers.models.qwen2 import modeling_qwen2
+from transformers.models.qwen3 import modeling_qwen3
 
 import golden_common
 
-golden_common.in_double(modeling_llama, modeling_mistral, modeling_qwen2)
+golden_common.in_double(modeling_llama, modeling_mistral, modeling_qwen2, modeling_qwen3)
 
 LLAMA = dict(vocab_size=40, hidden_size=24, intermediate_size=20, num_hidden_layers=2,
              num_attention_heads=4, num_key_value_heads=4, max_position_embeddings=128,
@@ -56,10 +57,16 @@ CASES = {
     "qwen2_tied": ("qwen2", dict(LLAMA, num_key_value_heads=1, tie_word_embeddings=True)),
     "mistral_swa": ("mistral", dict(LLAMA, num_key_value_heads=2, sliding_window=5)),
     "mistral_full": ("mistral", dict(LLAMA, num_key_value_heads=2, sliding_window=None)),
+    # heads wider than hidden_size / num_attention_heads
+    "qwen3": ("qwen3", dict(LLAMA, num_key_value_heads=2, head_dim=8, rope_theta=1e6)),
+    "qwen3_bias": ("qwen3", dict(LLAMA, num_attention_heads=3, num_key_value_heads=1, head_dim=6,
+                                 attention_bias=True, tie_word_embeddings=True,
+                                 use_sliding_window=True, sliding_window=5, max_window_layers=1)),
 }
 CLASSES = {
     "llama": (transformers.LlamaConfig, transformers.LlamaForCausalLM),
     "qwen2": (transformers.Qwen2Config, transformers.Qwen2ForCausalLM),
+    "qwen3": (transformers.Qwen3Config, transformers.Qwen3ForCausalLM),
     "mistral": (transformers.MistralConfig, transformers.MistralForCausalLM),
 }
 

@@ -26,6 +26,8 @@ typedef enum dpt_slot {
     DPT_SLOT_Q_BIAS,
     DPT_SLOT_K_BIAS,
     DPT_SLOT_V_BIAS,
+    DPT_SLOT_Q_NORM, /**< (head_dim) RMSNorm of each query head before the rotation */
+    DPT_SLOT_K_NORM,
     DPT_SLOT_O,
     DPT_SLOT_O_BIAS,
     DPT_SLOT_NORM2, /**< of the input of the MLP */
@@ -60,6 +62,7 @@ typedef enum dpt_axis {
     DPT_AXIS_WIDTH,    /**< C, of the residual stream */
     DPT_AXIS_HEADS,    /**< query heads times their width; split */
     DPT_AXIS_KV_HEADS, /**< key-value heads times their width; split as the query heads use them */
+    DPT_AXIS_HEAD_DIM, /**< width of a head */
     DPT_AXIS_UNITS,    /**< hidden units of the MLP; split */
     DPT_AXIS_VOCABULARY, /**< V, tokens or classes; split */
     DPT_AXIS_PIXELS,     /**< elements of a patch (channel, y, x); split */
@@ -149,7 +152,7 @@ struct dpt_family {
 };
 
 /** All families: dpt_family_<name> is in <name>.c. */
-#define DPT_FAMILIES(X) X(llama) X(mistral) X(qwen2) X(vit) X(clip)
+#define DPT_FAMILIES(X) X(llama) X(mistral) X(qwen2) X(qwen3) X(vit) X(clip)
 
 #define DPT_FAMILY_DECLARE(NAME) extern const dpt_family dpt_family_##NAME;
 DPT_FAMILIES(DPT_FAMILY_DECLARE)
