@@ -26,7 +26,7 @@ chmod +x "$tmp/limited"
 
 limited() { # limited RANKS RANK KIB THREADS ARGUMENTS...
     ran="deltapath ${*:5} (rank $2 of $1 has $3 KiB, $4 threads)"
-    OMP_NUM_THREADS=$4 timeout --kill-after=5 "$limit" mpirun -q -n "$1" "$tmp/limited" "$2" "$3" \
+    OMP_NUM_THREADS=$4 timeout --kill-after=5 "$((limit * patience))" mpirun -q -n "$1" "$tmp/limited" "$2" "$3" \
         "$program" "${@:5}" >"$tmp/out" 2>"$tmp/err" </dev/null
     code=$?
 }

@@ -15,7 +15,7 @@ Y
 
 study() { # study RANKS ARGUMENTS...: in the folder $tmp
     ran="deltapath run $* (DPT_FAULT=${DPT_FAULT:-})"
-    (cd "$tmp" && timeout --kill-after=5 "$limit" mpirun -q -n "$1" "$program" run "$tap_root/job.yaml" \
+    (cd "$tmp" && timeout --kill-after=5 "$((limit * patience))" mpirun -q -n "$1" "$program" run "$tap_root/job.yaml" \
         "${@:2}" >"$tmp/out" 2>"$tmp/err" </dev/null)
     code=$?
 }

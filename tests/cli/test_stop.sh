@@ -29,7 +29,7 @@ matrices='edits=[{name: twin, method: lowrank, rank: 3}]'
 study() { # study RANKS ARGUMENTS...: in the folder $tmp, so that all studies have the same directory
     local ranks=$1
     ran="deltapath run ${*:2} (at $ranks, DPT_FAULT=${DPT_FAULT:-})"
-    (cd "$tmp" && timeout --kill-after=5 "$limit" mpirun -q -n "$ranks" "$program" run \
+    (cd "$tmp" && timeout --kill-after=5 "$((limit * patience))" mpirun -q -n "$ranks" "$program" run \
         "$tap_root/job.yaml" "${@:2}" >"$tmp/out" 2>"$tmp/err" </dev/null)
     code=$?
 }

@@ -11,6 +11,7 @@ compare="$python $PWD/tests/support/compare.py"
 tap_root=$(mktemp -d "${DELTAPATH_TEST_TMP:-${TMPDIR:-/tmp}}/tap.XXXXXX")
 tmp=$tap_root tap_lines=$tap_root/0.tap tap_parts=0 limit=${limit:-60} parallel=${parallel:-3}
 : >"$tap_lines"
+patience=${DELTAPATH_TEST_PATIENCE:-1} # more when other tests run beside this one: times `limit` [s], less `parallel`
 trap 'rm -rf "$tap_root"' EXIT
 # mpirun makes and removes one folder for all of its runs: those of parts that run side by side would
 # meet there.
@@ -35,7 +36,7 @@ run_at() { # run_at RANKS ARGUMENTS...: sets code, leaves $tmp/out and $tmp/err
     local ranks=$1
     shift
     ran="deltapath $* (at $ranks)"
-    timeout --kill-after=5 "$limit" mpirun -q -n "$ranks" "$program" "$@" \
+    timeout --kill-after=5 "$((limit * patience))" mpirun -q -n "$ranks" "$program" "$@" \
         >"$tmp/out" 2>"$tmp/err" </dev/null
     code=$?
 }
@@ -74,7 +75,7 @@ no_output() { # no_output FOLDER: nothing of a study under its final name, nothi
 }
 
 part() { # part FUNCTION ARGUMENTS...: run cases beside others, with a folder $tmp of their own
-    while [[ $(jobs -rp | wc -l) -ge $parallel ]]; do wait -n; done
+    while [[ $(jobs -rp | wc -l) -ge $((patience > 1 && parallel > 2 ? 2 : parallel)) ]]; do wait -n; done
     tap_parts=$((tap_parts + 1))
     (
         trap - EXIT
