@@ -338,3 +338,8 @@ bool dpt_file_same_content(const dpt_file_identity *a, const dpt_file_identity *
 bool dpt_file_same(const dpt_file_identity *a, const dpt_file_identity *b) {
     return a->device == b->device && dpt_file_same_content(a, b);
 }
+
+dpt_status dpt_file_changed(const char *path) {
+    return dpt_error(DPT_ERR_INPUT,
+                     "%s: changed while it was read: run again when nothing writes to it", path);
+}

@@ -4,6 +4,8 @@
 
 #define XXH_INLINE_ALL
 #include <xxhash.h>
+#include <inttypes.h>
+#include <stdio.h>
 
 _Static_assert(sizeof(XXH3_state_t) <= DPT_HASH_STATE_BYTES, "the state fits");
 
@@ -53,4 +55,8 @@ uint64_t dpt_hash_value(const dpt_hash *hash) {
 void dpt_hash128_value(const dpt_hash *hash, uint64_t out[2]) {
     XXH3_state_t state;
     words_of(XXH3_128bits_digest(adopt(hash, &state)), out);
+}
+
+void dpt_hash_format(uint64_t hash, char text[17]) {
+    snprintf(text, 17, "%016" PRIx64, hash);
 }

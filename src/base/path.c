@@ -7,6 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include <errno.h>
+#include <stdio.h>
+#include <sys/stat.h>
 
 static bool path_has_variable(const char *path) {
     for (const char *at = strchr(path, '$'); at != NULL; at = strchr(at + 1, '$'))
@@ -35,4 +38,45 @@ dpt_status dpt_path_expand(const char *path, char **out) {
         return dpt_error(DPT_ERR_USAGE, "%s: HOME is not set: write the path out", path);
     *out = dpt_mem_format("%s%s", home, path + 1);
     return *out != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+}
+
+bool dpt_path_is_directory(const char *path) {
+    struct stat info;
+    return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
+}
+
+bool dpt_path_is_file(const char *path) {
+    struct stat info;
+    return stat(path, &info) == 0 && S_ISREG(info.st_mode);
+}
+
+bool dpt_path_exists(const char *path) {
+    struct stat info;
+    /* What cannot be looked at may be there: whoever opens it then says why that fails. */
+    return lstat(path, &info) == 0 ||
+           (errno != ENOENT && errno != ENOTDIR && errno != ENAMETOOLONG && errno != ELOOP);
+}
+
+bool dpt_path_ends_with(const char *path, const char *ending) {
+    size_t n = strlen(path);
+    size_t m = strlen(ending);
+    return n >= m && strcmp(path + n - m, ending) == 0;
+}
+
+char *dpt_path_join(const char *directory, const char *name) {
+    return dpt_mem_format("%s/%s", directory, name);
+}
+
+const char *dpt_path_base(const char *path) {
+    const char *slash = strrchr(path, '/');
+    return slash != NULL ? slash + 1 : path;
+}
+
+char *dpt_path_parent(const char *path) {
+    const char *slash = strrchr(path, '/');
+    if (slash == NULL)
+        return dpt_mem_strdup(".", "path");
+    if (slash == path)
+        return dpt_mem_strdup("/", "path");
+    return dpt_mem_format("%.*s", (int)(slash - path), path);
 }

@@ -1,10 +1,10 @@
 /* The verbs that look at models or copy them: convert, inspect, diff, verify. */
 #include "cli.h"
 
-#include "deltapath/study/convert.h"
-#include "deltapath/study/diff.h"
-#include "deltapath/study/inspect.h"
-#include "deltapath/study/verify.h"
+#include "deltapath/verbs/convert.h"
+#include "deltapath/verbs/diff.h"
+#include "deltapath/verbs/inspect.h"
+#include "deltapath/verbs/verify.h"
 
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"

@@ -1,7 +1,7 @@
 #include "cli.h"
 #include "deltapath/edit/edit.h"
-#include "deltapath/store/results.h"
-#include "deltapath/study/job.h"
+#include "deltapath/results/results.h"
+#include "deltapath/job/job.h"
 
 #include <stdio.h>
 

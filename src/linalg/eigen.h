@@ -1,5 +1,5 @@
-#ifndef DELTAPATH_LINALG_EIGEN_H
-#define DELTAPATH_LINALG_EIGEN_H
+#ifndef DELTAPATH_SRC_LINALG_EIGEN_H
+#define DELTAPATH_SRC_LINALG_EIGEN_H
 
 #include "svd_methods.h"
 

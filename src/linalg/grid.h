@@ -1,5 +1,5 @@
-#ifndef DELTAPATH_LINALG_GRID_H
-#define DELTAPATH_LINALG_GRID_H
+#ifndef DELTAPATH_SRC_LINALG_GRID_H
+#define DELTAPATH_SRC_LINALG_GRID_H
 
 #include "deltapath/comm/comm.h"
 

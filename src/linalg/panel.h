@@ -1,5 +1,5 @@
-#ifndef DELTAPATH_LINALG_PANEL_H
-#define DELTAPATH_LINALG_PANEL_H
+#ifndef DELTAPATH_SRC_LINALG_PANEL_H
+#define DELTAPATH_SRC_LINALG_PANEL_H
 
 #include "deltapath/base/rng.h"
 #include "deltapath/comm/comm.h"

@@ -1,5 +1,5 @@
-#ifndef DELTAPATH_LINALG_SCALAPACK_H
-#define DELTAPATH_LINALG_SCALAPACK_H
+#ifndef DELTAPATH_SRC_LINALG_SCALAPACK_H
+#define DELTAPATH_SRC_LINALG_SCALAPACK_H
 
 /* Debian ships BLACS and ScaLAPACK without C headers: the entry points that linalg calls. Integers
  * are 32 bits wide; every dimension passes dpt_grid_int first. */

@@ -1,5 +1,5 @@
-#ifndef DELTAPATH_LINALG_SVD_METHODS_H
-#define DELTAPATH_LINALG_SVD_METHODS_H
+#ifndef DELTAPATH_SRC_LINALG_SVD_METHODS_H
+#define DELTAPATH_SRC_LINALG_SVD_METHODS_H
 
 #include "deltapath/base/rng.h"
 #include "deltapath/linalg/svd.h"

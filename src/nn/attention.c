@@ -4,7 +4,7 @@
 #include <omp.h>
 #include <string.h>
 
-#include "deltapath/nn/vexp.h"
+#include "vexp.h"
 #include "gemm.h"
 
 enum { QUERIES = 64, KEYS = 512, SLOT = 2 * QUERIES * KEYS };

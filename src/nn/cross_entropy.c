@@ -2,7 +2,7 @@
 
 #include <math.h>
 
-#include "deltapath/nn/vexp.h"
+#include "vexp.h"
 
 enum { PARALLEL_MIN = 1 << 15, CHUNK = 512 };
 

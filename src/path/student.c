@@ -1,4 +1,4 @@
-#include "deltapath/path/student.h"
+#include "student.h"
 
 #include <math.h>
 

@@ -1,7 +1,7 @@
 #include "deltapath/path/verdict.h"
 
 #include "deltapath/base/mem.h"
-#include "deltapath/path/student.h"
+#include "student.h"
 
 #include <math.h>
 #include <stdlib.h>

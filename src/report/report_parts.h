@@ -1,9 +1,9 @@
-#ifndef DELTAPATH_REPORT_REPORT_PARTS_H
-#define DELTAPATH_REPORT_REPORT_PARTS_H
+#ifndef DELTAPATH_SRC_REPORT_REPORT_PARTS_H
+#define DELTAPATH_SRC_REPORT_REPORT_PARTS_H
 
 #include "deltapath/base/status.h"
 #include "deltapath/report/report.h"
-#include "deltapath/store/results.h"
+#include "deltapath/results/results.h"
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -2,12 +2,11 @@
 
 #include "deltapath/base/guard.h"
 #include "deltapath/base/mem.h"
-#include "deltapath/store/isolate.h"
+#include "deltapath/base/isolate.h"
 #include "deltapath/store/manifest.h"
-#include "hdf5_plain.h"
-#include "hdf5_type.h"
+#include "deltapath/hdf5/hdf5_plain.h"
+#include "deltapath/hdf5/hdf5_type.h"
 #include "owned_internal.h"
-#include "result_fields.h"
 #include "store_internal.h"
 
 #include <stdio.h>
@@ -27,7 +26,7 @@ static const struct kind {
     [DPT_OWNED_UNIT] = {"unit of a study", "deltapath-unit", "study", NULL},
     [DPT_OWNED_RESULTS] = {"results file", "deltapath-results", "name", NULL},
     [DPT_OWNED_CACHE] = {"cache", "deltapath-cache", "study", NULL},
-    [DPT_OWNED_SUMMARY] = {"summary", NULL, NULL, DPT_RESULT_CSV_START},
+    [DPT_OWNED_SUMMARY] = {"summary", NULL, NULL, DPT_OWNED_SUMMARY_START},
     [DPT_OWNED_SEEDS] = {"table over seeds", NULL, NULL, "edit,data,seeds,"},
     [DPT_OWNED_JSON] = {"results file", NULL, NULL, "{\n \"format\": \"deltapath-results\""},
     [DPT_OWNED_REPORT] = {"report", NULL, NULL, DPT_OWNED_REPORT_START},
@@ -153,9 +152,9 @@ static dpt_status owned_check_listed(const char *path, const char *study) {
     dpt_manifest manifest = {.count = 0};
     bool found = false;
     struct stat info;
-    const char *name = dpt_store_path_base(path);
-    char *folder = dpt_store_path_parent(path);
-    char *list = folder != NULL ? dpt_store_path_join(folder, DPT_MANIFEST_STUDY) : NULL;
+    const char *name = dpt_path_base(path);
+    char *folder = dpt_path_parent(path);
+    char *list = folder != NULL ? dpt_path_join(folder, DPT_MANIFEST_STUDY) : NULL;
     dpt_status st = list != NULL ? DPT_OK : DPT_ERR_OUTPUT;
     if (st == DPT_OK && dpt_manifest_read(list, &manifest, &found) != DPT_OK)
         dpt_error_clear(); /* damaged: it says nothing */

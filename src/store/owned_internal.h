@@ -1,5 +1,5 @@
-#ifndef DELTAPATH_STORE_OWNED_INTERNAL_H
-#define DELTAPATH_STORE_OWNED_INTERNAL_H
+#ifndef DELTAPATH_SRC_STORE_OWNED_INTERNAL_H
+#define DELTAPATH_SRC_STORE_OWNED_INTERNAL_H
 
 #include "deltapath/base/sealed.h"
 #include "deltapath/base/status.h"

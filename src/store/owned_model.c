@@ -130,7 +130,7 @@ static bool owned_stamp(const char *path, uint64_t *stamp) {
          folder != NULL && known && (entry = readdir(folder)) != NULL;) {
         if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
             continue;
-        char *file = dpt_store_path_join(path, entry->d_name);
+        char *file = dpt_path_join(path, entry->d_name);
         known = file != NULL && owned_stamp_file(file, stamp);
         dpt_mem_free(file);
     }
@@ -177,7 +177,7 @@ static dpt_status owned_check_files(const char *path, const dpt_manifest *manife
             strcmp(name, DPT_MANIFEST_CHECKPOINT) == 0)
             continue;
         const dpt_manifest_entry *listed = dpt_manifest_find(manifest, name);
-        char *file = dpt_store_path_join(path, name);
+        char *file = dpt_path_join(path, name);
         if (file == NULL)
             st = DPT_ERR_OUTPUT;
         else if (listed == NULL)
@@ -196,7 +196,7 @@ static dpt_status owned_check_files(const char *path, const dpt_manifest *manife
 static dpt_status owned_check_manifest(const char *path) {
     dpt_manifest manifest = {.count = 0};
     bool found = false;
-    char *list = dpt_store_path_join(path, DPT_MANIFEST_CHECKPOINT);
+    char *list = dpt_path_join(path, DPT_MANIFEST_CHECKPOINT);
     dpt_status st = list != NULL ? DPT_OK : DPT_ERR_OUTPUT;
     if (st == DPT_OK && dpt_manifest_read(list, &manifest, &found) != DPT_OK) {
         dpt_error_clear();
@@ -216,7 +216,7 @@ static dpt_status owned_check_folder(const char *path, const char *edit, const c
     if (owned_is_empty(path))
         return DPT_OK;
     dpt_status st = dpt_store_path_check_folder(path);
-    char *name = dpt_store_path_join(path, "deltapath.json");
+    char *name = dpt_path_join(path, "deltapath.json");
     char *text = NULL;
     if (st == DPT_OK)
         st =
@@ -258,7 +258,7 @@ dpt_status dpt_owned_remove_model(const char *path) {
     dpt_status st = dpt_guard_output(path);
     if (st != DPT_OK || lstat(path, &info) != 0)
         return st;
-    if (!S_ISDIR(info.st_mode) || dpt_file_temporary_stem(dpt_store_path_base(path)) > 0)
+    if (!S_ISDIR(info.st_mode) || dpt_file_temporary_stem(dpt_path_base(path)) > 0)
         return dpt_store_path_remove(path);
     char *temporary = dpt_file_temporary(path); /* not that of a new model, which may be at hand */
     st = temporary == NULL ? DPT_ERR_OUTPUT : dpt_store_path_remove(temporary);

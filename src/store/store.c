@@ -57,7 +57,7 @@ dpt_status dpt_store_driver_probe(const char *path, const dpt_store_driver **out
     dpt_status st = dpt_store_foreign_check(path);
     if (st != DPT_OK)
         return st;
-    if (dpt_store_path_is_directory(path) || dpt_store_path_ends_with(path, ".safetensors")) {
+    if (dpt_path_is_directory(path) || dpt_path_ends_with(path, ".safetensors")) {
         *out = &dpt_store_safetensors_driver;
         return DPT_OK;
     }
@@ -113,12 +113,12 @@ static void destroy(dpt_store *store) {
 /* A single safetensors file beside a configuration stands for the folder of its model. */
 static dpt_status store_guard(const char *path) {
     dpt_status st = dpt_guard_input(path);
-    if (st != DPT_OK || !dpt_store_path_ends_with(path, ".safetensors"))
+    if (st != DPT_OK || !dpt_path_ends_with(path, ".safetensors"))
         return st;
-    char *parent = dpt_store_path_parent(path);
-    char *config = parent != NULL ? dpt_store_path_join(parent, "config.json") : NULL;
+    char *parent = dpt_path_parent(path);
+    char *config = parent != NULL ? dpt_path_join(parent, "config.json") : NULL;
     st = config != NULL ? DPT_OK : DPT_ERR_OUTPUT;
-    if (st == DPT_OK && dpt_store_path_exists(config))
+    if (st == DPT_OK && dpt_path_exists(config))
         st = dpt_guard_input(parent);
     dpt_mem_free(config);
     dpt_mem_free(parent);
@@ -417,7 +417,7 @@ static dpt_status check_headers(const dpt_store *store) {
     if (st == DPT_OK)
         st = dpt_store_header_sample(&again, &sample);
     if (st == DPT_OK && dpt_store_header_fingerprint(&again, sample) != store->fingerprint)
-        st = dpt_store_changed(store->path);
+        st = dpt_file_changed(store->path);
     dpt_store_header_destroy(&again);
     return st;
 }
@@ -433,11 +433,11 @@ static dpt_status check_identities(const dpt_store *store, bool by_name) {
         if (gone)
             dpt_error_clear();
         if (gone || (by_name && !dpt_file_same(&now, &header->identities[f])))
-            st = dpt_store_changed(header->files[f]);
+            st = dpt_file_changed(header->files[f]);
         if (st == DPT_OK && fd >= 0)
             st = dpt_file_identify_open(fd, header->files[f], &now);
         if (st == DPT_OK && !dpt_file_same_content(&now, &header->identities[f]))
-            st = dpt_store_changed(header->files[f]);
+            st = dpt_file_changed(header->files[f]);
     }
     return st;
 }

@@ -34,7 +34,7 @@ static bool is_known(const char *name) {
     for (size_t i = 0; i < sizeof starts / sizeof starts[0]; i++)
         if (strncmp(name, starts[i], strlen(starts[i])) == 0)
             return true;
-    return dpt_store_path_ends_with(name, ".model");
+    return dpt_path_ends_with(name, ".model");
 }
 
 bool dpt_store_companion_allowed(const char *name) {
@@ -88,7 +88,7 @@ static dpt_status list_one(const char *directory, int listing, const char *name,
                          directory, name, strerror(errno));
     if (failed != 0 || !S_ISREG(info.st_mode))
         return DPT_OK;
-    char *file = dpt_store_path_join(directory, name);
+    char *file = dpt_path_join(directory, name);
     dpt_status st = file == NULL
                         ? DPT_ERR_OUTPUT
                         : dpt_store_companion_add(header, name, file, 0, (int64_t)info.st_size);
@@ -191,7 +191,7 @@ dpt_status dpt_store_companion_copy(const dpt_store_companion *companion, const 
 dpt_status dpt_store_companions_restore(const dpt_store_header *header, const char *directory) {
     dpt_status st = DPT_OK;
     for (int i = 0; header != NULL && i < header->ncompanions && st == DPT_OK; i++) {
-        char *to = dpt_store_path_join(directory, header->companions[i].name);
+        char *to = dpt_path_join(directory, header->companions[i].name);
         st = to == NULL ? DPT_ERR_OUTPUT : dpt_store_companion_copy(&header->companions[i], to, 0);
         dpt_mem_free(to);
     }

@@ -138,10 +138,10 @@ dpt_status dpt_store_seal_check(const dpt_store_header *header) {
 
 static dpt_status manifest_add(const char *folder, const char *name, dpt_manifest *manifest) {
     dpt_manifest_entry entry = {.name = (char *)(uintptr_t)name};
-    char *path = dpt_store_path_join(folder, name);
+    char *path = dpt_path_join(folder, name);
     if (path == NULL)
         return DPT_ERR_OUTPUT;
-    bool weights = dpt_store_path_ends_with(name, ".safetensors");
+    bool weights = dpt_path_ends_with(name, ".safetensors");
     int64_t covered = weights ? dpt_store_safetensors_header_bytes(path) : -1;
     dpt_status st = DPT_OK;
     if (weights && covered < 0)
@@ -154,7 +154,7 @@ static dpt_status manifest_add(const char *folder, const char *name, dpt_manifes
 
 dpt_status dpt_store_manifest_write(const char *folder, const char *provenance) {
     dpt_manifest manifest = {.recipe = dpt_store_recipe_of(provenance)};
-    char *path = dpt_store_path_join(folder, DPT_MANIFEST_CHECKPOINT);
+    char *path = dpt_path_join(folder, DPT_MANIFEST_CHECKPOINT);
     DIR *listing = opendir(folder);
     dpt_status st = path == NULL      ? DPT_ERR_OUTPUT
                     : listing == NULL ? dpt_store_path_write_failed(folder)
@@ -177,7 +177,7 @@ dpt_status dpt_store_manifest_write(const char *folder, const char *provenance) 
 dpt_status dpt_store_manifest_check(const char *folder) {
     dpt_manifest manifest = {.count = 0};
     bool found = false;
-    char *path = dpt_store_path_join(folder, DPT_MANIFEST_CHECKPOINT);
+    char *path = dpt_path_join(folder, DPT_MANIFEST_CHECKPOINT);
     dpt_status st = path != NULL ? dpt_manifest_read(path, &manifest, &found) : DPT_ERR_OUTPUT;
     for (int64_t i = 0; i < manifest.count && st == DPT_OK; i++)
         st = dpt_manifest_check(folder, &manifest.entries[i]);
@@ -189,7 +189,7 @@ dpt_status dpt_store_manifest_check(const char *folder) {
 /* Whether the sidecar of a folder says that there is a manifest. */
 static bool manifest_promised(const char *folder) {
     enum { SIDECAR_LIMIT = 1 << 27 };
-    char *path = dpt_store_path_join(folder, "deltapath.json");
+    char *path = dpt_path_join(folder, "deltapath.json");
     char *text = NULL;
     if (path == NULL || dpt_store_path_read_text(path, SIDECAR_LIMIT, &text) != DPT_OK)
         dpt_error_clear(); /* opening the model says what is wrong */
@@ -222,9 +222,9 @@ dpt_status dpt_store_unlisted(const char *path, int i, char **name) {
     dpt_manifest manifest = {.count = 0};
     bool found = false;
     *name = NULL;
-    if (!dpt_store_path_is_directory(path))
+    if (!dpt_path_is_directory(path))
         return DPT_OK;
-    char *list = dpt_store_path_join(path, DPT_MANIFEST_CHECKPOINT);
+    char *list = dpt_path_join(path, DPT_MANIFEST_CHECKPOINT);
     dpt_status st = list != NULL ? dpt_manifest_read(list, &manifest, &found) : DPT_ERR_OUTPUT;
     if (st == DPT_OK && found)
         st = find_unlisted(path, &manifest, i, name);

@@ -29,7 +29,7 @@ static bool foreign_head(const char *path, char *head, size_t n, int64_t *length
     return ok;
 }
 
-bool dpt_store_foreign_pointer(const char *path) {
+bool dpt_store_is_lfs_pointer(const char *path) {
     static const char start[] = "version https://git-lfs";
     char head[sizeof start - 1];
     int64_t length;
@@ -47,7 +47,7 @@ static bool foreign_hub_id(const char *path) {
             return false;
     char first[NAME_BYTES];
     snprintf(first, sizeof first, "%.*s", (int)(slash - path), path);
-    return !dpt_store_path_exists(first);
+    return !dpt_path_exists(first);
 }
 
 static dpt_status foreign_absent(const char *path) {
@@ -57,7 +57,7 @@ static dpt_status foreign_absent(const char *path) {
         return dpt_error(DPT_ERR_INPUT,
                          "%s: there is no such folder: a model of the HuggingFace hub is fetched "
                          "first: `hf download %s --local-dir %s`, then name that folder",
-                         path, path, dpt_store_path_base(path));
+                         path, path, dpt_path_base(path));
     return dpt_error(DPT_ERR_INPUT, "%s: there is no such model%s: check the path", path, hint);
 }
 
@@ -79,7 +79,7 @@ static void foreign_note(int *count, char first[NAME_BYTES], const char *name) {
 
 static bool foreign_ends(const char *name, const char *const *endings) {
     for (; *endings != NULL; endings++)
-        if (dpt_store_path_ends_with(name, *endings))
+        if (dpt_path_ends_with(name, *endings))
             return true;
     return false;
 }
@@ -88,26 +88,26 @@ static dpt_status foreign_see(const char *folder, const char *name, foreign_list
     static const char *const pickles[] = {".bin", ".pth", ".pt", ".ckpt", NULL};
     static const char *const others[] = {".msgpack", ".h5", ".hdf5", ".onnx", ".npz", NULL};
     static const char *const needed[] = {".safetensors", ".json", NULL};
-    if (dpt_store_path_ends_with(name, ".safetensors"))
+    if (dpt_path_ends_with(name, ".safetensors"))
         foreign_note(&seen->safetensors, NULL, name);
     else if (foreign_ends(name, pickles))
         foreign_note(&seen->pickles, seen->pickle, name);
-    else if (dpt_store_path_ends_with(name, ".gguf"))
+    else if (dpt_path_ends_with(name, ".gguf"))
         foreign_note(&seen->ggufs, seen->gguf, name);
     else if (foreign_ends(name, others))
         foreign_note(&seen->others, seen->other, name);
     seen->plain = seen->plain || strcmp(name, "model.safetensors") == 0;
     seen->shards += strncmp(name, "model-", 6) == 0 && strstr(name, "-of-") != NULL &&
-                    dpt_store_path_ends_with(name, ".safetensors");
+                    dpt_path_ends_with(name, ".safetensors");
     seen->adapter_weights = seen->adapter_weights || strcmp(name, "adapter_model.safetensors") == 0;
     seen->adapter = seen->adapter || strcmp(name, "adapter_config.json") == 0;
     seen->snapshots = seen->snapshots || strcmp(name, "snapshots") == 0;
     if (!foreign_ends(name, needed))
         return DPT_OK;
-    char *path = dpt_store_path_join(folder, name);
+    char *path = dpt_path_join(folder, name);
     if (path == NULL)
         return DPT_ERR_OUTPUT;
-    if (dpt_store_foreign_pointer(path))
+    if (dpt_store_is_lfs_pointer(path))
         foreign_note(&seen->pointers, seen->pointer, name);
     dpt_mem_free(path);
     return DPT_OK;
@@ -193,9 +193,9 @@ static dpt_status foreign_folder(const char *path) {
 static dpt_status foreign_file(const char *path) {
     char head[HEAD_BYTES] = "";
     int64_t length;
-    if (dpt_store_foreign_pointer(path))
+    if (dpt_store_is_lfs_pointer(path))
         return foreign_pointers(path, "the file", 1);
-    if (dpt_store_path_ends_with(path, ".index.json"))
+    if (dpt_path_ends_with(path, ".index.json"))
         return dpt_error(DPT_ERR_INPUT, "%s: the index of a model: give the folder that holds it",
                          path);
     foreign_head(path, head, 8, &length);
@@ -209,9 +209,9 @@ static dpt_status foreign_file(const char *path) {
 }
 
 dpt_status dpt_store_foreign_check(const char *path) {
-    if (!dpt_store_path_exists(path))
+    if (!dpt_path_exists(path))
         return foreign_absent(path);
-    return dpt_store_path_is_directory(path) ? foreign_folder(path) : foreign_file(path);
+    return dpt_path_is_directory(path) ? foreign_folder(path) : foreign_file(path);
 }
 
 /* Names that only quantised weights have. */
@@ -272,7 +272,7 @@ static dpt_status foreign_tensor(const dpt_store *store, const dpt_tensor_info *
                          "merge_and_unload() of the wrapper returns",
                          dpt_store_path(store), name);
     for (size_t k = 0; k < sizeof foreign_kinds / sizeof foreign_kinds[0]; k++)
-        if (dpt_store_path_ends_with(name, foreign_kinds[k].ending))
+        if (dpt_path_ends_with(name, foreign_kinds[k].ending))
             return foreign_quantised(store, foreign_kinds[k].name, name, foreign_kinds[k].remedy);
     return DPT_OK;
 }

@@ -1,9 +1,9 @@
 #include "store_internal.h"
 
-#include "hdf5_type.h"
+#include "deltapath/hdf5/hdf5_type.h"
 
 #include "deltapath/base/mem.h"
-#include "deltapath/store/isolate.h"
+#include "deltapath/base/isolate.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -314,7 +314,7 @@ static dpt_status ask_format(void *ctx, char **bytes, int64_t *n) {
 bool dpt_store_is_format(const char *path, const char *format) {
     char *answer = NULL;
     int64_t n = 0;
-    if (!dpt_store_path_is_file(path) ||
+    if (!dpt_path_is_file(path) ||
         dpt_isolate_run(path, ask_format, (void *)(uintptr_t)path, &answer, &n) != DPT_OK)
         dpt_error_clear(); /* opening it as a model says what is wrong */
     bool same = n == (int64_t)strlen(format) + 1 && memcmp(answer, format, (size_t)n) == 0;

@@ -1,10 +1,10 @@
 #include "store_internal.h"
 
-#include "hdf5_type.h"
+#include "deltapath/hdf5/hdf5_type.h"
 
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
-#include "deltapath/store/isolate.h"
+#include "deltapath/base/isolate.h"
 
 #include <string.h>
 

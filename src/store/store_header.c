@@ -410,7 +410,7 @@ uint64_t dpt_store_header_fingerprint(const dpt_store_header *header, uint64_t s
     dpt_hash_begin(&hash);
     dpt_hash_update(&hash, &sample, sizeof sample);
     for (int i = 0; i < header->nfiles; i++) {
-        feed_text(&hash, dpt_store_path_base(header->files[i]));
+        feed_text(&hash, dpt_path_base(header->files[i]));
         dpt_hash_update(&hash, &header->file_bytes[i], sizeof header->file_bytes[i]);
     }
     for (int64_t i = 0; i < header->count; i++) {

@@ -1,9 +1,10 @@
-#ifndef DELTAPATH_STORE_INTERNAL_H
-#define DELTAPATH_STORE_INTERNAL_H
+#ifndef DELTAPATH_SRC_STORE_STORE_INTERNAL_H
+#define DELTAPATH_SRC_STORE_STORE_INTERNAL_H
 
 /* What the files of this layer share; no other layer includes it. */
 
 #include "deltapath/base/file.h"
+#include "deltapath/base/path.h"
 #include "deltapath/base/hash.h"
 #include "deltapath/store/store.h"
 
@@ -103,20 +104,10 @@ dpt_status dpt_store_files_read(dpt_store_files *files, int file, int64_t offset
 dpt_status dpt_store_files_write(dpt_store_files *files, int file, int64_t offset, int64_t bytes,
                                  const void *data, const char *tensor);
 
-/** Record that a file is not the one that it was. Returns DPT_ERR_INPUT. */
-dpt_status dpt_store_changed(const char *path);
-
 /** Sync (when writing and asked to) and close all. Local. */
 dpt_status dpt_store_files_close(dpt_store_files *files, bool sync);
 
 /* Paths and small files; all Local. */
-bool dpt_store_path_is_directory(const char *path);
-bool dpt_store_path_is_file(const char *path); /**< a regular one, links followed */
-bool dpt_store_path_exists(const char *path);
-bool dpt_store_path_ends_with(const char *path, const char *ending);
-char *dpt_store_path_join(const char *directory, const char *name);
-char *dpt_store_path_parent(const char *path);
-const char *dpt_store_path_base(const char *path);
 /** Copy of a path without trailing slashes. */
 char *dpt_store_path_clean(const char *path);
 /** Length of a regular file. Errors: DPT_ERR_INPUT. */
@@ -284,8 +275,6 @@ dpt_status dpt_store_driver_probe(const char *path, const dpt_store_driver **out
  * path that does not exist or is the name of a hub model, Git LFS pointers, adapters, PyTorch, GGUF.
  * Local; rank 0. Errors: DPT_ERR_INPUT. */
 dpt_status dpt_store_foreign_check(const char *path);
-bool dpt_store_foreign_pointer(
-    const char *path); /**< Whether a file is a Git LFS pointer. Local. */
 
 const dpt_store_header *dpt_store_header_of(const dpt_store *store); /**< Local. */
 

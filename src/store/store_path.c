@@ -4,6 +4,7 @@
 #include "deltapath/base/guard.h"
 #include "deltapath/base/log.h"
 #include "deltapath/base/mem.h"
+#include "deltapath/base/path.h"
 #include "deltapath/store/manifest.h"
 #include "deltapath/store/owned.h"
 
@@ -16,47 +17,6 @@
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
-
-bool dpt_store_path_is_directory(const char *path) {
-    struct stat info;
-    return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
-}
-
-bool dpt_store_path_is_file(const char *path) {
-    struct stat info;
-    return stat(path, &info) == 0 && S_ISREG(info.st_mode);
-}
-
-bool dpt_store_path_exists(const char *path) {
-    struct stat info;
-    /* What cannot be looked at may be there: whoever opens it then says why that fails. */
-    return lstat(path, &info) == 0 ||
-           (errno != ENOENT && errno != ENOTDIR && errno != ENAMETOOLONG && errno != ELOOP);
-}
-
-bool dpt_store_path_ends_with(const char *path, const char *ending) {
-    size_t n = strlen(path);
-    size_t m = strlen(ending);
-    return n >= m && strcmp(path + n - m, ending) == 0;
-}
-
-char *dpt_store_path_join(const char *directory, const char *name) {
-    return dpt_mem_format("%s/%s", directory, name);
-}
-
-const char *dpt_store_path_base(const char *path) {
-    const char *slash = strrchr(path, '/');
-    return slash != NULL ? slash + 1 : path;
-}
-
-char *dpt_store_path_parent(const char *path) {
-    const char *slash = strrchr(path, '/');
-    if (slash == NULL)
-        return dpt_mem_strdup(".", "path");
-    if (slash == path)
-        return dpt_mem_strdup("/", "path");
-    return dpt_mem_format("%.*s", (int)(slash - path), path);
-}
 
 char *dpt_store_path_clean(const char *path) {
     size_t n = strlen(path);
@@ -78,7 +38,7 @@ dpt_status dpt_store_path_length(const char *path, int64_t *bytes) {
 
 dpt_status dpt_store_path_read_text(const char *path, int64_t limit, char **out) {
     *out = NULL;
-    if (!dpt_store_path_exists(path))
+    if (!dpt_path_exists(path))
         return DPT_OK;
     int64_t bytes = 0;
     return dpt_file_read(path, limit, out, &bytes);
@@ -200,14 +160,14 @@ dpt_status dpt_store_path_remove(const char *path) {
 
 dpt_status dpt_store_path_check_existing(const char *path, bool directory, bool overwrite,
                                          const char *owner) {
-    if (!dpt_store_path_exists(path))
+    if (!dpt_path_exists(path))
         return DPT_OK;
     dpt_status st = dpt_owned_check_model(path, owner);
     if (st == DPT_OK && !overwrite)
         return dpt_error(DPT_ERR_OUTPUT,
                          "%s: exists already: remove it, choose another name, or ask to overwrite",
                          path);
-    bool is_directory = dpt_store_path_is_directory(path);
+    bool is_directory = dpt_path_is_directory(path);
     if (st == DPT_OK && is_directory != directory)
         st = dpt_error(DPT_ERR_OUTPUT, "%s: is a %s and would be replaced by a %s: remove it", path,
                        is_directory ? "directory" : "file", directory ? "directory" : "file");
@@ -221,11 +181,11 @@ dpt_status dpt_store_path_check_output(const char *path, bool directory, bool ov
         st = dpt_store_path_check_existing(path, directory, overwrite, owner);
     if (st != DPT_OK)
         return st;
-    char *parent = dpt_store_path_parent(path);
+    char *parent = dpt_path_parent(path);
     if (parent == NULL)
         return DPT_ERR_OUTPUT;
     struct statvfs space;
-    if (!dpt_store_path_is_directory(parent))
+    if (!dpt_path_is_directory(parent))
         st = dpt_error(DPT_ERR_OUTPUT, "%s: there is no directory %s: make it first", path, parent);
     else if (access(parent, W_OK | X_OK) != 0)
         st = dpt_error(DPT_ERR_OUTPUT, "%s: %s cannot be written to (%s): choose another place",
@@ -275,11 +235,11 @@ dpt_status dpt_store_path_commit(const char *partial, const char *path) {
     dpt_status st = dpt_guard_output(path);
     if (st != DPT_OK)
         return st;
-    bool replace = dpt_store_path_is_directory(path);
+    bool replace = dpt_path_is_directory(path);
     if (!(replace ? replace_directory(partial, path) : rename(partial, path) == 0))
         return dpt_error(DPT_ERR_OUTPUT, "%s: cannot be renamed to %s (%s): check permissions",
                          partial, path, strerror(errno));
-    char *parent = dpt_store_path_parent(path);
+    char *parent = dpt_path_parent(path);
     st = parent == NULL ? DPT_ERR_OUTPUT : dpt_store_path_sync(parent);
     dpt_mem_free(parent);
     return st;

@@ -44,11 +44,6 @@ dpt_status dpt_store_files_init(dpt_store_files *files, int count, char *const *
     return DPT_OK;
 }
 
-dpt_status dpt_store_changed(const char *path) {
-    return dpt_error(DPT_ERR_INPUT,
-                     "%s: changed while it was read: run again when nothing writes to it", path);
-}
-
 static dpt_status open_to_read(dpt_store_files *files, int file) {
     const char *path = files->paths[file];
     dpt_file_identity now;
@@ -59,7 +54,7 @@ static dpt_status open_to_read(dpt_store_files *files, int file) {
         return DPT_OK;
     dpt_status st = dpt_file_identify_open(files->handles[file], path, &now);
     if (st == DPT_OK && !dpt_file_same_content(&now, &files->identities[file]))
-        st = dpt_store_changed(path);
+        st = dpt_file_changed(path);
     return st;
 }
 

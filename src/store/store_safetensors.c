@@ -278,7 +278,7 @@ static dpt_status scan_one(const char *path, dpt_store_header *header, json_t *m
 
 static int file_of_name(const dpt_store_header *header, const char *name) {
     for (int i = 0; i < header->nfiles; i++)
-        if (strcmp(dpt_store_path_base(header->files[i]), name) == 0)
+        if (strcmp(dpt_path_base(header->files[i]), name) == 0)
             return i;
     return -1;
 }
@@ -304,10 +304,10 @@ static dpt_status scan_shards(const char *directory, const char *index, const js
             return st;
         if (file_of_name(header, name) >= 0)
             continue;
-        char *path = dpt_store_path_join(directory, name);
+        char *path = dpt_path_join(directory, name);
         if (path == NULL)
             return DPT_ERR_OUTPUT;
-        if (!dpt_store_path_exists(path))
+        if (!dpt_path_exists(path))
             st = dpt_error(DPT_ERR_INPUT, "%s: names the file %s, which is absent: copy it", index,
                            path);
         else
@@ -327,7 +327,7 @@ static dpt_status check_map(const char *index, const json_t *map, dpt_store_head
         if (name == NULL)
             return dpt_error(DPT_ERR_INPUT, "%s: does not list tensor %s of %s: correct the index",
                              index, entry->name, file);
-        if (strcmp(name, dpt_store_path_base(file)) != 0)
+        if (strcmp(name, dpt_path_base(file)) != 0)
             return dpt_error(DPT_ERR_INPUT,
                              "%s: maps tensor %s to %s but %s has it: correct the index", index,
                              entry->name, name, file);
@@ -384,8 +384,8 @@ static dpt_status attach_hashes(const char *path, const json_t *hashes, dpt_stor
 
 /* config.json and, when we wrote the model, the hashes and the provenance beside it. */
 static dpt_status scan_beside(const char *directory, dpt_store_header *header) {
-    char *config = dpt_store_path_join(directory, "config.json");
-    char *sidecar = dpt_store_path_join(directory, "deltapath.json");
+    char *config = dpt_path_join(directory, "config.json");
+    char *sidecar = dpt_path_join(directory, "deltapath.json");
     dpt_status st = config == NULL || sidecar == NULL ? DPT_ERR_OUTPUT : DPT_OK;
     if (st == DPT_OK)
         st = dpt_store_path_read_text(config, CONFIG_LIMIT, &header->config);
@@ -417,10 +417,10 @@ static char *only_file(const char *directory, int *count) {
     if (listing == NULL)
         return NULL;
     for (struct dirent *entry = readdir(listing); entry != NULL; entry = readdir(listing)) {
-        if (!dpt_store_path_ends_with(entry->d_name, ".safetensors"))
+        if (!dpt_path_ends_with(entry->d_name, ".safetensors"))
             continue;
         if ((*count)++ == 0)
-            found = dpt_store_path_join(directory, entry->d_name);
+            found = dpt_path_join(directory, entry->d_name);
     }
     closedir(listing);
     if (*count == 1)
@@ -432,16 +432,16 @@ static char *only_file(const char *directory, int *count) {
 /* As transformers looks: the plain name, then the index; then a single file of any name. */
 static dpt_status scan_directory(const char *directory, dpt_store_header *header,
                                  json_t *metadata) {
-    char *plain = dpt_store_path_join(directory, "model.safetensors");
-    char *index = dpt_store_path_join(directory, "model.safetensors.index.json");
+    char *plain = dpt_path_join(directory, "model.safetensors");
+    char *index = dpt_path_join(directory, "model.safetensors.index.json");
     int count = 0;
     char *other = only_file(directory, &count);
     dpt_status st = plain == NULL || index == NULL ? DPT_ERR_OUTPUT : DPT_OK;
     if (st != DPT_OK)
         ;
-    else if (dpt_store_path_exists(plain))
+    else if (dpt_path_exists(plain))
         st = scan_one(plain, header, metadata);
-    else if (dpt_store_path_exists(index))
+    else if (dpt_path_exists(index))
         st = scan_index(directory, index, header, metadata);
     else if (other != NULL)
         st = scan_one(other, header, metadata);
@@ -458,12 +458,12 @@ static dpt_status scan_directory(const char *directory, dpt_store_header *header
 
 static dpt_status safetensors_scan(const char *path, dpt_store_header *out) {
     json_t *metadata = json_object();
-    bool directory = dpt_store_path_is_directory(path);
+    bool directory = dpt_path_is_directory(path);
     dpt_status st = directory ? scan_directory(path, out, metadata) : scan_one(path, out, metadata);
     if (st == DPT_OK)
         st = dpt_store_header_seal(out, path);
     if (st == DPT_OK) {
-        char *home = directory ? dpt_mem_strdup(path, "path") : dpt_store_path_parent(path);
+        char *home = directory ? dpt_mem_strdup(path, "path") : dpt_path_parent(path);
         st = home == NULL ? DPT_ERR_OUTPUT : dpt_store_manifest_check(home);
         if (st == DPT_OK)
             st = scan_beside(home, out);

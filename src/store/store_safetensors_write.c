@@ -35,7 +35,7 @@ static int assign_files(dpt_store_writer *writer) {
 static dpt_status name_files(dpt_store_writer *writer, int count) {
     dpt_status st = DPT_STORE_NEW(writer->files, count, "file names");
     for (int i = 0; i < count && st == DPT_OK; i++) {
-        writer->files[i] = count == 1 ? dpt_store_path_join(writer->partial, "model.safetensors")
+        writer->files[i] = count == 1 ? dpt_path_join(writer->partial, "model.safetensors")
                                       : dpt_mem_format("%s/model-%05d-of-%05d.safetensors",
                                                        writer->partial, i + 1, count);
         if (writer->files[i] == NULL)
@@ -152,7 +152,7 @@ static dpt_status write_shard(const dpt_store_writer *writer, int file) {
 
 /* Write a text file into the output directory. */
 static dpt_status write_text(const dpt_store_writer *writer, const char *name, const char *text) {
-    char *path = dpt_store_path_join(writer->partial, name);
+    char *path = dpt_path_join(writer->partial, name);
     if (path == NULL)
         return DPT_ERR_OUTPUT;
     dpt_status st = dpt_store_path_write(path, text, (int64_t)strlen(text), 0);
@@ -178,7 +178,7 @@ static dpt_status write_index(const dpt_store_writer *writer) {
     json_object_set_new(root, "metadata", json_pack("{s:I}", "total_size", (json_int_t)total));
     for (int t = 0; t < writer->catalog->count; t++)
         json_object_set_new(map, writer->catalog->tensors[t].name,
-                            json_string(dpt_store_path_base(writer->files[writer->file_of[t]])));
+                            json_string(dpt_path_base(writer->files[writer->file_of[t]])));
     json_object_set_new(root, "weight_map", map);
     dpt_status st = write_json(writer, "model.safetensors.index.json", root);
     json_decref(root);

@@ -2,7 +2,7 @@
 #define DELTAPATH_SRC_STUDY_AUTO_ALPHA_H
 
 #include "deltapath/edit/edit.h"
-#include "deltapath/store/results.h"
+#include "deltapath/results/results.h"
 #include "evaluation.h"
 
 /** What `alpha: auto` found for one edit. */

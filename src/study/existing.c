@@ -4,7 +4,7 @@
 #include "deltapath/base/mem.h"
 #include "deltapath/store/manifest.h"
 #include "deltapath/store/owned.h"
-#include "deltapath/store/results.h"
+#include "deltapath/results/results.h"
 #include "outputs.h"
 #include "loss_kinds.h"
 

@@ -1,7 +1,7 @@
 #ifndef DELTAPATH_SRC_STUDY_EXISTING_H
 #define DELTAPATH_SRC_STUDY_EXISTING_H
 
-#include "deltapath/study/job.h"
+#include "deltapath/job/job.h"
 
 #include <stdbool.h>
 

@@ -2,9 +2,9 @@
 #define DELTAPATH_SRC_STUDY_INPUTS_H
 
 #include "deltapath/comm/comm.h"
-#include "deltapath/store/dataset.h"
+#include "deltapath/data/dataset.h"
 #include "deltapath/store/store.h"
-#include "deltapath/study/job.h"
+#include "deltapath/job/job.h"
 #include "deltapath/tensor/paired.h"
 
 #include <stdbool.h>

@@ -5,9 +5,9 @@
 #include "deltapath/base/version.h"
 #include "deltapath/comm/agree.h"
 #include "deltapath/store/owned.h"
-#include "deltapath/store/results.h"
+#include "deltapath/results/results.h"
 #include "deltapath/study/directory_lock.h"
-#include "deltapath/study/job.h"
+#include "deltapath/job/job.h"
 #include "outputs.h"
 #include "summary.h"
 

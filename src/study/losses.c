@@ -4,7 +4,7 @@
 #include "deltapath/base/log.h"
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
-#include "deltapath/store/cache.h"
+#include "deltapath/results/reference_cache.h"
 #include "loss_kinds.h"
 
 #include <inttypes.h>

@@ -3,7 +3,7 @@
 #include "deltapath/base/file.h"
 #include "deltapath/base/log.h"
 #include "deltapath/base/mem.h"
-#include "deltapath/store/results.h"
+#include "deltapath/results/results.h"
 #include "outputs.h"
 
 #include <dirent.h>

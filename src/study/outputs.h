@@ -1,7 +1,7 @@
 #ifndef DELTAPATH_SRC_STUDY_OUTPUTS_H
 #define DELTAPATH_SRC_STUDY_OUTPUTS_H
 
-#include "deltapath/store/results.h"
+#include "deltapath/results/results.h"
 #include "deltapath/study/study.h"
 #include "inputs.h"
 #include "resources.h"

@@ -30,10 +30,6 @@ uint64_t dpt_recipe_of(const dpt_inputs *in, const dpt_job_edit *edit) {
     return dpt_hash_value(&hash);
 }
 
-void dpt_recipe_format(uint64_t recipe, char text[17]) {
-    snprintf(text, 17, "%016" PRIx64, recipe);
-}
-
 /* Rank 0: whether it is such a model. */
 static bool recipe_matches(const char *path, uint64_t recipe, uint64_t *digest) {
     dpt_store_origin origin;
@@ -45,7 +41,7 @@ static bool recipe_matches(const char *path, uint64_t recipe, uint64_t *digest) 
         dpt_error_clear();
         return false;
     }
-    dpt_recipe_format(recipe, text);
+    dpt_hash_format(recipe, text);
     *digest = origin.digest;
     if (origin.ours && strcmp(origin.recipe, text) == 0)
         return true;

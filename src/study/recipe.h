@@ -8,9 +8,6 @@
  * belong together only when it agrees. Local; the same on all ranks. */
 uint64_t dpt_recipe_of(const dpt_inputs *inputs, const dpt_job_edit *edit);
 
-/** As it stands in files: 16 hexadecimal digits. */
-void dpt_recipe_format(uint64_t recipe, char text[17]);
-
 /** Whether the model at `path` is there, whole as far as its headers go, and of this recipe; when it is
  * there and is not, a warning says why. Rank 0 reads. Collective over comm (same: path, recipe).
  * @param[out] digest  of its tensor hashes, the same on all ranks.

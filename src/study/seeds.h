@@ -1,8 +1,8 @@
 #ifndef DELTAPATH_SRC_STUDY_SEEDS_H
 #define DELTAPATH_SRC_STUDY_SEEDS_H
 
-#include "deltapath/store/results.h"
-#include "deltapath/study/job.h"
+#include "deltapath/results/results.h"
+#include "deltapath/job/job.h"
 
 /** Summarise the edits that differ in their seed alone, on each data set.
  *

@@ -1,8 +1,8 @@
 #ifndef DELTAPATH_SRC_STUDY_SUMMARY_H
 #define DELTAPATH_SRC_STUDY_SUMMARY_H
 
-#include "deltapath/store/results.h"
-#include "deltapath/study/job.h"
+#include "deltapath/results/results.h"
+#include "deltapath/job/job.h"
 
 #include <stdint.h>
 

@@ -2,7 +2,7 @@
 #define DELTAPATH_SRC_STUDY_UNIT_H
 
 #include "deltapath/edit/edit.h"
-#include "deltapath/store/results.h"
+#include "deltapath/results/results.h"
 #include "auto_alpha.h"
 #include "evaluation.h"
 #include "inputs.h"

@@ -2,7 +2,7 @@
  * Data sets of each kind; the last byte chooses. */
 #include "fuzz.h"
 
-#include "deltapath/store/dataset.h"
+#include "deltapath/data/dataset.h"
 
 #include <stdlib.h>
 

@@ -3,7 +3,7 @@
  * child process first, so a library that loops costs one line: here such an input is a finding. */
 #include "fuzz.h"
 
-#include "deltapath/study/job.h"
+#include "deltapath/job/job.h"
 
 #include <string.h>
 

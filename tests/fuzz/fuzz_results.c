@@ -2,7 +2,7 @@
  * results.h5 with a right seal, so that what is inside is looked at. */
 #include "fuzz.h"
 
-#include "deltapath/store/results.h"
+#include "deltapath/results/results.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     dpt_results results;

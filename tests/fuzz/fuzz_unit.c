@@ -2,7 +2,7 @@
  * Units of a study with a right seal; the key of the study is 1. A unit that does not serve is no error. */
 #include "fuzz.h"
 
-#include "deltapath/store/results.h"
+#include "deltapath/results/results.h"
 
 #include <stdio.h>
 #include <sys/stat.h>

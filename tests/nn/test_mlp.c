@@ -2,7 +2,7 @@
 #include "nn/nn_test.h"
 
 #include "deltapath/nn/mlp.h"
-#include "deltapath/nn/vexp.h"
+#include "../src/nn/vexp.h"
 
 static void exponential_is_within_two_ulp(void **state) {
     (void)state;

@@ -4,7 +4,7 @@
 #include "deltapath/base/log.h"
 #include "deltapath/base/rng.h"
 #include "deltapath/report/report.h"
-#include "deltapath/store/results.h"
+#include "deltapath/results/results.h"
 
 #include <math.h>
 #include <stdlib.h>

@@ -2,7 +2,7 @@
 #include "store_models.h"
 
 #include "deltapath/base/log.h"
-#include "deltapath/study/convert.h"
+#include "deltapath/verbs/convert.h"
 
 #include <hdf5.h>
 #include <pty.h>

@@ -8,18 +8,23 @@ declare -A may=(
     [base]=""
     [comm]="base"
     [tensor]="base comm"
-    [store]="base comm tensor"
+    [hdf5]="base tensor/dtype.h"
+    [store]="base comm tensor hdf5"
+    [data]="base comm tensor hdf5 store"
+    [results]="base comm tensor hdf5 store"
     [linalg]="base comm tensor"
     [nn]="base tensor/dtype.h"
     [edit]="base comm tensor linalg"
     [model]="base comm tensor linalg nn"
     [loss]="base comm tensor linalg nn model"
     [path]="base comm tensor"
-    [report]="base comm tensor store"
-    [study]="base comm tensor store linalg nn edit model loss path"
-    [cli]="base comm tensor store linalg nn edit model loss path study report"
+    [report]="base comm tensor store results"
+    [job]="base comm tensor store edit path"
+    [study]="base comm tensor store data results linalg nn edit model loss path job"
+    [verbs]="base comm tensor store results linalg"
+    [cli]="base comm tensor store results edit job study verbs report linalg"
 )
-# cli stands on study and report; base and comm serve its main.
+# cli stands on study, verbs and report; base and comm serve its main.
 
 status=0
 while IFS=: read -r file line text; do

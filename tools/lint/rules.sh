@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# House rules that the compiler does not know: no way out of the process below main (store/isolate ends
+# House rules that the compiler does not know: no way out of the process below main (base/isolate ends
 # its own child), no allocation past the counted one, and files that one can read in a sitting.
 source "$(dirname "$0")/complain.sh"
 
 grep -rnE '\b(exit|_exit|abort|assert|quick_exit) *\(' src include --include='*.[ch]' |
-    grep -vE '^src/cli/main\.c:|^src/store/isolate\.c:|MPI_Abort|static_assert|_Static_assert|: *\*|/\*' |
+    grep -vE '^src/cli/main\.c:|^src/base/isolate\.c:|MPI_Abort|static_assert|_Static_assert|: *\*|/\*' |
     grep -vE ': */' | complain "process exits below main:"
 grep -rnE '[^_a-z](malloc|calloc|realloc|strdup|asprintf) *\(' src --include='*.c' |
     grep -vE '^src/base/mem\.c:' | complain "allocations that are not counted (use base/mem.h):"

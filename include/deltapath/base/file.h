@@ -96,4 +96,7 @@ bool dpt_file_same(const dpt_file_identity *a, const dpt_file_identity *b);
 /** The same without the device: looks of two nodes at a network file system. */
 bool dpt_file_same_content(const dpt_file_identity *a, const dpt_file_identity *b);
 
+/** Record that an input is no longer what was read of it. Local. @return DPT_ERR_INPUT. */
+dpt_status dpt_file_changed(const char *path);
+
 #endif

@@ -30,4 +30,7 @@ uint64_t dpt_hash_value(const dpt_hash *hash);
 /** The XXH3-128 of what a stream was fed: the state serves both. Local. */
 void dpt_hash128_value(const dpt_hash *hash, uint64_t out[2]);
 
+/** 16 hexadecimal digits. Local. */
+void dpt_hash_format(uint64_t hash, char text[17]);
+
 #endif

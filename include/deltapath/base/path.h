@@ -3,6 +3,8 @@
 
 #include "deltapath/base/status.h"
 
+#include <stdbool.h>
+
 /** Replace a leading `~/` of a path, where no shell has done it.
  *
  * Local. @param[out] out  allocated (dpt_mem_free) with $HOME in its place; NULL when there is nothing to
@@ -10,5 +12,19 @@
  * Errors: DPT_ERR_USAGE for another user's `~name` that is no file, for `~/` without HOME, and for a
  * variable such as `$SCRATCH`, which may differ between ranks; DPT_ERR_OUTPUT without memory. */
 dpt_status dpt_path_expand(const char *path, char **out);
+
+/** What is at a path, links followed; a path that cannot be looked at exists. Local. */
+bool dpt_path_is_directory(const char *path);
+bool dpt_path_is_file(const char *path); /**< a regular one */
+bool dpt_path_exists(const char *path);  /**< links are not followed */
+
+bool dpt_path_ends_with(const char *path, const char *ending); /**< Local. */
+
+/** "directory/name"; the folder of a path, "." without one. Allocated; NULL without memory. Local. */
+char *dpt_path_join(const char *directory, const char *name);
+char *dpt_path_parent(const char *path);
+
+/** What follows the last slash. Local. @return a part of path. */
+const char *dpt_path_base(const char *path);
 
 #endif

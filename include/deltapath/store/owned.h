@@ -20,6 +20,9 @@ typedef enum dpt_owned_kind {
     DPT_OWNED_PROGRESS
 } dpt_owned_kind;
 
+/** With what summary.csv begins: its columns before the scalars. */
+#define DPT_OWNED_SUMMARY_START "edit,data,method,parameters,loss,rule,points,samples"
+
 /** With what a report begins, so that it is known again. */
 #define DPT_OWNED_REPORT_START                                                                     \
     "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta name=\"generator\" content=\"deltapath\">"

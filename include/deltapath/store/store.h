@@ -8,6 +8,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 
 /** A model on disk, opened by all ranks: an HDF5 checkpoint or a HuggingFace safetensors directory
  * (or a single .safetensors file). One interface, one driver table entry per format. */
@@ -140,5 +141,14 @@ dpt_status dpt_store_finish(dpt_store_writer *writer, dpt_status local);
 
 /** The same. @param[out] digest  hash of the names and hashes of all tensors, the same on all ranks. */
 dpt_status dpt_store_finish_digest(dpt_store_writer *writer, dpt_status local, uint64_t *digest);
+
+/** Whether a file is the pointer that Git LFS leaves in place of a large file. Local. */
+bool dpt_store_is_lfs_pointer(const char *path);
+
+/** Check a model: structure, all hashes, finite values; rank 0 prints to `out`. Collective over comm.
+ * @param[out] hashes (count) XXH3-64 of each tensor in the order of the store, on all ranks, allocated, or NULL
+ * on error; not wanted when both are NULL. Errors: DPT_ERR_INPUT naming file and tensor. */
+dpt_status dpt_store_verify(const dpt_comm *comm, const char *path, FILE *out, uint64_t **hashes,
+                            int *count);
 
 #endif

@@ -2,7 +2,7 @@
 #define DELTAPATH_STUDY_STUDY_H
 
 #include "deltapath/comm/comm.h"
-#include "deltapath/study/job.h"
+#include "deltapath/job/job.h"
 
 #include <stdbool.h>
 #include <stdint.h>

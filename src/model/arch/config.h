@@ -1,5 +1,5 @@
-#ifndef DELTAPATH_SRC_MODEL_CONFIG_H
-#define DELTAPATH_SRC_MODEL_CONFIG_H
+#ifndef DELTAPATH_SRC_MODEL_ARCH_CONFIG_H
+#define DELTAPATH_SRC_MODEL_ARCH_CONFIG_H
 
 #include "deltapath/base/status.h"
 

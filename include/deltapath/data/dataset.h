@@ -1,0 +1,84 @@
+#ifndef DELTAPATH_DATA_DATASET_H
+#define DELTAPATH_DATA_DATASET_H
+
+#include "deltapath/base/file.h"
+#include "deltapath/comm/comm.h"
+#include "deltapath/store/tokenizer.h"
+
+#include <stdint.h>
+
+/** What a data-set file holds. Each may have `weights` (float) [samples] too. */
+typedef enum dpt_dataset_kind {
+    DPT_DATASET_TOKENS, /**< `tokens` int32 [total], `loss_mask` uint8 [total], `offsets` int64 [n+1] */
+    DPT_DATASET_PAIRS, /**< the same in each of the groups `chosen` and `rejected` */
+    DPT_DATASET_IMAGES /**< `images` float32 [n, c, h, w], `labels` int32 [n] */
+} dpt_dataset_kind;
+
+struct dpt_dataset_images;
+
+/** A data-set file, whole on every rank but for its images: tokens are small beside a model. */
+typedef struct dpt_dataset {
+    dpt_dataset_kind kind;
+    int64_t samples;
+
+    int64_t
+        sequences;    /**< of tokens: samples, or twice that: chosen and rejected of each in turn */
+    int64_t *offsets; /**< (sequences + 1) rising from 0 to the number of tokens */
+    int32_t *tokens;  /**< (offsets[sequences]) */
+    uint8_t *loss_mask; /**< (offsets[sequences]) 1: the prediction of this token is scored */
+
+    int64_t channels, height, width;
+    int32_t *labels;                   /**< (samples) at least 0 */
+    struct dpt_dataset_images *images; /**< open for dpt_dataset_read_images */
+
+    double *weights;        /**< (samples) at least 0, sum above 0; NULL: all count alike */
+    uint64_t *image_hashes; /**< (samples) of each image; NULL without images */
+    int64_t repeats;        /**< samples with weight that are equal to an earlier one */
+    double
+        effective; /**< how many independent samples repeats and weights leave in effect: (sum w)^2 /
+                           sum w^2, w being the weight of all copies of a sample; NaN: not counted */
+    uint64_t hash;           /**< XXH3 of all values, for provenance */
+    dpt_tokenizer tokenizer; /**< with which the file says that it was made; not part of hash */
+    int64_t vocabulary;      /**< the file says that its tokens are below it; 0: does not say */
+    dpt_file_identity file;  /**< as rank 0 read it */
+    void *block;             /**< what the arrays point into */
+} dpt_dataset;
+
+/** Read and check an HDF5 file of this kind.
+ *
+ * Rank 0 reads and checks, in a child process; the others receive all but the images, which each reads
+ * from the file for itself later.
+ * Collective over comm (same: path, kind).
+ * Errors: DPT_ERR_INPUT naming the file and what is wrong: no HDF5 file, a missing or empty data
+ * set, another type or number of dimensions, lengths that differ, offsets that do not rise from 0 to
+ * the number of tokens, a token or label that int32 does not hold, a mask other than 0 and 1, a negative
+ * label, a pixel that is not finite, a weight that is negative or not finite, weights of sum 0 or infinite;
+ * attributes that say another kind, or a newer version. out is empty on error.
+ */
+dpt_status dpt_dataset_read(const dpt_comm *comm, const char *path, dpt_dataset_kind kind,
+                            dpt_dataset *out);
+
+/** Check that a file whose images are still read is the one that was opened; the other kinds are whole in
+ * memory. Collective over comm, agreed. @param[in] path  that was read.
+ * Errors: DPT_ERR_INPUT naming the file: "changed while it was read". */
+dpt_status dpt_dataset_check_unchanged(const dpt_comm *comm, const dpt_dataset *dataset,
+                                       const char *path);
+
+/** Keep the first n samples alone: the data set is then another one, with a hash of its own. Local.
+ * Errors: DPT_ERR_INPUT when it has fewer, or no weight among them; the data set is unchanged.
+ * @param[in] path  for the message. */
+dpt_status dpt_dataset_keep_first(dpt_dataset *dataset, int64_t n, const char *path);
+
+/** Count the samples that repeat others, and those in effect, into repeats and effective. Samples are equal
+ * when their tokens and masks are, or their images and labels, by XXH3; samples of weight 0 are none.
+ * Local. Errors: DPT_ERR_OUTPUT without memory. */
+dpt_status dpt_dataset_count_repeats(dpt_dataset *dataset);
+
+void dpt_dataset_destroy(dpt_dataset *dataset); /**< Local; an empty one is allowed. */
+
+/** Images [first, first + n) as (n, channels, height, width) fp32. Local.
+ * Errors: DPT_ERR_INPUT naming the file when it cannot be read any more. */
+dpt_status dpt_dataset_read_images(const dpt_dataset *dataset, int64_t first, int64_t n,
+                                   float *out);
+
+#endif

@@ -1,0 +1,139 @@
+#ifndef DELTAPATH_JOB_JOB_H
+#define DELTAPATH_JOB_JOB_H
+
+#include "deltapath/base/hash.h"
+#include "deltapath/base/status.h"
+#include "deltapath/edit/edit.h"
+#include "deltapath/path/quadrature.h"
+#include "deltapath/store/store.h"
+#include "deltapath/tensor/catalog.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+/** Kinds of loss: X(constant, name in a job file). */
+#define DPT_LOSS_LIST(X) X(LM, lm) X(DPO, dpo) X(CLASS, class)
+
+#define DPT_LOSS_CONSTANT(constant, name) DPT_LOSS_##constant,
+typedef enum dpt_job_loss { DPT_LOSS_LIST(DPT_LOSS_CONSTANT) DPT_LOSS_COUNT } dpt_job_loss;
+
+/** "lm|dpo|class" */
+#define DPT_LOSS_CHOICE(constant, name) "|" #name
+#define DPT_LOSS_NAMES                  (&(DPT_LOSS_LIST(DPT_LOSS_CHOICE))[1])
+
+typedef struct dpt_job_data {
+    const char *name;
+    const char *file;
+    dpt_job_loss loss;
+    int64_t samples;       /**< the first ones of the file; 0: all */
+    double beta;           /**< of dpo */
+    const char *reference; /**< model of dpo; NULL: the post-trained one */
+} dpt_job_data;
+
+/** One edit of a sweep, with every list replaced by one of its values. */
+typedef struct dpt_job_edit {
+    char *id;         /**< name and swept parameters in job order: "dare-p0.9-seed1" */
+    const char *name; /**< name in the job file */
+    int entry;        /**< place of its entry in the list of edits, from 0 */
+    char *method;     /**< "dare", or "prune+bitdelta" for a sequence */
+    char *params;     /**< "p=0.9 k=0 seed=1" as written in the job file */
+    dpt_edit_spec spec;
+    int gradient_data; /**< data set whose gradient at W_post the edit takes, to edit or to measure the
+                          correlation of its mask; -1: none */
+    int auto_data;     /**< data set whose trough `alpha: auto` seeks; -1: nothing is sought */
+} dpt_job_edit;
+
+/** How changes of the loss are judged. */
+typedef struct dpt_job_statistics {
+    int interval; /**< 1: intervals of the bootstrap decide, else Student's */
+    int resamples;
+    uint64_t seed; /**< of the resamples */
+} dpt_job_statistics;
+
+/** A job file, checked as far as it can be without its models. Strings are owned by the job. */
+typedef struct dpt_job {
+    const char *name;
+    const char *pre;
+    const char *post;
+    dpt_mismatch_policy on_mismatch;
+    bool allow_zero_delta;      /**< a pair whose selected tensors are all equal is no error */
+    bool allow_other_tokenizer; /**< nor are data of another tokenizer than the model's */
+    int ndata;
+    dpt_job_data *data;
+    int nedits;
+    dpt_job_edit *edits;
+    int ninclude;
+    const char **include; /**< fnmatch patterns; none means every tensor */
+    int nexclude;
+    const char **exclude;
+    bool riemann; /**< false with `riemann: off` */
+    dpt_rule rule;
+    int points;
+    bool per_sample; /**< terms of each sample at t = 0 too, for an interval of the estimate: the
+                               gradient at t = 0 is then taken for each edit */
+    const char *directory;
+    dpt_store_format checkpoint; /**< DPT_STORE_NONE: no edited models are kept */
+    const char *dtype_name;
+    bool same_dtype;     /**< keep each tensor's type */
+    dpt_dtype dtype;     /**< else write editable tensors as this type */
+    bool overwrite;      /**< replace an existing study of this directory */
+    bool report;         /**< write report.html at the end */
+    double margin_share; /**< equivalence margin as a share of the post-training gain */
+    double margin;       /**< absolute margin [nats/token]; 0: use the share */
+    dpt_job_statistics statistics;
+    int tensor_parallel;  /**< ranks that share a replica; 0: chosen */
+    int svd_group;        /**< ranks that share a matrix in low rank; 0: chosen */
+    int64_t batch_tokens; /**< most tokens packed into one pass; 0: chosen */
+    char *text;           /**< canonical YAML after every --set, for provenance */
+    char *recipe; /**< the same whatever output.directory is: what an edited model depends on */
+    struct dpt_yaml *yaml;
+} dpt_job;
+
+/** Parse and check the text of a job file.
+ * Local; deterministic, so that all ranks with the same text agree.
+ * @param[in] text  contents; @param[in] path  its name for messages.
+ * @param[in] nsets, sets  overrides "key=value" with dotted keys: "riemann.points=9", "edits.0.p=0.5";
+ *            borrowed while the job lives.
+ * Errors: DPT_ERR_USAGE as "file:line:column: what: mend", or "--set key=value: what: mend"; *out empty. */
+dpt_status dpt_job_parse(const char *text, const char *path, int nsets, const char *const *sets,
+                         dpt_job *out);
+
+/** Read the file on rank 0, share its text, parse it everywhere. Collective over comm (same: path, sets).
+ * Errors: as dpt_job_parse; DPT_ERR_USAGE when the file cannot be read; agreed. */
+dpt_status dpt_job_read(const dpt_comm *comm, const char *path, int nsets, const char *const *sets,
+                        dpt_job *out);
+void dpt_job_destroy(dpt_job *job); /**< Local; an empty one is allowed. */
+
+/** Leave only some edits of a job, in its order; its texts stay those of the whole job. Local.
+ * @param[in] n, patterns  an edit stays when one of them names it: "I/N", every N-th edit from number I
+ *            on, counted from 0; else an fnmatch pattern of edit ids. n = 0 changes nothing.
+ * Errors: DPT_ERR_USAGE naming a pattern that is broken or names no edit. */
+dpt_status dpt_job_keep_edits(dpt_job *job, int n, const char *const *patterns);
+
+/** What the edits of a job share: its canonical text without its edits and without where and how output is
+ * kept. Allocated (dpt_mem_free); NULL after dpt_error. Local. */
+char *dpt_job_frame(const dpt_job *job);
+
+/** Mark the tensors that include and exclude patterns choose. Local.
+ * Errors: DPT_ERR_USAGE when a pattern matches no tensor, naming it, or when nothing is left.
+ * @param[out] selected (count). */
+dpt_status dpt_job_select(const dpt_job *job, const dpt_catalog *catalog, bool *selected);
+
+/** Put the place of an edit in the job file and its id before the error that was just recorded. Local.
+ * @return status. */
+dpt_status dpt_job_locate_edit(const dpt_job *job, const dpt_job_edit *edit, dpt_status status);
+
+/** Feed a hash the values of the keys on which the units, or the edited models, of a study depend; what keys
+ * lead to (models, samples, selected tensors, edits) is the caller's. Local. */
+void dpt_job_hash_for_units(const dpt_job *job, dpt_hash *hash);
+void dpt_job_hash_for_models(const dpt_job *job, dpt_hash *hash);
+void dpt_job_hash_data(const dpt_job_data *data, dpt_hash *hash);
+
+/** Print every key of a job file as a table of Markdown: type, range, default, help. Local. */
+void dpt_job_print_keys(FILE *file);
+
+/** "lm", "dpo", "class". Local. */
+const char *dpt_job_loss_name(dpt_job_loss loss);
+
+#endif

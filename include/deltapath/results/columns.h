@@ -1,0 +1,88 @@
+#ifndef DELTAPATH_RESULTS_COLUMNS_H
+#define DELTAPATH_RESULTS_COLUMNS_H
+
+/* The columns of the results, each once. From these tables come the structs of store/results.h and the names
+ * in results.h5, results.json and the tables of text; `deltapath columns` prints them, and doc/formats.md
+ * shows what it prints. The order is that of the files. A row is X(field, unit, meaning). */
+
+/** Numbers of a unit, double; NaN where not known. */
+#define DPT_RESULT_SCALAR_COLUMNS(X)                                                               \
+    X(loss_pre, "nats", "mean loss over the samples of the pre-trained model")                     \
+    X(loss_post, "nats", "of the post-trained model")                                              \
+    X(loss_edit, "nats", "of the edited model")                                                    \
+    X(accuracy_pre, "share", "samples that the pre-trained model gets right")                      \
+    X(accuracy_post, "share", "that the post-trained model gets right")                            \
+    X(accuracy_edit, "share", "that the edited model gets right")                                  \
+    X(change, "nats", "L(edit) - L(post), mean over the samples")                                  \
+    X(change_se, "nats", "standard error of the change")                                           \
+    X(change_low, "nats", "lower end of its 95 % interval, the one that judges")                   \
+    X(change_high, "nats", "upper end")                                                            \
+    X(bootstrap_low, "nats", "lower end of the 95 % BCa bootstrap interval of the change")         \
+    X(bootstrap_high, "nats", "upper end, whichever interval judges")                              \
+    X(equivalence_low, "nats", "lower end of the 90 % interval of the two one-sided tests")        \
+    X(equivalence_high, "nats", "upper end")                                                       \
+    X(estimate, "nats", "Riemann sum of gradient and edit along the path")                         \
+    X(estimate_se, "nats", "its standard error over samples, where the rule has one")              \
+    X(estimate_low, "nats", "lower end of its 95 % interval")                                      \
+    X(estimate_high, "nats", "upper end")                                                          \
+    X(error, "nats", "estimate - change")                                                          \
+    X(second_order, "nats", "1/2 E^T H E from the first two nodes")                                \
+    X(gain, "nats", "L(pre) - L(post)")                                                            \
+    X(gain_low, "nats", "lower end of its 95 % interval")                                          \
+    X(gain_high, "nats", "upper end")                                                              \
+    X(share, "share", "change over gain; NaN unless the gain is clearly positive")                 \
+    X(share_low, "share", "lower end of its 95 % interval")                                        \
+    X(share_high, "share", "upper end")                                                            \
+    X(margin, "nats", "of the equivalence test")                                                   \
+    X(p_change, "-", "two-sided p of no change")                                                   \
+    X(p_equivalent, "-", "larger p of the two one-sided tests")                                    \
+    X(p_adjusted, "-", "`p_change` after Holm's correction over the edits, for each data set")     \
+    X(seconds, "s", "wall time of the unit")
+
+/** What an edit did to one tensor, double; NaN where it does not apply. */
+#define DPT_RESULT_TENSOR_COLUMNS(X)                                                               \
+    X(delta_norm, "-", "Frobenius norm of Delta, to 1e-5")                                         \
+    X(edit_norm, "-", "Frobenius norm of E after rounding to the output type, to 1e-5")            \
+    X(share_changed, "share", "entries with E not 0")                                              \
+    X(rank, "-", "of a low-rank edit")                                                             \
+    X(residual, "share", "of a low-rank edit: norm of what it leaves out over that of Delta")      \
+    X(scale, "-", "factor, mean magnitude or cut of the last stage that has one")                  \
+    X(correlation, "-", "of mask and gradient times delta")
+
+/** Texts of a unit. */
+#define DPT_RESULT_TEXT_COLUMNS(X)                                                                 \
+    X(edit, "text", "id of the edit: `dare-p0.9-seed1`")                                           \
+    X(data, "text", "name of the data set; empty for an edit alone")                               \
+    X(method, "text", "`dare`, or `prune+bitdelta` for a sequence")                                \
+    X(loss, "text", "kind of loss: `lm`, `dpo`, `class`; empty without data")                      \
+    X(rule, "text", "of the Riemann sum; empty without one")                                       \
+    X(verdict, "text", "`competitive`, `decreased`, `improved`, `undecided`; empty without data")  \
+    X(reason, "text", "of the verdict")
+
+/** Arrays of a unit, double: X(name in files, field, shape, unit, meaning). */
+#define DPT_RESULT_ARRAY_COLUMNS(X)                                                                \
+    X(points, nodes, POINTS, "-", "nodes t of the rule")                                           \
+    X(weights, weights, POINTS, "-", "weights of the rule")                                        \
+    X(path_loss, path_loss, POINTS, "nats", "mean loss at t")                                      \
+    X(terms, terms, TENSORS_POINTS, "nats", "gradient of the mean loss at t times E")              \
+    X(integrated, integrated, TENSORS, "nats", "weighted sum of the terms")                        \
+    X(second_order, second_order, TENSORS, "nats", "the tensor's share of 1/2 E^T H E")            \
+    X(loss_pre, loss_pre, SAMPLES, "nats", "loss of the pre-trained model")                        \
+    X(loss_post, loss_post, SAMPLES, "nats", "of the post-trained model")                          \
+    X(loss_edit, loss_edit, SAMPLES, "nats", "of the edited model")                                \
+    X(sample_integrated, sample_integrated, SAMPLES, "nats",                                       \
+      "the estimate; NaN where a node has only the mean gradient")
+
+/** Numbers that are summed up over seeds as mean, sd, low and high: X(name, scalar, meaning). */
+#define DPT_RESULT_SEEDS_COLUMNS(X)                                                                \
+    X(change, change, "true change of the loss [nats]")                                            \
+    X(estimate, estimate, "Riemann sum [nats]")                                                    \
+    X(share, share, "change over gain")                                                            \
+    X(accuracy, accuracy_edit, "of the edited model")
+
+/** One column as `deltapath columns` shows it. */
+typedef struct dpt_result_column {
+    const char *name, *unit, *meaning;
+} dpt_result_column;
+
+#endif

@@ -1,0 +1,193 @@
+#ifndef DELTAPATH_RESULTS_RESULTS_H
+#define DELTAPATH_RESULTS_RESULTS_H
+
+#include "deltapath/comm/comm.h"
+#include "deltapath/results/columns.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+/* Results of a study. A unit is one edit on one data set (or one edit alone, data = ""). Each
+ * finished unit is a small file of its own, so that a study that is killed loses no finished unit:
+ *
+ *   <directory>/units/<edit id>@<data>.h5   whole or not at all (base/file), sealed (base/sealed)
+ *   <directory>/results.h5                  all units together, when the study is done
+ *   <directory>/summary.csv, results.json   the same without arrays per sample
+ *   <directory>/seeds.csv                   edits that differ in their seed alone, summed up
+ *
+ * Characters that a file or HDF5 link cannot have are written as %XX in its name. */
+
+enum { DPT_RESULTS_VERSION = 3 };
+
+/** What an edit did to one tensor. Doubles throughout: a table. */
+typedef struct dpt_result_tensor {
+#define DPT_RESULT_FIELD(field, unit, meaning) double field;
+    DPT_RESULT_TENSOR_COLUMNS(DPT_RESULT_FIELD)
+} dpt_result_tensor;
+
+/** Leading singular values of the delta of one tensor, falling. */
+typedef struct dpt_result_spectrum {
+    int64_t tensor; /**< position in the tensor table */
+    int64_t count;
+    double *values; /**< (count), owned */
+} dpt_result_spectrum;
+
+/** One parameter of an edit, as text: "p" "0.9", "rescale" "l1". Owned. */
+typedef struct dpt_result_parameter {
+    char *name;
+    char *value;
+} dpt_result_parameter;
+
+/** The numbers of a unit. Doubles throughout: a table. */
+typedef struct dpt_result_scalars {
+    DPT_RESULT_SCALAR_COLUMNS(DPT_RESULT_FIELD)
+#undef DPT_RESULT_FIELD
+} dpt_result_scalars;
+
+/** One finished unit. Owns all that it points to (blocks of base/mem); NULL texts count as "". */
+typedef struct dpt_result {
+#define DPT_RESULT_FIELD(field, unit, meaning) char *field;
+    DPT_RESULT_TEXT_COLUMNS(DPT_RESULT_FIELD)
+#undef DPT_RESULT_FIELD
+    int64_t nparameters;
+    dpt_result_parameter *parameters; /**< (nparameters) */
+
+    int64_t tensors; /**< of the tensor table; 0 allowed only for edits alone */
+    int64_t points;  /**< of the rule; 0 without a Riemann sum */
+    int64_t samples; /**< of the data set; 0 for an edit alone */
+
+#define DPT_RESULT_FIELD(name, field, shape, unit, meaning) double *field;
+    DPT_RESULT_ARRAY_COLUMNS(DPT_RESULT_FIELD)
+#undef DPT_RESULT_FIELD
+    dpt_result_tensor *stats; /**< (tensors) */
+    dpt_result_scalars scalars;
+
+    int64_t nspectra;
+    dpt_result_spectrum *spectra; /**< (nspectra) */
+} dpt_result;
+
+/** Allocate the arrays and fill every number with NaN; texts NULL, no parameters, no spectra. Local.
+ * Errors: DPT_ERR_OUTPUT without memory; out is then empty. */
+dpt_status dpt_result_create(int64_t tensors, int64_t points, int64_t samples, dpt_result *out);
+void dpt_result_destroy(dpt_result *result); /**< Local; an empty (zeroed) one is allowed. */
+
+/** Replace a text by a printf copy: `dpt_result_set_text(&r.edit, "%s", id)`. Local.
+ * Errors: DPT_ERR_OUTPUT without memory. */
+dpt_status dpt_result_set_text(char **text, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+/** Append a parameter; append a spectrum (values are copied). Local.
+ * Errors: DPT_ERR_OUTPUT without memory. */
+dpt_status dpt_result_add_parameter(dpt_result *result, const char *name, const char *value);
+dpt_status dpt_result_add_spectrum(dpt_result *result, int64_t tensor, int64_t count,
+                                   const double *values);
+
+/** A number over seeds: mean, standard deviation, and interval of the mean. */
+typedef struct dpt_result_spread {
+    double mean, sd, low, high;
+} dpt_result_spread;
+
+/** Edits that differ in their seed alone, on one data set. */
+typedef struct dpt_result_seeds {
+    char *edit;    /**< their id without the seed; owned */
+    char *data;    /**< owned */
+    int64_t count; /**< of seeds */
+#define DPT_RESULT_FIELD(name, scalar, meaning) dpt_result_spread name;
+    DPT_RESULT_SEEDS_COLUMNS(DPT_RESULT_FIELD)
+#undef DPT_RESULT_FIELD
+} dpt_result_seeds;
+
+void dpt_result_seeds_destroy(dpt_result_seeds *seeds); /**< Local; an empty one is allowed. */
+
+/** What all units of a study share. Borrowed. */
+typedef struct dpt_results_study {
+    const char *name;
+    const char *directory;           /**< exists */
+    int64_t tensors;                 /**< of the post-trained model */
+    const char *const *tensor_names; /**< (tensors) in catalog order */
+    const int64_t *tensor_numel;     /**< (tensors) elements */
+    const char *provenance;          /**< JSON object: job, seeds, versions, ranks, input hashes */
+    const char *job;                 /**< text of the job file */
+    const dpt_result_seeds *seeds;   /**< (nseeds) read by dpt_results_write on rank 0 */
+    int64_t nseeds;
+    uint64_t key; /**< hash of all that a unit depends on; a unit of another key is not finished */
+    uint64_t recipe; /**< hash of all that the edited model of a unit depends on */
+    uint64_t model; /**< digest of that model's tensor hashes; 0: none is kept, none is asked for */
+    uint64_t
+        inputs[2]; /**< digests of the pre- and the post-trained model, read whole; 0: not known */
+} dpt_results_study;
+
+/** Path of the file of a unit in a study's directory (dpt_mem_free). NULL without memory. Local. */
+char *dpt_results_unit_path(const char *directory, const char *edit, const char *data);
+
+/** Save one finished unit, sealed, whole or not at all. Rank 0 writes.
+ *
+ * Collective over comm (same: study; result is read on rank 0 only, NULL elsewhere is allowed).
+ * Fault points: "results.unit" before writing, "results.rename" before the rename.
+ * Errors: DPT_ERR_OUTPUT naming the file; no file under the final name.
+ */
+dpt_status dpt_results_save_unit(const dpt_comm *comm, const dpt_results_study *study,
+                                 const dpt_result *result);
+
+/** Load a finished unit on rank 0; other ranks learn only whether it is there.
+ *
+ * Collective over comm (same: study, edit, data). A file that is missing, cut off, corrupt (its
+ * checksum differs), of another key, or of another shape counts as not finished: found is false,
+ * the status DPT_OK, and a warning says why unless it is merely missing.
+ * @param[out] found  the same on all ranks.
+ * @param[out] inputs the digests that the unit has (dpt_results_study), the same on all ranks; or NULL.
+ * @param[out] result filled on rank 0 when found, else empty; NULL: only ask. Destroy it.
+ * Errors: DPT_ERR_OUTPUT without memory, here or in the child process that looks at the file.
+ */
+dpt_status dpt_results_load_unit(const dpt_comm *comm, const dpt_results_study *study,
+                                 const char *edit, const char *data, bool *found,
+                                 uint64_t inputs[2], dpt_result *result);
+
+/** Read the file of a unit, whatever study it is of. Local.
+ * @param[out] recipe, model  what dpt_results_study says of them.
+ * Errors: DPT_ERR_INPUT naming the file; out is empty then. */
+dpt_status dpt_results_read_unit(const char *path, dpt_result *out, uint64_t *recipe,
+                                 uint64_t *model);
+
+/** Name of a unit's file in units/, allocated; NULL without memory. Local. */
+char *dpt_results_unit_name(const char *edit, const char *data);
+
+/** Whether two records are the same but for p_adjusted, which a unit's file does not have. Local. */
+bool dpt_results_same_unit(const dpt_result *a, const dpt_result *b);
+
+/** Write results.h5, summary.csv and results.json from all units, each whole or not at all.
+ *
+ * Collective over comm (same: study; results and count are read on rank 0 only).
+ * results.h5: root attributes format = "deltapath-results", version, name, provenance, job;
+ * /tensors/{names,numel,layer,module}; per unit /edits/<edit>/<data>/ ("-" for no data) with scalar
+ * and text attributes and the datasets of dpt_result; /seeds/{edits,data,table,columns} when
+ * edits differ in their seed alone, and then also seeds.csv. Numbers in text have 17 digits; NaN is null in
+ * JSON and empty in CSV.
+ * Errors: DPT_ERR_OUTPUT naming the file.
+ */
+dpt_status dpt_results_write(const dpt_comm *comm, const dpt_results_study *study,
+                             const dpt_result *results, int64_t count);
+
+/** Print the columns of the results as tables of Markdown. Local. */
+void dpt_results_print_columns(FILE *file);
+
+/** A results.h5 read back, owning everything. */
+typedef struct dpt_results {
+    char *name;
+    char *provenance;
+    char *job;
+    int64_t tensors;
+    char **tensor_names;   /**< (tensors) */
+    int64_t *tensor_numel; /**< (tensors) elements */
+    int64_t count;
+    dpt_result *results; /**< (count), in the order of writing */
+    int64_t nseeds;
+    dpt_result_seeds *seeds; /**< (nseeds) */
+} dpt_results;
+
+/** Read a results.h5. Local. Errors: DPT_ERR_INPUT naming the file and what is wrong with it. */
+dpt_status dpt_results_read(const char *path, dpt_results *out);
+void dpt_results_destroy(dpt_results *results); /**< Local; an empty one is allowed. */
+
+#endif

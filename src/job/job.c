@@ -1,0 +1,374 @@
+#include "deltapath/job/job.h"
+
+#include "deltapath/base/file.h"
+#include "deltapath/base/guard.h"
+#include "deltapath/base/mem.h"
+#include "deltapath/base/nearest.h"
+#include "deltapath/comm/agree.h"
+#include "deltapath/path/verdict.h"
+#include "deltapath/base/isolate.h"
+#include "job_edits.h"
+#include "job_keys.h"
+#include "yaml.h"
+
+#include <errno.h>
+#include <fnmatch.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { JOB_BYTES_MAX = 16 << 20 };
+
+static dpt_status read_models(dpt_job *job, const dpt_yaml *yaml, struct fy_node *root) {
+    struct fy_node *models = dpt_yaml_get(root, "models");
+    if (models == NULL)
+        return dpt_yaml_error(yaml, root, "models is missing: write models: {pre: ..., post: ...}");
+    return dpt_job_keys_read(yaml, models, "models", "models", job);
+}
+
+/* Keys that only another kind of loss has. */
+static dpt_status check_loss_keys(const dpt_yaml *yaml, struct fy_node *entry, dpt_job_loss loss) {
+    int count;
+    const dpt_job_key *keys = dpt_job_keys(&count);
+    for (int k = 0; k < count; k++)
+        if (keys[k].loss != NULL && strcmp(keys[k].loss, dpt_job_loss_name(loss)) != 0 &&
+            dpt_yaml_get(entry, keys[k].name) != NULL)
+            return dpt_yaml_error(yaml, dpt_yaml_get(entry, keys[k].name),
+                                  "%s belongs to loss %s alone", keys[k].name, keys[k].loss);
+    return DPT_OK;
+}
+
+static dpt_status read_data_entry(dpt_job *job, const dpt_yaml *yaml, struct fy_node *entry) {
+    dpt_job_data *data = &job->data[job->ndata];
+    dpt_status st = dpt_job_keys_read(yaml, entry, "data", "a data set", data);
+    if (st == DPT_OK)
+        st = check_loss_keys(yaml, entry, data->loss);
+    if (st != DPT_OK)
+        return st;
+    if (!dpt_job_name_valid(data->name))
+        return dpt_yaml_error(yaml, entry, "data name '%s': use letters, digits and . _ + -",
+                              data->name);
+    for (int i = 0; i < job->ndata; i++)
+        if (strcmp(job->data[i].name, data->name) == 0)
+            return dpt_yaml_error(yaml, entry, "two data sets are named '%s'", data->name);
+    job->ndata++;
+    return DPT_OK;
+}
+
+static dpt_status read_data(dpt_job *job, const dpt_yaml *yaml, struct fy_node *root) {
+    struct fy_node *list;
+    int count;
+    dpt_status st = dpt_yaml_list(yaml, root, "data", &list, &count);
+    if (st != DPT_OK || count == 0)
+        return st;
+    job->data = dpt_mem_zalloc(count, sizeof *job->data, "data sets");
+    if (job->data == NULL)
+        return DPT_ERR_OUTPUT;
+    void *iterator = NULL;
+    for (struct fy_node *item;
+         st == DPT_OK && (item = fy_node_sequence_iterate(list, &iterator)) != NULL;)
+        st = read_data_entry(job, yaml, item);
+    return st;
+}
+
+static dpt_status read_edits(dpt_job *job, const dpt_yaml *yaml, struct fy_node *root) {
+    struct fy_node *list;
+    int count;
+    dpt_status st = dpt_yaml_list(yaml, root, "edits", &list, &count);
+    if (st == DPT_OK && count == 0)
+        st = dpt_yaml_error(yaml, list != NULL ? list : root,
+                            "edits is missing or empty: list at least one edit");
+    for (int i = 0; i < count && st == DPT_OK; i++)
+        st = dpt_job_edits_expand(job, yaml, i, fy_node_sequence_get_by_index(list, i));
+    return st == DPT_OK ? dpt_job_edits_check(job, yaml, list) : st;
+}
+
+static dpt_status read_patterns(const dpt_yaml *yaml, struct fy_node *map, const char *key,
+                                int *count, const char ***out) {
+    struct fy_node *list;
+    dpt_status st = dpt_yaml_list(yaml, map, key, &list, count);
+    if (st != DPT_OK || *count == 0)
+        return st;
+    *out = dpt_mem_zalloc(*count, sizeof **out, "patterns");
+    if (*out == NULL)
+        return DPT_ERR_OUTPUT;
+    for (int i = 0; i < *count; i++) {
+        struct fy_node *item = fy_node_sequence_get_by_index(list, i);
+        (*out)[i] = dpt_yaml_scalar(item);
+        if ((*out)[i] == NULL)
+            return dpt_yaml_error(yaml, item, "%s lists patterns such as \"model.layers.*\"", key);
+    }
+    return DPT_OK;
+}
+
+static dpt_status read_select(dpt_job *job, const dpt_yaml *yaml, struct fy_node *root) {
+    struct fy_node *select = dpt_yaml_get(root, "select");
+    dpt_status st = dpt_job_keys_read(yaml, select, "select", "select", job);
+    if (st == DPT_OK)
+        st = read_patterns(yaml, select, "include", &job->ninclude, &job->include);
+    if (st == DPT_OK)
+        st = read_patterns(yaml, select, "exclude", &job->nexclude, &job->exclude);
+    return st;
+}
+
+static dpt_status read_riemann(dpt_job *job, const dpt_yaml *yaml, struct fy_node *root) {
+    struct fy_node *riemann = dpt_yaml_get(root, "riemann");
+    const char *text = dpt_yaml_scalar(riemann);
+    job->riemann = text == NULL;
+    if (text != NULL && strcmp(text, "off") != 0)
+        return dpt_yaml_error(yaml, riemann, "riemann is 'off' or {rule: ..., points: ...}");
+    dpt_status st =
+        dpt_job_keys_read(yaml, text == NULL ? riemann : NULL, "riemann", "riemann", job);
+    if (st == DPT_OK && riemann != NULL)
+        st = dpt_yaml_locate(yaml, riemann, dpt_quadrature_check(job->rule, job->points));
+    return st;
+}
+
+static dpt_status read_output(dpt_job *job, const dpt_yaml *yaml, struct fy_node *root) {
+    struct fy_node *output = dpt_yaml_get(root, "output");
+    if (output == NULL)
+        return dpt_yaml_error(yaml, root, "output is missing: write output: {directory: out/%s}",
+                              job->name);
+    dpt_status st = dpt_job_keys_read(yaml, output, "output", "output", job);
+    if (st == DPT_OK) {
+        job->same_dtype = strcmp(job->dtype_name, "same") == 0;
+        if (!job->same_dtype && !dpt_dtype_parse(job->dtype_name, &job->dtype))
+            st = dpt_error(DPT_ERR_INTERNAL, "no type %s", job->dtype_name);
+    }
+    return st;
+}
+
+static dpt_status read_margin(dpt_job *job, const dpt_yaml *yaml, struct fy_node *root) {
+    struct fy_node *margin = dpt_yaml_get(root, "margin");
+    dpt_status st = dpt_job_keys_read(yaml, margin, "margin", "margin", job);
+    if (st != DPT_OK || margin == NULL)
+        return st;
+    dpt_verdict_options options = dpt_verdict_defaults();
+    options.share_margin = job->margin_share;
+    if (dpt_yaml_get(margin, "absolute") != NULL)
+        options.absolute_margin = job->margin;
+    return dpt_yaml_locate(yaml, margin, dpt_verdict_check(&options));
+}
+
+static dpt_status read_root(dpt_job *job, const dpt_yaml *yaml) {
+    struct fy_node *root = fy_document_root(yaml->document);
+    dpt_status st = dpt_job_keys_read(yaml, root, "", "a job file", job);
+    if (st == DPT_OK)
+        st = read_models(job, yaml, root);
+    if (st == DPT_OK)
+        st = read_data(job, yaml, root);
+    if (st == DPT_OK)
+        st = read_edits(job, yaml, root);
+    if (st == DPT_OK)
+        st = read_select(job, yaml, root);
+    if (st == DPT_OK)
+        st = read_riemann(job, yaml, root);
+    for (int e = 0; e < job->nedits && st == DPT_OK && !job->riemann; e++)
+        if (dpt_edit_needs_gradient(&job->edits[e].spec))
+            st = dpt_yaml_error(yaml, dpt_yaml_get(root, "riemann"),
+                                "edit %s takes the gradient at W_post: leave out riemann: off",
+                                job->edits[e].id);
+        else if (job->edits[e].auto_data >= 0)
+            st = dpt_yaml_error(yaml, dpt_yaml_get(root, "riemann"),
+                                "edit %s is auto, which needs gradients: leave out riemann: off",
+                                job->edits[e].id);
+    if (st == DPT_OK)
+        st = read_output(job, yaml, root);
+    if (st == DPT_OK)
+        st = read_margin(job, yaml, root);
+    if (st == DPT_OK)
+        st = dpt_job_keys_read(yaml, dpt_yaml_get(root, "statistics"), "statistics", "statistics",
+                               job);
+    return st;
+}
+
+/* The job's text, and the part of it that edited models depend on. */
+static dpt_status print_texts(dpt_job *job) {
+    dpt_yaml *copy = NULL;
+    job->text = dpt_yaml_print(job->yaml);
+    dpt_status st = job->text != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+    if (st == DPT_OK)
+        st = dpt_yaml_parse(job->text, job->yaml->path, &copy);
+    if (st == DPT_OK)
+        st = dpt_yaml_set(copy, "output.directory=<any>");
+    if (st == DPT_OK) {
+        job->recipe = dpt_yaml_print(copy);
+        st = job->recipe != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+    }
+    dpt_yaml_destroy(copy);
+    return st;
+}
+
+dpt_status dpt_job_parse(const char *text, const char *path, int nsets, const char *const *sets,
+                         dpt_job *out) {
+    *out = (dpt_job){.name = NULL};
+    dpt_status st = dpt_yaml_parse(text, path, &out->yaml);
+    for (int i = 0; i < nsets && st == DPT_OK; i++)
+        st = dpt_yaml_set(out->yaml, sets[i]);
+    if (st == DPT_OK)
+        st = read_root(out, out->yaml);
+    if (st == DPT_OK)
+        st = print_texts(out);
+    if (st != DPT_OK)
+        dpt_job_destroy(out);
+    return st;
+}
+
+/* Whole file into a counted block. */
+static dpt_status read_text(const char *path, char **text) {
+    char hint[DPT_NEAREST_PATH];
+    *text = NULL;
+    int64_t n = 0;
+    if (access(path, R_OK) != 0) {
+        int error = errno;
+        return dpt_error(DPT_ERR_USAGE, "%s: %s%s: give the path of a job file", path,
+                         strerror(error), dpt_nearest_path(path, hint));
+    }
+    dpt_status st = dpt_guard_input(path);
+    if (st == DPT_OK)
+        st = dpt_file_read(path, JOB_BYTES_MAX, text, &n);
+    if (st == DPT_OK) {
+        st = dpt_yaml_check_text(*text, (size_t)n, path);
+    } else if (st == DPT_ERR_INPUT) {
+        char message[DPT_MESSAGE_MAX];
+        snprintf(message, sizeof message, "%s", dpt_error_message());
+        dpt_error_clear();
+        st = dpt_error(DPT_ERR_USAGE, "%s", message);
+    }
+    if (st != DPT_OK) {
+        dpt_mem_free(*text);
+        *text = NULL;
+    }
+    return st;
+}
+
+typedef struct job_trial {
+    const char *text, *path;
+    int nsets;
+    const char *const *sets;
+} job_trial;
+
+static dpt_status try_job(void *ctx, char **bytes, int64_t *n) {
+    const job_trial *t = ctx;
+    dpt_job job;
+    (void)bytes;
+    (void)n;
+    dpt_status st = dpt_job_parse(t->text, t->path, t->nsets, t->sets, &job);
+    dpt_job_destroy(&job);
+    return st;
+}
+
+/* First in a child process: a text on which libfyaml crashes or loops does so there. */
+static dpt_status parse_apart(const job_trial *trial) {
+    char *bytes = NULL;
+    int64_t n = 0;
+    dpt_status st = dpt_isolate_run(trial->path, try_job, (void *)(uintptr_t)trial, &bytes, &n);
+    if (st != DPT_ERR_INPUT) /* the parser has no errors of that kind */
+        return st;
+    dpt_error_clear();
+    return dpt_error(DPT_ERR_USAGE,
+                     "%s: the YAML parser crashed or hung on it, or on a value of --set: write it "
+                     "plainly",
+                     trial->path);
+}
+
+dpt_status dpt_job_read(const dpt_comm *comm, const char *path, int nsets, const char *const *sets,
+                        dpt_job *out) {
+    *out = (dpt_job){.name = NULL};
+    char *text = NULL;
+    char *shared = NULL;
+    dpt_status st = comm->rank == 0 ? read_text(path, &text) : DPT_OK;
+    if (st == DPT_OK && comm->rank == 0)
+        st = parse_apart(&(job_trial){text, path, nsets, sets});
+    st = dpt_agree(comm, st);
+    if (st == DPT_OK)
+        st = dpt_agree(comm, dpt_comm_broadcast_text(comm, text, 0, &shared));
+    if (st == DPT_OK)
+        st = dpt_agree(comm, dpt_job_parse(shared, path, nsets, sets, out));
+    dpt_mem_free(shared);
+    dpt_mem_free(text);
+    return st;
+}
+
+void dpt_job_destroy(dpt_job *job) {
+    for (int i = 0; i < job->nedits; i++) {
+        dpt_mem_free(job->edits[i].id);
+        dpt_mem_free(job->edits[i].method);
+        dpt_mem_free(job->edits[i].params);
+    }
+    dpt_mem_free(job->edits);
+    dpt_mem_free(job->data);
+    dpt_mem_free(job->include);
+    dpt_mem_free(job->exclude);
+    dpt_mem_free(job->text);
+    dpt_mem_free(job->recipe);
+    dpt_yaml_destroy(job->yaml);
+    *job = (dpt_job){.name = NULL};
+}
+
+/* Give the tensors that the patterns under a key match a value. */
+static dpt_status mark(const dpt_job *job, const char *key, int count, const char **patterns,
+                       const dpt_catalog *catalog, bool value, bool *selected) {
+    struct fy_node *select = dpt_yaml_get(fy_document_root(job->yaml->document), "select");
+    for (int i = 0; i < count; i++) {
+        int hits = 0;
+        for (int t = 0; t < catalog->count; t++) {
+            if (fnmatch(patterns[i], catalog->tensors[t].name, 0) != 0)
+                continue;
+            selected[t] = value;
+            hits++;
+        }
+        if (hits == 0)
+            return dpt_yaml_error(
+                job->yaml, fy_node_sequence_get_by_index(dpt_yaml_get(select, key), i),
+                "select: the pattern '%s' matches no tensor of the post-trained model: "
+                "`deltapath inspect` lists the names",
+                patterns[i]);
+    }
+    return DPT_OK;
+}
+
+dpt_status dpt_job_select(const dpt_job *job, const dpt_catalog *catalog, bool *selected) {
+    int left = 0;
+    for (int t = 0; t < catalog->count; t++)
+        selected[t] = job->ninclude == 0;
+    dpt_status st = mark(job, "include", job->ninclude, job->include, catalog, true, selected);
+    if (st == DPT_OK)
+        st = mark(job, "exclude", job->nexclude, job->exclude, catalog, false, selected);
+    for (int t = 0; t < catalog->count; t++)
+        left += selected[t];
+    if (st == DPT_OK && left == 0)
+        st =
+            dpt_yaml_error(job->yaml, dpt_yaml_get(fy_document_root(job->yaml->document), "select"),
+                           "select: exclude leaves no tensor to edit: exclude fewer");
+    return st;
+}
+
+dpt_status dpt_job_locate_edit(const dpt_job *job, const dpt_job_edit *edit, dpt_status status) {
+    struct fy_node *list = dpt_yaml_get(fy_document_root(job->yaml->document), "edits");
+    char place[DPT_MESSAGE_MAX / 4];
+    snprintf(place, sizeof place, "edit %s", edit->id);
+    status = dpt_error_locate(status, place);
+    return dpt_yaml_locate(job->yaml, fy_node_sequence_get_by_index(list, edit->entry), status);
+}
+
+const char *dpt_job_loss_name(dpt_job_loss loss) {
+#define JOB_LOSS_NAME(constant, name) #name,
+    static const char *const names[] = {DPT_LOSS_LIST(JOB_LOSS_NAME)};
+    return names[loss];
+}
+
+void dpt_job_hash_for_units(const dpt_job *job, dpt_hash *hash) {
+    static const char *const sections[] = {"", "riemann", "output", "margin", "statistics"};
+    for (size_t i = 0; i < sizeof sections / sizeof sections[0]; i++)
+        dpt_job_keys_hash(sections[i], DPT_REDO_UNITS, job, hash);
+}
+
+void dpt_job_hash_for_models(const dpt_job *job, dpt_hash *hash) {
+    dpt_job_keys_hash("", DPT_REDO_MODELS, job, hash);
+    dpt_job_keys_hash("output", DPT_REDO_MODELS, job, hash);
+}
+
+void dpt_job_hash_data(const dpt_job_data *data, dpt_hash *hash) {
+    dpt_job_keys_hash("data", DPT_REDO_UNITS, data, hash);
+}

@@ -1,0 +1,68 @@
+#include "deltapath/verbs/verify.h"
+
+#include "deltapath/base/hash.h"
+#include "deltapath/base/log.h"
+#include "deltapath/base/mem.h"
+#include "deltapath/comm/agree.h"
+#include "deltapath/results/results.h"
+#include "deltapath/store/store.h"
+#include "verify.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+dpt_status dpt_verify_model(const dpt_comm *comm, const char *path, FILE *out) {
+    return dpt_store_verify(comm, path, out, NULL, NULL);
+}
+
+static dpt_status verify_results(const char *path, FILE *out) {
+    dpt_results results;
+    dpt_status st = dpt_results_read(path, &results);
+    if (st != DPT_OK)
+        return st;
+    fprintf(out, "%s: results of \"%s\": %" PRId64 " units on %" PRId64 " tensors can be read\n",
+            path, results.name != NULL ? results.name : "", results.count, results.tensors);
+    dpt_results_destroy(&results);
+    return DPT_OK;
+}
+
+static dpt_status verify_unit(const char *path, FILE *out) {
+    dpt_result unit;
+    uint64_t recipe, model;
+    dpt_status st = dpt_results_read_unit(path, &unit, &recipe, &model);
+    if (st == DPT_OK)
+        fprintf(out, "%s: unit of edit %s on data \"%s\" can be read\n", path, unit.edit,
+                unit.data);
+    dpt_result_destroy(&unit);
+    return st;
+}
+
+typedef enum subject { SUBJECT_MODEL, SUBJECT_STUDY, SUBJECT_RESULTS, SUBJECT_UNIT } subject;
+
+static subject find_subject(const char *path) {
+    if (dpt_verify_is_study(path))
+        return SUBJECT_STUDY;
+    if (dpt_store_is_format(path, "deltapath-results"))
+        return SUBJECT_RESULTS;
+    return dpt_store_is_format(path, "deltapath-unit") ? SUBJECT_UNIT : SUBJECT_MODEL;
+}
+
+dpt_status dpt_verify_run(const dpt_comm *comm, const dpt_verify_options *options) {
+    FILE *out = options->out != NULL ? options->out : stdout;
+    const char *path = options->path;
+    int64_t what = comm->rank == 0 ? (int64_t)find_subject(path) : 0;
+    dpt_status st = dpt_agree(comm, dpt_comm_broadcast(comm, &what, sizeof what, 0));
+    if (st != DPT_OK)
+        return st;
+    if (what == SUBJECT_STUDY)
+        st = dpt_verify_study(comm, path, out);
+    else if (what == SUBJECT_MODEL)
+        st = dpt_verify_model(comm, path, out);
+    else if (comm->rank == 0)
+        st = what == SUBJECT_UNIT ? verify_unit(path, out) : verify_results(path, out);
+    st = dpt_agree(comm, st);
+    if (comm->rank == 0)
+        fflush(out);
+    return st;
+}
