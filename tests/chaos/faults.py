@@ -137,6 +137,7 @@ def one(chaos, way, kind, ranks, case):
     chaos.messages.update((name, DIGITS.sub("#", line.replace(str(folder), ""))) for line in run.errors)
     if not fired.exists():
         how = "not reached"
+        why = why or ("" if run.code == 0 else f"WITHOUT THE FAULT: {run}")
     elif not why and run.code != 0:
         state = chaos.states and chaos.states.of(study)
         if state is None or state not in chaos.states.known:
@@ -155,6 +156,10 @@ def one(chaos, way, kind, ranks, case):
 def one_served(chaos, ways, kind, ranks, case):
     """In the processes of a server; what looks like a defect once more in new ones, which decide."""
     name, how, why = one(chaos, ways.served, kind, ranks, case)
+    if how == "not reached": # what failed before may have left a library unable to go on
+        ways.renew()
+        chaos.again["renewed"] += 1
+        name, how, why = one(chaos, ways.served, kind, ranks, case)
     if why:
         print(f"# served: {why}", flush=True)
         name, how, why = one(chaos, ways.new, kind, ranks, case)
@@ -186,6 +191,8 @@ def run_setup(chaos, ways, kind, ranks, number):
     done = itertools.count(1)
 
     def work(case):
+        if chaos.arguments.minutes and time.monotonic() - begun > 60 * chaos.arguments.minutes:
+            return None
         found = one_served(chaos, ways, kind, ranks, case) if served else one(chaos, way, kind, ranks, case)
         if found[2]:
             print(f"# DEFECT {found[2]}", flush=True)
@@ -193,9 +200,9 @@ def run_setup(chaos, ways, kind, ranks, number):
         if n % 500 == 0:
             print(f"# {n} of {len(cases)} after {time.monotonic() - begun:.0f} s", flush=True)
         return found
-    found = in_parallel(work, cases, chaos.arguments.jobs)
+    found = [result for result in in_parallel(work, cases, chaos.arguments.jobs) if result]
     states = f"; {len(chaos.states.known)} states of the folder resumed" if chaos.states else ""
-    print(f"# {kind} at {ranks} ranks: {len(cases)} failing calls in {time.monotonic() - begun:.0f} s{states}; a "
+    print(f"# {kind} at {ranks} ranks: {len(found)} of {len(cases)} failing calls in {time.monotonic() - begun:.0f} s{states}; a "
           f"study has {sum(path.is_file() for path in whole.rglob('*'))} files", flush=True)
     return found
 
@@ -225,8 +232,9 @@ def main(chaos, number):
             row = table[name]
             print(f"# {name:<11} {row['runs']:>5} {row['survived']:>9} {row['reported']:>9} {row['aborted']:>12} "
                   f"{row['ended']:>21} {row['not reached']:>12} {row['defects']:>8}")
-    if chaos.again:
-        print(f"# {chaos.again[False]} runs failed in the processes of a server alone and were sound in new ones")
+    if chaos.arguments.served:
+        print(f"# {chaos.again[False]} runs failed in the processes of a server alone and were sound in new ones; "
+              f"{chaos.again['renewed']} times a server was renewed")
     if chaos.arguments.messages:
         lines = sorted(f"{n:>6} {name}: {line}" for (name, line), n in chaos.messages.items())
         pathlib.Path(chaos.arguments.messages).write_text("\n".join(lines) + "\n")

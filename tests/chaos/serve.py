@@ -58,6 +58,11 @@ class Ways:
         self.local.server = server if alive else None
         return run
 
+    def renew(self):
+        if getattr(self.local, "server", None):
+            self.local.server.end()
+            self.local.server = None
+
     def close(self):
         for server in self.servers:
             server.end()
