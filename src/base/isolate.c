@@ -161,7 +161,9 @@ static dpt_status receive(int fd, const char *path, char **bytes, int64_t *n, bo
     dpt_mem_free(*bytes);
     *bytes = NULL;
     *n = 0;
-    return dpt_error(DPT_ERR_INTERNAL, "%s: its headers did not arrive", path);
+    return dpt_error(DPT_ERR_INTERNAL,
+                     "%s: its headers did not arrive from the process that read them: run again",
+                     path);
 }
 
 static dpt_status isolate(const char *path, bool writes, dpt_isolate_fn work, void *ctx,

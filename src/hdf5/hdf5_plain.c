@@ -83,11 +83,11 @@ bool dpt_h5_get_text(hid_t where, const char *name, char **text) {
         return false;
     hid_t space = H5Aget_space(attribute);
     hid_t type = H5Aget_type(attribute);
-    bool ok = space >= 0 && type >= 0 && H5Sget_simple_extent_npoints(space) == 1 &&
+    size_t size = type >= 0 ? H5Tget_size(type) : 0; /* 0 when that fails */
+    bool ok = space >= 0 && size > 0 && H5Sget_simple_extent_npoints(space) == 1 &&
               H5Tget_class(type) == H5T_STRING && H5Tis_variable_str(type) == 0 &&
-              H5Aget_storage_size(attribute) == H5Tget_size(type);
+              H5Aget_storage_size(attribute) == size;
     if (ok) {
-        size_t size = H5Tget_size(type);
         *text = dpt_mem_zalloc((int64_t)size + 1, 1, "text attribute");
         ok = *text != NULL && H5Aread(attribute, type, *text) >= 0;
         if (!ok) {

@@ -143,7 +143,8 @@ static char *read_variable(hid_t attribute) {
 
 static char *read_fixed(hid_t attribute, hid_t type) {
     size_t size = H5Tget_size(type);
-    char *text = size < (1u << 30) ? dpt_mem_zalloc((int64_t)size + 1, 1, "text attribute") : NULL;
+    bool sound = size > 0 && size < (1u << 30); /* 0 when the library fails */
+    char *text = sound ? dpt_mem_zalloc((int64_t)size + 1, 1, "text attribute") : NULL;
     if (text != NULL && H5Aread(attribute, type, text) < 0) {
         dpt_mem_free(text);
         return NULL;

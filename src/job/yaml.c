@@ -188,7 +188,8 @@ dpt_status dpt_yaml_set(dpt_yaml *yaml, const char *assignment) {
     struct fy_node *value =
         is_yaml(text) ? fy_node_build_from_string(yaml->document, text, FY_NT) : NULL;
     if (value == NULL)
-        st = dpt_error(DPT_ERR_USAGE, "--set %s: the value is not YAML", assignment);
+        st = dpt_error(DPT_ERR_USAGE,
+                       "--set %s: the value is not YAML, or no memory left to read it", assignment);
     else {
         mark_set(value, assignment);
         st = set_in(yaml, key, value, assignment);
@@ -289,7 +290,12 @@ dpt_status dpt_yaml_check_keys(const dpt_yaml *yaml, struct fy_node *map, const 
 
 const char *dpt_yaml_scalar(struct fy_node *node) {
     bool plain = node != NULL && fy_node_is_scalar(node) && !fy_node_is_alias(node);
-    return plain ? fy_node_get_scalar0(node) : NULL;
+    size_t n = plain ? fy_node_get_scalar_length(node) : 0;
+    const char *text = plain ? fy_node_get_scalar0(node) : NULL;
+    /* Without memory libfyaml says that the text is empty. */
+    if (n > 0 && (text == NULL || text[0] == '\0'))
+        dpt_error(DPT_ERR_OUTPUT, "no memory left to read YAML: " DPT_MEM_REMEDY);
+    return text;
 }
 
 struct fy_node *dpt_yaml_get(struct fy_node *map, const char *key) {

@@ -130,7 +130,9 @@ static dpt_status plots_open(const dpt_report_options *options, dpt_report_plots
     if (csv_dir != NULL && access(csv_dir, F_OK) != 0 && dpt_guard_output(csv_dir) != DPT_OK)
         return DPT_ERR_OUTPUT;
     if (csv_dir != NULL && mkdir(csv_dir, 0777) != 0 && errno != EEXIST)
-        return dpt_error(DPT_ERR_OUTPUT, "%s: cannot be created: %s", csv_dir, strerror(errno));
+        return dpt_error(DPT_ERR_OUTPUT,
+                         "%s: cannot be created: %s: check the permissions of the folder above",
+                         csv_dir, strerror(errno));
     plots->directory =
         dpt_mem_strdup(csv_dir != NULL ? csv_dir : plots->scratch, "directory of CSV files");
     return plots->directory != NULL ? DPT_OK : DPT_ERR_OUTPUT;

@@ -88,7 +88,9 @@ FILE *dpt_report_csv(const dpt_report_plots *plots, const char *kind, const char
     char *temporary = dpt_file_begin(path);
     FILE *csv = temporary != NULL ? fopen(temporary, "wxe") : NULL;
     if (csv == NULL)
-        dpt_error(DPT_ERR_OUTPUT, "%s: cannot be created: %s", path, strerror(errno));
+        dpt_error(DPT_ERR_OUTPUT,
+                  "%s: cannot be created: %s: check the permissions of the folder above", path,
+                  strerror(errno));
     else
         fprintf(csv, "%s\n", header);
     dpt_mem_free(temporary);

@@ -131,7 +131,9 @@ static dpt_status make_folder(const char *path) {
     char *folder = slash != NULL ? dpt_mem_format("%.*s", (int)(slash - path), path) : NULL;
     dpt_status st = slash == NULL || folder != NULL ? DPT_OK : DPT_ERR_OUTPUT;
     if (folder != NULL && mkdir(folder, 0777) != 0 && errno != EEXIST)
-        st = dpt_error(DPT_ERR_OUTPUT, "%s: cannot be created: %s", folder, strerror(errno));
+        st = dpt_error(DPT_ERR_OUTPUT,
+                       "%s: cannot be created: %s: check the permissions of the folder above",
+                       folder, strerror(errno));
     dpt_mem_free(folder);
     return st;
 }

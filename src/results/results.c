@@ -51,7 +51,9 @@ static dpt_status unit_put(const dpt_results_study *study, const char *path,
     dpt_status st =
         folder == NULL ? DPT_ERR_OUTPUT : dpt_owned_check(path, DPT_OWNED_UNIT, study->name);
     if (st == DPT_OK && mkdir(folder, 0777) != 0 && errno != EEXIST)
-        st = dpt_error(DPT_ERR_OUTPUT, "%s: cannot be created: %s", folder, strerror(errno));
+        st = dpt_error(DPT_ERR_OUTPUT,
+                       "%s: cannot be created: %s: check the permissions of the folder above",
+                       folder, strerror(errno));
     dpt_mem_free(folder);
     if (st != DPT_OK)
         return st;

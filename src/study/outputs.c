@@ -108,7 +108,9 @@ dpt_status dpt_outputs_make_directory(const char *path) {
         bool last = *slash == '\0';
         *slash = '\0';
         if (mkdir(copy, 0777) != 0 && errno != EEXIST)
-            st = dpt_error(DPT_ERR_OUTPUT, "%s: cannot be made: %s", copy, strerror(errno));
+            st = dpt_error(DPT_ERR_OUTPUT,
+                           "%s: cannot be made: %s: check the permissions of the folder above",
+                           copy, strerror(errno));
         if (last)
             break;
         *slash = '/';

@@ -71,7 +71,9 @@ static bool pass_write(dpt_passes *p, const char *path, dpt_pass_header header,
         dpt_error_clear();
         errno = EPERM; /* an input lies there now */
     } else if (mkdir(p->folder, 0777) != 0 && errno != EEXIST && !p->warned_write) {
-        dpt_log(DPT_LOG_DEBUG, "%s: cannot be created: %s", p->folder, strerror(errno));
+        dpt_log(DPT_LOG_DEBUG,
+                "%s: cannot be created: %s: check the permissions of the folder above", p->folder,
+                strerror(errno));
     }
     ok = ok && path != NULL && dpt_pass_file_write(path, &header, parts, count, sync);
     if (!ok && !p->warned_write)

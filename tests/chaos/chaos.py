@@ -34,7 +34,7 @@ def main():
     parser.add_argument("--setup", action="append", metavar="FORMAT:RANKS", help="faults: of these alone")
     parser.add_argument("--minutes", type=float, help="faults: begin no run after so many of each setup")
     parser.add_argument("--served", action="store_true", help="faults: in processes that stay, as with -n 0")
-    parser.add_argument("--place", action="append", metavar="FUNCTION", help="faults: only calls made in it")
+    parser.add_argument("--place", action="append", metavar="FUNCTION", help="faults: only calls made in it, or of it")
     parser.add_argument("--messages", metavar="FILE", help="faults: write the error lines seen, with their numbers")
     parser.add_argument("--stacks", action="store_true", help="print the stacks of runs that hang")
     arguments = parser.parse_args()

@@ -78,12 +78,13 @@ def sample(chaos, calls, ranks, number):
 
 
 def in_places(chaos, calls, places):
-    """The calls that are made in one of these functions."""
+    """The calls that are made in one of these functions, or are of one of them."""
     addresses = sorted({address for made in calls.values() for _, _, stack in made for address in stack})
     named = subprocess.run(["addr2line", "-f", "-s", "-e", chaos.program, *addresses], capture_output=True,
                            text=True).stdout.splitlines()[::2]
     wanted = {address for address, name in zip(addresses, named) if name in places}
-    return {key: [call for call in made if wanted.intersection(call[2])] for key, made in calls.items()}
+    return {key: [call for call in made if call[1] in places or wanted.intersection(call[2])]
+            for key, made in calls.items()}
 
 
 def symbols(chaos, note):
