@@ -45,7 +45,7 @@ static error_t add_path(words *w, char *arg) {
     return 0;
 }
 
-static error_t parse(int key, char *arg, struct argp_state *state) {
+static error_t models_parse(int key, char *arg, struct argp_state *state) {
     words *w = state->input;
     switch (key) {
     case KEY_DTYPE:
@@ -106,7 +106,7 @@ static dpt_status convert(dpt_cli *cli, int argc, char **argv) {
         {.name = NULL}};
     static const struct argp argp = {
         .options = table,
-        .parser = parse,
+        .parser = models_parse,
         .args_doc = "SRC DST",
         .doc = "Copy a model: DST ending with .h5 is an HDF5 checkpoint, else a safetensors "
                "directory."};
@@ -122,7 +122,7 @@ static dpt_status inspect(dpt_cli *cli, int argc, char **argv) {
         {.name = "json", .key = KEY_JSON, .doc = "One JSON object in place of the table"},
         {.name = NULL}};
     static const struct argp argp = {.options = table,
-                                     .parser = parse,
+                                     .parser = models_parse,
                                      .args_doc = "MODEL",
                                      .doc = "List the tensors of a model."};
     words w = {.wanted = 1, .needs = "the path of a model"};
@@ -144,7 +144,7 @@ static dpt_status diff(dpt_cli *cli, int argc, char **argv) {
         MEMORY_OPTION,
         {.name = NULL}};
     static const struct argp argp = {.options = table,
-                                     .parser = parse,
+                                     .parser = models_parse,
                                      .args_doc = "PRE POST",
                                      .doc = "Compare two models tensor by tensor."};
     words w = {.wanted = 2, .needs = "two models", .diff = {.iterations = 20}};
@@ -159,7 +159,7 @@ static dpt_status diff(dpt_cli *cli, int argc, char **argv) {
 static dpt_status verify(dpt_cli *cli, int argc, char **argv) {
     static const struct argp_option table[] = {MEMORY_OPTION, {.name = NULL}};
     static const struct argp argp = {.options = table,
-                                     .parser = parse,
+                                     .parser = models_parse,
                                      .args_doc = "PATH",
                                      .doc = "Check the folder of a study, a model, a results.h5 or "
                                             "a unit: structure, hashes, finite "

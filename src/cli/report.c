@@ -27,7 +27,7 @@ static const struct argp_option table[] = {
      .doc = "Replace tables of an earlier report in DIR, also those that were changed since"},
     {.name = NULL}};
 
-static error_t parse(int key, char *arg, struct argp_state *state) {
+static error_t report_parse(int key, char *arg, struct argp_state *state) {
     report_options *options = state->input;
     switch (key) {
     case 'o':
@@ -69,7 +69,7 @@ static dpt_status lock_study_of(const char *html) {
 /* Main writes the report, as that of a run. */
 static dpt_status report(dpt_cli *cli, int argc, char **argv) {
     static const struct argp argp = {.options = table,
-                                     .parser = parse,
+                                     .parser = report_parse,
                                      .args_doc = "RESULTS.h5",
                                      .doc = "Write the report of a finished study again."};
     report_options options = {.html = "report.html"};

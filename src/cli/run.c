@@ -73,7 +73,7 @@ static error_t set_ranks(const char *text, int *ranks) {
     return EINVAL;
 }
 
-static error_t parse(int key, char *arg, struct argp_state *state) {
+static error_t run_parse(int key, char *arg, struct argp_state *state) {
     run_options *options = state->input;
     switch (key) {
     case KEY_RESUME:
@@ -144,7 +144,7 @@ static dpt_status run_job(dpt_cli *cli, const run_options *options) {
 
 static dpt_status run(dpt_cli *cli, int argc, char **argv) {
     static const struct argp argp = {.options = run_table,
-                                     .parser = parse,
+                                     .parser = run_parse,
                                      .args_doc = "JOB.yaml",
                                      .doc = "Run a study: edit, write, explain.\v"
                                             "doc/jobs.md describes job files."};
@@ -153,9 +153,9 @@ static dpt_status run(dpt_cli *cli, int argc, char **argv) {
     return st == DPT_OK ? run_job(cli, &options) : st;
 }
 
-static dpt_status plan(dpt_cli *cli, int argc, char **argv) {
+static dpt_status run_plan(dpt_cli *cli, int argc, char **argv) {
     static const struct argp argp = {.options = plan_table,
-                                     .parser = parse,
+                                     .parser = run_parse,
                                      .args_doc = "JOB.yaml",
                                      .doc = "Say what a study would need and take; run nothing."};
     run_options options = {.job = NULL, .study = {.dry_run = true, .plan_ranks = 0}};
@@ -166,4 +166,4 @@ static dpt_status plan(dpt_cli *cli, int argc, char **argv) {
 }
 
 const dpt_cli_verb dpt_cli_run = {"run", "run a study from a job file", run};
-const dpt_cli_verb dpt_cli_plan = {"plan", "say what a study would need; run nothing", plan};
+const dpt_cli_verb dpt_cli_plan = {"plan", "say what a study would need; run nothing", run_plan};

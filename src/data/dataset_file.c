@@ -167,7 +167,7 @@ static dpt_status check_side(const loader *l, const char *group, const struct si
 }
 
 /* `group` is "" or ends in a slash. */
-static dpt_status read_side(const loader *l, const char *group, struct side *side) {
+static dpt_status dataset_read_side(const loader *l, const char *group, struct side *side) {
     char name[64];
     snprintf(name, sizeof name, "%stokens", group);
     dpt_status st = read_vector(l, name, H5T_INTEGER, H5T_NATIVE_INT32, sizeof *side->token,
@@ -186,9 +186,9 @@ static dpt_status read_side(const loader *l, const char *group, struct side *sid
 }
 
 static dpt_status read_pairs(loader *l) {
-    dpt_status st = read_side(l, "chosen/", &l->side[0]);
+    dpt_status st = dataset_read_side(l, "chosen/", &l->side[0]);
     if (st == DPT_OK)
-        st = read_side(l, "rejected/", &l->side[1]);
+        st = dataset_read_side(l, "rejected/", &l->side[1]);
     if (st == DPT_OK && l->side[0].count != l->side[1].count)
         st =
             dpt_error(DPT_ERR_INPUT, "%s: 'chosen' has %" PRId64 " samples and 'rejected' %" PRId64,
@@ -346,7 +346,7 @@ static dpt_status read_digits(const loader *l, const char *name, int64_t *known,
                             l->path, name);
 }
 
-static dpt_status check_kind(const loader *l) {
+static dpt_status dataset_check_kind(const loader *l) {
     static const char *const names[] = {
         [DPT_DATASET_TOKENS] = "lm", [DPT_DATASET_PAIRS] = "dpo", [DPT_DATASET_IMAGES] = "class"};
     const char *wanted = names[l->head.kind];
@@ -386,7 +386,7 @@ static dpt_status read_attributes(loader *l) {
                        "newer one, or make the file again with tools/prepare_data.py",
                        l->path, version, VERSION);
     if (st == DPT_OK)
-        st = check_kind(l);
+        st = dataset_check_kind(l);
     if (st == DPT_OK)
         st = read_number(l, "vocab_size", &l->tail.vocabulary);
     if (st == DPT_OK)
@@ -407,7 +407,7 @@ static dpt_status read_kind(loader *l) {
         l->head.samples = l->side[0].count - 1;
         l->head.sequences = 2 * l->head.samples;
     } else {
-        st = read_side(l, "", &l->side[0]);
+        st = dataset_read_side(l, "", &l->side[0]);
         l->head.samples = l->head.sequences = l->side[0].count - 1;
     }
     l->head.tokens = l->side[0].tokens + l->side[1].tokens;
@@ -466,7 +466,7 @@ static void pack_sequences(const loader *l, dpt_dataset *to) {
     }
 }
 
-static dpt_status pack(const loader *l, char **bytes, int64_t *n) {
+static dpt_status dataset_pack(const loader *l, char **bytes, int64_t *n) {
     dpt_dataset to;
     int64_t hashes = l->head.kind == DPT_DATASET_IMAGES ? l->head.samples * 8 : 0;
     *n = dpt_dataset_bytes(&l->head) + hashes + (int64_t)sizeof l->tail;
@@ -518,7 +518,7 @@ dpt_status dpt_dataset_load(void *request, char **bytes, int64_t *n) {
                         wanted->path)
             : read_kind(&l);
     if (st == DPT_OK)
-        st = pack(&l, bytes, n);
+        st = dataset_pack(&l, bytes, n);
     release(&l);
     H5Eset_auto2(H5E_DEFAULT, report, client);
     return st;

@@ -288,8 +288,9 @@ static dpt_status set_gradient(dpt_job_edit *edit, const dpt_job *job, const dpt
 }
 
 /* One point of the sweep. */
-static dpt_status build(const sweep *all, const dpt_job *job, const dpt_yaml *yaml, const int *at,
-                        struct fy_node *entry, int auto_data, dpt_job_edit *edit) {
+static dpt_status sweep_build(const sweep *all, const dpt_job *job, const dpt_yaml *yaml,
+                              const int *at, struct fy_node *entry, int auto_data,
+                              dpt_job_edit *edit) {
     char id[ID_MAX];
     char params[TEXT_MAX] = "";
     char method[TEXT_MAX] = "";
@@ -337,22 +338,22 @@ static dpt_status build(const sweep *all, const dpt_job *job, const dpt_yaml *ya
 }
 
 /* The values of one point of a sweep, the first list outermost. */
-static void place_of(const sweep *all, int64_t point, int *at) {
+static void sweep_place_of(const sweep *all, int64_t point, int *at) {
     for (int a = all->naxes - 1; a >= 0; a--) {
         at[a] = (int)(point % all->axes[a].count);
         point /= all->axes[a].count;
     }
 }
 
-static dpt_status append(dpt_job *job, const sweep *all, const dpt_yaml *yaml, const int *at,
-                         int place, struct fy_node *entry, int auto_data) {
+static dpt_status sweep_append(dpt_job *job, const sweep *all, const dpt_yaml *yaml, const int *at,
+                               int place, struct fy_node *entry, int auto_data) {
     dpt_job_edit *grown =
         dpt_mem_realloc(job->edits, (int64_t)job->nedits + 1, sizeof *grown, "edits");
     if (grown == NULL)
         return DPT_ERR_OUTPUT;
     job->edits = grown;
     grown[job->nedits] = (dpt_job_edit){.entry = place};
-    return build(all, job, yaml, at, entry, auto_data, &job->edits[job->nedits++]);
+    return sweep_build(all, job, yaml, at, entry, auto_data, &job->edits[job->nedits++]);
 }
 
 dpt_status dpt_job_edits_expand(dpt_job *job, const dpt_yaml *yaml, int place,
@@ -365,12 +366,12 @@ dpt_status dpt_job_edits_expand(dpt_job *job, const dpt_yaml *yaml, int place,
             return dpt_yaml_error(yaml, entry, "the sweep has more than %d edits", EDITS_MAX);
     for (int64_t point = 0; point < points && st == DPT_OK; point++) {
         int at[AXES_MAX] = {0};
-        place_of(&all, point, at);
-        st = append(job, &all, yaml, at, place, entry, 0);
+        sweep_place_of(&all, point, at);
+        st = sweep_append(job, &all, yaml, at, place, entry, 0);
         /* An edit whose parameter is found on a data set is one edit for each of them. */
         bool found = st == DPT_OK && job->edits[job->nedits - 1].auto_data >= 0;
         for (int d = 1; found && d < job->ndata && st == DPT_OK; d++)
-            st = append(job, &all, yaml, at, place, entry, d);
+            st = sweep_append(job, &all, yaml, at, place, entry, d);
     }
     return st;
 }
@@ -392,8 +393,9 @@ static int compare_edits(const void *a, const void *b) {
 }
 
 /* Two that are equal in an order, the one that comes first in the job first. */
-static bool find_equal(const dpt_job_edit **edits, int n, int (*order)(const void *, const void *),
-                       const dpt_job_edit *pair[2]) {
+static bool sweep_find_equal(const dpt_job_edit **edits, int n,
+                             int (*order)(const void *, const void *),
+                             const dpt_job_edit *pair[2]) {
     qsort(edits, (size_t)n, sizeof *edits, order);
     for (int i = 1; i < n; i++) {
         if (order(&edits[i - 1], &edits[i]) != 0)
@@ -412,10 +414,10 @@ dpt_status dpt_job_edits_check(const dpt_job *job, const dpt_yaml *yaml, struct 
     dpt_status st = edits != NULL ? DPT_OK : DPT_ERR_OUTPUT;
     for (int i = 0; i < job->nedits && st == DPT_OK; i++)
         edits[i] = &job->edits[i];
-    if (st == DPT_OK && find_equal(edits, job->nedits, compare_ids, pair))
+    if (st == DPT_OK && sweep_find_equal(edits, job->nedits, compare_ids, pair))
         st = dpt_yaml_error(yaml, fy_node_sequence_get_by_index(list, pair[1]->entry),
                             "two edits have the id '%s': rename one", pair[1]->id);
-    if (st == DPT_OK && find_equal(edits, job->nedits, compare_edits, pair))
+    if (st == DPT_OK && sweep_find_equal(edits, job->nedits, compare_edits, pair))
         st = dpt_yaml_error(yaml, fy_node_sequence_get_by_index(list, pair[1]->entry),
                             "edits '%s' and '%s' are the same edit, which would count twice in "
                             "tables and in the correction for their number: leave one out",

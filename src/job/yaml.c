@@ -34,7 +34,7 @@ static dpt_status parse_error(struct fy_diag *diag, const char *path) {
 
 /* The document of a text, or NULL with the reason in diag. Aliases stay unresolved and are refused as
  * values: nested ones could grow without bound. */
-static struct fy_document *build(const char *text, struct fy_diag *diag) {
+static struct fy_document *yaml_build(const char *text, struct fy_diag *diag) {
     struct fy_parse_cfg cfg = {.flags = FYPCF_DEFAULT_DOC | FYPCF_COLLECT_DIAG, .diag = diag};
     struct fy_document *document = fy_document_build_from_string(&cfg, text, strlen(text));
     if (document != NULL && fy_diag_got_error(diag)) {
@@ -65,7 +65,7 @@ dpt_status dpt_yaml_parse(const char *text, const char *path, dpt_yaml **out) {
     if (st == DPT_OK && (yaml->text = dpt_mem_strdup(text, "YAML document")) == NULL)
         st = DPT_ERR_OUTPUT;
     if (st == DPT_OK) {
-        yaml->document = build(yaml->text, diag);
+        yaml->document = yaml_build(yaml->text, diag);
         if (yaml->document == NULL)
             st = parse_error(diag, path);
         else if (!fy_node_is_mapping(fy_document_root(yaml->document)))
@@ -156,7 +156,7 @@ static dpt_status set_in(dpt_yaml *yaml, char *key, struct fy_node *value, const
 /* Whether a text parses on its own. A node built from broken text would leak inside the library. */
 static bool is_yaml(const char *text) {
     struct fy_diag *diag = quiet_diag();
-    struct fy_document *document = diag != NULL ? build(text, diag) : NULL;
+    struct fy_document *document = diag != NULL ? yaml_build(text, diag) : NULL;
     bool good = document != NULL;
     if (document != NULL)
         fy_document_destroy(document);

@@ -200,7 +200,7 @@ static int64_t count_equal(const float *values, int64_t n, uint32_t bits) {
 }
 
 /* Position of this rank's nth entry (from 1) of the given magnitude in a group. Local. */
-static dpt_status find_equal(selection *s, const search *it, int64_t nth, dpt_cut *cut) {
+static dpt_status quantile_find_equal(selection *s, const search *it, int64_t nth, dpt_cut *cut) {
     const int64_t *own = s->shard->rank_first + s->comm->rank;
     int64_t from = s->shard->first_cell[it->first_tensor];
     int64_t to = s->shard->first_cell[it->last_tensor + 1];
@@ -262,7 +262,7 @@ static dpt_status find_places(selection *s, int64_t *equal, int64_t *places, dpt
         if (nth < 1 || nth > it->equal_here)
             continue;
         dpt_cut cut = {.bits = it->prefix};
-        st = find_equal(s, it, nth, &cut);
+        st = quantile_find_equal(s, it, nth, &cut);
         places[2 * i] = cut.tensor;
         places[2 * i + 1] = cut.ig;
     }

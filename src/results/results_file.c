@@ -145,8 +145,8 @@ static dpt_status put_output(output kind, const char *path, const dpt_results_st
     return st;
 }
 
-static dpt_status check_units(const dpt_results_study *study, const dpt_result *results,
-                              int64_t count) {
+static dpt_status results_file_check_units(const dpt_results_study *study,
+                                           const dpt_result *results, int64_t count) {
     for (int64_t i = 0; i < count; i++)
         if (results[i].edit == NULL ||
             (results[i].tensors != 0 && results[i].tensors != study->tensors))
@@ -185,7 +185,7 @@ dpt_status dpt_results_write(const dpt_comm *comm, const dpt_results_study *stud
     int put = 0;
     dpt_status st = dpt_agree_fault("results.write");
     if (st == DPT_OK && writer)
-        st = check_units(study, results, count);
+        st = results_file_check_units(study, results, count);
     if (writer)
         put = put_outputs(study, results, count, names, &st);
     st = dpt_agree(comm, st);

@@ -16,7 +16,7 @@
 enum { DIGITS = 17 };
 
 /* Control characters become spaces: a line of the table stays a line. */
-static void csv_text(FILE *file, const char *text) {
+static void results_text_csv_text(FILE *file, const char *text) {
     if (strpbrk(text, "\",;\r\n") == NULL) {
         fputs(text, file);
         return;
@@ -30,12 +30,12 @@ static void csv_text(FILE *file, const char *text) {
     fputc('"', file);
 }
 
-static void csv_row(FILE *file, const dpt_result *r) {
-    csv_text(file, r->edit);
+static void results_text_csv_row(FILE *file, const dpt_result *r) {
+    results_text_csv_text(file, r->edit);
     fputc(',', file);
-    csv_text(file, r->data != NULL ? r->data : "");
+    results_text_csv_text(file, r->data != NULL ? r->data : "");
     fputc(',', file);
-    csv_text(file, r->method != NULL ? r->method : "");
+    results_text_csv_text(file, r->method != NULL ? r->method : "");
     fputs(",\"", file);
     for (int64_t i = 0; i < r->nparameters; i++) {
         const char *const pieces[] = {i > 0 ? " " : "", r->parameters[i].name, "=",
@@ -53,7 +53,7 @@ static void csv_row(FILE *file, const dpt_result *r) {
         else
             fprintf(file, ",%.*g", DIGITS, scalars[i]);
     fprintf(file, ",%s,", r->verdict != NULL ? r->verdict : "");
-    csv_text(file, r->reason != NULL ? r->reason : "");
+    results_text_csv_text(file, r->reason != NULL ? r->reason : "");
     fputc('\n', file);
 }
 
@@ -63,7 +63,7 @@ void dpt_results_csv(FILE *file, const dpt_result *results, int64_t count) {
         fprintf(file, ",%s", dpt_result_scalar_columns[i].name);
     fputs(",verdict,reason\n", file);
     for (int64_t i = 0; i < count; i++)
-        csv_row(file, &results[i]);
+        results_text_csv_row(file, &results[i]);
 }
 
 /* JSON has no NaN and no infinity: both are null. */
@@ -85,7 +85,7 @@ static json_t *text(const char *bytes) {
     return out;
 }
 
-static void set_text(json_t *object, const char *key, const char *value) {
+static void results_text_set_text(json_t *object, const char *key, const char *value) {
     json_object_set_new(object, key, text(value));
 }
 
@@ -166,7 +166,7 @@ static dpt_status unit_object(const dpt_results_study *study, const dpt_result *
     json_t *unit = json_object();
     *out = unit;
     for (int f = 0; f < DPT_RESULT_TEXTS; f++)
-        set_text(unit, dpt_result_text_fields[f].column.name, dpt_result_text(r, f));
+        results_text_set_text(unit, dpt_result_text_fields[f].column.name, dpt_result_text(r, f));
     json_object_set_new(unit, "parameters", parameters_object(r));
     json_object_set_new(unit, "samples", json_integer(r->samples));
     const double *scalars = (const double *)&r->scalars;
@@ -192,9 +192,9 @@ dpt_status dpt_results_json(FILE *file, const dpt_results_study *study, const dp
                             int64_t count) {
     json_t *root = json_object();
     json_t *units = json_array();
-    set_text(root, "format", "deltapath-results");
+    results_text_set_text(root, "format", "deltapath-results");
     json_object_set_new(root, "version", json_integer(DPT_RESULTS_VERSION));
-    set_text(root, "name", study->name);
+    results_text_set_text(root, "name", study->name);
     json_t *provenance =
         study->provenance != NULL ? json_loads(study->provenance, 0, NULL) : json_null();
     json_object_set_new(root, "provenance",

@@ -9,7 +9,7 @@ static dpt_status json_broken(const dpt_json_members *m, int64_t at, const char 
                      at, why);
 }
 
-static void skip_space(dpt_json_members *m) {
+static void json_members_skip_space(dpt_json_members *m) {
     while (m->at < m->n && memchr(" \t\r\n", m->text[m->at], 4) != NULL)
         m->at++;
 }
@@ -56,22 +56,22 @@ static dpt_status take_part(dpt_json_members *m, int64_t end, json_t **out) {
 }
 
 static dpt_status take_character(dpt_json_members *m, char wanted, const char *why) {
-    skip_space(m);
+    json_members_skip_space(m);
     if (m->at >= m->n || m->text[m->at] != wanted)
         return json_broken(m, m->at, why);
     m->at++;
-    skip_space(m);
+    json_members_skip_space(m);
     return DPT_OK;
 }
 
 /* Whether the object ends here; then nothing may follow. */
 static dpt_status check_end(dpt_json_members *m, bool *end) {
-    skip_space(m);
+    json_members_skip_space(m);
     *end = m->at < m->n && m->text[m->at] == '}';
     if (!*end)
         return DPT_OK;
     m->at++;
-    skip_space(m);
+    json_members_skip_space(m);
     return m->at == m->n ? DPT_OK : json_broken(m, m->at, "there is more behind the object");
 }
 

@@ -76,7 +76,7 @@ dpt_status dpt_store_driver_probe(const char *path, const dpt_store_driver **out
                      path);
 }
 
-static dpt_status make_catalog(dpt_store *store) {
+static dpt_status store_make_catalog(dpt_store *store) {
     for (int64_t i = 0; i < store->header.count; i++) {
         const dpt_store_entry *entry = &store->header.entries[i];
         dpt_status st =
@@ -99,7 +99,7 @@ static void check_destroy(dpt_store *store) {
     store->check = NULL;
 }
 
-static void destroy(dpt_store *store) {
+static void store_destroy(dpt_store *store) {
     if (store == NULL)
         return;
     check_destroy(store);
@@ -198,14 +198,14 @@ dpt_status dpt_store_open(const dpt_comm *comm, const char *path, dpt_store **ou
     if (st == DPT_OK) {
         store->driver = dpt_store_driver_of((dpt_store_format)format);
         store->fingerprint = dpt_store_header_fingerprint(&store->header, sample);
-        st = make_catalog(store);
+        st = store_make_catalog(store);
         if (st == DPT_OK)
             st = dpt_store_files_init(&store->io, store->header.nfiles, store->header.files, false);
         store->io.identities = store->header.identities;
     }
     st = dpt_agree(comm, st);
     if (st != DPT_OK) {
-        destroy(store);
+        store_destroy(store);
         return st;
     }
     *out = store;
@@ -213,7 +213,7 @@ dpt_status dpt_store_open(const dpt_comm *comm, const char *path, dpt_store **ou
 }
 
 void dpt_store_close(dpt_store *store) {
-    destroy(store);
+    store_destroy(store);
 }
 
 const dpt_catalog *dpt_store_catalog(const dpt_store *store) {

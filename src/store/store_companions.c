@@ -68,14 +68,15 @@ dpt_status dpt_store_companion_add(dpt_store_header *header, const char *name, c
     return DPT_OK;
 }
 
-static int by_name(const void *a, const void *b) {
+static int companions_by_name(const void *a, const void *b) {
     return strcmp(((const dpt_store_companion *)a)->name, ((const dpt_store_companion *)b)->name);
 }
 
 /* A directory is listed in an order of its own. */
 void dpt_store_companions_sort(dpt_store_header *header) {
     if (header->ncompanions > 1)
-        qsort(header->companions, (size_t)header->ncompanions, sizeof *header->companions, by_name);
+        qsort(header->companions, (size_t)header->ncompanions, sizeof *header->companions,
+              companions_by_name);
 }
 
 /* A link that leads nowhere is no file; another failure would leave a tokenizer out without a word. */

@@ -43,7 +43,7 @@ static const char *skip_string(const char *at) {
     return *at == '"' ? at + 1 : at;
 }
 
-static const char *skip_space(const char *at) {
+static const char *config_skip_space(const char *at) {
     while (isspace((unsigned char)*at))
         at++;
     return at;
@@ -65,9 +65,9 @@ static const char *find_type_value(const char *text, const char **end) {
             continue;
         }
         const char *after = skip_string(at);
-        const char *colon = skip_space(after);
+        const char *colon = config_skip_space(after);
         if (depth == 1 && *colon == ':' && is_type_key(at, after)) {
-            const char *value = skip_space(colon + 1);
+            const char *value = config_skip_space(colon + 1);
             if (*value == '"') {
                 *end = skip_string(value);
                 return value;

@@ -11,7 +11,7 @@
 /* Reading: rank 0 walks the metadata with the plain file driver and learns each tensor's extent;
  * the bytes never pass through HDF5. */
 
-static dpt_status bad(const char *path, const char *tensor, const char *problem) {
+static dpt_status hdf5_bad(const char *path, const char *tensor, const char *problem) {
     return dpt_error(DPT_ERR_INPUT, "%s: tensor %s %s", path, tensor, problem);
 }
 
@@ -49,8 +49,8 @@ static dpt_status read_hash(hid_t dataset, const char *path, dpt_store_entry *en
         H5Aclose(attribute);
     entry->hashed = ok;
     return ok ? DPT_OK
-              : bad(path, entry->name,
-                    "has an attribute xxh3 that is no 64-bit integer: remove it");
+              : hdf5_bad(path, entry->name,
+                         "has an attribute xxh3 that is no 64-bit integer: remove it");
 }
 
 static dpt_status read_shape(hid_t dataset, const char *path, dpt_store_entry *entry) {
@@ -63,11 +63,11 @@ static dpt_status read_shape(hid_t dataset, const char *path, dpt_store_entry *e
     if (space >= 0)
         H5Sclose(space);
     if (!ok)
-        return bad(path, entry->name, "has no shape of at most 8 sides: rewrite it");
+        return hdf5_bad(path, entry->name, "has no shape of at most 8 sides: rewrite it");
     entry->ndim = ndim;
     for (int i = 0; i < ndim; i++) {
         if (sides[i] > INT64_MAX)
-            return bad(path, entry->name, "has an absurd side: the header is corrupt");
+            return hdf5_bad(path, entry->name, "has an absurd side: the header is corrupt");
         entry->shape[i] = (int64_t)sides[i];
     }
     return DPT_OK;
@@ -79,17 +79,17 @@ static dpt_status read_extent(hid_t dataset, const char *path, dpt_store_entry *
     if (plist >= 0)
         H5Pclose(plist);
     int64_t bytes = 0;
-    dpt_status st = problem != NULL ? bad(path, entry->name, problem)
+    dpt_status st = problem != NULL ? hdf5_bad(path, entry->name, problem)
                                     : dpt_store_header_size(path, entry, &bytes);
     if (st != DPT_OK || bytes == 0)
         return st;
     haddr_t offset = H5Dget_offset(dataset);
     if (offset == HADDR_UNDEF)
-        return bad(path, entry->name, "was declared but never written: make the file again");
+        return hdf5_bad(path, entry->name, "was declared but never written: make the file again");
     if (H5Dget_storage_size(dataset) != (hsize_t)bytes || offset > INT64_MAX)
-        return bad(path, entry->name,
-                   "has a storage size that does not fit its shape: the file is "
-                   "corrupt, copy it again");
+        return hdf5_bad(path, entry->name,
+                        "has a storage size that does not fit its shape: the file is "
+                        "corrupt, copy it again");
     entry->offset = (int64_t)offset;
     return DPT_OK;
 }
@@ -99,14 +99,14 @@ static dpt_status scan_dataset(hid_t group, const char *name, const char *path,
     dpt_store_entry entry = {.name = (char *)(uintptr_t)name};
     hid_t dataset = H5Dopen2(group, name, H5P_DEFAULT);
     if (dataset < 0)
-        return bad(path, name,
-                   "is no data set that can be opened: the file is corrupt or another "
-                   "program wrote it");
+        return hdf5_bad(path, name,
+                        "is no data set that can be opened: the file is corrupt or another "
+                        "program wrote it");
     const char *problem = NULL;
     hid_t type = H5Dget_type(dataset);
     dpt_status st = type >= 0 && dpt_hdf5_type_parse(type, &entry.dtype, &problem)
                         ? DPT_OK
-                        : bad(path, name, problem != NULL ? problem : "has no type");
+                        : hdf5_bad(path, name, problem != NULL ? problem : "has no type");
     if (type >= 0)
         H5Tclose(type);
     if (st == DPT_OK)
@@ -128,7 +128,7 @@ typedef struct walk {
 static herr_t visit(hid_t group, const char *name, const H5L_info_t *info, void *ctx) {
     walk *w = ctx;
     if (info->type != H5L_TYPE_HARD)
-        w->st = bad(w->path, name, "is a soft or external link: copy the data into the file");
+        w->st = hdf5_bad(w->path, name, "is a soft or external link: copy the data into the file");
     else
         w->st = scan_dataset(group, name, w->path, w->header);
     return w->st == DPT_OK ? 0 : -1;

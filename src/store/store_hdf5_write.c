@@ -90,7 +90,7 @@ static bool write_number(hid_t object, const char *name, hid_t file_type, hid_t 
 }
 
 /* An empty data set has no extent, and needs none. */
-static bool place_of(hid_t dataset, bool empty, int64_t *offset) {
+static bool hdf5_write_place_of(hid_t dataset, bool empty, int64_t *offset) {
     haddr_t at = empty ? 0 : H5Dget_offset(dataset);
     *offset = (int64_t)at;
     return at != HADDR_UNDEF;
@@ -109,7 +109,7 @@ static bool create_dataset(const dpt_tensor_info *info, hid_t group, hid_t plist
     uint64_t unknown = 0;
     bool ok = dataset >= 0 &&
               write_number(dataset, "xxh3", H5T_STD_U64LE, H5T_NATIVE_UINT64, &unknown) &&
-              place_of(dataset, info->numel == 0, offset);
+              hdf5_write_place_of(dataset, info->numel == 0, offset);
     if (dataset >= 0)
         ok = H5Dclose(dataset) >= 0 && ok;
     if (space >= 0)
@@ -149,7 +149,7 @@ static bool create_companions(const dpt_store_writer *writer, hid_t file, hid_t 
         hid_t dataset = space >= 0 ? H5Dcreate2(group, companion->name, H5T_STD_U8LE, space,
                                                 H5P_DEFAULT, plist, H5P_DEFAULT)
                                    : H5I_INVALID_HID;
-        ok = dataset >= 0 && place_of(dataset, side == 0, &at[i]);
+        ok = dataset >= 0 && hdf5_write_place_of(dataset, side == 0, &at[i]);
         if (dataset >= 0)
             ok = H5Dclose(dataset) >= 0 && ok;
         if (space >= 0)

@@ -128,7 +128,7 @@ dpt_status dpt_store_header_add(dpt_store_header *header, const dpt_store_entry 
     return DPT_OK;
 }
 
-static int by_name(const void *a, const void *b) {
+static int header_by_name(const void *a, const void *b) {
     return strcmp(((const dpt_store_entry *)a)->name, ((const dpt_store_entry *)b)->name);
 }
 
@@ -170,7 +170,7 @@ dpt_status dpt_store_header_seal(dpt_store_header *header, const char *path) {
     if (header->count == 0)
         return dpt_error(DPT_ERR_INPUT, "%s: there are no tensors in it: give a model",
                          header->nfiles == 1 ? header->files[0] : path);
-    qsort(header->entries, (size_t)header->count, sizeof *header->entries, by_name);
+    qsort(header->entries, (size_t)header->count, sizeof *header->entries, header_by_name);
     for (int64_t i = 1; i < header->count; i++) {
         const dpt_store_entry *a = &header->entries[i - 1];
         const dpt_store_entry *b = &header->entries[i];
@@ -183,8 +183,8 @@ dpt_status dpt_store_header_seal(dpt_store_header *header, const char *path) {
 
 int64_t dpt_store_header_find(const dpt_store_header *header, const char *name) {
     dpt_store_entry key = {.name = (char *)(uintptr_t)name};
-    const dpt_store_entry *found =
-        bsearch(&key, header->entries, (size_t)header->count, sizeof *header->entries, by_name);
+    const dpt_store_entry *found = bsearch(&key, header->entries, (size_t)header->count,
+                                           sizeof *header->entries, header_by_name);
     return found == NULL ? -1 : found - header->entries;
 }
 
@@ -194,7 +194,7 @@ typedef struct packer {
     int64_t bytes;
 } packer;
 
-static void pack(packer *p, const void *data, int64_t n) {
+static void header_pack(packer *p, const void *data, int64_t n) {
     if (p->at != NULL)
         memcpy(p->at + p->bytes, data, (size_t)n);
     p->bytes += n;
@@ -202,34 +202,34 @@ static void pack(packer *p, const void *data, int64_t n) {
 
 static void pack_text(packer *p, const char *text) {
     int64_t n = text != NULL ? (int64_t)strlen(text) + 1 : 0;
-    pack(p, &n, sizeof n);
+    header_pack(p, &n, sizeof n);
     if (n > 0)
-        pack(p, text, n);
+        header_pack(p, text, n);
 }
 
 static void pack_header(packer *p, const dpt_store_header *header) {
-    pack(p, &header->nfiles, sizeof header->nfiles);
+    header_pack(p, &header->nfiles, sizeof header->nfiles);
     for (int i = 0; i < header->nfiles; i++) {
         pack_text(p, header->files[i]);
-        pack(p, &header->file_bytes[i], sizeof header->file_bytes[i]);
-        pack(p, &header->identities[i], sizeof header->identities[i]);
+        header_pack(p, &header->file_bytes[i], sizeof header->file_bytes[i]);
+        header_pack(p, &header->identities[i], sizeof header->identities[i]);
     }
-    pack(p, &header->count, sizeof header->count);
+    header_pack(p, &header->count, sizeof header->count);
     for (int64_t i = 0; i < header->count; i++) {
         pack_text(p, header->entries[i].name);
-        pack(p, &header->entries[i], sizeof header->entries[i]);
+        header_pack(p, &header->entries[i], sizeof header->entries[i]);
     }
     pack_text(p, header->config);
     pack_text(p, header->metadata);
     pack_text(p, header->provenance);
-    pack(p, &header->sealed, sizeof header->sealed);
-    pack(p, &header->ncompanions, sizeof header->ncompanions);
+    header_pack(p, &header->sealed, sizeof header->sealed);
+    header_pack(p, &header->ncompanions, sizeof header->ncompanions);
     for (int i = 0; i < header->ncompanions; i++) {
         const dpt_store_companion *companion = &header->companions[i];
         pack_text(p, companion->name);
         pack_text(p, companion->file);
-        pack(p, &companion->offset, sizeof companion->offset);
-        pack(p, &companion->bytes, sizeof companion->bytes);
+        header_pack(p, &companion->offset, sizeof companion->offset);
+        header_pack(p, &companion->bytes, sizeof companion->bytes);
     }
 }
 

@@ -16,7 +16,7 @@ static const int64_t HEADER_LIMIT = 100000000;
 static const int64_t CONFIG_LIMIT = 1 << 24;
 static const int64_t INDEX_LIMIT = 1 << 27;
 
-static dpt_status bad(const char *path, const char *tensor, const char *problem) {
+static dpt_status safetensors_bad(const char *path, const char *tensor, const char *problem) {
     return dpt_error(DPT_ERR_INPUT, "%s: tensor %s %s", path, tensor, problem);
 }
 
@@ -108,15 +108,15 @@ static dpt_status parse_dtype(const char *path, const char *tensor, const json_t
 
 static dpt_status parse_shape(const char *path, const json_t *value, dpt_store_entry *entry) {
     if (!json_is_array(value))
-        return bad(path, entry->name, "has no shape: copy the file again");
+        return safetensors_bad(path, entry->name, "has no shape: copy the file again");
     if (json_array_size(value) > DPT_NDIM_MAX)
-        return bad(path, entry->name, "has more than 8 sides, which is not supported");
+        return safetensors_bad(path, entry->name, "has more than 8 sides, which is not supported");
     entry->ndim = (int)json_array_size(value);
     for (int i = 0; i < entry->ndim; i++) {
         const json_t *side = json_array_get(value, (size_t)i);
         if (!json_is_integer(side) || json_integer_value(side) < 0)
-            return bad(path, entry->name,
-                       "has a side that is no integer from 0 up: copy the file again");
+            return safetensors_bad(path, entry->name,
+                                   "has a side that is no integer from 0 up: copy the file again");
         entry->shape[i] = (int64_t)json_integer_value(side);
     }
     return DPT_OK;
@@ -127,7 +127,8 @@ static dpt_status parse_offsets(const char *path, const json_t *value, int64_t d
     const json_t *first = json_array_get(value, 0);
     const json_t *second = json_array_get(value, 1);
     if (json_array_size(value) != 2 || !json_is_integer(first) || !json_is_integer(second))
-        return bad(path, entry->name, "has no data_offsets of two integers: copy the file again");
+        return safetensors_bad(path, entry->name,
+                               "has no data_offsets of two integers: copy the file again");
     int64_t begin = (int64_t)json_integer_value(first);
     int64_t end = (int64_t)json_integer_value(second);
     int64_t bytes = 0;
@@ -172,13 +173,13 @@ static int by_offset(const void *a, const void *b) {
     return (x->bytes > y->bytes) - (x->bytes < y->bytes);
 }
 
-static int by_name(const void *a, const void *b) {
+static int safetensors_by_name(const void *a, const void *b) {
     return strcmp((*(dpt_store_entry *const *)a)->name, (*(dpt_store_entry *const *)b)->name);
 }
 
 /* Before the cover, which two tensors of one name spoil too. */
 static dpt_status check_names(const char *path, dpt_store_entry **order, int64_t count) {
-    qsort(order, (size_t)count, sizeof *order, by_name);
+    qsort(order, (size_t)count, sizeof *order, safetensors_by_name);
     for (int64_t i = 1; i < count; i++)
         if (strcmp(order[i - 1]->name, order[i]->name) == 0)
             return dpt_error(DPT_ERR_INPUT,
@@ -221,8 +222,9 @@ static dpt_status check_cover(const char *path, dpt_store_header *header, int64_
 static dpt_status scan_tensor(const char *path, const char *name, const json_t *value,
                               int64_t data_at, int64_t file_bytes, dpt_store_header *header) {
     dpt_store_entry entry = {.name = (char *)(uintptr_t)name, .file = header->nfiles - 1};
-    dpt_status st =
-        json_is_object(value) ? DPT_OK : bad(path, name, "is no object: copy the file again");
+    dpt_status st = json_is_object(value)
+                        ? DPT_OK
+                        : safetensors_bad(path, name, "is no object: copy the file again");
     if (st == DPT_OK)
         st = parse_dtype(path, name, json_object_get(value, "dtype"), &entry.dtype);
     if (st == DPT_OK)

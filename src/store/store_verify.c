@@ -27,7 +27,7 @@ typedef struct check {
     int64_t *load;  /* (ranks) bytes */
 } check;
 
-static int64_t bytes_of(const dpt_tensor_info *info) {
+static int64_t store_verify_bytes_of(const dpt_tensor_info *info) {
     return info->numel * dpt_dtype_size(info->dtype);
 }
 
@@ -35,12 +35,12 @@ static int by_size(const void *a, const void *b, void *ctx) {
     const dpt_catalog *catalog = ctx;
     int x = *(const int *)a;
     int y = *(const int *)b;
-    int64_t m = bytes_of(&catalog->tensors[x]);
-    int64_t n = bytes_of(&catalog->tensors[y]);
+    int64_t m = store_verify_bytes_of(&catalog->tensors[x]);
+    int64_t n = store_verify_bytes_of(&catalog->tensors[y]);
     return m != n ? (m < n) - (m > n) : x - y;
 }
 
-static dpt_status allocate(const dpt_comm *comm, check *c) {
+static dpt_status store_verify_allocate(const dpt_comm *comm, check *c) {
     int count = c->catalog->count;
     c->owner = dpt_mem_zalloc(count, sizeof *c->owner, "verification");
     c->found = dpt_mem_zalloc(count, sizeof *c->found, "verification");
@@ -59,7 +59,7 @@ static dpt_status allocate(const dpt_comm *comm, check *c) {
         for (int r = 1; r < comm->size; r++)
             least = c->load[r] < c->load[least] ? r : least;
         c->owner[c->order[i]] = least;
-        c->load[least] += bytes_of(&c->catalog->tensors[c->order[i]]);
+        c->load[least] += store_verify_bytes_of(&c->catalog->tensors[c->order[i]]);
     }
     return DPT_OK;
 }
@@ -102,7 +102,7 @@ static dpt_status check_own(const dpt_comm *comm, check *c) {
         if (c->owner[t] != comm->rank)
             continue;
         st = check_tensor(c, t, buffer);
-        dpt_progress_add(&progress, bytes_of(&c->catalog->tensors[t]));
+        dpt_progress_add(&progress, store_verify_bytes_of(&c->catalog->tensors[t]));
     }
     dpt_progress_end(&progress);
     dpt_mem_free(buffer);
@@ -148,7 +148,7 @@ static dpt_status judge(const check *c, FILE *out) {
 }
 
 /* What the manifest of a folder leaves out is said: nothing checks it. Rank 0. */
-static dpt_status say_unlisted(const char *path, FILE *out) {
+static dpt_status store_verify_say_unlisted(const char *path, FILE *out) {
     dpt_status st = DPT_OK;
     char *name = NULL;
     for (int i = 0; st == DPT_OK && (i == 0 || name != NULL); i++) {
@@ -168,13 +168,14 @@ dpt_status dpt_store_verify(const dpt_comm *comm, const char *path, FILE *out, u
         *hashes = NULL;
         *count = 0;
     }
-    dpt_status st = dpt_agree(comm, comm->rank == 0 ? say_unlisted(path, out) : DPT_OK);
+    dpt_status st =
+        dpt_agree(comm, comm->rank == 0 ? store_verify_say_unlisted(path, out) : DPT_OK);
     if (st == DPT_OK)
         st = dpt_store_open(comm, path, &c.store);
     if (st != DPT_OK)
         return st;
     c.catalog = dpt_store_catalog(c.store);
-    st = dpt_agree(comm, allocate(comm, &c));
+    st = dpt_agree(comm, store_verify_allocate(comm, &c));
     if (st == DPT_OK)
         st = dpt_agree(comm, check_own(comm, &c));
     if (st == DPT_OK)

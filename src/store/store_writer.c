@@ -55,7 +55,7 @@ static void unlock_output(dpt_store_writer *writer) {
     writer->lock = -1;
 }
 
-static void destroy(dpt_store_writer *writer) {
+static void writer_destroy(dpt_store_writer *writer) {
     if (writer == NULL)
         return;
     unlock_output(writer);
@@ -80,8 +80,8 @@ static dpt_status copy_text(const char *text, char **out) {
     return text != NULL && *out == NULL ? DPT_ERR_OUTPUT : DPT_OK;
 }
 
-static dpt_status prepare(dpt_store_writer *writer, const char *path,
-                          const dpt_store_options *options) {
+static dpt_status writer_prepare(dpt_store_writer *writer, const char *path,
+                                 const dpt_store_options *options) {
     writer->driver = dpt_store_driver_of(options->format);
     if (writer->driver == NULL)
         return dpt_error(DPT_ERR_INTERNAL, "%s: no such format of models", path);
@@ -169,7 +169,7 @@ dpt_status dpt_store_create(const dpt_comm *comm, const char *path, const dpt_ca
     if (st == DPT_OK) {
         writer->catalog = catalog;
         writer->shard = shard;
-        st = dpt_agree(comm, prepare(writer, path, options));
+        st = dpt_agree(comm, writer_prepare(writer, path, options));
     }
     if (st == DPT_OK)
         st = dpt_agree(comm, comm->rank == 0 ? check_output(writer) : DPT_OK);
@@ -186,7 +186,7 @@ dpt_status dpt_store_create(const dpt_comm *comm, const char *path, const dpt_ca
     if (st != DPT_OK) {
         if (writer != NULL)
             discard(writer);
-        destroy(writer);
+        writer_destroy(writer);
         return st;
     }
     *out = writer;
@@ -261,7 +261,7 @@ static dpt_status finish_hashes(dpt_store_writer *writer) {
     return st;
 }
 
-static uint64_t digest_of(const dpt_store_writer *writer) {
+static uint64_t writer_digest_of(const dpt_store_writer *writer) {
     dpt_hash hash;
     dpt_hash_begin(&hash);
     for (int t = 0; t < writer->catalog->count; t++)
@@ -285,7 +285,7 @@ dpt_status dpt_store_finish_digest(dpt_store_writer *writer, dpt_status local, u
     if (st == DPT_OK)
         st = finish_hashes(writer);
     if (st == DPT_OK)
-        *digest = digest_of(writer);
+        *digest = writer_digest_of(writer);
     if (st == DPT_OK)
         st = writer->driver->finish(writer);
     if (st == DPT_OK) {
@@ -303,6 +303,6 @@ dpt_status dpt_store_finish_digest(dpt_store_writer *writer, dpt_status local, u
     }
     if (st != DPT_OK)
         discard(writer);
-    destroy(writer);
+    writer_destroy(writer);
     return st;
 }

@@ -145,9 +145,9 @@ static dpt_status seek_layers(seeker *s, const dpt_trough *model, dpt_auto_alpha
     return st == DPT_OK ? dpt_trough_find(evaluate, s, &options, joint) : st;
 }
 
-static dpt_status note(dpt_auto_alpha *out, const char *name, const char *format, ...)
+static dpt_status auto_alpha_note(dpt_auto_alpha *out, const char *name, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
-static dpt_status note(dpt_auto_alpha *out, const char *name, const char *format, ...) {
+static dpt_status auto_alpha_note(dpt_auto_alpha *out, const char *name, const char *format, ...) {
     char value[2048];
     va_list args;
     va_start(args, format);
@@ -172,7 +172,7 @@ static dpt_status note_trace(dpt_auto_alpha *out, const dpt_trough *trough, cons
         snprintf(text + used, sizeof text - used, "%s%.6g:%.6g:%.6g", i > 0 ? ";" : "", p->at,
                  p->loss, p->slope);
     }
-    return note(out, name, "%s", text);
+    return auto_alpha_note(out, name, "%s", text);
 }
 
 static const char *advice_of(const seeker *s) {
@@ -186,19 +186,19 @@ static dpt_status write_notes(const seeker *s, const dpt_trough *model, const dp
     bool layers = joint->points > 0;
     bool kept = layers && joint->loss < model->loss;
     const char *end = model->bracketed ? "enclosed" : model->border ? "border" : "open";
-    dpt_status st = note(out, "found_alpha", "%.6g", model->at);
+    dpt_status st = auto_alpha_note(out, "found_alpha", "%.6g", model->at);
     const char *const names[] = {"advice", "trough"};
     const char *const values[] = {advice_of(s), end};
     for (int i = 0; i < 2 && st == DPT_OK; i++)
-        st = note(out, names[i], "%s", values[i]);
+        st = auto_alpha_note(out, names[i], "%s", values[i]);
     if (st == DPT_OK)
-        st = note(out, "slope_at_post", "%.6g", model->point[0].slope);
+        st = auto_alpha_note(out, "slope_at_post", "%.6g", model->point[0].slope);
     if (st == DPT_OK)
-        st = note(out, "slope_interval", "%.6g:%.6g", s->at_post.low, s->at_post.high);
+        st = auto_alpha_note(out, "slope_interval", "%.6g:%.6g", s->at_post.low, s->at_post.high);
     if (st == DPT_OK)
-        st = note(out, "gradients", "%d", model->evaluations + joint->evaluations);
+        st = auto_alpha_note(out, "gradients", "%d", model->evaluations + joint->evaluations);
     if (st == DPT_OK)
-        st = note(out, "found_loss", "%.9g", kept ? joint->loss : model->loss);
+        st = auto_alpha_note(out, "found_loss", "%.9g", kept ? joint->loss : model->loss);
     if (st == DPT_OK)
         st = note_trace(out, model, "alpha_loss_slope");
     if (st == DPT_OK && layers)
@@ -207,7 +207,7 @@ static dpt_status write_notes(const seeker *s, const dpt_trough *model, const dp
         char name[32] = "alpha_outside";
         if (g > 0)
             snprintf(name, sizeof name, "alpha_layer%d", g - 1);
-        st = note(out, name, "%.6g", kept ? joint->at * s->step[g] : model->at);
+        st = auto_alpha_note(out, name, "%.6g", kept ? joint->at * s->step[g] : model->at);
     }
     return st;
 }
@@ -226,7 +226,7 @@ static dpt_status group_tensors(seeker *s) {
     return DPT_OK;
 }
 
-static dpt_status prepare(seeker *s, dpt_auto_alpha *out) {
+static dpt_status auto_alpha_prepare(seeker *s, dpt_auto_alpha *out) {
     int64_t samples = s->evaluation->data[s->edit->auto_data].samples;
     if (group_tensors(s) != DPT_OK)
         return DPT_ERR_OUTPUT;
@@ -252,7 +252,7 @@ dpt_status dpt_auto_alpha_find(dpt_evaluation *evaluation, const dpt_job_edit *e
     *out = (dpt_auto_alpha){.nnotes = 0};
     s.reach = dpt_edit_stage_get(stage, "reach");
     bool layers = dpt_edit_stage_get(stage, "groups") == 1.0;
-    dpt_status st = dpt_agree(&evaluation->mesh.world, prepare(&s, out));
+    dpt_status st = dpt_agree(&evaluation->mesh.world, auto_alpha_prepare(&s, out));
     if (st == DPT_OK)
         st = seek_model(&s, &model);
     if (st == DPT_OK && layers)

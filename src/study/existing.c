@@ -67,7 +67,7 @@ static dpt_status list_add(dpt_existing *list, char *path, int kind) {
     return DPT_OK;
 }
 
-static dpt_status list_folder(const char *path, int kind, dpt_existing *list) {
+static dpt_status existing_list_folder(const char *path, int kind, dpt_existing *list) {
     struct stat info;
     DIR *folder = opendir(path);
     int error = errno;
@@ -101,7 +101,7 @@ static dpt_status existing_find(const dpt_job *job, dpt_existing *list) {
     }
     for (int i = 0; i < FOLDERS && st == DPT_OK; i++) {
         char *path = dpt_mem_format("%s/%s", job->directory, folders[i].name);
-        st = path != NULL ? list_folder(path, folders[i].kind, list) : DPT_ERR_OUTPUT;
+        st = path != NULL ? existing_list_folder(path, folders[i].kind, list) : DPT_ERR_OUTPUT;
         dpt_mem_free(path);
     }
     return st;
@@ -238,7 +238,7 @@ static dpt_status remove_item(const existing_item *item) {
 /* Models that were not finished, or whose removal was not. */
 static void existing_sweep_models(const char *path) {
     dpt_existing list = {.count = 0};
-    dpt_status st = list_folder(path, KIND_MODEL, &list);
+    dpt_status st = existing_list_folder(path, KIND_MODEL, &list);
     for (int i = 0; i < list.count && st == DPT_OK; i++)
         if (list.items[i].kind == KIND_TEMPORARY && remove_item(&list.items[i]) != DPT_OK)
             dpt_error_clear(); /* it stays */

@@ -10,8 +10,9 @@ static const char *const reasons[] = {
     [DPT_CALIBRATED_SIGN] = "plain scale, as no positive factor helps",
     [DPT_CALIBRATED_LOST] = "plain scale, as the product with the gradient is rounding or chance"};
 
-static void append(dpt_guards *out, const char *format, ...) __attribute__((format(printf, 2, 3)));
-static void append(dpt_guards *out, const char *format, ...) {
+static void guards_append(dpt_guards *out, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+static void guards_append(dpt_guards *out, const char *format, ...) {
     size_t used = strlen(out->held);
     va_list args;
     va_start(args, format);
@@ -26,12 +27,12 @@ static void add_reason(const dpt_catalog *catalog, const dpt_edit_report *report
         count += report->stats[t].calibrated == reason;
     if (count == 0)
         return;
-    append(out, "%s%s (%d): ", out->held[0] != '\0' ? "; " : "", reasons[reason], count);
+    guards_append(out, "%s%s (%d): ", out->held[0] != '\0' ? "; " : "", reasons[reason], count);
     for (int t = 0; t < report->ntensors && named < DPT_GUARDS_NAMES; t++)
         if (report->stats[t].calibrated == reason)
-            append(out, "%s%.120s", named++ > 0 ? ", " : "", catalog->tensors[t].name);
+            guards_append(out, "%s%.120s", named++ > 0 ? ", " : "", catalog->tensors[t].name);
     if (count > named)
-        append(out, " and %d more", count - named);
+        guards_append(out, " and %d more", count - named);
 }
 
 void dpt_guards_collect(const dpt_catalog *catalog, const dpt_edit_report *report,

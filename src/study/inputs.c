@@ -19,7 +19,7 @@ static void log_lines(const char *report) {
     }
 }
 
-static dpt_status pair(dpt_inputs *in) {
+static dpt_status inputs_pair(dpt_inputs *in) {
     char *report = NULL;
     dpt_status st = dpt_catalog_pair(dpt_store_catalog(in->pre), in->catalog,
                                      dpt_tied_head_wanted(in->pre), dpt_tied_head_wanted(in->post),
@@ -227,7 +227,7 @@ dpt_status dpt_inputs_open(const dpt_comm *comm, const dpt_job *job, dpt_inputs 
         if (st == DPT_OK)
             st = dpt_store_check_usable(out->post);
         if (st == DPT_OK)
-            st = pair(out);
+            st = inputs_pair(out);
         if (st == DPT_OK)
             st = select_tensors(out);
         if (st == DPT_OK)
@@ -320,7 +320,7 @@ dpt_status dpt_inputs_check_begin(const dpt_comm *comm, dpt_inputs *in, const dp
 }
 
 /* hashes: (tensors of post). */
-static uint64_t digest_of(const dpt_inputs *in, bool post, const uint64_t *hashes) {
+static uint64_t inputs_digest_of(const dpt_inputs *in, bool post, const uint64_t *hashes) {
     dpt_hash hash;
     dpt_hash_begin(&hash);
     for (int t = 0; t < in->catalog->count; t++) {
@@ -339,7 +339,7 @@ dpt_status dpt_inputs_check_end(const dpt_comm *comm, dpt_inputs *in) {
     dpt_status st = dpt_agree(comm, hashes != NULL ? DPT_OK : DPT_ERR_OUTPUT);
     for (int i = 0; i < 2 && st == DPT_OK; i++) {
         st = dpt_store_check_end(stores[i], hashes);
-        in->digest[i] = st == DPT_OK ? digest_of(in, i == 1, hashes) : 0;
+        in->digest[i] = st == DPT_OK ? inputs_digest_of(in, i == 1, hashes) : 0;
     }
     dpt_mem_free(hashes);
     return st;
@@ -352,8 +352,8 @@ dpt_status dpt_inputs_set_digest(dpt_inputs *in, const uint64_t *pre, const uint
     for (int t = 0; t < in->catalog->count; t++)
         if (in->pairing.pre_of[t] >= 0)
             paired[t] = pre[in->pairing.pre_of[t]];
-    in->digest[0] = digest_of(in, false, paired);
-    in->digest[1] = digest_of(in, true, post);
+    in->digest[0] = inputs_digest_of(in, false, paired);
+    in->digest[1] = inputs_digest_of(in, true, post);
     dpt_mem_free(paired);
     return DPT_OK;
 }

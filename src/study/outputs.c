@@ -57,7 +57,7 @@ static json_t *describe_inputs(const dpt_inputs *in) {
     return inputs;
 }
 
-static char *print_json(json_t *object) {
+static char *outputs_print_json(json_t *object) {
     char *text = json_dumps(object, JSON_INDENT(2) | JSON_PRESERVE_ORDER);
     char *copy = dpt_mem_strdup(text, "provenance");
     free(text);
@@ -82,7 +82,7 @@ static char *study_provenance(const dpt_inputs *in, const dpt_resources *res) {
         json_object_set_new(seeds, in->job->edits[e].id, seed_of(&in->job->edits[e]));
     json_object_set_new(object, "seeds", seeds);
     json_object_set_new(object, "job", json_string(in->job->text));
-    return print_json(object);
+    return outputs_print_json(object);
 }
 
 static char *model_provenance(const dpt_inputs *in, const dpt_job_edit *edit) {
@@ -95,7 +95,7 @@ static char *model_provenance(const dpt_inputs *in, const dpt_job_edit *edit) {
     json_object_set_new(object, "inputs", describe_inputs(in));
     json_object_set_new(object, "recipe", hex(dpt_recipe_of(in, edit)));
     json_object_set_new(object, "job", json_string(in->job->recipe));
-    return print_json(object);
+    return outputs_print_json(object);
 }
 
 dpt_status dpt_outputs_make_directory(const char *path) {

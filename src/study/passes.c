@@ -111,7 +111,7 @@ static bool has_room(dpt_passes *p, int64_t n, int writers) {
     return false;
 }
 
-static int64_t bytes_of(const dpt_loss_part *parts, int count) {
+static int64_t passes_bytes_of(const dpt_loss_part *parts, int count) {
     int64_t bytes = 0;
     for (int i = 0; i < count; i++)
         bytes += parts[i].n;
@@ -166,7 +166,7 @@ static void keeper_save(void *ctx, int64_t next, const dpt_loss_part *parts, int
     dpt_passes *p = ctx;
     int rank = world_of(p)->rank;
     double began = dpt_log_seconds();
-    if (has_room(p, bytes_of(parts, count), world_of(p)->size)) {
+    if (has_room(p, passes_bytes_of(parts, count), world_of(p)->size)) {
         char *path = pass_path(p, p->key, "rank", rank, p->turn);
         p->wrote = pass_write(p, path, pass_header(p, p->key, next, rank), parts, count, stops);
         dpt_mem_free(path);
@@ -335,7 +335,7 @@ static dpt_status find_pass(dpt_passes *p, const dpt_pass *pass, int64_t *found)
 static dpt_status keep_gradient(dpt_passes *p, const dpt_pass *pass, double seconds, bool *kept) {
     int count = 0;
     dpt_loss_part *parts = gradient_parts(pass->gradient, &count);
-    int64_t bytes = bytes_of(parts, count), refused = 0;
+    int64_t bytes = passes_bytes_of(parts, count), refused = 0;
     dpt_status st = parts != NULL ? DPT_OK : DPT_ERR_OUTPUT;
     if (st == DPT_OK && p->mesh.data.rank == 0) {
         bool worth = p->share == 0 || seconds > (double)bytes / DISK_BYTES_PER_SECOND;

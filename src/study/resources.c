@@ -12,7 +12,7 @@
 enum { BATCH_TOKENS = 2048, BYTES_F32 = 4 };
 
 /* Whether the model of config.json can take what the data hold. */
-static dpt_status check_kind(const dpt_inputs *in, int d, bool is_image) {
+static dpt_status resources_check_kind(const dpt_inputs *in, int d, bool is_image) {
     const dpt_job_data *entry = &in->job->data[d];
     if (dpt_loss_kind_of(entry->loss)->image == is_image)
         return DPT_OK;
@@ -45,7 +45,7 @@ static dpt_status measure_data(const dpt_inputs *in, dpt_resources *res, int64_t
     *most_samples = 0;
     for (int d = 0; d < in->job->ndata && st == DPT_OK; d++) {
         const dpt_dataset *data = &in->data[d];
-        st = check_kind(in, d, is_image);
+        st = resources_check_kind(in, d, is_image);
         if (st != DPT_OK)
             break;
         if (is_image)
@@ -256,7 +256,7 @@ dpt_status dpt_resources_plan(const dpt_inputs *in, int ranks, int64_t budget, d
     return st;
 }
 
-static void print_row(const char *name, double value, const char *unit) {
+static void resources_print_row(const char *name, double value, const char *unit) {
     printf("  %-34s %12.1f %s\n", name, value, unit);
 }
 
@@ -279,23 +279,23 @@ void dpt_resources_print(const dpt_inputs *in, const dpt_resources *res) {
                dpt_resources_keeps_gradient(res) ? "yes" : "no");
     }
     printf("memory per rank\n");
-    print_row("weights", (double)res->weights / mib, "MiB");
-    print_row("activations and buffers", (double)(res->work + res->images) / mib, "MiB");
+    resources_print_row("weights", (double)res->weights / mib, "MiB");
+    resources_print_row("activations and buffers", (double)(res->work + res->images) / mib, "MiB");
     if (res->reference > 0)
-        print_row("reference, before these", (double)res->reference / mib, "MiB");
+        resources_print_row("reference, before these", (double)res->reference / mib, "MiB");
     int64_t gradients = dpt_resources_keeps_gradient(res) ? res->gradient * in->job->ndata : 0;
     int64_t cells = res->cell_gradient ? res->cells : 0;
     if (gradients > 0)
-        print_row("gradients", (double)gradients / mib, "MiB");
+        resources_print_row("gradients", (double)gradients / mib, "MiB");
     if (cells > 0)
-        print_row("gradient in cells", (double)cells / mib, "MiB");
-    print_row("edited model in cells", (double)res->field / mib, "MiB");
-    print_row("edit", (double)res->edit / mib, "MiB");
+        resources_print_row("gradient in cells", (double)cells / mib, "MiB");
+    resources_print_row("edited model in cells", (double)res->field / mib, "MiB");
+    resources_print_row("edit", (double)res->edit / mib, "MiB");
     int64_t sum = models_bytes(res) + res->field + res->edit + gradients + cells;
-    print_row("sum", (double)sum / mib, "MiB");
-    print_row("budget", (double)res->budget / mib, "MiB");
+    resources_print_row("sum", (double)sum / mib, "MiB");
+    resources_print_row("budget", (double)res->budget / mib, "MiB");
     printf("whole study\n");
-    print_row("arithmetic", res->flops / 1e12, "Tflop");
-    print_row("read", res->bytes_read / 1e9, "GB");
-    print_row("written", res->bytes_written / 1e9, "GB");
+    resources_print_row("arithmetic", res->flops / 1e12, "Tflop");
+    resources_print_row("read", res->bytes_read / 1e9, "GB");
+    resources_print_row("written", res->bytes_written / 1e9, "GB");
 }

@@ -251,7 +251,7 @@ static dpt_status run_unit(study *s, const work_item *item, int d, const dpt_qua
 }
 
 /* A loss that is as a rule meant, and yet no silent one. */
-static void warn_of_lost(const study *s, const work_item *item) {
+static void study_warn_of_lost(const study *s, const work_item *item) {
     int64_t lost = 0;
     for (int t = 0; t < item->report.ntensors; t++)
         lost += item->report.stats[t].lost;
@@ -285,7 +285,7 @@ static dpt_status run_edit(study *s, const dpt_job_edit *edit, const dpt_quadrat
         st = make_edit(s, edit, spec, &item.report, &item.model);
     if (st == DPT_OK) {
         warn_of_guards(s, &item);
-        warn_of_lost(s, &item);
+        study_warn_of_lost(s, &item);
     }
     if (st == DPT_OK && s->evaluates) {
         dpt_source edited = dpt_field_source(s->edited);
@@ -447,7 +447,7 @@ static dpt_status set_budget(const dpt_comm *comm, int64_t asked, int64_t *budge
     return dpt_agree(comm, st);
 }
 
-static dpt_status plan(study *s, const dpt_study_options *options) {
+static dpt_status study_plan(study *s, const dpt_study_options *options) {
     int ranks = options->plan_ranks > 0 ? options->plan_ranks : s->comm->size;
     int64_t budget;
     dpt_status st = set_budget(s->comm, options->memory, &budget);
@@ -506,7 +506,7 @@ dpt_status dpt_study_run(const dpt_comm *comm, const dpt_job *job,
     }
     s.evaluates = dpt_inputs_needs_model(&s.inputs);
     s.units = s.evaluates ? job->ndata : 1;
-    st = plan(&s, options);
+    st = study_plan(&s, options);
     if (st == DPT_OK)
         st = dpt_agree(comm, dpt_shard_create(s.inputs.catalog, comm->size, &s.shard));
     if (st == DPT_OK)

@@ -26,7 +26,7 @@ static void print_percent(double share) {
         printf(" %7.1f%%", 100 * share);
 }
 
-static void print_row(const dpt_result *result, int width) {
+static void summary_print_row(const dpt_result *result, int width) {
     const dpt_result_scalars *s = &result->scalars;
     printf("%-*s %11.4g  [%10.3g, %10.3g] %11.4g %10.2g", width, result->edit, s->change,
            s->change_low, s->change_high, s->estimate, s->error);
@@ -64,7 +64,7 @@ static void print_data(const dpt_result *results, int64_t edits, int64_t units, 
     printf("%-*s %11s  %-24s %11s %10s %8s %8s  %s\n", width, "edit", "change", "[95 % interval]",
            "estimate", "error", "of gain", "accuracy", "verdict");
     for (int64_t e = 0; e < edits; e++)
-        print_row(&results[e * units + u], width);
+        summary_print_row(&results[e * units + u], width);
 }
 
 void dpt_summary_print(const dpt_result *results, int64_t edits, int64_t units) {

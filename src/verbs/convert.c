@@ -42,7 +42,7 @@ static dpt_store_format format_of(const char *target) {
 }
 
 /* The source's catalog with the editable tensors in the wanted type. */
-static dpt_status make_catalog(const dpt_convert_options *options, conversion *c) {
+static dpt_status convert_make_catalog(const dpt_convert_options *options, conversion *c) {
     dpt_dtype wanted = DPT_F32;
     bool same = options->dtype == NULL || strcmp(options->dtype, "same") == 0;
     if (!same && (!dpt_dtype_parse(options->dtype, &wanted) || !dpt_dtype_editable(wanted)))
@@ -79,8 +79,9 @@ static dpt_status make_buffers(conversion *c) {
     return c->stored == NULL || c->out == NULL || c->values == NULL ? DPT_ERR_OUTPUT : DPT_OK;
 }
 
-static dpt_status prepare(const dpt_comm *comm, const dpt_convert_options *options, conversion *c) {
-    dpt_status st = make_catalog(options, c);
+static dpt_status convert_prepare(const dpt_comm *comm, const dpt_convert_options *options,
+                                  conversion *c) {
+    dpt_status st = convert_make_catalog(options, c);
     if (st == DPT_OK)
         st = dpt_shard_create(&c->catalog, comm->size, &c->shard);
     if (st == DPT_OK)
@@ -98,8 +99,8 @@ static dpt_status overflow(const conversion *c, dpt_range range, int64_t at, dpt
 }
 
 /* A loss that is as a rule meant, and yet no silent one. */
-static dpt_status warn_of_lost(const dpt_comm *comm, const conversion *c,
-                               const dpt_convert_options *options) {
+static dpt_status convert_warn_of_lost(const dpt_comm *comm, const conversion *c,
+                                       const dpt_convert_options *options) {
     int64_t lost = c->lost;
     dpt_status st = dpt_agree(comm, dpt_comm_sum_i64(comm, &lost, 1));
     if (st == DPT_OK && lost > 0)
@@ -165,7 +166,7 @@ static dpt_status move_checked(const dpt_comm *comm, conversion *c) {
     return st == DPT_OK ? dpt_store_check_unchanged(comm, c->store, true) : st;
 }
 
-static void destroy(conversion *c) {
+static void convert_destroy(conversion *c) {
     dpt_mem_free(c->stored);
     dpt_mem_free(c->out);
     dpt_mem_free(c->values);
@@ -184,7 +185,7 @@ dpt_status dpt_convert_run(const dpt_comm *comm, const dpt_convert_options *opti
     if (st == DPT_OK)
         st = dpt_store_open(comm, options->source, &c.store);
     if (st == DPT_OK)
-        st = dpt_agree(comm, prepare(comm, options, &c));
+        st = dpt_agree(comm, convert_prepare(comm, options, &c));
     if (st == DPT_OK) {
         dpt_store_options made = {.format = format_of(options->target),
                                   .config = dpt_store_config(c.store),
@@ -198,10 +199,10 @@ dpt_status dpt_convert_run(const dpt_comm *comm, const dpt_convert_options *opti
     if (st == DPT_OK)
         st = dpt_store_finish(c.writer, move_checked(comm, &c));
     if (st == DPT_OK)
-        st = warn_of_lost(comm, &c, options);
+        st = convert_warn_of_lost(comm, &c, options);
     if (st == DPT_OK && comm->rank == 0)
         dpt_log(DPT_LOG_INFO, "wrote %s: %d tensors, %.3f GB", options->target, c.catalog.count,
                 (double)dpt_catalog_bytes(&c.catalog) / 1e9);
-    destroy(&c);
+    convert_destroy(&c);
     return st;
 }

@@ -19,7 +19,7 @@ enum { BATCH_TENSORS = 64, ITERATIONS = 20, BYTES_WIDEST = 4 };
 
 /* Stored run of both models -> pre, post, delta in fp32. Local.
  * Errors: DPT_ERR_INPUT naming the first value that is not finite. */
-static dpt_status read_side(dpt_store *store, dpt_range range, void *stored, float *values) {
+static dpt_status diff_read_side(dpt_store *store, dpt_range range, void *stored, float *values) {
     dpt_source source = dpt_store_source(store);
     const dpt_tensor_info *info = &source.catalog->tensors[range.tensor];
     dpt_status st = source.read(source.ctx, range, stored);
@@ -38,8 +38,8 @@ static dpt_status read_side(dpt_store *store, dpt_range range, void *stored, flo
 static dpt_status read_pair(dpt_diff *d, dpt_range range, float *pre, float *post) {
     dpt_range other = range;
     other.tensor = d->pre_of[range.tensor];
-    dpt_status st = read_side(d->pre, other, d->stored, pre);
-    return st == DPT_OK ? read_side(d->post, range, d->stored, post) : st;
+    dpt_status st = diff_read_side(d->pre, other, d->stored, pre);
+    return st == DPT_OK ? diff_read_side(d->post, range, d->stored, post) : st;
 }
 
 /* Sums of one cell, each into its slot. */
@@ -201,7 +201,7 @@ static bool ties_embeddings(const dpt_store *store) {
 }
 
 /* Only pairs of float types that we compute with take part. */
-static dpt_status pair(dpt_diff *d) {
+static dpt_status diff_pair(dpt_diff *d) {
     dpt_status st = dpt_store_check_usable(d->pre);
     if (st == DPT_OK)
         st = dpt_store_check_usable(d->post);
@@ -227,7 +227,7 @@ static dpt_status pair(dpt_diff *d) {
     return st;
 }
 
-static dpt_status allocate(dpt_diff *d) {
+static dpt_status diff_allocate(dpt_diff *d) {
     int count = d->catalog->count;
     dpt_status st = dpt_shard_create(d->catalog, d->comm->size, &d->shard);
     if (st != DPT_OK)
@@ -247,7 +247,7 @@ static dpt_status allocate(dpt_diff *d) {
     return ok ? DPT_OK : DPT_ERR_OUTPUT;
 }
 
-static void destroy(dpt_diff *d) {
+static void diff_destroy(dpt_diff *d) {
     for (int s = 0; s < SUMS; s++) {
         dpt_mem_free(d->partial[s]);
         dpt_mem_free(d->totals[s]);
@@ -277,9 +277,9 @@ dpt_status dpt_diff_run(const dpt_comm *comm, const dpt_diff_options *options) {
         if (comm->rank == 0 && options->csv != NULL)
             st = dpt_diff_check_csv(options);
         if (st == DPT_OK)
-            st = pair(&d);
+            st = diff_pair(&d);
         if (st == DPT_OK)
-            st = allocate(&d);
+            st = diff_allocate(&d);
         st = dpt_agree(comm, st);
     }
     if (st == DPT_OK && options->iterations >= 0)
@@ -288,6 +288,6 @@ dpt_status dpt_diff_run(const dpt_comm *comm, const dpt_diff_options *options) {
         st = compute(&d, options);
     if (st == DPT_OK)
         st = dpt_agree(comm, comm->rank == 0 ? dpt_diff_print(&d, options) : DPT_OK);
-    destroy(&d);
+    diff_destroy(&d);
     return st;
 }

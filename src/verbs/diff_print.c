@@ -16,7 +16,7 @@ static void print_number(FILE *out, double value) {
         fprintf(out, " %10.4g", value);
 }
 
-static void print_row(FILE *out, int width, const char *name, const dpt_diff_row *row) {
+static void diff_print_print_row(FILE *out, int width, const char *name, const dpt_diff_row *row) {
     fprintf(out, "%-*s", width, name);
     print_number(out, row->pre);
     print_number(out, row->post);
@@ -61,7 +61,7 @@ static dpt_diff_row total_row(const dpt_diff *d) {
     return total;
 }
 
-static int widest_name(const dpt_diff *d) {
+static int diff_print_widest_name(const dpt_diff *d) {
     size_t widest = 16;
     for (int t = 0; t < d->catalog->count; t++) {
         size_t n = strlen(d->catalog->tensors[t].name);
@@ -70,11 +70,11 @@ static int widest_name(const dpt_diff *d) {
     return (int)(widest < 100 ? widest : 100);
 }
 
-static void print_table(const dpt_diff *d, FILE *out) {
+static void diff_print_print_table(const dpt_diff *d, FILE *out) {
     static const char *const heads[] = {"|pre|", "|post|", "|delta|", "relative", "spectral",
                                         "zeros", "cosine", "mean",    "q10",      "q50",
                                         "q90",   "q99",    "max"};
-    int width = widest_name(d);
+    int width = diff_print_widest_name(d);
     fprintf(out, "pre  %s\npost %s\n", dpt_store_path(d->pre), dpt_store_path(d->post));
     if (d->report != NULL)
         fprintf(out, "%s\n", d->report);
@@ -84,9 +84,9 @@ static void print_table(const dpt_diff *d, FILE *out) {
     fprintf(out, "\n");
     for (int t = 0; t < d->catalog->count; t++)
         if (d->pre_of[t] >= 0)
-            print_row(out, width, d->catalog->tensors[t].name, &d->rows[t]);
+            diff_print_print_row(out, width, d->catalog->tensors[t].name, &d->rows[t]);
     dpt_diff_row total = total_row(d);
-    print_row(out, width, "all", &total);
+    diff_print_print_row(out, width, "all", &total);
     fprintf(out, "%d of %d tensors compared\n", d->compared, d->catalog->count);
     fprintf(out,
             "|x|: Euclidean norm; relative: |delta| / |pre|; spectral: largest singular value of "
@@ -103,7 +103,7 @@ static void csv_number(FILE *file, double value) {
 }
 
 /* Names come from a file: quotes are doubled as RFC 4180 says. */
-static void csv_text(FILE *file, const char *text) {
+static void diff_print_csv_text(FILE *file, const char *text) {
     fputc('"', file);
     for (; *text != '\0'; text++) {
         if (*text == '"')
@@ -113,10 +113,11 @@ static void csv_text(FILE *file, const char *text) {
     fputc('"', file);
 }
 
-static void csv_row(FILE *file, const char *name, const char *shape, const dpt_diff_row *row) {
-    csv_text(file, name);
+static void diff_print_csv_row(FILE *file, const char *name, const char *shape,
+                               const dpt_diff_row *row) {
+    diff_print_csv_text(file, name);
     fputc(',', file);
-    csv_text(file, shape);
+    diff_print_csv_text(file, shape);
     const double numbers[] = {
         row->pre,      row->post,  row->delta,  row->pre > 0 ? row->delta / row->pre : NAN,
         row->spectral, row->zeros, row->cosine, row->mean};
@@ -137,10 +138,10 @@ static void print_csv(const dpt_diff *d, FILE *file) {
         if (d->pre_of[t] < 0)
             continue;
         dpt_catalog_shape_text(&d->catalog->tensors[t], shape, sizeof shape);
-        csv_row(file, d->catalog->tensors[t].name, shape, &d->rows[t]);
+        diff_print_csv_row(file, d->catalog->tensors[t].name, shape, &d->rows[t]);
     }
     dpt_diff_row total = total_row(d);
-    csv_row(file, "all", "", &total);
+    diff_print_csv_row(file, "all", "", &total);
 }
 
 dpt_status dpt_diff_check_csv(const dpt_diff_options *options) {
@@ -169,7 +170,7 @@ static dpt_status write_csv(const dpt_diff *d, const dpt_diff_options *options) 
 
 dpt_status dpt_diff_print(const dpt_diff *d, const dpt_diff_options *options) {
     FILE *out = options->out != NULL ? options->out : stdout;
-    print_table(d, out);
+    diff_print_print_table(d, out);
     if (fflush(out) != 0 || ferror(out))
         return dpt_error(DPT_ERR_OUTPUT, "standard output cannot be written");
     return options->csv != NULL ? write_csv(d, options) : DPT_OK;

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int64_t bytes_of(const dpt_tensor_info *info) {
+static int64_t inspect_bytes_of(const dpt_tensor_info *info) {
     return info->numel * dpt_dtype_size(info->dtype);
 }
 
@@ -53,7 +53,7 @@ static void print_companions(FILE *out, const dpt_store *store) {
     }
 }
 
-static int widest_name(const dpt_catalog *catalog) {
+static int inspect_widest_name(const dpt_catalog *catalog) {
     size_t widest = 4;
     for (int t = 0; t < catalog->count; t++) {
         size_t n = strlen(catalog->tensors[t].name);
@@ -62,9 +62,9 @@ static int widest_name(const dpt_catalog *catalog) {
     return (int)(widest < 100 ? widest : 100);
 }
 
-static void print_table(FILE *out, const dpt_store *store) {
+static void inspect_print_table(FILE *out, const dpt_store *store) {
     const dpt_catalog *catalog = dpt_store_catalog(store);
-    int width = widest_name(catalog);
+    int width = inspect_widest_name(catalog);
     int64_t elements[DPT_DTYPE_COUNT] = {0};
     int64_t bytes[DPT_DTYPE_COUNT] = {0};
     fprintf(out, "%-20s %s (%s)\n", "model", dpt_store_path(store), format_name(store));
@@ -77,9 +77,9 @@ static void print_table(FILE *out, const dpt_store *store) {
         char shape[128];
         dpt_catalog_shape_text(info, shape, sizeof shape);
         fprintf(out, "%-*s %-8s %-20s %15" PRId64 " %15" PRId64 "\n", width, info->name,
-                dpt_dtype_name(info->dtype), shape, info->numel, bytes_of(info));
+                dpt_dtype_name(info->dtype), shape, info->numel, inspect_bytes_of(info));
         elements[info->dtype] += info->numel;
-        bytes[info->dtype] += bytes_of(info);
+        bytes[info->dtype] += inspect_bytes_of(info);
     }
     fprintf(out, "\n");
     for (int d = 0; d < DPT_DTYPE_COUNT; d++)
@@ -97,7 +97,7 @@ static json_t *tensor_json(const dpt_store *store, int t) {
         json_array_append_new(shape, json_integer((json_int_t)info->shape[i]));
     json_t *one = json_pack("{s:s, s:s, s:o, s:I, s:I}", "name", info->name, "dtype",
                             dpt_dtype_name(info->dtype), "shape", shape, "elements",
-                            (json_int_t)info->numel, "bytes", (json_int_t)bytes_of(info));
+                            (json_int_t)info->numel, "bytes", (json_int_t)inspect_bytes_of(info));
     uint64_t hash = 0;
     if (one != NULL && dpt_store_stored_hash(store, t, &hash)) {
         char digits[17];
@@ -107,14 +107,14 @@ static json_t *tensor_json(const dpt_store *store, int t) {
     return one;
 }
 
-static void set_text(json_t *root, const char *key, const char *text) {
+static void inspect_set_text(json_t *root, const char *key, const char *text) {
     json_t *value = text != NULL ? json_loads(text, JSON_DECODE_ANY, NULL) : NULL;
     if (text != NULL && value == NULL)
         value = json_string(text);
     json_object_set_new(root, key, value != NULL ? value : json_null());
 }
 
-static dpt_status print_json(FILE *out, const dpt_store *store) {
+static dpt_status inspect_print_json(FILE *out, const dpt_store *store) {
     const dpt_catalog *catalog = dpt_store_catalog(store);
     json_t *root = json_object();
     json_t *tensors = json_array();
@@ -128,9 +128,9 @@ static dpt_status print_json(FILE *out, const dpt_store *store) {
     for (int t = 0; t < catalog->count; t++)
         json_array_append_new(tensors, tensor_json(store, t));
     json_object_set_new(root, "tensors", tensors);
-    set_text(root, "config", dpt_store_config(store));
-    set_text(root, "metadata", dpt_store_metadata(store));
-    set_text(root, "provenance", dpt_store_provenance(store));
+    inspect_set_text(root, "config", dpt_store_config(store));
+    inspect_set_text(root, "metadata", dpt_store_metadata(store));
+    inspect_set_text(root, "provenance", dpt_store_provenance(store));
     char *text = json_dumps(root, JSON_INDENT(2));
     json_decref(root);
     if (text == NULL)
@@ -148,9 +148,9 @@ dpt_status dpt_inspect_run(const dpt_comm *comm, const dpt_inspect_options *opti
         return st;
     FILE *out = options->out != NULL ? options->out : stdout;
     if (comm->rank == 0 && options->json)
-        st = print_json(out, store);
+        st = inspect_print_json(out, store);
     else if (comm->rank == 0)
-        print_table(out, store);
+        inspect_print_table(out, store);
     if (comm->rank == 0 && (fflush(out) != 0 || ferror(out)) && st == DPT_OK)
         st = dpt_error(DPT_ERR_OUTPUT, "standard output cannot be written");
     st = dpt_agree(comm, st);

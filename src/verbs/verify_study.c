@@ -28,7 +28,7 @@ typedef struct audit {
 } audit;
 
 /* A finding is printed and the audit goes on; anything else than damaged input ends it. */
-static dpt_status note(audit *a, dpt_status st) {
+static dpt_status verify_study_note(audit *a, dpt_status st) {
     if (st != DPT_ERR_INPUT)
         return st;
     if (a->wrong++ == 0)
@@ -56,7 +56,7 @@ bool dpt_verify_is_study(const char *path) {
             exists(path, "units"));
 }
 
-static int by_name(const void *a, const void *b) {
+static int verify_study_by_name(const void *a, const void *b) {
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
@@ -73,7 +73,7 @@ static void listing_destroy(listing *list) {
 }
 
 /* Names in a folder; none when there is no such folder. */
-static dpt_status list_folder(const char *folder, listing *out) {
+static dpt_status verify_study_list_folder(const char *folder, listing *out) {
     DIR *opened = opendir(folder);
     dpt_status st = DPT_OK;
     *out = (listing){.count = 0};
@@ -93,7 +93,7 @@ static dpt_status list_folder(const char *folder, listing *out) {
     if (opened != NULL)
         closedir(opened);
     if (out->count > 1)
-        qsort(out->names, (size_t)out->count, sizeof *out->names, by_name);
+        qsort(out->names, (size_t)out->count, sizeof *out->names, verify_study_by_name);
     return st;
 }
 
@@ -110,9 +110,9 @@ static dpt_status check_manifest(audit *a, dpt_manifest *manifest) {
         st = dpt_error(DPT_ERR_INPUT,
                        "%s: is missing or incomplete: finish the study with --resume", path);
     a->files++;
-    st = note(a, st);
+    st = verify_study_note(a, st);
     for (int64_t i = 0; i < manifest->count && st == DPT_OK; i++, a->files++)
-        st = note(a, dpt_manifest_check(a->folder, &manifest->entries[i]));
+        st = verify_study_note(a, dpt_manifest_check(a->folder, &manifest->entries[i]));
     dpt_mem_free(path);
     return st;
 }
@@ -156,17 +156,17 @@ static dpt_status check_unit(const audit *a, const char *name, bool models) {
     return st;
 }
 
-static dpt_status check_units(audit *a) {
+static dpt_status verify_study_check_units(audit *a) {
     listing list;
     char *folder = join(a->folder, "units");
-    dpt_status st = folder != NULL ? list_folder(folder, &list) : DPT_ERR_OUTPUT;
+    dpt_status st = folder != NULL ? verify_study_list_folder(folder, &list) : DPT_ERR_OUTPUT;
     for (int64_t i = 0; st == DPT_OK && i < list.count; i++) {
         if (dpt_file_temporary_stem(list.names[i])) {
             say_uncovered(a, folder, list.names[i]);
             continue;
         }
         a->files++;
-        st = note(a, check_unit(a, list.names[i], true));
+        st = verify_study_note(a, check_unit(a, list.names[i], true));
     }
     if (folder != NULL)
         listing_destroy(&list);
@@ -180,7 +180,7 @@ static dpt_status check_sealed(audit *a, const char *name) {
     char *folder = join(a->folder, name);
     if (folder == NULL)
         return DPT_ERR_OUTPUT;
-    dpt_status st = list_folder(folder, &list);
+    dpt_status st = verify_study_list_folder(folder, &list);
     for (int64_t i = 0; st == DPT_OK && i < list.count; i++) {
         char *path = join(folder, list.names[i]);
         char *bytes = NULL;
@@ -191,7 +191,7 @@ static dpt_status check_sealed(audit *a, const char *name) {
             say_uncovered(a, folder, list.names[i]);
         else {
             a->files++;
-            st = note(a, dpt_sealed_read(path, SEALED_LIMIT, &bytes, &n));
+            st = verify_study_note(a, dpt_sealed_read(path, SEALED_LIMIT, &bytes, &n));
         }
         dpt_mem_free(bytes);
         dpt_mem_free(path);
@@ -224,23 +224,24 @@ static dpt_status compare_unit(const audit *a, const dpt_result *result) {
 static dpt_status check_results(audit *a) {
     dpt_results results = {.count = 0};
     char *path = join(a->folder, "results.h5");
-    dpt_status st = path != NULL ? note(a, dpt_results_read(path, &results)) : DPT_ERR_OUTPUT;
+    dpt_status st =
+        path != NULL ? verify_study_note(a, dpt_results_read(path, &results)) : DPT_ERR_OUTPUT;
     json_t *provenance =
         results.provenance != NULL ? json_loads(results.provenance, 0, NULL) : NULL;
     bool joined = json_object_get(provenance, "joined") != NULL;
     for (int64_t i = 0; i < results.count && st == DPT_OK && !joined; i++)
-        st = note(a, compare_unit(a, &results.results[i]));
+        st = verify_study_note(a, compare_unit(a, &results.results[i]));
     json_decref(provenance);
     dpt_results_destroy(&results);
     dpt_mem_free(path);
     return st;
 }
 
-static dpt_status say_unlisted(const audit *a, const dpt_manifest *manifest) {
+static dpt_status verify_study_say_unlisted(const audit *a, const dpt_manifest *manifest) {
     static const char *const ours[] = {"units", "models", "references", "progress",
                                        DPT_MANIFEST_STUDY};
     listing list;
-    dpt_status st = list_folder(a->folder, &list);
+    dpt_status st = verify_study_list_folder(a->folder, &list);
     for (int64_t i = 0; st == DPT_OK && i < list.count; i++) {
         bool known = dpt_manifest_find(manifest, list.names[i]) != NULL;
         for (size_t k = 0; k < sizeof ours / sizeof *ours; k++)
@@ -258,13 +259,13 @@ static dpt_status check_files(audit *a) {
     if (st == DPT_OK && exists(a->folder, "results.h5"))
         st = check_results(a);
     if (st == DPT_OK)
-        st = check_units(a);
+        st = verify_study_check_units(a);
     if (st == DPT_OK)
         st = check_sealed(a, "references");
     if (st == DPT_OK)
         st = check_sealed(a, "progress");
     if (st == DPT_OK)
-        st = say_unlisted(a, &manifest);
+        st = verify_study_say_unlisted(a, &manifest);
     dpt_manifest_destroy(&manifest);
     return st;
 }
@@ -276,7 +277,7 @@ static dpt_status list_models(const dpt_comm *comm, const char *folder, char **n
     *names = NULL;
     *n = 0;
     if (comm->rank == 0)
-        st = list_folder(folder, &list);
+        st = verify_study_list_folder(folder, &list);
     for (int64_t i = 0; i < list.count; i++)
         *n += (int64_t)strlen(list.names[i]) + 1;
     st = dpt_agree(comm, st);
@@ -311,7 +312,7 @@ static dpt_status check_models(const dpt_comm *comm, audit *a) {
         char *path = join(folder, name);
         st = dpt_agree(comm, path != NULL ? DPT_OK : DPT_ERR_OUTPUT);
         if (st == DPT_OK)
-            st = note(a, dpt_verify_model(comm, path, a->out));
+            st = verify_study_note(a, dpt_verify_model(comm, path, a->out));
         a->files++;
         dpt_mem_free(path);
     }

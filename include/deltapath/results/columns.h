@@ -1,7 +1,7 @@
 #ifndef DELTAPATH_RESULTS_COLUMNS_H
 #define DELTAPATH_RESULTS_COLUMNS_H
 
-/* The columns of the results, each once. From these tables come the structs of store/results.h and the names
+/* The columns of the results, each once. From these tables come the structs of results/results.h and the names
  * in results.h5, results.json and the tables of text; `deltapath columns` prints them, and doc/formats.md
  * shows what it prints. The order is that of the files. A row is X(field, unit, meaning). */
 
