@@ -120,9 +120,8 @@ void dpt_stop_destroy(void) {
     dpt_comm_sum_i64(&state.comm, &messages, 1);
     for (int64_t left = messages - (state.requests != NULL) - state.received; left > 0; left--)
         stop_receive(MPI_ANY_SOURCE);
-    if (state.requests != NULL)
-        dpt_comm_check(MPI_Waitall(state.comm.size, state.requests, MPI_STATUSES_IGNORE),
-                       "MPI_Waitall");
+    for (int r = 0; state.requests != NULL && r < state.comm.size; r++)
+        dpt_comm_check(MPI_Wait(&state.requests[r], MPI_STATUS_IGNORE), "MPI_Wait");
     dpt_mem_free(state.requests);
     dpt_comm_destroy(&state.comm);
     memset(&state, 0, sizeof state);

@@ -3,6 +3,7 @@
 #include "rows.h"
 
 #include <omp.h>
+#include <stddef.h>
 
 /* What an edit needs in memory beside its input and its sink. */
 

@@ -6,6 +6,7 @@
 #include "deltapath/tensor/field.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 /** This rank's block of one tensor of a model, in the stored types. */

@@ -2,6 +2,8 @@
 
 #include "deltapath/nn/cross_entropy.h"
 
+#include <stddef.h>
+
 /* The lowest index that reaches the maximum of all ranks, as a maximum of negatives. */
 static dpt_status score_find_hits(const dpt_comm *group, const dpt_score_rows *rows) {
     int64_t *best = rows->hits;

@@ -1,6 +1,7 @@
 #ifndef DELTAPATH_MODEL_BATCH_H
 #define DELTAPATH_MODEL_BATCH_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 /** Samples of one pass: packed sequences of tokens, or images. Sequence s has the tokens

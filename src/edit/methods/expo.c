@@ -1,6 +1,7 @@
 #include "../stage.h"
 
 #include <math.h>
+#include <stddef.h>
 
 /* EXPO: arXiv:2410.13841 Eq. (13)-(15), F(Delta) = (1 + alpha) Delta. */
 
