@@ -5,13 +5,18 @@
 #include <string.h>
 #include <unistd.h>
 
+/* Weak: another BLAS lacks it. */
+#pragma weak openblas_get_corename
+extern char *openblas_get_corename(void);
+
+#ifdef __x86_64__
 static const char CORE_VARIABLE[] = "OPENBLAS_CORETYPE";
 
 /* OpenBLAS 0.3.21 knows processors by model number and gives newer ones with AVX-512 its AVX2
  * kernels, at half of their speed. It reads the wanted kernels from the environment when it is
  * loaded, so that the program has to start again to change them. */
 void dpt_cli_choose_kernels(char **argv) {
-    if (getenv(CORE_VARIABLE) != NULL)
+    if (openblas_get_corename == NULL || getenv(CORE_VARIABLE) != NULL)
         return;
     const char *core = openblas_get_corename();
     if (strcmp(core, "Haswell") != 0 && strcmp(core, "Zen") != 0)
@@ -23,3 +28,8 @@ void dpt_cli_choose_kernels(char **argv) {
         execv("/proc/self/exe", argv);
     /* Only reached when exec failed: slower kernels are still right. */
 }
+#else
+void dpt_cli_choose_kernels(char **argv) {
+    (void)argv;
+}
+#endif
