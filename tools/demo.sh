@@ -5,6 +5,6 @@ cd "$(dirname "$0")/.."
 . tools/mpi-env.sh
 program=$1
 ranks=${2:-2}
-mpirun -n "$ranks" "$program" run jobs/demo.yaml --set output.overwrite=true
+$DPT_MPIRUN -n "$ranks" "$program" run jobs/demo.yaml --set output.overwrite=true
 echo
 echo "open out/demo/report.html; the same as a table: out/demo/summary.csv"

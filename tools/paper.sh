@@ -50,7 +50,7 @@ for study in "${studies[@]}"; do
         sets+=(--set "data=[$reverse, {name: text, file: $demo/qwen-text.h5, loss: lm}]")
     began=$SECONDS
     mkdir -p out/paper
-    if mpirun -q -n "$ranks" "$program" run "jobs/paper/$figure.yaml" --resume "${sets[@]}" \
+    if $DPT_MPIRUN -n "$ranks" "$program" run "jobs/paper/$figure.yaml" --resume "${sets[@]}" \
         >"out/paper/$study.log" 2>&1; then
         echo "$study: done ($((SECONDS - began)) s)"
     else

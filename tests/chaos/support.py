@@ -21,6 +21,7 @@ sys.path.insert(0, str(HERE.parent / "support"))
 import compare  # noqa: E402
 
 PYTHON = "/usr/bin/python3"
+LAUNCHER = os.environ.get("DPT_MPIRUN", "mpirun -q").split() # see tools/mpi-env.sh
 HANG = 124 # the code of a run that had to be ended
 KINDS = ("hdf5", "safetensors") # of edited models
 
@@ -54,7 +55,7 @@ NOTE = """\
 #!/bin/sh
 if [ -n "$CHAOS_PRELOAD" ]; then LD_PRELOAD=$CHAOS_PRELOAD "$@"; else "$@"; fi
 code=$?
-echo "$code" >"$CHAOS_CODES/$OMPI_COMM_WORLD_RANK"
+echo "$code" >"$CHAOS_CODES/${OMPI_COMM_WORLD_RANK:-$PMI_RANK}"
 [ "$code" -lt 128 ] || exit "$code"
 """
 
@@ -131,7 +132,7 @@ class Chaos:
         codes = pathlib.Path(tempfile.mkdtemp(prefix="codes.", dir=self.tmp))
         full = dict(self.env, CHAOS_CODES=str(codes), OMPI_MCA_orte_tmpdir_base=str(codes), **(env or {}))
         text = open(codes / "text", "w+")
-        command = ["mpirun", "-q", "-n", str(ranks), str(self.tmp / "note"), self.program, *arguments]
+        command = [*LAUNCHER, "-n", str(ranks), str(self.tmp / "note"), self.program, *arguments]
         process = subprocess.Popen(command, cwd=folder, env=full, stdin=subprocess.DEVNULL, stdout=text,
                                    stderr=subprocess.STDOUT, start_new_session=True)
         return process, codes, text, time.monotonic()

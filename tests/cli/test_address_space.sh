@@ -19,14 +19,14 @@ Y
 cat >"$tmp/limited" <<'S'
 #!/usr/bin/env bash
 # limited RANK KIB COMMAND...
-[[ ${OMPI_COMM_WORLD_RANK:-0} == "$1" ]] && ulimit -v "$2"
+[[ ${OMPI_COMM_WORLD_RANK:-${PMI_RANK:-0}} == "$1" ]] && ulimit -v "$2"
 exec "${@:3}"
 S
 chmod +x "$tmp/limited"
 
 limited() { # limited RANKS RANK KIB THREADS ARGUMENTS...
     ran="deltapath ${*:5} (rank $2 of $1 has $3 KiB, $4 threads)"
-    OMP_NUM_THREADS=$4 timeout --kill-after=5 "$((limit * patience))" mpirun -q -n "$1" "$tmp/limited" "$2" "$3" \
+    OMP_NUM_THREADS=$4 timeout --kill-after=5 "$((limit * patience))" $DPT_MPIRUN -n "$1" "$tmp/limited" "$2" "$3" \
         "$program" "${@:5}" >"$tmp/out" 2>"$tmp/err" </dev/null
     code=$?
 }

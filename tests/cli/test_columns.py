@@ -168,7 +168,7 @@ def main():
         out = f"{folder}/o"
         with open(f"{folder}/job.yaml", "w", encoding="utf-8") as file:
             file.write(JOB % out)
-        run = subprocess.run(["mpirun", "-q", "-n", "2", PROGRAM, "run", f"{folder}/job.yaml"],
+        run = subprocess.run([*os.environ.get("DPT_MPIRUN", "mpirun -q").split(), "-n", "2", PROGRAM, "run", f"{folder}/job.yaml"],
                              check=False, capture_output=True, text=True)
         check("the study", run.returncode == 0, run.stderr)
         if run.returncode == 0:

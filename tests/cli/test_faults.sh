@@ -23,7 +23,7 @@ Y
 cat >"$tap_root/note" <<'S'
 #!/bin/sh
 "$@"
-echo "$?" >"$NOTES/$OMPI_COMM_WORLD_RANK"
+echo "$?" >"$NOTES/${OMPI_COMM_WORLD_RANK:-$PMI_RANK}"
 S
 chmod +x "$tap_root/note"
 
@@ -31,7 +31,7 @@ run_noted() { # run_noted RANKS FORMAT: as run_at, with the code of each rank in
     local ranks=$1
     rm -rf "$tmp/codes" "$tmp/out.d" && mkdir "$tmp/codes"
     ran="DPT_FAULT=${DPT_FAULT:-} deltapath run (at $ranks, $2)"
-    NOTES=$tmp/codes timeout --kill-after=5 "$((limit * patience))" mpirun -q -n "$ranks" "$tap_root/note" "$program" \
+    NOTES=$tmp/codes timeout --kill-after=5 "$((limit * patience))" $DPT_MPIRUN -n "$ranks" "$tap_root/note" "$program" \
         run "$tap_root/job.yaml" --set output.directory="$tmp/out.d" --set output.checkpoint="$2" \
         --set svd_group="$ranks" >"$tmp/out" 2>"$tmp/err" </dev/null
     code=$?

@@ -290,7 +290,7 @@ read_only() { # a mount that cannot be written, where this may be mounted
         return
     fi
     local at="$tmp/ro"
-    timeout 60 unshare -m sh -c "mount -t tmpfs -o ro none '$at' && exec mpirun -q -n 2 '$program' run \
+    timeout 60 unshare -m sh -c "mount -t tmpfs -o ro none '$at' && exec $DPT_MPIRUN -n 2 '$program' run \
         '$bad/edit.yaml' --set models.pre='$bad/good' --set models.post='$bad/post' \
         --set output.directory='$at/d'" >"$tmp/out" 2>"$tmp/err" </dev/null
     code=$? ran="run on a read-only mount"
@@ -305,7 +305,7 @@ full_disk() { # a disk that fills up while a model is written
         return
     fi
     local at="$tmp/small"
-    timeout 60 unshare -m sh -c "mount -t tmpfs -o size=64k none '$at' && mpirun -q -n 2 '$program' run \
+    timeout 60 unshare -m sh -c "mount -t tmpfs -o size=64k none '$at' && $DPT_MPIRUN -n 2 '$program' run \
         '$bad/edit.yaml' --set models.pre='$bad/good' --set models.post='$bad/post' \
         --set output.dtype=f32 --set output.directory='$at/d'; code=\$?; ls -R '$at'; exit \$code" \
         >"$tmp/out" 2>"$tmp/err" </dev/null

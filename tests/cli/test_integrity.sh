@@ -15,7 +15,7 @@ Y
 
 study() { # study RANKS ARGUMENTS...: in the folder $tmp
     ran="deltapath run $* (DPT_FAULT=${DPT_FAULT:-})"
-    (cd "$tmp" && timeout --kill-after=5 "$((limit * patience))" mpirun -q -n "$1" "$program" run "$tap_root/job.yaml" \
+    (cd "$tmp" && timeout --kill-after=5 "$((limit * patience))" $DPT_MPIRUN -n "$1" "$program" run "$tap_root/job.yaml" \
         "${@:2}" >"$tmp/out" 2>"$tmp/err" </dev/null)
     code=$?
 }
@@ -174,7 +174,8 @@ for folder in ("m", "m/pre", "m/post"):
     assert libc.inotify_add_watch(watch, f"{root}/{folder}".encode(),
                                   MODIFY | ATTRIB | CLOSE_WRITE | MOVED | CREATE | DELETE) > 0
 def launch(*arguments):
-    subprocess.run(["mpirun", "-q", "-n", "2", program, *arguments], cwd=tmp, check=True, timeout=120)
+    launcher = os.environ["DPT_MPIRUN"].split()
+    subprocess.run([*launcher, "-n", "2", program, *arguments], cwd=tmp, check=True, timeout=120)
 launch("run", f"{root}/job.yaml")
 launch("convert", f"{root}/m/post", f"{tmp}/copy.h5")
 launch("verify", f"{root}/m/post")

@@ -18,7 +18,7 @@ Y
 study() { # study RANKS ARGUMENTS...: in the folder $tmp, so that all studies have the same directory
     local ranks=$1
     ran="deltapath run $* (DPT_FAULT=${DPT_FAULT:-})"
-    (cd "$tmp" && timeout --kill-after=5 "$((limit * patience))" mpirun -q -n "$ranks" "$program" run \
+    (cd "$tmp" && timeout --kill-after=5 "$((limit * patience))" $DPT_MPIRUN -n "$ranks" "$program" run \
         "$tap_root/job.yaml" "${@:2}" >"$tmp/out" 2>"$tmp/err" </dev/null)
     code=$?
 }
@@ -42,7 +42,7 @@ killed() { # killed FAULT RANKS
 }
 
 random_kill() { # random_kill SECONDS: SIGKILL to one rank, wherever the study is
-    (cd "$tmp" && exec mpirun -q -n 2 "$program" run "$tap_root/job.yaml" >out 2>err </dev/null) &
+    (cd "$tmp" && exec $DPT_MPIRUN -n 2 "$program" run "$tap_root/job.yaml" >out 2>err </dev/null) &
     local launcher=$!
     sleep "$1"
     local victim
@@ -75,7 +75,7 @@ signalled_launcher() { # mpirun forwards the signal
     local edits='edits=[{name: e, method: expo, alpha: [0.01'
     edits+=$(printf ',0.%02d' $(seq 2 90))
     edits+=']}]'
-    (cd "$tmp" && exec mpirun -q -n 2 "$program" run "$tap_root/job.yaml" --set "$edits" >out 2>err \
+    (cd "$tmp" && exec $DPT_MPIRUN -n 2 "$program" run "$tap_root/job.yaml" --set "$edits" >out 2>err \
         </dev/null) &
     local launcher=$! waited=0
     until [[ -e $(echo "$tmp"/study/units/e-alpha0.01@task.h5) || waited -gt 600 ]]; do

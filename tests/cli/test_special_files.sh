@@ -5,7 +5,7 @@
 . "$(dirname "$0")/../support/tap.sh"
 limit=20 parallel=4
 good=$tap_root/good
-$models llama "$good" && mpirun -q -n 1 "$program" convert "$good/pre" "$good/pre.h5" 2>/dev/null ||
+$models llama "$good" && $DPT_MPIRUN -n 1 "$program" convert "$good/pre" "$good/pre.h5" 2>/dev/null ||
     echo "not ok - models could not be made" >>"$tap_lines"
 
 job() { # job PRE DATA

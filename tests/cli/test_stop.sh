@@ -29,7 +29,7 @@ matrices='edits=[{name: twin, method: lowrank, rank: 3}]'
 study() { # study RANKS ARGUMENTS...: in the folder $tmp, so that all studies have the same directory
     local ranks=$1
     ran="deltapath run ${*:2} (at $ranks, DPT_FAULT=${DPT_FAULT:-})"
-    (cd "$tmp" && timeout --kill-after=5 "$((limit * patience))" mpirun -q -n "$ranks" "$program" run \
+    (cd "$tmp" && timeout --kill-after=5 "$((limit * patience))" $DPT_MPIRUN -n "$ranks" "$program" run \
         "$tap_root/job.yaml" "${@:2}" >"$tmp/out" 2>"$tmp/err" </dev/null)
     code=$?
 }
@@ -152,7 +152,7 @@ other_ranks() {
 
 # mpirun kills its ranks soon after SIGINT and ends with 1: nothing is lost but the code.
 interrupted() {
-    (cd "$tmp" && exec setsid mpirun -q -n 2 "$program" run "$tap_root/job.yaml" >out 2>err </dev/null) &
+    (cd "$tmp" && exec setsid $DPT_MPIRUN -n 2 "$program" run "$tap_root/job.yaml" >out 2>err </dev/null) &
     local launcher=$! waited=0
     until compgen -G "$tmp/study/progress/*" >/dev/null || [[ waited -gt 600 ]]; do
         sleep 0.02
@@ -190,7 +190,7 @@ while_waiting() {
     flock -F "$tmp/study" sleep 600 &
     local other=$!
     sleep 0.3
-    (cd "$tmp" && exec mpirun -q -n 2 "$program" run "$tap_root/job.yaml" >out 2>err </dev/null) &
+    (cd "$tmp" && exec $DPT_MPIRUN -n 2 "$program" run "$tap_root/job.yaml" >out 2>err </dev/null) &
     local launcher=$! waited=0
     until grep -q "another run is in it" "$tmp/err" 2>/dev/null || [[ waited -gt 300 ]]; do
         sleep 0.05

@@ -239,10 +239,10 @@ at_once() { # two runs, and a report, of one study at the same time
     for run in 1 2 3; do
         others=()
         mkdir -p "$tmp/mpi$run" "$tmp/mpi$run.report"
-        (OMPI_MCA_orte_tmpdir_base=$tmp/mpi$run timeout 90 mpirun -q -n 1 "$program" run "$tap_root/job.yaml" \
+        (OMPI_MCA_orte_tmpdir_base=$tmp/mpi$run timeout 90 $DPT_MPIRUN -n 1 "$program" run "$tap_root/job.yaml" \
             --set "output.directory=$tmp/w/o" --resume >/dev/null 2>&1 </dev/null) &
         others+=($!)
-        (OMPI_MCA_orte_tmpdir_base=$tmp/mpi$run.report timeout 90 mpirun -q -n 1 "$program" report "$tmp/w/o/results.h5" \
+        (OMPI_MCA_orte_tmpdir_base=$tmp/mpi$run.report timeout 90 $DPT_MPIRUN -n 1 "$program" report "$tmp/w/o/results.h5" \
             -o "$tmp/w/o/report.html" >/dev/null 2>&1 </dev/null) &
         others+=($!)
         job 1 --resume
@@ -258,7 +258,7 @@ converts_at_once() { # only one of them writes, and the model is whole
     rm -rf "$tmp/w" && mkdir "$tmp/w"
     for ending in .h5 ''; do
         mkdir -p "$tmp/mpi"
-        (OMPI_MCA_orte_tmpdir_base=$tmp/mpi DPT_FAULT=store.write:0:3:stop timeout 60 mpirun -q -n 1 "$program" convert \
+        (OMPI_MCA_orte_tmpdir_base=$tmp/mpi DPT_FAULT=store.write:0:3:stop timeout 60 $DPT_MPIRUN -n 1 "$program" convert \
             "$tap_root/m/pre" "$tmp/w/m$ending" >/dev/null 2>&1 </dev/null) &
         first=$!
         until [[ -e $tmp/w/m$ending.partial-deltapath ]]; do sleep 0.1; done

@@ -36,7 +36,7 @@ run_at() { # run_at RANKS ARGUMENTS...: sets code, leaves $tmp/out and $tmp/err
     local ranks=$1
     shift
     ran="deltapath $* (at $ranks)"
-    timeout --kill-after=5 "$((limit * patience))" mpirun -q -n "$ranks" "$program" "$@" \
+    timeout --kill-after=5 "$((limit * patience))" $DPT_MPIRUN -n "$ranks" "$program" "$@" \
         >"$tmp/out" 2>"$tmp/err" </dev/null
     code=$?
 }

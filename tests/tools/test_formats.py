@@ -61,7 +61,8 @@ class Work:
         self.run("run", job)
 
     def run(self, *arguments):
-        subprocess.run(["mpirun", "-q", "-n", "2", PROGRAM, *arguments], check=True,
+        launcher = os.environ.get("DPT_MPIRUN", "mpirun -q").split()
+        subprocess.run([*launcher, "-n", "2", PROGRAM, *arguments], check=True,
                        stdout=subprocess.DEVNULL, env=dict(os.environ, DELTAPATH_QUIET="1"))
 
     def tensors(self, edit, name):
