@@ -1,22 +1,65 @@
-# deltapath: plain GNU make. `make help` lists the targets; `make print-NAME` shows a variable.
+# deltapath: plain GNU make. `make help` lists the targets; `make print-NAME` shows a variable. What differs
+# on a machine comes from the command line, the environment or config.mk: doc/building.md lists it.
 .DEFAULT_GOAL := build
 SHELL := /bin/bash
 
-CC := mpicc
+CONFIG ?= config.mk
+-include $(CONFIG)
+
+# What was given, before the defaults: each combination has a folder of its own, so that no object of one is
+# ever linked into another. The folder without any is build/release.
+given = $(if $(filter-out undefined default,$(origin $(1))),$(1)=$($(1)))
+GIVEN := $(strip $(foreach name,CC MPICC CPPFLAGS CFLAGS LDFLAGS LDLIBS SCALAPACK LAPACKE HDF5 BLAS LIBRARIES,\
+    $(call given,$(name))))
+GIVEN_SUM := $(if $(GIVEN),-$(shell printf %s '$(subst ','\'',$(GIVEN))' | cksum | cut -d' ' -f1))
+
 BUILD ?= release
 N ?= 100
 ARCH ?= native
+# The MPI of mpicc, unless another one is asked for that Debian has beside it.
+MPICC ?= $(or $(if $(MPI_GIVEN),$(shell command -v mpicc.$(MPI) 2>&1)),mpicc)
+MPI_GIVEN := $(MPI)
+ifeq ($(MPI),)
+MPI := $(if $(findstring mpich,$(shell mpicc -show 2>&1)),mpich,openmpi)
+else
+export DPT_MPI := $(MPI)
+endif
 PREFIX ?= /usr/local
-OUT := build/$(BUILD)
+PKG_CONFIG ?= pkg-config
+out = build/$(1)$(if $(filter-out openmpi,$(MPI)),-$(MPI))$(if $(filter-out native,$(or $(ARCH),generic)),-$(or \
+    $(ARCH),generic))$(GIVEN_SUM)
+OUT := $(call out,$(BUILD))
 Q := $(if $(V),,@) # V=1 shows the commands
 
-# pkg-config runs when a recipe needs it, not when make starts: `make deps` works without it.
-PACKAGES := hdf5-openmpi openblas libxxhash jansson libfyaml
-PACKAGE_CFLAGS = $(shell pkg-config --cflags $(PACKAGES))
-PACKAGE_LIBS = $(shell pkg-config --libs $(PACKAGES))
+# An MPI compiler, or a plain one for mpicc to call: `-show` is an answer of the former.
+FUZZ_CC ?= clang
+CC_fuzz := $(FUZZ_CC)
+CC_tsan := $(FUZZ_CC)
+PLAIN_CC := $(if $(filter default,$(origin CC)),$(CC_$(BUILD)),$(CC))
+IS_MPICC := $(if $(PLAIN_CC),$(shell $(PLAIN_CC) -show >/dev/null 2>&1 && echo yes))
+COMPILER := $(if $(IS_MPICC),$(PLAIN_CC),$(if \
+    $(PLAIN_CC),OMPI_CC='$(PLAIN_CC)' MPICH_CC='$(PLAIN_CC)' I_MPI_CC='$(PLAIN_CC)' )$(MPICC))
+
+# A library is a name that pkg-config knows, or flags, which begin with `-` or `/`. pkg-config runs when a
+# recipe needs it, not when make starts: `make deps` works without it.
+known = $(shell $(PKG_CONFIG) --exists $(1) 2>/dev/null && echo $(1))
+SCALAPACK ?= $(or $(addprefix -l,$(call known,scalapack-$(MPI))),$(call known,scalapack),-lscalapack)
+LAPACKE ?= -llapacke
+HDF5 ?= $(or $(call known,hdf5-$(MPI)),$(call known,hdf5),-lhdf5)
+BLAS ?= $(or $(call known,openblas),-lopenblas)
+LIBRARIES ?= libxxhash jansson libfyaml
+packages = $(filter-out -% /%,$(1))
+cflags_of = $(filter -I% -D%,$(1)) $(if $(call packages,$(1)),$(shell $(PKG_CONFIG) --cflags $(call packages,$(1))))
+libs_of = $(filter-out -I% -D%,$(filter -% /%,$(1))) $(if $(call packages,$(1)),$(shell \
+    $(PKG_CONFIG) --libs $(call packages,$(1))))
+PACKAGE_CFLAGS = $(eval PACKAGE_CFLAGS := $$(call cflags_of,$(SCALAPACK) $(LAPACKE) $(HDF5) $(BLAS) \
+    $(LIBRARIES)))$(PACKAGE_CFLAGS)
+PACKAGE_LIBS = $(eval PACKAGE_LIBS := $$(foreach one,SCALAPACK LAPACKE HDF5 BLAS LIBRARIES,$$(call \
+    libs_of,$$($$(one)))))$(PACKAGE_LIBS)
 
 OPTIMISE_release := -O3 -g
 OPTIMISE_debug := -O1 -g3
+OPTIMISE_coverage := -O0 -g --coverage -fprofile-update=atomic
 OPTIMISE_asan := -O1 -g3 -fno-omit-frame-pointer -fsanitize=address,undefined \
     -fno-sanitize-recover=undefined
 
@@ -27,13 +70,15 @@ OPTIMISE_fuzz := -O1 -g -fno-omit-frame-pointer -fsanitize=fuzzer-no-link,addres
 # With clang's OpenMP, of whose barriers the thread sanitizer knows; gcc's would be all races.
 OPTIMISE_tsan := -O1 -g -fsanitize=thread
 THREADS_tsan := -fopenmp -Wno-unused-parameter -Wno-unused-variable -Wno-pass-failed
-
-# -ffp-contract=off: an elementwise edit gives the same bits whatever the compiler fuses.
 THREADS_fuzz := -Wno-unknown-pragmas -Wno-unused-parameter -Wno-unused-variable -Wno-pass-failed -idirafter tools/lint/clang
-CFLAGS := -std=c17 -Wall -Wextra -Werror -ffp-contract=off $(or $(THREADS_$(BUILD)),-fopenmp) \
-    -march=$(ARCH) $(OPTIMISE_$(BUILD))
-CPPFLAGS = -D_GNU_SOURCE -Iinclude $(PACKAGE_CFLAGS)
-LDLIBS = -lscalapack-openmpi -llapacke $(PACKAGE_LIBS) -lm -lpthread
+
+# After the given flags, -ffp-contract=off and no fast math: an elementwise edit gives the same bits whatever
+# the compiler would fuse or reorder. WERROR=-Werror is how the tests build.
+ALL_CPPFLAGS = -D_GNU_SOURCE -Iinclude $(PACKAGE_CFLAGS) $(CPPFLAGS)
+ALL_CFLAGS = -std=c17 -Wall -Wextra $(WERROR) $(or $(THREADS_$(BUILD)),-fopenmp) $(addprefix -march=,$(ARCH)) \
+    $(OPTIMISE_$(BUILD)) $(CFLAGS) -fno-fast-math -ffp-contract=off
+ALL_LDLIBS = $(LDFLAGS) $(PACKAGE_LIBS) $(LDLIBS) -lm -lpthread
+check asan tsan fuzz chaos bench coverage check-mpich cross: export WERROR := -Werror
 
 LIBRARY_SOURCES := $(filter-out src/cli/%,$(sort $(wildcard src/*/*.c src/*/*/*.c)))
 PROGRAM_SOURCES := $(sort $(wildcard src/cli/*.c))
@@ -52,28 +97,33 @@ PROGRAM := $(OUT)/deltapath
 FORMATTED := $(shell find src include tests -name '*.[ch]' 2>/dev/null)
 
 .PHONY: doc-tables build library tests benches deps demo check asan tsan fuzz fuzzers bench lint format format-check tidy \
-    install doc info help clean paper chaos
+    install doc info help clean paper chaos check-mpich check-this-mpi cross cross-objects coverage coverage-tests commands \
+    program tsan-tests
 build: | deps-build ## build the program at build/release/deltapath (BUILD=release, debug or asan)
 	@$(MAKE) --no-print-directory $(PROGRAM)
+	@$(if $(filter build/release,$(OUT)),,echo "built with other settings than the default: $(PROGRAM)")
 library: $(LIBRARY)
 program: $(PROGRAM)
 tests: $(TESTS)
 benches: $(BENCHES)
 
+# The probe links once a folder; it is made again when what was given changes, which is another folder.
+PROBE = test -x $(OUT)/obj/probe || { mkdir -p $(OUT)/obj && $(COMPILER) $(ALL_CPPFLAGS) $(ALL_CFLAGS) \
+    tools/probe.c $(ALL_LDLIBS) -o $(OUT)/obj/probe; }
 deps: ## install the Debian packages that are missing, or print the command that does
-	tools/deps.sh all
+	@$(MAKE) --no-print-directory deps-all
 deps-%:
-	@tools/deps.sh $*
+	@MPI='$(MPI)' PKG_CONFIG='$(PKG_CONFIG)' PROBE="$(PROBE)" tools/deps.sh $*
 
 $(OUT)/obj/%.o: src/%.c
 	@mkdir -p $(@D)
 	@echo "  CC    $<"
-	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c $< -o $@
+	$(Q)$(COMPILER) $(ALL_CPPFLAGS) $(ALL_CFLAGS) -MMD -MP -c $< -o $@
 
 $(OUT)/obj/tests/%.o: tests/%.c
 	@mkdir -p $(@D)
 	@echo "  CC    $<"
-	$(Q)$(CC) $(CPPFLAGS) -Itests $(CFLAGS) -MMD -MP -c $< -o $@
+	$(Q)$(COMPILER) $(ALL_CPPFLAGS) -Itests $(ALL_CFLAGS) -MMD -MP -c $< -o $@
 
 $(LIBRARY): $(LIBRARY_OBJECTS)
 	@rm -f $@
@@ -83,12 +133,12 @@ $(LIBRARY): $(LIBRARY_OBJECTS)
 PROGRAM_SUPPORT_asan := $(OUT)/obj/tests/support/sanitizer.o
 $(PROGRAM): $(PROGRAM_OBJECTS) $(PROGRAM_SUPPORT_$(BUILD)) $(LIBRARY)
 	@echo "  LINK  $@"
-	$(Q)$(CC) $(CFLAGS) $(PROGRAM_OBJECTS) $(PROGRAM_SUPPORT_$(BUILD)) $(LIBRARY) $(LDLIBS) -o $@
+	$(Q)$(COMPILER) $(ALL_CFLAGS) $(PROGRAM_OBJECTS) $(PROGRAM_SUPPORT_$(BUILD)) $(LIBRARY) $(ALL_LDLIBS) -o $@
 
 $(OUT)/tests/%: tests/%.c $(SUPPORT_OBJECTS) $(LIBRARY)
 	@mkdir -p $(@D)
 	@echo "  LINK  $@"
-	$(Q)$(CC) $(CPPFLAGS) -Itests $(CFLAGS) -MMD -MP -MF $@.d $< $(SUPPORT_OBJECTS) $(LIBRARY) $(LDLIBS) \
+	$(Q)$(COMPILER) $(ALL_CPPFLAGS) -Itests $(ALL_CFLAGS) -MMD -MP -MF $@.d $< $(SUPPORT_OBJECTS) $(LIBRARY) $(ALL_LDLIBS) \
 	    -lcmocka -o $@
 
 demo: | deps-demo ## run the main job on the shipped models and write its report
@@ -108,27 +158,69 @@ chaos: | deps-check ## kills, failing calls, full disks and changed inputs: N=10
 	tests/chaos/run $(OUT) $(N)
 
 asan: | deps-check ## the suite under the address and undefined-behaviour sanitizers
-	@$(MAKE) --no-print-directory -j2 BUILD=asan build/asan/deltapath tests
-	tests/run -b build/asan $(search)
+	@$(MAKE) --no-print-directory -j2 BUILD=asan program tests
+	tests/run -b $(call out,asan) $(search)
 
 TSAN_LAYERS := base tensor linalg nn edit model
-TSAN_TESTS := $(filter $(TSAN_LAYERS:%=build/tsan/tests/%/%),$(TEST_SOURCES:tests/%.c=build/tsan/tests/%))
+TSAN_TESTS := $(filter $(TSAN_LAYERS:%=$(OUT)/tests/%/%),$(TESTS))
+tsan-tests: $(TSAN_TESTS)
 tsan: | deps-tsan ## threaded kernels under the thread sanitizer, two threads a rank; search=nn/ some
-	@OMPI_CC="$(FUZZ_CC)" $(MAKE) --no-print-directory -j2 BUILD=tsan $(TSAN_TESTS)
-	OMP_NUM_THREADS=2 TSAN_OPTIONS=ignore_noninstrumented_modules=1:allocator_may_return_null=1 \
-	    tests/run -b build/tsan $(or $(search),test_mem test_signal nn/ edit_run model/)
+	@$(MAKE) --no-print-directory -j2 BUILD=tsan tsan-tests
+	OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive TSAN_OPTIONS=ignore_noninstrumented_modules=1:allocator_may_return_null=1 \
+	    tests/run -b $(call out,tsan) $(or $(search),test_mem test_signal nn/ edit_run model/)
+
+# Both implementations of MPI, whatever mpicc is: the golden bytes of every elementwise edit under MPICH, and the
+# same files as the other one writes.
+MPICH_TESTS := comm/test_comm comm/test_stop edit/test_edit_golden edit/test_edit_run
+check-mpich: ## the edits under MPICH, with the bytes that they have under Open MPI
+	@$(MAKE) --no-print-directory MPI=openmpi -j2 build
+	@$(MAKE) --no-print-directory MPI=mpich check-this-mpi DELTAPATH_OTHER=$(call out,release)
+check-this-mpi: | deps-check
+	@$(MAKE) --no-print-directory -j2 program $(MPICH_TESTS:%=$(OUT)/tests/%)
+	DELTAPATH_OTHER=$(DELTAPATH_OTHER)/deltapath tests/run -b $(OUT) $(MPICH_TESTS) cli/test_mpi
+
+# Every object for another processor, against this machine's headers of the libraries.
+CROSS ?= aarch64-linux-gnu-gcc
+CROSS_HEADERS = $(filter -I%,$(shell $(MPICC) -show)) $(PACKAGE_CFLAGS)
+cross: | deps-cross ## compile every source for aarch64 (CROSS=compiler), as far as that goes without its libraries
+	@$(MAKE) --no-print-directory -j2 cross-objects
+cross-objects: $(LIBRARY_SOURCES:src/%.c=build/cross/%.o) $(PROGRAM_SOURCES:src/%.c=build/cross/%.o)
+build/cross/%.o: src/%.c
+	@mkdir -p $(@D)
+	@echo "  CROSS $<"
+	$(Q)$(CROSS) -D_GNU_SOURCE -Iinclude $(patsubst -I%,-idirafter %,$(CROSS_HEADERS)) -idirafter /usr/include \
+	    -std=c17 -Wall -Wextra -Werror -fopenmp -ffp-contract=off -MMD -MP -c $< -o $@
+
+coverage: | deps-coverage ## lines of src/ that the suite runs, build/coverage/report (search=NAME: a part of it)
+	@$(MAKE) --no-print-directory -j2 BUILD=coverage program $(if $(search),coverage-tests,tests)
+	find $(call out,coverage) -name '*.gcda' -delete
+	tests/run -b $(call out,coverage) $(search)
+	lcov --quiet --capture --directory $(call out,coverage)/obj --base-directory . --no-external \
+	    --output-file $(call out,coverage)/lines.info
+	lcov --quiet --remove $(call out,coverage)/lines.info '*/tests/*' --output-file $(call out,coverage)/lines.info
+	genhtml --quiet --output-directory $(call out,coverage)/report $(call out,coverage)/lines.info
+	@lcov --summary $(call out,coverage)/lines.info 2>&1 | grep lines
+coverage-tests: $(foreach part,$(search),$(filter $(OUT)/tests/%,$(foreach test,$(TESTS),$(if $(findstring \
+    $(part),$(test)),$(test)))))
+
+COMMANDS ?= compile_commands.json
+commands: $(COMMANDS) ## compile_commands.json, for editors and clang tools
+$(COMMANDS): Makefile $(LIBRARY_SOURCES) $(PROGRAM_SOURCES) $(TEST_SOURCES)
+	@{ printf '['; for source in $(filter %.c,$^); do printf '%s\n{"directory": "%s", "file": "%s", "command": "%s"}' \
+	    "$$comma" '$(CURDIR)' "$$source" \
+	    '$(subst ",\",$(COMPILER) $(ALL_CPPFLAGS) -Itests $(ALL_CFLAGS)) -c '"$$source"; comma=,; \
+	    done; printf '\n]\n'; } >$@.partial && mv $@.partial $@
 
 SECONDS ?= 60
 fuzz: | deps-fuzz ## libFuzzer targets of every parser, each for SECONDS=60 (search=NAME: some)
-	@OMPI_CC="$(FUZZ_CC)" $(MAKE) --no-print-directory -j2 BUILD=fuzz fuzzers
-	tests/fuzz/run build/fuzz $(SECONDS) $(search)
+	@$(MAKE) --no-print-directory -j2 BUILD=fuzz fuzzers
+	tests/fuzz/run $(call out,fuzz) $(SECONDS) $(search)
 
-FUZZ_CC ?= clang
 fuzzers: $(FUZZERS)
 $(OUT)/%: tests/fuzz/fuzz_%.c tests/fuzz/fuzz.c tests/fuzz/fuzz.h $(LIBRARY)
 	@mkdir -p $(@D)
 	@echo "  LINK  $@"
-	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -fsanitize=fuzzer $< tests/fuzz/fuzz.c $(LIBRARY) $(LDLIBS) -lgomp -o $@
+	$(Q)$(COMPILER) $(ALL_CPPFLAGS) $(ALL_CFLAGS) -fsanitize=fuzzer $< tests/fuzz/fuzz.c $(LIBRARY) $(ALL_LDLIBS) -lgomp -o $@
 
 bench: | deps-check ## ratios against the limits of this machine, each measured in the same run
 	@$(MAKE) --no-print-directory -j2 $(PROGRAM) benches
@@ -150,7 +242,7 @@ format-check: | deps-lint ## fail when a source is not formatted
 
 # The files that define what analyser.h wraps are seen without it.
 TIDY_PLAIN := src/base/status.c src/comm/agree.c
-TIDY_FLAGS = -std=gnu17 $(CPPFLAGS) $(shell mpicc --showme:compile) -fopenmp -idirafter tools/lint/clang
+TIDY_FLAGS = -std=gnu17 $(ALL_CPPFLAGS) $(shell $(MPICC) -show | tr ' ' '\n' | grep '^-I') -fopenmp -idirafter tools/lint/clang
 tidy: | deps-tidy ## clang-tidy over all sources (slow)
 	clang-tidy --quiet $(TIDY_PLAIN) -- $(TIDY_FLAGS)
 	clang-tidy --quiet $(filter-out $(TIDY_PLAIN),$(LIBRARY_SOURCES) $(PROGRAM_SOURCES)) -- \
@@ -170,10 +262,13 @@ doc: ## check that the documents name functions, tests and targets that exist
 	tools/lint/docs.sh
 
 info: ## compiler, flags and packages of this build
-	@echo "compiler  $$($(CC) --version | head -n 1)"
-	@echo "flags     $(CFLAGS)"
-	@for p in $(PACKAGES); do echo "package   $$p $$(pkg-config --modversion $$p)"; done
-	@echo "mpi       $$(mpirun --version | head -n 1)"
+	@echo "program   $(PROGRAM)"
+	@echo "compiler  $$($(COMPILER) --version | head -n 1)"
+	@echo "flags     $(strip $(ALL_CFLAGS))"
+	@echo "libraries $(strip $(ALL_LDLIBS))"
+	@for p in $(call packages,$(SCALAPACK) $(LAPACKE) $(HDF5) $(BLAS) $(LIBRARIES)); do \
+	    echo "package   $$p $$($(PKG_CONFIG) --modversion $$p)"; done
+	@. tools/mpi-env.sh && echo "mpi       $$($${DPT_MPIRUN% *} --version 2>&1 | head -n 3 | tr -s ' \n' ' ')"
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' Makefile | column -t -s '|'
@@ -183,4 +278,5 @@ print-%:
 clean: ## remove everything that was built
 	rm -rf build
 
+-include $(wildcard build/cross/*/*.d)
 -include $(LIBRARY_OBJECTS:.o=.d) $(PROGRAM_OBJECTS:.o=.d) $(SUPPORT_OBJECTS:.o=.d) $(TESTS:=.d)
