@@ -11,7 +11,7 @@ tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 
 # Names of the program: dpt_..., DPT_... and, written as name(), functions local to a file.
-grep -rhoE '\b(dpt|DPT)_[A-Za-z0-9_]+' src include >"$tmp/have"
+grep -rhoE '\b(dpt|DPT)_[A-Za-z0-9_]+' src include tools/mpi-env.sh >"$tmp/have"
 grep -hoE '\b(dpt|DPT)_[A-Za-z0-9_]+' "${documents[@]}" | grep -v '_$' >"$tmp/want"
 missing "$tmp/have" "$tmp/want" | complain "names in documents that src/ and include/ lack:"
 grep -rhoE '^[a-z][A-Za-z0-9_ *]* \**[a-z][a-z0-9_]*\(' src include | grep -oE '[a-z0-9_]+\($' |

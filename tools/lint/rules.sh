@@ -12,4 +12,13 @@ find src include tests tools -name '*.[ch]' -exec awk 'END { if (NR > 600) print
     complain "files above 600 lines:"
 grep -rnE '\b(TODO|FIXME|XXX)\b' src include tests tools --include='*.[ch]' --include='*.py' --include='*.sh' |
     grep -v '^tools/lint/' | complain "unfinished notes:"
+# What .editorconfig tells editors.
+text=(. ':!tests/fuzz/seeds' ':!tests/golden' ':!share')
+width=$(sed -n '/^\[\*\.{c,h}\]/,/^$/s/^max_line_length = //p' .editorconfig 2>/dev/null)
+[[ $width == "$(sed -n 's/^ColumnLimit: //p' .clang-format)" ]] || echo "${width:-none}" |
+    complain "line length of C in .editorconfig, not that of .clang-format:"
+git grep -nIE '[[:blank:]]+$' -- "${text[@]}" | complain "blanks at the ends of lines:"
+git ls-files -- "${text[@]}" | while read -r file; do
+    [[ -f $file && -n $(tail -c 1 "$file" | tr -d '\0') ]] && echo "$file"
+done | complain "no newline at the end of the file:"
 exit $status
