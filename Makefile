@@ -177,7 +177,7 @@ check-mpich: ## the edits under MPICH, with the bytes that they have under Open 
 	@$(MAKE) --no-print-directory MPI=mpich check-this-mpi DELTAPATH_OTHER=$(call out,release)
 check-this-mpi: | deps-check
 	@$(MAKE) --no-print-directory -j2 program $(MPICH_TESTS:%=$(OUT)/tests/%)
-	DELTAPATH_OTHER=$(DELTAPATH_OTHER)/deltapath tests/run -b $(OUT) $(MPICH_TESTS) cli/test_mpi
+	DELTAPATH_OTHER=$(DELTAPATH_OTHER)/deltapath DELTAPATH_UNITS="$(MPICH_TESTS)" tests/run -b $(OUT) cli/test_mpi
 
 # Every object for another processor, against this machine's headers of the libraries.
 CROSS ?= aarch64-linux-gnu-gcc

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# seconds: 300
+# seconds: 600
 # The same study by the programs of two builds, each under the launcher of its own MPI: the same files of the
-# edited models, to the byte. `make check-mpich` names the other build.
+# edited models, to the byte. And some unit tests under this MPI. `make check-mpich` names them and the other build.
 . "$(dirname "$0")/../support/tap.sh"
 if [[ -z ${DELTAPATH_OTHER:-} ]]; then
     skip "two MPIs" "make check-mpich runs it"
@@ -25,6 +25,11 @@ study() { # study NAME RANKS FORMAT
 
 mpi_of() { ldd "$1" | grep -oE 'lib(mpi|mpich)\.so' | sort -u; }
 
+for unit in $DELTAPATH_UNITS; do
+    for ranks in 1 2 3; do
+        holds "$unit at $ranks" timeout "$limit" $DPT_MPIRUN -n "$ranks" "$DELTAPATH_BUILD/tests/$unit"
+    done
+done
 study mine 2 hdf5
 study mine 3 safetensors
 mine=$program program=$PWD/$DELTAPATH_OTHER
