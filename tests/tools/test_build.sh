@@ -50,6 +50,9 @@ command=$(make V=1 ARCH=$other CPPFLAGS=-DIN_TEST "$folder/$object" 2>&1)
 matches "an object of another folder" "$command" "-DIN_TEST.*-march=$other.*$folder/$object"
 is "the default's object stays" "$(stat -c %Y "build/release/$object" 2>/dev/null)" "$before"
 
+[[ $(nm -D "$program" | grep -c ' w openblas_get_corename') == 1 && -z $(nm -D "$program" | grep ' U openblas_') ]]
+ok "another BLAS links: the calls that OpenBLAS alone has are weak" $?
+
 # Package managers that only say that they were asked.
 mkdir "$tmp/bin"
 printf '#!/bin/sh\necho asked >>%s/asked\nexit 1\n' "$tmp" >"$tmp/bin/dpkg-query"
