@@ -278,5 +278,5 @@ print-%:
 clean: ## remove everything that was built
 	rm -rf build
 
--include $(wildcard build/cross/*/*.d)
+-include $(wildcard build/cross/*/*.d build/cross/*/*/*.d)
 -include $(LIBRARY_OBJECTS:.o=.d) $(PROGRAM_OBJECTS:.o=.d) $(SUPPORT_OBJECTS:.o=.d) $(TESTS:=.d)

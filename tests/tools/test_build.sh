@@ -80,7 +80,7 @@ ok "compile_commands.json" $?
 /usr/bin/python3 - "$tmp/commands.json" >"$tmp/held" 2>&1 <<'P'
 import glob, json, subprocess, sys
 commands = {entry["file"]: entry for entry in json.load(open(sys.argv[1]))}
-missing = set(glob.glob("src/*/*.c") + glob.glob("tests/*/test_*.c")) - set(commands)
+missing = set(glob.glob("src/*/*.c") + glob.glob("src/*/*/*.c") + glob.glob("tests/*/test_*.c")) - set(commands)
 assert not missing, missing
 entry = commands["src/base/nearest.c"]
 subprocess.run(["bash", "-c", entry["command"] + " -fsyntax-only"], cwd=entry["directory"], check=True)
