@@ -126,7 +126,7 @@ dpt_status dpt_model_create(const dpt_comm *group, const char *config, dpt_sourc
         model->group = *group;
     st = dpt_agree(group, st);
     /* The source may span more ranks than this group: they wait for our part of each fetch. */
-    st = dpt_params_load(model != NULL ? &model->params : NULL, st, &weights, false);
+    st = dpt_params_load(model != NULL ? &model->params : NULL, group, st, &weights, false);
     st = dpt_agree(group, st);
     if (st == DPT_OK)
         *out = model;
@@ -142,7 +142,7 @@ dpt_status dpt_model_bind_edit(dpt_model *model, const dpt_source *edited) {
         return DPT_OK;
     }
     dpt_status st = dpt_agree(&model->group, dpt_agree_fault("model.load"));
-    st = dpt_params_load(&model->params, st, edited, true);
+    st = dpt_params_load(&model->params, &model->group, st, edited, true);
     st = dpt_agree(&model->group, st);
     if (st != DPT_OK)
         dpt_params_unbind(&model->params);

@@ -1,7 +1,9 @@
 #include "params.h"
 
 #include "deltapath/base/mem.h"
+#include "deltapath/comm/agree.h"
 #include "deltapath/comm/stop.h"
+#include "deltapath/tensor/columns.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -70,6 +72,7 @@ void dpt_params_claim(dpt_params *params, int i, const char *name, const dpt_par
                                            name, dpt_dtype_name(info->dtype)));
         return;
     }
+    param->columns = part->columns;
     param->counted = part->counted;
     param->post_type = info->dtype;
     param->block = (dpt_block){.tensor = tensor,
@@ -191,30 +194,57 @@ static dpt_status params_check_same(const dpt_params *params, const dpt_catalog 
                                            "post-trained one: make it from the same model");
 }
 
-dpt_status dpt_params_load(dpt_params *params, dpt_status local, const dpt_source *source,
-                           bool edited) {
+/* What one fetch of the loop below brings. */
+typedef struct params_fetch {
+    const dpt_comm *group;
+    const dpt_source *source;
+    dpt_param *param; /* NULL: the model has no such tensor */
+    int tensor;
+    bool edited;
+} params_fetch;
+
+/* The block of one tensor. A rank that has failed still takes part, with nothing wanted. */
+static dpt_status params_fetch_one(const params_fetch *f, dpt_status st) {
+    const dpt_source *source = f->source;
+    const dpt_tensor_info *info = &source->catalog->tensors[f->tensor];
+    bool columns = f->param != NULL && f->param->columns && source->independent;
+    void *out = NULL;
+    if (st == DPT_OK)
+        st = param_reserve(f->param, info, f->edited, &out);
+    if (columns && f->group->size > 1) {
+        st = dpt_agree(f->group, st);
+        if (st == DPT_OK)
+            st = dpt_columns_fetch(f->group, source, &f->param->block, out);
+    } else {
+        dpt_block none = {.tensor = f->tensor};
+        dpt_status got =
+            source->fetch(source->ctx, out != NULL, out != NULL ? &f->param->block : &none, &out);
+        st = st == DPT_OK ? got : st;
+    }
+    if (st == DPT_OK && out != NULL)
+        st = param_check_finite(f->param, info, f->edited);
+    if (st == DPT_OK && out != NULL && f->edited)
+        f->param->moved = param_differs(f->param);
+    return st;
+}
+
+dpt_status dpt_params_load(dpt_params *params, const dpt_comm *group, dpt_status local,
+                           const dpt_source *source, bool edited) {
     dpt_status st = params != NULL || local != DPT_OK ? local : DPT_ERR_INTERNAL;
+    bool takes_part = local == DPT_OK && params != NULL; /* as all of the group */
     if (edited && params != NULL)
         dpt_params_unbind(params);
     if (st == DPT_OK && edited)
         st = params_check_same(params, source->catalog);
     for (int i = 0; i < source->catalog->count; i++) {
-        const dpt_tensor_info *info = &source->catalog->tensors[i];
         if (st == DPT_OK)
-            st =
-                dpt_stop_check(); /* like an error: the other ranks still need this one's fetches */
-        dpt_param *param = st == DPT_OK ? params_find(params, i) : NULL;
-        void *out = NULL;
-        if (st == DPT_OK)
-            st = param_reserve(param, info, edited, &out);
-        dpt_block none = {.tensor = i};
-        dpt_status got =
-            source->fetch(source->ctx, out != NULL, out != NULL ? &param->block : &none, &out);
-        st = st == DPT_OK ? got : st;
-        if (st == DPT_OK && out != NULL)
-            st = param_check_finite(param, info, edited);
-        if (st == DPT_OK && out != NULL && edited)
-            param->moved = param_differs(param);
+            st = dpt_stop_check(); /* like an error: the others still need this one's fetches */
+        params_fetch fetch = {.group = group,
+                              .source = source,
+                              .param = takes_part ? params_find(params, i) : NULL,
+                              .tensor = i,
+                              .edited = edited};
+        st = params_fetch_one(&fetch, st);
     }
     if (st != DPT_OK && edited && params != NULL)
         dpt_params_unbind(params);

@@ -13,6 +13,7 @@
 typedef struct dpt_param {
     int tensor;          /**< position in the catalog; -1: the model has no such tensor */
     dpt_block block;     /**< rows * cols may be 0 */
+    bool columns;        /**< the ranks of a group have columns of it, all rows each */
     bool counted;        /**< terms and gradient of this block are taken here; false on copies */
     bool moved;          /**< E is not zero in this block */
     dpt_dtype post_type; /**< stored type of post */
@@ -37,6 +38,7 @@ typedef struct dpt_param_part {
     int64_t cols;     /**< of the whole tensor; 1 for a vector */
     int64_t row_begin, row_end;
     int64_t col_begin, col_end;
+    bool columns; /**< other ranks have other columns */
     bool counted;
 } dpt_param_part;
 
@@ -58,12 +60,13 @@ dpt_status dpt_params_check(dpt_params *params, dpt_params_ignore_fn ignore, con
 /** Bytes of the stored blocks, post alone. Local. */
 int64_t dpt_params_bytes(const dpt_params *params);
 
-/** Fetch the blocks, tensor by tensor. Collective over the ranks of the source: exactly one fetch per
- * tensor of the source's catalog, empty ones when `local` is not DPT_OK or params is NULL.
+/** Fetch the blocks, tensor by tensor. Collective over group, with one status `local`, and over the ranks of a
+ * source that is not independent: exactly one fetch per tensor of its catalog, empty ones when `local` is not
+ * DPT_OK or params is NULL. Columns come from independent sources by dpt_columns_fetch.
  * @param[in] edited  into edit instead of post; the catalog must then equal post's in names and shapes.
  * Errors: DPT_ERR_INPUT for values that are not finite; the edit is then unbound. */
-dpt_status dpt_params_load(dpt_params *params, dpt_status local, const dpt_source *source,
-                           bool edited);
+dpt_status dpt_params_load(dpt_params *params, const dpt_comm *group, dpt_status local,
+                           const dpt_source *source, bool edited);
 void dpt_params_unbind(dpt_params *params); /**< Local. */
 
 /** Rows [row, row + rows) of the block of W(t) = post + t (edit - post), end to end. t = 1 gives the

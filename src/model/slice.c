@@ -2,9 +2,10 @@
 
 #include "deltapath/tensor/shard.h"
 
-static void slice_split(const dpt_arch *arch, int rank, int size, dpt_axis axis, dpt_slice *out) {
-    dpt_shard_split(arch->length[axis], size, rank, &out->begin[axis], &out->end[axis]);
-}
+/* Axes of which each rank has a share; the heads have their own rule. */
+static const bool slice_splits[DPT_AXES] = {
+    [DPT_AXIS_HEADS] = true,      [DPT_AXIS_KV_HEADS] = true, [DPT_AXIS_UNITS] = true,
+    [DPT_AXIS_VOCABULARY] = true, [DPT_AXIS_PIXELS] = true,   [DPT_AXIS_INPUTS] = true};
 
 static int64_t slice_width(const dpt_slice *slice, dpt_axis axis) {
     return slice->end[axis] - slice->begin[axis];
@@ -27,13 +28,12 @@ static void slice_find_heads(const dpt_arch *arch, int rank, int size, dpt_slice
 }
 
 void dpt_slice_find(const dpt_arch *arch, int rank, int size, dpt_slice *out) {
-    static const dpt_axis split[] = {DPT_AXIS_UNITS, DPT_AXIS_VOCABULARY, DPT_AXIS_PIXELS,
-                                     DPT_AXIS_INPUTS};
     *out = (dpt_slice){.first = rank == 0};
-    for (int axis = 0; axis < DPT_AXES; axis++)
+    for (int axis = 0; axis < DPT_AXES; axis++) {
         out->end[axis] = arch->length[axis];
-    for (size_t i = 0; i < sizeof split / sizeof split[0]; i++)
-        slice_split(arch, rank, size, split[i], out);
+        if (slice_splits[axis])
+            dpt_shard_split(arch->length[axis], size, rank, &out->begin[axis], &out->end[axis]);
+    }
     slice_find_heads(arch, rank, size, out);
     out->rows_most = (arch->length[DPT_AXIS_VOCABULARY] + size - 1) / size;
     out->q = slice_width(out, DPT_AXIS_HEADS);
@@ -55,7 +55,8 @@ static dpt_param_part slice_of_row(const dpt_model *model, const dpt_row *row) {
                           .row_begin = slice->begin[row->rows],
                           .row_end = slice->end[row->rows],
                           .col_begin = slice->begin[row->cols],
-                          .col_end = vector ? 1 : slice->end[row->cols]};
+                          .col_end = vector ? 1 : slice->end[row->cols],
+                          .columns = slice_splits[row->cols]};
     for (int i = 0; i < 4 && row->stored[i] != DPT_AXIS_NONE; i++) {
         out.sides[i] = arch->length[row->stored[i]];
         out.ndim = i + 1;

@@ -295,27 +295,7 @@ static dpt_status source_read(void *ctx, dpt_range range, void *out) {
     return st;
 }
 
-enum { SIEVE_BYTES = 8 << 20, LONG_ROW_BYTES = 64 << 10 };
-
-/* Short rows of a strided block: read whole spans of rows and keep the wanted part, since one call
- * per row would cost more than the bytes between the rows. */
-static dpt_status read_sieved(dpt_store *store, const dpt_block *block, int64_t size, char *out) {
-    int64_t stride = block->stride * size;
-    int64_t row = block->cols * size;
-    int64_t rows_at_once = SIEVE_BYTES / stride > 0 ? SIEVE_BYTES / stride : 1;
-    char *span = dpt_mem_alloc((rows_at_once - 1) * stride + row, 1, "span of rows");
-    dpt_status st = span == NULL ? DPT_ERR_OUTPUT : DPT_OK;
-    for (int64_t i = 0; i < block->rows && st == DPT_OK; i += rows_at_once) {
-        int64_t rows = block->rows - i < rows_at_once ? block->rows - i : rows_at_once;
-        st = read_run(store, block->tensor, block->ig + i * block->stride,
-                      (rows - 1) * block->stride + block->cols, span);
-        for (int64_t k = 0; k < rows && st == DPT_OK; k++)
-            memcpy(out + (i + k) * row, span + k * stride, (size_t)row);
-    }
-    dpt_mem_free(span);
-    return st;
-}
-
+/* A block of whole rows is one run, others a run a row: columns that ranks share come by dpt_columns_fetch. */
 static dpt_status read_block(dpt_store *store, const dpt_block *block, char *out) {
     if (block->rows <= 0 || block->cols <= 0)
         return DPT_OK;
@@ -329,8 +309,6 @@ static dpt_status read_block(dpt_store *store, const dpt_block *block, char *out
     if (block->rows == 1 || block->stride == block->cols)
         return read_run(store, block->tensor, block->ig, block->rows * block->cols, out);
     int64_t size = dpt_dtype_size(store->catalog.tensors[block->tensor].dtype);
-    if (block->cols * size < LONG_ROW_BYTES)
-        return read_sieved(store, block, size, out);
     for (int64_t i = 0; i < block->rows && st == DPT_OK; i++)
         st = read_run(store, block->tensor, block->ig + i * block->stride, block->cols,
                       out + i * block->cols * size);
@@ -346,8 +324,11 @@ static dpt_status source_fetch(void *ctx, int64_t count, const dpt_block *wants,
 }
 
 dpt_source dpt_store_source(dpt_store *store) {
-    return (dpt_source){
-        .ctx = store, .catalog = &store->catalog, .read = source_read, .fetch = source_fetch};
+    return (dpt_source){.ctx = store,
+                        .catalog = &store->catalog,
+                        .independent = true,
+                        .read = source_read,
+                        .fetch = source_fetch};
 }
 
 dpt_status dpt_store_check_begin(dpt_store *store, const dpt_comm *comm, const dpt_catalog *catalog,

@@ -27,6 +27,9 @@ static dpt_status paired_fetch(void *ctx, int64_t count, const dpt_block *wants,
 }
 
 dpt_source dpt_paired_source(dpt_paired *paired) {
-    return (dpt_source){
-        .ctx = paired, .catalog = paired->catalog, .read = paired_read, .fetch = paired_fetch};
+    return (dpt_source){.ctx = paired,
+                        .catalog = paired->catalog,
+                        .independent = true,
+                        .read = paired_read,
+                        .fetch = paired_fetch};
 }

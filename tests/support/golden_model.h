@@ -56,8 +56,11 @@ static inline dpt_status memory_fetch(void *ctx, int64_t count, const dpt_block 
 }
 
 static inline dpt_source memory_source(memory_model *m) {
-    return (dpt_source){
-        .ctx = m, .catalog = &m->catalog, .read = memory_read, .fetch = memory_fetch};
+    return (dpt_source){.ctx = m,
+                        .catalog = &m->catalog,
+                        .independent = !m->together,
+                        .read = memory_read,
+                        .fetch = memory_fetch};
 }
 
 /* Room for every tensor of m->catalog. */

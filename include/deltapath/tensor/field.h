@@ -5,6 +5,7 @@
 #include "deltapath/tensor/catalog.h"
 #include "deltapath/tensor/shard.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /** Where the stored values of a model can be read from: a file, or a field in memory. The element
@@ -12,6 +13,8 @@
 typedef struct dpt_source {
     void *ctx;
     const dpt_catalog *catalog; /**< borrowed */
+
+    bool independent; /**< fetch is Local, of any blocks: a file that every rank reads for itself */
 
     /** Read a run of stored elements. Local. A field can read only the cells of its own rank. */
     dpt_status (*read)(void *ctx, dpt_range range, void *out);

@@ -7,7 +7,7 @@
 typedef struct dpt_paired {
     const dpt_catalog *catalog; /**< post's names and shapes, the types of pre; borrowed */
     const int *pre_of;          /**< (tensors) as in dpt_pairing; borrowed */
-    dpt_source pre, post;       /**< their calls wait for no other rank: files */
+    dpt_source pre, post;       /**< independent: files */
 } dpt_paired;
 
 /** The pre-trained model under post's numbers; what has no partner has post's values. Its calls are
