@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -41,12 +42,23 @@ void dpt_error_set_message(const char *message) {
     pthread_mutex_unlock(&record_lock);
 }
 
+/* Whether a message names a place: as a word of its own, or as the folder of a path. */
+static bool status_names(const char *message, const char *place) {
+    size_t length = strlen(place);
+    for (const char *at = message; length > 0 && (at = strstr(at, place)) != NULL; at++) {
+        bool begins = at == message || strchr(" '\"(", at[-1]) != NULL;
+        if (begins && (at[length] == '\0' || strchr(" :/'\"),", at[length]) != NULL))
+            return true;
+    }
+    return false;
+}
+
 dpt_status dpt_error_locate(dpt_status status, const char *place) {
     char message[DPT_MESSAGE_MAX];
     if (status == DPT_OK)
         return status;
     pthread_mutex_lock(&record_lock);
-    if (record[0] != '\0' && strstr(record, place) == NULL) {
+    if (record[0] != '\0' && !status_names(record, place)) {
         /* "[rank 2] " stays in front. */
         const char *end = strncmp(record, "[rank ", 6) == 0 ? strstr(record, "] ") : NULL;
         int prefix = end != NULL ? (int)(end + 2 - record) : 0;

@@ -295,7 +295,8 @@ void dpt_resources_print(const dpt_inputs *in, const dpt_resources *res) {
     resources_print_row("sum", (double)sum / mib, "MiB");
     resources_print_row("budget", (double)res->budget / mib, "MiB");
     printf("whole study\n");
-    resources_print_row("arithmetic", res->flops / 1e12, "Tflop");
+    if (res->flops > 0)
+        resources_print_row("arithmetic", res->flops / 1e12, "Tflop");
     resources_print_row("read", res->bytes_read / 1e9, "GB");
     resources_print_row("written", res->bytes_written / 1e9, "GB");
 }

@@ -460,7 +460,9 @@ static dpt_status study_plan(study *s, const dpt_study_options *options) {
         st = dpt_agree(s->comm, dpt_comm_broadcast(s->comm, &s->resources, sizeof s->resources, 0));
     if (st == DPT_OK)
         st = dpt_checks_run(s->comm, &s->inputs, &s->resources, options);
-    if (options->dry_run && s->comm->rank == 0 && s->resources.ranks > 0)
+    /* Also when the memory does not suffice: the table says for what. Without a mesh there is none. */
+    bool planned = s->resources.weights > 0 || !dpt_inputs_needs_model(&s->inputs);
+    if (options->dry_run && s->comm->rank == 0 && (st == DPT_OK || planned))
         dpt_resources_print(&s->inputs, &s->resources);
     return st;
 }

@@ -25,6 +25,24 @@ static void first_error_stays(void **state) {
     assert_string_equal(dpt_error_message(), "third");
 }
 
+/* A place is put before a message that does not name it: letters of another word do not. */
+static void place_is_named_once(void **state) {
+    (void)state;
+    dpt_error(DPT_ERR_INPUT, "no tensors");
+    dpt_error_locate(DPT_ERR_INPUT, "o");
+    assert_string_equal(dpt_error_message(), "o: no tensors");
+    dpt_error_locate(DPT_ERR_INPUT, "o");
+    assert_string_equal(dpt_error_message(), "o: no tensors");
+    dpt_error_clear();
+    dpt_error(DPT_ERR_INPUT, "o/model.safetensors: cut off");
+    dpt_error_locate(DPT_ERR_INPUT, "o");
+    assert_string_equal(dpt_error_message(), "o/model.safetensors: cut off");
+    dpt_error_clear();
+    dpt_error(DPT_ERR_INPUT, "foo/model: cut off");
+    dpt_error_locate(DPT_ERR_INPUT, "o");
+    assert_string_equal(dpt_error_message(), "o: foo/model: cut off");
+}
+
 static void message_is_one_plain_line(void **state) {
     (void)state;
     dpt_error(DPT_ERR_INPUT, "tensor 'a\nb\x1b[31m\x7f'");
@@ -61,6 +79,7 @@ int main(void) {
     cmocka_set_message_output(CM_OUTPUT_TAP);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(first_error_stays, forget),
+        cmocka_unit_test_teardown(place_is_named_once, forget),
         cmocka_unit_test_teardown(message_is_one_plain_line, forget),
         cmocka_unit_test_teardown(long_message_is_cut, forget),
         cmocka_unit_test(severity_orders),

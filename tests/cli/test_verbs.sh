@@ -262,6 +262,7 @@ plans() {
     expect_error "--dry-run checks the models" 3 "nowhere"
     run_at 3 run jobs/demo.yaml --dry-run --set tensor_parallel=2
     expect_error "--dry-run checks the mesh" 2 "tensor_parallel.*2.*3"
+    holds "a plan that is none is not printed" test ! -s "$tmp/out"
     run_at 2 run jobs/demo.yaml --dry-run --set 'edits=[{name: a, method: lowrank, rank: 100000}]'
     expect_error "--dry-run checks ranks against the tensors" 2 "edit a: lowrank: rank: 100000 .*tensor"
     run_at 2 run jobs/demo.yaml --dry-run --set svd_group=3
