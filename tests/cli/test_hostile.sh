@@ -216,7 +216,7 @@ part job_text "even points of simpson" "[0-9]+:[0-9]+" "odd" "$m
 $e
 riemann: {rule: simpson, points: 4}
 $o"
-part job_text "unknown rule" "3:11" "middle" "$m
+part job_text "unknown rule" "3:17" "middle" "$m
 $e
 riemann: {rule: middle, points: 4}
 $o"

@@ -27,6 +27,8 @@ mpi_of() { ldd "$1" | grep -oE 'lib(mpi|mpich)\.so' | sort -u; }
 
 for unit in $DELTAPATH_UNITS; do
     for ranks in 1 2 3; do
+        # MPICH's ranks keep a core busy while they wait: the longest test has no more of them than small machines.
+        [[ $unit == *golden && $ranks -gt 2 ]] && continue
         holds "$unit at $ranks" timeout "$limit" $DPT_MPIRUN -n "$ranks" "$DELTAPATH_BUILD/tests/$unit"
     done
 done
