@@ -107,6 +107,20 @@ static const char GAIN_UNCLEAR[] = "the post-training gain is not distinguishabl
 static const char GAIN_WITHIN[] = "the margin is at least the post-training gain: the pre-trained "
                                   "model itself counts as equivalent";
 
+static const char PRE_BROKEN[] = "a loss of the pre-trained model is not finite";
+static const char POST_BROKEN[] = "a loss of the post-trained model is not finite";
+
+/* Why there is nothing to compare an edit with; NULL: nothing is wrong. */
+static const char *why_broken(int64_t n, const double *pre, const double *post) {
+    for (int64_t s = 0; s < n; s++)
+        if (!isfinite(post[s]))
+            return POST_BROKEN;
+    for (int64_t s = 0; s < n && pre != NULL; s++)
+        if (!isfinite(pre[s]))
+            return PRE_BROKEN;
+    return NULL;
+}
+
 /* Why several samples tell no more than one; NULL: they do, or none of them changes. */
 static const char *why_one(int64_t n, const double *post, const double *edit, double effective) {
     bool changes = false;
@@ -127,6 +141,8 @@ static void judge_gain(int64_t n, const double *pre, const double *post, bool sp
     v->gain = dpt_verdict_paired(n, pre, post, options->confidence);
     if (!spread)
         forget_spread(&v->gain);
+    if (!isfinite(v->gain.mean))
+        return; /* nothing is known of it, also not that it is near zero */
     v->gain_clear = excludes_zero(v->gain);
     if (!(v->gain.low > 0.0)) {
         if (n > 1 && spread)
@@ -138,12 +154,14 @@ static void judge_gain(int64_t n, const double *pre, const double *post, bool sp
     v->share_high = v->change.high / v->gain.mean;
 }
 
-static void decide(const char *withheld, const char *one, dpt_verdict *v) {
+static void decide(const char *broken, const char *withheld, const char *one, dpt_verdict *v) {
     const dpt_interval *change = &v->change;
     bool same = change->se == 0.0 && change->mean == 0.0;
     bool within = v->equivalence.low > -v->margin && v->equivalence.high < v->margin;
     bool worse = v->gain.high < 0.0;
-    if (isnan(change->mean)) {
+    if (broken != NULL) {
+        v->reason = broken;
+    } else if (isnan(change->mean)) {
         v->reason = "a loss is not a number";
     } else if (isinf(change->mean)) {
         v->verdict = change->mean > 0.0 ? DPT_VERDICT_DECREASED : DPT_VERDICT_IMPROVED;
@@ -225,7 +243,7 @@ dpt_verdict dpt_verdict_judge(int64_t n, const double *pre, const double *post, 
             v.p_equivalent = fmax(upper_p(v.margin + v.change.mean, se, n),
                                   upper_p(v.margin - v.change.mean, se, n));
     }
-    decide(options->withheld, one, &v);
+    decide(why_broken(n, pre, post), options->withheld, one, &v);
     return v;
 }
 

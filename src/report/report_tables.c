@@ -219,6 +219,8 @@ static void verdict_cell(FILE *html, const dpt_result *r) {
 static void no_margin(FILE *html, const dpt_result *r) {
     if (r->samples < 2)
         fputs(" No margin: a single sample has no interval; add samples.", html);
+    else if (!isfinite(r->scalars.loss_pre) || !isfinite(r->scalars.loss_post))
+        fputs(" No margin: a loss of the pair is not finite, and no verdict is given.", html);
     else if (isnan(r->scalars.gain))
         fputs(" No margin: the pre-trained loss is not known; give an absolute margin.", html);
     else if (isnan(r->scalars.gain_low))

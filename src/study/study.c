@@ -229,8 +229,8 @@ static dpt_status save_unit(study *s, const work_item *item, int d, const dpt_ev
     }
     if (st == DPT_OK && path != NULL)
         dpt_log(DPT_LOG_INFO, "%s on %s: change %+.4g, estimate %+.4g [nats]: %s (%.1f s)",
-                edit->id, s->job->data[d].name, result.scalars.change, result.scalars.estimate,
-                result.verdict, seconds);
+                edit->id, s->job->data[d].name, dpt_summary_number(result.scalars.change),
+                dpt_summary_number(result.scalars.estimate), result.verdict, seconds);
     else if (st == DPT_OK)
         dpt_log(DPT_LOG_INFO, "%s: edited (%.1f s)", edit->id, seconds);
     dpt_result_destroy(&result);
@@ -387,8 +387,10 @@ static dpt_status prepare_work(study *s, int left) {
     if (st == DPT_OK)
         st = dpt_evaluation_create(s->comm, &s->inputs, &s->resources, passes, s->resumes,
                                    &s->evaluation);
-    for (int d = 0; d < s->job->ndata && st == DPT_OK; d++)
+    for (int d = 0; d < s->job->ndata && st == DPT_OK; d++) {
+        dpt_unit_warn_broken(&s->inputs, d, &s->evaluation.data[d]);
         st = dpt_agree(s->comm, dpt_unit_warn_gain(&s->inputs, d, &s->evaluation.data[d]));
+    }
     if (st == DPT_OK && s->resources.cell_gradient)
         st = dpt_cell_gradient_create(s->comm, s->inputs.catalog, &s->shard, &s->gradient);
     return st;

@@ -26,10 +26,16 @@ static void print_percent(double share) {
         printf(" %7.1f%%", 100 * share);
 }
 
+double dpt_summary_number(double x) {
+    return isnan(x) ? (double)NAN : x;
+}
+
 static void summary_print_row(const dpt_result *result, int width) {
     const dpt_result_scalars *s = &result->scalars;
-    printf("%-*s %11.4g  [%10.3g, %10.3g] %11.4g %10.2g", width, result->edit, s->change,
-           s->change_low, s->change_high, s->estimate, s->error);
+    printf("%-*s %11.4g  [%10.3g, %10.3g] %11.4g %10.2g", width, result->edit,
+           dpt_summary_number(s->change), dpt_summary_number(s->change_low),
+           dpt_summary_number(s->change_high), dpt_summary_number(s->estimate),
+           dpt_summary_number(s->error));
     print_percent(s->share);
     print_percent(s->accuracy_edit);
     printf("  %s\n", result->verdict);
@@ -37,7 +43,10 @@ static void summary_print_row(const dpt_result *result, int width) {
 
 /* Every verdict of the table stands on the post-training gain, or beside one that is none. */
 static void print_doubt(const dpt_result_scalars *s) {
-    if (s->gain_high < 0.0)
+    if (!isfinite(s->loss_pre) || !isfinite(s->loss_post))
+        printf("warning: a loss of the %s-trained model is not finite: no verdict is given\n",
+               isfinite(s->loss_post) ? "pre" : "post");
+    else if (s->gain_high < 0.0)
         printf("warning: the post-trained model is worse than the pre-trained one on this data, by "
                "%.3g nats: are pre and post swapped? Nothing is called competitive\n",
                -s->gain);
@@ -51,11 +60,14 @@ static void print_data(const dpt_result *results, int64_t edits, int64_t units, 
     const dpt_result_scalars *s = &results[u].scalars;
     int width = longest_id(results, edits, units);
     printf("\n%s (%s, %lld samples): loss %.5g pre-trained, %.5g post-trained; ", results[u].data,
-           results[u].loss, (long long)results[u].samples, s->loss_pre, s->loss_post);
+           results[u].loss, (long long)results[u].samples, dpt_summary_number(s->loss_pre),
+           dpt_summary_number(s->loss_post));
     if (!isnan(s->margin))
         printf("margin %.3g\n", s->margin);
     else if (s->gain_high < 0.0)
         printf("no margin: the gain is negative\n");
+    else if (!isfinite(s->gain))
+        printf("no margin: the gain is no number\n");
     else if (isnan(s->gain_low))
         printf("no margin: the gain has no interval\n");
     else

@@ -6,6 +6,9 @@
 
 #include <stdint.h>
 
+/** A number to be printed: of NaN printf shows the sign, which says nothing. Local. */
+double dpt_summary_number(double x);
+
 /** Print the verdicts of a study on stdout: a table per data set. Local; call it on one rank.
  * @param[in] results (edits x units) edit by edit; units are the data sets of the job. */
 void dpt_summary_print(const dpt_result *results, int64_t edits, int64_t units);

@@ -6,6 +6,7 @@
 #include "deltapath/path/weighted.h"
 #include "guards.h"
 
+#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -140,6 +141,34 @@ static dpt_status set_reason(const dpt_verdict *judged, dpt_result *out) {
     return dpt_result_set_text(&out->reason, "%s; %s", judged->reason, doubt);
 }
 
+/* The first sample whose loss is not finite, if there is one. */
+static void warn_of_broken(const char *data, const char *model, const double *loss, int64_t n) {
+    for (int64_t s = 0; s < n; s++)
+        if (!isfinite(loss[s])) {
+            dpt_log(DPT_LOG_WARN,
+                    "%s: the loss of %s is %s on sample %" PRId64
+                    ", counted from 0: what is measured with it is no number: check the model",
+                    data, model, isnan(loss[s]) ? "not a number" : "infinite", s);
+            return;
+        }
+}
+
+/* Of an edited model; where the post-trained one is broken, all made from it are. */
+static void warn_of_edit(const char *data, const char *edit, const dpt_riemann *riemann) {
+    char model[256];
+    snprintf(model, sizeof model, "edit %s", edit);
+    for (int64_t s = 0; s < riemann->samples; s++)
+        if (!isfinite(riemann->loss_post[s]))
+            return;
+    warn_of_broken(data, model, riemann->loss_edit, riemann->samples);
+}
+
+void dpt_unit_warn_broken(const dpt_inputs *in, int d, const dpt_baseline *base) {
+    const dpt_job *job = in->job;
+    warn_of_broken(job->data[d].name, job->post, base->loss_post, base->samples);
+    warn_of_broken(job->data[d].name, job->pre, base->loss_pre, base->samples);
+}
+
 dpt_status dpt_unit_warn_gain(const dpt_inputs *in, int d, const dpt_baseline *base) {
     const dpt_job *job = in->job;
     const double *shares = dpt_loss_shares(base->loss);
@@ -202,6 +231,7 @@ static dpt_status set_verdict(const dpt_inputs *in, int d, const dpt_baseline *b
                               const dpt_evaluation_path *path, dpt_result *out) {
     const dpt_job *job = in->job;
     const dpt_riemann *riemann = &path->riemann;
+    warn_of_edit(job->data[d].name, out->edit, riemann);
     dpt_verdict_options options = judge_options(in, d);
     dpt_interval resampled[2];
     judged_losses losses;

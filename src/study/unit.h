@@ -15,6 +15,10 @@ dpt_status dpt_unit_record(const dpt_inputs *inputs, const dpt_job_edit *edit,
                            const dpt_evaluation *evaluation, int d, const dpt_evaluation_path *path,
                            double seconds, dpt_result *out);
 
+/** Warn of a model whose loss on data set d is not finite, with the first such sample. Local; call it on all
+ * ranks. */
+void dpt_unit_warn_broken(const dpt_inputs *inputs, int d, const dpt_baseline *base);
+
 /** Warn once of a gain that is negative, cannot be told from zero or is not above the margin, before any edit is made; of one sample in effect nothing is known. Local; call
  * it on all ranks. Errors: DPT_ERR_OUTPUT without memory. */
 dpt_status dpt_unit_warn_gain(const dpt_inputs *inputs, int d, const dpt_baseline *base);

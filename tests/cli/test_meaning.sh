@@ -83,6 +83,31 @@ swapped() {
 }
 part swapped
 
+# A model whose loss is no number: one line names it, and nothing is judged.
+broken() { # broken SIDE
+    cp -r "$m" "$tmp/m"
+    $python - "$tmp/m/$1" <<'P'
+import json, pathlib, struct, sys
+path = pathlib.Path(sys.argv[1]) / "model.safetensors"
+raw = bytearray(path.read_bytes())
+n, = struct.unpack("<Q", raw[:8])
+at = json.loads(raw[8:8 + n])["model.norm.weight"]
+assert at["dtype"] == "BF16"
+first, last = (8 + n + offset for offset in at["data_offsets"])
+raw[first:last] = b"\x96\x7e" * at["shape"][0]  # 1e38
+path.write_bytes(raw)
+P
+    job 2 --set "models={pre: $tmp/m/pre, post: $tmp/m/post}" --set margin.absolute=1e6 \
+        --set "select={include: ['model.layers.*']}"
+    expect_exit "broken $1" 0
+    holds "broken $1: one warning names model and sample" test "$(grep -c "warning: task: the loss of $tmp/m/$1 is .* on sample [0-9]" "$tmp/err")" = 1
+    holds "broken $1: nothing of zero" test "$(cat "$tmp/err" "$tmp/out" | grep -c 'distinguishable\|cannot be told\|-nan')" = 0
+    holds "broken $1: undecided" units "$tmp/study/results.json" \
+        "u['verdict'] == 'undecided' and '$1-trained model is not finite' in u['reason']"
+}
+part broken pre
+part broken post
+
 # Files of another kind in a model's place: one line names them, and no warnings come first.
 foreign=$tap_root/foreign
 $models foreign "$foreign"

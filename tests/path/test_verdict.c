@@ -225,6 +225,26 @@ static void test_degenerate(void **state) {
     assert_true(v.estimate.n == 0 && isnan(v.estimate.low));
 }
 
+/* A model of the pair whose loss is no number: nothing stands on it, and nothing is said of its gain. */
+static void test_broken_pair(void **state) {
+    (void)state;
+    const double bad[] = {NAN, INFINITY, -INFINITY};
+    dpt_verdict_options options = dpt_verdict_defaults();
+    for (int i = 0; i < 12; i++) {
+        options.absolute_margin = i / 6 == 0 ? NAN : 100.0;
+        losses l = losses_make(2.0, 0.01, 0.001);
+        double *broken = i / 3 % 2 == 0 ? l.pre : l.post;
+        broken[7] = bad[i % 3];
+        dpt_verdict v = judge(&l, &options);
+        assert_int_equal(v.verdict, DPT_VERDICT_UNDECIDED);
+        assert_non_null(strstr(v.reason, broken == l.pre ? "pre-trained" : "post-trained"));
+        assert_non_null(strstr(v.reason, "not finite"));
+        assert_true(v.doubt == NULL && isnan(v.share) && !v.gain_clear);
+        v = dpt_verdict_judge(N, l.pre, l.post, l.post, NULL, &options); /* the identity */
+        assert_int_equal(v.verdict, DPT_VERDICT_UNDECIDED);
+    }
+}
+
 /* A margin that takes in the pre-trained model: said of every verdict, and none is withheld. */
 static void test_wide_margin(void **state) {
     (void)state;
@@ -343,6 +363,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_negative_gain),
         cmocka_unit_test(test_withheld),
         cmocka_unit_test(test_degenerate),
+        cmocka_unit_test(test_broken_pair),
         cmocka_unit_test(test_wide_margin),
         cmocka_unit_test(test_one_in_effect),
         cmocka_unit_test(test_options),

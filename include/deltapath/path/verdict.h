@@ -90,7 +90,8 @@ typedef struct dpt_verdict {
  * negative nothing is competitive: what was to be kept is worse than what it was made from, as when the
  * two models are swapped. One sample is undecided, and so is all with options->withheld. So is a change, not zero on all samples, that
  * stands on one sample in effect (options->effective), or is the same on every sample: these have means and
- * no intervals. With options->resampled its intervals decide; p values stay those of the t tests. An infinite loss of the edit is decreased; a NaN is undecided.
+ * no intervals. With options->resampled its intervals decide; p values stay those of the t tests. An infinite loss of the edit is decreased; a NaN is
+ * undecided, and so is every edit where a loss of pre or post is not finite.
  * @param[in] pre  (n) or NULL. @param[in] post, edit (n).
  * @param[in] sample_terms (n) per-sample integrated terms, or NULL; any NaN drops their interval.
  * Determinism: samples in order, in double.
