@@ -4,6 +4,7 @@
 #include "deltapath/base/nearest.h"
 #include "deltapath/base/path.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <math.h>
 #include <stdarg.h>
@@ -51,6 +52,14 @@ static dpt_status check_memory(size_t n) {
     return room != NULL ? DPT_OK : DPT_ERR_OUTPUT;
 }
 
+/* Nothing but blanks and comments. */
+static bool yaml_is_empty(const char *text) {
+    const char *at = strncmp(text, "\xEF\xBB\xBF", 3) == 0 ? text + 3 : text;
+    while (*(at += strspn(at, " \t\r\n")) == '#')
+        at += strcspn(at, "\r\n");
+    return *at == '\0';
+}
+
 dpt_status dpt_yaml_parse(const char *text, const char *path, dpt_yaml **out) {
     *out = NULL;
     dpt_yaml *yaml = dpt_mem_zalloc(1, sizeof *yaml, "YAML document");
@@ -64,6 +73,12 @@ dpt_status dpt_yaml_parse(const char *text, const char *path, dpt_yaml **out) {
         st = DPT_ERR_OUTPUT;
     if (st == DPT_OK && (yaml->text = dpt_mem_strdup(text, "YAML document")) == NULL)
         st = DPT_ERR_OUTPUT;
+    if (st == DPT_OK && yaml_is_empty(yaml->text))
+        st = dpt_error(
+            DPT_ERR_USAGE,
+            "%s: the job file is empty: start from the example at the top of doc/jobs.md", path);
+    if (st == DPT_OK)
+        st = dpt_yaml_scan(yaml->text, path, true, diag);
     if (st == DPT_OK) {
         yaml->document = yaml_build(yaml->text, diag);
         if (yaml->document == NULL)
@@ -92,15 +107,51 @@ void dpt_yaml_destroy(dpt_yaml *yaml) {
     dpt_mem_free(yaml);
 }
 
-/* The node of one step of a dotted key; NULL when it is not there. */
-static struct fy_node *step_into(struct fy_node *node, const char *step) {
-    if (fy_node_is_mapping(node))
-        return fy_node_mapping_lookup_by_string(node, step, FY_NT);
-    char *end = NULL;
-    long index = strtol(step, &end, 10);
-    if (fy_node_is_sequence(node) && end != step && *end == '\0' && index >= 0)
-        return fy_node_sequence_get_by_index(node, (int)index);
-    return NULL;
+/* Whether the parts of a dotted key are words or places: the library reads them as YAML, in which " 0" and "0"
+ * are the same. */
+static dpt_status set_check_key(const char *key, const char *assignment) {
+    size_t part = 0;
+    for (const char *c = key;; c++) {
+        bool word = isalnum((unsigned char)*c) || *c == '_';
+        if (!word && *c != '.' && *c != '\0')
+            return dpt_error(DPT_ERR_USAGE,
+                             "--set %s: '%c' has no place in a key: write it as in edits.0.p=0.3",
+                             assignment, *c);
+        if (!word && part == 0)
+            return dpt_error(DPT_ERR_USAGE,
+                             "--set %s: a part of the key is empty: write it as in edits.0.p=0.3",
+                             assignment);
+        part = word ? part + 1 : 0;
+        if (*c == '\0')
+            return DPT_OK;
+    }
+}
+
+/* The entry of a list at a place in plain digits. */
+static dpt_status set_into_list(struct fy_node *list, const char *step, const char *assignment,
+                                struct fy_node **child) {
+    int count = fy_node_sequence_item_count(list);
+    bool digits = step[strspn(step, "0123456789")] == '\0';
+    long long index = digits && strlen(step) < 10 ? strtoll(step, NULL, 10) : count;
+    *child = NULL;
+    if (index < count) {
+        *child = fy_node_sequence_get_by_index(list, (int)index);
+        return DPT_OK;
+    }
+    if (count == 0)
+        return dpt_error(DPT_ERR_USAGE, "--set %s: '%s': the list is empty: set it as a whole",
+                         assignment, step);
+    return dpt_error(DPT_ERR_USAGE, "--set %s: '%s' is no place in the list: give 0 to %d",
+                     assignment, step, count - 1);
+}
+
+/* The node of one step of a dotted key; NULL when a mapping does not have it. */
+static dpt_status set_into(struct fy_node *node, const char *step, const char *assignment,
+                           struct fy_node **child) {
+    if (fy_node_is_sequence(node))
+        return set_into_list(node, step, assignment, child);
+    *child = fy_node_is_mapping(node) ? fy_node_mapping_lookup_by_string(node, step, FY_NT) : NULL;
+    return DPT_OK;
 }
 
 /* For messages: lines of a --set are not those of the file. */
@@ -135,40 +186,44 @@ static dpt_status set_in(dpt_yaml *yaml, char *key, struct fy_node *value, const
     char *step = strtok_r(key, ".", &save);
     char *next = strtok_r(NULL, ".", &save);
     for (; step != NULL && next != NULL; step = next, next = strtok_r(NULL, ".", &save)) {
-        struct fy_node *child = step_into(node, step);
-        if (child == NULL || fy_node_is_scalar(child)) {
+        struct fy_node *child = NULL;
+        dpt_status st = set_into(node, step, assignment, &child);
+        if (st == DPT_OK && (child == NULL || fy_node_is_scalar(child))) {
             child = fy_node_create_mapping(yaml->document);
-            dpt_status st = put(yaml, node, step, child, assignment);
-            if (st != DPT_OK) {
-                fy_node_free(value);
-                return st;
-            }
+            st = put(yaml, node, step, child, assignment);
+        }
+        if (st != DPT_OK) {
+            fy_node_free(value);
+            return st;
         }
         node = child;
-    }
-    if (step == NULL) {
-        fy_node_free(value);
-        return dpt_error(DPT_ERR_USAGE, "--set %s: the key is empty", assignment);
     }
     return put(yaml, node, step, value, assignment);
 }
 
 /* Whether a text parses on its own. A node built from broken text would leak inside the library. */
-static bool is_yaml(const char *text) {
+static dpt_status set_check_value(const char *text, const char *assignment, const char *place) {
     struct fy_diag *diag = quiet_diag();
-    struct fy_document *document = diag != NULL ? yaml_build(text, diag) : NULL;
-    bool good = document != NULL;
+    dpt_status st = diag != NULL ? dpt_yaml_scan(text, place, false, diag) : DPT_ERR_OUTPUT;
+    struct fy_document *document = st == DPT_OK ? yaml_build(text, diag) : NULL;
+    if (st == DPT_OK && document == NULL)
+        st = dpt_error(DPT_ERR_USAGE,
+                       "--set %s: the value is not YAML, or no memory left to read it", assignment);
     if (document != NULL)
         fy_document_destroy(document);
     if (diag != NULL)
         fy_diag_destroy(diag);
-    return good;
+    return st;
 }
 
-static dpt_status check_set(const char *assignment) {
+static dpt_status set_check(const char *assignment, const char *key, const char *value) {
     char *place = dpt_mem_format("--set %s", assignment);
     dpt_status st =
         place == NULL ? DPT_ERR_OUTPUT : dpt_yaml_check_text(assignment, strlen(assignment), place);
+    if (st == DPT_OK)
+        st = set_check_key(key, assignment);
+    if (st == DPT_OK)
+        st = set_check_value(value, assignment, place);
     dpt_mem_free(place);
     return st;
 }
@@ -177,20 +232,18 @@ dpt_status dpt_yaml_set(dpt_yaml *yaml, const char *assignment) {
     const char *equals = strchr(assignment, '=');
     if (equals == NULL || equals == assignment)
         return dpt_error(DPT_ERR_USAGE, "--set %s: write key=value", assignment);
-    dpt_status st = check_set(assignment);
-    if (st != DPT_OK)
-        return st;
     char *key = dpt_mem_strdup(assignment, "--set key");
     if (key == NULL)
         return DPT_ERR_OUTPUT;
     key[equals - assignment] = '\0';
     const char *text = equals[1] == '\0' ? "''" : equals + 1;
+    dpt_status st = set_check(assignment, key, text);
     struct fy_node *value =
-        is_yaml(text) ? fy_node_build_from_string(yaml->document, text, FY_NT) : NULL;
-    if (value == NULL)
+        st == DPT_OK ? fy_node_build_from_string(yaml->document, text, FY_NT) : NULL;
+    if (st == DPT_OK && value == NULL)
         st = dpt_error(DPT_ERR_USAGE,
                        "--set %s: the value is not YAML, or no memory left to read it", assignment);
-    else {
+    if (st == DPT_OK) {
         mark_set(value, assignment);
         st = set_in(yaml, key, value, assignment);
     }

@@ -20,12 +20,17 @@ typedef struct dpt_yaml {
  * and surrogates are not), and for characters that YAML does not allow (NUL, other controls). */
 dpt_status dpt_yaml_check_text(const char *text, size_t n, const char *place);
 
+/** Refuse a second document, aliases and merge keys; a text that does not parse passes. Local.
+ * @param[in] place  path of the file, or "--set key=value". @param[in] lines  of the text are those of place.
+ * @param[in] diag  that prints nothing. Errors: DPT_ERR_USAGE "place:line:column: what"; DPT_ERR_OUTPUT. */
+dpt_status dpt_yaml_scan(const char *text, const char *place, bool lines, struct fy_diag *diag);
+
 /** Parse. Errors: DPT_ERR_USAGE "path:line:column: what". Local. */
 dpt_status dpt_yaml_parse(const char *text, const char *path, dpt_yaml **out);
 void dpt_yaml_destroy(dpt_yaml *yaml);
 
 /** Set the value at a dotted key, "a.b.0.c=value"; the value is YAML. Mappings on the way are made
- * when they are missing. The assignment is borrowed while the document lives. Local. Errors: DPT_ERR_USAGE. */
+ * when they are missing, entries of lists are not. The assignment is borrowed while the document lives. Local. Errors: DPT_ERR_USAGE. */
 dpt_status dpt_yaml_set(dpt_yaml *yaml, const char *assignment);
 
 /** Record an error at a node. @return DPT_ERR_USAGE. Local. */

@@ -102,6 +102,59 @@ static void test_set(void **state) {
     dpt_error_clear();
 }
 
+static void refuse_set(const char *assignment, const char *message) {
+    dpt_job job;
+    dpt_error_clear();
+    dpt_status st = dpt_job_parse(
+        HEAD "edits:\n- {name: e, method: dare, p: 0.1}\n- {name: f, method: dare, p: 0.2}\n",
+        "job.yaml", 1, &assignment, &job);
+    if (st != DPT_ERR_USAGE || strstr(dpt_error_message(), message) == NULL)
+        fail_msg("--set %s: wanted '%s' in '%s'", assignment, message, dpt_error_message());
+    dpt_error_clear();
+}
+
+/* A part of a key is a word, or a place that the list has, in plain digits. */
+static void test_set_places(void **state) {
+    (void)state;
+    static const char *const places[] = {
+        "4294967296", "4294967297", "9999999999999999999", "18446744073709551616", "2",
+        "name",       "0x0",        "00000000000"};
+    char text[128];
+    for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
+        snprintf(text, sizeof text, "edits.%s.p=0.3", places[i]);
+        refuse_set(text, "is no place in the list: give 0 to 1");
+    }
+    static const char *const keys[] = {"edits.+0.p=0.3",    "edits. 0.p=0.3",     "edits.-1.p=0.3",
+                                       "riemann .points=3", "'riemann'.points=3", "{a: b}=3"};
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
+        refuse_set(keys[i], "has no place in a key");
+    static const char *const empty[] = {"riemann..points=3", ".riemann={points: 3}",
+                                        "riemann.={points: 3}", ".=3"};
+    for (size_t i = 0; i < sizeof empty / sizeof empty[0]; i++)
+        refuse_set(empty[i], "a part of the key is empty");
+    refuse_set("name=a\n--- b", "a second document");
+    refuse_set("select={include: [*a]}", "aliases (*name)");
+}
+
+#define ONE_EDIT "edits:\n- {name: e, method: expo, alpha: 0.1}\n"
+
+/* What YAML has and a job does not. */
+static void test_one_plain_document(void **state) {
+    (void)state;
+    expect_bad(HEAD ONE_EDIT "---\nname: other\n", "job.yaml:5:1: a second document");
+    expect_bad("---\n" HEAD ONE_EDIT "...\nname: other\n", "job.yaml:7:");
+    expect_bad(HEAD ONE_EDIT "--- {a: [\n", "job.yaml:5:1: a second document");
+    expect_bad(HEAD "edits:\n- &a {name: e, method: expo, alpha: 0.1}\n- *a\n",
+               "job.yaml:5:4: aliases (*name) and merge keys (<<) are not read: write the value");
+    expect_bad(HEAD "edits:\n- {<<: {name: e}, method: expo, alpha: 0.1}\n",
+               "job.yaml:4:4: aliases (*name) and merge keys");
+    expect_bad("", "job.yaml: the job file is empty: start from");
+    expect_bad("\xef\xbb\xbf \n# a comment\n\t\n", "the job file is empty");
+    dpt_job job =
+        parse_good("--- # one\n" HEAD ONE_EDIT "select: {include: ['*', \"<<\"]}\n...\n", 0, NULL);
+    dpt_job_destroy(&job);
+}
+
 static void test_bad_jobs(void **state) {
     (void)state;
     const char *edit = "edits:\n- {name: e, method: expo, alpha: 0.1}\n";
@@ -343,10 +396,9 @@ static void test_broken_text(void **state) {
             fail_msg("wanted '%s' in '%s'", where[i], dpt_error_message());
     }
     dpt_error_clear();
-    dpt_job job =
-        parse_good("\xef\xbb\xbf" HEAD
-                   "name: '\xf0\x9f\x98\x80'\nedits:\n- {name: e, method: expo, alpha: 0}\n",
-                   0, NULL);
+    dpt_job job = parse_good("\xef\xbb\xbf" HEAD
+                             "edits:\n- {name: e, method: expo, alpha: 0} # \xf0\x9f\x98\x80\n",
+                             0, NULL);
     dpt_job_destroy(&job);
 }
 
@@ -366,7 +418,7 @@ static void test_bombs(void **state) {
     for (int i = 1; i < 30; i++)
         n += (size_t)sprintf(text + n, "a%d: &a%d [*a%d, *a%d, *a%d, *a%d]\n", i, i, i - 1, i - 1,
                              i - 1, i - 1);
-    refuse_bytes(text, n, "unknown key 'a0'");
+    refuse_bytes(text, n, ":2:11: aliases (*name)");
     free(text);
 }
 
@@ -502,6 +554,8 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_sweep_order_and_ids),
         cmocka_unit_test(test_sequence_sweeps_inside),
         cmocka_unit_test(test_set),
+        cmocka_unit_test(test_set_places),
+        cmocka_unit_test(test_one_plain_document),
         cmocka_unit_test(test_bad_jobs),
         cmocka_unit_test(test_gradient_data),
         cmocka_unit_test(test_edits_twice),
