@@ -153,6 +153,12 @@ static dpt_status read_margin(dpt_job *job, const dpt_yaml *yaml, struct fy_node
 static dpt_status read_root(dpt_job *job, const dpt_yaml *yaml) {
     struct fy_node *root = fy_document_root(yaml->document);
     dpt_status st = dpt_job_keys_read(yaml, root, "", "a job file", job);
+    if (st == DPT_OK && !dpt_job_name_valid(job->name))
+        st =
+            dpt_yaml_error(yaml, dpt_yaml_get(root, "name"),
+                           "name '%s': use letters, digits and . _ + -, no dot at the start and no "
+                           ".h5 at the end",
+                           job->name);
     if (st == DPT_OK)
         st = read_models(job, yaml, root);
     if (st == DPT_OK)

@@ -165,6 +165,22 @@ static dpt_status collect_sequence(sweep *all, const dpt_yaml *yaml, struct fy_n
     return DPT_OK;
 }
 
+/* A key that an entry lacks, with the one in its place that may have been meant. */
+static dpt_status missing_key(const dpt_yaml *yaml, struct fy_node *entry, const char *missing,
+                              const char *what) {
+    void *iterator = NULL;
+    for (struct fy_node_pair *pair; (pair = fy_node_mapping_iterate(entry, &iterator)) != NULL;) {
+        const char *key = dpt_yaml_scalar(fy_node_pair_key(pair));
+        char hint[DPT_NEAREST_HINT];
+        bool known = key == NULL || is_entry_key(key) || strcmp(key, "name") == 0 ||
+                     strcmp(key, "method") == 0;
+        if (!known && dpt_nearest_of_list(key, missing, " ", hint)[0] != '\0')
+            return dpt_yaml_error(yaml, fy_node_pair_key(pair), "%s has no %s: it has '%s'%s", what,
+                                  missing, key, hint);
+    }
+    return dpt_yaml_error(yaml, entry, "%s has no %s", what, missing);
+}
+
 static dpt_status collect(sweep *all, const dpt_yaml *yaml, struct fy_node *entry) {
     if (!fy_node_is_mapping(entry))
         return dpt_yaml_error(yaml, entry, "an edit is a mapping with name and method");
@@ -172,15 +188,18 @@ static dpt_status collect(sweep *all, const dpt_yaml *yaml, struct fy_node *entr
     if (st != DPT_OK)
         return st;
     if (all->name == NULL)
-        return dpt_yaml_error(yaml, entry, "this edit has no name");
+        return missing_key(yaml, entry, "name", "this edit");
     if (!dpt_job_name_valid(all->name))
         return dpt_yaml_error(yaml, dpt_yaml_get(entry, "name"),
                               "edit name '%s': use letters, digits and . _ + -, no dot at the "
                               "start and no .h5 at the end",
                               all->name);
     struct fy_node *method = dpt_yaml_get(entry, "method");
-    if (method == NULL)
-        return dpt_yaml_error(yaml, entry, "edit %s has no method", all->name);
+    if (method == NULL) {
+        char what[ID_MAX];
+        snprintf(what, sizeof what, "edit %s", all->name);
+        return missing_key(yaml, entry, "method", what);
+    }
     if (fy_node_is_sequence(method)) {
         st = collect_stage(all, yaml, entry, -1, true);
         return st == DPT_OK ? collect_sequence(all, yaml, method) : st;

@@ -21,7 +21,7 @@ static const dpt_job_key keys[] = {
      .type = DPT_KEY_TEXT,
      .standard = "study",
      IN_JOB(name),
-     .help = "name of the study"},
+     .help = "name of the study: letters, digits and . _ + -"},
     {.section = "",
      .name = "models",
      .type = DPT_KEY_SECTION,

@@ -155,6 +155,20 @@ static void test_one_plain_document(void **state) {
     dpt_job_destroy(&job);
 }
 
+static void test_names(void **state) {
+    (void)state;
+    static const char *const bad[] = {"a b", "~/x", "'a\n\n  b'", "../x", ".x", "x.h5", "a/b"};
+    char text[256];
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        snprintf(text, sizeof text, "name: %s\n%s%s", bad[i], HEAD, ONE_EDIT);
+        expect_bad(text, "use letters, digits and . _ + -");
+    }
+    expect_bad(HEAD "edits:\n- {name: e, methd: expo, alpha: 0.1}\n",
+               "job.yaml:4:13: edit e has no method: it has 'methd' (did you mean 'method'?)");
+    expect_bad(HEAD "edits:\n- {nmae: e, method: expo, alpha: 0.1}\n", "did you mean 'name'?");
+    expect_bad(HEAD "edits:\n- {name: e, alpha: 0.1}\n", "edit e has no method");
+}
+
 static void test_bad_jobs(void **state) {
     (void)state;
     const char *edit = "edits:\n- {name: e, method: expo, alpha: 0.1}\n";
@@ -556,6 +570,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_set),
         cmocka_unit_test(test_set_places),
         cmocka_unit_test(test_one_plain_document),
+        cmocka_unit_test(test_names),
         cmocka_unit_test(test_bad_jobs),
         cmocka_unit_test(test_gradient_data),
         cmocka_unit_test(test_edits_twice),
