@@ -63,6 +63,14 @@ double dpt_edit_value(const dpt_edit_stage_spec *spec, int param) {
     return spec->values[param];
 }
 
+void dpt_edit_stage_become(dpt_edit_stage_spec *spec, const char *method, const char *param,
+                           double value) {
+    dpt_edit_stage_init(spec, dpt_edit_method_find(method));
+    for (int i = 0; i < methods[spec->method]->nparams; i++)
+        if (strcmp(methods[spec->method]->params[i].name, param) == 0)
+            spec->values[i] = value;
+}
+
 static bool in_range(const dpt_edit_param *param, double value) {
     bool above = param->least_open ? value > param->least : value >= param->least;
     bool below = param->most_open ? value < param->most : value <= param->most;

@@ -29,10 +29,18 @@ dpt_status dpt_edit_check(const dpt_edit_spec *spec, const dpt_edit_input *input
     return st;
 }
 
-/* Random SVDs draw too. BitDelta draws magnitudes when it is asked to. */
+/* Random SVDs draw too. */
 static bool stage_draws(const dpt_edit_stage_spec *spec) {
     const dpt_edit_method *method = dpt_edit_method_get(spec->method);
-    return method->whole || (method->random && dpt_edit_stage_get(spec, "sample") != 0.0);
+    return method->whole || (method->random && (method->draws == NULL || method->draws(spec)));
+}
+
+/* The one way in which a stage is compared. */
+static dpt_edit_stage_spec stage_rewritten(const dpt_edit_stage_spec *spec) {
+    dpt_edit_stage_spec out = *spec;
+    if (dpt_edit_method_get(spec->method)->rewrite != NULL)
+        dpt_edit_method_get(spec->method)->rewrite(&out);
+    return out;
 }
 
 /* NaN, which is a value that is sought, comes first. */
@@ -60,8 +68,10 @@ int dpt_edit_spec_compare(const dpt_edit_spec *a, const dpt_edit_spec *b) {
     if (order == 0)
         order = (int)a->calibrate - (int)b->calibrate;
     for (int s = 0; s < a->nstages && order == 0; s++) {
-        order = compare_stages(&a->stages[s], &b->stages[s]);
-        draws = draws || stage_draws(&a->stages[s]);
+        dpt_edit_stage_spec x = stage_rewritten(&a->stages[s]);
+        dpt_edit_stage_spec y = stage_rewritten(&b->stages[s]);
+        order = compare_stages(&x, &y);
+        draws = draws || stage_draws(&x);
     }
     if (order == 0 && draws)
         order = (a->seed > b->seed) - (a->seed < b->seed);

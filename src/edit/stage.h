@@ -52,6 +52,13 @@ typedef struct dpt_edit_method {
     /** Check parameters against each other. Local; NULL: nothing to check. */
     dpt_status (*check)(const dpt_edit_stage_spec *spec);
 
+    /** Whether the parameters make a random method depend on the seed. NULL: they do. Local. */
+    bool (*draws)(const dpt_edit_stage_spec *spec);
+
+    /** Write a stage as that of another method that gives the same bytes, where there is one. NULL: there is
+     * none. Local. */
+    void (*rewrite)(dpt_edit_stage_spec *spec);
+
     /** Whether the method works on a tensor; others keep their delta. NULL: every tensor. Local. */
     bool (*covers)(const dpt_edit_stage_spec *spec, const dpt_tensor_info *info);
 
@@ -167,6 +174,10 @@ const dpt_edit_method *dpt_edit_method_get(int method);
 
 /** Value of a parameter of a stage; `name` is one of the method's. Local. */
 double dpt_edit_value(const dpt_edit_stage_spec *spec, int param);
+
+/** Make a stage that of a method with one parameter set. Local. @param[in] method, param  of the table. */
+void dpt_edit_stage_become(dpt_edit_stage_spec *spec, const char *method, const char *param,
+                           double value);
 
 /** Name of a tensor. Local. */
 const char *dpt_edit_tensor_name(const dpt_edit_stage *stage, int tensor);

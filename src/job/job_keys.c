@@ -124,8 +124,12 @@ static const dpt_job_key keys[] = {
      .name = "edits",
      .type = DPT_KEY_ENTRIES,
      .required = true,
-     .help = "list of edits, see below; the same edit twice, however it is written, is an error: "
-             "so are seeds of an edit that draws nothing"},
+     .help =
+         "list of edits, see below; an edit that is there twice is an error, also with its "
+         "values, defaults and sequence written in another way, `dare` with `rescale: none` and "
+         "`k: 0` for `drop`, or `multibit` with `bits: 0` for `bitdelta`; so are seeds of an "
+         "edit that draws nothing. Edits that merely come to the same, as two that change "
+         "nothing, are not found"},
     {.section = "edits",
      .name = "name",
      .type = DPT_KEY_EDIT,

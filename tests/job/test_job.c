@@ -279,6 +279,24 @@ static void test_edits_twice(void **state) {
     expect_bad(DATA "edits:\n- {name: a, method: expo, alpha: auto}\n- {name: b, method: expo, "
                     "alpha: auto}\n",
                "edits 'a-on-a' and 'b-on-a' are the same edit");
+    refuse_twice("method: drop, p: 0.5", "method: dare, p: 0.5, rescale: none");
+    refuse_twice("method: dare, p: 0.5, rescale: none, seed: 3", "method: drop, p: 0.5, seed: 3");
+    refuse_twice("method: bitdelta", "method: multibit, bits: 0");
+    refuse_twice("method: bitdelta, tensors: all, seed: 1",
+                 "method: multibit, bits: 0, tensors: all, seed: 2");
+    refuse_twice("method: dare, p: 0, seed: 1", "method: dare, p: 0, seed: 2");
+    refuse_twice("method: dare, p: 0.5, k: 1, seed: 1", "method: dare, p: 0.5, k: 1, seed: 2");
+    refuse_twice("method: drop, p: 1, seed: 1", "method: drop, p: 1, seed: 2");
+    refuse_twice("method: della, p: 0, epsilon: 0, seed: 1",
+                 "method: della, p: 0, epsilon: 0, seed: 2");
+    refuse_twice("method: bitdelta, sample: normal, multiple: 0, seed: 1",
+                 "method: bitdelta, sample: normal, multiple: 0, seed: 2");
+    refuse_twice("method: [{method: prune, keep: 0.3}, {method: dare, p: 0}], seed: 1",
+                 "method: [{method: prune, keep: 0.3}, {method: dare, p: 0}], seed: 2");
+    allow_both("method: bitdelta", "method: multibit, bits: 0, scope: model");
+    allow_both("method: bitdelta", "method: multibit, bits: 0, tensors: all");
+    allow_both("method: dare, p: 0.5, rescale: none", "method: drop, p: 0.5, seed: 3");
+    allow_both("method: dare, p: 0.1, k: 1", "method: dare, p: 0.2, k: 1"); /* of a grid */
     allow_both("method: dare, p: 0.5, seed: 1", "method: dare, p: 0.5, seed: 2");
     allow_both("method: dare, p: 0.5", "method: drop, p: 0.5");
     allow_both("method: bias, k: 0.5", "method: bias, k: 0.5, p: 0"); /* measured, or 0 */

@@ -267,6 +267,11 @@ static dpt_status bitdelta_check(const dpt_edit_stage_spec *spec) {
     return DPT_OK;
 }
 
+static bool bitdelta_draws(const dpt_edit_stage_spec *spec) {
+    return (int)dpt_edit_value(spec, BITDELTA_SAMPLE) != SAMPLE_NONE &&
+           dpt_edit_value(spec, BITDELTA_MULTIPLE) != 0.0;
+}
+
 const dpt_edit_method dpt_edit_method_bitdelta = {
     .name = "bitdelta",
     .class_name = "decreased",
@@ -302,6 +307,7 @@ const dpt_edit_method dpt_edit_method_bitdelta = {
                 .help = "differences in fp32 and sign(0) = 0, or as BitDelta's own code: in the "
                         "tensors' type and sign(0) = +1"}},
     .check = bitdelta_check,
+    .draws = bitdelta_draws,
     .covers = bitdelta_covers,
     .prepare = bitdelta_prepare,
     .apply = bitdelta_apply,

@@ -56,6 +56,17 @@ static dpt_status dare_check(const dpt_edit_stage_spec *spec) {
     return DPT_OK;
 }
 
+/* With k = 1 the dropped set is kept, and the others are not rescaled. */
+static bool dare_draws(const dpt_edit_stage_spec *spec) {
+    return dpt_edit_value(spec, DARE_P) > 0.0 && dpt_edit_value(spec, DARE_K) != 1.0;
+}
+
+static void dare_rewrite(dpt_edit_stage_spec *spec) {
+    if ((int)dpt_edit_value(spec, DARE_RESCALE) == RESCALE_NONE &&
+        dpt_edit_value(spec, DARE_K) == 0.0)
+        dpt_edit_stage_become(spec, "drop", "p", dpt_edit_value(spec, DARE_P));
+}
+
 const dpt_edit_method dpt_edit_method_dare = {
     .name = "dare",
     .class_name = "competitive",
@@ -83,6 +94,8 @@ const dpt_edit_method dpt_edit_method_dare = {
                 .help = "kept deltas times (1 - k p) / (1 - p), by the ratio of L1 norms, or as "
                         "they are"}},
     .check = dare_check,
+    .draws = dare_draws,
+    .rewrite = dare_rewrite,
     .prepare = dare_prepare,
     .apply = dpt_random_drop_apply,
     .fused = dpt_random_drop_fused,

@@ -101,6 +101,10 @@ static double della_scale(const dpt_edit_stage *stage, int tensor) {
     return 1.0 / (1.0 - dpt_edit_value(stage->spec, DELLA_P));
 }
 
+static bool della_draws(const dpt_edit_stage_spec *spec) {
+    return dpt_edit_value(spec, DELLA_P) > 0.0;
+}
+
 const dpt_edit_method dpt_edit_method_della = {
     .name = "della",
     .class_name = "competitive",
@@ -122,6 +126,7 @@ const dpt_edit_method dpt_edit_method_della = {
                 .help =
                     "difference of the probabilities of the smallest and the largest of a row"}},
     .check = della_check,
+    .draws = della_draws,
     .prepare = della_prepare,
     .apply_cell = della_apply_cell,
     .mask = della_mask,

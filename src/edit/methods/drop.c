@@ -17,6 +17,11 @@ static dpt_status drop_prepare(dpt_edit_work *work, dpt_edit_stage *stage) {
     return DPT_OK;
 }
 
+static bool drop_draws(const dpt_edit_stage_spec *spec) {
+    double p = dpt_edit_value(spec, DROP_P);
+    return p > 0.0 && p < 1.0;
+}
+
 const dpt_edit_method dpt_edit_method_drop = {
     .name = "drop",
     .class_name = "decreased",
@@ -29,6 +34,7 @@ const dpt_edit_method dpt_edit_method_drop = {
                 .least = 0.0,
                 .most = 1.0,
                 .help = "share of the deltas that is dropped"}},
+    .draws = drop_draws,
     .prepare = drop_prepare,
     .apply = dpt_random_drop_apply,
     .fused = dpt_random_drop_fused,

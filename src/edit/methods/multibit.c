@@ -169,6 +169,13 @@ static double multibit_scale(const dpt_edit_stage *stage, int tensor) {
     return b->first[b->group_of[tensor]];
 }
 
+/* One block of a tensor is all of it. */
+static void multibit_rewrite(dpt_edit_stage_spec *spec) {
+    if (dpt_edit_value(spec, MULTIBIT_BITS) == 0.0 &&
+        (int)dpt_edit_value(spec, MULTIBIT_SCOPE) == SCOPE_TENSOR)
+        dpt_edit_stage_become(spec, "bitdelta", "tensors", dpt_edit_value(spec, MULTIBIT_TENSORS));
+}
+
 const dpt_edit_method dpt_edit_method_multibit = {
     .name = "multibit",
     .class_name = "decreased",
@@ -190,6 +197,7 @@ const dpt_edit_method dpt_edit_method_multibit = {
                 .choices = "linear|all",
                 .fallback = TENSORS_LINEAR,
                 .help = "linear weights of attention and MLP only, or every matrix"}},
+    .rewrite = multibit_rewrite,
     .covers = multibit_covers,
     .prepare = multibit_prepare,
     .apply = multibit_apply,
