@@ -54,7 +54,9 @@ static dpt_status tied_compare(const dpt_comm *comm, const dpt_source *source, i
     return st;
 }
 
-static dpt_status tied_check(const dpt_comm *comm, dpt_store *store, bool *copy) {
+/* @param[in] config  the model whose configuration ties the head. */
+static dpt_status tied_check(const dpt_comm *comm, dpt_store *store, const dpt_store *config,
+                             bool *copy) {
     const dpt_source source = dpt_store_source(store);
     int head = dpt_catalog_find(source.catalog, HEAD);
     int embedding = dpt_catalog_find(source.catalog, EMBEDDING);
@@ -74,9 +76,10 @@ static dpt_status tied_check(const dpt_comm *comm, dpt_store *store, bool *copy)
     *copy = !differs;
     if (st == DPT_OK && differs)
         st = dpt_error(DPT_ERR_INPUT,
-                       "%s: tie_word_embeddings of config.json ties the head to the embedding, and "
-                       "%s has other values: write `false`, or remove the tensor",
-                       dpt_store_path(store), HEAD);
+                       "%s: %s has other values than the embedding, to which tie_word_embeddings "
+                       "in the configuration of %s ties it: write `false` there, or remove the "
+                       "tensor",
+                       dpt_store_path(store), HEAD, dpt_store_path(config));
     return st;
 }
 
@@ -85,10 +88,10 @@ dpt_status dpt_tied_head_check(const dpt_comm *comm, const dpt_inputs *in) {
     dpt_status st = DPT_OK;
     /* Both models run with the configuration of the post-trained one. */
     if (tied || dpt_tied_head_wanted(in->pre))
-        st = tied_check(comm, in->pre, &copy);
+        st = tied_check(comm, in->pre, tied ? in->post : in->pre, &copy);
     copy = false;
     if (tied && st == DPT_OK)
-        st = tied_check(comm, in->post, &copy);
+        st = tied_check(comm, in->post, in->post, &copy);
     if (st == DPT_OK && copy && in->selected[dpt_catalog_find(in->catalog, HEAD)])
         dpt_log(
             DPT_LOG_WARN,
@@ -97,6 +100,6 @@ dpt_status dpt_tied_head_check(const dpt_comm *comm, const dpt_inputs *in) {
             in->job->post, HEAD);
     for (int d = 0; d < in->job->ndata && st == DPT_OK; d++)
         if (in->reference[d] != NULL && dpt_tied_head_wanted(in->reference[d]))
-            st = tied_check(comm, in->reference[d], &copy);
+            st = tied_check(comm, in->reference[d], in->reference[d], &copy);
     return st;
 }

@@ -162,10 +162,12 @@ tied() { # a head in the file that config.json ties to the embedding
     local ranks at="models={pre: $tmp/t/pre, post: $tmp/t/post}"
     for ranks in 1 3; do
         job $ranks --dry-run --set "$at"
-        expect_error "tied, and another head, at $ranks" 3 "t/pre: tie_word_embeddings .*lm_head.weight has other"
+        expect_error "tied, and another head, at $ranks" 3 "t/pre: lm_head.weight has other .*configuration of $tmp/t/post ties it: write .false. there"
     done
     job 2 --dry-run --set "$at" --set models.pre="$m/pre"
-    expect_error "tied by post alone" 3 "m/pre: tie_word_embeddings .*lm_head.weight has other"
+    expect_error "tied by post alone" 3 "m/pre: lm_head.weight has other .*configuration of $tmp/t/post ties"
+    job 2 --dry-run --set "$at" --set models.post="$m/post"
+    expect_error "tied by pre alone" 3 "t/pre: lm_head.weight has other .*configuration of $tmp/t/pre ties"
     job 2 --dry-run --set "$at" --set riemann=off --set output.checkpoint=hdf5
     expect_exit "tied, and another head, in edits alone" 0
     $python - "$tmp/t" <<'P'
