@@ -120,24 +120,60 @@ static dpt_status read_vector(const loader *l, const char *name, H5T_class_t cla
     return st;
 }
 
-/* Numbers that int32 does not hold: HDF5 makes its largest or least of them, which would be named in their
- * place. */
+/* A number as it stands in the file: of one that a type does not hold HDF5 makes the largest or least of the
+ * type, which would be named in its place. */
+static dpt_status read_wide(const loader *l, const char *name, int64_t at, int64_t *value) {
+    int64_t *wide = NULL;
+    int64_t count = 0;
+    dpt_status st =
+        read_vector(l, name, H5T_INTEGER, H5T_NATIVE_INT64, sizeof *wide, &count, &wide);
+    if (st == DPT_OK)
+        *value = wide[at];
+    dpt_mem_free(wide);
+    return st;
+}
+
+/* Numbers that int32 does not hold. */
 static dpt_status check_clipped(const loader *l, const char *name, int64_t n,
                                 const int32_t *values) {
-    int64_t *wide = NULL;
-    int64_t count = 0, at = 0;
+    int64_t value = 0, at = 0;
     while (at < n && values[at] != INT32_MAX && values[at] != INT32_MIN)
         at++;
     if (at == n)
         return DPT_OK;
-    dpt_status st =
-        read_vector(l, name, H5T_INTEGER, H5T_NATIVE_INT64, sizeof *wide, &count, &wide);
+    dpt_status st = read_wide(l, name, at, &value);
     if (st == DPT_OK)
         st = dpt_error(DPT_ERR_INPUT,
                        "%s: '%s' %" PRId64 " is %" PRId64 ", which no model can take: correct it",
-                       l->path, name, at, wide[at]);
-    dpt_mem_free(wide);
+                       l->path, name, at, value);
     return st;
+}
+
+static dpt_status check_mask(const loader *l, const char *group, const struct side *side) {
+    char name[64];
+    int64_t value = 0, at = 0;
+    while (at < side->tokens && side->mask[at] <= 1)
+        at++;
+    if (at == side->tokens)
+        return DPT_OK;
+    snprintf(name, sizeof name, "%sloss_mask", group);
+    dpt_status st = read_wide(l, name, at, &value);
+    if (st == DPT_OK)
+        st = dpt_error(DPT_ERR_INPUT, "%s: '%s' of token %" PRId64 " is %" PRId64 ": 0 or 1",
+                       l->path, name, at, value);
+    return st;
+}
+
+/* What the file says of itself; the model's vocabulary is looked at where the model is known. */
+static dpt_status check_vocabulary(const loader *l, const char *group, const struct side *side) {
+    for (int64_t i = 0; l->tail.vocabulary > 0 && i < side->tokens; i++)
+        if (side->token[i] >= l->tail.vocabulary)
+            return dpt_error(DPT_ERR_INPUT,
+                             "%s: '%stokens' %" PRId64 " is %" PRId32
+                             ", and ids are below the attribute vocab_size, %" PRId64
+                             ": correct one of them",
+                             l->path, group, i, side->token[i], l->tail.vocabulary);
+    return DPT_OK;
 }
 
 static dpt_status check_side(const loader *l, const char *group, const struct side *side) {
@@ -159,11 +195,8 @@ static dpt_status check_side(const loader *l, const char *group, const struct si
             return dpt_error(DPT_ERR_INPUT,
                              "%s: sample %" PRId64 " is empty: '%soffsets' must rise", l->path, i,
                              group);
-    for (int64_t i = 0; i < side->tokens; i++)
-        if (side->mask[i] > 1)
-            return dpt_error(DPT_ERR_INPUT, "%s: '%sloss_mask' of token %" PRId64 " is %d: 0 or 1",
-                             l->path, group, i, (int8_t)side->mask[i]);
-    return DPT_OK;
+    dpt_status st = check_mask(l, group, side);
+    return st == DPT_OK ? check_vocabulary(l, group, side) : st;
 }
 
 /* `group` is "" or ends in a slash. */

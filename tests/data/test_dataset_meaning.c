@@ -138,6 +138,22 @@ static void negative_mask(hid_t file) { /* as -1 stands for "not scored" elsewhe
     remake(file, "loss_mask", H5T_NATIVE_INT8, TOKENS, below);
 }
 
+static void wide_mask(hid_t file) {
+    int32_t wide[TOKENS];
+    for (int i = 0; i < TOKENS; i++)
+        wide[i] = i == 4 ? 256 : mask[i];
+    remake(file, "loss_mask", H5T_NATIVE_INT32, TOKENS, wide);
+}
+static void mask_of_bytes(hid_t file) { /* 255 as in images of masks */
+    uint8_t bytes[TOKENS];
+    for (int i = 0; i < TOKENS; i++)
+        bytes[i] = mask[i] != 0 ? 255 : 0;
+    remake(file, "chosen/loss_mask", H5T_NATIVE_UINT8, TOKENS, bytes);
+}
+static void few_words(hid_t file) {
+    put_number(file, "vocab_size", 5);
+}
+
 static void test_refused(void **state) {
     (void)state;
     const struct {
@@ -152,7 +168,11 @@ static void test_refused(void **state) {
                  {DPT_DATASET_PAIRS, no_words, "attribute vocab_size is no whole number"},
                  {DPT_DATASET_TOKENS, wide_token, "'tokens' 3 is 4294967297"},
                  {DPT_DATASET_IMAGES, wide_label, "'labels' 4 is -1099511627776"},
-                 {DPT_DATASET_TOKENS, negative_mask, "'loss_mask' of token 4 is -1: 0 or 1"}};
+                 {DPT_DATASET_TOKENS, negative_mask, "'loss_mask' of token 4 is -1: 0 or 1"},
+                 {DPT_DATASET_TOKENS, wide_mask, "'loss_mask' of token 4 is 256: 0 or 1"},
+                 {DPT_DATASET_PAIRS, mask_of_bytes, "'chosen/loss_mask' of token 1 is 255: 0 or 1"},
+                 {DPT_DATASET_TOKENS, few_words, "'tokens' 2 is 5, and ids are below"},
+                 {DPT_DATASET_PAIRS, few_words, "'chosen/tokens' 2 is 5, and ids are below"}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         dpt_dataset data;
         write_file(cases[i].kind, cases[i].change);
