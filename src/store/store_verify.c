@@ -6,6 +6,7 @@
 #include "deltapath/comm/agree.h"
 
 #include <inttypes.h>
+#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -161,6 +162,24 @@ static dpt_status store_verify_say_unlisted(const char *path, FILE *out) {
     return st;
 }
 
+/* The configuration is no part of a tensor, and nothing but a run would read it. */
+static dpt_status store_verify_config(const dpt_store *store) {
+    const char *text = dpt_store_config(store);
+    json_error_t error = {.line = 0};
+    if (text == NULL)
+        return DPT_OK;
+    json_t *root = json_loads(text, JSON_REJECT_DUPLICATES, &error);
+    bool sound = json_is_object(root);
+    if (!sound)
+        dpt_error(DPT_ERR_INPUT,
+                  "%s: its configuration is no JSON object (line %d, column %d: %s): copy or "
+                  "convert the model again",
+                  dpt_store_path(store), error.line, error.column,
+                  root != NULL ? "another value" : error.text);
+    json_decref(root);
+    return sound ? DPT_OK : DPT_ERR_INPUT;
+}
+
 dpt_status dpt_store_verify(const dpt_comm *comm, const char *path, FILE *out, uint64_t **hashes,
                             int *count) {
     check c = {.store = NULL};
@@ -175,7 +194,9 @@ dpt_status dpt_store_verify(const dpt_comm *comm, const char *path, FILE *out, u
     if (st != DPT_OK)
         return st;
     c.catalog = dpt_store_catalog(c.store);
-    st = dpt_agree(comm, store_verify_allocate(comm, &c));
+    st = dpt_agree(comm, store_verify_config(c.store));
+    if (st == DPT_OK)
+        st = dpt_agree(comm, store_verify_allocate(comm, &c));
     if (st == DPT_OK)
         st = dpt_agree(comm, check_own(comm, &c));
     if (st == DPT_OK)

@@ -207,6 +207,20 @@ part damaged_input pre hashed 3 '{name: dare, method: dare, p: 0.5}'
 part damaged_input pre hashed.h5 2 '{name: twin, method: lowrank, rank: 2}'
 part rewritten loss.evaluate:0:3
 part rewritten results.unit:0:1
+configured() { # a checkpoint whose tensors are sound and whose configuration is not
+    local text
+    run_at 2 convert "$tap_root/m/post" "$tmp/model.h5"
+    for text in '{"a": ' '[1]' '{"a": 1, "a": 2}'; do
+        $python -c '
+import sys, h5py
+with h5py.File(sys.argv[1], "r+") as file:
+    file.attrs["config"] = sys.argv[2]
+    file.attrs.pop("sealed", None)' "$tmp/model.h5" "$text"
+        run_at 2 verify "$tmp/model.h5"
+        expect_error "configuration $text: verify" 3 "model.h5: its configuration is no JSON object"
+    done
+}
+part configured
 for room in 0 8 24 48 72 96 120; do part full_disk "$room"; done
 wait
 holds "some levels are too full" grep -qx 4 "$tap_root"/full.*
