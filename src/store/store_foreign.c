@@ -1,5 +1,6 @@
 #include "store_internal.h"
 
+#include "deltapath/base/hash.h"
 #include "deltapath/base/log.h"
 #include "deltapath/base/mem.h"
 #include "deltapath/base/nearest.h"
@@ -130,14 +131,31 @@ static dpt_status foreign_pointers(const char *path, const char *name, int count
     "merge it first: `python -c \"from peft import AutoPeftModelForCausalLM as M; "                \
     "M.from_pretrained('%s').merge_and_unload().save_pretrained('NEW')\"`"
 
+/* A study opens its models again at the end; the warnings of a folder are given once. */
+static bool foreign_warned(const char *path) {
+    static uint64_t warned[64];
+    static int count;
+    uint64_t hash = dpt_hash_bytes(path, strlen(path));
+    for (int i = 0; i < count; i++)
+        if (warned[i] == hash)
+            return true;
+    if (count < (int)(sizeof warned / sizeof warned[0]))
+        warned[count++] = hash;
+    return false;
+}
+
 /* A folder with more than one model: which of them is taken. */
 static void foreign_warn(const char *path, const foreign_listing *seen) {
-    if (seen->plain && seen->shards > 0)
+    bool two = seen->plain && seen->shards > 0;
+    bool adapter = seen->adapter && seen->safetensors > seen->adapter_weights;
+    if ((!two && !adapter) || foreign_warned(path))
+        return;
+    if (two)
         dpt_log(DPT_LOG_WARN,
                 "%s: holds model.safetensors and %d shards: model.safetensors is taken, as "
                 "transformers does: remove what is not the model",
                 path, seen->shards);
-    if (seen->adapter && seen->safetensors > seen->adapter_weights)
+    if (adapter)
         dpt_log(DPT_LOG_WARN,
                 "%s: holds a PEFT adapter beside the model: the adapter is not applied: merge it "
                 "or remove it",

@@ -135,6 +135,15 @@ static void choose_gradients(const dpt_inputs *in, dpt_resources *res) {
                                    all + res->cells <= left);
 }
 
+/* A budget of a message: whole MiB, or bytes where these would be 0. */
+static const char *grant_text(int64_t bytes, char text[32]) {
+    if (bytes < 1 << 20)
+        snprintf(text, 32, "%" PRId64 " bytes", bytes);
+    else
+        snprintf(text, 32, "%" PRId64 " MiB", bytes >> 20);
+    return text;
+}
+
 /* Needs of one mesh, with the batch shrunk until the work fits beside the weights. */
 static dpt_status try_mesh(const dpt_inputs *in, int tensor_parallel, dpt_resources *res,
                            bool *fits) {
@@ -183,10 +192,11 @@ static dpt_status choose_mesh(const dpt_inputs *in, int64_t most_samples, dpt_re
     if (fits)
         return DPT_OK;
     int64_t need = fixed_bytes(in, res) + models_bytes(res);
+    char granted[32];
     return dpt_error(DPT_ERR_OUTPUT,
                      "the study needs %" PRId64 " MiB per rank with %d tensor-parallel ranks, but "
-                     "--memory grants %" PRId64 " MiB: use more ranks or raise it",
-                     (need >> 20) + 1, res->tensor_parallel, res->budget >> 20);
+                     "--memory grants %s: use more ranks or raise it",
+                     (need >> 20) + 1, res->tensor_parallel, grant_text(res->budget, granted));
 }
 
 /* Weights that take part in matrix products for each token; the kernel of patches has four sides. */
@@ -239,11 +249,12 @@ dpt_status dpt_resources_plan(const dpt_inputs *in, int ranks, int64_t budget, d
     if (in->job->checkpoint != DPT_STORE_NONE)
         out->bytes_written = (double)dpt_catalog_bytes(&in->out_catalog) * in->job->nedits;
     if (!model) {
+        char granted[32];
         if (out->edit > budget)
             return dpt_error(DPT_ERR_OUTPUT,
-                             "the edits need %" PRId64 " MiB per rank, but --memory grants %" PRId64
-                             " MiB: use more ranks or raise it",
-                             (out->edit >> 20) + 1, budget >> 20);
+                             "the edits need %" PRId64 " MiB per rank, but --memory grants %s: use "
+                             "more ranks or raise it",
+                             (out->edit >> 20) + 1, grant_text(budget, granted));
         return DPT_OK;
     }
     int64_t most_samples;
