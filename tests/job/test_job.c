@@ -113,23 +113,18 @@ static void refuse_set(const char *assignment, const char *message) {
     dpt_error_clear();
 }
 
-/* A part of a key is a word, or a place that the list has, in plain digits. */
 static void test_set_places(void **state) {
     (void)state;
-    static const char *const places[] = {
-        "4294967296", "4294967297", "9999999999999999999", "18446744073709551616", "2",
-        "name",       "0x0",        "00000000000"};
+    static const char *const places[] = {"4294967296", "18446744073709551616", "2", "name", "0x0"};
     char text[128];
     for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
         snprintf(text, sizeof text, "edits.%s.p=0.3", places[i]);
         refuse_set(text, "is no place in the list: give 0 to 1");
     }
-    static const char *const keys[] = {"edits.+0.p=0.3",    "edits. 0.p=0.3",     "edits.-1.p=0.3",
-                                       "riemann .points=3", "'riemann'.points=3", "{a: b}=3"};
+    static const char *const keys[] = {"edits.+0.p=1", "edits. 0.p=1", "riemann .points=3"};
     for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
         refuse_set(keys[i], "has no place in a key");
-    static const char *const empty[] = {"riemann..points=3", ".riemann={points: 3}",
-                                        "riemann.={points: 3}", ".=3"};
+    static const char *const empty[] = {"riemann..points=3", ".riemann=3", "riemann.=3", ".=3"};
     for (size_t i = 0; i < sizeof empty / sizeof empty[0]; i++)
         refuse_set(empty[i], "a part of the key is empty");
     refuse_set("name=a\n--- b", "a second document");
@@ -171,9 +166,8 @@ static void test_names(void **state) {
 
 static void test_bad_jobs(void **state) {
     (void)state;
-    const char *edit = "edits:\n- {name: e, method: expo, alpha: 0.1}\n";
+    const char *edit = ONE_EDIT;
     char text[512];
-    (void)edit;
     expect_bad("models: [", "job.yaml:");
     expect_bad("- a\n", "mapping");
     expect_bad("modles: {}\n", "job.yaml:1:1: unknown key 'modles'");
