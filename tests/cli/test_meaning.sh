@@ -347,6 +347,11 @@ P
     job 1 --dry-run --set "$at" --set data.0.file="$tmp/pre.h5"
     expect_exit "a pair of two tokenizers" 0
     holds "a pair of two tokenizers: a warning" test "$(grep -c 'warning: .*different tokenizers' "$tmp/err")" = 1
+    job 2 --dry-run --set "$at"
+    holds "data without a tokenizer, of a model with one: a warning" \
+        test "$(grep -c 'warning: .*data.h5: records no tokenizer: .*prepare_data.py --tokenizer' "$tmp/err")" = 1
+    job 1 --dry-run --set "models={pre: $demo/llama-pre, post: $demo/llama-post}" --set data.0.file="$demo/task.h5"
+    holds "data of the demo record theirs" test "$(grep -c tokenizer "$tmp/err")" = 0
     unset DELTAPATH_QUIET
     job 1 --dry-run
     holds "what is not recorded is said once" test "$(grep -c 'records no tokenizer' "$tmp/err")" = 1
