@@ -131,7 +131,7 @@ char *dpt_owned_read_attribute(const char *path, const char *attribute) {
     return text;
 }
 
-static dpt_status owned_refuse_study(const char *path, const char *owner, const char *study) {
+dpt_status dpt_owned_refuse_study(const char *path, const char *owner, const char *study) {
     return dpt_error(DPT_ERR_OUTPUT,
                      "%s: belongs to the study '%s', not to '%s': move it away or choose another "
                      "output",
@@ -142,7 +142,7 @@ static dpt_status owned_check_study(const char *path, const char *attribute, con
     char *owner = NULL;
     dpt_status st = study != NULL ? owned_ask(path, attribute, &owner) : DPT_OK;
     if (owner != NULL && strcmp(owner, study) != 0)
-        st = owned_refuse_study(path, owner, study);
+        st = dpt_owned_refuse_study(path, owner, study);
     dpt_mem_free(owner);
     return st;
 }
@@ -162,7 +162,7 @@ static dpt_status owned_check_listed(const char *path, const char *study) {
     bool other =
         found && study != NULL && manifest.name != NULL && strcmp(manifest.name, study) != 0;
     if (st == DPT_OK && other)
-        st = owned_refuse_study(path, manifest.name, study);
+        st = dpt_owned_refuse_study(path, manifest.name, study);
     else if (st == DPT_OK && there && dpt_manifest_find(&manifest, name) != NULL &&
              !dpt_manifest_owns(&manifest, folder, name))
         st = dpt_owned_refuse_changed(path);

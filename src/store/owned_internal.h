@@ -13,9 +13,10 @@ enum { DPT_OWNED_START_BYTES = 16 << 10 }; /* in which the mark of a file stands
 
 #define DPT_OWNED_HDF5_START "\211HDF\r\n\032\n"
 
-/* The errors: of another origin; changed by someone. */
+/* The errors: of another origin; changed by someone; of another study. */
 dpt_status dpt_owned_refuse(const char *path, const char *what);
 dpt_status dpt_owned_refuse_changed(const char *path);
+dpt_status dpt_owned_refuse_study(const char *path, const char *owner, const char *study);
 
 /* The start and the end of a file, as far as they go; its length, or -1 when it cannot be read. */
 int64_t dpt_owned_peek(const char *path, char start[DPT_OWNED_START_BYTES + 1],

@@ -16,12 +16,28 @@
 
 enum { WEIGHTS_BYTES = 4 << 20 };
 
+/* Who must have made a model; NULL: anybody. */
+typedef struct owned_maker {
+    const char *edit, *study;
+} owned_maker;
+
 /* Whether a provenance is of this program, and of the edit when one is asked for. */
 static bool owned_provenance(const json_t *provenance, const char *edit) {
     const char *program = json_string_value(json_object_get(provenance, "program"));
     const char *made_by = json_string_value(json_object_get(provenance, "edit"));
     return program != NULL && dpt_owned_begins(program, "deltapath") &&
            (edit == NULL || (made_by != NULL && strcmp(made_by, edit) == 0));
+}
+
+/* A model of another study is not ours, though an edit of the same id made it. */
+static dpt_status owned_check_maker(const char *path, const json_t *provenance,
+                                    const owned_maker *maker, const char *what) {
+    const char *study = json_string_value(json_object_get(provenance, "study"));
+    if (!owned_provenance(provenance, maker->edit))
+        return dpt_owned_refuse(path, what);
+    if (maker->study != NULL && study != NULL && strcmp(study, maker->study) != 0)
+        return dpt_owned_refuse_study(path, study, maker->study);
+    return DPT_OK;
 }
 
 static bool owned_is_empty(const char *path) {
@@ -44,7 +60,8 @@ static dpt_status owned_scan(const char *path, dpt_store_header *header) {
 }
 
 /* An HDF5 checkpoint whose bytes outside the tensors are as they were written. */
-static dpt_status owned_check_checkpoint(const char *path, const char *edit, const char *what) {
+static dpt_status owned_check_checkpoint(const char *path, const owned_maker *maker,
+                                         const char *what) {
     dpt_store_header header = {.nfiles = 0};
     char *format = dpt_owned_read_attribute(path, "format");
     bool checkpoint = format != NULL && strcmp(format, "deltapath-checkpoint") == 0;
@@ -54,13 +71,13 @@ static dpt_status owned_check_checkpoint(const char *path, const char *edit, con
     dpt_status st = owned_scan(path, &header);
     json_t *provenance =
         st == DPT_OK && header.provenance != NULL ? json_loads(header.provenance, 0, NULL) : NULL;
-    bool ours = owned_provenance(provenance, edit);
-    bool same = ours && header.sealed && dpt_store_seal_check(&header) == DPT_OK;
+    bool same = st == DPT_OK && header.sealed && dpt_store_seal_check(&header) == DPT_OK;
     dpt_error_clear();
+    dpt_status ours = st == DPT_OK ? owned_check_maker(path, provenance, maker, what) : DPT_OK;
     json_decref(provenance);
     dpt_store_header_destroy(&header);
-    if (st == DPT_OK && !ours)
-        return dpt_owned_refuse(path, what);
+    if (ours != DPT_OK)
+        return ours;
     return same ? DPT_OK : dpt_owned_refuse_changed(path);
 }
 
@@ -180,6 +197,8 @@ static dpt_status owned_check_files(const char *path, const dpt_manifest *manife
         char *file = dpt_path_join(path, name);
         if (file == NULL)
             st = DPT_ERR_OUTPUT;
+        else if (dpt_guard_output(file) != DPT_OK)
+            st = DPT_ERR_OUTPUT; /* a hard link to a file of an input */
         else if (listed == NULL)
             st = dpt_owned_refuse(file, "file of the model");
         else if (dpt_manifest_check(path, listed) != DPT_OK) {
@@ -212,7 +231,7 @@ static dpt_status owned_check_manifest(const char *path) {
     return st;
 }
 
-static dpt_status owned_check_folder(const char *path, const char *edit, const char *what) {
+static dpt_status owned_check_folder(const char *path, const owned_maker *maker, const char *what) {
     if (owned_is_empty(path))
         return DPT_OK;
     dpt_status st = dpt_store_path_check_folder(path);
@@ -222,8 +241,8 @@ static dpt_status owned_check_folder(const char *path, const char *edit, const c
         st =
             name == NULL ? DPT_ERR_OUTPUT : dpt_store_path_read_text(name, INT64_C(1) << 30, &text);
     json_t *root = text != NULL ? json_loads(text, 0, NULL) : NULL;
-    if (st == DPT_OK && !owned_provenance(json_object_get(root, "provenance"), edit))
-        st = dpt_owned_refuse(path, what);
+    if (st == DPT_OK)
+        st = owned_check_maker(path, json_object_get(root, "provenance"), maker, what);
     if (st == DPT_OK)
         st = owned_check_manifest(path);
     json_decref(root);
@@ -232,7 +251,8 @@ static dpt_status owned_check_folder(const char *path, const char *edit, const c
     return st;
 }
 
-dpt_status dpt_owned_check_model(const char *path, const char *edit) {
+dpt_status dpt_owned_check_model(const char *path, const char *edit, const char *study) {
+    const owned_maker maker = {.edit = edit, .study = study};
     struct stat info;
     char what[256] = "model";
     dpt_status st = dpt_guard_output(path);
@@ -240,8 +260,8 @@ dpt_status dpt_owned_check_model(const char *path, const char *edit) {
         return st;
     if (edit != NULL)
         snprintf(what, sizeof what, "model of the edit %s", edit);
-    return S_ISDIR(info.st_mode) ? owned_check_folder(path, edit, what)
-                                 : owned_check_checkpoint(path, edit, what);
+    return S_ISDIR(info.st_mode) ? owned_check_folder(path, &maker, what)
+                                 : owned_check_checkpoint(path, &maker, what);
 }
 
 dpt_status dpt_owned_check_temporary(const char *path) {

@@ -127,12 +127,12 @@ dpt_status dpt_store_path_check_folder(const char *path);
  * Errors: DPT_ERR_OUTPUT naming what stays. */
 dpt_status dpt_store_path_remove(const char *path);
 /** Whether nothing is at `path`, or `overwrite` says that a model of ours may be replaced, and it is one of
- * this kind and of the edit `owner` (dpt_owned_check_model). Errors: DPT_ERR_OUTPUT. */
+ * this kind and of the edit `owner` of `study` (dpt_owned_check_model). Errors: DPT_ERR_OUTPUT. */
 dpt_status dpt_store_path_check_existing(const char *path, bool directory, bool overwrite,
-                                         const char *owner);
+                                         const char *owner, const char *study);
 /** Whether a new output may be made at `path`, with room for `bytes`. Errors: DPT_ERR_OUTPUT. */
 dpt_status dpt_store_path_check_output(const char *path, bool directory, bool overwrite,
-                                       const char *owner, int64_t bytes);
+                                       const char *owner, const char *study, int64_t bytes);
 /** Move a complete output to its final name and sync the parent directory. */
 dpt_status dpt_store_path_commit(const char *partial, const char *path);
 /** Record that `path` cannot be written and why (errno). Returns DPT_ERR_OUTPUT. */
@@ -225,6 +225,7 @@ struct dpt_store_writer {
     char *metadata;
     char *provenance;
     char *owner;                        /**< edit whose model may be replaced, or NULL */
+    char *study;                        /**< and the study that it must belong to, or NULL */
     const dpt_store_header *companions; /**< whose files come along, or NULL; while creating */
     int64_t shard_bytes;
     bool overwrite;

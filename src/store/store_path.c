@@ -159,10 +159,10 @@ dpt_status dpt_store_path_remove(const char *path) {
 }
 
 dpt_status dpt_store_path_check_existing(const char *path, bool directory, bool overwrite,
-                                         const char *owner) {
+                                         const char *owner, const char *study) {
     if (!dpt_path_exists(path))
         return DPT_OK;
-    dpt_status st = dpt_owned_check_model(path, owner);
+    dpt_status st = dpt_owned_check_model(path, owner, study);
     if (st == DPT_OK && !overwrite)
         return dpt_error(DPT_ERR_OUTPUT,
                          "%s: exists already: remove it, choose another name, or ask to overwrite",
@@ -175,10 +175,10 @@ dpt_status dpt_store_path_check_existing(const char *path, bool directory, bool 
 }
 
 dpt_status dpt_store_path_check_output(const char *path, bool directory, bool overwrite,
-                                       const char *owner, int64_t bytes) {
+                                       const char *owner, const char *study, int64_t bytes) {
     dpt_status st = dpt_guard_output(path);
     if (st == DPT_OK)
-        st = dpt_store_path_check_existing(path, directory, overwrite, owner);
+        st = dpt_store_path_check_existing(path, directory, overwrite, owner, study);
     if (st != DPT_OK)
         return st;
     char *parent = dpt_path_parent(path);

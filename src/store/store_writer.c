@@ -67,7 +67,7 @@ static void writer_destroy(dpt_store_writer *writer) {
     void *const blocks[] = {writer->files,      writer->file_of,    writer->offset_of,
                             writer->path,       writer->partial,    writer->config,
                             writer->metadata,   writer->provenance, writer->headers,
-                            writer->file_bytes, writer->owner};
+                            writer->file_bytes, writer->owner,      writer->study};
     for (size_t i = 0; i < sizeof blocks / sizeof blocks[0]; i++)
         dpt_mem_free(blocks[i]);
     dpt_store_hash_destroy(&writer->hasher);
@@ -105,6 +105,8 @@ static dpt_status writer_prepare(dpt_store_writer *writer, const char *path,
         st = copy_text(options->provenance, &writer->provenance);
     if (st == DPT_OK)
         st = copy_text(options->owner, &writer->owner);
+    if (st == DPT_OK)
+        st = copy_text(options->study, &writer->study);
     writer->companions =
         options->companions != NULL ? dpt_store_header_of(options->companions) : NULL;
     if (st == DPT_OK)
@@ -128,8 +130,9 @@ static dpt_status check_output(dpt_store_writer *writer) {
     if (!dpt_mem_add(bytes, extra, &bytes) ||
         !dpt_mem_add(bytes, dpt_store_companions_bytes(writer->companions), &bytes))
         bytes = INT64_MAX;
-    dpt_status st = dpt_store_path_check_output(writer->path, writer->driver->directory,
-                                                writer->overwrite, writer->owner, bytes);
+    dpt_status st =
+        dpt_store_path_check_output(writer->path, writer->driver->directory, writer->overwrite,
+                                    writer->owner, writer->study, bytes);
     if (st == DPT_OK && writer->owner == NULL)
         st = lock_output(writer);
     if (st == DPT_OK)
@@ -294,8 +297,9 @@ dpt_status dpt_store_finish_digest(dpt_store_writer *writer, dpt_status local, u
             commit = dpt_store_path_sync(writer->partial);
             /* Long work lies between: another file may have come to lie there. */
             if (commit == DPT_OK)
-                commit = dpt_store_path_check_existing(writer->path, writer->driver->directory,
-                                                       writer->overwrite, writer->owner);
+                commit =
+                    dpt_store_path_check_existing(writer->path, writer->driver->directory,
+                                                  writer->overwrite, writer->owner, writer->study);
             if (commit == DPT_OK)
                 commit = dpt_store_path_commit(writer->partial, writer->path);
         }

@@ -46,8 +46,10 @@ static dpt_status lock_wait(const char *directory, int fd) {
     return DPT_OK;
 }
 
-dpt_status dpt_directory_lock(const char *directory) {
+/* @param[out] taken  whether the lock is new. */
+static dpt_status lock_folder(const char *directory, bool *taken) {
     struct stat folder;
+    *taken = false;
     int fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0)
         return DPT_OK;
@@ -56,11 +58,26 @@ dpt_status dpt_directory_lock(const char *directory) {
         return DPT_OK;
     }
     dpt_status st = lock_wait(directory, fd);
-    if (st == DPT_OK && flock(fd, LOCK_EX | LOCK_NB) == 0)
-        dpt_existing_sweep(directory);
+    *taken = st == DPT_OK && flock(fd, LOCK_EX | LOCK_NB) == 0;
     if (st != DPT_OK)
         close(fd);
     else if (nheld < LOCKS_MAX)
         held[nheld++] = folder; /* the descriptor stays open */
+    return st;
+}
+
+dpt_status dpt_directory_lock(const char *directory) {
+    bool taken;
+    dpt_status st = lock_folder(directory, &taken);
+    if (taken)
+        dpt_existing_sweep(directory);
+    return st;
+}
+
+dpt_status dpt_directory_lock_models(const char *models) {
+    bool taken;
+    dpt_status st = lock_folder(models, &taken);
+    if (taken)
+        dpt_existing_sweep_models(models);
     return st;
 }

@@ -5,6 +5,7 @@
 #include "deltapath/store/manifest.h"
 #include "deltapath/store/owned.h"
 #include "deltapath/results/results.h"
+#include "aside.h"
 #include "outputs.h"
 #include "loss_kinds.h"
 
@@ -34,6 +35,7 @@ typedef struct existing_item {
     char *path;
     int kind;
     dpt_file_identity found;
+    char *aside; /* where it is now, when it stepped aside */
 } existing_item;
 
 struct dpt_existing {
@@ -42,8 +44,10 @@ struct dpt_existing {
 };
 
 static void list_destroy(dpt_existing *list) {
-    for (int i = 0; i < list->count; i++)
+    for (int i = 0; i < list->count; i++) {
         dpt_mem_free(list->items[i].path);
+        dpt_mem_free(list->items[i].aside);
+    }
     dpt_mem_free(list->items);
     *list = (dpt_existing){.count = 0};
 }
@@ -117,14 +121,15 @@ static dpt_status existing_check_item(const dpt_job *job, const existing_item *i
     size_t n = strlen(base);
     bool hdf5 = n > 3 && strcmp(base + n - 3, ".h5") == 0;
     char *edit = dpt_mem_format("%.*s", (int)(hdf5 ? n - 3 : n), base);
-    dpt_status st = edit == NULL ? DPT_ERR_OUTPUT : dpt_owned_check_model(item->path, edit);
+    dpt_status st =
+        edit == NULL ? DPT_ERR_OUTPUT : dpt_owned_check_model(item->path, edit, job->name);
     dpt_mem_free(edit);
     return st;
 }
 
 /* Takes the path over. */
-static dpt_status check_file(char *path, dpt_owned_kind kind) {
-    dpt_status st = path != NULL ? dpt_owned_check(path, kind, NULL) : DPT_ERR_OUTPUT;
+static dpt_status check_file(const dpt_job *job, char *path, dpt_owned_kind kind) {
+    dpt_status st = path != NULL ? dpt_owned_check(path, kind, job->name) : DPT_ERR_OUTPUT;
     dpt_mem_free(path);
     return st;
 }
@@ -133,13 +138,13 @@ static dpt_status check_edit(const dpt_job *job, const dpt_job_edit *edit) {
     dpt_status st = DPT_OK;
     if (job->checkpoint != DPT_STORE_NONE) {
         char *path = dpt_outputs_model_path(job, edit);
-        st = path != NULL ? dpt_owned_check_model(path, edit->id) : DPT_ERR_OUTPUT;
+        st = path != NULL ? dpt_owned_check_model(path, edit->id, job->name) : DPT_ERR_OUTPUT;
         dpt_mem_free(path);
     }
     /* Which of them are written depends on the inputs: those of data sets, or one without. */
     for (int d = -1; d < job->ndata && st == DPT_OK; d++)
         st = check_file(
-            dpt_results_unit_path(job->directory, edit->id, dpt_outputs_data_name(job, d)),
+            job, dpt_results_unit_path(job->directory, edit->id, dpt_outputs_data_name(job, d)),
             DPT_OWNED_UNIT);
     return st;
 }
@@ -181,34 +186,56 @@ static dpt_status check_vouched(const dpt_job *job) {
 static dpt_status check_own_places(const dpt_job *job) {
     dpt_status st = DPT_OK;
     for (int i = 0; i < FILES && st == DPT_OK; i++)
-        st = check_file(dpt_mem_format("%s/%s", job->directory, files[i].name),
+        st = check_file(job, dpt_mem_format("%s/%s", job->directory, files[i].name),
                         (dpt_owned_kind)files[i].kind);
     if (st == DPT_OK)
         st = check_vouched(job);
     for (int d = 0; d < job->ndata && st == DPT_OK; d++)
         if (dpt_loss_kind_of(job->data[d].loss)->reference)
-            st =
-                check_file(dpt_mem_format("%s/references/%s.h5", job->directory, job->data[d].name),
-                           DPT_OWNED_CACHE);
+            st = check_file(
+                job, dpt_mem_format("%s/references/%s.h5", job->directory, job->data[d].name),
+                DPT_OWNED_CACHE);
     for (int e = 0; e < job->nedits && st == DPT_OK; e++)
         st = check_edit(job, &job->edits[e]);
+    return st;
+}
+
+/* A file of another study: two studies in one directory would be mixed up, whatever this run is to do. */
+static bool existing_is_of_another(const existing_item *item) {
+    if (item->kind == KIND_TEMPORARY || item->kind == KIND_MODEL)
+        return false; /* folders of models may be shared */
+    char message[DPT_MESSAGE_MAX];
+    snprintf(message, sizeof message, "%s", dpt_error_message());
+    bool ours = dpt_owned_check(item->path, (dpt_owned_kind)item->kind, NULL) == DPT_OK;
+    dpt_error_set_message(message);
+    return ours;
+}
+
+static dpt_status check_removable(const dpt_existing *list) {
+    dpt_status st = DPT_OK;
+    for (int i = 0; i < list->count && st == DPT_OK; i++)
+        if (list->items[i].kind != KIND_TEMPORARY)
+            st = dpt_aside_check(list->items[i].path);
     return st;
 }
 
 static dpt_status check_list(const dpt_job *job, const dpt_existing *list, bool replaces,
                              bool *study) {
     char foreign[DPT_MESSAGE_MAX] = "";
-    for (int i = 0; i < list->count && (replaces || !*study); i++) {
+    for (int i = 0; i < list->count; i++) {
         if (existing_check_item(job, &list->items[i]) == DPT_OK) {
             *study = *study || list->items[i].kind != KIND_TEMPORARY;
             continue;
         }
+        if (existing_is_of_another(&list->items[i]))
+            return DPT_ERR_OUTPUT;
         if (foreign[0] == '\0')
             snprintf(foreign, sizeof foreign, "%s", dpt_error_message());
         dpt_error_clear();
     }
-    return *study && replaces && foreign[0] != '\0' ? dpt_error(DPT_ERR_OUTPUT, "%s", foreign)
-                                                    : DPT_OK;
+    if (!*study || !replaces)
+        return DPT_OK;
+    return foreign[0] != '\0' ? dpt_error(DPT_ERR_OUTPUT, "%s", foreign) : check_removable(list);
 }
 
 static dpt_status existing_look(const dpt_job *job, bool replaces, dpt_existing *list,
@@ -227,34 +254,33 @@ dpt_status dpt_existing_check(const dpt_job *job, bool replaces, bool *study) {
     return st;
 }
 
-static dpt_status remove_item(const existing_item *item) {
-    if (item->kind == KIND_MODEL || item->kind == KIND_TEMPORARY)
-        return dpt_owned_remove_model(item->path);
-    return unlink(item->path) == 0 ? DPT_OK
-                                   : dpt_error(DPT_ERR_OUTPUT, "%s: cannot be removed: %s",
-                                               item->path, strerror(errno));
-}
-
 /* Models that were not finished, or whose removal was not. */
-static void existing_sweep_models(const char *path) {
+void dpt_existing_sweep_models(const char *path) {
     dpt_existing list = {.count = 0};
     dpt_status st = existing_list_folder(path, KIND_MODEL, &list);
     for (int i = 0; i < list.count && st == DPT_OK; i++)
-        if (list.items[i].kind == KIND_TEMPORARY && remove_item(&list.items[i]) != DPT_OK)
+        if (list.items[i].kind == KIND_TEMPORARY &&
+            dpt_owned_remove_model(list.items[i].path) != DPT_OK)
             dpt_error_clear(); /* it stays */
     if (st != DPT_OK)
         dpt_error_clear();
     list_destroy(&list);
 }
 
+static void existing_sweep_file(const char *directory, const char *name) {
+    char *aside = dpt_mem_format("%s" DPT_ASIDE_ENDING, name);
+    dpt_file_sweep(directory, name, true);
+    if (aside != NULL)
+        dpt_file_sweep(directory, aside, true);
+    dpt_mem_free(aside);
+}
+
 void dpt_existing_sweep(const char *directory) {
     for (int i = 0; i < FILES; i++)
-        dpt_file_sweep(directory, files[i].name, true);
+        existing_sweep_file(directory, files[i].name);
     for (int i = 0; i < FOLDERS; i++) {
         char *path = dpt_mem_format("%s/%s", directory, folders[i].name);
-        if (path != NULL && folders[i].kind == KIND_MODEL)
-            existing_sweep_models(path);
-        else if (path != NULL)
+        if (path != NULL && folders[i].kind != KIND_MODEL)
             dpt_file_sweep(path, NULL, true);
         dpt_mem_free(path);
     }
@@ -272,12 +298,24 @@ static bool existing_is_used(const dpt_job *job, const existing_item *item) {
     return used;
 }
 
-/* Whether something is still the file or folder that was found. */
-static bool existing_is_same(const existing_item *item) {
+/* Whether something is still the file or folder that was found when the run began. */
+static bool existing_was_found(const existing_item *item, const dpt_existing *before) {
     dpt_file_identity now;
-    bool same = dpt_file_identify(item->path, &now) == DPT_OK && dpt_file_same(&now, &item->found);
+    bool same = false;
+    if (dpt_file_identify(item->path, &now) == DPT_OK)
+        for (int i = 0; i < before->count && !same; i++)
+            same = strcmp(before->items[i].path, item->path) == 0 &&
+                   dpt_file_same(&now, &before->items[i].found);
     dpt_error_clear();
     return same;
+}
+
+/* This run has put parts of passes, numbers of references and a model that is not complete there itself. */
+static bool existing_stays(const dpt_job *job, const existing_item *item,
+                           const dpt_existing *before) {
+    bool written = item->kind == DPT_OWNED_CACHE || item->kind == DPT_OWNED_PROGRESS ||
+                   item->kind == KIND_TEMPORARY;
+    return existing_is_used(job, item) || (written && !existing_was_found(item, before));
 }
 
 dpt_status dpt_existing_remember(const dpt_job *job, dpt_existing **out) {
@@ -296,30 +334,53 @@ dpt_status dpt_existing_remember(const dpt_job *job, dpt_existing **out) {
     return st;
 }
 
+static void existing_restore(dpt_existing *list) {
+    for (int i = list->count - 1; i >= 0; i--) {
+        existing_item *item = &list->items[i];
+        if (item->aside != NULL)
+            dpt_aside_restore(item->aside, item->path);
+        dpt_mem_free(item->aside);
+        item->aside = NULL;
+    }
+}
+
 void dpt_existing_forget(dpt_existing *list) {
-    if (list != NULL)
+    if (list != NULL) {
+        existing_restore(list);
         list_destroy(list);
+    }
     dpt_mem_free(list);
 }
 
-dpt_status dpt_existing_remove(const dpt_job *job, const dpt_existing *list) {
-    dpt_status st = DPT_OK;
-    for (int i = 0; i < list->count && st == DPT_OK; i++) {
-        const existing_item *item = &list->items[i];
-        if (!existing_is_same(item))
-            continue;
-        st = existing_check_item(job, item);
-        if (st == DPT_OK && item->kind == KIND_MODEL)
-            st = dpt_owned_check_weights(item->path);
+dpt_status dpt_existing_move(const dpt_job *job, dpt_existing *list) {
+    dpt_existing now = {.count = 0};
+    bool study = false;
+    dpt_status st = existing_look(job, true, &now, &study);
+    for (int i = 0; i < now.count && st == DPT_OK; i++)
+        if (now.items[i].kind == KIND_MODEL)
+            st = dpt_owned_check_weights(now.items[i].path);
+    for (int i = 0; i < now.count && study && st == DPT_OK; i++)
+        if (!existing_stays(job, &now.items[i], list))
+            st = dpt_aside_move(now.items[i].path, &now.items[i].aside);
+    if (st != DPT_OK)
+        existing_restore(&now);
+    list_destroy(list);
+    *list = now;
+    return st;
+}
+
+void dpt_existing_remove(const dpt_job *job, dpt_existing *list) {
+    for (int i = 0; i < list->count; i++) {
+        existing_item *item = &list->items[i];
+        if (item->aside != NULL)
+            dpt_aside_remove(item->aside);
+        dpt_mem_free(item->aside);
+        item->aside = NULL;
     }
-    for (int i = 0; i < list->count && st == DPT_OK; i++)
-        if (existing_is_same(&list->items[i]) && !existing_is_used(job, &list->items[i]))
-            st = remove_item(&list->items[i]);
-    for (int i = 0; i < FOLDERS && st == DPT_OK; i++) {
+    for (int i = 0; i < FOLDERS; i++) {
         char *path = dpt_mem_format("%s/%s", job->directory, folders[i].name);
         if (path != NULL)
             (void)rmdir(path); /* one that is a link stays, and what it leads to */
         dpt_mem_free(path);
     }
-    return st;
 }

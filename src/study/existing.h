@@ -15,20 +15,26 @@
  * Errors: DPT_ERR_OUTPUT naming the first foreign file, or the input that is in the way. */
 dpt_status dpt_existing_check(const dpt_job *job, bool replaces, bool *study);
 
-/** Remove what processes that were killed left under temporary names. For the
- * holder of the lock of the directory. */
+/** Remove what processes that were killed left under temporary names: for the holder of the lock of the
+ * directory; of the folder of its models, which may be a link to that of another study. */
 void dpt_existing_sweep(const char *directory);
+void dpt_existing_sweep_models(const char *models);
 
 /** What an earlier run left and this one is to replace. */
 typedef struct dpt_existing dpt_existing;
 
 /** Check the same with `replaces`, and that no weights of models were changed, and remember what is there
- * (dpt_existing_forget, on an error too). Errors: as above. */
+ * (dpt_existing_forget, on an error too, which also moves back what is still aside). Errors: as above. */
 dpt_status dpt_existing_remember(const dpt_job *job, dpt_existing **out);
 void dpt_existing_forget(dpt_existing *existing); /**< NULL is allowed */
 
-/** Remove what was remembered, but for what this run has written there since and for references that it uses.
- * Errors: as above; nothing is removed when somebody changed a file meanwhile. */
-dpt_status dpt_existing_remove(const dpt_job *job, const dpt_existing *existing);
+/** Look at all of it again, and move it aside, but for what this run has written there since and for
+ * references that it uses. Errors: as above, also when something came to lie there or somebody changed a file
+ * meanwhile; or naming what cannot be renamed; everything is where it was then. */
+dpt_status dpt_existing_move(const dpt_job *job, dpt_existing *existing);
+
+/** Remove what stepped aside, once something of the new study has its name. What cannot be removed stays, with
+ * a warning. */
+void dpt_existing_remove(const dpt_job *job, dpt_existing *existing);
 
 #endif

@@ -88,6 +88,7 @@ static char *study_provenance(const dpt_inputs *in, const dpt_resources *res) {
 static char *model_provenance(const dpt_inputs *in, const dpt_job_edit *edit) {
     json_t *object = json_object();
     json_object_set_new(object, "program", json_string("deltapath " DPT_VERSION));
+    json_object_set_new(object, "study", json_string(in->job->name));
     json_object_set_new(object, "edit", json_string(edit->id));
     json_object_set_new(object, "method", json_string(edit->method));
     json_object_set_new(object, "parameters", json_string(edit->params));
@@ -189,14 +190,19 @@ static dpt_status prepare_directory(const dpt_job *job, bool resume, dpt_existin
     dpt_status st = dpt_outputs_make_directory(job->directory);
     if (st == DPT_OK)
         st = dpt_directory_lock(job->directory);
+    char *models = dpt_mem_format("%s/models", job->directory);
+    if (st == DPT_OK)
+        st = models != NULL ? dpt_directory_lock_models(models) : DPT_ERR_OUTPUT;
     bool occupied = false;
     if (st == DPT_OK)
         st = dpt_existing_check(job, job->overwrite && !resume, &occupied);
     if (st == DPT_OK && occupied && !resume)
         st = job->overwrite ? dpt_existing_remember(job, replaced) : refuse_study(job);
-    char *models = dpt_mem_format("%s/models", job->directory);
-    if (st == DPT_OK && job->checkpoint != DPT_STORE_NONE)
-        st = models != NULL ? dpt_outputs_make_directory(models) : DPT_ERR_OUTPUT;
+    if (st == DPT_OK && job->checkpoint != DPT_STORE_NONE) {
+        st = dpt_outputs_make_directory(models);
+        if (st == DPT_OK)
+            st = dpt_directory_lock_models(models); /* it was made just now */
+    }
     dpt_mem_free(models);
     return st;
 }
@@ -237,10 +243,17 @@ dpt_status dpt_outputs_open(const dpt_comm *comm, const dpt_inputs *inputs,
 dpt_status dpt_outputs_replace(const dpt_comm *comm, dpt_outputs *outputs) {
     if (!outputs->replaces)
         return DPT_OK;
-    outputs->replaces = false;
     return dpt_agree(comm, outputs->replaced != NULL
-                               ? dpt_existing_remove(outputs->job, outputs->replaced)
+                               ? dpt_existing_move(outputs->job, outputs->replaced)
                                : DPT_OK);
+}
+
+void dpt_outputs_conclude(dpt_outputs *outputs, dpt_status agreed) {
+    if (!outputs->replaces || agreed != DPT_OK)
+        return; /* the earlier study comes back when the outputs are closed */
+    outputs->replaces = false;
+    if (outputs->replaced != NULL)
+        dpt_existing_remove(outputs->job, outputs->replaced);
 }
 
 void dpt_outputs_close(dpt_outputs *outputs) {
@@ -316,7 +329,8 @@ dpt_status dpt_outputs_create_model(const dpt_comm *comm, const dpt_inputs *in,
                                      .provenance = provenance,
                                      .companions = in->post,
                                      .overwrite = true,
-                                     .owner = edit->id};
+                                     .owner = edit->id,
+                                     .study = in->job->name};
         st = dpt_store_create(comm, path, &in->out_catalog, shard, &options, out);
     }
     dpt_mem_free(provenance);

@@ -30,10 +30,15 @@ dpt_status dpt_outputs_open(const dpt_comm *comm, const dpt_inputs *inputs,
                             const dpt_resources *resources, const dpt_study_options *options,
                             dpt_outputs *out);
 
-/** Remove the earlier study that output.overwrite replaces, when that was not done yet: before the first
+/** Move the earlier study aside that output.overwrite replaces, when that was not done yet: before the first
  * file of the new one gets its name, and as late, so that a run which fails before has lost nothing.
- * Collective over comm. Errors: DPT_ERR_OUTPUT naming a file that somebody changed meanwhile. */
+ * Collective over comm. Errors: DPT_ERR_OUTPUT naming a file that somebody changed meanwhile, or one that
+ * cannot be renamed; the earlier study is as it was then. */
 dpt_status dpt_outputs_replace(const dpt_comm *comm, dpt_outputs *outputs);
+
+/** Remove it, once that file has its name, or after an error leave it to dpt_outputs_close, which moves it
+ * back. @param[in] agreed  how that file ended, the same on all ranks. Local. */
+void dpt_outputs_conclude(dpt_outputs *outputs, dpt_status agreed);
 
 void dpt_outputs_close(dpt_outputs *outputs); /**< Local. */
 

@@ -162,7 +162,10 @@ static dpt_status make_edit(study *s, const dpt_job_edit *edit, const dpt_edit_s
         st = dpt_outputs_replace(s->comm, &s->outputs);
     if (writer != NULL)
         st = dpt_store_finish_digest(writer, st, model);
-    return dpt_agree(s->comm, st);
+    st = dpt_agree(s->comm, st);
+    if (writer != NULL)
+        dpt_outputs_conclude(&s->outputs, st);
+    return st;
 }
 
 /* One edit at work. */
@@ -225,6 +228,7 @@ static dpt_status save_unit(study *s, const work_item *item, int d, const dpt_ev
         dpt_results_study header = dpt_outputs_unit_study(&s->outputs, &s->inputs, edit, d);
         header.model = item->model;
         st = dpt_results_save_unit(s->comm, &header, &result);
+        dpt_outputs_conclude(&s->outputs, st);
         dpt_stop_count_work();
     }
     if (st == DPT_OK && path != NULL)

@@ -5,6 +5,7 @@
 #include "deltapath/comm/agree.h"
 #include "deltapath/store/manifest.h"
 #include "deltapath/results/results.h"
+#include "deltapath/store/owned.h"
 #include "deltapath/store/store.h"
 #include "verify.h"
 
@@ -22,6 +23,7 @@ static const int64_t SEALED_LIMIT = INT64_C(1) << 40;
 
 typedef struct audit {
     const char *folder;
+    char *study; /* its name, or NULL when nothing says it */
     FILE *out;
     int64_t files, wrong;
     char first[DPT_MESSAGE_MAX]; /* message of the first finding */
@@ -111,6 +113,10 @@ static dpt_status check_manifest(audit *a, dpt_manifest *manifest) {
                        "%s: is missing or incomplete: finish the study with --resume", path);
     a->files++;
     st = verify_study_note(a, st);
+    if (st == DPT_OK && manifest->name != NULL) {
+        a->study = dpt_mem_strdup(manifest->name, "name of a study");
+        st = a->study != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+    }
     for (int64_t i = 0; i < manifest->count && st == DPT_OK; i++, a->files++)
         st = verify_study_note(a, dpt_manifest_check(a->folder, &manifest->entries[i]));
     dpt_mem_free(path);
@@ -138,6 +144,16 @@ static dpt_status check_model_of(const audit *a, const dpt_result *unit, uint64_
     return st;
 }
 
+static dpt_status check_study_of(const audit *a, const char *path) {
+    char *study = a->study != NULL ? dpt_owned_read_attribute(path, "study") : NULL;
+    dpt_status st = DPT_OK;
+    if (study != NULL && strcmp(study, a->study) != 0)
+        st = dpt_error(DPT_ERR_INPUT, "%s: belongs to the study '%s', not to '%s': move it away",
+                       path, study, a->study);
+    dpt_mem_free(study);
+    return st;
+}
+
 static dpt_status check_unit(const audit *a, const char *name, bool models) {
     dpt_result unit;
     uint64_t recipe = 0, model = 0;
@@ -148,6 +164,8 @@ static dpt_status check_unit(const audit *a, const char *name, bool models) {
     if (st == DPT_OK && (expected == NULL || strcmp(expected, name) != 0))
         st = dpt_error(DPT_ERR_INPUT, "%s: holds another unit: run the study again with --resume",
                        path);
+    if (st == DPT_OK)
+        st = check_study_of(a, path);
     if (st == DPT_OK && model != 0 && models)
         st = check_model_of(a, &unit, recipe, model);
     dpt_mem_free(expected);
@@ -337,5 +355,6 @@ dpt_status dpt_verify_study(const dpt_comm *comm, const char *path, FILE *out) {
     }
     if (null != NULL)
         fclose(null);
+    dpt_mem_free(a.study);
     return dpt_agree(comm, st);
 }

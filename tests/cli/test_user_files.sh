@@ -373,6 +373,103 @@ single_file() { # a weights file beside its configuration stands for the folder
     refused "a diff beside a weights file" "input" run_at 1 diff "$tmp/w/m/pre" "$file" --csv "$tmp/w/m/post/d.csv"
 }
 
+another_study() { # of another name, in the directory or in a folder of models that both use
+    local flags
+    job 1 --set output.directory="$tmp/plain" --set output.checkpoint=none
+    for flags in "" "--resume" "--set output.overwrite=true" "--dry-run" "--only dare-seed1" \
+        "--only 1/2 --set output.overwrite=true"; do
+        rm -rf "$tmp/w" && mkdir "$tmp/w" && cp -r "$tmp/plain" "$tmp/w/o"
+        refused "a study named otherwise without models, '$flags'" "'mine', not to 'other'" \
+            job 2 --set name=other --set output.checkpoint=none $flags
+        rm "$tmp"/w/o/{manifest.json,results.h5,results.json,*.csv,report.html}
+        refused "the same of a study that was stopped, '$flags'" "units/dare.*'mine', not to 'other'" \
+            job 1 --set name=other --set output.checkpoint=none ${flags/dare-seed1/1\/2} --set 'edits=[{name: b, method: dare, p: [0.5, 0.6]}]'
+    done
+    fresh study
+    mv "$tmp/w/o/models" "$tmp/w/shared" && ln -s ../shared "$tmp/w/o/models"
+    mkdir "$tmp/w/b" && ln -s ../shared "$tmp/w/b/models"
+    local b=(--set name=b --set output.directory="$tmp/w/b")
+    for flags in "" "--resume" "--set output.overwrite=true"; do
+        refused "models of another study by a link, '$flags'" "b/models/dare-seed1: belongs to the study 'mine'" \
+            job 2 "${b[@]}" --set select.include='[model.layers.0.*]' $flags
+    done
+    job 1 "${b[@]}" --set output.checkpoint=none
+    expect_exit "a study beside models of another one" 0
+    refused "overwrite beside models of another study" "b/models/.*'mine', not to 'b'" \
+        job 2 "${b[@]}" --set output.checkpoint=none --set output.overwrite=true
+    fresh study
+    cp "$tap_root/o/units/dare-seed1@task.h5" "$tmp/w/unit"
+    job 1 --set name=other --set output.directory="$tmp/w/c" --set output.checkpoint=none \
+        --set 'edits=[{name: b, method: dare, p: 0.5}]'
+    cp "$tmp/w/unit" "$tmp/w/c/units/dare-seed1@task.h5"
+    run_at 2 verify "$tmp/w/c"
+    expect_error "verify of a unit of another study" 3 "units/dare-seed1@task.h5: belongs to the study 'mine'"
+}
+
+stays_whole() { # stays_whole NAME REGEX: overwrite is refused at once and the earlier study is as it was
+    refused "$1" "$2" job 1 --set output.overwrite=true
+}
+
+cannot_be_removed() {
+    fresh study
+    local name
+    for name in models/dare-seed2/config.json units/dare-seed2@task.h5 results.h5; do
+        chattr +i "$tmp/w/o/$name" 2>/dev/null || { echo "# no chattr here"; continue; }
+        stays_whole "$name is marked" "o/${name%/config.json}: could not be removed"
+        chattr -i "$tmp/w/o/$name"
+    done
+    for name in units references; do
+        [[ $(id -u) == 0 ]] && break
+        mkdir -p "$tmp/w/o/$name" && chmod 555 "$tmp/w/o/$name"
+        [[ $name == units ]] && stays_whole "$name is read-only" "o/$name/.*could not be removed"
+        chmod 755 "$tmp/w/o/$name"
+    done
+    local before
+    before=$(tree "$tmp/w")
+    DPT_FAULT=results.rename:0 job 2 --set output.overwrite=true --set output.checkpoint=none
+    expect_error "a fault when the first unit gets its name" 4 "injected fault"
+    rm -rf "$tmp/w/o/progress"
+    holds "the earlier study has come back" test "$before" = "$(tree "$tmp/w")"
+    DPT_FAULT=store.finish:0 job 2 --set output.overwrite=true
+    expect_error "a fault when the first model is completed" 4 "injected fault"
+    rm -rf "$tmp/w/o/progress"
+    holds "the earlier study has come back again" test "$before" = "$(tree "$tmp/w")"
+}
+
+meanwhile() { # what the user does to the earlier study while the new one works
+    local change pid
+    for change in "sed -i s/dare/DARE/ summary.csv" "sed -i s/dare/DARE/ results.json" "tee units/note.txt" \
+        "tee models/dare-seed2/note.txt" "tee models/note.txt" "cp report.html references/note.txt" "tee report.html"; do
+        fresh study
+        mkdir -p "$tmp/mpi" "$tmp/w/o/references"
+        (OMPI_MCA_orte_tmpdir_base=$tmp/mpi DPT_FAULT=store.write:0:3:stop timeout 60 "$program" run \
+            "$tap_root/job.yaml" --set "output.directory=$tmp/w/o" --set output.overwrite=true \
+            >"$tmp/log" 2>&1 </dev/null; echo $? >"$tmp/rc") &
+        pid=$!
+        until [[ -e $tmp/w/o/models/dare-seed1.partial-deltapath ]]; do sleep 0.1; done
+        sleep 0.5
+        (cd "$tmp/w/o" && echo mine | $change >/dev/null)
+        local before
+        before=$(tree "$tmp/w/o" | grep -v -e partial -e progress)
+        pkill -CONT -f "run $tap_root/job.yaml --set output.directory=$tmp/w/o"
+        wait $pid
+        holds "meanwhile $change: refused" test "$(cat "$tmp/rc")" = 4
+        rm -rf "$tmp/w/o/progress"
+        holds "meanwhile $change: nothing removed" test "$before" = "$(tree "$tmp/w/o")"
+    done
+}
+
+hard_links() { # copies of a folder that share their files are the files
+    fresh study
+    cp -al "$tmp/w/o" "$tmp/w/backup"
+    refused "overwrite of a study whose files are an input" "o/models/dare-seed1/.*is the input .*backup/models/dare-seed1" \
+        job 2 --set output.overwrite=true --set "models.pre=$tmp/w/backup/models/dare-seed1"
+    run_at 1 convert "$tap_root/m/post" "$tmp/w/own"
+    cp -al "$tmp/w/own" "$tmp/w/twin"
+    refused "convert onto hard links of its source" "twin/.*is the input .*own" \
+        run_at 2 convert "$tmp/w/own" "$tmp/w/twin" --overwrite
+}
+
 change_hdf5() { $python -c 'import h5py, sys
 with h5py.File(sys.argv[1], "r+") as file: file["notes"] = list(range(100))' "$1"; }
 change_value() { printf '\x55' | dd of="$1" bs=1 seek="$(($(stat -c %s "$1") / 2))" conv=notrunc 2>/dev/null; }
@@ -438,5 +535,9 @@ part overwrite_fails
 part single_file
 part at_once
 part converts_at_once
+part another_study
+part cannot_be_removed
+part meanwhile
+part hard_links
 part inputs_are_not_written_to
 done_testing

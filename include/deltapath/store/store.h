@@ -116,6 +116,7 @@ typedef struct dpt_store_options {
     bool overwrite;              /**< replace a model that this program wrote (store/owned); else
                                     existing output is an error */
     const char *owner;           /**< id of the edit that must have made it; NULL: any model */
+    const char *study;           /**< name of the study whose edit it must be; NULL: of any */
 } dpt_store_options;
 
 /** A model being written beside its final name (path DPT_FILE_PARTIAL, base/file.h). */

@@ -11,4 +11,8 @@
  * Errors: DPT_ERR_OUTPUT naming the directory when another run stays in it; DPT_INTERRUPTED. */
 dpt_status dpt_directory_lock(const char *directory);
 
+/** The same for the folder of the models of a study, before anything in it is looked at: it may be a link that
+ * leads to a folder that other studies use too. One that is not there is no error. Local, for rank 0. */
+dpt_status dpt_directory_lock_models(const char *models);
+
 #endif
