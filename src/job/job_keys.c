@@ -234,7 +234,6 @@ static const dpt_job_key keys[] = {
      .type = DPT_KEY_CHOICE,
      .standard = "none",
      .choices = "none|hdf5|safetensors",
-     .redo = DPT_REDO_MODELS,
      IN_JOB(checkpoint),
      .help = "keep the edited models"},
     {.section = "output",

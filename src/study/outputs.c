@@ -207,6 +207,38 @@ static dpt_status prepare_directory(const dpt_job *job, bool resume, dpt_existin
     return st;
 }
 
+/* A model of an edit of this job, at a place to which this run does not write. */
+static void warn_if_stale(const dpt_inputs *in, const dpt_job_edit *edit, const char *path) {
+    dpt_store_origin origin;
+    char recipe[17];
+    bool ours = access(path, F_OK) == 0 &&
+                dpt_owned_check_model(path, edit->id, in->job->name) == DPT_OK &&
+                dpt_store_get_origin(path, &origin) == DPT_OK;
+    dpt_error_clear();
+    if (!ours)
+        return;
+    dpt_hash_format(dpt_recipe_of(in, edit), recipe);
+    if (strcmp(origin.recipe, recipe) != 0)
+        dpt_log(DPT_LOG_WARN,
+                "%s: is not the model that the results of %s will be about, and this job does not "
+                "write it again: remove it, or set output.checkpoint",
+                path, edit->id);
+}
+
+static void warn_of_stale_models(const dpt_inputs *in) {
+    static const char *const endings[] = {"", ".h5"};
+    for (int e = 0; e < in->job->nedits; e++)
+        for (int i = 0; i < 2; i++) {
+            const dpt_job_edit *edit = &in->job->edits[e];
+            bool written = in->job->checkpoint != DPT_STORE_NONE &&
+                           (in->job->checkpoint == DPT_STORE_HDF5) == (i == 1);
+            char *path = dpt_mem_format("%s/models/%s%s", in->job->directory, edit->id, endings[i]);
+            if (path != NULL && !written)
+                warn_if_stale(in, edit, path);
+            dpt_mem_free(path);
+        }
+}
+
 dpt_status dpt_outputs_open(const dpt_comm *comm, const dpt_inputs *inputs,
                             const dpt_resources *resources, const dpt_study_options *options,
                             dpt_outputs *out) {
@@ -216,6 +248,8 @@ dpt_status dpt_outputs_open(const dpt_comm *comm, const dpt_inputs *inputs,
     dpt_status st = DPT_OK;
     if (comm->rank == 0)
         st = prepare_directory(inputs->job, options->resume, &out->replaced);
+    if (comm->rank == 0 && st == DPT_OK && options->resume)
+        warn_of_stale_models(inputs);
     out->tensor_names = dpt_mem_zalloc(catalog->count, sizeof *out->tensor_names, "tensor names");
     out->tensor_numel = dpt_mem_zalloc(catalog->count, sizeof *out->tensor_numel, "tensor sizes");
     out->provenance = study_provenance(inputs, resources);

@@ -21,10 +21,19 @@
 
 static const int64_t SEALED_LIMIT = INT64_C(1) << 40;
 
+/* What a unit says of its model. */
+typedef struct audit_unit {
+    char *edit;
+    uint64_t recipe;
+    bool kept; /* a model was kept with it */
+} audit_unit;
+
 typedef struct audit {
     const char *folder;
     char *study; /* its name, or NULL when nothing says it */
     FILE *out;
+    audit_unit *units; /* that could be read */
+    int64_t nunits;
     int64_t files, wrong;
     char first[DPT_MESSAGE_MAX]; /* message of the first finding */
 } audit;
@@ -154,7 +163,24 @@ static dpt_status check_study_of(const audit *a, const char *path) {
     return st;
 }
 
-static dpt_status check_unit(const audit *a, const char *name, bool models) {
+static dpt_status audit_remember(audit *a, const dpt_result *unit, uint64_t recipe, bool kept) {
+    audit_unit *grown = dpt_mem_realloc(a->units, a->nunits + 1, sizeof *grown, "list of units");
+    if (grown == NULL)
+        return DPT_ERR_OUTPUT;
+    a->units = grown;
+    grown[a->nunits] = (audit_unit){
+        .edit = dpt_mem_strdup(unit->edit, "list of units"), .recipe = recipe, .kept = kept};
+    return grown[a->nunits++].edit != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+}
+
+static void audit_destroy(audit *a) {
+    for (int64_t i = 0; i < a->nunits; i++)
+        dpt_mem_free(a->units[i].edit);
+    dpt_mem_free(a->units);
+    dpt_mem_free(a->study);
+}
+
+static dpt_status check_unit(audit *a, const char *name, bool models) {
     dpt_result unit;
     uint64_t recipe = 0, model = 0;
     char *path = dpt_mem_format("%s/units/%s", a->folder, name);
@@ -166,6 +192,8 @@ static dpt_status check_unit(const audit *a, const char *name, bool models) {
                        path);
     if (st == DPT_OK)
         st = check_study_of(a, path);
+    if (st == DPT_OK)
+        st = audit_remember(a, &unit, recipe, model != 0);
     if (st == DPT_OK && model != 0 && models)
         st = check_model_of(a, &unit, recipe, model);
     dpt_mem_free(expected);
@@ -188,6 +216,63 @@ static dpt_status verify_study_check_units(audit *a) {
     }
     if (folder != NULL)
         listing_destroy(&list);
+    dpt_mem_free(folder);
+    return st;
+}
+
+/* A model without a unit that says it kept one: it must at least be of the recipe of some unit of its edit. */
+static dpt_status check_recipe_of(const audit *a, const char *path, const char *edit) {
+    dpt_store_origin origin = {.digest = 0};
+    int64_t units = 0, same = 0;
+    if (dpt_store_get_origin(path, &origin) != DPT_OK) {
+        dpt_error_clear(); /* said where the models are read */
+        return DPT_OK;
+    }
+    for (int64_t i = 0; i < a->nunits; i++) {
+        char text[17];
+        dpt_hash_format(a->units[i].recipe, text);
+        if (strcmp(a->units[i].edit, edit) != 0)
+            continue;
+        units++;
+        same += strcmp(text, origin.recipe) == 0;
+    }
+    if (same > 0 || (units == 0 && !exists(a->folder, "results.h5")))
+        return DPT_OK;
+    return dpt_error(DPT_ERR_INPUT,
+                     units == 0 ? "%s: no result is about this model: move it away"
+                                : "%s: is not the model that the results are about: it was made "
+                                  "with other parameters: move it away",
+                     path);
+}
+
+/* Whether the model at such a place was compared with its unit. */
+static bool audit_has_compared(const audit *a, const char *edit, bool hdf5) {
+    char *path = dpt_mem_format("%s/models/%s.h5", a->folder, edit);
+    bool first = path != NULL && (access(path, F_OK) == 0) == hdf5;
+    dpt_mem_free(path);
+    for (int64_t i = 0; i < a->nunits; i++)
+        if (first && a->units[i].kept && strcmp(a->units[i].edit, edit) == 0)
+            return true;
+    return false;
+}
+
+static dpt_status check_recipes(audit *a) {
+    listing list = {.count = 0};
+    char *folder = join(a->folder, "models");
+    dpt_status st = folder != NULL ? verify_study_list_folder(folder, &list) : DPT_ERR_OUTPUT;
+    for (int64_t i = 0; st == DPT_OK && i < list.count; i++) {
+        size_t n = strlen(list.names[i]);
+        bool hdf5 = n > 3 && strcmp(list.names[i] + n - 3, ".h5") == 0;
+        char *edit = dpt_mem_format("%.*s", (int)(hdf5 ? n - 3 : n), list.names[i]);
+        char *path = join(folder, list.names[i]);
+        if (edit == NULL || path == NULL)
+            st = DPT_ERR_OUTPUT;
+        else if (!dpt_file_temporary_stem(list.names[i]) && !audit_has_compared(a, edit, hdf5))
+            st = verify_study_note(a, check_recipe_of(a, path, edit));
+        dpt_mem_free(path);
+        dpt_mem_free(edit);
+    }
+    listing_destroy(&list);
     dpt_mem_free(folder);
     return st;
 }
@@ -279,6 +364,8 @@ static dpt_status check_files(audit *a) {
     if (st == DPT_OK)
         st = verify_study_check_units(a);
     if (st == DPT_OK)
+        st = check_recipes(a);
+    if (st == DPT_OK)
         st = check_sealed(a, "references");
     if (st == DPT_OK)
         st = check_sealed(a, "progress");
@@ -355,6 +442,6 @@ dpt_status dpt_verify_study(const dpt_comm *comm, const char *path, FILE *out) {
     }
     if (null != NULL)
         fclose(null);
-    dpt_mem_free(a.study);
+    audit_destroy(&a);
     return dpt_agree(comm, st);
 }

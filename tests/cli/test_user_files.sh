@@ -406,6 +406,33 @@ another_study() { # of another name, in the directory or in a folder of models t
     expect_error "verify of a unit of another study" 3 "units/dare-seed1@task.h5: belongs to the study 'mine'"
 }
 
+stale_models() { # of an earlier set of parameters, beside results of another one
+    local first
+    for first in safetensors hdf5; do
+        rm -rf "$tmp/w" && mkdir "$tmp/w"
+        job 1 --set output.checkpoint=$first
+        job 2 --resume --set output.checkpoint=none
+        holds "$first: models of the same recipe need no warning" test -z "$(grep 'is not the model' "$tmp/err")"
+        run_at 1 verify "$tmp/w/o"
+        expect_exit "$first: nor a finding" 0
+        job 2 --resume --set output.checkpoint=none --set edits.0.p=0.6
+        expect_exit "$first: resume without models" 0
+        holds "$first: a warning" grep -q "models/dare-seed1.*: is not the model" "$tmp/err"
+        run_at 2 verify "$tmp/w/o"
+        expect_error "$first: verify without models" 3 "models/dare-seed1.*: is not the model"
+    done
+    rm -rf "$tmp/w" && cp -r "$tap_root/o" "$tmp" && mkdir "$tmp/w" && mv "$tmp/o" "$tmp/w/o"
+    job 1 --resume --set output.checkpoint=hdf5 --set edits.0.p=0.6
+    holds "the other format: a warning" grep -q "models/dare-seed1: is not the model" "$tmp/err"
+    run_at 1 verify "$tmp/w/o"
+    expect_error "verify of both formats" 3 "models/dare-seed1: is not the model"
+    holds "it finds both" grep -q "2 findings" "$tmp/out"
+    fresh study
+    rm "$tmp/w/o/units/dare-seed2@task.h5"
+    run_at 1 verify "$tmp/w/o"
+    holds "a model without a unit" grep -q "models/dare-seed2: no result is about this model" "$tmp/out"
+}
+
 stays_whole() { # stays_whole NAME REGEX: overwrite is refused at once and the earlier study is as it was
     refused "$1" "$2" job 1 --set output.overwrite=true
 }
@@ -536,6 +563,7 @@ part single_file
 part at_once
 part converts_at_once
 part another_study
+part stale_models
 part cannot_be_removed
 part meanwhile
 part hard_links
