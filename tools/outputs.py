@@ -58,6 +58,15 @@ def check_inputs(path: pathlib.Path, inputs) -> None:
             raise Refused(f"{path}: is the input {source}: give another output")
 
 
+def check_place(path: pathlib.Path) -> None:
+    """A page or table is not put among the files of a model."""
+    folder = path.absolute().parent
+    if any(folder.glob("*.safetensors")) and ((folder / "config.json").exists()
+                                              or any(folder.glob("*.index.json"))):
+        raise Refused(f"{path}: lies in the folder of a model, which is left as it is: give another "
+                      "output")
+
+
 def check(path: pathlib.Path, inputs=(), after: bytes = b"", sealed=is_sealed) -> None:
     """Refuse an output that is an input, or a file that is there and may not be replaced."""
     check_inputs(path, inputs)

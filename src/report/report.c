@@ -129,6 +129,8 @@ static dpt_status plots_open(const dpt_report_options *options, dpt_report_plots
         return DPT_ERR_OUTPUT;
     if (csv_dir != NULL && access(csv_dir, F_OK) != 0 && dpt_guard_output(csv_dir) != DPT_OK)
         return DPT_ERR_OUTPUT;
+    if (csv_dir != NULL && dpt_owned_check_place(csv_dir) != DPT_OK)
+        return DPT_ERR_OUTPUT;
     if (csv_dir != NULL && mkdir(csv_dir, 0777) != 0 && errno != EEXIST)
         return dpt_error(DPT_ERR_OUTPUT,
                          "%s: cannot be created: %s: check the permissions of the folder above",
@@ -178,6 +180,26 @@ static dpt_status report_write_file(dpt_report_plots *plots, const char *path,
     return st;
 }
 
+/* The manifest of a study vouches for its report: it must be about the results beside it. */
+static dpt_status check_study_of(const char *html_path, const char *results_path) {
+    struct stat given, own;
+    const char *slash = strrchr(html_path, '/');
+    int n = slash != NULL ? (int)(slash - html_path) + 1 : 0;
+    char *results = dpt_mem_format("%.*sresults.h5", n, html_path);
+    char *list = dpt_mem_format("%.*s" DPT_MANIFEST_STUDY, n, html_path);
+    dpt_status st = results != NULL && list != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+    if (st == DPT_OK && access(list, F_OK) == 0 && stat(results, &own) == 0 &&
+        stat(results_path, &given) == 0 &&
+        (own.st_dev != given.st_dev || own.st_ino != given.st_ino))
+        st = dpt_error(DPT_ERR_OUTPUT,
+                       "%s: is in the folder of a study whose results are %s, not %s: give those, "
+                       "or choose another output",
+                       html_path, results, results_path);
+    dpt_mem_free(list);
+    dpt_mem_free(results);
+    return st;
+}
+
 dpt_status dpt_report_write(const char *results_path, const char *html_path,
                             const dpt_report_options *options) {
     dpt_results results;
@@ -187,6 +209,10 @@ dpt_status dpt_report_write(const char *results_path, const char *html_path,
         return st;
     const char *title = options != NULL && options->title != NULL ? options->title : results.name;
     st = dpt_owned_check(html_path, DPT_OWNED_REPORT, results.name);
+    if (st == DPT_OK)
+        st = check_study_of(html_path, results_path);
+    if (st == DPT_OK)
+        st = dpt_owned_check_place(html_path);
     if (st == DPT_OK)
         st = plots_open(options, &plots);
     if (st == DPT_OK)

@@ -264,6 +264,36 @@ dpt_status dpt_owned_check_model(const char *path, const char *edit, const char 
                                  : owned_check_checkpoint(path, &maker, what);
 }
 
+/* Weights with a configuration or an index beside them, as anybody writes them. */
+static bool owned_is_model(const char *path) {
+    DIR *folder = opendir(path);
+    bool weights = false, described = false;
+    for (const struct dirent *entry; folder != NULL && (entry = readdir(folder)) != NULL;) {
+        size_t n = strlen(entry->d_name);
+        weights = weights || (n > 12 && strcmp(entry->d_name + n - 12, ".safetensors") == 0);
+        described = described || strcmp(entry->d_name, "config.json") == 0 ||
+                    strcmp(entry->d_name, "model.safetensors.index.json") == 0 ||
+                    strcmp(entry->d_name, DPT_MANIFEST_CHECKPOINT) == 0;
+    }
+    if (folder != NULL)
+        closedir(folder);
+    return weights && described;
+}
+
+dpt_status dpt_owned_check_place(const char *path) {
+    char *parent = dpt_path_parent(path);
+    if (parent == NULL)
+        return DPT_ERR_OUTPUT;
+    dpt_status st = DPT_OK;
+    if (owned_is_model(parent) || owned_is_model(path))
+        st = dpt_error(DPT_ERR_OUTPUT,
+                       "%s: lies in the folder of a model, which is left as it is: choose another "
+                       "output",
+                       path);
+    dpt_mem_free(parent);
+    return st;
+}
+
 dpt_status dpt_owned_check_temporary(const char *path) {
     struct stat info;
     dpt_status st = dpt_guard_output(path);

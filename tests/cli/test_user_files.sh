@@ -209,6 +209,13 @@ tables_and_reports() {
     job 1 --set name=other --set output.directory="$tmp/w/other"
     refused "report -o into another study" "other/report.html: belongs to the study 'other'" \
         run_at 2 report $results -o other/report.html
+    job 1 --set output.directory="$tmp/w/same" --set output.checkpoint=none --set edits.0.p=0.7
+    refused "report -o of other results of that name" "o/report.html: .*not same/results.h5" \
+        run_at 1 report same/results.h5 -o o/report.html
+    refused "report -o into a model" "m/post/x.html: lies in the folder of a model" \
+        run_at 2 report $results -o m/post/x.html
+    refused "report --csv-dir into a model" "m/post: lies in the folder of a model" \
+        run_at 1 report $results -o new.html --csv-dir m/post
     refused_usage "report -o nothing" run_at 1 report $results -o ''
     refused_usage "diff --csv nothing" run_at 1 diff m/pre m/post --csv ''
     refused_usage "convert to nothing" run_at 2 convert m/pre ''

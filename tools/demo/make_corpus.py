@@ -9,9 +9,8 @@ installed), strips indices and headers, and writes
 
 one paragraph a line.  Texts: King James Bible (1611), The Jargon File 4.4.7, and
 The Devil's Dictionary (1911): all in the public domain by the packages' copyright files.
-
-Usage: make_corpus.py OUT_DIRECTORY
 """
+import argparse
 import gzip
 import pathlib
 import re
@@ -61,9 +60,10 @@ def dictionary(path: pathlib.Path, first: str) -> list[str]:
 
 
 def main() -> None:
-    if len(sys.argv) != 2:
-        raise SystemExit(__doc__)
-    out = pathlib.Path(sys.argv[1]).absolute()
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=pathlib.Path, metavar="OUT_DIRECTORY")
+    out = parser.parse_args().out.absolute()
     files = [out / "train.txt", out / "held.txt"]
     outputs.check_new(files)
     root = unpack(out / "packages")

@@ -123,6 +123,7 @@ def check(output, folder):
     """Both files, before anything is replaced."""
     table = output.with_name("claims.csv")
     studies = {file.parent for name in ("results.json", "results.h5") for file in folder.glob(f"*/{name}")}
+    outputs.check_place(output)
     outputs.check(output, studies, outputs.COMMENT)
     outputs.check(table, studies, sealed=vouched)
     return table

@@ -56,6 +56,10 @@ dpt_status dpt_owned_check_model(const char *path, const char *edit, const char 
  * Errors: DPT_ERR_OUTPUT naming the model when somebody changed it. */
 dpt_status dpt_owned_check_weights(const char *path);
 
+/** Check that a table or report would not be put among the files of a model.
+ * Errors: DPT_ERR_OUTPUT naming `path` when its folder, or `path` itself, is the folder of a model. */
+dpt_status dpt_owned_check_place(const char *path);
+
 /** As dpt_owned_check for a temporary file or folder that a run which was killed left behind. */
 dpt_status dpt_owned_check_temporary(const char *path);
 
