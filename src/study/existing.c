@@ -222,7 +222,8 @@ static dpt_status check_removable(const dpt_existing *list) {
 static dpt_status check_list(const dpt_job *job, const dpt_existing *list, bool replaces,
                              bool *study) {
     char foreign[DPT_MESSAGE_MAX] = "";
-    for (int i = 0; i < list->count; i++) {
+    /* A study is of one name: its first file tells, and each one that is to be removed. */
+    for (int i = 0; i < list->count && (replaces || !*study); i++) {
         if (existing_check_item(job, &list->items[i]) == DPT_OK) {
             *study = *study || list->items[i].kind != KIND_TEMPORARY;
             continue;
