@@ -6,6 +6,7 @@
 #include "deltapath/base/version.h"
 #include "deltapath/comm/agree.h"
 #include "deltapath/comm/stop.h"
+#include "deltapath/store/owned.h"
 #include "deltapath/store/store.h"
 #include "verify.h"
 
@@ -182,6 +183,8 @@ dpt_status dpt_convert_run(const dpt_comm *comm, const dpt_convert_options *opti
     dpt_catalog_init(&c.catalog);
     dpt_status st =
         options->verify_inputs ? dpt_verify_model(comm, options->source, stdout) : DPT_OK;
+    if (st == DPT_OK)
+        st = dpt_agree(comm, comm->rank == 0 ? dpt_owned_check_outside(options->target) : DPT_OK);
     if (st == DPT_OK)
         st = dpt_store_open(comm, options->source, &c.store);
     if (st == DPT_OK)

@@ -216,6 +216,10 @@ tables_and_reports() {
         run_at 2 report $results -o m/post/x.html
     refused "report --csv-dir into a model" "m/post: lies in the folder of a model" \
         run_at 1 report $results -o new.html --csv-dir m/post
+    refused "diff --csv among units" "o/units/d.csv: lies among the files of a study" \
+        run_at 2 diff m/pre m/post --csv o/units/d.csv
+    refused "convert onto a study's edited model" "o/models/a: lies among the files of a study" \
+        run_at 2 convert m/post o/models/a --overwrite
     refused_usage "report -o nothing" run_at 1 report $results -o ''
     refused_usage "diff --csv nothing" run_at 1 diff m/pre m/post --csv ''
     refused_usage "convert to nothing" run_at 2 convert m/pre ''

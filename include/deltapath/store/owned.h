@@ -56,7 +56,11 @@ dpt_status dpt_owned_check_model(const char *path, const char *edit, const char 
  * Errors: DPT_ERR_OUTPUT naming the model when somebody changed it. */
 dpt_status dpt_owned_check_weights(const char *path);
 
-/** Check that a table or report would not be put among the files of a model.
+/** Check that another verb's output would not be put among the units, models, references or progress of a
+ * finished study. Errors: DPT_ERR_OUTPUT naming `path`. */
+dpt_status dpt_owned_check_outside(const char *path);
+
+/** The same, and check that a table or report would not be put among the files of a model.
  * Errors: DPT_ERR_OUTPUT naming `path` when its folder, or `path` itself, is the folder of a model. */
 dpt_status dpt_owned_check_place(const char *path);
 
