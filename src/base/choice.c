@@ -14,3 +14,10 @@ int dpt_choice_find(const char *choices, const char *word) {
     }
     return -1;
 }
+
+void dpt_choice_print(FILE *file, const char *choices) {
+    fputc('`', file);
+    for (const char *c = choices; *c != '\0'; c++)
+        *c == '|' ? fputs("`, `", file) : fputc(*c, file);
+    fputc('`', file);
+}

@@ -225,10 +225,8 @@ bool dpt_edit_is_matrix(const dpt_tensor_info *info) {
 static void edit_print_param(FILE *file, const char *method, const dpt_edit_param *param) {
     fprintf(file, "| `%s` | `%s` | ", method, param->name);
     if (param->kind == DPT_PARAM_CHOICE) {
-        fputc('`', file);
-        for (const char *c = param->choices; *c != '\0'; c++)
-            *c == '|' ? fputs("`, `", file) : fputc(*c, file);
-        fputs("` | ", file);
+        dpt_choice_print(file, param->choices);
+        fputs(" | ", file);
     } else {
         fprintf(file, "%s%s in %c%g, ", param->automatic ? "`auto` or " : "",
                 param->kind == DPT_PARAM_INTEGER ? "integer" : "number",

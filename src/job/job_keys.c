@@ -519,10 +519,8 @@ static void key_print_values(FILE *file, const dpt_job_key *key) {
     };
     bool list = key->type == DPT_KEY_WORDS;
     if (key->choices != NULL) {
-        fputs(list ? "list of `" : "`", file);
-        for (const char *c = key->choices; *c != '\0'; c++)
-            *c == '|' ? fputs("`, `", file) : fputc(*c, file);
-        fputc('`', file);
+        fputs(list ? "list of " : "", file);
+        dpt_choice_print(file, key->choices);
         return;
     }
     fputs(types[key->type], file);
