@@ -78,7 +78,7 @@ ALL_CPPFLAGS = -D_GNU_SOURCE -Iinclude $(PACKAGE_CFLAGS) $(CPPFLAGS)
 ALL_CFLAGS = -std=c17 -Wall -Wextra $(WERROR) $(or $(THREADS_$(BUILD)),-fopenmp) $(addprefix -march=,$(ARCH)) \
     $(OPTIMISE_$(BUILD)) $(CFLAGS) -fno-fast-math -ffp-contract=off
 ALL_LDLIBS = $(LDFLAGS) $(PACKAGE_LIBS) $(LDLIBS) -lm -lpthread
-check asan tsan fuzz chaos bench coverage check-mpich cross: export WERROR := -Werror
+check asan tsan fuzz chaos bench coverage check-mpich check-blas cross: export WERROR := -Werror
 
 LIBRARY_SOURCES := $(filter-out src/cli/%,$(sort $(wildcard src/*/*.c src/*/*/*.c)))
 PROGRAM_SOURCES := $(sort $(wildcard src/cli/*.c))
@@ -97,7 +97,7 @@ PROGRAM := $(OUT)/deltapath
 FORMATTED := $(shell find src include tests -name '*.[ch]' 2>/dev/null)
 
 .PHONY: doc-tables build library tests benches deps demo check asan tsan fuzz fuzzers bench lint format format-check tidy \
-    install doc info help clean paper chaos check-mpich check-this-mpi cross cross-objects coverage coverage-tests commands \
+    install doc info help clean paper chaos check-mpich check-this-mpi check-blas check-this-blas cross cross-objects coverage coverage-tests commands \
     program tsan-tests
 build: | deps-build ## build the program at build/release/deltapath (BUILD=release, debug or asan)
 	@$(MAKE) --no-print-directory $(PROGRAM)
@@ -178,6 +178,20 @@ check-mpich: ## the edits under MPICH, with the bytes that they have under Open 
 check-this-mpi: | deps-check
 	@$(MAKE) --no-print-directory -j2 program $(MPICH_TESTS:%=$(OUT)/tests/%)
 	DELTAPATH_OTHER=$(DELTAPATH_OTHER)/deltapath DELTAPATH_UNITS="$(MPICH_TESTS)" tests/run -b $(OUT) cli/test_mpi
+
+# Other BLAS than OpenBLAS, as Debian has them: BLIS, and the reference one, both with the reference LAPACK. The old
+# kind of rpath counts for the libraries of libraries too: ScaLAPACK must not bring OpenBLAS in again.
+BLASES ?= blis-openmp blas
+BLAS_TESTS := linalg/test_reduce linalg/test_svd edit/test_edit_lowrank model/test_decoder loss/test_loss_lm
+DEBIAN_LIBRARIES = /usr/lib/$(shell $(MPICC) -dumpmachine)
+blas_flags = -L$(DEBIAN_LIBRARIES)/$(1) -L$(DEBIAN_LIBRARIES)/lapack -lblas -llapack \
+    -Wl,--disable-new-dtags,-rpath,$(DEBIAN_LIBRARIES)/$(1):$(DEBIAN_LIBRARIES)/lapack
+check-blas: | deps-blas ## factorisations, low rank and models with BLIS and with the reference BLAS
+	@for blas in $(BLASES); do $(MAKE) --no-print-directory check-this-blas BLAS="$(call blas_flags,$$blas)" || exit 1; done
+check-this-blas: | deps-check
+	@$(MAKE) --no-print-directory -j2 program $(BLAS_TESTS:%=$(OUT)/tests/%)
+	@if ldd $(PROGRAM) | grep openblas; then echo "$(PROGRAM): links OpenBLAS all the same"; exit 1; fi
+	tests/run -b $(OUT) $(BLAS_TESTS)
 
 # Every object for another processor, against this machine's headers of the libraries.
 CROSS ?= aarch64-linux-gnu-gcc

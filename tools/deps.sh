@@ -17,6 +17,7 @@ tidy=(clang-tidy)
 fuzz=(clang libclang-rt-14-dev)
 tsan=("${fuzz[@]}" libomp-14-dev)
 coverage=(lcov)
+blas=(libblis-openmp-dev libblas-dev liblapack-dev)
 cross=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross)
 
 purpose=${1:-build}
@@ -30,10 +31,11 @@ tidy) wanted=("${build[@]}" "${tidy[@]}") ;;
 fuzz) wanted=("${build[@]}" "${fuzz[@]}") ;;
 tsan) wanted=("${build[@]}" "${check[@]}" "${tsan[@]}") ;;
 coverage) wanted=("${build[@]}" "${demo[@]}" "${check[@]}" "${coverage[@]}") ;;
+blas) wanted=("${build[@]}" "${check[@]}" "${blas[@]}") ;;
 cross) wanted=("${build[@]}" "${cross[@]}") ;;
 all) wanted=("${build[@]}" "${demo[@]}" "${check[@]}" "${lint[@]}" "${tidy[@]}") ;;
 *)
-    echo "deps: unknown purpose '$purpose': build demo paper check lint tidy fuzz tsan coverage cross all" >&2
+    echo "deps: unknown purpose '$purpose': build demo paper check lint tidy fuzz tsan coverage blas cross all" >&2
     exit 2
     ;;
 esac
