@@ -25,9 +25,9 @@ static dpt_status check_input(const dpt_edit_spec *spec, const dpt_edit_input *i
             : dpt_edit_needs_gradient(spec))
         return dpt_error(DPT_ERR_INTERNAL,
                          "edit: no gradient in memory for an edit that needs one");
-    if (sink->catalog->count != post->count || input->pairing->count != post->count ||
+    if (sink->catalog->count != post->count || input->pre.catalog->count != post->count ||
         input->shard->ntensors != post->count)
-        return dpt_error(DPT_ERR_INTERNAL, "edit: sink, pairing or shard is of another model");
+        return dpt_error(DPT_ERR_INTERNAL, "edit: sink, pair or shard is of another model");
     for (int t = 0; t < post->count; t++) {
         const dpt_tensor_info *from = &post->tensors[t], *to = &sink->catalog->tensors[t];
         bool converts = dpt_dtype_editable(from->dtype) && dpt_dtype_editable(to->dtype);
@@ -36,28 +36,18 @@ static dpt_status check_input(const dpt_edit_spec *spec, const dpt_edit_input *i
                              "edit: tensor '%s' has another shape or type in the "
                              "output",
                              from->name);
-        int pre = input->pairing->pre_of[t];
-        if (pre >= 0 && input->pre.catalog->tensors[pre].numel != from->numel)
+        if (input->pre.catalog->tensors[t].numel != from->numel)
             return dpt_error(DPT_ERR_INTERNAL, "edit: tensor '%s' has a partner of another size",
                              from->name);
     }
     return DPT_OK;
 }
 
-/* An edit may change a tensor of post that is selected and has elements and a partner, both of an
- * editable type. */
-static bool may_touch(const dpt_edit_input *input, int t) {
-    int pre = input->pairing->pre_of[t];
-    const dpt_tensor_info *info = &input->post.catalog->tensors[t];
-    return pre >= 0 && (input->selected == NULL || input->selected[t]) && info->numel > 0 &&
-           dpt_dtype_editable(info->dtype) &&
-           dpt_dtype_editable(input->pre.catalog->tensors[pre].dtype);
-}
-
 bool dpt_edit_covers(const dpt_edit_stage_spec *spec, const dpt_edit_input *input, int t) {
     const dpt_edit_method *method = dpt_edit_method_get(spec->method);
-    return may_touch(input, t) &&
-           (method->covers == NULL || method->covers(spec, &input->post.catalog->tensors[t]));
+    const dpt_tensor_info *info = &input->post.catalog->tensors[t];
+    return input->comparable[t] && (input->selected == NULL || input->selected[t]) &&
+           info->numel > 0 && (method->covers == NULL || method->covers(spec, info));
 }
 
 static dpt_status init_stage(dpt_edit_work *work, int s) {

@@ -39,14 +39,12 @@ dpt_status dpt_edit_load(const dpt_source *source, dpt_range range, void *buffer
 
 dpt_status dpt_edit_load_both(dpt_edit_work *work, dpt_range range, const void **pre,
                               const void **post) {
-    dpt_range partner = range;
-    partner.tensor = work->input->pairing->pre_of[range.tensor];
-    dpt_status st = dpt_edit_load(&work->input->pre, partner, work->pre_buffer, pre);
+    dpt_status st = dpt_edit_load(&work->input->pre, range, work->pre_buffer, pre);
     return st == DPT_OK ? dpt_edit_load(&work->input->post, range, work->post_buffer, post) : st;
 }
 
 dpt_dtype dpt_edit_pre_type(const dpt_edit_work *work, int tensor) {
-    return work->input->pre.catalog->tensors[work->input->pairing->pre_of[tensor]].dtype;
+    return work->input->pre.catalog->tensors[tensor].dtype;
 }
 
 bool dpt_edit_subtract(const dpt_edit_work *work, int tensor, int64_t n, const void *pre,

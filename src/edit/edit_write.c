@@ -158,13 +158,12 @@ static dpt_status write_cell(dpt_edit_work *work, int64_t cell) {
 /* Whether a cell is read and written in memory, which threads may do at once. */
 static bool in_place(const dpt_edit_work *work, int64_t cell) {
     const dpt_edit_input *input = work->input;
-    dpt_range range = dpt_shard_cell(input->shard, cell), partner = range;
+    dpt_range range = dpt_shard_cell(input->shard, cell);
     if (!work->touched[range.tensor] || !input->pre.view || !input->post.view || !work->sink.view)
         return false;
     if (dpt_edit_by_cell(work, work->nstages, range.tensor))
         return false;
-    partner.tensor = input->pairing->pre_of[range.tensor];
-    return input->pre.view(input->pre.ctx, partner) != NULL &&
+    return input->pre.view(input->pre.ctx, range) != NULL &&
            input->post.view(input->post.ctx, range) != NULL &&
            work->sink.view(work->sink.ctx, range) != NULL;
 }

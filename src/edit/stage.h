@@ -100,8 +100,8 @@ typedef struct dpt_edit_method {
     void (*destroy)(dpt_edit_stage *stage);
 } dpt_edit_method;
 
-/** Whether a stage changes a tensor of post: it is selected, has a partner and elements, both types are
- * editable, and the method covers it. Local. */
+/** Whether a stage changes a tensor of post: it is comparable and selected and has elements, and the method
+ * covers it. Local. */
 bool dpt_edit_covers(const dpt_edit_stage_spec *spec, const dpt_edit_input *input, int tensor);
 
 /** One stage of one run. */

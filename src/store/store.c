@@ -332,7 +332,7 @@ dpt_source dpt_store_source(dpt_store *store) {
 }
 
 dpt_status dpt_store_check_begin(dpt_store *store, const dpt_comm *comm, const dpt_catalog *catalog,
-                                 const dpt_shard *shard, const int *tensor_of,
+                                 const dpt_shard *shard, const dpt_pair *pair,
                                  const bool *unhashed) {
     store_check *c = NULL;
     int64_t wanted = 0;
@@ -350,7 +350,7 @@ dpt_status dpt_store_check_begin(dpt_store *store, const dpt_comm *comm, const d
     for (int t = 0; st == DPT_OK && t < store->catalog.count; t++)
         c->sharded_of[t] = -1;
     for (int t = 0; st == DPT_OK && t < catalog->count; t++) {
-        int own = tensor_of != NULL ? tensor_of[t] : t;
+        int own = pair != NULL ? dpt_pair_partner(pair, t) : t;
         c->tensor_of[t] = own;
         c->wanted[t] =
             own >= 0 && (store->header.entries[own].hashed || (unhashed != NULL && unhashed[t]));

@@ -164,7 +164,7 @@ dpt_status dpt_evaluation_create(const dpt_comm *comm, dpt_inputs *inputs,
     dpt_progress_begin(&out->progress, "evaluating", "samples", samples_of(inputs) * (passes + 2));
     if (st == DPT_OK)
         st = for_each_data(out, evaluate_post);
-    dpt_source pre = dpt_inputs_pre_source(inputs);
+    dpt_source pre = dpt_pair_source(&inputs->pair);
     out->pre = &pre;
     out->pre_path = inputs->job->pre;
     if (st == DPT_OK)

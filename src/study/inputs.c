@@ -21,26 +21,20 @@ static void log_lines(const char *report) {
 
 static dpt_status inputs_pair(dpt_inputs *in) {
     char *report = NULL;
-    dpt_status st = dpt_catalog_pair(dpt_store_catalog(in->pre), in->catalog,
-                                     dpt_tied_head_wanted(in->pre), dpt_tied_head_wanted(in->post),
-                                     in->job->on_mismatch, &in->pairing, &report);
+    dpt_pair_side pre = {dpt_store_source(in->pre), in->job->pre, dpt_tied_head_wanted(in->pre)};
+    dpt_pair_side post = {dpt_store_source(in->post), in->job->post,
+                          dpt_tied_head_wanted(in->post)};
+    dpt_status st = dpt_pair_create(&pre, &post, in->job->on_mismatch, &in->pair, &report);
     log_lines(report);
     dpt_mem_free(report);
     return st;
 }
 
-/* Catalogs of pre in post's order and of the output. */
-static dpt_status derive_catalogs(dpt_inputs *in) {
-    dpt_status st = dpt_catalog_copy(in->catalog, &in->pre_catalog);
-    if (st == DPT_OK)
-        st = dpt_catalog_copy(in->catalog, &in->out_catalog);
-    for (int t = 0; t < in->catalog->count && st == DPT_OK; t++) {
-        int partner = in->pairing.pre_of[t];
-        if (partner >= 0)
-            in->pre_catalog.tensors[t].dtype = dpt_store_catalog(in->pre)->tensors[partner].dtype;
+static dpt_status derive_output(dpt_inputs *in) {
+    dpt_status st = dpt_catalog_copy(in->catalog, &in->out_catalog);
+    for (int t = 0; t < in->catalog->count && st == DPT_OK; t++)
         if (!in->job->same_dtype && dpt_dtype_editable(in->catalog->tensors[t].dtype))
             in->out_catalog.tensors[t].dtype = in->job->dtype;
-    }
     return st;
 }
 
@@ -238,7 +232,7 @@ dpt_status dpt_inputs_open(const dpt_comm *comm, const dpt_job *job, dpt_inputs 
         if (st == DPT_OK)
             st = select_tensors(out);
         if (st == DPT_OK)
-            st = derive_catalogs(out);
+            st = derive_output(out);
         st = dpt_agree(comm, st);
     }
     if (st == DPT_OK)
@@ -270,8 +264,7 @@ void dpt_inputs_close(dpt_inputs *inputs) {
     dpt_mem_free(inputs->reference);
     dpt_mem_free(inputs->data);
     dpt_mem_free(inputs->selected);
-    dpt_pairing_destroy(&inputs->pairing);
-    dpt_catalog_destroy(&inputs->pre_catalog);
+    dpt_pair_destroy(&inputs->pair);
     dpt_catalog_destroy(&inputs->out_catalog);
     if (inputs->post != NULL)
         dpt_store_close(inputs->post);
@@ -282,14 +275,6 @@ void dpt_inputs_close(dpt_inputs *inputs) {
 
 bool dpt_inputs_needs_model(const dpt_inputs *inputs) {
     return inputs->job->riemann && inputs->job->ndata > 0;
-}
-
-dpt_source dpt_inputs_pre_source(dpt_inputs *inputs) {
-    inputs->paired = (dpt_paired){.catalog = &inputs->pre_catalog,
-                                  .pre_of = inputs->pairing.pre_of,
-                                  .pre = dpt_store_source(inputs->pre),
-                                  .post = dpt_store_source(inputs->post)};
-    return dpt_paired_source(&inputs->paired);
 }
 
 dpt_status dpt_inputs_check_unchanged(const dpt_comm *comm, const dpt_inputs *in, bool headers) {
@@ -307,7 +292,8 @@ dpt_status dpt_inputs_check_unchanged(const dpt_comm *comm, const dpt_inputs *in
 /* What a study reads of a model beside what an edit leaves alone: losses take all of it, an edited model has
  * all of post, and edits alone look at what is selected of pre. */
 static bool is_read(const dpt_inputs *in, bool post, int t) {
-    return post || ((in->selected[t] || dpt_inputs_needs_model(in)) && in->pairing.pre_of[t] >= 0);
+    return post ||
+           ((in->selected[t] || dpt_inputs_needs_model(in)) && dpt_pair_partner(&in->pair, t) >= 0);
 }
 
 dpt_status dpt_inputs_check_begin(const dpt_comm *comm, dpt_inputs *in, const dpt_shard *shard) {
@@ -316,8 +302,7 @@ dpt_status dpt_inputs_check_begin(const dpt_comm *comm, dpt_inputs *in, const dp
     for (int t = 0; t < in->catalog->count && st == DPT_OK; t++)
         whole[t] = is_read(in, false, t);
     if (st == DPT_OK)
-        st = dpt_store_check_begin(in->pre, comm, &in->pre_catalog, shard, in->pairing.pre_of,
-                                   whole);
+        st = dpt_store_check_begin(in->pre, comm, &in->pair.catalog, shard, &in->pair, whole);
     for (int t = 0; t < in->catalog->count && st == DPT_OK; t++)
         whole[t] = true;
     if (st == DPT_OK)
@@ -357,8 +342,8 @@ dpt_status dpt_inputs_set_digest(dpt_inputs *in, const uint64_t *pre, const uint
     if (paired == NULL)
         return DPT_ERR_OUTPUT;
     for (int t = 0; t < in->catalog->count; t++)
-        if (in->pairing.pre_of[t] >= 0)
-            paired[t] = pre[in->pairing.pre_of[t]];
+        if (dpt_pair_partner(&in->pair, t) >= 0)
+            paired[t] = pre[dpt_pair_partner(&in->pair, t)];
     in->digest[0] = inputs_digest_of(in, false, paired);
     in->digest[1] = inputs_digest_of(in, true, post);
     dpt_mem_free(paired);

@@ -5,7 +5,7 @@
 #include "deltapath/data/dataset.h"
 #include "deltapath/store/store.h"
 #include "deltapath/job/job.h"
-#include "deltapath/tensor/paired.h"
+#include "deltapath/tensor/pair.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -16,10 +16,8 @@ typedef struct dpt_inputs {
     dpt_store *pre;
     dpt_store *post;
     const dpt_catalog *catalog; /**< that of post; borrowed from the store */
-    dpt_pairing pairing;
+    dpt_pair pair;
     bool *selected;          /**< (tensors) by the patterns of the job */
-    dpt_catalog pre_catalog; /**< pre in the order of post, with the types of pre */
-    dpt_paired paired;       /**< behind dpt_inputs_pre_source */
     dpt_catalog out_catalog; /**< post with the types of the output */
     dpt_dataset *data;       /**< (job->ndata) */
     dpt_store **reference;   /**< (job->ndata) reference of a dpo data set; NULL: post, or no dpo */
@@ -34,10 +32,6 @@ typedef struct dpt_inputs {
  * Collective over comm (same: job). Errors: DPT_ERR_INPUT, DPT_ERR_USAGE; out is empty. */
 dpt_status dpt_inputs_open(const dpt_comm *comm, const dpt_job *job, dpt_inputs *out);
 void dpt_inputs_close(dpt_inputs *inputs); /**< Local. */
-
-/** The pre-trained model in post's order: what has no partner has post's values. Valid while the
- * inputs are open. */
-dpt_source dpt_inputs_pre_source(dpt_inputs *inputs);
 
 /** Hash of all that the loss on data set d depends on beside the models of the job. Local. */
 uint64_t dpt_inputs_data_key(const dpt_inputs *inputs, int d);

@@ -244,7 +244,7 @@ dpt_status dpt_resources_plan(const dpt_inputs *in, int ranks, int64_t budget, d
         out->edit = need > out->edit ? need : out->edit;
     }
     double pair_bytes =
-        (double)dpt_catalog_bytes(in->catalog) + (double)dpt_catalog_bytes(&in->pre_catalog);
+        (double)dpt_catalog_bytes(in->catalog) + (double)dpt_catalog_bytes(&in->pair.catalog);
     out->bytes_read = pair_bytes * in->job->nedits;
     if (in->job->checkpoint != DPT_STORE_NONE)
         out->bytes_written = (double)dpt_catalog_bytes(&in->out_catalog) * in->job->nedits;

@@ -98,9 +98,9 @@ static dpt_edit_input edit_input(study *s) {
                             .pre_name = s->job->pre,
                             .post_name = s->job->post,
                             .shard = &s->shard,
-                            .pre = dpt_store_source(s->inputs.pre),
+                            .pre = dpt_pair_source(&s->inputs.pair),
                             .post = dpt_store_source(s->inputs.post),
-                            .pairing = &s->inputs.pairing,
+                            .comparable = s->inputs.pair.comparable,
                             .selected = s->inputs.selected,
                             .svd_group = s->job->svd_group};
 }

@@ -22,8 +22,7 @@ typedef struct zero_scan {
 } zero_scan;
 
 static bool zero_is_selected(const dpt_inputs *in, int t) {
-    return in->selected[t] && in->pairing.pre_of[t] >= 0 &&
-           dpt_dtype_editable(in->catalog->tensors[t].dtype);
+    return in->selected[t] && in->pair.comparable[t];
 }
 
 /* The next range to look at; false when all own cells were. */
@@ -77,7 +76,7 @@ static dpt_status zero_look(const zero_scan *scan, dpt_range range, bool *differ
 }
 
 static dpt_status zero_begin(const dpt_comm *comm, zero_scan *scan) {
-    scan->pre = dpt_inputs_pre_source(scan->inputs);
+    scan->pre = dpt_pair_source(&scan->inputs->pair);
     scan->post = dpt_store_source(scan->inputs->post);
     scan->first = scan->cell = scan->shard->rank_first[comm->rank];
     scan->end = scan->shard->rank_first[comm->rank + 1];

@@ -17,39 +17,14 @@ static const double quantile_of[DPT_DIFF_QUANTILES] = {0.10, 0.50, 0.90, 0.99, 1
 
 enum { BATCH_TENSORS = 64, ITERATIONS = 20, BYTES_WIDEST = 4 };
 
-/* Stored run of both models -> pre, post, delta in fp32. Local.
- * Errors: DPT_ERR_INPUT naming the first value that is not finite. */
-static dpt_status diff_read_side(dpt_store *store, dpt_range range, void *stored, float *values) {
-    dpt_source source = dpt_store_source(store);
-    const dpt_tensor_info *info = &source.catalog->tensors[range.tensor];
-    dpt_status st = source.read(source.ctx, range, stored);
-    if (st != DPT_OK)
-        return st;
-    int64_t at = dpt_dtype_find_nonfinite(info->dtype, stored, range.n);
-    if (at >= 0)
-        return dpt_error(DPT_ERR_INPUT,
-                         "%s: tensor %s has a NaN or an infinity at element %" PRId64
-                         ": repair the model",
-                         dpt_store_path(store), info->name, range.ig + at);
-    dpt_dtype_to_f32(info->dtype, stored, values, range.n);
-    return DPT_OK;
-}
-
-static dpt_status read_pair(dpt_diff *d, dpt_range range, float *pre, float *post) {
-    dpt_range other = range;
-    other.tensor = d->pre_of[range.tensor];
-    dpt_status st = diff_read_side(d->pre, other, d->stored, pre);
-    return st == DPT_OK ? diff_read_side(d->post, range, d->stored, post) : st;
-}
-
 /* Sums of one cell, each into its slot. */
 enum { SUM_PRE, SUM_POST, SUM_DELTA, SUM_DOT, SUM_ABS, SUM_ZERO, SUMS };
 
 static dpt_status sum_cell(dpt_diff *d, int64_t cell) {
     dpt_range range = dpt_shard_cell(&d->shard, cell);
-    if (d->pre_of[range.tensor] < 0)
+    if (!d->pair.comparable[range.tensor])
         return DPT_OK;
-    dpt_status st = read_pair(d, range, d->a, d->b);
+    dpt_status st = dpt_pair_values(&d->pair, range, d->stored, d->a, d->b);
     if (st != DPT_OK)
         return st;
     d->partial[SUM_PRE][cell] = dpt_reduce_square(d->a, range.n);
@@ -87,10 +62,7 @@ static dpt_status take_sums(dpt_diff *d) {
 
 static dpt_status quantile_values(void *ctx, dpt_range range, float *values) {
     dpt_diff *d = ctx;
-    dpt_status st = read_pair(d, range, d->a, values);
-    for (int64_t i = 0; i < range.n && st == DPT_OK; i++)
-        values[i] -= d->a[i];
-    return st;
+    return dpt_pair_delta(&d->pair, range, d->stored, d->a, values);
 }
 
 /* Nearest rank: the q-quantile of n magnitudes is the ceil(q n)-th from below, which is the
@@ -108,7 +80,7 @@ static dpt_status take_quantiles(dpt_diff *d, int first, int end) {
     int64_t count = 0;
     for (int t = 0; t < d->catalog->count; t++) {
         bool inside =
-            t >= first && t < end && d->pre_of[t] >= 0 && d->catalog->tensors[t].numel > 0;
+            t >= first && t < end && d->pair.comparable[t] && d->catalog->tensors[t].numel > 0;
         d->group_of[t] = inside ? t : -1;
         for (int q = 0; q < DPT_DIFF_QUANTILES && inside; q++, count++)
             targets[count] = (dpt_quantile_target){
@@ -133,10 +105,7 @@ static dpt_status read_slab(dpt_diff *d, int t, int64_t begin, int64_t end, int6
     for (int64_t ig = begin * cols; ig < end * cols && st == DPT_OK; ig += DPT_CELL) {
         dpt_range range = {.tensor = t, .ig = ig};
         range.n = end * cols - ig < DPT_CELL ? end * cols - ig : DPT_CELL;
-        float *values = slab + (ig - begin * cols);
-        st = read_pair(d, range, d->a, values);
-        for (int64_t i = 0; i < range.n && st == DPT_OK; i++)
-            values[i] -= d->a[i];
+        st = dpt_pair_delta(&d->pair, range, d->stored, d->a, slab + (ig - begin * cols));
     }
     return st;
 }
@@ -144,7 +113,7 @@ static dpt_status read_slab(dpt_diff *d, int t, int64_t begin, int64_t end, int6
 /* All ranks share each matrix; one that does not fit in the budget is left out on all. */
 static dpt_status take_spectral(dpt_diff *d, int t, int iterations) {
     const dpt_tensor_info *info = &d->catalog->tensors[t];
-    if (info->ndim != 2 || info->numel == 0 || d->pre_of[t] < 0)
+    if (info->ndim != 2 || info->numel == 0 || !d->pair.comparable[t])
         return DPT_OK;
     int64_t rows = info->shape[0];
     int64_t cols = info->shape[1];
@@ -205,20 +174,15 @@ static dpt_status diff_pair(dpt_diff *d) {
     dpt_status st = dpt_store_check_usable(d->pre);
     if (st == DPT_OK)
         st = dpt_store_check_usable(d->post);
+    dpt_pair_side pre = {dpt_store_source(d->pre), dpt_store_path(d->pre), ties_embeddings(d->pre)};
+    dpt_pair_side post = {dpt_store_source(d->post), dpt_store_path(d->post),
+                          ties_embeddings(d->post)};
     if (st == DPT_OK)
-        st = dpt_catalog_pair(dpt_store_catalog(d->pre), d->catalog, ties_embeddings(d->pre),
-                              ties_embeddings(d->post), DPT_MISMATCH_KEEP_POST, &d->pairing,
-                              &d->report);
+        st = dpt_pair_create(&pre, &post, DPT_MISMATCH_KEEP_POST, &d->pair, &d->report);
     if (st != DPT_OK)
         return st;
-    d->pre_of = d->pairing.pre_of;
-    for (int t = 0; t < d->catalog->count; t++) {
-        int p = d->pre_of[t];
-        if (p >= 0 && (!dpt_dtype_editable(d->catalog->tensors[t].dtype) ||
-                       !dpt_dtype_editable(dpt_store_catalog(d->pre)->tensors[p].dtype)))
-            d->pre_of[t] = -1;
-        d->compared += d->pre_of[t] >= 0;
-    }
+    for (int t = 0; t < d->catalog->count; t++)
+        d->compared += d->pair.comparable[t];
     if (d->compared == 0)
         st = dpt_error(DPT_ERR_INPUT,
                        "%s and %s have no tensor in common that can be compared: give two models "
@@ -258,7 +222,7 @@ static void diff_destroy(dpt_diff *d) {
     dpt_mem_free(d->group_of);
     dpt_mem_free(d->rows);
     dpt_mem_free(d->report);
-    dpt_pairing_destroy(&d->pairing);
+    dpt_pair_destroy(&d->pair);
     dpt_shard_destroy(&d->shard);
     if (d->post != NULL)
         dpt_store_close(d->post);

@@ -5,6 +5,7 @@
 
 #include "deltapath/base/log.h"
 #include "deltapath/store/store.h"
+#include "deltapath/tensor/pair.h"
 #include "deltapath/verbs/diff.h"
 
 enum { DPT_DIFF_SUMS = 6 };
@@ -15,9 +16,8 @@ typedef struct dpt_diff {
     dpt_store *post;
     const dpt_catalog *catalog; /**< of post */
     dpt_shard shard;
-    dpt_pairing pairing;
+    dpt_pair pair;
     char *report;
-    int *pre_of; /**< (tensors) the pairing's, less what cannot be compared */
     int compared;
     void *stored;                   /**< one cell as stored */
     float *a, *b;                   /**< (DPT_CELL) */

@@ -39,7 +39,7 @@ static dpt_diff_row total_row(const dpt_diff *d) {
     for (int t = 0; t < d->catalog->count; t++) {
         const dpt_diff_row *row = &d->rows[t];
         double numel = (double)d->catalog->tensors[t].numel;
-        if (d->pre_of[t] < 0)
+        if (!d->pair.comparable[t])
             continue;
         n += numel;
         total.pre += row->pre * row->pre;
@@ -83,7 +83,7 @@ static void diff_print_print_table(const dpt_diff *d, FILE *out) {
         fprintf(out, " %10s", heads[i]);
     fprintf(out, "\n");
     for (int t = 0; t < d->catalog->count; t++)
-        if (d->pre_of[t] >= 0)
+        if (d->pair.comparable[t])
             diff_print_print_row(out, width, d->catalog->tensors[t].name, &d->rows[t]);
     dpt_diff_row total = total_row(d);
     diff_print_print_row(out, width, "all", &total);
@@ -135,7 +135,7 @@ static void print_csv(const dpt_diff *d, FILE *file) {
     fputs(CSV_START, file);
     for (int t = 0; t < d->catalog->count; t++) {
         char shape[128];
-        if (d->pre_of[t] < 0)
+        if (!d->pair.comparable[t])
             continue;
         dpt_catalog_shape_text(&d->catalog->tensors[t], shape, sizeof shape);
         diff_print_csv_row(file, d->catalog->tensors[t].name, shape, &d->rows[t]);

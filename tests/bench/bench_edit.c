@@ -22,7 +22,7 @@ static dpt_comm test_comm;
 typedef struct bench {
     dpt_catalog catalog;
     dpt_shard shard;
-    dpt_pairing pairing;
+    bool comparable[TENSORS];
     dpt_field *pre, *post, *out;
     dpt_edit_input input;
     int64_t own; /* elements of this rank */
@@ -68,10 +68,7 @@ static dpt_status setup(bench *b) {
         snprintf(name, sizeof name, "layers.%02d.weight", t);
         st = dpt_catalog_add(&b->catalog, name, DPT_BF16, 2, (int64_t[]){2 * SIDE, SIDE});
     }
-    b->pairing = (dpt_pairing){.count = TENSORS};
-    b->pairing.pre_of = malloc(TENSORS * sizeof(int));
-    for (int t = 0; t < TENSORS; t++)
-        b->pairing.pre_of[t] = t;
+    memset(b->comparable, 1, sizeof b->comparable);
     if (st == DPT_OK)
         st = dpt_shard_create(&b->catalog, test_comm.size, &b->shard);
     if (st == DPT_OK)
@@ -87,7 +84,7 @@ static dpt_status setup(bench *b) {
                                 .shard = &b->shard,
                                 .pre = dpt_field_source(b->pre),
                                 .post = dpt_field_source(b->post),
-                                .pairing = &b->pairing};
+                                .comparable = b->comparable};
     b->floats = b->own / 2;
     b->a = dpt_mem_zalloc(b->floats + 1, sizeof(float), "triad");
     b->b = dpt_mem_zalloc(b->floats + 1, sizeof(float), "triad");

@@ -103,7 +103,8 @@ static dpt_status write_cells(dpt_store *post, const dpt_shard *shard, dpt_sink 
 
 static dpt_status dare(dpt_store *pre, dpt_store *post, const dpt_shard *shard, dpt_sink sink) {
     const dpt_catalog *catalog = dpt_store_catalog(post);
-    dpt_pairing pairing;
+    dpt_pair pair;
+    dpt_pair_side from = {.source = dpt_store_source(pre)}, to = {.source = dpt_store_source(post)};
     char *report = NULL;
     bool *selected = malloc((size_t)catalog->count);
     memset(selected, 1, (size_t)catalog->count);
@@ -111,17 +112,16 @@ static dpt_status dare(dpt_store *pre, dpt_store *post, const dpt_shard *shard, 
     dpt_edit_stage_init(&spec.stages[0], dpt_edit_method_find("dare"));
     dpt_status st = dpt_edit_stage_set(&spec.stages[0], "p", "0.9");
     if (st == DPT_OK)
-        st = dpt_catalog_pair(dpt_store_catalog(pre), catalog, false, false, DPT_MISMATCH_ERROR,
-                              &pairing, &report);
+        st = dpt_pair_create(&from, &to, DPT_MISMATCH_ERROR, &pair, &report);
     if (st == DPT_OK) {
         dpt_edit_input input = {.comm = &comm,
                                 .shard = shard,
-                                .pre = dpt_store_source(pre),
+                                .pre = dpt_pair_source(&pair),
                                 .post = dpt_store_source(post),
-                                .pairing = &pairing,
+                                .comparable = pair.comparable,
                                 .selected = selected};
         st = dpt_edit_run(&spec, &input, sink, NULL);
-        dpt_pairing_destroy(&pairing);
+        dpt_pair_destroy(&pair);
     }
     dpt_mem_free(report);
     free(selected);

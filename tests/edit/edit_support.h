@@ -14,7 +14,7 @@
 typedef struct pair {
     dpt_catalog catalog, out_catalog;
     dpt_shard shard;
-    dpt_pairing pairing;
+    bool *comparable;
     dpt_field *pre, *post, *out;
     dpt_edit_input input;
     dpt_sink sink;
@@ -74,10 +74,9 @@ static inline void pair_create_of(pair *p, dpt_dtype in, dpt_dtype out, int coun
     pair_catalog(&p->catalog, in, count, tensors);
     pair_catalog(&p->out_catalog, out, count, tensors);
     assert_int_equal(dpt_shard_create(&p->catalog, test_comm.size, &p->shard), DPT_OK);
-    p->pairing = (dpt_pairing){.count = p->catalog.count};
-    p->pairing.pre_of = dpt_mem_alloc(p->catalog.count, sizeof(int), "pairs");
+    p->comparable = dpt_mem_alloc(p->catalog.count, sizeof *p->comparable, "pairs");
     for (int t = 0; t < p->catalog.count; t++)
-        p->pairing.pre_of[t] = t;
+        p->comparable[t] = dpt_dtype_editable(p->catalog.tensors[t].dtype);
     assert_int_equal(dpt_field_create(&test_comm, &p->catalog, &p->shard, &p->pre), DPT_OK);
     assert_int_equal(dpt_field_create(&test_comm, &p->catalog, &p->shard, &p->post), DPT_OK);
     assert_int_equal(dpt_field_create(&test_comm, &p->out_catalog, &p->shard, &p->out), DPT_OK);
@@ -86,7 +85,7 @@ static inline void pair_create_of(pair *p, dpt_dtype in, dpt_dtype out, int coun
                                 .shard = &p->shard,
                                 .pre = dpt_field_source(p->pre),
                                 .post = dpt_field_source(p->post),
-                                .pairing = &p->pairing};
+                                .comparable = p->comparable};
     p->sink = dpt_field_sink(p->out);
 }
 
@@ -114,7 +113,7 @@ static inline void pair_destroy(pair *p) {
     dpt_field_destroy(p->pre);
     dpt_field_destroy(p->post);
     dpt_field_destroy(p->out);
-    dpt_mem_free(p->pairing.pre_of);
+    dpt_mem_free(p->comparable);
     dpt_shard_destroy(&p->shard);
     dpt_catalog_destroy(&p->catalog);
     dpt_catalog_destroy(&p->out_catalog);

@@ -32,7 +32,7 @@ static void untouched_tensors_are_kept(void **state) {
     for (int t = 0; t < p.catalog.count; t++)
         selected[t] = t != q;
     p.input.selected = selected;
-    p.pairing.pre_of[up] = -1;
+    p.comparable[up] = false;
     assert_int_equal(run(&p, "expo:alpha=2", NULL), DPT_OK);
     assert_true(same_as_post(&p, q));
     assert_true(same_as_post(&p, up));

@@ -5,7 +5,7 @@
 
 #include "deltapath/model/model.h"
 #include "deltapath/store/store.h"
-#include "deltapath/tensor/paired.h"
+#include "deltapath/tensor/pair.h"
 
 #include <stdlib.h>
 
@@ -45,7 +45,6 @@ static void test_loads(void **state) {
     dpt_model *model;
     assert_int_equal(dpt_store_open(&test_comm, "share/demo/llama-pre", &pre), DPT_OK);
     assert_int_equal(dpt_store_open(&test_comm, "share/demo/llama-post", &post), DPT_OK);
-    const dpt_catalog *catalog = dpt_store_catalog(post);
     int64_t bytes = reads_counter("rchar"), calls = reads_counter("syscr");
     assert_int_equal(
         dpt_model_create(&test_comm, dpt_store_config(post), dpt_store_source(post), &model),
@@ -53,19 +52,16 @@ static void test_loads(void **state) {
     reads_check(post, reads_counter("rchar") - bytes, reads_counter("syscr") - calls, "post");
 
     /* The pre-trained model as a study binds it. */
-    int *pre_of = malloc((size_t)catalog->count * sizeof *pre_of);
-    for (int i = 0; i < catalog->count; i++)
-        pre_of[i] = dpt_catalog_find(dpt_store_catalog(pre), catalog->tensors[i].name);
-    dpt_paired paired = {.catalog = catalog,
-                         .pre_of = pre_of,
-                         .pre = dpt_store_source(pre),
-                         .post = dpt_store_source(post)};
-    dpt_source source = dpt_paired_source(&paired);
+    dpt_pair pair;
+    char *report;
+    dpt_pair_side from = {.source = dpt_store_source(pre)}, to = {.source = dpt_store_source(post)};
+    assert_int_equal(dpt_pair_create(&from, &to, DPT_MISMATCH_ERROR, &pair, &report), DPT_OK);
+    dpt_source source = dpt_pair_source(&pair);
     bytes = reads_counter("rchar");
     calls = reads_counter("syscr");
     assert_int_equal(dpt_model_bind_edit(model, &source), DPT_OK);
     reads_check(post, reads_counter("rchar") - bytes, reads_counter("syscr") - calls, "pre");
-    free(pre_of);
+    dpt_pair_destroy(&pair);
     dpt_model_destroy(model);
     dpt_store_close(post);
     dpt_store_close(pre);

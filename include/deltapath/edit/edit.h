@@ -113,12 +113,11 @@ typedef struct dpt_edit_input {
     const dpt_comm *comm;
     const char *pre_name, *post_name; /**< for messages, such as paths; or NULL */
     const dpt_shard *shard;           /**< cells of post's catalog over comm's ranks */
-    dpt_source pre;                   /**< of the pre-trained model, its own catalog */
     dpt_source post;                  /**< catalog: names, shapes, stored types */
-    const dpt_pairing *pairing;       /**< pre_of[tensor of post] */
-    const bool *selected; /**< (tensors of post) whether the edit touches the tensor; tensors
-                                      that are not editable or have no partner are never touched */
-    int svd_group;        /**< ranks that share a matrix in low rank; 0: chosen by size */
+    dpt_source pre;         /**< in post's order, with the stored types of pre: dpt_pair_source */
+    const bool *comparable; /**< (tensors) those of dpt_pair; others are never touched */
+    const bool *selected;   /**< (tensors) whether the edit touches the tensor; NULL: all */
+    int svd_group;          /**< ranks that share a matrix in low rank; 0: chosen by size */
 
     /** Gradient of a loss at W_post, or NULL. All tensors f32, in post's order and shapes; the own
      * cells are in memory, so that `view` finds them. */
@@ -162,7 +161,7 @@ typedef struct dpt_edit_report {
 } dpt_edit_report;
 
 /** Check an edit against the tensors that it would change, as dpt_edit_run does, before any work.
- * Local; the same on all ranks. Uses of input: the catalogs, the pairing and the selection.
+ * Local; the same on all ranks. Uses of input: the catalogs and the masks.
  * Errors: DPT_ERR_USAGE for a rank above the limit of a tensor, naming it. */
 dpt_status dpt_edit_check(const dpt_edit_spec *spec, const dpt_edit_input *input);
 

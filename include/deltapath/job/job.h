@@ -6,7 +6,7 @@
 #include "deltapath/edit/edit.h"
 #include "deltapath/path/quadrature.h"
 #include "deltapath/store/store.h"
-#include "deltapath/tensor/catalog.h"
+#include "deltapath/tensor/pair.h"
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -4,6 +4,7 @@
 #include "deltapath/comm/comm.h"
 #include "deltapath/tensor/catalog.h"
 #include "deltapath/tensor/field.h"
+#include "deltapath/tensor/pair.h"
 #include "deltapath/tensor/shard.h"
 
 #include <stdbool.h>
@@ -81,13 +82,13 @@ bool dpt_store_stored_hash(const dpt_store *store, int tensor, uint64_t *hash);
  * them, and what was not read in order is read again at the end.
  *
  * Begin is Local (same: all), end Collective over comm, agreed. @param[in] catalog  in whose order the
- * shard cuts, with the types of the store, borrowed until the end; tensor_of (tensors of catalog): that of the
- * store, -1 for none; NULL: the same order. unhashed (tensors of catalog): which are hashed too although nothing
+ * shard cuts, with the types of the store, borrowed until the end; pair: the store is its pre and the catalog
+ * its own; NULL: the catalog is the store's. unhashed (tensors of catalog): which are hashed too although nothing
  * is stored to compare with; NULL: none.
  * @param[out] hashes (tensors of catalog) XXH3-64 of each that was hashed, 0 of the others; or NULL.
  * Errors: DPT_ERR_INPUT naming file and tensor of a hash that differs; DPT_ERR_OUTPUT without memory. */
 dpt_status dpt_store_check_begin(dpt_store *store, const dpt_comm *comm, const dpt_catalog *catalog,
-                                 const dpt_shard *shard, const int *tensor_of,
+                                 const dpt_shard *shard, const dpt_pair *pair,
                                  const bool *unhashed);
 dpt_status dpt_store_check_end(dpt_store *store, uint64_t *hashes);
 

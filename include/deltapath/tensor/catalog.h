@@ -55,32 +55,4 @@ void dpt_catalog_matrix(const dpt_tensor_info *info, int64_t *rows, int64_t *col
 /** Text form "[4096, 11008]" into buffer. Local. */
 void dpt_catalog_shape_text(const dpt_tensor_info *info, char *buffer, int size);
 
-typedef enum dpt_mismatch_policy { DPT_MISMATCH_ERROR, DPT_MISMATCH_KEEP_POST } dpt_mismatch_policy;
-
-/** Which tensor of `pre` belongs to each tensor of `post`. */
-typedef struct dpt_pairing {
-    int count;   /**< tensors of post */
-    int *pre_of; /**< (count) position in pre, or -1: keep the post-trained values */
-    int mismatches;
-} dpt_pairing;
-
-/** Pair two models by name. Both catalogs are sorted.
- *
- * Missing, extra, differently shaped (padded vocabularies are named as such) and differently typed
- * tensors are told in `report`: a line each, or one line with their number where a kind has more than
- * five (allocated, NULL when there is nothing to say).
- * Different editable types are no mismatch of values: they pair, and the report says how many do.
- * Tied heads: a "lm_head.weight" that only post stores pairs with the token embedding of pre when
- * pre's configuration ties them; one that only pre stores is left out silently when both
- * configurations tie them, since it is a copy. Anything else on one side only is a mismatch.
- * Local.
- * @param[in] tied_pre, tied_post "tie_word_embeddings" of the two configurations.
- * Errors: DPT_ERR_INPUT under DPT_MISMATCH_ERROR when there is any mismatch: the message has the
- * first and the number of all, and the mend; the report is there, out is empty.
- */
-dpt_status dpt_catalog_pair(const dpt_catalog *pre, const dpt_catalog *post, bool tied_pre,
-                            bool tied_post, dpt_mismatch_policy policy, dpt_pairing *out,
-                            char **report);
-void dpt_pairing_destroy(dpt_pairing *pairing); /**< Local; an empty one is allowed. */
-
 #endif

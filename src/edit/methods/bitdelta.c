@@ -60,9 +60,8 @@ static bool bitdelta_follows_code(const dpt_edit_stage *stage) {
  * else fp32. */
 static void bitdelta_round_to_stored(const dpt_edit_stage *stage, int tensor, int64_t n, float *x) {
     uint16_t stored[DPT_EDIT_PIECE];
-    const dpt_edit_input *input = stage->input;
     dpt_dtype post = stage->catalog->tensors[tensor].dtype;
-    dpt_dtype pre = input->pre.catalog->tensors[input->pairing->pre_of[tensor]].dtype;
+    dpt_dtype pre = stage->input->pre.catalog->tensors[tensor].dtype;
     if (pre != post || dpt_dtype_size(post) != sizeof stored[0])
         return;
     dpt_dtype_from_f32(post, x, stored, n);

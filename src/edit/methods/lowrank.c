@@ -99,10 +99,7 @@ static dpt_status lowrank_fetch_stored(dpt_edit_work *work, dpt_range range, voi
     int64_t count = range.n > 0;
     dpt_block want = dpt_block_of_range(range);
     dpt_status st = input->post.fetch(input->post.ctx, count, &want, &post);
-    dpt_status pre_st = DPT_OK;
-    if (count > 0)
-        want.tensor = input->pairing->pre_of[range.tensor];
-    pre_st = input->pre.fetch(input->pre.ctx, count, &want, &pre);
+    dpt_status pre_st = input->pre.fetch(input->pre.ctx, count, &want, &pre);
     st = dpt_agree(input->comm, st != DPT_OK ? st : pre_st);
     if (st != DPT_OK || count == 0)
         return st;

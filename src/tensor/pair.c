@@ -1,8 +1,9 @@
-#include "deltapath/tensor/catalog.h"
+#include "deltapath/tensor/pair.h"
 
 #include "deltapath/base/mem.h"
 #include "deltapath/tensor/role.h"
 
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -166,18 +167,21 @@ static void add_retyped(findings *found) {
         }
 }
 
-static void pair_post(findings *found, const dpt_catalog *pre, const dpt_catalog *post,
-                      bool tied_pre, int *pre_of) {
-    for (int i = 0; i < post->count; i++) {
-        const dpt_tensor_info *info = &post->tensors[i];
+static void pair_post(findings *found, const dpt_catalog *pre, bool tied_pre, dpt_pair *out) {
+    for (int i = 0; i < out->catalog.count; i++) {
+        dpt_tensor_info *info = &out->catalog.tensors[i];
         int partner = dpt_catalog_find(pre, info->name);
         if (partner < 0 && tied_pre && pairing_ends_with(info->name, HEAD))
             partner = find_embedding(pre);
-        pre_of[i] = -1;
         if (partner < 0)
             add_mismatch(found, LACKS_PRE, info->name, "missing in the pre-trained model");
-        else if (check_pair(found, &pre->tensors[partner], info))
-            pre_of[i] = partner;
+        else if (!check_pair(found, &pre->tensors[partner], info))
+            partner = -1;
+        out->pre_of[i] = partner;
+        out->comparable[i] = partner >= 0 && dpt_dtype_editable(info->dtype) &&
+                             dpt_dtype_editable(pre->tensors[partner].dtype);
+        if (partner >= 0)
+            info->dtype = pre->tensors[partner].dtype;
     }
 }
 
@@ -202,33 +206,108 @@ static dpt_status pairing_judge(const findings *found, dpt_mismatch_policy polic
                      found->first, others);
 }
 
-dpt_status dpt_catalog_pair(const dpt_catalog *pre, const dpt_catalog *post, bool tied_pre,
-                            bool tied_post, dpt_mismatch_policy policy, dpt_pairing *out,
-                            char **report) {
-    *out = (dpt_pairing){.count = 0};
+static dpt_status pairing_allocate(const dpt_catalog *post, dpt_pair *out) {
+    dpt_status st = dpt_catalog_copy(post, &out->catalog);
+    out->pre_of = dpt_mem_alloc(post->count, sizeof *out->pre_of, "pairing of tensors");
+    out->comparable = dpt_mem_alloc(post->count, sizeof *out->comparable, "pairing of tensors");
+    return out->pre_of != NULL && out->comparable != NULL ? st : DPT_ERR_OUTPUT;
+}
+
+dpt_status dpt_pair_create(const dpt_pair_side *pre, const dpt_pair_side *post,
+                           dpt_mismatch_policy policy, dpt_pair *out, char **report) {
+    *out = (dpt_pair){.pre = *pre, .post = *post};
     *report = NULL;
     findings found = {.status = DPT_OK};
-    int *pre_of = dpt_mem_alloc(post->count, sizeof *pre_of, "pairing of tensors");
-    if (pre_of == NULL)
-        return DPT_ERR_OUTPUT;
-    pair_post(&found, pre, post, tied_pre, pre_of);
-    list_extra(&found, pre, post, tied_pre && tied_post);
-    add_kinds(&found);
-    add_retyped(&found);
-    dpt_status st = pairing_judge(&found, policy);
+    dpt_status st = pairing_allocate(post->source.catalog, out);
+    if (st == DPT_OK) {
+        pair_post(&found, pre->source.catalog, pre->tied, out);
+        list_extra(&found, pre->source.catalog, post->source.catalog, pre->tied && post->tied);
+        add_kinds(&found);
+        add_retyped(&found);
+        out->mismatches = found.mismatches;
+        st = pairing_judge(&found, policy);
+    }
     if (found.status == DPT_OK)
         *report = found.report.text;
     else
         dpt_mem_free(found.report.text);
-    if (st != DPT_OK) {
-        dpt_mem_free(pre_of);
-        return st;
+    if (st != DPT_OK)
+        dpt_pair_destroy(out);
+    return st;
+}
+
+void dpt_pair_destroy(dpt_pair *pair) {
+    dpt_catalog_destroy(&pair->catalog);
+    dpt_mem_free(pair->pre_of);
+    dpt_mem_free(pair->comparable);
+    *pair = (dpt_pair){.mismatches = 0};
+}
+
+int dpt_pair_partner(const dpt_pair *pair, int tensor) {
+    return pair->pre_of[tensor];
+}
+
+/* Where a tensor comes from, and its number there. */
+static const dpt_source *pair_choose(const dpt_pair *pair, int *tensor) {
+    int partner = pair->pre_of[*tensor];
+    if (partner < 0)
+        return &pair->post.source;
+    *tensor = partner;
+    return &pair->pre.source;
+}
+
+static dpt_status pair_read(void *ctx, dpt_range range, void *out) {
+    const dpt_source *source = pair_choose(ctx, &range.tensor);
+    return source->read(source->ctx, range, out);
+}
+
+/* Each block may come from either model, and goes to it whole: the model merges the reads of its rows. */
+static dpt_status pair_fetch(void *ctx, int64_t count, const dpt_block *wants, void *const *outs) {
+    dpt_status st = DPT_OK;
+    for (int64_t i = 0; i < count && st == DPT_OK; i++) {
+        dpt_block want = wants[i];
+        const dpt_source *source = pair_choose(ctx, &want.tensor);
+        st = source->fetch(source->ctx, 1, &want, &outs[i]);
     }
-    *out = (dpt_pairing){.count = post->count, .pre_of = pre_of, .mismatches = found.mismatches};
+    return st;
+}
+
+dpt_source dpt_pair_source(dpt_pair *pair) {
+    return (dpt_source){.ctx = pair,
+                        .catalog = &pair->catalog,
+                        .independent = true,
+                        .read = pair_read,
+                        .fetch = pair_fetch};
+}
+
+static dpt_status pair_side_values(const dpt_pair_side *side, dpt_range range, void *stored,
+                                   float *values) {
+    const dpt_tensor_info *info = &side->source.catalog->tensors[range.tensor];
+    dpt_status st = side->source.read(side->source.ctx, range, stored);
+    if (st != DPT_OK)
+        return st;
+    int64_t at = dpt_dtype_find_nonfinite(info->dtype, stored, range.n);
+    if (at >= 0)
+        return dpt_error(DPT_ERR_INPUT,
+                         "%s: tensor %s has a NaN or an infinity at element %" PRId64
+                         ": repair the model",
+                         side->name, info->name, range.ig + at);
+    dpt_dtype_to_f32(info->dtype, stored, values, range.n);
     return DPT_OK;
 }
 
-void dpt_pairing_destroy(dpt_pairing *pairing) {
-    dpt_mem_free(pairing->pre_of);
-    *pairing = (dpt_pairing){.count = 0};
+dpt_status dpt_pair_values(const dpt_pair *pair, dpt_range range, void *stored, float *pre,
+                           float *post) {
+    dpt_range partner = range;
+    partner.tensor = pair->pre_of[range.tensor];
+    dpt_status st = pair_side_values(&pair->pre, partner, stored, pre);
+    return st == DPT_OK ? pair_side_values(&pair->post, range, stored, post) : st;
+}
+
+dpt_status dpt_pair_delta(const dpt_pair *pair, dpt_range range, void *stored, float *pre,
+                          float *delta) {
+    dpt_status st = dpt_pair_values(pair, range, stored, pre, delta);
+    for (int64_t i = 0; i < range.n && st == DPT_OK; i++)
+        delta[i] -= pre[i];
+    return st;
 }

@@ -1,0 +1,57 @@
+#ifndef DELTAPATH_TENSOR_PAIR_H
+#define DELTAPATH_TENSOR_PAIR_H
+
+#include "deltapath/tensor/field.h"
+
+typedef enum dpt_mismatch_policy { DPT_MISMATCH_ERROR, DPT_MISMATCH_KEEP_POST } dpt_mismatch_policy;
+
+/** One model of a pair. */
+typedef struct dpt_pair_side {
+    dpt_source source; /**< independent: files; the catalog is sorted */
+    const char *name;  /**< for messages, such as a path; borrowed */
+    bool tied;         /**< "tie_word_embeddings" of its configuration */
+} dpt_pair_side;
+
+/** The pre-trained model tensor by tensor in the order of the post-trained one. */
+typedef struct dpt_pair {
+    dpt_pair_side pre, post;
+    dpt_catalog catalog; /**< post's names and shapes; types of pre, or of post without a partner */
+    int *pre_of;         /**< (tensors) as dpt_pair_partner says; private to src/tensor */
+    bool *comparable;    /**< (tensors) has a partner, both of types that are computed with */
+    int mismatches;
+} dpt_pair;
+
+/** Pair two models by name.
+ *
+ * Missing, extra, differently shaped (padded vocabularies are named as such) and differently typed
+ * tensors are told in `report`: a line each, or one line with their number where a kind has more than
+ * five (allocated, NULL when there is nothing to say).
+ * Different editable types are no mismatch of values: they pair, and the report says how many do.
+ * Tied heads: a "lm_head.weight" that only post stores pairs with the token embedding of pre when
+ * pre's configuration ties them; one that only pre stores is left out silently when both
+ * configurations tie them, since it is a copy. Anything else on one side only is a mismatch.
+ * Local.
+ * Errors: DPT_ERR_INPUT under DPT_MISMATCH_ERROR when there is any mismatch: the message has the
+ * first and the number of all, and the mend; the report is there, out is empty.
+ */
+dpt_status dpt_pair_create(const dpt_pair_side *pre, const dpt_pair_side *post,
+                           dpt_mismatch_policy policy, dpt_pair *out, char **report);
+void dpt_pair_destroy(dpt_pair *pair); /**< Local; an empty one is allowed. */
+
+/** The pre-trained model under post's numbers; what has no partner has post's values. Its calls are
+ * Local. Valid while `pair` lives, at its place. */
+dpt_source dpt_pair_source(dpt_pair *pair);
+
+/** Number of a tensor in the catalog of pre, or -1 without a partner. Local. */
+int dpt_pair_partner(const dpt_pair *pair, int tensor);
+
+/** Values of a run of a comparable tensor in fp32, and post - pre. Local.
+ * @param[out] stored  scratch of range.n of the widest type.
+ * @param[out] pre, post, delta  (range.n).
+ * Errors: those of the sources; DPT_ERR_INPUT naming the first value that is not finite. */
+dpt_status dpt_pair_values(const dpt_pair *pair, dpt_range range, void *stored, float *pre,
+                           float *post);
+dpt_status dpt_pair_delta(const dpt_pair *pair, dpt_range range, void *stored, float *pre,
+                          float *delta);
+
+#endif

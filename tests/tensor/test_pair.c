@@ -1,0 +1,307 @@
+/* ranks: 1 */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "deltapath/base/mem.h"
+#include "deltapath/tensor/pair.h"
+
+static int balances(void **state) {
+    (void)state;
+    dpt_error_clear();
+    dpt_mem_set_budget(0);
+    return dpt_mem_in_use() == 0 ? 0 : -1;
+}
+
+static dpt_status add(dpt_catalog *catalog, const char *name, dpt_dtype dtype, int ndim, int64_t a,
+                      int64_t b, int64_t c) {
+    int64_t shape[3] = {a, b, c};
+    return dpt_catalog_add(catalog, name, dtype, ndim, shape);
+}
+
+static const char EMBED[] = "model.embed_tokens.weight";
+static const char HEAD[] = "lm_head.weight";
+static const char NORM[] = "model.norm.weight";
+
+typedef struct pair_case {
+    dpt_catalog pre, post;
+    dpt_pair pair;
+    char *report;
+    dpt_status status;
+} pair_case;
+
+static void start(pair_case *p) {
+    memset(p, 0, sizeof *p);
+    dpt_catalog_init(&p->pre);
+    dpt_catalog_init(&p->post);
+}
+
+static void pair(pair_case *p, bool tied_pre, bool tied_post, dpt_mismatch_policy policy) {
+    assert_int_equal(dpt_catalog_sort(&p->pre), DPT_OK);
+    assert_int_equal(dpt_catalog_sort(&p->post), DPT_OK);
+    dpt_pair_side pre = {{.catalog = &p->pre}, "pre", tied_pre};
+    dpt_pair_side post = {{.catalog = &p->post}, "post", tied_post};
+    p->status = dpt_pair_create(&pre, &post, policy, &p->pair, &p->report);
+}
+
+static void stop(pair_case *p) {
+    dpt_pair_destroy(&p->pair);
+    dpt_mem_free(p->report);
+    dpt_catalog_destroy(&p->pre);
+    dpt_catalog_destroy(&p->post);
+}
+
+static int lines_of(const char *text) {
+    int lines = 0;
+    for (; text != NULL && *text != '\0'; text++)
+        lines += *text == '\n';
+    return lines;
+}
+
+static void equal_models_pair(void **state) {
+    (void)state;
+    pair_case p;
+    start(&p);
+    add(&p.pre, EMBED, DPT_BF16, 2, 32, 8, 0);
+    add(&p.pre, NORM, DPT_BF16, 1, 8, 0, 0);
+    add(&p.post, NORM, DPT_BF16, 1, 8, 0, 0);
+    add(&p.post, EMBED, DPT_BF16, 2, 32, 8, 0);
+    pair(&p, false, false, DPT_MISMATCH_ERROR);
+    assert_int_equal(p.status, DPT_OK);
+    assert_null(p.report);
+    assert_int_equal(p.pair.catalog.count, 2);
+    assert_int_equal(dpt_pair_partner(&p.pair, 0), 0);
+    assert_int_equal(dpt_pair_partner(&p.pair, 1), 1);
+    stop(&p);
+}
+
+static void fill_mismatched(pair_case *p) {
+    start(p);
+    add(&p->pre, EMBED, DPT_F32, 2, 32000, 8, 0);
+    add(&p->pre, HEAD, DPT_F32, 2, 32000, 8, 0);
+    add(&p->pre, "only.pre", DPT_F32, 1, 8, 0, 0);
+    add(&p->pre, "rotary", DPT_I64, 1, 8, 0, 0);
+    add(&p->pre, "shape", DPT_F32, 2, 8, 9, 0);
+    add(&p->pre, NORM, DPT_F32, 1, 8, 0, 0);
+    add(&p->post, EMBED, DPT_BF16, 2, 32064, 8, 0);
+    add(&p->post, HEAD, DPT_F32, 2, 32000, 8, 0);
+    add(&p->post, "only.post", DPT_F32, 1, 8, 0, 0);
+    add(&p->post, "rotary", DPT_I32, 1, 8, 0, 0);
+    add(&p->post, "shape", DPT_F32, 2, 9, 8, 0);
+    add(&p->post, NORM, DPT_BF16, 1, 8, 0, 0);
+}
+
+static void many_of_a_kind_are_one_line(void **state) {
+    (void)state;
+    pair_case p;
+    char name[32];
+    start(&p);
+    for (int i = 0; i < 5; i++) {
+        snprintf(name, sizeof name, "pre.%d", i);
+        add(&p.pre, name, DPT_F32, 1, 8, 0, 0);
+    }
+    for (int i = 0; i < 47; i++) {
+        snprintf(name, sizeof name, "post.%02d", i);
+        add(&p.post, name, DPT_F32, 1, 8, 0, 0);
+    }
+    pair(&p, false, false, DPT_MISMATCH_KEEP_POST);
+    assert_int_equal(p.status, DPT_OK);
+    assert_int_equal(p.pair.mismatches, 52);
+    assert_int_equal(lines_of(p.report), 1 + 5);
+    assert_non_null(strstr(p.report, "47 tensors are missing in the pre-trained model: 'post.00', "
+                                     "'post.01', 'post.02' and 44 more\n"));
+    assert_non_null(strstr(p.report, "tensor 'pre.4': missing in the post-trained model\n"));
+    stop(&p);
+}
+
+static void all_mismatches_are_listed(void **state) {
+    (void)state;
+    pair_case p;
+    fill_mismatched(&p);
+    pair(&p, false, false, DPT_MISMATCH_ERROR);
+    assert_int_equal(p.status, DPT_ERR_INPUT);
+    assert_int_equal(lines_of(p.report), 6);
+    assert_non_null(strstr(p.report, "padded vocabulary: [32000, 8]"));
+    assert_non_null(strstr(p.report, "'only.post': missing in the pre-trained"));
+    assert_non_null(strstr(p.report, "'only.pre': missing in the post-trained"));
+    assert_non_null(strstr(p.report, "types differ: I64"));
+    assert_non_null(strstr(p.report, "shapes differ: [8, 9]"));
+    assert_non_null(strstr(p.report, "1 tensors are F32"));
+    assert_non_null(strstr(dpt_error_message(), "first of 5 mismatches"));
+    assert_non_null(strstr(dpt_error_message(), "keep-post"));
+    assert_null(p.pair.pre_of);
+    stop(&p);
+}
+
+static void keep_post_pairs_the_rest(void **state) {
+    (void)state;
+    pair_case p;
+    fill_mismatched(&p);
+    pair(&p, false, false, DPT_MISMATCH_KEEP_POST);
+    assert_int_equal(p.status, DPT_OK);
+    assert_int_equal(p.pair.mismatches, 5);
+    for (int i = 0; i < p.post.count; i++) {
+        const char *name = p.post.tensors[i].name;
+        bool pairs = strcmp(name, HEAD) == 0 || strcmp(name, NORM) == 0;
+        int partner = pairs ? dpt_catalog_find(&p.pre, name) : -1;
+        assert_int_equal(dpt_pair_partner(&p.pair, i), partner);
+        assert_int_equal(p.pair.comparable[i], pairs);
+        assert_int_equal(p.pair.catalog.tensors[i].dtype,
+                         pairs ? p.pre.tensors[partner].dtype : p.post.tensors[i].dtype);
+    }
+    stop(&p);
+}
+
+/* Heads stored or not on either side, tied or not. */
+static void tied_heads(void **state) {
+    (void)state;
+    static const struct {
+        bool pre_head, post_head, tied_pre, tied_post, pairs;
+    } cases[] = {
+        {true, true, false, false, true},   {false, false, true, true, true},
+        {false, true, true, false, true},   {false, true, true, true, true},
+        {false, true, false, false, false}, {true, false, true, true, true},
+        {true, false, false, true, false},  {true, false, true, false, false},
+    };
+    for (size_t c = 0; c < sizeof cases / sizeof cases[0]; c++) {
+        pair_case p;
+        start(&p);
+        add(&p.pre, EMBED, DPT_F32, 2, 32, 8, 0);
+        add(&p.post, EMBED, DPT_F32, 2, 32, 8, 0);
+        if (cases[c].pre_head)
+            add(&p.pre, HEAD, DPT_F32, 2, 32, 8, 0);
+        if (cases[c].post_head)
+            add(&p.post, HEAD, DPT_F32, 2, 32, 8, 0);
+        pair(&p, cases[c].tied_pre, cases[c].tied_post, DPT_MISMATCH_ERROR);
+        assert_int_equal(p.status, cases[c].pairs ? DPT_OK : DPT_ERR_INPUT);
+        if (cases[c].pairs && cases[c].post_head)
+            assert_int_equal(dpt_pair_partner(&p.pair, dpt_catalog_find(&p.post, HEAD)),
+                             dpt_catalog_find(&p.pre, cases[c].pre_head ? HEAD : EMBED));
+        stop(&p);
+    }
+}
+
+static void no_memory_is_an_error(void **state) {
+    (void)state;
+    pair_case p;
+    fill_mismatched(&p);
+    dpt_mem_set_budget(dpt_mem_in_use() + 64);
+    pair(&p, false, false, DPT_MISMATCH_KEEP_POST);
+    assert_int_equal(p.status, DPT_ERR_OUTPUT);
+    assert_null(p.report);
+    stop(&p);
+}
+
+/* A source that gives its own number and counts what is asked of it. */
+typedef struct counter {
+    dpt_catalog catalog;
+    unsigned char value;
+    int reads, fetches;
+    int tensor; /* the last that was asked for */
+} counter;
+
+static dpt_status counter_read(void *ctx, dpt_range range, void *out) {
+    counter *c = ctx;
+    c->reads++;
+    c->tensor = range.tensor;
+    memset(out, c->value, (size_t)range.n);
+    return DPT_OK;
+}
+
+static dpt_status counter_fetch(void *ctx, int64_t count, const dpt_block *wants,
+                                void *const *outs) {
+    counter *c = ctx;
+    c->fetches++;
+    for (int64_t i = 0; i < count; i++) {
+        c->tensor = wants[i].tensor;
+        memset(outs[i], c->value, (size_t)(wants[i].rows * wants[i].cols));
+    }
+    return DPT_OK;
+}
+
+static dpt_source counter_source(counter *c, unsigned char value) {
+    *c = (counter){.value = value, .tensor = -1};
+    return (dpt_source){
+        .ctx = c, .catalog = &c->catalog, .read = counter_read, .fetch = counter_fetch};
+}
+
+/* A block is one request to its model, however many rows it has: what follows reads whole blocks at
+ * once, where a read a row took forty times the calls. */
+static void blocks_stay_whole(void **state) {
+    (void)state;
+    counter pre, post;
+    dpt_catalog catalog = {.count = 2};
+    int pre_of[] = {7, -1};
+    dpt_pair pair = {.catalog = catalog,
+                     .pre_of = pre_of,
+                     .pre = {.source = counter_source(&pre, 1)},
+                     .post = {.source = counter_source(&post, 2)}};
+    dpt_source source = dpt_pair_source(&pair);
+    unsigned char a[40], b[6];
+    dpt_block wants[] = {{.tensor = 0, .ig = 3, .rows = 10, .cols = 4, .stride = 9},
+                         {.tensor = 1, .rows = 3, .cols = 2, .stride = 2}};
+    void *outs[] = {a, b};
+    assert_ptr_equal(source.catalog, &pair.catalog);
+    assert_int_equal(source.fetch(source.ctx, 2, wants, outs), DPT_OK);
+    assert_int_equal(pre.fetches + post.fetches, 2);
+    assert_int_equal(pre.reads + post.reads, 0);
+    assert_true(pre.tensor == 7 && post.tensor == 1);
+    assert_true(a[0] == 1 && a[39] == 1 && b[0] == 2 && b[5] == 2);
+    dpt_range run = {.tensor = 0, .ig = 2, .n = 5};
+    assert_int_equal(source.read(source.ctx, run, a), DPT_OK);
+    run.tensor = 1;
+    assert_int_equal(source.read(source.ctx, run, b), DPT_OK);
+    assert_true(pre.reads == 1 && post.reads == 1);
+}
+
+/* Models of one tensor each, of three values. */
+static dpt_status values_read(void *ctx, dpt_range range, void *out) {
+    memcpy(out, (const float *)ctx + range.ig, (size_t)range.n * sizeof(float));
+    return DPT_OK;
+}
+
+static void deltas_are_post_less_pre(void **state) {
+    (void)state;
+    float a[] = {1, 2, 4}, b[] = {8, 5, 7}, stored[3], pre[3], post[3];
+    dpt_pair pair;
+    char *report;
+    dpt_catalog catalog;
+    dpt_catalog_init(&catalog);
+    add(&catalog, NORM, DPT_F32, 1, 3, 0, 0);
+    dpt_pair_side sides[] = {
+        {{.ctx = a, .catalog = &catalog, .read = values_read}, "before", false},
+        {{.ctx = b, .catalog = &catalog, .read = values_read}, "after", false}};
+    dpt_range range = {.tensor = 0, .ig = 1, .n = 2};
+    assert_int_equal(dpt_pair_create(&sides[0], &sides[1], DPT_MISMATCH_ERROR, &pair, &report),
+                     DPT_OK);
+    assert_int_equal(dpt_pair_values(&pair, range, stored, pre, post), DPT_OK);
+    assert_true(pre[0] == 2 && pre[1] == 4 && post[0] == 5 && post[1] == 7);
+    assert_int_equal(dpt_pair_delta(&pair, range, stored, pre, post), DPT_OK);
+    assert_true(post[0] == 3 && post[1] == 3);
+    b[2] = INFINITY;
+    assert_int_equal(dpt_pair_delta(&pair, range, stored, pre, post), DPT_ERR_INPUT);
+    assert_non_null(strstr(dpt_error_message(), "after: tensor model.norm.weight"));
+    assert_non_null(strstr(dpt_error_message(), "element 2"));
+    dpt_pair_destroy(&pair);
+    dpt_catalog_destroy(&catalog);
+}
+
+int main(void) {
+    cmocka_set_message_output(CM_OUTPUT_TAP);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_teardown(equal_models_pair, balances),
+        cmocka_unit_test_teardown(all_mismatches_are_listed, balances),
+        cmocka_unit_test_teardown(many_of_a_kind_are_one_line, balances),
+        cmocka_unit_test_teardown(keep_post_pairs_the_rest, balances),
+        cmocka_unit_test_teardown(tied_heads, balances),
+        cmocka_unit_test_teardown(no_memory_is_an_error, balances),
+        cmocka_unit_test_teardown(blocks_stay_whole, balances),
+        cmocka_unit_test_teardown(deltas_are_post_less_pre, balances),
+    };
+    return cmocka_run_group_tests_name("catalog", tests, NULL, NULL);
+}
