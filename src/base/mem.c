@@ -162,10 +162,6 @@ void dpt_mem_set_budget(int64_t bytes) {
     atomic_store(&budget, bytes);
 }
 
-int64_t dpt_mem_budget(void) {
-    return atomic_load(&budget);
-}
-
 int64_t dpt_mem_available(void) {
     int64_t limit = atomic_load(&budget);
     if (limit == 0)

@@ -75,24 +75,6 @@ void dpt_error_clear(void) {
     dpt_error_set_message("");
 }
 
-const char *dpt_status_name(dpt_status status) {
-    switch (status) {
-    case DPT_OK:
-        return "ok";
-    case DPT_ERR_USAGE:
-        return "usage";
-    case DPT_ERR_INPUT:
-        return "input";
-    case DPT_ERR_OUTPUT:
-        return "output";
-    case DPT_ERR_INTERNAL:
-        return "internal";
-    case DPT_INTERRUPTED:
-        return "interrupted";
-    }
-    return "unknown";
-}
-
 /* From harmless to worst. */
 static const dpt_status by_severity[] = {DPT_OK,        DPT_INTERRUPTED, DPT_ERR_USAGE,
                                          DPT_ERR_INPUT, DPT_ERR_OUTPUT,  DPT_ERR_INTERNAL};

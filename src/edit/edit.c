@@ -24,14 +24,6 @@ const char *dpt_edit_method_name(int method) {
     return methods[method]->name;
 }
 
-const char *dpt_edit_method_class(int method) {
-    return methods[method]->class_name;
-}
-
-const char *dpt_edit_method_help(int method) {
-    return methods[method]->help;
-}
-
 int dpt_edit_method_find(const char *name) {
     for (int m = 0; m < METHODS; m++)
         if (strcmp(methods[m]->name, name) == 0)
@@ -42,10 +34,6 @@ int dpt_edit_method_find(const char *name) {
 int dpt_edit_method_params(int method, const dpt_edit_param **params) {
     *params = methods[method]->params;
     return methods[method]->nparams;
-}
-
-bool dpt_edit_method_random(int method) {
-    return methods[method]->random;
 }
 
 const dpt_edit_method *dpt_edit_method_get(int method) {
@@ -149,7 +137,7 @@ double dpt_edit_stage_get(const dpt_edit_stage_spec *stage, const char *param) {
     return NAN;
 }
 
-dpt_status dpt_edit_stage_check(const dpt_edit_stage_spec *stage) {
+static dpt_status edit_check_stage(const dpt_edit_stage_spec *stage) {
     if (stage->method < 0 || stage->method >= METHODS)
         return dpt_error(DPT_ERR_INTERNAL, "edit: method %d is not in the table", stage->method);
     const dpt_edit_method *method = methods[stage->method];
@@ -174,7 +162,7 @@ dpt_status dpt_edit_spec_check(const dpt_edit_spec *spec) {
         return dpt_error(DPT_ERR_USAGE, "edit: %d methods in sequence: give 1 to %d", spec->nstages,
                          DPT_EDIT_STAGE_MAX);
     for (int s = 0; s < spec->nstages; s++) {
-        dpt_status st = dpt_edit_stage_check(&spec->stages[s]);
+        dpt_status st = edit_check_stage(&spec->stages[s]);
         if (st != DPT_OK)
             return st;
         exact = exact && methods[spec->stages[s].method] == &dpt_edit_method_expo;

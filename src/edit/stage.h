@@ -41,7 +41,6 @@ typedef struct dpt_edit_fused {
 /** One method: its parameters, and what it does. */
 typedef struct dpt_edit_method {
     const char *name;
-    const char *class_name; /**< of the paper */
     const char *help;
     bool random;
     bool by_row; /**< holds numbers for every row of the model */

@@ -14,17 +14,6 @@ static double reduce_fold(double *lane) {
     return lane[0];
 }
 
-double dpt_reduce_sum(const float *x, int64_t n) {
-    double lane[LANES] = {0};
-    int64_t i = 0;
-    for (; i + LANES <= n; i += LANES)
-        for (int l = 0; l < LANES; l++)
-            lane[l] += (double)x[i + l];
-    for (int l = 0; i + l < n; l++)
-        lane[l] += (double)x[i + l];
-    return reduce_fold(lane);
-}
-
 double dpt_reduce_abs(const float *x, int64_t n) {
     double lane[LANES] = {0};
     int64_t i = 0;

@@ -16,27 +16,6 @@
 static const double DEFAULT_TOLERANCE = 1e-3;
 static const double SMALL_RESIDUAL = 3e-3; /* share of |A| */
 
-static const char *const method_names[] = {
-    [DPT_SVD_AUTO] = "auto",
-    [DPT_SVD_RANDOM] = "random",
-    [DPT_SVD_EXACT] = "exact",
-    [DPT_SVD_REFERENCE] = "reference",
-};
-
-dpt_status dpt_svd_method_parse(const char *name, dpt_svd_method *out) {
-    for (int i = DPT_SVD_AUTO; i <= DPT_SVD_REFERENCE; i++)
-        if (strcmp(name, method_names[i]) == 0) {
-            *out = (dpt_svd_method)i;
-            return DPT_OK;
-        }
-    return dpt_error(DPT_ERR_USAGE,
-                     "svd: unknown method '%s': use auto, random, exact or reference", name);
-}
-
-const char *dpt_svd_method_name(dpt_svd_method method) {
-    return method >= DPT_SVD_AUTO && method <= DPT_SVD_REFERENCE ? method_names[method] : "unknown";
-}
-
 static int64_t shorter(int64_t rows, int64_t cols) {
     return rows < cols ? rows : cols;
 }
@@ -258,7 +237,7 @@ dpt_status dpt_svd_compute(const dpt_comm *comm, int64_t rows, int64_t cols, int
         .name = name,
     };
     dpt_status st = check_options(&problem);
-    if (st == DPT_OK && dpt_svd_method_name(options->method)[0] == 'u')
+    if (st == DPT_OK && (unsigned)options->method > DPT_SVD_REFERENCE)
         st = dpt_error(DPT_ERR_INTERNAL, "%s: unknown svd method %d", name, (int)options->method);
     st = dpt_agree(comm, st);
     if (st == DPT_OK)

@@ -118,9 +118,3 @@ dpt_status dpt_model_gradient_range(const dpt_model *model, const dpt_model_grad
             gradient_place(&model->params.items[i].block, gradient->blocks[i], range, out);
     return dpt_agree(&model->group, dpt_comm_sum_f32(&model->group, out, range.n));
 }
-
-dpt_status dpt_model_gradient_gather(const dpt_model *model, const dpt_model_gradient *gradient,
-                                     int tensor, float *out) {
-    dpt_range all = {.tensor = tensor, .n = model->catalog.tensors[tensor].numel};
-    return dpt_model_gradient_range(model, gradient, all, out);
-}

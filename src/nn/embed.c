@@ -5,18 +5,6 @@
 
 enum { COLUMNS = 128, PARALLEL_MIN = 1 << 15 };
 
-void dpt_nn_embed_forward(int64_t T, int64_t C, int64_t v0, int64_t v1, const int32_t *tokens,
-                          const float *w, int64_t ldw, float *x, int64_t ldx) {
-    /* tokens (T), w (v1-v0,C), x (T,C) */
-#pragma omp parallel for schedule(static) if (T * C >= PARALLEL_MIN)
-    for (int64_t t = 0; t < T; t++) {
-        if (tokens[t] >= v0 && tokens[t] < v1)
-            memcpy(x + t * ldx, w + (tokens[t] - v0) * ldw, (size_t)C * sizeof *x);
-        else
-            memset(x + t * ldx, 0, (size_t)C * sizeof *x);
-    }
-}
-
 void dpt_nn_embed_backward(int64_t T, int64_t C, int64_t v0, int64_t v1, const int32_t *tokens,
                            const float *dx, int64_t lddx, float *dw, int64_t lddw) {
     /* tokens (T), dx (T,C), dw (v1-v0,C); forward: x[t] = w[tokens[t] - v0] */

@@ -1,30 +1,11 @@
 #include "deltapath/path/quadrature.h"
 
-#include "deltapath/base/nearest.h"
-
 #include <math.h>
-#include <string.h>
 
 enum { NEWTON_STEPS = 100 };
 
 #define RULE_NAME(constant, name) #name,
 static const char *const names[DPT_RULE_COUNT] = {DPT_RULE_LIST(RULE_NAME)};
-
-dpt_status dpt_quadrature_parse(const char *name, dpt_rule *rule) {
-    for (int r = 0; r < DPT_RULE_COUNT; r++)
-        if (strcmp(name, names[r]) == 0) {
-            *rule = (dpt_rule)r;
-            return DPT_OK;
-        }
-    char hint[DPT_NEAREST_HINT];
-    dpt_nearest nearest = dpt_nearest_begin(name);
-    for (int r = 0; r < DPT_RULE_COUNT; r++)
-        dpt_nearest_offer(&nearest, names[r], strlen(names[r]));
-    dpt_nearest_hint(&nearest, hint);
-    return dpt_error(DPT_ERR_USAGE,
-                     "rule \"%s\" is not known%s: use left, midpoint, trapezoid, simpson or gauss",
-                     name, hint);
-}
 
 const char *dpt_quadrature_name(dpt_rule rule) {
     return (unsigned)rule < DPT_RULE_COUNT ? names[rule] : "unknown";
@@ -107,11 +88,6 @@ dpt_status dpt_quadrature_create(dpt_rule rule, int points, dpt_quadrature *out)
     if (rule == DPT_RULE_GAUSS)
         gauss(out);
     return DPT_OK;
-}
-
-int dpt_quadrature_order(dpt_rule rule, int points) {
-    static const int orders[DPT_RULE_COUNT] = {1, 2, 2, 4, 0};
-    return rule == DPT_RULE_GAUSS ? 2 * points : orders[rule];
 }
 
 bool dpt_quadrature_has_start(dpt_rule rule) {

@@ -184,10 +184,21 @@ static bool owned_sealed(const char *path, const char *after) {
     return sealed;
 }
 
+/* A text that begins with `start`; `what` names such a file in the message. */
+static dpt_status owned_check_text(const char *path, const char *start, const char *what) {
+    char text[DPT_OWNED_START_BYTES + 1], tail[DPT_SEAL_BYTES + 1];
+    bool there = false;
+    dpt_status st = owned_find(path, what, &there);
+    if (!there)
+        return st;
+    int64_t size = dpt_owned_peek(path, text, tail);
+    return size > 0 && dpt_owned_begins(text, start) ? DPT_OK : dpt_owned_refuse(path, what);
+}
+
 dpt_status dpt_owned_check(const char *path, dpt_owned_kind kind, const char *study) {
     const struct kind *k = &kinds[kind];
     if (k->start != NULL) {
-        dpt_status text = dpt_owned_check_text(path, k->start, k->what);
+        dpt_status text = owned_check_text(path, k->start, k->what);
         struct stat info;
         bool listed = kind != DPT_OWNED_PROGRESS;
         if (text == DPT_OK && kind == DPT_OWNED_REPORT && lstat(path, &info) == 0 &&
@@ -209,21 +220,11 @@ dpt_status dpt_owned_check(const char *path, dpt_owned_kind kind, const char *st
 dpt_status dpt_owned_check_table(const char *path, const char *start, const char *what,
                                  bool overwrite) {
     struct stat info;
-    dpt_status st = dpt_owned_check_text(path, start, what);
+    dpt_status st = owned_check_text(path, start, what);
     if (st == DPT_OK && !overwrite && lstat(path, &info) == 0)
         st = dpt_error(DPT_ERR_OUTPUT,
                        "%s: exists already: give --overwrite to replace it, changes that were made "
                        "to it included, or choose another output",
                        path);
     return st;
-}
-
-dpt_status dpt_owned_check_text(const char *path, const char *start, const char *what) {
-    char text[DPT_OWNED_START_BYTES + 1], tail[DPT_SEAL_BYTES + 1];
-    bool there = false;
-    dpt_status st = owned_find(path, what, &there);
-    if (!there)
-        return st;
-    int64_t size = dpt_owned_peek(path, text, tail);
-    return size > 0 && dpt_owned_begins(text, start) ? DPT_OK : dpt_owned_refuse(path, what);
 }

@@ -322,10 +322,6 @@ bool dpt_store_is_format(const char *path, const char *format) {
     return same;
 }
 
-bool dpt_store_is_results(const char *path) {
-    return dpt_store_is_format(path, "deltapath-results");
-}
-
 static dpt_status ask_headers(void *ctx, char **bytes, int64_t *n) {
     const char *path = ctx;
     dpt_store_header header = {.nfiles = 0};

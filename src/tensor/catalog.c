@@ -139,18 +139,6 @@ int64_t dpt_catalog_bytes(const dpt_catalog *catalog) {
     return bytes;
 }
 
-void dpt_catalog_matrix(const dpt_tensor_info *info, int64_t *rows, int64_t *cols) {
-    if (info->ndim < 2) {
-        *rows = 1;
-        *cols = info->numel;
-        return;
-    }
-    *rows = info->shape[0];
-    *cols = 1;
-    for (int d = 1; d < info->ndim; d++)
-        *cols *= info->shape[d];
-}
-
 void dpt_catalog_shape_text(const dpt_tensor_info *info, char *buffer, int size) {
     int at = snprintf(buffer, (size_t)size, "[");
     for (int d = 0; d < info->ndim && at < size; d++)

@@ -140,11 +140,8 @@ static inline dpt_status spec_parse(const char *text, uint64_t seed, dpt_edit_sp
             if (st != DPT_OK)
                 return st;
         }
-        dpt_status st = dpt_edit_stage_check(to);
-        if (st != DPT_OK)
-            return st;
     }
-    return DPT_OK;
+    return dpt_edit_spec_check(spec);
 }
 
 /* A whole tensor of a field on every rank; dpt_mem_free releases it. Collective. */

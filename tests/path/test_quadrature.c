@@ -24,20 +24,6 @@ static double growth(double t, double k) {
     return exp(k * t);
 }
 
-static void test_names(void **state) {
-    (void)state;
-    for (int r = 0; r < DPT_RULE_COUNT; r++) {
-        dpt_rule rule = DPT_RULE_COUNT;
-        assert_int_equal(dpt_quadrature_parse(dpt_quadrature_name((dpt_rule)r), &rule), DPT_OK);
-        assert_int_equal(rule, r);
-    }
-    dpt_rule rule = DPT_RULE_GAUSS;
-    assert_int_equal(dpt_quadrature_parse("romberg", &rule), DPT_ERR_USAGE);
-    assert_int_equal(rule, DPT_RULE_GAUSS);
-    assert_non_null(strstr(dpt_error_message(), "romberg"));
-    dpt_error_clear();
-}
-
 static void test_counts(void **state) {
     (void)state;
     const struct {
@@ -122,8 +108,7 @@ static void test_gauss_exactness(void **state) {
             assert_near(integrate(DPT_RULE_GAUSS, points, power, degree), exact, 2e-15);
         }
         if (points <= 6) {
-            int degree = dpt_quadrature_order(DPT_RULE_GAUSS, points);
-            assert_int_equal(degree, 2 * points);
+            int degree = 2 * points; /* the first that is not exact */
             double exact = 1.0 / (degree + 1.0);
             double off = fabs(integrate(DPT_RULE_GAUSS, points, power, degree) - exact);
             assert_true(off > 1e-9);
@@ -137,25 +122,22 @@ static void test_gauss_exactness(void **state) {
 /* Doubling the intervals divides the error by 2^order. */
 static void test_orders(void **state) {
     (void)state;
+    static const int orders[DPT_RULE_GAUSS] = {1, 2, 2, 4};
     double exact = (exp(2.0) - 1.0) / 2.0;
     for (int r = 0; r < DPT_RULE_GAUSS; r++) {
         dpt_rule rule = (dpt_rule)r;
         int closed = dpt_quadrature_has_end(rule);
         double coarse = fabs(integrate(rule, 32 + closed, growth, 2.0) - exact);
         double fine = fabs(integrate(rule, 64 + closed, growth, 2.0) - exact);
-        assert_near(log2(coarse / fine), dpt_quadrature_order(rule, 64), 0.05);
+        assert_near(log2(coarse / fine), orders[r], 0.05);
     }
 }
 
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_names),
-        cmocka_unit_test(test_counts),
-        cmocka_unit_test(test_weights_and_ends),
-        cmocka_unit_test(test_paper_rule),
-        cmocka_unit_test(test_gauss_table),
-        cmocka_unit_test(test_gauss_exactness),
-        cmocka_unit_test(test_orders),
+        cmocka_unit_test(test_counts),          cmocka_unit_test(test_weights_and_ends),
+        cmocka_unit_test(test_paper_rule),      cmocka_unit_test(test_gauss_table),
+        cmocka_unit_test(test_gauss_exactness), cmocka_unit_test(test_orders),
     };
     return test_mpi_main(argc, argv, tests);
 }

@@ -145,6 +145,7 @@ static void test_quadratic(void **state) {
 /* Errors fall at the order of each rule on a loss that is no polynomial. */
 static void test_orders(void **state) {
     (void)state;
+    static const int orders[DPT_RULE_GAUSS] = {1, 2, 2, 4};
     toy t = toy_make(true);
     double change = true_change(&t);
     for (int rule = 0; rule < DPT_RULE_GAUSS; rule++) {
@@ -152,8 +153,7 @@ static void test_orders(void **state) {
         dpt_riemann coarse = run(&t, (dpt_rule)rule, 16 + closed, NULL);
         dpt_riemann fine = run(&t, (dpt_rule)rule, 32 + closed, NULL);
         assert_near(coarse.change, change, 1e-13);
-        assert_near(log2(fabs(coarse.error / fine.error)), dpt_quadrature_order((dpt_rule)rule, 32),
-                    0.1);
+        assert_near(log2(fabs(coarse.error / fine.error)), orders[rule], 0.1);
         dpt_riemann_destroy(&coarse);
         dpt_riemann_destroy(&fine);
     }

@@ -87,7 +87,7 @@ static void absurd_shapes_are_refused(void **state) {
     dpt_catalog_destroy(&catalog);
 }
 
-static void shapes_as_matrix_and_text(void **state) {
+static void sizes_and_text(void **state) {
     (void)state;
     dpt_catalog catalog;
     dpt_catalog_init(&catalog);
@@ -96,18 +96,12 @@ static void shapes_as_matrix_and_text(void **state) {
     add(&catalog, "matrix", DPT_F32, 2, 4, 6, 0);
     add(&catalog, "conv", DPT_F32, 3, 4, 3, 5);
     add(&catalog, "none", DPT_F32, 2, 0, 6, 0);
-    static const int64_t expected[5][3] = {
-        {1, 1, 1}, {1, 7, 7}, {4, 6, 24}, {4, 15, 60}, {0, 6, 0}};
+    static const int64_t elements[5] = {1, 7, 24, 60, 0};
     static const char *const texts[5] = {"[]", "[7]", "[4, 6]", "[4, 3, 5]", "[0, 6]"};
     for (int i = 0; i < 5; i++) {
-        int64_t rows;
-        int64_t cols;
         char text[32];
         char small[4];
-        dpt_catalog_matrix(&catalog.tensors[i], &rows, &cols);
-        assert_int_equal(rows, expected[i][0]);
-        assert_int_equal(cols, expected[i][1]);
-        assert_int_equal(catalog.tensors[i].numel, expected[i][2]);
+        assert_int_equal(catalog.tensors[i].numel, elements[i]);
         dpt_catalog_shape_text(&catalog.tensors[i], text, sizeof text);
         assert_string_equal(text, texts[i]);
         dpt_catalog_shape_text(&catalog.tensors[i], small, sizeof small);
@@ -122,7 +116,7 @@ int main(void) {
         cmocka_unit_test_teardown(sorted_and_found, balances),
         cmocka_unit_test_teardown(duplicates_are_named, balances),
         cmocka_unit_test_teardown(absurd_shapes_are_refused, balances),
-        cmocka_unit_test_teardown(shapes_as_matrix_and_text, balances),
+        cmocka_unit_test_teardown(sizes_and_text, balances),
     };
     return cmocka_run_group_tests_name("catalog", tests, NULL, NULL);
 }

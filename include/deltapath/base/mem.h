@@ -38,7 +38,6 @@ int64_t dpt_mem_peak(void);
 
 /** Set the budget [bytes] that dpt_mem_alloc enforces; 0 means none. Local. */
 void dpt_mem_set_budget(int64_t bytes);
-int64_t dpt_mem_budget(void);
 
 /** Bytes still free under the budget; INT64_MAX without one. Local. */
 int64_t dpt_mem_available(void);

@@ -36,9 +36,6 @@ dpt_status dpt_error_locate(dpt_status status, const char *place);
 /** Forget the recorded error. Local. */
 void dpt_error_clear(void);
 
-/** Short name of a status: "ok", "usage", "input", "output", "internal", "interrupted". Local. */
-const char *dpt_status_name(dpt_status status);
-
 /** The worse of two statuses: an internal error before output, input, usage, interruption, ok. */
 dpt_status dpt_status_worse(dpt_status a, dpt_status b);
 

@@ -65,12 +65,8 @@ typedef struct dpt_edit_spec {
 /** The table of methods. Local. */
 int dpt_edit_method_count(void);
 const char *dpt_edit_method_name(int method);
-const char *
-dpt_edit_method_class(int method); /**< paper's class: "competitive", "decreased", "improved" */
-const char *dpt_edit_method_help(int method);
 int dpt_edit_method_find(const char *name); /**< -1 when unknown */
 int dpt_edit_method_params(int method, const dpt_edit_param **params);
-bool dpt_edit_method_random(int method); /**< whether it draws from the seed */
 
 /** Print methods and parameters as a table of Markdown. Local. */
 void dpt_edit_print_methods(FILE *file);
@@ -84,11 +80,8 @@ dpt_status dpt_edit_stage_set(dpt_edit_stage_spec *stage, const char *param, con
 bool dpt_edit_stage_is_auto(const dpt_edit_stage_spec *stage);
 /** Value of a parameter by its name; NaN when the method has none of it. Local. */
 double dpt_edit_stage_get(const dpt_edit_stage_spec *stage, const char *param);
-/** Check a stage as a whole (required parameters, exclusive ones). Local.
+/** Check a whole edit: each stage (required parameters, exclusive ones) and what scales it. Local.
  * Errors: DPT_ERR_USAGE naming method and parameter. */
-dpt_status dpt_edit_stage_check(const dpt_edit_stage_spec *stage);
-
-/** Check a whole edit: its stages and what scales it. Local. Errors: DPT_ERR_USAGE. */
 dpt_status dpt_edit_spec_check(const dpt_edit_spec *spec);
 
 /** Order of edits by what they do: methods, values after fallbacks are filled in, calibration, and the seed

@@ -7,7 +7,6 @@
 
 /** Sums in double over one cell (or part of one), in a fixed order of 16 interleaved lanes that are
  * added pairwise at the end: the same bits for the same values, whatever the vector width. Local. */
-double dpt_reduce_sum(const float *x, int64_t n);
 double dpt_reduce_abs(const float *x, int64_t n);    /**< sum of |x| */
 double dpt_reduce_square(const float *x, int64_t n); /**< sum of x^2 */
 double dpt_reduce_dot(const float *x, const float *y, int64_t n);

@@ -89,8 +89,4 @@ dpt_status dpt_svd_spectral_norm(const dpt_comm *comm, int64_t rows, int64_t col
                                  int64_t local_rows, const float *slab, int iterations,
                                  double *norm);
 
-/** Method of a name: auto, random, exact, reference. Local. Errors: DPT_ERR_USAGE naming it. */
-dpt_status dpt_svd_method_parse(const char *name, dpt_svd_method *out);
-const char *dpt_svd_method_name(dpt_svd_method method); /**< Local */
-
 #endif

@@ -104,12 +104,8 @@ dpt_status dpt_model_gradient_sum(dpt_model_gradient *gradient, const dpt_comm *
  * Local. @param[out] terms (tensors). */
 dpt_status dpt_model_gradient_dot(const dpt_model *model, const dpt_model_gradient *gradient,
                                   double *terms);
-/** Whole gradient of one tensor in row-major order on every rank of the group, for tests and for
- * edits that need it. Collective over group. @param[out] out (numel) fp32. */
-dpt_status dpt_model_gradient_gather(const dpt_model *model, const dpt_model_gradient *gradient,
-                                     int tensor, float *out);
-/** The same for a run of elements of one tensor; a tensor that the model does not use has zeros.
- * Collective over group (same: range). @param[out] out (range.n) fp32. */
+/** Gradient of a run of elements of one tensor on every rank of the group; a tensor that the model does not
+ * use has zeros. Collective over group (same: range). @param[out] out (range.n) fp32. */
 dpt_status dpt_model_gradient_range(const dpt_model *model, const dpt_model_gradient *gradient,
                                     dpt_range range, float *out);
 

@@ -34,9 +34,6 @@ typedef struct dpt_quadrature {
     double weight[DPT_QUADRATURE_MAX];
 } dpt_quadrature;
 
-/** Rule of a name. Local. Errors: DPT_ERR_USAGE listing the rules; rule unchanged. */
-dpt_status dpt_quadrature_parse(const char *name, dpt_rule *rule);
-
 /** Name of a rule as in a job file. Local. */
 const char *dpt_quadrature_name(dpt_rule rule);
 
@@ -53,10 +50,6 @@ dpt_status dpt_quadrature_check(dpt_rule rule, int points);
  * Determinism: depends on its arguments alone.
  */
 dpt_status dpt_quadrature_create(dpt_rule rule, int points, dpt_quadrature *out);
-
-/** Order q of a rule with that many points: the error falls as points^-q on smooth functions; for
- * gauss 2 * points, the first degree that is not exact. Local. */
-int dpt_quadrature_order(dpt_rule rule, int points);
 
 /** Whether the rule evaluates t = 0 (left, trapezoid, simpson), or t = 1 (the latter two). Local. */
 bool dpt_quadrature_has_start(dpt_rule rule);

@@ -37,11 +37,8 @@ typedef enum dpt_owned_kind {
  * Errors: DPT_ERR_OUTPUT naming the file and why not. */
 dpt_status dpt_owned_check(const char *path, dpt_owned_kind kind, const char *study);
 
-/** The same for a text that begins with `start`; `what` names such a file in the message. */
-dpt_status dpt_owned_check_text(const char *path, const char *start, const char *what);
-
 /** The same for a table that carries no checksum: nobody can tell whether somebody changed it since, so that
- * one that is there is replaced only when the user asks for it, and only when it begins with `start`. */
+ * one that is there is replaced only when the user asks for it, and only when it begins with `start`; `what` names such a file in the message. */
 dpt_status dpt_owned_check_table(const char *path, const char *start, const char *what,
                                  bool overwrite);
 

@@ -48,10 +48,6 @@ dpt_status dpt_catalog_copy(const dpt_catalog *from, dpt_catalog *to);
 int64_t dpt_catalog_elements(const dpt_catalog *catalog);
 int64_t dpt_catalog_bytes(const dpt_catalog *catalog);
 
-/** Rows and columns of a tensor seen as a matrix (outputs x inputs): ndim 2 as it is, more
- * dimensions flattened behind the first, fewer as 1 x numel. Local. */
-void dpt_catalog_matrix(const dpt_tensor_info *info, int64_t *rows, int64_t *cols);
-
 /** Text form "[4096, 11008]" into buffer. Local. */
 void dpt_catalog_shape_text(const dpt_tensor_info *info, char *buffer, int size);
 

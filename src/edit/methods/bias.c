@@ -72,7 +72,6 @@ static bool bias_fused(const dpt_edit_stage *stage, int tensor, dpt_edit_fused *
 
 const dpt_edit_method dpt_edit_method_bias = {
     .name = "bias",
-    .class_name = "competitive",
     .help = "scale by k the deltas that are negative, or whose product with the gradient is, and "
             "the others so that the mean of the factors is 1",
     .nparams = 3,

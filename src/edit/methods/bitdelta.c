@@ -273,7 +273,6 @@ static bool bitdelta_draws(const dpt_edit_stage_spec *spec) {
 
 const dpt_edit_method dpt_edit_method_bitdelta = {
     .name = "bitdelta",
-    .class_name = "decreased",
     .help = "replace each delta of a matrix by its sign times the mean magnitude",
     .by_row = true,
     .random = true,

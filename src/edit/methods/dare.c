@@ -69,7 +69,6 @@ static void dare_rewrite(dpt_edit_stage_spec *spec) {
 
 const dpt_edit_method dpt_edit_method_dare = {
     .name = "dare",
-    .class_name = "competitive",
     .help = "drop deltas at random, or scale them by k, and rescale the others to keep the mean",
     .random = true,
     .nparams = 3,

@@ -107,7 +107,6 @@ static bool della_draws(const dpt_edit_stage_spec *spec) {
 
 const dpt_edit_method dpt_edit_method_della = {
     .name = "della",
-    .class_name = "competitive",
     .help = "drop deltas at random, small ones of a row more often, and rescale each kept one",
     .random = true,
     .nparams = 2,

@@ -24,7 +24,6 @@ static bool drop_draws(const dpt_edit_stage_spec *spec) {
 
 const dpt_edit_method dpt_edit_method_drop = {
     .name = "drop",
-    .class_name = "decreased",
     .help = "drop deltas at random and leave the others as they are",
     .random = true,
     .nparams = 1,

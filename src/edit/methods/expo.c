@@ -33,7 +33,6 @@ static dpt_status expo_check(const dpt_edit_stage_spec *spec) {
 
 const dpt_edit_method dpt_edit_method_expo = {
     .name = "expo",
-    .class_name = "improved",
     .help = "scale every delta by 1 + alpha: extrapolate (alpha > 0) or interpolate (alpha < 0)",
     .nparams = 3,
     .params = {{.name = "alpha",

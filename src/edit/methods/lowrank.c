@@ -332,7 +332,6 @@ static dpt_status lowrank_prepare(dpt_edit_work *work, dpt_edit_stage *stage) {
 
 const dpt_edit_method dpt_edit_method_lowrank = {
     .name = "lowrank",
-    .class_name = "decreased",
     .help = "keep the leading singular triplets of each matrix of deltas",
     .whole = true,
     .nparams = 4,

@@ -178,7 +178,6 @@ static void multibit_rewrite(dpt_edit_stage_spec *spec) {
 
 const dpt_edit_method dpt_edit_method_multibit = {
     .name = "multibit",
-    .class_name = "decreased",
     .help = "replace magnitudes by the means of 2^bits blocks of equal count, signs kept",
     .nparams = 3,
     .params = {{.name = "bits",

@@ -105,7 +105,6 @@ static double prune_scale(const dpt_edit_stage *stage, int tensor) {
 
 const dpt_edit_method dpt_edit_method_prune = {
     .name = "prune",
-    .class_name = "decreased",
     .help = "keep the deltas of largest magnitude and drop the others",
     .nparams = 2,
     .params = {{.name = "keep",
