@@ -242,6 +242,7 @@ bench: | deps-check ## ratios against the limits of this machine, each measured 
 
 lint: | deps-lint ## layers, house rules, documents, static analysis
 	tools/lint/layers.sh
+	tools/lint/headers.py
 	tools/lint/rules.sh
 	tools/lint/docs.sh
 	cppcheck --quiet --error-exitcode=1 --std=c11 --enable=warning,portability --inline-suppr \
