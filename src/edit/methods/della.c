@@ -65,8 +65,9 @@ static void della_scale_piece(float *delta, int64_t n, const uint64_t *drops, fl
     }
 }
 
-static void della_apply_cell(const dpt_edit_work *work, const dpt_edit_stage *stage, dpt_range cell,
-                             float *delta) {
+/* Draw for the pieces of a cell: scale them in place, or say which entries are dropped; the other is NULL. */
+static void della_draw_cell(const dpt_edit_work *work, const dpt_edit_stage *stage, dpt_range cell,
+                            const float *delta, float *scaled, uint8_t *dropped) {
     int64_t n = dpt_edit_row_length(&stage->catalog->tensors[cell.tensor]);
     const uint32_t *rank = dpt_edit_rows_rank(stage->state, cell, delta);
 #pragma omp parallel for schedule(static) num_threads(work->threads)
@@ -76,24 +77,22 @@ static void della_apply_cell(const dpt_edit_work *work, const dpt_edit_stage *st
         float factor[DPT_EDIT_PIECE];
         uint64_t drops[DPT_EDIT_PIECE / 64];
         della_draw(stage, piece, n, rank + at, factor, drops);
-        della_scale_piece(delta + at, piece.n, drops, factor);
+        if (scaled != NULL)
+            della_scale_piece(scaled + at, piece.n, drops, factor);
+        else
+            for (int64_t i = 0; i < piece.n; i++)
+                dropped[at + i] = dpt_rng_mask_bit(drops, i);
     }
+}
+
+static void della_apply_cell(const dpt_edit_work *work, const dpt_edit_stage *stage, dpt_range cell,
+                             float *delta) {
+    della_draw_cell(work, stage, cell, delta, delta, NULL);
 }
 
 static void della_mask(const dpt_edit_work *work, const dpt_edit_stage *stage, dpt_range cell,
                        const float *delta, uint8_t *dropped) {
-    int64_t n = dpt_edit_row_length(&stage->catalog->tensors[cell.tensor]);
-    const uint32_t *rank = dpt_edit_rows_rank(stage->state, cell, delta);
-#pragma omp parallel for schedule(static) num_threads(work->threads)
-    for (int p = 0; p < dpt_edit_pieces(cell); p++) {
-        dpt_range piece = dpt_edit_piece(cell, p);
-        int64_t at = piece.ig - cell.ig;
-        float factor[DPT_EDIT_PIECE];
-        uint64_t drops[DPT_EDIT_PIECE / 64];
-        della_draw(stage, piece, n, rank + at, factor, drops);
-        for (int64_t i = 0; i < piece.n; i++)
-            dropped[at + i] = dpt_rng_mask_bit(drops, i);
-    }
+    della_draw_cell(work, stage, cell, delta, NULL, dropped);
 }
 
 static double della_scale(const dpt_edit_stage *stage, int tensor) {
