@@ -1,4 +1,5 @@
 #include "job_edits.h"
+#include "job_keys.h"
 
 #include "deltapath/base/mem.h"
 #include "deltapath/base/nearest.h"
@@ -225,19 +226,12 @@ static dpt_status set_seed(const dpt_yaml *yaml, struct fy_node *node, uint64_t 
     return DPT_OK;
 }
 
-static dpt_status set_calibrate(const dpt_yaml *yaml, struct fy_node *node, const char *text,
+static dpt_status set_calibrate(const dpt_yaml *yaml, struct fy_node *node,
                                 dpt_edit_calibrate *calibrate) {
-    static const char *const names[] = {[DPT_CALIBRATE_NONE] = "none",
-                                        [DPT_CALIBRATE_TERM] = "term",
-                                        [DPT_CALIBRATE_SIGNIFICANT] = "significant"};
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
-        if (strcmp(text, names[i]) == 0) {
-            *calibrate = (dpt_edit_calibrate)i;
-            return DPT_OK;
-        }
-    char hint[DPT_NEAREST_HINT];
-    return dpt_yaml_error(yaml, node, "calibrate is '%s'%s: it is one of none term significant",
-                          text, dpt_nearest_of_list(text, "none term significant", " ", hint));
+    int choice = dpt_job_keys_choose(yaml, node, "edits", "calibrate");
+    if (choice >= 0)
+        *calibrate = (dpt_edit_calibrate)choice;
+    return choice >= 0 ? DPT_OK : DPT_ERR_USAGE;
 }
 
 static dpt_status set_data(const dpt_job *job, const dpt_yaml *yaml, struct fy_node *node,
@@ -264,7 +258,7 @@ static dpt_status set_value(dpt_job_edit *edit, const dpt_job *job, const dpt_ya
     if (text == NULL)
         return dpt_yaml_error(yaml, node, "%s must be one value or a list of values", one->key);
     if (one->stage < 0 && strcmp(one->key, "calibrate") == 0)
-        return set_calibrate(yaml, node, text, &edit->spec.calibrate);
+        return set_calibrate(yaml, node, &edit->spec.calibrate);
     if (one->stage < 0)
         return set_data(job, yaml, node, text, &edit->gradient_data);
     return dpt_yaml_locate(yaml, node,

@@ -156,7 +156,7 @@ static const dpt_job_key keys[] = {
      .name = "calibrate",
      .type = DPT_KEY_EDIT,
      .standard = "none",
-     .choices = "none|term|significant",
+     .choices = "none|term|significant", /* in the order of dpt_edit_calibrate */
      .redo = DPT_REDO_ALL,
      .content = true,
      .help = "`term`: after the last method, F(Delta) of each tensor is multiplied by the one "
@@ -403,6 +403,14 @@ static int key_choose(const dpt_yaml *yaml, struct fy_node *node, const dpt_job_
         dpt_yaml_error(yaml, node, "%s is '%s'%s: it is one of %s", key->name, text,
                        dpt_nearest_of_list(text, key->choices, "|", hint), key->choices);
     return index;
+}
+
+int dpt_job_keys_choose(const dpt_yaml *yaml, struct fy_node *node, const char *section,
+                        const char *name) {
+    int row = 0;
+    while (strcmp(keys[row].section, section) != 0 || strcmp(keys[row].name, name) != 0)
+        row++;
+    return key_choose(yaml, node, &keys[row]);
 }
 
 static dpt_status key_read_words(const dpt_yaml *yaml, struct fy_node *map, const dpt_job_key *key,

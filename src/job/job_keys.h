@@ -59,6 +59,10 @@ typedef struct dpt_job_key {
 dpt_status dpt_job_keys_read(const dpt_yaml *yaml, struct fy_node *map, const char *section,
                              const char *what, void *base);
 
+/** Position of a word among the choices of a key; -1 after an error with the position. Local. */
+int dpt_job_keys_choose(const dpt_yaml *yaml, struct fy_node *node, const char *section,
+                        const char *name);
+
 /** "a b c": names of the keys of a section. Local. @return text. */
 const char *dpt_job_keys_list(const char *section, char *text, size_t size);
 
