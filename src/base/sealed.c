@@ -31,6 +31,8 @@ bool dpt_seal_check(const char *bytes, int64_t n, int64_t *length) {
 
 dpt_status dpt_sealed_put(const char *path, const void *bytes, int64_t n) {
     char seal[DPT_SEAL_BYTES];
+    if (bytes == NULL)
+        return dpt_error(DPT_ERR_OUTPUT, "%s: no memory left to make it: " DPT_MEM_REMEDY, path);
     seal_make(bytes, n, seal);
     const dpt_file_piece pieces[] = {{.bytes = bytes, .n = n}, {.bytes = seal, .n = sizeof seal}};
     return dpt_file_put(path, pieces, 2);

@@ -146,9 +146,7 @@ static dpt_status write_file(const char *path, uint64_t key, int64_t n, const do
         return st;
     int64_t size = 0;
     char *bytes = cache_image(key, n, values, &size);
-    st = bytes != NULL
-             ? dpt_sealed_write(path, bytes, size)
-             : dpt_error(DPT_ERR_OUTPUT, "%s: no memory left to make it: " DPT_MEM_REMEDY, path);
+    st = dpt_sealed_write(path, bytes, size);
     dpt_mem_free(bytes);
     return st;
 }

@@ -59,9 +59,7 @@ static dpt_status unit_put(const dpt_results_study *study, const char *path,
         return st;
     int64_t n = 0;
     char *bytes = unit_image(study, result, &n);
-    st = bytes != NULL
-             ? dpt_sealed_put(path, bytes, n)
-             : dpt_error(DPT_ERR_OUTPUT, "%s: no memory left to make it: " DPT_MEM_REMEDY, path);
+    st = dpt_sealed_put(path, bytes, n);
     dpt_mem_free(bytes);
     return st;
 }

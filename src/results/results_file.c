@@ -138,9 +138,7 @@ static dpt_status put_output(output kind, const char *path, const dpt_results_st
         return put_text(kind, path, study, results, count);
     int64_t n = 0;
     char *bytes = results_image(study, results, count, &n);
-    st = bytes != NULL
-             ? dpt_sealed_put(path, bytes, n)
-             : dpt_error(DPT_ERR_OUTPUT, "%s: no memory left to make it: " DPT_MEM_REMEDY, path);
+    st = dpt_sealed_put(path, bytes, n);
     dpt_mem_free(bytes);
     return st;
 }

@@ -19,7 +19,8 @@ void dpt_seal_format(const uint64_t hash[2], int64_t n, char seal[DPT_SEAL_BYTES
 /** Whether n bytes end with the trailer of what precedes it. @param[out] length what precedes it. */
 bool dpt_seal_check(const char *bytes, int64_t n, int64_t *length);
 
-/** dpt_file_write, and dpt_file_put, with the trailer after the n bytes. Errors: as there. */
+/** dpt_file_write, and dpt_file_put, with the trailer after the n bytes. Errors: as there, and
+ * DPT_ERR_OUTPUT for bytes that are NULL: there was no memory to make them. */
 dpt_status dpt_sealed_write(const char *path, const void *bytes, int64_t n);
 dpt_status dpt_sealed_put(const char *path, const void *bytes, int64_t n);
 
