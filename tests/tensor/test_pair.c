@@ -71,12 +71,17 @@ static void equal_models_pair(void **state) {
     add(&p.pre, NORM, DPT_BF16, 1, 8, 0, 0);
     add(&p.post, NORM, DPT_BF16, 1, 8, 0, 0);
     add(&p.post, EMBED, DPT_BF16, 2, 32, 8, 0);
+    add(&p.pre, "rotary", DPT_I64, 1, 8, 0, 0);
+    add(&p.post, "rotary", DPT_I64, 1, 8, 0, 0);
     pair(&p, false, false, DPT_MISMATCH_ERROR);
     assert_int_equal(p.status, DPT_OK);
     assert_null(p.report);
-    assert_int_equal(p.pair.catalog.count, 2);
+    assert_int_equal(p.pair.catalog.count, 3);
     assert_int_equal(dpt_pair_partner(&p.pair, 0), 0);
     assert_int_equal(dpt_pair_partner(&p.pair, 1), 1);
+    assert_int_equal(dpt_pair_partner(&p.pair, 2), 2);
+    assert_true(p.pair.comparable[0] && p.pair.comparable[1]);
+    assert_false(p.pair.comparable[2]); /* indices: there is nothing to compute */
     stop(&p);
 }
 
