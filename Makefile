@@ -75,7 +75,7 @@ THREADS_fuzz := -Wno-unknown-pragmas -Wno-unused-parameter -Wno-unused-variable 
 # After the given flags, -ffp-contract=off and no fast math: an elementwise edit gives the same bits whatever
 # the compiler would fuse or reorder. WERROR=-Werror is how the tests build.
 ALL_CPPFLAGS = -D_GNU_SOURCE -Iinclude $(PACKAGE_CFLAGS) $(CPPFLAGS)
-ALL_CFLAGS = -std=c17 -Wall -Wextra $(WERROR) $(or $(THREADS_$(BUILD)),-fopenmp) $(addprefix -march=,$(ARCH)) \
+ALL_CFLAGS = -std=c17 -Wall -Wextra -Werror=unused-result $(WERROR) $(or $(THREADS_$(BUILD)),-fopenmp) $(addprefix -march=,$(ARCH)) \
     $(OPTIMISE_$(BUILD)) $(CFLAGS) -fno-fast-math -ffp-contract=off
 ALL_LDLIBS = $(LDFLAGS) $(PACKAGE_LIBS) $(LDLIBS) -lm -lpthread
 check asan tsan fuzz chaos bench coverage check-mpich check-blas cross: export WERROR := -Werror

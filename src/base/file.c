@@ -234,14 +234,15 @@ int dpt_file_open_input(const char *path) {
     struct stat info;
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (fd < 0) {
-        dpt_error(DPT_ERR_INPUT, "%s: cannot be opened: %s: check the path and its permissions",
-                  path, strerror(errno));
+        (void)dpt_error(DPT_ERR_INPUT,
+                        "%s: cannot be opened: %s: check the path and its permissions", path,
+                        strerror(errno));
         return -1;
     }
     if (fstat(fd, &info) == 0 && S_ISREG(info.st_mode))
         return fd;
     close(fd);
-    dpt_error(DPT_ERR_INPUT, "%s: no regular file: give the path of a file", path);
+    (void)dpt_error(DPT_ERR_INPUT, "%s: no regular file: give the path of a file", path);
     return -1;
 }
 

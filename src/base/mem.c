@@ -33,10 +33,10 @@ static bool count_in(int64_t bytes, const char *what) {
     int64_t now = atomic_fetch_add(&in_use, bytes) + bytes;
     if (limit > 0 && now > limit) {
         atomic_fetch_sub(&in_use, bytes);
-        dpt_error(DPT_ERR_OUTPUT,
-                  "%s needs %" PRId64 " bytes but %" PRId64 " of the budget of %" PRId64
-                  " are in use: raise --memory or use more ranks",
-                  what, bytes, now - bytes, limit);
+        (void)dpt_error(DPT_ERR_OUTPUT,
+                        "%s needs %" PRId64 " bytes but %" PRId64 " of the budget of %" PRId64
+                        " are in use: raise --memory or use more ranks",
+                        what, bytes, now - bytes, limit);
         return false;
     }
     int64_t old = atomic_load(&peak);
@@ -58,8 +58,8 @@ void *dpt_mem_alloc(int64_t count, size_t size, const char *what) {
     int64_t padded;
     if (count < 0 || size > INT64_MAX || !dpt_mem_mul(count, (int64_t)size, &bytes) ||
         !dpt_mem_add(bytes, 2 * HEADER_BYTES, &padded)) {
-        dpt_error(DPT_ERR_OUTPUT, "%s: the size of %" PRId64 " items of %zu bytes overflows", what,
-                  count, size);
+        (void)dpt_error(DPT_ERR_OUTPUT, "%s: the size of %" PRId64 " items of %zu bytes overflows",
+                        what, count, size);
         return NULL;
     }
     if (!count_in(bytes, what))
@@ -68,9 +68,9 @@ void *dpt_mem_alloc(int64_t count, size_t size, const char *what) {
     char *base = aligned_alloc(HEADER_BYTES, (size_t)padded);
     if (base == NULL) {
         atomic_fetch_sub(&in_use, bytes);
-        dpt_error(DPT_ERR_OUTPUT,
-                  "%s needs %" PRId64 " bytes and the system has none left: " DPT_MEM_REMEDY, what,
-                  bytes);
+        (void)dpt_error(DPT_ERR_OUTPUT,
+                        "%s needs %" PRId64 " bytes and the system has none left: " DPT_MEM_REMEDY,
+                        what, bytes);
         return NULL;
     }
     if (bytes >= HUGE_BLOCK_BYTES)
@@ -138,8 +138,9 @@ void *dpt_mem_library_alloc(size_t bytes) {
     void *block = malloc(bytes);
     if (block == NULL) {
         atomic_store(&library_failed, 1);
-        dpt_error(DPT_ERR_OUTPUT,
-                  "a text needs %zu bytes and the system has none left: " DPT_MEM_REMEDY, bytes);
+        (void)dpt_error(DPT_ERR_OUTPUT,
+                        "a text needs %zu bytes and the system has none left: " DPT_MEM_REMEDY,
+                        bytes);
     }
     return block;
 }

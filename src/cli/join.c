@@ -24,7 +24,7 @@ static const struct argp_option join_table[] = {
     {.name = NULL}};
 
 static error_t join_full(const char *what, int most) {
-    dpt_error(DPT_ERR_USAGE, "more than %d %s", most, what);
+    (void)dpt_error(DPT_ERR_USAGE, "more than %d %s", most, what);
     return EINVAL;
 }
 
@@ -54,8 +54,8 @@ static error_t join_parse(int key, char *arg, struct argp_state *state) {
     case ARGP_KEY_END:
         if (options->nparts > 0 && options->directory != NULL)
             return 0;
-        dpt_error(DPT_ERR_USAGE, "give the output directories of the parts and -o DIR, as in "
-                                 "`deltapath join out/part-* -o out/all`");
+        (void)dpt_error(DPT_ERR_USAGE, "give the output directories of the parts and -o DIR, as in "
+                                       "`deltapath join out/part-* -o out/all`");
         return EINVAL;
     default:
         return ARGP_ERR_UNKNOWN;

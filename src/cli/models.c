@@ -38,7 +38,7 @@ static error_t add_path(words *w, char *arg) {
     if (w->paths == w->wanted)
         return EINVAL;
     if (arg[0] == '\0') {
-        dpt_error(DPT_ERR_USAGE, "'': give %s", w->needs);
+        (void)dpt_error(DPT_ERR_USAGE, "'': give %s", w->needs);
         return EINVAL;
     }
     w->path[w->paths++] = arg;
@@ -64,7 +64,7 @@ static error_t models_parse(int key, char *arg, struct argp_state *state) {
         return 0;
     case KEY_CSV:
         if (arg[0] == '\0') {
-            dpt_error(DPT_ERR_USAGE, "--csv '': give the path of a file");
+            (void)dpt_error(DPT_ERR_USAGE, "--csv '': give the path of a file");
             return EINVAL;
         }
         w->diff.csv = arg;
@@ -78,7 +78,7 @@ static error_t models_parse(int key, char *arg, struct argp_state *state) {
     case ARGP_KEY_END:
         if (w->paths == w->wanted)
             return 0;
-        dpt_error(DPT_ERR_USAGE, "give %s", w->needs);
+        (void)dpt_error(DPT_ERR_USAGE, "give %s", w->needs);
         return EINVAL;
     default:
         return ARGP_ERR_UNKNOWN;

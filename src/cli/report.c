@@ -45,7 +45,7 @@ static error_t report_parse(int key, char *arg, struct argp_state *state) {
         options->results = arg;
         return 0;
     case ARGP_KEY_NO_ARGS:
-        dpt_error(DPT_ERR_USAGE, "give the path of a results.h5");
+        (void)dpt_error(DPT_ERR_USAGE, "give the path of a results.h5");
         return EINVAL;
     default:
         return ARGP_ERR_UNKNOWN;

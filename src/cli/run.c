@@ -69,7 +69,7 @@ static error_t set_ranks(const char *text, int *ranks) {
         return EINVAL;
     if (*ranks > 0)
         return 0;
-    dpt_error(DPT_ERR_USAGE, "--ranks 0: a study needs at least one rank");
+    (void)dpt_error(DPT_ERR_USAGE, "--ranks 0: a study needs at least one rank");
     return EINVAL;
 }
 
@@ -87,14 +87,14 @@ static error_t run_parse(int key, char *arg, struct argp_state *state) {
         return 0;
     case KEY_SET:
         if (options->nsets == SETS_MAX) {
-            dpt_error(DPT_ERR_USAGE, "--set is given more than %d times", SETS_MAX);
+            (void)dpt_error(DPT_ERR_USAGE, "--set is given more than %d times", SETS_MAX);
             return EINVAL;
         }
         options->sets[options->nsets++] = arg;
         return 0;
     case KEY_ONLY:
         if (options->nonly == ONLY_MAX) {
-            dpt_error(DPT_ERR_USAGE, "--only is given more than %d times", ONLY_MAX);
+            (void)dpt_error(DPT_ERR_USAGE, "--only is given more than %d times", ONLY_MAX);
             return EINVAL;
         }
         options->only[options->nonly++] = arg;
@@ -111,7 +111,7 @@ static error_t run_parse(int key, char *arg, struct argp_state *state) {
         options->job = arg;
         return 0;
     case ARGP_KEY_NO_ARGS:
-        dpt_error(DPT_ERR_USAGE, "give the path of a job file, as in jobs/demo.yaml");
+        (void)dpt_error(DPT_ERR_USAGE, "give the path of a job file, as in jobs/demo.yaml");
         return EINVAL;
     default:
         return ARGP_ERR_UNKNOWN;

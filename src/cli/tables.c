@@ -11,7 +11,7 @@ static error_t tables_parse(int key, char *arg, struct argp_state *state) {
     (void)state;
     if (key != ARGP_KEY_ARG)
         return ARGP_ERR_UNKNOWN;
-    dpt_error(DPT_ERR_USAGE, "%s: this verb takes no words", arg);
+    (void)dpt_error(DPT_ERR_USAGE, "%s: this verb takes no words", arg);
     return EINVAL;
 }
 

@@ -24,8 +24,8 @@ dpt_status dpt_agree(const dpt_comm *comm, dpt_status local) {
     int64_t mine = ((int64_t)dpt_status_severity(local) * 2 + says) * comm->size +
                    (comm->size - 1 - comm->rank);
     int64_t worst = mine;
-    dpt_comm_check(MPI_Allreduce(&mine, &worst, 1, MPI_INT64_T, MPI_MAX, comm->mpi),
-                   "MPI_Allreduce");
+    (void)dpt_comm_check(MPI_Allreduce(&mine, &worst, 1, MPI_INT64_T, MPI_MAX, comm->mpi),
+                         "MPI_Allreduce");
     dpt_status agreed = dpt_status_of_severity((int)(worst / comm->size / 2));
     if (agreed == DPT_OK)
         return DPT_OK;
@@ -39,7 +39,8 @@ dpt_status dpt_agree(const dpt_comm *comm, dpt_status local) {
             snprintf(message, sizeof message, "[rank %d] %.*s", world_rank, DPT_MESSAGE_MAX - 32,
                      own);
     }
-    dpt_comm_check(MPI_Bcast(message, sizeof message, MPI_CHAR, speaker, comm->mpi), "MPI_Bcast");
+    (void)dpt_comm_check(MPI_Bcast(message, sizeof message, MPI_CHAR, speaker, comm->mpi),
+                         "MPI_Bcast");
     if (message[0] != '\0')
         dpt_error_set_message(message);
     return agreed;
@@ -48,8 +49,8 @@ dpt_status dpt_agree(const dpt_comm *comm, dpt_status local) {
 dpt_status dpt_agree_same(const dpt_comm *comm, uint64_t value, const char *what) {
     uint64_t pair[2] = {value, ~value};
     uint64_t least[2];
-    dpt_comm_check(MPI_Allreduce(pair, least, 2, MPI_UINT64_T, MPI_MIN, comm->mpi),
-                   "MPI_Allreduce");
+    (void)dpt_comm_check(MPI_Allreduce(pair, least, 2, MPI_UINT64_T, MPI_MIN, comm->mpi),
+                         "MPI_Allreduce");
     if (least[0] != ~least[1])
         return dpt_error(DPT_ERR_INTERNAL, "%s differs between ranks", what);
     return DPT_OK;

@@ -32,7 +32,7 @@ static dpt_status comm_finish(MPI_Comm mpi, dpt_comm *out) {
     out->size = 0;
     if (mpi == MPI_COMM_NULL)
         return DPT_OK;
-    dpt_comm_check(MPI_Comm_rank(mpi, &out->rank), "MPI_Comm_rank");
+    (void)dpt_comm_check(MPI_Comm_rank(mpi, &out->rank), "MPI_Comm_rank");
     return dpt_comm_check(MPI_Comm_size(mpi, &out->size), "MPI_Comm_size");
 }
 
@@ -52,7 +52,7 @@ dpt_status dpt_comm_split(const dpt_comm *comm, int color, int key, dpt_comm *ou
 
 void dpt_comm_destroy(dpt_comm *comm) {
     if (comm->size > 0 && comm->mpi != MPI_COMM_NULL)
-        dpt_comm_check(MPI_Comm_free(&comm->mpi), "MPI_Comm_free");
+        (void)dpt_comm_check(MPI_Comm_free(&comm->mpi), "MPI_Comm_free");
     comm->size = 0;
 }
 
@@ -233,6 +233,6 @@ dpt_status dpt_comm_local_size(const dpt_comm *comm, int *ranks_here) {
         "MPI_Comm_split_type");
     if (st != DPT_OK)
         return st;
-    dpt_comm_check(MPI_Comm_size(local, ranks_here), "MPI_Comm_size");
+    (void)dpt_comm_check(MPI_Comm_size(local, ranks_here), "MPI_Comm_size");
     return dpt_comm_check(MPI_Comm_free(&local), "MPI_Comm_free");
 }

@@ -58,7 +58,7 @@ static void stop_tell_others(void) {
     for (int r = 0; r < state.comm.size; r++) {
         state.requests[r] = MPI_REQUEST_NULL;
         if (r != state.comm.rank)
-            dpt_comm_check(
+            (void)dpt_comm_check(
                 MPI_Isend(&state.sent, 1, MPI_INT, r, TAG_STOP, state.comm.mpi, &state.requests[r]),
                 "MPI_Isend");
     }
@@ -66,7 +66,7 @@ static void stop_tell_others(void) {
 
 static void stop_receive(int source) {
     int reason = STOP_SIGNAL;
-    dpt_comm_check(
+    (void)dpt_comm_check(
         MPI_Recv(&reason, 1, MPI_INT, source, TAG_STOP, state.comm.mpi, MPI_STATUS_IGNORE),
         "MPI_Recv");
     state.received++;
@@ -90,8 +90,8 @@ bool dpt_stop_asked(void) {
     }
     int there = 0;
     MPI_Status status;
-    dpt_comm_check(MPI_Iprobe(MPI_ANY_SOURCE, TAG_STOP, state.comm.mpi, &there, &status),
-                   "MPI_Iprobe");
+    (void)dpt_comm_check(MPI_Iprobe(MPI_ANY_SOURCE, TAG_STOP, state.comm.mpi, &there, &status),
+                         "MPI_Iprobe");
     if (there)
         stop_receive(status.MPI_SOURCE);
     return there != 0;
@@ -117,11 +117,11 @@ void dpt_stop_destroy(void) {
         return;
     /* MPI_Finalize wants every message received. */
     int64_t messages = state.requests != NULL;
-    dpt_comm_sum_i64(&state.comm, &messages, 1);
+    (void)dpt_comm_sum_i64(&state.comm, &messages, 1);
     for (int64_t left = messages - (state.requests != NULL) - state.received; left > 0; left--)
         stop_receive(MPI_ANY_SOURCE);
     for (int r = 0; state.requests != NULL && r < state.comm.size; r++)
-        dpt_comm_check(MPI_Wait(&state.requests[r], MPI_STATUS_IGNORE), "MPI_Wait");
+        (void)dpt_comm_check(MPI_Wait(&state.requests[r], MPI_STATUS_IGNORE), "MPI_Wait");
     dpt_mem_free(state.requests);
     dpt_comm_destroy(&state.comm);
     memset(&state, 0, sizeof state);

@@ -400,8 +400,8 @@ static int key_choose(const dpt_yaml *yaml, struct fy_node *node, const dpt_job_
     if (text == NULL)
         text = "?";
     if (index < 0)
-        dpt_yaml_error(yaml, node, "%s is '%s'%s: it is one of %s", key->name, text,
-                       dpt_nearest_of_list(text, key->choices, "|", hint), key->choices);
+        (void)dpt_yaml_error(yaml, node, "%s is '%s'%s: it is one of %s", key->name, text,
+                             dpt_nearest_of_list(text, key->choices, "|", hint), key->choices);
     return index;
 }
 

@@ -20,7 +20,7 @@ static struct fy_diag *quiet_diag(void) {
     if (diag != NULL)
         fy_diag_set_collect_errors(diag, true);
     else
-        dpt_error(DPT_ERR_OUTPUT, "no memory left to read YAML: " DPT_MEM_REMEDY);
+        (void)dpt_error(DPT_ERR_OUTPUT, "no memory left to read YAML: " DPT_MEM_REMEDY);
     return diag;
 }
 
@@ -347,7 +347,7 @@ const char *dpt_yaml_scalar(struct fy_node *node) {
     const char *text = plain ? fy_node_get_scalar0(node) : NULL;
     /* Without memory libfyaml says that the text is empty. */
     if (n > 0 && (text == NULL || text[0] == '\0'))
-        dpt_error(DPT_ERR_OUTPUT, "no memory left to read YAML: " DPT_MEM_REMEDY);
+        (void)dpt_error(DPT_ERR_OUTPUT, "no memory left to read YAML: " DPT_MEM_REMEDY);
     return text;
 }
 
@@ -494,7 +494,7 @@ char *dpt_yaml_print(const dpt_yaml *yaml) {
         fy_diag_destroy(diag);
     if (ok && text.bytes != NULL)
         return text.bytes;
-    dpt_error(DPT_ERR_OUTPUT, "%s: no memory left for its text: " DPT_MEM_REMEDY, yaml->path);
+    (void)dpt_error(DPT_ERR_OUTPUT, "%s: no memory left for its text: " DPT_MEM_REMEDY, yaml->path);
     dpt_mem_free(text.bytes);
     return NULL;
 }

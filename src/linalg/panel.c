@@ -360,8 +360,8 @@ dpt_status dpt_panel_gather_shares(const dpt_comm *comm, int64_t n, int64_t widt
     share_table(comm, n, counts);
     /* Whole rows as the unit keep the counts within int. */
     MPI_Datatype row;
-    dpt_comm_check(MPI_Type_contiguous((int)width, MPI_FLOAT, &row), "MPI_Type_contiguous");
-    dpt_comm_check(MPI_Type_commit(&row), "MPI_Type_commit");
+    (void)dpt_comm_check(MPI_Type_contiguous((int)width, MPI_FLOAT, &row), "MPI_Type_contiguous");
+    (void)dpt_comm_check(MPI_Type_commit(&row), "MPI_Type_commit");
     int code = MPI_Allgatherv(share, counts[comm->rank], row, whole, counts, counts + comm->size,
                               row, comm->mpi);
     MPI_Type_free(&row);

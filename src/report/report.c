@@ -101,7 +101,8 @@ static char *make_scratch(void) {
     if (real != NULL)
         out = dpt_mem_strdup(real, "directory of plots");
     else if (wanted != NULL)
-        dpt_error(DPT_ERR_OUTPUT, "%s: cannot be created: %s: set TMPDIR", wanted, strerror(errno));
+        (void)dpt_error(DPT_ERR_OUTPUT, "%s: cannot be created: %s: set TMPDIR", wanted,
+                        strerror(errno));
     free(real);
     dpt_mem_free(wanted);
     return out;

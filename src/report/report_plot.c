@@ -79,7 +79,7 @@ FILE *dpt_report_csv(const dpt_report_plots *plots, const char *kind, const char
     int length = snprintf(path, 1024, "%s/%s%s%s.csv", plots->directory, kind,
                           name[0] != '\0' ? "-" : "", name);
     if (length >= 1024) {
-        dpt_error(DPT_ERR_OUTPUT, "%s: the path is too long", path);
+        (void)dpt_error(DPT_ERR_OUTPUT, "%s: the path is too long", path);
         return NULL;
     }
     if (dpt_owned_check_table(path, header, "table of a plot", plots->overwrite) != DPT_OK)
@@ -88,9 +88,9 @@ FILE *dpt_report_csv(const dpt_report_plots *plots, const char *kind, const char
     char *temporary = dpt_file_begin(path);
     FILE *csv = temporary != NULL ? fopen(temporary, "wxe") : NULL;
     if (csv == NULL)
-        dpt_error(DPT_ERR_OUTPUT,
-                  "%s: cannot be created: %s: check the permissions of the folder above", path,
-                  strerror(errno));
+        (void)dpt_error(DPT_ERR_OUTPUT,
+                        "%s: cannot be created: %s: check the permissions of the folder above",
+                        path, strerror(errno));
     else
         fprintf(csv, "%s\n", header);
     dpt_mem_free(temporary);
@@ -112,8 +112,8 @@ const char *dpt_report_csv_name(const char *path) {
 FILE *dpt_report_script(char **text, size_t *size, int width, int height) {
     FILE *script = open_memstream(text, size);
     if (script == NULL) {
-        dpt_error(DPT_ERR_OUTPUT,
-                  "report: no memory left for the script of a plot: " DPT_MEM_REMEDY);
+        (void)dpt_error(DPT_ERR_OUTPUT,
+                        "report: no memory left for the script of a plot: " DPT_MEM_REMEDY);
         return NULL;
     }
     fprintf(script,

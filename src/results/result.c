@@ -61,8 +61,8 @@ dpt_status dpt_result_create(int64_t tensors, int64_t points, int64_t samples, d
         if (dpt_mem_mul(sides[0], sides[1], &n))
             values = dpt_mem_alloc(n, sizeof *values, dpt_result_array_fields[f].column.name);
         else
-            dpt_error(DPT_ERR_OUTPUT, "results: the size of %s overflows",
-                      dpt_result_array_fields[f].column.name);
+            (void)dpt_error(DPT_ERR_OUTPUT, "results: the size of %s overflows",
+                            dpt_result_array_fields[f].column.name);
         memcpy((char *)out + dpt_result_array_fields[f].offset, &values, sizeof values);
         for (int64_t i = 0; values != NULL && i < n; i++)
             values[i] = NAN;

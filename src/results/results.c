@@ -141,7 +141,7 @@ static dpt_status unit_try(void *ctx, char **bytes, int64_t *n) {
     (void)bytes;
     (void)n;
     H5E_BEGIN_TRY {
-        (void)unit_parse(ctx, &result);
+        (void)unit_parse(ctx, &result); /* to end at all is the answer */
     }
     H5E_END_TRY;
     return DPT_OK;

@@ -103,7 +103,7 @@ static void store_destroy(dpt_store *store) {
     if (store == NULL)
         return;
     check_destroy(store);
-    dpt_store_files_close(&store->io, false);
+    (void)dpt_store_files_close(&store->io, false); /* they were read: nothing to lose */
     dpt_catalog_destroy(&store->catalog);
     dpt_store_header_destroy(&store->header);
     dpt_mem_free(store->path);

@@ -24,11 +24,11 @@ static json_t *parse_json(const char *path, const char *text, size_t n) {
     json_error_t error;
     json_t *root = json_loadb(text, n, JSON_REJECT_DUPLICATES, &error);
     if (root == NULL)
-        dpt_error(DPT_ERR_INPUT,
-                  "%s: JSON is broken at line %d, column %d (%s): copy the file again", path,
-                  error.line, error.column, error.text);
+        (void)dpt_error(DPT_ERR_INPUT,
+                        "%s: JSON is broken at line %d, column %d (%s): copy the file again", path,
+                        error.line, error.column, error.text);
     else if (!json_is_object(root)) {
-        dpt_error(DPT_ERR_INPUT, "%s: JSON is no object: copy the file again", path);
+        (void)dpt_error(DPT_ERR_INPUT, "%s: JSON is no object: copy the file again", path);
         json_decref(root);
         root = NULL;
     }

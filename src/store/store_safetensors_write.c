@@ -95,10 +95,10 @@ static char *make_header(const dpt_store_writer *writer, int file, int64_t *data
     char *text = ok ? json_dumps(root, JSON_COMPACT) : NULL;
     json_decref(root);
     if (text == NULL) {
-        dpt_error(DPT_ERR_OUTPUT,
-                  "%s: the header cannot be made: no memory, or a tensor name is not "
-                  "UTF-8",
-                  writer->path);
+        (void)dpt_error(DPT_ERR_OUTPUT,
+                        "%s: the header cannot be made: no memory, or a tensor name is not "
+                        "UTF-8",
+                        writer->path);
         return NULL;
     }
     size_t n = strlen(text);

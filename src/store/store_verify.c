@@ -171,11 +171,11 @@ static dpt_status store_verify_config(const dpt_store *store) {
     json_t *root = json_loads(text, JSON_REJECT_DUPLICATES, &error);
     bool sound = json_is_object(root);
     if (!sound)
-        dpt_error(DPT_ERR_INPUT,
-                  "%s: its configuration is no JSON object (line %d, column %d: %s): copy or "
-                  "convert the model again",
-                  dpt_store_path(store), error.line, error.column,
-                  root != NULL ? "another value" : error.text);
+        (void)dpt_error(DPT_ERR_INPUT,
+                        "%s: its configuration is no JSON object (line %d, column %d: %s): copy or "
+                        "convert the model again",
+                        dpt_store_path(store), error.line, error.column,
+                        root != NULL ? "another value" : error.text);
     json_decref(root);
     return sound ? DPT_OK : DPT_ERR_INPUT;
 }

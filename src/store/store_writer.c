@@ -59,7 +59,7 @@ static void writer_destroy(dpt_store_writer *writer) {
     if (writer == NULL)
         return;
     unlock_output(writer);
-    dpt_store_files_close(&writer->io, false);
+    (void)dpt_store_files_close(&writer->io, false); /* after an error; else closed by then */
     for (int i = 0; i < writer->nfiles; i++)
         dpt_mem_free(writer->files[i]);
     for (int i = 0; i < writer->nfiles && writer->headers != NULL; i++)
@@ -153,8 +153,8 @@ static void discard(dpt_store_writer *writer) {
     if (!writer->partial_made)
         return;
     if (writer->comm.rank == 0)
-        dpt_store_path_remove(writer->partial);
-    dpt_comm_check(MPI_Barrier(writer->comm.mpi), "MPI_Barrier");
+        (void)dpt_store_path_remove(writer->partial); /* the first error is the one to tell */
+    (void)dpt_comm_check(MPI_Barrier(writer->comm.mpi), "MPI_Barrier");
 }
 
 dpt_status dpt_store_create(const dpt_comm *comm, const char *path, const dpt_catalog *catalog,
@@ -260,7 +260,7 @@ static dpt_status finish_hashes(dpt_store_writer *writer) {
     written w = {.writer = writer};
     dpt_status st = dpt_store_files_init(&w.files, writer->nfiles, writer->files, false);
     st = dpt_store_hash_finish(&writer->hasher, st, read_written, &w);
-    dpt_store_files_close(&w.files, false);
+    (void)dpt_store_files_close(&w.files, false); /* they were read */
     return st;
 }
 

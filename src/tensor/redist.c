@@ -184,7 +184,7 @@ static dpt_status move_between(const transfer *t, int to, int from) {
         int code = MPI_Sendrecv(t->out, bytes, MPI_BYTE, sends ? to : MPI_PROC_NULL, 0, t->in,
                                 PIECE_BYTES, MPI_BYTE, receives ? from : MPI_PROC_NULL, 0,
                                 t->comm->mpi, MPI_STATUS_IGNORE);
-        dpt_comm_check(code, "MPI_Sendrecv");
+        (void)dpt_comm_check(code, "MPI_Sendrecv");
         if (receives)
             redist_unpack(t, &receiving);
     }

@@ -21,31 +21,31 @@ static void first_error_stays(void **state) {
     assert_string_equal(dpt_error_message(), "file a: byte 7");
     dpt_error_clear();
     assert_string_equal(dpt_error_message(), "");
-    dpt_error(DPT_ERR_OUTPUT, "third");
+    (void)dpt_error(DPT_ERR_OUTPUT, "third");
     assert_string_equal(dpt_error_message(), "third");
 }
 
 /* A place is put before a message that does not name it: letters of another word do not. */
 static void place_is_named_once(void **state) {
     (void)state;
-    dpt_error(DPT_ERR_INPUT, "no tensors");
-    dpt_error_locate(DPT_ERR_INPUT, "o");
+    (void)dpt_error(DPT_ERR_INPUT, "no tensors");
+    (void)dpt_error_locate(DPT_ERR_INPUT, "o");
     assert_string_equal(dpt_error_message(), "o: no tensors");
-    dpt_error_locate(DPT_ERR_INPUT, "o");
+    (void)dpt_error_locate(DPT_ERR_INPUT, "o");
     assert_string_equal(dpt_error_message(), "o: no tensors");
     dpt_error_clear();
-    dpt_error(DPT_ERR_INPUT, "o/model.safetensors: cut off");
-    dpt_error_locate(DPT_ERR_INPUT, "o");
+    (void)dpt_error(DPT_ERR_INPUT, "o/model.safetensors: cut off");
+    (void)dpt_error_locate(DPT_ERR_INPUT, "o");
     assert_string_equal(dpt_error_message(), "o/model.safetensors: cut off");
     dpt_error_clear();
-    dpt_error(DPT_ERR_INPUT, "foo/model: cut off");
-    dpt_error_locate(DPT_ERR_INPUT, "o");
+    (void)dpt_error(DPT_ERR_INPUT, "foo/model: cut off");
+    (void)dpt_error_locate(DPT_ERR_INPUT, "o");
     assert_string_equal(dpt_error_message(), "o: foo/model: cut off");
 }
 
 static void message_is_one_plain_line(void **state) {
     (void)state;
-    dpt_error(DPT_ERR_INPUT, "tensor 'a\nb\x1b[31m\x7f'");
+    (void)dpt_error(DPT_ERR_INPUT, "tensor 'a\nb\x1b[31m\x7f'");
     assert_string_equal(dpt_error_message(), "tensor 'a?b?[31m?'");
 }
 
@@ -54,7 +54,7 @@ static void long_message_is_cut(void **state) {
     char text[3 * DPT_MESSAGE_MAX];
     memset(text, 'x', sizeof text);
     text[sizeof text - 1] = '\0';
-    dpt_error(DPT_ERR_INPUT, "%s", text);
+    (void)dpt_error(DPT_ERR_INPUT, "%s", text);
     assert_int_equal(strlen(dpt_error_message()), DPT_MESSAGE_MAX - 1);
     dpt_error_set_message(text);
     assert_int_equal(strlen(dpt_error_message()), DPT_MESSAGE_MAX - 1);

@@ -136,11 +136,11 @@ static dpt_status time_model(const dpt_comm *world, dpt_model *model, const size
         st = dpt_model_run(model, &batch, 0.4, forward ? DPT_BACKWARD_NONE : DPT_BACKWARD_TERMS,
                            weight, nll, NULL, terms, NULL);
         t = omp_get_wtime() - t;
-        dpt_comm_max_f64(world, &t, 1);
+        (void)dpt_comm_max_f64(world, &t, 1);
         double *best = forward ? &out->forward : &out->both;
         *best = t < *best ? t : *best;
         double rate = sgemm_rate(square);
-        dpt_comm_sum_f64(world, &rate, 1);
+        (void)dpt_comm_sum_f64(world, &rate, 1);
         out->peak = rate > out->peak ? rate : out->peak;
     }
     free(square);

@@ -25,7 +25,7 @@ typedef struct {
 } bench;
 
 static double slowest(const dpt_comm *comm, double seconds) {
-    dpt_comm_max_f64(comm, &seconds, 1);
+    (void)dpt_comm_max_f64(comm, &seconds, 1);
     return seconds;
 }
 
@@ -191,7 +191,7 @@ int main(int argc, char **argv) {
     }
     if (b.rank == 0)
         b.rank = b.side / 16;
-    dpt_comm_create(MPI_COMM_WORLD, &b.comm);
+    (void)dpt_comm_create(MPI_COMM_WORLD, &b.comm);
     dpt_agree_set_world(b.comm.rank, b.comm.size);
     b.rows = b.side * (b.comm.rank + 1) / b.comm.size - b.side * b.comm.rank / b.comm.size;
     b.slab = dpt_mem_alloc(b.rows * b.side, sizeof *b.slab, "matrix");

@@ -14,7 +14,7 @@ static int forget(void **state) {
 
 static void all_well(void **state) {
     (void)state;
-    dpt_error(DPT_ERR_INPUT, "an error that was mended");
+    (void)dpt_error(DPT_ERR_INPUT, "an error that was mended");
     assert_int_equal(dpt_agree(&test_comm, DPT_OK), DPT_OK);
     assert_string_equal(dpt_error_message(), "an error that was mended");
 }
@@ -55,7 +55,7 @@ static void worst_status_and_lowest_rank_win(void **state) {
 static void reason_is_not_lost(void **state) {
     (void)state;
     if (test_comm.rank == test_comm.size - 1)
-        dpt_error(DPT_ERR_OUTPUT, "no space");
+        (void)dpt_error(DPT_ERR_OUTPUT, "no space");
     assert_int_equal(dpt_agree(&test_comm, DPT_ERR_OUTPUT), DPT_ERR_OUTPUT);
     char expected[64];
     snprintf(expected, sizeof expected, "[rank %d] no space", test_comm.size - 1);

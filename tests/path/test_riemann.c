@@ -99,8 +99,8 @@ static dpt_riemann run(toy *toy, dpt_rule rule, int points, const dpt_riemann_sh
 static double true_change(toy *toy) {
     double start[SAMPLES], end[SAMPLES];
     double sum = 0.0;
-    evaluate(toy, 0.0, start, NULL, NULL);
-    evaluate(toy, 1.0, end, NULL, NULL);
+    assert_int_equal(evaluate(toy, 0.0, start, NULL, NULL), DPT_OK);
+    assert_int_equal(evaluate(toy, 1.0, end, NULL, NULL), DPT_OK);
     for (int s = 0; s < SAMPLES; s++)
         sum += end[s] - start[s];
     return sum / SAMPLES;
@@ -216,9 +216,9 @@ static void test_shared(void **state) {
     (void)state;
     toy t = toy_make(true);
     double start[SAMPLES], end[SAMPLES], terms[TENSORS], sample_terms[SAMPLES], ignored[SAMPLES];
-    evaluate(&t, 0.0, start, terms, sample_terms);
-    evaluate(&t, 1.0, end, terms, ignored);
-    evaluate(&t, 0.0, start, terms, sample_terms);
+    assert_int_equal(evaluate(&t, 0.0, start, terms, sample_terms), DPT_OK);
+    assert_int_equal(evaluate(&t, 1.0, end, terms, ignored), DPT_OK);
+    assert_int_equal(evaluate(&t, 0.0, start, terms, sample_terms), DPT_OK);
     dpt_riemann plain = run(&t, DPT_RULE_LEFT, 5, NULL);
     assert_int_equal(t.slope_calls, 5);
     assert_int_equal(t.loss_calls, 1);
