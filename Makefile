@@ -58,13 +58,14 @@ PACKAGE_LIBS = $(eval PACKAGE_LIBS := $$(foreach one,SCALAPACK LAPACKE HDF5 BLAS
     libs_of,$$($$(one)))))$(PACKAGE_LIBS)
 
 OPTIMISE_release := -O3 -g
-OPTIMISE_debug := -O1 -g3
+# Invariants and contracts are checked (base/assert.h) in debug, asan and fuzz.
+OPTIMISE_debug := -O1 -g3 -DDPT_DEBUG
 OPTIMISE_coverage := -O0 -g --coverage -fprofile-update=atomic
-OPTIMISE_asan := -O1 -g3 -fno-omit-frame-pointer -fsanitize=address,undefined \
+OPTIMISE_asan := -O1 -g3 -DDPT_DEBUG -fno-omit-frame-pointer -fsanitize=address,undefined \
     -fno-sanitize-recover=undefined
 
 # libFuzzer is clang's; without -fopenmp, whose library for clang is another one.
-OPTIMISE_fuzz := -O1 -g -fno-omit-frame-pointer -fsanitize=fuzzer-no-link,address,undefined \
+OPTIMISE_fuzz := -O1 -g -DDPT_DEBUG -fno-omit-frame-pointer -fsanitize=fuzzer-no-link,address,undefined \
     -fno-sanitize-recover=undefined
 
 # With clang's OpenMP, of whose barriers the thread sanitizer knows; gcc's would be all races.
@@ -75,10 +76,10 @@ THREADS_fuzz := -Wno-unknown-pragmas -Wno-unused-parameter -Wno-unused-variable 
 # After the given flags, -ffp-contract=off and no fast math: an elementwise edit gives the same bits whatever
 # the compiler would fuse or reorder. WERROR=-Werror is how the tests build.
 ALL_CPPFLAGS = -D_GNU_SOURCE -Iinclude $(PACKAGE_CFLAGS) $(CPPFLAGS)
-ALL_CFLAGS = -std=c17 -Wall -Wextra -Werror=unused-result $(WERROR) $(or $(THREADS_$(BUILD)),-fopenmp) $(addprefix -march=,$(ARCH)) \
-    $(OPTIMISE_$(BUILD)) $(CFLAGS) -fno-fast-math -ffp-contract=off
+ALL_CFLAGS = -std=c17 -Wall -Wextra -Werror=unused-result $(WERROR) $(or $(THREADS_$(BUILD)),-fopenmp) \
+    $(addprefix -march=,$(ARCH)) $(OPTIMISE_$(BUILD)) $(CFLAGS) -fno-fast-math -ffp-contract=off
 ALL_LDLIBS = $(LDFLAGS) $(PACKAGE_LIBS) $(LDLIBS) -lm -lpthread
-check asan tsan fuzz chaos bench coverage check-mpich check-blas cross: export WERROR := -Werror
+check check-debug asan tsan fuzz chaos bench coverage check-mpich check-blas cross: export WERROR := -Werror
 
 LIBRARY_SOURCES := $(filter-out src/cli/%,$(sort $(wildcard src/*/*.c src/*/*/*.c)))
 PROGRAM_SOURCES := $(sort $(wildcard src/cli/*.c))
@@ -96,8 +97,9 @@ LIBRARY := $(OUT)/libdeltapath.a
 PROGRAM := $(OUT)/deltapath
 FORMATTED := $(shell find src include tests -name '*.[ch]' 2>/dev/null)
 
-.PHONY: doc-tables build library tests benches deps demo check asan tsan fuzz fuzzers bench lint format format-check tidy \
-    install doc info help clean paper chaos check-mpich check-this-mpi check-blas check-this-blas cross cross-objects coverage coverage-tests commands \
+.PHONY: doc-tables build library tests benches deps demo check check-debug asan tsan fuzz fuzzers bench lint format \
+    format-check tidy install doc info help clean paper chaos check-mpich check-this-mpi check-blas \
+    check-this-blas cross cross-objects coverage coverage-tests commands \
     program tsan-tests
 build: | deps-build ## build the program at build/release/deltapath (BUILD=release, debug or asan)
 	@$(MAKE) --no-print-directory $(PROGRAM)
@@ -160,6 +162,11 @@ chaos: | deps-check ## kills, failing calls, full disks and changed inputs: N=10
 asan: | deps-check ## the suite under the address and undefined-behaviour sanitizers
 	@$(MAKE) --no-print-directory -j2 BUILD=asan program tests
 	tests/run -b $(call out,asan) $(search)
+
+CHECKED_LAYERS := comm/ tensor/ linalg/ edit/ model/ path/ study/
+check-debug: | deps-check ## collective and numerical layers with invariants and contracts checked; search=edit/ some
+	@$(MAKE) --no-print-directory -j2 BUILD=debug program tests
+	tests/run -b $(call out,debug) $(or $(search),$(CHECKED_LAYERS))
 
 TSAN_LAYERS := base tensor linalg nn edit model
 TSAN_TESTS := $(filter $(TSAN_LAYERS:%=$(OUT)/tests/%/%),$(TESTS))

@@ -1,5 +1,6 @@
 #include "deltapath/comm/agree.h"
 
+#include "deltapath/base/assert.h"
 #include "deltapath/base/mem.h"
 
 #include <signal.h>
@@ -11,9 +12,18 @@
 static int world_rank;
 static int world_size = 1;
 
+static void agree_end_all(void) {
+    int begun = 0, over = 0;
+    MPI_Initialized(&begun);
+    MPI_Finalized(&over);
+    if (begun && !over)
+        MPI_Abort(MPI_COMM_WORLD, DPT_ERR_INTERNAL);
+}
+
 void dpt_agree_set_world(int rank, int size) {
     world_rank = rank;
     world_size = size;
+    dpt_assert_set_world(rank, agree_end_all);
 }
 
 dpt_status dpt_agree(const dpt_comm *comm, dpt_status local) {
@@ -44,16 +54,6 @@ dpt_status dpt_agree(const dpt_comm *comm, dpt_status local) {
     if (message[0] != '\0')
         dpt_error_set_message(message);
     return agreed;
-}
-
-dpt_status dpt_agree_same(const dpt_comm *comm, uint64_t value, const char *what) {
-    uint64_t pair[2] = {value, ~value};
-    uint64_t least[2];
-    (void)dpt_comm_check(MPI_Allreduce(pair, least, 2, MPI_UINT64_T, MPI_MIN, comm->mpi),
-                         "MPI_Allreduce");
-    if (least[0] != ~least[1])
-        return dpt_error(DPT_ERR_INTERNAL, "%s differs between ranks", what);
-    return DPT_OK;
 }
 
 enum { POINT_MAX = 64 };

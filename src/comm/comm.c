@@ -2,6 +2,7 @@
 
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
+#include "deltapath/comm/same.h"
 
 #include <limits.h>
 #include <stdio.h>
@@ -60,6 +61,7 @@ static dpt_status all_reduce(const dpt_comm *comm, void *values, int64_t n, size
                              MPI_Datatype type, MPI_Op op) {
     if (comm->size <= 1)
         return DPT_OK;
+    DPT_ASSERT_SAME(comm, n);
     int64_t most = PIECE_BYTES / (int64_t)size;
     for (int64_t at = 0; at < n; at += most) {
         int count = (int)(n - at < most ? n - at : most);
@@ -99,6 +101,9 @@ dpt_status dpt_comm_max_i64(const dpt_comm *comm, int64_t *values, int64_t n) {
 dpt_status dpt_comm_broadcast(const dpt_comm *comm, void *bytes, int64_t n, int root) {
     if (comm->size <= 1)
         return DPT_OK;
+    DPT_ASSERT(root >= 0 && root < comm->size);
+    DPT_ASSERT_SAME(comm, root);
+    DPT_ASSERT_SAME(comm, n);
     for (int64_t at = 0; at < n; at += PIECE_BYTES) {
         int count = (int)(n - at < PIECE_BYTES ? n - at : PIECE_BYTES);
         dpt_status st = dpt_comm_check(
@@ -111,6 +116,7 @@ dpt_status dpt_comm_broadcast(const dpt_comm *comm, void *bytes, int64_t n, int 
 
 dpt_status dpt_comm_broadcast_text(const dpt_comm *comm, const char *text, int root, char **out) {
     *out = NULL;
+    DPT_ASSERT_SAME(comm, root);
     int64_t bytes = comm->rank == root && text != NULL ? (int64_t)strlen(text) + 1 : 0;
     dpt_status st = dpt_comm_broadcast(comm, &bytes, sizeof bytes, root);
     if (st != DPT_OK || bytes == 0)
@@ -187,6 +193,18 @@ done:
     return DPT_OK;
 }
 
+/* Where checks are on: what one rank sends is what the other waits for. */
+static void comm_check_counts(const dpt_comm *comm, int to, int64_t sends, int from,
+                              int64_t waits) {
+    int64_t told = waits;
+    if (!DPT_CHECKS)
+        return;
+    (void)dpt_comm_check(MPI_Sendrecv(&sends, 1, MPI_INT64_T, to, 1, &told, 1, MPI_INT64_T, from, 1,
+                                      comm->mpi, MPI_STATUS_IGNORE),
+                         "MPI_Sendrecv");
+    DPT_ASSERT(told == waits);
+}
+
 /* Rounds of pairwise exchange in pieces: at each step a rank sends to rank + step and receives from
  * rank - step, so that every message has its partner and none exceeds a piece. */
 dpt_status dpt_comm_exchange(const dpt_comm *comm, const void *send, const int64_t *send_counts,
@@ -202,6 +220,8 @@ dpt_status dpt_comm_exchange(const dpt_comm *comm, const void *send, const int64
             in += recv_counts[r];
         int64_t out_left = send_counts[to];
         int64_t in_left = recv_counts[from];
+        DPT_ASSERT(out_left >= 0 && in_left >= 0);
+        comm_check_counts(comm, to, out_left, from, in_left);
         if (step == 0) {
             if (out_left > 0)
                 memcpy(in, out, (size_t)out_left);

@@ -68,21 +68,6 @@ static void failure_without_any_message(void **state) {
     assert_string_equal(dpt_error_message(), "");
 }
 
-static void same_values(void **state) {
-    (void)state;
-    static const uint64_t values[] = {0, 1, UINT64_MAX, UINT64_C(1) << 63};
-    for (int i = 0; i < 4; i++)
-        assert_int_equal(dpt_agree_same(&test_comm, values[i], "size"), DPT_OK);
-    if (test_comm.size == 1)
-        return;
-    for (int odd = 0; odd < test_comm.size; odd++) {
-        uint64_t value = test_comm.rank == odd ? UINT64_MAX : 5;
-        assert_int_equal(dpt_agree_same(&test_comm, value, "the job text"), DPT_ERR_INTERNAL);
-        assert_non_null(strstr(dpt_error_message(), "the job text differs"));
-        dpt_error_clear();
-    }
-}
-
 static volatile sig_atomic_t signalled;
 
 static void on_usr1(int number) {
@@ -124,7 +109,6 @@ int main(int argc, char **argv) {
         cmocka_unit_test_teardown(worst_status_and_lowest_rank_win, forget),
         cmocka_unit_test_teardown(reason_is_not_lost, forget),
         cmocka_unit_test_teardown(failure_without_any_message, forget),
-        cmocka_unit_test_teardown(same_values, forget),
         cmocka_unit_test_teardown(faults, forget),
     };
     return test_mpi_main(argc, argv, tests);

@@ -135,9 +135,9 @@ static void expect_cut(const dpt_cut *cut, const entry *all, int64_t n, int64_t 
 
 static void same_everywhere(const dpt_cut *cuts, int64_t n) {
     for (int64_t i = 0; i < n; i++) {
-        assert_int_equal(dpt_agree_same(&test_comm, cuts[i].bits, "bits"), DPT_OK);
-        assert_int_equal(dpt_agree_same(&test_comm, (uint64_t)cuts[i].tensor, "tensor"), DPT_OK);
-        assert_int_equal(dpt_agree_same(&test_comm, (uint64_t)cuts[i].ig, "ig"), DPT_OK);
+        test_same_on_all(cuts[i].bits);
+        test_same_on_all((uint64_t)cuts[i].tensor);
+        test_same_on_all((uint64_t)cuts[i].ig);
     }
 }
 

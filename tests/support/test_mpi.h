@@ -18,6 +18,7 @@
 #include "deltapath/base/status.h"
 #include "deltapath/comm/agree.h"
 #include "deltapath/comm/comm.h"
+#include "deltapath/comm/same.h"
 
 static dpt_comm test_comm;
 
@@ -26,6 +27,13 @@ static inline void test_error_says(const char *named) {
     if (strstr(dpt_error_message(), named) == NULL)
         fail_msg("no \"%s\" in: %s", named, dpt_error_message());
     dpt_error_clear();
+}
+
+/* A value is the same on all ranks. Collective. */
+static inline void test_same_on_all(uint64_t value) {
+    int differ[2];
+    if (!dpt_same_on_all(&test_comm, value, differ))
+        fail_msg("ranks %d and %d differ", differ[0], differ[1]);
 }
 
 /* Group setup: the world communicator in `test_comm`. */

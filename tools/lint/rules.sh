@@ -4,7 +4,7 @@
 source "$(dirname "$0")/complain.sh"
 
 grep -rnE '\b(exit|_exit|abort|assert|quick_exit) *\(' src include --include='*.[ch]' |
-    grep -vE '^src/cli/main\.c:|^src/base/isolate\.c:|MPI_Abort|static_assert|_Static_assert|: *\*|/\*' |
+    grep -vE '^src/cli/main\.c:|^src/base/(isolate|assert)\.c:|MPI_Abort|static_assert|_Static_assert|: *\*|/\*' |
     grep -vE ': */' | complain "process exits below main:"
 grep -rnE '[^_a-z](malloc|calloc|realloc|strdup|asprintf) *\(' src --include='*.c' |
     grep -vE '^src/base/mem\.c:' | complain "allocations that are not counted (use base/mem.h):"

@@ -12,10 +12,6 @@
  */
 dpt_status dpt_agree(const dpt_comm *comm, dpt_status local);
 
-/** Check that a value which must be the same on all ranks is: sizes, hashes of job texts, counts.
- * Collective over comm. Errors: DPT_ERR_INTERNAL naming `what` when it differs. */
-dpt_status dpt_agree_same(const dpt_comm *comm, uint64_t value, const char *what);
-
 /** Fault injection for tests: fails here when the environment says so.
  *
  * DPT_FAULT="point:rank" or "point:rank:nth" makes the nth call (first by default) of the point on
