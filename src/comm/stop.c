@@ -4,6 +4,7 @@
 #include "deltapath/base/mem.h"
 #include "deltapath/base/signal.h"
 #include "deltapath/comm/agree.h"
+#include "deltapath/comm/same.h"
 
 #include <ctype.h>
 #include <math.h>
@@ -25,6 +26,7 @@ static struct {
 } state;
 
 dpt_status dpt_stop_create(const dpt_comm *comm, double started, double seconds) {
+    DPT_ASSERT_SAME(comm, seconds);
     double elapsed = dpt_log_seconds() - started;
     dpt_status st = dpt_comm_max_f64(comm, &elapsed, 1);
     if (st == DPT_OK)

@@ -8,6 +8,7 @@
 #include "dataset_file.h"
 #include "deltapath/base/file.h"
 #include "deltapath/base/path.h"
+#include "deltapath/comm/same.h"
 #include "deltapath/store/store.h"
 #include "deltapath/base/isolate.h"
 
@@ -64,6 +65,8 @@ static dpt_status share(const dpt_comm *comm, dpt_status st, char **bytes, int64
 
 dpt_status dpt_dataset_read(const dpt_comm *comm, const char *path, dpt_dataset_kind kind,
                             dpt_dataset *out) {
+    DPT_ASSERT_SAME_TEXT(comm, path);
+    DPT_ASSERT_SAME(comm, kind);
     *out = (dpt_dataset){.samples = 0};
     char *bytes = NULL;
     int64_t n = 0;

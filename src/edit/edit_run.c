@@ -1,6 +1,7 @@
 #include "stage.h"
 
 #include "deltapath/base/mem.h"
+#include "deltapath/comm/same.h"
 
 #include <math.h>
 #include <omp.h>
@@ -223,6 +224,7 @@ static dpt_status gather_singular(dpt_edit_work *work, dpt_edit_report *report) 
         total += counts[r] / (int64_t)sizeof *work->singular;
     const double *records = all;
     for (int64_t i = 0; i < total; i += 3 + (int64_t)records[i + 1]) {
+        DPT_ASSERT(records[i] >= 0 && records[i] < n && i + 3 + (int64_t)records[i + 1] <= total);
         work->stats[(int)records[i]].rank = (int64_t)records[i + 1];
         work->stats[(int)records[i]].residual = records[i + 2];
     }
@@ -284,8 +286,20 @@ static dpt_status make_report(dpt_edit_work *work, dpt_edit_report *report) {
     return st;
 }
 
+static void edit_run_check_spec(const dpt_comm *comm, const dpt_edit_spec *spec) {
+    DPT_ASSERT_SAME(comm, spec->nstages);
+    DPT_ASSERT_SAME(comm, spec->seed);
+    DPT_ASSERT_SAME(comm, spec->calibrate);
+    for (int s = 0; s < spec->nstages; s++) {
+        DPT_ASSERT_SAME(comm, spec->stages[s].method);
+        DPT_ASSERT_SAME_ARRAY(comm, spec->stages[s].values, DPT_EDIT_PARAM_MAX);
+    }
+}
+
 dpt_status dpt_edit_run(const dpt_edit_spec *spec, const dpt_edit_input *input, dpt_sink sink,
                         dpt_edit_report *report) {
+    edit_run_check_spec(input->comm, spec);
+    DPT_ASSERT_SAME(input->comm, input->svd_group);
     dpt_edit_work work;
     if (report != NULL)
         *report = (dpt_edit_report){.ntensors = 0};

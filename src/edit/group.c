@@ -1,6 +1,7 @@
 #include "group.h"
 
 #include "deltapath/base/mem.h"
+#include "deltapath/comm/same.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -111,6 +112,8 @@ static dpt_status fill_plan(dpt_edit_plan *plan, const item *items, int count, d
             filled[g] = 0;
         for (int i = 0; i < count; i++)
             plan->place[group_of[i] * plan->rounds + filled[group_of[i]]++] = items[i].tensor;
+        for (int g = 0; g < plan->groups; g++)
+            DPT_ASSERT(filled[g] <= plan->rounds);
     }
     dpt_mem_free(filled);
     return plan->place != NULL ? DPT_OK : DPT_ERR_OUTPUT;
@@ -144,6 +147,8 @@ dpt_status dpt_edit_plan_create(const dpt_edit_stage *stage, dpt_svd_method meth
         if (plan->size <= 0)
             plan->size = choose_size(stage, method, items, count, -available, busy);
         plan->groups = comm->size / plan->size;
+        DPT_ASSERT(plan->size >= 1 && plan->groups >= 1);
+        DPT_ASSERT_SAME(comm, plan->size);
         st = dpt_agree(comm, fill_plan(plan, items, count, busy, group_of));
     }
     dpt_mem_free(busy);

@@ -5,6 +5,7 @@
 #include "deltapath/base/mem.h"
 #include "deltapath/base/nearest.h"
 #include "deltapath/comm/agree.h"
+#include "deltapath/comm/same.h"
 #include "deltapath/path/verdict.h"
 #include "deltapath/base/isolate.h"
 #include "job_edits.h"
@@ -280,6 +281,10 @@ static dpt_status parse_apart(const job_trial *trial) {
 
 dpt_status dpt_job_read(const dpt_comm *comm, const char *path, int nsets, const char *const *sets,
                         dpt_job *out) {
+    DPT_ASSERT_SAME_TEXT(comm, path);
+    DPT_ASSERT_SAME(comm, nsets);
+    for (int i = 0; i < nsets; i++)
+        DPT_ASSERT_SAME_TEXT(comm, sets[i]);
     *out = (dpt_job){.name = NULL};
     char *text = NULL;
     char *shared = NULL;

@@ -2,6 +2,7 @@
 
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
+#include "deltapath/comm/same.h"
 
 #include "grid.h"
 #include "scalapack.h"
@@ -254,6 +255,7 @@ static dpt_status gram_grid(const dpt_svd_problem *p, dpt_eigen_solver solver, d
 }
 
 dpt_status dpt_eigen_gram(const dpt_svd_problem *problem, dpt_eigen_solver solver, dpt_eigen *out) {
+    DPT_ASSERT_SAME(problem->comm, solver);
     *out = (dpt_eigen){.count = 0};
     if (problem->energy > 0.0)
         solver = DPT_EIGEN_ALL;

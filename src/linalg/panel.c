@@ -2,6 +2,7 @@
 
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
+#include "deltapath/comm/same.h"
 
 #include <cblas.h>
 #include <lapacke.h>
@@ -29,6 +30,7 @@ static void mirror_upper(int64_t n, double *g) {
 enum { HEAD = 5 };
 
 dpt_status dpt_panel_work_create(const dpt_comm *comm, int64_t width, dpt_panel_work *out) {
+    DPT_ASSERT_SAME(comm, width);
     int64_t square = width * width, root = comm->rank == 0;
     *out = (dpt_panel_work){.width = width};
     out->gram = dpt_mem_alloc(square, sizeof *out->gram, "Gram matrix of a panel");
@@ -64,6 +66,7 @@ void dpt_panel_work_destroy(dpt_panel_work *work) {
 
 dpt_status dpt_panel_gram_f64(const dpt_comm *comm, int64_t rows, int64_t width, const double *y,
                               dpt_panel_work *work) {
+    DPT_ASSERT_SAME(comm, width);
     int w = (int)width;
     memset(work->gram, 0, (size_t)(width * width) * sizeof *work->gram);
     if (rows > 0 && width > 0)
@@ -76,6 +79,7 @@ dpt_status dpt_panel_gram_f64(const dpt_comm *comm, int64_t rows, int64_t width,
 
 dpt_status dpt_panel_gram_f32(const dpt_comm *comm, int64_t rows, int64_t width, const float *y,
                               dpt_panel_work *work) {
+    DPT_ASSERT_SAME(comm, width);
     int w = (int)width;
     memset(work->gram, 0, (size_t)(width * width) * sizeof *work->gram);
     for (int64_t i = 0; width > 0 && i < rows; i += DPT_PANEL_CHUNK) {
@@ -194,7 +198,10 @@ static dpt_status tell(const dpt_comm *comm, dpt_status st, int64_t count, dpt_p
 
 dpt_status dpt_panel_solve(const dpt_comm *comm, int64_t width, double drop, bool with_roots,
                            dpt_panel_work *work, dpt_panel_transform *out) {
+    DPT_ASSERT_SAME(comm, width);
+    DPT_ASSERT_SAME(comm, drop);
     *out = (dpt_panel_transform){.width = 0, .quality = 1.0, .deviation = 0.0};
+    DPT_ASSERT(width <= work->width);
     if (width == 0)
         return DPT_OK;
     dpt_status st = DPT_OK;
@@ -212,10 +219,12 @@ dpt_status dpt_panel_solve(const dpt_comm *comm, int64_t width, double drop, boo
                                  .quality = work->message[2],
                                  .deviation = work->message[3],
                                  .mixed = work->message[4] != 0.0};
+    DPT_ASSERT(st != DPT_OK || (out->width >= 0 && out->width <= width));
     return st;
 }
 
 dpt_status dpt_panel_eigen(const dpt_comm *comm, int64_t width, dpt_panel_work *work) {
+    DPT_ASSERT_SAME(comm, width);
     dpt_status st = comm->rank == 0 ? roots_here(width, true, work) : DPT_OK;
     return tell(comm, st, work->width + width * width, work);
 }
@@ -245,6 +254,8 @@ void dpt_panel_apply(int64_t rows, int64_t width, float *y, const dpt_panel_tran
 dpt_status dpt_panel_orthonormalise(const dpt_comm *comm, int64_t rows, int64_t *width, float *y,
                                     dpt_panel_basis basis, dpt_panel_work *work,
                                     dpt_panel_transform *first) {
+    DPT_ASSERT_SAME(comm, *width);
+    DPT_ASSERT_SAME(comm, basis);
     double enough = basis == DPT_PANEL_LOOSE ? LOOSE_PIVOT : STRICT_PIVOT;
     for (int pass = 0; *width > 0 && pass < PASSES_MAX; pass++) {
         dpt_panel_transform step;
@@ -301,6 +312,10 @@ static dpt_status project_out(const dpt_comm *comm, int64_t rows, int64_t have, 
 
 dpt_status dpt_panel_complete(const dpt_comm *comm, int64_t ig0, int64_t rows, int64_t have,
                               int64_t want, dpt_rng stream, float *y) {
+    DPT_ASSERT_SAME(comm, have);
+    DPT_ASSERT_SAME(comm, want);
+    DPT_ASSERT_SAME(comm, stream.key);
+    DPT_ASSERT_SAME(comm, stream.purpose);
     int64_t extra = want - have;
     if (extra <= 0)
         return DPT_OK;

@@ -1,7 +1,9 @@
 #include "quantile_parts.h"
 
+#include "deltapath/base/hash.h"
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
+#include "deltapath/comm/same.h"
 
 #ifdef __AVX512F__
 #include <immintrin.h>
@@ -135,8 +137,11 @@ static void make_slots(selection *s) {
         slot *last = s->nslots > 0 ? &s->slots[s->nslots - 1] : NULL;
         /* Within a group counts rise, so prefixes fall: equal ones are neighbours. */
         if (s->lists != NULL || last == NULL || last->group != it->group ||
-            last->prefix != it->prefix)
+            last->prefix != it->prefix) {
+            DPT_ASSERT(s->lists != NULL || last == NULL || last->group < it->group ||
+                       (last->group == it->group && last->prefix > it->prefix));
             s->slots[s->nslots++] = (slot){.group = it->group, .prefix = it->prefix};
+        }
         it->slot = s->nslots - 1;
     }
 }
@@ -177,6 +182,9 @@ static void quantile_narrow(selection *s, search *it, int pass) {
     int bin = (1 << BITS[pass]) - 1;
     while (bin > 0 && it->want > histogram[bin])
         it->want -= histogram[bin--];
+    /* An empty group has nothing to find; else the wanted entry is in this bin, also of no other. */
+    DPT_ASSERT(it->want >= 1 && (it->elements == 0 || it->want <= histogram[bin]));
+    DPT_ASSERT(s->here[(it->slot << BITS[pass]) + bin] <= histogram[bin]);
     it->prefix = it->prefix << BITS[pass] | (uint32_t)bin;
     it->equal = histogram[bin];
     it->equal_here = s->here[(it->slot << BITS[pass]) + bin];
@@ -263,6 +271,7 @@ static dpt_status find_places(selection *s, int64_t *equal, int64_t *places, dpt
             continue;
         dpt_cut cut = {.bits = it->prefix};
         st = quantile_find_equal(s, it, nth, &cut);
+        DPT_ASSERT(st != DPT_OK || s->group_of[cut.tensor] == it->group);
         places[2 * i] = cut.tensor;
         places[2 * i + 1] = cut.ig;
     }
@@ -381,9 +390,23 @@ static int64_t quantile_batch_end(const search *searches, int64_t from, int64_t 
     return end;
 }
 
+/* For the check that all ranks have the same targets. */
+static uint64_t quantile_hash_targets(const dpt_quantile_target *targets, int64_t n) {
+    dpt_hash hash;
+    dpt_hash_begin(&hash);
+    for (int64_t i = 0; i < n; i++) {
+        const int64_t fields[2] = {targets[i].group, targets[i].count};
+        dpt_hash_update(&hash, fields, sizeof fields);
+    }
+    return dpt_hash_value(&hash);
+}
+
 dpt_status dpt_quantile_select(const dpt_comm *comm, const dpt_shard *shard, const int *group_of,
                                int64_t ntargets, const dpt_quantile_target *targets,
                                dpt_quantile_values_fn values, void *ctx, dpt_cut *cuts) {
+    DPT_ASSERT_SAME(comm, ntargets);
+    DPT_ASSERT_SAME(comm, quantile_hash_targets(targets, ntargets));
+    DPT_ASSERT_SAME_ARRAY(comm, group_of, shard->ntensors);
     selection s = {
         .comm = comm, .shard = shard, .group_of = group_of, .values = values, .ctx = ctx};
     dpt_status st = dpt_agree(comm, begin(&s, ntargets, targets));

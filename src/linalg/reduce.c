@@ -1,6 +1,7 @@
 #include "deltapath/linalg/reduce.h"
 
 #include "deltapath/comm/agree.h"
+#include "deltapath/comm/same.h"
 
 #include <math.h>
 
@@ -42,6 +43,8 @@ double dpt_reduce_square(const float *x, int64_t n) {
 
 dpt_status dpt_reduce_totals(const dpt_comm *comm, int64_t groups, const int64_t *first,
                              double *partial, double *totals) {
+    DPT_ASSERT_SAME(comm, groups);
+    DPT_ASSERT_SAME_ARRAY(comm, first, groups + 1);
     int64_t slots = groups > 0 ? first[groups] : 0;
     dpt_status st = dpt_agree(comm, dpt_comm_sum_f64(comm, partial, slots));
     if (st != DPT_OK)
@@ -50,6 +53,7 @@ dpt_status dpt_reduce_totals(const dpt_comm *comm, int64_t groups, const int64_t
     for (int64_t i = 0; i < slots; i++)
         partial[i] += 0.0;
     for (int64_t g = 0; g < groups; g++) {
+        DPT_ASSERT(first[g] >= 0 && first[g] <= first[g + 1]);
         totals[g] = 0.0;
         for (int64_t i = first[g]; i < first[g + 1]; i++)
             totals[g] += partial[i];

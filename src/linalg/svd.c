@@ -2,6 +2,7 @@
 
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
+#include "deltapath/comm/same.h"
 #include "deltapath/linalg/reduce.h"
 
 #include "grid.h"
@@ -219,8 +220,21 @@ static dpt_status measure_residual(const dpt_svd_problem *problem, dpt_svd *out)
     return st;
 }
 
+static void svd_check_options(const dpt_comm *comm, const dpt_svd_options *options) {
+    DPT_ASSERT_SAME(comm, options->method);
+    DPT_ASSERT_SAME(comm, options->rank);
+    DPT_ASSERT_SAME(comm, options->energy);
+    DPT_ASSERT_SAME(comm, options->tolerance);
+    DPT_ASSERT_SAME(comm, options->seed);
+    DPT_ASSERT_SAME_TEXT(comm, options->name);
+    DPT_ASSERT_SAME(comm, options->grid_above);
+}
+
 dpt_status dpt_svd_compute(const dpt_comm *comm, int64_t rows, int64_t cols, int64_t local_rows,
                            const float *slab, const dpt_svd_options *options, dpt_svd *out) {
+    DPT_ASSERT_SAME(comm, rows);
+    DPT_ASSERT_SAME(comm, cols);
+    svd_check_options(comm, options);
     *out = (dpt_svd){.rank = 0};
     const char *name = options->name != NULL ? options->name : "matrix";
     dpt_svd_problem problem = {
@@ -337,6 +351,9 @@ dpt_status dpt_svd_deflated_norm(const dpt_svd_problem *problem, const dpt_svd *
 dpt_status dpt_svd_spectral_norm(const dpt_comm *comm, int64_t rows, int64_t cols,
                                  int64_t local_rows, const float *slab, int iterations,
                                  double *norm) {
+    DPT_ASSERT_SAME(comm, rows);
+    DPT_ASSERT_SAME(comm, cols);
+    DPT_ASSERT_SAME(comm, iterations);
     *norm = 0.0;
     dpt_svd_problem problem = {
         .comm = comm,

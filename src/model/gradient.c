@@ -2,6 +2,7 @@
 
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
+#include "deltapath/comm/same.h"
 #include "deltapath/linalg/reduce.h"
 
 #include <string.h>
@@ -112,6 +113,9 @@ static void gradient_place(const dpt_block *block, const float *from, dpt_range 
 
 dpt_status dpt_model_gradient_range(const dpt_model *model, const dpt_model_gradient *gradient,
                                     dpt_range range, float *out) {
+    DPT_ASSERT_SAME(&model->group, range.tensor);
+    DPT_ASSERT_SAME(&model->group, range.ig);
+    DPT_ASSERT_SAME(&model->group, range.n);
     memset(out, 0, (size_t)range.n * sizeof *out);
     for (int i = 0; i < gradient->count; i++)
         if (gradient->blocks[i] != NULL && model->params.items[i].tensor == range.tensor)

@@ -2,6 +2,7 @@
 
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
+#include "deltapath/comm/same.h"
 
 #include <inttypes.h>
 #include <limits.h>
@@ -115,6 +116,8 @@ void dpt_model_destroy(dpt_model *model) {
 
 dpt_status dpt_model_create(const dpt_comm *group, const char *config, dpt_source weights,
                             dpt_model **out) {
+    DPT_ASSERT_SAME_TEXT(group, config);
+    DPT_ASSERT_SAME(group, dpt_catalog_digest(weights.catalog));
     *out = NULL;
     dpt_status st = dpt_agree_fault("model.load");
     dpt_model *model = dpt_mem_zalloc(1, sizeof *model, "model");
@@ -336,6 +339,23 @@ static dpt_status model_prepare(dpt_model *model, const dpt_model_call *call) {
     return dpt_work_reserve(model, tokens, longest, call->mode != DPT_BACKWARD_NONE);
 }
 
+static void model_check_same(const dpt_comm *group, const dpt_model_call *call) {
+    const dpt_batch *batch = call->batch;
+    int64_t tokens = batch->images == NULL ? batch->first[batch->sequences] : 0;
+    DPT_ASSERT_SAME(group, call->t);
+    DPT_ASSERT_SAME(group, call->mode);
+    DPT_ASSERT_SAME(group, batch->sequences);
+    DPT_ASSERT_SAME(group, batch->images == NULL);
+    if (tokens > 0) {
+        DPT_ASSERT_SAME_ARRAY(group, batch->first, batch->sequences + 1);
+        DPT_ASSERT_SAME_ARRAY(group, batch->tokens, tokens);
+        DPT_ASSERT_SAME_ARRAY(group, batch->mask, tokens);
+    } else {
+        DPT_ASSERT_SAME_ARRAY(group, batch->labels, batch->sequences);
+    }
+    DPT_ASSERT_SAME_ARRAY(group, call->weight, dpt_batch_scores(batch));
+}
+
 dpt_status dpt_model_run(dpt_model *model, const dpt_batch *batch, double t,
                          dpt_model_backward mode, const double *weight, double *nll,
                          uint8_t *correct, double *terms, dpt_model_gradient *gradient) {
@@ -347,6 +367,7 @@ dpt_status dpt_model_run(dpt_model *model, const dpt_batch *batch, double t,
                            .correct = correct,
                            .terms = mode == DPT_BACKWARD_TERMS ? terms : NULL,
                            .gradient = gradient};
+    model_check_same(&model->group, &call);
     dpt_status st = dpt_agree_fault("model.run");
     if (st == DPT_OK)
         st = model_check_call(model, &call);

@@ -2,6 +2,7 @@
 
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
+#include "deltapath/comm/same.h"
 #include "deltapath/path/weighted.h"
 
 #include <math.h>
@@ -127,6 +128,11 @@ static void riemann_finish(const double *shares, dpt_riemann *out) {
 dpt_status dpt_riemann_run(const dpt_comm *comm, const dpt_oracle *oracle,
                            const dpt_quadrature *quadrature, const dpt_riemann_shared *shared,
                            dpt_riemann *out) {
+    DPT_ASSERT_SAME(comm, oracle->samples);
+    DPT_ASSERT_SAME(comm, oracle->terms);
+    DPT_ASSERT_SAME(comm, quadrature->rule);
+    DPT_ASSERT_SAME(comm, quadrature->points);
+    DPT_ASSERT_SAME_ARRAY(comm, quadrature->node, quadrature->points);
     walk w = {.comm = comm, .oracle = oracle};
     if (shared != NULL)
         w.known = *shared;
@@ -152,6 +158,8 @@ dpt_status dpt_riemann_run(const dpt_comm *comm, const dpt_oracle *oracle,
         riemann_finish(w.known.sample_shares, out);
     else
         dpt_riemann_destroy(out);
+    DPT_ASSERT_SAME(comm, st == DPT_OK);
+    DPT_ASSERT_SAME(comm, out->change);
     dpt_mem_free(w.loss);
     dpt_mem_free(w.terms);
     dpt_mem_free(w.sample_terms);

@@ -6,6 +6,7 @@
 #include "deltapath/base/sealed.h"
 #include "deltapath/comm/agree.h"
 #include "deltapath/base/isolate.h"
+#include "deltapath/comm/same.h"
 #include "deltapath/store/owned.h"
 #include "deltapath/hdf5/hdf5_image.h"
 #include "deltapath/hdf5/hdf5_plain.h"
@@ -85,6 +86,9 @@ static dpt_status cache_read(const char *path, uint64_t key, int64_t n, char **b
 
 dpt_status dpt_cache_load(const dpt_comm *comm, const char *path, uint64_t key, int64_t n,
                           double *values, bool *found) {
+    DPT_ASSERT_SAME_TEXT(comm, path);
+    DPT_ASSERT_SAME(comm, key);
+    DPT_ASSERT_SAME(comm, n);
     dpt_status st = DPT_OK;
     int64_t there = 0;
     *found = false;

@@ -37,6 +37,9 @@ typedef struct dpt_result_array_field {
     dpt_result_shape shape;
 } dpt_result_array_field;
 
+/* Where checks are on: the study is the same on all ranks. Collective over comm. */
+void dpt_results_check_study(const dpt_comm *comm, const dpt_results_study *study);
+
 extern const dpt_result_text_field dpt_result_text_fields[DPT_RESULT_TEXTS];
 extern const dpt_result_array_field dpt_result_array_fields[DPT_RESULT_ARRAYS];
 extern const dpt_result_column dpt_result_scalar_columns[DPT_RESULT_SCALARS];

@@ -5,6 +5,7 @@
 #include "deltapath/base/sealed.h"
 #include "deltapath/comm/agree.h"
 #include "deltapath/base/isolate.h"
+#include "deltapath/comm/same.h"
 #include "deltapath/store/owned.h"
 #include "deltapath/hdf5/hdf5_image.h"
 #include "deltapath/hdf5/hdf5_plain.h"
@@ -64,8 +65,20 @@ static dpt_status unit_put(const dpt_results_study *study, const char *path,
     return st;
 }
 
+void dpt_results_check_study(const dpt_comm *comm, const dpt_results_study *study) {
+    DPT_ASSERT_SAME_TEXT(comm, study->name);
+    DPT_ASSERT_SAME_TEXT(comm, study->directory);
+    DPT_ASSERT_SAME_TEXT(comm, study->job);
+    DPT_ASSERT_SAME(comm, study->tensors);
+    DPT_ASSERT_SAME(comm, study->key);
+    DPT_ASSERT_SAME(comm, study->recipe);
+    DPT_ASSERT_SAME(comm, study->model);
+    DPT_ASSERT_SAME_ARRAY(comm, study->inputs, 2);
+}
+
 dpt_status dpt_results_save_unit(const dpt_comm *comm, const dpt_results_study *study,
                                  const dpt_result *result) {
+    dpt_results_check_study(comm, study);
     bool writer = comm->rank == 0;
     char *path = NULL;
     dpt_status st = dpt_agree_fault("results.unit");
@@ -177,6 +190,9 @@ static const char *unit_load(unit_request *want, dpt_result *result) {
 dpt_status dpt_results_load_unit(const dpt_comm *comm, const dpt_results_study *study,
                                  const char *edit, const char *data, bool *found,
                                  uint64_t inputs[2], dpt_result *result) {
+    dpt_results_check_study(comm, study);
+    DPT_ASSERT_SAME_TEXT(comm, edit);
+    DPT_ASSERT_SAME_TEXT(comm, data);
     uint64_t digests[2] = {0, 0};
     dpt_result loaded = {.tensors = 0};
     dpt_status st = DPT_OK;

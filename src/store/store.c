@@ -2,8 +2,10 @@
 
 #include "deltapath/base/file.h"
 #include "deltapath/base/guard.h"
+#include "deltapath/base/hash.h"
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
+#include "deltapath/comm/same.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -172,6 +174,7 @@ dpt_status dpt_store_get_origin(const char *path, dpt_store_origin *out) {
 }
 
 dpt_status dpt_store_open(const dpt_comm *comm, const char *path, dpt_store **out) {
+    DPT_ASSERT_SAME_TEXT(comm, path);
     *out = NULL;
     int64_t format = 0;
     uint64_t sample = 0;
@@ -373,6 +376,8 @@ dpt_status dpt_store_check_end(dpt_store *store, uint64_t *hashes) {
     store_check *c = store->check;
     if (c == NULL)
         return DPT_OK;
+    DPT_ASSERT_SAME_ARRAY(c->hasher.comm, c->wanted, c->hasher.catalog->count);
+    DPT_ASSERT_SAME_ARRAY(c->hasher.comm, c->tensor_of, c->hasher.catalog->count);
     dpt_status st = dpt_store_hash_finish(&c->hasher, DPT_OK, check_read, store);
     for (int t = 0; t < c->hasher.catalog->count && st == DPT_OK; t++) {
         const dpt_store_entry *entry =

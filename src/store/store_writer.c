@@ -1,7 +1,9 @@
 #include "store_internal.h"
 
 #include "deltapath/base/file.h"
+#include "deltapath/base/hash.h"
 #include "deltapath/base/mem.h"
+#include "deltapath/comm/same.h"
 #include "deltapath/store/owned.h"
 #include "deltapath/comm/agree.h"
 
@@ -157,9 +159,24 @@ static void discard(dpt_store_writer *writer) {
     (void)dpt_comm_check(MPI_Barrier(writer->comm.mpi), "MPI_Barrier");
 }
 
+static void writer_check_options(const dpt_comm *comm, const dpt_store_options *options) {
+    DPT_ASSERT_SAME(comm, options->format);
+    DPT_ASSERT_SAME_TEXT(comm, options->config);
+    DPT_ASSERT_SAME_TEXT(comm, options->metadata);
+    DPT_ASSERT_SAME_TEXT(comm, options->provenance);
+    DPT_ASSERT_SAME(comm, options->companions == NULL);
+    DPT_ASSERT_SAME(comm, options->shard_bytes);
+    DPT_ASSERT_SAME(comm, options->overwrite);
+    DPT_ASSERT_SAME_TEXT(comm, options->owner);
+    DPT_ASSERT_SAME_TEXT(comm, options->study);
+}
+
 dpt_status dpt_store_create(const dpt_comm *comm, const char *path, const dpt_catalog *catalog,
                             const dpt_shard *shard, const dpt_store_options *options,
                             dpt_store_writer **out) {
+    DPT_ASSERT_SAME_TEXT(comm, path);
+    DPT_ASSERT_SAME(comm, dpt_catalog_digest(catalog));
+    writer_check_options(comm, options);
     *out = NULL;
     dpt_store_writer *writer = NULL;
     dpt_status st = dpt_agree(comm, DPT_STORE_NEW(writer, 1, "store writer"));

@@ -2,6 +2,7 @@
 
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
+#include "deltapath/comm/same.h"
 #include "deltapath/path/trough.h"
 #include "deltapath/path/verdict.h"
 #include "deltapath/path/weighted.h"
@@ -55,6 +56,9 @@ static dpt_status evaluate(void *ctx, double place, double *loss, double *slope)
     *slope = 0.0;
     for (int t = 0; t < s->tensors; t++)
         *slope += s->sign * s->terms[t];
+    /* By these values all ranks choose the next place, each for itself. */
+    DPT_ASSERT_SAME(&s->evaluation->mesh.world, *loss);
+    DPT_ASSERT_SAME(&s->evaluation->mesh.world, *slope);
     return DPT_OK;
 }
 
@@ -86,6 +90,7 @@ static dpt_status seek_model(seeker *s, dpt_trough *out) {
     s->sign = -1.0;
     dpt_trough_options options = dpt_trough_defaults();
     options.most = s->reach;
+    DPT_ASSERT_SAME(&s->evaluation->mesh.world, options.most);
     options.evaluations = MODEL_EVALUATIONS;
     return st == DPT_OK ? dpt_trough_find(evaluate_model, s, &options, out) : st;
 }
@@ -137,6 +142,7 @@ static dpt_status seek_layers(seeker *s, const dpt_trough *model, dpt_auto_alpha
     dpt_trough_options options = dpt_trough_defaults();
     options.least = 0.0;
     options.most = most_stretch(s);
+    DPT_ASSERT_SAME(&s->evaluation->mesh.world, options.most);
     options.step = 1.0;
     options.evaluations = LAYER_EVALUATIONS;
     options.start = &start;
@@ -245,6 +251,7 @@ static dpt_status auto_alpha_prepare(seeker *s, dpt_auto_alpha *out) {
 
 dpt_status dpt_auto_alpha_find(dpt_evaluation *evaluation, const dpt_job_edit *edit,
                                dpt_auto_bind_fn bind, void *ctx, dpt_auto_alpha *out) {
+    DPT_ASSERT_SAME_TEXT(&evaluation->mesh.world, edit->id);
     const dpt_edit_stage_spec *stage = &edit->spec.stages[0];
     seeker s = {.evaluation = evaluation, .edit = edit, .bind = bind, .ctx = ctx};
     dpt_trough model = {.points = 0};

@@ -3,6 +3,7 @@
 #include "deltapath/base/log.h"
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
+#include "deltapath/comm/same.h"
 #include "deltapath/edit/edit.h"
 #include "deltapath/model/model.h"
 #include "losses.h"
@@ -105,6 +106,12 @@ static dpt_status check_edits(dpt_inputs *in, int ranks) {
 
 dpt_status dpt_checks_run(const dpt_comm *comm, dpt_inputs *inputs, const dpt_resources *resources,
                           const dpt_study_options *options) {
+    DPT_ASSERT_SAME(comm, inputs->fingerprint);
+    DPT_ASSERT_SAME(comm, resources->ranks);
+    DPT_ASSERT_SAME(comm, resources->tensor_parallel);
+    DPT_ASSERT_SAME(comm, resources->batch_tokens);
+    DPT_ASSERT_SAME(comm, options->resume);
+    DPT_ASSERT_SAME(comm, options->dry_run);
     dpt_status st = dpt_agree_fault("study.check");
     if (st == DPT_OK)
         st = check_data(inputs);

@@ -4,6 +4,7 @@
 #include "deltapath/base/log.h"
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
+#include "deltapath/comm/same.h"
 #include "deltapath/store/tokenizer.h"
 #include "tied_head.h"
 #include "loss_kinds.h"
@@ -218,6 +219,7 @@ uint64_t dpt_inputs_data_key(const dpt_inputs *in, int d) {
 }
 
 dpt_status dpt_inputs_open(const dpt_comm *comm, const dpt_job *job, dpt_inputs *out) {
+    DPT_ASSERT_SAME_TEXT(comm, job->text);
     *out = (dpt_inputs){.job = job};
     dpt_status st = dpt_store_open(comm, job->pre, &out->pre);
     if (st == DPT_OK)

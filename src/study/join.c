@@ -4,6 +4,7 @@
 #include "deltapath/base/mem.h"
 #include "deltapath/base/version.h"
 #include "deltapath/comm/agree.h"
+#include "deltapath/comm/same.h"
 #include "deltapath/store/owned.h"
 #include "deltapath/results/results.h"
 #include "deltapath/study/directory_lock.h"
@@ -380,6 +381,13 @@ static dpt_status join_write(join *j, bool *report) {
 }
 
 dpt_status dpt_join_run(const dpt_comm *comm, const dpt_join_options *options, bool *report) {
+    DPT_ASSERT_SAME_TEXT(comm, options->directory);
+    DPT_ASSERT_SAME_TEXT(comm, options->job);
+    DPT_ASSERT_SAME(comm, options->nparts);
+    DPT_ASSERT_SAME(comm, options->nsets);
+    DPT_ASSERT_SAME(comm, options->overwrite);
+    for (int i = 0; i < options->nparts; i++)
+        DPT_ASSERT_SAME_TEXT(comm, options->parts[i]);
     join j = {.comm = comm, .options = options};
     dpt_status st = DPT_OK;
     char *set = dpt_mem_format("output.directory=%s", options->directory);

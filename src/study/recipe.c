@@ -4,6 +4,7 @@
 #include "deltapath/base/log.h"
 #include "deltapath/base/version.h"
 #include "deltapath/comm/agree.h"
+#include "deltapath/comm/same.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -53,6 +54,8 @@ static bool recipe_matches(const char *path, uint64_t recipe, uint64_t *digest) 
 
 dpt_status dpt_recipe_find_model(const dpt_comm *comm, const char *path, uint64_t recipe,
                                  bool *found, uint64_t *digest) {
+    DPT_ASSERT_SAME_TEXT(comm, path);
+    DPT_ASSERT_SAME(comm, recipe);
     uint64_t answer[2] = {0, 0};
     if (comm->rank == 0)
         answer[0] = recipe_matches(path, recipe, &answer[1]);

@@ -4,6 +4,7 @@
 #include "deltapath/base/log.h"
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
+#include "deltapath/comm/same.h"
 #include "deltapath/linalg/blas_memory.h"
 #include "deltapath/comm/stop.h"
 #include "deltapath/path/verdict.h"
@@ -499,6 +500,13 @@ static dpt_status take_hashes(study *s) {
 
 dpt_status dpt_study_run(const dpt_comm *comm, const dpt_job *job,
                          const dpt_study_options *options) {
+    DPT_ASSERT_SAME_TEXT(comm, job->text);
+    DPT_ASSERT_SAME(comm, job->nedits);
+    DPT_ASSERT_SAME(comm, options->resume);
+    DPT_ASSERT_SAME(comm, options->verify_inputs);
+    DPT_ASSERT_SAME(comm, options->dry_run);
+    DPT_ASSERT_SAME(comm, options->memory);
+    DPT_ASSERT_SAME(comm, options->plan_ranks);
     study s = {
         .comm = comm, .job = job, .done = options->resume ? -1 : 0, .resumes = options->resume};
     dpt_status st = options->verify_inputs ? verify_inputs(&s) : DPT_OK;

@@ -1,5 +1,7 @@
 #include "deltapath/tensor/catalog.h"
 
+#include "deltapath/base/assert.h"
+#include "deltapath/base/hash.h"
 #include "deltapath/base/mem.h"
 
 #include <inttypes.h>
@@ -105,6 +107,9 @@ int dpt_catalog_find(const dpt_catalog *catalog, const char *name) {
     int high = catalog->count;
     while (low < high) {
         int middle = low + (high - low) / 2;
+        /* Where the search passes the names are sorted. */
+        DPT_ASSERT(middle == 0 ||
+                   strcmp(catalog->tensors[middle - 1].name, catalog->tensors[middle].name) < 0);
         int order = strcmp(catalog->tensors[middle].name, name);
         if (order == 0)
             return middle;
@@ -126,6 +131,19 @@ dpt_status dpt_catalog_copy(const dpt_catalog *from, dpt_catalog *to) {
     if (st != DPT_OK)
         dpt_catalog_destroy(to);
     return st;
+}
+
+uint64_t dpt_catalog_digest(const dpt_catalog *catalog) {
+    dpt_hash hash;
+    dpt_hash_begin(&hash);
+    for (int i = 0; i < catalog->count; i++) {
+        const dpt_tensor_info *info = &catalog->tensors[i];
+        const int64_t kind[2] = {info->dtype, info->ndim};
+        dpt_hash_update(&hash, info->name, strlen(info->name) + 1);
+        dpt_hash_update(&hash, kind, sizeof kind);
+        dpt_hash_update(&hash, info->shape, (size_t)info->ndim * sizeof *info->shape);
+    }
+    return dpt_hash_value(&hash);
 }
 
 int64_t dpt_catalog_elements(const dpt_catalog *catalog) {

@@ -2,6 +2,7 @@
 
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
+#include "deltapath/comm/same.h"
 
 #include <string.h>
 
@@ -34,8 +35,10 @@ static dpt_status columns_prepare(columns_transfer *t, const dpt_block *want) {
         return st;
     dpt_mem_free(counts);
     t->spans = spans;
-    for (int r = 0; r < t->comm->size; r++)
+    for (int r = 0; r < t->comm->size; r++) {
+        DPT_ASSERT(t->spans[r].begin >= 0 && t->spans[r].begin + t->spans[r].n <= t->width);
         wanted += t->spans[r].n;
+    }
     t->read = dpt_mem_zalloc(t->step * t->width, (size_t)t->size, "rows of a matrix");
     t->packed = dpt_mem_alloc(t->step * wanted, (size_t)t->size, "columns of a matrix");
     t->sent = dpt_mem_alloc(t->comm->size, sizeof *t->sent, "columns of a matrix");
@@ -87,6 +90,10 @@ static int64_t columns_move(columns_transfer *t, int64_t round, dpt_status *st, 
 
 dpt_status dpt_columns_fetch(const dpt_comm *comm, const dpt_source *source, const dpt_block *want,
                              void *out) {
+    DPT_ASSERT_SAME(comm, want->tensor);
+    DPT_ASSERT_SAME(comm, source->independent);
+    DPT_ASSERT_SAME(comm, want->rows);
+    DPT_ASSERT_SAME(comm, want->stride);
     columns_transfer t = {.comm = comm,
                           .source = source,
                           .tensor = want->tensor,
@@ -103,6 +110,7 @@ dpt_status dpt_columns_fetch(const dpt_comm *comm, const dpt_source *source, con
         int64_t bytes = columns_move(&t, row, &st, at);
         at = at != NULL ? at + bytes : NULL;
     }
+    DPT_ASSERT(st != DPT_OK || out == NULL || at == (char *)out + want->rows * want->cols * t.size);
     dpt_mem_free(t.spans);
     dpt_mem_free(t.read);
     dpt_mem_free(t.packed);

@@ -5,6 +5,7 @@
 #include "deltapath/base/mem.h"
 #include "deltapath/base/version.h"
 #include "deltapath/comm/agree.h"
+#include "deltapath/comm/same.h"
 #include "deltapath/comm/stop.h"
 #include "deltapath/store/owned.h"
 #include "deltapath/store/store.h"
@@ -179,6 +180,12 @@ static void convert_destroy(conversion *c) {
 }
 
 dpt_status dpt_convert_run(const dpt_comm *comm, const dpt_convert_options *options) {
+    DPT_ASSERT_SAME_TEXT(comm, options->source);
+    DPT_ASSERT_SAME_TEXT(comm, options->target);
+    DPT_ASSERT_SAME_TEXT(comm, options->dtype);
+    DPT_ASSERT_SAME(comm, options->shard_bytes);
+    DPT_ASSERT_SAME(comm, options->overwrite);
+    DPT_ASSERT_SAME(comm, options->verify_inputs);
     conversion c = {.store = NULL};
     dpt_catalog_init(&c.catalog);
     dpt_status st =

@@ -2,6 +2,7 @@
 
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
+#include "deltapath/comm/same.h"
 #include "deltapath/linalg/quantile.h"
 #include "deltapath/linalg/reduce.h"
 #include "deltapath/linalg/blas_memory.h"
@@ -231,6 +232,10 @@ static void diff_destroy(dpt_diff *d) {
 }
 
 dpt_status dpt_diff_run(const dpt_comm *comm, const dpt_diff_options *options) {
+    DPT_ASSERT_SAME_TEXT(comm, options->pre);
+    DPT_ASSERT_SAME_TEXT(comm, options->post);
+    DPT_ASSERT_SAME_TEXT(comm, options->csv);
+    DPT_ASSERT_SAME(comm, options->iterations);
     _Static_assert((int)SUMS == (int)DPT_DIFF_SUMS, "one array for each sum");
     dpt_diff d = {.comm = comm};
     dpt_status st = dpt_store_open(comm, options->pre, &d.pre);

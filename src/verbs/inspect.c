@@ -2,6 +2,7 @@
 
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
+#include "deltapath/comm/same.h"
 #include "deltapath/store/store.h"
 
 #include <inttypes.h>
@@ -142,6 +143,8 @@ static dpt_status inspect_print_json(FILE *out, const dpt_store *store) {
 }
 
 dpt_status dpt_inspect_run(const dpt_comm *comm, const dpt_inspect_options *options) {
+    DPT_ASSERT_SAME_TEXT(comm, options->model);
+    DPT_ASSERT_SAME(comm, options->json);
     dpt_store *store = NULL;
     dpt_status st = dpt_store_open(comm, options->model, &store);
     if (st != DPT_OK)

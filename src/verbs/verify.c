@@ -4,6 +4,7 @@
 #include "deltapath/base/log.h"
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
+#include "deltapath/comm/same.h"
 #include "deltapath/results/results.h"
 #include "deltapath/store/store.h"
 #include "verify.h"
@@ -49,6 +50,7 @@ static subject find_subject(const char *path) {
 }
 
 dpt_status dpt_verify_run(const dpt_comm *comm, const dpt_verify_options *options) {
+    DPT_ASSERT_SAME_TEXT(comm, options->path);
     FILE *out = options->out != NULL ? options->out : stdout;
     const char *path = options->path;
     int64_t what = comm->rank == 0 ? (int64_t)find_subject(path) : 0;

@@ -44,6 +44,9 @@ int dpt_catalog_find(const dpt_catalog *catalog, const char *name);
 /** Deep copy. Local. Errors: DPT_ERR_OUTPUT without memory; to is empty. */
 dpt_status dpt_catalog_copy(const dpt_catalog *from, dpt_catalog *to);
 
+/** Hash of all names, types and shapes in their order: what ranks share of a model. Local. */
+uint64_t dpt_catalog_digest(const dpt_catalog *catalog);
+
 /** Total elements and bytes. Local. */
 int64_t dpt_catalog_elements(const dpt_catalog *catalog);
 int64_t dpt_catalog_bytes(const dpt_catalog *catalog);

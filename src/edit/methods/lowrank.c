@@ -2,6 +2,7 @@
 #include "../group.h"
 
 #include "deltapath/base/mem.h"
+#include "deltapath/comm/same.h"
 #include "deltapath/comm/stop.h"
 #include "deltapath/linalg/svd.h"
 #include "deltapath/tensor/redist.h"
@@ -120,6 +121,7 @@ static dpt_status lowrank_fetch_stored(dpt_edit_work *work, dpt_range range, voi
 static dpt_status lowrank_fetch_slab(dpt_edit_work *work, const dpt_edit_stage *stage,
                                      const matrix *m, int64_t steps, void *pre, void *post,
                                      bool follows) {
+    DPT_ASSERT_SAME(work->input->comm, steps);
     dpt_status st = DPT_OK;
     for (int64_t s = 0; st == DPT_OK && s < steps; s++) {
         dpt_range range = lowrank_step_range(m, s * DPT_EDIT_CHUNK);
@@ -157,6 +159,7 @@ static dpt_status lowrank_make_base(dpt_edit_work *work, int tensor) {
 
 /* Send the slab to the owners of its cells. Collective (same: steps). */
 static dpt_status lowrank_scatter_slab(dpt_edit_work *work, const matrix *m, int64_t steps) {
+    DPT_ASSERT_SAME(work->input->comm, steps);
     dpt_status st = DPT_OK;
     for (int64_t s = 0; st == DPT_OK && s < steps; s++) {
         dpt_range range = lowrank_step_range(m, s * DPT_EDIT_CHUNK);
