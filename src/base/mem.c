@@ -1,5 +1,6 @@
 #include "deltapath/base/mem.h"
 
+#include "deltapath/base/assert.h"
 #include "deltapath/base/status.h"
 
 #include <inttypes.h>
@@ -130,7 +131,8 @@ char *dpt_mem_format(const char *format, ...) {
 void dpt_mem_free(void *block) {
     if (block == NULL)
         return;
-    atomic_fetch_sub(&in_use, block_bytes(block));
+    int64_t before = atomic_fetch_sub(&in_use, block_bytes(block));
+    DPT_ASSERT(block_bytes(block) >= 0 && before >= block_bytes(block));
     free((char *)block - HEADER_BYTES);
 }
 

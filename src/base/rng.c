@@ -2,6 +2,7 @@
 
 #include "philox.h"
 
+#include "deltapath/base/assert.h"
 #include "deltapath/base/hash.h"
 
 #include <math.h>
@@ -12,6 +13,7 @@ dpt_rng dpt_rng_make(uint64_t seed, const char *name, uint32_t purpose) {
 }
 
 void dpt_rng_words(dpt_rng rng, int64_t ig, int64_t n, uint32_t *words) {
+    DPT_ASSERT(ig >= 0 && n <= INT64_MAX - ig);
     dpt_rng_keys keys = philox_schedule(rng);
     int64_t i = 0;
     while (i < n) {
@@ -28,6 +30,7 @@ void dpt_rng_words(dpt_rng rng, int64_t ig, int64_t n, uint32_t *words) {
 }
 
 void dpt_rng_normal(dpt_rng rng, int64_t ig, int64_t n, float *values) {
+    DPT_ASSERT(ig >= 0 && n <= INT64_MAX - ig);
     for (int64_t i = 0; i < n; i++) {
         philox4x32_ctr_t block = philox_block(rng, (uint64_t)(ig + i), 1);
         double radius = sqrt(-2.0 * log(dpt_rng_uniform(block.v[0])));

@@ -2,6 +2,8 @@
 
 #include "philox.h"
 
+#include "deltapath/base/assert.h"
+
 #ifdef __AVX2__
 #include <immintrin.h>
 #endif
@@ -20,6 +22,7 @@ enum {
  * bytes more is needed. */
 static void bytes_at(dpt_rng rng, const dpt_rng_keys *keys, uint64_t first, int64_t n,
                      uint8_t *bytes) {
+    DPT_ASSERT(first % BLOCK == 0);
     for (int64_t i = 0; i < n; i += RUN) {
         uint32_t words[4 * PHILOX_BATCH];
         philox_blocks(rng, keys, (first + (uint64_t)i) / BLOCK, words);
@@ -82,6 +85,9 @@ void dpt_rng_draw_begin(dpt_rng_draw *draw, dpt_rng rng, int64_t ig, uint64_t th
 
 void dpt_rng_draw_lead(dpt_rng_draw *draw, int64_t n) {
     unsigned lead = (unsigned)(draw->threshold >> 24);
+    DPT_ASSERT(draw->threshold >> 32 == 0);
+    /* A step continues where whole words of the mask end. */
+    DPT_ASSERT(draw->n % 64 == 0 && draw->n + n <= DPT_RNG_DRAW);
     for (int64_t at = draw->n; at < draw->n + n; at += RUN)
         compare_run(draw, draw->ig + (uint64_t)at, lead, draw->mask + at / 64,
                     draw->same + at / 64);
@@ -151,6 +157,7 @@ static int find_open(const dpt_rng_draw *draw, uint16_t open[DPT_RNG_DRAW + PHIL
             same &= same - 1;
         } while (__builtin_expect(same != 0, 0));
     }
+    DPT_ASSERT(count <= draw->n);
     memset(open + count, 0, PHILOX_BATCH * sizeof *open);
     return count;
 }

@@ -37,6 +37,7 @@ dpt_status dpt_agree(const dpt_comm *comm, dpt_status local) {
     (void)dpt_comm_check(MPI_Allreduce(&mine, &worst, 1, MPI_INT64_T, MPI_MAX, comm->mpi),
                          "MPI_Allreduce");
     dpt_status agreed = dpt_status_of_severity((int)(worst / comm->size / 2));
+    DPT_ASSERT(dpt_status_severity(agreed) >= dpt_status_severity(local));
     if (agreed == DPT_OK)
         return DPT_OK;
     int speaker = comm->size - 1 - (int)(worst % comm->size);

@@ -1,5 +1,6 @@
 #include "stage.h"
 
+#include "deltapath/base/assert.h"
 #include "deltapath/base/choice.h"
 #include "deltapath/base/nearest.h"
 
@@ -202,6 +203,7 @@ const char *dpt_edit_tensor_name(const dpt_edit_stage *stage, int tensor) {
 }
 
 dpt_rng dpt_edit_stream(const dpt_edit_stage *stage, int tensor, uint32_t kind) {
+    DPT_ASSERT(kind < DPT_EDIT_PURPOSES && stage->index >= 0); /* streams of stages never meet */
     uint32_t purpose = kind + (uint32_t)stage->index * DPT_EDIT_PURPOSES;
     return dpt_rng_make(stage->seed, dpt_edit_tensor_name(stage, tensor), purpose);
 }

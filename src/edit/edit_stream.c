@@ -1,5 +1,6 @@
 #include "kernel.h"
 
+#include "deltapath/base/assert.h"
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/stop.h"
 #include "deltapath/linalg/reduce.h"
@@ -39,6 +40,7 @@ dpt_status dpt_edit_load(const dpt_source *source, dpt_range range, void *buffer
 
 dpt_status dpt_edit_load_both(dpt_edit_work *work, dpt_range range, const void **pre,
                               const void **post) {
+    DPT_ASSERT(range.n <= DPT_CELL);
     dpt_status st = dpt_edit_load(&work->input->pre, range, work->pre_buffer, pre);
     return st == DPT_OK ? dpt_edit_load(&work->input->post, range, work->post_buffer, post) : st;
 }
@@ -122,6 +124,7 @@ void dpt_edit_apply(const dpt_edit_work *work, int from, int upto, dpt_range ran
 float *dpt_edit_scratch(const dpt_edit_work *work, int part) {
     /* A loop over cells in parallel runs the loops over pieces in teams of one. */
     int thread = omp_get_level() > 0 ? omp_get_ancestor_thread_num(1) : 0;
+    DPT_ASSERT(thread < work->threads && part >= 0 && part < DPT_EDIT_SCRATCH);
     int64_t place = (int64_t)thread * DPT_EDIT_SCRATCH + part;
     return work->scratch + place * DPT_EDIT_PIECE;
 }
@@ -223,9 +226,12 @@ dpt_status dpt_edit_begin(dpt_edit_work *work, int upto, dpt_range range, dpt_ed
     if (start->stages == 0 && !holds)
         return DPT_OK;
     int64_t cell = dpt_shard_cell_of(work->input->shard, range.tensor, range.ig);
+    DPT_ASSERT(cell >= work->first && cell < work->last);
+    DPT_ASSERT(range.ig % DPT_CELL + range.n <= DPT_CELL);
     if (start->stages > 0)
         start->base = work->base[cell - work->first];
     dpt_status st = holds ? hold_cell(work, upto, cell, *start) : DPT_OK;
+    DPT_ASSERT(st != DPT_OK || start->stages == 0 || start->base != NULL);
     if (holds)
         *start = (dpt_edit_start){.base = work->held, .stages = work->held_stages};
     start->base += range.ig % DPT_CELL;

@@ -2,9 +2,27 @@
 
 #include "lanes.h"
 
-/* Edits of one rule for each delta, from bf16 to bf16 without a stop. 32 elements at a time, as the
- * even ones and the odd ones: two bf16 make a word, and each half of it becomes a float by one
- * instruction. */
+#include "deltapath/base/assert.h"
+
+/* Edits of one rule for each delta, from bf16 to bf16 without a stop.
+ *
+ * The problem: the plain way makes a piece of deltas in fp32, edits it, adds it to W_pre, rounds,
+ * and sums: several walks over data in cache for six bytes of memory an element, and then the walks
+ * are what limits it. This one keeps an element in registers from load to store, so that the memory
+ * does.
+ *
+ * The promise: the bytes of the plain way. Every operation on an element is therefore the same one;
+ * only its lane differs, and no lane mixes with another before the sums. Sums are taken in float
+ * lanes, which may be too narrow: `trusted` judges them, and a piece whose lanes could not hold its
+ * sums is done again in the plain way by the caller (done[p] false), as is the last piece when it
+ * does not fill a unit, or one with the index up to which equal magnitudes are kept inside it.
+ *
+ * 32 elements at a time, as the even ones and the odd ones: two bf16 make a word, and each half of
+ * it becomes a float by one instruction (a shift, or a mask), where unpacking in order would take
+ * shuffles as well. A shift and an or put the results back.
+ *
+ * A rule is a constant where edit_run is inlined: one copy of the loop for each, without a branch
+ * inside. */
 
 enum { RUN = 512, STEP = 480, UNIT = DPT_EDIT_UNIT, AHEAD = 2048 };
 
@@ -67,6 +85,7 @@ edit_run(dpt_edit_rule rule, const lane_rule *r, const uint16_t *pre, const uint
                                1 << 24, 1 << 26, 1 << 28, 1 << 30};
     const words odd = even << 1;
     lane_sums s = *sums;
+    DPT_ASSERT(from % UNIT == 0 && to % UNIT == 0);
     for (int64_t i = from; i < to; i += UNIT) {
         words before, after;
         uint32_t bits = 0;
@@ -114,12 +133,20 @@ static int64_t piece_length(int64_t n, int64_t at) {
     return n - at < DPT_EDIT_PIECE ? n - at : DPT_EDIT_PIECE;
 }
 
-/* One piece of n elements, while the mask of the next `ahead` elements is drawn step by step: the
- * memory is not to lie idle for as long as a mask takes. A whole piece has a step for each run of the
- * next mask and one to settle it. */
+/* Drawing a mask takes as long as editing by it, and the two use different things: Philox
+ * multiplies in registers, the edit waits for memory. One after the other each would idle half of
+ * the time; interleaved, step by step, the loads of the edit run on while the processor multiplies.
+ * STEP < RUN so that the next mask, in runs, is complete before this piece, in steps, is.
+ *
+ * One piece of n elements, while the mask of the next `ahead` elements is drawn step by step: the
+ * memory is not to lie idle for as long as a mask takes. A whole piece has a step for each run of
+ * the next mask and one to settle it. */
 static void mask_piece(const lane_rule *r, const uint16_t *pre, const uint16_t *post, int64_t n,
                        const dpt_rng_draw *mask, uint16_t *out, lane_sums *sums, int64_t ahead,
                        dpt_rng_draw *next) {
+    int64_t steps = (n + STEP - 1) / STEP, runs = (ahead + RUN - 1) / RUN;
+    DPT_ASSERT(n <= DPT_EDIT_PIECE && mask->n == n);
+    DPT_ASSERT(ahead == 0 || steps > runs); /* one is left to settle it */
     for (int64_t at = 0, run = 0; at < n; at += STEP, run += RUN) {
         if (run < ahead)
             dpt_rng_draw_lead(next, ahead - run < RUN ? ahead - run : RUN);

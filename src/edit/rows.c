@@ -1,11 +1,35 @@
 #include "rows.h"
 
+#include "deltapath/base/assert.h"
 #include "deltapath/base/mem.h"
 
 #include <inttypes.h>
 #include <omp.h>
 #include <stdlib.h>
 #include <string.h>
+
+/* Ranks within rows.
+ *
+ * The problem: an edit that treats an entry by its place in the order of its row (DELLA) needs the
+ * whole row, while work is dealt out in cells of 2^20 elements that end anywhere in a row, and runs
+ * of cells in ranks. A layout by rows would give another share of work for every shape, and sums
+ * over cells, whose order fixes the bits of all results, would follow it.
+ *
+ * The idea: most rows lie inside one cell and are ranked when the cell is edited, from the deltas
+ * at hand (dpt_edit_rows_rank). Only the rows that a border of cells cuts are ranked beforehand,
+ * all of them at once, and of these only their ranks in own cells are kept, 4 bytes an element: the
+ * head and the tail of each cell (`fragments`), which are at most two rows. So a cell needs no
+ * neighbour any more when it is edited, in whatever order and by whatever thread.
+ *
+ * A cut row of which this rank has all parts is put together from its own cells. One that lies on
+ * several ranks, at most one for each border of ranks, is gathered whole on all ranks: one exchange
+ * for all such rows, where a merge of partial orders would need rounds of messages to save the
+ * memory of those few. Every rank finds their list from the shard alone and in the same order, so
+ * that the gathered parts need no description (find_shared, exchange).
+ *
+ * Invariants: head + tail + whole rows are the cell; a cell inside one row is all head, or all tail
+ * where the row begins; ranks are a permutation of 0 .. n - 1 with equal magnitudes in the order of
+ * position, so that they are the same however the row was cut. */
 
 enum { FEW = 512, DIGIT = 8, BINS = 1 << DIGIT, PASSES = 4 };
 
@@ -43,7 +67,10 @@ static int rising(const void *a, const void *b) {
     return (*left > *right) - (*left < *right);
 }
 
-/* Sort by the high words, stably. A digit that all keys share needs no pass. @return where they are. */
+/* Radix sort by the high words, stably: keys enter in the order of position, so that equal
+ * magnitudes stay in it. Four passes over a row in cache beat comparisons from some hundred keys
+ * on; all counts are taken in one pass, for they do not depend on the order. A digit that all keys
+ * share needs no pass. @return where they are. */
 static uint64_t *sort_keys(uint64_t *keys, uint64_t *spare, int64_t n) {
     int64_t count[PASSES][BINS] = {{0}};
     for (int64_t i = 0; i < n; i++)
@@ -68,6 +95,8 @@ static uint64_t *sort_keys(uint64_t *keys, uint64_t *spare, int64_t n) {
     return keys;
 }
 
+/* The key of an entry: its magnitude upside down, so that rising keys are falling magnitudes, and
+ * below it its position, which breaks ties and is what is wanted of the sorted keys. */
 void dpt_edit_rank_row(const float *x, int64_t n, uint32_t *rank, uint64_t *keys, uint64_t *spare) {
     for (int64_t i = 0; i < n; i++) {
         uint32_t bits;
@@ -92,6 +121,7 @@ static fragments split_cell(const dpt_edit_stage *stage, dpt_range cell) {
     fragments f = {.head = (n - cell.ig % n) % n, .tail = end % n};
     if (f.head >= cell.n) /* all of the cell is inside one row, or ends it */
         return (fragments){.head = cell.n};
+    DPT_ASSERT(f.head + f.tail <= cell.n && (cell.n - f.head - f.tail) % n == 0);
     return f;
 }
 
@@ -101,6 +131,7 @@ static dpt_range part_of(const dpt_edit_rows *r, int tensor, int64_t row, int64_
     dpt_range cell = dpt_shard_cell(r->stage->input->shard, c);
     int64_t begin = row * n > cell.ig ? row * n : cell.ig;
     int64_t end = (row + 1) * n < cell.ig + cell.n ? (row + 1) * n : cell.ig + cell.n;
+    DPT_ASSERT(cell.tensor == tensor && begin < end);
     return (dpt_range){.tensor = tensor, .ig = begin, .n = end - begin};
 }
 
@@ -129,6 +160,7 @@ static dpt_status load_row(dpt_edit_work *work, const dpt_edit_rows *r, int tens
         st = dpt_edit_delta(work, r->stage->index, part, out + *count);
         *count += part.n;
     }
+    DPT_ASSERT(*count <= length_of(r->stage, tensor));
     return st;
 }
 
@@ -149,6 +181,7 @@ static int64_t find_shared(const dpt_edit_rows *r, shared_row *list, int64_t *to
         shared_row one = {.tensor = cell.tensor, .row = cell.ig / n, .at = *total};
         if (count > 0 && list[count - 1].tensor == one.tensor && list[count - 1].row == one.row)
             continue;
+        DPT_ASSERT(count < shard->ranks - 1);
         list[count++] = one;
         *total += n;
     }
@@ -174,6 +207,9 @@ static dpt_status exchange(dpt_edit_work *work, const dpt_edit_rows *r, const sh
     if (st == DPT_OK)
         st = dpt_agree(
             comm, dpt_comm_allgather(comm, own, count * (int64_t)sizeof *own, &gathered, &counts));
+    for (int rank = 0; DPT_CHECKS && st == DPT_OK && rank < comm->size; rank++)
+        total -= counts[rank] / (int64_t)sizeof *own;
+    DPT_ASSERT(st != DPT_OK || total == 0); /* the parts of all ranks are the rows */
     *all = gathered;
     dpt_mem_free(counts);
     dpt_mem_free(own);
@@ -207,13 +243,15 @@ static dpt_status rank_row(dpt_edit_work *work, dpt_edit_rows *r, const ranking 
         dpt_status st = load_row(work, r, tensor, row, k->values, &count);
         if (st != DPT_OK)
             return st;
+        DPT_ASSERT(count == n); /* not shared: all of it is here */
     }
     dpt_edit_rank_row(values, n, k->rank, k->keys, k->pair);
     rows_cells_of(r, tensor, row, true, &begin, &end);
     for (int64_t c = begin; c < end; c++) {
         dpt_range part = part_of(r, tensor, row, c);
         const fragments *f = &r->fragments[c - r->first];
-        bool head = part.ig == dpt_shard_cell(r->stage->input->shard, c).ig;
+        bool head = f->head > 0 && part.ig == dpt_shard_cell(r->stage->input->shard, c).ig;
+        DPT_ASSERT(part.n == (head ? f->head : f->tail));
         memcpy(r->kept + f->at + (head ? 0 : f->head), k->rank + (part.ig - row * n),
                (size_t)part.n * sizeof *r->kept);
     }
@@ -335,6 +373,7 @@ void dpt_edit_rows_destroy(dpt_edit_rows *r) {
 
 const uint32_t *dpt_edit_rows_rank(dpt_edit_rows *r, dpt_range cell, const float *delta) {
     int64_t c = dpt_shard_cell_of(r->stage->input->shard, cell.tensor, cell.ig);
+    DPT_ASSERT(c >= r->first && c < r->last && r->stage->covers[cell.tensor]);
     const fragments *f = &r->fragments[c - r->first];
     int64_t n = length_of(r->stage, cell.tensor);
     memcpy(r->cell, r->kept + f->at, (size_t)f->head * sizeof *r->cell);

@@ -1,5 +1,6 @@
 #include "grid.h"
 
+#include "deltapath/base/assert.h"
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
 
@@ -30,6 +31,7 @@ dpt_status dpt_grid_create(const dpt_comm *comm, dpt_grid *out) {
     /* The taller shape: row blocks of tall panels were faster than column blocks. */
     out->cols = rows;
     out->rows = comm->size / rows;
+    DPT_ASSERT(out->rows * out->cols == comm->size);
     int *map = dpt_mem_alloc(comm->size, sizeof *map, "BLACS grid map");
     dpt_status st = dpt_agree(comm, map == NULL ? DPT_ERR_OUTPUT : DPT_OK);
     if (st == DPT_OK) {
@@ -114,10 +116,12 @@ void dpt_grid_matrix_put(const dpt_grid *grid, dpt_grid_matrix *matrix, int64_t 
                          int64_t jg0, int64_t width, const double *panel, int64_t row_step,
                          int64_t col_step) {
     int64_t lld = matrix->desc[8];
+    DPT_ASSERT(ig0 >= 0 && ig0 + n <= matrix->rows && jg0 >= 0 && jg0 + width <= matrix->cols);
     for (int64_t j = 0; j < width; j++) {
         int64_t jl = local_index(jg0 + j, matrix->nb, grid->col, grid->cols);
         if (jl < 0)
             continue;
+        DPT_ASSERT(jl < matrix->local_cols);
         for (int64_t i = 0; i < n; i++) {
             int64_t il = local_index(ig0 + i, matrix->nb, grid->row, grid->rows);
             if (il >= 0)

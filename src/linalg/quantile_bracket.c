@@ -1,5 +1,6 @@
 #include "quantile_parts.h"
 
+#include "deltapath/base/assert.h"
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
 
@@ -7,6 +8,36 @@
 #include <immintrin.h>
 #endif
 #include <math.h>
+
+/* Bracketed selection.
+ *
+ * The problem: the entry of a rank among billions of values that lie on all ranks, to the bit,
+ * where a value is dear: each is a difference of two stored numbers, edited by the stages before.
+ * Histograms of the bits (quantile.c) need three passes over all of them; gathering or sorting
+ * needs memory for them.
+ *
+ * The idea: a sample tells where the wanted entry must be. Its order statistics a few standard
+ * deviations to either side of the wanted rank give two magnitudes, the bracket (low, high); with
+ * overwhelming probability the entry is between them, and few values are. One pass then counts how
+ * many are above, at either end and inside, and keeps those inside; the histograms are taken of
+ * this short list.
+ *
+ * What makes it exact: nothing rests on the sample but speed. The counts are of all values, so
+ * after their sum over ranks we know whether the entry is above, at an end, inside or below. Above
+ * or below means that the sample misled, and the caller takes the histograms of everything; the
+ * searches are then untouched, for which bracket_finish works on a copy. The sample is of fixed
+ * positions: no random numbers, so no dependence on ranks; an adversary could order values against
+ * it, and would cost time alone.
+ *
+ * Invariants: low <= high; `inside` is the length of the list, in the order of positions; the ends
+ * themselves are never in the list. They are counted apart because magnitudes repeat: of zeros, or
+ * of bf16 differences, a good part of all values may be one end of the bracket, and a list of them
+ * would be as long as the data. When low == high there is nothing inside and equal values count as
+ * at_high.
+ *
+ * Ties go by position, and the list has no positions: each cell notes instead (`share`) how far the
+ * list was after it and how many values were the ends, which is enough to find the one cell that
+ * holds the last equal entry (dpt_quantile_equal) and to read that cell alone again. */
 
 enum {
     STRIDE = 1 << 15,  /* of each so many values of a cell ... */
@@ -51,6 +82,7 @@ static dpt_status bracket_take_sample(const selection *s, magnitudes *lists) {
             for (int64_t at = 0; st == DPT_OK && at < cell.n; at += STRIDE) {
                 int64_t n = cell.n - at < SAMPLE ? cell.n - at : SAMPLE;
                 st = s->values(s->ctx, (dpt_range){cell.tensor, cell.ig + at, n}, s->buffer);
+                DPT_ASSERT(list->count + n <= list->room);
                 for (int64_t j = 0; st == DPT_OK && j < n; j++)
                     list->bits[list->count++] = magnitude(s->buffer[j]);
             }
@@ -72,8 +104,11 @@ static void sum_samples(const selection *s, int64_t *sizes) {
             sizes[i] = sizes[i - 1];
 }
 
-/* Ranks in the sample between which a search ends: six standard deviations, and for small samples some
- * more. Beyond the sample there is no bound. */
+/* Ranks in the sample between which a search ends. In a random sample of size m the wanted entry
+ * has a rank of standard deviation at most sqrt(m) / 2: 3 sqrt(m) is six of them, and 8 more serve
+ * samples so small that this law does not hold. Neighbouring values of a tensor are related, so
+ * runs of 512 are worth less than as many single values; a miss is noticed, and costs the passes of
+ * the histograms. Beyond the sample there is no bound. */
 static void place_ends(const search *it, int64_t size, int64_t ends[2]) {
     double middle = (double)it->want / (double)(it->elements > 0 ? it->elements : 1) * (double)size;
     double margin = 3.0 * sqrt((double)size) + 8.0;
@@ -114,6 +149,7 @@ static dpt_status set_brackets(selection *s, const magnitudes *lists, bracket *f
         for (int64_t i = 0; st == DPT_OK && i < sampled.count; i++) {
             bracket *b = &found[ends[i].target / 2];
             *(ends[i].target % 2 == 0 ? &b->high : &b->low) = (int32_t)ends[i].prefix;
+            DPT_ASSERT(b->low <= b->high);
         }
     }
     dpt_mem_free(slots);
@@ -122,7 +158,9 @@ static dpt_status set_brackets(selection *s, const magnitudes *lists, bracket *f
     return st;
 }
 
-/* Count a run of values against a bracket; magnitudes strictly inside go to found, in order. */
+/* Count a run of values against a bracket; magnitudes strictly inside go to found, in order. Without a
+ * branch on the values: x - first < width as unsigned numbers is low < x < high in one comparison, and
+ * width 0 makes it false for an empty or reversed inside. */
 static int sift(const float *values, int n, bracket *b, uint32_t found[RUN]) {
     const uint32_t first = (uint32_t)b->low + 1;
     const uint32_t width = b->low < b->high ? (uint32_t)b->high - first : 0;
@@ -157,6 +195,7 @@ static int sift(const float *values, int n, bracket *b, uint32_t found[RUN]) {
         if (x - first < width)
             found[count++] = x;
     }
+    DPT_ASSERT(above >= 0 && at_high >= 0 && at_low >= 0 && above + at_high + count <= n);
     b->above += above;
     b->at_high += at_high;
     b->at_low += b->low < b->high ? at_low : 0;
@@ -189,6 +228,7 @@ static bool sift_step(const selection *s, int64_t length, int64_t first, int64_t
             if (!make_room(list, RUN, most))
                 return false;
             list->count += sift(s->buffer + at, run, &ends[i], list->bits + list->count);
+            DPT_ASSERT(list->count == ends[i].inside && list->count <= list->room);
         }
     }
     return true;
@@ -199,7 +239,8 @@ static dpt_status sift_cell(const selection *s, dpt_range cell, int64_t first, i
                             int64_t most, bracket *ends, share *shares, bool *whole) {
     dpt_status st = DPT_OK;
     for (int64_t i = 0; i < n; i++)
-        shares[i] = (share){.at_high = -(uint32_t)ends[first + i].at_high,
+        shares[i] = (share){/* after minus before: 32 bits hold the counts of one cell */
+                            .at_high = -(uint32_t)ends[first + i].at_high,
                             .at_low = -(uint32_t)ends[first + i].at_low};
     for (int64_t at = 0; st == DPT_OK && *whole && at < cell.n; at += STEP) {
         int64_t length = cell.n - at < STEP ? cell.n - at : STEP;
@@ -211,6 +252,7 @@ static dpt_status sift_cell(const selection *s, dpt_range cell, int64_t first, i
         shares[i].at_high += (uint32_t)ends[first + i].at_high; /* modulo 2^32 */
         shares[i].at_low += (uint32_t)ends[first + i].at_low;
         shares[i].list_end = s->found.lists[first + i].count;
+        DPT_ASSERT(shares[i].at_high <= cell.n && shares[i].at_low <= cell.n);
     }
     return st;
 }
@@ -266,6 +308,7 @@ int64_t dpt_quantile_equal(const selection *s, const search *it, int64_t cell) {
          c--) /* of the group: others may be between */
         if (s->group_of[dpt_shard_cell(s->shard, c).tensor] == it->group)
             begin = shares[s->found.first[c - own[0]]].list_end;
+    DPT_ASSERT(begin <= here->list_end && here->list_end <= s->found.lists[it->list].count);
     for (int64_t i = begin; i < here->list_end; i++)
         equal += s->found.lists[it->list].bits[i] == it->prefix;
     return equal;
@@ -273,10 +316,11 @@ int64_t dpt_quantile_equal(const selection *s, const search *it, int64_t cell) {
 
 enum { ABOVE, AT_HIGH, INSIDE, AT_LOW, COUNTS }; /* of a search on all ranks */
 
-/* Place a search by the counts of all ranks: at an end of its bracket, or inside: then it goes on in its
- * list. false when the bracket missed it. */
+/* Place a search by the counts of all ranks: at an end of its bracket, or inside: then it goes on
+ * in its list. false when the bracket missed it. */
 static bool bracket_place(search *it, const bracket *b, const int64_t *counts, bool *inside) {
     int64_t want = it->want - counts[ABOVE];
+    DPT_ASSERT(counts[ABOVE] + counts[AT_HIGH] + counts[INSIDE] + counts[AT_LOW] <= it->elements);
     *inside = false;
     it->equal = it->equal_here = 0;
     if (it->elements == 0) /* nothing to find */
@@ -331,6 +375,8 @@ static dpt_status bracket_finish(selection *s, const bracket *ends, const int64_
     s->ncounts = inner.ncounts;
     for (int64_t i = 0; st == DPT_OK && i < inner.count; i++) {
         search *it = &placed[open[i].target];
+        const bracket *b = &ends[open[i].target];
+        DPT_ASSERT((int32_t)open[i].prefix > b->low && (int32_t)open[i].prefix < b->high);
         it->prefix = open[i].prefix;
         it->want = open[i].want;
         it->equal = open[i].equal;

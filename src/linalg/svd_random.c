@@ -1,3 +1,4 @@
+#include "deltapath/base/assert.h"
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
 
@@ -9,11 +10,28 @@
 #include <math.h>
 #include <string.h>
 
-/* Range finder with power iterations (Halko, Martinsson, Tropp, SIAM Review 53, 2011), in the form of
- * an orthogonal iteration on B = A^T A: V <- orth(B V). With Z = B V and V orthonormal the square
- * roots of the eigenvalues of Z^T Z lie between the Ritz values of V and the eigenvalues of B: they
- * say when to stop, and come from the Gram matrix that orth needs anyway. All large products are
- * local sgemm on the row slab; an iteration exchanges Z, its Gram matrix, one factor and V. */
+/* Range finder with power iterations (Halko, Martinsson, Tropp, SIAM Review 53, 2011), in the form
+ * of an orthogonal iteration on B = A^T A: V <- orth(B V). With Z = B V and V orthonormal the
+ * square roots of the eigenvalues of Z^T Z lie between the Ritz values of V and the eigenvalues of
+ * B: they say when to stop, and come from the Gram matrix that orth needs anyway. All large
+ * products are local sgemm on the row slab; an iteration exchanges Z, its Gram matrix, one factor
+ * and V.
+ *
+ * Why iterate and judge, not a fixed sketch: where singular values fall slowly, as those of deltas
+ * do, a single pass leaves a residual far above the best. How many iterations that takes depends on
+ * a gap that is not known beforehand, so the growth of the captured energy is watched (is_settled);
+ * what does not settle is left to the exact method.
+ *
+ * Why orthonormalise by Cholesky of Gram matrices, not by QR: a tall QR over ranks is a tree of
+ * messages, Cholesky QR one sum of a small matrix. It squares the condition of the panel, which
+ * fp32 does not forgive: hence Gram matrices in double, repeated passes (panel.c), and `skew`. B V
+ * has the square of A's spectrum; while the columns of A V are nearly dependent, the directions of
+ * small singular values would vanish in the rounding of that square. Then A V is orthonormalised
+ * between the two products (one more small exchange) until its columns have separated.
+ *
+ * Invariant: `width` is the number of columns of the basis, which only shrinks, where columns turn
+ * out to be dependent; it and all decisions come from matrices that rank 0 factorised and
+ * broadcast, so all ranks take the same branch. */
 
 enum { OVERSAMPLE_MIN = 64, ITERATIONS_MAX = 16 };
 
@@ -103,6 +121,7 @@ static dpt_status svd_random_backward(random_state *s) {
                                       &s->work, &step);
     if (st != DPT_OK)
         return st;
+    DPT_ASSERT(s->width <= l && s->width == step.width);
     for (int i = 0; i < l; i++)
         s->values[i] = pow(fmax(0.0, s->work.roots[i]), s->skew ? 0.5 : 0.25);
     s->skew = step.quality < SKEW_PIVOT || step.width < l;
@@ -197,6 +216,7 @@ static void svd_random_widen(int64_t rows, int64_t have, int64_t want, float *y)
 static dpt_status complete(random_state *s, int64_t found, dpt_svd *out) {
     const dpt_svd_problem *p = s->problem;
     int64_t k = p->rank;
+    DPT_ASSERT(found <= k && k <= dpt_svd_sketch_width(p->rows, p->cols, k));
     dpt_rng stream = {.key = ~p->sketch.key, .purpose = p->sketch.purpose};
     svd_random_widen(p->local_rows, found, k, out->u);
     svd_random_widen(s->own_rows, found, k, s->share);
@@ -223,8 +243,10 @@ static dpt_status svd_random_finish(random_state *s, dpt_svd *out) {
             s->values[i] = sqrt(fmax(0.0, s->work.roots[i]));
         while (found < k && found < s->width && s->values[found] > RANDOM_NULL * s->values[0])
             found++;
-        for (int64_t i = 0; i < found; i++)
+        for (int64_t i = 0; i < found; i++) {
+            DPT_ASSERT(s->values[i] > 0.0 && (i == 0 || s->values[i] <= s->values[i - 1]));
             out->s[i] = s->values[i] * p->norm;
+        }
         st = svd_random_rotate(s, found, factor, out);
     }
     if (st == DPT_OK)

@@ -1,5 +1,6 @@
 #include "loss_base.h"
 
+#include "deltapath/base/assert.h"
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
 #include "deltapath/comm/stop.h"
@@ -58,6 +59,7 @@ dpt_status dpt_loss_pass_run(dpt_loss_pass *pass, const dpt_mesh *mesh, dpt_stat
     /* Replicas run alone: one that fails or stops ends, the others find out at the end. */
     while (next < loss->end && st == DPT_OK) {
         int64_t end = loss->batch_end(loss, next);
+        DPT_ASSERT(end > next && end <= loss->end);
         st = run_batch(pass, next, end);
         loss_pass_report(loss, end);
         next = end;

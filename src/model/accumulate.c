@@ -1,5 +1,6 @@
 #include "transformer.h"
 
+#include "deltapath/base/assert.h"
 #include "deltapath/nn/embed.h"
 #include "deltapath/nn/linear.h"
 #include "deltapath/nn/norm.h"
@@ -29,6 +30,8 @@ static double *accumulate_begin(const dpt_accumulator *to, int64_t n) {
 
 static void accumulate_fold(const dpt_accumulator *to, int index, dpt_rows rows) {
     double *out = to->call->terms + to->model->params.items[index].tensor;
+    DPT_ASSERT(rows.n == 0 ||
+               (rows.sample[0] >= 0 && rows.sample[rows.n - 1] < to->call->batch->sequences));
     for (int64_t i = 0; i < rows.n; i++)
         out[rows.sample[i] * to->model->catalog.count] += to->term[i];
 }

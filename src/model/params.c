@@ -1,5 +1,6 @@
 #include "params.h"
 
+#include "deltapath/base/assert.h"
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
 #include "deltapath/comm/stop.h"
@@ -72,6 +73,9 @@ void dpt_params_claim(dpt_params *params, int i, const char *name, const dpt_par
                                            name, dpt_dtype_name(info->dtype)));
         return;
     }
+    DPT_ASSERT(part->row_begin >= 0 && part->row_begin <= part->row_end);
+    DPT_ASSERT(part->col_begin >= 0 && part->col_begin <= part->col_end &&
+               part->col_end <= part->cols);
     param->columns = part->columns;
     param->counted = part->counted;
     param->post_type = info->dtype;

@@ -1,5 +1,6 @@
 #include "deltapath/path/bootstrap.h"
 
+#include "deltapath/base/assert.h"
 #include "deltapath/base/mem.h"
 #include "deltapath/base/rng.h"
 
@@ -39,6 +40,7 @@ static double quantile(const double *sorted, int count, double p) {
         return sorted[0];
     if (place >= count - 1)
         return sorted[count - 1];
+    DPT_ASSERT(sorted[0] <= sorted[count - 1]);
     int below = (int)place;
     return sorted[below] + (place - below) * (sorted[below + 1] - sorted[below]);
 }

@@ -1,5 +1,7 @@
 #include "deltapath/path/quadrature.h"
 
+#include "deltapath/base/assert.h"
+
 #include <math.h>
 
 enum { NEWTON_STEPS = 100 };
@@ -65,6 +67,17 @@ static void gauss(dpt_quadrature *q) {
     }
 }
 
+/* Nodes rise within [0, 1] and the weights sum to its length. */
+static bool quadrature_is_rule(const dpt_quadrature *q) {
+    double sum = 0.0;
+    bool rises = q->node[0] >= 0.0 && q->node[q->points - 1] <= 1.0;
+    for (int c = 0; c < q->points; c++) {
+        sum += q->weight[c];
+        rises = rises && (c == 0 || q->node[c] > q->node[c - 1]);
+    }
+    return rises && fabs(sum - 1.0) < 1e-12;
+}
+
 dpt_status dpt_quadrature_create(dpt_rule rule, int points, dpt_quadrature *out) {
     dpt_status st = dpt_quadrature_check(rule, points);
     if (st != DPT_OK)
@@ -87,6 +100,7 @@ dpt_status dpt_quadrature_create(dpt_rule rule, int points, dpt_quadrature *out)
     }
     if (rule == DPT_RULE_GAUSS)
         gauss(out);
+    DPT_ASSERT(quadrature_is_rule(out));
     return DPT_OK;
 }
 

@@ -1,5 +1,7 @@
 #include "deltapath/path/trough.h"
 
+#include "deltapath/base/assert.h"
+
 #include <math.h>
 #include <stddef.h>
 
@@ -35,6 +37,7 @@ static dpt_status trough_evaluate(search *s, double at, dpt_trough_point *p) {
     *p = (dpt_trough_point){.at = at, .loss = NAN, .slope = NAN};
     dpt_status st = s->fn(s->ctx, at, &p->loss, &p->slope);
     s->out->evaluations++;
+    DPT_ASSERT(s->out->points <= DPT_TROUGH_POINTS);
     s->out->point[s->out->points++] = *p;
     return st;
 }
@@ -86,6 +89,7 @@ static double next_place(const search *s, bool bisect) {
     double width = s->b.at - s->a.at;
     double middle = s->a.at + 0.5 * width;
     double at = bisect || !trough_is_known(&s->b) ? middle : cubic_minimum(&s->a, &s->b);
+    DPT_ASSERT(width != 0.0 && width * s->sign > 0.0); /* b lies downhill of a */
     double share = (at - s->a.at) / width;
     if (!isfinite(share))
         return middle;

@@ -1,5 +1,6 @@
 #include "store_internal.h"
 
+#include "deltapath/base/assert.h"
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
 
@@ -100,6 +101,7 @@ static dpt_status hash_tensor(dpt_store_hasher *hasher, dpt_store_hash_read_fn r
     int64_t begin;
     int64_t end;
     own_part(hasher, t, &begin, &end);
+    DPT_ASSERT(begin <= end && hasher->streamed[slot] <= end);
     if (begin == end)
         return st;
     baton now = {.state = hasher->streams[slot], .ok = 1};

@@ -1,5 +1,6 @@
 #include "store_internal.h"
 
+#include "deltapath/base/assert.h"
 #include "deltapath/base/file.h"
 #include "deltapath/base/mem.h"
 
@@ -73,6 +74,7 @@ static size_t piece_of(int64_t bytes) {
 
 dpt_status dpt_store_files_read(dpt_store_files *files, int file, int64_t offset, int64_t bytes,
                                 void *out, const char *tensor) {
+    DPT_ASSERT(file >= 0 && file < files->count && offset >= 0 && bytes >= 0);
     if (bytes == 0)
         return DPT_OK;
     dpt_status st = open_at_first_use(files, file, tensor);
@@ -97,6 +99,7 @@ dpt_status dpt_store_files_read(dpt_store_files *files, int file, int64_t offset
 
 dpt_status dpt_store_files_write(dpt_store_files *files, int file, int64_t offset, int64_t bytes,
                                  const void *data, const char *tensor) {
+    DPT_ASSERT(files->writing && file >= 0 && file < files->count && offset >= 0 && bytes >= 0);
     if (bytes == 0)
         return DPT_OK;
     dpt_status st = open_at_first_use(files, file, tensor);

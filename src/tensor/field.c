@@ -1,5 +1,6 @@
 #include "deltapath/tensor/field.h"
 
+#include "deltapath/base/assert.h"
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
 #include "deltapath/tensor/redist.h"
@@ -67,6 +68,7 @@ dpt_status dpt_field_create(const dpt_comm *comm, const dpt_catalog *catalog,
         field->cells[c] = field->bytes + at;
         at += padded_bytes(catalog, dpt_shard_cell(shard, first + c));
     }
+    DPT_ASSERT(at == rank_bytes(catalog, shard, comm->rank));
     *out = field;
     return DPT_OK;
 }
@@ -113,6 +115,7 @@ static dpt_status copy_run(dpt_field *field, dpt_range range, unsigned char *to,
         int64_t n = DPT_CELL - inside < range.n - done ? DPT_CELL - inside : range.n - done;
         unsigned char *cell =
             dpt_field_cell(field, dpt_shard_cell_of(&field->shard, range.tensor, ig));
+        DPT_ASSERT(cell != NULL);
         if (to != NULL)
             memcpy(to + done * size, cell + inside * size, (size_t)(n * size));
         else

@@ -1,5 +1,6 @@
 #include "deltapath/tensor/redist.h"
 
+#include "deltapath/base/assert.h"
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
 
@@ -7,6 +8,27 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+
+/* Redistribution between cells and blocks.
+ *
+ * The problem: cells are runs of elements in row-major order, blocks are rows and columns of a
+ * matrix that a rank of the model mesh wants; one block meets many cells and one cell many blocks,
+ * in runs as short as a few columns. A description of each run would be larger than the run.
+ *
+ * The idea: all ranks know the shard, and after one all-gather all lists of blocks. Sender and
+ * receiver then walk the same list for the same owner in the same order (`walk`), and the bytes
+ * between them are the concatenation of the runs of that walk: nothing else is sent. A walk can
+ * stop where a piece of the message is full and go on there, so buffers are of one size whatever
+ * moves.
+ *
+ * Invariants: a run lies in one row of its block and in one cell; both sides cut the walk into the
+ * same pieces, for both fill PIECE_BYTES with the same runs (what was received is checked to be
+ * what the walk takes). Not MPI_Alltoallv: it wants 32-bit counts and all buffers at once; not
+ * derived types: the packing would be the same, done by the library run by run.
+ *
+ * In a scatter two ranks may send one element. The value of the higher rank must then stay,
+ * whatever arrives first, so such scatters are done one sender after the other
+ * (move_in_rank_order); all others rotate. */
 
 /* Bytes that travel at once between two ranks: the memory of a transfer does not grow with it. A
  * multiple of every element size. */
@@ -95,6 +117,7 @@ static bool walk_next(walk *w, int64_t room, run *out) {
     int64_t to = redist_min64(start + b.cols, w->end);
     int64_t cell_end = redist_min64(to, (from / DPT_CELL + 1) * (int64_t)DPT_CELL);
     int64_t n = redist_min64(cell_end - from, room / size);
+    DPT_ASSERT(from < to && from >= start);
     if (n <= 0)
         return false;
     *out = (run){.block = w->block,
@@ -124,6 +147,8 @@ typedef struct transfer {
 
 static unsigned char *cell_place(const transfer *t, const walk *w, const run *r) {
     int64_t cell = dpt_shard_cell_of(t->shard, w->blocks[r->block].tensor, r->ig);
+    DPT_ASSERT(dpt_shard_owner(t->shard, cell) == t->comm->rank);
+    DPT_ASSERT(r->ig % DPT_CELL + r->n <= DPT_CELL);
     unsigned char *start = t->cells[cell - t->shard->rank_first[t->comm->rank]];
     return start + r->ig % DPT_CELL * r->size;
 }
@@ -145,13 +170,15 @@ static int64_t redist_pack(const transfer *t, walk *w) {
     return bytes;
 }
 
-static void redist_unpack(const transfer *t, walk *w) {
+/* @return bytes that the walk took: what the sender, on the same walk, must have sent. */
+static int64_t redist_unpack(const transfer *t, walk *w) {
     run r;
     int64_t bytes = 0;
     while (walk_next(w, PIECE_BYTES - bytes, &r)) {
         memcpy(redist_place(t, w, &r, false), t->in + bytes, (size_t)(r.n * r.size));
         bytes += r.n * r.size;
     }
+    return bytes;
 }
 
 static walk walk_between(const transfer *t, int sender, int receiver) {
@@ -167,6 +194,13 @@ static void move_own(const transfer *t) {
                (size_t)(r.n * r.size));
 }
 
+static int64_t redist_received(const MPI_Status *status, bool receives) {
+    int bytes = 0;
+    if (receives)
+        (void)dpt_comm_check(MPI_Get_count(status, MPI_BYTE, &bytes), "MPI_Get_count");
+    return bytes;
+}
+
 /* Send to one rank and receive from another, in pieces; -1 for nobody. */
 static dpt_status move_between(const transfer *t, int to, int from) {
     walk sending = {.count = 0};
@@ -180,13 +214,14 @@ static dpt_status move_between(const transfer *t, int to, int from) {
         bool receives = walk_more(&receiving);
         if (!sends && !receives)
             return DPT_OK;
+        MPI_Status status;
         int bytes = sends ? (int)redist_pack(t, &sending) : 0;
-        int code = MPI_Sendrecv(t->out, bytes, MPI_BYTE, sends ? to : MPI_PROC_NULL, 0, t->in,
-                                PIECE_BYTES, MPI_BYTE, receives ? from : MPI_PROC_NULL, 0,
-                                t->comm->mpi, MPI_STATUS_IGNORE);
+        int code =
+            MPI_Sendrecv(t->out, bytes, MPI_BYTE, sends ? to : MPI_PROC_NULL, 0, t->in, PIECE_BYTES,
+                         MPI_BYTE, receives ? from : MPI_PROC_NULL, 0, t->comm->mpi, &status);
         (void)dpt_comm_check(code, "MPI_Sendrecv");
-        if (receives)
-            redist_unpack(t, &receiving);
+        int64_t took = receives ? redist_unpack(t, &receiving) : 0;
+        DPT_ASSERT(took == redist_received(&status, receives));
     }
 }
 

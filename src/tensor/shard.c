@@ -1,11 +1,13 @@
 #include "deltapath/tensor/shard.h"
 
+#include "deltapath/base/assert.h"
 #include "deltapath/base/mem.h"
 
 /* Largest i in [0, n) with first[i] <= value; first rises and first[0] <= value. */
 static int64_t last_not_above(const int64_t *first, int64_t n, int64_t value) {
     int64_t low = 0;
     int64_t high = n;
+    DPT_ASSERT(n > 0 && first[0] <= value);
     while (high - low > 1) {
         int64_t middle = low + (high - low) / 2;
         if (first[middle] <= value)
@@ -21,6 +23,7 @@ static int64_t shard_cells_of(int64_t numel) {
 }
 
 void dpt_shard_split(int64_t n, int parts, int part, int64_t *begin, int64_t *end) {
+    DPT_ASSERT(n >= 0 && part >= 0 && part < parts);
     int64_t least = n / parts;
     int64_t larger = n % parts;
     *begin = part * least + (part < larger ? part : larger);
@@ -44,6 +47,9 @@ static void share_out(dpt_shard *shard) {
         shard->rank_first[rank] = tensor < catalog->count
                                       ? shard->first_cell[tensor] + shard_cells_of(inside)
                                       : shard->cells;
+        DPT_ASSERT(rank == 0 ? shard->rank_first[0] == 0
+                             : shard->rank_first[rank - 1] <= shard->rank_first[rank]);
+        DPT_ASSERT(shard->rank_first[rank] <= shard->cells);
     }
     shard->rank_first[shard->ranks] = shard->cells;
 }
@@ -73,22 +79,28 @@ void dpt_shard_destroy(dpt_shard *shard) {
 }
 
 dpt_range dpt_shard_cell(const dpt_shard *shard, int64_t cell) {
+    DPT_ASSERT(cell >= 0 && cell < shard->cells);
     /* Tensors without elements share their first cell with the next: the last of them has it. */
     int tensor = (int)last_not_above(shard->first_cell, shard->ntensors, cell);
     int64_t ig = (cell - shard->first_cell[tensor]) * DPT_CELL;
     int64_t left = shard->catalog->tensors[tensor].numel - ig;
+    DPT_ASSERT(left > 0);
     return (dpt_range){.tensor = tensor, .ig = ig, .n = left < DPT_CELL ? left : DPT_CELL};
 }
 
 int dpt_shard_owner(const dpt_shard *shard, int64_t cell) {
+    DPT_ASSERT(cell >= 0 && cell < shard->cells);
     return (int)last_not_above(shard->rank_first, shard->ranks, cell);
 }
 
 int64_t dpt_shard_cell_of(const dpt_shard *shard, int tensor, int64_t ig) {
+    DPT_ASSERT(tensor >= 0 && tensor < shard->ntensors);
+    DPT_ASSERT(ig >= 0 && ig < shard->catalog->tensors[tensor].numel);
     return shard->first_cell[tensor] + ig / DPT_CELL;
 }
 
 void dpt_shard_owned(const dpt_shard *shard, int rank, int tensor, int64_t *begin, int64_t *end) {
+    DPT_ASSERT(rank >= 0 && rank < shard->ranks && tensor >= 0 && tensor < shard->ntensors);
     int64_t first = shard->first_cell[tensor];
     int64_t last = shard->first_cell[tensor + 1];
     int64_t from = shard->rank_first[rank];
@@ -102,4 +114,5 @@ void dpt_shard_owned(const dpt_shard *shard, int rank, int tensor, int64_t *begi
     int64_t numel = shard->catalog->tensors[tensor].numel;
     *begin = (from - first) * DPT_CELL;
     *end = to == last ? numel : (to - first) * DPT_CELL;
+    DPT_ASSERT(*begin < *end && *end <= numel);
 }

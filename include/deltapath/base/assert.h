@@ -1,9 +1,9 @@
 #ifndef DELTAPATH_BASE_ASSERT_H
 #define DELTAPATH_BASE_ASSERT_H
 
-/* Checks of what the code relies on: on in builds with -DDPT_DEBUG (BUILD=debug, asan and fuzz). In others
- * the condition is compiled, so that it cannot rot, and then left out. What a user or a file may get
- * wrong is no case for them: that is an error with a status. */
+/* Checks of what the code relies on: on in builds with -DDPT_DEBUG (BUILD=debug, asan and fuzz). In
+ * others the condition is compiled, so that it cannot rot, and then left out. What a user or a file
+ * may get wrong is no case for them: that is an error with a status. */
 
 /** Whether checks are on in this build. */
 #ifdef DPT_DEBUG
@@ -12,8 +12,8 @@ enum { DPT_CHECKS = 1 };
 enum { DPT_CHECKS = 0 };
 #endif
 
-/** An invariant of the program. When it does not hold, one line names the place, the condition and the rank,
- * and all ranks end. Local, thread-safe. @param[in] condition without side effects. */
+/* * An invariant of the program. When it does not hold, one line names the place, the condition and
+ * the rank, and all ranks end. Local, thread-safe. @param[in] condition without side effects. */
 #define DPT_ASSERT(condition)                                                                      \
     do {                                                                                           \
         if (DPT_CHECKS && !(condition))                                                            \

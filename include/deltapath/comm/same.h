@@ -10,9 +10,9 @@
 #include <stdint.h>
 
 /* Checks of contracts that say `Collective over comm (same: a, b)`, in builds with checks
- * (base/assert.h): one small all-reduce each. They stand at the top of the function, before anything that
- * may go another way on one rank. On a mismatch one line names place, function, argument and two ranks
- * that differ, and all ranks end. Collective over comm in those builds. */
+ * (base/assert.h): one small all-reduce each. They stand at the top of the function, before
+ * anything that may go another way on one rank. On a mismatch one line names place, function,
+ * argument and two ranks that differ, and all ranks end. Collective over comm in those builds. */
 
 /** A number, boolean or enumeration; of a struct its fields, for its padding may differ. */
 #define DPT_ASSERT_SAME(comm, value)                                                               \
@@ -39,7 +39,8 @@
             dpt_same_check(comm, dpt_same_text(text), #text, __FILE__, __LINE__, __func__);        \
     } while (0)
 
-/** Whether a value is the same on all ranks, and when not, two ranks that differ. Collective over comm. */
+/* * Whether a value is the same on all ranks, and when not, two ranks that differ. Collective over
+ * comm. */
 bool dpt_same_on_all(const dpt_comm *comm, uint64_t value, int differ[2]);
 
 /* What the macros call. The first is Collective over comm, the others Local. */
