@@ -12,6 +12,15 @@ find src include tests tools -name '*.[ch]' -exec awk 'END { if (NR > 600) print
     complain "files above 600 lines:"
 grep -rnE '\b(TODO|FIXME|XXX)\b' src include tests tools --include='*.[ch]' --include='*.py' --include='*.sh' |
     grep -v '^tools/lint/' | complain "unfinished notes:"
+# Each promise `Collective ... (same: ...)` of a header is checked at the top of its function, or, where that
+# has no communicator, by those that call it.
+grep -rlE '\(same: ' include src --include='*.h' | grep -v '/comm/same\.h$' | xargs awk '
+    FNR == 1 { promised = 0 }
+    /\(same: / && !/(callers|end) checks? it/ { promised = 1 }
+    promised && match($0, /dpt_[a-z0-9_]+\(/) && !/^ *[\/ ]\*/ { print substr($0, RSTART, RLENGTH - 1); promised = 0 }' |
+    while read -r name; do
+        grep -rhE -A 16 "^[a-z].*\b$name\(" src --include='*.c' | grep -qE 'DPT_ASSERT_SAME|_check_(same|options|study|spec)\(' || echo "$name"
+    done | complain "promises of headers about all ranks that no DPT_ASSERT_SAME checks:"
 # What .editorconfig tells editors.
 text=(. ':!tests/fuzz/seeds' ':!tests/golden' ':!share')
 width=$(sed -n '/^\[\*\.{c,h}\]/,/^$/s/^max_line_length = //p' .editorconfig 2>/dev/null)

@@ -43,7 +43,7 @@ dpt_trough_options dpt_trough_defaults(void);
 
 /** Find the trough of a loss on a line that 0 leads down to.
  *
- * Collective when fn is (same: options). Computes: from 0 downhill in growing steps until the slope
+ * Collective when fn is (same: options; callers check it). Computes: from 0 downhill in growing steps until the slope
  * turns or the loss rises; then the minimum of the cubic through both ends of the bracket, kept a
  * tenth of its width away from its ends, bisection whenever two steps have not halved it.
  * The result is the lowest loss seen, hence never above the loss at 0.

@@ -80,8 +80,8 @@ bool dpt_store_stored_hash(const dpt_store *store, int tensor, uint64_t *hash);
 /** Compare the stored hashes with the bytes that are read: between begin and end each dpt_source.read feeds
  * them, and what was not read in order is read again at the end.
  *
- * Begin is Local (same: all), end Collective over comm, agreed. @param[in] catalog  in whose order the
- * shard cuts, with the types of the store, borrowed until the end; pair: the store is its pre and the catalog
+ * Begin is Local (same: all; end checks it), end Collective over comm, agreed.
+ * @param[in] catalog  in whose order the shard cuts, with the types of the store, borrowed until the end; pair: the store is its pre and the catalog
  * its own; NULL: the catalog is the store's. unhashed (tensors of catalog): which are hashed too although nothing
  * is stored to compare with; NULL: none.
  * @param[out] hashes (tensors of catalog) XXH3-64 of each that was hashed, 0 of the others; or NULL.
