@@ -163,6 +163,13 @@ static void mark_set(struct fy_node *node, const char *assignment) {
 /* The value belongs to the document afterwards, or is gone when it cannot be put there. */
 static dpt_status put(dpt_yaml *yaml, struct fy_node *node, const char *step, struct fy_node *value,
                       const char *assignment) {
+    if (fy_node_is_sequence(node)) {
+        fy_node_free(value);
+        return dpt_error(DPT_ERR_USAGE,
+                         "--set %s: an entry of a list is not set as a whole: set its keys, as in "
+                         "edits.0.p=0.3, or the whole list, as in edits=[...]",
+                         assignment);
+    }
     if (!fy_node_is_mapping(node)) {
         fy_node_free(value);
         return dpt_error(DPT_ERR_USAGE, "--set %s: '%s' is not a key of a mapping", assignment,
@@ -438,17 +445,27 @@ dpt_status dpt_yaml_real(const dpt_yaml *yaml, struct fy_node *map, const char *
     return DPT_OK;
 }
 
+/* The place of a text among some, or n. */
+static size_t yaml_place_of(const char *text, const char *const *texts, size_t n) {
+    size_t i = 0;
+    while (i < n && (text == NULL || strcmp(text, texts[i]) != 0))
+        i++;
+    return i;
+}
+
+/* The words of YAML 1.2, section 10.3.2: `yes`, `no`, `on` and `off` are texts there. */
 dpt_status dpt_yaml_boolean(const dpt_yaml *yaml, struct fy_node *map, const char *key, bool *out) {
+    static const char *const words[] = {"true", "True", "TRUE", "false", "False", "FALSE"};
+    enum { WORDS = sizeof words / sizeof *words };
     struct fy_node *node = dpt_yaml_get(map, key);
     if (node == NULL)
         return DPT_OK;
     const char *text = dpt_yaml_scalar(node);
-    if (text != NULL && listed("true yes on", text))
-        *out = true;
-    else if (text != NULL && listed("false no off", text))
-        *out = false;
-    else
-        return dpt_yaml_error(yaml, node, "%s must be true or false", key);
+    size_t place = yaml_place_of(text, words, WORDS);
+    if (place == WORDS)
+        return dpt_yaml_error(yaml, node, "%s is '%s': write true or false", key,
+                              text != NULL ? text : "?");
+    *out = place < WORDS / 2;
     return DPT_OK;
 }
 
