@@ -1,6 +1,7 @@
 #include "deltapath/base/guard.h"
 
 #include "deltapath/base/mem.h"
+#include "deltapath/base/path.h"
 
 #include <dirent.h>
 #include <limits.h>
@@ -119,19 +120,10 @@ dpt_status dpt_guard_input(const char *path) {
     return st;
 }
 
-/* Cut the last name off an absolute path; false at the root. */
-static bool guard_go_up(char *path) {
-    char *slash = strrchr(path, '/');
-    if (slash == NULL || path[1] == '\0')
-        return false;
-    slash[slash == path] = '\0';
-    return true;
-}
-
 /* The input folder in which a path without links lies, or NULL. */
 static const guard_entry *guard_find_above(char *real) {
     struct stat info;
-    while (guard_go_up(real)) {
+    while (dpt_path_go_up(real)) {
         const guard_entry *found = stat(real, &info) == 0 ? guard_find(&info) : NULL;
         if (found != NULL && found->folder)
             return found;
@@ -149,23 +141,14 @@ static const guard_entry *guard_find_below(const char *real) {
     return NULL;
 }
 
-/* The folder of a path without links, or the nearest one on the way to it that exists, and one name
- * more. False when the path is too long. */
+/* The folder of a path without links, and one name more. False when the path is too long. */
 static bool guard_resolve_parent(const char *path, char real[PATH_MAX]) {
-    char given[PATH_MAX];
-    int n = snprintf(given, sizeof given, "%s%s", path[0] == '/' ? "" : "./", path);
-    if (n < 0 || n >= PATH_MAX)
-        return false;
-    do
-        *strrchr(given, '/') = '\0';
-    while (strchr(given, '/') != NULL && realpath(given, real) == NULL);
-    if (strchr(given, '/') == NULL && realpath(given[0] == '.' ? "." : "/", real) == NULL)
-        return false;
-    size_t length = strlen(real);
-    if (length + 3 > PATH_MAX)
-        return false;
-    memcpy(real + length, "/x", 3);
-    return true;
+    char *parent = dpt_path_parent(path);
+    bool ok = parent != NULL && dpt_path_resolve(parent, real) && strlen(real) + 3 <= PATH_MAX;
+    if (ok)
+        strcat(real, "/x");
+    dpt_mem_free(parent);
+    return ok;
 }
 
 static dpt_status guard_check_existing(const char *clean, const char *path) {

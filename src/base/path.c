@@ -80,3 +80,55 @@ char *dpt_path_parent(const char *path) {
         return dpt_mem_strdup("/", "path");
     return dpt_mem_format("%.*s", (int)(slash - path), path);
 }
+
+bool dpt_path_go_up(char *path) {
+    char *slash = strrchr(path, '/');
+    if (slash == NULL || path[1] == '\0')
+        return false;
+    slash[slash == path] = '\0';
+    return true;
+}
+
+/* Names behind a path that has no links. They are of nothing that is there, so that `..` takes the name
+ * before it away. */
+static bool path_append(char real[PATH_MAX], const char *names) {
+    while (*(names += strspn(names, "/")) != '\0') {
+        size_t n = strcspn(names, "/");
+        size_t used = strlen(real);
+        if (n == 2 && strncmp(names, "..", 2) == 0) {
+            (void)dpt_path_go_up(real); /* above the root is the root */
+        } else if (n != 1 || names[0] != '.') {
+            if (used + n + 2 > PATH_MAX)
+                return false;
+            snprintf(real + used, PATH_MAX - used, "%s%.*s", used > 1 ? "/" : "", (int)n, names);
+        }
+        names += n;
+    }
+    return true;
+}
+
+/* The part of a path that is there, without links, and the rest as it is given. */
+static bool path_resolve_once(const char *path, char real[PATH_MAX]) {
+    char given[PATH_MAX];
+    if (strlen(path) >= sizeof given)
+        return false;
+    strcpy(given, path);
+    while (given[0] != '\0' && realpath(given, real) == NULL) {
+        char *slash = strrchr(given, '/');
+        given[slash == NULL ? 0 : slash - given] = '\0';
+    }
+    size_t found = strlen(given);
+    if (found == 0 && realpath(path[0] == '/' ? "/" : ".", real) == NULL)
+        return false;
+    return path_append(real, path + found);
+}
+
+bool dpt_path_resolve(const char *path, char real[PATH_MAX]) {
+    char given[PATH_MAX];
+    /* `new/../link/x` gets to a link once `new` is gone. */
+    bool ok = path_resolve_once(path, real);
+    do
+        strcpy(given, ok ? real : "/");
+    while (ok && (ok = path_resolve_once(given, real)) && strcmp(given, real) != 0);
+    return ok;
+}

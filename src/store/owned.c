@@ -31,7 +31,7 @@ static const struct kind {
     [DPT_OWNED_JSON] = {"results file", NULL, NULL, "{\n \"format\": \"deltapath-results\""},
     [DPT_OWNED_REPORT] = {"report", NULL, NULL, DPT_OWNED_REPORT_START},
     [DPT_OWNED_MANIFEST] = {"manifest", NULL, NULL, DPT_MANIFEST_START},
-    [DPT_OWNED_PROGRESS] = {"part of a pass", NULL, NULL, "deltapath-progress "}};
+    [DPT_OWNED_PROGRESS] = {"part of a pass", NULL, NULL, DPT_OWNED_PROGRESS_START}};
 
 dpt_status dpt_owned_refuse(const char *path, const char *what) {
     return dpt_error(DPT_ERR_OUTPUT,
@@ -87,6 +87,10 @@ static bool owned_marked(const char *path, const char *format) {
     return dpt_owned_begins(tail, SEAL) ||
            (dpt_owned_begins(start, DPT_OWNED_HDF5_START) &&
             memmem(start, (size_t)n, format, strlen(format)) != NULL);
+}
+
+bool dpt_owned_is_marked(const char *path, dpt_owned_kind kind) {
+    return owned_marked(path, kinds[kind].format);
 }
 
 typedef struct owned_request {

@@ -3,6 +3,7 @@
 
 #include "deltapath/base/sealed.h"
 #include "deltapath/base/status.h"
+#include "deltapath/store/owned.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -12,6 +13,11 @@
 enum { DPT_OWNED_START_BYTES = 16 << 10 }; /* in which the mark of a file stands */
 
 #define DPT_OWNED_HDF5_START "\211HDF\r\n\032\n"
+
+#define DPT_OWNED_PROGRESS_START "deltapath-progress "
+
+/* Whether an HDF5 file that is there is of a kind, also a damaged one. */
+bool dpt_owned_is_marked(const char *path, dpt_owned_kind kind);
 
 /* The errors: of another origin; changed by someone; of another study. */
 dpt_status dpt_owned_refuse(const char *path, const char *what);

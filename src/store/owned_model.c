@@ -264,62 +264,6 @@ dpt_status dpt_owned_check_model(const char *path, const char *edit, const char 
                                  : owned_check_checkpoint(path, &maker, what);
 }
 
-/* Weights with a configuration or an index beside them, as anybody writes them. */
-static bool owned_is_model(const char *path) {
-    DIR *folder = opendir(path);
-    bool weights = false, described = false;
-    for (const struct dirent *entry; folder != NULL && (entry = readdir(folder)) != NULL;) {
-        size_t n = strlen(entry->d_name);
-        weights = weights || (n > 12 && strcmp(entry->d_name + n - 12, ".safetensors") == 0);
-        described = described || strcmp(entry->d_name, "config.json") == 0 ||
-                    strcmp(entry->d_name, "model.safetensors.index.json") == 0 ||
-                    strcmp(entry->d_name, DPT_MANIFEST_CHECKPOINT) == 0;
-    }
-    if (folder != NULL)
-        closedir(folder);
-    return weights && described;
-}
-
-/* Whether a folder is one of those in which a study keeps its parts, as `o/models` of a study in `o`. */
-static bool owned_is_part(const char *folder) {
-    static const char *const parts[] = {"models", "units", "references", "progress"};
-    bool named = false;
-    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
-        named = named || strcmp(dpt_path_base(folder), parts[i]) == 0;
-    char *study = named ? dpt_path_parent(folder) : NULL;
-    char *list = study != NULL ? dpt_path_join(study, DPT_MANIFEST_STUDY) : NULL;
-    bool part = list != NULL && access(list, F_OK) == 0;
-    dpt_mem_free(list);
-    dpt_mem_free(study);
-    return part;
-}
-
-dpt_status dpt_owned_check_outside(const char *path) {
-    char *folder = dpt_path_parent(path);
-    dpt_status st = folder != NULL ? DPT_OK : DPT_ERR_OUTPUT;
-    if (st == DPT_OK && owned_is_part(folder))
-        st = dpt_error(DPT_ERR_OUTPUT,
-                       "%s: lies among the files of a study, which only its runs write: choose "
-                       "another output",
-                       path);
-    dpt_mem_free(folder);
-    return st;
-}
-
-dpt_status dpt_owned_check_place(const char *path) {
-    char *parent = dpt_path_parent(path);
-    if (parent == NULL)
-        return DPT_ERR_OUTPUT;
-    dpt_status st = dpt_owned_check_outside(path);
-    if (st == DPT_OK && (owned_is_model(parent) || owned_is_model(path)))
-        st = dpt_error(DPT_ERR_OUTPUT,
-                       "%s: lies in the folder of a model, which is left as it is: choose another "
-                       "output",
-                       path);
-    dpt_mem_free(parent);
-    return st;
-}
-
 dpt_status dpt_owned_check_temporary(const char *path) {
     struct stat info;
     dpt_status st = dpt_guard_output(path);

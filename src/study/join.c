@@ -336,6 +336,8 @@ static dpt_status join_gather(join *j) {
         st = join_take_all(j);
     if (st == DPT_OK)
         st = join_describe(j);
+    if (st == DPT_OK)
+        st = dpt_owned_check_place(options->directory);
     if (st == DPT_OK && access(options->directory, F_OK) != 0)
         st = dpt_outputs_make_directory(options->directory);
     if (st == DPT_OK)

@@ -155,6 +155,18 @@ static double bytes_to_come(const dpt_inputs *in, bool replaces) {
     return replaces && sum < each && in->job->checkpoint != DPT_STORE_NONE ? each : sum;
 }
 
+/* The directory is no place among the files of others, nor are the folders in it, which may be links. */
+static dpt_status outputs_check_places(const char *directory) {
+    static const char *const folders[] = {"units", "models", "references", "progress"};
+    dpt_status st = dpt_owned_check_place(directory);
+    for (size_t i = 0; i < sizeof folders / sizeof *folders && st == DPT_OK; i++) {
+        char *path = dpt_mem_format("%s/%s", directory, folders[i]);
+        st = path != NULL ? dpt_owned_check_part(path) : DPT_ERR_OUTPUT;
+        dpt_mem_free(path);
+    }
+    return st;
+}
+
 dpt_status dpt_outputs_check(const dpt_inputs *in, const dpt_study_options *options) {
     const dpt_job *job = in->job;
     struct statvfs space;
@@ -162,6 +174,8 @@ dpt_status dpt_outputs_check(const dpt_inputs *in, const dpt_study_options *opti
     bool other_run = options->dry_run && options->plan_ranks > 0;
     bool occupied = false;
     st = dpt_existing_check(job, job->overwrite && !options->resume, &occupied);
+    if (st == DPT_OK)
+        st = outputs_check_places(job->directory);
     if (st == DPT_OK && occupied && !options->resume && !job->overwrite && !other_run)
         st = refuse_study(job);
     if (st != DPT_OK)

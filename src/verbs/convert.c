@@ -1,5 +1,6 @@
 #include "deltapath/verbs/convert.h"
 
+#include "deltapath/base/guard.h"
 #include "deltapath/base/hash.h"
 #include "deltapath/base/log.h"
 #include "deltapath/base/mem.h"
@@ -168,6 +169,11 @@ static dpt_status move_checked(const dpt_comm *comm, conversion *c) {
     return st == DPT_OK ? dpt_store_check_unchanged(comm, c->store, true) : st;
 }
 
+static dpt_status convert_check_target(const char *target) {
+    dpt_status st = dpt_guard_output(target);
+    return st == DPT_OK ? dpt_owned_check_outside(target) : st;
+}
+
 static void convert_destroy(conversion *c) {
     dpt_mem_free(c->stored);
     dpt_mem_free(c->out);
@@ -191,9 +197,9 @@ dpt_status dpt_convert_run(const dpt_comm *comm, const dpt_convert_options *opti
     dpt_status st =
         options->verify_inputs ? dpt_verify_model(comm, options->source, stdout) : DPT_OK;
     if (st == DPT_OK)
-        st = dpt_agree(comm, comm->rank == 0 ? dpt_owned_check_outside(options->target) : DPT_OK);
-    if (st == DPT_OK)
         st = dpt_store_open(comm, options->source, &c.store);
+    if (st == DPT_OK)
+        st = dpt_agree(comm, comm->rank == 0 ? convert_check_target(options->target) : DPT_OK);
     if (st == DPT_OK)
         st = dpt_agree(comm, convert_prepare(comm, options, &c));
     if (st == DPT_OK) {

@@ -145,10 +145,9 @@ static void print_csv(const dpt_diff *d, FILE *file) {
 }
 
 dpt_status dpt_diff_check_csv(const dpt_diff_options *options) {
-    dpt_status st = dpt_owned_check_outside(options->csv);
-    if (st != DPT_OK)
-        return st;
-    return dpt_owned_check_table(options->csv, CSV_START, "table of diff", options->overwrite);
+    dpt_status st =
+        dpt_owned_check_table(options->csv, CSV_START, "table of diff", options->overwrite);
+    return st == DPT_OK ? dpt_owned_check_place(options->csv) : st;
 }
 
 static dpt_status write_csv(const dpt_diff *d, const dpt_diff_options *options) {

@@ -244,6 +244,36 @@ tables_and_reports() {
         run_at 1 report $results -o again.html --csv-dir csv --overwrite
 }
 
+below_others() { # at no depth below the folder of a model or among the files of a study, links followed
+    local results=o/results.h5 place
+    fresh study
+    cd "$tmp/w" || return
+    cp -r m/post other # a model that is no input
+    cp -r o killed && rm killed/{manifest.json,results.*,*.csv,report.html}
+    ln -s ../o/units m/link
+    local lies="lies (among the files of a study|in the folder of a model)"
+    for place in o/models o/models/dare-seed1 m/link/a; do
+        refused "join -o $place" "$place: $lies" run_at 1 join o -o $place
+    done
+    for place in o/references killed/units/a new/../o/models other other/a/b; do
+        refused "run into $place" "$place: $lies" job 1 --set "output.directory=$tmp/w/$place"
+    done
+    mkdir -p other/a/b
+    for place in other/x.h5 other/a/b/x o/models/dare-seed1/x.h5 o/progress; do
+        refused "convert to $place" "$place: $lies" run_at 1 convert m/pre $place
+    done
+    refused "diff --csv at a depth" "x.csv: $lies" run_at 1 diff m/pre m/post --csv other/a/b/x.csv
+    refused "report -o at a depth" "x.html: $lies" run_at 1 report $results -o o/units/a/x.html
+    refused "report --csv-dir at a depth" "other/a/c: $lies" run_at 1 report $results -o new.html --csv-dir other/a/c
+    mkdir p && ln -s ../other/a p/units
+    refused "units/ is a link into a model" "p/units: lies in the folder of a model" \
+        job 1 --set "output.directory=$tmp/w/p"
+    run_at 1 join o -o o/joined
+    expect_exit "below a study, but not among its files" 0
+    run_at 1 report $results -o o/report.html --csv-dir o/plots
+    expect_exit "a report of a study into its own folder" 0
+}
+
 at_once() { # two runs, and a report, of one study at the same time
     local run other others
     fresh study
@@ -565,6 +595,7 @@ part files_in_the_way
 part foreign_in_a_study
 part converts
 part tables_and_reports
+part below_others
 part changed_by_the_user
 part half_models
 part left_names

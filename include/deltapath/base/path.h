@@ -3,6 +3,7 @@
 
 #include "deltapath/base/status.h"
 
+#include <limits.h>
 #include <stdbool.h>
 
 /** Replace a leading `~/` of a path, where no shell has done it.
@@ -23,6 +24,13 @@ bool dpt_path_ends_with(const char *path, const char *ending); /**< Local. */
 /** "directory/name"; the folder of a path, "." without one. Allocated; NULL without memory. Local. */
 char *dpt_path_join(const char *directory, const char *name);
 char *dpt_path_parent(const char *path);
+
+/** A path without links, `.` and `..`, also one whose last names are not there yet. Local.
+ * @return false when it is too long. */
+bool dpt_path_resolve(const char *path, char real[PATH_MAX]);
+
+/** Cut the last name off a path that begins with a slash. Local. @return false at the root. */
+bool dpt_path_go_up(char *path);
 
 /** What follows the last slash. Local. @return a part of path. */
 const char *dpt_path_base(const char *path);

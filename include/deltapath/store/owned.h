@@ -4,6 +4,8 @@
 #include "deltapath/base/status.h"
 #include "deltapath/store/store.h"
 
+#include <stdbool.h>
+
 /* Which files this program may replace or remove: those that it wrote, known by their content, never by
  * their name alone. All functions are Local. */
 
@@ -53,13 +55,21 @@ dpt_status dpt_owned_check_model(const char *path, const char *edit, const char 
  * Errors: DPT_ERR_OUTPUT naming the model when somebody changed it. */
 dpt_status dpt_owned_check_weights(const char *path);
 
-/** Check that another verb's output would not be put among the units, models, references or progress of a
- * finished study. Errors: DPT_ERR_OUTPUT naming `path`. */
+/** Whether a folder holds a study, be it what a run that was killed left: a manifest, results, a unit, a part
+ * of a pass or a model that an edit made, known by their content. */
+bool dpt_owned_is_study(const char *folder);
+
+/** Check that an output would be put neither below the folder of a model, whoever wrote it, nor below the
+ * units, models, references or progress of a study: at any depth, links followed, also where folders on the
+ * way are still to be made. Errors: DPT_ERR_OUTPUT naming `path` and that folder. */
 dpt_status dpt_owned_check_outside(const char *path);
 
-/** The same, and check that a table or report would not be put among the files of a model.
- * Errors: DPT_ERR_OUTPUT naming `path` when its folder, or `path` itself, is the folder of a model. */
+/** The same, for an output that is no model: `path` itself must not be the folder of one either. */
 dpt_status dpt_owned_check_place(const char *path);
+
+/** Of the folders of a study itself, which may be links to those of others: that they do not lead into the
+ * folder of a model. Errors: as above. */
+dpt_status dpt_owned_check_part(const char *path);
 
 /** As dpt_owned_check for a temporary file or folder that a run which was killed left behind. */
 dpt_status dpt_owned_check_temporary(const char *path);
