@@ -71,6 +71,7 @@ dpt_status dpt_job_keep_edits(dpt_job *job, int n, const char *const *patterns) 
     }
     if (st == DPT_OK)
         job->nedits = kept;
+    job->only = st == DPT_OK;
     dpt_mem_free(keep);
     return st;
 }

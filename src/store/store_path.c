@@ -134,7 +134,9 @@ static dpt_status visit_folder(const char *path, bool remove) {
                            "move it away or choose another output",
                            path, name);
         else if (remove && unlinkat(dirfd(directory), name, 0) != 0)
-            st = dpt_store_path_write_failed(path);
+            st = dpt_error(DPT_ERR_OUTPUT,
+                           "%s/%s: cannot be removed (%s): check permissions, then remove it", path,
+                           name, strerror(errno));
     }
     if (directory != NULL)
         closedir(directory);
@@ -171,7 +173,9 @@ dpt_status dpt_store_path_check_existing(const char *path, bool directory, bool 
     if (st == DPT_OK && is_directory != directory)
         st = dpt_error(DPT_ERR_OUTPUT, "%s: is a %s and would be replaced by a %s: remove it", path,
                        is_directory ? "directory" : "file", directory ? "directory" : "file");
-    return st == DPT_OK ? dpt_owned_check_weights(path) : st;
+    if (st == DPT_OK)
+        st = dpt_owned_check_weights(path);
+    return st == DPT_OK ? dpt_owned_check_removable(path) : st;
 }
 
 dpt_status dpt_store_path_check_output(const char *path, bool directory, bool overwrite,

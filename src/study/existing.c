@@ -2,6 +2,7 @@
 
 #include "deltapath/base/file.h"
 #include "deltapath/base/mem.h"
+#include "deltapath/base/path.h"
 #include "deltapath/store/manifest.h"
 #include "deltapath/store/owned.h"
 #include "deltapath/results/results.h"
@@ -35,6 +36,7 @@ typedef struct existing_item {
     char *path;
     int kind;
     dpt_file_identity found;
+    bool left;   /* it is aside, where a run that was killed left it */
     char *aside; /* where it is now, when it stepped aside */
 } existing_item;
 
@@ -71,7 +73,21 @@ static dpt_status list_add(dpt_existing *list, char *path, int kind) {
     return DPT_OK;
 }
 
-static dpt_status existing_list_folder(const char *path, int kind, dpt_existing *list) {
+/* What an entry of a folder is: a temporary file, something of an earlier study that stepped aside and was
+ * not replaced, or the thing itself. */
+static dpt_status existing_add_entry(const char *path, const char *name, int kind, bool final,
+                                     dpt_existing *list) {
+    bool left = !final && dpt_aside_stem(name) > 0;
+    bool temporary = !left && dpt_file_temporary_stem(name) > 0;
+    dpt_status st =
+        list_add(list, dpt_mem_format("%s/%s", path, name), temporary ? KIND_TEMPORARY : kind);
+    if (st == DPT_OK)
+        list->items[list->count - 1].left = left;
+    return st;
+}
+
+/* @param[in] final  what stepped aside has been replaced. */
+static dpt_status existing_list_folder(const char *path, int kind, bool final, dpt_existing *list) {
     struct stat info;
     DIR *folder = opendir(path);
     int error = errno;
@@ -82,19 +98,33 @@ static dpt_status existing_list_folder(const char *path, int kind, dpt_existing 
                          strerror(error));
     dpt_status st = DPT_OK;
     const struct dirent *entry;
-    while (st == DPT_OK && (entry = readdir(folder)) != NULL) {
-        bool temporary = dpt_file_temporary_stem(entry->d_name) > 0;
+    while (st == DPT_OK && (entry = readdir(folder)) != NULL)
         if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
-            st = list_add(list, dpt_mem_format("%s/%s", path, entry->d_name),
-                          temporary ? KIND_TEMPORARY : kind);
-    }
+            st = existing_add_entry(path, entry->d_name, kind, final, list);
     closedir(folder);
+    return st;
+}
+
+/* Files of the study itself that are aside. */
+static dpt_status existing_find_left(const char *directory, dpt_existing *list) {
+    DIR *folder = opendir(directory);
+    dpt_status st = DPT_OK;
+    for (const struct dirent *entry = NULL;
+         folder != NULL && st == DPT_OK && (entry = readdir(folder)) != NULL;) {
+        size_t n = dpt_aside_stem(entry->d_name);
+        for (int i = 0; i < FILES && n > 0 && st == DPT_OK; i++)
+            if (strlen(files[i].name) == n && strncmp(entry->d_name, files[i].name, n) == 0)
+                st = existing_add_entry(directory, entry->d_name, files[i].kind, false, list);
+    }
+    if (folder != NULL)
+        closedir(folder);
     return st;
 }
 
 /* Everything that lies at the places of a study. */
 static dpt_status existing_find(const dpt_job *job, dpt_existing *list) {
-    dpt_status st = DPT_OK;
+    bool final = dpt_aside_is_final(job->directory);
+    dpt_status st = final ? DPT_OK : existing_find_left(job->directory, list);
     for (int i = 0; i < FILES && st == DPT_OK; i++) {
         struct stat info;
         char *path = dpt_mem_format("%s/%s", job->directory, files[i].name);
@@ -105,7 +135,7 @@ static dpt_status existing_find(const dpt_job *job, dpt_existing *list) {
     }
     for (int i = 0; i < FOLDERS && st == DPT_OK; i++) {
         char *path = dpt_mem_format("%s/%s", job->directory, folders[i].name);
-        st = path != NULL ? existing_list_folder(path, folders[i].kind, list) : DPT_ERR_OUTPUT;
+        st = path != NULL ? existing_list_folder(path, folders[i].kind, final, list) : DPT_ERR_OUTPUT;
         dpt_mem_free(path);
     }
     return st;
@@ -118,8 +148,8 @@ static dpt_status existing_check_item(const dpt_job *job, const existing_item *i
         return dpt_owned_check(item->path, (dpt_owned_kind)item->kind, job->name);
     /* The model of an edit has its id as name, also when the job no longer has that edit. */
     const char *base = strrchr(item->path, '/') + 1;
-    size_t n = strlen(base);
-    bool hdf5 = n > 3 && strcmp(base + n - 3, ".h5") == 0;
+    size_t n = item->left ? dpt_aside_stem(base) : strlen(base);
+    bool hdf5 = n > 3 && strncmp(base + n - 3, ".h5", 3) == 0;
     char *edit = dpt_mem_format("%.*s", (int)(hdf5 ? n - 3 : n), base);
     dpt_status st =
         edit == NULL ? DPT_ERR_OUTPUT : dpt_owned_check_model(item->path, edit, job->name);
@@ -214,29 +244,64 @@ static bool existing_is_of_another(const existing_item *item) {
 static dpt_status check_removable(const dpt_existing *list) {
     dpt_status st = DPT_OK;
     for (int i = 0; i < list->count && st == DPT_OK; i++)
-        if (list->items[i].kind != KIND_TEMPORARY)
-            st = dpt_aside_check(list->items[i].path);
+        if (list->items[i].kind != KIND_TEMPORARY && !list->items[i].left)
+            st = dpt_owned_check_removable(list->items[i].path);
+    return st;
+}
+
+/* Whether a unit or a model is of an edit that the job has. */
+static bool existing_is_selected(const dpt_job *job, const existing_item *item) {
+    const char *base = strrchr(item->path, '/') + 1;
+    bool selected = false;
+    for (int e = 0; e < job->nedits && !selected; e++) {
+        char *unit = dpt_results_unit_name(job->edits[e].id, "");
+        const char *id = item->kind == KIND_MODEL ? job->edits[e].id : unit;
+        size_t n = id == NULL ? 0 : item->kind == KIND_MODEL ? strlen(id) : strcspn(id, "@");
+        const char *after = id != NULL && strncmp(base, id, n) == 0 ? base + n : "-";
+        selected = item->kind == KIND_MODEL ? after[0] == '\0' || strcmp(after, ".h5") == 0
+                                            : after[0] == '@';
+        dpt_mem_free(unit);
+    }
+    return selected;
+}
+
+/* output.overwrite is about a study, --only about a part of it: what the others made would be lost. */
+static dpt_status check_only(const dpt_job *job, const dpt_existing *list) {
+    dpt_status st = DPT_OK;
+    for (int i = 0; i < list->count && st == DPT_OK && job->only; i++)
+        if ((list->items[i].kind == KIND_MODEL || list->items[i].kind == DPT_OWNED_UNIT) &&
+            !list->items[i].left && !existing_is_selected(job, &list->items[i]))
+            st = dpt_error(DPT_ERR_OUTPUT,
+                           "%s: is of an edit that --only leaves out, and output.overwrite would "
+                           "remove it: give --resume, which keeps it and makes again what has "
+                           "changed, or choose another directory",
+                           list->items[i].path);
     return st;
 }
 
 static dpt_status check_list(const dpt_job *job, const dpt_existing *list, bool replaces,
                              bool *study) {
     char foreign[DPT_MESSAGE_MAX] = "";
-    /* A study is of one name: its first file tells, and each one that is to be removed. */
-    for (int i = 0; i < list->count && (replaces || !*study); i++) {
+    /* A study is of one name: its first file tells, and each one that is to be removed, or that is aside and
+     * would come back: no manifest says of which study its tables are. */
+    for (int i = 0; i < list->count; i++) {
+        if (!replaces && *study && !list->items[i].left)
+            continue;
         if (existing_check_item(job, &list->items[i]) == DPT_OK) {
             *study = *study || list->items[i].kind != KIND_TEMPORARY;
             continue;
         }
         if (existing_is_of_another(&list->items[i]))
             return DPT_ERR_OUTPUT;
-        if (foreign[0] == '\0')
+        if (foreign[0] == '\0' && !list->items[i].left)
             snprintf(foreign, sizeof foreign, "%s", dpt_error_message());
         dpt_error_clear();
     }
     if (!*study || !replaces)
         return DPT_OK;
-    return foreign[0] != '\0' ? dpt_error(DPT_ERR_OUTPUT, "%s", foreign) : check_removable(list);
+    dpt_status st =
+        foreign[0] != '\0' ? dpt_error(DPT_ERR_OUTPUT, "%s", foreign) : check_only(job, list);
+    return st == DPT_OK ? check_removable(list) : st;
 }
 
 static dpt_status existing_look(const dpt_job *job, bool replaces, dpt_existing *list,
@@ -248,9 +313,15 @@ static dpt_status existing_look(const dpt_job *job, bool replaces, dpt_existing 
     return st == DPT_OK ? check_list(job, list, replaces, study) : st;
 }
 
-dpt_status dpt_existing_check(const dpt_job *job, bool replaces, bool *study) {
+dpt_status dpt_existing_check(const dpt_job *job, bool replaces, bool *study, char **left) {
     dpt_existing list = {.count = 0};
     dpt_status st = existing_look(job, replaces, &list, study);
+    *left = NULL;
+    for (int i = 0; i < list.count && st == DPT_OK && *study && *left == NULL; i++)
+        if (list.items[i].left) {
+            *left = dpt_mem_strdup(list.items[i].path, "file name");
+            st = *left != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+        }
     list_destroy(&list);
     return st;
 }
@@ -258,14 +329,22 @@ dpt_status dpt_existing_check(const dpt_job *job, bool replaces, bool *study) {
 /* Models that were not finished, or whose removal was not. */
 void dpt_existing_sweep_models(const char *path) {
     dpt_existing list = {.count = 0};
-    dpt_status st = existing_list_folder(path, KIND_MODEL, &list);
+    char *directory = dpt_path_parent(path);
+    bool final = directory != NULL && dpt_aside_is_final(directory);
+    if (directory != NULL && !final)
+        dpt_aside_restore_all(path, NULL);
+    dpt_status st =
+        directory != NULL ? existing_list_folder(path, KIND_MODEL, true, &list) : DPT_ERR_OUTPUT;
     for (int i = 0; i < list.count && st == DPT_OK; i++)
         if (list.items[i].kind == KIND_TEMPORARY &&
             dpt_owned_remove_model(list.items[i].path) != DPT_OK)
             dpt_error_clear(); /* it stays */
+    if (st == DPT_OK && final)
+        st = dpt_aside_end(directory);
     if (st != DPT_OK)
         dpt_error_clear();
     list_destroy(&list);
+    dpt_mem_free(directory);
 }
 
 static void existing_sweep_file(const char *directory, const char *name) {
@@ -276,13 +355,21 @@ static void existing_sweep_file(const char *directory, const char *name) {
     dpt_mem_free(aside);
 }
 
+/* An earlier study that stepped aside for nothing comes back. */
 void dpt_existing_sweep(const char *directory) {
-    for (int i = 0; i < FILES; i++)
+    bool final = dpt_aside_is_final(directory);
+    for (int i = 0; i < FILES; i++) {
+        if (!final)
+            dpt_aside_restore_all(directory, files[i].name);
         existing_sweep_file(directory, files[i].name);
+    }
     for (int i = 0; i < FOLDERS; i++) {
         char *path = dpt_mem_format("%s/%s", directory, folders[i].name);
-        if (path != NULL && folders[i].kind != KIND_MODEL)
+        if (path != NULL && folders[i].kind != KIND_MODEL) {
+            if (!final)
+                dpt_aside_restore_all(path, NULL);
             dpt_file_sweep(path, NULL, true);
+        }
         dpt_mem_free(path);
     }
 }
@@ -360,8 +447,10 @@ dpt_status dpt_existing_move(const dpt_job *job, dpt_existing *list) {
     for (int i = 0; i < now.count && st == DPT_OK; i++)
         if (now.items[i].kind == KIND_MODEL)
             st = dpt_owned_check_weights(now.items[i].path);
+    if (st == DPT_OK)
+        st = dpt_aside_end(job->directory); /* that of a run that was killed says nothing of this one */
     for (int i = 0; i < now.count && study && st == DPT_OK; i++)
-        if (!existing_stays(job, &now.items[i], list))
+        if (!now.items[i].left && !existing_stays(job, &now.items[i], list))
             st = dpt_aside_move(now.items[i].path, &now.items[i].aside);
     if (st != DPT_OK)
         existing_restore(&now);
@@ -371,6 +460,7 @@ dpt_status dpt_existing_move(const dpt_job *job, dpt_existing *list) {
 }
 
 void dpt_existing_remove(const dpt_job *job, dpt_existing *list) {
+    dpt_aside_make_final(job->directory);
     for (int i = 0; i < list->count; i++) {
         existing_item *item = &list->items[i];
         if (item->aside != NULL)
@@ -384,4 +474,6 @@ void dpt_existing_remove(const dpt_job *job, dpt_existing *list) {
             (void)rmdir(path); /* one that is a link stays, and what it leads to */
         dpt_mem_free(path);
     }
+    if (dpt_aside_end(job->directory) != DPT_OK)
+        dpt_error_clear(); /* the next run that is to replace something says so */
 }

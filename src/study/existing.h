@@ -12,10 +12,13 @@
 /** Check that nothing lies where this study writes but what it wrote itself. With `replaces` also that
  * its folders hold nothing foreign, when there is something of it to remove.
  * @param[out] study  whether something of an earlier run is there.
+ * @param[out] left  something of it that is aside, as an output.overwrite left it that was killed; else NULL.
+ * Allocated (dpt_mem_free).
  * Errors: DPT_ERR_OUTPUT naming the first foreign file, or the input that is in the way. */
-dpt_status dpt_existing_check(const dpt_job *job, bool replaces, bool *study);
+dpt_status dpt_existing_check(const dpt_job *job, bool replaces, bool *study, char **left);
 
-/** Remove what processes that were killed left under temporary names: for the holder of the lock of the
+/** Remove what processes that were killed left under temporary names, but give an earlier study its names back
+ * that stepped aside and was not replaced: for the holder of the lock of the
  * directory; of the folder of its models, which may be a link to that of another study. */
 void dpt_existing_sweep(const char *directory);
 void dpt_existing_sweep_models(const char *models);

@@ -123,7 +123,14 @@ dpt_status dpt_outputs_make_directory(const char *path) {
     return st;
 }
 
-static dpt_status refuse_study(const dpt_job *job) {
+/* @param[in] left  what an output.overwrite that was killed left of it, or NULL. */
+static dpt_status refuse_study(const dpt_job *job, const char *left) {
+    if (left != NULL)
+        return dpt_error(DPT_ERR_OUTPUT,
+                         "%s: is of a study that an output.overwrite moved aside and was killed "
+                         "before it replaced it: give --resume or output.overwrite=true to go on, "
+                         "both bring it back first, or choose another directory",
+                         left);
     return dpt_error(DPT_ERR_OUTPUT,
                      "%s: holds a study already: give --resume to go on with it, set "
                      "output.overwrite=true to replace it, or choose another directory",
@@ -173,11 +180,13 @@ dpt_status dpt_outputs_check(const dpt_inputs *in, const dpt_study_options *opti
     dpt_status st = DPT_OK;
     bool other_run = options->dry_run && options->plan_ranks > 0;
     bool occupied = false;
-    st = dpt_existing_check(job, job->overwrite && !options->resume, &occupied);
+    char *left = NULL;
+    st = dpt_existing_check(job, job->overwrite && !options->resume, &occupied, &left);
     if (st == DPT_OK)
         st = outputs_check_places(job->directory);
     if (st == DPT_OK && occupied && !options->resume && !job->overwrite && !other_run)
-        st = refuse_study(job);
+        st = refuse_study(job, left);
+    dpt_mem_free(left);
     if (st != DPT_OK)
         return st;
     char *folder = find_folder(job->directory);
@@ -208,10 +217,12 @@ static dpt_status prepare_directory(const dpt_job *job, bool resume, dpt_existin
     if (st == DPT_OK)
         st = models != NULL ? dpt_directory_lock_models(models) : DPT_ERR_OUTPUT;
     bool occupied = false;
+    char *left = NULL;
     if (st == DPT_OK)
-        st = dpt_existing_check(job, job->overwrite && !resume, &occupied);
+        st = dpt_existing_check(job, job->overwrite && !resume, &occupied, &left);
     if (st == DPT_OK && occupied && !resume)
-        st = job->overwrite ? dpt_existing_remember(job, replaced) : refuse_study(job);
+        st = job->overwrite ? dpt_existing_remember(job, replaced) : refuse_study(job, left);
+    dpt_mem_free(left);
     if (st == DPT_OK && job->checkpoint != DPT_STORE_NONE) {
         st = dpt_outputs_make_directory(models);
         if (st == DPT_OK)
@@ -348,6 +359,11 @@ char *dpt_outputs_model_path(const dpt_job *job, const dpt_job_edit *edit) {
                           job->checkpoint == DPT_STORE_HDF5 ? ".h5" : "");
 }
 
+static dpt_status outputs_check_replaced(const char *model) {
+    dpt_status st = dpt_owned_check_weights(model);
+    return st == DPT_OK ? dpt_owned_check_removable(model) : st;
+}
+
 dpt_status dpt_outputs_has_model(const dpt_comm *comm, const dpt_inputs *in,
                                  const dpt_job_edit *edit, bool *found, uint64_t *digest) {
     char *path = dpt_outputs_model_path(in->job, edit);
@@ -357,7 +373,7 @@ dpt_status dpt_outputs_has_model(const dpt_comm *comm, const dpt_inputs *in,
         st = dpt_recipe_find_model(comm, path, dpt_recipe_of(in, edit), found, digest);
     /* What is made again must be as it was written: known before hours of work. */
     if (st == DPT_OK && !*found)
-        st = dpt_agree(comm, comm->rank == 0 ? dpt_owned_check_weights(path) : DPT_OK);
+        st = dpt_agree(comm, comm->rank == 0 ? outputs_check_replaced(path) : DPT_OK);
     dpt_mem_free(path);
     return st;
 }

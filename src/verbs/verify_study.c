@@ -64,7 +64,7 @@ bool dpt_verify_is_study(const char *path) {
     struct stat info;
     return stat(path, &info) == 0 && S_ISDIR(info.st_mode) &&
            (exists(path, DPT_MANIFEST_STUDY) || exists(path, "results.h5") ||
-            exists(path, "units"));
+            exists(path, "units") || dpt_owned_is_study(path));
 }
 
 static int verify_study_by_name(const void *a, const void *b) {
@@ -236,10 +236,12 @@ static dpt_status check_recipe_of(const audit *a, const char *path, const char *
         units++;
         same += strcmp(text, origin.recipe) == 0;
     }
-    if (same > 0 || (units == 0 && !exists(a->folder, "results.h5")))
+    if (same > 0)
         return DPT_OK;
     return dpt_error(DPT_ERR_INPUT,
-                     units == 0 ? "%s: no result is about this model: move it away"
+                     units == 0 && !exists(a->folder, "results.h5")
+                         ? "%s: no result is about this model yet: finish the study with --resume"
+                     : units == 0 ? "%s: no result is about this model: move it away"
                                 : "%s: is not the model that the results are about: it was made "
                                   "with other parameters: move it away",
                      path);

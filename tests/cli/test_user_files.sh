@@ -405,6 +405,156 @@ overwrite_fails() { # an earlier study is removed when the new one has something
     expect_exit "the new one is whole" 0
 }
 
+killed_overwrite() { # at the moment when all of the earlier study is aside, and while it is removed
+    local flags name before set=(--set output.overwrite=true --set output.checkpoint=none)
+    fresh study
+    before=$(tree "$tmp/w/o" | grep -oE '^[0-9a-f]{64}' | sort)
+    DPT_FAULT=results.rename:0:1:kill job 2 "${set[@]}"
+    holds "killed when all is aside" test -z "$(find "$tmp/w/o/units" "$tmp/w/o/models" -mindepth 1 -maxdepth 1 ! -name '*.partial-deltapath*')"
+    rm -rf "$tmp/aside" && cp -r "$tmp/w/o" "$tmp/aside"
+    for flags in "" "--dry-run" "--only dare-seed1"; do
+        refused "a plain run after it, '$flags'" "old.partial-deltapath.*moved aside.*--resume" job 1 $flags
+    done
+    for flags in "" "--resume" "--set output.overwrite=true"; do
+        refused "a run of another name after it, '$flags'" "'mine', not to 'other'" job 2 --set name=other $flags
+    done
+    run_at 1 join "$tap_root/o" -o "$tmp/w/o"
+    expect_error "a join into it" 4 "which no join wrote"
+    rm -rf "$tmp/w/o/progress"
+    holds "all of the study is there" test "$before" = "$(tree "$tmp/w/o" | grep -oE '^[0-9a-f]{64}' | sort)"
+    for flags in --resume --set=output.overwrite=true; do
+        rm -rf "$tmp/w/o" && cp -r "$tmp/aside" "$tmp/w/o"
+        job 2 $flags
+        expect_exit "$flags after it goes on" 0
+        run_at 1 verify "$tmp/w/o"
+        expect_exit "$flags: the study is whole" 0
+        holds "$flags: nothing else is left" test -z "$(find "$tmp/w/o" -name '*partial*')"
+    done
+    rm -rf "$tmp/w/o" && cp -r "$tmp/aside" "$tmp/w/o" # killed later: the new unit has its name
+    for name in "$tmp"/w/o/units/dare-seed1@*.old.*; do cp "$name" "$tmp/w/o/units/dare-seed1@task.h5"; done
+    touch "$tmp/w/o/replaced.partial-deltapath"
+    refused "a plain run while it is removed" "holds a study already" job 1
+    job 2 --resume --set output.checkpoint=none
+    expect_exit "a resume while it is removed" 0
+    holds "the earlier study is removed" test "$(cd "$tmp/w/o" && find . -path '*model*' -o -name '*partial*')" = ./models
+    DPT_FAULT=results.rename:0:1:kill job 1 "${set[@]}"
+    touch "$tmp/w/o/replaced.partial-deltapath" # of a run before, which could not remove it
+    job 1 --resume --set output.checkpoint=none
+    DPT_FAULT=results.rename:0:1:kill job 1 "${set[@]}"
+    holds "a mark is of one run alone" test ! -e "$tmp/w/o/replaced.partial-deltapath"
+}
+
+only_with_overwrite() { # removes no edit that --only leaves out
+    local checkpoint
+    fresh study
+    refused "--only with overwrite" "dare-seed2.*--only leaves out.*--resume" \
+        job 2 --only dare-seed1 --set output.overwrite=true
+    rm -rf "$tmp/w/o"/units/dare-seed2* # its model alone
+    refused "--only with overwrite, of a model" "models/dare-seed2: .*--only leaves out" \
+        job 1 --only 0/2 --set output.overwrite=true
+    job 2 --only 0/2 --resume
+    expect_exit "--only with --resume" 0
+    holds "it keeps the rest" test -e "$tmp/w/o/models/dare-seed2"
+    for checkpoint in none hdf5; do
+        rm -rf "$tmp/w/o"
+        job 1 --only dare-seed1 --set output.checkpoint=$checkpoint
+        job 2 --only dare-seed1 --set output.overwrite=true --set output.checkpoint=$checkpoint
+        expect_exit "$checkpoint: overwrite of a part of its own" 0
+    done
+}
+
+unfinished_models() { # verify of a study that was killed between its first model and that model's unit
+    fresh
+    DPT_FAULT=results.unit:0:1:kill job 1
+    rm -rf "$tmp/w/o/units" "$tmp/w/o/progress"
+    run_at 2 verify "$tmp/w/o"
+    expect_error "verify of models alone" 3 "manifest.json: is missing or incomplete: finish the study with --resume"
+    holds "a finding names the model" grep -q "models/dare-seed1: no result is about this model yet: .*--resume" "$tmp/out"
+    holds "and is counted" grep -q ", 2 findings" "$tmp/out"
+}
+
+as_user() { # a command without the rights of root
+    if [[ $(id -u) == 0 ]]; then
+        set -- setpriv --reuid=65534 --regid=65534 --clear-groups env HOME="$tmp" "$@"
+    fi
+    "$@"
+}
+
+run_as_user() { # run_as_user RANKS ARGUMENTS...: as run_at
+    ran="deltapath ${*:2} (at $1, as another user)"
+    as_user timeout --kill-after=5 "$((limit * patience))" $DPT_MPIRUN -n "$1" "$program" "${@:2}" \
+        >"$tmp/out" 2>"$tmp/err" </dev/null
+    code=$?
+}
+
+job_as_user() { run_as_user "$1" run "$tap_root/job.yaml" --set "output.directory=$tmp/w/o" "${@:2}"; }
+
+rights() { # what may not be written or removed is known before any work, and stays
+    local place
+    fresh study
+    cd "$tmp/w" || return
+    mkdir locked && echo mine >locked/notes
+    if [[ $(id -u) == 0 ]]; then
+        chmod 755 "$tap_root" "$tmp" && chown -R 65534:65534 "$tmp"
+        as_user test -x "$program" || { skip "rights" "another user cannot reach the program"; return; }
+    fi
+    chmod 555 locked
+    for place in locked locked/new/er; do
+        refused "run into $place" "locked.*: cannot be (written|made): Permission denied" \
+            job_as_user 2 --set "output.directory=$tmp/w/$place"
+        refused "join -o $place" "locked.*: cannot be (written|made): Permission denied" run_as_user 1 join o -o $place
+    done
+    refused "convert into an unwritable folder" "locked cannot be written to .Permission denied" \
+        run_as_user 2 convert m/pre locked/x.h5
+    refused "diff --csv into an unwritable folder" "locked/d.csv: .*Permission denied" \
+        run_as_user 1 diff m/pre m/post --csv locked/d.csv
+    refused "report -o into an unwritable folder" "locked/r.html: .*Permission denied" \
+        run_as_user 1 report o/results.h5 -o locked/r.html
+    for place in units models models/dare-seed2; do
+        chmod a-w o/$place
+        refused "overwrite with a read-only $place" "o/$place.*: could not be removed: (Perm|it is read-only)" \
+            job_as_user 2 --set output.overwrite=true
+        chmod u+w o/$place
+    done
+    chmod -R a-w o/models/dare-seed1
+    refused "a read-only model is not made again" "models/dare-seed1: could not be removed: it is read-only" \
+        job_as_user 2 --resume --set edits.0.p=0.6
+    refused "nor by who may" "models/dare-seed1: could not be removed: it is read-only" \
+        job 1 --resume --set edits.0.p=0.6
+    chmod -R u+w o/models/dare-seed1 && chmod a-w o/models
+    refused "nor one in a read-only folder" "models.*: (could not be removed|cannot be written): " \
+        job_as_user 1 --resume --set edits.0.p=0.6
+    chmod u+w o/models
+    job_as_user 2 --resume --set edits.0.p=0.6
+    expect_exit "with all rights it is" 0
+}
+
+mounts() { # a mount point as a place for outputs
+    fresh
+    mkdir -p "$tmp/w/o" "$tmp/w/p/models" "$tmp/w/q"
+    if ! mount -t tmpfs -o size=64m none "$tmp/w/o" 2>/dev/null; then
+        skip "mount points" "nothing can be mounted here"
+        return
+    fi
+    mount -t tmpfs -o size=64m none "$tmp/w/p/models" && mount -t tmpfs -o size=64m none "$tmp/w/q"
+    local place flags
+    for place in o p; do
+        for flags in "" --set=output.overwrite=true; do
+            job 2 --set "output.directory=$tmp/w/$place" $flags
+            expect_exit "a study in a mount point: $place, '$flags'" 0
+        done
+        run_at 1 verify "$tmp/w/$place"
+        expect_exit "it is whole: $place" 0
+        holds "nothing else is left: $place" test -z "$(find "$tmp/w/$place" -name '*partial*')"
+    done
+    refused "convert onto a mount point" "w/q: could not be removed: it is a mount point" \
+        run_at 2 convert "$tap_root/m/pre" "$tmp/w/q" --overwrite
+    mount -t tmpfs -o size=1m none "$tmp/w/p/models/dare-seed1"
+    refused "overwrite of a model with a mount on it" "models/dare-seed1.*: could not be removed: it is a mount point" \
+        job 1 --set "output.directory=$tmp/w/p" --set output.overwrite=true
+    umount "$tmp/w/p/models/dare-seed1" "$tmp/w/p/models" "$tmp/w/o" "$tmp/w/q"
+}
+
 single_file() { # a weights file beside its configuration stands for the folder
     fresh
     local file=$tmp/w/m/post/model.safetensors
@@ -601,6 +751,11 @@ part half_models
 part left_names
 part reports_at_once
 part overwrite_fails
+part killed_overwrite
+part only_with_overwrite
+part unfinished_models
+part rights
+part mounts
 part single_file
 part at_once
 part converts_at_once

@@ -63,6 +63,7 @@ typedef struct dpt_job {
     dpt_job_data *data;
     int nedits;
     dpt_job_edit *edits;
+    bool only; /**< the edits are some of those of the file (dpt_job_keep_edits) */
     int ninclude;
     const char **include; /**< fnmatch patterns; none means every tensor */
     int nexclude;

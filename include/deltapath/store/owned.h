@@ -74,6 +74,11 @@ dpt_status dpt_owned_check_part(const char *path);
 /** As dpt_owned_check for a temporary file or folder that a run which was killed left behind. */
 dpt_status dpt_owned_check_temporary(const char *path);
 
+/** Check that a file, or a model with the files in its folder, could be renamed and removed, without a change.
+ * Absence is no error. Errors: DPT_ERR_OUTPUT naming it and why not. */
+dpt_status dpt_owned_check_removable(const char *path);
+dpt_status dpt_owned_refuse_removal(const char *path, const char *why); /**< that error */
+
 /** Text of an attribute of the root group of an HDF5 file, read in a child process, allocated
  * (dpt_mem_free); NULL when the file cannot be read or has none. The file is not registered as an input. */
 char *dpt_owned_read_attribute(const char *path, const char *attribute);
