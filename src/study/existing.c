@@ -9,6 +9,7 @@
 #include "aside.h"
 #include "outputs.h"
 #include "loss_kinds.h"
+#include "shared.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -241,11 +242,15 @@ static bool existing_is_of_another(const existing_item *item) {
     return ours;
 }
 
-static dpt_status check_removable(const dpt_existing *list) {
+static dpt_status check_removable(const dpt_job *job, const dpt_existing *list) {
     dpt_status st = DPT_OK;
-    for (int i = 0; i < list->count && st == DPT_OK; i++)
-        if (list->items[i].kind != KIND_TEMPORARY && !list->items[i].left)
-            st = dpt_owned_check_removable(list->items[i].path);
+    for (int i = 0; i < list->count && st == DPT_OK; i++) {
+        const existing_item *item = &list->items[i];
+        if (item->kind == KIND_MODEL && !item->left)
+            st = dpt_shared_check(job, item->path);
+        if (st == DPT_OK && item->kind != KIND_TEMPORARY && !item->left)
+            st = dpt_owned_check_removable(item->path);
+    }
     return st;
 }
 
@@ -301,7 +306,7 @@ static dpt_status check_list(const dpt_job *job, const dpt_existing *list, bool 
         return DPT_OK;
     dpt_status st =
         foreign[0] != '\0' ? dpt_error(DPT_ERR_OUTPUT, "%s", foreign) : check_only(job, list);
-    return st == DPT_OK ? check_removable(list) : st;
+    return st == DPT_OK ? check_removable(job, list) : st;
 }
 
 static dpt_status existing_look(const dpt_job *job, bool replaces, dpt_existing *list,

@@ -7,8 +7,9 @@
 #include "deltapath/comm/agree.h"
 #include "deltapath/store/owned.h"
 #include "deltapath/study/directory_lock.h"
-#include "recipe.h"
 #include "existing.h"
+#include "recipe.h"
+#include "shared.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -359,8 +360,10 @@ char *dpt_outputs_model_path(const dpt_job *job, const dpt_job_edit *edit) {
                           job->checkpoint == DPT_STORE_HDF5 ? ".h5" : "");
 }
 
-static dpt_status outputs_check_replaced(const char *model) {
+static dpt_status outputs_check_replaced(const dpt_job *job, const char *model) {
     dpt_status st = dpt_owned_check_weights(model);
+    if (st == DPT_OK)
+        st = dpt_shared_check(job, model);
     return st == DPT_OK ? dpt_owned_check_removable(model) : st;
 }
 
@@ -373,7 +376,7 @@ dpt_status dpt_outputs_has_model(const dpt_comm *comm, const dpt_inputs *in,
         st = dpt_recipe_find_model(comm, path, dpt_recipe_of(in, edit), found, digest);
     /* What is made again must be as it was written: known before hours of work. */
     if (st == DPT_OK && !*found)
-        st = dpt_agree(comm, comm->rank == 0 ? outputs_check_replaced(path) : DPT_OK);
+        st = dpt_agree(comm, comm->rank == 0 ? outputs_check_replaced(in->job, path) : DPT_OK);
     dpt_mem_free(path);
     return st;
 }

@@ -374,6 +374,9 @@ static dpt_status find_finished(study *s, bool *finished, int *left) {
         s->done = s->job->nedits - *left;
         st = compare_digests(s, s->inputs.digest);
     }
+    if (st == DPT_OK && *left == 0)
+        dpt_log(DPT_LOG_INFO, "%s: all %d edits were finished before: none is made again",
+                s->job->directory, s->job->nedits);
     if (s->done > 0 && s->job->checkpoint != DPT_STORE_NONE)
         dpt_log(DPT_LOG_INFO,
                 "%s: the weights of %d edited models that are finished are not read again: "

@@ -213,6 +213,14 @@ kept_models() { # the weights of a finished model are not read, and the run says
     expect_exit "finished models" 0
     holds "finished models: verify is named" \
         test "$(grep -c 'weights of 5 edited models .*deltapath verify study' "$tmp/err")" = 1
+    local only edits
+    for only in "" "--only dare" "--only 0/2"; do
+        study 2 --resume $only
+        expect_exit "nothing is left to do, '$only'" 0
+        edits=$([[ -z $only ]] && echo 5 || ([[ $only = *dare ]] && echo 1 || echo 3))
+        holds "nothing is left to do, '$only': it is said, and the table is printed" \
+            test "$(grep -c "study: all $edits edits were finished before" "$tmp/err")/$(grep -cE '^(dare|prune|twin|expo)' "$tmp/out")" = 1/$((2 * edits))
+    done
     study 2 --set output.overwrite=true
     holds "models that are made: nothing is said" test "$(grep -c 'deltapath verify' "$tmp/err")" = 0
 }

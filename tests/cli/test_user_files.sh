@@ -588,6 +588,16 @@ another_study() { # of another name, in the directory or in a folder of models t
     expect_exit "a study beside models of another one" 0
     refused "overwrite beside models of another study" "b/models/.*'mine', not to 'b'" \
         job 2 "${b[@]}" --set output.checkpoint=none --set output.overwrite=true
+    fresh study # two of one name
+    mv "$tmp/w/o/models" "$tmp/w/shared" && ln -s ../shared "$tmp/w/o/models"
+    job 1 --set output.directory="$tmp/w/b" --set output.checkpoint=none
+    ln -s ../shared "$tmp/w/b/models"
+    for flags in "--resume --set edits.0.p=0.6" "--set output.overwrite=true"; do
+        refused "models of another study of that name, '$flags'" "b/models/dare-seed[12]: no result in .*/b is about this model" \
+            job 2 --set output.directory="$tmp/w/b" $flags
+    done
+    job 2 --resume --set edits.0.p=0.6
+    expect_exit "its own models it makes again" 0
     fresh study
     cp "$tap_root/o/units/dare-seed1@task.h5" "$tmp/w/unit"
     job 1 --set name=other --set output.directory="$tmp/w/c" --set output.checkpoint=none \
