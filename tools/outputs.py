@@ -58,13 +58,26 @@ def check_inputs(path: pathlib.Path, inputs) -> None:
             raise Refused(f"{path}: is the input {source}: give another output")
 
 
+def is_model(folder: pathlib.Path) -> bool:
+    return any(folder.glob("*.safetensors")) and ((folder / "config.json").exists()
+                                                  or any(folder.glob("*.index.json")))
+
+
+def is_part(folder: pathlib.Path) -> bool:
+    """One of the folders in which a study of deltapath keeps its parts."""
+    return folder.name in ("units", "models", "references", "progress") and any(
+        (folder.parent / name).exists() for name in ("results.h5", "results.json"))
+
+
 def check_place(path: pathlib.Path) -> None:
-    """A page or table is not put among the files of a model."""
-    folder = path.absolute().parent
-    if any(folder.glob("*.safetensors")) and ((folder / "config.json").exists()
-                                              or any(folder.glob("*.index.json"))):
-        raise Refused(f"{path}: lies in the folder of a model, which is left as it is: give another "
-                      "output")
+    """A page or table is put neither below the folder of a model nor among the files of a study, at any
+    depth, links followed."""
+    for folder in path.resolve().parents:
+        if is_model(folder):
+            raise Refused(f"{path}: lies in the folder of a model, {folder}, which is left as it is: give "
+                          "another output")
+        if is_part(folder):
+            raise Refused(f"{path}: lies among the files of a study, in {folder}: give another output")
 
 
 def check(path: pathlib.Path, inputs=(), after: bytes = b"", sealed=is_sealed) -> None:

@@ -339,6 +339,39 @@ def only_its_own_unchanged_files_are_replaced(folder):
     assert run(folder, page).returncode == 0 and (page.read_bytes(), table.read_bytes()) == kept
 
 
+@test
+def no_page_below_a_model_or_among_the_files_of_a_study(folder):
+    write(folder / "in/fig4-toy", ["bits"], bits_units())
+    (folder / "model/notes").mkdir(parents=True)
+    (folder / "in/fig4-toy/units").mkdir()
+    for name in ("model.safetensors", "config.json"):
+        (folder / "model" / name).write_text("mine")
+    (folder / "link").symlink_to("model/notes")
+    (folder / "to-units").symlink_to("in/fig4-toy/units")
+    before = sorted(folder.rglob("*"))
+    for place in ("model/r.html", "model/notes/r.html", "link/new/r.html", "to-units/r.html", "to-units/a/r.html"):
+        result = run(folder / "in", folder / place)
+        lines = result.stderr.splitlines()
+        assert result.returncode == 1 and len(lines) == 1, result
+        assert lines[0].startswith(f"report.py: {folder / place}: lies "), lines
+        assert sorted(folder.rglob("*")) == before, place
+
+
+@test
+def the_corpus_tool_says_what_it_does_and_replaces_nothing(folder):
+    tool = [sys.executable, ROOT / "tools/demo/make_corpus.py"]
+    result = subprocess.run([*tool, "--help"], capture_output=True, text=True, check=False, cwd=folder)
+    assert result.returncode == 0 and result.stderr == "", result
+    assert "OUT_DIRECTORY" in result.stdout and "held.txt" in result.stdout
+    result = subprocess.run(tool, capture_output=True, text=True, check=False, cwd=folder)
+    assert result.returncode == 2 and "OUT_DIRECTORY" in result.stderr.splitlines()[-1], result
+    (folder / "held.txt").write_text("mine")
+    result = subprocess.run([*tool, folder], capture_output=True, text=True, check=False)
+    assert result.returncode == 1 and result.stderr.splitlines() == [
+        f"{folder}/held.txt: exists already: move it away or give another folder"], result
+    assert [p.name for p in folder.iterdir()] == ["held.txt"]
+
+
 def git(folder, *words):
     subprocess.run(["git", "-C", folder, "-c", "user.name=a", "-c", "user.email=b", *words], check=True,
                    capture_output=True)
