@@ -44,14 +44,16 @@ static dpt_status removable_check_entries(const char *path, const struct stat *i
             file.st_dev != info->st_dev)
             st = dpt_owned_refuse_removal(path, "something is mounted in it");
         else if (removable_is_fixed(dirfd(folder), entry->d_name))
-            st = dpt_owned_refuse_removal(path, "a file in it is marked as one that stays (lsattr)");
+            st =
+                dpt_owned_refuse_removal(path, "a file in it is marked as one that stays (lsattr)");
     }
     if (folder != NULL)
         closedir(folder);
     return st;
 }
 
-static dpt_status removable_check_in(const char *parent, const char *path, const struct stat *info) {
+static dpt_status removable_check_in(const char *parent, const char *path,
+                                     const struct stat *info) {
     struct stat above;
     /* Whoever takes all rights to write away wants it to stay, also where rights do not hold, as for root. */
     if (!S_ISLNK(info->st_mode) && (info->st_mode & (S_IWUSR | S_IWGRP | S_IWOTH)) == 0)

@@ -33,6 +33,7 @@ void dpt_aside_restore_all(const char *folder, const char *only);
  * empty file, says so between dpt_aside_make_final and dpt_aside_end. */
 bool dpt_aside_is_final(const char *directory);
 void dpt_aside_make_final(const char *directory);
-dpt_status dpt_aside_end(const char *directory); /**< Errors: DPT_ERR_OUTPUT: the mark is still there. */
+dpt_status
+dpt_aside_end(const char *directory); /**< Errors: DPT_ERR_OUTPUT: the mark is still there. */
 
 #endif

@@ -136,7 +136,8 @@ static dpt_status existing_find(const dpt_job *job, dpt_existing *list) {
     }
     for (int i = 0; i < FOLDERS && st == DPT_OK; i++) {
         char *path = dpt_mem_format("%s/%s", job->directory, folders[i].name);
-        st = path != NULL ? existing_list_folder(path, folders[i].kind, final, list) : DPT_ERR_OUTPUT;
+        st = path != NULL ? existing_list_folder(path, folders[i].kind, final, list)
+                          : DPT_ERR_OUTPUT;
         dpt_mem_free(path);
     }
     return st;
@@ -453,7 +454,8 @@ dpt_status dpt_existing_move(const dpt_job *job, dpt_existing *list) {
         if (now.items[i].kind == KIND_MODEL)
             st = dpt_owned_check_weights(now.items[i].path);
     if (st == DPT_OK)
-        st = dpt_aside_end(job->directory); /* that of a run that was killed says nothing of this one */
+        st = dpt_aside_end(
+            job->directory); /* that of a run that was killed says nothing of this one */
     for (int i = 0; i < now.count && study && st == DPT_OK; i++)
         if (!now.items[i].left && !existing_stays(job, &now.items[i], list))
             st = dpt_aside_move(now.items[i].path, &now.items[i].aside);

@@ -41,8 +41,8 @@ static bool shared_has_unit(const char *directory, const char *model, uint64_t d
     bool found = false;
     for (const struct dirent *entry = NULL;
          opened != NULL && !found && (entry = readdir(opened)) != NULL;)
-        found = strncmp(entry->d_name, start, n) == 0 &&
-                shared_is_about(folder, entry->d_name, digest);
+        found =
+            strncmp(entry->d_name, start, n) == 0 && shared_is_about(folder, entry->d_name, digest);
     if (opened != NULL)
         closedir(opened);
     dpt_mem_free(start);
@@ -59,9 +59,10 @@ dpt_status dpt_shared_check(const dpt_job *job, const char *model) {
         dpt_error_clear(); /* what is no model is said where models are checked */
     if (origin.digest == 0 || shared_has_unit(job->directory, model, origin.digest))
         return DPT_OK;
-    return dpt_error(DPT_ERR_OUTPUT,
-                     "%s: no result in %s is about this model, and models/ is a link: another study "
-                     "named '%s' may have made it: give one of them another name, or move the model "
-                     "away",
-                     model, job->directory, job->name);
+    return dpt_error(
+        DPT_ERR_OUTPUT,
+        "%s: no result in %s is about this model, and models/ is a link: another study "
+        "named '%s' may have made it: give one of them another name, or move the model "
+        "away",
+        model, job->directory, job->name);
 }

@@ -242,8 +242,8 @@ static dpt_status check_recipe_of(const audit *a, const char *path, const char *
                      units == 0 && !exists(a->folder, "results.h5")
                          ? "%s: no result is about this model yet: finish the study with --resume"
                      : units == 0 ? "%s: no result is about this model: move it away"
-                                : "%s: is not the model that the results are about: it was made "
-                                  "with other parameters: move it away",
+                                  : "%s: is not the model that the results are about: it was made "
+                                    "with other parameters: move it away",
                      path);
 }
 

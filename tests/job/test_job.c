@@ -127,31 +127,11 @@ static void test_set_places(void **state) {
     static const char *const empty[] = {"riemann..points=3", ".riemann=3", "riemann.=3", ".=3"};
     for (size_t i = 0; i < sizeof empty / sizeof empty[0]; i++)
         refuse_set(empty[i], "a part of the key is empty");
-    refuse_set("edits.1={name: g, method: dare, p: 0.5}", "set its keys, as in edits.0.p=0.3");
     refuse_set("name=a\n--- b", "a second document");
     refuse_set("select={include: [*a]}", "aliases (*name)");
 }
 
 #define ONE_EDIT "edits:\n- {name: e, method: expo, alpha: 0.1}\n"
-
-/* The words of YAML 1.2 and no others. */
-static void test_booleans(void **state) {
-    (void)state;
-    static const char *const words[] = {"true", "True", "TRUE", "false", "False", "FALSE"};
-    static const char *const others[] = {"yes", "on", "no", "off", "tRue", "1", "true True", "''"};
-    char text[128];
-    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
-        const char *set = text;
-        snprintf(text, sizeof text, "output.overwrite=%s", words[i]);
-        dpt_job job = parse_good(HEAD ONE_EDIT, 1, &set);
-        assert_int_equal(job.overwrite, i < 3);
-        dpt_job_destroy(&job);
-    }
-    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
-        snprintf(text, sizeof text, "output.overwrite=%s", others[i]);
-        refuse_set(text, "write true or false");
-    }
-}
 
 /* What YAML has and a job does not. */
 static void test_one_plain_document(void **state) {
@@ -601,7 +581,6 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_sequence_sweeps_inside),
         cmocka_unit_test(test_set),
         cmocka_unit_test(test_set_places),
-        cmocka_unit_test(test_booleans),
         cmocka_unit_test(test_one_plain_document),
         cmocka_unit_test(test_names),
         cmocka_unit_test(test_bad_jobs),
