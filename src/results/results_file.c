@@ -5,7 +5,6 @@
 #include "deltapath/base/sealed.h"
 #include "deltapath/comm/agree.h"
 #include "deltapath/base/isolate.h"
-#include "deltapath/comm/same.h"
 #include "deltapath/store/manifest.h"
 #include "deltapath/store/owned.h"
 #include "deltapath/tensor/role.h"
@@ -178,7 +177,6 @@ static void discard_outputs(const char *directory, int count, const char *const 
 
 dpt_status dpt_results_write(const dpt_comm *comm, const dpt_results_study *study,
                              const dpt_result *results, int64_t count) {
-    dpt_results_check_study(comm, study);
     static const char *const names[OUTPUT_COUNT] = {"results.h5", "summary.csv", "results.json",
                                                     "seeds.csv"};
     bool writer = comm->rank == 0;

@@ -16,7 +16,7 @@ void dpt_summary_print(const dpt_result *results, int64_t edits, int64_t units);
 /** Finish a study: correct the p-values of each data set for the edits compared on it (Holm), sum up
  * edits that differ in their seed, write all result files, and print the verdicts.
  *
- * Collective over comm (same: job, study, units; results are read on rank 0 only).
+ * Collective over comm (same: units and number of edits; job, study and results are read on rank 0 only).
  * @param[in,out] results (edits of the job x units) edit by edit; p_adjusted is filled.
  * Errors: those of dpt_results_write. */
 dpt_status dpt_summary_write(const dpt_comm *comm, const dpt_job *job,

@@ -158,7 +158,7 @@ bool dpt_results_same_unit(const dpt_result *a, const dpt_result *b);
 
 /** Write results.h5, summary.csv and results.json from all units, each whole or not at all.
  *
- * Collective over comm (same: study; results and count are read on rank 0 only).
+ * Collective over comm (study, results and count are read on rank 0 only).
  * results.h5: root attributes format = "deltapath-results", version, name, provenance, job;
  * /tensors/{names,numel,layer,module}; per unit /edits/<edit>/<data>/ ("-" for no data) with scalar
  * and text attributes and the datasets of dpt_result; /seeds/{edits,data,table,columns} when
