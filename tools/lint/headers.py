@@ -18,6 +18,7 @@ FOR_TESTS = {
     "dpt_guard_clear",  # a test process replaces what it has read, as several runs would
     "dpt_mem_in_use",  # whether memory balances
     "dpt_agree_same",  # whether ranks have the same bits
+    "dpt_same_on_all",  # the answer of a check that would end all ranks
     # Parts with a specification of their own, which is tested case by case.
     "dpt_nearest_distance",
     "dpt_riemann_slope_weights",
@@ -30,8 +31,8 @@ COMMENT = re.compile(r'/\*.*?\*/|//[^\n]*|"(?:\\.|[^"\\\n])*"', re.DOTALL)
 def included(file, text):
     """Files of this project that a file includes."""
     for name in re.findall(r'^#include "([^"]+)"', text, re.MULTILINE):
-        beside = os.path.normpath(os.path.join(os.path.dirname(file), name))
-        yield beside if os.path.exists(beside) else "include/" + name
+        sibling = os.path.normpath(os.path.join(os.path.dirname(file), name))
+        yield sibling if os.path.exists(sibling) else "include/" + name
 
 
 def layer(file):
@@ -78,6 +79,13 @@ def uncalled(code):
     """Functions that include/ declares and no source calls but the one that has them."""
     sources = {file: text for file, text in code.items() if file.startswith("src/")}
     names = {file: set(re.findall(r"\bdpt_\w+", text)) for file, text in sources.items()}
+    macros = {
+        name
+        for header, text in code.items()
+        if header.startswith("include/")
+        for macro in re.findall(r"^#define (?:.*\\\n)*.*", text, re.MULTILINE)
+        for name in re.findall(r"\bdpt_\w+", macro)
+    }
     for header, text in code.items():
         if not header.startswith("include/"):
             continue
@@ -87,7 +95,7 @@ def uncalled(code):
                 for file in sources
                 if name in names[file] and re.search(rf"^\w[^;={{}}()]*\b{name}\(", sources[file], re.MULTILINE)
             ]
-            if name not in FOR_TESTS and not any(name in names[file] for file in sources if file not in homes):
+            if name not in FOR_TESTS | macros and not any(name in names[file] for file in sources if file not in homes):
                 yield header, name
 
 
