@@ -66,8 +66,10 @@ static bool place_is_progress(const char *path) {
     return place_begins(path, DPT_OWNED_PROGRESS_START);
 }
 
+/* An empty file passes for one that was cut off: units are known by their names too, also when aside. */
 static bool place_is_unit(const char *path) {
-    return dpt_path_is_file(path) && dpt_owned_is_marked(path, DPT_OWNED_UNIT);
+    return strstr(dpt_path_base(path), ".h5") != NULL && dpt_path_is_file(path) &&
+           dpt_owned_is_marked(path, DPT_OWNED_UNIT);
 }
 
 static bool place_is_results(const char *path) {

@@ -268,6 +268,9 @@ below_others() { # at no depth below the folder of a model or among the files of
     mkdir p && ln -s ../other/a p/units
     refused "units/ is a link into a model" "p/units: lies in the folder of a model" \
         job 1 --set "output.directory=$tmp/w/p"
+    mkdir -p package/units package/models && touch package/units/__init__.py
+    run_at 1 convert m/pre package/models/pre
+    expect_exit "folders of those names that are no study's" 0
     run_at 1 join o -o o/joined
     expect_exit "below a study, but not among its files" 0
     run_at 1 report $results -o o/report.html --csv-dir o/plots
