@@ -16,7 +16,7 @@ GIVEN_SUM := $(if $(GIVEN),-$(shell printf %s '$(subst ','\'',$(GIVEN))' | cksum
 BUILD ?= release
 N ?= 100
 ARCH ?= native
-# The MPI of mpicc, unless another one is asked for that Debian has beside it.
+# The MPI of mpicc, unless another one is asked for that Debian has next to it.
 MPICC ?= $(or $(if $(MPI_GIVEN),$(shell command -v mpicc.$(MPI) 2>&1)),mpicc)
 MPI_GIVEN := $(MPI)
 ifeq ($(MPI),)
@@ -252,6 +252,7 @@ lint: | deps-lint ## layers, house rules, documents, static analysis
 	tools/lint/headers.py
 	tools/lint/rules.sh
 	tools/lint/docs.sh
+	tools/lint/words.sh
 	cppcheck --quiet --error-exitcode=1 --std=c11 --enable=warning,portability --inline-suppr \
 	    --suppress=missingIncludeSystem --suppress=normalCheckLevelMaxBranches -Iinclude \
 	    -D_GNU_SOURCE '-Djson_object_foreach(object,key,value)=while(json_next(object,&key,&value))' \
@@ -282,6 +283,7 @@ doc-tables: $(PROGRAM) ## put the tables that the program prints into doc/
 
 doc: ## check that the documents name functions, tests and targets that exist
 	tools/lint/docs.sh
+	tools/lint/words.sh
 
 info: ## compiler, flags and packages of this build
 	@echo "program   $(PROGRAM)"

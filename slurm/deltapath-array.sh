@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Run the edits of a job as an array, and a job behind it that makes one report of all:
+# Run the edits of a job as an array, and a job after it that makes one report of all:
 #
 #   slurm/deltapath-array.sh TASKS JOB.yaml OUT [OPTIONS OF deltapath run]
 #
 # Task i does every TASKS-th edit from number i on, in OUT/part-i; `deltapath join` puts them together in
 # OUT/all. Give it again with --resume to go on after tasks failed: what an earlier join wrote to OUT/all is
-# then replaced. Logs are deltapath-ID_TASK.log and deltapath-join-ID.log. Variables, beside those of
+# then replaced. Logs are deltapath-ID_TASK.log and deltapath-join-ID.log. Variables, besides those of
 # deltapath.sbatch:
 sbatch_options=${DELTAPATH_SBATCH:-}      # of a task, as in "--nodes=4 --time=08:00:00 --partition=gpu"
 join_options=${DELTAPATH_SBATCH_JOIN:-}   # of the job that joins, as in "--time=00:30:00"

@@ -4,7 +4,7 @@
 #   slurm/deltapath-chain.sh PRE POST JOB.yaml OUT [OPTIONS OF deltapath run]
 #
 # The models become OUT/pre.h5 and OUT/post.h5, the study is OUT/study, the report OUT/report.html.
-# Logs are deltapath-NAME-ID.log. Variables, beside those of deltapath.sbatch:
+# Logs are deltapath-NAME-ID.log. Variables, besides those of deltapath.sbatch:
 study_options=${DELTAPATH_SBATCH:-}           # of sbatch for the study, as in "--nodes=4 --time=08:00:00"
 convert_options=${DELTAPATH_SBATCH_CONVERT:-} # for the two conversions, as in "--time=01:00:00"
 report_options=${DELTAPATH_SBATCH_REPORT:-}   # for the report

@@ -1,7 +1,7 @@
 """Which files the tools of this folder may replace: none that they read, and none that they did not write.
 
 What a tool writes ends with a seal, a line with the SHA-256 of all before it, so that a file which somebody
-changed since is known: HDF5 files end behind their data with it, HTML pages with a comment. Files that
+changed since is known: HDF5 files end after their data with it, HTML pages with a comment. Files that
 cannot carry one are never replaced, but where git has them as they are."""
 import hashlib
 import os

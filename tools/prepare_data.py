@@ -42,11 +42,11 @@ class Bad(Exception):
         self.code = code
 
 
-def need(module: str, mend: str):
+def need(module: str, remedy: str):
     try:
         return __import__(module)
     except ImportError as e:
-        raise Bad(USAGE, f"{module}: {e}: {mend}") from e
+        raise Bad(USAGE, f"{module}: {e}: {remedy}") from e
 
 
 def read_json(path: pathlib.Path) -> dict:

@@ -272,8 +272,7 @@ static dpt_status file_read_open(int fd, const char *path, int64_t limit, char *
         return st;
     if (identity.size > limit)
         return dpt_error(DPT_ERR_INPUT,
-                         "%s: %" PRId64 " bytes, more than %" PRId64
-                         " are not believed: check the file",
+                         "%s: %" PRId64 " bytes exceed the limit of %" PRId64 ": check the file",
                          path, identity.size, limit);
     char *block = dpt_mem_alloc(identity.size + 1, 1, "bytes of a file");
     if (block == NULL)

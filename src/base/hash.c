@@ -13,7 +13,7 @@ uint64_t dpt_hash_bytes(const void *data, size_t bytes) {
     return XXH3_64bits(data, bytes);
 }
 
-uint64_t dpt_hash_text(const char *text) {
+uint64_t dpt_hash_string(const char *text) {
     return XXH3_64bits(text, strlen(text));
 }
 

@@ -17,12 +17,12 @@ void dpt_log_configure(int rank, dpt_log_level level) {
     log_level = level;
 }
 
-static bool speaks(dpt_log_level level) {
+static bool log_is_on(dpt_log_level level) {
     return level <= log_level && (log_rank == 0 || log_level == DPT_LOG_DEBUG);
 }
 
 void dpt_log(dpt_log_level level, const char *format, ...) {
-    if (!speaks(level))
+    if (!log_is_on(level))
         return;
     char line[2048];
     va_list args;

@@ -174,12 +174,12 @@ int64_t dpt_mem_available(void) {
 }
 
 /* A number in a one-line file; `fallback` when the file is absent or says "max". */
-static int64_t read_limit(const char *path, int64_t fallback) {
+static int64_t read_limit(const char *path, int64_t default_value) {
     FILE *file = fopen(path, "r");
     if (file == NULL)
-        return fallback;
+        return default_value;
     long long value;
-    int64_t limit = fscanf(file, "%lld", &value) == 1 && value > 0 ? (int64_t)value : fallback;
+    int64_t limit = fscanf(file, "%lld", &value) == 1 && value > 0 ? (int64_t)value : default_value;
     fclose(file);
     return limit;
 }

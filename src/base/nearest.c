@@ -53,12 +53,12 @@ void dpt_nearest_offer(dpt_nearest *nearest, const char *candidate, size_t lengt
     if (length == 0 || length >= sizeof text || letters >= sizeof text)
         return;
     snprintf(text, sizeof text, "%.*s", (int)length, candidate);
-    int most = nearest_least((int)letters / 3, CHANGES_MAX);
+    int maximum = nearest_least((int)letters / 3, CHANGES_MAX);
     int distance = dpt_nearest_distance(nearest->word, text);
     bool begins = letters >= PREFIX_LEAST && strncasecmp(nearest->word, text, letters) == 0;
     if (begins)
-        distance = nearest_least(distance, most);
-    if (distance > most || distance >= nearest->distance)
+        distance = nearest_least(distance, maximum);
+    if (distance > maximum || distance >= nearest->distance)
         return;
     nearest->distance = distance;
     memcpy(nearest->best, text, sizeof text);

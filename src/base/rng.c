@@ -8,7 +8,7 @@
 #include <math.h>
 
 dpt_rng dpt_rng_make(uint64_t seed, const char *name, uint32_t purpose) {
-    uint64_t key = dpt_hash_text(name) ^ (seed * UINT64_C(0x9E3779B97F4A7C15));
+    uint64_t key = dpt_hash_string(name) ^ (seed * UINT64_C(0x9E3779B97F4A7C15));
     return (dpt_rng){.key = key, .purpose = purpose};
 }
 

@@ -98,7 +98,7 @@ dpt_status dpt_cli_count(const char *text, const char *option, int *count) {
     char *end = NULL;
     long value = strtol(text, &end, 10);
     if (end == text || *end != '\0' || value < 0 || value > 1 << 24)
-        return dpt_error(DPT_ERR_USAGE, "%s %s: write a whole number from 0", option, text);
+        return dpt_error(DPT_ERR_USAGE, "%s %s: write an integer from 0", option, text);
     *count = (int)value;
     return DPT_OK;
 }

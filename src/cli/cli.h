@@ -14,7 +14,7 @@ enum { DPT_CLI_EXPANDED = 16 };
 typedef struct dpt_cli {
     dpt_comm comm;
     double started;       /**< dpt_log_seconds() at the start of the process */
-    char *report_results; /**< results.h5 of which main makes a report behind the verb, or NULL */
+    char *report_results; /**< results.h5 of which main makes a report after the verb, or NULL */
     char *report_html;
     char *expanded[DPT_CLI_EXPANDED]; /**< words of the command line whose `~/` was replaced */
     int nexpanded;
@@ -46,7 +46,7 @@ dpt_status dpt_cli_parse(const dpt_cli *cli, const struct argp *argp, int argc, 
 /** "8G", "512M", "1.5T", "4096" to bytes (powers of 1024). Local. Errors: DPT_ERR_USAGE. */
 dpt_status dpt_cli_bytes(const char *text, const char *option, int64_t *bytes);
 
-/** A whole number from 0. Local. Errors: DPT_ERR_USAGE. */
+/** An integer from 0. Local. Errors: DPT_ERR_USAGE. */
 dpt_status dpt_cli_count(const char *text, const char *option, int *count);
 
 /** Start the program anew with OpenBLAS kernels that fit the processor, where its own choice does

@@ -23,8 +23,8 @@ static const struct argp_option join_table[] = {
     {.name = "overwrite", .key = KEY_OVERWRITE, .doc = "Replace what an earlier join wrote"},
     {.name = NULL}};
 
-static error_t join_full(const char *what, int most) {
-    (void)dpt_error(DPT_ERR_USAGE, "more than %d %s", most, what);
+static error_t join_full(const char *what, int maximum) {
+    (void)dpt_error(DPT_ERR_USAGE, "more than %d %s", maximum, what);
     return EINVAL;
 }
 

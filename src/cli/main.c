@@ -47,7 +47,7 @@ static dpt_status unknown_verb(const char *word) {
     return dpt_error(DPT_ERR_USAGE, "unknown verb '%s'%s: see `deltapath --help`", word, hint);
 }
 
-/* Paths in quotes, or behind the `=` of an option, whose `~/` no shell has replaced. */
+/* Paths in quotes, or after the `=` of an option, whose `~/` no shell has replaced. */
 static dpt_status expand_words(dpt_cli *cli, int argc, char **argv) {
     for (int i = 2; i < argc && cli->nexpanded < DPT_CLI_EXPANDED; i++) {
         char *equals = strncmp(argv[i], "--", 2) == 0 ? strchr(argv[i], '=') : NULL;

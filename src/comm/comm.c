@@ -62,9 +62,9 @@ static dpt_status all_reduce(const dpt_comm *comm, void *values, int64_t n, size
     if (comm->size <= 1)
         return DPT_OK;
     DPT_ASSERT_SAME(comm, n);
-    int64_t most = PIECE_BYTES / (int64_t)size;
-    for (int64_t at = 0; at < n; at += most) {
-        int count = (int)(n - at < most ? n - at : most);
+    int64_t maximum = PIECE_BYTES / (int64_t)size;
+    for (int64_t at = 0; at < n; at += maximum) {
+        int count = (int)(n - at < maximum ? n - at : maximum);
         char *piece = (char *)values + (size_t)at * size;
         dpt_status st = dpt_comm_check(
             MPI_Allreduce(MPI_IN_PLACE, piece, count, type, op, comm->mpi), "MPI_Allreduce");
@@ -114,7 +114,7 @@ dpt_status dpt_comm_broadcast(const dpt_comm *comm, void *bytes, int64_t n, int 
     return DPT_OK;
 }
 
-dpt_status dpt_comm_broadcast_text(const dpt_comm *comm, const char *text, int root, char **out) {
+dpt_status dpt_comm_broadcast_string(const dpt_comm *comm, const char *text, int root, char **out) {
     *out = NULL;
     DPT_ASSERT_SAME(comm, root);
     int64_t bytes = comm->rank == root && text != NULL ? (int64_t)strlen(text) + 1 : 0;

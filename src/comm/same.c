@@ -44,5 +44,5 @@ uint64_t dpt_same_array(const void *items, int64_t n, size_t size) {
 }
 
 uint64_t dpt_same_text(const char *text) {
-    return text == NULL ? 1 : dpt_hash_text(text);
+    return text == NULL ? 1 : dpt_hash_string(text);
 }

@@ -129,12 +129,12 @@ void dpt_stop_destroy(void) {
     memset(&state, 0, sizeof state);
 }
 
-/* Whole numbers, parted by ':'; the number of them, or 0. */
-static int stop_parse_fields(const char *text, double *fields, int most) {
+/* Integers, parted by ':'; the number of them, or 0. */
+static int stop_parse_fields(const char *text, double *fields, int maximum) {
     int n = 0;
     for (const char *at = text;; at++) {
         char *end = NULL;
-        if (n == most || !isdigit((unsigned char)*at))
+        if (n == maximum || !isdigit((unsigned char)*at))
             return 0;
         fields[n++] = (double)strtoll(at, &end, 10);
         if (*end == '\0')

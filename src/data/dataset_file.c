@@ -75,7 +75,7 @@ static dpt_status missing(const loader *l, const char *name) {
 }
 
 /* Whether values of a type may stand for `class`: NumPy's bool, as h5py writes it, is an enumeration
- * of whole numbers, which HDF5 converts. */
+ * of integers, which HDF5 converts. */
 static bool is_class(hid_t stored, H5T_class_t class) {
     if (H5Tget_class(stored) != H5T_ENUM)
         return H5Tget_class(stored) == class;
@@ -103,7 +103,7 @@ static dpt_status read_vector(const loader *l, const char *name, H5T_class_t cla
             dpt_error(DPT_ERR_INPUT, "%s: '%s' must be a data set of one dimension", l->path, name);
     else if (!is_class(stored, class))
         st = dpt_error(DPT_ERR_INPUT, "%s: '%s' must hold %s", l->path, name,
-                       class == H5T_FLOAT ? "floating-point numbers" : "whole numbers");
+                       class == H5T_FLOAT ? "floating-point numbers" : "integers");
     else if (count / COMPRESSION_MAX > l->file_bytes)
         st = dpt_error(DPT_ERR_INPUT, "%s: '%s' claims more values than the file can hold", l->path,
                        name);
@@ -396,16 +396,15 @@ static dpt_status dataset_check_kind(const loader *l) {
     return st;
 }
 
-/* A whole number of at least 1; `value` is 0 without the attribute. */
+/* An integer of at least 1; `value` is 0 without the attribute. */
 static dpt_status read_number(const loader *l, const char *name, int64_t *value) {
     *value = 0;
     if (H5Aexists(l->file, name) <= 0)
         return DPT_OK;
     return dpt_h5_get_i64(l->file, name, value) && *value > 0
                ? DPT_OK
-               : dpt_error(DPT_ERR_INPUT,
-                           "%s: the attribute %s is no whole number above 0: remove it", l->path,
-                           name);
+               : dpt_error(DPT_ERR_INPUT, "%s: the attribute %s is no integer above 0: remove it",
+                           l->path, name);
 }
 
 static dpt_status read_attributes(loader *l) {

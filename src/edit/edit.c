@@ -45,7 +45,7 @@ void dpt_edit_stage_init(dpt_edit_stage_spec *stage, int method) {
     memset(stage, 0, sizeof *stage);
     stage->method = method;
     for (int i = 0; i < methods[method]->nparams; i++)
-        stage->values[i] = methods[method]->params[i].fallback;
+        stage->values[i] = methods[method]->params[i].default_value;
 }
 
 double dpt_edit_value(const dpt_edit_stage_spec *spec, int param) {
@@ -61,8 +61,8 @@ void dpt_edit_stage_become(dpt_edit_stage_spec *spec, const char *method, const 
 }
 
 static bool in_range(const dpt_edit_param *param, double value) {
-    bool above = param->least_open ? value > param->least : value >= param->least;
-    bool below = param->most_open ? value < param->most : value <= param->most;
+    bool above = param->lower_open ? value > param->lower : value >= param->lower;
+    bool below = param->upper_open ? value < param->upper : value <= param->upper;
     return above && below;
 }
 
@@ -79,12 +79,12 @@ static dpt_status set_number(dpt_edit_stage_spec *stage, int index, const char *
         return dpt_error(DPT_ERR_USAGE, "%s: %s: \"%s\" is not a number: %s", method->name,
                          param->name, value, param->help);
     if (param->kind == DPT_PARAM_INTEGER && number != floor(number))
-        return dpt_error(DPT_ERR_USAGE, "%s: %s: %s is not a whole number: %s", method->name,
+        return dpt_error(DPT_ERR_USAGE, "%s: %s: %s is not an integer: %s", method->name,
                          param->name, value, param->help);
     if (!in_range(param, number))
         return dpt_error(DPT_ERR_USAGE, "%s: %s: %s is outside %c%g, %g%c: %s", method->name,
-                         param->name, value, param->least_open ? '(' : '[', param->least,
-                         param->most, param->most_open ? ')' : ']', param->help);
+                         param->name, value, param->lower_open ? '(' : '[', param->lower,
+                         param->upper, param->upper_open ? ')' : ']', param->help);
     stage->values[index] = number;
     return DPT_OK;
 }
@@ -151,8 +151,9 @@ static dpt_status edit_check_stage(const dpt_edit_stage_spec *stage) {
         if (stage->given[i] && param->kind != DPT_PARAM_CHOICE && found &&
             !in_range(param, stage->values[i]))
             return dpt_error(DPT_ERR_USAGE, "%s: %s: %g is outside %c%g, %g%c: %s", method->name,
-                             param->name, stage->values[i], param->least_open ? '(' : '[',
-                             param->least, param->most, param->most_open ? ')' : ']', param->help);
+                             param->name, stage->values[i], param->lower_open ? '(' : '[',
+                             param->lower, param->upper, param->upper_open ? ')' : ']',
+                             param->help);
     }
     return method->check != NULL ? method->check(stage) : DPT_OK;
 }
@@ -220,9 +221,9 @@ static void edit_print_param(FILE *file, const char *method, const dpt_edit_para
     } else {
         fprintf(file, "%s%s in %c%g, ", param->automatic ? "`auto` or " : "",
                 param->kind == DPT_PARAM_INTEGER ? "integer" : "number",
-                param->least_open ? '(' : '[', param->least);
-        if (param->most < 1e9)
-            fprintf(file, "%g%c | ", param->most, param->most_open ? ')' : ']');
+                param->lower_open ? '(' : '[', param->lower);
+        if (param->upper < 1e9)
+            fprintf(file, "%g%c | ", param->upper, param->upper_open ? ')' : ']');
         else
             fputs("...) | ", file);
     }
@@ -233,7 +234,7 @@ static void edit_print_param(FILE *file, const char *method, const dpt_edit_para
     else if (param->optional)
         fputs("none", file);
     else
-        fprintf(file, "`%g`", param->fallback);
+        fprintf(file, "`%g`", param->default_value);
     fprintf(file, " | %s |\n", param->help);
 }
 

@@ -5,7 +5,7 @@
 #include <omp.h>
 #include <stddef.h>
 
-/* What an edit needs in memory beside its input and its sink. */
+/* What an edit needs in memory besides its input and its sink. */
 
 static int64_t stream_bytes(int64_t widest) {
     int64_t scratch =

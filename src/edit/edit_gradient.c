@@ -25,12 +25,12 @@ enum { WITH_DELTA, WITH_EDIT, SQUARE_G, SQUARE_EDIT, SUMS };
 
 static dpt_edit_calibrated calibration_judge(dpt_edit_calibrate how, int64_t numel,
                                              const double *sums) {
-    double least = LEAST_COSINE;
+    double minimum = LEAST_COSINE;
     if (how == DPT_CALIBRATE_SIGNIFICANT)
-        least = fmax(least, DEVIATIONS / sqrt((double)numel));
+        minimum = fmax(minimum, DEVIATIONS / sqrt((double)numel));
     if (sums[WITH_DELTA] == 0.0 && sums[WITH_EDIT] == 0.0)
         return DPT_CALIBRATED_ZERO; /* without calibration, as where there is no delta */
-    if (!(fabs(sums[WITH_EDIT]) > least * sqrt(sums[SQUARE_G]) * sqrt(sums[SQUARE_EDIT])))
+    if (!(fabs(sums[WITH_EDIT]) > minimum * sqrt(sums[SQUARE_G]) * sqrt(sums[SQUARE_EDIT])))
         return DPT_CALIBRATED_LOST;
     double s = sums[WITH_DELTA] / sums[WITH_EDIT];
     if (!(s > 0.0))

@@ -75,12 +75,12 @@ static dpt_status init_stage(dpt_edit_work *work, int s) {
 
 /* Widest element of what passes through the buffers of a cell. */
 static int64_t widest(const dpt_catalog *catalog) {
-    int64_t most = 1;
+    int64_t maximum = 1;
     for (int t = 0; t < catalog->count; t++) {
         int64_t size = dpt_dtype_size(catalog->tensors[t].dtype);
-        most = size > most ? size : most;
+        maximum = size > maximum ? size : maximum;
     }
-    return most;
+    return maximum;
 }
 
 static dpt_status init_buffers(dpt_edit_work *work) {

@@ -15,14 +15,14 @@
 enum { PIECES = DPT_CELL / DPT_EDIT_PIECE };
 enum { DELTA, SPARE }; /* parts of the scratch of a thread */
 
-static int64_t least(int64_t a, int64_t b) {
+static int64_t smaller(int64_t a, int64_t b) {
     return a < b ? a : b;
 }
 
 dpt_range dpt_edit_piece(dpt_range cell, int piece) {
     int64_t at = (int64_t)piece * DPT_EDIT_PIECE;
     return (dpt_range){
-        .tensor = cell.tensor, .ig = cell.ig + at, .n = least(DPT_EDIT_PIECE, cell.n - at)};
+        .tensor = cell.tensor, .ig = cell.ig + at, .n = smaller(DPT_EDIT_PIECE, cell.n - at)};
 }
 
 int dpt_edit_pieces(dpt_range cell) {
@@ -113,8 +113,9 @@ dpt_status dpt_edit_bad_value(const dpt_edit_work *work, dpt_range range, const 
 
 void dpt_edit_apply(const dpt_edit_work *work, int from, int upto, dpt_range range, float *delta) {
     for (int64_t at = 0; at < range.n; at += DPT_EDIT_PIECE) {
-        dpt_range piece = {
-            .tensor = range.tensor, .ig = range.ig + at, .n = least(DPT_EDIT_PIECE, range.n - at)};
+        dpt_range piece = {.tensor = range.tensor,
+                           .ig = range.ig + at,
+                           .n = smaller(DPT_EDIT_PIECE, range.n - at)};
         for (int s = from; s < upto; s++)
             if (work->stages[s].covers[range.tensor] && work->stages[s].method->apply != NULL)
                 work->stages[s].method->apply(&work->stages[s], piece, delta + at);

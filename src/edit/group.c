@@ -23,9 +23,9 @@ static int by_falling_cost(const void *a, const void *b) {
  * a doubling of the ranks is counted as 1.8 times as fast. */
 static double group_cost_of(const dpt_edit_stage_spec *spec, const dpt_tensor_info *info) {
     double rows = (double)info->shape[0], cols = (double)info->shape[1];
-    double least = fmin(rows, cols);
+    double minimum = fmin(rows, cols);
     double rank = (double)dpt_edit_lowrank_rank(spec, info->shape[0], info->shape[1]);
-    double width = rank > 0.0 ? fmin(least, 8.0 * rank + 64.0) : least;
+    double width = rank > 0.0 ? fmin(minimum, 8.0 * rank + 64.0) : minimum;
     return rows * cols * width;
 }
 
@@ -37,11 +37,12 @@ int64_t dpt_edit_matrix_bytes(const dpt_edit_stage_spec *spec, const dpt_tensor_
                               dpt_svd_method method, int size) {
     int64_t rows = info->shape[0], cols = info->shape[1];
     int64_t rank = dpt_edit_lowrank_rank(spec, rows, cols);
-    int64_t most = rows < cols ? rows : cols;
+    int64_t maximum = rows < cols ? rows : cols;
     int64_t slab = (rows + size - 1) / size * cols;
     int64_t step = slab < DPT_EDIT_CHUNK ? slab : DPT_EDIT_CHUNK;
     int64_t exchange = 2 * step * (int64_t)sizeof(float);
-    int64_t svd = dpt_svd_bytes(rows, cols, rank > 0 && rank < most ? rank : most, method, size);
+    int64_t svd =
+        dpt_svd_bytes(rows, cols, rank > 0 && rank < maximum ? rank : maximum, method, size);
     return slab * (int64_t)sizeof(float) + (svd > exchange ? svd : exchange);
 }
 
@@ -65,14 +66,14 @@ static double schedule(const item *items, int count, int groups, double *busy, i
 }
 
 static int64_t most_bytes(const dpt_edit_stage *stage, dpt_svd_method method, int size) {
-    int64_t most = 0;
+    int64_t maximum = 0;
     for (int t = 0; t < stage->catalog->count; t++)
         if (stage->covers[t]) {
             int64_t bytes =
                 dpt_edit_matrix_bytes(stage->spec, &stage->catalog->tensors[t], method, size);
-            most = bytes > most ? bytes : most;
+            maximum = bytes > maximum ? bytes : maximum;
         }
-    return most;
+    return maximum;
 }
 
 /* Doublings up to all ranks: the fastest whose largest matrix fits. */

@@ -18,7 +18,7 @@
             sum += d * d;                                                                          \
             store_f32(d, delta, i);                                                                \
         }                                                                                          \
-        return lanes_sum(sum);                                                                     \
+        return horizontal_sum(sum);                                                                \
     }                                                                                              \
     static double out_##type(const void *pre, const void *post, int64_t n, float *delta,           \
                              void *out, int64_t *changed) {                                        \
@@ -35,7 +35,7 @@
         }                                                                                          \
         for (int l = 0; l < WIDTH; l++)                                                            \
             *changed += count[l];                                                                  \
-        return lanes_sum(sum);                                                                     \
+        return horizontal_sum(sum);                                                                \
     }
 
 DEFINE_KERNELS(f32)

@@ -14,7 +14,7 @@ typedef struct dpt_edit_types {
 /** delta = post - pre of a piece, and the sum of its squares (1e-6 relative).
  * @param[in]  pre, post (n) stored; @param[out] delta (n); @param[out] square or NULL.
  * @param      spare (n) scratch.
- * @param[in]  out    where the piece will be stored soon, brought near; or NULL.
+ * @param[in]  out    where the piece will be stored soon, prefetched; or NULL.
  * @return false when a delta is NaN or infinite. Local. */
 bool dpt_edit_kernel_delta(dpt_edit_types types, const void *pre, const void *post, int64_t n,
                            float *delta, float *spare, double *square, const void *out);

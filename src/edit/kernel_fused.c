@@ -110,8 +110,8 @@ static bool kernel_fused_finish(const lane_sums *lanes, double sums[DPT_EDIT_SUM
     int changed = 0;
     for (int l = 0; l < WIDTH; l++)
         changed += lanes->changed[0][l] + lanes->changed[1][l];
-    sums[DPT_EDIT_SUM_DELTA] = lanes_sum(lanes->delta[0]) + lanes_sum(lanes->delta[1]);
-    sums[DPT_EDIT_SUM_EDIT] = lanes_sum(lanes->edit[0]) + lanes_sum(lanes->edit[1]);
+    sums[DPT_EDIT_SUM_DELTA] = horizontal_sum(lanes->delta[0]) + horizontal_sum(lanes->delta[1]);
+    sums[DPT_EDIT_SUM_EDIT] = horizontal_sum(lanes->edit[0]) + horizontal_sum(lanes->edit[1]);
     sums[DPT_EDIT_SUM_CHANGED] = (double)changed;
     return trusted(sums[DPT_EDIT_SUM_DELTA]) &&
            (trusted(sums[DPT_EDIT_SUM_EDIT]) || (changed == 0 && sums[DPT_EDIT_SUM_EDIT] == 0.0));

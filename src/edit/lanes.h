@@ -163,7 +163,7 @@ static inline floats store_bf16(floats x, void *out, int64_t i) {
     return (floats)rounded;
 }
 
-static inline double lanes_sum(floats lanes) {
+static inline double horizontal_sum(floats lanes) {
     double sum = 0.0;
     for (int l = 0; l < WIDTH; l++)
         sum += (double)lanes[l];

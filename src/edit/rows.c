@@ -16,7 +16,7 @@
  * over cells, whose order fixes the bits of all results, would follow it.
  *
  * The idea: most rows lie inside one cell and are ranked when the cell is edited, from the deltas
- * at hand (dpt_edit_rows_rank). Only the rows that a border of cells cuts are ranked beforehand,
+ * at hand (dpt_edit_rows_order). Only the rows that a border of cells cuts are ranked beforehand,
  * all of them at once, and of these only their ranks in own cells are kept, 4 bytes an element: the
  * head and the tail of each cell (`fragments`), which are at most two rows. So a cell needs no
  * neighbour any more when it is edited, in whatever order and by whatever thread.
@@ -37,7 +37,7 @@ enum { FEW = 512, DIGIT = 8, BINS = 1 << DIGIT, PASSES = 4 };
 typedef struct fragments {
     int64_t head; /* entries of a row that began in an earlier cell */
     int64_t tail; /* entries of a row that ends in a later one */
-    int64_t at;   /* place of their ranks, head first */
+    int64_t at;   /* place of their orders, head first */
 } fragments;
 
 /* A row that several ranks share. */
@@ -51,7 +51,7 @@ struct dpt_edit_rows {
     const dpt_edit_stage *stage;
     int64_t first, last;  /* own cells */
     fragments *fragments; /* (own cells) */
-    uint32_t *kept;       /* ranks of all fragments */
+    uint32_t *kept;       /* orders of all fragments */
     uint32_t *cell;       /* (DPT_CELL) */
     uint64_t *keys;       /* (threads, 2, longest) */
     int64_t longest;      /* row within a cell */
@@ -97,7 +97,8 @@ static uint64_t *sort_keys(uint64_t *keys, uint64_t *spare, int64_t n) {
 
 /* The key of an entry: its magnitude upside down, so that rising keys are falling magnitudes, and
  * below it its position, which breaks ties and is what is wanted of the sorted keys. */
-void dpt_edit_rank_row(const float *x, int64_t n, uint32_t *rank, uint64_t *keys, uint64_t *spare) {
+void dpt_edit_order_row(const float *x, int64_t n, uint32_t *order, uint64_t *keys,
+                        uint64_t *spare) {
     for (int64_t i = 0; i < n; i++) {
         uint32_t bits;
         memcpy(&bits, &x[i], sizeof bits);
@@ -109,7 +110,7 @@ void dpt_edit_rank_row(const float *x, int64_t n, uint32_t *rank, uint64_t *keys
         keys = sort_keys(keys, spare, n);
     }
     for (int64_t i = 0; i < n; i++)
-        rank[keys[i] & UINT32_MAX] = (uint32_t)i;
+        order[keys[i] & UINT32_MAX] = (uint32_t)i;
 }
 
 static int64_t length_of(const dpt_edit_stage *stage, int tensor) {
@@ -216,26 +217,26 @@ static dpt_status exchange(dpt_edit_work *work, const dpt_edit_rows *r, const sh
     return st;
 }
 
-/* Work of ranking one row at a time. */
-typedef struct ranking {
+/* Work of ordering one row at a time. */
+typedef struct row_order {
     const shared_row *list;
     int64_t nshared;
     const float *shared;
     float *values;         /* (longest row) */
-    uint32_t *rank;        /* (longest row) */
+    uint32_t *order;       /* (longest row) */
     uint64_t *keys, *pair; /* (longest row) */
-} ranking;
+} row_order;
 
-static const float *find_values(const ranking *k, int tensor, int64_t row) {
+static const float *find_values(const row_order *k, int tensor, int64_t row) {
     for (int64_t i = 0; i < k->nshared; i++)
         if (k->list[i].tensor == tensor && k->list[i].row == row)
             return k->shared + k->list[i].at;
     return NULL;
 }
 
-/* Rank one row and keep what falls into own cells. Local. */
-static dpt_status rank_row(dpt_edit_work *work, dpt_edit_rows *r, const ranking *k, int tensor,
-                           int64_t row) {
+/* Order one row and keep what falls into own cells. Local. */
+static dpt_status order_row(dpt_edit_work *work, dpt_edit_rows *r, const row_order *k, int tensor,
+                            int64_t row) {
     int64_t n = length_of(r->stage, tensor), begin, end, count;
     const float *values = find_values(k, tensor, row);
     if (values == NULL) {
@@ -245,22 +246,22 @@ static dpt_status rank_row(dpt_edit_work *work, dpt_edit_rows *r, const ranking 
             return st;
         DPT_ASSERT(count == n); /* not shared: all of it is here */
     }
-    dpt_edit_rank_row(values, n, k->rank, k->keys, k->pair);
+    dpt_edit_order_row(values, n, k->order, k->keys, k->pair);
     rows_cells_of(r, tensor, row, true, &begin, &end);
     for (int64_t c = begin; c < end; c++) {
         dpt_range part = part_of(r, tensor, row, c);
         const fragments *f = &r->fragments[c - r->first];
         bool head = f->head > 0 && part.ig == dpt_shard_cell(r->stage->input->shard, c).ig;
         DPT_ASSERT(part.n == (head ? f->head : f->tail));
-        memcpy(r->kept + f->at + (head ? 0 : f->head), k->rank + (part.ig - row * n),
+        memcpy(r->kept + f->at + (head ? 0 : f->head), k->order + (part.ig - row * n),
                (size_t)part.n * sizeof *r->kept);
     }
     return DPT_OK;
 }
 
-/* A row is ranked where its first part is the tail of an own cell, or at the head of the first own
+/* A row is ordered where its first part is the tail of an own cell, or at the head of the first own
  * cell. */
-static dpt_status rank_rows(dpt_edit_work *work, dpt_edit_rows *r, const ranking *k) {
+static dpt_status order_rows(dpt_edit_work *work, dpt_edit_rows *r, const row_order *k) {
     dpt_status st = DPT_OK;
     for (int64_t c = r->first; st == DPT_OK && c < r->last; c++) {
         dpt_range cell = dpt_shard_cell(r->stage->input->shard, c);
@@ -269,9 +270,9 @@ static dpt_status rank_rows(dpt_edit_work *work, dpt_edit_rows *r, const ranking
             continue;
         int64_t n = length_of(r->stage, cell.tensor);
         if (c == r->first && f->head > 0)
-            st = rank_row(work, r, k, cell.tensor, cell.ig / n);
+            st = order_row(work, r, k, cell.tensor, cell.ig / n);
         if (st == DPT_OK && f->tail > 0)
-            st = rank_row(work, r, k, cell.tensor, (cell.ig + cell.n) / n);
+            st = order_row(work, r, k, cell.tensor, (cell.ig + cell.n) / n);
     }
     return st;
 }
@@ -285,14 +286,14 @@ static dpt_status rows_allocate(dpt_edit_work *work, dpt_edit_rows *r, int64_t *
         *longest = n > *longest ? n : *longest;
         if (n > UINT32_MAX)
             return dpt_error(DPT_ERR_INPUT,
-                             "tensor '%s': a row of %" PRId64 " elements is too long to rank: "
+                             "tensor '%s': a row of %" PRId64 " elements is too long to order: "
                              "exclude it with select",
                              catalog->tensors[t].name, n);
     }
     r->longest = *longest < DPT_CELL ? *longest : DPT_CELL;
     r->fragments = dpt_mem_zalloc(r->last - r->first, sizeof *r->fragments, "rows of cells");
-    r->cell = dpt_mem_alloc(DPT_CELL, sizeof *r->cell, "ranks of a cell");
-    r->keys = dpt_mem_alloc(2 * r->longest * work->threads, sizeof *r->keys, "ranks of a row");
+    r->cell = dpt_mem_alloc(DPT_CELL, sizeof *r->cell, "order of a cell");
+    r->keys = dpt_mem_alloc(2 * r->longest * work->threads, sizeof *r->keys, "order of a row");
     if (r->fragments == NULL || r->cell == NULL || r->keys == NULL)
         return DPT_ERR_OUTPUT;
     for (int64_t c = r->first; c < r->last; c++) {
@@ -304,21 +305,21 @@ static dpt_status rows_allocate(dpt_edit_work *work, dpt_edit_rows *r, int64_t *
         kept += f.head + f.tail;
         r->fragments[c - r->first] = f;
     }
-    r->kept = dpt_mem_alloc(kept, sizeof *r->kept, "ranks of split rows");
+    r->kept = dpt_mem_alloc(kept, sizeof *r->kept, "order of split rows");
     return r->kept != NULL ? DPT_OK : DPT_ERR_OUTPUT;
 }
 
-static dpt_status rank_split(dpt_edit_work *work, dpt_edit_rows *r, int64_t longest) {
+static dpt_status order_split(dpt_edit_work *work, dpt_edit_rows *r, int64_t longest) {
     const dpt_comm *comm = work->input->comm;
-    ranking k = {.nshared = 0};
+    row_order k = {.nshared = 0};
     int64_t total = 0;
     float *shared = NULL;
     shared_row *list = dpt_mem_alloc(comm->size, sizeof *list, "rows that ranks share");
     k.values = dpt_mem_alloc(longest, sizeof *k.values, "row of deltas");
-    k.rank = dpt_mem_alloc(longest, sizeof *k.rank, "ranks of a row");
-    k.keys = dpt_mem_alloc(longest, sizeof *k.keys, "ranks of a row");
-    k.pair = dpt_mem_alloc(longest, sizeof *k.pair, "ranks of a row");
-    bool made = list && k.values && k.rank && k.keys && k.pair;
+    k.order = dpt_mem_alloc(longest, sizeof *k.order, "order of a row");
+    k.keys = dpt_mem_alloc(longest, sizeof *k.keys, "order of a row");
+    k.pair = dpt_mem_alloc(longest, sizeof *k.pair, "order of a row");
+    bool made = list && k.values && k.order && k.keys && k.pair;
     dpt_status st = dpt_agree(comm, made ? DPT_OK : DPT_ERR_OUTPUT);
     if (st == DPT_OK) {
         k.list = list;
@@ -328,11 +329,11 @@ static dpt_status rank_split(dpt_edit_work *work, dpt_edit_rows *r, int64_t long
         k.shared = shared;
     }
     if (st == DPT_OK)
-        st = dpt_agree(comm, rank_rows(work, r, &k));
+        st = dpt_agree(comm, order_rows(work, r, &k));
     dpt_mem_free(shared);
     dpt_mem_free(k.pair);
     dpt_mem_free(k.keys);
-    dpt_mem_free(k.rank);
+    dpt_mem_free(k.order);
     dpt_mem_free(k.values);
     dpt_mem_free(list);
     return st;
@@ -352,7 +353,7 @@ dpt_status dpt_edit_rows_create(dpt_edit_work *work, const dpt_edit_stage *stage
     }
     st = dpt_agree(work->input->comm, st);
     if (st == DPT_OK)
-        st = rank_split(work, r, longest);
+        st = order_split(work, r, longest);
     if (st != DPT_OK) {
         dpt_edit_rows_destroy(r);
         r = NULL;
@@ -371,7 +372,7 @@ void dpt_edit_rows_destroy(dpt_edit_rows *r) {
     dpt_mem_free(r);
 }
 
-const uint32_t *dpt_edit_rows_rank(dpt_edit_rows *r, dpt_range cell, const float *delta) {
+const uint32_t *dpt_edit_rows_order(dpt_edit_rows *r, dpt_range cell, const float *delta) {
     int64_t c = dpt_shard_cell_of(r->stage->input->shard, cell.tensor, cell.ig);
     DPT_ASSERT(c >= r->first && c < r->last && r->stage->covers[cell.tensor]);
     const fragments *f = &r->fragments[c - r->first];
@@ -384,7 +385,7 @@ const uint32_t *dpt_edit_rows_rank(dpt_edit_rows *r, dpt_range cell, const float
     for (int64_t row = 0; row < whole; row++) {
         uint64_t *keys = r->keys + (int64_t)omp_get_thread_num() * 2 * r->longest;
         int64_t at = f->head + row * n;
-        dpt_edit_rank_row(delta + at, n, r->cell + at, keys, keys + r->longest);
+        dpt_edit_order_row(delta + at, n, r->cell + at, keys, keys + r->longest);
     }
     return r->cell;
 }

@@ -1,22 +1,23 @@
 #ifndef DELTAPATH_SRC_EDIT_ROWS_H
 #define DELTAPATH_SRC_EDIT_ROWS_H
 
-/* Ranks of the magnitudes within a row, also for rows that lie in several cells and on several
+/* The order of the magnitudes within a row (0: the largest), also for rows that lie in several cells and on several
  * ranks of the communicator. Private to src/edit. */
 
 #include "stage.h"
 
-/** What is kept between cells: the ranks of entries whose row does not end in their cell. */
+/** What is kept between cells: the order of entries whose row does not end in their cell. */
 typedef struct dpt_edit_rows dpt_edit_rows;
 
 /** Elements of a row: those that share the first index; all of a vector or scalar. Local. */
 int64_t dpt_edit_row_length(const dpt_tensor_info *info);
 
-/** Rank of each entry of a row by falling magnitude, from 0; of equal ones the first is first. Local.
- * @param[in] x (n); @param[out] rank (n); @param keys, spare (n) scratch. */
-void dpt_edit_rank_row(const float *x, int64_t n, uint32_t *rank, uint64_t *keys, uint64_t *spare);
+/** Order of each entry of a row by falling magnitude, from 0; of equal ones the first is first. Local.
+ * @param[in] x (n); @param[out] order (n); @param keys, spare (n) scratch. */
+void dpt_edit_order_row(const float *x, int64_t n, uint32_t *order, uint64_t *keys,
+                        uint64_t *spare);
 
-/** Rank the entries of all rows that lie in several cells, from their deltas as the stages before
+/** Order the entries of all rows that lie in several cells, from their deltas as the stages before
  * this one left them. Only rows that several ranks share are exchanged.
  * Collective. @param[out] out released by dpt_edit_rows_destroy; NULL on error.
  * Errors: DPT_ERR_INPUT for a row of more than 2^32 - 1 elements; agreed. */
@@ -24,10 +25,10 @@ dpt_status dpt_edit_rows_create(dpt_edit_work *work, const dpt_edit_stage *stage
                                 dpt_edit_rows **out);
 void dpt_edit_rows_destroy(dpt_edit_rows *rows);
 
-/** Ranks of the entries of a whole own cell. Local, not thread-safe: shares its rows out itself.
+/** Order of the entries of a whole own cell. Local, not thread-safe: shares its rows out itself.
  * @param[in] delta (cell.n) as the stages before left them. @return (cell.n), valid until the next
  * call. */
-const uint32_t *dpt_edit_rows_rank(dpt_edit_rows *rows, dpt_range cell, const float *delta);
+const uint32_t *dpt_edit_rows_order(dpt_edit_rows *rows, dpt_range cell, const float *delta);
 
 /** Bytes per rank. Local. */
 int64_t dpt_edit_rows_bytes(const dpt_catalog *catalog, const bool *selected, int ranks);

@@ -24,7 +24,7 @@ typedef enum dpt_edit_rule {
     DPT_EDIT_RULE_MASK,  /**< d dropped where the event of the mask happens, d kept elsewhere */
     DPT_EDIT_RULE_SPLIT, /**< d dropped where d < 0, d kept elsewhere */
     DPT_EDIT_RULE_SIGN,  /**< kept with the sign of d, 0 for 0 */
-    DPT_EDIT_RULE_CUT    /**< d where its magnitude is above the cut, or equal and not behind
+    DPT_EDIT_RULE_CUT    /**< d where its magnitude is above the cut, or equal and not after
                               last_equal; 0 elsewhere */
 } dpt_edit_rule;
 

@@ -34,7 +34,7 @@ static bool put_scalar(hid_t where, const char *name, hid_t type, const void *va
     return close_all(ok, attribute, space, H5I_INVALID_HID);
 }
 
-bool dpt_h5_put_text(hid_t where, const char *name, const char *text) {
+bool dpt_h5_put_string(hid_t where, const char *name, const char *text) {
     hid_t type = text_type(strlen(text) + 1);
     bool ok = type >= 0 && put_scalar(where, name, type, text);
     return close_all(ok, H5I_INVALID_HID, H5I_INVALID_HID, type);
@@ -76,7 +76,7 @@ bool dpt_h5_get_f64(hid_t where, const char *name, double *value) {
     return get_scalar(where, name, H5T_NATIVE_DOUBLE, H5T_FLOAT, value);
 }
 
-bool dpt_h5_get_text(hid_t where, const char *name, char **text) {
+bool dpt_h5_get_string(hid_t where, const char *name, char **text) {
     *text = NULL;
     hid_t attribute = H5Aopen(where, name, H5P_DEFAULT);
     if (attribute < 0)

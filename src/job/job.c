@@ -293,7 +293,7 @@ dpt_status dpt_job_read(const dpt_comm *comm, const char *path, int nsets, const
         st = parse_apart(&(job_trial){text, path, nsets, sets});
     st = dpt_agree(comm, st);
     if (st == DPT_OK)
-        st = dpt_agree(comm, dpt_comm_broadcast_text(comm, text, 0, &shared));
+        st = dpt_agree(comm, dpt_comm_broadcast_string(comm, text, 0, &shared));
     if (st == DPT_OK)
         st = dpt_agree(comm, dpt_job_parse(shared, path, nsets, sets, out));
     dpt_mem_free(shared);

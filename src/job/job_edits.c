@@ -108,7 +108,7 @@ static dpt_status unknown_param(const dpt_yaml *yaml, struct fy_node *node, int 
         hint_key(key != NULL ? key : "", known, hint), known);
 }
 
-/* Keys of an entry that may be swept, beside the parameters of its method. */
+/* Keys of an entry that may be swept, besides the parameters of its method. */
 static bool is_entry_key(const char *key) {
     return strcmp(key, "seed") == 0 || strcmp(key, "calibrate") == 0 || strcmp(key, "data") == 0;
 }
@@ -131,7 +131,7 @@ static dpt_status collect_stage(sweep *all, const dpt_yaml *yaml, struct fy_node
         else if (stage < 0)
             st = dpt_yaml_error(
                 yaml, node,
-                "unknown key '%s' beside a sequence of methods%s: it knows: " ENTRY_KEYS
+                "unknown key '%s' besides a sequence of methods%s: it knows: " ENTRY_KEYS
                 "; parameters belong into the sequence",
                 key != NULL ? key : "?", hint_key(key != NULL ? key : "", "", hint));
         else
@@ -185,7 +185,7 @@ static dpt_status missing_key(const dpt_yaml *yaml, struct fy_node *entry, const
 static dpt_status collect(sweep *all, const dpt_yaml *yaml, struct fy_node *entry) {
     if (!fy_node_is_mapping(entry))
         return dpt_yaml_error(yaml, entry, "an edit is a mapping with name and method");
-    dpt_status st = dpt_yaml_text(yaml, entry, "name", &all->name);
+    dpt_status st = dpt_yaml_string(yaml, entry, "name", &all->name);
     if (st != DPT_OK)
         return st;
     if (all->name == NULL)
@@ -220,7 +220,7 @@ static dpt_status set_seed(const dpt_yaml *yaml, struct fy_node *node, uint64_t 
     errno = 0;
     unsigned long long value = text != NULL && text[0] != '-' ? strtoull(text, &end, 10) : 0;
     if (end == NULL || end == text || *end != '\0' || errno != 0)
-        return dpt_yaml_error(yaml, node, "seed is '%s': it must be a whole number from 0",
+        return dpt_yaml_error(yaml, node, "seed is '%s': it must be an integer from 0",
                               text != NULL ? text : "?");
     *seed = value;
     return DPT_OK;
@@ -277,7 +277,7 @@ static dpt_status set_auto(dpt_job_edit *edit, const dpt_job *job, const dpt_yam
                                   "auto is for an edit of one method, not inside a sequence");
         if (job->ndata == 0)
             return dpt_yaml_error(yaml, entry,
-                                  "auto needs data: it seeks the trough of their loss");
+                                  "auto needs data: it seeks the minimum of their loss");
         edit->auto_data = auto_data;
     }
     return DPT_OK;

@@ -18,7 +18,7 @@
 static const dpt_job_key keys[] = {
     {.section = "",
      .name = "name",
-     .type = DPT_KEY_TEXT,
+     .type = DPT_KEY_STRING,
      .standard = "study",
      IN_JOB(name),
      .help = "name of the study: letters, digits and . _ + -"},
@@ -71,7 +71,7 @@ static const dpt_job_key keys[] = {
              "the same loss twice are an error"},
     {.section = "data",
      .name = "name",
-     .type = DPT_KEY_TEXT,
+     .type = DPT_KEY_STRING,
      .required = true,
      .redo = DPT_REDO_UNITS,
      IN_DATA(name),
@@ -136,7 +136,7 @@ static const dpt_job_key keys[] = {
      .required = true,
      .redo = DPT_REDO_ALL,
      .content = true,
-     .help = "with the swept parameters behind it the id of the edit"},
+     .help = "with the swept parameters after it the id of the edit"},
     {.section = "edits",
      .name = "method",
      .type = DPT_KEY_EDIT,
@@ -371,7 +371,7 @@ static void key_set_standard(const dpt_job_key *key, void *field) {
     if (text == NULL)
         return;
     switch (key->type) {
-    case DPT_KEY_TEXT:
+    case DPT_KEY_STRING:
     case DPT_KEY_WORD:
         memcpy(field, &text, sizeof text);
         break;
@@ -445,13 +445,13 @@ static dpt_status key_read(const dpt_yaml *yaml, struct fy_node *map, const dpt_
     struct fy_node *node = dpt_yaml_get(map, key->name);
     int index;
     switch (key->type) {
-    case DPT_KEY_TEXT:
-        return dpt_yaml_text(yaml, map, key->name, field);
+    case DPT_KEY_STRING:
+        return dpt_yaml_string(yaml, map, key->name, field);
     case DPT_KEY_PATH:
         return dpt_yaml_path(yaml, map, key->name, field);
     case DPT_KEY_WORD:
         index = key_choose(yaml, node, key);
-        return index < 0 ? DPT_ERR_USAGE : dpt_yaml_text(yaml, map, key->name, field);
+        return index < 0 ? DPT_ERR_USAGE : dpt_yaml_string(yaml, map, key->name, field);
     case DPT_KEY_CHOICE:
         index = key_choose(yaml, node, key);
         if (index >= 0)
@@ -499,7 +499,7 @@ void dpt_job_keys_hash(const char *section, dpt_key_redo redo, const void *base,
             continue;
         const char *text;
         switch (key->type) {
-        case DPT_KEY_TEXT:
+        case DPT_KEY_STRING:
         case DPT_KEY_PATH:
         case DPT_KEY_WORD:
             memcpy(&text, field, sizeof text);
@@ -511,10 +511,10 @@ void dpt_job_keys_hash(const char *section, dpt_key_redo redo, const void *base,
     }
 }
 
-/* "text", "whole number from 1 to 5", "a, b or c" */
+/* "text", "integer from 1 to 5", "a, b or c" */
 static void key_print_values(FILE *file, const dpt_job_key *key) {
     static const char *const types[] = {
-        [DPT_KEY_TEXT] = "text",
+        [DPT_KEY_STRING] = "text",
         [DPT_KEY_PATH] = "path",
         [DPT_KEY_BOOLEAN] = "`true`, `false`",
         [DPT_KEY_INTEGER] = "integer",

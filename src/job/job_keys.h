@@ -11,7 +11,7 @@
  * edited models, `deltapath keys` and the table of doc/jobs.md come from the rows of job_keys.c. */
 
 typedef enum dpt_key_type {
-    DPT_KEY_TEXT,     /**< const char * */
+    DPT_KEY_STRING,   /**< const char * */
     DPT_KEY_PATH,     /**< const char *, `~/` expanded */
     DPT_KEY_WORD,     /**< const char *, one of the choices */
     DPT_KEY_CHOICE,   /**< int or enum: position among the choices */

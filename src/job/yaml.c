@@ -364,8 +364,8 @@ struct fy_node *dpt_yaml_get(struct fy_node *map, const char *key) {
                : NULL;
 }
 
-dpt_status dpt_yaml_text(const dpt_yaml *yaml, struct fy_node *map, const char *key,
-                         const char **out) {
+dpt_status dpt_yaml_string(const dpt_yaml *yaml, struct fy_node *map, const char *key,
+                           const char **out) {
     struct fy_node *node = dpt_yaml_get(map, key);
     if (node == NULL)
         return DPT_OK;
@@ -381,7 +381,7 @@ dpt_status dpt_yaml_path(const dpt_yaml *yaml, struct fy_node *map, const char *
     struct fy_node *node = dpt_yaml_get(map, key);
     const char *text = NULL;
     char *expanded = NULL;
-    dpt_status st = dpt_yaml_text(yaml, map, key, &text);
+    dpt_status st = dpt_yaml_string(yaml, map, key, &text);
     if (st == DPT_OK && text != NULL)
         st = dpt_yaml_locate(yaml, node, dpt_path_expand(text, &expanded));
     if (st == DPT_OK && text != NULL)
@@ -414,7 +414,7 @@ dpt_status dpt_yaml_list(const dpt_yaml *yaml, struct fy_node *map, const char *
 }
 
 dpt_status dpt_yaml_integer(const dpt_yaml *yaml, struct fy_node *map, const char *key,
-                            int64_t least, int64_t most, int64_t *out) {
+                            int64_t lower, int64_t upper, int64_t *out) {
     struct fy_node *node = dpt_yaml_get(map, key);
     if (node == NULL)
         return DPT_OK;
@@ -422,25 +422,25 @@ dpt_status dpt_yaml_integer(const dpt_yaml *yaml, struct fy_node *map, const cha
     char *end = NULL;
     errno = 0;
     long long value = text != NULL ? strtoll(text, &end, 10) : 0;
-    if (text == NULL || end == text || *end != '\0' || errno != 0 || value < least || value > most)
-        return dpt_yaml_error(yaml, node, "%s is '%s': it must be a whole number from %lld to %lld",
-                              key, text != NULL ? text : "?", (long long)least, (long long)most);
+    if (text == NULL || end == text || *end != '\0' || errno != 0 || value < lower || value > upper)
+        return dpt_yaml_error(yaml, node, "%s is '%s': it must be an integer from %lld to %lld",
+                              key, text != NULL ? text : "?", (long long)lower, (long long)upper);
     *out = value;
     return DPT_OK;
 }
 
-dpt_status dpt_yaml_real(const dpt_yaml *yaml, struct fy_node *map, const char *key, double least,
-                         double most, double *out) {
+dpt_status dpt_yaml_real(const dpt_yaml *yaml, struct fy_node *map, const char *key, double lower,
+                         double upper, double *out) {
     struct fy_node *node = dpt_yaml_get(map, key);
     if (node == NULL)
         return DPT_OK;
     const char *text = dpt_yaml_scalar(node);
     char *end = NULL;
     double value = text != NULL ? strtod(text, &end) : 0;
-    if (text == NULL || end == text || *end != '\0' || !isfinite(value) || value < least ||
-        value > most)
+    if (text == NULL || end == text || *end != '\0' || !isfinite(value) || value < lower ||
+        value > upper)
         return dpt_yaml_error(yaml, node, "%s is '%s': it must be a number from %g to %g", key,
-                              text != NULL ? text : "?", least, most);
+                              text != NULL ? text : "?", lower, upper);
     *out = value;
     return DPT_OK;
 }

@@ -46,8 +46,8 @@ dpt_status dpt_yaml_check_keys(const dpt_yaml *yaml, struct fy_node *map, const 
 
 /* Typed values of a mapping. A missing key leaves *out as it is. Local; Errors: DPT_ERR_USAGE. */
 struct fy_node *dpt_yaml_get(struct fy_node *map, const char *key);
-dpt_status dpt_yaml_text(const dpt_yaml *yaml, struct fy_node *map, const char *key,
-                         const char **out);
+dpt_status dpt_yaml_string(const dpt_yaml *yaml, struct fy_node *map, const char *key,
+                           const char **out);
 /** A text that is a path, with `~/` at its start replaced, also in the document (dpt_path_expand). */
 dpt_status dpt_yaml_path(const dpt_yaml *yaml, struct fy_node *map, const char *key,
                          const char **out);
@@ -55,9 +55,9 @@ dpt_status dpt_yaml_path(const dpt_yaml *yaml, struct fy_node *map, const char *
 dpt_status dpt_yaml_list(const dpt_yaml *yaml, struct fy_node *map, const char *key,
                          struct fy_node **list, int *count);
 dpt_status dpt_yaml_integer(const dpt_yaml *yaml, struct fy_node *map, const char *key,
-                            int64_t least, int64_t most, int64_t *out);
-dpt_status dpt_yaml_real(const dpt_yaml *yaml, struct fy_node *map, const char *key, double least,
-                         double most, double *out);
+                            int64_t lower, int64_t upper, int64_t *out);
+dpt_status dpt_yaml_real(const dpt_yaml *yaml, struct fy_node *map, const char *key, double lower,
+                         double upper, double *out);
 dpt_status dpt_yaml_boolean(const dpt_yaml *yaml, struct fy_node *map, const char *key, bool *out);
 
 /** Text of a scalar node, owned by the document; NULL when it is no scalar. Local. */

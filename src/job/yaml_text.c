@@ -6,7 +6,7 @@
 /* Bytes of the UTF-8 character at `at` of `left` bytes, and its code; 0 when it is none: a lone or a
  * missing continuation, an overlong form, a surrogate, or above U+10FFFF (RFC 3629). */
 static int utf8_character(const unsigned char *at, size_t left, uint32_t *code) {
-    static const uint32_t least[5] = {0, 0, 0x80, 0x800, 0x10000};
+    static const uint32_t minimum[5] = {0, 0, 0x80, 0x800, 0x10000};
     int n = at[0] < 0x80 ? 1 : at[0] < 0xC0 ? 0 : at[0] < 0xE0 ? 2 : at[0] < 0xF0 ? 3 : 4;
     if (n == 0 || at[0] > 0xF4 || (size_t)n > left)
         return 0;
@@ -16,7 +16,7 @@ static int utf8_character(const unsigned char *at, size_t left, uint32_t *code) 
             return 0;
         *code = *code << 6 | (at[i] & 0x3F);
     }
-    bool valid = *code >= least[n] && *code <= 0x10FFFF && (*code < 0xD800 || *code > 0xDFFF);
+    bool valid = *code >= minimum[n] && *code <= 0x10FFFF && (*code < 0xD800 || *code > 0xDFFF);
     return valid ? n : 0;
 }
 

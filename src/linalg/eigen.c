@@ -143,15 +143,15 @@ static dpt_status work_size(double queried, int64_t extra, const char *what, int
 }
 
 /* One call of the solver on the grid; lwork = -1 queries. */
-static int call_solver(dpt_eigen_solver solver, int least, dpt_grid_matrix *a, dpt_grid_matrix *z,
+static int call_solver(dpt_eigen_solver solver, int minimum, dpt_grid_matrix *a, dpt_grid_matrix *z,
                        double *w, int *found, double *work, int lwork, int *iwork, int liwork) {
     int one = 1, n = a->rows, info = 0, vectors = 0;
     double unused = 0.0;
     if (solver == DPT_EIGEN_LEADING) {
-        pdsyevr_("V", "I", "L", &n, a->values, &one, &one, a->desc, &unused, &unused, &least, &n,
+        pdsyevr_("V", "I", "L", &n, a->values, &one, &one, a->desc, &unused, &unused, &minimum, &n,
                  found, &vectors, w, z->values, &one, &one, z->desc, work, &lwork, iwork, &liwork,
                  &info);
-        if (info == 0 && lwork != -1 && (*found != n - least + 1 || vectors != *found))
+        if (info == 0 && lwork != -1 && (*found != n - minimum + 1 || vectors != *found))
             info = INT_MAX;
     } else {
         *found = n;
@@ -167,10 +167,10 @@ static dpt_status eigen_solve_grid(const dpt_svd_problem *p, dpt_eigen_solver so
     int n = a->rows;
     /* PDSYEVR returns wrong vectors with info 0 when asked for fewer pairs than the block size. */
     int64_t pairs = p->rank > a->nb ? p->rank : a->nb;
-    int least = pairs < n ? n - (int)pairs + 1 : 1;
+    int minimum = pairs < n ? n - (int)pairs + 1 : 1;
     double queried = 0.0;
     int lwork = 0, liwork = 0, int_query = 0;
-    int info = call_solver(solver, least, a, z, w, found, &queried, -1, &int_query, -1);
+    int info = call_solver(solver, minimum, a, z, w, found, &queried, -1, &int_query, -1);
     dpt_status st = DPT_OK;
     if (info != 0)
         st = dpt_error(DPT_ERR_INTERNAL, "%s: the work query of the eigensolver gave info %d",
@@ -185,7 +185,7 @@ static dpt_status eigen_solve_grid(const dpt_svd_problem *p, dpt_eigen_solver so
         st = DPT_ERR_OUTPUT;
     st = dpt_agree(comm, st);
     if (st == DPT_OK) {
-        info = call_solver(solver, least, a, z, w, found, work, lwork, iwork, liwork);
+        info = call_solver(solver, minimum, a, z, w, found, work, lwork, iwork, liwork);
         if (info != 0)
             st = dpt_error(DPT_ERR_INTERNAL, "%s: the eigensolver of ScaLAPACK gave info %d",
                            p->name, info);

@@ -67,8 +67,8 @@ void dpt_grid_destroy(dpt_grid *grid) {
 }
 
 int dpt_grid_block(const dpt_grid *grid, int64_t side) {
-    int64_t most = grid->rows > grid->cols ? grid->rows : grid->cols;
-    int64_t nb = side / (2 * most);
+    int64_t maximum = grid->rows > grid->cols ? grid->rows : grid->cols;
+    int64_t nb = side / (2 * maximum);
     return nb > BLOCK_MAX ? BLOCK_MAX : nb < 1 ? 1 : (int)nb;
 }
 

@@ -128,17 +128,17 @@ static bool solve_by_cholesky(int64_t n, dpt_panel_work *work, dpt_panel_transfo
     double *c = work->scaled;
     if (LAPACKE_dpotrf(LAPACK_COL_MAJOR, 'U', (int)n, c, (int)n) != 0)
         return false;
-    double least = 1.0;
+    double minimum = 1.0;
     for (int64_t j = 0; j < n; j++)
-        least = fmin(least, c[j * n + j]);
-    if (!(least >= SINGULAR_PIVOT) ||
+        minimum = fmin(minimum, c[j * n + j]);
+    if (!(minimum >= SINGULAR_PIVOT) ||
         LAPACKE_dtrtri(LAPACK_COL_MAJOR, 'U', 'N', (int)n, c, (int)n) != 0)
         return false;
     for (int64_t i = 0; i < n; i++)
         for (int64_t j = 0; j < n; j++)
             work->t[i * n + j] = i <= j ? c[j * n + i] * work->scales[i] : 0.0;
     out->width = n;
-    out->quality = least;
+    out->quality = minimum;
     return true;
 }
 

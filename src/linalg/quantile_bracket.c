@@ -204,11 +204,12 @@ static int sift(const float *values, int n, bracket *b, uint32_t found[RUN]) {
 }
 
 /* Room for more at the end of a list; false when that is beyond its share or what the budget has. */
-static bool make_room(magnitudes *list, int64_t more, int64_t most) {
+static bool make_room(magnitudes *list, int64_t more, int64_t maximum) {
     if (list->count + more <= list->room)
         return true;
     int64_t room = 2 * list->room + LEAST_ROOM;
-    if (list->count + more > most || room > dpt_mem_available() / (2 * (int64_t)sizeof *list->bits))
+    if (list->count + more > maximum ||
+        room > dpt_mem_available() / (2 * (int64_t)sizeof *list->bits))
         return false;
     uint32_t *bits = dpt_mem_realloc(list->bits, room, sizeof *bits, "values within brackets");
     if (bits == NULL)
@@ -219,13 +220,13 @@ static bool make_room(magnitudes *list, int64_t more, int64_t most) {
 }
 
 /* One step of a cell for the searches [first, first + n) of its group. */
-static bool sift_step(const selection *s, int64_t length, int64_t first, int64_t n, int64_t most,
+static bool sift_step(const selection *s, int64_t length, int64_t first, int64_t n, int64_t maximum,
                       bracket *ends) {
     for (int64_t at = 0; at < length; at += RUN) {
         int run = (int)(length - at < RUN ? length - at : RUN);
         for (int64_t i = first; i < first + n; i++) {
             magnitudes *list = &s->found.lists[i];
-            if (!make_room(list, RUN, most))
+            if (!make_room(list, RUN, maximum))
                 return false;
             list->count += sift(s->buffer + at, run, &ends[i], list->bits + list->count);
             DPT_ASSERT(list->count == ends[i].inside && list->count <= list->room);
@@ -236,7 +237,7 @@ static bool sift_step(const selection *s, int64_t length, int64_t first, int64_t
 
 /* One own cell for the searches [first, first + n) of its group. */
 static dpt_status sift_cell(const selection *s, dpt_range cell, int64_t first, int64_t n,
-                            int64_t most, bracket *ends, share *shares, bool *whole) {
+                            int64_t maximum, bracket *ends, share *shares, bool *whole) {
     dpt_status st = DPT_OK;
     for (int64_t i = 0; i < n; i++)
         shares[i] = (share){/* after minus before: 32 bits hold the counts of one cell */
@@ -246,7 +247,7 @@ static dpt_status sift_cell(const selection *s, dpt_range cell, int64_t first, i
         int64_t length = cell.n - at < STEP ? cell.n - at : STEP;
         st = s->values(s->ctx, (dpt_range){cell.tensor, cell.ig + at, length}, s->buffer);
         if (st == DPT_OK)
-            *whole = sift_step(s, length, first, n, most, ends);
+            *whole = sift_step(s, length, first, n, maximum, ends);
     }
     for (int64_t i = 0; i < n; i++) {
         shares[i].at_high += (uint32_t)ends[first + i].at_high; /* modulo 2^32 */
@@ -284,14 +285,14 @@ static dpt_status make_shares(selection *s) {
 /* The pass over all values of this rank. *whole is false when it was given up. Local. */
 static dpt_status sift_cells(selection *s, bracket *ends, bool *whole) {
     const int64_t *own = s->shard->rank_first + s->comm->rank;
-    int64_t most = (own[1] - own[0]) * DPT_CELL / SHARE + LEAST_ROOM;
+    int64_t maximum = (own[1] - own[0]) * DPT_CELL / SHARE + LEAST_ROOM;
     dpt_status st = make_shares(s);
     *whole = true;
     for (int64_t c = own[0]; st == DPT_OK && *whole && c < own[1]; c++) {
         dpt_range cell = dpt_shard_cell(s->shard, c);
         int64_t first, n = searches_of(s, cell, &first);
         if (n > 0)
-            st = sift_cell(s, cell, first, n, most, ends,
+            st = sift_cell(s, cell, first, n, maximum, ends,
                            s->found.shares + s->found.first[c - own[0]], whole);
     }
     return st;
@@ -388,7 +389,7 @@ static dpt_status bracket_finish(selection *s, const bracket *ends, const int64_
     return st;
 }
 
-/* Counts of all ranks by search, and behind them the ranks that gave up. Collective. */
+/* Counts of all ranks by search, and after them the ranks that gave up. Collective. */
 static dpt_status share_counts(const selection *s, const bracket *ends, bool whole,
                                int64_t *counts) {
     for (int64_t i = 0; i < s->count; i++) {

@@ -42,7 +42,7 @@ typedef struct magnitudes {
 /* What one cell adds to one bracket. */
 typedef struct share {
     uint32_t at_high, at_low; /* values that are the ends */
-    int64_t list_end;         /* of the list behind the cell */
+    int64_t list_end;         /* of the list after the cell */
 } share;
 
 /* What a pass over all values leaves for the search of positions; by search of the batch. */

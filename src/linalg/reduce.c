@@ -8,7 +8,7 @@
 /* Element i goes to lane i % LANES; the lanes are added as a tree of fixed shape. */
 enum { LANES = 16 };
 
-static double reduce_fold(double *lane) {
+static double reduce_horizontal_sum(double *lane) {
     for (int half = LANES / 2; half > 0; half /= 2)
         for (int l = 0; l < half; l++)
             lane[l] += lane[l + half];
@@ -23,7 +23,7 @@ double dpt_reduce_abs(const float *x, int64_t n) {
             lane[l] += (double)fabsf(x[i + l]);
     for (int l = 0; i + l < n; l++)
         lane[l] += (double)fabsf(x[i + l]);
-    return reduce_fold(lane);
+    return reduce_horizontal_sum(lane);
 }
 
 double dpt_reduce_dot(const float *x, const float *y, int64_t n) {
@@ -34,7 +34,7 @@ double dpt_reduce_dot(const float *x, const float *y, int64_t n) {
             lane[l] += (double)x[i + l] * (double)y[i + l];
     for (int l = 0; i + l < n; l++)
         lane[l] += (double)x[i + l] * (double)y[i + l];
-    return reduce_fold(lane);
+    return reduce_horizontal_sum(lane);
 }
 
 double dpt_reduce_square(const float *x, int64_t n) {

@@ -145,7 +145,7 @@ static dpt_status svd_measure(dpt_svd_problem *problem) {
     st = dpt_comm_sum_f64(comm, &square, 1);
     problem->norm = sqrt(square);
     if (st == DPT_OK && !isfinite(square))
-        st = dpt_error(DPT_ERR_INPUT, "%s: holds NaN or infinity: mend the model", problem->name);
+        st = dpt_error(DPT_ERR_INPUT, "%s: holds NaN or infinity: fix the model", problem->name);
     return st;
 }
 
@@ -175,7 +175,7 @@ static bool random_pays(const dpt_svd_problem *problem) {
 
 static dpt_status svd_dispatch(const dpt_svd_problem *problem, dpt_svd_method method,
                                dpt_svd *out) {
-    bool settled = false;
+    bool converged = false;
     dpt_status st = DPT_OK;
     if (problem->norm == 0.0)
         return zero_matrix(problem, out);
@@ -183,8 +183,8 @@ static dpt_status svd_dispatch(const dpt_svd_problem *problem, dpt_svd_method me
         return dpt_svd_reference(problem, out);
     if (problem->rank > 0 &&
         (method == DPT_SVD_RANDOM || (method == DPT_SVD_AUTO && random_pays(problem))))
-        st = dpt_svd_random(problem, out, &settled);
-    if (st == DPT_OK && !settled) {
+        st = dpt_svd_random(problem, out, &converged);
+    if (st == DPT_OK && !converged) {
         int iterations = out->iterations;
         st = dpt_svd_exact(problem, out);
         out->iterations = iterations;
@@ -380,7 +380,7 @@ dpt_status dpt_svd_spectral_norm(const dpt_comm *comm, int64_t rows, int64_t col
     return st;
 }
 
-/* Doubles that the exact method holds at its fullest moment: the larger of the eigenproblem and of
+/* Doubles that the exact method holds at its peak: the larger of the eigenproblem and of
  * the left vectors with their check. `side` is the shorter one, `part` the rows of the longer. */
 static double exact_doubles(double side, double part, double k, bool all, int ranks) {
     double pairs = all ? side : fmin(side, fmax(k, 64.0));

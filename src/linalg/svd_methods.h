@@ -28,8 +28,8 @@ typedef struct dpt_svd_problem {
 dpt_status dpt_svd_exact(const dpt_svd_problem *problem, dpt_svd *out);
 dpt_status dpt_svd_reference(const dpt_svd_problem *problem, dpt_svd *out);
 
-/** @param[out] settled false: the tolerance was not met after the last iteration; *out is empty. */
-dpt_status dpt_svd_random(const dpt_svd_problem *problem, dpt_svd *out, bool *settled);
+/** @param[out] converged false: the tolerance was not met after the last iteration; *out is empty. */
+dpt_status dpt_svd_random(const dpt_svd_problem *problem, dpt_svd *out, bool *converged);
 
 /** Factor that brings a norm to 1; dpt_svd_scale has brought the matrix into the range of fp32. Local. */
 static inline double dpt_svd_unit_scale(double norm) {

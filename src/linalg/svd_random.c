@@ -19,7 +19,7 @@
  *
  * Why iterate and judge, not a fixed sketch: where singular values fall slowly, as those of deltas
  * do, a single pass leaves a residual far above the best. How many iterations that takes depends on
- * a gap that is not known beforehand, so the growth of the captured energy is watched (is_settled);
+ * a gap that is not known beforehand, so the growth of the captured energy is watched (svd_random_has_converged);
  * what does not settle is left to the exact method.
  *
  * Why orthonormalise by Cholesky of Gram matrices, not by QR: a tall QR over ranks is a tree of
@@ -142,11 +142,11 @@ static dpt_status iterate(random_state *s) {
     return svd_random_backward(s);
 }
 
-/* Whether the residual exceeds the best by at most the tolerance, and the leading values stand still.
+/* Whether the residual exceeds the best by at most the tolerance, and the leading values have converged.
  * Everything is relative to |A|. Two ways to know: what lies outside the basis bounds the excess; or
  * the growth of the captured energy shrinks like a geometric series whose ratio is measured, and is
  * at least what the gap of the spectrum says. */
-static bool is_settled(random_state *s, int iteration) {
+static bool svd_random_has_converged(random_state *s, int iteration) {
     double tolerance = s->problem->tolerance;
     int64_t k = s->problem->rank < s->width ? s->problem->rank : s->width;
     double all = 0.0, leading = 0.0, before = 0.0, moved = 0.0;
@@ -257,19 +257,19 @@ static dpt_status svd_random_finish(random_state *s, dpt_svd *out) {
     return st;
 }
 
-dpt_status dpt_svd_random(const dpt_svd_problem *problem, dpt_svd *out, bool *settled) {
+dpt_status dpt_svd_random(const dpt_svd_problem *problem, dpt_svd *out, bool *converged) {
     random_state s;
-    *settled = false;
+    *converged = false;
     dpt_status st = state_create(&s, problem);
     if (st == DPT_OK)
         st = iterate(&s); /* the random sketch is no orthonormal basis: nothing to judge yet */
-    for (int i = 1; st == DPT_OK && !*settled && i <= ITERATIONS_MAX; i++) {
+    for (int i = 1; st == DPT_OK && !*converged && i <= ITERATIONS_MAX; i++) {
         st = iterate(&s);
         if (st == DPT_OK)
-            *settled = is_settled(&s, i);
+            *converged = svd_random_has_converged(&s, i);
         out->iterations = i;
     }
-    if (st == DPT_OK && *settled)
+    if (st == DPT_OK && *converged)
         st = svd_random_finish(&s, out);
     out->used = DPT_SVD_RANDOM;
     state_destroy(&s);

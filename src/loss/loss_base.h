@@ -51,7 +51,7 @@ static inline double dpt_loss_share(const dpt_loss *loss, int64_t sample) {
 typedef struct dpt_loss_sums {
     const dpt_loss *loss;
     const dpt_loss_call *call;
-    bool speaks; /**< one rank of a group brings in what all ranks of it know */
+    bool is_root; /**< one rank of a group brings in what all ranks of it know */
     int tensors;
     double *values; /**< the one allocation */
     double *losses, *hits, *sample_terms, *terms;

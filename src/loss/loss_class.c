@@ -77,9 +77,10 @@ dpt_status dpt_loss_class_create(const dpt_class_data *data, const dpt_model_ima
     dpt_shard_split(data->samples, mesh->data.size, mesh->data.rank, &base->begin, &base->end);
     kind->batch = batch_tokens / image->positions;
     kind->batch = kind->batch > 1 ? kind->batch : 1;
-    int64_t here = base->end - base->begin, most = kind->batch < here ? kind->batch : here;
-    base->most_sequences = base->most_scores = most;
-    base->extra_bytes = most * data->channels * data->height * data->width * (int64_t)sizeof(float);
+    int64_t here = base->end - base->begin, maximum = kind->batch < here ? kind->batch : here;
+    base->most_sequences = base->most_scores = maximum;
+    base->extra_bytes =
+        maximum * data->channels * data->height * data->width * (int64_t)sizeof(float);
     *out = base;
     return DPT_OK;
 }

@@ -83,7 +83,7 @@ static double slope_of(double beta, double margin) {
 }
 
 /* The derivative of a sample's loss is slope * (that of the chosen's nll - that of the rejected's), so
- * that terms of the nll alone serve: one pass, although the slope is known only behind it. */
+ * that terms of the nll alone serve: one pass, although the slope is known only after it. */
 static void take_batch(dpt_loss_pass *pass, int64_t begin, int64_t end) {
     dpt_loss_sums *sums = &pass->sums;
     for (int64_t i = 0; i < end - begin; i++) {
@@ -98,7 +98,7 @@ static void take_batch(dpt_loss_pass *pass, int64_t begin, int64_t end) {
     }
 }
 
-/* A gradient cannot be weighed behind the pass: the slopes come from a pass of their own. */
+/* A gradient cannot be weighed after the pass: the slopes come from a pass of their own. */
 static dpt_status add_gradient(dpt_loss_pass *pass, int64_t begin, int64_t end) {
     for (int64_t i = 0; i < end - begin; i++) {
         double slope = slope_of(dpo_of(pass)->beta, margin_of(pass, begin, i));
@@ -132,7 +132,7 @@ static dpt_status ready(const dpt_loss *loss) {
 static dpt_status measure_batch(dpt_loss_pass *pass, int64_t begin, int64_t end) {
     dpt_status st = run_model(pass, DPT_BACKWARD_NONE, begin, end);
     const double *logp = logp_of(pass);
-    for (int64_t i = 0; i < end - begin && st == DPT_OK && pass->sums.speaks; i++) {
+    for (int64_t i = 0; i < end - begin && st == DPT_OK && pass->sums.is_root; i++) {
         pass->sums.losses[begin + i] = logp[2 * i];
         pass->sums.hits[begin + i] = logp[2 * i + 1];
     }

@@ -13,7 +13,7 @@ dpt_status dpt_loss_sums_create(const dpt_loss *loss, const dpt_mesh *mesh, cons
                                 const dpt_loss_call *call, dpt_loss_sums *out) {
     *out = (dpt_loss_sums){.loss = loss,
                            .call = call,
-                           .speaks = mesh->model.rank == 0,
+                           .is_root = mesh->model.rank == 0,
                            .tensors = dpt_model_catalog(model)->count};
     out->values = dpt_mem_zalloc(count_of(out), sizeof *out->values, "losses and terms");
     if (out->values == NULL)
@@ -31,7 +31,7 @@ void dpt_loss_sums_destroy(dpt_loss_sums *sums) {
 }
 
 void dpt_loss_sums_take(dpt_loss_sums *sums, int64_t sample, double loss, bool hit) {
-    if (!sums->speaks)
+    if (!sums->is_root)
         return;
     sums->losses[sample] = loss;
     sums->hits[sample] = hit;

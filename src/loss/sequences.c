@@ -31,7 +31,7 @@ dpt_status dpt_loss_check_sequence(const dpt_lm_data *data, int64_t s, const cha
                              what, (int)data->tokens[i], i - begin, vocabulary);
     if (dpt_loss_scored_tokens(data, s) == 0)
         return dpt_error(DPT_ERR_INPUT,
-                         "data: %s has no scored token behind its first: set its loss_mask or "
+                         "data: %s has no scored token after its first: set its loss_mask or "
                          "leave it out",
                          what);
     return DPT_OK;

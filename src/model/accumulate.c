@@ -19,16 +19,16 @@ static bool accumulate_is_wanted(const dpt_accumulator *to, int index) {
     const dpt_param *param = &to->model->params.items[index];
     if (dpt_param_numel(param) == 0 || !param->counted)
         return false;
-    return to->call->mode == DPT_BACKWARD_GRADIENT || param->moved;
+    return to->call->mode == DPT_BACKWARD_GRADIENT || param->has_delta;
 }
 
-/* Clear the term of each row; fold adds them up by sample. */
+/* Clear the term of each row; accumulate_by_sample adds them up by sample. */
 static double *accumulate_begin(const dpt_accumulator *to, int64_t n) {
     memset(to->term, 0, (size_t)n * sizeof *to->term);
     return to->term;
 }
 
-static void accumulate_fold(const dpt_accumulator *to, int index, dpt_rows rows) {
+static void accumulate_by_sample(const dpt_accumulator *to, int index, dpt_rows rows) {
     double *out = to->call->terms + to->model->params.items[index].tensor;
     DPT_ASSERT(rows.n == 0 ||
                (rows.sample[0] >= 0 && rows.sample[rows.n - 1] < to->call->batch->sequences));
@@ -53,7 +53,7 @@ void dpt_accumulate_linear(const dpt_accumulator *to, int weight, dpt_rows rows)
         dpt_nn_linear_terms(rows.n, n, K, rows.dy + at, rows.lddy, rows.x, rows.ldx, to->e, K,
                             to->products, term);
     }
-    accumulate_fold(to, weight, rows);
+    accumulate_by_sample(to, weight, rows);
 }
 
 void dpt_accumulate_bias(const dpt_accumulator *to, int bias, dpt_rows rows) {
@@ -69,7 +69,7 @@ void dpt_accumulate_bias(const dpt_accumulator *to, int bias, dpt_rows rows) {
     double *term = accumulate_begin(to, rows.n);
     dpt_param_delta(param, 0, param->block.rows, to->e);
     dpt_nn_linear_bias_terms(rows.n, N, rows.dy, rows.lddy, to->e, term);
-    accumulate_fold(to, bias, rows);
+    accumulate_by_sample(to, bias, rows);
 }
 
 void dpt_accumulate_norm(const dpt_accumulator *to, int weight, int bias, dpt_rows rows,
@@ -96,7 +96,7 @@ void dpt_accumulate_norm(const dpt_accumulator *to, int weight, int bias, dpt_ro
                                term);
     else
         dpt_nn_rmsnorm_terms(rows.n, C, rows.dy, rows.lddy, rows.x, rows.ldx, rstd, to->e, term);
-    accumulate_fold(to, weight, rows);
+    accumulate_by_sample(to, weight, rows);
 }
 
 void dpt_accumulate_embed(const dpt_accumulator *to, int table, dpt_rows rows,
@@ -118,5 +118,5 @@ void dpt_accumulate_embed(const dpt_accumulator *to, int table, dpt_rows rows,
         dpt_nn_embed_terms(1, C, tokens[i], tokens[i] + 1, tokens + i, rows.dy + i * rows.lddy,
                            rows.lddy, to->e, C, term + i);
     }
-    accumulate_fold(to, table, rows);
+    accumulate_by_sample(to, table, rows);
 }

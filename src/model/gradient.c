@@ -89,7 +89,7 @@ dpt_status dpt_model_gradient_dot(const dpt_model *model, const dpt_model_gradie
     memset(terms, 0, (size_t)model->catalog.count * sizeof *terms);
     for (int i = 0; i < gradient->count; i++) {
         const dpt_param *param = &model->params.items[i];
-        if (gradient->blocks[i] != NULL && param->moved)
+        if (gradient->blocks[i] != NULL && param->has_delta)
             terms[param->tensor] += gradient_dot_block(param, gradient->blocks[i], e);
     }
     dpt_mem_free(e);

@@ -279,7 +279,7 @@ static dpt_status model_check_images(const dpt_model *model, const dpt_batch *ba
                              " of a batch is outside the %" PRId64 " classes: use the model's own",
                              (int)batch->labels[s], s, classes);
     int text = dpt_arch_index(arch, 0, DPT_SLOT_TEXT);
-    if (text >= 0 && model->params.items[text].moved)
+    if (text >= 0 && model->params.items[text].has_delta)
         return dpt_error(DPT_ERR_INPUT,
                          "model: tensor %s differs between the models: the head of class texts is "
                          "fixed; give both models the same and leave it out of the edits",

@@ -228,7 +228,7 @@ static dpt_status params_fetch_one(const params_fetch *f, dpt_status st) {
     if (st == DPT_OK && out != NULL)
         st = param_check_finite(f->param, info, f->edited);
     if (st == DPT_OK && out != NULL && f->edited)
-        f->param->moved = param_differs(f->param);
+        f->param->has_delta = param_differs(f->param);
     return st;
 }
 
@@ -259,7 +259,7 @@ void dpt_params_unbind(dpt_params *params) {
     for (int i = 0; i < params->count; i++) {
         dpt_mem_free(params->items[i].edit);
         params->items[i].edit = NULL;
-        params->items[i].moved = false;
+        params->items[i].has_delta = false;
     }
 }
 
@@ -283,8 +283,8 @@ static void param_form_chunk(const dpt_param *param, bool with_post, float t, in
 void dpt_param_weights(const dpt_param *param, double t, int64_t row, int64_t rows, float *out) {
     int64_t first = row * param->block.cols;
     int64_t n = rows * param->block.cols;
-    bool one_end = !param->moved || t == 0.0 || t == 1.0;
-    bool at_edit = param->moved && t == 1.0;
+    bool one_end = !param->has_delta || t == 0.0 || t == 1.0;
+    bool at_edit = param->has_delta && t == 1.0;
     dpt_dtype type = at_edit ? param->edit_type : param->post_type;
     const char *stored = at_edit ? param->edit : param->post;
 #pragma omp parallel for schedule(static) if (n > 8 * CHUNK)
@@ -300,7 +300,7 @@ void dpt_param_weights(const dpt_param *param, double t, int64_t row, int64_t ro
 void dpt_param_delta(const dpt_param *param, int64_t row, int64_t rows, float *out) {
     int64_t first = row * param->block.cols;
     int64_t n = rows * param->block.cols;
-    if (!param->moved) {
+    if (!param->has_delta) {
         memset(out, 0, (size_t)n * sizeof *out);
         return;
     }

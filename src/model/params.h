@@ -15,7 +15,7 @@ typedef struct dpt_param {
     dpt_block block;     /**< rows * cols may be 0 */
     bool columns;        /**< the ranks of a group have columns of it, all rows each */
     bool counted;        /**< terms and gradient of this block are taken here; false on copies */
-    bool moved;          /**< E is not zero in this block */
+    bool has_delta;      /**< E is not zero in this block */
     dpt_dtype post_type; /**< stored type of post */
     dpt_dtype edit_type; /**< stored type of edit */
     void *post;          /**< rows end to end; NULL for an empty block */

@@ -11,14 +11,14 @@ typedef struct dpt_score_rows {
     const float *logits;    /**< (n, v) */
     const int32_t *targets; /**< (n) */
     float *max;             /**< out (n): greatest logit of a row */
-    double *sums;           /**< out (n): sums of exp(logit - max); behind them n of scratch */
+    double *sums;           /**< out (n): sums of exp(logit - max); after them n of scratch */
     float *top;             /**< scratch (n) where `hits` is given */
     int64_t *hits; /**< out (n): 1 where the target has the greatest logit, the lowest of equal
                                  ones counting alone, else 0; or NULL */
 } dpt_score_rows;
 
 /** Score every row. Collective over the group.
- * @param[out] nll (n) [nats], the same on all ranks; may be the scratch behind the sums.
+ * @param[out] nll (n) [nats], the same on all ranks; may be the scratch after the sums.
  * Errors: those of the all-reduces, on the ranks that see them. */
 dpt_status dpt_score(const dpt_comm *group, const dpt_score_rows *rows, double *nll);
 

@@ -35,7 +35,7 @@ void dpt_slice_find(const dpt_arch *arch, int rank, int size, dpt_slice *out) {
             dpt_shard_split(arch->length[axis], size, rank, &out->begin[axis], &out->end[axis]);
     }
     slice_find_heads(arch, rank, size, out);
-    out->rows_most = (arch->length[DPT_AXIS_VOCABULARY] + size - 1) / size;
+    out->rows_maximum = (arch->length[DPT_AXIS_VOCABULARY] + size - 1) / size;
     out->q = slice_width(out, DPT_AXIS_HEADS);
     out->kv = slice_width(out, DPT_AXIS_KV_HEADS);
     out->qkv = out->q + 2 * out->kv;

@@ -13,7 +13,7 @@ typedef struct dpt_slice {
     bool first; /**< first rank: has what only one has or counts */
     int64_t begin[DPT_AXES], end[DPT_AXES];
     int64_t heads, kv_heads, first_head; /**< query heads here, key-value heads that they use */
-    int64_t rows_most;                   /**< most rows of the vocabulary on any rank */
+    int64_t rows_maximum;                /**< most rows of the vocabulary on any rank */
     int64_t q, kv, qkv, f, hidden, v; /**< queries, keys, q + 2 kv, units, with gates, vocabulary */
 } dpt_slice;
 

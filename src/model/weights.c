@@ -5,7 +5,7 @@ static int64_t weights_numel(const dpt_model *model, dpt_slot slot) {
     return index >= 0 ? dpt_param_numel(&model->params.items[index]) : 0;
 }
 
-/* Room for the slots [begin, end): each row from a cache line on, stacked ones behind the row before them. */
+/* Room for the slots [begin, end): each row from a cache line on, stacked ones after the row before them. */
 static int64_t weights_place_range(const dpt_model *model, dpt_slot begin, dpt_slot end,
                                    float *arena, float **w) {
     int64_t used = 0;
@@ -25,8 +25,8 @@ static int64_t weights_place_all(const dpt_model *model, float *arena, float **w
     int64_t embed = weights_place_range(model, DPT_SLOTS_EMBED, DPT_SLOTS_LAYER, arena, w);
     int64_t layer = weights_place_range(model, DPT_SLOTS_LAYER, DPT_SLOTS_HEAD, arena, w);
     int64_t head = weights_place_range(model, DPT_SLOTS_HEAD, DPT_SLOTS, arena, w);
-    int64_t most = layer > embed ? layer : embed;
-    return most > head ? most : head;
+    int64_t maximum = layer > embed ? layer : embed;
+    return maximum > head ? maximum : head;
 }
 
 int64_t dpt_weights_floats(const dpt_model *model) {

@@ -26,12 +26,12 @@ static float *work_floats(work_room *room, int64_t n) {
     return work_take(room, n, (int64_t)sizeof(float));
 }
 
-static int64_t work_most(int64_t a, int64_t b) {
+static int64_t work_maximum(int64_t a, int64_t b) {
     return a > b ? a : b;
 }
 
 int64_t dpt_work_head_rows(const dpt_model *model, int64_t scored) {
-    int64_t rows = work_most(LOGITS_FLOATS / model->slice.rows_most, LOGITS_ROWS_MIN);
+    int64_t rows = work_maximum(LOGITS_FLOATS / model->slice.rows_maximum, LOGITS_ROWS_MIN);
     return rows < scored ? rows : scored;
 }
 
@@ -54,7 +54,7 @@ static void work_lay_out_inner(const dpt_slice *slice, int64_t T, work_room *roo
     w->dm = work_floats(&mlp, T * slice->f);
     w->dqkv = work_floats(&attention, T * slice->qkv);
     w->d_o = work_floats(&attention, T * slice->q);
-    room->used = work_most(mlp.used, attention.used);
+    room->used = work_maximum(mlp.used, attention.used);
 }
 
 static void work_lay_out_block(const dpt_model *model, int64_t T, bool backward, work_room *room,
@@ -104,15 +104,16 @@ static void work_lay_out_head(const dpt_model *model, int64_t H, work_room *room
 
 /* Floats of E that the largest tensor needs at a time. */
 static int64_t work_delta_floats(const dpt_model *model) {
-    int64_t most = 0;
+    int64_t maximum = 0;
     for (int slot = 0; slot < DPT_SLOTS; slot++) {
         const dpt_row *row = model->arch.row[slot];
         int index = dpt_arch_index(&model->arch, 0, (dpt_slot)slot);
         if (row != NULL)
-            most = work_most(most, dpt_accumulate_delta_floats(&model->params.items[index],
-                                                               row->share == DPT_SHARE_FIRST));
+            maximum =
+                work_maximum(maximum, dpt_accumulate_delta_floats(&model->params.items[index],
+                                                                  row->share == DPT_SHARE_FIRST));
     }
-    return most;
+    return maximum;
 }
 
 /* Pointers into base for T tokens; @return the bytes. With base NULL only counts. */
@@ -146,8 +147,8 @@ dpt_status dpt_work_reserve(dpt_model *model, int64_t tokens, int64_t longest, b
     if (w->base != NULL && tokens <= w->tokens && longest <= w->longest &&
         (w->backward || !backward))
         return DPT_OK;
-    tokens = work_most(tokens, w->tokens);
-    longest = work_most(longest, w->longest);
+    tokens = work_maximum(tokens, w->tokens);
+    longest = work_maximum(longest, w->longest);
     backward = backward || w->backward;
     dpt_work_release(w);
     w->base = dpt_mem_alloc(dpt_work_bytes(model, tokens, longest, backward), 1,

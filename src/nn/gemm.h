@@ -1,7 +1,7 @@
 /** Row-major sgemm on 64-bit sizes, private to the layer `nn`.
  *
  * C (M, N) = alpha op(A) op(B) + beta C, with K the inner size. Sizes are at most INT_MAX by the
- * contract of the layer. Empty products are settled here: BLAS rejects leading dimensions of 0.
+ * contract of the layer. Empty products are handled here: BLAS rejects leading dimensions of 0.
  */
 #ifndef DELTAPATH_SRC_NN_GEMM_H
 #define DELTAPATH_SRC_NN_GEMM_H

@@ -63,7 +63,7 @@ static void bootstrap_resample(int64_t n, const double *x, const dpt_bootstrap *
  * symmetric and so narrow that the count is otherwise the same. */
 static const double RAMP = 0.01;
 
-/* What BCa needs beside the resampled means: bias z0 and acceleration. */
+/* What BCa needs besides the resampled means: bias z0 and acceleration. */
 typedef struct correction {
     double bias;
     double acceleration;

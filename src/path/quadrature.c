@@ -15,8 +15,8 @@ const char *dpt_quadrature_name(dpt_rule rule) {
 
 dpt_status dpt_quadrature_check(dpt_rule rule, int points) {
     const char *name = dpt_quadrature_name(rule);
-    int most = rule == DPT_RULE_GAUSS ? DPT_QUADRATURE_GAUSS_MAX : DPT_QUADRATURE_MAX;
-    int least = rule == DPT_RULE_TRAPEZOID ? 2 : rule == DPT_RULE_SIMPSON ? 3 : 1;
+    int upper = rule == DPT_RULE_GAUSS ? DPT_QUADRATURE_GAUSS_MAX : DPT_QUADRATURE_MAX;
+    int lower = rule == DPT_RULE_TRAPEZOID ? 2 : rule == DPT_RULE_SIMPSON ? 3 : 1;
     if ((unsigned)rule >= DPT_RULE_COUNT)
         return dpt_error(DPT_ERR_USAGE, "rule number %d is not known", (int)rule);
     if (rule == DPT_RULE_SIMPSON && points % 2 == 0)
@@ -24,9 +24,9 @@ dpt_status dpt_quadrature_check(dpt_rule rule, int points) {
                          "points: rule simpson takes an odd number of points from 3, not %d: use "
                          "%d or %d",
                          points, points < 4 ? 3 : points - 1, points < 3 ? 5 : points + 1);
-    if (points < least || points > most)
+    if (points < lower || points > upper)
         return dpt_error(DPT_ERR_USAGE, "points: rule %s takes %d to %d points, not %d", name,
-                         least, most, points);
+                         lower, upper, points);
     return DPT_OK;
 }
 

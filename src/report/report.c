@@ -50,7 +50,7 @@ static dpt_status write_group(dpt_report_plots *plots, FILE *html, const dpt_rep
     }
     dpt_report_verdicts(html, group);
     dpt_report_seeds(html, group);
-    dpt_report_troughs(html, group);
+    dpt_report_minima(html, group);
     dpt_status st = dpt_report_changes(plots, html, group);
     if (st == DPT_OK && has_terms(group))
         st = dpt_report_terms(plots, html, group);
@@ -181,7 +181,7 @@ static dpt_status report_write_file(dpt_report_plots *plots, const char *path,
     return st;
 }
 
-/* The manifest of a study vouches for its report: it must be about the results beside it. */
+/* The manifest of a study vouches for its report: it must be about the results next to it. */
 static dpt_status check_study_of(const char *html_path, const char *results_path) {
     struct stat given, own;
     const char *slash = strrchr(html_path, '/');

@@ -24,8 +24,8 @@ static const double SMALL_TERM = 0.004; /* of the largest */
 static const char HURTS[] = "set palette defined (-1 '#2166ac', -0.5 '#92c5de', 0 '#f7f7f7', "
                             "0.5 '#f4a582', 1 '#b2182b')\n";
 
-static double larger(double most, double x) {
-    return isfinite(x) && fabs(x) > most ? fabs(x) : most;
+static double larger(double maximum, double x) {
+    return isfinite(x) && fabs(x) > maximum ? fabs(x) : maximum;
 }
 
 static int figure_by_size(const void *a, const void *b) {
@@ -310,21 +310,21 @@ static dpt_status map_figure(dpt_report_plots *plots, FILE *html, const dpt_repo
                              const map *m, const char *path) {
     char *text = NULL;
     size_t size = 0;
-    double most = 0.0;
+    double maximum = 0.0;
     int columns = 0;
     bool unknown = false;
     for (int64_t i = 0; i < m->rows * m->columns; i++) {
-        most = larger(most, m->sums[i]);
+        maximum = larger(maximum, m->sums[i]);
         unknown = unknown || !isfinite(m->sums[i]);
     }
     for (int c = 0; c < m->columns; c++)
         columns += m->used[c];
-    dpt_report_axis axis = {.most = most > 0.0 ? most : 1.0, .linear = 0.0};
-    axis.linear = axis.most / 300.0; /* small terms beside large ones keep a colour */
+    dpt_report_axis axis = {.maximum = maximum > 0.0 ? maximum : 1.0, .linear = 0.0};
+    axis.linear = axis.maximum / 300.0; /* small terms next to large ones keep a colour */
     FILE *script = dpt_report_script(&text, &size, WIDTH, 120 + ROW_HEIGHT * (int)m->rows);
     if (script == NULL)
         return DPT_ERR_OUTPUT;
-    double reach = dpt_report_axis_place(&axis, axis.most);
+    double reach = dpt_report_axis_place(&axis, axis.maximum);
     dpt_report_axis_function(script, &axis);
     dpt_report_axis_tics(script, &axis, "cb");
     fputs(HURTS, script);
@@ -341,7 +341,7 @@ static dpt_status map_figure(dpt_report_plots *plots, FILE *html, const dpt_repo
                 ", '' skip 1 using 3:1:(abs($5) < %.17g ? '' : sprintf('%%.2g', $5)):"
                 "(abs(f($5)) > %.17g ? 0xffffff : 0x333a45) with labels font ',%d' tc rgb variable "
                 "notitle",
-                columns <= ROOMY_COLUMNS ? 0.0 : SMALL_TERM * axis.most, 0.75 * reach,
+                columns <= ROOMY_COLUMNS ? 0.0 : SMALL_TERM * axis.maximum, 0.75 * reach,
                 columns <= WIDE_COLUMNS ? 9 : 8);
     fputc('\n', script);
     char caption[400];
@@ -392,7 +392,7 @@ static int64_t rank_of(const dpt_report_group *group, int64_t unit) {
 
 static dpt_status slopes_csv(dpt_report_plots *plots, const dpt_report_group *group,
                              char path[1024], dpt_report_axis *axis) {
-    double most = 0.0;
+    double maximum = 0.0;
     double *sizes = dpt_mem_zalloc(group->count, sizeof *sizes, "derivatives");
     FILE *csv = sizes == NULL ? NULL
                               : dpt_report_csv(plots, "derivative", group->data,
@@ -408,14 +408,14 @@ static dpt_status slopes_csv(dpt_report_plots *plots, const dpt_report_group *gr
         for (int64_t c = 0; c < r->points; c++) {
             double slope = slope_at(r, c);
             sizes[i] = larger(sizes[i], slope);
-            most = larger(most, slope);
+            maximum = larger(maximum, slope);
             fprintf(csv, "%" PRId64 ",%s,%.17g", i + 1, label, r->nodes[c]);
             cell(csv, slope);
             cell(csv, r->path_loss[c]);
             fputc('\n', csv);
         }
     }
-    *axis = dpt_report_axis_make(most, median(sizes, group->count));
+    *axis = dpt_report_axis_make(maximum, median(sizes, group->count));
     dpt_mem_free(sizes);
     return dpt_report_csv_close(csv, path);
 }

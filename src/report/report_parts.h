@@ -38,8 +38,7 @@ void dpt_report_provenance(FILE *html, const dpt_results *results);
 void dpt_report_verdicts(FILE *html, const dpt_report_group *group);
 void dpt_report_seeds(FILE *html,
                       const dpt_report_group *group); /* nothing without several seeds */
-void dpt_report_troughs(FILE *html,
-                        const dpt_report_group *group); /* nothing without alpha: auto */
+void dpt_report_minima(FILE *html, const dpt_report_group *group); /* nothing without alpha: auto */
 void dpt_report_edits(FILE *html, const dpt_report_group *group);
 
 /* Label for a plot: bytes that a plot language may give a meaning to become '?', a long one is cut. */
@@ -51,11 +50,11 @@ unsigned dpt_report_colour(const char *verdict);
 /* An axis of changes that may span decades: linear, or asinh(x / s) when the largest is far above
  * what is typical. */
 typedef struct dpt_report_axis {
-    double most;   /* largest absolute value, above 0 */
-    double linear; /* s, the end of the linear part; 0: the axis is linear */
+    double maximum; /* largest absolute value, above 0 */
+    double linear;  /* s, the end of the linear part; 0: the axis is linear */
 } dpt_report_axis;
 
-dpt_report_axis dpt_report_axis_make(double most, double typical);
+dpt_report_axis dpt_report_axis_make(double maximum, double typical);
 double dpt_report_axis_place(const dpt_report_axis *axis, double x);
 
 /* `set xtics (...)`, the same for any of "x", "y", "cb"; and gnuplot's function `f(x)`. */

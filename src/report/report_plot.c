@@ -30,11 +30,12 @@ void dpt_report_label(const char *text, char label[DPT_REPORT_LABEL_MAX]) {
         memcpy(label + DPT_REPORT_LABEL_MAX - 3, "..", 3);
 }
 
-dpt_report_axis dpt_report_axis_make(double most, double typical) {
+dpt_report_axis dpt_report_axis_make(double maximum, double typical) {
     enum { FAR = 8 };
-    dpt_report_axis axis = {.most = most > 0.0 && isfinite(most) ? most : 1.0, .linear = 0.0};
-    if (typical > 0.0 && axis.most > FAR * typical)
-        axis.linear = fmax(typical, axis.most * 1e-4);
+    dpt_report_axis axis = {.maximum = maximum > 0.0 && isfinite(maximum) ? maximum : 1.0,
+                            .linear = 0.0};
+    if (typical > 0.0 && axis.maximum > FAR * typical)
+        axis.linear = fmax(typical, axis.maximum * 1e-4);
     return axis;
 }
 
@@ -55,9 +56,9 @@ void dpt_report_axis_tics(FILE *script, const dpt_report_axis *axis, const char 
         return;
     }
     /* Over few decades 2 and 5 have tics too; nothing inside the linear part but 0. */
-    bool dense = axis->most < 300.0 * axis->linear;
+    bool dense = axis->maximum < 300.0 * axis->linear;
     fprintf(script, "set %stics (\"0\" 0", which);
-    for (double decade = pow(10.0, floor(log10(axis->most))); decade >= 0.2 * axis->linear;
+    for (double decade = pow(10.0, floor(log10(axis->maximum))); decade >= 0.2 * axis->linear;
          decade /= 10.0)
         for (int k = 0; k < (dense ? 3 : 1); k++)
             for (int sign = -1; sign <= 1; sign += 2) {

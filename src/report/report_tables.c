@@ -388,18 +388,19 @@ static void parts_cell(FILE *html, const dpt_result *r) {
     fputs("</td>", html);
 }
 
-void dpt_report_troughs(FILE *html, const dpt_report_group *group) {
+void dpt_report_minima(FILE *html, const dpt_report_group *group) {
     bool any = false;
     for (int64_t i = 0; i < group->count; i++) {
         const dpt_result *r = group->units[i];
         if (parameter(r, "found_alpha") == NULL)
             continue;
         if (!any)
-            fputs("<h3>Troughs along the delta</h3>\n<div class=\"wrap\"><table>\n<thead><tr><th "
-                  "class=\"l\">edit</th><th>advice</th><th>slope at<br>post-trained</th><th>its "
-                  "interval</th><th>alpha of<br>the model</th><th>trough</th><th>gradients</th><th>"
-                  "loss found</th><th class=\"l\">alpha of the parts</th></tr></thead>\n<tbody>\n",
-                  html);
+            fputs(
+                "<h3>Minima along the delta</h3>\n<div class=\"wrap\"><table>\n<thead><tr><th "
+                "class=\"l\">edit</th><th>advice</th><th>slope at<br>post-trained</th><th>its "
+                "interval</th><th>alpha of<br>the model</th><th>minimum</th><th>gradients</th><th>"
+                "loss found</th><th class=\"l\">alpha of the parts</th></tr></thead>\n<tbody>\n",
+                html);
         any = true;
         fputs("<tr><td class=\"l e\">", html);
         dpt_report_text(html, r->edit);

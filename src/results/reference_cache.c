@@ -36,7 +36,7 @@ static uint64_t checksum(int64_t n, const double *values) {
 static const char *get_values(hid_t file, const request *wanted, double *values) {
     char *format = NULL;
     uint64_t key = 0, sum = 0;
-    bool ours = dpt_h5_get_text(file, "format", &format) && strcmp(format, CACHE_FORMAT) == 0 &&
+    bool ours = dpt_h5_get_string(file, "format", &format) && strcmp(format, CACHE_FORMAT) == 0 &&
                 dpt_h5_get_u64(file, "key", &key) && dpt_h5_get_u64(file, "checksum", &sum);
     dpt_mem_free(format);
     if (!ours)
@@ -120,7 +120,7 @@ static char *cache_image(uint64_t key, int64_t n, const double *values, int64_t 
     char *bytes = NULL;
     H5E_BEGIN_TRY {
         hid_t file = dpt_h5_image_create();
-        bool ok = file >= 0 && dpt_h5_put_text(file, "format", CACHE_FORMAT) &&
+        bool ok = file >= 0 && dpt_h5_put_string(file, "format", CACHE_FORMAT) &&
                   dpt_h5_put_u64(file, "key", key) &&
                   dpt_h5_put_u64(file, "checksum", checksum(n, values)) &&
                   dpt_h5_put_array(file, "values", H5T_NATIVE_DOUBLE, 1, &n, values);

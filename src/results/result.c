@@ -29,7 +29,7 @@ char **dpt_result_text_at(dpt_result *result, int field) {
     return (char **)((char *)result + dpt_result_text_fields[field].offset);
 }
 
-const char *dpt_result_text(const dpt_result *result, int field) {
+const char *dpt_result_string(const dpt_result *result, int field) {
     const char *text;
     memcpy(&text, (const char *)result + dpt_result_text_fields[field].offset, sizeof text);
     return text != NULL ? text : "";
@@ -98,7 +98,7 @@ void dpt_result_destroy(dpt_result *result) {
     *result = (dpt_result){.tensors = 0};
 }
 
-dpt_status dpt_result_set_text(char **text, const char *format, ...) {
+dpt_status dpt_result_set_string(char **text, const char *format, ...) {
     va_list args, again;
     va_start(args, format);
     va_copy(again, args);
@@ -156,7 +156,7 @@ uint64_t dpt_result_hash(const dpt_result *r) {
     dpt_hash hash;
     dpt_hash_begin(&hash);
     for (int f = 0; f < DPT_RESULT_TEXTS; f++)
-        hash_text(&hash, dpt_result_text(r, f));
+        hash_text(&hash, dpt_result_string(r, f));
     for (int64_t i = 0; i < r->nparameters; i++) {
         hash_text(&hash, r->parameters[i].name);
         hash_text(&hash, r->parameters[i].value);
@@ -198,5 +198,5 @@ char *dpt_result_encode(const char *name) {
     text[at] = '\0';
     if (name[i] == '\0')
         return dpt_mem_strdup(text, "name of a unit");
-    return dpt_mem_format("%.*s~%016" PRIx64, LONGEST, text, dpt_hash_text(name));
+    return dpt_mem_format("%.*s~%016" PRIx64, LONGEST, text, dpt_hash_string(name));
 }

@@ -46,7 +46,7 @@ extern const dpt_result_column dpt_result_scalar_columns[DPT_RESULT_SCALARS];
 extern const dpt_result_column dpt_result_tensor_columns[DPT_RESULT_STATS];
 
 /* Text of a field, never NULL; place of a field; values and sides of an array field. */
-const char *dpt_result_text(const dpt_result *result, int field);
+const char *dpt_result_string(const dpt_result *result, int field);
 char **dpt_result_text_at(dpt_result *result, int field);
 double *dpt_result_array(const dpt_result *result, int field);
 int dpt_result_array_sides(const dpt_result *result, int field, int64_t sides[2]);

@@ -60,8 +60,8 @@ static bool put_stats(hid_t group, const dpt_result *r) {
 bool dpt_result_put(int64_t group, const dpt_result *r) {
     bool ok = true;
     for (int f = 0; f < DPT_RESULT_TEXTS; f++)
-        ok = ok &&
-             dpt_h5_put_text(group, dpt_result_text_fields[f].column.name, dpt_result_text(r, f));
+        ok = ok && dpt_h5_put_string(group, dpt_result_text_fields[f].column.name,
+                                     dpt_result_string(r, f));
     ok = ok && dpt_h5_put_i64(group, "tensors", r->tensors) &&
          dpt_h5_put_i64(group, "samples", r->samples) && dpt_h5_put_i64(group, "points", r->points);
     const double *scalars = (const double *)&r->scalars;
@@ -77,11 +77,11 @@ bool dpt_result_put(int64_t group, const dpt_result *r) {
            dpt_h5_put_u64(group, "checksum", dpt_result_hash(r));
 }
 
-/* Sizes come from the file: they are believed only as far as the file can hold what they promise. */
+/* Sizes come from the file: they are used only as far as the file can hold what they promise. */
 static bool plausible(int64_t tensors, int64_t points, int64_t samples, int64_t file_bytes) {
-    int64_t most = file_bytes / (int64_t)sizeof(double);
-    return tensors >= 0 && points >= 0 && samples >= 0 && tensors <= most && points <= most &&
-           samples <= most && (points == 0 || tensors <= most / points);
+    int64_t maximum = file_bytes / (int64_t)sizeof(double);
+    return tensors >= 0 && points >= 0 && samples >= 0 && tensors <= maximum && points <= maximum &&
+           samples <= maximum && (points == 0 || tensors <= maximum / points);
 }
 
 static bool get_parameters(hid_t group, dpt_result *r) {
@@ -124,10 +124,11 @@ static bool cut_spectra(dpt_result *r, int64_t n, const int64_t *tensors, const 
 
 static bool get_spectra(hid_t group, int64_t file_bytes, dpt_result *r) {
     int64_t n, counted, total;
-    int64_t most = file_bytes / (int64_t)sizeof(double);
+    int64_t maximum = file_bytes / (int64_t)sizeof(double);
     if (!dpt_h5_length(group, "spectra_tensor", &n) ||
         !dpt_h5_length(group, "spectra_count", &counted) ||
-        !dpt_h5_length(group, "spectra_values", &total) || n != counted || n > most || total > most)
+        !dpt_h5_length(group, "spectra_values", &total) || n != counted || n > maximum ||
+        total > maximum)
         return false;
     int64_t *tensors = dpt_mem_alloc(n, sizeof *tensors, "spectra");
     int64_t *counts = dpt_mem_alloc(n, sizeof *counts, "spectra");
@@ -172,8 +173,8 @@ bool dpt_result_get(int64_t group, int64_t file_bytes, dpt_result *r) {
         return false;
     bool ok = true;
     for (int f = 0; f < DPT_RESULT_TEXTS; f++)
-        ok = ok && dpt_h5_get_text(group, dpt_result_text_fields[f].column.name,
-                                   dpt_result_text_at(r, f));
+        ok = ok && dpt_h5_get_string(group, dpt_result_text_fields[f].column.name,
+                                     dpt_result_text_at(r, f));
     ok = ok && get_parameters(group, r) && get_numbers(group, r) &&
          get_spectra(group, file_bytes, r) && dpt_result_hash(r) == checksum;
     if (!ok)

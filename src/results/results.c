@@ -30,9 +30,9 @@ static char *unit_image(const dpt_results_study *study, const dpt_result *result
     char *bytes = NULL;
     H5E_BEGIN_TRY {
         hid_t file = dpt_h5_image_create();
-        bool ok = file >= 0 && dpt_h5_put_text(file, "format", UNIT_FORMAT) &&
+        bool ok = file >= 0 && dpt_h5_put_string(file, "format", UNIT_FORMAT) &&
                   dpt_h5_put_i64(file, "version", DPT_RESULTS_VERSION) &&
-                  dpt_h5_put_text(file, "study", study->name) &&
+                  dpt_h5_put_string(file, "study", study->name) &&
                   dpt_h5_put_u64(file, "key", study->key) &&
                   dpt_h5_put_u64(file, "recipe", study->recipe) &&
                   dpt_h5_put_u64(file, "model", study->model) &&
@@ -122,7 +122,7 @@ static const char *unit_parse(unit_request *want, dpt_result *result) {
     char *format = NULL;
     int64_t version = 0;
     uint64_t key = 0;
-    if (!dpt_h5_get_text(file, "format", &format) || strcmp(format, UNIT_FORMAT) != 0 ||
+    if (!dpt_h5_get_string(file, "format", &format) || strcmp(format, UNIT_FORMAT) != 0 ||
         !dpt_h5_get_i64(file, "version", &version) || !dpt_h5_get_u64(file, "key", &key) ||
         !dpt_h5_get_u64(file, "recipe", &want->recipe) ||
         !dpt_h5_get_u64(file, "model", &want->model))

@@ -80,13 +80,14 @@ static char *results_image(const dpt_results_study *study, const dpt_result *res
     char *bytes = NULL;
     H5E_BEGIN_TRY {
         hid_t file = dpt_h5_image_create();
-        bool ok = file >= 0 && dpt_h5_put_text(file, "format", FORMAT) &&
-                  dpt_h5_put_i64(file, "version", DPT_RESULTS_VERSION) &&
-                  dpt_h5_put_text(file, "name", study->name) &&
-                  dpt_h5_put_text(file, "provenance", study->provenance ? study->provenance : "") &&
-                  dpt_h5_put_text(file, "job", study->job ? study->job : "") &&
-                  put_tensors(file, study) && put_units(file, results, count) &&
-                  dpt_result_seeds_put(file, study);
+        bool ok =
+            file >= 0 && dpt_h5_put_string(file, "format", FORMAT) &&
+            dpt_h5_put_i64(file, "version", DPT_RESULTS_VERSION) &&
+            dpt_h5_put_string(file, "name", study->name) &&
+            dpt_h5_put_string(file, "provenance", study->provenance ? study->provenance : "") &&
+            dpt_h5_put_string(file, "job", study->job ? study->job : "") &&
+            put_tensors(file, study) && put_units(file, results, count) &&
+            dpt_result_seeds_put(file, study);
         bytes = dpt_h5_image_take(file, ok, n);
     }
     H5E_END_TRY;
@@ -246,7 +247,7 @@ static dpt_status get_file(const results_request *from, dpt_results *out) {
     char *format = NULL;
     int64_t version = 0;
     dpt_status st = DPT_OK;
-    if (!dpt_h5_get_text(file, "format", &format) || strcmp(format, FORMAT) != 0)
+    if (!dpt_h5_get_string(file, "format", &format) || strcmp(format, FORMAT) != 0)
         st = dpt_error(DPT_ERR_INPUT, "%s: no results file: give a results.h5 of `deltapath run`",
                        path);
     else if (!dpt_h5_get_i64(file, "version", &version) || version != DPT_RESULTS_VERSION)
@@ -254,9 +255,9 @@ static dpt_status get_file(const results_request *from, dpt_results *out) {
                        "%s: version %lld where %d is known: run the study again, or "
                        "use the deltapath that wrote it",
                        path, (long long)version, DPT_RESULTS_VERSION);
-    else if (!dpt_h5_get_text(file, "name", &out->name) ||
-             !dpt_h5_get_text(file, "provenance", &out->provenance) ||
-             !dpt_h5_get_text(file, "job", &out->job) ||
+    else if (!dpt_h5_get_string(file, "name", &out->name) ||
+             !dpt_h5_get_string(file, "provenance", &out->provenance) ||
+             !dpt_h5_get_string(file, "job", &out->job) ||
              !dpt_h5_get_texts(file, "tensors/names", &out->tensor_names, &out->tensors) ||
              !get_sizes(file, out))
         st = dpt_error(DPT_ERR_INPUT, "%s: the header is corrupt: run the study again", path);

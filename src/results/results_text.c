@@ -166,7 +166,7 @@ static dpt_status unit_object(const dpt_results_study *study, const dpt_result *
     json_t *unit = json_object();
     *out = unit;
     for (int f = 0; f < DPT_RESULT_TEXTS; f++)
-        results_text_set_text(unit, dpt_result_text_fields[f].column.name, dpt_result_text(r, f));
+        results_text_set_text(unit, dpt_result_text_fields[f].column.name, dpt_result_string(r, f));
     json_object_set_new(unit, "parameters", parameters_object(r));
     json_object_set_new(unit, "samples", json_integer(r->samples));
     const double *scalars = (const double *)&r->scalars;

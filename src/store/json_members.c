@@ -14,7 +14,7 @@ static void json_members_skip_space(dpt_json_members *m) {
         m->at++;
 }
 
-/* Behind the string that begins at `at`; n when it does not end. */
+/* After the string that begins at `at`; n when it does not end. */
 static int64_t string_end(const dpt_json_members *m, int64_t at) {
     for (at++; at < m->n && m->text[at] != '"'; at++)
         if (m->text[at] == '\\')
@@ -22,7 +22,7 @@ static int64_t string_end(const dpt_json_members *m, int64_t at) {
     return at < m->n ? at + 1 : m->n;
 }
 
-/* Behind the value that begins at `at`. Brackets only count: jansson says what is wrong inside. */
+/* After the value that begins at `at`. Brackets only count: jansson says what is wrong inside. */
 static int64_t value_end(const dpt_json_members *m, int64_t at) {
     int64_t depth = 0;
     if (at < m->n && m->text[at] == '"')
@@ -72,7 +72,7 @@ static dpt_status check_end(dpt_json_members *m, bool *end) {
         return DPT_OK;
     m->at++;
     json_members_skip_space(m);
-    return m->at == m->n ? DPT_OK : json_broken(m, m->at, "there is more behind the object");
+    return m->at == m->n ? DPT_OK : json_broken(m, m->at, "there is more after the object");
 }
 
 dpt_status dpt_json_members_next(dpt_json_members *m, json_t **name, json_t **value) {

@@ -17,7 +17,7 @@ typedef struct dpt_json_members {
 } dpt_json_members;
 
 /** The next member. jansson parses name and value, strictly; names that repeat are the caller's to find.
- * @param[out] name, value  new references (json_decref); NULL behind the last member, when only white
+ * @param[out] name, value  new references (json_decref); NULL after the last member, when only white
  *                          space follows the object.
  * Local. Errors: DPT_ERR_INPUT naming the file and the byte at which the JSON is broken. */
 dpt_status dpt_json_members_next(dpt_json_members *members, json_t **name, json_t **value);

@@ -19,7 +19,7 @@ enum { DIGITS = 32, READ_BYTES = 1 << 20, VERSION = 1, NAME_MAX_BYTES = 255 };
 static const int64_t MANIFEST_LIMIT = 1 << 21; /* a name is looked for among all before it */
 static const char FORMAT[] = "deltapath-manifest";
 
-/* The checksum is the first key: its digits stand behind these characters. */
+/* The checksum is the first key: its digits stand after these characters. */
 static const char BEGIN[] = DPT_MANIFEST_START;
 static const char ZEROS[] = "00000000000000000000000000000000";
 

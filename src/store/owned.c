@@ -105,7 +105,7 @@ static dpt_status owned_attribute(void *ctx, char **bytes, int64_t *n) {
         hid_t file = H5Fopen(wanted->path, H5F_ACC_RDONLY, H5P_DEFAULT);
         if (file >= 0) {
             /* Checkpoints have texts of variable length, the small files of fixed length. */
-            if (!dpt_h5_get_text(file, wanted->attribute, &text))
+            if (!dpt_h5_get_string(file, wanted->attribute, &text))
                 (void)dpt_hdf5_text_read(file, wanted->attribute, &text);
             H5Fclose(file);
         }

@@ -44,7 +44,7 @@ static bool place_is_weights(const char *path) {
             dpt_path_ends_with(path, ".bin"));
 }
 
-/* Weights with a configuration or an index beside them, as anybody writes them. */
+/* Weights with a configuration or an index next to them, as anybody writes them. */
 static bool place_is_model(const char *folder) {
     bool described = place_has(folder, "config.json") ||
                      place_has(folder, "model.safetensors.index.json") ||

@@ -41,7 +41,7 @@ const dpt_store_driver *dpt_store_driver_of(dpt_store_format format) {
     return NULL;
 }
 
-/* The HDF5 signature stands at byte 0 or, behind a user block, at 512, 1024, 2048 ... */
+/* The HDF5 signature stands at byte 0 or, after a user block, at 512, 1024, 2048 ... */
 static bool has_hdf5_signature(int fd) {
     static const unsigned char signature[8] = {0x89, 'H', 'D', 'F', '\r', '\n', 0x1a, '\n'};
     bool found = false;
@@ -112,7 +112,7 @@ static void store_destroy(dpt_store *store) {
     dpt_mem_free(store);
 }
 
-/* A single safetensors file beside a configuration stands for the folder of its model. */
+/* A single safetensors file next to a configuration stands for the folder of its model. */
 static dpt_status store_guard(const char *path) {
     dpt_status st = dpt_guard_input(path);
     if (st != DPT_OK || !dpt_path_ends_with(path, ".safetensors"))

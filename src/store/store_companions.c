@@ -16,7 +16,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* Companions are the small files beside the weights that make a model usable: tokenizer, generation
+/* Companions are the small files next to the weights that make a model usable: tokenizer, generation
  * settings, licence. In a directory they are files, in an HDF5 checkpoint data sets of bytes; here
  * both are extents of some file. */
 

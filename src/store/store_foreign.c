@@ -157,7 +157,7 @@ static void foreign_warn(const char *path, const foreign_listing *seen) {
                 path, seen->shards);
     if (adapter)
         dpt_log(DPT_LOG_WARN,
-                "%s: holds a PEFT adapter beside the model: the adapter is not applied: merge it "
+                "%s: holds a PEFT adapter next to the model: the adapter is not applied: merge it "
                 "or remove it",
                 path);
 }

@@ -25,7 +25,7 @@ typedef struct dpt_store_entry {
     uint64_t hash;
 } dpt_store_entry;
 
-/** A file that belongs to a model beside its weights, as an extent of a file. */
+/** A file that belongs to a model next to its weights, as an extent of a file. */
 typedef struct dpt_store_companion {
     char *name;
     char *file;

@@ -13,7 +13,7 @@
 /* The data engine of both formats. Every tensor is one extent, and every rank asks for long contiguous
  * runs of its own, so independent calls at absolute offsets are as good as collective buffering and
  * never wait for another rank. Each rank opens only the files that it touches, by the system's own
- * calls: MPI-IO would make and remove lock files beside what it opens, also beside the inputs. */
+ * calls: MPI-IO would make and remove lock files next to what it opens, also next to the inputs. */
 
 enum { PIECE_BYTES = 1 << 30 }; /* the system moves less than 2 GiB in one call */
 

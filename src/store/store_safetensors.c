@@ -384,7 +384,7 @@ static dpt_status attach_hashes(const char *path, const json_t *hashes, dpt_stor
     return DPT_OK;
 }
 
-/* config.json and, when we wrote the model, the hashes and the provenance beside it. */
+/* config.json and, when we wrote the model, the hashes and the provenance next to it. */
 static dpt_status scan_beside(const char *directory, dpt_store_header *header) {
     char *config = dpt_path_join(directory, "config.json");
     char *sidecar = dpt_path_join(directory, "deltapath.json");

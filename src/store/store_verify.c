@@ -56,11 +56,11 @@ static dpt_status store_verify_allocate(const dpt_comm *comm, check *c) {
         c->order[t] = t;
     qsort_r(c->order, (size_t)count, sizeof *c->order, by_size, (void *)(uintptr_t)c->catalog);
     for (int i = 0; i < count; i++) {
-        int least = 0;
+        int minimum = 0;
         for (int r = 1; r < comm->size; r++)
-            least = c->load[r] < c->load[least] ? r : least;
-        c->owner[c->order[i]] = least;
-        c->load[least] += store_verify_bytes_of(&c->catalog->tensors[c->order[i]]);
+            minimum = c->load[r] < c->load[minimum] ? r : minimum;
+        c->owner[c->order[i]] = minimum;
+        c->load[minimum] += store_verify_bytes_of(&c->catalog->tensors[c->order[i]]);
     }
     return DPT_OK;
 }

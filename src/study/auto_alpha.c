@@ -3,7 +3,7 @@
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
 #include "deltapath/comm/same.h"
-#include "deltapath/path/trough.h"
+#include "deltapath/path/line_search.h"
 #include "deltapath/path/verdict.h"
 #include "deltapath/path/weighted.h"
 #include "deltapath/tensor/role.h"
@@ -81,23 +81,23 @@ static dpt_status evaluate_model(void *ctx, double alpha, double *loss, double *
 }
 
 /* E = -Delta, exact also in 16 bits: the edited model is the pre-trained one. */
-static dpt_status seek_model(seeker *s, dpt_trough *out) {
+static dpt_status seek_model(seeker *s, dpt_line_search *out) {
     dpt_edit_spec back = {.nstages = 1, .seed = s->edit->spec.seed};
     dpt_edit_stage_init(&back.stages[0], s->edit->spec.stages[0].method);
     dpt_status st = dpt_edit_stage_set(&back.stages[0], "alpha", "-1");
     if (st == DPT_OK)
         st = s->bind(s->ctx, &back);
     s->sign = -1.0;
-    dpt_trough_options options = dpt_trough_defaults();
-    options.most = s->reach;
-    DPT_ASSERT_SAME(&s->evaluation->mesh.world, options.most);
+    dpt_line_search_options options = dpt_line_search_defaults();
+    options.upper = s->reach;
+    DPT_ASSERT_SAME(&s->evaluation->mesh.world, options.upper);
     options.evaluations = MODEL_EVALUATIONS;
-    return st == DPT_OK ? dpt_trough_find(evaluate_model, s, &options, out) : st;
+    return st == DPT_OK ? dpt_line_search_run(evaluate_model, s, &options, out) : st;
 }
 
 /* Each group's own step: where its derivative vanishes on the secant through W_post and a second
  * place of the model's search. */
-static void choose_steps(seeker *s, const dpt_trough *model) {
+static void choose_steps(seeker *s, const dpt_line_search *model) {
     int second = 1;
     for (int i = 1; i < model->points; i++)
         if (model->point[i].at == model->at)
@@ -121,34 +121,34 @@ static void spread_steps(const seeker *s, double scale, double *alpha) {
 
 /* How far the joint step may be stretched before the first group leaves [-1, reach]: at least 1. */
 static double most_stretch(const seeker *s) {
-    double most = LAYER_STRETCH;
+    double upper = LAYER_STRETCH;
     for (int g = 0; g < s->groups; g++) {
         double end = s->step[g] > 0.0 ? s->reach : -1.0;
         if (s->step[g] != 0.0)
-            most = fmin(most, fmax(end / s->step[g], 1.0));
+            upper = fmin(upper, fmax(end / s->step[g], 1.0));
     }
-    return most;
+    return upper;
 }
 
-/* The trough along the joint step of all groups. */
-static dpt_status seek_layers(seeker *s, const dpt_trough *model, dpt_auto_alpha *out,
-                              dpt_trough *joint) {
+/* The minimum along the joint step of all groups. */
+static dpt_status seek_layers(seeker *s, const dpt_line_search *model, dpt_auto_alpha *out,
+                              dpt_line_search *joint) {
     choose_steps(s, model);
     spread_steps(s, 1.0, out->alpha);
     double slope = 0.0;
     for (int g = 0; g < s->groups; g++)
         slope += s->slopes[g] * s->step[g];
-    const dpt_trough_point start = {.at = 0.0, .loss = model->point[0].loss, .slope = slope};
-    dpt_trough_options options = dpt_trough_defaults();
-    options.least = 0.0;
-    options.most = most_stretch(s);
-    DPT_ASSERT_SAME(&s->evaluation->mesh.world, options.most);
+    const dpt_line_search_point start = {.at = 0.0, .loss = model->point[0].loss, .slope = slope};
+    dpt_line_search_options options = dpt_line_search_defaults();
+    options.lower = 0.0;
+    options.upper = most_stretch(s);
+    DPT_ASSERT_SAME(&s->evaluation->mesh.world, options.upper);
     options.step = 1.0;
     options.evaluations = LAYER_EVALUATIONS;
     options.start = &start;
     s->sign = 1.0;
     dpt_status st = s->bind(s->ctx, &out->spec);
-    return st == DPT_OK ? dpt_trough_find(evaluate, s, &options, joint) : st;
+    return st == DPT_OK ? dpt_line_search_run(evaluate, s, &options, joint) : st;
 }
 
 static dpt_status auto_alpha_note(dpt_auto_alpha *out, const char *name, const char *format, ...)
@@ -170,10 +170,11 @@ static dpt_status auto_alpha_note(dpt_auto_alpha *out, const char *name, const c
     return one->name != NULL && one->value != NULL ? DPT_OK : DPT_ERR_OUTPUT;
 }
 
-static dpt_status note_trace(dpt_auto_alpha *out, const dpt_trough *trough, const char *name) {
+static dpt_status note_trace(dpt_auto_alpha *out, const dpt_line_search *minimum,
+                             const char *name) {
     char text[2048] = "";
-    for (int i = 0; i < trough->points; i++) {
-        const dpt_trough_point *p = &trough->point[i];
+    for (int i = 0; i < minimum->points; i++) {
+        const dpt_line_search_point *p = &minimum->point[i];
         size_t used = strlen(text);
         snprintf(text + used, sizeof text - used, "%s%.6g:%.6g:%.6g", i > 0 ? ";" : "", p->at,
                  p->loss, p->slope);
@@ -187,8 +188,8 @@ static const char *advice_of(const seeker *s) {
                                   : "undecided";
 }
 
-static dpt_status write_notes(const seeker *s, const dpt_trough *model, const dpt_trough *joint,
-                              dpt_auto_alpha *out) {
+static dpt_status write_notes(const seeker *s, const dpt_line_search *model,
+                              const dpt_line_search *joint, dpt_auto_alpha *out) {
     bool layers = joint->points > 0;
     bool kept = layers && joint->loss < model->loss;
     const char *end = model->bracketed ? "enclosed" : model->border ? "border" : "open";
@@ -254,8 +255,8 @@ dpt_status dpt_auto_alpha_find(dpt_evaluation *evaluation, const dpt_job_edit *e
     DPT_ASSERT_SAME_TEXT(&evaluation->mesh.world, edit->id);
     const dpt_edit_stage_spec *stage = &edit->spec.stages[0];
     seeker s = {.evaluation = evaluation, .edit = edit, .bind = bind, .ctx = ctx};
-    dpt_trough model = {.points = 0};
-    dpt_trough joint = {.points = 0};
+    dpt_line_search model = {.points = 0};
+    dpt_line_search joint = {.points = 0};
     *out = (dpt_auto_alpha){.nnotes = 0};
     s.reach = dpt_edit_stage_get(stage, "reach");
     bool layers = dpt_edit_stage_get(stage, "groups") == 1.0;

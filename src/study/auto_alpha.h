@@ -19,9 +19,9 @@ typedef dpt_status (*dpt_auto_bind_fn)(void *ctx, const dpt_edit_spec *spec);
 /** Find the alpha at which the loss of edit->auto_data is lowest along the delta.
  *
  * Collective over the mesh (same: edit).
- * Computes: for the model, the trough of L(W_post + alpha Delta) by dpt_trough_find. By layers, the
+ * Computes: for the model, the minimum of L(W_post + alpha Delta) by dpt_line_search_run. By layers, the
  * derivatives of each layer's alpha at two places of that search give each its own secant step; the
- * trough along the joint step is taken when its loss is below that of the model's alpha, else the
+ * minimum along the joint step is taken when its loss is below that of the model's alpha, else the
  * model's alpha is kept. So the true loss never ends above that of the post-trained model.
  * Whether to extrapolate or to interpolate is said from the derivative at W_post with its paired
  * interval over samples.

@@ -15,7 +15,7 @@ typedef struct dpt_baseline {
     dpt_loss *loss;
     int64_t samples;
     const char *name;    /**< borrowed */
-    uint64_t key;        /**< of what its losses depend on beside the model */
+    uint64_t key;        /**< of what its losses depend on besides the model */
     double *loss_pre;    /**< (samples) */
     double *loss_post;   /**< (samples) */
     double accuracy_pre; /**< share of samples that the model has right, by weight */

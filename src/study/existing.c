@@ -18,7 +18,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { KIND_MODEL = -1, KIND_TEMPORARY = -2 }; /* beside dpt_owned_kind */
+enum { KIND_MODEL = -1, KIND_TEMPORARY = -2 }; /* besides dpt_owned_kind */
 
 static const struct place {
     const char *name;

@@ -291,7 +291,7 @@ dpt_status dpt_inputs_check_unchanged(const dpt_comm *comm, const dpt_inputs *in
     return st;
 }
 
-/* What a study reads of a model beside what an edit leaves alone: losses take all of it, an edited model has
+/* What a study reads of a model besides what an edit leaves alone: losses take all of it, an edited model has
  * all of post, and edits alone look at what is selected of pre. */
 static bool is_read(const dpt_inputs *in, bool post, int t) {
     return post ||

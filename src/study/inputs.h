@@ -33,7 +33,7 @@ typedef struct dpt_inputs {
 dpt_status dpt_inputs_open(const dpt_comm *comm, const dpt_job *job, dpt_inputs *out);
 void dpt_inputs_close(dpt_inputs *inputs); /**< Local. */
 
-/** Hash of all that the loss on data set d depends on beside the models of the job. Local. */
+/** Hash of all that the loss on data set d depends on besides the models of the job. Local. */
 uint64_t dpt_inputs_data_key(const dpt_inputs *inputs, int d);
 
 /** Whether an evaluation of losses is wanted at all. Local. */

@@ -18,14 +18,14 @@ typedef struct dpt_outputs {
 } dpt_outputs;
 
 /** Check, without a change, that the directory may be written, that it does not hold another study, and
- * that the file system has room for the edited models that are not there yet, and for one beside those that
+ * that the file system has room for the edited models that are not there yet, and for one besides those that
  * are replaced. A plan for other ranks is made for another run: it may find a study. For rank 0.
- * Local. Errors: DPT_ERR_OUTPUT naming the directory and the mend. */
+ * Local. Errors: DPT_ERR_OUTPUT naming the directory and the remedy. */
 dpt_status dpt_outputs_check(const dpt_inputs *inputs, const dpt_study_options *options);
 
 /** Make the directory, or check that an existing study may be resumed or replaced; none is yet. Keeps other runs out
  * of it for the rest of the process (dpt_directory_lock); waits half a minute for a run that is
- * about to end. Collective over comm. Errors: DPT_ERR_OUTPUT naming the directory and the mend. */
+ * about to end. Collective over comm. Errors: DPT_ERR_OUTPUT naming the directory and the remedy. */
 dpt_status dpt_outputs_open(const dpt_comm *comm, const dpt_inputs *inputs,
                             const dpt_resources *resources, const dpt_study_options *options,
                             dpt_outputs *out);
@@ -43,7 +43,7 @@ void dpt_outputs_conclude(dpt_outputs *outputs, dpt_status agreed);
 void dpt_outputs_close(dpt_outputs *outputs); /**< Local. */
 
 /** Make a directory and those above it, and check that it may be written. Local.
- * Errors: DPT_ERR_OUTPUT naming it and the mend. */
+ * Errors: DPT_ERR_OUTPUT naming it and the remedy. */
 dpt_status dpt_outputs_make_directory(const char *path);
 
 /** Results header whose key covers all that the unit (edit, data set d; -1: edit alone) depends on. */

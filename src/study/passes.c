@@ -157,8 +157,8 @@ static bool keeper_load(void *ctx, int64_t next, const dpt_loss_part *parts, int
 static bool keeper_due(void *ctx, bool gradient) {
     const dpt_passes *p = ctx;
     double wait = gradient ? p->gradient_seconds : p->seconds;
-    double least = p->share > 0 ? p->cost / p->share : 0.0;
-    return dpt_log_seconds() - p->saved >= (wait > least ? wait : least);
+    double minimum = p->share > 0 ? p->cost / p->share : 0.0;
+    return dpt_log_seconds() - p->saved >= (wait > minimum ? wait : minimum);
 }
 
 static void keeper_save(void *ctx, int64_t next, const dpt_loss_part *parts, int count,
@@ -183,9 +183,9 @@ static void keeper_taken(void *ctx, int64_t taken) {
             p->what, p->t, taken, p->samples);
 }
 
-static double save_seconds(double fallback) {
+static double save_seconds(double default_value) {
     const char *text = getenv("DELTAPATH_SAVE_SECONDS");
-    return text != NULL ? strtod(text, NULL) : fallback;
+    return text != NULL ? strtod(text, NULL) : default_value;
 }
 
 /* Sums of other ranks would give other bits. */
@@ -393,7 +393,7 @@ static dpt_status evaluate_pass(dpt_passes *p, const dpt_pass *pass) {
 }
 
 dpt_status dpt_passes_run(dpt_passes *p, const dpt_pass *pass) {
-    uint64_t key[5] = {pass->key, (uint64_t)pass->mode, dpt_hash_text(DPT_VERSION)};
+    uint64_t key[5] = {pass->key, (uint64_t)pass->mode, dpt_hash_string(DPT_VERSION)};
     memcpy(&key[3], &pass->t, sizeof key[3]);
     key[4] = pass->correct != NULL;
     dpt_passes_watch(p, dpt_hash_bytes(key, sizeof key), pass->what, pass->loss);

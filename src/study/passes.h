@@ -33,7 +33,7 @@ typedef struct dpt_passes {
 
 /** One pass: what dpt_loss_evaluate takes and gives. A gradient is summed over the replicas. */
 typedef struct dpt_pass {
-    uint64_t key;     /**< hash of all that its numbers depend on, beside mesh, mode and t */
+    uint64_t key;     /**< hash of all that its numbers depend on, besides mesh, mode and t */
     const char *what; /**< name of the data set */
     dpt_loss *loss;
     dpt_model *model;

@@ -144,7 +144,7 @@ static const char *grant_text(int64_t bytes, char text[32]) {
     return text;
 }
 
-/* Needs of one mesh, with the batch shrunk until the work fits beside the weights. */
+/* Needs of one mesh, with the batch shrunk until the work fits besides the weights. */
 static dpt_status try_mesh(const dpt_inputs *in, int tensor_parallel, dpt_resources *res,
                            bool *fits) {
     res->tensor_parallel = tensor_parallel;

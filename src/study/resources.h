@@ -6,7 +6,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/** How a study uses its ranks, and what that needs. Bytes are per rank, of the fullest rank. */
+/** How a study uses its ranks, and what that needs. Bytes are per rank: the maximum over ranks. */
 typedef struct dpt_resources {
     int ranks;
     int tensor_parallel; /**< ranks that share a replica */

@@ -177,7 +177,7 @@ typedef struct work_item {
     uint64_t model; /* digest of the edited model that was written, or 0 */
 } work_item;
 
-/* Hash of all that the bytes of an edited model in memory depend on, beside the ranks. */
+/* Hash of all that the bytes of an edited model in memory depend on, besides the ranks. */
 static uint64_t edited_key(const study *s, const dpt_job_edit *edit, const dpt_edit_spec *spec) {
     const dpt_inputs *in = &s->inputs;
     uint64_t numbers[] = {in->fingerprint,
@@ -450,10 +450,10 @@ static dpt_status set_budget(const dpt_comm *comm, int64_t asked, int64_t *budge
     int here = 1;
     dpt_status st = dpt_comm_local_size(comm, &here);
     int64_t share = dpt_mem_machine() / 10 * 9 / (here > 0 ? here : 1);
-    int64_t least = -(asked > 0 ? asked : share);
+    int64_t minimum = -(asked > 0 ? asked : share);
     if (st == DPT_OK)
-        st = dpt_comm_max_i64(comm, &least, 1);
-    *budget = -least;
+        st = dpt_comm_max_i64(comm, &minimum, 1);
+    *budget = -minimum;
     return dpt_agree(comm, st);
 }
 

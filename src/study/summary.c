@@ -42,7 +42,7 @@ static void summary_print_row(const dpt_result *result, int width) {
     printf("  %s\n", result->verdict);
 }
 
-/* Every verdict of the table stands on the post-training gain, or beside one that is none. */
+/* Every verdict of the table stands on the post-training gain, or on one that is none. */
 static void print_doubt(const dpt_result_scalars *s) {
     if (!isfinite(s->loss_pre) || !isfinite(s->loss_post))
         printf("warning: a loss of the %s-trained model is not finite: no verdict is given\n",

@@ -16,15 +16,15 @@ static dpt_status set_texts(const dpt_inputs *in, const dpt_job_edit *edit, int 
     const dpt_job *job = in->job;
     const char *loss = d >= 0 ? dpt_job_loss_name(job->data[d].loss) : "";
     const char *rule = d >= 0 ? dpt_quadrature_name(job->rule) : "";
-    dpt_status st = dpt_result_set_text(&out->edit, "%s", edit->id);
+    dpt_status st = dpt_result_set_string(&out->edit, "%s", edit->id);
     if (st == DPT_OK)
-        st = dpt_result_set_text(&out->data, "%s", d >= 0 ? job->data[d].name : "");
+        st = dpt_result_set_string(&out->data, "%s", d >= 0 ? job->data[d].name : "");
     if (st == DPT_OK)
-        st = dpt_result_set_text(&out->method, "%s", edit->method);
+        st = dpt_result_set_string(&out->method, "%s", edit->method);
     if (st == DPT_OK)
-        st = dpt_result_set_text(&out->loss, "%s", loss);
+        st = dpt_result_set_string(&out->loss, "%s", loss);
     if (st == DPT_OK)
-        st = dpt_result_set_text(&out->rule, "%s", rule);
+        st = dpt_result_set_string(&out->rule, "%s", rule);
     return st;
 }
 
@@ -45,7 +45,7 @@ static dpt_status set_parameters(const dpt_job_edit *edit, dpt_result *out) {
     return st;
 }
 
-/* What calibration reached, beside the parameters. */
+/* What calibration reached, besides the parameters. */
 static dpt_status set_guards(const dpt_inputs *in, const dpt_edit_report *report, dpt_result *out) {
     dpt_guards guards;
     char reached[64];
@@ -137,8 +137,8 @@ static dpt_verdict_options judge_options(const dpt_inputs *in, int d) {
 static dpt_status set_reason(const dpt_verdict *judged, dpt_result *out) {
     const char *doubt = judged->doubt;
     if (doubt == NULL || strncmp(judged->reason, doubt, strlen(doubt)) == 0)
-        return dpt_result_set_text(&out->reason, "%s", judged->reason);
-    return dpt_result_set_text(&out->reason, "%s; %s", judged->reason, doubt);
+        return dpt_result_set_string(&out->reason, "%s", judged->reason);
+    return dpt_result_set_string(&out->reason, "%s; %s", judged->reason, doubt);
 }
 
 /* The first sample whose loss is not finite, if there is one. */
@@ -255,7 +255,7 @@ static dpt_status set_verdict(const dpt_inputs *in, int d, const dpt_baseline *b
     s->bootstrap_low = one ? NAN : resampled[0].low;
     s->bootstrap_high = one ? NAN : resampled[0].high;
     set_scalars(riemann, &judged, s);
-    st = dpt_result_set_text(&out->verdict, "%s", dpt_verdict_name(judged.verdict));
+    st = dpt_result_set_string(&out->verdict, "%s", dpt_verdict_name(judged.verdict));
     if (st == DPT_OK)
         st = set_reason(&judged, out);
 done:

@@ -32,12 +32,12 @@ static int64_t rank_bytes(const dpt_catalog *catalog, const dpt_shard *shard, in
 }
 
 int64_t dpt_field_bytes(const dpt_catalog *catalog, const dpt_shard *shard) {
-    int64_t most = 0;
+    int64_t maximum = 0;
     for (int rank = 0; rank < shard->ranks; rank++) {
         int64_t bytes = rank_bytes(catalog, shard, rank);
-        most = bytes > most ? bytes : most;
+        maximum = bytes > maximum ? bytes : maximum;
     }
-    return most;
+    return maximum;
 }
 
 dpt_status dpt_field_create(const dpt_comm *comm, const dpt_catalog *catalog,

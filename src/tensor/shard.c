@@ -24,10 +24,10 @@ static int64_t shard_cells_of(int64_t numel) {
 
 void dpt_shard_split(int64_t n, int parts, int part, int64_t *begin, int64_t *end) {
     DPT_ASSERT(n >= 0 && part >= 0 && part < parts);
-    int64_t least = n / parts;
+    int64_t minimum = n / parts;
     int64_t larger = n % parts;
-    *begin = part * least + (part < larger ? part : larger);
-    *end = *begin + least + (part < larger);
+    *begin = part * minimum + (part < larger ? part : larger);
+    *end = *begin + minimum + (part < larger);
 }
 
 /* A cell belongs to the rank in whose even share of the elements it begins: no rank has more than

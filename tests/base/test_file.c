@@ -221,7 +221,7 @@ static void opens_regular_files_only(void **state) {
     char *bytes = NULL;
     int64_t n = 0;
     assert_int_equal(dpt_file_read(path, 5, &bytes, &n), DPT_ERR_INPUT);
-    check_error("6 bytes, more than 5");
+    check_error("6 bytes exceed the limit of 5");
 }
 
 static void identity_tells_changes(void **state) {

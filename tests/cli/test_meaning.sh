@@ -505,7 +505,7 @@ twice() {
         done
     done
     job 2 --dry-run --set "data=[$task, {name: more, file: $tmp/copy.h5, loss: lm, samples: 4}]"
-    expect_exit "some of the samples beside all" 0
+    expect_exit "some of the samples besides all" 0
     local pairs="file: $m/pairs.h5, loss: dpo"
     job 1 --dry-run --set "data=[{name: a, $pairs}, {name: b, $pairs, reference: $m/post}]"
     expect_error "pairs twice" 3 "data sets 'a' .*'b' .* are the same samples"

@@ -134,7 +134,7 @@ apart() {
     study 2 --resume
     expect_error "a run does not wait for ever" 4 "study: another run is working in it"
     kill "$other"
-    same_study "beside another run"
+    same_study "next to another run"
 }
 
 # What is changed is made again, what is not is kept.

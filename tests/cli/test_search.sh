@@ -75,14 +75,14 @@ P
 }
 part meshes
 
-brute() { # no alpha beside the found one has a lower loss
+brute() { # no alpha around the found one has a lower loss
     local alpha
     alpha=$("$python" "$tap_root/check.py" "$tap_root/one")
     run_at 2 run "$tap_root/job.yaml" --set output.directory="$tmp/b" \
         --set "edits=[{name: e, method: expo, alpha: [$alpha, $("$python" -c \
             "print(f'{$alpha - 0.04:.6g}, {$alpha + 0.04:.6g}')")]}]"
-    expect_exit "beside the trough" 0
-    holds "the found alpha is the trough" "$python" - "$tmp/b" <<'P'
+    expect_exit "next to the minimum" 0
+    holds "the found alpha is the minimum" "$python" - "$tmp/b" <<'P'
 import json, sys
 u = [u["loss_edit"] for u in json.load(open(sys.argv[1] + "/results.json"))["units"]]
 assert u[0] <= min(u) + 1e-7, u
@@ -99,7 +99,7 @@ riemann: {rule: left, points: 1}
 output: {directory: OUT, report: false}
 Y
     run_at 2 run "$tmp/job.yaml" --set output.directory="$tmp/b"
-    expect_exit "a trough beyond the reach" 0
+    expect_exit "a minimum beyond the reach" 0
     holds "every layer stays within the reach" "$python" - "$tmp/b" <<'P'
 import json, sys
 p = json.load(open(sys.argv[1] + "/results.json"))["units"][0]["parameters"]

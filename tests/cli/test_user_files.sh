@@ -148,7 +148,7 @@ foreign_in_a_study() { # nothing is removed when something is not ours
     echo mine >"$tmp/w/o/notes.txt" && echo mine >"$tmp/w/o/summary.csv.partial"
     echo mine >"$tmp/w/o/models.old"
     job 2 --set output.overwrite=true
-    expect_exit "overwrite beside other files" 0
+    expect_exit "overwrite next to other files" 0
     holds "other files stay" test "$(cat "$tmp"/w/o/{notes.txt,summary.csv.partial,models.old})" = \
         "$(printf 'mine\nmine\nmine')"
 }
@@ -184,7 +184,7 @@ converts() {
     mkdir made.partial made.old && echo mine >made.partial/notes && echo mine >made.old/notes
     run_at 2 convert m/post made --overwrite
     expect_exit "convert over a model of its own" 0
-    holds "folders beside it stay" test "$(cat made.partial/notes made.old/notes)" = "$(printf 'mine\nmine')"
+    holds "folders next to it stay" test "$(cat made.partial/notes made.old/notes)" = "$(printf 'mine\nmine')"
 }
 
 tables_and_reports() {
@@ -308,7 +308,7 @@ converts_at_once() { # only one of them writes, and the model is whole
         until [[ -e $tmp/w/m$ending.partial-deltapath ]]; do sleep 0.1; done
         sleep 1
         run_at 2 convert "$tap_root/m/post" "$tmp/w/m$ending"
-        expect_error "a convert beside another one$ending" 4 "m$ending: another run is writing it"
+        expect_error "a convert next to another one$ending" 4 "m$ending: another run is writing it"
         pkill -CONT -f "convert $tap_root/m/pre $tmp/w/m$ending"
         holds "the first convert$ending" wait "$first"
         run_at 1 verify "$tmp/w/m$ending"
@@ -339,7 +339,7 @@ half_models() { # what a run that was killed left under temporary names blocks n
     holds "nothing of it is left" test -z "$(find "$tmp/w" -name 'n*')"
 }
 
-left_names() { # what other processes that were killed left beside files of the study
+left_names() { # what other processes that were killed left next to files of the study
     fresh study
     local left=(summary.csv units/dare-seed1@task.h5 units/gone.h5 progress/0123456789abcdef.g0)
     mkdir "$tmp/w/o/progress"
@@ -558,13 +558,13 @@ mounts() { # a mount point as a place for outputs
     umount "$tmp/w/p/models/dare-seed1" "$tmp/w/p/models" "$tmp/w/o" "$tmp/w/q"
 }
 
-single_file() { # a weights file beside its configuration stands for the folder
+single_file() { # a weights file next to its configuration stands for the folder
     fresh
     local file=$tmp/w/m/post/model.safetensors
-    refused "an output directory beside a weights file" "lies in the folder of the input|is the input" \
+    refused "an output directory next to a weights file" "lies in the folder of the input|is the input" \
         job 2 --set models.post="$file" --set output.directory="$tmp/w/m/post"
-    refused "a convert beside a weights file" "input" run_at 1 convert "$file" "$tmp/w/m/post/y.h5"
-    refused "a diff beside a weights file" "input" run_at 1 diff "$tmp/w/m/pre" "$file" --csv "$tmp/w/m/post/d.csv"
+    refused "a convert next to a weights file" "input" run_at 1 convert "$file" "$tmp/w/m/post/y.h5"
+    refused "a diff next to a weights file" "input" run_at 1 diff "$tmp/w/m/pre" "$file" --csv "$tmp/w/m/post/d.csv"
 }
 
 another_study() { # of another name, in the directory or in a folder of models that both use
@@ -588,8 +588,8 @@ another_study() { # of another name, in the directory or in a folder of models t
             job 2 "${b[@]}" --set select.include='[model.layers.0.*]' $flags
     done
     job 1 "${b[@]}" --set output.checkpoint=none
-    expect_exit "a study beside models of another one" 0
-    refused "overwrite beside models of another study" "b/models/.*'mine', not to 'b'" \
+    expect_exit "a study next to models of another one" 0
+    refused "overwrite next to models of another study" "b/models/.*'mine', not to 'b'" \
         job 2 "${b[@]}" --set output.checkpoint=none --set output.overwrite=true
     fresh study # two of one name
     mv "$tmp/w/o/models" "$tmp/w/shared" && ln -s ../shared "$tmp/w/o/models"
@@ -610,7 +610,7 @@ another_study() { # of another name, in the directory or in a folder of models t
     expect_error "verify of a unit of another study" 3 "units/dare-seed1@task.h5: belongs to the study 'mine'"
 }
 
-stale_models() { # of an earlier set of parameters, beside results of another one
+stale_models() { # of an earlier set of parameters, next to results of another one
     local first
     for first in safetensors hdf5; do
         rm -rf "$tmp/w" && mkdir "$tmp/w"

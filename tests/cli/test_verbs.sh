@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # seconds: 600
-# The verbs beside run, the options of all, and the exit codes of wrong command lines.
+# The verbs besides run, the options of all, and the exit codes of wrong command lines.
 . "$(dirname "$0")/../support/tap.sh"
 parallel=4 limit=60
 $models llama "$tap_root/m"

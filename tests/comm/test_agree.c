@@ -14,9 +14,9 @@ static int forget(void **state) {
 
 static void all_well(void **state) {
     (void)state;
-    (void)dpt_error(DPT_ERR_INPUT, "an error that was mended");
+    (void)dpt_error(DPT_ERR_INPUT, "an error that was fixed");
     assert_int_equal(dpt_agree(&test_comm, DPT_OK), DPT_OK);
-    assert_string_equal(dpt_error_message(), "an error that was mended");
+    assert_string_equal(dpt_error_message(), "an error that was fixed");
 }
 
 static void one_failing_rank_speaks(void **state) {

@@ -29,7 +29,7 @@ static void reductions(void **state) {
             assert_true(f[i] == (float)(i % 100 * test_comm.size + rank_sum()));
             assert_true(k[i] == i * (INT64_C(1) << 40) * test_comm.size + rank_sum());
         }
-        assert_true(d[n] == (double)(n + test_comm.rank)); /* nothing behind the end */
+        assert_true(d[n] == (double)(n + test_comm.rank)); /* nothing after the end */
         for (int64_t i = 0; i < n; i++) {
             d[i] = test_comm.rank == i % test_comm.size ? 7.5 : -7.5;
             f[i] = test_comm.rank == i % test_comm.size ? 7.5F : -7.5F;
@@ -72,15 +72,15 @@ static void texts(void **state) {
     for (int root = 0; root < test_comm.size; root++) {
         char *copy = NULL;
         const char *text = test_comm.rank == root ? "a text of the root" : NULL;
-        assert_int_equal(dpt_comm_broadcast_text(&test_comm, text, root, &copy), DPT_OK);
+        assert_int_equal(dpt_comm_broadcast_string(&test_comm, text, root, &copy), DPT_OK);
         assert_string_equal(copy, "a text of the root");
         dpt_mem_free(copy);
         text = test_comm.rank == root ? "" : "ignored";
-        assert_int_equal(dpt_comm_broadcast_text(&test_comm, text, root, &copy), DPT_OK);
+        assert_int_equal(dpt_comm_broadcast_string(&test_comm, text, root, &copy), DPT_OK);
         assert_string_equal(copy, "");
         dpt_mem_free(copy);
         text = test_comm.rank == root ? NULL : "ignored";
-        assert_int_equal(dpt_comm_broadcast_text(&test_comm, text, root, &copy), DPT_OK);
+        assert_int_equal(dpt_comm_broadcast_string(&test_comm, text, root, &copy), DPT_OK);
         assert_null(copy);
     }
 }

@@ -355,7 +355,7 @@ static const lie lies[] = {
     {false, no_images, "'images' is missing"},
     {false, no_labels, "'labels' is missing"},
     {false, few_labels, "'labels' has 4 entries and 'images' 5"},
-    {false, float_labels, "'labels' must hold whole numbers"},
+    {false, float_labels, "'labels' must hold integers"},
     {false, negative_label, "the label of sample 2 is -4"},
     {false, flat_images, "'images' must have four dimensions"},
     {false, whole_images, "'images' must hold float32"},

@@ -161,11 +161,11 @@ static void test_refused(void **state) {
         change_fn change;
         const char *named;
     } cases[] = {{DPT_DATASET_TOKENS, newer, "version 2, this program knows version 1"},
-                 {DPT_DATASET_IMAGES, worded, "attribute version is no whole number"},
+                 {DPT_DATASET_IMAGES, worded, "attribute version is no integer"},
                  {DPT_DATASET_TOKENS, pairs, "its kind is 'dpo', and the job takes it as 'lm'"},
                  {DPT_DATASET_IMAGES, pairs, "its kind is 'dpo', and the job takes it as 'class'"},
                  {DPT_DATASET_TOKENS, numbered, "attribute kind is no text"},
-                 {DPT_DATASET_PAIRS, no_words, "attribute vocab_size is no whole number"},
+                 {DPT_DATASET_PAIRS, no_words, "attribute vocab_size is no integer"},
                  {DPT_DATASET_TOKENS, wide_token, "'tokens' 3 is 4294967297"},
                  {DPT_DATASET_IMAGES, wide_label, "'labels' 4 is -1099511627776"},
                  {DPT_DATASET_TOKENS, negative_mask, "'loss_mask' of token 4 is -1: 0 or 1"},

@@ -118,12 +118,13 @@ static void pruning_agrees(void **state) {
     pair p;
     pair_create(&p, DPT_F32, DPT_F32, true);
     char line[256], name[128], text[64];
-    double least;
+    double minimum;
     long count, equal;
     unsigned long above;
     int checked = 0;
     while (fgets(line, sizeof line, golden) != NULL) {
-        if (sscanf(line, "prune %127s %ld %la %ld %lx", name, &count, &least, &equal, &above) != 5)
+        if (sscanf(line, "prune %127s %ld %la %ld %lx", name, &count, &minimum, &equal, &above) !=
+            5)
             continue;
         int t = dpt_catalog_find(&p.catalog, name);
         snprintf(text, sizeof text, "prune:keep=%.17g",
@@ -133,8 +134,8 @@ static void pruning_agrees(void **state) {
         long equals = 0;
         float *f = edited_delta(&p, t, &n);
         for (int64_t i = 0; i < n; i++) {
-            equals += fabsf(f[i]) == (float)least;
-            f[i] = fabsf(f[i]) > (float)least ? f[i] : 0.0f;
+            equals += fabsf(f[i]) == (float)minimum;
+            f[i] = fabsf(f[i]) > (float)minimum ? f[i] : 0.0f;
         }
         assert_int_equal(equals, equal);
         assert_true(dpt_hash_bytes(f, (size_t)n * sizeof *f) == above);

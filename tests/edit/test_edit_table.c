@@ -37,7 +37,7 @@ static void bad_parameters_are_named(void **state) {
                  {"bitdelta:granularity=column", "tensor|row"},
                  {"bitdelta:sample=poisson", "none|normal|uniform"},
                  {"multibit:bits=9", "outside"},
-                 {"multibit:bits=2.5", "not a whole number"},
+                 {"multibit:bits=2.5", "not an integer"},
                  {"bias", "k is missing"},
                  {"bias:k=0.5,p=1", "outside"},
                  {"della:p=0.5", "epsilon is missing"},

@@ -1,5 +1,5 @@
 /* dictionary: safetensors
- * model.safetensors.index.json over two sound files, and deltapath.json beside it. */
+ * model.safetensors.index.json over two sound files, and deltapath.json next to it. */
 #include "fuzz.h"
 
 #include <string.h>

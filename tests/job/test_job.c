@@ -221,7 +221,7 @@ static void test_bad_jobs(void **state) {
     expect_bad(text, "resamples is '10'");
 }
 
-/* `alpha: auto` is an edit for each data set, with its name behind when there are several. */
+/* `alpha: auto` is an edit for each data set, with its name after when there are several. */
 static void test_gradient_data(void **state) {
     (void)state;
     dpt_job job = parse_good(DATA "edits:\n- {name: e, method: bitdelta, calibrate: [none, term]}\n"
@@ -520,7 +520,7 @@ static const char *other_value(const dpt_job_key *key, char *text, size_t size) 
         snprintf(text, size, "%.0f", key->low + 6);
     else if (key->type == DPT_KEY_REAL)
         snprintf(text, size, "%g", key->low + 0.625);
-    else if (key->type == DPT_KEY_TEXT)
+    else if (key->type == DPT_KEY_STRING)
         snprintf(text, size, "other");
     else
         return NULL;

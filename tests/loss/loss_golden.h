@@ -59,9 +59,9 @@ static void loss_check_terms(loss_fixture *f, const double *share) {
     assert_int_equal(dpt_loss_evaluate(f->loss, &f->mesh, f->model, 0.0, DPT_BACKWARD_TERMS,
                                        f->losses, f->hits, f->terms, f->sample_terms, NULL),
                      DPT_OK);
-    double most = 0.0;
+    double maximum = 0.0;
     for (int64_t i = 0; i < g->samples * count; i++)
-        most = fmax(most, fabs(g->terms[i]));
+        maximum = fmax(maximum, fabs(g->terms[i]));
     for (int64_t s = 0; s < g->samples; s++) {
         double sum = 0.0, size = 0.0;
         for (int k = 0; k < count; k++) {
@@ -73,7 +73,7 @@ static void loss_check_terms(loss_fixture *f, const double *share) {
         assert_true(f->correct == NULL || f->hits[s] == f->correct[s]);
     }
     for (int k = 0; k < count; k++) {
-        double sum = 0.0, size = f->exact ? 0.0 : 1e-3 * most;
+        double sum = 0.0, size = f->exact ? 0.0 : 1e-3 * maximum;
         for (int64_t s = 0; s < g->samples; s++) {
             sum += g->terms[s * count + k] * share[s];
             size = fmax(size, fabs(g->terms[s * count + k]));

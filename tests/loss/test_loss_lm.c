@@ -129,7 +129,7 @@ static void hear(void *ctx, double share) {
     h->calls++;
 }
 
-/* Batches of one sample: a word behind each, and none from a replica without samples. */
+/* Batches of one sample: a word after each, and none from a replica without samples. */
 static void test_progress(void **state) {
     (void)state;
     loss_fixture f;

@@ -111,13 +111,13 @@ static void model_check_losses(model_fixture *f) {
  * relative to the largest term of that tensor over the samples. */
 static void model_check_terms(model_fixture *f) {
     int count = f->g->post.catalog.count;
-    double most = 0.0;
+    double maximum = 0.0;
     model_fixture_run(f, 0.0, DPT_BACKWARD_TERMS, 1.0, NULL, NULL);
     assert_int_equal(dpt_comm_sum_f64(&f->mesh.model, f->terms, f->g->samples * count), DPT_OK);
     for (int64_t i = 0; i < f->g->samples * count; i++)
-        most = fmax(most, fabs(f->g->terms[i]));
+        maximum = fmax(maximum, fabs(f->g->terms[i]));
     for (int k = 0; k < count; k++) {
-        double scale = f->rounding * most;
+        double scale = f->rounding * maximum;
         for (int64_t s = 0; s < f->g->samples; s++)
             scale = fmax(scale, fabs(f->g->terms[s * count + k]));
         for (int64_t s = 0; s < f->g->samples; s++)

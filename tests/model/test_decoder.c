@@ -141,7 +141,7 @@ static void test_bytes(void **state) {
 }
 
 /* Give the fixture's models more positions and a wider window, and one sequence that spans several
- * blocks of the attention kernels behind a short one. */
+ * blocks of the attention kernels after a short one. */
 static void make_long(golden_model *g) {
     json_t *root = json_loads(g->config, 0, NULL);
     json_object_set_new(root, "max_position_embeddings", json_integer(4096));

@@ -99,7 +99,7 @@ static void fill_scalars(dpt_result *r, double change, double width, const char 
     s->p_change = 0.0123;
     s->p_adjusted = 0.08;
     s->seconds = 1.5;
-    assert_int_equal(dpt_result_set_text(&r->verdict, "%s", verdict), DPT_OK);
+    assert_int_equal(dpt_result_set_string(&r->verdict, "%s", verdict), DPT_OK);
 }
 
 typedef struct planned {
@@ -129,11 +129,11 @@ static bool crowded;
 
 static void fill_unit(const planned *p, dpt_result *r) {
     assert_int_equal(dpt_result_create(TENSORS, POINTS, SAMPLES, r), DPT_OK);
-    assert_int_equal(dpt_result_set_text(&r->edit, "%s", p->edit), DPT_OK);
-    assert_int_equal(dpt_result_set_text(&r->data, "task"), DPT_OK);
-    assert_int_equal(dpt_result_set_text(&r->method, "%s", p->method), DPT_OK);
-    assert_int_equal(dpt_result_set_text(&r->loss, "lm"), DPT_OK);
-    assert_int_equal(dpt_result_set_text(&r->rule, "left"), DPT_OK);
+    assert_int_equal(dpt_result_set_string(&r->edit, "%s", p->edit), DPT_OK);
+    assert_int_equal(dpt_result_set_string(&r->data, "task"), DPT_OK);
+    assert_int_equal(dpt_result_set_string(&r->method, "%s", p->method), DPT_OK);
+    assert_int_equal(dpt_result_set_string(&r->loss, "lm"), DPT_OK);
+    assert_int_equal(dpt_result_set_string(&r->rule, "left"), DPT_OK);
     assert_int_equal(dpt_result_add_parameter(r, p->name, p->value), DPT_OK);
     double change = crowded && p - plan < PLANNED - 2 ? 1e-3 * p->change : p->change;
     fill_terms(r, change, dpt_rng_make(1, p->edit, DPT_RNG_BOOTSTRAP));
@@ -177,7 +177,7 @@ static void write_results(void) {
     for (int i = 0; i < 5; i++)
         assert_int_equal(dpt_result_add_parameter(&results[8], found[i][0], found[i][1]), DPT_OK);
     assert_int_equal(dpt_result_create(TENSORS, 0, 0, &results[PLANNED]), DPT_OK);
-    assert_int_equal(dpt_result_set_text(&results[PLANNED].edit, "alone"), DPT_OK);
+    assert_int_equal(dpt_result_set_string(&results[PLANNED].edit, "alone"), DPT_OK);
     assert_int_equal(dpt_results_write(&test_comm, &study, results, PLANNED + 1), DPT_OK);
     for (int i = 0; i <= PLANNED; i++)
         dpt_result_destroy(&results[i]);

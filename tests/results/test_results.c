@@ -62,10 +62,10 @@ static dpt_result result_make(const char *edit, const char *data) {
     dpt_result r;
     bool any = data[0] != '\0';
     assert_int_equal(dpt_result_create(TENSORS, any ? POINTS : 0, any ? SAMPLES : 0, &r), DPT_OK);
-    assert_int_equal(dpt_result_set_text(&r.edit, "%s", edit), DPT_OK);
-    assert_int_equal(dpt_result_set_text(&r.data, "%s", data), DPT_OK);
-    assert_int_equal(dpt_result_set_text(&r.method, "prune, then \"bitdelta\""), DPT_OK);
-    assert_int_equal(dpt_result_set_text(&r.verdict, "decreased"), DPT_OK);
+    assert_int_equal(dpt_result_set_string(&r.edit, "%s", edit), DPT_OK);
+    assert_int_equal(dpt_result_set_string(&r.data, "%s", data), DPT_OK);
+    assert_int_equal(dpt_result_set_string(&r.method, "prune, then \"bitdelta\""), DPT_OK);
+    assert_int_equal(dpt_result_set_string(&r.verdict, "decreased"), DPT_OK);
     assert_int_equal(dpt_result_add_parameter(&r, "p", "0.9"), DPT_OK);
     assert_int_equal(dpt_result_add_parameter(&r, "rescale", "l1"), DPT_OK);
     for (int i = 0; any && i < TENSORS * POINTS; i++)

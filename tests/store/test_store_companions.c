@@ -229,8 +229,8 @@ static void make_hostile(hid_t file, int which) {
 
 static void test_hostile(void **state) {
     (void)state;
-    static const char *const mends[] = {"evil.sh", "remove it", "h5repack", "uint8",
-                                        "uint8",   "remove it", "corrupt",  "not needed"};
+    static const char *const remedies[] = {"evil.sh", "remove it", "h5repack", "uint8",
+                                           "uint8",   "remove it", "corrupt",  "not needed"};
     dpt_catalog catalog;
     char path[512];
     snprintf(path, sizeof path, "%s", models_path("hostile.h5"));
@@ -250,7 +250,7 @@ static void test_hostile(void **state) {
         MPI_Barrier(test_comm.mpi);
         dpt_status st = dpt_store_open(&test_comm, path, &store);
         if (st != DPT_ERR_INPUT || strstr(dpt_error_message(), path) == NULL ||
-            strstr(dpt_error_message(), mends[which]) == NULL)
+            strstr(dpt_error_message(), remedies[which]) == NULL)
             fail_msg("case %d: status %d, message \"%s\"", which, (int)st, dpt_error_message());
         dpt_error_clear();
     }

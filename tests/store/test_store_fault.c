@@ -10,12 +10,12 @@ static dpt_status copy_cells(dpt_store *store, dpt_store_writer *writer, const d
     dpt_sink sink = dpt_store_writer_sink(writer);
     unsigned char *buffer = malloc(8 * (size_t)DPT_CELL);
     dpt_status st = DPT_OK;
-    int64_t most = 0;
+    int64_t maximum = 0;
     for (int r = 0; r < test_comm.size; r++) {
         int64_t cells = shard->rank_first[r + 1] - shard->rank_first[r];
-        most = cells > most ? cells : most;
+        maximum = cells > maximum ? cells : maximum;
     }
-    for (int64_t i = 0; i < most; i++) {
+    for (int64_t i = 0; i < maximum; i++) {
         int64_t cell = shard->rank_first[test_comm.rank] + i;
         bool own = cell < shard->rank_first[test_comm.rank + 1];
         dpt_range range = own ? dpt_shard_cell(shard, cell) : (dpt_range){.tensor = 0};

@@ -48,11 +48,11 @@ static void fill_disk(int64_t room) {
     MPI_Barrier(test_comm.mpi);
 }
 
-static void check_refused(dpt_status st, const char *path, const char *mend, const char *label) {
+static void check_refused(dpt_status st, const char *path, const char *remedy, const char *label) {
     char partial[700];
     snprintf(partial, sizeof partial, "%s.partial-deltapath", path);
     if (st != DPT_ERR_OUTPUT || strstr(dpt_error_message(), path) == NULL ||
-        strstr(dpt_error_message(), mend) == NULL)
+        strstr(dpt_error_message(), remedy) == NULL)
         fail_msg("%s: status %d, message \"%s\"", label, (int)st, dpt_error_message());
     dpt_error_clear();
     MPI_Barrier(test_comm.mpi);

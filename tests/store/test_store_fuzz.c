@@ -14,9 +14,9 @@ static uint64_t fuzz_next(void) {
     return fuzz_state;
 }
 
-static long setting(const char *name, long fallback) {
+static long setting(const char *name, long default_value) {
     const char *text = getenv(name);
-    return text != NULL ? strtol(text, NULL, 10) : fallback;
+    return text != NULL ? strtol(text, NULL, 10) : default_value;
 }
 
 typedef struct image {

@@ -6,7 +6,7 @@
 typedef struct lie {
     const char *label;
     const char *json;
-    int64_t data;   /* bytes behind the header */
+    int64_t data;   /* bytes after the header */
     int64_t length; /* what the first 8 bytes say; -1: the truth */
 } lie;
 
@@ -36,7 +36,7 @@ static const lie lies[] = {
     {"side beyond 64 bits", "{" T("a", "F32", "[99999999999999999999]", "[0,8]") "}", 8, -1},
     {"product overflows to 8 bytes", "{" T("a", "F32", "[4294967296,4294967296,2]", "[0,8]") "}", 8,
      -1},
-    {"overflow behind a zero side",
+    {"overflow after a zero side",
      "{" T("a", "F32", "[0,9223372036854775807,9]", "[0,0]") "," T("b", "F32", "[2]", "[0,8]") "}",
      8, -1},
     {"nine sides", "{" T("a", "F32", "[1,1,1,1,1,1,1,1,2]", "[0,8]") "}", 8, -1},
@@ -47,7 +47,7 @@ static const lie lies[] = {
     {"three offsets", "{" T("a", "F32", "[2]", "[0,8,8]") "}", 8, -1},
     {"offsets backwards", "{" T("a", "F32", "[2]", "[8,0]") "}", 8, -1},
     {"negative offset", "{" T("a", "F32", "[2]", "[-8,0]") "}", 8, -1},
-    {"offsets behind the end", "{" T("a", "F32", "[2]", "[8,16]") "}", 8, -1},
+    {"offsets after the end", "{" T("a", "F32", "[2]", "[8,16]") "}", 8, -1},
     {"offsets near 2^63", "{" T("a", "F32", "[2]", "[9223372036854775799,9223372036854775807]") "}",
      8, -1},
     {"overlap", "{" T("a", "F32", "[2]", "[0,8]") "," T("b", "F32", "[2]", "[4,12]") "}", 12, -1},
@@ -61,7 +61,7 @@ static const lie lies[] = {
     {"empty name", "{" T("", "F32", "[2]", "[0,8]") "}", 8, -1},
     {"metadata no object", "{\"__metadata__\":7," T("a", "F32", "[2]", "[0,8]") "}", 8, -1},
     {"metadata no string", "{\"__metadata__\":{\"x\":1}," T("a", "F32", "[2]", "[0,8]") "}", 8, -1},
-    {"bytes behind the object", "{" T("a", "F32", "[2]", "[0,8]") "} x", 8, -1},
+    {"bytes after the object", "{" T("a", "F32", "[2]", "[0,8]") "} x", 8, -1},
     {"invalid UTF-8", "{" T("a\xff", "F32", "[2]", "[0,8]") "}", 8, -1},
 };
 

@@ -206,12 +206,12 @@ static void make_file(const char *path, make_fn make) {
     MPI_Barrier(test_comm.mpi);
 }
 
-static void expect(const char *path, const char *label, dpt_status want, const char *mend) {
+static void expect(const char *path, const char *label, dpt_status want, const char *remedy) {
     dpt_store *store = NULL;
     dpt_status st = dpt_store_open(&test_comm, path, &store);
     const char *message = dpt_error_message();
     if (st != want || (st != DPT_OK && strstr(message, path) == NULL) ||
-        (mend != NULL && strstr(message, mend) == NULL))
+        (remedy != NULL && strstr(message, remedy) == NULL))
         fail_msg("%s: status %d, message \"%s\"", label, (int)st, message);
     if (st == DPT_OK)
         dpt_store_close(store);
@@ -223,7 +223,7 @@ static void test_other_files(void **state) {
     static const struct {
         const char *label;
         make_fn make;
-        const char *mend;
+        const char *remedy;
     } cases[] = {{"no format", no_format, "convert the model"},
                  {"another format", other_format, "\"keras\""},
                  {"format a number", format_a_number, "format"},
@@ -252,7 +252,7 @@ static void test_other_files(void **state) {
     expect(path, "good", DPT_OK, NULL);
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         make_file(path, cases[i].make);
-        expect(path, cases[i].label, DPT_ERR_INPUT, cases[i].mend);
+        expect(path, cases[i].label, DPT_ERR_INPUT, cases[i].remedy);
     }
 }
 

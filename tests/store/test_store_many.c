@@ -90,8 +90,8 @@ static void test_syntax(void **state) {
     (void)state;
     refuse(3, "", "JSON is broken");
     refuse(3, "]", "JSON is broken");
-    refuse(3, "} x", "more behind the object");
-    refuse(3, "}}", "more behind the object");
+    refuse(3, "} x", "more after the object");
+    refuse(3, "}}", "more after the object");
     refuse(3, ",}", "a name in quotes is missing");
     refuse(3, ",\"a}", "JSON is broken");
     refuse(3, ",\"a\"}", "':' is missing");

@@ -5,7 +5,7 @@
                   [--samples N]
                                    DIR/data.h5 (lm), DIR/pairs.h5 (dpo)
     make_models.py plain DIR       a pair of no known architecture: all types, ragged shapes, large
-    make_models.py broken DIR      models with one fault each, beside their sound partner DIR/good
+    make_models.py broken DIR      models with one fault each, next to their sound partner DIR/good
     make_models.py data DIR        data sets with one fault each
     make_models.py foreign DIR     what users give in place of a model: quantised, adapters, pointers ...
 

@@ -11,7 +11,7 @@ compare="$python $PWD/tests/support/compare.py"
 tap_root=$(mktemp -d "${DELTAPATH_TEST_TMP:-${TMPDIR:-/tmp}}/tap.XXXXXX")
 tmp=$tap_root tap_lines=$tap_root/0.tap tap_parts=0 limit=${limit:-60} parallel=${parallel:-3}
 : >"$tap_lines"
-patience=${DELTAPATH_TEST_PATIENCE:-1} # more when other tests run beside this one: times `limit` [s], less `parallel`
+patience=${DELTAPATH_TEST_PATIENCE:-1} # more when other tests run next to this one: times `limit` [s], less `parallel`
 trap 'rm -rf "$tap_root"' EXIT
 # mpirun makes and removes one folder for all of its runs: those of parts that run side by side would
 # meet there.
@@ -74,7 +74,7 @@ no_output() { # no_output FOLDER: nothing of a study under its final name, nothi
     [[ -z $left ]]
 }
 
-part() { # part FUNCTION ARGUMENTS...: run cases beside others, with a folder $tmp of their own
+part() { # part FUNCTION ARGUMENTS...: run cases next to others, with a folder $tmp of their own
     while [[ $(jobs -rp | wc -l) -ge $((patience > 1 && parallel > 2 ? 2 : parallel)) ]]; do wait -n; done
     tap_parts=$((tap_parts + 1))
     (

@@ -109,9 +109,9 @@ static void absurdly_large_models(void **state) {
         dpt_shard shard;
         assert_int_equal(dpt_shard_create(&catalog, ranks, &shard), DPT_OK);
         int64_t share = dpt_catalog_elements(&catalog) / ranks;
-        int64_t most = share / DPT_CELL + 2;
+        int64_t maximum = share / DPT_CELL + 2;
         for (int r = 0; r < ranks; r++)
-            assert_true(shard.rank_first[r + 1] - shard.rank_first[r] <= most);
+            assert_true(shard.rank_first[r + 1] - shard.rank_first[r] <= maximum);
         dpt_range last = dpt_shard_cell(&shard, shard.cells - 1);
         assert_int_equal(last.tensor, 1);
         assert_true(last.ig + last.n == numel[1]);

@@ -141,7 +141,7 @@ static void test_verify(void **state) {
 }
 
 /* The last field-separated numbers of a line of the table that begins with a name. */
-static int read_csv(const char *path, const char *name, double *numbers, int most) {
+static int read_csv(const char *path, const char *name, double *numbers, int maximum) {
     FILE *file = fopen(path, "r");
     char line[1024];
     int count = 0;
@@ -150,7 +150,7 @@ static int read_csv(const char *path, const char *name, double *numbers, int mos
         if (strncmp(line + 1, name, strlen(name)) != 0)
             continue;
         char *at = strstr(line, "]\",");
-        for (at = at != NULL ? at + 3 : NULL; at != NULL && count < most; count++) {
+        for (at = at != NULL ? at + 3 : NULL; at != NULL && count < maximum; count++) {
             char *end = NULL;
             numbers[count] = strtod(at, &end);
             if (end == at)

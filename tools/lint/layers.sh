@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Fail on an include that goes up the layers. The table is that of doc/architecture.md: a layer, and
-# the layers that its headers and sources may include beside its own.
+# the layers that its headers and sources may include besides its own.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 

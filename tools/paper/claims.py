@@ -150,7 +150,7 @@ def terms(study, data):
 
 def independence(study, data, units):
     """Mask and product of gradient and delta, over the entries of each tensor: Eq. 5 takes them as
-    independent. A correlation r of n entries has a spread of 1 / sqrt(n) when they are; its law is
+    independent. A correlation r of n entries has a spread of 1 / sqrt(n) when they are; its distribution is
     normal only for many entries, because few products hold most of their sum."""
     found = [(u.edit, *row) for u in units for row in u.correlations() if row[2] >= LARGE]
     if not found:
@@ -201,12 +201,12 @@ def multiples(study, data):
     yield ("BitDelta is steep around m = 1: half and twice its magnitude are worse",
            [Cell(f"m {m:g} less m 1", by["degenerate", m] - by["degenerate", 1.0], "positive",
                  margin) for m in (0.5, 2.0) if ("degenerate", m) in by])
-    yield ("Magnitudes drawn from a normal or a uniform law are on a par with BitDelta",
+    yield ("Magnitudes drawn from a normal or a uniform distribution are on a par with BitDelta",
            [Cell(f"{name}, m 1", by[name, 1.0] - by["degenerate", 1.0], "equivalent", margin)
             for name in ("normal", "uniform") if (name, 1.0) in by])
 
 
-def trough(units, margin):
+def minimum(units, margin):
     """Cells of a term that falls below zero and rises again, over rising alphas; none for fewer than two."""
     if len(units) < 2:
         return []
@@ -226,10 +226,10 @@ def alphas(study, data):
     near = [u for u in units if u.get("alpha") < 0.65]
     # The lowest of many is picked: as many comparisons.
     yield ("The term of EXPO under the DPO loss falls below zero and rises again by alpha = 0.6",
-           trough(with_terms(near), margin), len(near))
+           minimum(with_terms(near), margin), len(near))
     if len(units) > len(near):
         yield (f"It does so in a wider range, up to alpha = {units[-1].get('alpha'):g}",
-               trough(with_terms(units), margin), len(units))
+               minimum(with_terms(units), margin), len(units))
     if near:
         lowest = min(near, key=lambda u: u["change"])
         yield ("Extrapolation up to alpha = 0.6 lowers the true DPO loss",

@@ -112,7 +112,7 @@ def multiples(study, data):
             ("change", "True change of the loss", "change of the loss [nats]", 1.0, ())):
         curves = [{"name": n, "points": curve(study, data, n, "multiple", key, scale)} for n in names]
         yield (plot.lines(title(study, data), "m", label, curves, levels, far=key == "change"),
-               f"{what} with BitDelta's magnitude times m, constant or drawn from a law; mean and range "
+               f"{what} with BitDelta's magnitude times m, constant or drawn from a distribution; mean and range "
                "over seeds.")
 
 

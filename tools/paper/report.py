@@ -108,12 +108,12 @@ def summary(rows):
 
 
 def vouches(table):
-    """What the page says of the table beside it, which cannot carry a checksum itself."""
+    """What the page says of the table next to it, which cannot carry a checksum itself."""
     return f"<!-- claims.csv {hashlib.sha256(table).hexdigest()}\n"
 
 
 def vouched(table, _):
-    """Whether a table is as a page beside it says."""
+    """Whether a table is as a page next to it says."""
     line = vouches(table.read_bytes()).encode()
     return any(line in page.read_bytes() and outputs.is_sealed(page, outputs.COMMENT)
                for page in table.parent.glob("*.html") if page.is_file())
@@ -175,7 +175,7 @@ def main():
             + "</body></html>\n")
     write(args.output, args.folder, page, rows)
     print(f"report: {args.output}: {counted(len(rows), 'claim', 'claims')}: {summary(rows)}; the cells "
-          "of each: claims.csv beside it")
+          "of each: claims.csv next to it")
     return 1 if broken else 0
 
 

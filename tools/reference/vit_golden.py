@@ -19,7 +19,7 @@ A file holds
 
 Loss of a sample: cross-entropy of the softmax of its logits with its label.  L: mean over samples.
 
-The CLIP tower has a fixed head, stored in the checkpoint as one more tensor beside those of
+The CLIP tower has a fixed head, stored in the checkpoint as one more tensor besides those of
 transformers: `text_embeds.weight` [classes, projection_dim], the text embedding of each class,
 divided by its L2 norm and multiplied by exp(logit_scale).  With x the image embedding (the output
 of visual_projection), the logits are  text_embeds.weight . x / |x|.  The head is a constant:

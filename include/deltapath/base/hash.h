@@ -16,7 +16,7 @@ typedef struct dpt_hash {
 uint64_t dpt_hash_bytes(const void *data, size_t bytes);
 
 /** XXH3-64 of the characters of a string. Local. */
-uint64_t dpt_hash_text(const char *text);
+uint64_t dpt_hash_string(const char *text);
 
 /** XXH3-128 of a block of bytes, seed 0: low word, high word. Its canonical text is the 32 hexadecimal
  * digits of high then low. Local. */

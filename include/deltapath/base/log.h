@@ -11,11 +11,11 @@ typedef enum dpt_log_level {
     DPT_LOG_DEBUG
 } dpt_log_level;
 
-/** Choose what this process prints to stderr. Local. Rank 0 speaks; other ranks only at debug.
+/** Choose what this process prints to stderr. Local. Rank 0 prints; other ranks only at debug.
  * @param[in] rank  rank in the world; @param[in] level least important level to print. */
 void dpt_log_configure(int rank, dpt_log_level level);
 
-/** One line on stderr, `deltapath: ` before it, when the level is on and this rank speaks. Local. */
+/** One line on stderr, `deltapath: ` before it, when the level is on and this rank prints. Local. */
 void dpt_log(dpt_log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /** Seconds of a monotonic clock. Local. */

@@ -52,7 +52,7 @@ typedef struct dpt_rng_draw {
     dpt_rng_keys keys;
     int64_t n;                            /**< elements so far */
     uint64_t same[DPT_RNG_DRAW / 64 + 8]; /**< whose leading bits are those of the threshold */
-    uint64_t mask[DPT_RNG_DRAW / 64 + 8]; /**< as of dpt_rng_mask, when it is settled */
+    uint64_t mask[DPT_RNG_DRAW / 64 + 8]; /**< as of dpt_rng_mask, once it is known */
 } dpt_rng_draw;
 
 /** dpt_rng_mask in steps, for a caller that has other work to put between: begin; append the bits

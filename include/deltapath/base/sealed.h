@@ -8,7 +8,7 @@
  *
  *   deltapath-xxh128 <XXH3-128 of what precedes, 32 hex digits> <its length, 16 hex digits>   \n
  *
- * HDF5 does not look behind its own end of file, so a sealed HDF5 file is an HDF5 file. All functions
+ * HDF5 does not look beyond its own end of file, so a sealed HDF5 file is an HDF5 file. All functions
  * are Local. */
 
 enum { DPT_SEAL_BYTES = 80 };

@@ -13,7 +13,7 @@
 
 /** Result of every function that can fail. A value is also the exit code of the program. A result that
  * is not looked at is an error of the compiler; `(void)` before the call says that it is meant, and a
- * comment beside it why; dpt_error and dpt_comm_check need none. */
+ * comment next to it why; dpt_error and dpt_comm_check need none. */
 typedef enum DPT_STATUS_CHECKED dpt_status {
     DPT_OK = 0,
     DPT_ERR_USAGE = 2,    /**< command line or job file is wrong */

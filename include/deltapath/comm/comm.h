@@ -43,7 +43,7 @@ dpt_status dpt_comm_broadcast(const dpt_comm *comm, void *bytes, int64_t n, int 
 
 /** Allocate on every rank a copy of root's text (dpt_mem_free releases it). NULL stays NULL.
  * Collective over comm (same: root). Errors: DPT_ERR_OUTPUT without memory, on all ranks. */
-dpt_status dpt_comm_broadcast_text(const dpt_comm *comm, const char *text, int root, char **out);
+dpt_status dpt_comm_broadcast_string(const dpt_comm *comm, const char *text, int root, char **out);
 
 /** Gather every rank's block in rank order onto every rank.
  * @param[in] bytes (n) this rank's block. @param[out] all, counts: blocks end to end and their

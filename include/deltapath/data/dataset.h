@@ -16,7 +16,7 @@ typedef enum dpt_dataset_kind {
 
 struct dpt_dataset_images;
 
-/** A data-set file, whole on every rank but for its images: tokens are small beside a model. */
+/** A data-set file, whole on every rank but for its images: tokens are small against a model. */
 typedef struct dpt_dataset {
     dpt_dataset_kind kind;
     int64_t samples;

@@ -28,13 +28,13 @@ typedef struct dpt_edit_param {
     dpt_edit_param_kind kind;
     const char *choices; /**< "tensor|row" for DPT_PARAM_CHOICE; the value is the choice's index */
     bool required;
-    bool optional;              /**< without it nothing holds in its place */
-    double fallback;            /**< value when it is left out */
-    double least, most;         /**< allowed range */
-    bool least_open, most_open; /**< whether the bound itself is forbidden, as p = 1 for dare */
-    bool automatic;             /**< "auto" is allowed: the value is NaN until a study finds it */
-    bool measured;              /**< left out, it is measured: no value says the same */
-    const char *help;           /**< one line, also the mend in the error message */
+    bool optional;               /**< without it nothing holds in its place */
+    double default_value;        /**< value when it is left out */
+    double lower, upper;         /**< allowed range */
+    bool lower_open, upper_open; /**< whether the bound itself is forbidden, as p = 1 for dare */
+    bool automatic;              /**< "auto" is allowed: the value is NaN until a study finds it */
+    bool measured;               /**< left out, it is measured: no value says the same */
+    const char *help;            /**< one line, also the remedy in the error message */
 } dpt_edit_param;
 
 /** One stage with its values, in the order of the method's parameter table. */
@@ -71,7 +71,7 @@ int dpt_edit_method_params(int method, const dpt_edit_param **params);
 /** Print methods and parameters as a table of Markdown. Local. */
 void dpt_edit_print_methods(FILE *file);
 
-/** A stage of a method with every parameter at its fallback. Local. */
+/** A stage of a method with every parameter at its default. Local. */
 void dpt_edit_stage_init(dpt_edit_stage_spec *stage, int method);
 /** Set one parameter of a stage from text or number, checked against the table. Local.
  * Errors: DPT_ERR_USAGE naming method, parameter, value and the allowed range. */
@@ -180,7 +180,7 @@ dpt_status dpt_edit_run(const dpt_edit_spec *spec, const dpt_edit_input *input, 
                         dpt_edit_report *report);
 void dpt_edit_report_destroy(dpt_edit_report *report); /**< Local. */
 
-/** Bytes per rank that an edit needs beside its input and its sink. Local. */
+/** Bytes per rank that an edit needs besides its input and its sink. Local. */
 int64_t dpt_edit_bytes(const dpt_edit_spec *spec, const dpt_catalog *catalog, const bool *selected,
                        int ranks, int svd_group);
 

@@ -8,13 +8,13 @@
 /* Small values in an HDF5 file that one process has open. Every function says whether it worked and
  * leaves nothing open; HDF5's own messages are silenced by the caller. Private to the store layer. */
 
-bool dpt_h5_put_text(hid_t where, const char *name, const char *text); /* attribute */
-bool dpt_h5_put_i64(hid_t where, const char *name, int64_t value);     /* attribute */
-bool dpt_h5_put_u64(hid_t where, const char *name, uint64_t value);    /* attribute */
-bool dpt_h5_put_f64(hid_t where, const char *name, double value);      /* attribute */
+bool dpt_h5_put_string(hid_t where, const char *name, const char *text); /* attribute */
+bool dpt_h5_put_i64(hid_t where, const char *name, int64_t value);       /* attribute */
+bool dpt_h5_put_u64(hid_t where, const char *name, uint64_t value);      /* attribute */
+bool dpt_h5_put_f64(hid_t where, const char *name, double value);        /* attribute */
 
 /* Text is allocated. */
-bool dpt_h5_get_text(hid_t where, const char *name, char **text);
+bool dpt_h5_get_string(hid_t where, const char *name, char **text);
 bool dpt_h5_get_i64(hid_t where, const char *name, int64_t *value);
 bool dpt_h5_get_u64(hid_t where, const char *name, uint64_t *value);
 bool dpt_h5_get_f64(hid_t where, const char *name, double *value);

@@ -10,7 +10,7 @@
 hid_t dpt_hdf5_type_create(dpt_dtype dtype);
 
 /** Element type of a file type. Local.
- * @param[out] problem  what is wrong and the mend, when the answer is false. */
+ * @param[out] problem  what is wrong and the remedy, when the answer is false. */
 bool dpt_hdf5_type_parse(hid_t type, dpt_dtype *out, const char **problem);
 
 /** Text attribute, of fixed or variable length. Local on a file that one rank opened.

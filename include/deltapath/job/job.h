@@ -41,7 +41,7 @@ typedef struct dpt_job_edit {
     dpt_edit_spec spec;
     int gradient_data; /**< data set whose gradient at W_post the edit takes, to edit or to measure the
                           correlation of its mask; -1: none */
-    int auto_data;     /**< data set whose trough `alpha: auto` seeks; -1: nothing is sought */
+    int auto_data;     /**< data set whose minimum `alpha: auto` seeks; -1: nothing is sought */
 } dpt_job_edit;
 
 /** How changes of the loss are judged. */
@@ -96,7 +96,7 @@ typedef struct dpt_job {
  * @param[in] text  contents; @param[in] path  its name for messages.
  * @param[in] nsets, sets  overrides "key=value" with dotted keys: "riemann.points=9", "edits.0.p=0.5";
  *            borrowed while the job lives.
- * Errors: DPT_ERR_USAGE as "file:line:column: what: mend", or "--set key=value: what: mend"; *out empty. */
+ * Errors: DPT_ERR_USAGE as "file:line:column: what: remedy", or "--set key=value: what: remedy"; *out empty. */
 dpt_status dpt_job_parse(const char *text, const char *path, int nsets, const char *const *sets,
                          dpt_job *out);
 

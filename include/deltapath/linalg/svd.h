@@ -76,7 +76,7 @@ void dpt_svd_destroy(dpt_svd *svd); /**< Local; an empty one is allowed. */
  * (n, cols) row-major fp32. Local. */
 void dpt_svd_product(const dpt_svd *svd, int64_t cols, int64_t il0, int64_t n, float *out);
 
-/** Bytes per rank that dpt_svd_compute needs at most, beside the slab, its result included; at the
+/** Bytes per rank that dpt_svd_compute needs at most, besides the slab, its result included; at the
  * default grid_above. rank 0 stands for an energy. Local.
  * random: A V, two panels (cols, 2 rank) and their Gram matrices; exact: the Gram matrix of the shorter
  * side (whole up to DPT_SVD_GRID_ABOVE or in a group of one, else its share), the wanted vectors in

@@ -87,7 +87,7 @@ dpt_status dpt_loss_set_weights(dpt_loss *loss, const double *weights);
 /** Shares of the samples in the mean, (samples) of sum 1; NULL when all count alike. Local. */
 const double *dpt_loss_shares(const dpt_loss *loss);
 
-/** Called behind each batch of an evaluation. Local. @param[in] share of this replica's samples that are
+/** Called after each batch of an evaluation. Local. @param[in] share of this replica's samples that are
  * done, rising to 1 in each evaluation. */
 typedef void (*dpt_loss_progress_fn)(void *ctx, double share);
 

@@ -1,7 +1,7 @@
 /** Softmax attention over one sequence with grouped key/value heads, blocked over queries and keys.
  *
  * For the rules common to the layer `nn` see deltapath/nn/linear.h. The matrix of probabilities is
- * never held: memory beside the arguments is the scratch, whose size does not depend on n.
+ * never held: memory besides the arguments is the scratch, whose size does not depend on n.
  */
 #ifndef DELTAPATH_NN_ATTENTION_H
 #define DELTAPATH_NN_ATTENTION_H

@@ -18,7 +18,7 @@ typedef struct dpt_report_options {
  * Local: call it on one rank. Its children are spawned, not forked, so that MPI may be running.
  * Tables and inline SVG plots made by gnuplot on CSV files that this writes. Without gnuplot, or
  * when it fails on a plot, the report has a visible notice in the plot's place, a warning is logged,
- * and the status is DPT_OK. Written beside its name and renamed.
+ * and the status is DPT_OK. Written next to its name and renamed.
  * @param[in] options NULL: defaults.
  * Errors: DPT_ERR_INPUT when results.h5 cannot be read; DPT_ERR_OUTPUT when the report or a CSV
  * cannot be written.

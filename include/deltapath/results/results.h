@@ -72,9 +72,9 @@ typedef struct dpt_result {
 dpt_status dpt_result_create(int64_t tensors, int64_t points, int64_t samples, dpt_result *out);
 void dpt_result_destroy(dpt_result *result); /**< Local; an empty (zeroed) one is allowed. */
 
-/** Replace a text by a printf copy: `dpt_result_set_text(&r.edit, "%s", id)`. Local.
+/** Replace a text by a printf copy: `dpt_result_set_string(&r.edit, "%s", id)`. Local.
  * Errors: DPT_ERR_OUTPUT without memory. */
-dpt_status dpt_result_set_text(char **text, const char *format, ...)
+dpt_status dpt_result_set_string(char **text, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
 /** Append a parameter; append a spectrum (values are copied). Local.

@@ -27,7 +27,7 @@ typedef enum dpt_store_format {
  * whatever the number of ranks. Every offset, size, shape, name and type is checked against the
  * length of the file before use.
  * Collective over comm (same: path).
- * Errors: DPT_ERR_INPUT naming the file, the tensor, and the mend.
+ * Errors: DPT_ERR_INPUT naming the file, the tensor, and the remedy.
  */
 dpt_status dpt_store_open(const dpt_comm *comm, const char *path, dpt_store **out);
 void dpt_store_close(dpt_store *store); /**< Local. */
@@ -119,7 +119,7 @@ typedef struct dpt_store_options {
     const char *study;           /**< name of the study whose edit it must be; NULL: of any */
 } dpt_store_options;
 
-/** A model being written beside its final name (path DPT_FILE_PARTIAL, base/file.h). */
+/** A model being written next to its final name (path DPT_FILE_PARTIAL, base/file.h). */
 typedef struct dpt_store_writer dpt_store_writer;
 
 /** Create. Checks permission, disk space and existing output before anything is written.

@@ -32,7 +32,7 @@ typedef struct dpt_pair {
  * configurations tie them, since it is a copy. Anything else on one side only is a mismatch.
  * Local.
  * Errors: DPT_ERR_INPUT under DPT_MISMATCH_ERROR when there is any mismatch: the message has the
- * first and the number of all, and the mend; the report is there, out is empty.
+ * first and the number of all, and the remedy; the report is there, out is empty.
  */
 dpt_status dpt_pair_create(const dpt_pair_side *pre, const dpt_pair_side *post,
                            dpt_mismatch_policy policy, dpt_pair *out, char **report);

@@ -8,7 +8,7 @@
 
 /** Move blocks from the cells of their owners to the ranks that want them.
  *
- * Every rank tells its wishes (all-gather of the block descriptions), packs what it owns of each,
+ * Every rank tells its requests (all-gather of the block descriptions), packs what it owns of each,
  * and one exchange carries the bytes.
  * Collective over comm; lists may differ and be empty.
  * @param[in]  cell_data  (cells of this rank) start of each own cell, element size of its tensor.

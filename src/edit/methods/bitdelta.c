@@ -9,7 +9,7 @@
 
 /* BitDelta: arXiv:2410.13841 Eq. (7)-(9), F(Delta) = mean |Delta| sign(Delta), sign(0) = 0. The mean
  * is over all entries of a tensor, or of a row. Section 5.3 (Fig. 5): a multiple of the mean, and
- * magnitudes drawn from a law with that mean.
+ * magnitudes drawn from a distribution with that mean.
  *
  * The code of BitDelta's authors (github.com/FasterDecoding/BitDelta, diff.py) takes Delta and adds
  * F(Delta) in the type of the tensors, and gives 0 the sign +1; `convention: code` does the same. */
@@ -280,28 +280,28 @@ const dpt_edit_method dpt_edit_method_bitdelta = {
     .params = {{.name = "granularity",
                 .kind = DPT_PARAM_CHOICE,
                 .choices = "tensor|row",
-                .fallback = GRANULARITY_TENSOR,
+                .default_value = GRANULARITY_TENSOR,
                 .help = "one magnitude for the tensor or one for each row"},
                {.name = "tensors",
                 .kind = DPT_PARAM_CHOICE,
                 .choices = "linear|all",
-                .fallback = TENSORS_LINEAR,
+                .default_value = TENSORS_LINEAR,
                 .help = "linear weights of attention and MLP only, or every matrix"},
                {.name = "multiple",
                 .kind = DPT_PARAM_REAL,
-                .fallback = 1.0,
-                .least = -1e6,
-                .most = 1e6,
+                .default_value = 1.0,
+                .lower = -1e6,
+                .upper = 1e6,
                 .help = "factor of the mean magnitude; 1 is BitDelta"},
                {.name = "sample",
                 .kind = DPT_PARAM_CHOICE,
                 .choices = "none|normal|uniform",
-                .fallback = SAMPLE_NONE,
-                .help = "magnitudes all alike, or drawn from a law with the same mean"},
+                .default_value = SAMPLE_NONE,
+                .help = "magnitudes all alike, or drawn from a distribution with the same mean"},
                {.name = "convention",
                 .kind = DPT_PARAM_CHOICE,
                 .choices = "paper|code",
-                .fallback = CONVENTION_PAPER,
+                .default_value = CONVENTION_PAPER,
                 .help = "differences in fp32 and sign(0) = 0, or as BitDelta's own code: in the "
                         "tensors' type and sign(0) = +1"}},
     .check = bitdelta_check,

@@ -69,7 +69,7 @@ static void della_scale_piece(float *delta, int64_t n, const uint64_t *drops, fl
 static void della_draw_cell(const dpt_edit_work *work, const dpt_edit_stage *stage, dpt_range cell,
                             const float *delta, float *scaled, uint8_t *dropped) {
     int64_t n = dpt_edit_row_length(&stage->catalog->tensors[cell.tensor]);
-    const uint32_t *rank = dpt_edit_rows_rank(stage->state, cell, delta);
+    const uint32_t *rank = dpt_edit_rows_order(stage->state, cell, delta);
 #pragma omp parallel for schedule(static) num_threads(work->threads)
     for (int p = 0; p < dpt_edit_pieces(cell); p++) {
         dpt_range piece = dpt_edit_piece(cell, p);
@@ -112,15 +112,15 @@ const dpt_edit_method dpt_edit_method_della = {
     .params = {{.name = "p",
                 .kind = DPT_PARAM_REAL,
                 .required = true,
-                .least = 0.0,
-                .most = 1.0,
-                .most_open = true,
+                .lower = 0.0,
+                .upper = 1.0,
+                .upper_open = true,
                 .help = "mean probability of being dropped"},
                {.name = "epsilon",
                 .kind = DPT_PARAM_REAL,
                 .required = true,
-                .least = 0.0,
-                .most = 1.0,
+                .lower = 0.0,
+                .upper = 1.0,
                 .help =
                     "difference of the probabilities of the smallest and the largest of a row"}},
     .check = della_check,

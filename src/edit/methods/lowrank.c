@@ -33,12 +33,12 @@ static bool lowrank_covers(const dpt_edit_stage_spec *spec, const dpt_tensor_inf
 }
 
 int64_t dpt_edit_lowrank_rank(const dpt_edit_stage_spec *spec, int64_t rows, int64_t cols) {
-    double least = (double)(rows < cols ? rows : cols);
+    double minimum = (double)(rows < cols ? rows : cols);
     if (spec->given[LOWRANK_RANK])
         return (int64_t)dpt_edit_value(spec, LOWRANK_RANK);
     /* 1 - 0.9 is a little less than 0.1: without the allowance 64 of 640 would become 63. */
     if (spec->given[LOWRANK_SPARSITY])
-        return (int64_t)floor((1.0 - dpt_edit_value(spec, LOWRANK_SPARSITY)) * least + 1e-9);
+        return (int64_t)floor((1.0 - dpt_edit_value(spec, LOWRANK_SPARSITY)) * minimum + 1e-9);
     return 0;
 }
 
@@ -341,27 +341,27 @@ const dpt_edit_method dpt_edit_method_lowrank = {
     .params = {{.name = "rank",
                 .optional = true,
                 .kind = DPT_PARAM_INTEGER,
-                .least = 1.0,
-                .most = 1e9,
+                .lower = 1.0,
+                .upper = 1e9,
                 .help = "triplets that are kept, at least 1"},
                {.name = "sparsity",
                 .optional = true,
                 .kind = DPT_PARAM_REAL,
-                .least = 0.0,
-                .most = 1.0,
-                .most_open = true,
+                .lower = 0.0,
+                .upper = 1.0,
+                .upper_open = true,
                 .help = "keeps floor((1 - sparsity) min(rows, columns)) triplets"},
                {.name = "energy",
                 .optional = true,
                 .kind = DPT_PARAM_REAL,
-                .least = 0.0,
-                .least_open = true,
-                .most = 1.0,
+                .lower = 0.0,
+                .lower_open = true,
+                .upper = 1.0,
                 .help = "keeps the fewest triplets with this share of the squared norm"},
                {.name = "svd",
                 .kind = DPT_PARAM_CHOICE,
                 .choices = "auto|random|exact|reference",
-                .fallback = DPT_SVD_AUTO,
+                .default_value = DPT_SVD_AUTO,
                 .help = "algorithm of the decomposition"}},
     .check = lowrank_check,
     .covers = lowrank_covers,

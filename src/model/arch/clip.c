@@ -41,7 +41,7 @@ static void clip_read(dpt_config *in, const dpt_catalog *catalog, dpt_arch *out)
     dpt_arch_add(out, clip_rows, sizeof clip_rows / sizeof clip_rows[0], 0);
     dpt_image_count_classes(in, catalog, out->row[DPT_SLOT_TEXT]->name,
                             "store the embeddings of the class texts [classes, projection_dim], "
-                            "normalised and times the logit scale, beside the tower",
+                            "normalised and times the logit scale, besides the tower",
                             out);
 }
 

@@ -10,11 +10,11 @@ dpt_status dpt_config_parse(const char *text, json_t **out) {
     *out = NULL;
     if (text == NULL)
         return dpt_error(DPT_ERR_INPUT, "model: there is no config.json: put the model's "
-                                        "configuration beside its weights");
+                                        "configuration next to its weights");
     json_error_t at;
     json_t *root = json_loads(text, JSON_REJECT_DUPLICATES, &at);
     if (root == NULL)
-        return dpt_error(DPT_ERR_INPUT, "config.json:%d:%d: %s: mend the JSON", at.line, at.column,
+        return dpt_error(DPT_ERR_INPUT, "config.json:%d:%d: %s: fix the JSON", at.line, at.column,
                          at.text);
     if (!json_is_object(root)) {
         json_decref(root);
@@ -42,33 +42,33 @@ static void config_fail(dpt_config *config, const char *key, const char *what) {
         config->status = dpt_error(DPT_ERR_INPUT, "%s: %s %s", config->where, key, what);
 }
 
-int64_t dpt_config_integer(dpt_config *config, const char *key, int64_t least, int64_t most,
-                           int64_t fallback) {
+int64_t dpt_config_integer(dpt_config *config, const char *key, int64_t lower, int64_t upper,
+                           int64_t default_value) {
     const json_t *value = dpt_config_get(config, key);
     if (value == NULL)
-        return fallback;
+        return default_value;
     int64_t number = json_integer_value(value);
-    if (json_is_integer(value) && number >= least && number <= most)
+    if (json_is_integer(value) && number >= lower && number <= upper)
         return number;
     char what[128];
-    snprintf(what, sizeof what, "must be an integer from %" PRId64 " to %" PRId64, least, most);
+    snprintf(what, sizeof what, "must be an integer from %" PRId64 " to %" PRId64, lower, upper);
     config_fail(config, key, what);
-    return fallback;
+    return default_value;
 }
 
-int64_t dpt_config_need_integer(dpt_config *config, const char *key, int64_t least, int64_t most) {
+int64_t dpt_config_need_integer(dpt_config *config, const char *key, int64_t lower, int64_t upper) {
     if (dpt_config_get(config, key) == NULL)
         config_fail(config, key, "is missing: copy the model's whole config.json");
-    return dpt_config_integer(config, key, least, most, least);
+    return dpt_config_integer(config, key, lower, upper, lower);
 }
 
 double dpt_config_number(dpt_config *config, const char *key, double above, double below,
-                         double fallback) {
+                         double default_value) {
     const json_t *value = dpt_config_get(config, key);
     if (value == NULL) {
-        if (isnan(fallback))
+        if (isnan(default_value))
             config_fail(config, key, "is missing: copy the model's whole config.json");
-        return fallback;
+        return default_value;
     }
     double number = json_number_value(value);
     if (json_is_number(value) && number > above && number < below)
@@ -76,25 +76,25 @@ double dpt_config_number(dpt_config *config, const char *key, double above, doub
     char what[128];
     snprintf(what, sizeof what, "must be a number above %g and below %g", above, below);
     config_fail(config, key, what);
-    return fallback;
+    return default_value;
 }
 
-bool dpt_config_bool(dpt_config *config, const char *key, bool fallback) {
+bool dpt_config_bool(dpt_config *config, const char *key, bool default_value) {
     const json_t *value = dpt_config_get(config, key);
     if (value == NULL)
-        return fallback;
+        return default_value;
     if (!json_is_boolean(value))
         config_fail(config, key, "must be true or false");
     return json_is_true(value);
 }
 
-const char *dpt_config_text(dpt_config *config, const char *key, const char *fallback) {
+const char *dpt_config_string(dpt_config *config, const char *key, const char *default_value) {
     const json_t *value = dpt_config_get(config, key);
     if (value == NULL)
-        return fallback;
+        return default_value;
     if (!json_is_string(value)) {
         config_fail(config, key, "must be a string");
-        return fallback;
+        return default_value;
     }
     return json_string_value(value);
 }

@@ -9,7 +9,7 @@
 #include <stdint.h>
 
 /** Typed access to config.json. The first wrong key sets `status` and records the error; later calls
- * then give their fallback, so that a parser reads straight through and checks once. All Local. */
+ * then give their default, so that a parser reads straight through and checks once. All Local. */
 typedef struct dpt_config {
     const json_t *object;
     const char *where; /**< "config.json" or "config.json: rope_scaling", for messages */
@@ -25,19 +25,19 @@ const json_t *dpt_config_get(const dpt_config *config, const char *key);
 /** Whether a value means that an option is off: null, false, 0, and 1 for factors. */
 bool dpt_config_is_off(const json_t *value);
 
-/** A required or optional integer in [least, most]. */
-int64_t dpt_config_need_integer(dpt_config *config, const char *key, int64_t least, int64_t most);
-int64_t dpt_config_integer(dpt_config *config, const char *key, int64_t least, int64_t most,
-                           int64_t fallback);
+/** A required or optional integer in [lower, upper]. */
+int64_t dpt_config_need_integer(dpt_config *config, const char *key, int64_t lower, int64_t upper);
+int64_t dpt_config_integer(dpt_config *config, const char *key, int64_t lower, int64_t upper,
+                           int64_t default_value);
 
-/** An optional number above `above` and below `below`; NaN as fallback makes it required. */
+/** An optional number above `above` and below `below`; NaN as default makes it required. */
 double dpt_config_number(dpt_config *config, const char *key, double above, double below,
-                         double fallback);
+                         double default_value);
 
-bool dpt_config_bool(dpt_config *config, const char *key, bool fallback);
+bool dpt_config_bool(dpt_config *config, const char *key, bool default_value);
 
 /** An optional string, borrowed from the object. */
-const char *dpt_config_text(dpt_config *config, const char *key, const char *fallback);
+const char *dpt_config_string(dpt_config *config, const char *key, const char *default_value);
 
 /** Record that an option has a value that is not supported. */
 void dpt_config_reject(dpt_config *config, const char *key, const char *supported);

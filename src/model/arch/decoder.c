@@ -86,7 +86,7 @@ static void decoder_read_options(dpt_config *in) {
     decoder_reject_own_code(in);
     if (!dpt_config_bool(in, "is_causal", true))
         dpt_config_reject(in, "is_causal", "true");
-    const char *act = dpt_config_text(in, "hidden_act", "silu");
+    const char *act = dpt_config_string(in, "hidden_act", "silu");
     if (strcmp(act, "silu") != 0 && strcmp(act, "swish") != 0)
         dpt_config_reject(in, "hidden_act", "\"silu\"");
 }

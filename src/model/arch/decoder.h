@@ -10,7 +10,7 @@ typedef enum dpt_window_rule {
     DPT_WINDOW_TYPES /**< by use_sliding_window and layer_types (Qwen) */
 } dpt_window_rule;
 
-/** What tells the families of LLaMA's relatives apart beside their rows. */
+/** What tells the families of LLaMA's relatives apart besides their rows. */
 typedef struct dpt_decoder_traits {
     int64_t max_positions; /**< max_position_embeddings when the key is absent */
     int64_t head_dim;      /**< the same of head_dim; 0: hidden_size / num_attention_heads */

@@ -7,7 +7,7 @@ enum { ROPE_POSITIONS_MAX = 1 << 30 };
 
 static dpt_rope_kind rope_read_kind(dpt_config *in) {
     const char *key = dpt_config_get(in, "rope_type") != NULL ? "rope_type" : "type";
-    const char *kind = dpt_config_text(in, key, "default");
+    const char *kind = dpt_config_string(in, key, "default");
     if (strcmp(kind, "linear") == 0)
         return DPT_ROPE_LINEAR;
     if (strcmp(kind, "llama3") == 0)

@@ -10,7 +10,7 @@ enum {
     IMAGE_CHANNELS_MAX = 1 << 10
 };
 
-static void image_read_activation(dpt_config *in, const char *fallback, dpt_arch *out) {
+static void image_read_activation(dpt_config *in, const char *default_value, dpt_arch *out) {
     static const struct {
         const char *name;
         dpt_act_kind kind;
@@ -21,7 +21,7 @@ static void image_read_activation(dpt_config *in, const char *fallback, dpt_arch
                  {"quick_gelu", DPT_ACT_QUICK_GELU},
                  {"silu", DPT_ACT_SILU},
                  {"swish", DPT_ACT_SILU}};
-    const char *name = dpt_config_text(in, "hidden_act", fallback);
+    const char *name = dpt_config_string(in, "hidden_act", default_value);
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
         if (strcmp(name, known[i].name) == 0) {
             out->act = known[i].kind;

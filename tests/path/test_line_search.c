@@ -1,15 +1,15 @@
 /* ranks: 1
- * The search for a trough, on lines whose trough is known. */
+ * The search for a minimum, on lines whose minimum is known. */
 #include "support/test_mpi.h"
 #include "support/test_near.h"
 
-#include "deltapath/path/trough.h"
+#include "deltapath/path/line_search.h"
 
 #include <math.h>
 
 typedef struct line {
     int kind;
-    double trough;
+    double minimum;
     int calls;
     int fail_at;
 } line;
@@ -18,7 +18,7 @@ enum { QUADRATIC, QUARTIC, STEEP, WALL, FALLING, FLAT, WAVES, WRONG_SLOPE };
 
 static dpt_status value(void *ctx, double x, double *loss, double *slope) {
     line *l = ctx;
-    double d = x - l->trough;
+    double d = x - l->minimum;
     if (++l->calls == l->fail_at)
         return DPT_ERR_INPUT;
     switch (l->kind) {
@@ -57,11 +57,11 @@ static dpt_status value(void *ctx, double x, double *loss, double *slope) {
     return DPT_OK;
 }
 
-static dpt_trough find(line *l, int evaluations) {
-    dpt_trough_options options = dpt_trough_defaults();
-    dpt_trough out;
+static dpt_line_search find(line *l, int evaluations) {
+    dpt_line_search_options options = dpt_line_search_defaults();
+    dpt_line_search out;
     options.evaluations = evaluations;
-    assert_int_equal(dpt_trough_find(value, l, &options, &out), DPT_OK);
+    assert_int_equal(dpt_line_search_run(value, l, &options, &out), DPT_OK);
     assert_int_equal(out.evaluations, l->calls);
     assert_true(out.evaluations <= evaluations && out.points == out.evaluations);
     assert_true(out.loss <= out.point[0].loss);
@@ -72,31 +72,31 @@ static void test_smooth(void **state) {
     (void)state;
     static const double places[] = {-0.9, -0.31, -0.02, 0.004, 0.1, 0.17, 0.5, 0.97};
     for (int i = 0; i < 8; i++) {
-        line quadratic = {.kind = QUADRATIC, .trough = places[i]};
-        dpt_trough out = find(&quadratic, 8);
+        line quadratic = {.kind = QUADRATIC, .minimum = places[i]};
+        dpt_line_search out = find(&quadratic, 8);
         assert_near(out.at, places[i], 0.012);
         assert_true(out.bracketed && !out.border);
-        line steep = {.kind = STEEP, .trough = places[i]};
+        line steep = {.kind = STEEP, .minimum = places[i]};
         out = find(&steep, 12);
         assert_near(out.at, places[i], 0.03);
-        line quartic = {.kind = QUARTIC, .trough = places[i]};
+        line quartic = {.kind = QUARTIC, .minimum = places[i]};
         out = find(&quartic, 12);
-        assert_near(out.at, places[i], 0.3 * fabs(places[i]) + 0.01); /* flat at its trough */
+        assert_near(out.at, places[i], 0.3 * fabs(places[i]) + 0.01); /* flat at its minimum */
     }
 }
 
 static void test_few_gradients(void **state) {
     (void)state;
-    line l = {.kind = QUADRATIC, .trough = 0.17};
+    line l = {.kind = QUADRATIC, .minimum = 0.17};
     assert_true(find(&l, 32).evaluations <= 5);
-    line steep = {.kind = STEEP, .trough = 0.17};
+    line steep = {.kind = STEEP, .minimum = 0.17};
     assert_true(find(&steep, 32).evaluations <= 9);
 }
 
 static void test_hard(void **state) {
     (void)state;
-    line wall = {.kind = WALL, .trough = 0.2};
-    dpt_trough out = find(&wall, 16);
+    line wall = {.kind = WALL, .minimum = 0.2};
+    dpt_line_search out = find(&wall, 16);
     assert_near(out.at, 0.2, 0.02);
     line falling = {.kind = FALLING};
     out = find(&falling, 16);
@@ -104,31 +104,31 @@ static void test_hard(void **state) {
     line flat = {.kind = FLAT};
     out = find(&flat, 16);
     assert_true(out.at == 0.0 && out.evaluations == 1 && !out.bracketed);
-    line waves = {.kind = WAVES}; /* several troughs: one that is lower than 0 */
+    line waves = {.kind = WAVES}; /* several minima: one that is lower than 0 */
     out = find(&waves, 16);
     assert_true(out.bracketed && out.loss < -0.9);
     line wrong = {.kind = WRONG_SLOPE};
     out = find(&wrong, 16);
     assert_true(out.at == 0.0 && out.loss == 0.0);
     line none = {.kind = FALLING};
-    dpt_trough_options options = dpt_trough_defaults();
-    options.most = 0.0;
-    assert_int_equal(dpt_trough_find(value, &none, &options, &out), DPT_OK);
+    dpt_line_search_options options = dpt_line_search_defaults();
+    options.upper = 0.0;
+    assert_int_equal(dpt_line_search_run(value, &none, &options, &out), DPT_OK);
     assert_true(out.at == 0.0 && out.border && out.evaluations == 1);
 }
 
 static void test_budget_and_start(void **state) {
     (void)state;
     for (int budget = 1; budget < 6; budget++) {
-        line l = {.kind = STEEP, .trough = 0.6};
+        line l = {.kind = STEEP, .minimum = 0.6};
         find(&l, budget);
     }
-    line l = {.kind = QUADRATIC, .trough = 0.17};
-    const dpt_trough_point start = {.at = 0.0, .loss = 2.0289, .slope = -0.34};
-    dpt_trough_options options = dpt_trough_defaults();
+    line l = {.kind = QUADRATIC, .minimum = 0.17};
+    const dpt_line_search_point start = {.at = 0.0, .loss = 2.0289, .slope = -0.34};
+    dpt_line_search_options options = dpt_line_search_defaults();
     options.start = &start;
-    dpt_trough out;
-    assert_int_equal(dpt_trough_find(value, &l, &options, &out), DPT_OK);
+    dpt_line_search out;
+    assert_int_equal(dpt_line_search_run(value, &l, &options, &out), DPT_OK);
     assert_near(out.at, 0.17, 0.002);
     assert_true(out.points == out.evaluations + 1 && out.evaluations == l.calls);
 }
@@ -136,10 +136,10 @@ static void test_budget_and_start(void **state) {
 static void test_errors(void **state) {
     (void)state;
     for (int at = 1; at < 4; at++) {
-        line l = {.kind = QUADRATIC, .trough = 0.5, .fail_at = at};
-        dpt_trough_options options = dpt_trough_defaults();
-        dpt_trough out;
-        assert_int_equal(dpt_trough_find(value, &l, &options, &out), DPT_ERR_INPUT);
+        line l = {.kind = QUADRATIC, .minimum = 0.5, .fail_at = at};
+        dpt_line_search_options options = dpt_line_search_defaults();
+        dpt_line_search out;
+        assert_int_equal(dpt_line_search_run(value, &l, &options, &out), DPT_ERR_INPUT);
         assert_int_equal(l.calls, at);
     }
 }
