@@ -161,10 +161,11 @@ static dpt_status verify(dpt_cli *cli, int argc, char **argv) {
     static const struct argp argp = {.options = table,
                                      .parser = models_parse,
                                      .args_doc = "PATH",
-                                     .doc = "Check the folder of a study, a model, a results.h5 or "
-                                            "a unit: structure, hashes, finite "
+                                     .doc = "Check the folder of a study, a model, a data set, a "
+                                            "results.h5 or a unit: structure, hashes, finite "
                                             "values."};
-    words w = {.wanted = 1, .needs = "the path of a study, a model, a results.h5 or a unit"};
+    words w = {.wanted = 1,
+               .needs = "the path of a study, a model, a data set, a results.h5 or a unit"};
     dpt_status st = parse_words(cli, &argp, argc, argv, &w);
     dpt_verify_options options = {.path = w.path[0]};
     return st == DPT_OK ? dpt_verify_run(&cli->comm, &options) : st;

@@ -4,6 +4,7 @@
 #include "deltapath/base/hash.h"
 #include "deltapath/base/mem.h"
 #include "deltapath/base/nearest.h"
+#include "deltapath/base/sealed.h"
 #include "deltapath/comm/agree.h"
 #include "dataset_file.h"
 #include "deltapath/base/file.h"
@@ -37,6 +38,8 @@ static dpt_status read_file(const char *path, dpt_dataset_kind kind, dpt_file_id
     dpt_status st = dpt_guard_input(path);
     if (st == DPT_OK)
         st = dpt_file_identify(path, file);
+    if (st == DPT_OK)
+        st = dpt_seal_check_tools(path);
     if (st == DPT_OK)
         st = dpt_isolate_run(path, dpt_dataset_load, &request, bytes, n);
     dpt_dataset_head *head = (dpt_dataset_head *)*bytes;

@@ -300,26 +300,36 @@ static dpt_status scan_file(hid_t file, const char *path, dpt_store_header *head
 }
 
 /* Both questions are put in a child process: see dpt_isolate_run. */
-static dpt_status ask_format(void *ctx, char **bytes, int64_t *n) {
+typedef struct attribute_question {
+    const char *path, *name;
+} attribute_question;
+
+static dpt_status ask_attribute(void *ctx, char **bytes, int64_t *n) {
+    const attribute_question *question = ctx;
     dpt_hdf5_silence();
-    hid_t file = H5Fopen(ctx, H5F_ACC_RDONLY, H5P_DEFAULT);
+    hid_t file = H5Fopen(question->path, H5F_ACC_RDONLY, H5P_DEFAULT);
     if (file < 0)
         return DPT_OK;
-    dpt_hdf5_text_read(file, "format", bytes);
+    dpt_hdf5_text_read(file, question->name, bytes);
     *n = *bytes != NULL ? (int64_t)strlen(*bytes) + 1 : 0;
     H5Fclose(file);
     return DPT_OK;
 }
 
-bool dpt_store_is_format(const char *path, const char *format) {
+bool dpt_store_attribute_is(const char *path, const char *name, const char *text) {
     char *answer = NULL;
     int64_t n = 0;
+    attribute_question question = {.path = path, .name = name};
     if (!dpt_path_is_file(path) ||
-        dpt_isolate_run(path, ask_format, (void *)(uintptr_t)path, &answer, &n) != DPT_OK)
+        dpt_isolate_run(path, ask_attribute, &question, &answer, &n) != DPT_OK)
         dpt_error_clear(); /* opening it as a model says what is wrong */
-    bool same = n == (int64_t)strlen(format) + 1 && memcmp(answer, format, (size_t)n) == 0;
+    bool same = n == (int64_t)strlen(text) + 1 && memcmp(answer, text, (size_t)n) == 0;
     dpt_mem_free(answer);
     return same;
+}
+
+bool dpt_store_is_format(const char *path, const char *format) {
+    return dpt_store_attribute_is(path, "format", format);
 }
 
 static dpt_status ask_headers(void *ctx, char **bytes, int64_t *n) {

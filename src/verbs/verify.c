@@ -5,6 +5,7 @@
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
 #include "deltapath/comm/same.h"
+#include "deltapath/data/dataset.h"
 #include "deltapath/results/results.h"
 #include "deltapath/store/store.h"
 #include "verify.h"
@@ -39,13 +40,40 @@ static dpt_status verify_unit(const char *path, FILE *out) {
     return st;
 }
 
-typedef enum subject { SUBJECT_MODEL, SUBJECT_STUDY, SUBJECT_RESULTS, SUBJECT_UNIT } subject;
+/* Reading it checks its seal and everything that a run would refuse but for what depends on a model. */
+static dpt_status verify_dataset(const dpt_comm *comm, const char *path, FILE *out) {
+    int64_t kind = DPT_DATASET_TOKENS;
+    if (comm->rank == 0 && dpt_store_attribute_is(path, "kind", "dpo"))
+        kind = DPT_DATASET_PAIRS;
+    else if (comm->rank == 0 && dpt_store_attribute_is(path, "kind", "class"))
+        kind = DPT_DATASET_IMAGES;
+    dpt_status st = dpt_agree(comm, dpt_comm_broadcast(comm, &kind, sizeof kind, 0));
+    dpt_dataset data;
+    if (st == DPT_OK)
+        st = dpt_dataset_read(comm, path, (dpt_dataset_kind)kind, &data);
+    if (st != DPT_OK)
+        return st;
+    if (comm->rank == 0)
+        fprintf(out, "%s: data set of %" PRId64 " samples can be read\n", path, data.samples);
+    dpt_dataset_destroy(&data);
+    return DPT_OK;
+}
+
+typedef enum subject {
+    SUBJECT_MODEL,
+    SUBJECT_STUDY,
+    SUBJECT_RESULTS,
+    SUBJECT_UNIT,
+    SUBJECT_DATASET
+} subject;
 
 static subject find_subject(const char *path) {
     if (dpt_verify_is_study(path))
         return SUBJECT_STUDY;
     if (dpt_store_is_format(path, "deltapath-results"))
         return SUBJECT_RESULTS;
+    if (dpt_store_is_format(path, "deltapath-data"))
+        return SUBJECT_DATASET;
     return dpt_store_is_format(path, "deltapath-unit") ? SUBJECT_UNIT : SUBJECT_MODEL;
 }
 
@@ -61,6 +89,8 @@ dpt_status dpt_verify_run(const dpt_comm *comm, const dpt_verify_options *option
         st = dpt_verify_study(comm, path, out);
     else if (what == SUBJECT_MODEL)
         st = dpt_verify_model(comm, path, out);
+    else if (what == SUBJECT_DATASET)
+        st = verify_dataset(comm, path, out);
     else if (comm->rank == 0)
         st = what == SUBJECT_UNIT ? verify_unit(path, out) : verify_results(path, out);
     st = dpt_agree(comm, st);

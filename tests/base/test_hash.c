@@ -2,7 +2,9 @@
 #include "support/test_mpi.h"
 
 #include "deltapath/base/hash.h"
+#include "../src/base/sha256.h"
 
+#include <stdio.h>
 #include <string.h>
 
 enum { BYTES = 100000 };
@@ -72,12 +74,46 @@ static void state_moves_between_ranks(void **state) {
     assert_true(dpt_hash_value(&hash) == dpt_hash_bytes(data, BYTES));
 }
 
+static void sha256_hex(const void *bytes, size_t n, size_t step, char hex[65]) {
+    unsigned char digest[32];
+    dpt_sha256 hash;
+    dpt_sha256_begin(&hash);
+    for (size_t at = 0; at < n; at += step)
+        dpt_sha256_update(&hash, (const char *)bytes + at, step < n - at ? step : n - at);
+    dpt_sha256_end(&hash, digest);
+    for (int i = 0; i < 32; i++)
+        snprintf(hex + 2 * i, 3, "%02x", digest[i]);
+}
+
+/* Examples of FIPS 180-4 and of NIST's test vectors. */
+static void sha256_of_known_texts(void **state) {
+    (void)state;
+    static const char *const cases[][2] = {
+        {"", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"},
+        {"abc", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"},
+        {"abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq",
+         "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1"}};
+    char hex[65];
+    for (int i = 0; i < 3; i++) {
+        sha256_hex(cases[i][0], strlen(cases[i][0]), 1 + (size_t)i, hex);
+        assert_string_equal(hex, cases[i][1]);
+    }
+    static char a[1000000];
+    memset(a, 'a', sizeof a);
+    for (size_t step = 1; step < sizeof a; step = 37 * step + 26) {
+        sha256_hex(a, sizeof a, step, hex);
+        assert_string_equal(hex,
+                            "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
+    }
+}
+
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(known_values),
         cmocka_unit_test(ragged_feeds_equal_one_shot),
         cmocka_unit_test(state_moves_through_bytes),
         cmocka_unit_test(state_moves_between_ranks),
+        cmocka_unit_test(sha256_of_known_texts),
     };
     return test_mpi_main(argc, argv, tests);
 }

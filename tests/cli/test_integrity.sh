@@ -51,6 +51,42 @@ killed_between() { # killed_between FORMAT P: that of the last run
     rm -rf "$tmp/study"
 }
 
+flipped_data() { # flipped_data BYTE
+    cp share/demo/task.h5 "$tmp/task.h5"
+    "$python" - "$tmp/task.h5" "$1" <<'P'
+import sys
+with open(sys.argv[1], "r+b") as f:
+    f.seek(int(sys.argv[2]))
+    byte = f.read(1)[0]
+    f.seek(int(sys.argv[2]))
+    f.write(bytes([byte ^ 4]))
+P
+}
+
+# The tools end a data set with the SHA-256 of all of it; what HDF5 itself changes has no such line any more.
+damaged_data() {
+    local at size ranks
+    size=$(stat -c %s share/demo/task.h5)
+    for at in 0 900 $((size / 2)) $((size - 150)) $((size - 60)) $((size - 5)); do
+        flipped_data "$at"
+        ranks=$((1 + at % 3))
+        run_at "$ranks" verify "$tmp/task.h5"
+        expect_error "data with a flipped bit at $at: verify at $ranks" 3 "task.h5: .*(checksum|HDF5|not)"
+    done
+    flipped_data $((size / 2))
+    study 2 --set "data=[{name: task, file: $tmp/task.h5, loss: lm}]" --set "models.post=$PWD/share/demo/llama-post" \
+        --set "models.pre=$PWD/share/demo/llama-pre"
+    expect_error "a study on damaged data" 3 "task.h5: its checksum does not match"
+    cp share/demo/task.h5 "$tmp/task.h5"
+    "$python" -c "import h5py, sys; h5py.File(sys.argv[1], 'r+')['weights'] = [1.0] * 192" "$tmp/task.h5"
+    run_at 2 verify "$tmp/task.h5"
+    expect_exit "data to which h5py added weights" 0
+    for at in digits preference; do
+        run_at 2 verify "share/demo/$at.h5"
+        expect_exit "verify of $at" 0
+    done
+}
+
 # A model in place that is cut off, or of another program, is not "finished".
 not_finished() {
     study 1
@@ -202,6 +238,7 @@ part killed_between hdf5 0.5
 part killed_between hdf5 0.6
 part killed_between safetensors 0.5
 part not_finished
+part damaged_data
 part damaged_input post hashed.h5 1 '{name: dare, method: dare, p: 0.5}'
 part damaged_input pre hashed 3 '{name: dare, method: dare, p: 0.5}'
 part damaged_input pre hashed.h5 2 '{name: twin, method: lowrank, rank: 2}'

@@ -30,4 +30,13 @@ dpt_status dpt_sealed_put(const char *path, const void *bytes, int64_t n);
  * another program wrote it), or has another hash; DPT_ERR_OUTPUT without memory. bytes is NULL then. */
 dpt_status dpt_sealed_read(const char *path, int64_t limit, char **bytes, int64_t *n);
 
+/** Check a file that may end with the seal of the Python tools, 99 characters of
+ * text by SHA-256, which Python has without a package:
+ *
+ *   deltapath-sha256 <SHA-256 of what precedes, 64 hex digits> <its length, 16 hex digits>\n
+ *
+ * A file without one is not checked: another program made or changed it.
+ * Errors: DPT_ERR_INPUT naming the file when it cannot be read, or is not what was sealed. */
+dpt_status dpt_seal_check_tools(const char *path);
+
 #endif

@@ -49,7 +49,7 @@ typedef struct dpt_dataset {
  * Rank 0 reads and checks, in a child process; the others receive all but the images, which each reads
  * from the file for itself later.
  * Collective over comm (same: path, kind).
- * Errors: DPT_ERR_INPUT naming the file and what is wrong: no HDF5 file, a missing or empty data
+ * Errors: DPT_ERR_INPUT naming the file and what is wrong: another SHA-256 than its seal has, no HDF5 file, a missing or empty data
  * set, another type or number of dimensions, lengths that differ, offsets that do not rise from 0 to
  * the number of tokens, a token or label that int32 does not hold, a mask other than 0 and 1, a negative
  * label, a pixel that is not finite, a weight that is negative or not finite, weights of sum 0 or infinite;

@@ -66,7 +66,8 @@ dpt_status dpt_store_get_origin(const char *path, dpt_store_origin *out);
  * Errors: DPT_ERR_INPUT naming the manifest when the folder says that it has one and it is not there. */
 dpt_status dpt_store_unlisted(const char *path, int i, char **name);
 
-/** Whether a path is an HDF5 file whose attribute `format` is this text. Local. */
+/** Whether a path is an HDF5 file whose attribute of this name is this text; the name is `format`. Local. */
+bool dpt_store_attribute_is(const char *path, const char *name, const char *text);
 bool dpt_store_is_format(const char *path, const char *format);
 
 /** Hash of the headers (names, types, shapes, sizes, modification times excluded) and of a few KiB of
