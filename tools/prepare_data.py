@@ -135,7 +135,7 @@ class Tokens:
         self.config = read_json(directory / "config.json")
         self.names = {**read_json(directory / "special_tokens_map.json"),
                       **read_json(directory / "tokenizer_config.json")}
-        self.tokenizer = self.chat = self.auto_bos = None
+        self.tokenizer = self.chat = self.marks = None
         self.vocab = options.vocab_size or self.config.get("vocab_size")
         if options.chat_template:
             transformers = need("transformers", "install it, or leave out --chat-template")
@@ -175,12 +175,15 @@ class Tokens:
                              "leave out --append-eos, or use --bos no")
         return found
 
-    def adds_bos(self) -> bool:
-        """Whether the tokenizer itself puts its bos token before a text."""
-        if self.auto_bos is None:
-            self.auto_bos = self.names.get("bos_token") is not None and (
-                [self.special("bos_token")] == self.tokenizer.encode("a").ids[:1])
-        return self.auto_bos
+    def start(self) -> list:
+        """The marks that the tokenizer itself puts before a text, such as its bos token."""
+        if self.marks is None:
+            with_marks = self.tokenizer.encode("a").ids
+            plain = self.tokenizer.encode("a", add_special_tokens=False).ids
+            at = next((i for i in range(len(with_marks) - len(plain) + 1)
+                       if with_marks[i:i + len(plain)] == plain), 0)
+            self.marks = with_marks[:at]
+        return self.marks
 
     def encode(self, value) -> list:
         if isinstance(value, list):
@@ -195,10 +198,9 @@ class Tokens:
                                                  add_generation_prompt=True, tokenize=False)
             return self.encode(text)  # the template writes its own bos
         ids = self.encode(value)
-        bos = self.options.bos == "yes"
-        if self.options.bos == "auto" and isinstance(value, str):
-            bos = self.adds_bos()
-        return [self.special("bos_token")] + ids if bos else ids
+        if self.options.bos == "yes":
+            return [self.special("bos_token")] + ids
+        return self.start() + ids if self.options.bos == "auto" and isinstance(value, str) else ids
 
     def response(self, value) -> list:
         ids = self.encode(value)

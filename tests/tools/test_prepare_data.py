@@ -273,6 +273,28 @@ def strings_are_tokenised_with_bos_once(w):
 
 
 @case(NO_TOKENIZERS)
+def marks_are_those_of_tokenizer_json(w):
+    """As transformers 5 puts them: whatever tokenizer_config.json names, and more than one."""
+    records = [{"prompt": "a b", "response": "c"}]
+    for config in ({}, {"bos_token": "</s>"}, {"bos_token": "<s>", "add_bos_token": False}):
+        (w.tok / "tokenizer_config.json").write_text(json.dumps(config))
+        r = w.run(records, "--force")
+        assert r.returncode == 0, r.stderr
+        assert w.data() == [[0, 2, 3, 4], [0, 0, 0, 1], [0, 4]], config
+    tokenizer = json.loads((w.tok / "tokenizer.json").read_text())
+    processor = tokenizer["post_processor"]
+    processor["single"].insert(0, {"SpecialToken": {"id": "</s>", "type_id": 0}})
+    processor["special_tokens"]["</s>"] = {"id": "</s>", "ids": [1], "tokens": ["</s>"]}
+    (w.tok / "tokenizer.json").write_text(json.dumps(tokenizer))
+    assert w.run(records, "--force").returncode == 0
+    assert w.data() == [[1, 0, 2, 3, 4], [0, 0, 0, 0, 1], [0, 5]]
+    tokenizer["post_processor"] = None
+    (w.tok / "tokenizer.json").write_text(json.dumps(tokenizer))
+    assert w.run(records, "--force").returncode == 0
+    assert w.data() == [[2, 3, 4], [0, 0, 1], [0, 3]]
+
+
+@case(NO_TOKENIZERS)
 def tokenizer_beyond_the_model(w):
     (w.tok / "config.json").write_text(json.dumps({"vocab_size": 8}))
     w.fails(w.run([{"prompt": "a", "response": "j"}]), 3, "in.jsonl:1", "token id 11")
