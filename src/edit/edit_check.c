@@ -29,10 +29,14 @@ dpt_status dpt_edit_check(const dpt_edit_spec *spec, const dpt_edit_input *input
     return st;
 }
 
+static bool stage_is_random(const dpt_edit_stage_spec *spec) {
+    const dpt_edit_method *method = dpt_edit_method_get(spec->method);
+    return method->random && (method->draws == NULL || method->draws(spec));
+}
+
 /* Random SVDs draw too. */
 static bool stage_draws(const dpt_edit_stage_spec *spec) {
-    const dpt_edit_method *method = dpt_edit_method_get(spec->method);
-    return method->whole || (method->random && (method->draws == NULL || method->draws(spec)));
+    return dpt_edit_method_get(spec->method)->whole || stage_is_random(spec);
 }
 
 /* The one way in which a stage is compared. */
@@ -41,6 +45,15 @@ static dpt_edit_stage_spec stage_rewritten(const dpt_edit_stage_spec *spec) {
     if (dpt_edit_method_get(spec->method)->rewrite != NULL)
         dpt_edit_method_get(spec->method)->rewrite(&out);
     return out;
+}
+
+bool dpt_edit_is_random(const dpt_edit_spec *spec) {
+    bool is_random = false;
+    for (int s = 0; s < spec->nstages; s++) {
+        dpt_edit_stage_spec stage = stage_rewritten(&spec->stages[s]);
+        is_random = is_random || stage_is_random(&stage);
+    }
+    return is_random;
 }
 
 /* NaN, which is a value that is sought, comes first. */

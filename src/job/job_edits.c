@@ -6,19 +6,22 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { AXES_MAX = 32, EDITS_MAX = 100000, ID_MAX = 200, TEXT_MAX = 1024 };
+enum { AXES_MAX = 32, EDITS_MAX = 100000, ID_MAX = 200, TEXT_MAX = 1024, AXIS_SEED = 24 };
 
-/* One parameter of an entry: a single value, or a list that sweeps. */
+/* One parameter of an entry: a single value, a list that sweeps, or for `seeds` a count of them. */
 typedef struct axis {
     int stage; /* -1: a key of the entry itself */
     const char *key;
     struct fy_node *value;
     int count;
     bool swept;
+    bool counted; /* seeds from first_seed on, in place of a list */
+    uint64_t first_seed;
 } axis;
 
 typedef struct sweep {
@@ -81,7 +84,7 @@ static bool method_knows(int method, const char *key) {
     return false;
 }
 
-#define ENTRY_KEYS "name method seed calibrate data"
+#define ENTRY_KEYS "name method seed seeds calibrate data"
 
 /* What an unknown key of an entry may have meant, of the parameters of its method and of all entries. */
 static const char *hint_key(const char *key, const char *params, char hint[DPT_NEAREST_HINT]) {
@@ -110,7 +113,8 @@ static dpt_status unknown_param(const dpt_yaml *yaml, struct fy_node *node, int 
 
 /* Keys of an entry that may be swept, besides the parameters of its method. */
 static bool is_entry_key(const char *key) {
-    return strcmp(key, "seed") == 0 || strcmp(key, "calibrate") == 0 || strcmp(key, "data") == 0;
+    return strcmp(key, "seed") == 0 || strcmp(key, "seeds") == 0 || strcmp(key, "calibrate") == 0 ||
+           strcmp(key, "data") == 0;
 }
 
 /* The keys of one stage: those of its method; the entry itself also has name, method and its own. */
@@ -211,7 +215,8 @@ static dpt_status collect(sweep *all, const dpt_yaml *yaml, struct fy_node *entr
 }
 
 static struct fy_node *axis_value(const axis *one, int index) {
-    return one->swept ? fy_node_sequence_get_by_index(one->value, index) : one->value;
+    return one->swept && !one->counted ? fy_node_sequence_get_by_index(one->value, index)
+                                       : one->value;
 }
 
 static dpt_status set_seed(const dpt_yaml *yaml, struct fy_node *node, uint64_t *seed) {
@@ -223,6 +228,53 @@ static dpt_status set_seed(const dpt_yaml *yaml, struct fy_node *node, uint64_t 
         return dpt_yaml_error(yaml, node, "seed is '%s': it must be an integer from 0",
                               text != NULL ? text : "?");
     *seed = value;
+    return DPT_OK;
+}
+
+static axis *sweep_find_axis(sweep *all, const char *key) {
+    for (int a = 0; a < all->naxes; a++)
+        if (all->axes[a].stage < 0 && strcmp(all->axes[a].key, key) == 0)
+            return &all->axes[a];
+    return NULL;
+}
+
+/* `seeds: 5` becomes the list seed, seed + 1, ... in its place; the first seed is no axis then. */
+static dpt_status sweep_count_seeds(sweep *all, const dpt_yaml *yaml) {
+    axis *seeds = sweep_find_axis(all, "seeds");
+    axis *seed = sweep_find_axis(all, "seed");
+    if (seeds == NULL)
+        return DPT_OK;
+    uint64_t count = 0;
+    const char *text = dpt_yaml_scalar(seeds->value);
+    char *end = NULL;
+    if (text != NULL && isdigit((unsigned char)text[0]))
+        count = strtoull(text, &end, 10);
+    if (end == NULL || *end != '\0' || count < 1 || count > EDITS_MAX)
+        return dpt_yaml_error(yaml, seeds->value,
+                              "seeds is '%s': it must be how many, an integer from 1 to %d; a list "
+                              "of them is a value of seed",
+                              text != NULL ? text : "?", EDITS_MAX);
+    if (seed != NULL && seed->swept)
+        return dpt_yaml_error(yaml, seeds->value,
+                              "seeds counts from one seed on, and seed is a list: leave one out");
+    uint64_t first = 0;
+    dpt_status st = seed != NULL ? set_seed(yaml, seed->value, &first) : DPT_OK;
+    if (st == DPT_OK && first > UINT64_MAX - count)
+        st = dpt_yaml_error(yaml, seed->value, "so many seeds from %" PRIu64 " on do not exist",
+                            first);
+    if (st != DPT_OK)
+        return st;
+    *seeds = (axis){.stage = -1,
+                    .key = "seed",
+                    .value = seeds->value,
+                    .count = (int)count,
+                    .swept = true,
+                    .counted = true,
+                    .first_seed = first};
+    if (seed != NULL) {
+        axis *last = &all->axes[--all->naxes];
+        memmove(seed, seed + 1, (size_t)(last - seed) * sizeof *seed);
+    }
     return DPT_OK;
 }
 
@@ -250,8 +302,21 @@ static dpt_status set_data(const dpt_job *job, const dpt_yaml *yaml, struct fy_n
                           hint);
 }
 
+/* Text of a value of an axis, as in the job file; NULL: it is no single value. */
+static const char *axis_text(const axis *one, int index, char seed[AXIS_SEED]) {
+    if (!one->counted)
+        return dpt_yaml_scalar(axis_value(one, index));
+    snprintf(seed, AXIS_SEED, "%" PRIu64, one->first_seed + (uint64_t)index);
+    return seed;
+}
+
 static dpt_status set_value(dpt_job_edit *edit, const dpt_job *job, const dpt_yaml *yaml,
-                            const axis *one, struct fy_node *node) {
+                            const axis *one, int index) {
+    struct fy_node *node = axis_value(one, index);
+    if (one->counted) {
+        edit->spec.seed = one->first_seed + (uint64_t)index;
+        return DPT_OK;
+    }
     if (one->stage < 0 && strcmp(one->key, "seed") == 0)
         return set_seed(yaml, node, &edit->spec.seed);
     const char *text = dpt_yaml_scalar(node);
@@ -318,11 +383,11 @@ static dpt_status sweep_build(const sweep *all, const dpt_job *job, const dpt_ya
         dpt_edit_stage_init(&edit->spec.stages[s], all->methods[s]);
     }
     for (int a = 0; a < all->naxes; a++) {
-        struct fy_node *node = axis_value(&all->axes[a], at[a]);
-        dpt_status st = set_value(edit, job, yaml, &all->axes[a], node);
+        char seed[AXIS_SEED];
+        dpt_status st = set_value(edit, job, yaml, &all->axes[a], at[a]);
         if (st != DPT_OK)
             return st;
-        const char *text = dpt_yaml_scalar(node);
+        const char *text = axis_text(&all->axes[a], at[a], seed);
         size_t used = strlen(params);
         snprintf(params + used, sizeof params - used, "%s%s=%s", used > 0 ? " " : "",
                  all->axes[a].key, text);
@@ -373,6 +438,8 @@ dpt_status dpt_job_edits_expand(dpt_job *job, const dpt_yaml *yaml, int place,
                                 struct fy_node *entry) {
     sweep all = {.name = NULL};
     dpt_status st = collect(&all, yaml, entry);
+    if (st == DPT_OK)
+        st = sweep_count_seeds(&all, yaml);
     int64_t points = 1;
     for (int a = 0; a < all.naxes && st == DPT_OK; a++)
         if ((points *= all.axes[a].count) + job->nedits > EDITS_MAX)

@@ -332,6 +332,7 @@ void dpt_report_seeds(FILE *html, const dpt_report_group *group) {
         if (!any)
             fputs("<h3>Over seeds</h3>\n<div class=\"wrap\"><table>\n<thead><tr><th "
                   "class=\"l\">edit</th><th>seeds</th><th>true change<br>[nats]</th><th>sd</th>"
+                  "<th>over seeds<br>and samples</th>"
                   "<th>estimate<br>[nats]</th><th>sd</th><th>share of<br>the gain</th>"
                   "<th>accuracy</th><th>sd</th></tr></thead>\n<tbody>\n",
                   html);
@@ -341,6 +342,7 @@ void dpt_report_seeds(FILE *html, const dpt_report_group *group) {
         fprintf(html, "</td><td>%" PRId64 "</td>", s->count);
         interval_cell(html, s->change.mean, s->change.low, s->change.high, "%+.3g");
         number_cell(html, s->change.sd, "%.2g");
+        interval_cell(html, s->change.mean, s->crossed_low, s->crossed_high, "%+.3g");
         interval_cell(html, s->estimate.mean, s->estimate.low, s->estimate.high, "%+.3g");
         number_cell(html, s->estimate.sd, "%.2g");
         interval_cell(html, 100.0 * s->share.mean, 100.0 * s->share.low, 100.0 * s->share.high,
@@ -353,7 +355,8 @@ void dpt_report_seeds(FILE *html, const dpt_report_group *group) {
     if (any)
         fputs("</tbody></table></div>\n<p class=\"note\">Edits that differ in their seed alone: "
               "means, standard deviations and Student's 95&thinsp;% intervals of the mean over "
-              "seeds.</p>\n",
+              "seeds, on these samples; and of the true change the interval that also holds for "
+              "other samples.</p>\n",
               html);
 }
 

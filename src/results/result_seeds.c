@@ -12,27 +12,38 @@
 
 enum {
     PER_SPREAD = sizeof(dpt_result_spread) / sizeof(double),
-    COLUMNS = 1 + DPT_RESULT_SPREADS * PER_SPREAD
+    CROSSED = 1 + DPT_RESULT_SPREADS * PER_SPREAD, /* the first of these columns */
+    COLUMNS = CROSSED + DPT_RESULT_CROSSED
 };
 
 #define SPREAD_COLUMNS(name, scalar, meaning)                                                      \
 #name "_mean", #name "_sd", #name "_low", #name "_high",
-static const char *const columns[COLUMNS] = {"seeds", DPT_RESULT_SEEDS_COLUMNS(SPREAD_COLUMNS)};
+#define CROSSED_COLUMN(field, unit, meaning) #field,
+static const char *const columns[COLUMNS] = {
+    "seeds", DPT_RESULT_SEEDS_COLUMNS(SPREAD_COLUMNS) DPT_RESULT_CROSSED_COLUMNS(CROSSED_COLUMN)};
 
 #define SPREAD_OFFSET(name, scalar, meaning) offsetof(dpt_result_seeds, name),
 static const size_t spread_offsets[DPT_RESULT_SPREADS] = {DPT_RESULT_SEEDS_COLUMNS(SPREAD_OFFSET)};
+
+#define CROSSED_OFFSET(field, unit, meaning) offsetof(dpt_result_seeds, field),
+static const size_t crossed_offsets[DPT_RESULT_CROSSED] = {
+    DPT_RESULT_CROSSED_COLUMNS(CROSSED_OFFSET)};
 
 static void seeds_to_row(const dpt_result_seeds *s, double row[COLUMNS]) {
     row[0] = (double)s->count;
     for (int k = 0; k < DPT_RESULT_SPREADS; k++)
         memcpy(row + 1 + k * PER_SPREAD, (const char *)s + spread_offsets[k],
                sizeof(dpt_result_spread));
+    for (int k = 0; k < DPT_RESULT_CROSSED; k++)
+        memcpy(row + CROSSED + k, (const char *)s + crossed_offsets[k], sizeof(double));
 }
 
 static void seeds_from_row(const double row[COLUMNS], dpt_result_seeds *s) {
     s->count = row[0] >= 0.0 && row[0] < 1e15 ? (int64_t)row[0] : 0;
     for (int k = 0; k < DPT_RESULT_SPREADS; k++)
         memcpy((char *)s + spread_offsets[k], row + 1 + k * PER_SPREAD, sizeof(dpt_result_spread));
+    for (int k = 0; k < DPT_RESULT_CROSSED; k++)
+        memcpy((char *)s + crossed_offsets[k], row + CROSSED + k, sizeof(double));
 }
 
 void dpt_result_seeds_destroy(dpt_result_seeds *seeds) {

@@ -238,4 +238,7 @@ void dpt_results_print_columns(FILE *file) {
           ": mean, standard deviation, 95 % interval of the mean over seeds |\n",                  \
           file);
     DPT_RESULT_SEEDS_COLUMNS(PRINT_SPREAD)
+#define PRINT_CROSSED(field, unit, meaning)                                                        \
+    fputs("| `" #field "` | seeds | " unit " | " meaning " |\n", file);
+    DPT_RESULT_CROSSED_COLUMNS(PRINT_CROSSED)
 }

@@ -1,7 +1,10 @@
 #include "seeds.h"
 
+#include "deltapath/base/assert.h"
 #include "deltapath/base/mem.h"
+#include "deltapath/path/crossed.h"
 #include "deltapath/path/verdict.h"
+#include "deltapath/path/weighted.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -54,6 +57,39 @@ static dpt_result_spread seeds_over(const seeds_members *m, int64_t count, int64
     return seeds_spread(count, m->values);
 }
 
+/* Changes of the samples with weight, (count, samples with weight): a plain mean of them is the weighted one.
+ * @return how many samples those are; 0 where one of the units has no interval. */
+static int64_t seeds_take_changes(const seeds_members *m, int64_t count, int64_t unit, double *x) {
+    const dpt_result *first = &m->results[m->member[0] * m->units + unit];
+    int64_t weighted = 0;
+    for (int64_t i = 0; i < count; i++) {
+        const dpt_result *r = &m->results[m->member[i] * m->units + unit];
+        DPT_ASSERT(r->samples == first->samples);
+        if (isnan(r->scalars.change_low))
+            return 0;
+        double *row = x + i * weighted; /* rows of all samples move up to those with weight */
+        for (int64_t s = 0; s < r->samples; s++)
+            row[s] = r->loss_edit[s] - r->loss_post[s];
+        weighted = dpt_weighted_values(first->sample_shares, r->samples, row, row);
+    }
+    return weighted;
+}
+
+static dpt_status seeds_cross(const seeds_members *m, int64_t count, int64_t unit,
+                              dpt_result_seeds *out) {
+    const dpt_result *first = &m->results[m->member[0] * m->units + unit];
+    double *x = dpt_mem_alloc(count * first->samples, sizeof *x, "changes over seeds");
+    if (x == NULL)
+        return DPT_ERR_OUTPUT;
+    int64_t samples = seeds_take_changes(m, count, unit, x);
+    dpt_crossed crossed = dpt_crossed_interval(count, samples, x, 0.95);
+    out->crossed_low = crossed.low;
+    out->crossed_high = crossed.high;
+    out->crossed_df = crossed.df;
+    dpt_mem_free(x);
+    return DPT_OK;
+}
+
 static dpt_status seeds_add(const seeds_members *m, const char *id, int64_t count, int64_t unit,
                             dpt_result_seeds *out) {
     const char *data = m->results[m->member[0] * m->units + unit].data;
@@ -64,7 +100,8 @@ static dpt_status seeds_add(const seeds_members *m, const char *id, int64_t coun
     out->name = seeds_over(m, count, unit, offsetof(dpt_result_scalars, scalar));
     DPT_RESULT_SEEDS_COLUMNS(SEEDS_OVER)
     out->accuracy = seeds_clip(out->accuracy);
-    return out->edit != NULL && out->data != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+    dpt_status st = seeds_cross(m, count, unit, out);
+    return out->edit != NULL && out->data != NULL ? st : DPT_ERR_OUTPUT;
 }
 
 /* The edits of the same entry from `first` on that share its id. */

@@ -6,7 +6,8 @@
 
 /** Summarise the edits that differ in their seed alone, on each data set.
  *
- * Local. Computes: mean, standard deviation and Student's 95 % interval of the mean over seeds.
+ * Local. Computes: mean, standard deviation and Student's 95 % interval of the mean over seeds; of the
+ * change also that over seeds and samples (dpt_crossed_interval), NaN where one of the units has no interval.
  * @param[in]  results (edits of the job, units) row-major.
  * @param[out] list    (*count) in the order of the job, to be released by dpt_seeds_release; groups of
  *                     one seed and edits without data are left out.

@@ -98,6 +98,9 @@ static void set_path(const dpt_riemann *from, const dpt_baseline *base, dpt_resu
     copy(out->loss_post, base->loss_post, from->samples);
     copy(out->loss_edit, from->loss_edit, from->samples);
     copy(out->sample_integrated, from->sample_integrated, from->samples);
+    const double *shares = dpt_loss_shares(base->loss);
+    for (int64_t s = 0; s < from->samples; s++)
+        out->sample_shares[s] = shares != NULL ? shares[s] : 1.0 / (double)from->samples;
 }
 
 /* The losses that a verdict judges, of the samples with weight: their plain means are the weighted
@@ -133,12 +136,21 @@ static dpt_verdict_options judge_options(const dpt_inputs *in, int d) {
     return options;
 }
 
+/* What a verdict of one seed is of; "" where there is no verdict, or no seed matters. */
+static const char *one_draw(const dpt_job_edit *edit, const dpt_verdict *judged) {
+    if (judged->verdict == DPT_VERDICT_UNDECIDED || !dpt_edit_is_random(&edit->spec))
+        return "";
+    return dpt_edit_draws_mask(&edit->spec) ? " (of this mask: other seeds may differ)"
+                                            : " (of these draws: other seeds may differ)";
+}
+
 /* The reason of a verdict, with the doubt about the gain that holds for every verdict on this data. */
-static dpt_status set_reason(const dpt_verdict *judged, dpt_result *out) {
+static dpt_status set_reason(const dpt_job_edit *edit, const dpt_verdict *judged, dpt_result *out) {
     const char *doubt = judged->doubt;
+    const char *draw = one_draw(edit, judged);
     if (doubt == NULL || strncmp(judged->reason, doubt, strlen(doubt)) == 0)
-        return dpt_result_set_string(&out->reason, "%s", judged->reason);
-    return dpt_result_set_string(&out->reason, "%s; %s", judged->reason, doubt);
+        return dpt_result_set_string(&out->reason, "%s%s", judged->reason, draw);
+    return dpt_result_set_string(&out->reason, "%s%s; %s", judged->reason, draw, doubt);
 }
 
 /* The first sample whose loss is not finite, if there is one. */
@@ -227,8 +239,9 @@ static void set_scalars(const dpt_riemann *riemann, const dpt_verdict *judged,
     s->p_equivalent = judged->p_equivalent;
 }
 
-static dpt_status set_verdict(const dpt_inputs *in, int d, const dpt_baseline *base,
-                              const dpt_evaluation_path *path, dpt_result *out) {
+static dpt_status set_verdict(const dpt_inputs *in, const dpt_job_edit *edit, int d,
+                              const dpt_baseline *base, const dpt_evaluation_path *path,
+                              dpt_result *out) {
     const dpt_job *job = in->job;
     const dpt_riemann *riemann = &path->riemann;
     warn_of_edit(job->data[d].name, out->edit, riemann);
@@ -257,7 +270,7 @@ static dpt_status set_verdict(const dpt_inputs *in, int d, const dpt_baseline *b
     set_scalars(riemann, &judged, s);
     st = dpt_result_set_string(&out->verdict, "%s", dpt_verdict_name(judged.verdict));
     if (st == DPT_OK)
-        st = set_reason(&judged, out);
+        st = set_reason(edit, &judged, out);
 done:
     dpt_mem_free(losses.pre);
     return st;
@@ -283,7 +296,7 @@ dpt_status dpt_unit_record(const dpt_inputs *inputs, const dpt_job_edit *edit,
         st = set_edit_statistics(inputs, report, out);
     if (st == DPT_OK && path != NULL) {
         set_path(&path->riemann, &evaluation->data[d], out);
-        st = set_verdict(inputs, d, &evaluation->data[d], path, out);
+        st = set_verdict(inputs, edit, d, &evaluation->data[d], path, out);
     }
     out->scalars.seconds = seconds;
     if (st != DPT_OK)

@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -152,7 +153,7 @@ def files(folder, units):
 
 
 def seeds(folder, units):
-    """Means over seeds."""
+    """Means over seeds, and the interval over seeds and samples."""
     with open(f"{folder}/seeds.csv", encoding="utf-8") as file:
         row = next(csv.DictReader(file))
     for column, scalar in (("change", "change"), ("estimate", "estimate"), ("share", "share"),
@@ -160,6 +161,40 @@ def seeds(folder, units):
         values = np.array([u[scalar] for u in units if u["edit"].startswith("dare-")])
         near(f"seeds {column}_mean", float(row[f"{column}_mean"]), values.mean(), 1e-9)
         near(f"seeds {column}_sd", float(row[f"{column}_sd"]), values.std(ddof=1), 1e-9)
+    with h5py.File(f"{folder}/results.h5") as h5:
+        group = [h5[f"edits/dare-seed{k}/task"] for k in (1, 2)]
+        x = np.array([np.array(g["loss_edit"]) - np.array(g["loss_post"]) for g in group])
+        shares = np.array(group[0]["sample_shares"])
+    check("sample_shares", np.allclose(shares, 1 / x.shape[1], rtol=1e-12), shares)
+    count, n = x.shape
+    off = x - x.mean(axis=1)[:, None] - x.mean(axis=0)[None, :] + x.mean()
+    residual = (off**2).sum() / ((count - 1) * (n - 1))
+    seed = n * x.mean(axis=1).var(ddof=1) / x.size
+    sample = max(count * x.mean(axis=0).var(ddof=1) - residual, 0) / x.size
+    half = math.sqrt(quantile(0.975, count - 1)**2 * seed + quantile(0.975, n - 1)**2 * sample)
+    near("seeds crossed_low", float(row["crossed_low"]), x.mean() - half, 1e-6)
+    near("seeds crossed_high", float(row["crossed_high"]), x.mean() + half, 1e-6)
+    df = float(row["crossed_df"])
+    near("seeds crossed_df", quantile(0.975, df), half / math.sqrt(seed + sample), 1e-5)
+
+
+def weights(folder, run):
+    """Weights 1 and 0 are as without the samples of weight 0, over seeds too."""
+    shutil.copy("share/demo/task.h5", f"{folder}/w.h5")
+    with h5py.File(f"{folder}/w.h5", "r+") as h5:
+        count = len(h5["offsets"]) - 1
+        h5["weights"] = np.where(np.arange(count) < 10, 2.0, 0.0)
+    done = run("--set", f"output.directory={folder}/w", "--set", "riemann={points: 1}", "--set",
+               "edits=[{name: dare, method: dare, p: 0.5, seeds: 3}]", "--set",
+               f"data=[{{name: w, file: {folder}/w.h5, loss: lm, samples: 24}}, "
+               "{name: t, file: share/demo/task.h5, loss: lm, samples: 10}]")
+    check("a study with weights", done.returncode == 0, done.stderr)
+    if done.returncode == 0:
+        with open(f"{folder}/w/seeds.csv", encoding="utf-8") as file:
+            weighted, alone = csv.DictReader(file)
+        check("three seeds by their count", weighted["seeds"] == alone["seeds"] == "3")
+        for column in ("change_mean", "crossed_low", "crossed_high", "crossed_df"):
+            near(f"weights: {column}", float(weighted[column]), float(alone[column]), 1e-4)
 
 
 def main():
@@ -168,10 +203,13 @@ def main():
         out = f"{folder}/o"
         with open(f"{folder}/job.yaml", "w", encoding="utf-8") as file:
             file.write(JOB % out)
-        run = subprocess.run([*os.environ.get("DPT_MPIRUN", "mpirun -q").split(), "-n", "2", PROGRAM, "run", f"{folder}/job.yaml"],
-                             check=False, capture_output=True, text=True)
-        check("the study", run.returncode == 0, run.stderr)
-        if run.returncode == 0:
+        start = [*os.environ.get("DPT_MPIRUN", "mpirun -q").split(), "-n", "2", PROGRAM, "run", f"{folder}/job.yaml"]
+        def run(*options):
+            return subprocess.run([*start, *options], check=False, capture_output=True, text=True)
+        done = run()
+        check("the study", done.returncode == 0, done.stderr)
+        weights(folder, run)
+        if done.returncode == 0:
             with open(f"{out}/results.json", encoding="utf-8") as file:
                 units = json.load(file)["units"]
             with h5py.File(f"{out}/results.h5") as h5:
@@ -183,6 +221,10 @@ def main():
             holm(units)
             files(out, units)
             seeds(out, units)
+            for unit in units:
+                decided = unit["verdict"] != "undecided" and unit["edit"] != "back"
+                check(f"{unit['edit']}: a verdict of one mask says so", ("of this mask" in unit["reason"]) == decided,
+                      unit["reason"])
             accuracies = [units[0][f"accuracy_{side}"] for side in ("pre", "post")]
             check("post-training raised the accuracy", accuracies[0] < accuracies[1], accuracies)
     print(f"1..{checks}")

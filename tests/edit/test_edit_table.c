@@ -55,8 +55,32 @@ static void bad_parameters_are_named(void **state) {
     dpt_error_clear();
 }
 
+/* Which edits another seed is meant to change. */
+static void random_edits_are_known(void **state) {
+    (void)state;
+    static const struct {
+        const char *spec;
+        bool is_random;
+    } cases[] = {{"dare:p=0.5", true},
+                 {"dare:p=0", false},
+                 {"drop:p=1", false},
+                 {"della:p=0.5,epsilon=0.2", true},
+                 {"bitdelta", false},
+                 {"bitdelta:sample=normal", true},
+                 {"lowrank:rank=2", false},
+                 {"expo:alpha=0.5", false},
+                 {"prune:keep=0.5;dare:p=0.5", true}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        dpt_edit_spec spec;
+        assert_int_equal(spec_parse(cases[i].spec, 0, &spec), DPT_OK);
+        if (dpt_edit_is_random(&spec) != cases[i].is_random)
+            fail_msg("%s: is %srandom", cases[i].spec, cases[i].is_random ? "not " : "");
+    }
+}
+
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(names_resolve),
+                                       cmocka_unit_test(random_edits_are_known),
                                        cmocka_unit_test(bad_parameters_are_named)};
     return test_mpi_main(argc, argv, tests);
 }

@@ -92,6 +92,10 @@ int dpt_edit_spec_compare(const dpt_edit_spec *a, const dpt_edit_spec *b);
 /** Whether the edit cannot run without dpt_edit_input.gradient. Local. */
 bool dpt_edit_needs_gradient(const dpt_edit_spec *spec);
 
+/** Whether another seed is meant to give another edit: a mask or magnitudes are drawn. The random start of a
+ * low-rank approximation is none. Local. */
+bool dpt_edit_is_random(const dpt_edit_spec *spec);
+
 /** Whether it draws a mask, so that with a gradient its correlation can be measured. Local. */
 bool dpt_edit_draws_mask(const dpt_edit_spec *spec);
 

@@ -71,7 +71,8 @@
     X(loss_post, loss_post, SAMPLES, "nats", "of the post-trained model")                          \
     X(loss_edit, loss_edit, SAMPLES, "nats", "of the edited model")                                \
     X(sample_integrated, sample_integrated, SAMPLES, "nats",                                       \
-      "the estimate; NaN where a node has only the mean gradient")
+      "the estimate; NaN where a node has only the mean gradient")                                 \
+    X(sample_shares, sample_shares, SAMPLES, "share", "of the sample in all means, sum 1")
 
 /** Numbers that are summed up over seeds as mean, sd, low and high: X(name, scalar, meaning). */
 #define DPT_RESULT_SEEDS_COLUMNS(X)                                                                \
@@ -79,6 +80,13 @@
     X(estimate, estimate, "Riemann sum [nats]")                                                    \
     X(share, share, "change over gain")                                                            \
     X(accuracy, accuracy_edit, "of the edited model")
+
+/** What else is known of the change over seeds: X(field, unit, meaning). */
+#define DPT_RESULT_CROSSED_COLUMNS(X)                                                              \
+    X(crossed_low, "nats",                                                                         \
+      "lower end of the 95 % interval of the mean change over other seeds and other samples")      \
+    X(crossed_high, "nats", "upper end")                                                           \
+    X(crossed_df, "-", "its degrees of freedom")
 
 /** One column as `deltapath columns` shows it. */
 typedef struct dpt_result_column {

@@ -18,7 +18,7 @@
  *
  * Characters that a file or HDF5 link cannot have are written as %XX in its name. */
 
-enum { DPT_RESULTS_VERSION = 3 };
+enum { DPT_RESULTS_VERSION = 4 };
 
 /** What an edit did to one tensor. Doubles throughout: a table. */
 typedef struct dpt_result_tensor {
@@ -95,6 +95,9 @@ typedef struct dpt_result_seeds {
     int64_t count; /**< of seeds */
 #define DPT_RESULT_FIELD(name, scalar, meaning) dpt_result_spread name;
     DPT_RESULT_SEEDS_COLUMNS(DPT_RESULT_FIELD)
+#undef DPT_RESULT_FIELD
+#define DPT_RESULT_FIELD(field, unit, meaning) double field;
+    DPT_RESULT_CROSSED_COLUMNS(DPT_RESULT_FIELD)
 #undef DPT_RESULT_FIELD
 } dpt_result_seeds;
 
