@@ -13,9 +13,15 @@ const char *dpt_quadrature_name(dpt_rule rule) {
     return (unsigned)rule < DPT_RULE_COUNT ? names[rule] : "unknown";
 }
 
+static bool quadrature_is_gauss(dpt_rule rule) {
+    return rule == DPT_RULE_GAUSS || rule == DPT_RULE_RADAU;
+}
+
 dpt_status dpt_quadrature_check(dpt_rule rule, int points) {
     const char *name = dpt_quadrature_name(rule);
-    int upper = rule == DPT_RULE_GAUSS ? DPT_QUADRATURE_GAUSS_MAX : DPT_QUADRATURE_MAX;
+    int upper = quadrature_is_gauss(rule)     ? DPT_QUADRATURE_GAUSS_MAX
+                : rule == DPT_RULE_POLYNOMIAL ? DPT_QUADRATURE_POLYNOMIAL_MAX
+                                              : DPT_QUADRATURE_MAX;
     int lower = rule == DPT_RULE_TRAPEZOID ? 2 : rule == DPT_RULE_SIMPSON ? 3 : 1;
     if ((unsigned)rule >= DPT_RULE_COUNT)
         return dpt_error(DPT_ERR_USAGE, "rule number %d is not known", (int)rule);
@@ -67,6 +73,46 @@ static void gauss(dpt_quadrature *q) {
     }
 }
 
+/* The nodes besides -1 are roots of P_n + P_{n-1}, near those of Chebyshev-Gauss-Radau; the root at -1 is
+ * divided out, so that Newton's method does not go there. */
+static void quadrature_radau(dpt_quadrature *q) {
+    int n = q->points;
+    q->node[0] = 0.0;
+    q->weight[0] = 1.0 / ((double)n * n);
+    for (int i = 1; i < n; i++) {
+        double x = -cos(2.0 * M_PI * i / (2.0 * n - 1.0));
+        double lower, lower_slope, upper, upper_slope;
+        for (int step = 0; step < NEWTON_STEPS; step++) {
+            legendre(n - 1, x, &lower, &lower_slope);
+            legendre(n, x, &upper, &upper_slope);
+            double sum = lower + upper;
+            double moved = x - sum / (lower_slope + upper_slope - sum / (1.0 + x));
+            if (fabs(moved - x) <= 1e-16)
+                break;
+            x = moved;
+        }
+        legendre(n - 1, x, &lower, &lower_slope);
+        q->node[i] = 0.5 * (1.0 + x);
+        q->weight[i] = 0.5 * (1.0 - x) / ((double)n * n * lower * lower);
+    }
+}
+
+/* Weights of the integral over [0, 1] of the polynomial through n nodes, each that of its Lagrange
+ * polynomial, by a Gauss rule that is exact for it. */
+static void quadrature_interpolate(const double *node, int n, double *weight) {
+    dpt_quadrature exact = {.rule = DPT_RULE_GAUSS, .points = n / 2 + 1};
+    gauss(&exact);
+    for (int c = 0; c < n; c++) {
+        weight[c] = 0.0;
+        for (int g = 0; g < exact.points; g++) {
+            double value = exact.weight[g];
+            for (int k = 0; k < n; k++)
+                value *= k != c ? (exact.node[g] - node[k]) / (node[c] - node[k]) : 1.0;
+            weight[c] += value;
+        }
+    }
+}
+
 /* Nodes rise within [0, 1] and the weights sum to its length. */
 static bool quadrature_is_rule(const dpt_quadrature *q) {
     double sum = 0.0;
@@ -78,34 +124,68 @@ static bool quadrature_is_rule(const dpt_quadrature *q) {
     return rises && fabs(sum - 1.0) < 1e-12;
 }
 
+static void quadrature_space_evenly(dpt_quadrature *q) {
+    dpt_rule rule = q->rule;
+    int points = q->points;
+    double step = 1.0 / (points - 1.0);
+    for (int c = 0; c < points; c++) {
+        bool end = c == 0 || c == points - 1;
+        bool closed = dpt_quadrature_has_end(rule);
+        q->node[c] = closed                      ? (double)c / (points - 1)
+                     : rule == DPT_RULE_MIDPOINT ? (c + 0.5) / points
+                                                 : (double)c / points;
+        q->weight[c] = rule == DPT_RULE_TRAPEZOID ? (end ? 0.5 : 1.0) * step
+                       : rule == DPT_RULE_SIMPSON ? (end          ? 1.0
+                                                     : c % 2 == 1 ? 4.0
+                                                                  : 2.0) *
+                                                        step / 3.0
+                                                  : 1.0 / points;
+    }
+}
+
 dpt_status dpt_quadrature_create(dpt_rule rule, int points, dpt_quadrature *out) {
     dpt_status st = dpt_quadrature_check(rule, points);
     if (st != DPT_OK)
         return st;
     out->rule = rule;
     out->points = points;
-    double step = 1.0 / (points - 1.0);
-    for (int c = 0; c < points && rule != DPT_RULE_GAUSS; c++) {
-        bool end = c == 0 || c == points - 1;
-        bool closed = dpt_quadrature_has_end(rule);
-        out->node[c] = closed                      ? (double)c / (points - 1)
-                       : rule == DPT_RULE_MIDPOINT ? (c + 0.5) / points
-                                                   : (double)c / points;
-        out->weight[c] = rule == DPT_RULE_TRAPEZOID ? (end ? 0.5 : 1.0) * step
-                         : rule == DPT_RULE_SIMPSON ? (end          ? 1.0
-                                                       : c % 2 == 1 ? 4.0
-                                                                    : 2.0) *
-                                                          step / 3.0
-                                                    : 1.0 / points;
-    }
+    if (!quadrature_is_gauss(rule))
+        quadrature_space_evenly(out);
     if (rule == DPT_RULE_GAUSS)
         gauss(out);
+    else if (rule == DPT_RULE_RADAU)
+        quadrature_radau(out);
+    else if (rule == DPT_RULE_POLYNOMIAL)
+        quadrature_interpolate(out->node, points, out->weight);
     DPT_ASSERT(quadrature_is_rule(out));
     return DPT_OK;
 }
 
+void dpt_quadrature_error_weights(const dpt_quadrature *q, double *out) {
+    /* Weights of a polynomial that are those of the rule differ by rounding, which its size magnifies. */
+    const double rounding = 1e-9;
+    int n = q->points;
+    bool known = n > 1 && (quadrature_is_gauss(q->rule) || n <= DPT_QUADRATURE_POLYNOMIAL_MAX);
+    for (int c = 0; c < n; c++)
+        out[c] = NAN;
+    if (!known)
+        return;
+    double other[DPT_QUADRATURE_GAUSS_MAX] = {0.0};
+    double largest = 0.0;
+    quadrature_interpolate(q->node, n, other);
+    for (int c = 0; c < n; c++)
+        largest = fmax(largest, fabs(q->weight[c] - other[c]));
+    if (largest < rounding) {
+        other[0] = 0.0;
+        quadrature_interpolate(q->node + 1, n - 1, other + 1);
+    }
+    for (int c = 0; c < n; c++)
+        out[c] = q->weight[c] - other[c];
+}
+
 bool dpt_quadrature_has_start(dpt_rule rule) {
-    return rule == DPT_RULE_LEFT || dpt_quadrature_has_end(rule);
+    return rule == DPT_RULE_LEFT || rule == DPT_RULE_RADAU || rule == DPT_RULE_POLYNOMIAL ||
+           dpt_quadrature_has_end(rule);
 }
 
 bool dpt_quadrature_has_end(dpt_rule rule) {

@@ -118,6 +118,11 @@ static void riemann_finish(const double *shares, dpt_riemann *out) {
         out->second_order_total += out->second_order[i];
         out->estimate += out->integrated[i];
     }
+    double off = 0.0;
+    dpt_quadrature_error_weights(&out->quadrature, weights);
+    for (int c = 0; c < points; c++)
+        off += weights[c] * out->slope[c];
+    out->quadrature_error = fabs(off);
     double change = 0.0;
     for (int64_t s = 0; s < out->samples; s++)
         change += (shares != NULL ? shares[s] : 1.0) * (out->loss_edit[s] - out->loss_post[s]);

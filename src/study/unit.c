@@ -226,6 +226,7 @@ static void set_scalars(const dpt_riemann *riemann, const dpt_verdict *judged,
     s->estimate_se = judged->estimate.n > 0 ? judged->estimate.se : NAN;
     s->estimate_low = judged->estimate.n > 0 ? judged->estimate.low : NAN;
     s->estimate_high = judged->estimate.n > 0 ? judged->estimate.high : NAN;
+    s->estimate_quadrature = riemann->quadrature_error;
     s->error = riemann->error;
     s->second_order = riemann->second_order_total;
     s->gain = judged->gain.mean;

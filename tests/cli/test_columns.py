@@ -103,6 +103,8 @@ def path(name, unit, group):
     integrated = terms @ weights
     check(f"{name} integrated", np.allclose(np.array(group["integrated"]), integrated, rtol=1e-9))
     near(f"{name} estimate", unit["estimate"], integrated.sum(), 1e-7)
+    slopes = terms.sum(axis=0) # two midpoints make a line; the polynomial without the first is f(3/4)
+    near(f"{name} estimate_quadrature", unit["estimate_quadrature"], abs(slopes[0] - slopes[1]) / 2, 1e-7)
     near(f"{name} error", unit["error"], unit["estimate"] - unit["change"], 1e-9)
     near(f"{name} second_order", unit["second_order"], np.array(group["second_order"]).sum(), 1e-7)
     samples = np.array(group["sample_integrated"])

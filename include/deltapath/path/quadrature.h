@@ -6,8 +6,11 @@
 #include <stdbool.h>
 
 enum {
-    DPT_QUADRATURE_MAX = 1024,    /**< most points of a rule */
-    DPT_QUADRATURE_GAUSS_MAX = 64 /**< most points of the Gauss-Legendre rule */
+    DPT_QUADRATURE_MAX = 1024,     /**< most points of a rule */
+    DPT_QUADRATURE_GAUSS_MAX = 64, /**< most points of the Gauss rules */
+    DPT_QUADRATURE_POLYNOMIAL_MAX =
+        10 /**< most evenly spaced points that a polynomial goes through: with 10 its weights, of both
+               signs, add up to 30 in magnitude, and errors of the slopes grow by as much */
 };
 
 /** How the integral over t in [0, 1] is sampled: X(constant, name in a job file).
@@ -15,9 +18,15 @@ enum {
  *   midpoint   t = (c + 1/2) / C; order 2
  *   trapezoid  t = c / (C - 1), C >= 2; order 2
  *   simpson    t = c / (C - 1), C odd and >= 3; order 4
- *   gauss      Gauss-Legendre, C <= 64; exact to degree 2 C - 1 */
+ *   gauss      Gauss-Legendre, C <= 64; exact to degree 2 C - 1
+ *   radau      Gauss-Radau with a node at t = 0, C <= 64; exact to degree 2 C - 2
+ *   polynomial t = c / C, the nodes of left, and the integral of the polynomial through the values there,
+ *              C <= 10; exact to degree C - 1 */
 #define DPT_RULE_LIST(X)                                                                           \
-    X(LEFT, left) X(MIDPOINT, midpoint) X(TRAPEZOID, trapezoid) X(SIMPSON, simpson) X(GAUSS, gauss)
+    X(LEFT, left)                                                                                  \
+    X(MIDPOINT, midpoint)                                                                          \
+    X(TRAPEZOID, trapezoid)                                                                        \
+    X(SIMPSON, simpson) X(GAUSS, gauss) X(RADAU, radau) X(POLYNOMIAL, polynomial)
 
 #define DPT_RULE_CONSTANT(constant, name) DPT_RULE_##constant,
 typedef enum dpt_rule { DPT_RULE_LIST(DPT_RULE_CONSTANT) DPT_RULE_COUNT } dpt_rule;
@@ -26,7 +35,7 @@ typedef enum dpt_rule { DPT_RULE_LIST(DPT_RULE_CONSTANT) DPT_RULE_COUNT } dpt_ru
 #define DPT_RULE_CHOICE(constant, name) "|" #name
 #define DPT_RULE_NAMES                  (&(DPT_RULE_LIST(DPT_RULE_CHOICE))[1])
 
-/** Nodes in rising order and their weights, whose sum is 1. */
+/** Nodes in rising order and their weights, whose sum is 1; negative ones only of polynomial. */
 typedef struct dpt_quadrature {
     dpt_rule rule;
     int points;
@@ -43,15 +52,26 @@ dpt_status dpt_quadrature_check(dpt_rule rule, int points);
 
 /** Nodes and weights of a rule on [0, 1].
  *
- * Local. Computes: Gauss-Legendre nodes as the roots of the Legendre polynomial by Newton's method
- * from Chebyshev-like starts; the others in closed form.
+ * Local. Computes: Gauss nodes as the roots of Legendre polynomials (P_C; for Radau P_C + P_{C-1}) by
+ * Newton's method from Chebyshev-like starts; weights of polynomial as integrals of Lagrange's polynomials;
+ * the others in closed form.   Source: Abramowitz and Stegun, 25.4.29 to 25.4.31.
  * @param[in] points  function evaluations.
  * Errors: DPT_ERR_USAGE as dpt_quadrature_check; out undefined.
  * Determinism: depends on its arguments alone.
  */
 dpt_status dpt_quadrature_create(dpt_rule rule, int points, dpt_quadrature *out);
 
-/** Whether the rule evaluates t = 0 (left, trapezoid, simpson), or t = 1 (the latter two). Local. */
+/** Weights that give, from the values at the nodes, by how much the rule differs from another of them.
+ *
+ * Local. Computes: weights of the rule less those of the polynomial through all its nodes, or, where the rule
+ * is that already, through all but the first. The magnitude of the sum is of the size of the rule's error
+ * where the function is smooth: close for the rules of low order, several times too large for the Gauss rules,
+ * which are of twice the order.
+ * @param[out] out (points); NaN with one point, and with more than 10 of evenly spaced ones. */
+void dpt_quadrature_error_weights(const dpt_quadrature *q, double *out);
+
+/** Whether the rule evaluates t = 0 (left, radau, polynomial, trapezoid, simpson), or t = 1 (the latter two).
+ * Local. */
 bool dpt_quadrature_has_start(dpt_rule rule);
 bool dpt_quadrature_has_end(dpt_rule rule);
 

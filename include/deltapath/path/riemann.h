@@ -38,6 +38,9 @@ typedef struct dpt_riemann {
     double estimate;           /**< sum of integrated [nats] */
     double change;             /**< mean loss_edit - mean loss_post [nats] */
     double error;              /**< estimate - change: what the quadrature misses */
+    double
+        quadrature_error; /**< size of it by the slopes alone, at least 0: the difference to another
+                                  rule with the same nodes (dpt_quadrature_error_weights); or NaN */
     double second_order_total; /**< sum of second_order: 1/2 E^T H E */
 } dpt_riemann;
 

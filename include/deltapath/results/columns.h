@@ -25,6 +25,8 @@
     X(estimate_se, "nats", "its standard error over samples, where the rule has one")              \
     X(estimate_low, "nats", "lower end of its 95 % interval")                                      \
     X(estimate_high, "nats", "upper end")                                                          \
+    X(estimate_quadrature, "nats",                                                                 \
+      "size of its error by the slopes alone; NaN with one node, or above 10 evenly spaced ones")  \
     X(error, "nats", "estimate - change")                                                          \
     X(second_order, "nats", "1/2 E^T H E from the first two nodes")                                \
     X(gain, "nats", "L(pre) - L(post)")                                                            \
