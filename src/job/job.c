@@ -32,7 +32,7 @@ static dpt_status check_loss_keys(const dpt_yaml *yaml, struct fy_node *entry, d
     int count;
     const dpt_job_key *keys = dpt_job_keys(&count);
     for (int k = 0; k < count; k++)
-        if (keys[k].loss != NULL && strcmp(keys[k].loss, dpt_job_loss_name(loss)) != 0 &&
+        if (!dpt_job_key_is_of(&keys[k], loss) &&
             dpt_yaml_get(entry, keys[k].name) != NULL)
             return dpt_yaml_error(yaml, dpt_yaml_get(entry, keys[k].name),
                                   "%s belongs to loss %s alone", keys[k].name, keys[k].loss);
@@ -378,6 +378,10 @@ void dpt_job_hash_for_units(const dpt_job *job, dpt_hash *hash) {
 void dpt_job_hash_for_models(const dpt_job *job, dpt_hash *hash) {
     dpt_job_keys_hash("", DPT_REDO_MODELS, job, hash);
     dpt_job_keys_hash("output", DPT_REDO_MODELS, job, hash);
+}
+
+bool dpt_job_same_loss(const dpt_job_data *a, const dpt_job_data *b) {
+    return a->loss == b->loss && dpt_job_keys_same_loss(a, b);
 }
 
 void dpt_job_hash_data(const dpt_job_data *data, dpt_hash *hash) {

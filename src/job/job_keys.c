@@ -497,24 +497,45 @@ dpt_status dpt_job_keys_read(const dpt_yaml *yaml, struct fy_node *map, const ch
     return st;
 }
 
-void dpt_job_keys_hash(const char *section, dpt_key_redo redo, const void *base, dpt_hash *hash) {
-    for (int k = 0; k < KEYS; k++) {
-        const dpt_job_key *key = &keys[k];
-        const void *field = (const char *)base + key->offset;
-        if (strcmp(key->section, section) != 0 || (key->redo & redo) == 0 || key->content)
-            continue;
-        const char *text;
-        switch (key->type) {
-        case DPT_KEY_STRING:
-        case DPT_KEY_PATH:
-        case DPT_KEY_WORD:
-            memcpy(&text, field, sizeof text);
-            dpt_hash_update(hash, text, strlen(text) + 1);
-            break;
-        default:
-            dpt_hash_update(hash, field, key->size);
-        }
+/* The value of a key, for a hash or a comparison. */
+static void key_hash(const dpt_job_key *key, const void *base, dpt_hash *hash) {
+    const void *field = (const char *)base + key->offset;
+    const char *text;
+    switch (key->type) {
+    case DPT_KEY_STRING:
+    case DPT_KEY_PATH:
+    case DPT_KEY_WORD:
+        memcpy(&text, field, sizeof text);
+        if (text == NULL) /* no value: YAML allows no text with this byte */
+            text = "\x01";
+        dpt_hash_update(hash, text, strlen(text) + 1);
+        break;
+    default:
+        dpt_hash_update(hash, field, key->size);
     }
+}
+
+bool dpt_job_key_is_of(const dpt_job_key *key, dpt_job_loss loss) {
+    return key->loss == NULL || dpt_choice_find(key->loss, dpt_job_loss_name(loss)) >= 0;
+}
+
+bool dpt_job_keys_same_loss(const dpt_job_data *a, const dpt_job_data *b) {
+    dpt_hash of_a, of_b;
+    dpt_hash_begin(&of_a);
+    dpt_hash_begin(&of_b);
+    for (int k = 0; k < KEYS; k++) {
+        if (keys[k].loss == NULL || keys[k].content)
+            continue;
+        key_hash(&keys[k], a, &of_a);
+        key_hash(&keys[k], b, &of_b);
+    }
+    return dpt_hash_value(&of_a) == dpt_hash_value(&of_b);
+}
+
+void dpt_job_keys_hash(const char *section, dpt_key_redo redo, const void *base, dpt_hash *hash) {
+    for (int k = 0; k < KEYS; k++)
+        if (strcmp(keys[k].section, section) == 0 && (keys[k].redo & redo) != 0 && !keys[k].content)
+            key_hash(&keys[k], base, hash);
 }
 
 /* "text", "integer from 1 to 5", "a, b or c" */
@@ -560,8 +581,11 @@ void dpt_job_print_keys(FILE *file) {
         else
             fprintf(file, " | %s | ", key->required ? "required" : "none");
         fprintf(file, "%s | ", redo[key->redo]);
-        if (key->loss != NULL)
-            fprintf(file, "of `%s` alone: ", key->loss);
+        if (key->loss != NULL) {
+            fputs("of ", file);
+            dpt_choice_print(file, key->loss);
+            fputs(" alone: ", file);
+        }
         fprintf(file, "%s |\n", key->help);
     }
 }

@@ -41,7 +41,7 @@ typedef struct dpt_job_key {
     const char
         *standard; /**< what holds without the key, as a job file says it; NULL: nothing does */
     bool required;
-    const char *loss;    /**< of data: the kind of loss that has the key; NULL: all */
+    const char *loss;    /**< of data: the kinds of loss that have the key, "a|b"; NULL: all */
     const char *choices; /**< "a|b|c" */
     double low, high;    /**< range of numbers */
     dpt_key_redo redo;
@@ -69,6 +69,13 @@ const char *dpt_job_keys_list(const char *section, char *text, size_t size);
 /** Feed a hash the values of the keys of a section on which units or models depend. Local.
  * @param[in] redo  DPT_REDO_UNITS or DPT_REDO_MODELS. */
 void dpt_job_keys_hash(const char *section, dpt_key_redo redo, const void *base, dpt_hash *hash);
+
+/** Whether a key is one of a kind of loss: every key that no other kinds have alone. Local. */
+bool dpt_job_key_is_of(const dpt_job_key *key, dpt_job_loss loss);
+
+/** Whether the keys that some kinds of loss have alone have the same values; not those whose content counts.
+ * Local. */
+bool dpt_job_keys_same_loss(const dpt_job_data *a, const dpt_job_data *b);
 
 /** The keys, in the order of the table. Local. @param[out] count. */
 const dpt_job_key *dpt_job_keys(int *count);

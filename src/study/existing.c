@@ -386,8 +386,8 @@ static bool existing_is_used(const dpt_job *job, const existing_item *item) {
     bool used = false;
     for (int d = 0; d < job->ndata && item->kind == DPT_OWNED_CACHE && !used; d++) {
         size_t n = strlen(job->data[d].name);
-        used = job->data[d].loss == DPT_LOSS_DPO && strncmp(name, job->data[d].name, n) == 0 &&
-               strcmp(name + n, ".h5") == 0;
+        used = dpt_loss_kind_of(job->data[d].loss)->reference != NULL &&
+               strncmp(name, job->data[d].name, n) == 0 && strcmp(name + n, ".h5") == 0;
     }
     return used;
 }

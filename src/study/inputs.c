@@ -73,13 +73,13 @@ static dpt_status count_repeats(dpt_inputs *in, int d) {
 /* Whether two data sets are the same samples under the same loss. */
 static bool is_same_data(const dpt_inputs *in, int a, int b) {
     const dpt_job_data *x = &in->job->data[a], *y = &in->job->data[b];
-    if (in->data[a].hash != in->data[b].hash || x->loss != y->loss)
+    if (in->data[a].hash != in->data[b].hash || !dpt_job_same_loss(x, y))
         return false;
-    if (x->loss != DPT_LOSS_DPO)
+    if (dpt_loss_kind_of(x->loss)->reference == NULL)
         return true;
     const dpt_store *by_x = in->reference[a] != NULL ? in->reference[a] : in->post;
     const dpt_store *by_y = in->reference[b] != NULL ? in->reference[b] : in->post;
-    return x->beta == y->beta && dpt_store_fingerprint(by_x) == dpt_store_fingerprint(by_y);
+    return dpt_store_fingerprint(by_x) == dpt_store_fingerprint(by_y);
 }
 
 static dpt_status refuse_twice(const dpt_inputs *in) {

@@ -59,10 +59,13 @@ static dpt_status class_check(const dpt_inputs *in, int d, const dpt_loss_limits
     return dpt_loss_class_check(&view, &limits->image);
 }
 
+static const dpt_loss_reference dpo_reference = {
+    .numbers = 2, .measure = dpt_loss_dpo_measure, .set = dpt_loss_dpo_set_reference};
+
 static const dpt_loss_kind kinds[DPT_LOSS_COUNT] = {
     [DPT_LOSS_LM] = {.data = DPT_DATASET_TOKENS, .create = lm_create, .check = lm_check},
     [DPT_LOSS_DPO] = {.data = DPT_DATASET_PAIRS,
-                      .reference = true,
+                      .reference = &dpo_reference,
                       .create = dpo_create,
                       .check = dpo_check},
     [DPT_LOSS_CLASS] = {.data = DPT_DATASET_IMAGES,

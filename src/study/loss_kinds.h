@@ -10,13 +10,25 @@ typedef struct dpt_loss_limits {
     dpt_model_image image;         /**< of an image model */
 } dpt_loss_limits;
 
+/** What a loss that compares with a reference model keeps of it: numbers of each sample, which one pass of that
+ * model gives and which are kept in a file of the study. */
+typedef struct dpt_loss_reference {
+    int numbers; /**< of each sample */
+    /** Measure them with a model at t = 0. Collective over the mesh, agreed.
+     * @param[out] values (samples, numbers), the same on all ranks. */
+    dpt_status (*measure)(const dpt_loss *loss, const dpt_mesh *mesh, dpt_model *model,
+                          double *values);
+    /** Take a copy, before the first evaluation. Local. */
+    dpt_status (*set)(dpt_loss *loss, const double *values);
+} dpt_loss_reference;
+
 /** A kind of loss: all that a study asks of it. A new kind is a row in loss_kinds.c and a name in
- * DPT_LOSS_LIST. */
+ * DPT_LOSS_LIST; its own keys are rows of job_keys.c with its name as their `loss`. */
 typedef struct dpt_loss_kind {
     dpt_dataset_kind data; /**< what its file holds */
     bool image;            /**< it takes an image model, else a language model */
-    bool
-        reference; /**< it compares with the log-probabilities of a reference model, and knows its keys */
+    /** NULL: it compares with no reference model; else it has the key `reference`. */
+    const dpt_loss_reference *reference;
     /** Create the loss of data set d; errors without the name of the file. Local. */
     dpt_status (*create)(const dpt_inputs *inputs, int d, const dpt_loss_limits *limits,
                          const dpt_mesh *mesh, int64_t batch_tokens, dpt_loss **out);

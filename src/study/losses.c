@@ -74,6 +74,10 @@ static char *cache_path(const dpt_inputs *in, int d) {
     return dpt_mem_format("%s/references/%s.h5", in->job->directory, in->job->data[d].name);
 }
 
+static const dpt_loss_reference *reference_of(const dpt_inputs *in, int d) {
+    return dpt_loss_kind_of(in->job->data[d].loss)->reference;
+}
+
 /* Which numbers these are: of this model on these tokens. */
 static uint64_t cache_key(const dpt_inputs *in, int d) {
     const dpt_store *store = in->reference[d] != NULL ? in->reference[d] : in->post;
@@ -83,7 +87,7 @@ static uint64_t cache_key(const dpt_inputs *in, int d) {
 
 static dpt_status load_cached(dpt_references *refs, const dpt_inputs *in, int d,
                               const dpt_mesh *mesh) {
-    int64_t n = 2 * in->data[d].samples;
+    int64_t n = reference_of(in, d)->numbers * in->data[d].samples;
     bool found = false;
     char *path = cache_path(in, d);
     refs->logp[d] = dpt_mem_alloc(n, sizeof(double), "reference log-probabilities");
@@ -103,14 +107,14 @@ static dpt_status load_cached(dpt_references *refs, const dpt_inputs *in, int d,
 static dpt_status measure(dpt_references *refs, const dpt_inputs *in, int d, dpt_passes *passes,
                           dpt_model *model, dpt_loss *loss) {
     const dpt_mesh *mesh = &passes->mesh;
-    int64_t n = 2 * in->data[d].samples;
+    int64_t n = reference_of(in, d)->numbers * in->data[d].samples;
     char *path = cache_path(in, d);
     refs->logp[d] = dpt_mem_alloc(n, sizeof(double), "reference log-probabilities");
     dpt_status st = path != NULL && refs->logp[d] != NULL ? DPT_OK : DPT_ERR_OUTPUT;
     st = dpt_agree(&mesh->world, st);
     dpt_passes_watch(passes, cache_key(in, d), in->job->data[d].name, loss);
     if (st == DPT_OK)
-        st = dpt_loss_dpo_measure(loss, mesh, model, refs->logp[d]);
+        st = reference_of(in, d)->measure(loss, mesh, model, refs->logp[d]);
     dpt_loss_set_keeper(loss, NULL);
     if (st == DPT_OK)
         st = dpt_cache_save(&mesh->world, path, cache_key(in, d), n, refs->logp[d]);
@@ -147,7 +151,7 @@ dpt_status dpt_references_prepare(const dpt_inputs *in, const dpt_resources *res
     out->logp = dpt_mem_zalloc(out->ndata, sizeof *out->logp, "references");
     dpt_status st = dpt_agree(&mesh->world, out->logp != NULL ? DPT_OK : DPT_ERR_OUTPUT);
     for (int d = 0; d < out->ndata && st == DPT_OK; d++) {
-        if (!dpt_loss_kind_of(in->job->data[d].loss)->reference)
+        if (reference_of(in, d) == NULL)
             continue;
         st = load_cached(out, in, d, mesh);
         if (st == DPT_OK && out->logp[d] == NULL && in->reference[d] != NULL)
@@ -162,7 +166,7 @@ dpt_status dpt_references_set(dpt_references *refs, const dpt_inputs *in, int d,
     if (refs->logp[d] == NULL)
         st = measure(refs, in, d, passes, model, loss);
     if (st == DPT_OK)
-        st = dpt_agree(&passes->mesh.world, dpt_loss_dpo_set_reference(loss, refs->logp[d]));
+        st = dpt_agree(&passes->mesh.world, reference_of(in, d)->set(loss, refs->logp[d]));
     return dpt_error_locate(st, in->job->data[d].file);
 }
 

@@ -56,7 +56,7 @@ static dpt_status measure_data(const dpt_inputs *in, dpt_resources *res, int64_t
             is_image ? data->samples * image.positions : data->offsets[data->sequences];
         res->tokens += tokens;
         if (dpt_loss_kind_of(in->job->data[d].loss)->reference)
-            res->dpo_tokens += tokens;
+            res->reference_tokens += tokens;
         int64_t pixels = data->channels * data->height * data->width;
         res->pixels = pixels > res->pixels ? pixels : res->pixels;
         *most_samples = data->samples > *most_samples ? data->samples : *most_samples;
@@ -222,7 +222,7 @@ static void count_flops(const dpt_inputs *in, dpt_resources *res) {
     double ends = dpt_quadrature_has_end(in->job->rule) ? 0 : 2;
     res->flops = per_token * tokens * (baseline + edits * (8.0 * slopes + ends));
     /* The reference of dpo, and the slopes of its loss before the gradient that edits share. */
-    res->flops += per_token * (double)res->dpo_tokens * (kept ? 4 : 2);
+    res->flops += per_token * (double)res->reference_tokens * (kept ? 4 : 2);
     res->evaluations = (int64_t)in->job->ndata * (2 + (int64_t)edits * (slopes + (ends > 0)));
 }
 

@@ -24,7 +24,7 @@ typedef struct dpt_resources {
     int64_t largest; /**< most tokens of one sample: a pair of dpo has two sequences */
     int64_t batch_tokens; /**< most tokens packed into one pass */
     int64_t tokens;       /**< of all data sets */
-    int64_t dpo_tokens;   /**< of those with loss dpo */
+    int64_t reference_tokens; /**< of those whose loss has a reference model */
     int64_t pixels;       /**< of the largest image; 0 without images */
     bool shared_gradient; /**< the gradients at t = 0 fit and are kept for all edits */
     bool

@@ -18,7 +18,7 @@
 #define DPT_LOSS_CONSTANT(constant, name) DPT_LOSS_##constant,
 typedef enum dpt_job_loss { DPT_LOSS_LIST(DPT_LOSS_CONSTANT) DPT_LOSS_COUNT } dpt_job_loss;
 
-/** "lm|dpo|class" */
+/** Their names, with | between them. */
 #define DPT_LOSS_CHOICE(constant, name) "|" #name
 #define DPT_LOSS_NAMES                  (&(DPT_LOSS_LIST(DPT_LOSS_CHOICE))[1])
 
@@ -131,10 +131,14 @@ void dpt_job_hash_for_units(const dpt_job *job, dpt_hash *hash);
 void dpt_job_hash_for_models(const dpt_job *job, dpt_hash *hash);
 void dpt_job_hash_data(const dpt_job_data *data, dpt_hash *hash);
 
+/** Whether the losses of two data sets are of the same kind, with the same values of the keys that are of that
+ * kind alone; what keys lead to (models) is the caller's. Local. */
+bool dpt_job_same_loss(const dpt_job_data *a, const dpt_job_data *b);
+
 /** Print every key of a job file as a table of Markdown: type, range, default, help. Local. */
 void dpt_job_print_keys(FILE *file);
 
-/** "lm", "dpo", "class". Local. */
+/** Name of a kind of loss in a job file. Local. */
 const char *dpt_job_loss_name(dpt_job_loss loss);
 
 #endif
