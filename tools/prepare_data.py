@@ -219,6 +219,15 @@ def check_value(where: str, record: dict, key: str):
     raise Bad(INPUT, f"{where}: \"{key}\" is neither a string nor a list of token ids")
 
 
+def once(pairs):
+    """A JSON object whose keys stand once each."""
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        twice = next(k for i, (k, _) in enumerate(pairs) if k in dict(pairs[:i]))
+        raise ValueError(f"the key \"{twice}\" stands twice")
+    return record
+
+
 def read_records(path: pathlib.Path, keys):
     """Yields (where, values of the keys) of each line that is not blank."""
     if path.exists() and not path.is_file():
@@ -229,7 +238,7 @@ def read_records(path: pathlib.Path, keys):
                 where = f"{path}:{number}"
                 try:
                     line = raw.decode("utf-8")
-                    record = json.loads(line) if line.strip() else None
+                    record = json.loads(line, object_pairs_hook=once) if line.strip() else None
                 except (ValueError, RecursionError) as e:
                     raise Bad(INPUT, f"{where}: not JSON: {e}") from e
                 if record is None:
@@ -242,12 +251,13 @@ def read_records(path: pathlib.Path, keys):
 
 
 def join(where: str, prompt: list, response: list, tok: Tokens, options):
-    """Tokens and mask of one sample; None when it is longer than allowed and is to be dropped."""
+    """Tokens, mask and whether it was cut of one sample; None when it is too long and to be dropped."""
     ids = prompt + response
     mask = [0] * len(prompt) + [1] * len(response)
     if mask:
         mask[0] = 0
-    if options.max_length and len(ids) > options.max_length:
+    overlong = options.max_length and len(ids) > options.max_length
+    if overlong:
         if options.overlong == "drop":
             return None
         ids, mask = ids[:options.max_length], mask[:options.max_length]
@@ -261,26 +271,28 @@ def join(where: str, prompt: list, response: list, tok: Tokens, options):
         if not 0 <= t < limit:
             raise Bad(INPUT, f"{where}: token id {t} is outside the vocabulary of {limit}: "
                              "is it the model's own tokenizer?")
-    return ids, mask
+    return ids, mask, bool(overlong)
 
 
 def build(options, tok: Tokens):
-    """Samples by group name: lm has one group "", dpo has chosen and rejected.  And drop count."""
+    """Samples by group name: lm has one group "", dpo has chosen and rejected.  And how many were
+    dropped or cut."""
     names = {"lm": {"": "response"}, "dpo": {"chosen": "chosen", "rejected": "rejected"}}
     groups = {g: [] for g in names[options.kind]}
-    dropped = 0
+    dropped = cut = 0
     for where, values in read_records(options.input, ["prompt", *names[options.kind].values()]):
         prompt = tok.prompt(values[0])
         sides = [join(where, prompt, tok.response(v), tok, options) for v in values[1:]]
         if None in sides:
             dropped += 1
             continue
+        cut += any(side[2] for side in sides)
         for samples, side in zip(groups.values(), sides):
-            samples.append(side)
+            samples.append(side[:2])
     if not all(groups.values()):
         raise Bad(INPUT, f"{options.input}: no samples" + (
             f": all {dropped} are longer than --max-length" if dropped else ": the file is empty"))
-    return groups, dropped
+    return groups, dropped, cut
 
 
 def check_output(options) -> None:
@@ -367,7 +379,7 @@ def main(argv=None) -> int:
         options = parse(argv)
         check_output(options)
         tok = Tokens(options.tokenizer, options)
-        groups, dropped = build(options, tok)
+        groups, dropped, cut = build(options, tok)
         write(options, tok, groups)
     except (Bad, outputs.Refused) as e:
         print(f"prepare_data.py: error: {e}", file=sys.stderr)
@@ -376,7 +388,8 @@ def main(argv=None) -> int:
         scored = sum(sum(mask) for _, mask in samples)
         print(f"{options.output}{':' + name if name else ''}: {len(samples)} samples, "
               f"{sum(len(ids) for ids, _ in samples)} tokens, {scored} scored"
-              + (f", {dropped} longer ones dropped" if dropped else ""))
+              + (f", {dropped} longer ones dropped" if dropped else "")
+              + (f", {cut} cut to --max-length, without what came after it" if cut else ""))
     return 0
 
 

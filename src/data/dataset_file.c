@@ -1,6 +1,7 @@
 #include "dataset_file.h"
 
 #include "deltapath/base/mem.h"
+#include "deltapath/base/nearest.h"
 #include "deltapath/hdf5/hdf5_plain.h"
 #include "deltapath/hdf5/hdf5_type.h"
 
@@ -428,8 +429,39 @@ static dpt_status read_attributes(loader *l) {
     return st;
 }
 
+static const char DATASET_NAMES[] =
+    "tokens loss_mask offsets weights chosen rejected images labels";
+
+/* A name that is nearly one of ours is a slip that would go unseen: `weight` would be no weights. */
+static herr_t dataset_check_name(hid_t file, const char *name, const H5L_info_t *info, void *ctx) {
+    const loader *l = ctx;
+    char hint[DPT_NEAREST_HINT];
+    (void)file;
+    (void)info;
+    const char *ours = strstr(DATASET_NAMES, name);
+    size_t n = strlen(name);
+    if (ours != NULL && (ours == DATASET_NAMES || ours[-1] == ' ') &&
+        (ours[n] == ' ' || ours[n] == '\0'))
+        return 0;
+    if (*dpt_nearest_of_list(name, DATASET_NAMES, " ", hint) == '\0')
+        return 0;
+    (void)dpt_error(DPT_ERR_INPUT,
+                    "%s: '%.64s' is no name that deltapath reads%s: rename it, or remove it",
+                    l->path, name, hint);
+    return -1;
+}
+
+static dpt_status dataset_check_names(loader *l) {
+    hsize_t at = 0;
+    return H5Literate(l->file, H5_INDEX_NAME, H5_ITER_NATIVE, &at, dataset_check_name, l) < 0
+               ? DPT_ERR_INPUT
+               : DPT_OK;
+}
+
 static dpt_status read_kind(loader *l) {
     dpt_status st = read_attributes(l);
+    if (st == DPT_OK)
+        st = dataset_check_names(l);
     if (st != DPT_OK)
         return st;
     if (l->head.kind == DPT_DATASET_IMAGES) {

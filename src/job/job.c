@@ -32,8 +32,7 @@ static dpt_status check_loss_keys(const dpt_yaml *yaml, struct fy_node *entry, d
     int count;
     const dpt_job_key *keys = dpt_job_keys(&count);
     for (int k = 0; k < count; k++)
-        if (!dpt_job_key_is_of(&keys[k], loss) &&
-            dpt_yaml_get(entry, keys[k].name) != NULL)
+        if (!dpt_job_key_is_of(&keys[k], loss) && dpt_yaml_get(entry, keys[k].name) != NULL)
             return dpt_yaml_error(yaml, dpt_yaml_get(entry, keys[k].name),
                                   "%s belongs to loss %s alone", keys[k].name, keys[k].loss);
     return DPT_OK;

@@ -22,11 +22,11 @@ typedef struct dpt_resources {
         reference;   /**< the largest reference model, which is gone before the study's is there */
     int64_t longest; /**< longest sequence [tokens]; an image is one */
     int64_t largest; /**< most tokens of one sample: a pair of dpo has two sequences */
-    int64_t batch_tokens; /**< most tokens packed into one pass */
-    int64_t tokens;       /**< of all data sets */
+    int64_t batch_tokens;     /**< most tokens packed into one pass */
+    int64_t tokens;           /**< of all data sets */
     int64_t reference_tokens; /**< of those whose loss has a reference model */
-    int64_t pixels;       /**< of the largest image; 0 without images */
-    bool shared_gradient; /**< the gradients at t = 0 fit and are kept for all edits */
+    int64_t pixels;           /**< of the largest image; 0 without images */
+    bool shared_gradient;     /**< the gradients at t = 0 fit and are kept for all edits */
     bool
         cell_gradient; /**< so is one in cells, for edits that need it or the correlation of masks */
     double flops;      /**< of the whole study, all ranks */

@@ -324,6 +324,14 @@ static void zero_weights(hid_t f) {
 static void large_weights(hid_t f) {
     set_weights(f, 1e308);
 }
+static void misspelt_weights(hid_t f) {
+    lose(f, "weights");
+    put1(f, "Weight", H5T_NATIVE_DOUBLE, N, weights);
+}
+static void other_object(hid_t f) { /* far from any name: the user's own */
+    put1(f, "my_notes", H5T_NATIVE_DOUBLE, N, weights);
+    lose(f, "labels");
+}
 static void no_rejected(hid_t f) {
     lose(f, "rejected");
 }
@@ -370,6 +378,8 @@ static const lie lies[] = {
     {false, nan_weights, "the weight of sample 0 is nan"},
     {false, zero_weights, "'weights' add up to 0"},
     {false, large_weights, "'weights' add up to inf: divide"},
+    {false, misspelt_weights, "'Weight' is no name that deltapath reads (did you mean 'weights'?)"},
+    {false, other_object, "'labels' is missing"},
     {true, no_rejected, "'rejected/tokens' is missing"},
     {true, rejected_is_data, "'rejected/tokens'"},
     {true, no_side_mask, "'rejected/loss_mask' is missing"},

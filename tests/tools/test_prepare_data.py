@@ -166,7 +166,8 @@ def long_samples_are_dropped_or_cut(w):
     records = [{"prompt": [2], "response": [3, 4, 5]}, {"prompt": [6], "response": [7]}]
     assert w.run(records, "--max-length", "3").returncode == 0
     assert w.data() == [[6, 7], [0, 1], [0, 2]]
-    assert w.run(records, "--max-length", "3", "--overlong", "cut", "--force").returncode == 0
+    r = w.run(records, "--max-length", "3", "--overlong", "cut", "--force")
+    assert r.returncode == 0 and "1 cut to --max-length" in r.stdout, r.stdout
     assert w.data() == [[2, 3, 4, 6, 7], [0, 1, 1, 0, 1], [0, 3, 5]]
     w.out.unlink()
     w.fails(w.run(records[:1], "--max-length", "2"), 3, "no samples", "--max-length")
@@ -194,6 +195,8 @@ def bad_input_gets_one_line(w):
     w.fails(w.run([{"prompt": [2], "response": 3}]), 3, "in.jsonl:1", "neither")
     w.fails(w.run([{"prompt": [True], "response": [3]}]), 3, "in.jsonl:1", "neither")
     w.fails(w.run([], text='{"prompt": \n'), 3, "in.jsonl:1", "not JSON")
+    w.fails(w.run([], text='{"prompt": [2], "response": [3], "prompt": [4]}\n'), 3, "in.jsonl:1",
+            '"prompt" stands twice')
     w.fails(w.run([], text="\n[1]\n"), 3, "in.jsonl:2", "not a JSON object")
     w.fails(w.run([good], "--max-length", "1"), 2, "--max-length")
     w.fails(w.run([good], "--tokenizer", w.dir / "none"), 3, "no such directory")
