@@ -111,6 +111,21 @@ static dpt_status read_select(dpt_job *job, const dpt_yaml *yaml, struct fy_node
     return st;
 }
 
+/* Edits without a path know no gradients. */
+static dpt_status check_edits_alone(const dpt_job *job, const dpt_yaml *yaml,
+                                    struct fy_node *riemann) {
+    for (int e = 0; e < job->nedits; e++)
+        if (dpt_edit_needs_gradient(&job->edits[e].spec))
+            return dpt_yaml_error(yaml, riemann,
+                                  "edit %s takes the gradient at W_post: leave out riemann: off",
+                                  job->edits[e].id);
+        else if (job->edits[e].auto_data >= 0)
+            return dpt_yaml_error(yaml, riemann,
+                                  "edit %s is auto, which needs gradients: leave out riemann: off",
+                                  job->edits[e].id);
+    return DPT_OK;
+}
+
 static dpt_status read_riemann(dpt_job *job, const dpt_yaml *yaml, struct fy_node *root) {
     struct fy_node *riemann = dpt_yaml_get(root, "riemann");
     const char *text = dpt_yaml_scalar(riemann);
@@ -121,7 +136,7 @@ static dpt_status read_riemann(dpt_job *job, const dpt_yaml *yaml, struct fy_nod
         dpt_job_keys_read(yaml, text == NULL ? riemann : NULL, "riemann", "riemann", job);
     if (st == DPT_OK && riemann != NULL)
         st = dpt_yaml_locate(yaml, riemann, dpt_quadrature_check(job->rule, job->points));
-    return st;
+    return st == DPT_OK && !job->riemann ? check_edits_alone(job, yaml, riemann) : st;
 }
 
 static dpt_status read_output(dpt_job *job, const dpt_yaml *yaml, struct fy_node *root) {
@@ -150,6 +165,26 @@ static dpt_status read_margin(dpt_job *job, const dpt_yaml *yaml, struct fy_node
     return dpt_yaml_locate(yaml, margin, dpt_verdict_check(&options));
 }
 
+/* Sections that need more than their keys read, and lists, whose entries have structs of their own. */
+static const struct job_reader {
+    const char *section;
+    dpt_status (*read)(dpt_job *job, const dpt_yaml *yaml, struct fy_node *root);
+} readers[] = {{"models", read_models}, {"data", read_data},       {"edits", read_edits},
+               {"select", read_select}, {"riemann", read_riemann}, {"output", read_output},
+               {"margin", read_margin}};
+
+/* One after another as in the table of keys: edits look for data, the path for edits. */
+static dpt_status read_section(dpt_job *job, const dpt_yaml *yaml, struct fy_node *root,
+                               const dpt_job_key *key) {
+    for (size_t i = 0; i < sizeof readers / sizeof *readers; i++)
+        if (strcmp(readers[i].section, key->name) == 0)
+            return readers[i].read(job, yaml, root);
+    struct fy_node *map = dpt_yaml_get(root, key->name);
+    if (map == NULL && key->required)
+        return dpt_yaml_error(yaml, root, "a job file needs %s", key->name);
+    return dpt_job_keys_read(yaml, map, key->name, key->name, job);
+}
+
 static dpt_status read_root(dpt_job *job, const dpt_yaml *yaml) {
     struct fy_node *root = fy_document_root(yaml->document);
     dpt_status st = dpt_job_keys_read(yaml, root, "", "a job file", job);
@@ -159,32 +194,11 @@ static dpt_status read_root(dpt_job *job, const dpt_yaml *yaml) {
                            "name '%s': use letters, digits and . _ + -, no dot at the start and no "
                            ".h5 at the end",
                            job->name);
-    if (st == DPT_OK)
-        st = read_models(job, yaml, root);
-    if (st == DPT_OK)
-        st = read_data(job, yaml, root);
-    if (st == DPT_OK)
-        st = read_edits(job, yaml, root);
-    if (st == DPT_OK)
-        st = read_select(job, yaml, root);
-    if (st == DPT_OK)
-        st = read_riemann(job, yaml, root);
-    for (int e = 0; e < job->nedits && st == DPT_OK && !job->riemann; e++)
-        if (dpt_edit_needs_gradient(&job->edits[e].spec))
-            st = dpt_yaml_error(yaml, dpt_yaml_get(root, "riemann"),
-                                "edit %s takes the gradient at W_post: leave out riemann: off",
-                                job->edits[e].id);
-        else if (job->edits[e].auto_data >= 0)
-            st = dpt_yaml_error(yaml, dpt_yaml_get(root, "riemann"),
-                                "edit %s is auto, which needs gradients: leave out riemann: off",
-                                job->edits[e].id);
-    if (st == DPT_OK)
-        st = read_output(job, yaml, root);
-    if (st == DPT_OK)
-        st = read_margin(job, yaml, root);
-    if (st == DPT_OK)
-        st = dpt_job_keys_read(yaml, dpt_yaml_get(root, "statistics"), "statistics", "statistics",
-                               job);
+    int count;
+    const dpt_job_key *keys = dpt_job_keys(&count);
+    for (int k = 0; k < count && st == DPT_OK; k++)
+        if (dpt_job_key_is_section(&keys[k]))
+            st = read_section(job, yaml, root, &keys[k]);
     return st;
 }
 
@@ -369,14 +383,11 @@ const char *dpt_job_loss_name(dpt_job_loss loss) {
 }
 
 void dpt_job_hash_for_units(const dpt_job *job, dpt_hash *hash) {
-    static const char *const sections[] = {"", "riemann", "output", "margin", "statistics"};
-    for (size_t i = 0; i < sizeof sections / sizeof sections[0]; i++)
-        dpt_job_keys_hash(sections[i], DPT_REDO_UNITS, job, hash);
+    dpt_job_keys_hash_job(DPT_REDO_UNITS, job, hash);
 }
 
 void dpt_job_hash_for_models(const dpt_job *job, dpt_hash *hash) {
-    dpt_job_keys_hash("", DPT_REDO_MODELS, job, hash);
-    dpt_job_keys_hash("output", DPT_REDO_MODELS, job, hash);
+    dpt_job_keys_hash_job(DPT_REDO_MODELS, job, hash);
 }
 
 bool dpt_job_same_loss(const dpt_job_data *a, const dpt_job_data *b) {

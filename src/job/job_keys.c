@@ -353,6 +353,14 @@ const dpt_job_key *dpt_job_keys(int *count) {
     return keys;
 }
 
+bool dpt_job_key_is_of(const dpt_job_key *key, dpt_job_loss loss) {
+    return key->loss == NULL || dpt_choice_find(key->loss, dpt_job_loss_name(loss)) >= 0;
+}
+
+bool dpt_job_key_is_section(const dpt_job_key *key) {
+    return key->type == DPT_KEY_SECTION || key->type == DPT_KEY_ENTRIES;
+}
+
 const char *dpt_job_keys_list(const char *section, char *text, size_t size) {
     text[0] = '\0';
     for (int k = 0; k < KEYS; k++) {
@@ -495,97 +503,4 @@ dpt_status dpt_job_keys_read(const dpt_yaml *yaml, struct fy_node *map, const ch
             st = dpt_yaml_error(yaml, map, "%s needs %s", what, key->name);
     }
     return st;
-}
-
-/* The value of a key, for a hash or a comparison. */
-static void key_hash(const dpt_job_key *key, const void *base, dpt_hash *hash) {
-    const void *field = (const char *)base + key->offset;
-    const char *text;
-    switch (key->type) {
-    case DPT_KEY_STRING:
-    case DPT_KEY_PATH:
-    case DPT_KEY_WORD:
-        memcpy(&text, field, sizeof text);
-        if (text == NULL) /* no value: YAML allows no text with this byte */
-            text = "\x01";
-        dpt_hash_update(hash, text, strlen(text) + 1);
-        break;
-    default:
-        dpt_hash_update(hash, field, key->size);
-    }
-}
-
-bool dpt_job_key_is_of(const dpt_job_key *key, dpt_job_loss loss) {
-    return key->loss == NULL || dpt_choice_find(key->loss, dpt_job_loss_name(loss)) >= 0;
-}
-
-bool dpt_job_keys_same_loss(const dpt_job_data *a, const dpt_job_data *b) {
-    dpt_hash of_a, of_b;
-    dpt_hash_begin(&of_a);
-    dpt_hash_begin(&of_b);
-    for (int k = 0; k < KEYS; k++) {
-        if (keys[k].loss == NULL || keys[k].content)
-            continue;
-        key_hash(&keys[k], a, &of_a);
-        key_hash(&keys[k], b, &of_b);
-    }
-    return dpt_hash_value(&of_a) == dpt_hash_value(&of_b);
-}
-
-void dpt_job_keys_hash(const char *section, dpt_key_redo redo, const void *base, dpt_hash *hash) {
-    for (int k = 0; k < KEYS; k++)
-        if (strcmp(keys[k].section, section) == 0 && (keys[k].redo & redo) != 0 && !keys[k].content)
-            key_hash(&keys[k], base, hash);
-}
-
-/* "text", "integer from 1 to 5", "a, b or c" */
-static void key_print_values(FILE *file, const dpt_job_key *key) {
-    static const char *const types[] = {
-        [DPT_KEY_STRING] = "text",
-        [DPT_KEY_PATH] = "path",
-        [DPT_KEY_BOOLEAN] = "`true`, `false`",
-        [DPT_KEY_INTEGER] = "integer",
-        [DPT_KEY_AUTO] = "`auto` or integer",
-        [DPT_KEY_REAL] = "number",
-        [DPT_KEY_PATTERNS] = "list of texts",
-        [DPT_KEY_SECTION] = "mapping",
-        [DPT_KEY_ENTRIES] = "list of mappings",
-        [DPT_KEY_EDIT] = "value or list",
-    };
-    bool list = key->type == DPT_KEY_WORDS;
-    if (key->choices != NULL) {
-        fputs(list ? "list of " : "", file);
-        dpt_choice_print(file, key->choices);
-        return;
-    }
-    fputs(types[key->type], file);
-    bool range =
-        key->type == DPT_KEY_INTEGER || key->type == DPT_KEY_AUTO || key->type == DPT_KEY_REAL;
-    if (range && key->high < INT32_MAX)
-        fprintf(file, " from %g to %.10g", key->low, key->high);
-    else if (range)
-        fprintf(file, " from %g", key->low);
-}
-
-void dpt_job_print_keys(FILE *file) {
-    static const char *const redo[] = {"-", "units", "models", "units, models"};
-    fputs("| key | value | default | made again | meaning |\n|---|---|---|---|---|\n", file);
-    for (int k = 0; k < KEYS; k++) {
-        const dpt_job_key *key = &keys[k];
-        fprintf(file, "| `%s%s%s%s` | ", key->section,
-                strcmp(key->section, "data") == 0 || strcmp(key->section, "edits") == 0 ? "[]" : "",
-                key->section[0] != '\0' ? "." : "", key->name);
-        key_print_values(file, key);
-        if (key->standard != NULL)
-            fprintf(file, " | `%s` | ", key->standard);
-        else
-            fprintf(file, " | %s | ", key->required ? "required" : "none");
-        fprintf(file, "%s | ", redo[key->redo]);
-        if (key->loss != NULL) {
-            fputs("of ", file);
-            dpt_choice_print(file, key->loss);
-            fputs(" alone: ", file);
-        }
-        fprintf(file, "%s |\n", key->help);
-    }
 }

@@ -77,6 +77,13 @@ bool dpt_job_key_is_of(const dpt_job_key *key, dpt_job_loss loss);
  * Local. */
 bool dpt_job_keys_same_loss(const dpt_job_data *a, const dpt_job_data *b);
 
+/** The same of the file itself and then of every section whose keys lie in dpt_job, in the order of the
+ * table. Local. */
+void dpt_job_keys_hash_job(dpt_key_redo redo, const dpt_job *job, dpt_hash *hash);
+
+/** Whether a key leads to keys of its own: a mapping, or a list of mappings. Local. */
+bool dpt_job_key_is_section(const dpt_job_key *key);
+
 /** The keys, in the order of the table. Local. @param[out] count. */
 const dpt_job_key *dpt_job_keys(int *count);
 

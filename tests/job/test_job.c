@@ -4,7 +4,6 @@
 
 #include "deltapath/base/mem.h"
 #include "deltapath/job/job.h"
-#include "../src/job/job_keys.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -509,71 +508,6 @@ static void test_dpo_keys(void **state) {
 #undef EDIT
 }
 
-/* Another value of a key than the default, as --set takes it; NULL: the test does not change it. */
-static const char *other_value(const dpt_job_key *key, char *text, size_t size) {
-    const char *last = key->choices != NULL ? strrchr(key->choices, '|') : NULL;
-    if (key->type == DPT_KEY_CHOICE || key->type == DPT_KEY_WORD)
-        snprintf(text, size, "%s", last + 1);
-    else if (key->type == DPT_KEY_BOOLEAN)
-        snprintf(text, size, "%s", strcmp(key->standard, "true") == 0 ? "false" : "true");
-    else if (key->type == DPT_KEY_INTEGER || key->type == DPT_KEY_AUTO)
-        snprintf(text, size, "%.0f", key->low + 6);
-    else if (key->type == DPT_KEY_REAL)
-        snprintf(text, size, "%g", key->low + 0.625);
-    else if (key->type == DPT_KEY_STRING)
-        snprintf(text, size, "other");
-    else
-        return NULL;
-    return text;
-}
-
-static uint64_t hash_of(const dpt_job *job, dpt_key_redo what) {
-    dpt_hash hash;
-    dpt_hash_begin(&hash);
-    if (what == DPT_REDO_UNITS) {
-        dpt_job_hash_for_units(job, &hash);
-        dpt_job_hash_data(&job->data[0], &hash);
-    } else {
-        dpt_job_hash_for_models(job, &hash);
-    }
-    return dpt_hash_value(&hash);
-}
-
-/* A key that says that units or models depend on it changes what tells them apart, and no other does. */
-static void test_resume_keys(void **state) {
-    (void)state;
-    static const char text[] = HEAD "data: [{name: d, file: d.h5, loss: dpo}]\n"
-                                    "edits: [{name: e, method: drop, p: 0.5}]\n"
-                                    "allow: []\nselect: {}\nriemann: {}\nmargin: {}\n"
-                                    "statistics: {}\n";
-    dpt_job plain = parse_good(text, 0, NULL);
-    int count, changed = 0;
-    const dpt_job_key *keys = dpt_job_keys(&count);
-    for (int k = 0; k < count; k++) {
-        const dpt_job_key *key = &keys[k];
-        char value[64], set[160];
-        const char *const sets[] = {set};
-        if (key->content || other_value(key, value, sizeof value) == NULL)
-            continue;
-        snprintf(set, sizeof set, "%s%s%s=%s",
-                 strcmp(key->section, "data") == 0 ? "data.0" : key->section,
-                 key->section[0] != '\0' ? "." : "", key->name, value);
-        if (strcmp(key->name, "loss") == 0)
-            snprintf(set, sizeof set, "data.0.loss=lm");
-        dpt_job other = parse_good(text, 1, sets);
-        for (int what = DPT_REDO_UNITS; what <= DPT_REDO_MODELS; what++) {
-            bool same = hash_of(&plain, (dpt_key_redo)what) == hash_of(&other, (dpt_key_redo)what);
-            if (same == ((key->redo & what) != 0))
-                fail_msg("--set %s: the key of %s %s", set,
-                         what == DPT_REDO_UNITS ? "units" : "models", same ? "stays" : "changes");
-        }
-        dpt_job_destroy(&other);
-        changed++;
-    }
-    assert_int_equal(changed, 20);
-    dpt_job_destroy(&plain);
-}
-
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_defaults),
@@ -590,7 +524,6 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_dpo_keys),
         cmocka_unit_test(test_short_of_memory),
         cmocka_unit_test(test_select),
-        cmocka_unit_test(test_resume_keys),
         cmocka_unit_test(test_broken_text),
         cmocka_unit_test(test_bombs),
         cmocka_unit_test(test_read_is_agreed),
