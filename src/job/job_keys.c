@@ -292,11 +292,12 @@ static const dpt_job_key keys[] = {
     {.section = "statistics",
      .name = "interval",
      .type = DPT_KEY_CHOICE,
-     .standard = "t",
-     .choices = "t|bootstrap",
+     .standard = "auto",
+     .choices = "auto|t|bootstrap", /* in the order of DPT_INTERVAL_... */
      .redo = DPT_REDO_UNITS,
      IN_JOB(statistics.interval),
-     .help = "`t`, Student's paired interval, or `bootstrap`, the paired BCa bootstrap"},
+     .help = "`t`, Student's paired interval; `bootstrap`, the paired BCa bootstrap; or `auto`, "
+             "Student's, and studentised resamples for skewed changes of 50 samples or more"},
     {.section = "statistics",
      .name = "resamples",
      .type = DPT_KEY_INTEGER,

@@ -3,6 +3,8 @@
 #include "deltapath/base/assert.h"
 #include "deltapath/base/mem.h"
 #include "deltapath/base/rng.h"
+#include "deltapath/path/verdict.h"
+#include "student.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -45,15 +47,29 @@ static double quantile(const double *sorted, int count, double p) {
     return sorted[below] + (place - below) * (sorted[below + 1] - sorted[below]);
 }
 
-static void bootstrap_resample(int64_t n, const double *x, const dpt_bootstrap *options,
-                               uint32_t *words, double *means) {
+/* Means of resamples, and the same less the mean over their own standard errors. */
+static void bootstrap_resample(const double *x, const dpt_bootstrap *options, uint32_t *words,
+                               dpt_bootstrap_draws *out) {
+    int64_t n = out->n;
     dpt_rng rng = dpt_rng_make(options->seed, options->stream, DPT_RNG_BOOTSTRAP);
     for (int r = 0; r < options->resamples; r++) {
         double sum = 0.0;
+        double off = 0.0;
+        double squares = 0.0;
         dpt_rng_words(rng, (int64_t)r * n, n, words);
-        for (int64_t i = 0; i < n; i++)
-            sum += x[(int64_t)(((uint64_t)words[i] * (uint64_t)n) >> 32)];
-        means[r] = sum / (double)n;
+        for (int64_t i = 0; i < n; i++) {
+            double drawn = x[(int64_t)(((uint64_t)words[i] * (uint64_t)n) >> 32)];
+            sum += drawn;
+            off += drawn - out->mean;
+            squares += (drawn - out->mean) * (drawn - out->mean);
+        }
+        out->means[r] = sum / (double)n;
+        off /= (double)n;
+        double variance = squares / (double)n - off * off;
+        /* What is left of equal samples is rounding. */
+        bool flat = variance <= 1e-12 * squares / (double)n;
+        out->ratios[r] = flat ? copysign(INFINITY, off) : off / sqrt(variance / (double)(n - 1));
+        out->flat += flat;
     }
 }
 
@@ -104,36 +120,89 @@ static double spread(int count, const double *means) {
     return sqrt(squares / (count - 1));
 }
 
-dpt_status dpt_bootstrap_paired(int64_t n, const double *a, const double *b, int levels,
-                                const double *confidence, const dpt_bootstrap *options,
-                                dpt_interval *out) {
-    bool finite = true;
-    for (int k = 0; k < levels; k++) {
-        out[k] = dpt_verdict_paired(n, a, b, confidence[k]);
-        finite = finite && !isnan(out[k].se);
+static double bootstrap_end_of(const dpt_bootstrap_draws *d, double level) {
+    if (d->kind == DPT_BOOTSTRAP_T) /* the upper quantile makes the lower end */
+        return d->mean - d->se * quantile(d->ratios, d->resamples, 1.0 - level);
+    correction c = {.bias = d->bias, .acceleration = d->acceleration};
+    return quantile(d->means, d->resamples, corrected_level(c, level));
+}
+
+/* From here outwards there are too few resamples to tell levels apart. */
+static double bootstrap_edge(const dpt_bootstrap_draws *d) {
+    return fmin(0.005, 10.0 / (d->resamples + 1.0));
+}
+
+double dpt_bootstrap_end(const void *draws, double level) {
+    const dpt_bootstrap_draws *d = draws;
+    double edge = level < 0.5 ? bootstrap_edge(d) : 1.0 - bootstrap_edge(d);
+    bool beyond = level < 0.5 ? level < edge : level > edge;
+    if (!beyond)
+        return bootstrap_end_of(d, level);
+    double df = (double)(d->n - 1);
+    double reach = dpt_student_quantile(level, df) / dpt_student_quantile(edge, df);
+    return d->mean + (bootstrap_end_of(d, edge) - d->mean) * reach;
+}
+
+double dpt_bootstrap_level(const void *draws, double value) {
+    const dpt_bootstrap_draws *d = draws;
+    double low = bootstrap_edge(d);
+    double high = 1.0 - low;
+    double low_end = bootstrap_end_of(d, low) - d->mean;
+    double high_end = bootstrap_end_of(d, high) - d->mean;
+    double df = (double)(d->n - 1);
+    double off = value - d->mean;
+    /* An end on the other side of the mean, as of a strong correction, is scaled to nowhere. */
+    if (off <= low_end)
+        return low_end < 0.0 ? dpt_student_cdf(dpt_student_quantile(low, df) * (off / low_end), df)
+                             : low;
+    if (off >= high_end)
+        return high_end > 0.0
+                   ? dpt_student_cdf(dpt_student_quantile(high, df) * (off / high_end), df)
+                   : high;
+    for (int i = 0; i < 200; i++) {
+        double middle = 0.5 * (low + high);
+        if (middle == low || middle == high)
+            break;
+        if (bootstrap_end_of(d, middle) < value)
+            low = middle;
+        else
+            high = middle;
     }
-    if (levels == 0 || !finite || out[0].se == 0.0)
+    return 0.5 * (low + high);
+}
+
+void dpt_bootstrap_destroy(dpt_bootstrap_draws *draws) {
+    dpt_mem_free(draws->means);
+    dpt_mem_free(draws->ratios);
+    *draws = (dpt_bootstrap_draws){.n = 0};
+}
+
+dpt_status dpt_bootstrap_draw(int64_t n, const double *a, const double *b,
+                              const dpt_bootstrap *options, dpt_bootstrap_draws *out) {
+    dpt_interval plain = dpt_verdict_paired(n, a, b, 0.95);
+    *out = (dpt_bootstrap_draws){.n = n, .mean = plain.mean, .se = plain.se, .spread = plain.se};
+    if (isnan(plain.se) || plain.se == 0.0)
         return DPT_OK;
     double *x = dpt_mem_alloc(n, sizeof *x, "differences");
-    double *means = dpt_mem_alloc(options->resamples, sizeof *means, "resampled means");
     uint32_t *words = dpt_mem_alloc(n, sizeof *words, "random words");
-    bool complete = x != NULL && means != NULL && words != NULL;
+    out->means = dpt_mem_alloc(options->resamples, sizeof *out->means, "resampled means");
+    out->ratios = dpt_mem_alloc(options->resamples, sizeof *out->ratios, "studentised means");
+    bool complete = x != NULL && words != NULL && out->means != NULL && out->ratios != NULL;
     if (complete) {
         for (int64_t i = 0; i < n; i++)
             x[i] = b != NULL ? a[i] - b[i] : a[i];
-        bootstrap_resample(n, x, options, words, means);
-        double se = spread(options->resamples, means);
-        correction c = correct(n, x, out[0].mean, options->resamples, means, se);
-        qsort(means, (size_t)options->resamples, sizeof *means, by_value);
-        for (int k = 0; k < levels; k++) {
-            double tail = 0.5 * (1.0 - confidence[k]);
-            out[k].se = se;
-            out[k].low = quantile(means, options->resamples, corrected_level(c, tail));
-            out[k].high = quantile(means, options->resamples, corrected_level(c, 1.0 - tail));
-        }
+        bootstrap_resample(x, options, words, out);
+        out->resamples = options->resamples;
+        out->spread = spread(options->resamples, out->means);
+        correction c = correct(n, x, out->mean, options->resamples, out->means, out->spread);
+        out->bias = c.bias;
+        out->acceleration = c.acceleration;
+        qsort(out->means, (size_t)options->resamples, sizeof *out->means, by_value);
+        qsort(out->ratios, (size_t)options->resamples, sizeof *out->ratios, by_value);
     }
     dpt_mem_free(words);
-    dpt_mem_free(means);
     dpt_mem_free(x);
+    if (!complete)
+        dpt_bootstrap_destroy(out);
     return complete ? DPT_OK : DPT_ERR_OUTPUT;
 }

@@ -73,6 +73,48 @@ static double upper_p(double difference, double se, int64_t n) {
     return dpt_student_upper(t, (double)(n - 1));
 }
 
+/* p values of Student's tests, or of the curve: the levels at which its intervals leave the value out. */
+static void verdict_set_p(int64_t n, const double *edit, const double *post,
+                          const dpt_verdict_curve *curve, dpt_verdict *v) {
+    double se = dpt_verdict_paired(n, edit, post, 0.95).se;
+    double mean = v->change.mean;
+    bool same = se == 0.0 && mean == 0.0;
+    if (curve != NULL) {
+        double zero = curve->level(curve->ctx, 0.0);
+        v->p_change = fmin(1.0, 2.0 * fmin(zero, 1.0 - zero));
+        if (!isnan(v->margin))
+            v->p_equivalent = fmax(curve->level(curve->ctx, -v->margin),
+                                   1.0 - curve->level(curve->ctx, v->margin));
+        return;
+    }
+    v->p_change = same ? 1.0 : 2.0 * upper_p(fabs(mean), se, n);
+    if (!isnan(v->margin))
+        v->p_equivalent = fmax(upper_p(v->margin + mean, se, n), upper_p(v->margin - mean, se, n));
+}
+
+static dpt_interval verdict_change(int64_t n, const double *edit, const double *post,
+                                   const dpt_verdict_curve *curve, double confidence) {
+    dpt_interval out = dpt_verdict_paired(n, edit, post, confidence);
+    if (curve == NULL)
+        return out;
+    out.se = curve->se;
+    out.low = curve->end(curve->ctx, 0.5 * (1.0 - confidence));
+    out.high = curve->end(curve->ctx, 0.5 * (1.0 + confidence));
+    return out;
+}
+
+double dpt_verdict_skew(int64_t n, const double *a, const double *b) {
+    double mean = dpt_verdict_paired(n, a, b, 0.95).mean;
+    double squares = 0.0;
+    double cubes = 0.0;
+    for (int64_t s = 0; s < n; s++) {
+        double x = a[s] - b[s] - mean;
+        squares += x * x;
+        cubes += x * x * x;
+    }
+    return squares > 0.0 ? sqrt((double)n) * cubes / (squares * sqrt(squares)) : NAN;
+}
+
 bool dpt_verdict_is_one(double effective) {
     return effective < 1.5;
 }
@@ -212,12 +254,8 @@ dpt_verdict dpt_verdict_judge(int64_t n, const double *pre, const double *post, 
                      .p_equivalent = NAN};
     if (n < 1)
         return v;
-    v.change = dpt_verdict_paired(n, edit, post, options->confidence);
-    v.equivalence = dpt_verdict_paired(n, edit, post, 1.0 - 2.0 * options->alpha);
-    if (options->resampled != NULL) {
-        v.change = options->resampled[0];
-        v.equivalence = options->resampled[1];
-    }
+    v.change = verdict_change(n, edit, post, options->curve, options->confidence);
+    v.equivalence = verdict_change(n, edit, post, options->curve, 1.0 - 2.0 * options->alpha);
     if (sample_terms != NULL)
         v.estimate = dpt_verdict_paired(n, sample_terms, NULL, options->confidence);
     if (isnan(v.estimate.mean))
@@ -235,14 +273,8 @@ dpt_verdict dpt_verdict_judge(int64_t n, const double *pre, const double *post, 
         v.margin = options->share_margin * v.gain.mean;
     if (v.gain.low > 0.0 && v.margin >= v.gain.mean)
         v.doubt = GAIN_WITHIN;
-    if (!isnan(v.change.se)) {
-        double se = dpt_verdict_paired(n, edit, post, options->confidence).se;
-        bool same = se == 0.0 && v.change.mean == 0.0;
-        v.p_change = same ? 1.0 : 2.0 * upper_p(fabs(v.change.mean), se, n);
-        if (!isnan(v.margin))
-            v.p_equivalent = fmax(upper_p(v.margin + v.change.mean, se, n),
-                                  upper_p(v.margin - v.change.mean, se, n));
-    }
+    if (!isnan(v.change.se))
+        verdict_set_p(n, edit, post, options->curve, &v);
     decide(why_broken(n, pre, post), options->withheld, one, &v);
     return v;
 }

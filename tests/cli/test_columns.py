@@ -189,14 +189,38 @@ def weights(folder, run):
     done = run("--set", f"output.directory={folder}/w", "--set", "riemann={points: 1}", "--set",
                "edits=[{name: dare, method: dare, p: 0.5, seeds: 3}]", "--set",
                f"data=[{{name: w, file: {folder}/w.h5, loss: lm, samples: 24}}, "
-               "{name: t, file: share/demo/task.h5, loss: lm, samples: 10}]")
+               "{name: t, file: share/demo/task.h5, loss: lm, samples: 10}, "
+               "{name: more, file: share/demo/task.h5, loss: lm, samples: 64}]")
     check("a study with weights", done.returncode == 0, done.stderr)
     if done.returncode == 0:
         with open(f"{folder}/w/seeds.csv", encoding="utf-8") as file:
-            weighted, alone = csv.DictReader(file)
+            weighted, alone, _ = csv.DictReader(file)
         check("three seeds by their count", weighted["seeds"] == alone["seeds"] == "3")
         for column in ("change_mean", "crossed_low", "crossed_high", "crossed_df"):
             near(f"weights: {column}", float(weighted[column]), float(alone[column]), 1e-4)
+        skewed(f"{folder}/w")
+
+
+def skewed(folder):
+    """Skewed changes are judged by studentised resamples where there are 50 samples, else the reason warns."""
+    found = set()
+    with open(f"{folder}/results.json", encoding="utf-8") as file, h5py.File(f"{folder}/results.h5") as h5:
+        for unit in json.load(file)["units"]:
+            name = f"{unit['edit']} on {unit['data']}"
+            group = h5[f"edits/{unit['edit']}/{unit['data']}"]
+            x = (np.array(group["loss_edit"]) - np.array(group["loss_post"]))[np.array(group["sample_shares"]) > 0]
+            off = x - x.mean()
+            skew = (off**3).mean() / (off**2).mean()**1.5
+            kind = "t" if abs(skew) < 2 else "studentised" if len(x) >= 50 else "samples are too few"
+            found.add(kind)
+            check(f"{name}: skew {skew:.2f}, {kind}", (kind == "t" and "skew" not in unit["reason"])
+                  or kind in unit["reason"], unit["reason"])
+            half = quantile(0.975, len(x) - 1) * x.std(ddof=1) / math.sqrt(len(x))
+            student = abs(unit["change_low"] - x.mean() + half) < 1e-4 * half
+            check(f"{name}: the interval is that", student == (kind != "studentised"), unit)
+            excluded = unit["change_low"] > 0 or unit["change_high"] < 0
+            check(f"{name}: p and interval agree", excluded == (unit["p_change"] < 0.05), unit)
+    check("all kinds are met", found >= {"t", "studentised"}, found)
 
 
 def main():

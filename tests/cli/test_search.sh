@@ -38,6 +38,7 @@ for s in seeds:
 for u in units.values():
     assert u["bootstrap_low"] == u["change_low"] <= u["change"] <= u["change_high"], u["edit"]
     assert u["p_adjusted"] >= u["p_change"]
+    assert (u["change_low"] > 0 or u["change_high"] < 0) == (u["p_change"] < 0.05), u["edit"]
 best, layers = units["best"], units["layers"]
 post = best["loss_post"]
 for u in (best, layers):

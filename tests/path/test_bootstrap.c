@@ -6,17 +6,39 @@
 
 #include "deltapath/base/rng.h"
 #include "deltapath/path/bootstrap.h"
+#include "deltapath/path/verdict.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
+static dpt_interval interval_of(const dpt_bootstrap_draws *draws, double confidence) {
+    return (dpt_interval){.n = draws->n,
+                          .mean = draws->mean,
+                          .se = draws->spread,
+                          .low = dpt_bootstrap_end(draws, 0.5 * (1.0 - confidence)),
+                          .high = dpt_bootstrap_end(draws, 0.5 * (1.0 + confidence))};
+}
+
 static dpt_interval interval(int64_t n, const double *a, const double *b, double confidence,
                              uint64_t seed, int resamples) {
     const dpt_bootstrap options = {.seed = seed, .stream = "task", .resamples = resamples};
-    dpt_interval out;
-    assert_int_equal(dpt_bootstrap_paired(n, a, b, 1, &confidence, &options, &out), DPT_OK);
+    dpt_bootstrap_draws draws;
+    assert_int_equal(dpt_bootstrap_draw(n, a, b, &options, &draws), DPT_OK);
+    assert_int_equal(draws.resamples, resamples);
+    dpt_interval out = interval_of(&draws, confidence);
+    dpt_bootstrap_destroy(&draws);
     return out;
+}
+
+/* What has no spread has no resamples. */
+static void without_resamples(int64_t n, const double *a, const double *b, double mean) {
+    const dpt_bootstrap options = {.seed = 1, .stream = "task", .resamples = 100};
+    dpt_bootstrap_draws draws;
+    assert_int_equal(dpt_bootstrap_draw(n, a, b, &options, &draws), DPT_OK);
+    assert_int_equal(draws.resamples, 0);
+    assert_true(isnan(mean) ? isnan(draws.mean) : draws.mean == mean);
+    dpt_bootstrap_destroy(&draws);
 }
 
 static void test_small(void **state) {
@@ -29,13 +51,10 @@ static void test_small(void **state) {
     assert_true(x.high - x.mean > x.mean - x.low); /* it follows the skew */
     /* The spread of resampled means is the population's sd / sqrt(n). */
     assert_near(x.se, sqrt(0.375) / 2.0, 0.01);
-    x = interval(4, a, a, 0.95, 1, 100);
-    assert_true(x.mean == 0.0 && x.low == 0.0 && x.high == 0.0);
-    x = interval(1, a, b, 0.95, 1, 100);
-    assert_true(x.mean == 0.5 && isnan(x.low) && isnan(x.high));
+    without_resamples(4, a, a, 0.0);
+    without_resamples(1, a, b, 0.5);
     const double bad[] = {1.0, NAN, 2.0, 3.0};
-    x = interval(4, bad, b, 0.95, 1, 100);
-    assert_true(isnan(x.mean) && isnan(x.low));
+    without_resamples(4, bad, b, NAN);
 }
 
 /* Two samples resample to three means with shares 1/4, 1/2, 1/4: wide levels end at the samples. */
@@ -57,7 +76,11 @@ static void test_levels_share_resamples(void **state) {
     for (int i = 0; i < 40; i++)
         a[i] = sin(7.0 * i) + 0.3;
     const dpt_bootstrap options = {.seed = 5, .stream = "task", .resamples = 2000};
-    assert_int_equal(dpt_bootstrap_paired(40, a, NULL, 3, levels, &options, out), DPT_OK);
+    dpt_bootstrap_draws draws;
+    assert_int_equal(dpt_bootstrap_draw(40, a, NULL, &options, &draws), DPT_OK);
+    for (int k = 0; k < 3; k++)
+        out[k] = interval_of(&draws, levels[k]);
+    dpt_bootstrap_destroy(&draws);
     assert_true(out[0].low < out[1].low && out[1].low < out[2].low);
     assert_true(out[0].high > out[1].high && out[1].high > out[2].high);
     for (int k = 0; k < 3; k++) {
@@ -133,22 +156,118 @@ static void test_coverage(void **state) {
     assert_true(abs(below - above) < abs(t_below - t_above));
 }
 
-/* An interval from outside decides in place of Student's. */
-static void test_judges(void **state) {
+static double exponential(float z) {
+    return -log(0.5 * erfc((double)z * M_SQRT1_2));
+}
+
+/* Levels and ends are inverse to each other, within the resamples and beyond them, and both rise. */
+static void test_levels(void **state) {
     (void)state;
-    const double post[] = {1.0, 1.0, 1.0, 1.0};
-    const double edit[] = {1.4, 0.9, 1.2, 1.1};
-    dpt_verdict_options options = dpt_verdict_defaults();
-    options.absolute_margin = 0.01;
-    dpt_verdict v = dpt_verdict_judge(4, NULL, post, edit, NULL, &options);
-    assert_int_equal(v.verdict, DPT_VERDICT_UNDECIDED);
-    dpt_interval own[2] = {v.change, v.equivalence};
-    own[0].low = 0.02;
-    own[1].low = 0.03;
-    options.resampled = own;
-    v = dpt_verdict_judge(4, NULL, post, edit, NULL, &options);
-    assert_int_equal(v.verdict, DPT_VERDICT_DECREASED);
-    assert_true(v.change.low == 0.02 && v.equivalence.low == 0.03);
+    float z[60];
+    double x[60];
+    dpt_rng_normal(dpt_rng_make(5, "levels", DPT_RNG_MAGNITUDE), 0, 60, z);
+    for (int i = 0; i < 60; i++)
+        x[i] = exponential(z[i]);
+    const dpt_bootstrap options = {.seed = 5, .stream = "task", .resamples = 2000};
+    dpt_bootstrap_draws draws;
+    assert_int_equal(dpt_bootstrap_draw(60, x, NULL, &options, &draws), DPT_OK);
+    static const double levels[] = {1e-12, 1e-6,  0.0012, 0.0049, 0.0051, 0.025,
+                                    0.3,   0.975, 0.9949, 0.9951, 0.999,  1.0 - 1e-6};
+    for (int kind = 0; kind < 2; kind++) {
+        draws.kind = kind ? DPT_BOOTSTRAP_T : DPT_BOOTSTRAP_BCA;
+        for (int i = 0; i < 12; i++) {
+            double end = dpt_bootstrap_end(&draws, levels[i]);
+            /* BCa's ends stay at the outermost resample for a while */
+            assert_near(dpt_bootstrap_level(&draws, end) / levels[i], 1.0, kind ? 1e-6 : 1e-3);
+            assert_true(i == 0 || end > dpt_bootstrap_end(&draws, levels[i - 1]));
+        }
+        assert_near(dpt_bootstrap_end(&draws, 0.0049), dpt_bootstrap_end(&draws, 0.0051), 0.02);
+    }
+    assert_true(dpt_bootstrap_level(&draws, -1e9) < 1e-100 && draws.flat == 0);
+    dpt_bootstrap_destroy(&draws);
+}
+
+/* Verdict, interval and p value of the same draws cannot contradict each other. */
+static void test_one_interval(void **state) {
+    (void)state;
+    enum { N = 50 };
+    dpt_rng rng = dpt_rng_make(6, "one interval", DPT_RNG_MAGNITUDE);
+    int excluded = 0;
+    for (int trial = 0; trial < 60; trial++) {
+        float z[N];
+        double post[N], edit[N];
+        dpt_rng_normal(rng, (int64_t)trial * N, N, z);
+        for (int i = 0; i < N; i++) {
+            post[i] = 3.0;
+            edit[i] = 3.0 + exponential(z[i]) - 0.02 * (trial % 40) - 0.3;
+        }
+        const dpt_bootstrap options = {.seed = 5, .stream = "task", .resamples = 500};
+        dpt_bootstrap_draws draws;
+        assert_int_equal(dpt_bootstrap_draw(N, edit, post, &options, &draws), DPT_OK);
+        draws.kind = trial % 2 ? DPT_BOOTSTRAP_T : DPT_BOOTSTRAP_BCA;
+        const dpt_verdict_curve curve = {
+            .ctx = &draws, .se = draws.se, .end = dpt_bootstrap_end, .level = dpt_bootstrap_level};
+        dpt_verdict_options judge = dpt_verdict_defaults();
+        judge.absolute_margin = 0.3;
+        judge.curve = &curve;
+        dpt_verdict v = dpt_verdict_judge(N, NULL, post, edit, NULL, &judge);
+        bool outside = v.change.low > 0.0 || v.change.high < 0.0;
+        assert_int_equal(outside, v.p_change < 0.05);
+        assert_int_equal(v.verdict == DPT_VERDICT_COMPETITIVE, v.p_equivalent < 0.05);
+        excluded += outside;
+        dpt_bootstrap_destroy(&draws);
+    }
+    assert_true(excluded > 5 && excluded < 55);
+}
+
+enum { SKEW_TRIALS = 500, SKEW_MOST = 200 };
+
+/* Covered by Student's interval, and by the rule of studies: studentised where the skew is above 2. */
+static void skewed_coverage(int n, double sigma, double *student, double *chosen) {
+    dpt_rng rng = dpt_rng_make(12, "skewed", DPT_RNG_MAGNITUDE);
+    double truth = sigma > 0.0 ? exp(0.5 * sigma * sigma) : sigma < 0.0 ? 1.0 : 0.0;
+    static double x[SKEW_MOST], zero[SKEW_MOST];
+    *student = *chosen = 0.0;
+    for (int trial = 0; trial < SKEW_TRIALS; trial++) {
+        float z[SKEW_MOST];
+        dpt_rng_normal(rng, (int64_t)trial * n, n, z);
+        for (int i = 0; i < n; i++) /* lognormal, exponential or normal */
+            x[i] = sigma > 0.0   ? exp(sigma * (double)z[i])
+                   : sigma < 0.0 ? exponential(z[i])
+                                 : (double)z[i];
+        dpt_interval t = dpt_verdict_paired(n, x, NULL, 0.95);
+        bool covered = t.low <= truth && truth <= t.high;
+        *student += (double)covered / SKEW_TRIALS;
+        if (fabs(dpt_verdict_skew(n, x, zero)) > 2.0) {
+            const dpt_bootstrap options = {
+                .seed = (uint64_t)trial, .stream = "task", .resamples = 500};
+            dpt_bootstrap_draws draws;
+            assert_int_equal(dpt_bootstrap_draw(n, x, NULL, &options, &draws), DPT_OK);
+            draws.kind = DPT_BOOTSTRAP_T;
+            dpt_interval own = interval_of(&draws, 0.95);
+            covered = own.low <= truth && truth <= own.high;
+            dpt_bootstrap_destroy(&draws);
+        }
+        *chosen += (double)covered / SKEW_TRIALS;
+    }
+}
+
+/* 500 trials know a coverage of 0.95 to 0.01. */
+static void test_skewed(void **state) {
+    (void)state;
+    static const struct {
+        int n;
+        double sigma, least; /* sigma of a lognormal; 0: normal, -1: exponential */
+    } cases[] = {{50, 0.0, 0.925}, {50, -1.0, 0.92}, {200, -1.0, 0.925},
+                 {50, 1.0, 0.89},  {200, 1.0, 0.91}, {200, 1.5, 0.86}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        double student, chosen;
+        skewed_coverage(cases[i].n, cases[i].sigma, &student, &chosen);
+        print_message("# %3d samples, sigma %4g: Student %.3f, chosen %.3f\n", cases[i].n,
+                      cases[i].sigma, student, chosen);
+        assert_true(chosen >= cases[i].least && chosen <= 0.98);
+        assert_true(cases[i].sigma == 0.0 ? chosen == student : chosen >= student);
+    }
 }
 
 int main(int argc, char **argv) {
@@ -159,7 +278,9 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_same_bits),
         cmocka_unit_test(test_rounding),
         cmocka_unit_test(test_coverage),
-        cmocka_unit_test(test_judges),
+        cmocka_unit_test(test_levels),
+        cmocka_unit_test(test_one_interval),
+        cmocka_unit_test(test_skewed),
     };
     return test_mpi_main(argc, argv, tests);
 }

@@ -265,6 +265,47 @@ static void test_wide_margin(void **state) {
     assert_non_null(strstr(v.doubt, "margin is at least the post-training gain"));
 }
 
+static double flat_end(const void *ctx, double level) {
+    (void)ctx;
+    return 0.25 + 0.1 * level; /* 0.25 to 0.35 */
+}
+
+static double flat_level(const void *ctx, double value) {
+    (void)ctx;
+    return fmin(fmax((value - 0.25) / 0.1, 0.0), 1.0);
+}
+
+/* A curve from elsewhere gives intervals, verdict and p values alike. */
+static void test_curve(void **state) {
+    (void)state;
+    const dpt_verdict_curve curve = {
+        .ctx = NULL, .se = 0.125, .end = flat_end, .level = flat_level};
+    dpt_verdict_options options = dpt_verdict_defaults();
+    losses l = losses_make(2.0, 0.0, 0.5);
+    options.curve = &curve;
+    options.absolute_margin = 0.344; /* 94 % of the way */
+    dpt_verdict v = judge(&l, &options);
+    assert_int_equal(v.verdict, DPT_VERDICT_DECREASED);
+    assert_true(v.change.se == 0.125);
+    assert_near(v.change.low, 0.2525, 1e-15);
+    assert_near(v.change.high, 0.3475, 1e-15);
+    assert_near(v.equivalence.high, 0.345, 1e-15);
+    assert_true(v.p_change == 0.0);
+    assert_near(v.p_equivalent, 0.06, 1e-12);
+    options.absolute_margin = 0.346;
+    v = judge(&l, &options);
+    assert_int_equal(v.verdict, DPT_VERDICT_COMPETITIVE);
+    assert_near(v.p_equivalent, 0.04, 1e-12);
+}
+
+static void test_skew(void **state) {
+    (void)state;
+    const double a[] = {1.0, 2.0, 3.0, 10.0}, b[] = {1.0, 1.0, 1.0, 1.0};
+    /* deviations -3, -2, -1, 6: squares 50, cubes 180 */
+    assert_near(dpt_verdict_skew(4, a, b), 2.0 * 180.0 / pow(50.0, 1.5), 1e-14);
+    assert_true(isnan(dpt_verdict_skew(4, b, b)));
+}
+
 /* Copies of one sample, and weights that leave one: nothing is known of the spread. */
 static void test_one_in_effect(void **state) {
     (void)state;
@@ -281,9 +322,8 @@ static void test_one_in_effect(void **state) {
     assert_near(v.change.mean, 0.3, 1e-15);
     assert_true(isnan(v.change.low) && isnan(v.equivalence.high) && isnan(v.p_change));
     assert_true(isnan(v.gain.low) && isnan(v.share) && isnan(v.p_equivalent) && v.doubt == NULL);
-    dpt_interval tight[2] = {{.n = N, .mean = 0.3, .low = 0.3, .high = 0.3}};
-    tight[1] = tight[0];
-    options.resampled = tight;
+    const dpt_verdict_curve tight = {.ctx = NULL, .se = 0.1, .end = flat_end, .level = flat_level};
+    options.curve = &tight;
     options.absolute_margin = 1.0;
     v = judge(&copies, &options);
     assert_int_equal(v.verdict, DPT_VERDICT_UNDECIDED);
@@ -365,6 +405,8 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_degenerate),
         cmocka_unit_test(test_broken_pair),
         cmocka_unit_test(test_wide_margin),
+        cmocka_unit_test(test_curve),
+        cmocka_unit_test(test_skew),
         cmocka_unit_test(test_one_in_effect),
         cmocka_unit_test(test_options),
         cmocka_unit_test(test_holm),

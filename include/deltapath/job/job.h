@@ -44,9 +44,12 @@ typedef struct dpt_job_edit {
     int auto_data;     /**< data set whose minimum `alpha: auto` seeks; -1: nothing is sought */
 } dpt_job_edit;
 
+/** Which intervals judge a change, in the order of the choices of the key. */
+enum { DPT_INTERVAL_AUTO, DPT_INTERVAL_T, DPT_INTERVAL_BOOTSTRAP };
+
 /** How changes of the loss are judged. */
 typedef struct dpt_job_statistics {
-    int interval; /**< 1: intervals of the bootstrap decide, else Student's */
+    int interval; /**< DPT_INTERVAL_... */
     int resamples;
     uint64_t seed; /**< of the resamples */
 } dpt_job_statistics;

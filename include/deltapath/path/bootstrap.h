@@ -2,7 +2,6 @@
 #define DELTAPATH_PATH_BOOTSTRAP_H
 
 #include "deltapath/base/status.h"
-#include "deltapath/path/verdict.h"
 
 #include <stdint.h>
 
@@ -17,23 +16,48 @@ typedef struct dpt_bootstrap {
 
 enum { DPT_BOOTSTRAP_LEAST = 100, DPT_BOOTSTRAP_MOST = 1000000, DPT_BOOTSTRAP_DEFAULT = 2000 };
 
-/** Bootstrap intervals of the mean of a - b, sample by sample, at several confidences from the same
- * resamples.
+/** How the ends of intervals come from resamples. */
+typedef enum dpt_bootstrap_kind {
+    DPT_BOOTSTRAP_BCA, /**< bias-corrected and accelerated quantiles of the means.
+                            Source: Efron, J. Am. Stat. Assoc. 82 (1987) 171 */
+    DPT_BOOTSTRAP_T /**< quantiles of the studentised means, (mean* - mean) / se*: wider, and closer to
+                            what it says where a few samples have most of the change.
+                            Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 12 */
+} dpt_bootstrap_kind;
+
+/** Resampled means of a - b. Owned; an empty one holds nothing. */
+typedef struct dpt_bootstrap_draws {
+    dpt_bootstrap_kind kind; /**< what ends and levels are of; BCA at first */
+    int64_t n;
+    int resamples; /**< 0: there is no spread to resample */
+    int flat;      /**< resamples without spread, whose studentised mean is infinite */
+    double mean;
+    double se;                 /**< Student's standard error of the mean */
+    double spread;             /**< standard deviation of the resampled means */
+    double bias, acceleration; /**< of BCa */
+    double *means;             /**< (resamples) rising */
+    double *ratios;            /**< (resamples) studentised, rising */
+} dpt_bootstrap_draws;
+
+/** Resample the differences with replacement.
  *
- * Local. Computes: means of resamples with replacement of the differences; the interval is the
- * bias-corrected and accelerated one (BCa), which follows the skew that losses have where a
- * percentile interval or Student's does not.   Source: Efron, J. Am. Stat. Assoc. 82 (1987) 171.
- * Sample i of resample r is (words[r n + i] n) >> 32 of stream (seed, stream, DPT_RNG_BOOTSTRAP).
- * @param[in]  a          (n). @param[in] b (n), or NULL: zeros.
- * @param[in]  confidence (levels) e.g. 0.95.
- * @param[out] out        (levels) se is the spread of the resampled means. A sample that is not
- *                        finite, or n < 2, gives what dpt_verdict_paired gives.
- * Errors: DPT_ERR_OUTPUT without memory; out undefined.
+ * Local. Sample i of resample r is (words[r n + i] n) >> 32 of stream (seed, stream, DPT_RNG_BOOTSTRAP).
+ * @param[in]  a   (n). @param[in] b (n), or NULL: zeros.
+ * @param[out] out to be destroyed. Without resamples when a sample is not finite, n < 2, or all are alike.
+ * Errors: DPT_ERR_OUTPUT without memory; out is empty.
  * Determinism: depends on its arguments alone: the same bits at any number of ranks for the same
  * bits of a and b; rounding in them moves the bounds by about as much.
  */
-dpt_status dpt_bootstrap_paired(int64_t n, const double *a, const double *b, int levels,
-                                const double *confidence, const dpt_bootstrap *options,
-                                dpt_interval *out);
+dpt_status dpt_bootstrap_draw(int64_t n, const double *a, const double *b,
+                              const dpt_bootstrap *options, dpt_bootstrap_draws *out);
+void dpt_bootstrap_destroy(dpt_bootstrap_draws *draws); /**< Local. */
+
+/** Confidence curve of draws (dpt_verdict_curve): the end of a one-sided interval whose error is `level` from
+ * below, and the level at which that end is `value`. Local; ctx is dpt_bootstrap_draws with resamples.
+ *
+ * Beyond the level of the outermost resamples, the smaller of 0.005 and 10 / (resamples + 1), ends are
+ * Student's quantiles, scaled to meet the resamples there: p values do not stop at one over the resamples. */
+double dpt_bootstrap_end(const void *draws, double level);
+double dpt_bootstrap_level(const void *draws, double value);
 
 #endif

@@ -26,6 +26,10 @@ typedef struct dpt_interval {
  */
 dpt_interval dpt_verdict_paired(int64_t n, const double *a, const double *b, double confidence);
 
+/** Skewness of a - b, sample by sample: third moment over the standard deviation cubed; NaN without spread.
+ * Local. @param[in] a (n). @param[in] b (n). */
+double dpt_verdict_skew(int64_t n, const double *a, const double *b);
+
 typedef enum dpt_verdict_class {
     DPT_VERDICT_UNDECIDED,   /**< "undecided" */
     DPT_VERDICT_COMPETITIVE, /**< "competitive": equivalent to post-trained within the margin */
@@ -36,14 +40,23 @@ typedef enum dpt_verdict_class {
 /** Name of a class as in the results. Local. */
 const char *dpt_verdict_name(dpt_verdict_class verdict);
 
+/** All intervals of a mean at once: with level u, end(u) is the end of the one-sided interval that errs below
+ * with probability u; it rises. level(v) is where it passes v. Local functions. */
+typedef struct dpt_verdict_curve {
+    const void *ctx;
+    double se; /**< standard error of the mean */
+    double (*end)(const void *ctx, double level);
+    double (*level)(const void *ctx, double value);
+} dpt_verdict_curve;
+
 typedef struct dpt_verdict_options {
     double confidence;      /**< of the printed intervals; 0.95 */
     double alpha;           /**< level of each test; 0.05 */
     double share_margin;    /**< margin as a share of the post-training gain; 0.05 */
     double absolute_margin; /**< margin [nats]; replaces the share when above 0; else NaN or 0 */
-    const dpt_interval *resampled; /**< (2) intervals of the change at confidence and at 1 - 2 alpha
-                                        that judge in place of Student's, such as those of
-                                        dpt_bootstrap_paired; NULL: Student's. Borrowed. */
+    const dpt_verdict_curve
+        *curve;       /**< what intervals and p values of the change are of in place of
+                                         Student's distribution; NULL: that. Borrowed. */
     double effective; /**< number of independent samples that repeats and weights leave in effect:
                                (sum w)^2 / sum w^2 over the distinct ones; NaN: n of them */
     const char *withheld; /**< reason, a constant string, why no verdict can be given; else NULL */
@@ -90,7 +103,7 @@ typedef struct dpt_verdict {
  * negative nothing is competitive: what was to be kept is worse than what it was made from, as when the
  * two models are swapped. One sample is undecided, and so is all with options->withheld. So is a change, not zero on all samples, that
  * stands on one sample in effect (options->effective), or is the same on every sample: these have means and
- * no intervals. With options->resampled its intervals decide; p values stay those of the t tests. An infinite loss of the edit is decreased; a NaN is
+ * no intervals. With options->curve its intervals decide, and p values are the levels at which they just do. An infinite loss of the edit is decreased; a NaN is
  * undecided, and so is every edit where a loss of pre or post is not finite.
  * @param[in] pre  (n) or NULL. @param[in] post, edit (n).
  * @param[in] sample_terms (n) per-sample integrated terms, or NULL; any NaN drops their interval.

@@ -36,7 +36,7 @@
     X(share_low, "share", "lower end of its 95 % interval")                                        \
     X(share_high, "share", "upper end")                                                            \
     X(margin, "nats", "of the equivalence test")                                                   \
-    X(p_change, "-", "two-sided p of no change")                                                   \
+    X(p_change, "-", "two-sided p of no change, by the interval that judges")                      \
     X(p_equivalent, "-", "larger p of the two one-sided tests")                                    \
     X(p_adjusted, "-", "`p_change` after Holm's correction over the edits, for each data set")     \
     X(seconds, "s", "wall time of the unit")
