@@ -69,4 +69,9 @@ dpt_status dpt_results_json(FILE *file, const dpt_results_study *study, const dp
 bool dpt_result_put(int64_t group, const dpt_result *result);
 bool dpt_result_get(int64_t group, int64_t file_bytes, dpt_result *result);
 
+/* Whether a record has the columns of this program, no fewer and no more: else another version wrote it.
+ * `others`: attributes of the group that are not the record's. */
+bool dpt_result_has_columns(int64_t group, int others);
+bool dpt_result_has_names(int64_t group, const char *table, const char *const *names, int count);
+
 #endif

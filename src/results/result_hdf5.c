@@ -48,13 +48,17 @@ static bool put_spectra(hid_t group, const dpt_result *r) {
     return ok;
 }
 
+static const char *const *tensor_columns(const char *names[DPT_RESULT_STATS]) {
+    for (int i = 0; i < DPT_RESULT_STATS; i++)
+        names[i] = dpt_result_tensor_columns[i].name;
+    return names;
+}
+
 static bool put_stats(hid_t group, const dpt_result *r) {
     const int64_t sides[2] = {r->tensors, DPT_RESULT_STATS};
     const char *names[DPT_RESULT_STATS];
-    for (int i = 0; i < DPT_RESULT_STATS; i++)
-        names[i] = dpt_result_tensor_columns[i].name;
     return dpt_h5_put_array(group, "tensor_stats", H5T_NATIVE_DOUBLE, 2, sides, r->stats) &&
-           dpt_h5_put_texts(group, "tensor_stats_columns", names, DPT_RESULT_STATS);
+           dpt_h5_put_texts(group, "tensor_stats_columns", tensor_columns(names), DPT_RESULT_STATS);
 }
 
 bool dpt_result_put(int64_t group, const dpt_result *r) {
@@ -157,6 +161,64 @@ static bool get_numbers(hid_t group, dpt_result *r) {
     }
     const int64_t sides[2] = {r->tensors, DPT_RESULT_STATS};
     return ok && dpt_h5_get_array(group, "tensor_stats", H5T_NATIVE_DOUBLE, 2, sides, r->stats);
+}
+
+bool dpt_result_has_names(int64_t group, const char *table, const char *const *names, int count) {
+    char **found = NULL;
+    int64_t n = 0;
+    bool ok = dpt_h5_get_texts(group, table, &found, &n) && n == count;
+    for (int64_t i = 0; ok && i < n; i++)
+        ok = strcmp(found[i], names[i]) == 0;
+    for (int64_t i = 0; found != NULL && i < n; i++)
+        dpt_mem_free(found[i]);
+    dpt_mem_free(found);
+    return ok;
+}
+
+static herr_t count_attribute(hid_t group, const char *name, const H5A_info_t *info, void *count) {
+    (void)group;
+    (void)name;
+    (void)info;
+    ++*(int *)count;
+    return 0;
+}
+
+/* What is empty is not written. */
+static bool has_arrays(hid_t group) {
+    static const char *const tables[] = {
+        "parameter_names", "parameter_values", "tensor_stats",  "tensor_stats_columns",
+        "spectra_tensor",  "spectra_count",    "spectra_values"};
+    dpt_result sizes = {.tensors = 0};
+    hsize_t known = 0;
+    H5G_info_t links;
+    bool ok = dpt_h5_get_i64(group, "tensors", &sizes.tensors) &&
+              dpt_h5_get_i64(group, "points", &sizes.points) &&
+              dpt_h5_get_i64(group, "samples", &sizes.samples) && H5Gget_info(group, &links) >= 0;
+    for (int f = 0; ok && f < DPT_RESULT_ARRAYS; f++) {
+        int64_t sides[2];
+        int ndim = dpt_result_array_sides(&sizes, f, sides);
+        bool there = H5Lexists(group, dpt_result_array_fields[f].column.name, H5P_DEFAULT) > 0;
+        ok = there == (sides[0] != 0 && (ndim == 1 || sides[1] != 0));
+        known += there;
+    }
+    for (size_t i = 0; ok && i < sizeof tables / sizeof *tables; i++)
+        known += H5Lexists(group, tables[i], H5P_DEFAULT) > 0;
+    return ok && links.nlinks == known;
+}
+
+bool dpt_result_has_columns(int64_t group, int others) {
+    enum { SIZES = 3, CHECKSUM = 1 };
+    int n = 0;
+    const char *names[DPT_RESULT_STATS];
+    bool ok = H5Aiterate2(group, H5_INDEX_NAME, H5_ITER_NATIVE, NULL, count_attribute, &n) >= 0 &&
+              n == DPT_RESULT_TEXTS + DPT_RESULT_SCALARS + SIZES + CHECKSUM + others;
+    for (int f = 0; ok && f < DPT_RESULT_TEXTS; f++)
+        ok = H5Aexists(group, dpt_result_text_fields[f].column.name) > 0;
+    for (int i = 0; ok && i < DPT_RESULT_SCALARS; i++)
+        ok = H5Aexists(group, dpt_result_scalar_columns[i].name) > 0;
+    return ok && has_arrays(group) &&
+           dpt_result_has_names(group, "tensor_stats_columns", tensor_columns(names),
+                                DPT_RESULT_STATS);
 }
 
 bool dpt_result_get(int64_t group, int64_t file_bytes, dpt_result *r) {

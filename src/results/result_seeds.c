@@ -97,6 +97,16 @@ static bool take_rows(hid_t group, int64_t n, char **edits, char **data, dpt_res
     return ok;
 }
 
+bool dpt_result_seeds_has_columns(int64_t file) {
+    if (H5Lexists(file, "seeds", H5P_DEFAULT) <= 0)
+        return true;
+    hid_t group = H5Gopen2(file, "seeds", H5P_DEFAULT);
+    bool ok = group >= 0 && dpt_result_has_names(group, "columns", columns, COLUMNS);
+    if (group >= 0)
+        H5Gclose(group);
+    return ok;
+}
+
 bool dpt_result_seeds_get(int64_t file, int64_t file_bytes, dpt_results *out) {
     if (H5Lexists(file, "seeds", H5P_DEFAULT) <= 0)
         return true;

@@ -10,6 +10,8 @@
  * results.json. Private to the store layer. */
 
 bool dpt_result_seeds_put(int64_t file, const dpt_results_study *study);
+/* Whether the file's table has the columns of this program; true without a table. */
+bool dpt_result_seeds_has_columns(int64_t file);
 bool dpt_result_seeds_get(int64_t file, int64_t file_bytes, dpt_results *out);
 void dpt_result_seeds_csv(FILE *file, const dpt_results_study *study);
 json_t *dpt_result_seeds_json(const dpt_results_study *study);

@@ -26,6 +26,8 @@ char *dpt_results_unit_path(const char *directory, const char *edit, const char 
     return path;
 }
 
+enum { UNIT_ATTRIBUTES = 8 }; /* of the file, besides those of its record */
+
 static char *unit_image(const dpt_results_study *study, const dpt_result *result, int64_t *n) {
     char *bytes = NULL;
     H5E_BEGIN_TRY {
@@ -127,7 +129,7 @@ static const char *unit_parse(unit_request *want, dpt_result *result) {
         !dpt_h5_get_u64(file, "recipe", &want->recipe) ||
         !dpt_h5_get_u64(file, "model", &want->model))
         why = "it is no unit of a study";
-    else if (version != DPT_RESULTS_VERSION)
+    else if (version != DPT_RESULTS_VERSION || !dpt_result_has_columns(file, UNIT_ATTRIBUTES))
         why = "another version of the program wrote it";
     else if (study != NULL && (key != study->key || want->recipe != study->recipe))
         why = "it belongs to another job, other models or other data";

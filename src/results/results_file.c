@@ -195,6 +195,14 @@ dpt_status dpt_results_write(const dpt_comm *comm, const dpt_results_study *stud
     return dpt_agree(comm, st);
 }
 
+/* As for another version: a program with a column more or less need not count one. */
+static dpt_status other_columns(const char *path, const char *what) {
+    return dpt_error(DPT_ERR_INPUT,
+                     "%s: %s has other columns than are known: run the study again, or use the "
+                     "deltapath that wrote it",
+                     path, what);
+}
+
 static dpt_status get_units(hid_t file, const char *path, int64_t file_bytes, dpt_results *out) {
     char **groups = NULL;
     int64_t n = 0;
@@ -208,11 +216,14 @@ static dpt_status get_units(hid_t file, const char *path, int64_t file_bytes, dp
     for (int64_t i = 0; i < n && st == DPT_OK; i++) {
         hid_t group = H5Gopen2(file, groups[i], H5P_DEFAULT);
         dpt_result *r = &out->results[i];
-        bool ok = group >= 0 && dpt_result_get(group, file_bytes, r);
+        bool known = group < 0 || dpt_result_has_columns(group, 0);
+        bool ok = group >= 0 && known && dpt_result_get(group, file_bytes, r);
         if (group >= 0)
             H5Gclose(group);
         out->count += ok;
-        if (!ok || (r->tensors != 0 && r->tensors != out->tensors))
+        if (!known)
+            st = other_columns(path, groups[i]);
+        else if (!ok || (r->tensors != 0 && r->tensors != out->tensors))
             st = dpt_error(DPT_ERR_INPUT, "%s: unit %s is corrupt: run the study again", path,
                            groups[i]);
     }
@@ -263,6 +274,8 @@ static dpt_status get_file(const results_request *from, dpt_results *out) {
         st = dpt_error(DPT_ERR_INPUT, "%s: the header is corrupt: run the study again", path);
     else
         st = get_units(file, path, from->n, out);
+    if (st == DPT_OK && !dpt_result_seeds_has_columns(file))
+        st = other_columns(path, "/seeds");
     if (st == DPT_OK && !dpt_result_seeds_get(file, from->n, out))
         st = dpt_error(DPT_ERR_INPUT, "%s: the table over seeds is corrupt: run the study again",
                        path);

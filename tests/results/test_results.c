@@ -2,7 +2,12 @@
 #include "support/test_mpi.h"
 #include "support/test_near.h"
 
+#include "deltapath/base/file.h"
 #include "deltapath/base/log.h"
+#include "deltapath/base/mem.h"
+#include "deltapath/base/sealed.h"
+#include "deltapath/hdf5/hdf5_image.h"
+#include "deltapath/hdf5/hdf5_plain.h"
 #include "deltapath/tensor/role.h"
 #include "deltapath/results/results.h"
 
@@ -423,6 +428,81 @@ static void test_write_and_read(void **state) {
     wait_for_all();
 }
 
+/* Rank 0: a file as a version with a column less (`gone`) or more (`added`) would have written it. */
+static void alter_columns(const char *path, const char *group, const char *gone,
+                          const char *added) {
+    char *bytes = NULL;
+    int64_t n = 0;
+    wait_for_all();
+    if (test_comm.rank == 0) {
+        assert_int_equal(dpt_sealed_read(path, 1 << 24, &bytes, &n), DPT_OK);
+        hid_t access = H5Pcreate(H5P_FILE_ACCESS);
+        assert_true(H5Pset_fapl_core(access, 1 << 16, 0) >= 0 &&
+                    H5Pset_file_image(access, bytes, (size_t)n) >= 0);
+        hid_t file = H5Fopen("image", H5F_ACC_RDWR, access);
+        hid_t at = H5Gopen2(file, group, H5P_DEFAULT);
+        assert_true(at >= 0);
+        if (gone != NULL && H5Aexists(at, gone) > 0)
+            assert_true(H5Adelete(at, gone) >= 0);
+        else if (gone != NULL)
+            assert_true(H5Ldelete(at, gone, H5P_DEFAULT) >= 0);
+        if (added != NULL && strcmp(added, "array") == 0)
+            assert_true(
+                dpt_h5_put_array(at, added, H5T_NATIVE_DOUBLE, 1, &(int64_t){1}, &(double){1.0}));
+        else if (added != NULL)
+            assert_true(dpt_h5_put_f64(at, added, 1.0));
+        H5Gclose(at);
+        H5Pclose(access);
+        dpt_mem_free(bytes);
+        bytes = dpt_h5_image_take(file, true, &n);
+        assert_int_equal(dpt_sealed_put(path, bytes, n), DPT_OK);
+        assert_int_equal(dpt_file_commit(path), DPT_OK);
+        dpt_mem_free(bytes);
+    }
+    wait_for_all();
+}
+
+/* A file with other columns is of another version, not corrupt. */
+static void test_other_columns(void **state) {
+    (void)state;
+    static const char *const changes[][2] = {
+        {"change", NULL}, {"verdict", NULL}, {"terms", NULL},   {"tensor_stats_columns", NULL},
+        {NULL, "news"},   {NULL, "array"},   {"change", "news"}};
+    dpt_results_study study = study_make();
+    dpt_result r = result_make("dare", "task"), back;
+    char unit[128], all[128];
+    snprintf(unit, sizeof unit, "%s/units/dare@task.h5", directory);
+    snprintf(all, sizeof all, "%s/results.h5", directory);
+    bool writer = test_comm.rank == 0;
+    for (size_t i = 0; i < sizeof changes / sizeof *changes; i++) {
+        uint64_t recipe, model;
+        dpt_results results;
+        assert_int_equal(dpt_results_save_unit(&test_comm, &study, &r), DPT_OK);
+        alter_columns(unit, "/", changes[i][0], changes[i][1]);
+        assert_false(is_found(&study, "dare", "task"));
+        assert_int_equal(dpt_results_read_unit(unit, &back, &recipe, &model), DPT_ERR_INPUT);
+        test_error_says("another version of the program wrote it");
+        assert_int_equal(dpt_results_write(&test_comm, &study, writer ? &r : NULL, writer), DPT_OK);
+        alter_columns(all, "/edits/dare/task", changes[i][0], changes[i][1]);
+        assert_int_equal(dpt_results_read(all, &results), DPT_ERR_INPUT);
+        test_error_says("has other columns than are known");
+        dpt_guard_clear();
+        wait_for_all();
+    }
+    char edit[] = "dare", data[] = "task";
+    dpt_result_seeds seeds = {.edit = edit, .data = data, .count = 2};
+    dpt_results results;
+    study.seeds = &seeds;
+    study.nseeds = writer;
+    assert_int_equal(dpt_results_write(&test_comm, &study, writer ? &r : NULL, writer), DPT_OK);
+    alter_columns(all, "/seeds", "columns", NULL);
+    assert_int_equal(dpt_results_read(all, &results), DPT_ERR_INPUT);
+    test_error_says("/seeds has other columns than are known");
+    dpt_guard_clear();
+    dpt_result_destroy(&r);
+    wait_for_all();
+}
+
 static void test_parts(void **state) {
     (void)state;
     const struct {
@@ -482,6 +562,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test_setup_teardown(test_faults, setup, teardown),
         cmocka_unit_test_setup_teardown(test_seeds, setup, teardown),
         cmocka_unit_test_setup_teardown(test_write_and_read, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_other_columns, setup, teardown),
         cmocka_unit_test(test_parts),
     };
     return test_mpi_main(argc, argv, tests);

@@ -18,6 +18,8 @@
  *
  * Characters that a file or HDF5 link cannot have are written as %XX in its name. */
 
+/** Counts what a file means otherwise than its columns, whose names it carries: with others than those of
+ * columns.h it is of another version too. */
 enum { DPT_RESULTS_VERSION = 4 };
 
 /** What an edit did to one tensor. Doubles throughout: a table. */
