@@ -381,8 +381,8 @@ static dpt_status read_digits(const loader *l, const char *name, int64_t *known,
 }
 
 static dpt_status dataset_check_kind(const loader *l) {
-    static const char *const names[] = {
-        [DPT_DATASET_TOKENS] = "lm", [DPT_DATASET_PAIRS] = "dpo", [DPT_DATASET_IMAGES] = "class"};
+#define DATASET_KIND_NAME(constant, name) #name,
+    static const char *const names[] = {DPT_DATASET_LIST(DATASET_KIND_NAME)};
     const char *wanted = names[l->head.kind];
     char *text = NULL;
     dpt_status st = DPT_OK;

@@ -10,10 +10,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     dpt_dataset set;
     if (size == 0)
         return -1;
-    static const dpt_dataset_kind kinds[] = {DPT_DATASET_TOKENS, DPT_DATASET_PAIRS,
-                                             DPT_DATASET_IMAGES};
     const char *path = fuzz_write("input.h5", data, size);
-    dpt_dataset_kind kind = kinds[data[size - 1] % 3];
+    dpt_dataset_kind kind = (dpt_dataset_kind)(data[size - 1] % DPT_DATASET_COUNT);
     dpt_status st = dpt_dataset_read(&fuzz_comm, path, kind, &set);
     if (st == DPT_OK && kind == DPT_DATASET_IMAGES) {
         float *out = malloc((size_t)(set.channels * set.height * set.width) * sizeof *out);

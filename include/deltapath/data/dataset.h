@@ -7,11 +7,16 @@
 
 #include <stdint.h>
 
-/** What a data-set file holds. Each may have `weights` (float) [samples] too. */
+/** What a data-set file holds: X(constant, attribute `kind` of the file). Each may have `weights` (float)
+ * [samples] too.
+ *   TOKENS: `tokens` int32 [total], `loss_mask` uint8 [total], `offsets` int64 [n+1];
+ *   PAIRS: the same in each of the groups `chosen` and `rejected`;
+ *   IMAGES: `images` float32 [n, c, h, w], `labels` int32 [n]. */
+#define DPT_DATASET_LIST(X) X(TOKENS, lm) X(PAIRS, dpo) X(IMAGES, class)
+
+#define DPT_DATASET_CONSTANT(constant, name) DPT_DATASET_##constant,
 typedef enum dpt_dataset_kind {
-    DPT_DATASET_TOKENS, /**< `tokens` int32 [total], `loss_mask` uint8 [total], `offsets` int64 [n+1] */
-    DPT_DATASET_PAIRS, /**< the same in each of the groups `chosen` and `rejected` */
-    DPT_DATASET_IMAGES /**< `images` float32 [n, c, h, w], `labels` int32 [n] */
+    DPT_DATASET_LIST(DPT_DATASET_CONSTANT) DPT_DATASET_COUNT
 } dpt_dataset_kind;
 
 struct dpt_dataset_images;
