@@ -9,11 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const dpt_edit_method *const methods[] = {
-    &dpt_edit_method_dare,     &dpt_edit_method_drop,    &dpt_edit_method_bias,
-    &dpt_edit_method_della,    &dpt_edit_method_prune,   &dpt_edit_method_bitdelta,
-    &dpt_edit_method_multibit, &dpt_edit_method_lowrank, &dpt_edit_method_expo,
-};
+#define EDIT_METHOD_ADDRESS(NAME) &dpt_edit_method_##NAME,
+static const dpt_edit_method *const methods[] = {DPT_EDIT_METHODS(EDIT_METHOD_ADDRESS)};
 
 enum { METHODS = sizeof methods / sizeof methods[0] };
 
@@ -167,12 +164,13 @@ dpt_status dpt_edit_spec_check(const dpt_edit_spec *spec) {
         dpt_status st = edit_check_stage(&spec->stages[s]);
         if (st != DPT_OK)
             return st;
-        exact = exact && methods[spec->stages[s].method] == &dpt_edit_method_expo;
+        exact = exact && methods[spec->stages[s].method]->multiple;
     }
     if (exact && spec->calibrate != DPT_CALIBRATE_NONE)
         return dpt_error(DPT_ERR_USAGE,
-                         "calibrate: it would only undo expo: calibrate an edit that "
-                         "loses something");
+                         "calibrate: it would only undo %s: calibrate an edit that "
+                         "loses something",
+                         methods[spec->stages[0].method]->name);
     return DPT_OK;
 }
 

@@ -43,8 +43,9 @@ typedef struct dpt_edit_method {
     const char *name;
     const char *help;
     bool random;
-    bool by_row; /**< holds numbers for every row of the model */
-    bool whole;  /**< prepare makes the result itself and leaves it in the work's base cells */
+    bool by_row;   /**< holds numbers for every row of the model */
+    bool whole;    /**< prepare makes the result itself and leaves it in the work's base cells */
+    bool multiple; /**< the result is a multiple of what it gets: calibration would only undo it */
     int nparams;
     dpt_edit_param params[DPT_EDIT_PARAM_MAX];
 
@@ -154,16 +155,12 @@ enum { /* what is summed over a cell for the statistics */
        DPT_EDIT_SUMS
 };
 
-/* The methods. */
-extern const dpt_edit_method dpt_edit_method_dare;
-extern const dpt_edit_method dpt_edit_method_drop;
-extern const dpt_edit_method dpt_edit_method_prune;
-extern const dpt_edit_method dpt_edit_method_bitdelta;
-extern const dpt_edit_method dpt_edit_method_multibit;
-extern const dpt_edit_method dpt_edit_method_bias;
-extern const dpt_edit_method dpt_edit_method_della;
-extern const dpt_edit_method dpt_edit_method_lowrank;
-extern const dpt_edit_method dpt_edit_method_expo;
+/** All methods, in the order of their table: dpt_edit_method_<name> is in methods/<name>.c. */
+#define DPT_EDIT_METHODS(X)                                                                        \
+    X(dare) X(drop) X(bias) X(della) X(prune) X(bitdelta) X(multibit) X(lowrank) X(expo)
+
+#define DPT_EDIT_METHOD_DECLARE(NAME) extern const dpt_edit_method dpt_edit_method_##NAME;
+DPT_EDIT_METHODS(DPT_EDIT_METHOD_DECLARE)
 
 /** Scales the result of all stages of an edit; not in the table. */
 extern const dpt_edit_method dpt_edit_calibration;

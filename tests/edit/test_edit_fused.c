@@ -2,6 +2,7 @@
 /* Edits that run as one rule from bf16 to bf16 give the bytes of the general way through fp32 deltas,
  * which a second stage that changes nothing enforces. */
 #include "edit/edit_support.h"
+#include "../src/edit/stage.h"
 
 #include "deltapath/linalg/reduce.h"
 
@@ -81,6 +82,16 @@ static void rules_agree_with_stages(void **state) {
                                         "prune:keep=1",
                                         "prune:keep=0.95",
                                         "prune:keep=0.6,scope=model"};
+    for (int m = 0; m < dpt_edit_method_count(); m++) {
+        const char *name = dpt_edit_method_name(m);
+        bool listed = dpt_edit_method_get(m)->fused == NULL;
+        size_t n = strlen(name);
+        for (size_t e = 0; e < sizeof edits / sizeof edits[0]; e++)
+            listed = listed || (strncmp(edits[e], name, n) == 0 &&
+                                (edits[e][n] == ':' || edits[e][n] == '\0'));
+        if (!listed)
+            fail_msg("no case of %s, which has a rule of its own", name);
+    }
     pair p;
     pair_create(&p, DPT_BF16, DPT_BF16, true);
     for (size_t e = 0; e < sizeof edits / sizeof edits[0]; e++)

@@ -34,6 +34,7 @@ static dpt_status expo_check(const dpt_edit_stage_spec *spec) {
 const dpt_edit_method dpt_edit_method_expo = {
     .name = "expo",
     .help = "scale every delta by 1 + alpha: extrapolate (alpha > 0) or interpolate (alpha < 0)",
+    .multiple = true,
     .nparams = 3,
     .params = {{.name = "alpha",
                 .kind = DPT_PARAM_REAL,
