@@ -27,10 +27,17 @@ typedef struct dpt_cli_verb {
     const char *name;
     const char *help; /**< one line */
     dpt_status (*run)(dpt_cli *cli, int argc, char **argv);
+    bool stops; /**< signals stop it at a good place (comm/stop) */
 } dpt_cli_verb;
 
-extern const dpt_cli_verb dpt_cli_run, dpt_cli_plan, dpt_cli_convert, dpt_cli_inspect, dpt_cli_diff,
-    dpt_cli_verify, dpt_cli_report, dpt_cli_join, dpt_cli_keys, dpt_cli_methods, dpt_cli_columns;
+/** All verbs, in the order of `--help`: dpt_cli_verb_<name> is in a source of this folder. */
+#define DPT_CLI_VERBS(X)                                                                           \
+    X(run)                                                                                         \
+    X(plan) X(convert) X(inspect) X(diff) X(verify) X(report) X(join) X(keys) X(methods)           \
+        X(columns)
+
+#define DPT_CLI_VERB_DECLARE(NAME) extern const dpt_cli_verb dpt_cli_verb_##NAME;
+DPT_CLI_VERBS(DPT_CLI_VERB_DECLARE)
 
 /** Parse a verb's words on every rank; only rank 0 prints.
  *

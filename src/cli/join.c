@@ -88,5 +88,5 @@ static dpt_status join_run(dpt_cli *cli, int argc, char **argv) {
     return st;
 }
 
-const dpt_cli_verb dpt_cli_join = {"join", "put the results of several runs of one job into one",
-                                   join_run};
+const dpt_cli_verb dpt_cli_verb_join = {
+    .name = "join", .help = "put the results of several runs of one job into one", .run = join_run};

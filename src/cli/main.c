@@ -19,10 +19,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-static const dpt_cli_verb *const verbs[] = {&dpt_cli_run,     &dpt_cli_plan,   &dpt_cli_convert,
-                                            &dpt_cli_inspect, &dpt_cli_diff,   &dpt_cli_verify,
-                                            &dpt_cli_report,  &dpt_cli_join,   &dpt_cli_keys,
-                                            &dpt_cli_methods, &dpt_cli_columns};
+#define MAIN_VERB_ADDRESS(NAME) &dpt_cli_verb_##NAME,
+static const dpt_cli_verb *const verbs[] = {DPT_CLI_VERBS(MAIN_VERB_ADDRESS)};
 
 enum { VERBS = sizeof verbs / sizeof *verbs };
 
@@ -111,8 +109,10 @@ static void print_error(int rank) {
 
 /* Verbs that stop are ready for signals before MPI is, whose start may take a second. */
 static bool stops(int argc, char **argv) {
-    return argc > 1 &&
-           (strcmp(argv[1], dpt_cli_run.name) == 0 || strcmp(argv[1], dpt_cli_convert.name) == 0);
+    for (int v = 0; v < VERBS && argc > 1; v++)
+        if (strcmp(argv[1], verbs[v]->name) == 0)
+            return verbs[v]->stops;
+    return false;
 }
 
 /* OpenBLAS maps two buffers when it is loaded, before main, and tries for ever when it cannot: see

@@ -171,7 +171,11 @@ static dpt_status verify(dpt_cli *cli, int argc, char **argv) {
     return st == DPT_OK ? dpt_verify_run(&cli->comm, &options) : st;
 }
 
-const dpt_cli_verb dpt_cli_convert = {"convert", "copy a model into the other format", convert};
-const dpt_cli_verb dpt_cli_inspect = {"inspect", "list the tensors of a model", inspect};
-const dpt_cli_verb dpt_cli_diff = {"diff", "compare two models tensor by tensor", diff};
-const dpt_cli_verb dpt_cli_verify = {"verify", "check a study, a model or a results file", verify};
+const dpt_cli_verb dpt_cli_verb_convert = {
+    .name = "convert", .help = "copy a model into the other format", .run = convert, .stops = true};
+const dpt_cli_verb dpt_cli_verb_inspect = {
+    .name = "inspect", .help = "list the tensors of a model", .run = inspect};
+const dpt_cli_verb dpt_cli_verb_diff = {
+    .name = "diff", .help = "compare two models tensor by tensor", .run = diff};
+const dpt_cli_verb dpt_cli_verb_verify = {
+    .name = "verify", .help = "check a study, a model or a results file", .run = verify};

@@ -90,4 +90,5 @@ static dpt_status report(dpt_cli *cli, int argc, char **argv) {
     return complete ? DPT_OK : DPT_ERR_OUTPUT;
 }
 
-const dpt_cli_verb dpt_cli_report = {"report", "write the report of a finished study", report};
+const dpt_cli_verb dpt_cli_verb_report = {
+    .name = "report", .help = "write the report of a finished study", .run = report};

@@ -165,5 +165,7 @@ static dpt_status run_plan(dpt_cli *cli, int argc, char **argv) {
     return st == DPT_OK ? run_job(cli, &options) : st;
 }
 
-const dpt_cli_verb dpt_cli_run = {"run", "run a study from a job file", run};
-const dpt_cli_verb dpt_cli_plan = {"plan", "say what a study would need; run nothing", run_plan};
+const dpt_cli_verb dpt_cli_verb_run = {
+    .name = "run", .help = "run a study from a job file", .run = run, .stops = true};
+const dpt_cli_verb dpt_cli_verb_plan = {
+    .name = "plan", .help = "say what a study would need; run nothing", .run = run_plan};

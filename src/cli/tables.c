@@ -38,8 +38,11 @@ static dpt_status tables_run_columns(dpt_cli *cli, int argc, char **argv) {
                         dpt_results_print_columns);
 }
 
-const dpt_cli_verb dpt_cli_keys = {"keys", "print the keys of a job file", tables_run_keys};
-const dpt_cli_verb dpt_cli_methods = {"methods", "print the methods of edits and their parameters",
-                                      tables_run_methods};
-const dpt_cli_verb dpt_cli_columns = {"columns", "print the columns of the results",
-                                      tables_run_columns};
+const dpt_cli_verb dpt_cli_verb_keys = {
+    .name = "keys", .help = "print the keys of a job file", .run = tables_run_keys};
+const dpt_cli_verb dpt_cli_verb_methods = {.name = "methods",
+                                           .help =
+                                               "print the methods of edits and their parameters",
+                                           .run = tables_run_methods};
+const dpt_cli_verb dpt_cli_verb_columns = {
+    .name = "columns", .help = "print the columns of the results", .run = tables_run_columns};
