@@ -41,6 +41,43 @@ grep -hoE '\]\([A-Za-z0-9_./-]+\.md\)' doc/*.md | sed 's/](\(.*\))/doc\/\1/' >"$
 { cat "$tmp/files"; sed 's,^,doc/../,' "$tmp/files"; } >"$tmp/have"
 missing "$tmp/have" "$tmp/want" | complain "links in doc/ that lead nowhere:"
 
+# What a list of the program has stands in the tables of the documents that list it.
+list_of() { # list_of FILE MACRO: the last word of each X(...) of a list macro
+    sed -n "/^#define $2(X)/,/[^\\\\]$/p" "$1" | grep -oE 'X\([^)]+\)' | sed -E 's/X\(|\)//g; s/.*, *//'
+}
+section_of() { # section_of DOCUMENT TITLE: the lines under a title
+    awk -v title="## $2" '/^## / { on = $0 == title } on' "$1"
+}
+words_in() { # words_in text|table: words in backquotes outside tables, or in the first cells of tables
+    case $1 in text) grep -v '^|' ;; table) sed -nE 's/^(\|[^|]*\|).*/\1/p' ;; esac |
+        grep -oE '`[A-Za-z0-9_]+`' | tr -d '`'
+}
+lists() { # lists WHAT DOCUMENT TITLE text|table: complains of lines of `want` that are not named there
+    section_of "$2" "$3" | words_in "$4" >"$tmp/have"
+    [[ -s $tmp/want ]] || echo "no $1 found: did its list move?" | complain "tools/lint/docs.sh:"
+    missing "$tmp/have" "$tmp/want" | complain "$1 that $2, $3, does not list:"
+}
+list_of src/cli/cli.h DPT_CLI_VERBS >"$tmp/want"
+lists verbs README.md Verbs table
+list_of include/deltapath/job/job.h DPT_LOSS_LIST >"$tmp/want"
+lists losses doc/jobs.md Data table
+lists losses README.md Limits text
+sed 's/.*/`dpt_loss_&_create`/' "$tmp/want" | while read -r function; do
+    section_of doc/equations.md Losses | grep -qF "$function" || echo "$function"
+done | complain "losses that doc/equations.md, Losses, does not list:"
+list_of src/model/arch/arch.h DPT_FAMILIES | while read -r family; do
+    sed -nE 's/.*\.architecture = "([A-Za-z0-9]+)".*/\1/p' "src/model/arch/$family.c" 2>/dev/null | grep . ||
+        echo "$family"
+done >"$tmp/want"
+lists architectures doc/jobs.md Models text
+lists architectures README.md Limits text
+list_of src/edit/stage.h DPT_EDIT_METHODS >"$tmp/want"
+section_of doc/jobs.md Edits | awk -F'|' 'NF == 4 { print $2 }' | tr -d '` ' >"$tmp/have" # its formulas
+missing "$tmp/have" "$tmp/want" | complain "methods of edits without a formula in doc/jobs.md, Edits:"
+sed 's,.*,src/edit/methods/&.c,' "$tmp/want" | while read -r file; do
+    section_of doc/equations.md "The paper" | grep -qF "$file" || echo "$file"
+done | complain "methods of edits that doc/equations.md, The paper, does not list:"
+
 # Make targets.
 grep -hoE '^[a-z][a-z -]*:' Makefile | tr -d ':' | tr ' ' '\n' >"$tmp/have"
 grep -hoE '(`|^)make [a-z][a-z-]*' "${documents[@]}" | awk '{ print $2 }' >"$tmp/want"
