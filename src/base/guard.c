@@ -4,12 +4,15 @@
 #include "deltapath/base/path.h"
 
 #include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 typedef struct guard_entry {
     dev_t device;
@@ -24,7 +27,121 @@ typedef struct guard_entry {
 static guard_entry *entries;
 static int count, capacity;
 
+/* The number of a folder that is open is not given to another one. */
+typedef struct guard_place {
+    char *path;
+    int fd;
+} guard_place;
+
+static guard_place *places;
+static int nplaces, places_capacity;
+
+/* Without a slash at its end; the root is "". */
+static size_t guard_length(const char *folder) {
+    size_t n = strlen(folder);
+    while (n > 0 && folder[n - 1] == '/')
+        n--;
+    return n;
+}
+
+/* Whether a path is that of a folder of n characters, or of something in it. */
+static bool guard_is_in(const char *path, const char *folder, size_t n) {
+    return strncmp(path, folder, n) == 0 && (path[n] == '/' || path[n] == '\0');
+}
+
+void dpt_guard_leave(const char *folder) {
+    size_t n = guard_length(folder);
+    int kept = 0;
+    for (int i = 0; i < nplaces; i++) {
+        if (guard_is_in(places[i].path, folder, n)) {
+            dpt_mem_free(places[i].path);
+            close(places[i].fd);
+        } else {
+            places[kept++] = places[i];
+        }
+    }
+    nplaces = kept;
+}
+
+static bool guard_has_entered(const char *path) {
+    for (int i = 0; i < nplaces; i++)
+        if (strcmp(places[i].path, path) == 0)
+            return true;
+    return false;
+}
+
+/* Takes path and descriptor over. */
+static dpt_status guard_add_place(char *path, int fd) {
+    if (nplaces == places_capacity) {
+        int more = places_capacity == 0 ? 8 : 2 * places_capacity;
+        guard_place *grown = dpt_mem_realloc(places, more, sizeof *grown, "register of folders");
+        if (grown == NULL) {
+            dpt_mem_free(path);
+            close(fd);
+            return DPT_ERR_OUTPUT;
+        }
+        places = grown;
+        places_capacity = more;
+    }
+    places[nplaces++] = (guard_place){.path = path, .fd = fd};
+    return DPT_OK;
+}
+
+dpt_status dpt_guard_enter(const char *folder) {
+    char *path = dpt_mem_format("%.*s", (int)guard_length(folder), folder);
+    if (path == NULL)
+        return DPT_ERR_OUTPUT;
+    bool known = path[0] == '\0' || guard_has_entered(path);
+    int fd = known ? -1 : open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (fd >= 0)
+        return guard_add_place(path, fd);
+    dpt_mem_free(path);
+    return DPT_OK;
+}
+
+static bool guard_place_moved(const guard_place *place) {
+    struct stat entered, now;
+    if (stat(place->path, &now) != 0)
+        return errno == ENOENT || errno == ENOTDIR; /* else what is to be written says why not */
+    return fstat(place->fd, &entered) != 0 || entered.st_dev != now.st_dev ||
+           entered.st_ino != now.st_ino;
+}
+
+static const guard_place *guard_find_moved(const char *path) {
+    for (int i = 0; i < nplaces; i++)
+        if (guard_is_in(path, places[i].path, strlen(places[i].path)) &&
+            guard_place_moved(&places[i]))
+            return &places[i];
+    return NULL;
+}
+
+bool dpt_guard_is_moved(const char *path) {
+    return guard_find_moved(path) != NULL;
+}
+
+dpt_status dpt_guard_check_moved(const char *path) {
+    const guard_place *moved = guard_find_moved(path);
+    return moved == NULL
+               ? DPT_OK
+               : dpt_error(DPT_ERR_OUTPUT,
+                           "%s: is another folder than the one in which this run began: it was "
+                           "moved or replaced: what is finished lies in the moved one: go on there "
+                           "with --resume",
+                           moved->path);
+}
+
+static void guard_clear_places(void) {
+    for (int i = 0; i < nplaces; i++) {
+        dpt_mem_free(places[i].path);
+        close(places[i].fd);
+    }
+    dpt_mem_free(places);
+    places = NULL;
+    nplaces = places_capacity = 0;
+}
+
 void dpt_guard_clear(void) {
+    guard_clear_places();
     for (int i = 0; i < count; i++) {
         dpt_mem_free(entries[i].name);
         dpt_mem_free(entries[i].real);
@@ -182,7 +299,9 @@ dpt_status dpt_guard_output(const char *path) {
     char *clean = guard_clean(path);
     if (clean == NULL)
         return DPT_ERR_OUTPUT;
-    dpt_status st = guard_check_existing(clean, path);
+    dpt_status st = dpt_guard_check_moved(clean);
+    if (st == DPT_OK)
+        st = guard_check_existing(clean, path);
     if (st == DPT_OK && !guard_resolve_parent(clean, real))
         st = dpt_error(DPT_ERR_OUTPUT, "%s: cannot be resolved: choose a shorter path", path);
     const guard_entry *above = st == DPT_OK ? guard_find_above(real) : NULL;

@@ -1,5 +1,6 @@
 #include "deltapath/results/results.h"
 
+#include "deltapath/base/guard.h"
 #include "deltapath/base/log.h"
 #include "deltapath/base/mem.h"
 #include "deltapath/base/sealed.h"
@@ -57,6 +58,8 @@ static dpt_status unit_put(const dpt_results_study *study, const char *path,
         st = dpt_error(DPT_ERR_OUTPUT,
                        "%s: cannot be created: %s: check the permissions of the folder above",
                        folder, strerror(errno));
+    if (st == DPT_OK)
+        st = dpt_guard_enter(folder);
     dpt_mem_free(folder);
     if (st != DPT_OK)
         return st;

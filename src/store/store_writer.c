@@ -1,6 +1,7 @@
 #include "store_internal.h"
 
 #include "deltapath/base/file.h"
+#include "deltapath/base/guard.h"
 #include "deltapath/base/hash.h"
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/same.h"
@@ -154,7 +155,7 @@ static dpt_status allocate_files(const dpt_store_writer *writer) {
 static void discard(dpt_store_writer *writer) {
     if (!writer->partial_made)
         return;
-    if (writer->comm.rank == 0)
+    if (writer->comm.rank == 0 && !dpt_guard_is_moved(writer->partial))
         (void)dpt_store_path_remove(writer->partial); /* the first error is the one to tell */
     (void)dpt_comm_check(MPI_Barrier(writer->comm.mpi), "MPI_Barrier");
 }
@@ -300,6 +301,10 @@ dpt_status dpt_store_finish_digest(dpt_store_writer *writer, dpt_status local, u
     /* Closed before anybody reads again, so that close-to-open file systems show every byte. */
     dpt_status closed = dpt_store_files_close(&writer->io, st == DPT_OK);
     st = dpt_agree(&writer->comm, st != DPT_OK ? st : closed);
+    /* What is read from here on is read by its name. */
+    if (st == DPT_OK)
+        st = dpt_agree(&writer->comm,
+                       writer->comm.rank == 0 ? dpt_guard_check_moved(writer->partial) : DPT_OK);
     if (st == DPT_OK)
         st = dpt_agree(&writer->comm, check_complete(writer));
     if (st == DPT_OK)

@@ -1,6 +1,7 @@
 #include "aside.h"
 
 #include "deltapath/base/file.h"
+#include "deltapath/base/guard.h"
 #include "deltapath/base/log.h"
 #include "deltapath/base/mem.h"
 #include "deltapath/store/owned.h"
@@ -27,6 +28,8 @@ dpt_status dpt_aside_move(const char *path, char **aside) {
     *aside = NULL;
     if (lstat(path, &info) != 0)
         return DPT_OK;
+    if (dpt_guard_check_moved(path) != DPT_OK)
+        return DPT_ERR_OUTPUT;
     char *name = aside_name(path);
     if (name == NULL)
         return DPT_ERR_OUTPUT;
@@ -40,6 +43,8 @@ dpt_status dpt_aside_move(const char *path, char **aside) {
 }
 
 void dpt_aside_restore(const char *aside, const char *path) {
+    if (dpt_guard_is_moved(path))
+        return; /* the next run in the folder that was moved brings it back */
     if (rename(aside, path) != 0)
         dpt_log(DPT_LOG_WARN, "%s: cannot be renamed to %s: %s: rename it before the next run",
                 aside, path, strerror(errno));

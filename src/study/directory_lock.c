@@ -1,5 +1,6 @@
 #include "deltapath/study/directory_lock.h"
 
+#include "deltapath/base/guard.h"
 #include "deltapath/base/log.h"
 #include "deltapath/comm/stop.h"
 #include "existing.h"
@@ -46,6 +47,19 @@ static dpt_status lock_wait(const char *directory, int fd) {
     return DPT_OK;
 }
 
+/* Another folder may have come to lie there while this run waited. */
+static dpt_status lock_enter(const char *directory, const struct stat *locked) {
+    struct stat now;
+    dpt_guard_leave(directory);
+    dpt_status st = dpt_guard_enter(directory);
+    if (st == DPT_OK && (stat(directory, &now) != 0 || now.st_dev != locked->st_dev ||
+                         now.st_ino != locked->st_ino))
+        st = dpt_error(DPT_ERR_OUTPUT,
+                       "%s: was moved or replaced while this run waited for its lock: start again",
+                       directory);
+    return st;
+}
+
 /* @param[out] taken  whether the lock is new. */
 static dpt_status lock_folder(const char *directory, bool *taken) {
     struct stat folder;
@@ -55,9 +69,11 @@ static dpt_status lock_folder(const char *directory, bool *taken) {
         return DPT_OK;
     if (fstat(fd, &folder) != 0 || lock_held(&folder)) {
         close(fd);
-        return DPT_OK;
+        return dpt_guard_enter(directory);
     }
     dpt_status st = lock_wait(directory, fd);
+    if (st == DPT_OK)
+        st = lock_enter(directory, &folder);
     *taken = st == DPT_OK && flock(fd, LOCK_EX | LOCK_NB) == 0;
     if (st != DPT_OK)
         close(fd);

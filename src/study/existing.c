@@ -1,6 +1,7 @@
 #include "existing.h"
 
 #include "deltapath/base/file.h"
+#include "deltapath/base/guard.h"
 #include "deltapath/base/mem.h"
 #include "deltapath/base/path.h"
 #include "deltapath/store/manifest.h"
@@ -467,6 +468,8 @@ dpt_status dpt_existing_move(const dpt_job *job, dpt_existing *list) {
 }
 
 void dpt_existing_remove(const dpt_job *job, dpt_existing *list) {
+    if (dpt_guard_is_moved(job->directory))
+        return;
     dpt_aside_make_final(job->directory);
     for (int i = 0; i < list->count; i++) {
         existing_item *item = &list->items[i];

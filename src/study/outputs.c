@@ -1,5 +1,6 @@
 #include "outputs.h"
 
+#include "deltapath/base/guard.h"
 #include "deltapath/base/hash.h"
 #include "deltapath/base/log.h"
 #include "deltapath/base/mem.h"
@@ -182,6 +183,7 @@ dpt_status dpt_outputs_check(const dpt_inputs *in, const dpt_study_options *opti
     bool other_run = options->dry_run && options->plan_ranks > 0;
     bool occupied = false;
     char *left = NULL;
+    dpt_guard_leave(job->directory); /* this run begins */
     st = dpt_existing_check(job, job->overwrite && !options->resume, &occupied, &left);
     if (st == DPT_OK)
         st = outputs_check_places(job->directory);
@@ -282,6 +284,12 @@ dpt_status dpt_outputs_open(const dpt_comm *comm, const dpt_inputs *inputs,
     if (out->tensor_names == NULL || out->tensor_numel == NULL || out->provenance == NULL)
         st = dpt_status_worse(st, DPT_ERR_OUTPUT);
     st = dpt_agree(comm, st);
+    /* All ranks write their parts of passes into it. */
+    if (st == DPT_OK && comm->rank != 0) {
+        dpt_guard_leave(inputs->job->directory);
+        st = dpt_guard_enter(inputs->job->directory);
+    }
+    st = dpt_agree(comm, st);
     if (st != DPT_OK) {
         dpt_outputs_close(out);
         return st;
@@ -300,9 +308,15 @@ dpt_status dpt_outputs_open(const dpt_comm *comm, const dpt_inputs *inputs,
     return DPT_OK;
 }
 
+dpt_status dpt_outputs_check_moved(const dpt_comm *comm, const dpt_outputs *outputs) {
+    return dpt_agree(comm,
+                     comm->rank == 0 ? dpt_guard_check_moved(outputs->job->directory) : DPT_OK);
+}
+
 dpt_status dpt_outputs_replace(const dpt_comm *comm, dpt_outputs *outputs) {
-    if (!outputs->replaces)
-        return DPT_OK;
+    dpt_status st = dpt_outputs_check_moved(comm, outputs);
+    if (st != DPT_OK || !outputs->replaces)
+        return st;
     return dpt_agree(comm, outputs->replaced != NULL
                                ? dpt_existing_move(outputs->job, outputs->replaced)
                                : DPT_OK);

@@ -30,10 +30,14 @@ dpt_status dpt_outputs_open(const dpt_comm *comm, const dpt_inputs *inputs,
                             const dpt_resources *resources, const dpt_study_options *options,
                             dpt_outputs *out);
 
+/** Check that the directory is still the one that dpt_outputs_open found, before its files are read again.
+ * Collective over comm. Errors: DPT_ERR_OUTPUT naming the directory and the remedy. */
+dpt_status dpt_outputs_check_moved(const dpt_comm *comm, const dpt_outputs *outputs);
+
 /** Move the earlier study aside that output.overwrite replaces, when that was not done yet: before the first
  * file of the new one gets its name, and as late, so that a run which fails before has lost nothing.
  * Collective over comm. Errors: DPT_ERR_OUTPUT naming a file that somebody changed meanwhile, or one that
- * cannot be renamed; the earlier study is as it was then. */
+ * cannot be renamed; the earlier study is as it was then; those of dpt_outputs_check_moved. */
 dpt_status dpt_outputs_replace(const dpt_comm *comm, dpt_outputs *outputs);
 
 /** Remove it, once that file has its name, or after an error leave it to dpt_outputs_close, which moves it

@@ -66,10 +66,11 @@ static dpt_pass_header pass_header(const dpt_passes *p, uint64_t key, int64_t ne
 
 static bool pass_write(dpt_passes *p, const char *path, dpt_pass_header header,
                        const dpt_loss_part *parts, int count, bool sync) {
-    bool ok = access(p->folder, F_OK) == 0 || dpt_guard_output(p->folder) == DPT_OK;
+    bool ok = access(p->folder, F_OK) == 0 ? dpt_guard_check_moved(p->folder) == DPT_OK
+                                           : dpt_guard_output(p->folder) == DPT_OK;
     if (!ok) {
         dpt_error_clear();
-        errno = EPERM; /* an input lies there now */
+        errno = EPERM; /* an input lies there now, or another folder */
     } else if (mkdir(p->folder, 0777) != 0 && errno != EEXIST && !p->warned_write) {
         dpt_log(DPT_LOG_DEBUG,
                 "%s: cannot be created: %s: check the permissions of the folder above", p->folder,
@@ -246,11 +247,16 @@ void dpt_passes_watch(dpt_passes *p, uint64_t key, const char *what, dpt_loss *l
     dpt_loss_set_keeper(loss, &p->keeper);
 }
 
+/* A folder that has come to lie at its place is of others. */
+static void pass_remove(const char *path) {
+    if (path != NULL && !dpt_guard_is_moved(path))
+        unlink(path);
+}
+
 void dpt_passes_forget(dpt_passes *p) {
     for (int turn = 0; turn < turns_of(p) && (p->wrote || p->resumes); turn++) {
         char *path = pass_path(p, p->key, "rank", world_of(p)->rank, turn);
-        if (path != NULL)
-            unlink(path);
+        pass_remove(path);
         dpt_mem_free(path);
     }
 }
@@ -399,7 +405,11 @@ dpt_status dpt_passes_run(dpt_passes *p, const dpt_pass *pass) {
     dpt_passes_watch(p, dpt_hash_bytes(key, sizeof key), pass->what, pass->loss);
     p->t = pass->t + 0.0; /* -0 is 0 */
     int64_t found = 0;
-    dpt_status st = find_pass(p, pass, &found);
+    /* Not after hours of a pass that could not be kept. */
+    dpt_status st =
+        dpt_agree(world_of(p), world_of(p)->rank == 0 ? dpt_guard_check_moved(p->folder) : DPT_OK);
+    if (st == DPT_OK)
+        st = find_pass(p, pass, &found);
     if (st == DPT_OK && found)
         keeper_taken(p, p->samples);
     else if (st == DPT_OK && pass->prepare != NULL)
@@ -428,8 +438,7 @@ void dpt_passes_begin_edit(dpt_passes *p) {
 void dpt_passes_end_edit(dpt_passes *p) {
     for (int i = 0; i < p->nkeys && world_of(p)->rank == 0; i++) {
         char *path = pass_path(p, p->keys[i], "done", 0, 0);
-        if (path != NULL)
-            unlink(path);
+        pass_remove(path);
         dpt_mem_free(path);
     }
     p->nkeys = 0;

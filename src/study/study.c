@@ -343,6 +343,8 @@ static dpt_status write_results(study *s) {
     int64_t count = (int64_t)s->job->nedits * s->units;
     dpt_result *results = dpt_mem_zalloc(count, sizeof *results, "results");
     dpt_status st = dpt_agree(s->comm, results != NULL ? DPT_OK : DPT_ERR_OUTPUT);
+    if (st == DPT_OK)
+        st = dpt_outputs_check_moved(s->comm, &s->outputs);
     for (int64_t i = 0; i < count && st == DPT_OK; i++) {
         const dpt_job_edit *edit = &s->job->edits[i / s->units];
         int d = unit_data(s, (int)(i % s->units));

@@ -151,6 +151,46 @@ static void test_many(void **state) {
     }
 }
 
+static void moved(const char *path, const char *folder) {
+    assert_true(dpt_guard_is_moved(path));
+    assert_int_equal(dpt_guard_output(path), DPT_ERR_OUTPUT);
+    if (strncmp(dpt_error_message(), folder, strlen(folder)) != 0 ||
+        strstr(dpt_error_message(), "is another folder than the one") == NULL)
+        fail_msg("%s: \"%s\" does not name %s", path, dpt_error_message(), folder);
+    dpt_error_clear();
+}
+
+static void test_folder_exchanged(void **state) {
+    (void)state;
+    mkdir("out", 0777);
+    mkdir("out/units", 0777);
+    assert_int_equal(dpt_guard_enter("out/"), DPT_OK);
+    assert_int_equal(dpt_guard_enter("out/units"), DPT_OK);
+    assert_int_equal(dpt_guard_enter("out/missing"), DPT_OK);
+    allowed("out/units/a");
+    allowed("outer");
+    assert_int_equal(rename("out", "mine"), 0);
+    moved("out/a", "out: ");
+    mkdir("out", 0777);
+    mkdir("out/units", 0777);
+    moved("out/a", "out: ");
+    moved("out//units/a", "out: ");
+    moved("out", "out: ");
+    allowed("outer");
+    allowed("mine/a");
+    assert_int_equal(dpt_guard_enter("out"), DPT_OK); /* it stays the one that was entered */
+    moved("out/a", "out: ");
+    dpt_guard_leave("out//");
+    assert_int_equal(dpt_guard_enter("out"), DPT_OK);
+    allowed("out/units/a");
+    assert_int_equal(dpt_guard_enter("out/units"), DPT_OK);
+    assert_int_equal(rename("out/units", "out/old") | rename("mine/units", "out/units"), 0);
+    moved("out/units/a", "out/units: ");
+    allowed("out/a");
+    dpt_guard_clear();
+    allowed("out/units/a");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(test_same_file, register_inputs),
@@ -160,6 +200,7 @@ int main(void) {
         cmocka_unit_test_setup(test_allowed, register_inputs),
         cmocka_unit_test_setup(test_moved, register_inputs),
         cmocka_unit_test_setup(test_many, register_inputs),
+        cmocka_unit_test_setup(test_folder_exchanged, register_inputs),
     };
     return cmocka_run_group_tests_name("guard", tests, make_files, remove_files);
 }

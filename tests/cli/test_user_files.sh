@@ -694,6 +694,29 @@ meanwhile() { # what the user does to the earlier study while the new one works
     done
 }
 
+exchanged() { # another study comes to lie in the place of the output directory while a run works
+    local at=$1 pid before tries=0
+    fresh study
+    mv "$tmp/w/o" "$tmp/w/other"
+    [[ ${2:-} == *overwrite* ]] && cp -r "$tmp/w/other" "$tmp/w/o"
+    DPT_FAULT=$at:stop "$program" run "$tap_root/job.yaml" --set "output.directory=$tmp/w/o" "${@:2}" \
+        >"$tmp/out" 2>"$tmp/err" </dev/null &
+    pid=$!
+    ran="deltapath run at $at"
+    until grep -qs '^State:.T' "/proc/$pid/status" || ! kill -0 $pid || [[ $((tries++)) -gt 600 ]]; do sleep 0.1; done
+    mv "$tmp/w/o" "$tmp/w/mine" && mv "$tmp/w/other" "$tmp/w/o"
+    before=$(tree "$tmp/w/o")
+    kill -CONT $pid
+    wait $pid
+    code=$?
+    expect_error "exchanged at $at" 4 "w/o(/models|/units)?: is another folder than the one.*--resume"
+    holds "exchanged at $at: nothing changed" test "$before" = "$(tree "$tmp/w/o")"
+    job 2 --resume --set "output.directory=$tmp/w/mine"
+    expect_exit "exchanged at $at: the run goes on where its folder is" 0
+    run_at 1 verify "$tmp/w/mine"
+    expect_exit "exchanged at $at: its study is whole" 0
+}
+
 hard_links() { # copies of a folder that share their files are the files
     fresh study
     cp -al "$tmp/w/o" "$tmp/w/backup"
@@ -780,6 +803,10 @@ part another_study
 part stale_models
 part cannot_be_removed
 part meanwhile
+part exchanged store.write:0:3
+part exchanged study.edit:0:2
+part exchanged results.rename:0:1 --set=output.overwrite=true
+part exchanged results.write:0:1
 part hard_links
 part inputs_are_not_written_to
 done_testing
