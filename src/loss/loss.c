@@ -1,6 +1,7 @@
 #include "loss_base.h"
 
 #include "deltapath/base/mem.h"
+#include "deltapath/comm/same.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -52,6 +53,19 @@ dpt_status dpt_loss_set_weights(dpt_loss *loss, const double *weights) {
     return DPT_OK;
 }
 
+static dpt_status loss_evaluate_call(const dpt_loss *loss, const dpt_mesh *mesh, dpt_model *model,
+                                     const dpt_loss_call *call) {
+    dpt_loss_pass pass;
+    dpt_status st = dpt_loss_pass_create(loss, mesh, model, call, &pass);
+    if (st == DPT_OK && loss->ready != NULL)
+        st = loss->ready(loss);
+    st = dpt_loss_pass_run(&pass, mesh, st, loss->run_batch);
+    if (st == DPT_OK)
+        st = dpt_loss_sums_finish(&pass.sums, mesh);
+    dpt_loss_pass_destroy(&pass);
+    return st;
+}
+
 dpt_status dpt_loss_evaluate(const dpt_loss *loss, const dpt_mesh *mesh, dpt_model *model, double t,
                              dpt_model_backward mode, double *losses, uint8_t *correct,
                              double *terms, double *sample_terms, dpt_model_gradient *gradient) {
@@ -62,13 +76,21 @@ dpt_status dpt_loss_evaluate(const dpt_loss *loss, const dpt_mesh *mesh, dpt_mod
                           .terms = terms,
                           .sample_terms = sample_terms,
                           .gradient = gradient};
-    dpt_loss_pass pass;
-    dpt_status st = dpt_loss_pass_create(loss, mesh, model, &call, &pass);
-    if (st == DPT_OK && loss->ready != NULL)
-        st = loss->ready(loss);
-    st = dpt_loss_pass_run(&pass, mesh, st, loss->run_batch);
-    if (st == DPT_OK)
-        st = dpt_loss_sums_finish(&pass.sums, mesh);
-    dpt_loss_pass_destroy(&pass);
-    return st;
+    return loss_evaluate_call(loss, mesh, model, &call);
+}
+
+dpt_status dpt_loss_evaluate_drawn(const dpt_loss *loss, const dpt_mesh *mesh, dpt_model *model,
+                                   double t, dpt_rng labels, double *losses,
+                                   dpt_model_gradient *gradient) {
+    DPT_ASSERT_SAME(&mesh->world, labels.key);
+    DPT_ASSERT_SAME(&mesh->world, labels.purpose);
+    if (!loss->draws)
+        return dpt_error(DPT_ERR_INPUT, "data: a preference has no label that the model could "
+                                        "draw: take data of loss lm or class");
+    dpt_loss_call call = {.t = t,
+                          .mode = DPT_BACKWARD_GRADIENT,
+                          .losses = losses,
+                          .gradient = gradient,
+                          .labels = &labels};
+    return loss_evaluate_call(loss, mesh, model, &call);
 }

@@ -12,6 +12,8 @@ typedef struct dpt_loss_call {
     double *terms;
     double *sample_terms;
     dpt_model_gradient *gradient;
+    const dpt_rng
+        *labels; /**< stream from which the model's labels are drawn; NULL: the data's own */
 } dpt_loss_call;
 
 typedef struct dpt_loss_pass dpt_loss_pass;
@@ -30,6 +32,7 @@ struct dpt_loss {
     int64_t most_scores;    /**< predictions, as dpt_batch_scores counts them */
     int64_t extra_bytes;    /**< of dpt_loss_pass.extra */
     bool hits;              /**< run_batch reads dpt_loss_pass.correct */
+    bool draws;             /**< its labels can be drawn: a sample's loss is a mean of nll */
 
     /** Nothing, or why there can be no evaluation yet. Local. NULL: always ready. */
     dpt_status (*ready)(const dpt_loss *loss);
@@ -117,9 +120,14 @@ dpt_status dpt_loss_keep_between(dpt_loss_pass *pass, int64_t next);
 void dpt_loss_keep_save(dpt_loss_pass *pass, int64_t next, bool stops);
 
 /** Run the model over a batch with the weights, into nll, correct and terms, or the gradient of the
- * call. Collective over the group. */
-dpt_status dpt_loss_pass_model(dpt_loss_pass *pass, const dpt_batch *batch,
+ * call. Collective over the group. @param[in] place of the batch's first score among all of the data set. */
+dpt_status dpt_loss_pass_model(dpt_loss_pass *pass, const dpt_batch *batch, int64_t place,
                                dpt_model_backward mode);
+
+/** d loss / d nll of each of the `scored` scores of a sample whose loss is their mean: of its own loss for terms, of
+ * the mean over samples for the gradient, and the root of that for drawn labels, so that the squares of
+ * the gradients add up with the weights. Local. */
+double dpt_loss_pass_weight(const dpt_loss_pass *pass, int64_t sample, int64_t scored);
 
 /** Take in sample begin + i of a batch with one sequence or image a sample: its loss, whether the model
  * is right, and its terms when the call asks for them. Local. */

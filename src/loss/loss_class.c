@@ -41,14 +41,13 @@ static dpt_status loss_class_run_batch(dpt_loss_pass *pass, int64_t begin, int64
     const dpt_class_data *data = &((const loss_class *)pass->loss)->data;
     float *images = pass->extra;
     int64_t n = end - begin;
-    bool mean = pass->call->mode == DPT_BACKWARD_GRADIENT;
     dpt_status st = dpt_agree(pass->group, data->read(data->ctx, begin, n, images));
     if (st != DPT_OK)
         return st;
     for (int64_t i = 0; i < n; i++)
-        pass->weight[i] = mean ? dpt_loss_share(pass->loss, begin + i) : 1.0;
+        pass->weight[i] = dpt_loss_pass_weight(pass, begin + i, 1);
     dpt_batch batch = {.sequences = n, .images = images, .labels = data->labels + begin};
-    st = dpt_loss_pass_model(pass, &batch, pass->call->mode);
+    st = dpt_loss_pass_model(pass, &batch, begin, pass->call->mode);
     for (int64_t i = 0; i < n && st == DPT_OK; i++)
         dpt_loss_pass_take(pass, begin, i, pass->nll[i], pass->correct[i]);
     return st;
@@ -70,6 +69,7 @@ dpt_status dpt_loss_class_create(const dpt_class_data *data, const dpt_model_ima
     dpt_loss *base = &kind->base;
     *base = (dpt_loss){.samples = data->samples,
                        .hits = true,
+                       .draws = true,
                        .batch_end = loss_class_batch_end,
                        .run_batch = loss_class_run_batch,
                        .destroy = destroy_class};

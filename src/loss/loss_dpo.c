@@ -48,7 +48,7 @@ static double *logp_of(const dpt_loss_pass *pass) {
 static dpt_status run_model(dpt_loss_pass *pass, dpt_model_backward mode, int64_t begin,
                             int64_t end) {
     dpt_batch batch = dpt_loss_sequences_batch(&dpo_of(pass)->of, begin, end, pass->first);
-    dpt_status st = dpt_loss_pass_model(pass, &batch, mode);
+    dpt_status st = dpt_loss_pass_model(pass, &batch, 0, mode);
     double *logp = logp_of(pass);
     for (int64_t s = 0; s < batch.sequences && st == DPT_OK; s++) {
         logp[s] = 0.0;

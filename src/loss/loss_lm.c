@@ -19,14 +19,10 @@ dpt_status dpt_loss_lm_check(const dpt_lm_data *data, int64_t vocabulary, int64_
     return st;
 }
 
-/* d loss / d nll of the tokens of a batch: of each sample's own loss for terms, of the mean over
- * samples for the gradient. */
 static void set_weights(dpt_loss_pass *pass, const dpt_lm_data *data, int64_t begin, int64_t end) {
-    bool mean = pass->call->mode == DPT_BACKWARD_GRADIENT;
-    for (int64_t s = begin; s < end; s++) {
-        double share = mean ? dpt_loss_share(pass->loss, s) : 1.0;
-        dpt_loss_pass_weigh(pass, s - begin, share / (double)dpt_loss_scored_tokens(data, s));
-    }
+    for (int64_t s = begin; s < end; s++)
+        dpt_loss_pass_weigh(pass, s - begin,
+                            dpt_loss_pass_weight(pass, s, dpt_loss_scored_tokens(data, s)));
 }
 
 static void loss_lm_take_sample(dpt_loss_pass *pass, const dpt_batch *batch, int64_t begin,
@@ -48,7 +44,7 @@ static dpt_status loss_lm_run_batch(dpt_loss_pass *pass, int64_t begin, int64_t 
     const dpt_loss_sequences *lm = (const dpt_loss_sequences *)pass->loss;
     dpt_batch batch = dpt_loss_sequences_batch(lm, begin, end, pass->first);
     set_weights(pass, &lm->data, begin, end);
-    dpt_status st = dpt_loss_pass_model(pass, &batch, pass->call->mode);
+    dpt_status st = dpt_loss_pass_model(pass, &batch, lm->data.offsets[begin], pass->call->mode);
     for (int64_t i = 0; i < end - begin && st == DPT_OK; i++)
         loss_lm_take_sample(pass, &batch, begin, i);
     return st;
@@ -67,7 +63,8 @@ dpt_status dpt_loss_lm_create(const dpt_lm_data *data, int64_t vocabulary, int64
     dpt_loss_sequences *lm = dpt_mem_zalloc(1, sizeof *lm, "loss");
     if (lm == NULL)
         return DPT_ERR_OUTPUT;
-    lm->base = (dpt_loss){.hits = true, .run_batch = loss_lm_run_batch, .destroy = destroy_lm};
+    lm->base = (dpt_loss){
+        .hits = true, .draws = true, .run_batch = loss_lm_run_batch, .destroy = destroy_lm};
     dpt_loss_sequences_init(lm, data, 1, mesh, batch_tokens);
     *out = &lm->base;
     return DPT_OK;

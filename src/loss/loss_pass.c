@@ -5,6 +5,9 @@
 #include "deltapath/comm/agree.h"
 #include "deltapath/comm/stop.h"
 
+#include <math.h>
+#include <string.h>
+
 dpt_status dpt_loss_pass_create(const dpt_loss *loss, const dpt_mesh *mesh, dpt_model *model,
                                 const dpt_loss_call *call, dpt_loss_pass *out) {
     *out = (dpt_loss_pass){.loss = loss, .group = &mesh->model, .model = model, .call = call};
@@ -74,8 +77,21 @@ dpt_status dpt_loss_pass_run(dpt_loss_pass *pass, const dpt_mesh *mesh, dpt_stat
     return st;
 }
 
-dpt_status dpt_loss_pass_model(dpt_loss_pass *pass, const dpt_batch *batch,
+double dpt_loss_pass_weight(const dpt_loss_pass *pass, int64_t sample, int64_t scored) {
+    bool mean = pass->call->mode == DPT_BACKWARD_GRADIENT;
+    double weight = (mean ? dpt_loss_share(pass->loss, sample) : 1.0) / (double)scored;
+    return pass->call->labels != NULL ? sqrt(weight) : weight;
+}
+
+dpt_status dpt_loss_pass_model(dpt_loss_pass *pass, const dpt_batch *batch, int64_t place,
                                dpt_model_backward mode) {
+    if (pass->call->labels != NULL) {
+        dpt_model_draw draw = {.rng = *pass->call->labels, .place = place};
+        memset(pass->correct, 0,
+               (size_t)dpt_batch_scores(batch)); /* of drawn labels nothing is right */
+        return dpt_model_run_drawn(pass->model, batch, pass->call->t, &draw, pass->weight,
+                                   pass->nll, pass->call->gradient);
+    }
     return dpt_model_run(pass->model, batch, pass->call->t, mode,
                          mode == DPT_BACKWARD_NONE ? NULL : pass->weight, pass->nll,
                          pass->loss->hits ? pass->correct : NULL, pass->terms,

@@ -1,6 +1,7 @@
 #include "score.h"
 #include "transformer.h"
 
+#include "deltapath/base/assert.h"
 #include "deltapath/nn/cross_entropy.h"
 #include "deltapath/nn/linear.h"
 
@@ -34,11 +35,29 @@ static void head_list_rows(dpt_pass *pass) {
     }
 }
 
+static int64_t head_score_at(const dpt_pass *pass, int64_t row) {
+    const dpt_work *k = pass->work;
+    return pass->call->batch->images != NULL ? k->row_sequence[row] : k->rows[row] + 1;
+}
+
+/* Labels from the model itself take the place of the batch's. */
+static void head_draw(dpt_pass *pass, int64_t row, const dpt_score_rows *rows) {
+    const dpt_work *k = pass->work;
+    const dpt_model_draw *draw = pass->call->draw;
+    int64_t V = pass->arch->length[DPT_AXIS_VOCABULARY], *first = k->best + row;
+    for (int64_t r = 0; r < rows->n; r++) {
+        int64_t place = draw->place + head_score_at(pass, row + r);
+        DPT_ASSERT(place >= 0 && place < INT64_MAX / V);
+        first[r] = place * V;
+    }
+    dpt_status st = dpt_score_draw(&pass->model->group, rows, draw->rng, first, k->targets + row);
+    pass->status = dpt_status_worse(pass->status, st);
+}
+
 /* nll of n rows whose logits over this rank's vocabulary are in work->logits. */
 static void head_score(dpt_pass *pass, int64_t row, int64_t n) {
     const dpt_work *k = pass->work;
     uint8_t *correct = pass->call->correct;
-    bool images = pass->call->batch->images != NULL;
     dpt_score_rows rows = {.n = n,
                            .v = pass->slice->v,
                            .begin = pass->slice->begin[DPT_AXIS_VOCABULARY],
@@ -49,9 +68,11 @@ static void head_score(dpt_pass *pass, int64_t row, int64_t n) {
                            .top = k->part, /* free here, and n <= T */
                            .hits = correct != NULL ? k->best + row : NULL};
     double *nll = k->sums + n;
+    if (pass->call->draw != NULL)
+        head_draw(pass, row, &rows);
     pass->status = dpt_status_worse(pass->status, dpt_score(&pass->model->group, &rows, nll));
     for (int64_t r = 0; r < n; r++) {
-        int64_t at = images ? k->row_sequence[row + r] : k->rows[row + r] + 1;
+        int64_t at = head_score_at(pass, row + r);
         pass->call->nll[at] = nll[r];
         if (correct != NULL)
             correct[at] = rows.hits[r] != 0;

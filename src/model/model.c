@@ -356,6 +356,19 @@ static void model_check_same(const dpt_comm *group, const dpt_model_call *call) 
     DPT_ASSERT_SAME_ARRAY(group, call->weight, dpt_batch_scores(batch));
 }
 
+static dpt_status model_run_call(dpt_model *model, const dpt_model_call *call) {
+    dpt_status st = dpt_agree_fault("model.run");
+    if (st == DPT_OK)
+        st = model_check_call(model, call);
+    if (st == DPT_OK)
+        st = model_prepare(model, call);
+    st = dpt_agree(&model->group, st);
+    if (st != DPT_OK)
+        return st;
+    model_clear_outputs(model, call);
+    return dpt_agree(&model->group, dpt_pass_run(model, call));
+}
+
 dpt_status dpt_model_run(dpt_model *model, const dpt_batch *batch, double t,
                          dpt_model_backward mode, const double *weight, double *nll,
                          uint8_t *correct, double *terms, dpt_model_gradient *gradient) {
@@ -368,14 +381,22 @@ dpt_status dpt_model_run(dpt_model *model, const dpt_batch *batch, double t,
                            .terms = mode == DPT_BACKWARD_TERMS ? terms : NULL,
                            .gradient = gradient};
     model_check_same(&model->group, &call);
-    dpt_status st = dpt_agree_fault("model.run");
-    if (st == DPT_OK)
-        st = model_check_call(model, &call);
-    if (st == DPT_OK)
-        st = model_prepare(model, &call);
-    st = dpt_agree(&model->group, st);
-    if (st != DPT_OK)
-        return st;
-    model_clear_outputs(model, &call);
-    return dpt_agree(&model->group, dpt_pass_run(model, &call));
+    return model_run_call(model, &call);
+}
+
+dpt_status dpt_model_run_drawn(dpt_model *model, const dpt_batch *batch, double t,
+                               const dpt_model_draw *draw, const double *weight, double *nll,
+                               dpt_model_gradient *gradient) {
+    DPT_ASSERT_SAME(&model->group, draw->rng.key);
+    DPT_ASSERT_SAME(&model->group, draw->rng.purpose);
+    DPT_ASSERT_SAME(&model->group, draw->place);
+    dpt_model_call call = {.batch = batch,
+                           .t = t,
+                           .mode = DPT_BACKWARD_GRADIENT,
+                           .weight = weight,
+                           .nll = nll,
+                           .gradient = gradient,
+                           .draw = draw};
+    model_check_same(&model->group, &call);
+    return model_run_call(model, &call);
 }

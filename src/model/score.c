@@ -16,6 +16,25 @@ static dpt_status score_find_hits(const dpt_comm *group, const dpt_score_rows *r
     return st;
 }
 
+/* Times go through the all-reduce as a maximum of negatives, and so do ids. */
+dpt_status dpt_score_draw(const dpt_comm *group, const dpt_score_rows *rows, dpt_rng rng,
+                          int64_t *first, int32_t *targets) {
+    int64_t n = rows->n, v = rows->v, *best = first;
+    double *own = rows->sums, *all = rows->sums + n;
+    dpt_nn_ce_row_max(n, v, rows->logits, v, rows->max);
+    dpt_status st = dpt_comm_max_f32(group, rows->max, n);
+    dpt_nn_ce_draw(n, v, rows->begin, rows->logits, v, rows->max, rng, first, own, best);
+    for (int64_t r = 0; r < n; r++)
+        all[r] = -own[r];
+    st = dpt_status_worse(st, dpt_comm_max_f64(group, all, n));
+    for (int64_t r = 0; r < n; r++)
+        best[r] = best[r] >= 0 && own[r] == -all[r] ? -best[r] : INT64_MIN;
+    st = dpt_status_worse(st, dpt_comm_max_i64(group, best, n));
+    for (int64_t r = 0; r < n; r++) /* of a row of NaN, whose loss is none either, the first */
+        targets[r] = best[r] != INT64_MIN ? (int32_t)-best[r] : 0;
+    return st;
+}
+
 dpt_status dpt_score(const dpt_comm *group, const dpt_score_rows *rows, double *nll) {
     int64_t n = rows->n, v = rows->v;
     double *target = rows->sums + n;

@@ -85,6 +85,7 @@ struct dpt_model_call {
     uint8_t *correct;
     double *terms;
     dpt_model_gradient *gradient;
+    const dpt_model_draw *draw; /**< NULL: the batch's own labels */
 };
 
 /** What the passes share during one call. */

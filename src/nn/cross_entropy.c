@@ -90,3 +90,41 @@ void dpt_nn_ce_argmax(int64_t R, int64_t V, int64_t v0, const float *logits, int
         index[r] = V == 0 ? -1 : v0 + (il < V ? il : 0);
     }
 }
+
+/** The first arrival of one row. As -log(u) >= 1 - u, few entries need their logarithm. */
+static int64_t draw_row(int64_t V, const float *row, float max, dpt_rng rng, int64_t first,
+                        double *time) {
+    int64_t index = -1;
+    *time = INFINITY;
+    for (int64_t v0 = 0; v0 < V; v0 += CHUNK) {
+        float e[CHUNK];
+        uint32_t words[CHUNK];
+        int64_t width = V - v0 < CHUNK ? V - v0 : CHUNK;
+        dpt_rng_words(rng, first + v0, width, words);
+#pragma omp simd
+        for (int64_t v = 0; v < width; v++)
+            e[v] = dpt_nn_expf(row[v0 + v] - max);
+        for (int64_t v = 0; v < width; v++) {
+            double u = dpt_rng_uniform(words[v]);
+            if (1.0 - u >= *time * (double)e[v])
+                continue;
+            double arrival = -log(u) / (double)e[v];
+            if (arrival < *time) {
+                *time = arrival;
+                index = v0 + v;
+            }
+        }
+    }
+    return index;
+}
+
+void dpt_nn_ce_draw(int64_t R, int64_t V, int64_t v0, const float *logits, int64_t ld,
+                    const float *max, dpt_rng rng, const int64_t *first, double *time,
+                    int64_t *index) {
+    /* logits (R,V), max (R), first (R), time (R), index (R) */
+#pragma omp parallel for schedule(static) if (R * V >= PARALLEL_MIN)
+    for (int64_t r = 0; r < R; r++) {
+        int64_t il = draw_row(V, logits + r * ld, max[r], rng, first[r] + v0, time + r);
+        index[r] = il >= 0 ? v0 + il : -1;
+    }
+}

@@ -22,8 +22,8 @@ typedef struct loss_fixture {
 } loss_fixture;
 
 /* A model with its edit bound; the loss is the caller's. */
-static void loss_fixture_open(loss_fixture *f, golden_model *g, const uint8_t *correct,
-                              int model_size) {
+static inline void loss_fixture_open(loss_fixture *f, golden_model *g, const uint8_t *correct,
+                                     int model_size) {
     memset(f, 0, sizeof *f);
     f->g = g;
     f->correct = correct;
@@ -38,7 +38,7 @@ static void loss_fixture_open(loss_fixture *f, golden_model *g, const uint8_t *c
     f->hits = calloc((size_t)g->samples, 1);
 }
 
-static void loss_fixture_close(loss_fixture *f) {
+static inline void loss_fixture_close(loss_fixture *f) {
     free(f->losses);
     free(f->terms);
     free(f->sample_terms);
@@ -48,12 +48,12 @@ static void loss_fixture_close(loss_fixture *f) {
     dpt_mesh_destroy(&f->mesh);
 }
 
-static void loss_near(double ours, double golden, double scale, const char *what) {
+static inline void loss_near(double ours, double golden, double scale, const char *what) {
     if (!(fabs(ours - golden) <= 1e-4 * scale))
         fail_msg("%s: %.9g in place of %.9g (scale %.3g)", what, ours, golden, scale);
 }
 
-static void loss_check_terms(loss_fixture *f, const double *share) {
+static inline void loss_check_terms(loss_fixture *f, const double *share) {
     const golden_model *g = f->g;
     int count = g->post.catalog.count;
     assert_int_equal(dpt_loss_evaluate(f->loss, &f->mesh, f->model, 0.0, DPT_BACKWARD_TERMS,
@@ -83,7 +83,7 @@ static void loss_check_terms(loss_fixture *f, const double *share) {
 }
 
 /* The gradient against the golden one (even shares), and <gradient, E> against the golden terms. */
-static void loss_check_gradient(loss_fixture *f, const double *share, bool even) {
+static inline void loss_check_gradient(loss_fixture *f, const double *share, bool even) {
     const golden_model *g = f->g;
     int count = g->post.catalog.count;
     dpt_model_gradient *gradient;
@@ -122,7 +122,7 @@ static void loss_check_gradient(loss_fixture *f, const double *share, bool even)
 }
 
 /* All of it with even shares, then with weights 1, 0, 3, 0.5, 2. */
-static void loss_check_all(loss_fixture *f) {
+static inline void loss_check_all(loss_fixture *f) {
     static const double weights[] = {1.0, 0.0, 3.0, 0.5, 2.0};
     int n = (int)f->g->samples;
     double share[5], sum = 0.0;
@@ -149,7 +149,7 @@ static void loss_check_all(loss_fixture *f) {
 
 /* A fault at each point of an evaluation, on the first or last rank, ends in the same status everywhere
  * and the loss still works. */
-static void loss_check_faults(loss_fixture *f) {
+static inline void loss_check_faults(loss_fixture *f) {
     static const char *const points[] = {"loss.evaluate", "model.run"};
     for (int i = 0; i < 5; i++) {
         if (i < 4)
@@ -163,7 +163,7 @@ static void loss_check_faults(loss_fixture *f) {
     }
 }
 
-static void loss_check_bad_weights(dpt_loss *loss) {
+static inline void loss_check_bad_weights(dpt_loss *loss) {
     static const double bad[][5] = {
         {1, -1, 1, 1, 1}, {1, NAN, 1, 1, 1}, {1, INFINITY, 1, 1, 1}, {0, 0, 0, 0, 0}};
     static const char *const named[] = {"sample 1 is -1", "sample 1 is nan", "sample 1 is inf",

@@ -137,4 +137,19 @@ dpt_status dpt_loss_evaluate(const dpt_loss *loss, const dpt_mesh *mesh, dpt_mod
                              dpt_model_backward mode, double *losses, uint8_t *correct,
                              double *terms, double *sample_terms, dpt_model_gradient *gradient);
 
+/** Gradient with labels that the model itself draws at t, independently for each scored token or image and
+ * given the data's own tokens before it. Collective over the mesh (same: labels).
+ * Computes: G = sum over scores of sqrt(w) grad nll(drawn label), w the weight of the score in the (weighted)
+ *           mean loss. Labels are independent, so the mean of G_i^2 over draws is
+ *           sum w (J^T (diag(p) - p p^T) J)_ii, the Gauss-Newton diagonal of the mean loss.
+ * @param[in]  labels  stream of the draws: place i of the data set (its token i, or image i) takes the
+ *                     words of dpt_model_run_drawn.
+ * @param[out] losses  (samples) of the drawn labels, the same on all ranks: their mean is that of the entropy.
+ * @param[in,out] gradient this replica's share of G; zero before.
+ * Errors: DPT_ERR_INPUT for a loss without labels to draw (dpo).
+ * Determinism: to rounding between meshes and batches; a label changes only where two entries tie to rounding. */
+dpt_status dpt_loss_evaluate_drawn(const dpt_loss *loss, const dpt_mesh *mesh, dpt_model *model,
+                                   double t, dpt_rng labels, double *losses,
+                                   dpt_model_gradient *gradient);
+
 #endif

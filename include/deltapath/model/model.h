@@ -1,6 +1,7 @@
 #ifndef DELTAPATH_MODEL_MODEL_H
 #define DELTAPATH_MODEL_MODEL_H
 
+#include "deltapath/base/rng.h"
 #include "deltapath/comm/comm.h"
 #include "deltapath/model/batch.h"
 #include "deltapath/tensor/catalog.h"
@@ -104,6 +105,12 @@ dpt_status dpt_model_gradient_sum(dpt_model_gradient *gradient, const dpt_comm *
  * Local. @param[out] terms (tensors). */
 dpt_status dpt_model_gradient_dot(const dpt_model *model, const dpt_model_gradient *gradient,
                                   double *terms);
+/** sum_i E_i^2 G_i^2 of the bound edit per tensor, G being the gradient over the whole group: what several
+ * ranks hold is added up before it is squared, and counted once. Collective over group.
+ * @param[out] squares (tensors) the same on all ranks.
+ * Errors, agreed: DPT_ERR_OUTPUT without memory. Determinism: to rounding between meshes. */
+dpt_status dpt_model_gradient_squares(const dpt_model *model, const dpt_model_gradient *gradient,
+                                      double *squares);
 /** Gradient of a run of elements of one tensor on every rank of the group; a tensor that the model does not
  * use has zeros. Collective over group (same: range). @param[out] out (range.n) fp32. */
 dpt_status dpt_model_gradient_range(const dpt_model *model, const dpt_model_gradient *gradient,
@@ -130,5 +137,20 @@ dpt_status dpt_model_gradient_range(const dpt_model *model, const dpt_model_grad
 dpt_status dpt_model_run(dpt_model *model, const dpt_batch *batch, double t,
                          dpt_model_backward mode, const double *weight, double *nll,
                          uint8_t *correct, double *terms, dpt_model_gradient *gradient);
+
+/** Where the labels of a batch come from when the model itself gives them. */
+typedef struct dpt_model_draw {
+    dpt_rng rng;
+    int64_t place; /**< of the batch's first score among all: score i draws for place + i */
+} dpt_model_draw;
+
+/** dpt_model_run with mode GRADIENT and each scored token, or image, labelled by a draw from the model's own
+ * softmax at t, given the batch's tokens before it: nll is that of the drawn label. Entry v of the vocabulary of size
+ * V takes word (place + i) V + v of the stream (dpt_nn_ce_draw).
+ * Collective over group (same: batch, t, draw, weights). Errors: as dpt_model_run.
+ * Determinism: the labels depend on the group and the batch only through the rounding of the logits. */
+dpt_status dpt_model_run_drawn(dpt_model *model, const dpt_batch *batch, double t,
+                               const dpt_model_draw *draw, const double *weight, double *nll,
+                               dpt_model_gradient *gradient);
 
 #endif

@@ -8,6 +8,8 @@
 #ifndef DELTAPATH_NN_CROSS_ENTROPY_H
 #define DELTAPATH_NN_CROSS_ENTROPY_H
 
+#include "deltapath/base/rng.h"
+
 #include <stdint.h>
 
 /** Largest logit of each row in this block.
@@ -60,5 +62,20 @@ void dpt_nn_ce_backward(int64_t R, int64_t V, int64_t v0, float *logits, int64_t
  */
 void dpt_nn_ce_argmax(int64_t R, int64_t V, int64_t v0, const float *logits, int64_t ld,
                       float *value, int64_t *index);
+
+/** Draws a label of each row from its softmax, in this block.
+ *
+ * Local. An exponential race, which is the Gumbel-max trick without its outer logarithm: entry v of row r arrives
+ * at the time -log(u) / exp(logits[r,v] - max[r]), u = dpt_rng_uniform of word first[r] + v0 + v of the
+ * stream, and is the first of the whole vocabulary with its softmax probability. The caller takes the first
+ * over the ranks, by equal times the smallest id.
+ * @param[in]  max    (R) maximum over the whole vocabulary.
+ * @param[in]  first  (R) element of the stream that belongs to token id 0.
+ * @param[out] time   (R) of the first arrival; INFINITY if V is 0.
+ * @param[out] index  (R) token id in [v0, v0 + V); -1 if V is 0 or no logit is a number. May be `first`.
+ */
+void dpt_nn_ce_draw(int64_t R, int64_t V, int64_t v0, const float *logits, int64_t ld,
+                    const float *max, dpt_rng rng, const int64_t *first, double *time,
+                    int64_t *index);
 
 #endif
