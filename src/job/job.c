@@ -165,13 +165,33 @@ static dpt_status read_margin(dpt_job *job, const dpt_yaml *yaml, struct fy_node
     return dpt_yaml_locate(yaml, margin, dpt_verdict_check(&options));
 }
 
+/* The law needs labels to draw, and a model. */
+static dpt_status read_law(dpt_job *job, const dpt_yaml *yaml, struct fy_node *root) {
+    struct fy_node *law = dpt_yaml_get(root, "law");
+    dpt_status st = dpt_job_keys_read(yaml, law, "law", "law", job);
+    if (st != DPT_OK || job->law.repeats == 0)
+        return st;
+    if (!job->riemann || job->ndata == 0)
+        return dpt_yaml_error(yaml, law,
+                              "law measures a loss: give data and leave out riemann: off, or leave "
+                              "out law");
+    for (int d = 0; d < job->ndata; d++)
+        if (job->data[d].loss == DPT_LOSS_DPO)
+            return dpt_yaml_error(
+                yaml, law,
+                "data set '%s' has loss dpo, whose preferences are no labels that "
+                "the model could draw: leave out law, or that data set",
+                job->data[d].name);
+    return DPT_OK;
+}
+
 /* Sections that need more than their keys read, and lists, whose entries have structs of their own. */
 static const struct job_reader {
     const char *section;
     dpt_status (*read)(dpt_job *job, const dpt_yaml *yaml, struct fy_node *root);
 } readers[] = {{"models", read_models}, {"data", read_data},       {"edits", read_edits},
                {"select", read_select}, {"riemann", read_riemann}, {"output", read_output},
-               {"margin", read_margin}};
+               {"margin", read_margin}, {"law", read_law}};
 
 /* One after another as in the table of keys: edits look for data, the path for edits. */
 static dpt_status read_section(dpt_job *job, const dpt_yaml *yaml, struct fy_node *root,
@@ -384,6 +404,9 @@ const char *dpt_job_loss_name(dpt_job_loss loss) {
 
 void dpt_job_hash_for_units(const dpt_job *job, dpt_hash *hash) {
     dpt_job_keys_hash_job(DPT_REDO_UNITS, job, hash);
+    const uint64_t law[] = {(uint64_t)job->law.repeats, job->law.seed};
+    if (law[0] > 0) /* units without it stay as they are, whatever its seed */
+        dpt_hash_update(hash, law, sizeof law);
 }
 
 void dpt_job_hash_for_models(const dpt_job *job, dpt_hash *hash) {

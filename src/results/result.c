@@ -148,6 +148,20 @@ dpt_status dpt_result_add_spectrum(dpt_result *result, int64_t tensor, int64_t c
     return DPT_OK;
 }
 
+static const char *result_data(const dpt_result *r) {
+    return r->data != NULL ? r->data : "";
+}
+
+bool dpt_result_is_law(const dpt_result *results, int64_t i) {
+    if (isnan(results[i].scalars.curvature))
+        return false;
+    for (int64_t j = 0; j < i; j++)
+        if (strcmp(result_data(&results[j]), result_data(&results[i])) == 0 &&
+            !isnan(results[j].scalars.curvature))
+            return false;
+    return true;
+}
+
 static void hash_text(dpt_hash *hash, const char *text) {
     dpt_hash_update(hash, text, strlen(text) + 1);
 }

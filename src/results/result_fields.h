@@ -74,4 +74,8 @@ bool dpt_result_get(int64_t group, int64_t file_bytes, dpt_result *result);
 bool dpt_result_has_columns(int64_t group, int others);
 bool dpt_result_has_names(int64_t group, const char *table, const char *const *names, int count);
 
+/** The first unit of each data set whose curvature was measured stands for it: all units of a data set have the same.
+ * Local. @return whether unit i is such a one. */
+bool dpt_result_is_law(const dpt_result *results, int64_t i);
+
 #endif

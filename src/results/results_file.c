@@ -75,6 +75,40 @@ static bool put_units(hid_t file, const dpt_result *results, int64_t count) {
     return ok;
 }
 
+/* /law/<data>: the curvature of a data set, its arrays being those of a unit. Nothing without one. */
+static bool put_law_of(hid_t file, hid_t creation, const dpt_result *r) {
+    static const char *const arrays[] = {"curvature", "curvature_se"};
+    char *data = dpt_result_encode(r->data != NULL ? r->data : ""), *unit = group_path(r);
+    char *path = data != NULL ? dpt_mem_format("/law/%s", data) : NULL;
+    hid_t group = path != NULL && unit != NULL
+                      ? H5Gcreate2(file, path, creation, H5P_DEFAULT, H5P_DEFAULT)
+                      : H5I_INVALID_HID;
+    bool ok = group >= 0 && dpt_h5_put_f64(group, arrays[0], r->scalars.curvature) &&
+              dpt_h5_put_f64(group, arrays[1], r->scalars.curvature_se);
+    for (int i = 0; ok && i < 2; i++) {
+        char *array = dpt_mem_format("%s/%s", unit, arrays[i]);
+        ok = array != NULL &&
+             H5Lcreate_hard(file, array, group, arrays[i], H5P_DEFAULT, H5P_DEFAULT) >= 0;
+        dpt_mem_free(array);
+    }
+    if (group >= 0)
+        ok = H5Gclose(group) >= 0 && ok;
+    dpt_mem_free(path);
+    dpt_mem_free(unit);
+    dpt_mem_free(data);
+    return ok;
+}
+
+static bool put_law(hid_t file, const dpt_result *results, int64_t count) {
+    hid_t creation = H5Pcreate(H5P_LINK_CREATE);
+    bool ok = creation >= 0 && H5Pset_create_intermediate_group(creation, 1) >= 0;
+    for (int64_t i = 0; ok && i < count; i++)
+        ok = !dpt_result_is_law(results, i) || put_law_of(file, creation, &results[i]);
+    if (creation >= 0)
+        H5Pclose(creation);
+    return ok;
+}
+
 static char *results_image(const dpt_results_study *study, const dpt_result *results, int64_t count,
                            int64_t *n) {
     char *bytes = NULL;
@@ -87,7 +121,7 @@ static char *results_image(const dpt_results_study *study, const dpt_result *res
             dpt_h5_put_string(file, "provenance", study->provenance ? study->provenance : "") &&
             dpt_h5_put_string(file, "job", study->job ? study->job : "") &&
             put_tensors(file, study) && put_units(file, results, count) &&
-            dpt_result_seeds_put(file, study);
+            put_law(file, results, count) && dpt_result_seeds_put(file, study);
         bytes = dpt_h5_image_take(file, ok, n);
     }
     H5E_END_TRY;

@@ -188,6 +188,37 @@ static dpt_status unit_object(const dpt_results_study *study, const dpt_result *
     return aggregate(study, r, unit);
 }
 
+/* The curvature of a data set, by tensor where there is any. */
+static json_t *law_object(const dpt_results_study *study, const dpt_result *r) {
+    json_t *out = json_object();
+    json_t *tensors = json_array();
+    results_text_set_text(out, "data", r->data);
+    json_object_set_new(out, "curvature", number(r->scalars.curvature));
+    json_object_set_new(out, "curvature_se", number(r->scalars.curvature_se));
+    for (int64_t i = 0; i < r->tensors; i++) {
+        if (r->curvature[i] == 0.0)
+            continue;
+        json_t *one = json_object();
+        results_text_set_text(one, "tensor", study->tensor_names[i]);
+        json_object_set_new(one, "curvature", number(r->curvature[i]));
+        json_object_set_new(one, "curvature_se", number(r->curvature_se[i]));
+        json_array_append_new(tensors, one);
+    }
+    json_object_set_new(out, "tensors", tensors);
+    return out;
+}
+
+static void results_text_set_law(json_t *root, const dpt_results_study *study,
+                                 const dpt_result *results, int64_t count) {
+    json_t *law = json_array();
+    for (int64_t i = 0; i < count; i++)
+        if (dpt_result_is_law(results, i))
+            json_array_append_new(law, law_object(study, &results[i]));
+    if (json_array_size(law) > 0)
+        json_object_set(root, "law", law);
+    json_decref(law);
+}
+
 dpt_status dpt_results_json(FILE *file, const dpt_results_study *study, const dpt_result *results,
                             int64_t count) {
     json_t *root = json_object();
@@ -205,6 +236,7 @@ dpt_status dpt_results_json(FILE *file, const dpt_results_study *study, const dp
         st = unit_object(study, &results[i], &unit);
         json_array_append_new(units, unit);
     }
+    results_text_set_law(root, study, results, count);
     json_object_set_new(root, "units", units);
     json_object_set_new(root, "seeds", dpt_result_seeds_json(study));
     if (st == DPT_OK && json_dumpf(root, file, JSON_INDENT(1) | JSON_REAL_PRECISION(DIGITS)) != 0)

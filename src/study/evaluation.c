@@ -45,8 +45,8 @@ static void end_pass(dpt_evaluation *ev) {
 
 /* A pass of the model that is bound, or of the post-trained one; what it gives is in `pass`. */
 static dpt_status run_pass(dpt_evaluation *ev, const dpt_baseline *base, dpt_pass pass) {
-    uint64_t parts[2] = {base->key, ev->bound};
-    pass.key = dpt_hash_bytes(parts, sizeof parts);
+    uint64_t parts[3] = {base->key, ev->bound, pass.labels != NULL ? pass.labels->key : 0};
+    pass.key = dpt_hash_bytes(parts, pass.labels != NULL ? sizeof parts : 2 * sizeof parts[0]);
     pass.what = base->name;
     pass.loss = base->loss;
     pass.model = ev->model;
@@ -87,6 +87,45 @@ static dpt_status evaluate_pre(dpt_evaluation *ev, dpt_baseline *base, uint8_t *
                      .ctx = ev};
     dpt_status st = run_pass(ev, base, pass);
     base->accuracy_pre = share_of(correct, base);
+    return st;
+}
+
+/* Sums of E^2 G^2 of one draw of labels, along the delta. @param[in] gradient of zeros. */
+static dpt_status evaluate_draw(dpt_evaluation *ev, dpt_baseline *base, dpt_rng labels,
+                                dpt_model_gradient *gradient, double *squares) {
+    double *losses = dpt_mem_zalloc(base->samples, sizeof *losses, "losses");
+    dpt_status st = dpt_agree(&ev->mesh.world, losses != NULL ? DPT_OK : DPT_ERR_OUTPUT);
+    dpt_pass pass = {.t = 0.0,
+                     .mode = DPT_BACKWARD_GRADIENT,
+                     .losses = losses,
+                     .terms = squares,
+                     .gradient = gradient,
+                     .labels = &labels,
+                     .prepare = bind_pre,
+                     .ctx = ev};
+    if (st == DPT_OK)
+        st = run_pass(ev, base, pass);
+    dpt_mem_free(losses);
+    return st;
+}
+
+/* One scratch gradient, made anew for each draw: what the pass keeps is a number for each tensor. */
+static dpt_status evaluate_law(dpt_evaluation *ev, dpt_baseline *base, uint8_t *correct) {
+    (void)correct;
+    const dpt_job *job = ev->inputs->job;
+    int tensors = dpt_model_catalog(ev->model)->count;
+    dpt_status st = dpt_law_create(tensors, job->law.repeats, &base->law);
+    st = dpt_agree(&ev->mesh.world, st);
+    for (int r = 0; r < job->law.repeats && st == DPT_OK; r++) {
+        dpt_model_gradient *gradient = NULL;
+        st = dpt_agree(&ev->mesh.world, dpt_model_gradient_create(ev->model, &gradient));
+        if (st == DPT_OK)
+            st = evaluate_draw(ev, base, dpt_law_labels(job, base->name, r), gradient,
+                               dpt_law_draw(&base->law, r));
+        dpt_model_gradient_destroy(gradient);
+    }
+    if (st == DPT_OK)
+        dpt_law_finish(&base->law, ev->inputs->selected);
     return st;
 }
 
@@ -145,7 +184,8 @@ dpt_status dpt_evaluation_create(const dpt_comm *comm, dpt_inputs *inputs,
                                  dpt_evaluation *out) {
     /* W_post and W_pre are bound under keys of their own: both models, and how they are paired. */
     uint64_t ends[2] = {inputs->fingerprint, (uint64_t)inputs->job->on_mismatch};
-    *out = (dpt_evaluation){.ndata = 0, .bound = dpt_hash_bytes(ends, sizeof ends)};
+    *out =
+        (dpt_evaluation){.ndata = 0, .inputs = inputs, .bound = dpt_hash_bytes(ends, sizeof ends)};
     dpt_status st = dpt_agree(comm, dpt_mesh_create(comm, resources->tensor_parallel, &out->mesh));
     if (st != DPT_OK)
         return st;
@@ -161,7 +201,8 @@ dpt_status dpt_evaluation_create(const dpt_comm *comm, dpt_inputs *inputs,
     st = dpt_error_locate(dpt_agree(comm, st), inputs->job->post);
     if (st == DPT_OK)
         st = create_losses(out, inputs, resources, &references);
-    dpt_progress_begin(&out->progress, "evaluating", "samples", samples_of(inputs) * (passes + 2));
+    dpt_progress_begin(&out->progress, "evaluating", "samples",
+                       samples_of(inputs) * (passes + 2 + inputs->job->law.repeats));
     if (st == DPT_OK)
         st = for_each_data(out, evaluate_post);
     dpt_source pre = dpt_pair_source(&inputs->pair);
@@ -169,6 +210,8 @@ dpt_status dpt_evaluation_create(const dpt_comm *comm, dpt_inputs *inputs,
     out->pre_path = inputs->job->pre;
     if (st == DPT_OK)
         st = for_each_data(out, evaluate_pre);
+    if (st == DPT_OK && inputs->job->law.repeats > 0)
+        st = for_each_data(out, evaluate_law);
     out->pre = NULL;
     if (st == DPT_OK)
         st = dpt_evaluation_bind(out, NULL, 0);
@@ -185,6 +228,7 @@ void dpt_evaluation_destroy(dpt_evaluation *ev) {
         dpt_model_gradient_destroy(ev->data[d].gradient);
         dpt_mem_free(ev->data[d].loss_pre);
         dpt_mem_free(ev->data[d].loss_post);
+        dpt_law_destroy(&ev->data[d].law);
         dpt_loss_destroy(ev->data[d].loss);
     }
     dpt_mem_free(ev->data);

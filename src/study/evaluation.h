@@ -7,6 +7,7 @@
 #include "deltapath/model/model.h"
 #include "deltapath/path/riemann.h"
 #include "inputs.h"
+#include "law.h"
 #include "passes.h"
 #include "resources.h"
 
@@ -21,11 +22,13 @@ typedef struct dpt_baseline {
     double accuracy_pre; /**< share of samples that the model has right, by weight */
     double accuracy_post;
     dpt_model_gradient *gradient; /**< at W_post, summed over the replicas; NULL when not kept */
+    dpt_law law;                  /**< curvature along the delta; empty when it is not asked for */
 } dpt_baseline;
 
 /** A model on its mesh, ready to walk paths. */
 typedef struct dpt_evaluation {
     dpt_mesh mesh;
+    const dpt_inputs *inputs; /**< borrowed */
     dpt_model *model;
     int ndata;
     bool shares;           /**< paths take their term at t = 0 from the gradients that are kept */

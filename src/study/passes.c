@@ -272,11 +272,15 @@ static int pass_parts(const dpt_pass *pass, dpt_loss_part parts[PASS_PARTS]) {
     parts[n++] = (dpt_loss_part){pass->losses, bytes};
     if (pass->correct != NULL)
         parts[n++] = (dpt_loss_part){pass->correct, samples};
-    if (pass->mode == DPT_BACKWARD_TERMS) {
+    if (pass->mode == DPT_BACKWARD_TERMS || pass->labels != NULL)
         parts[n++] = (dpt_loss_part){pass->terms, tensors};
+    if (pass->mode == DPT_BACKWARD_TERMS)
         parts[n++] = (dpt_loss_part){pass->sample_terms, bytes};
-    }
     return (int)n;
+}
+
+static bool keeps_gradient(const dpt_pass *pass) {
+    return pass->gradient != NULL && pass->labels == NULL;
 }
 
 /* Blocks of a gradient (count); allocated, NULL without memory. */
@@ -332,7 +336,7 @@ static dpt_status find_pass(dpt_passes *p, const dpt_pass *pass, int64_t *found)
     for (int i = 0; i < count && st == DPT_OK && *found; i++)
         st = dpt_comm_broadcast(world_of(p), parts[i].bytes, parts[i].n, 0);
     st = dpt_agree(world_of(p), st);
-    if (st == DPT_OK && *found && pass->gradient != NULL)
+    if (st == DPT_OK && *found && keeps_gradient(pass))
         st = find_gradient(p, pass, found);
     return st;
 }
@@ -376,16 +380,27 @@ static void note_key(dpt_passes *p) {
     p->keys[p->nkeys++] = p->key;
 }
 
+static dpt_status evaluate_loss(dpt_passes *p, const dpt_pass *pass) {
+    dpt_status st = pass->labels != NULL
+                        ? dpt_loss_evaluate_drawn(pass->loss, &p->mesh, pass->model, pass->t,
+                                                  *pass->labels, pass->losses, pass->gradient)
+                        : dpt_loss_evaluate(pass->loss, &p->mesh, pass->model, pass->t, pass->mode,
+                                            pass->losses, pass->correct, pass->terms,
+                                            pass->sample_terms, pass->gradient);
+    if (st == DPT_OK && pass->gradient != NULL)
+        st = dpt_agree(world_of(p), dpt_model_gradient_sum(pass->gradient, &p->mesh.data));
+    if (st == DPT_OK && pass->labels != NULL)
+        st = dpt_agree(world_of(p),
+                       dpt_model_gradient_squares(pass->model, pass->gradient, pass->terms));
+    return st;
+}
+
 static dpt_status evaluate_pass(dpt_passes *p, const dpt_pass *pass) {
     double began = dpt_log_seconds();
     bool kept = true;
-    dpt_status st =
-        dpt_loss_evaluate(pass->loss, &p->mesh, pass->model, pass->t, pass->mode, pass->losses,
-                          pass->correct, pass->terms, pass->sample_terms, pass->gradient);
-    if (st == DPT_OK && pass->gradient != NULL)
-        st = dpt_agree(world_of(p), dpt_model_gradient_sum(pass->gradient, &p->mesh.data));
+    dpt_status st = evaluate_loss(p, pass);
     double seconds = dpt_log_seconds() - began;
-    if (st == DPT_OK && pass->gradient != NULL)
+    if (st == DPT_OK && keeps_gradient(pass))
         st = keep_gradient(p, pass, seconds, &kept);
     if (st == DPT_OK && kept && world_of(p)->rank == 0) {
         dpt_loss_part parts[PASS_PARTS];

@@ -44,6 +44,9 @@ typedef struct dpt_pass {
     double *terms;
     double *sample_terms;
     dpt_model_gradient *gradient; /**< zero; GRADIENT only */
+    /** With it the gradient is that of labels drawn from this stream, and what is kept of it is sum E_i^2 G_i^2
+     * of each tensor, in `terms`; the gradient is scratch then. */
+    const dpt_rng *labels;
     /** Makes the model ready when the pass is not an earlier run's, or NULL. Collective over the mesh,
      * agreed. */
     dpt_status (*prepare)(void *ctx);

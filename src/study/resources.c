@@ -100,7 +100,7 @@ static dpt_status measure_references(const dpt_inputs *in, dpt_resources *res) {
 
 /* The study's model at work, or a reference before it. */
 static int64_t models_bytes(const dpt_resources *res) {
-    int64_t own = res->weights + res->work + res->images;
+    int64_t own = res->weights + res->work + res->images + res->draw;
     return own > res->reference ? own : res->reference;
 }
 
@@ -150,6 +150,7 @@ static dpt_status try_mesh(const dpt_inputs *in, int tensor_parallel, dpt_resour
     res->tensor_parallel = tensor_parallel;
     int64_t elements = dpt_catalog_elements(in->catalog);
     res->gradient = (elements + tensor_parallel - 1) / tensor_parallel * BYTES_F32;
+    res->draw = in->job->law.repeats > 0 ? res->gradient : 0;
     int64_t fixed = fixed_bytes(in, res);
     int64_t batch = in->job->batch_tokens > 0 ? in->job->batch_tokens : BATCH_TOKENS;
     if (batch < res->largest)
@@ -223,7 +224,9 @@ static void count_flops(const dpt_inputs *in, dpt_resources *res) {
     res->flops = per_token * tokens * (baseline + edits * (8.0 * slopes + ends));
     /* The reference of dpo, and the slopes of its loss before the gradient that edits share. */
     res->flops += per_token * (double)res->reference_tokens * (kept ? 4 : 2);
-    res->evaluations = (int64_t)in->job->ndata * (2 + (int64_t)edits * (slopes + (ends > 0)));
+    res->flops += per_token * tokens * 8.0 * in->job->law.repeats;
+    res->evaluations = (int64_t)in->job->ndata *
+                       (2 + in->job->law.repeats + (int64_t)edits * (slopes + (ends > 0)));
 }
 
 dpt_status dpt_resources_plan(const dpt_inputs *in, int ranks, int64_t budget, dpt_resources *out) {
@@ -298,6 +301,8 @@ void dpt_resources_print(const dpt_inputs *in, const dpt_resources *res) {
     int64_t cells = res->cell_gradient ? res->cells : 0;
     if (gradients > 0)
         resources_print_row("gradients", (double)gradients / mib, "MiB");
+    if (res->draw > 0)
+        resources_print_row("gradient of drawn labels", (double)res->draw / mib, "MiB");
     if (cells > 0)
         resources_print_row("gradient in cells", (double)cells / mib, "MiB");
     resources_print_row("edited model in cells", (double)res->field / mib, "MiB");

@@ -14,6 +14,7 @@ typedef struct dpt_resources {
     int64_t weights;     /**< resident blocks of post and edit */
     int64_t work;        /**< activations and layer buffers */
     int64_t gradient;    /**< of one data set at t = 0 */
+    int64_t draw;        /**< that of drawn labels, where the job asks for its law */
     int64_t cells;       /**< one of them in cells, as edits take it */
     int64_t field;       /**< the edited model in cells */
     int64_t edit;        /**< the largest edit's own needs */

@@ -247,6 +247,7 @@ static dpt_status run_unit(study *s, const work_item *item, int d, const dpt_qua
     if (d < 0)
         return save_unit(s, item, d, NULL, dpt_log_seconds() - started);
     dpt_evaluation_path path;
+    dpt_law_log_prediction(item->edit, s->job->data[d].name, &s->evaluation.data[d].law);
     dpt_status st = dpt_evaluation_walk(&s->evaluation, d, quadrature, &path);
     st = dpt_agree(s->comm, st);
     if (st == DPT_OK)
@@ -391,7 +392,7 @@ static dpt_status prepare_work(study *s, int left) {
     dpt_status st = DPT_OK;
     if (!s->evaluates || left == 0)
         return DPT_OK;
-    int64_t per_data = s->resources.evaluations / s->job->ndata - 2;
+    int64_t per_data = s->resources.evaluations / s->job->ndata - 2 - s->job->law.repeats;
     int64_t passes = per_data / s->job->nedits * left;
     st = dpt_field_create(s->comm, &s->inputs.out_catalog, &s->shard, &s->edited);
     if (st == DPT_OK)
@@ -400,6 +401,7 @@ static dpt_status prepare_work(study *s, int left) {
     for (int d = 0; d < s->job->ndata && st == DPT_OK; d++) {
         dpt_unit_warn_broken(&s->inputs, d, &s->evaluation.data[d]);
         st = dpt_agree(s->comm, dpt_unit_warn_gain(&s->inputs, d, &s->evaluation.data[d]));
+        dpt_law_log(s->job->data[d].name, &s->evaluation.data[d].law);
     }
     if (st == DPT_OK && s->resources.cell_gradient)
         st = dpt_cell_gradient_create(s->comm, s->inputs.catalog, &s->shard, &s->gradient);

@@ -328,6 +328,23 @@ done:
     return st;
 }
 
+/* What was known before the edit was measured; NaN stays where it was not. */
+static void unit_set_law(const dpt_job_edit *edit, const dpt_law *law, dpt_result *out) {
+    if (law->mean == NULL)
+        return;
+    dpt_result_scalars *s = &out->scalars;
+    copy(out->curvature, law->mean, out->tensors);
+    copy(out->curvature_se, law->se, out->tensors);
+    s->curvature = law->total;
+    s->curvature_se = law->total_se;
+    dpt_law_prediction predicted;
+    if (!dpt_law_predict(law, edit, &predicted))
+        return;
+    s->predicted_change = predicted.change;
+    s->predicted_se = predicted.se;
+    s->predicted_in_range = predicted.in_range;
+}
+
 dpt_status dpt_unit_record(const dpt_inputs *inputs, const dpt_job_edit *edit,
                            const dpt_auto_alpha *found, const dpt_edit_report *report,
                            const dpt_evaluation *evaluation, int d, const dpt_evaluation_path *path,
@@ -348,6 +365,7 @@ dpt_status dpt_unit_record(const dpt_inputs *inputs, const dpt_job_edit *edit,
         st = set_edit_statistics(inputs, report, out);
     if (st == DPT_OK && path != NULL) {
         set_path(&path->riemann, &evaluation->data[d], out);
+        unit_set_law(edit, &evaluation->data[d].law, out);
         st = set_verdict(inputs, edit, d, &evaluation->data[d], path, out);
     }
     out->scalars.seconds = seconds;

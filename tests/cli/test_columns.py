@@ -20,6 +20,7 @@ models: {pre: share/demo/llama-pre, post: share/demo/llama-post}
 data: [{name: task, file: share/demo/task.h5, loss: lm, samples: 24}]
 edits: [{name: dare, method: dare, p: 0.5, seed: [1, 2]}, {name: back, method: expo, alpha: -0.25}]
 riemann: {rule: midpoint, points: 2}
+law: {repeats: 3}
 margin: {share: 0.01}
 output: {directory: %s, report: false}
 """
@@ -114,6 +115,21 @@ def path(name, unit, group):
     check(f"{name} points", np.allclose(np.array(group["points"]), [0.25, 0.75]))
     ends = [unit["loss_post"], *group["path_loss"], unit["loss_edit"]]
     check(f"{name} path_loss", all(a < b for a, b in zip(ends, ends[1:])), ends)
+
+
+def law(name, unit, group):
+    """Columns of the curvature, and what it predicts."""
+    curvature, error = np.array(group["curvature"]), np.array(group["curvature_se"])
+    near(f"{name} curvature", unit["curvature"], curvature.sum(), 1e-9)
+    check(f"{name} curvature_se", error.max() < unit["curvature_se"] < error.sum() * 1.0001 and
+          unit["curvature_se"] < unit["curvature"], (error, unit["curvature_se"]))
+    if name == "back":
+        check(f"{name} has no prediction", unit["predicted_change"] is None and unit["predicted_se"] is None and
+              unit["predicted_in_range"] is None)
+        return
+    near(f"{name} predicted_change", unit["predicted_change"], unit["curvature"], 1e-9) # s is 1 at p = 0.5
+    near(f"{name} predicted_se", unit["predicted_se"], unit["curvature_se"], 1e-9)
+    near(f"{name} predicted_in_range", unit["predicted_in_range"], 0.0)
 
 
 def tensors(name, group, alpha):
@@ -243,6 +259,7 @@ def main():
                     group = h5[f"edits/{unit['edit']}/task"]
                     losses(unit["edit"], unit, group)
                     path(unit["edit"], unit, group)
+                    law(unit["edit"], unit, group)
                     tensors(unit["edit"], group, -0.25 if unit["edit"] == "back" else None)
             holm(units)
             files(out, units)

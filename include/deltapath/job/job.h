@@ -54,6 +54,12 @@ typedef struct dpt_job_statistics {
     uint64_t seed; /**< of the resamples */
 } dpt_job_statistics;
 
+/** How the curvature along the delta is measured. */
+typedef struct dpt_job_law {
+    int repeats;   /**< draws of labels; 0: it is not measured */
+    uint64_t seed; /**< of the labels */
+} dpt_job_law;
+
 /** A job file, checked as far as it can be without its models. Strings are owned by the job. */
 typedef struct dpt_job {
     const char *name;
@@ -86,6 +92,7 @@ typedef struct dpt_job {
     double margin_share; /**< equivalence margin as a share of the post-training gain */
     double margin;       /**< absolute margin [nats/token]; 0: use the share */
     dpt_job_statistics statistics;
+    dpt_job_law law;
     int tensor_parallel;  /**< ranks that share a replica; 0: chosen */
     int svd_group;        /**< ranks that share a matrix in low rank; 0: chosen */
     int64_t batch_tokens; /**< most tokens packed into one pass; 0: chosen */

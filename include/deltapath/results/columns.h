@@ -39,6 +39,13 @@
     X(p_change, "-", "two-sided p of no change, by the interval that judges")                      \
     X(p_equivalent, "-", "larger p of the two one-sided tests")                                    \
     X(p_adjusted, "-", "`p_change` after Holm's correction over the edits, for each data set")     \
+    X(curvature, "nats",                                                                           \
+      "c = 1/2 sum Delta_i^2 H_ii over the edited tensors, Gauss-Newton, by `law`")                \
+    X(curvature_se, "nats", "its standard error over the draws of labels")                         \
+    X(predicted_change, "nats",                                                                    \
+      "of `dare`: s c with s = (k-1)^2 p/(1-p), known before the change")                          \
+    X(predicted_se, "nats", "its standard error, s times that of the curvature")                   \
+    X(predicted_in_range, "-", "1 where s is at most 0.1, where the law holds; else 0")            \
     X(seconds, "s", "wall time of the unit")
 
 /** What an edit did to one tensor, double; NaN where it does not apply. */
@@ -69,6 +76,8 @@
     X(terms, terms, TENSORS_POINTS, "nats", "gradient of the mean loss at t times E")              \
     X(integrated, integrated, TENSORS, "nats", "weighted sum of the terms")                        \
     X(second_order, second_order, TENSORS, "nats", "the tensor's share of 1/2 E^T H E")            \
+    X(curvature, curvature, TENSORS, "nats", "the tensor's share of c; 0 where it is not edited")  \
+    X(curvature_se, curvature_se, TENSORS, "nats", "its standard error over the draws of labels")  \
     X(loss_pre, loss_pre, SAMPLES, "nats", "loss of the pre-trained model")                        \
     X(loss_post, loss_post, SAMPLES, "nats", "of the post-trained model")                          \
     X(loss_edit, loss_edit, SAMPLES, "nats", "of the edited model")                                \

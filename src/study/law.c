@@ -1,0 +1,106 @@
+#include "law.h"
+
+#include "deltapath/base/log.h"
+#include "deltapath/base/mem.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+/* s up to which the second order is most of the change: measured, see doc/science.md. */
+static const double LAW_RANGE = 0.1;
+
+dpt_status dpt_law_create(int tensors, int repeats, dpt_law *out) {
+    *out = (dpt_law){.tensors = tensors, .repeats = repeats, .total = NAN, .total_se = NAN};
+    out->draws =
+        dpt_mem_zalloc((int64_t)(repeats + 2) * tensors, sizeof *out->draws, "draws of labels");
+    return out->draws != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+}
+
+void dpt_law_destroy(dpt_law *law) {
+    dpt_mem_free(law->draws);
+    *law = (dpt_law){.tensors = 0};
+}
+
+dpt_rng dpt_law_labels(const dpt_job *job, const char *data, int r) {
+    char name[512];
+    snprintf(name, sizeof name, "labels %d of %s", r, data);
+    return dpt_rng_make(job->law.seed, name, DPT_RNG_LABEL);
+}
+
+double *dpt_law_draw(dpt_law *law, int r) {
+    return law->draws + (int64_t)r * law->tensors;
+}
+
+/* Mean of n values, `stride` apart, and its standard error; NaN of one value. */
+static double law_mean(const double *x, int n, int stride, double *se) {
+    double sum = 0.0, off = 0.0;
+    for (int r = 0; r < n; r++)
+        sum += x[(int64_t)r * stride];
+    double mean = sum / n;
+    for (int r = 0; r < n; r++) {
+        double d = x[(int64_t)r * stride] - mean;
+        off += d * d;
+    }
+    *se = n > 1 ? sqrt(off / (n - 1) / n) : NAN;
+    return mean;
+}
+
+void dpt_law_finish(dpt_law *law, const bool *selected) {
+    int tensors = law->tensors, repeats = law->repeats;
+    law->mean = dpt_law_draw(law, repeats);
+    law->se = dpt_law_draw(law, repeats + 1);
+    for (int r = 0; r < repeats; r++)
+        for (int k = 0; k < tensors; k++)
+            dpt_law_draw(law, r)[k] *= selected[k] ? 0.5 : 0.0;
+    for (int k = 0; k < tensors; k++)
+        law->mean[k] = law_mean(law->draws + k, repeats, tensors, &law->se[k]);
+    /* Totals of the draws take the place of their first tensors, which nobody needs any more. */
+    for (int r = 0; r < repeats; r++) {
+        double sum = 0.0, *draw = dpt_law_draw(law, r);
+        for (int k = 0; k < tensors; k++)
+            sum += draw[k];
+        draw[0] = sum;
+    }
+    law->total = law_mean(law->draws, repeats, tensors, &law->total_se);
+}
+
+bool dpt_law_predict(const dpt_law *law, const dpt_job_edit *edit, dpt_law_prediction *out) {
+    const dpt_edit_spec *spec = &edit->spec;
+    const dpt_edit_stage_spec *stage = &spec->stages[0];
+    *out = (dpt_law_prediction){.s = NAN, .change = NAN, .se = NAN};
+    if (law->mean == NULL || spec->nstages != 1 || spec->calibrate != DPT_CALIBRATE_NONE ||
+        strcmp(dpt_edit_method_name(stage->method), "dare") != 0 ||
+        dpt_edit_stage_get(stage, "rescale") != 0.0)
+        return false; /* other rescaling has a mean that is not zero */
+    double p = dpt_edit_stage_get(stage, "p"), k = dpt_edit_stage_get(stage, "k");
+    out->s = (k - 1.0) * (k - 1.0) * p / (1.0 - p);
+    out->change = out->s * law->total;
+    out->se = out->s * law->total_se;
+    out->in_range = out->s <= LAW_RANGE;
+    return true;
+}
+
+/* "0.27 +- 0.01", or without the error of a single draw. */
+static const char *law_number(double mean, double se, char text[64]) {
+    int n = snprintf(text, 64, "%+.4g", mean);
+    if (!isnan(se))
+        snprintf(text + n, 64 - (size_t)n, " +- %.2g", se);
+    return text;
+}
+
+void dpt_law_log(const char *data, const dpt_law *law) {
+    char text[64];
+    if (law->mean != NULL)
+        dpt_log(DPT_LOG_INFO, "%s: curvature along the delta %s [nats], from %d draws of labels",
+                data, law_number(law->total, law->total_se, text), law->repeats);
+}
+
+void dpt_law_log_prediction(const dpt_job_edit *edit, const char *data, const dpt_law *law) {
+    dpt_law_prediction predicted;
+    char text[64];
+    if (dpt_law_predict(law, edit, &predicted))
+        dpt_log(DPT_LOG_INFO, "%s on %s: predicted change %s [nats]%s", edit->id, data,
+                law_number(predicted.change, predicted.se, text),
+                predicted.in_range ? "" : ", beyond the range of the law");
+}

@@ -1,0 +1,49 @@
+#ifndef DELTAPATH_SRC_STUDY_LAW_H
+#define DELTAPATH_SRC_STUDY_LAW_H
+
+#include "deltapath/base/rng.h"
+#include "deltapath/job/job.h"
+
+#include <stdbool.h>
+
+/** The law of random edits (doc/science.md): an edit E whose entries are independent, of mean zero and of
+ * variance s Delta_i^2 raises the loss by s c on average, c = 1/2 sum_i Delta_i^2 H_ii. H is the
+ * Gauss-Newton matrix of the mean loss at W_post; its diagonal comes from labels that the model draws. */
+typedef struct dpt_law {
+    int tensors, repeats;
+    double *draws;          /**< (repeats, tensors) sum Delta_i^2 G_i^2; the one allocation */
+    double *mean, *se;      /**< (tensors) c of each; NULL when it is not measured */
+    double total, total_se; /**< c; a standard error needs 2 repeats, else it is NaN */
+} dpt_law;
+
+/** Room for all draws. Local. Errors: DPT_ERR_OUTPUT without memory. */
+dpt_status dpt_law_create(int tensors, int repeats, dpt_law *out);
+void dpt_law_destroy(dpt_law *law); /**< Local; an empty one is allowed. */
+
+/** Stream of the labels of repeat r on a data set. Local. */
+dpt_rng dpt_law_labels(const dpt_job *job, const char *data, int r);
+
+/** Where the sums of repeat r go, (tensors). Local. */
+double *dpt_law_draw(dpt_law *law, int r);
+
+/** Means and standard errors over the draws. Local. @param[in] selected (tensors) those that edits touch: the
+ * others have no share. */
+void dpt_law_finish(dpt_law *law, const bool *selected);
+
+/** What the law says of an edit before it is measured. */
+typedef struct dpt_law_prediction {
+    double s;      /**< (k-1)^2 p/(1-p) */
+    double change; /**< s c [nats] */
+    double se;     /**< s times that of c: of the draws of labels, not of masks or samples */
+    bool in_range; /**< s <= 0.1 */
+} dpt_law_prediction;
+
+/** Local. @return whether the law is measured and the edit is one of its kind: a single dare with exact rescaling,
+ * not calibrated. */
+bool dpt_law_predict(const dpt_law *law, const dpt_job_edit *edit, dpt_law_prediction *out);
+
+/** Say what was measured, and what is predicted; nothing without it. Local. */
+void dpt_law_log(const char *data, const dpt_law *law);
+void dpt_law_log_prediction(const dpt_job_edit *edit, const char *data, const dpt_law *law);
+
+#endif

@@ -1,0 +1,149 @@
+#!/usr/bin/python3
+# seconds: 600
+"""The law of random edits in a study: the curvature of a pair is that of the exact Gauss-Newton diagonal and the same at
+every mesh, predictions follow from it, a study that was killed goes on with the same numbers, and nothing is there
+where no job asked for it."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+
+import h5py
+import numpy as np
+
+PROGRAM = os.path.join(os.environ.get("DELTAPATH_BUILD", "build/release"), "deltapath")
+EXACT = 0.272561  # tools/reference/curvature_golden.py share/demo/vit-pre share/demo/vit-post share/demo/digits.h5
+JOB = """
+models: {pre: share/demo/vit-pre, post: share/demo/vit-post}
+data: [{name: digits, file: share/demo/digits.h5, loss: class, samples: 40}]
+edits: [{name: dare, method: dare, p: [0.05, 0.5], k: [0, 0.5]}, {name: drop, method: drop, p: 0.5},
+  {name: none, method: dare, p: 0.5, k: 0.2, rescale: none}, {name: l1, method: dare, p: 0.5, rescale: l1},
+  {name: two, method: [{method: dare, p: 0.5}, {method: bitdelta}]},
+  {name: fit, method: dare, p: 0.5, calibrate: term, seed: 3}]
+riemann: {rule: left, points: 1}
+law: {repeats: 3, seed: 5}
+select: {exclude: [classifier.*]}
+output: {directory: %s, report: false}
+"""
+failures = checks = 0
+
+
+def check(name, good, why=""):
+    """One TAP line."""
+    global failures, checks
+    checks += 1
+    failures += not good
+    print(f"{'ok' if good else 'not ok'} {checks} - {name}")
+    if not good:
+        print("#   " + str(why).replace("\n", "\n#   "))
+
+
+def run(folder, name, ranks, *sets, job=JOB, fault=None, options=()):
+    """One study; its results, or None, and what it said."""
+    path = f"{folder}/{name}.yaml"
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(job % f"{folder}/{name}")
+    words = [*os.environ.get("DPT_MPIRUN", "mpirun -q").split(), "-n", str(ranks), PROGRAM, "run", path, *options]
+    for change in sets:
+        words += ["--set", change]
+    environment = dict(os.environ, **({"DPT_FAULT": fault} if fault else {}))
+    done = subprocess.run(words, check=False, capture_output=True, text=True, env=environment)
+    results = None
+    if os.path.exists(f"{folder}/{name}/results.json"):
+        with open(f"{folder}/{name}/results.json", encoding="utf-8") as file:
+            results = json.load(file)
+    return results, done.stderr
+
+
+def predictions(folder, results):
+    """Columns of each edit."""
+    law = results["law"][0]
+    c, se = law["curvature"], law["curvature_se"]
+    check("the tensors add up", abs(sum(t["curvature"] for t in law["tensors"]) - c) < 1e-12 * c, law)
+    check("what is not edited has no share", len(law["tensors"]) == 70 and
+          not any(t["tensor"].startswith("classifier") for t in law["tensors"]), len(law["tensors"]))
+    for unit in results["units"]:
+        name = unit["edit"]
+        check(f"{name}: curvature", unit["curvature"] == c and unit["curvature_se"] == se, unit["curvature"])
+        if not name.startswith("dare-"):
+            check(f"{name}: no prediction", unit["predicted_change"] is None and unit["predicted_se"] is None and
+                  unit["predicted_in_range"] is None, unit["predicted_change"])
+            continue
+        p, k = unit["parameters"]["p"], unit["parameters"]["k"]
+        s = (k - 1) ** 2 * p / (1 - p)
+        check(f"{name}: prediction", abs(unit["predicted_change"] - s * c) < 1e-12 and
+              abs(unit["predicted_se"] - s * se) < 1e-12 and unit["predicted_in_range"] == (s <= 0.1), unit)
+    with h5py.File(f"{folder}/base/results.h5") as h5:
+        group = h5["law/digits"]
+        own = dict(zip((n.decode() for n in h5["tensors/names"]), group["curvature"]))
+        check("results.h5 has the same", group.attrs["curvature"] == c and group.attrs["curvature_se"] == se and
+              all(own[t["tensor"]] == t["curvature"] for t in law["tensors"]))
+
+
+def same(name, results, other, said):
+    """The same curvature to rounding, tensor by tensor."""
+    if results is None or "law" not in results:
+        check(name, False, said)
+        return
+    a, b = (np.array([(t["curvature"], t["curvature_se"]) for t in r["law"][0]["tensors"]]) for r in (results, other))
+    check(name, a.shape == b.shape and np.allclose(a, b, rtol=1e-3, atol=1e-7 * b.sum()), np.abs(a / b - 1).max(0))
+
+
+def refusals(folder):
+    """What the law cannot measure."""
+    pairs = JOB.replace("vit-", "llama-").replace("digits.h5, loss: class", "preference.h5, loss: dpo")
+    _, said = run(folder, "dpo", 1, job=pairs.replace("classifier.*", "lm_head.weight"))
+    check("dpo is refused by name", "data set 'digits' has loss dpo" in said and said.count("\n") == 1, said)
+    _, said = run(folder, "off", 1, "riemann=off", job=JOB.replace("calibrate: term, ", ""))
+    check("without a path", "law measures a loss" in said and said.count("\n") == 1, said)
+    _, said = run(folder, "key", 1, "law.repeat=3")
+    check("a mistyped key", "repeat" in said and "repeats" in said, said)
+
+
+def resumed(folder, base):
+    """A study killed in an edit, and one of other draws."""
+    results, said = run(folder, "killed", 2, "tensor_parallel=2", fault="study.edit:kill")
+    check("killed before the first edit", results is None, said)
+    results, said = run(folder, "killed", 2, "tensor_parallel=2", options=["--resume"])
+    same("resumed", results, base, said)
+    check("its draws are taken from the first run", said.count("40 of 40 samples are those of the earlier run") == 5, said)
+    results, said = run(folder, "killed", 2, "tensor_parallel=2", "law.repeats=2", options=["--resume"])
+    check("units of other draws are not taken", results is not None and "finished before" not in said and
+          results["law"][0]["curvature"] != base["law"][0]["curvature"], said)
+
+
+def main():
+    """All of it."""
+    with tempfile.TemporaryDirectory(dir=os.environ.get("DELTAPATH_TEST_TMP")) as folder:
+        base, said = run(folder, "base", 1)
+        check("the study", base is not None, said)
+        if base is None:
+            return
+        predictions(folder, base)
+        order = said.index("dare-p0.05-k0 on digits: predicted"), said.index("dare-p0.05-k0 on digits: change")
+        check("a prediction is said before the change", order[0] < order[1], order)
+        for ranks, group in ((2, 1), (3, 3), (4, 2)):
+            results, said = run(folder, f"r{ranks}t{group}", ranks, f"tensor_parallel={group}", "batch_tokens=100",
+                                job=JOB.split("edits:")[0] + "edits: [{name: dare, method: dare, p: 0.05}]\nriemann:" +
+                                JOB.split("riemann:")[1])
+            same(f"the same at {ranks} ranks, {group} tensor-parallel", results, base, said)
+        one = JOB.split("edits:")[0].replace(", samples: 40", "") + "edits: [{name: dare, method: dare, p: 0.05}]\n" \
+            "riemann: {rule: left, points: 1}\nlaw: {repeats: 24}\noutput: {directory: %s, report: false}\n"
+        results, said = run(folder, "whole", 2, job=one)
+        law = results["law"][0] if results else {"curvature": math.nan, "curvature_se": math.nan}
+        check("the exact number lies within 4 standard errors", abs(law["curvature"] - EXACT) < 4 * law["curvature_se"] and
+              law["curvature_se"] < 0.1 * EXACT, law)
+        results, said = run(folder, "plain", 1, "law.repeats=0", job=one.replace("h5,", "h5, samples: 8,"))
+        check("nothing without the key", results is not None and "law" not in results and
+              results["units"][0]["curvature"] is None and results["units"][0]["predicted_change"] is None, said)
+        refusals(folder)
+        resumed(folder, base)
+
+
+if __name__ == "__main__":
+    main()
+    print(f"1..{checks}")
+    sys.exit(1 if failures else 0)
