@@ -239,7 +239,7 @@ static const dpt_job_key keys[] = {
      .name = "checkpoint",
      .type = DPT_KEY_CHOICE,
      .standard = "none",
-     .choices = "none|hdf5|safetensors",
+     .choices = DPT_STORE_NAMES,
      IN_JOB(checkpoint),
      .help = "keep the edited models"},
     {.section = "output",

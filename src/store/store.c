@@ -41,6 +41,26 @@ const dpt_store_driver *dpt_store_driver_of(dpt_store_format format) {
     return NULL;
 }
 
+const char *dpt_store_format_name(dpt_store_format format) {
+    return dpt_store_driver_of(format)->name;
+}
+
+const char *dpt_store_format_ending(dpt_store_format format) {
+    const dpt_store_driver *driver = dpt_store_driver_of(format);
+    return driver != NULL ? driver->endings[0] : "";
+}
+
+dpt_store_format dpt_store_format_for(const char *path) {
+    dpt_store_format any = DPT_STORE_NONE;
+    for (int i = 0; i < DRIVER_COUNT; i++)
+        for (const char *const *end = drivers[i]->endings; *end != NULL; end++)
+            if ((*end)[0] == '\0')
+                any = drivers[i]->format;
+            else if (drivers[i]->layout != NULL && dpt_path_ends_with(path, *end))
+                return drivers[i]->format;
+    return any;
+}
+
 /* The HDF5 signature stands at byte 0 or, after a user block, at 512, 1024, 2048 ... */
 static bool has_hdf5_signature(int fd) {
     static const unsigned char signature[8] = {0x89, 'H', 'D', 'F', '\r', '\n', 0x1a, '\n'};

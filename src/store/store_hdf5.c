@@ -369,6 +369,7 @@ static dpt_status hdf5_scan(const char *path, dpt_store_header *out) {
 const dpt_store_driver dpt_store_hdf5_driver = {.format = DPT_STORE_HDF5,
                                                 .name = "HDF5 checkpoint",
                                                 .directory = false,
+                                                .endings = {".h5", ".hdf5"},
                                                 .scan = hdf5_scan,
                                                 .layout = dpt_store_hdf5_layout,
                                                 .create = dpt_store_hdf5_create,

@@ -250,9 +250,14 @@ typedef struct dpt_store_driver {
     dpt_store_format format;
     const char *name;
     bool directory; /**< whether an output is a directory */
+    /** What ends the names of such models; NULL after the last. A study takes the first. "" is for what no other
+     * format has. */
+    const char *endings[3];
 
     /** Read and check the headers. Local (rank 0). */
     dpt_status (*scan)(const char *path, dpt_store_header *out);
+
+    /* Of a format that is only read, NULL. */
 
     /** Check names and set nfiles and files; file_of and offset_of where they are known before the
      * files exist. Local, the same on all ranks. */

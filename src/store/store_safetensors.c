@@ -485,6 +485,7 @@ static dpt_status safetensors_scan(const char *path, dpt_store_header *out) {
 
 const dpt_store_driver dpt_store_safetensors_driver = {.format = DPT_STORE_SAFETENSORS,
                                                        .name = "safetensors",
+                                                       .endings = {""},
                                                        .directory = true,
                                                        .scan = safetensors_scan,
                                                        .layout = dpt_store_safetensors_layout,

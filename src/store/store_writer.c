@@ -86,8 +86,8 @@ static dpt_status copy_text(const char *text, char **out) {
 static dpt_status writer_prepare(dpt_store_writer *writer, const char *path,
                                  const dpt_store_options *options) {
     writer->driver = dpt_store_driver_of(options->format);
-    if (writer->driver == NULL)
-        return dpt_error(DPT_ERR_INTERNAL, "%s: no such format of models", path);
+    if (writer->driver == NULL || writer->driver->layout == NULL)
+        return dpt_error(DPT_ERR_INTERNAL, "%s: no format in which models are written", path);
     if (writer->shard->ranks != writer->comm.size)
         return dpt_error(DPT_ERR_INTERNAL, "%s: the shard is for %d ranks, not %d", path,
                          writer->shard->ranks, writer->comm.size);

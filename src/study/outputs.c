@@ -254,14 +254,12 @@ static void warn_if_stale(const dpt_inputs *in, const dpt_job_edit *edit, const 
 }
 
 static void warn_of_stale_models(const dpt_inputs *in) {
-    static const char *const endings[] = {"", ".h5"};
     for (int e = 0; e < in->job->nedits; e++)
-        for (int i = 0; i < 2; i++) {
+        for (int format = DPT_STORE_WRITTEN - 1; format > DPT_STORE_NONE; format--) {
             const dpt_job_edit *edit = &in->job->edits[e];
-            bool written = in->job->checkpoint != DPT_STORE_NONE &&
-                           (in->job->checkpoint == DPT_STORE_HDF5) == (i == 1);
-            char *path = dpt_mem_format("%s/models/%s%s", in->job->directory, edit->id, endings[i]);
-            if (path != NULL && !written)
+            char *path = dpt_mem_format("%s/models/%s%s", in->job->directory, edit->id,
+                                        dpt_store_format_ending((dpt_store_format)format));
+            if (path != NULL && (int)in->job->checkpoint != format)
                 warn_if_stale(in, edit, path);
             dpt_mem_free(path);
         }
@@ -371,7 +369,7 @@ dpt_results_study dpt_outputs_unit_study(const dpt_outputs *outputs, const dpt_i
 
 char *dpt_outputs_model_path(const dpt_job *job, const dpt_job_edit *edit) {
     return dpt_mem_format("%s/models/%s%s", job->directory, edit->id,
-                          job->checkpoint == DPT_STORE_HDF5 ? ".h5" : "");
+                          dpt_store_format_ending(job->checkpoint));
 }
 
 static dpt_status outputs_check_replaced(const dpt_job *job, const char *model) {

@@ -33,17 +33,6 @@ typedef struct conversion {
     int64_t lost; /* values that the target's type rounds to 0 */
 } conversion;
 
-static bool ends_with(const char *text, const char *ending) {
-    size_t n = strlen(text);
-    size_t m = strlen(ending);
-    return n >= m && strcmp(text + n - m, ending) == 0;
-}
-
-static dpt_store_format format_of(const char *target) {
-    bool hdf5 = ends_with(target, ".h5") || ends_with(target, ".hdf5");
-    return hdf5 ? DPT_STORE_HDF5 : DPT_STORE_SAFETENSORS;
-}
-
 /* The source's catalog with the editable tensors in the wanted type. */
 static dpt_status convert_make_catalog(const dpt_convert_options *options, conversion *c) {
     dpt_dtype wanted = DPT_F32;
@@ -203,7 +192,7 @@ dpt_status dpt_convert_run(const dpt_comm *comm, const dpt_convert_options *opti
     if (st == DPT_OK)
         st = dpt_agree(comm, convert_prepare(comm, options, &c));
     if (st == DPT_OK) {
-        dpt_store_options made = {.format = format_of(options->target),
+        dpt_store_options made = {.format = dpt_store_format_for(options->target),
                                   .config = dpt_store_config(c.store),
                                   .metadata = dpt_store_metadata(c.store),
                                   .provenance = c.provenance,

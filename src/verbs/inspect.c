@@ -15,7 +15,7 @@ static int64_t inspect_bytes_of(const dpt_tensor_info *info) {
 }
 
 static const char *format_name(const dpt_store *store) {
-    return dpt_store_get_format(store) == DPT_STORE_HDF5 ? "HDF5 checkpoint" : "safetensors";
+    return dpt_store_format_name(dpt_store_get_format(store));
 }
 
 /* Keys of a configuration that say what the model is, in the order of printing. */

@@ -43,10 +43,11 @@ static dpt_status verify_unit(const char *path, FILE *out) {
 /* Reading it checks its seal and everything that a run would refuse but for what depends on a model. */
 static dpt_status verify_dataset(const dpt_comm *comm, const char *path, FILE *out) {
     int64_t kind = DPT_DATASET_TOKENS;
-    if (comm->rank == 0 && dpt_store_attribute_is(path, "kind", "dpo"))
-        kind = DPT_DATASET_PAIRS;
-    else if (comm->rank == 0 && dpt_store_attribute_is(path, "kind", "class"))
-        kind = DPT_DATASET_IMAGES;
+#define VERIFY_KIND_NAME(constant, name) #name,
+    static const char *const kinds[] = {DPT_DATASET_LIST(VERIFY_KIND_NAME)};
+    for (int k = 0; k < DPT_DATASET_COUNT && comm->rank == 0; k++)
+        if (dpt_store_attribute_is(path, "kind", kinds[k]))
+            kind = k;
     dpt_status st = dpt_agree(comm, dpt_comm_broadcast(comm, &kind, sizeof kind, 0));
     dpt_dataset data;
     if (st == DPT_OK)

@@ -249,8 +249,23 @@ static void test_large_texts(void **state) {
     dpt_catalog_destroy(&catalog);
 }
 
+/* A study's name for a model of a format, and the format of a new model by its name, agree. */
+static void test_names_of_formats(void **state) {
+    (void)state;
+    for (int f = DPT_STORE_NONE + 1; f < DPT_STORE_WRITTEN; f++) {
+        char path[32];
+        snprintf(path, sizeof path, "models/edit%s", dpt_store_format_ending((dpt_store_format)f));
+        assert_int_equal(dpt_store_format_for(path), f);
+        assert_true(dpt_store_format_name((dpt_store_format)f)[0] != '\0');
+    }
+    assert_string_equal(dpt_store_format_ending(DPT_STORE_NONE), "");
+    assert_int_equal(dpt_store_format_for("post.hdf5"), DPT_STORE_HDF5);
+    assert_int_equal(dpt_store_format_for("h5"), DPT_STORE_SAFETENSORS);
+}
+
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_names_of_formats),
         cmocka_unit_test_setup_teardown(test_hdf5, models_setup, models_teardown),
         cmocka_unit_test_setup_teardown(test_safetensors, models_setup, models_teardown),
         cmocka_unit_test_setup_teardown(test_sharded, models_setup, models_teardown),

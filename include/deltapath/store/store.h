@@ -12,14 +12,28 @@
 #include <stdio.h>
 
 /** A model on disk, opened by all ranks: an HDF5 checkpoint or a HuggingFace safetensors directory
- * (or a single .safetensors file). One interface, one driver table entry per format. */
+ * (or a single .safetensors file). One interface; a format is a driver (store_internal.h). */
 typedef struct dpt_store dpt_store;
 
+/** Formats in which models are written: X(constant, name in a job file). */
+#define DPT_STORE_FORMATS(X) X(HDF5, hdf5) X(SAFETENSORS, safetensors)
+
+#define DPT_STORE_CONSTANT(constant, name) DPT_STORE_##constant,
 typedef enum dpt_store_format {
     DPT_STORE_NONE,
-    DPT_STORE_HDF5,
-    DPT_STORE_SAFETENSORS
+    DPT_STORE_FORMATS(DPT_STORE_CONSTANT)
+        DPT_STORE_WRITTEN /* one that is only read goes after this */
 } dpt_store_format;
+
+/** "none" and their names, with | between them. */
+#define DPT_STORE_CHOICE(constant, name) "|" #name
+#define DPT_STORE_NAMES                  "none" DPT_STORE_FORMATS(DPT_STORE_CHOICE)
+
+/** Name of a format for people; what ends the name of a model that a study writes in it, "" for DPT_STORE_NONE;
+ * the format of a new model at a path. Local. */
+const char *dpt_store_format_name(dpt_store_format format);
+const char *dpt_store_format_ending(dpt_store_format format);
+dpt_store_format dpt_store_format_for(const char *path);
 
 /** Open a model for reading; the format is found from the path.
  *
