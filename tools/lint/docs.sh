@@ -63,7 +63,7 @@ list_of include/deltapath/job/job.h DPT_LOSS_LIST >"$tmp/want"
 lists losses doc/jobs.md Data table
 lists losses README.md Limits text
 sed 's/.*/`dpt_loss_&_create`/' "$tmp/want" | while read -r function; do
-    section_of doc/equations.md Losses | grep -qF "$function" || echo "$function"
+    section_of doc/equations.md Losses | grep -F "$function" >/dev/null || echo "$function"
 done | complain "losses that doc/equations.md, Losses, does not list:"
 list_of src/model/arch/arch.h DPT_FAMILIES | while read -r family; do
     sed -nE 's/.*\.architecture = "([A-Za-z0-9]+)".*/\1/p' "src/model/arch/$family.c" 2>/dev/null | grep . ||
@@ -75,7 +75,7 @@ list_of src/edit/stage.h DPT_EDIT_METHODS >"$tmp/want"
 section_of doc/jobs.md Edits | awk -F'|' 'NF == 4 { print $2 }' | tr -d '` ' >"$tmp/have" # its formulas
 missing "$tmp/have" "$tmp/want" | complain "methods of edits without a formula in doc/jobs.md, Edits:"
 sed 's,.*,src/edit/methods/&.c,' "$tmp/want" | while read -r file; do
-    section_of doc/equations.md "The paper" | grep -qF "$file" || echo "$file"
+    section_of doc/equations.md "The paper" | grep -F "$file" >/dev/null || echo "$file"
 done | complain "methods of edits that doc/equations.md, The paper, does not list:"
 
 # Make targets.
