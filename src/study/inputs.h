@@ -20,7 +20,7 @@ typedef struct dpt_inputs {
     bool *selected;          /**< (tensors) by the patterns of the job */
     dpt_catalog out_catalog; /**< post with the types of the output */
     dpt_dataset *data;       /**< (job->ndata) */
-    dpt_store **reference;   /**< (job->ndata) reference of a dpo data set; NULL: post, or no dpo */
+    dpt_store **reference;   /**< (job->ndata) model that its loss takes; NULL: post, or none */
     uint64_t fingerprint;    /**< of both models */
     uint64_t digest
         [2]; /**< of pre and post: hash of names and hashes of all tensors that the study reads, by

@@ -13,15 +13,15 @@
  * Local; the same on all ranks. Errors: DPT_ERR_INPUT naming the data file. */
 dpt_status dpt_losses_check(const dpt_inputs *inputs, int d);
 
-/** The loss of data set d for a model. A dpo loss has no reference yet.
+/** The loss of data set d for a model. One that compares with a reference model has its numbers not yet.
  * Local; the same on all ranks. Errors: DPT_ERR_INPUT naming the data file. */
 dpt_status dpt_losses_create(const dpt_inputs *inputs, int d, const dpt_mesh *mesh,
                              const dpt_model *model, int64_t batch_tokens, dpt_loss **out);
 
-/** Log-probabilities by the reference of each dpo data set. */
+/** Numbers of the reference model of each data set whose loss has one (dpt_loss_reference). */
 typedef struct dpt_references {
     int ndata;
-    double **logp; /**< (ndata) each (samples, 2), or NULL: not known, or no dpo */
+    double **logp; /**< (ndata) each (samples, numbers), or NULL: not known, or no reference */
 } dpt_references;
 
 /** Take what the results directory has already, and measure by the reference models of the job. To be
@@ -30,7 +30,7 @@ typedef struct dpt_references {
 dpt_status dpt_references_prepare(const dpt_inputs *inputs, const dpt_resources *resources,
                                   dpt_passes *passes, dpt_references *out);
 
-/** Set the reference of a dpo loss, measured by `model` itself when it is not known yet.
+/** Set the reference's numbers of a loss, measured by `model` itself when it is not known yet.
  * Collective over the mesh. */
 dpt_status dpt_references_set(dpt_references *references, const dpt_inputs *inputs, int d,
                               dpt_passes *passes, dpt_model *model, dpt_loss *loss);

@@ -84,7 +84,7 @@ double dpt_edit_stage_get(const dpt_edit_stage_spec *stage, const char *param);
  * Errors: DPT_ERR_USAGE naming method and parameter. */
 dpt_status dpt_edit_spec_check(const dpt_edit_spec *spec);
 
-/** Order of edits by what they do: methods, values after fallbacks are filled in, calibration, and the seed
+/** Order of edits by what they do: methods, values after defaults are filled in, calibration, and the seed
  * where they draw from it. dare without k and rescaling is drop, multibit of 0 bits per tensor bitdelta. 0: the
  * same edit; edits that merely come to the same, as two that change nothing, differ. Local. */
 int dpt_edit_spec_compare(const dpt_edit_spec *a, const dpt_edit_spec *b);

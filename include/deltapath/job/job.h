@@ -28,7 +28,7 @@ typedef struct dpt_job_data {
     dpt_job_loss loss;
     int64_t samples;       /**< the first ones of the file; 0: all */
     double beta;           /**< of dpo */
-    const char *reference; /**< model of dpo; NULL: the post-trained one */
+    const char *reference; /**< model of a loss that has one; NULL: the post-trained one */
 } dpt_job_data;
 
 /** One edit of a sweep, with every list replaced by one of its values. */

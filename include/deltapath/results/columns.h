@@ -63,7 +63,7 @@
     X(edit, "text", "id of the edit: `dare-p0.9-seed1`")                                           \
     X(data, "text", "name of the data set; empty for an edit alone")                               \
     X(method, "text", "`dare`, or `prune+bitdelta` for a sequence")                                \
-    X(loss, "text", "kind of loss: `lm`, `dpo`, `class`; empty without data")                      \
+    X(loss, "text", "`loss` of the data set in the job; empty without data")                       \
     X(rule, "text", "of the Riemann sum; empty without one")                                       \
     X(verdict, "text", "`competitive`, `decreased`, `improved`, `undecided`; empty without data")  \
     X(reason, "text", "of the verdict")
