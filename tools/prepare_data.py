@@ -274,13 +274,17 @@ def join(where: str, prompt: list, response: list, tok: Tokens, options):
     return ids, mask, bool(overlong)
 
 
+# Kinds of data sets of text: the groups of the file, and the key of the record that each holds.
+KINDS = {"lm": {"": "response"}, "dpo": {"chosen": "chosen", "rejected": "rejected"}}
+
+
 def build(options, tok: Tokens):
     """Samples by group name: lm has one group "", dpo has chosen and rejected.  And how many were
     dropped or cut."""
-    names = {"lm": {"": "response"}, "dpo": {"chosen": "chosen", "rejected": "rejected"}}
-    groups = {g: [] for g in names[options.kind]}
+    names = KINDS[options.kind]
+    groups = {g: [] for g in names}
     dropped = cut = 0
-    for where, values in read_records(options.input, ["prompt", *names[options.kind].values()]):
+    for where, values in read_records(options.input, ["prompt", *names.values()]):
         prompt = tok.prompt(values[0])
         sides = [join(where, prompt, tok.response(v), tok, options) for v in values[1:]]
         if None in sides:
@@ -354,7 +358,7 @@ def parse(argv):
     ap.add_argument("input", type=pathlib.Path)
     ap.add_argument("--tokenizer", type=pathlib.Path, required=True, metavar="DIR")
     ap.add_argument("-o", "--output", type=pathlib.Path, required=True)
-    ap.add_argument("--kind", choices=("lm", "dpo"), default="lm")
+    ap.add_argument("--kind", choices=tuple(KINDS), default="lm")
     ap.add_argument("--max-length", type=int, metavar="N", help="longest sample in tokens")
     ap.add_argument("--overlong", choices=("drop", "cut"), default="drop",
                     help="what happens to longer samples (default: drop)")
