@@ -36,12 +36,12 @@ def is_same(a: pathlib.Path, b: pathlib.Path) -> bool:
 
 
 def in_git(path: pathlib.Path) -> bool:
-    """Whether git has a file as it is, so that nothing is lost with it."""
-    def git(*words):
-        return subprocess.run(["git", "-C", path.parent, *words, "--", path.name], check=False,
-                              capture_output=True).returncode == 0
+    """Whether git has the bytes of a file, so that nothing is lost with it. What git says of its working tree
+    may be told to leave files out."""
     try:
-        return git("ls-files", "--error-unmatch") and git("diff", "--quiet", "HEAD")
+        blob = subprocess.run(["git", "-C", path.parent, "cat-file", "blob", f"HEAD:./{path.name}"],
+                              check=False, capture_output=True)
+        return blob.returncode == 0 and blob.stdout == path.read_bytes()
     except OSError:
         return False
 
@@ -70,7 +70,7 @@ def is_part(folder: pathlib.Path) -> bool:
 
 
 def check_place(path: pathlib.Path) -> None:
-    """A page or table is put neither below the folder of a model nor among the files of a study, at any
+    """A page, table or data set is put neither below the folder of a model nor among the files of a study, at any
     depth, links followed."""
     for folder in path.resolve().parents:
         if is_model(folder):

@@ -393,6 +393,14 @@ def files_without_a_seal_are_replaced_where_git_has_them(folder):
     git(folder, "commit", "-qm", "one")
     assert write(b"two") and file.read_bytes() == b"two"
     assert not write(b"three") and file.read_bytes() == b"two"
+    git(folder, "commit", "-qam", "two")
+    for mark in "--assume-unchanged", "--skip-worktree":
+        file.write_bytes(b"mine")
+        git(folder, "update-index", mark, "figures.json")
+        assert not write(b"three") and file.read_bytes() == b"mine", mark
+        git(folder, "update-index", mark.replace("--", "--no-"), "figures.json")
+    file.write_bytes(b"two")
+    assert write(b"three") and file.read_bytes() == b"three"
 
 
 @test
