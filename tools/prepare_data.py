@@ -15,7 +15,8 @@ Output: tokens int32 [total], loss_mask uint8 [total], offsets int64 [n+1]; for 
 in each of the groups chosen and rejected.  loss_mask is 1 on response tokens: the tokens whose
 prediction is scored.  The first token of a sample has nothing before it and is never scored.
 The loss of a sample is the mean over its scored tokens, the loss of the set the mean over samples.
-The file ends with a line that holds its checksum: --force replaces what has not changed since.
+The file ends with a line that holds its checksum: --force replaces what has not changed since, and files
+of which git has the bytes in HEAD.
 
 Needs h5py and numpy (Debian: python3-h5py); `tokenizers` when values are strings; `transformers`
 for --chat-template.  Exit codes: 0 done, 2 usage, 3 bad input, 4 output cannot be written.
@@ -303,6 +304,7 @@ def check_output(options) -> None:
     """An input is never an output, and only a data set that this tool wrote, unchanged, is replaced."""
     output = options.output
     outputs.check_inputs(output, [options.input, options.tokenizer])
+    outputs.check_place(output)
     if output.is_file() and not output.is_symlink() and not options.force:
         raise Bad(OUTPUT, f"{output}: exists already: remove it or give --force")
     outputs.check(output)

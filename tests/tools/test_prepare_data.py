@@ -244,6 +244,18 @@ def inputs_and_files_of_others_are_never_replaced(w):
 
 
 @case()
+def nothing_is_put_below_a_model_or_among_the_files_of_a_study(w):
+    for name in "model/model.safetensors", "model/config.json", "study/results.h5", "study/units/a@b.h5":
+        (w.dir / name).parent.mkdir(parents=True, exist_ok=True)
+        (w.dir / name).write_text("{}")
+    (w.dir / "link").symlink_to("study/units")
+    for way, word in {"model/d.h5": "folder of a model", "model/new/d.h5": "folder of a model",
+                      "study/units/d.h5": "files of a study", "link/d.h5": "files of a study"}.items():
+        w.fails(w.run([{"prompt": [2], "response": [3]}], "-o", w.dir / way), 4, way, word)
+        assert not (w.dir / way).exists() and not (w.dir / "model/new").exists(), way
+
+
+@case()
 def unwritable_output(w):
     (w.dir / "file").write_text("")
     w.fails(w.run([{"prompt": [2], "response": [3]}], "-o", w.dir / "file/out.h5"), 4,
