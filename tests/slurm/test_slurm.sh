@@ -232,6 +232,31 @@ S
     holds "it says so" grep -q "it was 0 times (DELTAPATH_MAX_RESTARTS)" "$tap_root/most.log"
 }
 
+# What the script calls, with stand-ins for the commands of Slurm.
+verbs() {
+    local listed work=$tap_root/verbs script=$PWD/slurm/deltapath.sbatch said=
+    listed=$("$program" --help | sed -n 's/^  \([a-z]*\) .*/\1/p' | grep -v mpirun | tr '\n' ' ')
+    holds "the script knows the verbs" grep -qF "verbs=\"${listed% }\"" "$script"
+    mkdir -p "$work/bin" "$work"/{convert,report,folder} && echo "name: a" | tee "$work/job" >"$work/join"
+    printf '#!/bin/sh\n[ "$1" != --mpi=none ] && echo "$@"\n' >"$work/bin/srun"
+    printf '#!/bin/sh\n' | tee "$work/bin/squeue" >"$work/bin/scontrol"
+    chmod +x "$work"/bin/*
+    calls() { # calls WANTED WORDS...: of the program
+        said=$(cd "$work" && PATH=$work/bin:$PATH SLURM_JOB_ID=1 SLURM_RESTART_COUNT=1 DELTAPATH=deltapath \
+            timeout 60 bash "$script" "${@:2}" 2>&1 | sed -n 's/.*deltapath //p')
+        [[ $said == "$1" ]]
+        ok "sbatch $script ${*:2}" $? "calls '$said', not '$1'"
+    }
+    calls "convert a b.h5" convert a b.h5
+    calls "report a -o b" report a -o b
+    calls "join a" join a
+    calls "run job --resume" job
+    calls "run ./join --resume" ./join
+    calls "run new.yaml --resume" new.yaml
+    calls "folder" folder
+}
+
+verbs
 reason=$(cluster_missing)
 if [[ -n $reason ]]; then
     skip "two-node Slurm" "$reason"
