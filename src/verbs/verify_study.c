@@ -180,15 +180,33 @@ static void audit_destroy(audit *a) {
     dpt_mem_free(a->study);
 }
 
+/* A damaged unit is made again, which a file that is none is not. */
+static dpt_status verify_study_blame(const char *path) {
+    char message[DPT_MESSAGE_MAX];
+    snprintf(message, sizeof message, "%s", dpt_error_message());
+    dpt_error_clear();
+    if (dpt_owned_check(path, DPT_OWNED_UNIT, NULL) == DPT_OK) {
+        dpt_error_set_message(message);
+        return DPT_ERR_INPUT;
+    }
+    dpt_error_clear();
+    return dpt_error(DPT_ERR_INPUT, "%s: is no unit of a study that deltapath wrote: move it away",
+                     path);
+}
+
 static dpt_status check_unit(audit *a, const char *name, bool models) {
     dpt_result unit;
     uint64_t recipe = 0, model = 0;
     char *path = dpt_mem_format("%s/units/%s", a->folder, name);
     dpt_status st =
         path != NULL ? dpt_results_read_unit(path, &unit, &recipe, &model) : DPT_ERR_OUTPUT;
+    if (st == DPT_ERR_INPUT)
+        st = verify_study_blame(path);
     char *expected = st == DPT_OK ? dpt_results_unit_name(unit.edit, unit.data) : NULL;
     if (st == DPT_OK && (expected == NULL || strcmp(expected, name) != 0))
-        st = dpt_error(DPT_ERR_INPUT, "%s: holds another unit: run the study again with --resume",
+        st = dpt_error(DPT_ERR_INPUT,
+                       "%s: holds another unit: run the study again with --resume, or move it away "
+                       "if that leaves it as it is",
                        path);
     if (st == DPT_OK)
         st = check_study_of(a, path);

@@ -137,6 +137,10 @@ foreign_in_a_study() { # nothing is removed when something is not ours
         refused "overwrite with a changed $name" "o/$name" job 1 --set output.overwrite=true
     done
     fresh study
+    cp "$tmp/w/m/data.h5" "$tmp/w/o/units/data.h5"
+    run_at 2 verify "$tmp/w/o"
+    expect_error "verify with a foreign file in units/" 3 "units/data.h5: is no unit.*move it away"
+    fresh study
     refused "overwrite of another study" "results.h5.*'mine'.*'other'|manifest.*'mine'" \
         job 2 --set output.overwrite=true --set name=other
     refused "resume of another study" "'mine'.*'other'" job 1 --resume --set name=other
