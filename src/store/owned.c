@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 enum { STUB_BYTES = 1024 }; /* an HDF5 file that ends before its mark holds nothing */
 
@@ -87,6 +88,22 @@ static bool owned_marked(const char *path, const char *format) {
     return dpt_owned_begins(tail, SEAL) ||
            (dpt_owned_begins(start, DPT_OWNED_HDF5_START) &&
             memmem(start, (size_t)n, format, strlen(format)) != NULL);
+}
+
+/* After a crash of a system a file may have its length and none of its bytes. Nothing is lost with it. */
+static bool owned_zeroed(const char *path) {
+    enum { PIECE = 1 << 16 };
+    char piece[PIECE];
+    int64_t at = 0, n = 0;
+    int fd = dpt_path_ends_with(path, ".h5") ? dpt_file_open_input(path) : -1;
+    bool zero = fd >= 0;
+    while (zero && (n = dpt_file_read_at(fd, at, piece, PIECE)) > 0) {
+        zero = piece[0] == 0 && memcmp(piece, piece + 1, (size_t)n - 1) == 0;
+        at += n;
+    }
+    if (fd >= 0)
+        close(fd);
+    return zero && n == 0;
 }
 
 bool dpt_owned_is_marked(const char *path, dpt_owned_kind kind) {
@@ -214,7 +231,8 @@ dpt_status dpt_owned_check(const char *path, dpt_owned_kind kind, const char *st
     dpt_status st = owned_find(path, k->what, &there);
     if (!there)
         return st;
-    if (!owned_marked(path, k->format))
+    bool again = kind == DPT_OWNED_UNIT || kind == DPT_OWNED_CACHE; /* when it is damaged */
+    if (!owned_marked(path, k->format) && !(again && owned_zeroed(path)))
         return dpt_owned_refuse(path, k->what);
     if (kind == DPT_OWNED_RESULTS && !owned_sealed(path, ""))
         return dpt_owned_refuse_changed(path);

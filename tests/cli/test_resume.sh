@@ -174,13 +174,20 @@ P
         test "$(find "$tmp/study/units" -name '*@task.h5' -newermt 2002-01-01 | wc -l)" = 5
 }
 
-damaged() { # a unit file that was cut off is made again
+damaged() { # a unit that was cut off, or whose bytes a crash of the system made zeros, is made again
+    local size
     cp -r "$tap_root/whole" "$tmp/study"
     truncate -s 700 "$tmp/study/units/prune@task.h5"
+    size=$(stat -c %s "$tmp/study/units/prune@more.h5")
+    truncate -s 0 "$tmp/study/units/prune@more.h5" && truncate -s "$size" "$tmp/study/units/prune@more.h5"
     rm "$tmp/study/units/dare@more.h5" "$tmp/study/models/twin.h5" "$tmp/study/results.h5"
     study 2 --resume
     expect_exit "damaged units" 0
     same_study "damaged units"
+    truncate -s 0 "$tmp/study/units/prune@more.h5" && truncate -s "$size" "$tmp/study/units/prune@more.h5"
+    printf x | dd of="$tmp/study/units/prune@more.h5" bs=1 seek=$((size - 9)) conv=notrunc 2>/dev/null
+    study 1 --resume
+    expect_error "a file that is not all zeros is no damaged unit" 4 "prune@more.h5: is no unit"
 }
 
 tmp=$tap_root/first && mkdir "$tmp"
