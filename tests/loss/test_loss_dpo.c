@@ -179,6 +179,10 @@ static void test_bad_data(void **state) {
     dpt_dpo_data bad = in.data;
     bad.pairs.samples = 0;
     expect_refusal(&f, &bad, "no pairs");
+    dpt_rng labels = dpt_rng_make(1, "labels", DPT_RNG_LABEL);
+    assert_int_equal(dpt_loss_evaluate_drawn(f.loss, &f.mesh, f.model, 0.0, labels, f.losses, NULL),
+                     DPT_ERR_INPUT);
+    test_error_says("a preference has no label");
     bad = in.data;
     bad.beta = 0.0;
     expect_refusal(&f, &bad, "beta is 0");
