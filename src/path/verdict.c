@@ -6,7 +6,13 @@
 #include <math.h>
 #include <stdlib.h>
 
-dpt_interval dpt_verdict_paired(int64_t n, const double *a, const double *b, double confidence) {
+/* Degrees of freedom of a variance over n samples that weights and repeats leave `effective` of; NaN: all. */
+static double verdict_freedom(int64_t n, double effective) {
+    return effective < (double)n - 0.5 ? fmax(effective - 1.0, 0.1) : (double)(n - 1);
+}
+
+static dpt_interval verdict_interval(int64_t n, const double *a, const double *b, double effective,
+                                     double confidence) {
     dpt_interval out = {.n = n, .mean = NAN, .se = NAN, .low = NAN, .high = NAN};
     if (n < 1)
         return out;
@@ -21,12 +27,16 @@ dpt_interval dpt_verdict_paired(int64_t n, const double *a, const double *b, dou
         double x = (b != NULL ? a[s] - b[s] : a[s]) - out.mean;
         squares += x * x;
     }
-    double df = (double)(n - 1);
-    out.se = sqrt(squares / df / (double)n);
+    out.se = sqrt(squares / (double)(n - 1) / (double)n);
+    double df = verdict_freedom(n, effective);
     double reach = dpt_student_quantile(0.5 * (1.0 + confidence), df) * out.se;
     out.low = out.mean - reach;
     out.high = out.mean + reach;
     return out;
+}
+
+dpt_interval dpt_verdict_paired(int64_t n, const double *a, const double *b, double confidence) {
+    return verdict_interval(n, a, b, NAN, confidence);
 }
 
 const char *dpt_verdict_name(dpt_verdict_class verdict) {
@@ -68,14 +78,15 @@ static bool excludes_zero(dpt_interval x) {
 
 /* Without spread among the samples t is +-infinity, or 0 / 0 when there is no difference either:
  * then the hypothesis on the border holds exactly and its p is 1. */
-static double upper_p(double difference, double se, int64_t n) {
+static double upper_p(double difference, double se, double df) {
     double t = se > 0.0 ? difference / se : difference > 0.0 ? INFINITY : -INFINITY;
-    return dpt_student_upper(t, (double)(n - 1));
+    return dpt_student_upper(t, df);
 }
 
 /* p values of Student's tests, or of the curve: the levels at which its intervals leave the value out. */
 static void verdict_set_p(int64_t n, const double *edit, const double *post,
-                          const dpt_verdict_curve *curve, dpt_verdict *v) {
+                          const dpt_verdict_curve *curve, double effective, dpt_verdict *v) {
+    double df = verdict_freedom(n, effective);
     double se = dpt_verdict_paired(n, edit, post, 0.95).se;
     double mean = v->change.mean;
     bool same = se == 0.0 && mean == 0.0;
@@ -87,14 +98,16 @@ static void verdict_set_p(int64_t n, const double *edit, const double *post,
                                    1.0 - curve->level(curve->ctx, v->margin));
         return;
     }
-    v->p_change = same ? 1.0 : 2.0 * upper_p(fabs(mean), se, n);
+    v->p_change = same ? 1.0 : 2.0 * upper_p(fabs(mean), se, df);
     if (!isnan(v->margin))
-        v->p_equivalent = fmax(upper_p(v->margin + mean, se, n), upper_p(v->margin - mean, se, n));
+        v->p_equivalent =
+            fmax(upper_p(v->margin + mean, se, df), upper_p(v->margin - mean, se, df));
 }
 
 static dpt_interval verdict_change(int64_t n, const double *edit, const double *post,
-                                   const dpt_verdict_curve *curve, double confidence) {
-    dpt_interval out = dpt_verdict_paired(n, edit, post, confidence);
+                                   const dpt_verdict_curve *curve, double effective,
+                                   double confidence) {
+    dpt_interval out = verdict_interval(n, edit, post, effective, confidence);
     if (curve == NULL)
         return out;
     out.se = curve->se;
@@ -180,7 +193,7 @@ static void judge_gain(int64_t n, const double *pre, const double *post, bool sp
                        const dpt_verdict_options *options, dpt_verdict *v) {
     if (pre == NULL)
         return;
-    v->gain = dpt_verdict_paired(n, pre, post, options->confidence);
+    v->gain = verdict_interval(n, pre, post, options->effective, options->confidence);
     if (!spread)
         forget_spread(&v->gain);
     if (!isfinite(v->gain.mean))
@@ -254,10 +267,13 @@ dpt_verdict dpt_verdict_judge(int64_t n, const double *pre, const double *post, 
                      .p_equivalent = NAN};
     if (n < 1)
         return v;
-    v.change = verdict_change(n, edit, post, options->curve, options->confidence);
-    v.equivalence = verdict_change(n, edit, post, options->curve, 1.0 - 2.0 * options->alpha);
+    /* Resamples of many samples do not know that few of them have the weight. */
+    double effective = options->effective;
+    const dpt_verdict_curve *curve = effective < 0.5 * (double)n ? NULL : options->curve;
+    v.change = verdict_change(n, edit, post, curve, effective, options->confidence);
+    v.equivalence = verdict_change(n, edit, post, curve, effective, 1.0 - 2.0 * options->alpha);
     if (sample_terms != NULL)
-        v.estimate = dpt_verdict_paired(n, sample_terms, NULL, options->confidence);
+        v.estimate = verdict_interval(n, sample_terms, NULL, effective, options->confidence);
     if (isnan(v.estimate.mean))
         v.estimate = none;
     const char *one = why_one(n, post, edit, options->effective);
@@ -274,7 +290,7 @@ dpt_verdict dpt_verdict_judge(int64_t n, const double *pre, const double *post, 
     if (v.gain.low > 0.0 && v.margin >= v.gain.mean)
         v.doubt = GAIN_WITHIN;
     if (!isnan(v.change.se))
-        verdict_set_p(n, edit, post, options->curve, &v);
+        verdict_set_p(n, edit, post, curve, effective, &v);
     decide(why_broken(n, pre, post), options->withheld, one, &v);
     return v;
 }

@@ -5,6 +5,7 @@
 #include "deltapath/base/rng.h"
 #include "../src/path/student.h"
 #include "deltapath/path/verdict.h"
+#include "deltapath/path/weighted.h"
 
 #include <math.h>
 #include <string.h>
@@ -346,9 +347,49 @@ static void test_one_in_effect(void **state) {
     v = judge(&l, &options);
     assert_int_equal(v.verdict, DPT_VERDICT_UNDECIDED);
     l = losses_make(2.0, 0.5, 0.05);
-    options.effective = 1.6;
+    options.effective = 1.6; /* an interval, and hardly any freedom */
+    v = judge(&l, &options);
+    assert_true(isfinite(v.change.low) && v.change.low < 0.0);
+    options.effective = 5.0;
     v = judge(&l, &options);
     assert_int_equal(v.verdict, DPT_VERDICT_DECREASED);
+}
+
+/* Weights that lie on few samples: tests at 5 % err in about 5 % of the cases where nothing changes. With a degree
+ * of freedom for each sample they would in 13 and 21 %. */
+static void test_few_in_effect(void **state) {
+    (void)state;
+    enum { SAMPLES = 16, TRIALS = 4000 };
+    const struct {
+        int heavy;
+        double light;
+    } cases[] = {{2, 1e-300}, {3, 0.01}, {3, 0.1}, {16, 1.0}};
+    dpt_verdict_options options = dpt_verdict_defaults();
+    const dpt_rng rng = dpt_rng_make(7, "few", DPT_RNG_MAGNITUDE);
+    for (uint64_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+        double shares[SAMPLES], sum = 0.0, squares = 0.0, pseudo[SAMPLES];
+        float z[SAMPLES];
+        double draws[SAMPLES];
+        const double zero[SAMPLES] = {0.0};
+        for (int s = 0; s < SAMPLES; s++)
+            sum += shares[s] = s < cases[c].heavy ? 1.0 : cases[c].light;
+        for (int s = 0; s < SAMPLES; s++) {
+            shares[s] /= sum;
+            squares += shares[s] * shares[s];
+        }
+        options.effective = 1.0 / squares;
+        int alarms = 0;
+        for (uint64_t t = 0; t < TRIALS; t++) {
+            dpt_rng_normal(rng, (int64_t)(c * TRIALS + t) * SAMPLES, SAMPLES, z);
+            for (int s = 0; s < SAMPLES; s++)
+                draws[s] = z[s];
+            int64_t n = dpt_weighted_values(shares, SAMPLES, draws, pseudo);
+            dpt_verdict v = dpt_verdict_judge(n, NULL, zero, pseudo, NULL, &options);
+            alarms += v.change.low > 0.0 || v.change.high < 0.0;
+            assert_true((v.p_change < 0.05) == (v.change.low > 0.0 || v.change.high < 0.0));
+        }
+        assert_near((double)alarms / TRIALS, 0.048, 0.02);
+    }
 }
 
 static void test_options(void **state) {
@@ -408,6 +449,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_curve),
         cmocka_unit_test(test_skew),
         cmocka_unit_test(test_one_in_effect),
+        cmocka_unit_test(test_few_in_effect),
         cmocka_unit_test(test_options),
         cmocka_unit_test(test_holm),
     };

@@ -58,7 +58,8 @@ typedef struct dpt_verdict_options {
         *curve;       /**< what intervals and p values of the change are of in place of
                                          Student's distribution; NULL: that. Borrowed. */
     double effective; /**< number of independent samples that repeats and weights leave in effect:
-                               (sum w)^2 / sum w^2 over the distinct ones; NaN: n of them */
+                               (sum w)^2 / sum w^2 over the distinct ones; NaN: n of them. Intervals and
+                               tests have one degree of freedom less, and below n / 2 no curve judges */
     const char *withheld; /**< reason, a constant string, why no verdict can be given; else NULL */
 } dpt_verdict_options;
 
