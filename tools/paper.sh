@@ -37,6 +37,7 @@ for pattern in "$@"; do
 done
 
 failed=()
+mark="# a log of tools/paper.sh, which writes it anew"
 for study in "${studies[@]}"; do
     wanted "$study" "$@" || continue
     figure=${study%-*} pair=${study##*-}
@@ -50,12 +51,19 @@ for study in "${studies[@]}"; do
         sets+=(--set "data=[$reverse, {name: text, file: $demo/qwen-text.h5, loss: lm}]")
     began=$SECONDS
     mkdir -p out/paper
+    log=out/paper/$study.log
+    if [[ -L $log || (-e $log && $(head -n 1 "$log" 2>&1) != "$mark") ]]; then
+        echo "$study: $log is not as tools/paper.sh wrote it: move it away"
+        failed+=("$study")
+        continue
+    fi
+    echo "$mark" >"$log"
     if $DPT_MPIRUN -n "$ranks" "$program" run "jobs/paper/$figure.yaml" --resume "${sets[@]}" \
-        >"out/paper/$study.log" 2>&1; then
+        >>"$log" 2>&1; then
         echo "$study: done ($((SECONDS - began)) s)"
     else
-        grep -h 'error:' "out/paper/$study.log" | head -n 1
-        echo "$study: failed, see out/paper/$study.log"
+        grep -h 'error:' "$log" | head -n 1
+        echo "$study: failed, see $log"
         failed+=("$study")
     fi
 done

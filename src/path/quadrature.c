@@ -176,8 +176,11 @@ void dpt_quadrature_error_weights(const dpt_quadrature *q, double *out) {
     for (int c = 0; c < n; c++)
         largest = fmax(largest, fabs(q->weight[c] - other[c]));
     if (largest < rounding) {
-        other[0] = 0.0;
-        quadrature_interpolate(q->node + 1, n - 1, other + 1);
+        /* Without the first node; without the last where the first has no weight, as it has by symmetry in a
+         * polynomial of an even number of nodes: leaving it out would change nothing. */
+        bool first = fabs(q->weight[0]) > rounding;
+        other[first ? 0 : n - 1] = 0.0;
+        quadrature_interpolate(q->node + first, n - 1, other + first);
     }
     for (int c = 0; c < n; c++)
         out[c] = q->weight[c] - other[c];

@@ -8,6 +8,7 @@
 #include "deltapath/store/owned.h"
 #include "deltapath/base/version.h"
 #include "deltapath/comm/agree.h"
+#include "deltapath/results/results.h"
 #include "pass_file.h"
 
 #include <dirent.h>
@@ -414,7 +415,8 @@ static dpt_status evaluate_pass(dpt_passes *p, const dpt_pass *pass) {
 }
 
 dpt_status dpt_passes_run(dpt_passes *p, const dpt_pass *pass) {
-    uint64_t key[5] = {pass->key, (uint64_t)pass->mode, dpt_hash_string(DPT_VERSION)};
+    uint64_t key[5] = {pass->key, (uint64_t)pass->mode,
+                       dpt_hash_string(DPT_VERSION) + DPT_RESULTS_VERSION};
     memcpy(&key[3], &pass->t, sizeof key[3]);
     key[4] = pass->correct != NULL;
     dpt_passes_watch(p, dpt_hash_bytes(key, sizeof key), pass->what, pass->loss);

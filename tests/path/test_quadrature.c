@@ -197,12 +197,13 @@ static void test_error_bars(void **state) {
         dpt_rule rule;
         int points;
         double least, most; /* bar over error */
-    } cases[] = {{DPT_RULE_LEFT, 5, 0.95, 1.05},      {DPT_RULE_MIDPOINT, 5, 0.95, 1.05},
-                 {DPT_RULE_TRAPEZOID, 5, 0.95, 1.05}, {DPT_RULE_SIMPSON, 5, 0.8, 1.2},
-                 {DPT_RULE_TRAPEZOID, 2, 1.0, 12.0},  {DPT_RULE_SIMPSON, 3, 1.0, 200.0},
-                 {DPT_RULE_MIDPOINT, 2, 1.0, 30.0},   {DPT_RULE_POLYNOMIAL, 3, 1.0, 6.0},
-                 {DPT_RULE_POLYNOMIAL, 5, 1.0, 10.0}, {DPT_RULE_RADAU, 2, 1.0, 40.0},
-                 {DPT_RULE_GAUSS, 2, 1.0, 2000.0}};
+    } cases[] = {{DPT_RULE_LEFT, 5, 0.95, 1.05},       {DPT_RULE_MIDPOINT, 5, 0.95, 1.05},
+                 {DPT_RULE_TRAPEZOID, 5, 0.95, 1.05},  {DPT_RULE_SIMPSON, 5, 0.8, 1.2},
+                 {DPT_RULE_TRAPEZOID, 2, 1.0, 12.0},   {DPT_RULE_SIMPSON, 3, 1.0, 200.0},
+                 {DPT_RULE_MIDPOINT, 2, 1.0, 30.0},    {DPT_RULE_POLYNOMIAL, 3, 1.0, 6.0},
+                 {DPT_RULE_POLYNOMIAL, 5, 1.0, 10.0},  {DPT_RULE_RADAU, 2, 1.0, 40.0},
+                 {DPT_RULE_GAUSS, 2, 1.0, 2000.0},     {DPT_RULE_POLYNOMIAL, 2, 1.0, 40.0},
+                 {DPT_RULE_POLYNOMIAL, 4, 1.0, 200.0}, {DPT_RULE_POLYNOMIAL, 6, 1.0, 1000.0}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         for (double k = 1.0; k < 2.5; k += 1.0) {
             double exact = (exp(k) - 1.0) / k;
