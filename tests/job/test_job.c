@@ -1,9 +1,8 @@
 /* ranks: 1 2
  * Job files: what a good one means, and the one line that a bad one gets. */
-#include "support/test_mpi.h"
+#include "job_texts.h"
 
 #include "deltapath/base/mem.h"
-#include "deltapath/job/job.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,25 +10,6 @@
 #include <unistd.h>
 
 #define DATA HEAD "data: [{name: a, file: a.h5, loss: lm}, {name: b, file: b.h5, loss: lm}]\n"
-#define HEAD "models: {pre: a, post: b}\noutput: {directory: out/x}\n"
-
-static dpt_job parse_good(const char *text, int nsets, const char *const *sets) {
-    dpt_job job;
-    dpt_error_clear();
-    if (dpt_job_parse(text, "job.yaml", nsets, sets, &job) != DPT_OK)
-        fail_msg("%s", dpt_error_message());
-    return job;
-}
-
-static void expect_bad(const char *text, const char *message) {
-    dpt_job job;
-    dpt_error_clear();
-    assert_int_equal(dpt_job_parse(text, "job.yaml", 0, NULL, &job), DPT_ERR_USAGE);
-    if (strstr(dpt_error_message(), message) == NULL)
-        fail_msg("wanted '%s' in '%s'", message, dpt_error_message());
-    assert_null(job.edits);
-    dpt_error_clear();
-}
 
 static void test_defaults(void **state) {
     (void)state;

@@ -1,30 +1,10 @@
 /* ranks: 1 */
 /* The law of random edits in a job: what it needs, and what depends on it. */
-#include "support/test_mpi.h"
-
-#include "deltapath/job/job.h"
+#include "job_texts.h"
 
 #include <string.h>
 
-#define HEAD "models: {pre: a, post: b}\noutput: {directory: out/x}\n"
 #define DATA HEAD "data: [{name: a, file: a.h5, loss: lm}]\n"
-
-static dpt_job parse_good(const char *text) {
-    dpt_job job;
-    dpt_error_clear();
-    if (dpt_job_parse(text, "job.yaml", 0, NULL, &job) != DPT_OK)
-        fail_msg("%s", dpt_error_message());
-    return job;
-}
-
-static void expect_bad(const char *text, const char *message) {
-    dpt_job job;
-    dpt_error_clear();
-    assert_int_equal(dpt_job_parse(text, "job.yaml", 0, NULL, &job), DPT_ERR_USAGE);
-    if (strstr(dpt_error_message(), message) == NULL)
-        fail_msg("wanted '%s' in '%s'", message, dpt_error_message());
-    dpt_error_clear();
-}
 
 static uint64_t hash_of(const dpt_job *job, void (*feed)(const dpt_job *, dpt_hash *)) {
     dpt_hash hash;
@@ -37,17 +17,17 @@ static uint64_t hash_of(const dpt_job *job, void (*feed)(const dpt_job *, dpt_ha
 static void test_law(void **state) {
     (void)state;
 #define EDIT "edits: [{name: e, method: drop, p: 0.5}]\n"
-    dpt_job plain = parse_good(DATA EDIT);
-    dpt_job off = parse_good(DATA EDIT "law: {seed: 3}\n");
-    dpt_job on = parse_good(DATA EDIT "law: {repeats: 1}\n");
+    dpt_job plain = parse_good(DATA EDIT, 0, NULL);
+    dpt_job off = parse_good(DATA EDIT "law: {seed: 3}\n", 0, NULL);
+    dpt_job on = parse_good(DATA EDIT "law: {repeats: 1}\n", 0, NULL);
     assert_int_equal(plain.law.repeats, 0);
     assert_int_equal(on.law.repeats, 1);
     assert_int_equal(on.law.seed, 0);
     assert_true(hash_of(&plain, dpt_job_hash_for_units) == hash_of(&off, dpt_job_hash_for_units));
     assert_true(hash_of(&plain, dpt_job_hash_for_units) != hash_of(&on, dpt_job_hash_for_units));
     assert_true(hash_of(&plain, dpt_job_hash_for_models) == hash_of(&on, dpt_job_hash_for_models));
-    dpt_job other = parse_good(DATA EDIT "law: {repeats: 1, seed: 3}\n");
-    dpt_job more = parse_good(DATA EDIT "law: {repeats: 2}\n");
+    dpt_job other = parse_good(DATA EDIT "law: {repeats: 1, seed: 3}\n", 0, NULL);
+    dpt_job more = parse_good(DATA EDIT "law: {repeats: 2}\n", 0, NULL);
     assert_true(hash_of(&other, dpt_job_hash_for_units) != hash_of(&on, dpt_job_hash_for_units));
     assert_true(hash_of(&more, dpt_job_hash_for_units) != hash_of(&on, dpt_job_hash_for_units));
     dpt_job_destroy(&other);

@@ -1,30 +1,9 @@
 /* ranks: 1 */
 /* Edits over seeds: a count of them in place of a list. */
-#include "support/test_mpi.h"
-
-#include "deltapath/job/job.h"
+#include "job_texts.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-#define HEAD "models: {pre: a, post: b}\noutput: {directory: out/x}\n"
-
-static dpt_job parse_good(const char *text) {
-    dpt_job job;
-    dpt_error_clear();
-    if (dpt_job_parse(text, "job.yaml", 0, NULL, &job) != DPT_OK)
-        fail_msg("%s", dpt_error_message());
-    return job;
-}
-
-static void expect_bad(const char *text, const char *message) {
-    dpt_job job;
-    dpt_error_clear();
-    assert_int_equal(dpt_job_parse(text, "job.yaml", 0, NULL, &job), DPT_ERR_USAGE);
-    if (strstr(dpt_error_message(), message) == NULL)
-        fail_msg("wanted '%s' in '%s'", message, dpt_error_message());
-    dpt_error_clear();
-}
 
 /* A count of seeds is the list of them, wherever the first one stands. */
 static void test_seeds(void **state) {
@@ -38,7 +17,7 @@ static void test_seeds(void **state) {
                  {HEAD "edits:\n- {name: c, method: dare, p: 0.5, seeds: 3, seed: 1}\n",
                   {"c-seed1", "c-seed2", "c-seed3"}}};
     for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
-        dpt_job job = parse_good(cases[k].text);
+        dpt_job job = parse_good(cases[k].text, 0, NULL);
         assert_int_equal(job.nedits, 3);
         for (int i = 0; i < 3; i++) {
             assert_string_equal(job.edits[i].id, cases[k].ids[i]);
