@@ -432,7 +432,8 @@ static dpt_status read_attributes(loader *l) {
 static const char DATASET_NAMES[] =
     "tokens loss_mask offsets weights chosen rejected images labels";
 
-/* A name that is nearly one of ours is a slip that would go unseen: `weight` would be no weights. */
+/* A name that is nearly one of ours is a slip that would go unseen: `weight` would be no weights.
+ * @return 1 for such a name, which ends the loop over names as no failure of HDF5. */
 static herr_t dataset_check_name(hid_t file, const char *name, const H5L_info_t *info, void *ctx) {
     const loader *l = ctx;
     char hint[DPT_NEAREST_HINT];
@@ -448,14 +449,19 @@ static herr_t dataset_check_name(hid_t file, const char *name, const H5L_info_t 
     (void)dpt_error(DPT_ERR_INPUT,
                     "%s: '%.64s' is no name that deltapath reads%s: rename it, or remove it",
                     l->path, name, hint);
-    return -1;
+    return 1;
 }
 
 static dpt_status dataset_check_names(loader *l) {
     hsize_t at = 0;
-    return H5Literate(l->file, H5_INDEX_NAME, H5_ITER_NATIVE, &at, dataset_check_name, l) < 0
-               ? DPT_ERR_INPUT
-               : DPT_OK;
+    herr_t ended = H5Literate(l->file, H5_INDEX_NAME, H5_ITER_NATIVE, &at, dataset_check_name, l);
+    if (ended > 0)
+        return DPT_ERR_INPUT;
+    return ended == 0 ? DPT_OK
+                      : dpt_error(DPT_ERR_INPUT,
+                                  "%s: its names cannot be listed: the file is damaged, make it or "
+                                  "copy it again",
+                                  l->path);
 }
 
 static dpt_status read_kind(loader *l) {
