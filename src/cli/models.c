@@ -140,7 +140,7 @@ static dpt_status diff(dpt_cli *cli, int argc, char **argv) {
         {.name = "iterations",
          .key = KEY_ITERATIONS,
          .arg = "N",
-         .doc = "Power iterations of the spectral norm (20); 0 leaves it out"},
+         .doc = "Lanczos steps of the spectral norm, a lower bound (20); 0 leaves it out"},
         MEMORY_OPTION,
         {.name = NULL}};
     static const struct argp argp = {.options = table,

@@ -276,78 +276,6 @@ dpt_status dpt_svd_compute(const dpt_comm *comm, int64_t rows, int64_t cols, int
     return st;
 }
 
-/* y = (A - U diag(s) V^T) x on this rank's rows; work has room for svd->rank values. */
-static void apply_rows(const dpt_svd_problem *problem, const dpt_svd *svd, const float *x,
-                       float *work, float *y) {
-    int m = (int)problem->local_rows, n = (int)problem->cols;
-    if (m == 0)
-        return;
-    float scale = (float)dpt_svd_unit_scale(problem->norm);
-    cblas_sgemv(CblasRowMajor, CblasNoTrans, m, n, scale, problem->slab, n, x, 1, 0.0f, y, 1);
-    if (svd == NULL)
-        return;
-    int r = (int)svd->rank;
-    cblas_sgemv(CblasRowMajor, CblasTrans, n, r, 1.0f, svd->v, r, x, 1, 0.0f, work, 1);
-    for (int j = 0; j < r; j++)
-        work[j] *= (float)svd->s[j] * scale;
-    cblas_sgemv(CblasRowMajor, CblasNoTrans, m, r, -1.0f, svd->u, r, work, 1, 1.0f, y, 1);
-}
-
-/* x = (A - U diag(s) V^T)^T y, summed over ranks. */
-static dpt_status apply_columns(const dpt_svd_problem *problem, const dpt_svd *svd, const float *y,
-                                float *work, float *part, float *x) {
-    int m = (int)problem->local_rows, n = (int)problem->cols;
-    float scale = (float)dpt_svd_unit_scale(problem->norm);
-    memset(x, 0, (size_t)n * sizeof *x);
-    if (m > 0) {
-        cblas_sgemv(CblasRowMajor, CblasTrans, m, n, scale, problem->slab, n, y, 1, 0.0f, x, 1);
-        if (svd != NULL) {
-            int r = (int)svd->rank;
-            cblas_sgemv(CblasRowMajor, CblasTrans, m, r, 1.0f, svd->u, r, y, 1, 0.0f, work, 1);
-            for (int j = 0; j < r; j++)
-                work[j] *= (float)svd->s[j] * scale;
-            cblas_sgemv(CblasRowMajor, CblasNoTrans, n, r, 1.0f, svd->v, r, work, 1, 0.0f, part, 1);
-            for (int i = 0; i < n; i++)
-                x[i] -= part[i];
-        }
-    }
-    return dpt_comm_sum_f32(problem->comm, x, n);
-}
-
-static double normalise(int64_t n, float *x) {
-    double length = sqrt(dpt_reduce_square(x, n));
-    for (int64_t i = 0; length > 0.0 && i < n; i++)
-        x[i] = (float)(x[i] / length);
-    return length;
-}
-
-dpt_status dpt_svd_deflated_norm(const dpt_svd_problem *problem, const dpt_svd *svd, int iterations,
-                                 double *norm) {
-    int64_t rank = svd != NULL ? svd->rank : 0;
-    float *x = dpt_mem_alloc(2 * problem->cols, sizeof *x, "vectors of a power iteration");
-    float *y = dpt_mem_alloc(problem->local_rows + rank, sizeof *y, "vectors of a power iteration");
-    dpt_status st = x == NULL || y == NULL ? DPT_ERR_OUTPUT : DPT_OK;
-    if (st == DPT_OK)
-        st = dpt_panel_fill(problem->sketch, 0, problem->cols, 1, x);
-    st = dpt_agree(problem->comm, st);
-    double value = 0.0;
-    if (st == DPT_OK)
-        normalise(problem->cols, x);
-    for (int i = 0; st == DPT_OK && i < iterations; i++) {
-        apply_rows(problem, svd, x, y + problem->local_rows, y);
-        double square = dpt_reduce_square(y, problem->local_rows);
-        st = dpt_comm_sum_f64(problem->comm, &square, 1);
-        value = fmax(value, sqrt(square));
-        if (st == DPT_OK && i + 1 < iterations)
-            st = apply_columns(problem, svd, y, y + problem->local_rows, x + problem->cols, x);
-        normalise(problem->cols, x);
-    }
-    *norm = value / dpt_svd_unit_scale(problem->norm);
-    dpt_mem_free(y);
-    dpt_mem_free(x);
-    return st;
-}
-
 dpt_status dpt_svd_spectral_norm(const dpt_comm *comm, int64_t rows, int64_t cols,
                                  int64_t local_rows, const float *slab, int iterations,
                                  double *norm) {
@@ -374,7 +302,7 @@ dpt_status dpt_svd_spectral_norm(const dpt_comm *comm, int64_t rows, int64_t col
     if (st == DPT_OK)
         st = svd_measure(&problem);
     if (st == DPT_OK && problem.norm != 0.0)
-        st = dpt_svd_deflated_norm(&problem, NULL, iterations, norm);
+        st = dpt_svd_lanczos_norm(&problem, iterations, norm);
     *norm = ldexp(*norm, exponent);
     dpt_mem_free(scaled);
     return st;

@@ -65,4 +65,8 @@ int64_t dpt_svd_energy_rank(int64_t count, const double *s, double norm, double 
 dpt_status dpt_svd_deflated_norm(const dpt_svd_problem *problem, const dpt_svd *svd, int iterations,
                                  double *norm);
 
+/** Largest singular value of the matrix, a lower bound: the largest of the bidiagonal form that so many steps of
+ * Golub and Kahan find, each two products. Collective over the problem's comm, agreed. */
+dpt_status dpt_svd_lanczos_norm(const dpt_svd_problem *problem, int steps, double *norm);
+
 #endif

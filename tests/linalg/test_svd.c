@@ -430,6 +430,23 @@ static void test_rank_counts(void **state) {
     dpt_comm_destroy(&alone);
 }
 
+/* Power iterations would be 2 % low after so few steps. */
+static void test_spectral_norm_of_close_values(void **state) {
+    (void)state;
+    enum { N = 60 };
+    float a[N * N] = {0.0F};
+    double norm = 0.0;
+    int64_t i0 = first_row(&test_comm, N, test_comm.rank, 2);
+    int64_t n = first_row(&test_comm, N, test_comm.rank + 1, 2) - i0;
+    for (int i = 0; i < N; i++)
+        a[i * N + (i * 7) % N] =
+            3.0F * (1.0F - 0.01F * (float)i); /* the singular values, permuted */
+    assert_int_equal(dpt_svd_spectral_norm(&test_comm, N, N, n, a + i0 * N, 24, &norm), DPT_OK);
+    assert_true(norm <= 3.0 * (1.0 + 1e-6) && norm > 3.0 * (1.0 - 1e-3));
+    assert_int_equal(dpt_svd_spectral_norm(&test_comm, N, N, n, a + i0 * N, 200, &norm), DPT_OK);
+    assert_true(fabs(norm - 3.0) < 3e-6);
+}
+
 static void test_spectral_norm(void **state) {
     (void)state;
     subject m = subject_make(80, 120, DECAYING, 3.0);
@@ -537,8 +554,9 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_fallback),      cmocka_unit_test(test_energy),
         cmocka_unit_test(test_zero),          cmocka_unit_test(test_scales),
         cmocka_unit_test(test_extremes),      cmocka_unit_test(test_rank_counts),
-        cmocka_unit_test(test_spectral_norm), cmocka_unit_test(test_bad_arguments),
-        cmocka_unit_test(test_no_memory),     cmocka_unit_test(test_bytes),
+        cmocka_unit_test(test_spectral_norm), cmocka_unit_test(test_spectral_norm_of_close_values),
+        cmocka_unit_test(test_bad_arguments), cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_bytes),
     };
     return test_mpi_main(argc, argv, tests);
 }

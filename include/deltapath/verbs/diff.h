@@ -11,7 +11,7 @@ typedef struct dpt_diff_options {
     const char *post;
     const char *csv; /**< file for the table with all digits, or NULL */
     bool overwrite;  /**< replace a table of this kind that is there */
-    int iterations;  /**< power iterations of the spectral norm; 0: 20; negative: leave it out */
+    int iterations;  /**< Lanczos steps of the spectral norm; 0: 20; negative: leave it out */
     FILE *out;       /**< NULL: standard output */
 } dpt_diff_options;
 
