@@ -149,28 +149,16 @@ static dpt_status join_find_job(join *j) {
     return dpt_job_parse(first->results.job, first->path, 1, &j->set, &j->job);
 }
 
-/* Whether a unit was made with the parameters that the job gives its edit. Notes may follow them. */
-static bool join_same_edit(const dpt_job_edit *edit, const dpt_result *unit) {
-    const char *text = edit->params;
-    if (strcmp(edit->method, unit->method) != 0)
-        return false;
-    for (int64_t i = 0; *text != '\0'; i++) {
-        size_t length = strcspn(text, " ");
-        const char *equals = memchr(text, '=', length);
-        if (equals != NULL) {
-            if (i == unit->nparameters)
-                return false;
-            const dpt_result_parameter *p = &unit->parameters[i];
-            size_t name = (size_t)(equals - text);
-            size_t value = length - name - 1;
-            if (strlen(p->name) != name || memcmp(p->name, text, name) != 0 ||
-                strlen(p->value) != value || memcmp(p->value, equals + 1, value) != 0)
-                return false;
-        }
-        text += length;
-        text += strspn(text, " ");
+/* Whether a part gave an edit the parameters that the whole job gives it. What both leave out has the same
+ * defaults. */
+static bool join_same_edit(const dpt_job_edit *edit, const join_part *part) {
+    for (int e = 0; e < part->job.nedits; e++) {
+        const dpt_job_edit *made = &part->job.edits[e];
+        if (strcmp(made->id, edit->id) == 0)
+            return strcmp(made->method, edit->method) == 0 &&
+                   strcmp(made->params, edit->params) == 0;
     }
-    return true;
+    return false;
 }
 
 /* One unit from all parts. */
@@ -187,7 +175,7 @@ static dpt_status join_take_unit(join *j, const dpt_job_edit *edit, const char *
             if (owner != NULL)
                 return dpt_error(DPT_ERR_INPUT, "edit %s is in both %s and %s: leave one out",
                                  edit->id, owner, part->directory);
-            if (!join_same_edit(edit, unit))
+            if (!join_same_edit(edit, part))
                 return dpt_error(DPT_ERR_INPUT,
                                  "%s: edit %s was made with other parameters than the job gives "
                                  "it (%s): run it again, or give the job file that made it",

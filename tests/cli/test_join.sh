@@ -94,6 +94,9 @@ other_jobs() { # parts that were made by other means than --only
     write_job "$tmp/keep.yaml" "${edits/keep: 0.3/keep: 0.4}"
     refused "other parameters under the same id" 3 "short: edit prune was made with other parameters" \
         --job "$tmp/keep.yaml" "$tmp"/{short,dare} -o "$tmp/none"
+    run_at 1 run "$tap_root/job.yaml" --set output.directory="$tmp/factor" --only 'dare-*' --set edits.0.k=0.3
+    refused "a parameter that the job leaves at its default" 3 "factor: edit dare-p0.3-seed1 was made with other" \
+        --job "$tap_root/job.yaml" "$tmp"/{short,factor} -o "$tmp/none"
     write_job "$tmp/fewer.yaml" "[{name: prune, method: prune, keep: 0.3}]"
     refused "an edit that the job lacks" 3 "dare: edit dare-p0.3-seed1 is not in the job" \
         --job "$tmp/fewer.yaml" "$tmp"/{short,dare} -o "$tmp/none"
