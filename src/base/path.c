@@ -107,6 +107,33 @@ static bool path_append(char real[PATH_MAX], const char *names) {
     return true;
 }
 
+bool dpt_path_absolute(const char *path, char out[PATH_MAX]) {
+    strcpy(out, "/");
+    return (path[0] == '/' || getcwd(out, PATH_MAX) != NULL) && path_append(out, path);
+}
+
+bool dpt_path_follow_link(char path[PATH_MAX]) {
+    for (size_t n = 1; path[n - 1] != '\0'; n++) {
+        char link[PATH_MAX], target[PATH_MAX], followed[PATH_MAX];
+        n += strcspn(path + n, "/");
+        memcpy(link, path, n);
+        link[n] = '\0';
+        ssize_t length = readlink(link, target, sizeof target - 1);
+        if (length >= 0) {
+            target[length] = '\0';
+            (void)dpt_path_go_up(link);
+            strcpy(followed, target[0] == '/' ? "/" : link);
+            bool ok = path_append(followed, target) && path_append(followed, path + n);
+            if (ok)
+                strcpy(path, followed);
+            return ok;
+        }
+        if (path[n] == '\0')
+            break;
+    }
+    return false;
+}
+
 /* The part of a path that is there, without links, and the rest as it is given. */
 static bool path_resolve_once(const char *path, char real[PATH_MAX]) {
     char given[PATH_MAX];

@@ -16,17 +16,17 @@
 
 enum { WEIGHTS_BYTES = 4 << 20 };
 
-/* Who must have made a model; NULL: anybody. */
+/* Who must have made a model: an edit, of a study when one is named; without an edit, `convert`. */
 typedef struct owned_maker {
     const char *edit, *study;
 } owned_maker;
 
-/* Whether a provenance is of this program, and of the edit when one is asked for. */
 static bool owned_provenance(const json_t *provenance, const char *edit) {
     const char *program = json_string_value(json_object_get(provenance, "program"));
-    const char *made_by = json_string_value(json_object_get(provenance, "edit"));
-    return program != NULL && dpt_owned_begins(program, "deltapath") &&
-           (edit == NULL || (made_by != NULL && strcmp(made_by, edit) == 0));
+    const char *made_by =
+        json_string_value(json_object_get(provenance, edit != NULL ? "edit" : "verb"));
+    return program != NULL && dpt_owned_begins(program, "deltapath") && made_by != NULL &&
+           strcmp(made_by, edit != NULL ? edit : "convert") == 0;
 }
 
 /* A model of another study is not ours, though an edit of the same id made it. */
@@ -254,7 +254,7 @@ static dpt_status owned_check_folder(const char *path, const owned_maker *maker,
 dpt_status dpt_owned_check_model(const char *path, const char *edit, const char *study) {
     const owned_maker maker = {.edit = edit, .study = study};
     struct stat info;
-    char what[256] = "model";
+    char what[256] = "converted model";
     dpt_status st = dpt_guard_output(path);
     if (st != DPT_OK || lstat(path, &info) != 0)
         return st;

@@ -133,22 +133,46 @@ static bool place_is_part(const char *folder) {
     return part;
 }
 
+/* Whether a path names, or leads through, the folder of a part that is a link to a folder elsewhere: the path
+ * without links knows nothing of the study. @param[out] part that folder. */
+static bool place_leads_into_part(const char *path, char part[PATH_MAX]) {
+    enum { LINKS_MAX = 40 }; /* as the system follows */
+    char named[PATH_MAX];
+    bool more = dpt_path_absolute(path, named);
+    for (int links = 0; more && links < LINKS_MAX; links++) {
+        strcpy(part, named);
+        do
+            if (place_is_part(part))
+                return true;
+        while (dpt_path_go_up(part));
+        more = dpt_path_follow_link(named);
+    }
+    return false;
+}
+
 typedef struct place_rules {
     bool itself; /* a path must not be the folder of a model either */
     bool parts;  /* and neither be nor lie below one of those of a study */
 } place_rules;
+
+static dpt_status place_refuse_part(const char *path, const char *part) {
+    return dpt_error(DPT_ERR_OUTPUT,
+                     "%s: lies among the files of a study, in %s, which only its runs write: "
+                     "choose another output",
+                     path, part);
+}
 
 static dpt_status place_check(const char *path, place_rules rules) {
     char real[PATH_MAX];
     dpt_status st = DPT_OK;
     if (!dpt_path_resolve(path, real))
         return dpt_error(DPT_ERR_OUTPUT, "%s: cannot be resolved: choose a shorter path", path);
+    char part[PATH_MAX];
+    if (rules.parts && place_leads_into_part(path, part))
+        st = place_refuse_part(path, part);
     for (bool first = true, more = true; st == DPT_OK && more; first = false) {
         if (rules.parts && place_is_part(real))
-            st = dpt_error(DPT_ERR_OUTPUT,
-                           "%s: lies among the files of a study, in %s, which only its runs write: "
-                           "choose another output",
-                           path, real);
+            st = place_refuse_part(path, real);
         else if ((rules.itself || !first) && place_is_model(real))
             st = dpt_error(DPT_ERR_OUTPUT,
                            "%s: lies in the folder of a model, %s, which is left as it is: choose "

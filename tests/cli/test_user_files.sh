@@ -224,6 +224,10 @@ tables_and_reports() {
         run_at 2 diff m/pre m/post --csv o/units/d.csv
     refused "convert onto a study's edited model" "o/models/a: lies among the files of a study" \
         run_at 2 convert m/post o/models/a --overwrite
+    cp -r o/models/dare-seed1 collected
+    refused "convert over an edited model that was put elsewhere" "collected: is no converted model" \
+        run_at 2 convert m/post collected --overwrite
+    rm -r collected
     refused_usage "report -o nothing" run_at 1 report $results -o ''
     refused_usage "diff --csv nothing" run_at 1 diff m/pre m/post --csv ''
     refused_usage "convert to nothing" run_at 2 convert m/pre ''
@@ -721,6 +725,39 @@ exchanged() { # another study comes to lie in the place of the output directory 
     expect_exit "exchanged at $at: its study is whole" 0
 }
 
+linked_parts() { # the folders of a study may be links to folders elsewhere: they stay its own
+    local part
+    rm -rf "$tmp/w" && mkdir -p "$tmp/w/far/m" "$tmp/w/far/u" "$tmp/w/o"
+    ln -s ../far/m "$tmp/w/o/models"
+    ln -s ../far/u "$tmp/w/o/units"
+    ln -s o/models "$tmp/w/way"
+    ln -s o "$tmp/w/alias"
+    job 2
+    expect_exit "a study whose models and units are links" 0
+    run_at 1 verify "$tmp/w/o"
+    expect_exit "it is whole" 0
+    for part in o/models alias/models way alias/../o/models; do
+        refused "convert through $part onto an edited model" "dare-seed1: lies among the files of a study" \
+            run_at 2 convert "$tap_root/m/post" "$tmp/w/$part/dare-seed1" --overwrite
+        refused "convert through $part" "new.h5: lies among the files of a study" \
+            run_at 1 convert "$tap_root/m/post" "$tmp/w/$part/new.h5"
+    done
+    refused "diff --csv through a link of units" "x.csv: lies among the files of a study" \
+        run_at 1 diff "$tap_root/m/pre" "$tap_root/m/post" --csv "$tmp/w/o/units/x.csv"
+    refused "report -o through a link of units" "r.html: lies among the files of a study" \
+        run_at 1 report "$tmp/w/o/results.h5" -o "$tmp/w/o/units/new/r.html"
+    refused "join -o through a link of models" "models/all: lies among the files of a study" \
+        run_at 1 join "$tmp/w/o" -o "$tmp/w/o/models/all"
+    refused "run through a link of units" "units/run: lies among the files of a study" \
+        job 1 --set "output.directory=$tmp/w/o/units/run"
+    refused "convert over an edited model by its real path" "far/m/dare-seed1: is no converted model" \
+        run_at 1 convert "$tap_root/m/post" "$tmp/w/far/m/dare-seed1" --overwrite
+    (cd "$tmp/w/o" && run_at 1 diff "$tap_root/m/pre" "$tap_root/m/post" --csv models/../d.csv)
+    holds "next to the links there is room" test -s "$tmp/w/far/d.csv"
+    job 2 --resume
+    expect_exit "the study itself goes on in them" 0
+}
+
 hard_links() { # copies of a folder that share their files are the files
     fresh study
     cp -al "$tmp/w/o" "$tmp/w/backup"
@@ -811,6 +848,7 @@ part exchanged store.write:0:3
 part exchanged study.edit:0:2
 part exchanged results.rename:0:1 --set=output.overwrite=true
 part exchanged results.write:0:1
+part linked_parts
 part hard_links
 part inputs_are_not_written_to
 done_testing

@@ -12,7 +12,8 @@ static void round_trip(dpt_store_format format, const char *name, int64_t shard_
     dpt_store_options options = {.format = format,
                                  .config = CONFIG,
                                  .metadata = "{\"who\":\"test\"}",
-                                 .provenance = "{\"program\":\"deltapath here\"}",
+                                 .provenance =
+                                     "{\"program\":\"deltapath here\",\"verb\":\"convert\"}",
                                  .shard_bytes = shard_bytes};
     const char *path = models_path(name);
     assert_int_equal(models_write(&catalog, path, &options), DPT_OK);
@@ -22,7 +23,8 @@ static void round_trip(dpt_store_format format, const char *name, int64_t shard_
     assert_int_equal(dpt_store_get_format(store), format);
     assert_string_equal(dpt_store_config(store), CONFIG); /* mixed types: no single torch_dtype */
     assert_non_null(strstr(dpt_store_metadata(store), "\"who\":\"test\""));
-    assert_string_equal(dpt_store_provenance(store), "{\"program\":\"deltapath here\"}");
+    assert_string_equal(dpt_store_provenance(store),
+                        "{\"program\":\"deltapath here\",\"verb\":\"convert\"}");
     uint64_t print = dpt_store_fingerprint(store);
     test_same_on_all(print);
     dpt_store_close(store);

@@ -24,7 +24,7 @@ static void write_model(const char *path, dpt_store_format format, dpt_dtype dty
     assert_int_equal(dpt_shard_create(&catalog, test_comm.size, &shard), DPT_OK);
     dpt_store_options options = {.format = format,
                                  .config = "{\"model_type\":\"llama\"}",
-                                 .provenance = "{\"program\":\"deltapath\"}",
+                                 .provenance = "{\"program\":\"deltapath\",\"verb\":\"convert\"}",
                                  .overwrite = true};
     dpt_guard_clear(); /* models are replaced that were read */
     assert_int_equal(dpt_store_create(&test_comm, path, &catalog, &shard, &options, &writer),

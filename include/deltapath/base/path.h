@@ -29,6 +29,14 @@ char *dpt_path_parent(const char *path);
  * @return false when it is too long. */
 bool dpt_path_resolve(const char *path, char real[PATH_MAX]);
 
+/** A path from the root as it is named: links stay, and `..` takes the name before it away. Local.
+ * @return false when it is too long. */
+bool dpt_path_absolute(const char *path, char out[PATH_MAX]);
+
+/** Put what the first link on the way of such a path points to in its place. Local.
+ * @return false when there is none, or the path becomes too long. */
+bool dpt_path_follow_link(char path[PATH_MAX]);
+
 /** Cut the last name off a path that begins with a slash. Local. @return false at the root. */
 bool dpt_path_go_up(char *path);
 

@@ -46,7 +46,7 @@ dpt_status dpt_owned_check_table(const char *path, const char *start, const char
 
 /** The same for a model: an HDF5 checkpoint or a folder of safetensors with its provenance, unchanged but for
  * the values of tensors (dpt_owned_check_weights), and nothing in the folder but what its manifest lists.
- * @param[in] edit  id of the edit that must have made it; NULL: any model that this program wrote.
+ * @param[in] edit  id of the edit that must have made it; NULL: `convert` must have.
  * @param[in] study  name of the study to which it must belong where its provenance says one; NULL: to any. */
 dpt_status dpt_owned_check_model(const char *path, const char *edit, const char *study);
 
