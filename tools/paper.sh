@@ -17,9 +17,14 @@ reverse="{name: reverse, file: $demo/reverse.h5, loss: lm}"
 declare -A pre=([llama]=llama-pre [qwen]=qwen-pre [vit]=vit-pre [dpo]=llama-post)
 declare -A post=([llama]=llama-post [qwen]=qwen-post [vit]=vit-post [dpo]=llama-dpo)
 declare -A data=([qwen]="[$reverse]" [vit]="[{name: digits, file: $demo/digits.h5, loss: class}]")
+# Of `-layers` only the matrices of the layers are edited, as peers do by default.
+projections='["*_proj.weight"]'
+declare -A matrices=([llama]=$projections [qwen]=$projections
+    [vit]='["*.query.weight", "*.key.weight", "*.value.weight", "*.dense.weight"]')
 
-studies=(fig1-llama fig1-qwen fig2-vit fig3-llama fig3-qwen fig3-vit fig4-llama fig4-qwen fig4-vit
-    fig5-llama fig5-qwen fig5-vit fig6-dpo fig7-llama fig7-qwen fig7-vit
+studies=(fig1-llama fig1-qwen fig1-llama-layers fig1-qwen-layers fig2-vit fig2-vit-layers
+    fig3-llama fig3-qwen fig3-vit fig4-llama fig4-qwen fig4-vit fig5-llama fig5-qwen fig5-vit fig6-dpo
+    fig7-llama fig7-qwen fig7-vit
     table1-llama table1-qwen table1-vit calibrated-llama calibrated-qwen calibrated-vit)
 
 wanted() { # wanted STUDY PATTERN...
@@ -40,7 +45,8 @@ failed=()
 mark="# a log of tools/paper.sh, which writes it anew"
 for study in "${studies[@]}"; do
     wanted "$study" "$@" || continue
-    figure=${study%-*} pair=${study##*-}
+    figure=${study%%-*} pair=${study#*-} part=
+    [[ $pair == *-layers ]] && pair=${pair%-layers} part=layers
     sets=(--set "output.directory=out/paper/$study" --set "name=$study"
         --set "models={pre: $demo/${pre[$pair]}, post: $demo/${post[$pair]}}")
     [[ -n ${data[$pair]:-} ]] && sets+=(--set "data=${data[$pair]}")
@@ -49,6 +55,8 @@ for study in "${studies[@]}"; do
     # Figure 7 compares tasks.
     [[ $study == fig7-qwen ]] &&
         sets+=(--set "data=[$reverse, {name: text, file: $demo/qwen-text.h5, loss: lm}]")
+    [[ $part == layers ]] && sets+=(--set "select={include: ${matrices[$pair]}}"
+        --set "edits=[{name: dare, method: dare, k: 0, p: [0.1, 0.3, 0.5, 0.7, 0.9], seeds: 5}]")
     began=$SECONDS
     mkdir -p out/paper
     log=out/paper/$study.log

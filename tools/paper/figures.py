@@ -78,9 +78,19 @@ def terms(study, data):
     levels = [(name, unit["change"]) for name, unit in single(study, data)]
     yield (plot.lines(title(study, data), "p", "true change of the loss [nats]", true, levels,
                       far=True), "What the term estimates: the true change of the loss.")
-    chosen = [(f"DARE {p:g}", study.find(data, "dare", p=p)) for p in (0.1, 0.5, 0.9)]
-    chosen += [(f"drop-only {p:g}", study.find(data, "drop", p=p)) for p in (0.1, 0.5, 0.9)]
-    chosen += [(f"TIES {1 - k:g}", study.find(data, "ties", keep=k)) for k in (0.5, 0.1)]
+    for p in RATES:
+        yield from spread(study, data, p)
+
+
+RATES = (0.1, 0.3, 0.5, 0.7, 0.9)  # of the paper's panels
+
+
+def spread(study, data, p):
+    """The term of the parts of the model, of all edits of one rate and of those that have none."""
+    chosen = [("DARE", study.find(data, "dare", p=p)), ("drop-only", study.find(data, "drop", p=p)),
+              ("TIES", study.find(data, "ties", keep=round(1.0 - p, 9)))]
+    if not any(units for _, units in chosen):
+        return
     chosen += [(name, [unit]) for name, unit in single(study, data)]
     for key, part in (("by_module", "module"), ("by_layer", "layer")):
         records = [(name, {str(r[part]): r["integrated"] for r in units[0].record[key]})
@@ -91,8 +101,9 @@ def terms(study, data):
         series = [{"name": name, "values": [by.get(n, math.nan) or 0.0 for n in names]}
                   for name, by in records]
         shown = ["outside" if n == "-1" else n for n in names]
-        yield (plot.categories(title(study, data), "approximation term [nats]", shown, series),
-               f"Spread of the term over {'kinds of module' if part == 'module' else 'layers'}.")
+        yield (plot.categories(f"{title(study, data)}, p = {p:g}", "approximation term [nats]", shown, series),
+               f"Spread of the term over {'kinds of module' if part == 'module' else 'layers'} at p = {p:g}; "
+               "BitDelta and Twin-Merging have no rate.")
 
 
 def bits(study, data):

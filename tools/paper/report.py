@@ -44,6 +44,16 @@ TITLES = {name: title for name, title, _ in figures.FIGURES}
 MAKERS = {name: maker for name, _, maker in figures.FIGURES}
 
 
+def claim_tables(rows):
+    """One for the paper's claims, one for ours."""
+    text = ""
+    for source, title in claims.SOURCES.items():
+        mine = [row for row in rows if row.source == source]
+        if mine:
+            text += f"<h3>{title}</h3><p class='sub'>{summary(mine)}</p>{claim_table(mine)}"
+    return text
+
+
 def claim_table(rows):
     text = ("<div class='wrap'><table><thead><tr><th>figure</th><th>what the claim predicts</th>"
             "<th>models, data</th><th>what came out</th><th>here it</th></tr></thead><tbody>")
@@ -88,12 +98,16 @@ def sources(studies):
 
 
 def claims_csv(rows):
-    lines = ["figure,pair,claim,cell,mean,low,high,cell_verdict,verdict"]
+    lines = ["source,figure,pair,claim,cell,mean,low,high,cell_verdict,verdict"]
     for row in rows:
         for a in row.answers:
-            lines.append(f'{row.figure},"{row.pair}","{row.claim}","{a.label}",{a.mean!r},'
-                         f"{a.low!r},{a.high!r},{a.verdict},{row.verdict}")
+            lines.append(",".join([row.source, row.figure, quoted(row.pair), quoted(row.claim), quoted(a.label),
+                                   f"{a.mean!r},{a.low!r},{a.high!r}", a.verdict, row.verdict]))
     return "\n".join(lines) + "\n"
+
+
+def quoted(text):
+    return '"' + text.replace('"', '""') + '"'
 
 
 def counted(number, one, many):
@@ -171,7 +185,7 @@ def main():
             "pair fails when one of its cells fails, holds when all hold, and is undecided "
             "otherwise; the row names the cell that decided. A claim whose edits are not in the job is "
             "left out. The rules are code: tools/paper/claims.py.</p>"
-            + claim_table(rows) + figure_sections(read, sections) + sources(read)
+            + claim_tables(rows) + figure_sections(read, sections) + sources(read)
             + "</body></html>\n")
     write(args.output, args.folder, page, rows)
     print(f"report: {args.output}: {counted(len(rows), 'claim', 'claims')}: {summary(rows)}; the cells "

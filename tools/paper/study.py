@@ -212,16 +212,37 @@ def normal_quantile(p):
     return 0.5 * (low + high)
 
 
+def crossed_spread(x, few, many):
+    """Half of an interval of the mean of (seeds, samples), each seed having met each sample: the squares of
+    Student's quantiles weight the two parts of the variance, as doc/science.md says."""
+    seeds, samples = x.shape
+    rows, columns, mean = x.mean(axis=1), x.mean(axis=0), x.mean()
+    seed = samples * np.sum((rows - mean) ** 2) / (seeds - 1)
+    sample = seeds * np.sum((columns - mean) ** 2) / (samples - 1)
+    rest = np.sum((x - rows[:, None] - columns[None, :] + mean) ** 2) / ((seeds - 1) * (samples - 1))
+    return math.sqrt((few ** 2 * seed + many ** 2 * max(sample - rest, 0.0)) / x.size)
+
+
 def interval(x, error=0.05):
-    """Mean of samples and its Student interval at confidence 1 - error."""
-    x = np.asarray(x, dtype=np.float64)
+    """Mean of samples, or of (seeds, samples), and its interval at confidence 1 - error."""
+    x = np.atleast_2d(np.asarray(x, dtype=np.float64))
+    seeds, samples = x.shape
     mean = float(np.mean(x))
-    if len(x) < 2 or not math.isfinite(mean):
+    if samples < 2 or not math.isfinite(mean):
         return mean, math.nan, math.nan
-    reach = t_quantile(1.0 - 0.5 * error, len(x) - 1) * float(np.std(x, ddof=1)) / math.sqrt(len(x))
+    many = t_quantile(1.0 - 0.5 * error, samples - 1)
+    if seeds > 1:
+        reach = crossed_spread(x, t_quantile(1.0 - 0.5 * error, seeds - 1), many)
+    else:
+        reach = many * float(np.std(x, ddof=1)) / math.sqrt(samples)
     return mean, mean - reach, mean + reach
 
 
-def change(units, error=0.05):
-    """Per-sample change of the loss, averaged over units (seeds)."""
-    return np.mean([u.array("loss_edit") - u.array("loss_post") for u in units], axis=0)
+def changes(units):
+    """Changes of the loss (units, samples); units are the seeds of an edit."""
+    return np.array([u.array("loss_edit") - u.array("loss_post") for u in units])
+
+
+def change(units):
+    """Change of the loss of each sample, averaged over units."""
+    return np.mean(changes(units), axis=0)
