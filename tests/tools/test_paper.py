@@ -4,6 +4,7 @@ undecided, and the same bytes from the same results."""
 import csv
 import json
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -222,6 +223,22 @@ def page_holds_every_figure_and_repeats(folder):
     assert b"nan" not in page.lower().replace(b"nano", b"")
     assert shutil.which("gnuplot") is None or page.count(b"<svg") == 24, page.count(b"<svg")
     assert not list(folder.glob("*.partial"))
+
+
+@test
+def the_table_names_each_claim_once(folder):
+    make_all(folder / "in")
+    result = subprocess.run(["/usr/bin/python3", ROOT / "tools/paper/report.py", folder / "in", "--table"],
+                            capture_output=True, text=True, check=False)
+    assert result.returncode == 0 and result.stderr == "", result
+    lines = result.stdout.splitlines()
+    assert all(line.replace("\\|", "").count("|") == 5 for line in lines), lines
+    claim = [line for line in lines if "The best interpolation beats" in line]
+    assert claim == ["| paper | Figures 7 and 13 | The best interpolation beats the best extrapolation (on most tasks) | "
+                     "toy, task: **holds**; toy, text: **fails** |"], claim
+    dare = [line for line in lines if "DARE-k is competitive at every" in line]
+    assert len(dare) == 1 and re.search(r"toy, task: \*\*fails\*\* [0-9]+/12 \|$", dare[0]), dare
+    assert not (folder / "claims.csv").exists()
 
 
 @test

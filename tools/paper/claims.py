@@ -189,7 +189,7 @@ def terms(study, data):
 
 def independence(study, data, units):
     """Mask and product of gradient and delta, over the entries of each tensor: Eq. 5 takes them as
-    independent. A correlation r of n entries has a spread of 1 / sqrt(n) when they are; its distribution is
+    independent. At W_post the gradient knows nothing of the mask, so this tests the random generator alone. A correlation r of n entries has a spread of 1 / sqrt(n) when they are; its distribution is
     normal only for many entries, because few products hold most of their sum."""
     found = [(u.edit, *row) for u in units for row in u.correlations() if row[2] >= LARGE]
     if not found:
@@ -202,8 +202,8 @@ def independence(study, data, units):
                               "holds" if abs(r) < spread else "fails"))
     worst = max(answers, key=lambda a: abs(a.mean) / (a.high - a.mean))
     fails = sum(a.verdict == "fails" for a in answers)
-    yield Row(OURS, study.figure, "Mask and product of gradient and delta are uncorrelated in every tensor "
-              f"of {LARGE} entries or more (assumed by Eq. 5)", "fails when the interval of a correlation leaves out zero",
+    yield Row(OURS, study.figure, "The random generator: at the post-trained weights mask and product of gradient "
+              f"and delta are uncorrelated in every tensor of {LARGE} entries or more", "fails when the interval of a correlation leaves out zero",
               f"{study.pair}, {data}", "fails" if fails else "holds",
               f"{len(answers) - fails} of {len(answers)} correlations hold zero; farthest out: "
               f"{worst.label}: {worst.mean:+.3g} [{worst.low:+.3g}, {worst.high:+.3g}]",

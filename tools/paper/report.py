@@ -121,6 +121,23 @@ def summary(rows):
                                                 ("undecided", "is undecided", "are undecided")))
 
 
+def markdown(rows):
+    """The table of doc/paper.md: each claim once, with what came out on each pair and the share of cells that hold."""
+    lines = ["| whose | figure | claim | came out |", "|---|---|---|---|"]
+    for key in dict.fromkeys((r.source, r.figure, r.claim) for r in rows):
+        mine = [r for r in rows if (r.source, r.figure, r.claim) == key]
+        texts = []
+        for r in mine:
+            holds = sum(a.verdict == "holds" for a in r.answers)
+            texts.append(f"{r.pair}: **{r.verdict}**" + (f" {holds}/{len(r.answers)}" if len(r.answers) > 1 else ""))
+        cells = [key[0], FIGURE_NAMES[key[1]], key[2].replace("|", "\\|"), "; ".join(texts)]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+FIGURE_NAMES = {name: title.split(":")[0] for name, title in TITLES.items()}
+
+
 def vouches(table):
     """What the page says of the table next to it, which cannot carry a checksum itself."""
     return f"<!-- claims.csv {hashlib.sha256(table).hexdigest()}\n"
@@ -152,12 +169,29 @@ def write(output, folder, page, rows):
     outputs.put(table, cells)
 
 
+def page_of(studies, rows, sections):
+    return (f"<!DOCTYPE html><html lang='en'><head><meta charset='utf-8'><title>Figures and claims"
+            f"</title><style>{STYLE}</style></head><body><h1>Figures and claims of "
+            "arXiv:2410.13841</h1><p class='sub'>"
+            f"{counted(len(studies), 'study', 'studies')}, {counted(len(rows), 'claim', 'claims')} on pairs "
+            f"of models: {summary(rows)}.</p>"
+            "<h2>Claims</h2><p>" + html.escape(" ".join(claims.__doc__.split())) + " A claim on a "
+            "pair fails when one of its cells fails, holds when all hold, and is undecided "
+            "otherwise; the row names the cell that decided. A claim whose edits are not in the job is "
+            "left out. The rules are code: tools/paper/claims.py.</p>"
+            + claim_tables(rows) + figure_sections(studies, sections) + sources(studies)
+            + "</body></html>\n")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("folder", type=pathlib.Path, help="holds <figure>-<pair>/results.json")
-    parser.add_argument("-o", "--output", type=pathlib.Path, required=True)
+    to = parser.add_mutually_exclusive_group(required=True)
+    to.add_argument("-o", "--output", type=pathlib.Path, help="the page to write")
+    to.add_argument("--table", action="store_true", help="print the claims as a table in Markdown, as in doc/paper.md")
     args = parser.parse_args()
-    check(args.output, args.folder)
+    if args.output:
+        check(args.output, args.folder)
     studies, skipped, broken = st.load(args.folder, list(TITLES))
     studies.sort(key=lambda s: (list(TITLES).index(s.figure), s.pair))
     read, rows, sections = [], [], []
@@ -176,18 +210,10 @@ def main():
         sys.exit(f"report.py: {args.folder}: no finished study there: each needs a folder named "
                  f"<figure>-<pair> with a results.json, <figure> being one of {', '.join(TITLES)}, as "
                  "in fig4-qwen2-7b; tools/paper.sh makes those of the shipped pairs")
-    page = (f"<!DOCTYPE html><html lang='en'><head><meta charset='utf-8'><title>Figures and claims"
-            f"</title><style>{STYLE}</style></head><body><h1>Figures and claims of "
-            "arXiv:2410.13841</h1><p class='sub'>"
-            f"{counted(len(read), 'study', 'studies')}, {counted(len(rows), 'claim', 'claims')} on pairs "
-            f"of models: {summary(rows)}.</p>"
-            "<h2>Claims</h2><p>" + html.escape(" ".join(claims.__doc__.split())) + " A claim on a "
-            "pair fails when one of its cells fails, holds when all hold, and is undecided "
-            "otherwise; the row names the cell that decided. A claim whose edits are not in the job is "
-            "left out. The rules are code: tools/paper/claims.py.</p>"
-            + claim_tables(rows) + figure_sections(read, sections) + sources(read)
-            + "</body></html>\n")
-    write(args.output, args.folder, page, rows)
+    if args.table:
+        print(markdown(rows))
+        return 1 if broken else 0
+    write(args.output, args.folder, page_of(read, rows, sections), rows)
     print(f"report: {args.output}: {counted(len(rows), 'claim', 'claims')}: {summary(rows)}; the cells "
           "of each: claims.csv next to it")
     return 1 if broken else 0
