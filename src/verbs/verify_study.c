@@ -133,8 +133,8 @@ static dpt_status check_manifest(audit *a, dpt_manifest *manifest) {
 }
 
 /* Whether a unit's model is there and is the one that it judges. */
-static dpt_status check_model_of(const audit *a, const dpt_result *unit, uint64_t recipe,
-                                 uint64_t model) {
+static dpt_status check_model_of(const audit *a, const dpt_result *unit, const char *name,
+                                 uint64_t recipe, uint64_t model) {
     dpt_store_origin origin = {.digest = 0};
     char text[17];
     char *path = dpt_mem_format("%s/models/%s.h5", a->folder, unit->edit);
@@ -146,9 +146,9 @@ static dpt_status check_model_of(const audit *a, const dpt_result *unit, uint64_
     dpt_hash_format(recipe, text);
     if (st == DPT_OK && (origin.digest != model || strcmp(origin.recipe, text) != 0))
         st = dpt_error(DPT_ERR_INPUT,
-                       "%s: is not the model that the results of %s are about: run the study again "
-                       "with --resume",
-                       path, unit->edit);
+                       "%s: is not the model that units/%s is about: run the study again with "
+                       "--resume, or move that unit away if that leaves it as it is",
+                       path, name);
     dpt_mem_free(path);
     return st;
 }
@@ -213,7 +213,7 @@ static dpt_status check_unit(audit *a, const char *name, bool models) {
     if (st == DPT_OK)
         st = audit_remember(a, &unit, recipe, model != 0);
     if (st == DPT_OK && model != 0 && models)
-        st = check_model_of(a, &unit, recipe, model);
+        st = check_model_of(a, &unit, name, recipe, model);
     dpt_mem_free(expected);
     dpt_result_destroy(&unit);
     dpt_mem_free(path);
