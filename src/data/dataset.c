@@ -96,6 +96,7 @@ dpt_status dpt_dataset_read(const dpt_comm *comm, const char *path, dpt_dataset_
     out->hash = dpt_hash_bytes(bytes, (size_t)values);
     memcpy(&tail, bytes + n - sizeof tail, sizeof tail);
     out->image_hashes = kind == DPT_DATASET_IMAGES ? (void *)(bytes + values) : NULL;
+    out->whole = out->hash;
     out->effective = NAN;
     out->vocabulary = tail.vocabulary;
     out->tokenizer = (dpt_tokenizer){.known = tail.tokenizer_known != 0,
@@ -139,7 +140,7 @@ dpt_status dpt_dataset_keep_first(dpt_dataset *dataset, int64_t n, const char *p
     if (n == dataset->samples)
         return DPT_OK;
     const uint64_t parts[2] = {dataset->hash, (uint64_t)n};
-    dataset->hash = dpt_hash_bytes(parts, sizeof parts);
+    dataset->hash = dataset->whole = dpt_hash_bytes(parts, sizeof parts);
     dataset->sequences = dataset->sequences / dataset->samples * n;
     dataset->samples = n;
     return DPT_OK;

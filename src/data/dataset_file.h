@@ -41,6 +41,11 @@ int64_t dpt_dataset_bytes(const dpt_dataset_head *head);
 /** Point the arrays of out into bytes, which out keeps as its block. Local. */
 void dpt_dataset_unpack(char *bytes, dpt_dataset *out);
 
+/* dataset_repeats.c */
+
+/** What makes two samples the same: XXH3 of their values. Local. */
+uint64_t dpt_dataset_hash_sample(const dpt_dataset *dataset, int64_t sample);
+
 /* dataset_images.c */
 
 /** Open the images of a data set whose head is known. Local. Errors: DPT_ERR_INPUT when the file is not
@@ -48,6 +53,9 @@ void dpt_dataset_unpack(char *bytes, dpt_dataset *out);
 dpt_status dpt_dataset_open_images(const char *path, const dpt_dataset_head *head,
                                    dpt_dataset *dataset);
 void dpt_dataset_close_images(dpt_dataset *dataset);
+
+/** Give a part of a data set a handle of its own. Local. Errors: DPT_ERR_OUTPUT. */
+dpt_status dpt_dataset_share_images(const dpt_dataset *whole, dpt_dataset *part);
 
 /** Check all images for values that are not finite, and hash them. Local.
  * @param[out] each (samples) hash of each image. */

@@ -5,6 +5,8 @@
 #include "deltapath/base/mem.h"
 #include "deltapath/base/isolate.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <hdf5.h>
 #include <inttypes.h>
 #include <math.h>
@@ -64,6 +66,33 @@ dpt_status dpt_dataset_open_images(const char *path, const dpt_dataset_head *hea
     return st;
 }
 
+dpt_status dpt_dataset_share_images(const dpt_dataset *whole, dpt_dataset *part) {
+    struct dpt_dataset_images *images = dpt_mem_zalloc(1, sizeof *images, "image file");
+    if (images == NULL)
+        return DPT_ERR_OUTPUT;
+    *images = (struct dpt_dataset_images){.fd = fcntl(whole->images->fd, F_DUPFD_CLOEXEC, 0),
+                                          .at = whole->images->at};
+    part->images = images;
+    images->path = dpt_mem_strdup(whole->images->path, "image file");
+    if (images->fd < 0)
+        return dpt_error(DPT_ERR_OUTPUT, "%s: cannot be opened again: %s", whole->images->path,
+                         strerror(errno));
+    return images->path != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+}
+
+/* Images [first, first + *run) of the data set lie one after another in the file. @return where they begin, counted in
+ * images; *run is at most n. */
+static int64_t images_run(const dpt_dataset *dataset, int64_t first, int64_t n, int64_t *run) {
+    const int64_t *rows = dataset->rows;
+    *run = n;
+    if (rows == NULL)
+        return first;
+    *run = 1;
+    while (*run < n && rows[first + *run] == rows[first] + *run)
+        ++*run;
+    return rows[first];
+}
+
 typedef struct image_request {
     const dpt_dataset *dataset;
     int64_t first, n;
@@ -77,16 +106,25 @@ static bool set_fits(hid_t space, const dpt_dataset *dataset, int64_t end) {
            dims[3] == (hsize_t)dataset->width;
 }
 
-static bool image_values(hid_t set, const image_request *want, float *out) {
-    const dpt_dataset *dataset = want->dataset;
-    hsize_t start[4] = {(hsize_t)want->first, 0, 0, 0};
-    hsize_t count[4] = {(hsize_t)want->n, (hsize_t)dataset->channels, (hsize_t)dataset->height,
+/* n images from place `at` of the file on. */
+static bool image_values(hid_t set, const dpt_dataset *dataset, int64_t at, int64_t n, float *out) {
+    hsize_t start[4] = {(hsize_t)at, 0, 0, 0};
+    hsize_t count[4] = {(hsize_t)n, (hsize_t)dataset->channels, (hsize_t)dataset->height,
                         (hsize_t)dataset->width};
     hid_t space = H5Dget_space(set);
     hid_t memory = H5Screate_simple(4, count, NULL);
-    return space >= 0 && memory >= 0 && set_fits(space, dataset, want->first + want->n) &&
+    return space >= 0 && memory >= 0 && set_fits(space, dataset, at + n) &&
            H5Sselect_hyperslab(space, H5S_SELECT_SET, start, NULL, count, NULL) >= 0 &&
            H5Dread(set, H5T_NATIVE_FLOAT, memory, space, H5P_DEFAULT, out) >= 0;
+}
+
+static bool image_runs(hid_t set, const image_request *want, float *out) {
+    bool ok = true;
+    for (int64_t i = 0, run; i < want->n && ok; i += run) {
+        int64_t at = images_run(want->dataset, want->first + i, want->n - i, &run);
+        ok = image_values(set, want->dataset, at, run, out + i * pixels_of(want->dataset));
+    }
+    return ok;
 }
 
 static dpt_status images_unreadable(const char *path, int64_t first, int64_t n) {
@@ -108,7 +146,7 @@ static dpt_status image_child(void *ctx, char **bytes, int64_t *n) {
     H5E_BEGIN_TRY {
         hid_t file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
         hid_t set = file >= 0 ? H5Dopen2(file, "images", H5P_DEFAULT) : -1;
-        ok = set >= 0 && image_values(set, want, (void *)*bytes);
+        ok = set >= 0 && image_runs(set, want, (void *)*bytes);
     }
     H5E_END_TRY;
     return ok ? DPT_OK : images_unreadable(path, want->first, want->n);
@@ -139,9 +177,13 @@ dpt_status dpt_dataset_read_images(const dpt_dataset *dataset, int64_t first, in
         return images_unreadable(images->path, first, n);
     if (images->at < 0)
         return read_apart(dataset, first, n, out);
-    return dpt_file_read_at(images->fd, images->at + first * size, out, n * size) == n * size
-               ? DPT_OK
-               : images_unreadable(images->path, first, n);
+    for (int64_t i = 0, run; i < n; i += run) {
+        int64_t at = images_run(dataset, first + i, n - i, &run);
+        if (dpt_file_read_at(images->fd, images->at + at * size, (char *)out + i * size,
+                             run * size) != run * size)
+            return images_unreadable(images->path, at, run);
+    }
+    return DPT_OK;
 }
 
 static dpt_status check_block(const char *path, int64_t first, int64_t pixels, int64_t n,

@@ -1,6 +1,7 @@
+#include "dataset_file.h"
+
 #include "deltapath/base/hash.h"
 #include "deltapath/base/mem.h"
-#include "deltapath/data/dataset.h"
 
 #include <stdlib.h>
 
@@ -9,7 +10,7 @@ typedef struct counted_sample {
     double weight;
 } counted_sample;
 
-static uint64_t hash_sample(const dpt_dataset *data, int64_t sample) {
+uint64_t dpt_dataset_hash_sample(const dpt_dataset *data, int64_t sample) {
     if (data->images != NULL) {
         const uint64_t parts[2] = {data->image_hashes[sample], (uint64_t)data->labels[sample]};
         return dpt_hash_bytes(parts, sizeof parts);
@@ -40,7 +41,7 @@ dpt_status dpt_dataset_count_repeats(dpt_dataset *dataset) {
         double weight = dataset->weights != NULL ? dataset->weights[i] : 1.0;
         sum += weight;
         if (weight > 0.0)
-            all[n++] = (counted_sample){hash_sample(dataset, i), weight};
+            all[n++] = (counted_sample){dpt_dataset_hash_sample(dataset, i), weight};
     }
     qsort(all, (size_t)n, sizeof *all, by_hash);
     for (int64_t i = 0; i < n; distinct++) {
@@ -53,5 +54,26 @@ dpt_status dpt_dataset_count_repeats(dpt_dataset *dataset) {
     dataset->repeats = n - distinct;
     dataset->effective = 1.0 / squares;
     dpt_mem_free(all);
+    return DPT_OK;
+}
+
+dpt_status dpt_dataset_share_apart(const dpt_dataset *dataset, const dpt_dataset *other,
+                                   double *share) {
+    counted_sample *seen = dpt_mem_alloc(other->samples, sizeof *seen, "samples to compare");
+    if (seen == NULL)
+        return DPT_ERR_OUTPUT;
+    for (int64_t i = 0; i < other->samples; i++)
+        seen[i] = (counted_sample){.hash = dpt_dataset_hash_sample(other, i)};
+    qsort(seen, (size_t)other->samples, sizeof *seen, by_hash);
+    double sum = 0.0, apart = 0.0;
+    for (int64_t i = 0; i < dataset->samples; i++) {
+        counted_sample one = {.hash = dpt_dataset_hash_sample(dataset, i),
+                              .weight = dataset->weights != NULL ? dataset->weights[i] : 1.0};
+        sum += one.weight;
+        if (bsearch(&one, seen, (size_t)other->samples, sizeof one, by_hash) == NULL)
+            apart += one.weight;
+    }
+    *share = apart / sum;
+    dpt_mem_free(seen);
     return DPT_OK;
 }

@@ -48,10 +48,25 @@ static dpt_status read_data_entry(dpt_job *job, const dpt_yaml *yaml, struct fy_
     if (!dpt_job_name_valid(data->name))
         return dpt_yaml_error(yaml, entry, "data name '%s': use letters, digits and . _ + -",
                               data->name);
+    data->other = -1;
     for (int i = 0; i < job->ndata; i++)
         if (strcmp(job->data[i].name, data->name) == 0)
             return dpt_yaml_error(yaml, entry, "two data sets are named '%s'", data->name);
     job->ndata++;
+    return DPT_OK;
+}
+
+/* A part that only chooses is a data set of its own, whose name no entry can have. */
+static dpt_status add_choosing_part(dpt_job *job, int entry) {
+    dpt_job_data *part = &job->data[job->ndata];
+    *part = job->data[entry];
+    part->chooses = true;
+    part->other = entry;
+    part->own_name = dpt_mem_format("%s~choose", job->data[entry].name);
+    part->name = part->own_name;
+    if (part->own_name == NULL)
+        return DPT_ERR_OUTPUT;
+    job->data[entry].other = job->ndata++;
     return DPT_OK;
 }
 
@@ -61,13 +76,17 @@ static dpt_status read_data(dpt_job *job, const dpt_yaml *yaml, struct fy_node *
     dpt_status st = dpt_yaml_list(yaml, root, "data", &list, &count);
     if (st != DPT_OK || count == 0)
         return st;
-    job->data = dpt_mem_zalloc(count, sizeof *job->data, "data sets");
+    job->data = dpt_mem_zalloc(2 * (int64_t)count, sizeof *job->data, "data sets");
     if (job->data == NULL)
         return DPT_ERR_OUTPUT;
     void *iterator = NULL;
     for (struct fy_node *item;
          st == DPT_OK && (item = fy_node_sequence_iterate(list, &iterator)) != NULL;)
         st = read_data_entry(job, yaml, item);
+    job->njudged = job->ndata;
+    for (int d = 0; d < job->njudged && st == DPT_OK; d++)
+        if (job->data[d].choose > 0.0)
+            st = add_choosing_part(job, d);
     return st;
 }
 
@@ -341,6 +360,8 @@ void dpt_job_destroy(dpt_job *job) {
         dpt_mem_free(job->edits[i].params);
     }
     dpt_mem_free(job->edits);
+    for (int d = 0; d < job->ndata; d++)
+        dpt_mem_free(job->data[d].own_name);
     dpt_mem_free(job->data);
     dpt_mem_free(job->include);
     dpt_mem_free(job->exclude);
@@ -400,6 +421,23 @@ const char *dpt_job_loss_name(dpt_job_loss loss) {
 #define JOB_LOSS_NAME(constant, name) #name,
     static const char *const names[] = {DPT_LOSS_LIST(JOB_LOSS_NAME)};
     return names[loss];
+}
+
+int dpt_job_chosen_on(const dpt_job_edit *edit) {
+    if (edit->auto_data >= 0)
+        return edit->auto_data;
+    return dpt_edit_needs_gradient(&edit->spec) ? edit->gradient_data : -1;
+}
+
+bool dpt_job_takes_gradient(const dpt_job *job, int d) {
+    for (int e = 0; e < job->nedits; e++)
+        if (job->edits[e].gradient_data == d && dpt_edit_needs_gradient(&job->edits[e].spec))
+            return true;
+    return false;
+}
+
+bool dpt_job_judges(const dpt_job_edit *edit, int d) {
+    return d < 0 || edit->judge_data < 0 || edit->judge_data == d;
 }
 
 void dpt_job_hash_for_units(const dpt_job *job, dpt_hash *hash) {

@@ -84,7 +84,7 @@ static bool method_knows(int method, const char *key) {
     return false;
 }
 
-#define ENTRY_KEYS "name method seed seeds calibrate data"
+#define ENTRY_KEYS "name method seed seeds calibrate data choose judge"
 
 /* What an unknown key of an entry may have meant, of the parameters of its method and of all entries. */
 static const char *hint_key(const char *key, const char *params, char hint[DPT_NEAREST_HINT]) {
@@ -113,8 +113,11 @@ static dpt_status unknown_param(const dpt_yaml *yaml, struct fy_node *node, int 
 
 /* Keys of an entry that may be swept, besides the parameters of its method. */
 static bool is_entry_key(const char *key) {
-    return strcmp(key, "seed") == 0 || strcmp(key, "seeds") == 0 || strcmp(key, "calibrate") == 0 ||
-           strcmp(key, "data") == 0;
+    static const char *const keys[] = {"seed", "seeds", "calibrate", "data", "choose", "judge"};
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
+        if (strcmp(key, keys[i]) == 0)
+            return true;
+    return false;
 }
 
 /* The keys of one stage: those of its method; the entry itself also has name, method and its own. */
@@ -286,20 +289,21 @@ static dpt_status set_calibrate(const dpt_yaml *yaml, struct fy_node *node,
     return choice >= 0 ? DPT_OK : DPT_ERR_USAGE;
 }
 
+/* One of the entries of `data`, for the key that names it. */
 static dpt_status set_data(const dpt_job *job, const dpt_yaml *yaml, struct fy_node *node,
-                           const char *text, int *data) {
-    for (int d = 0; d < job->ndata; d++)
+                           const char *key, const char *text, int *data) {
+    for (int d = 0; d < job->njudged; d++)
         if (strcmp(job->data[d].name, text) == 0) {
             *data = d;
             return DPT_OK;
         }
     char hint[DPT_NEAREST_HINT];
     dpt_nearest nearest = dpt_nearest_begin(text);
-    for (int d = 0; d < job->ndata; d++)
+    for (int d = 0; d < job->njudged; d++)
         dpt_nearest_offer(&nearest, job->data[d].name, strlen(job->data[d].name));
     dpt_nearest_hint(&nearest, hint);
-    return dpt_yaml_error(yaml, node, "data is '%s'%s: name one of the data sets of this job", text,
-                          hint);
+    return dpt_yaml_error(yaml, node, "%s is '%s'%s: name one of the data sets of this job", key,
+                          text, hint);
 }
 
 /* Text of a value of an axis, as in the job file; NULL: it is no single value. */
@@ -325,15 +329,20 @@ static dpt_status set_value(dpt_job_edit *edit, const dpt_job *job, const dpt_ya
     if (one->stage < 0 && strcmp(one->key, "calibrate") == 0)
         return set_calibrate(yaml, node, &edit->spec.calibrate);
     if (one->stage < 0)
-        return set_data(job, yaml, node, text, &edit->gradient_data);
+        return set_data(job, yaml, node, one->key, text,
+                        strcmp(one->key, "judge") == 0 ? &edit->judge_data : &edit->gradient_data);
     return dpt_yaml_locate(yaml, node,
                            dpt_edit_stage_set(&edit->spec.stages[one->stage], one->key, text));
 }
 
-/* Which data set an automatic parameter is found on, if there is one. */
+/* The samples of an entry that choose: a part that only chooses, else all. */
+static int data_that_chooses(const dpt_job *job, int d) {
+    return job->data[d].other >= 0 ? job->data[d].other : d;
+}
+
+/* Which data set an automatic parameter is found on, if there is one: what the edit names, else `auto_data`. */
 static dpt_status set_auto(dpt_job_edit *edit, const dpt_job *job, const dpt_yaml *yaml,
                            struct fy_node *entry, int auto_data) {
-    edit->auto_data = -1;
     for (int s = 0; s < edit->spec.nstages; s++) {
         if (!dpt_edit_stage_is_auto(&edit->spec.stages[s]))
             continue;
@@ -343,12 +352,15 @@ static dpt_status set_auto(dpt_job_edit *edit, const dpt_job *job, const dpt_yam
         if (job->ndata == 0)
             return dpt_yaml_error(yaml, entry,
                                   "auto needs data: it seeks the minimum of their loss");
-        edit->auto_data = auto_data;
+        edit->auto_data =
+            data_that_chooses(job, edit->gradient_data >= 0 ? edit->gradient_data : auto_data);
+        edit->gradient_data = -1;
     }
     return DPT_OK;
 }
 
-/* Whose gradient the edit takes: that of the data set that it names, else of the first. */
+/* Whose gradient the edit takes: that of the data set that it names, else of the first. One that edits by it is chosen
+ * from data; the correlation of a mask is measured where the edit is judged. */
 static dpt_status set_gradient(dpt_job_edit *edit, const dpt_job *job, const dpt_yaml *yaml,
                                struct fy_node *entry) {
     bool needs = dpt_edit_needs_gradient(&edit->spec);
@@ -358,6 +370,8 @@ static dpt_status set_gradient(dpt_job_edit *edit, const dpt_job *job, const dpt
     if (needs || dpt_edit_draws_mask(&edit->spec)) {
         if (edit->gradient_data < 0 && job->ndata > 0)
             edit->gradient_data = 0;
+        if (needs)
+            edit->gradient_data = data_that_chooses(job, edit->gradient_data);
     } else if (edit->gradient_data >= 0) {
         return dpt_yaml_error(
             yaml, entry, "edit %s names data, but takes no gradient: leave data out", edit->name);
@@ -365,16 +379,41 @@ static dpt_status set_gradient(dpt_job_edit *edit, const dpt_job *job, const dpt
     return DPT_OK;
 }
 
+/* `choose` is `data` of an edit that chooses something from it. */
+static dpt_status check_choose(sweep *all, const dpt_job_edit *edit, const dpt_yaml *yaml) {
+    const axis *choose = sweep_find_axis(all, "choose");
+    if (choose == NULL)
+        return DPT_OK;
+    if (sweep_find_axis(all, "data") != NULL)
+        return dpt_yaml_error(yaml, choose->value,
+                              "edit %s has data and choose, which name the same: leave data out",
+                              edit->name);
+    if (edit->auto_data < 0 && !dpt_edit_needs_gradient(&edit->spec))
+        return dpt_yaml_error(
+            yaml, choose->value,
+            "edit %s names choose, but chooses nothing from data: leave choose out", edit->name);
+    return DPT_OK;
+}
+
+/* Name of the entry on whose samples alpha is sought. */
+static const char *auto_name(const dpt_job *job, const dpt_job_edit *edit) {
+    const dpt_job_data *data = &job->data[edit->auto_data];
+    return data->chooses ? job->data[data->other].name : data->name;
+}
+
+static bool names_data(sweep *all) {
+    return sweep_find_axis(all, "data") != NULL || sweep_find_axis(all, "choose") != NULL;
+}
+
 /* One point of the sweep. */
-static dpt_status sweep_build(const sweep *all, const dpt_job *job, const dpt_yaml *yaml,
-                              const int *at, struct fy_node *entry, int auto_data,
-                              dpt_job_edit *edit) {
+static dpt_status sweep_build(sweep *all, const dpt_job *job, const dpt_yaml *yaml, const int *at,
+                              struct fy_node *entry, int auto_data, dpt_job_edit *edit) {
     char id[ID_MAX];
     char params[TEXT_MAX] = "";
     char method[TEXT_MAX] = "";
     snprintf(id, sizeof id, "%s", all->name);
     edit->name = all->name;
-    edit->gradient_data = -1;
+    edit->gradient_data = edit->auto_data = edit->judge_data = -1;
     edit->spec.nstages = all->nstages;
     for (int s = 0; s < all->nstages; s++) {
         size_t used = strlen(method);
@@ -397,14 +436,16 @@ static dpt_status sweep_build(const sweep *all, const dpt_job *job, const dpt_ya
     }
     dpt_status st = dpt_yaml_locate(yaml, entry, dpt_edit_spec_check(&edit->spec));
     if (st == DPT_OK)
-        st = set_gradient(edit, job, yaml, entry);
-    if (st == DPT_OK)
         st = set_auto(edit, job, yaml, entry, auto_data);
+    if (st == DPT_OK)
+        st = check_choose(all, edit, yaml);
+    if (st == DPT_OK)
+        st = set_gradient(edit, job, yaml, entry);
     if (st != DPT_OK)
         return st;
-    if (edit->auto_data >= 0 && job->ndata > 1) {
+    if (edit->auto_data >= 0 && job->njudged > 1 && !names_data(all)) {
         size_t used = strlen(id);
-        snprintf(id + used, sizeof id - used, "-on-%s", job->data[edit->auto_data].name);
+        snprintf(id + used, sizeof id - used, "-on-%s", auto_name(job, edit));
     }
     if (strlen(id) + 1 == sizeof id)
         return dpt_yaml_error(yaml, entry, "the id of this edit is too long");
@@ -423,7 +464,7 @@ static void sweep_place_of(const sweep *all, int64_t point, int *at) {
     }
 }
 
-static dpt_status sweep_append(dpt_job *job, const sweep *all, const dpt_yaml *yaml, const int *at,
+static dpt_status sweep_append(dpt_job *job, sweep *all, const dpt_yaml *yaml, const int *at,
                                int place, struct fy_node *entry, int auto_data) {
     dpt_job_edit *grown =
         dpt_mem_realloc(job->edits, (int64_t)job->nedits + 1, sizeof *grown, "edits");
@@ -450,7 +491,8 @@ dpt_status dpt_job_edits_expand(dpt_job *job, const dpt_yaml *yaml, int place,
         st = sweep_append(job, &all, yaml, at, place, entry, 0);
         /* An edit whose parameter is found on a data set is one edit for each of them. */
         bool found = st == DPT_OK && job->edits[job->nedits - 1].auto_data >= 0;
-        for (int d = 1; found && d < job->ndata && st == DPT_OK; d++)
+        found = found && !names_data(&all);
+        for (int d = 1; found && d < job->njudged && st == DPT_OK; d++)
             st = sweep_append(job, &all, yaml, at, place, entry, d);
     }
     return st;
@@ -469,7 +511,9 @@ static int compare_edits(const void *a, const void *b) {
     int order = dpt_edit_spec_compare(&x->spec, &y->spec);
     if (order == 0)
         order = x->gradient_data - y->gradient_data;
-    return order != 0 ? order : x->auto_data - y->auto_data;
+    if (order == 0)
+        order = x->auto_data - y->auto_data;
+    return order != 0 ? order : x->judge_data - y->judge_data;
 }
 
 /* Two that are equal in an order, the one that comes first in the job first. */

@@ -400,7 +400,9 @@ void dpt_report_minima(FILE *html, const dpt_report_group *group) {
         if (!any)
             fputs(
                 "<h3>Minima along the delta</h3>\n<div class=\"wrap\"><table>\n<thead><tr><th "
-                "class=\"l\">edit</th><th>advice</th><th>slope at<br>post-trained</th><th>its "
+                "class=\"l\">edit</th><th>chosen "
+                "on</th><th>held<br>out</th><th>advice</th><th>slope "
+                "at<br>post-trained</th><th>its "
                 "interval</th><th>alpha of<br>the model</th><th>minimum</th><th>gradients</th><th>"
                 "loss found</th><th class=\"l\">alpha of the parts</th></tr></thead>\n<tbody>\n",
                 html);
@@ -408,6 +410,8 @@ void dpt_report_minima(FILE *html, const dpt_report_group *group) {
         fputs("<tr><td class=\"l e\">", html);
         dpt_report_text(html, r->edit);
         fputs("</td>", html);
+        text_cell(html, r->chosen_on);
+        number_cell(html, 100.0 * r->scalars.held_out, "%.3g&thinsp;%%");
         static const char *const names[] = {"advice",      "slope_at_post", "slope_interval",
                                             "found_alpha", "trough",        "gradients",
                                             "found_loss"};
@@ -420,8 +424,10 @@ void dpt_report_minima(FILE *html, const dpt_report_group *group) {
         fputs(
             "</tbody></table></div>\n<p class=\"note\">The slope is the derivative of the loss by "
             "alpha at the post-trained weights: below zero it pays to extrapolate, above zero to "
-            "interpolate. The search is on the data set that the edit's name says, and its "
-            "alphas are evaluated here.</p>\n",
+            "interpolate; where its interval holds zero alpha stays 0. The search is on the "
+            "samples "
+            "that the table names, of which those that judge here are held out as far as it "
+            "says.</p>\n",
             html);
 }
 

@@ -80,6 +80,11 @@ static dpt_status evaluate_model(void *ctx, double alpha, double *loss, double *
     return DPT_OK;
 }
 
+/* Whether the slope at W_post can be told from zero. */
+static bool is_decided(const seeker *s) {
+    return s->at_post.high < 0.0 || s->at_post.low > 0.0;
+}
+
 /* E = -Delta, exact also in 16 bits: the edited model is the pre-trained one. */
 static dpt_status seek_model(seeker *s, dpt_line_search *out) {
     dpt_edit_spec back = {.nstages = 1, .seed = s->edit->spec.seed};
@@ -88,11 +93,21 @@ static dpt_status seek_model(seeker *s, dpt_line_search *out) {
     if (st == DPT_OK)
         st = s->bind(s->ctx, &back);
     s->sign = -1.0;
+    dpt_line_search_point start = {.at = 0.0};
+    if (st == DPT_OK)
+        st = evaluate_model(s, 0.0, &start.loss, &start.slope);
     dpt_line_search_options options = dpt_line_search_defaults();
-    options.upper = s->reach;
+    if (!is_decided(s)) /* no way leads down from 0 that these samples can tell from chance */
+        options.lower = options.upper = 0.0;
+    else
+        options.upper = s->reach;
     DPT_ASSERT_SAME(&s->evaluation->mesh.world, options.upper);
-    options.evaluations = MODEL_EVALUATIONS;
-    return st == DPT_OK ? dpt_line_search_run(evaluate_model, s, &options, out) : st;
+    options.start = &start;
+    options.evaluations = MODEL_EVALUATIONS - 1;
+    if (st == DPT_OK)
+        st = dpt_line_search_run(evaluate_model, s, &options, out);
+    out->evaluations++;
+    return st;
 }
 
 /* Each group's own step: where its derivative vanishes on the secant through W_post and a second
@@ -192,7 +207,10 @@ static dpt_status write_notes(const seeker *s, const dpt_line_search *model,
                               const dpt_line_search *joint, dpt_auto_alpha *out) {
     bool layers = joint->points > 0;
     bool kept = layers && joint->loss < model->loss;
-    const char *end = model->bracketed ? "enclosed" : model->border ? "border" : "open";
+    const char *end = !is_decided(s)     ? "kept"
+                      : model->bracketed ? "enclosed"
+                      : model->border    ? "border"
+                                         : "open";
     dpt_status st = auto_alpha_note(out, "found_alpha", "%.6g", model->at);
     const char *const names[] = {"advice", "trough"};
     const char *const values[] = {advice_of(s), end};
@@ -263,6 +281,7 @@ dpt_status dpt_auto_alpha_find(dpt_evaluation *evaluation, const dpt_job_edit *e
     dpt_status st = dpt_agree(&evaluation->mesh.world, auto_alpha_prepare(&s, out));
     if (st == DPT_OK)
         st = seek_model(&s, &model);
+    layers = layers && is_decided(&s);
     if (st == DPT_OK && layers)
         st = seek_layers(&s, &model, out, &joint);
     if (st == DPT_OK) {

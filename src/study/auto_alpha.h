@@ -24,7 +24,7 @@ typedef dpt_status (*dpt_auto_bind_fn)(void *ctx, const dpt_edit_spec *spec);
  * minimum along the joint step is taken when its loss is below that of the model's alpha, else the
  * model's alpha is kept. So the true loss never ends above that of the post-trained model.
  * Whether to extrapolate or to interpolate is said from the derivative at W_post with its paired
- * interval over samples.
+ * interval over samples. Where that holds zero nothing is sought: alpha is 0.
  * @param[out] out  to be released by dpt_auto_alpha_destroy; empty on error.
  * Errors: those of evaluation and bind; DPT_ERR_OUTPUT without memory.
  * Determinism: to the rounding of gradients between meshes.

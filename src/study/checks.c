@@ -55,7 +55,7 @@ static void warn_of_all_unknown(const dpt_inputs *in) {
         return;
     warn_of_unknown(in->pre);
     warn_of_unknown(in->post);
-    for (int d = 0; d < in->job->ndata; d++)
+    for (int d = 0; d < in->job->njudged; d++)
         warn_of_unknown(in->reference[d]);
 }
 

@@ -3,6 +3,7 @@
 #include "deltapath/base/hash.h"
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
+#include "deltapath/path/weighted.h"
 #include "losses.h"
 #include "loss_kinds.h"
 
@@ -129,11 +130,11 @@ static dpt_status evaluate_law(dpt_evaluation *ev, dpt_baseline *base, uint8_t *
     return st;
 }
 
-static dpt_status for_each_data(dpt_evaluation *ev,
+static dpt_status for_each_data(dpt_evaluation *ev, int count,
                                 dpt_status (*evaluate)(dpt_evaluation *, dpt_baseline *,
                                                        uint8_t *)) {
     dpt_status st = DPT_OK;
-    for (int d = 0; d < ev->ndata && st == DPT_OK; d++) {
+    for (int d = 0; d < count && st == DPT_OK; d++) {
         uint8_t *correct = dpt_mem_zalloc(ev->data[d].samples, 1, "hits");
         st = dpt_agree(&ev->mesh.world, correct != NULL ? DPT_OK : DPT_ERR_OUTPUT);
         if (st == DPT_OK)
@@ -155,7 +156,7 @@ static dpt_status create_loss(dpt_evaluation *ev, const dpt_inputs *in, const dp
     if (st != DPT_OK)
         return st;
     dpt_loss_set_progress(ev->data[d].loss, count_batch, ev);
-    return allocate_baseline(ev, &ev->data[d], dpt_resources_keeps_gradient(res));
+    return allocate_baseline(ev, &ev->data[d], dpt_resources_keeps_gradient_of(in, res, d));
 }
 
 static dpt_status create_losses(dpt_evaluation *ev, const dpt_inputs *in, const dpt_resources *res,
@@ -172,15 +173,16 @@ static dpt_status create_losses(dpt_evaluation *ev, const dpt_inputs *in, const 
     return st;
 }
 
-static int64_t samples_of(const dpt_inputs *in) {
-    int64_t samples = 0;
+/* Of all passes to come. */
+static int64_t samples_of(const dpt_inputs *in, const dpt_resources *res, int edits) {
+    int64_t samples = 0, judges = res->edit_passes * edits + 2 + in->job->law.repeats;
     for (int d = 0; d < in->job->ndata; d++)
-        samples += in->data[d].samples;
+        samples += in->data[d].samples * (in->job->data[d].chooses ? edits + 1 : judges);
     return samples;
 }
 
 dpt_status dpt_evaluation_create(const dpt_comm *comm, dpt_inputs *inputs,
-                                 const dpt_resources *resources, int64_t passes, bool resumes,
+                                 const dpt_resources *resources, int edits, bool resumes,
                                  dpt_evaluation *out) {
     /* W_post and W_pre are bound under keys of their own: both models, and how they are paired. */
     uint64_t ends[2] = {inputs->fingerprint, (uint64_t)inputs->job->on_mismatch};
@@ -202,16 +204,16 @@ dpt_status dpt_evaluation_create(const dpt_comm *comm, dpt_inputs *inputs,
     if (st == DPT_OK)
         st = create_losses(out, inputs, resources, &references);
     dpt_progress_begin(&out->progress, "evaluating", "samples",
-                       samples_of(inputs) * (passes + 2 + inputs->job->law.repeats));
+                       samples_of(inputs, resources, edits));
     if (st == DPT_OK)
-        st = for_each_data(out, evaluate_post);
+        st = for_each_data(out, out->ndata, evaluate_post);
     dpt_source pre = dpt_pair_source(&inputs->pair);
     out->pre = &pre;
     out->pre_path = inputs->job->pre;
     if (st == DPT_OK)
-        st = for_each_data(out, evaluate_pre);
+        st = for_each_data(out, inputs->job->njudged, evaluate_pre);
     if (st == DPT_OK && inputs->job->law.repeats > 0)
-        st = for_each_data(out, evaluate_law);
+        st = for_each_data(out, inputs->job->njudged, evaluate_law);
     out->pre = NULL;
     if (st == DPT_OK)
         st = dpt_evaluation_bind(out, NULL, 0);
@@ -291,12 +293,38 @@ static dpt_status terms_at_start(dpt_evaluation *ev, const dpt_baseline *base, d
     return dpt_agree(&ev->mesh.world, st);
 }
 
+/* The edited model on the samples that only choose. */
+static dpt_status walk_choosing(dpt_evaluation *ev, int d, dpt_evaluation_path *out) {
+    int other = ev->inputs->job->data[d].other;
+    if (other < 0)
+        return DPT_OK;
+    const dpt_baseline *base = &ev->data[other];
+    const double *shares = dpt_loss_shares(base->loss);
+    double *losses = dpt_mem_zalloc(base->samples, sizeof *losses, "losses");
+    uint8_t *correct = dpt_mem_zalloc(base->samples, 1, "hits");
+    dpt_status st = losses != NULL && correct != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+    st = dpt_agree(&ev->mesh.world, st);
+    dpt_pass pass = {
+        .t = 1.0, .mode = DPT_BACKWARD_NONE, .losses = losses, .correct = correct};
+    if (st == DPT_OK)
+        st = run_pass(ev, base, pass);
+    if (st == DPT_OK) {
+        out->choose_change = dpt_weighted_mean(shares, base->samples, losses) -
+                             dpt_weighted_mean(shares, base->samples, base->loss_post);
+        out->choose_accuracy = share_of(correct, base);
+    }
+    dpt_mem_free(correct);
+    dpt_mem_free(losses);
+    return st;
+}
+
 dpt_status dpt_evaluation_walk(dpt_evaluation *ev, int d, const dpt_quadrature *quadrature,
                                dpt_evaluation_path *out) {
     dpt_baseline *base = &ev->data[d];
     int tensors = dpt_model_catalog(ev->model)->count;
     walker walk = {.evaluation = ev, .base = base, .accuracy_edit = NAN};
-    *out = (dpt_evaluation_path){.accuracy_edit = NAN};
+    *out = (dpt_evaluation_path){
+        .accuracy_edit = NAN, .choose_change = NAN, .choose_accuracy = NAN};
     double *start = dpt_mem_zalloc(tensors, sizeof *start, "terms");
     walk.correct = dpt_mem_zalloc(base->samples, 1, "exact matches");
     dpt_status st = start != NULL && walk.correct != NULL ? DPT_OK : DPT_ERR_OUTPUT;
@@ -315,6 +343,8 @@ dpt_status dpt_evaluation_walk(dpt_evaluation *ev, int d, const dpt_quadrature *
                              .slope = walk_slope};
         st = dpt_riemann_run(&ev->mesh.world, &oracle, quadrature, &shared, &out->riemann);
     }
+    if (st == DPT_OK)
+        st = walk_choosing(ev, d, out);
     out->accuracy_edit = walk.accuracy_edit;
     dpt_mem_free(walk.correct);
     dpt_mem_free(start);

@@ -19,7 +19,8 @@ typedef struct dpt_baseline {
     uint64_t key;        /**< of what its losses depend on besides the model */
     double *loss_pre;    /**< (samples) */
     double *loss_post;   /**< (samples) */
-    double accuracy_pre; /**< share of samples that the model has right, by weight */
+    double accuracy_pre; /**< share of samples that the model has right, by weight; of a part that only
+                            chooses W_pre is not asked */
     double accuracy_post;
     dpt_model_gradient *gradient; /**< at W_post, summed over the replicas; NULL when not kept */
     dpt_law law;                  /**< curvature along the delta; empty when it is not asked for */
@@ -46,13 +47,15 @@ typedef struct dpt_evaluation {
 typedef struct dpt_evaluation_path {
     dpt_riemann riemann;
     double accuracy_edit;
+    double choose_change; /**< of the mean loss on the samples that only choose; NaN without such */
+    double choose_accuracy;
 } dpt_evaluation_path;
 
 /** Build the mesh and the model and evaluate both ends of post-training. Not to be moved afterwards.
- * Collective over comm. @param[in] passes evaluations of a data set to come, for the progress.
+ * Collective over comm. @param[in] edits that are to come, for the progress.
  * @param[in] resumes take what an earlier run has evaluated. */
 dpt_status dpt_evaluation_create(const dpt_comm *comm, dpt_inputs *inputs,
-                                 const dpt_resources *resources, int64_t passes, bool resumes,
+                                 const dpt_resources *resources, int edits, bool resumes,
                                  dpt_evaluation *out);
 void dpt_evaluation_destroy(dpt_evaluation *evaluation); /**< Collective over the mesh. */
 

@@ -73,7 +73,7 @@ static dpt_status count_repeats(dpt_inputs *in, int d) {
 /* Whether two data sets are the same samples under the same loss. */
 static bool is_same_data(const dpt_inputs *in, int a, int b) {
     const dpt_job_data *x = &in->job->data[a], *y = &in->job->data[b];
-    if (in->data[a].hash != in->data[b].hash || !dpt_job_same_loss(x, y))
+    if (in->data[a].whole != in->data[b].whole || !dpt_job_same_loss(x, y))
         return false;
     if (dpt_loss_kind_of(x->loss)->reference == NULL)
         return true;
@@ -84,7 +84,7 @@ static bool is_same_data(const dpt_inputs *in, int a, int b) {
 
 static dpt_status refuse_twice(const dpt_inputs *in) {
     const dpt_job_data *data = in->job->data;
-    for (int b = 1; b < in->job->ndata; b++)
+    for (int b = 1; b < in->job->njudged; b++)
         for (int a = 0; a < b; a++)
             if (is_same_data(in, a, b))
                 return dpt_error(DPT_ERR_INPUT,
@@ -94,6 +94,20 @@ static dpt_status refuse_twice(const dpt_inputs *in) {
     return DPT_OK;
 }
 
+/* Part the samples of an entry that choose from those that judge. */
+static dpt_status split_data(dpt_inputs *in, int d) {
+    const dpt_job_data *entry = &in->job->data[d];
+    if (entry->other < 0)
+        return DPT_OK;
+    dpt_dataset *chosen = &in->data[entry->other];
+    dpt_status st =
+        dpt_dataset_split(&in->data[d], entry->choose, entry->choose_seed, entry->file, chosen);
+    if (st == DPT_OK)
+        dpt_log(DPT_LOG_INFO, "%s: %" PRId64 " samples only choose, %" PRId64 " judge", entry->name,
+                chosen->samples, in->data[d].samples);
+    return st == DPT_OK ? count_repeats(in, entry->other) : st;
+}
+
 static dpt_status open_data(const dpt_comm *comm, dpt_inputs *in) {
     if (in->job->ndata == 0)
         return DPT_OK;
@@ -101,16 +115,21 @@ static dpt_status open_data(const dpt_comm *comm, dpt_inputs *in) {
     in->reference = dpt_mem_zalloc(in->job->ndata, sizeof *in->reference, "reference models");
     bool complete = in->data != NULL && in->reference != NULL;
     dpt_status st = dpt_agree(comm, complete ? DPT_OK : DPT_ERR_OUTPUT);
-    for (int d = 0; d < in->job->ndata && st == DPT_OK; d++) {
+    for (int d = 0; d < in->job->njudged && st == DPT_OK; d++) {
         st = dpt_dataset_read(comm, in->job->data[d].file,
                               dpt_loss_kind_of(in->job->data[d].loss)->data, &in->data[d]);
         if (st == DPT_OK && in->job->data[d].samples > 0)
             st = dpt_dataset_keep_first(&in->data[d], in->job->data[d].samples,
                                         in->job->data[d].file);
         if (st == DPT_OK)
+            st = split_data(in, d);
+        st = dpt_agree(comm, st);
+        if (st == DPT_OK)
             st = dpt_agree(comm, count_repeats(in, d));
         if (st == DPT_OK)
             st = open_reference(comm, in, d);
+        if (in->job->data[d].other >= 0)
+            in->reference[in->job->data[d].other] = in->reference[d];
     }
     return st == DPT_OK ? refuse_twice(in) : st;
 }
@@ -194,7 +213,7 @@ static dpt_status check_tokenizers(const dpt_comm *comm, const dpt_inputs *in) {
             "%s and %s have different tokenizers: the losses of both are taken on the tokens of "
             "the data, as the post-trained model reads them",
             in->job->pre, in->job->post);
-    for (int d = 0; d < in->job->ndata && st == DPT_OK; d++) {
+    for (int d = 0; d < in->job->njudged && st == DPT_OK; d++) {
         if (in->data[d].tokens == NULL)
             continue;
         st = compare_tokenizer(in, d, &post, in->job->post);
@@ -260,7 +279,7 @@ dpt_status dpt_inputs_open(const dpt_comm *comm, const dpt_job *job, dpt_inputs 
 void dpt_inputs_close(dpt_inputs *inputs) {
     for (int d = 0; inputs->data != NULL && d < inputs->job->ndata; d++)
         dpt_dataset_destroy(&inputs->data[d]);
-    for (int d = 0; inputs->reference != NULL && d < inputs->job->ndata; d++)
+    for (int d = 0; inputs->reference != NULL && d < inputs->job->njudged; d++)
         if (inputs->reference[d] != NULL)
             dpt_store_close(inputs->reference[d]);
     dpt_mem_free(inputs->reference);

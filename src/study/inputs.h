@@ -20,8 +20,10 @@ typedef struct dpt_inputs {
     bool *selected;          /**< (tensors) by the patterns of the job */
     dpt_catalog out_catalog; /**< post with the types of the output */
     dpt_dataset *data;       /**< (job->ndata) */
-    dpt_store **reference;   /**< (job->ndata) model that its loss takes; NULL: post, or none */
-    uint64_t fingerprint;    /**< of both models */
+    dpt_store *
+        *reference; /**< (job->ndata) model that its loss takes; NULL: post, or none; that of a
+                                part that only chooses is its entry's */
+    uint64_t fingerprint; /**< of both models */
     uint64_t digest
         [2]; /**< of pre and post: hash of names and hashes of all tensors that the study reads, by
                              their bytes; 0 until they are read whole */

@@ -207,7 +207,7 @@ static dpt_status join_take_all(join *j) {
     int64_t total = 0;
     for (int p = 0; p < j->nparts; p++)
         total += j->parts[p].results.count;
-    j->units = j->job.riemann && j->job.ndata > 0 ? j->job.ndata : 1;
+    j->units = j->job.riemann && j->job.ndata > 0 ? j->job.njudged : 1;
     j->results = dpt_mem_zalloc((int64_t)j->job.nedits * j->units, sizeof *j->results, "results");
     j->used = dpt_mem_zalloc(total, sizeof *j->used, "units that were taken");
     dpt_status st = j->results != NULL && j->used != NULL ? DPT_OK : DPT_ERR_OUTPUT;
@@ -216,6 +216,8 @@ static dpt_status join_take_all(join *j) {
         for (int u = 0; u < j->units && st == DPT_OK; u++) {
             bool found = false;
             int d = j->job.riemann && j->job.ndata > 0 ? u : -1;
+            if (!dpt_job_judges(&j->job.edits[e], d))
+                continue;
             st = join_take_unit(j, &j->job.edits[e], dpt_outputs_data_name(&j->job, d),
                                 &j->results[e * j->units + u], &found);
             whole = whole && found;

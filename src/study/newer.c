@@ -47,7 +47,7 @@ void dpt_warn_of_newer(const dpt_inputs *in, const bool *finished, int units) {
     int64_t oldest = INT64_MAX;
     for (int i = 0; i < job->nedits * units; i++) {
         int d = dpt_inputs_needs_model(in) ? i % units : -1;
-        if (!finished[i / units])
+        if (!finished[i / units] || !dpt_job_judges(&job->edits[i / units], d))
             continue;
         char *path = dpt_results_unit_path(job->directory, job->edits[i / units].id,
                                            dpt_outputs_data_name(job, d));
@@ -58,6 +58,6 @@ void dpt_warn_of_newer(const dpt_inputs *in, const bool *finished, int units) {
     newer_look_into(job->directory, "references", &oldest);
     newer_compare(in->pre, oldest);
     newer_compare(in->post, oldest);
-    for (int d = 0; d < job->ndata; d++)
+    for (int d = 0; d < job->njudged; d++)
         newer_compare(in->reference[d], oldest);
 }

@@ -49,7 +49,7 @@ static json_t *describe_inputs(const dpt_inputs *in) {
         json_object_set_new(data, in->job->data[d].name, hex(in->data[d].hash));
     json_object_set_new(inputs, "data_xxh3", data);
     json_t *references = json_object();
-    for (int d = 0; d < in->job->ndata; d++)
+    for (int d = 0; d < in->job->njudged; d++)
         if (in->reference[d] != NULL)
             json_object_set_new(references, in->job->data[d].name,
                                 hex(dpt_store_fingerprint(in->reference[d])));

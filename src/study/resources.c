@@ -54,7 +54,10 @@ static dpt_status measure_data(const dpt_inputs *in, dpt_resources *res, int64_t
             measure_sequences(data, res);
         int64_t tokens =
             is_image ? data->samples * image.positions : data->offsets[data->sequences];
-        res->tokens += tokens;
+        if (in->job->data[d].chooses)
+            res->choosing_tokens += tokens;
+        else
+            res->tokens += tokens;
         if (dpt_loss_kind_of(in->job->data[d].loss)->reference)
             res->reference_tokens += tokens;
         int64_t pixels = data->channels * data->height * data->width;
@@ -108,6 +111,23 @@ bool dpt_resources_keeps_gradient(const dpt_resources *res) {
     return res->shared_gradient || res->cell_gradient;
 }
 
+/* Whether data set d has one where any is kept. */
+static bool has_gradient(const dpt_inputs *in, int d) {
+    return !in->job->data[d].chooses || dpt_job_takes_gradient(in->job, d);
+}
+
+bool dpt_resources_keeps_gradient_of(const dpt_inputs *in, const dpt_resources *res, int d) {
+    return dpt_resources_keeps_gradient(res) && has_gradient(in, d);
+}
+
+/* Bytes of all of them. */
+static int64_t gradient_bytes(const dpt_inputs *in, const dpt_resources *res) {
+    int64_t count = 0;
+    for (int d = 0; d < in->job->ndata; d++)
+        count += has_gradient(in, d);
+    return res->gradient * count;
+}
+
 /* Whether an edit cannot do without the gradient, or could measure the correlation of its mask. */
 static bool any_edit(const dpt_inputs *in, bool (*property)(const dpt_edit_spec *spec)) {
     for (int e = 0; e < in->job->nedits; e++)
@@ -120,14 +140,14 @@ static bool any_edit(const dpt_inputs *in, bool (*property)(const dpt_edit_spec 
 static int64_t fixed_bytes(const dpt_inputs *in, const dpt_resources *res) {
     int64_t fixed = res->field + res->edit;
     if (any_edit(in, dpt_edit_needs_gradient))
-        fixed += res->gradient * in->job->ndata + res->cells;
+        fixed += gradient_bytes(in, res) + res->cells;
     return fixed;
 }
 
 /* Which gradients are kept. */
 static void choose_gradients(const dpt_inputs *in, dpt_resources *res) {
     bool needs = any_edit(in, dpt_edit_needs_gradient);
-    int64_t all = res->gradient * in->job->ndata;
+    int64_t all = gradient_bytes(in, res);
     int64_t left = res->budget - fixed_bytes(in, res) - models_bytes(res);
     res->shared_gradient =
         dpt_quadrature_has_start(in->job->rule) && !in->job->per_sample && (needs || all <= left);
@@ -225,8 +245,12 @@ static void count_flops(const dpt_inputs *in, dpt_resources *res) {
     /* The reference of dpo, and the slopes of its loss before the gradient that edits share. */
     res->flops += per_token * (double)res->reference_tokens * (kept ? 4 : 2);
     res->flops += per_token * tokens * 8.0 * in->job->law.repeats;
-    res->evaluations = (int64_t)in->job->ndata *
-                       (2 + in->job->law.repeats + (int64_t)edits * (slopes + (ends > 0)));
+    res->flops += per_token * (double)res->choosing_tokens * (2 + 2.0 * edits);
+    int parts = in->job->ndata - in->job->njudged;
+    res->edit_passes = slopes + (ends > 0);
+    res->evaluations =
+        (int64_t)in->job->njudged * (2 + in->job->law.repeats + edits * res->edit_passes) +
+        (int64_t)parts * (1 + edits);
 }
 
 dpt_status dpt_resources_plan(const dpt_inputs *in, int ranks, int64_t budget, dpt_resources *out) {
@@ -278,15 +302,29 @@ static const char *plural(int count) {
     return count == 1 ? "" : "s";
 }
 
+/* How many samples of each data set only choose. */
+static void print_parts(const dpt_inputs *in) {
+    for (int d = 0; d < in->job->njudged; d++) {
+        const dpt_job_data *entry = &in->job->data[d];
+        int64_t chosen = entry->other >= 0 ? in->data[entry->other].samples : 0;
+        char label[128];
+        snprintf(label, sizeof label, "%.80s: samples that only choose", entry->name);
+        if (chosen > 0)
+            printf("  %-34s %12" PRId64 " of %" PRId64 "\n", label, chosen,
+                   chosen + in->data[d].samples);
+    }
+}
+
 void dpt_resources_print(const dpt_inputs *in, const dpt_resources *res) {
     const double mib = 1048576.0;
     printf("study %s: %d edit%s, %d data set%s, %d rank%s\n", in->job->name, in->job->nedits,
-           plural(in->job->nedits), in->job->ndata, plural(in->job->ndata), res->ranks,
+           plural(in->job->nedits), in->job->njudged, plural(in->job->njudged), res->ranks,
            plural(res->ranks));
     printf("  %-34s %12" PRId64 "\n", "elements of the model", dpt_catalog_elements(in->catalog));
     if (dpt_inputs_needs_model(in)) {
         printf("  %-34s %6d data x %d tensor-parallel\n", "mesh", res->ranks / res->tensor_parallel,
                res->tensor_parallel);
+        print_parts(in);
         printf("  %-34s %12" PRId64 "\n", "tokens packed into one pass", res->batch_tokens);
         printf("  %-34s %12" PRId64 "\n", "passes over a data set", res->evaluations);
         printf("  %-34s %12s\n", "gradient at t = 0 kept for all edits",
@@ -297,7 +335,7 @@ void dpt_resources_print(const dpt_inputs *in, const dpt_resources *res) {
     resources_print_row("activations and buffers", (double)(res->work + res->images) / mib, "MiB");
     if (res->reference > 0)
         resources_print_row("reference, before these", (double)res->reference / mib, "MiB");
-    int64_t gradients = dpt_resources_keeps_gradient(res) ? res->gradient * in->job->ndata : 0;
+    int64_t gradients = dpt_resources_keeps_gradient(res) ? gradient_bytes(in, res) : 0;
     int64_t cells = res->cell_gradient ? res->cells : 0;
     if (gradients > 0)
         resources_print_row("gradients", (double)gradients / mib, "MiB");

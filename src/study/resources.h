@@ -24,7 +24,8 @@ typedef struct dpt_resources {
     int64_t longest; /**< longest sequence [tokens]; an image is one */
     int64_t largest; /**< most tokens of one sample: a pair of dpo has two sequences */
     int64_t batch_tokens;     /**< most tokens packed into one pass */
-    int64_t tokens;           /**< of all data sets */
+    int64_t tokens;           /**< of all data sets that judge */
+    int64_t choosing_tokens;  /**< of the parts that only choose */
     int64_t reference_tokens; /**< of those whose loss has a reference model */
     int64_t pixels;           /**< of the largest image; 0 without images */
     bool shared_gradient;     /**< the gradients at t = 0 fit and are kept for all edits */
@@ -34,6 +35,7 @@ typedef struct dpt_resources {
     double bytes_read; /**< of the whole study, all ranks */
     double bytes_written;
     int64_t evaluations; /**< passes over a data set */
+    int64_t edit_passes; /**< those of one edit on a data set that judges */
 } dpt_resources;
 
 /** Choose the mesh and the batch, and add up. Needs no model in memory.
@@ -45,6 +47,9 @@ dpt_status dpt_resources_plan(const dpt_inputs *inputs, int ranks, int64_t budge
 
 /** Whether the gradients at t = 0 are kept, be it for terms or for edits. Local. */
 bool dpt_resources_keeps_gradient(const dpt_resources *resources);
+
+/** Whether that of data set d is: of a part that only chooses where an edit takes it. Local. */
+bool dpt_resources_keeps_gradient_of(const dpt_inputs *inputs, const dpt_resources *resources, int d);
 
 /** Print as a table on stdout. Local. */
 void dpt_resources_print(const dpt_inputs *inputs, const dpt_resources *resources);

@@ -83,6 +83,8 @@ static dpt_status is_finished(study *s, const dpt_job_edit *edit, bool *finished
         st = dpt_outputs_has_model(s->comm, &s->inputs, edit, finished, &model);
     for (int u = 0; u < s->units && *finished && st == DPT_OK; u++) {
         int d = unit_data(s, u);
+        if (!dpt_job_judges(edit, d))
+            continue;
         dpt_results_study header = dpt_outputs_unit_study(&s->outputs, &s->inputs, edit, d);
         header.model = model;
         uint64_t inputs[2];
@@ -233,9 +235,10 @@ static dpt_status save_unit(study *s, const work_item *item, int d, const dpt_ev
         dpt_stop_count_work();
     }
     if (st == DPT_OK && path != NULL)
-        dpt_log(DPT_LOG_INFO, "%s on %s: change %+.4g, estimate %+.4g [nats]: %s (%.1f s)",
+        dpt_log(DPT_LOG_INFO, "%s on %s: change %+.4g, estimate %+.4g [nats]: %s%s (%.1f s)",
                 edit->id, s->job->data[d].name, dpt_summary_number(result.scalars.change),
-                dpt_summary_number(result.scalars.estimate), result.verdict, seconds);
+                dpt_summary_number(result.scalars.estimate), result.verdict,
+                result.scalars.held_out < 1.0 ? " (chosen on samples that judge it)" : "", seconds);
     else if (st == DPT_OK)
         dpt_log(DPT_LOG_INFO, "%s: edited (%.1f s)", edit->id, seconds);
     dpt_result_destroy(&result);
@@ -298,6 +301,8 @@ static dpt_status run_edit(study *s, const dpt_job_edit *edit, const dpt_quadrat
         st = dpt_evaluation_bind(&s->evaluation, &edited, edited_key(s, edit, spec));
     }
     for (int u = 0; u < s->units && st == DPT_OK; u++) {
+        if (!dpt_job_judges(edit, unit_data(s, u)))
+            continue;
         st = run_unit(s, &item, unit_data(s, u), quadrature, started);
         started = dpt_log_seconds();
     }
@@ -350,6 +355,8 @@ static dpt_status write_results(study *s) {
         const dpt_job_edit *edit = &s->job->edits[i / s->units];
         int d = unit_data(s, (int)(i % s->units));
         bool found = false;
+        if (!dpt_job_judges(edit, d))
+            continue;
         dpt_results_study header = dpt_outputs_unit_study(&s->outputs, &s->inputs, edit, d);
         st = dpt_results_load_unit(s->comm, &header, edit->id, dpt_outputs_data_name(s->job, d),
                                    &found, NULL, &results[i]);
@@ -392,13 +399,11 @@ static dpt_status prepare_work(study *s, int left) {
     dpt_status st = DPT_OK;
     if (!s->evaluates || left == 0)
         return DPT_OK;
-    int64_t per_data = s->resources.evaluations / s->job->ndata - 2 - s->job->law.repeats;
-    int64_t passes = per_data / s->job->nedits * left;
     st = dpt_field_create(s->comm, &s->inputs.out_catalog, &s->shard, &s->edited);
     if (st == DPT_OK)
-        st = dpt_evaluation_create(s->comm, &s->inputs, &s->resources, passes, s->resumes,
+        st = dpt_evaluation_create(s->comm, &s->inputs, &s->resources, left, s->resumes,
                                    &s->evaluation);
-    for (int d = 0; d < s->job->ndata && st == DPT_OK; d++) {
+    for (int d = 0; d < s->job->njudged && st == DPT_OK; d++) {
         dpt_unit_warn_broken(&s->inputs, d, &s->evaluation.data[d]);
         st = dpt_agree(s->comm, dpt_unit_warn_gain(&s->inputs, d, &s->evaluation.data[d]));
         dpt_law_log(s->job->data[d].name, &s->evaluation.data[d].law);
@@ -488,7 +493,7 @@ static dpt_status verify_inputs(study *s) {
     dpt_status st = dpt_store_verify(comm, job->pre, stdout, &s->read[0], &s->count[0]);
     if (st == DPT_OK)
         st = dpt_store_verify(comm, job->post, stdout, &s->read[1], &s->count[1]);
-    for (int d = 0; d < job->ndata && st == DPT_OK; d++) {
+    for (int d = 0; d < job->njudged && st == DPT_OK; d++) {
         const char *reference = job->data[d].reference;
         if (reference != NULL && strcmp(reference, job->post) != 0)
             st = dpt_store_verify(comm, reference, stdout, NULL, NULL);
@@ -528,7 +533,7 @@ dpt_status dpt_study_run(const dpt_comm *comm, const dpt_job *job,
         return st;
     }
     s.evaluates = dpt_inputs_needs_model(&s.inputs);
-    s.units = s.evaluates ? job->ndata : 1;
+    s.units = s.evaluates ? job->njudged : 1;
     st = study_plan(&s, options);
     if (st == DPT_OK)
         st = dpt_agree(comm, dpt_shard_create(s.inputs.catalog, comm->size, &s.shard));

@@ -11,13 +11,27 @@
 #include <stdio.h>
 #include <string.h>
 
+/* An edit that is judged elsewhere has an empty place here. */
+static bool is_judged(const dpt_result *result) {
+    return result->edit != NULL;
+}
+
 static int longest_id(const dpt_result *results, int64_t edits, int64_t units) {
     size_t longest = strlen("edit");
-    for (int64_t e = 0; e < edits; e++) {
-        size_t length = strlen(results[e * units].edit);
+    for (int64_t i = 0; i < edits * units; i++) {
+        size_t length = is_judged(&results[i]) ? strlen(results[i].edit) : 0;
         longest = length > longest ? length : longest;
     }
     return (int)longest;
+}
+
+/* Any unit of a data set; NULL: none is judged there. */
+static const dpt_result *first_judged(const dpt_result *results, int64_t edits, int64_t units,
+                                      int64_t u) {
+    for (int64_t e = 0; e < edits; e++)
+        if (is_judged(&results[e * units + u]))
+            return &results[e * units + u];
+    return NULL;
 }
 
 static void print_percent(double share) {
@@ -39,7 +53,8 @@ static void summary_print_row(const dpt_result *result, int width) {
            dpt_summary_number(s->error));
     print_percent(s->share);
     print_percent(s->accuracy_edit);
-    printf("  %s\n", result->verdict);
+    printf("  %s%s\n", result->verdict,
+           s->held_out < 1.0 ? " (chosen on samples that judge it)" : "");
 }
 
 /* Every verdict of the table stands on the post-training gain, or on one that is none. */
@@ -58,10 +73,13 @@ static void print_doubt(const dpt_result_scalars *s) {
 }
 
 static void print_data(const dpt_result *results, int64_t edits, int64_t units, int64_t u) {
-    const dpt_result_scalars *s = &results[u].scalars;
+    const dpt_result *first = first_judged(results, edits, units, u);
+    if (first == NULL || first->samples == 0)
+        return;
+    const dpt_result_scalars *s = &first->scalars;
     int width = longest_id(results, edits, units);
-    printf("\n%s (%s, %lld samples): loss %.5g pre-trained, %.5g post-trained; ", results[u].data,
-           results[u].loss, (long long)results[u].samples, dpt_summary_number(s->loss_pre),
+    printf("\n%s (%s, %lld samples): loss %.5g pre-trained, %.5g post-trained; ", first->data,
+           first->loss, (long long)first->samples, dpt_summary_number(s->loss_pre),
            dpt_summary_number(s->loss_post));
     if (!isnan(s->margin))
         printf("margin %.3g\n", s->margin);
@@ -77,13 +95,13 @@ static void print_data(const dpt_result *results, int64_t edits, int64_t units, 
     printf("%-*s %11s  %-24s %11s %10s %8s %8s  %s\n", width, "edit", "change", "[95 % interval]",
            "estimate", "error", "of gain", "accuracy", "verdict");
     for (int64_t e = 0; e < edits; e++)
-        summary_print_row(&results[e * units + u], width);
+        if (is_judged(&results[e * units + u]))
+            summary_print_row(&results[e * units + u], width);
 }
 
 void dpt_summary_print(const dpt_result *results, int64_t edits, int64_t units) {
     for (int64_t u = 0; u < units; u++)
-        if (results[u].samples > 0)
-            print_data(results, edits, units, u);
+        print_data(results, edits, units, u);
     fflush(stdout);
 }
 
@@ -93,10 +111,12 @@ static dpt_status summary_adjust(dpt_result *results, int edits, int units) {
     dpt_status st = p != NULL ? DPT_OK : DPT_ERR_OUTPUT;
     for (int u = 0; u < units && st == DPT_OK; u++) {
         for (int e = 0; e < edits; e++)
-            p[e] = results[e * units + u].scalars.p_change;
+            p[e] =
+                is_judged(&results[e * units + u]) ? results[e * units + u].scalars.p_change : NAN;
         st = dpt_verdict_holm(edits, p, p);
         for (int e = 0; e < edits && st == DPT_OK; e++)
-            results[e * units + u].scalars.p_adjusted = p[e];
+            if (is_judged(&results[e * units + u]))
+                results[e * units + u].scalars.p_adjusted = p[e];
     }
     dpt_mem_free(p);
     return st;
@@ -116,8 +136,11 @@ static bool baseline_differs(const double *a, const double *b, int64_t n) {
 
 static dpt_status check_baselines(const dpt_result *results, int edits, int units,
                                   const char *directory) {
-    for (int i = units; i < edits * units; i++) {
-        const dpt_result *first = &results[i % units], *unit = &results[i];
+    for (int i = 0; i < edits * units; i++) {
+        const dpt_result *first = first_judged(results, edits, units, i % units);
+        const dpt_result *unit = &results[i];
+        if (!is_judged(unit))
+            continue;
         if (unit->samples != first->samples ||
             baseline_differs(first->loss_post, unit->loss_post, unit->samples) ||
             baseline_differs(first->loss_pre, unit->loss_pre, unit->samples))
@@ -131,12 +154,24 @@ static dpt_status check_baselines(const dpt_result *results, int edits, int unit
     return DPT_OK;
 }
 
+/* The units that there are. @param[out] list  borrows what they point to. */
+static dpt_status summary_collect(const dpt_result *results, int64_t places, dpt_result **list,
+                                  int64_t *count) {
+    *list = dpt_mem_alloc(places, sizeof **list, "units");
+    for (int64_t i = 0; *list != NULL && i < places; i++)
+        if (is_judged(&results[i]))
+            (*list)[(*count)++] = results[i];
+    return *list != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+}
+
 dpt_status dpt_summary_write(const dpt_comm *comm, const dpt_job *job,
                              const dpt_results_study *study, dpt_result *results, int units) {
     DPT_ASSERT_SAME(comm, job->nedits);
     DPT_ASSERT_SAME(comm, units);
     dpt_results_study header = *study;
     dpt_result_seeds *seeds = NULL;
+    dpt_result *written = NULL;
+    int64_t count = 0;
     dpt_status st = DPT_OK;
     if (comm->rank == 0)
         st = check_baselines(results, job->nedits, units, study->directory);
@@ -145,9 +180,12 @@ dpt_status dpt_summary_write(const dpt_comm *comm, const dpt_job *job,
     if (st == DPT_OK && comm->rank == 0)
         st = dpt_seeds_collect(job, results, units, &seeds, &header.nseeds);
     header.seeds = seeds;
+    if (st == DPT_OK && comm->rank == 0)
+        st = summary_collect(results, (int64_t)job->nedits * units, &written, &count);
     st = dpt_agree(comm, st);
     if (st == DPT_OK)
-        st = dpt_results_write(comm, &header, results, (int64_t)job->nedits * units);
+        st = dpt_results_write(comm, &header, written, count);
+    dpt_mem_free(written);
     dpt_seeds_release(seeds, header.nseeds);
     if (st == DPT_OK && comm->rank == 0)
         dpt_summary_print(results, job->nedits, units);

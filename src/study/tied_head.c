@@ -98,7 +98,7 @@ dpt_status dpt_tied_head_check(const dpt_comm *comm, const dpt_inputs *in) {
             "%s: %s is a copy of the embedding, to which config.json ties the head: edits of it "
             "change no loss: select.exclude leaves it out",
             in->job->post, HEAD);
-    for (int d = 0; d < in->job->ndata && st == DPT_OK; d++)
+    for (int d = 0; d < in->job->njudged && st == DPT_OK; d++)
         if (in->reference[d] != NULL && dpt_tied_head_wanted(in->reference[d]))
             st = tied_check(comm, in->reference[d], in->reference[d], &copy);
     return st;

@@ -26,7 +26,36 @@ static dpt_status set_texts(const dpt_inputs *in, const dpt_job_edit *edit, int 
         st = dpt_result_set_string(&out->loss, "%s", loss);
     if (st == DPT_OK)
         st = dpt_result_set_string(&out->rule, "%s", rule);
+    int chosen = dpt_job_chosen_on(edit);
+    if (st == DPT_OK)
+        st =
+            dpt_result_set_string(&out->chosen_on, "%s", chosen >= 0 ? job->data[chosen].name : "");
     return st;
+}
+
+/* How much of what judges an edit its choice has not seen. */
+static dpt_status unit_set_choice(const dpt_inputs *in, const dpt_job_edit *edit, int d,
+                                  const dpt_evaluation_path *path, dpt_result *out) {
+    const dpt_dataset *set = &in->data[d];
+    int chosen = dpt_job_chosen_on(edit);
+    for (int64_t i = 0; i < out->samples; i++)
+        out->sample_rows[i] = (double)(set->rows != NULL ? set->rows[i] : i);
+    out->scalars.choose_change = path->choose_change;
+    out->scalars.choose_accuracy = path->choose_accuracy;
+    if (chosen < 0)
+        return DPT_OK;
+    return dpt_dataset_share_apart(set, &in->data[chosen], &out->scalars.held_out);
+}
+
+/* Said where a verdict rests on samples that chose the edit. */
+static const char *seen_before(const dpt_result *out, char text[64]) {
+    double seen = 1.0 - out->scalars.held_out;
+    text[0] = '\0';
+    if (seen >= 1.0)
+        snprintf(text, 64, " (chosen on the samples that judge it)");
+    else if (seen > 0.0)
+        snprintf(text, 64, " (chosen on %.3g %% of the samples that judge it)", 100.0 * seen);
+    return text;
 }
 
 /* "p=0.9 seed=1" to name and value pairs. */
@@ -150,11 +179,14 @@ static dpt_status set_reason(const dpt_job_edit *edit, const dpt_verdict *judged
                              dpt_result *out) {
     const char *doubt = judged->doubt;
     const char *draw = one_draw(edit, judged);
+    char seen[64];
+    seen_before(out, seen);
     if (isnan(judged->change.low))
         note = "";
     if (doubt == NULL || strncmp(judged->reason, doubt, strlen(doubt)) == 0)
-        return dpt_result_set_string(&out->reason, "%s%s%s", judged->reason, draw, note);
-    return dpt_result_set_string(&out->reason, "%s%s%s; %s", judged->reason, draw, note, doubt);
+        return dpt_result_set_string(&out->reason, "%s%s%s%s", judged->reason, draw, note, seen);
+    return dpt_result_set_string(&out->reason, "%s%s%s%s; %s", judged->reason, draw, note, seen,
+                                 doubt);
 }
 
 /* The first sample whose loss is not finite, if there is one. */
@@ -366,8 +398,10 @@ dpt_status dpt_unit_record(const dpt_inputs *inputs, const dpt_job_edit *edit,
     if (st == DPT_OK && path != NULL) {
         set_path(&path->riemann, &evaluation->data[d], out);
         unit_set_law(edit, &evaluation->data[d].law, out);
-        st = set_verdict(inputs, edit, d, &evaluation->data[d], path, out);
+        st = unit_set_choice(inputs, edit, d, path, out);
     }
+    if (st == DPT_OK && path != NULL)
+        st = set_verdict(inputs, edit, d, &evaluation->data[d], path, out);
     out->scalars.seconds = seconds;
     if (st != DPT_OK)
         dpt_result_destroy(out);

@@ -132,6 +132,13 @@ def law(name, unit, group):
     near(f"{name} predicted_in_range", unit["predicted_in_range"], 0.0)
 
 
+def choices(name, unit, group):
+    """Nothing is chosen from data here, and all samples judge (test_choose has the others)."""
+    check(f"{name}: nothing is chosen", unit["held_out"] is None and unit["chosen_on"] == "", unit["chosen_on"])
+    check(f"{name}: none only chooses", unit["choose_change"] is None and unit["choose_accuracy"] is None)
+    check(f"{name} sample_rows", (np.array(group["sample_rows"]) == np.arange(24)).all())
+
+
 def tensors(name, group, alpha):
     """Statistics of the tensors."""
     columns = [c.decode() for c in group["tensor_stats_columns"]]
@@ -260,6 +267,7 @@ def main():
                     losses(unit["edit"], unit, group)
                     path(unit["edit"], unit, group)
                     law(unit["edit"], unit, group)
+                    choices(unit["edit"], unit, group)
                     tensors(unit["edit"], group, -0.25 if unit["edit"] == "back" else None)
             holm(units)
             files(out, units)

@@ -4,7 +4,7 @@
 # figures in every mesh, a loss that never rises, and the alpha that brute force finds.
 . "$(dirname "$0")/../support/tap.sh"
 parallel=2 limit=60
-$models llama "$tap_root/llama" --dtype f32
+$models llama "$tap_root/llama" --dtype f32 --samples 40
 cat >"$tap_root/job.yaml" <<Y
 models: {pre: $tap_root/llama/pre, post: $tap_root/llama/post}
 data: [{name: task, file: $tap_root/llama/data.h5, loss: lm}]
@@ -16,6 +16,24 @@ riemann: {rule: left, points: 1}
 statistics: {interval: bootstrap, resamples: 500, seed: 4}
 output: {directory: OUT, report: false}
 Y
+# A search begins where the slope can be told from zero: the samples are those whose loss falls beyond the post-trained.
+run_at 1 run "$tap_root/job.yaml" --set output.directory="$tap_root/look" \
+    --set 'edits=[{name: e, method: expo, alpha: 0.05}]'
+expect_exit "a look at all samples" 0
+holds "some of them are taken" "$python" - "$tap_root/look/results.h5" "$tap_root/llama/data.h5" <<'P'
+import sys, h5py, numpy as np
+with h5py.File(sys.argv[1]) as file:
+    group = file["edits/e/task"]
+    keep = np.flatnonzero(np.array(group["loss_edit"]) < np.array(group["loss_post"]))
+with h5py.File(sys.argv[2], "r+") as file:
+    old = {name: np.array(file[name]) for name in ("tokens", "loss_mask", "offsets")}
+    parts = [np.arange(old["offsets"][i], old["offsets"][i + 1]) for i in keep]
+    for name in old:
+        del file[name]
+        file[name] = (np.cumsum([0] + [len(p) for p in parts]).astype(np.int64) if name == "offsets"
+                      else old[name][np.concatenate(parts)])
+assert len(keep) > 9, keep
+P
 run_at 1 run "$tap_root/job.yaml" --set output.directory="$tap_root/one"
 expect_exit "at 1 rank" 0
 
@@ -45,7 +63,7 @@ for u in (best, layers):
     p = u["parameters"]
     assert abs(u["loss_edit"] - p["found_loss"]) < 1e-5 * post, (u["loss_edit"], p)
     assert u["loss_edit"] <= post * (1 + 1e-6)
-    assert p["advice"] in ("extrapolate", "interpolate", "undecided")
+    assert p["advice"] == "extrapolate" and p["found_alpha"] > 0, p
     assert p["gradients"] <= 14
 assert layers["loss_edit"] <= best["loss_edit"] + 1e-5 * post
 trace = [tuple(map(float, t.split(":"))) for t in best["parameters"]["alpha_loss_slope"].split(";")]
@@ -94,7 +112,7 @@ part brute
 bounds() { # no layer leaves [-1, reach], also where the loss falls all the way
     cat >"$tmp/job.yaml" <<Y
 models: {pre: share/demo/llama-post, post: share/demo/llama-dpo}
-data: [{name: p, file: share/demo/preference.h5, loss: dpo, reference: share/demo/llama-post, samples: 16}]
+data: [{name: p, file: share/demo/preference.h5, loss: dpo, reference: share/demo/llama-post, samples: 48}]
 edits: [{name: layers, method: expo, alpha: auto, groups: layers, reach: 0.5}]
 riemann: {rule: left, points: 1}
 output: {directory: OUT, report: false}

@@ -55,7 +55,7 @@ static void put1(hid_t file, const char *name, hid_t type, int64_t n, const void
 }
 
 /* In the place of what is there. */
-static void remake(hid_t file, const char *name, hid_t type, int64_t n, const void *values) {
+static inline void remake(hid_t file, const char *name, hid_t type, int64_t n, const void *values) {
     assert_true(H5Ldelete(file, name, H5P_DEFAULT) >= 0);
     put1(file, name, type, n, values);
 }

@@ -192,6 +192,12 @@ def the_best_of_several_is_judged_on_other_samples(folder):
     assert float(np.mean(claims.even(st.change([best])))) == min(evens)
     row = next(r for r in claims.rows_of(study) if r.claim.startswith("Some interpolation"))
     assert abs(row.answers[0].mean - float(np.mean(st.change([best])[1::2]))) < 1e-12, row
+    for number, one in enumerate(study.units): # samples that only choose: all others judge what they take
+        one.record["choose_change"] = float(number == 3) * -1.0
+    best = claims.best_of(study.extrapolations("task"))
+    assert best is study.units[3]
+    row = next(r for r in claims.rows_of(study) if r.claim.startswith("Some interpolation"))
+    assert abs(row.answers[0].mean - float(np.mean(st.change([best])))) < 1e-12, row
 
 
 @test

@@ -4,8 +4,8 @@ A claim is a list of cells. A cell has the samples of a quantity, of one edit or
 question about its mean over seeds and samples. An interval at 5 % answers it: Student's paired interval over
 the samples, or with several seeds the crossed interval over seeds and samples. That all cells hold needs no
 correction, for each has to; that any of them fails does: a cell fails by the interval at 5 % divided by the
-number of cells. What is picked as the best of several is picked on the even samples and judged on
-the odd ones. The margin is the one of the study, how far a change may go and still count as none; for searches
+number of cells. What is picked as the best of several is picked on the samples that only choose, where the study has
+such, and judged on the others; else it is picked on the even samples and judged on the odd ones. The margin is the one of the study, how far a change may go and still count as none; for searches
 of alpha and calibration, where small differences matter, a fifth of it. Competitive is an edit whose loss is
 equivalent within that margin and whose accuracy falls by no more than the study's margin of accuracy.
 """
@@ -280,14 +280,26 @@ def alphas(study, data):
     if near:
         lowest = best_of(near)
         yield Claim(OURS, "Extrapolation up to alpha = 0.6 lowers the true DPO loss",
-                    [Cell(f"alpha {lowest.get('alpha'):g}, {accuracy([lowest])}", odd(st.change([lowest])),
-                          "negative", margin)])
+                    [Cell(f"alpha {lowest.get('alpha'):g}, {accuracy([lowest])}",
+                          judging([lowest], st.change([lowest])), "negative", margin)])
     yield from quadrature(study, data)
 
 
 def best_of(units):
-    """The unit with the lowest loss of the even samples; None of none."""
+    """The unit with the lowest loss of the samples that only choose, or of the even ones; None of none."""
+    if chosen_apart(units):
+        return min(units, key=lambda u: u["choose_change"])
     return min(units, key=lambda u: float(np.mean(even(st.change([u])))), default=None)
+
+
+def chosen_apart(units):
+    """Whether the study kept samples that only choose: then all others judge."""
+    return bool(units) and all(math.isfinite(u["choose_change"]) for u in units)
+
+
+def judging(units, samples):
+    """The samples that judge what was picked among such units."""
+    return samples if chosen_apart(units) else odd(samples)
 
 
 def directions(study, data):
@@ -296,13 +308,13 @@ def directions(study, data):
     best = best_of(units)
     if best:
         yield Claim(OURS, "Some interpolation or extrapolation beats the post-trained model on this task",
-                    [Cell(f"alpha {best.get('alpha'):g}, {accuracy([best])}", odd(st.change([best])),
-                          "negative", margin)])
+                    [Cell(f"alpha {best.get('alpha'):g}, {accuracy([best])}",
+                          judging([best], st.change([best])), "negative", margin)])
     sides = best_sides(units)
     if all(sides):
         yield Claim(PAPER, "The best interpolation beats the best extrapolation (on most tasks)",
                     [Cell(f"alpha {sides[1].get('alpha'):g} less alpha {sides[0].get('alpha'):g}",
-                          odd(st.change([sides[1]]) - st.change([sides[0]])), "positive", margin)])
+                          judging(sides, st.change([sides[1]]) - st.change([sides[0]])), "positive", margin)])
     searched = {name: next((u for u in study.units if u.data == data and u.name == name
                             and u.edit in (name, f"{name}-on-{data}")), None)
                 for name in ("best", "layers")}
@@ -312,7 +324,7 @@ def directions(study, data):
         unit = searched[name]
         if unit and other:
             yield Claim(OURS, words, [Cell(f"alpha {alpha_text(unit)}, {unit.get('advice')} by the slope",
-                                           odd(st.change([unit]) - st.change([other])), "no larger",
+                                           judging([other], st.change([unit]) - st.change([other])), "no larger",
                                            0.2 * margin)])
 
 
@@ -327,7 +339,7 @@ def directions_differ(study):
     for data in study.data:
         sides = best_sides(study.extrapolations(data))
         if all(sides):
-            answers.append((data, *st.interval(odd(st.change([sides[1]]) - st.change([sides[0]])),
+            answers.append((data, *st.interval(judging(sides, st.change([sides[1]]) - st.change([sides[0]])),
                                                0.05 / len(study.data))))
     if len(answers) < 2:
         return

@@ -177,8 +177,7 @@ def best_table(study):
         units = study.extrapolations(data)
         row = [data]
         for side in (-1, 1):
-            best = min((u for u in units if u.get("alpha") * side > 0), key=lambda u: u["change"],
-                       default=None)
+            best = claims.best_of([u for u in units if u.get("alpha") * side > 0])
             row += [f"alpha {best.get('alpha'):g}", f"{best['change']:+.3g}",
                     f"{pct(best['accuracy_edit']):.1f} %"] if best else ["not in this job", "", ""]
         if units:

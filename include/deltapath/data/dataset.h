@@ -37,12 +37,14 @@ typedef struct dpt_dataset {
     struct dpt_dataset_images *images; /**< open for dpt_dataset_read_images */
 
     double *weights;        /**< (samples) at least 0, sum above 0; NULL: all count alike */
+    int64_t *rows;          /**< (samples) place of each in the file; NULL: their order */
     uint64_t *image_hashes; /**< (samples) of each image; NULL without images */
     int64_t repeats;        /**< samples with weight that are equal to an earlier one */
     double
         effective; /**< how many independent samples repeats and weights leave in effect: (sum w)^2 /
                            sum w^2, w being the weight of all copies of a sample; NaN: not counted */
     uint64_t hash;           /**< XXH3 of all values, for provenance */
+    uint64_t whole;          /**< that of the data set of which this is a part; else the same */
     dpt_tokenizer tokenizer; /**< with which the file says that it was made; not part of hash */
     int64_t vocabulary;      /**< the file says that its tokens are below it; 0: does not say */
     dpt_file_identity file;  /**< as rank 0 read it */
@@ -73,6 +75,23 @@ dpt_status dpt_dataset_check_unchanged(const dpt_comm *comm, const dpt_dataset *
  * Errors: DPT_ERR_INPUT when it has fewer, or no weight among them; the data set is unchanged.
  * @param[in] path  for the message. */
 dpt_status dpt_dataset_keep_first(dpt_dataset *dataset, int64_t n, const char *path);
+
+/** Take a share of the samples away, so that what they choose can be judged on the others: `dataset` keeps the others,
+ * in their order, `chosen` has these; each is a data set with a hash of its own. Local; the same on all ranks.
+ * Computes: samples that are equal (as of dpt_dataset_count_repeats) stay together. Groups are taken in the order of
+ *           the word of their first sample in dpt_rng_make(seed, "choose", DPT_RNG_CHOOSE), element = its place among
+ *           the samples, until they are round(share n) samples or more, and one group is left.
+ * @param[in] share above 0, below 1. @param[in] path  for messages.
+ * Errors: DPT_ERR_INPUT when all samples are one group, or a part has no weight; DPT_ERR_OUTPUT without memory. Then
+ *         `dataset` is unchanged and `chosen` empty.
+ * Determinism: depends on the samples, share and seed alone. */
+dpt_status dpt_dataset_split(dpt_dataset *dataset, double share, uint64_t seed, const char *path,
+                             dpt_dataset *chosen);
+
+/** Share of the samples, by weight, that have no equal in another data set. Local.
+ * Errors: DPT_ERR_OUTPUT without memory. */
+dpt_status dpt_dataset_share_apart(const dpt_dataset *dataset, const dpt_dataset *other,
+                                   double *share);
 
 /** Count the samples that repeat others, and those in effect, into repeats and effective. Samples are equal
  * when their tokens and masks are, or their images and labels, by XXH3; samples of weight 0 are none.

@@ -26,7 +26,12 @@ typedef struct dpt_job_data {
     const char *name;
     const char *file;
     dpt_job_loss loss;
-    int64_t samples;       /**< the first ones of the file; 0: all */
+    int64_t samples;      /**< the first ones of the file; 0: all */
+    double choose;        /**< share of these that only choose; 0: none */
+    uint64_t choose_seed; /**< of which ones */
+    bool chooses;         /**< it is that part of another entry, not one of the file's list */
+    char *own_name;       /**< name of such a part, owned; else NULL */
+    int other; /**< of an entry with `choose`: place of its choosing part, and of that part: of its entry; else -1 */
     double beta;           /**< of dpo */
     const char *reference; /**< model of a loss that has one; NULL: the post-trained one */
 } dpt_job_data;
@@ -42,6 +47,7 @@ typedef struct dpt_job_edit {
     int gradient_data; /**< data set whose gradient at W_post the edit takes, to edit or to measure the
                           correlation of its mask; -1: none */
     int auto_data;     /**< data set whose minimum `alpha: auto` seeks; -1: nothing is sought */
+    int judge_data;    /**< the one that judges it; -1: all that judge */
 } dpt_job_edit;
 
 /** Which intervals judge a change, in the order of the choices of the key. */
@@ -69,7 +75,8 @@ typedef struct dpt_job {
     bool allow_zero_delta;      /**< a pair whose selected tensors are all equal is no error */
     bool allow_other_tokenizer; /**< nor are data of another tokenizer than the model's */
     int ndata;
-    dpt_job_data *data;
+    int njudged;        /**< those that judge come first: the entries of the file */
+    dpt_job_data *data; /**< (ndata) and after them the parts that only choose */
     int nedits;
     dpt_job_edit *edits;
     bool only; /**< the edits are some of those of the file (dpt_job_keep_edits) */
@@ -147,6 +154,16 @@ bool dpt_job_same_loss(const dpt_job_data *a, const dpt_job_data *b);
 
 /** Print every key of a job file as a table of Markdown: type, range, default, help. Local. */
 void dpt_job_print_keys(FILE *file);
+
+/** Data set from which something of an edit is chosen: its gradient splits or scales the delta, or alpha is sought on
+ * it. -1: none. Local. */
+int dpt_job_chosen_on(const dpt_job_edit *edit);
+
+/** Whether an edit takes the gradient at W_post of data set d to edit with. Local. */
+bool dpt_job_takes_gradient(const dpt_job *job, int d);
+
+/** Whether data set d judges an edit. Local. @param[in] d -1 for an edit alone. */
+bool dpt_job_judges(const dpt_job_edit *edit, int d);
 
 /** Name of a kind of loss in a job file. Local. */
 const char *dpt_job_loss_name(dpt_job_loss loss);

@@ -46,6 +46,12 @@
       "of `dare`: s c with s = (k-1)^2 p/(1-p), known before the change")                          \
     X(predicted_se, "nats", "its standard error, s times that of the curvature")                   \
     X(predicted_in_range, "-", "1 where s is at most 0.1, where the law holds; else 0")            \
+    X(held_out, "share",                                                                           \
+      "of the samples, by weight, which what was chosen from data has not seen; NaN without a "    \
+      "choice")                                                                                    \
+    X(choose_change, "nats",                                                                       \
+      "L(edit) - L(post) over the samples that only choose, and are not among the others")         \
+    X(choose_accuracy, "share", "of these samples, that the edited model gets right")              \
     X(seconds, "s", "wall time of the unit")
 
 /** What an edit did to one tensor, double; NaN where it does not apply. */
@@ -66,7 +72,9 @@
     X(loss, "text", "`loss` of the data set in the job; empty without data")                       \
     X(rule, "text", "of the Riemann sum; empty without one")                                       \
     X(verdict, "text", "`competitive`, `decreased`, `improved`, `undecided`; empty without data")  \
-    X(reason, "text", "of the verdict")
+    X(reason, "text", "of the verdict")                                                            \
+    X(chosen_on, "text",                                                                           \
+      "data set from which the edit was chosen, with `~choose` its samples that only choose")
 
 /** Arrays of a unit, double: X(name in files, field, shape, unit, meaning). */
 #define DPT_RESULT_ARRAY_COLUMNS(X)                                                                \
@@ -83,7 +91,8 @@
     X(loss_edit, loss_edit, SAMPLES, "nats", "of the edited model")                                \
     X(sample_integrated, sample_integrated, SAMPLES, "nats",                                       \
       "the estimate; NaN where a node has only the mean gradient")                                 \
-    X(sample_shares, sample_shares, SAMPLES, "share", "of the sample in all means, sum 1")
+    X(sample_shares, sample_shares, SAMPLES, "share", "of the sample in all means, sum 1")         \
+    X(sample_rows, sample_rows, SAMPLES, "-", "place of the sample in the data-set file, from 0")
 
 /** Numbers that are summed up over seeds as mean, sd, low and high: X(name, scalar, meaning). */
 #define DPT_RESULT_SEEDS_COLUMNS(X)                                                                \
