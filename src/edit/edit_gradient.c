@@ -159,14 +159,37 @@ static dpt_status add_cell(void *ctx, dpt_range cell, int64_t cell_index, const 
     return DPT_OK;
 }
 
-static double pearson(double n, const double *sums) {
+static dpt_edit_correlation pearson(double n, const double *sums) {
     double both = sums[SUM_MX] - sums[SUM_M] * sums[SUM_X] / n;
     double mask = sums[SUM_M] - sums[SUM_M] * sums[SUM_M] / n;
     double product = sums[SUM_XX] - sums[SUM_X] * sums[SUM_X] / n;
-    return mask > 0.0 && product > 0.0 ? both / (sqrt(mask) * sqrt(product)) : NAN;
+    bool vary = mask > 0.0 && product > 0.0;
+    return (dpt_edit_correlation){.r = vary ? both / (sqrt(mask) * sqrt(product)) : NAN,
+                                  .n = n,
+                                  .mask_sd = sqrt(fmax(mask, 0.0) / n),
+                                  .product_sd = sqrt(fmax(product, 0.0) / n)};
 }
 
-dpt_status dpt_edit_correlate(dpt_edit_work *work, const dpt_edit_stage *stage) {
+/* Of each tensor, and of all entries as one. @param[in] totals (tensors, MOMENTS). */
+static void correlate_totals(const dpt_edit_work *work, const dpt_edit_stage *stage,
+                             const double *totals, dpt_edit_correlation *all, double *tensors) {
+    double sums[MOMENTS] = {0.0}, n = 0.0;
+    for (int t = 0; t < work->catalog->count; t++) {
+        const double *own = totals + (int64_t)t * MOMENTS;
+        double numel = (double)work->catalog->tensors[t].numel;
+        if (!stage->covers[t])
+            continue;
+        tensors[t] = pearson(numel, own).r;
+        for (int j = 0; j < MOMENTS; j++)
+            sums[j] += own[j];
+        n += numel;
+    }
+    if (all != NULL)
+        *all = pearson(n, sums);
+}
+
+dpt_status dpt_edit_correlate(dpt_edit_work *work, const dpt_edit_stage *stage,
+                              dpt_edit_correlation *all, double *tensors) {
     const dpt_catalog *catalog = work->catalog;
     int64_t own = work->last - work->first;
     correlation k = {.work = work, .stage = stage};
@@ -178,10 +201,8 @@ dpt_status dpt_edit_correlate(dpt_edit_work *work, const dpt_edit_stage *stage) 
     st = dpt_agree(work->input->comm, st);
     if (st == DPT_OK)
         st = dpt_edit_reduce_cells(work, MOMENTS, k.cells, totals);
-    for (int t = 0; st == DPT_OK && t < catalog->count; t++)
-        if (stage->covers[t])
-            work->stats[t].correlation =
-                pearson((double)catalog->tensors[t].numel, totals + (int64_t)t * MOMENTS);
+    if (st == DPT_OK)
+        correlate_totals(work, stage, totals, all, tensors);
     dpt_mem_free(k.cells);
     dpt_mem_free(k.dropped);
     dpt_mem_free(totals);

@@ -184,6 +184,26 @@ void dpt_edit_base_free(dpt_edit_work *work, int tensor) {
         }
 }
 
+static dpt_status prepare_stage(dpt_edit_work *work, dpt_edit_stage *stage) {
+    dpt_status st = dpt_agree(work->input->comm, dpt_agree_fault("edit.prepare"));
+    if (st == DPT_OK && stage->method->prepare != NULL)
+        st = stage->method->prepare(work, stage);
+    return st;
+}
+
+/* Into the statistics. */
+static dpt_status correlate_start(dpt_edit_work *work, const dpt_edit_stage *stage) {
+    double *tensors = dpt_mem_alloc(work->catalog->count, sizeof *tensors, "correlations");
+    dpt_status st = dpt_agree(work->input->comm, tensors != NULL ? DPT_OK : DPT_ERR_OUTPUT);
+    if (st == DPT_OK)
+        st = dpt_edit_correlate(work, stage, NULL, tensors);
+    for (int t = 0; st == DPT_OK && t < work->catalog->count; t++)
+        if (stage->covers[t])
+            work->stats[t].correlation = tensors[t];
+    dpt_mem_free(tensors);
+    return st;
+}
+
 static dpt_status prepare_stages(dpt_edit_work *work) {
     dpt_status st = DPT_OK;
     bool correlates = work->reports && work->input->gradient != NULL;
@@ -191,11 +211,9 @@ static dpt_status prepare_stages(dpt_edit_work *work) {
         work->stats[t].correlation = NAN;
     for (int s = 0; st == DPT_OK && s < work->nstages; s++) {
         dpt_edit_stage *stage = &work->stages[s];
-        st = dpt_agree(work->input->comm, dpt_agree_fault("edit.prepare"));
-        if (st == DPT_OK && stage->method->prepare != NULL)
-            st = stage->method->prepare(work, stage);
+        st = prepare_stage(work, stage);
         if (st == DPT_OK && correlates && stage->method->mask != NULL) {
-            st = dpt_edit_correlate(work, stage);
+            st = correlate_start(work, stage);
             correlates = false;
         }
     }
@@ -311,6 +329,38 @@ dpt_status dpt_edit_run(const dpt_edit_spec *spec, const dpt_edit_input *input, 
         st = edit_run_write_all(&work);
     if (st == DPT_OK && report != NULL)
         st = make_report(&work, report);
+    destroy_work(&work);
+    return st;
+}
+
+/* The first stage that draws a mask; the number of stages when none does. */
+static int first_mask(const dpt_edit_work *work) {
+    int s = 0;
+    while (s < work->nstages && work->stages[s].method->mask == NULL)
+        s++;
+    return s;
+}
+
+dpt_status dpt_edit_correlate_mask(const dpt_edit_spec *spec, const dpt_edit_input *input,
+                                   dpt_edit_correlation *all, double *tensors) {
+    edit_run_check_spec(input->comm, spec);
+    dpt_edit_work work;
+    dpt_edit_spec plain = *spec; /* what is done to the edited deltas comes after the mask */
+    plain.calibrate = DPT_CALIBRATE_NONE;
+    const dpt_sink nowhere = {.catalog = input->post.catalog};
+    dpt_status st = init_work(&work, &plain, input, nowhere);
+    if (st == DPT_OK && (input->gradient == NULL || dpt_edit_needs_gradient(&plain) ||
+                         first_mask(&work) == work.nstages))
+        st = dpt_error(DPT_ERR_INTERNAL, "edit: no mask to correlate with a gradient");
+    st = dpt_agree(input->comm, st);
+    *all = (dpt_edit_correlation){.r = NAN};
+    for (int t = 0; t < input->post.catalog->count; t++)
+        tensors[t] = NAN;
+    int mask = st == DPT_OK ? first_mask(&work) : -1;
+    for (int s = 0; s <= mask && st == DPT_OK; s++)
+        st = prepare_stage(&work, &work.stages[s]);
+    if (st == DPT_OK)
+        st = dpt_edit_correlate(&work, &work.stages[mask], all, tensors);
     destroy_work(&work);
     return st;
 }

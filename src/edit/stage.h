@@ -184,9 +184,10 @@ bool dpt_edit_own_only(const dpt_edit_stage_spec *spec);
 /** Gradient of a run of an own cell. Local. */
 const float *dpt_edit_gradient(const dpt_edit_input *input, dpt_range range);
 
-/** Fill the statistics with the correlation of the mask of a prepared stage and the products of
- * gradient and delta. Collective. */
-dpt_status dpt_edit_correlate(dpt_edit_work *work, const dpt_edit_stage *stage);
+/** The correlation of the mask of a prepared stage and the products of gradient and delta. Collective.
+ * @param[out] all  over all tensors, or NULL. @param[out] tensors (tensors) set where the stage covers one. */
+dpt_status dpt_edit_correlate(dpt_edit_work *work, const dpt_edit_stage *stage,
+                              dpt_edit_correlation *all, double *tensors);
 
 /** Deltas of a run of an own cell before any stage. Local, not thread-safe. */
 dpt_status dpt_edit_original(dpt_edit_work *work, dpt_range range, float *delta);

@@ -257,6 +257,16 @@ static const dpt_job_key keys[] = {
      IN_JOB(per_sample),
      .help = "also an interval of the estimate; takes the gradient at t = 0 for each edit in place "
              "of once"},
+    {.section = "riemann",
+     .name = "correlation",
+     .type = DPT_KEY_CHOICE,
+     .standard = "start",
+     .choices = "start|path", /* in the order of DPT_CORRELATION_... */
+     .redo = DPT_REDO_UNITS,
+     IN_JOB(correlation),
+     .help = "where that of a random mask and the product of gradient and delta is measured: "
+             "`start`, at t = 0, where memory allows; `path`, at every node, for a gradient more at "
+             "each ([below](#correlation-of-mask-and-product))"},
     {.section = "",
      .name = "output",
      .type = DPT_KEY_SECTION,

@@ -47,7 +47,8 @@ void dpt_cell_gradient_destroy(dpt_cell_gradient *gradient) {
 }
 
 /* The cells of all ranks of this rank's group in turn; each keeps its own. Collective over the group. */
-static dpt_status fill_cells(dpt_cell_gradient *g, const dpt_evaluation *ev, int d, float *buffer) {
+static dpt_status fill_cells(dpt_cell_gradient *g, const dpt_evaluation *ev,
+                             const dpt_model_gradient *gradient, float *buffer) {
     const dpt_comm *group = &ev->mesh.model;
     int first = ev->mesh.world.rank - group->rank; /* the ranks of a group are neighbours */
     dpt_status st = DPT_OK;
@@ -55,7 +56,7 @@ static dpt_status fill_cells(dpt_cell_gradient *g, const dpt_evaluation *ev, int
         const int64_t *cells = g->shard.rank_first + first + r;
         for (int64_t c = cells[0]; c < cells[1] && st == DPT_OK; c++) {
             dpt_range cell = dpt_shard_cell(&g->shard, c);
-            st = dpt_model_gradient_range(ev->model, ev->data[d].gradient, cell, buffer);
+            st = dpt_model_gradient_range(ev->model, gradient, cell, buffer);
             if (st == DPT_OK && r == group->rank)
                 memcpy(dpt_field_cell(g->field, c), buffer, (size_t)cell.n * sizeof *buffer);
         }
@@ -63,17 +64,24 @@ static dpt_status fill_cells(dpt_cell_gradient *g, const dpt_evaluation *ev, int
     return st;
 }
 
-dpt_status dpt_cell_gradient_fill(dpt_cell_gradient *g, dpt_evaluation *ev, int d) {
-    if (g->data == d)
-        return DPT_OK;
+dpt_status dpt_cell_gradient_take(dpt_cell_gradient *g, dpt_evaluation *ev,
+                                  const dpt_model_gradient *values) {
+    g->data = -1;
     float *buffer = dpt_mem_alloc(DPT_CELL, sizeof *buffer, "cell of a gradient");
     dpt_status st = buffer != NULL ? dpt_agree_fault("study.gradient") : DPT_ERR_OUTPUT;
     if (st == DPT_OK)
         st = dpt_stop_check();
     st = dpt_agree(&ev->mesh.world, st);
     if (st == DPT_OK)
-        st = dpt_agree(&ev->mesh.world, fill_cells(g, ev, d, buffer));
-    g->data = st == DPT_OK ? d : -1;
+        st = dpt_agree(&ev->mesh.world, fill_cells(g, ev, values, buffer));
     dpt_mem_free(buffer);
+    return st;
+}
+
+dpt_status dpt_cell_gradient_fill(dpt_cell_gradient *g, dpt_evaluation *ev, int d) {
+    if (g->data == d)
+        return DPT_OK;
+    dpt_status st = dpt_cell_gradient_take(g, ev, ev->data[d].gradient);
+    g->data = st == DPT_OK ? d : -1;
     return st;
 }

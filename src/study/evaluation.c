@@ -257,6 +257,34 @@ dpt_status dpt_evaluation_slope(dpt_evaluation *ev, int d, double t, double *los
     return dpt_agree(&ev->mesh.world, run_pass(ev, base, pass));
 }
 
+dpt_status dpt_evaluation_reduce(dpt_evaluation *ev, int d, double t,
+                                 dpt_status (*reduce)(void *ctx, dpt_model_gradient *gradient,
+                                                      double *kept),
+                                 void *ctx, double *kept, int64_t nkept) {
+    const dpt_baseline *base = &ev->data[d];
+    if (t == 0.0 && base->gradient != NULL)
+        return reduce(ctx, base->gradient, kept);
+    dpt_model_gradient *gradient = NULL;
+    double *losses = dpt_mem_zalloc(base->samples, sizeof *losses, "losses");
+    dpt_status st =
+        losses != NULL ? dpt_model_gradient_create(ev->model, &gradient) : DPT_ERR_OUTPUT;
+    st = dpt_agree(&ev->mesh.world, st);
+    ev->progress.total += base->samples; /* which edits are correlated is not known before */
+    dpt_pass pass = {.t = t,
+                     .mode = DPT_BACKWARD_GRADIENT,
+                     .losses = losses,
+                     .gradient = gradient,
+                     .reduce = reduce,
+                     .reduce_ctx = ctx,
+                     .kept = kept,
+                     .nkept = nkept};
+    if (st == DPT_OK)
+        st = run_pass(ev, base, pass);
+    dpt_model_gradient_destroy(gradient);
+    dpt_mem_free(losses);
+    return st;
+}
+
 /* Oracle of the path: the model between post-trained and bound edit on one data set. */
 typedef struct walker {
     dpt_evaluation *evaluation;
@@ -304,8 +332,7 @@ static dpt_status walk_choosing(dpt_evaluation *ev, int d, dpt_evaluation_path *
     uint8_t *correct = dpt_mem_zalloc(base->samples, 1, "hits");
     dpt_status st = losses != NULL && correct != NULL ? DPT_OK : DPT_ERR_OUTPUT;
     st = dpt_agree(&ev->mesh.world, st);
-    dpt_pass pass = {
-        .t = 1.0, .mode = DPT_BACKWARD_NONE, .losses = losses, .correct = correct};
+    dpt_pass pass = {.t = 1.0, .mode = DPT_BACKWARD_NONE, .losses = losses, .correct = correct};
     if (st == DPT_OK)
         st = run_pass(ev, base, pass);
     if (st == DPT_OK) {
@@ -323,8 +350,8 @@ dpt_status dpt_evaluation_walk(dpt_evaluation *ev, int d, const dpt_quadrature *
     dpt_baseline *base = &ev->data[d];
     int tensors = dpt_model_catalog(ev->model)->count;
     walker walk = {.evaluation = ev, .base = base, .accuracy_edit = NAN};
-    *out = (dpt_evaluation_path){
-        .accuracy_edit = NAN, .choose_change = NAN, .choose_accuracy = NAN};
+    *out =
+        (dpt_evaluation_path){.accuracy_edit = NAN, .choose_change = NAN, .choose_accuracy = NAN};
     double *start = dpt_mem_zalloc(tensors, sizeof *start, "terms");
     walk.correct = dpt_mem_zalloc(base->samples, 1, "exact matches");
     dpt_status st = start != NULL && walk.correct != NULL ? DPT_OK : DPT_ERR_OUTPUT;

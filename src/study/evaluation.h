@@ -15,11 +15,12 @@
 typedef struct dpt_baseline {
     dpt_loss *loss;
     int64_t samples;
-    const char *name;    /**< borrowed */
-    uint64_t key;        /**< of what its losses depend on besides the model */
-    double *loss_pre;    /**< (samples) */
-    double *loss_post;   /**< (samples) */
-    double accuracy_pre; /**< share of samples that the model has right, by weight; of a part that only
+    const char *name;  /**< borrowed */
+    uint64_t key;      /**< of what its losses depend on besides the model */
+    double *loss_pre;  /**< (samples) */
+    double *loss_post; /**< (samples) */
+    double
+        accuracy_pre; /**< share of samples that the model has right, by weight; of a part that only
                             chooses W_pre is not asked */
     double accuracy_post;
     dpt_model_gradient *gradient; /**< at W_post, summed over the replicas; NULL when not kept */
@@ -43,12 +44,21 @@ typedef struct dpt_evaluation {
     int64_t pass_counted;  /**< those of them that the progress has already */
 } dpt_evaluation;
 
+/** Correlation of a random mask and gradient(t) * Delta at the nodes t of a rule. */
+typedef struct dpt_path_correlation {
+    double *all; /**< (points) over the entries of all tensors with a mask; NULL: not measured */
+    double *law; /**< (points) what the law of random edits says of it; NaN where it says nothing */
+    double *tensors; /**< (points, tensors) of each */
+    double n;        /**< entries; their masks make the standard error 1 / sqrt(n - 1) */
+} dpt_path_correlation;
+
 /** Path of one edit on one data set. */
 typedef struct dpt_evaluation_path {
     dpt_riemann riemann;
     double accuracy_edit;
     double choose_change; /**< of the mean loss on the samples that only choose; NaN without such */
     double choose_accuracy;
+    dpt_path_correlation correlation; /**< empty when it is not measured */
 } dpt_evaluation_path;
 
 /** Build the mesh and the model and evaluate both ends of post-training. Not to be moved afterwards.
@@ -66,6 +76,13 @@ dpt_status dpt_evaluation_bind(dpt_evaluation *evaluation, const dpt_source *edi
  * Collective. @param[out] loss, sample_terms (samples), terms (tensors): as dpt_loss_evaluate. */
 dpt_status dpt_evaluation_slope(dpt_evaluation *evaluation, int d, double t, double *loss,
                                 double *terms, double *sample_terms);
+
+/** What `reduce` makes of the gradient on data set d at t along the bound edit; that of t = 0 is the one that is kept,
+ * if it is, all others are scratch. Collective. @param[out] kept (nkept); see dpt_pass. */
+dpt_status dpt_evaluation_reduce(dpt_evaluation *evaluation, int d, double t,
+                                 dpt_status (*reduce)(void *ctx, dpt_model_gradient *gradient,
+                                                      double *kept),
+                                 void *ctx, double *kept, int64_t nkept);
 
 /** Riemann sum of the bound edit on data set d. Collective. @param[out] out destroyed by
  * dpt_riemann_destroy(&out->riemann). */

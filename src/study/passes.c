@@ -264,7 +264,7 @@ void dpt_passes_forget(dpt_passes *p) {
 
 /* Finished passes. */
 
-enum { PASS_PARTS = 4 };
+enum { PASS_PARTS = 5 };
 
 static int pass_parts(const dpt_pass *pass, dpt_loss_part parts[PASS_PARTS]) {
     int64_t samples = dpt_loss_samples(pass->loss), n = 0;
@@ -277,11 +277,13 @@ static int pass_parts(const dpt_pass *pass, dpt_loss_part parts[PASS_PARTS]) {
         parts[n++] = (dpt_loss_part){pass->terms, tensors};
     if (pass->mode == DPT_BACKWARD_TERMS)
         parts[n++] = (dpt_loss_part){pass->sample_terms, bytes};
+    if (pass->reduce != NULL)
+        parts[n++] = (dpt_loss_part){pass->kept, pass->nkept * (int64_t)sizeof(double)};
     return (int)n;
 }
 
 static bool keeps_gradient(const dpt_pass *pass) {
-    return pass->gradient != NULL && pass->labels == NULL;
+    return pass->gradient != NULL && pass->labels == NULL && pass->reduce == NULL;
 }
 
 /* Blocks of a gradient (count); allocated, NULL without memory. */
@@ -393,6 +395,8 @@ static dpt_status evaluate_loss(dpt_passes *p, const dpt_pass *pass) {
     if (st == DPT_OK && pass->labels != NULL)
         st = dpt_agree(world_of(p),
                        dpt_model_gradient_squares(pass->model, pass->gradient, pass->terms));
+    if (st == DPT_OK && pass->reduce != NULL)
+        st = pass->reduce(pass->reduce_ctx, pass->gradient, pass->kept);
     return st;
 }
 
@@ -418,7 +422,7 @@ dpt_status dpt_passes_run(dpt_passes *p, const dpt_pass *pass) {
     uint64_t key[5] = {pass->key, (uint64_t)pass->mode,
                        dpt_hash_string(DPT_VERSION) + DPT_RESULTS_VERSION};
     memcpy(&key[3], &pass->t, sizeof key[3]);
-    key[4] = pass->correct != NULL;
+    key[4] = (uint64_t)(pass->correct != NULL) + (pass->reduce != NULL ? 2 : 0);
     dpt_passes_watch(p, dpt_hash_bytes(key, sizeof key), pass->what, pass->loss);
     p->t = pass->t + 0.0; /* -0 is 0 */
     int64_t found = 0;

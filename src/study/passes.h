@@ -47,6 +47,12 @@ typedef struct dpt_pass {
     /** With it the gradient is that of labels drawn from this stream, and what is kept of it is sum E_i^2 G_i^2
      * of each tensor, in `terms`; the gradient is scratch then. */
     const dpt_rng *labels;
+    /** With it the gradient is scratch as well: what is kept of it are the numbers that this makes of it. Collective over
+     * the mesh, agreed. @param[out] kept (nkept) the same on all ranks. */
+    dpt_status (*reduce)(void *ctx, dpt_model_gradient *gradient, double *kept);
+    void *reduce_ctx;
+    double *kept;
+    int64_t nkept;
     /** Makes the model ready when the pass is not an earlier run's, or NULL. Collective over the mesh,
      * agreed. */
     dpt_status (*prepare)(void *ctx);

@@ -5,6 +5,7 @@
 
 #include "deltapath/base/mem.h"
 #include "loss_kinds.h"
+#include "path_correlation.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -136,17 +137,30 @@ static bool any_edit(const dpt_inputs *in, bool (*property)(const dpt_edit_spec 
     return false;
 }
 
+/* Edits whose masks are correlated along their paths. */
+static int count_correlated(const dpt_inputs *in) {
+    int count = 0;
+    for (int e = 0; e < in->job->nedits; e++)
+        count += dpt_path_correlation_wanted(in->job, &in->job->edits[e]);
+    return count;
+}
+
+/* Whether the gradient at W_post is kept whatever it takes, also in cells. */
+static bool needs_gradient(const dpt_inputs *in) {
+    return any_edit(in, dpt_edit_needs_gradient) || count_correlated(in) > 0;
+}
+
 /* What the mesh leaves alone: the edited model, an edit, and the gradients that edits need. */
 static int64_t fixed_bytes(const dpt_inputs *in, const dpt_resources *res) {
     int64_t fixed = res->field + res->edit;
-    if (any_edit(in, dpt_edit_needs_gradient))
+    if (needs_gradient(in))
         fixed += gradient_bytes(in, res) + res->cells;
     return fixed;
 }
 
 /* Which gradients are kept. */
 static void choose_gradients(const dpt_inputs *in, dpt_resources *res) {
-    bool needs = any_edit(in, dpt_edit_needs_gradient);
+    bool needs = needs_gradient(in);
     int64_t all = gradient_bytes(in, res);
     int64_t left = res->budget - fixed_bytes(in, res) - models_bytes(res);
     res->shared_gradient =
@@ -170,7 +184,7 @@ static dpt_status try_mesh(const dpt_inputs *in, int tensor_parallel, dpt_resour
     res->tensor_parallel = tensor_parallel;
     int64_t elements = dpt_catalog_elements(in->catalog);
     res->gradient = (elements + tensor_parallel - 1) / tensor_parallel * BYTES_F32;
-    res->draw = in->job->law.repeats > 0 ? res->gradient : 0;
+    res->draw = in->job->law.repeats > 0 || count_correlated(in) > 0 ? res->gradient : 0;
     int64_t fixed = fixed_bytes(in, res);
     int64_t batch = in->job->batch_tokens > 0 ? in->job->batch_tokens : BATCH_TOKENS;
     if (batch < res->largest)
@@ -246,10 +260,13 @@ static void count_flops(const dpt_inputs *in, dpt_resources *res) {
     res->flops += per_token * (double)res->reference_tokens * (kept ? 4 : 2);
     res->flops += per_token * tokens * 8.0 * in->job->law.repeats;
     res->flops += per_token * (double)res->choosing_tokens * (2 + 2.0 * edits);
-    int parts = in->job->ndata - in->job->njudged;
+    int parts = in->job->ndata - in->job->njudged, correlated = count_correlated(in);
+    int nodes = in->job->points - dpt_quadrature_has_start(in->job->rule);
+    res->flops += per_token * tokens * 8.0 * nodes * correlated;
     res->edit_passes = slopes + (ends > 0);
     res->evaluations =
-        (int64_t)in->job->njudged * (2 + in->job->law.repeats + edits * res->edit_passes) +
+        (int64_t)in->job->njudged *
+            (2 + in->job->law.repeats + edits * res->edit_passes + (int64_t)nodes * correlated) +
         (int64_t)parts * (1 + edits);
 }
 
@@ -340,7 +357,7 @@ void dpt_resources_print(const dpt_inputs *in, const dpt_resources *res) {
     if (gradients > 0)
         resources_print_row("gradients", (double)gradients / mib, "MiB");
     if (res->draw > 0)
-        resources_print_row("gradient of drawn labels", (double)res->draw / mib, "MiB");
+        resources_print_row("scratch gradient", (double)res->draw / mib, "MiB");
     if (cells > 0)
         resources_print_row("gradient in cells", (double)cells / mib, "MiB");
     resources_print_row("edited model in cells", (double)res->field / mib, "MiB");

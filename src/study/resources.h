@@ -14,11 +14,12 @@ typedef struct dpt_resources {
     int64_t weights;     /**< resident blocks of post and edit */
     int64_t work;        /**< activations and layer buffers */
     int64_t gradient;    /**< of one data set at t = 0 */
-    int64_t draw;        /**< that of drawn labels, where the job asks for its law */
-    int64_t cells;       /**< one of them in cells, as edits take it */
-    int64_t field;       /**< the edited model in cells */
-    int64_t edit;        /**< the largest edit's own needs */
-    int64_t images;      /**< images of one pass as they are read */
+    int64_t
+        draw; /**< of drawn labels or at a node: scratch, where the job asks for law or correlation: path */
+    int64_t cells;  /**< one of them in cells, as edits take it */
+    int64_t field;  /**< the edited model in cells */
+    int64_t edit;   /**< the largest edit's own needs */
+    int64_t images; /**< images of one pass as they are read */
     int64_t
         reference;   /**< the largest reference model, which is gone before the study's is there */
     int64_t longest; /**< longest sequence [tokens]; an image is one */
@@ -49,7 +50,8 @@ dpt_status dpt_resources_plan(const dpt_inputs *inputs, int ranks, int64_t budge
 bool dpt_resources_keeps_gradient(const dpt_resources *resources);
 
 /** Whether that of data set d is: of a part that only chooses where an edit takes it. Local. */
-bool dpt_resources_keeps_gradient_of(const dpt_inputs *inputs, const dpt_resources *resources, int d);
+bool dpt_resources_keeps_gradient_of(const dpt_inputs *inputs, const dpt_resources *resources,
+                                     int d);
 
 /** Print as a table on stdout. Local. */
 void dpt_resources_print(const dpt_inputs *inputs, const dpt_resources *resources);

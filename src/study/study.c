@@ -16,6 +16,7 @@
 #include "inputs.h"
 #include "newer.h"
 #include "outputs.h"
+#include "path_correlation.h"
 #include "resources.h"
 #include "summary.h"
 #include "unit.h"
@@ -253,8 +254,14 @@ static dpt_status run_unit(study *s, const work_item *item, int d, const dpt_qua
     dpt_law_log_prediction(item->edit, s->job->data[d].name, &s->evaluation.data[d].law);
     dpt_status st = dpt_evaluation_walk(&s->evaluation, d, quadrature, &path);
     st = dpt_agree(s->comm, st);
+    if (st == DPT_OK && dpt_path_correlation_wanted(s->job, item->edit)) {
+        dpt_edit_input input = edit_input(s);
+        st = dpt_path_correlation_measure(&s->evaluation, d, &s->gradient, item->edit, &input,
+                                          quadrature, &path.correlation);
+    }
     if (st == DPT_OK)
         st = save_unit(s, item, d, &path, dpt_log_seconds() - started);
+    dpt_path_correlation_destroy(&path.correlation);
     dpt_riemann_destroy(&path.riemann);
     return st;
 }

@@ -133,6 +133,17 @@ static void set_path(const dpt_riemann *from, const dpt_baseline *base, dpt_resu
         out->sample_shares[s] = shares != NULL ? shares[s] : 1.0 / (double)from->samples;
 }
 
+static void unit_set_correlation(const dpt_path_correlation *from, dpt_result *out) {
+    if (from->all == NULL)
+        return;
+    copy(out->path_correlation, from->all, out->points);
+    copy(out->path_correlation_law, from->law, out->points);
+    for (int64_t c = 0; c < out->points; c++)
+        for (int64_t t = 0; t < out->tensors; t++)
+            out->path_correlations[t * out->points + c] = from->tensors[c * out->tensors + t];
+    out->scalars.correlation_se = from->n > 1.0 ? 1.0 / sqrt(from->n - 1.0) : NAN;
+}
+
 /* The losses that a verdict judges, of the samples with weight: their plain means are the weighted
  * ones. */
 typedef struct judged_losses {
@@ -398,6 +409,7 @@ dpt_status dpt_unit_record(const dpt_inputs *inputs, const dpt_job_edit *edit,
     if (st == DPT_OK && path != NULL) {
         set_path(&path->riemann, &evaluation->data[d], out);
         unit_set_law(edit, &evaluation->data[d].law, out);
+        unit_set_correlation(&path->correlation, out);
         st = unit_set_choice(inputs, edit, d, path, out);
     }
     if (st == DPT_OK && path != NULL)

@@ -184,6 +184,26 @@ dpt_status dpt_edit_run(const dpt_edit_spec *spec, const dpt_edit_input *input, 
                         dpt_edit_report *report);
 void dpt_edit_report_destroy(dpt_edit_report *report); /**< Local. */
 
+/** What is known of the mask m (1: dropped) of the first stage that draws one and of x = gradient * Delta as that
+ * stage finds it, over the entries of all tensors that it covers. */
+typedef struct dpt_edit_correlation {
+    double r;                   /**< Pearson's correlation; NaN where one of them does not vary */
+    double n;                   /**< entries */
+    double mask_sd, product_sd; /**< standard deviations over them */
+} dpt_edit_correlation;
+
+/** The correlation of mask and product for a gradient of any point; nothing is edited.
+ *
+ * Collective over input->comm (same: spec). Computes: as the `correlation` of dpt_edit_run, which takes the
+ * gradient at W_post.
+ * @param[in]  input   its gradient is that of the product.
+ * @param[out] all     over all tensors. @param[out] tensors (tensors) of each; NaN where there is no mask.
+ * Errors: as dpt_edit_run; DPT_ERR_INTERNAL without gradient, for an edit that draws no mask, or whose stages take
+ *         a gradient of their own.
+ * Determinism: same bits for any number of ranks. */
+dpt_status dpt_edit_correlate_mask(const dpt_edit_spec *spec, const dpt_edit_input *input,
+                                   dpt_edit_correlation *all, double *tensors);
+
 /** Bytes per rank that an edit needs besides its input and its sink. Local. */
 int64_t dpt_edit_bytes(const dpt_edit_spec *spec, const dpt_catalog *catalog, const bool *selected,
                        int ranks, int svd_group);

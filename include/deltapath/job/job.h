@@ -50,6 +50,9 @@ typedef struct dpt_job_edit {
     int judge_data;    /**< the one that judges it; -1: all that judge */
 } dpt_job_edit;
 
+/** Where the correlation of mask and product is measured, in the order of the choices of the key. */
+enum { DPT_CORRELATION_START, DPT_CORRELATION_PATH };
+
 /** Which intervals judge a change, in the order of the choices of the key. */
 enum { DPT_INTERVAL_AUTO, DPT_INTERVAL_T, DPT_INTERVAL_BOOTSTRAP };
 
@@ -89,6 +92,7 @@ typedef struct dpt_job {
     int points;
     bool per_sample; /**< terms of each sample at t = 0 too, for an interval of the estimate: the
                                gradient at t = 0 is then taken for each edit */
+    int correlation; /**< where that of mask and product is measured: DPT_CORRELATION_... */
     const char *directory;
     dpt_store_format checkpoint; /**< DPT_STORE_NONE: no edited models are kept */
     const char *dtype_name;

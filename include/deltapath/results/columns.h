@@ -46,6 +46,8 @@
       "of `dare`: s c with s = (k-1)^2 p/(1-p), known before the change")                          \
     X(predicted_se, "nats", "its standard error, s times that of the curvature")                   \
     X(predicted_in_range, "-", "1 where s is at most 0.1, where the law holds; else 0")            \
+    X(correlation_se, "-",                                                                         \
+      "standard error of `path_correlation` over masks, 1 / sqrt(entries - 1)")                    \
     X(held_out, "share",                                                                           \
       "of the samples, by weight, which what was chosen from data has not seen; NaN without a "    \
       "choice")                                                                                    \
@@ -62,7 +64,8 @@
     X(rank, "-", "of a low-rank edit")                                                             \
     X(residual, "share", "of a low-rank edit: norm of what it leaves out over that of Delta")      \
     X(scale, "-", "factor, mean magnitude or cut of the last stage that has one")                  \
-    X(correlation, "-", "of mask and gradient times delta")
+    X(correlation, "-",                                                                            \
+      "of mask and gradient times delta at t = 0, where it tests the random numbers")
 
 /** Texts of a unit. */
 #define DPT_RESULT_TEXT_COLUMNS(X)                                                                 \
@@ -86,6 +89,11 @@
     X(second_order, second_order, TENSORS, "nats", "the tensor's share of 1/2 E^T H E")            \
     X(curvature, curvature, TENSORS, "nats", "the tensor's share of c; 0 where it is not edited")  \
     X(curvature_se, curvature_se, TENSORS, "nats", "its standard error over the draws of labels")  \
+    X(path_correlation, path_correlation, POINTS, "-",                                             \
+      "of mask and gradient at t times delta, over all tensors; with `correlation: path`")         \
+    X(path_correlation_law, path_correlation_law, POINTS, "-",                                     \
+      "what the law says of it; with `law`, of `dare`")                                            \
+    X(path_correlations, path_correlations, TENSORS_POINTS, "-", "of the tensor's entries alone")  \
     X(loss_pre, loss_pre, SAMPLES, "nats", "loss of the pre-trained model")                        \
     X(loss_post, loss_post, SAMPLES, "nats", "of the post-trained model")                          \
     X(loss_edit, loss_edit, SAMPLES, "nats", "of the edited model")                                \
