@@ -264,9 +264,10 @@ static const dpt_job_key keys[] = {
      .choices = "start|path", /* in the order of DPT_CORRELATION_... */
      .redo = DPT_REDO_UNITS,
      IN_JOB(correlation),
-     .help = "where that of a random mask and the product of gradient and delta is measured: "
-             "`start`, at t = 0, where memory allows; `path`, at every node, for a gradient more at "
-             "each ([below](#correlation-of-mask-and-product))"},
+     .help =
+         "where that of a random mask and the product of gradient and delta is measured: "
+         "`start`, at t = 0, where memory allows; `path`, at every node, for a gradient more at "
+         "each ([below](#correlation-of-mask-and-product))"},
     {.section = "",
      .name = "output",
      .type = DPT_KEY_SECTION,

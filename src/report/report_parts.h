@@ -39,6 +39,8 @@ void dpt_report_verdicts(FILE *html, const dpt_report_group *group);
 void dpt_report_seeds(FILE *html,
                       const dpt_report_group *group); /* nothing without several seeds */
 void dpt_report_minima(FILE *html, const dpt_report_group *group); /* nothing without alpha: auto */
+void dpt_report_correlations(FILE *html,
+                             const dpt_report_group *group); /* nothing without correlation: path */
 void dpt_report_edits(FILE *html, const dpt_report_group *group);
 
 /* Label for a plot: bytes that a plot language may give a meaning to become '?', a long one is cut. */

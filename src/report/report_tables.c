@@ -431,6 +431,58 @@ void dpt_report_minima(FILE *html, const dpt_report_group *group) {
             html);
 }
 
+/* "-1.8" standard errors at each node, and what the law says. */
+static void correlation_cells(FILE *html, const dpt_result *r) {
+    double se = r->scalars.correlation_se;
+    const double *const rows[] = {r->path_correlation, r->path_correlation_law};
+    for (int64_t c = 0; c < r->points; c++) {
+        fputs("<td>", html);
+        dpt_report_number(html, rows[0][c], "%+.2g");
+        fputs("<small>", html);
+        dpt_report_number(html, rows[0][c] / se, "%+.1f&thinsp;se");
+        if (!isnan(rows[1][c])) {
+            fputs(", law ", html);
+            dpt_report_number(html, rows[1][c] / se, "%+.1f");
+        }
+        fputs("</small></td>", html);
+    }
+}
+
+void dpt_report_correlations(FILE *html, const dpt_report_group *group) {
+    bool any = false;
+    for (int64_t i = 0; i < group->count; i++) {
+        const dpt_result *r = group->units[i];
+        if (isnan(r->scalars.correlation_se))
+            continue;
+        if (!any) {
+            fputs(
+                "<h3>Mask and product along the path</h3>\n<div class=\"wrap\"><table>\n<thead><tr>"
+                "<th class=\"l\">edit</th>",
+                html);
+            for (int64_t c = 0; c < r->points; c++)
+                fprintf(html, "<th>t = %.3g</th>", r->nodes[c]);
+            fputs("</tr></thead>\n<tbody>\n", html);
+        }
+        any = true;
+        fputs("<tr><td class=\"l e\">", html);
+        dpt_report_text(html, r->edit);
+        fputs("</td>", html);
+        correlation_cells(html, r);
+        fputs("</tr>\n", html);
+    }
+    if (any)
+        fputs(
+            "</tbody></table></div>\n<p class=\"note\">Correlation of the mask (1 where dropped) "
+            "and "
+            "the products of gradient and delta over the entries of all tensors, and in its "
+            "standard "
+            "errors over masks. At t = 0 the gradient knows no mask: that column tests the random "
+            "numbers. Along the path the edit bends the slope against itself; the law says by how "
+            "much "
+            "to second order.</p>\n",
+            html);
+}
+
 void dpt_report_edits(FILE *html, const dpt_report_group *group) {
     fputs("<div class=\"wrap\"><table>\n<thead><tr><th>#</th><th class=\"l\">edit</th>"
           "<th>|E| / |&Delta;|</th><th>seconds</th></tr></thead>\n<tbody>\n",

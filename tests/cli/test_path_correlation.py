@@ -122,8 +122,10 @@ def main():
                                               abs(plain[e][3]["estimate"] - found[e][3]["estimate"]) < 1e-6 for e in plain))
         code, said = run(folder, "again", 2, fault="results.unit:1")
         check("a study that fails", code == 4, said)
-        code, said = run(folder, "again", 2, options=("--resume",))
+        code, said = run(folder, "again", 2, "output.report=true", options=("--resume",))
         check("goes on", code == 0, said)
+        with open(f"{folder}/again/report.html", encoding="utf-8") as file:
+            check("the report has them", "Mask and product along the path" in file.read())
         if code == 0:
             again, first = arrays(folder, "again"), arrays(folder, "at2-1")
             check("with the same numbers", all(np.array_equal(again[e][0], first[e][0], equal_nan=True) for e in first))
