@@ -53,7 +53,7 @@ int64_t dpt_edit_bytes(const dpt_edit_spec *spec, const dpt_catalog *catalog, co
     for (int s = 0; s < spec->nstages; s++) {
         const dpt_edit_method *method = dpt_edit_method_get(spec->stages[s].method);
         if (method->by_row)
-            bytes += rows * (int64_t)(sizeof(float) + sizeof(double));
+            bytes += rows * (int64_t)(sizeof(float) + DPT_EDIT_ABS_SUMS * sizeof(double));
         if (method->apply_cell != NULL)
             bytes += dpt_edit_rows_bytes(catalog, selected, ranks);
         if (method->whole)

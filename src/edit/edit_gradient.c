@@ -21,7 +21,13 @@ const float *dpt_edit_gradient(const dpt_edit_input *input, dpt_range range) {
  * the cosine of n elements then has the deviation 1 / sqrt(n). */
 static const double LEAST_SCALE = 0.5, MOST_SCALE = 2.0, LEAST_COSINE = 1e-6, DEVIATIONS = 3.0;
 
-enum { WITH_DELTA, WITH_EDIT, SQUARE_G, SQUARE_EDIT, SUMS };
+enum { WITH_DELTA, WITH_EDIT, SQUARE_G, SQUARE_EDIT, ZEROS, SUMS };
+
+/* What calibration knows of each tensor. */
+typedef struct calibration {
+    double scale;
+    double zeros; /* entries of Delta that are 0 */
+} calibration;
 
 static dpt_edit_calibrated calibration_judge(dpt_edit_calibrate how, int64_t numel,
                                              const double *sums) {
@@ -73,20 +79,22 @@ static dpt_status sum_cells(dpt_edit_work *work, const dpt_edit_stage *stage, do
         sums[WITH_EDIT] = dpt_reduce_dot(g, edited, cell.n);
         sums[SQUARE_G] = dpt_reduce_square(g, cell.n);
         sums[SQUARE_EDIT] = dpt_reduce_square(edited, cell.n);
+        for (int64_t i = 0; i < cell.n; i++)
+            sums[ZEROS] += delta[i] == 0.0f;
     }
     dpt_mem_free(edited);
     dpt_mem_free(delta);
     return st;
 }
 
-/* The state is the factor (tensors). */
+/* The state is a calibration (tensors). */
 static dpt_status calibration_prepare(dpt_edit_work *work, dpt_edit_stage *stage) {
     int64_t n = stage->catalog->count;
     double *cells = dpt_mem_zalloc((work->last - work->first) * SUMS, sizeof *cells, "calibration");
     double *totals = dpt_mem_zalloc(n * SUMS, sizeof *totals, "calibration");
-    double *scales = dpt_mem_zalloc(n, sizeof *scales, "calibration");
-    stage->state = scales;
-    bool made = cells != NULL && totals != NULL && scales != NULL;
+    calibration *made_of = dpt_mem_zalloc(n, sizeof *made_of, "calibration");
+    stage->state = made_of;
+    bool made = cells != NULL && totals != NULL && made_of != NULL;
     dpt_status st = made ? sum_cells(work, stage, cells) : DPT_ERR_OUTPUT;
     st = dpt_agree(work->input->comm, st);
     if (st == DPT_OK)
@@ -97,7 +105,8 @@ static dpt_status calibration_prepare(dpt_edit_work *work, dpt_edit_stage *stage
         const double *sums = totals + (int64_t)t * SUMS;
         work->stats[t].calibrated =
             calibration_judge(work->spec->calibrate, stage->catalog->tensors[t].numel, sums);
-        scales[t] = scale_for(work->stats[t].calibrated, sums);
+        made_of[t] = (calibration){.scale = scale_for(work->stats[t].calibrated, sums),
+                                   .zeros = sums[ZEROS]};
     }
     dpt_mem_free(totals);
     dpt_mem_free(cells);
@@ -105,7 +114,11 @@ static dpt_status calibration_prepare(dpt_edit_work *work, dpt_edit_stage *stage
 }
 
 static double scale(const dpt_edit_stage *stage, int tensor) {
-    return ((const double *)stage->state)[tensor];
+    return ((const calibration *)stage->state)[tensor].scale;
+}
+
+static double zeros(const dpt_edit_stage *stage, int tensor) {
+    return ((const calibration *)stage->state)[tensor].zeros;
 }
 
 static void apply(const dpt_edit_stage *stage, dpt_range range, float *delta) {
@@ -115,7 +128,7 @@ static void apply(const dpt_edit_stage *stage, dpt_range range, float *delta) {
 }
 
 const dpt_edit_method dpt_edit_calibration = {
-    .prepare = calibration_prepare, .apply = apply, .scale = scale};
+    .prepare = calibration_prepare, .apply = apply, .scale = scale, .zeros = zeros};
 
 /* Correlation: sums of the mask m, of x = g * Delta, and of their products. */
 enum { SUM_M, SUM_X, SUM_MX, SUM_XX, MOMENTS };

@@ -272,10 +272,14 @@ static void fill_stats(dpt_edit_work *work, const double *totals) {
         stats->edit_norm = sqrt(sums[DPT_EDIT_SUM_EDIT]);
         stats->scale = NAN;
         stats->residual = NAN;
+        stats->zeros = NAN;
         for (int s = 0; s < work->nstages; s++) {
             const dpt_edit_stage *stage = &work->stages[s];
             if (stage->covers[t] && stage->method->scale != NULL)
                 stats->scale = stage->method->scale(stage, t);
+            bool original = s == 0 || stage->method == &dpt_edit_calibration;
+            if (original && stage->covers[t] && stage->method->zeros != NULL)
+                stats->zeros = stage->method->zeros(stage, t);
         }
     }
 }

@@ -298,10 +298,11 @@ static dpt_status stream_sum_cell(dpt_edit_work *work, const dpt_edit_stage *sta
         dpt_range piece = dpt_edit_piece(range, p);
         if (stored && piece.n % DPT_EDIT_UNIT == 0) {
             int64_t at = (piece.ig - range.ig) * cell.pre_size;
-            pieces[p] =
-                dpt_edit_kernel_abs((const uint16_t *)(const void *)(cell.pre + at),
-                                    (const uint16_t *)(const void *)(cell.post + at), piece.n);
-            bad |= !isfinite(pieces[p]);
+            double *sums = pieces + (int64_t)p * DPT_EDIT_ABS_SUMS;
+            sums[DPT_EDIT_ABS] = dpt_edit_kernel_abs(
+                (const uint16_t *)(const void *)(cell.pre + at),
+                (const uint16_t *)(const void *)(cell.post + at), piece.n, &sums[DPT_EDIT_ZEROS]);
+            bad |= !isfinite(sums[DPT_EDIT_ABS]);
             continue;
         }
         float *delta = dpt_edit_scratch(work, DELTA);
@@ -372,5 +373,9 @@ dpt_status dpt_edit_sums(dpt_edit_work *work, const dpt_edit_stage *stage, int n
 void dpt_edit_sum_abs(const dpt_edit_stage *stage, dpt_range range, const float *delta,
                       double *sums) {
     (void)stage;
-    sums[0] = dpt_reduce_abs(delta, range.n);
+    double zeros = 0.0;
+    for (int64_t i = 0; i < range.n; i++)
+        zeros += delta[i] == 0.0f;
+    sums[DPT_EDIT_ABS] = dpt_reduce_abs(delta, range.n);
+    sums[DPT_EDIT_ZEROS] = zeros;
 }

@@ -61,15 +61,22 @@ static inline doubles add_abs(doubles lanes, floats x) {
     return lanes + __builtin_convertvector(high, doubles);
 }
 
-double dpt_edit_kernel_abs(const uint16_t *pre, const uint16_t *post, int64_t n) {
+double dpt_edit_kernel_abs(const uint16_t *pre, const uint16_t *post, int64_t n, double *zeros) {
     doubles even = {0}, odd = {0}; /* of the 16 lanes of dpt_reduce_abs */
+    ints others = {0};             /* that are not 0 */
     for (int64_t i = 0; i < n; i += DPT_EDIT_UNIT) {
         words before, after;
         memcpy(&before, pre + i, sizeof before);
         memcpy(&after, post + i, sizeof after);
-        even = add_abs(even, (floats)(after << 16) - (floats)(before << 16));
-        odd = add_abs(odd, (floats)(after & HIGH_HALF) - (floats)(before & HIGH_HALF));
+        floats low = (floats)(after << 16) - (floats)(before << 16);
+        floats high = (floats)(after & HIGH_HALF) - (floats)(before & HIGH_HALF);
+        even = add_abs(even, low);
+        odd = add_abs(odd, high);
+        others = count_changed(count_changed(others, low), high);
     }
+    *zeros = (double)n;
+    for (int l = 0; l < WIDTH; l++)
+        *zeros -= (double)others[l];
     for (int half = 4; half > 0; half /= 2)
         for (int l = 0; l < half; l++) {
             even[l] += even[l + half];

@@ -19,10 +19,10 @@ typedef struct dpt_edit_types {
 bool dpt_edit_kernel_delta(dpt_edit_types types, const void *pre, const void *post, int64_t n,
                            float *delta, float *spare, double *square, const void *out);
 
-/** Sum of |post - pre| of a piece of bf16, with the bits of dpt_reduce_abs.
- * @param[in] n a multiple of DPT_EDIT_UNIT. @return NaN or infinite when a delta is. Local. */
+/** Sum of |post - pre| of a piece of bf16, with the bits of dpt_reduce_abs, and how many of these are 0.
+ * @param[in] n a multiple of DPT_EDIT_UNIT, at most 2^30. @return NaN or infinite when a delta is. Local. */
 enum { DPT_EDIT_UNIT = 32 };
-double dpt_edit_kernel_abs(const uint16_t *pre, const uint16_t *post, int64_t n);
+double dpt_edit_kernel_abs(const uint16_t *pre, const uint16_t *post, int64_t n, double *zeros);
 
 /** out = round(pre + delta) of a piece. Sets of its sums the squares of E = out - post (1e-6 relative), how
  * many are not zero, and how many values another type than post's rounds to 0.

@@ -96,6 +96,9 @@ typedef struct dpt_edit_method {
     /** The number that sums up what was done to a tensor. NULL: none. Local. */
     double (*scale)(const dpt_edit_stage *stage, int tensor);
 
+    /** How many entries of what the stage gets are 0. NULL: it does not count them. Local. */
+    double (*zeros)(const dpt_edit_stage *stage, int tensor);
+
     /** Release stage->state. NULL: dpt_mem_free(stage->state). Local. */
     void (*destroy)(dpt_edit_stage *stage);
 } dpt_edit_method;
@@ -269,7 +272,8 @@ typedef void (*dpt_edit_sums_fn)(const dpt_edit_stage *stage, dpt_range range, c
 dpt_status dpt_edit_sums(dpt_edit_work *work, const dpt_edit_stage *stage, int nsums,
                          dpt_edit_sums_fn fn, double **totals);
 
-/** Sum of |delta| of a piece, as a dpt_edit_sums_fn. */
+/** Sum of |delta| of a piece, and how many are 0, as a dpt_edit_sums_fn. */
+enum { DPT_EDIT_ABS, DPT_EDIT_ZEROS, DPT_EDIT_ABS_SUMS };
 void dpt_edit_sum_abs(const dpt_edit_stage *stage, dpt_range range, const float *delta,
                       double *sums);
 

@@ -98,6 +98,7 @@ static dpt_status set_edit_statistics(const dpt_inputs *in, const dpt_edit_repor
             .delta_norm = from->delta_norm,
             .edit_norm = from->edit_norm,
             .share_changed = numel > 0 ? (double)from->changed / (double)numel : 0,
+            .share_zero = from->zeros / (double)(numel > 0 ? numel : 1),
             .rank = from->rank > 0 ? (double)from->rank : NAN,
             .residual = from->residual,
             .scale = from->scale,

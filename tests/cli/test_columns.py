@@ -148,6 +148,7 @@ def tensors(name, group, alpha):
     if alpha is not None: # E = alpha Delta, rounded to the type of the tensors
         check(f"{name} edit_norm", abs(np.median(ratio) - abs(alpha)) < 0.01, ratio)
         check(f"{name} share_changed", np.median(stats["share_changed"][touched]) > 0.9)
+        check(f"{name}: zeros are not counted", np.isnan(stats["share_zero"]).all())
     else: # dropped entries and their rescaled complement both have |E| = |Delta| at p = 0.5
         check(f"{name} edit_norm", abs(np.median(ratio) - 1) < 0.02, ratio)
 

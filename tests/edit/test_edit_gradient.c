@@ -183,6 +183,53 @@ static void calibrated_term_is_zero(void **state) {
     pair_destroy(&p);
 }
 
+/* Entries of Delta that are exactly 0, by methods that count them, in the fused way too; others do not say. */
+static void zeros_are_counted(void **state) {
+    (void)state;
+    static const struct {
+        const char *text;
+        dpt_edit_calibrate calibrate;
+        bool counts;
+    } edits[] = {{"bitdelta:tensors=all", DPT_CALIBRATE_NONE, true},
+                 {"bitdelta:granularity=row,mean=nonzero", DPT_CALIBRATE_NONE, true},
+                 {"bitdelta:convention=code", DPT_CALIBRATE_NONE, true},
+                 {"multibit:bits=2,scope=model", DPT_CALIBRATE_NONE, true},
+                 {"prune:keep=0.4", DPT_CALIBRATE_TERM, true},
+                 {"prune:keep=0.4;bitdelta", DPT_CALIBRATE_NONE, false}};
+    for (size_t k = 0; k < sizeof edits / sizeof edits[0]; k++) {
+        dpt_dtype type = k % 2 == 0 ? DPT_BF16 : DPT_F32;
+        pair p;
+        gradient g;
+        dpt_edit_report report;
+        pair_create(&p, type, type, k < 2); /* with a tensor of several cells */
+        gradient_create(&p, &g);
+        assert_int_equal(run(&p, edits[k].text, 1, edits[k].calibrate, &report), DPT_OK);
+        int counted = 0;
+        for (int t = 0; t < p.catalog.count; t++) {
+            int64_t bytes, zeros = 0, n = p.catalog.tensors[t].numel;
+            if (isnan(report.stats[t].zeros))
+                continue;
+            double found = report.stats[t].zeros;
+            void *before = whole_tensor(p.pre, t, &bytes), *after = whole_tensor(p.post, t, &bytes);
+            for (int64_t i = 0; i < n; i++) { /* stored alike: the sources have no two zeros */
+                size_t size = (size_t)dpt_dtype_size(type);
+                zeros += memcmp((char *)before + i * (int64_t)size,
+                                (char *)after + i * (int64_t)size, size) == 0;
+            }
+            if (found != (double)zeros || zeros < n / 10)
+                fail_msg("%s: %s: %g zeros in place of %lld", edits[k].text,
+                         p.catalog.tensors[t].name, found, (long long)zeros);
+            counted++;
+            dpt_mem_free(before);
+            dpt_mem_free(after);
+        }
+        assert_int_equal(counted > 0, edits[k].counts);
+        dpt_edit_report_destroy(&report);
+        gradient_destroy(&g);
+        pair_destroy(&p);
+    }
+}
+
 static void bad_calls_are_refused(void **state) {
     (void)state;
     pair p;
@@ -203,8 +250,8 @@ static void bad_calls_are_refused(void **state) {
 }
 
 int main(int argc, char **argv) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(matches_oracle),
-                                       cmocka_unit_test(calibrated_term_is_zero),
-                                       cmocka_unit_test(bad_calls_are_refused)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(matches_oracle), cmocka_unit_test(calibrated_term_is_zero),
+        cmocka_unit_test(zeros_are_counted), cmocka_unit_test(bad_calls_are_refused)};
     return test_mpi_main(argc, argv, tests);
 }

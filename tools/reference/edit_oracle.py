@@ -258,7 +258,7 @@ def multibit(deltas, seed, index, bits, scope="tensor", tensors="linear"):
     return out
 
 
-def bitdelta(deltas, seed, index, granularity="tensor", tensors="linear", multiple=1, sample="none"):
+def bitdelta(deltas, seed, index, granularity="tensor", tensors="linear", multiple=1, sample="none", mean="all"):
     out = {}
     for name, d in deltas.items():
         shape = SHAPES[name]
@@ -267,10 +267,11 @@ def bitdelta(deltas, seed, index, granularity="tensor", tensors="linear", multip
             continue
         size = np.abs(d.astype(np.float64)).reshape(shape)
         if granularity == "row":
-            scale = np.array([np.float32(math.fsum(r) / shape[1]) for r in size], dtype=np.float32)
+            scale = np.array([np.float32(math.fsum(r) / (shape[1] if mean == "all" else max(np.count_nonzero(r), 1)))
+                              for r in size], dtype=np.float32)
             scale = np.repeat(scale, shape[1])
         else:
-            scale = math.fsum(size.reshape(-1)) / d.size
+            scale = math.fsum(size.reshape(-1)) / (d.size if mean == "all" else max(np.count_nonzero(d), 1))
         scale = float(multiple) * np.asarray(scale, dtype=np.float64)
         if sample == "uniform":
             w = words(seed, name, MAGNITUDE + PURPOSES * index, d.size).astype(np.float64)
@@ -429,6 +430,10 @@ CASES = [
     ("bitdelta:sample=uniform,multiple=0.5", 8),
     ("bitdelta:sample=normal", 9),
     ("dare:p=0.1;bitdelta:sample=uniform,granularity=row", 9),
+    ("bitdelta:mean=nonzero", 0),
+    ("bitdelta:mean=nonzero,granularity=row,multiple=0.5", 0),
+    ("prune:keep=0.3;bitdelta:mean=nonzero,tensors=all,sample=uniform", 8),
+    ("prune:keep=0;bitdelta:mean=nonzero", 0),
     ("multibit:bits=0", 0),
     ("multibit:bits=3", 0),
     ("multibit:bits=2,scope=model,tensors=all", 0),

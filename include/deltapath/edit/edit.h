@@ -140,8 +140,11 @@ typedef struct dpt_edit_tensor_stats {
     double scale;      /**< BitDelta mean, DARE 1/(1-p), threshold of prune ...; NaN if none. Of a
                           calibrated edit its factor s: 0.5 or 2 at its limits, 1 where it cannot
                           help */
-    int64_t rank;      /**< low rank: triplets kept; 0 otherwise */
-    double residual;   /**< low rank: residual / |Delta|; NaN otherwise */
+    double
+        zeros; /**< entries that are exactly 0 in Delta, where the edit counts them (as its first stage, or
+                          to calibrate it); NaN otherwise */
+    int64_t rank;    /**< low rank: triplets kept; 0 otherwise */
+    double residual; /**< low rank: residual / |Delta|; NaN otherwise */
     double
         correlation; /**< Pearson's, of the mask (1: dropped) of the first stage that draws one and
                            gradient * Delta as that stage finds it; NaN without mask or gradient */

@@ -61,6 +61,8 @@
     X(delta_norm, "-", "Frobenius norm of Delta, to 1e-5")                                         \
     X(edit_norm, "-", "Frobenius norm of E after rounding to the output type, to 1e-5")            \
     X(share_changed, "share", "entries with E not 0")                                              \
+    X(share_zero, "share",                                                                         \
+      "entries with Delta exactly 0; of edits by `bitdelta` or `multibit`, or with `calibrate`")   \
     X(rank, "-", "of a low-rank edit")                                                             \
     X(residual, "share", "of a low-rank edit: norm of what it leaves out over that of Delta")      \
     X(scale, "-", "factor, mean magnitude or cut of the last stage that has one")                  \

@@ -8,8 +8,9 @@
 #include <string.h>
 
 /* BitDelta: arXiv:2410.13841 Eq. (7)-(9), F(Delta) = mean |Delta| sign(Delta), sign(0) = 0. The mean
- * is over all entries of a tensor, or of a row. Section 5.3 (Fig. 5): a multiple of the mean, and
- * magnitudes drawn from a distribution with that mean.
+ * is over all entries of a tensor, or of a row, or, which is this project's, over those that are not
+ * 0: deltas of bf16 models are exact zeros where the training moved a weight by less than its
+ * rounding. Section 5.3 (Fig. 5): a multiple of the mean, and magnitudes drawn from a distribution with that mean.
  *
  * The code of BitDelta's authors (github.com/FasterDecoding/BitDelta, diff.py) takes Delta and adds
  * F(Delta) in the type of the tensors, and gives 0 the sign +1; `convention: code` does the same. */
@@ -19,10 +20,12 @@ enum {
     BITDELTA_TENSORS,
     BITDELTA_MULTIPLE,
     BITDELTA_SAMPLE,
-    BITDELTA_CONVENTION
+    BITDELTA_CONVENTION,
+    BITDELTA_MEAN
 };
 enum { SAMPLE_NONE, SAMPLE_NORMAL, SAMPLE_UNIFORM };
 enum { CONVENTION_PAPER, CONVENTION_CODE };
+enum { MEAN_ALL, MEAN_NONZERO };
 
 /* Standard deviation over mean of |x| for a normal x: sqrt(pi / 2 - 1). */
 static const double NORMAL_SPREAD = 0.75551063976286704;
@@ -32,6 +35,7 @@ enum { TENSORS_LINEAR, TENSORS_ALL };
 
 typedef struct magnitudes {
     double *mean;       /* (tensors) */
+    double *zeros;      /* (tensors) entries that are 0 */
     int64_t *first_row; /* (tensors + 1) rows of covered tensors end to end; granularity row */
     float *row;         /* (rows) */
 } magnitudes;
@@ -41,6 +45,7 @@ static void bitdelta_destroy(dpt_edit_stage *stage) {
     if (m == NULL)
         return;
     dpt_mem_free(m->mean);
+    dpt_mem_free(m->zeros);
     dpt_mem_free(m->first_row);
     dpt_mem_free(m->row);
     dpt_mem_free(m);
@@ -68,7 +73,7 @@ static void bitdelta_round_to_stored(const dpt_edit_stage *stage, int tensor, in
     dpt_dtype_to_f32(post, stored, x, n);
 }
 
-/* Sum of |delta| of a piece, delta being rounded first. A dpt_edit_sums_fn. */
+/* dpt_edit_sum_abs of the rounded delta. */
 static void bitdelta_sum_rounded(const dpt_edit_stage *stage, dpt_range range, const float *delta,
                                  double *sums) {
     float rounded[DPT_EDIT_PIECE];
@@ -77,26 +82,35 @@ static void bitdelta_sum_rounded(const dpt_edit_stage *stage, dpt_range range, c
     dpt_edit_sum_abs(stage, range, rounded, sums);
 }
 
+/* Over how many entries a mean of n entries is taken; a sum of zeros over none is 0. */
+static double bitdelta_count(const dpt_edit_stage *stage, int64_t n, double zeros) {
+    if ((int)dpt_edit_value(stage->spec, BITDELTA_MEAN) == MEAN_ALL)
+        return (double)n;
+    return zeros < (double)n ? (double)n - zeros : 1.0;
+}
+
 /* A slot for each part of a row that lies in one cell. Row r of a tensor and cell c meet in slot
  * first_slot + r + c: both only grow along the tensor, and each step is into a new slot. */
 typedef struct row_sums {
     const dpt_edit_stage *stage;
     const int64_t *first_slot; /* (tensors) */
-    double *slots;
+    double *slots;             /* (slots, DPT_EDIT_ABS_SUMS) */
 } row_sums;
 
 static dpt_status bitdelta_add_rows(void *ctx, dpt_range cell, int64_t cell_index,
                                     const float *delta) {
     row_sums *sums = ctx;
     int64_t cols = sums->stage->catalog->tensors[cell.tensor].shape[1];
-    double *slots = sums->slots + sums->first_slot[cell.tensor] + cell_index;
+    double *slots =
+        sums->slots + (sums->first_slot[cell.tensor] + cell_index) * (int64_t)DPT_EDIT_ABS_SUMS;
     int64_t first = cell.ig / cols;
     int64_t last = (cell.ig + cell.n - 1) / cols;
 #pragma omp parallel for schedule(static)
     for (int64_t r = first; r <= last; r++) {
         int64_t begin = r * cols > cell.ig ? r * cols - cell.ig : 0;
         int64_t end = (r + 1) * cols - cell.ig < cell.n ? (r + 1) * cols - cell.ig : cell.n;
-        slots[r] = dpt_reduce_abs(delta + begin, end - begin);
+        dpt_range part = {.tensor = cell.tensor, .ig = cell.ig + begin, .n = end - begin};
+        dpt_edit_sum_abs(sums->stage, part, delta + begin, slots + r * DPT_EDIT_ABS_SUMS);
     }
     return DPT_OK;
 }
@@ -108,15 +122,21 @@ static void bitdelta_finish_rows(const dpt_edit_stage *stage, const int64_t *fir
         if (!stage->covers[t])
             continue;
         int64_t cols = stage->catalog->tensors[t].shape[1];
-        double total = 0.0;
+        double total = 0.0, all_zeros = 0.0;
         for (int64_t r = 0; r < stage->catalog->tensors[t].shape[0]; r++) {
-            double sum = 0.0;
-            for (int64_t c = r * cols / DPT_CELL; c <= ((r + 1) * cols - 1) / DPT_CELL; c++)
-                sum += slots[first_slot[t] + r + c];
-            m->row[m->first_row[t] + r] = (float)(sum / (double)cols);
+            double sum = 0.0, zeros = 0.0;
+            for (int64_t c = r * cols / DPT_CELL; c <= ((r + 1) * cols - 1) / DPT_CELL; c++) {
+                const double *slot = slots + (first_slot[t] + r + c) * (int64_t)DPT_EDIT_ABS_SUMS;
+                sum += slot[DPT_EDIT_ABS];
+                zeros += slot[DPT_EDIT_ZEROS];
+            }
+            m->row[m->first_row[t] + r] = (float)(sum / bitdelta_count(stage, cols, zeros));
             total += sum;
+            all_zeros += zeros;
         }
-        m->mean[t] = total / (double)stage->catalog->tensors[t].numel;
+        int64_t numel = stage->catalog->tensors[t].numel;
+        m->mean[t] = total / bitdelta_count(stage, numel, all_zeros);
+        m->zeros[t] = all_zeros;
     }
 }
 
@@ -138,6 +158,7 @@ static dpt_status bitdelta_prepare_rows(dpt_edit_work *work, dpt_edit_stage *sta
         nslots += catalog->tensors[t].shape[0] + catalog->tensors[t].numel / DPT_CELL + 1;
     }
     if (st == DPT_OK) {
+        nslots *= DPT_EDIT_ABS_SUMS;
         sums.slots = dpt_mem_zalloc(nslots, sizeof *sums.slots, "row scales");
         m->row = dpt_mem_zalloc(rows, sizeof *m->row, "row scales");
         sums.first_slot = first_slot;
@@ -161,9 +182,11 @@ static dpt_status bitdelta_prepare(dpt_edit_work *work, dpt_edit_stage *stage) {
     int64_t n = stage->catalog->count;
     magnitudes *m = dpt_mem_zalloc(1, sizeof *m, "BitDelta scales");
     stage->state = m;
-    if (m != NULL)
+    if (m != NULL) {
         m->mean = dpt_mem_zalloc(n, sizeof *m->mean, "BitDelta scales");
-    bool made = m != NULL && m->mean != NULL;
+        m->zeros = dpt_mem_zalloc(n, sizeof *m->zeros, "BitDelta scales");
+    }
+    bool made = m != NULL && m->mean != NULL && m->zeros != NULL;
     dpt_status st = dpt_agree(stage->input->comm, made ? DPT_OK : DPT_ERR_OUTPUT);
     if (st != DPT_OK)
         return st;
@@ -171,12 +194,16 @@ static dpt_status bitdelta_prepare(dpt_edit_work *work, dpt_edit_stage *stage) {
         return bitdelta_prepare_rows(work, stage, m);
     double *totals = NULL;
     bool code = bitdelta_follows_code(stage);
-    st = dpt_edit_sums(work, stage, 1, code ? bitdelta_sum_rounded : dpt_edit_sum_abs, &totals);
+    st = dpt_edit_sums(work, stage, DPT_EDIT_ABS_SUMS,
+                       code ? bitdelta_sum_rounded : dpt_edit_sum_abs, &totals);
     for (int t = 0; st == DPT_OK && t < n; t++) {
         int64_t numel = stage->catalog->tensors[t].numel;
-        if (stage->covers[t])
-            m->mean[t] =
-                code ? (double)((float)totals[t] / (float)numel) : totals[t] / (double)numel;
+        const double *sums = totals + (int64_t)t * DPT_EDIT_ABS_SUMS;
+        if (!stage->covers[t])
+            continue;
+        m->zeros[t] = sums[DPT_EDIT_ZEROS];
+        m->mean[t] = code ? (double)((float)sums[DPT_EDIT_ABS] / (float)numel)
+                          : sums[DPT_EDIT_ABS] / bitdelta_count(stage, numel, sums[DPT_EDIT_ZEROS]);
     }
     dpt_mem_free(totals);
     return st;
@@ -250,6 +277,10 @@ static double bitdelta_scale(const dpt_edit_stage *stage, int tensor) {
     return dpt_edit_value(stage->spec, BITDELTA_MULTIPLE) * mean;
 }
 
+static double bitdelta_zeros(const dpt_edit_stage *stage, int tensor) {
+    return ((const magnitudes *)stage->state)->zeros[tensor];
+}
+
 static bool bitdelta_fused(const dpt_edit_stage *stage, int tensor, dpt_edit_fused *rule) {
     const magnitudes *m = stage->state;
     *rule =
@@ -263,6 +294,11 @@ static dpt_status bitdelta_check(const dpt_edit_stage_spec *spec) {
         (int)dpt_edit_value(spec, BITDELTA_GRANULARITY) == GRANULARITY_ROW)
         return dpt_error(DPT_ERR_USAGE, "bitdelta: granularity: with convention code a tensor has "
                                         "one magnitude: set granularity to tensor");
+    if ((int)dpt_edit_value(spec, BITDELTA_CONVENTION) == CONVENTION_CODE &&
+        (int)dpt_edit_value(spec, BITDELTA_MEAN) == MEAN_NONZERO)
+        return dpt_error(DPT_ERR_USAGE, "bitdelta: mean: that code takes the mean over all entries "
+                                        "and edits the zeros too: set mean to all, or convention "
+                                        "to paper");
     return DPT_OK;
 }
 
@@ -276,7 +312,7 @@ const dpt_edit_method dpt_edit_method_bitdelta = {
     .help = "replace each delta of a matrix by its sign times the mean magnitude",
     .by_row = true,
     .random = true,
-    .nparams = 5,
+    .nparams = 6,
     .params = {{.name = "granularity",
                 .kind = DPT_PARAM_CHOICE,
                 .choices = "tensor|row",
@@ -303,7 +339,13 @@ const dpt_edit_method dpt_edit_method_bitdelta = {
                 .choices = "paper|code",
                 .default_value = CONVENTION_PAPER,
                 .help = "differences in fp32 and sign(0) = 0, or as BitDelta's own code: in the "
-                        "tensors' type and sign(0) = +1"}},
+                        "tensors' type and sign(0) = +1"},
+               {.name = "mean",
+                .kind = DPT_PARAM_CHOICE,
+                .choices = "all|nonzero",
+                .default_value = MEAN_ALL,
+                .help = "mean magnitude over all entries, which is BitDelta, or over those that "
+                        "are not 0"}},
     .check = bitdelta_check,
     .draws = bitdelta_draws,
     .covers = bitdelta_covers,
@@ -311,4 +353,5 @@ const dpt_edit_method dpt_edit_method_bitdelta = {
     .apply = bitdelta_apply,
     .fused = bitdelta_fused,
     .scale = bitdelta_scale,
+    .zeros = bitdelta_zeros,
     .destroy = bitdelta_destroy};

@@ -24,6 +24,7 @@ typedef struct blocks {
     dpt_cut *cut;   /* (groups, count - 1) ends of all blocks but the last */
     float *mean;    /* (groups, count) */
     double *first;  /* (groups) mean of the largest block */
+    double *zeros;  /* (tensors) entries that are 0 */
 } blocks;
 
 static void multibit_destroy(dpt_edit_stage *stage) {
@@ -35,6 +36,7 @@ static void multibit_destroy(dpt_edit_stage *stage) {
     dpt_mem_free(b->cut);
     dpt_mem_free(b->mean);
     dpt_mem_free(b->first);
+    dpt_mem_free(b->zeros);
     dpt_mem_free(b);
 }
 
@@ -68,15 +70,18 @@ static uint32_t multibit_magnitude_bits(float value) {
     return bits & UINT32_C(0x7fffffff);
 }
 
+/* Sums of the magnitudes of each block, and after them how many entries are 0. */
 static void multibit_block_sums(const dpt_edit_stage *stage, dpt_range range, const float *delta,
                                 double *sums) {
     const blocks *b = stage->state;
     int group = b->group_of[range.tensor];
-    for (int j = 0; j < b->count; j++)
+    for (int j = 0; j <= b->count; j++)
         sums[j] = 0.0;
-    for (int64_t i = 0; i < range.n; i++)
+    for (int64_t i = 0; i < range.n; i++) {
         sums[multibit_block_of(b, group, multibit_magnitude_bits(delta[i]), range.tensor,
                                range.ig + i)] += fabs((double)delta[i]);
+        sums[b->count] += delta[i] == 0.0f;
+    }
 }
 
 static dpt_status multibit_create(dpt_edit_stage *stage) {
@@ -91,7 +96,8 @@ static dpt_status multibit_create(dpt_edit_stage *stage) {
     b->first = dpt_mem_zalloc(n, sizeof *b->first, "blocks of magnitudes");
     b->cut = dpt_mem_zalloc(n * b->count, sizeof *b->cut, "blocks of magnitudes");
     b->mean = dpt_mem_zalloc(n * b->count, sizeof *b->mean, "blocks of magnitudes");
-    if (!b->group_of || !b->numel || !b->first || !b->cut || !b->mean)
+    b->zeros = dpt_mem_zalloc(n, sizeof *b->zeros, "blocks of magnitudes");
+    if (!b->group_of || !b->numel || !b->first || !b->cut || !b->mean || !b->zeros)
         return DPT_ERR_OUTPUT;
     bool model = (int)dpt_edit_value(stage->spec, MULTIBIT_SCOPE) == SCOPE_MODEL;
     for (int t = 0; t < n; t++) {
@@ -128,7 +134,7 @@ static void multibit_set_means(const dpt_edit_stage *stage, blocks *b, const dou
             double sum = 0.0;
             for (int t = 0; t < stage->catalog->count; t++)
                 if (b->group_of[t] == g)
-                    sum += totals[(int64_t)t * b->count + j];
+                    sum += totals[(int64_t)t * (b->count + 1) + j];
             int64_t begin = j > 0 ? multibit_block_end(b->numel[g], b->count, j - 1) : 0;
             int64_t n = multibit_block_end(b->numel[g], b->count, j) - begin;
             double mean = n > 0 ? sum / (double)n : 0.0;
@@ -145,9 +151,11 @@ static dpt_status multibit_prepare(dpt_edit_work *work, dpt_edit_stage *stage) {
     if (st == DPT_OK)
         st = multibit_find_cuts(work, stage, b);
     if (st == DPT_OK)
-        st = dpt_edit_sums(work, stage, b->count, multibit_block_sums, &totals);
+        st = dpt_edit_sums(work, stage, b->count + 1, multibit_block_sums, &totals);
     if (st == DPT_OK)
         multibit_set_means(stage, b, totals);
+    for (int t = 0; st == DPT_OK && t < stage->catalog->count; t++)
+        b->zeros[t] = totals[(int64_t)t * (b->count + 1) + b->count];
     dpt_mem_free(totals);
     return st;
 }
@@ -167,6 +175,10 @@ static void multibit_apply(const dpt_edit_stage *stage, dpt_range range, float *
 static double multibit_scale(const dpt_edit_stage *stage, int tensor) {
     const blocks *b = stage->state;
     return b->first[b->group_of[tensor]];
+}
+
+static double multibit_zeros(const dpt_edit_stage *stage, int tensor) {
+    return ((const blocks *)stage->state)->zeros[tensor];
 }
 
 /* One block of a tensor is all of it. */
@@ -201,4 +213,5 @@ const dpt_edit_method dpt_edit_method_multibit = {
     .prepare = multibit_prepare,
     .apply = multibit_apply,
     .scale = multibit_scale,
+    .zeros = multibit_zeros,
     .destroy = multibit_destroy};
