@@ -49,6 +49,10 @@ double dpt_edit_value(const dpt_edit_stage_spec *spec, int param) {
     return spec->values[param];
 }
 
+double dpt_edit_value_of(const dpt_edit_stage_spec *spec, int param, int tensor) {
+    return spec->tensor_values != NULL ? spec->tensor_values[tensor] : spec->values[param];
+}
+
 void dpt_edit_stage_become(dpt_edit_stage_spec *spec, const char *method, const char *param,
                            double value) {
     dpt_edit_stage_init(spec, dpt_edit_method_find(method));
@@ -121,6 +125,8 @@ dpt_status dpt_edit_stage_set(dpt_edit_stage_spec *stage, const char *param, con
 
 bool dpt_edit_stage_is_auto(const dpt_edit_stage_spec *stage) {
     const dpt_edit_method *method = methods[stage->method];
+    if (method->found)
+        return true;
     for (int i = 0; i < method->nparams; i++)
         if (method->params[i].automatic && isnan(stage->values[i]))
             return stage->tensor_values == NULL;
@@ -133,6 +139,14 @@ double dpt_edit_stage_get(const dpt_edit_stage_spec *stage, const char *param) {
         if (strcmp(method->params[i].name, param) == 0)
             return stage->values[i];
     return NAN;
+}
+
+bool dpt_edit_stage_given(const dpt_edit_stage_spec *stage, const char *param) {
+    const dpt_edit_method *method = methods[stage->method];
+    for (int i = 0; i < method->nparams; i++)
+        if (strcmp(method->params[i].name, param) == 0)
+            return stage->given[i];
+    return false;
 }
 
 static dpt_status edit_check_stage(const dpt_edit_stage_spec *stage) {

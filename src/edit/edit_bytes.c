@@ -2,6 +2,8 @@
 #include "group.h"
 #include "rows.h"
 
+#include "deltapath/edit/choices.h"
+
 #include <omp.h>
 #include <stddef.h>
 
@@ -43,6 +45,10 @@ int64_t dpt_edit_bytes(const dpt_edit_spec *spec, const dpt_catalog *catalog, co
                        int ranks, int svd_group) {
     int64_t widest = 4, rows = 0, bytes = 0;
     int64_t cells = 0;
+    dpt_edit_spec stands = *spec; /* for what allocate stands for */
+    for (int s = 0; s < spec->nstages; s++)
+        if (dpt_edit_method_get(spec->stages[s].method)->found)
+            dpt_edit_allocate_stage(&spec->stages[s], &stands.stages[s]);
     for (int t = 0; t < catalog->count; t++) {
         const dpt_tensor_info *info = &catalog->tensors[t];
         int64_t size = dpt_dtype_size(info->dtype);
@@ -51,17 +57,17 @@ int64_t dpt_edit_bytes(const dpt_edit_spec *spec, const dpt_catalog *catalog, co
         rows += info->ndim == 2 ? info->shape[0] : 0;
     }
     for (int s = 0; s < spec->nstages; s++) {
-        const dpt_edit_method *method = dpt_edit_method_get(spec->stages[s].method);
+        const dpt_edit_method *method = dpt_edit_method_get(stands.stages[s].method);
         if (method->by_row)
             bytes += rows * (int64_t)(sizeof(float) + DPT_EDIT_ABS_SUMS * sizeof(double));
         if (method->apply_cell != NULL)
             bytes += dpt_edit_rows_bytes(catalog, selected, ranks);
         if (method->whole)
-            bytes += whole_bytes(spec, s, catalog, selected, ranks, svd_group);
+            bytes += whole_bytes(&stands, s, catalog, selected, ranks, svd_group);
     }
     if (spec->calibrate != DPT_CALIBRATE_NONE)
         bytes += 2 * (int64_t)DPT_CELL * (int64_t)sizeof(float);
-    if (dpt_edit_draws_mask(spec))
+    if (dpt_edit_draws_mask(&stands))
         bytes += (int64_t)DPT_CELL * (int64_t)(sizeof(float) + sizeof(uint8_t));
     return bytes + stream_bytes(widest) + 2 * cells * DPT_EDIT_SUMS * (int64_t)sizeof(double);
 }

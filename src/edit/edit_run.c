@@ -21,6 +21,10 @@ static dpt_status check_input(const dpt_edit_spec *spec, const dpt_edit_input *i
     dpt_status st = dpt_edit_spec_check(spec);
     if (st != DPT_OK)
         return st;
+    for (int s = 0; s < spec->nstages; s++)
+        if (dpt_edit_method_get(spec->stages[s].method)->found)
+            return dpt_error(DPT_ERR_INTERNAL, "edit: %s was not replaced by what it stands for",
+                             dpt_edit_method_get(spec->stages[s].method)->name);
     if (input->gradient != NULL
             ? input->gradient->view == NULL || input->gradient->catalog->count != post->count
             : dpt_edit_needs_gradient(spec))
@@ -47,7 +51,8 @@ static dpt_status check_input(const dpt_edit_spec *spec, const dpt_edit_input *i
 bool dpt_edit_covers(const dpt_edit_stage_spec *spec, const dpt_edit_input *input, int t) {
     const dpt_edit_method *method = dpt_edit_method_get(spec->method);
     const dpt_tensor_info *info = &input->post.catalog->tensors[t];
-    return input->comparable[t] && (input->selected == NULL || input->selected[t]) &&
+    bool keeps = spec->tensor_values != NULL && isnan(spec->tensor_values[t]);
+    return input->comparable[t] && (input->selected == NULL || input->selected[t]) && !keeps &&
            info->numel > 0 && (method->covers == NULL || method->covers(spec, info));
 }
 
@@ -365,6 +370,18 @@ dpt_status dpt_edit_correlate_mask(const dpt_edit_spec *spec, const dpt_edit_inp
         st = prepare_stage(&work, &work.stages[s]);
     if (st == DPT_OK)
         st = dpt_edit_correlate(&work, &work.stages[mask], all, tensors);
+    destroy_work(&work);
+    return st;
+}
+
+dpt_status dpt_edit_examine(const dpt_edit_spec *spec, const dpt_edit_input *input,
+                            dpt_edit_examine_fn fn, void *ctx) {
+    edit_run_check_spec(input->comm, spec);
+    dpt_edit_work work;
+    dpt_sink none = {.catalog = input->post.catalog};
+    dpt_status st = dpt_agree(input->comm, init_work(&work, spec, input, none));
+    if (st == DPT_OK)
+        st = fn(&work, &work.stages[0], ctx);
     destroy_work(&work);
     return st;
 }

@@ -10,21 +10,27 @@ void dpt_random_drop_destroy(dpt_edit_stage *stage) {
     dpt_random_drop *f = stage->state;
     if (f == NULL)
         return;
+    dpt_mem_free(f->threshold);
     dpt_mem_free(f->kept);
     dpt_mem_free(f->scale);
     dpt_mem_free(f);
 }
 
-dpt_random_drop *dpt_random_drop_create(dpt_edit_stage *stage, double p) {
+dpt_random_drop *dpt_random_drop_create(dpt_edit_stage *stage, int p) {
     int64_t n = stage->catalog->count;
     dpt_random_drop *f = dpt_mem_zalloc(1, sizeof *f, "drop dpt_random_drop");
     stage->state = f;
     if (f == NULL)
         return NULL;
-    f->threshold = dpt_rng_threshold(p);
+    f->threshold = dpt_mem_zalloc(n, sizeof *f->threshold, "drop dpt_random_drop");
     f->kept = dpt_mem_zalloc(n, sizeof *f->kept, "drop dpt_random_drop");
     f->scale = dpt_mem_zalloc(n, sizeof *f->scale, "drop dpt_random_drop");
-    return f->kept != NULL && f->scale != NULL ? f : NULL;
+    if (f->threshold == NULL || f->kept == NULL || f->scale == NULL)
+        return NULL;
+    for (int t = 0; t < n; t++)
+        if (stage->covers[t])
+            f->threshold[t] = dpt_rng_threshold(dpt_edit_value_of(stage->spec, p, t));
+    return f;
 }
 
 void dpt_random_drop_draw(const dpt_edit_stage *stage, dpt_range range, uint64_t threshold,
@@ -38,7 +44,7 @@ void dpt_random_drop_apply(const dpt_edit_stage *stage, dpt_range range, float *
     dpt_random_drop_piece mask;
     float kept = f->kept[range.tensor];
     float dropped = f->dropped;
-    dpt_random_drop_draw(stage, range, f->threshold, &mask);
+    dpt_random_drop_draw(stage, range, f->threshold[range.tensor], &mask);
     int64_t i = 0;
 #ifdef __AVX512F__ /* a bit for each lane, which the compiler does not find by itself */
     const __m512 factor = _mm512_set1_ps(kept), other = _mm512_set1_ps(dropped);
@@ -59,8 +65,8 @@ bool dpt_random_drop_fused(const dpt_edit_stage *stage, int tensor, dpt_edit_fus
                              .kept = f->kept[tensor],
                              .dropped = f->dropped,
                              .rng = dpt_edit_stream(stage, tensor, DPT_RNG_MASK),
-                             .threshold = f->threshold};
-    return f->threshold >> 32 == 0;
+                             .threshold = f->threshold[tensor]};
+    return f->threshold[tensor] >> 32 == 0;
 }
 
 void dpt_random_drop_mask(const dpt_edit_work *work, const dpt_edit_stage *stage, dpt_range cell,
@@ -72,7 +78,7 @@ void dpt_random_drop_mask(const dpt_edit_work *work, const dpt_edit_stage *stage
         dpt_range piece = dpt_edit_piece(cell, p);
         int64_t at = piece.ig - cell.ig;
         dpt_random_drop_piece drops;
-        dpt_random_drop_draw(stage, piece, f->threshold, &drops);
+        dpt_random_drop_draw(stage, piece, f->threshold[piece.tensor], &drops);
         for (int64_t i = 0; i < piece.n; i++)
             dropped[at + i] = dpt_rng_mask_bit(drops.bits, i);
     }

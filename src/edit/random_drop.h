@@ -8,10 +8,10 @@
 
 /** State of such a stage. */
 typedef struct dpt_random_drop {
-    uint64_t threshold;
-    float dropped; /* factor where the mask is set */
-    float *kept;   /* (tensors) factor elsewhere */
-    double *scale; /* (tensors) the same before rounding */
+    uint64_t *threshold; /* (tensors) of the mask */
+    float dropped;       /* factor where the mask is set */
+    float *kept;         /* (tensors) factor elsewhere */
+    double *scale;       /* (tensors) the same before rounding */
 } dpt_random_drop;
 
 /** The dropped set of a piece. */
@@ -19,8 +19,9 @@ typedef struct dpt_random_drop_piece {
     uint64_t bits[DPT_EDIT_PIECE / 64];
 } dpt_random_drop_piece;
 
-/** Allocate the state of a stage with drop probability p, factors zero. Local. @return NULL without memory. */
-dpt_random_drop *dpt_random_drop_create(dpt_edit_stage *stage, double p);
+/** Allocate the state of a stage whose drop probability is parameter number `p`, factors zero. Local. @return
+ * NULL without memory. */
+dpt_random_drop *dpt_random_drop_create(dpt_edit_stage *stage, int p);
 void dpt_random_drop_destroy(dpt_edit_stage *stage);
 
 /** Draw the dropped set of a piece. Local. */

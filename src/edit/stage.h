@@ -45,6 +45,7 @@ typedef struct dpt_edit_method {
     bool random;
     bool by_row;   /**< holds numbers for every row of the model */
     bool whole;    /**< prepare makes the result itself and leaves it in the work's base cells */
+    bool found;    /**< stands for another method, whose values a study finds before it runs */
     bool multiple; /**< the result is a multiple of what it gets: calibration would only undo it */
     int nparams;
     dpt_edit_param params[DPT_EDIT_PARAM_MAX];
@@ -92,6 +93,11 @@ typedef struct dpt_edit_method {
      * 0 or 1. */
     void (*mask)(const dpt_edit_work *work, const dpt_edit_stage *stage, dpt_range cell,
                  const float *delta, uint8_t *dropped);
+
+    /** Bytes of F(Delta) of a tensor that the method covers, as dpt_edit_size says. NULL: every entry is
+     * kept. Local. @param[in] info  in the type of the output. @param[in] value  of the tensor, in place of the
+     * parameter that tensor_values are of; NaN: that of the stage. */
+    double (*bytes)(const dpt_edit_stage_spec *spec, const dpt_tensor_info *info, double value);
 
     /** The number that sums up what was done to a tensor. NULL: none. Local. */
     double (*scale)(const dpt_edit_stage *stage, int tensor);
@@ -160,7 +166,7 @@ enum { /* what is summed over a cell for the statistics */
 
 /** All methods, in the order of their table: dpt_edit_method_<name> is in methods/<name>.c. */
 #define DPT_EDIT_METHODS(X)                                                                        \
-    X(dare) X(drop) X(bias) X(della) X(prune) X(bitdelta) X(multibit) X(lowrank) X(expo)
+    X(dare) X(drop) X(bias) X(della) X(prune) X(bitdelta) X(multibit) X(lowrank) X(expo) X(allocate)
 
 #define DPT_EDIT_METHOD_DECLARE(NAME) extern const dpt_edit_method dpt_edit_method_##NAME;
 DPT_EDIT_METHODS(DPT_EDIT_METHOD_DECLARE)
@@ -171,12 +177,28 @@ extern const dpt_edit_method dpt_edit_calibration;
 /** Entry of the table. Local. */
 const dpt_edit_method *dpt_edit_method_get(int method);
 
-/** Value of a parameter of a stage; `name` is one of the method's. Local. */
+/** Value of a parameter of a stage, the same for all tensors. Local. */
 double dpt_edit_value(const dpt_edit_stage_spec *spec, int param);
+
+/** Value for a tensor of the parameter in whose place a method takes tensor_values. Local. */
+double dpt_edit_value_of(const dpt_edit_stage_spec *spec, int param, int tensor);
 
 /** Make a stage that of a method with one parameter set. Local. @param[in] method, param  of the table. */
 void dpt_edit_stage_become(dpt_edit_stage_spec *spec, const char *method, const char *param,
                            double value);
+
+/** Bytes of a tensor with all of its entries, and with the places of `kept` of them. Local.
+ * @param[in] info  in the type of the output. */
+double dpt_edit_dense_bytes(const dpt_tensor_info *info);
+double dpt_edit_sparse_bytes(const dpt_tensor_info *info, double kept);
+
+/** What happens inside a run of an edit. Collective over the work's communicator; an agreed status. */
+typedef dpt_status (*dpt_edit_examine_fn)(dpt_edit_work *work, dpt_edit_stage *stage, void *ctx);
+
+/** Set an edit up, call `fn` with its first stage, which is not prepared, and take it down again: nothing is
+ * written. Collective over input->comm (same: spec). */
+dpt_status dpt_edit_examine(const dpt_edit_spec *spec, const dpt_edit_input *input,
+                            dpt_edit_examine_fn fn, void *ctx);
 
 /** Name of a tensor. Local. */
 const char *dpt_edit_tensor_name(const dpt_edit_stage *stage, int tensor);

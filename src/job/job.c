@@ -140,7 +140,8 @@ static dpt_status check_edits_alone(const dpt_job *job, const dpt_yaml *yaml,
                                   job->edits[e].id);
         else if (job->edits[e].auto_data >= 0)
             return dpt_yaml_error(yaml, riemann,
-                                  "edit %s is auto, which needs gradients: leave out riemann: off",
+                                  "edit %s seeks its values, which needs gradients: leave out "
+                                  "riemann: off",
                                   job->edits[e].id);
     return DPT_OK;
 }
@@ -184,12 +185,24 @@ static dpt_status read_margin(dpt_job *job, const dpt_yaml *yaml, struct fy_node
     return dpt_yaml_locate(yaml, margin, dpt_verdict_check(&options));
 }
 
+/* What is allocated follows from the law. */
+static dpt_status check_allocated(const dpt_job *job, const dpt_yaml *yaml, struct fy_node *root) {
+    for (int e = 0; e < job->nedits; e++) {
+        if (dpt_job_is_allocated(&job->edits[e]))
+            return dpt_yaml_error(yaml, root,
+                                  "edit %s is allocated by the law of random edits: give law: "
+                                  "{repeats: 8}",
+                                  job->edits[e].id);
+    }
+    return DPT_OK;
+}
+
 /* The law needs labels to draw, and a model. */
 static dpt_status read_law(dpt_job *job, const dpt_yaml *yaml, struct fy_node *root) {
     struct fy_node *law = dpt_yaml_get(root, "law");
     dpt_status st = dpt_job_keys_read(yaml, law, "law", "law", job);
     if (st != DPT_OK || job->law.repeats == 0)
-        return st;
+        return st == DPT_OK ? check_allocated(job, yaml, law != NULL ? law : root) : st;
     if (!job->riemann || job->ndata == 0)
         return dpt_yaml_error(yaml, law,
                               "law measures a loss: give data and leave out riemann: off, or leave "
@@ -427,6 +440,17 @@ int dpt_job_chosen_on(const dpt_job_edit *edit) {
     if (edit->auto_data >= 0)
         return edit->auto_data;
     return dpt_edit_needs_gradient(&edit->spec) ? edit->gradient_data : -1;
+}
+
+bool dpt_job_is_allocated(const dpt_job_edit *edit) {
+    return strcmp(dpt_edit_method_name(edit->spec.stages[0].method), "allocate") == 0;
+}
+
+int dpt_job_law_draws(const dpt_job *job, int d) {
+    bool wanted = d < job->njudged;
+    for (int e = 0; e < job->nedits; e++)
+        wanted = wanted || (job->edits[e].auto_data == d && dpt_job_is_allocated(&job->edits[e]));
+    return wanted ? job->law.repeats : 0;
 }
 
 bool dpt_job_takes_gradient(const dpt_job *job, int d) {

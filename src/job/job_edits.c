@@ -340,6 +340,10 @@ static int data_that_chooses(const dpt_job *job, int d) {
     return job->data[d].other >= 0 ? job->data[d].other : d;
 }
 
+static const char *sought_name(const dpt_job_edit *edit) {
+    return dpt_job_is_allocated(edit) ? "allocate" : "auto";
+}
+
 /* Which data set an automatic parameter is found on, if there is one: what the edit names, else `auto_data`. */
 static dpt_status set_auto(dpt_job_edit *edit, const dpt_job *job, const dpt_yaml *yaml,
                            struct fy_node *entry, int auto_data) {
@@ -348,10 +352,11 @@ static dpt_status set_auto(dpt_job_edit *edit, const dpt_job *job, const dpt_yam
             continue;
         if (edit->spec.nstages > 1)
             return dpt_yaml_error(yaml, entry,
-                                  "auto is for an edit of one method, not inside a sequence");
+                                  "%s is for an edit of one method, not inside a sequence",
+                                  sought_name(edit));
         if (job->ndata == 0)
-            return dpt_yaml_error(yaml, entry,
-                                  "auto needs data: it seeks the minimum of their loss");
+            return dpt_yaml_error(yaml, entry, "%s needs data: it seeks what their loss says",
+                                  sought_name(edit));
         edit->auto_data =
             data_that_chooses(job, edit->gradient_data >= 0 ? edit->gradient_data : auto_data);
         edit->gradient_data = -1;

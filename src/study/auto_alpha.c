@@ -166,9 +166,7 @@ static dpt_status seek_layers(seeker *s, const dpt_line_search *model, dpt_auto_
     return st == DPT_OK ? dpt_line_search_run(evaluate, s, &options, joint) : st;
 }
 
-static dpt_status auto_alpha_note(dpt_auto_alpha *out, const char *name, const char *format, ...)
-    __attribute__((format(printf, 3, 4)));
-static dpt_status auto_alpha_note(dpt_auto_alpha *out, const char *name, const char *format, ...) {
+dpt_status dpt_auto_alpha_note(dpt_auto_alpha *out, const char *name, const char *format, ...) {
     char value[2048];
     va_list args;
     va_start(args, format);
@@ -194,7 +192,7 @@ static dpt_status note_trace(dpt_auto_alpha *out, const dpt_line_search *minimum
         snprintf(text + used, sizeof text - used, "%s%.6g:%.6g:%.6g", i > 0 ? ";" : "", p->at,
                  p->loss, p->slope);
     }
-    return auto_alpha_note(out, name, "%s", text);
+    return dpt_auto_alpha_note(out, name, "%s", text);
 }
 
 static const char *advice_of(const seeker *s) {
@@ -211,19 +209,20 @@ static dpt_status write_notes(const seeker *s, const dpt_line_search *model,
                       : model->bracketed ? "enclosed"
                       : model->border    ? "border"
                                          : "open";
-    dpt_status st = auto_alpha_note(out, "found_alpha", "%.6g", model->at);
+    dpt_status st = dpt_auto_alpha_note(out, "found_alpha", "%.6g", model->at);
     const char *const names[] = {"advice", "trough"};
     const char *const values[] = {advice_of(s), end};
     for (int i = 0; i < 2 && st == DPT_OK; i++)
-        st = auto_alpha_note(out, names[i], "%s", values[i]);
+        st = dpt_auto_alpha_note(out, names[i], "%s", values[i]);
     if (st == DPT_OK)
-        st = auto_alpha_note(out, "slope_at_post", "%.6g", model->point[0].slope);
+        st = dpt_auto_alpha_note(out, "slope_at_post", "%.6g", model->point[0].slope);
     if (st == DPT_OK)
-        st = auto_alpha_note(out, "slope_interval", "%.6g:%.6g", s->at_post.low, s->at_post.high);
+        st = dpt_auto_alpha_note(out, "slope_interval", "%.6g:%.6g", s->at_post.low,
+                                 s->at_post.high);
     if (st == DPT_OK)
-        st = auto_alpha_note(out, "gradients", "%d", model->evaluations + joint->evaluations);
+        st = dpt_auto_alpha_note(out, "gradients", "%d", model->evaluations + joint->evaluations);
     if (st == DPT_OK)
-        st = auto_alpha_note(out, "found_loss", "%.9g", kept ? joint->loss : model->loss);
+        st = dpt_auto_alpha_note(out, "found_loss", "%.9g", kept ? joint->loss : model->loss);
     if (st == DPT_OK)
         st = note_trace(out, model, "alpha_loss_slope");
     if (st == DPT_OK && layers)
@@ -232,7 +231,7 @@ static dpt_status write_notes(const seeker *s, const dpt_line_search *model,
         char name[32] = "alpha_outside";
         if (g > 0)
             snprintf(name, sizeof name, "alpha_layer%d", g - 1);
-        st = auto_alpha_note(out, name, "%.6g", kept ? joint->at * s->step[g] : model->at);
+        st = dpt_auto_alpha_note(out, name, "%.6g", kept ? joint->at * s->step[g] : model->at);
     }
     return st;
 }

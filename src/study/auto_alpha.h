@@ -5,10 +5,10 @@
 #include "deltapath/results/results.h"
 #include "evaluation.h"
 
-/** What `alpha: auto` found for one edit. */
+/** What a study found for one edit: by `alpha: auto`, or by `allocate`. */
 typedef struct dpt_auto_alpha {
     dpt_edit_spec spec; /**< the edit with what was found; borrows alpha */
-    double *alpha;      /**< (tensors) */
+    double *alpha;      /**< (tensors) values in place of the parameter that was sought */
     int nnotes;
     dpt_result_parameter *notes; /**< (nnotes) how it was found, for the results */
 } dpt_auto_alpha;
@@ -31,6 +31,9 @@ typedef dpt_status (*dpt_auto_bind_fn)(void *ctx, const dpt_edit_spec *spec);
  */
 dpt_status dpt_auto_alpha_find(dpt_evaluation *evaluation, const dpt_job_edit *edit,
                                dpt_auto_bind_fn bind, void *ctx, dpt_auto_alpha *out);
+/** Append a note. Local. Errors: DPT_ERR_OUTPUT without memory. */
+dpt_status dpt_auto_alpha_note(dpt_auto_alpha *out, const char *name, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 void dpt_auto_alpha_destroy(dpt_auto_alpha *found); /**< Local; an empty one is allowed. */
 
 #endif

@@ -115,9 +115,12 @@ static dpt_status evaluate_law(dpt_evaluation *ev, dpt_baseline *base, uint8_t *
     (void)correct;
     const dpt_job *job = ev->inputs->job;
     int tensors = dpt_model_catalog(ev->model)->count;
-    dpt_status st = dpt_law_create(tensors, job->law.repeats, &base->law);
+    int draws = dpt_job_law_draws(job, (int)(base - ev->data));
+    if (draws == 0)
+        return DPT_OK;
+    dpt_status st = dpt_law_create(tensors, draws, &base->law);
     st = dpt_agree(&ev->mesh.world, st);
-    for (int r = 0; r < job->law.repeats && st == DPT_OK; r++) {
+    for (int r = 0; r < draws && st == DPT_OK; r++) {
         dpt_model_gradient *gradient = NULL;
         st = dpt_agree(&ev->mesh.world, dpt_model_gradient_create(ev->model, &gradient));
         if (st == DPT_OK)
@@ -175,9 +178,10 @@ static dpt_status create_losses(dpt_evaluation *ev, const dpt_inputs *in, const 
 
 /* Of all passes to come. */
 static int64_t samples_of(const dpt_inputs *in, const dpt_resources *res, int edits) {
-    int64_t samples = 0, judges = res->edit_passes * edits + 2 + in->job->law.repeats;
+    int64_t samples = 0, judges = res->edit_passes * edits + 2;
     for (int d = 0; d < in->job->ndata; d++)
-        samples += in->data[d].samples * (in->job->data[d].chooses ? edits + 1 : judges);
+        samples += in->data[d].samples * (dpt_job_law_draws(in->job, d) +
+                                          (in->job->data[d].chooses ? edits + 1 : judges));
     return samples;
 }
 
@@ -213,7 +217,7 @@ dpt_status dpt_evaluation_create(const dpt_comm *comm, dpt_inputs *inputs,
     if (st == DPT_OK)
         st = for_each_data(out, inputs->job->njudged, evaluate_pre);
     if (st == DPT_OK && inputs->job->law.repeats > 0)
-        st = for_each_data(out, inputs->job->njudged, evaluate_law);
+        st = for_each_data(out, out->ndata, evaluate_law);
     out->pre = NULL;
     if (st == DPT_OK)
         st = dpt_evaluation_bind(out, NULL, 0);

@@ -12,8 +12,8 @@ static const double LAW_RANGE = 0.1;
 
 dpt_status dpt_law_create(int tensors, int repeats, dpt_law *out) {
     *out = (dpt_law){.tensors = tensors, .repeats = repeats, .total = NAN, .total_se = NAN};
-    out->draws =
-        dpt_mem_zalloc((int64_t)(repeats + 2) * tensors, sizeof *out->draws, "draws of labels");
+    out->draws = dpt_mem_zalloc((int64_t)(repeats + 2) * tensors + repeats, sizeof *out->draws,
+                                "draws of labels");
     return out->draws != NULL ? DPT_OK : DPT_ERR_OUTPUT;
 }
 
@@ -50,23 +50,41 @@ void dpt_law_finish(dpt_law *law, const bool *selected) {
     int tensors = law->tensors, repeats = law->repeats;
     law->mean = dpt_law_draw(law, repeats);
     law->se = dpt_law_draw(law, repeats + 1);
+    law->totals = dpt_law_draw(law, repeats + 2);
     for (int r = 0; r < repeats; r++)
         for (int k = 0; k < tensors; k++)
             dpt_law_draw(law, r)[k] *= selected[k] ? 0.5 : 0.0;
     for (int k = 0; k < tensors; k++)
         law->mean[k] = law_mean(law->draws + k, repeats, tensors, &law->se[k]);
-    /* Totals of the draws take the place of their first tensors, which nobody needs any more. */
-    for (int r = 0; r < repeats; r++) {
-        double sum = 0.0, *draw = dpt_law_draw(law, r);
+    for (int r = 0; r < repeats; r++)
         for (int k = 0; k < tensors; k++)
-            sum += draw[k];
-        draw[0] = sum;
-    }
-    law->total = law_mean(law->draws, repeats, tensors, &law->total_se);
+            law->totals[r] += dpt_law_draw(law, r)[k];
+    law->total = law_mean(law->totals, repeats, 1, &law->total_se);
 }
 
-bool dpt_law_predict(const dpt_law *law, const dpt_job_edit *edit, dpt_law_prediction *out) {
-    const dpt_edit_spec *spec = &edit->spec;
+static double law_s(double p, double k) {
+    return (k - 1.0) * (k - 1.0) * p / (1.0 - p);
+}
+
+/* A p for each tensor: its s of each, summed up draw by draw in two passes, for mean and standard error. A tensor
+ * that keeps its delta costs nothing. */
+static void law_predict_each(const dpt_law *law, const double *p, double k,
+                             dpt_law_prediction *out) {
+    double off = 0.0;
+    out->change = 0.0;
+    for (int t = 0; t < law->tensors; t++)
+        out->change += isnan(p[t]) ? 0.0 : law_s(p[t], k) * law->mean[t];
+    for (int r = 0; r < law->repeats; r++) {
+        double sum = 0.0;
+        for (int t = 0; t < law->tensors; t++)
+            sum += isnan(p[t]) ? 0.0 : law_s(p[t], k) * law->draws[(int64_t)r * law->tensors + t];
+        off += (sum - out->change) * (sum - out->change);
+    }
+    out->se = law->repeats > 1 ? sqrt(off / (law->repeats - 1) / law->repeats) : NAN;
+    out->s = law->total > 0.0 ? out->change / law->total : 0.0;
+}
+
+bool dpt_law_predict(const dpt_law *law, const dpt_edit_spec *spec, dpt_law_prediction *out) {
     const dpt_edit_stage_spec *stage = &spec->stages[0];
     *out = (dpt_law_prediction){.s = NAN, .change = NAN, .se = NAN};
     if (law->mean == NULL || spec->nstages != 1 || spec->calibrate != DPT_CALIBRATE_NONE ||
@@ -74,9 +92,13 @@ bool dpt_law_predict(const dpt_law *law, const dpt_job_edit *edit, dpt_law_predi
         dpt_edit_stage_get(stage, "rescale") != 0.0)
         return false; /* other rescaling has a mean that is not zero */
     double p = dpt_edit_stage_get(stage, "p"), k = dpt_edit_stage_get(stage, "k");
-    out->s = (k - 1.0) * (k - 1.0) * p / (1.0 - p);
-    out->change = out->s * law->total;
-    out->se = out->s * law->total_se;
+    if (stage->tensor_values != NULL) {
+        law_predict_each(law, stage->tensor_values, k, out);
+    } else {
+        out->s = law_s(p, k);
+        out->change = out->s * law->total;
+        out->se = out->s * law->total_se;
+    }
     out->in_range = out->s <= LAW_RANGE;
     return true;
 }
@@ -96,11 +118,12 @@ void dpt_law_log(const char *data, const dpt_law *law) {
                 data, law_number(law->total, law->total_se, text), law->repeats);
 }
 
-void dpt_law_log_prediction(const dpt_job_edit *edit, const char *data, const dpt_law *law) {
+void dpt_law_log_prediction(const char *edit, const char *data, const dpt_law *law,
+                            const dpt_edit_spec *spec) {
     dpt_law_prediction predicted;
     char text[64];
-    if (dpt_law_predict(law, edit, &predicted))
-        dpt_log(DPT_LOG_INFO, "%s on %s: predicted change %s [nats]%s", edit->id, data,
+    if (dpt_law_predict(law, spec, &predicted))
+        dpt_log(DPT_LOG_INFO, "%s on %s: predicted change %s [nats]%s", edit, data,
                 law_number(predicted.change, predicted.se, text),
                 predicted.in_range ? "" : ", beyond the range of the law");
 }

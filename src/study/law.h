@@ -11,8 +11,10 @@
  * Gauss-Newton matrix of the mean loss at W_post; its diagonal comes from labels that the model draws. */
 typedef struct dpt_law {
     int tensors, repeats;
-    double *draws;          /**< (repeats, tensors) sum Delta_i^2 G_i^2; the one allocation */
+    double *draws; /**< (repeats, tensors) sum Delta_i^2 G_i^2, and after dpt_law_finish c of each
+                               draw; the one allocation */
     double *mean, *se;      /**< (tensors) c of each; NULL when it is not measured */
+    double *totals;         /**< (repeats) c of each draw */
     double total, total_se; /**< c; a standard error needs 2 repeats, else it is NaN */
 } dpt_law;
 
@@ -32,18 +34,19 @@ void dpt_law_finish(dpt_law *law, const bool *selected);
 
 /** What the law says of an edit before it is measured. */
 typedef struct dpt_law_prediction {
-    double s;      /**< (k-1)^2 p/(1-p) */
-    double change; /**< s c [nats] */
-    double se;     /**< s times that of c: of the draws of labels, not of masks or samples */
+    double s;      /**< (k-1)^2 p/(1-p); where tensors have a p of their own, its mean by their c */
+    double change; /**< s c [nats], or the sum of it over the tensors */
+    double se;     /**< standard error: of the draws of labels, not of masks or samples */
     bool in_range; /**< s <= 0.1 */
 } dpt_law_prediction;
 
 /** Local. @return whether the law is measured and the edit is one of its kind: a single dare with exact rescaling,
  * not calibrated. */
-bool dpt_law_predict(const dpt_law *law, const dpt_job_edit *edit, dpt_law_prediction *out);
+bool dpt_law_predict(const dpt_law *law, const dpt_edit_spec *spec, dpt_law_prediction *out);
 
 /** Say what was measured, and what is predicted; nothing without it. Local. */
 void dpt_law_log(const char *data, const dpt_law *law);
-void dpt_law_log_prediction(const dpt_job_edit *edit, const char *data, const dpt_law *law);
+void dpt_law_log_prediction(const char *edit, const char *data, const dpt_law *law,
+                            const dpt_edit_spec *spec);
 
 #endif

@@ -15,6 +15,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -87,7 +88,17 @@ static char *study_provenance(const dpt_inputs *in, const dpt_resources *res) {
     return outputs_print_json(object);
 }
 
-static char *model_provenance(const dpt_inputs *in, const dpt_job_edit *edit) {
+/* Values that a study found for the tensors of a model, null where one keeps its delta. */
+static json_t *outputs_values(const dpt_inputs *in, const double *values) {
+    json_t *object = json_object();
+    for (int t = 0; t < in->catalog->count; t++)
+        json_object_set_new(object, in->catalog->tensors[t].name,
+                            isnan(values[t]) ? json_null() : json_real(values[t]));
+    return object;
+}
+
+static char *model_provenance(const dpt_inputs *in, const dpt_job_edit *edit,
+                              const dpt_edit_spec *spec) {
     json_t *object = json_object();
     json_object_set_new(object, "program", json_string("deltapath " DPT_VERSION));
     json_object_set_new(object, "study", json_string(in->job->name));
@@ -95,6 +106,8 @@ static char *model_provenance(const dpt_inputs *in, const dpt_job_edit *edit) {
     json_object_set_new(object, "method", json_string(edit->method));
     json_object_set_new(object, "parameters", json_string(edit->params));
     json_object_set_new(object, "seed", seed_of(edit));
+    if (spec->stages[0].tensor_values != NULL)
+        json_object_set_new(object, "values", outputs_values(in, spec->stages[0].tensor_values));
     json_object_set_new(object, "inputs", describe_inputs(in));
     json_object_set_new(object, "recipe", hex(dpt_recipe_of(in, edit)));
     json_object_set_new(object, "job", json_string(in->job->recipe));
@@ -394,11 +407,11 @@ dpt_status dpt_outputs_has_model(const dpt_comm *comm, const dpt_inputs *in,
 }
 
 dpt_status dpt_outputs_create_model(const dpt_comm *comm, const dpt_inputs *in,
-                                    const dpt_job_edit *edit, const dpt_shard *shard,
-                                    dpt_store_writer **out) {
+                                    const dpt_job_edit *edit, const dpt_edit_spec *spec,
+                                    const dpt_shard *shard, dpt_store_writer **out) {
     *out = NULL;
     char *path = dpt_outputs_model_path(in->job, edit);
-    char *provenance = model_provenance(in, edit);
+    char *provenance = model_provenance(in, edit, spec);
     dpt_status st = path != NULL && provenance != NULL ? DPT_OK : DPT_ERR_OUTPUT;
     st = dpt_agree(comm, st);
     if (st == DPT_OK) {

@@ -66,9 +66,10 @@ dpt_status dpt_outputs_has_model(const dpt_comm *comm, const dpt_inputs *inputs,
                                  const dpt_job_edit *edit, bool *found, uint64_t *digest);
 
 /** Open a writer for an edited model, with its provenance: that of the edit alone, so that its bytes
- * depend neither on ranks, nor on time, nor on where it is written. Collective over comm. */
+ * depend neither on ranks, nor on time, nor on where it is written. Collective over comm.
+ * @param[in] spec  the edit with the values that were found for it. */
 dpt_status dpt_outputs_create_model(const dpt_comm *comm, const dpt_inputs *inputs,
-                                    const dpt_job_edit *edit, const dpt_shard *shard,
-                                    dpt_store_writer **out);
+                                    const dpt_job_edit *edit, const dpt_edit_spec *spec,
+                                    const dpt_shard *shard, dpt_store_writer **out);
 
 #endif

@@ -44,7 +44,7 @@ static dpt_status correlate_node(void *ctx, dpt_model_gradient *gradient, double
 static double correlation_by_law(const dpt_law *law, const dpt_job_edit *edit, double t,
                                  const double *all) {
     dpt_law_prediction predicted;
-    if (!dpt_law_predict(law, edit, &predicted))
+    if (!dpt_law_predict(law, &edit->spec, &predicted))
         return NAN;
     const dpt_edit_stage_spec *stage = &edit->spec.stages[0];
     double p = dpt_edit_stage_get(stage, "p"), k = dpt_edit_stage_get(stage, "k");

@@ -28,6 +28,10 @@ uint64_t dpt_recipe_of(const dpt_inputs *in, const dpt_job_edit *edit) {
             data[i] >= 0 && dpt_inputs_needs_model(in) ? dpt_inputs_data_key(in, data[i]) : 0;
         dpt_hash_update(&hash, &key, sizeof key);
     }
+    /* Values that are found follow from the draws of labels. */
+    const uint64_t law[] = {(uint64_t)job->law.repeats, job->law.seed};
+    if (dpt_job_is_allocated(edit))
+        dpt_hash_update(&hash, law, sizeof law);
     return dpt_hash_value(&hash);
 }
 

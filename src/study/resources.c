@@ -268,6 +268,8 @@ static void count_flops(const dpt_inputs *in, dpt_resources *res) {
         (int64_t)in->job->njudged *
             (2 + in->job->law.repeats + edits * res->edit_passes + (int64_t)nodes * correlated) +
         (int64_t)parts * (1 + edits);
+    for (int d = in->job->njudged; d < in->job->ndata; d++)
+        res->evaluations += dpt_job_law_draws(in->job, d);
 }
 
 dpt_status dpt_resources_plan(const dpt_inputs *in, int ranks, int64_t budget, dpt_resources *out) {

@@ -8,6 +8,7 @@
 #include "deltapath/linalg/blas_memory.h"
 #include "deltapath/comm/stop.h"
 #include "deltapath/path/verdict.h"
+#include "allocate.h"
 #include "auto_alpha.h"
 #include "cell_gradient.h"
 #include "checks.h"
@@ -146,7 +147,7 @@ static dpt_status make_edit(study *s, const dpt_job_edit *edit, const dpt_edit_s
     if (st == DPT_OK && !s->checked)
         st = dpt_inputs_check_begin(s->comm, &s->inputs, &s->shard);
     if (st == DPT_OK && s->job->checkpoint != DPT_STORE_NONE)
-        st = dpt_outputs_create_model(s->comm, &s->inputs, edit, &s->shard, &writer);
+        st = dpt_outputs_create_model(s->comm, &s->inputs, edit, spec, &s->shard, &writer);
     if (st != DPT_OK)
         return st;
     if (s->edited == NULL && writer == NULL)
@@ -179,6 +180,10 @@ typedef struct work_item {
     dpt_edit_report report;
     uint64_t model; /* digest of the edited model that was written, or 0 */
 } work_item;
+
+static const dpt_edit_spec *item_spec(const work_item *item) {
+    return item->found.alpha != NULL ? &item->found.spec : &item->edit->spec;
+}
 
 /* Hash of all that the bytes of an edited model in memory depend on, besides the ranks. */
 static uint64_t edited_key(const study *s, const dpt_job_edit *edit, const dpt_edit_spec *spec) {
@@ -251,7 +256,8 @@ static dpt_status run_unit(study *s, const work_item *item, int d, const dpt_qua
     if (d < 0)
         return save_unit(s, item, d, NULL, dpt_log_seconds() - started);
     dpt_evaluation_path path;
-    dpt_law_log_prediction(item->edit, s->job->data[d].name, &s->evaluation.data[d].law);
+    dpt_law_log_prediction(item->edit->id, s->job->data[d].name, &s->evaluation.data[d].law,
+                           item_spec(item));
     dpt_status st = dpt_evaluation_walk(&s->evaluation, d, quadrature, &path);
     st = dpt_agree(s->comm, st);
     if (st == DPT_OK && dpt_path_correlation_wanted(s->job, item->edit)) {
@@ -284,19 +290,26 @@ static void warn_of_guards(const study *s, const work_item *item) {
                 item->edit->id, guards.tensors - guards.zero, guards.tensors, guards.held);
 }
 
+/* What the job leaves to be found: alpha by the slopes along the delta, or values by the law. */
+static dpt_status find_values(study *s, const dpt_job_edit *edit, dpt_auto_alpha *found) {
+    dpt_edit_input input = edit_input(s);
+    if (!dpt_job_is_allocated(edit))
+        return dpt_auto_alpha_find(&s->evaluation, edit, bind_spec, s, found);
+    return dpt_allocate_find(edit, &s->evaluation.data[edit->auto_data].law, &input,
+                             &s->inputs.out_catalog, found);
+}
+
 static dpt_status run_edit(study *s, const dpt_job_edit *edit, const dpt_quadrature *quadrature) {
     double started = dpt_log_seconds();
     work_item item = {.edit = edit};
-    const dpt_edit_spec *spec = &edit->spec;
     dpt_status st = dpt_agree_fault("study.edit");
     st = dpt_agree(s->comm, st);
     s->current = edit;
     if (s->evaluates)
         dpt_passes_begin_edit(&s->evaluation.passes);
-    if (st == DPT_OK && edit->auto_data >= 0) {
-        st = dpt_auto_alpha_find(&s->evaluation, edit, bind_spec, s, &item.found);
-        spec = &item.found.spec;
-    }
+    if (st == DPT_OK && edit->auto_data >= 0)
+        st = find_values(s, edit, &item.found);
+    const dpt_edit_spec *spec = item_spec(&item);
     if (st == DPT_OK)
         st = make_edit(s, edit, spec, &item.report, &item.model);
     if (st == DPT_OK) {

@@ -2,6 +2,7 @@
 
 #include "deltapath/base/log.h"
 #include "deltapath/base/mem.h"
+#include "deltapath/edit/choices.h"
 #include "deltapath/path/bootstrap.h"
 #include "deltapath/path/verdict.h"
 #include "deltapath/path/weighted.h"
@@ -373,7 +374,7 @@ done:
 }
 
 /* What was known before the edit was measured; NaN stays where it was not. */
-static void unit_set_law(const dpt_job_edit *edit, const dpt_law *law, dpt_result *out) {
+static void unit_set_law(const dpt_edit_spec *spec, const dpt_law *law, dpt_result *out) {
     if (law->mean == NULL)
         return;
     dpt_result_scalars *s = &out->scalars;
@@ -382,17 +383,30 @@ static void unit_set_law(const dpt_job_edit *edit, const dpt_law *law, dpt_resul
     s->curvature = law->total;
     s->curvature_se = law->total_se;
     dpt_law_prediction predicted;
-    if (!dpt_law_predict(law, edit, &predicted))
+    if (!dpt_law_predict(law, spec, &predicted))
         return;
     s->predicted_change = predicted.change;
     s->predicted_se = predicted.se;
     s->predicted_in_range = predicted.in_range;
 }
 
+/* Size of the edit, and the value of each tensor where they have their own. */
+static void unit_set_size(const dpt_inputs *in, const dpt_edit_spec *spec,
+                          const dpt_edit_report *report, dpt_result *out) {
+    const dpt_edit_input input = {.post = {.catalog = in->catalog},
+                                  .comparable = in->pair.comparable,
+                                  .selected = in->selected};
+    const double *values = spec->stages[0].tensor_values;
+    out->scalars.size = dpt_edit_size(spec, &input, &in->out_catalog, report);
+    for (int t = 0; t < report->ntensors; t++)
+        out->stats[t].value = values != NULL ? values[t] : NAN;
+}
+
 dpt_status dpt_unit_record(const dpt_inputs *inputs, const dpt_job_edit *edit,
                            const dpt_auto_alpha *found, const dpt_edit_report *report,
                            const dpt_evaluation *evaluation, int d, const dpt_evaluation_path *path,
                            double seconds, dpt_result *out) {
+    const dpt_edit_spec *spec = found->alpha != NULL ? &found->spec : &edit->spec;
     int64_t points = path != NULL ? path->riemann.quadrature.points : 0;
     int64_t samples = path != NULL ? path->riemann.samples : 0;
     dpt_status st = dpt_result_create(inputs->catalog->count, points, samples, out);
@@ -401,15 +415,17 @@ dpt_status dpt_unit_record(const dpt_inputs *inputs, const dpt_job_edit *edit,
     st = set_texts(inputs, edit, d, out);
     if (st == DPT_OK)
         st = set_parameters(edit, out);
-    for (int i = 0; found != NULL && i < found->nnotes && st == DPT_OK; i++)
+    for (int i = 0; i < found->nnotes && st == DPT_OK; i++)
         st = dpt_result_add_parameter(out, found->notes[i].name, found->notes[i].value);
     if (st == DPT_OK)
         st = set_guards(inputs, report, out);
     if (st == DPT_OK)
         st = set_edit_statistics(inputs, report, out);
+    if (st == DPT_OK)
+        unit_set_size(inputs, spec, report, out);
     if (st == DPT_OK && path != NULL) {
         set_path(&path->riemann, &evaluation->data[d], out);
-        unit_set_law(edit, &evaluation->data[d].law, out);
+        unit_set_law(spec, &evaluation->data[d].law, out);
         unit_set_correlation(&path->correlation, out);
         st = unit_set_choice(inputs, edit, d, path, out);
     }

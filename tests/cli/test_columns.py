@@ -18,7 +18,8 @@ PROGRAM = os.path.join(os.environ.get("DELTAPATH_BUILD", "build/release"), "delt
 JOB = """
 models: {pre: share/demo/llama-pre, post: share/demo/llama-post}
 data: [{name: task, file: share/demo/task.h5, loss: lm, samples: 24}]
-edits: [{name: dare, method: dare, p: 0.5, seed: [1, 2]}, {name: back, method: expo, alpha: -0.25}]
+edits: [{name: dare, method: dare, p: 0.5, seed: [1, 2]}, {name: back, method: expo, alpha: -0.25},
+  {name: best, method: allocate, edit: prune, bytes: 0.4}]
 riemann: {rule: midpoint, points: 2}
 law: {repeats: 3}
 margin: {share: 0.01}
@@ -123,7 +124,7 @@ def law(name, unit, group):
     near(f"{name} curvature", unit["curvature"], curvature.sum(), 1e-9)
     check(f"{name} curvature_se", error.max() < unit["curvature_se"] < error.sum() * 1.0001 and
           unit["curvature_se"] < unit["curvature"], (error, unit["curvature_se"]))
-    if name == "back":
+    if not name.startswith("dare-"):
         check(f"{name} has no prediction", unit["predicted_change"] is None and unit["predicted_se"] is None and
               unit["predicted_in_range"] is None)
         return
@@ -133,8 +134,9 @@ def law(name, unit, group):
 
 
 def choices(name, unit, group):
-    """Nothing is chosen from data here, and all samples judge (test_choose has the others)."""
-    check(f"{name}: nothing is chosen", unit["held_out"] is None and unit["chosen_on"] == "", unit["chosen_on"])
+    """All samples judge, also what is chosen on them (test_choose has the others)."""
+    chosen = ("task", 0.0) if name == "best" else ("", None)
+    check(f"{name}: what is chosen", (unit["chosen_on"], unit["held_out"]) == chosen, unit["chosen_on"])
     check(f"{name}: none only chooses", unit["choose_change"] is None and unit["choose_accuracy"] is None)
     check(f"{name} sample_rows", (np.array(group["sample_rows"]) == np.arange(24)).all())
 
@@ -149,8 +151,23 @@ def tensors(name, group, alpha):
         check(f"{name} edit_norm", abs(np.median(ratio) - abs(alpha)) < 0.01, ratio)
         check(f"{name} share_changed", np.median(stats["share_changed"][touched]) > 0.9)
         check(f"{name}: zeros are not counted", np.isnan(stats["share_zero"]).all())
-    else: # dropped entries and their rescaled complement both have |E| = |Delta| at p = 0.5
+    elif name.startswith("dare-"): # dropped entries and their rescaled complement both have |E| = |Delta| at p = 0.5
         check(f"{name} edit_norm", abs(np.median(ratio) - 1) < 0.02, ratio)
+
+
+def size(name, unit, group, numel):
+    """Bytes of the edit in bf16, and the value of each tensor."""
+    columns = [c.decode() for c in group["tensor_stats_columns"]]
+    values = np.array(group["tensor_stats"])[:, columns.index("value")]
+    keep = 0.5 if name.startswith("dare-") else np.nan
+    check(f"{name} value", np.isnan(values).all() == (name != "best") and not (values > 1).any(), values)
+    total = 0
+    for n, value in zip(numel, values):
+        share = keep if np.isnan(value) else value
+        kept = n if np.isnan(share) else math.floor(share * n + 0.5)
+        total += min(2 * kept + min(math.ceil(n / 8), 2 * kept + 4 * math.ceil(n / 65536)), 2 * n)
+    near(f"{name} size", unit["size"], total)
+    check(f"{name} size is that of the job", name != "best" or 0.399 < total / (2 * sum(numel)) <= 0.4, total)
 
 
 def holm(units):
@@ -270,11 +287,12 @@ def main():
                     law(unit["edit"], unit, group)
                     choices(unit["edit"], unit, group)
                     tensors(unit["edit"], group, -0.25 if unit["edit"] == "back" else None)
+                    size(unit["edit"], unit, group, [int(n) for n in h5["tensors/numel"]])
             holm(units)
             files(out, units)
             seeds(out, units)
             for unit in units:
-                decided = unit["verdict"] != "undecided" and unit["edit"] != "back"
+                decided = unit["verdict"] != "undecided" and unit["edit"].startswith("dare-")
                 check(f"{unit['edit']}: a verdict of one mask says so", ("of this mask" in unit["reason"]) == decided,
                       unit["reason"])
             accuracies = [units[0][f"accuracy_{side}"] for side in ("pre", "post")]

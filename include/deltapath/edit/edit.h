@@ -43,8 +43,9 @@ typedef struct dpt_edit_stage_spec {
     double values[DPT_EDIT_PARAM_MAX];
     bool given[DPT_EDIT_PARAM_MAX];
     const double
-        *tensor_values; /**< (tensors of post) found values of the automatic parameter, in its
-                                      place; NULL: the same value everywhere. Borrowed. */
+        *tensor_values; /**< (tensors of post) values in place of one of its parameters: alpha of
+                           expo, p of dare, keep of prune, bits of multibit, rank of lowrank; NaN: the
+                           tensor keeps its delta. NULL: the same value everywhere. Borrowed. */
 } dpt_edit_stage_spec;
 
 /** What the edited deltas are scaled for, tensor by tensor, after the last stage. */
@@ -76,10 +77,13 @@ void dpt_edit_stage_init(dpt_edit_stage_spec *stage, int method);
 /** Set one parameter of a stage from text or number, checked against the table. Local.
  * Errors: DPT_ERR_USAGE naming method, parameter, value and the allowed range. */
 dpt_status dpt_edit_stage_set(dpt_edit_stage_spec *stage, const char *param, const char *value);
-/** Whether a parameter of the stage is "auto" and not yet found. Local. */
+/** Whether a value of the stage is to be found before it runs: a parameter that is "auto", all of `allocate`.
+ * Local. */
 bool dpt_edit_stage_is_auto(const dpt_edit_stage_spec *stage);
 /** Value of a parameter by its name; NaN when the method has none of it. Local. */
 double dpt_edit_stage_get(const dpt_edit_stage_spec *stage, const char *param);
+/** Whether a job gave a parameter, by its name. Local. */
+bool dpt_edit_stage_given(const dpt_edit_stage_spec *stage, const char *param);
 /** Check a whole edit: each stage (required parameters, exclusive ones) and what scales it. Local.
  * Errors: DPT_ERR_USAGE naming method and parameter. */
 dpt_status dpt_edit_spec_check(const dpt_edit_spec *spec);

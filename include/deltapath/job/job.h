@@ -166,6 +166,12 @@ int dpt_job_chosen_on(const dpt_job_edit *edit);
 /** Whether an edit takes the gradient at W_post of data set d to edit with. Local. */
 bool dpt_job_takes_gradient(const dpt_job *job, int d);
 
+/** Whether an edit is `allocate`, whose values follow from the law on what it is chosen on. Local. */
+bool dpt_job_is_allocated(const dpt_job_edit *edit);
+
+/** Draws of labels on data set d: those of the law where it judges or values are allocated on it, else 0. Local. */
+int dpt_job_law_draws(const dpt_job *job, int d);
+
 /** Whether data set d judges an edit. Local. @param[in] d -1 for an edit alone. */
 bool dpt_job_judges(const dpt_job_edit *edit, int d);
 

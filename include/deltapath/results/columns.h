@@ -54,6 +54,7 @@
     X(choose_change, "nats",                                                                       \
       "L(edit) - L(post) over the samples that only choose, and are not among the others")         \
     X(choose_accuracy, "share", "of these samples, that the edited model gets right")              \
+    X(size, "bytes", "of the edit, packed as [below](#size-of-an-edit); NaN of a sequence")        \
     X(seconds, "s", "wall time of the unit")
 
 /** What an edit did to one tensor, double; NaN where it does not apply. */
@@ -67,7 +68,9 @@
     X(residual, "share", "of a low-rank edit: norm of what it leaves out over that of Delta")      \
     X(scale, "-", "factor, mean magnitude or cut of the last stage that has one")                  \
     X(correlation, "-",                                                                            \
-      "of mask and gradient times delta at t = 0, where it tests the random numbers")
+      "of mask and gradient times delta at t = 0, where it tests the random numbers")              \
+    X(value, "-",                                                                                  \
+      "found for the tensor alone: p, keep, bits or rank of `allocate`, alpha of `alpha: auto`")
 
 /** Texts of a unit. */
 #define DPT_RESULT_TEXT_COLUMNS(X)                                                                 \

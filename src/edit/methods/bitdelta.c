@@ -5,6 +5,7 @@
 #include "deltapath/base/mem.h"
 #include "deltapath/linalg/reduce.h"
 
+#include <math.h>
 #include <string.h>
 
 /* BitDelta: arXiv:2410.13841 Eq. (7)-(9), F(Delta) = mean |Delta| sign(Delta), sign(0) = 0. The mean
@@ -307,6 +308,16 @@ static bool bitdelta_draws(const dpt_edit_stage_spec *spec) {
            dpt_edit_value(spec, BITDELTA_MULTIPLE) != 0.0;
 }
 
+/* Magnitudes that are drawn are as many as the entries. */
+static double bitdelta_bytes(const dpt_edit_stage_spec *spec, const dpt_tensor_info *info,
+                             double value) {
+    (void)value;
+    bool rows = (int)dpt_edit_value(spec, BITDELTA_GRANULARITY) == GRANULARITY_ROW;
+    if ((int)dpt_edit_value(spec, BITDELTA_SAMPLE) != SAMPLE_NONE)
+        return dpt_edit_dense_bytes(info);
+    return ceil((double)info->numel / 8.0) + 4.0 * (rows ? (double)info->shape[0] : 1.0);
+}
+
 const dpt_edit_method dpt_edit_method_bitdelta = {
     .name = "bitdelta",
     .help = "replace each delta of a matrix by its sign times the mean magnitude",
@@ -352,6 +363,7 @@ const dpt_edit_method dpt_edit_method_bitdelta = {
     .prepare = bitdelta_prepare,
     .apply = bitdelta_apply,
     .fused = bitdelta_fused,
+    .bytes = bitdelta_bytes,
     .scale = bitdelta_scale,
     .zeros = bitdelta_zeros,
     .destroy = bitdelta_destroy};

@@ -14,7 +14,7 @@ static void dare_kept_sums(const dpt_edit_stage *stage, dpt_range range, const f
                            double *sums) {
     const dpt_random_drop *f = stage->state;
     dpt_random_drop_piece mask;
-    dpt_random_drop_draw(stage, range, f->threshold, &mask);
+    dpt_random_drop_draw(stage, range, f->threshold[range.tensor], &mask);
     sums[0] = sums[1] = 0.0;
     for (int64_t i = 0; i < range.n; i++) {
         double size = fabs((double)delta[i]);
@@ -24,10 +24,9 @@ static void dare_kept_sums(const dpt_edit_stage *stage, dpt_range range, const f
 }
 
 static dpt_status dare_prepare(dpt_edit_work *work, dpt_edit_stage *stage) {
-    double p = dpt_edit_value(stage->spec, DARE_P);
     double k = dpt_edit_value(stage->spec, DARE_K);
     int rescale = (int)dpt_edit_value(stage->spec, DARE_RESCALE);
-    dpt_random_drop *f = dpt_random_drop_create(stage, p);
+    dpt_random_drop *f = dpt_random_drop_create(stage, DARE_P);
     dpt_status st = dpt_agree(stage->input->comm, f != NULL ? DPT_OK : DPT_ERR_OUTPUT);
     if (st != DPT_OK)
         return st;
@@ -39,6 +38,7 @@ static dpt_status dare_prepare(dpt_edit_work *work, dpt_edit_stage *stage) {
             return st;
     }
     for (int t = 0; t < stage->catalog->count; t++) {
+        double p = stage->covers[t] ? dpt_edit_value_of(stage->spec, DARE_P, t) : 0.0;
         f->scale[t] = rescale == RESCALE_EXACT ? (1.0 - k * p) / (1.0 - p) : 1.0;
         if (rescale == RESCALE_L1 && totals[2 * t + 1] > 0.0)
             f->scale[t] = totals[2 * t] / totals[2 * t + 1];
@@ -65,6 +65,14 @@ static void dare_rewrite(dpt_edit_stage_spec *spec) {
     if ((int)dpt_edit_value(spec, DARE_RESCALE) == RESCALE_NONE &&
         dpt_edit_value(spec, DARE_K) == 0.0)
         dpt_edit_stage_become(spec, "drop", "p", dpt_edit_value(spec, DARE_P));
+}
+
+static double dare_bytes(const dpt_edit_stage_spec *spec, const dpt_tensor_info *info,
+                         double value) {
+    double p = isnan(value) ? dpt_edit_value(spec, DARE_P) : value;
+    if (dpt_edit_value(spec, DARE_K) != 0.0)
+        return dpt_edit_dense_bytes(info);
+    return dpt_edit_sparse_bytes(info, floor((1.0 - p) * (double)info->numel + 0.5));
 }
 
 const dpt_edit_method dpt_edit_method_dare = {
@@ -99,5 +107,6 @@ const dpt_edit_method dpt_edit_method_dare = {
     .apply = dpt_random_drop_apply,
     .fused = dpt_random_drop_fused,
     .mask = dpt_random_drop_mask,
+    .bytes = dare_bytes,
     .scale = dpt_random_drop_scale,
     .destroy = dpt_random_drop_destroy};

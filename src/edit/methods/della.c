@@ -2,6 +2,7 @@
 
 #include "deltapath/base/mem.h"
 
+#include <math.h>
 #include <string.h>
 
 /* DELLA's MagPrune (arXiv:2406.11617): within a row of n entries, the entry of rank r by falling
@@ -104,6 +105,13 @@ static bool della_draws(const dpt_edit_stage_spec *spec) {
     return dpt_edit_value(spec, DELLA_P) > 0.0;
 }
 
+static double della_bytes(const dpt_edit_stage_spec *spec, const dpt_tensor_info *info,
+                          double value) {
+    (void)value;
+    double kept = 1.0 - dpt_edit_value(spec, DELLA_P);
+    return dpt_edit_sparse_bytes(info, floor(kept * (double)info->numel + 0.5));
+}
+
 const dpt_edit_method dpt_edit_method_della = {
     .name = "della",
     .help = "drop deltas at random, small ones of a row more often, and rescale each kept one",
@@ -128,5 +136,6 @@ const dpt_edit_method dpt_edit_method_della = {
     .prepare = della_prepare,
     .apply_cell = della_apply_cell,
     .mask = della_mask,
+    .bytes = della_bytes,
     .scale = della_scale,
     .destroy = della_destroy};

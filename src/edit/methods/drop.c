@@ -1,12 +1,14 @@
 #include "../random_drop.h"
 
+#include <math.h>
+
 /* Random dropping alone: arXiv:2410.13841 Fig. 3. */
 
 enum { DROP_P };
 
 static dpt_status drop_prepare(dpt_edit_work *work, dpt_edit_stage *stage) {
     (void)work;
-    dpt_random_drop *f = dpt_random_drop_create(stage, dpt_edit_value(stage->spec, DROP_P));
+    dpt_random_drop *f = dpt_random_drop_create(stage, DROP_P);
     dpt_status st = dpt_agree(stage->input->comm, f != NULL ? DPT_OK : DPT_ERR_OUTPUT);
     if (st != DPT_OK)
         return st;
@@ -20,6 +22,12 @@ static dpt_status drop_prepare(dpt_edit_work *work, dpt_edit_stage *stage) {
 static bool drop_draws(const dpt_edit_stage_spec *spec) {
     double p = dpt_edit_value(spec, DROP_P);
     return p > 0.0 && p < 1.0;
+}
+
+static double drop_bytes(const dpt_edit_stage_spec *spec, const dpt_tensor_info *info,
+                         double value) {
+    double p = isnan(value) ? dpt_edit_value(spec, DROP_P) : value;
+    return dpt_edit_sparse_bytes(info, floor((1.0 - p) * (double)info->numel + 0.5));
 }
 
 const dpt_edit_method dpt_edit_method_drop = {
@@ -38,5 +46,6 @@ const dpt_edit_method dpt_edit_method_drop = {
     .apply = dpt_random_drop_apply,
     .fused = dpt_random_drop_fused,
     .mask = dpt_random_drop_mask,
+    .bytes = drop_bytes,
     .scale = dpt_random_drop_scale,
     .destroy = dpt_random_drop_destroy};

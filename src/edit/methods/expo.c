@@ -8,8 +8,7 @@
 enum { EXPO_ALPHA, EXPO_GROUPS, EXPO_REACH };
 
 static double expo_scale(const dpt_edit_stage *stage, int tensor) {
-    const double *found = stage->spec->tensor_values;
-    return 1.0 + (found != NULL ? found[tensor] : dpt_edit_value(stage->spec, EXPO_ALPHA));
+    return 1.0 + dpt_edit_value_of(stage->spec, EXPO_ALPHA, tensor);
 }
 
 static void expo_apply(const dpt_edit_stage *stage, dpt_range range, float *delta) {

@@ -194,9 +194,11 @@ static dpt_status lowrank_record(dpt_edit_work *work, int tensor, const dpt_svd 
 static dpt_status lowrank_truncate_slab(dpt_edit_work *work, const dpt_edit_stage *stage,
                                         const dpt_comm *group, const matrix *m) {
     dpt_svd svd = {.rank = 0};
+    bool each = stage->spec->tensor_values != NULL;
     dpt_svd_options options = {.method = dpt_edit_lowrank_svd(stage->spec),
-                               .rank = dpt_edit_lowrank_rank(stage->spec, m->rows, m->cols),
-                               .energy = stage->spec->given[LOWRANK_ENERGY]
+                               .rank = each ? (int64_t)stage->spec->tensor_values[m->tensor]
+                                            : dpt_edit_lowrank_rank(stage->spec, m->rows, m->cols),
+                               .energy = stage->spec->given[LOWRANK_ENERGY] && !each
                                              ? dpt_edit_value(stage->spec, LOWRANK_ENERGY)
                                              : 0.0,
                                .tolerance = 1e-3,
@@ -333,6 +335,13 @@ static dpt_status lowrank_prepare(dpt_edit_work *work, dpt_edit_stage *stage) {
     return st;
 }
 
+static double lowrank_bytes(const dpt_edit_stage_spec *spec, const dpt_tensor_info *info,
+                            double value) {
+    (void)spec;
+    double sides = (double)(info->shape[0] + info->shape[1]);
+    return value * sides * (double)dpt_dtype_size(info->dtype);
+}
+
 const dpt_edit_method dpt_edit_method_lowrank = {
     .name = "lowrank",
     .help = "keep the leading singular triplets of each matrix of deltas",
@@ -366,4 +375,5 @@ const dpt_edit_method dpt_edit_method_lowrank = {
     .check = lowrank_check,
     .covers = lowrank_covers,
     .fits = lowrank_fits,
-    .prepare = lowrank_prepare};
+    .prepare = lowrank_prepare,
+    .bytes = lowrank_bytes};

@@ -17,12 +17,13 @@ enum { SCOPE_TENSOR, SCOPE_MODEL };
 enum { TENSORS_LINEAR, TENSORS_ALL };
 
 typedef struct blocks {
-    int count;      /* 2^bits */
+    int most;       /* largest count */
     int groups;     /* of tensors that are sorted together */
     int *group_of;  /* (tensors), or -1 */
+    int *count;     /* (groups) 2^bits */
     int64_t *numel; /* (groups) */
-    dpt_cut *cut;   /* (groups, count - 1) ends of all blocks but the last */
-    float *mean;    /* (groups, count) */
+    dpt_cut *cut;   /* (groups, most - 1) ends of all blocks but the last */
+    float *mean;    /* (groups, most) */
     double *first;  /* (groups) mean of the largest block */
     double *zeros;  /* (tensors) entries that are 0 */
 } blocks;
@@ -32,6 +33,7 @@ static void multibit_destroy(dpt_edit_stage *stage) {
     if (b == NULL)
         return;
     dpt_mem_free(b->group_of);
+    dpt_mem_free(b->count);
     dpt_mem_free(b->numel);
     dpt_mem_free(b->cut);
     dpt_mem_free(b->mean);
@@ -52,8 +54,9 @@ static int64_t multibit_block_end(int64_t n, int count, int j) {
 }
 
 static int multibit_block_of(const blocks *b, int group, uint32_t bits, int tensor, int64_t ig) {
-    const dpt_cut *cut = b->cut + (int64_t)group * (b->count - 1);
-    int low = 0, high = b->count - 1; /* the first cut that keeps the entry, or the last block */
+    const dpt_cut *cut = b->cut + (int64_t)group * (b->most - 1);
+    int low = 0,
+        high = b->count[group] - 1; /* the first cut that keeps the entry, or the last block */
     while (low < high) {
         int middle = (low + high) / 2;
         if (dpt_cut_keeps(&cut[middle], bits, tensor, ig))
@@ -75,13 +78,17 @@ static void multibit_block_sums(const dpt_edit_stage *stage, dpt_range range, co
                                 double *sums) {
     const blocks *b = stage->state;
     int group = b->group_of[range.tensor];
-    for (int j = 0; j <= b->count; j++)
+    for (int j = 0; j <= b->most; j++)
         sums[j] = 0.0;
     for (int64_t i = 0; i < range.n; i++) {
         sums[multibit_block_of(b, group, multibit_magnitude_bits(delta[i]), range.tensor,
                                range.ig + i)] += fabs((double)delta[i]);
-        sums[b->count] += delta[i] == 0.0f;
+        sums[b->most] += delta[i] == 0.0f;
     }
+}
+
+static int multibit_count_of(const dpt_edit_stage_spec *spec, int tensor) {
+    return 1 << (int)dpt_edit_value_of(spec, MULTIBIT_BITS, tensor);
 }
 
 static dpt_status multibit_create(dpt_edit_stage *stage) {
@@ -90,14 +97,18 @@ static dpt_status multibit_create(dpt_edit_stage *stage) {
     stage->state = b;
     if (b == NULL)
         return DPT_ERR_OUTPUT;
-    b->count = 1 << (int)dpt_edit_value(stage->spec, MULTIBIT_BITS);
+    b->most = 1;
+    for (int t = 0; t < n; t++)
+        if (stage->covers[t] && multibit_count_of(stage->spec, t) > b->most)
+            b->most = multibit_count_of(stage->spec, t);
     b->group_of = dpt_mem_zalloc(n, sizeof *b->group_of, "blocks of magnitudes");
+    b->count = dpt_mem_zalloc(n, sizeof *b->count, "blocks of magnitudes");
     b->numel = dpt_mem_zalloc(n, sizeof *b->numel, "blocks of magnitudes");
     b->first = dpt_mem_zalloc(n, sizeof *b->first, "blocks of magnitudes");
-    b->cut = dpt_mem_zalloc(n * b->count, sizeof *b->cut, "blocks of magnitudes");
-    b->mean = dpt_mem_zalloc(n * b->count, sizeof *b->mean, "blocks of magnitudes");
+    b->cut = dpt_mem_zalloc(n * b->most, sizeof *b->cut, "blocks of magnitudes");
+    b->mean = dpt_mem_zalloc(n * b->most, sizeof *b->mean, "blocks of magnitudes");
     b->zeros = dpt_mem_zalloc(n, sizeof *b->zeros, "blocks of magnitudes");
-    if (!b->group_of || !b->numel || !b->first || !b->cut || !b->mean || !b->zeros)
+    if (!b->group_of || !b->count || !b->numel || !b->first || !b->cut || !b->mean || !b->zeros)
         return DPT_ERR_OUTPUT;
     bool model = (int)dpt_edit_value(stage->spec, MULTIBIT_SCOPE) == SCOPE_MODEL;
     for (int t = 0; t < n; t++) {
@@ -105,20 +116,22 @@ static dpt_status multibit_create(dpt_edit_stage *stage) {
         if (!stage->covers[t])
             continue;
         b->numel[b->group_of[t]] += stage->catalog->tensors[t].numel;
+        b->count[b->group_of[t]] = multibit_count_of(stage->spec, t);
         b->groups = b->group_of[t] + 1;
     }
     return DPT_OK;
 }
 
 static dpt_status multibit_find_cuts(dpt_edit_work *work, dpt_edit_stage *stage, blocks *b) {
-    int64_t count = (int64_t)b->groups * (b->count - 1);
+    int64_t count = (int64_t)b->groups * (b->most - 1);
     dpt_quantile_target *targets = dpt_mem_alloc(count, sizeof *targets, "blocks of magnitudes");
     dpt_status st = dpt_agree(stage->input->comm, targets != NULL ? DPT_OK : DPT_ERR_OUTPUT);
     if (st == DPT_OK && count > 0) {
         for (int64_t i = 0; i < count; i++) {
-            int group = (int)(i / (b->count - 1)), j = (int)(i % (b->count - 1));
-            targets[i] =
-                (dpt_quantile_target){group, multibit_block_end(b->numel[group], b->count, j)};
+            int group = (int)(i / (b->most - 1)), j = (int)(i % (b->most - 1));
+            int last = b->count[group] - 1; /* a group of fewer blocks repeats its end */
+            targets[i] = (dpt_quantile_target){
+                group, multibit_block_end(b->numel[group], b->count[group], j < last ? j : last)};
         }
         dpt_edit_view view = {.work = work, .upto = stage->index};
         st = dpt_quantile_select(stage->input->comm, stage->input->shard, b->group_of, count,
@@ -130,15 +143,15 @@ static dpt_status multibit_find_cuts(dpt_edit_work *work, dpt_edit_stage *stage,
 
 static void multibit_set_means(const dpt_edit_stage *stage, blocks *b, const double *totals) {
     for (int g = 0; g < b->groups; g++)
-        for (int j = 0; j < b->count; j++) {
+        for (int j = 0; j < b->count[g]; j++) {
             double sum = 0.0;
             for (int t = 0; t < stage->catalog->count; t++)
                 if (b->group_of[t] == g)
-                    sum += totals[(int64_t)t * (b->count + 1) + j];
-            int64_t begin = j > 0 ? multibit_block_end(b->numel[g], b->count, j - 1) : 0;
-            int64_t n = multibit_block_end(b->numel[g], b->count, j) - begin;
+                    sum += totals[(int64_t)t * (b->most + 1) + j];
+            int64_t begin = j > 0 ? multibit_block_end(b->numel[g], b->count[g], j - 1) : 0;
+            int64_t n = multibit_block_end(b->numel[g], b->count[g], j) - begin;
             double mean = n > 0 ? sum / (double)n : 0.0;
-            b->mean[(int64_t)g * b->count + j] = (float)mean;
+            b->mean[(int64_t)g * b->most + j] = (float)mean;
             if (j == 0)
                 b->first[g] = mean;
         }
@@ -151,11 +164,11 @@ static dpt_status multibit_prepare(dpt_edit_work *work, dpt_edit_stage *stage) {
     if (st == DPT_OK)
         st = multibit_find_cuts(work, stage, b);
     if (st == DPT_OK)
-        st = dpt_edit_sums(work, stage, b->count + 1, multibit_block_sums, &totals);
+        st = dpt_edit_sums(work, stage, b->most + 1, multibit_block_sums, &totals);
     if (st == DPT_OK)
         multibit_set_means(stage, b, totals);
     for (int t = 0; st == DPT_OK && t < stage->catalog->count; t++)
-        b->zeros[t] = totals[(int64_t)t * (b->count + 1) + b->count];
+        b->zeros[t] = totals[(int64_t)t * (b->most + 1) + b->most];
     dpt_mem_free(totals);
     return st;
 }
@@ -163,7 +176,7 @@ static dpt_status multibit_prepare(dpt_edit_work *work, dpt_edit_stage *stage) {
 static void multibit_apply(const dpt_edit_stage *stage, dpt_range range, float *delta) {
     const blocks *b = stage->state;
     int group = b->group_of[range.tensor];
-    const float *mean = b->mean + (int64_t)group * b->count;
+    const float *mean = b->mean + (int64_t)group * b->most;
     for (int64_t i = 0; i < range.n; i++) {
         float size = mean[multibit_block_of(b, group, multibit_magnitude_bits(delta[i]),
                                             range.tensor, range.ig + i)];
@@ -179,6 +192,12 @@ static double multibit_scale(const dpt_edit_stage *stage, int tensor) {
 
 static double multibit_zeros(const dpt_edit_stage *stage, int tensor) {
     return ((const blocks *)stage->state)->zeros[tensor];
+}
+
+static double multibit_bytes(const dpt_edit_stage_spec *spec, const dpt_tensor_info *info,
+                             double value) {
+    double bits = isnan(value) ? dpt_edit_value(spec, MULTIBIT_BITS) : value;
+    return ceil((double)info->numel * (1.0 + bits) / 8.0) + 4.0 * exp2(bits);
 }
 
 /* One block of a tensor is all of it. */
@@ -212,6 +231,7 @@ const dpt_edit_method dpt_edit_method_multibit = {
     .covers = multibit_covers,
     .prepare = multibit_prepare,
     .apply = multibit_apply,
+    .bytes = multibit_bytes,
     .scale = multibit_scale,
     .zeros = multibit_zeros,
     .destroy = multibit_destroy};

@@ -29,7 +29,6 @@ static void prune_destroy(dpt_edit_stage *stage) {
 /* Groups of the selection and how many entries each keeps; the number of groups. */
 static int64_t prune_set_targets(const dpt_edit_stage *stage, cuts *c,
                                  dpt_quantile_target *targets) {
-    double keep = dpt_edit_value(stage->spec, PRUNE_KEEP);
     bool model = (int)dpt_edit_value(stage->spec, PRUNE_SCOPE) == SCOPE_MODEL;
     int groups = 0;
     int64_t total = 0;
@@ -39,6 +38,7 @@ static int64_t prune_set_targets(const dpt_edit_stage *stage, cuts *c,
         if (!stage->covers[t])
             continue;
         total += numel;
+        double keep = dpt_edit_value_of(stage->spec, PRUNE_KEEP, t);
         c->group_of[t] = model ? 0 : groups;
         targets[c->group_of[t]].group = c->group_of[t];
         targets[c->group_of[t]].count =
@@ -103,6 +103,13 @@ static double prune_scale(const dpt_edit_stage *stage, int tensor) {
     return (double)value;
 }
 
+/* With scope: model a tensor counts with the mean share: where places are bits, the sum is the same. */
+static double prune_bytes(const dpt_edit_stage_spec *spec, const dpt_tensor_info *info,
+                          double value) {
+    double keep = isnan(value) ? dpt_edit_value(spec, PRUNE_KEEP) : value;
+    return dpt_edit_sparse_bytes(info, floor(keep * (double)info->numel + 0.5));
+}
+
 const dpt_edit_method dpt_edit_method_prune = {
     .name = "prune",
     .help = "keep the deltas of largest magnitude and drop the others",
@@ -121,5 +128,6 @@ const dpt_edit_method dpt_edit_method_prune = {
     .prepare = prune_prepare,
     .apply = prune_apply,
     .fused = prune_fused,
+    .bytes = prune_bytes,
     .scale = prune_scale,
     .destroy = prune_destroy};
