@@ -53,6 +53,10 @@ static dpt_status write_group(dpt_report_plots *plots, FILE *html, const dpt_rep
     dpt_report_minima(html, group);
     dpt_report_correlations(html, group);
     dpt_status st = dpt_report_changes(plots, html, group);
+    if (st == DPT_OK)
+        st = dpt_report_proof(plots, html, group);
+    if (st == DPT_OK)
+        st = dpt_report_curvature(plots, html, group);
     if (st == DPT_OK && has_terms(group))
         st = dpt_report_terms(plots, html, group);
     if (st == DPT_OK && has_terms(group))

@@ -93,6 +93,10 @@ dpt_status dpt_report_figure(dpt_report_plots *plots, FILE *html, FILE *script, 
 
 /* The figures of one data set, and the spectra of all units. */
 dpt_status dpt_report_changes(dpt_report_plots *plots, FILE *html, const dpt_report_group *group);
+dpt_status dpt_report_proof(dpt_report_plots *plots, FILE *html,
+                            const dpt_report_group *group); /* nothing without predictions */
+dpt_status dpt_report_curvature(dpt_report_plots *plots, FILE *html,
+                                const dpt_report_group *group); /* nothing without a law */
 dpt_status dpt_report_terms(dpt_report_plots *plots, FILE *html, const dpt_report_group *group);
 dpt_status dpt_report_slopes(dpt_report_plots *plots, FILE *html, const dpt_report_group *group);
 dpt_status dpt_report_spectra(dpt_report_plots *plots, FILE *html, const dpt_results *results);

@@ -78,4 +78,8 @@ bool dpt_result_has_names(int64_t group, const char *table, const char *const *n
  * Local. @return whether unit i is such a one. */
 bool dpt_result_is_law(const dpt_result *results, int64_t i);
 
+/** Member `proof` of results.json: dpt_proof of each data set with a law. Local. @param[in,out] root a json_t object.
+ * Errors: DPT_ERR_OUTPUT without memory. */
+dpt_status dpt_result_proof_json(const dpt_result *results, int64_t count, void *root);
+
 #endif

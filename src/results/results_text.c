@@ -237,6 +237,8 @@ dpt_status dpt_results_json(FILE *file, const dpt_results_study *study, const dp
         json_array_append_new(units, unit);
     }
     results_text_set_law(root, study, results, count);
+    if (st == DPT_OK)
+        st = dpt_result_proof_json(results, count, root);
     json_object_set_new(root, "units", units);
     json_object_set_new(root, "seeds", dpt_result_seeds_json(study));
     if (st == DPT_OK && json_dumpf(root, file, JSON_INDENT(1) | JSON_REAL_PRECISION(DIGITS)) != 0)

@@ -32,6 +32,7 @@ static const struct kind {
     [DPT_OWNED_JSON] = {"results file", NULL, NULL, "{\n \"format\": \"deltapath-results\""},
     [DPT_OWNED_REPORT] = {"report", NULL, NULL, DPT_OWNED_REPORT_START},
     [DPT_OWNED_MANIFEST] = {"manifest", NULL, NULL, DPT_MANIFEST_START},
+    [DPT_OWNED_PREDICTIONS] = {"table of predictions", NULL, NULL, DPT_OWNED_PREDICTIONS_START},
     [DPT_OWNED_PROGRESS] = {"part of a pass", NULL, NULL, DPT_OWNED_PROGRESS_START}};
 
 dpt_status dpt_owned_refuse(const char *path, const char *what) {

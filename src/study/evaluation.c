@@ -4,6 +4,7 @@
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
 #include "deltapath/path/weighted.h"
+#include "deltapath/path/weighted.h"
 #include "losses.h"
 #include "loss_kinds.h"
 
@@ -350,7 +351,7 @@ static dpt_status walk_choosing(dpt_evaluation *ev, int d, dpt_evaluation_path *
 }
 
 dpt_status dpt_evaluation_walk(dpt_evaluation *ev, int d, const dpt_quadrature *quadrature,
-                               dpt_evaluation_path *out) {
+                               dpt_prediction_task *task, dpt_evaluation_path *out) {
     dpt_baseline *base = &ev->data[d];
     int tensors = dpt_model_catalog(ev->model)->count;
     walker walk = {.evaluation = ev, .base = base, .accuracy_edit = NAN};
@@ -366,6 +367,9 @@ dpt_status dpt_evaluation_walk(dpt_evaluation *ev, int d, const dpt_quadrature *
         st = terms_at_start(ev, base, start);
         shared.terms_start = start;
     }
+    task->loss = dpt_weighted_mean(shared.sample_shares, base->samples, base->loss_post);
+    if (st == DPT_OK)
+        st = dpt_prediction_run(task, shared.terms_start);
     if (st == DPT_OK) {
         dpt_oracle oracle = {.ctx = &walk,
                              .samples = base->samples,
@@ -374,6 +378,9 @@ dpt_status dpt_evaluation_walk(dpt_evaluation *ev, int d, const dpt_quadrature *
                              .slope = walk_slope};
         st = dpt_riemann_run(&ev->mesh.world, &oracle, quadrature, &shared, &out->riemann);
     }
+    if (st == DPT_OK)
+        dpt_prediction_see_slopes(&out->riemann, &task->made);
+    out->prediction = task->made;
     if (st == DPT_OK)
         st = walk_choosing(ev, d, out);
     out->accuracy_edit = walk.accuracy_edit;

@@ -7,7 +7,7 @@
 #include "deltapath/model/model.h"
 #include "deltapath/path/riemann.h"
 #include "inputs.h"
-#include "law.h"
+#include "prediction.h"
 #include "passes.h"
 #include "resources.h"
 
@@ -56,6 +56,7 @@ typedef struct dpt_path_correlation {
 typedef struct dpt_evaluation_path {
     dpt_riemann riemann;
     double accuracy_edit;
+    dpt_prediction prediction; /**< made before it was walked */
     double choose_change; /**< of the mean loss on the samples that only choose; NaN without such */
     double choose_accuracy;
     dpt_path_correlation correlation; /**< empty when it is not measured */
@@ -84,9 +85,9 @@ dpt_status dpt_evaluation_reduce(dpt_evaluation *evaluation, int d, double t,
                                                       double *kept),
                                  void *ctx, double *kept, int64_t nkept);
 
-/** Riemann sum of the bound edit on data set d. Collective. @param[out] out destroyed by
+/** Riemann sum of the bound edit on data set d, after its prediction. Collective. @param[in,out] task of the edit. @param[out] out destroyed by
  * dpt_riemann_destroy(&out->riemann). */
 dpt_status dpt_evaluation_walk(dpt_evaluation *evaluation, int d, const dpt_quadrature *quadrature,
-                               dpt_evaluation_path *out);
+                               dpt_prediction_task *task, dpt_evaluation_path *out);
 
 #endif

@@ -24,9 +24,10 @@ enum { KIND_MODEL = -1, KIND_TEMPORARY = -2 }; /* besides dpt_owned_kind */
 static const struct place {
     const char *name;
     int kind;
-} files[] = {{"results.h5", DPT_OWNED_RESULTS}, {"summary.csv", DPT_OWNED_SUMMARY},
-             {"seeds.csv", DPT_OWNED_SEEDS},    {"results.json", DPT_OWNED_JSON},
-             {"report.html", DPT_OWNED_REPORT}, {DPT_MANIFEST_STUDY, DPT_OWNED_MANIFEST}},
+} files[] = {{"results.h5", DPT_OWNED_RESULTS},       {"summary.csv", DPT_OWNED_SUMMARY},
+             {"seeds.csv", DPT_OWNED_SEEDS},          {"results.json", DPT_OWNED_JSON},
+             {"report.html", DPT_OWNED_REPORT},       {DPT_PREDICTIONS, DPT_OWNED_PREDICTIONS},
+             {DPT_MANIFEST_STUDY, DPT_OWNED_MANIFEST}},
   folders[] = {{"units", DPT_OWNED_UNIT},
                {"references", DPT_OWNED_CACHE},
                {"progress", DPT_OWNED_PROGRESS},

@@ -7,9 +7,6 @@
 #include <stdio.h>
 #include <string.h>
 
-/* s up to which the second order is most of the change: measured, see doc/science.md. */
-static const double LAW_RANGE = 0.1;
-
 dpt_status dpt_law_create(int tensors, int repeats, dpt_law *out) {
     *out = (dpt_law){.tensors = tensors, .repeats = repeats, .total = NAN, .total_se = NAN};
     out->draws = dpt_mem_zalloc((int64_t)(repeats + 2) * tensors + repeats, sizeof *out->draws,
@@ -99,12 +96,11 @@ bool dpt_law_predict(const dpt_law *law, const dpt_edit_spec *spec, dpt_law_pred
         out->change = out->s * law->total;
         out->se = out->s * law->total_se;
     }
-    out->in_range = out->s <= LAW_RANGE;
+    out->in_range = out->s <= DPT_LAW_RANGE;
     return true;
 }
 
-/* "0.27 +- 0.01", or without the error of a single draw. */
-static const char *law_number(double mean, double se, char text[64]) {
+const char *dpt_law_number(double mean, double se, char text[64]) {
     int n = snprintf(text, 64, "%+.4g", mean);
     if (!isnan(se))
         snprintf(text + n, 64 - (size_t)n, " +- %.2g", se);
@@ -115,15 +111,5 @@ void dpt_law_log(const char *data, const dpt_law *law) {
     char text[64];
     if (law->mean != NULL)
         dpt_log(DPT_LOG_INFO, "%s: curvature along the delta %s [nats], from %d draws of labels",
-                data, law_number(law->total, law->total_se, text), law->repeats);
-}
-
-void dpt_law_log_prediction(const char *edit, const char *data, const dpt_law *law,
-                            const dpt_edit_spec *spec) {
-    dpt_law_prediction predicted;
-    char text[64];
-    if (dpt_law_predict(law, spec, &predicted))
-        dpt_log(DPT_LOG_INFO, "%s on %s: predicted change %s [nats]%s", edit, data,
-                law_number(predicted.change, predicted.se, text),
-                predicted.in_range ? "" : ", beyond the range of the law");
+                data, dpt_law_number(law->total, law->total_se, text), law->repeats);
 }

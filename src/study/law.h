@@ -32,6 +32,9 @@ double *dpt_law_draw(dpt_law *law, int r);
  * others have no share. */
 void dpt_law_finish(dpt_law *law, const bool *selected);
 
+/** s up to which the second order is most of the change: measured, see doc/science.md. */
+#define DPT_LAW_RANGE 0.1
+
 /** What the law says of an edit before it is measured. */
 typedef struct dpt_law_prediction {
     double s;      /**< (k-1)^2 p/(1-p); where tensors have a p of their own, its mean by their c */
@@ -44,9 +47,10 @@ typedef struct dpt_law_prediction {
  * not calibrated. */
 bool dpt_law_predict(const dpt_law *law, const dpt_edit_spec *spec, dpt_law_prediction *out);
 
-/** Say what was measured, and what is predicted; nothing without it. Local. */
+/** Say what was measured; nothing without it. Local. */
 void dpt_law_log(const char *data, const dpt_law *law);
-void dpt_law_log_prediction(const char *edit, const char *data, const dpt_law *law,
-                            const dpt_edit_spec *spec);
+
+/** "0.27 +- 0.01", or without the error of a single draw. Local. @return text. */
+const char *dpt_law_number(double mean, double se, char text[64]);
 
 #endif

@@ -256,9 +256,14 @@ static dpt_status run_unit(study *s, const work_item *item, int d, const dpt_qua
     if (d < 0)
         return save_unit(s, item, d, NULL, dpt_log_seconds() - started);
     dpt_evaluation_path path;
-    dpt_law_log_prediction(item->edit->id, s->job->data[d].name, &s->evaluation.data[d].law,
-                           item_spec(item));
-    dpt_status st = dpt_evaluation_walk(&s->evaluation, d, quadrature, &path);
+    dpt_prediction_task task = {.comm = s->comm,
+                                .outputs = &s->outputs,
+                                .edit = item->edit->id,
+                                .data = s->job->data[d].name,
+                                .law = &s->evaluation.data[d].law,
+                                .spec = item_spec(item),
+                                .report = &item->report};
+    dpt_status st = dpt_evaluation_walk(&s->evaluation, d, quadrature, &task, &path);
     st = dpt_agree(s->comm, st);
     if (st == DPT_OK && dpt_path_correlation_wanted(s->job, item->edit)) {
         dpt_edit_input input = edit_input(s);
@@ -385,6 +390,9 @@ static dpt_status write_results(study *s) {
                            "%s/units: the result of %s is gone: run again with --resume",
                            s->job->directory, edit->id);
     }
+    if (st == DPT_OK && s->comm->rank == 0)
+        st = dpt_prediction_check(s->job->directory, results, count);
+    st = dpt_agree(s->comm, st);
     if (st == DPT_OK)
         st = dpt_summary_write(s->comm, s->job, &s->outputs.study, results, s->units);
     for (int64_t i = 0; results != NULL && i < count; i++)

@@ -4,6 +4,7 @@
 #include "deltapath/comm/agree.h"
 #include "deltapath/comm/same.h"
 #include "deltapath/path/verdict.h"
+#include "prediction.h"
 #include "seeds.h"
 
 #include <float.h>
@@ -72,6 +73,16 @@ static void print_doubt(const dpt_result_scalars *s) {
                s->gain, s->gain_low, s->gain_high);
 }
 
+static void summary_print_law(const dpt_result *results, int64_t edits, int64_t units, int64_t u) {
+    const dpt_result **of = dpt_mem_alloc(edits, sizeof *of, "predictions");
+    int64_t count = 0;
+    for (int64_t e = 0; e < edits && of != NULL; e++)
+        if (is_judged(&results[e * units + u]))
+            of[count++] = &results[e * units + u];
+    dpt_summary_print_law(count, of);
+    dpt_mem_free(of);
+}
+
 static void print_data(const dpt_result *results, int64_t edits, int64_t units, int64_t u) {
     const dpt_result *first = first_judged(results, edits, units, u);
     if (first == NULL || first->samples == 0)
@@ -97,6 +108,7 @@ static void print_data(const dpt_result *results, int64_t edits, int64_t units, 
     for (int64_t e = 0; e < edits; e++)
         if (is_judged(&results[e * units + u]))
             summary_print_row(&results[e * units + u], width);
+    summary_print_law(results, edits, units, u);
 }
 
 void dpt_summary_print(const dpt_result *results, int64_t edits, int64_t units) {
@@ -189,5 +201,7 @@ dpt_status dpt_summary_write(const dpt_comm *comm, const dpt_job *job,
     dpt_seeds_release(seeds, header.nseeds);
     if (st == DPT_OK && comm->rank == 0)
         dpt_summary_print(results, job->nedits, units);
-    return st;
+    if (st == DPT_OK && comm->rank == 0)
+        st = dpt_prediction_list(study->directory);
+    return dpt_agree(comm, st);
 }

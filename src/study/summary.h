@@ -14,6 +14,10 @@ double dpt_summary_number(double x);
  *            not judge has an empty place (edit NULL). */
 void dpt_summary_print(const dpt_result *results, int64_t edits, int64_t units);
 
+/** Print what the law predicted of the edits on a data set, which predictions are out of range and why, and how they
+ * compare with the true changes; nothing without a law. Local. */
+void dpt_summary_print_law(int64_t count, const dpt_result *const *units);
+
 /** Finish a study: correct the p-values of each data set for the edits compared on it (Holm), sum up
  * edits that differ in their seed, write all result files, and print the verdicts.
  *

@@ -374,7 +374,7 @@ done:
 }
 
 /* What was known before the edit was measured; NaN stays where it was not. */
-static void unit_set_law(const dpt_edit_spec *spec, const dpt_law *law, dpt_result *out) {
+static void unit_set_law(const dpt_law *law, dpt_result *out) {
     if (law->mean == NULL)
         return;
     dpt_result_scalars *s = &out->scalars;
@@ -382,12 +382,20 @@ static void unit_set_law(const dpt_edit_spec *spec, const dpt_law *law, dpt_resu
     copy(out->curvature_se, law->se, out->tensors);
     s->curvature = law->total;
     s->curvature_se = law->total_se;
-    dpt_law_prediction predicted;
-    if (!dpt_law_predict(law, spec, &predicted))
-        return;
-    s->predicted_change = predicted.change;
-    s->predicted_se = predicted.se;
-    s->predicted_in_range = predicted.in_range;
+}
+
+static dpt_status unit_set_prediction(const dpt_prediction *p, dpt_result *out) {
+    dpt_result_scalars *s = &out->scalars;
+    if (!p->made)
+        return DPT_OK;
+    s->predicted_first = p->first;
+    s->predicted_second = p->second;
+    s->predicted_change = p->change;
+    s->predicted_se = p->se;
+    s->predicted_s = p->s;
+    s->predicted_in_range = p->in_range;
+    dpt_status st = dpt_result_set_string(&out->predicted_at, "%s", p->at);
+    return st == DPT_OK ? dpt_result_set_string(&out->predicted_range, "%s", p->range) : st;
 }
 
 /* Size of the edit, and the value of each tensor where they have their own. */
@@ -425,12 +433,17 @@ dpt_status dpt_unit_record(const dpt_inputs *inputs, const dpt_job_edit *edit,
         unit_set_size(inputs, spec, report, out);
     if (st == DPT_OK && path != NULL) {
         set_path(&path->riemann, &evaluation->data[d], out);
-        unit_set_law(spec, &evaluation->data[d].law, out);
+        unit_set_law(&evaluation->data[d].law, out);
         unit_set_correlation(&path->correlation, out);
         st = unit_set_choice(inputs, edit, d, path, out);
+        if (st == DPT_OK)
+            st = unit_set_prediction(&path->prediction, out);
     }
     if (st == DPT_OK && path != NULL)
         st = set_verdict(inputs, edit, d, &evaluation->data[d], path, out);
+    if (st == DPT_OK && path != NULL)
+        out->scalars.safe_rate = dpt_prediction_safe_rate(
+            &evaluation->data[d].law, out->scalars.loss_post, out->scalars.margin, 0.0);
     out->scalars.seconds = seconds;
     if (st != DPT_OK)
         dpt_result_destroy(out);

@@ -124,10 +124,21 @@ def law(name, unit, group):
     near(f"{name} curvature", unit["curvature"], curvature.sum(), 1e-9)
     check(f"{name} curvature_se", error.max() < unit["curvature_se"] < error.sum() * 1.0001 and
           unit["curvature_se"] < unit["curvature"], (error, unit["curvature_se"]))
+    columns = [c.decode() for c in group["tensor_stats_columns"]]
+    stats = dict(zip(columns, np.array(group["tensor_stats"]).T))
+    share = (stats["edit_norm"] / np.maximum(stats["delta_norm"], 1e-30)) ** 2
+    check(f"{name} predicted_range", unit["predicted_range"].startswith("out of range: ") and
+          "is nearly zero (below 0.05)" in unit["predicted_range"], unit["predicted_range"])
+    near(f"{name} predicted_in_range", unit["predicted_in_range"], 0.0)
+    check(f"{name} predicted_first needs the gradient at t = 0", unit["predicted_first"] is None)
+    check(f"{name} safe_rate: no p is in range (test_law has one)", unit["safe_rate"] is None, unit["safe_rate"])
+    near(f"{name} predicted_s", unit["predicted_s"], unit["predicted_second"] / unit["curvature"])
     if not name.startswith("dare-"):
-        check(f"{name} has no prediction", unit["predicted_change"] is None and unit["predicted_se"] is None and
-              unit["predicted_in_range"] is None)
+        check(f"{name} has no prediction", unit["predicted_change"] is None)
+        near(f"{name} predicted_second", unit["predicted_second"], (curvature * share).sum())
+        check(f"{name} predicted_se", 0 < unit["predicted_se"] < unit["predicted_second"], unit["predicted_se"])
         return
+    near(f"{name} predicted_second", unit["predicted_second"], unit["curvature"], 1e-9)
     near(f"{name} predicted_change", unit["predicted_change"], unit["curvature"], 1e-9) # s is 1 at p = 0.5
     near(f"{name} predicted_se", unit["predicted_se"], unit["curvature_se"], 1e-9)
     near(f"{name} predicted_in_range", unit["predicted_in_range"], 0.0)

@@ -4,6 +4,7 @@
 every mesh, predictions follow from it, a study that was killed goes on with the same numbers, and nothing is there
 where no job asked for it."""
 
+import csv
 import json
 import math
 import os
@@ -68,9 +69,12 @@ def predictions(folder, results):
     for unit in results["units"]:
         name = unit["edit"]
         check(f"{name}: curvature", unit["curvature"] == c and unit["curvature_se"] == se, unit["curvature"])
+        most = min(unit["margin"] / c, 0.1)
+        check(f"{name}: safe rate", abs(unit["safe_rate"] - most / (1 + most)) < 1e-12, unit["safe_rate"])
+        check(f"{name}: a line of its own in predictions.csv", predicted_line(folder, unit))
         if not name.startswith("dare-"):
-            check(f"{name}: no prediction", unit["predicted_change"] is None and unit["predicted_se"] is None and
-                  unit["predicted_in_range"] is None, unit["predicted_change"])
+            check(f"{name}: first and second order", abs(unit["predicted_change"] - unit["predicted_first"] -
+                  unit["predicted_second"]) < 1e-12 and unit["predicted_s"] == unit["predicted_second"] / c, unit)
             continue
         p, k = unit["parameters"]["p"], unit["parameters"]["k"]
         s = (k - 1) ** 2 * p / (1 - p)
@@ -81,6 +85,34 @@ def predictions(folder, results):
         own = dict(zip((n.decode() for n in h5["tensors/names"]), group["curvature"]))
         check("results.h5 has the same", group.attrs["curvature"] == c and group.attrs["curvature_se"] == se and
               all(own[t["tensor"]] == t["curvature"] for t in law["tensors"]))
+
+
+def predicted_line(folder, unit):
+    """Whether the prediction of a unit was written down, as its time and hash say."""
+    with open(f"{folder}/base/predictions.csv", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["edit"] == unit["edit"]]
+    return (len(rows) == 1 and unit["predicted_at"] == f"{rows[0]['time']} {rows[0]['xxh3']}" and
+            float(rows[0]["change"]) == unit["predicted_change"] and
+            float(rows[0]["first"]) == unit["predicted_first"])
+
+
+def tampered(folder):
+    """A prediction that is changed after it was made is found out."""
+    path = f"{folder}/base/predictions.csv"
+    with open(path, encoding="utf-8") as file:
+        lines = file.read().split("\n")
+    at = next(i for i, line in enumerate(lines) if ",drop,digits," in line)
+    words = lines[at].split(",")
+    words[5] = "0.5"
+    lines[at] = ",".join(words)
+    with open(path, "w", encoding="utf-8") as file:
+        file.write("\n".join(lines))
+    os.remove(f"{folder}/base/manifest.json")
+    for name in ("summary.csv", "results.json", "seeds.csv"):
+        if os.path.exists(f"{folder}/base/{name}"):
+            os.remove(f"{folder}/base/{name}")
+    _, said = run(folder, "base", 1, options=["--resume"])
+    check("a changed prediction", "what was predicted of drop on digits before it was measured" in said, said)
 
 
 def same(name, results, other, said):
@@ -141,6 +173,7 @@ def main():
               results["units"][0]["curvature"] is None and results["units"][0]["predicted_change"] is None, said)
         refusals(folder)
         resumed(folder, base)
+        tampered(folder)
 
 
 if __name__ == "__main__":

@@ -138,6 +138,14 @@ static void fill_unit(const planned *p, dpt_result *r) {
     double change = crowded && p - plan < PLANNED - 2 ? 1e-3 * p->change : p->change;
     fill_terms(r, change, dpt_rng_make(1, p->edit, DPT_RNG_BOOTSTRAP));
     fill_scalars(r, change, p->width, p->verdict);
+    r->scalars.predicted_change = 0.8 * change + 0.01;
+    r->scalars.predicted_in_range = change < 0.1;
+    r->scalars.curvature = 0.0;
+    for (int t = 0; t < TENSORS; t++) {
+        r->curvature[t] = t % 3 == 0 ? 0.0 : 0.01 * (t + 1);
+        r->curvature_se[t] = 0.1 * r->curvature[t];
+        r->scalars.curvature += r->curvature[t];
+    }
     if (crowded) { /* a gain that cannot be told from zero */
         r->scalars.margin = NAN;
         r->scalars.gain_low = -1.0;
@@ -210,7 +218,7 @@ static void check_page(const char *html) {
     assert_null(strstr(html, ">nan<"));
     assert_non_null(strstr(html, "</html>"));
     assert_int_equal(count_of(html, "class=\"v\""), PLANNED);
-    assert_int_equal(count_of(html, "<figure>"), 6);
+    assert_int_equal(count_of(html, "<figure>"), 8);
     assert_non_null(strstr(html, "dare-p&lt;0.1&gt;</td><td>3</td><td>+0.125"));
     assert_non_null(strstr(html, "<td>extrapolate</td>"));
     assert_null(strstr(html, "No margin:"));
@@ -230,12 +238,16 @@ static void test_report(void **state) {
     assert_int_equal(dpt_report_write(results, html, &options), DPT_OK);
     check_page(slurp(html));
     assert_non_null(strstr(slurp(html), "demo &lt;b&gt;study&lt;/b&gt;"));
-    int plots = system("gnuplot -V >/dev/null 2>&1") == 0 ? 6 : 0;
+    int plots = system("gnuplot -V >/dev/null 2>&1") == 0 ? 8 : 0;
     assert_int_equal(count_of(slurp(html), "<svg"), plots);
-    static const char *const files[] = {"changes-task.csv", "terms-by-layer-task.csv",
-                                        "terms-by-module-task.csv", "derivative-task.csv",
-                                        "spectra.csv"};
-    for (int i = 0; i < 5; i++) {
+    static const char *const files[] = {"changes-task.csv",
+                                        "terms-by-layer-task.csv",
+                                        "terms-by-module-task.csv",
+                                        "derivative-task.csv",
+                                        "spectra.csv",
+                                        "predictions-task.csv",
+                                        "curvature-task.csv"};
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
         snprintf(file, sizeof file, "%s/%s", csv, files[i]);
         assert_int_equal(stat(file, &info), 0);
         assert_true(info.st_size > 40);
@@ -256,7 +268,7 @@ static void test_without_gnuplot(void **state) {
         assert_int_equal(dpt_report_write(results, html, &options), DPT_OK);
         check_page(slurp(html));
         assert_int_equal(count_of(slurp(html), "<svg"), 0);
-        assert_int_equal(count_of(slurp(html), "class=\"notice\""), 6);
+        assert_int_equal(count_of(slurp(html), "class=\"notice\""), 8);
     }
 }
 

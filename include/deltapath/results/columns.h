@@ -42,10 +42,21 @@
     X(curvature, "nats",                                                                           \
       "c = 1/2 sum Delta_i^2 H_ii over the edited tensors, Gauss-Newton, by `law`")                \
     X(curvature_se, "nats", "its standard error over the draws of labels")                         \
+    X(predicted_first, "nats", "gradient at W_post times E as written")                            \
+    X(predicted_second, "nats",                                                                    \
+      "sum over the tensors of their curvature times |E|^2 / |Delta|^2; of `dare` s c with s = "   \
+      "(k-1)^2 p/(1-p)")                                                                           \
     X(predicted_change, "nats",                                                                    \
-      "of `dare`: s c with s = (k-1)^2 p/(1-p), known before the change")                          \
-    X(predicted_se, "nats", "its standard error, s times that of the curvature")                   \
-    X(predicted_in_range, "-", "1 where s is at most 0.1, where the law holds; else 0")            \
+      "known before the change: the sum of both; of `dare` the mean over masks, which is the "     \
+      "second alone")                                                                              \
+    X(predicted_se, "nats", "standard error of the second over the draws of labels")               \
+    X(predicted_s, "-", "second over curvature; of `dare` s")                                      \
+    X(predicted_in_range, "-",                                                                     \
+      "1 of `dare` where s is at most 0.1 and the loss of the post-trained model at least 0.05; "  \
+      "else 0, and `predicted_range` says why")                                                    \
+    X(safe_rate, "share",                                                                          \
+      "largest p of `dare`, k = 0, whose predicted change stays within the margin and in range; "  \
+      "NaN where none is in range")                                                                \
     X(correlation_se, "-",                                                                         \
       "standard error of `path_correlation` over masks, 1 / sqrt(entries - 1)")                    \
     X(held_out, "share",                                                                           \
@@ -81,6 +92,8 @@
     X(rule, "text", "of the Riemann sum; empty without one")                                       \
     X(verdict, "text", "`competitive`, `decreased`, `improved`, `undecided`; empty without data")  \
     X(reason, "text", "of the verdict")                                                            \
+    X(predicted_at, "text", "time and hash of the prediction in `predictions.csv`")                \
+    X(predicted_range, "text", "whether the prediction can be trusted, and why not")               \
     X(chosen_on, "text",                                                                           \
       "data set from which the edit was chosen, with `~choose` its samples that only choose")
 

@@ -19,11 +19,16 @@ typedef enum dpt_owned_kind {
     DPT_OWNED_JSON,
     DPT_OWNED_REPORT,
     DPT_OWNED_MANIFEST,
-    DPT_OWNED_PROGRESS
+    DPT_OWNED_PROGRESS,
+    DPT_OWNED_PREDICTIONS
 } dpt_owned_kind;
 
 /** With what summary.csv begins: its columns before the scalars. */
 #define DPT_OWNED_SUMMARY_START "edit,data,method,parameters,loss,rule,points,samples"
+
+/** Predictions that a study makes before it measures, and with what the file begins. */
+#define DPT_PREDICTIONS             "predictions.csv"
+#define DPT_OWNED_PREDICTIONS_START "time,edit,data,first"
 
 /** With what a report begins, so that it is known again. */
 #define DPT_OWNED_REPORT_START                                                                     \

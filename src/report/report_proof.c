@@ -1,0 +1,146 @@
+#include "report_parts.h"
+
+#include "deltapath/base/mem.h"
+#include "deltapath/results/proof.h"
+
+#include <inttypes.h>
+#include <math.h>
+
+/* Predicted against true change: numbers, and a scatter with the diagonal. */
+
+static void proof_cell(FILE *html, dpt_proof_number x) {
+    fputs("<td>", html);
+    dpt_report_number(html, x.value, "%.3g");
+    fputs(" [", html);
+    dpt_report_number(html, x.low, "%.3g");
+    fputs(", ", html);
+    dpt_report_number(html, x.high, "%.3g");
+    fputs("]</td>", html);
+}
+
+static void proof_row(FILE *html, const char *what, const dpt_proof *proof) {
+    fprintf(html, "<tr><td class=\"l\">%s</td><td>%" PRId64 "</td>", what, proof->edits);
+    proof_cell(html, proof->correlation);
+    proof_cell(html, proof->rank_correlation);
+    proof_cell(html, proof->slope);
+    fputs("<td>", html);
+    dpt_report_number(html, proof->ratio, "%.3g");
+    fputs("</td></tr>\n", html);
+}
+
+static dpt_status proof_table(FILE *html, const dpt_report_group *group) {
+    static const char *const names[] = {"all, mean over masks", "in range, mean over masks",
+                                        "in range, of the mask that was drawn"};
+    dpt_status st = DPT_OK;
+    fputs("<h3>Predicted and true change</h3>\n<div class=\"wrap\"><table>\n<thead><tr><th "
+          "class=\"l\">predictions</th><th>edits</th><th>correlation</th><th>rank<br>correlation"
+          "</th><th>slope of true<br>on predicted</th><th>median true<br>over predicted</th></tr>"
+          "</thead>\n<tbody>\n",
+          html);
+    for (int k = 0; k < 3 && st == DPT_OK; k++) {
+        dpt_proof proof;
+        st = dpt_proof_measure(group->count, group->units, (dpt_proof_kind)k, &proof);
+        proof_row(html, names[k], &proof);
+    }
+    fputs("</tbody></table></div>\n<p class=\"sub\">From the gradient and the curvature at the "
+          "post-trained weights alone, written down before each edit was measured "
+          "(predictions.csv); 95 % intervals by a bootstrap over edits.</p>\n",
+          html);
+    return st;
+}
+
+/* A line for each prediction. */
+static void proof_edits(FILE *html, const dpt_report_group *group) {
+    fputs("<div class=\"wrap\"><table>\n<thead><tr><th>#</th><th class=\"l\">edit</th><th>first "
+          "order</th><th>second order</th><th>predicted<br>change [nats]</th><th>true change</th>"
+          "<th class=\"l\">range</th></tr></thead>\n<tbody>\n",
+          html);
+    for (int64_t i = 0; i < group->count; i++) {
+        const dpt_result_scalars *s = &group->units[i]->scalars;
+        const double numbers[] = {s->predicted_first, s->predicted_second, s->predicted_change,
+                                  s->change};
+        if (!isfinite(s->predicted_change))
+            continue;
+        fprintf(html, "<tr><td>%" PRId64 "</td><td class=\"l\">", i + 1);
+        dpt_report_text(html, group->units[i]->edit);
+        for (int k = 0; k < 4; k++) {
+            fputs("</td><td>", html);
+            dpt_report_number(html, numbers[k], "%.4g");
+        }
+        fputs("</td><td class=\"l\">", html);
+        dpt_report_text(html, group->units[i]->predicted_range);
+        fputs("</td></tr>\n", html);
+    }
+    fputs("</tbody></table></div>\n", html);
+}
+
+/* @param[in,out] most  largest size of a number. @param[out] sizes (count) of the true changes. */
+static dpt_status proof_csv(dpt_report_plots *plots, const dpt_report_group *group, char path[1024],
+                            double *most, double *typical) {
+    FILE *csv = dpt_report_csv(plots, "predictions", group->data,
+                               "number,edit,predicted,change,in_range,colour", path);
+    int64_t n = 0;
+    double logs = 0.0;
+    if (csv == NULL)
+        return DPT_ERR_OUTPUT;
+    for (int64_t i = 0; i < group->count; i++) {
+        const dpt_result_scalars *s = &group->units[i]->scalars;
+        char label[DPT_REPORT_LABEL_MAX];
+        if (!isfinite(s->predicted_change) || !isfinite(s->change))
+            continue;
+        dpt_report_label(group->units[i]->edit, label);
+        fprintf(csv, "%" PRId64 ",%s,%.17g,%.17g,%g,%u\n", i + 1, label, s->predicted_change,
+                s->change, s->predicted_in_range,
+                s->predicted_in_range == 1.0 ? 0x1a7f37U : 0xb35900U);
+        *most = fmax(*most, fmax(fabs(s->predicted_change), fabs(s->change)));
+        if (s->change != 0.0) {
+            logs += log(fabs(s->change));
+            n++;
+        }
+    }
+    *typical = n > 0 ? exp(logs / (double)n) : 0.0;
+    return dpt_report_csv_close(csv, path);
+}
+
+static dpt_status proof_figure(dpt_report_plots *plots, FILE *html, const char *path, double most,
+                               double typical) {
+    enum { WIDTH = 560, HEIGHT = 480 };
+    dpt_report_axis axis = dpt_report_axis_make(most, typical);
+    double end = 1.05 * dpt_report_axis_place(&axis, most);
+    char *text = NULL;
+    size_t size = 0;
+    FILE *script = dpt_report_script(&text, &size, WIDTH, HEIGHT);
+    if (script == NULL)
+        return DPT_ERR_OUTPUT;
+    dpt_report_axis_function(script, &axis);
+    dpt_report_axis_tics(script, &axis, "x");
+    dpt_report_axis_tics(script, &axis, "y");
+    fprintf(script,
+            "set xrange [%.17g:%.17g]\nset yrange [%.17g:%.17g]\n"
+            "set xlabel 'predicted change [nats]' tc rgb '#333a45'\n"
+            "set ylabel 'true change [nats]' tc rgb '#333a45'\nset key bottom right samplen 1\n"
+            "plot x with lines lc rgb '#8a8f98' dt 2 title 'true = predicted', "
+            "'%s' skip 1 using (f($3)):(f($4)):6 with points pt 7 ps 0.7 lc rgb variable notitle, "
+            "NaN with points pt 7 lc rgb '#1a7f37' title 'in range', "
+            "NaN with points pt 7 lc rgb '#b35900' title 'out of range'\n",
+            -end, end, -end, end, dpt_report_csv_name(path));
+    return dpt_report_figure(plots, html, script, &text,
+                             "True change against what was predicted before it was measured.");
+}
+
+dpt_status dpt_report_proof(dpt_report_plots *plots, FILE *html, const dpt_report_group *group) {
+    char path[1024];
+    double most = 0.0, typical = 0.0;
+    bool any = false;
+    for (int64_t i = 0; i < group->count; i++)
+        any = any || isfinite(group->units[i]->scalars.predicted_change);
+    if (!any)
+        return DPT_OK;
+    dpt_status st = proof_table(html, group);
+    if (st == DPT_OK)
+        st = proof_csv(plots, group, path, &most, &typical);
+    if (st == DPT_OK && most > 0.0)
+        st = proof_figure(plots, html, path, most, typical);
+    proof_edits(html, group);
+    return st;
+}

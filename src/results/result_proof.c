@@ -1,0 +1,265 @@
+#include "deltapath/results/proof.h"
+
+#include "deltapath/base/mem.h"
+#include "deltapath/base/rng.h"
+#include "result_fields.h"
+
+#include <jansson.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { RESAMPLES = 2000, LEAST = 4 }; /* edits below which nothing is said */
+
+typedef struct proof_pair {
+    double predicted, change;
+    int64_t cluster; /* of edits that differ in their seed alone */
+} proof_pair;
+
+typedef struct proof_numbers {
+    double correlation, rank_correlation, slope;
+} proof_numbers;
+
+static int proof_compare(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static void proof_moments(int64_t n, const double *x, const double *y, double *r, double *slope) {
+    double mx = 0.0, my = 0.0, xx = 0.0, yy = 0.0, xy = 0.0;
+    for (int64_t i = 0; i < n; i++) {
+        mx += x[i] / (double)n;
+        my += y[i] / (double)n;
+    }
+    for (int64_t i = 0; i < n; i++) {
+        xx += (x[i] - mx) * (x[i] - mx);
+        yy += (y[i] - my) * (y[i] - my);
+        xy += (x[i] - mx) * (y[i] - my);
+    }
+    *r = xx > 0.0 && yy > 0.0 ? xy / sqrt(xx * yy) : NAN;
+    *slope = xx > 0.0 ? xy / xx : NAN;
+}
+
+/* Middle ranks: values are found in the sorted copy. */
+static void proof_ranks(int64_t n, const double *x, double *sorted, double *ranks) {
+    memcpy(sorted, x, (size_t)n * sizeof *x);
+    qsort(sorted, (size_t)n, sizeof *sorted, proof_compare);
+    for (int64_t i = 0; i < n; i++) {
+        int64_t low = 0, high = n, first;
+        while (low < high) {
+            int64_t middle = (low + high) / 2;
+            if (sorted[middle] < x[i])
+                low = middle + 1;
+            else
+                high = middle;
+        }
+        first = low;
+        while (low < n && sorted[low] == x[i])
+            low++;
+        ranks[i] = 0.5 * (double)(first + low - 1);
+    }
+}
+
+/* @param[in] work (5 n) scratch. */
+static proof_numbers proof_of(int64_t n, const proof_pair *pairs, double *work) {
+    double *x = work, *y = work + n, *sorted = work + 2 * n, *rx = work + 3 * n, *ry = work + 4 * n;
+    proof_numbers out;
+    double ignored;
+    for (int64_t i = 0; i < n; i++) {
+        x[i] = pairs[i].predicted;
+        y[i] = pairs[i].change;
+    }
+    proof_moments(n, x, y, &out.correlation, &out.slope);
+    proof_ranks(n, x, sorted, rx);
+    proof_ranks(n, y, sorted, ry);
+    proof_moments(n, rx, ry, &out.rank_correlation, &ignored);
+    return out;
+}
+
+/* Length of an id up to its seed, and from behind it: ids that agree in both are of one edit. */
+static bool proof_same_edit(const char *a, const char *b) {
+    const char *sa = strstr(a, "-seed"), *sb = strstr(b, "-seed");
+    if (sa == NULL || sb == NULL || sa - a != sb - b || strncmp(a, b, (size_t)(sa - a)) != 0)
+        return false;
+    sa += strlen("-seed") + strspn(sa + 5, "0123456789");
+    sb += strlen("-seed") + strspn(sb + 5, "0123456789");
+    return strcmp(sa, sb) == 0;
+}
+
+static int64_t proof_collect(int64_t count, const dpt_result *const *units, dpt_proof_kind kind,
+                             proof_pair *pairs, const char **names, int64_t *clusters) {
+    int64_t n = 0;
+    *clusters = 0;
+    for (int64_t i = 0; i < count; i++) {
+        const dpt_result_scalars *s = &units[i]->scalars;
+        double predicted = kind == DPT_PROOF_AS_DRAWN ? s->predicted_first + s->predicted_second
+                                                      : s->predicted_change;
+        if (!isfinite(predicted) || !isfinite(s->change) ||
+            (kind != DPT_PROOF_ALL && s->predicted_in_range != 1.0))
+            continue;
+        int64_t cluster = *clusters;
+        for (int64_t j = 0; j < n && cluster == *clusters; j++)
+            if (proof_same_edit(names[j], units[i]->edit))
+                cluster = pairs[j].cluster;
+        *clusters += cluster == *clusters;
+        names[n] = units[i]->edit;
+        pairs[n++] = (proof_pair){predicted, s->change, cluster};
+    }
+    return n;
+}
+
+static int proof_by_cluster(const void *a, const void *b) {
+    const proof_pair *x = a, *y = b;
+    if (x->cluster != y->cluster)
+        return x->cluster < y->cluster ? -1 : 1;
+    return x->predicted != y->predicted
+               ? (x->predicted > y->predicted) - (x->predicted < y->predicted)
+               : (x->change > y->change) - (x->change < y->change);
+}
+
+/* Pairs by cluster, whose places become first (clusters + 1). */
+static void proof_sort(int64_t n, proof_pair *pairs, int64_t clusters, int64_t *first) {
+    qsort(pairs, (size_t)n, sizeof *pairs, proof_by_cluster);
+    for (int64_t c = 0, i = 0; c <= clusters; c++) {
+        while (i < n && pairs[i].cluster < c)
+            i++;
+        first[c] = i;
+    }
+}
+
+static double proof_quantile(double *x, int64_t n, double q) {
+    qsort(x, (size_t)n, sizeof *x, proof_compare);
+    double at = q * (double)(n - 1);
+    int64_t low = (int64_t)at;
+    return low + 1 < n ? x[low] + (at - (double)low) * (x[low + 1] - x[low]) : x[low];
+}
+
+static void proof_interval(double *x, int64_t n, double value, dpt_proof_number *out) {
+    *out = (dpt_proof_number){value, NAN, NAN};
+    if (n < RESAMPLES / 2)
+        return;
+    out->low = proof_quantile(x, n, 0.025);
+    out->high = proof_quantile(x, n, 0.975);
+}
+
+/* Resamples of whole clusters. @param[out] drawn (3, RESAMPLES) of the three numbers, finite ones first. */
+static void proof_resample(const proof_pair *pairs, int64_t clusters, const int64_t *first,
+                           int64_t room, proof_pair *sample, double *work, uint32_t *words,
+                           double *drawn, int64_t *kept) {
+    dpt_rng rng = dpt_rng_make(0, "proof", DPT_RNG_BOOTSTRAP);
+    *kept = 0;
+    for (int64_t b = 0; b < RESAMPLES; b++) {
+        int64_t m = 0;
+        dpt_rng_words(rng, b * clusters, clusters, words);
+        for (int64_t c = 0; c < clusters; c++) {
+            int64_t pick = (int64_t)(((uint64_t)words[c] * (uint64_t)clusters) >> 32);
+            for (int64_t i = first[pick]; i < first[pick + 1] && m < room; i++)
+                sample[m++] = pairs[i];
+        }
+        proof_numbers one = proof_of(m, sample, work);
+        if (!isfinite(one.correlation) || !isfinite(one.rank_correlation))
+            continue;
+        drawn[*kept] = one.correlation;
+        drawn[RESAMPLES + *kept] = one.rank_correlation;
+        drawn[2 * RESAMPLES + *kept] = one.slope;
+        ++*kept;
+    }
+}
+
+static double proof_ratio(int64_t n, const proof_pair *pairs, double *work) {
+    for (int64_t i = 0; i < n; i++)
+        work[i] = pairs[i].predicted != 0.0 ? pairs[i].change / pairs[i].predicted : INFINITY;
+    return proof_quantile(work, n, 0.5);
+}
+
+dpt_status dpt_proof_measure(int64_t count, const dpt_result *const *units, dpt_proof_kind kind,
+                             dpt_proof *out) {
+    const dpt_proof_number none = {NAN, NAN, NAN};
+    *out = (dpt_proof){.correlation = none, .rank_correlation = none, .slope = none, .ratio = NAN};
+    int64_t room = 8 * count + 8, clusters = 0, kept = 0;
+    proof_pair *pairs = dpt_mem_alloc(count, sizeof *pairs, "predictions");
+    proof_pair *sample = dpt_mem_alloc(room, sizeof *sample, "resampled predictions");
+    const char **names = dpt_mem_alloc(count, sizeof *names, "predictions");
+    double *work = dpt_mem_alloc(5 * room, sizeof *work, "resampled predictions");
+    double *drawn = dpt_mem_alloc(3 * RESAMPLES, sizeof *drawn, "resampled predictions");
+    uint32_t *words = dpt_mem_alloc(count + 1, sizeof *words, "resampled predictions");
+    int64_t *first = dpt_mem_alloc(count + 1, sizeof *first, "resampled predictions");
+    dpt_status st = DPT_ERR_OUTPUT;
+    if (first != NULL && pairs != NULL && sample != NULL && names != NULL && work != NULL &&
+        drawn != NULL && words != NULL) {
+        st = DPT_OK;
+        out->edits = proof_collect(count, units, kind, pairs, names, &clusters);
+    }
+    if (st == DPT_OK && clusters >= LEAST) {
+        proof_sort(out->edits, pairs, clusters, first);
+        proof_numbers all = proof_of(out->edits, pairs, work);
+        out->ratio = proof_ratio(out->edits, pairs, work);
+        proof_resample(pairs, clusters, first, room, sample, work, words, drawn, &kept);
+        proof_interval(drawn, kept, all.correlation, &out->correlation);
+        proof_interval(drawn + RESAMPLES, kept, all.rank_correlation, &out->rank_correlation);
+        proof_interval(drawn + 2 * RESAMPLES, kept, all.slope, &out->slope);
+    }
+    dpt_mem_free(first);
+    dpt_mem_free(words);
+    dpt_mem_free(drawn);
+    dpt_mem_free(work);
+    dpt_mem_free(names);
+    dpt_mem_free(sample);
+    dpt_mem_free(pairs);
+    return st;
+}
+
+static json_t *proof_number(dpt_proof_number x) {
+    json_t *out = json_array();
+    const double values[] = {x.value, x.low, x.high};
+    for (int i = 0; i < 3; i++)
+        json_array_append_new(out, isfinite(values[i]) ? json_real(values[i]) : json_null());
+    return out;
+}
+
+static json_t *proof_object(const dpt_proof *proof) {
+    json_t *out = json_object();
+    json_object_set_new(out, "edits", json_integer(proof->edits));
+    json_object_set_new(out, "correlation", proof_number(proof->correlation));
+    json_object_set_new(out, "rank_correlation", proof_number(proof->rank_correlation));
+    json_object_set_new(out, "slope", proof_number(proof->slope));
+    json_object_set_new(out, "ratio",
+                        isfinite(proof->ratio) ? json_real(proof->ratio) : json_null());
+    return out;
+}
+
+/* Units of the data set of unit `i` from there on. @param[out] units (count). */
+static int64_t proof_units(const dpt_result *results, int64_t count, int64_t i,
+                           const dpt_result **units) {
+    int64_t n = 0;
+    for (int64_t j = i; j < count; j++)
+        if (results[j].edit != NULL && results[j].data != NULL &&
+            strcmp(results[j].data, results[i].data) == 0)
+            units[n++] = &results[j];
+    return n;
+}
+
+dpt_status dpt_result_proof_json(const dpt_result *results, int64_t count, void *root) {
+    const dpt_result **units = dpt_mem_alloc(count, sizeof *units, "predictions");
+    static const char *const names[] = {"all", "in_range", "as_drawn"};
+    json_t *list = json_array();
+    dpt_status st = units != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+    for (int64_t i = 0; i < count && st == DPT_OK; i++) {
+        if (!dpt_result_is_law(results, i))
+            continue;
+        int64_t n = proof_units(results, count, i, units);
+        json_t *one = json_object();
+        json_object_set_new(one, "data", json_string(results[i].data));
+        for (int k = 0; k < 3 && st == DPT_OK; k++) {
+            dpt_proof proof;
+            st = dpt_proof_measure(n, units, (dpt_proof_kind)k, &proof);
+            json_object_set_new(one, names[k], proof_object(&proof));
+        }
+        json_array_append_new(list, one);
+    }
+    if (json_array_size(list) > 0)
+        json_object_set(root, "proof", list);
+    json_decref(list);
+    dpt_mem_free(units);
+    return st;
+}

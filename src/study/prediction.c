@@ -1,0 +1,285 @@
+#include "prediction.h"
+
+#include "deltapath/base/file.h"
+#include "deltapath/base/hash.h"
+#include "deltapath/base/log.h"
+#include "deltapath/base/mem.h"
+#include "deltapath/comm/agree.h"
+#include "deltapath/comm/same.h"
+#include "deltapath/store/manifest.h"
+#include "deltapath/store/owned.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+
+/* Below this loss the model is sure of its answers, and what an edit destroys does not show in the curvature: the
+ * pairs at 0.0025 and 0.010 nats change 2 to 4 times as much as the law says at any s, the one at 0.12 does not. */
+static const double PREDICTION_SATURATED = 0.05;
+static const double PREDICTION_STEEP = 1.5; /* slope(0.8) / (4 slope(0.2)): 1 of a quadratic */
+
+static const int64_t PREDICTIONS_LIMIT = INT64_C(1) << 30;
+
+/* Share of |Delta|^2 that E is of a tensor. */
+static double prediction_share(const dpt_edit_report *report, int t) {
+    double delta = report->stats[t].delta_norm, e = report->stats[t].edit_norm;
+    return delta > 0.0 ? e * e / (delta * delta) : 0.0;
+}
+
+/* c_l q_l over the tensors, and its standard error draw by draw. */
+static void prediction_of_norms(const dpt_law *law, const dpt_edit_report *report,
+                                dpt_prediction *out) {
+    double off = 0.0;
+    out->second = 0.0;
+    for (int t = 0; t < law->tensors; t++)
+        out->second += law->mean[t] * prediction_share(report, t);
+    for (int r = 0; r < law->repeats; r++) {
+        double sum = 0.0;
+        for (int t = 0; t < law->tensors; t++)
+            sum += law->draws[(int64_t)r * law->tensors + t] * prediction_share(report, t);
+        off += (sum - out->second) * (sum - out->second);
+    }
+    out->se = law->repeats > 1 ? sqrt(off / (law->repeats - 1) / law->repeats) : NAN;
+    out->s = law->total > 0.0 ? out->second / law->total : 0.0;
+}
+
+/* One more reason why the prediction may be wrong. */
+static void prediction_doubt(dpt_prediction *out, const char *why, double a, double b) {
+    char text[96];
+    bool first = strcmp(out->range, "in range") == 0;
+    snprintf(text, sizeof text, why, a, b);
+    if (first)
+        snprintf(out->range, sizeof out->range, "out of range: %s", text);
+    else
+        snprintf(out->range + strlen(out->range), sizeof out->range - strlen(out->range), "; %s",
+                 text);
+}
+
+void dpt_prediction_make(const dpt_law *law, const dpt_edit_spec *spec,
+                         const dpt_edit_report *report, const double *start, double loss,
+                         dpt_prediction *out) {
+    *out = (dpt_prediction){.first = NAN, .second = NAN, .change = NAN, .se = NAN, .s = NAN};
+    if (law->mean == NULL)
+        return;
+    dpt_law_prediction random;
+    out->made = true;
+    for (int t = 0; start != NULL && t < law->tensors; t++)
+        out->first = t == 0 ? start[t] : out->first + start[t];
+    prediction_of_norms(law, report, out);
+    if (dpt_law_predict(law, spec, &random)) {
+        out->second = out->change = random.change;
+        out->se = random.se;
+        out->s = random.s;
+    } else {
+        out->change = out->first + out->second;
+    }
+    snprintf(out->range, sizeof out->range, "in range");
+    if (isnan(random.s))
+        snprintf(out->range, sizeof out->range,
+                 "out of range: no random edit, and the diagonal leaves out products of entries");
+    if (out->s > DPT_LAW_RANGE)
+        prediction_doubt(out, "s is %.3g, above %.3g", out->s, DPT_LAW_RANGE);
+    if (loss < PREDICTION_SATURATED)
+        prediction_doubt(out, "the loss, %.2g nats, is nearly zero (below %.2g)", loss,
+                         PREDICTION_SATURATED);
+    out->in_range = strcmp(out->range, "in range") == 0;
+}
+
+static double prediction_slope(const dpt_riemann *path, double t) {
+    for (int c = 0; c < path->quadrature.points; c++) {
+        if (fabs(path->quadrature.node[c] - t) > 1e-9)
+            continue;
+        double slope = 0.0;
+        for (int64_t k = 0; k < path->terms; k++)
+            slope += path->term[k * path->quadrature.points + c];
+        return slope;
+    }
+    return NAN;
+}
+
+void dpt_prediction_see_slopes(const dpt_riemann *path, dpt_prediction *prediction) {
+    double early = prediction_slope(path, 0.2), late = prediction_slope(path, 0.8);
+    double ratio = late / (4.0 * early);
+    if (prediction->made && early > 0.0 && ratio > PREDICTION_STEEP)
+        prediction_doubt(prediction,
+                         "the slope at t = 0.8 is %.2g times that of a quadratic, above %.2g",
+                         ratio, PREDICTION_STEEP);
+}
+
+double dpt_prediction_safe_rate(const dpt_law *law, double loss, double margin, double k) {
+    if (law->mean == NULL || isnan(margin) || loss < PREDICTION_SATURATED)
+        return NAN;
+    double s = law->total > 0.0 ? fmin(margin / law->total, DPT_LAW_RANGE) : DPT_LAW_RANGE;
+    return s / (s + (k - 1.0) * (k - 1.0));
+}
+
+/* "edit,data," of a line; commas of names are none of an edit's id. */
+static bool prediction_is_of(const char *line, const char *edit, const char *data) {
+    size_t time = strcspn(line, ",\n"), n = strlen(edit), m = strlen(data);
+    const char *at = line + time;
+    return *at == ',' && strncmp(at + 1, edit, n) == 0 && at[1 + n] == ',' &&
+           strncmp(at + 2 + n, data, m) == 0 && at[2 + n + m] == ',';
+}
+
+/* The lines of the file but for the header and for that of an edit. Empty text without a file. */
+static dpt_status prediction_read(const char *path, char **text) {
+    struct stat info;
+    int64_t n = 0;
+    if (stat(path, &info) == 0)
+        return dpt_file_read(path, PREDICTIONS_LIMIT, text, &n);
+    *text = dpt_mem_strdup("", "predictions");
+    return *text != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+}
+
+static void prediction_number(FILE *file, double x) {
+    if (isnan(x))
+        fputc(',', file);
+    else
+        fprintf(file, ",%.17g", x);
+}
+
+/* The line without its hash, which is of it; sets `at`. */
+static void prediction_print(FILE *file, const char *edit, const char *data, dpt_prediction *p) {
+    char time_text[24], *line = NULL;
+    size_t n = 0;
+    time_t now = time(NULL);
+    struct tm utc;
+    gmtime_r(&now, &utc);
+    strftime(time_text, sizeof time_text, "%Y-%m-%dT%H:%M:%SZ", &utc);
+    FILE *out = open_memstream(&line, &n);
+    if (out == NULL)
+        return;
+    fprintf(out, "%s,%s,%s", time_text, edit, data);
+    const double numbers[] = {p->first, p->second, p->change, p->se, p->s};
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+        prediction_number(out, numbers[i]);
+    fprintf(out, ",%d", p->in_range);
+    if (fclose(out) == 0) {
+        uint64_t hash = dpt_hash_bytes(line, n);
+        fprintf(file, "%s,%016" PRIx64 "\n", line, hash);
+        snprintf(p->at, sizeof p->at, "%s %016" PRIx64, time_text, hash);
+    }
+    free(line);
+}
+
+/* All lines but those of the edit, and then its own. */
+static dpt_status prediction_rewrite(const char *path, const char *old, const char *edit,
+                                     const char *data, dpt_prediction *p) {
+    char *text = NULL;
+    size_t n = 0;
+    FILE *file = open_memstream(&text, &n);
+    if (file == NULL)
+        return dpt_error(DPT_ERR_OUTPUT, "%s: no memory left to make it: " DPT_MEM_REMEDY, path);
+    fputs(DPT_OWNED_PREDICTIONS_START ",second,change,se,s,in_range,xxh3\n", file);
+    for (const char *line = old; *line != '\0';) {
+        size_t length = strcspn(line, "\n");
+        bool header = strncmp(line, "time,", 5) == 0;
+        if (!header && !prediction_is_of(line, edit, data))
+            fprintf(file, "%.*s\n", (int)length, line);
+        line += length + (line[length] == '\n');
+    }
+    prediction_print(file, edit, data, p);
+    bool failed = ferror(file) != 0;
+    failed = fclose(file) != 0 || failed || p->at[0] == '\0';
+    const dpt_file_piece piece = {.bytes = text, .n = (int64_t)n};
+    dpt_status st =
+        failed ? dpt_error(DPT_ERR_OUTPUT, "%s: no memory left to make it: " DPT_MEM_REMEDY, path)
+               : dpt_file_put(path, &piece, 1);
+    free(text);
+    return st == DPT_OK ? dpt_manifest_commit_file(path) : st;
+}
+
+static dpt_status prediction_write(const char *directory, const char *edit, const char *data,
+                                   dpt_prediction *p) {
+    char *path = dpt_mem_format("%s/" DPT_PREDICTIONS, directory), *old = NULL;
+    dpt_status st =
+        path != NULL ? dpt_owned_check(path, DPT_OWNED_PREDICTIONS, NULL) : DPT_ERR_OUTPUT;
+    if (st == DPT_OK)
+        st = prediction_read(path, &old);
+    if (st == DPT_OK)
+        st = prediction_rewrite(path, old, edit, data, p);
+    dpt_mem_free(old);
+    dpt_mem_free(path);
+    return st;
+}
+
+static void prediction_say(const dpt_prediction_task *task) {
+    const dpt_prediction *p = &task->made;
+    char text[64];
+    if (p->made && !isnan(p->change))
+        dpt_log(DPT_LOG_INFO, "%s on %s: predicted change %s [nats], %s", task->edit, task->data,
+                dpt_law_number(p->change, p->se, text), p->range);
+}
+
+dpt_status dpt_prediction_run(dpt_prediction_task *task, const double *start) {
+    DPT_ASSERT_SAME_TEXT(task->comm, task->edit);
+    DPT_ASSERT_SAME_TEXT(task->comm, task->data);
+    dpt_prediction_make(task->law, task->spec, task->report, start, task->loss, &task->made);
+    prediction_say(task);
+    dpt_status st = dpt_agree(task->comm, dpt_agree_fault("study.prediction"));
+    if (st != DPT_OK || !task->made.made)
+        return st;
+    st = dpt_outputs_replace(task->comm, task->outputs);
+    if (st != DPT_OK)
+        return st;
+    if (task->comm->rank == 0)
+        st = prediction_write(task->outputs->job->directory, task->edit, task->data, &task->made);
+    st = dpt_agree(task->comm, st);
+    dpt_outputs_conclude(task->outputs, st);
+    return st;
+}
+
+dpt_status dpt_prediction_list(const char *directory) {
+    char *path = dpt_mem_format("%s/" DPT_PREDICTIONS, directory), *text = NULL;
+    dpt_status st = path != NULL ? prediction_read(path, &text) : DPT_ERR_OUTPUT;
+    if (st == DPT_OK && text[0] != '\0') {
+        const dpt_file_piece piece = {.bytes = text, .n = (int64_t)strlen(text)};
+        st = dpt_file_put(path, &piece, 1);
+        if (st == DPT_OK)
+            st = dpt_manifest_commit_file(path);
+    }
+    dpt_mem_free(text);
+    dpt_mem_free(path);
+    return st;
+}
+
+/* Whether a line ends with its own hash, and that and its time are `at`. */
+static bool prediction_holds(const char *line, const char *at) {
+    size_t n = strcspn(line, "\n"), time = strcspn(line, ",");
+    char text[96];
+    if (n < 17 || time > 24)
+        return false;
+    snprintf(text, sizeof text, "%.*s %016" PRIx64, (int)time, line, dpt_hash_bytes(line, n - 17));
+    return strcmp(text, at) == 0 && strncmp(line + n - 16, strchr(text, ' ') + 1, 16) == 0;
+}
+
+/* The line of a unit. */
+static bool prediction_is_kept(const char *text, const dpt_result *unit) {
+    for (const char *line = text; *line != '\0';) {
+        size_t length = strcspn(line, "\n");
+        if (prediction_is_of(line, unit->edit, unit->data) &&
+            prediction_holds(line, unit->predicted_at))
+            return true;
+        line += length + (line[length] == '\n');
+    }
+    return false;
+}
+
+dpt_status dpt_prediction_check(const char *directory, const dpt_result *units, int64_t count) {
+    char *path = dpt_mem_format("%s/" DPT_PREDICTIONS, directory), *text = NULL;
+    dpt_status st = path != NULL ? prediction_read(path, &text) : DPT_ERR_OUTPUT;
+    for (int64_t i = 0; i < count && st == DPT_OK; i++)
+        if (units[i].predicted_at != NULL && units[i].predicted_at[0] != '\0' &&
+            !prediction_is_kept(text, &units[i]))
+            st = dpt_error(DPT_ERR_OUTPUT,
+                           "%s: what was predicted of %s on %s before it was measured is gone or "
+                           "was changed: remove the unit of this edit and give --resume",
+                           path, units[i].edit, units[i].data);
+    dpt_mem_free(text);
+    dpt_mem_free(path);
+    return st;
+}

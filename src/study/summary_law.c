@@ -1,0 +1,55 @@
+#include "summary.h"
+
+#include "deltapath/base/mem.h"
+#include "deltapath/results/proof.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+
+static void summary_number(const char *name, dpt_proof_number x) {
+    printf("%s %.3g [%.3g, %.3g]", name, x.value, x.low, x.high);
+}
+
+static void summary_proof(const char *which, const dpt_proof *proof) {
+    if (proof->edits == 0)
+        return;
+    printf("predicted against true change, %" PRId64 " edits%s: ", proof->edits, which);
+    if (isnan(proof->correlation.value)) {
+        printf("too few for a correlation\n");
+        return;
+    }
+    summary_number("correlation", proof->correlation);
+    summary_number(", of ranks", proof->rank_correlation);
+    summary_number(", slope", proof->slope);
+    printf(", median true over predicted %.3g\n", proof->ratio);
+}
+
+/* Which edits the law can say nothing of, and why. */
+static void summary_ranges(int64_t count, const dpt_result *const *units) {
+    for (int64_t i = 0; i < count; i++)
+        if (isfinite(units[i]->scalars.predicted_change) && units[i]->predicted_range != NULL &&
+            units[i]->scalars.predicted_in_range != 1.0)
+            printf("  %s: predicted %.3g, %s\n", units[i]->edit, units[i]->scalars.predicted_change,
+                   units[i]->predicted_range);
+}
+
+void dpt_summary_print_law(int64_t count, const dpt_result *const *units) {
+    static const char *const which[] = {"", " in range", " in range by the mask that was drawn"};
+    if (count == 0 || isnan(units[0]->scalars.curvature))
+        return;
+    const dpt_result_scalars *s = &units[0]->scalars;
+    printf("curvature along the delta %.4g nats", s->curvature);
+    if (!isnan(s->safe_rate))
+        printf("; dare with k = 0 is predicted to stay within the margin up to p = %.3g",
+               s->safe_rate);
+    else
+        printf("; no p of dare is known to stay within the margin");
+    printf("\n");
+    summary_ranges(count, units);
+    for (int k = 0; k < 3; k++) {
+        dpt_proof proof;
+        if (dpt_proof_measure(count, units, (dpt_proof_kind)k, &proof) == DPT_OK)
+            summary_proof(which[k], &proof);
+    }
+}
