@@ -220,6 +220,15 @@ def check_value(where: str, record: dict, key: str):
     raise Bad(INPUT, f"{where}: \"{key}\" is neither a string nor a list of token ids")
 
 
+def check_cluster(where: str, record: dict, key: str):
+    if key not in record:
+        raise Bad(INPUT, f"{where}: key \"{key}\" of --cluster is missing: has {sorted(record)}")
+    value = record[key]
+    if type(value) not in (int, str):
+        raise Bad(INPUT, f"{where}: \"{key}\" of --cluster is neither a string nor an integer")
+    return value
+
+
 def once(pairs):
     """A JSON object whose keys stand once each."""
     record = dict(pairs)
@@ -230,7 +239,7 @@ def once(pairs):
 
 
 def read_records(path: pathlib.Path, keys):
-    """Yields (where, values of the keys) of each line that is not blank."""
+    """Yields (where, record, values of the keys) of each line that is not blank."""
     if path.exists() and not path.is_file():
         raise Bad(INPUT, f"{path}: no regular file: give the path of a JSONL file")
     try:
@@ -246,7 +255,7 @@ def read_records(path: pathlib.Path, keys):
                     continue
                 if not isinstance(record, dict):
                     raise Bad(INPUT, f"{where}: not a JSON object")
-                yield where, [check_value(where, record, k) for k in keys]
+                yield where, record, [check_value(where, record, k) for k in keys]
     except OSError as e:
         raise Bad(INPUT, f"{path}: {e.strerror}") from e
 
@@ -280,24 +289,27 @@ KINDS = {"lm": {"": "response"}, "dpo": {"chosen": "chosen", "rejected": "reject
 
 
 def build(options, tok: Tokens):
-    """Samples by group name: lm has one group "", dpo has chosen and rejected.  And how many were
-    dropped or cut."""
+    """Samples by group name: lm has one group "", dpo has chosen and rejected.  The cluster of each, and how
+    many were dropped or cut."""
     names = KINDS[options.kind]
     groups = {g: [] for g in names}
+    clusters, numbers = [], {}
     dropped = cut = 0
-    for where, values in read_records(options.input, ["prompt", *names.values()]):
+    for where, record, values in read_records(options.input, ["prompt", *names.values()]):
         prompt = tok.prompt(values[0])
         sides = [join(where, prompt, tok.response(v), tok, options) for v in values[1:]]
         if None in sides:
             dropped += 1
             continue
         cut += any(side[2] for side in sides)
+        if options.cluster is not None:
+            clusters.append(numbers.setdefault(check_cluster(where, record, options.cluster), len(numbers)))
         for samples, side in zip(groups.values(), sides):
             samples.append(side[:2])
     if not all(groups.values()):
         raise Bad(INPUT, f"{options.input}: no samples" + (
             f": all {dropped} are longer than --max-length" if dropped else ": the file is empty"))
-    return groups, dropped, cut
+    return groups, clusters, dropped, cut
 
 
 def check_output(options) -> None:
@@ -310,7 +322,7 @@ def check_output(options) -> None:
     outputs.check(output)
 
 
-def write(options, tok: Tokens, groups: dict) -> None:
+def write(options, tok: Tokens, groups: dict, clusters: list) -> None:
     """Under a temporary name first, then renamed."""
     h5py = need("h5py", "install python3-h5py")
     numpy = need("numpy", "install python3-numpy")
@@ -342,6 +354,8 @@ def write(options, tok: Tokens, groups: dict) -> None:
                 group["loss_mask"] = numpy.concatenate(
                     [numpy.array(mask, numpy.uint8) for _, mask in samples])
                 group["offsets"] = offsets.astype(numpy.int64)
+            if clusters:
+                f["cluster"] = numpy.array(clusters, numpy.int64)
         part.write_bytes((whole := part.read_bytes()) + outputs.seal_of(whole))
         check_output(options)
         os.replace(part, options.output)
@@ -371,6 +385,8 @@ def parse(argv):
                     help="wrap prompts in the tokenizer's chat template (needs transformers)")
     ap.add_argument("--vocab-size", type=int, metavar="N",
                     help="default: config.json of DIR, else the tokenizer's")
+    ap.add_argument("--cluster", metavar="KEY",
+                    help="samples with the same value of this key, a string or an integer, belong together")
     ap.add_argument("--force", action="store_true", help="replace an existing output")
     options = ap.parse_args(argv)
     if options.max_length is not None and options.max_length < 2:
@@ -385,8 +401,8 @@ def main(argv=None) -> int:
         options = parse(argv)
         check_output(options)
         tok = Tokens(options.tokenizer, options)
-        groups, dropped, cut = build(options, tok)
-        write(options, tok, groups)
+        groups, clusters, dropped, cut = build(options, tok)
+        write(options, tok, groups, clusters)
     except (Bad, outputs.Refused) as e:
         print(f"prepare_data.py: error: {e}", file=sys.stderr)
         return e.code if isinstance(e, Bad) else OUTPUT
@@ -395,6 +411,7 @@ def main(argv=None) -> int:
         print(f"{options.output}{':' + name if name else ''}: {len(samples)} samples, "
               f"{sum(len(ids) for ids, _ in samples)} tokens, {scored} scored"
               + (f", {dropped} longer ones dropped" if dropped else "")
+              + (f", {len(set(clusters))} clusters" if clusters else "")
               + (f", {cut} cut to --max-length, without what came after it" if cut else ""))
     return 0
 

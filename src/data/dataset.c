@@ -18,6 +18,48 @@
 #include <string.h>
 #include <unistd.h>
 
+static int64_t padded(int64_t bytes) {
+    return (bytes + 7) / 8 * 8;
+}
+
+static int64_t offset_bytes(const dpt_dataset_head *head) {
+    return head->kind == DPT_DATASET_IMAGES ? 0 : (head->sequences + 1) * 8;
+}
+
+static int64_t label_bytes(const dpt_dataset_head *head) {
+    return head->kind == DPT_DATASET_IMAGES ? padded(head->samples * 4) : 0;
+}
+
+int64_t dpt_dataset_bytes(const dpt_dataset_head *head) {
+    return (int64_t)sizeof *head + offset_bytes(head) + padded(head->tokens * 4) +
+           label_bytes(head) + (head->weighted ? head->samples * 8 : 0) +
+           (head->clustered ? head->samples * 8 : 0) + padded(head->tokens);
+}
+
+void dpt_dataset_unpack(char *bytes, dpt_dataset *out) {
+    const dpt_dataset_head *head = (const dpt_dataset_head *)bytes;
+    bool images = head->kind == DPT_DATASET_IMAGES;
+    char *at = bytes + sizeof *head;
+    *out = (dpt_dataset){.kind = (dpt_dataset_kind)head->kind,
+                         .samples = head->samples,
+                         .sequences = head->sequences,
+                         .channels = head->channels,
+                         .height = head->height,
+                         .width = head->width,
+                         .block = bytes};
+    out->offsets = images ? NULL : (int64_t *)at;
+    at += offset_bytes(head);
+    out->tokens = images ? NULL : (int32_t *)at;
+    at += padded(head->tokens * 4);
+    out->labels = images ? (int32_t *)at : NULL;
+    at += label_bytes(head);
+    out->weights = head->weighted ? (void *)at : NULL;
+    at += head->weighted ? head->samples * 8 : 0;
+    out->clusters = head->clustered ? (void *)at : NULL;
+    at += head->clustered ? head->samples * 8 : 0;
+    out->loss_mask = images ? NULL : (uint8_t *)at;
+}
+
 static dpt_status read_file(const char *path, dpt_dataset_kind kind, dpt_file_identity *file,
                             char **bytes, int64_t *n) {
     dpt_dataset_request request = {.path = path, .kind = kind};

@@ -35,6 +35,7 @@ typedef struct loader {
     } side[2];
     int32_t *labels;
     double *weights;
+    int64_t *clusters;
 } loader;
 
 static void close_set(hid_t set, hid_t space, hid_t type) {
@@ -346,6 +347,30 @@ static dpt_status read_weights(loader *l) {
     return DPT_OK;
 }
 
+static dpt_status read_clusters(loader *l) {
+    int64_t n = 0;
+    bool there;
+    dpt_status st = find(l, "cluster", &there);
+    if (st != DPT_OK || !there)
+        return st;
+    st = read_vector(l, "cluster", H5T_INTEGER, H5T_NATIVE_INT64, sizeof *l->clusters, &n,
+                     &l->clusters);
+    if (st != DPT_OK)
+        return st;
+    if (n != l->head.samples)
+        return dpt_error(DPT_ERR_INPUT,
+                         "%s: 'cluster' has %" PRId64 " entries for %" PRId64 " samples", l->path,
+                         n, l->head.samples);
+    for (int64_t i = 0; i < n; i++)
+        if (l->clusters[i] == INT64_MAX || l->clusters[i] == INT64_MIN)
+            return dpt_error(DPT_ERR_INPUT,
+                             "%s: the cluster of sample %" PRId64
+                             " is beyond 64 bits: number clusters with smaller integers",
+                             l->path, i);
+    l->head.clustered = 1;
+    return dpt_dataset_number_clusters(n, l->clusters);
+}
+
 /* A file of this program that is given in a data set's place. */
 static dpt_status check_format(const loader *l) {
     char *format = NULL;
@@ -430,7 +455,7 @@ static dpt_status read_attributes(loader *l) {
 }
 
 static const char DATASET_NAMES[] =
-    "tokens loss_mask offsets weights chosen rejected images labels";
+    "tokens loss_mask offsets weights cluster chosen rejected images labels";
 
 /* A name that is nearly one of ours is a slip that would go unseen: `weight` would be no weights.
  * @return 1 for such a name, which ends the loop over names as no failure of HDF5. */
@@ -481,46 +506,9 @@ static dpt_status read_kind(loader *l) {
         l->head.samples = l->head.sequences = l->side[0].count - 1;
     }
     l->head.tokens = l->side[0].tokens + l->side[1].tokens;
-    return st == DPT_OK ? read_weights(l) : st;
-}
-
-static int64_t padded(int64_t bytes) {
-    return (bytes + 7) / 8 * 8;
-}
-
-static int64_t offset_bytes(const dpt_dataset_head *head) {
-    return head->kind == DPT_DATASET_IMAGES ? 0 : (head->sequences + 1) * 8;
-}
-
-static int64_t label_bytes(const dpt_dataset_head *head) {
-    return head->kind == DPT_DATASET_IMAGES ? padded(head->samples * 4) : 0;
-}
-
-int64_t dpt_dataset_bytes(const dpt_dataset_head *head) {
-    return (int64_t)sizeof *head + offset_bytes(head) + padded(head->tokens * 4) +
-           label_bytes(head) + (head->weighted ? head->samples * 8 : 0) + padded(head->tokens);
-}
-
-void dpt_dataset_unpack(char *bytes, dpt_dataset *out) {
-    const dpt_dataset_head *head = (const dpt_dataset_head *)bytes;
-    bool images = head->kind == DPT_DATASET_IMAGES;
-    char *at = bytes + sizeof *head;
-    *out = (dpt_dataset){.kind = (dpt_dataset_kind)head->kind,
-                         .samples = head->samples,
-                         .sequences = head->sequences,
-                         .channels = head->channels,
-                         .height = head->height,
-                         .width = head->width,
-                         .block = bytes};
-    out->offsets = images ? NULL : (int64_t *)at;
-    at += offset_bytes(head);
-    out->tokens = images ? NULL : (int32_t *)at;
-    at += padded(head->tokens * 4);
-    out->labels = images ? (int32_t *)at : NULL;
-    at += label_bytes(head);
-    out->weights = head->weighted ? (void *)at : NULL;
-    at += head->weighted ? head->samples * 8 : 0;
-    out->loss_mask = images ? NULL : (uint8_t *)at;
+    if (st == DPT_OK)
+        st = read_weights(l);
+    return st == DPT_OK ? read_clusters(l) : st;
 }
 
 /* The sequences in order: the sides of a pair in turn. */
@@ -552,6 +540,8 @@ static dpt_status dataset_pack(const loader *l, char **bytes, int64_t *n) {
         memcpy(to.labels, l->labels, (size_t)l->head.samples * sizeof *to.labels);
     if (to.weights != NULL)
         memcpy(to.weights, l->weights, (size_t)l->head.samples * sizeof *to.weights);
+    if (to.clusters != NULL)
+        memcpy(to.clusters, l->clusters, (size_t)l->head.samples * sizeof *to.clusters);
     return DPT_OK;
 }
 
@@ -563,6 +553,7 @@ static void release(loader *l) {
     }
     dpt_mem_free(l->labels);
     dpt_mem_free(l->weights);
+    dpt_mem_free(l->clusters);
     if (l->file >= 0)
         H5Fclose(l->file);
 }

@@ -4,7 +4,7 @@
 #include "deltapath/data/dataset.h"
 
 /** Start of the bytes in which a data set travels from the child process and from rank to rank. The
- * arrays follow, each from a multiple of 8 bytes on: offsets, tokens, labels, weights, loss_mask. */
+ * arrays follow, each from a multiple of 8 bytes on: offsets, tokens, labels, weights, clusters, loss_mask. */
 typedef struct dpt_dataset_head {
     int64_t kind;
     int64_t samples;
@@ -12,6 +12,7 @@ typedef struct dpt_dataset_head {
     int64_t tokens;
     int64_t channels, height, width; /**< 0 without images */
     int64_t weighted;                /**< 1: there are weights */
+    int64_t clustered;               /**< 1: there are clusters */
     uint64_t images;                 /**< hash of the images */
     int64_t images_at;  /**< byte of the file at which they begin, in one piece of float32; -1 when
                             HDF5 has to put them together. Not part of the data set's hash */
@@ -45,6 +46,10 @@ void dpt_dataset_unpack(char *bytes, dpt_dataset *out);
 
 /** What makes two samples the same: XXH3 of their values. Local. */
 uint64_t dpt_dataset_hash_sample(const dpt_dataset *dataset, int64_t sample);
+
+/** Turn any integers into numbers from 0 on in the order of their first samples, so that the first n samples of a
+ * file have numbers without gaps too. Local. Errors: DPT_ERR_OUTPUT without memory. */
+dpt_status dpt_dataset_number_clusters(int64_t n, int64_t *clusters);
 
 /* dataset_images.c */
 

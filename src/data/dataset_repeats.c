@@ -77,3 +77,32 @@ dpt_status dpt_dataset_share_apart(const dpt_dataset *dataset, const dpt_dataset
     dpt_mem_free(seen);
     return DPT_OK;
 }
+
+typedef struct cluster_member {
+    int64_t id, sample;
+} cluster_member;
+
+static int cluster_by_id(const void *a, const void *b) {
+    const cluster_member *x = a, *y = b;
+    if (x->id != y->id)
+        return x->id < y->id ? -1 : 1;
+    return x->sample < y->sample ? -1 : x->sample > y->sample;
+}
+
+dpt_status dpt_dataset_number_clusters(int64_t n, int64_t *clusters) {
+    cluster_member *all = dpt_mem_alloc(n, sizeof *all, "clusters");
+    if (all == NULL)
+        return DPT_ERR_OUTPUT;
+    for (int64_t i = 0; i < n; i++)
+        all[i] = (cluster_member){clusters[i], i};
+    qsort(all, (size_t)n, sizeof *all, cluster_by_id);
+    for (int64_t i = 0, first = 0; i < n; i++) {
+        first = i > 0 && all[i].id == all[i - 1].id ? first : all[i].sample;
+        clusters[all[i].sample] = first;
+    }
+    int64_t count = 0;
+    for (int64_t i = 0; i < n; i++)
+        clusters[i] = clusters[i] == i ? count++ : clusters[clusters[i]];
+    dpt_mem_free(all);
+    return DPT_OK;
+}

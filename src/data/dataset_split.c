@@ -17,10 +17,10 @@ typedef struct split_sample {
     int64_t first; /* that sample */
 } split_sample;
 
-/* Which samples belong together: those that are equal. Where a file says which samples make a cluster, they are those
- * of a cluster: this is the place that would ask it. */
+/* Which samples belong together: those of a cluster, where the file has some, else those that are equal. */
 static uint64_t split_group_of(const dpt_dataset *dataset, int64_t sample) {
-    return dpt_dataset_hash_sample(dataset, sample);
+    return dataset->clusters != NULL ? (uint64_t)dataset->clusters[sample]
+                                     : dpt_dataset_hash_sample(dataset, sample);
 }
 
 static int split_by_group(const void *a, const void *b) {
@@ -75,8 +75,9 @@ static dpt_status split_allocate(const dpt_dataset *whole, int64_t n, int64_t to
                                  dpt_dataset *out) {
     int64_t sides = whole->offsets != NULL ? split_sides(whole) : 0;
     bool images = whole->labels != NULL, weighted = whole->weights != NULL;
-    int64_t wide =
-        n * (1 + (weighted ? 1 : 0) + (images ? 1 : 0)) + (sides > 0 ? n * sides + 1 : 0);
+    bool clustered = whole->clusters != NULL;
+    int64_t wide = n * (1 + (weighted ? 1 : 0) + (clustered ? 1 : 0) + (images ? 1 : 0)) +
+                   (sides > 0 ? n * sides + 1 : 0);
     char *at =
         dpt_mem_zalloc(wide * 8 + tokens * 5 + (images ? n * 4 : 0), 1, "part of a data set");
     *out = *whole;
@@ -90,6 +91,8 @@ static dpt_status split_allocate(const dpt_dataset *whole, int64_t n, int64_t to
     at += n * 8;
     out->weights = weighted ? (void *)at : NULL;
     at += weighted ? n * 8 : 0;
+    out->clusters = clustered ? (void *)at : NULL;
+    at += clustered ? n * 8 : 0;
     out->image_hashes = images ? (void *)at : NULL;
     at += images ? n * 8 : 0;
     out->offsets = sides > 0 ? (void *)at : NULL;
@@ -108,6 +111,8 @@ static void split_copy(const dpt_dataset *whole, int64_t from, dpt_dataset *part
     part->rows[to] = whole->rows != NULL ? whole->rows[from] : from;
     if (whole->weights != NULL)
         part->weights[to] = whole->weights[from];
+    if (whole->clusters != NULL)
+        part->clusters[to] = whole->clusters[from];
     if (whole->labels != NULL) {
         part->labels[to] = whole->labels[from];
         part->image_hashes[to] = whole->image_hashes[from];
@@ -142,6 +147,8 @@ static dpt_status split_take(const dpt_dataset *whole, const bool *chooses, bool
     for (int64_t i = 0; i < whole->samples && st == DPT_OK; i++)
         if (chooses[i] == side)
             split_copy(whole, i, out, to++);
+    if (st == DPT_OK && out->clusters != NULL)
+        st = dpt_dataset_number_clusters(n, out->clusters);
     if (st == DPT_OK && whole->images != NULL)
         st = dpt_dataset_share_images(whole, out);
     if (st != DPT_OK) {

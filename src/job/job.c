@@ -179,9 +179,9 @@ static dpt_status read_margin(dpt_job *job, const dpt_yaml *yaml, struct fy_node
     if (st != DPT_OK || margin == NULL)
         return st;
     dpt_verdict_options options = dpt_verdict_defaults();
-    options.share_margin = job->margin_share;
+    options.margins.share = job->margin_share;
     if (dpt_yaml_get(margin, "absolute") != NULL)
-        options.absolute_margin = job->margin;
+        options.margins.absolute = job->margin;
     return dpt_yaml_locate(yaml, margin, dpt_verdict_check(&options));
 }
 

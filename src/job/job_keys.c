@@ -320,7 +320,10 @@ static const dpt_job_key keys[] = {
      .high = 10,
      .redo = DPT_REDO_UNITS,
      IN_JOB(margin_share),
-     .help = "of the post-training gain"},
+     .help =
+         "of the loss that post-training removed, a pre-trained loss above that of one that knows "
+         "nothing counted as that; not above what a fall of the accuracy by `accuracy_margin` "
+         "costs"},
     {.section = "margin",
      .name = "absolute",
      .type = DPT_KEY_REAL,
@@ -329,6 +332,17 @@ static const dpt_job_key keys[] = {
      .redo = DPT_REDO_UNITS,
      IN_JOB(margin),
      .help = "nats; wins when both are given"},
+    {.section = "",
+     .name = "accuracy_margin",
+     .type = DPT_KEY_REAL,
+     .standard = "2",
+     .low = 0,
+     .high = 99,
+     .redo = DPT_REDO_UNITS,
+     IN_JOB(accuracy_margin),
+     .help =
+         "points by which the accuracy of a `competitive` edit may fall; 0 leaves the accuracy out "
+         "of verdicts"},
     {.section = "",
      .name = "statistics",
      .type = DPT_KEY_SECTION,
@@ -341,7 +355,7 @@ static const dpt_job_key keys[] = {
      .redo = DPT_REDO_UNITS,
      IN_JOB(statistics.interval),
      .help = "`t`, Student's paired interval; `bootstrap`, the paired BCa bootstrap; or `auto`, "
-             "Student's, and studentised resamples for skewed changes of 50 samples or more"},
+             "Student's, and studentised resamples for skewed changes of 20 samples or more"},
     {.section = "statistics",
      .name = "resamples",
      .type = DPT_KEY_INTEGER,

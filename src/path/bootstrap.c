@@ -3,7 +3,7 @@
 #include "deltapath/base/assert.h"
 #include "deltapath/base/mem.h"
 #include "deltapath/base/rng.h"
-#include "deltapath/path/verdict.h"
+#include "deltapath/path/interval.h"
 #include "student.h"
 
 #include <math.h>
@@ -179,7 +179,7 @@ void dpt_bootstrap_destroy(dpt_bootstrap_draws *draws) {
 
 dpt_status dpt_bootstrap_draw(int64_t n, const double *a, const double *b,
                               const dpt_bootstrap *options, dpt_bootstrap_draws *out) {
-    dpt_interval plain = dpt_verdict_paired(n, a, b, 0.95);
+    dpt_interval plain = dpt_interval_student(n, a, b, 0.95);
     *out = (dpt_bootstrap_draws){.n = n, .mean = plain.mean, .se = plain.se, .spread = plain.se};
     if (isnan(plain.se) || plain.se == 0.0)
         return DPT_OK;

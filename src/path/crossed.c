@@ -1,5 +1,6 @@
 #include "deltapath/path/crossed.h"
 
+#include "deltapath/path/interval.h"
 #include "student.h"
 
 #include <math.h>
@@ -54,7 +55,7 @@ static crossed_squares crossed_squares_of(int64_t seeds, int64_t samples, const 
     return out;
 }
 
-dpt_crossed dpt_crossed_interval(int64_t seeds, int64_t samples, const double *x,
+dpt_crossed dpt_crossed_interval(int64_t seeds, int64_t samples, double effective, const double *x,
                                  double confidence) {
     dpt_crossed out = {.mean = NAN, .se = NAN, .df = NAN, .low = NAN, .high = NAN};
     if (seeds < 2 || samples < 2)
@@ -67,13 +68,14 @@ dpt_crossed dpt_crossed_interval(int64_t seeds, int64_t samples, const double *x
         return out;
     double p = 0.5 * (1.0 + confidence);
     double few = dpt_student_quantile(p, (double)(seeds - 1));
-    double many = dpt_student_quantile(p, (double)(samples - 1));
+    double freedom = dpt_interval_freedom(samples, effective);
+    double many = dpt_student_quantile(p, freedom);
     double half = sqrt(few * few * from_seeds + many * many * from_samples);
     out.mean = squares.mean;
     out.se = sqrt(from_seeds + from_samples);
     out.low = out.mean - half;
     out.high = out.mean + half;
     if (out.se > 0.0)
-        out.df = crossed_df_of(half / out.se, 1.0 - p, (double)(seeds - 1), (double)(samples - 1));
+        out.df = crossed_df_of(half / out.se, 1.0 - p, (double)(seeds - 1), freedom);
     return out;
 }

@@ -42,6 +42,10 @@ static double beta_regularised(double a, double b, double x, double y) {
     return 1.0 - front * beta_fraction(b, a, y) / b;
 }
 
+double dpt_student_binomial(double k, double n, double p) {
+    return k >= n ? 1.0 : beta_regularised(n - k, k + 1.0, 1.0 - p, p);
+}
+
 double dpt_student_upper(double t, double df) {
     if (isnan(t) || !(df > 0.0))
         return NAN;

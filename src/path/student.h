@@ -12,4 +12,8 @@ double dpt_student_upper(double t, double df);
  * Computes: bisection on the distribution function to the last bits. */
 double dpt_student_quantile(double p, double df);
 
+/** P(X <= k) of the binomial distribution of n trials with probability p, by the incomplete beta function: k from 0,
+ * and n, need not be integers. Local. */
+double dpt_student_binomial(double k, double n, double p);
+
 #endif

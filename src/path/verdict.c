@@ -1,43 +1,10 @@
 #include "deltapath/path/verdict.h"
 
 #include "deltapath/base/mem.h"
-#include "student.h"
+#include "margin.h"
 
 #include <math.h>
 #include <stdlib.h>
-
-/* Degrees of freedom of a variance over n samples that weights and repeats leave `effective` of; NaN: all. */
-static double verdict_freedom(int64_t n, double effective) {
-    return effective < (double)n - 0.5 ? fmax(effective - 1.0, 0.1) : (double)(n - 1);
-}
-
-static dpt_interval verdict_interval(int64_t n, const double *a, const double *b, double effective,
-                                     double confidence) {
-    dpt_interval out = {.n = n, .mean = NAN, .se = NAN, .low = NAN, .high = NAN};
-    if (n < 1)
-        return out;
-    double sum = 0.0;
-    for (int64_t s = 0; s < n; s++)
-        sum += b != NULL ? a[s] - b[s] : a[s];
-    out.mean = sum / (double)n;
-    if (n < 2 || !isfinite(out.mean))
-        return out;
-    double squares = 0.0;
-    for (int64_t s = 0; s < n; s++) {
-        double x = (b != NULL ? a[s] - b[s] : a[s]) - out.mean;
-        squares += x * x;
-    }
-    out.se = sqrt(squares / (double)(n - 1) / (double)n);
-    double df = verdict_freedom(n, effective);
-    double reach = dpt_student_quantile(0.5 * (1.0 + confidence), df) * out.se;
-    out.low = out.mean - reach;
-    out.high = out.mean + reach;
-    return out;
-}
-
-dpt_interval dpt_verdict_paired(int64_t n, const double *a, const double *b, double confidence) {
-    return verdict_interval(n, a, b, NAN, confidence);
-}
 
 const char *dpt_verdict_name(dpt_verdict_class verdict) {
     static const char *const names[] = {"undecided", "competitive", "decreased", "improved"};
@@ -45,11 +12,30 @@ const char *dpt_verdict_name(dpt_verdict_class verdict) {
 }
 
 dpt_verdict_options dpt_verdict_defaults(void) {
-    return (dpt_verdict_options){.confidence = 0.95,
-                                 .alpha = 0.05,
-                                 .share_margin = 0.05,
-                                 .absolute_margin = NAN,
-                                 .effective = NAN};
+    return (dpt_verdict_options){
+        .confidence = 0.95,
+        .alpha = 0.05,
+        .margins = {.share = 0.05, .absolute = NAN, .accuracy = 0.02, .guess = NAN},
+        .paired = {.effective = NAN, .rule = DPT_PAIRED_T}};
+}
+
+static dpt_status verdict_check_margins(const dpt_verdict_margins *margins) {
+    if (!(margins->share > 0.0) || !isfinite(margins->share))
+        return dpt_error(
+            DPT_ERR_USAGE,
+            "margin is %g of the gain, within which nothing is equivalent: give a share above 0",
+            margins->share);
+    if (margins->absolute <= 0.0 || isinf(margins->absolute))
+        return dpt_error(DPT_ERR_USAGE,
+                         "absolute margin is %g nats, within which nothing is equivalent: give a "
+                         "finite one above 0",
+                         margins->absolute);
+    if (!(margins->accuracy >= 0.0 && margins->accuracy < 1.0))
+        return dpt_error(DPT_ERR_USAGE,
+                         "accuracy margin is %g points: give one from 0, which leaves the accuracy "
+                         "out, to below 100",
+                         100.0 * margins->accuracy);
+    return DPT_OK;
 }
 
 dpt_status dpt_verdict_check(const dpt_verdict_options *options) {
@@ -59,73 +45,11 @@ dpt_status dpt_verdict_check(const dpt_verdict_options *options) {
     if (!(options->alpha > 0.0 && options->alpha < 0.5))
         return dpt_error(DPT_ERR_USAGE, "alpha is %g: it must lie between 0 and 0.5",
                          options->alpha);
-    if (!(options->share_margin > 0.0) || !isfinite(options->share_margin))
-        return dpt_error(
-            DPT_ERR_USAGE,
-            "margin is %g of the gain, within which nothing is equivalent: give a share above 0",
-            options->share_margin);
-    if (options->absolute_margin <= 0.0 || isinf(options->absolute_margin))
-        return dpt_error(DPT_ERR_USAGE,
-                         "absolute margin is %g nats, within which nothing is equivalent: give a "
-                         "finite one above 0",
-                         options->absolute_margin);
-    return DPT_OK;
+    return verdict_check_margins(&options->margins);
 }
 
 static bool excludes_zero(dpt_interval x) {
     return x.low > 0.0 || x.high < 0.0;
-}
-
-/* Without spread among the samples t is +-infinity, or 0 / 0 when there is no difference either:
- * then the hypothesis on the border holds exactly and its p is 1. */
-static double upper_p(double difference, double se, double df) {
-    double t = se > 0.0 ? difference / se : difference > 0.0 ? INFINITY : -INFINITY;
-    return dpt_student_upper(t, df);
-}
-
-/* p values of Student's tests, or of the curve: the levels at which its intervals leave the value out. */
-static void verdict_set_p(int64_t n, const double *edit, const double *post,
-                          const dpt_verdict_curve *curve, double effective, dpt_verdict *v) {
-    double df = verdict_freedom(n, effective);
-    double se = dpt_verdict_paired(n, edit, post, 0.95).se;
-    double mean = v->change.mean;
-    bool same = se == 0.0 && mean == 0.0;
-    if (curve != NULL) {
-        double zero = curve->level(curve->ctx, 0.0);
-        v->p_change = fmin(1.0, 2.0 * fmin(zero, 1.0 - zero));
-        if (!isnan(v->margin))
-            v->p_equivalent = fmax(curve->level(curve->ctx, -v->margin),
-                                   1.0 - curve->level(curve->ctx, v->margin));
-        return;
-    }
-    v->p_change = same ? 1.0 : 2.0 * upper_p(fabs(mean), se, df);
-    if (!isnan(v->margin))
-        v->p_equivalent =
-            fmax(upper_p(v->margin + mean, se, df), upper_p(v->margin - mean, se, df));
-}
-
-static dpt_interval verdict_change(int64_t n, const double *edit, const double *post,
-                                   const dpt_verdict_curve *curve, double effective,
-                                   double confidence) {
-    dpt_interval out = verdict_interval(n, edit, post, effective, confidence);
-    if (curve == NULL)
-        return out;
-    out.se = curve->se;
-    out.low = curve->end(curve->ctx, 0.5 * (1.0 - confidence));
-    out.high = curve->end(curve->ctx, 0.5 * (1.0 + confidence));
-    return out;
-}
-
-double dpt_verdict_skew(int64_t n, const double *a, const double *b) {
-    double mean = dpt_verdict_paired(n, a, b, 0.95).mean;
-    double squares = 0.0;
-    double cubes = 0.0;
-    for (int64_t s = 0; s < n; s++) {
-        double x = a[s] - b[s] - mean;
-        squares += x * x;
-        cubes += x * x * x;
-    }
-    return squares > 0.0 ? sqrt((double)n) * cubes / (squares * sqrt(squares)) : NAN;
 }
 
 bool dpt_verdict_is_one(double effective) {
@@ -151,7 +75,7 @@ static void forget_spread(dpt_interval *x) {
 }
 
 static const char ONE_REPEATED[] =
-    "repeats and weights leave one sample in effect, which has no interval: add samples";
+    "repeats, clusters and weights leave one sample in effect, which has no interval: add samples";
 static const char ALL_ALIKE[] =
     "the change is the same on every sample, which gives no interval: are they copies of one?";
 
@@ -188,30 +112,187 @@ static const char *why_one(int64_t n, const double *post, const double *edit, do
     return lacks_spread(n, edit, post) ? ALL_ALIKE : NULL;
 }
 
+static const char ROOM_UNCLEAR[] =
+    "the post-trained loss is not clearly below that of one that knows nothing: give an absolute "
+    "margin";
+
+static bool verdict_is_same(const dpt_verdict *v) {
+    return v->change.se == 0.0 && v->change.mean == 0.0;
+}
+
 /* Without `spread` the samples tell no more than one. */
-static void judge_gain(int64_t n, const double *pre, const double *post, bool spread,
-                       const dpt_verdict_options *options, dpt_verdict *v) {
-    if (pre == NULL)
-        return;
-    v->gain = verdict_interval(n, pre, post, options->effective, options->confidence);
+static dpt_status judge_gain(const dpt_verdict_samples *s, bool spread,
+                             const dpt_verdict_options *options, dpt_verdict *v) {
+    if (s->pre == NULL)
+        return DPT_OK;
+    dpt_paired gain;
+    dpt_status st = dpt_paired_create(s->n, s->pre, s->post, &options->paired, &gain);
+    if (st != DPT_OK)
+        return st;
+    v->gain = dpt_paired_interval(&gain, options->confidence);
+    dpt_paired_destroy(&gain);
     if (!spread)
         forget_spread(&v->gain);
     if (!isfinite(v->gain.mean))
-        return; /* nothing is known of it, also not that it is near zero */
+        return DPT_OK; /* nothing is known of it, also not that it is near zero */
     v->gain_clear = excludes_zero(v->gain);
-    if (!(v->gain.low > 0.0)) {
-        if (n > 1 && spread)
-            v->doubt = v->gain_clear ? GAIN_NEGATIVE : GAIN_UNCLEAR;
-        return;
-    }
+    if (!(v->gain.low > 0.0) && s->n > 1 && spread)
+        v->doubt = v->gain_clear ? GAIN_NEGATIVE : GAIN_UNCLEAR;
+    return DPT_OK;
+}
+
+/* The change as a share of the gain. */
+static dpt_status judge_share(const dpt_verdict_samples *s, bool spread,
+                              const dpt_verdict_options *options, dpt_verdict *v) {
+    if (!(v->gain.low > 0.0))
+        return DPT_OK;
     v->share = v->change.mean / v->gain.mean;
-    v->share_low = v->change.low / v->gain.mean;
-    v->share_high = v->change.high / v->gain.mean;
+    if (!spread)
+        return DPT_OK;
+    double *both = dpt_mem_alloc(2 * s->n, sizeof *both, "changes and gains");
+    if (both == NULL)
+        return DPT_ERR_OUTPUT;
+    for (int64_t i = 0; i < s->n; i++) {
+        both[i] = s->edit[i] - s->post[i];
+        both[s->n + i] = s->pre[i] - s->post[i];
+    }
+    dpt_status st = dpt_paired_ratio(s->n, both, both + s->n, &options->paired, options->confidence,
+                                     &v->share_low, &v->share_high);
+    dpt_mem_free(both);
+    return st;
+}
+
+static dpt_status judge_change(const dpt_verdict_samples *s, bool spread,
+                               const dpt_verdict_options *options, dpt_verdict *v) {
+    dpt_paired change;
+    dpt_status st = dpt_paired_create(s->n, s->edit, s->post, &options->paired, &change);
+    if (st != DPT_OK)
+        return st;
+    v->change = dpt_paired_interval(&change, options->confidence);
+    v->equivalence = dpt_paired_interval(&change, 1.0 - 2.0 * options->alpha);
+    v->skew = change.skew;
+    v->resampled = change.resampled;
+    v->few = change.few;
+    if (!spread) {
+        forget_spread(&v->change);
+        forget_spread(&v->equivalence);
+    } else if (!isnan(change.se)) {
+        double above = dpt_paired_p_above(&change, 0.0);
+        double below = dpt_paired_p_below(&change, 0.0);
+        v->p_change = verdict_is_same(v) ? 1.0 : fmin(1.0, 2.0 * fmin(above, below));
+    }
+    dpt_paired_destroy(&change);
+    return DPT_OK;
+}
+
+/* One of the two one-sided tests: of the change less (sign 1) or plus (-1) each sample's part of the margin.
+ * @param[out] end of its interval, counted from the change. */
+static dpt_status judge_side(const dpt_verdict_samples *s, const dpt_margin *margin, double sign,
+                             const dpt_verdict_options *options, double *moved, double *p,
+                             double *end) {
+    for (int64_t i = 0; i < s->n; i++)
+        moved[i] = s->edit[i] - s->post[i] - sign * margin->each[i];
+    dpt_paired side;
+    dpt_status st = dpt_paired_create(s->n, moved, NULL, &options->paired, &side);
+    if (st != DPT_OK)
+        return st;
+    *p = sign > 0.0 ? dpt_paired_p_below(&side, 0.0) : dpt_paired_p_above(&side, 0.0);
+    *end = sign * margin->value +
+           dpt_paired_end(&side, sign > 0.0 ? 1.0 - options->alpha : options->alpha);
+    dpt_paired_destroy(&side);
+    return DPT_OK;
+}
+
+static dpt_status judge_equivalence(const dpt_verdict_samples *s,
+                                    const dpt_verdict_options *options, dpt_verdict *v) {
+    dpt_margin margin;
+    dpt_status st = dpt_margin_create(s, options, v->gain.low > 0.0, &margin);
+    if (st != DPT_OK)
+        return st;
+    v->margin = margin.value;
+    v->margin_accuracy = margin.accuracy;
+    if (v->gain.low > 0.0 && v->margin >= v->gain.mean)
+        v->doubt = GAIN_WITHIN;
+    double *moved = NULL;
+    double p[2];
+    if (isnan(v->margin) || isnan(v->change.se))
+        goto done;
+    moved = dpt_mem_alloc(s->n, sizeof *moved, "changes and margins");
+    st = moved != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+    if (st == DPT_OK)
+        st = judge_side(s, &margin, 1.0, options, moved, &p[0], &v->equivalence.high);
+    if (st == DPT_OK)
+        st = judge_side(s, &margin, -1.0, options, moved, &p[1], &v->equivalence.low);
+    if (st == DPT_OK)
+        v->p_equivalent = fmax(p[0], p[1]);
+    dpt_mem_free(moved);
+done:
+    dpt_margin_destroy(&margin);
+    return st;
+}
+
+static dpt_status judge_estimate(const dpt_verdict_samples *s, bool spread,
+                                 const dpt_verdict_options *options, dpt_verdict *v) {
+    if (s->terms == NULL)
+        return DPT_OK;
+    dpt_paired estimate;
+    dpt_status st = dpt_paired_create(s->n, s->terms, NULL, &options->paired, &estimate);
+    if (st != DPT_OK)
+        return st;
+    if (!isnan(estimate.mean))
+        v->estimate = dpt_paired_interval(&estimate, options->confidence);
+    if (!spread)
+        forget_spread(&v->estimate);
+    dpt_paired_destroy(&estimate);
+    return DPT_OK;
+}
+
+static void judge_accuracy(const dpt_verdict_samples *s, bool spread,
+                           const dpt_verdict_options *options, dpt_verdict *v) {
+    if (s->pairs == NULL)
+        return;
+    double margin = options->margins.accuracy;
+    v->accuracy = dpt_accuracy_judge(s->pairs, margin > 0.0 ? margin : NAN, options->confidence,
+                                     options->alpha);
+    if (!spread || s->n < 2)
+        v->accuracy.low = v->accuracy.high = v->accuracy.p = NAN;
+    if (!(margin > 0.0))
+        return;
+    v->accuracy_is = v->accuracy.p < options->alpha ? DPT_ACCURACY_HOLDS
+                     : v->accuracy.high < 0.0       ? DPT_ACCURACY_FALLS
+                                                    : DPT_ACCURACY_UNSURE;
+}
+
+/* The verdict where both intervals exist. */
+static void decide_both(bool within, dpt_verdict *v) {
+    bool falls = v->accuracy_is == DPT_ACCURACY_FALLS;
+    if (within && v->accuracy_is == DPT_ACCURACY_OUT) {
+        v->verdict = DPT_VERDICT_COMPETITIVE;
+        v->reason = "equivalent to the post-trained model within the margin";
+    } else if (within && v->accuracy_is == DPT_ACCURACY_HOLDS) {
+        v->verdict = DPT_VERDICT_COMPETITIVE;
+        v->reason = "equivalent to the post-trained model within the margins of loss and accuracy";
+    } else if (within && falls) {
+        v->verdict = DPT_VERDICT_DECREASED;
+        v->reason = "the loss is within its margin, but the accuracy falls";
+    } else if (within) {
+        v->reason = "the loss is within its margin, but the accuracy is not known to be";
+    } else if (v->change.low > 0.0) {
+        v->verdict = DPT_VERDICT_DECREASED;
+        v->reason = "the loss rises";
+    } else if (v->change.high < 0.0 && falls) {
+        v->reason = "the loss falls, but so does the accuracy";
+    } else if (v->change.high < 0.0) {
+        v->verdict = DPT_VERDICT_IMPROVED;
+        v->reason = "the loss falls";
+    } else {
+        v->reason = "the interval holds both zero and changes beyond the margin: add samples";
+    }
 }
 
 static void decide(const char *broken, const char *withheld, const char *one, dpt_verdict *v) {
     const dpt_interval *change = &v->change;
-    bool same = change->se == 0.0 && change->mean == 0.0;
+    bool same = verdict_is_same(v);
     bool within = v->equivalence.low > -v->margin && v->equivalence.high < v->margin;
     bool worse = v->gain.high < 0.0;
     if (broken != NULL) {
@@ -233,66 +314,50 @@ static void decide(const char *broken, const char *withheld, const char *one, dp
         v->verdict = DPT_VERDICT_COMPETITIVE;
         v->reason = "the loss is the same on every sample";
     } else if (isnan(v->margin)) {
-        v->reason = v->gain.n > 0 ? "the post-training gain is not distinguishable from zero: "
-                                    "give an absolute margin"
-                                  : "the pre-trained loss is not known: give an absolute margin";
-    } else if (within) {
-        v->verdict = DPT_VERDICT_COMPETITIVE;
-        v->reason = "equivalent to the post-trained model within the margin";
-    } else if (change->low > 0.0) {
-        v->verdict = DPT_VERDICT_DECREASED;
-        v->reason = "the loss rises";
-    } else if (change->high < 0.0) {
-        v->verdict = DPT_VERDICT_IMPROVED;
-        v->reason = "the loss falls";
+        v->reason = v->gain.n == 0 ? "the pre-trained loss is not known: give an absolute margin"
+                    : !(v->gain.low > 0.0)
+                        ? "the post-training gain is not distinguishable from zero: "
+                          "give an absolute margin"
+                        : ROOM_UNCLEAR;
     } else {
-        v->reason = "the interval holds both zero and changes beyond the margin: add samples";
+        decide_both(within, v);
     }
 }
 
-dpt_verdict dpt_verdict_judge(int64_t n, const double *pre, const double *post, const double *edit,
-                              const double *sample_terms, const dpt_verdict_options *options) {
+dpt_status dpt_verdict_judge(const dpt_verdict_samples *s, const dpt_verdict_options *options,
+                             dpt_verdict *out) {
     const dpt_interval none = {.n = 0, .mean = NAN, .se = NAN, .low = NAN, .high = NAN};
-    dpt_verdict v = {.verdict = DPT_VERDICT_UNDECIDED,
-                     .reason = "no sample",
-                     .change = none,
-                     .equivalence = none,
-                     .estimate = none,
-                     .gain = none,
-                     .share = NAN,
-                     .share_low = NAN,
-                     .share_high = NAN,
-                     .margin = NAN,
-                     .p_change = NAN,
-                     .p_equivalent = NAN};
-    if (n < 1)
-        return v;
-    /* Resamples of many samples do not know that few of them have the weight. */
-    double effective = options->effective;
-    const dpt_verdict_curve *curve = effective < 0.5 * (double)n ? NULL : options->curve;
-    v.change = verdict_change(n, edit, post, curve, effective, options->confidence);
-    v.equivalence = verdict_change(n, edit, post, curve, effective, 1.0 - 2.0 * options->alpha);
-    if (sample_terms != NULL)
-        v.estimate = verdict_interval(n, sample_terms, NULL, effective, options->confidence);
-    if (isnan(v.estimate.mean))
-        v.estimate = none;
-    const char *one = why_one(n, post, edit, options->effective);
-    if (one != NULL) {
-        forget_spread(&v.change);
-        forget_spread(&v.equivalence);
-        forget_spread(&v.estimate);
-    }
-    judge_gain(n, pre, post, one == NULL, options, &v);
-    if (options->absolute_margin > 0.0)
-        v.margin = options->absolute_margin;
-    else if (v.gain.low > 0.0)
-        v.margin = options->share_margin * v.gain.mean;
-    if (v.gain.low > 0.0 && v.margin >= v.gain.mean)
-        v.doubt = GAIN_WITHIN;
-    if (!isnan(v.change.se))
-        verdict_set_p(n, edit, post, curve, effective, &v);
-    decide(why_broken(n, pre, post), options->withheld, one, &v);
-    return v;
+    *out = (dpt_verdict){.verdict = DPT_VERDICT_UNDECIDED,
+                         .reason = "no sample",
+                         .change = none,
+                         .skew = NAN,
+                         .equivalence = none,
+                         .estimate = none,
+                         .gain = none,
+                         .share = NAN,
+                         .share_low = NAN,
+                         .share_high = NAN,
+                         .margin = NAN,
+                         .margin_accuracy = NAN,
+                         .accuracy = {NAN, NAN, NAN, NAN, NAN},
+                         .p_change = NAN,
+                         .p_equivalent = NAN};
+    if (s->n < 1)
+        return DPT_OK;
+    const char *one = why_one(s->n, s->post, s->edit, options->paired.effective);
+    bool spread = one == NULL;
+    dpt_status st = judge_change(s, spread, options, out);
+    if (st == DPT_OK)
+        st = judge_estimate(s, spread, options, out);
+    if (st == DPT_OK)
+        st = judge_gain(s, spread, options, out);
+    if (st == DPT_OK)
+        st = judge_share(s, spread, options, out);
+    if (st == DPT_OK)
+        st = judge_equivalence(s, options, out);
+    judge_accuracy(s, spread, options, out);
+    decide(why_broken(s->n, s->pre, s->post), options->withheld, one, out);
+    return st;
 }
 
 typedef struct ranked {

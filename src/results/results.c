@@ -261,8 +261,16 @@ char *dpt_results_unit_name(const char *edit, const char *data) {
     return name;
 }
 
+bool dpt_result_is_clustered(const dpt_result *result) {
+    for (int64_t s = 0; s < result->samples; s++)
+        if (result->sample_clusters[s] != (double)s)
+            return true;
+    return false;
+}
+
 bool dpt_results_same_unit(const dpt_result *a, const dpt_result *b) {
     dpt_result copy = *a; /* borrows all that it points to */
     copy.scalars.p_adjusted = b->scalars.p_adjusted;
+    copy.scalars.p_equivalent_adjusted = b->scalars.p_equivalent_adjusted;
     return dpt_result_hash(&copy) == dpt_result_hash(b);
 }

@@ -4,7 +4,7 @@
 #include "deltapath/comm/agree.h"
 #include "deltapath/comm/same.h"
 #include "deltapath/path/line_search.h"
-#include "deltapath/path/verdict.h"
+#include "deltapath/path/paired.h"
 #include "deltapath/path/weighted.h"
 #include "deltapath/tensor/role.h"
 
@@ -62,6 +62,24 @@ static dpt_status evaluate(void *ctx, double place, double *loss, double *slope)
     return DPT_OK;
 }
 
+/* Of the derivative at W_post, of clusters where the data set has some. */
+static dpt_status seek_interval(seeker *s) {
+    const dpt_dataset *data = &s->evaluation->inputs->data[s->edit->auto_data];
+    dpt_weighted weighted;
+    dpt_status st = dpt_weighted_create(data->samples, shares_of(s), data->clusters, &weighted);
+    if (st != DPT_OK)
+        return st;
+    dpt_weighted_apply(&weighted, s->samples, s->samples);
+    const dpt_paired_options options = {
+        .effective = data->clusters != NULL ? weighted.effective : NAN, .rule = DPT_PAIRED_T};
+    dpt_paired slope;
+    st = dpt_paired_create(weighted.count, s->samples, NULL, &options, &slope);
+    s->at_post = dpt_paired_interval(&slope, 0.95);
+    dpt_paired_destroy(&slope);
+    dpt_weighted_destroy(&weighted);
+    return st;
+}
+
 static dpt_status evaluate_model(void *ctx, double alpha, double *loss, double *slope) {
     seeker *s = ctx;
     dpt_status st = evaluate(ctx, alpha, loss, slope);
@@ -74,8 +92,7 @@ static dpt_status evaluate_model(void *ctx, double alpha, double *loss, double *
         int64_t n = s->evaluation->data[s->edit->auto_data].samples;
         for (int64_t i = 0; i < n; i++)
             s->samples[i] *= s->sign;
-        n = dpt_weighted_values(shares_of(s), n, s->samples, s->samples);
-        s->at_post = dpt_verdict_paired(n, s->samples, NULL, 0.95);
+        return dpt_agree(&s->evaluation->mesh.world, seek_interval(s));
     }
     return DPT_OK;
 }

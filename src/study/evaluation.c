@@ -9,6 +9,7 @@
 #include "loss_kinds.h"
 
 #include <math.h>
+#include <string.h>
 
 /* Share of the samples that the model has right, weighted as the loss is. */
 static double share_of(const uint8_t *correct, const dpt_baseline *base) {
@@ -23,7 +24,10 @@ static double share_of(const uint8_t *correct, const dpt_baseline *base) {
 static dpt_status allocate_baseline(const dpt_evaluation *ev, dpt_baseline *base, bool keep) {
     base->loss_pre = dpt_mem_zalloc(base->samples, sizeof(double), "losses");
     base->loss_post = dpt_mem_zalloc(base->samples, sizeof(double), "losses");
-    if (base->loss_pre == NULL || base->loss_post == NULL)
+    base->correct_pre = dpt_mem_zalloc(base->samples, 1, "hits");
+    base->correct_post = dpt_mem_zalloc(base->samples, 1, "hits");
+    if (base->loss_pre == NULL || base->loss_post == NULL || base->correct_pre == NULL ||
+        base->correct_post == NULL)
         return DPT_ERR_OUTPUT;
     return keep ? dpt_model_gradient_create(ev->model, &base->gradient) : DPT_OK;
 }
@@ -59,14 +63,14 @@ static dpt_status run_pass(dpt_evaluation *ev, const dpt_baseline *base, dpt_pas
 }
 
 /* Loss at W_post, with the gradient where it is kept, and at W_pre, which is bound as an edit. */
-static dpt_status evaluate_post(dpt_evaluation *ev, dpt_baseline *base, uint8_t *correct) {
+static dpt_status evaluate_post(dpt_evaluation *ev, dpt_baseline *base) {
     dpt_pass pass = {.t = 0.0,
                      .mode = base->gradient != NULL ? DPT_BACKWARD_GRADIENT : DPT_BACKWARD_NONE,
                      .losses = base->loss_post,
-                     .correct = correct,
+                     .correct = base->correct_post,
                      .gradient = base->gradient};
     dpt_status st = run_pass(ev, base, pass);
-    base->accuracy_post = share_of(correct, base);
+    base->accuracy_post = share_of(base->correct_post, base);
     return st;
 }
 
@@ -80,15 +84,15 @@ static dpt_status bind_pre(void *ctx) {
     return dpt_error_locate(st, ev->pre_path);
 }
 
-static dpt_status evaluate_pre(dpt_evaluation *ev, dpt_baseline *base, uint8_t *correct) {
+static dpt_status evaluate_pre(dpt_evaluation *ev, dpt_baseline *base) {
     dpt_pass pass = {.t = 1.0,
                      .mode = DPT_BACKWARD_NONE,
                      .losses = base->loss_pre,
-                     .correct = correct,
+                     .correct = base->correct_pre,
                      .prepare = bind_pre,
                      .ctx = ev};
     dpt_status st = run_pass(ev, base, pass);
-    base->accuracy_pre = share_of(correct, base);
+    base->accuracy_pre = share_of(base->correct_pre, base);
     return st;
 }
 
@@ -112,8 +116,7 @@ static dpt_status evaluate_draw(dpt_evaluation *ev, dpt_baseline *base, dpt_rng 
 }
 
 /* One scratch gradient, made anew for each draw: what the pass keeps is a number for each tensor. */
-static dpt_status evaluate_law(dpt_evaluation *ev, dpt_baseline *base, uint8_t *correct) {
-    (void)correct;
+static dpt_status evaluate_law(dpt_evaluation *ev, dpt_baseline *base) {
     const dpt_job *job = ev->inputs->job;
     int tensors = dpt_model_catalog(ev->model)->count;
     int draws = dpt_job_law_draws(job, (int)(base - ev->data));
@@ -135,16 +138,10 @@ static dpt_status evaluate_law(dpt_evaluation *ev, dpt_baseline *base, uint8_t *
 }
 
 static dpt_status for_each_data(dpt_evaluation *ev, int count,
-                                dpt_status (*evaluate)(dpt_evaluation *, dpt_baseline *,
-                                                       uint8_t *)) {
+                                dpt_status (*evaluate)(dpt_evaluation *, dpt_baseline *)) {
     dpt_status st = DPT_OK;
-    for (int d = 0; d < count && st == DPT_OK; d++) {
-        uint8_t *correct = dpt_mem_zalloc(ev->data[d].samples, 1, "hits");
-        st = dpt_agree(&ev->mesh.world, correct != NULL ? DPT_OK : DPT_ERR_OUTPUT);
-        if (st == DPT_OK)
-            st = evaluate(ev, &ev->data[d], correct);
-        dpt_mem_free(correct);
-    }
+    for (int d = 0; d < count && st == DPT_OK; d++)
+        st = evaluate(ev, &ev->data[d]);
     return st;
 }
 
@@ -159,6 +156,7 @@ static dpt_status create_loss(dpt_evaluation *ev, const dpt_inputs *in, const dp
         dpt_losses_create(in, d, &ev->mesh, ev->model, res->batch_tokens, &ev->data[d].loss);
     if (st != DPT_OK)
         return st;
+    ev->data[d].guess = dpt_losses_guess(in, d, ev->model);
     dpt_loss_set_progress(ev->data[d].loss, count_batch, ev);
     return allocate_baseline(ev, &ev->data[d], dpt_resources_keeps_gradient_of(in, res, d));
 }
@@ -235,6 +233,8 @@ void dpt_evaluation_destroy(dpt_evaluation *ev) {
         dpt_model_gradient_destroy(ev->data[d].gradient);
         dpt_mem_free(ev->data[d].loss_pre);
         dpt_mem_free(ev->data[d].loss_post);
+        dpt_mem_free(ev->data[d].correct_pre);
+        dpt_mem_free(ev->data[d].correct_post);
         dpt_law_destroy(&ev->data[d].law);
         dpt_loss_destroy(ev->data[d].loss);
     }
@@ -295,6 +295,7 @@ typedef struct walker {
     dpt_evaluation *evaluation;
     dpt_baseline *base;
     uint8_t *correct;
+    uint8_t *correct_edit; /* those at t = 1 */
     double accuracy_edit;
 } walker;
 
@@ -308,8 +309,10 @@ static dpt_status walk_slope(void *ctx, double t, double *loss, double *terms,
                      .terms = terms,
                      .sample_terms = sample_terms};
     dpt_status st = run_pass(walk->evaluation, walk->base, pass);
-    if (t == 1.0)
+    if (t == 1.0) {
         walk->accuracy_edit = share_of(walk->correct, walk->base);
+        memcpy(walk->correct_edit, walk->correct, (size_t)walk->base->samples);
+    }
     return st;
 }
 
@@ -359,7 +362,10 @@ dpt_status dpt_evaluation_walk(dpt_evaluation *ev, int d, const dpt_quadrature *
         (dpt_evaluation_path){.accuracy_edit = NAN, .choose_change = NAN, .choose_accuracy = NAN};
     double *start = dpt_mem_zalloc(tensors, sizeof *start, "terms");
     walk.correct = dpt_mem_zalloc(base->samples, 1, "exact matches");
-    dpt_status st = start != NULL && walk.correct != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+    out->correct_edit = dpt_mem_zalloc(base->samples, 1, "exact matches");
+    walk.correct_edit = out->correct_edit;
+    bool complete = start != NULL && walk.correct != NULL && out->correct_edit != NULL;
+    dpt_status st = complete ? DPT_OK : DPT_ERR_OUTPUT;
     st = dpt_agree(&ev->mesh.world, st);
     dpt_riemann_shared shared = {.loss_start = base->loss_post,
                                  .sample_shares = dpt_loss_shares(base->loss)};
@@ -387,4 +393,10 @@ dpt_status dpt_evaluation_walk(dpt_evaluation *ev, int d, const dpt_quadrature *
     dpt_mem_free(walk.correct);
     dpt_mem_free(start);
     return st;
+}
+
+void dpt_evaluation_path_destroy(dpt_evaluation_path *path) {
+    dpt_riemann_destroy(&path->riemann);
+    dpt_mem_free(path->correct_edit);
+    *path = (dpt_evaluation_path){.accuracy_edit = NAN};
 }

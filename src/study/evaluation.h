@@ -15,10 +15,12 @@
 typedef struct dpt_baseline {
     dpt_loss *loss;
     int64_t samples;
-    const char *name;  /**< borrowed */
-    uint64_t key;      /**< of what its losses depend on besides the model */
-    double *loss_pre;  /**< (samples) */
-    double *loss_post; /**< (samples) */
+    const char *name;                    /**< borrowed */
+    uint64_t key;                        /**< of what its losses depend on besides the model */
+    double *loss_pre;                    /**< (samples) */
+    double *loss_post;                   /**< (samples) */
+    uint8_t *correct_pre, *correct_post; /**< (samples) 1 where that model is right */
+    double guess;                        /**< loss of one that knows nothing [nats] */
     double
         accuracy_pre; /**< share of samples that the model has right, by weight; of a part that only
                             chooses W_pre is not asked */
@@ -60,6 +62,7 @@ typedef struct dpt_evaluation_path {
     double choose_change; /**< of the mean loss on the samples that only choose; NaN without such */
     double choose_accuracy;
     dpt_path_correlation correlation; /**< empty when it is not measured */
+    uint8_t *correct_edit;            /**< (samples) 1 where the edited model is right */
 } dpt_evaluation_path;
 
 /** Build the mesh and the model and evaluate both ends of post-training. Not to be moved afterwards.
@@ -85,9 +88,9 @@ dpt_status dpt_evaluation_reduce(dpt_evaluation *evaluation, int d, double t,
                                                       double *kept),
                                  void *ctx, double *kept, int64_t nkept);
 
-/** Riemann sum of the bound edit on data set d, after its prediction. Collective. @param[in,out] task of the edit. @param[out] out destroyed by
- * dpt_riemann_destroy(&out->riemann). */
+/** Riemann sum of the bound edit on data set d, after its prediction. Collective. @param[in,out] task of the edit. */
 dpt_status dpt_evaluation_walk(dpt_evaluation *evaluation, int d, const dpt_quadrature *quadrature,
                                dpt_prediction_task *task, dpt_evaluation_path *out);
+void dpt_evaluation_path_destroy(dpt_evaluation_path *path); /**< Local. */
 
 #endif

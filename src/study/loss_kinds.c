@@ -1,5 +1,7 @@
 #include "loss_kinds.h"
 
+#include <math.h>
+
 static dpt_lm_data lm_view(const dpt_inputs *in, int d) {
     const dpt_dataset *set = &in->data[d];
     return (dpt_lm_data){set->sequences, set->offsets, set->tokens, set->loss_mask};
@@ -59,18 +61,39 @@ static dpt_status class_check(const dpt_inputs *in, int d, const dpt_loss_limits
     return dpt_loss_class_check(&view, &limits->image);
 }
 
+/* All tokens alike. */
+static double lm_guess(const dpt_loss_limits *limits) {
+    return log((double)limits->vocabulary);
+}
+
+/* No preference: the margin is 0, as of the reference itself. */
+static double dpo_guess(const dpt_loss_limits *limits) {
+    (void)limits;
+    return log(2.0);
+}
+
+/* All classes alike. */
+static double class_guess(const dpt_loss_limits *limits) {
+    return log((double)limits->image.classes);
+}
+
 static const dpt_loss_reference dpo_reference = {
     .numbers = 2, .measure = dpt_loss_dpo_measure, .set = dpt_loss_dpo_set_reference};
 
 static const dpt_loss_kind kinds[DPT_LOSS_COUNT] = {
-    [DPT_LOSS_LM] = {.data = DPT_DATASET_TOKENS, .create = lm_create, .check = lm_check},
+    [DPT_LOSS_LM] = {.data = DPT_DATASET_TOKENS,
+                     .create = lm_create,
+                     .guess = lm_guess,
+                     .check = lm_check},
     [DPT_LOSS_DPO] = {.data = DPT_DATASET_PAIRS,
                       .reference = &dpo_reference,
                       .create = dpo_create,
+                      .guess = dpo_guess,
                       .check = dpo_check},
     [DPT_LOSS_CLASS] = {.data = DPT_DATASET_IMAGES,
                         .image = true,
                         .create = class_create,
+                        .guess = class_guess,
                         .check = class_check},
 };
 

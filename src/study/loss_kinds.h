@@ -32,6 +32,8 @@ typedef struct dpt_loss_kind {
     /** Create the loss of data set d; errors without the name of the file. Local. */
     dpt_status (*create)(const dpt_inputs *inputs, int d, const dpt_loss_limits *limits,
                          const dpt_mesh *mesh, int64_t batch_tokens, dpt_loss **out);
+    /** Loss of one that knows nothing [nats]: no worse a pre-trained model is counted. Local. */
+    double (*guess)(const dpt_loss_limits *limits);
     /** Check the samples of data set d alone. Local. */
     dpt_status (*check)(const dpt_inputs *inputs, int d, const dpt_loss_limits *limits);
 } dpt_loss_kind;

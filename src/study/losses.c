@@ -9,15 +9,24 @@
 
 #include <inttypes.h>
 
+static dpt_loss_limits losses_limits(const dpt_model *model) {
+    dpt_loss_limits limits = {.vocabulary = dpt_model_vocabulary(model),
+                              .positions = dpt_model_max_positions(model)};
+    (void)dpt_model_get_image(model, &limits.image); /* zero where it takes none */
+    return limits;
+}
+
+double dpt_losses_guess(const dpt_inputs *in, int d, const dpt_model *model) {
+    dpt_loss_limits limits = losses_limits(model);
+    return dpt_loss_kind_of(in->job->data[d].loss)->guess(&limits);
+}
+
 dpt_status dpt_losses_create(const dpt_inputs *in, int d, const dpt_mesh *mesh,
                              const dpt_model *model, int64_t batch_tokens, dpt_loss **out) {
     const dpt_job_data *entry = &in->job->data[d];
     const dpt_dataset *set = &in->data[d];
     const dpt_loss_kind *kind = dpt_loss_kind_of(entry->loss);
-    dpt_loss_limits limits = {.vocabulary = dpt_model_vocabulary(model),
-                              .positions = dpt_model_max_positions(model)};
-    if (kind->image)
-        dpt_model_get_image(model, &limits.image);
+    dpt_loss_limits limits = losses_limits(model);
     dpt_status st = kind->create(in, d, &limits, mesh, batch_tokens, out);
     if (st == DPT_OK && set->weights != NULL)
         st = dpt_loss_set_weights(*out, set->weights);

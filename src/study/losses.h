@@ -18,6 +18,9 @@ dpt_status dpt_losses_check(const dpt_inputs *inputs, int d);
 dpt_status dpt_losses_create(const dpt_inputs *inputs, int d, const dpt_mesh *mesh,
                              const dpt_model *model, int64_t batch_tokens, dpt_loss **out);
 
+/** Loss of one that knows nothing of data set d [nats] (dpt_loss_kind). Local. */
+double dpt_losses_guess(const dpt_inputs *inputs, int d, const dpt_model *model);
+
 /** Numbers of the reference model of each data set whose loss has one (dpt_loss_reference). */
 typedef struct dpt_references {
     int ndata;

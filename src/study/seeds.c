@@ -3,7 +3,7 @@
 #include "deltapath/base/assert.h"
 #include "deltapath/base/mem.h"
 #include "deltapath/path/crossed.h"
-#include "deltapath/path/verdict.h"
+#include "deltapath/path/interval.h"
 #include "deltapath/path/weighted.h"
 
 #include <math.h>
@@ -27,7 +27,7 @@ static char *seeds_id_without(const dpt_job_edit *edit) {
 }
 
 static dpt_result_spread seeds_spread(int64_t n, const double *x) {
-    dpt_interval mean = dpt_verdict_paired(n, x, NULL, 0.95);
+    dpt_interval mean = dpt_interval_student(n, x, NULL, 0.95);
     return (dpt_result_spread){
         .mean = mean.mean, .sd = mean.se * sqrt((double)n), .low = mean.low, .high = mean.high};
 }
@@ -57,37 +57,52 @@ static dpt_result_spread seeds_over(const seeds_members *m, int64_t count, int64
     return seeds_spread(count, m->values);
 }
 
-/* Changes of the samples with weight, (count, samples with weight): a plain mean of them is the weighted one.
- * @return how many samples those are; 0 where one of the units has no interval. */
-static int64_t seeds_take_changes(const seeds_members *m, int64_t count, int64_t unit, double *x) {
-    const dpt_result *first = &m->results[m->member[0] * m->units + unit];
-    int64_t weighted = 0;
+/* Changes of what the verdicts take as independent, (count, values of w): a plain mean of them is the weighted
+ * one. @param[out] change (samples) room. @return whether all units have an interval. */
+static bool seeds_take_changes(const seeds_members *m, int64_t count, int64_t unit,
+                               const dpt_weighted *w, double *change, double *x) {
     for (int64_t i = 0; i < count; i++) {
         const dpt_result *r = &m->results[m->member[i] * m->units + unit];
-        DPT_ASSERT(r->samples == first->samples);
+        DPT_ASSERT(r->samples == w->n);
         if (isnan(r->scalars.change_low))
-            return 0;
-        double *row = x + i * weighted; /* rows of all samples move up to those with weight */
+            return false;
         for (int64_t s = 0; s < r->samples; s++)
-            row[s] = r->loss_edit[s] - r->loss_post[s];
-        weighted = dpt_weighted_values(first->sample_shares, r->samples, row, row);
+            change[s] = r->loss_edit[s] - r->loss_post[s];
+        dpt_weighted_apply(w, change, change);
+        memcpy(x + i * w->count, change, (size_t)w->count * sizeof *x);
     }
-    return weighted;
+    return true;
+}
+
+/* The samples of a unit as its verdict took them. @param[out] clusters (samples) room. */
+static dpt_status seeds_weigh(const dpt_result *unit, int64_t *clusters, dpt_weighted *out) {
+    for (int64_t s = 0; s < unit->samples; s++)
+        clusters[s] = (int64_t)unit->sample_clusters[s];
+    return dpt_weighted_create(unit->samples, unit->sample_shares,
+                               dpt_result_is_clustered(unit) ? clusters : NULL, out);
 }
 
 static dpt_status seeds_cross(const seeds_members *m, int64_t count, int64_t unit,
                               dpt_result_seeds *out) {
     const dpt_result *first = &m->results[m->member[0] * m->units + unit];
-    double *x = dpt_mem_alloc(count * first->samples, sizeof *x, "changes over seeds");
-    if (x == NULL)
-        return DPT_ERR_OUTPUT;
-    int64_t samples = seeds_take_changes(m, count, unit, x);
-    dpt_crossed crossed = dpt_crossed_interval(count, samples, x, 0.95);
-    out->crossed_low = crossed.low;
-    out->crossed_high = crossed.high;
-    out->crossed_df = crossed.df;
+    int64_t n = first->samples;
+    dpt_weighted weighted = {.n = 0};
+    double *x = dpt_mem_alloc((count + 1) * n, sizeof *x, "changes over seeds");
+    int64_t *clusters = dpt_mem_alloc(n, sizeof *clusters, "clusters of samples");
+    dpt_status st =
+        x != NULL && clusters != NULL ? seeds_weigh(first, clusters, &weighted) : DPT_ERR_OUTPUT;
+    out->crossed_low = out->crossed_high = out->crossed_df = NAN;
+    if (st == DPT_OK && seeds_take_changes(m, count, unit, &weighted, x + count * n, x)) {
+        dpt_crossed crossed =
+            dpt_crossed_interval(count, weighted.count, first->scalars.effective, x, 0.95);
+        out->crossed_low = crossed.low;
+        out->crossed_high = crossed.high;
+        out->crossed_df = crossed.df;
+    }
+    dpt_weighted_destroy(&weighted);
+    dpt_mem_free(clusters);
     dpt_mem_free(x);
-    return DPT_OK;
+    return st;
 }
 
 static dpt_status seeds_add(const seeds_members *m, const char *id, int64_t count, int64_t unit,

@@ -273,7 +273,7 @@ static dpt_status run_unit(study *s, const work_item *item, int d, const dpt_qua
     if (st == DPT_OK)
         st = save_unit(s, item, d, &path, dpt_log_seconds() - started);
     dpt_path_correlation_destroy(&path.correlation);
-    dpt_riemann_destroy(&path.riemann);
+    dpt_evaluation_path_destroy(&path);
     return st;
 }
 

@@ -9,6 +9,7 @@
 
 #include <float.h>
 #include <math.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -54,7 +55,7 @@ static void summary_print_row(const dpt_result *result, int width) {
            dpt_summary_number(s->error));
     print_percent(s->share);
     print_percent(s->accuracy_edit);
-    printf("  %s%s\n", result->verdict,
+    printf(" %8.2g  %s%s\n", dpt_summary_number(s->p_equivalent_adjusted), result->verdict,
            s->held_out < 1.0 ? " (chosen on samples that judge it)" : "");
 }
 
@@ -92,19 +93,28 @@ static void print_data(const dpt_result *results, int64_t edits, int64_t units, 
     printf("\n%s (%s, %lld samples): loss %.5g pre-trained, %.5g post-trained; ", first->data,
            first->loss, (long long)first->samples, dpt_summary_number(s->loss_pre),
            dpt_summary_number(s->loss_post));
-    if (!isnan(s->margin))
-        printf("margin %.3g\n", s->margin);
+    if (!isnan(s->margin) && s->accuracy_margin > 0.0)
+        printf("margins %.3g nats and %g points\n", s->margin, 100 * s->accuracy_margin);
+    else if (!isnan(s->margin))
+        printf("margin %.3g nats\n", s->margin);
     else if (s->gain_high < 0.0)
         printf("no margin: the gain is negative\n");
     else if (!isfinite(s->gain))
         printf("no margin: the gain is no number\n");
     else if (isnan(s->gain_low))
         printf("no margin: the gain has no interval\n");
+    else if (s->gain_low > 0.0)
+        printf(
+            "no margin: the post-trained loss is not clearly below that of one that knows nothing, "
+            "give `margin: {absolute: NATS}`\n");
     else
         printf("no margin: the gain cannot be told from zero, give `margin: {absolute: NATS}`\n");
     print_doubt(s);
-    printf("%-*s %11s  %-24s %11s %10s %8s %8s  %s\n", width, "edit", "change", "[95 % interval]",
-           "estimate", "error", "of gain", "accuracy", "verdict");
+    if (dpt_result_is_clustered(first))
+        printf("%.0f clusters%s: intervals and tests are of these\n", s->clusters,
+               s->effective < s->clusters - 0.5 ? " of unequal weight" : "");
+    printf("%-*s %11s  %-24s %11s %10s %8s %8s %8s  %s\n", width, "edit", "change",
+           "[95 % interval]", "estimate", "error", "of gain", "accuracy", "p equiv.", "verdict");
     for (int64_t e = 0; e < edits; e++)
         if (is_judged(&results[e * units + u]))
             summary_print_row(&results[e * units + u], width);
@@ -117,19 +127,47 @@ void dpt_summary_print(const dpt_result *results, int64_t edits, int64_t units) 
     fflush(stdout);
 }
 
-/* Correct the p-values of each data set for the number of edits compared on it. */
-static dpt_status summary_adjust(dpt_result *results, int edits, int units) {
-    double *p = dpt_mem_alloc(edits, sizeof *p, "p-values");
-    dpt_status st = p != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+/* An edit is competitive where both tests say so: the larger p is that of the two together. The accuracy is not
+ * asked where it is left out, or where no sample's loss changes. */
+static double summary_p_equivalent(const dpt_result_scalars *s) {
+    bool same = s->change == 0.0 && s->change_se == 0.0;
+    if (isnan(s->p_equivalent) || same || !(s->accuracy_margin > 0.0))
+        return s->p_equivalent;
+    return isnan(s->p_accuracy) ? s->p_accuracy : fmax(s->p_equivalent, s->p_accuracy);
+}
+
+static double summary_p_change(const dpt_result_scalars *s) {
+    return s->p_change;
+}
+
+/* Correct the p-values of each data set for the number of edits compared on it.
+ * @param[in] offset of the corrected one in the scalars. @param[in] p (edits) room. */
+static dpt_status summary_adjust(dpt_result *results, int edits, int units,
+                                 double (*of)(const dpt_result_scalars *), size_t offset,
+                                 double *p) {
+    dpt_status st = DPT_OK;
     for (int u = 0; u < units && st == DPT_OK; u++) {
-        for (int e = 0; e < edits; e++)
-            p[e] =
-                is_judged(&results[e * units + u]) ? results[e * units + u].scalars.p_change : NAN;
+        for (int e = 0; e < edits; e++) {
+            const dpt_result *r = &results[e * units + u];
+            p[e] = is_judged(r) ? of(&r->scalars) : NAN;
+        }
         st = dpt_verdict_holm(edits, p, p);
         for (int e = 0; e < edits && st == DPT_OK; e++)
             if (is_judged(&results[e * units + u]))
-                results[e * units + u].scalars.p_adjusted = p[e];
+                memcpy((char *)&results[e * units + u].scalars + offset, &p[e], sizeof p[e]);
     }
+    return st;
+}
+
+static dpt_status summary_adjust_all(dpt_result *results, int edits, int units) {
+    double *p = dpt_mem_alloc(edits, sizeof *p, "p-values");
+    if (p == NULL)
+        return DPT_ERR_OUTPUT;
+    dpt_status st = summary_adjust(results, edits, units, summary_p_change,
+                                   offsetof(dpt_result_scalars, p_adjusted), p);
+    if (st == DPT_OK)
+        st = summary_adjust(results, edits, units, summary_p_equivalent,
+                            offsetof(dpt_result_scalars, p_equivalent_adjusted), p);
     dpt_mem_free(p);
     return st;
 }
@@ -188,7 +226,7 @@ dpt_status dpt_summary_write(const dpt_comm *comm, const dpt_job *job,
     if (comm->rank == 0)
         st = check_baselines(results, job->nedits, units, study->directory);
     if (st == DPT_OK && comm->rank == 0)
-        st = summary_adjust(results, job->nedits, units);
+        st = summary_adjust_all(results, job->nedits, units);
     if (st == DPT_OK && comm->rank == 0)
         st = dpt_seeds_collect(job, results, units, &seeds, &header.nseeds);
     header.seeds = seeds;

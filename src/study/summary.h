@@ -22,7 +22,8 @@ void dpt_summary_print_law(int64_t count, const dpt_result *const *units);
  * edits that differ in their seed, write all result files, and print the verdicts.
  *
  * Collective over comm (same: units and number of edits; job, study and results are read on rank 0 only).
- * @param[in,out] results (edits of the job x units) edit by edit, as for dpt_summary_print; p_adjusted is filled.
+ * @param[in,out] results (edits of the job x units) edit by edit, as for dpt_summary_print; p_adjusted and p_equivalent_adjusted are
+ * filled.
  * Errors: those of dpt_results_write. */
 dpt_status dpt_summary_write(const dpt_comm *comm, const dpt_job *job,
                              const dpt_results_study *study, dpt_result *results, int units);

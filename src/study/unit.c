@@ -119,7 +119,13 @@ static void copy(double *to, const double *from, int64_t n) {
     memcpy(to, from, (size_t)n * sizeof *to);
 }
 
-static void set_path(const dpt_riemann *from, const dpt_baseline *base, dpt_result *out) {
+static void unit_set_correct(double *to, const uint8_t *from, int64_t n) {
+    for (int64_t i = 0; i < n; i++)
+        to[i] = from[i] != 0 ? 1.0 : 0.0;
+}
+
+static void set_path(const dpt_riemann *from, const dpt_baseline *base, const int64_t *clusters,
+                     dpt_result *out) {
     copy(out->nodes, from->quadrature.node, from->quadrature.points);
     copy(out->weights, from->quadrature.weight, from->quadrature.points);
     copy(out->path_loss, from->loss_mean, from->quadrature.points);
@@ -133,6 +139,8 @@ static void set_path(const dpt_riemann *from, const dpt_baseline *base, dpt_resu
     const double *shares = dpt_loss_shares(base->loss);
     for (int64_t s = 0; s < from->samples; s++)
         out->sample_shares[s] = shares != NULL ? shares[s] : 1.0 / (double)from->samples;
+    for (int64_t s = 0; s < from->samples; s++)
+        out->sample_clusters[s] = (double)(clusters != NULL ? clusters[s] : s);
 }
 
 static void unit_set_correlation(const dpt_path_correlation *from, dpt_result *out) {
@@ -146,35 +154,95 @@ static void unit_set_correlation(const dpt_path_correlation *from, dpt_result *o
     out->scalars.correlation_se = from->n > 1.0 ? 1.0 / sqrt(from->n - 1.0) : NAN;
 }
 
-/* The losses that a verdict judges, of the samples with weight: their plain means are the weighted
- * ones. */
-typedef struct judged_losses {
-    int64_t n;
-    double *pre, *post, *edit, *integrated; /* (n) in one block */
-} judged_losses;
+/* What a verdict stands on: values whose plain means are the weighted ones of the samples, or of the clusters. */
+typedef struct unit_samples {
+    dpt_weighted weighted;
+    double effective; /* of the values */
+    dpt_accuracy_pairs gained, pairs;
+    double *block;
+    dpt_verdict_samples view; /* into the block */
+} unit_samples;
 
-static dpt_status weigh(const dpt_baseline *base, const dpt_riemann *riemann, judged_losses *out) {
-    const double *shares = dpt_loss_shares(base->loss);
-    int64_t n = base->samples;
-    *out = (judged_losses){.n = 0};
-    out->pre = dpt_mem_alloc(4 * n, sizeof *out->pre, "weighted losses");
-    if (out->pre == NULL)
-        return DPT_ERR_OUTPUT;
-    out->post = out->pre + n;
-    out->edit = out->post + n;
-    out->integrated = out->edit + n;
-    out->n = dpt_weighted_values(shares, n, base->loss_pre, out->pre);
-    dpt_weighted_values(shares, n, riemann->loss_post, out->post);
-    dpt_weighted_values(shares, n, riemann->loss_edit, out->edit);
-    dpt_weighted_values(shares, n, riemann->sample_integrated, out->integrated);
-    return DPT_OK;
+static void unit_samples_destroy(unit_samples *samples) {
+    dpt_weighted_destroy(&samples->weighted);
+    dpt_mem_free(samples->block);
 }
 
-static dpt_verdict_options judge_options(const dpt_inputs *in, int d) {
+/* @param[in] path of the edit, or NULL: that of none. @param[in] correct (samples) of the edited model. */
+static dpt_status unit_samples_fill(const dpt_inputs *in, int d, const dpt_baseline *base,
+                                    const dpt_riemann *path, const uint8_t *correct,
+                                    unit_samples *out) {
+    const dpt_weighted *w = &out->weighted;
+    int64_t n = base->samples;
+    double *values[6];
+    double *right[3];
+    for (int k = 0; k < 6; k++)
+        values[k] = out->block + k * n;
+    const uint8_t *hits[3] = {base->correct_pre, base->correct_post, correct};
+    for (int k = 0; k < 3; k++) {
+        right[k] = out->block + (6 + k) * n;
+        unit_set_correct(right[k], hits[k], n);
+    }
+    const double *raw[6] = {base->loss_pre,
+                            path != NULL ? path->loss_post : base->loss_post,
+                            path != NULL ? path->loss_edit : base->loss_post,
+                            path != NULL ? path->sample_integrated : NULL,
+                            right[0],
+                            right[1]};
+    for (int k = 0; k < 6; k++)
+        if (raw[k] != NULL)
+            dpt_weighted_apply(w, raw[k], values[k]);
+    dpt_status st = dpt_accuracy_count(w, in->data[d].effective, right[0], right[1], &out->gained);
+    if (st == DPT_OK)
+        st = dpt_accuracy_count(w, in->data[d].effective, right[1], right[2], &out->pairs);
+    out->effective = fmin(w->effective, in->data[d].effective);
+    out->view = (dpt_verdict_samples){.n = w->count,
+                                      .pre = values[0],
+                                      .post = values[1],
+                                      .edit = values[2],
+                                      .terms = path != NULL ? values[3] : NULL,
+                                      .right_pre = values[4],
+                                      .right_post = values[5],
+                                      .gained = &out->gained,
+                                      .pairs = &out->pairs};
+    return st;
+}
+
+static dpt_status unit_samples_create(const dpt_inputs *in, int d, const dpt_baseline *base,
+                                      const dpt_riemann *path, const uint8_t *correct,
+                                      unit_samples *out) {
+    *out = (unit_samples){.block = NULL};
+    dpt_status st = dpt_weighted_create(base->samples, dpt_loss_shares(base->loss),
+                                        in->data[d].clusters, &out->weighted);
+    if (st != DPT_OK)
+        return st;
+    out->block = dpt_mem_alloc(9 * base->samples, sizeof *out->block, "weighted losses");
+    st = out->block != NULL ? unit_samples_fill(in, d, base, path, correct, out) : DPT_ERR_OUTPUT;
+    if (st != DPT_OK)
+        unit_samples_destroy(out);
+    return st;
+}
+
+/* Resamples of edits on one data set are alike. */
+static dpt_bootstrap unit_resamples(const dpt_job *job, int d) {
+    return (dpt_bootstrap){.seed = job->statistics.seed,
+                           .stream = job->data[d].name,
+                           .resamples = job->statistics.resamples};
+}
+
+static dpt_verdict_options judge_options(const dpt_inputs *in, const dpt_baseline *base,
+                                         double effective, const dpt_bootstrap *resamples) {
+    static const dpt_paired_rule rules[] = {[DPT_INTERVAL_AUTO] = DPT_PAIRED_AUTO,
+                                            [DPT_INTERVAL_T] = DPT_PAIRED_T,
+                                            [DPT_INTERVAL_BOOTSTRAP] = DPT_PAIRED_BOOTSTRAP};
     dpt_verdict_options options = dpt_verdict_defaults();
-    options.share_margin = in->job->margin_share;
-    options.absolute_margin = in->job->margin;
-    options.effective = in->data[d].effective;
+    options.margins = (dpt_verdict_margins){.share = in->job->margin_share,
+                                            .absolute = in->job->margin,
+                                            .accuracy = in->job->accuracy_margin / 100.0,
+                                            .guess = base->guess};
+    options.paired.effective = effective;
+    options.paired.rule = rules[in->job->statistics.interval];
+    options.paired.source = resamples;
     options.withheld = in->zero_delta ? "the delta is zero in all selected tensors" : NULL;
     return options;
 }
@@ -187,19 +255,55 @@ static const char *one_draw(const dpt_job_edit *edit, const dpt_verdict *judged)
                                             : " (of these draws: other seeds may differ)";
 }
 
+enum { UNIT_NOTE = 256 };
+
+/* What the reason says of the interval of the change. */
+static void unit_note_skew(const dpt_verdict *v, char note[UNIT_NOTE]) {
+    note[0] = '\0';
+    if (isnan(v->change.low))
+        return;
+    bool resampled = v->resampled && fabs(v->skew) > DPT_PAIRED_SKEW;
+    if (v->few)
+        snprintf(note, UNIT_NOTE,
+                 " (skew %.1f, for which the %" PRId64
+                 " samples are too few: the interval%s may not cover)",
+                 v->skew, v->change.n, resampled ? " of studentised resamples" : "");
+    else if (resampled)
+        snprintf(note, UNIT_NOTE, " (skew %.1f: interval of studentised resamples)", v->skew);
+}
+
+/* What it says of the accuracy where the verdict is not that both hold. */
+static void unit_note_accuracy(const dpt_verdict *v, int64_t samples, double points,
+                               char note[UNIT_NOTE]) {
+    const dpt_accuracy *a = &v->accuracy;
+    note[0] = '\0';
+    if (v->accuracy_is == DPT_ACCURACY_OUT || v->verdict == DPT_VERDICT_COMPETITIVE ||
+        isnan(v->change.low) || isnan(a->low))
+        return;
+    int used = snprintf(note, UNIT_NOTE, "; accuracy %+.1f points [%+.1f, %+.1f], %s a fall of %g",
+                        100.0 * a->change, 100.0 * a->low, 100.0 * a->high,
+                        v->accuracy_is == DPT_ACCURACY_HOLDS ? "less than" : "may be", points);
+    if (v->accuracy_is == DPT_ACCURACY_UNSURE && isfinite(a->enough))
+        snprintf(note + used, (size_t)(UNIT_NOTE - used),
+                 ": some %.0f samples with these shares would tell",
+                 ceil(a->enough * (double)samples));
+}
+
 /* The reason of a verdict, with the doubt about the gain that holds for every verdict on this data. */
-static dpt_status set_reason(const dpt_job_edit *edit, const dpt_verdict *judged, const char *note,
+static dpt_status set_reason(const dpt_job_edit *edit, const dpt_verdict *judged, double points,
                              dpt_result *out) {
+    char skew[UNIT_NOTE], accuracy[UNIT_NOTE];
     const char *doubt = judged->doubt;
     const char *draw = one_draw(edit, judged);
     char seen[64];
+    unit_note_skew(judged, skew);
+    unit_note_accuracy(judged, out->samples, points, accuracy);
     seen_before(out, seen);
-    if (isnan(judged->change.low))
-        note = "";
     if (doubt == NULL || strncmp(judged->reason, doubt, strlen(doubt)) == 0)
-        return dpt_result_set_string(&out->reason, "%s%s%s%s", judged->reason, draw, note, seen);
-    return dpt_result_set_string(&out->reason, "%s%s%s%s; %s", judged->reason, draw, note, seen,
-                                 doubt);
+        return dpt_result_set_string(&out->reason, "%s%s%s%s%s", judged->reason, draw, skew, seen,
+                                     accuracy);
+    return dpt_result_set_string(&out->reason, "%s%s%s%s%s; %s", judged->reason, draw, skew, seen,
+                                 accuracy, doubt);
 }
 
 /* The first sample whose loss is not finite, if there is one. */
@@ -232,62 +336,22 @@ void dpt_unit_warn_broken(const dpt_inputs *in, int d, const dpt_baseline *base)
 
 dpt_status dpt_unit_warn_gain(const dpt_inputs *in, int d, const dpt_baseline *base) {
     const dpt_job *job = in->job;
-    const double *shares = dpt_loss_shares(base->loss);
-    dpt_verdict_options options = judge_options(in, d);
-    int64_t n = base->samples;
-    if (dpt_verdict_is_one(in->data[d].effective))
-        return DPT_OK;
-    double *pre = dpt_mem_alloc(2 * n, sizeof *pre, "weighted losses");
-    if (pre == NULL)
-        return DPT_ERR_OUTPUT;
-    double *post = pre + n;
-    int64_t weighted = dpt_weighted_values(shares, n, base->loss_pre, pre);
-    dpt_weighted_values(shares, n, base->loss_post, post);
-    dpt_verdict judged = dpt_verdict_judge(weighted, pre, post, post, NULL, &options);
-    if (judged.doubt != NULL)
+    unit_samples samples;
+    dpt_verdict judged;
+    dpt_status st = unit_samples_create(in, d, base, NULL, base->correct_post, &samples);
+    if (st != DPT_OK)
+        return st;
+    const dpt_bootstrap resamples = unit_resamples(job, d);
+    dpt_verdict_options options = judge_options(in, base, samples.effective, &resamples);
+    bool one = dpt_verdict_is_one(samples.effective);
+    if (!one)
+        st = dpt_verdict_judge(&samples.view, &options, &judged);
+    if (st == DPT_OK && !one && judged.doubt != NULL)
         dpt_log(DPT_LOG_WARN, "%s: %s (gain %.3g nats, 95 %% interval %.3g to %.3g)",
                 job->data[d].name, judged.doubt, judged.gain.mean, judged.gain.low,
                 judged.gain.high);
-    dpt_mem_free(pre);
-    return DPT_OK;
-}
-
-/* Resamples of the change. Edits on one data set are resampled alike. */
-static dpt_status resample(const dpt_job *job, int d, const judged_losses *losses,
-                           dpt_bootstrap_draws *out) {
-    const dpt_bootstrap source = {.seed = job->statistics.seed,
-                                  .stream = job->data[d].name,
-                                  .resamples = job->statistics.resamples};
-    return dpt_bootstrap_draw(losses->n, losses->edit, losses->post, &source, out);
-}
-
-/* From this skewness on Student's interval of some hundred samples misses twice as often as it says, and
- * studentised resamples of so many do better; of fewer they do not know the tail. */
-enum { SKEW_SAMPLES = 50, SKEW_NOTE = 160 };
-static const double SKEW_MOST = 2.0;
-
-/* Whether resamples judge the change in place of Student's distribution, and what the reason says of it. */
-static bool choose_curve(const dpt_job *job, const judged_losses *losses,
-                         dpt_bootstrap_draws *draws, char note[SKEW_NOTE]) {
-    note[0] = '\0';
-    if (draws->resamples == 0 || job->statistics.interval == DPT_INTERVAL_T)
-        return false;
-    if (job->statistics.interval == DPT_INTERVAL_BOOTSTRAP)
-        return true;
-    double skew = dpt_verdict_skew(losses->n, losses->edit, losses->post);
-    if (!(fabs(skew) > SKEW_MOST))
-        return false;
-    /* Where resamples without spread reach the levels of the intervals, these would be infinite. */
-    if (losses->n >= SKEW_SAMPLES && draws->flat <= draws->resamples / 1000) {
-        draws->kind = DPT_BOOTSTRAP_T;
-        snprintf(note, SKEW_NOTE, " (skew %.1f: interval of studentised resamples)", skew);
-        return true;
-    }
-    snprintf(note, SKEW_NOTE,
-             " (skew %.1f, for which the %" PRId64
-             " samples are too few: the interval may not cover)",
-             skew, losses->n);
-    return false;
+    unit_samples_destroy(&samples);
+    return st;
 }
 
 static void set_scalars(const dpt_riemann *riemann, const dpt_verdict *judged,
@@ -312,32 +376,42 @@ static void set_scalars(const dpt_riemann *riemann, const dpt_verdict *judged,
     s->share_low = judged->share_low;
     s->share_high = judged->share_high;
     s->margin = judged->margin;
+    s->margin_accuracy = judged->margin_accuracy;
+    s->accuracy_change = judged->accuracy.change;
+    s->accuracy_low = judged->accuracy.low;
+    s->accuracy_high = judged->accuracy.high;
+    s->p_accuracy = judged->accuracy.p;
     s->p_change = judged->p_change;
     s->p_equivalent = judged->p_equivalent;
 }
 
-/* The verdict, the BCa interval whichever judges, and what the reason says of the one that does. */
-static dpt_status judge(const dpt_inputs *in, int d, const judged_losses *l, dpt_verdict *judged,
-                        dpt_interval *bca, char note[SKEW_NOTE]) {
-    dpt_verdict_options options = judge_options(in, d);
+/* The BCa interval, whichever judges. */
+static dpt_status unit_set_bootstrap(const unit_samples *samples, const dpt_bootstrap *resamples,
+                                     double confidence, dpt_result_scalars *s) {
+    const dpt_verdict_samples *v = &samples->view;
     dpt_bootstrap_draws draws;
-    dpt_verdict_curve curve = {
-        .ctx = &draws, .end = dpt_bootstrap_end, .level = dpt_bootstrap_level};
-    dpt_status st = resample(in->job, d, l, &draws);
+    dpt_status st = dpt_bootstrap_draw(v->n, v->edit, v->post, resamples, &draws);
     if (st != DPT_OK)
         return st;
-    *bca = dpt_verdict_paired(l->n, l->edit, l->post, options.confidence);
-    if (draws.resamples > 0) {
-        bca->low = dpt_bootstrap_end(&draws, 0.5 * (1.0 - options.confidence));
-        bca->high = dpt_bootstrap_end(&draws, 0.5 * (1.0 + options.confidence));
-    }
-    if (choose_curve(in->job, l, &draws, note)) {
-        curve.se = draws.kind == DPT_BOOTSTRAP_BCA ? draws.spread : draws.se;
-        options.curve = &curve;
-    }
-    *judged = dpt_verdict_judge(l->n, l->pre, l->post, l->edit, l->integrated, &options);
+    dpt_interval plain = dpt_interval_student(v->n, v->edit, v->post, confidence);
+    bool drawn = draws.resamples > 0;
+    s->bootstrap_low = drawn ? dpt_bootstrap_end(&draws, 0.5 * (1.0 - confidence)) : plain.low;
+    s->bootstrap_high = drawn ? dpt_bootstrap_end(&draws, 0.5 * (1.0 + confidence)) : plain.high;
     dpt_bootstrap_destroy(&draws);
     return DPT_OK;
+}
+
+static void unit_set_means(const dpt_baseline *base, const dpt_evaluation_path *path,
+                           const unit_samples *samples, dpt_result_scalars *s) {
+    const dpt_verdict_samples *v = &samples->view;
+    s->loss_pre = dpt_weighted_mean(NULL, v->n, v->pre);
+    s->loss_post = dpt_weighted_mean(NULL, v->n, v->post);
+    s->loss_edit = dpt_weighted_mean(NULL, v->n, v->edit);
+    s->accuracy_pre = base->accuracy_pre;
+    s->accuracy_post = base->accuracy_post;
+    s->accuracy_edit = path->accuracy_edit;
+    s->clusters = (double)v->n;
+    s->effective = isnan(samples->effective) ? (double)v->n : samples->effective;
 }
 
 static dpt_status set_verdict(const dpt_inputs *in, const dpt_job_edit *edit, int d,
@@ -345,31 +419,29 @@ static dpt_status set_verdict(const dpt_inputs *in, const dpt_job_edit *edit, in
                               dpt_result *out) {
     const dpt_riemann *riemann = &path->riemann;
     warn_of_edit(in->job->data[d].name, out->edit, riemann);
-    char note[SKEW_NOTE];
-    dpt_interval bca;
     dpt_verdict judged;
-    judged_losses losses;
-    dpt_status st = weigh(base, riemann, &losses);
+    unit_samples samples;
+    dpt_status st = unit_samples_create(in, d, base, riemann, path->correct_edit, &samples);
+    if (st != DPT_OK)
+        return st;
+    const dpt_bootstrap resamples = unit_resamples(in->job, d);
+    dpt_verdict_options options = judge_options(in, base, samples.effective, &resamples);
+    dpt_result_scalars *s = &out->scalars;
+    st = dpt_verdict_judge(&samples.view, &options, &judged);
     if (st == DPT_OK)
-        st = judge(in, d, &losses, &judged, &bca, note);
+        st = unit_set_bootstrap(&samples, &resamples, options.confidence, s);
     if (st != DPT_OK)
         goto done;
-    dpt_result_scalars *s = &out->scalars;
-    s->loss_pre = dpt_weighted_mean(NULL, losses.n, losses.pre);
-    s->loss_post = dpt_weighted_mean(NULL, losses.n, losses.post);
-    s->loss_edit = dpt_weighted_mean(NULL, losses.n, losses.edit);
-    s->accuracy_pre = base->accuracy_pre;
-    s->accuracy_post = base->accuracy_post;
-    s->accuracy_edit = path->accuracy_edit;
-    bool one = isnan(judged.change.low);
-    s->bootstrap_low = one ? NAN : bca.low;
-    s->bootstrap_high = one ? NAN : bca.high;
+    unit_set_means(base, path, &samples, s);
     set_scalars(riemann, &judged, s);
+    s->accuracy_margin = options.margins.accuracy;
+    if (isnan(judged.change.low))
+        s->bootstrap_low = s->bootstrap_high = NAN;
     st = dpt_result_set_string(&out->verdict, "%s", dpt_verdict_name(judged.verdict));
     if (st == DPT_OK)
-        st = set_reason(edit, &judged, note, out);
+        st = set_reason(edit, &judged, in->job->accuracy_margin, out);
 done:
-    dpt_mem_free(losses.pre);
+    unit_samples_destroy(&samples);
     return st;
 }
 
@@ -432,7 +504,10 @@ dpt_status dpt_unit_record(const dpt_inputs *inputs, const dpt_job_edit *edit,
     if (st == DPT_OK)
         unit_set_size(inputs, spec, report, out);
     if (st == DPT_OK && path != NULL) {
-        set_path(&path->riemann, &evaluation->data[d], out);
+        set_path(&path->riemann, &evaluation->data[d], inputs->data[d].clusters, out);
+        unit_set_correct(out->correct_pre, evaluation->data[d].correct_pre, samples);
+        unit_set_correct(out->correct_post, evaluation->data[d].correct_post, samples);
+        unit_set_correct(out->correct_edit, path->correct_edit, samples);
         unit_set_law(&evaluation->data[d].law, out);
         unit_set_correlation(&path->correlation, out);
         st = unit_set_choice(inputs, edit, d, path, out);

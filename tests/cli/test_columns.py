@@ -23,6 +23,7 @@ edits: [{name: dare, method: dare, p: 0.5, seed: [1, 2]}, {name: back, method: e
 riemann: {rule: midpoint, points: 2}
 law: {repeats: 3}
 margin: {share: 0.01}
+statistics: {interval: t}
 output: {directory: %s, report: false}
 """
 failures = checks = 0
@@ -70,6 +71,78 @@ def interval(name, unit, column, x, level):
     near(f"{name} {column}_high", unit[column + "_high"], x.mean() + half, 1e-6)
 
 
+def fieller(name, unit, change, gain):
+    """The ratios for which change - ratio * gain is not told from 0, by scanning them."""
+    t = quantile(0.975, len(gain) - 1)
+    def told(ratio):
+        rest = change - ratio * gain
+        return abs(rest.mean()) > t * rest.std(ddof=1) / math.sqrt(len(rest))
+    for column, step in (("share_low", -1.0), ("share_high", 1.0)):
+        inside = change.mean() / gain.mean()
+        outside = inside + step
+        for _ in range(60):
+            middle = (inside + outside) / 2
+            inside, outside = (inside, middle) if told(middle) else (middle, outside)
+        near(f"{name} {column}", unit[column], inside, 1e-6)
+
+
+def parts_of_margin(name, unit, group):
+    """Each sample's part of the margin: a share of the room, or what two points of accuracy cost."""
+    pre, post = np.array(group["loss_pre"]), np.array(group["loss_post"])
+    with open("share/demo/llama-post/config.json", encoding="utf-8") as file:
+        guess = math.log(json.load(file)["vocab_size"])
+    room = np.minimum(pre.mean(), guess) - post if pre.mean() > guess else pre - post
+    gained = np.array(group["correct_post"]) - np.array(group["correct_pre"])
+    cost = 0.02 * room.mean() / gained.mean()
+    near(f"{name} margin_accuracy", unit["margin_accuracy"], cost)
+    near(f"{name} margin", unit["margin"], min(0.01 * room.mean(), cost))
+    near(f"{name} accuracy_margin", unit["accuracy_margin"], 0.02)
+    check(f"{name}: the share is the smaller margin", 0.01 * room.mean() < cost)
+    return 0.01 * room
+
+
+def equivalence(name, unit, change, part):
+    """Two one-sided tests of the change less and plus the part of each sample."""
+    n, ps = len(change), []
+    for side, sign in (("high", 1), ("low", -1)):
+        rest = change - sign * part
+        se = rest.std(ddof=1) / math.sqrt(n)
+        near(f"{name} equivalence_{side}", unit[f"equivalence_{side}"],
+             change.mean() + sign * quantile(0.95, n - 1) * se, 1e-6)
+        ps.append(tail(-sign * rest.mean() / se, n - 1))
+    check(f"{name} p_equivalent", abs(unit["p_equivalent"] - max(ps)) < 1e-4 * max(ps) + 1e-12, (unit["p_equivalent"], ps))
+
+
+def tango(won, lost, n, change):
+    """Tango's statistic, with the most likely shares under a change by bisection of the likelihood's slope."""
+    low, high = max(0.0, -change), (1 - change) / 2
+    for _ in range(200):
+        q = (low + high) / 2
+        slope = (lost / q if lost else 0) + (won / (q + change) if won else 0) - 2 * (n - won - lost) / (1 - change - 2 * q)
+        low, high = (q, high) if slope > 0 else (low, q)
+    return (won - lost - n * change) / math.sqrt(n * (2 * q + change - change * change))
+
+
+def accuracy(name, unit, group):
+    """Columns that the correctness of the samples gives."""
+    pre, post, edit = (np.array(group[f"correct_{side}"]) for side in ("pre", "post", "edit"))
+    n = len(post)
+    for side, values in (("pre", pre), ("post", post), ("edit", edit)):
+        near(f"{name} accuracy_{side}", unit[f"accuracy_{side}"], values.mean())
+    won, lost = int(((edit == 1) & (post == 0)).sum()), int(((edit == 0) & (post == 1)).sum())
+    near(f"{name} accuracy_change", unit["accuracy_change"], (won - lost) / n)
+    for column, z in (("accuracy_low", 1.959963985), ("accuracy_high", -1.959963985)):
+        score = tango(won, lost, n, unit[column])
+        check(f"{name} {column}", abs(score - z) < 1e-5, f"{unit[column]}: {score}")
+    score = tango(won, lost, n, -0.02)
+    fall = max(lost - won, 0)
+    exact = sum(math.comb(n, k) * 0.02**k * 0.98**(n - k) for k in range(fall + 1))
+    near(f"{name} p_accuracy", unit["p_accuracy"], max(math.erfc(score / math.sqrt(2)) / 2, exact), 1e-5)
+    near(f"{name} clusters", unit["clusters"], n)
+    near(f"{name} effective", unit["effective"], n)
+    check(f"{name} sample_clusters", (np.array(group["sample_clusters"]) == np.arange(n)).all())
+
+
 def losses(name, unit, group):
     """Columns that the losses of the samples give."""
     pre, post, edit = (np.array(group[f"loss_{side}"]) for side in ("pre", "post", "edit"))
@@ -82,18 +155,11 @@ def losses(name, unit, group):
     near(f"{name} gain", unit["gain"], gain.mean())
     interval(name, unit, "change", change, 0.95)
     interval(name, unit, "gain", gain, 0.95)
-    half = quantile(0.95, n - 1) * se
-    near(f"{name} equivalence_low", unit["equivalence_low"], change.mean() - half, 1e-6)
-    near(f"{name} equivalence_high", unit["equivalence_high"], change.mean() + half, 1e-6)
     near(f"{name} share", unit["share"], change.mean() / gain.mean())
-    check(f"{name} share lies in its interval", unit["share_low"] < unit["share"] < unit["share_high"])
-    margin = 0.01 * gain.mean()
-    near(f"{name} margin", unit["margin"], margin)
+    fieller(name, unit, change, gain)
     t = change.mean() / se
     near(f"{name} p_change", unit["p_change"], 2 * tail(abs(t), n - 1), 1e-4)
-    below = tail((change.mean() + margin) / se, n - 1)
-    above = tail((margin - change.mean()) / se, n - 1)
-    near(f"{name} p_equivalent", unit["p_equivalent"], max(below, above), 1e-4)
+    equivalence(name, unit, change, parts_of_margin(name, unit, group))
     low, high = unit["bootstrap_low"], unit["bootstrap_high"]
     check(f"{name} bootstrap interval", abs(low - unit["change_low"]) < 2 * se > abs(high - unit["change_high"]),
           f"{low}, {high}; {unit['change_low']}, {unit['change_high']}; {se}")
@@ -182,12 +248,13 @@ def size(name, unit, group, numel):
 
 
 def holm(units):
-    """p_adjusted over the edits of one data set."""
-    order = sorted(units, key=lambda u: u["p_change"])
-    most = 0.0
-    for i, unit in enumerate(order):
-        most = max(most, min(1.0, unit["p_change"] * (len(order) - i)))
-        near(f"{unit['edit']} p_adjusted", unit["p_adjusted"], most, 1e-9)
+    """Corrected p values over the edits of one data set."""
+    for column, p in (("p_adjusted", lambda u: u["p_change"]),
+                      ("p_equivalent_adjusted", lambda u: max(u["p_equivalent"], u["p_accuracy"]))):
+        most = 0.0
+        for i, unit in enumerate(sorted(units, key=p)):
+            most = max(most, min(1.0, p(unit) * (len(units) - i)))
+            near(f"{unit['edit']} {column}", unit[column], most, 1e-9)
 
 
 def files(folder, units):
@@ -239,6 +306,7 @@ def weights(folder, run):
         count = len(h5["offsets"]) - 1
         h5["weights"] = np.where(np.arange(count) < 10, 2.0, 0.0)
     done = run("--set", f"output.directory={folder}/w", "--set", "riemann={points: 1}", "--set",
+               "statistics.interval=auto", "--set",
                "edits=[{name: dare, method: dare, p: 0.5, seeds: 3}]", "--set",
                f"data=[{{name: w, file: {folder}/w.h5, loss: lm, samples: 24}}, "
                "{name: t, file: share/demo/task.h5, loss: lm, samples: 10}, "
@@ -251,10 +319,54 @@ def weights(folder, run):
         for column in ("change_mean", "crossed_low", "crossed_high", "crossed_df"):
             near(f"weights: {column}", float(weighted[column]), float(alone[column]), 1e-4)
         skewed(f"{folder}/w")
+    clustered(folder, run)
+
+
+def clustered(folder, run):
+    """Intervals by leaving out one cluster after the other, with their degrees of freedom in effect."""
+    shutil.copy("share/demo/task.h5", f"{folder}/c.h5")
+    numbers = np.repeat([7, -3, 2**40, 11, 5, 0], [5, 3, 6, 2, 4, 4])
+    with h5py.File(f"{folder}/c.h5", "r+") as h5:
+        count = len(h5["offsets"]) - 1
+        h5["cluster"] = np.resize(numbers, count).astype(np.int64)
+    done = run("--set", f"output.directory={folder}/c", "--set", "riemann={rule: midpoint, points: 1}", "--set",
+               "edits=[{name: dare, method: dare, p: 0.5, seeds: 2}]", "--set",
+               f"data=[{{name: c, file: {folder}/c.h5, loss: lm, samples: 24}}]")
+    check("a study with clusters", done.returncode == 0 and "6 clusters" in done.stdout, done.stderr)
+    if done.returncode != 0:
+        return
+    with open(f"{folder}/c/results.json", encoding="utf-8") as file:
+        units = json.load(file)["units"]
+    rows, sizes = [], np.array([(numbers == k).mean() for k in dict.fromkeys(numbers.tolist())])
+    with h5py.File(f"{folder}/c/results.h5") as h5:
+        for unit in units:
+            group = h5[f"edits/{unit['edit']}/c"]
+            own = np.array(group["sample_clusters"])
+            check("clusters are numbered as they come", own.tolist() == np.repeat(np.arange(6), [5, 3, 6, 2, 4, 4]).tolist())
+            near("clusters", unit["clusters"], 6)
+            near("effective clusters", unit["effective"], 1 / (sizes**2).sum())
+            for column, x in (("change", np.array(group["loss_edit"]) - np.array(group["loss_post"])),
+                              ("gain", np.array(group["loss_pre"]) - np.array(group["loss_post"])),
+                              ("estimate", np.array(group["sample_integrated"]))):
+                left = np.array([x[own != k].mean() for k in range(6)])
+                se = math.sqrt(5 / 6 * ((left - left.mean())**2).sum())
+                half = quantile(0.975, 1 / (sizes**2).sum() - 1) * se
+                near(f"clusters: {column}_low", unit[column + "_low"], x.mean() - half, 1e-4)
+                if column == "change":
+                    near("clusters: change_se", unit["change_se"], se, 1e-6)
+                    rows.append(x.mean() + 5 * (left.mean() - left))
+    x = np.array(rows)
+    off = x - x.mean(axis=1)[:, None] - x.mean(axis=0)[None, :] + x.mean()
+    seed = 6 * x.mean(axis=1).var(ddof=1) / 12
+    sample = max(2 * x.mean(axis=0).var(ddof=1) - (off**2).sum() / 5, 0) / 12
+    half = math.sqrt(quantile(0.975, 1)**2 * seed + quantile(0.975, 1 / (sizes**2).sum() - 1)**2 * sample)
+    with open(f"{folder}/c/seeds.csv", encoding="utf-8") as file:
+        row = next(csv.DictReader(file))
+    near("clusters: crossed_low", float(row["crossed_low"]), x.mean() - half, 1e-4)
 
 
 def skewed(folder):
-    """Skewed changes are judged by studentised resamples where there are 50 samples, else the reason warns."""
+    """Skewed changes are judged by studentised resamples where there are 20 samples, else the reason warns."""
     found = set()
     with open(f"{folder}/results.json", encoding="utf-8") as file, h5py.File(f"{folder}/results.h5") as h5:
         for unit in json.load(file)["units"]:
@@ -263,7 +375,9 @@ def skewed(folder):
             x = (np.array(group["loss_edit"]) - np.array(group["loss_post"]))[np.array(group["sample_shares"]) > 0]
             off = x - x.mean()
             skew = (off**3).mean() / (off**2).mean()**1.5
-            kind = "t" if abs(skew) < 2 else "studentised" if len(x) >= 50 else "samples are too few"
+            kind = "t" if abs(skew) < 1 else "studentised" if len(x) >= 20 else "samples are too few"
+            check(f"{name}: too few for the skew", ("too few" in unit["reason"]) ==
+                  (kind != "t" and (len(x) < 20 or skew**2 > len(x) / 16)), unit["reason"])
             found.add(kind)
             check(f"{name}: skew {skew:.2f}, {kind}", (kind == "t" and "skew" not in unit["reason"])
                   or kind in unit["reason"], unit["reason"])
@@ -294,6 +408,7 @@ def main():
                 for unit in units:
                     group = h5[f"edits/{unit['edit']}/task"]
                     losses(unit["edit"], unit, group)
+                    accuracy(unit["edit"], unit, group)
                     path(unit["edit"], unit, group)
                     law(unit["edit"], unit, group)
                     choices(unit["edit"], unit, group)

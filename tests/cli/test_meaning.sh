@@ -456,7 +456,7 @@ doubtful() {
             'u["verdict"] == "undecided" and "one sample in effect" in u["reason"] and u["change_low"] is u["bootstrap_low"] is u["p_change"] is None'
         rm -rf "$tmp/study"
     done
-    job 2 --set data.0.file="$tmp/twice.h5" --set margin.absolute=100
+    job 2 --set data.0.file="$tmp/twice.h5" --set margin.absolute=100 --set accuracy_margin=0
     expect_exit "some samples twice" 0
     holds "some samples twice: a warning" grep -q 'warning: task: 4 of 13 samples repeat others' "$tmp/err"
     holds "some samples twice: judged" units "$tmp/study/results.json" 'u["verdict"] == "competitive"'
@@ -480,7 +480,7 @@ doubtful() {
 }
 part doubtful
 wide() { # a margin that takes in the pre-trained model
-    job 2 --set models.pre="$demo/llama-pre" --set models.post="$demo/llama-post" --set margin.share=1.5 \
+    job 2 --set models.pre="$demo/llama-pre" --set models.post="$demo/llama-post" --set margin.share=1.5 --set accuracy_margin=0 \
         --set data.0.file="$demo/task.h5" --set data.0.samples=4 --set 'edits=[{name: e, method: drop, p: 1}]'
     expect_exit "a margin above the gain" 0
     holds "a margin above the gain: one warning before the edits" \

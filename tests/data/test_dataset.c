@@ -14,6 +14,8 @@ enum { N = 5, C = 2, H = 3, W = 4, PIXELS = C * H * W };
 
 static const int32_t labels[N] = {3, 0, 7, 7, 1};
 static const double weights[N] = {1.0, 0.0, 2.5, 0.5, 1.0};
+static const int64_t clusters[N] = {-4, (int64_t)1 << 40, -4, 7, (int64_t)1 << 40};
+static const int64_t numbers[N] = {0, 1, 0, 2, 1};
 
 static float pixel(int64_t i) {
     return (float)i * 0.25F - 3.0F;
@@ -33,6 +35,7 @@ static void write_images(change_fn change) {
         put(file, "images", H5T_NATIVE_FLOAT, 4, dims, images);
         put1(file, "labels", H5T_NATIVE_INT32, N, labels);
         put1(file, "weights", H5T_NATIVE_DOUBLE, N, weights);
+        put1(file, "cluster", H5T_NATIVE_INT64, N, clusters);
         if (change != NULL)
             change(file);
         H5Fclose(file);
@@ -83,6 +86,7 @@ static void test_images(void **state) {
     assert_true(data.channels == C && data.height == H && data.width == W);
     assert_memory_equal(data.labels, labels, sizeof labels);
     assert_memory_equal(data.weights, weights, sizeof weights);
+    assert_memory_equal(data.clusters, numbers, sizeof numbers); /* as they first occur */
     assert_null(data.tokens);
     for (int64_t first = 0; first + 3 <= N; first++) {
         assert_int_equal(dpt_dataset_read_images(&data, first, 3, out), DPT_OK);
@@ -302,6 +306,20 @@ static void nan_pixel(hid_t f) {
     lose(f, "images");
     put(f, "images", H5T_NATIVE_FLOAT, 4, dims, images);
 }
+static void few_clusters(hid_t f) {
+    remake(f, "cluster", H5T_NATIVE_INT64, N - 1, clusters);
+}
+static void real_clusters(hid_t f) {
+    remake(f, "cluster", H5T_NATIVE_DOUBLE, N, weights);
+}
+static void endless_cluster(hid_t f) {
+    const uint64_t beyond[N] = {1, 2, UINT64_MAX, 3, 4};
+    remake(f, "cluster", H5T_NATIVE_UINT64, N, beyond);
+}
+static void misspelt_clusters(hid_t f) {
+    lose(f, "cluster");
+    put1(f, "clusters", H5T_NATIVE_INT64, N, clusters);
+}
 static void few_weights(hid_t f) {
     remake(f, "weights", H5T_NATIVE_DOUBLE, N - 1, weights);
 }
@@ -372,6 +390,10 @@ static const lie lies[] = {
     {false, huge_image, "above 2^28"},
     {false, huge_count, "claims more values than the file can hold"},
     {false, nan_pixel, "pixel 5 of sample 3 is not a finite number"},
+    {false, few_clusters, "'cluster' has 4 entries for 5 samples"},
+    {false, real_clusters, "'cluster' must hold integers"},
+    {false, endless_cluster, "the cluster of sample 2 is beyond 64 bits"},
+    {false, misspelt_clusters, "(did you mean 'cluster'?)"},
     {false, few_weights, "'weights' has 4 entries for 5 samples"},
     {false, whole_weights, "'weights' must hold floating-point"},
     {false, negative_weights, "the weight of sample 0 is -1"},

@@ -87,7 +87,7 @@ static void test_levels_share_resamples(void **state) {
         dpt_interval alone = interval(40, a, NULL, levels[k], 5, 2000);
         assert_memory_equal(&alone, &out[k], sizeof alone);
     }
-    dpt_interval t = dpt_verdict_paired(40, a, NULL, 0.95);
+    dpt_interval t = dpt_interval_student(40, a, NULL, 0.95);
     assert_near(out[0].low, t.low, 0.1 * (t.high - t.low));
     dpt_interval other = interval(40, a, NULL, 0.95, 6, 2000);
     assert_true(other.low != out[0].low); /* the seed matters */
@@ -143,7 +143,7 @@ static void test_coverage(void **state) {
         for (int i = 0; i < N; i++)
             x[i] = -log(dpt_rng_uniform(words[i]));
         dpt_interval boot = interval(N, x, NULL, 0.95, (uint64_t)trial, 600);
-        dpt_interval t = dpt_verdict_paired(N, x, NULL, 0.95);
+        dpt_interval t = dpt_interval_student(N, x, NULL, 0.95);
         above += boot.low > 1.0;
         below += boot.high < 1.0;
         t_above += t.low > 1.0;
@@ -202,31 +202,30 @@ static void test_one_interval(void **state) {
             edit[i] = 3.0 + exponential(z[i]) - 0.02 * (trial % 40) - 0.3;
         }
         const dpt_bootstrap options = {.seed = 5, .stream = "task", .resamples = 500};
-        dpt_bootstrap_draws draws;
-        assert_int_equal(dpt_bootstrap_draw(N, edit, post, &options, &draws), DPT_OK);
-        draws.kind = trial % 2 ? DPT_BOOTSTRAP_T : DPT_BOOTSTRAP_BCA;
-        const dpt_verdict_curve curve = {
-            .ctx = &draws, .se = draws.se, .end = dpt_bootstrap_end, .level = dpt_bootstrap_level};
         dpt_verdict_options judge = dpt_verdict_defaults();
-        judge.absolute_margin = 0.3;
-        judge.curve = &curve;
-        dpt_verdict v = dpt_verdict_judge(N, NULL, post, edit, NULL, &judge);
+        judge.margins.absolute = 0.3;
+        judge.paired =
+            (dpt_paired_options){.effective = NAN,
+                                 .rule = trial % 2 ? DPT_PAIRED_AUTO : DPT_PAIRED_BOOTSTRAP,
+                                 .source = &options};
+        const dpt_verdict_samples samples = {.n = N, .post = post, .edit = edit};
+        dpt_verdict v;
+        assert_int_equal(dpt_verdict_judge(&samples, &judge, &v), DPT_OK);
         bool outside = v.change.low > 0.0 || v.change.high < 0.0;
         assert_int_equal(outside, v.p_change < 0.05);
         assert_int_equal(v.verdict == DPT_VERDICT_COMPETITIVE, v.p_equivalent < 0.05);
         excluded += outside;
-        dpt_bootstrap_destroy(&draws);
     }
     assert_true(excluded > 5 && excluded < 55);
 }
 
 enum { SKEW_TRIALS = 500, SKEW_MOST = 200 };
 
-/* Covered by Student's interval, and by the rule of studies: studentised where the skew is above 2. */
+/* Covered by Student's interval, and by the rule of studies: studentised where the skew is above 1. */
 static void skewed_coverage(int n, double sigma, double *student, double *chosen) {
     dpt_rng rng = dpt_rng_make(12, "skewed", DPT_RNG_MAGNITUDE);
     double truth = sigma > 0.0 ? exp(0.5 * sigma * sigma) : sigma < 0.0 ? 1.0 : 0.0;
-    static double x[SKEW_MOST], zero[SKEW_MOST];
+    static double x[SKEW_MOST];
     *student = *chosen = 0.0;
     for (int trial = 0; trial < SKEW_TRIALS; trial++) {
         float z[SKEW_MOST];
@@ -235,19 +234,17 @@ static void skewed_coverage(int n, double sigma, double *student, double *chosen
             x[i] = sigma > 0.0   ? exp(sigma * (double)z[i])
                    : sigma < 0.0 ? exponential(z[i])
                                  : (double)z[i];
-        dpt_interval t = dpt_verdict_paired(n, x, NULL, 0.95);
+        dpt_interval t = dpt_interval_student(n, x, NULL, 0.95);
         bool covered = t.low <= truth && truth <= t.high;
         *student += (double)covered / SKEW_TRIALS;
-        if (fabs(dpt_verdict_skew(n, x, zero)) > 2.0) {
-            const dpt_bootstrap options = {
-                .seed = (uint64_t)trial, .stream = "task", .resamples = 500};
-            dpt_bootstrap_draws draws;
-            assert_int_equal(dpt_bootstrap_draw(n, x, NULL, &options, &draws), DPT_OK);
-            draws.kind = DPT_BOOTSTRAP_T;
-            dpt_interval own = interval_of(&draws, 0.95);
-            covered = own.low <= truth && truth <= own.high;
-            dpt_bootstrap_destroy(&draws);
-        }
+        const dpt_bootstrap source = {.seed = (uint64_t)trial, .stream = "task", .resamples = 500};
+        const dpt_paired_options options = {
+            .effective = NAN, .rule = DPT_PAIRED_AUTO, .source = &source};
+        dpt_paired paired;
+        assert_int_equal(dpt_paired_create(n, x, NULL, &options, &paired), DPT_OK);
+        dpt_interval own = dpt_paired_interval(&paired, 0.95);
+        covered = own.low <= truth && truth <= own.high;
+        dpt_paired_destroy(&paired);
         *chosen += (double)covered / SKEW_TRIALS;
     }
 }

@@ -13,7 +13,7 @@
 static void test_golden(void **state) {
     (void)state;
     for (size_t i = 0; i < sizeof golden_cases / sizeof *golden_cases; i++) {
-        dpt_crossed x = dpt_crossed_interval(golden_cases[i].seeds, golden_cases[i].samples,
+        dpt_crossed x = dpt_crossed_interval(golden_cases[i].seeds, golden_cases[i].samples, NAN,
                                              golden_cases[i].values, 0.95);
         assert_near(x.mean, golden_cases[i].mean, 1e-14);
         assert_near(x.se, golden_cases[i].se, 1e-12);
@@ -26,22 +26,22 @@ static void test_golden(void **state) {
 static void test_degenerate(void **state) {
     (void)state;
     const double values[6] = {1.0, 2.0, 4.0, 1.0, 2.0, 4.0};
-    dpt_crossed x = dpt_crossed_interval(1, 6, values, 0.95);
+    dpt_crossed x = dpt_crossed_interval(1, 6, NAN, values, 0.95);
     assert_true(isnan(x.mean) && isnan(x.low) && isnan(x.high) && isnan(x.df));
-    assert_true(isnan(dpt_crossed_interval(6, 1, values, 0.95).low));
+    assert_true(isnan(dpt_crossed_interval(6, 1, NAN, values, 0.95).low));
     const double bad[4] = {1.0, 2.0, INFINITY, 3.0};
-    assert_true(isnan(dpt_crossed_interval(2, 2, bad, 0.95).low));
+    assert_true(isnan(dpt_crossed_interval(2, 2, NAN, bad, 0.95).low));
     /* Seeds that are all alike: what is left is the paired interval of the samples, 2 degrees of freedom. */
-    x = dpt_crossed_interval(2, 3, values, 0.95);
+    x = dpt_crossed_interval(2, 3, NAN, values, 0.95);
     assert_near(x.mean, 7.0 / 3.0, 1e-15);
     assert_near(x.high - x.mean, 4.302652729749464 * sqrt(7.0 / 9.0), 1e-10);
     assert_near(x.df, 2.0, 1e-9);
     const double same[4] = {0.5, 0.5, 0.5, 0.5};
-    x = dpt_crossed_interval(2, 2, same, 0.95);
+    x = dpt_crossed_interval(2, 2, NAN, same, 0.95);
     assert_true(x.low == 0.5 && x.high == 0.5 && isnan(x.df));
     /* Samples that are all alike: Student's over seeds. */
     const double rows[6] = {1.0, 1.0, 2.0, 2.0, 4.0, 4.0};
-    x = dpt_crossed_interval(3, 2, rows, 0.95);
+    x = dpt_crossed_interval(3, 2, NAN, rows, 0.95);
     assert_near(x.high - x.mean, 4.302652729749464 * sqrt(7.0 / 9.0), 1e-10);
 }
 
@@ -75,7 +75,7 @@ static double coverage(layout l) {
                 x[s * l.samples + i] = sqrt(l.seed) * effect(a[s], l.skewed) +
                                        effect(b[i], l.skewed) +
                                        sqrt(l.interaction) * (double)c[s * l.samples + i];
-        dpt_crossed found = dpt_crossed_interval(l.seeds, l.samples, x, 0.95);
+        dpt_crossed found = dpt_crossed_interval(l.seeds, l.samples, NAN, x, 0.95);
         covered += found.low <= 0.0 && found.high >= 0.0;
     }
     return (double)covered / TRIALS;

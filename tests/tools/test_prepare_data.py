@@ -99,6 +99,27 @@ def token_lists_are_taken_as_they_are(w):
         assert bytes(f.attrs["kind"]) == b"lm" and bytes(f.attrs["tokenizer"]) == b"tok"
 
 
+@case()
+def clusters_are_numbered_by_a_key(w):
+    records = [{"prompt": [2], "response": [3], "page": page} for page in ("x", "y", "x", 7, "7")]
+    r = w.run(records, "--cluster", "page")
+    assert r.returncode == 0 and "4 clusters" in r.stdout, r
+    with h5py.File(w.out) as f:
+        assert f["cluster"][()].tolist() == [0, 1, 0, 2, 3] and f["cluster"].dtype == np.int64
+    w.out.unlink()
+    long = [{"prompt": [2, 2, 2], "response": [3], "page": "long"}]
+    assert w.run(long + records, "--cluster", "page", "--max-length", "3").returncode == 0
+    with h5py.File(w.out) as f:
+        assert len(set(f["cluster"][()].tolist())) == 4 and len(f["cluster"]) == 5
+    w.out.unlink()
+    assert w.run(records).returncode == 0
+    with h5py.File(w.out) as f:
+        assert "cluster" not in f
+    w.out.unlink()
+    w.fails(w.run(records + [{"prompt": [2], "response": [3]}], "--cluster", "page"), 3, ":6", "page")
+    w.fails(w.run([{"prompt": [2], "response": [3], "page": True}], "--cluster", "page"), 3, "string", "page")
+
+
 def recorded(w, tokenizer):
     """The tokenizer_hash that the tool records for this content of tokenizer.json."""
     text = tokenizer if isinstance(tokenizer, str) else json.dumps(tokenizer)

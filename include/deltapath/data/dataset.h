@@ -8,7 +8,7 @@
 #include <stdint.h>
 
 /** What a data-set file holds: X(constant, attribute `kind` of the file). Each may have `weights` (float)
- * [samples] too.
+ * and `cluster` (integers) [samples] too.
  *   TOKENS: `tokens` int32 [total], `loss_mask` uint8 [total], `offsets` int64 [n+1];
  *   PAIRS: the same in each of the groups `chosen` and `rejected`;
  *   IMAGES: `images` float32 [n, c, h, w], `labels` int32 [n]. */
@@ -36,8 +36,11 @@ typedef struct dpt_dataset {
     int32_t *labels;                   /**< (samples) at least 0 */
     struct dpt_dataset_images *images; /**< open for dpt_dataset_read_images */
 
-    double *weights;        /**< (samples) at least 0, sum above 0; NULL: all count alike */
-    int64_t *rows;          /**< (samples) place of each in the file; NULL: their order */
+    double *weights; /**< (samples) at least 0, sum above 0; NULL: all count alike */
+    int64_t *rows;   /**< (samples) place of each in the file; NULL: their order */
+    int64_t *
+        clusters; /**< (samples) which samples belong together: numbers from 0 in the order in which they
+                            first occur; NULL: none do */
     uint64_t *image_hashes; /**< (samples) of each image; NULL without images */
     int64_t repeats;        /**< samples with weight that are equal to an earlier one */
     double

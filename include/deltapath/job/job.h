@@ -96,12 +96,14 @@ typedef struct dpt_job {
     const char *directory;
     dpt_store_format checkpoint; /**< DPT_STORE_NONE: no edited models are kept */
     const char *dtype_name;
-    bool same_dtype;     /**< keep each tensor's type */
-    dpt_dtype dtype;     /**< else write editable tensors as this type */
-    bool overwrite;      /**< replace an existing study of this directory */
-    bool report;         /**< write report.html at the end */
-    double margin_share; /**< equivalence margin as a share of the post-training gain */
-    double margin;       /**< absolute margin [nats/token]; 0: use the share */
+    bool same_dtype; /**< keep each tensor's type */
+    dpt_dtype dtype; /**< else write editable tensors as this type */
+    bool overwrite;  /**< replace an existing study of this directory */
+    bool report;     /**< write report.html at the end */
+    double
+        margin_share; /**< equivalence margin as a share of the loss that post-training removed */
+    double margin;    /**< absolute margin [nats/token]; 0: use the share */
+    double accuracy_margin; /**< points by which the accuracy may fall; 0: it is left out */
     dpt_job_statistics statistics;
     dpt_job_law law;
     int tensor_parallel;  /**< ranks that share a replica; 0: chosen */

@@ -60,4 +60,12 @@ void dpt_bootstrap_destroy(dpt_bootstrap_draws *draws); /**< Local. */
 double dpt_bootstrap_end(const void *draws, double level);
 double dpt_bootstrap_level(const void *draws, double value);
 
+/** Interval of mean(d) / mean(g) by studentised resamples: the ratios rho for which the statistic of d - rho g
+ * lies within the quantiles of its resamples (dpt_paired_ratio). Local.
+ * @param[in,out] low, high an interval to start from; unchanged where bisection finds no end of this one.
+ * Errors: DPT_ERR_OUTPUT without memory. Determinism: as dpt_bootstrap_draw. */
+dpt_status dpt_bootstrap_ratio(int64_t n, const double *d, const double *g,
+                               const dpt_bootstrap *options, double confidence, double *low,
+                               double *high);
+
 #endif

@@ -24,13 +24,14 @@ typedef struct dpt_crossed {
  * few seeds come out alike by chance: with 3 seeds its 95 % interval covers down to 91, with 2 seeds 87 %
  * (normal effects, variances 0.001 to 10 times each other); this one covers 94.5 to 99 %.
  *   Source: Howe, J. Am. Stat. Assoc. 69 (1974) 789; Searle et al., Variance Components (1992), chapter 4.
+ * @param[in] effective  samples that weights, repeats and clusters leave in effect (dpt_paired_options); NaN: all.
  * @param[in] x          (seeds, samples) row-major.
  * @param[in] confidence e.g. 0.95.
  * @return all NaN with less than two seeds or samples, or a value that is not finite. Values that are all
  *   alike give an interval of no width, with df NaN.
  * Determinism: sums in index order, in double.
  */
-dpt_crossed dpt_crossed_interval(int64_t seeds, int64_t samples, const double *x,
+dpt_crossed dpt_crossed_interval(int64_t seeds, int64_t samples, double effective, const double *x,
                                  double confidence);
 
 #endif

@@ -2,33 +2,11 @@
 #define DELTAPATH_PATH_VERDICT_H
 
 #include "deltapath/base/status.h"
+#include "deltapath/path/accuracy.h"
+#include "deltapath/path/paired.h"
 
 #include <stdbool.h>
 #include <stdint.h>
-
-/** Mean of samples with its confidence interval. */
-typedef struct dpt_interval {
-    int64_t n;
-    double mean;
-    double se;   /**< standard error of the mean; NaN for n < 2 */
-    double low;  /**< lower end of the interval, Student's or of a bootstrap; NaN for n < 2 */
-    double high; /**< its upper end */
-} dpt_interval;
-
-/** Interval of the mean of a - b, sample by sample.
- *
- * Local. Computes: mean +- t_{(1 + confidence) / 2, n - 1} s / sqrt(n).
- * @param[in] a          (n). @param[in] b (n), or NULL: zeros.
- * @param[in] confidence e.g. 0.95.
- * A sample that is not finite makes mean NaN or infinite and the rest NaN. Equal samples give an
- * interval of no width.
- * Determinism: two passes over the samples in order, in double.
- */
-dpt_interval dpt_verdict_paired(int64_t n, const double *a, const double *b, double confidence);
-
-/** Skewness of a - b, sample by sample: third moment over the standard deviation cubed; NaN without spread.
- * Local. @param[in] a (n). @param[in] b (n). */
-double dpt_verdict_skew(int64_t n, const double *a, const double *b);
 
 typedef enum dpt_verdict_class {
     DPT_VERDICT_UNDECIDED,   /**< "undecided" */
@@ -40,78 +18,107 @@ typedef enum dpt_verdict_class {
 /** Name of a class as in the results. Local. */
 const char *dpt_verdict_name(dpt_verdict_class verdict);
 
-/** All intervals of a mean at once: with level u, end(u) is the end of the one-sided interval that errs below
- * with probability u; it rises. level(v) is where it passes v. Local functions. */
-typedef struct dpt_verdict_curve {
-    const void *ctx;
-    double se; /**< standard error of the mean */
-    double (*end)(const void *ctx, double level);
-    double (*level)(const void *ctx, double value);
-} dpt_verdict_curve;
+/** Margins within which an edit counts as equivalent. */
+typedef struct dpt_verdict_margins {
+    double share; /**< of the loss that post-training removed; 0.05 */
+    double
+        absolute; /**< [nats]; replaces the other margins of the loss when above 0; else NaN or 0 */
+    double accuracy; /**< share of the samples; 0 leaves the accuracy out; 0.02 */
+    double
+        guess; /**< loss of one that knows nothing [nats], to which the pre-trained loss counts at most; NaN:
+                          whatever that is */
+} dpt_verdict_margins;
 
 typedef struct dpt_verdict_options {
-    double confidence;      /**< of the printed intervals; 0.95 */
-    double alpha;           /**< level of each test; 0.05 */
-    double share_margin;    /**< margin as a share of the post-training gain; 0.05 */
-    double absolute_margin; /**< margin [nats]; replaces the share when above 0; else NaN or 0 */
-    const dpt_verdict_curve
-        *curve;       /**< what intervals and p values of the change are of in place of
-                                         Student's distribution; NULL: that. Borrowed. */
-    double effective; /**< number of independent samples that repeats and weights leave in effect:
-                               (sum w)^2 / sum w^2 over the distinct ones; NaN: n of them. Intervals and
-                               tests have one degree of freedom less, and below n / 2 no curve judges */
+    double confidence; /**< of the printed intervals; 0.95 */
+    double alpha;      /**< level of each test; 0.05 */
+    dpt_verdict_margins margins;
+    dpt_paired_options paired; /**< how intervals are made */
     const char *withheld; /**< reason, a constant string, why no verdict can be given; else NULL */
 } dpt_verdict_options;
 
-/** The defaults named above, without an absolute margin. Local. */
+/** The defaults named above, Student's intervals, without an absolute margin or a guess. Local. */
 dpt_verdict_options dpt_verdict_defaults(void);
 
 /** Check options that a user gave: confidence and alpha inside their ranges, margins above 0 (an absolute
- * one may be NaN: none). Local. Errors: DPT_ERR_USAGE naming the option that is out of range. */
+ * one may be NaN: none; that of the accuracy 0). Local. Errors: DPT_ERR_USAGE naming the option that is out of
+ * range. */
 dpt_status dpt_verdict_check(const dpt_verdict_options *options);
 
 /** Whether so many samples in effect are no more than one, from which nothing is judged: below 1.5. NaN is
  * not. Local. */
 bool dpt_verdict_is_one(double effective);
 
+/** What a verdict stands on, each (n): values whose plain means are those of the samples (path/weighted). */
+typedef struct dpt_verdict_samples {
+    int64_t n;
+    const double *pre; /**< losses; or NULL */
+    const double *post, *edit;
+    const double *terms; /**< integrated terms, or NULL; any NaN drops their interval */
+    const double *right_pre, *right_post; /**< 1 where that model is right, or NULL */
+    const dpt_accuracy_pairs *gained;     /**< post against pre; with right_pre */
+    const dpt_accuracy_pairs
+        *pairs; /**< edit against post; NULL: nothing is known of the accuracy */
+} dpt_verdict_samples;
+
+/** What is known of an edit's accuracy. */
+typedef enum dpt_verdict_accuracy {
+    DPT_ACCURACY_OUT,    /**< it is left out */
+    DPT_ACCURACY_HOLDS,  /**< a fall by the margin or more is excluded */
+    DPT_ACCURACY_UNSURE, /**< it is not */
+    DPT_ACCURACY_FALLS   /**< it is not, and the interval of the change lies below 0 */
+} dpt_verdict_accuracy;
+
 /** What an edit does to the loss, and how sure that is. Numbers are NaN where they do not exist. */
 typedef struct dpt_verdict {
     dpt_verdict_class verdict;
-    const char *reason;       /**< one clause in words; a constant string */
-    dpt_interval change;      /**< L(edit) - L(post), paired */
-    dpt_interval equivalence; /**< the same at confidence 1 - 2 alpha: the two one-sided tests */
-    dpt_interval estimate;    /**< of the per-sample terms along the path; n = 0 without them */
-    dpt_interval gain;        /**< L(pre) - L(post), paired; n = 0 without pre */
-    bool gain_clear;          /**< the interval of the gain excludes 0 */
+    const char *reason;  /**< one clause in words; a constant string */
+    dpt_interval change; /**< L(edit) - L(post), paired */
+    double skew;         /**< of the change */
+    bool resampled, few; /**< of the change, as in dpt_paired */
+    dpt_interval
+        equivalence; /**< the same at confidence 1 - 2 alpha, wider by what is not known of the margin:
+                                   the two one-sided tests hold where it lies within +- margin */
+    dpt_interval estimate; /**< of the per-sample terms along the path; n = 0 without them */
+    dpt_interval gain;     /**< L(pre) - L(post), paired; n = 0 without pre */
+    bool gain_clear;       /**< the interval of the gain excludes 0 */
     const char
         *doubt;   /**< what limits all verdicts on this data, the gain being measured on two samples
                             or more: it is negative, not distinguishable from 0, or not above the
                             margin; a constant string, else NULL */
     double share; /**< change / gain: 0.2 loses a fifth of the gain; NaN unless clearly positive */
-    double share_low;    /**< interval of change / gain, the gain taken as known */
-    double share_high;   /**< upper end of that interval */
-    double margin;       /**< [nats] that the equivalence test used; NaN without one */
-    double p_change;     /**< two-sided p of no change */
-    double p_equivalent; /**< larger p of the two one-sided tests; NaN without a margin */
+    double share_low;  /**< its interval by Fieller, of the gain as little known as of the change */
+    double share_high; /**< upper end of that interval */
+    double margin;     /**< [nats] that the equivalence test used; NaN without one */
+    double
+        margin_accuracy; /**< [nats] that a fall of the accuracy by its margin costs; NaN where not known */
+    dpt_verdict_accuracy accuracy_is;
+    dpt_accuracy accuracy; /**< of the edit; NaN throughout where it is not known */
+    double p_change;       /**< two-sided p of no change */
+    double p_equivalent;   /**< larger p of the two one-sided tests; NaN without a margin */
 } dpt_verdict;
 
-/** Judge an edit from losses of the same samples.
+/** Judge an edit from losses of the same samples, and from whether each is right.
  *
- * Local. Computes: paired t tests. Two one-sided tests at level alpha inside +-margin:
- * competitive; else the interval of the change above 0: decreased; below 0: improved; else
- * undecided. The margin is absolute_margin, or share_margin * gain when the gain is clearly
- * positive; without either the verdict is undecided and the reason says so. Where the gain is clearly
+ * Local. Computes: paired tests at level alpha. Loss: two one-sided tests of the change against the margin, which is
+ * `absolute`; else the smaller of `share` times the room, min(L(pre), guess) - L(post), and of what a fall of the
+ * accuracy by its margin costs, room / (accuracy(post) - accuracy(pre)) times that margin, where the post-trained
+ * model is clearly more accurate. Such a margin is measured on the same samples: the tests are of the change less,
+ * and plus, each sample's part of it. Accuracy: dpt_accuracy_judge. Competitive where both hold (each at alpha: their
+ * intersection errs no more often); else the interval of the change above 0, and not within the margin, or the
+ * accuracy within it but clearly lower: decreased; the interval of the change below 0: improved, unless the accuracy falls;
+ * else undecided. Without a margin the verdict is undecided and the reason says so. Where the gain is clearly
  * negative nothing is competitive: what was to be kept is worse than what it was made from, as when the
- * two models are swapped. One sample is undecided, and so is all with options->withheld. So is a change, not zero on all samples, that
- * stands on one sample in effect (options->effective), or is the same on every sample: these have means and
- * no intervals. With options->curve its intervals decide, and p values are the levels at which they just do. An infinite loss of the edit is decreased; a NaN is
- * undecided, and so is every edit where a loss of pre or post is not finite.
- * @param[in] pre  (n) or NULL. @param[in] post, edit (n).
- * @param[in] sample_terms (n) per-sample integrated terms, or NULL; any NaN drops their interval.
+ * two models are swapped. One sample is undecided, and so is all with options->withheld. So is a change, not zero on
+ * all samples, that stands on one sample in effect, or is the same on every sample: these have means and
+ * no intervals. An edit that changes no sample's loss is competitive whatever is known of the accuracy.
+ * An infinite loss of the edit is decreased; a NaN is undecided, and so is every edit where a loss of pre or post is
+ * not finite.
+ * Errors: DPT_ERR_OUTPUT without memory.
  * Determinism: samples in order, in double.
  */
-dpt_verdict dpt_verdict_judge(int64_t n, const double *pre, const double *post, const double *edit,
-                              const double *sample_terms, const dpt_verdict_options *options);
+dpt_status dpt_verdict_judge(const dpt_verdict_samples *samples, const dpt_verdict_options *options,
+                             dpt_verdict *out);
 
 /** Holm's step-down correction for n comparisons.
  *

@@ -13,13 +13,16 @@
     X(accuracy_pre, "share", "samples that the pre-trained model gets right")                      \
     X(accuracy_post, "share", "that the post-trained model gets right")                            \
     X(accuracy_edit, "share", "that the edited model gets right")                                  \
+    X(accuracy_change, "share", "accuracy_edit - accuracy_post")                                   \
+    X(accuracy_low, "share", "lower end of its 95 % interval, Tango's for paired shares")          \
+    X(accuracy_high, "share", "upper end")                                                         \
     X(change, "nats", "L(edit) - L(post), mean over the samples")                                  \
     X(change_se, "nats", "standard error of the change")                                           \
     X(change_low, "nats", "lower end of its 95 % interval, the one that judges")                   \
     X(change_high, "nats", "upper end")                                                            \
     X(bootstrap_low, "nats", "lower end of the 95 % BCa bootstrap interval of the change")         \
     X(bootstrap_high, "nats", "upper end, whichever interval judges")                              \
-    X(equivalence_low, "nats", "lower end of the 90 % interval of the two one-sided tests")        \
+    X(equivalence_low, "nats", "lower end of the 90 % interval that the margin is held against")   \
     X(equivalence_high, "nats", "upper end")                                                       \
     X(estimate, "nats", "Riemann sum of gradient and edit along the path")                         \
     X(estimate_se, "nats", "its standard error over samples, where the rule has one")              \
@@ -36,9 +39,17 @@
     X(share_low, "share", "lower end of its 95 % interval")                                        \
     X(share_high, "share", "upper end")                                                            \
     X(margin, "nats", "of the equivalence test")                                                   \
+    X(margin_accuracy, "nats",                                                                     \
+      "what a fall of the accuracy by its margin costs; NaN where not known")                      \
+    X(accuracy_margin, "share", "by which the accuracy may fall; 0 where it is left out")          \
     X(p_change, "-", "two-sided p of no change, by the interval that judges")                      \
     X(p_equivalent, "-", "larger p of the two one-sided tests")                                    \
+    X(p_accuracy, "-", "one-sided p of a fall of the accuracy by its margin or more")              \
     X(p_adjusted, "-", "`p_change` after Holm's correction over the edits, for each data set")     \
+    X(p_equivalent_adjusted, "-",                                                                  \
+      "larger of `p_equivalent` and `p_accuracy` after Holm's correction, likewise")               \
+    X(clusters, "-", "with weight, each one sample where the data set has none")                   \
+    X(effective, "-", "samples, or clusters, that weights, repeats and clusters leave in effect")  \
     X(curvature, "nats",                                                                           \
       "c = 1/2 sum Delta_i^2 H_ii over the edited tensors, Gauss-Newton, by `law`")                \
     X(curvature_se, "nats", "its standard error over the draws of labels")                         \
@@ -115,10 +126,15 @@
     X(loss_pre, loss_pre, SAMPLES, "nats", "loss of the pre-trained model")                        \
     X(loss_post, loss_post, SAMPLES, "nats", "of the post-trained model")                          \
     X(loss_edit, loss_edit, SAMPLES, "nats", "of the edited model")                                \
+    X(correct_pre, correct_pre, SAMPLES, "-", "1 where the pre-trained model is right, else 0")    \
+    X(correct_post, correct_post, SAMPLES, "-", "of the post-trained model")                       \
+    X(correct_edit, correct_edit, SAMPLES, "-", "of the edited model")                             \
     X(sample_integrated, sample_integrated, SAMPLES, "nats",                                       \
       "the estimate; NaN where a node has only the mean gradient")                                 \
     X(sample_shares, sample_shares, SAMPLES, "share", "of the sample in all means, sum 1")         \
-    X(sample_rows, sample_rows, SAMPLES, "-", "place of the sample in the data-set file, from 0")
+    X(sample_rows, sample_rows, SAMPLES, "-", "place of the sample in the data-set file, from 0")  \
+    X(sample_clusters, sample_clusters, SAMPLES, "-",                                              \
+      "number of its cluster, from 0; its own where the data set has none")
 
 /** Numbers that are summed up over seeds as mean, sd, low and high: X(name, scalar, meaning). */
 #define DPT_RESULT_SEEDS_COLUMNS(X)                                                                \

@@ -20,7 +20,7 @@
 
 /** Counts what a file means otherwise than its columns, whose names it carries: with others than those of
  * columns.h it is of another version too. */
-enum { DPT_RESULTS_VERSION = 4 };
+enum { DPT_RESULTS_VERSION = 5 };
 
 /** What an edit did to one tensor. Doubles throughout: a table. */
 typedef struct dpt_result_tensor {
@@ -158,7 +158,10 @@ dpt_status dpt_results_read_unit(const char *path, dpt_result *out, uint64_t *re
 /** Name of a unit's file in units/, allocated; NULL without memory. Local. */
 char *dpt_results_unit_name(const char *edit, const char *data);
 
-/** Whether two records are the same but for p_adjusted, which a unit's file does not have. Local. */
+/** Whether samples of a unit belong together in clusters. Local. */
+bool dpt_result_is_clustered(const dpt_result *result);
+
+/** Whether two records are the same but for the corrected p values, which a unit's file does not have. Local. */
 bool dpt_results_same_unit(const dpt_result *a, const dpt_result *b);
 
 /** Write results.h5, summary.csv and results.json from all units, each whole or not at all.

@@ -1,0 +1,87 @@
+#!/usr/bin/python3
+"""No edit that is called competitive loses more accuracy than its margin says, on the shipped pairs; and the reason of
+one that is not says what failed."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+
+PROGRAM = os.path.join(os.environ.get("DELTAPATH_BUILD", "build/release"), "deltapath")
+PAIRS = {
+    "llama": ("task.h5", "lm"),
+    "vit": ("digits.h5", "class"),
+    "qwen": ("reverse.h5", "lm"),
+}
+EDITS = ("[{name: dare, method: dare, p: [0.1, 0.8], seed: 1}, {name: drop, method: drop, p: 0.2, seed: 1},"
+         " {name: none, method: expo, alpha: 0}]")
+failures = checks = 0
+
+
+def check(name, good, why=""):
+    """One TAP line."""
+    global failures, checks
+    checks += 1
+    failures += not good
+    print(f"{'ok' if good else 'not ok'} {checks} - {name}")
+    if not good:
+        print(f"#   {why}")
+
+
+def run(folder, pair, *options):
+    """Units of a study by edit."""
+    file, loss = PAIRS[pair]
+    done = subprocess.run(
+        [*os.environ.get("DPT_MPIRUN", "mpirun -q").split(), "-n", "2", PROGRAM, "run", f"{folder}/job.yaml", "--set",
+         f"models={{pre: share/demo/{pair}-pre, post: share/demo/{pair}-post}}", "--set",
+         f"data=[{{name: d, file: share/demo/{file}, loss: {loss}}}]", "--set", f"output.directory={folder}/{pair}",
+         *options], check=False, capture_output=True, text=True)
+    check(f"{pair}: the study", done.returncode == 0, done.stderr)
+    if done.returncode != 0:
+        return {}
+    with open(f"{folder}/{pair}/results.json", encoding="utf-8") as results:
+        return {unit["edit"]: unit for unit in json.load(results)["units"]}
+
+
+def judged(name, unit):
+    """What a verdict says against its numbers."""
+    lost, margin = -unit["accuracy_change"], unit["accuracy_margin"]
+    if unit["verdict"] == "competitive" and unit["change_se"] > 0:
+        check(f"{name}: competitive", unit["p_accuracy"] < 0.05 > unit["p_equivalent"] and lost < margin and
+              unit["equivalence_high"] < unit["margin"], unit)
+    elif unit["verdict"] == "competitive":
+        check(f"{name}: nothing changes", unit["change"] == lost == 0, unit)
+    else:
+        within = -unit["margin"] < unit["equivalence_low"] and unit["equivalence_high"] < unit["margin"]
+        check(f"{name}: the reason says what failed", ("loss is within its margin" in unit["reason"]) == within and
+              f"a fall of {100 * margin:g}" in unit["reason"], unit["reason"])
+    check(f"{name}: the margin is no more than 5 % of the room", unit["margin"] <= 0.05 * unit["gain"] and
+          unit["margin"] <= unit["margin_accuracy"] * (1 + 1e-12), unit)
+
+
+def main():
+    """Every pair; then too few samples, and without the accuracy."""
+    with tempfile.TemporaryDirectory(dir=os.environ.get("DELTAPATH_TEST_TMP")) as folder:
+        with open(f"{folder}/job.yaml", "w", encoding="utf-8") as file:
+            file.write(f"models: {{pre: a, post: b}}\nedits: {EDITS}\nriemann: {{points: 1}}\n"
+                       "output: {directory: o, report: false, overwrite: true}\n")
+        competitive = 0
+        for pair in PAIRS:
+            units = run(folder, pair)
+            for edit, unit in units.items():
+                judged(f"{pair} {edit}", unit)
+                competitive += unit["verdict"] == "competitive" and unit["change_se"] > 0
+        check("some edits are competitive", competitive >= 2, competitive)
+        few = ["--set", "data.0.samples=100", "--set", "edits=[{name: e, method: dare, p: 0.1, seed: 1}]"]
+        unit = list(run(folder, "llama", *few).values())[0]
+        check("too few samples: how many would do", unit["verdict"] == "undecided" and
+              unit["reason"].endswith("some 149 samples with these shares would tell"), unit["reason"])
+        unit = list(run(folder, "llama", *few, "--set", "accuracy_margin=0").values())[0]
+        check("the accuracy left out", unit["verdict"] == "competitive" and unit["p_accuracy"] is None, unit)
+    print(f"1..{checks}")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
