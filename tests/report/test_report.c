@@ -71,7 +71,7 @@ static void fill_terms(dpt_result *r, double change, dpt_rng rng) {
             r->integrated[i] += term / POINTS;
         }
         r->second_order[i] = 0.4 * change * share[i] / total;
-        r->stats[i] = (dpt_result_tensor){1.0, 0.5, 0.9, NAN, NAN, NAN, NAN, NAN};
+        r->stats[i] = (dpt_result_tensor){1.0, 0.5, 0.9, NAN, NAN, NAN, NAN, NAN, NAN};
     }
 }
 
