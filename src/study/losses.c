@@ -133,6 +133,25 @@ static dpt_status measure(dpt_references *refs, const dpt_inputs *in, int d, dpt
     return st;
 }
 
+/* The reference, whose stored hashes have to be those of the bytes that are read. */
+static dpt_status load_reference(const dpt_inputs *in, int d, const dpt_mesh *mesh,
+                                 dpt_model **out) {
+    dpt_store *store = in->reference[d];
+    const dpt_catalog *catalog = dpt_store_catalog(store);
+    const dpt_comm *world = &mesh->world;
+    dpt_shard shard = {.ranks = 0};
+    dpt_status st = dpt_agree(world, dpt_shard_create(catalog, world->size, &shard));
+    if (st == DPT_OK)
+        st = dpt_agree(world, dpt_store_check_begin(store, world, catalog, &shard, NULL, NULL));
+    if (st == DPT_OK)
+        st = dpt_agree(world, dpt_model_create(&mesh->model, dpt_store_config(store),
+                                               dpt_store_source(store), out));
+    if (st == DPT_OK)
+        st = dpt_store_check_end(store, NULL);
+    dpt_shard_destroy(&shard);
+    return dpt_error_locate(st, in->job->data[d].reference);
+}
+
 static dpt_status measure_by_reference(dpt_references *refs, const dpt_inputs *in,
                                        const dpt_resources *res, int d, dpt_passes *passes) {
     const dpt_mesh *mesh = &passes->mesh;
@@ -140,9 +159,7 @@ static dpt_status measure_by_reference(dpt_references *refs, const dpt_inputs *i
     dpt_loss *loss = NULL;
     dpt_log(DPT_LOG_INFO, "%s: log-probabilities by the reference %s", in->job->data[d].name,
             in->job->data[d].reference);
-    dpt_status st = dpt_model_create(&mesh->model, dpt_store_config(in->reference[d]),
-                                     dpt_store_source(in->reference[d]), &model);
-    st = dpt_error_locate(dpt_agree(&mesh->world, st), in->job->data[d].reference);
+    dpt_status st = load_reference(in, d, mesh, &model);
     if (st == DPT_OK)
         st = dpt_agree(&mesh->world,
                        dpt_losses_create(in, d, mesh, model, res->batch_tokens, &loss));

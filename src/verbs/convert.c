@@ -4,6 +4,7 @@
 #include "deltapath/base/hash.h"
 #include "deltapath/base/log.h"
 #include "deltapath/base/mem.h"
+#include "deltapath/base/path.h"
 #include "deltapath/base/version.h"
 #include "deltapath/comm/agree.h"
 #include "deltapath/comm/same.h"
@@ -158,6 +159,20 @@ static dpt_status move_checked(const dpt_comm *comm, conversion *c) {
     return st == DPT_OK ? dpt_store_check_unchanged(comm, c->store, true) : st;
 }
 
+/* model-00001-of-00002.safetensors alone makes a model that looks whole and is not. */
+static dpt_status convert_check_source(const char *source) {
+    int shard = 0, shards = 0, end = 0;
+    const char *of = strstr(dpt_path_base(source), "-of-");
+    const char *number = of != NULL && of - dpt_path_base(source) >= 5 ? of - 5 : NULL;
+    if (number == NULL || sscanf(number, "%5d-of-%5d.safetensors%n", &shard, &shards, &end) != 2 ||
+        end == 0 || number[end] != '\0' || shards < 2)
+        return DPT_OK;
+    return dpt_error(DPT_ERR_INPUT,
+                     "%s: one of the %d files of a model, without the tensors of the others: give "
+                     "the folder",
+                     source, shards);
+}
+
 static dpt_status convert_check_target(const char *target) {
     dpt_status st = dpt_guard_output(target);
     return st == DPT_OK ? dpt_owned_check_outside(target) : st;
@@ -187,6 +202,8 @@ dpt_status dpt_convert_run(const dpt_comm *comm, const dpt_convert_options *opti
         options->verify_inputs ? dpt_verify_model(comm, options->source, stdout) : DPT_OK;
     if (st == DPT_OK)
         st = dpt_store_open(comm, options->source, &c.store);
+    if (st == DPT_OK)
+        st = dpt_agree(comm, convert_check_source(dpt_store_path(c.store)));
     if (st == DPT_OK)
         st = dpt_agree(comm, comm->rank == 0 ? convert_check_target(options->target) : DPT_OK);
     if (st == DPT_OK)

@@ -138,6 +138,21 @@ kept() { # references are found again, and computed again when they are damaged
 }
 part kept
 
+damaged() { # a reference whose bytes are not those that it states the hashes of
+    local ranks
+    rm -rf "$tmp/ref" "$tmp/out.d"
+    run_at 1 convert "$in/m/pre" "$tmp/ref"
+    study dpo 2 1 "$tmp/out.d" --set data.0.reference="$tmp/ref"
+    expect_exit "a converted reference" 0
+    printf '\x42' | dd of="$tmp/ref/model.safetensors" bs=1 seek="$(($(stat -c %s "$tmp/ref/model.safetensors") / 2))" conv=notrunc 2>/dev/null
+    for ranks in 1 3; do
+        rm -rf "$tmp/out.d"
+        study dpo $ranks 1 "$tmp/out.d" --set data.0.reference="$tmp/ref"
+        expect_error "a damaged reference at $ranks" 3 "ref: .*do not have the stored XXH3|ref/.*do not have the stored XXH3"
+    done
+}
+part damaged
+
 configs() { # both models run with the configuration of post: what differs in that of pre is said
     cp -r "$in/m/pre" "$tmp/pre"
     sed -i 's/"rope_theta": 10000.0/"rope_theta": 777.0/' "$tmp/pre/config.json"

@@ -66,6 +66,9 @@ round_trip() { # round_trip NAME MODEL RANKS: to HDF5 and back, with the bytes o
     holds "$1: nothing half written" test -z "$(find "$tmp" -name '*.partial*')"
 }
 converts() {
+    run_at 2 convert share/demo/llama-post/model-00001-of-00002.safetensors "$tmp/half"
+    expect_error "convert of one of the files of a model" 3 "00001-of-00002.safetensors: one of the 2 files of a model.*the folder"
+    holds "it writes nothing" test ! -e "$tmp/half"
     round_trip demo $demo 2
     holds "the configuration comes back" $python -c "
 import json
