@@ -93,12 +93,14 @@ def descend(opt, model, loss) -> None:
     opt.step()
 
 
-def run(name, model, steps, peak, next_loss, report) -> None:
-    """AdamW with warm-up and cosine decay over `steps`; next_loss() gives a step's loss."""
+def run(name, model, steps, peak, next_loss, report, every=50, eps=1e-8, fused=False) -> None:
+    """AdamW with warm-up and cosine decay over `steps`; next_loss() gives a step's loss, whose mean is printed
+    every so many of them. `fused` goes over large weights once a step."""
     decay = [p for p in model.parameters() if p.dim() > 1]
     plain = [p for p in model.parameters() if p.dim() <= 1]
     opt = torch.optim.AdamW([{"params": decay, "weight_decay": 0.05},
-                             {"params": plain, "weight_decay": 0.0}], lr=peak, betas=(0.9, 0.95))
+                             {"params": plain, "weight_decay": 0.0}], lr=peak, betas=(0.9, 0.95), eps=eps,
+                            fused=fused)
     start, mean = time.time(), None
     for step in range(steps):
         warm = min(1.0, (step + 1) / (0.04 * steps + 1))
@@ -108,7 +110,7 @@ def run(name, model, steps, peak, next_loss, report) -> None:
         loss = next_loss()
         descend(opt, model, loss)
         mean = loss.item() if mean is None else 0.95 * mean + 0.05 * loss.item()
-        if step % 50 == 49 or step + 1 == steps:
+        if step % every == every - 1 or step + 1 == steps:
             print(f"{name} step {step + 1}/{steps} loss {mean:.4f} "
                   f"{time.time() - start:.0f} s", flush=True)
         if step % 250 == 249:
@@ -137,7 +139,7 @@ def delta_figures(model, before: dict) -> dict:
     w = sum(b.double().square().sum() for b in before.values())
     same = sum(int((p == before[n]).sum()) for n, p in model.named_parameters())
     total = sum(b.numel() for b in before.values())
-    return {"delta_norm_over_weight_norm": round(math.sqrt(d / w), 4),
+    return {"delta_norm_over_weight_norm": round(math.sqrt(d / w), 6),
             "unchanged_share": round(same / total, 4)}
 
 
