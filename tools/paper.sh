@@ -27,28 +27,14 @@ studies=(fig1-llama fig1-qwen fig1-llama-layers fig1-qwen-layers fig2-vit fig2-v
     fig7-llama fig7-qwen fig7-vit
     table1-llama table1-qwen table1-vit calibrated-llama calibrated-qwen calibrated-vit)
 
-wanted() { # wanted STUDY PATTERN...
-    local study=$1 pattern
-    shift
-    [[ $# -eq 0 ]] && return 0
-    for pattern in "$@"; do [[ $study == *$pattern* ]] && return 0; done
-    return 1
-}
-
-for pattern in "$@"; do
-    [[ " ${studies[*]} " == *"$pattern"* ]] && continue
-    echo "tools/paper.sh: no study's name holds '$pattern'; there are: ${studies[*]}" >&2
-    exit 2
-done
-
-failed=()
-mark="# a log of tools/paper.sh, which writes it anew"
+self=tools/paper.sh out=out/paper
+. tools/paper/studies.sh
+check_patterns "$@"
 for study in "${studies[@]}"; do
     wanted "$study" "$@" || continue
-    figure=${study%%-*} pair=${study#*-} part=
+    pair=${study#*-} part=
     [[ $pair == *-layers ]] && pair=${pair%-layers} part=layers
-    sets=(--set "output.directory=out/paper/$study" --set "name=$study"
-        --set "models={pre: $demo/${pre[$pair]}, post: $demo/${post[$pair]}}")
+    sets=(--set "models={pre: $demo/${pre[$pair]}, post: $demo/${post[$pair]}}")
     [[ -n ${data[$pair]:-} ]] && sets+=(--set "data=${data[$pair]}")
     # Figure 3 takes five gradients an edit: the first 64 samples are enough for its spread.
     [[ $study == fig3-qwen ]] && sets+=(--set "data=[${reverse%\}}, samples: 64}]")
@@ -63,23 +49,6 @@ for study in "${studies[@]}"; do
             [[ ${sets[i]} == data=* ]] && sets[i]=${sets[i]//\}/, choose: 0.5\}}
         done
     fi
-    began=$SECONDS
-    mkdir -p out/paper
-    log=out/paper/$study.log
-    if [[ -L $log || (-e $log && $(head -n 1 "$log" 2>&1) != "$mark") ]]; then
-        echo "$study: $log is not as tools/paper.sh wrote it: move it away"
-        failed+=("$study")
-        continue
-    fi
-    echo "$mark" >"$log"
-    if $DPT_MPIRUN -n "$ranks" "$program" run "jobs/paper/$figure.yaml" --resume "${sets[@]}" \
-        >>"$log" 2>&1; then
-        echo "$study: done ($((SECONDS - began)) s)"
-    else
-        grep -h 'error:' "$log" | head -n 1
-        echo "$study: failed, see $log"
-        failed+=("$study")
-    fi
+    run_study "$study" "${sets[@]}"
 done
-/usr/bin/python3 tools/paper/report.py out/paper -o out/paper/report.html || exit 1
-[[ ${#failed[@]} -eq 0 ]]
+write_report
