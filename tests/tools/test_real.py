@@ -247,6 +247,14 @@ def questions_are_in_the_split_that_their_hash_names(folder):
     assert len(seen) == 2 * (1600 + 256 + 256)
 
 
+@test
+def a_pattern_without_a_study_is_an_error(folder):
+    result = subprocess.run([ROOT / "tools/paper-real.sh", "true", "2", "fig4", "nonsense"],
+                            capture_output=True, text=True, check=False)
+    assert result.returncode == 2 and result.stdout == "", result
+    assert "nonsense" in result.stderr and "fig4-smollm2-middle" in result.stderr
+
+
 def main():
     failed = 0
     for number, function in enumerate(TESTS, 1):
