@@ -480,7 +480,7 @@ doubtful() {
 }
 part doubtful
 wide() { # a margin that takes in the pre-trained model
-    job 2 --set models.pre="$demo/llama-pre" --set models.post="$demo/llama-post" --set margin.share=1.5 --set accuracy_margin=0 \
+    job 2 --set models.pre="$demo/llama-pre" --set models.post="$demo/llama-post" --set margin.share=3 --set accuracy_margin=0 \
         --set data.0.file="$demo/task.h5" --set data.0.samples=4 --set 'edits=[{name: e, method: drop, p: 1}]'
     expect_exit "a margin above the gain" 0
     holds "a margin above the gain: one warning before the edits" \

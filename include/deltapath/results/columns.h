@@ -55,7 +55,8 @@
     X(curvature_se, "nats", "its standard error over the draws of labels")                         \
     X(predicted_first, "nats", "gradient at W_post times E as written")                            \
     X(predicted_second, "nats",                                                                    \
-      "sum over the tensors of their curvature times |E|^2 / |Delta|^2; of `dare` s c with s = "   \
+      "sum over the tensors of their curvature times the squared norm of E over that of Delta; "   \
+      "of `dare` s c with s = "                                                                    \
       "(k-1)^2 p/(1-p)")                                                                           \
     X(predicted_change, "nats",                                                                    \
       "known before the change: the sum of both; of `dare` the mean over masks, which is the "     \
