@@ -19,7 +19,7 @@ shift $(($# < 2 ? $# : 2))
 studies=(fig1-smollm2-low fig1-smollm2-middle fig1-smollm2-high fig3-smollm2-middle fig4-smollm2-middle
     fig5-smollm2-middle fig7-smollm2-low fig7-smollm2-middle fig7-smollm2-high table1-smollm2-middle)
 # Samples of each data set, so that all of it takes less than two hours on two cores.
-declare -A samples=([fig1]=48 [fig1-middle]=128 [fig3]=48 [fig4]=64 [fig5]=64 [fig7]=48 [table1]=128)
+declare -A samples=([fig1]=48 [fig1-middle]=128 [fig3]=48 [fig4]=64 [fig5]=64 [fig7]=64 [table1]=128)
 declare -A every=([fig1]=60 [fig3]=10 [fig4]=3 [fig5]=26 [fig7]=11 [table1]=10)
 
 self=tools/paper-real.sh out=out/paper-real${QUICK:+-quick}
@@ -31,7 +31,7 @@ for study in "${studies[@]}"; do
     figure=${study%%-*} rate=${study##*-}
     [[ -e share/real/$rate.steps ]] || continue
     some=${samples[$figure-$rate]:-${samples[$figure]}}
-    [[ -n ${QUICK:-} ]] && some=4
+    [[ -n ${QUICK:-} ]] && some=8
     entry() { echo "{name: $1, file: share/real/$1.h5, loss: lm, samples: $2}"; }
     data=$(entry place "$some")
     # Figure 7 compares tasks; a sample of text has four times the tokens of a question.

@@ -43,12 +43,6 @@ for study in "${studies[@]}"; do
         sets+=(--set "data=[$reverse, {name: text, file: $demo/qwen-text.h5, loss: lm}]")
     [[ $part == layers ]] && sets+=(--set "select={include: ${matrices[$pair]}}"
         --set "edits=[{name: dare, method: dare, k: 0, p: [0.1, 0.3, 0.5, 0.7, 0.9], seeds: 5}]")
-    # As in these jobs: half of the samples choose, the others judge.
-    if [[ ${study%%-*} == @(fig7|table1|calibrated) ]]; then
-        for i in "${!sets[@]}"; do
-            [[ ${sets[i]} == data=* ]] && sets[i]=${sets[i]//\}/, choose: 0.5\}}
-        done
-    fi
     run_study "$study" "${sets[@]}"
 done
 write_report

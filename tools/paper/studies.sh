@@ -20,8 +20,14 @@ check_patterns() { # check_patterns PATTERN...: each is in the name of some stud
 }
 
 run_study() { # run_study STUDY OPTION...: the job of its figure, to the end or from where it stopped
-    local study=$1 began=$SECONDS log=$out/$1.log mark="# a log of $self, which writes it anew"
-    shift
+    local study=$1 figure=${1%%-*} began=$SECONDS log=$out/$1.log mark="# a log of $self, which writes it anew"
+    local sets=("${@:2}") i
+    # As in these jobs: half of the samples choose, the others judge.
+    if [[ $figure == @(fig7|table1|calibrated) ]]; then
+        for i in "${!sets[@]}"; do
+            [[ ${sets[i]} == data=* ]] && sets[i]=${sets[i]//\}/, choose: 0.5\}}
+        done
+    fi
     mkdir -p "$out"
     if [[ -L $log || (-e $log && $(head -n 1 "$log" 2>&1) != "$mark") ]]; then
         echo "$study: $log is not as $self wrote it: move it away"
@@ -29,7 +35,7 @@ run_study() { # run_study STUDY OPTION...: the job of its figure, to the end or 
         return
     fi
     echo "$mark" >"$log"
-    if $DPT_MPIRUN -n "$ranks" "$program" run "jobs/paper/${study%%-*}.yaml" --resume "$@" \
+    if $DPT_MPIRUN -n "$ranks" "$program" run "jobs/paper/$figure.yaml" --resume "${sets[@]}" \
         --set "output.directory=$out/$study" --set "name=$study" >>"$log" 2>&1; then
         echo "$study: done ($((SECONDS - began)) s)"
     else
