@@ -201,7 +201,8 @@ static dpt_status check_allocated(const dpt_job *job, const dpt_yaml *yaml, stru
 static dpt_status read_law(dpt_job *job, const dpt_yaml *yaml, struct fy_node *root) {
     struct fy_node *law = dpt_yaml_get(root, "law");
     dpt_status st = dpt_job_keys_read(yaml, law, "law", "law", job);
-    if (st != DPT_OK || job->law.repeats == 0)
+    bool all = job->law.labels == DPT_LABELS_ALL;
+    if (st != DPT_OK || (job->law.repeats == 0 && !all))
         return st == DPT_OK ? check_allocated(job, yaml, law != NULL ? law : root) : st;
     if (!job->riemann || job->ndata == 0)
         return dpt_yaml_error(yaml, law,
@@ -214,7 +215,31 @@ static dpt_status read_law(dpt_job *job, const dpt_yaml *yaml, struct fy_node *r
                 "data set '%s' has loss dpo, whose preferences are no labels that "
                 "the model could draw: leave out law, or that data set",
                 job->data[d].name);
+        else if (all && job->data[d].loss != DPT_LOSS_CLASS)
+            return dpt_yaml_error(yaml, law,
+                                  "law.labels is all, but data set '%s' is none of images: leave "
+                                  "out labels and give law.repeats",
+                                  job->data[d].name);
     return DPT_OK;
+}
+
+/* Second derivatives need a model. */
+static dpt_status read_hessian(dpt_job *job, const dpt_yaml *yaml, struct fy_node *root) {
+    struct fy_node *hessian = dpt_yaml_get(root, "hessian");
+    dpt_status st = dpt_job_keys_read(yaml, hessian, "hessian", "hessian", job);
+    const dpt_job_hessian *asked = &job->hessian;
+    job->hessian.edits = job->hessian.edits || job->hessian.blocks != DPT_BLOCKS_NONE;
+    bool wanted = asked->edits || asked->probes > 0 || asked->lanczos > 0;
+    if (st == DPT_OK && wanted && (!job->riemann || job->ndata == 0))
+        return dpt_yaml_error(yaml, hessian,
+                              "hessian takes derivatives of a loss: give data and leave out "
+                              "riemann: off, or leave out hessian");
+    if (st == DPT_OK && asked->lanczos > asked->steps)
+        return dpt_yaml_error(yaml, hessian,
+                              "hessian.lanczos is %d, but %d steps show no more eigenvalues than "
+                              "that: raise hessian.steps to twice as many as eigenvalues or more",
+                              asked->lanczos, asked->steps);
+    return st;
 }
 
 /* Sections that need more than their keys read, and lists, whose entries have structs of their own. */
@@ -223,7 +248,7 @@ static const struct job_reader {
     dpt_status (*read)(dpt_job *job, const dpt_yaml *yaml, struct fy_node *root);
 } readers[] = {{"models", read_models}, {"data", read_data},       {"edits", read_edits},
                {"select", read_select}, {"riemann", read_riemann}, {"output", read_output},
-               {"margin", read_margin}, {"law", read_law}};
+               {"margin", read_margin}, {"law", read_law},         {"hessian", read_hessian}};
 
 /* One after another as in the table of keys: edits look for data, the path for edits. */
 static dpt_status read_section(dpt_job *job, const dpt_yaml *yaml, struct fy_node *root,
@@ -450,6 +475,8 @@ int dpt_job_law_draws(const dpt_job *job, int d) {
     bool wanted = d < job->njudged;
     for (int e = 0; e < job->nedits; e++)
         wanted = wanted || (job->edits[e].auto_data == d && dpt_job_is_allocated(&job->edits[e]));
+    if (wanted && job->law.labels == DPT_LABELS_ALL)
+        return 1; /* all of them make one exact draw */
     return wanted ? job->law.repeats : 0;
 }
 
@@ -467,8 +494,20 @@ bool dpt_job_judges(const dpt_job_edit *edit, int d) {
 void dpt_job_hash_for_units(const dpt_job *job, dpt_hash *hash) {
     dpt_job_keys_hash_job(DPT_REDO_UNITS, job, hash);
     const uint64_t law[] = {(uint64_t)job->law.repeats, job->law.seed};
-    if (law[0] > 0) /* units without it stay as they are, whatever its seed */
+    if (job->law.labels == DPT_LABELS_ALL)
+        dpt_hash_update(hash, "all labels", sizeof "all labels");
+    else if (law[0] > 0) /* units without it stay as they are, whatever its seed */
         dpt_hash_update(hash, law, sizeof law);
+    const dpt_job_hessian *asked = &job->hessian;
+    bool draws = asked->probes > 0 || asked->lanczos > 0;
+    const uint64_t hessian[] = {asked->edits,
+                                (uint64_t)asked->blocks,
+                                (uint64_t)asked->probes,
+                                (uint64_t)asked->lanczos,
+                                asked->lanczos > 0 ? (uint64_t)asked->steps : 0,
+                                draws ? asked->seed : 0};
+    if (asked->edits || draws)
+        dpt_hash_update(hash, hessian, sizeof hessian);
 }
 
 void dpt_job_hash_for_models(const dpt_job *job, dpt_hash *hash) {

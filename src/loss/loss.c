@@ -94,3 +94,21 @@ dpt_status dpt_loss_evaluate_drawn(const dpt_loss *loss, const dpt_mesh *mesh, d
                           .labels = &labels};
     return loss_evaluate_call(loss, mesh, model, &call);
 }
+
+dpt_status dpt_loss_evaluate_label(const dpt_loss *loss, const dpt_mesh *mesh, dpt_model *model,
+                                   double t, int32_t label, double *losses, double *squares,
+                                   double *sample_squares, dpt_model_gradient *scratch) {
+    DPT_ASSERT_SAME(&mesh->world, label);
+    if (!loss->enumerates)
+        return dpt_error(DPT_ERR_INPUT, "data: only classes of images can be taken one after the "
+                                        "other: draw labels, or take data of loss class");
+    dpt_loss_call call = {.t = t,
+                          .mode = DPT_BACKWARD_TERMS,
+                          .losses = losses,
+                          .terms = squares,
+                          .sample_terms = sample_squares,
+                          .gradient = scratch,
+                          .squares = true,
+                          .label = label};
+    return loss_evaluate_call(loss, mesh, model, &call);
+}

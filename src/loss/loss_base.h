@@ -14,6 +14,9 @@ typedef struct dpt_loss_call {
     dpt_model_gradient *gradient;
     const dpt_rng
         *labels; /**< stream from which the model's labels are drawn; NULL: the data's own */
+    bool
+        squares; /**< every image has the label below, and terms are p times squares of its gradient */
+    int32_t label;
 } dpt_loss_call;
 
 typedef struct dpt_loss_pass dpt_loss_pass;
@@ -33,6 +36,7 @@ struct dpt_loss {
     int64_t extra_bytes;    /**< of dpt_loss_pass.extra */
     bool hits;              /**< run_batch reads dpt_loss_pass.correct */
     bool draws;             /**< its labels can be drawn: a sample's loss is a mean of nll */
+    bool enumerates;        /**< a sample is one score: all of its labels can be taken in turn */
 
     /** Nothing, or why there can be no evaluation yet. Local. NULL: always ready. */
     dpt_status (*ready)(const dpt_loss *loss);

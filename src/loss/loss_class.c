@@ -39,14 +39,18 @@ static int64_t loss_class_batch_end(const dpt_loss *loss, int64_t s) {
 
 static dpt_status loss_class_run_batch(dpt_loss_pass *pass, int64_t begin, int64_t end) {
     const dpt_class_data *data = &((const loss_class *)pass->loss)->data;
-    float *images = pass->extra;
     int64_t n = end - begin;
+    int32_t *labels = pass->extra;
+    void *rest = labels + n;
+    float *images = rest;
     dpt_status st = dpt_agree(pass->group, data->read(data->ctx, begin, n, images));
     if (st != DPT_OK)
         return st;
     for (int64_t i = 0; i < n; i++)
         pass->weight[i] = dpt_loss_pass_weight(pass, begin + i, 1);
-    dpt_batch batch = {.sequences = n, .images = images, .labels = data->labels + begin};
+    for (int64_t i = 0; i < n; i++)
+        labels[i] = pass->call->squares ? pass->call->label : data->labels[begin + i];
+    dpt_batch batch = {.sequences = n, .images = images, .labels = labels};
     st = dpt_loss_pass_model(pass, &batch, begin, pass->call->mode);
     for (int64_t i = 0; i < n && st == DPT_OK; i++)
         dpt_loss_pass_take(pass, begin, i, pass->nll[i], pass->correct[i]);
@@ -70,6 +74,7 @@ dpt_status dpt_loss_class_create(const dpt_class_data *data, const dpt_model_ima
     *base = (dpt_loss){.samples = data->samples,
                        .hits = true,
                        .draws = true,
+                       .enumerates = true,
                        .batch_end = loss_class_batch_end,
                        .run_batch = loss_class_run_batch,
                        .destroy = destroy_class};
@@ -80,7 +85,8 @@ dpt_status dpt_loss_class_create(const dpt_class_data *data, const dpt_model_ima
     int64_t here = base->end - base->begin, maximum = kind->batch < here ? kind->batch : here;
     base->most_sequences = base->most_scores = maximum;
     base->extra_bytes =
-        maximum * data->channels * data->height * data->width * (int64_t)sizeof(float);
+        maximum * data->channels * data->height * data->width * (int64_t)sizeof(float) +
+        maximum * (int64_t)sizeof(int32_t);
     *out = base;
     return DPT_OK;
 }

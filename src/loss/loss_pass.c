@@ -92,6 +92,11 @@ dpt_status dpt_loss_pass_model(dpt_loss_pass *pass, const dpt_batch *batch, int6
         return dpt_model_run_drawn(pass->model, batch, pass->call->t, &draw, pass->weight,
                                    pass->nll, pass->call->gradient);
     }
+    if (pass->call->squares) {
+        memset(pass->correct, 0, (size_t)dpt_batch_scores(batch));
+        return dpt_model_run_squares(pass->model, batch, pass->call->t, pass->weight, pass->nll,
+                                     pass->terms, pass->call->gradient);
+    }
     return dpt_model_run(pass->model, batch, pass->call->t, mode,
                          mode == DPT_BACKWARD_NONE ? NULL : pass->weight, pass->nll,
                          pass->loss->hits ? pass->correct : NULL, pass->terms,
@@ -101,6 +106,7 @@ dpt_status dpt_loss_pass_model(dpt_loss_pass *pass, const dpt_batch *batch, int6
 void dpt_loss_pass_take(dpt_loss_pass *pass, int64_t begin, int64_t i, double loss, bool hit) {
     dpt_loss_sums *sums = &pass->sums;
     dpt_loss_sums_take(sums, begin + i, loss, hit);
+    double scale = pass->call->squares ? exp(-loss) : 1.0; /* the model's own p of the label */
     if (pass->call->mode == DPT_BACKWARD_TERMS)
-        dpt_loss_sums_take_terms(sums, begin + i, 1.0, pass->terms + i * sums->tensors);
+        dpt_loss_sums_take_terms(sums, begin + i, scale, pass->terms + i * sums->tensors);
 }

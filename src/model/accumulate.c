@@ -1,6 +1,7 @@
 #include "transformer.h"
 
 #include "deltapath/base/assert.h"
+#include "deltapath/linalg/reduce.h"
 #include "deltapath/nn/embed.h"
 #include "deltapath/nn/linear.h"
 #include "deltapath/nn/norm.h"
@@ -36,6 +37,73 @@ static void accumulate_by_sample(const dpt_accumulator *to, int index, dpt_rows 
         out[rows.sample[i] * to->model->catalog.count] += to->term[i];
 }
 
+/* The rows of one sample, which lie together, from row `begin` on. */
+static dpt_rows accumulate_sample(dpt_rows rows, int64_t begin) {
+    int64_t end = begin;
+    while (end < rows.n && rows.sample[end] == rows.sample[begin])
+        end++;
+    return dpt_rows_of(end - begin, rows.sample + begin, rows.dy + begin * rows.lddy, rows.lddy,
+                       rows.x != NULL ? rows.x + begin * rows.ldx : NULL, rows.ldx);
+}
+
+/* Add sum (e g)^2 of n elements to what the sample has for a tensor; g is lost. */
+static void accumulate_square(const dpt_accumulator *to, int index, int64_t sample, int64_t n,
+                              float *g) {
+    for (int64_t i = 0; i < n; i++)
+        g[i] *= to->e[i];
+    to->call->terms[sample * to->model->catalog.count + to->model->params.items[index].tensor] +=
+        dpt_reduce_square(g, n);
+}
+
+static void accumulate_linear_squares(const dpt_accumulator *to, int weight, dpt_rows rows) {
+    const dpt_param *param = &to->model->params.items[weight];
+    int64_t N = param->block.rows, K = param->block.cols;
+    float *g = to->call->gradient->blocks[weight];
+    for (int64_t at = 0; at < N; at += DPT_ACCUMULATE_ROWS) {
+        int64_t n = N - at < DPT_ACCUMULATE_ROWS ? N - at : DPT_ACCUMULATE_ROWS;
+        dpt_param_delta(param, at, n, to->e);
+        for (int64_t begin = 0; begin < rows.n;) {
+            dpt_rows own = accumulate_sample(rows, begin);
+            dpt_nn_linear_backward_weight(own.n, n, K, own.dy + at, own.lddy, own.x, own.ldx, false,
+                                          g, K);
+            accumulate_square(to, weight, own.sample[0], n * K, g);
+            begin += own.n;
+        }
+    }
+}
+
+static void accumulate_bias_squares(const dpt_accumulator *to, int bias, dpt_rows rows) {
+    const dpt_param *param = &to->model->params.items[bias];
+    int64_t N = dpt_param_numel(param);
+    float *g = to->call->gradient->blocks[bias];
+    dpt_param_delta(param, 0, param->block.rows, to->e);
+    for (int64_t begin = 0; begin < rows.n;) {
+        dpt_rows own = accumulate_sample(rows, begin);
+        dpt_nn_linear_backward_bias(own.n, N, own.dy, own.lddy, false, g);
+        accumulate_square(to, bias, own.sample[0], N, g);
+        begin += own.n;
+    }
+}
+
+static void accumulate_norm_squares(const dpt_accumulator *to, int weight, dpt_rows rows,
+                                    const float *mean, const float *rstd) {
+    const dpt_param *param = &to->model->params.items[weight];
+    int64_t C = param->block.cols;
+    float *g = to->call->gradient->blocks[weight];
+    dpt_param_delta(param, 0, 1, to->e);
+    for (int64_t begin = 0; begin < rows.n;) {
+        dpt_rows own = accumulate_sample(rows, begin);
+        if (mean != NULL)
+            dpt_nn_layernorm_backward_weight(own.n, C, own.dy, own.lddy, own.x, own.ldx,
+                                             mean + begin, rstd + begin, false, g);
+        else
+            dpt_nn_rmsnorm_backward_weight(own.n, C, own.dy, own.lddy, own.x, own.ldx, rstd + begin,
+                                           false, g);
+        accumulate_square(to, weight, own.sample[0], C, g);
+        begin += own.n;
+    }
+}
+
 void dpt_accumulate_linear(const dpt_accumulator *to, int weight, dpt_rows rows) {
     if (!accumulate_is_wanted(to, weight))
         return;
@@ -44,6 +112,10 @@ void dpt_accumulate_linear(const dpt_accumulator *to, int weight, dpt_rows rows)
     if (to->call->mode == DPT_BACKWARD_GRADIENT) {
         dpt_nn_linear_backward_weight(rows.n, N, K, rows.dy, rows.lddy, rows.x, rows.ldx, true,
                                       to->call->gradient->blocks[weight], K);
+        return;
+    }
+    if (to->call->squares) {
+        accumulate_linear_squares(to, weight, rows);
         return;
     }
     double *term = accumulate_begin(to, rows.n);
@@ -64,6 +136,10 @@ void dpt_accumulate_bias(const dpt_accumulator *to, int bias, dpt_rows rows) {
     if (to->call->mode == DPT_BACKWARD_GRADIENT) {
         dpt_nn_linear_backward_bias(rows.n, N, rows.dy, rows.lddy, true,
                                     to->call->gradient->blocks[bias]);
+        return;
+    }
+    if (to->call->squares) {
+        accumulate_bias_squares(to, bias, rows);
         return;
     }
     double *term = accumulate_begin(to, rows.n);
@@ -87,6 +163,10 @@ void dpt_accumulate_norm(const dpt_accumulator *to, int weight, int bias, dpt_ro
         else
             dpt_nn_rmsnorm_backward_weight(rows.n, C, rows.dy, rows.lddy, rows.x, rows.ldx, rstd,
                                            true, gradient);
+        return;
+    }
+    if (to->call->squares) {
+        accumulate_norm_squares(to, weight, rows, mean, rstd);
         return;
     }
     double *term = accumulate_begin(to, rows.n);

@@ -129,7 +129,8 @@ dpt_status dpt_model_create(const dpt_comm *group, const char *config, dpt_sourc
         model->group = *group;
     st = dpt_agree(group, st);
     /* The source may span more ranks than this group: they wait for our part of each fetch. */
-    st = dpt_params_load(model != NULL ? &model->params : NULL, group, st, &weights, false);
+    st = dpt_params_load(model != NULL ? &model->params : NULL, group, st, &weights,
+                         DPT_PARAMS_POST);
     st = dpt_agree(group, st);
     if (st == DPT_OK)
         *out = model;
@@ -138,18 +139,53 @@ dpt_status dpt_model_create(const dpt_comm *group, const char *config, dpt_sourc
     return st;
 }
 
-dpt_status dpt_model_bind_edit(dpt_model *model, const dpt_source *edited) {
+static dpt_status model_bind(dpt_model *model, const dpt_source *source, dpt_params_kind kind) {
     model->bound = false;
-    if (edited == NULL) {
-        dpt_params_unbind(&model->params);
-        return DPT_OK;
-    }
     dpt_status st = dpt_agree(&model->group, dpt_agree_fault("model.load"));
-    st = dpt_params_load(&model->params, &model->group, st, edited, true);
+    st = dpt_params_load(&model->params, &model->group, st, source, kind);
     st = dpt_agree(&model->group, st);
     if (st != DPT_OK)
         dpt_params_unbind(&model->params);
     model->bound = st == DPT_OK;
+    return st;
+}
+
+dpt_status dpt_model_bind_edit(dpt_model *model, const dpt_source *edited) {
+    if (edited != NULL)
+        return model_bind(model, edited, DPT_PARAMS_EDIT);
+    model->bound = false;
+    dpt_params_unbind(&model->params);
+    return DPT_OK;
+}
+
+dpt_status dpt_model_bind_direction(dpt_model *model, const dpt_source *direction) {
+    return model_bind(model, direction, DPT_PARAMS_DIRECTION);
+}
+
+static dpt_status model_direct(dpt_param *param, const char *tensor,
+                               const dpt_model_direction *direction) {
+    param->still = direction->moves != NULL && !direction->moves[param->tensor];
+    if (!direction->signs || dpt_param_numel(param) == 0)
+        return DPT_OK;
+    char *name = dpt_mem_format("%s of %s", direction->name, tensor);
+    if (name == NULL)
+        return DPT_ERR_OUTPUT;
+    dpt_status st = dpt_param_draw_signs(param, dpt_rng_make(direction->seed, name, DPT_RNG_SIGN));
+    dpt_mem_free(name);
+    return st;
+}
+
+dpt_status dpt_model_set_direction(dpt_model *model, const dpt_model_direction *direction) {
+    dpt_params *params = &model->params;
+    dpt_status st = DPT_OK;
+    for (int i = 0; i < params->count; i++)
+        dpt_param_clear_direction(&params->items[i]);
+    for (int i = 0; i < params->count && st == DPT_OK && direction != NULL; i++)
+        if (params->items[i].tensor >= 0)
+            st = model_direct(&params->items[i],
+                              model->catalog.tensors[params->items[i].tensor].name, direction);
+    for (int i = 0; i < params->count && st != DPT_OK; i++)
+        dpt_param_clear_direction(&params->items[i]);
     return st;
 }
 
@@ -264,6 +300,8 @@ static dpt_status model_check_call(const dpt_model *model, const dpt_model_call 
     if ((call->batch->images != NULL) != (model->arch.side > 0))
         return dpt_error(DPT_ERR_INTERNAL, "model: the batch holds %s: the model takes the other",
                          call->batch->images != NULL ? "images" : "tokens");
+    if (call->squares && (call->gradient == NULL || call->batch->images == NULL))
+        return dpt_error(DPT_ERR_INTERNAL, "model: squares are of images, and need a scratch");
     return DPT_OK;
 }
 
@@ -397,6 +435,21 @@ dpt_status dpt_model_run_drawn(dpt_model *model, const dpt_batch *batch, double 
                            .nll = nll,
                            .gradient = gradient,
                            .draw = draw};
+    model_check_same(&model->group, &call);
+    return model_run_call(model, &call);
+}
+
+dpt_status dpt_model_run_squares(dpt_model *model, const dpt_batch *batch, double t,
+                                 const double *weight, double *nll, double *squares,
+                                 dpt_model_gradient *scratch) {
+    dpt_model_call call = {.batch = batch,
+                           .t = t,
+                           .mode = DPT_BACKWARD_TERMS,
+                           .weight = weight,
+                           .nll = nll,
+                           .terms = squares,
+                           .gradient = scratch,
+                           .squares = true};
     model_check_same(&model->group, &call);
     return model_run_call(model, &call);
 }

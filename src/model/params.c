@@ -127,9 +127,15 @@ static dpt_param *params_find(dpt_params *params, int tensor) {
     return NULL;
 }
 
-/* Whether any value of the block differs between post and edit. */
+/* Whether E has any value but 0 in the block. */
 static bool param_differs(const dpt_param *param) {
     int64_t n = dpt_param_numel(param);
+    if (param->direct) {
+        const float *e = param->edit; /* in fp32, which params_check_same has seen to */
+        while (n > 0 && e[n - 1] == 0.0F)
+            n--;
+        return n > 0;
+    }
     if (param->post_type == param->edit_type)
         return memcmp(param->post, param->edit, (size_t)(n * dpt_dtype_size(param->post_type))) !=
                0;
@@ -185,13 +191,16 @@ static dpt_status param_reserve(dpt_param *param, const dpt_tensor_info *info, b
     return DPT_OK;
 }
 
-static dpt_status params_check_same(const dpt_params *params, const dpt_catalog *edited) {
+static dpt_status params_check_same(const dpt_params *params, const dpt_catalog *edited,
+                                    dpt_params_kind kind) {
     const dpt_catalog *post = params->catalog;
     bool same = post->count == edited->count;
     for (int i = 0; same && i < post->count; i++) {
         const dpt_tensor_info *a = &post->tensors[i], *b = &edited->tensors[i];
         same = strcmp(a->name, b->name) == 0 && a->ndim == b->ndim &&
                memcmp(a->shape, b->shape, (size_t)a->ndim * sizeof a->shape[0]) == 0;
+        if (kind == DPT_PARAMS_DIRECTION && b->dtype != DPT_F32)
+            return dpt_error(DPT_ERR_INTERNAL, "model: a direction is not in fp32");
     }
     return same ? DPT_OK
                 : dpt_error(DPT_ERR_INPUT, "model: the edited model has other tensors than the "
@@ -204,7 +213,7 @@ typedef struct params_fetch {
     const dpt_source *source;
     dpt_param *param; /* NULL: the model has no such tensor */
     int tensor;
-    bool edited;
+    dpt_params_kind kind;
 } params_fetch;
 
 /* The block of one tensor. A rank that has failed still takes part, with nothing wanted. */
@@ -212,9 +221,10 @@ static dpt_status params_fetch_one(const params_fetch *f, dpt_status st) {
     const dpt_source *source = f->source;
     const dpt_tensor_info *info = &source->catalog->tensors[f->tensor];
     bool columns = f->param != NULL && f->param->columns && source->independent;
+    bool edited = f->kind != DPT_PARAMS_POST;
     void *out = NULL;
     if (st == DPT_OK)
-        st = param_reserve(f->param, info, f->edited, &out);
+        st = param_reserve(f->param, info, edited, &out);
     if (columns && f->group->size > 1) {
         st = dpt_agree(f->group, st);
         if (st == DPT_OK)
@@ -226,20 +236,23 @@ static dpt_status params_fetch_one(const params_fetch *f, dpt_status st) {
         st = st == DPT_OK ? got : st;
     }
     if (st == DPT_OK && out != NULL)
-        st = param_check_finite(f->param, info, f->edited);
-    if (st == DPT_OK && out != NULL && f->edited)
+        st = param_check_finite(f->param, info, edited);
+    if (st == DPT_OK && out != NULL && edited) {
+        f->param->direct = f->kind == DPT_PARAMS_DIRECTION;
         f->param->has_delta = param_differs(f->param);
+    }
     return st;
 }
 
 dpt_status dpt_params_load(dpt_params *params, const dpt_comm *group, dpt_status local,
-                           const dpt_source *source, bool edited) {
+                           const dpt_source *source, dpt_params_kind kind) {
     dpt_status st = params != NULL || local != DPT_OK ? local : DPT_ERR_INTERNAL;
     bool takes_part = local == DPT_OK && params != NULL; /* as all of the group */
+    bool edited = kind != DPT_PARAMS_POST;
     if (edited && params != NULL)
         dpt_params_unbind(params);
     if (st == DPT_OK && edited)
-        st = params_check_same(params, source->catalog);
+        st = params_check_same(params, source->catalog, kind);
     for (int i = 0; i < source->catalog->count; i++) {
         if (st == DPT_OK)
             st = dpt_stop_check(); /* like an error: the others still need this one's fetches */
@@ -247,7 +260,7 @@ dpt_status dpt_params_load(dpt_params *params, const dpt_comm *group, dpt_status
                               .source = source,
                               .param = takes_part ? params_find(params, i) : NULL,
                               .tensor = i,
-                              .edited = edited};
+                              .kind = kind};
         st = params_fetch_one(&fetch, st);
     }
     if (st != DPT_OK && edited && params != NULL)
@@ -259,11 +272,46 @@ void dpt_params_unbind(dpt_params *params) {
     for (int i = 0; i < params->count; i++) {
         dpt_mem_free(params->items[i].edit);
         params->items[i].edit = NULL;
-        params->items[i].has_delta = false;
+        params->items[i].has_delta = params->items[i].direct = false;
+        dpt_param_clear_direction(&params->items[i]);
     }
 }
 
-/* post + t (edit - post), or edit - post, of a chunk of at most CHUNK elements from element `at` on. */
+void dpt_param_clear_direction(dpt_param *param) {
+    dpt_mem_free(param->signs);
+    param->signs = NULL;
+    param->still = false;
+}
+
+dpt_status dpt_param_draw_signs(dpt_param *param, dpt_rng stream) {
+    const dpt_block *block = &param->block;
+    int64_t n = dpt_param_numel(param);
+    uint64_t mask[CHUNK / 64], half = dpt_rng_threshold(0.5);
+    dpt_mem_free(param->signs);
+    param->signs = dpt_mem_zalloc((n + 63) / 64, sizeof *param->signs, "signs of an edit");
+    if (param->signs == NULL)
+        return DPT_ERR_OUTPUT;
+    for (int64_t row = 0; n > 0 && row < block->rows; row++)
+        for (int64_t col = 0; col < block->cols; col += CHUNK) {
+            int64_t part = block->cols - col < CHUNK ? block->cols - col : CHUNK;
+            dpt_rng_mask(stream, block->ig + row * block->stride + col, part, half, mask);
+            for (int64_t i = 0, at = row * block->cols + col; i < part; i++, at++)
+                param->signs[at / 64] |= (uint64_t)dpt_rng_mask_bit(mask, i) << (at % 64);
+        }
+    return DPT_OK;
+}
+
+/* post + t E in `out`, which holds post, or E, with signs or of a block that holds E. */
+static void param_form_direction(const dpt_param *param, bool with_post, float t, int64_t at,
+                                 int64_t n, const float *edit, float *out) {
+    for (int64_t i = 0; i < n; i++) {
+        float e = param->direct ? edit[i] : edit[i] - out[i];
+        e = param->signs != NULL && dpt_rng_mask_bit(param->signs, at + i) ? -e : e;
+        out[i] = with_post ? out[i] + t * e : e;
+    }
+}
+
+/* post + t E, or E, of a chunk of at most CHUNK elements from element `at` on. */
 static void param_form_chunk(const dpt_param *param, bool with_post, float t, int64_t at, int64_t n,
                              float *out) {
     float edit[CHUNK];
@@ -271,7 +319,9 @@ static void param_form_chunk(const dpt_param *param, bool with_post, float t, in
                      out, n);
     dpt_dtype_to_f32(param->edit_type, (char *)param->edit + at * dpt_dtype_size(param->edit_type),
                      edit, n);
-    if (with_post) {
+    if (param->signs != NULL || param->direct) {
+        param_form_direction(param, with_post, t, at, n, edit, out);
+    } else if (with_post) {
         for (int64_t i = 0; i < n; i++)
             out[i] += t * (edit[i] - out[i]);
     } else {
@@ -283,8 +333,9 @@ static void param_form_chunk(const dpt_param *param, bool with_post, float t, in
 void dpt_param_weights(const dpt_param *param, double t, int64_t row, int64_t rows, float *out) {
     int64_t first = row * param->block.cols;
     int64_t n = rows * param->block.cols;
-    bool one_end = !param->has_delta || t == 0.0 || t == 1.0;
-    bool at_edit = param->has_delta && t == 1.0;
+    bool moves = param->has_delta && !param->still && t != 0.0;
+    bool at_edit = moves && t == 1.0 && param->signs == NULL && !param->direct;
+    bool one_end = !moves || at_edit;
     dpt_dtype type = at_edit ? param->edit_type : param->post_type;
     const char *stored = at_edit ? param->edit : param->post;
 #pragma omp parallel for schedule(static) if (n > 8 * CHUNK)

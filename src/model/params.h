@@ -1,6 +1,7 @@
 #ifndef DELTAPATH_SRC_MODEL_PARAMS_H
 #define DELTAPATH_SRC_MODEL_PARAMS_H
 
+#include "deltapath/base/rng.h"
 #include "deltapath/comm/comm.h"
 #include "deltapath/tensor/catalog.h"
 #include "deltapath/tensor/field.h"
@@ -20,6 +21,10 @@ typedef struct dpt_param {
     dpt_dtype edit_type; /**< stored type of edit */
     void *post;          /**< rows end to end; NULL for an empty block */
     void *edit;          /**< the same once bound, else NULL */
+    bool direct;         /**< `edit` holds E itself, not the edited values */
+    bool still;          /**< W(t) is W_post in this block, whatever E is */
+    uint64_t
+        *signs; /**< (elements of the block) bits: E is taken with the other sign; NULL: none is */
 } dpt_param;
 
 /** The tensors of an architecture, in the order in which its code numbers them. */
@@ -60,20 +65,34 @@ dpt_status dpt_params_check(dpt_params *params, dpt_params_ignore_fn ignore, con
 /** Bytes of the stored blocks, post alone. Local. */
 int64_t dpt_params_bytes(const dpt_params *params);
 
+/** What a source gives. */
+typedef enum dpt_params_kind {
+    DPT_PARAMS_POST,
+    DPT_PARAMS_EDIT,
+    DPT_PARAMS_DIRECTION
+} dpt_params_kind;
+
 /** Fetch the blocks, tensor by tensor. Collective over group, with one status `local`, and over the ranks of a
  * source that is not independent: exactly one fetch per tensor of its catalog, empty ones when `local` is not
  * DPT_OK or params is NULL. Columns come from independent sources by dpt_columns_fetch.
- * @param[in] edited  into edit instead of post; the catalog must then equal post's in names and shapes.
+ * @param[in] kind  post's values, the edited ones, or E in their place; the catalog of the last two must equal post's
+ *                  in names and shapes.
  * Errors: DPT_ERR_INPUT for values that are not finite; the edit is then unbound. */
 dpt_status dpt_params_load(dpt_params *params, const dpt_comm *group, dpt_status local,
-                           const dpt_source *source, bool edited);
+                           const dpt_source *source, dpt_params_kind kind);
 void dpt_params_unbind(dpt_params *params); /**< Local. */
 
-/** Rows [row, row + rows) of the block of W(t) = post + t (edit - post), end to end. t = 1 gives the
- * edited values exactly. Local. @param[out] out (rows, cols). */
+/** Draw the signs of a block, which replace its earlier ones: element ig has bit ig of the stream. Local.
+ * Errors: DPT_ERR_OUTPUT without memory. */
+dpt_status dpt_param_draw_signs(dpt_param *param, dpt_rng stream);
+void dpt_param_clear_direction(dpt_param *param); /**< No signs, and W(t) moves again. Local. */
+
+/** Rows [row, row + rows) of the block of W(t) = post + t E, end to end, E = edit - post with the block's signs;
+ * post where the block is still. t = 1 without signs gives the edited values exactly. Local.
+ * @param[out] out (rows, cols). */
 void dpt_param_weights(const dpt_param *param, double t, int64_t row, int64_t rows, float *out);
 
-/** Rows [row, row + rows) of the block of E = edit - post; zero when nothing is bound. Local. */
+/** Rows [row, row + rows) of the block of E, signs included; zero when nothing is bound. Local. */
 void dpt_param_delta(const dpt_param *param, int64_t row, int64_t rows, float *out);
 
 static inline int64_t dpt_param_numel(const dpt_param *param) {

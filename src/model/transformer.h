@@ -86,6 +86,7 @@ struct dpt_model_call {
     double *terms;
     dpt_model_gradient *gradient;
     const dpt_model_draw *draw; /**< NULL: the batch's own labels */
+    bool squares;               /**< terms are sum (E_i g_i)^2, g made in `gradient` */
 };
 
 /** What the passes share during one call. */

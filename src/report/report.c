@@ -61,6 +61,8 @@ static dpt_status write_group(dpt_report_plots *plots, FILE *html, const dpt_rep
         st = dpt_report_terms(plots, html, group);
     if (st == DPT_OK && has_terms(group))
         st = dpt_report_slopes(plots, html, group);
+    if (st == DPT_OK)
+        st = dpt_report_hessian(plots, html, group);
     return st;
 }
 

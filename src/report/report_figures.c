@@ -21,9 +21,6 @@ enum {
 
 static const double SMALL_TERM = 0.004; /* of the largest */
 
-static const char HURTS[] = "set palette defined (-1 '#2166ac', -0.5 '#92c5de', 0 '#f7f7f7', "
-                            "0.5 '#f4a582', 1 '#b2182b')\n";
-
 static double larger(double maximum, double x) {
     return isfinite(x) && fabs(x) > maximum ? fabs(x) : maximum;
 }
@@ -292,13 +289,9 @@ static dpt_status map_csv(dpt_report_plots *plots, const dpt_report_group *group
         for (int c = 0, place = 0; c < m->columns; c++) {
             if (!m->used[c])
                 continue;
-            fprintf(csv, "%" PRId64 ",%s,%d,", row + 1, label, place++);
-            if (!m->by_layer)
-                fputs(dpt_role_name((dpt_role_kind)c), csv);
-            else if (c == 0)
-                fputs("outside", csv);
-            else
-                fprintf(csv, "%d", c - 1);
+            char part[DPT_ROLE_LABEL];
+            dpt_role_label((dpt_role){.layer = c - 1, .kind = (dpt_role_kind)c}, m->by_layer, part);
+            fprintf(csv, "%" PRId64 ",%s,%d,%s", row + 1, label, place++, part);
             cell(csv, m->sums[row * m->columns + c]);
             fputc('\n', csv);
         }
@@ -327,7 +320,7 @@ static dpt_status map_figure(dpt_report_plots *plots, FILE *html, const dpt_repo
     double reach = dpt_report_axis_place(&axis, axis.maximum);
     dpt_report_axis_function(script, &axis);
     dpt_report_axis_tics(script, &axis, "cb");
-    fputs(HURTS, script);
+    fputs(DPT_REPORT_HURTS, script);
     fprintf(script,
             "unset grid\nset border 0\nset tics scale 0\nset lmargin %d\n"
             "set xrange [-0.5:%.1f]\nset yrange [%.1f:0.5]\nset cbrange [%.17g:%.17g]\n"

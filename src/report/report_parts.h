@@ -13,6 +13,11 @@
 
 enum { DPT_REPORT_LABEL_MAX = 48 };
 
+/* A palette of gnuplot: red hurts, blue helps. */
+#define DPT_REPORT_HURTS                                                                           \
+    "set palette defined (-1 '#2166ac', -0.5 '#92c5de', 0 '#f7f7f7', 0.5 '#f4a582', 1 "            \
+    "'#b2182b')\n"
+
 /* The units of one data set, in the order of the results. */
 typedef struct dpt_report_group {
     const dpt_results *results;
@@ -99,6 +104,9 @@ dpt_status dpt_report_curvature(dpt_report_plots *plots, FILE *html,
                                 const dpt_report_group *group); /* nothing without a law */
 dpt_status dpt_report_terms(dpt_report_plots *plots, FILE *html, const dpt_report_group *group);
 dpt_status dpt_report_slopes(dpt_report_plots *plots, FILE *html, const dpt_report_group *group);
+dpt_status
+dpt_report_hessian(dpt_report_plots *plots, FILE *html,
+                   const dpt_report_group *group); /* nothing without second derivatives */
 dpt_status dpt_report_spectra(dpt_report_plots *plots, FILE *html, const dpt_results *results);
 
 #endif

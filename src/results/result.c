@@ -43,31 +43,51 @@ double *dpt_result_array(const dpt_result *result, int field) {
 
 int dpt_result_array_sides(const dpt_result *result, int field, int64_t sides[2]) {
     dpt_result_shape shape = dpt_result_array_fields[field].shape;
-    bool matrix = shape == DPT_SHAPE_TENSORS_POINTS;
     sides[0] = shape == DPT_SHAPE_POINTS    ? result->points
                : shape == DPT_SHAPE_SAMPLES ? result->samples
+               : shape == DPT_SHAPE_VALUES  ? result->nvalues
                                             : result->tensors;
-    sides[1] = matrix ? result->points : 1;
-    return matrix ? 2 : 1;
+    sides[1] = shape == DPT_SHAPE_TENSORS_POINTS   ? result->points
+               : shape == DPT_SHAPE_TENSORS_GROUPS ? result->ngroups
+                                                   : 1;
+    return shape == DPT_SHAPE_TENSORS_POINTS || shape == DPT_SHAPE_TENSORS_GROUPS ? 2 : 1;
+}
+
+/* An array of the size that the record says, of NaN. */
+static bool result_allocate(dpt_result *out, int f) {
+    int64_t sides[2], n;
+    dpt_result_array_sides(out, f, sides);
+    double *values = NULL;
+    if (dpt_mem_mul(sides[0], sides[1], &n))
+        values = dpt_mem_alloc(n, sizeof *values, dpt_result_array_fields[f].column.name);
+    else
+        (void)dpt_error(DPT_ERR_OUTPUT, "results: the size of %s overflows",
+                        dpt_result_array_fields[f].column.name);
+    memcpy((char *)out + dpt_result_array_fields[f].offset, &values, sizeof values);
+    for (int64_t i = 0; values != NULL && i < n; i++)
+        values[i] = NAN;
+    return values != NULL;
+}
+
+dpt_status dpt_result_resize(dpt_result *result, int64_t groups, int64_t values) {
+    bool whole = true;
+    result->ngroups = groups;
+    result->nvalues = values;
+    for (int f = 0; f < DPT_RESULT_ARRAYS; f++) {
+        dpt_result_shape shape = dpt_result_array_fields[f].shape;
+        if (shape != DPT_SHAPE_TENSORS_GROUPS && shape != DPT_SHAPE_VALUES)
+            continue;
+        dpt_mem_free(dpt_result_array(result, f));
+        whole = result_allocate(result, f) && whole;
+    }
+    return whole ? DPT_OK : DPT_ERR_OUTPUT;
 }
 
 dpt_status dpt_result_create(int64_t tensors, int64_t points, int64_t samples, dpt_result *out) {
     *out = (dpt_result){.tensors = tensors, .points = points, .samples = samples};
     bool whole = true;
-    for (int f = 0; f < DPT_RESULT_ARRAYS; f++) {
-        int64_t sides[2], n;
-        dpt_result_array_sides(out, f, sides);
-        double *values = NULL;
-        if (dpt_mem_mul(sides[0], sides[1], &n))
-            values = dpt_mem_alloc(n, sizeof *values, dpt_result_array_fields[f].column.name);
-        else
-            (void)dpt_error(DPT_ERR_OUTPUT, "results: the size of %s overflows",
-                            dpt_result_array_fields[f].column.name);
-        memcpy((char *)out + dpt_result_array_fields[f].offset, &values, sizeof values);
-        for (int64_t i = 0; values != NULL && i < n; i++)
-            values[i] = NAN;
-        whole = whole && values != NULL;
-    }
+    for (int f = 0; f < DPT_RESULT_ARRAYS; f++)
+        whole = result_allocate(out, f) && whole;
     out->stats = dpt_mem_alloc(tensors, sizeof *out->stats, "statistics of tensors");
     double *stats = (double *)out->stats;
     for (int64_t i = 0; stats != NULL && i < tensors * DPT_RESULT_STATS; i++)
@@ -175,7 +195,8 @@ uint64_t dpt_result_hash(const dpt_result *r) {
         hash_text(&hash, r->parameters[i].name);
         hash_text(&hash, r->parameters[i].value);
     }
-    const int64_t sizes[] = {r->tensors, r->points, r->samples, r->nspectra};
+    const int64_t sizes[] = {r->tensors, r->points,  r->samples,
+                             r->ngroups, r->nvalues, r->nspectra};
     dpt_hash_update(&hash, sizes, sizeof sizes);
     for (int f = 0; f < DPT_RESULT_ARRAYS; f++) {
         int64_t sides[2];

@@ -28,6 +28,8 @@ typedef struct dpt_result_text_field {
 typedef enum dpt_result_shape {
     DPT_SHAPE_POINTS,
     DPT_SHAPE_TENSORS_POINTS,
+    DPT_SHAPE_TENSORS_GROUPS,
+    DPT_SHAPE_VALUES,
     DPT_SHAPE_TENSORS,
     DPT_SHAPE_SAMPLES
 } dpt_result_shape;

@@ -67,7 +67,10 @@ bool dpt_result_put(int64_t group, const dpt_result *r) {
         ok = ok && dpt_h5_put_string(group, dpt_result_text_fields[f].column.name,
                                      dpt_result_string(r, f));
     ok = ok && dpt_h5_put_i64(group, "tensors", r->tensors) &&
-         dpt_h5_put_i64(group, "samples", r->samples) && dpt_h5_put_i64(group, "points", r->points);
+         dpt_h5_put_i64(group, "samples", r->samples) &&
+         dpt_h5_put_i64(group, "points", r->points) &&
+         dpt_h5_put_i64(group, "ngroups", r->ngroups) &&
+         dpt_h5_put_i64(group, "nvalues", r->nvalues);
     const double *scalars = (const double *)&r->scalars;
     for (int i = 0; i < DPT_RESULT_SCALARS; i++)
         ok = ok && dpt_h5_put_f64(group, dpt_result_scalar_columns[i].name, scalars[i]);
@@ -81,11 +84,26 @@ bool dpt_result_put(int64_t group, const dpt_result *r) {
            dpt_h5_put_u64(group, "checksum", dpt_result_hash(r));
 }
 
+static bool get_sizes(hid_t group, dpt_result *out) {
+    *out = (dpt_result){.tensors = 0};
+    return dpt_h5_get_i64(group, "tensors", &out->tensors) &&
+           dpt_h5_get_i64(group, "points", &out->points) &&
+           dpt_h5_get_i64(group, "samples", &out->samples) &&
+           dpt_h5_get_i64(group, "ngroups", &out->ngroups) &&
+           dpt_h5_get_i64(group, "nvalues", &out->nvalues);
+}
+
 /* Sizes come from the file: they are used only as far as the file can hold what they promise. */
-static bool plausible(int64_t tensors, int64_t points, int64_t samples, int64_t file_bytes) {
+static bool plausible(const dpt_result *sizes, int64_t file_bytes) {
     int64_t maximum = file_bytes / (int64_t)sizeof(double);
-    return tensors >= 0 && points >= 0 && samples >= 0 && tensors <= maximum && points <= maximum &&
-           samples <= maximum && (points == 0 || tensors <= maximum / points);
+    bool fits = true;
+    for (int f = 0; f < DPT_RESULT_ARRAYS; f++) {
+        int64_t sides[2];
+        dpt_result_array_sides(sizes, f, sides);
+        fits = fits && sides[0] >= 0 && sides[1] >= 0 && sides[0] <= maximum &&
+               sides[1] <= maximum && (sides[1] == 0 || sides[0] <= maximum / sides[1]);
+    }
+    return fits;
 }
 
 static bool get_parameters(hid_t group, dpt_result *r) {
@@ -188,12 +206,10 @@ static bool has_arrays(hid_t group) {
     static const char *const tables[] = {
         "parameter_names", "parameter_values", "tensor_stats",  "tensor_stats_columns",
         "spectra_tensor",  "spectra_count",    "spectra_values"};
-    dpt_result sizes = {.tensors = 0};
+    dpt_result sizes;
     hsize_t known = 0;
     H5G_info_t links;
-    bool ok = dpt_h5_get_i64(group, "tensors", &sizes.tensors) &&
-              dpt_h5_get_i64(group, "points", &sizes.points) &&
-              dpt_h5_get_i64(group, "samples", &sizes.samples) && H5Gget_info(group, &links) >= 0;
+    bool ok = get_sizes(group, &sizes) && H5Gget_info(group, &links) >= 0;
     for (int f = 0; ok && f < DPT_RESULT_ARRAYS; f++) {
         int64_t sides[2];
         int ndim = dpt_result_array_sides(&sizes, f, sides);
@@ -207,7 +223,7 @@ static bool has_arrays(hid_t group) {
 }
 
 bool dpt_result_has_columns(int64_t group, int others) {
-    enum { SIZES = 3, CHECKSUM = 1 };
+    enum { SIZES = 5, CHECKSUM = 1 };
     int n = 0;
     const char *names[DPT_RESULT_STATS];
     bool ok = H5Aiterate2(group, H5_INDEX_NAME, H5_ITER_NATIVE, NULL, count_attribute, &n) >= 0 &&
@@ -222,18 +238,14 @@ bool dpt_result_has_columns(int64_t group, int others) {
 }
 
 bool dpt_result_get(int64_t group, int64_t file_bytes, dpt_result *r) {
-    int64_t tensors = 0;
-    int64_t points = 0;
-    int64_t samples = 0;
+    dpt_result sizes;
     uint64_t checksum = 0;
     *r = (dpt_result){.tensors = 0};
-    if (!dpt_h5_get_i64(group, "tensors", &tensors) || !dpt_h5_get_i64(group, "points", &points) ||
-        !dpt_h5_get_i64(group, "samples", &samples) ||
-        !dpt_h5_get_u64(group, "checksum", &checksum) ||
-        !plausible(tensors, points, samples, file_bytes) ||
-        dpt_result_create(tensors, points, samples, r) != DPT_OK)
+    if (!get_sizes(group, &sizes) || !dpt_h5_get_u64(group, "checksum", &checksum) ||
+        !plausible(&sizes, file_bytes) ||
+        dpt_result_create(sizes.tensors, sizes.points, sizes.samples, r) != DPT_OK)
         return false;
-    bool ok = true;
+    bool ok = dpt_result_resize(r, sizes.ngroups, sizes.nvalues) == DPT_OK;
     for (int f = 0; f < DPT_RESULT_TEXTS; f++)
         ok = ok && dpt_h5_get_string(group, dpt_result_text_fields[f].column.name,
                                      dpt_result_text_at(r, f));

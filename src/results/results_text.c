@@ -254,6 +254,8 @@ static void print_column(FILE *file, const dpt_result_column *column, const char
 void dpt_results_print_columns(FILE *file) {
     static const char *const shapes[] = {[DPT_SHAPE_POINTS] = "(points)",
                                          [DPT_SHAPE_TENSORS_POINTS] = "(tensors, points)",
+                                         [DPT_SHAPE_TENSORS_GROUPS] = "(tensors, groups)",
+                                         [DPT_SHAPE_VALUES] = "(values)",
                                          [DPT_SHAPE_TENSORS] = "(tensors)",
                                          [DPT_SHAPE_SAMPLES] = "(samples)"};
     fputs("| column | of | unit | meaning |\n|---|---|---|---|\n", file);

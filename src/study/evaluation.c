@@ -49,13 +49,33 @@ static void end_pass(dpt_evaluation *ev) {
     count_batch(ev, 1.0);
 }
 
+/* W_pre is read, and signs are drawn, when the first pass needs it. */
+static dpt_status prepare_model(void *ctx) {
+    dpt_evaluation *ev = ctx;
+    dpt_status st = DPT_OK;
+    if (ev->pre_waits)
+        st = dpt_error_locate(dpt_evaluation_bind(ev, &ev->pre, ev->bound), ev->pre_path);
+    if (st == DPT_OK && ev->direction != NULL && !ev->directed) {
+        st = dpt_agree(&ev->mesh.world, dpt_model_set_direction(ev->model, ev->direction));
+        ev->directed = st == DPT_OK;
+    }
+    return st;
+}
+
 /* A pass of the model that is bound, or of the post-trained one; what it gives is in `pass`. */
 static dpt_status run_pass(dpt_evaluation *ev, const dpt_baseline *base, dpt_pass pass) {
-    uint64_t parts[3] = {base->key, ev->bound, pass.labels != NULL ? pass.labels->key : 0};
-    pass.key = dpt_hash_bytes(parts, pass.labels != NULL ? sizeof parts : 2 * sizeof parts[0]);
+    uint64_t class =
+        pass.squares ? dpt_hash_string("squares of a class") + (uint64_t)pass.label : 0;
+    uint64_t parts[3] = {base->key, ev->bound,
+                         pass.labels != NULL ? pass.labels->key
+                         : pass.squares      ? class
+                                             : ev->direction_key};
+    pass.key = dpt_hash_bytes(parts, parts[2] != 0 ? sizeof parts : 2 * sizeof parts[0]);
     pass.what = base->name;
     pass.loss = base->loss;
     pass.model = ev->model;
+    pass.prepare = prepare_model;
+    pass.ctx = ev;
     begin_pass(ev, base);
     dpt_status st = dpt_passes_run(&ev->passes, &pass);
     end_pass(ev);
@@ -74,23 +94,11 @@ static dpt_status evaluate_post(dpt_evaluation *ev, dpt_baseline *base) {
     return st;
 }
 
-/* W_pre is read when the first pass needs it. */
-static dpt_status bind_pre(void *ctx) {
-    dpt_evaluation *ev = ctx;
-    if (ev->pre == NULL)
-        return DPT_OK;
-    dpt_status st = dpt_evaluation_bind(ev, ev->pre, ev->bound);
-    ev->pre = NULL;
-    return dpt_error_locate(st, ev->pre_path);
-}
-
 static dpt_status evaluate_pre(dpt_evaluation *ev, dpt_baseline *base) {
     dpt_pass pass = {.t = 1.0,
                      .mode = DPT_BACKWARD_NONE,
                      .losses = base->loss_pre,
-                     .correct = base->correct_pre,
-                     .prepare = bind_pre,
-                     .ctx = ev};
+                     .correct = base->correct_pre};
     dpt_status st = run_pass(ev, base, pass);
     base->accuracy_pre = share_of(base->correct_pre, base);
     return st;
@@ -106,12 +114,38 @@ static dpt_status evaluate_draw(dpt_evaluation *ev, dpt_baseline *base, dpt_rng 
                      .losses = losses,
                      .terms = squares,
                      .gradient = gradient,
-                     .labels = &labels,
-                     .prepare = bind_pre,
-                     .ctx = ev};
+                     .labels = &labels};
     if (st == DPT_OK)
         st = run_pass(ev, base, pass);
     dpt_mem_free(losses);
+    return st;
+}
+
+/* Sums of E^2 g^2 over images and classes, a class at a time. */
+static dpt_status evaluate_labels(dpt_evaluation *ev, dpt_baseline *base,
+                                  dpt_model_gradient *scratch, double *squares) {
+    int tensors = dpt_model_catalog(ev->model)->count;
+    double *losses = dpt_mem_zalloc(2 * base->samples, sizeof *losses, "losses");
+    double *one = dpt_mem_zalloc(tensors, sizeof *one, "squares of a class");
+    dpt_status st = losses != NULL && one != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+    dpt_model_image image;
+    dpt_model_get_image(ev->model, &image);
+    st = dpt_agree(&ev->mesh.world, st);
+    for (int32_t y = 0; y < image.classes && st == DPT_OK; y++) {
+        dpt_pass pass = {.t = 0.0,
+                         .mode = DPT_BACKWARD_TERMS,
+                         .losses = losses,
+                         .terms = one,
+                         .sample_terms = losses + base->samples,
+                         .gradient = scratch,
+                         .squares = true,
+                         .label = y};
+        st = run_pass(ev, base, pass);
+        for (int k = 0; k < tensors && st == DPT_OK; k++)
+            squares[k] += one[k];
+    }
+    dpt_mem_free(losses);
+    dpt_mem_free(one);
     return st;
 }
 
@@ -119,15 +153,19 @@ static dpt_status evaluate_draw(dpt_evaluation *ev, dpt_baseline *base, dpt_rng 
 static dpt_status evaluate_law(dpt_evaluation *ev, dpt_baseline *base) {
     const dpt_job *job = ev->inputs->job;
     int tensors = dpt_model_catalog(ev->model)->count;
+    bool all = job->law.labels == DPT_LABELS_ALL;
     int draws = dpt_job_law_draws(job, (int)(base - ev->data));
     if (draws == 0)
         return DPT_OK;
     dpt_status st = dpt_law_create(tensors, draws, &base->law);
+    base->law.exact = all;
     st = dpt_agree(&ev->mesh.world, st);
     for (int r = 0; r < draws && st == DPT_OK; r++) {
         dpt_model_gradient *gradient = NULL;
         st = dpt_agree(&ev->mesh.world, dpt_model_gradient_create(ev->model, &gradient));
-        if (st == DPT_OK)
+        if (st == DPT_OK && all)
+            st = evaluate_labels(ev, base, gradient, dpt_law_draw(&base->law, r));
+        else if (st == DPT_OK)
             st = evaluate_draw(ev, base, dpt_law_labels(job, base->name, r), gradient,
                                dpt_law_draw(&base->law, r));
         dpt_model_gradient_destroy(gradient);
@@ -179,7 +217,7 @@ static dpt_status create_losses(dpt_evaluation *ev, const dpt_inputs *in, const 
 static int64_t samples_of(const dpt_inputs *in, const dpt_resources *res, int edits) {
     int64_t samples = 0, judges = res->edit_passes * edits + 2;
     for (int d = 0; d < in->job->ndata; d++)
-        samples += in->data[d].samples * (dpt_job_law_draws(in->job, d) +
+        samples += in->data[d].samples * ((dpt_job_law_draws(in->job, d) > 0 ? res->law : 0) +
                                           (in->job->data[d].chooses ? edits + 1 : judges));
     return samples;
 }
@@ -210,16 +248,13 @@ dpt_status dpt_evaluation_create(const dpt_comm *comm, dpt_inputs *inputs,
                        samples_of(inputs, resources, edits));
     if (st == DPT_OK)
         st = for_each_data(out, out->ndata, evaluate_post);
-    dpt_source pre = dpt_pair_source(&inputs->pair);
-    out->pre = &pre;
+    out->pre = dpt_pair_source(&inputs->pair);
     out->pre_path = inputs->job->pre;
+    out->pre_waits = true;
     if (st == DPT_OK)
         st = for_each_data(out, inputs->job->njudged, evaluate_pre);
-    if (st == DPT_OK && inputs->job->law.repeats > 0)
+    if (st == DPT_OK && resources->law > 0)
         st = for_each_data(out, out->ndata, evaluate_law);
-    out->pre = NULL;
-    if (st == DPT_OK)
-        st = dpt_evaluation_bind(out, NULL, 0);
 done:
     dpt_references_destroy(&references);
     if (st != DPT_OK)
@@ -236,6 +271,9 @@ void dpt_evaluation_destroy(dpt_evaluation *ev) {
         dpt_mem_free(ev->data[d].correct_pre);
         dpt_mem_free(ev->data[d].correct_post);
         dpt_law_destroy(&ev->data[d].law);
+        dpt_signs_destroy(&ev->data[d].signs);
+        dpt_lanczos_destroy(&ev->data[d].spectrum.top[0]);
+        dpt_lanczos_destroy(&ev->data[d].spectrum.top[1]);
         dpt_loss_destroy(ev->data[d].loss);
     }
     dpt_mem_free(ev->data);
@@ -245,9 +283,65 @@ void dpt_evaluation_destroy(dpt_evaluation *ev) {
     *ev = (dpt_evaluation){.ndata = 0};
 }
 
-dpt_status dpt_evaluation_bind(dpt_evaluation *ev, const dpt_source *edited, uint64_t key) {
+static void begin_bind(dpt_evaluation *ev, uint64_t key) {
     ev->bound = key;
+    ev->pre_waits = false;
+    ev->directed = false;
+}
+
+dpt_status dpt_evaluation_bind(dpt_evaluation *ev, const dpt_source *edited, uint64_t key) {
+    begin_bind(ev, key);
     return dpt_agree(&ev->mesh.world, dpt_model_bind_edit(ev->model, edited));
+}
+
+dpt_status dpt_evaluation_bind_direction(dpt_evaluation *ev, const dpt_source *direction,
+                                         uint64_t key) {
+    begin_bind(ev, key);
+    return dpt_agree(&ev->mesh.world, dpt_model_bind_direction(ev->model, direction));
+}
+
+void dpt_evaluation_direct(dpt_evaluation *ev, const dpt_model_direction *direction, uint64_t key) {
+    if (ev->directed)
+        (void)dpt_model_set_direction(ev->model, NULL); /* to have none takes no memory */
+    ev->direction = direction;
+    ev->direction_key = key;
+    ev->directed = false;
+}
+
+dpt_status dpt_evaluation_gradient(dpt_evaluation *ev, int d, double t,
+                                   dpt_model_gradient *gradient, double *loss) {
+    const dpt_baseline *base = &ev->data[d];
+    double *losses = dpt_mem_zalloc(base->samples, sizeof *losses, "losses");
+    dpt_status st = dpt_agree(&ev->mesh.world, losses != NULL ? DPT_OK : DPT_ERR_OUTPUT);
+    dpt_pass pass = {.t = t, .mode = DPT_BACKWARD_GRADIENT, .losses = losses, .gradient = gradient};
+    ev->progress.total += base->samples;
+    if (st == DPT_OK)
+        st = run_pass(ev, base, pass);
+    if (st == DPT_OK)
+        *loss = dpt_weighted_mean(dpt_loss_shares(base->loss), base->samples, losses);
+    dpt_mem_free(losses);
+    return dpt_agree(&ev->mesh.world, st);
+}
+
+dpt_status dpt_evaluation_squares(dpt_evaluation *ev, int d, double *squares) {
+    const dpt_baseline *base = &ev->data[d];
+    dpt_model_gradient *scratch = NULL;
+    dpt_status st = DPT_OK;
+    double loss;
+    if (base->gradient == NULL) {
+        st = dpt_agree(&ev->mesh.world, dpt_model_gradient_create(ev->model, &scratch));
+        if (st == DPT_OK)
+            st = dpt_evaluation_gradient(ev, d, 0.0, scratch, &loss);
+    }
+    if (st == DPT_OK)
+        st = prepare_model(ev);
+    if (st == DPT_OK) {
+        const dpt_model_gradient *gradient = base->gradient != NULL ? base->gradient : scratch;
+        st = dpt_model_gradient_squares(ev->model, gradient, squares);
+        st = dpt_agree(&ev->mesh.world, st);
+    }
+    dpt_model_gradient_destroy(scratch);
+    return st;
 }
 
 dpt_status dpt_evaluation_slope(dpt_evaluation *ev, int d, double t, double *loss, double *terms,
@@ -397,6 +491,8 @@ dpt_status dpt_evaluation_walk(dpt_evaluation *ev, int d, const dpt_quadrature *
 
 void dpt_evaluation_path_destroy(dpt_evaluation_path *path) {
     dpt_riemann_destroy(&path->riemann);
+    dpt_central_destroy(&path->hessian);
+    dpt_blocks_destroy(&path->blocks);
     dpt_mem_free(path->correct_edit);
     *path = (dpt_evaluation_path){.accuracy_edit = NAN};
 }

@@ -3,13 +3,23 @@
 
 #include "deltapath/base/log.h"
 #include "deltapath/comm/mesh.h"
+#include "deltapath/linalg/lanczos.h"
 #include "deltapath/loss/loss.h"
 #include "deltapath/model/model.h"
+#include "deltapath/path/central.h"
 #include "deltapath/path/riemann.h"
+#include "blocks.h"
 #include "inputs.h"
 #include "prediction.h"
 #include "passes.h"
 #include "resources.h"
+#include "signs.h"
+
+/** Eigenvalues of greatest size of the Hessian at W_post and of D H D, D = diag(Delta). */
+typedef struct dpt_spectrum {
+    dpt_lanczos
+        top[2]; /**< of H in the tensors that edits touch, of D H D; empty when not asked for */
+} dpt_spectrum;
 
 /** Losses of one data set that no edit changes, and the gradient that all edits share. */
 typedef struct dpt_baseline {
@@ -27,6 +37,8 @@ typedef struct dpt_baseline {
     double accuracy_post;
     dpt_model_gradient *gradient; /**< at W_post, summed over the replicas; NULL when not kept */
     dpt_law law;                  /**< curvature along the delta; empty when it is not asked for */
+    dpt_signs signs;              /**< the same of the Hessian itself, and the spread over masks */
+    dpt_spectrum spectrum;
 } dpt_baseline;
 
 /** A model on its mesh, ready to walk paths. */
@@ -35,12 +47,16 @@ typedef struct dpt_evaluation {
     const dpt_inputs *inputs; /**< borrowed */
     dpt_model *model;
     int ndata;
-    bool shares;           /**< paths take their term at t = 0 from the gradients that are kept */
-    dpt_baseline *data;    /**< (ndata) */
-    dpt_passes passes;     /**< those of an earlier run, and for a later one */
-    uint64_t bound;        /**< key of the edited model that is bound */
-    const dpt_source *pre; /**< W_pre while its losses are taken and it is not bound yet */
-    const char *pre_path;  /**< its place, for errors; borrowed */
+    bool shares;        /**< paths take their term at t = 0 from the gradients that are kept */
+    dpt_baseline *data; /**< (ndata) */
+    dpt_passes passes;  /**< those of an earlier run, and for a later one */
+    uint64_t bound;     /**< key of the edited model that is bound */
+    dpt_source pre;     /**< W_pre */
+    bool pre_waits;     /**< W_pre stands for the edit and is bound with the next pass that runs */
+    const char *pre_path;                 /**< its place, for errors; borrowed */
+    const dpt_model_direction *direction; /**< of the passes to come, or NULL; borrowed */
+    uint64_t direction_key;
+    bool directed;         /**< the model has it */
     dpt_progress progress; /**< in samples */
     int64_t pass_samples;  /**< of the pass under way */
     int64_t pass_counted;  /**< those of them that the progress has already */
@@ -63,9 +79,12 @@ typedef struct dpt_evaluation_path {
     double choose_accuracy;
     dpt_path_correlation correlation; /**< empty when it is not measured */
     uint8_t *correct_edit;            /**< (samples) 1 where the edited model is right */
+    dpt_central hessian;              /**< E^T H E at W_post; empty when it is not asked for */
+    dpt_blocks blocks;                /**< and its blocks; empty when they are not */
 } dpt_evaluation_path;
 
-/** Build the mesh and the model and evaluate both ends of post-training. Not to be moved afterwards.
+/** Build the mesh and the model and evaluate both ends of post-training, and the law. Not to be moved afterwards. W_pre
+ * stands for the edit then, until another is bound.
  * Collective over comm. @param[in] edits that are to come, for the progress.
  * @param[in] resumes take what an earlier run has evaluated. */
 dpt_status dpt_evaluation_create(const dpt_comm *comm, dpt_inputs *inputs,
@@ -75,6 +94,24 @@ void dpt_evaluation_destroy(dpt_evaluation *evaluation); /**< Collective over th
 
 /** Load an edited model. Collective. @param[in] key of all that its bytes depend on. */
 dpt_status dpt_evaluation_bind(dpt_evaluation *evaluation, const dpt_source *edited, uint64_t key);
+
+/** Load E itself, fp32, in the place of an edit. Collective. @param[in] key of all that its values depend on. */
+dpt_status dpt_evaluation_bind_direction(dpt_evaluation *evaluation, const dpt_source *direction,
+                                         uint64_t key);
+
+/** Gradient of the mean loss on data set d at t along what is bound, summed over the replicas. Collective.
+ * @param[in,out] gradient zeros before. @param[out] loss mean loss there. */
+dpt_status dpt_evaluation_gradient(dpt_evaluation *evaluation, int d, double t,
+                                   dpt_model_gradient *gradient, double *loss);
+
+/** Take the bound edit as a direction in the passes that follow; NULL: as it is. Logically collective.
+ * @param[in] direction borrowed until the next call. @param[in] key of all that it says. */
+void dpt_evaluation_direct(dpt_evaluation *evaluation, const dpt_model_direction *direction,
+                           uint64_t key);
+
+/** sum_i (g_i E_i)^2 of each tensor, g the gradient on data set d at W_post. Collective.
+ * @param[out] squares (tensors) the same on all ranks. */
+dpt_status dpt_evaluation_squares(dpt_evaluation *evaluation, int d, double *squares);
 
 /** Losses and derivatives on data set d at t, which may lie outside [0, 1], along the bound edit.
  * Collective. @param[out] loss, sample_terms (samples), terms (tensors): as dpt_loss_evaluate. */

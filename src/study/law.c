@@ -7,6 +7,10 @@
 #include <stdio.h>
 #include <string.h>
 
+int64_t dpt_law_passes(const dpt_job *job, int64_t classes) {
+    return job->law.labels == DPT_LABELS_ALL ? classes : job->law.repeats;
+}
+
 dpt_status dpt_law_create(int tensors, int repeats, dpt_law *out) {
     *out = (dpt_law){.tensors = tensors, .repeats = repeats, .total = NAN, .total_se = NAN};
     out->draws = dpt_mem_zalloc((int64_t)(repeats + 2) * tensors + repeats, sizeof *out->draws,
@@ -57,6 +61,10 @@ void dpt_law_finish(dpt_law *law, const bool *selected) {
         for (int k = 0; k < tensors; k++)
             law->totals[r] += dpt_law_draw(law, r)[k];
     law->total = law_mean(law->totals, repeats, 1, &law->total_se);
+    for (int k = 0; k < tensors && law->exact; k++)
+        law->se[k] = 0.0;
+    if (law->exact)
+        law->total_se = 0.0;
 }
 
 static double law_s(double p, double k) {
@@ -110,6 +118,8 @@ const char *dpt_law_number(double mean, double se, char text[64]) {
 void dpt_law_log(const char *data, const dpt_law *law) {
     char text[64];
     if (law->mean != NULL)
-        dpt_log(DPT_LOG_INFO, "%s: curvature along the delta %s [nats], from %d draws of labels",
+        dpt_log(DPT_LOG_INFO,
+                law->exact ? "%s: curvature along the delta %s [nats], from all labels"
+                           : "%s: curvature along the delta %s [nats], from %d draws of labels",
                 data, dpt_law_number(law->total, law->total_se, text), law->repeats);
 }

@@ -16,7 +16,11 @@ typedef struct dpt_law {
     double *mean, *se;      /**< (tensors) c of each; NULL when it is not measured */
     double *totals;         /**< (repeats) c of each draw */
     double total, total_se; /**< c; a standard error needs 2 repeats, else it is NaN */
+    bool exact;             /**< of all labels: one draw, whose errors are 0 */
 } dpt_law;
+
+/** Whether a job measures it, and how many passes over a data set that takes of a model with so many classes. Local. */
+int64_t dpt_law_passes(const dpt_job *job, int64_t classes);
 
 /** Room for all draws. Local. Errors: DPT_ERR_OUTPUT without memory. */
 dpt_status dpt_law_create(int tensors, int repeats, dpt_law *out);

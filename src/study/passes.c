@@ -283,7 +283,7 @@ static int pass_parts(const dpt_pass *pass, dpt_loss_part parts[PASS_PARTS]) {
 }
 
 static bool keeps_gradient(const dpt_pass *pass) {
-    return pass->gradient != NULL && pass->labels == NULL && pass->reduce == NULL;
+    return pass->gradient != NULL && pass->labels == NULL && pass->reduce == NULL && !pass->squares;
 }
 
 /* Blocks of a gradient (count); allocated, NULL without memory. */
@@ -384,6 +384,10 @@ static void note_key(dpt_passes *p) {
 }
 
 static dpt_status evaluate_loss(dpt_passes *p, const dpt_pass *pass) {
+    if (pass->squares)
+        return dpt_loss_evaluate_label(pass->loss, &p->mesh, pass->model, pass->t, pass->label,
+                                       pass->losses, pass->terms, pass->sample_terms,
+                                       pass->gradient);
     dpt_status st = pass->labels != NULL
                         ? dpt_loss_evaluate_drawn(pass->loss, &p->mesh, pass->model, pass->t,
                                                   *pass->labels, pass->losses, pass->gradient)

@@ -29,9 +29,10 @@ uint64_t dpt_recipe_of(const dpt_inputs *in, const dpt_job_edit *edit) {
         dpt_hash_update(&hash, &key, sizeof key);
     }
     /* Values that are found follow from the draws of labels. */
-    const uint64_t law[] = {(uint64_t)job->law.repeats, job->law.seed};
+    const uint64_t law[] = {(uint64_t)job->law.repeats, job->law.seed, (uint64_t)job->law.labels};
+    const size_t parts = job->law.labels == DPT_LABELS_ALL ? 3 : 2;
     if (dpt_job_is_allocated(edit))
-        dpt_hash_update(&hash, law, sizeof law);
+        dpt_hash_update(&hash, law, parts * sizeof *law);
     return dpt_hash_value(&hash);
 }
 

@@ -1,11 +1,13 @@
 #include "resources.h"
 
 #include "cell_gradient.h"
+#include "hessian.h"
 #include "deltapath/model/model.h"
 
 #include "deltapath/base/mem.h"
 #include "loss_kinds.h"
 #include "path_correlation.h"
+#include "spectrum.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -49,6 +51,12 @@ static dpt_status measure_data(const dpt_inputs *in, dpt_resources *res, int64_t
         st = resources_check_kind(in, d, is_image);
         if (st != DPT_OK)
             break;
+        res->law = dpt_law_passes(in->job, image.classes);
+        if (st == DPT_OK && in->job->law.labels == DPT_LABELS_ALL && res->law > DPT_LABELS_MOST)
+            st = dpt_error(DPT_ERR_USAGE,
+                           "law.labels is all, but the model has %" PRId64 " classes, and at most "
+                           "%d are taken in turn: leave out labels and give law.repeats",
+                           image.classes, DPT_LABELS_MOST);
         if (is_image)
             res->longest = res->largest = image.positions;
         else
@@ -104,7 +112,7 @@ static dpt_status measure_references(const dpt_inputs *in, dpt_resources *res) {
 
 /* The study's model at work, or a reference before it. */
 static int64_t models_bytes(const dpt_resources *res) {
-    int64_t own = res->weights + res->work + res->images + res->draw;
+    int64_t own = res->weights + res->work + res->images + res->draw + res->signs + res->vectors;
     return own > res->reference ? own : res->reference;
 }
 
@@ -184,7 +192,14 @@ static dpt_status try_mesh(const dpt_inputs *in, int tensor_parallel, dpt_resour
     res->tensor_parallel = tensor_parallel;
     int64_t elements = dpt_catalog_elements(in->catalog);
     res->gradient = (elements + tensor_parallel - 1) / tensor_parallel * BYTES_F32;
-    res->draw = in->job->law.repeats > 0 || count_correlated(in) > 0 ? res->gradient : 0;
+    const dpt_job_hessian *hessian = &in->job->hessian;
+    bool scratch =
+        res->law > 0 || count_correlated(in) > 0 || hessian->probes > 0 || hessian->lanczos > 0;
+    res->draw = scratch ? res->gradient : 0;
+    /* A direction is bound in fp32 in the place of an edit. */
+    res->vectors =
+        dpt_spectrum_bytes(in->job, res->cells) + (hessian->lanczos > 0 ? res->gradient : 0);
+    res->signs = hessian->probes > 0 ? res->gradient / (BYTES_F32 * 8) : 0;
     int64_t fixed = fixed_bytes(in, res);
     int64_t batch = in->job->batch_tokens > 0 ? in->job->batch_tokens : BATCH_TOKENS;
     if (batch < res->largest)
@@ -258,18 +273,22 @@ static void count_flops(const dpt_inputs *in, dpt_resources *res) {
     res->flops = per_token * tokens * (baseline + edits * (8.0 * slopes + ends));
     /* The reference of dpo, and the slopes of its loss before the gradient that edits share. */
     res->flops += per_token * (double)res->reference_tokens * (kept ? 4 : 2);
-    res->flops += per_token * tokens * 8.0 * in->job->law.repeats;
+    res->flops += per_token * tokens * 8.0 * (double)res->law;
     res->flops += per_token * (double)res->choosing_tokens * (2 + 2.0 * edits);
     int parts = in->job->ndata - in->job->njudged, correlated = count_correlated(in);
     int nodes = in->job->points - dpt_quadrature_has_start(in->job->rule);
     res->flops += per_token * tokens * 8.0 * nodes * correlated;
     res->edit_passes = slopes + (ends > 0);
-    res->evaluations =
-        (int64_t)in->job->njudged *
-            (2 + in->job->law.repeats + edits * res->edit_passes + (int64_t)nodes * correlated) +
-        (int64_t)parts * (1 + edits);
+    res->evaluations = (int64_t)in->job->njudged *
+                           (2 + res->law + edits * res->edit_passes + (int64_t)nodes * correlated) +
+                       (int64_t)parts * (1 + edits);
     for (int d = in->job->njudged; d < in->job->ndata; d++)
-        res->evaluations += dpt_job_law_draws(in->job, d);
+        res->evaluations += dpt_job_law_draws(in->job, d) > 0 ? res->law : 0;
+    /* The squares of the gradient are of one that is kept, or take a pass of their own. */
+    res->hessian = (int64_t)edits * dpt_hessian_edit_passes(in) + dpt_hessian_passes(in->job) +
+                   dpt_spectrum_passes(in->job) + (in->job->hessian.probes > 0 && !kept);
+    res->flops += per_token * tokens * 8.0 * (double)res->hessian;
+    res->hessian *= in->job->njudged;
 }
 
 dpt_status dpt_resources_plan(const dpt_inputs *in, int ranks, int64_t budget, dpt_resources *out) {
@@ -345,7 +364,8 @@ void dpt_resources_print(const dpt_inputs *in, const dpt_resources *res) {
                res->tensor_parallel);
         print_parts(in);
         printf("  %-34s %12" PRId64 "\n", "tokens packed into one pass", res->batch_tokens);
-        printf("  %-34s %12" PRId64 "\n", "passes over a data set", res->evaluations);
+        printf("  %-34s %12" PRId64 "\n", "passes over a data set",
+               res->evaluations + res->hessian);
         printf("  %-34s %12s\n", "gradient at t = 0 kept for all edits",
                dpt_resources_keeps_gradient(res) ? "yes" : "no");
     }
@@ -360,6 +380,10 @@ void dpt_resources_print(const dpt_inputs *in, const dpt_resources *res) {
         resources_print_row("gradients", (double)gradients / mib, "MiB");
     if (res->draw > 0)
         resources_print_row("scratch gradient", (double)res->draw / mib, "MiB");
+    if (res->signs > 0)
+        resources_print_row("random signs", (double)res->signs / mib, "MiB");
+    if (res->vectors > 0)
+        resources_print_row("vectors of Lanczos's method", (double)res->vectors / mib, "MiB");
     if (cells > 0)
         resources_print_row("gradient in cells", (double)cells / mib, "MiB");
     resources_print_row("edited model in cells", (double)res->field / mib, "MiB");

@@ -14,12 +14,13 @@ typedef struct dpt_resources {
     int64_t weights;     /**< resident blocks of post and edit */
     int64_t work;        /**< activations and layer buffers */
     int64_t gradient;    /**< of one data set at t = 0 */
-    int64_t
-        draw; /**< of drawn labels or at a node: scratch, where the job asks for law or correlation: path */
-    int64_t cells;  /**< one of them in cells, as edits take it */
-    int64_t field;  /**< the edited model in cells */
-    int64_t edit;   /**< the largest edit's own needs */
-    int64_t images; /**< images of one pass as they are read */
+    int64_t draw;    /**< scratch: of drawn labels, squares, a node, or one side of a difference */
+    int64_t signs;   /**< random signs of a direction */
+    int64_t vectors; /**< of Lanczos's method, and a direction that is bound */
+    int64_t cells;   /**< one of them in cells, as edits take it */
+    int64_t field;   /**< the edited model in cells */
+    int64_t edit;    /**< the largest edit's own needs */
+    int64_t images;  /**< images of one pass as they are read */
     int64_t
         reference;   /**< the largest reference model, which is gone before the study's is there */
     int64_t longest; /**< longest sequence [tokens]; an image is one */
@@ -35,8 +36,10 @@ typedef struct dpt_resources {
     double flops;      /**< of the whole study, all ranks */
     double bytes_read; /**< of the whole study, all ranks */
     double bytes_written;
-    int64_t evaluations; /**< passes over a data set */
+    int64_t evaluations; /**< passes over a data set, but for those of second derivatives */
     int64_t edit_passes; /**< those of one edit on a data set that judges */
+    int64_t law;         /**< those of the law, of one data set */
+    int64_t hessian;     /**< those of second derivatives, at least */
 } dpt_resources;
 
 /** Choose the mesh and the batch, and add up. Needs no model in memory.

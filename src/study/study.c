@@ -14,6 +14,7 @@
 #include "checks.h"
 #include "evaluation.h"
 #include "guards.h"
+#include "hessian.h"
 #include "inputs.h"
 #include "newer.h"
 #include "outputs.h"
@@ -24,6 +25,7 @@
 #include "zero_delta.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -255,15 +257,20 @@ static dpt_status run_unit(study *s, const work_item *item, int d, const dpt_qua
                            double started) {
     if (d < 0)
         return save_unit(s, item, d, NULL, dpt_log_seconds() - started);
-    dpt_evaluation_path path;
+    dpt_evaluation_path path = {.accuracy_edit = NAN};
+    const dpt_baseline *base = &s->evaluation.data[d];
     dpt_prediction_task task = {.comm = s->comm,
                                 .outputs = &s->outputs,
                                 .edit = item->edit->id,
-                                .data = s->job->data[d].name,
-                                .law = &s->evaluation.data[d].law,
+                                .data = base->name,
+                                .law = dpt_signs_choose(&base->law, &base->signs),
                                 .spec = item_spec(item),
                                 .report = &item->report};
+    dpt_signs_log_spread(item->edit->id, base->name, &base->signs, item_spec(item));
     dpt_status st = dpt_evaluation_walk(&s->evaluation, d, quadrature, &task, &path);
+    if (st == DPT_OK)
+        st =
+            dpt_hessian_measure_unit(&s->evaluation, d, &item->report, &path.hessian, &path.blocks);
     st = dpt_agree(s->comm, st);
     if (st == DPT_OK && dpt_path_correlation_wanted(s->job, item->edit)) {
         dpt_edit_input input = edit_input(s);
@@ -436,6 +443,10 @@ static dpt_status prepare_work(study *s, int left) {
         st = dpt_agree(s->comm, dpt_unit_warn_gain(&s->inputs, d, &s->evaluation.data[d]));
         dpt_law_log(s->job->data[d].name, &s->evaluation.data[d].law);
     }
+    if (st == DPT_OK)
+        st = dpt_hessian_measure_data(&s->evaluation, &s->shard);
+    if (st == DPT_OK)
+        st = dpt_evaluation_bind(&s->evaluation, NULL, 0); /* W_pre takes no room any more */
     if (st == DPT_OK && s->resources.cell_gradient)
         st = dpt_cell_gradient_create(s->comm, s->inputs.catalog, &s->shard, &s->gradient);
     return st;

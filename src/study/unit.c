@@ -116,7 +116,8 @@ static dpt_status set_edit_statistics(const dpt_inputs *in, const dpt_edit_repor
 }
 
 static void copy(double *to, const double *from, int64_t n) {
-    memcpy(to, from, (size_t)n * sizeof *to);
+    if (n > 0)
+        memcpy(to, from, (size_t)n * sizeof *to);
 }
 
 static void unit_set_correct(double *to, const uint8_t *from, int64_t n) {
@@ -446,14 +447,24 @@ done:
 }
 
 /* What was known before the edit was measured; NaN stays where it was not. */
-static void unit_set_law(const dpt_law *law, dpt_result *out) {
-    if (law->mean == NULL)
-        return;
+static void unit_set_law(const dpt_edit_spec *spec, const dpt_baseline *base, dpt_result *out) {
+    const dpt_law *law = &base->law, *signs = &base->signs.law;
     dpt_result_scalars *s = &out->scalars;
-    copy(out->curvature, law->mean, out->tensors);
-    copy(out->curvature_se, law->se, out->tensors);
-    s->curvature = law->total;
-    s->curvature_se = law->total_se;
+    if (law->mean != NULL) {
+        copy(out->curvature, law->mean, out->tensors);
+        copy(out->curvature_se, law->se, out->tensors);
+        s->curvature = law->total;
+        s->curvature_se = law->total_se;
+    }
+    if (signs->mean != NULL) {
+        copy(out->hessian_curvature, signs->mean, out->tensors);
+        copy(out->hessian_curvature_se, signs->se, out->tensors);
+        s->hessian_curvature = signs->total;
+        s->hessian_curvature_se = signs->total_se;
+    }
+    double one;
+    if (dpt_signs_is_spread(&base->signs, spec, &one))
+        s->predicted_sd = dpt_signs_spread(&base->signs, one, &s->predicted_sd_se);
 }
 
 static dpt_status unit_set_prediction(const dpt_prediction *p, dpt_result *out) {
@@ -468,6 +479,32 @@ static dpt_status unit_set_prediction(const dpt_prediction *p, dpt_result *out) 
     s->predicted_in_range = p->in_range;
     dpt_status st = dpt_result_set_string(&out->predicted_at, "%s", p->at);
     return st == DPT_OK ? dpt_result_set_string(&out->predicted_range, "%s", p->range) : st;
+}
+
+/* What the record has room for only when it is there. */
+static dpt_status unit_set_parts(const dpt_blocks *blocks, const dpt_spectrum *spectrum,
+                                 dpt_result *out) {
+    int count = spectrum->top[0].count > spectrum->top[1].count ? spectrum->top[0].count
+                                                                : spectrum->top[1].count;
+    dpt_status st = dpt_result_resize(out, blocks->groups, count);
+    if (st != DPT_OK)
+        return st;
+    copy(out->hessian_eigenvalues, spectrum->top[0].values, spectrum->top[0].count);
+    copy(out->hessian_residuals, spectrum->top[0].residuals, spectrum->top[0].count);
+    copy(out->delta_eigenvalues, spectrum->top[1].values, spectrum->top[1].count);
+    copy(out->delta_residuals, spectrum->top[1].residuals, spectrum->top[1].count);
+    copy(out->blocks, blocks->values, out->tensors * blocks->groups);
+    return blocks->groups > 0 ? dpt_result_set_string(&out->groups, "%s", blocks->names) : DPT_OK;
+}
+
+static void unit_set_hessian(const dpt_central *hessian, dpt_result *out) {
+    if (hessian->derivative == NULL)
+        return;
+    for (int64_t k = 0; k < out->tensors; k++)
+        out->hessian_second_order[k] = hessian->derivative[k] / 2.0;
+    out->scalars.hessian_second_order = hessian->total / 2.0;
+    out->scalars.hessian_error = hessian->error / 2.0;
+    out->scalars.hessian_step = hessian->step;
 }
 
 /* Size of the edit, and the value of each tensor where they have their own. */
@@ -508,9 +545,12 @@ dpt_status dpt_unit_record(const dpt_inputs *inputs, const dpt_job_edit *edit,
         unit_set_correct(out->correct_pre, evaluation->data[d].correct_pre, samples);
         unit_set_correct(out->correct_post, evaluation->data[d].correct_post, samples);
         unit_set_correct(out->correct_edit, path->correct_edit, samples);
-        unit_set_law(&evaluation->data[d].law, out);
+        unit_set_law(spec, &evaluation->data[d], out);
         unit_set_correlation(&path->correlation, out);
-        st = unit_set_choice(inputs, edit, d, path, out);
+        unit_set_hessian(&path->hessian, out);
+        st = unit_set_parts(&path->blocks, &evaluation->data[d].spectrum, out);
+        if (st == DPT_OK)
+            st = unit_set_choice(inputs, edit, d, path, out);
         if (st == DPT_OK)
             st = unit_set_prediction(&path->prediction, out);
     }

@@ -1,6 +1,7 @@
 #include "deltapath/tensor/role.h"
 
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -131,4 +132,13 @@ const char *dpt_role_name(dpt_role_kind kind) {
     static const char *const names[DPT_ROLE_COUNT] = {
         "embed", "q", "k", "v", "o", "gate", "up", "down", "norm", "head", "other"};
     return (unsigned)kind < DPT_ROLE_COUNT ? names[kind] : "other";
+}
+
+void dpt_role_label(dpt_role role, bool by_layer, char label[DPT_ROLE_LABEL]) {
+    if (!by_layer)
+        snprintf(label, DPT_ROLE_LABEL, "%s", dpt_role_name(role.kind));
+    else if (role.layer < 0)
+        snprintf(label, DPT_ROLE_LABEL, "outside");
+    else
+        snprintf(label, DPT_ROLE_LABEL, "%d", role.layer);
 }

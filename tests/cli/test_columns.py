@@ -22,6 +22,7 @@ edits: [{name: dare, method: dare, p: 0.5, seed: [1, 2]}, {name: back, method: e
   {name: best, method: allocate, edit: prune, bytes: 0.4}]
 riemann: {rule: midpoint, points: 2}
 law: {repeats: 3}
+hessian: {edits: true, probes: 5}
 margin: {share: 0.01}
 statistics: {interval: t}
 output: {directory: %s, report: false}
@@ -216,6 +217,36 @@ def choices(name, unit, group):
     check(f"{name}: what is chosen", (unit["chosen_on"], unit["held_out"]) == chosen, unit["chosen_on"])
     check(f"{name}: none only chooses", unit["choose_change"] is None and unit["choose_accuracy"] is None)
     check(f"{name} sample_rows", (np.array(group["sample_rows"]) == np.arange(24)).all())
+def hessian(name, unit, group):
+    """Second derivatives of the edit, and what signs say."""
+    total, error = unit["hessian_second_order"], unit["hessian_error"]
+    near(f"{name} hessian_second_order", total, np.array(group["hessian_second_order"]).sum(), 1e-9)
+    check(f"{name} hessian_error", 0 < error < 0.02 * total and 0 < unit["hessian_step"] < 0.5, unit)
+    curvature, error = np.array(group["hessian_curvature"]), np.array(group["hessian_curvature_se"])
+    near(f"{name} hessian_curvature", unit["hessian_curvature"], curvature.sum(), 1e-9)
+    check(f"{name} hessian_curvature_se", error.max() < 2 * unit["hessian_curvature_se"] < 2.0001 * error.sum(), unit)
+    both = math.hypot(unit["hessian_curvature_se"], unit["curvature_se"])
+    check(f"{name}: the curvatures are of one size",
+          abs(unit["hessian_curvature"] - unit["curvature"]) < 4 * both + 0.2 * unit["curvature"], unit)
+    if name == "back":
+        check(f"{name} has no spread", unit["predicted_sd"] is None and unit["predicted_sd_se"] is None)
+        return
+    variance = 5 * unit["hessian_curvature_se"]**2 # s is 1 at p = 0.5; the rest is the sum of squares
+    check(f"{name} predicted_sd", variance < unit["predicted_sd"]**2 and
+          0 < unit["predicted_sd_se"] < unit["predicted_sd"], (variance, unit))
+
+
+def bend(folder, run):
+    """The true second order is what the losses on both sides bend by, of edits that are small and not rounded."""
+    done = run("--set", f"output={{directory: {folder}/bend, dtype: f32, report: false}}", "--set",
+               "edits=[{name: e, method: expo, alpha: [-0.02, 0.02]}]", "--set", "law.repeats=0", "--set",
+               "hessian={edits: true}")
+    check("a study of small edits", done.returncode == 0, done.stderr)
+    if done.returncode == 0:
+        with open(f"{folder}/bend/results.json", encoding="utf-8") as file:
+            a, b = json.load(file)["units"]
+        near("hessian_second_order", (a["hessian_second_order"] + b["hessian_second_order"]) / 2,
+             (a["change"] + b["change"]) / 2, 0.1)
 
 
 def tensors(name, group, alpha):
@@ -401,6 +432,7 @@ def main():
         done = run()
         check("the study", done.returncode == 0, done.stderr)
         weights(folder, run)
+        bend(folder, run)
         if done.returncode == 0:
             with open(f"{out}/results.json", encoding="utf-8") as file:
                 units = json.load(file)["units"]
@@ -412,6 +444,7 @@ def main():
                     path(unit["edit"], unit, group)
                     law(unit["edit"], unit, group)
                     choices(unit["edit"], unit, group)
+                    hessian(unit["edit"], unit, group)
                     tensors(unit["edit"], group, -0.25 if unit["edit"] == "back" else None)
                     size(unit["edit"], unit, group, [int(n) for n in h5["tensors/numel"]])
             holm(units)

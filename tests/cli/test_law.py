@@ -129,6 +129,9 @@ def refusals(folder):
     pairs = JOB.replace("vit-", "llama-").replace("digits.h5, loss: class", "preference.h5, loss: dpo")
     _, said = run(folder, "dpo", 1, job=pairs.replace("classifier.*", "lm_head.weight"))
     check("dpo is refused by name", "data set 'digits' has loss dpo" in said and said.count("\n") == 1, said)
+    _, said = run(folder, "all", 1, "law.labels=all", job=JOB.replace("vit-", "llama-")
+                  .replace("digits.h5, loss: class", "task.h5, loss: lm").replace("classifier.*", "lm_head.weight"))
+    check("all labels of tokens are too many", "data set 'digits' is none of images" in said and said.count("\n") == 1, said)
     _, said = run(folder, "off", 1, "riemann=off", job=JOB.replace("calibrate: term, ", ""))
     check("without a path", "law measures a loss" in said and said.count("\n") == 1, said)
     _, said = run(folder, "key", 1, "law.repeat=3")
@@ -171,6 +174,15 @@ def main():
         results, said = run(folder, "plain", 1, "law.repeats=0", job=one.replace("h5,", "h5, samples: 8,"))
         check("nothing without the key", results is not None and "law" not in results and
               results["units"][0]["curvature"] is None and results["units"][0]["predicted_change"] is None, said)
+        few = one.replace("repeats: 24", "labels: all").replace("h5,", "h5, samples: 40,")
+        exact = None
+        for ranks, sets in ((2, ()), (2, ("tensor_parallel=2", "batch_tokens=100"))):
+            results, said = run(folder, f"all{len(sets)}", ranks, *sets, job=few)
+            law = results["law"][0] if results else {"curvature": math.nan, "curvature_se": math.nan}
+            exact = exact or law["curvature"]
+            check(f"all labels {sets}: no error, of the size of drawn ones",
+                  law["curvature_se"] == 0 and 0.3 * EXACT < law["curvature"] < 2 * EXACT, said)
+            check(f"all labels {sets}: the same in each mesh", abs(law["curvature"] / exact - 1) < 1e-4, law)
         refusals(folder)
         resumed(folder, base)
         tampered(folder)

@@ -2,67 +2,14 @@
 /* Curvature along E from drawn labels, against one backward pass for each entry of the vocabulary in torch: to rounding
  * at every mesh and batch for one draw, and as the mean over many. */
 #include "support/test_mpi.h"
-#include "support/golden_image.h"
 
 #include "golden/curvature_golden.h"
-#include "loss/loss_golden.h"
+#include "loss/loss_images.h"
 
 enum { ROWS = sizeof curvature_golden / sizeof curvature_golden[0], DRAWS = 40 };
 
-typedef struct curvature_case {
-    const char *name;
-    bool image;
-    golden_image in;
-    loss_fixture f;
-} curvature_case;
-
-static dpt_status read_images(void *ctx, int64_t first, int64_t n, float *out) {
-    const curvature_case *c = ctx;
-    dpt_model_image image;
-    dpt_model_get_image(c->f.model, &image);
-    int64_t pixels = image.channels * image.height * image.width;
-    memcpy(out, c->in.images + first * pixels, (size_t)(n * pixels) * sizeof *out);
-    return DPT_OK;
-}
-
-static void open_case(curvature_case *c, int size, int64_t batch) {
-    dpt_model_image image;
-    c->image = strncmp(c->name, "vit/", 4) == 0;
-    if (c->image)
-        golden_image_load(c->name + 4, &c->in);
-    else
-        golden_load(strchr(c->name, '/') + 1, &c->in.g);
-    golden_model *g = &c->in.g;
-    loss_fixture_open(&c->f, g, NULL, size);
-    dpt_lm_data tokens = {
-        .samples = g->samples, .offsets = g->offsets, .tokens = g->token, .loss_mask = g->mask};
-    if (!dpt_model_get_image(c->f.model, &image)) {
-        assert_int_equal(dpt_loss_lm_create(&tokens, dpt_model_vocabulary(c->f.model),
-                                            dpt_model_max_positions(c->f.model), &c->f.mesh, batch,
-                                            &c->f.loss),
-                         DPT_OK);
-        return;
-    }
-    dpt_class_data images = {.samples = g->samples,
-                             .channels = image.channels,
-                             .height = image.height,
-                             .width = image.width,
-                             .labels = c->in.labels,
-                             .ctx = c,
-                             .read = read_images};
-    assert_int_equal(dpt_loss_class_create(&images, &image, &c->f.mesh, batch, &c->f.loss), DPT_OK);
-}
-
-static void close_case(curvature_case *c) {
-    loss_fixture_close(&c->f);
-    if (c->image)
-        golden_image_free(&c->in);
-    else
-        golden_free(&c->in.g);
-}
-
 /* 1/2 sum E_i^2 G_i^2 of each tensor for one draw. */
-static void draw(curvature_case *c, uint64_t seed, const char *stream, double *out) {
+static void draw(golden_case *c, uint64_t seed, const char *stream, double *out) {
     dpt_model_gradient *gradient;
     int tensors = dpt_model_catalog(c->f.model)->count;
     assert_int_equal(dpt_model_gradient_create(c->f.model, &gradient), DPT_OK);
@@ -81,7 +28,7 @@ static void draw(curvature_case *c, uint64_t seed, const char *stream, double *o
     dpt_model_gradient_destroy(gradient);
 }
 
-static const curvature_row *golden_row(const curvature_case *c, int k) {
+static const curvature_row *golden_row(const golden_case *c, int k) {
     const char *name = dpt_model_catalog(c->f.model)->tensors[k].name;
     for (int i = 0; i < ROWS; i++)
         if (strcmp(curvature_golden[i].model, c->name) == 0 &&
@@ -91,7 +38,7 @@ static const curvature_row *golden_row(const curvature_case *c, int k) {
     return NULL;
 }
 
-static void check_draw(curvature_case *c, int weighted) {
+static void check_draw(golden_case *c, int weighted) {
     int tensors = dpt_model_catalog(c->f.model)->count;
     double *ours = calloc((size_t)tensors, sizeof *ours), total = 0.0;
     draw(c, 7, "labels", ours);
@@ -113,20 +60,71 @@ static void test_one_draw(void **state) {
     for (int m = 0; m < 3; m++)
         for (int size = 1; size <= test_comm.size; size++)
             for (int b = 0; b < 2 && test_comm.size % size == 0; b++) {
-                curvature_case c = {.name = names[m]};
-                open_case(&c, size, batches[b]);
+                golden_case c = {.name = names[m]};
+                golden_case_open(&c, size, batches[b]);
                 check_draw(&c, 0);
                 assert_int_equal(dpt_loss_set_weights(c.f.loss, weights), DPT_OK);
                 check_draw(&c, 1);
-                close_case(&c);
+                golden_case_close(&c);
             }
+}
+
+/* All labels in turn are the exact diagonal, tensor by tensor, and the losses give the softmax. */
+static void check_labels(golden_case *c, int weighted) {
+    int tensors = dpt_model_catalog(c->f.model)->count;
+    dpt_model_gradient *scratch;
+    dpt_model_image image;
+    double *sum = calloc((size_t)(2 * tensors), sizeof *sum), *one = sum + tensors, total = 0.0;
+    double likely = 0.0;
+    assert_true(dpt_model_get_image(c->f.model, &image));
+    assert_int_equal(dpt_model_gradient_create(c->f.model, &scratch), DPT_OK);
+    for (int32_t y = 0; y < image.classes; y++) {
+        assert_int_equal(dpt_loss_evaluate_label(c->f.loss, &c->f.mesh, c->f.model, 0.0, y,
+                                                 c->f.losses, one, c->f.sample_terms, scratch),
+                         DPT_OK);
+        likely += exp(-c->f.losses[0]);
+        for (int k = 0; k < tensors; k++)
+            sum[k] += one[k] / 2.0;
+    }
+    loss_near(likely, 1.0, 1.0, "softmax");
+    for (int k = 0; k < tensors; k++)
+        total += golden_row(c, k)->exact[weighted];
+    for (int k = 0; k < tensors; k++) {
+        const curvature_row *row = golden_row(c, k);
+        loss_near(sum[k], row->exact[weighted], row->exact[weighted] + 1e-3 * total / tensors,
+                  row->tensor);
+    }
+    dpt_model_gradient_destroy(scratch);
+    free(sum);
+}
+
+static void test_labels(void **state) {
+    (void)state;
+    static const double weights[] = {1.0, 0.0, 3.0, 0.5, 2.0};
+    for (int size = 1; size <= test_comm.size; size++) {
+        if (test_comm.size % size != 0)
+            continue;
+        golden_case c = {.name = "vit/vit"};
+        golden_case_open(&c, size, size == 1 ? 1 : 1000);
+        check_labels(&c, 0);
+        assert_int_equal(dpt_loss_set_weights(c.f.loss, weights), DPT_OK);
+        check_labels(&c, 1);
+        golden_case_close(&c);
+    }
+    golden_case c = {.name = "llama/gqa"};
+    golden_case_open(&c, test_comm.size, 1000);
+    assert_int_equal(dpt_loss_evaluate_label(c.f.loss, &c.f.mesh, c.f.model, 0.0, 0, c.f.losses,
+                                             NULL, NULL, NULL),
+                     DPT_ERR_INPUT);
+    test_error_says("only classes of images");
+    golden_case_close(&c);
 }
 
 /* The mean of many draws, tensor by tensor, within 5 of its standard errors. */
 static void test_mean(void **state) {
     (void)state;
-    curvature_case c = {.name = "llama/gqa"};
-    open_case(&c, test_comm.size, 1000);
+    golden_case c = {.name = "llama/gqa"};
+    golden_case_open(&c, test_comm.size, 1000);
     int tensors = dpt_model_catalog(c.f.model)->count;
     double *one = calloc((size_t)(3 * tensors), sizeof *one);
     double *sum = one + tensors, *squares = sum + tensors;
@@ -146,12 +144,13 @@ static void test_mean(void **state) {
             fail_msg("%s: %.6g +- %.2g in place of %.6g", row->tensor, mean, se, row->exact[0]);
     }
     free(one);
-    close_case(&c);
+    golden_case_close(&c);
 }
 
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_one_draw),
+        cmocka_unit_test(test_labels),
         cmocka_unit_test(test_mean),
     };
     return test_mpi_main(argc, argv, tests);

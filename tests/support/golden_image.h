@@ -36,7 +36,7 @@ static inline dpt_batch golden_image_batch(const golden_image *in) {
     return (dpt_batch){.sequences = in->g.samples, .images = in->images, .labels = in->labels};
 }
 
-static const char *const golden_image_cases[] = {"vit", "vit_nobias", "clip", "clip_gelu"};
+static const char *const golden_image_cases[] = {"vit", "vit_nobias", "clip", "clip_gelu", "tiny"};
 
 enum { GOLDEN_IMAGE_CASES = sizeof golden_image_cases / sizeof golden_image_cases[0] };
 

@@ -175,4 +175,5 @@ def main() -> None:
     print("};\n\n#endif")
 
 
-main()
+if __name__ == "__main__":
+    main()

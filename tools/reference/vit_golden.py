@@ -52,6 +52,9 @@ CASES = {  # name: (kind, configuration, number of classes)
     "clip": ("clip", dict(TINY, projection_dim=12, image_size=9, patch_size=3), 6),
     "clip_gelu": ("clip", dict(ODD, projection_dim=9, image_size=12, intermediate_size=11,
                                hidden_act="gelu", layer_norm_eps=1e-6), 5),
+    # Small enough for its whole Hessian (hessian_golden.py).
+    "tiny": ("vit", dict(hidden_size=4, intermediate_size=4, num_hidden_layers=2, num_attention_heads=2,
+                         image_size=4, patch_size=2, num_channels=1), 3),
 }
 
 

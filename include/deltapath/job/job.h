@@ -63,11 +63,28 @@ typedef struct dpt_job_statistics {
     uint64_t seed; /**< of the resamples */
 } dpt_job_statistics;
 
+/** Labels of the law, in the order of the choices of the key; most classes that are taken in turn. */
+enum { DPT_LABELS_DRAWN, DPT_LABELS_ALL, DPT_LABELS_MOST = 32 };
+
 /** How the curvature along the delta is measured. */
 typedef struct dpt_job_law {
-    int repeats;   /**< draws of labels; 0: it is not measured */
+    int labels;    /**< DPT_LABELS_... */
+    int repeats;   /**< draws of labels; 0: it is not measured, but with all labels */
     uint64_t seed; /**< of the labels */
 } dpt_job_law;
+
+/** Groups of tensors, in the order of the choices of the key. */
+enum { DPT_BLOCKS_NONE, DPT_BLOCKS_LAYERS, DPT_BLOCKS_MODULES };
+
+/** Which second derivatives at W_post are taken. */
+typedef struct dpt_job_hessian {
+    bool edits;    /**< E^T H E of each edit */
+    int blocks;    /**< DPT_BLOCKS_...: and what its groups of tensors have with each other */
+    int probes;    /**< random signs along the delta; 0: none */
+    int lanczos;   /**< eigenvalues of H and of D H D; 0: none */
+    int steps;     /**< of Lanczos's method */
+    uint64_t seed; /**< of the signs, and of the start of Lanczos's method */
+} dpt_job_hessian;
 
 /** A job file, checked as far as it can be without its models. Strings are owned by the job. */
 typedef struct dpt_job {
@@ -106,6 +123,7 @@ typedef struct dpt_job {
     double accuracy_margin; /**< points by which the accuracy may fall; 0: it is left out */
     dpt_job_statistics statistics;
     dpt_job_law law;
+    dpt_job_hessian hessian;
     int tensor_parallel;  /**< ranks that share a replica; 0: chosen */
     int svd_group;        /**< ranks that share a matrix in low rank; 0: chosen */
     int64_t batch_tokens; /**< most tokens packed into one pass; 0: chosen */

@@ -152,4 +152,15 @@ dpt_status dpt_loss_evaluate_drawn(const dpt_loss *loss, const dpt_mesh *mesh, d
                                    double t, dpt_rng labels, double *losses,
                                    dpt_model_gradient *gradient);
 
+/** One class of the exact Gauss-Newton diagonal along E. Collective over the mesh (same: label).
+ * Computes: for each tensor sum over images of w p(label) sum_i (E_i d log p(label) / d W_i)^2, w the weight of the
+ *           image in the (weighted) mean loss and p its softmax at t. Over all classes that adds up to
+ *           sum_i E_i^2 sum w (J^T (diag(p) - p p^T) J)_ii.
+ * @param[out] losses (samples) of the label. @param[out] squares (tensors), sample_squares (samples) without w.
+ * @param[in,out] scratch its values are lost.
+ * Errors: DPT_ERR_INPUT for a loss other than class. Determinism: to rounding between meshes. */
+dpt_status dpt_loss_evaluate_label(const dpt_loss *loss, const dpt_mesh *mesh, dpt_model *model,
+                                   double t, int32_t label, double *losses, double *squares,
+                                   double *sample_squares, dpt_model_gradient *scratch);
+
 #endif

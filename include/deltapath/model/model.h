@@ -38,6 +38,26 @@ void dpt_model_destroy(dpt_model *model); /**< Local. */
  * nothing is bound. */
 dpt_status dpt_model_bind_edit(dpt_model *model, const dpt_source *edited);
 
+/** Load the blocks of E itself, all tensors fp32, in the place of an edit: W(t) = W_post + t E. Collective and errors as
+ * dpt_model_bind_edit. */
+dpt_status dpt_model_bind_direction(dpt_model *model, const dpt_source *direction);
+
+/** A direction through W_post that is made of the bound edit. */
+typedef struct dpt_model_direction {
+    const bool *
+        moves; /**< (tensors) where W(t) follows t, else it is W_post; NULL: everywhere. Terms and products
+                            with E are of all tensors */
+    bool signs; /**< E_i = z_i (W_edit - W_post)_i, z_i = 1 or -1 */
+    uint64_t
+        seed; /**< z_i is -1 where bit i of dpt_rng_mask of probability 1/2 is set, of the stream */
+    const char *name; /**< "<name> of <tensor>" of this seed, purpose DPT_RNG_SIGN */
+} dpt_model_direction;
+
+/** Take the bound edit as a direction until another is set or an edit is bound; NULL: as it is again. Local.
+ * Same on all ranks of the group for what follows. Errors: DPT_ERR_OUTPUT without memory; it is then as it is.
+ * Determinism: signs depend on seed, names and element indices alone. */
+dpt_status dpt_model_set_direction(dpt_model *model, const dpt_model_direction *direction);
+
 /** Catalog of the tensors, that of create's source. Terms are indexed by it. Local. */
 const dpt_catalog *dpt_model_catalog(const dpt_model *model);
 int64_t dpt_model_vocabulary(const dpt_model *model);    /**< 0 for an image model. Local. */
@@ -152,5 +172,13 @@ typedef struct dpt_model_draw {
 dpt_status dpt_model_run_drawn(dpt_model *model, const dpt_batch *batch, double t,
                                const dpt_model_draw *draw, const double *weight, double *nll,
                                dpt_model_gradient *gradient);
+
+/** dpt_model_run with mode TERMS and, in place of each term, sum_i (E_i g_i)^2 with g the gradient of weight * nll of the
+ * image, which is made in `scratch`, a tensor of an image at a time. Images only, whose blocks lie on one rank each.
+ * Collective over group (same: batch, t, weights). @param[out] squares (sequences, tensors) this rank's share.
+ * @param[in,out] scratch its values are lost. Errors: as dpt_model_run; DPT_ERR_INTERNAL for tokens. */
+dpt_status dpt_model_run_squares(dpt_model *model, const dpt_batch *batch, double t,
+                                 const double *weight, double *nll, double *squares,
+                                 dpt_model_gradient *scratch);
 
 #endif

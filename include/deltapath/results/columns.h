@@ -32,6 +32,10 @@
       "size of its error by the slopes alone; NaN with one node, or above 10 evenly spaced ones")  \
     X(error, "nats", "estimate - change")                                                          \
     X(second_order, "nats", "1/2 E^T H E from the first two nodes")                                \
+    X(hessian_second_order, "nats",                                                                \
+      "1/2 E^T H E at W_post itself, by `hessian.edits`; NaN without")                             \
+    X(hessian_error, "nats", "size of its numerical error")                                        \
+    X(hessian_step, "-", "t and -t of the closest slopes that it took")                            \
     X(gain, "nats", "L(pre) - L(post)")                                                            \
     X(gain_low, "nats", "lower end of its 95 % interval")                                          \
     X(gain_high, "nats", "upper end")                                                              \
@@ -53,6 +57,9 @@
     X(curvature, "nats",                                                                           \
       "c = 1/2 sum Delta_i^2 H_ii over the edited tensors, Gauss-Newton, by `law`")                \
     X(curvature_se, "nats", "its standard error over the draws of labels")                         \
+    X(hessian_curvature, "nats",                                                                   \
+      "c with the Hessian itself, from random signs, by `hessian.probes`")                         \
+    X(hessian_curvature_se, "nats", "its standard error over the signs")                           \
     X(predicted_first, "nats", "gradient at W_post times E as written")                            \
     X(predicted_second, "nats",                                                                    \
       "sum over the tensors of their curvature times the squared norm of E over that of Delta; "   \
@@ -69,6 +76,10 @@
     X(safe_rate, "share",                                                                          \
       "largest p of `dare`, k = 0, whose predicted change stays within the margin and in range; "  \
       "NaN where none is in range")                                                                \
+    X(predicted_sd, "nats",                                                                        \
+      "of `dare`: standard deviation of the change over masks, to second order, by "               \
+      "`hessian.probes`")                                                                          \
+    X(predicted_sd_se, "nats", "its standard error over the signs")                                \
     X(correlation_se, "-",                                                                         \
       "standard error of `path_correlation` over masks, 1 / sqrt(entries - 1)")                    \
     X(held_out, "share",                                                                           \
@@ -102,6 +113,7 @@
     X(method, "text", "`dare`, or `prune+bitdelta` for a sequence")                                \
     X(loss, "text", "`loss` of the data set in the job; empty without data")                       \
     X(rule, "text", "of the Riemann sum; empty without one")                                       \
+    X(groups, "text", "names of the groups of `blocks`, with a bar between; empty without blocks") \
     X(verdict, "text", "`competitive`, `decreased`, `improved`, `undecided`; empty without data")  \
     X(reason, "text", "of the verdict")                                                            \
     X(predicted_at, "text", "time and hash of the prediction in `predictions.csv`")                \
@@ -117,6 +129,12 @@
     X(terms, terms, TENSORS_POINTS, "nats", "gradient of the mean loss at t times E")              \
     X(integrated, integrated, TENSORS, "nats", "weighted sum of the terms")                        \
     X(second_order, second_order, TENSORS, "nats", "the tensor's share of 1/2 E^T H E")            \
+    X(hessian_second_order, hessian_second_order, TENSORS, "nats",                                 \
+      "1/2 E_l^T (H E)_l of the tensor's E_l; sum 1/2 E^T H E at W_post")                          \
+    X(hessian_curvature, hessian_curvature, TENSORS, "nats",                                       \
+      "the tensor's share of c by random signs; 0 where it is not edited")                         \
+    X(hessian_curvature_se, hessian_curvature_se, TENSORS, "nats",                                 \
+      "its standard error over the signs")                                                         \
     X(curvature, curvature, TENSORS, "nats", "the tensor's share of c; 0 where it is not edited")  \
     X(curvature_se, curvature_se, TENSORS, "nats", "its standard error over the draws of labels")  \
     X(path_correlation, path_correlation, POINTS, "-",                                             \
@@ -124,6 +142,15 @@
     X(path_correlation_law, path_correlation_law, POINTS, "-",                                     \
       "what the law says of it; with `law`, of `dare`")                                            \
     X(path_correlations, path_correlations, TENSORS_POINTS, "-", "of the tensor's entries alone")  \
+    X(blocks, blocks, TENSORS_GROUPS, "nats",                                                      \
+      "1/2 E_l^T (H E_m)_l of tensor l and group m, by `hessian.blocks`")                          \
+    X(hessian_eigenvalues, hessian_eigenvalues, VALUES, "nats",                                    \
+      "of greatest size of H in the edited tensors, by `hessian.lanczos`")                         \
+    X(hessian_residuals, hessian_residuals, VALUES, "nats",                                        \
+      "their residuals abs(H y - value y), y of length 1")                                         \
+    X(delta_eigenvalues, delta_eigenvalues, VALUES, "nats",                                        \
+      "of greatest size of D H D, D = diag(Delta)")                                                \
+    X(delta_residuals, delta_residuals, VALUES, "nats", "their residuals")                         \
     X(loss_pre, loss_pre, SAMPLES, "nats", "loss of the pre-trained model")                        \
     X(loss_post, loss_post, SAMPLES, "nats", "of the post-trained model")                          \
     X(loss_edit, loss_edit, SAMPLES, "nats", "of the edited model")                                \

@@ -58,6 +58,8 @@ typedef struct dpt_result {
     int64_t tensors; /**< of the tensor table; 0 allowed only for edits alone */
     int64_t points;  /**< of the rule; 0 without a Riemann sum */
     int64_t samples; /**< of the data set; 0 for an edit alone */
+    int64_t ngroups; /**< of tensors, of blocks; 0 without */
+    int64_t nvalues; /**< eigenvalues; 0 without */
 
 #define DPT_RESULT_FIELD(name, field, shape, unit, meaning) double *field;
     DPT_RESULT_ARRAY_COLUMNS(DPT_RESULT_FIELD)
@@ -72,6 +74,9 @@ typedef struct dpt_result {
 /** Allocate the arrays and fill every number with NaN; texts NULL, no parameters, no spectra. Local.
  * Errors: DPT_ERR_OUTPUT without memory; out is then empty. */
 dpt_status dpt_result_create(int64_t tensors, int64_t points, int64_t samples, dpt_result *out);
+/** Room for blocks of `groups` groups and for `values` eigenvalues, NaN throughout; a new record has none. Local.
+ * Errors: DPT_ERR_OUTPUT without memory; the record is then to be destroyed. */
+dpt_status dpt_result_resize(dpt_result *result, int64_t groups, int64_t values);
 void dpt_result_destroy(dpt_result *result); /**< Local; an empty (zeroed) one is allowed. */
 
 /** Replace a text by a printf copy: `dpt_result_set_string(&r.edit, "%s", id)`. Local.

@@ -38,6 +38,10 @@ dpt_role dpt_role_of(const char *name);
 /** "embed", "q", "k", "v", "o", "gate", "up", "down", "norm", "head", "other". Local. */
 const char *dpt_role_name(dpt_role_kind kind);
 
+/** Its layer, "outside" or "0", or its kind of module. Local. */
+enum { DPT_ROLE_LABEL = 16 };
+void dpt_role_label(dpt_role role, bool by_layer, char label[DPT_ROLE_LABEL]);
+
 /** Whether it is the weight of a linear map of attention or MLP: a matrix whose name has none of embed,
  * lm_head, wte, wpe, norm, classifier, score. Local. */
 bool dpt_role_is_linear(const dpt_tensor_info *info);
