@@ -209,6 +209,38 @@ static void accuracy_cell(FILE *html, const dpt_result_scalars *s) {
     fputs("</td>", html);
 }
 
+static void ends_line(FILE *html, const char *start, double low, double high) {
+    if (isnan(low) || isnan(high))
+        return;
+    fputs(start, html);
+    dpt_report_number(html, low, "%+.3g");
+    fputs(" &hellip; ", html);
+    dpt_report_number(html, high, "%+.3g");
+    fputs("</small>", html);
+}
+
+/* The estimate with its interval over samples and, below, with that and the error of the rule. */
+static void estimate_cell(FILE *html, const dpt_result_scalars *s) {
+    fputs("<td>", html);
+    dpt_report_number(html, s->estimate, "%+.3g");
+    ends_line(html, "<small>", s->estimate_low, s->estimate_high);
+    ends_line(html, "<small title=\"with the quadrature error\">q: ", s->estimate_combined_low,
+              s->estimate_combined_high);
+    fputs("</td>", html);
+}
+
+/* What the estimate misses, and the size of that by the slopes alone. */
+static void miss_cell(FILE *html, const dpt_result_scalars *s) {
+    fputs("<td>", html);
+    dpt_report_number(html, s->error, "%+.2g");
+    if (!isnan(s->estimate_quadrature)) {
+        fputs("<small title=\"by the slopes alone\">&plusmn;", html);
+        dpt_report_number(html, s->estimate_quadrature, "%.2g");
+        fputs("</small>", html);
+    }
+    fputs("</td>", html);
+}
+
 static double relative_norm(const dpt_result *r) {
     double edit = 0.0;
     double delta = 0.0;
@@ -268,17 +300,30 @@ static void doubt(FILE *html, const dpt_result *r) {
               html);
 }
 
+/* The rule, and how many points it took: of auto each edit has its own. */
+static void rule_text(FILE *html, const dpt_report_group *group) {
+    int64_t least = group->units[0]->points, most = least;
+    for (int64_t i = 1; i < group->count; i++) {
+        int64_t points = group->units[i]->points;
+        least = points < least ? points : least;
+        most = points > most ? points : most;
+    }
+    fputs(", rule ", html);
+    dpt_report_text(html, group->units[0]->rule);
+    fputs(" with ", html);
+    if (least < most)
+        fprintf(html, "%" PRId64 " to ", least);
+    fprintf(html, "%" PRId64 " point%s", most, most == 1 ? "" : "s");
+}
+
 /* What holds for all rows: samples, margin, means of the two models. */
 static void facts(FILE *html, const dpt_report_group *group) {
     const dpt_result *r = group->units[0];
     const dpt_result_scalars *s = &r->scalars;
     fprintf(html, "<p class=\"sub\">%" PRId64 " samples, loss ", r->samples);
     dpt_report_text(html, r->loss);
-    if (r->points > 0) {
-        fputs(", rule ", html);
-        dpt_report_text(html, r->rule);
-        fprintf(html, " with %" PRId64 " point%s", r->points, r->points == 1 ? "" : "s");
-    }
+    if (r->points > 0)
+        rule_text(html, group);
     fputs(". Loss ", html);
     dpt_report_number(html, s->loss_pre, "%.4g");
     fputs(" pre-trained, ", html);
@@ -330,8 +375,8 @@ void dpt_report_verdicts(FILE *html, const dpt_report_group *group) {
         change_cell(html, s);
         interval_cell(html, 100.0 * s->share, 100.0 * s->share_low, 100.0 * s->share_high,
                       "%+.1f&thinsp;%%");
-        interval_cell(html, s->estimate, s->estimate_low, s->estimate_high, "%+.3g");
-        number_cell(html, s->error, "%+.2g");
+        estimate_cell(html, s);
+        miss_cell(html, s);
         number_cell(html, s->second_order, "%+.3g");
         number_cell(html, isnan(s->p_adjusted) ? s->p_change : s->p_adjusted, "%.2g");
         number_cell(html, s->p_equivalent_adjusted, "%.2g");
@@ -347,7 +392,9 @@ void dpt_report_verdicts(FILE *html, const dpt_report_group *group) {
         "the verdicts are not; no equivalence: the loss or the accuracy is beyond its margin. The "
         "estimate sums the inner "
         "products of gradient and edit along the path from the post-trained to the edited "
-        "weights; its error is the estimate less the true change. Second order is half the "
+        "weights; its error is the estimate less the true change, and below it the size that the "
+        "slopes "
+        "alone give it; q: interval with both. Second order is half the "
         "curvature along the edit, averaged over the first interval of the path. A positive "
         "change hurts.</p>\n",
         html);

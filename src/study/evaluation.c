@@ -478,6 +478,8 @@ dpt_status dpt_evaluation_walk(dpt_evaluation *ev, int d, const dpt_quadrature *
                              .slope = walk_slope};
         st = dpt_riemann_run(&ev->mesh.world, &oracle, quadrature, &shared, &out->riemann);
     }
+    if (st == DPT_OK) /* the progress counts the most that the rule may take */
+        ev->progress.total -= base->samples * (quadrature->points - out->riemann.quadrature.points);
     if (st == DPT_OK)
         dpt_prediction_see_slopes(&out->riemann, &task->made);
     out->prediction = task->made;

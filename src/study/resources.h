@@ -33,8 +33,10 @@ typedef struct dpt_resources {
     bool shared_gradient;     /**< the gradients at t = 0 fit and are kept for all edits */
     bool
         cell_gradient; /**< so is one in cells, for edits that need it or the correlation of masks */
-    double flops;      /**< of the whole study, all ranks */
-    double bytes_read; /**< of the whole study, all ranks */
+    double flops;      /**< of the whole study, all ranks: at most, where the rule is auto */
+    double saved_flops;       /**< of these, what rule auto leaves out on average */
+    double saved_evaluations; /**< passes that it leaves out on average */
+    double bytes_read;        /**< of the whole study, all ranks */
     double bytes_written;
     int64_t evaluations; /**< passes over a data set, but for those of second derivatives */
     int64_t edit_passes; /**< those of one edit on a data set that judges */

@@ -275,7 +275,7 @@ static dpt_status run_unit(study *s, const work_item *item, int d, const dpt_qua
     if (st == DPT_OK && dpt_path_correlation_wanted(s->job, item->edit)) {
         dpt_edit_input input = edit_input(s);
         st = dpt_path_correlation_measure(&s->evaluation, d, &s->gradient, item->edit, &input,
-                                          quadrature, &path.correlation);
+                                          &path.riemann.quadrature, &path.correlation);
     }
     if (st == DPT_OK)
         st = save_unit(s, item, d, &path, dpt_log_seconds() - started);
@@ -364,6 +364,7 @@ static void explain_stop(const study *s) {
 static dpt_status run_edits(study *s, const bool *finished) {
     dpt_quadrature quadrature;
     dpt_status st = dpt_quadrature_create(s->job->rule, s->job->points, &quadrature);
+    quadrature.tolerance = s->job->tolerance;
     for (int e = 0; e < s->job->nedits && st == DPT_OK; e++) {
         if (finished[e]) {
             dpt_log(DPT_LOG_INFO, "%s: finished before", s->job->edits[e].id);

@@ -3,6 +3,7 @@
 #include "deltapath/base/log.h"
 #include "deltapath/base/mem.h"
 #include "deltapath/edit/choices.h"
+#include "deltapath/path/biased_interval.h"
 #include "deltapath/path/bootstrap.h"
 #include "deltapath/path/verdict.h"
 #include "deltapath/path/weighted.h"
@@ -132,6 +133,8 @@ static void set_path(const dpt_riemann *from, const dpt_baseline *base, const in
     copy(out->path_loss, from->loss_mean, from->quadrature.points);
     copy(out->terms, from->term, from->terms * from->quadrature.points);
     copy(out->integrated, from->integrated, from->terms);
+    copy(out->split, from->split, from->terms);
+    copy(out->split_error, from->split_error, from->terms);
     copy(out->second_order, from->second_order, from->terms);
     copy(out->loss_pre, base->loss_pre, from->samples);
     copy(out->loss_post, base->loss_post, from->samples);
@@ -355,6 +358,24 @@ dpt_status dpt_unit_warn_gain(const dpt_inputs *in, int d, const dpt_baseline *b
     return st;
 }
 
+/* The estimate over samples, and with what its rule may miss. Slopes of samples at t = 0 that are known by
+ * losses add to the standard error. */
+static void unit_set_estimate(const dpt_riemann *riemann, const dpt_interval *sampled, double df,
+                              double confidence, dpt_result_scalars *s) {
+    s->estimate = riemann->estimate;
+    s->estimate_quadrature = riemann->quadrature_error;
+    s->gradients = riemann->gradients;
+    if (sampled->n == 0)
+        return;
+    s->estimate_se = hypot(sampled->se, riemann->sample_error);
+    double reach = dpt_biased_reach(s->estimate_se, 0.0, df, confidence);
+    s->estimate_low = sampled->mean - reach;
+    s->estimate_high = sampled->mean + reach;
+    reach = dpt_biased_reach(s->estimate_se, riemann->quadrature_error, df, confidence);
+    s->estimate_combined_low = sampled->mean - reach;
+    s->estimate_combined_high = sampled->mean + reach;
+}
+
 static void set_scalars(const dpt_riemann *riemann, const dpt_verdict *judged,
                         dpt_result_scalars *s) {
     s->change = riemann->change;
@@ -363,11 +384,6 @@ static void set_scalars(const dpt_riemann *riemann, const dpt_verdict *judged,
     s->change_high = judged->change.high;
     s->equivalence_low = judged->equivalence.low;
     s->equivalence_high = judged->equivalence.high;
-    s->estimate = riemann->estimate;
-    s->estimate_se = judged->estimate.n > 0 ? judged->estimate.se : NAN;
-    s->estimate_low = judged->estimate.n > 0 ? judged->estimate.low : NAN;
-    s->estimate_high = judged->estimate.n > 0 ? judged->estimate.high : NAN;
-    s->estimate_quadrature = riemann->quadrature_error;
     s->error = riemann->error;
     s->second_order = riemann->second_order_total;
     s->gain = judged->gain.mean;
@@ -438,6 +454,9 @@ static dpt_status set_verdict(const dpt_inputs *in, const dpt_job_edit *edit, in
     s->accuracy_margin = options.margins.accuracy;
     if (isnan(judged.change.low))
         s->bootstrap_low = s->bootstrap_high = NAN;
+    unit_set_estimate(riemann, &judged.estimate,
+                      dpt_interval_freedom(judged.estimate.n, samples.effective),
+                      options.confidence, s);
     st = dpt_result_set_string(&out->verdict, "%s", dpt_verdict_name(judged.verdict));
     if (st == DPT_OK)
         st = set_reason(edit, &judged, in->job->accuracy_margin, out);

@@ -174,12 +174,23 @@ def path(name, unit, group):
     near(f"{name} estimate", unit["estimate"], integrated.sum(), 1e-7)
     slopes = terms.sum(axis=0) # two midpoints make a line; the polynomial without the first is f(3/4)
     near(f"{name} estimate_quadrature", unit["estimate_quadrature"], abs(slopes[0] - slopes[1]) / 2, 1e-7)
+    near(f"{name} gradients", unit["gradients"], 2)
+    off = abs(terms[:, 0] - terms[:, 1]) / 2
+    check(f"{name} split_error", np.allclose(np.array(group["split_error"]), off, rtol=1e-6), off)
+    split = integrated - off / off.sum() * unit["error"]
+    check(f"{name} split", np.allclose(np.array(group["split"]), split, rtol=1e-6), split)
+    near(f"{name} split adds up", np.array(group["split"]).sum(), unit["change"], 1e-7)
     near(f"{name} error", unit["error"], unit["estimate"] - unit["change"], 1e-9)
     near(f"{name} second_order", unit["second_order"], np.array(group["second_order"]).sum(), 1e-7)
     samples = np.array(group["sample_integrated"])
     near(f"{name} sample_integrated", samples.mean(), unit["estimate"], 1e-4)
     near(f"{name} estimate_se", unit["estimate_se"], samples.std(ddof=1) / math.sqrt(len(samples)), 1e-6)
     interval(name, unit, "estimate", samples, 0.95)
+    reach = unit["estimate_combined_high"] - samples.mean()
+    se, bias, freedom = unit["estimate_se"], unit["estimate_quadrature"], len(samples) - 1
+    outside = tail((reach - bias) / se, freedom) + tail((reach + bias) / se, freedom)
+    near(f"{name} estimate_combined_high", outside, 0.05, 1e-4)
+    near(f"{name} estimate_combined_low", samples.mean() - unit["estimate_combined_low"], reach, 1e-6)
     check(f"{name} points", np.allclose(np.array(group["points"]), [0.25, 0.75]))
     ends = [unit["loss_post"], *group["path_loss"], unit["loss_edit"]]
     check(f"{name} path_loss", all(a < b for a, b in zip(ends, ends[1:])), ends)
@@ -336,7 +347,7 @@ def weights(folder, run):
     with h5py.File(f"{folder}/w.h5", "r+") as h5:
         count = len(h5["offsets"]) - 1
         h5["weights"] = np.where(np.arange(count) < 10, 2.0, 0.0)
-    done = run("--set", f"output.directory={folder}/w", "--set", "riemann={points: 1}", "--set",
+    done = run("--set", f"output.directory={folder}/w", "--set", "riemann={rule: left, points: 1}", "--set",
                "statistics.interval=auto", "--set",
                "edits=[{name: dare, method: dare, p: 0.5, seeds: 3}]", "--set",
                f"data=[{{name: w, file: {folder}/w.h5, loss: lm, samples: 24}}, "

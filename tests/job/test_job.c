@@ -22,7 +22,7 @@ static void test_defaults(void **state) {
     assert_string_equal(job.edits[0].params, "alpha=0.1");
     assert_int_equal(job.edits[0].spec.seed, 0);
     assert_true(job.riemann);
-    assert_int_equal(job.rule, DPT_RULE_LEFT);
+    assert_int_equal(job.rule, DPT_RULE_AUTO);
     assert_int_equal(job.points, 5);
     assert_int_equal(job.checkpoint, DPT_STORE_NONE);
     assert_true(job.same_dtype);

@@ -11,10 +11,12 @@
 #define HEAD "models: {pre: a, post: b}\noutput: {directory: out/x}\n"
 
 /* A job with every section. */
-static const char plain_text[] = HEAD "data: [{name: d, file: d.h5, loss: dpo}]\n"
-                                      "edits: [{name: e, method: drop, p: 0.5}]\n"
-                                      "allow: []\nselect: {}\nriemann: {}\nmargin: {}\n"
-                                      "statistics: {}\n";
+static const char plain_text[] =
+    HEAD "data: [{name: d, file: d.h5, loss: dpo}]\n"
+         "edits: [{name: e, method: drop, p: 0.5}, "
+         "{name: f, method: drop, p: 0.25}]\n"
+         "allow: []\nselect: {}\nriemann: {rule: midpoint}\nmargin: {}\n"
+         "statistics: {}\n";
 
 /* With a set of its own, or NULL, after one that gives the data set a loss that has the key. */
 static dpt_job parse_for(const dpt_job_key *key, const char *set) {
@@ -32,9 +34,12 @@ static dpt_job parse_for(const dpt_job_key *key, const char *set) {
 /* Another value of a key than the default, as --set takes it; NULL: the test does not change it. */
 static const char *other_value(const dpt_job_key *key, char *text, size_t size) {
     const char *last = key->choices != NULL ? strrchr(key->choices, '|') : NULL;
-    if (key->type == DPT_KEY_CHOICE || key->type == DPT_KEY_WORD)
-        snprintf(text, size, "%s", last + 1);
-    else if (key->type == DPT_KEY_BOOLEAN)
+    if (key->type == DPT_KEY_CHOICE || key->type == DPT_KEY_WORD) {
+        bool is_last = key->standard != NULL && strcmp(last + 1, key->standard) == 0;
+        snprintf(text, size, "%.*s",
+                 is_last ? (int)strcspn(key->choices, "|") : (int)strlen(last + 1),
+                 is_last ? key->choices : last + 1);
+    } else if (key->type == DPT_KEY_BOOLEAN)
         snprintf(text, size, "%s", strcmp(key->standard, "true") == 0 ? "false" : "true");
     else if (key->type == DPT_KEY_INTEGER || key->type == DPT_KEY_AUTO)
         snprintf(text, size, "%.0f", key->low + 6);

@@ -11,7 +11,7 @@ static double integrate(dpt_rule rule, int points, double (*f)(double, double), 
     static dpt_quadrature q;
     assert_int_equal(dpt_quadrature_create(rule, points, &q), DPT_OK);
     double sum = 0.0;
-    for (int c = 0; c < points; c++)
+    for (int c = 0; c < q.points; c++)
         sum += q.weight[c] * f(q.node[c], k);
     return sum;
 }
@@ -48,6 +48,9 @@ static void test_counts(void **state) {
                  {DPT_RULE_RADAU, 65, DPT_ERR_USAGE},
                  {DPT_RULE_POLYNOMIAL, 10, DPT_OK},
                  {DPT_RULE_POLYNOMIAL, 11, DPT_ERR_USAGE},
+                 {DPT_RULE_AUTO, 1, DPT_ERR_USAGE},
+                 {DPT_RULE_AUTO, 5, DPT_OK},
+                 {DPT_RULE_AUTO, 6, DPT_ERR_USAGE},
                  {DPT_RULE_COUNT, 5, DPT_ERR_USAGE}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         assert_int_equal(dpt_quadrature_check(cases[i].rule, cases[i].points), cases[i].status);
@@ -66,15 +69,16 @@ static void test_weights_and_ends(void **state) {
             }
             assert_int_equal(dpt_quadrature_create((dpt_rule)r, points, &q), DPT_OK);
             double sum = 0.0;
-            for (int c = 0; c < points; c++) {
+            assert_true(q.points == points || (r == DPT_RULE_AUTO && q.points < points));
+            for (int c = 0; c < q.points; c++) {
                 assert_true(q.node[c] >= 0.0 && q.node[c] <= 1.0);
-                assert_true(q.weight[c] > 0.0 || r == DPT_RULE_POLYNOMIAL);
+                assert_true(q.weight[c] > 0.0 || r >= DPT_RULE_POLYNOMIAL);
                 assert_true(c == 0 || q.node[c] > q.node[c - 1]);
                 sum += q.weight[c];
             }
             assert_near(sum, 1.0, r > DPT_RULE_GAUSS ? 1e-13 : 1e-14);
             assert_int_equal(q.node[0] == 0.0, dpt_quadrature_has_start((dpt_rule)r));
-            assert_int_equal(q.node[points - 1] == 1.0, dpt_quadrature_has_end((dpt_rule)r));
+            assert_int_equal(q.node[q.points - 1] == 1.0, dpt_quadrature_has_end((dpt_rule)r));
         }
 }
 
@@ -179,12 +183,34 @@ static void test_polynomial_table(void **state) {
     }
 }
 
+/* The rules of auto lie in each other: 2 points are radau's, of degree 2, and stay among the 5, of degree 7; no
+ * rule has more points than it is given. */
+static void test_nested(void **state) {
+    (void)state;
+    static dpt_quadrature coarse, fine, radau;
+    assert_int_equal(dpt_quadrature_create(DPT_RULE_AUTO, 3, &coarse), DPT_OK);
+    assert_int_equal(dpt_quadrature_create(DPT_RULE_AUTO, 5, &fine), DPT_OK);
+    assert_int_equal(dpt_quadrature_create(DPT_RULE_RADAU, 2, &radau), DPT_OK);
+    assert_int_equal(coarse.points, 2);
+    assert_int_equal(fine.points, 5);
+    assert_true(dpt_quadrature_refined(0, 1) == 0 && dpt_quadrature_refined(1, 4) == 0);
+    for (int c = 0; c < 2; c++) {
+        assert_near(coarse.node[c], radau.node[c], 1e-15);
+        assert_near(coarse.weight[c], radau.weight[c], 1e-15);
+        assert_true(coarse.node[c] == fine.node[3 * c]);
+    }
+    for (int degree = 0; degree <= 7; degree++)
+        assert_near(integrate(DPT_RULE_AUTO, 5, power, degree), 1.0 / (degree + 1.0), 1e-15);
+    assert_true(fabs(integrate(DPT_RULE_AUTO, 5, power, 8) - 1.0 / 9.0) > 1e-6);
+    assert_true(fabs(integrate(DPT_RULE_AUTO, 2, power, 3) - 0.25) > 1e-3);
+}
+
 static double error_bar(dpt_rule rule, int points, double (*f)(double, double), double k) {
     static dpt_quadrature q;
     double weights[DPT_QUADRATURE_MAX], sum = 0.0;
     assert_int_equal(dpt_quadrature_create(rule, points, &q), DPT_OK);
     dpt_quadrature_error_weights(&q, weights);
-    for (int c = 0; c < points; c++)
+    for (int c = 0; c < q.points; c++)
         sum += weights[c] * f(q.node[c], k);
     return fabs(sum);
 }
@@ -203,7 +229,8 @@ static void test_error_bars(void **state) {
                  {DPT_RULE_MIDPOINT, 2, 1.0, 30.0},    {DPT_RULE_POLYNOMIAL, 3, 1.0, 6.0},
                  {DPT_RULE_POLYNOMIAL, 5, 1.0, 10.0},  {DPT_RULE_RADAU, 2, 1.0, 40.0},
                  {DPT_RULE_GAUSS, 2, 1.0, 2000.0},     {DPT_RULE_POLYNOMIAL, 2, 1.0, 40.0},
-                 {DPT_RULE_POLYNOMIAL, 4, 1.0, 200.0}, {DPT_RULE_POLYNOMIAL, 6, 1.0, 1000.0}};
+                 {DPT_RULE_POLYNOMIAL, 4, 1.0, 200.0}, {DPT_RULE_POLYNOMIAL, 6, 1.0, 1000.0},
+                 {DPT_RULE_AUTO, 2, 1.0, 40.0},        {DPT_RULE_AUTO, 5, 1.0, 1e6}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         for (double k = 1.0; k < 2.5; k += 1.0) {
             double exact = (exp(k) - 1.0) / k;
@@ -239,6 +266,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_gauss_exactness),  cmocka_unit_test(test_orders),
         cmocka_unit_test(test_radau_table),      cmocka_unit_test(test_exactness),
         cmocka_unit_test(test_polynomial_table), cmocka_unit_test(test_error_bars),
+        cmocka_unit_test(test_nested),
     };
     return test_mpi_main(argc, argv, tests);
 }

@@ -236,7 +236,27 @@ static void test_shared(void **state) {
     dpt_riemann_destroy(&given);
     shared.sample_terms_start = NULL;
     given = run(&t, DPT_RULE_LEFT, 5, &shared);
-    assert_true(given.estimate == plain.estimate && isnan(given.sample_integrated[0]));
+    /* Without slopes of the samples at t = 0 the losses give them; their mean is that of the gradient. */
+    assert_true(given.estimate == plain.estimate && given.sample_error > 0.0);
+    double mean = 0.0;
+    for (int s = 0; s < SAMPLES; s++) {
+        double off = given.sample_integrated[s] - plain.sample_integrated[s];
+        assert_true(off != 0.0 && fabs(off) < 2e-4 * fabs(plain.sample_integrated[s]));
+        assert_true(fabs(off) <= 2.0 * given.sample_error * sqrt(SAMPLES));
+        mean += given.sample_integrated[s] / SAMPLES;
+    }
+    assert_near(mean, given.estimate, 1e-12);
+    dpt_riemann_destroy(&given);
+    dpt_riemann exact = run(&t, DPT_RULE_RADAU, 2, NULL);
+    given = run(&t, DPT_RULE_RADAU, 2,
+                &shared); /* with one other node the loss at the end serves too */
+    for (int s = 0; s < SAMPLES; s++)
+        assert_near(given.sample_integrated[s], exact.sample_integrated[s],
+                    5e-3 * fabs(exact.sample_integrated[s]));
+    dpt_riemann_destroy(&exact);
+    dpt_riemann_destroy(&given);
+    given = run(&t, DPT_RULE_LEFT, 1, &shared); /* with none nothing tells them */
+    assert_true(isnan(given.sample_integrated[0]) && isnan(given.sample_error));
     dpt_riemann_destroy(&given);
     t.slope_calls = t.loss_calls = 0;
     given = run(&t, DPT_RULE_GAUSS, 2, &shared); /* does not visit t = 0 */
@@ -248,6 +268,87 @@ static void test_shared(void **state) {
     assert_int_equal(t.loss_calls, 2);
     dpt_riemann_destroy(&given);
     dpt_riemann_destroy(&plain);
+}
+
+static dpt_riemann run_auto(toy *toy, int points, double tolerance) {
+    static dpt_quadrature q;
+    dpt_riemann out;
+    dpt_oracle oracle = {
+        .ctx = toy, .samples = SAMPLES, .terms = TENSORS, .loss = toy_loss, .slope = toy_slope};
+    toy->slope_calls = toy->loss_calls = 0;
+    assert_int_equal(dpt_quadrature_create(DPT_RULE_AUTO, points, &q), DPT_OK);
+    q.tolerance = tolerance;
+    assert_int_equal(dpt_riemann_run(&test_comm, &oracle, &q, NULL, &out), DPT_OK);
+    assert_int_equal(out.gradients, toy->slope_calls);
+    return out;
+}
+
+/* No more slopes than the tolerance asks for, and those of a rule that is refined are kept: the result is that
+ * of the rule from the start, whose slopes alone make the estimate. */
+static void test_auto(void **state) {
+    (void)state;
+    static dpt_quadrature fine;
+    toy t = toy_make(false);
+    dpt_riemann r = run_auto(&t, 5, 1e-9); /* quadratic: two points are exact */
+    assert_true(r.quadrature.points == 2 && t.slope_calls == 2 && t.loss_calls == 1);
+    dpt_riemann_destroy(&r);
+    t = toy_make(true);
+    r = run_auto(&t, 5, 0.2);
+    double miss = fabs(r.error / r.change);
+    assert_true(r.quadrature.points == 2 && miss > 1e-4 && miss < 0.2);
+    dpt_riemann_destroy(&r);
+    r = run_auto(&t, 4, 1e-9); /* the next rule has five: the cap holds */
+    assert_true(r.quadrature.points == 2);
+    dpt_riemann_destroy(&r);
+    r = run_auto(&t, 5, 0.5 * miss);
+    assert_true(r.quadrature.points == 5 && t.slope_calls == 5 && t.loss_calls == 1);
+    assert_true(fabs(r.error / r.change) < 0.1 * miss);
+    assert_near(r.error, r.estimate - r.change, 0.0);
+    assert_int_equal(dpt_quadrature_create(DPT_RULE_AUTO, 5, &fine), DPT_OK);
+    double sum = 0.0, samples = 0.0;
+    for (int c = 0; c < 5; c++) {
+        double loss[SAMPLES], terms[TENSORS], sample_terms[SAMPLES], mean = 0.0;
+        assert_int_equal(evaluate(&t, fine.node[c], loss, terms, sample_terms), DPT_OK);
+        for (int i = 0; i < TENSORS; i++) {
+            assert_near(r.term[i * 5 + c], terms[i], 0.0);
+            sum += fine.weight[c] * terms[i];
+        }
+        for (int s = 0; s < SAMPLES; s++)
+            mean += loss[s] / SAMPLES;
+        assert_near(r.loss_mean[c], mean, 1e-13);
+    }
+    for (int s = 0; s < SAMPLES; s++)
+        samples += r.sample_integrated[s] / SAMPLES;
+    assert_near(r.estimate, sum, 1e-13);
+    assert_near(samples, sum, 1e-12);
+    dpt_riemann_destroy(&r);
+}
+
+/* The parts of the tensors add up to the change, and are nearer to their own integrals than the terms are. */
+static void test_split(void **state) {
+    (void)state;
+    toy t = toy_make(true);
+    dpt_riemann fine = run(&t, DPT_RULE_GAUSS, 12, NULL);
+    static const struct {
+        dpt_rule rule;
+        int points;
+    } cases[] = {{DPT_RULE_LEFT, 5}, {DPT_RULE_RADAU, 2}, {DPT_RULE_POLYNOMIAL, 3}};
+    for (int k = 0; k < 3; k++) {
+        dpt_riemann r = run(&t, cases[k].rule, cases[k].points, NULL);
+        double sum = 0.0, before = 0.0, after = 0.0;
+        for (int i = 0; i < TENSORS; i++) {
+            sum += r.split[i];
+            before += fabs(r.integrated[i] - fine.integrated[i]);
+            after += fabs(r.split[i] - fine.integrated[i]);
+            assert_true(fabs(r.split[i] - fine.integrated[i]) <= r.split_error[i]);
+        }
+        print_message("%s %d: %g before, %g after\n", dpt_quadrature_name(cases[k].rule),
+                      cases[k].points, before, after);
+        assert_near(sum, r.change, 1e-13);
+        assert_true(after < 0.5 * before);
+        dpt_riemann_destroy(&r);
+    }
+    dpt_riemann_destroy(&fine);
 }
 
 static void test_failing_oracle(void **state) {
@@ -291,10 +392,15 @@ static void test_slope_weights(void **state) {
 
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_quadratic),        cmocka_unit_test(test_orders),
-        cmocka_unit_test(test_gauss_beats_left), cmocka_unit_test(test_samples_and_terms),
-        cmocka_unit_test(test_shared),           cmocka_unit_test(test_failing_oracle),
+        cmocka_unit_test(test_quadratic),
+        cmocka_unit_test(test_orders),
+        cmocka_unit_test(test_gauss_beats_left),
+        cmocka_unit_test(test_samples_and_terms),
+        cmocka_unit_test(test_shared),
+        cmocka_unit_test(test_failing_oracle),
         cmocka_unit_test(test_slope_weights),
+        cmocka_unit_test(test_auto),
+        cmocka_unit_test(test_split),
     };
     return test_mpi_main(argc, argv, tests);
 }

@@ -107,8 +107,10 @@ typedef struct dpt_job {
     bool riemann; /**< false with `riemann: off` */
     dpt_rule rule;
     int points;
-    bool per_sample; /**< terms of each sample at t = 0 too, for an interval of the estimate: the
-                               gradient at t = 0 is then taken for each edit */
+    double tolerance; /**< of rule auto, as a share of the change */
+    bool
+        per_sample; /**< terms of each sample at t = 0 by the gradient there, which is then taken for
+                               each edit */
     int correlation; /**< where that of mask and product is measured: DPT_CORRELATION_... */
     const char *directory;
     dpt_store_format checkpoint; /**< DPT_STORE_NONE: no edited models are kept */

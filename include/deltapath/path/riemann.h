@@ -26,15 +26,21 @@ typedef struct dpt_riemann {
     dpt_quadrature quadrature;
     int64_t terms;
     int64_t samples;
-    double *term;              /**< (terms, points) row-major: <grad of tensor i at t_c, E_i> */
-    double *integrated;        /**< (terms) sum over c of w_c term[i][c] */
+    double *term;        /**< (terms, points) row-major: <grad of tensor i at t_c, E_i> */
+    double *integrated;  /**< (terms) sum over c of w_c term[i][c] */
+    double *split;       /**< (terms) the change: integrated, and shares of what it misses in all */
+    double *split_error; /**< (terms) size of the error of split */
     double *second_order;      /**< (terms) 1/2 E_i^T (H E)_i near t = 0; NaN with one point */
     double *slope;             /**< (points) sum of the terms at t_c */
     double *loss_mean;         /**< (points) mean loss at t_c; NaN where it is not known */
     double *loss_post;         /**< (samples) L at t = 0 */
     double *loss_edit;         /**< (samples) L at t = 1 */
-    double *sample_integrated; /**< (samples) sum over c of w_c <grad of the sample's loss, E>; NaN
-                                  when any point has only the mean gradient */
+    double *sample_integrated; /**< (samples) sum over c of w_c <grad of the sample's loss, E>; at
+                                  t = 0, where only the mean of the gradients is known, from losses and
+                                  slopes of the sample at other points (dpt_start_slopes); NaN where
+                                  there is no other point */
+    double sample_error;       /**< what that may add to the standard error of their mean [nats] */
+    int gradients;             /**< calls of oracle.slope */
     double estimate;           /**< sum of integrated [nats] */
     double change;             /**< mean loss_edit - mean loss_post [nats] */
     double error;              /**< estimate - change: what the quadrature misses */
@@ -51,6 +57,12 @@ typedef struct dpt_riemann {
  * Computes: estimate = sum_c w_c sum_i <grad_i L(W_post + t_c E), E_i>, Eq. 1 of arXiv:2410.13841;
  * second_order from the first two nodes, see dpt_riemann_slope_weights.
  * oracle.slope is called once per node in rising order, oracle.loss at an end that no node visits.
+ * Rule auto begins with the fewest points and takes those of the next rule as long as
+ * |estimate - change| is above tolerance |change| and above the rounding of the losses, up to the given rule:
+ * the ends decide how many slopes are taken, and never enter the estimate.
+ * split gives what the estimate misses to the tensors in proportion to the errors that their own slopes show
+ * (dpt_quadrature_error_weights), whose sizes are split_error.
+ * @param[in]  quadrature  rule; of auto the finest one, with its tolerance.
  * @param[in]  shared  NULL: nothing is known.
  * @param[out] out     to be destroyed by the caller; empty on error.
  * Errors: those of the oracle; DPT_ERR_OUTPUT without memory; DPT_ERR_INPUT without samples.

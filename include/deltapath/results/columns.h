@@ -25,11 +25,15 @@
     X(equivalence_low, "nats", "lower end of the 90 % interval that the margin is held against")   \
     X(equivalence_high, "nats", "upper end")                                                       \
     X(estimate, "nats", "Riemann sum of gradient and edit along the path")                         \
-    X(estimate_se, "nats", "its standard error over samples, where the rule has one")              \
-    X(estimate_low, "nats", "lower end of its 95 % interval")                                      \
+    X(estimate_se, "nats", "its standard error over samples; NaN with one node at t = 0 alone")    \
+    X(estimate_low, "nats", "lower end of its 95 % interval over samples")                         \
     X(estimate_high, "nats", "upper end")                                                          \
     X(estimate_quadrature, "nats",                                                                 \
       "size of its error by the slopes alone; NaN with one node, or above 10 evenly spaced ones")  \
+    X(estimate_combined_low, "nats",                                                               \
+      "lower end of its 95 % interval over samples with a quadrature error of that size")          \
+    X(estimate_combined_high, "nats", "upper end")                                                 \
+    X(gradients, "-", "passes with slopes that the path took, without a shared one at t = 0")      \
     X(error, "nats", "estimate - change")                                                          \
     X(second_order, "nats", "1/2 E^T H E from the first two nodes")                                \
     X(hessian_second_order, "nats",                                                                \
@@ -128,6 +132,8 @@
     X(path_loss, path_loss, POINTS, "nats", "mean loss at t")                                      \
     X(terms, terms, TENSORS_POINTS, "nats", "gradient of the mean loss at t times E")              \
     X(integrated, integrated, TENSORS, "nats", "weighted sum of the terms")                        \
+    X(split, split, TENSORS, "nats", "the change by tensors: integrated, and parts of the miss")   \
+    X(split_error, split_error, TENSORS, "nats", "size of its error")                              \
     X(second_order, second_order, TENSORS, "nats", "the tensor's share of 1/2 E^T H E")            \
     X(hessian_second_order, hessian_second_order, TENSORS, "nats",                                 \
       "1/2 E_l^T (H E)_l of the tensor's E_l; sum 1/2 E^T H E at W_post")                          \

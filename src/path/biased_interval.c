@@ -1,0 +1,30 @@
+#include "deltapath/path/biased_interval.h"
+
+#include "student.h"
+
+#include <math.h>
+
+enum { HALVINGS = 80 };
+
+/* P(|T se + bias| <= reach). */
+static double biased_cover(double reach, double se, double bias, double df) {
+    return dpt_student_cdf((reach - bias) / se, df) - dpt_student_cdf((-reach - bias) / se, df);
+}
+
+double dpt_biased_reach(double se, double bias, double df, double confidence) {
+    bias = fabs(bias);
+    if (isnan(se) || isnan(bias) || isnan(df) || !(confidence > 0.0 && confidence < 1.0))
+        return NAN;
+    if (!(se > 0.0))
+        return bias;
+    double low = 0.0;
+    double high = bias + dpt_student_quantile(0.5 * (1.0 + confidence), df) * se;
+    for (int i = 0; i < HALVINGS; i++) {
+        double middle = 0.5 * (low + high);
+        if (biased_cover(middle, se, bias, df) < confidence)
+            low = middle;
+        else
+            high = middle;
+    }
+    return high;
+}
