@@ -242,13 +242,64 @@ static dpt_status read_hessian(dpt_job *job, const dpt_yaml *yaml, struct fy_nod
     return st;
 }
 
+int dpt_job_find_edit(const dpt_job *job, const char *id) {
+    for (int e = 0; e < job->nedits; e++)
+        if (strcmp(job->edits[e].id, id) == 0)
+            return e;
+    return -1;
+}
+
+static dpt_status job_refuse_edit(const dpt_job *job, const dpt_yaml *yaml, struct fy_node *node,
+                                  const char *id) {
+    char hint[DPT_NEAREST_HINT];
+    dpt_nearest nearest = dpt_nearest_begin(id);
+    for (int e = 0; e < job->nedits; e++)
+        dpt_nearest_offer(&nearest, job->edits[e].id, strlen(job->edits[e].id));
+    dpt_nearest_hint(&nearest, hint);
+    return dpt_yaml_error(yaml, node, "no edit has the id '%s'%s: the first is '%s'", id, hint,
+                          job->edits[0].id);
+}
+
+/* Two edits of the job, each of which is made from the job alone. */
+static dpt_status read_plane(dpt_job *job, const dpt_yaml *yaml, struct fy_node *root) {
+    struct fy_node *map = dpt_yaml_get(root, "plane");
+    const dpt_job_plane *plane = &job->plane;
+    const char *const keys[] = {"a", "b"};
+    dpt_status st = dpt_job_keys_read(yaml, map, "plane", "plane", job);
+    if (st != DPT_OK || map == NULL)
+        return st;
+    if (!job->riemann || job->ndata == 0)
+        return dpt_yaml_error(yaml, map,
+                              "plane measures a loss: give data and leave out riemann: off, or "
+                              "leave out plane");
+    if (!(plane->low < plane->high))
+        return dpt_yaml_error(yaml, map, "plane goes from low %g to high %g: give a higher high",
+                              plane->low, plane->high);
+    for (int i = 0; i < 2; i++) {
+        const char *id = i == 0 ? plane->a : plane->b;
+        int e = dpt_job_find_edit(job, id);
+        struct fy_node *node = dpt_yaml_get(map, keys[i]);
+        if (e < 0)
+            return job_refuse_edit(job, yaml, node, id);
+        if (job->edits[e].auto_data >= 0)
+            return dpt_yaml_error(yaml, node,
+                                  "edit %s is auto, whose alpha is not known: give an edit with a "
+                                  "number",
+                                  id);
+    }
+    if (strcmp(plane->a, plane->b) == 0)
+        return dpt_yaml_error(yaml, map, "a and b are the same edit, which make no plane");
+    return DPT_OK;
+}
+
 /* Sections that need more than their keys read, and lists, whose entries have structs of their own. */
 static const struct job_reader {
     const char *section;
     dpt_status (*read)(dpt_job *job, const dpt_yaml *yaml, struct fy_node *root);
 } readers[] = {{"models", read_models}, {"data", read_data},       {"edits", read_edits},
                {"select", read_select}, {"riemann", read_riemann}, {"output", read_output},
-               {"margin", read_margin}, {"law", read_law},         {"hessian", read_hessian}};
+               {"margin", read_margin}, {"law", read_law},         {"hessian", read_hessian},
+               {"plane", read_plane}};
 
 /* One after another as in the table of keys: edits look for data, the path for edits. */
 static dpt_status read_section(dpt_job *job, const dpt_yaml *yaml, struct fy_node *root,

@@ -57,6 +57,9 @@ static dpt_status write_group(dpt_report_plots *plots, FILE *html, const dpt_rep
         st = dpt_report_proof(plots, html, group);
     if (st == DPT_OK)
         st = dpt_report_curvature(plots, html, group);
+    for (int64_t i = 0; i < group->results->nplanes && st == DPT_OK; i++)
+        if (strcmp(group->results->planes[i].data, group->data) == 0)
+            st = dpt_report_plane(plots, html, &group->results->planes[i]);
     if (st == DPT_OK && has_terms(group))
         st = dpt_report_terms(plots, html, group);
     if (st == DPT_OK && has_terms(group))

@@ -107,6 +107,7 @@ dpt_status dpt_report_slopes(dpt_report_plots *plots, FILE *html, const dpt_repo
 dpt_status
 dpt_report_hessian(dpt_report_plots *plots, FILE *html,
                    const dpt_report_group *group); /* nothing without second derivatives */
+dpt_status dpt_report_plane(dpt_report_plots *plots, FILE *html, const dpt_result_plane *plane);
 dpt_status dpt_report_spectra(dpt_report_plots *plots, FILE *html, const dpt_results *results);
 
 #endif

@@ -11,6 +11,7 @@
 #include "deltapath/hdf5/hdf5_image.h"
 #include "deltapath/hdf5/hdf5_plain.h"
 #include "result_fields.h"
+#include "result_plane.h"
 #include "result_seeds.h"
 
 #include <stdio.h>
@@ -121,14 +122,22 @@ static char *results_image(const dpt_results_study *study, const dpt_result *res
             dpt_h5_put_string(file, "provenance", study->provenance ? study->provenance : "") &&
             dpt_h5_put_string(file, "job", study->job ? study->job : "") &&
             put_tensors(file, study) && put_units(file, results, count) &&
-            put_law(file, results, count) && dpt_result_seeds_put(file, study);
+            put_law(file, results, count) && dpt_result_seeds_put(file, study) &&
+            dpt_result_plane_put(file, study);
         bytes = dpt_h5_image_take(file, ok, n);
     }
     H5E_END_TRY;
     return bytes;
 }
 
-typedef enum output { OUTPUT_HDF5, OUTPUT_CSV, OUTPUT_JSON, OUTPUT_SEEDS, OUTPUT_COUNT } output;
+typedef enum output {
+    OUTPUT_HDF5,
+    OUTPUT_CSV,
+    OUTPUT_JSON,
+    OUTPUT_SEEDS,
+    OUTPUT_PLANE,
+    OUTPUT_COUNT
+} output;
 
 static dpt_status print_output(output kind, FILE *file, const dpt_results_study *study,
                                const dpt_result *results, int64_t count) {
@@ -136,6 +145,8 @@ static dpt_status print_output(output kind, FILE *file, const dpt_results_study 
         return dpt_results_json(file, study, results, count);
     if (kind == OUTPUT_CSV)
         dpt_results_csv(file, results, count);
+    else if (kind == OUTPUT_PLANE)
+        dpt_result_plane_csv(file, study);
     else
         dpt_result_seeds_csv(file, study);
     return DPT_OK;
@@ -165,7 +176,8 @@ static dpt_status put_output(output kind, const char *path, const dpt_results_st
     static const dpt_owned_kind kinds[] = {[OUTPUT_HDF5] = DPT_OWNED_RESULTS,
                                            [OUTPUT_CSV] = DPT_OWNED_SUMMARY,
                                            [OUTPUT_JSON] = DPT_OWNED_JSON,
-                                           [OUTPUT_SEEDS] = DPT_OWNED_SEEDS};
+                                           [OUTPUT_SEEDS] = DPT_OWNED_SEEDS,
+                                           [OUTPUT_PLANE] = DPT_OWNED_PLANE};
     dpt_status st = dpt_owned_check(path, kinds[kind], study->name);
     if (st != DPT_OK)
         return st;
@@ -188,17 +200,23 @@ static dpt_status results_file_check_units(const dpt_results_study *study,
     return DPT_OK;
 }
 
-/* Rank 0: all outputs under their temporary names. @return how many may be there. */
+/* Rank 0: all outputs under their temporary names. @param[out] put  names of those that may be there.
+ * @return how many. */
 static int put_outputs(const dpt_results_study *study, const dpt_result *results, int64_t count,
-                       const char *const *names, dpt_status *st) {
-    int outputs = study->nseeds > 0 ? OUTPUT_COUNT : OUTPUT_SEEDS;
-    int put = 0;
-    for (; *st == DPT_OK && put < outputs; put++) {
-        char *path = dpt_mem_format("%s/%s", study->directory, names[put]);
-        *st = path == NULL ? DPT_ERR_OUTPUT : put_output((output)put, path, study, results, count);
+                       const char *put[OUTPUT_COUNT], dpt_status *st) {
+    static const char *const names[OUTPUT_COUNT] = {"results.h5", "summary.csv", "results.json",
+                                                    "seeds.csv", "plane.csv"};
+    int n = 0;
+    for (int kind = 0; *st == DPT_OK && kind < OUTPUT_COUNT; kind++) {
+        if ((kind == OUTPUT_SEEDS && study->nseeds == 0) ||
+            (kind == OUTPUT_PLANE && study->nplanes == 0))
+            continue;
+        char *path = dpt_mem_format("%s/%s", study->directory, names[kind]);
+        put[n++] = names[kind];
+        *st = path == NULL ? DPT_ERR_OUTPUT : put_output((output)kind, path, study, results, count);
         dpt_mem_free(path);
     }
-    return put;
+    return n;
 }
 
 static void discard_outputs(const char *directory, int count, const char *const *names) {
@@ -212,8 +230,7 @@ static void discard_outputs(const char *directory, int count, const char *const 
 
 dpt_status dpt_results_write(const dpt_comm *comm, const dpt_results_study *study,
                              const dpt_result *results, int64_t count) {
-    static const char *const names[OUTPUT_COUNT] = {"results.h5", "summary.csv", "results.json",
-                                                    "seeds.csv"};
+    const char *names[OUTPUT_COUNT] = {NULL};
     bool writer = comm->rank == 0;
     int put = 0;
     dpt_status st = dpt_agree_fault("results.write");
@@ -313,6 +330,9 @@ static dpt_status get_file(const results_request *from, dpt_results *out) {
     if (st == DPT_OK && !dpt_result_seeds_get(file, from->n, out))
         st = dpt_error(DPT_ERR_INPUT, "%s: the table over seeds is corrupt: run the study again",
                        path);
+    if (st == DPT_OK && !dpt_result_plane_get(file, from->n, out))
+        st = dpt_error(DPT_ERR_INPUT, "%s: a plane of two edits is corrupt: run the study again",
+                       path);
     dpt_mem_free(format);
     H5Fclose(file);
     return st;
@@ -366,6 +386,9 @@ void dpt_results_destroy(dpt_results *results) {
     for (int64_t i = 0; i < results->nseeds; i++)
         dpt_result_seeds_destroy(&results->seeds[i]);
     dpt_mem_free(results->seeds);
+    for (int64_t i = 0; i < results->nplanes; i++)
+        dpt_result_plane_destroy(&results->planes[i]);
+    dpt_mem_free(results->planes);
     for (int64_t i = 0; i < results->count; i++)
         dpt_result_destroy(&results->results[i]);
     dpt_mem_free(results->results);

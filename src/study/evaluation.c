@@ -384,6 +384,33 @@ dpt_status dpt_evaluation_reduce(dpt_evaluation *ev, int d, double t,
     return st;
 }
 
+dpt_status dpt_evaluation_place(dpt_evaluation *ev, int d, uint64_t key,
+                                dpt_status (*bind)(void *ctx), void *ctx, double *loss,
+                                double *accuracy) {
+    dpt_baseline *base = &ev->data[d];
+    double *losses = dpt_mem_zalloc(base->samples, sizeof *losses, "losses");
+    uint8_t *correct = dpt_mem_zalloc(base->samples, 1, "hits");
+    dpt_status st = losses != NULL && correct != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+    st = dpt_agree(&ev->mesh.world, st);
+    ev->bound = key;
+    ev->progress.total += base->samples; /* whether a place is known is not known before */
+    dpt_pass pass = {.t = 1.0,
+                     .mode = DPT_BACKWARD_NONE,
+                     .losses = losses,
+                     .correct = correct,
+                     .prepare = bind,
+                     .ctx = ctx};
+    if (st == DPT_OK)
+        st = run_pass(ev, base, pass);
+    if (st == DPT_OK) {
+        *loss = dpt_weighted_mean(dpt_loss_shares(base->loss), base->samples, losses);
+        *accuracy = share_of(correct, base);
+    }
+    dpt_mem_free(losses);
+    dpt_mem_free(correct);
+    return st;
+}
+
 /* Oracle of the path: the model between post-trained and bound edit on one data set. */
 typedef struct walker {
     dpt_evaluation *evaluation;

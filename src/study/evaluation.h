@@ -125,6 +125,12 @@ dpt_status dpt_evaluation_reduce(dpt_evaluation *evaluation, int d, double t,
                                                       double *kept),
                                  void *ctx, double *kept, int64_t nkept);
 
+/** Mean loss on data set d, and the share that it gets right, of a model that `bind` binds under `key` when no
+ * earlier run has evaluated it. Collective, agreed. */
+dpt_status dpt_evaluation_place(dpt_evaluation *evaluation, int d, uint64_t key,
+                                dpt_status (*bind)(void *ctx), void *ctx, double *loss,
+                                double *accuracy);
+
 /** Riemann sum of the bound edit on data set d, after its prediction. Collective. @param[in,out] task of the edit. */
 dpt_status dpt_evaluation_walk(dpt_evaluation *evaluation, int d, const dpt_quadrature *quadrature,
                                dpt_prediction_task *task, dpt_evaluation_path *out);

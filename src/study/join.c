@@ -290,8 +290,8 @@ static bool join_wrote(const char *directory) {
 }
 
 static dpt_status join_open_directory(const dpt_join_options *options) {
-    static const char *const names[] = {"results.h5",  "summary.csv", "seeds.csv", "results.json",
-                                        "report.html", "units",       "models"};
+    static const char *const names[] = {"results.h5",   "summary.csv", "seeds.csv", "plane.csv",
+                                        "results.json", "report.html", "units",     "models"};
     const char *directory = options->directory;
     const char *in_the_way = NULL;
     for (size_t i = 0; i < sizeof names / sizeof *names && in_the_way == NULL; i++)
@@ -366,6 +366,10 @@ static dpt_status join_write(join *j, bool *report) {
         header.tensor_numel = first->tensor_numel;
         header.provenance = j->provenance;
         header.job = j->job.text;
+        for (int p = 0; p < j->nparts && header.nplanes == 0; p++) {
+            header.planes = j->parts[p].results.planes;
+            header.nplanes = j->parts[p].results.nplanes;
+        }
     }
     const dpt_job counts = {.nedits = shape[0]};
     return dpt_summary_write(j->comm, j->comm->rank == 0 ? &j->job : &counts, &header, j->results,

@@ -69,3 +69,28 @@ dpt_status dpt_recipe_find_model(const dpt_comm *comm, const char *path, uint64_
     *digest = answer[1];
     return st;
 }
+
+uint64_t dpt_recipe_in_memory(const dpt_inputs *in, const dpt_job_edit *edit,
+                              const dpt_edit_spec *spec) {
+    uint64_t numbers[] = {in->fingerprint,
+                          (uint64_t)in->job->on_mismatch,
+                          in->job->same_dtype ? UINT64_MAX : (uint64_t)in->job->dtype,
+                          (uint64_t)in->job->svd_group,
+                          spec->seed,
+                          (uint64_t)spec->calibrate,
+                          edit->gradient_data >= 0 ? in->data[edit->gradient_data].hash : 0};
+    size_t tensors = (size_t)in->catalog->count;
+    dpt_hash hash;
+    dpt_hash_begin(&hash);
+    dpt_hash_update(&hash, numbers, sizeof numbers);
+    dpt_hash_update(&hash, in->selected, tensors * sizeof *in->selected);
+    for (int i = 0; i < spec->nstages; i++) {
+        const dpt_edit_stage_spec *stage = &spec->stages[i];
+        const char *name = dpt_edit_method_name(stage->method);
+        dpt_hash_update(&hash, name, strlen(name) + 1);
+        dpt_hash_update(&hash, stage->values, sizeof stage->values);
+        if (stage->tensor_values != NULL)
+            dpt_hash_update(&hash, stage->tensor_values, tensors * sizeof(double));
+    }
+    return dpt_hash_value(&hash);
+}

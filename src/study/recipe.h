@@ -15,4 +15,9 @@ uint64_t dpt_recipe_of(const dpt_inputs *inputs, const dpt_job_edit *edit);
 dpt_status dpt_recipe_find_model(const dpt_comm *comm, const char *path, uint64_t recipe,
                                  bool *found, uint64_t *digest);
 
+/** Hash of all that the bytes of an edited model in memory depend on, besides the ranks. Local.
+ * @param[in] spec  the edit's own, or what a search made of it. */
+uint64_t dpt_recipe_in_memory(const dpt_inputs *inputs, const dpt_job_edit *edit,
+                              const dpt_edit_spec *spec);
+
 #endif

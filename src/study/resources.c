@@ -7,6 +7,7 @@
 #include "deltapath/base/mem.h"
 #include "loss_kinds.h"
 #include "path_correlation.h"
+#include "plane.h"
 #include "spectrum.h"
 
 #include <inttypes.h>
@@ -160,7 +161,7 @@ static bool needs_gradient(const dpt_inputs *in) {
 
 /* What the mesh leaves alone: the edited model, an edit, and the gradients that edits need. */
 static int64_t fixed_bytes(const dpt_inputs *in, const dpt_resources *res) {
-    int64_t fixed = res->field + res->edit;
+    int64_t fixed = res->field + res->edit + res->plane;
     if (needs_gradient(in))
         fixed += gradient_bytes(in, res) + res->cells;
     return fixed;
@@ -200,6 +201,7 @@ static dpt_status try_mesh(const dpt_inputs *in, int tensor_parallel, dpt_resour
     res->vectors =
         dpt_spectrum_bytes(in->job, res->cells) + (hessian->lanczos > 0 ? res->gradient : 0);
     res->signs = hessian->probes > 0 ? res->gradient / (BYTES_F32 * 8) : 0;
+    res->plane = res->plane_cells + (res->plane_blocks + tensor_parallel - 1) / tensor_parallel;
     int64_t fixed = fixed_bytes(in, res);
     int64_t batch = in->job->batch_tokens > 0 ? in->job->batch_tokens : BATCH_TOKENS;
     if (batch < res->largest)
@@ -307,6 +309,9 @@ static void count_flops(const dpt_inputs *in, dpt_resources *res) {
                    dpt_spectrum_passes(in->job) + (in->job->hessian.probes > 0 && !kept);
     res->flops += per_token * tokens * 8.0 * (double)res->hessian;
     res->hessian *= in->job->njudged;
+    int64_t places = dpt_plane_passes(in->job);
+    res->flops += per_token * tokens * 2.0 * (double)places / in->job->njudged;
+    res->evaluations += places;
 }
 
 dpt_status dpt_resources_plan(const dpt_inputs *in, int ranks, int64_t budget, dpt_resources *out) {
@@ -320,6 +325,8 @@ dpt_status dpt_resources_plan(const dpt_inputs *in, int ranks, int64_t budget, d
         out->field = dpt_field_bytes(&in->out_catalog, &shard);
     if (model)
         st = dpt_cell_gradient_bytes(in->catalog, &shard, &out->cells);
+    if (model && st == DPT_OK)
+        st = dpt_plane_bytes(in, &shard, &out->plane_cells, &out->plane_blocks);
     dpt_shard_destroy(&shard);
     for (int e = 0; e < in->job->nedits && st == DPT_OK; e++) {
         int64_t need = dpt_edit_bytes(&in->job->edits[e].spec, in->catalog, in->selected, ranks,
@@ -411,7 +418,9 @@ void dpt_resources_print(const dpt_inputs *in, const dpt_resources *res) {
         resources_print_row("gradient in cells", (double)cells / mib, "MiB");
     resources_print_row("edited model in cells", (double)res->field / mib, "MiB");
     resources_print_row("edit", (double)res->edit / mib, "MiB");
-    int64_t sum = models_bytes(res) + res->field + res->edit + gradients + cells;
+    if (res->plane > 0)
+        resources_print_row("plane of two edits", (double)res->plane / mib, "MiB");
+    int64_t sum = models_bytes(res) + res->field + res->edit + res->plane + gradients + cells;
     resources_print_row("sum", (double)sum / mib, "MiB");
     resources_print_row("budget", (double)res->budget / mib, "MiB");
     printf("whole study\n");

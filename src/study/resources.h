@@ -21,6 +21,9 @@ typedef struct dpt_resources {
     int64_t field;   /**< the edited model in cells */
     int64_t edit;    /**< the largest edit's own needs */
     int64_t images;  /**< images of one pass as they are read */
+    int64_t plane;   /**< what the plane of two edits takes besides an edit */
+    int64_t plane_cells;  /**< of it, as dpt_plane_bytes says */
+    int64_t plane_blocks; /**< of it, of a replica */
     int64_t
         reference;   /**< the largest reference model, which is gone before the study's is there */
     int64_t longest; /**< longest sequence [tokens]; an image is one */

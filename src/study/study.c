@@ -19,6 +19,8 @@
 #include "newer.h"
 #include "outputs.h"
 #include "path_correlation.h"
+#include "plane.h"
+#include "recipe.h"
 #include "resources.h"
 #include "summary.h"
 #include "unit.h"
@@ -40,6 +42,7 @@ typedef struct study {
     dpt_field *edited;          /* the edited model in cells; NULL when no path is walked */
     dpt_evaluation evaluation;  /* only when a path is walked */
     dpt_cell_gradient gradient; /* only when edits take it */
+    dpt_plane plane;            /* only when the job asks for it */
     bool evaluates;
     int units;    /* per edit: its data sets, or one for an edit alone */
     int done;     /* edits that are finished; -1 until a study that is resumed is looked at */
@@ -135,17 +138,22 @@ static dpt_status check_inputs(study *s, dpt_status agreed) {
     return st == DPT_OK ? dpt_inputs_check_unchanged(s->comm, &s->inputs, false) : st;
 }
 
+/* The input of an edit, with the gradient where it takes one. */
+static dpt_status give_gradient(study *s, const dpt_job_edit *edit, dpt_edit_input *input) {
+    *input = edit_input(s);
+    if (s->gradient.field == NULL || edit->gradient_data < 0)
+        return DPT_OK;
+    input->gradient = &s->gradient.source;
+    return dpt_cell_gradient_fill(&s->gradient, &s->evaluation, edit->gradient_data);
+}
+
 /* Edit into memory and from there into a file, or straight into the file when no path is walked. */
 static dpt_status make_edit(study *s, const dpt_job_edit *edit, const dpt_edit_spec *spec,
                             dpt_edit_report *report, uint64_t *model) {
-    dpt_edit_input input = edit_input(s);
+    dpt_edit_input input;
     char place[DPT_MESSAGE_MAX / 4];
     dpt_store_writer *writer = NULL;
-    dpt_status st = DPT_OK;
-    if (s->gradient.field != NULL && edit->gradient_data >= 0) {
-        st = dpt_cell_gradient_fill(&s->gradient, &s->evaluation, edit->gradient_data);
-        input.gradient = &s->gradient.source;
-    }
+    dpt_status st = give_gradient(s, edit, &input);
     if (st == DPT_OK && !s->checked)
         st = dpt_inputs_check_begin(s->comm, &s->inputs, &s->shard);
     if (st == DPT_OK && s->job->checkpoint != DPT_STORE_NONE)
@@ -187,32 +195,6 @@ static const dpt_edit_spec *item_spec(const work_item *item) {
     return item->found.alpha != NULL ? &item->found.spec : &item->edit->spec;
 }
 
-/* Hash of all that the bytes of an edited model in memory depend on, besides the ranks. */
-static uint64_t edited_key(const study *s, const dpt_job_edit *edit, const dpt_edit_spec *spec) {
-    const dpt_inputs *in = &s->inputs;
-    uint64_t numbers[] = {in->fingerprint,
-                          (uint64_t)s->job->on_mismatch,
-                          s->job->same_dtype ? UINT64_MAX : (uint64_t)s->job->dtype,
-                          (uint64_t)s->job->svd_group,
-                          spec->seed,
-                          (uint64_t)spec->calibrate,
-                          edit->gradient_data >= 0 ? in->data[edit->gradient_data].hash : 0};
-    size_t tensors = (size_t)in->catalog->count;
-    dpt_hash hash;
-    dpt_hash_begin(&hash);
-    dpt_hash_update(&hash, numbers, sizeof numbers);
-    dpt_hash_update(&hash, in->selected, tensors * sizeof *in->selected);
-    for (int i = 0; i < spec->nstages; i++) {
-        const dpt_edit_stage_spec *stage = &spec->stages[i];
-        const char *name = dpt_edit_method_name(stage->method);
-        dpt_hash_update(&hash, name, strlen(name) + 1);
-        dpt_hash_update(&hash, stage->values, sizeof stage->values);
-        if (stage->tensor_values != NULL)
-            dpt_hash_update(&hash, stage->tensor_values, tensors * sizeof(double));
-    }
-    return dpt_hash_value(&hash);
-}
-
 static dpt_status bind_spec(void *ctx, const dpt_edit_spec *spec) {
     study *s = ctx;
     dpt_edit_input input = edit_input(s);
@@ -221,7 +203,8 @@ static dpt_status bind_spec(void *ctx, const dpt_edit_spec *spec) {
     st = dpt_agree(s->comm, st);
     if (st != DPT_OK)
         return st;
-    return dpt_evaluation_bind(&s->evaluation, &edited, edited_key(s, s->current, spec));
+    return dpt_evaluation_bind(&s->evaluation, &edited,
+                               dpt_recipe_in_memory(&s->inputs, s->current, spec));
 }
 
 static dpt_status save_unit(study *s, const work_item *item, int d, const dpt_evaluation_path *path,
@@ -330,7 +313,8 @@ static dpt_status run_edit(study *s, const dpt_job_edit *edit, const dpt_quadrat
     }
     if (st == DPT_OK && s->evaluates) {
         dpt_source edited = dpt_field_source(s->edited);
-        st = dpt_evaluation_bind(&s->evaluation, &edited, edited_key(s, edit, spec));
+        st = dpt_evaluation_bind(&s->evaluation, &edited,
+                                 dpt_recipe_in_memory(&s->inputs, edit, spec));
     }
     for (int u = 0; u < s->units && st == DPT_OK; u++) {
         if (!dpt_job_judges(edit, unit_data(s, u)))
@@ -375,6 +359,26 @@ static dpt_status run_edits(study *s, const bool *finished) {
             st = run_edit(s, &s->job->edits[e], &quadrature);
         s->done += st == DPT_OK;
     }
+    return st;
+}
+
+static dpt_status make_plane_edit(void *ctx, const dpt_job_edit *edit, dpt_sink sink) {
+    study *s = ctx;
+    dpt_edit_input input;
+    dpt_status st = give_gradient(s, edit, &input);
+    if (st == DPT_OK)
+        st = dpt_edit_run(&edit->spec, &input, sink, NULL);
+    return dpt_agree(s->comm, st);
+}
+
+/* After the edits, so that the numbers that they keep come first. */
+static dpt_status run_plane(study *s) {
+    const dpt_plane_edits edits = {.ctx = s, .make = make_plane_edit};
+    dpt_status st = DPT_OK;
+    if (s->plane.missing > 0)
+        st = dpt_plane_run(&s->shard, s->edited, &s->evaluation, &edits, &s->plane);
+    s->outputs.study.planes = s->plane.planes;
+    s->outputs.study.nplanes = s->plane.count;
     return st;
 }
 
@@ -433,7 +437,7 @@ static dpt_status find_finished(study *s, bool *finished, int *left) {
 
 static dpt_status prepare_work(study *s, int left) {
     dpt_status st = DPT_OK;
-    if (!s->evaluates || left == 0)
+    if (!s->evaluates || (left == 0 && s->plane.missing == 0))
         return DPT_OK;
     st = dpt_field_create(s->comm, &s->inputs.out_catalog, &s->shard, &s->edited);
     if (st == DPT_OK)
@@ -461,6 +465,8 @@ static dpt_status work(study *s, const dpt_study_options *options) {
         st = dpt_outputs_open(s->comm, &s->inputs, &s->resources, options, &s->outputs);
     if (st == DPT_OK && options->resume)
         st = find_finished(s, finished, &left);
+    if (st == DPT_OK && s->evaluates)
+        st = dpt_plane_find(s->comm, &s->inputs, options->resume, &s->plane);
     /* Models that were read whole for this are known to be the same. */
     bool known = s->kept[0] != 0 && s->kept[1] != 0 && s->inputs.digest[1] != 0;
     if (st == DPT_OK && options->resume && !known && s->comm->rank == 0)
@@ -469,6 +475,8 @@ static dpt_status work(study *s, const dpt_study_options *options) {
         st = prepare_work(s, left);
     if (st == DPT_OK)
         st = run_edits(s, finished);
+    if (st == DPT_OK)
+        st = run_plane(s);
     if (st == DPT_OK)
         st = dpt_inputs_check_unchanged(s->comm, &s->inputs, true);
     if (st == DPT_OK)
@@ -589,6 +597,7 @@ dpt_status dpt_study_run(const dpt_comm *comm, const dpt_job *job,
         st = log_peak(&s);
     if (s.evaluation.mesh.world.size > 0)
         dpt_evaluation_destroy(&s.evaluation);
+    dpt_plane_destroy(&s.plane);
     dpt_cell_gradient_destroy(&s.gradient);
     dpt_field_destroy(s.edited);
     dpt_shard_destroy(&s.shard);

@@ -86,6 +86,13 @@ typedef struct dpt_job_hessian {
     uint64_t seed; /**< of the signs, and of the start of Lanczos's method */
 } dpt_job_hessian;
 
+/** The loss on the plane W_post + x E_a + y E_b: x and y each at `points` places from low to high. */
+typedef struct dpt_job_plane {
+    const char *a, *b; /**< ids of edits; NULL: none is asked for */
+    int points;
+    double low, high;
+} dpt_job_plane;
+
 /** A job file, checked as far as it can be without its models. Strings are owned by the job. */
 typedef struct dpt_job {
     const char *name;
@@ -126,6 +133,7 @@ typedef struct dpt_job {
     dpt_job_statistics statistics;
     dpt_job_law law;
     dpt_job_hessian hessian;
+    dpt_job_plane plane;
     int tensor_parallel;  /**< ranks that share a replica; 0: chosen */
     int svd_group;        /**< ranks that share a matrix in low rank; 0: chosen */
     int64_t batch_tokens; /**< most tokens packed into one pass; 0: chosen */
@@ -154,6 +162,9 @@ void dpt_job_destroy(dpt_job *job); /**< Local; an empty one is allowed. */
  *            on, counted from 0; else an fnmatch pattern of edit ids. n = 0 changes nothing.
  * Errors: DPT_ERR_USAGE naming a pattern that is broken or names no edit. */
 dpt_status dpt_job_keep_edits(dpt_job *job, int n, const char *const *patterns);
+
+/** Place of an edit among those of a job, -1 without one of that id. Local. */
+int dpt_job_find_edit(const dpt_job *job, const char *id);
 
 /** What the edits of a job share: its canonical text without its edits and without where and how output is
  * kept. Allocated (dpt_mem_free); NULL after dpt_error. Local. */

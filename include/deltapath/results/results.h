@@ -15,6 +15,7 @@
  *   <directory>/results.h5                  all units together, when the study is done
  *   <directory>/summary.csv, results.json   the same without arrays per sample
  *   <directory>/seeds.csv                   edits that differ in their seed alone, summed up
+ *   <directory>/plane.csv                   the loss on the plane of two edits
  *
  * Characters that a file or HDF5 link cannot have are written as %XX in its name. */
 
@@ -110,6 +111,21 @@ typedef struct dpt_result_seeds {
 
 void dpt_result_seeds_destroy(dpt_result_seeds *seeds); /**< Local; an empty one is allowed. */
 
+/** The loss of a data set on the plane W_post + x E_a + y E_b. Owns what it points to. */
+typedef struct dpt_result_plane {
+    char *data;
+    char *a, *b;    /**< ids of the edits */
+    int64_t points; /**< at least 2: places of x, and of y, evenly from low to high */
+    double low, high;
+    double *loss;     /**< (points, points) mean [nats], a row for each y */
+    double *accuracy; /**< (points, points) share that is right; in the block of loss, behind it */
+} dpt_result_plane;
+
+void dpt_result_plane_destroy(dpt_result_plane *plane); /**< Local; an empty one is allowed. */
+
+/** Place i of x or y. Local. */
+double dpt_result_plane_place(const dpt_result_plane *plane, int64_t i);
+
 /** What all units of a study share. Borrowed. */
 typedef struct dpt_results_study {
     const char *name;
@@ -121,6 +137,8 @@ typedef struct dpt_results_study {
     const char *job;                 /**< text of the job file */
     const dpt_result_seeds *seeds;   /**< (nseeds) read by dpt_results_write on rank 0 */
     int64_t nseeds;
+    const dpt_result_plane *planes; /**< (nplanes) read by dpt_results_write on rank 0 */
+    int64_t nplanes;
     uint64_t key; /**< hash of all that a unit depends on; a unit of another key is not finished */
     uint64_t recipe; /**< hash of all that the edited model of a unit depends on */
     uint64_t model; /**< digest of that model's tensor hashes; 0: none is kept, none is asked for */
@@ -175,7 +193,8 @@ bool dpt_results_same_unit(const dpt_result *a, const dpt_result *b);
  * results.h5: root attributes format = "deltapath-results", version, name, provenance, job;
  * /tensors/{names,numel,layer,module}; per unit /edits/<edit>/<data>/ ("-" for no data) with scalar
  * and text attributes and the datasets of dpt_result; /seeds/{edits,data,table,columns} when
- * edits differ in their seed alone, and then also seeds.csv. Numbers in text have 17 digits; NaN is null in
+ * edits differ in their seed alone, and then also seeds.csv; /plane/<i> with data, a, b, places, loss and
+ * accuracy, and plane.csv, when the study has planes. Numbers in text have 17 digits; NaN is null in
  * JSON and empty in CSV.
  * Errors: DPT_ERR_OUTPUT naming the file.
  */
@@ -197,6 +216,8 @@ typedef struct dpt_results {
     dpt_result *results; /**< (count), in the order of writing */
     int64_t nseeds;
     dpt_result_seeds *seeds; /**< (nseeds) */
+    int64_t nplanes;
+    dpt_result_plane *planes; /**< (nplanes) */
 } dpt_results;
 
 /** Read a results.h5. Local. Errors: DPT_ERR_INPUT naming the file and what is wrong with it. */

@@ -16,6 +16,7 @@ typedef enum dpt_owned_kind {
     DPT_OWNED_CACHE,
     DPT_OWNED_SUMMARY,
     DPT_OWNED_SEEDS,
+    DPT_OWNED_PLANE,
     DPT_OWNED_JSON,
     DPT_OWNED_REPORT,
     DPT_OWNED_MANIFEST,
@@ -29,6 +30,9 @@ typedef enum dpt_owned_kind {
 /** Predictions that a study makes before it measures, and with what the file begins. */
 #define DPT_PREDICTIONS             "predictions.csv"
 #define DPT_OWNED_PREDICTIONS_START "time,edit,data,first"
+
+/** The header line of plane.csv. */
+#define DPT_OWNED_PLANE_START "data,a,b,x,y,loss,accuracy"
 
 /** With what a report begins, so that it is known again. */
 #define DPT_OWNED_REPORT_START                                                                     \
