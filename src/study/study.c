@@ -21,6 +21,7 @@
 #include "path_correlation.h"
 #include "plane.h"
 #include "recipe.h"
+#include "memory.h"
 #include "resources.h"
 #include "summary.h"
 #include "unit.h"
@@ -30,7 +31,6 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/resource.h>
 
 typedef struct study {
     const dpt_comm *comm;
@@ -487,37 +487,10 @@ static dpt_status work(study *s, const dpt_study_options *options) {
     return st;
 }
 
-/* Most memory that any rank held, counted and as the system sees it. */
-static dpt_status log_peak(const study *s) {
-    struct rusage usage = {.ru_maxrss = 0};
-    getrusage(RUSAGE_SELF, &usage);
-    int64_t peak[2] = {dpt_mem_peak(), (int64_t)usage.ru_maxrss * 1024};
-    dpt_status st = dpt_agree(s->comm, dpt_comm_max_i64(s->comm, peak, 2));
-    if (st == DPT_OK)
-        dpt_log(DPT_LOG_INFO,
-                "peak memory per rank: %" PRId64 " MiB asked for of %" PRId64
-                " MiB allowed (%.2f), %" PRId64 " MiB touched, libraries included",
-                peak[0] >> 20, s->resources.budget >> 20,
-                (double)peak[0] / (double)s->resources.budget, peak[1] >> 20);
-    return st;
-}
-
-/* Memory of one rank: what was asked for, or an even share of nine tenths of the machine. */
-static dpt_status set_budget(const dpt_comm *comm, int64_t asked, int64_t *budget) {
-    int here = 1;
-    dpt_status st = dpt_comm_local_size(comm, &here);
-    int64_t share = dpt_mem_machine() / 10 * 9 / (here > 0 ? here : 1);
-    int64_t minimum = -(asked > 0 ? asked : share);
-    if (st == DPT_OK)
-        st = dpt_comm_max_i64(comm, &minimum, 1);
-    *budget = -minimum;
-    return dpt_agree(comm, st);
-}
-
 static dpt_status study_plan(study *s, const dpt_study_options *options) {
     int ranks = options->plan_ranks > 0 ? options->plan_ranks : s->comm->size;
     int64_t budget;
-    dpt_status st = set_budget(s->comm, options->memory, &budget);
+    dpt_status st = dpt_memory_budget(s->comm, options->memory, &budget);
     if (st != DPT_OK)
         return st;
     dpt_mem_set_budget(options->plan_ranks > 0 ? 0 : budget);
@@ -594,7 +567,7 @@ dpt_status dpt_study_run(const dpt_comm *comm, const dpt_job *job,
     if (st == DPT_OK && !options->dry_run)
         st = work(&s, options);
     if (st == DPT_OK && !options->dry_run)
-        st = log_peak(&s);
+        st = dpt_memory_log_peak(s.comm, s.resources.budget);
     if (s.evaluation.mesh.world.size > 0)
         dpt_evaluation_destroy(&s.evaluation);
     dpt_plane_destroy(&s.plane);
