@@ -25,6 +25,10 @@ declare -A every=([fig1]=60 [fig3]=10 [fig4]=3 [fig5]=26 [fig7]=11 [table1]=10)
 self=tools/paper-real.sh out=out/paper-real${QUICK:+-quick}
 . tools/paper/studies.sh
 check_patterns "$@"
+compgen -G "share/real/*.steps" >/dev/null || {
+    echo "$self: there are no post-trained weights, share/real/*.steps: train them as tools/real/README.md says" >&2
+    exit 1
+}
 tools/real/prepare.sh || exit
 for study in "${studies[@]}"; do
     wanted "$study" "$@" || continue
