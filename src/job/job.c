@@ -154,6 +154,9 @@ static dpt_status read_riemann(dpt_job *job, const dpt_yaml *yaml, struct fy_nod
         return dpt_yaml_error(yaml, riemann, "riemann is 'off' or {rule: ..., points: ...}");
     dpt_status st =
         dpt_job_keys_read(yaml, text == NULL ? riemann : NULL, "riemann", "riemann", job);
+    if (text == NULL && dpt_yaml_get(riemann, "points") != NULL &&
+        dpt_yaml_get(riemann, "rule") == NULL)
+        job->rule = DPT_RULE_LEFT; /* points that somebody counts are the paper's */
     if (st == DPT_OK && riemann != NULL)
         st = dpt_yaml_locate(yaml, riemann, dpt_quadrature_check(job->rule, job->points));
     return st == DPT_OK && !job->riemann ? check_edits_alone(job, yaml, riemann) : st;

@@ -235,7 +235,7 @@ static const dpt_job_key keys[] = {
      .choices = DPT_RULE_NAMES,
      .redo = DPT_REDO_UNITS,
      IN_JOB(rule),
-     .help = "of the Riemann sum"},
+     .help = "of the Riemann sum; `left` where `points` stands without a rule"},
     {.section = "riemann",
      .name = "points",
      .type = DPT_KEY_INTEGER,

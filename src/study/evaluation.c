@@ -74,8 +74,10 @@ static dpt_status run_pass(dpt_evaluation *ev, const dpt_baseline *base, dpt_pas
     pass.what = base->name;
     pass.loss = base->loss;
     pass.model = ev->model;
-    pass.prepare = prepare_model;
-    pass.ctx = ev;
+    if (pass.prepare == NULL) { /* a place of a plane binds its own model */
+        pass.prepare = prepare_model;
+        pass.ctx = ev;
+    }
     begin_pass(ev, base);
     dpt_status st = dpt_passes_run(&ev->passes, &pass);
     end_pass(ev);

@@ -98,7 +98,7 @@ def main():
         check("the plan", most == ["12", "10"], plan.stdout)
         again = run(2, "two", "--resume", "--set", "riemann.tolerance=1e-5", "--only", "near")
         check("a tolerance that is not met", again.returncode == 0 and "finished before" not in again.stderr, again.stderr)
-        bad = run(2, "bad", "--set", "riemann.points=9")
+        bad = run(2, "bad", "--set", "riemann={rule: auto, points: 9}")
         check("more points than it has", bad.returncode == 2 and "rule auto takes 2 to 5 points" in bad.stderr, bad.stderr)
     print(f"1..{checks}")
     return 1 if failures else 0
