@@ -6,14 +6,16 @@ models, all taken anew here; the same edited models at several numbers of ranks;
 import json
 import math
 import os
-import subprocess
 import sys
 import tempfile
 
 import h5py
 import numpy as np
 
-PROGRAM = os.path.join(os.environ.get("DELTAPATH_BUILD", "build/release"), "deltapath")
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
+import studies
+from studies import check
+
 JOB = """
 models: {pre: share/demo/vit-pre, post: share/demo/vit-post}
 data: [{name: digits, file: share/demo/digits.h5, loss: class, samples: 40}]
@@ -29,28 +31,12 @@ law: {repeats: 4, seed: 5}
 output: {directory: %s, report: false, checkpoint: hdf5}
 svd_group: 1
 """
-failures = checks = 0
-
-
-def check(name, good, why=""):
-    """One TAP line."""
-    global failures, checks
-    checks += 1
-    failures += not good
-    print(f"{'ok' if good else 'not ok'} {checks} - {name}")
-    if not good:
-        print("#   " + str(why).replace("\n", "\n#   "))
 
 
 def run(folder, name, ranks, *sets, job=JOB):
     """One study; its results, or None, and what it said."""
     path = f"{folder}/{name}.yaml"
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(job % f"{folder}/{name}")
-    words = [*os.environ.get("DPT_MPIRUN", "mpirun -q").split(), "-n", str(ranks), PROGRAM, "run", path]
-    for change in sets:
-        words += ["--set", change]
-    done = subprocess.run(words, check=False, capture_output=True, text=True)
+    done = studies.study(path, job % f"{folder}/{name}", ranks, *sets)
     if done.returncode != 0:
         return None, done.stderr
     with h5py.File(f"{folder}/{name}/results.h5") as h5:
@@ -263,8 +249,7 @@ def main():
         results["sides"] = [sides[name] for name in results["names"]]
         held_out(folder, results)
         refusals(folder)
-    print(f"1..{checks}")
-    return failures > 0
+    return studies.finish()
 
 
 if __name__ == "__main__":

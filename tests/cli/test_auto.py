@@ -11,7 +11,10 @@ import tempfile
 import h5py
 import numpy as np
 
-PROGRAM = os.path.join(os.environ.get("DELTAPATH_BUILD", "build/release"), "deltapath")
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
+import studies
+from studies import check
+
 JOB = """
 models: {pre: share/demo/llama-pre, post: share/demo/llama-post}
 data: [{name: task, file: share/demo/task.h5, loss: lm, samples: 4}]
@@ -19,17 +22,6 @@ edits: [{name: drop, method: drop, p: 0.3, seed: 1}, {name: near, method: expo, 
 batch_tokens: 1 # one sample a batch: a run can stop between any two
 output: {directory: out/auto, report: false}
 """
-failures = checks = 0
-
-
-def check(name, good, why=""):
-    """One TAP line."""
-    global failures, checks
-    checks += 1
-    failures += not good
-    print(f"{'ok' if good else 'not ok'} {checks} - {name}")
-    if not good:
-        print(f"#   {why}")
 
 
 def units(folder):
@@ -49,14 +41,14 @@ def main():
             file.write(JOB)
 
         def run(ranks, out, *options):
-            start = [*os.environ.get("DPT_MPIRUN", "mpirun -q").split(), "-n", str(ranks), PROGRAM, "run", job]
+            start = [*os.environ.get("DPT_MPIRUN", "mpirun -q").split(), "-n", str(ranks), studies.PROGRAM, "run", job]
             return subprocess.run([*start, "--set", f"output.directory={folder}/{out}", *options], check=False,
                                   capture_output=True, text=True)
 
         done = run(2, "two")
         check("a study", done.returncode == 0, done.stderr)
         if done.returncode != 0:
-            print(f"1..{checks}")
+            studies.finish()
             return 1
         two = units(f"{folder}/two")
         for edit, gradients in (("drop", 4), ("near", 1)):
@@ -100,8 +92,7 @@ def main():
         check("a tolerance that is not met", again.returncode == 0 and "finished before" not in again.stderr, again.stderr)
         bad = run(2, "bad", "--set", "riemann={rule: auto, points: 9}")
         check("more points than it has", bad.returncode == 2 and "rule auto takes 2 to 5 points" in bad.stderr, bad.stderr)
-    print(f"1..{checks}")
-    return 1 if failures else 0
+    return studies.finish()
 
 
 if __name__ == "__main__":

@@ -14,7 +14,10 @@ import tempfile
 import h5py
 import numpy as np
 
-PROGRAM = os.path.join(os.environ.get("DELTAPATH_BUILD", "build/release"), "deltapath")
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
+import studies
+from studies import check
+
 JOB = """
 models: {pre: share/demo/llama-pre, post: share/demo/llama-post}
 data: [{name: task, file: share/demo/task.h5, loss: lm, samples: 24, choose: 0.5, choose_seed: 4}]
@@ -24,28 +27,12 @@ riemann: {rule: left, points: 1}
 select: {include: ["model.layers.*"]}
 output: {directory: %s, report: false}
 """
-failures = checks = 0
-
-
-def check(name, good, why=""):
-    """One TAP line."""
-    global failures, checks
-    checks += 1
-    failures += not good
-    print(f"{'ok' if good else 'not ok'} {checks} - {name}")
-    if not good:
-        print("#   " + str(why).replace("\n", "\n#   "))
 
 
 def run(folder, name, ranks, *sets, options=(), job=JOB):
     """One study: its units by edit and data set, and what it said."""
     path = f"{folder}/{name}.yaml"
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(job % f"{folder}/{name}")
-    words = [*os.environ.get("DPT_MPIRUN", "mpirun -q").split(), "-n", str(ranks), PROGRAM, "run", path, *options]
-    for change in sets:
-        words += ["--set", change]
-    done = subprocess.run(words, check=False, capture_output=True, text=True)
+    done = studies.study(path, job % f"{folder}/{name}", ranks, *sets, options=options)
     if done.returncode:
         return {}, done.stderr
     with open(f"{folder}/{name}/results.json", encoding="utf-8") as file:
@@ -201,12 +188,12 @@ def same_samples(folder):
     check("corrected for the edits that are judged there", units["own", "few"]["p_adjusted"] <= 1, units)
     others, said = run(folder, "judge", 2, edits, job=job, options=("--resume",))
     check("--resume finds all of them", set(others) == want and "all 5 edits were finished" in said, said)
-    verified = subprocess.run([PROGRAM, "verify", f"{folder}/judge"], check=False, capture_output=True, text=True)
+    verified = subprocess.run([studies.PROGRAM, "verify", f"{folder}/judge"], check=False, capture_output=True, text=True)
     check("verify", verified.returncode == 0, verified.stderr)
     parts = [f"{folder}/part{k}" for k in range(2)]
     for k, part in enumerate(parts):
         run(folder, f"part{k}", 1, edits, job=job, options=("--only", f"{k}/2"))
-    joined = subprocess.run([PROGRAM, "join", *parts, "-o", f"{folder}/joined"], check=False,
+    joined = subprocess.run([studies.PROGRAM, "join", *parts, "-o", f"{folder}/joined"], check=False,
                             capture_output=True, text=True)
     check("join", joined.returncode == 0, joined.stderr)
     if joined.returncode == 0:
@@ -232,8 +219,7 @@ def main():
         apart(folder)
         same_samples(folder)
         undecided(folder)
-    print(f"1..{checks}")
-    return 1 if failures else 0
+    return studies.finish()
 
 
 if __name__ == "__main__":

@@ -14,7 +14,10 @@ import tempfile
 import h5py
 import numpy as np
 
-PROGRAM = os.path.join(os.environ.get("DELTAPATH_BUILD", "build/release"), "deltapath")
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
+import studies
+from studies import check
+
 JOB = """
 models: {pre: share/demo/llama-pre, post: share/demo/llama-post}
 data: [{name: task, file: share/demo/task.h5, loss: lm, samples: 24}]
@@ -27,17 +30,6 @@ margin: {share: 0.01}
 statistics: {interval: t}
 output: {directory: %s, report: false}
 """
-failures = checks = 0
-
-
-def check(name, good, why=""):
-    """One TAP line."""
-    global failures, checks
-    checks += 1
-    failures += not good
-    print(f"{'ok' if good else 'not ok'} {checks} - {name}")
-    if not good:
-        print(f"#   {why}")
 
 
 def near(name, got, want, tolerance=1e-9):
@@ -437,7 +429,7 @@ def main():
         out = f"{folder}/o"
         with open(f"{folder}/job.yaml", "w", encoding="utf-8") as file:
             file.write(JOB % out)
-        start = [*os.environ.get("DPT_MPIRUN", "mpirun -q").split(), "-n", "2", PROGRAM, "run", f"{folder}/job.yaml"]
+        start = [*os.environ.get("DPT_MPIRUN", "mpirun -q").split(), "-n", "2", studies.PROGRAM, "run", f"{folder}/job.yaml"]
         def run(*options):
             return subprocess.run([*start, *options], check=False, capture_output=True, text=True)
         done = run()
@@ -467,8 +459,7 @@ def main():
                       unit["reason"])
             accuracies = [units[0][f"accuracy_{side}"] for side in ("pre", "post")]
             check("post-training raised the accuracy", accuracies[0] < accuracies[1], accuracies)
-    print(f"1..{checks}")
-    return 1 if failures else 0
+    return studies.finish()
 
 
 if __name__ == "__main__":

@@ -8,14 +8,16 @@ import json
 import math
 import os
 import re
-import subprocess
 import sys
 import tempfile
 
 import h5py
 import numpy as np
 
-PROGRAM = os.path.join(os.environ.get("DELTAPATH_BUILD", "build/release"), "deltapath")
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
+import studies
+from studies import check
+
 JOB = """
 models: {pre: share/demo/vit-pre, post: share/demo/vit-post}
 data: [{name: digits, file: share/demo/digits.h5, loss: class, samples: 16}]
@@ -25,29 +27,12 @@ hessian: {edits: true, probes: 4, seed: 2}
 select: {exclude: [classifier.*]}
 output: {directory: %s, report: false}
 """
-failures = checks = 0
-
-
-def check(name, good, why=""):
-    """One TAP line."""
-    global failures, checks
-    checks += 1
-    failures += not good
-    print(f"{'ok' if good else 'not ok'} {checks} - {name}")
-    if not good:
-        print("#   " + str(why).replace("\n", "\n#   "))
 
 
 def run(folder, name, ranks, *sets, job=JOB, fault=None, options=()):
     """One study; its units by edit, or None, and what it said."""
     path = f"{folder}/{name}.yaml"
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(job % f"{folder}/{name}")
-    words = [*os.environ.get("DPT_MPIRUN", "mpirun -q").split(), "-n", str(ranks), PROGRAM, "run", path, *options]
-    for change in sets:
-        words += ["--set", change]
-    environment = dict(os.environ, **({"DPT_FAULT": fault} if fault else {}))
-    done = subprocess.run(words, check=False, capture_output=True, text=True, env=environment)
+    done = studies.study(path, job % f"{folder}/{name}", ranks, *sets, options=options, fault=fault)
     if not os.path.exists(f"{folder}/{name}/results.json"):
         return None, done.stderr + done.stdout
     with open(f"{folder}/{name}/results.json", encoding="utf-8") as file:
@@ -228,5 +213,4 @@ def main():
 
 if __name__ == "__main__":
     main()
-    print(f"1..{checks}")
-    sys.exit(1 if failures else 0)
+    sys.exit(studies.finish())

@@ -8,14 +8,16 @@ import csv
 import json
 import math
 import os
-import subprocess
 import sys
 import tempfile
 
 import h5py
 import numpy as np
 
-PROGRAM = os.path.join(os.environ.get("DELTAPATH_BUILD", "build/release"), "deltapath")
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
+import studies
+from studies import check
+
 EXACT = 0.272561  # tools/reference/curvature_golden.py share/demo/vit-pre share/demo/vit-post share/demo/digits.h5
 JOB = """
 models: {pre: share/demo/vit-pre, post: share/demo/vit-post}
@@ -29,29 +31,12 @@ law: {repeats: 3, seed: 5}
 select: {exclude: [classifier.*]}
 output: {directory: %s, report: false}
 """
-failures = checks = 0
-
-
-def check(name, good, why=""):
-    """One TAP line."""
-    global failures, checks
-    checks += 1
-    failures += not good
-    print(f"{'ok' if good else 'not ok'} {checks} - {name}")
-    if not good:
-        print("#   " + str(why).replace("\n", "\n#   "))
 
 
 def run(folder, name, ranks, *sets, job=JOB, fault=None, options=()):
     """One study; its results, or None, and what it said."""
     path = f"{folder}/{name}.yaml"
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(job % f"{folder}/{name}")
-    words = [*os.environ.get("DPT_MPIRUN", "mpirun -q").split(), "-n", str(ranks), PROGRAM, "run", path, *options]
-    for change in sets:
-        words += ["--set", change]
-    environment = dict(os.environ, **({"DPT_FAULT": fault} if fault else {}))
-    done = subprocess.run(words, check=False, capture_output=True, text=True, env=environment)
+    done = studies.study(path, job % f"{folder}/{name}", ranks, *sets, options=options, fault=fault)
     results = None
     if os.path.exists(f"{folder}/{name}/results.json"):
         with open(f"{folder}/{name}/results.json", encoding="utf-8") as file:
@@ -190,5 +175,4 @@ def main():
 
 if __name__ == "__main__":
     main()
-    print(f"1..{checks}")
-    sys.exit(1 if failures else 0)
+    sys.exit(studies.finish())

@@ -8,7 +8,10 @@ import subprocess
 import sys
 import tempfile
 
-PROGRAM = os.path.join(os.environ.get("DELTAPATH_BUILD", "build/release"), "deltapath")
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
+import studies
+from studies import check
+
 PAIRS = {
     "llama": ("task.h5", "lm"),
     "vit": ("digits.h5", "class"),
@@ -16,24 +19,13 @@ PAIRS = {
 }
 EDITS = ("[{name: dare, method: dare, p: [0.1, 0.8], seed: 1}, {name: drop, method: drop, p: 0.2, seed: 1},"
          " {name: none, method: expo, alpha: 0}]")
-failures = checks = 0
-
-
-def check(name, good, why=""):
-    """One TAP line."""
-    global failures, checks
-    checks += 1
-    failures += not good
-    print(f"{'ok' if good else 'not ok'} {checks} - {name}")
-    if not good:
-        print(f"#   {why}")
 
 
 def run(folder, pair, *options):
     """Units of a study by edit."""
     file, loss = PAIRS[pair]
     done = subprocess.run(
-        [*os.environ.get("DPT_MPIRUN", "mpirun -q").split(), "-n", "2", PROGRAM, "run", f"{folder}/job.yaml", "--set",
+        [*os.environ.get("DPT_MPIRUN", "mpirun -q").split(), "-n", "2", studies.PROGRAM, "run", f"{folder}/job.yaml", "--set",
          f"models={{pre: share/demo/{pair}-pre, post: share/demo/{pair}-post}}", "--set",
          f"data=[{{name: d, file: share/demo/{file}, loss: {loss}}}]", "--set", f"output.directory={folder}/{pair}",
          *options], check=False, capture_output=True, text=True)
@@ -79,8 +71,7 @@ def main():
               unit["reason"].endswith("some 149 samples with these shares would tell"), unit["reason"])
         unit = list(run(folder, "llama", *few, "--set", "accuracy_margin=0").values())[0]
         check("the accuracy left out", unit["verdict"] == "competitive" and unit["p_accuracy"] is None, unit)
-    print(f"1..{checks}")
-    return 1 if failures else 0
+    return studies.finish()
 
 
 if __name__ == "__main__":

@@ -14,7 +14,10 @@ import tempfile
 import h5py
 import numpy as np
 
-PROGRAM = os.path.join(os.environ.get("DELTAPATH_BUILD", "build/release"), "deltapath")
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
+import studies
+from studies import check
+
 GOLDEN = "tests/golden/path_correlation.json" # tools/reference/path_correlation_golden.py
 JOB = """
 models: {pre: %(folder)s/pre, post: %(folder)s/post}
@@ -28,29 +31,12 @@ riemann: {rule: left, points: 5, correlation: path}
 law: {repeats: 2}
 output: {directory: %(out)s, report: false}
 """
-failures = checks = 0
-
-
-def check(name, good, why=""):
-    """One TAP line."""
-    global failures, checks
-    checks += 1
-    failures += not good
-    print(f"{'ok' if good else 'not ok'} {checks} - {name}")
-    if not good:
-        print("#   " + str(why).replace("\n", "\n#   "))
 
 
 def run(folder, name, ranks, *sets, options=(), fault=None):
     """One study; what it said."""
     path = f"{folder}/{name}.yaml"
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(JOB % {"folder": folder, "out": f"{folder}/{name}"})
-    words = [*os.environ.get("DPT_MPIRUN", "mpirun -q").split(), "-n", str(ranks), PROGRAM, "run", path, *options]
-    for change in sets:
-        words += ["--set", change]
-    environment = dict(os.environ, **({"DPT_FAULT": fault} if fault else {}))
-    done = subprocess.run(words, check=False, capture_output=True, text=True, env=environment)
+    done = studies.study(path, JOB % {"folder": folder, "out": f"{folder}/{name}"}, ranks, *sets, options=options, fault=fault)
     return done.returncode, done.stderr
 
 
@@ -129,8 +115,7 @@ def main():
         if code == 0:
             again, first = arrays(folder, "again"), arrays(folder, "at2-1")
             check("with the same numbers", all(np.array_equal(again[e][0], first[e][0], equal_nan=True) for e in first))
-    print(f"1..{checks}")
-    return 1 if failures else 0
+    return studies.finish()
 
 
 if __name__ == "__main__":

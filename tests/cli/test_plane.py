@@ -11,7 +11,10 @@ import tempfile
 import h5py
 import numpy as np
 
-PROGRAM = os.path.join(os.environ.get("DELTAPATH_BUILD", "build/release"), "deltapath")
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
+import studies
+from studies import check
+
 JOB = """
 models: {pre: share/demo/llama-pre, post: share/demo/llama-post}
 data:
@@ -26,17 +29,6 @@ riemann: {rule: left, points: 1}
 output: {directory: out/plane, dtype: f32}
 plane: {a: far, b: back, points: 3}
 """
-failures = checks = 0
-
-
-def check(name, good, why=""):
-    """One TAP line."""
-    global failures, checks
-    checks += 1
-    failures += not good
-    print(f"{'ok' if good else 'not ok'} {checks} - {name}")
-    if not good:
-        print(f"#   {why}")
 
 
 def table(folder):
@@ -80,7 +72,7 @@ def main():
             file.write(JOB)
 
         def run(ranks, out, *options):
-            start = [*os.environ.get("DPT_MPIRUN", "mpirun -q").split(), "-n", str(ranks), PROGRAM, "run", job]
+            start = [*os.environ.get("DPT_MPIRUN", "mpirun -q").split(), "-n", str(ranks), studies.PROGRAM, "run", job]
             return subprocess.run([*start, "--set", f"output.directory={folder}/{out}", *options], check=False,
                                   capture_output=True, text=True)
 
@@ -89,7 +81,7 @@ def main():
             return result.returncode == 0
 
         if not done("a study with a plane", run(1, "one")):
-            print(f"1..{checks}")
+            studies.finish()
             return 1
         places, rows = table(f"{folder}/one"), units(f"{folder}/one")
         check("all places", len(places) == 2 * 9 and {k[1] for k in places} == {0.0, 0.5, 1.0}, places.keys())
@@ -142,8 +134,7 @@ def main():
                             ("the same edit", "{a: far, b: far}"), ("higher high", "{a: far, b: back, high: 0.5, low: 0.5}")):
             bad = run(1, "bad", "--set", f"plane={value}")
             check(f"refused: {word}", bad.returncode == 2 and word in bad.stderr, bad.stderr)
-    print(f"1..{checks}")
-    return 1 if failures else 0
+    return studies.finish()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,31 @@
+"""Lines of TAP, and studies that are run, for the tests of the command line in Python."""
+import os
+import subprocess
+
+PROGRAM = os.path.join(os.environ.get("DELTAPATH_BUILD", "build/release"), "deltapath")
+results = []  # of all checks
+
+
+def check(name, good, why=""):
+    """One TAP line."""
+    results.append(bool(good))
+    print(f"{'ok' if good else 'not ok'} {len(results)} - {name}")
+    if not good:
+        print("#   " + str(why).replace("\n", "\n#   "))
+
+
+def finish():
+    """The last line. Returns the exit code."""
+    print(f"1..{len(results)}")
+    return 0 if all(results) else 1
+
+
+def study(path, job, ranks, *sets, options=(), fault=None):
+    """Write a job and run it; the finished process."""
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(job)
+    words = [*os.environ.get("DPT_MPIRUN", "mpirun -q").split(), "-n", str(ranks), PROGRAM, "run", path, *options]
+    for change in sets:
+        words += ["--set", change]
+    environment = dict(os.environ, **({"DPT_FAULT": fault} if fault else {}))
+    return subprocess.run(words, check=False, capture_output=True, text=True, env=environment)
