@@ -118,7 +118,7 @@ typedef struct dpt_result_plane {
     int64_t points; /**< at least 2: places of x, and of y, evenly from low to high */
     double low, high;
     double *loss;     /**< (points, points) mean [nats], a row for each y */
-    double *accuracy; /**< (points, points) share that is right; in the block of loss, behind it */
+    double *accuracy; /**< (points, points) share that is right; in the block of loss, after it */
 } dpt_result_plane;
 
 void dpt_result_plane_destroy(dpt_result_plane *plane); /**< Local; an empty one is allowed. */
