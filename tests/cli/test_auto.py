@@ -4,7 +4,6 @@ stopped between any two of its passes goes on to the same bits; the plan says th
 
 import json
 import os
-import subprocess
 import sys
 import tempfile
 
@@ -41,9 +40,7 @@ def main():
             file.write(JOB)
 
         def run(ranks, out, *options):
-            start = [*os.environ.get("DPT_MPIRUN", "mpirun -q").split(), "-n", str(ranks), studies.PROGRAM, "run", job]
-            return subprocess.run([*start, "--set", f"output.directory={folder}/{out}", *options], check=False,
-                                  capture_output=True, text=True)
+            return studies.run(job, ranks, "--set", f"output.directory={folder}/{out}", *options)
 
         done = run(2, "two")
         check("a study", done.returncode == 0, done.stderr)

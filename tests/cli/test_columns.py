@@ -7,7 +7,6 @@ import json
 import math
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 
@@ -429,9 +428,8 @@ def main():
         out = f"{folder}/o"
         with open(f"{folder}/job.yaml", "w", encoding="utf-8") as file:
             file.write(JOB % out)
-        start = [*os.environ.get("DPT_MPIRUN", "mpirun -q").split(), "-n", "2", studies.PROGRAM, "run", f"{folder}/job.yaml"]
         def run(*options):
-            return subprocess.run([*start, *options], check=False, capture_output=True, text=True)
+            return studies.run(f"{folder}/job.yaml", 2, *options)
         done = run()
         check("the study", done.returncode == 0, done.stderr)
         weights(folder, run)

@@ -4,7 +4,6 @@ one that is not says what failed."""
 
 import json
 import os
-import subprocess
 import sys
 import tempfile
 
@@ -24,11 +23,10 @@ EDITS = ("[{name: dare, method: dare, p: [0.1, 0.8], seed: 1}, {name: drop, meth
 def run(folder, pair, *options):
     """Units of a study by edit."""
     file, loss = PAIRS[pair]
-    done = subprocess.run(
-        [*os.environ.get("DPT_MPIRUN", "mpirun -q").split(), "-n", "2", studies.PROGRAM, "run", f"{folder}/job.yaml", "--set",
-         f"models={{pre: share/demo/{pair}-pre, post: share/demo/{pair}-post}}", "--set",
-         f"data=[{{name: d, file: share/demo/{file}, loss: {loss}}}]", "--set", f"output.directory={folder}/{pair}",
-         *options], check=False, capture_output=True, text=True)
+    done = studies.run(
+        f"{folder}/job.yaml", 2, "--set", f"models={{pre: share/demo/{pair}-pre, post: share/demo/{pair}-post}}", "--set",
+        f"data=[{{name: d, file: share/demo/{file}, loss: {loss}}}]", "--set", f"output.directory={folder}/{pair}",
+        *options)
     check(f"{pair}: the study", done.returncode == 0, done.stderr)
     if done.returncode != 0:
         return {}

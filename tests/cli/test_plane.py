@@ -4,7 +4,6 @@ edit that lies there, the same at every number of ranks to rounding; a run that 
 
 import csv
 import os
-import subprocess
 import sys
 import tempfile
 
@@ -72,9 +71,7 @@ def main():
             file.write(JOB)
 
         def run(ranks, out, *options):
-            start = [*os.environ.get("DPT_MPIRUN", "mpirun -q").split(), "-n", str(ranks), studies.PROGRAM, "run", job]
-            return subprocess.run([*start, "--set", f"output.directory={folder}/{out}", *options], check=False,
-                                  capture_output=True, text=True)
+            return studies.run(job, ranks, "--set", f"output.directory={folder}/{out}", *options)
 
         def done(name, result):
             check(name, result.returncode == 0, result.stderr)

@@ -20,12 +20,16 @@ def finish():
     return 0 if all(results) else 1
 
 
+def run(path, ranks, *options, fault=None):
+    """Run the job that lies at path; the finished process."""
+    start = os.environ.get("DPT_MPIRUN", "mpirun -q").split()
+    environment = dict(os.environ, **({"DPT_FAULT": fault} if fault else {}))
+    return subprocess.run([*start, "-n", str(ranks), PROGRAM, "run", path, *options], check=False,
+                          capture_output=True, text=True, env=environment)
+
+
 def study(path, job, ranks, *sets, options=(), fault=None):
     """Write a job and run it; the finished process."""
     with open(path, "w", encoding="utf-8") as file:
         file.write(job)
-    words = [*os.environ.get("DPT_MPIRUN", "mpirun -q").split(), "-n", str(ranks), PROGRAM, "run", path, *options]
-    for change in sets:
-        words += ["--set", change]
-    environment = dict(os.environ, **({"DPT_FAULT": fault} if fault else {}))
-    return subprocess.run(words, check=False, capture_output=True, text=True, env=environment)
+    return run(path, ranks, *options, *(word for change in sets for word in ("--set", change)), fault=fault)
