@@ -1,4 +1,4 @@
-# What the scripts share that run the jobs of jobs/paper; sourced by them with these set: `self`, the script's own
+# What the scripts share that run the jobs of the paper's figures; sourced by them with these set: `self`, the script's own
 # name for messages, `program`, `ranks`, `out`, where the studies go, and `studies`, the names of all.
 failed=()
 
@@ -21,7 +21,8 @@ check_patterns() { # check_patterns PATTERN...: each is in the name of some stud
 
 run_study() { # run_study STUDY OPTION...: the job of its figure, to the end or from where it stopped
     local study=$1 figure=${1%%-*} began=$SECONDS log=$out/$1.log mark="# a log of $self, which writes it anew"
-    local sets=("${@:2}") i
+    local sets=("${@:2}") job=jobs/paper/$figure.yaml i
+    [[ -e $job ]] || job=jobs/$figure.yaml # of ours
     # As in these jobs: half of the samples choose, the others judge.
     if [[ $figure == @(fig7|table1|calibrated) ]]; then
         for i in "${!sets[@]}"; do
@@ -35,7 +36,7 @@ run_study() { # run_study STUDY OPTION...: the job of its figure, to the end or 
         return
     fi
     echo "$mark" >"$log"
-    if $DPT_MPIRUN -n "$ranks" "$program" run "jobs/paper/$figure.yaml" --resume "${sets[@]}" \
+    if $DPT_MPIRUN -n "$ranks" "$program" run "$job" --resume "${sets[@]}" \
         --set "output.directory=$out/$study" --set "name=$study" >>"$log" 2>&1; then
         echo "$study: done ($((SECONDS - began)) s)"
     else
