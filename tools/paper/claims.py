@@ -53,7 +53,7 @@ def answer(cell, cells=1):
         "negative": (high < 0, wide_low > 0),
         "no larger": (high < m and low <= 0, wide_low > 0),
     }[cell.question]
-    if cell.accuracy_margin > 0.0:
+    if cell.lost is not None:
         least, most = fall(cell.lost)
         holds, fails = holds and most < cell.accuracy_margin, fails or least > cell.accuracy_margin
     verdict = "holds" if holds else "fails" if fails else "undecided"
@@ -141,9 +141,10 @@ def odd(samples):
 
 def competitive(units, label):
     """A cell of an edit that is to be competitive."""
-    lost = np.array([u.array("correct_post").astype(float) - u.array("correct_edit") for u in units])
-    return Cell(f"{label}, {accuracy(units)}", st.changes(units), "competitive", units[0]["margin"], lost,
-                units[0]["accuracy_margin"])
+    lost, margin = None, units[0]["accuracy_margin"]
+    if margin > 0.0:  # else the study leaves the accuracy out
+        lost = np.array([u.array("correct_post").astype(float) - u.array("correct_edit") for u in units])
+    return Cell(f"{label}, {accuracy(units)}", st.changes(units), "competitive", units[0]["margin"], lost, margin)
 
 
 def dare(study, data):
