@@ -423,7 +423,35 @@ def calibrations(study, data):
                 yield Claim(OURS, claim.format(method), cells)
 
 
-CLAIMS = {"fig1": dare, "fig2": dare, "fig3": terms, "fig4": bits, "fig5": multiples,
+RANKED = 0.7  # rank correlation from which predictions tell which edit costs more
+
+
+def proof_row(study, data, words, rule, numbers, judged):
+    """A row about [value, low, high] of predicted and true changes; judged(low, high) -> (holds, fails)."""
+    value, low, high = (math.nan if x is None else x for x in numbers)
+    holds, fails = judged(low, high)
+    verdict = "holds" if holds else "fails" if fails else "undecided"
+    return Row(OURS, study.figure, words, rule, f"{study.pair}, {data}", verdict,
+               f"{value:.3g} [{low:.3g}, {high:.3g}]", [Answer(words, value, low, high, verdict)])
+
+
+def predictions(study, data):
+    """What predictions say of the changes that were measured after them."""
+    for proof in study.proof:
+        if proof["data"] != data:
+            continue
+        whole, drawn = proof["all"], proof["as_drawn"]
+        yield proof_row(study, data, f"Predictions tell which edit costs more: rank correlation of {RANKED} or more, over "
+                        f"{whole['edits']} edits", "holds when its interval lies above that, fails when it lies below",
+                        whole["rank_correlation"], lambda low, high: (low > RANKED, high < RANKED))
+        if drawn["edits"] > 0:
+            yield proof_row(study, data, "In range they tell how much: the slope of the true on the predicted change is 1, "
+                            f"over {drawn['edits']} edits", "holds when its interval holds 1 and lies within 0.5 and 2, "
+                            "fails when it leaves 1 out", drawn["slope"],
+                            lambda low, high: (0.5 < low <= 1 <= high < 2, low > 1 or high < 1))
+
+
+CLAIMS = {"predictions": predictions, "fig1": dare, "fig2": dare, "fig3": terms, "fig4": bits, "fig5": multiples,
           "fig6": alphas, "fig7": directions, "table1": biases, "calibrated": calibrations}
 
 

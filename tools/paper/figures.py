@@ -271,6 +271,16 @@ def table(rows):
     return text + "</tbody></table></div>"
 
 
+def predictions(study, data):
+    units = [u for u in study.units if u.data == data]
+    series = [{"name": name, "points": [(u["predicted_change"], u["change"]) for u in units if u.name == name]}
+              for name in study.names]
+    ranged = sum(u["predicted_in_range"] == 1 for u in units)
+    yield (plot.scatter(title(study, data), "predicted [nats]", "true change [nats]", series),
+           f"Change of the loss, predicted from gradient and curvature before it was measured, and then measured; {ranged} of "
+           f"{len(units)} predictions are called in range.")
+
+
 FIGURES = [
     ("fig1", "Figures 1 and 8 to 11: DARE-k over p and k, language models", dare),
     ("fig2", "Figure 2: DARE-k over p and k, image model", dare),
@@ -280,7 +290,8 @@ FIGURES = [
     ("fig6", "Figure 6: EXPO under the DPO loss", alphas),
     ("fig7", "Figures 7 and 13: interpolation against extrapolation", directions),
     ("table1", "Table 1: random, by sign, by gradient product", biases),
-    ("calibrated", "Beyond the paper: calibrated edits", calibrations)]
+    ("calibrated", "Beyond the paper: calibrated edits", calibrations),
+    ("predictions", "Beyond the paper: predicted and true changes", predictions)]
 
 
 def make(study, maker):

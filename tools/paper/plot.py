@@ -146,3 +146,26 @@ def categories(title, ylabel, names, series, far=True, bars=False, width=760, he
         style = "using 1:2:3 with boxes" if bars else "using 1:2 with points pt 7 ps 0.6"
         parts.append(f"$d{i} {style} lc rgb '{colour}' title \"{words(s['name'])}\"")
     return render(script + "plot " + ", ".join(parts) + "\n") if parts else ""
+
+
+def scatter(title, xlabel, ylabel, series, width=580, height=430):
+    """Points (x, y) of series [{name, points}] on axes of one scale, and the line where both are equal."""
+    values = [v for s in series for point in s["points"] for v in point if math.isfinite(v)]
+    if not values:
+        return ""
+    both = [{"points": [(0, v) for v in values]}]
+    scale = axis_scale(both) or max(map(abs, values)) or 1.0
+    axis = asinh_axis(scale, values)
+    ends = sorted(math.asinh(v / scale) for v in (min(values), max(values)))
+    script = HEAD.format(title=words(title), xlabel=words(xlabel), ylabel=words(ylabel), width=width, height=height)
+    script += axis + axis.replace("ytics", "xtics").replace("yrange", "xrange")
+    script += f"$line << EOD\n{ends[0]:.9g} {ends[0]:.9g}\n{ends[1]:.9g} {ends[1]:.9g}\nEOD\n"
+    parts = ["$line with lines lw 1.2 dt 2 lc rgb '#5a6270' title \"equal\""]
+    for i, s in enumerate(series):
+        rows = [" ".join(f"{math.asinh(v / scale):.9g}" for v in point) for point in s["points"]
+                if all(map(math.isfinite, point))]
+        if rows:
+            script += f"$d{i} << EOD\n" + "\n".join(rows) + "\nEOD\n"
+            parts.append(f"$d{i} with points pt 7 ps 0.5 lc rgb '{COLOURS[i % len(COLOURS)]}' "
+                         f"title \"{words(s['name'])}\"")
+    return render(script + "plot " + ", ".join(parts) + "\n")

@@ -94,6 +94,7 @@ class Study:
             self.provenance = record["provenance"] or {}
             self.job = self.provenance.get("job", "")
             self.names = edit_names(self.job)
+            self.proof = record.get("proof") or []
             self.units = [Unit(self, unit) for unit in record["units"]]
             for unit in self.units:
                 for key in NEEDED:
