@@ -6,14 +6,14 @@ share of the change (median, quartiles, worst), the gradients that it took for a
 interval questions that the same run answers, and the edits that it misses by more than the tolerance."""
 
 import argparse
-import json
 import math
 import os
 import subprocess
 import sys
 
-import h5py
 import numpy as np
+
+import results
 
 DEMO = "share/demo"
 DATA = {"llama": f"{{name: task, file: {DEMO}/task.h5, loss: lm, samples: 64}}",
@@ -36,23 +36,20 @@ def run(program, ranks, pair, rule, out):
 
 def show(pair, out, limit):
     """One line for a pair, and one for each edit beyond the limit."""
-    with open(f"{out}/results.json", encoding="utf-8") as file:
-        units = json.load(file)["units"]
+    units = results.Results(out).units
     miss = np.array([abs(u["error"] / u["change"]) for u in units])
     gradients = np.array([u["gradients"] for u in units])
     low, middle, high = np.percentile(miss, [25, 50, 75])
     covered = [u["estimate_combined_low"] <= u["change"] <= u["estimate_combined_high"] for u in units
-               if u["estimate_combined_low"] is not None]
+               if math.isfinite(u["estimate_combined_low"])]
     print(f"{pair:6} {len(units)} edits: miss {100 * middle:.2f} % (quartiles {100 * low:.2f} to {100 * high:.2f}, "
           f"worst {100 * miss.max():.1f}), {(miss <= limit).mean():.0%} within {100 * limit:g} %; gradients "
           f"{gradients.mean():.2f}, at most {gradients.max():.0f}; the interval with both has "
           f"{np.mean(covered) if covered else math.nan:.0%} of the changes")
-    with h5py.File(f"{out}/results.h5") as h5:
-        for unit, share in zip(units, miss):
-            if share > limit:
-                group = h5[f"edits/{unit['edit']}/{unit['data']}"]
-                print(f"    {unit['edit']}: {100 * share:.1f} %, change {unit['change']:.4g}, loss "
-                      f"{unit['loss_post']:.3g} -> {unit['loss_edit']:.3g}, {len(group['points'])} points")
+    for unit, share in zip(units, miss):
+        if share > limit:
+            print(f"    {unit.edit}: {100 * share:.1f} %, change {unit['change']:.4g}, loss "
+                  f"{unit['loss_post']:.3g} -> {unit['loss_edit']:.3g}, {unit['points']} points")
     return middle
 
 
@@ -76,4 +73,8 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except results.Unreadable as error:
+        print(f"rule_error.py: {error}", file=sys.stderr)
+        sys.exit(3)

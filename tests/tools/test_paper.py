@@ -3,6 +3,7 @@
 undecided, and the same bytes from the same results."""
 import csv
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -19,6 +20,7 @@ import claims
 import outputs
 import plot
 import report
+import results
 import study as st
 
 TESTS = []
@@ -39,27 +41,42 @@ def unit(edit, change, data="task", term=None, start=None, **parameters):
     term = change if term is None else term
     return {"edit": edit, "data": data, "parameters": parameters, "loss": "lm", "change": change,
             "estimate": term, "margin": 0.1, "accuracy_edit": 0.5, "accuracy_post": 0.9,
-            "accuracy_pre": 0.1, "loss_post": 1.0, "loss_pre": 3.0,
-            "by_module": [{"module": "q", "integrated": term}],
-            "by_layer": [{"layer": -1, "integrated": 0.0}, {"layer": 0, "integrated": term}],
+            "accuracy_pre": 0.1, "loss_post": 1.0, "loss_pre": 3.0, "choose_change": np.nan, "accuracy_margin": 0.0,
             "_edit": 1.0 + change + noise, "_term": term + noise,
             "_start": 0.5 * term if start is None else start}
+
+
+def seal(file):
+    """A changed file as if deltapath had written it."""
+    with open(file, "r+b") as opened:
+        body = opened.read()
+        opened.write(results.seal_of(body))
 
 
 def write(folder, names, units):
     folder.mkdir(parents=True)
     job = "name: x\nedits:\n" + "".join(f"- name: {n}\n  method: dare\n" for n in names) + "riemann:\n"
+    texts = lambda values: np.array([str(v).encode() for v in values])
     with h5py.File(folder / "results.h5", "w") as file:
+        file.attrs.update({"format": b"deltapath-results", "version": results.VERSION, "job": job.encode(),
+                           "provenance": json.dumps({"program": "deltapath"}).encode()})
+        file["tensors/names"], file["tensors/numel"] = texts(["q", "norm"]), np.array([64, 8])
+        file["tensors/layer"], file["tensors/module"] = np.array([0, -1]), texts(["q", "norm"])
+        file["units"] = texts(f"edits/{u['edit']}/{u['data']}" for u in units)
         for u in units:
             group = file.create_group(f"edits/{u['edit']}/{u['data']}")
-            group["loss_edit"] = u.pop("_edit")
+            group["loss_edit"] = u["_edit"]
             group["loss_post"] = np.ones(SAMPLES)
-            group["sample_integrated"] = u.pop("_term")
-            group["terms"] = np.array([[u.pop("_start"), u["estimate"]]])
-            group["tensor_stats_columns"] = np.array([b"delta_norm", b"edit_norm", b"scale"])
-            group["tensor_stats"] = np.array([[1.0, 0.5, 1.5], [1.0, 0.5, 2.0]])
-    (folder / "results.json").write_text(json.dumps(
-        {"name": folder.name, "provenance": {"job": job, "program": "deltapath"}, "units": units}))
+            group["sample_integrated"] = u["_term"]
+            group["terms"] = np.array([[u["_start"], u["estimate"]]])
+            group["integrated"] = np.array([u["estimate"], 0.0])
+            group["tensor_stats_columns"] = texts(["delta_norm", "edit_norm", "scale", "correlation"])
+            group["tensor_stats"] = np.array([[1.0, 0.5, 1.5, np.nan], [1.0, 0.5, 2.0, np.nan]])
+            if u["parameters"]:
+                group["parameter_names"], group["parameter_values"] = map(texts, zip(*u["parameters"].items()))
+            group.attrs["points"] = 2
+            group.attrs.update({k: v for k, v in u.items() if k[0] != "_" and k != "parameters"})
+    seal(folder / "results.h5")
 
 
 def dare_units(slope):
@@ -250,7 +267,7 @@ def the_table_names_each_claim_once(folder):
 @test
 def a_folder_without_studies_is_an_error(folder):
     result = run(folder, folder / "report.html")
-    assert result.returncode == 1 and "tools/paper.sh" in result.stderr
+    assert result.returncode == 3 and "tools/paper.sh" in result.stderr
     assert "<figure>-<pair>" in result.stderr and "fig4-qwen2-7b" in result.stderr
     assert not (folder / "report.html").exists()
 
@@ -265,6 +282,7 @@ def a_pair_may_hold_hyphens_and_what_is_left_out_is_said(folder):
     write(folder / "in/fig44-toy", ["bits"], bits_units())
     write(folder / "in/mine", ["bits"], bits_units())
     (folder / "in/fig5-toy").mkdir()
+    (folder / "in/fig5-toy/results.json").write_text("{}")
     (folder / "in/notes").mkdir()
     result = run(folder / "in", folder / "new/folder/report.html")
     assert result.returncode == 0, result.stderr
@@ -272,30 +290,88 @@ def a_pair_may_hold_hyphens_and_what_is_left_out_is_said(folder):
     lines = result.stderr.splitlines()
     assert len(lines) == 3 and "notes" not in result.stderr, lines
     assert "fig44-toy: left out" in lines[0] and "<figure>-<pair>" in lines[0]
-    assert "fig5-toy: left out: has no results.json" in lines[1] and "mine: left out" in lines[2]
+    assert "fig5-toy: left out: has no results.h5" in lines[1] and "mine: left out" in lines[2]
 
 
 @test
 def a_broken_study_is_one_line_and_the_others_are_reported(folder):
-    for name in ("good", "cut", "bare", "list", "short", "gone"):
+    for name in ("good", "text", "bare", "other", "gone"):
         write(folder / f"in/fig4-{name}", ["bits"], bits_units())
-    results = folder / "in/fig4-cut/results.json"
-    results.write_text(results.read_text()[:200])
-    (folder / "in/fig4-bare/results.json").write_text("{}")
-    (folder / "in/fig4-list/results.json").write_text("[1]")
-    arrays = folder / "in/fig4-short/results.h5"
-    arrays.write_bytes(arrays.read_bytes()[:4000])
-    with h5py.File(folder / "in/fig4-gone/results.h5", "a") as file:
-        del file["edits/bits-bits3/task/loss_edit"]
+    for name, body in (("text", b"x" * 1000), ("bare", b"")):
+        file = folder / f"in/fig4-{name}/results.h5"
+        file.write_bytes(body)
+        if body:
+            seal(file)
+    for name in ("other", "gone"):
+        with h5py.File(folder / f"in/fig4-{name}/results.h5", "a") as file:
+            if name == "other":
+                file.attrs["version"] = results.VERSION + 1
+            else:
+                del file["edits/bits-bits3/task/loss_edit"]
+        seal(folder / f"in/fig4-{name}/results.h5")
     result = run(folder / "in", folder / "report.html")
-    assert result.returncode == 1 and "Traceback" not in result.stderr, result.stderr
+    assert result.returncode == 3 and "Traceback" not in result.stderr, result.stderr
     lines = result.stderr.splitlines()
-    assert len(lines) == 5, lines
-    for name, file in (("cut", "json"), ("bare", "json"), ("list", "json"), ("short", "h5"),
-                       ("gone", "h5")):
-        assert sum(f"fig4-{name}/results.{file}: cannot be read" in line for line in lines) == 1, name
+    assert len(lines) == 4, lines
+    for name, words in (("text", "cannot be read"), ("bare", "cut off"), ("other", f"{results.VERSION} is known"),
+                        ("gone", "cannot be read")):
+        assert sum(f"fig4-{name}/results.h5: " in line and words in line for line in lines) == 1, (name, lines)
     rows = list(csv.DictReader(open(folder / "claims.csv", encoding="utf-8")))
     assert {r["pair"] for r in rows} == {"good, task"}
+
+
+@test
+def results_that_changed_since_are_refused(folder):
+    """A study of the program itself: what the report reads is under its checksum, the rest of the folder is not read."""
+    program = ROOT / os.environ.get("DELTAPATH_BUILD", "build/release") / "deltapath"
+    demo, study = "share/demo", folder / "in/fig4-vit"
+    subprocess.run([program, "run", "jobs/paper/fig4.yaml", "--set", "edits.0.bits=[1, 4]", "--set",
+                    f"data=[{{name: digits, file: {demo}/digits.h5, loss: class, samples: 9}}]", "--set",
+                    f"models={{pre: {demo}/vit-pre, post: {demo}/vit-post}}", "--set", f"output.directory={study}"],
+                   check=True, capture_output=True, cwd=ROOT)
+    written = json.loads((study / "manifest.json").read_text())["files"]
+    for name in ("results.h5", "results.json"):
+        assert results.xxh128((study / name).read_bytes()) == written[name]["xxh128"], name
+    for unit, record in zip(results.Results(study).units, json.loads((study / "results.json").read_text())["units"],
+                            strict=True):
+        assert unit.parameters == record["parameters"] and unit["change"] == record["change"], record["edit"]
+        for part in ("layer", "module"):
+            sums = [(str(r[part]), r["integrated"]) for r in record[f"by_{part}"]]
+            assert [p for p, _ in sums] == list(unit.by_part(part))
+            assert np.allclose([s for _, s in sums], list(unit.by_part(part).values()), rtol=1e-12, atol=1e-15)
+    assert run(folder / "in", folder / "a.html").returncode == 0
+    other = folder / "predictions-vit"  # what reads results.json too
+    shutil.copytree(study, other)
+    assert list(claims.rows_of(st.Study(other))) == []
+    for name, old, new in (("results.json", b"bits-bits4", b"bits-bits5"), ("manifest.json", b"summary", b"Summary")):
+        kept = (other / name).read_bytes()
+        (other / name).write_bytes(kept.replace(old, new))
+        try:
+            assert not list(claims.rows_of(st.Study(other))), name
+            raise AssertionError(f"{name} is taken")
+        except st.Unreadable as error:
+            assert str(error).startswith(f"{other / name}: "), error
+        (other / name).write_bytes(kept)
+    (study / "results.json").write_text("{}")
+    assert run(folder / "in", folder / "b.html").returncode == 0
+    assert (folder / "a.html").read_bytes() == (folder / "b.html").read_bytes()
+    whole = (study / "results.h5").read_bytes()
+    with h5py.File(study / "results.h5", "a") as file:  # HDF5 drops the seal
+        file["edits/bits-bits4/digits/loss_edit"][...] += 3.0
+    changed = (study / "results.h5").read_bytes()
+    middle = len(whole) // 2
+    for name, body in (("changed", changed), ("with the old seal", changed[:len(whole) - 80] + whole[-80:]),
+                       ("a bit", whole[:middle] + bytes([whole[middle] ^ 4]) + whole[middle + 1:]),
+                       ("cut", whole[:-1000]), ("none", b"")):
+        (study / "results.h5").write_bytes(body)
+        result = run(folder / "in", folder / "c.html")
+        lines = result.stderr.splitlines()
+        assert result.returncode == 3 and not (folder / "c.html").exists(), name
+        assert "results.h5: its checksum does not match" in lines[0] and "copy it again" in lines[0], lines
+        assert "no finished study" in lines[1] and len(lines) == 2, lines
+    rule = subprocess.run([sys.executable, "-c", f"import sys, runpy; sys.path[:0] = ['tools']; import rule_error as r; "
+                           f"r.show('x', {str(study)!r}, 1)"], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert "Unreadable" in rule.stderr and "its checksum does not match" in rule.stderr, rule
 
 
 @test
@@ -303,7 +379,7 @@ def an_output_that_cannot_be_written_is_one_line(folder):
     write(folder / "in/fig4-toy", ["bits"], bits_units())
     (folder / "file").write_text("")
     result = run(folder / "in", folder / "file/report.html")
-    assert result.returncode == 1 and "cannot be written" in result.stderr
+    assert result.returncode == 4 and "cannot be written" in result.stderr
     assert len(result.stderr.splitlines()) == 1, result.stderr
 
 
@@ -336,7 +412,7 @@ def any_part_of_a_job_makes_a_report(folder):
 def without_a_gain_nothing_is_equivalent(folder):
     units = bits_units()
     for u in units:
-        u["margin"] = None
+        u["margin"] = np.nan
     units[4]["_edit"] = np.ones(SAMPLES)
     write(folder / "fig4-toy", ["bits"], units)
     rows = {row.claim: row for row in claims.rows_of(st.Study(folder / "fig4-toy"))}
@@ -399,18 +475,18 @@ def only_its_own_unchanged_files_are_replaced(folder):
     kept = page.read_bytes(), table.read_bytes()
     study = next(folder.glob("fig1-*"))
     (folder / "notes.html").write_text("mine")
-    (folder / "link.html").symlink_to(study / "results.json")
+    (folder / "link.html").symlink_to(study / "results.h5")
     before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-    for output in (folder / "notes.html", folder / "link.html", study / "results.json", study / "new.html"):
+    for output in (folder / "notes.html", folder / "link.html", study / "results.h5", study / "new.html"):
         result = run(folder, output)
-        assert result.returncode == 1 and str(output.parent) in result.stderr, result
+        assert result.returncode == 4 and str(output.parent) in result.stderr, result
         assert len(result.stderr.splitlines()) == 1, result
         assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before, output
     for file, content in zip((page, table), kept):
         file.write_bytes(content.replace(b"fig1", b"FIG1", 1))
         changed = page.read_bytes(), table.read_bytes()
         result = run(folder, page)
-        assert result.returncode == 1 and f"{file}: is not as this tool wrote it" in result.stderr, result
+        assert result.returncode == 4 and f"{file}: is not as this tool wrote it" in result.stderr, result
         assert (page.read_bytes(), table.read_bytes()) == changed
         file.write_bytes(content)
     assert run(folder, page).returncode == 0 and (page.read_bytes(), table.read_bytes()) == kept
@@ -429,7 +505,7 @@ def no_page_below_a_model_or_among_the_files_of_a_study(folder):
     for place in ("model/r.html", "model/notes/r.html", "link/new/r.html", "to-units/r.html", "to-units/a/r.html"):
         result = run(folder / "in", folder / place)
         lines = result.stderr.splitlines()
-        assert result.returncode == 1 and len(lines) == 1, result
+        assert result.returncode == 4 and len(lines) == 1, result
         assert lines[0].startswith(f"report.py: {folder / place}: lies "), lines
         assert sorted(folder.rglob("*")) == before, place
 

@@ -92,9 +92,9 @@ def spread(study, data, p):
     if not any(units for _, units in chosen):
         return
     chosen += [(name, [unit]) for name, unit in single(study, data)]
-    for key, part in (("by_module", "module"), ("by_layer", "layer")):
-        records = [(name, {str(r[part]): r["integrated"] for r in units[0].record[key]})
-                   for name, units in chosen if units and units[0].record.get(key)]
+    for part in ("module", "layer"):
+        records = [(name, units[0].by_part(part)) for name, units in chosen if units]
+        records = [(name, by) for name, by in records if by]
         if not records:
             continue
         names = list(records[0][1])

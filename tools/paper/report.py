@@ -3,9 +3,10 @@
 
     tools/paper/report.py out/paper -o out/paper/report.html
 
-Every folder `<figure>-<pair>` with a results.json of `deltapath run jobs/paper/<figure>.yaml` is taken,
-whichever models it is of. Needs python3-h5py, python3-numpy and gnuplot. The report holds no time and
-no duration: the same results give the same bytes.
+Every folder `<figure>-<pair>` with a results.h5 of `deltapath run jobs/paper/<figure>.yaml` is taken,
+whichever models it is of; what is read of a study is checked against its checksums. Needs
+python3-h5py, python3-numpy and gnuplot. The report holds no time and no duration: the same results give the same
+bytes. Exit codes: 0 done, 2 usage, 3 a study is damaged or there is none, 4 output cannot be written.
 """
 import argparse
 import hashlib
@@ -18,6 +19,7 @@ sys.path[:0] = [str(pathlib.Path(__file__).parent), str(pathlib.Path(__file__).r
 import claims
 import figures
 import outputs
+import results
 import study as st
 
 STYLE = """
@@ -138,9 +140,13 @@ def markdown(rows):
 FIGURE_NAMES = {name: title.split(":")[0] for name, title in TITLES.items()}
 
 
+TABLE = "claims.csv"
+INPUT, OUTPUT = 3, 4
+
+
 def vouches(table):
     """What the page says of the table next to it, which cannot carry a checksum itself."""
-    return f"<!-- claims.csv {hashlib.sha256(table).hexdigest()}\n"
+    return f"<!-- {TABLE} {hashlib.sha256(table).hexdigest()}\n"
 
 
 def vouched(table, _):
@@ -152,8 +158,8 @@ def vouched(table, _):
 
 def check(output, folder):
     """Both files, before anything is replaced."""
-    table = output.with_name("claims.csv")
-    studies = {file.parent for name in ("results.json", "results.h5") for file in folder.glob(f"*/{name}")}
+    table = output.with_name(TABLE)
+    studies = {file.parent for file in folder.glob(f"*/{results.NAME}")}
     outputs.check_place(output)
     outputs.check(output, studies, outputs.COMMENT)
     outputs.check(table, studies, sealed=vouched)
@@ -185,7 +191,7 @@ def page_of(studies, rows, sections):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("folder", type=pathlib.Path, help="holds <figure>-<pair>/results.json")
+    parser.add_argument("folder", type=pathlib.Path, help=f"holds <figure>-<pair>/{results.NAME}")
     to = parser.add_mutually_exclusive_group(required=True)
     to.add_argument("-o", "--output", type=pathlib.Path, help="the page to write")
     to.add_argument("--table", action="store_true", help="print the claims as a table in Markdown, as in doc/paper.md")
@@ -207,20 +213,22 @@ def main():
     for line in skipped + broken:
         print(f"report.py: {line}", file=sys.stderr)
     if not read:
-        sys.exit(f"report.py: {args.folder}: no finished study there: each needs a folder named "
-                 f"<figure>-<pair> with a results.json, <figure> being one of {', '.join(TITLES)}, as "
-                 "in fig4-qwen2-7b; tools/paper.sh makes those of the shipped pairs")
+        print(f"report.py: {args.folder}: no finished study there: each needs a folder named "
+              f"<figure>-<pair> with a {results.NAME}, <figure> being one of {', '.join(TITLES)}, as "
+              "in fig4-qwen2-7b; tools/paper.sh makes those of the shipped pairs", file=sys.stderr)
+        return INPUT
     if args.table:
         print(markdown(rows))
-        return 1 if broken else 0
+        return INPUT if broken else 0
     write(args.output, args.folder, page_of(read, rows, sections), rows)
     print(f"report: {args.output}: {counted(len(rows), 'claim', 'claims')}: {summary(rows)}; the cells "
-          "of each: claims.csv next to it")
-    return 1 if broken else 0
+          f"of each: {TABLE} next to it")
+    return INPUT if broken else 0
 
 
 if __name__ == "__main__":
     try:
         sys.exit(main())
     except outputs.Refused as refused:
-        sys.exit(f"report.py: {refused}")
+        print(f"report.py: {refused}", file=sys.stderr)
+        sys.exit(OUTPUT)

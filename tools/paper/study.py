@@ -1,64 +1,32 @@
 """Studies as `deltapath run` leaves them, and the intervals that the claims are judged by."""
-import contextlib
 import json
 import math
 import pathlib
 
-import h5py
 import numpy as np
 
-NEEDED = ("edit", "data", "parameters", "loss", "change", "margin", "accuracy_edit", "accuracy_post")
+import results
+
+NEEDED = ("edit", "data", "loss", "change", "margin", "accuracy_edit", "accuracy_post")
+
+Unreadable = results.Unreadable
 
 
-class Unreadable(Exception):
-    """A file of a study is not what `deltapath run` writes: one line that names it."""
-
-
-@contextlib.contextmanager
-def reading(path):
-    """Errors while a file is read, as one line that names it."""
-    try:
-        yield
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        words = " ".join(str(error).split())
-        raise Unreadable(f"{path}: cannot be read ({words}): run the study again with --resume, "
-                         "or move its folder away") from error
-
-
-class Unit:
+class Unit(results.Unit):
     """One edit on one data set."""
-
-    def __init__(self, study, record):
-        self.study, self.record = study, record
-        self.edit, self.data = record["edit"], record["data"]
-        self.parameters = record["parameters"]
 
     @property
     def name(self):
         """Name in the job file: the id up to the first swept parameter."""
-        for name in sorted(self.study.names, key=len, reverse=True):
+        for name in sorted(self.results.names, key=len, reverse=True):
             if self.edit == name or self.edit.startswith(name + "-"):
                 return name
         return self.edit
 
-    def __getitem__(self, key):
-        value = self.record.get(key)
-        return math.nan if value is None else value
-
-    def get(self, parameter):
-        return self.parameters.get(parameter)
-
     def correlations(self):
         """(tensor, correlation of mask and product, entries) where it is known."""
-        with reading(self.study.arrays), h5py.File(self.study.arrays) as file:
-            group = file[f"edits/{self.edit}/{self.data}"]
-            if "tensor_stats" not in group or "tensors" not in file:
-                return []
-            columns = [c.decode() for c in group["tensor_stats_columns"][()]]
-            values = group["tensor_stats"][:, columns.index("correlation")]
-            names = [n.decode() for n in file["tensors/names"][()]]
-            counts = file["tensors/numel"][()]
-        return [(n, float(r), int(k)) for n, r, k in zip(names, values, counts)
+        names, counts = self.results.array("tensors/names"), self.results.array("tensors/numel")
+        return [(results.text(n), float(r), int(k)) for n, r, k in zip(names, self.tensor_stat("correlation"), counts)
                 if math.isfinite(r) and k > 1]
 
     def first_order(self):
@@ -67,43 +35,27 @@ class Unit:
 
     def tensor_column(self, name):
         """A column of the numbers on each tensor that the edit changed."""
-        columns = [c.decode() for c in self.array("tensor_stats_columns")]
-        values = self.array("tensor_stats")
-        return values[values[:, columns.index("delta_norm")] > 0.0, columns.index(name)]
-
-    def array(self, name):
-        with reading(self.study.arrays), h5py.File(self.study.arrays) as file:
-            return file[f"edits/{self.edit}/{self.data}/{name}"][()]
-
-    def has(self, name):
-        with reading(self.study.arrays), h5py.File(self.study.arrays) as file:
-            return f"edits/{self.edit}/{self.data}/{name}" in file
+        return self.tensor_stat(name)[self.tensor_stat("delta_norm") > 0.0]
 
 
-class Study:
+class Study(results.Results):
     """All units of a folder; `figure` and `pair` are its name, as in fig1-llama or fig4-qwen2-7b."""
 
     def __init__(self, folder):
-        self.folder = pathlib.Path(folder)
-        self.arrays = self.folder / "results.h5"
-        self.name = self.folder.name
+        super().__init__(folder, Unit)
+        self.name = pathlib.Path(folder).name
         self.figure, self.pair = name_parts(self.name)
-        path = self.folder / "results.json"
-        with reading(path):
-            record = json.loads(path.read_text(encoding="utf-8"))
-            self.provenance = record["provenance"] or {}
-            self.job = self.provenance.get("job", "")
-            self.names = edit_names(self.job)
-            self.proof = record.get("proof") or []
-            self.units = [Unit(self, unit) for unit in record["units"]]
+        self.names = edit_names(self.job)
+        with results.reading(self.path):
             for unit in self.units:
                 for key in NEEDED:
                     unit.record[key]
-            if not self.units:
-                raise ValueError("it holds no edit")
-        with reading(self.arrays), h5py.File(self.arrays):
-            pass
         self.data = list(dict.fromkeys(unit.data for unit in self.units))
+
+    @property
+    def proof(self):
+        """Predicted and true changes compared, for each data set; of a study with predictions."""
+        return self.listed("results.json", json.loads).get("proof") or []
 
     def find(self, data, name, **parameters):
         """Units of an entry of the job whose parameters have these values."""
@@ -150,9 +102,9 @@ def load(folder, figures):
     for path in sorted(p for p in pathlib.Path(folder).glob("*") if p.is_dir()):
         figure, pair = name_parts(path.name)
         named = figure in figures and pair
-        if not (path / "results.json").is_file():
-            if named or (path / "results.h5").is_file():
-                skipped.append(f"{path}: left out: has no results.json: the study is unfinished, run it "
+        if not (path / results.NAME).is_file():
+            if named:
+                skipped.append(f"{path}: left out: has no {results.NAME}: the study is unfinished, run it "
                                "again with --resume")
         elif not named:
             skipped.append(f"{path}: left out: its name is not <figure>-<pair> with a figure of "
