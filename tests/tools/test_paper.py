@@ -375,6 +375,15 @@ def results_that_changed_since_are_refused(folder):
 
 
 @test
+def the_page_and_its_table_have_two_names(folder):
+    write(folder / "in/fig4-toy", ["bits"], bits_units())
+    for name in ("claims.csv", "x/../claims.csv"):
+        result = run(folder / "in", folder / name)
+        assert result.returncode == 2 and "is the name of the table" in result.stderr, result
+        assert len(result.stderr.splitlines()) == 1 and not (folder / "claims.csv").exists(), result
+
+
+@test
 def an_output_that_cannot_be_written_is_one_line(folder):
     write(folder / "in/fig4-toy", ["bits"], bits_units())
     (folder / "file").write_text("")

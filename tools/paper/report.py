@@ -141,7 +141,11 @@ FIGURE_NAMES = {name: title.split(":")[0] for name, title in TITLES.items()}
 
 
 TABLE = "claims.csv"
-INPUT, OUTPUT = 3, 4
+USAGE, INPUT, OUTPUT = 2, 3, 4
+
+
+class Usage(SystemExit):
+    """A command that cannot be followed: one line for the user."""
 
 
 def vouches(table):
@@ -159,6 +163,8 @@ def vouched(table, _):
 def check(output, folder):
     """Both files, before anything is replaced."""
     table = output.with_name(TABLE)
+    if outputs.is_same(output, table) or output.name == TABLE:
+        raise Usage(f"{output}: is the name of the table that goes next to the page: give the page another name")
     studies = {file.parent for file in folder.glob(f"*/{results.NAME}")}
     outputs.check_place(output)
     outputs.check(output, studies, outputs.COMMENT)
@@ -229,6 +235,6 @@ def main():
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except outputs.Refused as refused:
+    except (Usage, outputs.Refused) as refused:
         print(f"report.py: {refused}", file=sys.stderr)
-        sys.exit(OUTPUT)
+        sys.exit(USAGE if isinstance(refused, Usage) else OUTPUT)
