@@ -1,4 +1,5 @@
 """Studies as `deltapath run` leaves them, and the intervals that the claims are judged by."""
+import functools
 import json
 import math
 import pathlib
@@ -149,6 +150,7 @@ def t_upper(t, df):
     return 0.5 * (1.0 - front * beta_fraction(b, a, y) / b)
 
 
+@functools.lru_cache(maxsize=None)
 def t_quantile(p, df):
     low, high = 0.0, 1e4
     for _ in range(200):
