@@ -10,8 +10,8 @@ build=(gcc libc6-dev make pkg-config "${mpi/openmpi/openmpi-bin}" "lib$mpi-dev" 
     "libhdf5-$mpi-dev" libopenblas-openmp-dev liblapacke-dev librandom123-dev libxxhash-dev
     libfyaml-dev libjansson-dev)
 demo=(gnuplot-nox)
-paper=(python3 python3-h5py python3-numpy)
-check=(libcmocka-dev hdf5-tools python3 python3-h5py python3-numpy slurm-wlm munge)
+paper=(python3 python3-h5py python3-numpy python3-xxhash)
+check=(libcmocka-dev hdf5-tools python3 python3-h5py python3-numpy python3-xxhash slurm-wlm munge)
 lint=(clang-format cppcheck universal-ctags)
 tidy=(clang-tidy)
 fuzz=(clang libclang-rt-14-dev)

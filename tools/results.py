@@ -11,21 +11,13 @@ import pathlib
 
 import h5py
 import numpy as np
+from xxhash import xxh128_hexdigest
 
 VERSION = 5  # DPT_RESULTS_VERSION of include/deltapath/results/results.h
 NAME, MANIFEST, FIRST = "results.h5", "manifest.json", b'{\n "checksum": "'
 MODULES = "embed q k v o gate up down norm head other".split()
 
-SECRET = bytes.fromhex(
-    "b8fe6c3923a44bbe7c01812cf721ad1cded46de9839097db7240a4a4b7b3671fcb79e64eccc0e578825ad07dccff7221"
-    "b8084674f743248ee03590e6813a264c3c2852bb91c300cb88d0658b1b532ea371644897a20df94e3819ef46a9deacd8"
-    "a8fa763fe39c343ff9dcbbc7c70b4f1d8a51e04bcdb45931c89f7ec9d9787364eac5ac8334d3ebc3c581a0fffa1363eb"
-    "170ddd51b7f0da49d316552629d4689e2b16be587d47a1fc8ff8b8d17ad031ce45cb3a8f95160428afd7fbcabb4b407e")
-KEYS = np.frombuffer(SECRET, "<u8")
-P32, P64 = (2654435761, 2246822519, 3266489917), (
-    11400714785074694791, 14029467366897019727, 1609587929392839161, 9650029242287828579, 2870177450012600261)
-STRIPE, BLOCK, LANES, WORD = 64, 1024, 8, 2 ** 64 - 1
-SHORT = 240  # bytes up to which XXH3 is another function
+SEAL = 80  # bytes of the trailer
 
 
 class Unreadable(Exception):
@@ -43,68 +35,25 @@ def reading(path):
                          "or move its folder away") from error
 
 
-def stripe_sums(data, keys):
-    """What stripes of 64 bytes add to the eight sums: (..., stripes, 8) words with their keys."""
-    mixed = data ^ keys
-    products = (mixed & np.uint64(0xffffffff)) * (mixed >> np.uint64(32))
-    return (products + data[..., np.arange(LANES) ^ 1]).sum(axis=-2, dtype=np.uint64)
-
-
-def merged(sums, secret, start):
-    """Eight sums folded into 64 bits."""
-    keys = [int(k) for k in np.frombuffer(SECRET, "<u8", LANES, secret)]
-    for i in range(0, LANES, 2):
-        product = (int(sums[i]) ^ keys[i]) * (int(sums[i + 1]) ^ keys[i + 1])
-        start += (product & WORD) ^ (product >> 64)
-    start &= WORD
-    start = (start ^ start >> 37) * 0x165667919E3779F9 & WORD
-    return start ^ start >> 32
-
-
-def xxh128(data):
-    """XXH3-128 with seed 0 of more than 240 bytes, as 32 hexadecimal digits: after the specification of xxHash
-    (https://github.com/Cyan4973/xxHash, XXH3), since Python has it in no package of its own."""
-    size, blocks = len(data), (len(data) - 1) // BLOCK
-    if size <= SHORT:
-        raise ValueError(f"{size} bytes are too few")
-    sums = np.array([P32[2], *P64[:4], P32[1], P64[4], P32[0]], np.uint64)
-    steps = np.arange(BLOCK // STRIPE)[:, None] + np.arange(LANES)
-    for first in range(0, blocks, BLOCK):  # as many blocks at a time, for the memory
-        count = min(BLOCK, blocks - first)
-        words = np.frombuffer(data, "<u8", count * BLOCK // 8, first * BLOCK).reshape(count, -1, LANES)
-        for added in stripe_sums(words, KEYS[steps]):
-            sums += added
-            sums ^= sums >> np.uint64(47)
-            sums ^= KEYS[-LANES:]
-            sums *= np.uint64(P32[0])
-    stripes = (size - 1) % BLOCK // STRIPE
-    words = np.frombuffer(data, "<u8", stripes * LANES, blocks * BLOCK).reshape(-1, LANES)
-    sums += stripe_sums(words, KEYS[steps[:stripes]])
-    sums += stripe_sums(np.frombuffer(data, "<u8", LANES, size - STRIPE)[None],
-                        np.frombuffer(SECRET, "<u8", LANES, 121))
-    high, low = merged(sums, 117, ~(size * P64[1]) & WORD), merged(sums, 11, size * P64[0] & WORD)
-    return f"{high:016x}{low:016x}"
-
-
 def seal_of(body):
     """The trailer of so many bytes."""
-    return f"deltapath-xxh128 {xxh128(body)} {len(body):016x}{'':13}\n".encode()
+    return f"deltapath-xxh128 {xxh128_hexdigest(body)} {len(body):016x}{'':13}\n".encode()
 
 
 def unsealed(path):
     """The bytes of a file before its seal, which is checked."""
-    data, seal = pathlib.Path(path).read_bytes(), 80
-    if len(data) <= SHORT + seal or data[-seal:] != seal_of(data[:-seal]):
+    data = pathlib.Path(path).read_bytes()
+    if data[-SEAL:] != seal_of(data[:-SEAL]):
         raise Unreadable(f"{path}: its checksum does not match: it was cut off, damaged or changed after deltapath "
                          "wrote it: copy it again from where it was whole, or run the study again into another folder")
-    return data[:-seal]
+    return data[:-SEAL]
 
 
 def manifest_of(path):
     """What a manifest says of each file; its checksum, the first key, covers all of it."""
     with reading(path):
         data = path.read_bytes()
-        if data[len(FIRST):][:32].decode() != xxh128(FIRST + b"0" * 32 + data[len(FIRST) + 32:]):
+        if data[len(FIRST):][:32].decode() != xxh128_hexdigest(FIRST + b"0" * 32 + data[len(FIRST) + 32:]):
             raise Unreadable(f"{path}: its checksum does not match: it was damaged or changed: copy the folder again from "
                              "where it was whole")
         return json.loads(data)["files"]
@@ -188,7 +137,7 @@ class Results:
         for path in (self.path, folder / name):
             with reading(path):
                 data, entry = path.read_bytes(), files.get(path.name, {})
-                if entry.get("bytes") != len(data) or entry["xxh128"] != xxh128(data):
+                if entry.get("bytes") != len(data) or entry["xxh128"] != xxh128_hexdigest(data):
                     raise Unreadable(f"{path}: is not the file that {MANIFEST} lists: it was damaged or changed, or is of "
                                      "another run: copy the folder again from where it was whole, or run the study again")
                 if path.name == name:

@@ -3,6 +3,7 @@
 undecided, and the same bytes from the same results."""
 import csv
 import json
+import math
 import os
 import pathlib
 import re
@@ -10,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import types
 
 import h5py
 import numpy as np
@@ -249,6 +251,49 @@ def page_holds_every_figure_and_repeats(folder):
 
 
 @test
+def competitive_is_loss_and_accuracy(folder):
+    def verdict(n, lost, change=0.0, seeds=1):
+        samples = change + 0.01 * RNG.standard_normal((seeds, n))
+        wrong = np.zeros((seeds, n))
+        wrong[:, :lost] = 1.0
+        return claims.answer(claims.Cell("x", samples, "competitive", 0.1, wrong, 0.02)).verdict
+    # 0.98^148 is above 5 %: as many samples without a loss do not show that less than 2 % are lost.
+    assert [verdict(148, 0), verdict(149, 0), verdict(149, 0, seeds=5)] == ["undecided", "holds", "holds"]
+    assert [verdict(400, 1), verdict(400, 5), verdict(400, 40)] == ["holds", "undecided", "fails"]
+    assert [verdict(400, 0, 0.2), verdict(400, 40, 0.2), verdict(400, 0, 0.0995)] == ["fails", "fails", "undecided"]
+
+
+@test
+def predictions_are_judged_by_their_proof(folder):
+    def verdicts(ranks, slope, edits=9):
+        study = types.SimpleNamespace(pair="toy", figure="predictions", proof=[
+            {"data": "other", "all": {}, "as_drawn": {}},
+            {"data": "task", "all": {"edits": 60, "rank_correlation": ranks},
+             "as_drawn": {"edits": edits, "slope": slope}}])
+        return [row.verdict for row in claims.predictions(study, "task")]
+    assert verdicts([0.9, 0.8, 0.95], [1.1, 0.8, 1.3]) == ["holds", "holds"]
+    assert verdicts([0.8, 0.6, 0.9], [1.5, 0.8, 2.3]) == ["undecided", "undecided"]
+    assert verdicts([0.3, 0.1, 0.5], [1.5, 1.2, 1.9]) == ["fails", "fails"]
+    assert verdicts([0.9, None, None], [1.0, 0.9, 1.1], 0) == ["undecided"]
+
+
+@test
+def predicted_and_true_changes_share_a_scale(folder):
+    drawn, plot.render = plot.render, lambda script: script
+    try:
+        script = plot.scatter("t", "predicted", "true", [{"name": "a", "points": [(0.1, 0.2), (-3.0, math.nan), (0.0, 4.0)]}])
+        assert plot.scatter("t", "predicted", "true", [{"name": "a", "points": []}]) == ""
+    finally:
+        plot.render = drawn
+    axes = [line.replace("xtics", "ytics").replace("xrange", "yrange") for line in script.splitlines()
+            if re.match("set [xy](tics \\(|range)", line)]
+    assert axes[:2] == axes[2:] and len(axes) == 4, axes
+    block = script.split("$d0 << EOD\n")[1].split("\nEOD")[0].splitlines()
+    points = [[float(v) for v in line.split()] for line in block]
+    assert len(points) == 2 and points[0][0] < points[0][1] < points[1][1] and points[1][0] == 0.0, points
+
+
+@test
 def the_table_names_each_claim_once(folder):
     make_all(folder / "in")
     result = subprocess.run(["/usr/bin/python3", ROOT / "tools/paper/report.py", folder / "in", "--table"],
@@ -331,7 +376,7 @@ def results_that_changed_since_are_refused(folder):
                    check=True, capture_output=True, cwd=ROOT)
     written = json.loads((study / "manifest.json").read_text())["files"]
     for name in ("results.h5", "results.json"):
-        assert results.xxh128((study / name).read_bytes()) == written[name]["xxh128"], name
+        assert results.xxh128_hexdigest((study / name).read_bytes()) == written[name]["xxh128"], name
     for unit, record in zip(results.Results(study).units, json.loads((study / "results.json").read_text())["units"],
                             strict=True):
         assert unit.parameters == record["parameters"] and unit["change"] == record["change"], record["edit"]

@@ -5,7 +5,7 @@
 
 Every folder `<figure>-<pair>` with a results.h5 of `deltapath run jobs/paper/<figure>.yaml` is taken,
 whichever models it is of; what is read of a study is checked against its checksums. Needs
-python3-h5py, python3-numpy and gnuplot. The report holds no time and no duration: the same results give the same
+python3-h5py, python3-numpy, python3-xxhash and gnuplot. The report holds no time and no duration: the same results give the same
 bytes. Exit codes: 0 done, 2 usage, 3 a study is damaged or there is none, 4 output cannot be written.
 """
 import argparse
