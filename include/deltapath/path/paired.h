@@ -30,7 +30,7 @@ typedef struct dpt_paired_options {
     const dpt_bootstrap *source; /**< of resamples; NULL: Student's always. Borrowed. */
 } dpt_paired_options;
 
-/** The mean of a - b with all its intervals at once: one distribution is behind ends and p values. Owned. */
+/** The mean of a - b with all its intervals at once: one distribution gives ends and p values. Owned. */
 typedef struct dpt_paired {
     int64_t n;
     double mean;
