@@ -111,6 +111,25 @@ static bool join_same_tensors(const dpt_results *a, const dpt_results *b) {
     return same;
 }
 
+/* Fingerprints look at samples of a model, digests at every byte that a study reads of it. */
+static dpt_status join_compare_digests(const join_part *a, const join_part *b) {
+    static const char *const models[][2] = {{"pre", "pre_digest"}, {"post", "post_digest"}};
+    const json_t *in_a = json_object_get(a->provenance, "inputs");
+    const json_t *in_b = json_object_get(b->provenance, "inputs");
+    for (int i = 0; i < 2; i++) {
+        const char *x = json_string_value(json_object_get(in_a, models[i][1]));
+        const char *y = json_string_value(json_object_get(in_b, models[i][1]));
+        const char *path = json_string_value(json_object_get(in_b, models[i][0]));
+        if (x != NULL && y != NULL && strcmp(x, y) != 0)
+            return dpt_error(DPT_ERR_INPUT,
+                             "%s and %s were made from different models: %s has other values since "
+                             "(%s %s against %s): run one of them again with the model of the other",
+                             a->directory, b->directory, path != NULL ? path : models[i][0],
+                             models[i][1], x, y);
+    }
+    return DPT_OK;
+}
+
 static dpt_status join_compare(const join_part *a, const join_part *b) {
     if (strcmp(join_program(a), join_program(b)) != 0)
         return dpt_error(DPT_ERR_INPUT,
@@ -118,6 +137,9 @@ static dpt_status join_compare(const join_part *a, const join_part *b) {
                          a->directory, join_program(a), b->directory, join_program(b));
     if (strcmp(a->frame, b->frame) != 0)
         return join_refuse_frame(a, b);
+    dpt_status st = join_compare_digests(a, b);
+    if (st != DPT_OK)
+        return st;
     if (!json_equal(json_object_get(a->provenance, "inputs"),
                     json_object_get(b->provenance, "inputs")) ||
         !join_same_tensors(&a->results, &b->results))

@@ -349,6 +349,20 @@ void dpt_outputs_close(dpt_outputs *outputs) {
     *outputs = (dpt_outputs){.job = NULL};
 }
 
+dpt_status dpt_outputs_set_digests(dpt_outputs *outputs, const uint64_t digests[2]) {
+    static const char *const keys[] = {"pre_digest", "post_digest"};
+    json_t *object = json_loads(outputs->provenance, 0, NULL);
+    for (int i = 0; i < 2; i++)
+        if (digests[i] != 0)
+            json_object_set_new(json_object_get(object, "inputs"), keys[i], hex(digests[i]));
+    char *text = object != NULL ? outputs_print_json(object) : NULL;
+    if (text == NULL)
+        return dpt_error(DPT_ERR_OUTPUT, "no memory for the provenance: " DPT_MEM_REMEDY);
+    dpt_mem_free(outputs->provenance);
+    outputs->study.provenance = outputs->provenance = text;
+    return DPT_OK;
+}
+
 const char *dpt_outputs_data_name(const dpt_job *job, int d) {
     return d >= 0 ? job->data[d].name : "";
 }

@@ -54,6 +54,9 @@ dpt_status dpt_outputs_make_directory(const char *path);
 dpt_results_study dpt_outputs_unit_study(const dpt_outputs *outputs, const dpt_inputs *inputs,
                                          const dpt_job_edit *edit, int d);
 
+/** Put the digests of both models into the provenance of the study, which `join` compares; 0: not known. Local. */
+dpt_status dpt_outputs_set_digests(dpt_outputs *outputs, const uint64_t digests[2]);
+
 /** Name of the data set of a unit; "" for an edit alone. Local. */
 const char *dpt_outputs_data_name(const dpt_job *job, int d);
 

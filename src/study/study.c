@@ -402,6 +402,11 @@ static dpt_status write_results(study *s) {
                            "%s/units: the result of %s is gone: run again with --resume",
                            s->job->directory, edit->id);
     }
+    uint64_t digests[2];
+    for (int i = 0; i < 2; i++)
+        digests[i] = s->inputs.digest[i] != 0 ? s->inputs.digest[i] : s->kept[i];
+    if (st == DPT_OK)
+        st = dpt_outputs_set_digests(&s->outputs, digests);
     if (st == DPT_OK && s->comm->rank == 0)
         st = dpt_prediction_check(s->job->directory, results, count);
     st = dpt_agree(s->comm, st);

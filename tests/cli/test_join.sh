@@ -109,26 +109,44 @@ other_jobs() { # parts that were made by other means than --only
         "$tmp"/d{0,1} -o "$tmp/none"
 }
 
-models_that_changed() { # between two parts, where no piece of a fingerprint lies
-    cp -r share/demo/llama-post "$tmp/post"
-    run_at 1 run "$tap_root/job.yaml" --set output.directory="$tmp/p0" --only 0/2 --set models.post="$tmp/post"
-    $python - "$tmp"/post/*.safetensors <<'P'
-import json, struct, sys
-for path in sys.argv[1:]:
+change_where_no_piece_lies() { # change_where_no_piece_lies MODEL TENSOR VALUES: of its bf16 values some become 0.5
+    $python - "$@" <<'P'
+import glob, json, struct, sys
+folder, wanted, values = sys.argv[1], sys.argv[2], int(sys.argv[3])
+for path in glob.glob(f"{folder}/*.safetensors"):
     raw = bytearray(open(path, "rb").read())
     start = 8 + struct.unpack("<Q", raw[:8])[0]
     for name, tensor in json.loads(raw[8:start]).items():
-        first, end = tensor.get("data_offsets", (0, 0))
-        if end - first > 150000: # between the first and the second of four pieces
+        if name.endswith(wanted): # between the first and the second of four pieces
+            first, end = tensor["data_offsets"]
             at = start + first + (end - first) // 6
             at -= at % 2
-            raw[at:at + 3000] = b"\x00\x3f" * 1500
+            raw[at:at + 2 * values] = b"\x00\x3f" * values
     with open(path, "r+b") as file:
         file.write(raw)
 P
-    run_at 1 run "$tap_root/job.yaml" --set output.directory="$tmp/p1" --only 1/2 --set models.post="$tmp/post"
+}
+
+models_that_changed() { # between two parts, where no piece of a fingerprint lies: one value of the embedding
+    local side
+    for side in pre post; do
+        cp -r share/demo/llama-$side "$tmp/$side"
+        run_at 1 run "$tap_root/job.yaml" --set output.directory="$tmp/${side}0" --only 0/2 --set models.$side="$tmp/$side"
+        change_where_no_piece_lies "$tmp/$side" embed_tokens.weight 1
+        run_at 1 run "$tap_root/job.yaml" --set output.directory="$tmp/${side}1" --only 1/2 --set models.$side="$tmp/$side"
+        refused "$side changed between" 3 "different models: $tmp/$side has other values since .${side}_digest" \
+            "$tmp/$side"{0,1} -o "$tmp/none"
+    done
+}
+
+a_reference_that_changed() { # no digest is kept of it: what it does to the losses is seen
+    cp -r share/demo/llama-post "$tmp/ref"
+    local set=(--set "data=[{name: pairs, file: share/demo/preference.h5, loss: dpo, samples: 4, reference: $tmp/ref}]")
+    run_at 1 run "$tap_root/job.yaml" --set output.directory="$tmp/p0" --only 0/2 "${set[@]}"
+    change_where_no_piece_lies "$tmp/ref" down_proj.weight 1500
+    run_at 1 run "$tap_root/job.yaml" --set output.directory="$tmp/p1" --only 1/2 "${set[@]}"
     run_at 1 join "$tmp"/p{0,1} -o "$tmp/none"
-    expect_error "models that changed between" 3 "found other losses of the same models"
+    expect_error "a reference that changed between" 3 "found other losses of the same models"
     holds "nothing is written of them" test -z "$(ls "$tmp/none")"
 }
 
@@ -157,5 +175,6 @@ parallel=2
 part parts_equal_whole 1
 part parts_equal_whole 2
 part models_that_changed
+part a_reference_that_changed
 part broken_only
 done_testing
