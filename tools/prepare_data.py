@@ -6,7 +6,8 @@
 One JSON object a line:
   --kind lm    {"prompt": ..., "response": ...}
   --kind dpo   {"prompt": ..., "chosen": ..., "rejected": ...}
-A value is a string, or a list of token ids that are taken as they are.
+A value is a string, or a list of token ids that are taken as they are. Other keys are ignored and named, but for
+those that mean weights or clusters, which would go unseen: they are refused.
 
 DIR is a HuggingFace tokenizer directory (tokenizer.json, as a rule the model's own directory).
 Prompt and response are tokenised apart and joined, so the border never moves.
@@ -229,6 +230,38 @@ def check_cluster(where: str, record: dict, key: str):
     return value
 
 
+def distance(a: str, b: str) -> int:
+    """Letters to insert, remove, change or swap until one word is the other: dpt_nearest_distance."""
+    rows = [list(range(len(b) + 1))]
+    for i, x in enumerate(a, 1):
+        rows.append([i])
+        for j, y in enumerate(b, 1):
+            cost = min(rows[i - 1][j] + 1, rows[i][j - 1] + 1, rows[i - 1][j - 1] + (x != y))
+            if i > 1 and j > 1 and x == b[j - 2] and a[i - 2] == y:
+                cost = min(cost, rows[i - 2][j - 2] + 1)
+            rows[i].append(cost)
+    return rows[-1][-1]
+
+
+REMEDIES = {"weights": "weights are a data set of the HDF5 file (doc/formats.md): rename the key, or remove it",
+            "cluster": "give --cluster \"{}\", or rename the key, or remove it"}
+
+
+def check_other_key(where: str, key: str) -> None:
+    """A key that is not read must not look as if it were: as near to a name as `run` allows for one in the HDF5 file."""
+    word = key.lower()
+    for name, remedy in REMEDIES.items():
+        near = len(word) < 32 and distance(word, name) <= min(len(word) // 3, 3)
+        if near or (len(word) >= 3 and name.startswith(word)):
+            raise Bad(INPUT, f"{where}: the key \"{key}\" is not read, and would go unseen: {remedy.format(key)}")
+
+
+def note_ignored(ignored: dict) -> None:
+    if ignored:
+        print("prepare_data.py: note: keys that are ignored: " + ", ".join(
+            f"\"{key}\" ({lines} {'line' if lines == 1 else 'lines'})" for key, lines in ignored.items()), file=sys.stderr)
+
+
 def once(pairs):
     """A JSON object whose keys stand once each."""
     record = dict(pairs)
@@ -293,9 +326,13 @@ def build(options, tok: Tokens):
     many were dropped or cut."""
     names = KINDS[options.kind]
     groups = {g: [] for g in names}
-    clusters, numbers = [], {}
+    clusters, numbers, ignored = [], {}, {}
     dropped = cut = 0
     for where, record, values in read_records(options.input, ["prompt", *names.values()]):
+        for key in record.keys() - {"prompt", *names.values(), options.cluster}:
+            if key not in ignored:
+                check_other_key(where, key)
+            ignored[key] = ignored.get(key, 0) + 1
         prompt = tok.prompt(values[0])
         sides = [join(where, prompt, tok.response(v), tok, options) for v in values[1:]]
         if None in sides:
@@ -306,6 +343,7 @@ def build(options, tok: Tokens):
             clusters.append(numbers.setdefault(check_cluster(where, record, options.cluster), len(numbers)))
         for samples, side in zip(groups.values(), sides):
             samples.append(side[:2])
+    note_ignored(dict(sorted(ignored.items())))
     if not all(groups.values()):
         raise Bad(INPUT, f"{options.input}: no samples" + (
             f": all {dropped} are longer than --max-length" if dropped else ": the file is empty"))

@@ -120,6 +120,19 @@ def clusters_are_numbered_by_a_key(w):
     w.fails(w.run([{"prompt": [2], "response": [3], "page": True}], "--cluster", "page"), 3, "string", "page")
 
 
+@case()
+def keys_that_are_not_read_are_named(w):
+    record = {"prompt": [2], "response": [3]}
+    for key, remedy in (("weight", "HDF5"), ("weights", "HDF5"), ("Wieghts", "HDF5"), ("clusters", '--cluster "clusters"'),
+                        ("cluster", '--cluster "cluster"'), ("clus", '--cluster "clus"')):
+        w.fails(w.run([record, record, {**record, key: 1}]), 3, ":3: ", f'"{key}" is not read', remedy)
+    r = w.run([{**record, "cluster": 1, "prompt_id": 5}, {**record, "cluster": 2, "prompt_id": "x", "source": None}],
+              "--cluster", "cluster")
+    assert r.returncode == 0 and r.stderr.splitlines() == [
+        'prepare_data.py: note: keys that are ignored: "prompt_id" (2 lines), "source" (1 line)'], r
+    assert w.run([record], "--force").stderr == ""
+
+
 def recorded(w, tokenizer):
     """The tokenizer_hash that the tool records for this content of tokenizer.json."""
     text = tokenizer if isinstance(tokenizer, str) else json.dumps(tokenizer)
