@@ -217,6 +217,11 @@ def check_value(where: str, record: dict, key: str):
         if all(type(v) is int for v in value):
             return value
     elif isinstance(value, str):
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError as e:
+            raise Bad(INPUT, f"{where}: \"{key}\" holds half a character, the surrogate \\u{ord(value[e.start]):04x}, at place "
+                             f"{e.start}: write the whole character, or leave the line out") from e
         return value
     raise Bad(INPUT, f"{where}: \"{key}\" is neither a string nor a list of token ids")
 

@@ -133,6 +133,15 @@ def keys_that_are_not_read_are_named(w):
     assert w.run([record], "--force").stderr == ""
 
 
+@case()
+def half_a_character_is_one_line(w):
+    for kind, key in (("lm", "response"), ("lm", "prompt"), ("dpo", "rejected")):
+        record = {"prompt": [2], "response": [3], "chosen": [4], "rejected": [5], key: "a \ud800 b"}
+        if kind == "dpo":
+            del record["response"]
+        w.fails(w.run([record], "--kind", kind), 3, ":1: ", f'"{key}"', "\\ud800")
+
+
 def recorded(w, tokenizer):
     """The tokenizer_hash that the tool records for this content of tokenizer.json."""
     text = tokenizer if isinstance(tokenizer, str) else json.dumps(tokenizer)
