@@ -6,6 +6,16 @@
 #include <immintrin.h>
 #endif
 
+dpt_status dpt_random_drop_check(const char *method, double p) {
+    if (!(p < 1.0) || dpt_rng_threshold(p) >> 32 == 0)
+        return DPT_OK;
+    return dpt_error(
+        DPT_ERR_USAGE,
+        "%s: p: %.17g would keep no delta: masks of 32 bits take a probability within "
+        "2^-33 of 1 for 1: give at most 0.9999999997, or `drop` with p = 1 to drop all",
+        method, p);
+}
+
 void dpt_random_drop_destroy(dpt_edit_stage *stage) {
     dpt_random_drop *f = stage->state;
     if (f == NULL)

@@ -19,6 +19,10 @@ typedef struct dpt_random_drop_piece {
     uint64_t bits[DPT_EDIT_PIECE / 64];
 } dpt_random_drop_piece;
 
+/** Check that a drop probability below 1 keeps deltas at all: masks of 32 bits take what is within 2^-33 of 1 for 1.
+ * Local. Errors: DPT_ERR_USAGE naming method, parameter p and remedy. */
+dpt_status dpt_random_drop_check(const char *method, double p);
+
 /** Allocate the state of a stage whose drop probability is parameter number `p`, factors zero. Local. @return
  * NULL without memory. */
 dpt_random_drop *dpt_random_drop_create(dpt_edit_stage *stage, int p);

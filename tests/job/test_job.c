@@ -157,6 +157,15 @@ static void test_bad_jobs(void **state) {
     expect_bad(HEAD "edits:\n- {name: e, method: dare, p: 1}\n", "job.yaml:4:30:");
     expect_bad(HEAD "edits:\n- {name: e, method: dare, p: []}\n", "the list of 'p' is empty");
     expect_bad(HEAD "edits:\n- {name: e, method: dare}\n", "job.yaml:4:");
+    expect_bad(HEAD "edits:\n- {name: e, method: dare, p: [0.5, 0.9999999999]}\n",
+               "p: 0.99999999989999999 would keep no delta");
+    expect_bad(HEAD "edits:\n- {name: e, method: drop, p: 0.99999999989}\n",
+               "drop: p: 0.99999999988");
+    expect_bad(HEAD "edits:\n- {name: e, method: della, p: 0.9999999999, epsilon: 0}\n",
+               "della: p: ");
+    dpt_job least =
+        parse_good(HEAD "edits:\n- {name: e, method: dare, p: 0.9999999997}\n", 0, NULL);
+    dpt_job_destroy(&least);
     expect_bad(HEAD "edits:\n- {name: ../e, method: expo, alpha: 1}\n", "use letters");
     expect_bad(HEAD "edits:\n- {name: e, method: expo, alpha: [1, 1]}\n", "two edits have the id");
     expect_bad(HEAD "edits:\n- {name: e, method: expo, alpha: 1, seed: -1}\n", "seed is '-1'");

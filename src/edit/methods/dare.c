@@ -53,7 +53,7 @@ static dpt_status dare_check(const dpt_edit_stage_spec *spec) {
         dpt_edit_value(spec, DARE_K) != 0.0)
         return dpt_error(DPT_ERR_USAGE, "dare: k: rescale l1 is defined for k = 0 only: set k to 0 "
                                         "or rescale to exact");
-    return DPT_OK;
+    return dpt_random_drop_check("dare", dpt_edit_value(spec, DARE_P));
 }
 
 /* With k = 1 the dropped set is kept, and the others are not rescaled. */

@@ -1,3 +1,4 @@
+#include "../random_drop.h"
 #include "../rows.h"
 
 #include "deltapath/base/mem.h"
@@ -20,7 +21,7 @@ static dpt_status della_check(const dpt_edit_stage_spec *spec) {
                          "della: epsilon: the probabilities %g .. %g leave [0, 1): lower epsilon, "
                          "which is at most 2 p and below 2 (1 - p)",
                          p - half, p + half);
-    return DPT_OK;
+    return dpt_random_drop_check("della", p - half);
 }
 
 static dpt_status della_prepare(dpt_edit_work *work, dpt_edit_stage *stage) {

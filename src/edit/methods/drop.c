@@ -19,6 +19,10 @@ static dpt_status drop_prepare(dpt_edit_work *work, dpt_edit_stage *stage) {
     return DPT_OK;
 }
 
+static dpt_status drop_check(const dpt_edit_stage_spec *spec) {
+    return dpt_random_drop_check("drop", dpt_edit_value(spec, DROP_P));
+}
+
 static bool drop_draws(const dpt_edit_stage_spec *spec) {
     double p = dpt_edit_value(spec, DROP_P);
     return p > 0.0 && p < 1.0;
@@ -41,6 +45,7 @@ const dpt_edit_method dpt_edit_method_drop = {
                 .lower = 0.0,
                 .upper = 1.0,
                 .help = "share of the deltas that is dropped"}},
+    .check = drop_check,
     .draws = drop_draws,
     .prepare = drop_prepare,
     .apply = dpt_random_drop_apply,
