@@ -25,8 +25,19 @@ studies=(fig1-smollm2-high predictions-smollm2-high fig1-smollm2-middle fig1-smo
 # shown to lose less than two points of accuracy, not even one that answers everything as before.
 declare -A samples=([fig1]=160 [fig3]=16 [fig4]=160 [fig5]=32 [fig7]=48 [table1]=96 [predictions]=64)
 declare -A every=([fig1]=20 [fig3]=10 [fig4]=3 [fig5]=26 [fig7]=11 [table1]=10 [predictions]=20)
-# Of the grid of Figure 1 three rates, for k = 0 at the other learning rates and k = -1 and 0 in bf16.
+# Parts of the grids of Figures 1, 5 and 7.
 declare -A ks=([high]="-1, -0.5, 0, 0.5, 0.8" [middle]=0 [low]=0 [high-bf16]="-1, 0")
+multiples="[0.5, 0.8, 1, 1.2, 2]" alphas="[-1, -0.5, -0.3, -0.1, 0.1, 0.3, 0.5, 1]"
+edits_of() { # edits_of FIGURE PAIR: those that are not as in its job
+    case $1 in
+    fig1) echo "[{name: dare, method: dare, k: [${ks[$2]}], p: [0.1, 0.5, 0.9], seeds: 5}]" ;;
+    fig5) echo "[{name: degenerate, method: bitdelta, multiple: $multiples}," \
+        "{name: normal, method: bitdelta, sample: normal, multiple: $multiples, seeds: 5}," \
+        "{name: uniform, method: bitdelta, sample: uniform, multiple: $multiples, seeds: 5}]" ;;
+    fig7) echo "[{name: expo, method: expo, alpha: $alphas}, {name: best, method: expo, alpha: auto}," \
+        "{name: layers, method: expo, alpha: auto, groups: layers}]" ;;
+    esac
+}
 
 self=tools/paper-real.sh out=out/paper-real${QUICK:+-quick}
 . tools/paper/studies.sh
@@ -50,8 +61,8 @@ for study in "${studies[@]}"; do
     [[ $figure == fig7 ]] && data="$data, $(entry pair "$some"), $(entry text $((some / 2)))"
     sets=(--set "models={pre: build/real/pre, post: build/real/$rate}" --set "data=[$data]"
         --set "output.dtype=$dtype")
-    [[ $figure == fig1 ]] &&
-        sets+=(--set "edits=[{name: dare, method: dare, k: [${ks[$pair]}], p: [0.1, 0.5, 0.9], seeds: 5}]")
+    edits=$(edits_of "$figure" "$pair")
+    [[ -n $edits ]] && sets+=(--set "edits=$edits")
     # What is predicted is the loss at the end: the path need not be walked.
     [[ $figure == predictions ]] && sets+=(--set "riemann={rule: left, points: 1}")
     [[ -n ${QUICK:-} ]] && sets+=(--only "0/${every[$figure]}")
