@@ -170,6 +170,22 @@ char *dpt_store_recipe_of(const char *provenance) {
     return recipe;
 }
 
+dpt_status dpt_store_compare_companions(const dpt_store *store, const char *path, char **name) {
+    dpt_store_header header = {.nfiles = 0};
+    int64_t format = DPT_STORE_NONE;
+    const char *found = NULL;
+    *name = NULL;
+    dpt_status st = scan(path, &header, &format);
+    if (st == DPT_OK)
+        st = dpt_store_companions_compare(&store->header, &header, &found);
+    if (st == DPT_OK && found != NULL) {
+        *name = dpt_mem_strdup(found, "companion file");
+        st = *name != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+    }
+    dpt_store_header_destroy(&header);
+    return st;
+}
+
 dpt_status dpt_store_get_origin(const char *path, dpt_store_origin *out) {
     dpt_store_header header = {.nfiles = 0};
     int64_t format = DPT_STORE_NONE;

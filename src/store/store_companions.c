@@ -189,6 +189,59 @@ dpt_status dpt_store_companion_copy(const dpt_store_companion *companion, const 
     return st;
 }
 
+/* Of one length. */
+static dpt_status compare_bytes(const dpt_store_companion *a, const dpt_store_companion *b,
+                                int handle_a, int handle_b, bool *same) {
+    char *buffer = dpt_mem_alloc(2 * COPY_BYTES, 1, "bytes of companion files");
+    if (buffer == NULL)
+        return DPT_ERR_OUTPUT;
+    dpt_status st = DPT_OK;
+    for (int64_t done = 0; done < a->bytes && st == DPT_OK && *same; done += COPY_BYTES) {
+        int64_t n = a->bytes - done < COPY_BYTES ? a->bytes - done : COPY_BYTES;
+        if (dpt_file_read_at(handle_a, a->offset + done, buffer, n) != n)
+            st = unreadable(a, "it became shorter, or the disk failed");
+        else if (dpt_file_read_at(handle_b, b->offset + done, buffer + COPY_BYTES, n) != n)
+            st = unreadable(b, "it became shorter, or the disk failed");
+        *same = st == DPT_OK && memcmp(buffer, buffer + COPY_BYTES, (size_t)n) == 0;
+    }
+    dpt_mem_free(buffer);
+    return st;
+}
+
+static dpt_status companion_compare(const dpt_store_companion *a, const dpt_store_companion *b,
+                                    bool *same) {
+    *same = strcmp(a->name, b->name) == 0 && a->bytes == b->bytes;
+    if (!*same)
+        return DPT_OK;
+    int handle_a = dpt_file_open_input(a->file);
+    int handle_b = handle_a >= 0 ? dpt_file_open_input(b->file) : -1;
+    dpt_status st = handle_b >= 0 ? compare_bytes(a, b, handle_a, handle_b, same) : DPT_ERR_INPUT;
+    if (handle_a >= 0)
+        close(handle_a);
+    if (handle_b >= 0)
+        close(handle_b);
+    return st;
+}
+
+dpt_status dpt_store_companions_compare(const dpt_store_header *a, const dpt_store_header *b,
+                                        const char **name) {
+    dpt_status st = DPT_OK;
+    *name = NULL;
+    for (int i = 0; st == DPT_OK && *name == NULL && (i < a->ncompanions || i < b->ncompanions);
+         i++) {
+        const dpt_store_companion *x = i < a->ncompanions ? &a->companions[i] : NULL;
+        const dpt_store_companion *y = i < b->ncompanions ? &b->companions[i] : NULL;
+        bool same = false;
+        if (x != NULL && y != NULL)
+            st = companion_compare(x, y, &same);
+        if (same)
+            continue;
+        bool first = y == NULL || (x != NULL && strcmp(x->name, y->name) <= 0);
+        *name = first ? x->name : y->name;
+    }
+    return st;
+}
+
 dpt_status dpt_store_companions_restore(const dpt_store_header *header, const char *directory) {
     dpt_status st = DPT_OK;
     for (int i = 0; header != NULL && i < header->ncompanions && st == DPT_OK; i++) {

@@ -153,6 +153,9 @@ int64_t dpt_store_companions_bytes(const dpt_store_header *header); /**< 0 witho
 /** Copy into the file `to` from a byte on, and sync. */
 dpt_status dpt_store_companion_copy(const dpt_store_companion *companion, const char *to,
                                     int64_t to_offset);
+/** The first of two sorted lists that only one has or whose bytes differ; NULL: none. Borrowed. */
+dpt_status dpt_store_companions_compare(const dpt_store_header *a, const dpt_store_header *b,
+                                        const char **name);
 /** Write all as files of a directory. */
 dpt_status dpt_store_companions_restore(const dpt_store_header *header, const char *directory);
 

@@ -61,3 +61,30 @@ void dpt_warn_of_newer(const dpt_inputs *in, const bool *finished, int units) {
     for (int d = 0; d < job->njudged; d++)
         newer_compare(in->reference[d], oldest);
 }
+
+void dpt_warn_of_companions(const dpt_inputs *in, const bool *finished) {
+    const dpt_job *job = in->job;
+    char *changed = NULL;
+    int models = 0;
+    for (int e = 0; e < job->nedits && job->checkpoint != DPT_STORE_NONE; e++) {
+        char *path = finished[e] ? dpt_outputs_model_path(job, &job->edits[e]) : NULL;
+        char *name = NULL;
+        if (path != NULL && dpt_store_compare_companions(in->post, path, &name) != DPT_OK) {
+            dpt_log(DPT_LOG_WARN, "%s", dpt_error_message());
+            dpt_error_clear();
+        }
+        models += name != NULL;
+        if (changed == NULL)
+            changed = name;
+        else
+            dpt_mem_free(name);
+        dpt_mem_free(path);
+    }
+    if (models > 0)
+        dpt_log(DPT_LOG_WARN,
+                "%s: %s changed since: %d finished models in %s/models have another one and keep "
+                "it, models that are made now get the new one: bring the old one back, or give "
+                "output.overwrite=true in place of --resume to make all again",
+                job->post, changed, models, job->directory);
+    dpt_mem_free(changed);
+}

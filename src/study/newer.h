@@ -9,4 +9,8 @@
  * @param[in] finished (job->nedits) edits whose units are kept. @param[in] units per edit. */
 void dpt_warn_of_newer(const dpt_inputs *inputs, const bool *finished, int units);
 
+/** Warn when a tokenizer, generation or licence file of the post-trained model is not the one that edited models of
+ * finished edits have: these keep theirs. Local, on rank 0. @param[in] finished (job->nedits) edits that are kept. */
+void dpt_warn_of_companions(const dpt_inputs *inputs, const bool *finished);
+
 #endif

@@ -476,6 +476,8 @@ static dpt_status work(study *s, const dpt_study_options *options) {
     bool known = s->kept[0] != 0 && s->kept[1] != 0 && s->inputs.digest[1] != 0;
     if (st == DPT_OK && options->resume && !known && s->comm->rank == 0)
         dpt_warn_of_newer(&s->inputs, finished, s->units);
+    if (st == DPT_OK && options->resume && s->comm->rank == 0)
+        dpt_warn_of_companions(&s->inputs, finished);
     if (st == DPT_OK)
         st = prepare_work(s, left);
     if (st == DPT_OK)

@@ -253,6 +253,28 @@ newer_models() { # a fingerprint looks at samples: that a model is the same is n
     done
 }
 part newer_models
+changed_companions() { # tokenizer and generation files of the post-trained model go into each edited model
+    cp -r "$tap_root/m" "$tmp/m"
+    echo '{}' >"$tmp/m/post/generation_config.json"
+    cp -r "$tmp/m/post" "$tmp/kept"
+    local at="models={pre: $tmp/m/pre, post: $tmp/m/post}" format name
+    for format in safetensors hdf5; do
+        study 2 --set "$at" --set output.checkpoint=$format --only dare
+        expect_exit "$format: a study" 0
+        for name in none generation_config.json LICENSE; do
+            [[ $name = none ]] || echo '[]' >"$tmp/m/post/$name"
+            study 2 --set "$at" --set output.checkpoint=$format --resume
+            expect_exit "$format, $name changed: resumed" 0
+            holds "$format, $name changed: it is said of each model that has another one" \
+                test "$(grep -c "warning: .*m/post: .* changed since" "$tmp/err")$(grep -c "m/post: $name changed since: [15] finished models in study/models" "$tmp/err")" = \
+                "$([[ $name = none ]] && echo 00 || echo 11)"
+            rm -rf "$tmp/m/post"
+            cp -r "$tmp/kept" "$tmp/m/post"
+        done
+        rm -rf "$tmp/study"
+    done
+}
+part changed_companions
 rewritten() { # a value outside of the samples, in a model without hashes
     $models plain "$tmp/m" && cp -r "$tmp/m" "$tmp/was"
     local side ranks set="models={pre: $tmp/m/pre, post: $tmp/m/post}"

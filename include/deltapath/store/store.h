@@ -61,6 +61,11 @@ dpt_status dpt_store_check_usable(const dpt_store *store);
  * borrowed, sorted by name. Local. */
 int dpt_store_companion_count(const dpt_store *store);
 const char *dpt_store_companion_at(const dpt_store *store, int i, int64_t *bytes);
+
+/** Compare these files with those of the model at `path`. Local. @param[out] name  of the first that only one has or
+ * whose bytes differ (dpt_mem_free), or NULL when they are the same. Errors: DPT_ERR_INPUT naming a file. */
+dpt_status dpt_store_compare_companions(const dpt_store *store, const char *path, char **name);
+
 dpt_store_format dpt_store_get_format(const dpt_store *store); /**< Local */
 
 /** What the headers of a model say about where it comes from. */
