@@ -121,11 +121,11 @@ static dpt_status join_compare_digests(const join_part *a, const join_part *b) {
         const char *y = json_string_value(json_object_get(in_b, models[i][1]));
         const char *path = json_string_value(json_object_get(in_b, models[i][0]));
         if (x != NULL && y != NULL && strcmp(x, y) != 0)
-            return dpt_error(DPT_ERR_INPUT,
-                             "%s and %s were made from different models: %s has other values since "
-                             "(%s %s against %s): run one of them again with the model of the other",
-                             a->directory, b->directory, path != NULL ? path : models[i][0],
-                             models[i][1], x, y);
+            return dpt_error(
+                DPT_ERR_INPUT,
+                "%s and %s were made from different models: %s has other values since "
+                "(%s %s against %s): run one of them again with the model of the other",
+                a->directory, b->directory, path != NULL ? path : models[i][0], models[i][1], x, y);
     }
     return DPT_OK;
 }
