@@ -10,6 +10,7 @@
 #include "deltapath/base/isolate.h"
 #include "job_edits.h"
 #include "job_keys.h"
+#include "job_measures.h"
 #include "yaml.h"
 
 #include <errno.h>
@@ -102,31 +103,13 @@ static dpt_status read_edits(dpt_job *job, const dpt_yaml *yaml, struct fy_node 
     return st == DPT_OK ? dpt_job_edits_check(job, yaml, list) : st;
 }
 
-static dpt_status read_patterns(const dpt_yaml *yaml, struct fy_node *map, const char *key,
-                                int *count, const char ***out) {
-    struct fy_node *list;
-    dpt_status st = dpt_yaml_list(yaml, map, key, &list, count);
-    if (st != DPT_OK || *count == 0)
-        return st;
-    *out = dpt_mem_zalloc(*count, sizeof **out, "patterns");
-    if (*out == NULL)
-        return DPT_ERR_OUTPUT;
-    for (int i = 0; i < *count; i++) {
-        struct fy_node *item = fy_node_sequence_get_by_index(list, i);
-        (*out)[i] = dpt_yaml_scalar(item);
-        if ((*out)[i] == NULL)
-            return dpt_yaml_error(yaml, item, "%s lists patterns such as \"model.layers.*\"", key);
-    }
-    return DPT_OK;
-}
-
 static dpt_status read_select(dpt_job *job, const dpt_yaml *yaml, struct fy_node *root) {
     struct fy_node *select = dpt_yaml_get(root, "select");
     dpt_status st = dpt_job_keys_read(yaml, select, "select", "select", job);
     if (st == DPT_OK)
-        st = read_patterns(yaml, select, "include", &job->ninclude, &job->include);
+        st = dpt_job_read_patterns(yaml, select, "include", &job->ninclude, &job->include);
     if (st == DPT_OK)
-        st = read_patterns(yaml, select, "exclude", &job->nexclude, &job->exclude);
+        st = dpt_job_read_patterns(yaml, select, "exclude", &job->nexclude, &job->exclude);
     return st;
 }
 
@@ -188,121 +171,15 @@ static dpt_status read_margin(dpt_job *job, const dpt_yaml *yaml, struct fy_node
     return dpt_yaml_locate(yaml, margin, dpt_verdict_check(&options));
 }
 
-/* What is allocated follows from the law. */
-static dpt_status check_allocated(const dpt_job *job, const dpt_yaml *yaml, struct fy_node *root) {
-    for (int e = 0; e < job->nedits; e++) {
-        if (dpt_job_is_allocated(&job->edits[e]))
-            return dpt_yaml_error(yaml, root,
-                                  "edit %s is allocated by the law of random edits: give law: "
-                                  "{repeats: 8}",
-                                  job->edits[e].id);
-    }
-    return DPT_OK;
-}
-
-/* The law needs labels to draw, and a model. */
-static dpt_status read_law(dpt_job *job, const dpt_yaml *yaml, struct fy_node *root) {
-    struct fy_node *law = dpt_yaml_get(root, "law");
-    dpt_status st = dpt_job_keys_read(yaml, law, "law", "law", job);
-    bool all = job->law.labels == DPT_LABELS_ALL;
-    if (st != DPT_OK || (job->law.repeats == 0 && !all))
-        return st == DPT_OK ? check_allocated(job, yaml, law != NULL ? law : root) : st;
-    if (!job->riemann || job->ndata == 0)
-        return dpt_yaml_error(yaml, law,
-                              "law measures a loss: give data and leave out riemann: off, or leave "
-                              "out law");
-    for (int d = 0; d < job->ndata; d++)
-        if (job->data[d].loss == DPT_LOSS_DPO)
-            return dpt_yaml_error(
-                yaml, law,
-                "data set '%s' has loss dpo, whose preferences are no labels that "
-                "the model could draw: leave out law, or that data set",
-                job->data[d].name);
-        else if (all && job->data[d].loss != DPT_LOSS_CLASS)
-            return dpt_yaml_error(yaml, law,
-                                  "law.labels is all, but data set '%s' is none of images: leave "
-                                  "out labels and give law.repeats",
-                                  job->data[d].name);
-    return DPT_OK;
-}
-
-/* Second derivatives need a model. */
-static dpt_status read_hessian(dpt_job *job, const dpt_yaml *yaml, struct fy_node *root) {
-    struct fy_node *hessian = dpt_yaml_get(root, "hessian");
-    dpt_status st = dpt_job_keys_read(yaml, hessian, "hessian", "hessian", job);
-    const dpt_job_hessian *asked = &job->hessian;
-    job->hessian.edits = job->hessian.edits || job->hessian.blocks != DPT_BLOCKS_NONE;
-    bool wanted = asked->edits || asked->probes > 0 || asked->lanczos > 0;
-    if (st == DPT_OK && wanted && (!job->riemann || job->ndata == 0))
-        return dpt_yaml_error(yaml, hessian,
-                              "hessian takes derivatives of a loss: give data and leave out "
-                              "riemann: off, or leave out hessian");
-    if (st == DPT_OK && asked->lanczos > asked->steps)
-        return dpt_yaml_error(yaml, hessian,
-                              "hessian.lanczos is %d, but %d steps show no more eigenvalues than "
-                              "that: raise hessian.steps to twice as many as eigenvalues or more",
-                              asked->lanczos, asked->steps);
-    return st;
-}
-
-int dpt_job_find_edit(const dpt_job *job, const char *id) {
-    for (int e = 0; e < job->nedits; e++)
-        if (strcmp(job->edits[e].id, id) == 0)
-            return e;
-    return -1;
-}
-
-static dpt_status job_refuse_edit(const dpt_job *job, const dpt_yaml *yaml, struct fy_node *node,
-                                  const char *id) {
-    char hint[DPT_NEAREST_HINT];
-    dpt_nearest nearest = dpt_nearest_begin(id);
-    for (int e = 0; e < job->nedits; e++)
-        dpt_nearest_offer(&nearest, job->edits[e].id, strlen(job->edits[e].id));
-    dpt_nearest_hint(&nearest, hint);
-    return dpt_yaml_error(yaml, node, "no edit has the id '%s'%s: the first is '%s'", id, hint,
-                          job->edits[0].id);
-}
-
-/* Two edits of the job, each of which is made from the job alone. */
-static dpt_status read_plane(dpt_job *job, const dpt_yaml *yaml, struct fy_node *root) {
-    struct fy_node *map = dpt_yaml_get(root, "plane");
-    const dpt_job_plane *plane = &job->plane;
-    const char *const keys[] = {"a", "b"};
-    dpt_status st = dpt_job_keys_read(yaml, map, "plane", "plane", job);
-    if (st != DPT_OK || map == NULL)
-        return st;
-    if (!job->riemann || job->ndata == 0)
-        return dpt_yaml_error(yaml, map,
-                              "plane measures a loss: give data and leave out riemann: off, or "
-                              "leave out plane");
-    if (!(plane->low < plane->high))
-        return dpt_yaml_error(yaml, map, "plane goes from low %g to high %g: give a higher high",
-                              plane->low, plane->high);
-    for (int i = 0; i < 2; i++) {
-        const char *id = i == 0 ? plane->a : plane->b;
-        int e = dpt_job_find_edit(job, id);
-        struct fy_node *node = dpt_yaml_get(map, keys[i]);
-        if (e < 0)
-            return job_refuse_edit(job, yaml, node, id);
-        if (job->edits[e].auto_data >= 0)
-            return dpt_yaml_error(yaml, node,
-                                  "edit %s is auto, whose alpha is not known: give an edit with a "
-                                  "number",
-                                  id);
-    }
-    if (strcmp(plane->a, plane->b) == 0)
-        return dpt_yaml_error(yaml, map, "a and b are the same edit, which make no plane");
-    return DPT_OK;
-}
-
 /* Sections that need more than their keys read, and lists, whose entries have structs of their own. */
 static const struct job_reader {
     const char *section;
     dpt_status (*read)(dpt_job *job, const dpt_yaml *yaml, struct fy_node *root);
-} readers[] = {{"models", read_models}, {"data", read_data},       {"edits", read_edits},
-               {"select", read_select}, {"riemann", read_riemann}, {"output", read_output},
-               {"margin", read_margin}, {"law", read_law},         {"hessian", read_hessian},
-               {"plane", read_plane}};
+} readers[] = {
+    {"models", read_models},       {"data", read_data},          {"edits", read_edits},
+    {"select", read_select},       {"riemann", read_riemann},    {"output", read_output},
+    {"margin", read_margin},       {"law", dpt_job_read_law},    {"hessian", dpt_job_read_hessian},
+    {"plane", dpt_job_read_plane}, {"proof", dpt_job_read_proof}};
 
 /* One after another as in the table of keys: edits look for data, the path for edits. */
 static dpt_status read_section(dpt_job *job, const dpt_yaml *yaml, struct fy_node *root,
@@ -457,6 +334,7 @@ void dpt_job_destroy(dpt_job *job) {
     dpt_mem_free(job->data);
     dpt_mem_free(job->include);
     dpt_mem_free(job->exclude);
+    dpt_mem_free(job->proof.edits);
     dpt_mem_free(job->text);
     dpt_mem_free(job->recipe);
     dpt_yaml_destroy(job->yaml);

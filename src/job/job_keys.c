@@ -433,7 +433,7 @@ static const dpt_job_key keys[] = {
      .name = "blocks",
      .type = DPT_KEY_CHOICE,
      .standard = "none",
-     .choices = "none|layers|modules", /* in the order of DPT_BLOCKS_... */
+     .choices = "none|layers|modules", /* in the order of DPT_GROUPS_... */
      .redo = DPT_REDO_UNITS,
      .content = true, /* dpt_job_hash_for_units */
      IN_JOB(hessian.blocks),
@@ -525,6 +525,36 @@ static const dpt_job_key keys[] = {
      .high = 1000,
      IN_JOB(plane.high),
      .help = "the last place, above `low`"},
+    {.section = "",
+     .name = "proof",
+     .type = DPT_KEY_SECTION,
+     .help = "what groups of tensors change, next to their terms: each is left out of the edit in "
+             "turn ([below](#groups-left-out)); not with `riemann: off`"},
+    {.section = "proof",
+     .name = "groups",
+     .type = DPT_KEY_CHOICE,
+     .required = true,
+     .choices = "none|layers|modules", /* in the order of DPT_GROUPS_... */
+     .redo = DPT_REDO_UNITS,
+     .content = true, /* dpt_job_leaves_out */
+     IN_JOB(proof.groups),
+     .help = "the layers and what is outside of them, or the kinds of module; a forward pass a "
+             "group and edit over each data set, and with `alone` another"},
+    {.section = "proof",
+     .name = "edits",
+     .type = DPT_KEY_PATTERNS,
+     .redo = DPT_REDO_UNITS,
+     .content = true,
+     .help = "shell patterns of ids of edits, as in the results; all edits without them; one that "
+             "matches nothing is an error"},
+    {.section = "proof",
+     .name = "alone",
+     .type = DPT_KEY_BOOLEAN,
+     .standard = "true",
+     .redo = DPT_REDO_UNITS,
+     .content = true,
+     IN_JOB(proof.alone),
+     .help = "also the group's part of the edit alone, with the other groups left at W_post"},
     {.section = "",
      .name = "tensor_parallel",
      .type = DPT_KEY_AUTO,

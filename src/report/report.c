@@ -56,6 +56,8 @@ static dpt_status write_group(dpt_report_plots *plots, FILE *html, const dpt_rep
     if (st == DPT_OK)
         st = dpt_report_proof(plots, html, group);
     if (st == DPT_OK)
+        st = dpt_report_left_out(plots, html, group);
+    if (st == DPT_OK)
         st = dpt_report_curvature(plots, html, group);
     for (int64_t i = 0; i < group->results->nplanes && st == DPT_OK; i++)
         if (strcmp(group->results->planes[i].data, group->data) == 0)

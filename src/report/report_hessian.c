@@ -26,15 +26,8 @@ static int hessian_find(const char *names, const char *label) {
 }
 
 static void hessian_name(const char *names, int64_t place, char label[DPT_REPORT_LABEL_MAX]) {
-    const char *at = names;
-    for (int64_t i = 0; i < place && at != NULL; i++) {
-        at = strchr(at, '|');
-        at = at != NULL ? at + 1 : NULL;
-    }
-    size_t n = at != NULL ? strcspn(at, "|") : 0;
-    char name[DPT_REPORT_LABEL_MAX];
-    snprintf(name, sizeof name, "%.*s", (int)(n < sizeof name ? n : sizeof name - 1),
-             at != NULL ? at : "");
+    char name[DPT_RESULT_GROUP_NAME];
+    dpt_result_group_name(names, place, name);
     dpt_report_label(name, label);
 }
 

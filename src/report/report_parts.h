@@ -100,6 +100,8 @@ dpt_status dpt_report_figure(dpt_report_plots *plots, FILE *html, FILE *script, 
 dpt_status dpt_report_changes(dpt_report_plots *plots, FILE *html, const dpt_report_group *group);
 dpt_status dpt_report_proof(dpt_report_plots *plots, FILE *html,
                             const dpt_report_group *group); /* nothing without predictions */
+dpt_status dpt_report_left_out(dpt_report_plots *plots, FILE *html,
+                               const dpt_report_group *group); /* nothing without groups left out */
 dpt_status dpt_report_curvature(dpt_report_plots *plots, FILE *html,
                                 const dpt_report_group *group); /* nothing without a law */
 dpt_status dpt_report_terms(dpt_report_plots *plots, FILE *html, const dpt_report_group *group);

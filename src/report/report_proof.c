@@ -144,3 +144,129 @@ dpt_status dpt_report_proof(dpt_report_plots *plots, FILE *html, const dpt_repor
     proof_edits(html, group);
     return st;
 }
+
+static void left_out_row(FILE *html, const char *what, const dpt_proof *proof, const double *sums) {
+    fputs("<tr><td class=\"l\">", html);
+    dpt_report_text(html, what);
+    fprintf(html, "</td><td>%" PRId64 "</td>", proof->groups);
+    proof_cell(html, proof->correlation);
+    proof_cell(html, proof->rank_correlation);
+    proof_cell(html, proof->slope);
+    for (int k = 0; k < 2; k++) {
+        fputs("<td>", html);
+        if (sums != NULL)
+            dpt_report_number(html, sums[k], "%.3g");
+        fputs("</td>", html);
+    }
+    fputs("</tr>\n", html);
+}
+
+/* All edits together, by what is compared, and then each. */
+static dpt_status left_out_table(FILE *html, const dpt_report_group *group) {
+    static const char *const names[] = {"all edits, group left out", "all edits, group alone",
+                                        "all edits, middle of both"};
+    dpt_status st = DPT_OK;
+    dpt_proof proof;
+    fputs("<h3>Terms of groups and what the groups change</h3>\n<div class=\"wrap\"><table>\n"
+          "<thead><tr><th class=\"l\">edits</th><th>groups</th><th>correlation</th><th>rank<br>"
+          "correlation</th><th>slope of change<br>on term</th><th>change<br>[nats]</th>"
+          "<th>interaction<br>[nats]</th></tr></thead>\n<tbody>\n",
+          html);
+    for (int k = 0; k < 3 && st == DPT_OK; k++) {
+        st = dpt_proof_measure_groups(group->count, group->units, (dpt_proof_of_groups)k, &proof);
+        if (st == DPT_OK && proof.groups > 0)
+            left_out_row(html, names[k], &proof, NULL);
+    }
+    for (int64_t i = 0; i < group->count && st == DPT_OK; i++) {
+        const dpt_result *unit = group->units[i];
+        const double sums[] = {unit->scalars.change, unit->scalars.proof_interaction};
+        if (unit->nproof == 0)
+            continue;
+        st = dpt_proof_measure_groups(1, &unit, DPT_PROOF_LEFT_OUT, &proof);
+        left_out_row(html, unit->edit, &proof, sums);
+    }
+    fputs(
+        "</tbody></table></div>\n<p class=\"sub\">A group's term is its part of the path sum. "
+        "What the group changes is the loss of the edit less that of the edit with the group left "
+        "at the post-trained weights; the interaction is the sum of that over the groups, less "
+        "the change. 95 % intervals by resampled edits, and over the groups of one edit.</p>\n",
+        html);
+    return st;
+}
+
+/* Points of the figure: left out in one colour, alone in another. */
+static dpt_status left_out_csv(dpt_report_plots *plots, const dpt_report_group *group,
+                               char path[1024], double *most, double *typical) {
+    FILE *csv = dpt_report_csv(plots, "groups", group->data,
+                               "number,edit,group,term,change,low,high,alone", path);
+    int64_t n = 0;
+    double logs = 0.0;
+    if (csv == NULL)
+        return DPT_ERR_OUTPUT;
+    for (int64_t i = 0; i < group->count; i++)
+        for (int64_t g = 0; g < group->units[i]->nproof; g++) {
+            const dpt_result *r = group->units[i];
+            const double row[] = {r->proof_term[g], r->proof_change[g], r->proof_change_low[g],
+                                  r->proof_change_high[g], r->proof_alone[g]};
+            char edit[DPT_REPORT_LABEL_MAX], name[DPT_RESULT_GROUP_NAME];
+            if (!isfinite(row[0]) || !isfinite(row[1]))
+                continue;
+            dpt_report_label(r->edit, edit);
+            dpt_result_group_name(r->proof_groups, g, name);
+            fprintf(csv, "%" PRId64 ",%s,%s", i + 1, edit, name);
+            for (int k = 0; k < 5; k++)
+                fprintf(csv, isfinite(row[k]) ? ",%.17g" : ",", row[k]);
+            fputc('\n', csv);
+            *most = fmax(*most, fmax(fabs(row[0]), fabs(row[1])));
+            *most = isfinite(row[4]) ? fmax(*most, fabs(row[4])) : *most;
+            logs += row[1] != 0.0 ? log(fabs(row[1])) : 0.0;
+            n += row[1] != 0.0;
+        }
+    *typical = n > 0 ? exp(logs / (double)n) : 0.0;
+    return dpt_report_csv_close(csv, path);
+}
+
+static dpt_status left_out_figure(dpt_report_plots *plots, FILE *html, const char *path,
+                                  double most, double typical) {
+    enum { WIDTH = 560, HEIGHT = 480 };
+    dpt_report_axis axis = dpt_report_axis_make(most, typical);
+    double end = 1.05 * dpt_report_axis_place(&axis, most);
+    char *text = NULL;
+    size_t size = 0;
+    FILE *script = dpt_report_script(&text, &size, WIDTH, HEIGHT);
+    if (script == NULL)
+        return DPT_ERR_OUTPUT;
+    dpt_report_axis_function(script, &axis);
+    dpt_report_axis_tics(script, &axis, "x");
+    dpt_report_axis_tics(script, &axis, "y");
+    fprintf(script,
+            "set xrange [%.17g:%.17g]\nset yrange [%.17g:%.17g]\n"
+            "set xlabel 'term of the group [nats]' tc rgb '#333a45'\n"
+            "set ylabel 'change by the group [nats]' tc rgb '#333a45'\n"
+            "set key bottom right samplen 1\n"
+            "plot x with lines lc rgb '#8a8f98' dt 2 title 'change = term', "
+            "'%s' skip 1 using (f($4)):(f($8)) with points pt 6 ps 0.6 lc rgb '#b35900' title "
+            "'alone', "
+            "'' skip 1 using (f($4)):(f($5)):(f($6)):(f($7)) with yerrorbars pt 7 ps 0.5 lc rgb "
+            "'#1a7f37' title 'left out'\n",
+            -end, end, -end, end, dpt_report_csv_name(path));
+    return dpt_report_figure(plots, html, script, &text,
+                             "What a group of tensors changes against its term in the path sum: "
+                             "left out of the edit, with 95 % intervals over samples, and alone.");
+}
+
+dpt_status dpt_report_left_out(dpt_report_plots *plots, FILE *html, const dpt_report_group *group) {
+    char path[1024];
+    double most = 0.0, typical = 0.0;
+    int64_t groups = 0;
+    for (int64_t i = 0; i < group->count; i++)
+        groups += group->units[i]->nproof;
+    if (groups == 0)
+        return DPT_OK;
+    dpt_status st = left_out_table(html, group);
+    if (st == DPT_OK)
+        st = left_out_csv(plots, group, path, &most, &typical);
+    if (st == DPT_OK && most > 0.0)
+        st = left_out_figure(plots, html, path, most, typical);
+    return st;
+}

@@ -43,10 +43,11 @@ double *dpt_result_array(const dpt_result *result, int field) {
 
 int dpt_result_array_sides(const dpt_result *result, int field, int64_t sides[2]) {
     dpt_result_shape shape = dpt_result_array_fields[field].shape;
-    sides[0] = shape == DPT_SHAPE_POINTS    ? result->points
-               : shape == DPT_SHAPE_SAMPLES ? result->samples
-               : shape == DPT_SHAPE_VALUES  ? result->nvalues
-                                            : result->tensors;
+    sides[0] = shape == DPT_SHAPE_POINTS         ? result->points
+               : shape == DPT_SHAPE_SAMPLES      ? result->samples
+               : shape == DPT_SHAPE_VALUES       ? result->nvalues
+               : shape == DPT_SHAPE_PROOF_GROUPS ? result->nproof
+                                                 : result->tensors;
     sides[1] = shape == DPT_SHAPE_TENSORS_POINTS   ? result->points
                : shape == DPT_SHAPE_TENSORS_GROUPS ? result->ngroups
                                                    : 1;
@@ -69,13 +70,15 @@ static bool result_allocate(dpt_result *out, int f) {
     return values != NULL;
 }
 
-dpt_status dpt_result_resize(dpt_result *result, int64_t groups, int64_t values) {
+dpt_status dpt_result_resize(dpt_result *result, int64_t groups, int64_t values, int64_t proof) {
     bool whole = true;
     result->ngroups = groups;
     result->nvalues = values;
+    result->nproof = proof;
     for (int f = 0; f < DPT_RESULT_ARRAYS; f++) {
         dpt_result_shape shape = dpt_result_array_fields[f].shape;
-        if (shape != DPT_SHAPE_TENSORS_GROUPS && shape != DPT_SHAPE_VALUES)
+        if (shape != DPT_SHAPE_TENSORS_GROUPS && shape != DPT_SHAPE_VALUES &&
+            shape != DPT_SHAPE_PROOF_GROUPS)
             continue;
         dpt_mem_free(dpt_result_array(result, f));
         whole = result_allocate(result, f) && whole;
@@ -168,6 +171,16 @@ dpt_status dpt_result_add_spectrum(dpt_result *result, int64_t tensor, int64_t c
     return DPT_OK;
 }
 
+void dpt_result_group_name(const char *groups, int64_t place, char name[DPT_RESULT_GROUP_NAME]) {
+    const char *at = groups;
+    for (int64_t i = 0; i < place && at != NULL; i++) {
+        at = strchr(at, '|');
+        at = at != NULL ? at + 1 : NULL;
+    }
+    size_t n = at != NULL ? strcspn(at, "|") : 0, most = DPT_RESULT_GROUP_NAME - 1;
+    snprintf(name, DPT_RESULT_GROUP_NAME, "%.*s", (int)(n < most ? n : most), at != NULL ? at : "");
+}
+
 static const char *result_data(const dpt_result *r) {
     return r->data != NULL ? r->data : "";
 }
@@ -195,8 +208,8 @@ uint64_t dpt_result_hash(const dpt_result *r) {
         hash_text(&hash, r->parameters[i].name);
         hash_text(&hash, r->parameters[i].value);
     }
-    const int64_t sizes[] = {r->tensors, r->points,  r->samples,
-                             r->ngroups, r->nvalues, r->nspectra};
+    const int64_t sizes[] = {r->tensors, r->points, r->samples, r->ngroups,
+                             r->nvalues, r->nproof, r->nspectra};
     dpt_hash_update(&hash, sizes, sizeof sizes);
     for (int f = 0; f < DPT_RESULT_ARRAYS; f++) {
         int64_t sides[2];

@@ -30,6 +30,7 @@ typedef enum dpt_result_shape {
     DPT_SHAPE_TENSORS_POINTS,
     DPT_SHAPE_TENSORS_GROUPS,
     DPT_SHAPE_VALUES,
+    DPT_SHAPE_PROOF_GROUPS,
     DPT_SHAPE_TENSORS,
     DPT_SHAPE_SAMPLES
 } dpt_result_shape;
@@ -83,5 +84,11 @@ bool dpt_result_is_law(const dpt_result *results, int64_t i);
 /** Member `proof` of results.json: dpt_proof of each data set with a law. Local. @param[in,out] root a json_t object.
  * Errors: DPT_ERR_OUTPUT without memory. */
 dpt_status dpt_result_proof_json(const dpt_result *results, int64_t count, void *root);
+
+/** Member `group_proof`: dpt_proof of the groups left out on each data set. Local. As above. */
+dpt_status dpt_result_group_proof_json(const dpt_result *results, int64_t count, void *root);
+
+/** Text of proof.csv. Local; the caller looks at ferror. */
+void dpt_result_proof_csv(FILE *file, const dpt_result *results, int64_t count);
 
 #endif

@@ -2,6 +2,7 @@
 
 #include "deltapath/base/mem.h"
 #include "deltapath/base/rng.h"
+#include "deltapath/store/owned.h"
 #include "result_fields.h"
 
 #include <jansson.h>
@@ -10,6 +11,7 @@
 #include <string.h>
 
 enum { RESAMPLES = 2000, LEAST = 4 }; /* edits below which nothing is said */
+enum { FEW = 8 };                     /* groups of one edit below which none are resampled */
 
 typedef struct proof_pair {
     double predicted, change;
@@ -172,29 +174,26 @@ static double proof_ratio(int64_t n, const proof_pair *pairs, double *work) {
     return proof_quantile(work, n, 0.5);
 }
 
-dpt_status dpt_proof_measure(int64_t count, const dpt_result *const *units, dpt_proof_kind kind,
-                             dpt_proof *out) {
-    const dpt_proof_number none = {NAN, NAN, NAN};
-    *out = (dpt_proof){.correlation = none, .rank_correlation = none, .slope = none, .ratio = NAN};
-    int64_t room = 8 * count + 8, clusters = 0, kept = 0;
-    proof_pair *pairs = dpt_mem_alloc(count, sizeof *pairs, "predictions");
+static const dpt_proof proof_none = {.correlation = {NAN, NAN, NAN},
+                                     .rank_correlation = {NAN, NAN, NAN},
+                                     .slope = {NAN, NAN, NAN},
+                                     .ratio = NAN};
+
+/* Numbers of n pairs, and intervals where there are enough clusters. @param[in,out] pairs are sorted. */
+static dpt_status proof_numbers_of(int64_t n, proof_pair *pairs, int64_t clusters, dpt_proof *out) {
+    int64_t room = 8 * n + 8, kept = 0;
     proof_pair *sample = dpt_mem_alloc(room, sizeof *sample, "resampled predictions");
-    const char **names = dpt_mem_alloc(count, sizeof *names, "predictions");
     double *work = dpt_mem_alloc(5 * room, sizeof *work, "resampled predictions");
     double *drawn = dpt_mem_alloc(3 * RESAMPLES, sizeof *drawn, "resampled predictions");
-    uint32_t *words = dpt_mem_alloc(count + 1, sizeof *words, "resampled predictions");
-    int64_t *first = dpt_mem_alloc(count + 1, sizeof *first, "resampled predictions");
-    dpt_status st = DPT_ERR_OUTPUT;
-    if (first != NULL && pairs != NULL && sample != NULL && names != NULL && work != NULL &&
-        drawn != NULL && words != NULL) {
-        st = DPT_OK;
-        out->edits = proof_collect(count, units, kind, pairs, names, &clusters);
-    }
-    if (st == DPT_OK && clusters >= LEAST) {
-        proof_sort(out->edits, pairs, clusters, first);
-        proof_numbers all = proof_of(out->edits, pairs, work);
-        out->ratio = proof_ratio(out->edits, pairs, work);
-        proof_resample(pairs, clusters, first, room, sample, work, words, drawn, &kept);
+    uint32_t *words = dpt_mem_alloc(clusters + 1, sizeof *words, "resampled predictions");
+    int64_t *first = dpt_mem_alloc(clusters + 1, sizeof *first, "resampled predictions");
+    bool whole = first != NULL && sample != NULL && work != NULL && drawn != NULL && words != NULL;
+    if (whole) {
+        proof_sort(n, pairs, clusters, first);
+        proof_numbers all = proof_of(n, pairs, work);
+        out->ratio = proof_ratio(n, pairs, work);
+        if (clusters >= LEAST)
+            proof_resample(pairs, clusters, first, room, sample, work, words, drawn, &kept);
         proof_interval(drawn, kept, all.correlation, &out->correlation);
         proof_interval(drawn + RESAMPLES, kept, all.rank_correlation, &out->rank_correlation);
         proof_interval(drawn + 2 * RESAMPLES, kept, all.slope, &out->slope);
@@ -203,8 +202,118 @@ dpt_status dpt_proof_measure(int64_t count, const dpt_result *const *units, dpt_
     dpt_mem_free(words);
     dpt_mem_free(drawn);
     dpt_mem_free(work);
-    dpt_mem_free(names);
     dpt_mem_free(sample);
+    return whole ? DPT_OK : DPT_ERR_OUTPUT;
+}
+
+dpt_status dpt_proof_measure(int64_t count, const dpt_result *const *units, dpt_proof_kind kind,
+                             dpt_proof *out) {
+    *out = proof_none;
+    int64_t clusters = 0;
+    proof_pair *pairs = dpt_mem_alloc(count, sizeof *pairs, "predictions");
+    const char **names = dpt_mem_alloc(count, sizeof *names, "predictions");
+    dpt_status st = pairs != NULL && names != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+    if (st == DPT_OK)
+        out->edits = proof_collect(count, units, kind, pairs, names, &clusters);
+    if (st == DPT_OK && clusters >= LEAST)
+        st = proof_numbers_of(out->edits, pairs, clusters, out);
+    dpt_mem_free(names);
+    dpt_mem_free(pairs);
+    return st;
+}
+
+/* Standard error of a slope where the spread about the line is not the same everywhere (HC3). */
+static double proof_slope_error(int64_t n, const proof_pair *pairs, double slope) {
+    double mx = 0.0, my = 0.0, xx = 0.0, sum = 0.0;
+    for (int64_t i = 0; i < n; i++) {
+        mx += pairs[i].predicted / (double)n;
+        my += pairs[i].change / (double)n;
+    }
+    for (int64_t i = 0; i < n; i++)
+        xx += (pairs[i].predicted - mx) * (pairs[i].predicted - mx);
+    for (int64_t i = 0; i < n; i++) {
+        double x = pairs[i].predicted - mx, left = 1.0 - 1.0 / (double)n - x * x / xx;
+        double off = pairs[i].change - my - slope * x;
+        /* A point that alone fixes the line lies on it. */
+        sum += left > 1e-12 ? x * x * (off / left) * (off / left) : 0.0;
+    }
+    return sqrt(sum) / xx;
+}
+
+/* Fisher's interval; @param[in] variance of atanh(r). */
+static dpt_proof_number proof_fisher(double r, double known, double variance) {
+    double z = atanh(known), reach = 1.96 * sqrt(variance);
+    return (dpt_proof_number){r, fmin(r, tanh(z - reach)), fmax(r, tanh(z + reach))};
+}
+
+/* Of few pairs resamples know too little of the spread: Fisher's intervals, of ranks with Bonett and Wright's variance,
+ * and Student's of the slope. */
+static void proof_few(int64_t n, const proof_pair *pairs, dpt_proof *out) {
+    static const double student[FEW] = {[4] = 4.303, [5] = 3.182, [6] = 2.776, [7] = 2.571};
+    double r = out->correlation.value, ranks = out->rank_correlation.value;
+    double reach = student[n] * proof_slope_error(n, pairs, out->slope.value);
+    double least = (double)(n - 3);
+    if (!isfinite(r) || !isfinite(ranks))
+        return;
+    /* Ranks that all agree might be half a swap of neighbours away from it. */
+    double most = 1.0 - 6.0 / (double)(n * (n * n - 1));
+    double known = copysign(fmin(fabs(ranks), most), ranks);
+    out->correlation = proof_fisher(r, r, 1.0 / least);
+    out->rank_correlation = proof_fisher(ranks, known, (1.0 + 0.5 * known * known) / least);
+    out->slope.low = out->slope.value - reach;
+    out->slope.high = out->slope.value + reach;
+}
+
+static double proof_of_group(const dpt_result *unit, int64_t group, dpt_proof_of_groups of) {
+    double change = unit->proof_change[group], alone = unit->proof_alone[group];
+    return of == DPT_PROOF_LEFT_OUT ? change : of == DPT_PROOF_ALONE ? alone : (change + alone) / 2;
+}
+
+/* The pairs of one unit, all of one cluster. @return how many. */
+static int64_t proof_collect_groups(const dpt_result *unit, dpt_proof_of_groups of, int64_t cluster,
+                                    proof_pair *pairs) {
+    int64_t n = 0;
+    for (int64_t g = 0; g < unit->nproof; g++) {
+        double change = proof_of_group(unit, g, of);
+        if (isfinite(unit->proof_term[g]) && isfinite(change))
+            pairs[n++] = (proof_pair){unit->proof_term[g], change, cluster};
+    }
+    return n;
+}
+
+/* Place of the first unit with the edit of unit i, whatever its seed. */
+static int64_t proof_family(const dpt_result *const *units, int64_t i) {
+    for (int64_t j = 0; j < i; j++)
+        if (units[j]->nproof > 0 && proof_same_edit(units[j]->edit, units[i]->edit))
+            return j;
+    return i;
+}
+
+dpt_status dpt_proof_measure_groups(int64_t count, const dpt_result *const *units,
+                                    dpt_proof_of_groups of, dpt_proof *out) {
+    *out = proof_none;
+    int64_t all = 0, clusters = 0, n = 0;
+    for (int64_t i = 0; i < count; i++)
+        all += units[i]->nproof;
+    proof_pair *pairs = dpt_mem_alloc(all, sizeof *pairs, "terms of groups");
+    int64_t *cluster_of = dpt_mem_alloc(count, sizeof *cluster_of, "terms of groups");
+    dpt_status st = pairs != NULL && cluster_of != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+    for (int64_t i = 0; i < count && st == DPT_OK; i++) {
+        int64_t family = proof_family(units, i);
+        cluster_of[i] = family < i ? cluster_of[family] : clusters;
+        int64_t more = proof_collect_groups(units[i], of, cluster_of[i], pairs + n);
+        clusters += family == i && units[i]->nproof > 0;
+        out->edits += more > 0;
+        n += more;
+    }
+    out->groups = n;
+    for (int64_t g = 0; g < n && count == 1; g++)
+        pairs[g].cluster = g;
+    if (st == DPT_OK && n >= LEAST)
+        st = proof_numbers_of(n, pairs, count > 1 ? clusters : n >= FEW ? n : 0, out);
+    if (st == DPT_OK && count == 1 && n >= LEAST && n < FEW)
+        proof_few(n, pairs, out);
+    dpt_mem_free(cluster_of);
     dpt_mem_free(pairs);
     return st;
 }
@@ -220,6 +329,8 @@ static json_t *proof_number(dpt_proof_number x) {
 static json_t *proof_object(const dpt_proof *proof) {
     json_t *out = json_object();
     json_object_set_new(out, "edits", json_integer(proof->edits));
+    if (proof->groups > 0)
+        json_object_set_new(out, "groups", json_integer(proof->groups));
     json_object_set_new(out, "correlation", proof_number(proof->correlation));
     json_object_set_new(out, "rank_correlation", proof_number(proof->rank_correlation));
     json_object_set_new(out, "slope", proof_number(proof->slope));
@@ -262,4 +373,59 @@ dpt_status dpt_result_proof_json(const dpt_result *results, int64_t count, void 
     json_decref(list);
     dpt_mem_free(units);
     return st;
+}
+
+/* Whether unit i is the first of its data set that leaves groups out. */
+static bool proof_is_first(const dpt_result *results, int64_t i) {
+    if (results[i].nproof == 0 || results[i].data == NULL)
+        return false;
+    for (int64_t j = 0; j < i; j++)
+        if (results[j].nproof > 0 && strcmp(results[j].data, results[i].data) == 0)
+            return false;
+    return true;
+}
+
+dpt_status dpt_result_group_proof_json(const dpt_result *results, int64_t count, void *root) {
+    const dpt_result **units = dpt_mem_alloc(count, sizeof *units, "terms of groups");
+    static const char *const names[] = {"left_out", "alone", "middle"};
+    json_t *list = json_array();
+    dpt_status st = units != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+    for (int64_t i = 0; i < count && st == DPT_OK; i++) {
+        if (!proof_is_first(results, i))
+            continue;
+        int64_t n = proof_units(results, count, i, units);
+        json_t *one = json_object();
+        json_object_set_new(one, "data", json_string(results[i].data));
+        for (int k = 0; k < 3 && st == DPT_OK; k++) {
+            dpt_proof proof;
+            st = dpt_proof_measure_groups(n, units, (dpt_proof_of_groups)k, &proof);
+            json_object_set_new(one, names[k], proof_object(&proof));
+        }
+        json_array_append_new(list, one);
+    }
+    if (json_array_size(list) > 0)
+        json_object_set(root, "group_proof", list);
+    json_decref(list);
+    dpt_mem_free(units);
+    return st;
+}
+
+void dpt_result_proof_csv(FILE *file, const dpt_result *results, int64_t count) {
+    fputs(DPT_OWNED_PROOF_START "\n", file);
+    for (int64_t i = 0; i < count; i++)
+        for (int64_t g = 0; g < results[i].nproof; g++) {
+            const dpt_result *r = &results[i];
+            const double row[] = {r->proof_term[g], r->proof_change[g], r->proof_change_low[g],
+                                  r->proof_change_high[g], r->proof_alone[g]};
+            char name[DPT_RESULT_GROUP_NAME];
+            dpt_result_group_name(r->proof_groups, g, name);
+            /* Names of edits and data sets are plain characters: the job file allows no others. */
+            fprintf(file, "%s,%s,%s", r->edit, r->data, name);
+            for (size_t k = 0; k < sizeof row / sizeof *row; k++)
+                if (isnan(row[k]))
+                    fputc(',', file);
+                else
+                    fprintf(file, ",%.17g", row[k]);
+            fputc('\n', file);
+        }
 }

@@ -136,6 +136,7 @@ typedef enum output {
     OUTPUT_JSON,
     OUTPUT_SEEDS,
     OUTPUT_PLANE,
+    OUTPUT_PROOF,
     OUTPUT_COUNT
 } output;
 
@@ -147,6 +148,8 @@ static dpt_status print_output(output kind, FILE *file, const dpt_results_study 
         dpt_results_csv(file, results, count);
     else if (kind == OUTPUT_PLANE)
         dpt_result_plane_csv(file, study);
+    else if (kind == OUTPUT_PROOF)
+        dpt_result_proof_csv(file, results, count);
     else
         dpt_result_seeds_csv(file, study);
     return DPT_OK;
@@ -173,11 +176,10 @@ static dpt_status put_text(output kind, const char *path, const dpt_results_stud
 
 static dpt_status put_output(output kind, const char *path, const dpt_results_study *study,
                              const dpt_result *results, int64_t count) {
-    static const dpt_owned_kind kinds[] = {[OUTPUT_HDF5] = DPT_OWNED_RESULTS,
-                                           [OUTPUT_CSV] = DPT_OWNED_SUMMARY,
-                                           [OUTPUT_JSON] = DPT_OWNED_JSON,
-                                           [OUTPUT_SEEDS] = DPT_OWNED_SEEDS,
-                                           [OUTPUT_PLANE] = DPT_OWNED_PLANE};
+    static const dpt_owned_kind kinds[] = {
+        [OUTPUT_HDF5] = DPT_OWNED_RESULTS, [OUTPUT_CSV] = DPT_OWNED_SUMMARY,
+        [OUTPUT_JSON] = DPT_OWNED_JSON,    [OUTPUT_SEEDS] = DPT_OWNED_SEEDS,
+        [OUTPUT_PLANE] = DPT_OWNED_PLANE,  [OUTPUT_PROOF] = DPT_OWNED_PROOF};
     dpt_status st = dpt_owned_check(path, kinds[kind], study->name);
     if (st != DPT_OK)
         return st;
@@ -205,11 +207,14 @@ static dpt_status results_file_check_units(const dpt_results_study *study,
 static int put_outputs(const dpt_results_study *study, const dpt_result *results, int64_t count,
                        const char *put[OUTPUT_COUNT], dpt_status *st) {
     static const char *const names[OUTPUT_COUNT] = {"results.h5", "summary.csv", "results.json",
-                                                    "seeds.csv", "plane.csv"};
+                                                    "seeds.csv",  "plane.csv",   "proof.csv"};
+    int64_t groups = 0;
     int n = 0;
+    for (int64_t i = 0; i < count; i++)
+        groups += results[i].nproof;
     for (int kind = 0; *st == DPT_OK && kind < OUTPUT_COUNT; kind++) {
         if ((kind == OUTPUT_SEEDS && study->nseeds == 0) ||
-            (kind == OUTPUT_PLANE && study->nplanes == 0))
+            (kind == OUTPUT_PLANE && study->nplanes == 0) || (kind == OUTPUT_PROOF && groups == 0))
             continue;
         char *path = dpt_mem_format("%s/%s", study->directory, names[kind]);
         put[n++] = names[kind];

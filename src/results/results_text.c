@@ -162,6 +162,26 @@ static dpt_status aggregate(const dpt_results_study *study, const dpt_result *r,
     return DPT_OK;
 }
 
+/* The groups that were left out, with what the arrays have of them. */
+static void results_text_set_left_out(json_t *unit, const dpt_result *r) {
+    json_t *list = json_array();
+    for (int64_t g = 0; g < r->nproof; g++) {
+        char name[DPT_RESULT_GROUP_NAME];
+        json_t *one = json_object();
+        dpt_result_group_name(r->proof_groups, g, name);
+        results_text_set_text(one, "group", name);
+        json_object_set_new(one, "term", number(r->proof_term[g]));
+        json_object_set_new(one, "change", number(r->proof_change[g]));
+        json_object_set_new(one, "low", number(r->proof_change_low[g]));
+        json_object_set_new(one, "high", number(r->proof_change_high[g]));
+        json_object_set_new(one, "alone", number(r->proof_alone[g]));
+        json_array_append_new(list, one);
+    }
+    if (r->nproof > 0)
+        json_object_set(unit, "left_out", list);
+    json_decref(list);
+}
+
 static dpt_status unit_object(const dpt_results_study *study, const dpt_result *r, json_t **out) {
     json_t *unit = json_object();
     *out = unit;
@@ -185,6 +205,7 @@ static dpt_status unit_object(const dpt_results_study *study, const dpt_result *
         json_array_append_new(slopes, number(slope));
     }
     json_object_set_new(unit, "slope", slopes);
+    results_text_set_left_out(unit, r);
     return aggregate(study, r, unit);
 }
 
@@ -239,6 +260,8 @@ dpt_status dpt_results_json(FILE *file, const dpt_results_study *study, const dp
     results_text_set_law(root, study, results, count);
     if (st == DPT_OK)
         st = dpt_result_proof_json(results, count, root);
+    if (st == DPT_OK)
+        st = dpt_result_group_proof_json(results, count, root);
     json_object_set_new(root, "units", units);
     json_object_set_new(root, "seeds", dpt_result_seeds_json(study));
     if (st == DPT_OK && json_dumpf(root, file, JSON_INDENT(1) | JSON_REAL_PRECISION(DIGITS)) != 0)
@@ -256,6 +279,7 @@ void dpt_results_print_columns(FILE *file) {
                                          [DPT_SHAPE_TENSORS_POINTS] = "(tensors, points)",
                                          [DPT_SHAPE_TENSORS_GROUPS] = "(tensors, groups)",
                                          [DPT_SHAPE_VALUES] = "(values)",
+                                         [DPT_SHAPE_PROOF_GROUPS] = "(proof groups)",
                                          [DPT_SHAPE_TENSORS] = "(tensors)",
                                          [DPT_SHAPE_SAMPLES] = "(samples)"};
     fputs("| column | of | unit | meaning |\n|---|---|---|---|\n", file);

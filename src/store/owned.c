@@ -30,6 +30,7 @@ static const struct kind {
     [DPT_OWNED_SUMMARY] = {"summary", NULL, NULL, DPT_OWNED_SUMMARY_START},
     [DPT_OWNED_SEEDS] = {"table over seeds", NULL, NULL, "edit,data,seeds,"},
     [DPT_OWNED_PLANE] = {"table of a plane", NULL, NULL, DPT_OWNED_PLANE_START},
+    [DPT_OWNED_PROOF] = {"table of groups", NULL, NULL, DPT_OWNED_PROOF_START},
     [DPT_OWNED_JSON] = {"results file", NULL, NULL, "{\n \"format\": \"deltapath-results\""},
     [DPT_OWNED_REPORT] = {"report", NULL, NULL, DPT_OWNED_REPORT_START},
     [DPT_OWNED_MANIFEST] = {"manifest", NULL, NULL, DPT_MANIFEST_START},

@@ -4,7 +4,6 @@
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
 #include "deltapath/path/weighted.h"
-#include "deltapath/path/weighted.h"
 #include "losses.h"
 #include "loss_kinds.h"
 
@@ -358,6 +357,13 @@ dpt_status dpt_evaluation_slope(dpt_evaluation *ev, int d, double t, double *los
     return dpt_agree(&ev->mesh.world, run_pass(ev, base, pass));
 }
 
+dpt_status dpt_evaluation_losses(dpt_evaluation *ev, int d, double t, double *losses) {
+    const dpt_baseline *base = &ev->data[d];
+    ev->progress.total += base->samples; /* groups that an edit does not touch take no pass */
+    dpt_pass pass = {.t = t, .mode = DPT_BACKWARD_NONE, .losses = losses};
+    return dpt_agree(&ev->mesh.world, run_pass(ev, base, pass));
+}
+
 dpt_status dpt_evaluation_reduce(dpt_evaluation *ev, int d, double t,
                                  dpt_status (*reduce)(void *ctx, dpt_model_gradient *gradient,
                                                       double *kept),
@@ -523,7 +529,12 @@ dpt_status dpt_evaluation_walk(dpt_evaluation *ev, int d, const dpt_quadrature *
 void dpt_evaluation_path_destroy(dpt_evaluation_path *path) {
     dpt_riemann_destroy(&path->riemann);
     dpt_central_destroy(&path->hessian);
-    dpt_blocks_destroy(&path->blocks);
+    dpt_groups_destroy(&path->blocks.groups);
+    dpt_mem_free(path->blocks.values);
+    dpt_groups_destroy(&path->leave_out.groups);
+    dpt_mem_free(path->leave_out.touched);
+    dpt_mem_free(path->leave_out.without);
+    dpt_mem_free(path->leave_out.alone);
     dpt_mem_free(path->correct_edit);
     *path = (dpt_evaluation_path){.accuracy_edit = NAN};
 }

@@ -8,7 +8,7 @@
 #include "deltapath/model/model.h"
 #include "deltapath/path/central.h"
 #include "deltapath/path/riemann.h"
-#include "blocks.h"
+#include "groups.h"
 #include "inputs.h"
 #include "prediction.h"
 #include "passes.h"
@@ -70,6 +70,20 @@ typedef struct dpt_path_correlation {
     double n;        /**< entries; their masks make the standard error 1 / sqrt(n - 1) */
 } dpt_path_correlation;
 
+/** Blocks of the Hessian along an edit: what each tensor has with each group of tensors. */
+typedef struct dpt_blocks {
+    dpt_groups groups;
+    double *values; /**< (tensors, groups) 1/2 E_l^T (H E_m)_l */
+} dpt_blocks;
+
+/** What the groups of tensors of an edit do to the loss on one data set; of a group that the edit does not touch NaN. */
+typedef struct dpt_leave_out {
+    dpt_groups groups;
+    bool *touched;   /**< (groups) the edit changes one of its tensors */
+    double *without; /**< (groups, samples) loss of the edit with the group left at W_post */
+    double *alone;   /**< (groups) change of the mean loss by the group's part of the edit alone */
+} dpt_leave_out;
+
 /** Path of one edit on one data set. */
 typedef struct dpt_evaluation_path {
     dpt_riemann riemann;
@@ -81,6 +95,7 @@ typedef struct dpt_evaluation_path {
     uint8_t *correct_edit;            /**< (samples) 1 where the edited model is right */
     dpt_central hessian;              /**< E^T H E at W_post; empty when it is not asked for */
     dpt_blocks blocks;                /**< and its blocks; empty when they are not */
+    dpt_leave_out leave_out;          /**< empty when the job leaves no groups out of the edit */
 } dpt_evaluation_path;
 
 /** Build the mesh and the model and evaluate both ends of post-training, and the law. Not to be moved afterwards. W_pre
@@ -117,6 +132,9 @@ dpt_status dpt_evaluation_squares(dpt_evaluation *evaluation, int d, double *squ
  * Collective. @param[out] loss, sample_terms (samples), terms (tensors): as dpt_loss_evaluate. */
 dpt_status dpt_evaluation_slope(dpt_evaluation *evaluation, int d, double t, double *loss,
                                 double *terms, double *sample_terms);
+
+/** Losses alone on data set d at t along the bound edit. Collective. @param[out] losses (samples). */
+dpt_status dpt_evaluation_losses(dpt_evaluation *evaluation, int d, double t, double *losses);
 
 /** What `reduce` makes of the gradient on data set d at t along the bound edit; that of t = 0 is the one that is kept,
  * if it is, all others are scratch. Collective. @param[out] kept (nkept); see dpt_pass. */

@@ -24,10 +24,11 @@ enum { KIND_MODEL = -1, KIND_TEMPORARY = -2 }; /* besides dpt_owned_kind */
 static const struct place {
     const char *name;
     int kind;
-} files[] = {{"results.h5", DPT_OWNED_RESULTS},        {"summary.csv", DPT_OWNED_SUMMARY},
-             {"plane.csv", DPT_OWNED_PLANE},           {"seeds.csv", DPT_OWNED_SEEDS},
-             {"results.json", DPT_OWNED_JSON},         {"report.html", DPT_OWNED_REPORT},
-             {DPT_PREDICTIONS, DPT_OWNED_PREDICTIONS}, {DPT_MANIFEST_STUDY, DPT_OWNED_MANIFEST}},
+} files[] = {{"results.h5", DPT_OWNED_RESULTS},       {"summary.csv", DPT_OWNED_SUMMARY},
+             {"plane.csv", DPT_OWNED_PLANE},          {"seeds.csv", DPT_OWNED_SEEDS},
+             {"proof.csv", DPT_OWNED_PROOF},          {"results.json", DPT_OWNED_JSON},
+             {"report.html", DPT_OWNED_REPORT},       {DPT_PREDICTIONS, DPT_OWNED_PREDICTIONS},
+             {DPT_MANIFEST_STUDY, DPT_OWNED_MANIFEST}},
   folders[] = {{"units", DPT_OWNED_UNIT},
                {"references", DPT_OWNED_CACHE},
                {"progress", DPT_OWNED_PROGRESS},
@@ -186,8 +187,8 @@ static dpt_status check_edit(const dpt_job *job, const dpt_job_edit *edit) {
 /* Only the manifest of a study says that its texts are as they were written. It is written before them, so
  * that a run that was killed leaves none without it. */
 static dpt_status check_vouched(const dpt_job *job) {
-    static const char *const texts[] = {"summary.csv", "seeds.csv", "plane.csv", "results.json",
-                                        "report.html"};
+    static const char *const texts[] = {"summary.csv", "seeds.csv",    "plane.csv",
+                                        "proof.csv",   "results.json", "report.html"};
     dpt_manifest manifest = {.count = 0};
     struct stat info;
     bool found = false;

@@ -114,7 +114,7 @@ static dpt_status hessian_measure_edit(dpt_evaluation *ev, int d, double ratio, 
 static dpt_status hessian_column(dpt_evaluation *ev, const dpt_oracle *oracle, double step, int m,
                                  bool *moves, dpt_blocks *out) {
     for (int64_t t = 0; t < oracle->terms; t++)
-        moves[t] = out->group_of[t] == m;
+        moves[t] = out->groups.group_of[t] == m;
     const dpt_model_direction direction = {.moves = moves};
     double *column = dpt_mem_zalloc(oracle->terms, sizeof *column, "column of blocks");
     dpt_status st = dpt_agree(&ev->mesh.world, column != NULL ? DPT_OK : DPT_ERR_OUTPUT);
@@ -124,7 +124,8 @@ static dpt_status hessian_column(dpt_evaluation *ev, const dpt_oracle *oracle, d
         st = dpt_central_step(&ev->mesh.world, oracle, step, column);
     dpt_evaluation_direct(ev, NULL, 0);
     for (int64_t t = 0; t < oracle->terms && st == DPT_OK; t++)
-        out->values[t * out->groups + m] = out->group_of[t] >= 0 ? column[t] / 2.0 : 0.0;
+        out->values[t * out->groups.count + m] =
+            out->groups.group_of[t] >= 0 ? column[t] / 2.0 : 0.0;
     dpt_mem_free(column);
     return st;
 }
@@ -133,13 +134,13 @@ static dpt_status hessian_measure_blocks(dpt_evaluation *ev, int d, double step,
     hessian_data data = {.evaluation = ev, .d = d};
     dpt_oracle oracle = hessian_oracle(&data);
     bool *moves = dpt_mem_zalloc(oracle.terms, sizeof *moves, "group of tensors");
-    dpt_status st = dpt_blocks_create(ev->inputs, out);
-    st = dpt_agree(&ev->mesh.world, moves != NULL ? st : DPT_ERR_OUTPUT);
-    for (int m = 0; m < out->groups && st == DPT_OK; m++)
+    dpt_status st = dpt_groups_create(ev->inputs, ev->inputs->job->hessian.blocks, &out->groups);
+    out->values = dpt_mem_zalloc(oracle.terms * out->groups.count, sizeof *out->values,
+                                 "blocks of a Hessian");
+    st = dpt_agree(&ev->mesh.world, moves != NULL && out->values != NULL ? st : DPT_ERR_OUTPUT);
+    for (int m = 0; m < out->groups.count && st == DPT_OK; m++)
         st = hessian_column(ev, &oracle, step, m, moves, out);
     dpt_mem_free(moves);
-    if (st != DPT_OK)
-        dpt_blocks_destroy(out);
     return st;
 }
 
@@ -160,7 +161,7 @@ dpt_status dpt_hessian_measure_unit(dpt_evaluation *ev, int d, const dpt_edit_re
     dpt_status st = DPT_OK;
     if (job->hessian.edits)
         st = hessian_measure_edit(ev, d, hessian_ratio(report), hessian);
-    if (st == DPT_OK && job->hessian.blocks != DPT_BLOCKS_NONE)
+    if (st == DPT_OK && job->hessian.blocks != DPT_GROUPS_NONE)
         st = hessian_measure_blocks(ev, d, hessian->step, blocks);
     return st;
 }
@@ -187,6 +188,6 @@ int64_t dpt_hessian_passes(const dpt_job *job) {
 }
 
 int64_t dpt_hessian_edit_passes(const dpt_inputs *in) {
-    int64_t blocks = HESSIAN_STEP_PASSES * (int64_t)dpt_blocks_count(in);
+    int64_t blocks = HESSIAN_STEP_PASSES * (int64_t)dpt_groups_count(in, in->job->hessian.blocks);
     return in->job->hessian.edits ? HESSIAN_RUN_PASSES + blocks : 0;
 }

@@ -312,8 +312,9 @@ static bool join_wrote(const char *directory) {
 }
 
 static dpt_status join_open_directory(const dpt_join_options *options) {
-    static const char *const names[] = {"results.h5",   "summary.csv", "seeds.csv", "plane.csv",
-                                        "results.json", "report.html", "units",     "models"};
+    static const char *const names[] = {"results.h5",  "summary.csv", "seeds.csv",
+                                        "plane.csv",   "proof.csv",   "results.json",
+                                        "report.html", "units",       "models"};
     const char *directory = options->directory;
     const char *in_the_way = NULL;
     for (size_t i = 0; i < sizeof names / sizeof *names && in_the_way == NULL; i++)

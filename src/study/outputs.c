@@ -380,6 +380,10 @@ dpt_results_study dpt_outputs_unit_study(const dpt_outputs *outputs, const dpt_i
     dpt_hash_update(&hash, edit->id, strlen(edit->id) + 1);
     dpt_hash_update(&hash, edit->method, strlen(edit->method) + 1);
     dpt_hash_update(&hash, edit->params, strlen(edit->params) + 1);
+    if (dpt_job_leaves_out(job, edit)) { /* units of other edits stay as they are */
+        const uint64_t proof[] = {(uint64_t)job->proof.groups, job->proof.alone};
+        dpt_hash_update(&hash, proof, sizeof proof);
+    }
     if (edit->gradient_data >= 0 && dpt_inputs_needs_model(in))
         dpt_hash_update(&hash, &in->data[edit->gradient_data].hash, sizeof(uint64_t));
     if (edit->auto_data >= 0)

@@ -5,6 +5,7 @@
 #include "deltapath/model/model.h"
 
 #include "deltapath/base/mem.h"
+#include "leave_out.h"
 #include "loss_kinds.h"
 #include "path_correlation.h"
 #include "plane.h"
@@ -311,7 +312,9 @@ static void count_flops(const dpt_inputs *in, dpt_resources *res) {
     res->hessian *= in->job->njudged;
     int64_t places = dpt_plane_passes(in->job);
     res->flops += per_token * tokens * 2.0 * (double)places / in->job->njudged;
-    res->evaluations += places;
+    int64_t left_out = dpt_leave_out_passes(in);
+    res->flops += per_token * tokens * 2.0 * (double)left_out;
+    res->evaluations += places + in->job->njudged * left_out;
 }
 
 dpt_status dpt_resources_plan(const dpt_inputs *in, int ranks, int64_t budget, dpt_resources *out) {

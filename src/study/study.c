@@ -16,6 +16,7 @@
 #include "guards.h"
 #include "hessian.h"
 #include "inputs.h"
+#include "leave_out.h"
 #include "newer.h"
 #include "outputs.h"
 #include "path_correlation.h"
@@ -254,6 +255,8 @@ static dpt_status run_unit(study *s, const work_item *item, int d, const dpt_qua
     if (st == DPT_OK)
         st =
             dpt_hessian_measure_unit(&s->evaluation, d, &item->report, &path.hessian, &path.blocks);
+    if (st == DPT_OK)
+        st = dpt_leave_out_measure(&s->evaluation, d, item->edit, &item->report, &path.leave_out);
     st = dpt_agree(s->comm, st);
     if (st == DPT_OK && dpt_path_correlation_wanted(s->job, item->edit)) {
         dpt_edit_input input = edit_input(s);

@@ -81,6 +81,7 @@ static void summary_print_law(const dpt_result *results, int64_t edits, int64_t 
         if (is_judged(&results[e * units + u]))
             of[count++] = &results[e * units + u];
     dpt_summary_print_law(count, of);
+    dpt_summary_print_groups(count, of);
     dpt_mem_free(of);
 }
 

@@ -18,6 +18,10 @@ void dpt_summary_print(const dpt_result *results, int64_t edits, int64_t units);
  * compare with the true changes; nothing without a law. Local. */
 void dpt_summary_print_law(int64_t count, const dpt_result *const *units);
 
+/** Print how the terms of groups of tensors compare with what leaving them out of the edits on a data set changes; nothing
+ * where none were. Local. */
+void dpt_summary_print_groups(int64_t count, const dpt_result *const *units);
+
 /** Finish a study: correct the p-values of each data set for the edits compared on it (Holm), sum up
  * edits that differ in their seed, write all result files, and print the verdicts.
  *

@@ -25,6 +25,31 @@ static void summary_proof(const char *which, const dpt_proof *proof) {
     printf(", median true over predicted %.3g\n", proof->ratio);
 }
 
+static void summary_groups(const char *which, const dpt_proof *proof) {
+    if (isnan(proof->correlation.value))
+        return;
+    summary_number(which, proof->correlation);
+    summary_number(", of ranks", proof->rank_correlation);
+    summary_number(", slope", proof->slope);
+    printf("\n");
+}
+
+void dpt_summary_print_groups(int64_t count, const dpt_result *const *units) {
+    static const char *const which[] = {"  left out: correlation", "  alone: correlation",
+                                        "  middle of both: correlation"};
+    for (int k = 0; k < 3; k++) {
+        dpt_proof proof;
+        if (dpt_proof_measure_groups(count, units, (dpt_proof_of_groups)k, &proof) != DPT_OK)
+            return;
+        if (k == 0 && proof.groups > 0)
+            printf("terms of groups of tensors against what the groups change, %" PRId64
+                   " groups of %" PRId64 " edits%s:\n",
+                   proof.groups, proof.edits,
+                   isnan(proof.correlation.value) ? ", too few for a correlation" : "");
+        summary_groups(which[k], &proof);
+    }
+}
+
 /* Which edits the law can say nothing of, and why. */
 static void summary_ranges(int64_t count, const dpt_result *const *units) {
     for (int64_t i = 0; i < count; i++)

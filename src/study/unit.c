@@ -8,6 +8,7 @@
 #include "deltapath/path/verdict.h"
 #include "deltapath/path/weighted.h"
 #include "guards.h"
+#include "unit_proof.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -454,6 +455,9 @@ static dpt_status set_verdict(const dpt_inputs *in, const dpt_job_edit *edit, in
     s->accuracy_margin = options.margins.accuracy;
     if (isnan(judged.change.low))
         s->bootstrap_low = s->bootstrap_high = NAN;
+    st = dpt_unit_set_proof(&path->leave_out, &samples.weighted, &samples.view, &options, out);
+    if (st != DPT_OK)
+        goto done;
     unit_set_estimate(riemann, &judged.estimate,
                       dpt_interval_freedom(judged.estimate.n, samples.effective),
                       options.confidence, s);
@@ -501,19 +505,23 @@ static dpt_status unit_set_prediction(const dpt_prediction *p, dpt_result *out) 
 }
 
 /* What the record has room for only when it is there. */
-static dpt_status unit_set_parts(const dpt_blocks *blocks, const dpt_spectrum *spectrum,
+static dpt_status unit_set_parts(const dpt_evaluation_path *path, const dpt_spectrum *spectrum,
                                  dpt_result *out) {
+    const dpt_blocks *blocks = &path->blocks;
     int count = spectrum->top[0].count > spectrum->top[1].count ? spectrum->top[0].count
                                                                 : spectrum->top[1].count;
-    dpt_status st = dpt_result_resize(out, blocks->groups, count);
+    dpt_status st =
+        dpt_result_resize(out, blocks->groups.count, count, path->leave_out.groups.count);
     if (st != DPT_OK)
         return st;
     copy(out->hessian_eigenvalues, spectrum->top[0].values, spectrum->top[0].count);
     copy(out->hessian_residuals, spectrum->top[0].residuals, spectrum->top[0].count);
     copy(out->delta_eigenvalues, spectrum->top[1].values, spectrum->top[1].count);
     copy(out->delta_residuals, spectrum->top[1].residuals, spectrum->top[1].count);
-    copy(out->blocks, blocks->values, out->tensors * blocks->groups);
-    return blocks->groups > 0 ? dpt_result_set_string(&out->groups, "%s", blocks->names) : DPT_OK;
+    copy(out->blocks, blocks->values, out->tensors * blocks->groups.count);
+    if (blocks->groups.count == 0)
+        return DPT_OK;
+    return dpt_result_set_string(&out->groups, "%s", blocks->groups.names);
 }
 
 static void unit_set_hessian(const dpt_central *hessian, dpt_result *out) {
@@ -567,7 +575,7 @@ dpt_status dpt_unit_record(const dpt_inputs *inputs, const dpt_job_edit *edit,
         unit_set_law(spec, &evaluation->data[d], out);
         unit_set_correlation(&path->correlation, out);
         unit_set_hessian(&path->hessian, out);
-        st = unit_set_parts(&path->blocks, &evaluation->data[d].spectrum, out);
+        st = unit_set_parts(path, &evaluation->data[d].spectrum, out);
         if (st == DPT_OK)
             st = unit_set_choice(inputs, edit, d, path, out);
         if (st == DPT_OK)

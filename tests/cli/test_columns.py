@@ -219,6 +219,8 @@ def choices(name, unit, group):
     check(f"{name}: what is chosen", (unit["chosen_on"], unit["held_out"]) == chosen, unit["chosen_on"])
     check(f"{name}: none only chooses", unit["choose_change"] is None and unit["choose_accuracy"] is None)
     check(f"{name} sample_rows", (np.array(group["sample_rows"]) == np.arange(24)).all())
+
+
 def hessian(name, unit, group):
     """Second derivatives of the edit, and what signs say."""
     total, error = unit["hessian_second_order"], unit["hessian_error"]
@@ -236,6 +238,43 @@ def hessian(name, unit, group):
     variance = 5 * unit["hessian_curvature_se"]**2 # s is 1 at p = 0.5; the rest is the sum of squares
     check(f"{name} predicted_sd", variance < unit["predicted_sd"]**2 and
           0 < unit["predicted_sd_se"] < unit["predicted_sd"], (variance, unit))
+
+
+def groups_left_out(name, unit, group, layers):
+    """Groups of `proof`: their terms, and what numbers of the unit they give (test_group_proof has the losses)."""
+    arrays = {c: np.array(group[c]) if c in group else np.zeros(0) for c in
+              ("proof_term", "proof_change", "proof_change_low", "proof_change_high", "proof_alone")}
+    if name != "dare-seed1":
+        check(f"{name} leaves no groups out", unit["proof_groups"] == "" and unit["proof_slope"] is None and
+              unit["proof_interaction"] is None and not any(a.size for a in arrays.values()), arrays)
+        return
+    kinds = sorted(set(layers))
+    check(f"{name} proof_groups", unit["proof_groups"].split("|") == ["outside" if k < 0 else str(k) for k in kinds])
+    x, y = arrays["proof_term"], arrays["proof_change"]
+    part = np.array(group["integrated"])
+    check(f"{name} proof_term", np.allclose(x, [part[layers == k].sum() for k in kinds], rtol=1e-9))
+    check(f"{name} proof_change", (arrays["proof_change_low"] < y).all() and (y < arrays["proof_change_high"]).all(), arrays)
+    check(f"{name} proof_alone", np.isfinite(arrays["proof_alone"]).all() and (arrays["proof_alone"] != y).all(), arrays)
+    near(f"{name} proof_interaction", unit["proof_interaction"], y.sum() - unit["change"], 1e-6)
+    check(f"{name} proof_interaction_low", unit["proof_interaction_low"] < unit["proof_interaction"] <
+          unit["proof_interaction_high"], unit["proof_interaction_low"])
+    n = len(x)
+    for column, r, variance in (("proof_correlation", np.corrcoef(x, y)[0, 1], lambda r: 1 / (n - 3)),
+                                ("proof_rank_correlation", np.corrcoef(x.argsort().argsort(), y.argsort().argsort())[0, 1],
+                                 lambda r: (1 + r * r / 2) / (n - 3))):
+        near(f"{name} {column}", unit[column], r)
+        known = r if column == "proof_correlation" else min(r, 1 - 6 / (n ** 3 - n))
+        reach = 1.96 * math.sqrt(variance(known))
+        near(f"{name} {column}_low", unit[column + "_low"], math.tanh(math.atanh(known) - reach))
+        near(f"{name} {column}_high", unit[column + "_high"], max(r, math.tanh(math.atanh(known) + reach)))
+    line = np.c_[np.ones(n), x]
+    inverse = np.linalg.inv(line.T @ line)
+    slope = inverse @ line.T @ y
+    off = (y - line @ slope) / (1 - np.diag(line @ inverse @ line.T))
+    error = math.sqrt((inverse @ line.T @ np.diag(off ** 2) @ line @ inverse)[1, 1])
+    near(f"{name} proof_slope", unit["proof_slope"], slope[1], 1e-6)
+    near(f"{name} proof_slope_low", unit["proof_slope_low"], slope[1] - quantile(0.975, n - 2) * error, 1e-3)
+    near(f"{name} proof_slope_high", unit["proof_slope_high"], slope[1] + quantile(0.975, n - 2) * error, 1e-3)
 
 
 def bend(folder, run):
@@ -430,7 +469,7 @@ def main():
             file.write(JOB % out)
         def run(*options):
             return studies.run(f"{folder}/job.yaml", 2, *options)
-        done = run()
+        done = run("--set", "proof={groups: layers, edits: [dare-seed1]}")
         check("the study", done.returncode == 0, done.stderr)
         weights(folder, run)
         bend(folder, run)
@@ -446,6 +485,7 @@ def main():
                     law(unit["edit"], unit, group)
                     choices(unit["edit"], unit, group)
                     hessian(unit["edit"], unit, group)
+                    groups_left_out(unit["edit"], unit, group, np.array(h5["tensors/layer"]))
                     tensors(unit["edit"], group, -0.25 if unit["edit"] == "back" else None)
                     size(unit["edit"], unit, group, [int(n) for n in h5["tensors/numel"]])
             holm(units)

@@ -16,7 +16,7 @@ static const char plain_text[] =
          "edits: [{name: e, method: drop, p: 0.5}, "
          "{name: f, method: drop, p: 0.25}]\n"
          "allow: []\nselect: {}\nriemann: {rule: midpoint}\nmargin: {}\n"
-         "statistics: {}\nplane: {a: e, b: f}\n";
+         "statistics: {}\nplane: {a: e, b: f}\nproof: {groups: layers}\n";
 
 /* With a set of its own, or NULL, after one that gives the data set a loss that has the key. */
 static dpt_job parse_for(const dpt_job_key *key, const char *set) {

@@ -95,11 +95,134 @@ static void seeds_are_resampled_together(void **state) {
     assert_true(apart.slope.high - apart.slope.low < 0.7 * width);
 }
 
+/* One unit with these groups: the first k of the pairs, terms against changes; arrays are the caller's. */
+static dpt_result unit_with_groups(const char *edit, double *terms, double *changes, double *alone,
+                                   int k) {
+    return (dpt_result){.edit = (char *)edit,
+                        .nproof = k,
+                        .proof_term = terms,
+                        .proof_change = changes,
+                        .proof_alone = alone};
+}
+
+/* Of few groups of one edit: scipy's numbers, Fisher's intervals, HC3 by matrices in numpy. */
+static void groups_of_one_edit(void **state) {
+    (void)state;
+    double terms[N], changes[N], alone[N];
+    dpt_proof proof, middle;
+    for (int i = 0; i < N; i++) {
+        terms[i] = predicted[N - 1 - i];
+        changes[i] = change[N - 1 - i];
+        alone[i] = 2.0 * terms[i] - changes[i];
+    }
+    dpt_result unit = unit_with_groups("a", terms, changes, alone, N);
+    const dpt_result *units[] = {&unit};
+    assert_int_equal(dpt_proof_measure_groups(1, units, DPT_PROOF_LEFT_OUT, &proof), DPT_OK);
+    assert_int_equal(proof.edits, 1);
+    assert_int_equal(proof.groups, N);
+    const double wanted[3][3] = {{0.9605873724695171, 0.7502193188097969, 0.9943527893453333},
+                                 {0.9642857142857145, 0.6737249892189321, 0.9966141395769648},
+                                 {1.5257721849975487, -0.10089697974678113, 3.1524413497418786}};
+    const dpt_proof_number *got[3] = {&proof.correlation, &proof.rank_correlation, &proof.slope};
+    for (int k = 0; k < 3; k++) {
+        assert_near(got[k]->value, wanted[k][0], 1e-9);
+        assert_near(got[k]->low, wanted[k][1], 1e-3);
+        assert_near(got[k]->high, wanted[k][2], 1e-3);
+    }
+    /* The middle of what a group changes first and last is its term, to second order. */
+    assert_int_equal(dpt_proof_measure_groups(1, units, DPT_PROOF_MIDDLE, &middle), DPT_OK);
+    assert_near(middle.slope.value, 1.0, 1e-12);
+    assert_near(middle.correlation.value, 1.0, 1e-12);
+    assert_int_equal(dpt_proof_measure_groups(1, units, DPT_PROOF_ALONE, &middle), DPT_OK);
+    assert_near(middle.slope.value, 2.0 - proof.slope.value, 1e-9);
+    /* A group that the edit leaves alone is no point; three are too few. */
+    terms[0] = NAN;
+    changes[1] = INFINITY;
+    unit.nproof = 5;
+    assert_int_equal(dpt_proof_measure_groups(1, units, DPT_PROOF_LEFT_OUT, &proof), DPT_OK);
+    assert_int_equal(proof.groups, 3);
+    assert_true(isnan(proof.correlation.value) && isnan(proof.slope.low));
+}
+
+/* Over edits whole edits are resampled, with seeds of one together: numbers are of all groups. */
+static void groups_of_several_edits(void **state) {
+    (void)state;
+    enum { EDITS = 6, GROUPS = 4, COPIES = 3 };
+    double terms[EDITS][GROUPS], changes[EDITS][GROUPS];
+    dpt_result results[EDITS * COPIES];
+    const dpt_result *units[EDITS * COPIES];
+    char ids[EDITS * COPIES][32];
+    dpt_proof once, seeds, few;
+    for (int e = 0; e < EDITS; e++)
+        for (int g = 0; g < GROUPS; g++) {
+            terms[e][g] = 0.1 * (e + 1) * (g + 1);
+            changes[e][g] = terms[e][g] * (1.0 + 0.1 * (e % 3)) + 0.01 * (g % 2);
+        }
+    for (int i = 0; i < EDITS * COPIES; i++) {
+        snprintf(ids[i], sizeof ids[i], "e%d-seed%d", i % EDITS, i / EDITS);
+        results[i] = unit_with_groups(ids[i], terms[i % EDITS], changes[i % EDITS],
+                                      changes[i % EDITS], GROUPS);
+        units[i] = &results[i];
+    }
+    assert_int_equal(dpt_proof_measure_groups(EDITS, units, DPT_PROOF_LEFT_OUT, &once), DPT_OK);
+    assert_int_equal(once.groups, EDITS * GROUPS);
+    assert_near(once.slope.value, 1.1572549019607843, 1e-9);
+    assert_true(once.slope.low < once.slope.value && once.slope.value < once.slope.high);
+    assert_int_equal(dpt_proof_measure_groups(EDITS * COPIES, units, DPT_PROOF_LEFT_OUT, &seeds),
+                     DPT_OK);
+    assert_int_equal(seeds.edits, EDITS * COPIES);
+    assert_near(seeds.slope.value, once.slope.value, 1e-9);
+    double width = once.slope.high - once.slope.low;
+    assert_true(fabs(seeds.slope.high - seeds.slope.low - width) < 0.1 * width);
+    /* Three edits have numbers and no intervals. */
+    assert_int_equal(dpt_proof_measure_groups(3, units, DPT_PROOF_LEFT_OUT, &few), DPT_OK);
+    assert_true(isfinite(few.slope.value) && isnan(few.slope.low));
+}
+
+/* Two normal numbers from two uniform ones. */
+static void draw_pair(uint64_t *state, double out[2]) {
+    double u[2];
+    for (int k = 0; k < 2; k++) {
+        *state = *state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+        u[k] = ((double)(*state >> 11) + 0.5) / 9007199254740992.0;
+    }
+    out[0] = sqrt(-2.0 * log(u[0])) * cos(2.0 * M_PI * u[1]);
+    out[1] = sqrt(-2.0 * log(u[0])) * sin(2.0 * M_PI * u[1]);
+}
+
+/* Of five normal groups the intervals of correlation and slope cover, where resamples of five would in 85 %. */
+static void few_groups_are_covered(void **state) {
+    (void)state;
+    enum { TRIALS = 4000, GROUPS = 5 };
+    uint64_t seed = 7;
+    int covered[2] = {0, 0};
+    const double correlation = 1.0 / sqrt(1.25);
+    for (int i = 0; i < TRIALS; i++) {
+        double terms[GROUPS], changes[GROUPS], pair[2];
+        dpt_proof proof;
+        for (int g = 0; g < GROUPS; g++) {
+            draw_pair(&seed, pair);
+            terms[g] = pair[0];
+            changes[g] = pair[0] + 0.5 * pair[1];
+        }
+        dpt_result unit = unit_with_groups("a", terms, changes, changes, GROUPS);
+        const dpt_result *units[] = {&unit};
+        assert_int_equal(dpt_proof_measure_groups(1, units, DPT_PROOF_LEFT_OUT, &proof), DPT_OK);
+        covered[0] += proof.correlation.low <= correlation && correlation <= proof.correlation.high;
+        covered[1] += proof.slope.low <= 1.0 && 1.0 <= proof.slope.high;
+    }
+    for (int k = 0; k < 2; k++)
+        assert_true(covered[k] > 0.94 * TRIALS && covered[k] < 0.985 * TRIALS);
+}
+
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(numbers_are_those_of_scipy),
         cmocka_unit_test(what_is_not_known_is_left_out),
         cmocka_unit_test(seeds_are_resampled_together),
+        cmocka_unit_test(groups_of_one_edit),
+        cmocka_unit_test(groups_of_several_edits),
+        cmocka_unit_test(few_groups_are_covered),
     };
     return test_mpi_main(argc, argv, tests);
 }

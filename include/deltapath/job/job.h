@@ -73,13 +73,13 @@ typedef struct dpt_job_law {
     uint64_t seed; /**< of the labels */
 } dpt_job_law;
 
-/** Groups of tensors, in the order of the choices of the key. */
-enum { DPT_BLOCKS_NONE, DPT_BLOCKS_LAYERS, DPT_BLOCKS_MODULES };
+/** Groups of tensors, in the order of the choices of the keys. */
+enum { DPT_GROUPS_NONE, DPT_GROUPS_LAYERS, DPT_GROUPS_MODULES };
 
 /** Which second derivatives at W_post are taken. */
 typedef struct dpt_job_hessian {
     bool edits;    /**< E^T H E of each edit */
-    int blocks;    /**< DPT_BLOCKS_...: and what its groups of tensors have with each other */
+    int blocks;    /**< DPT_GROUPS_...: and what its groups of tensors have with each other */
     int probes;    /**< random signs along the delta; 0: none */
     int lanczos;   /**< eigenvalues of H and of D H D; 0: none */
     int steps;     /**< of Lanczos's method */
@@ -92,6 +92,14 @@ typedef struct dpt_job_plane {
     int points;
     double low, high;
 } dpt_job_plane;
+
+/** Which groups of tensors are left out of which edits, to compare their terms with what they change. */
+typedef struct dpt_job_proof {
+    int groups; /**< DPT_GROUPS_... */
+    bool alone; /**< and each group is edited alone */
+    int nedits;
+    const char **edits; /**< (nedits) fnmatch patterns of ids; none means every edit */
+} dpt_job_proof;
 
 /** A job file, checked as far as it can be without its models. Strings are owned by the job. */
 typedef struct dpt_job {
@@ -134,6 +142,7 @@ typedef struct dpt_job {
     dpt_job_law law;
     dpt_job_hessian hessian;
     dpt_job_plane plane;
+    dpt_job_proof proof;
     int tensor_parallel;  /**< ranks that share a replica; 0: chosen */
     int svd_group;        /**< ranks that share a matrix in low rank; 0: chosen */
     int64_t batch_tokens; /**< most tokens packed into one pass; 0: chosen */
@@ -165,6 +174,9 @@ dpt_status dpt_job_keep_edits(dpt_job *job, int n, const char *const *patterns);
 
 /** Place of an edit among those of a job, -1 without one of that id. Local. */
 int dpt_job_find_edit(const dpt_job *job, const char *id);
+
+/** Whether groups of tensors are left out of an edit. Local. */
+bool dpt_job_leaves_out(const dpt_job *job, const dpt_job_edit *edit);
 
 /** What the edits of a job share: its canonical text without its edits and without where and how output is
  * kept. Allocated (dpt_mem_free); NULL after dpt_error. Local. */

@@ -84,6 +84,20 @@
       "of `dare`: standard deviation of the change over masks, to second order, by "               \
       "`hessian.probes`")                                                                          \
     X(predicted_sd_se, "nats", "its standard error over the signs")                                \
+    X(proof_correlation, "-",                                                                      \
+      "Pearson's, over the groups of `proof`, of `proof_term` and `proof_change`")                 \
+    X(proof_correlation_low, "-", "lower end of its 95 % interval over groups")                    \
+    X(proof_correlation_high, "-", "upper end")                                                    \
+    X(proof_rank_correlation, "-", "Spearman's, likewise")                                         \
+    X(proof_rank_correlation_low, "-", "lower end of its 95 % interval")                           \
+    X(proof_rank_correlation_high, "-", "upper end")                                               \
+    X(proof_slope, "-", "of `proof_change` on `proof_term`, least squares: 1 is calibrated")       \
+    X(proof_slope_low, "-", "lower end of its 95 % interval")                                      \
+    X(proof_slope_high, "-", "upper end")                                                          \
+    X(proof_interaction, "nats",                                                                   \
+      "sum of `proof_change` over the groups less the change: what groups do together")            \
+    X(proof_interaction_low, "nats", "lower end of its 95 % interval over samples")                \
+    X(proof_interaction_high, "nats", "upper end")                                                 \
     X(correlation_se, "-",                                                                         \
       "standard error of `path_correlation` over masks, 1 / sqrt(entries - 1)")                    \
     X(held_out, "share",                                                                           \
@@ -118,6 +132,8 @@
     X(loss, "text", "`loss` of the data set in the job; empty without data")                       \
     X(rule, "text", "of the Riemann sum; empty without one")                                       \
     X(groups, "text", "names of the groups of `blocks`, with a bar between; empty without blocks") \
+    X(proof_groups, "text",                                                                        \
+      "names of the groups that `proof` leaves out, with a bar between; empty without it")         \
     X(verdict, "text", "`competitive`, `decreased`, `improved`, `undecided`; empty without data")  \
     X(reason, "text", "of the verdict")                                                            \
     X(predicted_at, "text", "time and hash of the prediction in `predictions.csv`")                \
@@ -150,6 +166,15 @@
     X(path_correlations, path_correlations, TENSORS_POINTS, "-", "of the tensor's entries alone")  \
     X(blocks, blocks, TENSORS_GROUPS, "nats",                                                      \
       "1/2 E_l^T (H E_m)_l of tensor l and group m, by `hessian.blocks`")                          \
+    X(proof_term, proof_term, PROOF_GROUPS, "nats",                                                \
+      "sum of `integrated` over the group's tensors; NaN where the edit changes none of them")     \
+    X(proof_change, proof_change, PROOF_GROUPS, "nats",                                            \
+      "loss of the edit less that of the edit without the group, whose weights are then W_post")   \
+    X(proof_change_low, proof_change_low, PROOF_GROUPS, "nats",                                    \
+      "lower end of its 95 % interval over samples, of the kind that judges")                      \
+    X(proof_change_high, proof_change_high, PROOF_GROUPS, "nats", "upper end")                     \
+    X(proof_alone, proof_alone, PROOF_GROUPS, "nats",                                              \
+      "loss of the group's part of the edit alone less that of W_post; with `proof.alone`")        \
     X(hessian_eigenvalues, hessian_eigenvalues, VALUES, "nats",                                    \
       "of greatest size of H in the edited tensors, by `hessian.lanczos`")                         \
     X(hessian_residuals, hessian_residuals, VALUES, "nats",                                        \

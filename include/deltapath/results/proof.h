@@ -3,7 +3,7 @@
 
 #include "deltapath/results/results.h"
 
-/** A number and its 95 % interval by a bootstrap over edits; NaN where it is not known. */
+/** A number and its 95 % interval by a bootstrap over edits, or over groups of tensors; NaN where it is not known. */
 typedef struct dpt_proof_number {
     double value, low, high;
 } dpt_proof_number;
@@ -16,9 +16,18 @@ typedef enum dpt_proof_kind {
     DPT_PROOF_AS_DRAWN
 } dpt_proof_kind;
 
-/** How well the predicted changes of edits on a data set are the true ones. */
+/** With what the terms of groups of tensors are compared: what leaving the group out of the edit changes, what its part
+ * of the edit changes alone, or the middle of both, which to second order in E is the term. */
+typedef enum dpt_proof_of_groups {
+    DPT_PROOF_LEFT_OUT,
+    DPT_PROOF_ALONE,
+    DPT_PROOF_MIDDLE
+} dpt_proof_of_groups;
+
+/** How well the predicted changes of edits on a data set are the true ones, or terms of groups what these change. */
 typedef struct dpt_proof {
-    int64_t edits;                     /**< with a prediction and a finite change */
+    int64_t edits;  /**< with a prediction and a finite change; with groups that were left out */
+    int64_t groups; /**< of all these edits together; 0 of predictions */
     dpt_proof_number correlation;      /**< Pearson's */
     dpt_proof_number rank_correlation; /**< Spearman's */
     dpt_proof_number
@@ -34,5 +43,16 @@ typedef struct dpt_proof {
  * Errors: DPT_ERR_OUTPUT without memory. Determinism: the same bits everywhere. */
 dpt_status dpt_proof_measure(int64_t count, const dpt_result *const *units, dpt_proof_kind kind,
                              dpt_proof *out);
+
+/** Compare proof_term with proof_change, proof_alone or the middle of both over the groups of the units.
+ *
+ * Local. Of several units the intervals are over resamples of edits with all their groups, seeds of one edit together, as
+ * above; of one unit over those of its groups, and below eight groups Fisher's z, with Bonett and Wright's variance for
+ * ranks, and Student's distribution of the slope with the HC3 standard error. Fewer than four groups have no numbers,
+ * fewer than four edits no intervals.
+ *   Sources: Bonett and Wright, Psychometrika 65 (2000) 23; MacKinnon and White, J. Econometrics 29 (1985) 305.
+ * @param[in] units (count) of one data set. Errors and determinism: as dpt_proof_measure. */
+dpt_status dpt_proof_measure_groups(int64_t count, const dpt_result *const *units,
+                                    dpt_proof_of_groups of, dpt_proof *out);
 
 #endif

@@ -16,6 +16,7 @@
  *   <directory>/summary.csv, results.json   the same without arrays per sample
  *   <directory>/seeds.csv                   edits that differ in their seed alone, summed up
  *   <directory>/plane.csv                   the loss on the plane of two edits
+ *   <directory>/proof.csv                   terms of groups of tensors and what leaving them out changes
  *
  * Characters that a file or HDF5 link cannot have are written as %XX in its name. */
 
@@ -61,6 +62,7 @@ typedef struct dpt_result {
     int64_t samples; /**< of the data set; 0 for an edit alone */
     int64_t ngroups; /**< of tensors, of blocks; 0 without */
     int64_t nvalues; /**< eigenvalues; 0 without */
+    int64_t nproof;  /**< groups of tensors that were left out; 0 without */
 
 #define DPT_RESULT_FIELD(name, field, shape, unit, meaning) double *field;
     DPT_RESULT_ARRAY_COLUMNS(DPT_RESULT_FIELD)
@@ -75,15 +77,19 @@ typedef struct dpt_result {
 /** Allocate the arrays and fill every number with NaN; texts NULL, no parameters, no spectra. Local.
  * Errors: DPT_ERR_OUTPUT without memory; out is then empty. */
 dpt_status dpt_result_create(int64_t tensors, int64_t points, int64_t samples, dpt_result *out);
-/** Room for blocks of `groups` groups and for `values` eigenvalues, NaN throughout; a new record has none. Local.
- * Errors: DPT_ERR_OUTPUT without memory; the record is then to be destroyed. */
-dpt_status dpt_result_resize(dpt_result *result, int64_t groups, int64_t values);
+/** Room for blocks of `groups` groups, for `values` eigenvalues and for `proof` groups left out, NaN throughout; a new
+ * record has none. Local. Errors: DPT_ERR_OUTPUT without memory; the record is then to be destroyed. */
+dpt_status dpt_result_resize(dpt_result *result, int64_t groups, int64_t values, int64_t proof);
 void dpt_result_destroy(dpt_result *result); /**< Local; an empty (zeroed) one is allowed. */
 
 /** Replace a text by a printf copy: `dpt_result_set_string(&r.edit, "%s", id)`. Local.
  * Errors: DPT_ERR_OUTPUT without memory. */
 dpt_status dpt_result_set_string(char **text, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
+
+/** Name of a group in the list of `groups` or `proof_groups`; empty past its end. Local. */
+enum { DPT_RESULT_GROUP_NAME = 48 };
+void dpt_result_group_name(const char *groups, int64_t place, char name[DPT_RESULT_GROUP_NAME]);
 
 /** Append a parameter; append a spectrum (values are copied). Local.
  * Errors: DPT_ERR_OUTPUT without memory. */

@@ -9,7 +9,8 @@
 /* A manifest lists files of its folder with their lengths and hashes, so that every byte of files that
  * have no room for a checksum of their own is covered. Two folders have one:
  *
- *   <study>/DPT_MANIFEST_STUDY            results.h5, summary.csv, seeds.csv, plane.csv, results.json, report.html
+ *   <study>/DPT_MANIFEST_STUDY            results.h5, summary.csv, seeds.csv, plane.csv, proof.csv, results.json,
+ *                                         report.html
  *   <checkpoint>/DPT_MANIFEST_CHECKPOINT  all files of a safetensors model; of weights the header
  *
  * The text covers itself: its first key `checksum` is the XXH3-128 of the whole text with zeros in place

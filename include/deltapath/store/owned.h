@@ -17,6 +17,7 @@ typedef enum dpt_owned_kind {
     DPT_OWNED_SUMMARY,
     DPT_OWNED_SEEDS,
     DPT_OWNED_PLANE,
+    DPT_OWNED_PROOF,
     DPT_OWNED_JSON,
     DPT_OWNED_REPORT,
     DPT_OWNED_MANIFEST,
@@ -30,6 +31,9 @@ typedef enum dpt_owned_kind {
 /** Predictions that a study makes before it measures, and with what the file begins. */
 #define DPT_PREDICTIONS             "predictions.csv"
 #define DPT_OWNED_PREDICTIONS_START "time,edit,data,first"
+
+/** The header line of proof.csv. */
+#define DPT_OWNED_PROOF_START "edit,data,group,term,change,low,high,alone"
 
 /** The header line of plane.csv. */
 #define DPT_OWNED_PLANE_START "data,a,b,x,y,loss,accuracy"
