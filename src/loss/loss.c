@@ -112,3 +112,13 @@ dpt_status dpt_loss_evaluate_label(const dpt_loss *loss, const dpt_mesh *mesh, d
                           .label = label};
     return loss_evaluate_call(loss, mesh, model, &call);
 }
+
+dpt_status dpt_loss_evaluate_logits(const dpt_loss *loss, const dpt_mesh *mesh, dpt_model *model,
+                                    double t, double *losses, uint8_t *correct, double *logits) {
+    if (!loss->enumerates)
+        return dpt_error(DPT_ERR_INPUT, "data: logits are given of the classes of images alone: "
+                                        "take data of loss class");
+    dpt_loss_call call = {
+        .t = t, .mode = DPT_BACKWARD_NONE, .losses = losses, .correct = correct, .logits = logits};
+    return loss_evaluate_call(loss, mesh, model, &call);
+}

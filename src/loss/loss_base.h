@@ -17,6 +17,7 @@ typedef struct dpt_loss_call {
     bool
         squares; /**< every image has the label below, and terms are p times squares of its gradient */
     int32_t label;
+    double *logits; /**< (samples, classes), or NULL; mode NONE */
 } dpt_loss_call;
 
 typedef struct dpt_loss_pass dpt_loss_pass;
@@ -62,6 +63,8 @@ typedef struct dpt_loss_sums {
     int tensors;
     double *values; /**< the one allocation */
     double *losses, *hits, *sample_terms, *terms;
+    int64_t classes; /**< of the logits that the call asks for, else 0 */
+    double *logits;  /**< (samples, classes) */
 } dpt_loss_sums;
 
 /** Empty results. Local. */

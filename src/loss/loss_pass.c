@@ -97,6 +97,9 @@ dpt_status dpt_loss_pass_model(dpt_loss_pass *pass, const dpt_batch *batch, int6
         return dpt_model_run_squares(pass->model, batch, pass->call->t, pass->weight, pass->nll,
                                      pass->terms, pass->call->gradient);
     }
+    if (pass->call->logits != NULL)
+        return dpt_model_run_logits(pass->model, batch, pass->call->t, pass->nll, pass->correct,
+                                    pass->sums.logits + place * pass->sums.classes);
     return dpt_model_run(pass->model, batch, pass->call->t, mode,
                          mode == DPT_BACKWARD_NONE ? NULL : pass->weight, pass->nll,
                          pass->loss->hits ? pass->correct : NULL, pass->terms,

@@ -6,7 +6,7 @@
 #include <string.h>
 
 static int64_t count_of(const dpt_loss_sums *sums) {
-    return 3 * sums->loss->samples + sums->tensors;
+    return (3 + sums->classes) * sums->loss->samples + sums->tensors;
 }
 
 dpt_status dpt_loss_sums_create(const dpt_loss *loss, const dpt_mesh *mesh, const dpt_model *model,
@@ -15,6 +15,9 @@ dpt_status dpt_loss_sums_create(const dpt_loss *loss, const dpt_mesh *mesh, cons
                            .call = call,
                            .is_root = mesh->model.rank == 0,
                            .tensors = dpt_model_catalog(model)->count};
+    dpt_model_image image;
+    if (call->logits != NULL && dpt_model_get_image(model, &image))
+        out->classes = image.classes;
     out->values = dpt_mem_zalloc(count_of(out), sizeof *out->values, "losses and terms");
     if (out->values == NULL)
         return DPT_ERR_OUTPUT;
@@ -22,6 +25,7 @@ dpt_status dpt_loss_sums_create(const dpt_loss *loss, const dpt_mesh *mesh, cons
     out->hits = out->losses + loss->samples;
     out->sample_terms = out->hits + loss->samples;
     out->terms = out->sample_terms + loss->samples;
+    out->logits = out->terms + out->tensors;
     return DPT_OK;
 }
 
@@ -52,6 +56,8 @@ static void give_results(const dpt_loss_sums *sums) {
     memcpy(call->losses, sums->losses, (size_t)n * sizeof(double));
     for (int64_t s = 0; call->correct != NULL && s < n; s++)
         call->correct[s] = sums->hits[s] != 0.0;
+    if (sums->classes > 0)
+        memcpy(call->logits, sums->logits, (size_t)(n * sums->classes) * sizeof(double));
     if (call->mode != DPT_BACKWARD_TERMS)
         return;
     if (call->sample_terms != NULL)

@@ -79,6 +79,17 @@ static void head_score(dpt_pass *pass, int64_t row, int64_t n) {
     }
 }
 
+/* Logits of n rows for the caller, who adds the columns of the other ranks. */
+static void head_give(const dpt_pass *pass, int64_t row, int64_t n) {
+    const dpt_work *k = pass->work;
+    int64_t v = pass->slice->v, begin = pass->slice->begin[DPT_AXIS_VOCABULARY];
+    int64_t classes = pass->arch->length[DPT_AXIS_VOCABULARY];
+    for (int64_t r = 0; r < n; r++)
+        for (int64_t c = 0; c < v; c++)
+            pass->call->logits[head_score_at(pass, row + r) * classes + begin + c] =
+                (double)k->logits[r * v + c];
+}
+
 /* Logits of n rows of y (n, C): y W^T + b, or z text^T with the embeddings of y. */
 static void head_forward(dpt_pass *pass, int64_t row, int64_t n, const float *y) {
     const dpt_work *k = pass->work;
@@ -138,6 +149,8 @@ void dpt_head_run(dpt_pass *pass) {
     for (int64_t row = 0; row < pass->scored; row += step) {
         int64_t n = pass->scored - row < step ? pass->scored - row : step;
         head_forward(pass, row, n, y + row * C);
+        if (pass->call->logits != NULL)
+            head_give(pass, row, n);
         head_score(pass, row, n);
         if (backward)
             head_backward(pass, row, n, y + row * C, d + row * C);

@@ -283,6 +283,10 @@ static void model_clear_outputs(const dpt_model *model, const dpt_model_call *ca
     memset(call->nll, 0, (size_t)scores * sizeof *call->nll);
     if (call->correct != NULL)
         memset(call->correct, 0, (size_t)scores);
+    if (call->logits != NULL)
+        memset(call->logits, 0,
+               (size_t)(batch->sequences * model->arch.length[DPT_AXIS_VOCABULARY]) *
+                   sizeof *call->logits);
     if (call->terms != NULL)
         memset(call->terms, 0,
                (size_t)(batch->sequences * model->catalog.count) * sizeof *call->terms);
@@ -302,6 +306,8 @@ static dpt_status model_check_call(const dpt_model *model, const dpt_model_call 
                          call->batch->images != NULL ? "images" : "tokens");
     if (call->squares && (call->gradient == NULL || call->batch->images == NULL))
         return dpt_error(DPT_ERR_INTERNAL, "model: squares are of images, and need a scratch");
+    if (call->logits != NULL && call->batch->images == NULL)
+        return dpt_error(DPT_ERR_INTERNAL, "model: logits are given of images alone");
     return DPT_OK;
 }
 
@@ -450,6 +456,18 @@ dpt_status dpt_model_run_squares(dpt_model *model, const dpt_batch *batch, doubl
                            .terms = squares,
                            .gradient = scratch,
                            .squares = true};
+    model_check_same(&model->group, &call);
+    return model_run_call(model, &call);
+}
+
+dpt_status dpt_model_run_logits(dpt_model *model, const dpt_batch *batch, double t, double *nll,
+                                uint8_t *correct, double *logits) {
+    dpt_model_call call = {.batch = batch,
+                           .t = t,
+                           .mode = DPT_BACKWARD_NONE,
+                           .nll = nll,
+                           .correct = correct,
+                           .logits = logits};
     model_check_same(&model->group, &call);
     return model_run_call(model, &call);
 }

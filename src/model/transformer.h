@@ -87,6 +87,7 @@ struct dpt_model_call {
     dpt_model_gradient *gradient;
     const dpt_model_draw *draw; /**< NULL: the batch's own labels */
     bool squares;               /**< terms are sum (E_i g_i)^2, g made in `gradient` */
+    double *logits;             /**< (images, classes) of this rank's columns; or NULL */
 };
 
 /** What the passes share during one call. */

@@ -264,11 +264,12 @@ void dpt_passes_forget(dpt_passes *p) {
 
 /* Finished passes. */
 
-enum { PASS_PARTS = 5 };
+enum { PASS_PARTS = 6 };
 
 static int pass_parts(const dpt_pass *pass, dpt_loss_part parts[PASS_PARTS]) {
     int64_t samples = dpt_loss_samples(pass->loss), n = 0;
     int64_t bytes = samples * (int64_t)sizeof(double);
+    dpt_model_image image;
     int64_t tensors = dpt_model_catalog(pass->model)->count * (int64_t)sizeof(double);
     parts[n++] = (dpt_loss_part){pass->losses, bytes};
     if (pass->correct != NULL)
@@ -277,6 +278,8 @@ static int pass_parts(const dpt_pass *pass, dpt_loss_part parts[PASS_PARTS]) {
         parts[n++] = (dpt_loss_part){pass->terms, tensors};
     if (pass->mode == DPT_BACKWARD_TERMS)
         parts[n++] = (dpt_loss_part){pass->sample_terms, bytes};
+    if (pass->logits != NULL && dpt_model_get_image(pass->model, &image))
+        parts[n++] = (dpt_loss_part){pass->logits, bytes * image.classes};
     if (pass->reduce != NULL)
         parts[n++] = (dpt_loss_part){pass->kept, pass->nkept * (int64_t)sizeof(double)};
     return (int)n;
@@ -388,6 +391,9 @@ static dpt_status evaluate_loss(dpt_passes *p, const dpt_pass *pass) {
         return dpt_loss_evaluate_label(pass->loss, &p->mesh, pass->model, pass->t, pass->label,
                                        pass->losses, pass->terms, pass->sample_terms,
                                        pass->gradient);
+    if (pass->logits != NULL)
+        return dpt_loss_evaluate_logits(pass->loss, &p->mesh, pass->model, pass->t, pass->losses,
+                                        pass->correct, pass->logits);
     dpt_status st = pass->labels != NULL
                         ? dpt_loss_evaluate_drawn(pass->loss, &p->mesh, pass->model, pass->t,
                                                   *pass->labels, pass->losses, pass->gradient)
@@ -426,7 +432,8 @@ dpt_status dpt_passes_run(dpt_passes *p, const dpt_pass *pass) {
     uint64_t key[5] = {pass->key, (uint64_t)pass->mode,
                        dpt_hash_string(DPT_VERSION) + DPT_RESULTS_VERSION};
     memcpy(&key[3], &pass->t, sizeof key[3]);
-    key[4] = (uint64_t)(pass->correct != NULL) + (pass->reduce != NULL ? 2 : 0);
+    key[4] = (uint64_t)(pass->correct != NULL) + (pass->reduce != NULL ? 2 : 0) +
+             (pass->logits != NULL ? 4 : 0);
     dpt_passes_watch(p, dpt_hash_bytes(key, sizeof key), pass->what, pass->loss);
     p->t = pass->t + 0.0; /* -0 is 0 */
     int64_t found = 0;

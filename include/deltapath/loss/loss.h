@@ -163,4 +163,10 @@ dpt_status dpt_loss_evaluate_label(const dpt_loss *loss, const dpt_mesh *mesh, d
                                    double t, int32_t label, double *losses, double *squares,
                                    double *sample_squares, dpt_model_gradient *scratch);
 
+/** dpt_loss_evaluate with mode NONE and the logits of every image at t. Collective over the mesh.
+ * @param[out] losses, correct (samples). @param[out] logits (samples, classes). All the same on all ranks.
+ * Errors: DPT_ERR_INPUT for a loss other than class. Determinism: to rounding between meshes. */
+dpt_status dpt_loss_evaluate_logits(const dpt_loss *loss, const dpt_mesh *mesh, dpt_model *model,
+                                    double t, double *losses, uint8_t *correct, double *logits);
+
 #endif

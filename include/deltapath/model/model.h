@@ -181,4 +181,11 @@ dpt_status dpt_model_run_squares(dpt_model *model, const dpt_batch *batch, doubl
                                  const double *weight, double *nll, double *squares,
                                  dpt_model_gradient *scratch);
 
+/** dpt_model_run with mode NONE that gives the logits themselves. Images only.
+ * Collective over group (same: batch, t). @param[out] nll, correct (images).
+ * @param[out] logits (images, classes) this rank's columns, zero in those of others: add over the group.
+ * Errors: as dpt_model_run; DPT_ERR_INTERNAL for tokens. */
+dpt_status dpt_model_run_logits(dpt_model *model, const dpt_batch *batch, double t, double *nll,
+                                uint8_t *correct, double *logits);
+
 #endif
