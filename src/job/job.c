@@ -430,6 +430,9 @@ void dpt_job_hash_for_units(const dpt_job *job, dpt_hash *hash) {
         dpt_hash_update(hash, "all labels", sizeof "all labels");
     else if (law[0] > 0) /* units without it stay as they are, whatever its seed */
         dpt_hash_update(hash, law, sizeof law);
+    const uint64_t probes[] = {(uint64_t)job->law.probes, job->law.seed};
+    if (probes[0] > 0)
+        dpt_hash_update(hash, probes, sizeof probes);
     const dpt_job_hessian *asked = &job->hessian;
     bool draws = asked->probes > 0 || asked->lanczos > 0;
     const uint64_t hessian[] = {asked->edits,

@@ -407,6 +407,18 @@ static const dpt_job_key keys[] = {
      .help = "backward passes over each data set, each with labels drawn anew; 2 or more give a "
              "standard error; 0 measures nothing"},
     {.section = "law",
+     .name = "probes",
+     .type = DPT_KEY_INTEGER,
+     .standard = "0",
+     .high = 10000,
+     .redo = DPT_REDO_UNITS,
+     .content = true, /* dpt_job_hash_for_units */
+     IN_JOB(law.probes),
+     .help = "random signs along the delta, along which the logits are measured by two forward "
+             "passes each, and which predict the accuracy of each `dare` and `drop`; 32 are "
+             "plenty; for data of loss `class` and a model of at most 32 classes; 0 measures "
+             "nothing"},
+    {.section = "law",
      .name = "seed",
      .type = DPT_KEY_INTEGER,
      .standard = "0",
@@ -414,7 +426,7 @@ static const dpt_job_key keys[] = {
      .redo = DPT_REDO_UNITS,
      .content = true, /* dpt_job_hash_for_units */
      IN_JOB(law.seed),
-     .help = "of the labels"},
+     .help = "of the labels and the signs"},
     {.section = "",
      .name = "hessian",
      .type = DPT_KEY_SECTION,

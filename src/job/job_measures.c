@@ -45,6 +45,10 @@ dpt_status dpt_job_read_law(dpt_job *job, const dpt_yaml *yaml, struct fy_node *
     struct fy_node *law = dpt_yaml_get(root, "law");
     dpt_status st = dpt_job_keys_read(yaml, law, "law", "law", job);
     bool all = job->law.labels == DPT_LABELS_ALL;
+    if (st == DPT_OK && job->law.probes > 0 && job->law.repeats == 0 && !all)
+        return dpt_yaml_error(yaml, law,
+                              "law.probes predicts the accuracy next to the loss, which is not "
+                              "measured: give law.repeats or law.labels: all");
     if (st != DPT_OK || (job->law.repeats == 0 && !all))
         return st == DPT_OK ? measures_check_allocated(job, yaml, law != NULL ? law : root) : st;
     if (!job->riemann || job->ndata == 0)
@@ -62,6 +66,11 @@ dpt_status dpt_job_read_law(dpt_job *job, const dpt_yaml *yaml, struct fy_node *
             return dpt_yaml_error(yaml, law,
                                   "law.labels is all, but data set '%s' is none of images: leave "
                                   "out labels and give law.repeats",
+                                  job->data[d].name);
+        else if (job->law.probes > 0 && job->data[d].loss != DPT_LOSS_CLASS)
+            return dpt_yaml_error(yaml, law,
+                                  "law.probes takes the logits of classes, but data set '%s' is "
+                                  "none of images: leave out probes",
                                   job->data[d].name);
     return DPT_OK;
 }

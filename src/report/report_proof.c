@@ -49,10 +49,31 @@ static dpt_status proof_table(FILE *html, const dpt_report_group *group) {
     return st;
 }
 
+/* What the logits predicted of the accuracy; nothing without. */
+static void proof_accuracy(FILE *html, const dpt_report_group *group) {
+    static const char *const which[] = {"", " in range"};
+    for (int k = 0; k < 2; k++) {
+        dpt_proof_accuracy proof = dpt_proof_measure_accuracy(group->count, group->units, k == 1);
+        if (proof.edits > 0)
+            fprintf(html,
+                    "<p>Predicted accuracy of %" PRId64 " random edits%s: mean absolute error %.3g "
+                    "points, bias %+.3g points; %.3g %% of the true ones lie within 1.96 standard "
+                    "deviations over masks.</p>\n",
+                    proof.edits, which[k], 100.0 * proof.error, 100.0 * proof.bias,
+                    100.0 * proof.inside);
+    }
+}
+
+static void proof_share(FILE *html, double share) {
+    fputs("</td><td>", html);
+    dpt_report_number(html, 100.0 * share, "%.1f");
+}
+
 /* A line for each prediction. */
 static void proof_edits(FILE *html, const dpt_report_group *group) {
     fputs("<div class=\"wrap\"><table>\n<thead><tr><th>#</th><th class=\"l\">edit</th><th>first "
           "order</th><th>second order</th><th>predicted<br>change [nats]</th><th>true change</th>"
+          "<th>predicted<br>accuracy [%]</th><th>over<br>masks</th><th>true</th>"
           "<th class=\"l\">range</th></tr></thead>\n<tbody>\n",
           html);
     for (int64_t i = 0; i < group->count; i++) {
@@ -67,6 +88,9 @@ static void proof_edits(FILE *html, const dpt_report_group *group) {
             fputs("</td><td>", html);
             dpt_report_number(html, numbers[k], "%.4g");
         }
+        proof_share(html, s->predicted_accuracy);
+        proof_share(html, s->predicted_accuracy_sd);
+        proof_share(html, s->accuracy_edit);
         fputs("</td><td class=\"l\">", html);
         dpt_report_text(html, group->units[i]->predicted_range);
         fputs("</td></tr>\n", html);
@@ -141,6 +165,7 @@ dpt_status dpt_report_proof(dpt_report_plots *plots, FILE *html, const dpt_repor
         st = proof_csv(plots, group, path, &most, &typical);
     if (st == DPT_OK && most > 0.0)
         st = proof_figure(plots, html, path, most, typical);
+    proof_accuracy(html, group);
     proof_edits(html, group);
     return st;
 }

@@ -318,6 +318,25 @@ dpt_status dpt_proof_measure_groups(int64_t count, const dpt_result *const *unit
     return st;
 }
 
+dpt_proof_accuracy dpt_proof_measure_accuracy(int64_t count, const dpt_result *const *units,
+                                              bool in_range) {
+    dpt_proof_accuracy out = {.edits = 0};
+    for (int64_t i = 0; i < count; i++) {
+        const dpt_result_scalars *s = &units[i]->scalars;
+        double off = s->accuracy_edit - s->predicted_accuracy;
+        if (!isfinite(off) || (in_range && s->predicted_accuracy_in_range != 1.0))
+            continue;
+        out.edits++;
+        out.error += fabs(off);
+        out.bias += off;
+        out.inside += fabs(off) <= 1.96 * s->predicted_accuracy_sd;
+    }
+    out.error /= (double)out.edits;
+    out.bias /= (double)out.edits;
+    out.inside /= (double)out.edits;
+    return out;
+}
+
 static json_t *proof_number(dpt_proof_number x) {
     json_t *out = json_array();
     const double values[] = {x.value, x.low, x.high};
@@ -337,6 +356,22 @@ static json_t *proof_object(const dpt_proof *proof) {
     json_object_set_new(out, "ratio",
                         isfinite(proof->ratio) ? json_real(proof->ratio) : json_null());
     return out;
+}
+
+/* Of the accuracies that were predicted, if any were. */
+static void proof_add_accuracy(int64_t count, const dpt_result *const *units, json_t *to) {
+    static const char *const names[] = {"accuracy", "accuracy_in_range"};
+    for (int k = 0; k < 2; k++) {
+        dpt_proof_accuracy proof = dpt_proof_measure_accuracy(count, units, k == 1);
+        if (proof.edits == 0)
+            continue;
+        json_t *one = json_object();
+        json_object_set_new(one, "edits", json_integer(proof.edits));
+        json_object_set_new(one, "error", json_real(proof.error));
+        json_object_set_new(one, "bias", json_real(proof.bias));
+        json_object_set_new(one, "inside", json_real(proof.inside));
+        json_object_set_new(to, names[k], one);
+    }
 }
 
 /* Units of the data set of unit `i` from there on. @param[out] units (count). */
@@ -366,6 +401,7 @@ dpt_status dpt_result_proof_json(const dpt_result *results, int64_t count, void 
             st = dpt_proof_measure(n, units, (dpt_proof_kind)k, &proof);
             json_object_set_new(one, names[k], proof_object(&proof));
         }
+        proof_add_accuracy(n, units, one);
         json_array_append_new(list, one);
     }
     if (json_array_size(list) > 0)

@@ -273,6 +273,7 @@ void dpt_evaluation_destroy(dpt_evaluation *ev) {
         dpt_mem_free(ev->data[d].correct_post);
         dpt_law_destroy(&ev->data[d].law);
         dpt_signs_destroy(&ev->data[d].signs);
+        dpt_logits_destroy(&ev->data[d].logits);
         dpt_lanczos_destroy(&ev->data[d].spectrum.top[0]);
         dpt_lanczos_destroy(&ev->data[d].spectrum.top[1]);
         dpt_loss_destroy(ev->data[d].loss);
@@ -362,6 +363,22 @@ dpt_status dpt_evaluation_losses(dpt_evaluation *ev, int d, double t, double *lo
     ev->progress.total += base->samples; /* groups that an edit does not touch take no pass */
     dpt_pass pass = {.t = t, .mode = DPT_BACKWARD_NONE, .losses = losses};
     return dpt_agree(&ev->mesh.world, run_pass(ev, base, pass));
+}
+
+dpt_status dpt_evaluation_logits(dpt_evaluation *ev, int d, double t, double *logits) {
+    const dpt_baseline *base = &ev->data[d];
+    double *losses = dpt_mem_zalloc(base->samples, sizeof *losses, "losses");
+    uint8_t *correct = dpt_mem_zalloc(base->samples, 1, "hits");
+    dpt_status st = losses != NULL && correct != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+    st = dpt_agree(&ev->mesh.world, st);
+    dpt_pass pass = {
+        .t = t, .mode = DPT_BACKWARD_NONE, .losses = losses, .correct = correct, .logits = logits};
+    ev->progress.total += base->samples;
+    if (st == DPT_OK)
+        st = run_pass(ev, base, pass);
+    dpt_mem_free(correct);
+    dpt_mem_free(losses);
+    return st;
 }
 
 dpt_status dpt_evaluation_reduce(dpt_evaluation *ev, int d, double t,

@@ -10,6 +10,7 @@
 #include "deltapath/path/riemann.h"
 #include "groups.h"
 #include "inputs.h"
+#include "logits.h"
 #include "prediction.h"
 #include "passes.h"
 #include "resources.h"
@@ -38,6 +39,7 @@ typedef struct dpt_baseline {
     dpt_model_gradient *gradient; /**< at W_post, summed over the replicas; NULL when not kept */
     dpt_law law;                  /**< curvature along the delta; empty when it is not asked for */
     dpt_signs signs;              /**< the same of the Hessian itself, and the spread over masks */
+    dpt_logits logits;            /**< along random signs of the delta; empty likewise */
     dpt_spectrum spectrum;
 } dpt_baseline;
 
@@ -135,6 +137,10 @@ dpt_status dpt_evaluation_slope(dpt_evaluation *evaluation, int d, double t, dou
 
 /** Losses alone on data set d at t along the bound edit. Collective. @param[out] losses (samples). */
 dpt_status dpt_evaluation_losses(dpt_evaluation *evaluation, int d, double t, double *losses);
+
+/** Logits on data set d at t along what is bound, of a loss of classes. Collective.
+ * @param[out] logits (samples, classes) the same on all ranks. */
+dpt_status dpt_evaluation_logits(dpt_evaluation *evaluation, int d, double t, double *logits);
 
 /** What `reduce` makes of the gradient on data set d at t along the bound edit; that of t = 0 is the one that is kept,
  * if it is, all others are scratch. Collective. @param[out] kept (nkept); see dpt_pass. */

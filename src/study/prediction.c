@@ -62,7 +62,12 @@ static void prediction_doubt(dpt_prediction *out, const char *why, double a, dou
 void dpt_prediction_make(const dpt_law *law, const dpt_edit_spec *spec,
                          const dpt_edit_report *report, const double *start, double loss,
                          dpt_prediction *out) {
-    *out = (dpt_prediction){.first = NAN, .second = NAN, .change = NAN, .se = NAN, .s = NAN};
+    *out = (dpt_prediction){.first = NAN,
+                            .second = NAN,
+                            .change = NAN,
+                            .se = NAN,
+                            .s = NAN,
+                            .accuracy = dpt_logits_unknown()};
     if (law->mean == NULL)
         return;
     dpt_law_prediction random;
@@ -158,6 +163,14 @@ static void prediction_print(FILE *file, const char *edit, const char *data, dpt
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
         prediction_number(out, numbers[i]);
     fprintf(out, ",%d", p->in_range);
+    const dpt_logits_prediction *a = &p->accuracy;
+    const double shares[] = {a->accuracy, a->sd, a->error};
+    for (size_t i = 0; i < sizeof shares / sizeof *shares; i++)
+        prediction_number(out, shares[i]);
+    if (isnan(a->accuracy))
+        fputc(',', out);
+    else
+        fprintf(out, ",%d", a->in_range);
     if (fclose(out) == 0) {
         uint64_t hash = dpt_hash_bytes(line, n);
         fprintf(file, "%s,%016" PRIx64 "\n", line, hash);
@@ -174,7 +187,10 @@ static dpt_status prediction_rewrite(const char *path, const char *old, const ch
     FILE *file = open_memstream(&text, &n);
     if (file == NULL)
         return dpt_error(DPT_ERR_OUTPUT, "%s: no memory left to make it: " DPT_MEM_REMEDY, path);
-    fputs(DPT_OWNED_PREDICTIONS_START ",second,change,se,s,in_range,xxh3\n", file);
+    fputs(DPT_OWNED_PREDICTIONS_START
+          ",second,change,se,s,in_range,"
+          "accuracy,accuracy_sd,accuracy_error,accuracy_in_range,xxh3\n",
+          file);
     for (const char *line = old; *line != '\0';) {
         size_t length = strcspn(line, "\n");
         bool header = strncmp(line, "time,", 5) == 0;
@@ -207,20 +223,35 @@ static dpt_status prediction_write(const char *directory, const char *edit, cons
     return st;
 }
 
+/* Of a random edit whose logits are known. Collective. */
+static dpt_status prediction_accuracy(dpt_prediction_task *task) {
+    dpt_logits_edit edit;
+    if (task->logits->probes == 0 || !dpt_logits_knows(task->spec, &edit))
+        return DPT_OK;
+    return dpt_logits_predict(task->comm, task->logits, &edit, &task->made.accuracy);
+}
+
 static void prediction_say(const dpt_prediction_task *task) {
     const dpt_prediction *p = &task->made;
     char text[64];
     if (p->made && !isnan(p->change))
         dpt_log(DPT_LOG_INFO, "%s on %s: predicted change %s [nats], %s", task->edit, task->data,
                 dpt_law_number(p->change, p->se, text), p->range);
+    if (!isnan(p->accuracy.accuracy))
+        dpt_log(DPT_LOG_INFO, "%s on %s: predicted accuracy %.4g, spread over masks %.2g, %s",
+                task->edit, task->data, p->accuracy.accuracy, p->accuracy.sd,
+                p->accuracy.in_range ? "in range" : "out of range");
 }
 
 dpt_status dpt_prediction_run(dpt_prediction_task *task, const double *start) {
     DPT_ASSERT_SAME_TEXT(task->comm, task->edit);
     DPT_ASSERT_SAME_TEXT(task->comm, task->data);
     dpt_prediction_make(task->law, task->spec, task->report, start, task->loss, &task->made);
-    prediction_say(task);
     dpt_status st = dpt_agree(task->comm, dpt_agree_fault("study.prediction"));
+    if (st == DPT_OK)
+        st = prediction_accuracy(task);
+    if (st == DPT_OK)
+        prediction_say(task);
     if (st != DPT_OK || !task->made.made)
         return st;
     st = dpt_outputs_replace(task->comm, task->outputs);

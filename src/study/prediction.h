@@ -4,6 +4,7 @@
 #include "deltapath/comm/comm.h"
 #include "deltapath/path/riemann.h"
 #include "law.h"
+#include "logits.h"
 #include "outputs.h"
 
 enum { DPT_PREDICTION_AT = 48, DPT_PREDICTION_RANGE = 256 };
@@ -19,6 +20,7 @@ typedef struct dpt_prediction {
     double s;  /**< second / c: what variance for each Delta_i^2 would do the same */
     bool
         in_range; /**< entries of E are independent, s is small, and the loss is no nearly zero one */
+    dpt_logits_prediction accuracy; /**< of random edits, where the logits are measured, else NaN */
     char range[DPT_PREDICTION_RANGE]; /**< "in range", or why not */
     char at[DPT_PREDICTION_AT];       /**< time and hash of its line in predictions.csv */
 } dpt_prediction;
@@ -43,6 +45,7 @@ typedef struct dpt_prediction_task {
     dpt_outputs *outputs;    /**< the first file of a study replaces an earlier one */
     const char *edit, *data; /**< ids */
     const dpt_law *law;
+    const dpt_logits *logits;
     const dpt_edit_spec *spec;
     const dpt_edit_report *report;
     double loss;         /**< at W_post, mean */

@@ -2,6 +2,8 @@
 
 #include "cell_gradient.h"
 #include "hessian.h"
+#include "logit_probes.h"
+#include "logits.h"
 #include "deltapath/model/model.h"
 
 #include "deltapath/base/mem.h"
@@ -59,6 +61,15 @@ static dpt_status measure_data(const dpt_inputs *in, dpt_resources *res, int64_t
                            "law.labels is all, but the model has %" PRId64 " classes, and at most "
                            "%d are taken in turn: leave out labels and give law.repeats",
                            image.classes, DPT_LABELS_MOST);
+        if (st == DPT_OK && in->job->law.probes > 0 && image.classes > DPT_LABELS_MOST)
+            st = dpt_error(DPT_ERR_USAGE,
+                           "law.probes is given, but the model has %" PRId64 " classes, and the "
+                           "logits of at most %d are taken: leave out probes",
+                           image.classes, DPT_LABELS_MOST);
+        if (in->job->law.probes > 0 && !in->job->data[d].chooses) /* with those of both sides */
+            res->logits +=
+                dpt_logits_bytes(in->job->law.probes, data->samples, image.classes, res->ranks) +
+                dpt_logits_bytes(0, data->samples, image.classes, 1);
         if (is_image)
             res->longest = res->largest = image.positions;
         else
@@ -162,7 +173,7 @@ static bool needs_gradient(const dpt_inputs *in) {
 
 /* What the mesh leaves alone: the edited model, an edit, and the gradients that edits need. */
 static int64_t fixed_bytes(const dpt_inputs *in, const dpt_resources *res) {
-    int64_t fixed = res->field + res->edit + res->plane;
+    int64_t fixed = res->field + res->edit + res->plane + res->logits;
     if (needs_gradient(in))
         fixed += gradient_bytes(in, res) + res->cells;
     return fixed;
@@ -201,7 +212,8 @@ static dpt_status try_mesh(const dpt_inputs *in, int tensor_parallel, dpt_resour
     /* A direction is bound in fp32 in the place of an edit. */
     res->vectors =
         dpt_spectrum_bytes(in->job, res->cells) + (hessian->lanczos > 0 ? res->gradient : 0);
-    res->signs = hessian->probes > 0 ? res->gradient / (BYTES_F32 * 8) : 0;
+    res->signs =
+        hessian->probes > 0 || in->job->law.probes > 0 ? res->gradient / (BYTES_F32 * 8) : 0;
     res->plane = res->plane_cells + (res->plane_blocks + tensor_parallel - 1) / tensor_parallel;
     int64_t fixed = fixed_bytes(in, res);
     int64_t batch = in->job->batch_tokens > 0 ? in->job->batch_tokens : BATCH_TOKENS;
@@ -309,7 +321,9 @@ static void count_flops(const dpt_inputs *in, dpt_resources *res) {
     res->hessian = (int64_t)edits * dpt_hessian_edit_passes(in) + dpt_hessian_passes(in->job) +
                    dpt_spectrum_passes(in->job) + (in->job->hessian.probes > 0 && !kept);
     res->flops += per_token * tokens * 8.0 * (double)res->hessian;
-    res->hessian *= in->job->njudged;
+    int64_t logits = dpt_logit_probes_passes(in->job);
+    res->flops += per_token * tokens * 2.0 * (double)logits;
+    res->hessian = (res->hessian + logits) * in->job->njudged;
     int64_t places = dpt_plane_passes(in->job);
     res->flops += per_token * tokens * 2.0 * (double)places / in->job->njudged;
     int64_t left_out = dpt_leave_out_passes(in);
@@ -415,6 +429,8 @@ void dpt_resources_print(const dpt_inputs *in, const dpt_resources *res) {
         resources_print_row("scratch gradient", (double)res->draw / mib, "MiB");
     if (res->signs > 0)
         resources_print_row("random signs", (double)res->signs / mib, "MiB");
+    if (res->logits > 0)
+        resources_print_row("logits along random signs", (double)res->logits / mib, "MiB");
     if (res->vectors > 0)
         resources_print_row("vectors of Lanczos's method", (double)res->vectors / mib, "MiB");
     if (cells > 0)
@@ -423,7 +439,8 @@ void dpt_resources_print(const dpt_inputs *in, const dpt_resources *res) {
     resources_print_row("edit", (double)res->edit / mib, "MiB");
     if (res->plane > 0)
         resources_print_row("plane of two edits", (double)res->plane / mib, "MiB");
-    int64_t sum = models_bytes(res) + res->field + res->edit + res->plane + gradients + cells;
+    int64_t sum =
+        models_bytes(res) + res->field + res->edit + res->plane + res->logits + gradients + cells;
     resources_print_row("sum", (double)sum / mib, "MiB");
     resources_print_row("budget", (double)res->budget / mib, "MiB");
     printf("whole study\n");

@@ -22,6 +22,7 @@ typedef struct dpt_resources {
     int64_t edit;    /**< the largest edit's own needs */
     int64_t images;  /**< images of one pass as they are read */
     int64_t plane;   /**< what the plane of two edits takes besides an edit */
+    int64_t logits;  /**< along random signs, of all data sets that judge */
     int64_t plane_cells;  /**< of it, as dpt_plane_bytes says */
     int64_t plane_blocks; /**< of it, of a replica */
     int64_t

@@ -17,6 +17,7 @@
 #include "hessian.h"
 #include "inputs.h"
 #include "leave_out.h"
+#include "logit_probes.h"
 #include "newer.h"
 #include "outputs.h"
 #include "path_correlation.h"
@@ -248,6 +249,7 @@ static dpt_status run_unit(study *s, const work_item *item, int d, const dpt_qua
                                 .edit = item->edit->id,
                                 .data = base->name,
                                 .law = dpt_signs_choose(&base->law, &base->signs),
+                                .logits = &base->logits,
                                 .spec = item_spec(item),
                                 .report = &item->report};
     dpt_signs_log_spread(item->edit->id, base->name, &base->signs, item_spec(item));
@@ -456,6 +458,8 @@ static dpt_status prepare_work(study *s, int left) {
         st = dpt_agree(s->comm, dpt_unit_warn_gain(&s->inputs, d, &s->evaluation.data[d]));
         dpt_law_log(s->job->data[d].name, &s->evaluation.data[d].law);
     }
+    if (st == DPT_OK)
+        st = dpt_logit_probes_measure(&s->evaluation);
     if (st == DPT_OK)
         st = dpt_hessian_measure_data(&s->evaluation, &s->shard);
     if (st == DPT_OK)

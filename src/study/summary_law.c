@@ -59,6 +59,23 @@ static void summary_ranges(int64_t count, const dpt_result *const *units) {
                    units[i]->predicted_range);
 }
 
+/* What the logits predicted of the accuracy. */
+static void summary_accuracy(int64_t count, const dpt_result *const *units) {
+    double rate = units[0]->scalars.safe_rate_accuracy;
+    if (!isnan(rate))
+        printf("dare with k = 0 is predicted to keep the accuracy within its margin up to p = "
+               "%.3g\n",
+               rate);
+    for (int k = 0; k < 2; k++) {
+        dpt_proof_accuracy proof = dpt_proof_measure_accuracy(count, units, k == 1);
+        if (proof.edits > 0)
+            printf("predicted against true accuracy, %" PRId64 " edits%s: mean absolute error "
+                   "%.3g points, bias %+.3g, %.3g %% within 1.96 standard deviations over masks\n",
+                   proof.edits, k == 1 ? " in range" : "", 100.0 * proof.error, 100.0 * proof.bias,
+                   100.0 * proof.inside);
+    }
+}
+
 void dpt_summary_print_law(int64_t count, const dpt_result *const *units) {
     static const char *const which[] = {"", " in range", " in range by the mask that was drawn"};
     if (count == 0 || isnan(units[0]->scalars.curvature))
@@ -77,4 +94,5 @@ void dpt_summary_print_law(int64_t count, const dpt_result *const *units) {
         if (dpt_proof_measure(count, units, (dpt_proof_kind)k, &proof) == DPT_OK)
             summary_proof(which[k], &proof);
     }
+    summary_accuracy(count, units);
 }

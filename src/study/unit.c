@@ -490,6 +490,16 @@ static void unit_set_law(const dpt_edit_spec *spec, const dpt_baseline *base, dp
         s->predicted_sd = dpt_signs_spread(&base->signs, one, &s->predicted_sd_se);
 }
 
+static void unit_set_accuracy(const dpt_logits_prediction *p, dpt_result_scalars *s) {
+    s->predicted_accuracy = p->accuracy;
+    s->predicted_accuracy_sd = p->sd;
+    s->predicted_accuracy_change = p->change;
+    s->predicted_accuracy_low = p->low;
+    s->predicted_accuracy_high = p->high;
+    s->predicted_accuracy_error = p->error;
+    s->predicted_accuracy_in_range = isnan(p->accuracy) ? NAN : p->in_range;
+}
+
 static dpt_status unit_set_prediction(const dpt_prediction *p, dpt_result *out) {
     dpt_result_scalars *s = &out->scalars;
     if (!p->made)
@@ -500,6 +510,7 @@ static dpt_status unit_set_prediction(const dpt_prediction *p, dpt_result *out) 
     s->predicted_se = p->se;
     s->predicted_s = p->s;
     s->predicted_in_range = p->in_range;
+    unit_set_accuracy(&p->accuracy, s);
     dpt_status st = dpt_result_set_string(&out->predicted_at, "%s", p->at);
     return st == DPT_OK ? dpt_result_set_string(&out->predicted_range, "%s", p->range) : st;
 }
@@ -586,6 +597,8 @@ dpt_status dpt_unit_record(const dpt_inputs *inputs, const dpt_job_edit *edit,
     if (st == DPT_OK && path != NULL)
         out->scalars.safe_rate = dpt_prediction_safe_rate(
             &evaluation->data[d].law, out->scalars.loss_post, out->scalars.margin, 0.0);
+    if (st == DPT_OK && path != NULL && evaluation->data[d].logits.probes > 0)
+        out->scalars.safe_rate_accuracy = evaluation->data[d].logits.safe_rate;
     out->scalars.seconds = seconds;
     if (st != DPT_OK)
         dpt_result_destroy(out);

@@ -16,7 +16,7 @@ import numpy as np
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 import studies
-from studies import check
+from studies import check, save_model
 
 JOB = """
 models: {pre: share/demo/vit-pre, post: share/demo/vit-post}
@@ -99,21 +99,6 @@ def masks(folder):
     off = change.mean() - unit["predicted_change"]
     check("mean of 24 masks", abs(off) < 4 * math.hypot(unit["predicted_sd"] / math.sqrt(24), unit["predicted_se"]), off)
     check("not asked for, not there", unit["hessian_second_order"] is None and unit["hessian_step"] is None)
-
-
-def save_model(folder, config, tensors):
-    """A folder in the format of safetensors."""
-    os.mkdir(folder)
-    header, data = {}, b""
-    for name in sorted(tensors):
-        value = np.ascontiguousarray(tensors[name], dtype=np.float32).tobytes()
-        header[name] = {"dtype": "F32", "shape": list(tensors[name].shape), "data_offsets": [len(data), len(data) + len(value)]}
-        data += value
-    text = json.dumps(header).encode()
-    with open(f"{folder}/model.safetensors", "wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text + data)
-    with open(f"{folder}/config.json", "w", encoding="utf-8") as file:
-        file.write(config)
 
 
 def golden_numbers(name):

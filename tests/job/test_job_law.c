@@ -30,6 +30,17 @@ static void test_law(void **state) {
     dpt_job more = parse_good(DATA EDIT "law: {repeats: 2}\n", 0, NULL);
     assert_true(hash_of(&other, dpt_job_hash_for_units) != hash_of(&on, dpt_job_hash_for_units));
     assert_true(hash_of(&more, dpt_job_hash_for_units) != hash_of(&on, dpt_job_hash_for_units));
+#define IMAGES HEAD "data: [{name: digits, file: d.h5, loss: class}]\n"
+    dpt_job images = parse_good(IMAGES EDIT "law: {repeats: 1}\n", 0, NULL);
+    dpt_job probes = parse_good(IMAGES EDIT "law: {repeats: 1, probes: 8}\n", 0, NULL);
+    assert_int_equal(probes.law.probes, 8);
+    assert_true(hash_of(&images, dpt_job_hash_for_units) !=
+                hash_of(&probes, dpt_job_hash_for_units));
+    dpt_job_destroy(&images);
+    dpt_job_destroy(&probes);
+    expect_bad(IMAGES EDIT "law: {probes: 8}\n", "give law.repeats or law.labels: all");
+    expect_bad(DATA EDIT "law: {repeats: 1, probes: 8}\n", "law.probes takes the logits");
+#undef IMAGES
     dpt_job_destroy(&other);
     dpt_job_destroy(&more);
     dpt_job_destroy(&plain);

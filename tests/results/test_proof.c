@@ -215,8 +215,34 @@ static void few_groups_are_covered(void **state) {
         assert_true(covered[k] > 0.94 * TRIALS && covered[k] < 0.985 * TRIALS);
 }
 
+/* Those of which both are known, and the ones in range. */
+static void accuracies(void **state) {
+    (void)state;
+    static const double is[] = {0.95, 0.90, 0.80, 0.40}, said[] = {0.96, 0.87, 0.80, 0.50};
+    dpt_result results[N];
+    const dpt_result *units[N];
+    make(results, units, N);
+    for (int i = 0; i < N; i++) {
+        dpt_result_scalars *s = &results[i].scalars;
+        s->predicted_accuracy = i < 4 ? said[i] : NAN;
+        s->accuracy_edit = i < 4 ? is[i] : 0.5;
+        s->predicted_accuracy_sd = 0.012;
+        s->predicted_accuracy_in_range = i < 3;
+    }
+    dpt_proof_accuracy all = dpt_proof_measure_accuracy(N, units, false);
+    assert_int_equal(all.edits, 4);
+    assert_near(all.error, 0.14 / 4.0, 1e-12);
+    assert_near(all.bias, -0.08 / 4.0, 1e-12);
+    assert_near(all.inside, 0.5, 1e-12);
+    dpt_proof_accuracy near = dpt_proof_measure_accuracy(N, units, true);
+    assert_int_equal(near.edits, 3);
+    assert_near(near.error, 0.04 / 3.0, 1e-12);
+    assert_near(near.inside, 2.0 / 3.0, 1e-12);
+}
+
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(accuracies),
         cmocka_unit_test(numbers_are_those_of_scipy),
         cmocka_unit_test(what_is_not_known_is_left_out),
         cmocka_unit_test(seeds_are_resampled_together),

@@ -1,6 +1,9 @@
 """Lines of TAP, and studies that are run, for the tests of the command line in Python."""
+import json
 import os
 import subprocess
+
+import numpy as np
 
 PROGRAM = os.path.join(os.environ.get("DELTAPATH_BUILD", "build/release"), "deltapath")
 results = []  # of all checks
@@ -33,3 +36,18 @@ def study(path, job, ranks, *sets, options=(), fault=None):
     with open(path, "w", encoding="utf-8") as file:
         file.write(job)
     return run(path, ranks, *options, *(word for change in sets for word in ("--set", change)), fault=fault)
+
+
+def save_model(folder, config, tensors):
+    """A folder in the format of safetensors."""
+    os.mkdir(folder)
+    header, data = {}, b""
+    for name in sorted(tensors):
+        value = np.ascontiguousarray(tensors[name], dtype=np.float32).tobytes()
+        header[name] = {"dtype": "F32", "shape": list(tensors[name].shape), "data_offsets": [len(data), len(data) + len(value)]}
+        data += value
+    text = json.dumps(header).encode()
+    with open(f"{folder}/model.safetensors", "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text + data)
+    with open(f"{folder}/config.json", "w", encoding="utf-8") as file:
+        file.write(config)

@@ -70,7 +70,8 @@ enum { DPT_LABELS_DRAWN, DPT_LABELS_ALL, DPT_LABELS_MOST = 32 };
 typedef struct dpt_job_law {
     int labels;    /**< DPT_LABELS_... */
     int repeats;   /**< draws of labels; 0: it is not measured, but with all labels */
-    uint64_t seed; /**< of the labels */
+    int probes;    /**< random signs for the logits; 0: they are not measured */
+    uint64_t seed; /**< of the labels and signs */
 } dpt_job_law;
 
 /** Groups of tensors, in the order of the choices of the keys. */

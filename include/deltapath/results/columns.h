@@ -98,6 +98,19 @@
       "sum of `proof_change` over the groups less the change: what groups do together")            \
     X(proof_interaction_low, "nats", "lower end of its 95 % interval over samples")                \
     X(proof_interaction_high, "nats", "upper end")                                                 \
+    X(predicted_accuracy, "share",                                                                 \
+      "of samples that are right under a random edit, mean over masks, by `law.probes`")           \
+    X(predicted_accuracy_sd, "share", "its standard deviation over masks")                         \
+    X(predicted_accuracy_change, "share", "less accuracy_post")                                    \
+    X(predicted_accuracy_low, "share",                                                             \
+      "lower end of the 95 % interval of that change over samples, Student's")                     \
+    X(predicted_accuracy_high, "share", "upper end")                                               \
+    X(predicted_accuracy_error, "share",                                                           \
+      "size of what the second derivatives of the logits make of it")                              \
+    X(predicted_accuracy_in_range, "-", "1 where that is at most a point, else 0")                 \
+    X(safe_rate_accuracy, "share",                                                                 \
+      "largest p of `dare`, k = 0, whose predicted accuracy falls by at most the accuracy margin " \
+      "and is in range; NaN without a margin")                                                     \
     X(correlation_se, "-",                                                                         \
       "standard error of `path_correlation` over masks, 1 / sqrt(entries - 1)")                    \
     X(held_out, "share",                                                                           \

@@ -55,4 +55,18 @@ dpt_status dpt_proof_measure(int64_t count, const dpt_result *const *units, dpt_
 dpt_status dpt_proof_measure_groups(int64_t count, const dpt_result *const *units,
                                     dpt_proof_of_groups of, dpt_proof *out);
 
+/** How well the predicted accuracies of random edits on a data set are the true ones. */
+typedef struct dpt_proof_accuracy {
+    int64_t edits; /**< with a predicted and a true one */
+    double error;  /**< mean of |true - predicted| [share]; NaN without edits, as the others */
+    double bias;   /**< mean of true - predicted */
+    double
+        inside; /**< share of the edits that lie within 1.96 standard deviations over masks of the prediction */
+} dpt_proof_accuracy;
+
+/** Compare predicted_accuracy with accuracy_edit. Local. @param[in] units (count) of one data set.
+ * @param[in] in_range leave out those whose predictions are not. */
+dpt_proof_accuracy dpt_proof_measure_accuracy(int64_t count, const dpt_result *const *units,
+                                              bool in_range);
+
 #endif
