@@ -27,6 +27,17 @@ dpt_status dpt_job_read_patterns(const dpt_yaml *yaml, struct fy_node *map, cons
     return DPT_OK;
 }
 
+/* What measures a loss needs one, and a model. */
+static dpt_status measures_check_loss(const dpt_job *job, const dpt_yaml *yaml,
+                                      struct fy_node *node, const char *section) {
+    if (job->riemann && job->ndata > 0)
+        return DPT_OK;
+    return dpt_yaml_error(yaml, node,
+                          "%s measures a loss: give data and leave out riemann: off, or leave out "
+                          "%s",
+                          section, section);
+}
+
 /* What is allocated follows from the law. */
 static dpt_status measures_check_allocated(const dpt_job *job, const dpt_yaml *yaml,
                                            struct fy_node *root) {
@@ -37,6 +48,30 @@ static dpt_status measures_check_allocated(const dpt_job *job, const dpt_yaml *y
                                   "{repeats: 8}",
                                   job->edits[e].id);
     }
+    return DPT_OK;
+}
+
+/* Whether a data set has what the law asks for. */
+static dpt_status measures_check_labels(const dpt_job *job, const dpt_yaml *yaml,
+                                        struct fy_node *law, int d) {
+    const char *name = job->data[d].name;
+    if (job->data[d].loss == DPT_LOSS_DPO)
+        return dpt_yaml_error(yaml, law,
+                              "data set '%s' has loss dpo, whose preferences are no labels that "
+                              "the model could draw: leave out law, or that data set",
+                              name);
+    if (job->data[d].loss == DPT_LOSS_CLASS)
+        return DPT_OK;
+    if (job->law.labels == DPT_LABELS_ALL)
+        return dpt_yaml_error(yaml, law,
+                              "law.labels is all, but data set '%s' is none of images: leave "
+                              "out labels and give law.repeats",
+                              name);
+    if (job->law.probes > 0)
+        return dpt_yaml_error(yaml, law,
+                              "law.probes takes the logits of classes, but data set '%s' is "
+                              "none of images: leave out probes",
+                              name);
     return DPT_OK;
 }
 
@@ -51,28 +86,10 @@ dpt_status dpt_job_read_law(dpt_job *job, const dpt_yaml *yaml, struct fy_node *
                               "measured: give law.repeats or law.labels: all");
     if (st != DPT_OK || (job->law.repeats == 0 && !all))
         return st == DPT_OK ? measures_check_allocated(job, yaml, law != NULL ? law : root) : st;
-    if (!job->riemann || job->ndata == 0)
-        return dpt_yaml_error(yaml, law,
-                              "law measures a loss: give data and leave out riemann: off, or leave "
-                              "out law");
-    for (int d = 0; d < job->ndata; d++)
-        if (job->data[d].loss == DPT_LOSS_DPO)
-            return dpt_yaml_error(
-                yaml, law,
-                "data set '%s' has loss dpo, whose preferences are no labels that "
-                "the model could draw: leave out law, or that data set",
-                job->data[d].name);
-        else if (all && job->data[d].loss != DPT_LOSS_CLASS)
-            return dpt_yaml_error(yaml, law,
-                                  "law.labels is all, but data set '%s' is none of images: leave "
-                                  "out labels and give law.repeats",
-                                  job->data[d].name);
-        else if (job->law.probes > 0 && job->data[d].loss != DPT_LOSS_CLASS)
-            return dpt_yaml_error(yaml, law,
-                                  "law.probes takes the logits of classes, but data set '%s' is "
-                                  "none of images: leave out probes",
-                                  job->data[d].name);
-    return DPT_OK;
+    st = measures_check_loss(job, yaml, law, "law");
+    for (int d = 0; d < job->ndata && st == DPT_OK; d++)
+        st = measures_check_labels(job, yaml, law, d);
+    return st;
 }
 
 /* Second derivatives need a model. */
@@ -82,10 +99,8 @@ dpt_status dpt_job_read_hessian(dpt_job *job, const dpt_yaml *yaml, struct fy_no
     const dpt_job_hessian *asked = &job->hessian;
     job->hessian.edits = job->hessian.edits || job->hessian.blocks != DPT_GROUPS_NONE;
     bool wanted = asked->edits || asked->probes > 0 || asked->lanczos > 0;
-    if (st == DPT_OK && wanted && (!job->riemann || job->ndata == 0))
-        return dpt_yaml_error(yaml, hessian,
-                              "hessian takes derivatives of a loss: give data and leave out "
-                              "riemann: off, or leave out hessian");
+    if (st == DPT_OK && wanted)
+        st = measures_check_loss(job, yaml, hessian, "hessian");
     if (st == DPT_OK && asked->lanczos > asked->steps)
         return dpt_yaml_error(yaml, hessian,
                               "hessian.lanczos is %d, but %d steps show no more eigenvalues than "
@@ -120,10 +135,9 @@ dpt_status dpt_job_read_plane(dpt_job *job, const dpt_yaml *yaml, struct fy_node
     dpt_status st = dpt_job_keys_read(yaml, map, "plane", "plane", job);
     if (st != DPT_OK || map == NULL)
         return st;
-    if (!job->riemann || job->ndata == 0)
-        return dpt_yaml_error(yaml, map,
-                              "plane measures a loss: give data and leave out riemann: off, or "
-                              "leave out plane");
+    st = measures_check_loss(job, yaml, map, "plane");
+    if (st != DPT_OK)
+        return st;
     if (!(plane->low < plane->high))
         return dpt_yaml_error(yaml, map, "plane goes from low %g to high %g: give a higher high",
                               plane->low, plane->high);
@@ -175,9 +189,7 @@ dpt_status dpt_job_read_proof(dpt_job *job, const dpt_yaml *yaml, struct fy_node
         struct fy_node *item = fy_node_sequence_get_by_index(dpt_yaml_get(map, "edits"), i);
         st = measures_check_pattern(job, yaml, item, proof->edits[i]);
     }
-    if (st == DPT_OK && proof->groups != DPT_GROUPS_NONE && (!job->riemann || job->ndata == 0))
-        st = dpt_yaml_error(yaml, map,
-                            "proof measures a loss: give data and leave out riemann: off, or leave "
-                            "out proof");
+    if (st == DPT_OK && proof->groups != DPT_GROUPS_NONE)
+        st = measures_check_loss(job, yaml, map, "proof");
     return st;
 }
