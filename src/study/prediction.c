@@ -314,3 +314,29 @@ dpt_status dpt_prediction_check(const char *directory, const dpt_result *units, 
     dpt_mem_free(path);
     return st;
 }
+
+static void prediction_record_accuracy(const dpt_logits_prediction *p, dpt_result_scalars *s) {
+    s->predicted_accuracy = p->accuracy;
+    s->predicted_accuracy_sd = p->sd;
+    s->predicted_accuracy_change = p->change;
+    s->predicted_accuracy_low = p->low;
+    s->predicted_accuracy_high = p->high;
+    s->predicted_accuracy_error = p->error;
+    s->predicted_accuracy_in_range = isnan(p->accuracy) ? NAN : p->in_range;
+}
+
+dpt_status dpt_prediction_record(const dpt_prediction *prediction, dpt_result *out) {
+    dpt_result_scalars *s = &out->scalars;
+    if (!prediction->made)
+        return DPT_OK;
+    s->predicted_first = prediction->first;
+    s->predicted_second = prediction->second;
+    s->predicted_change = prediction->change;
+    s->predicted_se = prediction->se;
+    s->predicted_s = prediction->s;
+    s->predicted_in_range = prediction->in_range;
+    prediction_record_accuracy(&prediction->accuracy, s);
+    dpt_status st = dpt_result_set_string(&out->predicted_at, "%s", prediction->at);
+    return st == DPT_OK ? dpt_result_set_string(&out->predicted_range, "%s", prediction->range)
+                        : st;
+}

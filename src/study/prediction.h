@@ -3,6 +3,7 @@
 
 #include "deltapath/comm/comm.h"
 #include "deltapath/path/riemann.h"
+#include "deltapath/results/results.h"
 #include "law.h"
 #include "logits.h"
 #include "outputs.h"
@@ -64,5 +65,8 @@ dpt_status dpt_prediction_list(const char *directory);
 /** Check that the file still has the line with time and hash of each unit that was predicted. Local, for rank 0.
  * @param[in] units (count) empty ones are left out. Errors: DPT_ERR_OUTPUT naming file and edit. */
 dpt_status dpt_prediction_check(const char *directory, const dpt_result *units, int64_t count);
+
+/** Copy it into the columns of a unit; nothing where none was made. Local. Errors: DPT_ERR_OUTPUT without memory. */
+dpt_status dpt_prediction_record(const dpt_prediction *prediction, dpt_result *out);
 
 #endif

@@ -490,31 +490,6 @@ static void unit_set_law(const dpt_edit_spec *spec, const dpt_baseline *base, dp
         s->predicted_sd = dpt_signs_spread(&base->signs, one, &s->predicted_sd_se);
 }
 
-static void unit_set_accuracy(const dpt_logits_prediction *p, dpt_result_scalars *s) {
-    s->predicted_accuracy = p->accuracy;
-    s->predicted_accuracy_sd = p->sd;
-    s->predicted_accuracy_change = p->change;
-    s->predicted_accuracy_low = p->low;
-    s->predicted_accuracy_high = p->high;
-    s->predicted_accuracy_error = p->error;
-    s->predicted_accuracy_in_range = isnan(p->accuracy) ? NAN : p->in_range;
-}
-
-static dpt_status unit_set_prediction(const dpt_prediction *p, dpt_result *out) {
-    dpt_result_scalars *s = &out->scalars;
-    if (!p->made)
-        return DPT_OK;
-    s->predicted_first = p->first;
-    s->predicted_second = p->second;
-    s->predicted_change = p->change;
-    s->predicted_se = p->se;
-    s->predicted_s = p->s;
-    s->predicted_in_range = p->in_range;
-    unit_set_accuracy(&p->accuracy, s);
-    dpt_status st = dpt_result_set_string(&out->predicted_at, "%s", p->at);
-    return st == DPT_OK ? dpt_result_set_string(&out->predicted_range, "%s", p->range) : st;
-}
-
 /* What the record has room for only when it is there. */
 static dpt_status unit_set_parts(const dpt_evaluation_path *path, const dpt_spectrum *spectrum,
                                  dpt_result *out) {
@@ -590,7 +565,7 @@ dpt_status dpt_unit_record(const dpt_inputs *inputs, const dpt_job_edit *edit,
         if (st == DPT_OK)
             st = unit_set_choice(inputs, edit, d, path, out);
         if (st == DPT_OK)
-            st = unit_set_prediction(&path->prediction, out);
+            st = dpt_prediction_record(&path->prediction, out);
     }
     if (st == DPT_OK && path != NULL)
         st = set_verdict(inputs, edit, d, &evaluation->data[d], path, out);

@@ -201,7 +201,7 @@ def law(name, unit, group):
     near(f"{name} predicted_in_range", unit["predicted_in_range"], 0.0)
     check(f"{name} predicted_first needs the gradient at t = 0", unit["predicted_first"] is None)
     check(f"{name} safe_rate: no p is in range (test_law has one)", unit["safe_rate"] is None, unit["safe_rate"])
-    check(f"{name} predicted_accuracy is of classes (test_accuracy has some)",
+    check(f"{name} predicted_accuracy is of classes (test_logits has some)",
           all(unit[c] is None for c in unit if c.startswith(("predicted_accuracy", "safe_rate_accuracy"))))
     near(f"{name} predicted_s", unit["predicted_s"], unit["predicted_second"] / unit["curvature"])
     if not name.startswith("dare-"):
