@@ -361,7 +361,7 @@ static const dpt_job_key keys[] = {
      .redo = DPT_REDO_UNITS,
      IN_JOB(statistics.interval),
      .help = "`t`, Student's paired interval; `bootstrap`, the paired BCa bootstrap; or `auto`, "
-             "Student's, and studentised resamples for skewed changes of 20 samples or more"},
+             "Student's with a correction for skewness (Hall 1992)"},
     {.section = "statistics",
      .name = "resamples",
      .type = DPT_KEY_INTEGER,

@@ -47,29 +47,16 @@ static double quantile(const double *sorted, int count, double p) {
     return sorted[below] + (place - below) * (sorted[below + 1] - sorted[below]);
 }
 
-/* Means of resamples, and the same less the mean over their own standard errors. */
 static void bootstrap_resample(const double *x, const dpt_bootstrap *options, uint32_t *words,
                                dpt_bootstrap_draws *out) {
     int64_t n = out->n;
     dpt_rng rng = dpt_rng_make(options->seed, options->stream, DPT_RNG_BOOTSTRAP);
     for (int r = 0; r < options->resamples; r++) {
         double sum = 0.0;
-        double off = 0.0;
-        double squares = 0.0;
         dpt_rng_words(rng, (int64_t)r * n, n, words);
-        for (int64_t i = 0; i < n; i++) {
-            double drawn = x[(int64_t)(((uint64_t)words[i] * (uint64_t)n) >> 32)];
-            sum += drawn;
-            off += drawn - out->mean;
-            squares += (drawn - out->mean) * (drawn - out->mean);
-        }
+        for (int64_t i = 0; i < n; i++)
+            sum += x[(int64_t)(((uint64_t)words[i] * (uint64_t)n) >> 32)];
         out->means[r] = sum / (double)n;
-        off /= (double)n;
-        double variance = squares / (double)n - off * off;
-        /* What is left of equal samples is rounding. */
-        bool flat = variance <= 1e-12 * squares / (double)n;
-        out->ratios[r] = flat ? copysign(INFINITY, off) : off / sqrt(variance / (double)(n - 1));
-        out->flat += flat;
     }
 }
 
@@ -121,8 +108,6 @@ static double spread(int count, const double *means) {
 }
 
 static double bootstrap_end_of(const dpt_bootstrap_draws *d, double level) {
-    if (d->kind == DPT_BOOTSTRAP_T) /* the upper quantile makes the lower end */
-        return d->mean - d->se * quantile(d->ratios, d->resamples, 1.0 - level);
     correction c = {.bias = d->bias, .acceleration = d->acceleration};
     return quantile(d->means, d->resamples, corrected_level(c, level));
 }
@@ -173,21 +158,19 @@ double dpt_bootstrap_level(const void *draws, double value) {
 
 void dpt_bootstrap_destroy(dpt_bootstrap_draws *draws) {
     dpt_mem_free(draws->means);
-    dpt_mem_free(draws->ratios);
     *draws = (dpt_bootstrap_draws){.n = 0};
 }
 
 dpt_status dpt_bootstrap_draw(int64_t n, const double *a, const double *b,
                               const dpt_bootstrap *options, dpt_bootstrap_draws *out) {
     dpt_interval plain = dpt_interval_student(n, a, b, 0.95);
-    *out = (dpt_bootstrap_draws){.n = n, .mean = plain.mean, .se = plain.se, .spread = plain.se};
+    *out = (dpt_bootstrap_draws){.n = n, .mean = plain.mean, .spread = plain.se};
     if (isnan(plain.se) || plain.se == 0.0)
         return DPT_OK;
     double *x = dpt_mem_alloc(n, sizeof *x, "differences");
     uint32_t *words = dpt_mem_alloc(n, sizeof *words, "random words");
     out->means = dpt_mem_alloc(options->resamples, sizeof *out->means, "resampled means");
-    out->ratios = dpt_mem_alloc(options->resamples, sizeof *out->ratios, "studentised means");
-    bool complete = x != NULL && words != NULL && out->means != NULL && out->ratios != NULL;
+    bool complete = x != NULL && words != NULL && out->means != NULL;
     if (complete) {
         for (int64_t i = 0; i < n; i++)
             x[i] = b != NULL ? a[i] - b[i] : a[i];
@@ -198,7 +181,6 @@ dpt_status dpt_bootstrap_draw(int64_t n, const double *a, const double *b,
         out->bias = c.bias;
         out->acceleration = c.acceleration;
         qsort(out->means, (size_t)options->resamples, sizeof *out->means, by_value);
-        qsort(out->ratios, (size_t)options->resamples, sizeof *out->ratios, by_value);
     }
     dpt_mem_free(words);
     dpt_mem_free(x);

@@ -1,6 +1,7 @@
 #include "deltapath/path/crossed.h"
 
 #include "deltapath/path/interval.h"
+#include "hall.h"
 #include "student.h"
 
 #include <math.h>
@@ -23,12 +24,18 @@ static double crossed_df_of(double t, double tail, double few, double many) {
 
 typedef struct crossed_squares {
     double mean, seed, sample, residual; /* mean, and mean squares */
+    double seed_skew, sample_skew;       /* of the means of seeds, of samples; NaN without spread */
 } crossed_squares;
+
+static double crossed_skew(double count, double squares, double cubes) {
+    return squares > 0.0 ? sqrt(count) * cubes / (squares * sqrt(squares)) : NAN;
+}
 
 static crossed_squares crossed_squares_of(int64_t seeds, int64_t samples, const double *x) {
     double s = (double)seeds;
     double n = (double)samples;
     crossed_squares out = {.mean = 0.0};
+    double cubes = 0.0;
     for (int64_t k = 0; k < seeds * samples; k++)
         out.mean += x[k] / (s * n);
     for (int64_t i = 0; i < seeds; i++) {
@@ -36,23 +43,36 @@ static crossed_squares crossed_squares_of(int64_t seeds, int64_t samples, const 
         for (int64_t j = 0; j < samples; j++)
             row += x[i * samples + j] - out.mean;
         out.seed += row * row / n;
+        cubes += row * row * row / (n * sqrt(n));
     }
+    out.seed_skew = crossed_skew(s, out.seed, cubes);
+    cubes = 0.0;
     double within = 0.0;
     for (int64_t j = 0; j < samples; j++) {
         double column = 0.0;
         for (int64_t i = 0; i < seeds; i++)
             column += x[i * samples + j] - out.mean;
         out.sample += column * column / s;
+        cubes += column * column * column / (s * sqrt(s));
         for (int64_t i = 0; i < seeds; i++) {
             double off = x[i * samples + j] - out.mean - column / s;
             within += off * off;
         }
     }
+    out.sample_skew = crossed_skew(n, out.sample, cubes);
     /* Seeds and residual share what is within samples. */
     out.residual = fmax(within - out.seed, 0.0) / ((s - 1.0) * (n - 1.0));
     out.seed /= s - 1.0;
     out.sample /= n - 1.0;
     return out;
+}
+
+/* Both parts of the error, one at its end and none at the other: they seldom are there at once, the less often
+ * the fewer degrees of freedom the seeds have. */
+static double crossed_half(double from_seeds, double from_samples, int64_t seeds) {
+    double both = 0.8 / (double)seeds;
+    return sqrt(from_seeds * from_seeds + from_samples * from_samples -
+                2.0 * both * from_seeds * from_samples);
 }
 
 dpt_crossed dpt_crossed_interval(int64_t seeds, int64_t samples, double effective, const double *x,
@@ -62,20 +82,24 @@ dpt_crossed dpt_crossed_interval(int64_t seeds, int64_t samples, double effectiv
         return out;
     crossed_squares squares = crossed_squares_of(seeds, samples, x);
     double cells = (double)seeds * (double)samples;
-    double from_seeds = squares.seed / cells;
-    double from_samples = fmax(squares.sample - squares.residual, 0.0) / cells;
+    double from_seeds = sqrt(squares.seed / cells);
+    double from_samples = sqrt(fmax(squares.sample - squares.residual, 0.0) / cells);
     if (!isfinite(squares.mean) || !isfinite(from_seeds + from_samples))
         return out;
     double p = 0.5 * (1.0 + confidence);
     double few = dpt_student_quantile(p, (double)(seeds - 1));
     double freedom = dpt_interval_freedom(samples, effective);
     double many = dpt_student_quantile(p, freedom);
-    double half = sqrt(few * few * from_seeds + many * many * from_samples);
+    dpt_hall seed = dpt_hall_make(squares.seed_skew, seeds);
+    dpt_hall sample = dpt_hall_make(squares.sample_skew, samples);
     out.mean = squares.mean;
-    out.se = sqrt(from_seeds + from_samples);
-    out.low = out.mean - half;
-    out.high = out.mean + half;
+    out.se = sqrt(from_seeds * from_seeds + from_samples * from_samples);
+    out.low = out.mean - crossed_half(dpt_hall_invert(&seed, few) * from_seeds,
+                                      dpt_hall_invert(&sample, many) * from_samples, seeds);
+    out.high = out.mean + crossed_half(-dpt_hall_invert(&seed, -few) * from_seeds,
+                                       -dpt_hall_invert(&sample, -many) * from_samples, seeds);
     if (out.se > 0.0)
-        out.df = crossed_df_of(half / out.se, 1.0 - p, (double)(seeds - 1), freedom);
+        out.df = crossed_df_of(crossed_half(few * from_seeds, many * from_samples, seeds) / out.se,
+                               1.0 - p, (double)(seeds - 1), freedom);
     return out;
 }

@@ -156,10 +156,10 @@ static dpt_status judge_share(const dpt_verdict_samples *s, bool spread,
         both[i] = s->edit[i] - s->post[i];
         both[s->n + i] = s->pre[i] - s->post[i];
     }
-    dpt_status st = dpt_paired_ratio(s->n, both, both + s->n, &options->paired, options->confidence,
-                                     &v->share_low, &v->share_high);
+    dpt_paired_ratio(s->n, both, both + s->n, &options->paired, options->confidence, &v->share_low,
+                     &v->share_high);
     dpt_mem_free(both);
-    return st;
+    return DPT_OK;
 }
 
 static dpt_status judge_change(const dpt_verdict_samples *s, bool spread,
@@ -186,21 +186,27 @@ static dpt_status judge_change(const dpt_verdict_samples *s, bool spread,
 }
 
 /* One of the two one-sided tests: of the change less (sign 1) or plus (-1) each sample's part of the margin.
- * @param[out] end of its interval, counted from the change. */
+ * @param[out] end of its interval, counted from the change. @param[in,out] plain whether the test would hold were the
+ * samples not few for their skewness. */
 static dpt_status judge_side(const dpt_verdict_samples *s, const dpt_margin *margin, double sign,
                              const dpt_verdict_options *options, double *moved, double *p,
-                             double *end) {
+                             double *end, bool *plain) {
     for (int64_t i = 0; i < s->n; i++)
         moved[i] = s->edit[i] - s->post[i] - sign * margin->each[i];
     dpt_paired side;
     dpt_status st = dpt_paired_create(s->n, moved, NULL, &options->paired, &side);
     if (st != DPT_OK)
         return st;
-    *p = sign > 0.0 ? dpt_paired_p_below(&side, 0.0) : dpt_paired_p_above(&side, 0.0);
-    *end = sign * margin->value +
-           dpt_paired_end(&side, sign > 0.0 ? 1.0 - options->alpha : options->alpha);
+    double level = sign > 0.0 ? 1.0 - options->alpha : options->alpha;
+    *p = sign > 0.0 ? dpt_paired_safe_p_below(&side, 0.0) : dpt_paired_safe_p_above(&side, 0.0);
+    *end = sign * margin->value + dpt_paired_safe_end(&side, level);
+    *plain = *plain && sign * dpt_paired_end(&side, level) < 0.0;
     dpt_paired_destroy(&side);
     return DPT_OK;
+}
+
+static bool verdict_is_within(const dpt_verdict *v) {
+    return v->equivalence.low > -v->margin && v->equivalence.high < v->margin;
 }
 
 static dpt_status judge_equivalence(const dpt_verdict_samples *s,
@@ -215,16 +221,19 @@ static dpt_status judge_equivalence(const dpt_verdict_samples *s,
         v->doubt = GAIN_WITHIN;
     double *moved = NULL;
     double p[2];
+    bool plain = true;
     if (isnan(v->margin) || isnan(v->change.se))
         goto done;
     moved = dpt_mem_alloc(s->n, sizeof *moved, "changes and margins");
     st = moved != NULL ? DPT_OK : DPT_ERR_OUTPUT;
     if (st == DPT_OK)
-        st = judge_side(s, &margin, 1.0, options, moved, &p[0], &v->equivalence.high);
+        st = judge_side(s, &margin, 1.0, options, moved, &p[0], &v->equivalence.high, &plain);
     if (st == DPT_OK)
-        st = judge_side(s, &margin, -1.0, options, moved, &p[1], &v->equivalence.low);
-    if (st == DPT_OK)
+        st = judge_side(s, &margin, -1.0, options, moved, &p[1], &v->equivalence.low, &plain);
+    if (st == DPT_OK) {
         v->p_equivalent = fmax(p[0], p[1]);
+        v->tail = plain && !verdict_is_within(v);
+    }
     dpt_mem_free(moved);
 done:
     dpt_margin_destroy(&margin);
@@ -277,6 +286,9 @@ static void decide_both(bool within, dpt_verdict *v) {
         v->reason = "the loss is within its margin, but the accuracy falls";
     } else if (within) {
         v->reason = "the loss is within its margin, but the accuracy is not known to be";
+    } else if (v->tail && !falls) {
+        v->reason = "too few samples for changes so skewed: they may not have met those that are "
+                    "beyond the margin";
     } else if (v->change.low > 0.0) {
         v->verdict = DPT_VERDICT_DECREASED;
         v->reason = "the loss rises";
@@ -293,7 +305,7 @@ static void decide_both(bool within, dpt_verdict *v) {
 static void decide(const char *broken, const char *withheld, const char *one, dpt_verdict *v) {
     const dpt_interval *change = &v->change;
     bool same = verdict_is_same(v);
-    bool within = v->equivalence.low > -v->margin && v->equivalence.high < v->margin;
+    bool within = verdict_is_within(v);
     bool worse = v->gain.high < 0.0;
     if (broken != NULL) {
         v->reason = broken;

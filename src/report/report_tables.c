@@ -435,9 +435,8 @@ void dpt_report_seeds(FILE *html, const dpt_report_group *group) {
             "</tbody></table></div>\n<p class=\"note\">Edits that differ in their seed alone: "
             "means, standard deviations and Student's 95&thinsp;% intervals of the mean over "
             "seeds, on these samples; and of the true change the interval that also holds for "
-            "other samples. It covers 95 to 98&thinsp;% of the time where effects are normal (99 "
-            "with two seeds), 88 to 95 where those of few seeds are skewed, which few seeds do not "
-            "show.</p>\n",
+            "other samples. Where the effects of three or four seeds are skewed, which so few do not "
+            "show, it covers somewhat less.</p>\n",
             html);
 }
 

@@ -267,14 +267,11 @@ static void unit_note_skew(const dpt_verdict *v, char note[UNIT_NOTE]) {
     note[0] = '\0';
     if (isnan(v->change.low))
         return;
-    bool resampled = v->resampled && fabs(v->skew) > DPT_PAIRED_SKEW;
     if (v->few)
         snprintf(note, UNIT_NOTE,
-                 " (skew %.1f, for which the %" PRId64
-                 " samples are too few: the interval%s may not cover)",
-                 v->skew, v->change.n, resampled ? " of studentised resamples" : "");
-    else if (resampled)
-        snprintf(note, UNIT_NOTE, " (skew %.1f: interval of studentised resamples)", v->skew);
+                 " (skew %.1f, for which %" PRId64
+                 " samples are few: equivalence takes %d times the distance)",
+                 v->skew, v->change.n, DPT_PAIRED_REACH);
 }
 
 /* What it says of the accuracy where the verdict is not that both hold. */

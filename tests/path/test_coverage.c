@@ -13,9 +13,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST = 400, RESAMPLES = 300 };
+enum { MOST = 400 };
 
-typedef enum shape { NORMAL, EXPONENTIAL, LOGNORMAL } shape;
+typedef enum shape {
+    NORMAL,
+    EXPONENTIAL,
+    LOGNORMAL,
+    HEAVY,
+    WEIBULL
+} shape; /* HEAVY: lognormal, sigma 1.25 */
 
 /* Samples of a data set: how losses are spread, weighed and bound together. */
 typedef struct world {
@@ -32,8 +38,12 @@ typedef struct world {
 static double effect(double z, shape s) {
     if (s == EXPONENTIAL)
         return -log(0.5 * erfc(z * M_SQRT1_2)) - 1.0;
-    if (s == LOGNORMAL)
-        return (exp(z) - exp(0.5)) / sqrt(exp(1.0) * (exp(1.0) - 1.0));
+    if (s == WEIBULL) /* of shape 1/2, the square of an exponential one: mean 2, variance 20 */
+        return (pow(log(0.5 * erfc(z * M_SQRT1_2)), 2.0) - 2.0) / sqrt(20.0);
+    double variance = s == HEAVY ? 1.5625 : 1.0; /* of the logarithm */
+    if (s == LOGNORMAL || s == HEAVY)
+        return (exp(sqrt(variance) * z) - exp(0.5 * variance)) /
+               sqrt(exp(variance) * (exp(variance) - 1.0));
     return z;
 }
 
@@ -60,7 +70,8 @@ static void world_draw(const world *w, dpt_rng rng, int64_t at, const int64_t *c
 }
 
 typedef struct tally {
-    int trials, change, gain, share, estimate, competitive, warned;
+    int trials, change, gain, shares, share, estimate, competitive,
+        few; /* shares: that have an interval */
 } tally;
 
 /* The true change is that margin: gain 2 and sd 1, change 0.1 and sd 0.5. */
@@ -86,10 +97,8 @@ static void world_trial(const world *w, dpt_rng rng, int64_t t, const double *sh
     double terms[MOST];
     for (int64_t i = 0; i < weighted.count; i++)
         terms[i] = values[2][i] - values[1][i];
-    const dpt_bootstrap source = {.seed = (uint64_t)t, .stream = "w", .resamples = RESAMPLES};
     dpt_verdict_options options = dpt_verdict_defaults();
-    options.paired = (dpt_paired_options){
-        .effective = weighted.effective, .rule = DPT_PAIRED_AUTO, .source = &source};
+    options.paired = (dpt_paired_options){.effective = weighted.effective, .rule = DPT_PAIRED_AUTO};
     const dpt_verdict_samples samples = {.n = weighted.count,
                                          .pre = values[0],
                                          .post = values[1],
@@ -101,9 +110,10 @@ static void world_trial(const world *w, dpt_rng rng, int64_t t, const double *sh
     out->change += v.change.low <= CHANGE && CHANGE <= v.change.high;
     out->gain += v.gain.low <= GAIN && GAIN <= v.gain.high;
     out->estimate += v.estimate.low <= CHANGE && CHANGE <= v.estimate.high;
+    out->shares += !isnan(v.share_low);
     out->share += v.share_low <= CHANGE / GAIN && CHANGE / GAIN <= v.share_high;
     out->competitive += v.verdict == DPT_VERDICT_COMPETITIVE;
-    out->warned += v.few;
+    out->few += v.few;
     dpt_weighted_destroy(&weighted);
 }
 
@@ -125,7 +135,8 @@ static tally world_run(const world *w) {
     return out;
 }
 
-/* Chosen to be far from those by which the rules were chosen, in size and shape. */
+/* The correction for skewness was chosen on normal, Laplace, Student's, exponential, gamma and lognormal (sigma 1)
+ * samples; of other shapes are the heavy and Weibull ones and those in clusters and with weights. */
 static const world worlds[] = {
     {"plain, 25", 25, NORMAL, 0, false, false, 2000},
     {"plain", 300, NORMAL, 0, false, false, 1500},
@@ -133,6 +144,9 @@ static const world worlds[] = {
     {"exponential", 250, EXPONENTIAL, 0, false, false, 1000},
     {"lognormal, 40", 40, LOGNORMAL, 0, false, false, 1000},
     {"lognormal", 400, LOGNORMAL, 0, false, false, 1000},
+    {"heavy, 48", 48, HEAVY, 0, false, false, 1000},
+    {"heavy", 300, HEAVY, 0, false, false, 1000},
+    {"Weibull", 100, WEIBULL, 0, false, false, 1000},
     {"clusters", 320, NORMAL, 80, false, false, 1500},
     {"8 clusters", 60, NORMAL, 8, false, false, 1500},
     {"unequal clusters", 200, NORMAL, 40, true, false, 1500},
@@ -142,30 +156,25 @@ static const world worlds[] = {
     {"weights and clusters", 200, NORMAL, 40, true, true, 1500},
 };
 
-static bool covers(int hits, int trials, double least) {
+static bool covers(int hits, int trials) {
     double share = (double)hits / trials;
-    return share >= least && share <= 0.975;
+    return share >= 0.93 && share <= 0.975;
 }
 
-/* 1000 trials know a coverage of 0.95 to 0.007. For the tail of a lognormal no more is claimed than doc/science.md says:
- * samples that have not met it do not know of it. */
+/* 1000 trials know a coverage of 0.95 to 0.007. */
 static void test_worlds(void **state) {
     (void)state;
-    int warned = 0;
     for (size_t k = 0; k < sizeof worlds / sizeof *worlds; k++) {
         tally t = world_run(&worlds[k]);
         double n = t.trials;
         print_message("# %-22s change %.3f estimate %.3f gain %.3f share %.3f competitive %.3f "
-                      "warned %.3f\n",
-                      worlds[k].name, t.change / n, t.estimate / n, t.gain / n, t.share / n,
-                      t.competitive / n, t.warned / n);
-        double least = worlds[k].shape == LOGNORMAL ? 0.91 : 0.93;
-        assert_true(covers(t.change, t.trials, least) && covers(t.estimate, t.trials, least));
-        assert_true(covers(t.gain, t.trials, least) && covers(t.share, t.trials, least));
-        assert_true(t.competitive <= (worlds[k].shape == LOGNORMAL ? 0.09 : 0.062) * t.trials);
-        warned += 2 * t.warned > t.trials;
+                      "few %.3f\n",
+                      worlds[k].name, t.change / n, t.estimate / n, t.gain / n,
+                      t.share / fmax(t.shares, 1.0), t.competitive / n, t.few / n);
+        assert_true(covers(t.change, t.trials) && covers(t.estimate, t.trials));
+        assert_true(covers(t.gain, t.trials) && covers(t.share, t.shares));
+        assert_true(t.competitive <= 0.062 * t.trials);
     }
-    assert_int_equal(warned, 1);
 }
 
 enum { PAIRS = 400 };

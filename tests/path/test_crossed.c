@@ -5,6 +5,7 @@
 
 #include "deltapath/base/rng.h"
 #include "deltapath/path/crossed.h"
+#include "deltapath/path/paired.h"
 #include "golden/crossed_golden.h"
 
 #include <math.h>
@@ -18,8 +19,8 @@ static void test_golden(void **state) {
         assert_near(x.mean, golden_cases[i].mean, 1e-14);
         assert_near(x.se, golden_cases[i].se, 1e-12);
         assert_near(x.df, golden_cases[i].df, 1e-6);
-        assert_near(x.high - x.mean, golden_cases[i].half, 1e-10);
-        assert_near(x.mean - x.low, golden_cases[i].half, 1e-10);
+        assert_near(x.high - x.mean, golden_cases[i].above, 1e-10);
+        assert_near(x.mean - x.low, golden_cases[i].below, 1e-10);
     }
 }
 
@@ -31,21 +32,27 @@ static void test_degenerate(void **state) {
     assert_true(isnan(dpt_crossed_interval(6, 1, NAN, values, 0.95).low));
     const double bad[4] = {1.0, 2.0, INFINITY, 3.0};
     assert_true(isnan(dpt_crossed_interval(2, 2, NAN, bad, 0.95).low));
-    /* Seeds that are all alike: what is left is the paired interval of the samples, 2 degrees of freedom. */
+    /* Seeds that are all alike: what is left is the paired interval of the samples. */
     x = dpt_crossed_interval(2, 3, NAN, values, 0.95);
     assert_near(x.mean, 7.0 / 3.0, 1e-15);
-    assert_near(x.high - x.mean, 4.302652729749464 * sqrt(7.0 / 9.0), 1e-10);
+    const dpt_paired_options options = {.effective = NAN, .rule = DPT_PAIRED_AUTO};
+    dpt_paired paired;
+    assert_int_equal(dpt_paired_create(3, values, NULL, &options, &paired), DPT_OK);
+    dpt_interval own = dpt_paired_interval(&paired, 0.95);
+    assert_near(x.low, own.low, 1e-10);
+    assert_near(x.high, own.high, 1e-10);
     assert_near(x.df, 2.0, 1e-9);
     const double same[4] = {0.5, 0.5, 0.5, 0.5};
     x = dpt_crossed_interval(2, 2, NAN, same, 0.95);
     assert_true(x.low == 0.5 && x.high == 0.5 && isnan(x.df));
-    /* Samples that are all alike: Student's over seeds. */
+    /* Samples that are all alike: the same of the seeds. */
     const double rows[6] = {1.0, 1.0, 2.0, 2.0, 4.0, 4.0};
     x = dpt_crossed_interval(3, 2, NAN, rows, 0.95);
-    assert_near(x.high - x.mean, 4.302652729749464 * sqrt(7.0 / 9.0), 1e-10);
+    assert_near(x.low, own.low, 1e-10);
+    assert_near(x.high, own.high, 1e-10);
 }
 
-enum { SEEDS_MOST = 10, SAMPLES_MOST = 300, TRIALS = 600, CASES = 36 };
+enum { SEEDS_MOST = 10, SAMPLES_MOST = 300, TRIALS = 600, MORE_TRIALS = 2000, CASES = 48 };
 
 typedef struct layout {
     int seeds, samples;
@@ -58,14 +65,14 @@ static double effect(float z, bool skewed) {
     return skewed ? -log(0.5 * erfc((double)z * M_SQRT1_2)) - 1.0 : (double)z;
 }
 
-static double coverage(layout l) {
+static double coverage(layout l, int trials) {
     static double x[SEEDS_MOST * SAMPLES_MOST];
     static float a[SEEDS_MOST], b[SAMPLES_MOST], c[SEEDS_MOST * SAMPLES_MOST];
     dpt_rng rng = dpt_rng_make(17 + (uint64_t)(10 * l.seed + 1000 * l.interaction), "crossed",
                                DPT_RNG_BOOTSTRAP);
     int64_t cells = (int64_t)l.seeds * l.samples, at = 0;
     int covered = 0;
-    for (int trial = 0; trial < TRIALS; trial++) {
+    for (int trial = 0; trial < trials; trial++) {
         dpt_rng_normal(rng, at, l.seeds, a);
         dpt_rng_normal(rng, at + l.seeds, l.samples, b);
         dpt_rng_normal(rng, at + l.seeds + l.samples, cells, c);
@@ -78,39 +85,43 @@ static double coverage(layout l) {
         dpt_crossed found = dpt_crossed_interval(l.seeds, l.samples, NAN, x, 0.95);
         covered += found.low <= 0.0 && found.high >= 0.0;
     }
-    return (double)covered / TRIALS;
+    return (double)covered / trials;
 }
 
-static const int seeds_of[] = {3, 5, 10};
+static const int seeds_of[] = {2, 3, 5, 10};
 static const int samples_of[] = {30, 300};
 static const double ratios[] = {0.1, 1.0, 10.0};
 
-/* 600 trials know a coverage of 0.95 to 0.009. With Satterthwaite's degrees of freedom the lowest is 0.91. */
+/* 600 trials know a coverage of 0.95 to 0.009. With Satterthwaite's degrees of freedom the lowest is 0.91, with 2 seeds
+ * 0.87; with Howe's sum as it stands 2 seeds cover 0.99. */
 static void test_normal_coverage(void **state) {
     (void)state;
     double sum = 0.0;
     for (int k = 0; k < CASES; k++) {
-        layout l = {seeds_of[k % 3], samples_of[k / 3 % 2], ratios[k / 6 % 3],
+        layout l = {seeds_of[k % 4], samples_of[k / 4 % 2], ratios[k / 8 % 3],
                     k < CASES / 2 ? 0.1 : 10.0, false};
-        double share = coverage(l);
+        double share = coverage(l, TRIALS);
         print_message("%2d seeds, %3d samples, variances %4g and %4g: %.3f\n", l.seeds, l.samples,
                       l.seed, l.interaction, share);
-        assert_true(share > 0.92 && share < 0.985);
+        assert_true(share > 0.935 && share < 0.985);
         sum += share / CASES;
     }
     print_message("mean %.4f\n", sum);
-    assert_near(sum, 0.955, 0.01);
+    assert_near(sum, 0.958, 0.01);
 }
 
-/* Few seeds with skewed effects cannot be known to be skewed: coverage falls, and no further than this. */
+/* Two seeds cannot show that their effects are skewed, three hardly. Without the correction for skewness the lowest is
+ * 0.88. */
 static void test_skewed_coverage(void **state) {
     (void)state;
-    for (int k = 0; k < CASES / 3; k++) {
-        layout l = {seeds_of[k % 3], samples_of[k / 3 % 2], ratios[k / 6], 1.0, true};
-        double share = coverage(l);
+    for (int k = 0; k < CASES / 2; k++) {
+        if (k % 4 == 0)
+            continue;
+        layout l = {seeds_of[k % 4], samples_of[k / 4 % 2], ratios[k / 8], 1.0, true};
+        double share = coverage(l, MORE_TRIALS);
         print_message("skewed: %2d seeds, %3d samples, variance %4g: %.3f\n", l.seeds, l.samples,
                       l.seed, share);
-        assert_true(share > 0.85 && share < 0.99);
+        assert_true(share > (l.seeds < 5 ? 0.915 : 0.93) && share < 0.98);
     }
 }
 

@@ -302,14 +302,33 @@ static void test_resampled(void **state) {
     options.paired =
         (dpt_paired_options){.effective = NAN, .rule = DPT_PAIRED_AUTO, .source = &source};
     assert_false(judge(&l, &options).resampled);
-    l.edit[3] += 40.0;
+}
+
+/* Few samples with a long tail are not called equivalent by what they have met of it. */
+static void test_tail(void **state) {
+    (void)state;
+    losses l = losses_make(2.0, 0.0, 0.0);
+    for (int s = 0; s < N; s++)
+        l.edit[s] = l.post[s] + exp(0.25 * s) / 100.0;
+    dpt_verdict_options options = dpt_verdict_defaults();
+    options.paired.rule = DPT_PAIRED_AUTO;
+    options.margins.absolute = 1e6;
+    dpt_verdict v = judge(&l, &options);
+    assert_true(v.few && !v.tail);
+    assert_int_equal(v.verdict, DPT_VERDICT_COMPETITIVE);
+    options.margins.absolute = v.equivalence.high * 1.0001;
     v = judge(&l, &options);
-    assert_true(v.resampled && v.few && fabs(v.skew) > 2.0); /* 40 samples are too few */
-    for (int s = 0; s < 8; s++)
-        l.edit[s] = l.post[s] + s * s * s;
-    const dpt_verdict_samples eight = {.n = 8, .post = l.post, .edit = l.edit};
-    assert_int_equal(dpt_verdict_judge(&eight, &options, &v), DPT_OK);
-    assert_true(!v.resampled && v.few && v.skew > 1.0); /* too few to resample */
+    assert_int_equal(v.verdict, DPT_VERDICT_COMPETITIVE);
+    assert_true(v.p_equivalent < 0.05);
+    options.margins.absolute = v.equivalence.high * 0.9999;
+    v = judge(&l, &options);
+    assert_true(v.tail && v.p_equivalent > 0.05);
+    assert_int_equal(v.verdict, DPT_VERDICT_UNDECIDED);
+    assert_non_null(strstr(v.reason, "too few samples"));
+    options.margins.absolute = v.change.mean * 0.9;
+    v = judge(&l, &options);
+    assert_false(v.tail);
+    assert_int_equal(v.verdict, DPT_VERDICT_DECREASED);
 }
 
 static void test_skew(void **state) {
@@ -544,6 +563,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_broken_pair),
         cmocka_unit_test(test_wide_margin),
         cmocka_unit_test(test_resampled),
+        cmocka_unit_test(test_tail),
         cmocka_unit_test(test_skew),
         cmocka_unit_test(test_one_in_effect),
         cmocka_unit_test(test_margins),

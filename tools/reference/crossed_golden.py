@@ -25,8 +25,20 @@ def bisect(low, high, above):
     return (low + high) / 2
 
 
+def reaches(x, t):
+    """Standard errors from the mean down and up to the ends of an interval by Hall's transform, t Student's quantile."""
+    n, off = len(x), x - x.mean()
+    skew = (off**3).mean() / (off**2).mean() ** 1.5 if n > 2 else 0.0
+    u, share = skew / math.sqrt(n), skew**2 / (skew**2 + 1.5)
+
+    def transform(z):
+        v = u * share if z * skew >= 0 else u * (1 + (5 if n < 12 else 1.5) * abs(u))
+        return (z / 4 if v * z < -4.5 else z + v * z**2 / 3 + v**2 * z**3 / 27) + u * share / 6
+    return [bisect(0.0, 1e4, lambda z, s=s: s * transform(s * z) < t) for s in (1.0, -1.0)]
+
+
 def interval(x):
-    """mean, standard error, degrees of freedom, half the width of the 95 % interval."""
+    """mean, standard error, degrees of freedom, distances of the ends of the 95 % interval below and above."""
     seeds, samples = x.shape
     rows, columns, mean = x.mean(axis=1), x.mean(axis=0), x.mean()
     seed = samples * rows.var(ddof=1)
@@ -35,10 +47,15 @@ def interval(x):
     residual = (off**2).sum() / ((seeds - 1) * (samples - 1))
     parts = (seed / x.size, max(sample - residual, 0.0) / x.size)
     few, many = (bisect(0.0, 1e3, lambda t, n=n: tail(t, n - 1) > 0.025) for n in (seeds, samples))
-    half = math.sqrt(few**2 * parts[0] + many**2 * parts[1])
-    se = math.sqrt(sum(parts))
+    a, b = (math.sqrt(p) for p in parts)
+
+    def joined(p, q):
+        return math.sqrt((p * a) ** 2 + (q * b) ** 2 - 1.6 / seeds * p * a * q * b)
+    se = math.hypot(a, b)
+    half = joined(few, many)
     low, high = sorted((seeds - 1.0, samples - 1.0))
-    return mean, se, bisect(low, high, lambda df: tail(half / se, df) > 0.025), half
+    ends = zip(reaches(rows, few), reaches(columns, many))
+    return (mean, se, bisect(low, high, lambda df: tail(half / se, df) > 0.025), *(joined(p, q) for p, q in ends))
 
 
 rng = np.random.default_rng(11)
@@ -61,6 +78,6 @@ for i, (seeds, samples, a, b, c) in enumerate(CASES):
     numbers = ", ".join(f"{float(v):.15g}" for v in interval(x))
     rows.append(f"    {{{seeds}, {samples}, golden_values_{i}, {numbers}}},")
 print("static const struct {\n    int seeds, samples;\n    const double *values;\n"
-      "    double mean, se, df, half;\n} golden_cases[] = {")
+      "    double mean, se, df, below, above;\n} golden_cases[] = {")
 print("\n".join(rows))
 print("};")

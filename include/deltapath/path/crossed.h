@@ -6,10 +6,11 @@
 /** Mean over seeds and samples that are crossed: every seed has met every sample. */
 typedef struct dpt_crossed {
     double mean;
-    double se;   /**< standard error of the mean as that of other seeds and other samples */
-    double df;   /**< degrees of freedom for which Student's quantile gives the interval */
-    double low;  /**< mean - t_df se */
-    double high; /**< mean + t_df se */
+    double se; /**< standard error of the mean as that of other seeds and other samples */
+    double
+        df; /**< degrees of freedom for which Student's quantile gives the interval of effects without skewness */
+    double low;  /**< that, mean - t_df se, corrected for skewness */
+    double high; /**< likewise mean + t_df se */
 } dpt_crossed;
 
 /** Interval of the mean over a population of seeds and one of samples.
@@ -20,9 +21,10 @@ typedef struct dpt_crossed {
  * unbiased but for the bound: MS_sample below MS_residual is chance, an effect of the samples of negative
  * variance. V is never below that of the seeds alone, MS_seed / (S n). The interval is Howe's:
  *   half^2 = t_{S-1}^2 MS_seed / (S n) + t_{n-1}^2 max(MS_sample - MS_residual, 0) / (S n),
- * exact where one of the parts is all there is. Satterthwaite's degrees of freedom are too many wherever
- * few seeds come out alike by chance: with 3 seeds its 95 % interval covers down to 91, with 2 seeds 87 %
- * (normal effects, variances 0.001 to 10 times each other); this one covers 94.5 to 99 %.
+ * exact where one of the parts is all there is, less 1.6 / S times the product of their roots, without which it covers up
+ * to 99 % with two seeds. Satterthwaite's degrees of freedom are too many wherever few seeds come out alike by chance:
+ * with 3 seeds its 95 % interval covers down to 91, with 2 seeds 87 % (normal effects, variances 0.001 to 10 times each
+ * other). Each side has the quantiles that Hall's transform gives for the skewness of the means of seeds and of samples.
  *   Source: Howe, J. Am. Stat. Assoc. 69 (1974) 789; Searle et al., Variance Components (1992), chapter 4.
  * @param[in] effective  samples that weights, repeats and clusters leave in effect (dpt_paired_options); NaN: all.
  * @param[in] x          (seeds, samples) row-major.

@@ -9,16 +9,15 @@
 
 /** Which intervals of a mean are taken. */
 typedef enum dpt_paired_rule {
-    DPT_PAIRED_AUTO, /**< Student's; of skewed samples, DPT_PAIRED_SKEW_SAMPLES or more, studentised resamples */
+    DPT_PAIRED_AUTO,     /**< Student's of Hall's transform, which corrects for skewness */
     DPT_PAIRED_T,        /**< Student's */
     DPT_PAIRED_BOOTSTRAP /**< BCa */
 } dpt_paired_rule;
 
-/* From this skewness on Student's interval of some dozen samples misses on one side up to twice as often as it says,
- * and studentised resamples of so many do better. Beyond a skewness of sqrt(n / DPT_PAIRED_TAIL) they do not know the
- * tail either. */
-#define DPT_PAIRED_SKEW 1.0
-enum { DPT_PAIRED_SKEW_SAMPLES = 20, DPT_PAIRED_TAIL = 16 };
+/* Samples are few for their skewness below DPT_PAIRED_TAIL times its square, and below DPT_PAIRED_SMALL samples below
+ * twice that: some sets of so few have not met the tail, and nothing in them shows it. Then an end on its side is taken
+ * DPT_PAIRED_REACH times as far away where a verdict rests on that end alone. */
+enum { DPT_PAIRED_TAIL = 16, DPT_PAIRED_SMALL = 24, DPT_PAIRED_REACH = 3 };
 
 /** How intervals of a mean are made. */
 typedef struct dpt_paired_options {
@@ -27,7 +26,7 @@ typedef struct dpt_paired_options {
                            of them. Intervals and tests have one degree of freedom less, and below n / 2 no
                            resamples judge: those of many samples do not know that few have the weight */
     dpt_paired_rule rule;
-    const dpt_bootstrap *source; /**< of resamples; NULL: Student's always. Borrowed. */
+    const dpt_bootstrap *source; /**< of resamples; NULL: there are none. Borrowed. */
 } dpt_paired_options;
 
 /** The mean of a - b with all its intervals at once: one distribution gives ends and p values. Owned. */
@@ -37,8 +36,9 @@ typedef struct dpt_paired {
     double se;   /**< standard error of the mean; NaN for n < 2 or where a sample is not finite */
     double df;   /**< degrees of freedom of Student's distribution */
     double skew; /**< of the samples; NaN without spread */
-    bool resampled; /**< `draws` give the intervals, else Student's distribution */
-    bool few;       /**< too few samples for their skewness: an interval may not cover */
+    bool corrected; /**< Student's distribution is that of Hall's transform of the statistic */
+    bool resampled; /**< `draws` give the intervals */
+    bool few;       /**< few samples for their skewness, by DPT_PAIRED_AUTO */
     dpt_bootstrap_draws draws;
 } dpt_paired;
 
@@ -59,19 +59,23 @@ double dpt_paired_end(const dpt_paired *paired, double level);
 double dpt_paired_p_above(const dpt_paired *paired, double value);
 double dpt_paired_p_below(const dpt_paired *paired, double value);
 
+/** The same one-sided tests and ends where a verdict rests on that end alone: on the side of the long tail of samples
+ * that are few for it DPT_PAIRED_REACH times as far from the mean. Local. */
+double dpt_paired_safe_end(const dpt_paired *paired, double level);
+double dpt_paired_safe_p_above(const dpt_paired *paired, double value);
+double dpt_paired_safe_p_below(const dpt_paired *paired, double value);
+
 /** Both ends at a confidence, e.g. 0.95. Local. */
 dpt_interval dpt_paired_interval(const dpt_paired *paired, double confidence);
 
 /** Interval of a ratio of paired means, mean(d) / mean(g), where both are measured on the same samples.
  *
  * Local. Computes: the ratios rho at which the mean of d - rho g is not told from 0. With Student's
- * distribution that is Fieller's interval; where options have the resampling of skewed samples and those of d
- * or g are skewed, studentised resamples of d - rho g, the ends by bisection.
- *   Source: Fieller, J. R. Stat. Soc. B 16 (1954) 175; Hwang, J. Am. Stat. Assoc. 90 (1995) 161.
- * @param[out] low, high NaN where there is none: the mean of g cannot be told from 0, or no spread is known.
- * Errors: DPT_ERR_OUTPUT without memory. */
-dpt_status dpt_paired_ratio(int64_t n, const double *d, const double *g,
-                            const dpt_paired_options *options, double confidence, double *low,
-                            double *high);
+ * distribution that is Fieller's interval, with Hall's transform the same by bisection.
+ *   Source: Fieller, J. R. Stat. Soc. B 16 (1954) 175.
+ * @param[out] low, high NaN where there is none: the mean of g cannot be told from 0, or no spread is known. */
+void dpt_paired_ratio(int64_t n, const double *d, const double *g,
+                      const dpt_paired_options *options, double confidence, double *low,
+                      double *high);
 
 #endif

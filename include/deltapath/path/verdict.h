@@ -76,6 +76,8 @@ typedef struct dpt_verdict {
     dpt_interval change; /**< L(edit) - L(post), paired */
     double skew;         /**< of the change */
     bool resampled, few; /**< of the change, as in dpt_paired */
+    bool
+        tail; /**< only the long tail of samples that are few for it keeps the loss from being equivalent */
     dpt_interval
         equivalence; /**< the same at confidence 1 - 2 alpha, wider by what is not known of the margin:
                                    the two one-sided tests hold where it lies within +- margin */
@@ -105,7 +107,8 @@ typedef struct dpt_verdict {
  * accuracy by its margin costs, room / (accuracy(post) - accuracy(pre)) times that margin, where the post-trained
  * model is clearly more accurate. Such a margin is measured on the same samples: the tests are of the change less,
  * and plus, each sample's part of it. Accuracy: dpt_accuracy_judge. Competitive where both hold (each at alpha: their
- * intersection errs no more often); else the interval of the change above 0, and not within the margin, or the
+ * intersection errs no more often); undecided where only the long tail of few samples keeps the loss from it; else the
+ * interval of the change above 0, and not within the margin, or the
  * accuracy within it but clearly lower: decreased; the interval of the change below 0: improved, unless the accuracy falls;
  * else undecided. Without a margin the verdict is undecided and the reason says so. Where the gain is clearly
  * negative nothing is competitive: what was to be kept is worse than what it was made from, as when the
