@@ -8,7 +8,9 @@
 #define IN_JOB(field) .offset = offsetof(dpt_job, field), .size = sizeof((dpt_job *)NULL)->field
 #define IN_DATA(field)                                                                             \
     .offset = offsetof(dpt_job_data, field), .size = sizeof((dpt_job_data *)NULL)->field
-#define MOST_RANKS (1 << 20)
+#define MOST_RANKS       (1 << 20)
+#define AUTO_UP_TO(most) .type = DPT_KEY_AUTO, .standard = "auto", .low = 1, .high = most
+#define SWITCH(value)    .type = DPT_KEY_BOOLEAN, .standard = value
 
 /* Texts of `help` are Markdown: doc/jobs.md shows them. */
 static const dpt_job_key keys[] = {
@@ -256,8 +258,7 @@ static const dpt_job_key keys[] = {
      .help = "of `auto`: the miss, as a share of the change, from which on it takes more nodes"},
     {.section = "riemann",
      .name = "per_sample",
-     .type = DPT_KEY_BOOLEAN,
-     .standard = "false",
+     SWITCH("false"),
      .redo = DPT_REDO_UNITS,
      IN_JOB(per_sample),
      .help =
@@ -302,16 +303,14 @@ static const dpt_job_key keys[] = {
      .help = "type of the edited model, on disk and on the path"},
     {.section = "output",
      .name = "overwrite",
-     .type = DPT_KEY_BOOLEAN,
-     .standard = "false",
+     SWITCH("false"),
      IN_JOB(overwrite),
      .help = "replace a study of this name that is in the directory "
              "([below](#what-is-replaced)); while another run works in it, a run waits half a "
              "minute and then gives up (where the file system has locks for folders)"},
     {.section = "output",
      .name = "report",
-     .type = DPT_KEY_BOOLEAN,
-     .standard = "true",
+     SWITCH("true"),
      IN_JOB(report),
      .help = "write `report.html` at the end"},
     {.section = "",
@@ -434,8 +433,7 @@ static const dpt_job_key keys[] = {
              "with `riemann: off`"},
     {.section = "hessian",
      .name = "edits",
-     .type = DPT_KEY_BOOLEAN,
-     .standard = "false",
+     SWITCH("false"),
      .redo = DPT_REDO_UNITS,
      .content = true, /* dpt_job_hash_for_units */
      IN_JOB(hessian.edits),
@@ -561,35 +559,25 @@ static const dpt_job_key keys[] = {
              "matches nothing is an error"},
     {.section = "proof",
      .name = "alone",
-     .type = DPT_KEY_BOOLEAN,
-     .standard = "true",
+     SWITCH("true"),
      .redo = DPT_REDO_UNITS,
      .content = true,
      IN_JOB(proof.alone),
      .help = "also the group's part of the edit alone, with the other groups left at W_post"},
     {.section = "",
      .name = "tensor_parallel",
-     .type = DPT_KEY_AUTO,
-     .standard = "auto",
-     .low = 1,
-     .high = MOST_RANKS,
+     AUTO_UP_TO(MOST_RANKS),
      IN_JOB(tensor_parallel),
      .help = "ranks that share one replica of the model; a divisor of the number of ranks"},
     {.section = "",
      .name = "svd_group",
-     .type = DPT_KEY_AUTO,
-     .standard = "auto",
-     .low = 1,
-     .high = MOST_RANKS,
+     AUTO_UP_TO(MOST_RANKS),
      .redo = DPT_REDO_ALL,
      IN_JOB(svd_group),
      .help = "ranks that share one matrix in low rank; pin it for the same bits at any rank count"},
     {.section = "",
      .name = "batch_tokens",
-     .type = DPT_KEY_AUTO,
-     .standard = "auto",
-     .low = 1,
-     .high = INT32_MAX,
+     AUTO_UP_TO(INT32_MAX),
      IN_JOB(batch_tokens),
      .help = "most tokens packed into one pass, 2048 with `auto`; halved until the work fits the "
              "memory, never below the longest sample"},
