@@ -11,23 +11,45 @@
  * judges it. */
 
 typedef struct split_sample {
-    uint64_t group; /* samples of one group are not parted */
+    uint64_t key; /* samples of one key are not parted */
     int64_t sample;
     uint32_t word; /* of the first sample of its group, by which groups are put in order */
     int64_t first; /* that sample */
 } split_sample;
 
-/* Which samples belong together: those of a cluster, where the file has some, else those that are equal. */
-static uint64_t split_group_of(const dpt_dataset *dataset, int64_t sample) {
-    return dataset->clusters != NULL ? (uint64_t)dataset->clusters[sample]
-                                     : dpt_dataset_hash_sample(dataset, sample);
+static uint64_t split_cluster(const dpt_dataset *dataset, int64_t sample) {
+    return (uint64_t)dataset->clusters[sample];
 }
 
-static int split_by_group(const void *a, const void *b) {
+static int split_by_key(const void *a, const void *b) {
     const split_sample *x = a, *y = b;
-    if (x->group != y->group)
-        return x->group < y->group ? -1 : 1;
+    if (x->key != y->key)
+        return x->key < y->key ? -1 : 1;
     return (x->sample > y->sample) - (x->sample < y->sample);
+}
+
+/* The first sample of a group, in a forest of earlier samples. */
+static int64_t split_first(int64_t *earlier, int64_t i) {
+    while (earlier[i] != i)
+        i = earlier[i] = earlier[earlier[i]];
+    return i;
+}
+
+/* Unite the groups of samples that have the same key. @param[in] all (samples) scratch.
+ * @param[in,out] earlier (samples) as split_first. */
+static void split_unite(const dpt_dataset *dataset,
+                        uint64_t (*key)(const dpt_dataset *dataset, int64_t sample),
+                        split_sample *all, int64_t *earlier) {
+    for (int64_t i = 0; i < dataset->samples; i++)
+        all[i] = (split_sample){.key = key(dataset, i), .sample = i};
+    qsort(all, (size_t)dataset->samples, sizeof *all, split_by_key);
+    for (int64_t i = 1; i < dataset->samples; i++) {
+        if (all[i].key != all[i - 1].key)
+            continue;
+        int64_t x = split_first(earlier, all[i - 1].sample),
+                y = split_first(earlier, all[i].sample);
+        earlier[x > y ? x : y] = x < y ? x : y;
+    }
 }
 
 static int split_by_word(const void *a, const void *b) {
@@ -39,17 +61,19 @@ static int split_by_word(const void *a, const void *b) {
     return (x->sample > y->sample) - (x->sample < y->sample);
 }
 
-/* Mark the samples that choose. @return how many. @param[in] all (samples) scratch. */
+/* Mark the samples that choose: samples of a cluster, and samples that are equal, stay together.
+ * @return how many. @param[in] all, earlier (samples) scratch. */
 static int64_t split_mark(const dpt_dataset *dataset, double share, uint64_t seed,
-                          split_sample *all, bool *chooses) {
+                          split_sample *all, int64_t *earlier, bool *chooses) {
     int64_t n = dataset->samples, wanted = (int64_t)(share * (double)n + 0.5), taken = 0;
     dpt_rng rng = dpt_rng_make(seed, "choose", DPT_RNG_CHOOSE);
     for (int64_t i = 0; i < n; i++)
-        all[i] = (split_sample){.group = split_group_of(dataset, i), .sample = i};
-    qsort(all, (size_t)n, sizeof *all, split_by_group);
+        earlier[i] = i;
+    split_unite(dataset, dpt_dataset_hash_sample, all, earlier);
+    if (dataset->clusters != NULL)
+        split_unite(dataset, split_cluster, all, earlier);
     for (int64_t i = 0; i < n; i++) {
-        bool same = i > 0 && all[i].group == all[i - 1].group;
-        all[i].first = same ? all[i - 1].first : all[i].sample;
+        all[i] = (split_sample){.sample = i, .first = split_first(earlier, i)};
         dpt_rng_words(rng, all[i].first, 1, &all[i].word);
     }
     qsort(all, (size_t)n, sizeof *all, split_by_word);
@@ -165,12 +189,13 @@ dpt_status dpt_dataset_split(dpt_dataset *dataset, double share, uint64_t seed, 
                              dpt_dataset *chosen) {
     int64_t n = dataset->samples, taken = 0;
     split_sample *all = dpt_mem_alloc(n, sizeof *all, "samples to split");
+    int64_t *earlier = dpt_mem_alloc(n, sizeof *earlier, "samples to split");
     bool *chooses = dpt_mem_zalloc(n, sizeof *chooses, "samples to split");
-    dpt_status st = all != NULL && chooses != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+    dpt_status st = all != NULL && earlier != NULL && chooses != NULL ? DPT_OK : DPT_ERR_OUTPUT;
     dpt_dataset judging;
     *chosen = (dpt_dataset){.samples = 0};
     if (st == DPT_OK)
-        taken = split_mark(dataset, share, seed, all, chooses);
+        taken = split_mark(dataset, share, seed, all, earlier, chooses);
     if (st == DPT_OK && taken == 0)
         st = dpt_error(DPT_ERR_INPUT,
                        "%s: choose: its samples are all equal, and cannot be told apart into those "
@@ -188,6 +213,7 @@ dpt_status dpt_dataset_split(dpt_dataset *dataset, double share, uint64_t seed, 
         *dataset = judging;
     }
     dpt_mem_free(chooses);
+    dpt_mem_free(earlier);
     dpt_mem_free(all);
     return st;
 }

@@ -7,7 +7,6 @@ results say so; `judge` leaves other data sets out."""
 import glob
 import json
 import os
-import subprocess
 import sys
 import tempfile
 
@@ -188,13 +187,12 @@ def same_samples(folder):
     check("corrected for the edits that are judged there", units["own", "few"]["p_adjusted"] <= 1, units)
     others, said = run(folder, "judge", 2, edits, job=job, options=("--resume",))
     check("--resume finds all of them", set(others) == want and "all 5 edits were finished" in said, said)
-    verified = subprocess.run([studies.PROGRAM, "verify", f"{folder}/judge"], check=False, capture_output=True, text=True)
+    verified = studies.deltapath("verify", f"{folder}/judge")
     check("verify", verified.returncode == 0, verified.stderr)
     parts = [f"{folder}/part{k}" for k in range(2)]
     for k, part in enumerate(parts):
         run(folder, f"part{k}", 1, edits, job=job, options=("--only", f"{k}/2"))
-    joined = subprocess.run([studies.PROGRAM, "join", *parts, "-o", f"{folder}/joined"], check=False,
-                            capture_output=True, text=True)
+    joined = studies.deltapath("join", *parts, "-o", f"{folder}/joined")
     check("join", joined.returncode == 0, joined.stderr)
     if joined.returncode == 0:
         with open(f"{folder}/joined/results.json", encoding="utf-8") as file:

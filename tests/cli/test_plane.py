@@ -125,6 +125,20 @@ def main():
             done("a study that is finished", again)
             check("is not evaluated again", "are finished" not in again.stderr and "points" not in again.stderr and
                   open(f"{folder}/steps/plane.csv", encoding="utf-8").read() == before, again.stderr)
+        # In parts: measured by the one that has both edits, and said to be missing when none has.
+        for parts, there in (((("far", "back"), ("between", "drop")), True), ((("far", "drop"), ("between", "back")), False)):
+            names = []
+            for ids in parts:
+                names.append(f"{folder}/part-{'-'.join(ids)}")
+                only = [word for name in ids for word in ("--only", name)]
+                done(f"part {ids}", run(2, os.path.basename(names[-1]), "--set", "output.report=false", *only))
+            whole = f"{folder}/joined-{there}"
+            joined = studies.deltapath("join", *names, "-o", whole)
+            if done(f"parts {parts} join", joined):
+                check("the plane is there, or said to be left out",
+                      os.path.exists(f"{whole}/plane.csv") == there == ("plane" not in joined.stderr), joined.stderr)
+                check("and is that of one run", not there or table(whole).keys() == places.keys() and
+                      all(abs(table(whole)[k][0] - places[k][0]) < 2e-5 * places[k][0] for k in places))
         plan = run(1, "plan", "--dry-run")
         check("the plan counts it", "plane of two edits" in plan.stdout, plan.stdout)
         for word, value in (("no edit has the id 'fer' (did you mean 'far'?)", "{a: fer, b: back}"),

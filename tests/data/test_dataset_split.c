@@ -197,6 +197,36 @@ static void test_shares(void **state) {
     dpt_dataset_destroy(&all);
 }
 
+/* With clusters of three samples, those of one and those that are equal stay together: of four clusters each copy draws
+ * its two neighbours along. */
+static void test_clusters(void **state) {
+    (void)state;
+    int64_t clusters[N];
+    for (int64_t i = 0; i < N; i++)
+        clusters[i] = i / 3;
+    for (uint64_t seed = 0; seed < 8; seed++) {
+        dpt_dataset data, chosen;
+        bool chooses[N] = {false};
+        write_set(DPT_DATASET_TOKENS, false, false);
+        if (test_comm.rank == 0) {
+            hid_t file = H5Fopen(path, H5F_ACC_RDWR, H5P_DEFAULT);
+            put1(file, "cluster", H5T_NATIVE_INT64, N, clusters);
+            H5Fclose(file);
+        }
+        MPI_Barrier(MPI_COMM_WORLD);
+        assert_int_equal(dpt_dataset_read(&test_comm, path, DPT_DATASET_TOKENS, &data), DPT_OK);
+        assert_int_equal(dpt_dataset_split(&data, 0.4, seed, path, &chosen), DPT_OK);
+        for (int64_t s = 0; s < chosen.samples; s++)
+            chooses[chosen.rows[s]] = true;
+        for (int64_t i = 0; i < N; i++)
+            for (int64_t j = 0; j < i; j++)
+                assert_true(chooses[i] == chooses[j] ||
+                            (i / 3 != j / 3 && value_of(i) != value_of(j)));
+        dpt_dataset_destroy(&data);
+        dpt_dataset_destroy(&chosen);
+    }
+}
+
 static void test_refused(void **state) {
     (void)state;
     dpt_dataset data, chosen;
@@ -218,9 +248,9 @@ static void test_refused(void **state) {
 
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(make_folder),   cmocka_unit_test(test_kinds),
-        cmocka_unit_test(test_shares),   cmocka_unit_test(test_refused),
-        cmocka_unit_test(remove_folder),
+        cmocka_unit_test(make_folder),  cmocka_unit_test(test_kinds),
+        cmocka_unit_test(test_shares),  cmocka_unit_test(test_clusters),
+        cmocka_unit_test(test_refused), cmocka_unit_test(remove_folder),
     };
     return test_mpi_main(argc, argv, tests);
 }

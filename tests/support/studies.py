@@ -23,6 +23,11 @@ def finish():
     return 0 if all(results) else 1
 
 
+def deltapath(*words):
+    """The program without ranks; the finished process."""
+    return subprocess.run([PROGRAM, *words], check=False, capture_output=True, text=True)
+
+
 def run(path, ranks, *options, fault=None):
     """Run the job that lies at path; the finished process."""
     start = os.environ.get("DPT_MPIRUN", "mpirun -q").split()

@@ -55,7 +55,8 @@
     X(p_accuracy, "-", "one-sided p of a fall of the accuracy by its margin or more")              \
     X(p_adjusted, "-", "`p_change` after Holm's correction over the edits, for each data set")     \
     X(p_equivalent_adjusted, "-",                                                                  \
-      "larger of `p_equivalent` and `p_accuracy` after Holm's correction, likewise")               \
+      "larger of `p_equivalent` and `p_accuracy` after Holm's correction, likewise; without the "  \
+      "second where no sample's loss changes")                                                     \
     X(clusters, "-", "with weight, each one sample where the data set has none")                   \
     X(effective, "-", "samples, or clusters, that weights, repeats and clusters leave in effect")  \
     X(curvature, "nats",                                                                           \
