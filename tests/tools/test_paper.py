@@ -339,6 +339,23 @@ def a_pair_may_hold_hyphens_and_what_is_left_out_is_said(folder):
 
 
 @test
+def a_copy_and_a_study_of_another_figure_are_left_out(folder):
+    write(folder / "in/fig4-one", ["bits"], bits_units())
+    shutil.copytree(folder / "in/fig4-one", folder / "in/fig4-two")
+    write(folder / "in/fig1-other", ["bits"], bits_units())
+    with h5py.File(folder / "in/fig1-other/results.h5", "r+") as file:
+        file.attrs["name"] = "fig4-other"
+    seal(folder / "in/fig1-other/results.h5")
+    result = run(folder / "in", folder / "r.html")
+    lines = result.stderr.splitlines()
+    assert result.returncode == 0 and len(lines) == 2, result
+    assert "fig1-other: left out: its job is fig4-other, not fig1" in lines[0], lines
+    assert "fig4-two: left out: it is a copy of " in lines[1] and "fig4-one" in lines[1], lines
+    with open(folder / "claims.csv", encoding="utf-8") as file:
+        assert {row["pair"] for row in csv.DictReader(file)} == {"one, task"}
+
+
+@test
 def a_broken_study_is_one_line_and_the_others_are_reported(folder):
     for name in ("good", "text", "bare", "other", "gone"):
         write(folder / f"in/fig4-{name}", ["bits"], bits_units())

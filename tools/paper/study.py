@@ -47,6 +47,7 @@ class Study(results.Results):
         self.name = pathlib.Path(folder).name
         self.figure, self.pair = name_parts(self.name)
         self.names = edit_names(self.job)
+        self.job_name = results.text(self.file.attrs.get("name", ""))
         with results.reading(self.path):
             for unit in self.units:
                 for key in NEEDED:
@@ -112,10 +113,25 @@ def load(folder, figures):
                            + ", ".join(figures))
         else:
             try:
-                studies.append(Study(path))
+                study = Study(path)
             except Unreadable as error:
                 broken.append(str(error))
+                continue
+            why = misplaced(study, studies, figures)
+            if why:
+                skipped.append(f"{path}: left out: {why}")
+            else:
+                studies.append(study)
     return studies, skipped, broken
+
+
+def misplaced(study, earlier, figures):
+    """Why a study is not what its folder's name says, or none."""
+    other, _ = name_parts(study.job_name)
+    if other in figures and other != study.figure:
+        return f"its job is {study.job_name}, not {study.figure}: give the folder the name of its figure"
+    twin = next((s for s in earlier if s.path.read_bytes() == study.path.read_bytes()), None)
+    return f"it is a copy of {twin.path.parent}" if twin else None
 
 
 def beta_fraction(a, b, x):
