@@ -8,6 +8,7 @@
 #include "deltapath/store/owned.h"
 #include "deltapath/base/version.h"
 #include "deltapath/comm/agree.h"
+#include "deltapath/comm/stop.h"
 #include "deltapath/results/results.h"
 #include "pass_file.h"
 
@@ -354,7 +355,9 @@ static dpt_status keep_gradient(dpt_passes *p, const dpt_pass *pass, double seco
     int64_t bytes = passes_bytes_of(parts, count), refused = 0;
     dpt_status st = parts != NULL ? DPT_OK : DPT_ERR_OUTPUT;
     if (st == DPT_OK && p->mesh.data.rank == 0) {
-        bool worth = p->share == 0 || seconds > (double)bytes / DISK_BYTES_PER_SECOND;
+        /* A run that ends here has nothing else to show. */
+        bool worth =
+            p->share == 0 || seconds > (double)bytes / DISK_BYTES_PER_SECOND || dpt_stop_asked();
         char *path = pass_path(p, p->key, "gradient", world_of(p)->rank, 0);
         refused = !worth || !has_room(p, bytes, p->mesh.model.size) ||
                   !pass_write(p, path, pass_header(p, p->key, DPT_PASS_FINISHED, world_of(p)->rank),

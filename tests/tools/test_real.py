@@ -252,7 +252,7 @@ def a_pattern_without_a_study_is_an_error(folder):
     result = subprocess.run([ROOT / "tools/paper-real.sh", "true", "2", "fig4", "nonsense"],
                             capture_output=True, text=True, check=False)
     assert result.returncode == 2 and result.stdout == "", result
-    assert "nonsense" in result.stderr and "fig4-smollm2-middle" in result.stderr
+    assert "nonsense" in result.stderr and "fig4-smollm2-high" in result.stderr
 
 
 def main():
