@@ -65,8 +65,9 @@ static const dpt_job_key keys[] = {
     {.section = "",
      .name = "data",
      .type = DPT_KEY_ENTRIES,
-     .help = "list of data sets, see below; without it only the edits run; the same samples under "
-             "the same loss twice are an error"},
+     .help = "list of data sets, see below; without it only the edits run; the same samples in "
+             "the same order, with the same weights and clusters, under the same loss twice are an "
+             "error"},
     {.section = "data",
      .name = "name",
      .type = DPT_KEY_STRING,
