@@ -328,11 +328,11 @@ KINDS = {"lm": {"": "response"}, "dpo": {"chosen": "chosen", "rejected": "reject
 
 def build(options, tok: Tokens):
     """Samples by group name: lm has one group "", dpo has chosen and rejected.  The cluster of each, and how
-    many were dropped or cut."""
+    many were dropped, and of each group cut."""
     names = KINDS[options.kind]
     groups = {g: [] for g in names}
     clusters, numbers, ignored = [], {}, {}
-    dropped = cut = 0
+    dropped, cut = 0, dict.fromkeys(names, 0)
     for where, record, values in read_records(options.input, ["prompt", *names.values()]):
         for key in record.keys() - {"prompt", *names.values(), options.cluster}:
             if key not in ignored:
@@ -343,11 +343,11 @@ def build(options, tok: Tokens):
         if None in sides:
             dropped += 1
             continue
-        cut += any(side[2] for side in sides)
         if options.cluster is not None:
             clusters.append(numbers.setdefault(check_cluster(where, record, options.cluster), len(numbers)))
-        for samples, side in zip(groups.values(), sides):
-            samples.append(side[:2])
+        for group, side in zip(groups, sides):
+            groups[group].append(side[:2])
+            cut[group] += side[2]
     note_ignored(dict(sorted(ignored.items())))
     if not all(groups.values()):
         raise Bad(INPUT, f"{options.input}: no samples" + (
@@ -455,7 +455,7 @@ def main(argv=None) -> int:
               f"{sum(len(ids) for ids, _ in samples)} tokens, {scored} scored"
               + (f", {dropped} longer ones dropped" if dropped else "")
               + (f", {len(set(clusters))} clusters" if clusters else "")
-              + (f", {cut} cut to --max-length, without what came after it" if cut else ""))
+              + (f", {cut[name]} cut to --max-length, without what came after it" if cut[name] else ""))
     return 0
 
 

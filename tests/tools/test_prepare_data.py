@@ -205,6 +205,14 @@ def dpo_has_two_groups(w):
 
 
 @case()
+def the_side_that_was_cut_is_named(w):
+    r = w.run([{"prompt": [2], "chosen": [3, 4, 5], "rejected": [3]}], "--kind", "dpo", "--max-length", "3", "--overlong",
+              "cut")
+    chosen, rejected = r.stdout.splitlines()
+    assert "1 cut to --max-length" in chosen and "cut" not in rejected, r.stdout
+
+
+@case()
 def long_samples_are_dropped_or_cut(w):
     records = [{"prompt": [2], "response": [3, 4, 5]}, {"prompt": [6], "response": [7]}]
     assert w.run(records, "--max-length", "3").returncode == 0
