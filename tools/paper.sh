@@ -36,8 +36,10 @@ for study in "${studies[@]}"; do
     [[ $pair == *-layers ]] && pair=${pair%-layers} part=layers
     sets=(--set "models={pre: $demo/${pre[$pair]}, post: $demo/${post[$pair]}}")
     [[ -n ${data[$pair]:-} ]] && sets+=(--set "data=${data[$pair]}")
-    # Figure 3 takes five gradients an edit: the first 64 samples are enough for its spread.
+    # Figure 3 takes five gradients an edit: the first samples are enough for its spread.
     [[ $study == fig3-qwen ]] && sets+=(--set "data=[${reverse%\}}, samples: 64}]")
+    [[ $study == fig3-vit ]] &&
+        sets+=(--set "data=[{name: digits, file: $demo/digits.h5, loss: class, samples: 128}]")
     # Figure 7 compares tasks.
     [[ $study == fig7-qwen ]] &&
         sets+=(--set "data=[$reverse, {name: text, file: $demo/qwen-text.h5, loss: lm}]")
