@@ -394,10 +394,11 @@ static dpt_status join_write(join *j, bool *report) {
             header.nplanes = j->parts[p].results.nplanes;
         }
         if (j->job.plane.a != NULL && header.nplanes == 0)
-            dpt_log(DPT_LOG_WARN,
-                    "the plane of %s and %s is left out, for no part has both edits: a run of the job "
-                    "with --resume and output.directory %s measures it",
-                    j->job.plane.a, j->job.plane.b, j->options->directory);
+            dpt_log(
+                DPT_LOG_WARN,
+                "the plane of %s and %s is left out, for no part has both edits: a run of the job "
+                "with --resume and output.directory %s measures it",
+                j->job.plane.a, j->job.plane.b, j->options->directory);
     }
     const dpt_job counts = {.nedits = shape[0]};
     return dpt_summary_write(j->comm, j->comm->rank == 0 ? &j->job : &counts, &header, j->results,
