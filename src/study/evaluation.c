@@ -302,11 +302,23 @@ dpt_status dpt_evaluation_bind_direction(dpt_evaluation *ev, const dpt_source *d
     return dpt_agree(&ev->mesh.world, dpt_model_bind_direction(ev->model, direction));
 }
 
-void dpt_evaluation_direct(dpt_evaluation *ev, const dpt_model_direction *direction, uint64_t key) {
+/* Of all that a direction says; 0 without one. */
+static uint64_t direction_key(const dpt_evaluation *ev, const dpt_model_direction *direction) {
+    if (direction == NULL)
+        return 0;
+    const uint64_t key[] = {
+        direction->signs, direction->signs ? direction->seed : 0,
+        direction->signs ? dpt_hash_string(direction->name) : 0,
+        dpt_hash_bytes(direction->moves,
+                       (size_t)dpt_model_catalog(ev->model)->count * sizeof *direction->moves)};
+    return dpt_hash_bytes(key, sizeof key);
+}
+
+void dpt_evaluation_direct(dpt_evaluation *ev, const dpt_model_direction *direction) {
     if (ev->directed)
         (void)dpt_model_set_direction(ev->model, NULL); /* to have none takes no memory */
     ev->direction = direction;
-    ev->direction_key = key;
+    ev->direction_key = direction_key(ev, direction);
     ev->directed = false;
 }
 

@@ -122,9 +122,8 @@ dpt_status dpt_evaluation_gradient(dpt_evaluation *evaluation, int d, double t,
                                    dpt_model_gradient *gradient, double *loss);
 
 /** Take the bound edit as a direction in the passes that follow; NULL: as it is. Logically collective.
- * @param[in] direction borrowed until the next call. @param[in] key of all that it says. */
-void dpt_evaluation_direct(dpt_evaluation *evaluation, const dpt_model_direction *direction,
-                           uint64_t key);
+ * @param[in] direction with moves, borrowed until the next call. */
+void dpt_evaluation_direct(dpt_evaluation *evaluation, const dpt_model_direction *direction);
 
 /** sum_i (g_i E_i)^2 of each tensor, g the gradient on data set d at W_post. Collective.
  * @param[out] squares (tensors) the same on all ranks. */

@@ -1,7 +1,6 @@
 #include "hessian.h"
 #include "spectrum.h"
 
-#include "deltapath/base/hash.h"
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
 
@@ -63,12 +62,9 @@ static dpt_status hessian_probes(dpt_evaluation *ev, int d, dpt_signs *signs) {
         snprintf(name, sizeof name, "signs %d", r);
         dpt_model_direction direction = {
             .moves = ev->inputs->selected, .signs = true, .seed = job->hessian.seed, .name = name};
-        uint64_t key[3] = {
-            job->hessian.seed, dpt_hash_string(name),
-            dpt_hash_bytes(direction.moves, (size_t)oracle.terms * sizeof *direction.moves)};
-        dpt_evaluation_direct(ev, &direction, dpt_hash_bytes(key, sizeof key));
+        dpt_evaluation_direct(ev, &direction);
         st = hessian_probe(&ev->mesh.world, &oracle, r, signs);
-        dpt_evaluation_direct(ev, NULL, 0);
+        dpt_evaluation_direct(ev, NULL);
     }
     return st;
 }
@@ -118,11 +114,10 @@ static dpt_status hessian_column(dpt_evaluation *ev, const dpt_oracle *oracle, d
     const dpt_model_direction direction = {.moves = moves};
     double *column = dpt_mem_zalloc(oracle->terms, sizeof *column, "column of blocks");
     dpt_status st = dpt_agree(&ev->mesh.world, column != NULL ? DPT_OK : DPT_ERR_OUTPUT);
-    dpt_evaluation_direct(ev, &direction,
-                          dpt_hash_bytes(moves, (size_t)oracle->terms * sizeof *moves));
+    dpt_evaluation_direct(ev, &direction);
     if (st == DPT_OK)
         st = dpt_central_step(&ev->mesh.world, oracle, step, column);
-    dpt_evaluation_direct(ev, NULL, 0);
+    dpt_evaluation_direct(ev, NULL);
     for (int64_t t = 0; t < oracle->terms && st == DPT_OK; t++)
         out->values[t * out->groups.count + m] =
             out->groups.group_of[t] >= 0 ? column[t] / 2.0 : 0.0;

@@ -1,6 +1,5 @@
 #include "leave_out.h"
 
-#include "deltapath/base/hash.h"
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
 #include "deltapath/comm/same.h"
@@ -22,9 +21,9 @@ static dpt_status leave_out_run(dpt_evaluation *ev, int d, const dpt_groups *gro
     const dpt_model_direction direction = {.moves = moves};
     for (int t = 0; t < tensors; t++)
         moves[t] = (groups->group_of[t] == group) == alone;
-    dpt_evaluation_direct(ev, &direction, dpt_hash_bytes(moves, (size_t)tensors * sizeof *moves));
+    dpt_evaluation_direct(ev, &direction);
     dpt_status st = dpt_evaluation_losses(ev, d, 1.0, losses);
-    dpt_evaluation_direct(ev, NULL, 0);
+    dpt_evaluation_direct(ev, NULL);
     return st;
 }
 

@@ -1,6 +1,5 @@
 #include "logit_probes.h"
 
-#include "deltapath/base/hash.h"
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
 
@@ -23,15 +22,11 @@ static dpt_status probe_take(dpt_evaluation *ev, int d, double step, const probe
 static dpt_status probe_signs(dpt_evaluation *ev, int d, int r, const probe_sides *sides) {
     dpt_logits *logits = &ev->data[d].logits;
     const dpt_inputs *in = ev->inputs;
-    int tensors = in->catalog->count;
     char name[32];
     snprintf(name, sizeof name, "logits %d", r);
     const dpt_model_direction direction = {
         .moves = in->selected, .signs = true, .seed = in->job->law.seed, .name = name};
-    const uint64_t key[] = {
-        direction.seed, dpt_hash_string(name),
-        dpt_hash_bytes(direction.moves, (size_t)tensors * sizeof *direction.moves)};
-    dpt_evaluation_direct(ev, &direction, dpt_hash_bytes(key, sizeof key));
+    dpt_evaluation_direct(ev, &direction);
     dpt_status st = probe_take(ev, d, logits->step, sides);
     if (st == DPT_OK)
         dpt_logits_take_probe(logits, r, sides->plus, sides->minus);
@@ -39,20 +34,18 @@ static dpt_status probe_signs(dpt_evaluation *ev, int d, int r, const probe_side
         st = probe_take(ev, d, logits->step / 2.0, sides);
     if (st == DPT_OK && r == 0)
         st = dpt_logits_compare(&ev->mesh.world, logits, sides->plus, sides->minus);
-    dpt_evaluation_direct(ev, NULL, 0);
+    dpt_evaluation_direct(ev, NULL);
     return st;
 }
 
 /* The delta itself, in the tensors that edits touch. */
 static dpt_status probe_delta(dpt_evaluation *ev, int d, const probe_sides *sides) {
-    const bool *moves = ev->inputs->selected;
-    size_t tensors = (size_t)ev->inputs->catalog->count;
-    const dpt_model_direction direction = {.moves = moves};
-    dpt_evaluation_direct(ev, &direction, dpt_hash_bytes(moves, tensors * sizeof *moves));
+    const dpt_model_direction direction = {.moves = ev->inputs->selected};
+    dpt_evaluation_direct(ev, &direction);
     dpt_status st = probe_take(ev, d, ev->data[d].logits.step, sides);
     if (st == DPT_OK)
         dpt_logits_take_toward(&ev->data[d].logits, sides->plus, sides->minus);
-    dpt_evaluation_direct(ev, NULL, 0);
+    dpt_evaluation_direct(ev, NULL);
     return st;
 }
 
