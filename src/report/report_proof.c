@@ -126,28 +126,39 @@ static dpt_status proof_csv(dpt_report_plots *plots, const dpt_report_group *gro
     return dpt_report_csv_close(csv, path);
 }
 
-static dpt_status proof_figure(dpt_report_plots *plots, FILE *html, const char *path, double most,
-                               double typical) {
+/* A script with the same axis on both sides, to be followed by a plot command; NULL without memory. */
+static FILE *proof_script(double most, double typical, const char *x, const char *y, char **text,
+                          size_t *size) {
     enum { WIDTH = 560, HEIGHT = 480 };
     dpt_report_axis axis = dpt_report_axis_make(most, typical);
     double end = 1.05 * dpt_report_axis_place(&axis, most);
-    char *text = NULL;
-    size_t size = 0;
-    FILE *script = dpt_report_script(&text, &size, WIDTH, HEIGHT);
+    FILE *script = dpt_report_script(text, size, WIDTH, HEIGHT);
     if (script == NULL)
-        return DPT_ERR_OUTPUT;
+        return NULL;
     dpt_report_axis_function(script, &axis);
     dpt_report_axis_tics(script, &axis, "x");
     dpt_report_axis_tics(script, &axis, "y");
     fprintf(script,
             "set xrange [%.17g:%.17g]\nset yrange [%.17g:%.17g]\n"
-            "set xlabel 'predicted change [nats]' tc rgb '#333a45'\n"
-            "set ylabel 'true change [nats]' tc rgb '#333a45'\nset key bottom right samplen 1\n"
+            "set xlabel '%s [nats]' tc rgb '#333a45'\nset ylabel '%s [nats]' tc rgb '#333a45'\n"
+            "set key bottom right samplen 1\n",
+            -end, end, -end, end, x, y);
+    return script;
+}
+
+static dpt_status proof_figure(dpt_report_plots *plots, FILE *html, const char *path, double most,
+                               double typical) {
+    char *text = NULL;
+    size_t size = 0;
+    FILE *script = proof_script(most, typical, "predicted change", "true change", &text, &size);
+    if (script == NULL)
+        return DPT_ERR_OUTPUT;
+    fprintf(script,
             "plot x with lines lc rgb '#8a8f98' dt 2 title 'true = predicted', "
             "'%s' skip 1 using (f($3)):(f($4)):6 with points pt 7 ps 0.7 lc rgb variable notitle, "
             "NaN with points pt 7 lc rgb '#1a7f37' title 'in range', "
             "NaN with points pt 7 lc rgb '#b35900' title 'out of range'\n",
-            -end, end, -end, end, dpt_report_csv_name(path));
+            dpt_report_csv_name(path));
     return dpt_report_figure(plots, html, script, &text,
                              "True change against what was predicted before it was measured.");
 }
@@ -186,6 +197,20 @@ static void left_out_row(FILE *html, const char *what, const dpt_proof *proof, c
     fputs("</tr>\n", html);
 }
 
+/* One edit, by the columns of its unit. */
+static void left_out_unit(FILE *html, const dpt_result *unit) {
+    const dpt_result_scalars *s = &unit->scalars;
+    const double sums[] = {s->change, s->proof_interaction};
+    dpt_proof proof = {
+        .correlation = {s->proof_correlation, s->proof_correlation_low, s->proof_correlation_high},
+        .rank_correlation = {s->proof_rank_correlation, s->proof_rank_correlation_low,
+                             s->proof_rank_correlation_high},
+        .slope = {s->proof_slope, s->proof_slope_low, s->proof_slope_high}};
+    for (int64_t g = 0; g < unit->nproof; g++)
+        proof.groups += isfinite(unit->proof_term[g]) && isfinite(unit->proof_change[g]);
+    left_out_row(html, unit->edit, &proof, sums);
+}
+
 /* All edits together, by what is compared, and then each. */
 static dpt_status left_out_table(FILE *html, const dpt_report_group *group) {
     static const char *const names[] = {"all edits, group left out", "all edits, group alone",
@@ -202,14 +227,9 @@ static dpt_status left_out_table(FILE *html, const dpt_report_group *group) {
         if (st == DPT_OK && proof.groups > 0)
             left_out_row(html, names[k], &proof, NULL);
     }
-    for (int64_t i = 0; i < group->count && st == DPT_OK; i++) {
-        const dpt_result *unit = group->units[i];
-        const double sums[] = {unit->scalars.change, unit->scalars.proof_interaction};
-        if (unit->nproof == 0)
-            continue;
-        st = dpt_proof_measure_groups(1, &unit, DPT_PROOF_LEFT_OUT, &proof);
-        left_out_row(html, unit->edit, &proof, sums);
-    }
+    for (int64_t i = 0; i < group->count; i++)
+        if (group->units[i]->nproof > 0)
+            left_out_unit(html, group->units[i]);
     fputs(
         "</tbody></table></div>\n<p class=\"sub\">A group's term is its part of the path sum. "
         "What the group changes is the loss of the edit less that of the edit with the group left "
@@ -253,28 +273,19 @@ static dpt_status left_out_csv(dpt_report_plots *plots, const dpt_report_group *
 
 static dpt_status left_out_figure(dpt_report_plots *plots, FILE *html, const char *path,
                                   double most, double typical) {
-    enum { WIDTH = 560, HEIGHT = 480 };
-    dpt_report_axis axis = dpt_report_axis_make(most, typical);
-    double end = 1.05 * dpt_report_axis_place(&axis, most);
     char *text = NULL;
     size_t size = 0;
-    FILE *script = dpt_report_script(&text, &size, WIDTH, HEIGHT);
+    FILE *script =
+        proof_script(most, typical, "term of the group", "change by the group", &text, &size);
     if (script == NULL)
         return DPT_ERR_OUTPUT;
-    dpt_report_axis_function(script, &axis);
-    dpt_report_axis_tics(script, &axis, "x");
-    dpt_report_axis_tics(script, &axis, "y");
     fprintf(script,
-            "set xrange [%.17g:%.17g]\nset yrange [%.17g:%.17g]\n"
-            "set xlabel 'term of the group [nats]' tc rgb '#333a45'\n"
-            "set ylabel 'change by the group [nats]' tc rgb '#333a45'\n"
-            "set key bottom right samplen 1\n"
             "plot x with lines lc rgb '#8a8f98' dt 2 title 'change = term', "
             "'%s' skip 1 using (f($4)):(f($8)) with points pt 6 ps 0.6 lc rgb '#b35900' title "
             "'alone', "
             "'' skip 1 using (f($4)):(f($5)):(f($6)):(f($7)) with yerrorbars pt 7 ps 0.5 lc rgb "
             "'#1a7f37' title 'left out'\n",
-            -end, end, -end, end, dpt_report_csv_name(path));
+            dpt_report_csv_name(path));
     return dpt_report_figure(plots, html, script, &text,
                              "What a group of tensors changes against its term in the path sum: "
                              "left out of the edit, with 95 % intervals over samples, and alone.");
