@@ -385,30 +385,57 @@ static int64_t proof_units(const dpt_result *results, int64_t count, int64_t i,
     return n;
 }
 
-dpt_status dpt_result_proof_json(const dpt_result *results, int64_t count, void *root) {
-    const dpt_result **units = dpt_mem_alloc(count, sizeof *units, "predictions");
+/* What is compared of the units of a data set. */
+typedef dpt_status proof_fill(int64_t count, const dpt_result *const *units, json_t *to);
+
+static dpt_status proof_fill_predictions(int64_t count, const dpt_result *const *units,
+                                         json_t *to) {
     static const char *const names[] = {"all", "in_range", "as_drawn"};
+    dpt_status st = DPT_OK;
+    for (int k = 0; k < 3 && st == DPT_OK; k++) {
+        dpt_proof proof;
+        st = dpt_proof_measure(count, units, (dpt_proof_kind)k, &proof);
+        json_object_set_new(to, names[k], proof_object(&proof));
+    }
+    proof_add_accuracy(count, units, to);
+    return st;
+}
+
+static dpt_status proof_fill_groups(int64_t count, const dpt_result *const *units, json_t *to) {
+    static const char *const names[] = {"left_out", "alone", "middle"};
+    dpt_status st = DPT_OK;
+    for (int k = 0; k < 3 && st == DPT_OK; k++) {
+        dpt_proof proof;
+        st = dpt_proof_measure_groups(count, units, (dpt_proof_of_groups)k, &proof);
+        json_object_set_new(to, names[k], proof_object(&proof));
+    }
+    return st;
+}
+
+/* A member of root, where it would have an entry: one for each data set. @param[in] begins whether unit i is its first. */
+static dpt_status proof_add(const dpt_result *results, int64_t count,
+                            bool (*begins)(const dpt_result *results, int64_t i), proof_fill *fill,
+                            const char *member, json_t *root) {
+    const dpt_result **units = dpt_mem_alloc(count, sizeof *units, "units of a data set");
     json_t *list = json_array();
     dpt_status st = units != NULL ? DPT_OK : DPT_ERR_OUTPUT;
     for (int64_t i = 0; i < count && st == DPT_OK; i++) {
-        if (!dpt_result_is_law(results, i))
+        if (!begins(results, i))
             continue;
-        int64_t n = proof_units(results, count, i, units);
         json_t *one = json_object();
         json_object_set_new(one, "data", json_string(results[i].data));
-        for (int k = 0; k < 3 && st == DPT_OK; k++) {
-            dpt_proof proof;
-            st = dpt_proof_measure(n, units, (dpt_proof_kind)k, &proof);
-            json_object_set_new(one, names[k], proof_object(&proof));
-        }
-        proof_add_accuracy(n, units, one);
+        st = fill(proof_units(results, count, i, units), units, one);
         json_array_append_new(list, one);
     }
     if (json_array_size(list) > 0)
-        json_object_set(root, "proof", list);
+        json_object_set(root, member, list);
     json_decref(list);
     dpt_mem_free(units);
     return st;
+}
+
+dpt_status dpt_result_proof_json(const dpt_result *results, int64_t count, void *root) {
+    return proof_add(results, count, dpt_result_is_law, proof_fill_predictions, "proof", root);
 }
 
 /* Whether unit i is the first of its data set that leaves groups out. */
@@ -422,28 +449,7 @@ static bool proof_is_first(const dpt_result *results, int64_t i) {
 }
 
 dpt_status dpt_result_group_proof_json(const dpt_result *results, int64_t count, void *root) {
-    const dpt_result **units = dpt_mem_alloc(count, sizeof *units, "terms of groups");
-    static const char *const names[] = {"left_out", "alone", "middle"};
-    json_t *list = json_array();
-    dpt_status st = units != NULL ? DPT_OK : DPT_ERR_OUTPUT;
-    for (int64_t i = 0; i < count && st == DPT_OK; i++) {
-        if (!proof_is_first(results, i))
-            continue;
-        int64_t n = proof_units(results, count, i, units);
-        json_t *one = json_object();
-        json_object_set_new(one, "data", json_string(results[i].data));
-        for (int k = 0; k < 3 && st == DPT_OK; k++) {
-            dpt_proof proof;
-            st = dpt_proof_measure_groups(n, units, (dpt_proof_of_groups)k, &proof);
-            json_object_set_new(one, names[k], proof_object(&proof));
-        }
-        json_array_append_new(list, one);
-    }
-    if (json_array_size(list) > 0)
-        json_object_set(root, "group_proof", list);
-    json_decref(list);
-    dpt_mem_free(units);
-    return st;
+    return proof_add(results, count, proof_is_first, proof_fill_groups, "group_proof", root);
 }
 
 void dpt_result_proof_csv(FILE *file, const dpt_result *results, int64_t count) {
