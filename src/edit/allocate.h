@@ -21,4 +21,7 @@ enum {
     DPT_ALLOCATE_EDITS
 };
 
+/* Least share of a tensor's entries that `dare` and `prune` may be given to keep. */
+#define DPT_ALLOCATE_LEAST 0.01
+
 #endif

@@ -8,10 +8,9 @@
 #include <math.h>
 #include <string.h>
 
-/* Kept shares are 10^(-j / CHOICES_STEPS) with four digits, from all to CHOICES_LEAST of the entries: so that a job
+/* Kept shares are 10^(-j / CHOICES_STEPS) with four digits, from all to DPT_ALLOCATE_LEAST of the entries: so that a job
  * file can say them, and so close that two neighbours differ by less than the last step can use. */
 enum { CHOICES_STEPS = 256, CHOICES_BITS = 8, CHOICES_DIGITS = 10000 };
-static const double CHOICES_LEAST = 0.01;
 
 static const char *const choices_methods[DPT_ALLOCATE_EDITS] = {"dare", "prune", "multibit",
                                                                 "lowrank"};
@@ -59,7 +58,7 @@ static void choices_set_shares(choices_work *work, double extra) {
     double last = 0.0;
     for (int j = 2 * CHOICES_STEPS; j >= 0; j--) {
         double share = pow(10.0, -(double)j / CHOICES_STEPS);
-        share = fmax(CHOICES_LEAST, round(share * CHOICES_DIGITS) / CHOICES_DIGITS);
+        share = fmax(DPT_ALLOCATE_LEAST, round(share * CHOICES_DIGITS) / CHOICES_DIGITS);
         if (extra > last && extra < share)
             work->shares[work->nshares++] = extra;
         if (share > last)

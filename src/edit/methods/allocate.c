@@ -7,8 +7,6 @@
 /* Another method with a value of its own for each tensor, which a study finds before it runs that method (this
  * project). The stage itself never runs: dpt_edit_run refuses it. */
 
-static const double ALLOCATE_MOST = 0.99; /* dropped of a tensor; see dpt_edit_choices_create */
-
 static dpt_status allocate_check(const dpt_edit_stage_spec *spec) {
     int edit = (int)dpt_edit_value(spec, DPT_ALLOCATE_EDIT);
     if (spec->given[DPT_ALLOCATE_BYTES] + spec->given[DPT_ALLOCATE_MEAN] != 1)
@@ -19,11 +17,11 @@ static dpt_status allocate_check(const dpt_edit_stage_spec *spec) {
                          "allocate: mean: ranks of matrices of several shapes have no mean: give "
                          "bytes");
     if (spec->given[DPT_ALLOCATE_MEAN] && edit != DPT_ALLOCATE_MULTIBIT &&
-        dpt_edit_value(spec, DPT_ALLOCATE_MEAN) > ALLOCATE_MOST)
+        dpt_edit_value(spec, DPT_ALLOCATE_MEAN) > 1.0 - DPT_ALLOCATE_LEAST)
         return dpt_error(DPT_ERR_USAGE,
                          "allocate: mean: %g is above the largest share that may be dropped of a "
-                         "tensor: give one up to 0.99",
-                         dpt_edit_value(spec, DPT_ALLOCATE_MEAN));
+                         "tensor: give one up to %g",
+                         dpt_edit_value(spec, DPT_ALLOCATE_MEAN), 1.0 - DPT_ALLOCATE_LEAST);
     if (spec->given[DPT_ALLOCATE_K] && edit != DPT_ALLOCATE_DARE)
         return dpt_error(DPT_ERR_USAGE, "allocate: k: it is a parameter of dare alone");
     if (spec->given[DPT_ALLOCATE_BYTES] && dpt_edit_value(spec, DPT_ALLOCATE_K) != 0.0)
