@@ -4,7 +4,6 @@
 on what is selected, need no labels that a model could draw, and the spread over masks that follows from them is that of
 masks."""
 
-import json
 import math
 import os
 import re
@@ -31,12 +30,10 @@ output: {directory: %s, report: false}
 
 def run(folder, name, ranks, *sets, job=JOB, fault=None, options=()):
     """One study; its units by edit, or None, and what it said."""
-    path = f"{folder}/{name}.yaml"
-    done = studies.study(path, job % f"{folder}/{name}", ranks, *sets, options=options, fault=fault)
-    if not os.path.exists(f"{folder}/{name}/results.json"):
+    results, done = studies.results_of(folder, name, job, ranks, *sets, options=options, fault=fault)
+    if results is None:
         return None, done.stderr + done.stdout
-    with open(f"{folder}/{name}/results.json", encoding="utf-8") as file:
-        units = {unit["edit"]: unit for unit in json.load(file)["units"]}
+    units = {unit["edit"]: unit for unit in results["units"]}
     with h5py.File(f"{folder}/{name}/results.h5") as h5:
         for edit, unit in units.items():
             group = h5[f"edits/{edit}/{unit['data']}"]

@@ -5,7 +5,6 @@ every mesh, predictions follow from it, a study that was killed goes on with the
 where no job asked for it."""
 
 import csv
-import json
 import math
 import os
 import sys
@@ -35,12 +34,7 @@ output: {directory: %s, report: false}
 
 def run(folder, name, ranks, *sets, job=JOB, fault=None, options=()):
     """One study; its results, or None, and what it said."""
-    path = f"{folder}/{name}.yaml"
-    done = studies.study(path, job % f"{folder}/{name}", ranks, *sets, options=options, fault=fault)
-    results = None
-    if os.path.exists(f"{folder}/{name}/results.json"):
-        with open(f"{folder}/{name}/results.json", encoding="utf-8") as file:
-            results = json.load(file)
+    results, done = studies.results_of(folder, name, job, ranks, *sets, options=options, fault=fault)
     return results, done.stderr
 
 

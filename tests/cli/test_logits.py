@@ -4,7 +4,6 @@
 that masks have, at every mesh and after a kill, written down before the change is measured; and refusals."""
 
 import csv
-import json
 import os
 import re
 import sys
@@ -34,12 +33,9 @@ COLUMNS = ("predicted_accuracy", "predicted_accuracy_sd", "predicted_accuracy_ch
 
 def run(folder, name, ranks, *sets, job=JOB, fault=None, options=()):
     """One study; its units by edit, or None, and what it said."""
-    path = f"{folder}/{name}.yaml"
-    done = studies.study(path, job % f"{folder}/{name}", ranks, *sets, options=options, fault=fault)
-    if not os.path.exists(f"{folder}/{name}/results.json"):
+    results, done = studies.results_of(folder, name, job, ranks, *sets, options=options, fault=fault)
+    if results is None:
         return None, done.stderr + done.stdout
-    with open(f"{folder}/{name}/results.json", encoding="utf-8") as file:
-        results = json.load(file)
     units = {unit["edit"]: unit for unit in results["units"]}
     units["proof"] = results.get("proof")
     return units, done.stderr + done.stdout

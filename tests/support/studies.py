@@ -43,6 +43,15 @@ def study(path, job, ranks, *sets, options=(), fault=None):
     return run(path, ranks, *options, *(word for change in sets for word in ("--set", change)), fault=fault)
 
 
+def results_of(folder, name, job, ranks, *sets, options=(), fault=None):
+    """Run a job whose %s is its output directory, folder/name; its results.json, or None, and the finished process."""
+    done = study(f"{folder}/{name}.yaml", job % f"{folder}/{name}", ranks, *sets, options=options, fault=fault)
+    if not os.path.exists(f"{folder}/{name}/results.json"):
+        return None, done
+    with open(f"{folder}/{name}/results.json", encoding="utf-8") as file:
+        return json.load(file), done
+
+
 def save_model(folder, config, tensors):
     """A folder in the format of safetensors."""
     os.mkdir(folder)
