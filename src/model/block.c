@@ -44,9 +44,9 @@ static void block_head_norm(const dpt_pass *pass, dpt_slot slot, int64_t heads, 
 static void block_heads_forward(const dpt_pass *pass, int64_t layer) {
     const dpt_work *k = pass->work;
     const dpt_slice *p = pass->slice;
-    if (pass->arch->rope.dim > 0)
+    if (pass->arch->rope[0].dim > 0)
         dpt_nn_rope_forward(pass->sequences, pass->first, p->heads + p->kv_heads,
-                            pass->arch->head_dim, pass->arch->rope.dim / 2, k->cos, k->sin, k->qkv,
+                            pass->arch->head_dim, pass->arch->rope[0].dim / 2, k->cos, k->sin, k->qkv,
                             p->qkv);
     for (int64_t s = 0; s < pass->sequences; s++) {
         int64_t at = pass->first[s];
@@ -160,9 +160,9 @@ static void block_heads_backward(const dpt_pass *pass, int64_t layer) {
                                   k->lse + at * p->heads, k->d_o + at * p->q, dq, dq + p->q,
                                   dq + p->q + p->kv, k->attention);
     }
-    if (pass->arch->rope.dim > 0)
+    if (pass->arch->rope[0].dim > 0)
         dpt_nn_rope_backward(pass->sequences, pass->first, p->heads + p->kv_heads,
-                             pass->arch->head_dim, pass->arch->rope.dim / 2, k->cos, k->sin,
+                             pass->arch->head_dim, pass->arch->rope[0].dim / 2, k->cos, k->sin,
                              k->dqkv, p->qkv);
 }
 

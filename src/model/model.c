@@ -15,13 +15,13 @@ static dpt_status model_make_tables(dpt_model *model) {
     int64_t first = model->slice.begin[DPT_AXIS_KV_HEADS] / arch->head_dim;
     model->kv_of = dpt_mem_alloc(model->slice.heads, sizeof *model->kv_of, "key-value heads");
     model->inv_freq =
-        dpt_mem_alloc(arch->rope.dim / 2, sizeof *model->inv_freq, "rotary frequencies");
+        dpt_mem_alloc(arch->rope[0].dim / 2, sizeof *model->inv_freq, "rotary frequencies");
     if (model->kv_of == NULL || model->inv_freq == NULL)
         return DPT_ERR_OUTPUT;
     for (int64_t j = 0; j < model->slice.heads; j++)
         model->kv_of[j] =
             (int32_t)((model->slice.first_head + j) / (arch->heads / arch->kv_heads) - first);
-    dpt_nn_rope_inv_freq(&arch->rope, model->inv_freq);
+    dpt_nn_rope_inv_freq(&arch->rope[0], model->inv_freq);
     return DPT_OK;
 }
 

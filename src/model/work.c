@@ -126,8 +126,8 @@ static int64_t work_lay_out(const dpt_model *model, int64_t T, int64_t longest, 
     work_lay_out_block(model, T, backward, &room, w);
     work_lay_out_images(model, T, &room, w);
     work_lay_out_head(model, arch->side > 0 ? work_images(model, T) : T, &room, w);
-    w->cos = work_floats(&room, longest * (arch->rope.dim / 2));
-    w->sin = work_floats(&room, longest * (arch->rope.dim / 2));
+    w->cos = work_floats(&room, longest * (arch->rope[0].dim / 2));
+    w->sin = work_floats(&room, longest * (arch->rope[0].dim / 2));
     w->attention = work_floats(&room, (int64_t)dpt_nn_attention_scratch(&shape));
     w->products = work_floats(&room, (int64_t)dpt_nn_linear_terms_scratch(T, INT32_MAX));
     w->e = work_floats(&room, backward ? work_delta_floats(model) : 0);
@@ -160,7 +160,7 @@ dpt_status dpt_work_reserve(dpt_model *model, int64_t tokens, int64_t longest, b
     w->backward = backward;
     work_lay_out(model, tokens, longest, backward, w->base, w);
     dpt_weights_place(model, w->arena, w->w);
-    dpt_nn_rope_table(longest, model->arch.rope.dim / 2, model->inv_freq, w->cos, w->sin);
+    dpt_nn_rope_table(longest, model->arch.rope[0].dim / 2, model->inv_freq, w->cos, w->sin);
     return DPT_OK;
 }
 

@@ -28,10 +28,11 @@ void dpt_nn_swiglu_backward(int64_t T, int64_t F, const float *dh, int64_t lddh,
                             int64_t ldg, const float *u, int64_t ldu, float *dg, float *du);
 
 typedef enum {
-    DPT_ACT_SILU,       /**< x sig(x) */
-    DPT_ACT_GELU,       /**< x Phi(x), by erf */
-    DPT_ACT_GELU_TANH,  /**< x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) */
-    DPT_ACT_QUICK_GELU, /**< x sig(1.702 x), of CLIP */
+    DPT_ACT_SILU,           /**< x sig(x) */
+    DPT_ACT_GELU,           /**< x Phi(x), by erf */
+    DPT_ACT_GELU_TANH,      /**< x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) */
+    DPT_ACT_QUICK_GELU,     /**< x sig(1.702 x), of CLIP */
+    DPT_ACT_CLAMPED_SWIGLU, /**< of gpt-oss: a gated unit alone, see dpt_nn_gated_forward */
 } dpt_act_kind;
 
 /** Activation of n elements: y[i] = act(x[i]).

@@ -48,7 +48,7 @@ dpt_status dpt_family_find(const json_t *config, const dpt_family **out) {
 }
 
 dpt_status dpt_arch_read(const json_t *config, const dpt_catalog *catalog, dpt_arch *out) {
-    *out = (dpt_arch){.length = {[DPT_AXIS_ONE] = 1}};
+    *out = (dpt_arch){.length = {[DPT_AXIS_ONE] = 1}, .embed_scale = 1.0};
     dpt_config in = {.object = config, .where = "config.json", .status = DPT_OK};
     in.status = dpt_family_find(config, &out->family);
     if (in.status == DPT_OK)
@@ -63,7 +63,9 @@ dpt_status dpt_arch_read(const json_t *config, const dpt_catalog *catalog, dpt_a
 
 void dpt_arch_destroy(dpt_arch *arch) {
     dpt_mem_free(arch->window);
+    dpt_mem_free(arch->rope_of);
     arch->window = NULL;
+    arch->rope_of = NULL;
 }
 
 void dpt_arch_add(dpt_arch *arch, const dpt_row *rows, size_t count, unsigned options) {
@@ -115,12 +117,12 @@ void dpt_arch_compare(const dpt_arch *a, const dpt_arch *b, char *text, size_t s
         {"num_key_value_heads", tokens ? (double)a->kv_heads : 0.0,
          tokens ? (double)b->kv_heads : 0.0},
         {a->norm == DPT_NORM_RMS ? "rms_norm_eps" : "layer_norm_eps", a->eps, b->eps},
-        {"rope_theta", a->rope.theta, b->rope.theta},
-        {"factor of the rotary scaling", a->rope.factor, b->rope.factor},
-        {"low_freq_factor", a->rope.low_freq_factor, b->rope.low_freq_factor},
-        {"high_freq_factor", a->rope.high_freq_factor, b->rope.high_freq_factor},
-        {"original_max_position_embeddings", (double)a->rope.original_max_position,
-         (double)b->rope.original_max_position},
+        {"rope_theta", a->rope[0].theta, b->rope[0].theta},
+        {"factor of the rotary scaling", a->rope[0].factor, b->rope[0].factor},
+        {"low_freq_factor", a->rope[0].low_freq_factor, b->rope[0].low_freq_factor},
+        {"high_freq_factor", a->rope[0].high_freq_factor, b->rope[0].high_freq_factor},
+        {"original_max_position_embeddings", (double)a->rope[0].original_max_position,
+         (double)b->rope[0].original_max_position},
     };
     for (size_t i = 0; i < sizeof options / sizeof options[0]; i++)
         dpt_config_compare(text, size, options[i].key, options[i].a, options[i].b);

@@ -5,7 +5,9 @@
 
 #include "deltapath/nn/mlp.h"
 #include "deltapath/nn/rope.h"
+#include "deltapath/nn/route.h"
 #include "deltapath/tensor/catalog.h"
+#include "deltapath/tensor/part.h"
 
 /** What a tensor does in a transformer. A slot that an architecture has no row for is an operation that it
  * does not have: no bias, no norm there, an MLP without gate. The bias of a norm follows the norm. */
@@ -26,18 +28,27 @@ typedef enum dpt_slot {
     DPT_SLOT_Q_BIAS,
     DPT_SLOT_K_BIAS,
     DPT_SLOT_V_BIAS,
-    DPT_SLOT_Q_NORM, /**< (head_dim) RMSNorm of each query head before the rotation */
+    DPT_SLOT_Q_NORM, /**< RMSNorm before the rotation: (head_dim) of each head, or (heads) over all of them */
     DPT_SLOT_K_NORM,
+    DPT_SLOT_SINKS, /**< (query heads) logit of each that no key has */
     DPT_SLOT_O,
     DPT_SLOT_O_BIAS,
-    DPT_SLOT_NORM2, /**< of the input of the MLP */
+    DPT_SLOT_OUT_NORM1, /**< of what the attention adds to the residual stream */
+    DPT_SLOT_OUT_NORM1_BIAS,
+    DPT_SLOT_SCALE1, /**< (C) factor of what the attention adds */
+    DPT_SLOT_NORM2,  /**< of the input of the MLP */
     DPT_SLOT_NORM2_BIAS,
+    DPT_SLOT_ROUTER, /**< (experts, C) */
+    DPT_SLOT_ROUTER_BIAS,
     DPT_SLOT_GATE,
     DPT_SLOT_UP,
     DPT_SLOT_GATE_BIAS,
     DPT_SLOT_UP_BIAS,
     DPT_SLOT_DOWN,
     DPT_SLOT_DOWN_BIAS,
+    DPT_SLOT_OUT_NORM2, /**< of what the MLP adds to the residual stream */
+    DPT_SLOT_OUT_NORM2_BIAS,
+    DPT_SLOT_SCALE2, /**< (C) factor of what the MLP adds */
 
     DPT_SLOT_FINAL_NORM,
     DPT_SLOT_FINAL_NORM_BIAS,
@@ -63,12 +74,15 @@ typedef enum dpt_axis {
     DPT_AXIS_HEADS,    /**< query heads times their width; split */
     DPT_AXIS_KV_HEADS, /**< key-value heads times their width; split as the query heads use them */
     DPT_AXIS_HEAD_DIM, /**< width of a head */
-    DPT_AXIS_UNITS,    /**< hidden units of the MLP; split */
-    DPT_AXIS_VOCABULARY, /**< V, tokens or classes; split */
-    DPT_AXIS_PIXELS,     /**< elements of a patch (channel, y, x); split */
-    DPT_AXIS_INPUTS,     /**< C as the inputs of a projection; split */
-    DPT_AXIS_PROJECTION, /**< D, of text and image embeddings */
-    DPT_AXIS_POSITIONS,  /**< tokens of an image: its patches and the class token */
+    DPT_AXIS_HEAD_COUNT,   /**< query heads, one element each; split */
+    DPT_AXIS_UNITS,        /**< hidden units of the MLP; split */
+    DPT_AXIS_EXPERT_UNITS, /**< hidden units of an expert, which one rank has whole */
+    DPT_AXIS_EXPERTS,      /**< experts as outputs of the router */
+    DPT_AXIS_VOCABULARY,   /**< V, tokens or classes; split */
+    DPT_AXIS_PIXELS,       /**< elements of a patch (channel, y, x); split */
+    DPT_AXIS_INPUTS,       /**< C as the inputs of a projection; split */
+    DPT_AXIS_PROJECTION,   /**< D, of text and image embeddings */
+    DPT_AXIS_POSITIONS,    /**< tokens of an image: its patches and the class token */
     DPT_AXIS_CHANNELS,
     DPT_AXIS_PATCH, /**< side of a patch */
     DPT_AXES
@@ -96,8 +110,12 @@ typedef struct dpt_row {
     const char *name; /**< in the files; * is the number of the layer */
     dpt_axis rows, cols;
     dpt_share share;
-    unsigned option;    /**< dpt_option that the row needs; 0: it is always there */
-    bool stacked;       /**< has the input of the row before: one product serves both */
+    unsigned option; /**< dpt_option that the row needs; 0: it is always there */
+    bool stacked;    /**< has the input of the row before: one product serves both */
+    bool
+        expert; /**< one of each expert: * once more in the name, or a part of a tensor of all of them */
+    dpt_role_kind
+        part; /**< which part of a fused tensor it is; 0 (DPT_ROLE_EMBED): the tensor is this row's alone */
     dpt_axis stored[4]; /**< sides in the files where these are not rows and columns */
 } dpt_row;
 
@@ -109,13 +127,26 @@ typedef struct dpt_row {
     }
 #define DPT_VECTOR(SLOT, NAME, ROWS, ...) DPT_MATRIX(SLOT, NAME, ROWS, NONE, __VA_ARGS__)
 
-typedef enum dpt_norm_kind { DPT_NORM_RMS, DPT_NORM_LAYER } dpt_norm_kind;
+typedef enum dpt_norm_kind {
+    DPT_NORM_RMS,
+    DPT_NORM_RMS_UNIT, /**< RMSNorm with factors 1 + w */
+    DPT_NORM_LAYER
+} dpt_norm_kind;
+
+enum { DPT_ROPES = 2 }; /**< rotary settings that the layers of one model can have */
+
+/** How a token chooses its experts. */
+typedef struct dpt_arch_experts {
+    int64_t count;          /**< 0: one MLP */
+    int64_t used;           /**< by a token */
+    dpt_nn_route_kind kind; /**< what weighs them */
+} dpt_arch_experts;
 
 typedef struct dpt_family dpt_family;
 
 /** An architecture as its configuration describes it:
  * x = norm?(embedding); for each layer x += O(attention(Q, K, V of norm1 x)), x += down(act(up of norm2 x));
- * head(norm x). Which norms, biases and gates there are is said by the rows. */
+ * head(norm x). Which norms, biases, gates and experts there are is said by the rows. */
 typedef struct dpt_arch {
     const dpt_family *family;
     const dpt_row *row[DPT_SLOTS]; /**< NULL: no such tensor */
@@ -126,9 +157,18 @@ typedef struct dpt_arch {
     dpt_norm_kind norm;
     double eps;
     dpt_act_kind act;
-    const char *act_name; /**< in config.json */
-    dpt_rope_params rope; /**< dim 0: no rotation */
+    const char *act_name;            /**< in config.json */
+    double act_limit;                /**< of DPT_ACT_CLAMPED_SWIGLU */
+    dpt_rope_params rope[DPT_ROPES]; /**< dim 0: no rotation */
+    int8_t *rope_of; /**< (layers) which of these; -1: no rotation. NULL: the first. Owned */
     bool causal;
+    bool parallel;          /**< attention and MLP both read the input of the layer */
+    bool norm_qk_whole;     /**< q and k norms are over all heads together */
+    double attention_scale; /**< of q.k; 0: 1 / sqrt(head_dim) */
+    double attention_cap;   /**< logits s of the attention become cap tanh(s / cap); 0: none */
+    double logit_cap;       /**< the same of the head; 0: none */
+    double embed_scale;     /**< factor of the token embedding */
+    dpt_arch_experts experts;
     int64_t *window; /**< (layers) keys that a query sees; 0: all before it. NULL: all. Owned */
     bool tied;       /**< the head is the token embedding */
     int64_t max_positions; /**< of a language model */

@@ -52,8 +52,8 @@ void dpt_decoder_read_rope(dpt_config *in, dpt_arch *out) {
     bool merged = dpt_config_get(in, "rope_parameters") != NULL;
     const char *key = merged ? "rope_parameters" : "rope_scaling";
     const json_t *object = dpt_config_get(in, key);
-    out->rope = (dpt_rope_params){.kind = DPT_ROPE_DEFAULT, .dim = out->head_dim};
-    out->rope.theta = dpt_config_number(in, "rope_theta", 1.0, 1e15, 10000.0);
+    out->rope[0] = (dpt_rope_params){.kind = DPT_ROPE_DEFAULT, .dim = out->head_dim};
+    out->rope[0].theta = dpt_config_number(in, "rope_theta", 1.0, 1e15, 10000.0);
     if (object == NULL || in->status != DPT_OK)
         return;
     if (!json_is_object(object) || !rope_is_one_setting(object)) {
@@ -66,7 +66,7 @@ void dpt_decoder_read_rope(dpt_config *in, dpt_arch *out) {
                        .where =
                            merged ? "config.json: rope_parameters" : "config.json: rope_scaling",
                        .status = DPT_OK};
-    rope_read_object(&rope, &out->rope);
+    rope_read_object(&rope, &out->rope[0]);
     in->status = dpt_status_worse(in->status, rope.status);
     /* Of the two, transformers takes rope_scaling and drops the other with its theta. */
     const json_t *scaling = dpt_config_get(in, "rope_scaling");
@@ -74,7 +74,7 @@ void dpt_decoder_read_rope(dpt_config *in, dpt_arch *out) {
         dpt_config_reject(in, "rope_scaling", "one of rope_parameters and rope_scaling, not both");
     /* transformers 4 takes the outer one and 5 the inner one. */
     if (dpt_config_get(&rope, "rope_theta") != NULL && dpt_config_get(in, "rope_theta") != NULL &&
-        dpt_config_number(in, "rope_theta", 1.0, 1e15, 0.0) != out->rope.theta)
+        dpt_config_number(in, "rope_theta", 1.0, 1e15, 0.0) != out->rope[0].theta)
         dpt_config_reject(in, "rope_theta",
                           merged ? "that of rope_parameters" : "that of rope_scaling");
 }

@@ -1,0 +1,51 @@
+#ifndef DELTAPATH_TENSOR_PART_H
+#define DELTAPATH_TENSOR_PART_H
+
+#include "deltapath/tensor/catalog.h"
+#include "deltapath/tensor/role.h"
+
+#include <stdint.h>
+
+/** How a matrix of (outputs, inputs) lies in the elements of a stored tensor: element (row, col) is number
+ * first + row / run * run_stride + row % run * row_stride + col * col_stride. */
+typedef struct dpt_layout {
+    int64_t rows, cols; /**< cols is 1 for a vector */
+    int64_t first;
+    int64_t run;        /**< rows that follow each other at row_stride; at least 1 */
+    int64_t run_stride; /**< from the first row of a run to that of the next */
+    int64_t row_stride, col_stride;
+} dpt_layout;
+
+/** Number of an element in its tensor. Local. */
+static inline int64_t dpt_layout_place(const dpt_layout *layout, int64_t row, int64_t col) {
+    return layout->first + row / layout->run * layout->run_stride +
+           row % layout->run * layout->row_stride + col * layout->col_stride;
+}
+
+/** One matrix, or bias, of a stored tensor: all of it, or one of those that are stored together, as fused q, k and
+ * v, gate and up, or the experts of a layer. */
+typedef struct dpt_part {
+    int tensor;         /**< position in the catalog */
+    int expert;         /**< from 0; -1: not of an expert */
+    dpt_role_kind kind; /**< what it is, which of a fused tensor differs from part to part */
+    dpt_layout layout;
+} dpt_part;
+
+/** All parts of a model, in the order of its catalog; every tensor has one or more, and no element is in two. */
+typedef struct dpt_parts {
+    int count;
+    dpt_part *items;
+    int *first; /**< (tensors + 1) first part of each tensor */
+} dpt_parts;
+
+/** Parts of all tensors of a catalog, from their names and shapes. Local.
+ * @param[in] heads  query heads, of which one stored form (GPT-NeoX) needs the number; 0: not known, and such a
+ *                   tensor is one part.
+ * Errors: DPT_ERR_OUTPUT without memory; out is empty. */
+dpt_status dpt_parts_create(const dpt_catalog *catalog, int64_t heads, dpt_parts *out);
+void dpt_parts_destroy(dpt_parts *parts); /**< Local. */
+
+/** The part of a kind, and of an expert or -1, in a tensor; NULL when it has none. Local. */
+const dpt_part *dpt_parts_find(const dpt_parts *parts, int tensor, dpt_role_kind kind, int expert);
+
+#endif
