@@ -79,7 +79,7 @@ static dpt_slot block_mlp_slot(const dpt_pass *pass) {
     return pass->arch->row[DPT_SLOT_GATE] != NULL ? DPT_SLOT_GATE : DPT_SLOT_UP;
 }
 
-/* n2 = norm2(h); m = silu(gate) up, or act(up), of n2. */
+/* n2 = norm2(h); m = act(gate) up, or act(up), of n2. */
 static void block_mlp_inner(const dpt_pass *pass) {
     const dpt_work *k = pass->work;
     int64_t T = pass->tokens, C = pass->width, f = pass->slice->f, hidden = pass->slice->hidden;
@@ -88,7 +88,8 @@ static void block_mlp_inner(const dpt_pass *pass) {
     dpt_pass_norm(pass, DPT_SLOT_NORM2, T, k->h, k->n2, k->norm2);
     dpt_nn_linear_forward(T, hidden, C, k->n2, C, k->w[in], C, k->w[bias], k->hidden, hidden);
     if (in == DPT_SLOT_GATE)
-        dpt_nn_swiglu_forward(T, f, k->hidden, hidden, k->hidden + f, hidden, k->m, f);
+        dpt_nn_gated_forward(pass->arch->act, (float)pass->arch->act_limit, T, f, k->hidden, hidden,
+                             k->hidden + f, hidden, k->m, f);
     else
         dpt_nn_act_forward(pass->arch->act, T * f, k->hidden, k->m);
 }
@@ -116,13 +117,14 @@ static void block_accumulate(const dpt_pass *pass, int64_t layer, dpt_slot weigh
     dpt_accumulate_bias(&pass->to, dpt_pass_index(pass, layer, bias), rows);
 }
 
-/* forward: m = silu(g) u or act(a), of [g u] or a. The gradient goes into the place of these. */
+/* forward: m = act(g) u or act(a), of [g u] or a. The gradient goes into the place of these. */
 static void block_mlp_inner_backward(const dpt_pass *pass, int64_t layer) {
     const dpt_work *k = pass->work;
     int64_t T = pass->tokens, C = pass->width, f = pass->slice->f, hidden = pass->slice->hidden;
     float *g = k->hidden, *u = k->hidden + hidden - f;
     if (block_mlp_slot(pass) == DPT_SLOT_GATE) {
-        dpt_nn_swiglu_backward(T, f, k->dm, f, g, hidden, u, hidden, g, u);
+        dpt_nn_gated_backward(pass->arch->act, (float)pass->arch->act_limit, T, f, k->dm, f, g,
+                              hidden, u, hidden, g, u);
         block_accumulate(pass, layer, DPT_SLOT_GATE, DPT_SLOT_GATE_BIAS,
                          block_rows(pass, g, hidden, k->n2, C));
     } else {

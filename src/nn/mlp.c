@@ -1,110 +1,142 @@
 #include "deltapath/nn/mlp.h"
 
 #include <math.h>
+#include <stdbool.h>
 
 #include "vexp.h"
 
-enum { PARALLEL_MIN = 1 << 15 };
-
-static inline float sigmoid(float x) {
-    return 1.0f / (1.0f + dpt_nn_expf(-x));
-}
-
-void dpt_nn_swiglu_forward(int64_t T, int64_t F, const float *g, int64_t ldg, const float *u,
-                           int64_t ldu, float *h, int64_t ldh) {
-    /* g (T,F), u (T,F), h (T,F) */
-#pragma omp parallel for schedule(static) if (T * F >= PARALLEL_MIN)
-    for (int64_t t = 0; t < T; t++) {
-        const float *gt = g + t * ldg, *ut = u + t * ldu;
-        float *ht = h + t * ldh;
-#pragma omp simd
-        for (int64_t f = 0; f < F; f++)
-            ht[f] = gt[f] * sigmoid(gt[f]) * ut[f];
-    }
-}
-
-void dpt_nn_swiglu_backward(int64_t T, int64_t F, const float *dh, int64_t lddh, const float *g,
-                            int64_t ldg, const float *u, int64_t ldu, float *dg, float *du) {
-    /* dh (T,F), g (T,F), u (T,F), dg (T,F), du (T,F); forward: h = g sig(g) u */
-#pragma omp parallel for schedule(static) if (T * F >= PARALLEL_MIN)
-    for (int64_t t = 0; t < T; t++) {
-        const float *dht = dh + t * lddh, *gt = g + t * ldg, *ut = u + t * ldu;
-        float *dgt = dg + t * ldg, *dut = du + t * ldu;
-#pragma omp simd
-        for (int64_t f = 0; f < F; f++) {
-            float a = gt[f], b = ut[f], d = dht[f], sig = sigmoid(a);
-            dgt[f] = d * b * sig * (1.0f + a * (1.0f - sig));
-            dut[f] = d * a * sig;
-        }
-    }
-}
+enum { PARALLEL_MIN = 1 << 15, PIECE = 1 << 12 };
 
 /* sqrt(2/pi) and sqrt(1/2) */
 static const float root_2_over_pi = 0.797884561f, root_half = 0.707106781f;
 static const float quick_slope = 1.702f;
 
-/** Argument a of tanh in GELU's approximation, doubled: (1 + tanh a)/2 = sig(2a). */
-static inline float gelu_argument(float x) {
-    return 2.0f * root_2_over_pi * (x + 0.044715f * x * x * x);
+/** Calls LOOP with each kind as a constant, so that the loop of each is vectorised without a branch. */
+#define MLP_DISPATCH(KIND, LOOP, ...)                                                              \
+    switch (KIND) {                                                                                \
+    case DPT_ACT_SILU:                                                                             \
+        LOOP(DPT_ACT_SILU, __VA_ARGS__);                                                           \
+        break;                                                                                     \
+    case DPT_ACT_GELU:                                                                             \
+        LOOP(DPT_ACT_GELU, __VA_ARGS__);                                                           \
+        break;                                                                                     \
+    case DPT_ACT_GELU_TANH:                                                                        \
+        LOOP(DPT_ACT_GELU_TANH, __VA_ARGS__);                                                      \
+        break;                                                                                     \
+    case DPT_ACT_QUICK_GELU:                                                                       \
+        LOOP(DPT_ACT_QUICK_GELU, __VA_ARGS__);                                                     \
+        break;                                                                                     \
+    case DPT_ACT_CLAMPED_SWIGLU:                                                                   \
+        LOOP(DPT_ACT_CLAMPED_SWIGLU, __VA_ARGS__);                                                 \
+        break;                                                                                     \
+    }
+
+#define MLP_INLINE static inline __attribute__((always_inline))
+
+typedef struct {
+    float y, slope; /**< act(x), act'(x) */
+} mlp_value;
+
+/** x sig(z), given sig = sig(z) and z'(x). */
+MLP_INLINE mlp_value value_of_gate(float x, float z, float dz) {
+    float sig = 1.0f / (1.0f + dpt_nn_expf(-z));
+    return (mlp_value){x * sig, sig + x * sig * (1.0f - sig) * dz};
+}
+
+MLP_INLINE mlp_value value_of(dpt_act_kind kind, float x) {
+    switch (kind) {
+    case DPT_ACT_SILU:
+        return value_of_gate(x, x, 1.0f);
+    case DPT_ACT_GELU: { /* x Phi(x) */
+        float below = 0.5f * (1.0f + dpt_nn_erff(x * root_half));
+        float density = 0.5f * root_2_over_pi * dpt_nn_expf(-0.5f * x * x);
+        return (mlp_value){x * below, below + x * density};
+    }
+    case DPT_ACT_GELU_TANH: /* (1 + tanh a)/2 = sig(2a) */
+        return value_of_gate(x, 2.0f * root_2_over_pi * (x + 0.044715f * x * x * x),
+                             2.0f * root_2_over_pi * (1.0f + 3.0f * 0.044715f * x * x));
+    case DPT_ACT_QUICK_GELU:
+    case DPT_ACT_CLAMPED_SWIGLU: /* its gate, once this is clamped */
+        break;
+    }
+    return value_of_gate(x, quick_slope * x, quick_slope);
+}
+
+MLP_INLINE void act_forward(dpt_act_kind kind, int64_t n, const float *x, float *y) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++)
+        y[i] = value_of(kind, x[i]).y;
+}
+
+MLP_INLINE void act_backward(dpt_act_kind kind, int64_t n, const float *dy, const float *x,
+                             float *dx) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++)
+        dx[i] = dy[i] * value_of(kind, x[i]).slope;
 }
 
 void dpt_nn_act_forward(dpt_act_kind kind, int64_t n, const float *x, float *y) {
     /* x (n), y (n) */
-    switch (kind) {
-    case DPT_ACT_SILU:
-#pragma omp parallel for simd schedule(static) if (parallel : n >= PARALLEL_MIN)
-        for (int64_t i = 0; i < n; i++)
-            y[i] = x[i] * sigmoid(x[i]);
-        break;
-    case DPT_ACT_GELU:
-#pragma omp parallel for simd schedule(static) if (parallel : n >= PARALLEL_MIN)
-        for (int64_t i = 0; i < n; i++)
-            y[i] = 0.5f * x[i] * (1.0f + dpt_nn_erff(x[i] * root_half));
-        break;
-    case DPT_ACT_GELU_TANH:
-#pragma omp parallel for simd schedule(static) if (parallel : n >= PARALLEL_MIN)
-        for (int64_t i = 0; i < n; i++)
-            y[i] = x[i] * sigmoid(gelu_argument(x[i]));
-        break;
-    case DPT_ACT_QUICK_GELU:
-#pragma omp parallel for simd schedule(static) if (parallel : n >= PARALLEL_MIN)
-        for (int64_t i = 0; i < n; i++)
-            y[i] = x[i] * sigmoid(quick_slope * x[i]);
-        break;
-    }
-}
-
-/** Derivative of x sig(z(x)), given sig = sig(z) and z'(x). */
-static inline float gated_slope(float x, float sig, float dz) {
-    return sig + x * sig * (1.0f - sig) * dz;
+#pragma omp parallel for schedule(static) if (n >= PARALLEL_MIN)
+    for (int64_t i = 0; i < n; i += PIECE)
+        MLP_DISPATCH(kind, act_forward, n - i < PIECE ? n - i : PIECE, x + i, y + i)
 }
 
 void dpt_nn_act_backward(dpt_act_kind kind, int64_t n, const float *dy, const float *x, float *dx) {
-    /* dy (n), x (n), dx (n) */
-    switch (kind) {
-    case DPT_ACT_SILU: /* forward: y = x sig(x) */
-#pragma omp parallel for simd schedule(static) if (parallel : n >= PARALLEL_MIN)
-        for (int64_t i = 0; i < n; i++)
-            dx[i] = dy[i] * gated_slope(x[i], sigmoid(x[i]), 1.0f);
-        break;
-    case DPT_ACT_GELU: /* forward: y = x Phi(x) */
-#pragma omp parallel for simd schedule(static) if (parallel : n >= PARALLEL_MIN)
-        for (int64_t i = 0; i < n; i++) {
-            float density = 0.5f * root_2_over_pi * dpt_nn_expf(-0.5f * x[i] * x[i]);
-            dx[i] = dy[i] * (0.5f * (1.0f + dpt_nn_erff(x[i] * root_half)) + x[i] * density);
-        }
-        break;
-    case DPT_ACT_GELU_TANH: /* forward: y = x sig(z), z = 2 sqrt(2/pi) (x + 0.044715 x^3) */
-#pragma omp parallel for simd schedule(static) if (parallel : n >= PARALLEL_MIN)
-        for (int64_t i = 0; i < n; i++) {
-            float dz = 2.0f * root_2_over_pi * (1.0f + 3.0f * 0.044715f * x[i] * x[i]);
-            dx[i] = dy[i] * gated_slope(x[i], sigmoid(gelu_argument(x[i])), dz);
-        }
-        break;
-    case DPT_ACT_QUICK_GELU: /* forward: y = x sig(1.702 x) */
-#pragma omp parallel for simd schedule(static) if (parallel : n >= PARALLEL_MIN)
-        for (int64_t i = 0; i < n; i++)
-            dx[i] = dy[i] * gated_slope(x[i], sigmoid(quick_slope * x[i]), quick_slope);
-        break;
+    /* dy (n), x (n), dx (n); forward: y = act(x) */
+#pragma omp parallel for schedule(static) if (n >= PARALLEL_MIN)
+    for (int64_t i = 0; i < n; i += PIECE)
+        MLP_DISPATCH(kind, act_backward, n - i < PIECE ? n - i : PIECE, dy + i, x + i, dx + i)
+}
+
+MLP_INLINE float gated_clamp(float x, float low, float high) {
+    x = x < low ? low : x;
+    return x > high ? high : x;
+}
+
+MLP_INLINE void gated_forward(dpt_act_kind kind, float limit, int64_t F, const float *g,
+                              const float *u, float *h) {
+    const bool clamped = kind == DPT_ACT_CLAMPED_SWIGLU;
+#pragma omp simd
+    for (int64_t f = 0; f < F; f++) {
+        float a = clamped ? gated_clamp(g[f], -INFINITY, limit) : g[f];
+        float b = clamped ? gated_clamp(u[f], -limit, limit) + 1.0f : u[f];
+        h[f] = value_of(kind, a).y * b;
     }
+}
+
+MLP_INLINE void gated_backward(dpt_act_kind kind, float limit, int64_t F, const float *dh,
+                               const float *g, const float *u, float *dg, float *du) {
+    const bool clamped = kind == DPT_ACT_CLAMPED_SWIGLU;
+#pragma omp simd
+    for (int64_t f = 0; f < F; f++) {
+        float a = clamped ? gated_clamp(g[f], -INFINITY, limit) : g[f];
+        float b = clamped ? gated_clamp(u[f], -limit, limit) + 1.0f : u[f];
+        mlp_value v = value_of(kind, a);
+        float by_g = dh[f] * b * v.slope, by_u = dh[f] * v.y;
+        if (clamped) { /* a value at the limit still moves, as in torch */
+            by_g = dpt_nn_select(g[f] <= limit, by_g, 0.0f);
+            by_u = dpt_nn_select(fabsf(u[f]) <= limit, by_u, 0.0f);
+        }
+        dg[f] = by_g;
+        du[f] = by_u;
+    }
+}
+
+void dpt_nn_gated_forward(dpt_act_kind kind, float limit, int64_t T, int64_t F, const float *g,
+                          int64_t ldg, const float *u, int64_t ldu, float *h, int64_t ldh) {
+    /* g (T,F), u (T,F), h (T,F) */
+#pragma omp parallel for schedule(static) if (T * F >= PARALLEL_MIN)
+    for (int64_t t = 0; t < T; t++)
+        MLP_DISPATCH(kind, gated_forward, limit, F, g + t * ldg, u + t * ldu, h + t * ldh)
+}
+
+void dpt_nn_gated_backward(dpt_act_kind kind, float limit, int64_t T, int64_t F, const float *dh,
+                           int64_t lddh, const float *g, int64_t ldg, const float *u, int64_t ldu,
+                           float *dg, float *du) {
+    /* dh (T,F), g (T,F), u (T,F), dg (T,F), du (T,F); forward: h = act(g) u */
+#pragma omp parallel for schedule(static) if (T * F >= PARALLEL_MIN)
+    for (int64_t t = 0; t < T; t++)
+        MLP_DISPATCH(kind, gated_backward, limit, F, dh + t * lddh, g + t * ldg, u + t * ldu,
+                     dg + t * ldg, du + t * ldu)
 }

@@ -70,11 +70,11 @@ static void run_copy(void) {
 }
 
 static void run_swiglu_forward(void) {
-    dpt_nn_swiglu_forward(ROWS, ROW, a, ROW, b, ROW, c, ROW);
+    dpt_nn_gated_forward(DPT_ACT_SILU, 0.0f, ROWS, ROW, a, ROW, b, ROW, c, ROW);
 }
 
 static void run_swiglu_backward(void) {
-    dpt_nn_swiglu_backward(ROWS, ROW, c, ROW, a, ROW, b, ROW, d, c);
+    dpt_nn_gated_backward(DPT_ACT_SILU, 0.0f, ROWS, ROW, c, ROW, a, ROW, b, ROW, d, c);
 }
 
 static void run_act(dpt_act_kind kind) {

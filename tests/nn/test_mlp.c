@@ -64,40 +64,78 @@ static void activations_match_reference(void **state) {
     }
 }
 
-static void swiglu_matches_reference(void **state) {
-    (void)state;
+static void check_gated(dpt_act_kind kind) {
     enum { T = 7, F = 37, LD = 40 };
     float *g = nn_floats(T * LD, 6, 1), *u = nn_floats(T * LD, 2, 2), *d = nn_floats(T * F, 1, 3);
     float h[T * F], dg[T * LD], du[T * LD];
     double want[T * F], want_g[T * F], want_u[T * F];
     for (int i = 0; i < T * F; i++) {
         double a = (double)g[i / F * LD + i % F], b = (double)u[i / F * LD + i % F], e = 1e-5;
-        want[i] = act(DPT_ACT_SILU, a) * b;
-        want_u[i] = (double)d[i] * act(DPT_ACT_SILU, a);
-        want_g[i] =
-            (double)d[i] * b * (act(DPT_ACT_SILU, a + e) - act(DPT_ACT_SILU, a - e)) / (2.0 * e);
+        want[i] = act(kind, a) * b;
+        want_u[i] = (double)d[i] * act(kind, a);
+        want_g[i] = (double)d[i] * b * (act(kind, a + e) - act(kind, a - e)) / (2.0 * e);
     }
-    dpt_nn_swiglu_forward(T, F, g, LD, u, LD, h, F);
+    dpt_nn_gated_forward(kind, 1.0f, T, F, g, LD, u, LD, h, F);
     nn_assert_near(T, F, h, F, want, 1e-6);
-    dpt_nn_swiglu_backward(T, F, d, F, g, LD, u, LD, dg, du);
+    dpt_nn_gated_backward(kind, 1.0f, T, F, d, F, g, LD, u, LD, dg, du);
     nn_assert_near(T, F, dg, LD, want_g, 1e-6);
     nn_assert_near(T, F, du, LD, want_u, 1e-6);
-    dpt_nn_swiglu_backward(T, F, d, F, g, LD, u, LD, g, u); /* in place */
+    dpt_nn_gated_backward(kind, 1.0f, T, F, d, F, g, LD, u, LD, g, u); /* in place */
     nn_assert_near(T, F, g, LD, want_g, 1e-6);
     nn_assert_near(T, F, u, LD, want_u, 1e-6);
-    dpt_nn_swiglu_forward(0, F, g, LD, u, LD, h, F);
-    dpt_nn_swiglu_backward(3, 0, d, 0, g, 0, u, 0, dg, du);
+    dpt_nn_gated_forward(kind, 1.0f, 0, F, g, LD, u, LD, h, F);
+    dpt_nn_gated_backward(kind, 1.0f, 3, 0, d, 0, g, 0, u, 0, dg, du);
     test_free(g);
     test_free(u);
     test_free(d);
+}
+
+static void gated_units_match_reference(void **state) {
+    (void)state;
+    for (int kind = DPT_ACT_SILU; kind <= DPT_ACT_QUICK_GELU; kind++)
+        check_gated((dpt_act_kind)kind);
+}
+
+/* g, u, dh, and from torch 2.13 in double with limit 7: h, dg, du. */
+static const double clamped[][6] = {
+    {-9, 1, 1, -4.00635597e-06, -6.37366568e-06, -2.00317799e-06},
+    {-1.5, -7, 2, 0.650026809, 1.18617678, -0.216675603},
+    {-0.25, -8, -1, 0.592802101, 1.76099735, 0},
+    {0.5, 7, 0.5, 2.80310749, 3.51688765, 0.175194218},
+    {2, 6.5, 1, 14.5174397, 8.05361516, 1.93565862},
+    {6.99902344, 0.25, 1, 8.74872062, 1.25009149, 6.99897649},
+    {7, -2, 3, -6.99995313, -3.00021924, 20.9998594}, /* at the limit */
+    {7.5, 3, 1, 27.9998125, 0, 6.99995313},
+    {30, 9, 1, 55.999625, 0, 0},
+    {3, -7.0009765625, 1, -17.8915721, -6.14728994, 0},
+    {3, 7.0009765625, 1, 23.8554295, 8.19638659, 0},
+    {3, -30, 1, -17.8915721, -6.14728994, 0},
+    {3, 30, -1, 23.8554295, -8.19638659, 0},
+};
+
+static void clamped_swiglu_matches_torch(void **state) {
+    (void)state;
+    enum { N = NN_COUNT(clamped) };
+    float in[3][N], out[3][N];
+    for (int i = 0; i < N; i++)
+        for (int k = 0; k < 3; k++)
+            in[k][i] = (float)clamped[i][k];
+    dpt_nn_gated_forward(DPT_ACT_CLAMPED_SWIGLU, 7.0f, 1, N, in[0], N, in[1], N, out[0], N);
+    dpt_nn_gated_backward(DPT_ACT_CLAMPED_SWIGLU, 7.0f, 1, N, in[2], N, in[0], N, in[1], N, out[1],
+                          out[2]);
+    for (int i = 0; i < N; i++)
+        for (int k = 0; k < 3; k++) {
+            double want = clamped[i][3 + k];
+            assert_true(fabs((double)out[k][i] - want) <= 1e-6 * fabs(want));
+        }
 }
 
 static void extreme_gates_stay_finite(void **state) {
     (void)state;
     float g[] = {1e4f, -1e4f, 3e38f, -3e38f, 0.0f}, u[] = {1, 1, 1, 1, 1}, h[5], dg[5], du[5];
     const float want[] = {1e4f, 0.0f, 3e38f, 0.0f, 0.0f};
-    dpt_nn_swiglu_forward(1, 5, g, 5, u, 5, h, 5);
-    dpt_nn_swiglu_backward(1, 5, u, 5, g, 5, u, 5, dg, du);
+    dpt_nn_gated_forward(DPT_ACT_SILU, 0.0f, 1, 5, g, 5, u, 5, h, 5);
+    dpt_nn_gated_backward(DPT_ACT_SILU, 0.0f, 1, 5, u, 5, g, 5, u, 5, dg, du);
     for (int i = 0; i < 5; i++) {
         assert_true(fabsf(h[i] - want[i]) <= 1e-6f * fabsf(want[i]));
         assert_true(isfinite(dg[i]) && isfinite(du[i]));
@@ -109,7 +147,8 @@ int main(void) {
         cmocka_unit_test(exponential_is_within_two_ulp),
         cmocka_unit_test(error_function_is_within_its_bound),
         cmocka_unit_test(activations_match_reference),
-        cmocka_unit_test(swiglu_matches_reference),
+        cmocka_unit_test(gated_units_match_reference),
+        cmocka_unit_test(clamped_swiglu_matches_torch),
         cmocka_unit_test(extreme_gates_stay_finite),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

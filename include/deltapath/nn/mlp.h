@@ -1,4 +1,4 @@
-/** Elementwise parts of the MLP: SwiGLU and the GELU family, in forward/backward pairs.
+/** Elementwise parts of the MLP: activations and gated units, in forward/backward pairs.
  *
  * For the rules common to the layer `nn` see deltapath/nn/linear.h.
  */
@@ -6,26 +6,6 @@
 #define DELTAPATH_NN_MLP_H
 
 #include <stdint.h>
-
-/** Gated unit of LLaMA's MLP.
- *
- * Local.
- * Computes: h[t,f] = silu(g[t,f]) u[t,f], silu(a) = a / (1 + exp(-a)).   Source: arXiv:2002.05202.
- * @param[in]  g, u  (T, F), leading dimensions ldg, ldu.
- * @param[out] h     (T, F), leading dimension ldh; may be g or u.
- */
-void dpt_nn_swiglu_forward(int64_t T, int64_t F, const float *g, int64_t ldg, const float *u,
-                           int64_t ldu, float *h, int64_t ldh);
-
-/** Gradients of dpt_nn_swiglu_forward.
- *
- * Local.
- * Computes: du = dh silu(g), dg = dh u sig(g) (1 + g (1 - sig(g))).
- * @param[in]  dh      (T, F), leading dimension lddh.
- * @param[out] dg, du  (T, F), leading dimensions ldg, ldu as g and u have; dg may be g, du may be u.
- */
-void dpt_nn_swiglu_backward(int64_t T, int64_t F, const float *dh, int64_t lddh, const float *g,
-                            int64_t ldg, const float *u, int64_t ldu, float *dg, float *du);
 
 typedef enum {
     DPT_ACT_SILU,           /**< x sig(x) */
@@ -35,7 +15,7 @@ typedef enum {
     DPT_ACT_CLAMPED_SWIGLU, /**< of gpt-oss: a gated unit alone, see dpt_nn_gated_forward */
 } dpt_act_kind;
 
-/** Activation of n elements: y[i] = act(x[i]).
+/** Activation of n elements: y[i] = act(x[i]); any kind but DPT_ACT_CLAMPED_SWIGLU.
  *
  * Local.
  * @param[in]  x  (n) contiguous.
@@ -50,5 +30,30 @@ void dpt_nn_act_forward(dpt_act_kind kind, int64_t n, const float *x, float *y);
  * @param[out] dx  (n); may be dy or x.
  */
 void dpt_nn_act_backward(dpt_act_kind kind, int64_t n, const float *dy, const float *x, float *dx);
+
+/** Gated unit of an MLP.
+ *
+ * Local.
+ * Computes: h[t,f] = act(g[t,f]) u[t,f]; of DPT_ACT_CLAMPED_SWIGLU h = g' sig(1.702 g') (u' + 1) with
+ *   g' = min(g, limit), u' = min(max(u, -limit), limit).
+ *   Source: arXiv:2002.05202; the clamped one from gpt-oss as transformers has it.
+ * @param[in]  limit  of DPT_ACT_CLAMPED_SWIGLU, above 0; others do not look at it.
+ * @param[in]  g, u   (T, F), leading dimensions ldg, ldu.
+ * @param[out] h      (T, F), leading dimension ldh; may be g or u.
+ */
+void dpt_nn_gated_forward(dpt_act_kind kind, float limit, int64_t T, int64_t F, const float *g,
+                          int64_t ldg, const float *u, int64_t ldu, float *h, int64_t ldh);
+
+/** Gradients of dpt_nn_gated_forward.
+ *
+ * Local.
+ * Computes: du = dh act(g), dg = dh u act'(g); of DPT_ACT_CLAMPED_SWIGLU those of g' and u' + 1, and 0 where g
+ *   or u is beyond the limit.
+ * @param[in]  dh      (T, F), leading dimension lddh.
+ * @param[out] dg, du  (T, F), leading dimensions ldg, ldu as g and u have; dg may be g, du may be u.
+ */
+void dpt_nn_gated_backward(dpt_act_kind kind, float limit, int64_t T, int64_t F, const float *dh,
+                           int64_t lddh, const float *g, int64_t ldg, const float *u, int64_t ldu,
+                           float *dg, float *du);
 
 #endif
