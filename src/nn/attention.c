@@ -7,7 +7,7 @@
 #include "vexp.h"
 #include "gemm.h"
 
-enum { QUERIES = 64, KEYS = 512, SLOT = 2 * QUERIES * KEYS };
+enum { QUERIES = 64, KEYS = 512, SLOT = 2 * QUERIES * KEYS, PARALLEL_MIN = 1 << 15 };
 
 static int64_t attention_min64(int64_t a, int64_t b) {
     return a < b ? a : b;
@@ -71,6 +71,13 @@ static void scale_row(int64_t n, float factor, float *x) {
         x[c] *= factor;
 }
 
+/** s = cap tanh(s / cap) on the visible part [a, b) of a row. */
+static void cap_row(int64_t a, int64_t b, float cap, float *s) {
+#pragma omp simd
+    for (int64_t l = a; l < b; l++)
+        s[l] = cap * dpt_nn_tanhf(s[l] / cap);
+}
+
 /** Forward pass of the queries [i0, i1) of head j. */
 static void forward_block(const dpt_attention_shape *s, int64_t j, int64_t i0, int64_t i1,
                           const float *q, const float *k, const float *v, float *o, float *lse,
@@ -91,6 +98,8 @@ static void forward_block(const dpt_attention_shape *s, int64_t j, int64_t i0, i
         for (int64_t i = 0; i < rows; i++) {
             int64_t a = attention_min64(width, attention_max64(0, first_key(s, i0 + i) - l0));
             int64_t b = attention_min64(width, end_key(s, i0 + i) - l0);
+            if (s->cap > 0.0f)
+                cap_row(a, b, s->cap, score + i * width);
             float shrink = softmax_row(width, a, b, score + i * width, &row_max[i], &row_sum[i]);
             if (l0 > begin && shrink != 1.0f)
                 scale_row(s->hd, shrink, o + i * s->ldo);
@@ -123,11 +132,26 @@ void dpt_nn_attention_forward(const dpt_attention_shape *shape, const float *q, 
     }
 }
 
+/** forward: s = cap tanh(z / cap). On the visible part [a, b) of a row: s (z in, s out), and dp becomes
+ * (dp - D) ds/dz. */
+static void cap_row_backward(int64_t a, int64_t b, float cap, float row_dot, float *s, float *dp) {
+#pragma omp simd
+    for (int64_t l = a; l < b; l++) {
+        float th = dpt_nn_tanhf(s[l] / cap);
+        s[l] = cap * th;
+        dp[l] = (dp[l] - row_dot) * ((1.0f - th) * (1.0f + th));
+    }
+}
+
 /** ds = p (dp - D) with p = exp(score - lse) on the visible part of a row, 0 elsewhere. */
-static void backward_row(int64_t width, int64_t a, int64_t b, float lse, float row_dot, float *p,
-                         float *dp) {
+static void backward_row(int64_t width, int64_t a, int64_t b, float cap, float lse, float row_dot,
+                         float *p, float *dp) {
     a = attention_min64(a, attention_max64(0, b));
     b = attention_max64(a, b);
+    if (cap > 0.0f) {
+        cap_row_backward(a, b, cap, row_dot, p, dp);
+        row_dot = 0.0f;
+    }
     memset(p, 0, (size_t)a * sizeof *p);
     memset(dp, 0, (size_t)a * sizeof *dp);
 #pragma omp simd
@@ -161,7 +185,7 @@ enum { WANT_DQ = 1, WANT_DKV = 2 };
 static void backward_block(const backward_call *call, int64_t j, int64_t i0, int64_t lo, int64_t hi,
                            int want, float *scratch) {
     /* p, dp (rows, width); q, d_o, dq: (rows, hd) of the head; k, v, dk, dv: of its kv head */
-    /* forward: s = scale q k^T, p = exp(s - lse), o = p v */
+    /* forward: s = scale q k^T, or cap tanh(of it / cap), p = exp(s - lse), o = p v */
     const dpt_attention_shape *s = call->s;
     int64_t hd = s->hd, g = s->kv_of[j], i1 = attention_min64(s->n, i0 + QUERIES), rows = i1 - i0;
     int64_t row = i0 * s->ldq + j * hd, orow = i0 * s->ldo + j * hd;
@@ -181,8 +205,8 @@ static void backward_block(const backward_call *call, int64_t j, int64_t i0, int
         for (int64_t i = 0; i < rows; i++)
             backward_row(width,
                          attention_min64(width, attention_max64(0, first_key(s, i0 + i) - l0)),
-                         attention_min64(width, end_key(s, i0 + i) - l0), lse[i], row_dot[i],
-                         p + i * width, dp + i * width);
+                         attention_min64(width, end_key(s, i0 + i) - l0), s->cap, lse[i],
+                         row_dot[i], p + i * width, dp + i * width);
         if (want & WANT_DKV) {
             gemm(true, false, width, hd, rows, 1.0f, p, width, d_o, s->ldo, 1.0f, call->dv + vrow,
                  s->ldv);
@@ -249,4 +273,31 @@ void dpt_nn_attention_backward(const dpt_attention_shape *shape, const float *q,
     for (int64_t g = 0; g < s->hkv; g++)
         backward_keys(&call, g, 0, s->n, WANT_DQ | WANT_DKV,
                       scratch + (int64_t)omp_get_thread_num() * SLOT);
+}
+
+void dpt_nn_attention_sink_forward(int64_t n, int64_t hq, int64_t hd, const float *sink, float *o,
+                                   int64_t ldo, float *lse) {
+    /* sink (hq), o (n,hq*hd), lse (hq,n) */
+#pragma omp parallel for schedule(static) if (n * hq * hd >= PARALLEL_MIN)
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t j = 0; j < hq; j++) {
+            double gap = (double)sink[j] - (double)lse[j * n + i];
+            /* share = sig(-gap), and log(1 + exp gap) without overflow */
+            double share = 1.0 / (1.0 + exp(gap));
+            lse[j * n + i] += (float)(fmax(gap, 0.0) + log1p(exp(-fabs(gap))));
+            scale_row(hd, (float)share, o + i * ldo + j * hd);
+        }
+}
+
+void dpt_nn_attention_sink_backward(int64_t n, int64_t hq, int64_t hd, const float *sink,
+                                    const float *o, const float *d_o, int64_t ldo, const float *lse,
+                                    float *d, int64_t ldd) {
+    /* sink (hq), o, d_o (n,hq*hd), lse (hq,n), d (n,hq) */
+    /* forward: o = sum_l exp(s[l] - lse) v[l], lse = log(sum_l exp s[l] + exp sink) */
+#pragma omp parallel for schedule(static) if (n * hq * hd >= PARALLEL_MIN)
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t j = 0; j < hq; j++) {
+            int64_t at = i * ldo + j * hd;
+            d[i * ldd + j] = -dpt_nn_expf(sink[j] - lse[j * n + i]) * dot_row(hd, o + at, d_o + at);
+        }
 }

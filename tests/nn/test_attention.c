@@ -7,6 +7,7 @@
 typedef struct {
     const dpt_attention_shape *s;
     double *q, *k, *v, *d_o, *o, *lse;
+    double *sink; /**< (hq), or NULL */
 } reference;
 
 static bool visible(const dpt_attention_shape *s, int64_t i, int64_t l) {
@@ -20,19 +21,34 @@ static double dot(int64_t n, const double *a, const double *b) {
     return sum;
 }
 
+static double capped(double cap, double s) {
+    return cap > 0.0 ? cap * tanh(s / cap) : s;
+}
+
+/** Derivative of a capped score with respect to what it was. */
+static double cap_slope(double cap, double s) {
+    return cap > 0.0 ? 1.0 / (cosh(s / cap) * cosh(s / cap)) : 1.0;
+}
+
+static double score(const reference *r, int64_t i, int64_t j, int64_t l) {
+    const dpt_attention_shape *s = r->s;
+    return (double)s->scale *
+           dot(s->hd, r->q + (i * s->hq + j) * s->hd, r->k + (l * s->hkv + s->kv_of[j]) * s->hd);
+}
+
 static void forward_row(reference *r, int64_t i, int64_t j, double *p) {
     const dpt_attention_shape *s = r->s;
     int64_t hd = s->hd, wq = s->hq * hd, wk = s->hkv * hd;
-    const double *q = r->q + i * wq + j * hd;
-    double *o = r->o + i * wq + j * hd, max = -INFINITY, sum = 0.0;
+    double *o = r->o + i * wq + j * hd, max = r->sink ? r->sink[j] : -INFINITY, sum = 0.0;
     for (int64_t l = 0; l < s->n; l++) {
-        p[l] = (double)s->scale * dot(hd, q, r->k + l * wk + s->kv_of[j] * hd);
+        p[l] = capped((double)s->cap, score(r, i, j, l));
         max = visible(s, i, l) ? fmax(max, p[l]) : max;
     }
     for (int64_t l = 0; l < s->n; l++) {
         p[l] = visible(s, i, l) ? exp(p[l] - max) : 0.0;
         sum += p[l];
     }
+    sum += r->sink ? exp(r->sink[j] - max) : 0.0;
     for (int64_t c = 0; c < hd; c++)
         o[c] = 0.0;
     for (int64_t l = 0; l < s->n; l++) {
@@ -65,7 +81,8 @@ static void reference_backward(reference *r, double *dq, double *dk, double *dv)
             double whole = dot(hd, r->o + at, r->d_o + at);
             for (int64_t l = 0; l < s->n; l++) {
                 int64_t kat = l * wk + s->kv_of[j] * hd;
-                double ds = p[l] * (dot(hd, r->d_o + at, r->v + kat) - whole) * (double)s->scale;
+                double ds = p[l] * (dot(hd, r->d_o + at, r->v + kat) - whole) * (double)s->scale *
+                            cap_slope((double)s->cap, score(r, i, j, l));
                 for (int64_t c = 0; c < hd; c++) {
                     dq[at + c] += ds * r->k[kat + c];
                     dk[kat + c] += ds * r->q[at + c];
@@ -83,15 +100,29 @@ static double *gather(int64_t rows, int64_t cols, int64_t ld, const float *x) {
     return y;
 }
 
-static void check_attention(dpt_attention_shape s, double scale, bool finite_difference,
-                            double tol) {
+/** The gradient of the sinks is the sum of d over the tokens. */
+static void check_sink_gradient(const reference *r, const float *d, int64_t ld, const double *want,
+                                double tol) {
+    for (int64_t j = 0; j < r->s->hq; j++) {
+        double sum = 0.0;
+        for (int64_t i = 0; i < r->s->n; i++)
+            sum += (double)d[i * ld + j];
+        if (!(fabs(sum - want[j]) <= tol * (1.0 + fabs(want[j]))))
+            print_error("sink %d: %g instead of %g\n", (int)j, sum, want[j]);
+        assert_true(fabs(sum - want[j]) <= tol * (1.0 + fabs(want[j])));
+    }
+}
+
+static void check_sunk(dpt_attention_shape s, double scale, bool sinks, bool finite_difference,
+                       double tol) {
     int64_t wq = s.hq * s.hd, wk = s.hkv * s.hd, n = s.n;
     s.ldq = wq + 2 * wk + 1; /* as inside a fused projection */
     s.ldk = s.ldv = s.ldq;
     s.ldo = wq + 3;
     float *qkv = nn_floats(n * s.ldq, scale, 1), *o = nn_floats(n * s.ldo, 1, 2);
     float *d_o = nn_floats(n * s.ldo, 1, 3), *dqkv = nn_floats(n * s.ldq, 1, 4);
-    float *lse = nn_floats(s.hq * n, 1, 5);
+    float *lse = nn_floats(s.hq * n, 1, 5), *sink = nn_floats(s.hq, 2.0, 7);
+    float *d_sink = nn_floats(n * (s.hq + 1), 1, 8);
     float *scratch = nn_floats((int64_t)dpt_nn_attention_scratch(&s), 1, 6);
     reference r = {&s,
                    gather(n, wq, s.ldq, qkv),
@@ -99,11 +130,14 @@ static void check_attention(dpt_attention_shape s, double scale, bool finite_dif
                    gather(n, wk, s.ldq, qkv + wq + wk),
                    gather(n, wq, s.ldo, d_o),
                    nn_doubles(n * wq),
-                   nn_doubles(s.hq * n)};
+                   nn_doubles(s.hq * n),
+                   sinks ? nn_widen(s.hq, sink) : NULL};
     double *dq = nn_doubles(n * wq), *dk = nn_doubles(n * wk), *dv = nn_doubles(n * wk);
     reference_backward(&r, dq, dk, dv);
 
     dpt_nn_attention_forward(&s, qkv, qkv + wq, qkv + wq + wk, o, lse, scratch);
+    if (sinks)
+        dpt_nn_attention_sink_forward(n, s.hq, s.hd, sink, o, s.ldo, lse);
     nn_assert_near(n, wq, o, s.ldo, r.o, tol);
     nn_assert_near(s.hq, n, lse, n, r.lse, tol);
     dpt_nn_attention_backward(&s, qkv, qkv + wq, qkv + wq + wk, o, lse, d_o, dqkv, dqkv + wq,
@@ -118,13 +152,28 @@ static void check_attention(dpt_attention_shape s, double scale, bool finite_dif
         nn_assert_near_double(n * wq, dq, fq, 1e-7);
         nn_assert_near_double(n * wk, dk, fk, 1e-7);
         nn_assert_near_double(n * wk, dv, fv, 1e-7);
+        if (sinks) {
+            double *fs = nn_finite_difference(attention_loss, &r, r.sink, s.hq);
+            dpt_nn_attention_sink_backward(n, s.hq, s.hd, sink, o, d_o, s.ldo, lse, d_sink,
+                                           s.hq + 1);
+            check_sink_gradient(&r, d_sink, s.hq + 1, fs, tol);
+            test_free(fs);
+        }
         test_free(fq);
         test_free(fk);
         test_free(fv);
     }
-    void *all[] = {qkv, o, d_o, dqkv, lse, scratch, r.q, r.k, r.v, r.o, r.d_o, dq, r.lse, dk, dv};
+    void *all[] = {qkv, o,   d_o, dqkv,  lse, scratch, sink, d_sink, r.q,
+                   r.k, r.v, r.o, r.d_o, dq,  dk,      dv,   r.lse};
     for (int64_t i = 0; i < NN_COUNT(all); i++)
         test_free(all[i]);
+    if (r.sink)
+        test_free(r.sink);
+}
+
+static void check_attention(dpt_attention_shape s, double scale, bool finite_difference,
+                            double tol) {
+    check_sunk(s, scale, false, finite_difference, tol);
 }
 
 static dpt_attention_shape shape(int64_t n, int64_t hq, int64_t hkv, int64_t hd,
@@ -193,6 +242,45 @@ static void threads_share_the_heads(void **state) {
     check_attention(s, 1.0, false, 1e-5);
 }
 
+static void caps_bound_the_scores(void **state) {
+    (void)state;
+    dpt_attention_shape s = shape(9, 4, 2, 4, grouped);
+    for (s.cap = 0.5f; s.cap < 50.0f; s.cap *= 9.0f)
+        check_attention(s, 2.0, true, 1e-5);
+    s.window = 3;
+    s.cap = 1.0f;
+    check_attention(s, 2.0, true, 1e-5);
+    s = shape(700, 2, 2, 8, same); /* several blocks of queries and keys */
+    s.cap = 2.0f;
+    check_attention(s, 2.0, false, 1e-5);
+    s.window = 100;
+    s.threads = 5;
+    check_attention(s, 2.0, false, 1e-5);
+}
+
+static void sinks_take_their_share(void **state) {
+    (void)state;
+    check_sunk(shape(1, 1, 1, 1, same), 2.0, true, true, 1e-5);
+    dpt_attention_shape s = shape(9, 4, 2, 4, grouped);
+    check_sunk(s, 2.0, true, true, 1e-5);
+    s.window = 2;
+    s.cap = 1.5f;
+    check_sunk(s, 2.0, true, true, 1e-5);
+    check_sunk(shape(130, 4, 3, 8, ragged), 1.0, true, false, 1e-5);
+    check_sunk(shape(0, 4, 2, 4, grouped), 2.0, true, true, 1e-5);
+}
+
+/* A sink far above all scores takes everything, one far below nothing. */
+static void extreme_sinks_stay_finite(void **state) {
+    (void)state;
+    float o[] = {2, 2}, lse[] = {1, 1}, d[2];
+    const float sink[] = {3e38f, -3e38f}, d_o[] = {1, 1};
+    dpt_nn_attention_sink_forward(1, 2, 1, sink, o, 2, lse);
+    assert_true(o[0] == 0.0f && o[1] == 2.0f && lse[0] == 3e38f && lse[1] == 1.0f);
+    dpt_nn_attention_sink_backward(1, 2, 1, sink, o, d_o, 2, lse, d, 2);
+    assert_true(d[0] == 0.0f && d[1] == 0.0f);
+}
+
 static void a_kv_head_without_queries_gets_zero(void **state) {
     (void)state;
     check_attention(shape(6, 2, 3, 4, (const int32_t[]){2, 0}), 1.0, false, 1e-5);
@@ -232,6 +320,9 @@ int main(void) {
         cmocka_unit_test(small_shapes_match_finite_differences),
         cmocka_unit_test(blocks_fit_together),
         cmocka_unit_test(threads_share_the_heads),
+        cmocka_unit_test(caps_bound_the_scores),
+        cmocka_unit_test(sinks_take_their_share),
+        cmocka_unit_test(extreme_sinks_stay_finite),
         cmocka_unit_test(a_kv_head_without_queries_gets_zero),
         cmocka_unit_test(empty_shapes),
         cmocka_unit_test(extreme_scores_stay_finite),

@@ -26,6 +26,16 @@ static void error_function_is_within_its_bound(void **state) {
     assert_true(isnan(dpt_nn_erff(NAN)));
 }
 
+static void tanh_is_within_two_ulp(void **state) {
+    (void)state;
+    for (float x = -12.0f; x <= 12.0f; x += 0.0000713f)
+        assert_true(fabs((double)dpt_nn_tanhf(x) - tanh((double)x)) <=
+                    2.0 * 0x1p-23 * fabs(tanh((double)x)));
+    assert_true(dpt_nn_tanhf(1e-30f) == 1e-30f && dpt_nn_tanhf(0.0f) == 0.0f);
+    assert_true(dpt_nn_tanhf(INFINITY) == 1.0f && dpt_nn_tanhf(-INFINITY) == -1.0f);
+    assert_true(isnan(dpt_nn_tanhf(NAN)));
+}
+
 static double act(int kind, double x) {
     switch (kind) {
     case DPT_ACT_SILU:
@@ -146,6 +156,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(exponential_is_within_two_ulp),
         cmocka_unit_test(error_function_is_within_its_bound),
+        cmocka_unit_test(tanh_is_within_two_ulp),
         cmocka_unit_test(activations_match_reference),
         cmocka_unit_test(gated_units_match_reference),
         cmocka_unit_test(clamped_swiglu_matches_torch),
