@@ -41,7 +41,7 @@ typedef struct dpt_parts {
 /** Parts of all tensors of a catalog, from their names and shapes. Local.
  * @param[in] heads  query heads, of which one stored form (GPT-NeoX) needs the number; 0: not known, and such a
  *                   tensor is one part.
- * Errors: DPT_ERR_OUTPUT without memory; out is empty. */
+ * Errors: DPT_ERR_INPUT when there are more than an int counts; DPT_ERR_OUTPUT without memory; out is empty. */
 dpt_status dpt_parts_create(const dpt_catalog *catalog, int64_t heads, dpt_parts *out);
 void dpt_parts_destroy(dpt_parts *parts); /**< Local. */
 
