@@ -492,9 +492,9 @@ static dpt_status spectra_csv(dpt_report_plots *plots, const dpt_results *result
 }
 
 dpt_status dpt_report_spectra(dpt_report_plots *plots, FILE *html, const dpt_results *results) {
-    static const unsigned colours[DPT_ROLE_COUNT] = {0x888888, 0x4477aa, 0x66ccee, 0x228833,
-                                                     0xccbb44, 0xee6677, 0xaa3377, 0x332288,
-                                                     0x999933, 0x661100, 0xbbbbbb};
+    static const unsigned colours[DPT_ROLE_COUNT] = {
+        0x888888, 0x4477aa, 0x66ccee, 0x228833, 0x117733, 0xccbb44, 0xee6677,
+        0xaa3377, 0xcc3311, 0x332288, 0xee7733, 0x999933, 0x661100, 0xbbbbbb};
     char path[1024];
     char *text = NULL;
     size_t size = 0;

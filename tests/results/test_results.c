@@ -8,7 +8,6 @@
 #include "deltapath/base/sealed.h"
 #include "deltapath/hdf5/hdf5_image.h"
 #include "deltapath/hdf5/hdf5_plain.h"
-#include "deltapath/tensor/role.h"
 #include "deltapath/results/results.h"
 
 #include <fcntl.h>
@@ -503,55 +502,6 @@ static void test_other_columns(void **state) {
     wait_for_all();
 }
 
-static void test_parts(void **state) {
-    (void)state;
-    const struct {
-        const char *name;
-        int layer;
-        const char *kind;
-    } cases[] = {
-        {"model.embed_tokens.weight", -1, "embed"},
-        {"model.layers.31.self_attn.q_proj.weight", 31, "q"},
-        {"model.layers.3.self_attn.k_proj.bias", 3, "k"},
-        {"model.layers.3.self_attn.v_proj.weight", 3, "v"},
-        {"model.layers.3.self_attn.o_proj.weight", 3, "o"},
-        {"model.layers.3.self_attn.q_norm.weight", 3, "norm"},
-        {"model.layers.0.mlp.gate_proj.weight", 0, "gate"},
-        {"model.layers.0.mlp.up_proj.weight", 0, "up"},
-        {"model.layers.0.mlp.down_proj.weight", 0, "down"},
-        {"model.layers.0.input_layernorm.weight", 0, "norm"},
-        {"model.layers.0.post_attention_layernorm.weight", 0, "norm"},
-        {"model.norm.weight", -1, "norm"},
-        {"lm_head.weight", -1, "head"},
-        {"vit.embeddings.cls_token", -1, "embed"},
-        {"vit.embeddings.patch_embeddings.projection.weight", -1, "embed"},
-        {"vit.encoder.layer.11.attention.attention.query.weight", 11, "q"},
-        {"vit.encoder.layer.11.attention.output.dense.bias", 11, "o"},
-        {"vit.encoder.layer.11.intermediate.dense.weight", 11, "up"},
-        {"vit.encoder.layer.11.output.dense.weight", 11, "down"},
-        {"vit.encoder.layer.11.layernorm_before.weight", 11, "norm"},
-        {"vit.layernorm.weight", -1, "norm"},
-        {"classifier.weight", -1, "head"},
-        {"vision_model.embeddings.class_embedding", -1, "embed"},
-        {"vision_model.embeddings.position_embedding.weight", -1, "embed"},
-        {"vision_model.pre_layrnorm.weight", -1, "norm"},
-        {"vision_model.encoder.layers.5.self_attn.out_proj.weight", 5, "o"},
-        {"vision_model.encoder.layers.5.mlp.fc1.weight", 5, "up"},
-        {"vision_model.encoder.layers.5.mlp.fc2.weight", 5, "down"},
-        {"vision_model.encoder.layers.5.layer_norm2.bias", 5, "norm"},
-        {"visual_projection.weight", -1, "head"},
-        {"logit_scale", -1, "other"},
-        {"model.layers.99999999999.mlp.up_proj.weight", -1, "up"},
-        {"", -1, "other"},
-        {"...", -1, "other"},
-    };
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        dpt_role part = dpt_role_of(cases[i].name);
-        assert_int_equal(part.layer, cases[i].layer);
-        assert_string_equal(dpt_role_name(part.kind), cases[i].kind);
-    }
-}
-
 int main(int argc, char **argv) {
     dpt_log_configure(0, DPT_LOG_QUIET);
     const struct CMUnitTest tests[] = {
@@ -563,7 +513,6 @@ int main(int argc, char **argv) {
         cmocka_unit_test_setup_teardown(test_seeds, setup, teardown),
         cmocka_unit_test_setup_teardown(test_write_and_read, setup, teardown),
         cmocka_unit_test_setup_teardown(test_other_columns, setup, teardown),
-        cmocka_unit_test(test_parts),
     };
     return test_mpi_main(argc, argv, tests);
 }

@@ -15,12 +15,15 @@ typedef enum dpt_role_kind {
     DPT_ROLE_Q,
     DPT_ROLE_K,
     DPT_ROLE_V,
+    DPT_ROLE_QKV, /**< q, k and v in one tensor (tensor/part.h) */
     DPT_ROLE_O,
     DPT_ROLE_GATE,
-    DPT_ROLE_UP,   /**< also the first linear of a plain MLP (fc1) */
-    DPT_ROLE_DOWN, /**< also the second (fc2) */
+    DPT_ROLE_UP,      /**< also the first linear of a plain MLP (fc1) */
+    DPT_ROLE_GATE_UP, /**< gate and up in one tensor */
+    DPT_ROLE_DOWN,    /**< also the second linear (fc2) */
+    DPT_ROLE_ROUTER,  /**< of experts */
     DPT_ROLE_NORM,
-    DPT_ROLE_HEAD, /**< output head, classifier, projection */
+    DPT_ROLE_HEAD, /**< output head, classifier, projection, pooling before them */
     DPT_ROLE_OTHER,
     DPT_ROLE_COUNT
 } dpt_role_kind;
@@ -31,22 +34,30 @@ typedef struct dpt_role {
     dpt_role_kind kind;
 } dpt_role;
 
-/** Layer and kind of module from a HuggingFace tensor name: LLaMA, Mistral, Qwen, ViT, CLIP. Names
- * that follow none of them are DPT_ROLE_OTHER. Local. */
+/** Layer and kind of module from a tensor name, as HuggingFace writes those of decoders (LLaMA and its kin, Phi,
+ * OLMo, Gemma, GPT-NeoX, GPT-2, Mixtral, Qwen, gpt-oss) and image towers (ViT, CLIP, SigLIP, DINOv2). Names
+ * that follow none of them are DPT_ROLE_OTHER, and so are factors of channels and attention sinks. Local. */
 dpt_role dpt_role_of(const char *name);
 
-/** "embed", "q", "k", "v", "o", "gate", "up", "down", "norm", "head", "other". Local. */
+/** "embed", "q", "k", "v", "qkv", "o", "gate", "up", "gate_up", "down", "router", "norm", "head", "other". Local. */
 const char *dpt_role_name(dpt_role_kind kind);
 
 /** Its layer, "outside" or "0", or its kind of module. Local. */
 enum { DPT_ROLE_LABEL = 16 };
 void dpt_role_label(dpt_role role, bool by_layer, char label[DPT_ROLE_LABEL]);
 
-/** Whether it is the weight of a linear map of attention or MLP: a matrix whose name has none of embed,
- * lm_head, wte, wpe, norm, classifier, score. Local. */
+/** Whether it is the weight of a linear map of attention or MLP: a matrix, or those of all experts in one tensor,
+ * that is no router and whose name has none of embed, lm_head, wte, wpe, norm, classifier, score. Local. */
 bool dpt_role_is_linear(const dpt_tensor_info *info);
 
 /** Whether a tensor of that name has a row for each token of the vocabulary. Local. */
 bool dpt_role_has_vocabulary(const char *name);
+
+/** Number of the expert that a tensor belongs to alone (`experts.7.w1.weight`); -1: of none. Local. */
+int dpt_role_expert(const char *name);
+
+/** Whether a tensor has one item of its first side for each expert: a name with `experts`, and no number behind
+ * it. Local. */
+bool dpt_role_has_experts(const dpt_tensor_info *info);
 
 #endif
