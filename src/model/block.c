@@ -3,7 +3,6 @@
 #include "deltapath/nn/linear.h"
 #include "deltapath/nn/mlp.h"
 #include "deltapath/nn/norm.h"
-#include "deltapath/nn/rope.h"
 
 #include <math.h>
 #include <omp.h>
@@ -44,10 +43,7 @@ static void block_head_norm(const dpt_pass *pass, dpt_slot slot, int64_t heads, 
 static void block_heads_forward(const dpt_pass *pass, int64_t layer) {
     const dpt_work *k = pass->work;
     const dpt_slice *p = pass->slice;
-    if (pass->arch->rope[0].dim > 0)
-        dpt_nn_rope_forward(pass->sequences, pass->first, p->heads + p->kv_heads,
-                            pass->arch->head_dim, pass->arch->rope[0].dim / 2, k->cos, k->sin, k->qkv,
-                            p->qkv);
+    dpt_rotate_forward(pass, layer, k->qkv, p->qkv);
     for (int64_t s = 0; s < pass->sequences; s++) {
         int64_t at = pass->first[s];
         dpt_attention_shape shape = block_attention_shape(pass, layer, s);
@@ -162,10 +158,7 @@ static void block_heads_backward(const dpt_pass *pass, int64_t layer) {
                                   k->lse + at * p->heads, k->d_o + at * p->q, dq, dq + p->q,
                                   dq + p->q + p->kv, k->attention);
     }
-    if (pass->arch->rope[0].dim > 0)
-        dpt_nn_rope_backward(pass->sequences, pass->first, p->heads + p->kv_heads,
-                             pass->arch->head_dim, pass->arch->rope[0].dim / 2, k->cos, k->sin,
-                             k->dqkv, p->qkv);
+    dpt_rotate_backward(pass, layer, k->dqkv, p->qkv);
 }
 
 /* forward: y = norm(x) of each head. dy, of its layout, holds the gradient of y on entry and that of x on return.

@@ -14,14 +14,18 @@ static dpt_status model_make_tables(dpt_model *model) {
     const dpt_arch *arch = &model->arch;
     int64_t first = model->slice.begin[DPT_AXIS_KV_HEADS] / arch->head_dim;
     model->kv_of = dpt_mem_alloc(model->slice.heads, sizeof *model->kv_of, "key-value heads");
-    model->inv_freq =
-        dpt_mem_alloc(arch->rope[0].dim / 2, sizeof *model->inv_freq, "rotary frequencies");
-    if (model->kv_of == NULL || model->inv_freq == NULL)
+    if (model->kv_of == NULL)
         return DPT_ERR_OUTPUT;
     for (int64_t j = 0; j < model->slice.heads; j++)
         model->kv_of[j] =
             (int32_t)((model->slice.first_head + j) / (arch->heads / arch->kv_heads) - first);
-    dpt_nn_rope_inv_freq(&arch->rope[0], model->inv_freq);
+    for (int r = 0; r < DPT_ROPES; r++) {
+        model->inv_freq[r] =
+            dpt_mem_alloc(arch->rope[r].dim / 2, sizeof *model->inv_freq[r], "rotary frequencies");
+        if (model->inv_freq[r] == NULL)
+            return DPT_ERR_OUTPUT;
+        dpt_nn_rope_inv_freq(&arch->rope[r], model->inv_freq[r]);
+    }
     return DPT_OK;
 }
 
@@ -108,7 +112,8 @@ void dpt_model_destroy(dpt_model *model) {
     dpt_work_release(&model->work);
     dpt_arch_destroy(&model->arch);
     dpt_mem_free(model->kv_of);
-    dpt_mem_free(model->inv_freq);
+    for (int r = 0; r < DPT_ROPES; r++)
+        dpt_mem_free(model->inv_freq[r]);
     dpt_params_destroy(&model->params);
     dpt_catalog_destroy(&model->catalog);
     dpt_mem_free(model);

@@ -22,6 +22,12 @@ typedef struct dpt_norm_stats {
     float *mean, *rstd;
 } dpt_norm_stats;
 
+/** Tables of one rotary setting. */
+typedef struct dpt_rotary {
+    int64_t half;     /**< of the rotated width; 0: the setting is not there */
+    float *cos, *sin; /**< (longest, half) */
+} dpt_rotary;
+
 /** Buffers of a pass over at most `tokens` tokens; T is the number of tokens of the batch, of which H have a
  * prediction: all of them, or one an image. */
 typedef struct dpt_work {
@@ -40,7 +46,7 @@ typedef struct dpt_work {
     float *z, *dz, *length; /**< (H, D), (H, D), (H) embeddings of images, of length 1 */
     float *pixels;          /**< (patches, pixels here) */
     float *embedded;        /**< (T, C) input of the norm of the embedding */
-    float *cos, *sin;       /**< (longest, rotated half) */
+    dpt_rotary rotary[DPT_ROPES];
     float *attention, *products; /**< scratch of nn */
     float *e;                    /**< rows of E */
     float *arena;                /**< weights of a layer, of the embedding or of the head */
@@ -65,7 +71,7 @@ struct dpt_model {
     dpt_arch arch;
     dpt_slice slice;
     int32_t *kv_of;  /**< (query heads here) key-value head of each, counted from the first here */
-    float *inv_freq; /**< (rotated half) */
+    float *inv_freq[DPT_ROPES]; /**< (rotated half) of each setting */
     dpt_work work;
 };
 
@@ -145,6 +151,10 @@ void dpt_embed_tokens(dpt_pass *pass, float *x);
 void dpt_embed_tokens_backward(const dpt_pass *pass);
 void dpt_embed_patches(dpt_pass *pass, float *x);
 void dpt_embed_patches_backward(const dpt_pass *pass);
+
+/* rotate.c: the heads of queries and keys, which begin at qk in each row, by their positions; or back. */
+void dpt_rotate_forward(const dpt_pass *pass, int64_t layer, float *qk, int64_t ld);
+void dpt_rotate_backward(const dpt_pass *pass, int64_t layer, float *dqk, int64_t ld);
 
 /* block.c: one layer. The backward pass computes the activations again from the input x of the layer;
  * work->dx holds the gradient of its output on entry and that of x on return. */

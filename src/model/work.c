@@ -116,6 +116,15 @@ static int64_t work_delta_floats(const dpt_model *model) {
     return maximum;
 }
 
+static void work_lay_out_rotary(const dpt_arch *arch, int64_t longest, work_room *room,
+                                dpt_work *w) {
+    for (int r = 0; r < DPT_ROPES; r++) {
+        w->rotary[r].half = arch->rope[r].dim / 2;
+        w->rotary[r].cos = work_floats(room, longest * w->rotary[r].half);
+        w->rotary[r].sin = work_floats(room, longest * w->rotary[r].half);
+    }
+}
+
 /* Pointers into base for T tokens; @return the bytes. With base NULL only counts. */
 static int64_t work_lay_out(const dpt_model *model, int64_t T, int64_t longest, bool backward,
                             char *base, dpt_work *w) {
@@ -126,8 +135,7 @@ static int64_t work_lay_out(const dpt_model *model, int64_t T, int64_t longest, 
     work_lay_out_block(model, T, backward, &room, w);
     work_lay_out_images(model, T, &room, w);
     work_lay_out_head(model, arch->side > 0 ? work_images(model, T) : T, &room, w);
-    w->cos = work_floats(&room, longest * (arch->rope[0].dim / 2));
-    w->sin = work_floats(&room, longest * (arch->rope[0].dim / 2));
+    work_lay_out_rotary(arch, longest, &room, w);
     w->attention = work_floats(&room, (int64_t)dpt_nn_attention_scratch(&shape));
     w->products = work_floats(&room, (int64_t)dpt_nn_linear_terms_scratch(T, INT32_MAX));
     w->e = work_floats(&room, backward ? work_delta_floats(model) : 0);
@@ -160,7 +168,9 @@ dpt_status dpt_work_reserve(dpt_model *model, int64_t tokens, int64_t longest, b
     w->backward = backward;
     work_lay_out(model, tokens, longest, backward, w->base, w);
     dpt_weights_place(model, w->arena, w->w);
-    dpt_nn_rope_table(longest, model->arch.rope[0].dim / 2, model->inv_freq, w->cos, w->sin);
+    for (int r = 0; r < DPT_ROPES; r++)
+        dpt_nn_rope_table(longest, w->rotary[r].half, model->inv_freq[r], w->rotary[r].cos,
+                          w->rotary[r].sin);
     return DPT_OK;
 }
 
