@@ -20,11 +20,13 @@ static dpt_status model_make_tables(dpt_model *model) {
         model->kv_of[j] =
             (int32_t)((model->slice.first_head + j) / (arch->heads / arch->kv_heads) - first);
     for (int r = 0; r < DPT_ROPES; r++) {
+        int64_t half = dpt_nn_rope_half(&arch->rope[r]);
         model->inv_freq[r] =
-            dpt_mem_alloc(arch->rope[r].dim / 2, sizeof *model->inv_freq[r], "rotary frequencies");
+            dpt_mem_alloc(2 * half, sizeof *model->inv_freq[r], "rotary frequencies");
         if (model->inv_freq[r] == NULL)
             return DPT_ERR_OUTPUT;
-        dpt_nn_rope_inv_freq(&arch->rope[r], model->inv_freq[r]);
+        for (int is_long = 0; is_long < 2; is_long++)
+            dpt_nn_rope_inv_freq(&arch->rope[r], is_long, model->inv_freq[r] + is_long * half);
     }
     return DPT_OK;
 }

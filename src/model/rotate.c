@@ -1,23 +1,30 @@
 #include "transformer.h"
 
-/* Setting of the layer's rotation; NULL: none. */
-static const dpt_rotary *rotate_tables(const dpt_pass *pass, int64_t layer) {
+/* dpt_nn_rope_forward or dpt_nn_rope_backward. */
+typedef void (*rotate_fn)(int64_t n_seq, const int64_t *offsets, int64_t heads, int64_t head_dim,
+                          int64_t half, const float *cos, const float *sin, float *x, int64_t ldx);
+
+/* The length of a sequence can choose the frequencies, so that each is turned by itself: a sequence has the same
+ * loss in any batch. */
+static void rotate_layer(const dpt_pass *pass, int64_t layer, rotate_fn rotate, float *x,
+                         int64_t ld) {
     const dpt_arch *arch = pass->arch;
     int setting = arch->rope_of != NULL ? arch->rope_of[layer] : 0;
-    return setting >= 0 && arch->rope[setting].dim > 0 ? &pass->work->rotary[setting] : NULL;
+    if (setting < 0 || arch->rope[setting].dim == 0)
+        return;
+    const dpt_rotary *table = &pass->work->rotary[setting];
+    for (int64_t s = 0; s < pass->sequences; s++) {
+        int64_t n = pass->first[s + 1] - pass->first[s];
+        int is_long = dpt_nn_rope_is_long(&arch->rope[setting], n);
+        rotate(1, pass->first + s, pass->slice->heads + pass->slice->kv_heads, arch->head_dim,
+               table->half, table->cos[is_long], table->sin[is_long], x, ld);
+    }
 }
 
 void dpt_rotate_forward(const dpt_pass *pass, int64_t layer, float *qk, int64_t ld) {
-    const dpt_rotary *table = rotate_tables(pass, layer);
-    if (table != NULL)
-        dpt_nn_rope_forward(pass->sequences, pass->first, pass->slice->heads + pass->slice->kv_heads,
-                            pass->arch->head_dim, table->half, table->cos, table->sin, qk, ld);
+    rotate_layer(pass, layer, dpt_nn_rope_forward, qk, ld);
 }
 
 void dpt_rotate_backward(const dpt_pass *pass, int64_t layer, float *dqk, int64_t ld) {
-    const dpt_rotary *table = rotate_tables(pass, layer);
-    if (table != NULL)
-        dpt_nn_rope_backward(pass->sequences, pass->first,
-                             pass->slice->heads + pass->slice->kv_heads, pass->arch->head_dim,
-                             table->half, table->cos, table->sin, dqk, ld);
+    rotate_layer(pass, layer, dpt_nn_rope_backward, dqk, ld);
 }

@@ -24,8 +24,9 @@ typedef struct dpt_norm_stats {
 
 /** Tables of one rotary setting. */
 typedef struct dpt_rotary {
-    int64_t half;     /**< of the rotated width; 0: the setting is not there */
-    float *cos, *sin; /**< (longest, half) */
+    int64_t half; /**< of the rotated width; 0: the setting is not there */
+    float *cos[2],
+        *sin[2]; /**< (longest, half) of short and of long sequences, where these differ */
 } dpt_rotary;
 
 /** Buffers of a pass over at most `tokens` tokens; T is the number of tokens of the batch, of which H have a
@@ -70,8 +71,9 @@ struct dpt_model {
     bool bound; /**< an edit is loaded */
     dpt_arch arch;
     dpt_slice slice;
-    int32_t *kv_of;  /**< (query heads here) key-value head of each, counted from the first here */
-    float *inv_freq[DPT_ROPES]; /**< (rotated half) of each setting */
+    int32_t *kv_of; /**< (query heads here) key-value head of each, counted from the first here */
+    float
+        *inv_freq[DPT_ROPES]; /**< (2, rotated half) of each setting: of short and long sequences */
     dpt_work work;
 };
 

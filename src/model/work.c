@@ -119,9 +119,13 @@ static int64_t work_delta_floats(const dpt_model *model) {
 static void work_lay_out_rotary(const dpt_arch *arch, int64_t longest, work_room *room,
                                 dpt_work *w) {
     for (int r = 0; r < DPT_ROPES; r++) {
-        w->rotary[r].half = arch->rope[r].dim / 2;
-        w->rotary[r].cos = work_floats(room, longest * w->rotary[r].half);
-        w->rotary[r].sin = work_floats(room, longest * w->rotary[r].half);
+        dpt_rotary *table = &w->rotary[r];
+        table->half = dpt_nn_rope_half(&arch->rope[r]);
+        for (int is_long = 0; is_long < 2; is_long++) {
+            bool used = !is_long || dpt_nn_rope_is_long(&arch->rope[r], longest);
+            table->cos[is_long] = work_floats(room, used ? longest * table->half : 0);
+            table->sin[is_long] = work_floats(room, used ? longest * table->half : 0);
+        }
     }
 }
 
@@ -150,6 +154,17 @@ int64_t dpt_work_bytes(const dpt_model *model, int64_t tokens, int64_t longest, 
     return work_lay_out(model, tokens, longest, backward, NULL, &w);
 }
 
+static void work_fill_rotary(const dpt_model *model, int64_t longest, dpt_work *w) {
+    for (int r = 0; r < DPT_ROPES; r++) {
+        const dpt_rope_params *rope = &model->arch.rope[r];
+        dpt_rotary *table = &w->rotary[r];
+        int tables = dpt_nn_rope_is_long(rope, longest) ? 2 : 1;
+        for (int t = 0; t < tables; t++)
+            dpt_nn_rope_table(longest, table->half, model->inv_freq[r] + t * table->half,
+                              (float)dpt_nn_rope_scale(rope), table->cos[t], table->sin[t]);
+    }
+}
+
 dpt_status dpt_work_reserve(dpt_model *model, int64_t tokens, int64_t longest, bool backward) {
     dpt_work *w = &model->work;
     if (w->base != NULL && tokens <= w->tokens && longest <= w->longest &&
@@ -168,9 +183,7 @@ dpt_status dpt_work_reserve(dpt_model *model, int64_t tokens, int64_t longest, b
     w->backward = backward;
     work_lay_out(model, tokens, longest, backward, w->base, w);
     dpt_weights_place(model, w->arena, w->w);
-    for (int r = 0; r < DPT_ROPES; r++)
-        dpt_nn_rope_table(longest, w->rotary[r].half, model->inv_freq[r], w->rotary[r].cos,
-                          w->rotary[r].sin);
+    work_fill_rotary(model, longest, w);
     return DPT_OK;
 }
 

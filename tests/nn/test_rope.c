@@ -9,27 +9,37 @@
 static void frequencies_match_transformers(void **state) {
     (void)state;
     for (int64_t i = 0; i < NN_COUNT(golden_cases); i++) {
-        int64_t half = golden_cases[i].params.dim / 2;
+        const dpt_rope_params *params = &golden_cases[i].params;
+        int64_t half = golden_cases[i].half;
         float freq[64];
-        dpt_nn_rope_inv_freq(&golden_cases[i].params, freq);
+        assert_int_equal(dpt_nn_rope_half(params), half);
+        dpt_nn_rope_inv_freq(params, dpt_nn_rope_is_long(params, golden_length), freq);
         /* 4 units in the last place: torch's vectorised pow is not correctly rounded. */
         for (int64_t h = 0; h < half; h++)
             assert_true(fabsf(freq[h] - golden_cases[i].freq[h]) <= 4.8e-7f * freq[h]);
     }
 }
 
+static void scales_match_transformers(void **state) {
+    (void)state;
+    for (int64_t i = 0; i < NN_COUNT(golden_cases); i++)
+        assert_true(fabs(dpt_nn_rope_scale(&golden_cases[i].params) - golden_cases[i].scale) <
+                    1e-14);
+}
+
 static void tables_match_transformers(void **state) {
     (void)state;
-    int64_t n = golden_positions[NN_COUNT(golden_positions) - 1] + 1;
+    int64_t n = golden_length;
     float *c = nn_floats(n * 64, 1, 1), *s = nn_floats(n * 64, 1, 2);
     for (int64_t i = 0; i < NN_COUNT(golden_cases); i++) {
-        int64_t half = golden_cases[i].params.dim / 2;
-        dpt_nn_rope_table(n, half, golden_cases[i].freq, c, s);
+        int64_t half = golden_cases[i].half;
+        float scale = (float)golden_cases[i].scale, eps = 1.2e-7f * scale;
+        dpt_nn_rope_table(n, half, golden_cases[i].freq, scale, c, s);
         for (int64_t k = 0; k < NN_COUNT(golden_positions); k++)
             for (int64_t h = 0; h < half; h++) {
                 int64_t at = golden_positions[k] * half + h;
-                assert_true(fabsf(c[at] - golden_cases[i].cos[k * half + h]) <= 1.2e-7f);
-                assert_true(fabsf(s[at] - golden_cases[i].sin[k * half + h]) <= 1.2e-7f);
+                assert_true(fabsf(c[at] - golden_cases[i].cos[k * half + h]) <= eps);
+                assert_true(fabsf(s[at] - golden_cases[i].sin[k * half + h]) <= eps);
             }
     }
     test_free(c);
@@ -53,10 +63,10 @@ static void packed_sequences_restart_at_position_zero(void **state) {
     (void)state;
     enum { HEADS = 3, HEAD_DIM = 10, HALF = 4, LD = HEADS * HEAD_DIM + 1, ROWS = 9 };
     const int64_t offsets[] = {0, 4, 4, 5, 9}; /* an empty sequence among them */
-    dpt_rope_params params = {DPT_ROPE_DEFAULT, 2 * HALF, 100.0, 0, 0, 0, 0};
+    dpt_rope_params params = {.dim = 2 * HALF, .theta = 100.0};
     float freq[HALF], c[4 * HALF], s[4 * HALF];
-    dpt_nn_rope_inv_freq(&params, freq);
-    dpt_nn_rope_table(4, HALF, freq, c, s);
+    dpt_nn_rope_inv_freq(&params, false, freq);
+    dpt_nn_rope_table(4, HALF, freq, 1.25f, c, s);
     float *x = nn_floats(ROWS * LD, 1, 1), *y = nn_floats(ROWS * LD, 1, 1);
     dpt_nn_rope_forward(4, offsets, HEADS, HEAD_DIM, HALF, c, s, y, LD);
     for (int64_t q = 0; q < 4; q++)
@@ -97,6 +107,7 @@ static void nothing_to_rotate(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(frequencies_match_transformers),
+        cmocka_unit_test(scales_match_transformers),
         cmocka_unit_test(tables_match_transformers),
         cmocka_unit_test(packed_sequences_restart_at_position_zero),
         cmocka_unit_test(nothing_to_rotate),
