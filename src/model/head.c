@@ -107,8 +107,8 @@ static void head_forward(dpt_pass *pass, int64_t row, int64_t n, const float *y)
 static void head_backward(dpt_pass *pass, int64_t row, int64_t n, const float *y, float *dy) {
     const dpt_work *k = pass->work;
     int64_t C = pass->width, v = pass->slice->v, D = pass->arch->length[DPT_AXIS_PROJECTION];
-    dpt_nn_ce_backward(n, v, pass->slice->begin[DPT_AXIS_VOCABULARY], k->logits, v,
-                       k->targets + row, k->max + row, k->sums, k->scale + row);
+    dpt_nn_ce_backward(n, v, pass->slice->begin[DPT_AXIS_VOCABULARY], (float)pass->arch->logit_cap,
+                       k->logits, v, k->targets + row, k->max + row, k->sums, k->scale + row);
     if (pass->arch->row[DPT_SLOT_TEXT] != NULL) {
         dpt_nn_linear_backward_input(n, v, D, k->logits, v, k->w[DPT_SLOT_TEXT], D, false,
                                      k->dz + row * D, D);
@@ -149,6 +149,9 @@ void dpt_head_run(dpt_pass *pass) {
     for (int64_t row = 0; row < pass->scored; row += step) {
         int64_t n = pass->scored - row < step ? pass->scored - row : step;
         head_forward(pass, row, n, y + row * C);
+        if (pass->arch->logit_cap > 0.0)
+            dpt_nn_ce_cap(n, pass->slice->v, (float)pass->arch->logit_cap, k->logits,
+                          pass->slice->v);
         if (pass->call->logits != NULL)
             head_give(pass, row, n);
         head_score(pass, row, n);

@@ -1,6 +1,7 @@
 #include "deltapath/nn/cross_entropy.h"
 
 #include <math.h>
+#include <stdbool.h>
 
 #include "vexp.h"
 
@@ -30,6 +31,17 @@ static double sum_exp(int64_t V, const float *row, float max) {
     return sum;
 }
 
+void dpt_nn_ce_cap(int64_t R, int64_t V, float cap, float *logits, int64_t ld) {
+    /* logits (R,V) */
+#pragma omp parallel for schedule(static) if (R * V >= PARALLEL_MIN)
+    for (int64_t r = 0; r < R; r++) {
+        float *row = logits + r * ld;
+#pragma omp simd
+        for (int64_t v = 0; v < V; v++)
+            row[v] = cap * dpt_nn_tanhf(row[v] / cap);
+    }
+}
+
 void dpt_nn_ce_row_max(int64_t R, int64_t V, const float *logits, int64_t ld, float *max) {
     /* logits (R,V), max (R) */
 #pragma omp parallel for schedule(static) if (R * V >= PARALLEL_MIN)
@@ -57,22 +69,35 @@ void dpt_nn_ce_loss(int64_t R, const float *max, const double *sumexp, const dou
         loss[r] = log(sumexp[r]) + ((double)max[r] - target_logit[r]);
 }
 
-void dpt_nn_ce_backward(int64_t R, int64_t V, int64_t v0, float *logits, int64_t ld,
+/** Derivative of cap tanh(z / cap) where it has the value s; 1 without a cap. */
+static inline float cap_slope(float cap, float s) {
+    return cap > 0.0f ? (1.0f - s / cap) * (1.0f + s / cap) : 1.0f;
+}
+
+void dpt_nn_ce_backward(int64_t R, int64_t V, int64_t v0, float cap, float *logits, int64_t ld,
                         const int32_t *targets, const float *max, const double *sumexp,
                         const float *scale) {
     /* logits (R,V), targets (R), max (R), sumexp (R), scale (R) */
-    /* forward: loss = log(sumexp) + max - logits[target] */
+    /* forward: s = cap tanh(logits / cap), loss = log(sumexp) + max - s[target] */
 #pragma omp parallel for schedule(static) if (R * V >= PARALLEL_MIN)
     for (int64_t r = 0; r < R; r++) {
         float *row = logits + r * ld;
         float m = max[r];
         float factor = (float)((double)scale[r] / sumexp[r]);
-#pragma omp simd
-        for (int64_t v = 0; v < V; v++)
-            row[v] = factor * dpt_nn_expf(row[v] - m);
         int64_t il = targets[r] - v0;
-        if (il >= 0 && il < V)
-            row[il] -= scale[r];
+        bool here = il >= 0 && il < V;
+        float of_target = here ? scale[r] * cap_slope(cap, row[il]) : 0.0f;
+        if (cap > 0.0f) {
+#pragma omp simd
+            for (int64_t v = 0; v < V; v++)
+                row[v] = factor * dpt_nn_expf(row[v] - m) * cap_slope(cap, row[v]);
+        } else {
+#pragma omp simd
+            for (int64_t v = 0; v < V; v++)
+                row[v] = factor * dpt_nn_expf(row[v] - m);
+        }
+        if (here)
+            row[il] -= of_target;
     }
 }
 

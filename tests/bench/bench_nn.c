@@ -121,7 +121,7 @@ static void run_ce_backward(void) {
     static double sums[ELEMENTS / VOCAB];
     for (int64_t i = 0; i < ELEMENTS / VOCAB; i++)
         sums[i] = 1e6;
-    dpt_nn_ce_backward(ELEMENTS / VOCAB, VOCAB, 0, c, VOCAB, targets, b, sums, scratch);
+    dpt_nn_ce_backward(ELEMENTS / VOCAB, VOCAB, 0, 0.0f, c, VOCAB, targets, b, sums, scratch);
 }
 
 static void run_terms(void) {

@@ -5,19 +5,24 @@
 
 typedef struct {
     int64_t R, V;
+    double cap; /**< 0: none */
     double *logits;
     const int32_t *targets;
     const float *scale;
 } reference;
 
+static double logit(const reference *r, int64_t row, int64_t v) {
+    double z = r->logits[row * r->V + v];
+    return r->cap > 0.0 ? r->cap * tanh(z / r->cap) : z;
+}
+
 static double row_loss(const reference *r, int64_t row) {
-    const double *a = r->logits + row * r->V;
     double max = -INFINITY, sum = 0.0;
     for (int64_t v = 0; v < r->V; v++)
-        max = fmax(max, a[v]);
+        max = fmax(max, logit(r, row, v));
     for (int64_t v = 0; v < r->V; v++)
-        sum += exp(a[v] - max);
-    return log(sum) + max - a[r->targets[row]];
+        sum += exp(logit(r, row, v) - max);
+    return log(sum) + max - logit(r, row, r->targets[row]);
 }
 
 static double scaled_loss(void *context) {
@@ -29,8 +34,8 @@ static double scaled_loss(void *context) {
 }
 
 /** Runs the pieces over column blocks as ranks would, reducing by hand. */
-static void check_blocks(int64_t R, int64_t V, int64_t ld, const int64_t *cut, int blocks,
-                         double logit_scale, bool finite_difference) {
+static void check_capped(int64_t R, int64_t V, int64_t ld, const int64_t *cut, int blocks,
+                         double logit_scale, float cap, bool finite_difference) {
     float *logits = nn_floats(R * ld, logit_scale, 1), *scale = nn_floats(R, 1, 2);
     float *max = nn_floats(R, 1, 3), *part = nn_floats(R, 1, 4);
     double *sumexp = nn_doubles(R), *target = nn_doubles(R), *part_sum = nn_doubles(R);
@@ -39,10 +44,12 @@ static void check_blocks(int64_t R, int64_t V, int64_t ld, const int64_t *cut, i
     uint64_t seed = 5;
     for (int64_t r = 0; r < R; r++)
         targets[r] = (int32_t)((nn_random(&seed) + 1.0) * 0.5 * (double)V);
-    reference ref = {R, V, nn_doubles(R * V), targets, scale};
+    reference ref = {R, V, (double)cap, nn_doubles(R * V), targets, scale};
     for (int64_t i = 0; i < R * V; i++)
         ref.logits[i] = (double)logits[i / V * ld + i % V];
 
+    for (int b = 0; b < blocks && cap > 0.0f; b++)
+        dpt_nn_ce_cap(R, cut[b + 1] - cut[b], cap, logits + cut[b], ld);
     for (int64_t r = 0; r < R; r++)
         max[r] = -INFINITY;
     for (int b = 0; b < blocks; b++) {
@@ -63,23 +70,37 @@ static void check_blocks(int64_t R, int64_t V, int64_t ld, const int64_t *cut, i
         want[r] = row_loss(&ref, r);
     nn_assert_near_double(R, loss, want, 1e-6);
     for (int b = 0; b < blocks; b++)
-        dpt_nn_ce_backward(R, cut[b + 1] - cut[b], cut[b], logits + cut[b], ld, targets, max,
+        dpt_nn_ce_backward(R, cut[b + 1] - cut[b], cut[b], cap, logits + cut[b], ld, targets, max,
                            sumexp, scale);
     if (finite_difference) {
         double *gradient = nn_finite_difference(scaled_loss, &ref, ref.logits, R * V);
         nn_assert_near(R, V, logits, ld, gradient, 1e-5);
         test_free(gradient);
     }
-    for (int64_t r = 0; r < R; r++) { /* the gradient of a softmax sums to zero over the row */
+    for (int64_t r = 0; r < R;
+         r++) { /* without a cap the gradient of a softmax sums to zero over the row */
         double sum = 0.0;
         for (int64_t v = 0; v < V; v++)
             sum += (double)logits[r * ld + v];
-        assert_true(fabs(sum) < 2e-6);
+        assert_true(cap > 0.0f || fabs(sum) < 2e-6);
     }
     void *all[] = {logits,   scale,       max,  part, sumexp,  target,
                    part_sum, part_target, loss, want, targets, ref.logits};
     for (int64_t i = 0; i < NN_COUNT(all); i++)
         test_free(all[i]);
+}
+
+static void check_blocks(int64_t R, int64_t V, int64_t ld, const int64_t *cut, int blocks,
+                         double logit_scale, bool finite_difference) {
+    check_capped(R, V, ld, cut, blocks, logit_scale, 0.0f, finite_difference);
+}
+
+static void capped_logits_match_reference(void **state) {
+    (void)state;
+    const int64_t four[] = {0, 7, 7, 22, 23};
+    for (float cap = 1.0f; cap < 50.0f; cap *= 6.0f)
+        check_capped(6, 23, 26, four, 4, 5.0, cap, true);
+    check_capped(0, 23, 23, four, 4, 3.0, 2.0f, true);
 }
 
 static void loss_and_gradient_match_reference(void **state) {
@@ -108,7 +129,7 @@ static void a_certain_row_has_no_loss(void **state) {
     dpt_nn_ce_sums(1, 3, 0, logits, 3, target, max, sum, at);
     dpt_nn_ce_loss(1, max, sum, at, at);
     assert_true(at[0] == 0.0);
-    dpt_nn_ce_backward(1, 3, 0, logits, 3, target, max, sum, scale);
+    dpt_nn_ce_backward(1, 3, 0, 0.0f, logits, 3, target, max, sum, scale);
     assert_true(logits[0] == 0.0f && logits[1] == 0.0f && logits[2] == 0.0f);
 }
 
@@ -146,6 +167,7 @@ static void argmax_takes_the_first_of_equals(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(loss_and_gradient_match_reference),
+        cmocka_unit_test(capped_logits_match_reference),
         cmocka_unit_test(long_rows_and_extreme_logits),
         cmocka_unit_test(a_certain_row_has_no_loss),
         cmocka_unit_test(an_empty_block_is_neutral),

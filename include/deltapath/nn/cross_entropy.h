@@ -12,6 +12,15 @@
 
 #include <stdint.h>
 
+/** Bounds the logits of this block before anything else looks at them.
+ *
+ * Local.
+ * Computes: logits[r,v] = cap tanh(logits[r,v] / cap).   Source: arXiv:2408.00118.
+ * @param[in]     cap     above 0.
+ * @param[in,out] logits  (R, V), leading dimension ld.
+ */
+void dpt_nn_ce_cap(int64_t R, int64_t V, float cap, float *logits, int64_t ld);
+
 /** Largest logit of each row in this block.
  *
  * Local.
@@ -45,12 +54,14 @@ void dpt_nn_ce_loss(int64_t R, const float *max, const double *sumexp, const dou
 /** Replaces the logits of this block by the gradient of sum_r scale[r] loss[r].
  *
  * Local.
- * Computes: d[r,v] = scale[r] (exp(logits[r,v] - max[r]) / sumexp[r] - [v0 + v = targets[r]]).
+ * Computes: d[r,v] = scale[r] (exp(logits[r,v] - max[r]) / sumexp[r] - [v0 + v = targets[r]]), times
+ *   1 - (logits[r,v] / cap)^2 with a cap.
+ * @param[in]     cap     with which dpt_nn_ce_cap made the logits; 0: it did not.
  * @param[in]     sumexp  (R) over the whole vocabulary.
  * @param[in]     scale   (R) weight of each row in the loss.
  * @param[in,out] logits  (R, V), leading dimension ld: logits in, gradient out.
  */
-void dpt_nn_ce_backward(int64_t R, int64_t V, int64_t v0, float *logits, int64_t ld,
+void dpt_nn_ce_backward(int64_t R, int64_t V, int64_t v0, float cap, float *logits, int64_t ld,
                         const int32_t *targets, const float *max, const double *sumexp,
                         const float *scale);
 
