@@ -97,8 +97,8 @@ static void accumulate_norm_squares(const dpt_accumulator *to, int weight, dpt_r
             dpt_nn_layernorm_backward_weight(own.n, C, own.dy, own.lddy, own.x, own.ldx,
                                              mean + begin, rstd + begin, false, g);
         else
-            dpt_nn_rmsnorm_backward_weight(own.n, C, own.dy, own.lddy, own.x, own.ldx, rstd + begin,
-                                           false, g);
+            dpt_nn_rmsnorm_backward_weight(own.n, C, own.dy, own.lddy, own.x, own.ldx,
+                                           rstd != NULL ? rstd + begin : NULL, false, g);
         accumulate_square(to, weight, own.sample[0], C, g);
         begin += own.n;
     }
@@ -177,6 +177,10 @@ void dpt_accumulate_norm(const dpt_accumulator *to, int weight, int bias, dpt_ro
     else
         dpt_nn_rmsnorm_terms(rows.n, C, rows.dy, rows.lddy, rows.x, rows.ldx, rstd, to->e, term);
     accumulate_by_sample(to, weight, rows);
+}
+
+void dpt_accumulate_scale(const dpt_accumulator *to, int weight, dpt_rows rows) {
+    dpt_accumulate_norm(to, weight, -1, rows, NULL, NULL);
 }
 
 void dpt_accumulate_embed(const dpt_accumulator *to, int table, dpt_rows rows,

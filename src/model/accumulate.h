@@ -44,9 +44,11 @@ int64_t dpt_accumulate_delta_floats(const dpt_param *param, bool whole);
 void dpt_accumulate_linear(const dpt_accumulator *to, int weight, dpt_rows rows);
 /** y = x + b; b has one element a column of dy, whatever its shape. */
 void dpt_accumulate_bias(const dpt_accumulator *to, int bias, dpt_rows rows);
-/** y = w (x - mean) rstd + b; without mean y = w x rstd. */
+/** y = w (x - mean) rstd + b; without mean y = w x rstd, rstd NULL is 1. */
 void dpt_accumulate_norm(const dpt_accumulator *to, int weight, int bias, dpt_rows rows,
                          const float *mean, const float *rstd);
+/** y = w x, a factor for each column (dpt_nn_scale). */
+void dpt_accumulate_scale(const dpt_accumulator *to, int weight, dpt_rows rows);
 /** y = row token - begin of the table, of whose rows this rank holds [begin, end). Rows have no x.
  * @param[in] tokens (rows.n); those outside are other ranks'. */
 void dpt_accumulate_embed(const dpt_accumulator *to, int table, dpt_rows rows,
