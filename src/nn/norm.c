@@ -5,21 +5,45 @@
 
 enum { COLUMNS = 256, PARALLEL_MIN = 1 << 15 };
 
+static double row_squares(int64_t C, const float *x) {
+    double sum = 0.0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t c = 0; c < C; c++)
+        sum += (double)x[c] * (double)x[c];
+    return sum;
+}
+
+/** y = w (x rstd), from the sum of squares of a row of `total` elements; @return rstd. */
+static float row_scale(int64_t C, int64_t total, double sum, float eps, const float *x,
+                       const float *w, float *y) {
+    float r = (float)(1.0 / sqrt(sum / (double)total + (double)eps));
+#pragma omp simd
+    for (int64_t c = 0; c < C; c++)
+        y[c] = w[c] * (x[c] * r);
+    return r;
+}
+
+/** sum_c dy w x */
+static double row_dot(int64_t C, const float *dy, const float *w, const float *x) {
+    double dot = 0.0;
+#pragma omp simd reduction(+ : dot)
+    for (int64_t c = 0; c < C; c++)
+        dot += (double)(dy[c] * w[c]) * (double)x[c];
+    return dot;
+}
+
+/** Factor of x in the gradient of a row of `total` elements. */
+static float row_shift(int64_t total, double dot, float r) {
+    return (float)(dot / (double)total * (double)r * (double)r * (double)r);
+}
+
 void dpt_nn_rmsnorm_forward(int64_t T, int64_t C, const float *x, int64_t ldx, const float *w,
                             float eps, float *y, int64_t ldy, float *rstd) {
     /* x (T,C), w (C), y (T,C), rstd (T) */
 #pragma omp parallel for schedule(static) if (T * C >= PARALLEL_MIN)
     for (int64_t t = 0; t < T; t++) {
         const float *xt = x + t * ldx;
-        float *yt = y + t * ldy;
-        double sum = 0.0;
-#pragma omp simd reduction(+ : sum)
-        for (int64_t c = 0; c < C; c++)
-            sum += (double)xt[c] * (double)xt[c];
-        float r = (float)(1.0 / sqrt(sum / (double)C + (double)eps));
-#pragma omp simd
-        for (int64_t c = 0; c < C; c++)
-            yt[c] = w[c] * (xt[c] * r);
+        float r = row_scale(C, C, row_squares(C, xt), eps, xt, w, y + t * ldy);
         if (rstd)
             rstd[t] = r;
     }
@@ -34,12 +58,7 @@ void dpt_nn_rmsnorm_backward_input(int64_t T, int64_t C, const float *dy, int64_
     for (int64_t t = 0; t < T; t++) {
         const float *dyt = dy + t * lddy, *xt = x + t * ldx;
         float *dxt = dx + t * lddx;
-        float r = rstd[t];
-        double dot = 0.0;
-#pragma omp simd reduction(+ : dot)
-        for (int64_t c = 0; c < C; c++)
-            dot += (double)(dyt[c] * w[c]) * (double)xt[c];
-        float shift = (float)(dot / (double)C * (double)r * (double)r * (double)r);
+        float r = rstd[t], shift = row_shift(C, row_dot(C, dyt, w, xt), r);
         if (accumulate) {
 #pragma omp simd
             for (int64_t c = 0; c < C; c++)
@@ -52,7 +71,67 @@ void dpt_nn_rmsnorm_backward_input(int64_t T, int64_t C, const float *dy, int64_
     }
 }
 
-/** dw[c] (+)= sum_t dy[t,c] (x[t,c] - mean[t]) rstd[t]; mean NULL stands for 0. */
+void dpt_nn_rmsnorm_squares(int64_t T, int64_t C, const float *x, int64_t ldx, double *sum) {
+    /* x (T,C), sum (T) */
+#pragma omp parallel for schedule(static) if (T * C >= PARALLEL_MIN)
+    for (int64_t t = 0; t < T; t++)
+        sum[t] += row_squares(C, x + t * ldx);
+}
+
+void dpt_nn_rmsnorm_scale(int64_t T, int64_t C, int64_t total, const double *sum, float eps,
+                          const float *x, int64_t ldx, const float *w, float *y, int64_t ldy,
+                          float *rstd) {
+    /* sum (T), x (T,C), w (C), y (T,C), rstd (T) */
+#pragma omp parallel for schedule(static) if (T * C >= PARALLEL_MIN)
+    for (int64_t t = 0; t < T; t++) {
+        float r = row_scale(C, total, sum[t], eps, x + t * ldx, w, y + t * ldy);
+        if (rstd)
+            rstd[t] = r;
+    }
+}
+
+void dpt_nn_rmsnorm_dots(int64_t T, int64_t C, const float *dy, int64_t lddy, const float *x,
+                         int64_t ldx, const float *w, double *dot) {
+    /* dy (T,C), x (T,C), w (C), dot (T) */
+#pragma omp parallel for schedule(static) if (T * C >= PARALLEL_MIN)
+    for (int64_t t = 0; t < T; t++)
+        dot[t] += row_dot(C, dy + t * lddy, w, x + t * ldx);
+}
+
+void dpt_nn_rmsnorm_backward_scale(int64_t T, int64_t C, int64_t own, int64_t total,
+                                   const double *dot, const float *dy, int64_t lddy, const float *x,
+                                   int64_t ldx, const float *w, const float *rstd, float *dx,
+                                   int64_t lddx) {
+    /* dot (T), dy (T,C), x (T,C), w (C), rstd (T), dx (T,C) */
+    /* forward: rstd = 1/sqrt(mean(x^2) + eps) over `total` columns, y = w (x rstd) */
+#pragma omp parallel for schedule(static) if (T * C >= PARALLEL_MIN)
+    for (int64_t t = 0; t < T; t++) {
+        const float *dyt = dy + t * lddy, *xt = x + t * ldx;
+        float *dxt = dx + t * lddx;
+        float r = rstd[t], shift = row_shift(total, dot[t], r);
+#pragma omp simd
+        for (int64_t c = 0; c < own; c++)
+            dxt[c] = dyt[c] * w[c] * r - xt[c] * shift;
+#pragma omp simd
+        for (int64_t c = own; c < C; c++)
+            dxt[c] = dyt[c] * w[c] * r;
+    }
+}
+
+void dpt_nn_scale(int64_t T, int64_t C, const float *x, int64_t ldx, const float *w, float *y,
+                  int64_t ldy) {
+    /* x (T,C), w (C), y (T,C) */
+#pragma omp parallel for schedule(static) if (T * C >= PARALLEL_MIN)
+    for (int64_t t = 0; t < T; t++) {
+        const float *xt = x + t * ldx;
+        float *yt = y + t * ldy;
+#pragma omp simd
+        for (int64_t c = 0; c < C; c++)
+            yt[c] = xt[c] * w[c];
+    }
+}
+
+/** dw[c] (+)= sum_t dy[t,c] (x[t,c] - mean[t]) rstd[t]; mean NULL stands for 0, rstd NULL for 1. */
 static void add_weight_gradient(int64_t T, int64_t C, const float *dy, int64_t lddy, const float *x,
                                 int64_t ldx, const float *mean, const float *rstd, bool accumulate,
                                 float *dw) {
@@ -62,7 +141,7 @@ static void add_weight_gradient(int64_t T, int64_t C, const float *dy, int64_t l
         int64_t width = C - c0 < COLUMNS ? C - c0 : COLUMNS;
         for (int64_t t = 0; t < T; t++) {
             const float *dyt = dy + t * lddy + c0, *xt = x + t * ldx + c0;
-            float m = mean ? mean[t] : 0.0f, r = rstd[t];
+            float m = mean ? mean[t] : 0.0f, r = rstd ? rstd[t] : 1.0f;
             for (int64_t c = 0; c < width; c++)
                 sum[c] += (double)(dyt[c] * ((xt[c] - m) * r));
         }
@@ -71,7 +150,7 @@ static void add_weight_gradient(int64_t T, int64_t C, const float *dy, int64_t l
     }
 }
 
-/** term[t] += sum_c dy[t,c] (x[t,c] - mean[t]) rstd[t] e[c]; mean NULL stands for 0. */
+/** term[t] += sum_c dy[t,c] (x[t,c] - mean[t]) rstd[t] e[c]; mean NULL stands for 0, rstd NULL for 1. */
 static void add_terms(int64_t T, int64_t C, const float *dy, int64_t lddy, const float *x,
                       int64_t ldx, const float *mean, const float *rstd, const float *e,
                       double *term) {
@@ -83,7 +162,7 @@ static void add_terms(int64_t T, int64_t C, const float *dy, int64_t lddy, const
 #pragma omp simd reduction(+ : sum)
         for (int64_t c = 0; c < C; c++)
             sum += (double)(dyt[c] * (xt[c] - m)) * (double)e[c];
-        term[t] += sum * (double)rstd[t];
+        term[t] += rstd ? sum * (double)rstd[t] : sum;
     }
 }
 

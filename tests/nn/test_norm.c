@@ -131,6 +131,84 @@ static void gradient_may_overwrite_its_argument(void **state) {
     test_free(in_place);
 }
 
+/** Column blocks as ranks have them, block b with the columns [begin, end), of which it counts the first `own`;
+ * columns of two blocks are in both. */
+typedef struct {
+    int64_t begin, end, own;
+} block;
+
+/** Block b's part of dy: two blocks have unequal parts of a column that both hold. */
+static void split_gradient(int64_t T, int64_t C, int64_t b, block at, const float *dy, float *out) {
+    for (int64_t t = 0; t < T; t++)
+        for (int64_t c = at.begin; c < at.end; c++) {
+            bool counted_later = c >= at.begin + at.own, held_before = b > 0 && c == at.begin;
+            out[t * C + c] = dy[t * C + c] * (counted_later ? 0.75f : held_before ? 0.25f : 1.0f);
+        }
+}
+
+static void column_blocks_make_the_whole(void **state) {
+    (void)state;
+    enum { T = 5, C = 12 };
+    static const block blocks[] = {{0, 6, 5}, {5, 5, 0}, {5, 10, 4}, {9, 12, 3}};
+    const float eps = 1e-2f;
+    float *x = nn_floats(T * C, 1, 1), *w = nn_floats(C, 1, 2), *dy = nn_floats(T * C, 1, 3);
+    float y[T * C], rstd[T], dx[T * C], dw[C], part[T * C], part_dw[C];
+    float out[T * C] = {0}, sum_dx[T * C] = {0}, sum_dw[C] = {0};
+    double squares[T] = {0}, dot[T] = {0};
+    dpt_nn_rmsnorm_forward(T, C, x, C, w, eps, y, C, rstd);
+    dpt_nn_rmsnorm_backward_input(T, C, dy, C, x, C, w, rstd, false, dx, C);
+    dpt_nn_rmsnorm_backward_weight(T, C, dy, C, x, C, rstd, false, dw);
+    for (int64_t b = 0; b < NN_COUNT(blocks); b++) {
+        int64_t at = blocks[b].begin;
+        split_gradient(T, C, b, blocks[b], dy, part);
+        dpt_nn_rmsnorm_squares(T, blocks[b].own, x + at, C, squares);
+        dpt_nn_rmsnorm_dots(T, blocks[b].end - at, part + at, C, x + at, C, w + at, dot);
+    }
+    for (int64_t b = 0; b < NN_COUNT(blocks); b++) {
+        int64_t at = blocks[b].begin, width = blocks[b].end - at;
+        split_gradient(T, C, b, blocks[b], dy, part);
+        dpt_nn_rmsnorm_scale(T, width, C, squares, eps, x + at, C, w + at, out + at, C, rstd);
+        dpt_nn_rmsnorm_backward_weight(T, width, part + at, C, x + at, C, rstd, false, part_dw);
+        dpt_nn_rmsnorm_backward_scale(T, width, blocks[b].own, C, dot, part + at, C, x + at, C,
+                                      w + at, rstd, part + at, C); /* in place */
+        for (int64_t i = 0; i < T * C; i++)
+            sum_dx[i] += i % C >= at && i % C < at + width ? part[i] : 0.0f;
+        for (int64_t c = 0; c < width; c++)
+            sum_dw[at + c] += part_dw[c];
+    }
+    for (int64_t i = 0; i < T * C; i++)
+        assert_true(fabsf(out[i] - y[i]) < 1e-6f && fabsf(sum_dx[i] - dx[i]) < 2e-6f);
+    for (int64_t c = 0; c < C; c++)
+        assert_true(fabsf(sum_dw[c] - dw[c]) < 2e-6f);
+    test_free(x);
+    test_free(w);
+    test_free(dy);
+}
+
+static void factors_of_columns_match_reference(void **state) {
+    (void)state;
+    enum { T = 4, C = 19, LD = 21 };
+    float *x = nn_floats(T * LD, 1, 1), *w = nn_floats(C, 1, 2), *dy = nn_floats(T * LD, 1, 3);
+    float *e = nn_floats(C, 1, 4), dw[C];
+    double want[T * C], want_dw[C] = {0}, term[T] = {0}, want_term[T] = {0};
+    for (int i = 0; i < T * C; i++) {
+        double xi = (double)x[i / C * LD + i % C], di = (double)dy[i / C * LD + i % C];
+        want[i] = xi * (double)w[i % C];
+        want_dw[i % C] += di * xi;
+        want_term[i / C] += di * xi * (double)e[i % C];
+    }
+    dpt_nn_rmsnorm_backward_weight(T, C, dy, LD, x, LD, NULL, false, dw);
+    nn_assert_near(1, C, dw, C, want_dw, 1e-6);
+    dpt_nn_rmsnorm_terms(T, C, dy, LD, x, LD, NULL, e, term);
+    nn_assert_near_double(T, term, want_term, 1e-6);
+    dpt_nn_scale(T, C, x, LD, w, x, LD); /* in place */
+    nn_assert_near(T, C, x, LD, want, 1e-6);
+    test_free(x);
+    test_free(w);
+    test_free(dy);
+    test_free(e);
+}
+
 static void a_row_of_zeros_and_a_huge_row_stay_finite(void **state) {
     (void)state;
     enum { C = 40 };
@@ -151,6 +229,8 @@ int main(void) {
         cmocka_unit_test(rmsnorm_matches_reference),
         cmocka_unit_test(layernorm_matches_reference),
         cmocka_unit_test(gradient_may_overwrite_its_argument),
+        cmocka_unit_test(column_blocks_make_the_whole),
+        cmocka_unit_test(factors_of_columns_match_reference),
         cmocka_unit_test(a_row_of_zeros_and_a_huge_row_stay_finite),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
