@@ -9,8 +9,9 @@
 #include <string.h>
 
 int64_t dpt_accumulate_delta_floats(const dpt_param *param, bool whole) {
-    int64_t rows = param->block.rows;
-    return (whole || rows < DPT_ACCUMULATE_ROWS ? rows : DPT_ACCUMULATE_ROWS) * param->block.cols;
+    int64_t rows = param->rows;
+    whole = whole || param->layout.cols == 1;
+    return (whole || rows < DPT_ACCUMULATE_ROWS ? rows : DPT_ACCUMULATE_ROWS) * param->cols;
 }
 
 /* Whether this rank has anything to add for a tensor in the mode of the call. */
@@ -57,7 +58,7 @@ static void accumulate_square(const dpt_accumulator *to, int index, int64_t samp
 
 static void accumulate_linear_squares(const dpt_accumulator *to, int weight, dpt_rows rows) {
     const dpt_param *param = &to->model->params.items[weight];
-    int64_t N = param->block.rows, K = param->block.cols;
+    int64_t N = param->rows, K = param->cols;
     float *g = to->call->gradient->blocks[weight];
     for (int64_t at = 0; at < N; at += DPT_ACCUMULATE_ROWS) {
         int64_t n = N - at < DPT_ACCUMULATE_ROWS ? N - at : DPT_ACCUMULATE_ROWS;
@@ -76,7 +77,7 @@ static void accumulate_bias_squares(const dpt_accumulator *to, int bias, dpt_row
     const dpt_param *param = &to->model->params.items[bias];
     int64_t N = dpt_param_numel(param);
     float *g = to->call->gradient->blocks[bias];
-    dpt_param_delta(param, 0, param->block.rows, to->e);
+    dpt_param_delta(param, 0, param->rows, to->e);
     for (int64_t begin = 0; begin < rows.n;) {
         dpt_rows own = accumulate_sample(rows, begin);
         dpt_nn_linear_backward_bias(own.n, N, own.dy, own.lddy, false, g);
@@ -88,9 +89,9 @@ static void accumulate_bias_squares(const dpt_accumulator *to, int bias, dpt_row
 static void accumulate_norm_squares(const dpt_accumulator *to, int weight, dpt_rows rows,
                                     const float *mean, const float *rstd) {
     const dpt_param *param = &to->model->params.items[weight];
-    int64_t C = param->block.cols;
+    int64_t C = dpt_param_numel(param);
     float *g = to->call->gradient->blocks[weight];
-    dpt_param_delta(param, 0, 1, to->e);
+    dpt_param_delta(param, 0, C, to->e);
     for (int64_t begin = 0; begin < rows.n;) {
         dpt_rows own = accumulate_sample(rows, begin);
         if (mean != NULL)
@@ -108,7 +109,7 @@ void dpt_accumulate_linear(const dpt_accumulator *to, int weight, dpt_rows rows)
     if (!accumulate_is_wanted(to, weight))
         return;
     const dpt_param *param = &to->model->params.items[weight];
-    int64_t N = param->block.rows, K = param->block.cols;
+    int64_t N = param->rows, K = param->cols;
     if (to->call->mode == DPT_BACKWARD_GRADIENT) {
         dpt_nn_linear_backward_weight(rows.n, N, K, rows.dy, rows.lddy, rows.x, rows.ldx, true,
                                       to->call->gradient->blocks[weight], K);
@@ -143,7 +144,7 @@ void dpt_accumulate_bias(const dpt_accumulator *to, int bias, dpt_rows rows) {
         return;
     }
     double *term = accumulate_begin(to, rows.n);
-    dpt_param_delta(param, 0, param->block.rows, to->e);
+    dpt_param_delta(param, 0, param->rows, to->e);
     dpt_nn_linear_bias_terms(rows.n, N, rows.dy, rows.lddy, to->e, term);
     accumulate_by_sample(to, bias, rows);
 }
@@ -154,7 +155,7 @@ void dpt_accumulate_norm(const dpt_accumulator *to, int weight, int bias, dpt_ro
     if (!accumulate_is_wanted(to, weight))
         return;
     const dpt_param *param = &to->model->params.items[weight];
-    int64_t C = param->block.cols;
+    int64_t C = dpt_param_numel(param);
     if (to->call->mode == DPT_BACKWARD_GRADIENT) {
         float *gradient = to->call->gradient->blocks[weight];
         if (mean != NULL)
@@ -170,7 +171,7 @@ void dpt_accumulate_norm(const dpt_accumulator *to, int weight, int bias, dpt_ro
         return;
     }
     double *term = accumulate_begin(to, rows.n);
-    dpt_param_delta(param, 0, 1, to->e);
+    dpt_param_delta(param, 0, C, to->e);
     if (mean != NULL)
         dpt_nn_layernorm_terms(rows.n, C, rows.dy, rows.lddy, rows.x, rows.ldx, mean, rstd, to->e,
                                term);
@@ -188,7 +189,7 @@ void dpt_accumulate_embed(const dpt_accumulator *to, int table, dpt_rows rows,
     if (!accumulate_is_wanted(to, table))
         return;
     const dpt_param *param = &to->model->params.items[table];
-    int64_t C = param->block.cols;
+    int64_t C = param->cols;
     if (to->call->mode == DPT_BACKWARD_GRADIENT) {
         dpt_nn_embed_backward(rows.n, C, begin, end, tokens, rows.dy, rows.lddy,
                               to->call->gradient->blocks[table], C);

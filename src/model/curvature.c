@@ -36,20 +36,12 @@ static dpt_status curvature_work_create(int tensors, curvature_work *out) {
                : DPT_ERR_OUTPUT;
 }
 
-/* The block as one column, of which any run of elements can be formed. */
-static dpt_param curvature_flat(const dpt_param *param) {
-    dpt_param flat = *param;
-    flat.block.rows = dpt_param_numel(param);
-    flat.block.cols = 1;
-    return flat;
-}
-
 static double curvature_of_block(const dpt_param *param, const float *gradient, float *e) {
-    dpt_param flat = curvature_flat(param);
+    int64_t numel = dpt_param_numel(param);
     double sum = 0.0;
-    for (int64_t at = 0; at < flat.block.rows; at += CURVATURE_PIECE) {
-        int64_t n = flat.block.rows - at < CURVATURE_PIECE ? flat.block.rows - at : CURVATURE_PIECE;
-        dpt_param_delta(&flat, at, n, e);
+    for (int64_t at = 0; at < numel; at += CURVATURE_PIECE) {
+        int64_t n = numel - at < CURVATURE_PIECE ? numel - at : CURVATURE_PIECE;
+        dpt_param_delta_run(param, at, n, e);
         for (int64_t i = 0; i < n; i++)
             e[i] *= gradient[at + i];
         sum += dpt_reduce_dot(e, e, n);
@@ -57,56 +49,50 @@ static double curvature_of_block(const dpt_param *param, const float *gradient, 
     return sum;
 }
 
-/* Call `take` for each run of elements that a block and a range have in common. */
-typedef void (*curvature_run_fn)(void *ctx, const dpt_param *param, int64_t at, dpt_range run);
-
-static void curvature_each_run(const dpt_param *param, dpt_range range, curvature_run_fn take,
-                               void *ctx) {
-    const dpt_block *block = &param->block;
-    for (int64_t row = 0; row < block->rows; row++) {
-        int64_t begin = block->ig + row * block->stride, end = begin + block->cols;
-        int64_t low = begin > range.ig ? begin : range.ig;
-        int64_t high = end < range.ig + range.n ? end : range.ig + range.n;
-        if (low < high)
-            take(ctx, param, row * block->cols + (low - begin),
-                 (dpt_range){.tensor = range.tensor, .ig = low, .n = high - low});
-    }
-}
-
 typedef struct curvature_piece {
     const curvature_work *work;
-    int64_t ig;
+    dpt_range range;
     double sum;
 } curvature_piece;
 
-static void curvature_mark_run(void *ctx, const dpt_param *param, int64_t at, dpt_range run) {
-    const curvature_piece *piece = ctx;
+/* What one block and the piece have in common, line by line. */
+typedef void (*curvature_line_fn)(curvature_piece *piece, const dpt_param *param,
+                                  dpt_param_line line);
+
+static void curvature_mark_line(curvature_piece *piece, const dpt_param *param,
+                                dpt_param_line line) {
     (void)param;
-    (void)at;
-    for (int64_t i = 0; i < run.n; i++)
-        piece->work->holders[run.ig - piece->ig + i] += 1.0F;
+    float *holders = piece->work->holders + (line.ig - piece->range.ig);
+    for (int64_t i = 0; i < line.n; i++)
+        holders[i * line.stride] += 1.0F;
 }
 
 /* Each holder counts its share of an element. */
-static void curvature_sum_run(void *ctx, const dpt_param *param, int64_t at, dpt_range run) {
-    curvature_piece *piece = ctx;
+static void curvature_sum_line(curvature_piece *piece, const dpt_param *param,
+                               dpt_param_line line) {
     float *e = piece->work->e;
-    const float *total = piece->work->total + (run.ig - piece->ig);
-    const float *holders = piece->work->holders + (run.ig - piece->ig);
-    dpt_param flat = curvature_flat(param);
-    dpt_param_delta(&flat, at, run.n, e);
-    for (int64_t i = 0; i < run.n; i++) {
-        double x = (double)e[i] * (double)total[i];
-        piece->sum += x * x / (double)holders[i];
+    const float *total = piece->work->total + (line.ig - piece->range.ig);
+    const float *holders = piece->work->holders + (line.ig - piece->range.ig);
+    if (line.step == 1)
+        dpt_param_delta_run(param, line.at, line.n, e);
+    for (int64_t i = 0; i < line.n && line.step > 1; i++)
+        dpt_param_delta_run(param, line.at + i * line.step, 1, e + i);
+    for (int64_t i = 0; i < line.n; i++) {
+        double x = (double)e[i] * (double)total[i * line.stride];
+        piece->sum += x * x / (double)holders[i * line.stride];
     }
 }
 
-/* Call `take` for every run of a range that the blocks of this rank have. */
-static void curvature_each_block(const dpt_model *model, const dpt_model_gradient *gradient,
-                                 dpt_range range, curvature_run_fn take, void *ctx) {
-    for (int i = 0; i < gradient->count; i++)
-        if (gradient->blocks[i] != NULL && model->params.items[i].tensor == range.tensor)
-            curvature_each_run(&model->params.items[i], range, take, ctx);
+/* Call `take` for every line of a piece that the blocks of this rank have. */
+static void curvature_each_line(const dpt_model *model, const dpt_model_gradient *gradient,
+                                curvature_piece *piece, curvature_line_fn take) {
+    const dpt_params *params = &model->params;
+    for (int i = params->first[piece->range.tensor]; i >= 0; i = params->items[i].next) {
+        dpt_param_cut cut = {.line = -1};
+        while (gradient->blocks[i] != NULL &&
+               dpt_param_next_cut(&params->items[i], piece->range, &cut))
+            take(piece, &params->items[i], cut.part);
+    }
 }
 
 /* This rank's share of a tensor of which several ranks hold partial sums. */
@@ -118,12 +104,12 @@ static dpt_status curvature_of_shared(const dpt_model *model, const dpt_model_gr
         dpt_range range = {.tensor = tensor,
                            .ig = at,
                            .n = numel - at < CURVATURE_PIECE ? numel - at : CURVATURE_PIECE};
-        curvature_piece piece = {.work = work, .ig = at};
+        curvature_piece piece = {.work = work, .range = range};
         memset(work->holders, 0, (size_t)range.n * sizeof *work->holders);
-        curvature_each_block(model, gradient, range, curvature_mark_run, &piece);
+        curvature_each_line(model, gradient, &piece, curvature_mark_line);
         st = dpt_status_worse(st, dpt_comm_sum_f32(&model->group, work->holders, range.n));
         st = dpt_status_worse(st, dpt_model_gradient_range(model, gradient, range, work->total));
-        curvature_each_block(model, gradient, range, curvature_sum_run, &piece);
+        curvature_each_line(model, gradient, &piece, curvature_sum_line);
         *sum += piece.sum;
     }
     return st;

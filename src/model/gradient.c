@@ -65,15 +65,13 @@ dpt_status dpt_model_gradient_sum(dpt_model_gradient *gradient, const dpt_comm *
     return dpt_agree(data, st);
 }
 
-/* <grad, E> of one block, over pieces of whole rows or parts of a long row. */
+/* <grad, E> of one block. */
 static double gradient_dot_block(const dpt_param *param, const float *grad, float *e) {
-    dpt_param flat = *param; /* the block as one column, so that pieces need not be whole rows */
-    flat.block.rows = dpt_param_numel(param);
-    flat.block.cols = 1;
+    int64_t numel = dpt_param_numel(param);
     double dot = 0.0;
-    for (int64_t at = 0; at < flat.block.rows; at += GRADIENT_PIECE) {
-        int64_t n = flat.block.rows - at < GRADIENT_PIECE ? flat.block.rows - at : GRADIENT_PIECE;
-        dpt_param_delta(&flat, at, n, e);
+    for (int64_t at = 0; at < numel; at += GRADIENT_PIECE) {
+        int64_t n = numel - at < GRADIENT_PIECE ? numel - at : GRADIENT_PIECE;
+        dpt_param_delta_run(param, at, n, e);
         dot += dpt_reduce_dot(grad + at, e, n);
     }
     return dot;
@@ -97,28 +95,28 @@ dpt_status dpt_model_gradient_dot(const dpt_model *model, const dpt_model_gradie
 }
 
 /* The part of a block that falls into a run. */
-static void gradient_place(const dpt_block *block, const float *from, dpt_range range, float *out) {
-    int64_t end = range.ig + range.n;
-    int64_t row = (range.ig - block->ig - block->cols) / block->stride; /* not after the first */
-    for (row = row > 0 ? row : 0; row < block->rows; row++) {
-        int64_t begin = block->ig + row * block->stride, stop = begin + block->cols;
-        if (begin >= end)
-            break;
-        int64_t low = begin > range.ig ? begin : range.ig, high = stop < end ? stop : end;
-        if (low < high)
-            memcpy(out + (low - range.ig), from + row * block->cols + (low - begin),
-                   (size_t)(high - low) * sizeof *out);
+static void gradient_place(const dpt_param *param, const float *from, dpt_range range, float *out) {
+    dpt_param_cut cut = {.line = -1};
+    while (dpt_param_next_cut(param, range, &cut)) {
+        dpt_param_line line = cut.part;
+        float *to = out + (line.ig - range.ig);
+        if (line.step == 1 && line.stride == 1)
+            memcpy(to, from + line.at, (size_t)line.n * sizeof *to);
+        else
+            for (int64_t i = 0; i < line.n; i++)
+                to[i * line.stride] = from[line.at + i * line.step];
     }
 }
 
 dpt_status dpt_model_gradient_range(const dpt_model *model, const dpt_model_gradient *gradient,
                                     dpt_range range, float *out) {
+    const dpt_params *params = &model->params;
     DPT_ASSERT_SAME(&model->group, range.tensor);
     DPT_ASSERT_SAME(&model->group, range.ig);
     DPT_ASSERT_SAME(&model->group, range.n);
     memset(out, 0, (size_t)range.n * sizeof *out);
-    for (int i = 0; i < gradient->count; i++)
-        if (gradient->blocks[i] != NULL && model->params.items[i].tensor == range.tensor)
-            gradient_place(&model->params.items[i].block, gradient->blocks[i], range, out);
+    for (int i = params->first[range.tensor]; i >= 0; i = params->items[i].next)
+        if (gradient->blocks[i] != NULL)
+            gradient_place(&params->items[i], gradient->blocks[i], range, out);
     return dpt_agree(&model->group, dpt_comm_sum_f32(&model->group, out, range.n));
 }

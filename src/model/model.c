@@ -272,9 +272,12 @@ dpt_status dpt_model_bytes(const char *config, const dpt_catalog *catalog, int g
         dpt_model *model = dpt_mem_zalloc(1, sizeof *model, "model");
         if (model == NULL)
             return DPT_ERR_OUTPUT;
+        int64_t loading = 0;
         st = model_open(model, config, catalog, rank, group_size);
+        if (st == DPT_OK)
+            st = dpt_params_loading_bytes(&model->params, &loading);
         if (st == DPT_OK) {
-            int64_t resident = dpt_params_bytes(&model->params) * (edited ? 2 : 1);
+            int64_t resident = dpt_params_bytes(&model->params) * (edited ? 2 : 1) + loading;
             int64_t passes = model_pass_bytes(model, tokens, longest);
             *weights = resident > *weights ? resident : *weights;
             *work = passes > *work ? passes : *work;

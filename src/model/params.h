@@ -5,18 +5,23 @@
 #include "deltapath/comm/comm.h"
 #include "deltapath/tensor/catalog.h"
 #include "deltapath/tensor/field.h"
+#include "deltapath/tensor/part.h"
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-/** This rank's block of one tensor of a model, in the stored types. */
+/** This rank's block of one matrix of a model, in the stored types. Its values lie in the order of (outputs,
+ * inputs), whatever their order in the tensor. */
 typedef struct dpt_param {
-    int tensor;          /**< position in the catalog; -1: the model has no such tensor */
-    dpt_block block;     /**< rows * cols may be 0 */
-    bool columns;        /**< the ranks of a group have columns of it, all rows each */
-    bool counted;        /**< terms and gradient of this block are taken here; false on copies */
-    bool has_delta;      /**< E is not zero in this block */
+    int tensor;         /**< position in the catalog; -1: the model has no such tensor */
+    int next;           /**< another block of the same tensor; -1: the last */
+    int64_t rows, cols; /**< of the block; may be 0. A vector is one column */
+    int64_t row, col;   /**< of its first element in the matrix */
+    dpt_layout layout;  /**< of the whole matrix in its tensor */
+    bool columns;   /**< the ranks of a group have columns of what is stored, all its rows each */
+    bool counted;   /**< terms and gradient of this block are taken here; false on copies */
+    bool has_delta; /**< E is not zero in this block */
     dpt_dtype post_type; /**< stored type of post */
     dpt_dtype edit_type; /**< stored type of edit */
     void *post;          /**< rows end to end; NULL for an empty block */
@@ -31,19 +36,19 @@ typedef struct dpt_param {
 typedef struct dpt_params {
     int count;
     dpt_param *items;
+    int *first; /**< (tensors) a block of each, from which `next` leads on; -1: none */
     const dpt_catalog *catalog; /**< borrowed */
     char *problem;              /**< first tensor that does not fit, or NULL */
     int problems;
 } dpt_params;
 
-/** What part of a tensor a rank holds, as a matrix of rows and columns whatever its stored sides. */
+/** What part of a matrix a rank holds. */
 typedef struct dpt_param_part {
-    int ndim;
-    int64_t sides[4]; /**< of the whole tensor, as it is stored */
-    int64_t cols;     /**< of the whole tensor; 1 for a vector */
+    int tensor;        /**< position in the catalog */
+    dpt_layout layout; /**< of the whole matrix, as dpt_params_claim says */
     int64_t row_begin, row_end;
     int64_t col_begin, col_end;
-    bool columns; /**< other ranks have other columns */
+    bool rows_split, cols_split; /**< other ranks have others; not both */
     bool counted;
 } dpt_param_part;
 
@@ -51,9 +56,15 @@ typedef struct dpt_param_part {
 dpt_status dpt_params_create(const dpt_catalog *catalog, int count, dpt_params *out);
 void dpt_params_destroy(dpt_params *params);
 
-/** Say that tensor i of the architecture is `name` with this shape and part. Missing and misshaped
- * tensors are collected for dpt_params_check. Local. */
-void dpt_params_claim(dpt_params *params, int i, const char *name, const dpt_param_part *part);
+/** Say what this rank has of matrix i of the architecture. The rows of its layout, or its columns where these are
+ * further apart, lie in the tensor one after the other, whole. Types that are not computed with are collected
+ * for dpt_params_check. Local. */
+void dpt_params_claim(dpt_params *params, int i, const dpt_param_part *part);
+
+/** Collect a text for dpt_params_check: why matrix i cannot be taken. Local.
+ * @param[in] tensor  that it is about; -1: there is none.
+ * @param[in] problem its memory is taken over; NULL: there was none for it. */
+void dpt_params_refuse(dpt_params *params, int i, int tensor, char *problem);
 
 /** Whether a tensor that nobody claimed may be there all the same. */
 typedef bool (*dpt_params_ignore_fn)(const void *ctx, const char *name);
@@ -65,6 +76,10 @@ dpt_status dpt_params_check(dpt_params *params, dpt_params_ignore_fn ignore, con
 /** Bytes of the stored blocks, post alone. Local. */
 int64_t dpt_params_bytes(const dpt_params *params);
 
+/** Bytes that dpt_params_load needs besides, for the tensor with the most that is stored in another order, in post's
+ * types. Local. Errors: DPT_ERR_OUTPUT without memory. */
+dpt_status dpt_params_loading_bytes(const dpt_params *params, int64_t *bytes);
+
 /** What a source gives. */
 typedef enum dpt_params_kind {
     DPT_PARAMS_POST,
@@ -73,8 +88,8 @@ typedef enum dpt_params_kind {
 } dpt_params_kind;
 
 /** Fetch the blocks, tensor by tensor. Collective over group, with one status `local`, and over the ranks of a
- * source that is not independent: exactly one fetch per tensor of its catalog, empty ones when `local` is not
- * DPT_OK or params is NULL. Columns come from independent sources by dpt_columns_fetch.
+ * source that is not independent: exactly one fetch per tensor of its catalog, with all blocks of it, and none when
+ * `local` is not DPT_OK or params is NULL. Columns come from independent sources by dpt_columns_fetch.
  * @param[in] kind  post's values, the edited ones, or E in their place; the catalog of the last two must equal post's
  *                  in names and shapes.
  * Errors: DPT_ERR_INPUT for values that are not finite; the edit is then unbound. */
@@ -95,8 +110,39 @@ void dpt_param_weights(const dpt_param *param, double t, int64_t row, int64_t ro
 /** Rows [row, row + rows) of the block of E, signs included; zero when nothing is bound. Local. */
 void dpt_param_delta(const dpt_param *param, int64_t row, int64_t rows, float *out);
 
+/** The same of elements [at, at + n) of the block. Local. */
+void dpt_param_delta_run(const dpt_param *param, int64_t at, int64_t n, float *out);
+
 static inline int64_t dpt_param_numel(const dpt_param *param) {
-    return param->tensor < 0 ? 0 : param->block.rows * param->block.cols;
+    return param->tensor < 0 ? 0 : param->rows * param->cols;
+}
+
+/** Number in its tensor of an element of the block. Local. */
+static inline int64_t dpt_param_place(const dpt_param *param, int64_t row, int64_t col) {
+    return dpt_layout_place(&param->layout, param->row + row, param->col + col);
+}
+
+/** Elements of a block that lie in its tensor at one distance: a row, or the rows of a run in one column where these
+ * are nearer to each other. Element i is number at + i step of the block and number ig + i stride of the tensor. */
+typedef struct dpt_param_line {
+    int64_t n, at, step, ig, stride;
+} dpt_param_line;
+
+/** Lines of a block, which come one after the other in its tensor. Local. */
+int64_t dpt_param_lines(const dpt_param *param);
+dpt_param_line dpt_param_get_line(const dpt_param *param, int64_t line);
+
+/** What a block and a run of its tensor have in common, line by line. Start with {.line = -1}. Local.
+ * @return whether there is a further one, in cut->part. */
+typedef struct dpt_param_cut {
+    int64_t line;
+    dpt_param_line part;
+} dpt_param_cut;
+bool dpt_param_next_cut(const dpt_param *param, dpt_range range, dpt_param_cut *cut);
+
+/** Whether the elements of a line of this matrix are in one column. Local. */
+static inline bool dpt_layout_is_turned(const dpt_layout *layout) {
+    return layout->cols == 1 || layout->col_stride > layout->row_stride;
 }
 
 #endif

@@ -1,6 +1,9 @@
 #include "transformer.h"
 
+#include "deltapath/base/mem.h"
 #include "deltapath/tensor/shard.h"
+
+#include <string.h>
 
 /* Axes of which each rank has a share; the heads have their own rule. */
 static const bool slice_splits[DPT_AXES] = {
@@ -44,35 +47,74 @@ void dpt_slice_find(const dpt_arch *arch, int rank, int size, dpt_slice *out) {
     out->v = slice_width(out, DPT_AXIS_VOCABULARY);
 }
 
+/* A matrix that is all of its tensor. */
+static dpt_layout slice_whole(int64_t rows, int64_t cols) {
+    return (dpt_layout){.rows = rows,
+                        .cols = cols,
+                        .run = rows > 0 ? rows : 1,
+                        .run_stride = rows * cols,
+                        .row_stride = cols,
+                        .col_stride = 1};
+}
+
 /* The part of a row that this rank has. */
-static dpt_param_part slice_of_row(const dpt_model *model, const dpt_row *row) {
+static dpt_param_part slice_of_row(const dpt_model *model, const dpt_row *row, int tensor) {
     const dpt_arch *arch = &model->arch;
     const dpt_slice *slice = &model->slice;
     bool vector = row->cols == DPT_AXIS_NONE;
-    dpt_param_part out = {.ndim = vector ? 1 : 2,
-                          .sides = {arch->length[row->rows], arch->length[row->cols]},
-                          .cols = vector ? 1 : arch->length[row->cols],
-                          .row_begin = slice->begin[row->rows],
-                          .row_end = slice->end[row->rows],
-                          .col_begin = slice->begin[row->cols],
-                          .col_end = vector ? 1 : slice->end[row->cols],
-                          .columns = slice_splits[row->cols]};
-    for (int i = 0; i < 4 && row->stored[i] != DPT_AXIS_NONE; i++) {
-        out.sides[i] = arch->length[row->stored[i]];
-        out.ndim = i + 1;
-    }
+    dpt_param_part out = {
+        .tensor = tensor,
+        .layout = slice_whole(arch->length[row->rows], vector ? 1 : arch->length[row->cols]),
+        .row_begin = slice->begin[row->rows],
+        .row_end = slice->end[row->rows],
+        .col_begin = slice->begin[row->cols],
+        .col_end = vector ? 1 : slice->end[row->cols],
+        .rows_split = slice_splits[row->rows],
+        .cols_split = slice_splits[row->cols]};
     if (row->share == DPT_SHARE_FIRST && !slice->first)
         out.row_end = out.row_begin;
     out.counted = row->share == DPT_SHARE_EACH || (slice->first && row->share != DPT_SHARE_FIXED);
     return out;
 }
 
+/* Sides of a row's tensor in the files. */
+static dpt_tensor_info slice_shape(const dpt_arch *arch, const dpt_row *row) {
+    const dpt_axis own[] = {row->rows, row->cols, DPT_AXIS_NONE};
+    const dpt_axis *axes = row->stored[0] != DPT_AXIS_NONE ? row->stored : own;
+    dpt_tensor_info info = {.ndim = 0};
+    while (info.ndim < 4 && axes[info.ndim] != DPT_AXIS_NONE) {
+        info.shape[info.ndim] = arch->length[axes[info.ndim]];
+        info.ndim++;
+    }
+    return info;
+}
+
+static bool slice_same_shape(const dpt_tensor_info *a, const dpt_tensor_info *b) {
+    return a->ndim == b->ndim &&
+           memcmp(a->shape, b->shape, (size_t)a->ndim * sizeof a->shape[0]) == 0;
+}
+
 static void slice_claim_row(dpt_model *model, int64_t layer, dpt_slot slot) {
     const dpt_row *row = model->arch.row[slot];
-    dpt_param_part part = slice_of_row(model, row);
-    char name[160];
+    int i = dpt_arch_index(&model->arch, layer, slot);
+    char name[160], shape[128], right[128];
     dpt_arch_name(row, layer, name, sizeof name);
-    dpt_params_claim(&model->params, dpt_arch_index(&model->arch, layer, slot), name, &part);
+    int tensor = dpt_catalog_find(&model->catalog, name);
+    if (tensor < 0) {
+        dpt_params_refuse(&model->params, i, -1, dpt_mem_format("tensor %s is missing", name));
+        return;
+    }
+    const dpt_tensor_info *info = &model->catalog.tensors[tensor];
+    dpt_tensor_info wanted = slice_shape(&model->arch, row);
+    dpt_catalog_shape_text(info, shape, sizeof shape);
+    dpt_catalog_shape_text(&wanted, right, sizeof right);
+    dpt_param_part part = slice_of_row(model, row, tensor);
+    if (slice_same_shape(info, &wanted))
+        dpt_params_claim(&model->params, i, &part);
+    else
+        dpt_params_refuse(
+            &model->params, i, tensor,
+            dpt_mem_format("tensor %s has the shape %s in place of %s", name, shape, right));
 }
 
 static bool slice_ignores(const void *ctx, const char *name) {

@@ -47,6 +47,6 @@ void dpt_weights_form(const dpt_pass *pass, int64_t layer, dpt_slot begin, dpt_s
         bool fixed = row != NULL && row->share == DPT_SHARE_FIXED;
         const dpt_param *param =
             &pass->model->params.items[dpt_pass_index(pass, layer, (dpt_slot)slot)];
-        dpt_param_weights(param, fixed ? 0.0 : pass->call->t, 0, param->block.rows, out);
+        dpt_param_weights(param, fixed ? 0.0 : pass->call->t, 0, param->rows, out);
     }
 }

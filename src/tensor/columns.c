@@ -18,6 +18,7 @@ typedef struct columns_transfer {
     const dpt_source *source;
     int tensor;
     int64_t rows, width, size; /* of the matrix; bytes of an element */
+    int64_t first;             /* row of the tensor with which the matrix begins */
     int64_t step;              /* rows that a rank reads at a time */
     columns_span *spans;       /* (ranks) */
     char *read, *packed;       /* (step, width), and the columns of each rank out of it */
@@ -71,7 +72,7 @@ static int64_t columns_move(columns_transfer *t, int64_t round, dpt_status *st, 
     int64_t first, total = 0, own = t->spans[t->comm->rank].n * t->size;
     int64_t rows = columns_rows_of(t, round, t->comm->rank, &first);
     dpt_block block = {.tensor = t->tensor,
-                       .ig = first * t->width,
+                       .ig = (t->first + first) * t->width,
                        .rows = rows,
                        .cols = t->width,
                        .stride = t->width};
@@ -94,11 +95,13 @@ dpt_status dpt_columns_fetch(const dpt_comm *comm, const dpt_source *source, con
     DPT_ASSERT_SAME(comm, source->independent);
     DPT_ASSERT_SAME(comm, want->rows);
     DPT_ASSERT_SAME(comm, want->stride);
+    DPT_ASSERT_SAME(comm, want->ig / want->stride);
     columns_transfer t = {.comm = comm,
                           .source = source,
                           .tensor = want->tensor,
                           .rows = want->rows,
                           .width = want->stride,
+                          .first = want->ig / want->stride,
                           .size = dpt_dtype_size(source->catalog->tensors[want->tensor].dtype)};
     int64_t at_once = COLUMNS_BYTES / (t.width * t.size), share = (t.rows - 1) / comm->size + 1;
     t.step = at_once < share ? at_once : share;
