@@ -14,7 +14,7 @@ import outputs  # noqa: E402
 
 class _DoubleTorch:
     """The model codes name torch.float32 for norms and softmax; here that means double."""
-    float32 = torch.float64
+    float32 = float = torch.float64
 
     def __getattr__(self, name):
         return getattr(torch, name)
