@@ -16,10 +16,9 @@ const float *dpt_edit_gradient(const dpt_edit_input *input, dpt_range range) {
 
 /* Calibration: one factor s for each tensor with <g, s F(Delta) - Delta> = 0. The method's ordinary
  * factor is 1, so s stays within [0.5, 2]. It is 1 where the sums have different signs, for no positive
- * factor helps then, and where <g, F> is lost in the rounding of g and F; or, for
- * DPT_CALIBRATE_SIGNIFICANT, within three standard deviations of <g, F> in a random direction:
- * the cosine of n elements then has the deviation 1 / sqrt(n). */
-static const double LEAST_SCALE = 0.5, MOST_SCALE = 2.0, LEAST_COSINE = 1e-6, DEVIATIONS = 3.0;
+ * factor helps then, where <g, F> is lost in the rounding of g and F, and, for DPT_CALIBRATE_SIGNIFICANT, where
+ * samples do not tell it from 0. */
+static const double LEAST_SCALE = 0.5, MOST_SCALE = 2.0, LEAST_COSINE = 1e-6;
 
 enum { WITH_DELTA, WITH_EDIT, SQUARE_G, SQUARE_EDIT, ZEROS, SUMS };
 
@@ -29,15 +28,14 @@ typedef struct calibration {
     double zeros; /* entries of Delta that are 0 */
 } calibration;
 
-static dpt_edit_calibrated calibration_judge(dpt_edit_calibrate how, int64_t numel,
-                                             const double *sums) {
-    double minimum = LEAST_COSINE;
-    if (how == DPT_CALIBRATE_SIGNIFICANT)
-        minimum = fmax(minimum, DEVIATIONS / sqrt((double)numel));
+/* @param[in] slope over samples; NULL: it is not asked for. */
+static dpt_edit_calibrated calibration_judge(const dpt_edit_slope *slope, const double *sums) {
     if (sums[WITH_DELTA] == 0.0 && sums[WITH_EDIT] == 0.0)
         return DPT_CALIBRATED_ZERO; /* without calibration, as where there is no delta */
-    if (!(fabs(sums[WITH_EDIT]) > minimum * sqrt(sums[SQUARE_G]) * sqrt(sums[SQUARE_EDIT])))
+    if (!(fabs(sums[WITH_EDIT]) > LEAST_COSINE * sqrt(sums[SQUARE_G]) * sqrt(sums[SQUARE_EDIT])))
         return DPT_CALIBRATED_LOST;
+    if (slope != NULL && !slope->significant)
+        return DPT_CALIBRATED_CHANCE;
     double s = sums[WITH_DELTA] / sums[WITH_EDIT];
     if (!(s > 0.0))
         return DPT_CALIBRATED_SIGN;
@@ -99,12 +97,15 @@ static dpt_status calibration_prepare(dpt_edit_work *work, dpt_edit_stage *stage
     st = dpt_agree(work->input->comm, st);
     if (st == DPT_OK)
         st = dpt_edit_reduce_cells(work, SUMS, cells, totals);
+    bool asks = work->spec->calibrate == DPT_CALIBRATE_SIGNIFICANT;
     for (int t = 0; st == DPT_OK && t < n; t++) {
         if (!stage->covers[t])
             continue;
         const double *sums = totals + (int64_t)t * SUMS;
-        work->stats[t].calibrated =
-            calibration_judge(work->spec->calibrate, stage->catalog->tensors[t].numel, sums);
+        const dpt_edit_slope *slope = asks ? &work->input->slopes[t] : NULL;
+        work->stats[t].calibrated = calibration_judge(slope, sums);
+        work->stats[t].slope = sums[WITH_EDIT];
+        work->stats[t].slope_se = slope != NULL ? slope->se : NAN;
         made_of[t] = (calibration){.scale = scale_for(work->stats[t].calibrated, sums),
                                    .zeros = sums[ZEROS]};
     }

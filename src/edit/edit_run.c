@@ -30,6 +30,8 @@ static dpt_status check_input(const dpt_edit_spec *spec, const dpt_edit_input *i
             : dpt_edit_needs_gradient(spec))
         return dpt_error(DPT_ERR_INTERNAL,
                          "edit: no gradient in memory for an edit that needs one");
+    if (spec->calibrate == DPT_CALIBRATE_SIGNIFICANT && input->slopes == NULL)
+        return dpt_error(DPT_ERR_INTERNAL, "edit: no slopes of samples to tell from chance");
     if (sink->catalog->count != post->count || input->pre.catalog->count != post->count ||
         input->shard->ntensors != post->count)
         return dpt_error(DPT_ERR_INTERNAL, "edit: sink, pair or shard is of another model");
@@ -278,6 +280,8 @@ static void fill_stats(dpt_edit_work *work, const double *totals) {
         stats->scale = NAN;
         stats->residual = NAN;
         stats->zeros = NAN;
+        if (stats->calibrated == DPT_CALIBRATED_NOT)
+            stats->slope = stats->slope_se = NAN;
         for (int s = 0; s < work->nstages; s++) {
             const dpt_edit_stage *stage = &work->stages[s];
             if (stage->covers[t] && stage->method->scale != NULL)

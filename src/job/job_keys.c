@@ -185,8 +185,8 @@ static const dpt_job_key keys[] = {
      .content = true,
      .help = "`term`: after the last method, F(Delta) of each tensor is multiplied by the one "
              "factor for which its approximation term at W_post, `<gradient, F(Delta) - Delta>`, "
-             "is zero; `significant`: the same, only where the gradient along the edit is beyond "
-             "chance; or `none`"},
+             "is zero; `significant`: the same, only where the samples tell the slope along the "
+             "edit from zero; or `none`"},
     {.section = "edits",
      .name = "data",
      .type = DPT_KEY_EDIT,

@@ -79,6 +79,18 @@ dpt_status dpt_loss_evaluate(const dpt_loss *loss, const dpt_mesh *mesh, dpt_mod
     return loss_evaluate_call(loss, mesh, model, &call);
 }
 
+dpt_status dpt_loss_evaluate_tensors(const dpt_loss *loss, const dpt_mesh *mesh, dpt_model *model,
+                                     double t, double *losses, double *terms, double *sample_terms,
+                                     double *tensor_terms) {
+    dpt_loss_call call = {.t = t,
+                          .mode = DPT_BACKWARD_TERMS,
+                          .losses = losses,
+                          .terms = terms,
+                          .sample_terms = sample_terms,
+                          .tensor_terms = tensor_terms};
+    return loss_evaluate_call(loss, mesh, model, &call);
+}
+
 dpt_status dpt_loss_evaluate_drawn(const dpt_loss *loss, const dpt_mesh *mesh, dpt_model *model,
                                    double t, dpt_rng labels, double *losses,
                                    dpt_model_gradient *gradient) {

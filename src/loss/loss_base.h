@@ -17,7 +17,8 @@ typedef struct dpt_loss_call {
     bool
         squares; /**< every image has the label below, and terms are p times squares of its gradient */
     int32_t label;
-    double *logits; /**< (samples, classes), or NULL; mode NONE */
+    double *logits;       /**< (samples, classes), or NULL; mode NONE */
+    double *tensor_terms; /**< (samples, tensors), or NULL; mode TERMS */
 } dpt_loss_call;
 
 typedef struct dpt_loss_pass dpt_loss_pass;
@@ -63,8 +64,9 @@ typedef struct dpt_loss_sums {
     int tensors;
     double *values; /**< the one allocation */
     double *losses, *hits, *sample_terms, *terms;
-    int64_t classes; /**< of the logits that the call asks for, else 0 */
-    double *logits;  /**< (samples, classes) */
+    int64_t classes;      /**< of the logits that the call asks for, else 0 */
+    double *logits;       /**< (samples, classes) */
+    double *tensor_terms; /**< (samples, tensors); NULL where the call does not ask for them */
 } dpt_loss_sums;
 
 /** Empty results. Local. */

@@ -16,7 +16,7 @@ dpt_status dpt_loss_keep_create(dpt_loss_pass *pass) {
     const dpt_model_gradient *gradient =
         pass->call->mode == DPT_BACKWARD_GRADIENT ? pass->call->gradient : NULL;
     int blocks = gradient != NULL ? dpt_model_gradient_count(gradient) : 0;
-    pass->parts = dpt_mem_alloc(5 + blocks, sizeof *pass->parts, "state of a pass");
+    pass->parts = dpt_mem_alloc(6 + blocks, sizeof *pass->parts, "state of a pass");
     if (pass->parts == NULL)
         return DPT_ERR_OUTPUT;
     int64_t own = (loss->end - loss->begin) * (int64_t)sizeof(double);
@@ -30,6 +30,9 @@ dpt_status dpt_loss_keep_create(dpt_loss_pass *pass) {
     if (sums->classes > 0)
         pass->parts[pass->nparts++] =
             (dpt_loss_part){sums->logits + loss->begin * sums->classes, own * sums->classes};
+    if (sums->tensor_terms != NULL)
+        pass->parts[pass->nparts++] =
+            (dpt_loss_part){sums->tensor_terms + loss->begin * sums->tensors, own * sums->tensors};
     for (int i = 0; i < blocks; i++) {
         int64_t numel;
         float *block = dpt_model_gradient_block(gradient, i, &numel);

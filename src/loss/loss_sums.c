@@ -6,7 +6,8 @@
 #include <string.h>
 
 static int64_t count_of(const dpt_loss_sums *sums) {
-    return (3 + sums->classes) * sums->loss->samples + sums->tensors;
+    int64_t rows = sums->call->tensor_terms != NULL ? sums->tensors : 0;
+    return (3 + sums->classes + rows) * sums->loss->samples + sums->tensors;
 }
 
 dpt_status dpt_loss_sums_create(const dpt_loss *loss, const dpt_mesh *mesh, const dpt_model *model,
@@ -26,6 +27,8 @@ dpt_status dpt_loss_sums_create(const dpt_loss *loss, const dpt_mesh *mesh, cons
     out->sample_terms = out->hits + loss->samples;
     out->terms = out->sample_terms + loss->samples;
     out->logits = out->terms + out->tensors;
+    if (call->tensor_terms != NULL)
+        out->tensor_terms = out->logits + out->classes * loss->samples;
     return DPT_OK;
 }
 
@@ -48,6 +51,8 @@ void dpt_loss_sums_take_terms(dpt_loss_sums *sums, int64_t sample, double scale,
         sums->sample_terms[sample] += scale * terms[k];
         sums->terms[k] += share * (scale * terms[k]);
     }
+    for (int k = 0; k < sums->tensors && sums->tensor_terms != NULL; k++)
+        sums->tensor_terms[sample * sums->tensors + k] += scale * terms[k];
 }
 
 static void give_results(const dpt_loss_sums *sums) {
@@ -63,6 +68,9 @@ static void give_results(const dpt_loss_sums *sums) {
     if (call->sample_terms != NULL)
         memcpy(call->sample_terms, sums->sample_terms, (size_t)n * sizeof(double));
     memcpy(call->terms, sums->terms, (size_t)sums->tensors * sizeof(double));
+    if (sums->tensor_terms != NULL)
+        memcpy(call->tensor_terms, sums->tensor_terms,
+               (size_t)(n * sums->tensors) * sizeof(double));
 }
 
 dpt_status dpt_loss_sums_finish(dpt_loss_sums *sums, const dpt_mesh *mesh) {

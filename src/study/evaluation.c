@@ -370,6 +370,24 @@ dpt_status dpt_evaluation_slope(dpt_evaluation *ev, int d, double t, double *los
     return dpt_agree(&ev->mesh.world, run_pass(ev, base, pass));
 }
 
+dpt_status dpt_evaluation_tensor_slopes(dpt_evaluation *ev, int d, double t, double *slopes) {
+    const dpt_baseline *base = &ev->data[d];
+    int64_t tensors = dpt_model_catalog(ev->model)->count;
+    double *sums = dpt_mem_zalloc(2 * base->samples + tensors, sizeof *sums, "losses and slopes");
+    dpt_status st = dpt_agree(&ev->mesh.world, sums != NULL ? DPT_OK : DPT_ERR_OUTPUT);
+    ev->progress.total += base->samples;
+    dpt_pass pass = {.t = t,
+                     .mode = DPT_BACKWARD_TERMS,
+                     .losses = sums,
+                     .sample_terms = sums + base->samples,
+                     .terms = sums + 2 * base->samples,
+                     .tensor_terms = slopes};
+    if (st == DPT_OK)
+        st = run_pass(ev, base, pass);
+    dpt_mem_free(sums);
+    return dpt_agree(&ev->mesh.world, st);
+}
+
 dpt_status dpt_evaluation_losses(dpt_evaluation *ev, int d, double t, double *losses) {
     const dpt_baseline *base = &ev->data[d];
     ev->progress.total += base->samples; /* groups that an edit does not touch take no pass */

@@ -134,6 +134,11 @@ dpt_status dpt_evaluation_squares(dpt_evaluation *evaluation, int d, double *squ
 dpt_status dpt_evaluation_slope(dpt_evaluation *evaluation, int d, double t, double *loss,
                                 double *terms, double *sample_terms);
 
+/** Slopes of every sample and tensor on data set d at t along what is bound. Collective.
+ * @param[out] slopes (samples, tensors) as of dpt_loss_evaluate_tensors. */
+dpt_status dpt_evaluation_tensor_slopes(dpt_evaluation *evaluation, int d, double t,
+                                        double *slopes);
+
 /** Losses alone on data set d at t along the bound edit. Collective. @param[out] losses (samples). */
 dpt_status dpt_evaluation_losses(dpt_evaluation *evaluation, int d, double t, double *losses);
 

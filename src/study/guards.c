@@ -1,5 +1,8 @@
 #include "guards.h"
 
+#include "deltapath/base/log.h"
+
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -8,7 +11,9 @@ static const char *const reasons[] = {
     [DPT_CALIBRATED_LEAST] = "factor held at its lower limit",
     [DPT_CALIBRATED_MOST] = "factor held at its upper limit",
     [DPT_CALIBRATED_SIGN] = "plain scale, as no positive factor helps",
-    [DPT_CALIBRATED_LOST] = "plain scale, as the product with the gradient is rounding or chance"};
+    [DPT_CALIBRATED_LOST] = "plain scale, as the product with the gradient is rounding",
+    [DPT_CALIBRATED_CHANCE] =
+        "plain scale, as samples do not tell the product with the gradient from 0"};
 
 static void guards_append(dpt_guards *out, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
@@ -42,6 +47,26 @@ void dpt_guards_collect(const dpt_catalog *catalog, const dpt_edit_report *repor
         out->tensors += report->stats[t].calibrated != DPT_CALIBRATED_NOT;
         out->zero += report->stats[t].calibrated == DPT_CALIBRATED_ZERO;
     }
-    for (int reason = DPT_CALIBRATED_LEAST; reason <= DPT_CALIBRATED_LOST; reason++)
+    for (int reason = DPT_CALIBRATED_LEAST; reason <= DPT_CALIBRATED_CHANCE; reason++)
         add_reason(catalog, report, (dpt_edit_calibrated)reason, out);
+}
+
+/* A loss that is as a rule meant, and yet no silent one. */
+static void guards_warn_of_lost(const dpt_inputs *in, const char *edit,
+                                const dpt_edit_report *report) {
+    int64_t lost = 0;
+    for (int t = 0; t < report->ntensors; t++)
+        lost += report->stats[t].lost;
+    if (lost > 0)
+        dpt_log(DPT_LOG_WARN, "%s: %" PRId64 " values are too small for %s and become 0", edit,
+                lost, dpt_dtype_name(in->job->dtype));
+}
+
+void dpt_guards_warn(const dpt_inputs *in, const char *edit, const dpt_edit_report *report) {
+    dpt_guards guards;
+    dpt_guards_collect(in->catalog, report, &guards);
+    if (guards.held[0] != '\0')
+        dpt_log(DPT_LOG_WARN, "%s: calibration leaves a term at W_post in %d of %d tensors: %s",
+                edit, guards.tensors - guards.zero, guards.tensors, guards.held);
+    guards_warn_of_lost(in, edit, report);
 }

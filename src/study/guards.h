@@ -1,7 +1,7 @@
 #ifndef DELTAPATH_SRC_STUDY_GUARDS_H
 #define DELTAPATH_SRC_STUDY_GUARDS_H
 
-#include "deltapath/edit/edit.h"
+#include "inputs.h"
 
 enum { DPT_GUARDS_NAMES = 3 }; /**< tensors that are named for each reason */
 
@@ -15,5 +15,9 @@ typedef struct dpt_guards {
 
 /** Count and name them. Local. @param[in] report  of the edit, in the order of catalog. */
 void dpt_guards_collect(const dpt_catalog *catalog, const dpt_edit_report *report, dpt_guards *out);
+
+/** Say what an edit did that its user may not know: terms that calibration leaves, values that the type of the output
+ * cannot hold. Local; rank 0's log. */
+void dpt_guards_warn(const dpt_inputs *inputs, const char *edit, const dpt_edit_report *report);
 
 #endif

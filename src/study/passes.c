@@ -265,7 +265,7 @@ void dpt_passes_forget(dpt_passes *p) {
 
 /* Finished passes. */
 
-enum { PASS_PARTS = 6 };
+enum { PASS_PARTS = 7 };
 
 static int pass_parts(const dpt_pass *pass, dpt_loss_part parts[PASS_PARTS]) {
     int64_t samples = dpt_loss_samples(pass->loss), n = 0;
@@ -281,6 +281,8 @@ static int pass_parts(const dpt_pass *pass, dpt_loss_part parts[PASS_PARTS]) {
         parts[n++] = (dpt_loss_part){pass->sample_terms, bytes};
     if (pass->logits != NULL && dpt_model_get_image(pass->model, &image))
         parts[n++] = (dpt_loss_part){pass->logits, bytes * image.classes};
+    if (pass->tensor_terms != NULL)
+        parts[n++] = (dpt_loss_part){pass->tensor_terms, samples * tensors};
     if (pass->reduce != NULL)
         parts[n++] = (dpt_loss_part){pass->kept, pass->nkept * (int64_t)sizeof(double)};
     return (int)n;
@@ -397,6 +399,9 @@ static dpt_status evaluate_loss(dpt_passes *p, const dpt_pass *pass) {
     if (pass->logits != NULL)
         return dpt_loss_evaluate_logits(pass->loss, &p->mesh, pass->model, pass->t, pass->losses,
                                         pass->correct, pass->logits);
+    if (pass->tensor_terms != NULL)
+        return dpt_loss_evaluate_tensors(pass->loss, &p->mesh, pass->model, pass->t, pass->losses,
+                                         pass->terms, pass->sample_terms, pass->tensor_terms);
     dpt_status st = pass->labels != NULL
                         ? dpt_loss_evaluate_drawn(pass->loss, &p->mesh, pass->model, pass->t,
                                                   *pass->labels, pass->losses, pass->gradient)
@@ -436,7 +441,7 @@ dpt_status dpt_passes_run(dpt_passes *p, const dpt_pass *pass) {
                        dpt_hash_string(DPT_VERSION) + DPT_RESULTS_VERSION};
     memcpy(&key[3], &pass->t, sizeof key[3]);
     key[4] = (uint64_t)(pass->correct != NULL) + (pass->reduce != NULL ? 2 : 0) +
-             (pass->logits != NULL ? 4 : 0);
+             (pass->logits != NULL ? 4 : 0) + (pass->tensor_terms != NULL ? 8 : 0);
     dpt_passes_watch(p, dpt_hash_bytes(key, sizeof key), pass->what, pass->loss);
     p->t = pass->t + 0.0; /* -0 is 0 */
     int64_t found = 0;

@@ -11,6 +11,7 @@
 #include "loss_kinds.h"
 #include "path_correlation.h"
 #include "plane.h"
+#include "significance.h"
 #include "spectrum.h"
 
 #include <inttypes.h>
@@ -125,7 +126,8 @@ static dpt_status measure_references(const dpt_inputs *in, dpt_resources *res) {
 
 /* The study's model at work, or a reference before it. */
 static int64_t models_bytes(const dpt_resources *res) {
-    int64_t own = res->weights + res->work + res->images + res->draw + res->signs + res->vectors;
+    int64_t own = res->weights + res->work + res->images + res->draw + res->signs + res->vectors +
+                  res->slopes;
     return own > res->reference ? own : res->reference;
 }
 
@@ -212,6 +214,7 @@ static dpt_status try_mesh(const dpt_inputs *in, int tensor_parallel, dpt_resour
     /* A direction is bound in fp32 in the place of an edit. */
     res->vectors =
         dpt_spectrum_bytes(in->job, res->cells) + (hessian->lanczos > 0 ? res->gradient : 0);
+    res->slopes = dpt_significance_bytes(in, res->cells, res->gradient);
     res->signs =
         hessian->probes > 0 || in->job->law.probes > 0 ? res->gradient / (BYTES_F32 * 8) : 0;
     res->plane = res->plane_cells + (res->plane_blocks + tensor_parallel - 1) / tensor_parallel;
@@ -290,6 +293,20 @@ static int count_slopes(const dpt_inputs *in, const dpt_resources *res, double *
     return most - shared;
 }
 
+/* A pass each, on the data set that chooses. */
+static void count_slopes_of_samples(const dpt_inputs *in, dpt_resources *res) {
+    const dpt_job *job = in->job;
+    for (int e = 0; e < job->nedits; e++) {
+        if (!dpt_significance_is_wanted(&job->edits[e].spec))
+            continue;
+        bool chooses = job->data[job->edits[e].gradient_data].chooses;
+        double tokens = chooses ? (double)res->choosing_tokens / (job->ndata - job->njudged)
+                                : (double)res->tokens / job->njudged;
+        res->flops += matrix_elements(in->catalog) * tokens * 8.0;
+        res->evaluations++;
+    }
+}
+
 /* A pass forward costs 2 flops per weight and token; one with slopes 8: forward, the recomputed
  * forward, the gradient of the input, and the term or the gradient of the weight. */
 static void count_flops(const dpt_inputs *in, dpt_resources *res) {
@@ -326,6 +343,7 @@ static void count_flops(const dpt_inputs *in, dpt_resources *res) {
     res->hessian = (res->hessian + logits) * in->job->njudged;
     int64_t places = dpt_plane_passes(in->job);
     res->flops += per_token * tokens * 2.0 * (double)places / in->job->njudged;
+    count_slopes_of_samples(in, res);
     int64_t left_out = dpt_leave_out_passes(in);
     res->flops += per_token * tokens * 2.0 * (double)left_out;
     res->evaluations += places + in->job->njudged * left_out;
@@ -433,6 +451,8 @@ void dpt_resources_print(const dpt_inputs *in, const dpt_resources *res) {
         resources_print_row("logits along random signs", (double)res->logits / mib, "MiB");
     if (res->vectors > 0)
         resources_print_row("vectors of Lanczos's method", (double)res->vectors / mib, "MiB");
+    if (res->slopes > 0)
+        resources_print_row("slopes of samples", (double)res->slopes / mib, "MiB");
     if (cells > 0)
         resources_print_row("gradient in cells", (double)cells / mib, "MiB");
     resources_print_row("edited model in cells", (double)res->field / mib, "MiB");

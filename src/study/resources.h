@@ -17,6 +17,7 @@ typedef struct dpt_resources {
     int64_t draw;    /**< scratch: of drawn labels, squares, a node, or one side of a difference */
     int64_t signs;   /**< random signs of a direction */
     int64_t vectors; /**< of Lanczos's method, and a direction that is bound */
+    int64_t slopes;  /**< of samples and tensors along an edit, and the edit as a direction */
     int64_t cells;   /**< one of them in cells, as edits take it */
     int64_t field;   /**< the edited model in cells */
     int64_t edit;    /**< the largest edit's own needs */

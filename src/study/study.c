@@ -23,6 +23,7 @@
 #include "path_correlation.h"
 #include "plane.h"
 #include "recipe.h"
+#include "significance.h"
 #include "memory.h"
 #include "resources.h"
 #include "summary.h"
@@ -45,6 +46,7 @@ typedef struct study {
     dpt_evaluation evaluation;  /* only when a path is walked */
     dpt_cell_gradient gradient; /* only when edits take it */
     dpt_plane plane;            /* only when the job asks for it */
+    dpt_edit_slope *slopes;     /* (tensors) of the edit in hand; NULL when no edit asks for them */
     bool evaluates;
     int units;    /* per edit: its data sets, or one for an edit alone */
     int done;     /* edits that are finished; -1 until a study that is resumed is looked at */
@@ -140,13 +142,18 @@ static dpt_status check_inputs(study *s, dpt_status agreed) {
     return st == DPT_OK ? dpt_inputs_check_unchanged(s->comm, &s->inputs, false) : st;
 }
 
-/* The input of an edit, with the gradient where it takes one. */
-static dpt_status give_gradient(study *s, const dpt_job_edit *edit, dpt_edit_input *input) {
+/* The input of an edit, with the gradient where it takes one. Binds another edit. */
+static dpt_status give_gradient(study *s, const dpt_job_edit *edit, const dpt_edit_spec *spec,
+                                dpt_edit_input *input) {
     *input = edit_input(s);
     if (s->gradient.field == NULL || edit->gradient_data < 0)
         return DPT_OK;
     input->gradient = &s->gradient.source;
-    return dpt_cell_gradient_fill(&s->gradient, &s->evaluation, edit->gradient_data);
+    dpt_status st = dpt_cell_gradient_fill(&s->gradient, &s->evaluation, edit->gradient_data);
+    if (st == DPT_OK && dpt_significance_is_wanted(spec))
+        st = dpt_significance_measure(&s->evaluation, edit, spec, input, s->slopes);
+    input->slopes = s->slopes;
+    return st;
 }
 
 /* Edit into memory and from there into a file, or straight into the file when no path is walked. */
@@ -155,7 +162,7 @@ static dpt_status make_edit(study *s, const dpt_job_edit *edit, const dpt_edit_s
     dpt_edit_input input;
     char place[DPT_MESSAGE_MAX / 4];
     dpt_store_writer *writer = NULL;
-    dpt_status st = give_gradient(s, edit, &input);
+    dpt_status st = give_gradient(s, edit, spec, &input);
     if (st == DPT_OK && !s->checked)
         st = dpt_inputs_check_begin(s->comm, &s->inputs, &s->shard);
     if (st == DPT_OK && s->job->checkpoint != DPT_STORE_NONE)
@@ -272,24 +279,6 @@ static dpt_status run_unit(study *s, const work_item *item, int d, const dpt_qua
     return st;
 }
 
-/* A loss that is as a rule meant, and yet no silent one. */
-static void study_warn_of_lost(const study *s, const work_item *item) {
-    int64_t lost = 0;
-    for (int t = 0; t < item->report.ntensors; t++)
-        lost += item->report.stats[t].lost;
-    if (lost > 0)
-        dpt_log(DPT_LOG_WARN, "%s: %" PRId64 " values are too small for %s and become 0",
-                item->edit->id, lost, dpt_dtype_name(s->job->dtype));
-}
-
-static void warn_of_guards(const study *s, const work_item *item) {
-    dpt_guards guards;
-    dpt_guards_collect(s->inputs.catalog, &item->report, &guards);
-    if (guards.held[0] != '\0')
-        dpt_log(DPT_LOG_WARN, "%s: calibration leaves a term at W_post in %d of %d tensors: %s",
-                item->edit->id, guards.tensors - guards.zero, guards.tensors, guards.held);
-}
-
 /* What the job leaves to be found: alpha by the slopes along the delta, or values by the law. */
 static dpt_status find_values(study *s, const dpt_job_edit *edit, dpt_auto_alpha *found) {
     dpt_edit_input input = edit_input(s);
@@ -312,10 +301,8 @@ static dpt_status run_edit(study *s, const dpt_job_edit *edit, const dpt_quadrat
     const dpt_edit_spec *spec = item_spec(&item);
     if (st == DPT_OK)
         st = make_edit(s, edit, spec, &item.report, &item.model);
-    if (st == DPT_OK) {
-        warn_of_guards(s, &item);
-        study_warn_of_lost(s, &item);
-    }
+    if (st == DPT_OK)
+        dpt_guards_warn(&s->inputs, edit->id, &item.report);
     if (st == DPT_OK && s->evaluates) {
         dpt_source edited = dpt_field_source(s->edited);
         st = dpt_evaluation_bind(&s->evaluation, &edited,
@@ -370,7 +357,7 @@ static dpt_status run_edits(study *s, const bool *finished) {
 static dpt_status make_plane_edit(void *ctx, const dpt_job_edit *edit, dpt_sink sink) {
     study *s = ctx;
     dpt_edit_input input;
-    dpt_status st = give_gradient(s, edit, &input);
+    dpt_status st = give_gradient(s, edit, &edit->spec, &input);
     if (st == DPT_OK)
         st = dpt_edit_run(&edit->spec, &input, sink, NULL);
     return dpt_agree(s->comm, st);
@@ -466,6 +453,10 @@ static dpt_status prepare_work(study *s, int left) {
         st = dpt_evaluation_bind(&s->evaluation, NULL, 0); /* W_pre takes no room any more */
     if (st == DPT_OK && s->resources.cell_gradient)
         st = dpt_cell_gradient_create(s->comm, s->inputs.catalog, &s->shard, &s->gradient);
+    if (st == DPT_OK && dpt_significance_count(s->job) > 0) {
+        s->slopes = dpt_mem_zalloc(s->inputs.catalog->count, sizeof *s->slopes, "slopes");
+        st = dpt_agree(s->comm, s->slopes != NULL ? DPT_OK : DPT_ERR_OUTPUT);
+    }
     return st;
 }
 
@@ -586,6 +577,7 @@ dpt_status dpt_study_run(const dpt_comm *comm, const dpt_job *job,
         dpt_evaluation_destroy(&s.evaluation);
     dpt_plane_destroy(&s.plane);
     dpt_cell_gradient_destroy(&s.gradient);
+    dpt_mem_free(s.slopes);
     dpt_field_destroy(s.edited);
     dpt_shard_destroy(&s.shard);
     if (st == DPT_INTERRUPTED)

@@ -105,7 +105,9 @@ static dpt_status set_edit_statistics(const dpt_inputs *in, const dpt_edit_repor
             .rank = from->rank > 0 ? (double)from->rank : NAN,
             .residual = from->residual,
             .scale = from->scale,
-            .correlation = from->correlation};
+            .correlation = from->correlation,
+            .slope = from->slope,
+            .slope_se = from->slope_se};
     }
     dpt_status st = DPT_OK;
     for (int t = 0; t < report->ntensors && report->nsingular > 0 && st == DPT_OK; t++) {

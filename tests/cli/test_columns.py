@@ -335,6 +335,8 @@ def tensors(name, group, alpha):
     stats = dict(zip(columns, np.array(group["tensor_stats"]).T))
     touched = stats["delta_norm"] > 0
     ratio = stats["edit_norm"][touched] / stats["delta_norm"][touched]
+    check(f"{name}: not calibrated (test_significance has slopes)",
+          np.isnan(stats["slope"]).all() and np.isnan(stats["slope_se"]).all())
     if alpha is not None: # E = alpha Delta, rounded to the type of the tensors
         check(f"{name} edit_norm", abs(np.median(ratio) - abs(alpha)) < 0.01, ratio)
         check(f"{name} share_changed", np.median(stats["share_changed"][touched]) > 0.9)

@@ -130,7 +130,7 @@ static void matches_oracle(void **state) {
     dpt_edit_report_destroy(&report);
     gradient_destroy(&g);
     pair_destroy(&p);
-    assert_int_equal(checked, 202);
+    assert_int_equal(checked, 176);
     assert_int_equal(wrong, 0);
 }
 
@@ -245,6 +245,49 @@ static void bad_calls_are_refused(void **state) {
     assert_int_equal(run(&p, "expo:alpha=0.5", 0, DPT_CALIBRATE_TERM, NULL), DPT_ERR_USAGE);
     assert_non_null(strstr(dpt_error_message(), "calibrate"));
     dpt_error_clear();
+    assert_int_equal(run(&p, "bitdelta", 0, DPT_CALIBRATE_SIGNIFICANT, NULL), DPT_ERR_INTERNAL);
+    assert_non_null(strstr(dpt_error_message(), "slopes"));
+    dpt_error_clear();
+    gradient_destroy(&g);
+    pair_destroy(&p);
+}
+
+/* Of `significant` the slopes of samples decide, tensor by tensor; the other tensors get their factor. */
+static void samples_decide(void **state) {
+    (void)state;
+    pair p;
+    gradient g;
+    pair_create(&p, DPT_F32, DPT_F32, false);
+    gradient_create(&p, &g);
+    dpt_edit_report plain, asked;
+    dpt_edit_slope *slopes = dpt_mem_zalloc(p.catalog.count, sizeof *slopes, "slopes");
+    assert_non_null(slopes);
+    for (int t = 0; t < p.catalog.count; t++)
+        slopes[t] = (dpt_edit_slope){.se = 0.25 * t, .significant = t % 2 == 0};
+    p.input.slopes = slopes;
+    assert_int_equal(run(&p, "prune:keep=0.4", 1, DPT_CALIBRATE_TERM, &plain), DPT_OK);
+    assert_int_equal(run(&p, "prune:keep=0.4", 1, DPT_CALIBRATE_SIGNIFICANT, &asked), DPT_OK);
+    int kept = 0, left = 0;
+    for (int t = 0; t < p.catalog.count; t++) {
+        const dpt_edit_tensor_stats *a = &plain.stats[t], *b = &asked.stats[t];
+        if (a->calibrated == DPT_CALIBRATED_NOT) {
+            assert_true(isnan(b->slope) && isnan(b->slope_se));
+            continue;
+        }
+        assert_true(a->slope == b->slope && isnan(a->slope_se) && b->slope_se == 0.25 * t);
+        if (t % 2 == 0) {
+            assert_true(a->scale == b->scale && a->calibrated == b->calibrated);
+            kept += a->scale != 1.0;
+        } else if (a->slope != 0.0) {
+            assert_int_equal(b->calibrated, DPT_CALIBRATED_CHANCE);
+            assert_true(b->scale == 1.0);
+            left += a->scale != 1.0;
+        }
+    }
+    assert_true(kept > 0 && left > 0);
+    dpt_edit_report_destroy(&asked);
+    dpt_edit_report_destroy(&plain);
+    dpt_mem_free(slopes);
     gradient_destroy(&g);
     pair_destroy(&p);
 }
@@ -252,6 +295,7 @@ static void bad_calls_are_refused(void **state) {
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(matches_oracle), cmocka_unit_test(calibrated_term_is_zero),
-        cmocka_unit_test(zeros_are_counted), cmocka_unit_test(bad_calls_are_refused)};
+        cmocka_unit_test(zeros_are_counted), cmocka_unit_test(samples_decide),
+        cmocka_unit_test(bad_calls_are_refused)};
     return test_mpi_main(argc, argv, tests);
 }

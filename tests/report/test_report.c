@@ -71,7 +71,17 @@ static void fill_terms(dpt_result *r, double change, dpt_rng rng) {
             r->integrated[i] += term / POINTS;
         }
         r->second_order[i] = 0.4 * change * share[i] / total;
-        r->stats[i] = (dpt_result_tensor){1.0, 0.5, 0.9, NAN, NAN, NAN, NAN, NAN, NAN};
+        r->stats[i] = (dpt_result_tensor){.delta_norm = 1.0,
+                                          .edit_norm = 0.5,
+                                          .share_changed = 0.9,
+                                          .share_zero = NAN,
+                                          .rank = NAN,
+                                          .residual = NAN,
+                                          .scale = NAN,
+                                          .correlation = NAN,
+                                          .slope = NAN,
+                                          .slope_se = NAN,
+                                          .value = NAN};
     }
 }
 

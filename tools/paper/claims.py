@@ -398,7 +398,7 @@ def biases(study, data):
 
 
 CALIBRATIONS = {"term": "Calibrated {} changes the loss no more than the plain one",
-                "significant": "Calibrated where the gradient is beyond chance, {} changes the loss "
+                "significant": "Calibrated where samples tell the slope from zero, {} changes the loss "
                                "no more than the plain one"}
 
 

@@ -332,20 +332,18 @@ def edit(spec, seed, dtype_in, skip=()):
     return pre, post, deltas, touched
 
 
-def calibrated(original, edited, name, how):
+def calibrated(original, edited, name):
     """The factor of a tensor, and the edited delta times it."""
     g, d, f = (x.astype(np.float64) for x in (GRADIENTS[name], original, edited))
     with_delta, with_edit = math.fsum(g * d), math.fsum(g * f)
-    s, least = 1.0, 1e-6
-    if how == SIGNIFICANT:
-        least = max(least, 3.0 / math.sqrt(g.size))
-    if abs(with_edit) > least * math.sqrt(math.fsum(g * g)) * math.sqrt(math.fsum(f * f)):
+    s = 1.0
+    if abs(with_edit) > 1e-6 * math.sqrt(math.fsum(g * g)) * math.sqrt(math.fsum(f * f)):
         s = with_delta / with_edit
         s = min(max(s, 0.5), 2.0) if s > 0 else 1.0
     return s, edited * np.float32(s)
 
 
-NONE, TERM, SIGNIFICANT = 0, 1, 2
+NONE, TERM = 0, 1
 GRADIENT_CASES = [  # how it is calibrated
     ("bias:k=0.7,by=gradient", 0, NONE),
     ("bias:k=1.5,by=gradient,p=0.3", 0, NONE),
@@ -359,8 +357,6 @@ GRADIENT_CASES = [  # how it is calibrated
     ("della:p=0.6,epsilon=0.3", 4, TERM),
     ("dare:p=0.5,k=-1;prune:keep=0.4", 5, TERM),
     ("bias:k=-3,by=gradient,p=0.9", 0, TERM),
-    ("drop:p=0.95", 3, SIGNIFICANT),
-    ("bitdelta:tensors=all", 0, SIGNIFICANT),
 ]
 MASKS = {"dare": lambda d, n, s, p, **_: dropped(d, n, float(p), s, 0),
          "drop": lambda d, n, s, p, **_: dropped(d, n, float(p), s, 0),
@@ -388,7 +384,7 @@ def main_gradient():
                 original = post[name] - pre[name]
                 s, f = math.nan, edited[name]
                 if calibrate:
-                    s, f = calibrated(original, f, name, calibrate)
+                    s, f = calibrated(original, f, name)
                 digest = xxhash.xxh3_64_hexdigest(store(pre[name] + f, dtype).tobytes())
                 r = correlation(spec, seed, name, original)
                 sys.stdout.write(f"{dtype} {seed} {spec} {calibrate} {name} {digest} "

@@ -41,14 +41,22 @@ class Model:
             self.edit = np.concatenate([f[f"edit/{n}"][()].astype(float).ravel() for n in self.names])
             images, self.labels = f["images"][()].astype(float), f["labels"][()]
             ends = f["loss"][()], f["loss_edit"][()]
+        self.show(images)
+        for weights, loss in zip((self.post, self.post + self.edit), ends):
+            nll = self.losses(weights[None])[0]
+            assert np.abs(nll - loss).max() < 1e-6, (nll, loss)
+
+    def show(self, images: np.ndarray) -> None:
+        """Take these images."""
         n, channels, height, _ = images.shape
         side = height // PATCH
         cut = images.reshape(n, channels, side, PATCH, side, PATCH).transpose(0, 2, 4, 1, 3, 5)
         self.patches = cut.reshape(n, side * side, -1)
-        for weights, loss in zip((self.post, self.post + self.edit), ends):
-            z = self.logits(weights[None])[0]
-            nll = np.log(np.exp(z).sum(-1)) - z[np.arange(n), self.labels]
-            assert np.abs(nll - loss).max() < 1e-6, (nll, loss)
+
+    def losses(self, weights: np.ndarray) -> np.ndarray:
+        """(many, samples) of weights (many, 339)."""
+        z = self.logits(weights)
+        return np.log(np.exp(z).sum(-1)) - z[:, np.arange(len(self.labels)), self.labels]
 
     def logits(self, weights: np.ndarray) -> np.ndarray:
         """(many, samples, classes) of weights (many, 339)."""

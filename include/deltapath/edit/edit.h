@@ -52,7 +52,7 @@ typedef struct dpt_edit_stage_spec {
 typedef enum dpt_edit_calibrate {
     DPT_CALIBRATE_NONE,
     DPT_CALIBRATE_TERM,       /**< <gradient, s F - Delta> = 0: no approximation term at W_post */
-    DPT_CALIBRATE_SIGNIFICANT /**< the same, only where <gradient, F> is beyond chance */
+    DPT_CALIBRATE_SIGNIFICANT /**< the same, only where samples tell <gradient, F> from 0 */
 } dpt_edit_calibrate;
 
 /** A whole edit as a job describes it. */
@@ -108,6 +108,14 @@ bool dpt_edit_draws_mask(const dpt_edit_spec *spec);
  * element ig is dropped where dpt_rng_mask of dpt_rng_threshold(p) has its bit set; magnitudes are
  * drawn from dpt_rng_words or dpt_rng_normal. */
 
+/** The slope of the mean loss at W_post along the edited delta F of a tensor, before it is scaled, as samples know
+ * it. */
+typedef struct dpt_edit_slope {
+    double mean;      /**< <gradient, F> */
+    double se;        /**< its standard error over samples, or clusters; NaN: not known */
+    bool significant; /**< it is told from 0 */
+} dpt_edit_slope;
+
 /** What an edit works on. All borrowed. In memory, the cells of pre must lie on the ranks that own the
  * cells of post. */
 typedef struct dpt_edit_input {
@@ -123,6 +131,8 @@ typedef struct dpt_edit_input {
     /** Gradient of a loss at W_post, or NULL. All tensors f32, in post's order and shapes; the own
      * cells are in memory, so that `view` finds them. */
     const dpt_source *gradient;
+    const dpt_edit_slope
+        *slopes; /**< (tensors) for DPT_CALIBRATE_SIGNIFICANT; else NULL is allowed */
 } dpt_edit_input;
 
 /** What calibration did to one tensor. */
@@ -132,7 +142,8 @@ typedef enum dpt_edit_calibrated {
     DPT_CALIBRATED_LEAST, /**< the factor is held at its lower limit */
     DPT_CALIBRATED_MOST,  /**< the factor is held at its upper limit */
     DPT_CALIBRATED_SIGN,  /**< plain scale: no positive factor makes the term zero */
-    DPT_CALIBRATED_LOST   /**< plain scale: <gradient, F> is lost in rounding, or not significant */
+    DPT_CALIBRATED_LOST,  /**< plain scale: <gradient, F> is lost in rounding */
+    DPT_CALIBRATED_CHANCE /**< plain scale: <gradient, F> is not significant */
 } dpt_edit_calibrated;
 
 /** What happened to one tensor. */
@@ -153,6 +164,8 @@ typedef struct dpt_edit_tensor_stats {
         correlation; /**< Pearson's, of the mask (1: dropped) of the first stage that draws one and
                            gradient * Delta as that stage finds it; NaN without mask or gradient */
     dpt_edit_calibrated calibrated;
+    double slope;    /**< <gradient, F> of a calibrated edit before it is scaled; NaN otherwise */
+    double slope_se; /**< dpt_edit_slope.se where the edit was given it; NaN otherwise */
 } dpt_edit_tensor_stats;
 
 typedef struct dpt_edit_report {

@@ -137,6 +137,14 @@ dpt_status dpt_loss_evaluate(const dpt_loss *loss, const dpt_mesh *mesh, dpt_mod
                              dpt_model_backward mode, double *losses, uint8_t *correct,
                              double *terms, double *sample_terms, dpt_model_gradient *gradient);
 
+/** dpt_loss_evaluate with mode TERMS that keeps the terms of every sample apart. Collective over the mesh.
+ * @param[out] losses, sample_terms (samples), terms (tensors) as there.
+ * @param[out] tensor_terms (samples, tensors) <grad of the sample's loss, E> of each tensor, the same on all ranks.
+ * Determinism: to rounding between meshes. */
+dpt_status dpt_loss_evaluate_tensors(const dpt_loss *loss, const dpt_mesh *mesh, dpt_model *model,
+                                     double t, double *losses, double *terms, double *sample_terms,
+                                     double *tensor_terms);
+
 /** Gradient with labels that the model itself draws at t, independently for each scored token or image and
  * given the data's own tokens before it. Collective over the mesh (same: labels).
  * Computes: G = sum over scores of sqrt(w) grad nll(drawn label), w the weight of the score in the (weighted)

@@ -135,6 +135,11 @@
     X(scale, "-", "factor, mean magnitude or cut of the last stage that has one")                  \
     X(correlation, "-",                                                                            \
       "of mask and gradient times delta at t = 0, where it tests the random numbers")              \
+    X(slope, "nats",                                                                               \
+      "<g, F(Delta)> at W_post of a calibrated edit before its factor, over the samples that "     \
+      "choose")                                                                                    \
+    X(slope_se, "nats",                                                                            \
+      "its standard error over these samples, or clusters; of `calibrate: significant`")           \
     X(value, "-",                                                                                  \
       "found for the tensor alone: p, keep, bits or rank of `allocate`, alpha of `alpha: auto`")
 
