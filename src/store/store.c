@@ -1,4 +1,4 @@
-#include "store_internal.h"
+#include "dequantise.h"
 
 #include "deltapath/base/file.h"
 #include "deltapath/base/guard.h"
@@ -25,6 +25,8 @@ struct dpt_store {
     char *path;
     dpt_store_header header;
     dpt_catalog catalog;
+    dpt_store_form *forms; /* (tensors of the catalog) */
+    char *config;          /* of the tensors as they are shown; NULL: the header's */
     dpt_store_files io;
     uint64_t fingerprint;
     store_check *check; /* of the stored hashes, while one is made; or NULL */
@@ -98,17 +100,6 @@ dpt_status dpt_store_driver_probe(const char *path, const dpt_store_driver **out
                      path);
 }
 
-static dpt_status store_make_catalog(dpt_store *store) {
-    for (int64_t i = 0; i < store->header.count; i++) {
-        const dpt_store_entry *entry = &store->header.entries[i];
-        dpt_status st =
-            dpt_catalog_add(&store->catalog, entry->name, entry->dtype, entry->ndim, entry->shape);
-        if (st != DPT_OK)
-            return st;
-    }
-    return dpt_catalog_sort(&store->catalog);
-}
-
 static void check_destroy(dpt_store *store) {
     store_check *c = store->check;
     if (c == NULL)
@@ -128,6 +119,8 @@ static void store_destroy(dpt_store *store) {
     (void)dpt_store_files_close(&store->io, false); /* they were read: nothing to lose */
     dpt_catalog_destroy(&store->catalog);
     dpt_store_header_destroy(&store->header);
+    dpt_mem_free(store->forms);
+    dpt_mem_free(store->config);
     dpt_mem_free(store->path);
     dpt_mem_free(store);
 }
@@ -237,7 +230,7 @@ dpt_status dpt_store_open(const dpt_comm *comm, const char *path, dpt_store **ou
     if (st == DPT_OK) {
         store->driver = dpt_store_driver_of((dpt_store_format)format);
         store->fingerprint = dpt_store_header_fingerprint(&store->header, sample);
-        st = store_make_catalog(store);
+        st = dpt_store_dequantise(&store->header, &store->catalog, &store->forms, &store->config);
         if (st == DPT_OK)
             st = dpt_store_files_init(&store->io, store->header.nfiles, store->header.files, false);
         store->io.identities = store->header.identities;
@@ -277,7 +270,7 @@ const char *dpt_store_path(const dpt_store *store) {
 }
 
 const char *dpt_store_config(const dpt_store *store) {
-    return store->header.config;
+    return store->config != NULL ? store->config : store->header.config;
 }
 
 const char *dpt_store_metadata(const dpt_store *store) {
@@ -296,10 +289,20 @@ uint64_t dpt_store_fingerprint(const dpt_store *store) {
     return store->fingerprint;
 }
 
+/* What lies in the files for a tensor that is not quantised; NULL: it is. */
+static const dpt_store_entry *store_plain(const dpt_store *store, int tensor) {
+    const dpt_store_form *form = &store->forms[tensor];
+    return form->kind == DPT_STORE_PLAIN ? &store->header.entries[form->entry] : NULL;
+}
+
 bool dpt_store_stored_hash(const dpt_store *store, int tensor, uint64_t *hash) {
-    const dpt_store_entry *entry = &store->header.entries[tensor];
-    *hash = entry->hash;
-    return entry->hashed;
+    const dpt_store_entry *entry = store_plain(store, tensor);
+    *hash = entry != NULL ? entry->hash : 0;
+    return entry != NULL && entry->hashed;
+}
+
+bool dpt_store_quantised(const dpt_store *store, int tensor, char *text, int size, int64_t *bytes) {
+    return dpt_store_form_text(&store->header, &store->forms[tensor], text, size, bytes);
 }
 
 static dpt_status check_range(const dpt_store *store, int tensor, int64_t first, int64_t last) {
@@ -313,7 +316,10 @@ static dpt_status check_range(const dpt_store *store, int tensor, int64_t first,
 }
 
 static dpt_status read_run(dpt_store *store, int tensor, int64_t ig, int64_t n, void *out) {
-    const dpt_store_entry *entry = &store->header.entries[tensor];
+    const dpt_store_entry *entry = store_plain(store, tensor);
+    if (entry == NULL)
+        return dpt_store_dequantise_run(&store->header, &store->io, &store->forms[tensor],
+                                        store->catalog.tensors[tensor].dtype, ig, n, out);
     int64_t size = dpt_dtype_size(entry->dtype);
     return dpt_store_files_read(&store->io, entry->file, entry->offset + ig * size, n * size, out,
                                 entry->name);
@@ -347,7 +353,11 @@ static dpt_status read_block(dpt_store *store, const dpt_block *block, char *out
         return st;
     if (block->rows == 1 || block->stride == block->cols)
         return read_run(store, block->tensor, block->ig, block->rows * block->cols, out);
-    int64_t size = dpt_dtype_size(store->catalog.tensors[block->tensor].dtype);
+    dpt_dtype dtype = store->catalog.tensors[block->tensor].dtype;
+    const dpt_store_form *form = &store->forms[block->tensor];
+    if (dpt_store_dequantise_takes(form, block))
+        return dpt_store_dequantise_block(&store->header, &store->io, form, dtype, block, out);
+    int64_t size = dpt_dtype_size(dtype);
     for (int64_t i = 0; i < block->rows && st == DPT_OK; i++)
         st = read_run(store, block->tensor, block->ig + i * block->stride, block->cols,
                       out + i * block->cols * size);
@@ -390,9 +400,10 @@ dpt_status dpt_store_check_begin(dpt_store *store, const dpt_comm *comm, const d
         c->sharded_of[t] = -1;
     for (int t = 0; st == DPT_OK && t < catalog->count; t++) {
         int own = pair != NULL ? dpt_pair_partner(pair, t) : t;
+        uint64_t stored;
         c->tensor_of[t] = own;
-        c->wanted[t] =
-            own >= 0 && (store->header.entries[own].hashed || (unhashed != NULL && unhashed[t]));
+        c->wanted[t] = own >= 0 && (dpt_store_stored_hash(store, own, &stored) ||
+                                    (unhashed != NULL && unhashed[t]));
         wanted += c->wanted[t];
         if (c->wanted[t])
             c->sharded_of[own] = t;
@@ -416,8 +427,7 @@ dpt_status dpt_store_check_end(dpt_store *store, uint64_t *hashes) {
     DPT_ASSERT_SAME_ARRAY(c->hasher.comm, c->tensor_of, c->hasher.catalog->count);
     dpt_status st = dpt_store_hash_finish(&c->hasher, DPT_OK, check_read, store);
     for (int t = 0; t < c->hasher.catalog->count && st == DPT_OK; t++) {
-        const dpt_store_entry *entry =
-            c->wanted[t] ? &store->header.entries[c->tensor_of[t]] : NULL;
+        const dpt_store_entry *entry = c->wanted[t] ? store_plain(store, c->tensor_of[t]) : NULL;
         if (hashes != NULL)
             hashes[t] = c->wanted[t] ? c->hasher.hashes[t] : 0;
         if (entry != NULL && entry->hashed && entry->hash != c->hasher.hashes[t])
@@ -468,8 +478,8 @@ int64_t dpt_store_changed_at(const dpt_store *store) {
     const dpt_store_header *header = &store->header;
     int64_t last = 0;
     bool hashed = true;
-    for (int t = 0; t < store->catalog.count; t++)
-        hashed = hashed && header->entries[t].hashed;
+    for (int64_t i = 0; i < header->count; i++)
+        hashed = hashed && header->entries[i].hashed;
     for (int f = 0; f < header->nfiles && !hashed; f++) {
         const dpt_file_identity *file = &header->identities[f];
         last = file->mtime > last ? file->mtime : last;

@@ -49,16 +49,11 @@ static const char *config_skip_space(const char *at) {
     return at;
 }
 
-static bool is_type_key(const char *at, const char *end) {
-    size_t n = (size_t)(end - at);
-    return (n == 13 && memcmp(at, "\"torch_dtype\"", n) == 0) ||
-           (n == 7 && memcmp(at, "\"dtype\"", n) == 0);
-}
-
-/* The string value of a type key of the outermost object, quotes included; NULL when none. */
-static const char *find_type_value(const char *text, const char **end) {
+/* The next key of the outermost object that is `name` (quotes included), from `from`, which lies in that object, on;
+ * *value is where its value begins. NULL when there is none. */
+static const char *config_find_key(const char *from, const char *name, const char **value) {
     int depth = 0;
-    for (const char *at = text; *at != '\0';) {
+    for (const char *at = from; *at != '\0';) {
         if (*at != '"') {
             depth += (*at == '{' || *at == '[') - (*at == '}' || *at == ']');
             at++;
@@ -66,16 +61,61 @@ static const char *find_type_value(const char *text, const char **end) {
         }
         const char *after = skip_string(at);
         const char *colon = config_skip_space(after);
-        if (depth == 1 && *colon == ':' && is_type_key(at, after)) {
-            const char *value = config_skip_space(colon + 1);
-            if (*value == '"') {
-                *end = skip_string(value);
-                return value;
-            }
+        bool same = (size_t)(after - at) == strlen(name) && memcmp(at, name, strlen(name)) == 0;
+        if (depth == 1 && *colon == ':' && same) {
+            *value = config_skip_space(colon + 1);
+            return at;
         }
         at = after;
     }
     return NULL;
+}
+
+/* The string value of a type key, quotes included; NULL when none. */
+static const char *find_type_value(const char *text, const char **end) {
+    static const char *const names[] = {"\"torch_dtype\"", "\"dtype\""};
+    const char *first = NULL;
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        const char *value = NULL;
+        if (config_find_key(text, names[i], &value) == NULL || *value != '"' ||
+            (first != NULL && first < value))
+            continue;
+        first = value;
+        *end = skip_string(value);
+    }
+    return first;
+}
+
+/* After a value: a string, an object or an array with all in it, or anything up to what ends it. */
+static const char *config_skip_value(const char *at) {
+    int depth = 0;
+    while (*at != '\0') {
+        if (depth == 0 && (*at == ',' || *at == '}' || *at == ']'))
+            return at;
+        depth += (*at == '{' || *at == '[') - (*at == '}' || *at == ']');
+        at = *at == '"' ? skip_string(at) : at + 1;
+        if (depth == 0 && (at[-1] == '}' || at[-1] == ']'))
+            return at;
+    }
+    return at;
+}
+
+char *dpt_store_config_without(const char *config, const char *key) {
+    char *name = dpt_mem_format("\"%s\"", key);
+    const char *value = NULL;
+    const char *begin = name != NULL ? config_find_key(config, name, &value) : NULL;
+    dpt_mem_free(name);
+    if (begin == NULL)
+        return name != NULL ? dpt_mem_strdup(config, "config") : NULL;
+    const char *end = config_skip_space(config_skip_value(value));
+    if (*end == ',') {
+        end = config_skip_space(end + 1);
+    } else { /* the last member: the comma before it goes */
+        while (begin > config && isspace((unsigned char)begin[-1]))
+            begin--;
+        begin -= begin > config && begin[-1] == ',';
+    }
+    return dpt_mem_format("%.*s%s", (int)(begin - config), config, end);
 }
 
 dpt_status dpt_store_config_update(const char *config, const dpt_catalog *catalog, char **out) {

@@ -245,14 +245,14 @@ typedef struct foreign_kind {
 static const foreign_kind foreign_kinds[] = {
     {".g_idx", "GPTQ", FOREIGN_SOURCE},
     {".qweight", "AWQ or GPTQ", FOREIGN_SOURCE},
-    {".weight_scale_inv", "FP8 in blocks",
-     FOREIGN_TRANSFORMERS "FineGrainedFP8Config(dequantize=True), and save_pretrained"},
-    {".weight_packed", "compressed-tensors", FOREIGN_SOURCE},
-    {".weight_scale", "FP8 or int8 with scales", FOREIGN_SOURCE},
+    {".weight_packed", "compressed-tensors in packed integers", FOREIGN_SOURCE},
+    {".weight_scale_2", "NVFP4", FOREIGN_SOURCE},
+    {"_scale_inv", "scales of weights that are not f8", FOREIGN_SOURCE},
+    {".weight_scale", "scales of weights that are neither f8 nor symmetric i8", FOREIGN_SOURCE},
     {".SCB", "bitsandbytes int8", FOREIGN_TRANSFORMERS "call dequantize() and save_pretrained"},
     {".absmax", "bitsandbytes 4 bit", FOREIGN_TRANSFORMERS "call dequantize() and save_pretrained"},
-    {"_proj_blocks", "MXFP4",
-     FOREIGN_TRANSFORMERS "Mxfp4Config(dequantize=True), and save_pretrained"}};
+    {"_proj_blocks", "MXFP4 without its scales", "copy the model again"},
+    {"_proj_scales", "MXFP4 without its blocks", "copy the model again"}};
 
 /* The value of "quant_method" in config.json, or "". */
 static void foreign_method(const char *config, char out[NAME_BYTES]) {
@@ -305,7 +305,8 @@ dpt_status dpt_store_check_usable(const dpt_store *store) {
     for (int t = 0; t < catalog->count; t++) {
         dpt_dtype dtype = catalog->tensors[t].dtype;
         if (dtype == DPT_F8_E4M3 || dtype == DPT_F8_E5M2)
-            return foreign_quantised(store, "FP8", catalog->tensors[t].name, FOREIGN_SOURCE);
+            return foreign_quantised(store, "FP8 without scales", catalog->tensors[t].name,
+                                     FOREIGN_SOURCE);
     }
     return DPT_OK;
 }

@@ -163,6 +163,10 @@ dpt_status dpt_store_companions_restore(const dpt_store_header *header, const ch
  * copy when there is no such key or no single type. Local. */
 dpt_status dpt_store_config_update(const char *config, const dpt_catalog *catalog, char **out);
 
+/** Text of config.json without a member of the outermost object; a plain copy when it has none of this name. Local.
+ * @return allocated; NULL without memory. */
+char *dpt_store_config_without(const char *config, const char *key);
+
 /** Bytes of a .safetensors file before its tensors: the length and the header's text; -1 when the file
  * says something that cannot be. Local. */
 int64_t dpt_store_safetensors_header_bytes(const char *path);

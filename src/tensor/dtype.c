@@ -149,6 +149,27 @@ static void f16_from_f32(const float *values, unsigned char *stored, int64_t n) 
         store16(stored, i, f16_narrow(values[i]));
 }
 
+/* The code as the exponent and mantissa of an f32, whose bias is 120 more; subnormals come out right too. */
+static void e4m3_to_f32(const unsigned char *stored, float *values, int64_t n) {
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t sign = (uint32_t)(stored[i] & 0x80) << 24;
+        uint32_t rest = stored[i] & 0x7f;
+        uint32_t bits = bits_of(float_of(rest << 20) * 0x1p120F);
+        values[i] = float_of(sign | (rest == 0x7f ? 0x7fc00000 : bits));
+    }
+}
+
+/* An f16 without its lower byte. */
+static void e5m2_to_f32(const unsigned char *stored, float *values, int64_t n) {
+    for (int64_t i = 0; i < n; i++)
+        values[i] = f16_widen((uint16_t)(stored[i] << 8));
+}
+
+static void i8_to_f32(const unsigned char *stored, float *values, int64_t n) {
+    for (int64_t i = 0; i < n; i++)
+        values[i] = (float)(stored[i] < 0x80 ? stored[i] : stored[i] - 0x100);
+}
+
 void dpt_dtype_to_f32(dpt_dtype dtype, const void *stored, float *values, int64_t n) {
     if (n <= 0)
         return;
@@ -158,6 +179,12 @@ void dpt_dtype_to_f32(dpt_dtype dtype, const void *stored, float *values, int64_
         bf16_to_f32(stored, values, n);
     else if (dtype == DPT_F16)
         f16_to_f32(stored, values, n);
+    else if (dtype == DPT_F8_E4M3)
+        e4m3_to_f32(stored, values, n);
+    else if (dtype == DPT_F8_E5M2)
+        e5m2_to_f32(stored, values, n);
+    else if (dtype == DPT_I8)
+        i8_to_f32(stored, values, n);
 }
 
 void dpt_dtype_from_f32(dpt_dtype dtype, const float *values, void *stored, int64_t n) {

@@ -10,6 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { QUANTISED_TEXT = 96 };
+
 static int64_t inspect_bytes_of(const dpt_tensor_info *info) {
     return info->numel * dpt_dtype_size(info->dtype);
 }
@@ -54,6 +56,21 @@ static void print_companions(FILE *out, const dpt_store *store) {
     }
 }
 
+/* What lies in the files otherwise than the table says. */
+static void inspect_print_quantised(FILE *out, const dpt_store *store) {
+    const dpt_catalog *catalog = dpt_store_catalog(store);
+    char text[QUANTISED_TEXT];
+    int64_t bytes = 0, total = 0;
+    int count = 0;
+    for (int t = 0; t < catalog->count; t++) {
+        count += dpt_store_quantised(store, t, text, sizeof text, &bytes);
+        total += bytes;
+    }
+    if (count > 0)
+        fprintf(out, "%-20s %d tensors, %" PRId64 " bytes in the files; read as plain ones\n",
+                "quantised", count, total);
+}
+
 static int inspect_widest_name(const dpt_catalog *catalog) {
     size_t widest = 4;
     for (int t = 0; t < catalog->count; t++) {
@@ -71,14 +88,19 @@ static void inspect_print_table(FILE *out, const dpt_store *store) {
     fprintf(out, "%-20s %s (%s)\n", "model", dpt_store_path(store), format_name(store));
     print_config(out, store);
     print_companions(out, store);
+    inspect_print_quantised(out, store);
     fprintf(out, "\n%-*s %-8s %-20s %15s %15s\n", width, "name", "dtype", "shape", "elements",
             "bytes");
     for (int t = 0; t < catalog->count; t++) {
         const dpt_tensor_info *info = &catalog->tensors[t];
         char shape[128];
         dpt_catalog_shape_text(info, shape, sizeof shape);
-        fprintf(out, "%-*s %-8s %-20s %15" PRId64 " %15" PRId64 "\n", width, info->name,
-                dpt_dtype_name(info->dtype), shape, info->numel, inspect_bytes_of(info));
+        char form[QUANTISED_TEXT];
+        int64_t stored = 0;
+        bool quantised = dpt_store_quantised(store, t, form, sizeof form, &stored);
+        fprintf(out, "%-*s %-8s %-20s %15" PRId64 " %15" PRId64 "%s%s\n", width, info->name,
+                dpt_dtype_name(info->dtype), shape, info->numel, inspect_bytes_of(info),
+                quantised ? "  " : "", form);
         elements[info->dtype] += info->numel;
         bytes[info->dtype] += inspect_bytes_of(info);
     }
@@ -99,6 +121,12 @@ static json_t *tensor_json(const dpt_store *store, int t) {
     json_t *one = json_pack("{s:s, s:s, s:o, s:I, s:I}", "name", info->name, "dtype",
                             dpt_dtype_name(info->dtype), "shape", shape, "elements",
                             (json_int_t)info->numel, "bytes", (json_int_t)inspect_bytes_of(info));
+    char form[QUANTISED_TEXT];
+    int64_t stored = 0;
+    if (one != NULL && dpt_store_quantised(store, t, form, sizeof form, &stored)) {
+        json_object_set_new(one, "quantised", json_string(form));
+        json_object_set_new(one, "stored_bytes", json_integer((json_int_t)stored));
+    }
     uint64_t hash = 0;
     if (one != NULL && dpt_store_stored_hash(store, t, &hash)) {
         char digits[17];

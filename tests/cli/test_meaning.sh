@@ -118,7 +118,7 @@ named() { # named FOLDER REGEX: as the post-trained model
 }
 part named awq "AWQ or GPTQ.*quant_method awq"
 part named gptq "GPTQ: .*quant_method gptq"
-part named fp8 "FP8.*quant_method fp8.*dequantize=True"
+part named fp4 "scales of weights that are not f8.*quant_method fp8"
 part named fp8-bare "FP8"
 part named int8 "bitsandbytes int8.*dequantize\(\)"
 part named nf4 "bitsandbytes 4 bit"

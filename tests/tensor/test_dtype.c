@@ -211,16 +211,48 @@ static void names(void **state) {
     assert_false(dpt_dtype_parse("", &parsed));
 }
 
+/* By definition: sign, exponent with its bias, mantissa; and what is no number. */
+static float eight_bits(int code, int mantissa_bits, int bias, bool *number) {
+    int rest = code & 0x7f, exponent = rest >> mantissa_bits;
+    int mantissa = rest & ((1 << mantissa_bits) - 1), largest = 0x7f >> mantissa_bits;
+    float sign = code & 0x80 ? -1.0F : 1.0F;
+    *number = mantissa_bits == 3 ? rest != 0x7f : exponent != largest || mantissa == 0;
+    if (mantissa_bits == 2 && exponent == largest)
+        return sign * INFINITY;
+    float whole = (float)(mantissa + (exponent > 0 ? 1 << mantissa_bits : 0));
+    return sign * ldexpf(whole, (exponent > 0 ? exponent : 1) - bias - mantissa_bits);
+}
+
+static void test_eight_bits(void **state) {
+    (void)state;
+    static const struct {
+        dpt_dtype dtype;
+        int mantissa_bits, bias;
+    } kinds[] = {{DPT_F8_E4M3, 3, 7}, {DPT_F8_E5M2, 2, 15}};
+    unsigned char codes[256];
+    float values[256];
+    for (int i = 0; i < 256; i++)
+        codes[i] = (unsigned char)i;
+    for (size_t k = 0; k < sizeof kinds / sizeof kinds[0]; k++) {
+        dpt_dtype_to_f32(kinds[k].dtype, codes, values, 256);
+        for (int i = 0; i < 256; i++) {
+            bool number;
+            float want = eight_bits(i, kinds[k].mantissa_bits, kinds[k].bias, &number);
+            assert_true(number ? bits_of(values[i]) == bits_of(want) : isnan(values[i]));
+        }
+    }
+    dpt_dtype_to_f32(DPT_I8, codes, values, 256);
+    for (int i = 0; i < 256; i++)
+        assert_true(values[i] == (float)(i < 128 ? i : i - 256));
+}
+
 int main(void) {
     cmocka_set_message_output(CM_OUTPUT_TAP);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(bf16_equals_torch),
-        cmocka_unit_test(f16_equals_torch),
-        cmocka_unit_test(edges_round_to_even),
-        cmocka_unit_test(any_alignment_and_length),
-        cmocka_unit_test(losses_of_a_type_are_found),
-        cmocka_unit_test(nonfinite_is_found),
-        cmocka_unit_test(names),
+        cmocka_unit_test(test_eight_bits),          cmocka_unit_test(bf16_equals_torch),
+        cmocka_unit_test(f16_equals_torch),         cmocka_unit_test(edges_round_to_even),
+        cmocka_unit_test(any_alignment_and_length), cmocka_unit_test(losses_of_a_type_are_found),
+        cmocka_unit_test(nonfinite_is_found),       cmocka_unit_test(names),
     };
     return cmocka_run_group_tests_name("dtype", tests, NULL, NULL);
 }

@@ -46,9 +46,12 @@ dpt_store_format dpt_store_format_for(const char *path);
 dpt_status dpt_store_open(const dpt_comm *comm, const char *path, dpt_store **out);
 void dpt_store_close(dpt_store *store); /**< Local. */
 
-const dpt_catalog *dpt_store_catalog(const dpt_store *store); /**< sorted by name; Local */
-const char *dpt_store_path(const dpt_store *store);           /**< Local */
-const char *dpt_store_config(const dpt_store *store); /**< text of config.json, or NULL; Local */
+/** Tensors as they are read, sorted by name: a quantised one is a plain one of the float type that `config.json`
+ * names, bf16 without, and its scales are left out. Local. */
+const dpt_catalog *dpt_store_catalog(const dpt_store *store);
+const char *dpt_store_path(const dpt_store *store); /**< Local */
+/** Text of config.json, or NULL; of a quantised model without `quantization_config`. Local. */
+const char *dpt_store_config(const dpt_store *store);
 const char *
 dpt_store_metadata(const dpt_store *store); /**< JSON object of strings, or NULL; Local */
 const char *
@@ -94,7 +97,12 @@ bool dpt_store_is_format(const char *path, const char *format);
  * on all ranks. */
 uint64_t dpt_store_fingerprint(const dpt_store *store);
 
-/** Whether the format carries a stored XXH3-64 of a tensor's bytes; its value. Local. */
+/** Whether a tensor is quantised in the files: how, for people, and the bytes that it and its scales take there; else
+ * "" and 0. Local. */
+bool dpt_store_quantised(const dpt_store *store, int tensor, char *text, int size, int64_t *bytes);
+
+/** Whether the format carries a stored XXH3-64 of a tensor's bytes; its value. None of a quantised tensor, whose
+ * bytes in the files are others than those that are read. Local. */
 bool dpt_store_stored_hash(const dpt_store *store, int tensor, uint64_t *hash);
 
 /** Compare the stored hashes with the bytes that are read: between begin and end each dpt_source.read feeds

@@ -36,7 +36,7 @@ bool dpt_dtype_parse(const char *name, dpt_dtype *out);
 /** Whether deltapath can compute with the type: f32, f16, bf16. Local. */
 bool dpt_dtype_editable(dpt_dtype dtype);
 
-/** Convert n stored elements to fp32; exact. The type is editable. Local.
+/** Convert n stored elements to fp32; exact. The type is editable, f8 or i8. Local.
  * @param[in] stored (n) any alignment. @param[out] values (n). */
 void dpt_dtype_to_f32(dpt_dtype dtype, const void *stored, float *values, int64_t n);
 

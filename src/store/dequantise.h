@@ -1,0 +1,55 @@
+#ifndef DELTAPATH_SRC_STORE_DEQUANTISE_H
+#define DELTAPATH_SRC_STORE_DEQUANTISE_H
+
+/* Quantised tensors that are shown as plain ones: what lies in the files is `values` or codes in one tensor of the
+ * header and their scales in another, which the catalog leaves out. */
+
+#include "store_internal.h"
+
+typedef enum dpt_store_kind {
+    DPT_STORE_PLAIN,
+    DPT_STORE_SCALED, /**< f8 or i8 times a scale */
+    DPT_STORE_MXFP4 /**< two codes of 4 bits a byte, 32 with a scale; matrices are shown transposed */
+} dpt_store_kind;
+
+/** How a tensor of the catalog lies in the files. A scaled one is a row of matrices of rows x cols values as they lie,
+ * cut into blocks that share a scale; the last block of a side may be short. All 0 when it is plain. */
+typedef struct dpt_store_form {
+    dpt_store_kind kind;
+    int64_t entry;  /**< of the header: values or codes */
+    int64_t scales; /**< of the header; -1 */
+    int64_t rows, cols;
+    int64_t block_rows, block_cols;
+} dpt_store_form;
+
+/** The catalog of a sealed header, sorted by name, and how each of its tensors lies. Local; the same on all ranks.
+ *
+ * `X` of f8 with `X_scale_inv` (X ends with `weight` as a rule), of f8 or i8 with `X_scale`, and `X_blocks` of u8 with
+ * `X_scales` become one tensor X of the float type that the configuration names, bf16 when it names none.
+ * @param[out] forms  (tensors of the catalog), allocated.
+ * @param[out] config  the header's without what tells of the quantisation; NULL when it is to be taken as it is.
+ * Errors: DPT_ERR_INPUT naming file and tensor of scales that do not fit; DPT_ERR_OUTPUT without memory. */
+dpt_status dpt_store_dequantise(const dpt_store_header *header, dpt_catalog *catalog,
+                                dpt_store_form **forms, char **config);
+
+/** How a tensor lies, for people, and the bytes of its codes and scales; false, "" and 0 when it is plain. Local. */
+bool dpt_store_form_text(const dpt_store_header *header, const dpt_store_form *form, char *text,
+                         int size, int64_t *bytes);
+
+/** Elements [ig, ig + n) of a tensor that is not plain, in its type of the catalog. Local; no more than 1.1 MiB is held.
+ *
+ * Scaled: fp32 value times fp32 scale, rounded to the type. MXFP4: value times 2^(scale - 127), likewise; the same bits
+ * as transformers' finegrained_fp8 and mxfp4 give.
+ * Errors: DPT_ERR_INPUT naming the file when it cannot be read, and the tensor when a scale is NaN or infinite. */
+dpt_status dpt_store_dequantise_run(const dpt_store_header *header, dpt_store_files *io,
+                                    const dpt_store_form *form, dpt_dtype dtype, int64_t ig,
+                                    int64_t n, void *out);
+
+/** A block of which dpt_store_dequantise_run would read the same codes for each row: rows of one MXFP4 matrix. The
+ * block lies inside the tensor. Local. Errors: as above. */
+bool dpt_store_dequantise_takes(const dpt_store_form *form, const dpt_block *block);
+dpt_status dpt_store_dequantise_block(const dpt_store_header *header, dpt_store_files *io,
+                                      const dpt_store_form *form, dpt_dtype dtype,
+                                      const dpt_block *block, void *out);
+
+#endif
