@@ -45,8 +45,16 @@ static void params_register(dpt_params *params, int i, int tensor) {
 }
 
 void dpt_params_refuse(dpt_params *params, int i, int tensor, char *problem) {
-    if (tensor >= 0)
+    if (tensor >= 0) {
         params_register(params, i, tensor);
+    } else if (
+        !params->missing) { /* how a tensor is to be read may depend on the one that is missing */
+        dpt_mem_free(params->problem);
+        params->problem = problem;
+        params->missing = true;
+        params->problems++;
+        return;
+    }
     params_note(params, problem);
 }
 

@@ -38,7 +38,8 @@ typedef struct dpt_params {
     dpt_param *items;
     int *first; /**< (tensors) a block of each, from which `next` leads on; -1: none */
     const dpt_catalog *catalog; /**< borrowed */
-    char *problem;              /**< first tensor that does not fit, or NULL */
+    char *problem; /**< first tensor that is missing, else that does not fit, or NULL */
+    bool missing;  /**< `problem` is a missing one */
     int problems;
 } dpt_params;
 

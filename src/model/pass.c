@@ -22,7 +22,7 @@ void dpt_pass_norm(const dpt_pass *pass, dpt_slot slot, int64_t n, const float *
     const float *w = pass->work->w[slot], *b = pass->work->w[slot + 1];
     int64_t C = pass->width;
     float eps = (float)pass->arch->eps;
-    if (pass->arch->norm == DPT_NORM_RMS)
+    if (pass->arch->norm != DPT_NORM_LAYER)
         dpt_nn_rmsnorm_forward(n, C, x, C, w, eps, y, C, stats.rstd);
     else
         dpt_nn_layernorm_forward(n, C, x, C, w, b, eps, y, C, stats.mean, stats.rstd);
@@ -35,7 +35,7 @@ void dpt_pass_norm_backward(const dpt_pass *pass, int64_t layer, dpt_slot slot, 
     dpt_accumulate_norm(&pass->to, dpt_pass_index(pass, layer, slot),
                         dpt_pass_index(pass, layer, (dpt_slot)(slot + 1)), rows, stats.mean,
                         stats.rstd);
-    if (pass->arch->norm == DPT_NORM_RMS)
+    if (pass->arch->norm != DPT_NORM_LAYER)
         dpt_nn_rmsnorm_backward_input(rows.n, C, rows.dy, C, rows.x, C, w, stats.rstd, add, dx, C);
     else
         dpt_nn_layernorm_backward_input(rows.n, C, rows.dy, C, rows.x, C, w, stats.mean, stats.rstd,

@@ -8,7 +8,8 @@
 /* Axes of which each rank has a share; the heads have their own rule. */
 static const bool slice_splits[DPT_AXES] = {
     [DPT_AXIS_HEADS] = true,      [DPT_AXIS_KV_HEADS] = true, [DPT_AXIS_UNITS] = true,
-    [DPT_AXIS_VOCABULARY] = true, [DPT_AXIS_PIXELS] = true,   [DPT_AXIS_INPUTS] = true};
+    [DPT_AXIS_VOCABULARY] = true, [DPT_AXIS_PIXELS] = true,   [DPT_AXIS_INPUTS] = true,
+    [DPT_AXIS_HEAD_COUNT] = true};
 
 static int64_t slice_width(const dpt_slice *slice, dpt_axis axis) {
     return slice->end[axis] - slice->begin[axis];
@@ -26,6 +27,8 @@ static void slice_find_heads(const dpt_arch *arch, int rank, int size, dpt_slice
     }
     out->begin[DPT_AXIS_HEADS] = out->first_head * hd;
     out->end[DPT_AXIS_HEADS] = end * hd;
+    out->begin[DPT_AXIS_HEAD_COUNT] = out->first_head;
+    out->end[DPT_AXIS_HEAD_COUNT] = end;
     out->begin[DPT_AXIS_KV_HEADS] = first_kv * hd;
     out->end[DPT_AXIS_KV_HEADS] = (first_kv + out->kv_heads) * hd;
 }
@@ -38,6 +41,7 @@ void dpt_slice_find(const dpt_arch *arch, int rank, int size, dpt_slice *out) {
             dpt_shard_split(arch->length[axis], size, rank, &out->begin[axis], &out->end[axis]);
     }
     slice_find_heads(arch, rank, size, out);
+    dpt_shard_split(arch->experts.count, size, rank, &out->expert_begin, &out->expert_end);
     out->rows_maximum = (arch->length[DPT_AXIS_VOCABULARY] + size - 1) / size;
     out->q = slice_width(out, DPT_AXIS_HEADS);
     out->kv = slice_width(out, DPT_AXIS_KV_HEADS);
@@ -57,8 +61,9 @@ static dpt_layout slice_whole(int64_t rows, int64_t cols) {
                         .col_stride = 1};
 }
 
-/* The part of a row that this rank has. */
-static dpt_param_part slice_of_row(const dpt_model *model, const dpt_row *row, int tensor) {
+/* The part of a row, or of an expert's, that this rank has. */
+static dpt_param_part slice_of_row(const dpt_model *model, const dpt_row *row, int64_t expert,
+                                   int tensor) {
     const dpt_arch *arch = &model->arch;
     const dpt_slice *slice = &model->slice;
     bool vector = row->cols == DPT_AXIS_NONE;
@@ -71,7 +76,8 @@ static dpt_param_part slice_of_row(const dpt_model *model, const dpt_row *row, i
         .col_end = vector ? 1 : slice->end[row->cols],
         .rows_split = slice_splits[row->rows],
         .cols_split = slice_splits[row->cols]};
-    if (row->share == DPT_SHARE_FIRST && !slice->first)
+    bool here = !row->expert || (expert >= slice->expert_begin && expert < slice->expert_end);
+    if (!here || (row->share == DPT_SHARE_FIRST && !slice->first))
         out.row_end = out.row_begin;
     out.counted = row->share == DPT_SHARE_EACH || (slice->first && row->share != DPT_SHARE_FIXED);
     return out;
@@ -94,27 +100,69 @@ static bool slice_same_shape(const dpt_tensor_info *a, const dpt_tensor_info *b)
            memcmp(a->shape, b->shape, (size_t)a->ndim * sizeof a->shape[0]) == 0;
 }
 
-static void slice_claim_row(dpt_model *model, int64_t layer, dpt_slot slot) {
-    const dpt_row *row = model->arch.row[slot];
-    int i = dpt_arch_index(&model->arch, layer, slot);
-    char name[160], shape[128], right[128];
-    dpt_arch_name(row, layer, name, sizeof name);
-    int tensor = dpt_catalog_find(&model->catalog, name);
-    if (tensor < 0) {
-        dpt_params_refuse(&model->params, i, -1, dpt_mem_format("tensor %s is missing", name));
-        return;
-    }
-    const dpt_tensor_info *info = &model->catalog.tensors[tensor];
+/* Claim a tensor that is this row's alone. */
+static void slice_claim_whole(dpt_model *model, const dpt_row *row, int i,
+                              const dpt_param_part *part) {
+    const dpt_tensor_info *info = &model->catalog.tensors[part->tensor];
     dpt_tensor_info wanted = slice_shape(&model->arch, row);
+    char shape[128], right[128];
     dpt_catalog_shape_text(info, shape, sizeof shape);
     dpt_catalog_shape_text(&wanted, right, sizeof right);
-    dpt_param_part part = slice_of_row(model, row, tensor);
     if (slice_same_shape(info, &wanted))
-        dpt_params_claim(&model->params, i, &part);
+        dpt_params_claim(&model->params, i, part);
     else
         dpt_params_refuse(
-            &model->params, i, tensor,
-            dpt_mem_format("tensor %s has the shape %s in place of %s", name, shape, right));
+            &model->params, i, part->tensor,
+            dpt_mem_format("tensor %s has the shape %s in place of %s", info->name, shape, right));
+}
+
+/* Claim what is stored of a row in a tensor that it shares, or as a transpose: the lengths of its axes must be those
+ * that are stored. */
+static void slice_claim_part(dpt_model *model, const dpt_parts *parts, const dpt_row *row, int i,
+                             int64_t expert, dpt_param_part *part) {
+    const dpt_tensor_info *info = &model->catalog.tensors[part->tensor];
+    int64_t rows = part->layout.rows, cols = part->layout.cols;
+    const dpt_part *stored =
+        dpt_parts_find(parts, part->tensor, row->part, row->expert ? (int)expert : -1);
+    if (stored != NULL && stored->layout.rows == rows && stored->layout.cols == cols) {
+        part->layout = stored->layout;
+        dpt_params_claim(&model->params, i, part);
+        return;
+    }
+    char shape[128], right[128];
+    dpt_tensor_info wanted = {.ndim = row->cols == DPT_AXIS_NONE ? 1 : 2, .shape = {rows, cols}};
+    dpt_catalog_shape_text(info, shape, sizeof shape);
+    dpt_catalog_shape_text(&wanted, right, sizeof right);
+    dpt_params_refuse(
+        &model->params, i, part->tensor,
+        dpt_mem_format("tensor %s has the shape %s, which does not hold %s of the shape %s%s",
+                       info->name, shape, dpt_role_name(row->part), right,
+                       row->expert ? " for each expert" : ""));
+}
+
+static void slice_claim_row(dpt_model *model, const dpt_parts *parts, int64_t layer,
+                            dpt_slot slot) {
+    const dpt_row *row = model->arch.row[slot];
+    for (int64_t expert = 0; expert < dpt_arch_copies(&model->arch, row); expert++) {
+        int i = dpt_arch_index_expert(&model->arch, layer, slot, expert);
+        char name[160];
+        dpt_arch_name(row, layer, expert, name, sizeof name);
+        int tensor = dpt_catalog_find(&model->catalog, name);
+        dpt_param_part part = slice_of_row(model, row, expert, tensor);
+        if (tensor < 0)
+            dpt_params_refuse(&model->params, i, -1, dpt_mem_format("tensor %s is missing", name));
+        else if (row->part == 0)
+            slice_claim_whole(model, row, i, &part);
+        else
+            slice_claim_part(model, parts, row, i, expert, &part);
+    }
+}
+
+int dpt_slice_index(const dpt_model *model, dpt_slot slot) {
+    const dpt_row *row = model->arch.row[slot];
+    const dpt_slice *slice = &model->slice;
+    bool expert = row != NULL && row->expert && slice->expert_begin < slice->expert_end;
+    return dpt_arch_index_expert(&model->arch, 0, slot, expert ? slice->expert_begin : 0);
 }
 
 static bool slice_ignores(const void *ctx, const char *name) {
@@ -124,12 +172,16 @@ static bool slice_ignores(const void *ctx, const char *name) {
 
 dpt_status dpt_slice_claim(dpt_model *model) {
     const dpt_arch *arch = &model->arch;
-    dpt_status st = dpt_params_create(&model->catalog, (int)dpt_arch_count(arch), &model->params);
+    dpt_parts parts;
+    dpt_status st = dpt_params_create(&model->catalog, dpt_arch_count(arch), &model->params);
+    if (st == DPT_OK)
+        st = dpt_parts_create(&model->catalog, arch->heads, &parts);
     if (st != DPT_OK)
         return st;
     for (int64_t layer = -1; layer < arch->layers; layer++) /* -1: what the whole model has */
         for (int slot = 0; slot < DPT_SLOTS; slot++)
             if (arch->row[slot] != NULL && dpt_slot_is_of_layer(slot) == (layer >= 0))
-                slice_claim_row(model, layer, (dpt_slot)slot);
+                slice_claim_row(model, &parts, layer, (dpt_slot)slot);
+    dpt_parts_destroy(&parts);
     return dpt_params_check(&model->params, slice_ignores, arch);
 }

@@ -13,6 +13,7 @@ typedef struct dpt_slice {
     bool first; /**< first rank: has what only one has or counts */
     int64_t begin[DPT_AXES], end[DPT_AXES];
     int64_t heads, kv_heads, first_head; /**< query heads here, key-value heads that they use */
+    int64_t expert_begin, expert_end;    /**< experts here, each whole */
     int64_t rows_maximum;                /**< most rows of the vocabulary on any rank */
     int64_t q, kv, qkv, f, hidden, v; /**< queries, keys, q + 2 kv, units, with gates, vocabulary */
 } dpt_slice;
@@ -117,6 +118,8 @@ typedef struct dpt_pass {
 void dpt_slice_find(const dpt_arch *arch, int rank, int size, dpt_slice *out);
 /** Claim the part of every row. Local. Errors: as dpt_params_check. */
 dpt_status dpt_slice_claim(dpt_model *model);
+/** Number of a matrix of the first layer, of experts one that this rank has; -1: there is none. Local. */
+int dpt_slice_index(const dpt_model *model, dpt_slot slot);
 
 /* work.c */
 int64_t dpt_work_bytes(const dpt_model *model, int64_t tokens, int64_t longest, bool backward);
@@ -129,8 +132,10 @@ int64_t dpt_work_head_rows(const dpt_model *model, int64_t scored); /**< the sam
 int64_t dpt_weights_floats(const dpt_model *model); /**< of the arena */
 /** Point w into an arena. Local. */
 void dpt_weights_place(const dpt_model *model, float *arena, float **w);
-/** W(t) of the slots [begin, end) of a layer. Local. */
+/** W(t) of the slots [begin, end) of a layer but those of experts, and of one expert of this rank, in whose slots
+ * the experts take turns. Factors of norms are as the norm takes them, 1 added where it adds it. Local. */
 void dpt_weights_form(const dpt_pass *pass, int64_t layer, dpt_slot begin, dpt_slot end);
+void dpt_weights_form_expert(const dpt_pass *pass, int64_t layer, int64_t expert);
 
 /* pass.c */
 /** Predictions with both passes where the call wants them. Collective over the group. */

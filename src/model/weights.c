@@ -1,7 +1,7 @@
 #include "transformer.h"
 
 static int64_t weights_numel(const dpt_model *model, dpt_slot slot) {
-    int index = dpt_arch_index(&model->arch, 0, slot);
+    int index = dpt_slice_index(model, slot);
     return index >= 0 ? dpt_param_numel(&model->params.items[index]) : 0;
 }
 
@@ -38,15 +38,36 @@ void dpt_weights_place(const dpt_model *model, float *arena, float **w) {
     weights_place_all(model, arena, w);
 }
 
+/* Slots whose weights are factors of a norm. */
+static const bool weights_is_norm[DPT_SLOTS] = {
+    [DPT_SLOT_EMBED_NORM] = true, [DPT_SLOT_NORM1] = true,     [DPT_SLOT_Q_NORM] = true,
+    [DPT_SLOT_K_NORM] = true,     [DPT_SLOT_OUT_NORM1] = true, [DPT_SLOT_NORM2] = true,
+    [DPT_SLOT_OUT_NORM2] = true,  [DPT_SLOT_FINAL_NORM] = true};
+
+static void weights_form_one(const dpt_pass *pass, int slot, int index) {
+    const dpt_row *row = pass->arch->row[slot];
+    const dpt_param *param = &pass->model->params.items[index];
+    bool fixed = row != NULL && row->share == DPT_SHARE_FIXED;
+    float *out = pass->work->w[slot];
+    dpt_param_weights(param, fixed ? 0.0 : pass->call->t, 0, param->rows, out);
+    if (weights_is_norm[slot] && pass->arch->norm == DPT_NORM_RMS_UNIT)
+        for (int64_t i = 0; i < dpt_param_numel(param); i++)
+            out[i] += 1.0F;
+}
+
 void dpt_weights_form(const dpt_pass *pass, int64_t layer, dpt_slot begin, dpt_slot end) {
     for (int slot = (int)begin; slot < (int)end; slot++) {
-        float *out = pass->work->w[slot];
-        if (out == NULL)
-            continue;
         const dpt_row *row = pass->arch->row[slot];
-        bool fixed = row != NULL && row->share == DPT_SHARE_FIXED;
-        const dpt_param *param =
-            &pass->model->params.items[dpt_pass_index(pass, layer, (dpt_slot)slot)];
-        dpt_param_weights(param, fixed ? 0.0 : pass->call->t, 0, param->rows, out);
+        if (pass->work->w[slot] != NULL && (row == NULL || !row->expert))
+            weights_form_one(pass, slot, dpt_pass_index(pass, layer, (dpt_slot)slot));
+    }
+}
+
+void dpt_weights_form_expert(const dpt_pass *pass, int64_t layer, int64_t expert) {
+    for (int slot = DPT_SLOTS_LAYER; slot < DPT_SLOTS_HEAD; slot++) {
+        const dpt_row *row = pass->arch->row[slot];
+        if (pass->work->w[slot] != NULL && row != NULL && row->expert)
+            weights_form_one(pass, slot,
+                             dpt_arch_index_expert(pass->arch, layer, (dpt_slot)slot, expert));
     }
 }

@@ -107,7 +107,7 @@ static int64_t work_delta_floats(const dpt_model *model) {
     int64_t maximum = 0;
     for (int slot = 0; slot < DPT_SLOTS; slot++) {
         const dpt_row *row = model->arch.row[slot];
-        int index = dpt_arch_index(&model->arch, 0, (dpt_slot)slot);
+        int index = dpt_slice_index(model, (dpt_slot)slot);
         if (row != NULL)
             maximum =
                 work_maximum(maximum, dpt_accumulate_delta_floats(&model->params.items[index],

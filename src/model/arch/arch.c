@@ -3,6 +3,7 @@
 #include "deltapath/base/mem.h"
 
 #include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -47,15 +48,35 @@ dpt_status dpt_family_find(const json_t *config, const dpt_family **out) {
     return DPT_OK;
 }
 
+dpt_status dpt_arch_number(dpt_arch *arch) {
+    int64_t whole = 0, per_layer = 0;
+    for (int slot = 0; slot < DPT_SLOTS; slot++) {
+        const dpt_row *row = arch->row[slot];
+        int64_t *next = dpt_slot_is_of_layer(slot) ? &per_layer : &whole;
+        if (row == NULL)
+            continue;
+        arch->number[slot] = (int)*next;
+        *next += dpt_arch_copies(arch, row);
+        if (*next > INT_MAX / (arch->layers > 0 ? 2 * arch->layers : 2))
+            return dpt_error(DPT_ERR_INPUT,
+                             "config.json: %" PRId64 " layers of %" PRId64
+                             " experts are more matrices than the program can number: copy the "
+                             "model's config.json again",
+                             arch->layers, arch->experts.count);
+    }
+    arch->whole = (int)whole;
+    arch->per_layer = (int)per_layer;
+    return DPT_OK;
+}
+
 dpt_status dpt_arch_read(const json_t *config, const dpt_catalog *catalog, dpt_arch *out) {
     *out = (dpt_arch){.length = {[DPT_AXIS_ONE] = 1}, .embed_scale = 1.0};
     dpt_config in = {.object = config, .where = "config.json", .status = DPT_OK};
     in.status = dpt_family_find(config, &out->family);
     if (in.status == DPT_OK)
         out->family->read(&in, catalog, out);
-    for (int slot = 0; slot < DPT_SLOTS; slot++)
-        if (out->row[slot] != NULL)
-            out->number[slot] = dpt_slot_is_of_layer(slot) ? out->per_layer++ : out->whole++;
+    if (in.status == DPT_OK)
+        in.status = dpt_arch_number(out);
     if (in.status != DPT_OK)
         dpt_arch_destroy(out);
     return in.status;
@@ -83,16 +104,29 @@ int dpt_arch_index(const dpt_arch *arch, int64_t layer, dpt_slot slot) {
     return (int)first + arch->number[slot];
 }
 
-int64_t dpt_arch_count(const dpt_arch *arch) {
-    return arch->whole + arch->layers * arch->per_layer;
+int dpt_arch_index_expert(const dpt_arch *arch, int64_t layer, dpt_slot slot, int64_t expert) {
+    int first = dpt_arch_index(arch, layer, slot);
+    return first < 0 ? -1 : first + (int)expert;
 }
 
-void dpt_arch_name(const dpt_row *row, int64_t layer, char *out, size_t size) {
-    size_t head = strcspn(row->name, "*");
-    if (row->name[head] == '\0')
-        snprintf(out, size, "%s", row->name);
-    else
-        snprintf(out, size, "%.*s%" PRId64 "%s", (int)head, row->name, layer, row->name + head + 1);
+int64_t dpt_arch_copies(const dpt_arch *arch, const dpt_row *row) {
+    return row->expert ? arch->experts.count : 1;
+}
+
+int dpt_arch_count(const dpt_arch *arch) {
+    return arch->whole + (int)arch->layers * arch->per_layer;
+}
+
+void dpt_arch_name(const dpt_row *row, int64_t layer, int64_t expert, char *out, size_t size) {
+    const int64_t numbers[] = {layer, expert};
+    size_t used = 0, stars = 0;
+    out[0] = '\0';
+    for (const char *c = row->name; *c != '\0' && used < size; c++) {
+        bool star = *c == '*' && stars < 2;
+        used += (size_t)(star ? snprintf(out + used, size - used, "%" PRId64, numbers[stars])
+                              : snprintf(out + used, size - used, "%c", *c));
+        stars += star;
+    }
 }
 
 /* The first layer whose window differs; the others follow the same keys. */
@@ -116,7 +150,7 @@ void dpt_arch_compare(const dpt_arch *a, const dpt_arch *b, char *text, size_t s
         {"num_attention_heads", (double)a->heads, (double)b->heads},
         {"num_key_value_heads", tokens ? (double)a->kv_heads : 0.0,
          tokens ? (double)b->kv_heads : 0.0},
-        {a->norm == DPT_NORM_RMS ? "rms_norm_eps" : "layer_norm_eps", a->eps, b->eps},
+        {a->norm != DPT_NORM_LAYER ? "rms_norm_eps" : "layer_norm_eps", a->eps, b->eps},
         {"rope_theta", a->rope[0].theta, b->rope[0].theta},
         {"factor of the rotary scaling", a->rope[0].factor, b->rope[0].factor},
         {"low_freq_factor", a->rope[0].low_freq_factor, b->rope[0].low_freq_factor},

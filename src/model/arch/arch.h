@@ -107,7 +107,8 @@ typedef enum dpt_option {
 /** One tensor, or one of each layer: the only place that says its name, shape and share. */
 typedef struct dpt_row {
     dpt_slot slot;
-    const char *name; /**< in the files; * is the number of the layer */
+    const char
+        *name; /**< in the files; * is the number of the layer, a second one that of the expert */
     dpt_axis rows, cols;
     dpt_share share;
     unsigned option; /**< dpt_option that the row needs; 0: it is always there */
@@ -150,8 +151,8 @@ typedef struct dpt_family dpt_family;
 typedef struct dpt_arch {
     const dpt_family *family;
     const dpt_row *row[DPT_SLOTS]; /**< NULL: no such tensor */
-    int number[DPT_SLOTS];         /**< of the row, among all or among those of a layer */
-    int whole, per_layer;          /**< rows of the whole model, and of a layer */
+    int number[DPT_SLOTS];         /**< of its first matrix, among all or among those of a layer */
+    int whole, per_layer;          /**< matrices of the whole model, and of a layer */
     int64_t length[DPT_AXES];
     int64_t layers, heads, kv_heads, head_dim;
     dpt_norm_kind norm;
@@ -211,12 +212,19 @@ void dpt_arch_destroy(dpt_arch *arch);
  * earlier one. Local. */
 void dpt_arch_add(dpt_arch *arch, const dpt_row *rows, size_t count, unsigned options);
 
-/** Number of a tensor in dpt_params; -1: there is none. Local. */
+/** Number the matrices of the rows: those of the whole model, then layer by layer, as dpt_arch_read does it. Local.
+ * Errors: DPT_ERR_INPUT when there are too many. */
+dpt_status dpt_arch_number(dpt_arch *arch);
+
+/** Number of a matrix in dpt_params, of experts that of the first, which the others follow; -1: there is none. Local. */
 int dpt_arch_index(const dpt_arch *arch, int64_t layer, dpt_slot slot);
-/** Number of all tensors. Local. */
-int64_t dpt_arch_count(const dpt_arch *arch);
+int dpt_arch_index_expert(const dpt_arch *arch, int64_t layer, dpt_slot slot, int64_t expert);
+/** How many of a row a layer has: one, or one of each expert. Local. */
+int64_t dpt_arch_copies(const dpt_arch *arch, const dpt_row *row);
+/** Number of all matrices. Local. */
+int dpt_arch_count(const dpt_arch *arch);
 /** Name of a row in the files. Local. */
-void dpt_arch_name(const dpt_row *row, int64_t layer, char *out, size_t size);
+void dpt_arch_name(const dpt_row *row, int64_t layer, int64_t expert, char *out, size_t size);
 
 /** Append to a text of at most `size` bytes the options in which two architectures of the same tensors
  * compute differently. Local. */
