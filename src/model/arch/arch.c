@@ -1,5 +1,7 @@
 #include "arch.h"
 
+#include "decoder_rope.h"
+
 #include "deltapath/base/mem.h"
 
 #include <inttypes.h>
@@ -83,6 +85,11 @@ dpt_status dpt_arch_read(const json_t *config, const dpt_catalog *catalog, dpt_a
 }
 
 void dpt_arch_destroy(dpt_arch *arch) {
+    for (int r = 0; r < DPT_ROPES; r++) {
+        dpt_mem_free(arch->rope[r].short_factor);
+        dpt_mem_free(arch->rope[r].long_factor);
+        arch->rope[r].short_factor = arch->rope[r].long_factor = NULL;
+    }
     dpt_mem_free(arch->window);
     dpt_mem_free(arch->rope_of);
     arch->window = NULL;
@@ -151,15 +158,10 @@ void dpt_arch_compare(const dpt_arch *a, const dpt_arch *b, char *text, size_t s
         {"num_key_value_heads", tokens ? (double)a->kv_heads : 0.0,
          tokens ? (double)b->kv_heads : 0.0},
         {a->norm != DPT_NORM_LAYER ? "rms_norm_eps" : "layer_norm_eps", a->eps, b->eps},
-        {"rope_theta", a->rope[0].theta, b->rope[0].theta},
-        {"factor of the rotary scaling", a->rope[0].factor, b->rope[0].factor},
-        {"low_freq_factor", a->rope[0].low_freq_factor, b->rope[0].low_freq_factor},
-        {"high_freq_factor", a->rope[0].high_freq_factor, b->rope[0].high_freq_factor},
-        {"original_max_position_embeddings", (double)a->rope[0].original_max_position,
-         (double)b->rope[0].original_max_position},
     };
     for (size_t i = 0; i < sizeof options / sizeof options[0]; i++)
         dpt_config_compare(text, size, options[i].key, options[i].a, options[i].b);
+    dpt_decoder_compare_rope(a, b, text, size);
     size_t used = strlen(text);
     if (a->act != b->act)
         snprintf(text + used, size - used, "%shidden_act (%.32s and %.32s)", used > 0 ? ", " : "",

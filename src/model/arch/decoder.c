@@ -41,7 +41,6 @@ static const dpt_row decoder_rows[] = {
  * means "off" (null, false, 0, and 1 for factors) passes. */
 static const char *const decoder_foreign_options[] = {
     "quantization_config",
-    "partial_rotary_factor",
     "num_local_experts",
     "num_experts",
     "embedding_multiplier",
@@ -54,7 +53,6 @@ static const char *const decoder_foreign_options[] = {
     "use_qk_norm",
     "qk_layernorm",
     "attn_temperature_tuning",
-    "no_rope_layers",
     "use_bidirectional_attention",
     "logit_scale",
     "attention_scale",
@@ -62,8 +60,6 @@ static const char *const decoder_foreign_options[] = {
     "scale_emb",
     "scale_depth",
     "qk_norm",
-    "rope_interleave",
-    "rope_interleaved",
     "normalize_embeddings",
 };
 
@@ -196,9 +192,10 @@ void dpt_decoder_read(dpt_config *in, const dpt_decoder_traits *traits, dpt_arch
     decoder_read_options(in);
     decoder_read_widths(in, traits, out);
     unsigned options = decoder_read_biases(in, traits);
-    dpt_decoder_read_rope(in, out);
     if (in->status == DPT_OK)
         decoder_read_windows(in, traits, out);
+    if (in->status == DPT_OK)
+        dpt_decoder_read_rope(in, &traits->rope, out);
     dpt_arch_add(out, decoder_rows, sizeof decoder_rows / sizeof decoder_rows[0],
                  options | (out->tied ? 0 : DPT_OPTION_HEAD));
 }

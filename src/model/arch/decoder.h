@@ -1,7 +1,7 @@
 #ifndef DELTAPATH_SRC_MODEL_ARCH_DECODER_H
 #define DELTAPATH_SRC_MODEL_ARCH_DECODER_H
 
-#include "arch.h"
+#include "decoder_rope.h"
 
 /** Where sliding_window holds. */
 typedef enum dpt_window_rule {
@@ -16,16 +16,14 @@ typedef struct dpt_decoder_traits {
     int64_t head_dim;      /**< the same of head_dim; 0: hidden_size / num_attention_heads */
     dpt_window_rule window;
     int64_t window_default; /**< the same of sliding_window; 0: none */
-    unsigned options;       /**< dpt_option of what is always there */
+    dpt_rope_traits rope;
+    unsigned options; /**< dpt_option of what is always there */
     unsigned by_attention_bias,
         by_mlp_bias; /**< of what these keys switch on; 0: refused when on */
 } dpt_decoder_traits;
 
 /** Describe a decoder with the tensors and keys of LLaMA's relatives. Local. Errors: in->status. */
 void dpt_decoder_read(dpt_config *in, const dpt_decoder_traits *traits, dpt_arch *out);
-
-/** Rotation: rope_parameters, rope_scaling and rope_theta. Local. Errors: in->status. */
-void dpt_decoder_read_rope(dpt_config *in, dpt_arch *out);
 
 /** Rotary frequencies of old checkpoints, and a copy of a tied head. Local. */
 bool dpt_decoder_ignores(const dpt_arch *arch, const char *name);
