@@ -239,8 +239,9 @@ static inline double *golden_weights(const golden_model *g, double share) {
 }
 
 static const char *const golden_cases[] = {
-    "untied", "tied",       "gqa",         "llama3_rope",  "llama3_rope_old", "odd",        "bias",
-    "qwen2",  "qwen2_tied", "mistral_swa", "mistral_full", "qwen3",           "qwen3_bias",
+    "untied",       "tied",  "gqa",        "llama3_rope", "llama3_rope_old",
+    "odd",          "bias",  "qwen2",      "qwen2_tied",  "mistral_swa",
+    "mistral_full", "qwen3", "qwen3_bias", "longrope",
 };
 
 enum { GOLDEN_CASES = sizeof golden_cases / sizeof golden_cases[0] };

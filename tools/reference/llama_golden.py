@@ -44,6 +44,12 @@ LLAMA = dict(vocab_size=40, hidden_size=24, intermediate_size=20, num_hidden_lay
 LLAMA3 = dict(LLAMA, num_attention_heads=2, num_key_value_heads=1,
               rope_scaling=dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0,
                                 high_freq_factor=4.0, original_max_position_embeddings=64))
+# Two of the samples are longer than 10 and have the second list.
+LONGROPE = dict(LLAMA, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1,
+                tie_word_embeddings=True,
+                rope_scaling=dict(rope_type="longrope", original_max_position_embeddings=10,
+                                  short_factor=[1.0, 1.2, 1.5, 2.0, 2.5, 3.0],
+                                  long_factor=[1.0, 2.0, 4.0, 8.0, 12.0, 16.0]))
 CASES = {
     "untied": ("llama", LLAMA),
     "tied": ("llama", dict(LLAMA, tie_word_embeddings=True, rope_theta=500.0)),
@@ -62,6 +68,7 @@ CASES = {
     "qwen3_bias": ("qwen3", dict(LLAMA, num_attention_heads=3, num_key_value_heads=1, head_dim=6,
                                  attention_bias=True, tie_word_embeddings=True,
                                  use_sliding_window=True, sliding_window=5, max_window_layers=1)),
+    "longrope": ("llama", LONGROPE),
 }
 CLASSES = {
     "llama": (transformers.LlamaConfig, transformers.LlamaForCausalLM),
