@@ -21,11 +21,36 @@
 
 enum { JOB_BYTES_MAX = 16 << 20 };
 
+/* Prefixes and what stands in their place. An empty one begins every name. */
+static dpt_status read_renames(dpt_job *job, const dpt_yaml *yaml, struct fy_node *map) {
+    int count = map != NULL && fy_node_is_mapping(map) ? fy_node_mapping_item_count(map) : 0;
+    if (map == NULL || count == 0)
+        return map == NULL
+                   ? DPT_OK
+                   : dpt_yaml_error(yaml, map, "rename is {\"OLD PREFIX\": \"NEW PREFIX\", ...}");
+    job->renames = dpt_mem_zalloc(count, sizeof *job->renames, "renames");
+    if (job->renames == NULL)
+        return DPT_ERR_OUTPUT;
+    void *iterator = NULL;
+    for (struct fy_node_pair *pair; (pair = fy_node_mapping_iterate(map, &iterator)) != NULL;) {
+        dpt_rename *rename = &job->renames[job->nrenames];
+        rename->from = dpt_yaml_scalar(fy_node_pair_key(pair));
+        rename->to = dpt_yaml_scalar(fy_node_pair_value(pair));
+        if (rename->from == NULL || rename->to == NULL)
+            return dpt_yaml_error(yaml, fy_node_pair_key(pair),
+                                  "rename maps the prefix of a name to another: write \"OLD "
+                                  "PREFIX\": \"NEW PREFIX\"");
+        job->nrenames++;
+    }
+    return DPT_OK;
+}
+
 static dpt_status read_models(dpt_job *job, const dpt_yaml *yaml, struct fy_node *root) {
     struct fy_node *models = dpt_yaml_get(root, "models");
     if (models == NULL)
         return dpt_yaml_error(yaml, root, "models is missing: write models: {pre: ..., post: ...}");
-    return dpt_job_keys_read(yaml, models, "models", "models", job);
+    dpt_status st = dpt_job_keys_read(yaml, models, "models", "models", job);
+    return st == DPT_OK ? read_renames(job, yaml, dpt_yaml_get(models, "rename")) : st;
 }
 
 /* Keys that only another kind of loss has. */
@@ -332,6 +357,7 @@ void dpt_job_destroy(dpt_job *job) {
     for (int d = 0; d < job->ndata; d++)
         dpt_mem_free(job->data[d].own_name);
     dpt_mem_free(job->data);
+    dpt_mem_free(job->renames);
     dpt_mem_free(job->include);
     dpt_mem_free(job->exclude);
     dpt_mem_free(job->proof.edits);

@@ -21,6 +21,7 @@ typedef enum dpt_key_type {
     DPT_KEY_REAL,     /**< double */
     DPT_KEY_WORDS,    /**< a list of choices: one bool after another */
     DPT_KEY_PATTERNS, /**< a list of shell patterns; read by job.c */
+    DPT_KEY_TEXTS,    /**< a mapping of texts to texts; read by job.c */
     DPT_KEY_SECTION,  /**< a mapping, whose keys are rows of their own */
     DPT_KEY_ENTRIES,  /**< a list of mappings, whose keys are rows of their own */
     DPT_KEY_EDIT      /**< of an entry of `edits`: a value or a list; read by job_edits.c */

@@ -14,6 +14,7 @@ static void key_print_values(FILE *file, const dpt_job_key *key) {
         [DPT_KEY_AUTO] = "`auto` or integer",
         [DPT_KEY_REAL] = "number",
         [DPT_KEY_PATTERNS] = "list of texts",
+        [DPT_KEY_TEXTS] = "mapping of texts",
         [DPT_KEY_SECTION] = "mapping",
         [DPT_KEY_ENTRIES] = "list of mappings",
         [DPT_KEY_EDIT] = "value or list",

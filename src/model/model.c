@@ -36,10 +36,12 @@ static dpt_status model_open(dpt_model *model, const char *config, const dpt_cat
                              int rank, int size) {
     json_t *root = NULL;
     dpt_status st = dpt_config_parse(config, &root);
+    bool multimodal = st == DPT_OK && dpt_config_take_text(&root);
     if (st == DPT_OK)
         st = dpt_catalog_copy(catalog, &model->catalog);
     if (st == DPT_OK)
         st = dpt_arch_read(root, &model->catalog, &model->arch);
+    model->arch.multimodal = multimodal;
     if (st == DPT_OK) {
         dpt_slice_find(&model->arch, rank, size, &model->slice);
         st = model_make_tables(model);
@@ -59,8 +61,11 @@ dpt_status dpt_model_config_compare(const char *a, const char *b, const dpt_cata
     dpt_status st = dpt_config_parse(a, &one);
     if (st == DPT_OK)
         st = dpt_config_parse(b, &other);
-    if (st == DPT_OK)
+    if (st == DPT_OK) {
+        dpt_config_take_text(&one);
+        dpt_config_take_text(&other);
         st = dpt_family_find(one, &family);
+    }
     if (st == DPT_OK)
         st = dpt_family_find(other, &second);
     if (st == DPT_OK && family == second)
@@ -96,8 +101,10 @@ dpt_status dpt_model_config_unknown(const char *config, char *text, size_t size)
     json_t *value;
     text[0] = '\0';
     dpt_status st = dpt_config_parse(config, &root);
-    if (st == DPT_OK)
+    if (st == DPT_OK) {
+        dpt_config_take_text(&root);
         st = dpt_family_find(root, &family);
+    }
     if (st == DPT_OK && family->knows != NULL)
         json_object_foreach(root, key, value) {
             size_t used = strlen(text);
@@ -135,6 +142,8 @@ dpt_status dpt_model_create(const dpt_comm *group, const char *config, dpt_sourc
     if (model != NULL)
         model->group = *group;
     st = dpt_agree(group, st);
+    if (st == DPT_OK)
+        dpt_slice_say_names(model);
     /* The source may span more ranks than this group: they wait for our part of each fetch. */
     st = dpt_params_load(model != NULL ? &model->params : NULL, group, st, &weights,
                          DPT_PARAMS_POST);
@@ -249,6 +258,20 @@ dpt_status dpt_model_config_limits(const char *config, const dpt_catalog *catalo
     }
     dpt_model_destroy(model);
     return st;
+}
+
+int dpt_model_config_outside(const char *config, const dpt_catalog *catalog, bool *outside) {
+    dpt_model *model;
+    int count = 0;
+    dpt_status st = model_open_config(config, catalog, &model);
+    for (int t = 0; t < catalog->count; t++) {
+        outside[t] = st == DPT_OK && dpt_arch_is_outside(&model->arch, catalog->tensors[t].name);
+        count += outside[t];
+    }
+    if (st != DPT_OK)
+        dpt_error_clear(); /* said when the model is made */
+    dpt_model_destroy(model);
+    return count;
 }
 
 /* Work of a batch of any mode; an image is taken whole. */

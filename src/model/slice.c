@@ -1,6 +1,8 @@
 #include "transformer.h"
 
+#include "deltapath/base/log.h"
 #include "deltapath/base/mem.h"
+#include "deltapath/tensor/prefix.h"
 #include "deltapath/tensor/shard.h"
 
 #include <string.h>
@@ -140,21 +142,43 @@ static void slice_claim_part(dpt_model *model, const dpt_parts *parts, const dpt
                        row->expert ? " for each expert" : ""));
 }
 
-static void slice_claim_row(dpt_model *model, const dpt_parts *parts, int64_t layer,
+/* Where the claims look: parts of stored tensors, and names without their prefixes. */
+typedef struct slice_tables {
+    dpt_parts parts;
+    dpt_prefix_index names;
+} slice_tables;
+
+static dpt_status slice_tables_create(const dpt_model *model, slice_tables *out) {
+    dpt_status st = dpt_parts_create(&model->catalog, model->arch.heads, &out->parts);
+    if (st != DPT_OK)
+        return st;
+    st = dpt_prefix_index_create(&model->catalog, &out->names);
+    if (st != DPT_OK)
+        dpt_parts_destroy(&out->parts);
+    return st;
+}
+
+static void slice_tables_destroy(slice_tables *tables) {
+    dpt_parts_destroy(&tables->parts);
+    dpt_prefix_index_destroy(&tables->names);
+}
+
+/* Under the name of the table, or one that differs by prefixes alone. */
+static void slice_claim_row(dpt_model *model, const slice_tables *tables, int64_t layer,
                             dpt_slot slot) {
     const dpt_row *row = model->arch.row[slot];
     for (int64_t expert = 0; expert < dpt_arch_copies(&model->arch, row); expert++) {
         int i = dpt_arch_index_expert(&model->arch, layer, slot, expert);
         char name[160];
         dpt_arch_name(row, layer, expert, name, sizeof name);
-        int tensor = dpt_catalog_find(&model->catalog, name);
+        int tensor = dpt_prefix_find(&tables->names, name);
         dpt_param_part part = slice_of_row(model, row, expert, tensor);
         if (tensor < 0)
             dpt_params_refuse(&model->params, i, -1, dpt_mem_format("tensor %s is missing", name));
         else if (row->part == 0)
             slice_claim_whole(model, row, i, &part);
         else
-            slice_claim_part(model, parts, row, i, expert, &part);
+            slice_claim_part(model, &tables->parts, row, i, expert, &part);
     }
 }
 
@@ -167,21 +191,38 @@ int dpt_slice_index(const dpt_model *model, dpt_slot slot) {
 
 static bool slice_ignores(const void *ctx, const char *name) {
     const dpt_arch *arch = ctx;
-    return arch->family->ignores(arch, name);
+    return arch->family->ignores(arch, dpt_prefix_skip(name)) || dpt_arch_is_outside(arch, name);
+}
+
+void dpt_slice_say_names(const dpt_model *model) {
+    const dpt_arch *arch = &model->arch;
+    const dpt_row *row = NULL;
+    char name[160];
+    for (int slot = 0; slot < DPT_SLOTS && row == NULL; slot++)
+        row = dpt_slot_is_of_layer(slot) ? NULL : arch->row[slot];
+    if (row == NULL)
+        return;
+    dpt_arch_name(row, -1, 0, name, sizeof name);
+    int claimed = model->params.items[dpt_arch_index(arch, -1, row->slot)].tensor;
+    const char *stored = model->catalog.tensors[claimed].name;
+    if (strcmp(stored, name) != 0)
+        dpt_log(DPT_LOG_INFO,
+                "model: names have other prefixes than this architecture's: '%s' for '%s'", stored,
+                name);
 }
 
 dpt_status dpt_slice_claim(dpt_model *model) {
     const dpt_arch *arch = &model->arch;
-    dpt_parts parts;
+    slice_tables tables;
     dpt_status st = dpt_params_create(&model->catalog, dpt_arch_count(arch), &model->params);
     if (st == DPT_OK)
-        st = dpt_parts_create(&model->catalog, arch->heads, &parts);
+        st = slice_tables_create(model, &tables);
     if (st != DPT_OK)
         return st;
     for (int64_t layer = -1; layer < arch->layers; layer++) /* -1: what the whole model has */
         for (int slot = 0; slot < DPT_SLOTS; slot++)
             if (arch->row[slot] != NULL && dpt_slot_is_of_layer(slot) == (layer >= 0))
-                slice_claim_row(model, &parts, layer, (dpt_slot)slot);
-    dpt_parts_destroy(&parts);
+                slice_claim_row(model, &tables, layer, (dpt_slot)slot);
+    slice_tables_destroy(&tables);
     return dpt_params_check(&model->params, slice_ignores, arch);
 }

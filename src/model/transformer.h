@@ -116,10 +116,13 @@ typedef struct dpt_pass {
 /* slice.c */
 /** What rank `rank` of `size` has. Local. */
 void dpt_slice_find(const dpt_arch *arch, int rank, int size, dpt_slice *out);
-/** Claim the part of every row. Local. Errors: as dpt_params_check. */
+/** Claim the part of every row, also under names that differ from the table's by prefixes alone. Local.
+ * Errors: as dpt_params_check. */
 dpt_status dpt_slice_claim(dpt_model *model);
 /** Number of a matrix of the first layer, of experts one that this rank has; -1: there is none. Local. */
 int dpt_slice_index(const dpt_model *model, dpt_slot slot);
+/** One line when they do. Local. */
+void dpt_slice_say_names(const dpt_model *model);
 
 /* work.c */
 int64_t dpt_work_bytes(const dpt_model *model, int64_t tokens, int64_t longest, bool backward);

@@ -128,3 +128,13 @@ dpt_status dpt_store_config_update(const char *config, const dpt_catalog *catalo
         *out = dpt_mem_format("%.*s\"%s\"%s", (int)(value - config), config, name, end);
     return *out == NULL ? DPT_ERR_OUTPUT : DPT_OK;
 }
+
+bool dpt_store_is_tied(const dpt_store *store) {
+    static const char key[] = "tie_word_embeddings";
+    const char *text = dpt_store_config(store);
+    json_t *root = text != NULL ? json_loads(text, JSON_REJECT_DUPLICATES, NULL) : NULL;
+    const json_t *inner = json_object_get(json_object_get(root, "text_config"), key);
+    bool tied = json_is_true(inner != NULL ? inner : json_object_get(root, key));
+    json_decref(root);
+    return tied;
+}

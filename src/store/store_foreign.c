@@ -284,11 +284,6 @@ static dpt_status foreign_tensor(const dpt_store *store, const dpt_tensor_info *
         return dpt_error(DPT_ERR_INPUT,
                          "%s: a LoRA adapter (tensor '%.200s'), not a model: " FOREIGN_MERGE,
                          dpt_store_path(store), name, dpt_store_path(store));
-    if (strncmp(name, "base_model.model.", strlen("base_model.model.")) == 0)
-        return dpt_error(DPT_ERR_INPUT,
-                         "%s: saved inside a PEFT wrapper (tensor '%.200s'): save what "
-                         "merge_and_unload() of the wrapper returns",
-                         dpt_store_path(store), name);
     for (size_t k = 0; k < sizeof foreign_kinds / sizeof foreign_kinds[0]; k++)
         if (dpt_path_ends_with(name, foreign_kinds[k].ending))
             return foreign_quantised(store, foreign_kinds[k].name, name, foreign_kinds[k].remedy);

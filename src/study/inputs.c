@@ -22,9 +22,14 @@ static void log_lines(const char *report) {
 
 static dpt_status inputs_pair(dpt_inputs *in) {
     char *report = NULL;
-    dpt_pair_side pre = {dpt_store_source(in->pre), in->job->pre, dpt_tied_head_wanted(in->pre)};
-    dpt_pair_side post = {dpt_store_source(in->post), in->job->post,
-                          dpt_tied_head_wanted(in->post)};
+    dpt_pair_side pre = {.source = dpt_store_source(in->pre),
+                         .name = in->job->pre,
+                         .tied = dpt_store_is_tied(in->pre)};
+    dpt_pair_side post = {.source = dpt_store_source(in->post),
+                          .name = in->job->post,
+                          .tied = dpt_store_is_tied(in->post),
+                          .nrenames = in->job->nrenames,
+                          .renames = in->job->renames};
     dpt_status st = dpt_pair_create(&pre, &post, in->job->on_mismatch, &in->pair, &report);
     log_lines(report);
     dpt_mem_free(report);
@@ -237,6 +242,20 @@ uint64_t dpt_inputs_data_key(const dpt_inputs *in, int d) {
     return dpt_hash_value(&hash);
 }
 
+/* Of both models, and of which names pair where a job says so. */
+static uint64_t inputs_fingerprint(const dpt_inputs *in) {
+    uint64_t both[2] = {dpt_store_fingerprint(in->pre), dpt_store_fingerprint(in->post)};
+    dpt_hash hash;
+    dpt_hash_begin(&hash);
+    dpt_hash_update(&hash, both, sizeof both);
+    for (int r = 0; r < in->job->nrenames; r++) {
+        const dpt_rename *rename = &in->job->renames[r];
+        dpt_hash_update(&hash, rename->from, strlen(rename->from) + 1);
+        dpt_hash_update(&hash, rename->to, strlen(rename->to) + 1);
+    }
+    return dpt_hash_value(&hash);
+}
+
 dpt_status dpt_inputs_open(const dpt_comm *comm, const dpt_job *job, dpt_inputs *out) {
     DPT_ASSERT_SAME_TEXT(comm, job->text);
     *out = (dpt_inputs){.job = job};
@@ -271,8 +290,7 @@ dpt_status dpt_inputs_open(const dpt_comm *comm, const dpt_job *job, dpt_inputs 
         dpt_inputs_close(out);
         return st;
     }
-    uint64_t both[2] = {dpt_store_fingerprint(out->pre), dpt_store_fingerprint(out->post)};
-    out->fingerprint = dpt_hash_bytes(both, sizeof both);
+    out->fingerprint = inputs_fingerprint(out);
     return DPT_OK;
 }
 

@@ -565,6 +565,8 @@ dpt_status dpt_study_run(const dpt_comm *comm, const dpt_job *job,
         st = dpt_agree(comm, dpt_shard_create(s.inputs.catalog, comm->size, &s.shard));
     if (st == DPT_OK)
         st = dpt_zero_delta_check(comm, &s.shard, &s.inputs);
+    if (st == DPT_OK)
+        st = dpt_outside_check(comm, &s.shard, &s.inputs);
     if (st == DPT_OK && !options->dry_run)
         st = dpt_agree(comm, dpt_stop_check());
     if (st == DPT_OK && !options->dry_run)

@@ -4,21 +4,22 @@
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
 #include "deltapath/comm/stop.h"
+#include "deltapath/tensor/prefix.h"
 #include "deltapath/tensor/role.h"
 
-#include <jansson.h>
 #include <string.h>
 
 static const char HEAD[] = DPT_NAME_HEAD, EMBEDDING[] = DPT_NAME_EMBEDDING;
 
 enum { PIECE = 1 << 16, BYTES_WIDEST = 4 };
 
-bool dpt_tied_head_wanted(const dpt_store *store) {
-    const char *text = dpt_store_config(store);
-    json_t *config = text != NULL ? json_loads(text, JSON_REJECT_DUPLICATES, NULL) : NULL;
-    bool tied = json_is_true(json_object_get(config, "tie_word_embeddings"));
-    json_decref(config);
-    return tied;
+/* The number of a tensor whatever its prefixes; -1: there is none. */
+static dpt_status tied_find(const dpt_catalog *catalog, const char *name, int *tensor) {
+    dpt_prefix_index names;
+    dpt_status st = dpt_prefix_index_create(catalog, &names);
+    *tensor = st == DPT_OK ? dpt_prefix_find(&names, name) : -1;
+    dpt_prefix_index_destroy(&names);
+    return st;
 }
 
 static dpt_status tied_read(const dpt_source *source, int tensor, int64_t ig, int64_t n,
@@ -58,17 +59,19 @@ static dpt_status tied_compare(const dpt_comm *comm, const dpt_source *source, i
 static dpt_status tied_check(const dpt_comm *comm, dpt_store *store, const dpt_store *config,
                              bool *copy) {
     const dpt_source source = dpt_store_source(store);
-    int head = dpt_catalog_find(source.catalog, HEAD);
-    int embedding = dpt_catalog_find(source.catalog, EMBEDDING);
+    int head = -1, embedding = -1;
     *copy = false;
-    if (head < 0 || embedding < 0)
-        return DPT_OK;
+    dpt_status st = tied_find(source.catalog, HEAD, &head);
+    if (st == DPT_OK)
+        st = tied_find(source.catalog, EMBEDDING, &embedding);
+    st = dpt_agree(comm, st);
+    if (st != DPT_OK || head < 0 || embedding < 0)
+        return st;
     const dpt_tensor_info *a = &source.catalog->tensors[head];
     const dpt_tensor_info *b = &source.catalog->tensors[embedding];
     if (!dpt_dtype_editable(a->dtype) || !dpt_dtype_editable(b->dtype))
         return DPT_OK; /* refused with its name when the model is made */
     int64_t differs = a->numel != b->numel;
-    dpt_status st = DPT_OK;
     if (!differs)
         st = dpt_agree(comm, tied_compare(comm, &source, head, embedding, &differs));
     if (st == DPT_OK)
@@ -84,22 +87,25 @@ static dpt_status tied_check(const dpt_comm *comm, dpt_store *store, const dpt_s
 }
 
 dpt_status dpt_tied_head_check(const dpt_comm *comm, const dpt_inputs *in) {
-    bool tied = dpt_tied_head_wanted(in->post), copy = false;
+    bool tied = dpt_store_is_tied(in->post), copy = false;
     dpt_status st = DPT_OK;
     /* Both models run with the configuration of the post-trained one. */
-    if (tied || dpt_tied_head_wanted(in->pre))
+    if (tied || dpt_store_is_tied(in->pre))
         st = tied_check(comm, in->pre, tied ? in->post : in->pre, &copy);
     copy = false;
     if (tied && st == DPT_OK)
         st = tied_check(comm, in->post, in->post, &copy);
-    if (st == DPT_OK && copy && in->selected[dpt_catalog_find(in->catalog, HEAD)])
+    int head = -1;
+    if (st == DPT_OK && copy)
+        st = dpt_agree(comm, tied_find(in->catalog, HEAD, &head));
+    if (head >= 0 && in->selected[head])
         dpt_log(
             DPT_LOG_WARN,
             "%s: %s is a copy of the embedding, to which config.json ties the head: edits of it "
             "change no loss: select.exclude leaves it out",
             in->job->post, HEAD);
     for (int d = 0; d < in->job->njudged && st == DPT_OK; d++)
-        if (in->reference[d] != NULL && dpt_tied_head_wanted(in->reference[d]))
+        if (in->reference[d] != NULL && dpt_store_is_tied(in->reference[d]))
             st = tied_check(comm, in->reference[d], in->reference[d], &copy);
     return st;
 }

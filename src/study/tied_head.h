@@ -3,9 +3,6 @@
 
 #include "inputs.h"
 
-/** Whether config.json of a model ties the head to the embedding. Local. */
-bool dpt_tied_head_wanted(const dpt_store *store);
-
 /** Check that a head tied to the embedding by config.json is no other one than that in the file: the
  * program would not use the file's, transformers 4 neither, and transformers 5 would. A copy is said: edits
  * of it change no loss.

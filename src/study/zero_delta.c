@@ -4,6 +4,7 @@
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
 #include "deltapath/comm/stop.h"
+#include "deltapath/model/model.h"
 
 #include <string.h>
 #include <sys/stat.h>
@@ -13,6 +14,7 @@ enum { PIECE = 1 << 16, BYTES_WIDEST = 4 };
 /* The own cells of a rank, visited twice: the first elements of each tensor, then all. */
 typedef struct zero_scan {
     dpt_inputs *inputs;
+    const bool *only; /* (tensors) those to look at; NULL: all that are selected */
     const dpt_shard *shard;
     dpt_source pre, post;
     int64_t first, end, cell;
@@ -21,8 +23,9 @@ typedef struct zero_scan {
     float *values[2];
 } zero_scan;
 
-static bool zero_is_selected(const dpt_inputs *in, int t) {
-    return in->selected[t] && in->pair.comparable[t];
+static bool zero_is_wanted(const zero_scan *scan, int t) {
+    const dpt_inputs *in = scan->inputs;
+    return in->selected[t] && in->pair.comparable[t] && (scan->only == NULL || scan->only[t]);
 }
 
 /* The next range to look at; false when all own cells were. */
@@ -39,7 +42,7 @@ static bool zero_next(zero_scan *scan, dpt_range *range) {
         *range = dpt_shard_cell(scan->shard, scan->cell);
         bool begins = scan->cell == scan->first ||
                       dpt_shard_cell(scan->shard, scan->cell - 1).tensor != range->tensor;
-        if (!zero_is_selected(scan->inputs, range->tensor) || (!scan->whole && !begins))
+        if (!zero_is_wanted(scan, range->tensor) || (!scan->whole && !begins))
             continue;
         if (!scan->whole && range->n > PIECE)
             range->n = PIECE;
@@ -106,6 +109,10 @@ static dpt_status zero_search(const dpt_comm *comm, zero_scan *scan, bool *diffe
             st = dpt_agree(comm, dpt_comm_max_i64(comm, votes, 2));
     }
     *differs = votes[0] != 0;
+    for (int i = 0; i < 2; i++) {
+        dpt_mem_free(scan->stored[i]);
+        dpt_mem_free(scan->values[i]);
+    }
     return st;
 }
 
@@ -122,10 +129,6 @@ dpt_status dpt_zero_delta_check(const dpt_comm *comm, const dpt_shard *shard, dp
     dpt_status st = dpt_agree(comm, dpt_comm_max_i64(comm, &one, 1));
     if (st == DPT_OK && !one)
         st = zero_search(comm, &scan, &differs);
-    for (int i = 0; i < 2; i++) {
-        dpt_mem_free(scan.stored[i]);
-        dpt_mem_free(scan.values[i]);
-    }
     if (st != DPT_OK || differs)
         return st;
     const char *what =
@@ -139,4 +142,46 @@ dpt_status dpt_zero_delta_check(const dpt_comm *comm, const dpt_shard *shard, dp
     dpt_log(DPT_LOG_WARN, "%s and %s: the delta is zero: %s: no verdict is given", inputs->job->pre,
             inputs->job->post, what);
     return DPT_OK;
+}
+
+static dpt_status outside_refuse(const dpt_inputs *in, const bool *outside, int count) {
+    int t = 0;
+    while (!outside[t] || !in->selected[t] || !in->pair.comparable[t])
+        t++;
+    return dpt_error(
+        DPT_ERR_INPUT,
+        "%s: post-training changed selected tensors outside the text model (it has %d, "
+        "'%.200s' is one), whose effect a loss of texts does not see: name them in "
+        "select: {exclude: [...]}, or write `riemann: off`",
+        in->job->post, count, in->catalog->tensors[t].name);
+}
+
+dpt_status dpt_outside_check(const dpt_comm *comm, const dpt_shard *shard, dpt_inputs *inputs) {
+    if (!dpt_inputs_needs_model(inputs))
+        return DPT_OK;
+    bool differs = false;
+    int count = 0;
+    bool *outside = dpt_mem_zalloc(inputs->catalog->count, sizeof *outside, "tensors outside");
+    dpt_status st = dpt_agree(comm, outside != NULL ? DPT_OK : DPT_ERR_OUTPUT);
+    if (st == DPT_OK) {
+        count = dpt_model_config_outside(dpt_store_config(inputs->post), inputs->catalog, outside);
+        int64_t most = count; /* a rank without memory for it finds none */
+        st = dpt_comm_max_i64(comm, &most, 1);
+        if (st == DPT_OK && count != most)
+            st = dpt_error(DPT_ERR_OUTPUT, "%s: no memory left to compare names: " DPT_MEM_REMEDY,
+                           inputs->job->post);
+        st = dpt_agree(comm, st);
+    }
+    zero_scan scan = {.inputs = inputs, .shard = shard, .only = outside};
+    if (st == DPT_OK && count > 0)
+        st = zero_search(comm, &scan, &differs);
+    if (st == DPT_OK && differs)
+        st = outside_refuse(inputs, outside, count);
+    else if (st == DPT_OK && count > 0)
+        dpt_log(DPT_LOG_INFO,
+                "%s: %d tensors are not part of the text model: they stay as they are and no path "
+                "is walked for them",
+                inputs->job->post, count);
+    dpt_mem_free(outside);
+    return st;
 }

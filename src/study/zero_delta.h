@@ -15,4 +15,12 @@
  * DPT_ERR_OUTPUT without memory. */
 dpt_status dpt_zero_delta_check(const dpt_comm *comm, const dpt_shard *shard, dpt_inputs *inputs);
 
+/** Of a multimodal model, whose text model alone is run: refuse edits of what lies outside it, as no loss of texts
+ * would show their effect, and say how many tensors stay as they are.
+ *
+ * Collective over comm. Computes: whether some value of a selected tensor outside the text model differs between pre
+ * and post, searched as above. @param[in] shard  of the catalog of post.
+ * Errors, agreed: DPT_ERR_INPUT naming a tensor and the remedy, or a file that cannot be read; DPT_ERR_OUTPUT. */
+dpt_status dpt_outside_check(const dpt_comm *comm, const dpt_shard *shard, dpt_inputs *inputs);
+
 #endif

@@ -1,6 +1,7 @@
 #include "deltapath/tensor/pair.h"
 
 #include "deltapath/base/mem.h"
+#include "deltapath/tensor/prefix.h"
 #include "deltapath/tensor/role.h"
 
 #include <inttypes.h>
@@ -39,6 +40,8 @@ typedef struct findings {
     char first[512];
     int mismatches;
     int retyped[DPT_DTYPE_COUNT][DPT_DTYPE_COUNT]; /* pairs by type of pre and of post */
+    int wrapped;                                   /* pairs whose names differ by prefixes alone */
+    const char *inside[2]; /* the names of the first of them, in pre and in post; borrowed */
     dpt_status status;
 } findings;
 
@@ -167,15 +170,92 @@ static void add_retyped(findings *found) {
         }
 }
 
-static void pair_post(findings *found, const dpt_catalog *pre, bool tied_pre, dpt_pair *out) {
+/* One line for all names that differ by prefixes. */
+static void add_wrapped(findings *found) {
+    char line[1024];
+    if (found->wrapped == 0)
+        return;
+    snprintf(line, sizeof line,
+             "%d tensors are paired although prefixes of their names differ, as of '%.400s' in the "
+             "pre-trained model and '%.400s' in the post-trained",
+             found->wrapped, found->inside[0], found->inside[1]);
+    add_line(found, &found->report, line);
+}
+
+/* What is paired while names are compared. */
+typedef struct pairing {
+    findings *found;
+    const dpt_pair_side *pre, *post;
+    dpt_prefix_index names[2]; /* of pre and post */
+    int *taken_by;             /* (tensors of pre) the first of post that found it; -1 */
+    int *renamed;              /* (renames) names of post that it maps */
+    dpt_pair *out;
+} pairing;
+
+/* The longest rename that a name begins with; -1: none. */
+static int pairing_rename(const dpt_pair_side *post, const char *name) {
+    int longest = -1;
+    for (int r = 0; r < post->nrenames; r++) {
+        size_t n = strlen(post->renames[r].from);
+        if (strncmp(name, post->renames[r].from, n) == 0 &&
+            (longest < 0 || n > strlen(post->renames[longest].from)))
+            longest = r;
+    }
+    return longest;
+}
+
+static dpt_status pairing_find_renamed(pairing *p, int tensor, int rename, int *partner) {
+    const char *name = p->out->catalog.tensors[tensor].name;
+    const dpt_rename *by = &p->post->renames[rename];
+    p->renamed[rename]++;
+    char *other = dpt_mem_format("%s%s", by->to, name + strlen(by->from));
+    if (other == NULL)
+        return DPT_ERR_OUTPUT;
+    *partner = dpt_prefix_find(&p->names[0], other);
+    dpt_mem_free(other);
+    int before = *partner >= 0 ? p->taken_by[*partner] : -1;
+    if (before < 0)
+        return DPT_OK;
+    return dpt_error(DPT_ERR_INPUT,
+                     "models.rename: '%s' and '%s' of the post-trained model would both pair with "
+                     "'%s': rename longer prefixes",
+                     p->out->catalog.tensors[before].name, name,
+                     p->pre->source.catalog->tensors[*partner].name);
+}
+
+/* The partner of a tensor of post by its name; -1: none. */
+static dpt_status pairing_find(pairing *p, int tensor, int *partner) {
+    const char *name = p->out->catalog.tensors[tensor].name;
+    int rename = pairing_rename(p->post, name);
+    if (rename >= 0)
+        return pairing_find_renamed(p, tensor, rename, partner);
+    *partner = dpt_catalog_find(p->pre->source.catalog, name);
+    if (*partner >= 0 || dpt_prefix_find_rest(&p->names[1], name) != tensor)
+        return DPT_OK;
+    *partner = dpt_prefix_find_rest(&p->names[0], name);
+    if (*partner >= 0 && p->found->wrapped++ == 0) {
+        p->found->inside[0] = p->pre->source.catalog->tensors[*partner].name;
+        p->found->inside[1] = name;
+    }
+    return DPT_OK;
+}
+
+static dpt_status pair_post(pairing *p) {
+    const dpt_catalog *pre = p->pre->source.catalog;
+    dpt_pair *out = p->out;
     for (int i = 0; i < out->catalog.count; i++) {
         dpt_tensor_info *info = &out->catalog.tensors[i];
-        int partner = dpt_catalog_find(pre, info->name);
-        if (partner < 0 && tied_pre && pairing_ends_with(info->name, HEAD))
+        int partner = -1;
+        dpt_status st = pairing_find(p, i, &partner);
+        if (st != DPT_OK)
+            return st;
+        if (partner >= 0 && p->taken_by[partner] < 0)
+            p->taken_by[partner] = i;
+        if (partner < 0 && p->pre->tied && pairing_ends_with(info->name, HEAD))
             partner = find_embedding(pre);
         if (partner < 0)
-            add_mismatch(found, LACKS_PRE, info->name, "missing in the pre-trained model");
-        else if (!check_pair(found, &pre->tensors[partner], info))
+            add_mismatch(p->found, LACKS_PRE, info->name, "missing in the pre-trained model");
+        else if (!check_pair(p->found, &pre->tensors[partner], info))
             partner = -1;
         out->pre_of[i] = partner;
         out->comparable[i] = partner >= 0 && dpt_dtype_editable(info->dtype) &&
@@ -183,16 +263,51 @@ static void pair_post(findings *found, const dpt_catalog *pre, bool tied_pre, dp
         if (partner >= 0)
             info->dtype = pre->tensors[partner].dtype;
     }
+    return DPT_OK;
 }
 
-static void list_extra(findings *found, const dpt_catalog *pre, const dpt_catalog *post,
-                       bool tied) {
+static void list_extra(const pairing *p) {
+    const dpt_catalog *pre = p->pre->source.catalog;
+    bool tied = p->pre->tied && p->post->tied;
     for (int i = 0; i < pre->count; i++) {
         const char *name = pre->tensors[i].name;
-        if (dpt_catalog_find(post, name) >= 0 || (tied && pairing_ends_with(name, HEAD)))
-            continue;
-        add_mismatch(found, LACKS_POST, name, "missing in the post-trained model");
+        if (p->taken_by[i] < 0 && !(tied && pairing_ends_with(name, HEAD)))
+            add_mismatch(p->found, LACKS_POST, name, "missing in the post-trained model");
     }
+}
+
+static dpt_status pairing_check_renames(const pairing *p) {
+    for (int r = 0; r < p->post->nrenames; r++)
+        if (p->renamed[r] == 0)
+            return dpt_error(DPT_ERR_INPUT,
+                             "models.rename: '%s' maps no name of the post-trained model: "
+                             "`deltapath inspect` lists them",
+                             p->post->renames[r].from);
+    return DPT_OK;
+}
+
+static dpt_status pairing_names(pairing *p) {
+    const dpt_catalog *pre = p->pre->source.catalog;
+    dpt_status st = dpt_prefix_index_create(pre, &p->names[0]);
+    if (st == DPT_OK)
+        st = dpt_prefix_index_create(p->post->source.catalog, &p->names[1]);
+    p->taken_by = dpt_mem_alloc(pre->count, sizeof *p->taken_by, "pairing of tensors");
+    p->renamed = dpt_mem_zalloc(p->post->nrenames, sizeof *p->renamed, "pairing of tensors");
+    if (st == DPT_OK && (p->taken_by == NULL || p->renamed == NULL))
+        st = DPT_ERR_OUTPUT;
+    for (int i = 0; st == DPT_OK && i < pre->count; i++)
+        p->taken_by[i] = -1;
+    if (st == DPT_OK)
+        st = pair_post(p);
+    if (st == DPT_OK)
+        st = pairing_check_renames(p);
+    if (st == DPT_OK)
+        list_extra(p);
+    dpt_mem_free(p->renamed);
+    dpt_mem_free(p->taken_by);
+    dpt_prefix_index_destroy(&p->names[1]);
+    dpt_prefix_index_destroy(&p->names[0]);
+    return st;
 }
 
 static dpt_status pairing_judge(const findings *found, dpt_mismatch_policy policy) {
@@ -219,11 +334,13 @@ dpt_status dpt_pair_create(const dpt_pair_side *pre, const dpt_pair_side *post,
     *report = NULL;
     findings found = {.status = DPT_OK};
     dpt_status st = pairing_allocate(post->source.catalog, out);
+    pairing names = {.found = &found, .pre = pre, .post = post, .out = out};
+    if (st == DPT_OK)
+        st = pairing_names(&names);
+    add_kinds(&found);
     if (st == DPT_OK) {
-        pair_post(&found, pre->source.catalog, pre->tied, out);
-        list_extra(&found, pre->source.catalog, post->source.catalog, pre->tied && post->tied);
-        add_kinds(&found);
         add_retyped(&found);
+        add_wrapped(&found);
         out->mismatches = found.mismatches;
         st = pairing_judge(&found, policy);
     }

@@ -9,7 +9,6 @@
 #include "deltapath/linalg/svd.h"
 
 #include <inttypes.h>
-#include <jansson.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -162,22 +161,17 @@ static dpt_status compute(dpt_diff *d, const dpt_diff_options *options) {
     return st;
 }
 
-static bool ties_embeddings(const dpt_store *store) {
-    const char *text = dpt_store_config(store);
-    json_t *root = text != NULL ? json_loads(text, 0, NULL) : NULL;
-    bool ties = json_is_true(json_object_get(root, "tie_word_embeddings"));
-    json_decref(root);
-    return ties;
-}
-
 /* Only pairs of float types that we compute with take part. */
 static dpt_status diff_pair(dpt_diff *d) {
     dpt_status st = dpt_store_check_usable(d->pre);
     if (st == DPT_OK)
         st = dpt_store_check_usable(d->post);
-    dpt_pair_side pre = {dpt_store_source(d->pre), dpt_store_path(d->pre), ties_embeddings(d->pre)};
-    dpt_pair_side post = {dpt_store_source(d->post), dpt_store_path(d->post),
-                          ties_embeddings(d->post)};
+    dpt_pair_side pre = {.source = dpt_store_source(d->pre),
+                         .name = dpt_store_path(d->pre),
+                         .tied = dpt_store_is_tied(d->pre)};
+    dpt_pair_side post = {.source = dpt_store_source(d->post),
+                          .name = dpt_store_path(d->post),
+                          .tied = dpt_store_is_tied(d->post)};
     if (st == DPT_OK)
         st = dpt_pair_create(&pre, &post, DPT_MISMATCH_KEEP_POST, &d->pair, &d->report);
     if (st != DPT_OK)

@@ -106,7 +106,8 @@ static void test_every_key_is_read(void **state) {
         char set[160];
         const char *const sets[] = {set};
         dpt_job job;
-        set_key(&keys[k], dpt_job_key_is_section(&keys[k]) ? "word" : "{x: 1}", set, sizeof set);
+        bool maps = dpt_job_key_is_section(&keys[k]) || keys[k].type == DPT_KEY_TEXTS;
+        set_key(&keys[k], maps ? "word" : "{x: 1}", set, sizeof set);
         dpt_error_clear();
         if (dpt_job_parse(plain_text, "job.yaml", 1, sets, &job) != DPT_ERR_USAGE)
             fail_msg("--set %s is taken", set);

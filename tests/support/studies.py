@@ -65,3 +65,14 @@ def save_model(folder, config, tensors):
         file.write(len(text).to_bytes(8, "little") + text + data)
     with open(f"{folder}/config.json", "w", encoding="utf-8") as file:
         file.write(config)
+
+
+def load_model(folder):
+    """{name: (type, shape, bytes)} of the one safetensors file of a folder."""
+    with open(f"{folder}/model.safetensors", "rb") as file:
+        raw = file.read()
+    end = 8 + int.from_bytes(raw[:8], "little")
+    header = json.loads(raw[8:end])
+    header.pop("__metadata__", None)
+    return {name: (at["dtype"], tuple(at["shape"]), raw[end + at["data_offsets"][0]:end + at["data_offsets"][1]])
+            for name, at in header.items()}

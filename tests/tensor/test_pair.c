@@ -33,6 +33,8 @@ typedef struct pair_case {
     dpt_pair pair;
     char *report;
     dpt_status status;
+    const dpt_rename *renames;
+    int nrenames;
 } pair_case;
 
 static void start(pair_case *p) {
@@ -44,8 +46,12 @@ static void start(pair_case *p) {
 static void pair(pair_case *p, bool tied_pre, bool tied_post, dpt_mismatch_policy policy) {
     assert_int_equal(dpt_catalog_sort(&p->pre), DPT_OK);
     assert_int_equal(dpt_catalog_sort(&p->post), DPT_OK);
-    dpt_pair_side pre = {{.catalog = &p->pre}, "pre", tied_pre};
-    dpt_pair_side post = {{.catalog = &p->post}, "post", tied_post};
+    dpt_pair_side pre = {.source = {.catalog = &p->pre}, .name = "pre", .tied = tied_pre};
+    dpt_pair_side post = {.source = {.catalog = &p->post},
+                          .name = "post",
+                          .tied = tied_post,
+                          .nrenames = p->nrenames,
+                          .renames = p->renames};
     p->status = dpt_pair_create(&pre, &post, policy, &p->pair, &p->report);
 }
 
@@ -191,6 +197,83 @@ static void tied_heads(void **state) {
     }
 }
 
+static void expect_partner(const pair_case *p, const char *post, const char *pre) {
+    int tensor = dpt_catalog_find(&p->post, post);
+    assert_true(tensor >= 0);
+    int partner = dpt_pair_partner(&p->pair, tensor);
+    assert_string_equal(partner >= 0 ? p->pre.tensors[partner].name : "none", pre);
+}
+
+/* Names that wrap differently on both sides; one that has its own partner; two that only prefixes tell apart. */
+static void prefixes_are_recognised(void **state) {
+    (void)state;
+    pair_case p;
+    start(&p);
+    add(&p.pre, "language_model.model.norm.weight", DPT_F32, 1, 8, 0, 0);
+    add(&p.pre, "language_model.lm_head.weight", DPT_F32, 1, 8, 0, 0);
+    add(&p.pre, "same.weight", DPT_F32, 1, 8, 0, 0);
+    add(&p.pre, "transformer.h.0.w", DPT_F32, 1, 8, 0, 0);
+    add(&p.pre, "model.twice", DPT_F32, 1, 8, 0, 0);
+    add(&p.pre, "model.", DPT_F32, 1, 8, 0, 0);
+    add(&p.post, "base_model.model.model.norm.weight", DPT_F32, 1, 8, 0, 0);
+    add(&p.post, "base_model.model.lm_head.weight", DPT_F32, 1, 8, 0, 0);
+    add(&p.post, "same.weight", DPT_F32, 1, 8, 0, 0);
+    add(&p.post, "h.0.w", DPT_F32, 1, 8, 0, 0);
+    add(&p.post, "twice", DPT_F32, 1, 8, 0, 0);
+    add(&p.post, "language_model.twice", DPT_F32, 1, 8, 0, 0);
+    add(&p.post, "model.model.", DPT_F32, 1, 8, 0, 0);
+    pair(&p, false, false, DPT_MISMATCH_KEEP_POST);
+    assert_int_equal(p.status, DPT_OK);
+    expect_partner(&p, "base_model.model.model.norm.weight", "language_model.model.norm.weight");
+    expect_partner(&p, "base_model.model.lm_head.weight", "language_model.lm_head.weight");
+    expect_partner(&p, "same.weight", "same.weight");
+    expect_partner(&p, "h.0.w", "transformer.h.0.w");
+    expect_partner(&p, "model.model.", "model.");
+    expect_partner(&p, "twice", "none");
+    expect_partner(&p, "language_model.twice", "none");
+    assert_int_equal(p.pair.mismatches, 3); /* and that of pre has no partner */
+    assert_non_null(
+        strstr(p.report, "4 tensors are paired although prefixes of their names differ"));
+    stop(&p);
+}
+
+static void renames_map_names_of_post(void **state) {
+    (void)state;
+    static const dpt_rename longest[] = {{"x.", "model."}, {"x.b", "model.c"}, {"", "y."}};
+    static const dpt_rename idle[] = {{"x.", "model."}, {"z.", "model."}};
+    static const dpt_rename both[] = {{"x.a", "model.a"}, {"x.b", "model.a"}};
+    static const struct {
+        const dpt_rename *renames;
+        int count;
+        dpt_status status;
+        const char *says;
+    } cases[] = {{longest, 3, DPT_OK, ""},
+                 {idle, 2, DPT_ERR_INPUT, "'z.' maps no name"},
+                 {both, 2, DPT_ERR_INPUT, "would both pair with 'model.a'"}};
+    for (size_t c = 0; c < sizeof cases / sizeof cases[0]; c++) {
+        pair_case p;
+        start(&p);
+        p.renames = cases[c].renames;
+        p.nrenames = cases[c].count;
+        add(&p.pre, "model.a", DPT_F32, 1, 8, 0, 0);
+        add(&p.pre, "model.c", DPT_F32, 1, 8, 0, 0);
+        add(&p.pre, "y.other", DPT_F32, 1, 8, 0, 0);
+        add(&p.post, "x.a", DPT_F32, 1, 8, 0, 0);
+        add(&p.post, "x.b", DPT_F32, 1, 8, 0, 0);
+        add(&p.post, "other", DPT_F32, 1, 8, 0, 0);
+        dpt_error_clear();
+        pair(&p, false, false, c == 0 ? DPT_MISMATCH_ERROR : DPT_MISMATCH_KEEP_POST);
+        assert_int_equal(p.status, cases[c].status);
+        assert_non_null(strstr(dpt_error_message(), cases[c].says));
+        if (c == 0) {
+            expect_partner(&p, "x.a", "model.a");
+            expect_partner(&p, "x.b", "model.c");
+            expect_partner(&p, "other", "y.other");
+        }
+        stop(&p);
+    }
+}
+
 static void no_memory_is_an_error(void **state) {
     (void)state;
     pair_case p;
@@ -279,8 +362,8 @@ static void deltas_are_post_less_pre(void **state) {
     dpt_catalog_init(&catalog);
     add(&catalog, NORM, DPT_F32, 1, 3, 0, 0);
     dpt_pair_side sides[] = {
-        {{.ctx = a, .catalog = &catalog, .read = values_read}, "before", false},
-        {{.ctx = b, .catalog = &catalog, .read = values_read}, "after", false}};
+        {.source = {.ctx = a, .catalog = &catalog, .read = values_read}, .name = "before"},
+        {.source = {.ctx = b, .catalog = &catalog, .read = values_read}, .name = "after"}};
     dpt_range range = {.tensor = 0, .ig = 1, .n = 2};
     assert_int_equal(dpt_pair_create(&sides[0], &sides[1], DPT_MISMATCH_ERROR, &pair, &report),
                      DPT_OK);
@@ -304,6 +387,8 @@ int main(void) {
         cmocka_unit_test_teardown(many_of_a_kind_are_one_line, balances),
         cmocka_unit_test_teardown(keep_post_pairs_the_rest, balances),
         cmocka_unit_test_teardown(tied_heads, balances),
+        cmocka_unit_test_teardown(prefixes_are_recognised, balances),
+        cmocka_unit_test_teardown(renames_map_names_of_post, balances),
         cmocka_unit_test_teardown(no_memory_is_an_error, balances),
         cmocka_unit_test_teardown(blocks_stay_whole, balances),
         cmocka_unit_test_teardown(deltas_are_post_less_pre, balances),

@@ -107,6 +107,8 @@ typedef struct dpt_job {
     const char *name;
     const char *pre;
     const char *post;
+    int nrenames;
+    dpt_rename *renames; /**< (nrenames) of names of the post-trained model */
     dpt_mismatch_policy on_mismatch;
     bool allow_zero_delta;      /**< a pair whose selected tensors are all equal is no error */
     bool allow_other_tokenizer; /**< nor are data of another tokenizer than the model's */

@@ -81,6 +81,11 @@ dpt_status dpt_model_config_image(const char *config, const dpt_catalog *catalog
 dpt_status dpt_model_config_limits(const char *config, const dpt_catalog *catalog,
                                    int64_t *vocabulary, int64_t *max_positions);
 
+/** Which tensors a multimodal model has outside its text model, which alone is run: an image tower, a projector.
+ * Before any model exists. Local. @param[out] outside (tensors). @return their number; 0 when the configuration
+ * cannot be read. */
+int dpt_model_config_outside(const char *config, const dpt_catalog *catalog, bool *outside);
+
 /** Options in which two models with the same tensors compute differently by their configurations: the
  * models of a pair run with one of the two. Local.
  * @param[out] text at most `size` bytes: "rope_theta (10000 and 1000000), ..."; empty when alike.

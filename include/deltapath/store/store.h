@@ -52,6 +52,8 @@ const dpt_catalog *dpt_store_catalog(const dpt_store *store);
 const char *dpt_store_path(const dpt_store *store); /**< Local */
 /** Text of config.json, or NULL; of a quantised model without `quantization_config`. Local. */
 const char *dpt_store_config(const dpt_store *store);
+/** Whether the configuration says `tie_word_embeddings`, of a multimodal model that or in its `text_config`. Local. */
+bool dpt_store_is_tied(const dpt_store *store);
 const char *
 dpt_store_metadata(const dpt_store *store); /**< JSON object of strings, or NULL; Local */
 const char *

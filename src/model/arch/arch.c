@@ -3,6 +3,7 @@
 #include "decoder_rope.h"
 
 #include "deltapath/base/mem.h"
+#include "deltapath/tensor/prefix.h"
 
 #include <inttypes.h>
 #include <limits.h>
@@ -134,6 +135,17 @@ void dpt_arch_name(const dpt_row *row, int64_t layer, int64_t expert, char *out,
                               : snprintf(out + used, size - used, "%c", *c));
         stars += star;
     }
+}
+
+bool dpt_arch_is_outside(const dpt_arch *arch, const char *name) {
+    const char *rest = dpt_prefix_skip(name);
+    size_t n = strcspn(rest, ".");
+    bool outside = arch->multimodal;
+    for (int slot = 0; slot < DPT_SLOTS && outside; slot++) {
+        const char *own = arch->row[slot] != NULL ? dpt_prefix_skip(arch->row[slot]->name) : "";
+        outside = strcspn(own, ".") != n || memcmp(own, rest, n) != 0;
+    }
+    return outside;
 }
 
 /* The first layer whose window differs; the others follow the same keys. */

@@ -172,6 +172,7 @@ typedef struct dpt_arch {
     dpt_arch_experts experts;
     int64_t *window; /**< (layers) keys that a query sees; 0: all before it. NULL: all. Owned */
     bool tied;       /**< the head is the token embedding */
+    bool multimodal; /**< the text model of one that has other tensors too */
     int64_t max_positions; /**< of a language model */
     int64_t side;          /**< of an image [pixels]; 0: a language model */
     int64_t patches;       /**< of an image */
@@ -185,7 +186,8 @@ struct dpt_family {
     /** Fill the description: shape, options and rows (dpt_arch_add). Local. Errors: in->status. */
     void (*read)(dpt_config *in, const dpt_catalog *catalog, dpt_arch *out);
 
-    /** Whether a tensor that has no row may be there all the same. Local. */
+    /** Whether a tensor that has no row may be there all the same; the name comes without prefixes
+     * (tensor/prefix.h). Local. */
     bool (*ignores)(const dpt_arch *arch, const char *name);
 
     /** Whether a key of a configuration is one that is read, or changes nothing. Local. NULL: not known. */
@@ -225,6 +227,10 @@ int64_t dpt_arch_copies(const dpt_arch *arch, const dpt_row *row);
 int dpt_arch_count(const dpt_arch *arch);
 /** Name of a row in the files. Local. */
 void dpt_arch_name(const dpt_row *row, int64_t layer, int64_t expert, char *out, size_t size);
+
+/** Whether a tensor of a multimodal model is no part of its text model: its name, without prefixes, begins with another
+ * word than those of all rows. Local. */
+bool dpt_arch_is_outside(const dpt_arch *arch, const char *name);
 
 /** Append to a text of at most `size` bytes the options in which two architectures of the same tensors
  * compute differently. Local. */

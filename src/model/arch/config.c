@@ -25,6 +25,24 @@ dpt_status dpt_config_parse(const char *text, json_t **out) {
     return DPT_OK;
 }
 
+bool dpt_config_take_text(json_t **root) {
+    static const char wrapper[] = "ForConditionalGeneration";
+    json_t *text = json_object_get(*root, "text_config");
+    const char *outer =
+        json_string_value(json_array_get(json_object_get(*root, "architectures"), 0));
+    size_t n = outer != NULL ? strlen(outer) : 0, m = strlen(wrapper);
+    if (!json_is_object(text) || n < m || strcmp(outer + n - m, wrapper) != 0)
+        return false;
+    /* The head of the outer model is that of the text model. */
+    json_t *tied = json_object_get(*root, "tie_word_embeddings");
+    if (tied != NULL && json_object_get(text, "tie_word_embeddings") == NULL)
+        (void)json_object_set(text, "tie_word_embeddings", tied); /* without memory: as the file */
+    json_incref(text);
+    json_decref(*root);
+    *root = text;
+    return true;
+}
+
 const json_t *dpt_config_get(const dpt_config *config, const char *key) {
     const json_t *value = json_object_get(config->object, key);
     return json_is_null(value) ? NULL : value;

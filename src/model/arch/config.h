@@ -19,6 +19,10 @@ typedef struct dpt_config {
 /** Text to a JSON object. Errors: DPT_ERR_INPUT with line and column. The caller json_decref's it. */
 dpt_status dpt_config_parse(const char *text, json_t **out);
 
+/** Replace the configuration of a multimodal model (`...ForConditionalGeneration`) by its `text_config`. Local.
+ * @return whether it was one. */
+bool dpt_config_take_text(json_t **root);
+
 /** The value of a key; NULL when it is absent or null. */
 const json_t *dpt_config_get(const dpt_config *config, const char *key);
 

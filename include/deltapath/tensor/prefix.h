@@ -1,0 +1,29 @@
+#ifndef DELTAPATH_TENSOR_PREFIX_H
+#define DELTAPATH_TENSOR_PREFIX_H
+
+#include "deltapath/tensor/catalog.h"
+
+/** What wraps a language model puts one of these in front of its names: PEFT, multimodal models, the model
+ * under its head, GPT-2. Joined for messages. */
+#define DPT_PREFIXES "base_model.model., language_model., model., transformer."
+
+/** What follows them at the start of a name, however many there are. Local. */
+const char *dpt_prefix_skip(const char *name);
+
+/** A catalog by names without their prefixes. */
+typedef struct dpt_prefix_index {
+    const dpt_catalog *catalog; /**< sorted; borrowed */
+    struct dpt_prefix_entry *entries;
+} dpt_prefix_index;
+
+/** Local. Errors: DPT_ERR_OUTPUT without memory. */
+dpt_status dpt_prefix_index_create(const dpt_catalog *catalog, dpt_prefix_index *out);
+void dpt_prefix_index_destroy(dpt_prefix_index *index); /**< Local; an empty one is allowed. */
+
+/** The only tensor whose name is this one but for prefixes; -1 when there is none or several. Local. */
+int dpt_prefix_find_rest(const dpt_prefix_index *index, const char *name);
+
+/** The tensor of a name; without it as dpt_prefix_find_rest. Local. */
+int dpt_prefix_find(const dpt_prefix_index *index, const char *name);
+
+#endif
