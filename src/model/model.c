@@ -108,7 +108,7 @@ dpt_status dpt_model_config_unknown(const char *config, char *text, size_t size)
     if (st == DPT_OK && family->knows != NULL)
         json_object_foreach(root, key, value) {
             size_t used = strlen(text);
-            if (!family->knows(key) && !model_key_is_idle(value))
+            if (!family->knows(key) && !dpt_family_takes(family, key) && !model_key_is_idle(value))
                 snprintf(text + used, size - used, "%s%.48s", used > 0 ? ", " : "", key);
         }
     json_decref(root);

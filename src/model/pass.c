@@ -7,6 +7,13 @@ void dpt_pass_sum(dpt_pass *pass, float *values, int64_t n) {
     pass->status = dpt_status_worse(pass->status, st);
 }
 
+void dpt_pass_add(const dpt_pass *pass, const float *a, float *sum) {
+    int64_t n = pass->tokens * pass->width;
+#pragma omp parallel for simd schedule(static) if (n > 1 << 16)
+    for (int64_t i = 0; i < n; i++)
+        sum[i] += a[i];
+}
+
 float *dpt_pass_input(const dpt_pass *pass, int64_t layer) {
     if (pass->call->mode == DPT_BACKWARD_NONE)
         return pass->work->x;
@@ -15,6 +22,17 @@ float *dpt_pass_input(const dpt_pass *pass, int64_t layer) {
 
 int dpt_pass_index(const dpt_pass *pass, int64_t layer, dpt_slot slot) {
     return dpt_arch_index(pass->arch, layer, slot);
+}
+
+dpt_rows dpt_pass_rows(const dpt_pass *pass, const float *dy, int64_t lddy, const float *x,
+                       int64_t ldx) {
+    return dpt_rows_of(pass->tokens, pass->work->sequence, dy, lddy, x, ldx);
+}
+
+void dpt_pass_accumulate(const dpt_pass *pass, int64_t layer, dpt_slot weight, dpt_slot bias,
+                         dpt_rows rows) {
+    dpt_accumulate_linear(&pass->to, dpt_pass_index(pass, layer, weight), rows);
+    dpt_accumulate_bias(&pass->to, dpt_pass_index(pass, layer, bias), rows);
 }
 
 void dpt_pass_norm(const dpt_pass *pass, dpt_slot slot, int64_t n, const float *x, float *y,
@@ -42,6 +60,24 @@ void dpt_pass_norm_backward(const dpt_pass *pass, int64_t layer, dpt_slot slot, 
                                         add, dx, C);
 }
 
+const float *dpt_pass_norm_in(const dpt_pass *pass, dpt_slot slot, const float *x, float *y,
+                              dpt_norm_stats stats) {
+    if (pass->arch->row[slot] == NULL)
+        return x;
+    dpt_pass_norm(pass, slot, pass->tokens, x, y, stats);
+    return y;
+}
+
+void dpt_pass_norm_in_backward(const dpt_pass *pass, int64_t layer, dpt_slot slot, const float *dy,
+                               const float *x, dpt_norm_stats stats, float *dx) {
+    int64_t C = pass->width;
+    if (pass->arch->row[slot] != NULL)
+        dpt_pass_norm_backward(pass, layer, slot, dpt_pass_rows(pass, dy, C, x, C), stats, true,
+                               dx);
+    else
+        dpt_pass_add(pass, dy, dx);
+}
+
 /* Sequences of the batch: those of its tokens, or the patches of its images. */
 static void pass_number(dpt_pass *pass) {
     const dpt_batch *batch = pass->call->batch;
@@ -52,8 +88,10 @@ static void pass_number(dpt_pass *pass) {
         first[s] = s * positions;
     pass->tokens = pass->first[pass->sequences];
     for (int64_t s = 0; s < pass->sequences; s++)
-        for (int64_t i = pass->first[s]; i < pass->first[s + 1]; i++)
+        for (int64_t i = pass->first[s]; i < pass->first[s + 1]; i++) {
             pass->work->sequence[i] = s;
+            pass->work->position[i] = (int32_t)(i - pass->first[s]);
+        }
 }
 
 dpt_status dpt_pass_run(dpt_model *model, const dpt_model_call *call) {

@@ -30,6 +30,19 @@ typedef struct dpt_rotary {
         *sin[2]; /**< (longest, half) of short and of long sequences, where these differ */
 } dpt_rotary;
 
+/** Of the experts: choices of T tokens, and a piece of `rows` tokens of one expert with f hidden units. */
+typedef struct dpt_route_work {
+    int64_t rows;            /**< capacity */
+    float *logits, *dlogits; /**< (T, experts) */
+    int32_t *chosen;         /**< (T, used) */
+    float *weight, *dweight; /**< (T, used) */
+    int64_t *first,
+        *choice;  /**< (experts here + 1), (T used) choices of each, as token * used + place */
+    float *x, *y; /**< (rows, C) input; output, its gradient and that of the input in turn */
+    float *hidden, *m, *dm; /**< (rows, 2 f), (rows, f), (rows, f) */
+    int64_t *sample;        /**< (rows) */
+} dpt_route_work;
+
 /** Buffers of a pass over at most `tokens` tokens; T is the number of tokens of the batch, of which H have a
  * prediction: all of them, or one an image. */
 typedef struct dpt_work {
@@ -39,10 +52,16 @@ typedef struct dpt_work {
     float *x;   /**< (layers + 1, T, C) inputs of the layers; without backward (T, C) */
     float *dx;  /**< (T, C) */
     float *n1, *n2, *h, *part; /**< (T, C): norms of x and h, x + attention, partial sums */
-    float *qkv, *o;            /**< (T, q + 2 kv), (T, q) */
-    float *lse;                /**< (heads, T) */
-    dpt_norm_stats embed_norm, norm1, norm2;
+    float *y1, *y2,
+        *dy; /**< (T, C) what attention and MLP give before the norm or factor that follows; the gradient */
+    float *qkv, *o; /**< (T, q + 2 kv), (T, q) */
+    float *raw;     /**< (T, q + kv) queries and keys before their norms */
+    float *qk_rstd; /**< (2, T) of the norms of q and k over all heads */
+    float *sinks;   /**< (T, heads) gradient of each sink from each token */
+    float *lse;     /**< (heads, T) */
+    dpt_norm_stats embed_norm, norm1, norm2, out1, out2;
     float *hidden, *m, *dm; /**< (T, hidden), (T, f), (T, f): before and after the activation */
+    dpt_route_work route;
     float *dqkv, *d_o;      /**< as qkv and o; in the room of hidden, m and dm */
     float *logits;          /**< (rows at a time, v) */
     float *z, *dz, *length; /**< (H, D), (H, D), (H) embeddings of images, of length 1 */
@@ -57,6 +76,7 @@ typedef struct dpt_work {
     double *sums;                /**< (2 H) sums of exponentials and target logits */
     int64_t *first;              /**< (images + 1) first token of each image */
     int64_t *sequence;           /**< (T) sequence of each token */
+    int32_t *position;           /**< (T) and its place in it */
     int64_t *image_of_patch;     /**< (patches) */
     int64_t *rows;               /**< (H) token from which each prediction is made */
     int64_t *row_sequence;       /**< (H) and its sequence */
@@ -144,10 +164,18 @@ void dpt_weights_form_expert(const dpt_pass *pass, int64_t layer, int64_t expert
 /** Predictions with both passes where the call wants them. Collective over the group. */
 dpt_status dpt_pass_run(dpt_model *model, const dpt_model_call *call);
 void dpt_pass_sum(dpt_pass *pass, float *values, int64_t n); /**< over the group */
+/** sum += a, of all tokens. */
+void dpt_pass_add(const dpt_pass *pass, const float *a, float *sum);
 /** Input of a layer; that of the layer after the last goes to the head. */
 float *dpt_pass_input(const dpt_pass *pass, int64_t layer);
 /** Number of a tensor for the accumulator. */
 int dpt_pass_index(const dpt_pass *pass, int64_t layer, dpt_slot slot);
+/** One row a token of the batch: gradient of an output and what it was made from. */
+dpt_rows dpt_pass_rows(const dpt_pass *pass, const float *dy, int64_t lddy, const float *x,
+                       int64_t ldx);
+/** Terms or gradients of a linear map and its bias. */
+void dpt_pass_accumulate(const dpt_pass *pass, int64_t layer, dpt_slot weight, dpt_slot bias,
+                         dpt_rows rows);
 /** Norm of n rows: stats are for the backward pass. */
 void dpt_pass_norm(const dpt_pass *pass, dpt_slot slot, int64_t n, const float *x, float *y,
                    dpt_norm_stats stats);
@@ -161,6 +189,33 @@ void dpt_embed_tokens(dpt_pass *pass, float *x);
 void dpt_embed_tokens_backward(const dpt_pass *pass);
 void dpt_embed_patches(dpt_pass *pass, float *x);
 void dpt_embed_patches_backward(const dpt_pass *pass);
+
+/** norm(x) of all tokens in y, or x itself in an architecture without that norm. */
+const float *dpt_pass_norm_in(const dpt_pass *pass, dpt_slot slot, const float *x, float *y,
+                              dpt_norm_stats stats);
+/** dx += gradient of the input of that, given that of its output. */
+void dpt_pass_norm_in_backward(const dpt_pass *pass, int64_t layer, dpt_slot slot, const float *dy,
+                               const float *x, dpt_norm_stats stats, float *dx);
+
+/* attention.c: out = O(attention(norm1 x)), summed over the ranks. The backward pass needs what the forward pass of
+ * the same x left in work; dx += gradient of x, given that of out, which may be dx. */
+void dpt_attention_forward(dpt_pass *pass, int64_t layer, const float *x, float *out);
+void dpt_attention_backward(dpt_pass *pass, int64_t layer, const float *x, const float *dy,
+                            float *dx);
+
+/* norm_qk.c: RMSNorm of queries and keys over all heads of all ranks, in place; and dqkv of what went into it. */
+void dpt_norm_qk_forward(dpt_pass *pass);
+void dpt_norm_qk_backward(dpt_pass *pass, int64_t layer);
+
+/* mlp.c: out = MLP(norm2 x), summed over the ranks; recompute leaves in work what the backward pass needs. */
+void dpt_mlp_forward(dpt_pass *pass, int64_t layer, const float *x, float *out);
+void dpt_mlp_recompute(const dpt_pass *pass, const float *x);
+void dpt_mlp_backward(dpt_pass *pass, int64_t layer, const float *x, const float *dy, float *dx);
+
+/* experts.c: this rank's share of the experts' output for n (T, C), and of the gradient of n. */
+void dpt_experts_forward(dpt_pass *pass, int64_t layer, const float *n, float *out);
+void dpt_experts_backward(dpt_pass *pass, int64_t layer, const float *n, const float *dy,
+                          float *dn);
 
 /* rotate.c: the heads of queries and keys, which begin at qk in each row, by their positions; or back. */
 void dpt_rotate_forward(const dpt_pass *pass, int64_t layer, float *qk, int64_t ld);

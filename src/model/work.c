@@ -7,6 +7,7 @@
 
 enum {
     LOGITS_FLOATS = 1 << 26, /* logits held at a time, as far as the least number of rows allows */
+    EXPERT_ROWS = 1024,      /* tokens of one expert taken at a time */
     LOGITS_ROWS_MIN = 128,   /* fewer rows would make the products of the head slow */
 };
 
@@ -57,6 +58,51 @@ static void work_lay_out_inner(const dpt_slice *slice, int64_t T, work_room *roo
     room->used = work_maximum(mlp.used, attention.used);
 }
 
+/* What a branch adds to the residual stream, where a norm or a factor follows it. */
+static float *work_take_branch(const dpt_model *model, int64_t T, dpt_slot norm, dpt_slot scale,
+                               dpt_norm_stats *stats, work_room *room) {
+    const dpt_arch *arch = &model->arch;
+    *stats = work_take_stats(model, arch->row[norm] != NULL ? T : 0, room);
+    return arch->row[norm] != NULL || arch->row[scale] != NULL
+               ? work_floats(room, T * arch->length[DPT_AXIS_WIDTH])
+               : NULL;
+}
+
+static void work_lay_out_branches(const dpt_model *model, int64_t T, work_room *room, dpt_work *w) {
+    int64_t width = model->arch.length[DPT_AXIS_WIDTH];
+    w->y1 = work_take_branch(model, T, DPT_SLOT_OUT_NORM1, DPT_SLOT_SCALE1, &w->out1, room);
+    w->y2 = work_take_branch(model, T, DPT_SLOT_OUT_NORM2, DPT_SLOT_SCALE2, &w->out2, room);
+    static const dpt_slot after[] = {DPT_SLOT_OUT_NORM1, DPT_SLOT_OUT_NORM2, DPT_SLOT_SCALE1,
+                                     DPT_SLOT_SCALE2};
+    bool any = false;
+    for (size_t i = 0; i < sizeof after / sizeof after[0]; i++)
+        any = any || model->arch.row[after[i]] != NULL;
+    w->dy =
+        work_floats(room, any ? T * width : 0); /* y1 and y2 are NULL too while bytes are counted */
+}
+
+static void work_lay_out_experts(const dpt_model *model, int64_t T, work_room *room,
+                                 dpt_route_work *w) {
+    const dpt_arch *arch = &model->arch;
+    int64_t width = arch->length[DPT_AXIS_WIDTH], f = arch->length[DPT_AXIS_EXPERT_UNITS];
+    int64_t choices = T * arch->experts.used, logits = T * arch->experts.count;
+    w->rows = arch->experts.count == 0 ? 0 : T < EXPERT_ROWS ? T : EXPERT_ROWS;
+    w->logits = work_floats(room, logits);
+    w->dlogits = work_floats(room, logits);
+    w->chosen = work_take(room, choices, sizeof(int32_t));
+    w->weight = work_floats(room, choices);
+    w->dweight = work_floats(room, choices);
+    w->first =
+        work_take(room, model->slice.expert_end - model->slice.expert_begin + 1, sizeof(int64_t));
+    w->choice = work_take(room, choices, sizeof(int64_t));
+    w->x = work_floats(room, w->rows * width);
+    w->y = work_floats(room, w->rows * width);
+    w->hidden = work_floats(room, w->rows * 2 * f);
+    w->m = work_floats(room, w->rows * f);
+    w->dm = work_floats(room, w->rows * f);
+    w->sample = work_take(room, w->rows, sizeof(int64_t));
+}
+
 static void work_lay_out_block(const dpt_model *model, int64_t T, bool backward, work_room *room,
                                dpt_work *w) {
     const dpt_slice *slice = &model->slice;
@@ -67,12 +113,18 @@ static void work_lay_out_block(const dpt_model *model, int64_t T, bool backward,
     w->n2 = work_floats(room, T * width);
     w->h = work_floats(room, T * width);
     w->part = work_floats(room, T * width);
+    work_lay_out_branches(model, T, room, w);
     w->qkv = work_floats(room, T * slice->qkv);
+    w->raw = work_floats(room,
+                         model->arch.row[DPT_SLOT_Q_NORM] != NULL ? T * (slice->q + slice->kv) : 0);
+    w->qk_rstd = work_floats(room, model->arch.norm_qk_whole ? 2 * T : 0);
+    w->sinks = work_floats(room, model->arch.row[DPT_SLOT_SINKS] != NULL ? T * slice->heads : 0);
     w->o = work_floats(room, T * slice->q);
     w->lse = work_floats(room, T * slice->heads);
     w->norm1 = work_take_stats(model, T, room);
     w->norm2 = work_take_stats(model, T, room);
     work_lay_out_inner(slice, T, room, w);
+    work_lay_out_experts(model, T, room, &w->route);
 }
 
 static void work_lay_out_images(const dpt_model *model, int64_t T, work_room *room, dpt_work *w) {
@@ -146,6 +198,7 @@ static int64_t work_lay_out(const dpt_model *model, int64_t T, int64_t longest, 
     w->arena = work_floats(&room, dpt_weights_floats(model));
     w->term = work_take(&room, T, sizeof(double));
     w->sequence = work_take(&room, T, sizeof(int64_t));
+    w->position = work_take(&room, T, sizeof(int32_t));
     return room.used;
 }
 

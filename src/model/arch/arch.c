@@ -51,6 +51,13 @@ dpt_status dpt_family_find(const json_t *config, const dpt_family **out) {
     return DPT_OK;
 }
 
+bool dpt_family_takes(const dpt_family *family, const char *key) {
+    for (const char *const *taken = family->takes; taken != NULL && *taken != NULL; taken++)
+        if (strcmp(*taken, key) == 0)
+            return true;
+    return false;
+}
+
 dpt_status dpt_arch_number(dpt_arch *arch) {
     int64_t whole = 0, per_layer = 0;
     for (int slot = 0; slot < DPT_SLOTS; slot++) {
@@ -101,6 +108,33 @@ void dpt_arch_add(dpt_arch *arch, const dpt_row *rows, size_t count, unsigned op
     for (size_t i = 0; i < count; i++)
         if ((rows[i].option & ~options) == 0)
             arch->row[rows[i].slot] = &rows[i];
+}
+
+void dpt_arch_drop(dpt_arch *arch, dpt_slot slot) {
+    arch->row[slot] = NULL;
+}
+
+void dpt_arch_read_act(dpt_config *in, const char *key, const char *default_value, dpt_arch *out) {
+    static const struct {
+        const char *name;
+        dpt_act_kind kind;
+    } known[] = {{"gelu", DPT_ACT_GELU},
+                 {"gelu_python", DPT_ACT_GELU},
+                 {"gelu_new", DPT_ACT_GELU_TANH},
+                 {"gelu_fast", DPT_ACT_GELU_TANH},
+                 {"gelu_pytorch_tanh", DPT_ACT_GELU_TANH},
+                 {"quick_gelu", DPT_ACT_QUICK_GELU},
+                 {"silu", DPT_ACT_SILU},
+                 {"swish", DPT_ACT_SILU}};
+    const char *name = dpt_config_string(in, key, default_value);
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
+        if (strcmp(name, known[i].name) == 0) {
+            out->act = known[i].kind;
+            out->act_name = known[i].name;
+            return;
+        }
+    }
+    dpt_config_reject(in, key, "\"gelu\", \"quick_gelu\", \"gelu_pytorch_tanh\" or \"silu\"");
 }
 
 int dpt_arch_index(const dpt_arch *arch, int64_t layer, dpt_slot slot) {

@@ -163,12 +163,13 @@ typedef struct dpt_arch {
     dpt_rope_params rope[DPT_ROPES]; /**< dim 0: no rotation */
     int8_t *rope_of; /**< (layers) which of these; -1: no rotation. NULL: the first. Owned */
     bool causal;
-    bool parallel;          /**< attention and MLP both read the input of the layer */
-    bool norm_qk_whole;     /**< q and k norms are over all heads together */
-    double attention_scale; /**< of q.k; 0: 1 / sqrt(head_dim) */
-    double attention_cap;   /**< logits s of the attention become cap tanh(s / cap); 0: none */
-    double logit_cap;       /**< the same of the head; 0: none */
-    double embed_scale;     /**< factor of the token embedding */
+    bool parallel;           /**< attention and MLP both read the input of the layer */
+    bool norm_qk_whole;      /**< q and k norms are over all heads together */
+    double attention_scale;  /**< of q.k; 0: 1 / sqrt(head_dim) */
+    bool attention_by_layer; /**< that divided by the number of the layer, counted from 1 */
+    double attention_cap;    /**< logits s of the attention become cap tanh(s / cap); 0: none */
+    double logit_cap;        /**< the same of the head; 0: none */
+    double embed_scale;      /**< factor of the token embedding */
     dpt_arch_experts experts;
     int64_t *window; /**< (layers) keys that a query sees; 0: all before it. NULL: all. Owned */
     bool tied;       /**< the head is the token embedding */
@@ -192,6 +193,9 @@ struct dpt_family {
 
     /** Whether a key of a configuration is one that is read, or changes nothing. Local. NULL: not known. */
     bool (*knows)(const char *key);
+
+    const char *const
+        *takes; /**< keys that this family has besides those, up to a NULL; NULL: none */
 };
 
 /** All families: dpt_family_<name> is in <name>.c. */
@@ -213,6 +217,15 @@ void dpt_arch_destroy(dpt_arch *arch);
 /** Give an architecture the rows whose options are among `options`; a later row of a slot replaces an
  * earlier one. Local. */
 void dpt_arch_add(dpt_arch *arch, const dpt_row *rows, size_t count, unsigned options);
+
+/** Leave out a row. Local. */
+void dpt_arch_drop(dpt_arch *arch, dpt_slot slot);
+
+/** Activation of a key of the configuration. Local. Errors: in->status. */
+void dpt_arch_read_act(dpt_config *in, const char *key, const char *default_value, dpt_arch *out);
+
+/** Whether a family has a key among those that it takes. Local. */
+bool dpt_family_takes(const dpt_family *family, const char *key);
 
 /** Number the matrices of the rows: those of the whole model, then layer by layer, as dpt_arch_read does it. Local.
  * Errors: DPT_ERR_INPUT when there are too many. */

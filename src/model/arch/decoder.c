@@ -75,16 +75,16 @@ static void decoder_reject_own_code(dpt_config *in) {
     }
 }
 
-static void decoder_read_options(dpt_config *in) {
+static void decoder_read_options(dpt_config *in, const dpt_decoder_traits *traits, dpt_arch *out) {
     for (size_t i = 0; i < sizeof decoder_foreign_options / sizeof decoder_foreign_options[0]; i++)
-        if (!dpt_config_is_off(dpt_config_get(in, decoder_foreign_options[i])))
+        if (!dpt_config_is_off(dpt_config_get(in, decoder_foreign_options[i])) &&
+            !dpt_family_takes(out->family, decoder_foreign_options[i]))
             dpt_config_reject(in, decoder_foreign_options[i], "a model without this option");
     decoder_reject_own_code(in);
     if (!dpt_config_bool(in, "is_causal", true))
         dpt_config_reject(in, "is_causal", "true");
-    const char *act = dpt_config_string(in, "hidden_act", "silu");
-    if (strcmp(act, "silu") != 0 && strcmp(act, "swish") != 0)
-        dpt_config_reject(in, "hidden_act", "\"silu\"");
+    dpt_arch_read_act(in, traits->act_key != NULL ? traits->act_key : "hidden_act",
+                      traits->act != NULL ? traits->act : "silu", out);
 }
 
 static void decoder_read_heads(dpt_config *in, const dpt_decoder_traits *traits, dpt_arch *c) {
@@ -111,8 +111,10 @@ static void decoder_read_widths(dpt_config *in, const dpt_decoder_traits *traits
     c->kv_heads = dpt_config_integer(in, "num_key_value_heads", 1, 1 << 16, c->heads);
     c->max_positions =
         dpt_config_integer(in, "max_position_embeddings", 1, POSITIONS_MAX, traits->max_positions);
-    c->eps = dpt_config_number(in, "rms_norm_eps", 0.0, 1.0, 1e-6);
-    c->tied = dpt_config_bool(in, "tie_word_embeddings", false);
+    c->norm = traits->norm;
+    c->eps = dpt_config_number(in, traits->eps_key != NULL ? traits->eps_key : "rms_norm_eps", 0.0,
+                               1.0, traits->eps > 0.0 ? traits->eps : 1e-6);
+    c->tied = dpt_config_bool(in, "tie_word_embeddings", traits->tied);
     if (in->status == DPT_OK)
         decoder_read_heads(in, traits, c);
 }
@@ -120,7 +122,7 @@ static void decoder_read_widths(dpt_config *in, const dpt_decoder_traits *traits
 /* Options of the rows: what the family always has, and what its keys switch on. */
 static unsigned decoder_read_biases(dpt_config *in, const dpt_decoder_traits *traits) {
     unsigned options = traits->options;
-    if (dpt_config_bool(in, "attention_bias", false)) {
+    if (dpt_config_bool(in, "attention_bias", traits->attention_bias)) {
         options |= traits->by_attention_bias;
         if (traits->by_attention_bias == 0 && (options & DPT_OPTION_QKV_BIAS) == 0)
             dpt_config_reject(in, "attention_bias", "false for this architecture");
@@ -155,7 +157,8 @@ static void decoder_read_layer_types(dpt_config *in, const dpt_decoder_traits *t
             return;
         }
         int64_t wanted = sliding ? window : 0;
-        if (traits->window != DPT_WINDOW_TYPES && wanted != c->window[l]) {
+        if ((traits->window == DPT_WINDOW_NONE || traits->window == DPT_WINDOW_ALL) &&
+            wanted != c->window[l]) {
             dpt_config_reject(in, "layer_types", "the same attention in all layers");
             return;
         }
@@ -173,31 +176,45 @@ static void decoder_read_windows(dpt_config *in, const dpt_decoder_traits *trait
     bool present = json_object_get(in->object, "sliding_window") != NULL;
     int64_t window = dpt_config_integer(in, "sliding_window", 1, POSITIONS_MAX,
                                         present ? 0 : traits->window_default);
-    int64_t from = traits->window == DPT_WINDOW_ALL ? 0 : c->layers;
-    if (traits->window == DPT_WINDOW_TYPES) {
-        if (!dpt_config_bool(in, "use_sliding_window", false))
-            window = 0;
+    int64_t from = 0, period = traits->window_period;
+    if ((traits->window == DPT_WINDOW_FROM || traits->window == DPT_WINDOW_SWITCHED ||
+         traits->window == DPT_WINDOW_UNROTATED) &&
+        !dpt_config_bool(in, "use_sliding_window", false))
+        window = 0;
+    if (traits->window == DPT_WINDOW_FROM)
         from = dpt_config_integer(in, "max_window_layers", 0, LAYERS_MAX, 28);
+    if (traits->window == DPT_WINDOW_PERIOD)
+        period = dpt_config_integer(in, "sliding_window_pattern", 1, LAYERS_MAX, period);
+    for (int64_t l = 0; l < c->layers; l++) {
+        bool slides[] = {
+            [DPT_WINDOW_NONE] = false,
+            [DPT_WINDOW_ALL] = true,
+            [DPT_WINDOW_SWITCHED] = true,
+            [DPT_WINDOW_FROM] = l >= from,
+            [DPT_WINDOW_PERIOD] = period > 0 && (l + 1) % period != 0,
+            [DPT_WINDOW_UNROTATED] = c->rope_of != NULL && c->rope_of[l] < 0,
+        };
+        c->window[l] = slides[traits->window] ? window : 0;
     }
-    for (int64_t l = from; l < c->layers; l++)
-        c->window[l] = window;
     decoder_read_layer_types(in, traits, window, c);
 }
 
 void dpt_decoder_read(dpt_config *in, const dpt_decoder_traits *traits, dpt_arch *out) {
-    out->norm = DPT_NORM_RMS;
-    out->act = DPT_ACT_SILU;
-    out->act_name = "silu";
     out->causal = true;
-    decoder_read_options(in);
+    decoder_read_options(in, traits, out);
     decoder_read_widths(in, traits, out);
     unsigned options = decoder_read_biases(in, traits);
-    if (in->status == DPT_OK)
+    if (in->status == DPT_OK && traits->window != DPT_WINDOW_UNROTATED)
         decoder_read_windows(in, traits, out);
     if (in->status == DPT_OK)
         dpt_decoder_read_rope(in, &traits->rope, out);
-    dpt_arch_add(out, decoder_rows, sizeof decoder_rows / sizeof decoder_rows[0],
-                 options | (out->tied ? 0 : DPT_OPTION_HEAD));
+    if (in->status == DPT_OK && traits->window == DPT_WINDOW_UNROTATED)
+        decoder_read_windows(in, traits, out);
+    options |= out->tied ? 0 : DPT_OPTION_HEAD;
+    if (traits->rows != NULL)
+        dpt_arch_add(out, traits->rows, traits->row_count, options);
+    else
+        dpt_arch_add(out, decoder_rows, sizeof decoder_rows / sizeof decoder_rows[0], options);
 }
 
 bool dpt_decoder_ignores(const dpt_arch *arch, const char *name) {

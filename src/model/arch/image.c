@@ -1,7 +1,5 @@
 #include "image.h"
 
-#include <string.h>
-
 /* Sides beyond these are not models but broken files; products of two of them fit int64. */
 enum {
     IMAGE_WIDTH_MAX = 1 << 24,
@@ -9,29 +7,6 @@ enum {
     IMAGE_SIDE_MAX = 1 << 14,
     IMAGE_CHANNELS_MAX = 1 << 10
 };
-
-static void image_read_activation(dpt_config *in, const char *default_value, dpt_arch *out) {
-    static const struct {
-        const char *name;
-        dpt_act_kind kind;
-    } known[] = {{"gelu", DPT_ACT_GELU},
-                 {"gelu_python", DPT_ACT_GELU},
-                 {"gelu_new", DPT_ACT_GELU_TANH},
-                 {"gelu_pytorch_tanh", DPT_ACT_GELU_TANH},
-                 {"quick_gelu", DPT_ACT_QUICK_GELU},
-                 {"silu", DPT_ACT_SILU},
-                 {"swish", DPT_ACT_SILU}};
-    const char *name = dpt_config_string(in, "hidden_act", default_value);
-    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
-        if (strcmp(name, known[i].name) == 0) {
-            out->act = known[i].kind;
-            out->act_name = known[i].name;
-            return;
-        }
-    }
-    dpt_config_reject(in, "hidden_act",
-                      "\"gelu\", \"quick_gelu\", \"gelu_pytorch_tanh\" or \"silu\"");
-}
 
 static void image_derive_lengths(dpt_config *in, dpt_arch *out) {
     int64_t *length = out->length, width = length[DPT_AXIS_WIDTH], patch = length[DPT_AXIS_PATCH];
@@ -66,7 +41,7 @@ void dpt_image_read(dpt_config *in, double eps, const char *act, dpt_arch *out) 
     if (in->status == DPT_OK)
         image_derive_lengths(in, out);
     if (in->status == DPT_OK)
-        image_read_activation(in, act, out);
+        dpt_arch_read_act(in, "hidden_act", act, out);
 }
 
 void dpt_image_count_classes(dpt_config *in, const dpt_catalog *catalog, const char *name,

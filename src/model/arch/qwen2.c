@@ -3,7 +3,7 @@
 static void qwen2_read(dpt_config *in, const dpt_catalog *catalog, dpt_arch *out) {
     (void)catalog;
     static const dpt_decoder_traits traits = {.max_positions = 32768,
-                                              .window = DPT_WINDOW_TYPES,
+                                              .window = DPT_WINDOW_FROM,
                                               .window_default = 4096,
                                               .options = DPT_OPTION_QKV_BIAS};
     dpt_decoder_read(in, &traits, out);

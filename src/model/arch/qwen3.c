@@ -12,7 +12,7 @@ static void qwen3_read(dpt_config *in, const dpt_catalog *catalog, dpt_arch *out
     (void)catalog;
     static const dpt_decoder_traits traits = {.max_positions = 32768,
                                               .head_dim = 128,
-                                              .window = DPT_WINDOW_TYPES,
+                                              .window = DPT_WINDOW_FROM,
                                               .window_default = 4096,
                                               .by_attention_bias =
                                                   DPT_OPTION_QKV_BIAS | DPT_OPTION_O_BIAS};

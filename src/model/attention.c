@@ -1,0 +1,178 @@
+#include "transformer.h"
+
+#include "deltapath/nn/linear.h"
+#include "deltapath/nn/norm.h"
+
+#include <math.h>
+#include <omp.h>
+#include <string.h>
+
+static dpt_attention_shape attention_shape(const dpt_pass *pass, int64_t layer, int64_t s) {
+    const dpt_arch *arch = pass->arch;
+    const dpt_slice *p = pass->slice;
+    double scale =
+        arch->attention_scale > 0.0 ? arch->attention_scale : 1.0 / sqrt((double)arch->head_dim);
+    if (arch->attention_by_layer)
+        scale /= (double)(layer + 1);
+    return (dpt_attention_shape){.n = pass->first[s + 1] - pass->first[s],
+                                 .hq = p->heads,
+                                 .hkv = p->kv_heads,
+                                 .hd = arch->head_dim,
+                                 .kv_of = pass->model->kv_of,
+                                 .ldq = p->qkv,
+                                 .ldk = p->qkv,
+                                 .ldv = p->qkv,
+                                 .ldo = p->q,
+                                 .scale = (float)scale,
+                                 .cap = (float)arch->attention_cap,
+                                 .causal = arch->causal,
+                                 .window = arch->window != NULL ? arch->window[layer] : 0,
+                                 .threads = omp_get_max_threads()};
+}
+
+static bool attention_has_norm(const dpt_pass *pass, dpt_slot slot) {
+    return pass->arch->row[slot] != NULL;
+}
+
+/* Norm of each of the heads whose first is at column `at` of q, k and v, in place. */
+static void attention_norm_heads(const dpt_pass *pass, dpt_slot slot, int64_t heads, int64_t at) {
+    const dpt_work *k = pass->work;
+    int64_t hd = pass->arch->head_dim, ld = pass->slice->qkv;
+    for (int64_t j = 0; j < heads; j++, at += hd)
+        dpt_nn_rmsnorm_forward(pass->tokens, hd, k->qkv + at, ld, k->w[slot],
+                               (float)pass->arch->eps, k->qkv + at, ld, NULL);
+}
+
+/* Norms of q and k in place; what goes into them is kept for the backward pass. */
+static void attention_norm_qk(dpt_pass *pass) {
+    const dpt_work *k = pass->work;
+    const dpt_slice *p = pass->slice;
+    int64_t n = p->q + p->kv;
+    if (!attention_has_norm(pass, DPT_SLOT_Q_NORM))
+        return;
+    for (int64_t t = 0; t < pass->tokens; t++)
+        memcpy(k->raw + t * n, k->qkv + t * p->qkv, (size_t)n * sizeof *k->raw);
+    if (pass->arch->norm_qk_whole) {
+        dpt_norm_qk_forward(pass);
+        return;
+    }
+    attention_norm_heads(pass, DPT_SLOT_Q_NORM, p->heads, 0);
+    attention_norm_heads(pass, DPT_SLOT_K_NORM, p->kv_heads, p->q);
+}
+
+/* o = attention(q, k, v) of each sequence. */
+static void attention_heads_forward(const dpt_pass *pass, int64_t layer) {
+    const dpt_work *k = pass->work;
+    const dpt_slice *p = pass->slice;
+    for (int64_t s = 0; s < pass->sequences; s++) {
+        int64_t at = pass->first[s];
+        dpt_attention_shape shape = attention_shape(pass, layer, s);
+        const float *q = k->qkv + at * p->qkv;
+        float *o = k->o + at * p->q, *lse = k->lse + at * p->heads;
+        dpt_nn_attention_forward(&shape, q, q + p->q, q + p->q + p->kv, o, lse, k->attention);
+        if (k->w[DPT_SLOT_SINKS] != NULL)
+            dpt_nn_attention_sink_forward(shape.n, shape.hq, shape.hd, k->w[DPT_SLOT_SINKS], o,
+                                          shape.ldo, lse);
+    }
+}
+
+void dpt_attention_forward(dpt_pass *pass, int64_t layer, const float *x, float *out) {
+    const dpt_work *k = pass->work;
+    const dpt_slice *p = pass->slice;
+    int64_t T = pass->tokens, C = pass->width;
+    const float *n1 = dpt_pass_norm_in(pass, DPT_SLOT_NORM1, x, k->n1, k->norm1);
+    dpt_nn_linear_forward(T, p->qkv, C, n1, C, k->w[DPT_SLOT_Q], C, k->w[DPT_SLOT_Q_BIAS], k->qkv,
+                          p->qkv);
+    attention_norm_qk(pass);
+    dpt_rotate_forward(pass, layer, k->qkv, p->qkv);
+    attention_heads_forward(pass, layer);
+    dpt_nn_linear_forward(T, C, p->q, k->o, p->q, k->w[DPT_SLOT_O], p->q, k->w[DPT_SLOT_O_BIAS],
+                          out, C);
+    dpt_pass_sum(pass, out, T * C);
+}
+
+/* forward: o' = o / (1 + exp(sink - lse)). Terms of the sinks, a row (heads) a token. */
+static void attention_sinks_backward(const dpt_pass *pass, int64_t layer) {
+    const dpt_work *k = pass->work;
+    const dpt_slice *p = pass->slice;
+    if (k->w[DPT_SLOT_SINKS] == NULL)
+        return;
+    for (int64_t s = 0; s < pass->sequences; s++) {
+        int64_t at = pass->first[s];
+        dpt_nn_attention_sink_backward(pass->first[s + 1] - at, p->heads, pass->arch->head_dim,
+                                       k->w[DPT_SLOT_SINKS], k->o + at * p->q, k->d_o + at * p->q,
+                                       p->q, k->lse + at * p->heads, k->sinks + at * p->heads,
+                                       p->heads);
+    }
+    dpt_accumulate_bias(&pass->to, dpt_pass_index(pass, layer, DPT_SLOT_SINKS),
+                        dpt_pass_rows(pass, k->sinks, p->heads, NULL, 0));
+}
+
+static void attention_heads_backward(const dpt_pass *pass, int64_t layer) {
+    const dpt_work *k = pass->work;
+    const dpt_slice *p = pass->slice;
+    attention_sinks_backward(pass, layer);
+    for (int64_t s = 0; s < pass->sequences; s++) {
+        int64_t at = pass->first[s];
+        dpt_attention_shape shape = attention_shape(pass, layer, s);
+        const float *q = k->qkv + at * p->qkv;
+        float *dq = k->dqkv + at * p->qkv;
+        dpt_nn_attention_backward(&shape, q, q + p->q, q + p->q + p->kv, k->o + at * p->q,
+                                  k->lse + at * p->heads, k->d_o + at * p->q, dq, dq + p->q,
+                                  dq + p->q + p->kv, k->attention);
+    }
+    dpt_rotate_backward(pass, layer, k->dqkv, p->qkv);
+}
+
+/* forward: y = norm(x) of each head. dy, of its layout, holds the gradient of y on entry and that of x on return.
+ * The attention is through with o and lse, whose room takes y and the statistics. */
+static void attention_norm_heads_backward(const dpt_pass *pass, int64_t layer, dpt_slot slot,
+                                          int64_t heads, const float *x, float *dy) {
+    const dpt_work *k = pass->work;
+    const float *w = k->w[slot];
+    int64_t T = pass->tokens, hd = pass->arch->head_dim;
+    int64_t ldx = pass->slice->q + pass->slice->kv, ld = pass->slice->qkv;
+    for (int64_t j = 0; j < heads; j++, x += hd, dy += hd) {
+        dpt_nn_rmsnorm_forward(T, hd, x, ldx, w, (float)pass->arch->eps, k->o, hd, k->lse);
+        dpt_accumulate_norm(&pass->to, dpt_pass_index(pass, layer, slot), -1,
+                            dpt_pass_rows(pass, dy, ld, x, ldx), NULL, k->lse);
+        dpt_nn_rmsnorm_backward_input(T, hd, dy, ld, x, ldx, w, k->lse, false, dy, ld);
+    }
+}
+
+static void attention_norm_qk_backward(dpt_pass *pass, int64_t layer) {
+    const dpt_work *k = pass->work;
+    const dpt_slice *p = pass->slice;
+    if (!attention_has_norm(pass, DPT_SLOT_Q_NORM))
+        return;
+    if (pass->arch->norm_qk_whole) {
+        dpt_norm_qk_backward(pass, layer);
+        return;
+    }
+    attention_norm_heads_backward(pass, layer, DPT_SLOT_Q_NORM, p->heads, k->raw, k->dqkv);
+    attention_norm_heads_backward(pass, layer, DPT_SLOT_K_NORM, p->kv_heads, k->raw + p->q,
+                                  k->dqkv + p->q);
+}
+
+void dpt_attention_backward(dpt_pass *pass, int64_t layer, const float *x, const float *dy,
+                            float *dx) {
+    const dpt_work *k = pass->work;
+    const dpt_slice *p = pass->slice;
+    int64_t T = pass->tokens, C = pass->width;
+    const float *n1 = attention_has_norm(pass, DPT_SLOT_NORM1) ? k->n1 : x;
+    dpt_pass_accumulate(pass, layer, DPT_SLOT_O, DPT_SLOT_O_BIAS,
+                        dpt_pass_rows(pass, dy, C, k->o, p->q));
+    dpt_nn_linear_backward_input(T, C, p->q, dy, C, k->w[DPT_SLOT_O], p->q, false, k->d_o, p->q);
+    attention_heads_backward(pass, layer);
+    attention_norm_qk_backward(pass, layer);
+    const float *dq = k->dqkv, *dk = dq + p->q, *dv = dk + p->kv;
+    dpt_pass_accumulate(pass, layer, DPT_SLOT_Q, DPT_SLOT_Q_BIAS,
+                        dpt_pass_rows(pass, dq, p->qkv, n1, C));
+    dpt_pass_accumulate(pass, layer, DPT_SLOT_K, DPT_SLOT_K_BIAS,
+                        dpt_pass_rows(pass, dk, p->qkv, n1, C));
+    dpt_pass_accumulate(pass, layer, DPT_SLOT_V, DPT_SLOT_V_BIAS,
+                        dpt_pass_rows(pass, dv, p->qkv, n1, C));
+    dpt_nn_linear_backward_input(T, p->qkv, C, dq, p->qkv, k->w[DPT_SLOT_Q], C, false, k->part, C);
+    dpt_pass_sum(pass, k->part, T * C);
+    dpt_pass_norm_in_backward(pass, layer, DPT_SLOT_NORM1, k->part, x, k->norm1, dx);
+}
