@@ -207,9 +207,9 @@ static void test_long(void **state) {
 static void test_bad_configs(void **state) {
     (void)state;
     static const model_bad_key bad[] = {
-        {"architectures", "[\"GPT2LMHeadModel\"]", "architectures GPT2LMHeadModel"},
+        {"architectures", "[\"BloomForCausalLM\"]", "architectures BloomForCausalLM"},
         {"model_type", "\"mistral\"", "model_type says mistral"},
-        {"hidden_act", "\"gelu\"", "hidden_act"},
+        {"hidden_act", "\"relu\"", "hidden_act"},
         {"hidden_act", "7", "hidden_act"},
         {"hidden_size", "-1", "hidden_size"},
         {"hidden_size", "null", "hidden_size is missing"},

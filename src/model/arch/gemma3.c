@@ -1,0 +1,43 @@
+#include "gemma.h"
+
+#define LAYER "model.layers.*.self_attn."
+
+/* Source: arXiv:2503.19786 section 2. Each rank has the gradient that its own heads give. */
+static const dpt_row gemma3_rows[] = {
+    DPT_VECTOR(Q_NORM, LAYER "q_norm.weight", HEAD_DIM),
+    DPT_VECTOR(K_NORM, LAYER "k_norm.weight", HEAD_DIM),
+};
+
+static void gemma3_read(dpt_config *in, const dpt_catalog *catalog, dpt_arch *out) {
+    (void)catalog;
+    static const dpt_decoder_traits traits = {.max_positions = 131072,
+                                              .head_dim = 256,
+                                              .window = DPT_WINDOW_PERIOD,
+                                              .window_default = 4096,
+                                              .window_period = 6,
+                                              .rope = {.theta = 1e6,
+                                                       .by_type = true,
+                                                       .sliding_theta = 1e4,
+                                                       .sliding_theta_key = "rope_local_base_freq"},
+                                              .by_attention_bias =
+                                                  DPT_OPTION_QKV_BIAS | DPT_OPTION_O_BIAS,
+                                              .tied = true,
+                                              .norm = DPT_NORM_RMS_UNIT,
+                                              .act_key = "hidden_activation",
+                                              .act = "gelu_pytorch_tanh"};
+    dpt_gemma_read(in, &traits, 0.0, 0.0, out);
+    out->length[DPT_AXIS_HEAD_DIM] = out->head_dim;
+    dpt_arch_add(out, gemma3_rows, sizeof gemma3_rows / sizeof gemma3_rows[0], 0);
+}
+
+static const char *const gemma3_keys[] = {
+    "hidden_activation",       "query_pre_attn_scalar", "attn_logit_softcapping",
+    "final_logit_softcapping", "rope_local_base_freq",  "sliding_window_pattern",
+    "_sliding_window_pattern", "cache_implementation",  NULL};
+
+const dpt_family dpt_family_gemma3 = {.architecture = "Gemma3ForCausalLM",
+                                      .model_type = "gemma3_text",
+                                      .read = gemma3_read,
+                                      .ignores = dpt_decoder_ignores,
+                                      .knows = dpt_decoder_knows,
+                                      .takes = gemma3_keys};
