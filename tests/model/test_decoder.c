@@ -5,14 +5,23 @@
 
 #include "model/model_golden.h"
 
+/* Folders of tests/golden with cases of decoders: llama has those of LLaMA, Mistral, Qwen2 and Qwen3. */
+static const char *const folders[] = {"llama"};
+
 static void test_golden(void **state) {
     (void)state;
-    model_check_all(golden_cases, GOLDEN_CASES, false);
+    golden_names cases;
+    golden_list(folders, sizeof folders / sizeof *folders, &cases);
+    model_check_all((const char *const *)cases.names, cases.count, false);
+    golden_list_free(&cases);
 }
 
 static void test_finite_difference(void **state) {
     (void)state;
-    model_check_slope(golden_cases, GOLDEN_CASES, false);
+    golden_names cases;
+    golden_list(folders, sizeof folders / sizeof *folders, &cases);
+    model_check_slope((const char *const *)cases.names, cases.count, false);
+    golden_list_free(&cases);
 }
 
 /* W(t) on the fly against a model that was loaded with the values of W(t). */

@@ -1,13 +1,14 @@
 #ifndef DELTAPATH_TESTS_GOLDEN_MODEL_H
 #define DELTAPATH_TESTS_GOLDEN_MODEL_H
 
-/* A golden file of tools/reference/llama_golden.py in memory, and sources over whole tensors. Every
- * rank reads the file for itself. Failures are cmocka assertions. */
+/* A golden file of tools/reference/llama_golden.py or families_golden.py in memory, and sources over whole
+ * tensors. Every rank reads the file for itself. Failures are cmocka assertions. */
 #include "deltapath/base/mem.h"
 #include "deltapath/model/batch.h"
 #include "deltapath/tensor/catalog.h"
 #include "deltapath/tensor/field.h"
 
+#include <dirent.h>
 #include <hdf5.h>
 #include <stdlib.h>
 #include <string.h>
@@ -186,8 +187,13 @@ static inline hid_t golden_open(const char *folder, const char *name, golden_mod
     return file;
 }
 
+/* name: a case of the folder llama, or "<folder>/<case>". */
 static inline void golden_load(const char *name, golden_model *g) {
-    hid_t file = golden_open("llama", name, g);
+    char folder[256] = "llama";
+    const char *slash = strchr(name, '/');
+    if (slash != NULL)
+        snprintf(folder, sizeof folder, "%.*s", (int)(slash - name), name);
+    hid_t file = golden_open(folder, slash != NULL ? slash + 1 : name, g);
     g->token = golden_dataset(file, "tokens", H5T_NATIVE_INT32, 4);
     g->mask = golden_dataset(file, "loss_mask", H5T_NATIVE_UINT8, 1);
     g->offsets = golden_dataset(file, "offsets", H5T_NATIVE_INT64, 8);
@@ -238,12 +244,42 @@ static inline double *golden_weights(const golden_model *g, double share) {
     return weight;
 }
 
-static const char *const golden_cases[] = {
-    "untied",       "tied",  "gqa",        "llama3_rope", "llama3_rope_old",
-    "odd",          "bias",  "qwen2",      "qwen2_tied",  "mistral_swa",
-    "mistral_full", "qwen3", "qwen3_bias", "longrope",
-};
+/* Names for golden_load of all files in some folders of tests/golden. */
+typedef struct golden_names {
+    int count;
+    char **names;
+} golden_names;
 
-enum { GOLDEN_CASES = sizeof golden_cases / sizeof golden_cases[0] };
+static inline int golden_is_file(const struct dirent *entry) {
+    size_t n = strlen(entry->d_name);
+    return n > 3 && strcmp(entry->d_name + n - 3, ".h5") == 0;
+}
+
+static inline void golden_list(const char *const *folders, size_t count, golden_names *out) {
+    *out = (golden_names){.count = 0};
+    for (size_t i = 0; i < count; i++) {
+        char path[256];
+        struct dirent **entries = NULL;
+        snprintf(path, sizeof path, "tests/golden/%s", folders[i]);
+        int n = scandir(path, &entries, golden_is_file, alphasort);
+        assert_true(n > 0);
+        out->names = realloc(out->names, (size_t)(out->count + n) * sizeof *out->names);
+        for (int k = 0; k < n; k++) {
+            size_t size = strlen(folders[i]) + strlen(entries[k]->d_name);
+            char *name = malloc(size + 2);
+            snprintf(name, size + 2, "%s/%s", folders[i], entries[k]->d_name);
+            name[size + 1 - strlen(".h5")] = '\0';
+            out->names[out->count++] = name;
+            free(entries[k]);
+        }
+        free(entries);
+    }
+}
+
+static inline void golden_list_free(golden_names *names) {
+    for (int i = 0; i < names->count; i++)
+        free(names->names[i]);
+    free(names->names);
+}
 
 #endif

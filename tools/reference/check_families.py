@@ -31,12 +31,12 @@ TOLERANCE, GAP, POINTS = 1e-4, 3e-5, 5
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
-class Case:
+class Truth:
     """A pair, its samples, and what torch finds."""
 
-    def __init__(self, deck: families.Deck, seed: int):
+    def __init__(self, made: families.Case, seed: int):
         for again in range(20):
-            self.pair = families.Pair(deck, seed + 1000 * again)
+            self.pair = families.Pair(made, seed + 1000 * again)
             self.samples = families.make_samples(np.random.default_rng(seed + 1000 * again),
                                                  self.pair.config["vocab_size"])
             self.nodes = np.arange(POINTS) / POINTS
@@ -44,7 +44,7 @@ class Case:
             self.losses = [self.pair.losses(t, self.samples) for t in (0.0, 1.0)]
             if self.pair.gap > GAP:
                 return
-        raise RuntimeError(f"{deck.kind}: no models whose experts are clear")
+        raise RuntimeError(f"{made.kind}: no models whose experts are clear")
 
     def write(self, folder: pathlib.Path) -> None:
         self.pair.write(folder / "post", self.pair.post)
@@ -87,7 +87,8 @@ def run(args, folder: pathlib.Path, ranks: int, parallel: int) -> str:
 
 def check(args, deck: families.Deck, folder: pathlib.Path):
     """Worst errors of a case over the meshes."""
-    case = Case(deck, 10007 * args.seed + deck.case)
+    made = families.draw(deck)
+    case = Truth(made, 10007 * args.seed + deck.case)
     case.write(folder)
     worst, failures, meshes = [0.0, 0.0, ""], [], 0
     for ranks in args.ranks:
@@ -110,7 +111,7 @@ def check(args, deck: families.Deck, folder: pathlib.Path):
     print(f"{deck.kind} {deck.case}: {case.pair.weights} weights, {form}, {meshes} meshes, loss {worst[0]:.1e}, "
           f"term {worst[1]:.1e} {worst[2]}", flush=True)
     if failures:
-        print("  keys: " + ", ".join(f"{k}={v}" for k, v in deck.keys.items()))
+        print("  keys: " + ", ".join(f"{k}={v}" for k, v in made.keys.items()))
     for text in failures:
         print(f"  {text}", flush=True)
     return worst[0], worst[1], meshes

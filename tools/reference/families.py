@@ -14,6 +14,7 @@ on the way.
 """
 import contextlib
 import copy
+import dataclasses
 import importlib
 import io
 import json
@@ -32,11 +33,14 @@ transformers.logging.disable_progress_bar()
 torch.set_num_threads(1)
 
 
+LENGTHS = (9, 4, 21, 13)  # of samples: the second half scored, the last token, two runs, all but token 0
+
+
 class Deck:
     """Draws for the cases of a family: each value of an option comes about equally often, in random order."""
 
     def __init__(self, kind: str, seed: int, count: int):
-        self.kind, self.seed, self.count, self.case, self.hands, self.keys = kind, seed, count, 0, {}, {}
+        self.kind, self.seed, self.count, self.case, self.hands = kind, seed, count, 0, {}
 
     def rng(self, name: str):
         return np.random.default_rng([self.seed, *f"{self.kind} {name}".encode()])
@@ -91,9 +95,9 @@ def rope(d: Deck, *kinds: str) -> dict:
 
 
 def dynamic(d: Deck, keys: dict) -> dict:
-    """Dynamic scaling begins with sequences longer than max_position_embeddings."""
+    """Dynamic scaling begins beyond max_position_embeddings, and no sample is longer: here the longest is as long."""
     if keys["rope_parameters"]["rope_type"] == "dynamic":
-        keys["max_position_embeddings"] = 11
+        keys["max_position_embeddings"] = max(LENGTHS)
     return keys
 
 
@@ -260,7 +264,7 @@ def gpt_oss(d):
     return keys
 
 
-def older(kind: str, config: dict, d: Deck) -> dict:
+def older(kind: str, config: dict, short: bool) -> dict:
     """The configuration with the keys of transformers 4, as most published ones have them."""
     c = dict(config)
     if "dtype" in c:
@@ -278,7 +282,7 @@ def older(kind: str, config: dict, d: Deck) -> dict:
         if kind == "phi3":
             parameters.pop("original_max_position_embeddings", None)
         default = parameters["rope_type"] == "default"
-        if not default and kind not in ("olmo3", "gemma3") and d.pick("type", True, False):
+        if not default and kind not in ("olmo3", "gemma3") and short:
             parameters["type"] = parameters.pop("rope_type")
         # without one, gpt_oss takes the YaRN of its published models
         c["rope_scaling"] = None if default and kind != "gpt_oss" else parameters
@@ -365,21 +369,37 @@ def fill(model, generator: torch.Generator) -> None:
                 p.copy_(noise / p.shape[-2 if transposed else -1]**0.5)
 
 
+@dataclasses.dataclass
+class Case:
+    """What a model is made from, and how it is stored."""
+    kind: str
+    keys: dict
+    form: str = "saved"  # or "fused": experts as transformers has them in memory
+    old: bool = False    # keys of transformers 4
+    short: bool = False  # with them, `type` in place of `rope_type`
+    step: float = 0.04   # size of E against that of the weights of its tensor
+
+
+def draw(deck: Deck) -> Case:
+    family = FAMILIES[deck.kind]
+    return Case(deck.kind, family.keys(deck), deck.pick("form", *family.forms), deck.pick("old keys", True, False),
+                deck.pick("type", True, False))
+
+
 class Pair:
     """W_post and E of a case, as they are stored, and what transformers makes of them."""
 
-    def __init__(self, deck: Deck, seed: int):
-        family = FAMILIES[deck.kind]
-        self.kind, self.form = deck.kind, deck.pick("form", *family.forms)
-        keys = deck.keys = family.keys(deck)
+    def __init__(self, case: Case, seed: int):
+        family = FAMILIES[case.kind]
+        self.kind, self.form, keys = case.kind, case.form, copy.deepcopy(case.keys)
         model = family.model(_eager(family.config(**keys, bos_token_id=0, eos_token_id=1, pad_token_id=None)))
         self.weights = model.num_parameters()
         assert self.weights < 1 << 24
         self.config, self.place = self._saved(model)
-        self.old = deck.pick("old keys", True, False)
+        self.old = case.old
         if self.old:
-            self._make_older(deck)
-        self._read(family, seed)
+            self._make_older(case.short)
+        self._read(family, seed, case.step)
 
     def _saved(self, model):
         """config.json, and for each stored tensor the number of each of its elements among all parameters."""
@@ -397,9 +417,9 @@ class Pair:
         assert np.array_equal(np.sort(np.concatenate([v.ravel() for v in place.values()])), np.arange(at))
         return config, place
 
-    def _make_older(self, deck) -> None:
+    def _make_older(self, short: bool) -> None:
         """The same model by keys of transformers 4, where it has them; else the configuration stays."""
-        old = older(self.kind, self.config, deck)
+        old = older(self.kind, self.config, short)
         again = FAMILIES[self.kind].config.from_dict(copy.deepcopy(old))
         first = FAMILIES[self.kind].config.from_dict(copy.deepcopy(self.config))
         if getattr(first, "layer_types", None) != getattr(again, "layer_types", None):
@@ -410,7 +430,7 @@ class Pair:
                 f"{self.kind}: {first.rope_parameters} and, with the older keys, {again.rope_parameters}")
         self.config = old
 
-    def _read(self, family, seed: int) -> None:
+    def _read(self, family, seed: int, step: float) -> None:
         """The model that the text of config.json describes, with random weights, in double."""
         config = _eager(family.config.from_dict(json.loads(self.text())))
         torch.manual_seed(seed)
@@ -421,18 +441,19 @@ class Pair:
         self.post = torch.cat([p.detach().flatten() for p in self.params]).double()
         size = torch.cat([p.detach().std().expand(p.numel()) if p.numel() > 1 else p.detach().abs().flatten()
                           for p in self.params])
-        pre = (self.post.float() + 0.04 * size * torch.randn(self.weights, generator=generator)).double()
+        pre = (self.post.float() + step * size * torch.randn(self.weights, generator=generator)).double()
         self.edit = pre - self.post
         self.model.double()
         _double_code(self.model)
         self.routers = [m for m in self.model.modules() if type(m).__name__.endswith("Router")]
-        self.gap = np.inf
+        self.gap, self.chosen = np.inf, []
         for m in self.routers:
             m.register_forward_hook(self._see_router)
 
     def _see_router(self, module, _inputs, outputs) -> None:
         """The least distance between an expert that is chosen and one that is not."""
         logits, k = outputs[0].detach(), module.top_k
+        self.chosen.append(torch.topk(logits, k).indices.sort().values)
         if k < logits.shape[-1]:
             top = torch.topk(logits, k + 1).values
             self.gap = min(self.gap, float((top[..., k - 1] - top[..., k]).min()))
@@ -487,8 +508,7 @@ class Pair:
         return {n: float(products[v].sum()) for n, v in self.place.items()}
 
 
-def make_samples(rng, vocab: int, lengths=(9, 4, 21, 13)):
-    """Samples: the second half scored, the last token alone, two runs, everything but token 0."""
+def make_samples(rng, vocab: int, lengths=LENGTHS):
     samples = []
     for i, n in enumerate(lengths):
         mask = np.zeros(n, np.uint8)
