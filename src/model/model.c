@@ -283,6 +283,34 @@ static int64_t model_pass_bytes(const dpt_model *model, int64_t tokens, int64_t 
     return dpt_work_bytes(model, images * positions, positions, true);
 }
 
+/* Raise the bytes to those of a model that is open. */
+static dpt_status model_rank_bytes(dpt_model *model, bool edited, int64_t tokens, int64_t longest,
+                                   int64_t *weights, int64_t *work) {
+    int64_t loading;
+    dpt_status st = dpt_params_loading_bytes(&model->params, &loading);
+    int64_t resident = dpt_params_bytes(&model->params) * (edited ? 2 : 1) + loading;
+    int64_t passes = model_pass_bytes(model, tokens, longest);
+    *weights = resident > *weights ? resident : *weights;
+    *work = passes > *work ? passes : *work;
+    return st;
+}
+
+/* The next rank, from `rank` on, that needs other memory than those before it. */
+static int model_next_rank(const dpt_arch *arch, int rank, int ranks, int size) {
+    for (; rank < ranks; rank++) {
+        dpt_slice own, other;
+        bool like = false;
+        dpt_slice_find(arch, rank, size, &own);
+        for (int before = 0; before < rank && !like; before++) {
+            dpt_slice_find(arch, before, size, &other);
+            like = dpt_slice_is_like(&own, &other);
+        }
+        if (!like)
+            break;
+    }
+    return rank;
+}
+
 dpt_status dpt_model_bytes(const char *config, const dpt_catalog *catalog, int group_size,
                            bool edited, int64_t tokens, int64_t longest, int64_t *weights,
                            int64_t *work) {
@@ -291,20 +319,15 @@ dpt_status dpt_model_bytes(const char *config, const dpt_catalog *catalog, int g
      * pattern of boundaries repeats, so the first ranks, whose shares are the largest, show it. */
     int ranks = group_size < 64 ? group_size : 64;
     dpt_status st = DPT_OK;
-    for (int rank = 0; rank < ranks && st == DPT_OK; rank++) {
+    for (int rank = 0; rank < ranks && st == DPT_OK;) {
         dpt_model *model = dpt_mem_zalloc(1, sizeof *model, "model");
         if (model == NULL)
             return DPT_ERR_OUTPUT;
-        int64_t loading = 0;
         st = model_open(model, config, catalog, rank, group_size);
         if (st == DPT_OK)
-            st = dpt_params_loading_bytes(&model->params, &loading);
-        if (st == DPT_OK) {
-            int64_t resident = dpt_params_bytes(&model->params) * (edited ? 2 : 1) + loading;
-            int64_t passes = model_pass_bytes(model, tokens, longest);
-            *weights = resident > *weights ? resident : *weights;
-            *work = passes > *work ? passes : *work;
-        }
+            st = model_rank_bytes(model, edited, tokens, longest, weights, work);
+        if (st == DPT_OK)
+            rank = model_next_rank(&model->arch, rank + 1, ranks, group_size);
         dpt_model_destroy(model);
     }
     return st;

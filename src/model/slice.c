@@ -63,6 +63,14 @@ static dpt_layout slice_whole(int64_t rows, int64_t cols) {
                         .col_stride = 1};
 }
 
+bool dpt_slice_is_like(const dpt_slice *a, const dpt_slice *b) {
+    bool like = a->first == b->first && a->heads == b->heads && a->kv_heads == b->kv_heads &&
+                a->expert_end - a->expert_begin == b->expert_end - b->expert_begin;
+    for (int axis = 0; axis < DPT_AXES; axis++)
+        like = like && slice_width(a, (dpt_axis)axis) == slice_width(b, (dpt_axis)axis);
+    return like;
+}
+
 /* The part of a row, or of an expert's, that this rank has. */
 static dpt_param_part slice_of_row(const dpt_model *model, const dpt_row *row, int64_t expert,
                                    int tensor) {
@@ -108,14 +116,15 @@ static void slice_claim_whole(dpt_model *model, const dpt_row *row, int i,
     const dpt_tensor_info *info = &model->catalog.tensors[part->tensor];
     dpt_tensor_info wanted = slice_shape(&model->arch, row);
     char shape[128], right[128];
+    if (slice_same_shape(info, &wanted)) {
+        dpt_params_claim(&model->params, i, part);
+        return;
+    }
     dpt_catalog_shape_text(info, shape, sizeof shape);
     dpt_catalog_shape_text(&wanted, right, sizeof right);
-    if (slice_same_shape(info, &wanted))
-        dpt_params_claim(&model->params, i, part);
-    else
-        dpt_params_refuse(
-            &model->params, i, part->tensor,
-            dpt_mem_format("tensor %s has the shape %s in place of %s", info->name, shape, right));
+    dpt_params_refuse(
+        &model->params, i, part->tensor,
+        dpt_mem_format("tensor %s has the shape %s in place of %s", info->name, shape, right));
 }
 
 /* Claim what is stored of a row in a tensor that it shares, or as a transpose: the lengths of its axes must be those
@@ -144,12 +153,18 @@ static void slice_claim_part(dpt_model *model, const dpt_parts *parts, const dpt
 
 /* Where the claims look: parts of stored tensors, and names without their prefixes. */
 typedef struct slice_tables {
-    dpt_parts parts;
+    dpt_parts parts; /* empty where no row is a part */
     dpt_prefix_index names;
 } slice_tables;
 
 static dpt_status slice_tables_create(const dpt_model *model, slice_tables *out) {
-    dpt_status st = dpt_parts_create(&model->catalog, model->arch.heads, &out->parts);
+    bool parts = false;
+    *out = (slice_tables){.parts = {.count = 0}};
+    for (int slot = 0; slot < DPT_SLOTS; slot++)
+        parts = parts || (model->arch.row[slot] != NULL && model->arch.row[slot]->part != 0);
+    dpt_status st = DPT_OK;
+    if (parts)
+        st = dpt_parts_create(&model->catalog, model->arch.heads, &out->parts);
     if (st != DPT_OK)
         return st;
     st = dpt_prefix_index_create(&model->catalog, &out->names);

@@ -160,15 +160,16 @@ int dpt_arch_count(const dpt_arch *arch) {
 }
 
 void dpt_arch_name(const dpt_row *row, int64_t layer, int64_t expert, char *out, size_t size) {
-    const int64_t numbers[] = {layer, expert};
-    size_t used = 0, stars = 0;
-    out[0] = '\0';
-    for (const char *c = row->name; *c != '\0' && used < size; c++) {
-        bool star = *c == '*' && stars < 2;
-        used += (size_t)(star ? snprintf(out + used, size - used, "%" PRId64, numbers[stars])
-                              : snprintf(out + used, size - used, "%c", *c));
-        stars += star;
-    }
+    size_t head = strcspn(row->name, "*");
+    const char *rest = row->name[head] == '*' ? row->name + head + 1 : NULL;
+    size_t middle = rest != NULL ? strcspn(rest, "*") : 0;
+    if (rest == NULL)
+        snprintf(out, size, "%s", row->name);
+    else if (rest[middle] == '\0')
+        snprintf(out, size, "%.*s%" PRId64 "%s", (int)head, row->name, layer, rest);
+    else
+        snprintf(out, size, "%.*s%" PRId64 "%.*s%" PRId64 "%s", (int)head, row->name, layer,
+                 (int)middle, rest, expert, rest + middle + 1);
 }
 
 bool dpt_arch_is_outside(const dpt_arch *arch, const char *name) {
