@@ -180,6 +180,10 @@ static dpt_status read_output(dpt_job *job, const dpt_yaml *yaml, struct fy_node
         job->same_dtype = strcmp(job->dtype_name, "same") == 0;
         if (!job->same_dtype && !dpt_dtype_parse(job->dtype_name, &job->dtype))
             st = dpt_error(DPT_ERR_INTERNAL, "no type %s", job->dtype_name);
+        if (st == DPT_OK && job->requantises && !job->same_dtype)
+            st = dpt_yaml_error(yaml, dpt_yaml_get(output, "quantise"),
+                                "output.quantise keeps the types of the post-trained model: "
+                                "leave output.dtype out");
     }
     return st;
 }

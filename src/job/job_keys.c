@@ -299,6 +299,13 @@ static const dpt_job_key keys[] = {
      IN_JOB(dtype_name),
      .help = "type of the edited model, on disk and on the path"},
     {.section = "output",
+     .name = "quantise",
+     SWITCH("false"),
+     .redo = DPT_REDO_ALL,
+     IN_JOB(requantises),
+     .help =
+         "edited models are FP8 as the post-trained one ([formats](formats.md#quantised-models))"},
+    {.section = "output",
      .name = "overwrite",
      SWITCH("false"),
      IN_JOB(overwrite),

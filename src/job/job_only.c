@@ -87,8 +87,9 @@ char *dpt_job_frame(const dpt_job *job) {
     if (st == DPT_OK)
         text = dpt_yaml_print(copy);
     if (text != NULL)
-        frame = dpt_mem_format("%s\noutput type: %s\n", text,
-                               job->same_dtype ? "same" : dpt_dtype_name(job->dtype));
+        frame = dpt_mem_format("%s\noutput type: %s%s\n", text,
+                               job->same_dtype ? "same" : dpt_dtype_name(job->dtype),
+                               job->requantises ? ", quantised" : "");
     dpt_mem_free(text);
     dpt_yaml_destroy(copy);
     return frame;

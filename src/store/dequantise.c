@@ -314,6 +314,18 @@ dpt_status dpt_store_dequantise(const dpt_store_header *header, dpt_catalog *cat
     return st;
 }
 
+dpt_status dpt_store_show_stored(const dpt_store_header *header, dpt_catalog *catalog,
+                                 dpt_store_form **forms) {
+    *forms = dpt_mem_alloc(header->count, sizeof **forms, "tensors of a model");
+    dpt_status st = *forms != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+    for (int64_t i = 0; i < header->count && st == DPT_OK; i++) {
+        const dpt_store_entry *entry = &header->entries[i]; /* sorted by name */
+        (*forms)[i] = (dpt_store_form){.entry = i, .scales = -1};
+        st = dpt_catalog_add(catalog, entry->name, entry->dtype, entry->ndim, entry->shape);
+    }
+    return st;
+}
+
 bool dpt_store_form_text(const dpt_store_header *header, const dpt_store_form *form, char *text,
                          int size, int64_t *bytes) {
     text[0] = '\0';

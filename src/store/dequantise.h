@@ -32,9 +32,23 @@ typedef struct dpt_store_form {
 dpt_status dpt_store_dequantise(const dpt_store_header *header, dpt_catalog *catalog,
                                 dpt_store_form **forms, char **config);
 
+/** The same of every tensor as it lies, quantised or not. */
+dpt_status dpt_store_show_stored(const dpt_store_header *header, dpt_catalog *catalog,
+                                 dpt_store_form **forms);
+
+/** dpt_store_open whose store shows that. Collective over comm (same: path). Errors: as dpt_store_open. */
+dpt_status dpt_store_open_stored(const dpt_comm *comm, const char *path, dpt_store **out);
+
 /** How a tensor lies, for people, and the bytes of its codes and scales; false, "" and 0 when it is plain. Local. */
 bool dpt_store_form_text(const dpt_store_header *header, const dpt_store_form *form, char *text,
                          int size, int64_t *bytes);
+
+/** How a tensor of a store's catalog lies; elements [at, at + n) of an entry of its header, as they are stored. Local. */
+const dpt_store_form *dpt_store_form_of(const dpt_store *store, int tensor);
+dpt_status dpt_store_read_entry(dpt_store *store, int64_t entry, int64_t at, int64_t n, void *out);
+
+/** Of a scaled tensor: how many of the n > 0 elements from ig on have one scale, and which. Local. */
+int64_t dpt_store_form_piece(const dpt_store_form *form, int64_t ig, int64_t n, int64_t *scale);
 
 /** Elements [ig, ig + n) of a tensor that is not plain, in its type of the catalog. Local; no more than 1.1 MiB is held.
  *

@@ -75,22 +75,28 @@ static int64_t blocks_of(int64_t side, int64_t block) {
     return side / block + (side % block != 0);
 }
 
-/* Times their scales: values (n) of one row, from column `col` of row `row` of all rows on. */
-static dpt_status reading_multiply(reading *r, int64_t row, int64_t col, int64_t n, float *values) {
-    const dpt_store_form *form = r->form;
-    int64_t across = blocks_of(form->cols, form->block_cols);
+int64_t dpt_store_form_piece(const dpt_store_form *form, int64_t ig, int64_t n, int64_t *scale) {
+    int64_t row = ig / form->cols, col = ig % form->cols;
     int64_t line = row / form->rows * blocks_of(form->rows, form->block_rows) +
                    row % form->rows / form->block_rows;
+    int64_t end = (col / form->block_cols + 1) * form->block_cols;
+    *scale = line * blocks_of(form->cols, form->block_cols) + col / form->block_cols;
+    end = end < form->cols ? end : form->cols;
+    return end - col < n ? end - col : n;
+}
+
+/* Times their scales: values (n) from element ig on. */
+static dpt_status reading_multiply(reading *r, int64_t ig, int64_t n, float *values) {
     dpt_status st = DPT_OK;
     while (n > 0 && st == DPT_OK) {
-        int64_t take = form->block_cols - col % form->block_cols;
+        int64_t index;
+        int64_t take = dpt_store_form_piece(r->form, ig, n, &index);
         float scale = 0.0F;
-        take = take < n ? take : n;
-        st = reading_scale(r, line * across + col / form->block_cols, &scale);
+        st = reading_scale(r, index, &scale);
         for (int64_t i = 0; i < take; i++)
             values[i] *= scale;
         values += take;
-        col += take;
+        ig += take;
         n -= take;
     }
     return st;
@@ -105,13 +111,9 @@ static dpt_status reading_scaled(reading *r, dpt_dtype dtype, int64_t ig, int64_
     float values[CHUNK];
     dpt_status st = reading_entry(r, r->form->entry, ig, n, (char *)(uintptr_t)stored);
     for (int64_t at = 0; at < n && st == DPT_OK;) {
-        int64_t row = (ig + at) / r->form->cols;
-        int64_t col = (ig + at) % r->form->cols;
-        int64_t take = r->form->cols - col;
-        take = take < CHUNK ? take : CHUNK;
-        take = take < n - at ? take : n - at;
+        int64_t take = n - at < CHUNK ? n - at : CHUNK;
         dpt_dtype_to_f32(from, stored + at, values, take);
-        st = reading_multiply(r, row, col, take, values);
+        st = reading_multiply(r, ig + at, take, values);
         dpt_dtype_from_f32(dtype, values, out + at * size, take);
         at += take;
     }

@@ -202,8 +202,8 @@ dpt_status dpt_store_get_origin(const char *path, dpt_store_origin *out) {
     return st;
 }
 
-dpt_status dpt_store_open(const dpt_comm *comm, const char *path, dpt_store **out) {
-    DPT_ASSERT_SAME_TEXT(comm, path);
+/* @param[in] stored  tensors are shown as they lie. Collective. */
+static dpt_status store_open(const dpt_comm *comm, const char *path, bool stored, dpt_store **out) {
     *out = NULL;
     int64_t format = 0;
     uint64_t sample = 0;
@@ -230,7 +230,9 @@ dpt_status dpt_store_open(const dpt_comm *comm, const char *path, dpt_store **ou
     if (st == DPT_OK) {
         store->driver = dpt_store_driver_of((dpt_store_format)format);
         store->fingerprint = dpt_store_header_fingerprint(&store->header, sample);
-        st = dpt_store_dequantise(&store->header, &store->catalog, &store->forms, &store->config);
+        st = stored ? dpt_store_show_stored(&store->header, &store->catalog, &store->forms)
+                    : dpt_store_dequantise(&store->header, &store->catalog, &store->forms,
+                                           &store->config);
         if (st == DPT_OK)
             st = dpt_store_files_init(&store->io, store->header.nfiles, store->header.files, false);
         store->io.identities = store->header.identities;
@@ -242,6 +244,16 @@ dpt_status dpt_store_open(const dpt_comm *comm, const char *path, dpt_store **ou
     }
     *out = store;
     return DPT_OK;
+}
+
+dpt_status dpt_store_open(const dpt_comm *comm, const char *path, dpt_store **out) {
+    DPT_ASSERT_SAME_TEXT(comm, path);
+    return store_open(comm, path, false, out);
+}
+
+dpt_status dpt_store_open_stored(const dpt_comm *comm, const char *path, dpt_store **out) {
+    DPT_ASSERT_SAME_TEXT(comm, path);
+    return store_open(comm, path, true, out);
 }
 
 void dpt_store_close(dpt_store *store) {
@@ -301,6 +313,10 @@ bool dpt_store_stored_hash(const dpt_store *store, int tensor, uint64_t *hash) {
     return entry != NULL && entry->hashed;
 }
 
+const dpt_store_form *dpt_store_form_of(const dpt_store *store, int tensor) {
+    return &store->forms[tensor];
+}
+
 bool dpt_store_quantised(const dpt_store *store, int tensor, char *text, int size, int64_t *bytes) {
     return dpt_store_form_text(&store->header, &store->forms[tensor], text, size, bytes);
 }
@@ -315,14 +331,19 @@ static dpt_status check_range(const dpt_store *store, int tensor, int64_t first,
     return DPT_OK;
 }
 
+dpt_status dpt_store_read_entry(dpt_store *store, int64_t entry, int64_t at, int64_t n, void *out) {
+    const dpt_store_entry *from = &store->header.entries[entry];
+    int64_t size = dpt_dtype_size(from->dtype);
+    return dpt_store_files_read(&store->io, from->file, from->offset + at * size, n * size, out,
+                                from->name);
+}
+
 static dpt_status read_run(dpt_store *store, int tensor, int64_t ig, int64_t n, void *out) {
-    const dpt_store_entry *entry = store_plain(store, tensor);
-    if (entry == NULL)
-        return dpt_store_dequantise_run(&store->header, &store->io, &store->forms[tensor],
-                                        store->catalog.tensors[tensor].dtype, ig, n, out);
-    int64_t size = dpt_dtype_size(entry->dtype);
-    return dpt_store_files_read(&store->io, entry->file, entry->offset + ig * size, n * size, out,
-                                entry->name);
+    const dpt_store_form *form = &store->forms[tensor];
+    if (form->kind == DPT_STORE_PLAIN)
+        return dpt_store_read_entry(store, form->entry, ig, n, out);
+    return dpt_store_dequantise_run(&store->header, &store->io, form,
+                                    store->catalog.tensors[tensor].dtype, ig, n, out);
 }
 
 static dpt_status source_read(void *ctx, dpt_range range, void *out) {

@@ -1,4 +1,4 @@
-#include "deltapath/store/store.h"
+#include "dequantise.h"
 
 #include "deltapath/base/hash.h"
 #include "deltapath/base/log.h"
@@ -19,8 +19,10 @@ enum { FOUND_HASHED = 1, FOUND_WRONG = 2, FOUND_NONFINITE = 4 };
 
 typedef struct check {
     dpt_store *store;
+    const dpt_store
+        *shown; /* NULL, or store is one as it lies: what shown has of it is looked at already */
     const dpt_catalog *catalog;
-    int *owner;     /* (tensors) */
+    int *owner;     /* (tensors); -1: not looked at */
     int64_t *found; /* (tensors) flags */
     int64_t *hash;  /* (tensors) of its bytes */
     int64_t *index; /* (tensors) of the first value that is not finite */
@@ -41,6 +43,15 @@ static int by_size(const void *a, const void *b, void *ctx) {
     return m != n ? (m < n) - (m > n) : x - y;
 }
 
+static bool store_verify_skips(const check *c, int tensor) {
+    char text[1];
+    int64_t bytes;
+    int t = c->shown != NULL
+                ? dpt_catalog_find(dpt_store_catalog(c->shown), c->catalog->tensors[tensor].name)
+                : -1;
+    return t >= 0 && !dpt_store_quantised(c->shown, t, text, sizeof text, &bytes);
+}
+
 static dpt_status store_verify_allocate(const dpt_comm *comm, check *c) {
     int count = c->catalog->count;
     c->owner = dpt_mem_zalloc(count, sizeof *c->owner, "verification");
@@ -59,7 +70,9 @@ static dpt_status store_verify_allocate(const dpt_comm *comm, check *c) {
         int minimum = 0;
         for (int r = 1; r < comm->size; r++)
             minimum = c->load[r] < c->load[minimum] ? r : minimum;
-        c->owner[c->order[i]] = minimum;
+        c->owner[c->order[i]] = store_verify_skips(c, c->order[i]) ? -1 : minimum;
+        if (c->owner[c->order[i]] < 0)
+            continue;
         c->load[minimum] += store_verify_bytes_of(&c->catalog->tensors[c->order[i]]);
     }
     return DPT_OK;
@@ -115,9 +128,10 @@ static dpt_status judge(const check *c, FILE *out) {
     const char *path = dpt_store_path(c->store);
     int64_t hashed = 0;
     int64_t wrong = 0;
-    int64_t nonfinite = 0;
+    int64_t nonfinite = 0, looked = 0;
     dpt_status st = DPT_OK;
     for (int t = 0; t < c->catalog->count; t++) {
+        looked += c->owner[t] >= 0;
         const char *name = c->catalog->tensors[t].name;
         hashed += (c->found[t] & FOUND_HASHED) != 0;
         if (c->found[t] & FOUND_WRONG) {
@@ -139,7 +153,12 @@ static dpt_status judge(const check *c, FILE *out) {
                 fprintf(out, "%s: NaN or infinity at element %" PRId64 "\n", name, c->index[t]);
         }
     }
-    if (out != NULL)
+    if (out != NULL && c->shown != NULL)
+        fprintf(out,
+                "%s: %" PRId64 " tensors of codes and scales: %" PRId64 " of %" PRId64
+                " stored hashes match\n",
+                path, looked, hashed - wrong, hashed);
+    else if (out != NULL)
         fprintf(out,
                 "%s: %d tensors, %.3f GB: %" PRId64 " of %" PRId64 " stored hashes match, %" PRId64
                 " tensors have none, %" PRId64 " have values that are not finite\n",
@@ -180,6 +199,51 @@ static dpt_status store_verify_config(const dpt_store *store) {
     return sound ? DPT_OK : DPT_ERR_INPUT;
 }
 
+/* All tensors of the store that are not skipped. Collective. */
+static dpt_status store_verify_check(const dpt_comm *comm, check *c, FILE *out) {
+    c->catalog = dpt_store_catalog(c->store);
+    dpt_status st = dpt_agree(comm, store_verify_allocate(comm, c));
+    if (st == DPT_OK)
+        st = dpt_agree(comm, check_own(comm, c));
+    if (st == DPT_OK)
+        st = dpt_agree(comm, dpt_comm_sum_i64(comm, c->found, c->catalog->count));
+    if (st == DPT_OK)
+        st = dpt_agree(comm, dpt_comm_sum_i64(comm, c->index, c->catalog->count));
+    if (st == DPT_OK)
+        st = dpt_agree(comm, dpt_comm_sum_i64(comm, c->hash, c->catalog->count));
+    if (st == DPT_OK)
+        st = dpt_agree(comm, judge(c, comm->rank == 0 ? out : NULL));
+    return st;
+}
+
+static void store_verify_destroy(check *c) {
+    dpt_mem_free(c->owner);
+    dpt_mem_free(c->found);
+    dpt_mem_free(c->index);
+    dpt_mem_free(c->order);
+    dpt_mem_free(c->load);
+    dpt_mem_free(c->hash);
+    if (c->store != NULL)
+        dpt_store_close(c->store);
+}
+
+/* What lies in the files for quantised tensors has hashes of its own. Collective. */
+static dpt_status store_verify_stored(const dpt_comm *comm, const dpt_store *shown, FILE *out) {
+    check c = {.shown = shown};
+    bool quantised = false;
+    char text[1];
+    int64_t bytes;
+    for (int t = 0; t < dpt_store_catalog(shown)->count; t++)
+        quantised = quantised || dpt_store_quantised(shown, t, text, sizeof text, &bytes);
+    if (!quantised)
+        return DPT_OK;
+    dpt_status st = dpt_store_open_stored(comm, dpt_store_path(shown), &c.store);
+    if (st == DPT_OK)
+        st = store_verify_check(comm, &c, out);
+    store_verify_destroy(&c);
+    return st;
+}
+
 dpt_status dpt_store_verify(const dpt_comm *comm, const char *path, FILE *out, uint64_t **hashes,
                             int *count) {
     check c = {.store = NULL};
@@ -191,33 +255,17 @@ dpt_status dpt_store_verify(const dpt_comm *comm, const char *path, FILE *out, u
         dpt_agree(comm, comm->rank == 0 ? store_verify_say_unlisted(path, out) : DPT_OK);
     if (st == DPT_OK)
         st = dpt_store_open(comm, path, &c.store);
-    if (st != DPT_OK)
-        return st;
-    c.catalog = dpt_store_catalog(c.store);
-    st = dpt_agree(comm, store_verify_config(c.store));
     if (st == DPT_OK)
-        st = dpt_agree(comm, store_verify_allocate(comm, &c));
+        st = dpt_agree(comm, store_verify_config(c.store));
     if (st == DPT_OK)
-        st = dpt_agree(comm, check_own(comm, &c));
+        st = store_verify_check(comm, &c, out);
     if (st == DPT_OK)
-        st = dpt_agree(comm, dpt_comm_sum_i64(comm, c.found, c.catalog->count));
-    if (st == DPT_OK)
-        st = dpt_agree(comm, dpt_comm_sum_i64(comm, c.index, c.catalog->count));
-    if (st == DPT_OK)
-        st = dpt_agree(comm, dpt_comm_sum_i64(comm, c.hash, c.catalog->count));
-    if (st == DPT_OK)
-        st = dpt_agree(comm, judge(&c, comm->rank == 0 ? out : NULL));
-    dpt_mem_free(c.owner);
-    dpt_mem_free(c.found);
-    dpt_mem_free(c.index);
-    dpt_mem_free(c.order);
-    dpt_mem_free(c.load);
+        st = store_verify_stored(comm, c.store, out);
     if (st == DPT_OK && hashes != NULL) {
         *hashes = (uint64_t *)c.hash;
         *count = c.catalog->count;
-    } else {
-        dpt_mem_free(c.hash);
+        c.hash = NULL;
     }
-    dpt_store_close(c.store);
+    store_verify_destroy(&c);
     return st;
 }

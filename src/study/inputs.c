@@ -4,6 +4,7 @@
 #include "deltapath/base/log.h"
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
+#include "deltapath/store/quantise.h"
 #include "deltapath/comm/same.h"
 #include "deltapath/store/tokenizer.h"
 #include "tied_head.h"
@@ -267,6 +268,8 @@ dpt_status dpt_inputs_open(const dpt_comm *comm, const dpt_job *job, dpt_inputs 
         st = dpt_store_check_usable(out->pre);
         if (st == DPT_OK)
             st = dpt_store_check_usable(out->post);
+        if (st == DPT_OK && job->requantises)
+            st = dpt_quantiser_check(out->post);
         if (st == DPT_OK)
             st = inputs_pair(out);
         if (st == DPT_OK)

@@ -426,7 +426,8 @@ dpt_status dpt_outputs_has_model(const dpt_comm *comm, const dpt_inputs *in,
 
 dpt_status dpt_outputs_create_model(const dpt_comm *comm, const dpt_inputs *in,
                                     const dpt_job_edit *edit, const dpt_edit_spec *spec,
-                                    const dpt_shard *shard, dpt_store_writer **out) {
+                                    const dpt_shard *shard, const dpt_quantiser *quantiser,
+                                    dpt_store_writer **out) {
     *out = NULL;
     char *path = dpt_outputs_model_path(in->job, edit);
     char *provenance = model_provenance(in, edit, spec);
@@ -441,7 +442,13 @@ dpt_status dpt_outputs_create_model(const dpt_comm *comm, const dpt_inputs *in,
                                      .overwrite = true,
                                      .owner = edit->id,
                                      .study = in->job->name};
-        st = dpt_store_create(comm, path, &in->out_catalog, shard, &options, out);
+        const dpt_catalog *catalog = &in->out_catalog;
+        if (quantiser != NULL) {
+            options.config = dpt_quantiser_config(quantiser);
+            catalog = dpt_quantiser_catalog(quantiser);
+            shard = dpt_quantiser_shard(quantiser);
+        }
+        st = dpt_store_create(comm, path, catalog, shard, &options, out);
     }
     dpt_mem_free(provenance);
     dpt_mem_free(path);

@@ -2,6 +2,7 @@
 #define DELTAPATH_SRC_STUDY_OUTPUTS_H
 
 #include "deltapath/results/results.h"
+#include "deltapath/store/quantise.h"
 #include "deltapath/study/study.h"
 #include "inputs.h"
 #include "resources.h"
@@ -70,9 +71,11 @@ dpt_status dpt_outputs_has_model(const dpt_comm *comm, const dpt_inputs *inputs,
 
 /** Open a writer for an edited model, with its provenance: that of the edit alone, so that its bytes
  * depend neither on ranks, nor on time, nor on where it is written. Collective over comm.
- * @param[in] spec  the edit with the values that were found for it. */
+ * @param[in] spec  the edit with the values that were found for it. @param[in] quantiser  whose form it takes; NULL:
+ * plain tensors. */
 dpt_status dpt_outputs_create_model(const dpt_comm *comm, const dpt_inputs *inputs,
                                     const dpt_job_edit *edit, const dpt_edit_spec *spec,
-                                    const dpt_shard *shard, dpt_store_writer **out);
+                                    const dpt_shard *shard, const dpt_quantiser *quantiser,
+                                    dpt_store_writer **out);
 
 #endif

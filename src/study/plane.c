@@ -162,9 +162,9 @@ static dpt_status plane_open(surface *s, const dpt_plane_edits *edits, const dpt
     if (st == DPT_OK)
         st = dpt_field_create(world, &s->catalog, &s->cells, &s->point);
     if (st == DPT_OK)
-        st = edits->make(edits->ctx, plane->edits[0], dpt_field_sink(s->a));
+        st = edits->make(edits->ctx, plane->edits[0], s->a);
     if (st == DPT_OK)
-        st = edits->make(edits->ctx, plane->edits[1], dpt_field_sink(s->b));
+        st = edits->make(edits->ctx, plane->edits[1], s->b);
     return st;
 }
 

@@ -14,10 +14,10 @@ typedef struct dpt_plane {
     uint64_t keys[2];             /**< of W_a and W_b */
 } dpt_plane;
 
-/** How the edits of the plane are made: W_edit into a sink. Collective, agreed. */
+/** How the edits of the plane are made: W_edit into memory. Collective, agreed. */
 typedef struct dpt_plane_edits {
     void *ctx;
-    dpt_status (*make)(void *ctx, const dpt_job_edit *edit, dpt_sink sink);
+    dpt_status (*make)(void *ctx, const dpt_job_edit *edit, dpt_field *out);
 } dpt_plane_edits;
 
 /** Make room for the planes that the job asks for, and take the numbers that an earlier run has kept of them.

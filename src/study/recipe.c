@@ -74,7 +74,9 @@ uint64_t dpt_recipe_in_memory(const dpt_inputs *in, const dpt_job_edit *edit,
                               const dpt_edit_spec *spec) {
     uint64_t numbers[] = {in->fingerprint,
                           (uint64_t)in->job->on_mismatch,
-                          in->job->same_dtype ? UINT64_MAX : (uint64_t)in->job->dtype,
+                          in->job->requantises  ? UINT64_MAX - 1
+                          : in->job->same_dtype ? UINT64_MAX
+                                                : (uint64_t)in->job->dtype,
                           (uint64_t)in->job->svd_group,
                           spec->seed,
                           (uint64_t)spec->calibrate,

@@ -356,7 +356,7 @@ dpt_status dpt_resources_plan(const dpt_inputs *in, int ranks, int64_t budget, d
     if (st != DPT_OK)
         return st;
     bool model = dpt_inputs_needs_model(in);
-    if (model)
+    if (model || in->job->requantises)
         out->field = dpt_field_bytes(&in->out_catalog, &shard);
     if (model)
         st = dpt_cell_gradient_bytes(in->catalog, &shard, &out->cells);
@@ -375,11 +375,11 @@ dpt_status dpt_resources_plan(const dpt_inputs *in, int ranks, int64_t budget, d
         out->bytes_written = (double)dpt_catalog_bytes(&in->out_catalog) * in->job->nedits;
     if (!model) {
         char granted[32];
-        if (out->edit > budget)
+        if (out->edit + out->field > budget)
             return dpt_error(DPT_ERR_OUTPUT,
                              "the edits need %" PRId64 " MiB per rank, but --memory grants %s: use "
                              "more ranks or raise it",
-                             (out->edit >> 20) + 1, grant_text(budget, granted));
+                             ((out->edit + out->field) >> 20) + 1, grant_text(budget, granted));
         return DPT_OK;
     }
     int64_t most_samples;

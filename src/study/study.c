@@ -12,6 +12,7 @@
 #include "auto_alpha.h"
 #include "cell_gradient.h"
 #include "checks.h"
+#include "edited.h"
 #include "evaluation.h"
 #include "guards.h"
 #include "hessian.h"
@@ -43,6 +44,7 @@ typedef struct study {
     dpt_outputs outputs;
     dpt_shard shard;
     dpt_field *edited;          /* the edited model in cells; NULL when no path is walked */
+    dpt_quantiser *quantiser;   /* only when edited models take the form of post */
     dpt_evaluation evaluation;  /* only when a path is walked */
     dpt_cell_gradient gradient; /* only when edits take it */
     dpt_plane plane;            /* only when the job asks for it */
@@ -119,16 +121,13 @@ static dpt_edit_input edit_input(study *s) {
                             .svd_group = s->job->svd_group};
 }
 
-/* Write the cells of the edited model that this rank holds. */
-static dpt_status write_cells(study *s, dpt_sink sink) {
-    dpt_status st = DPT_OK;
-    int64_t end = s->shard.rank_first[s->comm->rank + 1];
-    for (int64_t c = s->shard.rank_first[s->comm->rank]; c < end && st == DPT_OK; c++) {
-        st = dpt_stop_check();
-        if (st == DPT_OK)
-            st = sink.write(sink.ctx, dpt_shard_cell(&s->shard, c), dpt_field_cell(s->edited, c));
-    }
-    return st;
+/* After an edit into memory, whose status is st. Collective. */
+static dpt_status finish_edited(study *s, dpt_status st, dpt_field *edited,
+                                dpt_store_writer *writer, dpt_edit_report *report) {
+    st = dpt_agree(s->comm, st);
+    return st != DPT_OK ? st
+                        : dpt_edited_finish(s->comm, &s->inputs, &s->shard, s->quantiser, edited,
+                                            writer, report);
 }
 
 /* Nothing is kept of an edit of models that are damaged or changed. */
@@ -166,7 +165,8 @@ static dpt_status make_edit(study *s, const dpt_job_edit *edit, const dpt_edit_s
     if (st == DPT_OK && !s->checked)
         st = dpt_inputs_check_begin(s->comm, &s->inputs, &s->shard);
     if (st == DPT_OK && s->job->checkpoint != DPT_STORE_NONE)
-        st = dpt_outputs_create_model(s->comm, &s->inputs, edit, spec, &s->shard, &writer);
+        st = dpt_outputs_create_model(s->comm, &s->inputs, edit, spec, &s->shard, s->quantiser,
+                                      &writer);
     if (st != DPT_OK)
         return st;
     if (s->edited == NULL && writer == NULL)
@@ -179,8 +179,8 @@ static dpt_status make_edit(study *s, const dpt_job_edit *edit, const dpt_edit_s
         st = dpt_edit_run(spec, &input, dpt_field_sink(s->edited), report);
     snprintf(place, sizeof place, "edit %s", edit->id);
     st = dpt_error_locate(st, place);
-    if (st == DPT_OK && s->edited != NULL && writer != NULL)
-        st = write_cells(s, dpt_store_writer_sink(writer));
+    if (s->edited != NULL)
+        st = finish_edited(s, st, s->edited, writer, report);
     st = check_inputs(s, dpt_agree(s->comm, st));
     if (st == DPT_OK && writer != NULL)
         st = dpt_outputs_replace(s->comm, &s->outputs);
@@ -209,7 +209,7 @@ static dpt_status bind_spec(void *ctx, const dpt_edit_spec *spec) {
     dpt_edit_input input = edit_input(s);
     dpt_source edited = dpt_field_source(s->edited);
     dpt_status st = dpt_edit_run(spec, &input, dpt_field_sink(s->edited), NULL);
-    st = dpt_agree(s->comm, st);
+    st = finish_edited(s, st, s->edited, NULL, NULL);
     if (st != DPT_OK)
         return st;
     return dpt_evaluation_bind(&s->evaluation, &edited,
@@ -354,13 +354,13 @@ static dpt_status run_edits(study *s, const bool *finished) {
     return st;
 }
 
-static dpt_status make_plane_edit(void *ctx, const dpt_job_edit *edit, dpt_sink sink) {
+static dpt_status make_plane_edit(void *ctx, const dpt_job_edit *edit, dpt_field *out) {
     study *s = ctx;
     dpt_edit_input input;
     dpt_status st = give_gradient(s, edit, &edit->spec, &input);
     if (st == DPT_OK)
-        st = dpt_edit_run(&edit->spec, &input, sink, NULL);
-    return dpt_agree(s->comm, st);
+        st = dpt_edit_run(&edit->spec, &input, dpt_field_sink(out), NULL);
+    return finish_edited(s, st, out, NULL, NULL);
 }
 
 /* After the edits, so that the numbers that they keep come first. */
@@ -434,9 +434,13 @@ static dpt_status find_finished(study *s, bool *finished, int *left) {
 
 static dpt_status prepare_work(study *s, int left) {
     dpt_status st = DPT_OK;
-    if (!s->evaluates || (left == 0 && s->plane.missing == 0))
-        return DPT_OK;
-    st = dpt_field_create(s->comm, &s->inputs.out_catalog, &s->shard, &s->edited);
+    bool edits = left > 0 || s->plane.missing > 0;
+    if (edits)
+        st = dpt_edited_form(s->comm, &s->inputs, &s->shard, &s->quantiser);
+    if (st == DPT_OK && edits && (s->evaluates || s->quantiser != NULL))
+        st = dpt_field_create(s->comm, &s->inputs.out_catalog, &s->shard, &s->edited);
+    if (!s->evaluates || !edits)
+        return st;
     if (st == DPT_OK)
         st = dpt_evaluation_create(s->comm, &s->inputs, &s->resources, left, s->resumes,
                                    &s->evaluation);
@@ -580,6 +584,7 @@ dpt_status dpt_study_run(const dpt_comm *comm, const dpt_job *job,
     dpt_plane_destroy(&s.plane);
     dpt_cell_gradient_destroy(&s.gradient);
     dpt_mem_free(s.slopes);
+    dpt_quantiser_destroy(s.quantiser);
     dpt_field_destroy(s.edited);
     dpt_shard_destroy(&s.shard);
     if (st == DPT_INTERRUPTED)

@@ -165,6 +165,28 @@ static void e5m2_to_f32(const unsigned char *stored, float *values, int64_t n) {
         values[i] = f16_widen((uint16_t)(stored[i] << 8));
 }
 
+/* Bits of mantissa, bias of the exponent, code of the largest number and of NaN. */
+typedef struct eight_bits {
+    uint32_t mantissa, bias, most, nan;
+} eight_bits;
+
+static void f8_from_f32(eight_bits kind, const float *values, unsigned char *stored, int64_t n) {
+    uint32_t shift = 23 - kind.mantissa;
+    uint32_t least = (UINT32_C(128) - kind.bias) << 23; /* normal number */
+    /* Whose last bit is the least subnormal: the sum rounds. */
+    uint32_t adder = (UINT32_C(128) - kind.bias + shift) << 23;
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t bits = bits_of(values[i]);
+        uint32_t rest = bits & 0x7fffffff;
+        uint32_t subnormal = bits_of(float_of(rest) + float_of(adder)) - adder;
+        uint32_t half = (UINT32_C(1) << (shift - 1)) - 1 + (rest >> shift & 1);
+        uint32_t normal = (rest + half - ((UINT32_C(127) - kind.bias) << 23)) >> shift;
+        uint32_t code = rest < least ? subnormal : normal;
+        code = rest > 0x7f800000 ? kind.nan : code > kind.most ? kind.most : code;
+        stored[i] = (unsigned char)((bits >> 24 & 0x80) | code);
+    }
+}
+
 static void i8_to_f32(const unsigned char *stored, float *values, int64_t n) {
     for (int64_t i = 0; i < n; i++)
         values[i] = (float)(stored[i] < 0x80 ? stored[i] : stored[i] - 0x100);
@@ -196,6 +218,10 @@ void dpt_dtype_from_f32(dpt_dtype dtype, const float *values, void *stored, int6
         bf16_from_f32(values, stored, n);
     else if (dtype == DPT_F16)
         f16_from_f32(values, stored, n);
+    else if (dtype == DPT_F8_E4M3)
+        f8_from_f32((eight_bits){3, 7, 0x7e, 0x7f}, values, stored, n);
+    else if (dtype == DPT_F8_E5M2)
+        f8_from_f32((eight_bits){2, 15, 0x7b, 0x7f}, values, stored, n);
 }
 
 /* Whether one of n codes has every exponent bit set; the loops have no exit so that they vectorise. */

@@ -5,10 +5,12 @@ edited models and the same results, at any number of ranks; and what their owner
 import json
 import os
 import pathlib
+import re
 import shutil
 import sys
 import tempfile
 
+import h5py
 import numpy as np
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
@@ -61,6 +63,28 @@ def fp8(values):
     nearest = np.abs((values / each)[..., None] - table[order]).argmin(-1)
     codes = order[nearest].astype(np.uint8)
     return codes, scales, bf16(table[codes] * each)
+
+
+def nearest_even(values):
+    """Codes of the nearest numbers of e4m3; of two that are as near the even one."""
+    table = e4m3()[:127].astype(np.float64)
+    size = np.minimum(np.abs(values.astype(np.float64)), 448)
+    above = np.clip(np.searchsorted(table, size), 1, 126)
+    gap = (table[above] - size) - (size - table[above - 1])
+    code = np.where((gap < 0) | ((gap == 0) & (above % 2 == 0)), above, above - 1)
+    return (code | np.where(np.signbit(values), 128, 0)).astype(np.uint8)
+
+
+def again(post, edited, codes, scales):
+    """Edited values (fp32) in the form of post, whose values they are where nothing changes: codes, scales, values."""
+    spread = [np.repeat(np.arange(-(-n // side)), side)[:n] for n, side in zip(post.shape, BLOCK)]
+    largest, changed = np.zeros((2, *scales.shape), np.float32)
+    np.maximum.at(largest, (spread[0][:, None], spread[1][None]), np.abs(edited))
+    np.maximum.at(changed, (spread[0][:, None], spread[1][None]), edited != post)
+    scales = np.where(changed > 0, largest / np.float32(448), scales).astype(np.float32)
+    each = scales[spread[0]][:, spread[1]]
+    codes = np.where(changed[spread[0]][:, spread[1]] > 0, nearest_even(edited / each), codes)
+    return codes, scales, wide(bf16(e4m3()[codes] * each))
 
 
 def quantise_fp8(source, out):
@@ -122,11 +146,92 @@ def run_fp8(folder):
     for side in "pre", "post":
         quantise_fp8(folder / "m" / side, folder / side)
     data = f"data.0.file={folder}/m/data.h5"
-    compare_studies("fp8 after bf16", folder, (1, 3), (data, f"models={{pre: {folder}/m/pre, post: {folder}/post}}"),
+    compare_studies("fp8 after bf16", folder, (3,), (data, f"models={{pre: {folder}/m/pre, post: {folder}/post}}"),
                     (data, f"models={{pre: {folder}/m/pre, post: {folder}/post-plain}}"))
     check_expo("fp8", f"{folder}/fp8 after bf16-3/models/expo", folder / "m/pre", folder / "post-plain")
     compare_studies("both fp8", folder, (2,), (data, f"models={{pre: {folder}/pre, post: {folder}/post}}"),
                     (data, f"models={{pre: {folder}/pre-plain, post: {folder}/post-plain}}"))
+
+
+def check_again(name, written, plain, quantised, post):
+    """A written model against what numpy makes of the plain one that the same edit gives."""
+    written, plain, quantised, post = (compare.read_model(model) for model in (written, plain, quantised, post))
+    wrong = [] if set(written) == set(quantised) else sorted(set(written) ^ set(quantised))
+    changed, square = {}, {}
+    for tensor in set(plain) - set(wrong):
+        values = wide(plain[tensor][1])
+        if tensor + "_scale_inv" in quantised:
+            scale = quantised[tensor + "_scale_inv"][1]
+            codes, scales, values = again(wide(post[tensor][1]), values, quantised[tensor][1], scale)
+            if not (np.array_equal(written[tensor][1], codes) and np.array_equal(written[tensor + "_scale_inv"][1], scales)):
+                wrong.append(tensor)
+        elif not compare.same(written[tensor], plain[tensor]):
+            wrong.append(tensor)
+        edit = values - wide(post[tensor][1])
+        changed[tensor], square[tensor] = np.count_nonzero(edit), np.sum(edit.astype(np.float64) ** 2)
+    check(f"{name}: codes, scales and other tensors are numpy's", not wrong, wrong)
+    return changed, square
+
+
+def tensor_stats(path, edit):
+    """Name, share_changed and edit_norm of each tensor."""
+    with h5py.File(path) as file:
+        names = [name.decode() for name in file["tensors/names"]]
+        group = file[f"edits/{edit}/d"]
+        columns = [column.decode() for column in group["tensor_stats_columns"]]
+        stats = group["tensor_stats"][:]
+    return zip(names, stats[:, columns.index("share_changed")], stats[:, columns.index("edit_norm")])
+
+
+def run_again(folder):
+    """Edits that are quantised again: their bytes, their results, and as models of another study."""
+    sets = (f"data.0.file={folder}/m/data.h5", f"models={{pre: {folder}/m/pre, post: {folder}/post}}",
+            "select={exclude: ['*.o_proj.*']}")
+    for ranks in 1, 3:
+        out = f"{folder}/again-{ranks}"
+        done = studies.study(f"{folder}/job.yaml", JOB % out, ranks, *sets, "output.quantise=true")
+        check(f"again at {ranks}: the study", done.returncode == 0, done.stderr)
+        done = studies.study(f"{folder}/job.yaml", JOB % f"{out}-plain", ranks, *sets)
+        with open(f"{out}/results.json", encoding="utf-8") as file:
+            units = {unit["edit"]: unit for unit in json.load(file)["units"]}
+        for edit in units:
+            changed, square = check_again(f"again at {ranks}: {edit}", f"{out}/models/{edit}",
+                                          f"{out}-plain/models/{edit}", folder / "post", folder / "post-plain")
+            found = []
+            for tensor, share, norm in tensor_stats(f"{out}/results.h5", edit):
+                size = compare.read_model(folder / "post-plain")[tensor][1].size
+                if round(share * size) != changed[tensor] or abs(norm ** 2 - square[tensor]) > 1e-6 * square[tensor]:
+                    found.append((tensor, share * size, changed[tensor], norm ** 2, square[tensor]))
+            check(f"again at {ranks}: {edit}: the results are of E as it is stored", not found, found)
+    with open(f"{out}/models/expo/config.json", encoding="utf-8") as file:
+        check("again: it says that it is quantised", json.load(file)["quantization_config"]["weight_block_size"] == list(BLOCK))
+    done = studies.deltapath("verify", f"{out}/models/expo")
+    check("again: verify", done.returncode == 0 and "28 tensors of codes and scales: 28 of 28 stored hashes match" in done.stdout,
+          done.stdout + done.stderr)
+    check("again: verify of the study", (done := studies.deltapath("verify", out)).returncode == 0, done.stderr)
+    shutil.copytree(f"{out}/models/expo", f"{folder}/damaged")
+    with open(f"{folder}/damaged/model.safetensors", "r+b") as file:
+        raw = file.read()
+        codes = compare.read_model(folder / "damaged")["model.layers.1.mlp.up_proj.weight"][1].tobytes()
+        file.seek(raw.index(codes) + 7)
+        file.write(bytes([codes[7] ^ 1]))
+    done = studies.deltapath("verify", f"{folder}/damaged")
+    check("again: verify sees a bit of a code", done.returncode == 3 and "layers.1.mlp.up_proj.weight" in done.stderr, done.stderr)
+    done = studies.study(f"{folder}/job.yaml", JOB % f"{folder}/next", 2, *sets, f"models.post={out}/models/expo",
+                         "edits=[{name: none, method: expo, alpha: 0}]", "output.quantise=true", "output.checkpoint=hdf5")
+    with open(f"{folder}/next/results.json", encoding="utf-8") as file:
+        unit = json.load(file)["units"][0]
+    check("again: the loss of what is read is that of what was on the path",
+          abs(unit["loss_post"] - units["expo"]["loss_edit"]) < 1e-6 and unit["change"] == 0, (unit["loss_post"], units["expo"]["loss_edit"]))
+    alone = ("riemann=off", "data=[]", "output.quantise=true", "edits=[{name: expo, method: expo, alpha: 0.25}]")
+    done = studies.study(f"{folder}/job.yaml", JOB % f"{folder}/alone", 2, *sets[1:], *alone)
+    found = compare.tensors(f"{folder}/alone/models/expo", f"{out}/models/expo") if done.returncode == 0 else done.stderr
+    check("again: edits alone", not found, found)
+    for name, words, changes in (("mxfp4", "is MXFP4.*read but not written", (f"models.post={folder}/mx-post", *alone, "on_mismatch=keep-post")),
+                                 ("plain", "no tensor is quantised", (f"models.post={folder}/m/post", *alone)),
+                                 ("another type", "leave output.dtype out", ("output.dtype=f32", *alone))):
+        done = studies.study(f"{folder}/job.yaml", JOB % f"{folder}/refused", 2, *sets[1:], *changes, options=("--dry-run",))
+        check(f"again: {name} is refused", done.returncode == 2 and re.search(words, done.stderr), done.stderr)
 
 
 def run_mxfp4(folder):
@@ -148,8 +253,8 @@ def run_mxfp4(folder):
     sets = [("riemann=off", "data=[]", f"models={{pre: {folder}/mx-pre{end}, post: {folder}/mx-post{end}}}",
              "edits=[{name: expo, method: expo, alpha: 0.25}, {name: dare, method: dare, p: 0.5, seed: 1}]")
             for end in ("", "-plain")]
-    compare_studies("mxfp4", folder, (1, 4), *sets)
-    check_expo("mxfp4", f"{folder}/mxfp4-1/models/expo", folder / "mx-pre-plain", folder / "mx-post-plain")
+    compare_studies("mxfp4", folder, (4,), *sets)
+    check_expo("mxfp4", f"{folder}/mxfp4-4/models/expo", folder / "mx-pre-plain", folder / "mx-post-plain")
 
 
 def said(folder):
@@ -179,6 +284,7 @@ def main():
         folder = pathlib.Path(name)
         run_fp8(folder)
         run_mxfp4(folder)
+        run_again(folder)
         said(folder)
     return studies.finish()
 

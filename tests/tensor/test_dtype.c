@@ -246,13 +246,51 @@ static void test_eight_bits(void **state) {
         assert_true(values[i] == (float)(i < 128 ? i : i - 256));
 }
 
+/* Every number of 8 bits, and what lies halfway between two, a little below and above: the nearest code, the even
+ * one of two; the largest beyond. */
+static void eight_bits_round_to_even(void **state) {
+    (void)state;
+    static const dpt_dtype kinds[] = {DPT_F8_E4M3, DPT_F8_E5M2};
+    for (size_t k = 0; k < 2; k++) {
+        int most = k == 0 ? 0x7e : 0x7b;
+        for (int i = 0; i <= most; i++) {
+            unsigned char codes[2] = {(unsigned char)i, (unsigned char)(i + 1)}, got[6];
+            float at[2];
+            dpt_dtype_to_f32(kinds[k], codes, at, 2);
+            float middle = i < most ? at[0] / 2 + at[1] / 2 : at[0] * 1.01F;
+            const float values[6] = {at[0],
+                                     -at[0],
+                                     middle,
+                                     -middle,
+                                     nextafterf(middle, 0.0F),
+                                     nextafterf(middle, INFINITY)};
+            dpt_dtype_from_f32(kinds[k], values, got, 6);
+            int even = i == most || i % 2 == 0 ? i : i + 1, above = i == most ? i : i + 1;
+            const int want[6] = {i, i | 0x80, even, even | 0x80, i, above};
+            for (int j = 0; j < 6; j++)
+                assert_int_equal(got[j], want[j]);
+        }
+        const float others[3] = {INFINITY, -1e30F, NAN};
+        unsigned char got[3];
+        dpt_dtype_from_f32(kinds[k], others, got, 3);
+        assert_int_equal(got[0], most);
+        assert_int_equal(got[1], most | 0x80);
+        assert_int_equal(got[2] & 0x7f, 0x7f);
+    }
+}
+
 int main(void) {
     cmocka_set_message_output(CM_OUTPUT_TAP);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_eight_bits),          cmocka_unit_test(bf16_equals_torch),
-        cmocka_unit_test(f16_equals_torch),         cmocka_unit_test(edges_round_to_even),
-        cmocka_unit_test(any_alignment_and_length), cmocka_unit_test(losses_of_a_type_are_found),
-        cmocka_unit_test(nonfinite_is_found),       cmocka_unit_test(names),
+        cmocka_unit_test(test_eight_bits),
+        cmocka_unit_test(eight_bits_round_to_even),
+        cmocka_unit_test(bf16_equals_torch),
+        cmocka_unit_test(f16_equals_torch),
+        cmocka_unit_test(edges_round_to_even),
+        cmocka_unit_test(any_alignment_and_length),
+        cmocka_unit_test(losses_of_a_type_are_found),
+        cmocka_unit_test(nonfinite_is_found),
+        cmocka_unit_test(names),
     };
     return cmocka_run_group_tests_name("dtype", tests, NULL, NULL);
 }

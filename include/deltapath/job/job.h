@@ -133,10 +133,11 @@ typedef struct dpt_job {
     const char *directory;
     dpt_store_format checkpoint; /**< DPT_STORE_NONE: no edited models are kept */
     const char *dtype_name;
-    bool same_dtype; /**< keep each tensor's type */
-    dpt_dtype dtype; /**< else write editable tensors as this type */
-    bool overwrite;  /**< replace an existing study of this directory */
-    bool report;     /**< write report.html at the end */
+    bool same_dtype;  /**< keep each tensor's type */
+    dpt_dtype dtype;  /**< else write editable tensors as this type */
+    bool requantises; /**< edited models take the quantised form of the post-trained one */
+    bool overwrite;   /**< replace an existing study of this directory */
+    bool report;      /**< write report.html at the end */
     double
         margin_share; /**< equivalence margin as a share of the loss that post-training removed */
     double margin;    /**< absolute margin [nats/token]; 0: use the share */

@@ -41,7 +41,7 @@ bool dpt_dtype_editable(dpt_dtype dtype);
 void dpt_dtype_to_f32(dpt_dtype dtype, const void *stored, float *values, int64_t n);
 
 /** Convert fp32 to n stored elements, rounded once to nearest even; values beyond the range of f16
- * become infinite as IEEE 754 says; NaN stays NaN. The type is editable. Local. */
+ * become infinite as IEEE 754 says, beyond that of f8 its largest; NaN stays NaN. The type is editable or f8. Local. */
 void dpt_dtype_from_f32(dpt_dtype dtype, const float *values, void *stored, int64_t n);
 
 /** Index of the first stored element that is NaN or infinite; -1 if there is none. Local. */

@@ -1,0 +1,23 @@
+#ifndef DELTAPATH_SRC_STUDY_EDITED_H
+#define DELTAPATH_SRC_STUDY_EDITED_H
+
+#include "deltapath/store/quantise.h"
+#include "inputs.h"
+
+/** The quantised form that a job's edited models take, with `output.quantise: true`. Collective over comm, agreed.
+ * @param[out] out  NULL when the job does not ask for it. Errors: those of dpt_quantiser_create. */
+dpt_status dpt_edited_form(const dpt_comm *comm, const dpt_inputs *inputs, const dpt_shard *shard,
+                           dpt_quantiser **out);
+
+/** Finish an edited model in memory: round it to its quantised form, correct what its report says of E, and write it.
+ *
+ * Collective over comm, agreed.
+ * @param[in,out] edited  all cells of the edited model. @param[in] quantiser  NULL: it is as it is.
+ * @param[in] writer, report  or NULL.
+ * Errors: those of dpt_quantiser_apply; DPT_ERR_OUTPUT without memory; DPT_INTERRUPTED by a stop.
+ * Determinism: same bits for any number of ranks. */
+dpt_status dpt_edited_finish(const dpt_comm *comm, const dpt_inputs *inputs, const dpt_shard *shard,
+                             dpt_quantiser *quantiser, dpt_field *edited, dpt_store_writer *writer,
+                             dpt_edit_report *report);
+
+#endif
