@@ -69,8 +69,7 @@ list_of src/model/arch/arch.h DPT_FAMILIES | while read -r family; do
     sed -nE 's/.*\.architecture = "([A-Za-z0-9]+)".*/\1/p' "src/model/arch/$family.c" 2>/dev/null | grep . ||
         echo "$family"
 done >"$tmp/want"
-lists architectures doc/jobs.md Models text
-lists architectures README.md Limits text
+lists architectures doc/models.md Architectures table
 list_of src/edit/stage.h DPT_EDIT_METHODS >"$tmp/want"
 section_of doc/jobs.md Edits | awk -F'|' 'NF == 4 { print $2 }' | tr -d '` ' >"$tmp/have" # its formulas
 missing "$tmp/have" "$tmp/want" | complain "methods of edits without a formula in doc/jobs.md, Edits:"
