@@ -19,7 +19,8 @@ enum {
     KEY_CSV,
     KEY_ITERATIONS,
     KEY_MEMORY,
-    KEY_VERIFY
+    KEY_VERIFY,
+    KEY_BASE
 };
 
 /* Words of any of these verbs. */
@@ -32,6 +33,7 @@ typedef struct words {
     dpt_inspect_options inspect;
     dpt_diff_options diff;
     int64_t memory;
+    const char *base;
 } words;
 
 static error_t add_path(words *w, char *arg) {
@@ -58,6 +60,9 @@ static error_t models_parse(int key, char *arg, struct argp_state *state) {
         return 0;
     case KEY_VERIFY:
         w->convert.verify_inputs = true;
+        return 0;
+    case KEY_BASE:
+        w->base = arg;
         return 0;
     case KEY_JSON:
         w->inspect.json = true;
@@ -88,6 +93,12 @@ static error_t models_parse(int key, char *arg, struct argp_state *state) {
 #define MEMORY_OPTION                                                                              \
     { .name = "memory", .key = KEY_MEMORY, .arg = "SIZE", .doc = "Memory per rank, as in 8G" }
 
+#define BASE_OPTION                                                                                \
+    {                                                                                              \
+        .name = "base", .key = KEY_BASE, .arg = "MODEL",                                           \
+        .doc = "Model that a PEFT adapter is added to, where it names none that lies here"         \
+    }
+
 static dpt_status parse_words(const dpt_cli *cli, const struct argp *argp, int argc, char **argv,
                               words *w) {
     dpt_status st = dpt_cli_parse(cli, argp, argc, argv, w);
@@ -102,6 +113,7 @@ static dpt_status convert(dpt_cli *cli, int argc, char **argv) {
         {.name = "shard-size", .key = KEY_SHARD, .arg = "SIZE", .doc = "Largest safetensors file"},
         {.name = "overwrite", .key = KEY_OVERWRITE, .doc = "Replace DST if it exists"},
         {.name = "verify-inputs", .key = KEY_VERIFY, .doc = "Check SRC as `verify` does, first"},
+        BASE_OPTION,
         MEMORY_OPTION,
         {.name = NULL}};
     static const struct argp argp = {
@@ -114,12 +126,14 @@ static dpt_status convert(dpt_cli *cli, int argc, char **argv) {
     dpt_status st = parse_words(cli, &argp, argc, argv, &w);
     w.convert.source = w.path[0];
     w.convert.target = w.path[1];
+    w.convert.base = w.base;
     return st == DPT_OK ? dpt_convert_run(&cli->comm, &w.convert) : st;
 }
 
 static dpt_status inspect(dpt_cli *cli, int argc, char **argv) {
     static const struct argp_option table[] = {
         {.name = "json", .key = KEY_JSON, .doc = "One JSON object in place of the table"},
+        BASE_OPTION,
         {.name = NULL}};
     static const struct argp argp = {.options = table,
                                      .parser = models_parse,
@@ -128,6 +142,7 @@ static dpt_status inspect(dpt_cli *cli, int argc, char **argv) {
     words w = {.wanted = 1, .needs = "the path of a model"};
     dpt_status st = parse_words(cli, &argp, argc, argv, &w);
     w.inspect.model = w.path[0];
+    w.inspect.base = w.base;
     return st == DPT_OK ? dpt_inspect_run(&cli->comm, &w.inspect) : st;
 }
 
@@ -157,7 +172,7 @@ static dpt_status diff(dpt_cli *cli, int argc, char **argv) {
 }
 
 static dpt_status verify(dpt_cli *cli, int argc, char **argv) {
-    static const struct argp_option table[] = {MEMORY_OPTION, {.name = NULL}};
+    static const struct argp_option table[] = {BASE_OPTION, MEMORY_OPTION, {.name = NULL}};
     static const struct argp argp = {.options = table,
                                      .parser = models_parse,
                                      .args_doc = "PATH",
@@ -167,7 +182,7 @@ static dpt_status verify(dpt_cli *cli, int argc, char **argv) {
     words w = {.wanted = 1,
                .needs = "the path of a study, a model, a data set, a results.h5 or a unit"};
     dpt_status st = parse_words(cli, &argp, argc, argv, &w);
-    dpt_verify_options options = {.path = w.path[0]};
+    dpt_verify_options options = {.path = w.path[0], .base = w.base};
     return st == DPT_OK ? dpt_verify_run(&cli->comm, &options) : st;
 }
 

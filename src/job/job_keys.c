@@ -40,7 +40,7 @@ static const dpt_job_key keys[] = {
      .required = true,
      ALL_BY_CONTENT,
      IN_JOB(post),
-     .help = "post-trained model, as `pre`"},
+     .help = "post-trained model, as `pre`, or the folder of a PEFT adapter"},
     {.section = "models",
      .name = "rename",
      .type = DPT_KEY_TEXTS,

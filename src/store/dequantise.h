@@ -37,7 +37,8 @@ dpt_status dpt_store_show_stored(const dpt_store_header *header, dpt_catalog *ca
                                  dpt_store_form **forms);
 
 /** dpt_store_open whose store shows that. Collective over comm (same: path). Errors: as dpt_store_open. */
-dpt_status dpt_store_open_stored(const dpt_comm *comm, const char *path, dpt_store **out);
+dpt_status dpt_store_open_stored(const dpt_comm *comm, const char *path, const char *base,
+                                 dpt_store **out);
 
 /** How a tensor lies, for people, and the bytes of its codes and scales; false, "" and 0 when it is plain. Local. */
 bool dpt_store_form_text(const dpt_store_header *header, const dpt_store_form *form, char *text,

@@ -1,8 +1,10 @@
+#include "adapter.h"
 #include "dequantise.h"
 
 #include "deltapath/base/file.h"
 #include "deltapath/base/guard.h"
 #include "deltapath/base/hash.h"
+#include "deltapath/base/log.h"
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
 #include "deltapath/comm/same.h"
@@ -27,13 +29,15 @@ struct dpt_store {
     dpt_catalog catalog;
     dpt_store_form *forms; /* (tensors of the catalog) */
     char *config;          /* of the tensors as they are shown; NULL: the header's */
+    char *base;            /* that a caller gives an adapter, or NULL */
+    dpt_store_adapter adapter;
     dpt_store_files io;
     uint64_t fingerprint;
     store_check *check; /* of the stored hashes, while one is made; or NULL */
 };
 
-static const dpt_store_driver *const drivers[] = {&dpt_store_hdf5_driver,
-                                                  &dpt_store_safetensors_driver};
+static const dpt_store_driver *const drivers[] = {
+    &dpt_store_hdf5_driver, &dpt_store_safetensors_driver, &dpt_store_adapter_driver};
 enum { DRIVER_COUNT = sizeof drivers / sizeof drivers[0] };
 
 const dpt_store_driver *dpt_store_driver_of(dpt_store_format format) {
@@ -81,6 +85,10 @@ dpt_status dpt_store_driver_probe(const char *path, const dpt_store_driver **out
     dpt_status st = dpt_store_foreign_check(path);
     if (st != DPT_OK)
         return st;
+    if (dpt_store_is_adapter(path)) {
+        *out = &dpt_store_adapter_driver;
+        return DPT_OK;
+    }
     if (dpt_path_is_directory(path) || dpt_path_ends_with(path, ".safetensors")) {
         *out = &dpt_store_safetensors_driver;
         return DPT_OK;
@@ -119,6 +127,8 @@ static void store_destroy(dpt_store *store) {
     (void)dpt_store_files_close(&store->io, false); /* they were read: nothing to lose */
     dpt_catalog_destroy(&store->catalog);
     dpt_store_header_destroy(&store->header);
+    dpt_store_adapter_destroy(&store->adapter);
+    dpt_mem_free(store->base);
     dpt_mem_free(store->forms);
     dpt_mem_free(store->config);
     dpt_mem_free(store->path);
@@ -140,9 +150,15 @@ static dpt_status store_guard(const char *path) {
     return st;
 }
 
-static dpt_status scan(const char *path, dpt_store_header *header, int64_t *format) {
+/* @param[in] base  for an adapter, or NULL. */
+static dpt_status scan(const char *path, const char *base, dpt_store_header *header,
+                       int64_t *format) {
     const dpt_store_driver *driver = NULL;
     dpt_status st = dpt_store_driver_probe(path, &driver);
+    if (st == DPT_OK && driver == &dpt_store_adapter_driver && base != NULL) {
+        header->base = dpt_mem_strdup(base, "path");
+        st = header->base != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+    }
     if (st == DPT_OK)
         st = driver->scan(path, header);
     if (st == DPT_OK)
@@ -168,7 +184,7 @@ dpt_status dpt_store_compare_companions(const dpt_store *store, const char *path
     int64_t format = DPT_STORE_NONE;
     const char *found = NULL;
     *name = NULL;
-    dpt_status st = scan(path, &header, &format);
+    dpt_status st = scan(path, NULL, &header, &format);
     if (st == DPT_OK)
         st = dpt_store_companions_compare(&store->header, &header, &found);
     if (st == DPT_OK && found != NULL) {
@@ -183,7 +199,7 @@ dpt_status dpt_store_get_origin(const char *path, dpt_store_origin *out) {
     dpt_store_header header = {.nfiles = 0};
     int64_t format = DPT_STORE_NONE;
     *out = (dpt_store_origin){.format = DPT_STORE_NONE};
-    dpt_status st = scan(path, &header, &format);
+    dpt_status st = scan(path, NULL, &header, &format);
     char *recipe = st == DPT_OK ? dpt_store_recipe_of(header.provenance) : NULL;
     dpt_hash hash;
     dpt_hash_begin(&hash);
@@ -202,8 +218,32 @@ dpt_status dpt_store_get_origin(const char *path, dpt_store_origin *out) {
     return st;
 }
 
-/* @param[in] stored  tensors are shown as they lie. Collective. */
-static dpt_status store_open(const dpt_comm *comm, const char *path, bool stored, dpt_store **out) {
+/* Which model an adapter was added to, in one line. */
+static void store_say_base(const dpt_store *store) {
+    int count = 0;
+    for (int t = 0; t < store->catalog.count; t++)
+        count += dpt_store_adapter_of(&store->adapter, t) != NULL;
+    if (store->header.base != NULL)
+        dpt_log(DPT_LOG_INFO, "%s: a PEFT adapter on %s: it changes %d tensors", store->path,
+                store->header.base, count);
+}
+
+/* What this rank makes of the header that all have. @param[in] stored  tensors are shown as they lie. */
+static dpt_status store_understand(dpt_store *store, bool stored) {
+    dpt_status st = stored ? dpt_store_show_stored(&store->header, &store->catalog, &store->forms)
+                           : dpt_store_dequantise(&store->header, &store->catalog, &store->forms,
+                                                  &store->config);
+    if (st == DPT_OK && !stored)
+        st = dpt_store_adapter_create(&store->header, &store->catalog, &store->adapter);
+    if (st == DPT_OK)
+        st = dpt_store_files_init(&store->io, store->header.nfiles, store->header.files, false);
+    store->io.identities = store->header.identities;
+    return st;
+}
+
+/* Collective. */
+static dpt_status store_open(const dpt_comm *comm, const char *path, const char *base, bool stored,
+                             dpt_store **out) {
     *out = NULL;
     int64_t format = 0;
     uint64_t sample = 0;
@@ -212,12 +252,14 @@ static dpt_status store_open(const dpt_comm *comm, const char *path, bool stored
     if (st == DPT_OK) {
         dpt_catalog_init(&store->catalog);
         store->path = dpt_store_path_clean(path);
-        st = store->path == NULL ? DPT_ERR_OUTPUT : dpt_agree_fault("store.open");
+        store->base = dpt_mem_strdup(base, "path");
+        bool made = store->path != NULL && (base == NULL || store->base != NULL);
+        st = made ? dpt_agree_fault("store.open") : DPT_ERR_OUTPUT;
     }
     if (st == DPT_OK)
         st = store_guard(store->path);
     if (st == DPT_OK && comm->rank == 0)
-        st = scan(store->path, &store->header, &format);
+        st = scan(store->path, store->base, &store->header, &format);
     if (st == DPT_OK && comm->rank == 0)
         st = dpt_store_header_sample(&store->header, &sample);
     st = dpt_agree(comm, st);
@@ -230,30 +272,35 @@ static dpt_status store_open(const dpt_comm *comm, const char *path, bool stored
     if (st == DPT_OK) {
         store->driver = dpt_store_driver_of((dpt_store_format)format);
         store->fingerprint = dpt_store_header_fingerprint(&store->header, sample);
-        st = stored ? dpt_store_show_stored(&store->header, &store->catalog, &store->forms)
-                    : dpt_store_dequantise(&store->header, &store->catalog, &store->forms,
-                                           &store->config);
-        if (st == DPT_OK)
-            st = dpt_store_files_init(&store->io, store->header.nfiles, store->header.files, false);
-        store->io.identities = store->header.identities;
+        st = store_understand(store, stored);
     }
     st = dpt_agree(comm, st);
     if (st != DPT_OK) {
         store_destroy(store);
         return st;
     }
+    if (!stored)
+        store_say_base(store);
     *out = store;
     return DPT_OK;
 }
 
 dpt_status dpt_store_open(const dpt_comm *comm, const char *path, dpt_store **out) {
-    DPT_ASSERT_SAME_TEXT(comm, path);
-    return store_open(comm, path, false, out);
+    return dpt_store_open_on(comm, path, NULL, out);
 }
 
-dpt_status dpt_store_open_stored(const dpt_comm *comm, const char *path, dpt_store **out) {
+dpt_status dpt_store_open_on(const dpt_comm *comm, const char *path, const char *base,
+                             dpt_store **out) {
     DPT_ASSERT_SAME_TEXT(comm, path);
-    return store_open(comm, path, true, out);
+    DPT_ASSERT_SAME_TEXT(comm, base);
+    return store_open(comm, path, base, false, out);
+}
+
+dpt_status dpt_store_open_stored(const dpt_comm *comm, const char *path, const char *base,
+                                 dpt_store **out) {
+    DPT_ASSERT_SAME_TEXT(comm, path);
+    DPT_ASSERT_SAME_TEXT(comm, base);
+    return store_open(comm, path, base, true, out);
 }
 
 void dpt_store_close(dpt_store *store) {
@@ -297,14 +344,37 @@ dpt_store_format dpt_store_get_format(const dpt_store *store) {
     return store->driver->format;
 }
 
+const char *dpt_store_base(const dpt_store *store) {
+    return store->header.base;
+}
+
+int64_t dpt_store_adapter_bytes(const dpt_store *store) {
+    int64_t most = 0;
+    for (int t = 0; t < store->catalog.count; t++) {
+        const dpt_store_adapted *to = dpt_store_adapter_of(&store->adapter, t);
+        const dpt_tensor_info *info = &store->catalog.tensors[t];
+        int64_t bytes = 0;
+        if (to != NULL && to->a >= 0) /* two factors, and the row of one that is read */
+            bytes = (to->rank + 2) * (info->shape[0] + info->shape[1]) * (int64_t)sizeof(float);
+        most = bytes > most ? bytes : most;
+    }
+    return most;
+}
+
 uint64_t dpt_store_fingerprint(const dpt_store *store) {
     return store->fingerprint;
 }
 
 /* What lies in the files for a tensor that is not quantised; NULL: it is. */
-static const dpt_store_entry *store_plain(const dpt_store *store, int tensor) {
+static const dpt_store_entry *store_entry(const dpt_store *store, int tensor) {
     const dpt_store_form *form = &store->forms[tensor];
     return form->kind == DPT_STORE_PLAIN ? &store->header.entries[form->entry] : NULL;
+}
+
+/* What is read byte by byte for a tensor; NULL: its values are computed. */
+static const dpt_store_entry *store_plain(const dpt_store *store, int tensor) {
+    bool adapted = dpt_store_adapter_of(&store->adapter, tensor) != NULL;
+    return adapted ? NULL : store_entry(store, tensor);
 }
 
 bool dpt_store_stored_hash(const dpt_store *store, int tensor, uint64_t *hash) {
@@ -338,12 +408,22 @@ dpt_status dpt_store_read_entry(dpt_store *store, int64_t entry, int64_t at, int
                                 from->name);
 }
 
-static dpt_status read_run(dpt_store *store, int tensor, int64_t ig, int64_t n, void *out) {
+static dpt_status read_base(dpt_store *store, int tensor, int64_t ig, int64_t n, void *out) {
     const dpt_store_form *form = &store->forms[tensor];
     if (form->kind == DPT_STORE_PLAIN)
         return dpt_store_read_entry(store, form->entry, ig, n, out);
     return dpt_store_dequantise_run(&store->header, &store->io, form,
                                     store->catalog.tensors[tensor].dtype, ig, n, out);
+}
+
+static dpt_status read_run(dpt_store *store, int tensor, int64_t ig, int64_t n, void *out) {
+    const dpt_store_adapted *to = dpt_store_adapter_of(&store->adapter, tensor);
+    dpt_status st = to != NULL && to->full >= 0
+                        ? dpt_store_adapter_replace(&store->adapter, &store->io, tensor, ig, n, out)
+                        : read_base(store, tensor, ig, n, out);
+    if (st == DPT_OK && to != NULL && to->a >= 0)
+        st = dpt_store_adapter_add(&store->adapter, &store->io, tensor, ig, n, out);
+    return st;
 }
 
 static dpt_status source_read(void *ctx, dpt_range range, void *out) {
@@ -376,7 +456,8 @@ static dpt_status read_block(dpt_store *store, const dpt_block *block, char *out
         return read_run(store, block->tensor, block->ig, block->rows * block->cols, out);
     dpt_dtype dtype = store->catalog.tensors[block->tensor].dtype;
     const dpt_store_form *form = &store->forms[block->tensor];
-    if (dpt_store_dequantise_takes(form, block))
+    if (dpt_store_adapter_of(&store->adapter, block->tensor) == NULL &&
+        dpt_store_dequantise_takes(form, block))
         return dpt_store_dequantise_block(&store->header, &store->io, form, dtype, block, out);
     int64_t size = dpt_dtype_size(dtype);
     for (int64_t i = 0; i < block->rows && st == DPT_OK; i++)
@@ -466,7 +547,7 @@ static dpt_status check_headers(const dpt_store *store) {
     dpt_store_header again = {.nfiles = 0};
     int64_t format = 0;
     uint64_t sample = 0;
-    dpt_status st = scan(store->path, &again, &format);
+    dpt_status st = scan(store->path, store->base, &again, &format);
     if (st == DPT_OK)
         st = dpt_store_header_sample(&again, &sample);
     if (st == DPT_OK && dpt_store_header_fingerprint(&again, sample) != store->fingerprint)
@@ -498,7 +579,7 @@ static dpt_status check_identities(const dpt_store *store, bool by_name) {
 int64_t dpt_store_changed_at(const dpt_store *store) {
     const dpt_store_header *header = &store->header;
     int64_t last = 0;
-    bool hashed = true;
+    bool hashed = header->adapter == NULL;
     for (int64_t i = 0; i < header->count; i++)
         hashed = hashed && header->entries[i].hashed;
     for (int f = 0; f < header->nfiles && !hashed; f++) {

@@ -128,7 +128,7 @@ static dpt_status foreign_pointers(const char *path, const char *name, int count
     "save it again with transformers: `python -c \"from transformers import AutoModelForCausalLM " \
     "as M; M.from_pretrained('%s', dtype='auto').save_pretrained('NEW')\"`"
 #define FOREIGN_MERGE                                                                              \
-    "merge it first: `python -c \"from peft import AutoPeftModelForCausalLM as M; "                \
+    "merge it: `python -c \"from peft import AutoPeftModelForCausalLM as M; "                      \
     "M.from_pretrained('%s').merge_and_unload().save_pretrained('NEW')\"`"
 
 /* A study opens its models again at the end; the warnings of a folder are given once. */
@@ -170,8 +170,10 @@ static dpt_status foreign_judge(const char *path, const foreign_listing *seen) {
         return DPT_OK;
     }
     if (seen->adapter)
-        return dpt_error(DPT_ERR_INPUT, "%s: a PEFT adapter, not a model: " FOREIGN_MERGE, path,
-                         path);
+        return dpt_error(DPT_ERR_INPUT,
+                         "%s: a PEFT adapter without adapter_model.safetensors: save it again with "
+                         "PEFT, or " FOREIGN_MERGE,
+                         path, path);
     if (seen->snapshots)
         return dpt_error(DPT_ERR_INPUT,
                          "%s: the cache folder of a hub model: give the folder below snapshots/ "
@@ -194,8 +196,8 @@ static dpt_status foreign_judge(const char *path, const foreign_listing *seen) {
     return DPT_OK;
 }
 
-static dpt_status foreign_folder(const char *path) {
-    foreign_listing seen = {.pointers = 0};
+static dpt_status foreign_list(const char *path, foreign_listing *seen) {
+    *seen = (foreign_listing){.pointers = 0};
     DIR *listing = opendir(path);
     dpt_status st = DPT_OK;
     int entries = 0;
@@ -203,9 +205,24 @@ static dpt_status foreign_folder(const char *path) {
         return DPT_OK; /* the driver says why */
     for (struct dirent *entry = readdir(listing);
          entry != NULL && st == DPT_OK && entries++ < ENTRIES_MAX; entry = readdir(listing))
-        st = foreign_see(path, entry->d_name, &seen);
+        st = foreign_see(path, entry->d_name, seen);
     closedir(listing);
+    return st;
+}
+
+static dpt_status foreign_folder(const char *path) {
+    foreign_listing seen;
+    dpt_status st = foreign_list(path, &seen);
     return st == DPT_OK ? foreign_judge(path, &seen) : st;
+}
+
+bool dpt_store_is_adapter(const char *path) {
+    foreign_listing seen;
+    if (!dpt_path_is_directory(path))
+        return false;
+    if (foreign_list(path, &seen) != DPT_OK)
+        dpt_error_clear(); /* said by those who look at the folder for what it is */
+    return seen.adapter && seen.adapter_weights && seen.safetensors == 1;
 }
 
 static dpt_status foreign_file(const char *path) {
@@ -282,7 +299,8 @@ static dpt_status foreign_tensor(const dpt_store *store, const dpt_tensor_info *
     if (strstr(name, ".lora_A.") != NULL || strstr(name, ".lora_B.") != NULL ||
         strstr(name, ".lora_embedding_") != NULL)
         return dpt_error(DPT_ERR_INPUT,
-                         "%s: a LoRA adapter (tensor '%.200s'), not a model: " FOREIGN_MERGE,
+                         "%s: a LoRA adapter (tensor '%.200s'): give its folder with its "
+                         "adapter_config.json, or " FOREIGN_MERGE,
                          dpt_store_path(store), name, dpt_store_path(store));
     for (size_t k = 0; k < sizeof foreign_kinds / sizeof foreign_kinds[0]; k++)
         if (dpt_path_ends_with(name, foreign_kinds[k].ending))

@@ -28,6 +28,11 @@ void dpt_store_header_destroy(dpt_store_header *header) {
         dpt_mem_free(header->companions[i].file);
     }
     dpt_mem_free(header->companions);
+    for (int64_t i = 0; i < header->nfactors; i++)
+        dpt_mem_free(header->factors[i].name);
+    dpt_mem_free(header->factors);
+    dpt_mem_free(header->adapter);
+    dpt_mem_free(header->base);
     memset(header, 0, sizeof *header);
 }
 
@@ -231,6 +236,13 @@ static void pack_header(packer *p, const dpt_store_header *header) {
         header_pack(p, &companion->offset, sizeof companion->offset);
         header_pack(p, &companion->bytes, sizeof companion->bytes);
     }
+    pack_text(p, header->base);
+    pack_text(p, header->adapter);
+    header_pack(p, &header->nfactors, sizeof header->nfactors);
+    for (int64_t i = 0; i < header->nfactors; i++) {
+        pack_text(p, header->factors[i].name);
+        header_pack(p, &header->factors[i], sizeof header->factors[i]);
+    }
 }
 
 dpt_status dpt_store_header_pack(const dpt_store_header *header, char **packed, int64_t *bytes) {
@@ -297,6 +309,21 @@ static void unpack_companions(unpacker *u, dpt_store_header *out) {
     }
 }
 
+static void unpack_factors(unpacker *u, dpt_store_header *out) {
+    int64_t count = 0;
+    unpack(u, &count, sizeof count);
+    if (u->st == DPT_OK && count > 0) {
+        out->factors = dpt_mem_zalloc(count, sizeof *out->factors, "tensors of an adapter");
+        u->st = out->factors != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+    }
+    for (int64_t i = 0; i < count && u->st == DPT_OK; i++) {
+        char *name = unpack_text(u);
+        unpack(u, &out->factors[i], sizeof out->factors[i]);
+        out->factors[i].name = name;
+        out->nfactors++;
+    }
+}
+
 dpt_status dpt_store_header_unpack(const char *packed, int64_t bytes, dpt_store_header *out) {
     memset(out, 0, sizeof *out);
     unpacker u = {.at = packed, .left = bytes, .st = DPT_OK};
@@ -330,6 +357,9 @@ dpt_status dpt_store_header_unpack(const char *packed, int64_t bytes, dpt_store_
     out->provenance = unpack_text(&u);
     unpack(&u, &out->sealed, sizeof out->sealed);
     unpack_companions(&u, out);
+    out->base = unpack_text(&u);
+    out->adapter = unpack_text(&u);
+    unpack_factors(&u, out);
     if (u.st != DPT_OK)
         dpt_store_header_destroy(out);
     return u.st;
@@ -395,6 +425,9 @@ dpt_status dpt_store_header_sample(const dpt_store_header *header, uint64_t *sam
         for (int64_t i = 0; i < header->count && ok; i++)
             if (header->entries[i].file == f)
                 ok = sample_tensor(fd, &header->entries[i], &hash);
+        for (int64_t i = 0; i < header->nfactors && ok; i++)
+            if (header->factors[i].file == f)
+                ok = sample_tensor(fd, &header->factors[i], &hash);
         if (!ok)
             st = dpt_error(DPT_ERR_INPUT, "%s: cannot be read (%s): check the file and its disk",
                            header->files[f], strerror(errno));
@@ -405,6 +438,14 @@ dpt_status dpt_store_header_sample(const dpt_store_header *header, uint64_t *sam
     return st;
 }
 
+static void feed_entry(dpt_hash *hash, const dpt_store_entry *entry) {
+    int64_t numbers[5] = {(int64_t)entry->dtype, entry->ndim, entry->file, entry->offset,
+                          entry->hashed ? (int64_t)entry->hash : 0};
+    feed_text(hash, entry->name);
+    dpt_hash_update(hash, numbers, sizeof numbers);
+    dpt_hash_update(hash, entry->shape, (size_t)entry->ndim * sizeof entry->shape[0]);
+}
+
 uint64_t dpt_store_header_fingerprint(const dpt_store_header *header, uint64_t sample) {
     dpt_hash hash;
     dpt_hash_begin(&hash);
@@ -413,14 +454,12 @@ uint64_t dpt_store_header_fingerprint(const dpt_store_header *header, uint64_t s
         feed_text(&hash, dpt_path_base(header->files[i]));
         dpt_hash_update(&hash, &header->file_bytes[i], sizeof header->file_bytes[i]);
     }
-    for (int64_t i = 0; i < header->count; i++) {
-        const dpt_store_entry *entry = &header->entries[i];
-        int64_t numbers[5] = {(int64_t)entry->dtype, entry->ndim, entry->file, entry->offset,
-                              entry->hashed ? (int64_t)entry->hash : 0};
-        feed_text(&hash, entry->name);
-        dpt_hash_update(&hash, numbers, sizeof numbers);
-        dpt_hash_update(&hash, entry->shape, (size_t)entry->ndim * sizeof entry->shape[0]);
-    }
+    for (int64_t i = 0; i < header->count; i++)
+        feed_entry(&hash, &header->entries[i]);
     feed_text(&hash, header->config);
+    for (int64_t i = 0; i < header->nfactors; i++)
+        feed_entry(&hash, &header->factors[i]);
+    if (header->adapter != NULL)
+        feed_text(&hash, header->adapter);
     return dpt_hash_value(&hash);
 }

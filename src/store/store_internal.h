@@ -51,6 +51,11 @@ typedef struct dpt_store_header {
     bool sealed; /**< HDF5: the file says that it ends with a trailer */
     int ncompanions;
     dpt_store_companion *companions; /**< sorted by name */
+    char *
+        base; /**< of an adapter: what a caller gives it as its base, NULL for nothing; after the scan its base */
+    char *adapter;            /**< text of adapter_config.json; NULL: no adapter */
+    int64_t nfactors;         /**< tensors of the adapter's file */
+    dpt_store_entry *factors; /**< (nfactors) */
 } dpt_store_header;
 
 void dpt_store_header_destroy(dpt_store_header *header); /**< Local. */
@@ -279,6 +284,7 @@ typedef struct dpt_store_driver {
 
 extern const dpt_store_driver dpt_store_hdf5_driver;
 extern const dpt_store_driver dpt_store_safetensors_driver;
+extern const dpt_store_driver dpt_store_adapter_driver;
 
 /** Driver of a format, or NULL; of an existing path, by content. Local. */
 const dpt_store_driver *dpt_store_driver_of(dpt_store_format format);
@@ -288,6 +294,9 @@ dpt_status dpt_store_driver_probe(const char *path, const dpt_store_driver **out
  * path that does not exist or is the name of a hub model, Git LFS pointers, adapters, PyTorch, GGUF.
  * Local; rank 0. Errors: DPT_ERR_INPUT. */
 dpt_status dpt_store_foreign_check(const char *path);
+
+/** Whether a folder holds a PEFT adapter and no model. Local. */
+bool dpt_store_is_adapter(const char *path);
 
 const dpt_store_header *dpt_store_header_of(const dpt_store *store); /**< Local. */
 

@@ -4,6 +4,7 @@
 #include "deltapath/base/log.h"
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
+#include "deltapath/comm/same.h"
 
 #include <inttypes.h>
 #include <jansson.h>
@@ -228,7 +229,8 @@ static void store_verify_destroy(check *c) {
 }
 
 /* What lies in the files for quantised tensors has hashes of its own. Collective. */
-static dpt_status store_verify_stored(const dpt_comm *comm, const dpt_store *shown, FILE *out) {
+static dpt_status store_verify_stored(const dpt_comm *comm, const dpt_store *shown,
+                                      const char *base, FILE *out) {
     check c = {.shown = shown};
     bool quantised = false;
     char text[1];
@@ -237,15 +239,17 @@ static dpt_status store_verify_stored(const dpt_comm *comm, const dpt_store *sho
         quantised = quantised || dpt_store_quantised(shown, t, text, sizeof text, &bytes);
     if (!quantised)
         return DPT_OK;
-    dpt_status st = dpt_store_open_stored(comm, dpt_store_path(shown), &c.store);
+    dpt_status st = dpt_store_open_stored(comm, dpt_store_path(shown), base, &c.store);
     if (st == DPT_OK)
         st = store_verify_check(comm, &c, out);
     store_verify_destroy(&c);
     return st;
 }
 
-dpt_status dpt_store_verify(const dpt_comm *comm, const char *path, FILE *out, uint64_t **hashes,
-                            int *count) {
+dpt_status dpt_store_verify(const dpt_comm *comm, const char *path, const char *base, FILE *out,
+                            uint64_t **hashes, int *count) {
+    DPT_ASSERT_SAME_TEXT(comm, path);
+    DPT_ASSERT_SAME_TEXT(comm, base);
     check c = {.store = NULL};
     if (hashes != NULL) {
         *hashes = NULL;
@@ -254,13 +258,13 @@ dpt_status dpt_store_verify(const dpt_comm *comm, const char *path, FILE *out, u
     dpt_status st =
         dpt_agree(comm, comm->rank == 0 ? store_verify_say_unlisted(path, out) : DPT_OK);
     if (st == DPT_OK)
-        st = dpt_store_open(comm, path, &c.store);
+        st = dpt_store_open_on(comm, path, base, &c.store);
     if (st == DPT_OK)
         st = dpt_agree(comm, store_verify_config(c.store));
     if (st == DPT_OK)
         st = store_verify_check(comm, &c, out);
     if (st == DPT_OK)
-        st = store_verify_stored(comm, c.store, out);
+        st = store_verify_stored(comm, c.store, base, out);
     if (st == DPT_OK && hashes != NULL) {
         *hashes = (uint64_t *)c.hash;
         *count = c.catalog->count;

@@ -56,7 +56,7 @@ static dpt_status open_reference(const dpt_comm *comm, dpt_inputs *in, int d) {
     const char *path = in->job->data[d].reference;
     if (path == NULL || strcmp(path, in->job->post) == 0)
         return DPT_OK;
-    dpt_status st = dpt_store_open(comm, path, &in->reference[d]);
+    dpt_status st = dpt_store_open_on(comm, path, in->job->pre, &in->reference[d]);
     if (st == DPT_OK)
         st = dpt_store_check_usable(in->reference[d]);
     if (st == DPT_OK && dpt_store_config(in->reference[d]) == NULL)
@@ -262,7 +262,7 @@ dpt_status dpt_inputs_open(const dpt_comm *comm, const dpt_job *job, dpt_inputs 
     *out = (dpt_inputs){.job = job};
     dpt_status st = dpt_store_open(comm, job->pre, &out->pre);
     if (st == DPT_OK)
-        st = dpt_store_open(comm, job->post, &out->post);
+        st = dpt_store_open_on(comm, job->post, job->pre, &out->post);
     if (st == DPT_OK) {
         out->catalog = dpt_store_catalog(out->post);
         st = dpt_store_check_usable(out->pre);

@@ -368,6 +368,7 @@ dpt_status dpt_resources_plan(const dpt_inputs *in, int ranks, int64_t budget, d
                                       in->job->svd_group);
         out->edit = need > out->edit ? need : out->edit;
     }
+    out->edit += dpt_store_adapter_bytes(in->pre) + dpt_store_adapter_bytes(in->post);
     double pair_bytes =
         (double)dpt_catalog_bytes(in->catalog) + (double)dpt_catalog_bytes(&in->pair.catalog);
     out->bytes_read = pair_bytes * in->job->nedits;

@@ -520,13 +520,13 @@ static dpt_status study_plan(study *s, const dpt_study_options *options) {
 static dpt_status verify_inputs(study *s) {
     const dpt_job *job = s->job;
     const dpt_comm *comm = s->comm;
-    dpt_status st = dpt_store_verify(comm, job->pre, stdout, &s->read[0], &s->count[0]);
+    dpt_status st = dpt_store_verify(comm, job->pre, NULL, stdout, &s->read[0], &s->count[0]);
     if (st == DPT_OK)
-        st = dpt_store_verify(comm, job->post, stdout, &s->read[1], &s->count[1]);
+        st = dpt_store_verify(comm, job->post, job->pre, stdout, &s->read[1], &s->count[1]);
     for (int d = 0; d < job->njudged && st == DPT_OK; d++) {
         const char *reference = job->data[d].reference;
         if (reference != NULL && strcmp(reference, job->post) != 0)
-            st = dpt_store_verify(comm, reference, stdout, NULL, NULL);
+            st = dpt_store_verify(comm, reference, job->pre, stdout, NULL, NULL);
     }
     return st;
 }

@@ -191,6 +191,7 @@ static void convert_destroy(conversion *c) {
 
 dpt_status dpt_convert_run(const dpt_comm *comm, const dpt_convert_options *options) {
     DPT_ASSERT_SAME_TEXT(comm, options->source);
+    DPT_ASSERT_SAME_TEXT(comm, options->base);
     DPT_ASSERT_SAME_TEXT(comm, options->target);
     DPT_ASSERT_SAME_TEXT(comm, options->dtype);
     DPT_ASSERT_SAME(comm, options->shard_bytes);
@@ -198,10 +199,11 @@ dpt_status dpt_convert_run(const dpt_comm *comm, const dpt_convert_options *opti
     DPT_ASSERT_SAME(comm, options->verify_inputs);
     conversion c = {.store = NULL};
     dpt_catalog_init(&c.catalog);
-    dpt_status st =
-        options->verify_inputs ? dpt_verify_model(comm, options->source, stdout) : DPT_OK;
+    dpt_status st = options->verify_inputs
+                        ? dpt_verify_model(comm, options->source, options->base, stdout)
+                        : DPT_OK;
     if (st == DPT_OK)
-        st = dpt_store_open(comm, options->source, &c.store);
+        st = dpt_store_open_on(comm, options->source, options->base, &c.store);
     if (st == DPT_OK)
         st = dpt_agree(comm, convert_check_source(dpt_store_path(c.store)));
     if (st == DPT_OK)

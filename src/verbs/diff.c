@@ -234,7 +234,7 @@ dpt_status dpt_diff_run(const dpt_comm *comm, const dpt_diff_options *options) {
     dpt_diff d = {.comm = comm};
     dpt_status st = dpt_store_open(comm, options->pre, &d.pre);
     if (st == DPT_OK)
-        st = dpt_store_open(comm, options->post, &d.post);
+        st = dpt_store_open_on(comm, options->post, options->pre, &d.post);
     if (st == DPT_OK) {
         d.catalog = dpt_store_catalog(d.post);
         if (comm->rank == 0 && options->csv != NULL)

@@ -86,6 +86,8 @@ static void inspect_print_table(FILE *out, const dpt_store *store) {
     int64_t elements[DPT_DTYPE_COUNT] = {0};
     int64_t bytes[DPT_DTYPE_COUNT] = {0};
     fprintf(out, "%-20s %s (%s)\n", "model", dpt_store_path(store), format_name(store));
+    if (dpt_store_base(store) != NULL)
+        fprintf(out, "%-20s %s\n", "base", dpt_store_base(store));
     print_config(out, store);
     print_companions(out, store);
     inspect_print_quantised(out, store);
@@ -151,6 +153,8 @@ static dpt_status inspect_print_json(FILE *out, const dpt_store *store) {
     snprintf(digits, sizeof digits, "%016" PRIx64, dpt_store_fingerprint(store));
     json_object_set_new(root, "path", json_string(dpt_store_path(store)));
     json_object_set_new(root, "format", json_string(format_name(store)));
+    if (dpt_store_base(store) != NULL)
+        json_object_set_new(root, "base", json_string(dpt_store_base(store)));
     json_object_set_new(root, "fingerprint", json_string(digits));
     json_object_set_new(root, "elements", json_integer(dpt_catalog_elements(catalog)));
     json_object_set_new(root, "bytes", json_integer(dpt_catalog_bytes(catalog)));
@@ -172,9 +176,10 @@ static dpt_status inspect_print_json(FILE *out, const dpt_store *store) {
 
 dpt_status dpt_inspect_run(const dpt_comm *comm, const dpt_inspect_options *options) {
     DPT_ASSERT_SAME_TEXT(comm, options->model);
+    DPT_ASSERT_SAME_TEXT(comm, options->base);
     DPT_ASSERT_SAME(comm, options->json);
     dpt_store *store = NULL;
-    dpt_status st = dpt_store_open(comm, options->model, &store);
+    dpt_status st = dpt_store_open_on(comm, options->model, options->base, &store);
     if (st != DPT_OK)
         return st;
     FILE *out = options->out != NULL ? options->out : stdout;

@@ -14,8 +14,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-dpt_status dpt_verify_model(const dpt_comm *comm, const char *path, FILE *out) {
-    return dpt_store_verify(comm, path, out, NULL, NULL);
+dpt_status dpt_verify_model(const dpt_comm *comm, const char *path, const char *base, FILE *out) {
+    return dpt_store_verify(comm, path, base, out, NULL, NULL);
 }
 
 static dpt_status verify_results(const char *path, FILE *out) {
@@ -89,7 +89,7 @@ dpt_status dpt_verify_run(const dpt_comm *comm, const dpt_verify_options *option
     if (what == SUBJECT_STUDY)
         st = dpt_verify_study(comm, path, out);
     else if (what == SUBJECT_MODEL)
-        st = dpt_verify_model(comm, path, out);
+        st = dpt_verify_model(comm, path, options->base, out);
     else if (what == SUBJECT_DATASET)
         st = verify_dataset(comm, path, out);
     else if (comm->rank == 0)

@@ -8,8 +8,8 @@
 #include <stdio.h>
 
 /** Check a model: structure, all hashes, finite values; rank 0 prints to `out`.
- * Collective over comm. Errors: DPT_ERR_INPUT naming file and tensor. */
-dpt_status dpt_verify_model(const dpt_comm *comm, const char *path, FILE *out);
+ * Collective over comm. @param[in] base  of an adapter, or NULL. Errors: DPT_ERR_INPUT naming file and tensor. */
+dpt_status dpt_verify_model(const dpt_comm *comm, const char *path, const char *base, FILE *out);
 
 /** Whether a path is the folder of a study. Local. */
 bool dpt_verify_is_study(const char *path);

@@ -437,7 +437,7 @@ static dpt_status check_models(const dpt_comm *comm, audit *a) {
         char *path = join(folder, name);
         st = dpt_agree(comm, path != NULL ? DPT_OK : DPT_ERR_OUTPUT);
         if (st == DPT_OK)
-            st = verify_study_note(a, dpt_verify_model(comm, path, a->out));
+            st = verify_study_note(a, dpt_verify_model(comm, path, NULL, a->out));
         a->files++;
         dpt_mem_free(path);
     }

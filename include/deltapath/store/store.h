@@ -22,7 +22,8 @@ typedef struct dpt_store dpt_store;
 typedef enum dpt_store_format {
     DPT_STORE_NONE,
     DPT_STORE_FORMATS(DPT_STORE_CONSTANT)
-        DPT_STORE_WRITTEN /* one that is only read goes after this */
+        DPT_STORE_WRITTEN, /* one that is only read goes after this */
+    DPT_STORE_ADAPTER
 } dpt_store_format;
 
 /** "none" and their names, with | between them. */
@@ -44,6 +45,15 @@ dpt_store_format dpt_store_format_for(const char *path);
  * Errors: DPT_ERR_INPUT naming the file, the tensor, and the remedy.
  */
 dpt_status dpt_store_open(const dpt_comm *comm, const char *path, dpt_store **out);
+
+/** The same of a path that may be the folder of a PEFT adapter, which is the model of its base with its factors
+ * added: W = round(W_base + scaling B A), in the types of the base (doc/formats.md, Adapters).
+ *
+ * Collective over comm (same: path, base). @param[in] base  model that the adapter is for, where its
+ * `base_model_name_or_path` is no model that lies here; NULL: none is given.
+ * Errors: DPT_ERR_INPUT as above; naming the adapter and the option, tensor or module that does not fit. */
+dpt_status dpt_store_open_on(const dpt_comm *comm, const char *path, const char *base,
+                             dpt_store **out);
 void dpt_store_close(dpt_store *store); /**< Local. */
 
 /** Tensors as they are read, sorted by name: a quantised one is a plain one of the float type that `config.json`
@@ -72,6 +82,10 @@ const char *dpt_store_companion_at(const dpt_store *store, int i, int64_t *bytes
 dpt_status dpt_store_compare_companions(const dpt_store *store, const char *path, char **name);
 
 dpt_store_format dpt_store_get_format(const dpt_store *store); /**< Local */
+/** Path of the model that an adapter is added to; NULL: it is no adapter. Local. */
+const char *dpt_store_base(const dpt_store *store);
+/** Bytes that reading an adapted model takes besides, 0 for any other. Local. */
+int64_t dpt_store_adapter_bytes(const dpt_store *store);
 
 /** What the headers of a model say about where it comes from. */
 typedef struct dpt_store_origin {
@@ -176,10 +190,11 @@ dpt_status dpt_store_finish_digest(dpt_store_writer *writer, dpt_status local, u
 /** Whether a file is the pointer that Git LFS leaves in place of a large file. Local. */
 bool dpt_store_is_lfs_pointer(const char *path);
 
-/** Check a model: structure, all hashes, finite values; rank 0 prints to `out`. Collective over comm.
+/** Check a model: structure, all hashes, finite values; rank 0 prints to `out`. Collective over comm (same: path, base).
+ * @param[in] base  as dpt_store_open_on.
  * @param[out] hashes (count) XXH3-64 of each tensor in the order of the store, on all ranks, allocated, or NULL
  * on error; not wanted when both are NULL. Errors: DPT_ERR_INPUT naming file and tensor. */
-dpt_status dpt_store_verify(const dpt_comm *comm, const char *path, FILE *out, uint64_t **hashes,
-                            int *count);
+dpt_status dpt_store_verify(const dpt_comm *comm, const char *path, const char *base, FILE *out,
+                            uint64_t **hashes, int *count);
 
 #endif

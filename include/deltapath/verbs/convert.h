@@ -8,6 +8,8 @@
 
 typedef struct dpt_convert_options {
     const char *source; /**< HDF5 checkpoint, safetensors directory or file */
+    const char *
+        base; /**< of the model where it is a PEFT adapter that names none that lies here; or NULL */
     const char
         *target;       /**< ends with .h5 or .hdf5: HDF5 checkpoint; else a safetensors directory */
     const char *dtype; /**< "f32", "f16", "bf16"; NULL or "same": as in the source */

@@ -8,6 +8,8 @@
 
 typedef struct dpt_inspect_options {
     const char *model;
+    const char *
+        base; /**< of the model where it is a PEFT adapter that names none that lies here; or NULL */
     bool json; /**< one JSON object in place of the table */
     FILE *out; /**< NULL: standard output */
 } dpt_inspect_options;

@@ -7,7 +7,9 @@
 
 typedef struct dpt_verify_options {
     const char *path; /**< study folder, unit, results.h5, data set, or model in any format */
-    FILE *out;        /**< NULL: standard output */
+    const char *
+        base; /**< of the model where it is a PEFT adapter that names none that lies here; or NULL */
+    FILE *out; /**< NULL: standard output */
 } dpt_verify_options;
 
 /** Check a model: its structure, the stored XXH3-64 of every tensor, the manifest or trailer that covers
