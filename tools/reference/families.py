@@ -480,9 +480,6 @@ class Pair:
 
     def loss(self, sample) -> torch.Tensor:
         tokens, mask = sample
-        for m in self.model.modules():  # what a longer sample before has left
-            if hasattr(m, "max_seq_len_cached") and hasattr(m, "original_inv_freq"):
-                m.max_seq_len_cached, m.inv_freq = m.original_max_seq_len, m.original_inv_freq
         logits = self.model(torch.from_numpy(tokens).long()[None], use_cache=False).logits[0]
         assert logits.dtype == torch.float64
         nll = torch.nn.functional.cross_entropy(
