@@ -67,26 +67,37 @@ static void choices_set_shares(choices_work *work, double extra) {
     }
 }
 
-static int64_t choices_limit(const dpt_tensor_info *info) {
-    return info->shape[0] < info->shape[1] ? info->shape[0] : info->shape[1];
+/* Greatest rank that all matrices of a tensor can have. */
+static int64_t choices_limit(const dpt_parts *parts, int t) {
+    int64_t limit = INT64_MAX;
+    for (int p = parts->first[t]; p < parts->first[t + 1]; p++) {
+        const dpt_layout *layout = &parts->items[p].layout;
+        limit = layout->rows < limit ? layout->rows : limit;
+        limit = layout->cols < limit ? layout->cols : limit;
+    }
+    return limit;
 }
 
 /* Ranks that save something. */
-static int64_t choices_ranks(const dpt_tensor_info *info) {
-    int64_t most = (info->numel - 1) / (info->shape[0] + info->shape[1]);
-    int64_t limit = choices_limit(info);
+static int64_t choices_ranks(const dpt_parts *parts, int t) {
+    int64_t numel = 0, sides = 0, limit = choices_limit(parts, t);
+    for (int p = parts->first[t]; p < parts->first[t + 1]; p++) {
+        const dpt_layout *layout = &parts->items[p].layout;
+        numel += layout->rows * layout->cols;
+        sides += layout->rows + layout->cols;
+    }
+    int64_t most = sides > 0 ? (numel - 1) / sides : 0;
     return most < limit ? most : limit;
 }
 
 static int64_t choices_count(const choices_work *work, int t) {
-    const dpt_tensor_info *info = &work->out_catalog->tensors[t];
     if (!dpt_edit_covers(work->stage, work->input, t))
         return 0;
     switch ((int)dpt_edit_value(work->allocate, DPT_ALLOCATE_EDIT)) {
     case DPT_ALLOCATE_MULTIBIT:
         return CHOICES_BITS + 2;
     case DPT_ALLOCATE_LOWRANK:
-        return choices_ranks(info) + 1;
+        return choices_ranks(work->input->parts, t) + 1;
     default:
         return work->nshares;
     }
@@ -112,47 +123,74 @@ static dpt_status choices_allocate(choices_work *work) {
 
 static void choices_put(const choices_work *work, int t, int64_t j, double value, double level,
                         double lost) {
-    const dpt_tensor_info *info = &work->out_catalog->tensors[t];
+    const dpt_parts *parts = work->input->parts;
+    const dpt_edit_packed of = {.info = &work->out_catalog->tensors[t],
+                                .parts = parts->items + parts->first[t],
+                                .count = parts->first[t + 1] - parts->first[t],
+                                .value = value};
     const dpt_edit_method *method = dpt_edit_method_get(work->stage->method);
     int64_t at = work->to->first[t] + j;
     bool keeps = at + 1 == work->to->first[t + 1];
     work->to->value[at] = keeps ? NAN : value;
     work->to->level[at] = level;
-    work->to->bytes[at] =
-        keeps ? dpt_edit_dense_bytes(info) : method->bytes(work->stage, info, value);
+    work->to->bytes[at] = keeps ? dpt_edit_dense_bytes(of.info) : method->bytes(work->stage, &of);
     work->to->lost[at] = keeps ? 0.0 : lost;
 }
 
 /* @param[in] of  magnitudes of the tensor; NULL for dare, which does not ask for them. */
-static void choices_fill(const choices_work *work, int t, const dpt_edit_magnitudes *of) {
+static void choices_fill_shares(const choices_work *work, int t, const dpt_edit_magnitudes *of) {
     int64_t n = work->out_catalog->tensors[t].numel;
     int64_t count = work->to->first[t + 1] - work->to->first[t];
-    int edit = (int)dpt_edit_value(work->allocate, DPT_ALLOCATE_EDIT);
     double k = dpt_edit_value(work->allocate, DPT_ALLOCATE_K);
     for (int64_t j = 0; j < count; j++) {
-        double share = edit == DPT_ALLOCATE_MULTIBIT ? 1.0 : work->shares[j], bits = (double)j;
-        if (edit == DPT_ALLOCATE_DARE)
+        double share = work->shares[j];
+        if (of == NULL)
             choices_put(work, t, j, 1.0 - share, share,
                         (k - 1.0) * (k - 1.0) * (1.0 / share - 1.0));
-        else if (edit == DPT_ALLOCATE_PRUNE)
+        else
             choices_put(work, t, j, share, share,
                         dpt_edit_magnitudes_pruned(of, (int64_t)floor(share * (double)n + 0.5)));
-        else
-            choices_put(work, t, j, bits, bits,
-                        dpt_edit_magnitudes_blocks(of, 1 << (j < 8 ? j : 8)));
     }
 }
 
-/* Squares of the singular values that a rank leaves out, over all of them. */
-static void choices_fill_ranks(const choices_work *work, const dpt_edit_report *report, int t) {
-    const double *values = report->singular + report->singular_first[t];
-    int64_t known = report->singular_first[t + 1] - report->singular_first[t];
-    int64_t count = work->to->first[t + 1] - work->to->first[t];
-    double limit = (double)choices_limit(&work->out_catalog->tensors[t]), all = 0.0, kept = 0.0;
-    for (int64_t i = 0; i < known; i++)
-        all += values[i] * values[i];
+/* What each number of bits loses of a tensor, whose matrices have blocks of their own. Collective. */
+static dpt_status choices_fill_bits(const choices_work *work, dpt_edit_work *run, int t,
+                                    dpt_edit_magnitudes *of) {
+    const dpt_parts *parts = work->input->parts;
+    double lost[CHOICES_BITS + 1] = {0.0}, all = 0.0;
+    dpt_status st = DPT_OK;
+    bool alone = parts->first[t + 1] - parts->first[t] == 1;
+    for (int p = parts->first[t]; p < parts->first[t + 1] && st == DPT_OK; p++) {
+        st = dpt_edit_magnitudes_count(run, t, alone ? -1 : p, of);
+        double square = st == DPT_OK && !alone ? dpt_edit_magnitudes_square(of) : 1.0;
+        for (int j = 0; j <= CHOICES_BITS && st == DPT_OK; j++)
+            lost[j] += square * dpt_edit_magnitudes_blocks(of, 1 << j);
+        all += square;
+    }
+    for (int j = 0; j <= CHOICES_BITS + 1 && st == DPT_OK; j++) {
+        double share = j <= CHOICES_BITS && all > 0.0 ? lost[j] / all : 0.0;
+        choices_put(work, t, j, (double)j, (double)j, share);
+    }
+    return st;
+}
+
+/* Squares of the singular values that a rank, the same of all its matrices, leaves out of a tensor, over all of them.
+ * @param[in,out] at  first spectrum of the tensor; of the next one. */
+static void choices_fill_ranks(const choices_work *work, const dpt_edit_report *report, int t,
+                               int64_t *at) {
+    int64_t count = work->to->first[t + 1] - work->to->first[t], begin = *at;
+    double limit = (double)choices_limit(work->input->parts, t), all = 0.0, kept = 0.0;
+    for (; *at < report->nspectra && report->spectra[*at].tensor == t; ++*at)
+        for (int64_t i = 0; i < report->spectra[*at].rank; i++) {
+            double value = report->singular[report->spectra[*at].first + i];
+            all += value * value;
+        }
     for (int64_t j = 0; j < count; j++) {
-        kept += j < known ? values[j] * values[j] : 0.0;
+        for (int64_t m = begin; m < *at; m++) {
+            const dpt_edit_spectrum *of = &report->spectra[m];
+            double value = j < of->rank ? report->singular[of->first + j] : 0.0;
+            kept += value * value;
+        }
         double rank = (double)(j + 1);
         choices_put(work, t, j, rank, rank / limit, all > 0.0 ? fmax(0.0, 1.0 - kept / all) : 0.0);
     }
@@ -161,13 +199,18 @@ static void choices_fill_ranks(const choices_work *work, const dpt_edit_report *
 static dpt_status choices_examine(dpt_edit_work *run, dpt_edit_stage *stage, void *ctx) {
     choices_work *work = ctx;
     dpt_edit_magnitudes of;
+    int edit = (int)dpt_edit_value(work->allocate, DPT_ALLOCATE_EDIT);
     dpt_status st = dpt_agree(work->input->comm, dpt_edit_magnitudes_create(&of));
     for (int t = 0; t < run->catalog->count && st == DPT_OK; t++) {
         if (!stage->covers[t])
             continue;
-        st = dpt_edit_magnitudes_count(run, t, &of);
+        if (edit == DPT_ALLOCATE_MULTIBIT) {
+            st = choices_fill_bits(work, run, t, &of);
+            continue;
+        }
+        st = dpt_edit_magnitudes_count(run, t, -1, &of);
         if (st == DPT_OK)
-            choices_fill(work, t, &of);
+            choices_fill_shares(work, t, &of);
     }
     dpt_edit_magnitudes_destroy(&of);
     return st;
@@ -196,9 +239,10 @@ static dpt_status choices_decompose(choices_work *work, const dpt_edit_spec *spe
                      .scatter = choices_discard_all};
     dpt_edit_report report;
     dpt_status st = dpt_edit_run(spec, work->input, sink, &report);
+    int64_t at = 0;
     for (int t = 0; t < work->out_catalog->count && st == DPT_OK; t++)
         if (work->to->first[t + 1] > work->to->first[t])
-            choices_fill_ranks(work, &report, t);
+            choices_fill_ranks(work, &report, t, &at);
     dpt_edit_report_destroy(&report);
     return st;
 }
@@ -222,7 +266,7 @@ dpt_status dpt_edit_choices_create(const dpt_edit_stage_spec *stage, uint64_t se
     else if (st == DPT_OK && edit != DPT_ALLOCATE_DARE)
         st = dpt_edit_examine(&spec, input, choices_examine, &work);
     for (int t = 0; t < out_catalog->count && st == DPT_OK && edit == DPT_ALLOCATE_DARE; t++)
-        choices_fill(&work, t, NULL);
+        choices_fill_shares(&work, t, NULL);
     if (st != DPT_OK)
         dpt_edit_choices_destroy(choices);
     return st;

@@ -215,14 +215,23 @@ const char *dpt_edit_tensor_name(const dpt_edit_stage *stage, int tensor) {
     return stage->catalog->tensors[tensor].name;
 }
 
+double dpt_edit_part_mean(const dpt_parts *parts, int tensor, const double *of) {
+    int first = parts->first[tensor], last = parts->first[tensor + 1];
+    double sum = 0.0, all = 0.0;
+    if (last - first == 1)
+        return of[first];
+    for (int p = first; p < last; p++) {
+        double n = (double)(parts->items[p].layout.rows * parts->items[p].layout.cols);
+        sum += n * of[p];
+        all += n;
+    }
+    return all > 0.0 ? sum / all : 0.0;
+}
+
 dpt_rng dpt_edit_stream(const dpt_edit_stage *stage, int tensor, uint32_t kind) {
     DPT_ASSERT(kind < DPT_EDIT_PURPOSES && stage->index >= 0); /* streams of stages never meet */
     uint32_t purpose = kind + (uint32_t)stage->index * DPT_EDIT_PURPOSES;
     return dpt_rng_make(stage->seed, dpt_edit_tensor_name(stage, tensor), purpose);
-}
-
-bool dpt_edit_is_matrix(const dpt_tensor_info *info) {
-    return info->ndim == 2;
 }
 
 static void edit_print_param(FILE *file, const char *method, const dpt_edit_param *param) {

@@ -3,6 +3,7 @@
 #include "rows.h"
 
 #include "deltapath/edit/choices.h"
+#include "deltapath/tensor/role.h"
 
 #include <omp.h>
 #include <stddef.h>
@@ -16,13 +17,21 @@ static int64_t stream_bytes(int64_t widest) {
     return scratch + cell;
 }
 
+/* Elements of a tensor that are held until all before them are done: of experts, those that are in work. */
+static int64_t open_elements(const dpt_parts *parts, int tensor, int64_t numel, int groups) {
+    dpt_part_item item = dpt_parts_item(parts, tensor, 0);
+    int64_t in_work = (groups + 1) * item.end + DPT_CELL;
+    return in_work < numel ? in_work : numel;
+}
+
 /* The largest matrix of a rank, and the deltas that a rank holds until they are written: those of one
  * round, or of all matrices when a later stage must see them together. */
 static int64_t whole_bytes(const dpt_edit_spec *spec, int index, const dpt_catalog *catalog,
-                           const bool *selected, int ranks, int svd_group) {
+                           const dpt_parts *parts, const bool *selected, int ranks, int svd_group) {
     const dpt_edit_stage_spec *stage = &spec->stages[index];
     dpt_svd_method svd = dpt_edit_lowrank_svd(stage);
     int64_t matrix = 0, largest = 0, all = 0;
+    int group = svd_group > 0 ? svd_group : 1;
     bool keeps = spec->calibrate != DPT_CALIBRATE_NONE;
     for (int s = index + 1; s < spec->nstages; s++)
         keeps = keeps || dpt_edit_method_get(spec->stages[s].method)->prepare != NULL;
@@ -30,20 +39,35 @@ static int64_t whole_bytes(const dpt_edit_spec *spec, int index, const dpt_catal
         keeps = keeps || dpt_edit_own_only(&spec->stages[s]);
     for (int t = 0; t < catalog->count; t++) {
         const dpt_tensor_info *info = &catalog->tensors[t];
-        if ((selected != NULL && !selected[t]) || !dpt_edit_is_matrix(info) || info->numel == 0)
+        if ((selected != NULL && !selected[t]) || !dpt_role_is_matrix(info) || info->numel == 0)
             continue;
-        int64_t bytes = dpt_edit_matrix_bytes(stage, info, svd, svd_group > 0 ? svd_group : 1);
-        matrix = bytes > matrix ? bytes : matrix;
-        largest = info->numel > largest ? info->numel : largest;
+        int64_t open = open_elements(parts, t, info->numel, ranks / group);
+        for (int p = parts->first[t]; p < parts->first[t + 1]; p++) {
+            dpt_edit_matrices m;
+            int64_t bytes = dpt_edit_matrices_of(parts, p, &m)
+                                ? dpt_edit_matrices_bytes(stage, parts, &m, svd, group)
+                                : 0;
+            matrix = bytes > matrix ? bytes : matrix;
+        }
+        largest = open > largest ? open : largest;
         all += info->numel;
     }
     int64_t held = keeps ? all / ranks + DPT_CELL : largest;
     return matrix + held * (int64_t)sizeof(float);
 }
 
-int64_t dpt_edit_bytes(const dpt_edit_spec *spec, const dpt_catalog *catalog, const bool *selected,
-                       int ranks, int svd_group) {
-    int64_t widest = 4, rows = 0, bytes = 0;
+/* Rows of one output of all matrices, by the most that a tensor can have. */
+static int64_t bytes_rows(const dpt_catalog *catalog, const dpt_parts *parts) {
+    int64_t rows = 0;
+    for (int p = 0; p < parts->count; p++)
+        if (dpt_role_is_matrix(&catalog->tensors[parts->items[p].tensor]))
+            rows += parts->items[p].layout.rows;
+    return rows;
+}
+
+int64_t dpt_edit_bytes(const dpt_edit_spec *spec, const dpt_catalog *catalog,
+                       const dpt_parts *parts, const bool *selected, int ranks, int svd_group) {
+    int64_t widest = 4, rows = bytes_rows(catalog, parts), bytes = 0;
     int64_t cells = 0;
     dpt_edit_spec stands = *spec; /* for what allocate stands for */
     for (int s = 0; s < spec->nstages; s++)
@@ -54,7 +78,6 @@ int64_t dpt_edit_bytes(const dpt_edit_spec *spec, const dpt_catalog *catalog, co
         int64_t size = dpt_dtype_size(info->dtype);
         widest = size > widest ? size : widest;
         cells += info->numel / DPT_CELL + 1;
-        rows += info->ndim == 2 ? info->shape[0] : 0;
     }
     for (int s = 0; s < spec->nstages; s++) {
         const dpt_edit_method *method = dpt_edit_method_get(stands.stages[s].method);
@@ -63,7 +86,7 @@ int64_t dpt_edit_bytes(const dpt_edit_spec *spec, const dpt_catalog *catalog, co
         if (method->apply_cell != NULL)
             bytes += dpt_edit_rows_bytes(catalog, selected, ranks);
         if (method->whole)
-            bytes += whole_bytes(&stands, s, catalog, selected, ranks, svd_group);
+            bytes += whole_bytes(&stands, s, catalog, parts, selected, ranks, svd_group);
     }
     if (spec->calibrate != DPT_CALIBRATE_NONE)
         bytes += 2 * (int64_t)DPT_CELL * (int64_t)sizeof(float);

@@ -9,7 +9,7 @@ static dpt_status check_stage(const dpt_edit_stage_spec *spec, const dpt_edit_in
     dpt_status st = DPT_OK;
     for (int t = 0; method->fits != NULL && t < post->count && st == DPT_OK; t++) {
         if (dpt_edit_covers(spec, input, t))
-            st = method->fits(spec, &post->tensors[t]);
+            st = method->fits(spec, input, t);
     }
     return st;
 }

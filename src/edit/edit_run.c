@@ -5,6 +5,7 @@
 
 #include <math.h>
 #include <omp.h>
+#include <stdlib.h>
 #include <string.h>
 
 static bool edit_run_same_shape(const dpt_tensor_info *a, const dpt_tensor_info *b) {
@@ -182,9 +183,8 @@ static void destroy_work(dpt_edit_work *work) {
     dpt_mem_free(work->singular);
 }
 
-void dpt_edit_base_free(dpt_edit_work *work, int tensor) {
-    const int64_t *cells = work->input->shard->first_cell + tensor;
-    for (int64_t c = cells[0]; c < cells[1]; c++)
+void dpt_edit_base_free(dpt_edit_work *work, int64_t from, int64_t to) {
+    for (int64_t c = from; c < to; c++)
         if (c >= work->first && c < work->last) {
             dpt_mem_free(work->base[c - work->first]);
             work->base[c - work->first] = NULL;
@@ -235,35 +235,82 @@ static dpt_status edit_run_write_all(dpt_edit_work *work) {
     return dpt_agree(work->input->comm, st);
 }
 
-/* Singular values of all ranks' records {tensor, triplets, residual, values ...} by tensor. */
+enum { RECORD_PART, RECORD_RANK, RECORD_RESIDUAL, RECORD_NORM, RECORD_VALUES };
+
+static int edit_run_by_part(const void *a, const void *b) {
+    const double *const *left = a, *const *right = b;
+    return (**left > **right) - (**left < **right);
+}
+
+/* Statistics of a tensor from those of its matrices [begin, end). */
+static void edit_run_join_matrices(dpt_edit_tensor_stats *stats, const double *const *records,
+                                   int64_t begin, int64_t end) {
+    double left_out = 0.0, all = 0.0;
+    stats->rank = 0;
+    for (int64_t i = begin; i < end; i++) {
+        double norm = records[i][RECORD_NORM], residual = records[i][RECORD_RESIDUAL] * norm;
+        stats->rank += (int64_t)records[i][RECORD_RANK];
+        left_out += residual * residual;
+        all += norm * norm;
+    }
+    stats->residual = end - begin == 1 ? records[begin][RECORD_RESIDUAL]
+                      : all > 0.0      ? sqrt(left_out / all)
+                                       : 0.0;
+}
+
+/* Spectra of the report from records in the order of parts. */
+static void edit_run_fill_spectra(dpt_edit_work *work, const double *const *records,
+                                  dpt_edit_report *report) {
+    int64_t at = 0, begin = 0;
+    for (int64_t i = 0; i < report->nspectra; i++) {
+        const double *record = records[i];
+        int part = (int)record[RECORD_PART];
+        DPT_ASSERT(part >= 0 && part < work->input->parts->count);
+        dpt_edit_spectrum *to = &report->spectra[i];
+        *to = (dpt_edit_spectrum){.tensor = work->input->parts->items[part].tensor,
+                                  .part = part,
+                                  .rank = (int64_t)record[RECORD_RANK],
+                                  .residual = record[RECORD_RESIDUAL],
+                                  .first = at};
+        memcpy(report->singular + at, record + RECORD_VALUES,
+               (size_t)to->rank * sizeof *report->singular);
+        at += to->rank;
+        if (to->tensor != report->spectra[begin].tensor)
+            begin = i;
+        edit_run_join_matrices(&work->stats[to->tensor], records, begin, i + 1);
+    }
+}
+
+/* Singular values of all ranks' records by matrix. */
 static dpt_status gather_singular(dpt_edit_work *work, dpt_edit_report *report) {
-    int n = work->catalog->count;
     void *all = NULL;
-    int64_t *counts = NULL;
+    int64_t *counts = NULL, total = 0, values = 0;
     dpt_status st =
         dpt_comm_allgather(work->input->comm, work->singular,
                            work->nsingular * (int64_t)sizeof *work->singular, &all, &counts);
     st = dpt_agree(work->input->comm, st);
-    int64_t total = 0;
     for (int r = 0; st == DPT_OK && r < work->input->comm->size; r++)
         total += counts[r] / (int64_t)sizeof *work->singular;
-    const double *records = all;
-    for (int64_t i = 0; i < total; i += 3 + (int64_t)records[i + 1]) {
-        DPT_ASSERT(records[i] >= 0 && records[i] < n && i + 3 + (int64_t)records[i + 1] <= total);
-        work->stats[(int)records[i]].rank = (int64_t)records[i + 1];
-        work->stats[(int)records[i]].residual = records[i + 2];
+    const double *from = all;
+    for (int64_t i = 0; i < total; i += RECORD_VALUES + (int64_t)from[i + RECORD_RANK]) {
+        report->nspectra++;
+        values += (int64_t)from[i + RECORD_RANK];
     }
-    if (st == DPT_OK && report != NULL) {
-        for (int t = 0; t < n; t++)
-            report->singular_first[t + 1] = report->singular_first[t] + work->stats[t].rank;
-        report->nsingular = report->singular_first[n];
-        report->singular =
-            dpt_mem_alloc(report->nsingular, sizeof *report->singular, "singular values");
-        st = dpt_agree(work->input->comm, report->singular != NULL ? DPT_OK : DPT_ERR_OUTPUT);
-        for (int64_t i = 0; st == DPT_OK && i < total; i += 3 + (int64_t)records[i + 1])
-            memcpy(report->singular + report->singular_first[(int)records[i]], records + i + 3,
-                   (size_t)records[i + 1] * sizeof *records);
+    const double **records = dpt_mem_alloc(report->nspectra, sizeof *records, "singular values");
+    report->spectra = dpt_mem_alloc(report->nspectra, sizeof *report->spectra, "singular values");
+    report->singular = dpt_mem_alloc(values, sizeof *report->singular, "singular values");
+    if (records == NULL || report->spectra == NULL || report->singular == NULL)
+        st = dpt_status_worse(st, DPT_ERR_OUTPUT);
+    st = dpt_agree(work->input->comm, st);
+    if (st == DPT_OK) {
+        int64_t n = 0;
+        for (int64_t i = 0; i < total; i += RECORD_VALUES + (int64_t)from[i + RECORD_RANK])
+            records[n++] = from + i;
+        if (n > 1)
+            qsort(records, (size_t)n, sizeof *records, edit_run_by_part);
+        edit_run_fill_spectra(work, records, report);
     }
+    dpt_mem_free(records);
     dpt_mem_free(all);
     dpt_mem_free(counts);
     return st;
@@ -296,10 +343,7 @@ static void fill_stats(dpt_edit_work *work, const double *totals) {
 static dpt_status make_report(dpt_edit_work *work, dpt_edit_report *report) {
     int n = work->catalog->count;
     double *totals = dpt_mem_zalloc((int64_t)n * DPT_EDIT_SUMS, sizeof *totals, "edit statistics");
-    report->singular_first =
-        dpt_mem_zalloc((int64_t)n + 1, sizeof *report->singular_first, "edit statistics");
-    bool made = totals != NULL && report->singular_first != NULL;
-    dpt_status st = dpt_agree(work->input->comm, made ? DPT_OK : DPT_ERR_OUTPUT);
+    dpt_status st = dpt_agree(work->input->comm, totals != NULL ? DPT_OK : DPT_ERR_OUTPUT);
     if (st == DPT_OK)
         st = dpt_edit_reduce_cells(work, DPT_EDIT_SUMS, work->cell_sums, totals);
     if (st == DPT_OK) {
@@ -393,6 +437,6 @@ dpt_status dpt_edit_examine(const dpt_edit_spec *spec, const dpt_edit_input *inp
 void dpt_edit_report_destroy(dpt_edit_report *report) {
     dpt_mem_free(report->stats);
     dpt_mem_free(report->singular);
-    dpt_mem_free(report->singular_first);
+    dpt_mem_free(report->spectra);
     *report = (dpt_edit_report){.ntensors = 0};
 }

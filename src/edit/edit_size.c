@@ -26,25 +26,44 @@ double dpt_edit_size_dense(const dpt_catalog *out) {
     return sum;
 }
 
-/* Parameter of a low-rank edit that was made; that of others for the tensor. */
-static double size_value(const dpt_edit_stage_spec *stage, const dpt_edit_report *report, int t) {
-    if (report->stats[t].rank > 0)
-        return (double)report->stats[t].rank;
-    return stage->tensor_values != NULL ? stage->tensor_values[t] : NAN;
+/* Bytes of the matrices of a tensor that were decomposed, each of which has a rank of its own.
+ * @param[in,out] at  first spectrum of the tensor; of the next one. */
+static double size_of_spectra(const dpt_edit_stage_spec *stage, const dpt_edit_input *input,
+                              const dpt_tensor_info *info, const dpt_edit_report *report,
+                              int64_t *at) {
+    double sum = 0.0;
+    for (int t = report->spectra[*at].tensor;
+         *at < report->nspectra && report->spectra[*at].tensor == t; ++*at) {
+        const dpt_edit_packed of = {.info = info,
+                                    .parts = &input->parts->items[report->spectra[*at].part],
+                                    .count = 1,
+                                    .value = (double)report->spectra[*at].rank};
+        sum += dpt_edit_method_get(stage->method)->bytes(stage, &of);
+    }
+    return sum;
 }
 
 double dpt_edit_size(const dpt_edit_spec *spec, const dpt_edit_input *input, const dpt_catalog *out,
                      const dpt_edit_report *report) {
     const dpt_edit_stage_spec *stage = &spec->stages[0];
     const dpt_edit_method *method = dpt_edit_method_get(stage->method);
+    const dpt_parts *parts = input->parts;
     double sum = 0.0;
+    int64_t at = 0;
     if (spec->nstages != 1)
         return NAN;
     for (int t = 0; t < out->count; t++) {
         const dpt_tensor_info *info = &out->tensors[t];
+        const dpt_edit_packed of = {.info = info,
+                                    .parts = parts->items + parts->first[t],
+                                    .count = parts->first[t + 1] - parts->first[t],
+                                    .value = stage->tensor_values != NULL ? stage->tensor_values[t]
+                                                                          : NAN};
         bool packed = method->bytes != NULL && dpt_edit_covers(stage, input, t);
-        sum += packed ? method->bytes(stage, info, size_value(stage, report, t))
-                      : dpt_edit_dense_bytes(info);
+        if (packed && at < report->nspectra && report->spectra[at].tensor == t)
+            sum += size_of_spectra(stage, input, info, report, &at);
+        else
+            sum += packed ? method->bytes(stage, &of) : dpt_edit_dense_bytes(info);
     }
     return sum;
 }

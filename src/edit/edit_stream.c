@@ -283,37 +283,150 @@ static bool sums_stored(const dpt_edit_work *work, const dpt_edit_stage *stage, 
            dpt_edit_pre_type(work, tensor) == DPT_BF16;
 }
 
-/* Sums over one cell: pieces in order. pieces (PIECES, nsums) is scratch. */
-static dpt_status stream_sum_cell(dpt_edit_work *work, const dpt_edit_stage *stage, int nsums,
-                                  dpt_edit_sums_fn fn, dpt_range range, double *pieces,
-                                  double *out) {
+/* Sums over tensors, or their parts. */
+typedef struct stream_sums {
+    dpt_edit_work *work;
+    const dpt_edit_stage *stage;
+    const dpt_parts *parts; /* NULL: over tensors */
+    int nsums;
+    dpt_edit_sums_fn fn;
+    int64_t *
+        first; /* (tensors or parts, nsums) slots of each sum, one for each of its cells; and the end */
+    double *slots;     /* set by the ranks that own the cells */
+    int64_t room;      /* chunks of a cell */
+    dpt_range *chunks; /* (room) */
+    double *sums;      /* (room, parts of an item and one, nsums) */
+} stream_sums;
+
+static int64_t stream_count(const stream_sums *s) {
+    return s->parts != NULL ? s->parts->count : s->work->catalog->count;
+}
+
+/* The item of an element: a tensor that is not taken apart is one. */
+static dpt_part_item stream_item(const stream_sums *s, int tensor, int64_t ig) {
+    if (s->parts != NULL)
+        return dpt_parts_item(s->parts, tensor, ig);
+    return (dpt_part_item){
+        .first = tensor, .count = 1, .end = s->work->catalog->tensors[tensor].numel};
+}
+
+/* Slots of every sum. @return how many. */
+static int64_t stream_place(stream_sums *s) {
+    int64_t at = 0;
+    for (int t = 0; t < s->work->catalog->count; t++) {
+        int64_t ig = 0, numel = s->work->catalog->tensors[t].numel;
+        do {
+            dpt_part_item item = stream_item(s, t, ig);
+            int64_t cells = (item.end + DPT_CELL - 1) / DPT_CELL - item.begin / DPT_CELL;
+            for (int64_t u = 0; u < (int64_t)item.count * s->nsums; u++) {
+                s->first[(int64_t)item.first * s->nsums + u] = at;
+                at += s->stage->covers[t] ? cells : 0;
+            }
+            ig = item.end;
+        } while (ig < numel);
+    }
+    s->first[stream_count(s) * s->nsums] = at;
+    return at;
+}
+
+/* A cell in pieces, cut where an item ends. @param[out] chunks or NULL. @return how many. */
+static int64_t stream_cut(const stream_sums *s, dpt_range cell, dpt_range *chunks) {
+    int64_t count = 0;
+    for (int64_t at = 0; at < cell.n; count++) {
+        int64_t item = stream_item(s, cell.tensor, cell.ig + at).end - cell.ig;
+        int64_t end = smaller(smaller((at / DPT_EDIT_PIECE + 1) * DPT_EDIT_PIECE, cell.n), item);
+        if (chunks != NULL)
+            chunks[count] = (dpt_range){.tensor = cell.tensor, .ig = cell.ig + at, .n = end - at};
+        at = end;
+    }
+    return count;
+}
+
+/* Sums of a span of deltas, added to those of the item's parts. @param one (nsums) scratch. */
+static void stream_sum_span(const stream_sums *s, const dpt_edit_strip *all, dpt_part_span span,
+                            dpt_part_item item, const float *delta, double *to, double *one) {
+    float gathered[DPT_EDIT_PIECE];
+    for (int w = 0; w < span.ways && w < span.n; w++) {
+        dpt_edit_strip strip = *all;
+        strip.part = s->parts != NULL ? span.part[w] : -1;
+        strip.ig += w;
+        strip.n = (span.n - w + span.ways - 1) / span.ways;
+        strip.stride = span.ways;
+        for (int64_t i = 0; span.ways > 1 && i < strip.n; i++)
+            gathered[i] = delta[w + i * span.ways];
+        s->fn(s->stage, &strip, span.ways > 1 ? gathered : delta, one);
+        for (int j = 0; j < s->nsums; j++)
+            to[(int64_t)(span.part[w] - item.first) * s->nsums + j] += one[j];
+    }
+}
+
+/* Sums of a chunk, which is inside one item. false: a value is NaN or infinite. */
+static bool stream_sum_chunk(const stream_sums *s, const cell_data *cell, bool stored,
+                             dpt_range chunk, double *to) {
+    dpt_part_item item = stream_item(s, chunk.tensor, chunk.ig);
+    double *one = to + (int64_t)item.count * s->nsums;
+    int64_t from = (chunk.ig - cell->range.ig) * cell->pre_size;
+    float *delta = dpt_edit_scratch(s->work, DELTA);
+    bool good = true, made = false;
+    memset(to, 0, (size_t)item.count * (size_t)s->nsums * sizeof *to);
+    for (int64_t at = 0; at < chunk.n && good;) {
+        dpt_part_span span = {.n = chunk.n, .ways = 1, .part = {item.first}};
+        if (s->parts != NULL)
+            span = dpt_parts_span(s->parts, chunk.tensor, chunk.ig + at, chunk.n - at);
+        if (stored && span.n == chunk.n && span.ways == 1 && span.n % DPT_EDIT_UNIT == 0) {
+            one = to + (int64_t)(span.part[0] - item.first) * s->nsums;
+            one[DPT_EDIT_ABS] = dpt_edit_kernel_abs(
+                (const uint16_t *)(const void *)(cell->pre + from),
+                (const uint16_t *)(const void *)(cell->post + from), span.n, &one[DPT_EDIT_ZEROS]);
+            return isfinite(one[DPT_EDIT_ABS]);
+        }
+        if (!made)
+            good = piece_delta(s->work, s->stage->index, cell, chunk, delta);
+        made = true;
+        dpt_edit_strip strip = {.tensor = chunk.tensor, .ig = chunk.ig + at, .n = span.n};
+        stream_sum_span(s, &strip, span, item, delta + at, to, one);
+        at += span.n;
+    }
+    return good;
+}
+
+static dpt_status stream_make_room(stream_sums *s, int64_t chunks) {
+    int64_t stride = (int64_t)(DPT_PART_WAYS + 1) * s->nsums;
+    if (chunks <= s->room)
+        return DPT_OK;
+    dpt_mem_free(s->chunks);
+    dpt_mem_free(s->sums);
+    s->room = chunks;
+    s->chunks = dpt_mem_alloc(chunks, sizeof *s->chunks, "sums over cells");
+    s->sums = dpt_mem_alloc(chunks * stride, sizeof *s->sums, "sums over cells");
+    return s->chunks != NULL && s->sums != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+}
+
+/* Sums over one cell: pieces in order. */
+static dpt_status stream_sum_cell(stream_sums *s, int64_t c) {
     cell_data cell;
-    dpt_status st = open_cell(work, stage->index, range, &cell);
+    dpt_range range = dpt_shard_cell(s->work->input->shard, c);
+    int64_t stride = (int64_t)(DPT_PART_WAYS + 1) * s->nsums, inside = range.ig / DPT_CELL;
+    int64_t chunks = stream_cut(s, range, NULL);
+    dpt_status st = open_cell(s->work, s->stage->index, range, &cell);
+    if (st == DPT_OK)
+        st = stream_make_room(s, chunks);
     if (st != DPT_OK)
         return st;
     int bad = 0;
-    bool stored = sums_stored(work, stage, fn, &cell);
-#pragma omp parallel for schedule(static) num_threads(work->threads) reduction(| : bad)
-    for (int p = 0; p < dpt_edit_pieces(range); p++) {
-        dpt_range piece = dpt_edit_piece(range, p);
-        if (stored && piece.n % DPT_EDIT_UNIT == 0) {
-            int64_t at = (piece.ig - range.ig) * cell.pre_size;
-            double *sums = pieces + (int64_t)p * DPT_EDIT_ABS_SUMS;
-            sums[DPT_EDIT_ABS] = dpt_edit_kernel_abs(
-                (const uint16_t *)(const void *)(cell.pre + at),
-                (const uint16_t *)(const void *)(cell.post + at), piece.n, &sums[DPT_EDIT_ZEROS]);
-            bad |= !isfinite(sums[DPT_EDIT_ABS]);
-            continue;
-        }
-        float *delta = dpt_edit_scratch(work, DELTA);
-        bad |= !piece_delta(work, stage->index, &cell, piece, delta);
-        fn(stage, piece, delta, pieces + (int64_t)p * nsums);
-    }
+    bool stored = sums_stored(s->work, s->stage, s->fn, &cell);
+    stream_cut(s, range, s->chunks);
+#pragma omp parallel for schedule(static) num_threads(s->work->threads) reduction(| : bad)
+    for (int64_t p = 0; p < chunks; p++)
+        bad |= !stream_sum_chunk(s, &cell, stored, s->chunks[p], s->sums + p * stride);
     if (bad)
-        return dpt_edit_bad_value(work, range, cell.pre, cell.post);
-    for (int p = 0; p < dpt_edit_pieces(range); p++)
-        for (int j = 0; j < nsums; j++)
-            out[j] += pieces[(int64_t)p * nsums + j];
+        return dpt_edit_bad_value(s->work, range, cell.pre, cell.post);
+    for (int64_t p = 0; p < chunks; p++) {
+        dpt_part_item item = stream_item(s, range.tensor, s->chunks[p].ig);
+        const int64_t *first = s->first + (int64_t)item.first * s->nsums;
+        for (int64_t u = 0; u < (int64_t)item.count * s->nsums; u++)
+            s->slots[first[u] + inside - item.begin / DPT_CELL] += s->sums[p * stride + u];
+    }
     return DPT_OK;
 }
 
@@ -344,25 +457,29 @@ dpt_status dpt_edit_reduce_cells(const dpt_edit_work *work, int nsums, const dou
     return st;
 }
 
-dpt_status dpt_edit_sums(dpt_edit_work *work, const dpt_edit_stage *stage, int nsums,
-                         dpt_edit_sums_fn fn, double **totals) {
-    int64_t own = work->last - work->first;
-    double *pieces = dpt_mem_zalloc((int64_t)PIECES * nsums, sizeof *pieces, "sums over cells");
-    double *cells = dpt_mem_zalloc(own * nsums, sizeof *cells, "sums over cells");
-    *totals = dpt_mem_zalloc((int64_t)work->catalog->count * nsums, sizeof **totals, "sums");
-    bool made = pieces != NULL && cells != NULL && *totals != NULL;
-    dpt_status st = made ? DPT_OK : DPT_ERR_OUTPUT;
-    for (int64_t c = work->first; st == DPT_OK && c < work->last; c++) {
-        dpt_range range = dpt_shard_cell(work->input->shard, c);
-        if (stage->covers[range.tensor])
-            st = stream_sum_cell(work, stage, nsums, fn, range, pieces,
-                                 cells + (c - work->first) * nsums);
-    }
+dpt_status dpt_edit_sums(dpt_edit_work *work, const dpt_edit_stage *stage, dpt_edit_over over,
+                         int nsums, dpt_edit_sums_fn fn, double **totals) {
+    stream_sums s = {.work = work,
+                     .stage = stage,
+                     .parts = over == DPT_EDIT_OVER_PARTS ? work->input->parts : NULL,
+                     .nsums = nsums,
+                     .fn = fn};
+    int64_t groups = stream_count(&s) * nsums;
+    s.first = dpt_mem_alloc(groups + 1, sizeof *s.first, "sums over cells");
+    *totals = dpt_mem_zalloc(groups, sizeof **totals, "sums");
+    if (s.first != NULL)
+        s.slots = dpt_mem_zalloc(stream_place(&s), sizeof *s.slots, "sums over cells");
+    dpt_status st = s.slots != NULL && *totals != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+    for (int64_t c = work->first; st == DPT_OK && c < work->last; c++)
+        if (stage->covers[dpt_shard_cell(work->input->shard, c).tensor])
+            st = stream_sum_cell(&s, c);
     st = dpt_agree(work->input->comm, st);
     if (st == DPT_OK)
-        st = dpt_edit_reduce_cells(work, nsums, cells, *totals);
-    dpt_mem_free(cells);
-    dpt_mem_free(pieces);
+        st = dpt_reduce_totals(work->input->comm, groups, s.first, s.slots, *totals);
+    dpt_mem_free(s.first);
+    dpt_mem_free(s.slots);
+    dpt_mem_free(s.chunks);
+    dpt_mem_free(s.sums);
     if (st != DPT_OK) {
         dpt_mem_free(*totals);
         *totals = NULL;
@@ -370,12 +487,12 @@ dpt_status dpt_edit_sums(dpt_edit_work *work, const dpt_edit_stage *stage, int n
     return st;
 }
 
-void dpt_edit_sum_abs(const dpt_edit_stage *stage, dpt_range range, const float *delta,
+void dpt_edit_sum_abs(const dpt_edit_stage *stage, const dpt_edit_strip *strip, const float *delta,
                       double *sums) {
     (void)stage;
     double zeros = 0.0;
-    for (int64_t i = 0; i < range.n; i++)
+    for (int64_t i = 0; i < strip->n; i++)
         zeros += delta[i] == 0.0f;
-    sums[DPT_EDIT_ABS] = dpt_reduce_abs(delta, range.n);
+    sums[DPT_EDIT_ABS] = dpt_reduce_abs(delta, strip->n);
     sums[DPT_EDIT_ZEROS] = zeros;
 }

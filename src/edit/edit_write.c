@@ -54,7 +54,7 @@ static void plan_fused(cell_job *job) {
             return;
         only = &work->stages[s];
     }
-    job->fused = only != NULL && only->method->fused(only, job->range.tensor, &job->rule);
+    job->fused = only != NULL && only->method->fused(only, job->range, &job->rule);
 }
 
 /* Share number `share` of the pieces in one go. done[p] says which pieces are. */
@@ -197,8 +197,12 @@ static dpt_status edit_write_write_cells(dpt_edit_work *work, int64_t begin, int
 
 dpt_status dpt_edit_write_tensor(dpt_edit_work *work, int tensor) {
     const int64_t *cells = work->input->shard->first_cell + tensor;
-    int64_t begin = cells[0] > work->first ? cells[0] : work->first;
-    int64_t end = cells[1] < work->last ? cells[1] : work->last;
+    return dpt_edit_write_cells(work, cells[0], cells[1]);
+}
+
+dpt_status dpt_edit_write_cells(dpt_edit_work *work, int64_t from, int64_t to) {
+    int64_t begin = from > work->first ? from : work->first;
+    int64_t end = to < work->last ? to : work->last;
     dpt_status st = dpt_stop_check();
     return st == DPT_OK && begin < end ? edit_write_write_cells(work, begin, end) : st;
 }

@@ -6,44 +6,80 @@
 #include <math.h>
 #include <stdlib.h>
 
-/* A matrix to be placed. */
+/* Matrices to be placed. */
 typedef struct item {
+    int matrices;
     int tensor;
     double cost;
+    double longest; /* of the tensor's */
 } item;
 
+/* Those of a tensor stay together: its deltas are held until all are done. */
 static int by_falling_cost(const void *a, const void *b) {
     const item *left = a, *right = b;
-    if (left->cost != right->cost)
-        return left->cost > right->cost ? -1 : 1;
-    return (left->tensor > right->tensor) - (left->tensor < right->tensor);
+    if (left->longest != right->longest)
+        return left->longest > right->longest ? -1 : 1;
+    return (left->matrices > right->matrices) - (left->matrices < right->matrices);
+}
+
+int64_t dpt_edit_matrices_cols(const dpt_edit_matrices *m, const dpt_parts *parts, int k) {
+    const dpt_layout *layout = &parts->items[m->first + k].layout;
+    return dpt_layout_is_transposed(layout) ? layout->rows : layout->cols;
+}
+
+bool dpt_edit_matrices_of(const dpt_parts *parts, int part, dpt_edit_matrices *out) {
+    const dpt_part *it = &parts->items[part];
+    dpt_part_item item = dpt_parts_item(parts, it->tensor, it->layout.first);
+    *out =
+        (dpt_edit_matrices){.tensor = it->tensor, .first = part, .count = 1, .stored = it->layout};
+    if (!dpt_layout_is_transposed(&it->layout))
+        return true;
+    out->count = item.count;
+    out->stored = (dpt_layout){.rows = it->layout.cols,
+                               .cols = (item.end - item.begin) / it->layout.cols,
+                               .first = item.begin,
+                               .run = it->layout.cols,
+                               .col_stride = 1};
+    out->stored.row_stride = out->stored.cols;
+    out->stored.run_stride = item.end - item.begin;
+    return part == item.first;
 }
 
 /* Multiplications of a decomposition, up to a factor. A group loses some of its speed to messages:
  * a doubling of the ranks is counted as 1.8 times as fast. */
-static double group_cost_of(const dpt_edit_stage_spec *spec, const dpt_tensor_info *info) {
-    double rows = (double)info->shape[0], cols = (double)info->shape[1];
-    double minimum = fmin(rows, cols);
-    double rank = (double)dpt_edit_lowrank_rank(spec, info->shape[0], info->shape[1]);
-    double width = rank > 0.0 ? fmin(minimum, 8.0 * rank + 64.0) : minimum;
-    return rows * cols * width;
+static double group_cost_of(const dpt_edit_stage_spec *spec, const dpt_parts *parts,
+                            const dpt_edit_matrices *m) {
+    double cost = 0.0;
+    for (int k = 0; k < m->count; k++) {
+        int64_t cols = dpt_edit_matrices_cols(m, parts, k);
+        double minimum = fmin((double)m->stored.rows, (double)cols);
+        double rank = (double)dpt_edit_lowrank_rank(spec, m->stored.rows, cols);
+        double width = rank > 0.0 ? fmin(minimum, 8.0 * rank + 64.0) : minimum;
+        cost += (double)m->stored.rows * (double)cols * width;
+    }
+    return cost;
 }
 
 static double speed_of(int size) {
     return pow(1.8, log2((double)size));
 }
 
-int64_t dpt_edit_matrix_bytes(const dpt_edit_stage_spec *spec, const dpt_tensor_info *info,
-                              dpt_svd_method method, int size) {
-    int64_t rows = info->shape[0], cols = info->shape[1];
-    int64_t rank = dpt_edit_lowrank_rank(spec, rows, cols);
-    int64_t maximum = rows < cols ? rows : cols;
-    int64_t slab = (rows + size - 1) / size * cols;
+int64_t dpt_edit_matrices_bytes(const dpt_edit_stage_spec *spec, const dpt_parts *parts,
+                                const dpt_edit_matrices *m, dpt_svd_method method, int size) {
+    int64_t rows = m->stored.rows, own = (rows + size - 1) / size, most = 0;
+    int64_t slab = own * m->stored.cols;
     int64_t step = slab < DPT_EDIT_CHUNK ? slab : DPT_EDIT_CHUNK;
     int64_t exchange = 2 * step * (int64_t)sizeof(float);
-    int64_t svd =
-        dpt_svd_bytes(rows, cols, rank > 0 && rank < maximum ? rank : maximum, method, size);
-    return slab * (int64_t)sizeof(float) + (svd > exchange ? svd : exchange);
+    for (int k = 0; k < m->count; k++) {
+        int64_t cols = dpt_edit_matrices_cols(m, parts, k);
+        int64_t rank = dpt_edit_lowrank_rank(spec, rows, cols);
+        int64_t maximum = rows < cols ? rows : cols;
+        int64_t svd =
+            dpt_svd_bytes(rows, cols, rank > 0 && rank < maximum ? rank : maximum, method, size);
+        svd += m->count > 1 ? own * cols * (int64_t)sizeof(float) : 0;
+        most = svd > most ? svd : most;
+    }
+    return slab * (int64_t)sizeof(float) + (most > exchange ? most : exchange);
 }
 
 /* Longest first, each to the group that is free soonest. @return when the last one is done.
@@ -65,26 +101,26 @@ static double schedule(const item *items, int count, int groups, double *busy, i
     return end;
 }
 
-static int64_t most_bytes(const dpt_edit_stage *stage, dpt_svd_method method, int size) {
+static int64_t most_bytes(const dpt_edit_stage *stage, const dpt_edit_plan *plan,
+                          dpt_svd_method method, int size) {
     int64_t maximum = 0;
-    for (int t = 0; t < stage->catalog->count; t++)
-        if (stage->covers[t]) {
-            int64_t bytes =
-                dpt_edit_matrix_bytes(stage->spec, &stage->catalog->tensors[t], method, size);
-            maximum = bytes > maximum ? bytes : maximum;
-        }
+    for (int i = 0; i < plan->count; i++) {
+        int64_t bytes = dpt_edit_matrices_bytes(stage->spec, stage->input->parts,
+                                                &plan->matrices[i], method, size);
+        maximum = bytes > maximum ? bytes : maximum;
+    }
     return maximum;
 }
 
 /* Doublings up to all ranks: the fastest whose largest matrix fits. */
-static int choose_size(const dpt_edit_stage *stage, dpt_svd_method method, const item *items,
-                       int count, int64_t available, double *busy) {
+static int choose_size(const dpt_edit_stage *stage, const dpt_edit_plan *plan,
+                       dpt_svd_method method, const item *items, int64_t available, double *busy) {
     int ranks = stage->input->comm->size;
     int best = ranks;
     double best_end = INFINITY;
     for (int size = 1;; size = 2 * size < ranks ? 2 * size : ranks) {
-        if (most_bytes(stage, method, size) <= available) {
-            double end = schedule(items, count, ranks / size, busy, NULL) / speed_of(size);
+        if (most_bytes(stage, plan, method, size) <= available) {
+            double end = schedule(items, plan->count, ranks / size, busy, NULL) / speed_of(size);
             if (end < best_end) {
                 best_end = end;
                 best = size;
@@ -95,8 +131,8 @@ static int choose_size(const dpt_edit_stage *stage, dpt_svd_method method, const
     }
 }
 
-static dpt_status fill_plan(dpt_edit_plan *plan, const item *items, int count, double *busy,
-                            int *group_of) {
+static dpt_status fill_plan(dpt_edit_plan *plan, const item *items, double *busy, int *group_of) {
+    int count = plan->count;
     schedule(items, count, plan->groups, busy, group_of);
     int *filled = dpt_mem_zalloc(plan->groups, sizeof *filled, "plan of low rank");
     if (filled == NULL)
@@ -112,7 +148,7 @@ static dpt_status fill_plan(dpt_edit_plan *plan, const item *items, int count, d
         for (int g = 0; g < plan->groups; g++)
             filled[g] = 0;
         for (int i = 0; i < count; i++)
-            plan->place[group_of[i] * plan->rounds + filled[group_of[i]]++] = items[i].tensor;
+            plan->place[group_of[i] * plan->rounds + filled[group_of[i]]++] = items[i].matrices;
         for (int g = 0; g < plan->groups; g++)
             DPT_ASSERT(filled[g] <= plan->rounds);
     }
@@ -120,20 +156,51 @@ static dpt_status fill_plan(dpt_edit_plan *plan, const item *items, int count, d
     return plan->place != NULL ? DPT_OK : DPT_ERR_OUTPUT;
 }
 
+/* All matrices of the tensors that the stage covers. */
+static dpt_status group_list(const dpt_edit_stage *stage, dpt_edit_plan *plan) {
+    const dpt_parts *parts = stage->input->parts;
+    plan->matrices = dpt_mem_alloc(parts->count, sizeof *plan->matrices, "plan of low rank");
+    plan->first =
+        dpt_mem_alloc((int64_t)stage->catalog->count + 1, sizeof *plan->first, "plan of low rank");
+    if (plan->matrices == NULL || plan->first == NULL)
+        return DPT_ERR_OUTPUT;
+    for (int t = 0; t < stage->catalog->count; t++) {
+        plan->first[t] = plan->count;
+        for (int p = parts->first[t]; stage->covers[t] && p < parts->first[t + 1]; p++)
+            plan->count += dpt_edit_matrices_of(parts, p, &plan->matrices[plan->count]);
+    }
+    plan->first[stage->catalog->count] = plan->count;
+    return DPT_OK;
+}
+
+static void group_sort(const dpt_edit_stage *stage, const dpt_edit_plan *plan, item *items) {
+    for (int t = 0; t < stage->catalog->count; t++) {
+        double longest = 0.0;
+        for (int i = plan->first[t]; i < plan->first[t + 1]; i++) {
+            double cost = group_cost_of(stage->spec, stage->input->parts, &plan->matrices[i]);
+            items[i] = (item){.matrices = i, .tensor = t, .cost = cost};
+            longest = fmax(longest, cost);
+        }
+        for (int i = plan->first[t]; i < plan->first[t + 1]; i++)
+            items[i].longest = longest;
+    }
+    qsort(items, (size_t)plan->count, sizeof *items, by_falling_cost);
+}
+
 dpt_status dpt_edit_plan_create(const dpt_edit_stage *stage, dpt_svd_method method,
                                 dpt_edit_plan *plan) {
     const dpt_comm *comm = stage->input->comm;
-    int count = 0;
     *plan = (dpt_edit_plan){.size = stage->input->svd_group};
     int64_t available = -dpt_mem_available();
     dpt_status st = dpt_agree(comm, dpt_comm_max_i64(comm, &available, 1));
     if (st != DPT_OK)
         return st;
-    item *items = dpt_mem_alloc(stage->catalog->count, sizeof *items, "plan of low rank");
-    int *group_of = dpt_mem_alloc(stage->catalog->count, sizeof *group_of, "plan of low rank");
+    st = group_list(stage, plan);
+    item *items = dpt_mem_alloc(plan->count, sizeof *items, "plan of low rank");
+    int *group_of = dpt_mem_alloc(plan->count, sizeof *group_of, "plan of low rank");
     double *busy = dpt_mem_alloc(comm->size, sizeof *busy, "plan of low rank");
-    bool made = items != NULL && group_of != NULL && busy != NULL;
-    st = made ? DPT_OK : DPT_ERR_OUTPUT;
+    if (items == NULL || group_of == NULL || busy == NULL)
+        st = DPT_ERR_OUTPUT;
     if (st == DPT_OK && plan->size > comm->size)
         st = dpt_error(DPT_ERR_USAGE,
                        "svd_group: %d ranks cannot share a matrix, there are %d: "
@@ -141,16 +208,13 @@ dpt_status dpt_edit_plan_create(const dpt_edit_stage *stage, dpt_svd_method meth
                        plan->size, comm->size);
     st = dpt_agree(comm, st);
     if (st == DPT_OK) {
-        for (int t = 0; t < stage->catalog->count; t++)
-            if (stage->covers[t])
-                items[count++] = (item){t, group_cost_of(stage->spec, &stage->catalog->tensors[t])};
-        qsort(items, (size_t)count, sizeof *items, by_falling_cost);
+        group_sort(stage, plan, items);
         if (plan->size <= 0)
-            plan->size = choose_size(stage, method, items, count, -available, busy);
+            plan->size = choose_size(stage, plan, method, items, -available, busy);
         plan->groups = comm->size / plan->size;
         DPT_ASSERT(plan->size >= 1 && plan->groups >= 1);
         DPT_ASSERT_SAME(comm, plan->size);
-        st = dpt_agree(comm, fill_plan(plan, items, count, busy, group_of));
+        st = dpt_agree(comm, fill_plan(plan, items, busy, group_of));
     }
     dpt_mem_free(busy);
     dpt_mem_free(group_of);
@@ -160,7 +224,9 @@ dpt_status dpt_edit_plan_create(const dpt_edit_stage *stage, dpt_svd_method meth
 
 void dpt_edit_plan_destroy(dpt_edit_plan *plan) {
     dpt_mem_free(plan->place);
-    plan->place = NULL;
+    dpt_mem_free(plan->matrices);
+    dpt_mem_free(plan->first);
+    *plan = (dpt_edit_plan){.groups = 0};
 }
 
 int dpt_edit_plan_matrix(const dpt_edit_plan *plan, int group, int round) {

@@ -74,35 +74,67 @@ static void magnitudes_largest(const dpt_edit_magnitudes *of, int64_t k, double 
         magnitudes_part(of, low, k - of->above[low], sum, square);
 }
 
-static dpt_status magnitudes_count_cells(dpt_edit_work *work, int tensor, float *delta,
+static void magnitudes_add(const float *delta, int64_t n, int64_t stride, int64_t *count) {
+    for (int64_t i = 0; i < n; i += stride) {
+        uint32_t bits;
+        memcpy(&bits, &delta[i], sizeof bits);
+        count[(bits & UINT32_C(0x7fffffff)) >> LOW_BITS]++;
+    }
+}
+
+/* Deltas of a run, those of one part where it is given. */
+static void magnitudes_add_part(const dpt_parts *parts, int part, dpt_range range,
+                                const float *delta, int64_t *count) {
+    for (int64_t at = 0; at < range.n;) {
+        dpt_part_span span = dpt_parts_span(parts, range.tensor, range.ig + at, range.n - at);
+        for (int w = 0; w < span.ways; w++)
+            if (span.part[w] == part)
+                magnitudes_add(delta + at + w, span.n - w, span.ways, count);
+        at += span.n;
+    }
+}
+
+static dpt_status magnitudes_count_cells(dpt_edit_work *work, int tensor, int part, float *delta,
                                          int64_t *count) {
-    const int64_t *cells = work->input->shard->first_cell + tensor;
+    const dpt_parts *parts = work->input->parts;
+    dpt_part_item item = {.end = work->catalog->tensors[tensor].numel};
     dpt_status st = dpt_stop_check();
+    if (part >= 0)
+        item = dpt_parts_item(parts, tensor, parts->items[part].layout.first);
+    int64_t cells[] = {dpt_shard_cell_of(work->input->shard, tensor, item.begin),
+                       dpt_shard_cell_of(work->input->shard, tensor, item.end - 1) + 1};
     for (int64_t c = cells[0]; c < cells[1] && st == DPT_OK; c++) {
         if (c < work->first || c >= work->last)
             continue;
         dpt_range range = dpt_shard_cell(work->input->shard, c);
         st = dpt_edit_delta(work, 0, range, delta);
-        for (int64_t i = 0; i < range.n && st == DPT_OK; i++) {
-            uint32_t bits;
-            memcpy(&bits, &delta[i], sizeof bits);
-            count[(bits & UINT32_C(0x7fffffff)) >> LOW_BITS]++;
-        }
+        if (st == DPT_OK && part >= 0)
+            magnitudes_add_part(parts, part, range, delta, count);
+        else if (st == DPT_OK)
+            magnitudes_add(delta, range.n, 1, count);
     }
     return st;
 }
 
-dpt_status dpt_edit_magnitudes_count(dpt_edit_work *work, int tensor, dpt_edit_magnitudes *of) {
+dpt_status dpt_edit_magnitudes_count(dpt_edit_work *work, int tensor, int part,
+                                     dpt_edit_magnitudes *of) {
     DPT_ASSERT_SAME(work->input->comm, tensor);
+    DPT_ASSERT_SAME(work->input->comm, part);
     memset(of->count, 0, BINS * sizeof *of->count);
     float *delta = dpt_mem_alloc(DPT_CELL, sizeof *delta, "deltas of a cell");
-    dpt_status st =
-        delta != NULL ? magnitudes_count_cells(work, tensor, delta, of->count) : DPT_ERR_OUTPUT;
+    dpt_status st = delta != NULL ? magnitudes_count_cells(work, tensor, part, delta, of->count)
+                                  : DPT_ERR_OUTPUT;
     st = dpt_status_worse(st, dpt_comm_sum_i64(work->input->comm, of->count, BINS));
     st = dpt_agree(work->input->comm, st);
     dpt_mem_free(delta);
     magnitudes_accumulate(of);
     return st;
+}
+
+double dpt_edit_magnitudes_square(const dpt_edit_magnitudes *of) {
+    double sum, all;
+    magnitudes_largest(of, of->n, &sum, &all);
+    return all;
 }
 
 double dpt_edit_magnitudes_pruned(const dpt_edit_magnitudes *of, int64_t kept) {

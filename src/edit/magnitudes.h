@@ -19,9 +19,14 @@ typedef struct dpt_edit_magnitudes {
 dpt_status dpt_edit_magnitudes_create(dpt_edit_magnitudes *out); /**< Local. */
 void dpt_edit_magnitudes_destroy(dpt_edit_magnitudes *of);       /**< Local. */
 
-/** Count a tensor anew. Collective over the work's communicator (same: tensor); an agreed status.
+/** Count a tensor anew, or one part of it. Collective over the work's communicator (same: tensor, part); an agreed
+ * status. @param[in] part  of the input's parts; -1: all of the tensor.
  * Determinism: same bits at any number of ranks. */
-dpt_status dpt_edit_magnitudes_count(dpt_edit_work *work, int tensor, dpt_edit_magnitudes *of);
+dpt_status dpt_edit_magnitudes_count(dpt_edit_work *work, int tensor, int part,
+                                     dpt_edit_magnitudes *of);
+
+/** Sum of the squares of all. Local. */
+double dpt_edit_magnitudes_square(const dpt_edit_magnitudes *of);
 
 /** Share of |Delta|^2 that is lost when the `kept` largest entries stay. Local. */
 double dpt_edit_magnitudes_pruned(const dpt_edit_magnitudes *of, int64_t kept);

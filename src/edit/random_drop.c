@@ -69,14 +69,14 @@ void dpt_random_drop_apply(const dpt_edit_stage *stage, dpt_range range, float *
         delta[i] *= dpt_rng_mask_bit(mask.bits, i) ? dropped : kept;
 }
 
-bool dpt_random_drop_fused(const dpt_edit_stage *stage, int tensor, dpt_edit_fused *rule) {
+bool dpt_random_drop_fused(const dpt_edit_stage *stage, dpt_range cell, dpt_edit_fused *rule) {
     const dpt_random_drop *f = stage->state;
     *rule = (dpt_edit_fused){.rule = DPT_EDIT_RULE_MASK,
-                             .kept = f->kept[tensor],
+                             .kept = f->kept[cell.tensor],
                              .dropped = f->dropped,
-                             .rng = dpt_edit_stream(stage, tensor, DPT_RNG_MASK),
-                             .threshold = f->threshold[tensor]};
-    return f->threshold[tensor] >> 32 == 0;
+                             .rng = dpt_edit_stream(stage, cell.tensor, DPT_RNG_MASK),
+                             .threshold = f->threshold[cell.tensor]};
+    return f->threshold[cell.tensor] >> 32 == 0;
 }
 
 void dpt_random_drop_mask(const dpt_edit_work *work, const dpt_edit_stage *stage, dpt_range cell,

@@ -33,7 +33,7 @@ void dpt_random_drop_draw(const dpt_edit_stage *stage, dpt_range range, uint64_t
                           dpt_random_drop_piece *mask);
 
 void dpt_random_drop_apply(const dpt_edit_stage *stage, dpt_range range, float *delta);
-bool dpt_random_drop_fused(const dpt_edit_stage *stage, int tensor, dpt_edit_fused *rule);
+bool dpt_random_drop_fused(const dpt_edit_stage *stage, dpt_range cell, dpt_edit_fused *rule);
 void dpt_random_drop_mask(const dpt_edit_work *work, const dpt_edit_stage *stage, dpt_range cell,
                           const float *delta, uint8_t *dropped);
 double dpt_random_drop_scale(const dpt_edit_stage *stage, int tensor);

@@ -38,6 +38,15 @@ typedef struct dpt_edit_fused {
     int64_t last_equal; /**< index in the tensor; -1: none */
 } dpt_edit_fused;
 
+/** A tensor whose packed size is asked for. */
+typedef struct dpt_edit_packed {
+    const dpt_tensor_info *info; /**< in the type of the output */
+    const dpt_part *parts;       /**< (count) its matrices */
+    int count;
+    double
+        value; /**< in place of the parameter that tensor_values are of; NaN: that of the stage */
+} dpt_edit_packed;
+
 /** One method: its parameters, and what it does. */
 typedef struct dpt_edit_method {
     const char *name;
@@ -65,7 +74,7 @@ typedef struct dpt_edit_method {
 
     /** Whether the parameters suit a tensor that the method covers. NULL: they suit any. Local.
      * Errors: DPT_ERR_USAGE naming method, parameter and tensor. */
-    dpt_status (*fits)(const dpt_edit_stage_spec *spec, const dpt_tensor_info *info);
+    dpt_status (*fits)(const dpt_edit_stage_spec *spec, const dpt_edit_input *input, int tensor);
 
     /** What the stage must know of all tensors, for all of them at once. NULL: nothing.
      * Collective over the work's communicator; an agreed status. */
@@ -75,9 +84,9 @@ typedef struct dpt_edit_method {
      * @param[in,out] delta (range.n) fp32; range.n <= DPT_EDIT_PIECE. */
     void (*apply)(const dpt_edit_stage *stage, dpt_range range, float *delta);
 
-    /** What apply does as a rule, to be fused with the two ends of the edit. false, or NULL: it is none.
-     * Local. */
-    bool (*fused)(const dpt_edit_stage *stage, int tensor, dpt_edit_fused *rule);
+    /** What apply does to all of a cell as one rule, to be fused with the two ends of the edit. false, or NULL: it
+     * is none. Local. */
+    bool (*fused)(const dpt_edit_stage *stage, dpt_range cell, dpt_edit_fused *rule);
 
     /** Edit the deltas of a whole own cell in place, for methods that must see its rows; apply is then
      * NULL. Local, not thread-safe: shares its pieces out over threads itself.
@@ -95,9 +104,8 @@ typedef struct dpt_edit_method {
                  const float *delta, uint8_t *dropped);
 
     /** Bytes of F(Delta) of a tensor that the method covers, as dpt_edit_size says. NULL: every entry is
-     * kept. Local. @param[in] info  in the type of the output. @param[in] value  of the tensor, in place of the
-     * parameter that tensor_values are of; NaN: that of the stage. */
-    double (*bytes)(const dpt_edit_stage_spec *spec, const dpt_tensor_info *info, double value);
+     * kept. Local. */
+    double (*bytes)(const dpt_edit_stage_spec *spec, const dpt_edit_packed *of);
 
     /** The number that sums up what was done to a tensor. NULL: none. Local. */
     double (*scale)(const dpt_edit_stage *stage, int tensor);
@@ -217,11 +225,11 @@ dpt_status dpt_edit_correlate(dpt_edit_work *work, const dpt_edit_stage *stage,
 /** Deltas of a run of an own cell before any stage. Local, not thread-safe. */
 dpt_status dpt_edit_original(dpt_edit_work *work, dpt_range range, float *delta);
 
+/** Mean over the elements of a tensor of a number that its parts have, by part. Local. */
+double dpt_edit_part_mean(const dpt_parts *parts, int tensor, const double *of);
+
 /** Random stream of a stage for one tensor. Local. */
 dpt_rng dpt_edit_stream(const dpt_edit_stage *stage, int tensor, uint32_t kind);
-
-/** Whether a tensor is a matrix. Local. */
-bool dpt_edit_is_matrix(const dpt_tensor_info *info);
 
 /** Deltas of a run of an own cell as the stages before `upto` left them. Local, not thread-safe: it
  * shares its pieces out over threads itself. @param[out] delta (range.n), range.n <= DPT_CELL. */
@@ -284,19 +292,29 @@ typedef dpt_status (*dpt_edit_visit_fn)(void *ctx, dpt_range cell, int64_t cell_
 dpt_status dpt_edit_visit(dpt_edit_work *work, const dpt_edit_stage *stage, dpt_edit_visit_fn fn,
                           void *ctx);
 
-/** Sums of one piece of deltas. Local, thread-safe. @param[out] sums (nsums). */
-typedef void (*dpt_edit_sums_fn)(const dpt_edit_stage *stage, dpt_range range, const float *delta,
-                                 double *sums);
+/** Some elements of a part of a tensor: numbers ig + i stride, at most DPT_EDIT_PIECE. */
+typedef struct dpt_edit_strip {
+    int tensor;
+    int part; /**< in the input's parts; -1: the tensor is not taken apart */
+    int64_t ig, n, stride;
+} dpt_edit_strip;
 
-/** Sums over every covered tensor in a fixed order: pieces in a cell, cells in a tensor.
- * Collective. @param[out] totals (tensors, nsums), the same bits on all ranks; freed by the caller.
+/** Sums of a strip of deltas. Local, thread-safe. @param[in] delta (strip->n). @param[out] sums (nsums). */
+typedef void (*dpt_edit_sums_fn)(const dpt_edit_stage *stage, const dpt_edit_strip *strip,
+                                 const float *delta, double *sums);
+
+/** Over what dpt_edit_sums adds up. */
+typedef enum dpt_edit_over { DPT_EDIT_OVER_TENSORS, DPT_EDIT_OVER_PARTS } dpt_edit_over;
+
+/** Sums over every covered tensor, or each of its parts, in a fixed order: pieces in a cell, cells in a tensor.
+ * Collective. @param[out] totals (tensors or parts, nsums), the same bits on all ranks; freed by the caller.
  * Errors: agreed; *totals NULL. */
-dpt_status dpt_edit_sums(dpt_edit_work *work, const dpt_edit_stage *stage, int nsums,
-                         dpt_edit_sums_fn fn, double **totals);
+dpt_status dpt_edit_sums(dpt_edit_work *work, const dpt_edit_stage *stage, dpt_edit_over over,
+                         int nsums, dpt_edit_sums_fn fn, double **totals);
 
-/** Sum of |delta| of a piece, and how many are 0, as a dpt_edit_sums_fn. */
+/** Sum of |delta| of a strip, and how many are 0, as a dpt_edit_sums_fn. */
 enum { DPT_EDIT_ABS, DPT_EDIT_ZEROS, DPT_EDIT_ABS_SUMS };
-void dpt_edit_sum_abs(const dpt_edit_stage *stage, dpt_range range, const float *delta,
+void dpt_edit_sum_abs(const dpt_edit_stage *stage, const dpt_edit_strip *strip, const float *delta,
                       double *sums);
 
 /** Values of an own cell for dpt_quantile_select; ctx is a dpt_edit_view. */
@@ -306,10 +324,11 @@ typedef struct dpt_edit_view {
 } dpt_edit_view;
 dpt_status dpt_edit_values(void *ctx, dpt_range range, float *values);
 
-/** Edit and write the own cells of a tensor. Local. */
+/** Edit and write the own cells of a tensor, or those of a run of cells, which rises within a tensor. Local. */
 dpt_status dpt_edit_write_tensor(dpt_edit_work *work, int tensor);
+dpt_status dpt_edit_write_cells(dpt_edit_work *work, int64_t from, int64_t to);
 
-/** Release the base cells of a tensor. Local. */
-void dpt_edit_base_free(dpt_edit_work *work, int tensor);
+/** Release the base cells of a run of cells. Local. */
+void dpt_edit_base_free(dpt_edit_work *work, int64_t from, int64_t to);
 
 #endif

@@ -34,16 +34,69 @@ static void slots_of_group(const selection *s, int group, int64_t *begin, int64_
     *end = low;
 }
 
+void dpt_quantile_units(const selection *s, dpt_range range, int *begin, int *end) {
+    *begin = range.tensor;
+    *end = range.tensor + 1;
+    if (s->parts == NULL)
+        return;
+    dpt_part_item last = dpt_parts_item(s->parts, range.tensor, range.ig + range.n - 1);
+    *begin = dpt_parts_item(s->parts, range.tensor, range.ig).first;
+    *end = last.first + last.count;
+}
+
+void dpt_quantile_count_units(const selection *s, dpt_range range) {
+    int begin, end;
+    dpt_quantile_units(s, range, &begin, &end);
+    memset(s->unit_at, 0, (size_t)(end - begin + 1) * sizeof *s->unit_at);
+    if (s->parts == NULL)
+        s->unit_at[1] = range.n;
+    for (int64_t at = 0; s->parts != NULL && at < range.n;) {
+        dpt_part_span span = dpt_parts_span(s->parts, range.tensor, range.ig + at, range.n - at);
+        for (int w = 0; w < span.ways; w++)
+            s->unit_at[span.part[w] - begin + 1] += (span.n - w + span.ways - 1) / span.ways;
+        at += span.n;
+    }
+    for (int u = begin; u < end; u++)
+        s->unit_at[u - begin + 1] += s->unit_at[u - begin];
+    DPT_ASSERT(s->unit_at[end - begin] == range.n);
+}
+
+const float *dpt_quantile_load(selection *s, dpt_range range, dpt_status *st) {
+    int begin, end;
+    dpt_quantile_units(s, range, &begin, &end);
+    dpt_quantile_count_units(s, range);
+    *st = s->values(s->ctx, range, s->buffer);
+    if (*st != DPT_OK)
+        return NULL;
+    if (end - begin == 1)
+        return s->buffer;
+    for (int64_t at = 0; at < range.n;) {
+        dpt_part_span span = dpt_parts_span(s->parts, range.tensor, range.ig + at, range.n - at);
+        for (int w = 0; w < span.ways; w++) {
+            float *to = s->split + s->unit_at[span.part[w] - begin];
+            int64_t count = 0;
+            for (int64_t i = w; i < span.n; i += span.ways)
+                to[count++] = s->buffer[at + i];
+            s->unit_at[span.part[w] - begin] += count;
+        }
+        at += span.n;
+    }
+    for (int u = end - begin; u > 0; u--) /* each has moved to the begin of the next */
+        s->unit_at[u] = s->unit_at[u - 1];
+    s->unit_at[0] = 0;
+    return s->split;
+}
+
 /* First pass: every entry counts, so the histogram of a cell is kept small and in cache. Neighbours
  * go to different tables: equal ones, as zeros often are, would wait for each other's store. */
-static void count_all(selection *s, int64_t n, int64_t *histogram) {
+static void count_all(selection *s, const float *values, int64_t n, int64_t *histogram) {
     uint16_t bin[RUN];
     memset(s->scratch, 0, TABLES * TOP_BINS * sizeof *s->scratch);
     for (int64_t from = 0; from < n; from += RUN) {
         int run = (int)(n - from < RUN ? n - from : RUN);
         int i = 0;
         for (int j = 0; j < run; j++)
-            bin[j] = (uint16_t)(magnitude(s->buffer[from + j]) >> SHIFT[0]);
+            bin[j] = (uint16_t)(magnitude(values[from + j]) >> SHIFT[0]);
         for (; i + TABLES <= run; i += TABLES)
             for (int t = 0; t < TABLES; t++)
                 s->scratch[t * TOP_BINS + bin[i + t]]++;
@@ -79,16 +132,23 @@ static int quantile_collect(const float *values, int n, int shift, uint32_t pref
 }
 
 /* Later passes: entries that begin with a wanted prefix. */
-static void count_prefix(const selection *s, int64_t n, int pass, uint32_t prefix,
+static void count_prefix(const float *values, int64_t n, int pass, uint32_t prefix,
                          int64_t *histogram) {
     uint32_t mask = (UINT32_C(1) << BITS[pass]) - 1;
     uint32_t found[RUN + LANES];
     for (int64_t from = 0; from < n; from += RUN) {
         int run = (int)(n - from < RUN ? n - from : RUN);
-        int count = quantile_collect(s->buffer + from, run, SHIFT[pass - 1], prefix, found);
+        int count = quantile_collect(values + from, run, SHIFT[pass - 1], prefix, found);
         for (int i = 0; i < count; i++)
             histogram[found[i] >> SHIFT[pass] & mask]++;
     }
+}
+
+/* Slots of the group of a unit; none when it takes no part. */
+static void slots_of_unit(const selection *s, int unit, int64_t *begin, int64_t *end) {
+    *begin = *end = 0;
+    if (s->group_of[unit] >= 0)
+        slots_of_group(s, s->group_of[unit], begin, end);
 }
 
 /* Count the values of this rank's cells. Local. */
@@ -97,20 +157,22 @@ static dpt_status count_cells(selection *s, int pass) {
     dpt_status st = DPT_OK;
     for (int64_t c = own[0]; st == DPT_OK && c < own[1]; c++) {
         dpt_range range = dpt_shard_cell(s->shard, c);
-        int64_t begin = 0;
-        int64_t end = 0;
-        int group = s->group_of[range.tensor];
-        if (group >= 0)
-            slots_of_group(s, group, &begin, &end);
-        if (begin == end)
-            continue;
-        st = s->values(s->ctx, range, s->buffer);
-        for (int64_t i = begin; st == DPT_OK && i < end; i++) {
-            int64_t *histogram = s->here + (i << BITS[pass]);
-            if (pass == 0)
-                count_all(s, range.n, histogram);
-            else
-                count_prefix(s, range.n, pass, s->slots[i].prefix, histogram);
+        const float *values = NULL;
+        int first, last;
+        dpt_quantile_units(s, range, &first, &last);
+        for (int u = first; u < last && st == DPT_OK; u++) {
+            int64_t begin, end;
+            slots_of_unit(s, u, &begin, &end);
+            if (begin < end && values == NULL)
+                values = dpt_quantile_load(s, range, &st);
+            for (int64_t i = begin; st == DPT_OK && i < end; i++) {
+                int64_t *histogram = s->here + (i << BITS[pass]);
+                int64_t at = s->unit_at[u - first], n = s->unit_at[u - first + 1] - at;
+                if (pass == 0)
+                    count_all(s, values + at, n, histogram);
+                else
+                    count_prefix(values + at, n, pass, s->slots[i].prefix, histogram);
+            }
         }
     }
     return st;
@@ -200,11 +262,32 @@ dpt_status dpt_quantile_passes(selection *s) {
     return st;
 }
 
-static int64_t count_equal(const float *values, int64_t n, uint32_t bits) {
-    int count = 0; /* of a cell at most */
-    for (int i = 0; i < (int)n; i++)
-        count += magnitude(values[i]) == bits;
-    return count;
+/* The nth (from 1) of the values in the buffer that is of a group and has a magnitude; -1: there are fewer, and *nth
+ * is less by these. */
+static int64_t quantile_nth_equal(const selection *s, dpt_range range, const search *it,
+                                  int64_t *nth) {
+    for (int64_t at = 0; at < range.n;) {
+        dpt_part_span span = {.n = range.n, .ways = 1, .part = {range.tensor}};
+        if (s->parts != NULL)
+            span = dpt_parts_span(s->parts, range.tensor, range.ig + at, range.n - at);
+        for (int w = 0; w < span.ways; w++)
+            for (int64_t i = w; s->group_of[span.part[w]] == it->group && i < span.n;
+                 i += span.ways)
+                if (magnitude(s->buffer[at + i]) == it->prefix && --*nth == 0)
+                    return at + i;
+        at += span.n;
+    }
+    return -1;
+}
+
+/* Whether a cell has a unit of a group. */
+static bool quantile_cell_has(const selection *s, dpt_range range, int group) {
+    int begin, end;
+    dpt_quantile_units(s, range, &begin, &end);
+    for (int u = begin; u < end; u++)
+        if (s->group_of[u] == group)
+            return true;
+    return false;
 }
 
 /* Position of this rank's nth entry (from 1) of the given magnitude in a group. Local. */
@@ -216,21 +299,24 @@ static dpt_status quantile_find_equal(selection *s, const search *it, int64_t nt
     to = to < own[1] ? to : own[1];
     for (int64_t c = from; c < to; c++) {
         dpt_range range = dpt_shard_cell(s->shard, c);
-        if (s->group_of[range.tensor] != it->group)
+        if (!quantile_cell_has(s, range, it->group))
             continue;
-        int64_t here = it->where != IN_CELLS ? dpt_quantile_equal(s, it, c) : nth;
-        dpt_status st = nth <= here ? s->values(s->ctx, range, s->buffer) : DPT_OK;
+        if (it->where != IN_CELLS) {
+            int64_t here = dpt_quantile_equal(s, it, c);
+            if (nth > here) {
+                nth -= here;
+                continue;
+            }
+        }
+        dpt_status st = s->values(s->ctx, range, s->buffer);
         if (st != DPT_OK)
             return st;
-        if (it->where == IN_CELLS)
-            here = count_equal(s->buffer, range.n, it->prefix);
-        for (int64_t i = 0; nth <= here && i < range.n; i++)
-            if (magnitude(s->buffer[i]) == it->prefix && --nth == 0) {
-                cut->tensor = range.tensor;
-                cut->ig = range.ig + i;
-                return DPT_OK;
-            }
-        nth -= here;
+        int64_t at = quantile_nth_equal(s, range, it, &nth);
+        if (at >= 0) {
+            cut->tensor = range.tensor;
+            cut->ig = range.ig + at;
+            return DPT_OK;
+        }
     }
     return dpt_error(DPT_ERR_INTERNAL, "values changed while a quantile was selected");
 }
@@ -271,7 +357,6 @@ static dpt_status find_places(selection *s, int64_t *equal, int64_t *places, dpt
             continue;
         dpt_cut cut = {.bits = it->prefix};
         st = quantile_find_equal(s, it, nth, &cut);
-        DPT_ASSERT(st != DPT_OK || s->group_of[cut.tensor] == it->group);
         places[2 * i] = cut.tensor;
         places[2 * i + 1] = cut.ig;
     }
@@ -327,12 +412,16 @@ int64_t dpt_quantile_first(const search *searches, int64_t n, int group) {
 
 /* Fill in size and ends of the groups. */
 static void measure_groups(const selection *s, int64_t n) {
-    for (int t = 0; t < s->shard->ntensors; t++) {
-        int64_t numel = s->shard->catalog->tensors[t].numel;
-        int64_t i = s->group_of[t] < 0 ? n : dpt_quantile_first(s->searches, n, s->group_of[t]);
-        if (i == n || numel == 0)
+    int units = s->parts != NULL ? s->parts->count : s->shard->ntensors;
+    for (int u = 0; u < units; u++) {
+        int t = s->parts != NULL ? s->parts->items[u].tensor : u;
+        int64_t elements = s->shard->catalog->tensors[t].numel;
+        if (s->parts != NULL)
+            elements = s->parts->items[u].layout.rows * s->parts->items[u].layout.cols;
+        int64_t i = s->group_of[u] < 0 ? n : dpt_quantile_first(s->searches, n, s->group_of[u]);
+        if (i == n || elements == 0)
             continue;
-        s->searches[i].elements += numel;
+        s->searches[i].elements += elements;
         s->searches[i].last_tensor = t;
         if (s->searches[i].first_tensor < 0)
             s->searches[i].first_tensor = t;
@@ -348,12 +437,29 @@ static void measure_groups(const selection *s, int64_t n) {
     }
 }
 
+/* Most units of an own cell. */
+static int64_t quantile_most_units(const selection *s) {
+    const int64_t *own = s->shard->rank_first + s->comm->rank;
+    int64_t most = 1;
+    for (int64_t c = own[0]; s->parts != NULL && c < own[1]; c++) {
+        int begin, end;
+        dpt_quantile_units(s, dpt_shard_cell(s->shard, c), &begin, &end);
+        most = end - begin > most ? end - begin : most;
+    }
+    return most;
+}
+
 static dpt_status begin(selection *s, int64_t n, const dpt_quantile_target *targets) {
     s->searches = dpt_mem_alloc(n, sizeof *s->searches, "quantile searches");
     s->slots = dpt_mem_alloc(n, sizeof *s->slots, "quantile searches");
     s->buffer = dpt_mem_alloc(DPT_CELL, sizeof *s->buffer, "quantile values");
     s->scratch = dpt_mem_alloc(TABLES * TOP_BINS, sizeof *s->scratch, "histogram of a cell");
-    if (s->searches == NULL || s->slots == NULL || s->buffer == NULL || s->scratch == NULL)
+    int64_t units = quantile_most_units(s);
+    s->unit_at = dpt_mem_alloc(units + 1, sizeof *s->unit_at, "quantile values");
+    if (units > 1)
+        s->split = dpt_mem_alloc(DPT_CELL, sizeof *s->split, "quantile values");
+    if (s->searches == NULL || s->slots == NULL || s->buffer == NULL || s->scratch == NULL ||
+        s->unit_at == NULL || (units > 1 && s->split == NULL))
         return DPT_ERR_OUTPUT;
     for (int64_t i = 0; i < n; i++)
         s->searches[i] = (search){.target = i,
@@ -401,14 +507,20 @@ static uint64_t quantile_hash_targets(const dpt_quantile_target *targets, int64_
     return dpt_hash_value(&hash);
 }
 
-dpt_status dpt_quantile_select(const dpt_comm *comm, const dpt_shard *shard, const int *group_of,
-                               int64_t ntargets, const dpt_quantile_target *targets,
-                               dpt_quantile_values_fn values, void *ctx, dpt_cut *cuts) {
+dpt_status dpt_quantile_select(const dpt_comm *comm, const dpt_shard *shard, const dpt_parts *parts,
+                               const int *group_of, int64_t ntargets,
+                               const dpt_quantile_target *targets, dpt_quantile_values_fn values,
+                               void *ctx, dpt_cut *cuts) {
     DPT_ASSERT_SAME(comm, ntargets);
     DPT_ASSERT_SAME(comm, quantile_hash_targets(targets, ntargets));
-    DPT_ASSERT_SAME_ARRAY(comm, group_of, shard->ntensors);
-    selection s = {
-        .comm = comm, .shard = shard, .group_of = group_of, .values = values, .ctx = ctx};
+    DPT_ASSERT_SAME(comm, parts != NULL ? parts->count : -1);
+    DPT_ASSERT_SAME_ARRAY(comm, group_of, parts != NULL ? parts->count : shard->ntensors);
+    selection s = {.comm = comm,
+                   .shard = shard,
+                   .parts = parts,
+                   .group_of = group_of,
+                   .values = values,
+                   .ctx = ctx};
     dpt_status st = dpt_agree(comm, begin(&s, ntargets, targets));
     search *all = s.searches;
     for (int64_t from = 0, to; st == DPT_OK && from < ntargets; from = to) {
@@ -427,6 +539,8 @@ dpt_status dpt_quantile_select(const dpt_comm *comm, const dpt_shard *shard, con
     dpt_mem_free(all);
     dpt_mem_free(s.slots);
     dpt_mem_free(s.buffer);
+    dpt_mem_free(s.split);
+    dpt_mem_free(s.unit_at);
     dpt_mem_free(s.scratch);
     dpt_mem_free(s.counts);
     dpt_mem_free(s.here);

@@ -54,54 +54,86 @@ typedef struct bracket {
     int64_t above, at_high, inside, at_low;
 } bracket;
 
-/* The sample of a cell of n values. */
-static int64_t sample_size(int64_t n) {
-    int64_t rest = n % STRIDE;
-    return n / STRIDE * SAMPLE + (rest < SAMPLE ? rest : SAMPLE);
+/* First search of the group of a unit, or their number. */
+static int64_t searches_of_unit(const selection *s, int unit) {
+    int group = s->group_of[unit];
+    return group < 0 ? s->count : dpt_quantile_first(s->searches, s->count, group);
 }
 
-/* Lists of the samples of this rank's groups, in the places of their first searches. */
-static dpt_status bracket_take_sample(const selection *s, magnitudes *lists) {
-    const int64_t *own = s->shard->rank_first + s->comm->rank;
+/* Searches of all units of a run: whether there are any. */
+static bool bracket_is_searched(const selection *s, dpt_range range) {
+    int begin, end;
+    dpt_quantile_units(s, range, &begin, &end);
+    for (int u = begin; u < end; u++)
+        if (searches_of_unit(s, u) < s->count)
+            return true;
+    return false;
+}
+
+/* Count the sample of a cell, by the first search of each group. */
+static void bracket_count_sample(const selection *s, dpt_range cell, int64_t *sizes) {
+    int begin, end;
+    for (int64_t at = 0; at < cell.n; at += STRIDE) {
+        dpt_range run = {cell.tensor, cell.ig + at, cell.n - at < SAMPLE ? cell.n - at : SAMPLE};
+        dpt_quantile_units(s, run, &begin, &end);
+        dpt_quantile_count_units(s, run);
+        for (int u = begin; u < end; u++)
+            if (searches_of_unit(s, u) < s->count)
+                sizes[searches_of_unit(s, u)] += s->unit_at[u - begin + 1] - s->unit_at[u - begin];
+    }
+}
+
+/* Add the sample of a cell to the lists of its groups. */
+static dpt_status bracket_sample_cell(selection *s, dpt_range cell, magnitudes *lists) {
     dpt_status st = DPT_OK;
-    for (int pass = 0; pass < 2; pass++)
-        for (int64_t c = own[0]; st == DPT_OK && c < own[1]; c++) {
-            dpt_range cell = dpt_shard_cell(s->shard, c);
-            int group = s->group_of[cell.tensor];
-            int64_t i = group < 0 ? s->count : dpt_quantile_first(s->searches, s->count, group);
+    int begin, end;
+    for (int64_t at = 0; st == DPT_OK && at < cell.n; at += STRIDE) {
+        dpt_range run = {cell.tensor, cell.ig + at, cell.n - at < SAMPLE ? cell.n - at : SAMPLE};
+        if (!bracket_is_searched(s, run))
+            continue;
+        const float *values = dpt_quantile_load(s, run, &st);
+        dpt_quantile_units(s, run, &begin, &end);
+        for (int u = begin; st == DPT_OK && u < end; u++) {
+            int64_t i = searches_of_unit(s, u);
             if (i == s->count)
                 continue;
             magnitudes *list = &lists[i];
-            if (pass == 0) {
-                list->room += sample_size(cell.n);
-                continue;
-            }
             if (list->bits == NULL)
                 list->bits = dpt_mem_alloc(list->room, sizeof *list->bits, "sample of values");
-            st = list->bits != NULL ? DPT_OK : DPT_ERR_OUTPUT;
-            for (int64_t at = 0; st == DPT_OK && at < cell.n; at += STRIDE) {
-                int64_t n = cell.n - at < SAMPLE ? cell.n - at : SAMPLE;
-                st = s->values(s->ctx, (dpt_range){cell.tensor, cell.ig + at, n}, s->buffer);
-                DPT_ASSERT(list->count + n <= list->room);
-                for (int64_t j = 0; st == DPT_OK && j < n; j++)
-                    list->bits[list->count++] = magnitude(s->buffer[j]);
-            }
+            if (list->bits == NULL)
+                return DPT_ERR_OUTPUT;
+            for (int64_t j = s->unit_at[u - begin]; j < s->unit_at[u - begin + 1]; j++)
+                list->bits[list->count++] = magnitude(values[j]);
+            DPT_ASSERT(list->count <= list->room);
         }
+    }
     return st;
 }
 
-/* Size of the sample of each search's group on all ranks. */
-static void sum_samples(const selection *s, int64_t *sizes) {
-    for (int64_t c = 0; c < s->shard->cells; c++) {
-        dpt_range cell = dpt_shard_cell(s->shard, c);
-        int group = s->group_of[cell.tensor];
-        int64_t i = group < 0 ? s->count : dpt_quantile_first(s->searches, s->count, group);
-        if (i < s->count)
-            sizes[i] += sample_size(cell.n);
-    }
-    for (int64_t i = 1; i < s->count; i++)
+/* Lists of the samples of this rank's groups, in the places of their first searches. */
+static dpt_status bracket_take_sample(selection *s, magnitudes *lists) {
+    const int64_t *own = s->shard->rank_first + s->comm->rank;
+    int64_t *rooms = dpt_mem_zalloc(s->count, sizeof *rooms, "sample of values");
+    dpt_status st = rooms != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+    for (int64_t c = own[0]; st == DPT_OK && c < own[1]; c++)
+        bracket_count_sample(s, dpt_shard_cell(s->shard, c), rooms);
+    for (int64_t i = 0; st == DPT_OK && i < s->count; i++)
+        lists[i].room = rooms[i];
+    for (int64_t c = own[0]; st == DPT_OK && c < own[1]; c++)
+        st = bracket_sample_cell(s, dpt_shard_cell(s->shard, c), lists);
+    dpt_mem_free(rooms);
+    return st;
+}
+
+/* Size of the sample of each search's group on all ranks. Collective. */
+static dpt_status sum_samples(const selection *s, const magnitudes *lists, int64_t *sizes) {
+    for (int64_t i = 0; i < s->count; i++)
+        sizes[i] = lists[i].count;
+    dpt_status st = dpt_agree(s->comm, dpt_comm_sum_i64(s->comm, sizes, s->count));
+    for (int64_t i = 1; st == DPT_OK && i < s->count; i++)
         if (s->searches[i].group == s->searches[i - 1].group)
             sizes[i] = sizes[i - 1];
+    return st;
 }
 
 /* Ranks in the sample between which a search ends. In a random sample of size m the wanted entry
@@ -124,13 +156,14 @@ static dpt_status set_brackets(selection *s, const magnitudes *lists, bracket *f
     slot *slots = dpt_mem_alloc(2 * n, sizeof *slots, "brackets");
     bool made = sizes != NULL && ends != NULL && slots != NULL;
     dpt_status st = dpt_agree(s->comm, made ? DPT_OK : DPT_ERR_OUTPUT);
+    if (st == DPT_OK)
+        st = sum_samples(s, lists, sizes);
     if (st == DPT_OK) {
         selection sampled = *s;
         sampled.searches = ends;
         sampled.slots = slots;
         sampled.count = 0;
         sampled.lists = lists;
-        sum_samples(s, sizes);
         for (int64_t i = 0; i < n; i++) {
             int64_t at[2];
             found[i] = (bracket){.low = -1, .high = INT32_MAX};
@@ -220,63 +253,93 @@ static bool make_room(magnitudes *list, int64_t more, int64_t maximum) {
 }
 
 /* One step of a cell for the searches [first, first + n) of its group. */
-static bool sift_step(const selection *s, int64_t length, int64_t first, int64_t n, int64_t maximum,
-                      bracket *ends) {
+static bool sift_step(const selection *s, const float *values, int64_t length, int64_t first,
+                      int64_t n, int64_t maximum, bracket *ends) {
     for (int64_t at = 0; at < length; at += RUN) {
         int run = (int)(length - at < RUN ? length - at : RUN);
         for (int64_t i = first; i < first + n; i++) {
             magnitudes *list = &s->found.lists[i];
             if (!make_room(list, RUN, maximum))
                 return false;
-            list->count += sift(s->buffer + at, run, &ends[i], list->bits + list->count);
+            list->count += sift(values + at, run, &ends[i], list->bits + list->count);
             DPT_ASSERT(list->count == ends[i].inside && list->count <= list->room);
         }
     }
     return true;
 }
 
-/* One own cell for the searches [first, first + n) of its group. */
-static dpt_status sift_cell(const selection *s, dpt_range cell, int64_t first, int64_t n,
-                            int64_t maximum, bracket *ends, share *shares, bool *whole) {
-    dpt_status st = DPT_OK;
-    for (int64_t i = 0; i < n; i++)
-        shares[i] = (share){/* after minus before: 32 bits hold the counts of one cell */
-                            .at_high = -(uint32_t)ends[first + i].at_high,
-                            .at_low = -(uint32_t)ends[first + i].at_low};
-    for (int64_t at = 0; st == DPT_OK && *whole && at < cell.n; at += STEP) {
-        int64_t length = cell.n - at < STEP ? cell.n - at : STEP;
-        st = s->values(s->ctx, (dpt_range){cell.tensor, cell.ig + at, length}, s->buffer);
-        if (st == DPT_OK)
-            *whole = sift_step(s, length, first, n, maximum, ends);
-    }
-    for (int64_t i = 0; i < n; i++) {
-        shares[i].at_high += (uint32_t)ends[first + i].at_high; /* modulo 2^32 */
-        shares[i].at_low += (uint32_t)ends[first + i].at_low;
-        shares[i].list_end = s->found.lists[first + i].count;
-        DPT_ASSERT(shares[i].at_high <= cell.n && shares[i].at_low <= cell.n);
-    }
-    return st;
-}
-
-/* Searches of the group of a cell: [*first, *first + n). */
-static int64_t searches_of(const selection *s, dpt_range cell, int64_t *first) {
-    int group = s->group_of[cell.tensor];
+/* Searches of the group of a unit: [*first, *first + n). */
+static int64_t searches_of(const selection *s, int unit, int64_t *first) {
     int64_t n = 0;
-    *first = group < 0 ? s->count : dpt_quantile_first(s->searches, s->count, group);
-    while (*first + n < s->count && s->searches[*first + n].group == group)
+    *first = searches_of_unit(s, unit);
+    while (*first + n < s->count && s->searches[*first + n].group == s->group_of[unit])
         n++;
     return n;
 }
 
+/* Set the shares of a cell's searches, unit by unit, to what the brackets hold now, negative before the cell. */
+static void bracket_set_shares(const selection *s, dpt_range cell, const bracket *ends, bool after,
+                               share *shares) {
+    int begin, end;
+    dpt_quantile_units(s, cell, &begin, &end);
+    for (int u = begin; u < end; u++) {
+        int64_t first, n = searches_of(s, u, &first);
+        for (int64_t i = 0; i < n; i++, shares++) {
+            const bracket *b = &ends[first + i];
+            if (!after) {
+                *shares = (share){/* after minus before: 32 bits hold the counts of one cell */
+                                  .at_high = -(uint32_t)b->at_high,
+                                  .at_low = -(uint32_t)b->at_low};
+                continue;
+            }
+            shares->at_high += (uint32_t)b->at_high; /* modulo 2^32 */
+            shares->at_low += (uint32_t)b->at_low;
+            shares->list_end = s->found.lists[first + i].count;
+            DPT_ASSERT(shares->at_high <= cell.n && shares->at_low <= cell.n);
+        }
+    }
+}
+
+/* One own cell for the searches of its groups. */
+static dpt_status sift_cell(selection *s, dpt_range cell, int64_t maximum, bracket *ends,
+                            share *shares, bool *whole) {
+    dpt_status st = DPT_OK;
+    bracket_set_shares(s, cell, ends, false, shares);
+    for (int64_t at = 0; st == DPT_OK && *whole && at < cell.n; at += STEP) {
+        dpt_range run = {cell.tensor, cell.ig + at, cell.n - at < STEP ? cell.n - at : STEP};
+        int begin, end;
+        const float *values = dpt_quantile_load(s, run, &st);
+        dpt_quantile_units(s, run, &begin, &end);
+        for (int u = begin; u < end && *whole && st == DPT_OK; u++) {
+            int64_t first, n = searches_of(s, u, &first);
+            const int64_t *unit = s->unit_at + (u - begin);
+            if (n > 0)
+                *whole = sift_step(s, values + unit[0], unit[1] - unit[0], first, n, maximum, ends);
+        }
+    }
+    bracket_set_shares(s, cell, ends, true, shares);
+    return st;
+}
+
+/* How many shares a cell has; where those of a group begin when it is `group`. */
+static int64_t shares_of(const selection *s, dpt_range cell, int group) {
+    int begin, end;
+    int64_t total = 0, first;
+    dpt_quantile_units(s, cell, &begin, &end);
+    for (int u = begin; u < end && (group < 0 || s->group_of[u] != group); u++)
+        total += searches_of(s, u, &first);
+    return total;
+}
+
 static dpt_status make_shares(selection *s) {
     const int64_t *own = s->shard->rank_first + s->comm->rank;
-    int64_t total = 0, first;
+    int64_t total = 0;
     s->found.first = dpt_mem_alloc(own[1] - own[0], sizeof *s->found.first, "brackets");
     if (s->found.first == NULL)
         return DPT_ERR_OUTPUT;
     for (int64_t c = own[0]; c < own[1]; c++) {
         s->found.first[c - own[0]] = total;
-        total += searches_of(s, dpt_shard_cell(s->shard, c), &first);
+        total += shares_of(s, dpt_shard_cell(s->shard, c), -1);
     }
     s->found.shares = dpt_mem_alloc(total, sizeof *s->found.shares, "brackets");
     return s->found.shares != NULL ? DPT_OK : DPT_ERR_OUTPUT;
@@ -290,25 +353,37 @@ static dpt_status sift_cells(selection *s, bracket *ends, bool *whole) {
     *whole = true;
     for (int64_t c = own[0]; st == DPT_OK && *whole && c < own[1]; c++) {
         dpt_range cell = dpt_shard_cell(s->shard, c);
-        int64_t first, n = searches_of(s, cell, &first);
-        if (n > 0)
-            st = sift_cell(s, cell, first, n, maximum, ends,
-                           s->found.shares + s->found.first[c - own[0]], whole);
+        if (bracket_is_searched(s, cell))
+            st = sift_cell(s, cell, maximum, ends, s->found.shares + s->found.first[c - own[0]],
+                           whole);
     }
     return st;
 }
 
+/* The share of a search in an own cell; NULL where no unit of its group is in it. */
+static const share *share_of(const selection *s, const search *it, int64_t cell) {
+    const int64_t *own = s->shard->rank_first + s->comm->rank;
+    dpt_range range = dpt_shard_cell(s->shard, cell);
+    int64_t before = shares_of(s, range, it->group);
+    bool has = false;
+    int begin, end;
+    dpt_quantile_units(s, range, &begin, &end);
+    for (int u = begin; u < end; u++)
+        has = has || s->group_of[u] == it->group;
+    return has ? s->found.shares + s->found.first[cell - own[0]] + before + it->place : NULL;
+}
+
 int64_t dpt_quantile_equal(const selection *s, const search *it, int64_t cell) {
     const int64_t *own = s->shard->rank_first + s->comm->rank;
-    const share *shares = s->found.shares + it->place;
-    const share *here = &shares[s->found.first[cell - own[0]]];
+    const share *here = share_of(s, it, cell), *last = NULL;
     if (it->where != WITHIN)
         return it->where == AT_HIGH_END ? here->at_high : here->at_low;
-    int64_t begin = 0, equal = 0;
-    for (int64_t c = cell - 1; c >= own[0] && begin == 0;
-         c--) /* of the group: others may be between */
-        if (s->group_of[dpt_shard_cell(s->shard, c).tensor] == it->group)
-            begin = shares[s->found.first[c - own[0]]].list_end;
+    int64_t equal = 0;
+    int64_t begin = s->shard->first_cell[it->first_tensor];
+    begin = begin > own[0] ? begin : own[0];
+    for (int64_t c = cell - 1; c >= begin && last == NULL; c--) /* others may be between */
+        last = share_of(s, it, c);
+    begin = last != NULL ? last->list_end : 0;
     DPT_ASSERT(begin <= here->list_end && here->list_end <= s->found.lists[it->list].count);
     for (int64_t i = begin; i < here->list_end; i++)
         equal += s->found.lists[it->list].bits[i] == it->prefix;

@@ -55,7 +55,8 @@ typedef struct brackets {
 typedef struct selection {
     const dpt_comm *comm;
     const dpt_shard *shard;
-    const int *group_of;
+    const dpt_parts *parts; /* NULL: a unit is a tensor, else a part of one */
+    const int *group_of;    /* (units) */
     dpt_quantile_values_fn values;
     void *ctx;
     search *searches; /* by group, then count */
@@ -64,6 +65,8 @@ typedef struct selection {
     slot *slots;             /* by group, then prefix */
     int64_t nslots;
     float *buffer;     /* one cell */
+    float *split;      /* the same by unit, where a cell may hold several; else NULL */
+    int64_t *unit_at;  /* (most units of a cell, and one) where each begins */
     int64_t *counts;   /* histograms by slot, of all ranks after a pass */
     int64_t *here;     /* the same of this rank alone */
     int64_t ncounts;   /* allocated in each */
@@ -91,6 +94,16 @@ int64_t dpt_quantile_equal(const selection *s, const search *it, int64_t cell);
 
 /** Release what a bracket left. Local. */
 void dpt_quantile_bracket_free(selection *s);
+
+/** Units of a run: [*begin, *end). Local. */
+void dpt_quantile_units(const selection *s, dpt_range range, int *begin, int *end);
+
+/** Values of a run by unit: those of unit `begin` + i, in the order of their elements, are [unit_at[i],
+ * unit_at[i + 1]) of what is returned; NULL on error. Local. */
+const float *dpt_quantile_load(selection *s, dpt_range range, dpt_status *st);
+
+/** Set unit_at for a run. Local. */
+void dpt_quantile_count_units(const selection *s, dpt_range range);
 
 /** First search of a group in the sorted list, or n. Local. */
 int64_t dpt_quantile_first(const search *searches, int64_t n, int group);

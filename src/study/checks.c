@@ -87,6 +87,7 @@ static void warn_of_idle(const dpt_job *job, const dpt_edit_input *input) {
 static dpt_status check_edits(dpt_inputs *in, int ranks) {
     dpt_edit_input input = {.pre = dpt_pair_source(&in->pair),
                             .post = dpt_store_source(in->post),
+                            .parts = &in->parts,
                             .comparable = in->pair.comparable,
                             .selected = in->selected};
     dpt_status st = DPT_OK;

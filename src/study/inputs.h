@@ -6,6 +6,7 @@
 #include "deltapath/store/store.h"
 #include "deltapath/job/job.h"
 #include "deltapath/tensor/pair.h"
+#include "deltapath/tensor/part.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -17,6 +18,7 @@ typedef struct dpt_inputs {
     dpt_store *post;
     const dpt_catalog *catalog; /**< that of post; borrowed from the store */
     dpt_pair pair;
+    dpt_parts parts;         /**< matrices of the catalog */
     bool *selected;          /**< (tensors) by the patterns of the job */
     dpt_catalog out_catalog; /**< post with the types of the output */
     dpt_dataset *data;       /**< (job->ndata) */

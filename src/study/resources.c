@@ -364,8 +364,8 @@ dpt_status dpt_resources_plan(const dpt_inputs *in, int ranks, int64_t budget, d
         st = dpt_plane_bytes(in, &shard, &out->plane_cells, &out->plane_blocks);
     dpt_shard_destroy(&shard);
     for (int e = 0; e < in->job->nedits && st == DPT_OK; e++) {
-        int64_t need = dpt_edit_bytes(&in->job->edits[e].spec, in->catalog, in->selected, ranks,
-                                      in->job->svd_group);
+        int64_t need = dpt_edit_bytes(&in->job->edits[e].spec, in->catalog, &in->parts,
+                                      in->selected, ranks, in->job->svd_group);
         out->edit = need > out->edit ? need : out->edit;
     }
     out->edit += dpt_store_adapter_bytes(in->pre) + dpt_store_adapter_bytes(in->post);

@@ -116,6 +116,7 @@ static dpt_edit_input edit_input(study *s) {
                             .shard = &s->shard,
                             .pre = dpt_pair_source(&s->inputs.pair),
                             .post = dpt_store_source(s->inputs.post),
+                            .parts = &s->inputs.parts,
                             .comparable = s->inputs.pair.comparable,
                             .selected = s->inputs.selected,
                             .svd_group = s->job->svd_group};

@@ -110,11 +110,9 @@ static dpt_status set_edit_statistics(const dpt_inputs *in, const dpt_edit_repor
             .slope_se = from->slope_se};
     }
     dpt_status st = DPT_OK;
-    for (int t = 0; t < report->ntensors && report->nsingular > 0 && st == DPT_OK; t++) {
-        int64_t first = report->singular_first[t];
-        int64_t count = report->singular_first[t + 1] - first;
-        if (count > 0)
-            st = dpt_result_add_spectrum(out, t, count, report->singular + first);
+    for (int64_t i = 0; i < report->nspectra && st == DPT_OK; i++) {
+        const dpt_edit_spectrum *from = &report->spectra[i];
+        st = dpt_result_add_spectrum(out, from->tensor, from->rank, report->singular + from->first);
     }
     return st;
 }
@@ -523,6 +521,7 @@ static void unit_set_hessian(const dpt_central *hessian, dpt_result *out) {
 static void unit_set_size(const dpt_inputs *in, const dpt_edit_spec *spec,
                           const dpt_edit_report *report, dpt_result *out) {
     const dpt_edit_input input = {.post = {.catalog = in->catalog},
+                                  .parts = &in->parts,
                                   .comparable = in->pair.comparable,
                                   .selected = in->selected};
     const double *values = spec->stages[0].tensor_values;

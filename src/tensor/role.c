@@ -165,14 +165,14 @@ bool dpt_role_has_experts(const dpt_tensor_info *info) {
     return named && role_number(parts, count, experts) < 0 && info->ndim == (bias ? 2 : 3);
 }
 
+bool dpt_role_is_matrix(const dpt_tensor_info *info) {
+    return dpt_role_has_experts(info) ? info->ndim == 3 : info->ndim == 2;
+}
+
 bool dpt_role_is_linear(const dpt_tensor_info *info) {
     static const char *const others[] = {"embed", "lm_head",    "wte",  "wpe",
                                          "norm",  "classifier", "score"};
-    role_component parts[COMPONENTS_MAX];
-    int count = role_split(info->name, parts);
-    bool matrix = info->ndim == 2 || (info->ndim == 3 && dpt_role_has_experts(info));
-    if (!matrix || role_ends(parts[count - 1], "bias") ||
-        dpt_role_of(info->name).kind == DPT_ROLE_ROUTER)
+    if (!dpt_role_is_matrix(info) || dpt_role_of(info->name).kind == DPT_ROLE_ROUTER)
         return false;
     for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
         if (strstr(info->name, others[i]) != NULL)

@@ -88,8 +88,9 @@ static dpt_status take_quantiles(dpt_diff *d, int first, int end) {
     }
     if (count == 0)
         return DPT_OK;
-    dpt_status st = dpt_agree(d->comm, dpt_quantile_select(d->comm, &d->shard, d->group_of, count,
-                                                           targets, quantile_values, d, cuts));
+    dpt_status st =
+        dpt_agree(d->comm, dpt_quantile_select(d->comm, &d->shard, NULL, d->group_of, count,
+                                               targets, quantile_values, d, cuts));
     for (int64_t i = 0; i < count && st == DPT_OK; i++) {
         float value;
         memcpy(&value, &cuts[i].bits, sizeof value);

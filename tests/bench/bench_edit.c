@@ -24,6 +24,7 @@ typedef struct bench {
     dpt_shard shard;
     bool comparable[TENSORS];
     dpt_field *pre, *post, *out;
+    dpt_parts parts;
     dpt_edit_input input;
     int64_t own; /* elements of this rank */
     float *a, *b, *c;
@@ -70,6 +71,8 @@ static dpt_status setup(bench *b) {
     }
     memset(b->comparable, 1, sizeof b->comparable);
     if (st == DPT_OK)
+        st = dpt_parts_create(&b->catalog, 0, &b->parts);
+    if (st == DPT_OK)
         st = dpt_shard_create(&b->catalog, test_comm.size, &b->shard);
     if (st == DPT_OK)
         st = dpt_field_create(&test_comm, &b->catalog, &b->shard, &b->pre);
@@ -84,6 +87,7 @@ static dpt_status setup(bench *b) {
                                 .shard = &b->shard,
                                 .pre = dpt_field_source(b->pre),
                                 .post = dpt_field_source(b->post),
+                                .parts = &b->parts,
                                 .comparable = b->comparable};
     b->floats = b->own / 2;
     b->a = dpt_mem_zalloc(b->floats + 1, sizeof(float), "triad");

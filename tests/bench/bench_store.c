@@ -113,16 +113,21 @@ static dpt_status dare(dpt_store *pre, dpt_store *post, const dpt_shard *shard, 
     dpt_status st = dpt_edit_stage_set(&spec.stages[0], "p", "0.9");
     if (st == DPT_OK)
         st = dpt_pair_create(&from, &to, DPT_MISMATCH_ERROR, &pair, &report);
+    dpt_parts parts = {.count = 0};
+    if (st == DPT_OK)
+        st = dpt_parts_create(catalog, 0, &parts);
     if (st == DPT_OK) {
         dpt_edit_input input = {.comm = &comm,
                                 .shard = shard,
                                 .pre = dpt_pair_source(&pair),
                                 .post = dpt_store_source(post),
+                                .parts = &parts,
                                 .comparable = pair.comparable,
                                 .selected = selected};
         st = dpt_edit_run(&spec, &input, sink, NULL);
         dpt_pair_destroy(&pair);
     }
+    dpt_parts_destroy(&parts);
     dpt_mem_free(report);
     free(selected);
     return st;

@@ -102,7 +102,7 @@ static dpt_status run_collective(const dpt_comm *comm) {
     dpt_quantile_target target = {.group = 0, .count = shape[0] * shape[1] / 2};
     double start = dpt_log_seconds();
     if (st == DPT_OK)
-        st = dpt_quantile_select(comm, &shard, group_of, 1, &target, give, NULL, &cut);
+        st = dpt_quantile_select(comm, &shard, NULL, group_of, 1, &target, give, NULL, &cut);
     double seconds = dpt_log_seconds() - start;
     if (comm->rank == 0)
         printf("%-28s %7.2f G elements/s on %d ranks\n", "exact median of |x|",

@@ -11,11 +11,14 @@
 
 #include <string.h>
 
+enum { PAIR_HEADS = 4 }; /* of GPT-NeoX's fused projections */
+
 typedef struct pair {
     dpt_catalog catalog, out_catalog;
     dpt_shard shard;
     bool *comparable;
     dpt_field *pre, *post, *out;
+    dpt_parts parts;
     dpt_edit_input input;
     dpt_sink sink;
 } pair;
@@ -81,10 +84,12 @@ static inline void pair_create_of(pair *p, dpt_dtype in, dpt_dtype out, int coun
     assert_int_equal(dpt_field_create(&test_comm, &p->catalog, &p->shard, &p->post), DPT_OK);
     assert_int_equal(dpt_field_create(&test_comm, &p->out_catalog, &p->shard, &p->out), DPT_OK);
     pair_fill(p, in);
+    assert_int_equal(dpt_parts_create(&p->catalog, PAIR_HEADS, &p->parts), DPT_OK);
     p->input = (dpt_edit_input){.comm = &test_comm,
                                 .shard = &p->shard,
                                 .pre = dpt_field_source(p->pre),
                                 .post = dpt_field_source(p->post),
+                                .parts = &p->parts,
                                 .comparable = p->comparable};
     p->sink = dpt_field_sink(p->out);
 }
@@ -115,6 +120,7 @@ static inline void pair_destroy(pair *p) {
     dpt_field_destroy(p->out);
     dpt_mem_free(p->comparable);
     dpt_shard_destroy(&p->shard);
+    dpt_parts_destroy(&p->parts);
     dpt_catalog_destroy(&p->catalog);
     dpt_catalog_destroy(&p->out_catalog);
 }

@@ -80,7 +80,7 @@ static void statistics_are_right(void **state) {
             assert_true(report.stats[t].scale == 4.0);
             assert_true(isnan(report.stats[t].residual));
         }
-    assert_int_equal(report.nsingular, 0);
+    assert_int_equal(report.nspectra, 0);
     /* The same bits as one rank alone: the golden value of a sum over two cells. */
     double norm = report.stats[find(&p, "model.layers.0.mlp.down_proj.weight")].delta_norm;
     if (norm != 0x1.2877cc231da72p+3)

@@ -161,8 +161,8 @@ static void cuts_equal_a_sort(void **state) {
                     (dpt_quantile_target){.group = g == 0 ? 7 : 2, .count = counts[i]};
         }
         dpt_cut cuts[2 * PER_GROUP];
-        assert_int_equal(dpt_quantile_select(&test_comm, &f.shard, group_of, 2 * PER_GROUP, targets,
-                                             give, &f, cuts),
+        assert_int_equal(dpt_quantile_select(&test_comm, &f.shard, NULL, group_of, 2 * PER_GROUP,
+                                             targets, give, &f, cuts),
                          DPT_OK);
         for (int i = 0; i < 2 * PER_GROUP; i++)
             expect_cut(&cuts[i], sorted[i % 2], n[i % 2], targets[i].count);
@@ -192,7 +192,7 @@ static void reads_are_few(void **state) {
         dpt_quantile_target target = {.group = 0, .count = 1234567};
         dpt_cut cut;
         assert_int_equal(
-            dpt_quantile_select(&test_comm, &f.shard, group_of, 1, &target, give, &f, &cut),
+            dpt_quantile_select(&test_comm, &f.shard, NULL, group_of, 1, &target, give, &f, &cut),
             DPT_OK);
         int64_t own = own_values(&f), passes = kind == MISLEADING || kind == APART ? 4 : 1;
         if (kind != APART) /* given up on the way */
@@ -215,7 +215,7 @@ static void a_group_for_each_tensor(void **state) {
         targets[t] = (dpt_quantile_target){.group = t, .count = (numel[t] * 3 + 5) / 10};
     }
     assert_int_equal(
-        dpt_quantile_select(&test_comm, &f.shard, group_of, TENSORS, targets, give, &f, cuts),
+        dpt_quantile_select(&test_comm, &f.shard, NULL, group_of, TENSORS, targets, give, &f, cuts),
         DPT_OK);
     for (int t = 0; t < TENSORS; t++) {
         int64_t n;
@@ -224,8 +224,8 @@ static void a_group_for_each_tensor(void **state) {
         free(sorted);
     }
     same_everywhere(cuts, TENSORS);
-    assert_int_equal(dpt_quantile_select(&test_comm, &f.shard, group_of, 0, NULL, give, &f, NULL),
-                     DPT_OK);
+    assert_int_equal(
+        dpt_quantile_select(&test_comm, &f.shard, NULL, group_of, 0, NULL, give, &f, NULL), DPT_OK);
     stop(&f);
 }
 
@@ -242,7 +242,8 @@ static void many_targets(void **state) {
         targets[i] =
             i % 2 ? (dpt_quantile_target){3, (int64_t)i * 10} : (dpt_quantile_target){1, i / 5};
     assert_int_equal(
-        dpt_quantile_select(&test_comm, &f.shard, group_of, MANY, targets, give, &f, cuts), DPT_OK);
+        dpt_quantile_select(&test_comm, &f.shard, NULL, group_of, MANY, targets, give, &f, cuts),
+        DPT_OK);
     int64_t n[2];
     entry *sorted[2] = {sort_group(SPREAD, group_of, 1, &n[0]),
                         sort_group(SPREAD, group_of, 3, &n[1])};
@@ -274,7 +275,7 @@ static void errors_are_agreed(void **state) {
     static const dpt_quantile_target bad[] = {{0, -1}, {0, INT64_MAX}, {1, 1}, {-1, 0}};
     for (int i = 0; i < 4; i++) {
         assert_int_equal(
-            dpt_quantile_select(&test_comm, &f.shard, group_of, 1, &bad[i], give, &f, &cut),
+            dpt_quantile_select(&test_comm, &f.shard, NULL, group_of, 1, &bad[i], give, &f, &cut),
             DPT_ERR_INTERNAL);
         dpt_error_clear();
     }
@@ -284,7 +285,7 @@ static void errors_are_agreed(void **state) {
             continue; /* a rank without cells reads nothing */
         f.fail_rank = culprit;
         assert_int_equal(
-            dpt_quantile_select(&test_comm, &f.shard, group_of, 1, &target, give, &f, &cut),
+            dpt_quantile_select(&test_comm, &f.shard, NULL, group_of, 1, &target, give, &f, &cut),
             DPT_ERR_INPUT);
         char expected[64];
         snprintf(expected, sizeof expected, "[rank %d] NaN in tensor", culprit);

@@ -4,6 +4,7 @@
 #include "deltapath/comm/comm.h"
 #include "deltapath/tensor/catalog.h"
 #include "deltapath/tensor/field.h"
+#include "deltapath/tensor/part.h"
 #include "deltapath/tensor/shard.h"
 
 #include <stdbool.h>
@@ -123,6 +124,7 @@ typedef struct dpt_edit_input {
     const char *pre_name, *post_name; /**< for messages, such as paths; or NULL */
     const dpt_shard *shard;           /**< cells of post's catalog over comm's ranks */
     dpt_source post;                  /**< catalog: names, shapes, stored types */
+    const dpt_parts *parts;           /**< matrices of post's catalog */
     dpt_source pre;         /**< in post's order, with the stored types of pre: dpt_pair_source */
     const bool *comparable; /**< (tensors) those of dpt_pair; others are never touched */
     const bool *selected;   /**< (tensors) whether the edit touches the tensor; NULL: all */
@@ -158,8 +160,8 @@ typedef struct dpt_edit_tensor_stats {
     double
         zeros; /**< entries that are exactly 0 in Delta, where the edit counts them (as its first stage, or
                           to calibrate it); NaN otherwise */
-    int64_t rank;    /**< low rank: triplets kept; 0 otherwise */
-    double residual; /**< low rank: residual / |Delta|; NaN otherwise */
+    int64_t rank;    /**< low rank: triplets kept, of all of its matrices; 0 otherwise */
+    double residual; /**< low rank: residual / |Delta|, of all together; NaN otherwise */
     double
         correlation; /**< Pearson's, of the mask (1: dropped) of the first stage that draws one and
                            gradient * Delta as that stage finds it; NaN without mask or gradient */
@@ -168,13 +170,20 @@ typedef struct dpt_edit_tensor_stats {
     double slope_se; /**< dpt_edit_slope.se where the edit was given it; NaN otherwise */
 } dpt_edit_tensor_stats;
 
+/** A matrix that was decomposed. */
+typedef struct dpt_edit_spectrum {
+    int tensor, part; /**< in the input's parts */
+    int64_t rank;     /**< triplets kept */
+    double residual;  /**< over its own |Delta| */
+    int64_t first;    /**< of its singular values in the report */
+} dpt_edit_spectrum;
+
 typedef struct dpt_edit_report {
     int ntensors;
     dpt_edit_tensor_stats *stats; /**< (ntensors), the same on all ranks */
-    int64_t nsingular;            /**< singular values of all decomposed tensors, end to end;
-                             of the last low-rank stage */
-    double *singular;
-    int64_t *singular_first; /**< (ntensors + 1) */
+    int64_t nspectra;             /**< matrices that the last low-rank stage decomposed */
+    dpt_edit_spectrum *spectra;   /**< in the order of their parts */
+    double *singular;             /**< singular values of all, end to end */
 } dpt_edit_report;
 
 /** Check an edit against the tensors that it would change, as dpt_edit_run does, before any work.
@@ -225,7 +234,7 @@ dpt_status dpt_edit_correlate_mask(const dpt_edit_spec *spec, const dpt_edit_inp
                                    dpt_edit_correlation *all, double *tensors);
 
 /** Bytes per rank that an edit needs besides its input and its sink. Local. */
-int64_t dpt_edit_bytes(const dpt_edit_spec *spec, const dpt_catalog *catalog, const bool *selected,
-                       int ranks, int svd_group);
+int64_t dpt_edit_bytes(const dpt_edit_spec *spec, const dpt_catalog *catalog,
+                       const dpt_parts *parts, const bool *selected, int ranks, int svd_group);
 
 #endif

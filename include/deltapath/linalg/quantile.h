@@ -2,6 +2,7 @@
 #define DELTAPATH_LINALG_QUANTILE_H
 
 #include "deltapath/comm/comm.h"
+#include "deltapath/tensor/part.h"
 #include "deltapath/tensor/shard.h"
 
 #include <stdint.h>
@@ -23,7 +24,7 @@ static inline int dpt_cut_keeps(const dpt_cut *cut, uint32_t bits, int tensor, i
 
 /** One selection: the cut after the `count` largest magnitudes of the group. */
 typedef struct dpt_quantile_target {
-    int group;     /**< tensors with group_of[tensor] == group take part */
+    int group;     /**< tensors, or parts, with that group_of take part */
     int64_t count; /**< 0 .. elements of the group */
 } dpt_quantile_target;
 
@@ -38,14 +39,16 @@ typedef dpt_status (*dpt_quantile_values_fn)(void *ctx, dpt_range range, float *
  * more than a quarter of the values or than half of the memory left, the histograms are taken of all
  * values instead, in three passes.
  *
- * Collective over comm (same: targets, group_of). Each rank reads its own cells once, the sample, and the
+ * Collective over comm (same: parts, targets, group_of). Each rank reads its own cells once, the sample, and the
  * cell of a cut once more. A count of 0 gives the bits of the largest entry and ig = -1.
- * @param[in]  group_of (tensors of shard's catalog) group of each tensor, or -1: takes no part.
+ * @param[in]  parts    NULL: groups are of tensors; else of parts, each in a group of its own.
+ * @param[in]  group_of (tensors of shard's catalog, or parts) group of each, or -1: takes no part.
  * @param[out] cuts     (targets) the same bits on all ranks and at any number of ranks.
  * Errors: DPT_ERR_INTERNAL for a count out of range; what `values` returns, agreed.
  */
-dpt_status dpt_quantile_select(const dpt_comm *comm, const dpt_shard *shard, const int *group_of,
-                               int64_t ntargets, const dpt_quantile_target *targets,
-                               dpt_quantile_values_fn values, void *ctx, dpt_cut *cuts);
+dpt_status dpt_quantile_select(const dpt_comm *comm, const dpt_shard *shard, const dpt_parts *parts,
+                               const int *group_of, int64_t ntargets,
+                               const dpt_quantile_target *targets, dpt_quantile_values_fn values,
+                               void *ctx, dpt_cut *cuts);
 
 #endif

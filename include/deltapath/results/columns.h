@@ -130,9 +130,13 @@
     X(share_changed, "share", "entries with E not 0")                                              \
     X(share_zero, "share",                                                                         \
       "entries with Delta exactly 0; of edits by `bitdelta` or `multibit`, or with `calibrate`")   \
-    X(rank, "-", "of a low-rank edit")                                                             \
-    X(residual, "share", "of a low-rank edit: norm of what it leaves out over that of Delta")      \
-    X(scale, "-", "factor, mean magnitude or cut of the last stage that has one")                  \
+    X(rank, "-", "of a low-rank edit; of a tensor of several matrices the sum of theirs")          \
+    X(residual, "share",                                                                           \
+      "of a low-rank edit: norm of what it leaves out over that of Delta, of all matrices "        \
+      "together")                                                                                  \
+    X(scale, "-",                                                                                  \
+      "factor, mean magnitude or cut of the last stage that has one; of several matrices their "   \
+      "mean, by entries")                                                                          \
     X(correlation, "-",                                                                            \
       "of mask and gradient times delta at t = 0, where it tests the random numbers")              \
     X(slope, "nats",                                                                               \

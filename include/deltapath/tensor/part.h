@@ -4,6 +4,7 @@
 #include "deltapath/tensor/catalog.h"
 #include "deltapath/tensor/role.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /** How a matrix of (outputs, inputs) lies in the elements of a stored tensor: element (row, col) is number
@@ -20,6 +21,11 @@ typedef struct dpt_layout {
 static inline int64_t dpt_layout_place(const dpt_layout *layout, int64_t row, int64_t col) {
     return layout->first + row / layout->run * layout->run_stride +
            row % layout->run * layout->row_stride + col * layout->col_stride;
+}
+
+/** Whether the inputs of an output are further apart than the outputs of an input: stored as (inputs, outputs). Local. */
+static inline bool dpt_layout_is_transposed(const dpt_layout *layout) {
+    return layout->cols > 1 && layout->row_stride < layout->cols * layout->col_stride;
 }
 
 /** One matrix, or bias, of a stored tensor: all of it, or one of those that are stored together, as fused q, k and

@@ -46,8 +46,11 @@ const char *dpt_role_name(dpt_role_kind kind);
 enum { DPT_ROLE_LABEL = 16 };
 void dpt_role_label(dpt_role role, bool by_layer, char label[DPT_ROLE_LABEL]);
 
-/** Whether it is the weight of a linear map of attention or MLP: a matrix, or those of all experts in one tensor,
- * that is no router and whose name has none of embed, lm_head, wte, wpe, norm, classifier, score. Local. */
+/** Whether it is a matrix, or those of all experts in one tensor. Local. */
+bool dpt_role_is_matrix(const dpt_tensor_info *info);
+
+/** Whether it is the weight of a linear map of attention or MLP: a matrix that is no
+ * router and whose name has none of embed, lm_head, wte, wpe, norm, classifier, score. Local. */
 bool dpt_role_is_linear(const dpt_tensor_info *info);
 
 /** Whether a tensor of that name has a row for each token of the vocabulary. Local. */

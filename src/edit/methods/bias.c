@@ -18,8 +18,9 @@ static bool bias_opposed(float a, float b) {
     return (a < 0.0f && b > 0.0f) || (a > 0.0f && b < 0.0f);
 }
 
-static void bias_count_scaled(const dpt_edit_stage *stage, dpt_range range, const float *delta,
-                              double *sums) {
+static void bias_count_scaled(const dpt_edit_stage *stage, const dpt_edit_strip *strip,
+                              const float *delta, double *sums) {
+    dpt_range range = {.tensor = strip->tensor, .ig = strip->ig, .n = strip->n};
     const float *g = bias_gradient(stage->spec) ? dpt_edit_gradient(stage->input, range) : NULL;
     int count = 0;
     for (int i = 0; i < (int)range.n; i++)
@@ -35,7 +36,7 @@ static dpt_status bias_prepare(dpt_edit_work *work, dpt_edit_stage *stage) {
     stage->state = factors;
     dpt_status st = dpt_agree(stage->input->comm, factors != NULL ? DPT_OK : DPT_ERR_OUTPUT);
     if (st == DPT_OK && !stage->spec->given[BIAS_P])
-        st = dpt_edit_sums(work, stage, 1, bias_count_scaled, &counts);
+        st = dpt_edit_sums(work, stage, DPT_EDIT_OVER_TENSORS, 1, bias_count_scaled, &counts);
     for (int t = 0; st == DPT_OK && t < stage->catalog->count; t++) {
         double p = dpt_edit_value(stage->spec, BIAS_P);
         if (counts != NULL && stage->covers[t])
@@ -63,9 +64,9 @@ static void bias_apply(const dpt_edit_stage *stage, dpt_range range, float *delt
         delta[i] *= delta[i] < 0.0f ? k : other;
 }
 
-static bool bias_fused(const dpt_edit_stage *stage, int tensor, dpt_edit_fused *rule) {
+static bool bias_fused(const dpt_edit_stage *stage, dpt_range cell, dpt_edit_fused *rule) {
     *rule = (dpt_edit_fused){.rule = DPT_EDIT_RULE_SPLIT,
-                             .kept = (float)bias_scale(stage, tensor),
+                             .kept = (float)bias_scale(stage, cell.tensor),
                              .dropped = (float)dpt_edit_value(stage->spec, BIAS_K)};
     return !bias_gradient(stage->spec);
 }

@@ -9,7 +9,7 @@
 #include <string.h>
 
 /* BitDelta: arXiv:2410.13841 Eq. (7)-(9), F(Delta) = mean |Delta| sign(Delta), sign(0) = 0. The mean
- * is over all entries of a tensor, or of a row, or, which is this project's, over those that are not
+ * is over all entries of a matrix (a part of a tensor that holds several), or of its row of one output, or, which is this project's, over those that are not
  * 0: deltas of bf16 models are exact zeros where the training moved a weight by less than its
  * rounding. Section 5.3 (Fig. 5): a multiple of the mean, and magnitudes drawn from a distribution with that mean.
  *
@@ -35,10 +35,10 @@ enum { GRANULARITY_TENSOR, GRANULARITY_ROW };
 enum { TENSORS_LINEAR, TENSORS_ALL };
 
 typedef struct magnitudes {
-    double *mean;       /* (tensors) */
-    double *zeros;      /* (tensors) entries that are 0 */
+    double *mean;       /* (parts) */
+    double *zeros;      /* (parts) entries that are 0 */
     int64_t *first_row; /* (tensors + 1) rows of covered tensors end to end; granularity row */
-    float *row;         /* (rows) */
+    float *row;         /* (rows) of one output each, in the order of the elements */
 } magnitudes;
 
 static void bitdelta_destroy(dpt_edit_stage *stage) {
@@ -54,7 +54,7 @@ static void bitdelta_destroy(dpt_edit_stage *stage) {
 
 static bool bitdelta_covers(const dpt_edit_stage_spec *spec, const dpt_tensor_info *info) {
     if ((int)dpt_edit_value(spec, BITDELTA_TENSORS) == TENSORS_ALL)
-        return dpt_edit_is_matrix(info);
+        return dpt_role_is_matrix(info);
     return dpt_role_is_linear(info);
 }
 
@@ -75,12 +75,12 @@ static void bitdelta_round_to_stored(const dpt_edit_stage *stage, int tensor, in
 }
 
 /* dpt_edit_sum_abs of the rounded delta. */
-static void bitdelta_sum_rounded(const dpt_edit_stage *stage, dpt_range range, const float *delta,
-                                 double *sums) {
+static void bitdelta_sum_rounded(const dpt_edit_stage *stage, const dpt_edit_strip *strip,
+                                 const float *delta, double *sums) {
     float rounded[DPT_EDIT_PIECE];
-    memcpy(rounded, delta, (size_t)range.n * sizeof *rounded);
-    bitdelta_round_to_stored(stage, range.tensor, range.n, rounded);
-    dpt_edit_sum_abs(stage, range, rounded, sums);
+    memcpy(rounded, delta, (size_t)strip->n * sizeof *rounded);
+    bitdelta_round_to_stored(stage, strip->tensor, strip->n, rounded);
+    dpt_edit_sum_abs(stage, strip, rounded, sums);
 }
 
 /* Over how many entries a mean of n entries is taken; a sum of zeros over none is 0. */
@@ -88,6 +88,36 @@ static double bitdelta_count(const dpt_edit_stage *stage, int64_t n, double zero
     if ((int)dpt_edit_value(stage->spec, BITDELTA_MEAN) == MEAN_ALL)
         return (double)n;
     return zeros < (double)n ? (double)n - zeros : 1.0;
+}
+
+/* Rows of one output: those of the tensor as it is stored, or, where it is stored as (inputs, outputs), its
+ * columns; item by item. */
+typedef struct row_shape {
+    bool columns;
+    int64_t cols;  /* stored */
+    int64_t items; /* that have columns of their own */
+    int64_t count; /* rows of one output */
+} row_shape;
+
+static row_shape bitdelta_row_shape(const dpt_edit_stage *stage, int tensor) {
+    const dpt_parts *parts = stage->input->parts;
+    int64_t numel = stage->catalog->tensors[tensor].numel;
+    const dpt_layout *layout = &parts->items[parts->first[tensor]].layout;
+    dpt_part_item item = dpt_parts_item(parts, tensor, 0);
+    row_shape shape = {.columns = dpt_layout_is_transposed(layout), .items = numel / item.end};
+    shape.cols = shape.columns ? item.end / layout->cols : layout->cols;
+    shape.count = shape.columns ? shape.items * shape.cols : numel / shape.cols;
+    return shape;
+}
+
+/* What is known of a row, by any element of it. */
+static void bitdelta_put_row(const dpt_edit_stage *stage, dpt_range any, int64_t row,
+                             int64_t length, const double sums[DPT_EDIT_ABS_SUMS], magnitudes *m) {
+    int part = dpt_parts_span(stage->input->parts, any.tensor, any.ig, 1).part[0];
+    double mean = sums[DPT_EDIT_ABS] / bitdelta_count(stage, length, sums[DPT_EDIT_ZEROS]);
+    m->row[m->first_row[any.tensor] + row] = (float)mean;
+    m->mean[part] += sums[DPT_EDIT_ABS]; /* divided when all rows are in it */
+    m->zeros[part] += sums[DPT_EDIT_ZEROS];
 }
 
 /* A slot for each part of a row that lies in one cell. Row r of a tensor and cell c meet in slot
@@ -101,7 +131,10 @@ typedef struct row_sums {
 static dpt_status bitdelta_add_rows(void *ctx, dpt_range cell, int64_t cell_index,
                                     const float *delta) {
     row_sums *sums = ctx;
-    int64_t cols = sums->stage->catalog->tensors[cell.tensor].shape[1];
+    row_shape shape = bitdelta_row_shape(sums->stage, cell.tensor);
+    int64_t cols = shape.cols;
+    if (shape.columns)
+        return DPT_OK;
     double *slots =
         sums->slots + (sums->first_slot[cell.tensor] + cell_index) * (int64_t)DPT_EDIT_ABS_SUMS;
     int64_t first = cell.ig / cols;
@@ -110,8 +143,8 @@ static dpt_status bitdelta_add_rows(void *ctx, dpt_range cell, int64_t cell_inde
     for (int64_t r = first; r <= last; r++) {
         int64_t begin = r * cols > cell.ig ? r * cols - cell.ig : 0;
         int64_t end = (r + 1) * cols - cell.ig < cell.n ? (r + 1) * cols - cell.ig : cell.n;
-        dpt_range part = {.tensor = cell.tensor, .ig = cell.ig + begin, .n = end - begin};
-        dpt_edit_sum_abs(sums->stage, part, delta + begin, slots + r * DPT_EDIT_ABS_SUMS);
+        dpt_edit_strip strip = {.tensor = cell.tensor, .ig = cell.ig + begin, .n = end - begin};
+        dpt_edit_sum_abs(sums->stage, &strip, delta + begin, slots + r * DPT_EDIT_ABS_SUMS);
     }
     return DPT_OK;
 }
@@ -120,24 +153,96 @@ static dpt_status bitdelta_add_rows(void *ctx, dpt_range cell, int64_t cell_inde
 static void bitdelta_finish_rows(const dpt_edit_stage *stage, const int64_t *first_slot,
                                  const double *slots, magnitudes *m) {
     for (int t = 0; t < stage->catalog->count; t++) {
-        if (!stage->covers[t])
+        if (!stage->covers[t] || bitdelta_row_shape(stage, t).columns)
             continue;
-        int64_t cols = stage->catalog->tensors[t].shape[1];
-        double total = 0.0, all_zeros = 0.0;
-        for (int64_t r = 0; r < stage->catalog->tensors[t].shape[0]; r++) {
-            double sum = 0.0, zeros = 0.0;
-            for (int64_t c = r * cols / DPT_CELL; c <= ((r + 1) * cols - 1) / DPT_CELL; c++) {
-                const double *slot = slots + (first_slot[t] + r + c) * (int64_t)DPT_EDIT_ABS_SUMS;
-                sum += slot[DPT_EDIT_ABS];
-                zeros += slot[DPT_EDIT_ZEROS];
-            }
-            m->row[m->first_row[t] + r] = (float)(sum / bitdelta_count(stage, cols, zeros));
-            total += sum;
-            all_zeros += zeros;
+        row_shape shape = bitdelta_row_shape(stage, t);
+        for (int64_t r = 0; r < shape.count; r++) {
+            double sums[DPT_EDIT_ABS_SUMS] = {0.0};
+            int64_t begin = r * shape.cols, end = begin + shape.cols;
+            for (int64_t c = begin / DPT_CELL; c <= (end - 1) / DPT_CELL; c++)
+                for (int j = 0; j < DPT_EDIT_ABS_SUMS; j++)
+                    sums[j] += slots[(first_slot[t] + r + c) * (int64_t)DPT_EDIT_ABS_SUMS + j];
+            bitdelta_put_row(stage, (dpt_range){.tensor = t, .ig = begin}, r, shape.cols, sums, m);
         }
-        int64_t numel = stage->catalog->tensors[t].numel;
-        m->mean[t] = total / bitdelta_count(stage, numel, all_zeros);
-        m->zeros[t] = all_zeros;
+    }
+}
+
+/* Own cells of an item whose rows are stored as columns: slots of (cell of the item, column). */
+static dpt_status bitdelta_add_columns(dpt_edit_work *work, const dpt_edit_stage *stage, int tensor,
+                                       dpt_part_item item, int64_t cols, float *delta,
+                                       double *slots) {
+    const dpt_shard *shard = stage->input->shard;
+    dpt_status st = DPT_OK;
+    int64_t first = dpt_shard_cell_of(shard, tensor, item.begin);
+    int64_t last = dpt_shard_cell_of(shard, tensor, item.end - 1);
+    for (int64_t c = first; c <= last && st == DPT_OK; c++) {
+        dpt_range range = dpt_shard_cell(shard, c);
+        int64_t begin = range.ig > item.begin ? range.ig : item.begin;
+        int64_t end = range.ig + range.n < item.end ? range.ig + range.n : item.end;
+        if (c < work->first || c >= work->last)
+            continue;
+        st = dpt_edit_delta(work, stage->index,
+                            (dpt_range){.tensor = tensor, .ig = begin, .n = end - begin}, delta);
+        double *to = slots + (c - first) * cols * DPT_EDIT_ABS_SUMS;
+        int64_t column = (begin - item.begin) % cols;
+        for (int64_t i = 0; st == DPT_OK && i < end - begin; i++) {
+            to[column * DPT_EDIT_ABS_SUMS + DPT_EDIT_ABS] += fabs((double)delta[i]);
+            to[column * DPT_EDIT_ABS_SUMS + DPT_EDIT_ZEROS] += delta[i] == 0.0f;
+            column = column + 1 < cols ? column + 1 : 0;
+        }
+    }
+    return st;
+}
+
+/* Rows that are stored as columns: an item at a time, as each of them meets all of its cells. Collective. */
+static dpt_status bitdelta_sum_columns(dpt_edit_work *work, const dpt_edit_stage *stage, int tensor,
+                                       dpt_part_item item, float *delta, magnitudes *m) {
+    row_shape shape = bitdelta_row_shape(stage, tensor);
+    int64_t cells = (item.end - 1) / DPT_CELL - item.begin / DPT_CELL + 1;
+    int64_t n = cells * shape.cols * DPT_EDIT_ABS_SUMS, length = item.end - item.begin;
+    double *slots = dpt_mem_zalloc(n, sizeof *slots, "row scales");
+    dpt_status st = slots != NULL
+                        ? bitdelta_add_columns(work, stage, tensor, item, shape.cols, delta, slots)
+                        : DPT_ERR_OUTPUT;
+    st = dpt_agree(stage->input->comm, st);
+    /* Each slot is nonzero on one rank only, so the order of this sum cannot matter. */
+    if (st == DPT_OK)
+        st = dpt_agree(stage->input->comm, dpt_comm_sum_f64(stage->input->comm, slots, n));
+    for (int64_t col = 0; st == DPT_OK && col < shape.cols; col++) {
+        double sums[DPT_EDIT_ABS_SUMS] = {0.0};
+        for (int64_t c = 0; c < cells; c++)
+            for (int j = 0; j < DPT_EDIT_ABS_SUMS; j++)
+                sums[j] += slots[(c * shape.cols + col) * DPT_EDIT_ABS_SUMS + j];
+        bitdelta_put_row(stage, (dpt_range){.tensor = tensor, .ig = item.begin + col},
+                         item.begin / length * shape.cols + col, length / shape.cols, sums, m);
+    }
+    dpt_mem_free(slots);
+    return st;
+}
+
+static dpt_status bitdelta_all_columns(dpt_edit_work *work, const dpt_edit_stage *stage,
+                                       magnitudes *m) {
+    float *delta = dpt_mem_alloc(DPT_CELL, sizeof *delta, "deltas of a cell");
+    dpt_status st = dpt_agree(stage->input->comm, delta != NULL ? DPT_OK : DPT_ERR_OUTPUT);
+    for (int t = 0; t < stage->catalog->count; t++) {
+        if (!stage->covers[t] || !bitdelta_row_shape(stage, t).columns)
+            continue;
+        for (int64_t ig = 0; st == DPT_OK && ig < stage->catalog->tensors[t].numel;) {
+            dpt_part_item item = dpt_parts_item(stage->input->parts, t, ig);
+            st = bitdelta_sum_columns(work, stage, t, item, delta, m);
+            ig = item.end;
+        }
+    }
+    dpt_mem_free(delta);
+    return st;
+}
+
+/* From sums to means, part by part. */
+static void bitdelta_divide(const dpt_edit_stage *stage, magnitudes *m) {
+    for (int p = 0; p < stage->input->parts->count; p++) {
+        const dpt_layout *layout = &stage->input->parts->items[p].layout;
+        if (stage->covers[stage->input->parts->items[p].tensor])
+            m->mean[p] /= bitdelta_count(stage, layout->rows * layout->cols, m->zeros[p]);
     }
 }
 
@@ -155,8 +260,9 @@ static dpt_status bitdelta_prepare_rows(dpt_edit_work *work, dpt_edit_stage *sta
         first_slot[t] = nslots;
         if (!stage->covers[t])
             continue;
-        rows += catalog->tensors[t].shape[0];
-        nslots += catalog->tensors[t].shape[0] + catalog->tensors[t].numel / DPT_CELL + 1;
+        row_shape shape = bitdelta_row_shape(stage, t);
+        rows += shape.count;
+        nslots += shape.columns ? 0 : shape.count + catalog->tensors[t].numel / DPT_CELL + 1;
     }
     if (st == DPT_OK) {
         nslots *= DPT_EDIT_ABS_SUMS;
@@ -176,11 +282,15 @@ static dpt_status bitdelta_prepare_rows(dpt_edit_work *work, dpt_edit_stage *sta
         bitdelta_finish_rows(stage, first_slot, sums.slots, m);
     dpt_mem_free(sums.slots);
     dpt_mem_free(first_slot);
+    if (st == DPT_OK)
+        st = bitdelta_all_columns(work, stage, m);
+    if (st == DPT_OK)
+        bitdelta_divide(stage, m);
     return st;
 }
 
 static dpt_status bitdelta_prepare(dpt_edit_work *work, dpt_edit_stage *stage) {
-    int64_t n = stage->catalog->count;
+    int64_t n = stage->input->parts->count;
     magnitudes *m = dpt_mem_zalloc(1, sizeof *m, "BitDelta scales");
     stage->state = m;
     if (m != NULL) {
@@ -195,98 +305,124 @@ static dpt_status bitdelta_prepare(dpt_edit_work *work, dpt_edit_stage *stage) {
         return bitdelta_prepare_rows(work, stage, m);
     double *totals = NULL;
     bool code = bitdelta_follows_code(stage);
-    st = dpt_edit_sums(work, stage, DPT_EDIT_ABS_SUMS,
+    st = dpt_edit_sums(work, stage, DPT_EDIT_OVER_PARTS, DPT_EDIT_ABS_SUMS,
                        code ? bitdelta_sum_rounded : dpt_edit_sum_abs, &totals);
-    for (int t = 0; st == DPT_OK && t < n; t++) {
-        int64_t numel = stage->catalog->tensors[t].numel;
-        const double *sums = totals + (int64_t)t * DPT_EDIT_ABS_SUMS;
-        if (!stage->covers[t])
+    for (int p = 0; st == DPT_OK && p < n; p++) {
+        const dpt_part *part = &stage->input->parts->items[p];
+        int64_t numel = part->layout.rows * part->layout.cols;
+        const double *sums = totals + (int64_t)p * DPT_EDIT_ABS_SUMS;
+        if (!stage->covers[part->tensor])
             continue;
-        m->zeros[t] = sums[DPT_EDIT_ZEROS];
-        m->mean[t] = code ? (double)((float)sums[DPT_EDIT_ABS] / (float)numel)
+        m->zeros[p] = sums[DPT_EDIT_ZEROS];
+        m->mean[p] = code ? (double)((float)sums[DPT_EDIT_ABS] / (float)numel)
                           : sums[DPT_EDIT_ABS] / bitdelta_count(stage, numel, sums[DPT_EDIT_ZEROS]);
     }
     dpt_mem_free(totals);
     return st;
 }
 
-/* Magnitudes of a run: `mean` times the multiple, times a number of mean 1 that is drawn for each
+/* Mean magnitudes of a run: means[i step] of element i. */
+typedef struct bitdelta_means {
+    int step;
+    double means[DPT_EDIT_PIECE];
+} bitdelta_means;
+
+/* One mean for each row of one output. */
+static void bitdelta_means_of_rows(const dpt_edit_stage *stage, dpt_range range,
+                                   bitdelta_means *out) {
+    const magnitudes *m = stage->state;
+    const float *rows = m->row + m->first_row[range.tensor];
+    row_shape shape = bitdelta_row_shape(stage, range.tensor);
+    int64_t item = stage->catalog->tensors[range.tensor].numel / shape.items;
+    out->step = 1;
+    for (int64_t i = 0; i < range.n;) {
+        int64_t ig = range.ig + i, left = range.n - i;
+        int64_t to_end = shape.cols - ig % shape.cols, n = left < to_end ? left : to_end;
+        const float *from = shape.columns ? rows + ig / item * shape.cols + ig % shape.cols
+                                          : rows + ig / shape.cols;
+        for (int64_t j = 0; j < n; j++)
+            out->means[i + j] = (double)from[shape.columns ? j : 0];
+        i += n;
+    }
+}
+
+static void bitdelta_means_of(const dpt_edit_stage *stage, dpt_range range, bitdelta_means *out) {
+    const magnitudes *m = stage->state;
+    if (m->row != NULL) {
+        bitdelta_means_of_rows(stage, range, out);
+        return;
+    }
+    for (int64_t i = 0; i < range.n;) {
+        dpt_part_span span =
+            dpt_parts_span(stage->input->parts, range.tensor, range.ig + i, range.n - i);
+        out->step = span.n == range.n && span.ways == 1 ? 0 : 1;
+        for (int64_t j = 0; j < (out->step == 0 ? 1 : span.n); j++)
+            out->means[i + j] = m->mean[span.part[j % span.ways]];
+        i += span.n;
+    }
+}
+
+/* Magnitudes of a run: the mean times the multiple, times a number of mean 1 that is drawn for each
  * element: 2 u, or 1 + NORMAL_SPREAD z (which may be below 0, so that the mean holds). */
-static void bitdelta_draw_sizes(const dpt_edit_stage *stage, dpt_range range, double mean,
-                                float *sizes) {
+static void bitdelta_draw_sizes(const dpt_edit_stage *stage, dpt_range range, float *sizes) {
     int sample = (int)dpt_edit_value(stage->spec, BITDELTA_SAMPLE);
-    double size = dpt_edit_value(stage->spec, BITDELTA_MULTIPLE) * mean;
+    double multiple = dpt_edit_value(stage->spec, BITDELTA_MULTIPLE);
     dpt_rng rng = dpt_edit_stream(stage, range.tensor, DPT_RNG_MAGNITUDE);
+    bitdelta_means m;
+    bitdelta_means_of(stage, range, &m);
     if (sample == SAMPLE_NORMAL) {
         dpt_rng_normal(rng, range.ig, range.n, sizes);
         for (int64_t i = 0; i < range.n; i++)
-            sizes[i] = (float)(size * (1.0 + NORMAL_SPREAD * (double)sizes[i]));
+            sizes[i] =
+                (float)(multiple * m.means[i * m.step] * (1.0 + NORMAL_SPREAD * (double)sizes[i]));
     } else if (sample == SAMPLE_UNIFORM) {
         uint32_t words[DPT_EDIT_PIECE];
         dpt_rng_words(rng, range.ig, range.n, words);
         for (int64_t i = 0; i < range.n; i++)
-            sizes[i] = (float)(size * (2.0 * dpt_rng_uniform(words[i])));
+            sizes[i] = (float)(multiple * m.means[i * m.step] * (2.0 * dpt_rng_uniform(words[i])));
     } else {
         for (int64_t i = 0; i < range.n; i++)
-            sizes[i] = (float)size;
+            sizes[i] = (float)(multiple * m.means[i * m.step]);
     }
 }
 
-static void bitdelta_set_sizes(const dpt_edit_stage *stage, dpt_range range, double mean,
-                               float *delta) {
+static void bitdelta_apply(const dpt_edit_stage *stage, dpt_range range, float *delta) {
     float sizes[DPT_EDIT_PIECE];
-    bitdelta_draw_sizes(stage, range, mean, sizes);
+    bitdelta_draw_sizes(stage, range, sizes);
+    if (bitdelta_follows_code(stage)) {
+        for (int64_t i = 0; i < range.n; i++)
+            delta[i] = delta[i] < 0.0f ? -sizes[i] : sizes[i];
+        bitdelta_round_to_stored(stage, range.tensor, range.n, delta);
+        return;
+    }
     for (int64_t i = 0; i < range.n; i++) {
         float signed_size = delta[i] > 0.0f ? sizes[i] : -sizes[i];
         delta[i] = delta[i] == 0.0f ? 0.0f : signed_size;
     }
 }
 
-static void bitdelta_set_sizes_as_code(const dpt_edit_stage *stage, dpt_range range, double mean,
-                                       float *delta) {
-    float sizes[DPT_EDIT_PIECE];
-    bitdelta_draw_sizes(stage, range, mean, sizes);
-    for (int64_t i = 0; i < range.n; i++)
-        delta[i] = delta[i] < 0.0f ? -sizes[i] : sizes[i];
-    bitdelta_round_to_stored(stage, range.tensor, range.n, delta);
-}
-
-static void bitdelta_apply(const dpt_edit_stage *stage, dpt_range range, float *delta) {
-    const magnitudes *m = stage->state;
-    if (bitdelta_follows_code(stage)) {
-        bitdelta_set_sizes_as_code(stage, range, m->mean[range.tensor], delta);
-        return;
-    }
-    if (m->row == NULL) {
-        bitdelta_set_sizes(stage, range, m->mean[range.tensor], delta);
-        return;
-    }
-    int64_t cols = stage->catalog->tensors[range.tensor].shape[1];
-    const float *means = m->row + m->first_row[range.tensor];
-    for (int64_t i = 0; i < range.n;) {
-        int64_t row = (range.ig + i) / cols;
-        int64_t end = (row + 1) * cols - range.ig;
-        end = end < range.n ? end : range.n;
-        dpt_range part = {.tensor = range.tensor, .ig = range.ig + i, .n = end - i};
-        bitdelta_set_sizes(stage, part, (double)means[row], delta + i);
-        i = end;
-    }
-}
-
 static double bitdelta_scale(const dpt_edit_stage *stage, int tensor) {
-    double mean = ((const magnitudes *)stage->state)->mean[tensor];
+    double mean =
+        dpt_edit_part_mean(stage->input->parts, tensor, ((const magnitudes *)stage->state)->mean);
     return dpt_edit_value(stage->spec, BITDELTA_MULTIPLE) * mean;
 }
 
 static double bitdelta_zeros(const dpt_edit_stage *stage, int tensor) {
-    return ((const magnitudes *)stage->state)->zeros[tensor];
+    const dpt_parts *parts = stage->input->parts;
+    double zeros = 0.0;
+    for (int p = parts->first[tensor]; p < parts->first[tensor + 1]; p++)
+        zeros += ((const magnitudes *)stage->state)->zeros[p];
+    return zeros;
 }
 
-static bool bitdelta_fused(const dpt_edit_stage *stage, int tensor, dpt_edit_fused *rule) {
+/* Where a cell is inside one part. */
+static bool bitdelta_fused(const dpt_edit_stage *stage, dpt_range cell, dpt_edit_fused *rule) {
     const magnitudes *m = stage->state;
-    *rule =
-        (dpt_edit_fused){.rule = DPT_EDIT_RULE_SIGN, .kept = (float)bitdelta_scale(stage, tensor)};
-    return m->row == NULL && !bitdelta_follows_code(stage) &&
+    dpt_part_span span = dpt_parts_span(stage->input->parts, cell.tensor, cell.ig, cell.n);
+    double multiple = dpt_edit_value(stage->spec, BITDELTA_MULTIPLE);
+    *rule = (dpt_edit_fused){.rule = DPT_EDIT_RULE_SIGN,
+                             .kept = (float)(multiple * m->mean[span.part[0]])};
+    return m->row == NULL && !bitdelta_follows_code(stage) && span.ways == 1 && span.n == cell.n &&
            (int)dpt_edit_value(stage->spec, BITDELTA_SAMPLE) == SAMPLE_NONE;
 }
 
@@ -309,13 +445,14 @@ static bool bitdelta_draws(const dpt_edit_stage_spec *spec) {
 }
 
 /* Magnitudes that are drawn are as many as the entries. */
-static double bitdelta_bytes(const dpt_edit_stage_spec *spec, const dpt_tensor_info *info,
-                             double value) {
-    (void)value;
+static double bitdelta_bytes(const dpt_edit_stage_spec *spec, const dpt_edit_packed *of) {
     bool rows = (int)dpt_edit_value(spec, BITDELTA_GRANULARITY) == GRANULARITY_ROW;
+    double magnitudes = (double)of->count;
     if ((int)dpt_edit_value(spec, BITDELTA_SAMPLE) != SAMPLE_NONE)
-        return dpt_edit_dense_bytes(info);
-    return ceil((double)info->numel / 8.0) + 4.0 * (rows ? (double)info->shape[0] : 1.0);
+        return dpt_edit_dense_bytes(of->info);
+    for (int p = 0; rows && p < of->count; p++)
+        magnitudes += (double)of->parts[p].layout.rows - 1.0;
+    return ceil((double)of->info->numel / 8.0) + 4.0 * magnitudes;
 }
 
 const dpt_edit_method dpt_edit_method_bitdelta = {
@@ -328,7 +465,7 @@ const dpt_edit_method dpt_edit_method_bitdelta = {
                 .kind = DPT_PARAM_CHOICE,
                 .choices = "tensor|row",
                 .default_value = GRANULARITY_TENSOR,
-                .help = "one magnitude for the tensor or one for each row"},
+                .help = "one magnitude for each matrix or one for each of its rows"},
                {.name = "tensors",
                 .kind = DPT_PARAM_CHOICE,
                 .choices = "linear|all",

@@ -10,9 +10,10 @@ enum { DARE_P, DARE_K, DARE_RESCALE };
 enum { RESCALE_EXACT, RESCALE_L1, RESCALE_NONE };
 
 /* Sums of |delta| over all and over the kept deltas of a piece. */
-static void dare_kept_sums(const dpt_edit_stage *stage, dpt_range range, const float *delta,
-                           double *sums) {
+static void dare_kept_sums(const dpt_edit_stage *stage, const dpt_edit_strip *strip,
+                           const float *delta, double *sums) {
     const dpt_random_drop *f = stage->state;
+    dpt_range range = {.tensor = strip->tensor, .ig = strip->ig, .n = strip->n};
     dpt_random_drop_piece mask;
     dpt_random_drop_draw(stage, range, f->threshold[range.tensor], &mask);
     sums[0] = sums[1] = 0.0;
@@ -33,7 +34,7 @@ static dpt_status dare_prepare(dpt_edit_work *work, dpt_edit_stage *stage) {
     f->dropped = (float)k;
     double *totals = NULL;
     if (rescale == RESCALE_L1) {
-        st = dpt_edit_sums(work, stage, 2, dare_kept_sums, &totals);
+        st = dpt_edit_sums(work, stage, DPT_EDIT_OVER_TENSORS, 2, dare_kept_sums, &totals);
         if (st != DPT_OK)
             return st;
     }
@@ -67,12 +68,11 @@ static void dare_rewrite(dpt_edit_stage_spec *spec) {
         dpt_edit_stage_become(spec, "drop", "p", dpt_edit_value(spec, DARE_P));
 }
 
-static double dare_bytes(const dpt_edit_stage_spec *spec, const dpt_tensor_info *info,
-                         double value) {
-    double p = isnan(value) ? dpt_edit_value(spec, DARE_P) : value;
+static double dare_bytes(const dpt_edit_stage_spec *spec, const dpt_edit_packed *of) {
+    double p = isnan(of->value) ? dpt_edit_value(spec, DARE_P) : of->value;
     if (dpt_edit_value(spec, DARE_K) != 0.0)
-        return dpt_edit_dense_bytes(info);
-    return dpt_edit_sparse_bytes(info, floor((1.0 - p) * (double)info->numel + 0.5));
+        return dpt_edit_dense_bytes(of->info);
+    return dpt_edit_sparse_bytes(of->info, floor((1.0 - p) * (double)of->info->numel + 0.5));
 }
 
 const dpt_edit_method dpt_edit_method_dare = {

@@ -106,11 +106,9 @@ static bool della_draws(const dpt_edit_stage_spec *spec) {
     return dpt_edit_value(spec, DELLA_P) > 0.0;
 }
 
-static double della_bytes(const dpt_edit_stage_spec *spec, const dpt_tensor_info *info,
-                          double value) {
-    (void)value;
+static double della_bytes(const dpt_edit_stage_spec *spec, const dpt_edit_packed *of) {
     double kept = 1.0 - dpt_edit_value(spec, DELLA_P);
-    return dpt_edit_sparse_bytes(info, floor(kept * (double)info->numel + 0.5));
+    return dpt_edit_sparse_bytes(of->info, floor(kept * (double)of->info->numel + 0.5));
 }
 
 const dpt_edit_method dpt_edit_method_della = {

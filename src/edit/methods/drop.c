@@ -28,10 +28,9 @@ static bool drop_draws(const dpt_edit_stage_spec *spec) {
     return p > 0.0 && p < 1.0;
 }
 
-static double drop_bytes(const dpt_edit_stage_spec *spec, const dpt_tensor_info *info,
-                         double value) {
-    double p = isnan(value) ? dpt_edit_value(spec, DROP_P) : value;
-    return dpt_edit_sparse_bytes(info, floor((1.0 - p) * (double)info->numel + 0.5));
+static double drop_bytes(const dpt_edit_stage_spec *spec, const dpt_edit_packed *of) {
+    double p = isnan(of->value) ? dpt_edit_value(spec, DROP_P) : of->value;
+    return dpt_edit_sparse_bytes(of->info, floor((1.0 - p) * (double)of->info->numel + 0.5));
 }
 
 const dpt_edit_method dpt_edit_method_drop = {

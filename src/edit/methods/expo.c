@@ -17,8 +17,9 @@ static void expo_apply(const dpt_edit_stage *stage, dpt_range range, float *delt
         delta[i] *= factor;
 }
 
-static bool expo_fused(const dpt_edit_stage *stage, int tensor, dpt_edit_fused *rule) {
-    *rule = (dpt_edit_fused){.rule = DPT_EDIT_RULE_SCALE, .kept = (float)expo_scale(stage, tensor)};
+static bool expo_fused(const dpt_edit_stage *stage, dpt_range cell, dpt_edit_fused *rule) {
+    *rule = (dpt_edit_fused){.rule = DPT_EDIT_RULE_SCALE,
+                             .kept = (float)expo_scale(stage, cell.tensor)};
     return true;
 }
 

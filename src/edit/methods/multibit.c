@@ -16,16 +16,20 @@ enum { MULTIBIT_BITS, MULTIBIT_SCOPE, MULTIBIT_TENSORS };
 enum { SCOPE_TENSOR, SCOPE_MODEL };
 enum { TENSORS_LINEAR, TENSORS_ALL };
 
+/* What is sorted together: all tensors, or each part of one by itself. */
 typedef struct blocks {
+    const dpt_parts
+        *parts; /* NULL: a unit is a tensor, and all are one group; else a part, and a group */
+    int units;
     int most;       /* largest count */
-    int groups;     /* of tensors that are sorted together */
-    int *group_of;  /* (tensors), or -1 */
+    int groups;     /* of units that are sorted together */
+    int *group_of;  /* (units), or -1 */
     int *count;     /* (groups) 2^bits */
     int64_t *numel; /* (groups) */
     dpt_cut *cut;   /* (groups, most - 1) ends of all blocks but the last */
     float *mean;    /* (groups, most) */
-    double *first;  /* (groups) mean of the largest block */
-    double *zeros;  /* (tensors) entries that are 0 */
+    double *first;  /* (units) mean of the largest block */
+    double *zeros;  /* (units) entries that are 0 */
 } blocks;
 
 static void multibit_destroy(dpt_edit_stage *stage) {
@@ -44,7 +48,7 @@ static void multibit_destroy(dpt_edit_stage *stage) {
 
 static bool multibit_covers(const dpt_edit_stage_spec *spec, const dpt_tensor_info *info) {
     if ((int)dpt_edit_value(spec, MULTIBIT_TENSORS) == TENSORS_ALL)
-        return dpt_edit_is_matrix(info);
+        return dpt_role_is_matrix(info);
     return dpt_role_is_linear(info);
 }
 
@@ -74,15 +78,15 @@ static uint32_t multibit_magnitude_bits(float value) {
 }
 
 /* Sums of the magnitudes of each block, and after them how many entries are 0. */
-static void multibit_block_sums(const dpt_edit_stage *stage, dpt_range range, const float *delta,
-                                double *sums) {
+static void multibit_block_sums(const dpt_edit_stage *stage, const dpt_edit_strip *strip,
+                                const float *delta, double *sums) {
     const blocks *b = stage->state;
-    int group = b->group_of[range.tensor];
+    int group = b->group_of[strip->part >= 0 ? strip->part : strip->tensor];
     for (int j = 0; j <= b->most; j++)
         sums[j] = 0.0;
-    for (int64_t i = 0; i < range.n; i++) {
-        sums[multibit_block_of(b, group, multibit_magnitude_bits(delta[i]), range.tensor,
-                               range.ig + i)] += fabs((double)delta[i]);
+    for (int64_t i = 0; i < strip->n; i++) {
+        sums[multibit_block_of(b, group, multibit_magnitude_bits(delta[i]), strip->tensor,
+                               strip->ig + i * strip->stride)] += fabs((double)delta[i]);
         sums[b->most] += delta[i] == 0.0f;
     }
 }
@@ -91,16 +95,38 @@ static int multibit_count_of(const dpt_edit_stage_spec *spec, int tensor) {
     return 1 << (int)dpt_edit_value_of(spec, MULTIBIT_BITS, tensor);
 }
 
+static int multibit_tensor_of(const blocks *b, int unit) {
+    return b->parts != NULL ? b->parts->items[unit].tensor : unit;
+}
+
+/* Groups of the units. */
+static void multibit_group(const dpt_edit_stage *stage, blocks *b) {
+    for (int u = 0; u < b->units; u++) {
+        int t = multibit_tensor_of(b, u);
+        const dpt_layout *layout = b->parts != NULL ? &b->parts->items[u].layout : NULL;
+        b->group_of[u] = stage->covers[t] ? (b->parts == NULL ? 0 : b->groups) : -1;
+        if (!stage->covers[t])
+            continue;
+        b->numel[b->group_of[u]] +=
+            layout != NULL ? layout->rows * layout->cols : stage->catalog->tensors[t].numel;
+        b->count[b->group_of[u]] = multibit_count_of(stage->spec, t);
+        b->groups = b->group_of[u] + 1;
+    }
+}
+
 static dpt_status multibit_create(dpt_edit_stage *stage) {
-    int64_t n = stage->catalog->count;
+    bool model = (int)dpt_edit_value(stage->spec, MULTIBIT_SCOPE) == SCOPE_MODEL;
     blocks *b = dpt_mem_zalloc(1, sizeof *b, "blocks of magnitudes");
     stage->state = b;
     if (b == NULL)
         return DPT_ERR_OUTPUT;
+    b->parts = model ? NULL : stage->input->parts;
+    b->units = model ? stage->catalog->count : b->parts->count;
     b->most = 1;
-    for (int t = 0; t < n; t++)
+    for (int t = 0; t < stage->catalog->count; t++)
         if (stage->covers[t] && multibit_count_of(stage->spec, t) > b->most)
             b->most = multibit_count_of(stage->spec, t);
+    int64_t n = b->units;
     b->group_of = dpt_mem_zalloc(n, sizeof *b->group_of, "blocks of magnitudes");
     b->count = dpt_mem_zalloc(n, sizeof *b->count, "blocks of magnitudes");
     b->numel = dpt_mem_zalloc(n, sizeof *b->numel, "blocks of magnitudes");
@@ -110,15 +136,7 @@ static dpt_status multibit_create(dpt_edit_stage *stage) {
     b->zeros = dpt_mem_zalloc(n, sizeof *b->zeros, "blocks of magnitudes");
     if (!b->group_of || !b->count || !b->numel || !b->first || !b->cut || !b->mean || !b->zeros)
         return DPT_ERR_OUTPUT;
-    bool model = (int)dpt_edit_value(stage->spec, MULTIBIT_SCOPE) == SCOPE_MODEL;
-    for (int t = 0; t < n; t++) {
-        b->group_of[t] = stage->covers[t] ? (model ? 0 : b->groups) : -1;
-        if (!stage->covers[t])
-            continue;
-        b->numel[b->group_of[t]] += stage->catalog->tensors[t].numel;
-        b->count[b->group_of[t]] = multibit_count_of(stage->spec, t);
-        b->groups = b->group_of[t] + 1;
-    }
+    multibit_group(stage, b);
     return DPT_OK;
 }
 
@@ -134,27 +152,35 @@ static dpt_status multibit_find_cuts(dpt_edit_work *work, dpt_edit_stage *stage,
                 group, multibit_block_end(b->numel[group], b->count[group], j < last ? j : last)};
         }
         dpt_edit_view view = {.work = work, .upto = stage->index};
-        st = dpt_quantile_select(stage->input->comm, stage->input->shard, b->group_of, count,
-                                 targets, dpt_edit_values, &view, b->cut);
+        st = dpt_quantile_select(stage->input->comm, stage->input->shard, b->parts, b->group_of,
+                                 count, targets, dpt_edit_values, &view, b->cut);
     }
     dpt_mem_free(targets);
     return st;
 }
 
-static void multibit_set_means(const dpt_edit_stage *stage, blocks *b, const double *totals) {
-    for (int g = 0; g < b->groups; g++)
-        for (int j = 0; j < b->count[g]; j++) {
-            double sum = 0.0;
-            for (int t = 0; t < stage->catalog->count; t++)
-                if (b->group_of[t] == g)
-                    sum += totals[(int64_t)t * (b->most + 1) + j];
-            int64_t begin = j > 0 ? multibit_block_end(b->numel[g], b->count[g], j - 1) : 0;
-            int64_t n = multibit_block_end(b->numel[g], b->count[g], j) - begin;
-            double mean = n > 0 ? sum / (double)n : 0.0;
-            b->mean[(int64_t)g * b->most + j] = (float)mean;
-            if (j == 0)
-                b->first[g] = mean;
-        }
+/* Mean of a block of a group, from the totals of its units. */
+static double multibit_mean(const blocks *b, int group, int block, double sum) {
+    int64_t n = b->numel[group];
+    int64_t begin = block > 0 ? multibit_block_end(n, b->count[group], block - 1) : 0;
+    int64_t count = multibit_block_end(n, b->count[group], block) - begin;
+    return count > 0 ? sum / (double)count : 0.0;
+}
+
+static void multibit_set_means(blocks *b, const double *totals) {
+    const int64_t stride = (int64_t)b->most + 1;
+    double all[1 << 8] = {0.0}; /* of one group that has all units */
+    for (int u = 0; b->parts == NULL && u < b->units; u++)
+        for (int j = 0; b->group_of[u] == 0 && j < b->count[0]; j++)
+            all[j] += totals[u * stride + j];
+    for (int u = 0; u < b->units; u++) {
+        const double *sums = b->parts != NULL ? totals + u * stride : all;
+        int group = b->group_of[u];
+        b->zeros[u] = totals[u * stride + b->most];
+        for (int j = 0; group >= 0 && j < b->count[group]; j++)
+            b->mean[(int64_t)group * b->most + j] = (float)multibit_mean(b, group, j, sums[j]);
+        b->first[u] = group >= 0 ? multibit_mean(b, group, 0, sums[0]) : 0.0;
+    }
 }
 
 static dpt_status multibit_prepare(dpt_edit_work *work, dpt_edit_stage *stage) {
@@ -164,43 +190,56 @@ static dpt_status multibit_prepare(dpt_edit_work *work, dpt_edit_stage *stage) {
     if (st == DPT_OK)
         st = multibit_find_cuts(work, stage, b);
     if (st == DPT_OK)
-        st = dpt_edit_sums(work, stage, b->most + 1, multibit_block_sums, &totals);
+        st = dpt_edit_sums(work, stage,
+                           b->parts != NULL ? DPT_EDIT_OVER_PARTS : DPT_EDIT_OVER_TENSORS,
+                           b->most + 1, multibit_block_sums, &totals);
     if (st == DPT_OK)
-        multibit_set_means(stage, b, totals);
-    for (int t = 0; st == DPT_OK && t < stage->catalog->count; t++)
-        b->zeros[t] = totals[(int64_t)t * (b->most + 1) + b->most];
+        multibit_set_means(b, totals);
     dpt_mem_free(totals);
     return st;
 }
 
 static void multibit_apply(const dpt_edit_stage *stage, dpt_range range, float *delta) {
     const blocks *b = stage->state;
-    int group = b->group_of[range.tensor];
-    const float *mean = b->mean + (int64_t)group * b->most;
-    for (int64_t i = 0; i < range.n; i++) {
-        float size = mean[multibit_block_of(b, group, multibit_magnitude_bits(delta[i]),
-                                            range.tensor, range.ig + i)];
-        float signed_size = delta[i] > 0.0f ? size : -size;
-        delta[i] = delta[i] == 0.0f ? 0.0f : signed_size;
+    for (int64_t at = 0; at < range.n;) {
+        dpt_part_span span = {.n = range.n, .ways = 1, .part = {range.tensor}};
+        if (b->parts != NULL)
+            span = dpt_parts_span(b->parts, range.tensor, range.ig + at, range.n - at);
+        for (int64_t i = at; i < at + span.n; i++) {
+            int group = b->group_of[span.part[(i - at) % span.ways]];
+            float size = b->mean[(int64_t)group * b->most +
+                                 multibit_block_of(b, group, multibit_magnitude_bits(delta[i]),
+                                                   range.tensor, range.ig + i)];
+            float signed_size = delta[i] > 0.0f ? size : -size;
+            delta[i] = delta[i] == 0.0f ? 0.0f : signed_size;
+        }
+        at += span.n;
     }
 }
 
 static double multibit_scale(const dpt_edit_stage *stage, int tensor) {
     const blocks *b = stage->state;
-    return b->first[b->group_of[tensor]];
+    return b->parts != NULL ? dpt_edit_part_mean(b->parts, tensor, b->first) : b->first[tensor];
 }
 
 static double multibit_zeros(const dpt_edit_stage *stage, int tensor) {
-    return ((const blocks *)stage->state)->zeros[tensor];
+    const blocks *b = stage->state;
+    int first = b->parts != NULL ? b->parts->first[tensor] : tensor;
+    int last = b->parts != NULL ? b->parts->first[tensor + 1] : tensor + 1;
+    double zeros = 0.0;
+    for (int u = first; u < last; u++)
+        zeros += b->zeros[u];
+    return zeros;
 }
 
-static double multibit_bytes(const dpt_edit_stage_spec *spec, const dpt_tensor_info *info,
-                             double value) {
-    double bits = isnan(value) ? dpt_edit_value(spec, MULTIBIT_BITS) : value;
-    return ceil((double)info->numel * (1.0 + bits) / 8.0) + 4.0 * exp2(bits);
+static double multibit_bytes(const dpt_edit_stage_spec *spec, const dpt_edit_packed *of) {
+    double bits = isnan(of->value) ? dpt_edit_value(spec, MULTIBIT_BITS) : of->value;
+    bool model = (int)dpt_edit_value(spec, MULTIBIT_SCOPE) == SCOPE_MODEL;
+    double groups = model ? 1.0 : (double)of->count;
+    return ceil((double)of->info->numel * (1.0 + bits) / 8.0) + 4.0 * groups * exp2(bits);
 }
 
-/* One block of a tensor is all of it. */
+/* One block of a matrix is all of it. */
 static void multibit_rewrite(dpt_edit_stage_spec *spec) {
     if (dpt_edit_value(spec, MULTIBIT_BITS) == 0.0 &&
         (int)dpt_edit_value(spec, MULTIBIT_SCOPE) == SCOPE_TENSOR)
@@ -221,7 +260,7 @@ const dpt_edit_method dpt_edit_method_multibit = {
                 .kind = DPT_PARAM_CHOICE,
                 .choices = "tensor|model",
                 .default_value = SCOPE_TENSOR,
-                .help = "blocks of each tensor, or of all edited tensors together"},
+                .help = "blocks of each matrix, or of all edited tensors together"},
                {.name = "tensors",
                 .kind = DPT_PARAM_CHOICE,
                 .choices = "linear|all",

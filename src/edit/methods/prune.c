@@ -62,7 +62,7 @@ static dpt_status prune_prepare(dpt_edit_work *work, dpt_edit_stage *stage) {
     if (st == DPT_OK) {
         int64_t groups = prune_set_targets(stage, c, targets);
         dpt_edit_view view = {.work = work, .upto = stage->index};
-        st = dpt_quantile_select(stage->input->comm, stage->input->shard, c->group_of, groups,
+        st = dpt_quantile_select(stage->input->comm, stage->input->shard, NULL, c->group_of, groups,
                                  targets, dpt_edit_values, &view, c->cut);
     }
     dpt_mem_free(targets);
@@ -88,10 +88,10 @@ static void prune_apply(const dpt_edit_stage *stage, dpt_range range, float *del
     }
 }
 
-static bool prune_fused(const dpt_edit_stage *stage, int tensor, dpt_edit_fused *rule) {
+static bool prune_fused(const dpt_edit_stage *stage, dpt_range cell, dpt_edit_fused *rule) {
     const cuts *c = stage->state;
-    const dpt_cut *cut = &c->cut[c->group_of[tensor]];
-    int64_t last = tensor < cut->tensor ? INT64_MAX : tensor > cut->tensor ? -1 : cut->ig;
+    const dpt_cut *cut = &c->cut[c->group_of[cell.tensor]];
+    int64_t last = cell.tensor < cut->tensor ? INT64_MAX : cell.tensor > cut->tensor ? -1 : cut->ig;
     *rule = (dpt_edit_fused){.rule = DPT_EDIT_RULE_CUT, .cut = cut->bits, .last_equal = last};
     return true;
 }
@@ -104,10 +104,9 @@ static double prune_scale(const dpt_edit_stage *stage, int tensor) {
 }
 
 /* With scope: model a tensor counts with the mean share: where places are bits, the sum is the same. */
-static double prune_bytes(const dpt_edit_stage_spec *spec, const dpt_tensor_info *info,
-                          double value) {
-    double keep = isnan(value) ? dpt_edit_value(spec, PRUNE_KEEP) : value;
-    return dpt_edit_sparse_bytes(info, floor(keep * (double)info->numel + 0.5));
+static double prune_bytes(const dpt_edit_stage_spec *spec, const dpt_edit_packed *of) {
+    double keep = isnan(of->value) ? dpt_edit_value(spec, PRUNE_KEEP) : of->value;
+    return dpt_edit_sparse_bytes(of->info, floor(keep * (double)of->info->numel + 0.5));
 }
 
 const dpt_edit_method dpt_edit_method_prune = {
