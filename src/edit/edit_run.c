@@ -324,6 +324,8 @@ static void fill_stats(dpt_edit_work *work, const double *totals) {
         stats->lost = (int64_t)sums[DPT_EDIT_SUM_LOST];
         stats->delta_norm = sqrt(sums[DPT_EDIT_SUM_DELTA]);
         stats->edit_norm = sqrt(sums[DPT_EDIT_SUM_EDIT]);
+        stats->size = sums[DPT_EDIT_SUM_SIZE];
+        stats->kept = sums[DPT_EDIT_SUM_KEPT];
         stats->scale = NAN;
         stats->residual = NAN;
         stats->zeros = NAN;

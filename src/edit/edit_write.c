@@ -78,8 +78,11 @@ static bool convert_piece(const cell_job *job, dpt_range piece, double *sums) {
     for (int64_t i = 0; i < piece.n; i++)
         delta[i] = -0.0f; /* the one number that leaves every other as it is */
     sums[DPT_EDIT_SUM_DELTA] = 0.0;
-    return dpt_edit_kernel_store(types, post, post, piece.n, delta, job->out + at * job->out_size,
-                                 dpt_edit_scratch(job->work, SPARE), sums);
+    bool good =
+        dpt_edit_kernel_store(types, post, post, piece.n, delta, job->out + at * job->out_size,
+                              dpt_edit_scratch(job->work, SPARE), sums);
+    sums[DPT_EDIT_SUM_SIZE] = sums[DPT_EDIT_SUM_KEPT] = 0.0; /* no edit rounds these */
+    return good;
 }
 
 static dpt_status run_pieces(cell_job *job, bool touched, double *cell_sums) {

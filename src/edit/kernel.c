@@ -6,6 +6,13 @@
 
 #include <math.h>
 
+/* What is counted besides the squares. Rounding is monotone, so where W_post itself can be stored it never turns the
+ * sign of E. */
+typedef struct kernel_counts {
+    int64_t changed, lost;
+    double size, kept; /* abs(E) before it is rounded, and E with the sign of that */
+} kernel_counts;
+
 /* The kernels for one stored type; n is a multiple of WIDTH. */
 #define DEFINE_KERNELS(type)                                                                       \
     static double delta_##type(const void *pre, const void *post, int64_t n, float *delta,         \
@@ -21,20 +28,25 @@
         return horizontal_sum(sum);                                                                \
     }                                                                                              \
     static double out_##type(const void *pre, const void *post, int64_t n, float *delta,           \
-                             void *out, int64_t *changed) {                                        \
-        floats sum = {0};                                                                          \
+                             void *out, kernel_counts *counts) {                                   \
+        floats sum = {0}, whole = {0}, along = {0};                                                \
         ints count = {0};                                                                          \
         for (int64_t i = 0; i < n; i += WIDTH) {                                                   \
             fetch_##type(pre, i + n);                                                              \
             fetch_##type(post, i + n);                                                             \
-            floats edited = load_##type(pre, i) + load_f32(delta, i);                              \
-            floats e = store_##type(edited, out, i) - load_##type(post, i);                        \
+            floats before = load_##type(pre, i), after = load_##type(post, i);                     \
+            floats edited = before + load_f32(delta, i), exact = edited - after;                   \
+            floats e = store_##type(edited, out, i) - after;                                       \
             sum += e * e;                                                                          \
+            whole += lanes_size(exact);                                                            \
+            along += lanes_size(e);                                                                \
             count -= (ints)(e != 0.0f);                                                            \
             store_f32(e, delta, i);                                                                \
         }                                                                                          \
         for (int l = 0; l < WIDTH; l++)                                                            \
-            *changed += count[l];                                                                  \
+            counts->changed += count[l];                                                           \
+        counts->size = horizontal_sum(whole);                                                      \
+        counts->kept = horizontal_sum(along);                                                      \
         return horizontal_sum(sum);                                                                \
     }
 
@@ -54,7 +66,7 @@ typedef double doubles __attribute__((vector_size(64)));
 
 /* Magnitudes of 16 floats, added in double to 8 lanes, the lower ones first. */
 static inline doubles add_abs(doubles lanes, floats x) {
-    floats size = (floats)((words)x & 0x7fffffff);
+    floats size = lanes_size(x);
     floats8 low = __builtin_shufflevector(size, size, 0, 1, 2, 3, 4, 5, 6, 7);
     floats8 high = __builtin_shufflevector(size, size, 8, 9, 10, 11, 12, 13, 14, 15);
     lanes += __builtin_convertvector(low, doubles);
@@ -119,45 +131,51 @@ bool dpt_edit_kernel_delta(dpt_edit_types types, const void *pre, const void *po
 
 /* Leaves E in delta. */
 static void out_any(dpt_edit_types types, const char *pre, const char *post, int64_t n,
-                    float *delta, char *out, float *spare, int64_t *changed, int64_t *lost) {
+                    float *delta, char *out, float *spare, kernel_counts *counts) {
     float *stored = spare, *after = spare + n;
     dpt_dtype_to_f32(types.pre, pre, stored, n);
     for (int64_t i = 0; i < n; i++)
         delta[i] = stored[i] + delta[i];
     dpt_dtype_from_f32(types.out, delta, out, n);
     if (types.out != types.post)
-        *lost = dpt_dtype_count_lost(types.out, delta, out, n);
+        counts->lost = dpt_dtype_count_lost(types.out, delta, out, n);
     dpt_dtype_to_f32(types.out, out, stored, n);
     dpt_dtype_to_f32(types.post, post, after, n);
-    int count = 0;
+    int changed = 0;
     for (int i = 0; i < (int)n; i++) {
+        float exact = delta[i] - after[i];
         delta[i] = stored[i] - after[i];
-        count += delta[i] != 0.0f;
+        changed += delta[i] != 0.0f;
+        counts->size += fabs((double)exact);
+        counts->kept += signbit(exact) ? -(double)delta[i] : (double)delta[i];
     }
-    *changed += count;
+    counts->changed += changed;
 }
 
 bool dpt_edit_kernel_store(dpt_edit_types types, const void *pre, const void *post, int64_t n,
                            float *delta, void *out, float *spare, double sums[DPT_EDIT_SUMS]) {
-    int64_t whole = n / WIDTH * WIDTH, changed = 0, lost = 0;
+    int64_t whole = n / WIDTH * WIDTH;
+    kernel_counts counts = {.changed = 0};
     double sum = 0.0;
     if (types.pre != types.post || types.out != types.post)
         whole = 0;
     else if (types.pre == DPT_BF16)
-        sum = out_bf16(pre, post, whole, delta, out, &changed);
+        sum = out_bf16(pre, post, whole, delta, out, &counts);
     else if (types.pre == DPT_F32)
-        sum = out_f32(pre, post, whole, delta, out, &changed);
+        sum = out_f32(pre, post, whole, delta, out, &counts);
     else
         whole = 0;
     if (whole < n) {
         out_any(types, (const char *)pre + whole * dpt_dtype_size(types.pre),
                 (const char *)post + whole * dpt_dtype_size(types.post), n - whole, delta + whole,
-                (char *)out + whole * dpt_dtype_size(types.out), spare, &changed, &lost);
+                (char *)out + whole * dpt_dtype_size(types.out), spare, &counts);
         sum += dpt_reduce_square(delta + whole, n - whole);
     }
     bool good = settle(&sum, delta, n);
     sums[DPT_EDIT_SUM_EDIT] = sum;
-    sums[DPT_EDIT_SUM_CHANGED] = (double)changed;
-    sums[DPT_EDIT_SUM_LOST] = (double)lost;
+    sums[DPT_EDIT_SUM_CHANGED] = (double)counts.changed;
+    sums[DPT_EDIT_SUM_LOST] = (double)counts.lost;
+    sums[DPT_EDIT_SUM_SIZE] = counts.size;
+    sums[DPT_EDIT_SUM_KEPT] = counts.kept;
     return good;
 }

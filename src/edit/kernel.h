@@ -25,7 +25,8 @@ enum { DPT_EDIT_UNIT = 32 };
 double dpt_edit_kernel_abs(const uint16_t *pre, const uint16_t *post, int64_t n, double *zeros);
 
 /** out = round(pre + delta) of a piece. Sets of its sums the squares of E = out - post (1e-6 relative), how
- * many are not zero, and how many values another type than post's rounds to 0.
+ * many are not zero, how many values another type than post's rounds to 0, and the sizes of E before and after it is
+ * rounded.
  * @param[in,out] delta (n) edited deltas, overwritten; @param spare (2, n) scratch.
  * @return false when a value of E is NaN or infinite. Local. */
 bool dpt_edit_kernel_store(dpt_edit_types types, const void *pre, const void *post, int64_t n,

@@ -32,10 +32,11 @@ typedef struct lane_rule {
     ints cut;
 } lane_rule;
 
-/* Sums of a piece, in lanes: of the even and of the odd elements. */
+/* Sums of a piece, in lanes. One of each, not one for the even and one for the odd elements: more do not fit the
+ * registers of AVX2. */
 typedef struct lane_sums {
-    floats delta[2], edit[2];
-    ints changed[2];
+    floats delta, edit, size, kept;
+    ints changed;
 } lane_sums;
 
 /* F(d). */
@@ -56,15 +57,19 @@ apply_rule(dpt_edit_rule rule, const lane_rule *r, floats d, uint32_t bits, word
 }
 
 /* The even or the odd elements of a unit: stored words rounded to bf16, and the sums. */
-static inline __attribute__((always_inline)) words
-edit_half(dpt_edit_rule rule, const lane_rule *r, floats before, floats after, uint32_t bits,
-          words lane, floats *delta, floats *edit, ints *changed) {
+static inline __attribute__((always_inline)) words edit_half(dpt_edit_rule rule, const lane_rule *r,
+                                                             floats before, floats after,
+                                                             uint32_t bits, words lane,
+                                                             lane_sums *sums) {
     floats d = after - before;
-    words rounded = round_bf16(before + apply_rule(rule, r, d, bits, lane));
+    floats edited = before + apply_rule(rule, r, d, bits, lane), exact = edited - after;
+    words rounded = round_bf16(edited);
     floats e = (floats)rounded - after;
-    *delta = add_square(*delta, d);
-    *edit = add_square(*edit, e);
-    *changed = count_changed(*changed, e);
+    sums->delta = add_square(sums->delta, d);
+    sums->edit = add_square(sums->edit, e);
+    sums->size += lanes_size(exact);
+    sums->kept += lanes_size(e);
+    sums->changed = count_changed(sums->changed, e);
     return rounded;
 }
 
@@ -95,10 +100,10 @@ edit_run(dpt_edit_rule rule, const lane_rule *r, const uint16_t *pre, const uint
             memcpy(&bits, (const char *)mask + i / 8, sizeof bits); /* from memory to all lanes */
             ask_ahead(pre + i, post + i, out + i);
         }
-        words low = edit_half(rule, r, (floats)(before << 16), (floats)(after << 16), bits, even,
-                              &s.delta[0], &s.edit[0], &s.changed[0]);
+        words low =
+            edit_half(rule, r, (floats)(before << 16), (floats)(after << 16), bits, even, &s);
         words high = edit_half(rule, r, (floats)(before & HIGH_HALF), (floats)(after & HIGH_HALF),
-                               bits, odd, &s.delta[1], &s.edit[1], &s.changed[1]);
+                               bits, odd, &s);
         words stored = low >> 16 | high;
         memcpy(out + i, &stored, sizeof stored);
     }
@@ -109,10 +114,12 @@ edit_run(dpt_edit_rule rule, const lane_rule *r, const uint16_t *pre, const uint
 static bool kernel_fused_finish(const lane_sums *lanes, double sums[DPT_EDIT_SUMS]) {
     int changed = 0;
     for (int l = 0; l < WIDTH; l++)
-        changed += lanes->changed[0][l] + lanes->changed[1][l];
-    sums[DPT_EDIT_SUM_DELTA] = horizontal_sum(lanes->delta[0]) + horizontal_sum(lanes->delta[1]);
-    sums[DPT_EDIT_SUM_EDIT] = horizontal_sum(lanes->edit[0]) + horizontal_sum(lanes->edit[1]);
+        changed += lanes->changed[l];
+    sums[DPT_EDIT_SUM_DELTA] = horizontal_sum(lanes->delta);
+    sums[DPT_EDIT_SUM_EDIT] = horizontal_sum(lanes->edit);
     sums[DPT_EDIT_SUM_CHANGED] = (double)changed;
+    sums[DPT_EDIT_SUM_SIZE] = horizontal_sum(lanes->size);
+    sums[DPT_EDIT_SUM_KEPT] = horizontal_sum(lanes->kept);
     return trusted(sums[DPT_EDIT_SUM_DELTA]) &&
            (trusted(sums[DPT_EDIT_SUM_EDIT]) || (changed == 0 && sums[DPT_EDIT_SUM_EDIT] == 0.0));
 }
@@ -166,7 +173,7 @@ static void edit_masked(const dpt_edit_fused *edit, const lane_rule *r, int64_t 
     dpt_rng_draw_lead(&draws[0], piece_length(n, 0));
     dpt_rng_draw_settle(&draws[0]);
     for (int64_t at = 0, p = 0; at < n; at += DPT_EDIT_PIECE, p++) {
-        lane_sums lanes = {.changed = {{0}}};
+        lane_sums lanes = {.changed = {0}};
         int64_t length = piece_length(n, at), next = at + DPT_EDIT_PIECE;
         done[p] = length % UNIT == 0;
         if (!done[p]) /* only the last one */
@@ -189,7 +196,7 @@ static bool place_cut(const dpt_edit_fused *edit, int64_t ig, int64_t n, lane_ru
 static bool plain_piece(const dpt_edit_fused *edit, lane_rule *r, int64_t ig, int64_t n,
                         const uint16_t *pre, const uint16_t *post, uint16_t *out,
                         double sums[DPT_EDIT_SUMS]) {
-    lane_sums lanes = {.changed = {{0}}};
+    lane_sums lanes = {.changed = {0}};
     if (n % UNIT != 0)
         return false;
     if (edit->rule == DPT_EDIT_RULE_SCALE)

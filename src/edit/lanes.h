@@ -107,6 +107,11 @@ static inline floats add_square(floats sum, floats x) {
 #endif
 }
 
+/* abs(x). */
+static inline floats lanes_size(floats x) {
+    return (floats)((words)x & 0x7fffffff);
+}
+
 /* The high halves of words hold bf16 numbers, or the odd ones of a run. */
 static const uint32_t HIGH_HALF = 0xffff0000;
 

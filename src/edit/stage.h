@@ -169,6 +169,8 @@ enum { /* what is summed over a cell for the statistics */
        DPT_EDIT_SUM_EDIT,
        DPT_EDIT_SUM_CHANGED,
        DPT_EDIT_SUM_LOST, /* values that the type of the output rounds to 0 */
+       DPT_EDIT_SUM_SIZE, /* abs(E) in fp32, before it is rounded to the type of the output */
+       DPT_EDIT_SUM_KEPT, /* E as written with the sign of that */
        DPT_EDIT_SUMS
 };
 

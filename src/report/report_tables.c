@@ -153,7 +153,14 @@ static void edit_cell(FILE *html, int64_t number, const dpt_result *r) {
         fputc(' ', html);
         dpt_report_text(html, r->parameters[i].value);
     }
-    fputs("</small></td>", html);
+    fputs("</small>", html);
+    if (dpt_result_is_rounded(r->scalars.rounding)) {
+        fputs("<small><strong>rounding to the output type ", html);
+        fputs(r->scalars.rounding > 0.0 ? "takes back " : "adds ", html);
+        dpt_report_number(html, 100.0 * fabs(r->scalars.rounding), "%.0f&thinsp;%%");
+        fputs(" of the edit</strong></small>", html);
+    }
+    fputs("</td>", html);
 }
 
 static void number_cell(FILE *html, double x, const char *format) {

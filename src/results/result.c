@@ -10,6 +10,9 @@
 #include <stdio.h>
 #include <string.h>
 
+/* Share of an edit that rounding takes back or adds, from which on it is said. */
+static const double RESULT_ROUNDED = 0.1;
+
 #define RESULT_COLUMN(field, unit, meaning) {#field, unit, meaning},
 const dpt_result_column dpt_result_scalar_columns[DPT_RESULT_SCALARS] = {
     DPT_RESULT_SCALAR_COLUMNS(RESULT_COLUMN)};
@@ -136,6 +139,10 @@ dpt_status dpt_result_set_string(char **text, const char *format, ...) {
     dpt_mem_free(*text);
     *text = copy;
     return DPT_OK;
+}
+
+bool dpt_result_is_rounded(double rounding) {
+    return fabs(rounding) > RESULT_ROUNDED;
 }
 
 dpt_status dpt_result_add_parameter(dpt_result *result, const char *name, const char *value) {

@@ -1,8 +1,10 @@
 #include "guards.h"
 
 #include "deltapath/base/log.h"
+#include "deltapath/results/results.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -51,6 +53,35 @@ void dpt_guards_collect(const dpt_catalog *catalog, const dpt_edit_report *repor
         add_reason(catalog, report, (dpt_edit_calibrated)reason, out);
 }
 
+/* Edits whose size is this share of the delta's are rounding themselves, as low rank at full rank. */
+static const double GUARDS_LEAST = 1e-4;
+
+double dpt_guards_rounding(const dpt_catalog *catalog, const dpt_edit_report *report) {
+    double size = 0.0, kept = 0.0, delta = 0.0;
+    for (int t = 0; t < report->ntensors; t++) {
+        const dpt_edit_tensor_stats *stats = &report->stats[t];
+        size += stats->size;
+        kept += stats->kept;
+        delta += stats->delta_norm * sqrt((double)catalog->tensors[t].numel);
+    }
+    return size > GUARDS_LEAST * delta ? 1.0 - kept / size : NAN;
+}
+
+static void guards_warn_of_rounding(const dpt_inputs *in, const char *edit,
+                                    const dpt_edit_report *report) {
+    double share = dpt_guards_rounding(in->catalog, report);
+    int t = 0;
+    if (!dpt_result_is_rounded(share))
+        return;
+    while (report->stats[t].size == 0.0)
+        t++;
+    dpt_log(DPT_LOG_WARN,
+            "%s: rounding to %s %s %.0f %% of the edit (of sum |E|), and may cost more than the "
+            "edit: give output.dtype=f32 to see the edit without it",
+            edit, dpt_dtype_name(in->out_catalog.tensors[t].dtype),
+            share > 0.0 ? "takes back" : "adds", 100.0 * fabs(share));
+}
+
 /* A loss that is as a rule meant, and yet no silent one. */
 static void guards_warn_of_lost(const dpt_inputs *in, const char *edit,
                                 const dpt_edit_report *report) {
@@ -68,5 +99,6 @@ void dpt_guards_warn(const dpt_inputs *in, const char *edit, const dpt_edit_repo
     if (guards.held[0] != '\0')
         dpt_log(DPT_LOG_WARN, "%s: calibration leaves a term at W_post in %d of %d tensors: %s",
                 edit, guards.tensors - guards.zero, guards.tensors, guards.held);
+    guards_warn_of_rounding(in, edit, report);
     guards_warn_of_lost(in, edit, report);
 }

@@ -16,8 +16,12 @@ typedef struct dpt_guards {
 /** Count and name them. Local. @param[in] report  of the edit, in the order of catalog. */
 void dpt_guards_collect(const dpt_catalog *catalog, const dpt_edit_report *report, dpt_guards *out);
 
-/** Say what an edit did that its user may not know: terms that calibration leaves, values that the type of the output
- * cannot hold. Local; rank 0's log. */
+/** Share of sum |E_i| over all tensors that rounding to the type of the output takes back; below 0: that it adds. NaN where
+ * the edit itself is rounding. Local. */
+double dpt_guards_rounding(const dpt_catalog *catalog, const dpt_edit_report *report);
+
+/** Say what an edit did that its user may not know: terms that calibration leaves, what rounding undoes, values that the
+ * type of the output cannot hold. Local; rank 0's log. */
 void dpt_guards_warn(const dpt_inputs *inputs, const char *edit, const dpt_edit_report *report);
 
 #endif

@@ -100,6 +100,7 @@ static dpt_status set_edit_statistics(const dpt_inputs *in, const dpt_edit_repor
         out->stats[t] = (dpt_result_tensor){
             .delta_norm = from->delta_norm,
             .edit_norm = from->edit_norm,
+            .rounding = from->size > 0.0 ? 1.0 - from->kept / from->size : NAN,
             .share_changed = numel > 0 ? (double)from->changed / (double)numel : 0,
             .share_zero = from->zeros / (double)(numel > 0 ? numel : 1),
             .rank = from->rank > 0 ? (double)from->rank : NAN,
@@ -109,6 +110,7 @@ static dpt_status set_edit_statistics(const dpt_inputs *in, const dpt_edit_repor
             .slope = from->slope,
             .slope_se = from->slope_se};
     }
+    out->scalars.rounding = dpt_guards_rounding(in->catalog, report);
     dpt_status st = DPT_OK;
     for (int64_t i = 0; i < report->nspectra && st == DPT_OK; i++) {
         const dpt_edit_spectrum *from = &report->spectra[i];

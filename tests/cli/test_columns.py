@@ -337,6 +337,8 @@ def tensors(name, group, alpha):
     ratio = stats["edit_norm"][touched] / stats["delta_norm"][touched]
     check(f"{name}: not calibrated (test_significance has slopes)",
           np.isnan(stats["slope"]).all() and np.isnan(stats["slope_se"]).all())
+    check(f"{name} rounding (test_rounding has it exactly)", np.nanmedian(np.abs(stats["rounding"])) < 0.02 and
+          (np.isnan(stats["rounding"]) | touched).all(), stats["rounding"])
     if alpha is not None: # E = alpha Delta, rounded to the type of the tensors
         check(f"{name} edit_norm", abs(np.median(ratio) - abs(alpha)) < 0.01, ratio)
         check(f"{name} share_changed", np.median(stats["share_changed"][touched]) > 0.9)

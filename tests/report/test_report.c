@@ -73,6 +73,7 @@ static void fill_terms(dpt_result *r, double change, dpt_rng rng) {
         r->second_order[i] = 0.4 * change * share[i] / total;
         r->stats[i] = (dpt_result_tensor){.delta_norm = 1.0,
                                           .edit_norm = 0.5,
+                                          .rounding = NAN,
                                           .share_changed = 0.9,
                                           .share_zero = NAN,
                                           .rank = NAN,

@@ -154,7 +154,13 @@ typedef struct dpt_edit_tensor_stats {
     int64_t lost;      /**< values that another type than post's rounds to 0 */
     double delta_norm; /**< |Delta|_F; 0 for a tensor that the edit does not touch */
     double edit_norm;  /**< |E|_F, from the values as written */
-    double scale;      /**< BitDelta mean, DARE 1/(1-p), threshold of prune ...; NaN if none. Of a
+    double
+        size; /**< sum of |E_i| before E is rounded to the type of the output; 0 for a tensor that the edit
+                    does not touch */
+    double
+        kept; /**< sum of E_i as written, each with the sign that it had before: less than size where rounding
+                    takes back, more where it adds, and the same where it does either as often */
+    double scale; /**< BitDelta mean, DARE 1/(1-p), threshold of prune ...; NaN if none. Of a
                           calibrated edit its factor s: 0.5 or 2 at its limits, 1 where it cannot
                           help */
     double

@@ -120,6 +120,9 @@
     X(choose_change, "nats",                                                                       \
       "L(edit) - L(post) over the samples that only choose, and are not among the others")         \
     X(choose_accuracy, "share", "of these samples, that the edited model gets right")              \
+    X(rounding, "share",                                                                           \
+      "of sum abs(E) over all tensors that rounding to the output type takes back; below 0 it "    \
+      "adds")                                                                                      \
     X(size, "bytes", "of the edit, packed as [below](#size-of-an-edit); NaN of a sequence")        \
     X(seconds, "s", "wall time of the unit")
 
@@ -127,6 +130,8 @@
 #define DPT_RESULT_TENSOR_COLUMNS(X)                                                               \
     X(delta_norm, "-", "Frobenius norm of Delta, to 1e-5")                                         \
     X(edit_norm, "-", "Frobenius norm of E after rounding to the output type, to 1e-5")            \
+    X(rounding, "share",                                                                           \
+      "of sum abs(E) that rounding to the output type takes back; below 0 it adds")                \
     X(share_changed, "share", "entries with E not 0")                                              \
     X(share_zero, "share",                                                                         \
       "entries with Delta exactly 0; of edits by `bitdelta` or `multibit`, or with `calibrate`")   \

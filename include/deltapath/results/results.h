@@ -91,6 +91,9 @@ dpt_status dpt_result_set_string(char **text, const char *format, ...)
 enum { DPT_RESULT_GROUP_NAME = 48 };
 void dpt_result_group_name(const char *groups, int64_t place, char name[DPT_RESULT_GROUP_NAME]);
 
+/** Whether rounding changes an edit so much that it is said: `rounding` beyond 10 % either way. Local. */
+bool dpt_result_is_rounded(double rounding);
+
 /** Append a parameter; append a spectrum (values are copied). Local.
  * Errors: DPT_ERR_OUTPUT without memory. */
 dpt_status dpt_result_add_parameter(dpt_result *result, const char *name, const char *value);
