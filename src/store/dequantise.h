@@ -36,7 +36,7 @@ dpt_status dpt_store_dequantise(const dpt_store_header *header, dpt_catalog *cat
 dpt_status dpt_store_show_stored(const dpt_store_header *header, dpt_catalog *catalog,
                                  dpt_store_form **forms);
 
-/** dpt_store_open whose store shows that. Collective over comm (same: path). Errors: as dpt_store_open. */
+/** dpt_store_open_on whose store shows that. Collective over comm (same: path, base). Errors: as dpt_store_open. */
 dpt_status dpt_store_open_stored(const dpt_comm *comm, const char *path, const char *base,
                                  dpt_store **out);
 
