@@ -3,6 +3,7 @@
 #include "deltapath/base/assert.h"
 #include "deltapath/base/mem.h"
 
+#include <stdio.h>
 #include <string.h>
 
 /* The stored forms, as the modelling code of transformers 5.24 reads them:
@@ -16,7 +17,7 @@
  * A form is taken where the shapes of the tensors next to it agree; else a tensor, or an expert of it, is one
  * part. */
 
-enum { PART_NAME_MAX = 1024, PART_KINDS = 3 };
+enum { PART_NAME_MAX = 1024, PART_KINDS = DPT_PART_WAYS };
 
 /* How the outputs of one item of a tensor, which is all of it or an expert, are shared out. */
 typedef struct part_form {
@@ -262,4 +263,78 @@ const dpt_part *dpt_parts_find(const dpt_parts *parts, int tensor, dpt_role_kind
         if (parts->items[i].kind == kind && parts->items[i].expert == expert)
             return &parts->items[i];
     return NULL;
+}
+
+static int64_t part_elements(const dpt_part *part) {
+    return part->layout.rows * part->layout.cols;
+}
+
+dpt_part_item dpt_parts_item(const dpt_parts *parts, int tensor, int64_t ig) {
+    dpt_part_item item = {.first = parts->first[tensor]};
+    int last = parts->first[tensor + 1];
+    const dpt_part *part = &parts->items[item.first];
+    while (item.first + item.count < last && part[item.count].expert == part->expert)
+        item.end += part_elements(&part[item.count++]);
+    if (item.first + item.count == last)
+        return item;
+    int64_t number = ig / item.end; /* experts are of one size */
+    item.first += (int)number * item.count;
+    item.begin = number * item.end;
+    item.end += item.begin;
+    DPT_ASSERT(ig >= 0 && item.first + item.count <= last);
+    return item;
+}
+
+/* How many elements from `ig` on are of a part before one of another comes; 0: not even the first. For a part that
+ * shares its item with others. */
+static int64_t part_stretch(const dpt_layout *layout, int64_t ig) {
+    int64_t at = ig - layout->first;
+    if (at < 0)
+        return 0;
+    if (layout->col_stride > 1) { /* outputs of an input follow each other */
+        int64_t row = at % layout->col_stride;
+        return row < layout->rows && at / layout->col_stride < layout->cols ? layout->rows - row
+                                                                            : 0;
+    }
+    int64_t before = at / layout->run_stride * layout->run, in = at % layout->run_stride;
+    int64_t row = in / layout->row_stride, col = in % layout->row_stride;
+    int64_t run = layout->run < layout->rows - before ? layout->run : layout->rows - before;
+    if (row >= run || col >= layout->cols)
+        return 0;
+    return layout->row_stride == layout->cols ? (run - row) * layout->cols - col
+                                              : layout->cols - col;
+}
+
+dpt_part_span dpt_parts_span(const dpt_parts *parts, int tensor, int64_t ig, int64_t n) {
+    dpt_part_item item = dpt_parts_item(parts, tensor, ig);
+    dpt_part_span span = {.n = item.end - ig, .ways = 1, .part = {item.first}};
+    const dpt_layout *layout = &parts->items[item.first].layout;
+    bool alternate =
+        layout->row_stride == item.count && (layout->cols == 1 || layout->col_stride > 1);
+    if (item.count > 1 && alternate) {
+        span.ways = item.count;
+        for (int w = 0; w < span.ways; w++)
+            span.part[w] = item.first + (int)((ig - item.begin + w) % item.count);
+    } else if (item.count > 1) {
+        int k = 0;
+        while ((span.n = part_stretch(&parts->items[item.first + k].layout, ig)) == 0)
+            k++;
+        DPT_ASSERT(k < item.count);
+        span.part[0] = item.first + k;
+    }
+    span.n = span.n < n ? span.n : n;
+    return span;
+}
+
+void dpt_part_label(const dpt_parts *parts, int part, char label[DPT_PART_LABEL]) {
+    const dpt_part *it = &parts->items[part];
+    dpt_part_item item = dpt_parts_item(parts, it->tensor, it->layout.first);
+    const char *kind = item.count > 1 ? dpt_role_name(it->kind) : "";
+    label[0] = '\0';
+    if (parts->first[it->tensor + 1] - parts->first[it->tensor] == 1)
+        return;
+    if (it->expert >= 0)
+        snprintf(label, DPT_PART_LABEL, "%d%s%s", it->expert, kind[0] != '\0' ? "." : "", kind);
+    else
+        snprintf(label, DPT_PART_LABEL, "%s", kind);
 }

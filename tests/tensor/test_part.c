@@ -33,14 +33,38 @@ static void add(dpt_catalog *catalog, const char *name, int ndim, int64_t a, int
     assert_int_equal(dpt_catalog_add(catalog, name, DPT_BF16, ndim, shape), DPT_OK);
 }
 
+/* Spans from every element on, and what they say, against the parts that the elements were found in. */
+static void check_spans(const dpt_parts *parts, int t, const int *part_of, int64_t numel) {
+    for (int64_t ig = 0; ig < numel; ig++) {
+        dpt_part_item item = dpt_parts_item(parts, t, ig);
+        assert_true(ig >= item.begin && ig < item.end);
+        for (int64_t at = item.begin; at < item.end; at++)
+            assert_true(part_of[at] >= item.first && part_of[at] < item.first + item.count);
+        for (int64_t most = 1; most <= numel - ig; most += most < 3 ? 1 : numel) {
+            dpt_part_span span = dpt_parts_span(parts, t, ig, most);
+            assert_true(span.n >= 1 && span.n <= most && span.ways >= 1);
+            for (int64_t i = 0; i < span.n; i++)
+                assert_int_equal(span.part[i % span.ways], part_of[ig + i]);
+        }
+        /* as long as it can be */
+        dpt_part_span span = dpt_parts_span(parts, t, ig, numel);
+        if (span.ways == 1 && ig + span.n < item.end)
+            assert_int_not_equal(part_of[ig + span.n], part_of[ig]);
+        else
+            assert_int_equal(ig + span.n, item.end);
+    }
+}
+
 /* Every element of every tensor is in one part. */
 static void check_cover(const dpt_catalog *catalog, const dpt_parts *parts) {
     assert_int_equal(parts->first[0], 0);
     assert_int_equal(parts->first[catalog->count], parts->count);
     for (int t = 0; t < catalog->count; t++) {
         int64_t numel = catalog->tensors[t].numel;
-        char *seen = calloc((size_t)numel + 1, 1);
-        assert_non_null(seen);
+        int *part_of = malloc(((size_t)numel + 1) * sizeof *part_of);
+        assert_non_null(part_of);
+        for (int64_t i = 0; i < numel; i++)
+            part_of[i] = -1;
         assert_true(parts->first[t + 1] > parts->first[t]);
         for (int i = parts->first[t]; i < parts->first[t + 1]; i++) {
             const dpt_part *part = &parts->items[i];
@@ -51,12 +75,14 @@ static void check_cover(const dpt_catalog *catalog, const dpt_parts *parts) {
                 for (int64_t c = 0; c < part->layout.cols; c++) {
                     int64_t at = dpt_layout_place(&part->layout, r, c);
                     assert_true(at >= 0 && at < numel);
-                    assert_int_equal(seen[at]++, 0);
+                    assert_int_equal(part_of[at], -1);
+                    part_of[at] = i;
                 }
         }
         for (int64_t i = 0; i < numel; i++)
-            assert_int_equal(seen[i], 1);
-        free(seen);
+            assert_true(part_of[i] >= 0);
+        check_spans(parts, t, part_of, numel);
+        free(part_of);
     }
 }
 
@@ -232,6 +258,31 @@ static void fused_experts(void **state) {
           {up, DPT_ROLE_UP, 0, 2, 3, {2, 3, 6}, 11}, {down, DPT_ROLE_DOWN, 0, 3, 2, {0, 1, 3}, 5});
 }
 
+static void labels(void **state) {
+    (void)state;
+    static const char *const names[] = {"0",    "1", "",  "0.gate", "0.up", "1.gate",
+                                        "1.up", "",  "q", "k",      "v"};
+    dpt_catalog catalog;
+    dpt_parts parts;
+    char label[DPT_PART_LABEL];
+    dpt_catalog_init(&catalog);
+    add(&catalog, "a.mlp.experts.down_proj", 3, 2, 3, 2);
+    add(&catalog, "a.mlp.experts.7.w1.weight", 2, 2, 3, 0);
+    add(&catalog, "a.mlp.experts.gate_up_proj", 3, 2, 4, 3);
+    add(&catalog, "b.self_attn.o_proj.weight", 2, 3, 6, 0);
+    add(&catalog, "b.self_attn.qkv_proj.weight", 2, 10, 3, 0);
+    assert_int_equal(dpt_catalog_sort(&catalog), DPT_OK);
+    assert_int_equal(dpt_parts_create(&catalog, 0, &parts), DPT_OK);
+    const int order[] = {2, 0, 1, 3, 4, 5, 6, 7, 8, 9, 10}; /* by name: experts.7 comes first */
+    assert_int_equal(parts.count, 11);
+    for (int i = 0; i < parts.count; i++) {
+        dpt_part_label(&parts, i, label);
+        assert_string_equal(label, names[order[i]]);
+    }
+    dpt_parts_destroy(&parts);
+    dpt_catalog_destroy(&catalog);
+}
+
 /* What no form fits is one part, or one an expert. */
 static void other_tensors(void **state) {
     (void)state;
@@ -299,6 +350,7 @@ int main(void) {
         cmocka_unit_test_teardown(rows_by_head, balances),
         cmocka_unit_test_teardown(stored_transposes, balances),
         cmocka_unit_test_teardown(fused_experts, balances),
+        cmocka_unit_test_teardown(labels, balances),
         cmocka_unit_test_teardown(other_tensors, balances),
         cmocka_unit_test_teardown(no_memory, balances),
     };

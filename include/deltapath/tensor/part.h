@@ -54,4 +54,30 @@ void dpt_parts_destroy(dpt_parts *parts); /**< Local. */
 /** The part of a kind, and of an expert or -1, in a tensor; NULL when it has none. Local. */
 const dpt_part *dpt_parts_find(const dpt_parts *parts, int tensor, dpt_role_kind kind, int expert);
 
+/** Parts that share a stretch of a tensor: all of it, or an expert's. */
+typedef struct dpt_part_item {
+    int first, count;   /**< of parts->items */
+    int64_t begin, end; /**< elements of the tensor */
+} dpt_part_item;
+
+/** The item that holds an element. Local. */
+dpt_part_item dpt_parts_item(const dpt_parts *parts, int tensor, int64_t ig);
+
+enum { DPT_PART_WAYS = 3 };
+
+/** Elements that follow each other in a tensor: the first is of part[0], the next of part[1], and so on, from the
+ * start again after `ways`. */
+typedef struct dpt_part_span {
+    int64_t n;
+    int ways;
+    int part[DPT_PART_WAYS];
+} dpt_part_span;
+
+/** The span of at most `n` elements that begins at an element. Local. */
+dpt_part_span dpt_parts_span(const dpt_parts *parts, int tensor, int64_t ig, int64_t n);
+
+/** Name of a part among those of its tensor, such as "q", "3.gate" or "3"; empty when there is one. Local. */
+enum { DPT_PART_LABEL = 32 };
+void dpt_part_label(const dpt_parts *parts, int part, char label[DPT_PART_LABEL]);
+
 #endif
