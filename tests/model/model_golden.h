@@ -52,9 +52,9 @@ static void model_fixture_open(model_fixture *f, const char *name, bool images, 
         f->gradient = hypot(f->gradient, size);
     }
     assert_int_equal(dpt_mesh_create(&test_comm, model_size, &f->mesh), DPT_OK);
-    assert_int_equal(
-        dpt_model_create(&f->mesh.model, f->g->config, memory_source(&f->g->post), &f->model),
-        DPT_OK);
+    if (dpt_model_create(&f->mesh.model, f->g->config, memory_source(&f->g->post), &f->model) !=
+        DPT_OK)
+        fail_msg("%s: %s", name, dpt_error_message());
     dpt_source edited = memory_source(&f->g->edited);
     assert_int_equal(dpt_model_bind_edit(f->model, &edited), DPT_OK);
     f->nll = calloc((size_t)dpt_batch_scores(&f->batch), sizeof *f->nll);

@@ -248,7 +248,6 @@ def qwen3_moe(d):
                 norm_topk_prob=d.pick("norm_topk_prob", True, False),
                 attention_bias=d.pick("attention_bias", False, True))
     keys.setdefault("head_dim", keys["hidden_size"] // keys["num_attention_heads"])
-    keys.update(d.pick("dense", {}, dict(mlp_only_layers=[1]), dict(decoder_sparse_step=2)))
     return keys
 
 

@@ -76,7 +76,7 @@ CASES = {
     "mixtral/fused": case("mixtral", "fused", num_local_experts=3, num_experts_per_tok=1, sliding_window=4,
                           head_dim=6, num_key_value_heads=2, **TIED),
     "qwen3_moe/separate": case("qwen3_moe", num_experts=4, num_experts_per_tok=2, moe_intermediate_size=5, head_dim=6,
-                               mlp_only_layers=[1], norm_topk_prob=True, old=True),
+                               norm_topk_prob=True, old=True),
     "qwen3_moe/fused": case("qwen3_moe", "fused", num_experts=3, num_experts_per_tok=2, moe_intermediate_size=5,
                             head_dim=4, norm_topk_prob=False, attention_bias=True, use_sliding_window=True,
                             sliding_window=4, **TIED),
