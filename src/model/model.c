@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Key-value head of each query head, and the rotary frequencies. */
+/* Key-value head of each query head. */
 static dpt_status model_make_tables(dpt_model *model) {
     const dpt_arch *arch = &model->arch;
     int64_t first = model->slice.begin[DPT_AXIS_KV_HEADS] / arch->head_dim;
@@ -19,15 +19,6 @@ static dpt_status model_make_tables(dpt_model *model) {
     for (int64_t j = 0; j < model->slice.heads; j++)
         model->kv_of[j] =
             (int32_t)((model->slice.first_head + j) / (arch->heads / arch->kv_heads) - first);
-    for (int r = 0; r < DPT_ROPES; r++) {
-        int64_t half = dpt_nn_rope_half(&arch->rope[r]);
-        model->inv_freq[r] =
-            dpt_mem_alloc(2 * half, sizeof *model->inv_freq[r], "rotary frequencies");
-        if (model->inv_freq[r] == NULL)
-            return DPT_ERR_OUTPUT;
-        for (int is_long = 0; is_long < 2; is_long++)
-            dpt_nn_rope_inv_freq(&arch->rope[r], is_long, model->inv_freq[r] + is_long * half);
-    }
     return DPT_OK;
 }
 
@@ -121,8 +112,6 @@ void dpt_model_destroy(dpt_model *model) {
     dpt_work_release(&model->work);
     dpt_arch_destroy(&model->arch);
     dpt_mem_free(model->kv_of);
-    for (int r = 0; r < DPT_ROPES; r++)
-        dpt_mem_free(model->inv_freq[r]);
     dpt_params_destroy(&model->params);
     dpt_catalog_destroy(&model->catalog);
     dpt_mem_free(model);

@@ -23,11 +23,11 @@ typedef struct dpt_norm_stats {
     float *mean, *rstd;
 } dpt_norm_stats;
 
-/** Tables of one rotary setting. */
+/** Tables of one rotary setting: of short sequences, and where these differ of long ones. */
 typedef struct dpt_rotary {
-    int64_t half; /**< of the rotated width; 0: the setting is not there */
-    float *cos[2],
-        *sin[2]; /**< (longest, half) of short and of long sequences, where these differ */
+    int64_t half;           /**< of the rotated width; 0: the setting is not there */
+    float *inv_freq;        /**< (half) of the table that was filled last */
+    float *cos[2], *sin[2]; /**< (longest, half) */
 } dpt_rotary;
 
 /** Of the experts: choices of T tokens, and a piece of `rows` tokens of one expert with f hidden units. */
@@ -93,8 +93,6 @@ struct dpt_model {
     dpt_arch arch;
     dpt_slice slice;
     int32_t *kv_of; /**< (query heads here) key-value head of each, counted from the first here */
-    float
-        *inv_freq[DPT_ROPES]; /**< (2, rotated half) of each setting: of short and long sequences */
     dpt_work work;
 };
 
@@ -219,7 +217,9 @@ void dpt_experts_forward(dpt_pass *pass, int64_t layer, const float *n, float *o
 void dpt_experts_backward(dpt_pass *pass, int64_t layer, const float *n, const float *dy,
                           float *dn);
 
-/* rotate.c: the heads of queries and keys, which begin at qk in each row, by their positions; or back. */
+/* rotate.c: the table that a sequence of n positions takes. */
+void dpt_rotate_fill(const dpt_rope_params *rope, int64_t n, const dpt_rotary *table);
+/* The heads of queries and keys, which begin at qk in each row, by their positions; or back. */
 void dpt_rotate_forward(const dpt_pass *pass, int64_t layer, float *qk, int64_t ld);
 void dpt_rotate_backward(const dpt_pass *pass, int64_t layer, float *dqk, int64_t ld);
 

@@ -173,6 +173,7 @@ static void work_lay_out_rotary(const dpt_arch *arch, int64_t longest, work_room
     for (int r = 0; r < DPT_ROPES; r++) {
         dpt_rotary *table = &w->rotary[r];
         table->half = dpt_nn_rope_half(&arch->rope[r]);
+        table->inv_freq = work_floats(room, table->half);
         for (int is_long = 0; is_long < 2; is_long++) {
             bool used = !is_long || dpt_nn_rope_is_long(&arch->rope[r], longest);
             table->cos[is_long] = work_floats(room, used ? longest * table->half : 0);
@@ -210,11 +211,10 @@ int64_t dpt_work_bytes(const dpt_model *model, int64_t tokens, int64_t longest, 
 static void work_fill_rotary(const dpt_model *model, int64_t longest, dpt_work *w) {
     for (int r = 0; r < DPT_ROPES; r++) {
         const dpt_rope_params *rope = &model->arch.rope[r];
-        dpt_rotary *table = &w->rotary[r];
-        int tables = dpt_nn_rope_is_long(rope, longest) ? 2 : 1;
-        for (int t = 0; t < tables; t++)
-            dpt_nn_rope_table(longest, table->half, model->inv_freq[r] + t * table->half,
-                              (float)dpt_nn_rope_scale(rope), table->cos[t], table->sin[t]);
+        bool both = dpt_nn_rope_is_long(rope, longest);
+        dpt_rotate_fill(rope, both ? rope->original_max_position : longest, &w->rotary[r]);
+        if (both)
+            dpt_rotate_fill(rope, longest, &w->rotary[r]);
     }
 }
 

@@ -39,14 +39,27 @@ static float scale_yarn(const dpt_rope_params *p, int64_t i, float wave) {
     return 1.0f / ((float)p->factor * wave) * (1.0f - kept) + 1.0f / wave * kept;
 }
 
-void dpt_nn_rope_inv_freq(const dpt_rope_params *params, bool is_long, float *inv_freq) {
+/** Base for a sequence of n positions, rounded as transformers rounds it: a tensor where it is not theta. */
+static double base_dynamic(const dpt_rope_params *p, int64_t n) {
+    if (!dpt_nn_rope_is_long(p, n))
+        return p->theta;
+    float stretch = (float)p->factor * (float)n / (float)p->original_max_position;
+    float power = (float)((double)p->dim / ((double)p->dim - 2.0));
+    return (double)((float)p->theta *
+                    (float)pow((double)(stretch - (float)(p->factor - 1.0)), (double)power));
+}
+
+void dpt_nn_rope_inv_freq(const dpt_rope_params *params, int64_t n, float *inv_freq) {
     /* inv_freq (half) */
-    const float *divisors = is_long ? params->long_factor : params->short_factor;
+    const float *divisors =
+        dpt_nn_rope_is_long(params, n) ? params->long_factor : params->short_factor;
+    double base = params->kind == DPT_ROPE_DYNAMIC ? base_dynamic(params, n) : params->theta;
     for (int64_t i = 0; i < dpt_nn_rope_half(params); i++) {
         float exponent = (float)(2 * i) / (float)params->dim;
-        float wave = (float)pow(params->theta, (double)exponent);
+        float wave = (float)pow(base, (double)exponent);
         switch (params->kind) {
         case DPT_ROPE_DEFAULT:
+        case DPT_ROPE_DYNAMIC:
             inv_freq[i] = 1.0f / wave;
             break;
         case DPT_ROPE_LINEAR:
@@ -66,7 +79,8 @@ void dpt_nn_rope_inv_freq(const dpt_rope_params *params, bool is_long, float *in
 }
 
 bool dpt_nn_rope_is_long(const dpt_rope_params *params, int64_t n) {
-    return params->kind == DPT_ROPE_LONGROPE && n > params->original_max_position;
+    return (params->kind == DPT_ROPE_LONGROPE || params->kind == DPT_ROPE_DYNAMIC) &&
+           n > params->original_max_position;
 }
 
 static double yarn_scale(double factor, double mscale) {

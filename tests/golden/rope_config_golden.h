@@ -2,7 +2,7 @@
 /* clang-format off */
 enum { GOLDEN_LAYERS = 4, GOLDEN_HEAD_DIM = 8, GOLDEN_POSITIONS = 1024 };
 enum golden_kind { GOLDEN_FULL, GOLDEN_SLIDING, GOLDEN_NONE };
-static const int64_t golden_lengths[] = {20, 1000};
+static const int64_t golden_lengths[] = {20, 2000};
 static const struct {
     const char *family, *config;
     enum golden_kind kinds[GOLDEN_LAYERS];
@@ -50,10 +50,10 @@ static const struct {
      {{4, 1.0, {{0.333333343f, 0.0333333351f, 0.00333333318f, 0.000333333359f}, {0.333333343f, 0.0333333351f, 0.00333333318f, 0.000333333359f}}}}},
     {"llama", "{\"rope_scaling\": {\"type\": \"dynamic\", \"factor\": 3.0}}",
      {GOLDEN_FULL, GOLDEN_FULL, GOLDEN_FULL, GOLDEN_FULL},
-     {{4, 1.0, {{1.0f, 0.100000001f, 0.00999999978f, 0.00100000005f}, {1.0f, 0.100000001f, 0.00999999978f, 0.00100000005f}}}}},
+     {{4, 1.0, {{1.0f, 0.100000001f, 0.00999999978f, 0.00100000005f}, {1.0f, 0.0637520775f, 0.00406432757f, 0.000259109307f}}}}},
     {"llama", "{\"rope_parameters\": {\"type\": \"dynamic\", \"factor\": 3.0, \"rope_theta\": 10000.0, \"rope_type\": \"dynamic\"}}",
      {GOLDEN_FULL, GOLDEN_FULL, GOLDEN_FULL, GOLDEN_FULL},
-     {{4, 1.0, {{1.0f, 0.100000001f, 0.00999999978f, 0.00100000005f}, {1.0f, 0.100000001f, 0.00999999978f, 0.00100000005f}}}}},
+     {{4, 1.0, {{1.0f, 0.100000001f, 0.00999999978f, 0.00100000005f}, {1.0f, 0.0637520775f, 0.00406432757f, 0.000259109307f}}}}},
     {"llama", "{\"rope_scaling\": {\"short_factor\": [1.0, 1.1, 1.3, 2.0], \"long_factor\": [1.5, 3.0, 9.0, 30.0], \"rope_type\": \"longrope\", \"factor\": 6.0, \"original_max_position_embeddings\": 300}}",
      {GOLDEN_FULL, GOLDEN_FULL, GOLDEN_FULL, GOLDEN_FULL},
      {{4, 1.1463574088560926, {{1.0f, 0.0909090936f, 0.0076923077f, 0.000500000024f}, {0.666666687f, 0.0333333351f, 0.00111111114f, 3.33333337e-05f}}}}},
@@ -92,10 +92,10 @@ static const struct {
      {{4, 1.2268455397155364, {{1.0f, 0.0909090936f, 0.0076923077f, 0.000500000024f}, {0.666666687f, 0.0333333351f, 0.00111111114f, 3.33333337e-05f}}}}},
     {"phi3", "{\"original_max_position_embeddings\": 1024, \"rope_scaling\": {\"short_factor\": [1.0, 1.1, 1.3, 2.0], \"long_factor\": [1.5, 3.0, 9.0, 30.0], \"type\": \"su\", \"original_max_position_embeddings\": 1024}}",
      {GOLDEN_FULL, GOLDEN_FULL, GOLDEN_FULL, GOLDEN_FULL},
-     {{4, 1.0, {{1.0f, 0.0909090936f, 0.0076923077f, 0.000500000024f}, {1.0f, 0.0909090936f, 0.0076923077f, 0.000500000024f}}}}},
+     {{4, 1.0, {{1.0f, 0.0909090936f, 0.0076923077f, 0.000500000024f}, {0.666666687f, 0.0333333351f, 0.00111111114f, 3.33333337e-05f}}}}},
     {"phi3", "{\"original_max_position_embeddings\": 1024, \"rope_parameters\": {\"short_factor\": [1.0, 1.1, 1.3, 2.0], \"long_factor\": [1.5, 3.0, 9.0, 30.0], \"type\": \"su\", \"original_max_position_embeddings\": 1024, \"rope_theta\": 10000.0, \"partial_rotary_factor\": 1.0, \"rope_type\": \"longrope\"}}",
      {GOLDEN_FULL, GOLDEN_FULL, GOLDEN_FULL, GOLDEN_FULL},
-     {{4, 1.0, {{1.0f, 0.0909090936f, 0.0076923077f, 0.000500000024f}, {1.0f, 0.0909090936f, 0.0076923077f, 0.000500000024f}}}}},
+     {{4, 1.0, {{1.0f, 0.0909090936f, 0.0076923077f, 0.000500000024f}, {0.666666687f, 0.0333333351f, 0.00111111114f, 3.33333337e-05f}}}}},
     {"phi3", "{\"original_max_position_embeddings\": 200, \"partial_rotary_factor\": 0.5, \"rope_scaling\": {\"type\": \"yarn\", \"short_factor\": [1.0, 1.1], \"long_factor\": [1.5, 3.0]}}",
      {GOLDEN_FULL, GOLDEN_FULL, GOLDEN_FULL, GOLDEN_FULL},
      {{2, 1.1437832865006061, {{1.0f, 0.0090909088f}, {0.666666687f, 0.00333333341f}}}}},

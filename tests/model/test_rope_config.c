@@ -78,7 +78,7 @@ static void layers_turn_as_in_transformers(void **state) {
             for (int n = 0; n < 2; n++) {
                 float freq[GOLDEN_HEAD_DIM / 2];
                 const float *want = golden_configs[i].settings[s].freq[n];
-                dpt_nn_rope_inv_freq(rope, dpt_nn_rope_is_long(rope, golden_lengths[n]), freq);
+                dpt_nn_rope_inv_freq(rope, golden_lengths[n], freq);
                 for (int64_t h = 0; h < half; h++)
                     if (!(fabsf(freq[h] - want[h]) <= 4.8e-7f * want[h]))
                         fail_msg("%s: frequency %d of setting %d", config, (int)h, s);
@@ -146,6 +146,7 @@ static void other_keys_are_refused(void **state) {
          "of rotary_emb_base"},
         {"gpt_neox", "{'rotary_pct': 0.5, 'partial_rotary_factor': 0.25}",
          "partial_rotary_factor 0.25"},
+        {"gpt_neox", "{'rope_scaling': {'type': 'dynamic', 'factor': 2}}", "width above 2"},
         {"gpt_neox", "{'rotary_pct': 0.65, 'rope_scaling': {'type': 'yarn', 'factor': 2}}",
          "an even width"},
         {"gemma3", "{'rope_parameters': {'rope_type': 'linear', 'factor': 8.0}}",
@@ -183,7 +184,9 @@ static void comparison_names_what_differs(void **state) {
     static const struct {
         const char *family, *a, *b, *says;
     } cases[] = {
-        {"llama", "{\"rope_scaling\": {\"type\": \"dynamic\", \"factor\": 2}}", "{}", ""},
+        {"llama", "{\"rope_scaling\": {\"type\": \"dynamic\", \"factor\": 2}}", "{}",
+         "factor of the rotary scaling (2 and 0), original_max_position_embeddings (1024 and 0), "
+         "rope_type (dynamic and default)"},
         {"llama", "{\"rope_scaling\": {\"type\": \"yarn\", \"factor\": 2}}",
          "{\"rope_scaling\": {\"type\": \"yarn\", \"factor\": 2, \"beta_fast\": 16}}",
          "beta_fast (32 and 16)"},
@@ -220,11 +223,31 @@ static void comparison_names_what_differs(void **state) {
     }
 }
 
+static void dynamic_scaling_extends_the_context(void **state) {
+    (void)state;
+    static const struct {
+        const char *config;
+        int64_t positions;
+    } cases[] = {
+        {"{\"rope_scaling\": {\"type\": \"dynamic\", \"factor\": 2.5}}", GOLDEN_POSITIONS * 5 / 2},
+        {"{\"rope_scaling\": {\"type\": \"dynamic\", \"factor\": 0.5}}", GOLDEN_POSITIONS},
+        {"{\"rope_scaling\": {\"type\": \"dynamic\", \"factor\": 1e12}}", 1 << 30},
+        {"{\"rope_scaling\": {\"type\": \"linear\", \"factor\": 2.5}}", GOLDEN_POSITIONS},
+    };
+    for (int64_t i = 0; i < NN_COUNT(cases); i++) {
+        dpt_arch arch;
+        assert_int_equal(config_read("llama", cases[i].config, sliding_first, &arch), DPT_OK);
+        assert_int_equal(arch.max_positions, cases[i].positions);
+        dpt_arch_destroy(&arch);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(layers_turn_as_in_transformers),
         cmocka_unit_test(other_keys_are_refused),
         cmocka_unit_test(comparison_names_what_differs),
+        cmocka_unit_test(dynamic_scaling_extends_the_context),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

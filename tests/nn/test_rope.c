@@ -13,7 +13,7 @@ static void frequencies_match_transformers(void **state) {
         int64_t half = golden_cases[i].half;
         float freq[64];
         assert_int_equal(dpt_nn_rope_half(params), half);
-        dpt_nn_rope_inv_freq(params, dpt_nn_rope_is_long(params, golden_length), freq);
+        dpt_nn_rope_inv_freq(params, golden_length, freq);
         /* 4 units in the last place: torch's vectorised pow is not correctly rounded. */
         for (int64_t h = 0; h < half; h++)
             assert_true(fabsf(freq[h] - golden_cases[i].freq[h]) <= 4.8e-7f * freq[h]);
@@ -65,7 +65,7 @@ static void packed_sequences_restart_at_position_zero(void **state) {
     const int64_t offsets[] = {0, 4, 4, 5, 9}; /* an empty sequence among them */
     dpt_rope_params params = {.dim = 2 * HALF, .theta = 100.0};
     float freq[HALF], c[4 * HALF], s[4 * HALF];
-    dpt_nn_rope_inv_freq(&params, false, freq);
+    dpt_nn_rope_inv_freq(&params, 4, freq);
     dpt_nn_rope_table(4, HALF, freq, 1.25f, c, s);
     float *x = nn_floats(ROWS * LD, 1, 1), *y = nn_floats(ROWS * LD, 1, 1);
     dpt_nn_rope_forward(4, offsets, HEADS, HEAD_DIM, HALF, c, s, y, LD);

@@ -50,6 +50,10 @@ LONGROPE = dict(LLAMA, num_hidden_layers=1, num_attention_heads=2, num_key_value
                 rope_scaling=dict(rope_type="longrope", original_max_position_embeddings=10,
                                   short_factor=[1.0, 1.2, 1.5, 2.0, 2.5, 3.0],
                                   long_factor=[1.0, 2.0, 4.0, 8.0, 12.0, 16.0]))
+# Two of the samples are longer than 10, and each has frequencies of its length.
+DYNAMIC = dict(LLAMA, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1,
+               tie_word_embeddings=True, max_position_embeddings=10,
+               rope_scaling=dict(rope_type="dynamic", factor=2.0))
 CASES = {
     "untied": ("llama", LLAMA),
     "tied": ("llama", dict(LLAMA, tie_word_embeddings=True, rope_theta=500.0)),
@@ -69,6 +73,7 @@ CASES = {
                                  attention_bias=True, tie_word_embeddings=True,
                                  use_sliding_window=True, sliding_window=5, max_window_layers=1)),
     "longrope": ("llama", LONGROPE),
+    "dynamic": ("llama", DYNAMIC),
 }
 CLASSES = {
     "llama": (transformers.LlamaConfig, transformers.LlamaForCausalLM),
@@ -114,6 +119,9 @@ def make_samples(rng, vocab: int):
 
 
 def sample_loss(model, tokens, mask) -> torch.Tensor:
+    rotary = model.model.rotary_emb  # keeps dynamic frequencies of the longest sequence so far
+    rotary.max_seq_len_cached = rotary.original_max_seq_len
+    rotary.inv_freq = rotary.original_inv_freq.clone()
     logits = model(torch.from_numpy(tokens).long()[None], use_cache=False).logits[0]
     assert logits.dtype == torch.float64
     nll = torch.nn.functional.cross_entropy(

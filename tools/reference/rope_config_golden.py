@@ -67,7 +67,7 @@ SHAPE = dict(hidden_size=16, num_attention_heads=2, num_hidden_layers=4,
 KEYS = ["rope_theta", "rope_scaling", "rope_parameters", "partial_rotary_factor", "rotary_pct",
         "rotary_emb_base", "rope_local_base_freq", "no_rope_layers", "no_rope_layer_interval",
         "original_max_position_embeddings"]
-LENGTHS = [20, 1000]
+LENGTHS = [20, 2000]
 
 
 def floats(values):

@@ -20,7 +20,10 @@ CASES = [
     ("DEFAULT", 6, 1000000.0, {}),
     ("DEFAULT", 24, 10000.0, {"partial_rotary_factor": 0.25}),
     ("DEFAULT", 10, 10000.0, {"partial_rotary_factor": 0.5}),
-    ("DEFAULT", 16, 10000.0, {"rope_type": "dynamic", "factor": 2.5}),
+    ("DYNAMIC", 16, 10000.0, {"rope_type": "dynamic", "factor": 2.5}),
+    ("DYNAMIC", 16, 10000.0, {"rope_type": "dynamic", "factor": 2.5, "max": 3000}),
+    ("DYNAMIC", 14, 500000.0, {"rope_type": "dynamic", "factor": 4.0, "max": 8191,
+                               "partial_rotary_factor": 0.4}),
     ("LINEAR", 64, 10000.0, {"rope_type": "linear", "factor": 4.0}),
     ("LINEAR", 14, 10000.0, {"rope_type": "linear", "factor": 3.0, "partial_rotary_factor": 0.8}),
     ("LLAMA3", 128, 500000.0, dict(LLAMA3, factor=8.0)),
@@ -55,7 +58,8 @@ def floats(name, values):
 
 def rotary(dim, parameters):
     """LLaMA's embedding; without scaling, only some families take part of a head."""
-    keys = dict(hidden_size=2 * dim, num_attention_heads=2, max_position_embeddings=MAXIMUM,
+    keys = dict(hidden_size=2 * dim, num_attention_heads=2,
+                max_position_embeddings=parameters.pop("max", MAXIMUM),
                 rope_parameters=parameters)
     if "partial_rotary_factor" in parameters and parameters["rope_type"] == "default":
         return GPTNeoXRotaryEmbedding(transformers.GPTNeoXConfig(**keys))
@@ -70,6 +74,8 @@ def row(i, kind, dim, theta, s):
     if kind == "YARN":
         numbers.update(beta_fast=s.get("beta_fast", 32), beta_slow=s.get("beta_slow", 1))
         fields.append(f".truncate = {str(s.get('truncate', True)).lower()}")
+    if kind == "DYNAMIC":
+        original = s.get("max", MAXIMUM)
     if kind == "LONGROPE":
         numbers.setdefault("factor", MAXIMUM / original)
         fields += [f".{k}_factor = golden_{k}_{i}" for k in ("short", "long")]

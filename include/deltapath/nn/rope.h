@@ -11,6 +11,7 @@
 typedef enum {
     DPT_ROPE_DEFAULT, /**< no scaling */
     DPT_ROPE_LINEAR,  /**< every frequency divided by `factor` */
+    DPT_ROPE_DYNAMIC, /**< a base that grows with the length of a long sequence */
     DPT_ROPE_LLAMA3,  /**< low frequencies divided by `factor`, a smooth passage to high ones */
     DPT_ROPE_YARN,    /**< the same with a linear passage */
     DPT_ROPE_LONGROPE /**< each frequency divided by its own factor, another one in long sequences */
@@ -21,10 +22,11 @@ typedef struct {
     dpt_rope_kind kind;
     int64_t dim;             /**< rotated width of a head, at most head_dim; even with yarn */
     double theta;            /**< base, above 1 */
-    double factor;           /**< linear, llama3, yarn, longrope: above 0 */
+    double factor;           /**< of every scaling: above 0 */
     double low_freq_factor;  /**< llama3: above 0, below high_freq_factor */
     double high_freq_factor; /**< llama3 */
-    /** original_max_position_embeddings, of llama3, yarn: above 0; longrope: above 1 */
+    /** original_max_position_embeddings, of llama3, yarn: above 0; longrope: above 1. Of dynamic,
+     * whose dim is above 2: max_position_embeddings, above 0 */
     int64_t original_max_position;
     double beta_fast, beta_slow;       /**< yarn: turns that end and begin the passage, above 0 */
     bool truncate;                     /**< yarn: the passage begins and ends at whole pairs */
@@ -38,7 +40,7 @@ static inline int64_t dpt_nn_rope_half(const dpt_rope_params *params) {
     return (params->dim + 1) / 2;
 }
 
-/** Whether a sequence of n positions turns by the frequencies of long ones. Local. */
+/** Whether a sequence of n positions has frequencies of its length (dynamic) or of long ones (longrope). Local. */
 bool dpt_nn_rope_is_long(const dpt_rope_params *params, int64_t n);
 
 /** Factor of cosines and sines, the attention factor of yarn and longrope.
@@ -55,10 +57,12 @@ double dpt_nn_rope_scale(const dpt_rope_params *params);
  * Local.
  * Computes: inv_freq[i] = theta^(-2i/dim), then the scaling of params->kind.
  *   Source: arXiv:2104.09864; scaling as in transformers' modeling_rope_utils.
- * @param[in]  is_long   whether they are those of long sequences, which differ with longrope.
+ *   Dynamic, for n above m = original_max_position: theta (factor n / m - factor + 1)^(dim/(dim-2))
+ *   in place of theta.
+ * @param[in]  n         length of the sequence [positions].
  * @param[out] inv_freq  (half) fp32 [radian/position].
  */
-void dpt_nn_rope_inv_freq(const dpt_rope_params *params, bool is_long, float *inv_freq);
+void dpt_nn_rope_inv_freq(const dpt_rope_params *params, int64_t n, float *inv_freq);
 
 /** Tables of cosines and sines for positions 0 .. n-1.
  *

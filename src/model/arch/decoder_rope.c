@@ -160,28 +160,33 @@ static void rope_read_longrope(rope_reader *r, dpt_rope_params *rope) {
         rope->factor = 0.0; /* of no effect */
 }
 
-/* Dynamic scaling begins beyond max_position_embeddings, and such a sequence is refused where batches are checked:
- * transformers computes with the base of max_position_embeddings, which is the one without scaling, up to there. */
+static const char *const rope_names[] = {
+    [DPT_ROPE_DEFAULT] = "default", [DPT_ROPE_LINEAR] = "linear", [DPT_ROPE_DYNAMIC] = "dynamic",
+    [DPT_ROPE_LLAMA3] = "llama3",   [DPT_ROPE_YARN] = "yarn",     [DPT_ROPE_LONGROPE] = "longrope"};
+
 static dpt_rope_kind rope_read_kind(rope_reader *r) {
-    static const char *const names[] = {"default", "linear", "llama3", "yarn", "longrope"};
     bool longrope = r->traits->longrope_positions > 0;
     const char *key = dpt_config_get(&r->inside, "rope_type") != NULL ? "rope_type" : "type";
     const char *name = dpt_config_string(&r->inside, key, "default");
     if (longrope && (strcmp(name, "su") == 0 || strcmp(name, "yarn") == 0))
         return DPT_ROPE_LONGROPE; /* its older names */
-    for (int kind = 0; kind < (int)(sizeof names / sizeof *names); kind++)
-        if (strcmp(name, names[kind]) == 0 &&
+    for (int kind = 0; kind < (int)(sizeof rope_names / sizeof *rope_names); kind++)
+        if (strcmp(name, rope_names[kind]) == 0 &&
             (!longrope || kind == DPT_ROPE_DEFAULT || kind == DPT_ROPE_LONGROPE))
             return (dpt_rope_kind)kind;
-    if (longrope)
-        dpt_config_reject(&r->inside, key, "\"default\" or \"longrope\"");
-    else if (strcmp(name, "dynamic") != 0)
-        dpt_config_reject(
-            &r->inside, key,
-            "\"default\", \"dynamic\", \"linear\", \"llama3\", \"yarn\" or \"longrope\"");
-    else
-        rope_read_need(&r->inside, "factor");
+    dpt_config_reject(
+        &r->inside, key,
+        longrope ? "\"default\" or \"longrope\""
+                 : "\"default\", \"linear\", \"dynamic\", \"llama3\", \"yarn\" or \"longrope\"");
     return DPT_ROPE_DEFAULT;
+}
+
+/* transformers sets no limit to the length of a sequence. We take the context that the factor is meant for. */
+static void rope_read_dynamic(rope_reader *r, dpt_rope_params *rope) {
+    rope->factor = rope_read_need(&r->inside, "factor");
+    rope->original_max_position = r->arch->max_positions;
+    if (rope->dim <= 2)
+        dpt_config_reject(&r->inside, "rope_type", "a rotated width above 2");
 }
 
 /* Kind and scaling; the base is the caller's. */
@@ -193,6 +198,9 @@ static void rope_read_scaling(rope_reader *r, dpt_rope_params *rope) {
         break;
     case DPT_ROPE_LINEAR:
         rope->factor = rope_read_need(&r->inside, "factor");
+        break;
+    case DPT_ROPE_DYNAMIC:
+        rope_read_dynamic(r, rope);
         break;
     case DPT_ROPE_LLAMA3:
         rope_read_llama3(r, rope);
@@ -343,12 +351,19 @@ static void rope_reject_foreign(dpt_config *in, const dpt_rope_traits *traits) {
     }
 }
 
+static int64_t rope_extend(int64_t positions, double factor) {
+    double longer = fmin((double)positions * factor, ROPE_POSITIONS_MAX);
+    return factor > 1.0 ? (int64_t)longer : positions;
+}
+
 void dpt_decoder_read_rope(dpt_config *in, const dpt_rope_traits *traits, dpt_arch *out) {
     rope_reject_foreign(in, traits);
     if (in->status == DPT_OK)
         rope_read_settings(in, traits, out);
     if (in->status == DPT_OK)
         rope_read_layers(in, traits, out);
+    if (in->status == DPT_OK && out->rope[0].kind == DPT_ROPE_DYNAMIC)
+        out->max_positions = rope_extend(out->max_positions, out->rope[0].factor);
 }
 
 static void rope_compare_divisors(int64_t n, const float *a, const float *b, const char *name,
@@ -371,7 +386,6 @@ static void rope_compare_setting(const dpt_rope_params *a, const dpt_rope_params
     } numbers[] = {
         {"rope_theta", a->theta, b->theta},
         {"rotated width of a head", (double)a->dim, (double)b->dim},
-        {"kind of rotary scaling", (double)a->kind, (double)b->kind},
         {"factor of the rotary scaling", a->factor, b->factor},
         {"low_freq_factor", a->low_freq_factor, b->low_freq_factor},
         {"high_freq_factor", a->high_freq_factor, b->high_freq_factor},
@@ -387,6 +401,10 @@ static void rope_compare_setting(const dpt_rope_params *a, const dpt_rope_params
         snprintf(key, sizeof key, "%s%s", numbers[i].key, of_which);
         dpt_config_compare(text, size, key, numbers[i].a, numbers[i].b);
     }
+    size_t used = strlen(text);
+    if (a->kind != b->kind)
+        snprintf(text + used, size - used, "%srope_type%s (%s and %s)", used > 0 ? ", " : "",
+                 of_which, rope_names[a->kind], rope_names[b->kind]);
     if (a->kind != DPT_ROPE_LONGROPE || b->kind != DPT_ROPE_LONGROPE || a->dim != b->dim)
         return;
     int64_t half = dpt_nn_rope_half(a);
