@@ -91,6 +91,19 @@ dpt_status dpt_loss_evaluate_tensors(const dpt_loss *loss, const dpt_mesh *mesh,
     return loss_evaluate_call(loss, mesh, model, &call);
 }
 
+dpt_status dpt_loss_evaluate_matrices(const dpt_loss *loss, const dpt_mesh *mesh, dpt_model *model,
+                                      double t, double *losses, uint8_t *correct, double *terms,
+                                      double *sample_terms, double *matrix_terms) {
+    dpt_loss_call call = {.t = t,
+                          .mode = DPT_BACKWARD_TERMS,
+                          .losses = losses,
+                          .correct = correct,
+                          .terms = terms,
+                          .sample_terms = sample_terms,
+                          .matrix_terms = matrix_terms};
+    return loss_evaluate_call(loss, mesh, model, &call);
+}
+
 dpt_status dpt_loss_evaluate_drawn(const dpt_loss *loss, const dpt_mesh *mesh, dpt_model *model,
                                    double t, dpt_rng labels, double *losses,
                                    dpt_model_gradient *gradient) {

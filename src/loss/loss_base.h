@@ -19,6 +19,7 @@ typedef struct dpt_loss_call {
     int32_t label;
     double *logits;       /**< (samples, classes), or NULL; mode NONE */
     double *tensor_terms; /**< (samples, tensors), or NULL; mode TERMS */
+    double *matrix_terms; /**< (columns - tensors) as terms, or NULL; mode TERMS */
 } dpt_loss_call;
 
 typedef struct dpt_loss_pass dpt_loss_pass;
@@ -60,9 +61,9 @@ static inline double dpt_loss_share(const dpt_loss *loss, int64_t sample) {
 typedef struct dpt_loss_sums {
     const dpt_loss *loss;
     const dpt_loss_call *call;
-    bool is_root; /**< one rank of a group brings in what all ranks of it know */
-    int tensors;
-    double *values; /**< the one allocation */
+    bool is_root;         /**< one rank of a group brings in what all ranks of it know */
+    int tensors, columns; /**< of the model's terms: tensors, and their matrices after them */
+    double *values;       /**< the one allocation */
     double *losses, *hits, *sample_terms, *terms;
     int64_t classes;      /**< of the logits that the call asks for, else 0 */
     double *logits;       /**< (samples, classes) */
@@ -77,7 +78,7 @@ void dpt_loss_sums_destroy(dpt_loss_sums *sums);
 /** Take in a sample: its loss, whether the model is right. Local. */
 void dpt_loss_sums_take(dpt_loss_sums *sums, int64_t sample, double loss, bool hit);
 
-/** Take in scale * terms of a sample, this rank's share of <gradient, E> for each tensor. Local. */
+/** Take in scale * terms of a sample, this rank's share of <gradient, E> for each column. Local. */
 void dpt_loss_sums_take_terms(dpt_loss_sums *sums, int64_t sample, double scale,
                               const double *terms);
 
@@ -95,7 +96,7 @@ struct dpt_loss_pass {
     double *weight;       /**< (most_scores) d loss / d nll */
     double *nll;          /**< (most_scores) */
     uint8_t *correct;     /**< (most_scores), or NULL */
-    double *terms;        /**< (most_sequences, tensors) when the call asks for terms */
+    double *terms;        /**< (most_sequences, columns) when the call asks for terms */
     void *extra;          /**< (extra_bytes) of the kind of loss */
     dpt_loss_part *parts; /**< (nparts) what the keeper keeps; NULL without one */
     int nparts;

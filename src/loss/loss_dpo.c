@@ -89,12 +89,12 @@ static void take_batch(dpt_loss_pass *pass, int64_t begin, int64_t end) {
     for (int64_t i = 0; i < end - begin; i++) {
         double margin = margin_of(pass, begin, i);
         double slope = slope_of(dpo_of(pass)->beta, margin);
-        const double *terms = pass->terms + 2 * i * sums->tensors;
+        const double *terms = pass->terms + 2 * i * sums->columns;
         dpt_loss_sums_take(sums, begin + i, loss_of(margin), prefers(pass, i, margin));
         if (pass->call->mode != DPT_BACKWARD_TERMS)
             continue;
         dpt_loss_sums_take_terms(sums, begin + i, slope, terms);
-        dpt_loss_sums_take_terms(sums, begin + i, -slope, terms + sums->tensors);
+        dpt_loss_sums_take_terms(sums, begin + i, -slope, terms + sums->columns);
     }
 }
 

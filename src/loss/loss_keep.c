@@ -23,7 +23,7 @@ dpt_status dpt_loss_keep_create(dpt_loss_pass *pass) {
     pass->parts[pass->nparts++] = (dpt_loss_part){sums->losses + loss->begin, own};
     pass->parts[pass->nparts++] = (dpt_loss_part){sums->hits + loss->begin, own};
     if (pass->call->mode == DPT_BACKWARD_TERMS) {
-        int64_t terms = sums->tensors * (int64_t)sizeof(double);
+        int64_t terms = sums->columns * (int64_t)sizeof(double);
         pass->parts[pass->nparts++] = (dpt_loss_part){sums->sample_terms + loss->begin, own};
         pass->parts[pass->nparts++] = (dpt_loss_part){sums->terms, terms};
     }

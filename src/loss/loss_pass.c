@@ -11,7 +11,7 @@
 dpt_status dpt_loss_pass_create(const dpt_loss *loss, const dpt_mesh *mesh, dpt_model *model,
                                 const dpt_loss_call *call, dpt_loss_pass *out) {
     *out = (dpt_loss_pass){.loss = loss, .group = &mesh->model, .model = model, .call = call};
-    int64_t tensors = call->mode == DPT_BACKWARD_TERMS ? dpt_model_catalog(model)->count : 0;
+    int64_t columns = call->mode == DPT_BACKWARD_TERMS ? dpt_model_columns(model) : 0;
     int64_t scores = loss->most_scores, hits = loss->hits ? scores : 0;
     dpt_status st = dpt_loss_sums_create(loss, mesh, model, call, &out->sums);
     out->first = dpt_mem_alloc(loss->most_sequences + 1, sizeof *out->first, "batch offsets");
@@ -19,7 +19,7 @@ dpt_status dpt_loss_pass_create(const dpt_loss *loss, const dpt_mesh *mesh, dpt_
     out->nll = dpt_mem_alloc(scores, sizeof *out->nll, "losses of a batch");
     out->correct = dpt_mem_alloc(hits, sizeof *out->correct, "hits of a batch");
     out->terms =
-        dpt_mem_alloc(loss->most_sequences * tensors, sizeof *out->terms, "terms of a batch");
+        dpt_mem_alloc(loss->most_sequences * columns, sizeof *out->terms, "terms of a batch");
     out->extra = dpt_mem_alloc(loss->extra_bytes, 1, "data of a batch");
     if (dpt_loss_keep_create(out) != DPT_OK)
         st = DPT_ERR_OUTPUT;
@@ -111,5 +111,5 @@ void dpt_loss_pass_take(dpt_loss_pass *pass, int64_t begin, int64_t i, double lo
     dpt_loss_sums_take(sums, begin + i, loss, hit);
     double scale = pass->call->squares ? exp(-loss) : 1.0; /* the model's own p of the label */
     if (pass->call->mode == DPT_BACKWARD_TERMS)
-        dpt_loss_sums_take_terms(sums, begin + i, scale, pass->terms + i * sums->tensors);
+        dpt_loss_sums_take_terms(sums, begin + i, scale, pass->terms + i * sums->columns);
 }

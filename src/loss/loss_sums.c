@@ -7,7 +7,7 @@
 
 static int64_t count_of(const dpt_loss_sums *sums) {
     int64_t rows = sums->call->tensor_terms != NULL ? sums->tensors : 0;
-    return (3 + sums->classes + rows) * sums->loss->samples + sums->tensors;
+    return (3 + sums->classes + rows) * sums->loss->samples + sums->columns;
 }
 
 dpt_status dpt_loss_sums_create(const dpt_loss *loss, const dpt_mesh *mesh, const dpt_model *model,
@@ -15,7 +15,8 @@ dpt_status dpt_loss_sums_create(const dpt_loss *loss, const dpt_mesh *mesh, cons
     *out = (dpt_loss_sums){.loss = loss,
                            .call = call,
                            .is_root = mesh->model.rank == 0,
-                           .tensors = dpt_model_catalog(model)->count};
+                           .tensors = dpt_model_catalog(model)->count,
+                           .columns = dpt_model_columns(model)};
     dpt_model_image image;
     if (call->logits != NULL && dpt_model_get_image(model, &image))
         out->classes = image.classes;
@@ -26,7 +27,7 @@ dpt_status dpt_loss_sums_create(const dpt_loss *loss, const dpt_mesh *mesh, cons
     out->hits = out->losses + loss->samples;
     out->sample_terms = out->hits + loss->samples;
     out->terms = out->sample_terms + loss->samples;
-    out->logits = out->terms + out->tensors;
+    out->logits = out->terms + out->columns;
     if (call->tensor_terms != NULL)
         out->tensor_terms = out->logits + out->classes * loss->samples;
     return DPT_OK;
@@ -47,10 +48,10 @@ void dpt_loss_sums_take(dpt_loss_sums *sums, int64_t sample, double loss, bool h
 void dpt_loss_sums_take_terms(dpt_loss_sums *sums, int64_t sample, double scale,
                               const double *terms) {
     double share = dpt_loss_share(sums->loss, sample);
-    for (int k = 0; k < sums->tensors; k++) {
+    for (int k = 0; k < sums->tensors; k++)
         sums->sample_terms[sample] += scale * terms[k];
+    for (int k = 0; k < sums->columns; k++)
         sums->terms[k] += share * (scale * terms[k]);
-    }
     for (int k = 0; k < sums->tensors && sums->tensor_terms != NULL; k++)
         sums->tensor_terms[sample * sums->tensors + k] += scale * terms[k];
 }
@@ -68,6 +69,9 @@ static void give_results(const dpt_loss_sums *sums) {
     if (call->sample_terms != NULL)
         memcpy(call->sample_terms, sums->sample_terms, (size_t)n * sizeof(double));
     memcpy(call->terms, sums->terms, (size_t)sums->tensors * sizeof(double));
+    if (call->matrix_terms != NULL)
+        memcpy(call->matrix_terms, sums->terms + sums->tensors,
+               (size_t)(sums->columns - sums->tensors) * sizeof(double));
     if (sums->tensor_terms != NULL)
         memcpy(call->tensor_terms, sums->tensor_terms,
                (size_t)(n * sums->tensors) * sizeof(double));

@@ -31,11 +31,16 @@ static double *accumulate_begin(const dpt_accumulator *to, int64_t n) {
 }
 
 static void accumulate_by_sample(const dpt_accumulator *to, int index, dpt_rows rows) {
-    double *out = to->call->terms + to->model->params.items[index].tensor;
+    const dpt_param *param = &to->model->params.items[index];
+    int64_t columns = dpt_model_columns(to->model);
+    double *out = to->call->terms + param->tensor;
+    double *matrix = to->call->terms + to->model->catalog.count + param->matrix;
     DPT_ASSERT(rows.n == 0 ||
                (rows.sample[0] >= 0 && rows.sample[rows.n - 1] < to->call->batch->sequences));
     for (int64_t i = 0; i < rows.n; i++)
-        out[rows.sample[i] * to->model->catalog.count] += to->term[i];
+        out[rows.sample[i] * columns] += to->term[i];
+    for (int64_t i = 0; param->matrix >= 0 && i < rows.n; i++)
+        matrix[rows.sample[i] * columns] += to->term[i];
 }
 
 /* The rows of one sample, which lie together, from row `begin` on. */
@@ -52,8 +57,12 @@ static void accumulate_square(const dpt_accumulator *to, int index, int64_t samp
                               float *g) {
     for (int64_t i = 0; i < n; i++)
         g[i] *= to->e[i];
-    to->call->terms[sample * to->model->catalog.count + to->model->params.items[index].tensor] +=
-        dpt_reduce_square(g, n);
+    const dpt_param *param = &to->model->params.items[index];
+    double *terms = to->call->terms + sample * dpt_model_columns(to->model);
+    double square = dpt_reduce_square(g, n);
+    terms[param->tensor] += square;
+    if (param->matrix >= 0)
+        terms[to->model->catalog.count + param->matrix] += square;
 }
 
 static void accumulate_linear_squares(const dpt_accumulator *to, int weight, dpt_rows rows) {

@@ -84,11 +84,15 @@ dpt_status dpt_model_gradient_dot(const dpt_model *model, const dpt_model_gradie
     float *e = dpt_mem_alloc(GRADIENT_PIECE, sizeof *e, "piece of an edit");
     if (e == NULL)
         return DPT_ERR_OUTPUT;
-    memset(terms, 0, (size_t)model->catalog.count * sizeof *terms);
+    memset(terms, 0, (size_t)dpt_model_columns(model) * sizeof *terms);
     for (int i = 0; i < gradient->count; i++) {
         const dpt_param *param = &model->params.items[i];
-        if (gradient->blocks[i] != NULL && param->has_delta)
-            terms[param->tensor] += gradient_dot_block(param, gradient->blocks[i], e);
+        if (gradient->blocks[i] == NULL || !param->has_delta)
+            continue;
+        double dot = gradient_dot_block(param, gradient->blocks[i], e);
+        terms[param->tensor] += dot;
+        if (param->matrix >= 0)
+            terms[model->catalog.count + param->matrix] += dot;
     }
     dpt_mem_free(e);
     return DPT_OK;

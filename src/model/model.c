@@ -198,6 +198,10 @@ const dpt_catalog *dpt_model_catalog(const dpt_model *model) {
     return &model->catalog;
 }
 
+int dpt_model_columns(const dpt_model *model) {
+    return model->catalog.count + model->matrices;
+}
+
 int64_t dpt_model_vocabulary(const dpt_model *model) {
     return model->arch.side == 0 ? model->arch.length[DPT_AXIS_VOCABULARY] : 0;
 }
@@ -334,7 +338,7 @@ static void model_clear_outputs(const dpt_model *model, const dpt_model_call *ca
                    sizeof *call->logits);
     if (call->terms != NULL)
         memset(call->terms, 0,
-               (size_t)(batch->sequences * model->catalog.count) * sizeof *call->terms);
+               (size_t)(batch->sequences * dpt_model_columns(model)) * sizeof *call->terms);
 }
 
 static dpt_status model_check_call(const dpt_model *model, const dpt_model_call *call) {

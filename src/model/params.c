@@ -15,7 +15,7 @@ dpt_status dpt_params_create(const dpt_catalog *catalog, int count, dpt_params *
         return DPT_ERR_OUTPUT;
     out->count = count;
     for (int i = 0; i < count; i++)
-        out->items[i].tensor = out->items[i].next = -1;
+        out->items[i].tensor = out->items[i].next = out->items[i].matrix = -1;
     for (int i = 0; i < catalog->count; i++)
         out->first[i] = -1;
     return DPT_OK;
@@ -88,6 +88,7 @@ void dpt_params_claim(dpt_params *params, int i, const dpt_param_part *part) {
     param->columns =
         dpt_layout_is_turned(layout) ? part->rows_split && layout->cols > 1 : part->cols_split;
     param->counted = part->counted;
+    param->matrix = part->matrix;
     param->post_type = info->dtype;
     param->layout = *layout;
     param->row = part->row_begin;

@@ -19,6 +19,7 @@ typedef struct dpt_param {
     int64_t rows, cols; /**< of the block; may be 0. A vector is one column */
     int64_t row, col;   /**< of its first element in the matrix */
     dpt_layout layout;  /**< of the whole matrix in its tensor */
+    int matrix; /**< its number among the matrices of tensors that have several; -1: it is its tensor's only one */
     bool columns;   /**< the ranks of a group have columns of what is stored, all its rows each */
     bool counted;   /**< terms and gradient of this block are taken here; false on copies */
     bool has_delta; /**< E is not zero in this block */
@@ -47,6 +48,7 @@ typedef struct dpt_params {
 typedef struct dpt_param_part {
     int tensor;        /**< position in the catalog */
     dpt_layout layout; /**< of the whole matrix, as dpt_params_claim says */
+    int matrix;        /**< as dpt_param */
     int64_t row_begin, row_end;
     int64_t col_begin, col_end;
     bool rows_split, cols_split; /**< other ranks have others; not both */

@@ -79,6 +79,7 @@ static dpt_param_part slice_of_row(const dpt_model *model, const dpt_row *row, i
     bool vector = row->cols == DPT_AXIS_NONE;
     dpt_param_part out = {
         .tensor = tensor,
+        .matrix = -1,
         .layout = slice_whole(arch->length[row->rows], vector ? 1 : arch->length[row->cols]),
         .row_begin = slice->begin[row->rows],
         .row_end = slice->end[row->rows],
@@ -127,16 +128,52 @@ static void slice_claim_whole(dpt_model *model, const dpt_row *row, int i,
         dpt_mem_format("tensor %s has the shape %s in place of %s", info->name, shape, right));
 }
 
+/* Where the claims look: parts of stored tensors, and names without their prefixes. */
+typedef struct slice_tables {
+    dpt_parts parts; /* empty where no row is a part */
+    int *number;     /* (parts) dpt_parts_number */
+    dpt_prefix_index names;
+} slice_tables;
+
+static dpt_status slice_tables_create(dpt_model *model, slice_tables *out) {
+    bool parts = false;
+    *out = (slice_tables){.parts = {.count = 0}};
+    for (int slot = 0; slot < DPT_SLOTS; slot++)
+        parts = parts || (model->arch.row[slot] != NULL && model->arch.row[slot]->part != 0);
+    dpt_status st = DPT_OK;
+    if (parts)
+        st = dpt_parts_create(&model->catalog, model->arch.heads, &out->parts);
+    if (st != DPT_OK)
+        return st;
+    out->number = dpt_mem_alloc(out->parts.count, sizeof *out->number, "numbers of matrices");
+    st = out->number != NULL ? dpt_prefix_index_create(&model->catalog, &out->names)
+                             : DPT_ERR_OUTPUT;
+    if (st == DPT_OK) {
+        model->matrices = dpt_parts_number(&out->parts, out->number);
+    } else {
+        dpt_mem_free(out->number);
+        dpt_parts_destroy(&out->parts);
+    }
+    return st;
+}
+
+static void slice_tables_destroy(slice_tables *tables) {
+    dpt_mem_free(tables->number);
+    dpt_parts_destroy(&tables->parts);
+    dpt_prefix_index_destroy(&tables->names);
+}
+
 /* Claim what is stored of a row in a tensor that it shares, or as a transpose: the lengths of its axes must be those
  * that are stored. */
-static void slice_claim_part(dpt_model *model, const dpt_parts *parts, const dpt_row *row, int i,
-                             int64_t expert, dpt_param_part *part) {
+static void slice_claim_part(dpt_model *model, const slice_tables *tables, const dpt_row *row,
+                             int i, int64_t expert, dpt_param_part *part) {
     const dpt_tensor_info *info = &model->catalog.tensors[part->tensor];
     int64_t rows = part->layout.rows, cols = part->layout.cols;
     const dpt_part *stored =
-        dpt_parts_find(parts, part->tensor, row->part, row->expert ? (int)expert : -1);
+        dpt_parts_find(&tables->parts, part->tensor, row->part, row->expert ? (int)expert : -1);
     if (stored != NULL && stored->layout.rows == rows && stored->layout.cols == cols) {
         part->layout = stored->layout;
+        part->matrix = tables->number[stored - tables->parts.items];
         dpt_params_claim(&model->params, i, part);
         return;
     }
@@ -149,33 +186,6 @@ static void slice_claim_part(dpt_model *model, const dpt_parts *parts, const dpt
         dpt_mem_format("tensor %s has the shape %s, which does not hold %s of the shape %s%s",
                        info->name, shape, dpt_role_name(row->part), right,
                        row->expert ? " for each expert" : ""));
-}
-
-/* Where the claims look: parts of stored tensors, and names without their prefixes. */
-typedef struct slice_tables {
-    dpt_parts parts; /* empty where no row is a part */
-    dpt_prefix_index names;
-} slice_tables;
-
-static dpt_status slice_tables_create(const dpt_model *model, slice_tables *out) {
-    bool parts = false;
-    *out = (slice_tables){.parts = {.count = 0}};
-    for (int slot = 0; slot < DPT_SLOTS; slot++)
-        parts = parts || (model->arch.row[slot] != NULL && model->arch.row[slot]->part != 0);
-    dpt_status st = DPT_OK;
-    if (parts)
-        st = dpt_parts_create(&model->catalog, model->arch.heads, &out->parts);
-    if (st != DPT_OK)
-        return st;
-    st = dpt_prefix_index_create(&model->catalog, &out->names);
-    if (st != DPT_OK)
-        dpt_parts_destroy(&out->parts);
-    return st;
-}
-
-static void slice_tables_destroy(slice_tables *tables) {
-    dpt_parts_destroy(&tables->parts);
-    dpt_prefix_index_destroy(&tables->names);
 }
 
 /* Under the name of the table, or one that differs by prefixes alone. */
@@ -193,7 +203,7 @@ static void slice_claim_row(dpt_model *model, const slice_tables *tables, int64_
         else if (row->part == 0)
             slice_claim_whole(model, row, i, &part);
         else
-            slice_claim_part(model, &tables->parts, row, i, expert, &part);
+            slice_claim_part(model, tables, row, i, expert, &part);
     }
 }
 

@@ -89,7 +89,8 @@ struct dpt_model {
     dpt_comm group;      /**< borrowed handle */
     dpt_catalog catalog; /**< a copy of create's */
     dpt_params params;
-    bool bound; /**< an edit is loaded */
+    int matrices; /**< of tensors that have several */
+    bool bound;   /**< an edit is loaded */
     dpt_arch arch;
     dpt_slice slice;
     int32_t *kv_of; /**< (query heads here) key-value head of each, counted from the first here */

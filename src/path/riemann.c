@@ -37,7 +37,7 @@ typedef struct walk {
     int start;            /* the visit that has no terms of samples, or -1 */
     double *at;           /* (most) t */
     double *mean;         /* (most) loss */
-    double *terms;        /* (most, terms) */
+    double *terms;        /* (most, terms + parts) */
     double *loss;         /* (rows, samples) */
     double *sample_terms; /* (rows, samples) */
 } walk;
@@ -46,12 +46,22 @@ static double *walk_row(const walk *w, double *rows, int visit) {
     return rows + (visit < w->rows ? visit : w->rows - 1) * w->oracle->samples;
 }
 
+/* Terms of a visit, and their parts after them. */
+static double *walk_terms(const walk *w, int visit) {
+    return w->terms + visit * (w->oracle->terms + w->oracle->parts);
+}
+
 static dpt_status riemann_allocate(walk *w, dpt_riemann *out) {
     int64_t points = w->most;
-    int64_t cells, values;
-    if (!dpt_mem_mul(out->terms, points, &cells) || !dpt_mem_mul(out->samples, w->rows, &values))
+    int64_t cells, columns, values;
+    if (!dpt_mem_mul(out->terms, points, &cells) ||
+        !dpt_mem_mul(out->terms + out->parts, points, &columns) ||
+        !dpt_mem_mul(out->samples, w->rows, &values))
         return dpt_error(DPT_ERR_OUTPUT, "terms of the Riemann sum: the size overflows");
     out->term = dpt_mem_zalloc(cells, sizeof(double), "terms of the Riemann sum");
+    out->part = dpt_mem_zalloc(out->parts * points, sizeof(double), "terms of parts");
+    out->part_integrated = dpt_mem_zalloc(out->parts, sizeof(double), "integrated terms");
+    out->part_second_order = dpt_mem_zalloc(out->parts, sizeof(double), "second-order terms");
     out->integrated = dpt_mem_zalloc(out->terms, sizeof(double), "integrated terms");
     out->split = dpt_mem_zalloc(out->terms, sizeof(double), "split of the change");
     out->split_error = dpt_mem_zalloc(out->terms, sizeof(double), "split of the change");
@@ -63,13 +73,14 @@ static dpt_status riemann_allocate(walk *w, dpt_riemann *out) {
     out->sample_integrated = dpt_mem_zalloc(out->samples, sizeof(double), "terms of samples");
     w->at = dpt_mem_zalloc(points, sizeof(double), "points of the path");
     w->mean = dpt_mem_zalloc(points, sizeof(double), "losses along the path");
-    w->terms = dpt_mem_zalloc(cells, sizeof(double), "terms at the points");
+    w->terms = dpt_mem_zalloc(columns, sizeof(double), "terms at the points");
     w->loss = dpt_mem_zalloc(values, sizeof(double), "losses at the points");
     w->sample_terms = dpt_mem_zalloc(values, sizeof(double), "terms of samples at the points");
-    bool whole = out->term && out->integrated && out->split && out->split_error &&
-                 out->second_order && out->slope && out->loss_mean && out->loss_post &&
-                 out->loss_edit && out->sample_integrated && w->at && w->mean && w->terms &&
-                 w->loss && w->sample_terms;
+    bool whole = out->term && out->part && out->part_integrated && out->part_second_order &&
+                 out->integrated && out->split && out->split_error && out->second_order &&
+                 out->slope && out->loss_mean && out->loss_post && out->loss_edit &&
+                 out->sample_integrated && w->at && w->mean && w->terms && w->loss &&
+                 w->sample_terms;
     return whole ? DPT_OK : DPT_ERR_OUTPUT;
 }
 
@@ -85,14 +96,14 @@ static void walk_release(walk *w) {
 static dpt_status riemann_take(walk *w, double t, dpt_riemann *out) {
     const dpt_oracle *oracle = w->oracle;
     size_t sample_bytes = (size_t)oracle->samples * sizeof(double);
-    double *terms = w->terms + w->visits * oracle->terms;
+    double *terms = walk_terms(w, w->visits);
     double *loss = walk_row(w, w->loss, w->visits);
     double *sample_terms = walk_row(w, w->sample_terms, w->visits);
     if (t != 0.0 || w->known.terms_start == NULL) {
         out->gradients++;
         return dpt_agree(w->comm, oracle->slope(oracle->ctx, t, loss, terms, sample_terms));
     }
-    memcpy(terms, w->known.terms_start, (size_t)oracle->terms * sizeof(double));
+    memcpy(terms, w->known.terms_start, (size_t)(oracle->terms + oracle->parts) * sizeof(double));
     memcpy(loss, w->known.loss_start, sample_bytes);
     if (w->known.sample_terms_start != NULL)
         memcpy(sample_terms, w->known.sample_terms_start, sample_bytes);
@@ -163,7 +174,7 @@ static void riemann_sum(const walk *w, dpt_riemann *out) {
         out->integrated[i] = 0.0;
         for (int c = 0; c < q->points; c++) {
             int visit = w->nested ? walk_find(w, q->node[c]) : c;
-            double term = w->terms[visit * out->terms + i];
+            double term = walk_terms(w, visit)[i];
             out->term[i * q->points + c] = term;
             out->integrated[i] += q->weight[c] * term;
         }
@@ -209,11 +220,16 @@ static dpt_status riemann_refine(walk *w, const dpt_quadrature *finest, dpt_riem
     return st;
 }
 
-static double weigh_terms(const dpt_riemann *out, int64_t i, const double *weights) {
+static double weigh_row(const dpt_riemann *out, const double *rows, int64_t i,
+                        const double *weights) {
     double sum = 0.0;
     for (int c = 0; c < out->quadrature.points; c++)
-        sum += weights[c] * out->term[i * out->quadrature.points + c];
+        sum += weights[c] * rows[i * out->quadrature.points + c];
     return sum;
+}
+
+static double weigh_terms(const dpt_riemann *out, int64_t i, const double *weights) {
+    return weigh_row(out, out->term, i, weights);
 }
 
 static void riemann_finish_orders(dpt_riemann *out) {
@@ -224,6 +240,8 @@ static void riemann_finish_orders(dpt_riemann *out) {
         out->second_order[i] = 0.5 * weigh_terms(out, i, weights);
         out->second_order_total += out->second_order[i];
     }
+    for (int64_t i = 0; i < out->parts; i++)
+        out->part_second_order[i] = 0.5 * weigh_row(out, out->part, i, weights);
 }
 
 /* What the estimate misses goes to the tensors in proportion to the sizes of the errors that their own slopes
@@ -271,9 +289,21 @@ static void riemann_finish_samples(const walk *w, dpt_riemann *out) {
     out->sample_error = dpt_start_slopes_add(&known, q->weight[0], out->sample_integrated);
 }
 
+static void riemann_sum_parts(const walk *w, dpt_riemann *out) {
+    const dpt_quadrature *q = &out->quadrature;
+    for (int64_t i = 0; i < out->parts; i++)
+        for (int c = 0; c < q->points; c++) {
+            int visit = w->nested ? walk_find(w, q->node[c]) : c;
+            double term = walk_terms(w, visit)[out->terms + i];
+            out->part[i * q->points + c] = term;
+            out->part_integrated[i] += q->weight[c] * term;
+        }
+}
+
 static void riemann_finish(const walk *w, dpt_riemann *out) {
     const dpt_quadrature *q = &out->quadrature;
     riemann_sum(w, out);
+    riemann_sum_parts(w, out);
     for (int c = 0; c < q->points; c++) {
         int visit = w->nested ? walk_find(w, q->node[c]) : c;
         out->loss_mean[c] = w->mean[visit];
@@ -310,6 +340,7 @@ dpt_status dpt_riemann_run(const dpt_comm *comm, const dpt_oracle *oracle,
                            dpt_riemann *out) {
     DPT_ASSERT_SAME(comm, oracle->samples);
     DPT_ASSERT_SAME(comm, oracle->terms);
+    DPT_ASSERT_SAME(comm, oracle->parts);
     DPT_ASSERT_SAME(comm, quadrature->rule);
     DPT_ASSERT_SAME(comm, quadrature->points);
     DPT_ASSERT_SAME(comm, quadrature->tolerance);
@@ -324,7 +355,8 @@ dpt_status dpt_riemann_run(const dpt_comm *comm, const dpt_oracle *oracle,
         w.known = *shared;
     if (w.known.loss_start == NULL)
         w.known.terms_start = NULL;
-    *out = (dpt_riemann){.terms = oracle->terms, .samples = oracle->samples};
+    *out =
+        (dpt_riemann){.terms = oracle->terms, .parts = oracle->parts, .samples = oracle->samples};
     dpt_status st = DPT_OK;
     if (oracle->samples < 1 || oracle->terms < 0)
         st = dpt_error(DPT_ERR_INPUT, "Riemann sum: the data set has no sample: add samples");
@@ -345,6 +377,9 @@ dpt_status dpt_riemann_run(const dpt_comm *comm, const dpt_oracle *oracle,
 
 void dpt_riemann_destroy(dpt_riemann *riemann) {
     dpt_mem_free(riemann->term);
+    dpt_mem_free(riemann->part);
+    dpt_mem_free(riemann->part_integrated);
+    dpt_mem_free(riemann->part_second_order);
     dpt_mem_free(riemann->integrated);
     dpt_mem_free(riemann->split);
     dpt_mem_free(riemann->split_error);

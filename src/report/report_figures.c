@@ -253,6 +253,30 @@ static int column_of(const map *m, const char *tensor) {
     return m->by_layer ? part.layer + 1 : (int)part.kind;
 }
 
+static void map_add(map *m, int64_t row, int column, double term) {
+    m->used[column] = true;
+    m->sums[row * m->columns + column] += term;
+}
+
+/* By kind of module, tensors with several matrices count as these. */
+static dpt_status map_fill(const dpt_report_group *group, map *m) {
+    const dpt_results *results = group->results;
+    const dpt_results_matrices *matrices = &results->matrices;
+    bool *split = dpt_results_matrices_split(matrices, results->tensors);
+    for (int64_t row = 0; split != NULL && row < m->rows; row++) {
+        const dpt_result *unit = group->units[row];
+        bool parts = !m->by_layer && unit->nmatrices > 0;
+        for (int64_t i = 0; i < results->tensors; i++)
+            if (!parts || !split[i])
+                map_add(m, row, column_of(m, results->tensor_names[i]),
+                        unit->tensors > 0 ? unit->integrated[i] : NAN);
+        for (int64_t i = 0; parts && i < matrices->count; i++)
+            map_add(m, row, (int)matrices->kind[i], unit->matrix_integrated[i]);
+    }
+    dpt_mem_free(split);
+    return split != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+}
+
 static dpt_status map_make(const dpt_report_group *group, bool by_layer, map *m) {
     const dpt_results *results = group->results;
     *m = (map){.rows = group->count, .by_layer = by_layer, .columns = 1};
@@ -260,6 +284,8 @@ static dpt_status map_make(const dpt_report_group *group, bool by_layer, map *m)
         int column = column_of(m, results->tensor_names[i]);
         m->columns = column >= m->columns ? column + 1 : m->columns;
     }
+    if (!by_layer)
+        m->columns = DPT_ROLE_COUNT;
     int64_t cells;
     if (!dpt_mem_mul(m->rows, m->columns, &cells))
         return dpt_error(DPT_ERR_OUTPUT, "report: too many layers");
@@ -267,14 +293,7 @@ static dpt_status map_make(const dpt_report_group *group, bool by_layer, map *m)
     m->used = dpt_mem_zalloc(m->columns, sizeof *m->used, "terms by part");
     if (m->sums == NULL || m->used == NULL)
         return DPT_ERR_OUTPUT;
-    for (int64_t i = 0; i < results->tensors; i++) {
-        int column = column_of(m, results->tensor_names[i]);
-        m->used[column] = true;
-        for (int64_t row = 0; row < m->rows; row++)
-            m->sums[row * m->columns + column] +=
-                group->units[row]->tensors > 0 ? group->units[row]->integrated[i] : NAN;
-    }
-    return DPT_OK;
+    return map_fill(group, m);
 }
 
 static dpt_status map_csv(dpt_report_plots *plots, const dpt_report_group *group, const map *m,

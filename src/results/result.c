@@ -46,15 +46,16 @@ double *dpt_result_array(const dpt_result *result, int field) {
 
 int dpt_result_array_sides(const dpt_result *result, int field, int64_t sides[2]) {
     dpt_result_shape shape = dpt_result_array_fields[field].shape;
+    bool of_matrices = shape == DPT_SHAPE_MATRICES || shape == DPT_SHAPE_MATRICES_POINTS;
+    bool by_points = shape == DPT_SHAPE_TENSORS_POINTS || shape == DPT_SHAPE_MATRICES_POINTS;
     sides[0] = shape == DPT_SHAPE_POINTS         ? result->points
                : shape == DPT_SHAPE_SAMPLES      ? result->samples
                : shape == DPT_SHAPE_VALUES       ? result->nvalues
                : shape == DPT_SHAPE_PROOF_GROUPS ? result->nproof
+               : of_matrices                     ? result->nmatrices
                                                  : result->tensors;
-    sides[1] = shape == DPT_SHAPE_TENSORS_POINTS   ? result->points
-               : shape == DPT_SHAPE_TENSORS_GROUPS ? result->ngroups
-                                                   : 1;
-    return shape == DPT_SHAPE_TENSORS_POINTS || shape == DPT_SHAPE_TENSORS_GROUPS ? 2 : 1;
+    sides[1] = by_points ? result->points : shape == DPT_SHAPE_TENSORS_GROUPS ? result->ngroups : 1;
+    return by_points || shape == DPT_SHAPE_TENSORS_GROUPS ? 2 : 1;
 }
 
 /* An array of the size that the record says, of NaN. */
@@ -73,15 +74,18 @@ static bool result_allocate(dpt_result *out, int f) {
     return values != NULL;
 }
 
-dpt_status dpt_result_resize(dpt_result *result, int64_t groups, int64_t values, int64_t proof) {
+dpt_status dpt_result_resize(dpt_result *result, int64_t groups, int64_t values, int64_t proof,
+                             int64_t matrices) {
     bool whole = true;
     result->ngroups = groups;
     result->nvalues = values;
     result->nproof = proof;
+    result->nmatrices = matrices;
     for (int f = 0; f < DPT_RESULT_ARRAYS; f++) {
         dpt_result_shape shape = dpt_result_array_fields[f].shape;
         if (shape != DPT_SHAPE_TENSORS_GROUPS && shape != DPT_SHAPE_VALUES &&
-            shape != DPT_SHAPE_PROOF_GROUPS)
+            shape != DPT_SHAPE_PROOF_GROUPS && shape != DPT_SHAPE_MATRICES &&
+            shape != DPT_SHAPE_MATRICES_POINTS)
             continue;
         dpt_mem_free(dpt_result_array(result, f));
         whole = result_allocate(result, f) && whole;
@@ -215,8 +219,8 @@ uint64_t dpt_result_hash(const dpt_result *r) {
         hash_text(&hash, r->parameters[i].name);
         hash_text(&hash, r->parameters[i].value);
     }
-    const int64_t sizes[] = {r->tensors, r->points, r->samples, r->ngroups,
-                             r->nvalues, r->nproof, r->nspectra};
+    const int64_t sizes[] = {r->tensors, r->points, r->samples,  r->ngroups,
+                             r->nvalues, r->nproof, r->nspectra, r->nmatrices};
     dpt_hash_update(&hash, sizes, sizeof sizes);
     for (int f = 0; f < DPT_RESULT_ARRAYS; f++) {
         int64_t sides[2];

@@ -32,6 +32,8 @@ typedef enum dpt_result_shape {
     DPT_SHAPE_VALUES,
     DPT_SHAPE_PROOF_GROUPS,
     DPT_SHAPE_TENSORS,
+    DPT_SHAPE_MATRICES,
+    DPT_SHAPE_MATRICES_POINTS,
     DPT_SHAPE_SAMPLES
 } dpt_result_shape;
 

@@ -70,7 +70,9 @@ bool dpt_result_put(int64_t group, const dpt_result *r) {
          dpt_h5_put_i64(group, "samples", r->samples) &&
          dpt_h5_put_i64(group, "points", r->points) &&
          dpt_h5_put_i64(group, "ngroups", r->ngroups) &&
-         dpt_h5_put_i64(group, "nvalues", r->nvalues) && dpt_h5_put_i64(group, "nproof", r->nproof);
+         dpt_h5_put_i64(group, "nvalues", r->nvalues) &&
+         dpt_h5_put_i64(group, "nproof", r->nproof) &&
+         dpt_h5_put_i64(group, "nmatrices", r->nmatrices);
     const double *scalars = (const double *)&r->scalars;
     for (int i = 0; i < DPT_RESULT_SCALARS; i++)
         ok = ok && dpt_h5_put_f64(group, dpt_result_scalar_columns[i].name, scalars[i]);
@@ -91,7 +93,8 @@ static bool get_sizes(hid_t group, dpt_result *out) {
            dpt_h5_get_i64(group, "samples", &out->samples) &&
            dpt_h5_get_i64(group, "ngroups", &out->ngroups) &&
            dpt_h5_get_i64(group, "nvalues", &out->nvalues) &&
-           dpt_h5_get_i64(group, "nproof", &out->nproof);
+           dpt_h5_get_i64(group, "nproof", &out->nproof) &&
+           dpt_h5_get_i64(group, "nmatrices", &out->nmatrices);
 }
 
 /* Sizes come from the file: they are used only as far as the file can hold what they promise. */
@@ -224,7 +227,7 @@ static bool has_arrays(hid_t group) {
 }
 
 bool dpt_result_has_columns(int64_t group, int others) {
-    enum { SIZES = 6, CHECKSUM = 1 };
+    enum { SIZES = 7, CHECKSUM = 1 };
     int n = 0;
     const char *names[DPT_RESULT_STATS];
     bool ok = H5Aiterate2(group, H5_INDEX_NAME, H5_ITER_NATIVE, NULL, count_attribute, &n) >= 0 &&
@@ -246,7 +249,8 @@ bool dpt_result_get(int64_t group, int64_t file_bytes, dpt_result *r) {
         !plausible(&sizes, file_bytes) ||
         dpt_result_create(sizes.tensors, sizes.points, sizes.samples, r) != DPT_OK)
         return false;
-    bool ok = dpt_result_resize(r, sizes.ngroups, sizes.nvalues, sizes.nproof) == DPT_OK;
+    bool ok =
+        dpt_result_resize(r, sizes.ngroups, sizes.nvalues, sizes.nproof, sizes.nmatrices) == DPT_OK;
     for (int f = 0; f < DPT_RESULT_TEXTS; f++)
         ok = ok && dpt_h5_get_string(group, dpt_result_text_fields[f].column.name,
                                      dpt_result_text_at(r, f));

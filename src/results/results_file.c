@@ -10,6 +10,7 @@
 #include "deltapath/tensor/role.h"
 #include "deltapath/hdf5/hdf5_image.h"
 #include "deltapath/hdf5/hdf5_plain.h"
+#include "result_matrices.h"
 #include "result_fields.h"
 #include "result_plane.h"
 #include "result_seeds.h"
@@ -121,9 +122,9 @@ static char *results_image(const dpt_results_study *study, const dpt_result *res
             dpt_h5_put_string(file, "name", study->name) &&
             dpt_h5_put_string(file, "provenance", study->provenance ? study->provenance : "") &&
             dpt_h5_put_string(file, "job", study->job ? study->job : "") &&
-            put_tensors(file, study) && put_units(file, results, count) &&
-            put_law(file, results, count) && dpt_result_seeds_put(file, study) &&
-            dpt_result_plane_put(file, study);
+            put_tensors(file, study) && dpt_result_matrices_put(file, &study->matrices) &&
+            put_units(file, results, count) && put_law(file, results, count) &&
+            dpt_result_seeds_put(file, study) && dpt_result_plane_put(file, study);
         bytes = dpt_h5_image_take(file, ok, n);
     }
     H5E_END_TRY;
@@ -279,7 +280,8 @@ static dpt_status get_units(hid_t file, const char *path, int64_t file_bytes, dp
         out->count += ok;
         if (!known)
             st = other_columns(path, groups[i]);
-        else if (!ok || (r->tensors != 0 && r->tensors != out->tensors))
+        else if (!ok || (r->tensors != 0 && r->tensors != out->tensors) ||
+                 (r->nmatrices != 0 && r->nmatrices != out->matrices.count))
             st = dpt_error(DPT_ERR_INPUT, "%s: unit %s is corrupt: run the study again", path,
                            groups[i]);
     }
@@ -326,7 +328,7 @@ static dpt_status get_file(const results_request *from, dpt_results *out) {
              !dpt_h5_get_string(file, "provenance", &out->provenance) ||
              !dpt_h5_get_string(file, "job", &out->job) ||
              !dpt_h5_get_texts(file, "tensors/names", &out->tensor_names, &out->tensors) ||
-             !get_sizes(file, out))
+             !get_sizes(file, out) || !dpt_result_matrices_get(file, out->tensors, &out->matrices))
         st = dpt_error(DPT_ERR_INPUT, "%s: the header is corrupt: run the study again", path);
     else
         st = get_units(file, path, from->n, out);
@@ -388,6 +390,7 @@ void dpt_results_destroy(dpt_results *results) {
         dpt_mem_free(results->tensor_names[i]);
     dpt_mem_free(results->tensor_names);
     dpt_mem_free(results->tensor_numel);
+    dpt_results_matrices_destroy(&results->matrices);
     for (int64_t i = 0; i < results->nseeds; i++)
         dpt_result_seeds_destroy(&results->seeds[i]);
     dpt_mem_free(results->seeds);

@@ -117,10 +117,25 @@ typedef struct part_sum {
     double second_order;
 } part_sum;
 
-static void add(part_sum *sum, const dpt_result *r, int64_t tensor) {
+static void add(part_sum *sum, double integrated, double second_order) {
     sum->any = true;
-    sum->integrated += r->integrated[tensor];
-    sum->second_order += r->second_order[tensor];
+    sum->integrated += integrated;
+    sum->second_order += second_order;
+}
+
+/* Kinds of module: of a tensor with several matrices those of these. */
+static bool add_kinds(const dpt_results_study *study, const dpt_result *r, part_sum *by_kind) {
+    const dpt_results_matrices *matrices = &study->matrices;
+    bool split_up = r->nmatrices > 0 && r->nmatrices == matrices->count;
+    bool *split = dpt_results_matrices_split(matrices, r->tensors);
+    for (int64_t i = 0; split != NULL && i < r->tensors; i++)
+        if (!split_up || !split[i])
+            add(&by_kind[dpt_role_of(study->tensor_names[i]).kind], r->integrated[i],
+                r->second_order[i]);
+    for (int64_t m = 0; split_up && m < matrices->count; m++)
+        add(&by_kind[matrices->kind[m]], r->matrix_integrated[m], r->matrix_second_order[m]);
+    dpt_mem_free(split);
+    return split != NULL;
 }
 
 static json_t *part_object(const part_sum *sum, const char *key, json_t *name) {
@@ -144,8 +159,11 @@ static dpt_status aggregate(const dpt_results_study *study, const dpt_result *r,
     part_sum by_kind[DPT_ROLE_COUNT] = {{.any = false}};
     for (int64_t i = 0; i < r->tensors; i++) {
         dpt_role part = dpt_role_of(study->tensor_names[i]);
-        add(&by_layer[part.layer + 1], r, i);
-        add(&by_kind[part.kind], r, i);
+        add(&by_layer[part.layer + 1], r->integrated[i], r->second_order[i]);
+    }
+    if (!add_kinds(study, r, by_kind)) {
+        dpt_mem_free(by_layer);
+        return DPT_ERR_OUTPUT;
     }
     json_t *list = json_array();
     for (int k = 0; k <= layers; k++)
@@ -281,6 +299,8 @@ void dpt_results_print_columns(FILE *file) {
                                          [DPT_SHAPE_VALUES] = "(values)",
                                          [DPT_SHAPE_PROOF_GROUPS] = "(proof groups)",
                                          [DPT_SHAPE_TENSORS] = "(tensors)",
+                                         [DPT_SHAPE_MATRICES] = "(matrices)",
+                                         [DPT_SHAPE_MATRICES_POINTS] = "(matrices, points)",
                                          [DPT_SHAPE_SAMPLES] = "(samples)"};
     fputs("| column | of | unit | meaning |\n|---|---|---|---|\n", file);
     for (int f = 0; f < DPT_RESULT_TEXTS; f++)

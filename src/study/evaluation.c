@@ -478,12 +478,16 @@ typedef struct walker {
 static dpt_status walk_slope(void *ctx, double t, double *loss, double *terms,
                              double *sample_terms) {
     walker *walk = ctx;
+    const dpt_model *model = walk->evaluation->model;
+    int tensors = dpt_model_catalog(model)->count;
+    bool matrices = terms != NULL && dpt_model_columns(model) > tensors;
     dpt_pass pass = {.t = t,
                      .mode = terms != NULL ? DPT_BACKWARD_TERMS : DPT_BACKWARD_NONE,
                      .losses = loss,
                      .correct = walk->correct,
                      .terms = terms,
-                     .sample_terms = sample_terms};
+                     .sample_terms = sample_terms,
+                     .matrix_terms = matrices ? terms + tensors : NULL};
     dpt_status st = run_pass(walk->evaluation, walk->base, pass);
     if (t == 1.0) {
         walk->accuracy_edit = share_of(walk->correct, walk->base);
@@ -501,7 +505,7 @@ static dpt_status terms_at_start(dpt_evaluation *ev, const dpt_baseline *base, d
     dpt_status st = dpt_model_gradient_dot(ev->model, base->gradient, terms);
     st = dpt_agree(&ev->mesh.world, st);
     if (st == DPT_OK)
-        st = dpt_comm_sum_f64(&ev->mesh.model, terms, dpt_model_catalog(ev->model)->count);
+        st = dpt_comm_sum_f64(&ev->mesh.model, terms, dpt_model_columns(ev->model));
     return dpt_agree(&ev->mesh.world, st);
 }
 
@@ -532,11 +536,11 @@ static dpt_status walk_choosing(dpt_evaluation *ev, int d, dpt_evaluation_path *
 dpt_status dpt_evaluation_walk(dpt_evaluation *ev, int d, const dpt_quadrature *quadrature,
                                dpt_prediction_task *task, dpt_evaluation_path *out) {
     dpt_baseline *base = &ev->data[d];
-    int tensors = dpt_model_catalog(ev->model)->count;
+    int tensors = dpt_model_catalog(ev->model)->count, columns = dpt_model_columns(ev->model);
     walker walk = {.evaluation = ev, .base = base, .accuracy_edit = NAN};
     *out =
         (dpt_evaluation_path){.accuracy_edit = NAN, .choose_change = NAN, .choose_accuracy = NAN};
-    double *start = dpt_mem_zalloc(tensors, sizeof *start, "terms");
+    double *start = dpt_mem_zalloc(columns, sizeof *start, "terms");
     walk.correct = dpt_mem_zalloc(base->samples, 1, "exact matches");
     out->correct_edit = dpt_mem_zalloc(base->samples, 1, "exact matches");
     walk.correct_edit = out->correct_edit;
@@ -556,6 +560,7 @@ dpt_status dpt_evaluation_walk(dpt_evaluation *ev, int d, const dpt_quadrature *
         dpt_oracle oracle = {.ctx = &walk,
                              .samples = base->samples,
                              .terms = tensors,
+                             .parts = columns - tensors,
                              .loss = walk_loss,
                              .slope = walk_slope};
         st = dpt_riemann_run(&ev->mesh.world, &oracle, quadrature, &shared, &out->riemann);

@@ -387,6 +387,7 @@ static dpt_status join_write(join *j, bool *report) {
         header.tensors = first->tensors;
         header.tensor_names = (const char *const *)first->tensor_names;
         header.tensor_numel = first->tensor_numel;
+        header.matrices = first->matrices;
         header.provenance = j->provenance;
         header.job = j->job.text;
         for (int p = 0; p < j->nparts && header.nplanes == 0; p++) {

@@ -292,6 +292,9 @@ dpt_status dpt_outputs_open(const dpt_comm *comm, const dpt_inputs *inputs,
     out->tensor_names = dpt_mem_zalloc(catalog->count, sizeof *out->tensor_names, "tensor names");
     out->tensor_numel = dpt_mem_zalloc(catalog->count, sizeof *out->tensor_numel, "tensor sizes");
     out->provenance = study_provenance(inputs, resources);
+    dpt_results_matrices matrices;
+    st = dpt_status_worse(st, dpt_results_matrices_create(catalog, &inputs->parts, &matrices));
+    out->study.matrices = matrices;
     if (out->tensor_names == NULL || out->tensor_numel == NULL || out->provenance == NULL)
         st = dpt_status_worse(st, DPT_ERR_OUTPUT);
     st = dpt_agree(comm, st);
@@ -309,7 +312,8 @@ dpt_status dpt_outputs_open(const dpt_comm *comm, const dpt_inputs *inputs,
         out->tensor_names[t] = catalog->tensors[t].name;
         out->tensor_numel[t] = catalog->tensors[t].numel;
     }
-    out->study = (dpt_results_study){.name = inputs->job->name,
+    out->study = (dpt_results_study){.matrices = matrices,
+                                     .name = inputs->job->name,
                                      .directory = inputs->job->directory,
                                      .tensors = catalog->count,
                                      .tensor_names = out->tensor_names,
@@ -343,6 +347,7 @@ void dpt_outputs_conclude(dpt_outputs *outputs, dpt_status agreed) {
 
 void dpt_outputs_close(dpt_outputs *outputs) {
     dpt_existing_forget(outputs->replaced);
+    dpt_results_matrices_destroy(&outputs->study.matrices);
     dpt_mem_free(outputs->tensor_names);
     dpt_mem_free(outputs->tensor_numel);
     dpt_mem_free(outputs->provenance);

@@ -265,7 +265,7 @@ void dpt_passes_forget(dpt_passes *p) {
 
 /* Finished passes. */
 
-enum { PASS_PARTS = 7 };
+enum { PASS_PARTS = 8 };
 
 static int pass_parts(const dpt_pass *pass, dpt_loss_part parts[PASS_PARTS]) {
     int64_t samples = dpt_loss_samples(pass->loss), n = 0;
@@ -283,6 +283,9 @@ static int pass_parts(const dpt_pass *pass, dpt_loss_part parts[PASS_PARTS]) {
         parts[n++] = (dpt_loss_part){pass->logits, bytes * image.classes};
     if (pass->tensor_terms != NULL)
         parts[n++] = (dpt_loss_part){pass->tensor_terms, samples * tensors};
+    if (pass->matrix_terms != NULL)
+        parts[n++] = (dpt_loss_part){
+            pass->matrix_terms, dpt_model_columns(pass->model) * (int64_t)sizeof(double) - tensors};
     if (pass->reduce != NULL)
         parts[n++] = (dpt_loss_part){pass->kept, pass->nkept * (int64_t)sizeof(double)};
     return (int)n;
@@ -399,6 +402,10 @@ static dpt_status evaluate_loss(dpt_passes *p, const dpt_pass *pass) {
     if (pass->logits != NULL)
         return dpt_loss_evaluate_logits(pass->loss, &p->mesh, pass->model, pass->t, pass->losses,
                                         pass->correct, pass->logits);
+    if (pass->matrix_terms != NULL)
+        return dpt_loss_evaluate_matrices(pass->loss, &p->mesh, pass->model, pass->t, pass->losses,
+                                          pass->correct, pass->terms, pass->sample_terms,
+                                          pass->matrix_terms);
     if (pass->tensor_terms != NULL)
         return dpt_loss_evaluate_tensors(pass->loss, &p->mesh, pass->model, pass->t, pass->losses,
                                          pass->terms, pass->sample_terms, pass->tensor_terms);

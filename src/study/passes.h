@@ -56,6 +56,8 @@ typedef struct dpt_pass {
     double *logits; /**< (samples, classes) as of dpt_loss_evaluate_logits, or NULL; mode NONE */
     double *
         tensor_terms; /**< (samples, tensors) as of dpt_loss_evaluate_tensors, or NULL; mode TERMS */
+    double *
+        matrix_terms; /**< (columns - tensors) as of dpt_loss_evaluate_matrices, or NULL; mode TERMS */
     bool squares;     /**< as dpt_loss_evaluate_label, with the gradient as scratch; mode TERMS */
     int32_t label;
     /** Makes the model ready when the pass is not an earlier run's, or NULL. Collective over the mesh,

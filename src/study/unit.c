@@ -495,14 +495,17 @@ static dpt_status unit_set_parts(const dpt_evaluation_path *path, const dpt_spec
     const dpt_blocks *blocks = &path->blocks;
     int count = spectrum->top[0].count > spectrum->top[1].count ? spectrum->top[0].count
                                                                 : spectrum->top[1].count;
-    dpt_status st =
-        dpt_result_resize(out, blocks->groups.count, count, path->leave_out.groups.count);
+    dpt_status st = dpt_result_resize(out, blocks->groups.count, count,
+                                      path->leave_out.groups.count, path->riemann.parts);
     if (st != DPT_OK)
         return st;
     copy(out->hessian_eigenvalues, spectrum->top[0].values, spectrum->top[0].count);
     copy(out->hessian_residuals, spectrum->top[0].residuals, spectrum->top[0].count);
     copy(out->delta_eigenvalues, spectrum->top[1].values, spectrum->top[1].count);
     copy(out->delta_residuals, spectrum->top[1].residuals, spectrum->top[1].count);
+    copy(out->matrix_terms, path->riemann.part, out->nmatrices * out->points);
+    copy(out->matrix_integrated, path->riemann.part_integrated, out->nmatrices);
+    copy(out->matrix_second_order, path->riemann.part_second_order, out->nmatrices);
     copy(out->blocks, blocks->values, out->tensors * blocks->groups.count);
     if (blocks->groups.count == 0)
         return DPT_OK;

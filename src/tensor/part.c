@@ -269,6 +269,18 @@ static int64_t part_elements(const dpt_part *part) {
     return part->layout.rows * part->layout.cols;
 }
 
+int dpt_parts_number(const dpt_parts *parts, int *number) {
+    int count = 0;
+    for (int p = 0; p < parts->count; p++) {
+        int tensor = parts->items[p].tensor;
+        bool shares = parts->first[tensor + 1] - parts->first[tensor] > 1;
+        if (number != NULL)
+            number[p] = shares ? count : -1;
+        count += shares;
+    }
+    return count;
+}
+
 dpt_part_item dpt_parts_item(const dpt_parts *parts, int tensor, int64_t ig) {
     dpt_part_item item = {.first = parts->first[tensor]};
     int last = parts->first[tensor + 1];

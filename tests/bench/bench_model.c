@@ -117,7 +117,7 @@ static dpt_status time_model(const dpt_comm *world, dpt_model *model, const size
     uint8_t *mask = malloc((size_t)s->tokens);
     double *weight = malloc((size_t)s->tokens * sizeof *weight);
     double *nll = malloc((size_t)s->tokens * sizeof *nll);
-    double *terms = malloc((size_t)dpt_model_catalog(model)->count * sizeof *terms);
+    double *terms = malloc((size_t)dpt_model_columns(model) * sizeof *terms);
     dpt_status st = DPT_OK;
     float *square = malloc(sizeof *square * 3 * PEAK_SIDE * PEAK_SIDE);
     *out = (timing){.forward = 1e30, .both = 1e30};

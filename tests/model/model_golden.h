@@ -7,6 +7,7 @@
 
 #include "deltapath/comm/mesh.h"
 #include "deltapath/model/model.h"
+#include "deltapath/tensor/part.h"
 
 #include <jansson.h>
 #include <math.h>
@@ -59,7 +60,7 @@ static void model_fixture_open(model_fixture *f, const char *name, bool images, 
     assert_int_equal(dpt_model_bind_edit(f->model, &edited), DPT_OK);
     f->nll = calloc((size_t)dpt_batch_scores(&f->batch), sizeof *f->nll);
     f->weight = calloc((size_t)dpt_batch_scores(&f->batch), sizeof *f->weight);
-    f->terms = calloc((size_t)(f->g->samples * f->g->post.catalog.count), sizeof *f->terms);
+    f->terms = calloc((size_t)(f->g->samples * dpt_model_columns(f->model)), sizeof *f->terms);
 }
 
 static void model_fixture_close(model_fixture *f) {
@@ -125,13 +126,56 @@ static void model_check_losses(model_fixture *f) {
     free(correct);
 }
 
+/* Query heads of the configuration. */
+static int64_t model_heads(const model_fixture *f) {
+    json_t *config = json_loads(f->g->config, 0, NULL);
+    int64_t heads = json_integer_value(json_object_get(config, "num_attention_heads"));
+    json_decref(config);
+    return heads;
+}
+
+/* Term of a sample and tensor, over the ranks as soon as they are added up. */
+static double model_term(const model_fixture *f, int64_t s, int k) {
+    return f->terms[s * dpt_model_columns(f->model) + k];
+}
+
+static void model_sum_terms(model_fixture *f) {
+    int64_t n = f->g->samples * dpt_model_columns(f->model);
+    assert_int_equal(dpt_comm_sum_f64(&f->mesh.model, f->terms, n), DPT_OK);
+}
+
+/* The matrices of a tensor have its term together. */
+static void model_check_matrices(const model_fixture *f) {
+    const dpt_catalog *catalog = &f->g->post.catalog;
+    dpt_parts parts;
+    assert_int_equal(dpt_parts_create(catalog, model_heads(f), &parts), DPT_OK);
+    int *number = calloc((size_t)parts.count, sizeof *number);
+    bool any = dpt_model_columns(f->model) > catalog->count;
+    assert_true(!any ||
+                dpt_parts_number(&parts, number) == dpt_model_columns(f->model) - catalog->count);
+    for (int k = 0; any && k < catalog->count; k++)
+        for (int64_t s = 0; s < f->g->samples; s++) {
+            double sum = 0.0, size = 0.0;
+            for (int p = parts.first[k]; p < parts.first[k + 1] && number[p] >= 0; p++) {
+                double term = model_term(f, s, catalog->count + number[p]);
+                sum += term;
+                size += fabs(term);
+            }
+            if (number[parts.first[k]] >= 0)
+                assert_true(fabs(sum - model_term(f, s, k)) <= 1e-12 * size);
+        }
+    free(number);
+    dpt_parts_destroy(&parts);
+}
+
 /* Every term within tolerance of |gradient of the sample| |E| would be easy; we ask for tolerance
  * relative to the largest term of that tensor over the samples. */
 static void model_check_terms(model_fixture *f) {
     int count = f->g->post.catalog.count;
     double maximum = 0.0;
     model_fixture_run(f, 0.0, DPT_BACKWARD_TERMS, 1.0, NULL, NULL);
-    assert_int_equal(dpt_comm_sum_f64(&f->mesh.model, f->terms, f->g->samples * count), DPT_OK);
+    model_sum_terms(f);
+    model_check_matrices(f);
     for (int64_t i = 0; i < f->g->samples * count; i++)
         maximum = fmax(maximum, fabs(f->g->terms[i]));
     for (int k = 0; k < count; k++) {
@@ -139,7 +183,7 @@ static void model_check_terms(model_fixture *f) {
         for (int64_t s = 0; s < f->g->samples; s++)
             scale = fmax(scale, fabs(f->g->terms[s * count + k]));
         for (int64_t s = 0; s < f->g->samples; s++)
-            model_near(f->terms[s * count + k], f->g->terms[s * count + k], scale,
+            model_near(model_term(f, s, k), f->g->terms[s * count + k], scale,
                        f->g->post.catalog.tensors[k].name, f->name);
     }
 }
@@ -168,26 +212,28 @@ static void model_check_tensor(const model_fixture *f, const dpt_model_gradient 
 /* The gradient, and that the two modes agree: <gradient, E> against the terms of model_check_terms. */
 static void model_check_gradient(model_fixture *f) {
     int count = f->g->post.catalog.count;
-    double *dots = calloc((size_t)count, sizeof *dots);
+    int columns = dpt_model_columns(f->model);
+    double *dots = calloc((size_t)columns, sizeof *dots);
     dpt_model_gradient *gradient;
     assert_int_equal(dpt_model_gradient_create(f->model, &gradient), DPT_OK);
     model_fixture_run(f, 0.0, DPT_BACKWARD_GRADIENT, 1.0 / (double)f->g->samples, NULL, gradient);
     for (int k = 0; k < count; k++)
         model_check_tensor(f, gradient, k);
     assert_int_equal(dpt_model_gradient_dot(f->model, gradient, dots), DPT_OK);
-    assert_int_equal(dpt_comm_sum_f64(&f->mesh.model, dots, count), DPT_OK);
+    assert_int_equal(dpt_comm_sum_f64(&f->mesh.model, dots, columns), DPT_OK);
     double maximum = 0.0;
-    for (int64_t i = 0; i < f->g->samples * count; i++)
-        maximum = fmax(maximum, fabs(f->terms[i]));
-    for (int k = 0; k < count; k++) {
+    for (int64_t s = 0; s < f->g->samples; s++)
+        for (int k = 0; k < count; k++)
+            maximum = fmax(maximum, fabs(model_term(f, s, k)));
+    for (int k = 0; k < columns; k++) {
         double sum = 0.0, scale = 0.2 * maximum; /* products of either sign nearly cancel in some */
         for (int64_t s = 0; s < f->g->samples; s++) {
-            sum += f->terms[s * count + k] / (double)f->g->samples;
-            scale = fmax(scale, fabs(f->terms[s * count + k]));
+            sum += model_term(f, s, k) / (double)f->g->samples;
+            scale = fmax(scale, fabs(model_term(f, s, k)));
         }
         if (fabs(sum - dots[k]) > 3e-6 * scale)
             fail_msg("%s: %s: terms give %.9g, the gradient %.9g", f->name,
-                     f->g->post.catalog.tensors[k].name, sum, dots[k]);
+                     k < count ? f->g->post.catalog.tensors[k].name : "a matrix", sum, dots[k]);
     }
     dpt_model_gradient_destroy(gradient);
     free(dots);
@@ -218,12 +264,12 @@ static void model_check_slope(const char *const *names, int count, bool images) 
         double near = model_mean_loss(&f, 0.5 + h) - model_mean_loss(&f, 0.5 - h);
         double far = model_mean_loss(&f, 0.5 + 2 * h) - model_mean_loss(&f, 0.5 - 2 * h);
         model_fixture_run(&f, 0.5, DPT_BACKWARD_TERMS, 1.0 / (double)f.g->samples, NULL, NULL);
-        int64_t n = f.g->samples * f.g->post.catalog.count;
-        assert_int_equal(dpt_comm_sum_f64(&f.mesh.model, f.terms, n), DPT_OK);
-        for (int64_t i = 0; i < n; i++) {
-            sum += f.terms[i];
-            size += fabs(f.terms[i]);
-        }
+        model_sum_terms(&f);
+        for (int64_t s = 0; s < f.g->samples; s++)
+            for (int k = 0; k < f.g->post.catalog.count; k++) {
+                sum += model_term(&f, s, k);
+                size += fabs(model_term(&f, s, k));
+            }
         model_near(sum, (8.0 * near - far) / (12.0 * h), size, "slope", f.name);
         model_fixture_close(&f);
     }

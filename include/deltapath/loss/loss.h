@@ -137,6 +137,13 @@ dpt_status dpt_loss_evaluate(const dpt_loss *loss, const dpt_mesh *mesh, dpt_mod
                              dpt_model_backward mode, double *losses, uint8_t *correct,
                              double *terms, double *sample_terms, dpt_model_gradient *gradient);
 
+/** dpt_loss_evaluate with mode TERMS that gives the terms of the matrices of tensors that have several too.
+ * Collective over the mesh. @param[out] matrix_terms (dpt_model_columns less tensors) as terms.
+ * Determinism: to rounding between meshes. */
+dpt_status dpt_loss_evaluate_matrices(const dpt_loss *loss, const dpt_mesh *mesh, dpt_model *model,
+                                      double t, double *losses, uint8_t *correct, double *terms,
+                                      double *sample_terms, double *matrix_terms);
+
 /** dpt_loss_evaluate with mode TERMS that keeps the terms of every sample apart. Collective over the mesh.
  * @param[out] losses, sample_terms (samples), terms (tensors) as there.
  * @param[out] tensor_terms (samples, tensors) <grad of the sample's loss, E> of each tensor, the same on all ranks.

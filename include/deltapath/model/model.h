@@ -60,6 +60,9 @@ dpt_status dpt_model_set_direction(dpt_model *model, const dpt_model_direction *
 
 /** Catalog of the tensors, that of create's source. Terms are indexed by it. Local. */
 const dpt_catalog *dpt_model_catalog(const dpt_model *model);
+/** Terms of a sequence: one of each tensor of the catalog, then one of each matrix of tensors that have several, in the
+ * order of dpt_parts_number, whose terms are those of their tensors again. Local. */
+int dpt_model_columns(const dpt_model *model);
 int64_t dpt_model_vocabulary(const dpt_model *model);    /**< 0 for an image model. Local. */
 int64_t dpt_model_max_positions(const dpt_model *model); /**< 0 for an image model. Local. */
 
@@ -127,7 +130,7 @@ float *dpt_model_gradient_block(const dpt_model_gradient *gradient, int i, int64
  * Determinism: to rounding between meshes. */
 dpt_status dpt_model_gradient_sum(dpt_model_gradient *gradient, const dpt_comm *data);
 /** <gradient, E> of the bound edit per tensor: this rank's share; the caller adds over the group.
- * Local. @param[out] terms (tensors). */
+ * Local. @param[out] terms (columns). */
 dpt_status dpt_model_gradient_dot(const dpt_model *model, const dpt_model_gradient *gradient,
                                   double *terms);
 /** sum_i E_i^2 G_i^2 of the bound edit per tensor, G being the gradient over the whole group: what several
@@ -152,7 +155,7 @@ dpt_status dpt_model_gradient_range(const dpt_model *model, const dpt_model_grad
  * @param[out] nll      (tokens, or images) double, nats, the same on all ranks of the group.
  * @param[out] correct  (tokens, or images) 1 where the arg max (lowest index on ties) is the token
  *                      or label; or NULL.
- * @param[out] terms    (sequences, tensors) this rank's share of <grad, E>: add over the group;
+ * @param[out] terms    (sequences, columns) this rank's share of <grad, E>: add over the group;
  *                      only with mode TERMS.
  * @param[in,out] gradient accumulated into; only with mode GRADIENT.
  * Activations are kept at layer boundaries only and recomputed in the backward pass.
@@ -180,7 +183,7 @@ dpt_status dpt_model_run_drawn(dpt_model *model, const dpt_batch *batch, double 
 
 /** dpt_model_run with mode TERMS and, in place of each term, sum_i (E_i g_i)^2 with g the gradient of weight * nll of the
  * image, which is made in `scratch`, a tensor of an image at a time. Images only, whose blocks lie on one rank each.
- * Collective over group (same: batch, t, weights). @param[out] squares (sequences, tensors) this rank's share.
+ * Collective over group (same: batch, t, weights). @param[out] squares (sequences, columns) this rank's share.
  * @param[in,out] scratch its values are lost. Errors: as dpt_model_run; DPT_ERR_INTERNAL for tokens. */
 dpt_status dpt_model_run_squares(dpt_model *model, const dpt_batch *batch, double t,
                                  const double *weight, double *nll, double *squares,

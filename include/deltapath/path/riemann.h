@@ -13,8 +13,8 @@
  * The gradient at t = 0 does not depend on the edit: a study takes it once, and gives here its inner
  * products with the E of this edit. oracle.slope is then not called at t = 0. */
 typedef struct dpt_riemann_shared {
-    const double *loss_start;         /**< (samples) losses at t = 0 */
-    const double *terms_start;        /**< (terms) <gradient at 0, E_i>; needs loss_start too */
+    const double *loss_start;  /**< (samples) losses at t = 0 */
+    const double *terms_start; /**< (terms + parts) <gradient at 0, E_i>; needs loss_start too */
     const double *sample_terms_start; /**< (samples) or NULL: NaN throughout */
     const double *loss_end;           /**< (samples) losses at t = 1 */
     const double *sample_shares;      /**< (samples) share of each in all means, sum 1; NULL: even.
@@ -24,10 +24,13 @@ typedef struct dpt_riemann_shared {
 /** The Riemann sum of one edit on one data set. The same on all ranks. */
 typedef struct dpt_riemann {
     dpt_quadrature quadrature;
-    int64_t terms;
+    int64_t terms, parts;
     int64_t samples;
-    double *term;        /**< (terms, points) row-major: <grad of tensor i at t_c, E_i> */
-    double *integrated;  /**< (terms) sum over c of w_c term[i][c] */
+    double *term;              /**< (terms, points) row-major: <grad of tensor i at t_c, E_i> */
+    double *integrated;        /**< (terms) sum over c of w_c term[i][c] */
+    double *part;              /**< (parts, points) and */
+    double *part_integrated;   /**< (parts) and */
+    double *part_second_order; /**< (parts): the same of the oracle's parts */
     double *split;       /**< (terms) the change: integrated, and shares of what it misses in all */
     double *split_error; /**< (terms) size of the error of split */
     double *second_order;      /**< (terms) 1/2 E_i^T (H E)_i near t = 0; NaN with one point */
@@ -52,7 +55,7 @@ typedef struct dpt_riemann {
 
 /** Walk the path and sum.
  *
- * Collective over comm (same: oracle->samples, oracle->terms, quadrature, which pointers of shared
+ * Collective over comm (same: oracle->samples, oracle->terms, oracle->parts, quadrature, which pointers of shared
  * are NULL).
  * Computes: estimate = sum_c w_c sum_i <grad_i L(W_post + t_c E), E_i>, Eq. 1 of arXiv:2410.13841;
  * second_order from the first two nodes, see dpt_riemann_slope_weights.

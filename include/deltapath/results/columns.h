@@ -176,6 +176,11 @@
     X(path_loss, path_loss, POINTS, "nats", "mean loss at t")                                      \
     X(terms, terms, TENSORS_POINTS, "nats", "gradient of the mean loss at t times E")              \
     X(integrated, integrated, TENSORS, "nats", "weighted sum of the terms")                        \
+    X(matrix_terms, matrix_terms, MATRICES_POINTS, "nats",                                         \
+      "terms of the matrices of tensors that have several, in the order of `/matrices`")           \
+    X(matrix_integrated, matrix_integrated, MATRICES, "nats", "weighted sum of these")             \
+    X(matrix_second_order, matrix_second_order, MATRICES, "nats",                                  \
+      "the matrix's share of 1/2 E^T H E")                                                         \
     X(split, split, TENSORS, "nats", "the change by tensors: integrated, and parts of the miss")   \
     X(split_error, split_error, TENSORS, "nats", "size of its error")                              \
     X(second_order, second_order, TENSORS, "nats", "the tensor's share of 1/2 E^T H E")            \

@@ -3,6 +3,7 @@
 
 #include "deltapath/comm/comm.h"
 #include "deltapath/results/columns.h"
+#include "deltapath/tensor/part.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -57,12 +58,13 @@ typedef struct dpt_result {
     int64_t nparameters;
     dpt_result_parameter *parameters; /**< (nparameters) */
 
-    int64_t tensors; /**< of the tensor table; 0 allowed only for edits alone */
-    int64_t points;  /**< of the rule; 0 without a Riemann sum */
-    int64_t samples; /**< of the data set; 0 for an edit alone */
-    int64_t ngroups; /**< of tensors, of blocks; 0 without */
-    int64_t nvalues; /**< eigenvalues; 0 without */
-    int64_t nproof;  /**< groups of tensors that were left out; 0 without */
+    int64_t tensors;   /**< of the tensor table; 0 allowed only for edits alone */
+    int64_t points;    /**< of the rule; 0 without a Riemann sum */
+    int64_t samples;   /**< of the data set; 0 for an edit alone */
+    int64_t ngroups;   /**< of tensors, of blocks; 0 without */
+    int64_t nvalues;   /**< eigenvalues; 0 without */
+    int64_t nproof;    /**< groups of tensors that were left out; 0 without */
+    int64_t nmatrices; /**< of tensors that have several; 0 without, and without a Riemann sum */
 
 #define DPT_RESULT_FIELD(name, field, shape, unit, meaning) double *field;
     DPT_RESULT_ARRAY_COLUMNS(DPT_RESULT_FIELD)
@@ -77,9 +79,10 @@ typedef struct dpt_result {
 /** Allocate the arrays and fill every number with NaN; texts NULL, no parameters, no spectra. Local.
  * Errors: DPT_ERR_OUTPUT without memory; out is then empty. */
 dpt_status dpt_result_create(int64_t tensors, int64_t points, int64_t samples, dpt_result *out);
-/** Room for blocks of `groups` groups, for `values` eigenvalues and for `proof` groups left out, NaN throughout; a new
- * record has none. Local. Errors: DPT_ERR_OUTPUT without memory; the record is then to be destroyed. */
-dpt_status dpt_result_resize(dpt_result *result, int64_t groups, int64_t values, int64_t proof);
+/** Room for blocks of `groups` groups, for `values` eigenvalues, for `proof` groups left out and for `matrices`, NaN
+ * throughout; a new record has none. Local. Errors: DPT_ERR_OUTPUT without memory; the record is then to be destroyed. */
+dpt_status dpt_result_resize(dpt_result *result, int64_t groups, int64_t values, int64_t proof,
+                             int64_t matrices);
 void dpt_result_destroy(dpt_result *result); /**< Local; an empty (zeroed) one is allowed. */
 
 /** Replace a text by a printf copy: `dpt_result_set_string(&r.edit, "%s", id)`. Local.
@@ -135,6 +138,21 @@ void dpt_result_plane_destroy(dpt_result_plane *plane); /**< Local; an empty one
 /** Place i of x or y. Local. */
 double dpt_result_plane_place(const dpt_result_plane *plane, int64_t i);
 
+/** The matrices of tensors that have several, as fused q, k and v or the experts of a layer. Owned. */
+typedef struct dpt_results_matrices {
+    int64_t count;
+    char **names;        /**< (count) "<tensor>[q]", "<tensor>[3.gate]" */
+    int64_t *tensor;     /**< (count) position in the tensor table */
+    dpt_role_kind *kind; /**< (count) */
+} dpt_results_matrices;
+
+/** Those of a catalog. Local. Errors: DPT_ERR_OUTPUT without memory; out is empty. */
+dpt_status dpt_results_matrices_create(const dpt_catalog *catalog, const dpt_parts *parts,
+                                       dpt_results_matrices *out);
+void dpt_results_matrices_destroy(dpt_results_matrices *matrices); /**< Local. */
+/** Which tensors have several matrices: (tensors), allocated; NULL without memory. Local. */
+bool *dpt_results_matrices_split(const dpt_results_matrices *matrices, int64_t tensors);
+
 /** What all units of a study share. Borrowed. */
 typedef struct dpt_results_study {
     const char *name;
@@ -142,9 +160,10 @@ typedef struct dpt_results_study {
     int64_t tensors;                 /**< of the post-trained model */
     const char *const *tensor_names; /**< (tensors) in catalog order */
     const int64_t *tensor_numel;     /**< (tensors) elements */
-    const char *provenance;          /**< JSON object: job, seeds, versions, ranks, input hashes */
-    const char *job;                 /**< text of the job file */
-    const dpt_result_seeds *seeds;   /**< (nseeds) read by dpt_results_write on rank 0 */
+    dpt_results_matrices matrices;
+    const char *provenance;        /**< JSON object: job, seeds, versions, ranks, input hashes */
+    const char *job;               /**< text of the job file */
+    const dpt_result_seeds *seeds; /**< (nseeds) read by dpt_results_write on rank 0 */
     int64_t nseeds;
     const dpt_result_plane *planes; /**< (nplanes) read by dpt_results_write on rank 0 */
     int64_t nplanes;
@@ -221,6 +240,7 @@ typedef struct dpt_results {
     int64_t tensors;
     char **tensor_names;   /**< (tensors) */
     int64_t *tensor_numel; /**< (tensors) elements */
+    dpt_results_matrices matrices;
     int64_t count;
     dpt_result *results; /**< (count), in the order of writing */
     int64_t nseeds;

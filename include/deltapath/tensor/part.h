@@ -76,6 +76,11 @@ typedef struct dpt_part_span {
 /** The span of at most `n` elements that begins at an element. Local. */
 dpt_part_span dpt_parts_span(const dpt_parts *parts, int tensor, int64_t ig, int64_t n);
 
+/** Number the parts of tensors that have more than one, in order. Local.
+ * @param[out] number  (parts->count) from 0; -1 where the part is all of its tensor; or NULL.
+ * @return how many there are. */
+int dpt_parts_number(const dpt_parts *parts, int *number);
+
 /** Name of a part among those of its tensor, such as "q", "3.gate" or "3"; empty when there is one. Local. */
 enum { DPT_PART_LABEL = 32 };
 void dpt_part_label(const dpt_parts *parts, int part, char label[DPT_PART_LABEL]);
