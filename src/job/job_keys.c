@@ -303,8 +303,8 @@ static const dpt_job_key keys[] = {
      SWITCH("false"),
      .redo = DPT_REDO_ALL,
      IN_JOB(requantises),
-     .help =
-         "edited models are FP8 as the post-trained one ([formats](formats.md#quantised-models))"},
+     .help = "edited models are quantised as the post-trained one "
+             "([formats](formats.md#quantised-models))"},
     {.section = "output",
      .name = "overwrite",
      SWITCH("false"),

@@ -67,4 +67,17 @@ dpt_status dpt_store_dequantise_block(const dpt_store_header *header, dpt_store_
                                       const dpt_store_form *form, dpt_dtype dtype,
                                       const dpt_block *block, void *out);
 
+/** An MXFP4 tensor of an edited model in memory. */
+typedef struct dpt_store_mxfp4_task {
+    const dpt_comm *comm;
+    dpt_store *like;
+    const dpt_shard *shard;
+    int tensor;
+    dpt_field *edited;
+    dpt_store_writer *writer; /**< or NULL */
+} dpt_store_mxfp4_task;
+
+/** dpt_quantiser_apply for such a tensor. Collective over the task's comm, agreed; the same bits at any number of ranks. */
+dpt_status dpt_store_quantise_mxfp4(const dpt_store_mxfp4_task *task);
+
 #endif

@@ -46,27 +46,31 @@ static float quantise_most(dpt_dtype dtype) {
     return dtype == DPT_F8_E4M3 ? 448.0F : 57344.0F;
 }
 
+/* What of f8 has scales from which others of their type can be made, and MXFP4 whose codes its values tell. */
+static bool quantise_knows(const dpt_store *like, int tensor) {
+    const dpt_store_form *form = dpt_store_form_of(like, tensor);
+    const dpt_store_header *header = dpt_store_header_of(like);
+    dpt_dtype code = header->entries[form->entry].dtype;
+    dpt_dtype scale = header->entries[form->scales].dtype;
+    if (form->kind == DPT_STORE_MXFP4)
+        return dpt_store_catalog(like)->tensors[tensor].dtype != DPT_F16;
+    return (code == DPT_F8_E4M3 || code == DPT_F8_E5M2) && (scale == DPT_F32 || scale == DPT_BF16);
+}
+
 dpt_status dpt_quantiser_check(const dpt_store *like) {
     const dpt_catalog *catalog = dpt_store_catalog(like);
-    const dpt_store_header *header = dpt_store_header_of(like);
     int quantised = 0;
     for (int t = 0; t < catalog->count; t++) {
-        const dpt_store_form *form = dpt_store_form_of(like, t);
-        if (form->kind == DPT_STORE_PLAIN)
+        char text[96];
+        int64_t bytes;
+        if (!dpt_store_quantised(like, t, text, sizeof text, &bytes))
             continue;
-        dpt_dtype code = header->entries[form->entry].dtype;
-        dpt_dtype scale = header->entries[form->scales].dtype;
         quantised++;
-        if (form->kind != DPT_STORE_SCALED || (code != DPT_F8_E4M3 && code != DPT_F8_E5M2) ||
-            (scale != DPT_F32 && scale != DPT_BF16)) {
-            char text[96];
-            int64_t bytes;
-            (void)dpt_store_quantised(like, t, text, sizeof text, &bytes); /* it is */
+        if (!quantise_knows(like, t))
             return dpt_error(DPT_ERR_USAGE,
                              "%s: tensor %.300s is %s, which is read but not written: leave "
                              "output.quantise out",
                              dpt_store_path(like), catalog->tensors[t].name, text);
-        }
     }
     if (quantised == 0)
         return dpt_error(DPT_ERR_USAGE, "%s: no tensor is quantised: leave output.quantise out",
@@ -276,6 +280,16 @@ static dpt_status quantise_tensor(quantise_task *task) {
     return dpt_agree(comm, st);
 }
 
+static dpt_status quantise_codes4(const quantise_task *task) {
+    const dpt_store_mxfp4_task codes = {.comm = task->q->comm,
+                                        .like = task->q->like,
+                                        .shard = task->q->shard,
+                                        .tensor = task->tensor,
+                                        .edited = task->edited,
+                                        .writer = task->writer};
+    return dpt_store_quantise_mxfp4(&codes);
+}
+
 /* What the plain catalog leaves out besides scales of weights, as it is. Rank 0. */
 static dpt_status quantise_copy_others(const quantise_task *task) {
     const dpt_quantiser *q = task->q;
@@ -303,7 +317,8 @@ dpt_status dpt_quantiser_apply(dpt_quantiser *q, dpt_field *edited, dpt_store_wr
                 dpt_agree(q->comm, writer != NULL ? quantise_cells(&task, quantise_plain) : DPT_OK);
         } else {
             q->written[task.form->scales] = true;
-            st = quantise_tensor(&task);
+            st = task.form->kind == DPT_STORE_MXFP4 ? quantise_codes4(&task)
+                                                    : quantise_tensor(&task);
         }
     }
     quantise_task others = {.q = q, .writer = writer};

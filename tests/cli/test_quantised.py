@@ -227,7 +227,7 @@ def run_again(folder):
     done = studies.study(f"{folder}/job.yaml", JOB % f"{folder}/alone", 2, *sets[1:], *alone)
     found = compare.tensors(f"{folder}/alone/models/expo", f"{out}/models/expo") if done.returncode == 0 else done.stderr
     check("again: edits alone", not found, found)
-    for name, words, changes in (("mxfp4", "is MXFP4.*read but not written", (f"models.post={folder}/mx-post", *alone, "on_mismatch=keep-post")),
+    for name, words, changes in (("int8", "is I8.*read but not written", ("models.post=tests/golden/quantised/compressed", *alone)),
                                  ("plain", "no tensor is quantised", (f"models.post={folder}/m/post", *alone)),
                                  ("another type", "leave output.dtype out", ("output.dtype=f32", *alone))):
         done = studies.study(f"{folder}/job.yaml", JOB % f"{folder}/refused", 2, *sets[1:], *changes, options=("--dry-run",))

@@ -1,6 +1,8 @@
 /* ranks: 1 2 3 4 */
 #include "store_models.h"
 
+#include "deltapath/store/quantise.h"
+
 #include <math.h>
 
 /* Quantised tensors are read as plain ones: as transformers dequantises them, in any piece, and headers that lie are
@@ -355,11 +357,233 @@ static void test_scales_that_are_not_finite(void **state) {
     dpt_store_close(store);
 }
 
+/* A model of f8 in blocks of 128 x 128 and MXFP4, both of several cells, and a plain tensor. */
+enum {
+    ROWS = 1300,
+    COLS = 1000,
+    F8 = ROWS * COLS,
+    DOWN = 11,
+    ACROSS = 8,
+    EXPERTS = 2,
+    WIDTH = 700,
+    GROUPS = 60,
+    CODES = EXPERTS * WIDTH * GROUPS * 16,
+    SCALES = CODES / 16,
+    PLAIN = 10,
+    AT_PLAIN = 0,
+    AT_F8 = AT_PLAIN + 2 * PLAIN,
+    AT_GRID = AT_F8 + F8,
+    AT_CODES = AT_GRID + 4 * DOWN * ACROSS,
+    AT_SCALES = AT_CODES + CODES,
+    ALL = AT_SCALES + SCALES
+};
+
+static char *again_make(const char *name) {
+    char header[700], *bytes = malloc(ALL);
+    float grid[DOWN * ACROSS];
+    uint64_t seed = 11;
+    for (int64_t i = 0; i < ALL; i++)
+        bytes[i] = (char)(quantised_draw(&seed, 100) + 1 + 128 * quantised_draw(&seed, 2));
+    for (int64_t i = AT_SCALES; i < ALL; i++)
+        bytes[i] = (char)(115 + quantised_draw(&seed, 9));
+    for (int i = 0; i < DOWN * ACROSS; i++)
+        grid[i] = (float)(1 + quantised_draw(&seed, 1000)) * 1e-5F;
+    memcpy(bytes + AT_GRID, grid, sizeof grid);
+    snprintf(header, sizeof header,
+             "{\"a\":{\"dtype\":\"BF16\",\"shape\":[%d],\"data_offsets\":[%d,%d]},"
+             "\"f\":{\"dtype\":\"F8_E4M3\",\"shape\":[%d,%d],\"data_offsets\":[%d,%d]},"
+             "\"f_scale_inv\":{\"dtype\":\"F32\",\"shape\":[%d,%d],\"data_offsets\":[%d,%d]},"
+             "\"m_blocks\":{\"dtype\":\"U8\",\"shape\":[%d,%d,%d,16],\"data_offsets\":[%d,%d]},"
+             "\"m_scales\":{\"dtype\":\"U8\",\"shape\":[%d,%d,%d],\"data_offsets\":[%d,%d]}}",
+             PLAIN, AT_PLAIN, AT_F8, ROWS, COLS, AT_F8, AT_GRID, DOWN, ACROSS, AT_GRID, AT_CODES,
+             EXPERTS, WIDTH, GROUPS, AT_CODES, AT_SCALES, EXPERTS, WIDTH, GROUPS, AT_SCALES, ALL);
+    quantised_make(name, "{\"quantization_config\":{\"quant_method\":\"fp8\"}}", header, bytes,
+                   ALL);
+    return bytes;
+}
+
+/* The edit: some values of some blocks, the same on all ranks. */
+static float again_edit(int tensor, int64_t ig, float value) {
+    uint64_t seed = (uint64_t)ig * 3 + (uint64_t)tensor;
+    bool block = tensor != 1 || (ig / COLS / 128 + ig % COLS / 128) % 3 != 0;
+    return block && quantised_draw(&seed, 97) == 5 ? value * 1.37F + 1e-3F : value;
+}
+
+static float bf16_round(float value) {
+    uint16_t code = bf16_of(value);
+    dpt_dtype_to_f32(DPT_BF16, &code, &value, 1);
+    return value;
+}
+
+/* bytes become those of the edited model, and `want` (bf16) what its reader sees; post (bf16) is what it was. */
+static void again_f8(char *bytes, const uint16_t *post, uint16_t *want) {
+    float grid[DOWN * ACROSS], largest[DOWN * ACROSS] = {0};
+    bool changed[DOWN * ACROSS] = {false};
+    memcpy(grid, bytes + AT_GRID, sizeof grid);
+    for (int64_t i = 0; i < F8; i++) {
+        float old, now;
+        int64_t block = i / COLS / 128 * ACROSS + i % COLS / 128;
+        dpt_dtype_to_f32(DPT_BF16, &post[i], &old, 1);
+        now = bf16_round(again_edit(1, i, old));
+        want[i] = bf16_of(now);
+        changed[block] = changed[block] || want[i] != post[i];
+        largest[block] = fmaxf(largest[block], fabsf(now));
+    }
+    for (int b = 0; b < DOWN * ACROSS; b++)
+        grid[b] = changed[b] ? largest[b] / 448.0F : grid[b];
+    for (int64_t i = 0; i < F8; i++) {
+        float now;
+        int64_t block = i / COLS / 128 * ACROSS + i % COLS / 128;
+        dpt_dtype_to_f32(DPT_BF16, &want[i], &now, 1);
+        now /= grid[block];
+        if (changed[block])
+            dpt_dtype_from_f32(DPT_F8_E4M3, &now, bytes + AT_F8 + i, 1);
+        dpt_dtype_to_f32(DPT_F8_E4M3, bytes + AT_F8 + i, &now, 1);
+        want[i] = bf16_of(now * grid[block]);
+    }
+    memcpy(bytes + AT_GRID, grid, sizeof grid);
+}
+
+static void again_group(float *values, unsigned char *scale, bool changed, char *codes) {
+    static const float numbers[8] = {0.0F, 0.5F, 1.0F, 1.5F, 2.0F, 3.0F, 4.0F, 6.0F};
+    float largest = 0.0F;
+    for (int k = 0; k < 32; k++)
+        largest = fmaxf(largest, fabsf(values[k]));
+    for (int power = 0; changed && power < 255; power++)
+        if (largest <= 6.0 * ldexp(1.0, power - 127)) {
+            *scale = (unsigned char)(largest > 0 ? power : 127);
+            break;
+        }
+    for (int k = 0; k < 32; k++) {
+        double size = fabs(ldexp(values[k], 127 - *scale));
+        int best = 0;
+        for (int c = 1; c < 8; c++) {
+            double gap = fabs(size - numbers[c]) - fabs(size - numbers[best]);
+            best = gap < 0 || (gap == 0 && c % 2 == 0) ? c : best;
+        }
+        int code = best | (signbit(values[k]) ? 8 : 0);
+        codes[k / 2] = (char)(k % 2 == 0 ? code : codes[k / 2] | code << 4);
+        values[k] = copysignf(ldexpf(numbers[best], *scale - 127), values[k]);
+    }
+}
+
+static void again_mxfp4(char *bytes, const uint16_t *post, uint16_t *want) {
+    for (int64_t g = 0; g < SCALES; g++) {
+        int64_t e = g / GROUPS / WIDTH, r = g / GROUPS % WIDTH, first = g % GROUPS * 32;
+        float values[32];
+        bool changed = false;
+        for (int k = 0; k < 32; k++) {
+            int64_t ig = (e * GROUPS * 32 + first + k) * WIDTH + r;
+            float old;
+            dpt_dtype_to_f32(DPT_BF16, &post[ig], &old, 1);
+            values[k] = bf16_round(again_edit(2, ig, old));
+            changed = changed || values[k] != old;
+        }
+        again_group(values, (unsigned char *)bytes + AT_SCALES + g, changed,
+                    bytes + AT_CODES + 16 * g);
+        for (int k = 0; k < 32; k++)
+            want[(e * GROUPS * 32 + first + k) * WIDTH + r] = bf16_of(values[k]);
+    }
+}
+
+/* The edit in the own cells of a field. */
+static void again_fill(const dpt_shard *shard, dpt_source source, dpt_field *field) {
+    for (int64_t c = shard->rank_first[test_comm.rank]; c < shard->rank_first[test_comm.rank + 1];
+         c++) {
+        dpt_range cell = dpt_shard_cell(shard, c);
+        uint16_t *values = dpt_field_cell(field, c);
+        assert_int_equal(source.read(source.ctx, cell, values), DPT_OK);
+        for (int64_t i = 0; i < cell.n; i++) {
+            float value;
+            dpt_dtype_to_f32(DPT_BF16, &values[i], &value, 1);
+            values[i] = bf16_of(again_edit(cell.tensor, cell.ig + i, value));
+        }
+    }
+}
+
+static void again_check(const dpt_shard *shard, dpt_field *field, uint16_t *const *want) {
+    for (int64_t c = shard->rank_first[test_comm.rank]; c < shard->rank_first[test_comm.rank + 1];
+         c++) {
+        dpt_range cell = dpt_shard_cell(shard, c);
+        if (cell.tensor > 0)
+            assert_memory_equal(dpt_field_cell(field, c), want[cell.tensor] + cell.ig,
+                                (size_t)cell.n * sizeof **want);
+    }
+}
+
+/* Codes and scales lie somewhere in the file as they do in `bytes`. */
+static void again_check_file(const char *path, const char *bytes) {
+    static const int64_t parts[][2] = {
+        {AT_F8, F8}, {AT_GRID, 4 * DOWN * ACROSS}, {AT_CODES, CODES}, {AT_SCALES, SCALES}};
+    char *all = malloc(2 * ALL);
+    FILE *file = fopen(path, "rb");
+    assert_non_null(file);
+    size_t n = fread(all, 1, 2 * ALL, file);
+    fclose(file);
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
+        assert_non_null(memmem(all, n, bytes + parts[i][0], (size_t)parts[i][1]));
+    free(all);
+}
+
+/* An edited model is rounded to the form of the other, in memory and in the file: every byte. */
+static void test_again(void **state) {
+    (void)state;
+    char *bytes = again_make("form"), file[600];
+    dpt_store *store = quantised_open(models_path("form"));
+    dpt_source source = dpt_store_source(store);
+    dpt_shard shard;
+    dpt_field *field = NULL;
+    dpt_quantiser *quantiser = NULL;
+    dpt_store_writer *writer = NULL;
+    uint16_t *post[3] = {NULL}, *want[3] = {NULL};
+    for (int t = 1; t < 3; t++) {
+        post[t] = (uint16_t *)(void *)quantised_read(source, t);
+        want[t] = malloc((size_t)source.catalog->tensors[t].numel * sizeof **want);
+    }
+    assert_int_equal(dpt_shard_create(source.catalog, test_comm.size, &shard), DPT_OK);
+    assert_int_equal(dpt_field_create(&test_comm, source.catalog, &shard, &field), DPT_OK);
+    again_fill(&shard, source, field);
+    assert_int_equal(dpt_quantiser_create(&test_comm, store, &shard, &quantiser), DPT_OK);
+    dpt_store_options options = {.format = DPT_STORE_SAFETENSORS,
+                                 .config = dpt_quantiser_config(quantiser)};
+    assert_int_equal(dpt_store_create(&test_comm, models_path("again"),
+                                      dpt_quantiser_catalog(quantiser),
+                                      dpt_quantiser_shard(quantiser), &options, &writer),
+                     DPT_OK);
+    assert_int_equal(dpt_quantiser_apply(quantiser, field, writer), DPT_OK);
+    assert_int_equal(dpt_store_finish(writer, DPT_OK), DPT_OK);
+    again_f8(bytes, post[1], want[1]);
+    again_mxfp4(bytes, post[2], want[2]);
+    again_check(&shard, field, want);
+    assert_int_equal(dpt_quantiser_apply(quantiser, field, NULL),
+                     DPT_OK); /* nothing is left to round */
+    again_check(&shard, field, want);
+    dpt_store *again = quantised_open(models_path("again"));
+    for (int t = 1; t < 3; t++) {
+        char *got = quantised_read(dpt_store_source(again), t);
+        assert_memory_equal(got, want[t], (size_t)source.catalog->tensors[t].numel * sizeof **want);
+        free(got);
+        free(post[t]);
+        free(want[t]);
+    }
+    snprintf(file, sizeof file, "%s/model.safetensors", models_path("again"));
+    again_check_file(file, bytes);
+    assert_int_equal(dpt_store_verify(&test_comm, models_path("again"), NULL, NULL, NULL, NULL),
+                     DPT_OK);
+    dpt_store_close(again);
+    dpt_quantiser_destroy(quantiser);
+    dpt_field_destroy(field);
+    dpt_shard_destroy(&shard);
+    dpt_store_close(store);
+    free(bytes);
+}
+
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_as_transformers),
         cmocka_unit_test_setup_teardown(test_mxfp4_large, models_setup, models_teardown),
         cmocka_unit_test_setup_teardown(test_fp8_large, models_setup, models_teardown),
+        cmocka_unit_test_setup_teardown(test_again, models_setup, models_teardown),
         cmocka_unit_test_setup_teardown(test_lies, models_setup, models_teardown),
         cmocka_unit_test_setup_teardown(test_scales_that_are_not_finite, models_setup,
                                         models_teardown),

@@ -7,8 +7,8 @@
 typedef struct dpt_quantiser dpt_quantiser;
 
 /** Whether edited models can take the form of a model. Local; the same on all ranks.
- * Errors: DPT_ERR_USAGE naming a tensor of a form that is only read: other than f8 with scales of f32 or bf16; or when no
- * tensor is quantised. */
+ * Errors: DPT_ERR_USAGE naming a tensor of a form that is only read: other than f8 with scales of f32 or bf16, and MXFP4
+ * of a model that is not f16; or when no tensor is quantised. */
 dpt_status dpt_quantiser_check(const dpt_store *like);
 
 /** Prepare. Collective over comm, agreed (same: like). @param[in] like  the model whose form is taken; borrowed, as comm
@@ -30,7 +30,8 @@ bool dpt_quantiser_takes(const dpt_quantiser *quantiser, int tensor);
  *
  * In a block that the edit changes the scale is the largest magnitude over that of the type (448 of F8_E4M3), 1 where
  * that is below 2^-100, rounded to the type of the scales, up to a power of two with `scale_fmt: ue8m0`; a value
- * becomes the nearest code (ties to even) of itself over the scale, then code times scale, rounded. All other blocks keep
+ * becomes the nearest code (ties to even) of itself over the scale, then code times scale, rounded. Scales of MXFP4 are
+ * powers of two, the next not below the largest magnitude over 6. All other blocks keep
  * their codes and scales.
  * Collective over comm, agreed.
  * @param[in,out] edited  W_edit with the types of like's catalog; on return what a reader of the written model sees.
