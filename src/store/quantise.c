@@ -60,6 +60,11 @@ static bool quantise_knows(const dpt_store *like, int tensor) {
 dpt_status dpt_quantiser_check(const dpt_store *like) {
     const dpt_catalog *catalog = dpt_store_catalog(like);
     int quantised = 0;
+    if (dpt_store_header_of(like)->adapter != NULL)
+        return dpt_error(DPT_ERR_USAGE,
+                         "%s: a PEFT adapter, whose sum with its base is plain: leave "
+                         "output.quantise out",
+                         dpt_store_path(like));
     for (int t = 0; t < catalog->count; t++) {
         char text[96];
         int64_t bytes;

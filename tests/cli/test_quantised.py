@@ -227,7 +227,13 @@ def run_again(folder):
     done = studies.study(f"{folder}/job.yaml", JOB % f"{folder}/alone", 2, *sets[1:], *alone)
     found = compare.tensors(f"{folder}/alone/models/expo", f"{out}/models/expo") if done.returncode == 0 else done.stderr
     check("again: edits alone", not found, found)
-    for name, words, changes in (("int8", "is I8.*read but not written", ("models.post=tests/golden/quantised/compressed", *alone)),
+    name = "base_model.model.model.layers.0.self_attn.q_proj.lora_"
+    make_models.write_safetensors(folder / "adapter/adapter_model.safetensors", {
+        name + "A.weight": (np.ones((2, 16)), "F32"), name + "B.weight": (np.ones((16, 2)), "F32")})
+    (folder / "adapter/adapter_config.json").write_text(json.dumps({
+        "peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"], "base_model_name_or_path": f"{folder}/post"}))
+    for name, words, changes in (("an adapter on FP8", "adapter, whose sum with its base is plain", (f"models.post={folder}/adapter", *alone)),
+                                 ("int8", "is I8.*read but not written", ("models.post=tests/golden/quantised/compressed", *alone)),
                                  ("plain", "no tensor is quantised", (f"models.post={folder}/m/post", *alone)),
                                  ("another type", "leave output.dtype out", ("output.dtype=f32", *alone))):
         done = studies.study(f"{folder}/job.yaml", JOB % f"{folder}/refused", 2, *sets[1:], *changes, options=("--dry-run",))
