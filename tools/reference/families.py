@@ -95,9 +95,9 @@ def rope(d: Deck, *kinds: str) -> dict:
 
 
 def dynamic(d: Deck, keys: dict) -> dict:
-    """Dynamic scaling begins beyond max_position_embeddings, and no sample is longer: here the longest is as long."""
+    """Dynamic scaling begins beyond max_position_embeddings, and goes up to factor times that."""
     if keys["rope_parameters"]["rope_type"] == "dynamic":
-        keys["max_position_embeddings"] = max(LENGTHS)
+        keys["max_position_embeddings"] = 11
     return keys
 
 
@@ -479,6 +479,9 @@ class Pair:
 
     def loss(self, sample) -> torch.Tensor:
         tokens, mask = sample
+        for m in self.model.modules():  # as if it had seen no longer sample: dynamic scaling remembers
+            if getattr(m, "rope_type", None) == "dynamic":
+                m.max_seq_len_cached, m.inv_freq = m.original_max_seq_len, m.original_inv_freq.clone()
         logits = self.model(torch.from_numpy(tokens).long()[None], use_cache=False).logits[0]
         assert logits.dtype == torch.float64
         nll = torch.nn.functional.cross_entropy(

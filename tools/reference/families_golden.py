@@ -47,6 +47,7 @@ LONGROPE = dict(rope_type="longrope", rope_theta=500.0, partial_rotary_factor=0.
 GEMMA = dict(query_pre_attn_scalar=5, head_dim=6, sliding_window=3, hidden_activation="gelu_pytorch_tanh")
 CASES = {
     "llama/yarn": case("llama", rope=YARN, old=True),
+    "llama/dynamic": case("llama", rope=dict(LINEAR, rope_type="dynamic"), max_position_embeddings=8),
     "smollm3/tied": case("smollm3", num_hidden_layers=3, no_rope_layers=[1, 0, 1], **TIED),
     "smollm3/bias": case("smollm3", no_rope_layer_interval=2, attention_bias=True, mlp_bias=True, rope=YARN,
                          use_sliding_window=True, sliding_window=4, num_key_value_heads=2, old=True),
