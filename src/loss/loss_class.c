@@ -20,7 +20,9 @@ dpt_status dpt_loss_class_check(const dpt_class_data *data, const dpt_model_imag
         return dpt_error(DPT_ERR_INPUT,
                          "data: the images are %" PRId64 " x %" PRId64 " x %" PRId64
                          " (channels, height, width) but the model takes %" PRId64 " x %" PRId64
-                         " x %" PRId64 ": prepare them with the model's own preprocessing",
+                         " x %" PRId64
+                         ", without interpolation of positions: prepare them with the "
+                         "model's own preprocessing",
                          data->channels, data->height, data->width, image->channels, image->height,
                          image->width);
     for (int64_t s = 0; s < data->samples; s++)

@@ -20,6 +20,10 @@ static void head_list_row(dpt_pass *pass, int64_t token, int64_t s, int32_t targ
     k->scale[n] = weight;
 }
 
+static bool head_is_pooled(const dpt_pass *pass) {
+    return pass->arch->pool != DPT_POOL_CLASS;
+}
+
 /* Predictions of the batch: an image is predicted from its class token, token i from token i - 1 of its
  * sequence. */
 static void head_list_rows(dpt_pass *pass) {
@@ -90,12 +94,18 @@ static void head_give(const dpt_pass *pass, int64_t row, int64_t n) {
                 (double)k->logits[r * v + c];
 }
 
-/* Logits of n rows of y (n, C): y W^T + b, or z text^T with the embeddings of y. */
+/* Width of what the head reads. */
+static int64_t head_features(const dpt_pass *pass) {
+    return head_is_pooled(pass) ? pass->arch->length[DPT_AXIS_FEATURES] : pass->width;
+}
+
+/* Logits of n rows of y (n, F): y W^T + b, or z text^T with the embeddings of y. */
 static void head_forward(dpt_pass *pass, int64_t row, int64_t n, const float *y) {
     const dpt_work *k = pass->work;
-    int64_t C = pass->width, v = pass->slice->v, D = pass->arch->length[DPT_AXIS_PROJECTION];
+    int64_t F = head_features(pass), v = pass->slice->v;
+    int64_t D = pass->arch->length[DPT_AXIS_PROJECTION];
     if (pass->arch->row[DPT_SLOT_TEXT] == NULL) {
-        dpt_nn_linear_forward(n, v, C, y, C, k->w[DPT_SLOT_HEAD], C, k->w[DPT_SLOT_HEAD_BIAS],
+        dpt_nn_linear_forward(n, v, F, y, F, k->w[DPT_SLOT_HEAD], F, k->w[DPT_SLOT_HEAD_BIAS],
                               k->logits, v);
         return;
     }
@@ -103,10 +113,11 @@ static void head_forward(dpt_pass *pass, int64_t row, int64_t n, const float *y)
     dpt_nn_linear_forward(n, v, D, k->z + row * D, D, k->w[DPT_SLOT_TEXT], D, NULL, k->logits, v);
 }
 
-/* Gradient of n rows through the head: dy (n, C) is this rank's share. */
+/* Gradient of n rows through the head: dy (n, F) is this rank's share. */
 static void head_backward(dpt_pass *pass, int64_t row, int64_t n, const float *y, float *dy) {
     const dpt_work *k = pass->work;
-    int64_t C = pass->width, v = pass->slice->v, D = pass->arch->length[DPT_AXIS_PROJECTION];
+    int64_t F = head_features(pass), v = pass->slice->v;
+    int64_t D = pass->arch->length[DPT_AXIS_PROJECTION];
     dpt_nn_ce_backward(n, v, pass->slice->begin[DPT_AXIS_VOCABULARY], (float)pass->arch->logit_cap,
                        k->logits, v, k->targets + row, k->max + row, k->sums, k->scale + row);
     if (pass->arch->row[DPT_SLOT_TEXT] != NULL) {
@@ -115,17 +126,25 @@ static void head_backward(dpt_pass *pass, int64_t row, int64_t n, const float *y
         dpt_head_project_backward(pass, row, n, y, dy);
         return;
     }
-    dpt_nn_linear_backward_input(n, v, C, k->logits, v, k->w[DPT_SLOT_HEAD], C, false, dy, C);
-    dpt_rows rows = dpt_rows_of(n, k->row_sequence + row, k->logits, v, y, C);
+    dpt_nn_linear_backward_input(n, v, F, k->logits, v, k->w[DPT_SLOT_HEAD], F, false, dy, F);
+    dpt_rows rows = dpt_rows_of(n, k->row_sequence + row, k->logits, v, y, F);
     dpt_accumulate_linear(&pass->to, dpt_pass_index(pass, 0, DPT_SLOT_HEAD), rows);
     dpt_accumulate_bias(&pass->to, dpt_pass_index(pass, 0, DPT_SLOT_HEAD_BIAS), rows);
 }
 
+/* y = norm(last[rows]); the rows themselves stay in x for the way back. */
+static void head_take_rows(const dpt_pass *pass, const float *last, float *x, float *y) {
+    const dpt_work *k = pass->work;
+    int64_t C = pass->width;
+    for (int64_t r = 0; r < pass->scored; r++)
+        memcpy(x + r * C, last + k->rows[r] * C, (size_t)C * sizeof *x);
+    dpt_pass_norm(pass, DPT_SLOT_FINAL_NORM, pass->scored, x, y, k->norm1);
+}
+
 /* forward: y = norm(x[rows]). dx of every token is zero where nothing is predicted from it. */
-static void head_norm_backward(dpt_pass *pass, const float *x, float *d) {
+static void head_take_rows_backward(const dpt_pass *pass, const float *x, float *d) {
     const dpt_work *k = pass->work;
     int64_t C = pass->width, R = pass->scored;
-    dpt_pass_sum(pass, d, R * C);
     dpt_pass_norm_backward(pass, 0, DPT_SLOT_FINAL_NORM,
                            dpt_rows_of(R, k->row_sequence, d, C, x, C), k->norm1, false, d);
     memset(k->dx, 0, (size_t)(pass->tokens * C) * sizeof *k->dx);
@@ -133,31 +152,43 @@ static void head_norm_backward(dpt_pass *pass, const float *x, float *d) {
         memcpy(k->dx + k->rows[r] * C, d + r * C, (size_t)C * sizeof *d);
 }
 
+/* Scores of n rows of y, and in d their gradient. */
+static void head_run_rows(dpt_pass *pass, int64_t row, int64_t n, const float *y, float *d) {
+    const dpt_work *k = pass->work;
+    head_forward(pass, row, n, y);
+    if (pass->arch->logit_cap > 0.0)
+        dpt_nn_ce_cap(n, pass->slice->v, (float)pass->arch->logit_cap, k->logits, pass->slice->v);
+    if (pass->call->logits != NULL)
+        head_give(pass, row, n);
+    head_score(pass, row, n);
+    if (pass->call->mode != DPT_BACKWARD_NONE)
+        head_backward(pass, row, n, y, d);
+}
+
 void dpt_head_run(dpt_pass *pass) {
     const dpt_work *k = pass->work;
-    int64_t C = pass->width;
+    int64_t F = head_features(pass);
     const float *last = dpt_pass_input(pass, pass->arch->layers);
-    bool backward = pass->call->mode != DPT_BACKWARD_NONE;
-    float *x = k->h, *y = k->n1, *d = k->n2; /* (R, C) each: the layers' buffers are free */
+    bool pooled = head_is_pooled(pass);
+    /* (R, F) each in the layers' buffers, which are free; pooling takes n1. */
+    float *x = k->h, *y = pooled ? k->h : k->n1, *d = k->n2;
     head_list_rows(pass);
-    for (int64_t r = 0; r < pass->scored; r++)
-        memcpy(x + r * C, last + k->rows[r] * C, (size_t)C * sizeof *x);
     if (pass->scored > 0)
         dpt_weights_form(pass, 0, DPT_SLOTS_HEAD, DPT_SLOTS);
-    dpt_pass_norm(pass, DPT_SLOT_FINAL_NORM, pass->scored, x, y, k->norm1);
+    if (pooled)
+        dpt_pool_forward(pass, last, y);
+    else
+        head_take_rows(pass, last, x, y);
     int64_t step = dpt_work_head_rows(pass->model, pass->scored);
     for (int64_t row = 0; row < pass->scored; row += step) {
         int64_t n = pass->scored - row < step ? pass->scored - row : step;
-        head_forward(pass, row, n, y + row * C);
-        if (pass->arch->logit_cap > 0.0)
-            dpt_nn_ce_cap(n, pass->slice->v, (float)pass->arch->logit_cap, k->logits,
-                          pass->slice->v);
-        if (pass->call->logits != NULL)
-            head_give(pass, row, n);
-        head_score(pass, row, n);
-        if (backward)
-            head_backward(pass, row, n, y + row * C, d + row * C);
+        head_run_rows(pass, row, n, y + row * F, d + row * F);
     }
-    if (backward)
-        head_norm_backward(pass, x, d);
+    if (pass->call->mode == DPT_BACKWARD_NONE)
+        return;
+    dpt_pass_sum(pass, d, pass->scored * F);
+    if (pooled)
+        dpt_pool_backward(pass, last, d);
+    else
+        head_take_rows_backward(pass, x, d);
 }

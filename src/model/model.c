@@ -218,7 +218,7 @@ bool dpt_model_get_image(const dpt_model *model, dpt_model_image *out) {
                                  .channels = arch->length[DPT_AXIS_CHANNELS],
                                  .height = arch->side,
                                  .width = arch->side,
-                                 .positions = arch->length[DPT_AXIS_POSITIONS]};
+                                 .positions = arch->image_tokens};
     return arch->side > 0;
 }
 
@@ -269,7 +269,7 @@ int dpt_model_config_outside(const char *config, const dpt_catalog *catalog, boo
 
 /* Work of a batch of any mode; an image is taken whole. */
 static int64_t model_pass_bytes(const dpt_model *model, int64_t tokens, int64_t longest) {
-    int64_t positions = model->arch.length[DPT_AXIS_POSITIONS];
+    int64_t positions = model->arch.image_tokens;
     if (model->arch.side == 0)
         return dpt_work_bytes(model, tokens, longest, true);
     int64_t images = tokens / positions > 0 ? tokens / positions : 1;
@@ -363,7 +363,7 @@ static dpt_status model_check_call(const dpt_model *model, const dpt_model_call 
 static dpt_status model_check_images(const dpt_model *model, const dpt_batch *batch) {
     const dpt_arch *arch = &model->arch;
     int64_t classes = arch->length[DPT_AXIS_VOCABULARY];
-    if (batch->sequences < 0 || batch->sequences > INT_MAX / 2 / arch->length[DPT_AXIS_POSITIONS])
+    if (batch->sequences < 0 || batch->sequences > INT_MAX / 2 / arch->image_tokens)
         return dpt_error(DPT_ERR_INTERNAL, "model: a batch has too many images");
     for (int64_t s = 0; s < batch->sequences; s++)
         if (batch->labels[s] < 0 || batch->labels[s] >= classes)
@@ -419,7 +419,7 @@ static dpt_status model_prepare(dpt_model *model, const dpt_model_call *call) {
     dpt_status st;
     if (model->arch.side > 0) {
         st = model_check_images(model, batch);
-        longest = model->arch.length[DPT_AXIS_POSITIONS];
+        longest = model->arch.image_tokens;
         tokens = batch->sequences * longest;
     } else {
         st = model_check_sequences(&model->arch, batch, &longest);

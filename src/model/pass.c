@@ -81,7 +81,7 @@ void dpt_pass_norm_in_backward(const dpt_pass *pass, int64_t layer, dpt_slot slo
 /* Sequences of the batch: those of its tokens, or the patches of its images. */
 static void pass_number(dpt_pass *pass) {
     const dpt_batch *batch = pass->call->batch;
-    int64_t positions = pass->arch->length[DPT_AXIS_POSITIONS], *first = pass->work->first;
+    int64_t positions = pass->arch->image_tokens, *first = pass->work->first;
     pass->sequences = batch->sequences;
     pass->first = batch->images != NULL ? first : batch->first;
     for (int64_t s = 0; batch->images != NULL && s <= pass->sequences; s++)

@@ -195,7 +195,7 @@ static void slice_claim_row(dpt_model *model, const slice_tables *tables, int64_
     for (int64_t expert = 0; expert < dpt_arch_copies(&model->arch, row); expert++) {
         int i = dpt_arch_index_expert(&model->arch, layer, slot, expert);
         char name[160];
-        dpt_arch_name(row, layer, expert, name, sizeof name);
+        dpt_arch_name(&model->arch, row, layer, expert, name, sizeof name);
         int tensor = dpt_prefix_find(&tables->names, name);
         dpt_param_part part = slice_of_row(model, row, expert, tensor);
         if (tensor < 0)
@@ -227,7 +227,7 @@ void dpt_slice_say_names(const dpt_model *model) {
         row = dpt_slot_is_of_layer(slot) ? NULL : arch->row[slot];
     if (row == NULL)
         return;
-    dpt_arch_name(row, -1, 0, name, sizeof name);
+    dpt_arch_name(arch, row, -1, 0, name, sizeof name);
     int claimed = model->params.items[dpt_arch_index(arch, -1, row->slot)].tensor;
     const char *stored = model->catalog.tensors[claimed].name;
     if (strcmp(stored, name) != 0)

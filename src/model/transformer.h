@@ -229,6 +229,11 @@ void dpt_rotate_backward(const dpt_pass *pass, int64_t layer, float *dqk, int64_
 void dpt_block_forward(dpt_pass *pass, int64_t layer, const float *x, float *out);
 void dpt_block_backward(dpt_pass *pass, int64_t layer, const float *x);
 
+/* pool.c: y (images, features) that the head reads, of the last layer's output x, where that is not one token; and
+ * work->dx of the gradient d of y. */
+void dpt_pool_forward(const dpt_pass *pass, const float *x, float *y);
+void dpt_pool_backward(const dpt_pass *pass, const float *x, const float *d);
+
 /* head.c: nll, correct, and with a backward pass the gradient of the last layer's output. */
 void dpt_head_run(dpt_pass *pass);
 

@@ -37,7 +37,7 @@ int64_t dpt_work_head_rows(const dpt_model *model, int64_t scored) {
 }
 
 static int64_t work_images(const dpt_model *model, int64_t tokens) {
-    return model->arch.side > 0 ? tokens / model->arch.length[DPT_AXIS_POSITIONS] : 0;
+    return model->arch.side > 0 ? tokens / model->arch.image_tokens : 0;
 }
 
 static dpt_norm_stats work_take_stats(const dpt_model *model, int64_t rows, work_room *room) {

@@ -6,14 +6,23 @@
 
 #include "model/model_golden.h"
 
+/* Folders of tests/golden with cases of image towers: vit has those of ViT and CLIP. */
+static const char *const folders[] = {"vit", "dinov2"};
+
 static void test_golden(void **state) {
     (void)state;
-    model_check_all(golden_image_cases, GOLDEN_IMAGE_CASES, true);
+    golden_names cases;
+    golden_list(folders, sizeof folders / sizeof *folders, &cases);
+    model_check_all((const char *const *)cases.names, cases.count, true);
+    golden_list_free(&cases);
 }
 
 static void test_finite_difference(void **state) {
     (void)state;
-    model_check_slope(golden_image_cases, GOLDEN_IMAGE_CASES, true);
+    golden_names cases;
+    golden_list(folders, sizeof folders / sizeof *folders, &cases);
+    model_check_slope((const char *const *)cases.names, cases.count, true);
+    golden_list_free(&cases);
 }
 
 /* A batch gives what its images give alone; buffers are reused for smaller batches. */
@@ -100,6 +109,25 @@ static void test_bad_configs(void **state) {
     golden_image_free(&in);
 }
 
+static void test_bad_dinov2_configs(void **state) {
+    (void)state;
+    static const model_bad_key bad[] = {
+        {"image_size", "[6, 6]", "image_size"},
+        {"image_size", "9", "position_embeddings has the shape [1, 5, 8] in place of [1, 10, 8]"},
+        {"num_register_tokens", "2", "register_tokens has the shape [1, 3, 8] in place of [1, 2"},
+        {"num_register_tokens", "0", "num_register_tokens"},
+        {"mlp_ratio", "3", "mlp.fc1.weight has the shape [8, 8] in place of [24, 8]"},
+        {"mlp_ratio", "0", "mlp_ratio"},
+        {"use_swiglu_ffn", "true", "mlp.weights_in.weight is missing"},
+        {"qkv_bias", "false", "attention.attention.key.bias is not part"},
+        {"model_type", "\"dinov2\"", "model_type says dinov2"},
+    };
+    golden_image in;
+    golden_image_load("dinov2/registers", &in);
+    model_check_bad_keys(&in.g, bad, sizeof bad / sizeof bad[0]);
+    golden_image_free(&in);
+}
+
 static void test_compare(void **state) {
     (void)state;
     golden_image clip, vit;
@@ -173,7 +201,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_golden),      cmocka_unit_test(test_finite_difference),
         cmocka_unit_test(test_batches),     cmocka_unit_test(test_bytes_and_shape),
         cmocka_unit_test(test_bad_configs), cmocka_unit_test(test_compare),
-        cmocka_unit_test(test_bad_calls),
+        cmocka_unit_test(test_bad_calls),   cmocka_unit_test(test_bad_dinov2_configs),
     };
     return test_mpi_main(argc, argv, tests);
 }

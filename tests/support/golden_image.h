@@ -1,7 +1,7 @@
 #ifndef DELTAPATH_TESTS_GOLDEN_IMAGE_H
 #define DELTAPATH_TESTS_GOLDEN_IMAGE_H
 
-/* A golden file of tools/reference/vit_golden.py in memory. Every rank reads the file for itself. */
+/* A golden file of tools/reference/vit_golden.py or families_golden.py in memory. Every rank reads the file for itself. */
 #include "support/golden_model.h"
 
 typedef struct golden_image {
@@ -11,10 +11,15 @@ typedef struct golden_image {
     uint8_t *correct;
 } golden_image;
 
+/* name: a case of the folder vit, or "<folder>/<case>". */
 static inline void golden_image_load(const char *name, golden_image *out) {
     golden_model *g = &out->g;
+    char folder[256] = "vit";
+    const char *slash = strchr(name, '/');
+    if (slash != NULL)
+        snprintf(folder, sizeof folder, "%.*s", (int)(slash - name), name);
     memset(out, 0, sizeof *out);
-    hid_t file = golden_open("vit", name, g);
+    hid_t file = golden_open(folder, slash != NULL ? slash + 1 : name, g);
     g->loss = golden_dataset(file, "loss", H5T_NATIVE_DOUBLE, 8);
     g->loss_edit = golden_dataset(file, "loss_edit", H5T_NATIVE_DOUBLE, 8);
     out->images = golden_dataset(file, "images", H5T_NATIVE_FLOAT, 4);

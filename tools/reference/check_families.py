@@ -37,8 +37,7 @@ class Truth:
     def __init__(self, made: families.Case, seed: int):
         for again in range(20):
             self.pair = families.Pair(made, seed + 1000 * again)
-            self.samples = families.make_samples(np.random.default_rng(seed + 1000 * again),
-                                                 self.pair.config["vocab_size"])
+            self.samples = families.make_data(np.random.default_rng(seed + 1000 * again), self.pair)
             self.nodes = np.arange(POINTS) / POINTS
             self.terms = [self.pair.terms(t, self.samples) for t in self.nodes]
             self.losses = [self.pair.losses(t, self.samples) for t in (0.0, 1.0)]
@@ -50,12 +49,10 @@ class Truth:
         self.pair.write(folder / "post", self.pair.post)
         self.pair.write(folder / "pre", self.pair.post + self.pair.edit)
         with h5py.File(folder / "data.h5", "w") as f:
-            f["tokens"] = np.concatenate([t for t, _ in self.samples])
-            f["loss_mask"] = np.concatenate([m for _, m in self.samples])
-            f["offsets"] = np.cumsum([0] + [len(t) for t, _ in self.samples]).astype(np.int64)
+            families.write_data(f, self.pair, self.samples)
         (folder / "job.yaml").write_text(
             f"models: {{pre: {folder}/pre, post: {folder}/post}}\n"
-            f"data: [{{name: task, file: {folder}/data.h5, loss: lm}}]\n"
+            f"data: [{{name: task, file: {folder}/data.h5, loss: {'class' if self.pair.images else 'lm'}}}]\n"
             "edits: [{name: back, method: expo, alpha: -1}]\n"
             f"riemann: {{rule: left, points: {POINTS}}}\n"
             f"output: {{directory: {folder}/out, report: false, overwrite: true}}\n")

@@ -263,6 +263,31 @@ def gpt_oss(d):
     return keys
 
 
+def images(d) -> dict:
+    """An image tower: widths that divide nothing, images that patches do not fill."""
+    heads, _ = d.pick("heads", *HEADS)
+    side, patch = d.pick("side", (12, 4), (9, 3), (11, 4), (8, 2), (10, 5), (7, 3))
+    return dict(hidden_size=heads * int(d.pick("head_dim", 4, 6, 3, 5)), num_attention_heads=heads,
+                num_hidden_layers=int(d.pick("layers", 2, 3)), image_size=side, patch_size=patch,
+                num_channels=d.pick("channels", 3, 1, 2), layer_norm_eps=d.pick("eps", 1e-6, 1e-5, 1e-2))
+
+
+def classes(d) -> dict:
+    return dict(num_labels=int(d.pick("classes", 5, 2, 7, 3)))
+
+
+def dinov2(d):
+    return dict(**images(d), **classes(d), mlp_ratio=d.pick("ratio", 2, 4, 3), qkv_bias=d.pick("bias", True, False),
+                use_swiglu_ffn=d.pick("swiglu", False, True), use_mask_token=d.pick("mask", True, False),
+                hidden_act=d.pick("act", "gelu", "gelu", "gelu_pytorch_tanh", "quick_gelu"))
+
+
+def dinov2_with_registers(d):
+    keys = dict(**dinov2(d), num_register_tokens=d.pick("registers", 4, 1, 2, 3))
+    del keys["use_mask_token"]
+    return keys
+
+
 def older(kind: str, config: dict, short: bool) -> dict:
     """The configuration with the keys of transformers 4, as most published ones have them."""
     c = dict(config)
@@ -299,8 +324,8 @@ def older(kind: str, config: dict, short: bool) -> dict:
 
 
 class Family:
-    def __init__(self, keys, config: str, model: str, forms=("saved",)):
-        self.keys, self.forms = keys, forms
+    def __init__(self, keys, config: str, model: str, forms=("saved",), images=False):
+        self.keys, self.forms, self.images = keys, forms, images
         self.config, self.model = getattr(transformers, config), getattr(transformers, model)
 
 
@@ -320,6 +345,9 @@ FAMILIES = {
     "mixtral": Family(mixtral, "MixtralConfig", "MixtralForCausalLM", ("saved", "fused")),
     "qwen3_moe": Family(qwen3_moe, "Qwen3MoeConfig", "Qwen3MoeForCausalLM", ("saved", "fused")),
     "gpt_oss": Family(gpt_oss, "GptOssConfig", "GptOssForCausalLM"),
+    "dinov2": Family(dinov2, "Dinov2Config", "Dinov2ForImageClassification", images=True),
+    "dinov2_with_registers": Family(dinov2_with_registers, "Dinov2WithRegistersConfig",
+                                    "Dinov2WithRegistersForImageClassification", images=True),
 }
 
 
@@ -346,7 +374,7 @@ def fill(model, generator: torch.Generator) -> None:
     """Random float32 weights of which each tensor matters."""
     config = model.config
     unit = any("Gemma" in type(m).__name__ and "Norm" in type(m).__name__ for m in model.modules())
-    table = 0.25 if config.tie_word_embeddings else 0.7
+    table = 0.25 if getattr(config, "tie_word_embeddings", False) else 0.7
     with torch.no_grad():
         for name, p in model.named_parameters():
             noise = torch.randn(p.shape, generator=generator)
@@ -354,8 +382,12 @@ def fill(model, generator: torch.Generator) -> None:
             if "norm" in name or "ln_" in name:
                 wide = 0.25 * noise + 0.1 * noise.sign()
                 p.copy_(wide if unit or last == "bias" else 1 + wide)
+            elif last == "lambda1":
+                p.copy_(1 + 0.25 * noise)
             elif last.endswith("bias"):
                 p.copy_(0.2 * noise)
+            elif p.dim() == 4:
+                p.copy_(noise / p[0].numel()**0.5)
             elif last == "sinks":
                 p.copy_(noise)
             elif "embed" in name or "wte" in name or "wpe" in name:
@@ -391,7 +423,10 @@ class Pair:
     def __init__(self, case: Case, seed: int):
         family = FAMILIES[case.kind]
         self.kind, self.form, keys = case.kind, case.form, copy.deepcopy(case.keys)
-        model = family.model(_eager(family.config(**keys, bos_token_id=0, eos_token_id=1, pad_token_id=None)))
+        self.images = family.images
+        if not self.images:
+            keys.update(bos_token_id=0, eos_token_id=1, pad_token_id=None)
+        model = family.model(_eager(family.config(**keys)))
         self.weights = model.num_parameters()
         assert self.weights < 1 << 24
         self.config, self.place = self._saved(model)
@@ -477,7 +512,15 @@ class Pair:
                 p.copy_(values[at:at + p.numel()].reshape(p.shape))
                 at += p.numel()
 
+    def logits_of(self, image) -> torch.Tensor:
+        logits = self.model(pixel_values=torch.from_numpy(image).double()[None]).logits[0]
+        assert logits.dtype == torch.float64
+        return logits
+
     def loss(self, sample) -> torch.Tensor:
+        if self.images:
+            image, label = sample
+            return torch.nn.functional.cross_entropy(self.logits_of(image)[None], torch.tensor([int(label)]))
         tokens, mask = sample
         for m in self.model.modules():  # as if it had seen no longer sample: dynamic scaling remembers
             if getattr(m, "rope_type", None) == "dynamic":
@@ -505,6 +548,34 @@ class Pair:
         """<gradient at W_post + t E, E> of each stored tensor."""
         products = (self.gradient(t, samples) * self.edit).numpy()
         return {n: float(products[v].sum()) for n, v in self.place.items()}
+
+
+def make_images(rng, pair: Pair, count: int = 5) -> list:
+    """Images of noise, about half of them with the label that W_post gives them."""
+    tower = pair.config.get("vision_config", pair.config)
+    pair.set(0.0)
+    samples = []
+    for i in range(count):
+        image = rng.standard_normal((tower["num_channels"], tower["image_size"], tower["image_size"]), np.float32)
+        with torch.no_grad():
+            order = np.argsort(-pair.logits_of(image).numpy())
+        samples.append((image, np.int32(order[0 if i % 2 == 0 else i % len(order)])))
+    return samples
+
+
+def make_data(rng, pair: Pair, lengths=LENGTHS) -> list:
+    return make_images(rng, pair) if pair.images else make_samples(rng, pair.config["vocab_size"], lengths)
+
+
+def write_data(f, pair: Pair, samples) -> None:
+    """The datasets of the samples' kind."""
+    if pair.images:
+        f["images"] = np.stack([image for image, _ in samples])
+        f["labels"] = np.array([label for _, label in samples], dtype=np.int32)
+        return
+    f["tokens"] = np.concatenate([t for t, _ in samples])
+    f["loss_mask"] = np.concatenate([m for _, m in samples])
+    f["offsets"] = np.cumsum([0] + [len(t) for t, _ in samples]).astype(np.int64)
 
 
 def make_samples(rng, vocab: int, lengths=LENGTHS):

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Write the golden files of the families of decoders: tests/golden/<family>/<case>.h5.
+"""Write the golden files of the families of decoders and image towers: tests/golden/<family>/<case>.h5.
 
 Models, losses and gradients are those of families.py, each case with options that its family has, small sizes and
-an E of its own. What a file holds: llama_golden.py. Names, shapes and order of the elements are those of the stored
+an E of its own. What a file holds: llama_golden.py, vit_golden.py. Names, shapes and order of the elements are those of the stored
 tensors. With experts, the choices are the same all along the path from W_post to W_post + E, and clear; slopes agree
 with differences of losses, so that clamps are not met either.
 
@@ -22,6 +22,7 @@ import outputs
 GAP, AGREE = 1e-3, 2e-5
 SIZES = dict(vocab_size=17, hidden_size=8, intermediate_size=7, num_hidden_layers=2, num_attention_heads=2,
              num_key_value_heads=1, max_position_embeddings=64, tie_word_embeddings=False)
+TOWER = dict(hidden_size=8, num_hidden_layers=2, num_attention_heads=2, image_size=6, patch_size=3, num_channels=2)
 GPT2 = dict(vocab_size=17, n_embd=8, n_layer=2, n_head=2, n_positions=24)
 PLAIN = dict(rope_type="default", rope_theta=500.0)
 LINEAR = dict(rope_type="linear", rope_theta=60.0, factor=2.5)
@@ -35,6 +36,10 @@ def case(kind, form="saved", old=False, short=False, step=0.04, base=SIZES, with
     if rope is not None:
         made["rope_parameters"] = rope
     return families.Case(kind, {k: v for k, v in made.items() if k not in without}, form, old, short, step)
+
+
+def tower(kind, **keys):
+    return case(kind, base=TOWER, rope=None, **keys)
 
 
 def by_layers(full, local=PLAIN):
@@ -85,6 +90,10 @@ CASES = {
                          swiglu_limit=2.0, rope=dict(YARN, truncate=False), old=True, step=0.005),
     "gpt_oss/plain": case("gpt_oss", num_local_experts=3, num_experts_per_tok=3, head_dim=4, sliding_window=4,
                           attention_bias=False, num_key_value_heads=2, layer_types=[FULL, FULL], **TIED),
+    "dinov2/mlp": tower("dinov2", num_labels=5, mlp_ratio=2, old=True),
+    "dinov2/swiglu": tower("dinov2", num_labels=3, mlp_ratio=2, hidden_size=9, num_attention_heads=3, image_size=7,
+                           num_channels=1, use_swiglu_ffn=True, qkv_bias=False, use_mask_token=False),
+    "dinov2/registers": tower("dinov2_with_registers", num_labels=4, num_register_tokens=3, mlp_ratio=1, old=True),
 }
 LENGTHS = (9, 4, 14)  # beyond the windows, and below and above the lengths at which rotation changes
 
@@ -112,7 +121,7 @@ def make(name: str, made: families.Case, path: pathlib.Path) -> None:
     for again in range(400):
         seed = zlib.crc32(name.encode()) % 10000 + 10000 * again
         pair = families.Pair(made, seed)
-        samples = families.make_samples(np.random.default_rng(seed), pair.config["vocab_size"], LENGTHS)
+        samples = families.make_data(np.random.default_rng(seed), pair, LENGTHS)
         result = measure(pair, samples)
         if result is not None:
             break
@@ -127,9 +136,11 @@ def make(name: str, made: families.Case, path: pathlib.Path) -> None:
         for key in ("loss", "loss_edit", "terms"):
             f[key] = result[key]
         f["term_names"] = np.array(list(pair.place), dtype="S")
-        f["tokens"] = np.concatenate([t for t, _ in samples])
-        f["loss_mask"] = np.concatenate([m for _, m in samples])
-        f["offsets"] = np.cumsum([0] + [len(t) for t, _ in samples]).astype(np.int64)
+        families.write_data(f, pair, samples)
+        if pair.images:
+            pair.set(0.0)
+            best = [int(pair.logits_of(image).argmax()) for image, _ in samples]
+            f["correct"] = np.array([b == label for b, (_, label) in zip(best, samples)], dtype=np.uint8)
     print(f"{name}: {pair.weights} weights, {path.stat().st_size} bytes, draw {again}, losses "
           f"{np.round(result['loss'], 4)}, edited {np.round(result['loss_edit'], 4)}", flush=True)
 

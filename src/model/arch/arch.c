@@ -16,7 +16,7 @@ static const dpt_family *const families[] = {DPT_FAMILIES(FAMILY_ADDRESS)};
 enum { FAMILIES = sizeof families / sizeof families[0] };
 
 static dpt_status family_unsupported(const char *key, const char *value) {
-    char known[512] = "";
+    char known[1024] = "";
     size_t used = 0;
     for (int i = 0; i < FAMILIES; i++)
         used += (size_t)snprintf(known + used, sizeof known - used, "%s%s", i > 0 ? ", " : "",
@@ -159,16 +159,19 @@ int dpt_arch_count(const dpt_arch *arch) {
     return arch->whole + (int)arch->layers * arch->per_layer;
 }
 
-void dpt_arch_name(const dpt_row *row, int64_t layer, int64_t expert, char *out, size_t size) {
-    size_t head = strcspn(row->name, "*");
-    const char *rest = row->name[head] == '*' ? row->name + head + 1 : NULL;
+void dpt_arch_name(const dpt_arch *arch, const dpt_row *row, int64_t layer, int64_t expert,
+                   char *out, size_t size) {
+    bool of_tower = row->name[0] == '^';
+    const char *tower = of_tower ? arch->tower : "", *name = row->name + of_tower;
+    size_t head = strcspn(name, "*");
+    const char *rest = name[head] == '*' ? name + head + 1 : NULL;
     size_t middle = rest != NULL ? strcspn(rest, "*") : 0;
     if (rest == NULL)
-        snprintf(out, size, "%s", row->name);
+        snprintf(out, size, "%s%s", tower, name);
     else if (rest[middle] == '\0')
-        snprintf(out, size, "%.*s%" PRId64 "%s", (int)head, row->name, layer, rest);
+        snprintf(out, size, "%s%.*s%" PRId64 "%s", tower, (int)head, name, layer, rest);
     else
-        snprintf(out, size, "%.*s%" PRId64 "%.*s%" PRId64 "%s", (int)head, row->name, layer,
+        snprintf(out, size, "%s%.*s%" PRId64 "%.*s%" PRId64 "%s", tower, (int)head, name, layer,
                  (int)middle, rest, expert, rest + middle + 1);
 }
 

@@ -14,7 +14,8 @@
 typedef enum dpt_slot {
     DPT_SLOT_TOKENS, /**< (V, C) token embedding, of which a batch forms the rows that it needs */
     DPT_SLOT_CLASS,  /**< (C) class token of images */
-    DPT_SLOT_PATCH,  /**< (C, pixels) */
+    DPT_SLOT_REGISTERS, /**< (registers, C) tokens of images that have no position */
+    DPT_SLOT_PATCH,     /**< (C, pixels) */
     DPT_SLOT_PATCH_BIAS,
     DPT_SLOT_POSITION, /**< (positions, C) */
     DPT_SLOT_EMBED_NORM,
@@ -82,7 +83,9 @@ typedef enum dpt_axis {
     DPT_AXIS_PIXELS,       /**< elements of a patch (channel, y, x); split */
     DPT_AXIS_INPUTS,       /**< C as the inputs of a projection; split */
     DPT_AXIS_PROJECTION,   /**< D, of text and image embeddings */
-    DPT_AXIS_POSITIONS,    /**< tokens of an image: its patches and the class token */
+    DPT_AXIS_POSITIONS, /**< that have an embedding; of an image its class token and its patches */
+    DPT_AXIS_REGISTERS, /**< register tokens of an image */
+    DPT_AXIS_FEATURES,  /**< what the head reads of an image */
     DPT_AXIS_CHANNELS,
     DPT_AXIS_PATCH, /**< side of a patch */
     DPT_AXES
@@ -107,8 +110,7 @@ typedef enum dpt_option {
 /** One tensor, or one of each layer: the only place that says its name, shape and share. */
 typedef struct dpt_row {
     dpt_slot slot;
-    const char
-        *name; /**< in the files; * is the number of the layer, a second one that of the expert */
+    const char *name; /**< in the files; ^ is the tower, * the layer, a second * the expert */
     dpt_axis rows, cols;
     dpt_share share;
     unsigned option; /**< dpt_option that the row needs; 0: it is always there */
@@ -142,6 +144,13 @@ typedef struct dpt_arch_experts {
     int64_t used;           /**< by a token */
     dpt_nn_route_kind kind; /**< what weighs them */
 } dpt_arch_experts;
+
+/** What the head reads of an image, of its tokens after the last norm. */
+typedef enum dpt_pool_kind {
+    DPT_POOL_CLASS,     /**< the class token; of a language model one token a prediction */
+    DPT_POOL_MEAN,      /**< the mean of all tokens */
+    DPT_POOL_CLASS_MEAN /**< (2 C) the class token, and the mean of the patches */
+} dpt_pool_kind;
 
 typedef struct dpt_family dpt_family;
 
@@ -177,6 +186,9 @@ typedef struct dpt_arch {
     int64_t max_positions; /**< of a language model */
     int64_t side;          /**< of an image [pixels]; 0: a language model */
     int64_t patches;       /**< of an image */
+    int64_t image_tokens;  /**< of an image: its class token, its registers, then its patches */
+    dpt_pool_kind pool;
+    const char *tower; /**< where rows name it: what their names begin with in the files */
 } dpt_arch;
 
 /** One entry of DPT_FAMILIES. */
@@ -202,7 +214,8 @@ struct dpt_family {
 /* clang-format off */
 #define DPT_FAMILIES(X) \
     X(llama) X(mistral) X(qwen2) X(qwen3) X(smollm3) X(phi3) X(olmo2) X(olmo3) X(gemma2) X(gemma3) \
-    X(gpt_neox) X(gpt2) X(mixtral) X(qwen3_moe) X(gpt_oss) X(vit) X(clip)
+    X(gpt_neox) X(gpt2) X(mixtral) X(qwen3_moe) X(gpt_oss) X(vit) X(clip) X(dinov2) \
+    X(dinov2_with_registers)
 /* clang-format on */
 
 #define DPT_FAMILY_DECLARE(NAME) extern const dpt_family dpt_family_##NAME;
@@ -243,7 +256,8 @@ int64_t dpt_arch_copies(const dpt_arch *arch, const dpt_row *row);
 /** Number of all matrices. Local. */
 int dpt_arch_count(const dpt_arch *arch);
 /** Name of a row in the files. Local. */
-void dpt_arch_name(const dpt_row *row, int64_t layer, int64_t expert, char *out, size_t size);
+void dpt_arch_name(const dpt_arch *arch, const dpt_row *row, int64_t layer, int64_t expert,
+                   char *out, size_t size);
 
 /** Whether a tensor of a multimodal model is no part of its text model: its name, without prefixes, begins with another
  * word than those of all rows. Local. */

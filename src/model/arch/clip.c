@@ -36,7 +36,8 @@ static const dpt_row clip_rows[] = {
 };
 
 static void clip_read(dpt_config *in, const dpt_catalog *catalog, dpt_arch *out) {
-    dpt_image_read(in, 1e-5, "quick_gelu", out);
+    static const dpt_image_traits traits = {.eps = 1e-5, .act = "quick_gelu"};
+    dpt_image_read(in, &traits, out);
     out->length[DPT_AXIS_PROJECTION] = dpt_config_integer(in, "projection_dim", 1, 1 << 24, 512);
     dpt_arch_add(out, clip_rows, sizeof clip_rows / sizeof clip_rows[0], 0);
     dpt_image_count_classes(in, catalog, out->row[DPT_SLOT_TEXT]->name,

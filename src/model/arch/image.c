@@ -8,40 +8,56 @@ enum {
     IMAGE_CHANNELS_MAX = 1 << 10
 };
 
-static void image_derive_lengths(dpt_config *in, dpt_arch *out) {
+/* A key that must be there where the family has no default. */
+static int64_t image_integer(dpt_config *in, const char *key, int64_t upper, int64_t standard) {
+    return standard > 0 ? dpt_config_integer(in, key, 1, upper, standard)
+                        : dpt_config_need_integer(in, key, 1, upper);
+}
+
+static void image_derive_tokens(dpt_config *in, const dpt_image_traits *traits, dpt_arch *out) {
+    int64_t *length = out->length, across = out->side / length[DPT_AXIS_PATCH];
+    out->patches = across * across;
+    length[DPT_AXIS_POSITIONS] = out->patches + (traits->classless ? 0 : 1);
+    length[DPT_AXIS_REGISTERS] = traits->registers;
+    out->image_tokens = length[DPT_AXIS_POSITIONS] + traits->registers;
+    if (out->image_tokens > INT32_MAX / length[DPT_AXIS_WIDTH])
+        dpt_config_reject(in, "image_size", "at most 2^31 activations an image");
+}
+
+static void image_derive_lengths(dpt_config *in, const dpt_image_traits *traits, dpt_arch *out) {
     int64_t *length = out->length, width = length[DPT_AXIS_WIDTH], patch = length[DPT_AXIS_PATCH];
     if (width % out->heads != 0)
         dpt_config_reject(in, "hidden_size", "a multiple of num_attention_heads");
     if (patch > out->side)
         dpt_config_reject(in, "patch_size", "a side of at most image_size");
-    int64_t across = out->side / patch;
     out->kv_heads = out->heads;
     out->head_dim = width / out->heads;
-    out->patches = across * across;
+    out->pool = traits->pool;
     length[DPT_AXIS_HEADS] = length[DPT_AXIS_KV_HEADS] = length[DPT_AXIS_INPUTS] = width;
-    length[DPT_AXIS_POSITIONS] = out->patches + 1;
+    length[DPT_AXIS_FEATURES] = traits->pool == DPT_POOL_CLASS_MEAN ? 2 * width : width;
     length[DPT_AXIS_PIXELS] = length[DPT_AXIS_CHANNELS] * patch * patch;
-    if (length[DPT_AXIS_POSITIONS] > INT32_MAX / width)
-        dpt_config_reject(in, "image_size", "at most 2^31 activations an image");
+    image_derive_tokens(in, traits, out);
 }
 
-void dpt_image_read(dpt_config *in, double eps, const char *act, dpt_arch *out) {
+void dpt_image_read(dpt_config *in, const dpt_image_traits *traits, dpt_arch *out) {
     int64_t *length = out->length;
     out->norm = DPT_NORM_LAYER;
-    length[DPT_AXIS_WIDTH] = dpt_config_need_integer(in, "hidden_size", 1, IMAGE_WIDTH_MAX);
-    length[DPT_AXIS_UNITS] = dpt_config_need_integer(in, "intermediate_size", 1, IMAGE_WIDTH_MAX);
-    out->layers = dpt_config_need_integer(in, "num_hidden_layers", 1, IMAGE_LAYERS_MAX);
-    out->heads = dpt_config_need_integer(in, "num_attention_heads", 1, 1 << 16);
-    out->side = dpt_config_need_integer(in, "image_size", 1, IMAGE_SIDE_MAX);
-    length[DPT_AXIS_PATCH] = dpt_config_need_integer(in, "patch_size", 1, IMAGE_SIDE_MAX);
+    length[DPT_AXIS_WIDTH] = image_integer(in, "hidden_size", IMAGE_WIDTH_MAX, traits->width);
+    if (!traits->own_units)
+        length[DPT_AXIS_UNITS] =
+            image_integer(in, "intermediate_size", IMAGE_WIDTH_MAX, traits->units);
+    out->layers = image_integer(in, "num_hidden_layers", IMAGE_LAYERS_MAX, traits->layers);
+    out->heads = image_integer(in, "num_attention_heads", 1 << 16, traits->heads);
+    out->side = image_integer(in, "image_size", IMAGE_SIDE_MAX, traits->side);
+    length[DPT_AXIS_PATCH] = image_integer(in, "patch_size", IMAGE_SIDE_MAX, traits->patch);
     length[DPT_AXIS_CHANNELS] = dpt_config_integer(in, "num_channels", 1, IMAGE_CHANNELS_MAX, 3);
-    out->eps = dpt_config_number(in, "layer_norm_eps", 0.0, 1.0, eps);
+    out->eps = dpt_config_number(in, "layer_norm_eps", 0.0, 1.0, traits->eps);
     if (dpt_config_get(in, "quantization_config") != NULL)
         dpt_config_reject(in, "quantization_config", "a model without this option");
     if (in->status == DPT_OK)
-        image_derive_lengths(in, out);
+        image_derive_lengths(in, traits, out);
     if (in->status == DPT_OK)
-        dpt_arch_read_act(in, "hidden_act", act, out);
+        dpt_arch_read_act(in, "hidden_act", traits->act, out);
 }
 
 void dpt_image_count_classes(dpt_config *in, const dpt_catalog *catalog, const char *name,

@@ -40,7 +40,8 @@ static const dpt_row vit_rows[] = {
 };
 
 static void vit_read(dpt_config *in, const dpt_catalog *catalog, dpt_arch *out) {
-    dpt_image_read(in, 1e-12, "gelu", out);
+    static const dpt_image_traits traits = {.eps = 1e-12, .act = "gelu"};
+    dpt_image_read(in, &traits, out);
     dpt_arch_add(out, vit_rows, sizeof vit_rows / sizeof vit_rows[0],
                  dpt_config_bool(in, "qkv_bias", true) ? DPT_OPTION_QKV_BIAS : 0);
     dpt_image_count_classes(in, catalog, out->row[DPT_SLOT_HEAD]->name,
