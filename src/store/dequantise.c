@@ -1,5 +1,6 @@
 #include "dequantise.h"
 
+#include "deltapath/base/log.h"
 #include "deltapath/base/mem.h"
 
 #include <inttypes.h>
@@ -344,4 +345,21 @@ bool dpt_store_form_text(const dpt_store_header *header, const dpt_store_form *f
                  turned ? form->block_rows : form->block_cols);
     *bytes = entry->bytes + scales->bytes;
     return true;
+}
+
+void dpt_store_say_forms(const dpt_store *store) {
+    const dpt_catalog *catalog = dpt_store_catalog(store);
+    char text[96], first[96] = "";
+    int64_t bytes;
+    int count = 0;
+    const char *type = "";
+    for (int t = 0; t < catalog->count; t++) {
+        if (!dpt_store_quantised(store, t, text, sizeof text, &bytes) || count++ > 0)
+            continue;
+        memcpy(first, text, sizeof first);
+        type = dpt_dtype_name(catalog->tensors[t].dtype);
+    }
+    if (count > 0)
+        dpt_log(DPT_LOG_INFO, "%s: %d tensors are quantised (%s) and read as %s",
+                dpt_store_path(store), count, first, type);
 }

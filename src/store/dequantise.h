@@ -51,6 +51,9 @@ dpt_status dpt_store_read_entry(dpt_store *store, int64_t entry, int64_t at, int
 /** Of a scaled tensor: how many of the n > 0 elements from ig on have one scale, and which. Local. */
 int64_t dpt_store_form_piece(const dpt_store_form *form, int64_t ig, int64_t n, int64_t *scale);
 
+/** Log how many tensors are quantised, and how the first is; nothing without one. Local. */
+void dpt_store_say_forms(const dpt_store *store);
+
 /** Elements [ig, ig + n) of a tensor that is not plain, in its type of the catalog. Local; no more than 1.1 MiB is held.
  *
  * Scaled: fp32 value times fp32 scale, rounded to the type. MXFP4: value times 2^(scale - 127), likewise; the same bits

@@ -279,8 +279,10 @@ static dpt_status store_open(const dpt_comm *comm, const char *path, const char 
         store_destroy(store);
         return st;
     }
-    if (!stored)
+    if (!stored) {
         store_say_base(store);
+        dpt_store_say_forms(store);
+    }
     *out = store;
     return DPT_OK;
 }

@@ -274,7 +274,8 @@ def said(folder):
     check("inspect --json says how", one["dtype"] == "BF16" and one["quantised"].startswith("F8_E4M3") and
           one["stored_bytes"] == 16 * 24 + 4 * 2 * 5 and "quantised" not in tensors["model.norm.weight"], one)
     done = studies.deltapath("verify", f"{folder}/post")
-    check("verify", done.returncode == 0, done.stderr)
+    check("verify", done.returncode == 0 and "post: 14 tensors are quantised (F8_E4M3 with scales (F32) of 8 x 5) and read as BF16"
+          in done.stderr, done.stderr)
     for end in ".h5", "":
         done = studies.deltapath("convert", f"{folder}/post", f"{folder}/converted{end}")
         found = compare.tensors(f"{folder}/converted{end}", f"{folder}/post-plain") if done.returncode == 0 else done.stderr
