@@ -79,10 +79,10 @@ def sizes(d: Deck, *, free: bool = True, whole: bool = False, kv: bool = True) -
     return keys
 
 
-def rope(d: Deck, *kinds: str) -> dict:
-    """One rotary setting, with lengths that make its scaling act within a dozen tokens."""
+def rope(d: Deck, *kinds: str, theta: float = 10000.0) -> dict:
+    """One rotary setting, with lengths that make its scaling act within a dozen tokens. theta: when it is absent."""
     kind = d.pick("rope", *kinds)
-    keys = dict(rope_type=kind, rope_theta=d.pick("theta", 10000.0, 60.0, 500.0, 1e6))
+    keys = dict(rope_type=kind, rope_theta=d.pick("theta", theta, 60.0, 500.0, 1e6))
     if kind != "default":
         keys["factor"] = d.pick("factor", 4.0, 2.5)
     if kind == "llama3":
@@ -144,7 +144,8 @@ def qwen3(d):
 
 
 def smollm3(d):
-    keys = dict(**sizes(d, free=False), **by_eps(d), **rope(d, "default", "yarn", "linear"), **window(d, None),
+    keys = dict(**sizes(d, free=False), **by_eps(d), **rope(d, "default", "yarn", "linear", theta=2e6),
+                **window(d, None),
                 attention_bias=d.pick("attention_bias", True, False), mlp_bias=d.pick("mlp_bias", False, True),
                 use_sliding_window=d.pick("use_sliding_window", True, False))
     keys["num_hidden_layers"] = int(d.pick("layers", 3, 4, 5))
@@ -236,7 +237,7 @@ def gpt2(d):
 
 def mixtral(d):
     experts, used = d.pick("experts", (4, 2), (5, 1), (8, 2), (3, 3), (6, 4))
-    return dict(**sizes(d), **by_eps(d), **rope(d, "default", "linear"), **window(d, None, None),
+    return dict(**sizes(d), **by_eps(d), **rope(d, "default", "linear", theta=1e6), **window(d, None, None),
                 num_local_experts=experts, num_experts_per_tok=used)
 
 
@@ -253,8 +254,8 @@ def qwen3_moe(d):
 
 def gpt_oss(d):
     experts, used = d.pick("experts", (4, 2), (8, 4), (5, 1), (3, 3))
-    keys = dict(**sizes(d), **by_eps(d), **rope(d, "yarn", "yarn", "default"), **window(d), num_local_experts=experts,
-                num_experts_per_tok=used, swiglu_limit=d.pick("limit", 7.0, 0.6, 1.5),
+    keys = dict(**sizes(d), **by_eps(d), **rope(d, "yarn", "yarn", "default", theta=150000.0), **window(d),
+                num_local_experts=experts, num_experts_per_tok=used, swiglu_limit=d.pick("limit", 7.0, 0.6, 1.5),
                 attention_bias=d.pick("attention_bias", True, True, False))
     keys.setdefault("head_dim", keys["hidden_size"] // keys["num_attention_heads"])
     if keys["rope_parameters"]["rope_type"] == "yarn":
@@ -408,13 +409,14 @@ class Case:
     form: str = "saved"  # or "fused": experts as transformers has them in memory
     old: bool = False    # keys of transformers 4
     short: bool = False  # with them, `type` in place of `rope_type`
+    brief: bool = False  # without the keys that say what their absence says
     step: float = 0.04   # size of E against that of the weights of its tensor
 
 
 def draw(deck: Deck) -> Case:
     family = FAMILIES[deck.kind]
     return Case(deck.kind, family.keys(deck), deck.pick("form", *family.forms), deck.pick("old keys", True, False),
-                deck.pick("type", True, False))
+                deck.pick("type", True, False), deck.pick("brief", False, True))
 
 
 class Pair:
@@ -433,6 +435,8 @@ class Pair:
         self.old = case.old
         if self.old:
             self._make_older(case.short)
+        if case.brief:
+            self._make_brief()
         self._read(family, seed, case.step)
 
     def _saved(self, model):
@@ -463,6 +467,18 @@ class Pair:
             assert first.rope_parameters == again.rope_parameters, (
                 f"{self.kind}: {first.rope_parameters} and, with the older keys, {again.rope_parameters}")
         self.config = old
+
+    def _make_brief(self) -> None:
+        """The same model without the keys that are not needed for it."""
+        make = FAMILIES[self.kind].config
+        whole = make.from_dict(copy.deepcopy(self.config)).to_dict()
+        for key in sorted(self.config.keys() - {"architectures", "model_type"}):
+            rest = {k: v for k, v in self.config.items() if k != key}
+            try:
+                if make.from_dict(copy.deepcopy(rest)).to_dict() == whole:
+                    self.config = rest
+            except Exception:  # of transformers or its parts: they refuse the configuration
+                pass
 
     def _read(self, family, seed: int, step: float) -> None:
         """The model that the text of config.json describes, with random weights, in double."""
