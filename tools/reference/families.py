@@ -182,6 +182,7 @@ def olmo3(d):
     keys["num_hidden_layers"] = int(d.pick("layers", 4, 5, 2))
     keys.update(layer_types(d, keys["num_hidden_layers"]))
     full = rope(d, "default", "yarn")["rope_parameters"]
+    full.pop("truncate", None)  # which transformers does not find where each kind of layer has its own
     full["rope_theta"] = 500000.0  # that of both kinds of layers where rope_theta is a key of its own
     keys["rope_parameters"] = dict(full_attention=full,
                                    sliding_attention=dict(rope_type="default", rope_theta=500000.0))
