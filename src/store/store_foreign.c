@@ -124,9 +124,7 @@ static dpt_status foreign_pointers(const char *path, const char *name, int count
                      path, name, more);
 }
 
-#define FOREIGN_RESAVE                                                                             \
-    "save it again with transformers: `python -c \"from transformers import AutoModelForCausalLM " \
-    "as M; M.from_pretrained('%s', dtype='auto').save_pretrained('NEW')\"`"
+#define FOREIGN_CONVERT "convert them: `tools/convert_checkpoint.py %s NEW`"
 #define FOREIGN_MERGE                                                                              \
     "merge it: `python -c \"from peft import AutoPeftModelForCausalLM as M; "                      \
     "M.from_pretrained('%s').merge_and_unload().save_pretrained('NEW')\"`"
@@ -181,13 +179,13 @@ static dpt_status foreign_judge(const char *path, const foreign_listing *seen) {
                          path);
     if (seen->pickles > 0)
         return dpt_error(DPT_ERR_INPUT,
-                         "%s: holds PyTorch weights (%s) and no safetensors: " FOREIGN_RESAVE, path,
+                         "%s: holds PyTorch weights (%s) and no safetensors: " FOREIGN_CONVERT, path,
                          seen->pickle, path);
     if (seen->ggufs > 0)
         return dpt_error(DPT_ERR_INPUT,
-                         "%s: holds a GGUF file (%s) and no safetensors: take the safetensors "
-                         "model that it was made from",
-                         path, seen->gguf);
+                         "%s: holds GGUF weights (%s) and no safetensors: take the safetensors "
+                         "model that they were made from, or " FOREIGN_CONVERT,
+                         path, seen->gguf, path);
     if (seen->others > 0)
         return dpt_error(DPT_ERR_INPUT,
                          "%s: holds %s and no safetensors: give a safetensors folder, or the path "
@@ -236,10 +234,11 @@ static dpt_status foreign_file(const char *path) {
     foreign_head(path, head, 8, &length);
     if (memcmp(head, "GGUF", 4) == 0)
         return dpt_error(DPT_ERR_INPUT,
-                         "%s: a GGUF file: take the safetensors model that it was made from", path);
+                         "%s: GGUF weights: take the safetensors model that they were made from, "
+                         "or " FOREIGN_CONVERT,
+                         path, path);
     if (memcmp(head, "PK\x03\x04", 4) == 0 || (head[0] == (char)0x80 && head[1] == 2))
-        return dpt_error(DPT_ERR_INPUT, "%s: PyTorch weights: " FOREIGN_RESAVE, path,
-                         "the folder of the model");
+        return dpt_error(DPT_ERR_INPUT, "%s: PyTorch weights: " FOREIGN_CONVERT, path, path);
     return DPT_OK;
 }
 
