@@ -55,6 +55,8 @@ bool dpt_config_is_off(const json_t *value) {
     return json_is_number(value) && (number == 0.0 || number == 1.0);
 }
 
+#define COPY_AGAIN ": copy the file again"
+
 static void config_fail(dpt_config *config, const char *key, const char *what) {
     if (config->status == DPT_OK)
         config->status = dpt_error(DPT_ERR_INPUT, "%s: %s %s", config->where, key, what);
@@ -69,7 +71,8 @@ int64_t dpt_config_integer(dpt_config *config, const char *key, int64_t lower, i
     if (json_is_integer(value) && number >= lower && number <= upper)
         return number;
     char what[128];
-    snprintf(what, sizeof what, "must be an integer from %" PRId64 " to %" PRId64, lower, upper);
+    snprintf(what, sizeof what, "must be an integer from %" PRId64 " to %" PRId64 COPY_AGAIN, lower,
+             upper);
     config_fail(config, key, what);
     return default_value;
 }
@@ -92,7 +95,7 @@ double dpt_config_number(dpt_config *config, const char *key, double above, doub
     if (json_is_number(value) && number > above && number < below)
         return number;
     char what[128];
-    snprintf(what, sizeof what, "must be a number above %g and below %g", above, below);
+    snprintf(what, sizeof what, "must be a number above %g and below %g" COPY_AGAIN, above, below);
     config_fail(config, key, what);
     return default_value;
 }
@@ -102,7 +105,7 @@ bool dpt_config_bool(dpt_config *config, const char *key, bool default_value) {
     if (value == NULL)
         return default_value;
     if (!json_is_boolean(value))
-        config_fail(config, key, "must be true or false");
+        config_fail(config, key, "must be true or false" COPY_AGAIN);
     return json_is_true(value);
 }
 
@@ -111,7 +114,7 @@ const char *dpt_config_string(dpt_config *config, const char *key, const char *d
     if (value == NULL)
         return default_value;
     if (!json_is_string(value)) {
-        config_fail(config, key, "must be a string");
+        config_fail(config, key, "must be a string" COPY_AGAIN);
         return default_value;
     }
     return json_string_value(value);

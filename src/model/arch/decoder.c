@@ -183,7 +183,8 @@ static void decoder_read_windows(dpt_config *in, const dpt_decoder_traits *trait
         window = 0;
     if (traits->window == DPT_WINDOW_FROM)
         from = dpt_config_integer(in, "max_window_layers", 0, LAYERS_MAX, 28);
-    if (traits->window == DPT_WINDOW_PERIOD)
+    if (traits->window == DPT_WINDOW_PERIOD &&
+        dpt_family_takes(c->family, "sliding_window_pattern"))
         period = dpt_config_integer(in, "sliding_window_pattern", 1, LAYERS_MAX, period);
     for (int64_t l = 0; l < c->layers; l++) {
         bool slides[] = {

@@ -19,7 +19,7 @@ typedef struct dpt_decoder_traits {
     int64_t head_dim;      /**< the same of head_dim; 0: hidden_size / num_attention_heads */
     dpt_window_rule window;
     int64_t window_default; /**< the same of sliding_window; 0: none */
-    int64_t window_period;  /**< the same of sliding_window_pattern */
+    int64_t window_period;  /**< the same of sliding_window_pattern, for families that take it */
     dpt_rope_traits rope;
     unsigned options; /**< dpt_option of what is always there */
     unsigned by_attention_bias,

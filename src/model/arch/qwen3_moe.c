@@ -18,7 +18,8 @@ static const dpt_row qwen3_moe_rows[] = {
 static void qwen3_moe_reject_dense(dpt_config *in) {
     if (dpt_config_integer(in, "decoder_sparse_step", 0, 1 << 16, 1) != 1)
         dpt_config_reject(in, "decoder_sparse_step", "1");
-    if (json_array_size(dpt_config_get(in, "mlp_only_layers")) > 0)
+    const json_t *dense = dpt_config_get(in, "mlp_only_layers");
+    if (dense != NULL && (!json_is_array(dense) || json_array_size(dense) > 0))
         dpt_config_reject(in, "mlp_only_layers", "experts in every layer");
 }
 

@@ -1,0 +1,233 @@
+/* ranks: 1 */
+/* Configurations of every family: the plain one is read, and one that is wrong in a key is refused by the name of
+ * the key and with what to do, before any weight is there to be read. */
+#include "nn/nn_test.h"
+
+#include "../src/model/arch/arch.h"
+#include "deltapath/tensor/catalog.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define DECODER                                                                                    \
+    "'vocab_size': 16, 'hidden_size': 16, 'intermediate_size': 24, 'num_hidden_layers': 2, "       \
+    "'num_attention_heads': 4, 'num_key_value_heads': 2, 'max_position_embeddings': 32, "          \
+    "'head_dim': 4"
+
+/* What a configuration of a family has besides its names. */
+static const struct {
+    const dpt_family *family;
+    const char *keys;
+} families[] = {
+    {&dpt_family_llama, DECODER},
+    {&dpt_family_mistral, DECODER},
+    {&dpt_family_qwen2, DECODER},
+    {&dpt_family_qwen3, DECODER},
+    {&dpt_family_smollm3, DECODER},
+    {&dpt_family_phi3, DECODER ", 'original_max_position_embeddings': 32"},
+    {&dpt_family_olmo2, DECODER},
+    {&dpt_family_olmo3, DECODER},
+    {&dpt_family_gemma2, DECODER},
+    {&dpt_family_gemma3, DECODER},
+    {&dpt_family_gpt_neox, DECODER ", 'rotary_pct': 0.5"},
+    {&dpt_family_gpt2, "'vocab_size': 16, 'n_embd': 16, 'n_layer': 2, 'n_head': 4"},
+    {&dpt_family_mixtral, DECODER ", 'num_local_experts': 4"},
+    {&dpt_family_qwen3_moe, DECODER ", 'num_experts': 4, 'num_experts_per_tok': 2, "
+                                    "'moe_intermediate_size': 8"},
+    {&dpt_family_gpt_oss, DECODER ", 'num_local_experts': 4"},
+};
+
+enum { IMAGES = 2 }; /* ViT and CLIP are in test_vit.c */
+
+#define COUNT(A) (int)(sizeof(A) / sizeof(A)[0])
+
+/* Families that a case is of, by their model_type; all decoders but GPT-2, whose keys have other names. */
+#define ALL "llama mistral qwen2 qwen3 smollm3 phi3 olmo2 olmo3 gemma2 gemma3_text gpt_neox " MOE
+#define MOE "mixtral qwen3_moe gpt_oss"
+/* Those whose windows may differ from layer to layer, those that have one, and those with biases to switch on. */
+#define PERIOD  "olmo3 gemma2 gemma3_text gpt_oss"
+#define WINDOWS PERIOD " mistral mixtral phi3"
+
+static const struct {
+    const char *families, *patch, *says;
+} cases[] = {
+    {ALL, "{'num_attention_heads': 4, 'num_key_value_heads': 3}", "num_key_value_heads 3"},
+    {ALL, "{'num_attention_heads': 0}", "num_attention_heads must be"},
+    {ALL, "{'num_key_value_heads': 8}", "num_key_value_heads 8"},
+    {ALL, "{'num_key_value_heads': 0}", "num_key_value_heads must be"},
+    {ALL, "{'head_dim': 5}", "head_dim 5"},
+    {ALL, "{'head_dim': 0}", "head_dim must be"},
+    {"llama mistral qwen2 smollm3 phi3 olmo2 olmo3 gpt_neox mixtral qwen3_moe",
+     "{'head_dim': null, 'num_attention_heads': 6}", "hidden_size 16"},
+    {"llama phi3 gpt_neox mixtral", "{'head_dim': null, 'hidden_size': 12}", "hidden_size 12"},
+    {ALL, "{'hidden_size': null}", "hidden_size is missing"},
+    {ALL, "{'vocab_size': 'many'}", "vocab_size must be"},
+    {ALL, "{'intermediate_size': 2.5}", "intermediate_size must be"},
+    {ALL, "{'num_hidden_layers': 0}", "num_hidden_layers must be"},
+    {ALL, "{'num_hidden_layers': 99999999}", "num_hidden_layers must be"},
+    {ALL, "{'max_position_embeddings': -1}", "max_position_embeddings must be"},
+    {ALL, "{'tie_word_embeddings': 1}", "tie_word_embeddings must be"},
+    {ALL, "{'is_causal': false}", "is_causal false"},
+    {ALL, "{'rope_scaling': {'rope_type': 'mrope'}}", "rope_type \"mrope\""},
+    {ALL, "{'rope_scaling': 4}", "rope_scaling 4"},
+    {ALL, "{'rope_scaling': {'rope_type': 3}}", "rope_type must be"},
+    {ALL, "{'rope_theta': 0.5}", "rope_theta "},
+    {ALL, "{'auto_map': {'AutoModelForCausalLM': 'x.Y'}}", "auto_map"},
+    {ALL, "{'quantization_config': {'bits': 4}}", "quantization_config"},
+    {ALL, "{'layer_types': ['full_attention']}", "a list with one entry a layer"},
+    {ALL, "{'layer_types': 'full_attention'}", "a list with one entry a layer"},
+    {ALL, "{'layer_types': ['full_attention', 'linear_attention']}", "layer_types ["},
+    {ALL, "{'layer_types': ['full_attention', 3]}", "layer_types ["},
+    {ALL, "{'attention_bias': 'no'}", "attention_bias must be"},
+    {"mistral phi3 " MOE, "{'mlp_bias': true}", "mlp_bias true"},
+    {"mistral mixtral", "{'attention_bias': true}", "attention_bias true"},
+    {"llama qwen3 olmo2 mixtral gpt_oss", "{'rms_norm_eps': -1}", "rms_norm_eps must be"},
+    {"llama qwen3 smollm3 mixtral", "{'hidden_act': 'relu6'}", "hidden_act \"relu6\""},
+    {"gemma2 gemma3_text", "{'hidden_activation': 'relu6'}", "hidden_activation \"relu6\""},
+    {"llama qwen3 gemma2 gpt_oss", "{'partial_rotary_factor': 0.5}", "partial_rotary_factor 0.5"},
+    {WINDOWS, "{'sliding_window': 0}", "sliding_window must be"},
+    {WINDOWS, "{'sliding_window': -4}", "sliding_window must be"},
+    {"qwen2 qwen3 smollm3 qwen3_moe", "{'use_sliding_window': true, 'sliding_window': 0}",
+     "sliding_window must be"},
+    {PERIOD, "{'sliding_window': null, 'layer_types': ['full_attention', 'sliding_attention']}",
+     "sliding_window where a layer slides"},
+    {"gemma3_text", "{'sliding_window_pattern': 0}", "sliding_window_pattern must be"},
+    {"gemma2 gemma3_text", "{'query_pre_attn_scalar': 0}", "query_pre_attn_scalar must be"},
+    {"gemma2 gemma3_text", "{'final_logit_softcapping': -3}", "final_logit_softcapping must be"},
+    {"gemma2 gemma3_text", "{'attn_logit_softcapping': 'no'}", "attn_logit_softcapping must be"},
+    {"llama mistral qwen3 olmo2 phi3", "{'final_logit_softcapping': 30}",
+     "final_logit_softcapping 30"},
+    {"llama mistral qwen3 gemma2 phi3", "{'num_experts': 4}", "num_experts 4"},
+    {"smollm3", "{'no_rope_layers': [1]}", "no_rope_layers"},
+    {"smollm3", "{'no_rope_layer_interval': 0}", "no_rope_layer_interval must be"},
+    {"phi3", "{'partial_rotary_factor': 1.5}", "partial_rotary_factor 1.5"},
+    {"phi3", "{'rope_scaling': {'type': 'longrope', 'short_factor': [1], 'long_factor': [1, 1]}}",
+     "a list of 2 numbers"},
+    {"gpt_neox", "{'rotary_pct': 0}", "rotary_pct must be"},
+    {"gpt_neox", "{'use_parallel_residual': 2}", "use_parallel_residual must be"},
+    {"gpt_neox", "{'layer_norm_eps': 0}", "layer_norm_eps must be"},
+    {MOE, "{'num_experts_per_tok': 5}", "num_experts_per_tok 5"},
+    {MOE, "{'num_experts_per_tok': 0}", "num_experts_per_tok must be"},
+    {"mixtral gpt_oss", "{'num_local_experts': 0}", "num_local_experts must be"},
+    {"mixtral gpt_oss", "{'num_local_experts': null}", "num_experts is missing"},
+    {"qwen3_moe", "{'num_experts': 0}", "num_experts must be"},
+    {"qwen3_moe", "{'moe_intermediate_size': null}", "moe_intermediate_size is missing"},
+    {"qwen3_moe", "{'decoder_sparse_step': 2}", "decoder_sparse_step 2"},
+    {"qwen3_moe", "{'mlp_only_layers': [1]}", "mlp_only_layers [1]"},
+    {"qwen3_moe", "{'mlp_only_layers': 1}", "mlp_only_layers 1"},
+    {"qwen3_moe", "{'norm_topk_prob': 1}", "norm_topk_prob must be"},
+    {"gpt_oss", "{'swiglu_limit': 0}", "swiglu_limit must be"},
+    {"gpt_oss", "{'swiglu_alpha': 1.5}", "swiglu_alpha 1.5"},
+    {"gpt2", "{'n_head': 3}", "n_embd 16"},
+    {"gpt2", "{'n_layer': 0}", "n_layer must be"},
+    {"gpt2", "{'n_embd': null}", "n_embd is missing"},
+    {"gpt2", "{'n_inner': 0}", "n_inner must be"},
+    {"gpt2", "{'activation_function': 'relu6'}", "activation_function \"relu6\""},
+    {"gpt2", "{'add_cross_attention': true}", "add_cross_attention true"},
+    {"gpt2", "{'layer_norm_epsilon': 2}", "layer_norm_epsilon must be"},
+    {"gpt2", "{'scale_attn_weights': 0}", "scale_attn_weights must be"},
+};
+
+/* JSON with ' for ", as which C has it more readably. */
+static json_t *families_json(const char *text) {
+    char copy[2048];
+    snprintf(copy, sizeof copy, "%s", text);
+    for (char *c = strchr(copy, '\''); c != NULL; c = strchr(c, '\''))
+        *c = '"';
+    json_t *root = json_loads(copy, 0, NULL);
+    if (root == NULL)
+        fail_msg("no JSON: %s", copy);
+    return root;
+}
+
+static dpt_status families_read(int f, const char *patch, dpt_arch *out) {
+    static const dpt_catalog no_tensors = {.count = 0};
+    char text[2048];
+    snprintf(text, sizeof text, "{'architectures': ['%s'], 'model_type': '%s', %s}",
+             families[f].family->architecture, families[f].family->model_type, families[f].keys);
+    json_t *root = families_json(text), *keys = families_json(patch);
+    assert_int_equal(json_object_update(root, keys), 0);
+    json_decref(keys);
+    dpt_status st = dpt_arch_read(root, &no_tensors, out);
+    json_decref(root);
+    return st;
+}
+
+static bool families_has(const char *list, const char *word) {
+    size_t n = strlen(word);
+    for (const char *at = list; at != NULL; at = strchr(at, ' ')) {
+        at += *at == ' ';
+        if (strncmp(at, word, n) == 0 && (at[n] == ' ' || at[n] == '\0'))
+            return true;
+    }
+    return false;
+}
+
+static void plain_configurations_are_read(void **state) {
+    (void)state;
+#define FAMILY_COUNT(NAME) +1
+    const int all = 0 DPT_FAMILIES(FAMILY_COUNT);
+#undef FAMILY_COUNT
+    for (int f = 0; f < COUNT(families); f++) {
+        dpt_arch arch;
+        if (families_read(f, "{}", &arch) != DPT_OK)
+            fail_msg("%s: %s", families[f].family->model_type, dpt_error_message());
+        assert_int_equal(arch.layers, 2);
+        assert_int_equal(arch.head_dim, 4);
+        dpt_arch_destroy(&arch);
+    }
+    assert_int_equal(COUNT(families), all - IMAGES); /* a new family stands here too */
+}
+
+static void wrong_configurations_are_refused(void **state) {
+    (void)state;
+    int refused = 0, wrong = 0;
+    for (int c = 0; c < COUNT(cases); c++) {
+        int of = 0;
+        for (int f = 0; f < COUNT(families); f++) {
+            dpt_arch arch;
+            const char *type = families[f].family->model_type;
+            if (!families_has(cases[c].families, type))
+                continue;
+            of++;
+            dpt_error_clear();
+            dpt_status st = families_read(f, cases[c].patch, &arch);
+            const char *says = st == DPT_OK ? "is read" : dpt_error_message();
+            bool remedy = strstr(says, "gradients need") != NULL || strstr(says, ": copy") != NULL;
+            if (st == DPT_ERR_INPUT && strstr(says, cases[c].says) != NULL && remedy &&
+                strchr(says, '\n') == NULL)
+                refused++;
+            else
+                wrong += printf("# %s %s: %s\n", type, cases[c].patch, says) > 0;
+            if (st == DPT_OK)
+                dpt_arch_destroy(&arch);
+        }
+        assert_true(of > 0);
+    }
+    assert_int_equal(wrong, 0);
+    assert_true(refused > 0);
+}
+
+/* Of one family a pattern is a key; others have a fixed one, and transformers does not read it there. */
+static void windows_follow_the_family(void **state) {
+    (void)state;
+    for (int f = 0; f < COUNT(families); f++) {
+        dpt_arch arch;
+        const char *type = families[f].family->model_type;
+        if (!families_has(PERIOD, type))
+            continue;
+        assert_int_equal(
+            families_read(f, "{'sliding_window': 7, 'sliding_window_pattern': 1}", &arch), DPT_OK);
+        assert_int_equal(arch.window[0], strcmp(type, "gemma3_text") == 0 ? 0 : 7);
+        dpt_arch_destroy(&arch);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(plain_configurations_are_read),
+        cmocka_unit_test(wrong_configurations_are_refused),
+        cmocka_unit_test(windows_follow_the_family),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
