@@ -474,12 +474,28 @@ dpt_status dpt_report_slopes(dpt_report_plots *plots, FILE *html, const dpt_repo
 }
 
 /* Spectra are of the delta, so those of the first unit that has a tensor stand for all. */
-static bool is_first(const dpt_results *results, int64_t unit, int64_t tensor) {
+static bool is_first(const dpt_results *results, int64_t unit, const dpt_result_spectrum *s) {
     for (int64_t i = 0; i < unit; i++)
         for (int64_t k = 0; k < results->results[i].nspectra; k++)
-            if (results->results[i].spectra[k].tensor == tensor)
+            if (results->results[i].spectra[k].tensor == s->tensor &&
+                strcmp(results->results[i].spectra[k].part, s->part) == 0)
                 return false;
     return true;
+}
+
+/* Kind of a matrix: that of its tensor, or what its part says, as in "q" or "3.gate". */
+static dpt_role_kind spectra_kind(const dpt_result_spectrum *s, dpt_role_kind of_tensor) {
+    const char *dot = strrchr(s->part, '.');
+    for (int k = 0; k < DPT_ROLE_COUNT; k++)
+        if (strcmp(dot != NULL ? dot + 1 : s->part, dpt_role_name((dpt_role_kind)k)) == 0)
+            return (dpt_role_kind)k;
+    return of_tensor;
+}
+
+static void spectra_label(const char *tensor, const char *part, char label[DPT_REPORT_LABEL_MAX]) {
+    char name[512];
+    snprintf(name, sizeof name, part[0] != '\0' ? "%.400s[%s]" : "%.400s", tensor, part);
+    dpt_report_label(name, label);
 }
 
 static dpt_status spectra_csv(dpt_report_plots *plots, const dpt_results *results, char path[1024],
@@ -491,11 +507,12 @@ static dpt_status spectra_csv(dpt_report_plots *plots, const dpt_results *result
     for (int64_t i = 0; i < results->count; i++) {
         for (int64_t k = 0; k < results->results[i].nspectra; k++) {
             const dpt_result_spectrum *s = &results->results[i].spectra[k];
-            if (s->tensor >= results->tensors || !is_first(results, i, s->tensor) || s->count < 2)
+            if (s->tensor >= results->tensors || !is_first(results, i, s) || s->count < 2)
                 continue;
             dpt_role part = dpt_role_of(results->tensor_names[s->tensor]);
             char label[DPT_REPORT_LABEL_MAX];
-            dpt_report_label(results->tensor_names[s->tensor], label);
+            spectra_label(results->tensor_names[s->tensor], s->part, label);
+            part.kind = spectra_kind(s, part.kind);
             used[part.kind] = true;
             for (int64_t j = 0; j < s->count; j++) {
                 fprintf(csv, "%s,%d,%s,%d,%" PRId64, label, part.layer, dpt_role_name(part.kind),
@@ -543,5 +560,5 @@ dpt_status dpt_report_spectra(dpt_report_plots *plots, FILE *html, const dpt_res
     fputs("<h2>Singular values of the delta</h2>\n", html);
     return dpt_report_figure(plots, html, script, &text,
                              "Decay of the singular values of every decomposed delta, by kind of "
-                             "module; a line is one tensor.");
+                             "module; a line is one matrix.");
 }

@@ -23,7 +23,7 @@ void dpt_report_label(const char *text, char label[DPT_REPORT_LABEL_MAX]) {
     int n = 0;
     for (; n < DPT_REPORT_LABEL_MAX - 1 && text[n] != '\0'; n++) {
         unsigned char c = (unsigned char)text[n];
-        label[n] = c < 128 && (isalnum(c) || strchr(" ._+=-/():%", c) != NULL) ? (char)c : '?';
+        label[n] = c < 128 && (isalnum(c) || strchr(" ._+=-/()[]:%", c) != NULL) ? (char)c : '?';
     }
     label[n] = '\0';
     if (text[n] != '\0')

@@ -166,19 +166,18 @@ dpt_status dpt_result_add_parameter(dpt_result *result, const char *name, const 
     return DPT_OK;
 }
 
-dpt_status dpt_result_add_spectrum(dpt_result *result, int64_t tensor, int64_t count,
-                                   const double *values) {
+dpt_status dpt_result_add_spectrum(dpt_result *result, const dpt_result_spectrum *spectrum) {
     dpt_result_spectrum *grown =
         dpt_mem_realloc(result->spectra, result->nspectra + 1, sizeof *grown, "spectra");
     if (grown == NULL)
         return DPT_ERR_OUTPUT;
     result->spectra = grown;
-    double *own = dpt_mem_alloc(count, sizeof *own, "singular values");
+    double *own = dpt_mem_alloc(spectrum->count, sizeof *own, "singular values");
     if (own == NULL)
         return DPT_ERR_OUTPUT;
-    memcpy(own, values, (size_t)count * sizeof *own);
-    grown[result->nspectra++] =
-        (dpt_result_spectrum){.tensor = tensor, .count = count, .values = own};
+    memcpy(own, spectrum->values, (size_t)spectrum->count * sizeof *own);
+    grown[result->nspectra] = *spectrum;
+    grown[result->nspectra++].values = own;
     return DPT_OK;
 }
 
@@ -232,6 +231,8 @@ uint64_t dpt_result_hash(const dpt_result *r) {
     dpt_hash_update(&hash, &r->scalars, sizeof r->scalars);
     for (int64_t i = 0; i < r->nspectra; i++) {
         dpt_hash_update(&hash, &r->spectra[i].tensor, sizeof(int64_t));
+        hash_text(&hash, r->spectra[i].part);
+        dpt_hash_update(&hash, &r->spectra[i].residual, sizeof(double));
         dpt_hash_update(&hash, &r->spectra[i].count, sizeof(int64_t));
         dpt_hash_update(&hash, r->spectra[i].values, (size_t)r->spectra[i].count * sizeof(double));
     }

@@ -6,7 +6,7 @@
 #include <string.h>
 
 /* A record in a group: texts, sizes and scalars as attributes; arrays as datasets; parameters as two
- * tables of texts; spectra end to end with their tensors and lengths; `checksum` over all of it. */
+ * tables of texts; spectra end to end with their matrices and lengths; `checksum` over all of it. */
 
 static bool put_parameters(hid_t group, const dpt_result *r) {
     int64_t n = r->nparameters;
@@ -23,28 +23,54 @@ static bool put_parameters(hid_t group, const dpt_result *r) {
     return ok;
 }
 
+/* The spectra as the arrays of a file. */
+typedef struct spectra {
+    int64_t n, total; /* spectra, values of all */
+    int64_t *tensor, *count;
+    double *residual, *values;
+    const char **part; /* when they are written */
+} spectra;
+
+static bool make_spectra(int64_t n, int64_t total, spectra *out) {
+    *out = (spectra){.n = n, .total = total};
+    out->tensor = dpt_mem_alloc(n, sizeof *out->tensor, "spectra");
+    out->count = dpt_mem_alloc(n, sizeof *out->count, "spectra");
+    out->residual = dpt_mem_alloc(n, sizeof *out->residual, "spectra");
+    out->values = dpt_mem_alloc(total, sizeof *out->values, "spectra");
+    out->part = dpt_mem_alloc(n, sizeof *out->part, "spectra");
+    return out->tensor != NULL && out->count != NULL && out->residual != NULL &&
+           out->values != NULL && out->part != NULL;
+}
+
+static void free_spectra(spectra *all) {
+    dpt_mem_free(all->tensor);
+    dpt_mem_free(all->count);
+    dpt_mem_free(all->residual);
+    dpt_mem_free(all->values);
+    dpt_mem_free(all->part);
+}
+
 static bool put_spectra(hid_t group, const dpt_result *r) {
-    int64_t n = r->nspectra;
-    int64_t total = 0;
+    spectra all;
+    int64_t n = r->nspectra, total = 0, at = 0;
     for (int64_t i = 0; i < n; i++)
         total += r->spectra[i].count;
-    int64_t *tensors = dpt_mem_alloc(n, sizeof *tensors, "spectra");
-    int64_t *counts = dpt_mem_alloc(n, sizeof *counts, "spectra");
-    double *values = dpt_mem_alloc(total, sizeof *values, "spectra");
-    bool ok = tensors != NULL && counts != NULL && values != NULL;
-    int64_t at = 0;
+    bool ok = make_spectra(n, total, &all);
     for (int64_t i = 0; ok && i < n; i++) {
-        tensors[i] = r->spectra[i].tensor;
-        counts[i] = r->spectra[i].count;
-        memcpy(values + at, r->spectra[i].values, (size_t)counts[i] * sizeof *values);
-        at += counts[i];
+        const dpt_result_spectrum *from = &r->spectra[i];
+        all.tensor[i] = from->tensor;
+        all.part[i] = from->part;
+        all.residual[i] = from->residual;
+        all.count[i] = from->count;
+        memcpy(all.values + at, from->values, (size_t)from->count * sizeof *all.values);
+        at += from->count;
     }
-    ok = ok && dpt_h5_put_array(group, "spectra_tensor", H5T_NATIVE_INT64, 1, &n, tensors) &&
-         dpt_h5_put_array(group, "spectra_count", H5T_NATIVE_INT64, 1, &n, counts) &&
-         dpt_h5_put_array(group, "spectra_values", H5T_NATIVE_DOUBLE, 1, &total, values);
-    dpt_mem_free(tensors);
-    dpt_mem_free(counts);
-    dpt_mem_free(values);
+    ok = ok && dpt_h5_put_array(group, "spectra_tensor", H5T_NATIVE_INT64, 1, &n, all.tensor) &&
+         dpt_h5_put_texts(group, "spectra_part", all.part, n) &&
+         dpt_h5_put_array(group, "spectra_residual", H5T_NATIVE_DOUBLE, 1, &n, all.residual) &&
+         dpt_h5_put_array(group, "spectra_count", H5T_NATIVE_INT64, 1, &n, all.count) &&
+         dpt_h5_put_array(group, "spectra_values", H5T_NATIVE_DOUBLE, 1, &total, all.values);
+    free_spectra(&all);
     return ok;
 }
 
@@ -128,45 +154,47 @@ static bool get_parameters(hid_t group, dpt_result *r) {
     return ok;
 }
 
-static bool cut_spectra(dpt_result *r, int64_t n, const int64_t *tensors, const int64_t *counts,
-                        int64_t total, const double *values) {
-    r->spectra = dpt_mem_zalloc(n, sizeof *r->spectra, "spectra");
+static bool cut_spectra(dpt_result *r, const spectra *all, char *const *parts) {
+    r->spectra = dpt_mem_zalloc(all->n, sizeof *r->spectra, "spectra");
     bool ok = r->spectra != NULL;
     int64_t at = 0;
-    for (int64_t i = 0; ok && i < n; i++) {
-        ok =
-            counts[i] >= 0 && counts[i] <= total - at && tensors[i] >= 0 && tensors[i] < r->tensors;
-        double *own = ok ? dpt_mem_alloc(counts[i], sizeof *own, "spectra") : NULL;
-        ok = own != NULL;
+    for (int64_t i = 0; ok && i < all->n; i++) {
+        dpt_result_spectrum one = {
+            .tensor = all->tensor[i], .residual = all->residual[i], .count = all->count[i]};
+        ok = one.count >= 0 && one.count <= all->total - at && one.tensor >= 0 &&
+             one.tensor < r->tensors && strlen(parts[i]) < sizeof one.part;
+        one.values = ok ? dpt_mem_alloc(one.count, sizeof *one.values, "spectra") : NULL;
+        ok = one.values != NULL;
         if (!ok)
             break;
-        memcpy(own, values + at, (size_t)counts[i] * sizeof *own);
-        at += counts[i];
-        r->spectra[r->nspectra++] =
-            (dpt_result_spectrum){.tensor = tensors[i], .count = counts[i], .values = own};
+        strcpy(one.part, parts[i]);
+        memcpy(one.values, all->values + at, (size_t)one.count * sizeof *one.values);
+        at += one.count;
+        r->spectra[r->nspectra++] = one;
     }
-    return ok && at == total;
+    return ok && at == all->total;
 }
 
 static bool get_spectra(hid_t group, int64_t file_bytes, dpt_result *r) {
-    int64_t n, counted, total;
-    int64_t maximum = file_bytes / (int64_t)sizeof(double);
+    int64_t n, counted, total, named = 0, maximum = file_bytes / (int64_t)sizeof(double);
+    spectra all;
+    char **parts = NULL;
     if (!dpt_h5_length(group, "spectra_tensor", &n) ||
         !dpt_h5_length(group, "spectra_count", &counted) ||
         !dpt_h5_length(group, "spectra_values", &total) || n != counted || n > maximum ||
         total > maximum)
         return false;
-    int64_t *tensors = dpt_mem_alloc(n, sizeof *tensors, "spectra");
-    int64_t *counts = dpt_mem_alloc(n, sizeof *counts, "spectra");
-    double *values = dpt_mem_alloc(total, sizeof *values, "spectra");
-    bool ok = tensors != NULL && counts != NULL && values != NULL &&
-              dpt_h5_get_array(group, "spectra_tensor", H5T_NATIVE_INT64, 1, &n, tensors) &&
-              dpt_h5_get_array(group, "spectra_count", H5T_NATIVE_INT64, 1, &n, counts) &&
-              dpt_h5_get_array(group, "spectra_values", H5T_NATIVE_DOUBLE, 1, &total, values) &&
-              cut_spectra(r, n, tensors, counts, total, values);
-    dpt_mem_free(tensors);
-    dpt_mem_free(counts);
-    dpt_mem_free(values);
+    bool ok = make_spectra(n, total, &all) &&
+              dpt_h5_get_array(group, "spectra_tensor", H5T_NATIVE_INT64, 1, &n, all.tensor) &&
+              dpt_h5_get_array(group, "spectra_count", H5T_NATIVE_INT64, 1, &n, all.count) &&
+              dpt_h5_get_array(group, "spectra_residual", H5T_NATIVE_DOUBLE, 1, &n, all.residual) &&
+              dpt_h5_get_array(group, "spectra_values", H5T_NATIVE_DOUBLE, 1, &total, all.values) &&
+              dpt_h5_get_texts(group, "spectra_part", &parts, &named) && named == n &&
+              cut_spectra(r, &all, parts);
+    for (int64_t i = 0; parts != NULL && i < named; i++)
+        dpt_mem_free(parts[i]);
+    dpt_mem_free(parts);
+    free_spectra(&all);
     return ok;
 }
 
@@ -208,8 +236,9 @@ static herr_t count_attribute(hid_t group, const char *name, const H5A_info_t *i
 /* What is empty is not written. */
 static bool has_arrays(hid_t group) {
     static const char *const tables[] = {
-        "parameter_names", "parameter_values", "tensor_stats",  "tensor_stats_columns",
-        "spectra_tensor",  "spectra_count",    "spectra_values"};
+        "parameter_names",      "parameter_values", "tensor_stats",
+        "tensor_stats_columns", "spectra_tensor",   "spectra_part",
+        "spectra_residual",     "spectra_count",    "spectra_values"};
     dpt_result sizes;
     hsize_t known = 0;
     H5G_info_t links;

@@ -114,7 +114,12 @@ static dpt_status set_edit_statistics(const dpt_inputs *in, const dpt_edit_repor
     dpt_status st = DPT_OK;
     for (int64_t i = 0; i < report->nspectra && st == DPT_OK; i++) {
         const dpt_edit_spectrum *from = &report->spectra[i];
-        st = dpt_result_add_spectrum(out, from->tensor, from->rank, report->singular + from->first);
+        dpt_result_spectrum spectrum = {.tensor = from->tensor,
+                                        .residual = from->residual,
+                                        .count = from->rank,
+                                        .values = report->singular + from->first};
+        dpt_part_label(&in->parts, from->part, spectrum.part);
+        st = dpt_result_add_spectrum(out, &spectrum);
     }
     return st;
 }

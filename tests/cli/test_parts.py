@@ -8,6 +8,7 @@ import shutil
 import sys
 import tempfile
 
+import h5py
 import numpy as np
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
@@ -36,24 +37,24 @@ def whole(w):
     return {"": w}
 
 
-def stacked(*sizes):
-    ends = np.cumsum(sizes)
-    return lambda w: {str(n): w[end - n0:end] for n, (n0, end) in enumerate(zip(sizes, ends))}
+def stacked(**sizes):
+    ends = np.cumsum(list(sizes.values()))
+    return lambda w: {name: w[end - size:end] for (name, size), end in zip(sizes.items(), ends)}
 
 
 def heads(w):
     """GPT-NeoX: view(heads, 3, width of a head)."""
     parts = w.reshape(HEADS, 3, HEAD, -1)
-    return {str(k): parts[:, k] for k in range(3)}
+    return {name: parts[:, k] for k, name in enumerate("qkv")}
 
 
 def columns(w):
     """GPT-2's Conv1D: x @ w, split(C) of the outputs."""
-    return {str(k): w[:, k * C:(k + 1) * C].T for k in range(3)}
+    return {name: w[:, k * C:(k + 1) * C].T for k, name in enumerate("qkv")}
 
 
 def experts(split):
-    return lambda w: {f"{e}.{name}": part for e in range(len(w)) for name, part in split(w[e]).items()}
+    return lambda w: {f"{e}.{name}".strip("."): part for e in range(len(w)) for name, part in split(w[e]).items()}
 
 
 def interleaved(w):
@@ -63,21 +64,21 @@ def interleaved(w):
 
 LINEAR, MATRIX, OTHER = 2, 1, 0
 FORMS = {  # name: shape, what it is, its matrices as (outputs, inputs)
-    L + "self_attn.qkv_proj.weight": ((HEADS * HEAD + 2 * HEAD, C), LINEAR, stacked(HEADS * HEAD, HEAD, HEAD)),
+    L + "self_attn.qkv_proj.weight": ((HEADS * HEAD + 2 * HEAD, C), LINEAR, stacked(q=HEADS * HEAD, k=HEAD, v=HEAD)),
     L + "self_attn.o_proj.weight": ((C, HEADS * HEAD), LINEAR, whole),
-    L + "mlp.gate_up_proj.weight": ((2 * I, C), LINEAR, stacked(I, I)),
+    L + "mlp.gate_up_proj.weight": ((2 * I, C), LINEAR, stacked(gate=I, up=I)),
     L + "mlp.down_proj.weight": ((C, I), LINEAR, whole),
     "gpt_neox.layers.0.attention.query_key_value.weight": ((3 * HEADS * HEAD, C), LINEAR, heads),
     "gpt_neox.layers.0.attention.query_key_value.bias": ((3 * HEADS * HEAD,), OTHER, heads),
     "h.0.attn.c_attn.weight": ((C, 3 * C), LINEAR, columns),
     "h.0.attn.c_proj.weight": ((C, C), LINEAR, lambda w: {"": w.T}),
     "h.0.mlp.c_fc.weight": ((C, 4 * C), LINEAR, lambda w: {"": w.T}),
-    "encoder.layer.1.mlp.weights_in.weight": ((2 * I, C), LINEAR, stacked(I, I)),
+    "encoder.layer.1.mlp.weights_in.weight": ((2 * I, C), LINEAR, stacked(gate=I, up=I)),
     "encoder.layer.1.mlp.weights_out.weight": ((C, I), LINEAR, whole),
-    "vision_model.head.attention.in_proj_weight": ((3 * C, C), LINEAR, stacked(C, C, C)),
+    "vision_model.head.attention.in_proj_weight": ((3 * C, C), LINEAR, stacked(q=C, k=C, v=C)),
     L + "mlp.gate.weight": ((E, C), MATRIX, whole),
     # more than one cell each: borders of cells lie inside experts, and inside rows
-    "a.mlp.experts.gate_up_proj": ((E, 2 * 330, 700), LINEAR, experts(stacked(330, 330))),
+    "a.mlp.experts.gate_up_proj": ((E, 2 * 330, 700), LINEAR, experts(stacked(gate=330, up=330))),
     "a.mlp.experts.down_proj": ((E, 700, 330), LINEAR, experts(whole)),
     "b.mlp.experts.gate_up_proj": ((E, 610, 2 * 300), LINEAR, experts(interleaved)),
     "b.mlp.experts.gate_up_proj_bias": ((E, 2 * 300), OTHER, None),
@@ -85,7 +86,7 @@ FORMS = {  # name: shape, what it is, its matrices as (outputs, inputs)
     "b.mlp.experts.down_proj_bias": ((E, 610), OTHER, None),
     "b.mlp.router.weight": ((E, 610), MATRIX, whole),
     # experts of a few elements, many in a piece; d is Llama 4's form
-    "c.mlp.experts.gate_up_proj": ((50, 6, 5), LINEAR, experts(stacked(3, 3))),
+    "c.mlp.experts.gate_up_proj": ((50, 6, 5), LINEAR, experts(stacked(gate=3, up=3))),
     "c.mlp.experts.down_proj": ((50, 5, 3), LINEAR, experts(whole)),
     "d.mlp.experts.gate_up_proj": ((40, 5, 6), LINEAR, experts(lambda w: {"gate": w[:, :3].T, "up": w[:, 3:].T})),
     "d.mlp.experts.down_proj": ((40, 3, 5), LINEAR, experts(lambda w: {"": w.T})),
@@ -235,6 +236,30 @@ def check_models(folder, pre, post):
     check("sequence: bitdelta of what low rank left of each matrix", True)
 
 
+def check_spectra(folder, pre, post):
+    """What results.h5 says of each matrix that low rank took apart."""
+    with h5py.File(f"{folder}/at1/results.h5") as file:
+        names, unit = [name.decode() for name in file["tensors/names"][:]], file["edits/rank/-"]
+        values, at, got = unit["spectra_values"][:], 0, {}
+        for tensor, part, residual, count in zip(unit["spectra_tensor"][:], unit["spectra_part"][:],
+                                                 unit["spectra_residual"][:], unit["spectra_count"][:]):
+            got[names[tensor], part.decode()] = residual, values[at:at + count]
+            at += count
+        ranks = dict(zip(names, unit["tensor_stats"][:, list(unit["tensor_stats_columns"][:]).index(b"rank")]))
+    want = {}
+    for tensor, (_, kind, parts) in FORMS.items():
+        for label, d in parts(post[tensor] - pre[tensor]).items() if kind != OTHER else ():
+            s = truncated(d, 2)[1]
+            want[tensor, label] = np.sqrt((s[2:] ** 2).sum() / (s ** 2).sum()), s[:2]
+    check("results name every matrix", set(got) == set(want), f"{sorted(set(got) ^ set(want))}")
+    wrong = [f"{key}: {got[key]} is not {want[key]}" for key in set(got) & set(want)
+             if abs(got[key][0] - want[key][0]) > 1e-5 or np.abs(got[key][1] - want[key][1]).max() > 1e-5 * want[key][1][0]]
+    check("its singular values and residual", not wrong, "\n".join(wrong))
+    wrong = [tensor for tensor, (_, kind, parts) in FORMS.items()
+             if kind != OTHER and ranks[tensor] != 2 * len(parts(pre[tensor]))]
+    check("the rank of a tensor is the sum of its matrices'", not wrong, wrong)
+
+
 def main():
     folder = tempfile.mkdtemp(prefix="parts-", dir=os.environ.get("TMPDIR", "/tmp"))
     pre, post = make_models(folder)
@@ -252,6 +277,7 @@ def main():
                 check(f"{name}: the same at {ranks} ranks", same)
     if os.path.isdir(f"{folder}/at1/models"):
         check_models(folder, pre, post)
+        check_spectra(folder, pre, post)
         done = studies.study(f"{folder}/grouped.yaml", JOB % {"folder": folder, "name": "grouped"}, 3, "svd_group=2",
                              options=("--only", "rank"))
         check("runs with two ranks to a matrix", done.returncode == 0, done.stderr)

@@ -166,7 +166,8 @@ static void fill_unit(const planned *p, dpt_result *r) {
         double values[48];
         for (int j = 0; j < 48; j++)
             values[j] = (1.0 + t % KINDS) * exp(-0.02 * j * (1 + t % KINDS));
-        assert_int_equal(dpt_result_add_spectrum(r, t, 48, values), DPT_OK);
+        const dpt_result_spectrum spectrum = {.tensor = t, .count = 48, .values = values};
+        assert_int_equal(dpt_result_add_spectrum(r, &spectrum), DPT_OK);
     }
 }
 

@@ -85,10 +85,13 @@ static dpt_result result_make(const char *edit, const char *data) {
     r.stats[1].rank = 7;
     r.scalars.change = 1.0 / 3.0;
     r.scalars.share = INFINITY;
-    const double values[] = {3.0, 2.0, 0.5};
-    assert_int_equal(dpt_result_add_spectrum(&r, 1, 3, values), DPT_OK);
-    assert_int_equal(dpt_result_add_spectrum(&r, 0, 0, values), DPT_OK);
-    assert_int_equal(dpt_result_add_spectrum(&r, 2, 1, values), DPT_OK);
+    double values[] = {3.0, 2.0, 0.5};
+    const dpt_result_spectrum spectra[] = {
+        {.tensor = 1, .part = "3.gate", .residual = 0.25, .count = 3, .values = values},
+        {.tensor = 0, .values = values},
+        {.tensor = 2, .part = "q", .residual = 0.5, .count = 1, .values = values}};
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(dpt_result_add_spectrum(&r, &spectra[i]), DPT_OK);
     return r;
 }
 
@@ -113,6 +116,8 @@ static void assert_same(const dpt_result *a, const dpt_result *b) {
     assert_int_equal(a->nspectra, b->nspectra);
     for (int64_t i = 0; i < a->nspectra; i++) {
         assert_true(a->spectra[i].tensor == b->spectra[i].tensor);
+        assert_string_equal(a->spectra[i].part, b->spectra[i].part);
+        assert_true(a->spectra[i].residual == b->spectra[i].residual);
         assert_true(a->spectra[i].count == b->spectra[i].count);
         assert_memory_equal(a->spectra[i].values, b->spectra[i].values,
                             (size_t)a->spectra[i].count * n);

@@ -23,7 +23,7 @@
 
 /** Counts what a file means otherwise than its columns, whose names it carries: with others than those of
  * columns.h it is of another version too. */
-enum { DPT_RESULTS_VERSION = 5 };
+enum { DPT_RESULTS_VERSION = 6 };
 
 /** What an edit did to one tensor. Doubles throughout: a table. */
 typedef struct dpt_result_tensor {
@@ -31,9 +31,12 @@ typedef struct dpt_result_tensor {
     DPT_RESULT_TENSOR_COLUMNS(DPT_RESULT_FIELD)
 } dpt_result_tensor;
 
-/** Leading singular values of the delta of one tensor, falling. */
+/** Leading singular values of the delta of one matrix, falling. */
 typedef struct dpt_result_spectrum {
     int64_t tensor; /**< position in the tensor table */
+    char part
+        [DPT_PART_LABEL]; /**< which matrix of the tensor: "q", "3.gate"; empty when there is one */
+    double residual;      /**< what they leave out over the norm of the delta */
     int64_t count;
     double *values; /**< (count), owned */
 } dpt_result_spectrum;
@@ -100,8 +103,7 @@ bool dpt_result_is_rounded(double rounding);
 /** Append a parameter; append a spectrum (values are copied). Local.
  * Errors: DPT_ERR_OUTPUT without memory. */
 dpt_status dpt_result_add_parameter(dpt_result *result, const char *name, const char *value);
-dpt_status dpt_result_add_spectrum(dpt_result *result, int64_t tensor, int64_t count,
-                                   const double *values);
+dpt_status dpt_result_add_spectrum(dpt_result *result, const dpt_result_spectrum *spectrum);
 
 /** A number over seeds: mean, standard deviation, and interval of the mean. */
 typedef struct dpt_result_spread {
