@@ -129,12 +129,24 @@ dpt_status dpt_store_config_update(const char *config, const dpt_catalog *catalo
     return *out == NULL ? DPT_ERR_OUTPUT : DPT_OK;
 }
 
-bool dpt_store_is_tied(const dpt_store *store) {
-    static const char key[] = "tie_word_embeddings";
+/* A key of a configuration, of its text model where it has one. @param[out] root  to be released. */
+static const json_t *config_value(const dpt_store *store, const char *key, json_t **root) {
     const char *text = dpt_store_config(store);
-    json_t *root = text != NULL ? json_loads(text, JSON_REJECT_DUPLICATES, NULL) : NULL;
-    const json_t *inner = json_object_get(json_object_get(root, "text_config"), key);
-    bool tied = json_is_true(inner != NULL ? inner : json_object_get(root, key));
+    *root = text != NULL ? json_loads(text, JSON_REJECT_DUPLICATES, NULL) : NULL;
+    const json_t *inner = json_object_get(json_object_get(*root, "text_config"), key);
+    return inner != NULL ? inner : json_object_get(*root, key);
+}
+
+bool dpt_store_is_tied(const dpt_store *store) {
+    json_t *root;
+    bool tied = json_is_true(config_value(store, "tie_word_embeddings", &root));
     json_decref(root);
     return tied;
+}
+
+int64_t dpt_store_heads(const dpt_store *store) {
+    json_t *root;
+    int64_t heads = json_integer_value(config_value(store, "num_attention_heads", &root));
+    json_decref(root);
+    return heads > 0 ? heads : 0;
 }

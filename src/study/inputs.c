@@ -10,7 +10,6 @@
 #include "tied_head.h"
 #include "loss_kinds.h"
 
-#include <jansson.h>
 #include <inttypes.h>
 #include <string.h>
 
@@ -44,15 +43,6 @@ static dpt_status derive_output(dpt_inputs *in) {
         if (!in->job->same_dtype && dpt_dtype_editable(in->catalog->tensors[t].dtype))
             in->out_catalog.tensors[t].dtype = in->job->dtype;
     return st;
-}
-
-/* Query heads, which the rows of GPT-NeoX's fused projections are in the order of; 0: not said. */
-static int64_t inputs_heads(const dpt_store *store) {
-    const char *text = dpt_store_config(store);
-    json_t *config = text != NULL ? json_loads(text, JSON_REJECT_DUPLICATES, NULL) : NULL;
-    int64_t heads = json_integer_value(json_object_get(config, "num_attention_heads"));
-    json_decref(config);
-    return heads > 0 ? heads : 0;
 }
 
 static dpt_status select_tensors(dpt_inputs *in) {
@@ -287,7 +277,7 @@ dpt_status dpt_inputs_open(const dpt_comm *comm, const dpt_job *job, dpt_inputs 
         if (st == DPT_OK)
             st = derive_output(out);
         if (st == DPT_OK)
-            st = dpt_parts_create(out->catalog, inputs_heads(out->post), &out->parts);
+            st = dpt_parts_create(out->catalog, dpt_store_heads(out->post), &out->parts);
         st = dpt_agree(comm, st);
     }
     if (st == DPT_OK)

@@ -3,6 +3,7 @@
 #include "deltapath/base/file.h"
 #include "deltapath/base/mem.h"
 #include "deltapath/store/owned.h"
+#include "deltapath/tensor/role.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -16,8 +17,9 @@ static void print_number(FILE *out, double value) {
         fprintf(out, " %10.4g", value);
 }
 
-static void diff_print_print_row(FILE *out, int width, const char *name, const dpt_diff_row *row) {
-    fprintf(out, "%-*s", width, name);
+static void diff_print_print_row(FILE *out, int width, const char *name, const char *module,
+                                 const dpt_diff_row *row) {
+    fprintf(out, "%-*s %-8s", width, name, module);
     print_number(out, row->pre);
     print_number(out, row->post);
     print_number(out, row->delta);
@@ -78,15 +80,17 @@ static void diff_print_print_table(const dpt_diff *d, FILE *out) {
     fprintf(out, "pre  %s\npost %s\n", dpt_store_path(d->pre), dpt_store_path(d->post));
     if (d->report != NULL)
         fprintf(out, "%s\n", d->report);
-    fprintf(out, "\n%-*s", width, "tensor");
+    fprintf(out, "\n%-*s %-8s", width, "tensor", "module");
     for (size_t i = 0; i < sizeof heads / sizeof heads[0]; i++)
         fprintf(out, " %10s", heads[i]);
     fprintf(out, "\n");
     for (int t = 0; t < d->catalog->count; t++)
         if (d->pair.comparable[t])
-            diff_print_print_row(out, width, d->catalog->tensors[t].name, &d->rows[t]);
+            diff_print_print_row(out, width, d->catalog->tensors[t].name,
+                                 dpt_role_name(dpt_role_of(d->catalog->tensors[t].name).kind),
+                                 &d->rows[t]);
     dpt_diff_row total = total_row(d);
-    diff_print_print_row(out, width, "all", &total);
+    diff_print_print_row(out, width, "all", "", &total);
     fprintf(out, "%d of %d tensors compared\n", d->compared, d->catalog->count);
     fprintf(out,
             "|x|: Euclidean norm; relative: |delta| / |pre|; spectral: largest singular value of "
@@ -113,10 +117,17 @@ static void diff_print_csv_text(FILE *file, const char *text) {
     fputc('"', file);
 }
 
-static void diff_print_csv_row(FILE *file, const char *name, const char *shape,
-                               const dpt_diff_row *row) {
-    diff_print_csv_text(file, name);
-    fputc(',', file);
+/* @param[in] info  NULL: the row is of all tensors. */
+static void diff_print_csv_row(FILE *file, const dpt_tensor_info *info, const dpt_diff_row *row) {
+    char shape[128] = "";
+    diff_print_csv_text(file, info != NULL ? info->name : "all");
+    if (info != NULL) {
+        dpt_role role = dpt_role_of(info->name);
+        fprintf(file, ",%d,%s,", role.layer, dpt_role_name(role.kind));
+        dpt_catalog_shape_text(info, shape, sizeof shape);
+    } else {
+        fputs(",,,", file);
+    }
     diff_print_csv_text(file, shape);
     const double numbers[] = {
         row->pre,      row->post,  row->delta,  row->pre > 0 ? row->delta / row->pre : NAN,
@@ -128,20 +139,17 @@ static void diff_print_csv_row(FILE *file, const char *name, const char *shape,
     fputc('\n', file);
 }
 
-static const char CSV_START[] =
-    "tensor,shape,pre,post,delta,relative,spectral,zeros,cosine,mean,q10,q50,q90,q99,max\n";
+static const char CSV_START[] = "tensor,layer,module,shape,pre,post,delta,relative,spectral,zeros,"
+                                "cosine,mean,q10,q50,q90,q99,max\n";
 
 static void print_csv(const dpt_diff *d, FILE *file) {
     fputs(CSV_START, file);
     for (int t = 0; t < d->catalog->count; t++) {
-        char shape[128];
-        if (!d->pair.comparable[t])
-            continue;
-        dpt_catalog_shape_text(&d->catalog->tensors[t], shape, sizeof shape);
-        diff_print_csv_row(file, d->catalog->tensors[t].name, shape, &d->rows[t]);
+        if (d->pair.comparable[t])
+            diff_print_csv_row(file, &d->catalog->tensors[t], &d->rows[t]);
     }
     dpt_diff_row total = total_row(d);
-    diff_print_csv_row(file, "all", "", &total);
+    diff_print_csv_row(file, NULL, &total);
 }
 
 dpt_status dpt_diff_check_csv(const dpt_diff_options *options) {

@@ -4,6 +4,7 @@
 #include "deltapath/comm/agree.h"
 #include "deltapath/comm/same.h"
 #include "deltapath/store/store.h"
+#include "deltapath/tensor/part.h"
 
 #include <inttypes.h>
 #include <jansson.h>
@@ -91,8 +92,8 @@ static void inspect_print_table(FILE *out, const dpt_store *store) {
     print_config(out, store);
     print_companions(out, store);
     inspect_print_quantised(out, store);
-    fprintf(out, "\n%-*s %-8s %-20s %15s %15s\n", width, "name", "dtype", "shape", "elements",
-            "bytes");
+    fprintf(out, "\n%-*s %-8s %-8s %-20s %15s %15s\n", width, "name", "module", "dtype", "shape",
+            "elements", "bytes");
     for (int t = 0; t < catalog->count; t++) {
         const dpt_tensor_info *info = &catalog->tensors[t];
         char shape[128];
@@ -100,29 +101,44 @@ static void inspect_print_table(FILE *out, const dpt_store *store) {
         char form[QUANTISED_TEXT];
         int64_t stored = 0;
         bool quantised = dpt_store_quantised(store, t, form, sizeof form, &stored);
-        fprintf(out, "%-*s %-8s %-20s %15" PRId64 " %15" PRId64 "%s%s\n", width, info->name,
-                dpt_dtype_name(info->dtype), shape, info->numel, inspect_bytes_of(info),
-                quantised ? "  " : "", form);
+        fprintf(out, "%-*s %-8s %-8s %-20s %15" PRId64 " %15" PRId64 "%s%s\n", width, info->name,
+                dpt_role_name(dpt_role_of(info->name).kind), dpt_dtype_name(info->dtype), shape,
+                info->numel, inspect_bytes_of(info), quantised ? "  " : "", form);
         elements[info->dtype] += info->numel;
         bytes[info->dtype] += inspect_bytes_of(info);
     }
     fprintf(out, "\n");
     for (int d = 0; d < DPT_DTYPE_COUNT; d++)
         if (bytes[d] > 0)
-            fprintf(out, "%-*s %-8s %-20s %15" PRId64 " %15" PRId64 "\n", width, "total",
+            fprintf(out, "%-*s %-8s %-8s %-20s %15" PRId64 " %15" PRId64 "\n", width, "total", "",
                     dpt_dtype_name((dpt_dtype)d), "", elements[d], bytes[d]);
-    fprintf(out, "%-*s %-8d %-20s %15" PRId64 " %15" PRId64 "\n", width, "all tensors",
+    fprintf(out, "%-*s %-8s %-8d %-20s %15" PRId64 " %15" PRId64 "\n", width, "all tensors", "",
             catalog->count, "", dpt_catalog_elements(catalog), dpt_catalog_bytes(catalog));
 }
 
-static json_t *tensor_json(const dpt_store *store, int t) {
+/* Names of the matrices that a tensor holds together. */
+static json_t *inspect_matrices(const dpt_parts *parts, int t) {
+    json_t *names = json_array();
+    for (int p = parts->first[t]; p < parts->first[t + 1]; p++) {
+        char label[DPT_PART_LABEL];
+        dpt_part_label(parts, p, label);
+        json_array_append_new(names, json_string(label));
+    }
+    return names;
+}
+
+static json_t *tensor_json(const dpt_store *store, const dpt_parts *parts, int t) {
+    dpt_role role = dpt_role_of(dpt_store_catalog(store)->tensors[t].name);
     const dpt_tensor_info *info = &dpt_store_catalog(store)->tensors[t];
     json_t *shape = json_array();
     for (int i = 0; i < info->ndim; i++)
         json_array_append_new(shape, json_integer((json_int_t)info->shape[i]));
-    json_t *one = json_pack("{s:s, s:s, s:o, s:I, s:I}", "name", info->name, "dtype",
+    json_t *one = json_pack("{s:s, s:i, s:s, s:s, s:o, s:I, s:I}", "name", info->name, "layer",
+                            role.layer, "module", dpt_role_name(role.kind), "dtype",
                             dpt_dtype_name(info->dtype), "shape", shape, "elements",
                             (json_int_t)info->numel, "bytes", (json_int_t)inspect_bytes_of(info));
+    if (one != NULL && parts->first[t + 1] - parts->first[t] > 1)
+        json_object_set_new(one, "matrices", inspect_matrices(parts, t));
     char form[QUANTISED_TEXT];
     int64_t stored = 0;
     if (one != NULL && dpt_store_quantised(store, t, form, sizeof form, &stored)) {
@@ -147,6 +163,9 @@ static void inspect_set_text(json_t *root, const char *key, const char *text) {
 
 static dpt_status inspect_print_json(FILE *out, const dpt_store *store) {
     const dpt_catalog *catalog = dpt_store_catalog(store);
+    dpt_parts parts;
+    if (dpt_parts_create(catalog, dpt_store_heads(store), &parts) != DPT_OK)
+        return DPT_ERR_OUTPUT;
     json_t *root = json_object();
     json_t *tensors = json_array();
     char digits[17];
@@ -159,8 +178,9 @@ static dpt_status inspect_print_json(FILE *out, const dpt_store *store) {
     json_object_set_new(root, "elements", json_integer(dpt_catalog_elements(catalog)));
     json_object_set_new(root, "bytes", json_integer(dpt_catalog_bytes(catalog)));
     for (int t = 0; t < catalog->count; t++)
-        json_array_append_new(tensors, tensor_json(store, t));
+        json_array_append_new(tensors, tensor_json(store, &parts, t));
     json_object_set_new(root, "tensors", tensors);
+    dpt_parts_destroy(&parts);
     inspect_set_text(root, "config", dpt_store_config(store));
     inspect_set_text(root, "metadata", dpt_store_metadata(store));
     inspect_set_text(root, "provenance", dpt_store_provenance(store));

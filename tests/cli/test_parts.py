@@ -1,4 +1,5 @@
 #!/usr/bin/python3
+# seconds: 600
 """Edits of matrices that are stored together, each form as its modelling code slices it, against NumPy: BitDelta,
 several bits and low rank treat each matrix by itself. Same bytes at 1 to 4 ranks."""
 
@@ -86,10 +87,10 @@ FORMS = {  # name: shape, what it is, its matrices as (outputs, inputs)
     "b.mlp.experts.down_proj_bias": ((E, 610), OTHER, None),
     "b.mlp.router.weight": ((E, 610), MATRIX, whole),
     # experts of a few elements, many in a piece; d is Llama 4's form
-    "c.mlp.experts.gate_up_proj": ((50, 6, 5), LINEAR, experts(stacked(gate=3, up=3))),
-    "c.mlp.experts.down_proj": ((50, 5, 3), LINEAR, experts(whole)),
-    "d.mlp.experts.gate_up_proj": ((40, 5, 6), LINEAR, experts(lambda w: {"gate": w[:, :3].T, "up": w[:, 3:].T})),
-    "d.mlp.experts.down_proj": ((40, 3, 5), LINEAR, experts(lambda w: {"": w.T})),
+    "c.mlp.experts.gate_up_proj": ((9, 6, 5), LINEAR, experts(stacked(gate=3, up=3))),
+    "c.mlp.experts.down_proj": ((9, 5, 3), LINEAR, experts(whole)),
+    "d.mlp.experts.gate_up_proj": ((7, 5, 6), LINEAR, experts(lambda w: {"gate": w[:, :3].T, "up": w[:, 3:].T})),
+    "d.mlp.experts.down_proj": ((7, 3, 5), LINEAR, experts(lambda w: {"": w.T})),
 }
 
 
@@ -260,6 +261,15 @@ def check_spectra(folder, pre, post):
     check("the rank of a tensor is the sum of its matrices'", not wrong, wrong)
 
 
+def check_inspect(folder, pre):
+    """The matrices that inspect finds, by their names."""
+    done = studies.deltapath("inspect", "--json", f"{folder}/pre")
+    found = {t["name"]: t.get("matrices", [""]) for t in json.loads(done.stdout)["tensors"]}
+    wrong = [f"{tensor}: {found[tensor]}" for tensor, (_, _, parts) in FORMS.items()
+             if parts is not None and found[tensor] != list(parts(pre[tensor]))]
+    check("inspect names the matrices of a tensor", not wrong, "\n".join(wrong))
+
+
 def main():
     folder = tempfile.mkdtemp(prefix="parts-", dir=os.environ.get("TMPDIR", "/tmp"))
     pre, post = make_models(folder)
@@ -278,6 +288,7 @@ def main():
     if os.path.isdir(f"{folder}/at1/models"):
         check_models(folder, pre, post)
         check_spectra(folder, pre, post)
+        check_inspect(folder, pre)
         done = studies.study(f"{folder}/grouped.yaml", JOB % {"folder": folder, "name": "grouped"}, 3, "svd_group=2",
                              options=("--only", "rank"))
         check("runs with two ranks to a matrix", done.returncode == 0, done.stderr)

@@ -94,7 +94,7 @@ part converts
 inspects() {
     run_at 2 inspect $demo
     expect_exit "inspect" 0
-    holds "inspect: a tensor" grep -qE '^model.norm.weight +BF16 +\[192\] +192 +384$' "$tmp/out"
+    holds "inspect: a tensor" grep -qE '^model.norm.weight +norm +BF16 +\[192\] +192 +384$' "$tmp/out"
     holds "inspect: the total" grep -qE '48 +2263104 +4526208$' "$tmp/out"
     run_at 2 inspect --json "$tap_root/plain/pre"
     expect_exit "inspect --json" 0
@@ -107,6 +107,7 @@ found = json.load(open(sys.argv[1]))
 model = read_model(sys.argv[2])
 assert {t["name"]: (t["dtype"], t["shape"]) for t in found["tensors"]} == \
     {name: (dtype, list(data.shape)) for name, (dtype, data) in model.items()}
+assert {(t["layer"], t["module"]) for t in found["tensors"]} == {(-1, "other")}
 assert found["elements"] == sum(data.size for _, data in model.values())
 P
 }
@@ -153,8 +154,9 @@ P
     run_at 4 diff "$tap_root/plain/pre" "$tap_root/plain/post" --csv "$tmp/four.csv" --iterations 0
     expect_exit "diff without the spectral norm" 0
     holds "diff: same bytes at 1 and 4" cmp "$tmp/d.csv" "$tmp/four.csv"
-    run_at 2 diff $demo $demo
+    run_at 2 diff $demo $demo --csv "$tmp/same.csv"
     expect_exit "diff of a model with itself" 0
+    holds "diff: kinds of module" grep -q '^"model.layers.1.mlp.up_proj.weight",1,up,"\[512, 192\]",' "$tmp/same.csv"
     run_at 2 diff "$tap_root/m/pre" $demo
     [[ $code -eq 0 || $code -eq 3 ]]
     ok "diff of models that do not pair lists what differs" $? "exit code $code"

@@ -64,6 +64,9 @@ const char *dpt_store_path(const dpt_store *store); /**< Local */
 const char *dpt_store_config(const dpt_store *store);
 /** Whether the configuration says `tie_word_embeddings`, of a multimodal model that or in its `text_config`. Local. */
 bool dpt_store_is_tied(const dpt_store *store);
+
+/** Query heads by its config.json, for dpt_parts_create; 0: not said. Local. */
+int64_t dpt_store_heads(const dpt_store *store);
 const char *
 dpt_store_metadata(const dpt_store *store); /**< JSON object of strings, or NULL; Local */
 const char *
