@@ -7,7 +7,7 @@
 #include "model/model_golden.h"
 
 /* Folders of tests/golden with cases of image towers: vit has those of ViT and CLIP. */
-static const char *const folders[] = {"vit", "dinov2"};
+static const char *const folders[] = {"vit", "dinov2", "siglip"};
 
 static void test_golden(void **state) {
     (void)state;
@@ -128,6 +128,23 @@ static void test_bad_dinov2_configs(void **state) {
     golden_image_free(&in);
 }
 
+static void test_bad_siglip_configs(void **state) {
+    (void)state;
+    static const model_bad_key bad[] = {
+        {"vision_config", "null", "vision_config is missing"},
+        {"vision_config", "{\"hidden_size\": 9, \"num_attention_heads\": 2}",
+         "config.json: vision_config: hidden_size 9"},
+        {"vision_config", "{\"image_size\": [6, 6]}", "vision_config: image_size"},
+        {"vision_config", "{\"hidden_act\": \"relu\"}", "vision_config: hidden_act"},
+        {"vision_config", "{}", "encoder.layers.2.layer_norm1.weight is missing"},
+        {"quantization_config", "{\"bits\": 4}", "quantization_config"},
+    };
+    golden_image in;
+    golden_image_load("siglip/classes", &in);
+    model_check_bad_keys(&in.g, bad, sizeof bad / sizeof bad[0]);
+    golden_image_free(&in);
+}
+
 static void test_compare(void **state) {
     (void)state;
     golden_image clip, vit;
@@ -198,10 +215,15 @@ static void test_bad_calls(void **state) {
 
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_golden),      cmocka_unit_test(test_finite_difference),
-        cmocka_unit_test(test_batches),     cmocka_unit_test(test_bytes_and_shape),
-        cmocka_unit_test(test_bad_configs), cmocka_unit_test(test_compare),
-        cmocka_unit_test(test_bad_calls),   cmocka_unit_test(test_bad_dinov2_configs),
+        cmocka_unit_test(test_golden),
+        cmocka_unit_test(test_finite_difference),
+        cmocka_unit_test(test_batches),
+        cmocka_unit_test(test_bytes_and_shape),
+        cmocka_unit_test(test_bad_configs),
+        cmocka_unit_test(test_compare),
+        cmocka_unit_test(test_bad_calls),
+        cmocka_unit_test(test_bad_dinov2_configs),
+        cmocka_unit_test(test_bad_siglip_configs),
     };
     return test_mpi_main(argc, argv, tests);
 }

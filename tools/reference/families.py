@@ -290,6 +290,17 @@ def dinov2_with_registers(d):
     return keys
 
 
+def siglip_tower(d) -> dict:
+    return dict(**images(d), intermediate_size=int(d.integers("units", 11, 27)),
+                hidden_act=d.pick("act", "gelu_pytorch_tanh", "gelu_pytorch_tanh", "gelu", "quick_gelu"))
+
+
+def siglip(d):
+    text = dict(hidden_size=4, intermediate_size=4, num_hidden_layers=1, num_attention_heads=1, vocab_size=9)
+    return dict(**classes(d), text_config=dict(text, bos_token_id=0, eos_token_id=1),
+                vision_config=dict(**siglip_tower(d), vision_use_head=d.pick("head", True, False)))
+
+
 def older(kind: str, config: dict, short: bool) -> dict:
     """The configuration with the keys of transformers 4, as most published ones have them."""
     c = dict(config)
@@ -350,6 +361,7 @@ FAMILIES = {
     "dinov2": Family(dinov2, "Dinov2Config", "Dinov2ForImageClassification", images=True),
     "dinov2_with_registers": Family(dinov2_with_registers, "Dinov2WithRegistersConfig",
                                     "Dinov2WithRegistersForImageClassification", images=True),
+    "siglip": Family(siglip, "SiglipConfig", "SiglipForImageClassification", images=True),
 }
 
 

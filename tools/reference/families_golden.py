@@ -42,6 +42,11 @@ def tower(kind, **keys):
     return case(kind, base=TOWER, rope=None, **keys)
 
 
+def siglip(**keys):
+    text = dict(hidden_size=4, intermediate_size=4, num_hidden_layers=1, num_attention_heads=1, vocab_size=9)
+    return dict(vision_config=dict(TOWER, **keys), text_config=dict(text, bos_token_id=0, eos_token_id=1))
+
+
 def by_layers(full, local=PLAIN):
     return {FULL: full, SLIDING: local}
 
@@ -94,6 +99,10 @@ CASES = {
     "dinov2/swiglu": tower("dinov2", num_labels=3, mlp_ratio=2, hidden_size=9, num_attention_heads=3, image_size=7,
                            num_channels=1, use_swiglu_ffn=True, qkv_bias=False, use_mask_token=False),
     "dinov2/registers": tower("dinov2_with_registers", num_labels=4, num_register_tokens=3, mlp_ratio=1, old=True),
+    "siglip/classes": case("siglip", base=siglip(intermediate_size=7, vision_use_head=False), rope=None, num_labels=5,
+                           old=True),
+    "siglip/odd": case("siglip", base=siglip(intermediate_size=5, hidden_size=9, num_attention_heads=3, image_size=7,
+                                             num_channels=1, hidden_act="gelu"), rope=None, num_labels=3),
 }
 LENGTHS = (9, 4, 14)  # beyond the windows, and below and above the lengths at which rotation changes
 

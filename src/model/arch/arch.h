@@ -215,7 +215,7 @@ struct dpt_family {
 #define DPT_FAMILIES(X) \
     X(llama) X(mistral) X(qwen2) X(qwen3) X(smollm3) X(phi3) X(olmo2) X(olmo3) X(gemma2) X(gemma3) \
     X(gpt_neox) X(gpt2) X(mixtral) X(qwen3_moe) X(gpt_oss) X(vit) X(clip) X(dinov2) \
-    X(dinov2_with_registers)
+    X(dinov2_with_registers) X(siglip)
 /* clang-format on */
 
 #define DPT_FAMILY_DECLARE(NAME) extern const dpt_family dpt_family_##NAME;
