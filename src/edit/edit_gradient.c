@@ -4,6 +4,7 @@
 #include "deltapath/linalg/reduce.h"
 
 #include <math.h>
+#include <string.h>
 
 /* What an edit takes from the gradient g at W_post: the factor that calibrates it, and the correlation
  * of its mask with g * Delta. Sums are over pieces or cells in order. */
@@ -106,8 +107,9 @@ static dpt_status calibration_prepare(dpt_edit_work *work, dpt_edit_stage *stage
         work->stats[t].calibrated = calibration_judge(slope, sums);
         work->stats[t].slope = sums[WITH_EDIT];
         work->stats[t].slope_se = slope != NULL ? slope->se : NAN;
-        made_of[t] = (calibration){.scale = scale_for(work->stats[t].calibrated, sums),
-                                   .zeros = sums[ZEROS]};
+        made_of[t] =
+            (calibration){.scale = scale_for(work->stats[t].calibrated, sums),
+                          .zeros = sums[ZEROS] - (double)dpt_edit_left_out(work->input, t)};
     }
     dpt_mem_free(totals);
     dpt_mem_free(cells);
@@ -161,6 +163,9 @@ static dpt_status add_cell(void *ctx, dpt_range cell, int64_t cell_index, const 
     int64_t own = shard->first_cell[cell.tensor] + cell_index - k->work->first;
     const float *g = dpt_edit_gradient(k->work->input, cell);
     k->stage->method->mask(k->work, k->stage, cell, delta, k->dropped);
+    const dpt_pair *pair = k->work->input->pair;
+    for (int64_t at = 0, n = 0; pair != NULL && dpt_pair_next_left_out(pair, cell, &at, &n);)
+        memset(k->dropped + at, 0, (size_t)n);
 #pragma omp parallel for schedule(static) num_threads(k->work->threads)
     for (int p = 0; p < dpt_edit_pieces(cell); p++) {
         dpt_range piece = dpt_edit_piece(cell, p);
@@ -190,7 +195,7 @@ static void correlate_totals(const dpt_edit_work *work, const dpt_edit_stage *st
     double sums[MOMENTS] = {0.0}, n = 0.0;
     for (int t = 0; t < work->catalog->count; t++) {
         const double *own = totals + (int64_t)t * MOMENTS;
-        double numel = (double)work->catalog->tensors[t].numel;
+        double numel = (double)dpt_edit_numel(work->input, t);
         if (!stage->covers[t])
             continue;
         tensors[t] = pearson(numel, own).r;

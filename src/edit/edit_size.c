@@ -54,7 +54,11 @@ double dpt_edit_size(const dpt_edit_spec *spec, const dpt_edit_input *input, con
         return NAN;
     for (int t = 0; t < out->count; t++) {
         const dpt_tensor_info *info = &out->tensors[t];
-        const dpt_edit_packed of = {.info = info,
+        dpt_tensor_info edited =
+            *info; /* but for rows without a partner, which are stored as they are */
+        int64_t left_out = dpt_edit_left_out(input, t);
+        edited.numel -= left_out;
+        const dpt_edit_packed of = {.info = &edited,
                                     .parts = parts->items + parts->first[t],
                                     .count = parts->first[t + 1] - parts->first[t],
                                     .value = stage->tensor_values != NULL ? stage->tensor_values[t]
@@ -63,7 +67,9 @@ double dpt_edit_size(const dpt_edit_spec *spec, const dpt_edit_input *input, con
         if (packed && at < report->nspectra && report->spectra[at].tensor == t)
             sum += size_of_spectra(stage, input, info, report, &at);
         else
-            sum += packed ? method->bytes(stage, &of) : dpt_edit_dense_bytes(info);
+            sum += packed ? method->bytes(stage, &of) +
+                                (double)(left_out * dpt_dtype_size(info->dtype))
+                          : dpt_edit_dense_bytes(info);
     }
     return sum;
 }

@@ -111,14 +111,33 @@ dpt_status dpt_edit_bad_value(const dpt_edit_work *work, dpt_range range, const 
         info->name, range.ig);
 }
 
+int64_t dpt_edit_numel(const dpt_edit_input *input, int tensor) {
+    return input->pair != NULL ? dpt_pair_shared(input->pair, tensor)
+                               : input->post.catalog->tensors[tensor].numel;
+}
+
+int64_t dpt_edit_left_out(const dpt_edit_input *input, int tensor) {
+    return input->post.catalog->tensors[tensor].numel - dpt_edit_numel(input, tensor);
+}
+
+void dpt_edit_leave_out(const dpt_edit_input *input, dpt_range range, float *delta) {
+    for (int64_t at = 0, n = 0;
+         input->pair != NULL && dpt_pair_next_left_out(input->pair, range, &at, &n);)
+        for (int64_t i = at; i < at + n; i++)
+            delta[i] = -0.0F;
+}
+
 void dpt_edit_apply(const dpt_edit_work *work, int from, int upto, dpt_range range, float *delta) {
     for (int64_t at = 0; at < range.n; at += DPT_EDIT_PIECE) {
         dpt_range piece = {.tensor = range.tensor,
                            .ig = range.ig + at,
                            .n = smaller(DPT_EDIT_PIECE, range.n - at)};
         for (int s = from; s < upto; s++)
-            if (work->stages[s].covers[range.tensor] && work->stages[s].method->apply != NULL)
+            if (work->stages[s].covers[range.tensor] && work->stages[s].method->apply != NULL) {
                 work->stages[s].method->apply(&work->stages[s], piece, delta + at);
+                dpt_edit_leave_out(work->input, piece, delta + at);
+            }
+        dpt_edit_leave_out(work->input, piece, delta + at);
     }
 }
 
@@ -210,10 +229,12 @@ static dpt_status hold_cell(dpt_edit_work *work, int upto, int64_t cell, dpt_edi
     if (st == DPT_OK)
         st = cell_delta(work, first, &data, work->held);
     for (int s = first; st == DPT_OK && s <= last; s++)
-        if (by_cell(&work->stages[s], tensor))
+        if (by_cell(&work->stages[s], tensor)) {
             work->stages[s].method->apply_cell(work, &work->stages[s], data.range, work->held);
-        else
+            dpt_edit_leave_out(work->input, data.range, work->held);
+        } else {
             dpt_edit_apply(work, s, s + 1, data.range, work->held);
+        }
     if (st == DPT_OK) {
         work->held_cell = cell;
         work->held_stages = last + 1;

@@ -44,6 +44,8 @@ static bool edit_piece(const cell_job *job, dpt_range piece, double *sums) {
 static void plan_fused(cell_job *job) {
     const dpt_edit_work *work = job->work;
     const dpt_edit_stage *only = NULL;
+    if (dpt_edit_left_out(work->input, job->range.tensor) > 0)
+        return;
     if (job->start.base != NULL || job->types.pre != DPT_BF16 || job->types.post != DPT_BF16 ||
         job->types.out != DPT_BF16)
         return;

@@ -237,7 +237,13 @@ dpt_rng dpt_edit_stream(const dpt_edit_stage *stage, int tensor, uint32_t kind);
  * shares its pieces out over threads itself. @param[out] delta (range.n), range.n <= DPT_CELL. */
 dpt_status dpt_edit_delta(dpt_edit_work *work, int upto, dpt_range range, float *delta);
 
-/** Apply the stages [from, upto) to a run of any length. Local, thread-safe. */
+/** Elements of a tensor that an edit may touch, and those of rows without a partner, which it leaves out. Local. */
+int64_t dpt_edit_numel(const dpt_edit_input *input, int tensor);
+int64_t dpt_edit_left_out(const dpt_edit_input *input, int tensor);
+/** Put -0, which leaves every value as it is, where a run is left out. Local, thread-safe. */
+void dpt_edit_leave_out(const dpt_edit_input *input, dpt_range range, float *delta);
+
+/** Apply the stages [from, upto) to a run of any length; what is left out stays 0. Local, thread-safe. */
 void dpt_edit_apply(const dpt_edit_work *work, int from, int upto, dpt_range range, float *delta);
 
 /** post - pre of stored runs of a tensor; @return false when a value is NaN or infinite. Local. */

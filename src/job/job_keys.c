@@ -52,12 +52,13 @@ static const dpt_job_key keys[] = {
      .name = "on_mismatch",
      .type = DPT_KEY_CHOICE,
      .standard = "error",
-     .choices = "error|keep-post",
+     .choices = "error|keep-post|rows",
      .redo = DPT_REDO_ALL,
      IN_JOB(on_mismatch),
      .help = "`error`: models that do not pair stop the job, with a line for each mismatch, or for "
              "each kind that has more than five; `keep-post`: tensors without a partner keep their "
-             "post-trained values"},
+             "post-trained values; `rows`: vocabularies pair by the tokens of both tokenizers "
+             "([below](#vocabularies))"},
     {.section = "",
      .name = "allow",
      .type = DPT_KEY_WORDS,

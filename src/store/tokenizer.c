@@ -1,6 +1,6 @@
 #include "deltapath/store/tokenizer.h"
 
-#include "store_internal.h"
+#include "token_list.h"
 
 #include "deltapath/base/file.h"
 #include "deltapath/base/mem.h"
@@ -93,19 +93,8 @@ static json_t *span_parse(span value) {
     return json_loadb(value.at, (size_t)(value.end - value.at), JSON_DECODE_ANY, NULL);
 }
 
-typedef struct token {
-    int64_t id;
-    const char *text; /* borrowed from the JSON */
-} token;
-
-typedef struct token_list {
-    int64_t count, capacity;
-    token *tokens;
-    bool good;
-    dpt_status st;
-} token_list;
-
-static void token_add(token_list *list, const json_t *id, int64_t at, const char *text) {
+static void token_add(dpt_token_list *list, const json_t *id, int64_t at, const char *text,
+                      bool added) {
     if (list->st != DPT_OK || !list->good)
         return;
     list->good = text != NULL && (id == NULL || json_is_integer(id));
@@ -113,7 +102,7 @@ static void token_add(token_list *list, const json_t *id, int64_t at, const char
         return;
     if (list->count == list->capacity) {
         int64_t capacity = 2 * list->capacity + 1024;
-        token *grown = dpt_mem_realloc(list->tokens, capacity, sizeof *grown, "vocabulary");
+        dpt_token *grown = dpt_mem_realloc(list->tokens, capacity, sizeof *grown, "vocabulary");
         if (grown == NULL) {
             list->st = DPT_ERR_OUTPUT;
             return;
@@ -121,34 +110,35 @@ static void token_add(token_list *list, const json_t *id, int64_t at, const char
         list->tokens = grown;
         list->capacity = capacity;
     }
-    list->tokens[list->count++] =
-        (token){.id = id != NULL ? (int64_t)json_integer_value(id) : at, .text = text};
+    list->tokens[list->count++] = (dpt_token){
+        .id = id != NULL ? (int64_t)json_integer_value(id) : at, .text = text, .added = added};
 }
 
 /* BPE, WordPiece and WordLevel map tokens to ids; Unigram lists pairs of token and score in their order. */
-static void token_take_vocab(token_list *list, const json_t *vocab) {
+static void token_take_vocab(dpt_token_list *list, const json_t *vocab, bool added) {
     const char *key;
     json_t *value;
     size_t i;
     list->good = list->good && (json_is_object(vocab) || json_is_array(vocab));
-    json_object_foreach((json_t *)(uintptr_t)vocab, key, value) token_add(list, value, 0, key);
+    json_object_foreach((json_t *)(uintptr_t)vocab, key, value)
+        token_add(list, value, 0, key, added);
     json_array_foreach(vocab, i, value)
-        token_add(list, NULL, (int64_t)i, json_string_value(json_array_get(value, 0)));
+        token_add(list, NULL, (int64_t)i, json_string_value(json_array_get(value, 0)), added);
 }
 
-static void token_take_added(token_list *list, const json_t *added) {
+static void token_take_added(dpt_token_list *list, const json_t *added) {
     json_t *value;
     size_t i;
     json_array_foreach(added, i, value) {
         const json_t *id = json_object_get(value, "id");
         list->good = list->good && id != NULL;
-        token_add(list, id, 0, json_string_value(json_object_get(value, "content")));
+        token_add(list, id, 0, json_string_value(json_object_get(value, "content")), true);
     }
 }
 
 static int token_order(const void *a, const void *b) {
-    const token *x = a;
-    const token *y = b;
+    const dpt_token *x = a;
+    const dpt_token *y = b;
     if (x->id != y->id)
         return x->id < y->id ? -1 : 1;
     return strcmp(x->text, y->text);
@@ -164,7 +154,7 @@ static uint64_t token_feed(uint64_t hash, const char *text) {
     return hash_feed(hash, text, strlen(text));
 }
 
-static uint64_t token_hash(const token_list *list) {
+static uint64_t token_hash(const dpt_token_list *list) {
     uint64_t hash = FNV_BASIS;
     char number[24];
     for (int64_t i = 0; i < list->count; i++) {
@@ -176,24 +166,38 @@ static uint64_t token_hash(const token_list *list) {
     return hash;
 }
 
-dpt_status dpt_tokenizer_hash(const char *text, int64_t n, dpt_tokenizer *out) {
+void dpt_token_list_destroy(dpt_token_list *list) {
+    dpt_mem_free(list->tokens);
+    json_decref(list->json[0]);
+    json_decref(list->json[1]);
+    *list = (dpt_token_list){.count = 0};
+}
+
+/* Tokens of the text of a tokenizer.json. */
+static dpt_token_list token_list_parse(const char *text, int64_t n) {
     span whole = {.at = text, .end = text + n}, model, part;
-    token_list list = {.good = true, .st = DPT_OK};
+    dpt_token_list list = {.good = true, .st = DPT_OK};
+    if (!span_member(whole, "model", &model) || !span_member(model, "vocab", &part)) {
+        list.good = false;
+        return list;
+    }
+    list.json[0] = span_parse(part);
+    list.json[1] = span_member(whole, "added_tokens", &part) ? span_parse(part) : NULL;
+    token_take_vocab(&list, list.json[0], false);
+    token_take_added(&list, list.json[1]);
+    return list;
+}
+
+dpt_status dpt_tokenizer_hash(const char *text, int64_t n, dpt_tokenizer *out) {
+    dpt_token_list list = token_list_parse(text, n);
     *out = (dpt_tokenizer){.known = false};
-    if (!span_member(whole, "model", &model) || !span_member(model, "vocab", &part))
-        return DPT_OK;
-    json_t *vocab = span_parse(part);
-    json_t *added = span_member(whole, "added_tokens", &part) ? span_parse(part) : NULL;
-    token_take_vocab(&list, vocab);
-    token_take_added(&list, added);
     if (list.st == DPT_OK && list.good && list.count > 0) {
         qsort(list.tokens, (size_t)list.count, sizeof *list.tokens, token_order);
         *out = (dpt_tokenizer){.known = true, .hash = token_hash(&list)};
     }
-    dpt_mem_free(list.tokens);
-    json_decref(vocab);
-    json_decref(added);
-    return list.st;
+    dpt_status st = list.st;
+    dpt_token_list_destroy(&list);
+    return st;
 }
 
 /* The canonical text of JSON on its way into a hash: no spaces, keys sorted by their bytes, UTF-8 as it is but
@@ -353,6 +357,38 @@ static dpt_status tokenizer_find(const dpt_store_header *header, const char *nam
         return tokenizer_read(&header->companions[i], text);
     }
     return DPT_OK;
+}
+
+/* Of the older files, which have objects of token and id. */
+static dpt_status token_list_read_old(const dpt_store_header *header, dpt_token_list *out) {
+    static const char *const names[] = {"vocab.json", "added_tokens.json"};
+    *out = (dpt_token_list){.good = true, .st = DPT_OK};
+    for (int i = 0; i < 2 && out->st == DPT_OK; i++) {
+        char *text = NULL;
+        int64_t n = 0;
+        out->st = tokenizer_find(header, names[i], &text, &n);
+        if (out->st == DPT_OK && text != NULL) {
+            out->json[i] = json_loadb(text, (size_t)n, 0, NULL);
+            token_take_vocab(out, out->json[i], i == 1);
+        }
+        dpt_mem_free(text);
+    }
+    return out->st;
+}
+
+dpt_status dpt_token_list_read(const dpt_store_header *header, dpt_token_list *out) {
+    char *text = NULL;
+    int64_t n = 0;
+    *out = (dpt_token_list){.count = 0};
+    dpt_status st = tokenizer_find(header, "tokenizer.json", &text, &n);
+    if (st == DPT_OK && text == NULL)
+        return token_list_read_old(header, out);
+    if (st == DPT_OK) {
+        *out = token_list_parse(text, n);
+        st = out->st;
+    }
+    dpt_mem_free(text);
+    return st;
 }
 
 static dpt_status tokenizer_load(const dpt_store *store, dpt_tokenizer *out) {

@@ -84,11 +84,23 @@ static void warn_of_idle(const dpt_job *job, const dpt_edit_input *input) {
                     job->edits[e].id);
 }
 
+/* An allocation counts all entries of a tensor. */
+static dpt_status check_allocated_rows(const dpt_inputs *in) {
+    for (int t = 0; t < in->catalog->count; t++)
+        if (in->selected[t] && dpt_pair_shared(&in->pair, t) < in->catalog->tensors[t].numel)
+            return dpt_error(DPT_ERR_USAGE,
+                             "allocate does not know tensors of which some rows pair (on_mismatch: "
+                             "rows): name '%.200s' in select: {exclude: [...]}",
+                             in->catalog->tensors[t].name);
+    return DPT_OK;
+}
+
 static dpt_status check_edits(dpt_inputs *in, int ranks) {
     dpt_edit_input input = {.pre = dpt_pair_source(&in->pair),
                             .post = dpt_store_source(in->post),
                             .parts = &in->parts,
                             .comparable = in->pair.comparable,
+                            .pair = &in->pair,
                             .selected = in->selected};
     dpt_status st = DPT_OK;
     if (in->job->svd_group > ranks)
@@ -99,6 +111,8 @@ static dpt_status check_edits(dpt_inputs *in, int ranks) {
     for (int e = 0; e < in->job->nedits && st == DPT_OK; e++) {
         const dpt_job_edit *edit = &in->job->edits[e];
         st = dpt_job_locate_edit(in->job, edit, dpt_edit_check(&edit->spec, &input));
+        if (st == DPT_OK && dpt_job_is_allocated(edit))
+            st = dpt_job_locate_edit(in->job, edit, check_allocated_rows(in));
     }
     if (st == DPT_OK)
         warn_of_idle(in->job, &input);

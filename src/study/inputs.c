@@ -31,6 +31,8 @@ static dpt_status inputs_pair(dpt_inputs *in) {
                           .tied = dpt_store_is_tied(in->post),
                           .nrenames = in->job->nrenames,
                           .renames = in->job->renames};
+    if (in->job->on_mismatch == DPT_MISMATCH_ROWS)
+        post.tokens = &in->tokens;
     dpt_status st = dpt_pair_create(&pre, &post, in->job->on_mismatch, &in->pair, &report);
     log_lines(report);
     dpt_mem_free(report);
@@ -254,6 +256,9 @@ static uint64_t inputs_fingerprint(const dpt_inputs *in) {
         dpt_hash_update(&hash, rename->from, strlen(rename->from) + 1);
         dpt_hash_update(&hash, rename->to, strlen(rename->to) + 1);
     }
+    if (in->tokens.post > 0)
+        dpt_hash_update(&hash, in->tokens.pre_of,
+                        (size_t)in->tokens.post * sizeof *in->tokens.pre_of);
     return dpt_hash_value(&hash);
 }
 
@@ -263,6 +268,8 @@ dpt_status dpt_inputs_open(const dpt_comm *comm, const dpt_job *job, dpt_inputs 
     dpt_status st = dpt_store_open(comm, job->pre, &out->pre);
     if (st == DPT_OK)
         st = dpt_store_open_on(comm, job->post, job->pre, &out->post);
+    if (st == DPT_OK && job->on_mismatch == DPT_MISMATCH_ROWS)
+        st = dpt_tokenizer_pair_rows(comm, out->pre, out->post, &out->tokens);
     if (st == DPT_OK) {
         out->catalog = dpt_store_catalog(out->post);
         st = dpt_store_check_usable(out->pre);
@@ -309,6 +316,7 @@ void dpt_inputs_close(dpt_inputs *inputs) {
     dpt_mem_free(inputs->data);
     dpt_mem_free(inputs->selected);
     dpt_pair_destroy(&inputs->pair);
+    dpt_token_rows_destroy(&inputs->tokens);
     dpt_parts_destroy(&inputs->parts);
     dpt_catalog_destroy(&inputs->out_catalog);
     if (inputs->post != NULL)

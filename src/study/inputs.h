@@ -17,6 +17,7 @@ typedef struct dpt_inputs {
     dpt_store *pre;
     dpt_store *post;
     const dpt_catalog *catalog; /**< that of post; borrowed from the store */
+    dpt_token_rows tokens;      /**< of a job with on_mismatch: rows */
     dpt_pair pair;
     dpt_parts parts;         /**< matrices of the catalog */
     bool *selected;          /**< (tensors) by the patterns of the job */

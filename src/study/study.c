@@ -118,6 +118,7 @@ static dpt_edit_input edit_input(study *s) {
                             .post = dpt_store_source(s->inputs.post),
                             .parts = &s->inputs.parts,
                             .comparable = s->inputs.pair.comparable,
+                            .pair = &s->inputs.pair,
                             .selected = s->inputs.selected,
                             .svd_group = s->job->svd_group};
 }

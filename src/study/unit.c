@@ -96,7 +96,7 @@ static dpt_status set_edit_statistics(const dpt_inputs *in, const dpt_edit_repor
                                       dpt_result *out) {
     for (int t = 0; t < report->ntensors; t++) {
         const dpt_edit_tensor_stats *from = &report->stats[t];
-        int64_t numel = in->catalog->tensors[t].numel;
+        int64_t numel = dpt_pair_shared(&in->pair, t);
         out->stats[t] = (dpt_result_tensor){
             .delta_norm = from->delta_norm,
             .edit_norm = from->edit_norm,
@@ -533,6 +533,7 @@ static void unit_set_size(const dpt_inputs *in, const dpt_edit_spec *spec,
     const dpt_edit_input input = {.post = {.catalog = in->catalog},
                                   .parts = &in->parts,
                                   .comparable = in->pair.comparable,
+                                  .pair = &in->pair,
                                   .selected = in->selected};
     const double *values = spec->stages[0].tensor_values;
     out->scalars.size = dpt_edit_size(spec, &input, &in->out_catalog, report);

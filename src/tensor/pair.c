@@ -1,4 +1,4 @@
-#include "deltapath/tensor/pair.h"
+#include "pair_rows.h"
 
 #include "deltapath/base/mem.h"
 #include "deltapath/tensor/prefix.h"
@@ -40,6 +40,7 @@ typedef struct findings {
     char first[512];
     int mismatches;
     int retyped[DPT_DTYPE_COUNT][DPT_DTYPE_COUNT]; /* pairs by type of pre and of post */
+    int by_rows;                                   /* pairs of vocabularies by their tokens */
     int wrapped;                                   /* pairs whose names differ by prefixes alone */
     const char *inside[2]; /* the names of the first of them, in pre and in post; borrowed */
     dpt_status status;
@@ -240,6 +241,31 @@ static dpt_status pairing_find(pairing *p, int tensor, int *partner) {
     return DPT_OK;
 }
 
+/* A vocabulary whose rows pair by their tokens; its values are in fp32 where the types differ. */
+static bool pair_by_rows(pairing *p, int tensor, int partner) {
+    dpt_tensor_info *info = &p->out->catalog.tensors[tensor];
+    const dpt_tensor_info *pre = &p->pre->source.catalog->tensors[partner];
+    if (!dpt_pair_rows_apply(p->post->tokens, pre, info))
+        return false;
+    p->out->pre_of[tensor] = partner;
+    p->out->comparable[tensor] = p->out->by_rows[tensor] = true;
+    info->dtype = pre->dtype == info->dtype ? info->dtype : DPT_F32;
+    p->found->by_rows++;
+    return true;
+}
+
+static void add_by_rows(findings *found, const dpt_token_rows *tokens) {
+    char line[256];
+    if (found->by_rows == 0)
+        return;
+    snprintf(line, sizeof line,
+             "%d tensors are paired row by row: %" PRId64
+             " tokens are in both tokenizers (ids below %" PRId64 " and %" PRId64
+             "), other rows keep their post-trained values",
+             found->by_rows, tokens->shared, tokens->pre, tokens->post);
+    add_line(found, &found->report, line);
+}
+
 static dpt_status pair_post(pairing *p) {
     const dpt_catalog *pre = p->pre->source.catalog;
     dpt_pair *out = p->out;
@@ -253,6 +279,8 @@ static dpt_status pair_post(pairing *p) {
             p->taken_by[partner] = i;
         if (partner < 0 && p->pre->tied && pairing_ends_with(info->name, HEAD))
             partner = find_embedding(pre);
+        if (partner >= 0 && pair_by_rows(p, i, partner))
+            continue;
         if (partner < 0)
             add_mismatch(p->found, LACKS_PRE, info->name, "missing in the pre-trained model");
         else if (!check_pair(p->found, &pre->tensors[partner], info))
@@ -311,21 +339,25 @@ static dpt_status pairing_names(pairing *p) {
 }
 
 static dpt_status pairing_judge(const findings *found, dpt_mismatch_policy policy) {
-    if (found->status != DPT_OK || found->mismatches == 0 || policy != DPT_MISMATCH_ERROR)
+    if (found->status != DPT_OK || found->mismatches == 0 || policy == DPT_MISMATCH_KEEP_POST)
         return found->status;
     char others[64] = "";
     if (found->mismatches > 1)
         snprintf(others, sizeof others, " (the first of %d mismatches)", found->mismatches);
-    return dpt_error(DPT_ERR_INPUT,
-                     "%s%s: take two models of one architecture, or set on_mismatch: keep-post",
-                     found->first, others);
+    return dpt_error(
+        DPT_ERR_INPUT,
+        "%s%s: take two models of one architecture, or set on_mismatch: keep-post (rows "
+        "for vocabularies)",
+        found->first, others);
 }
 
 static dpt_status pairing_allocate(const dpt_catalog *post, dpt_pair *out) {
     dpt_status st = dpt_catalog_copy(post, &out->catalog);
     out->pre_of = dpt_mem_alloc(post->count, sizeof *out->pre_of, "pairing of tensors");
     out->comparable = dpt_mem_alloc(post->count, sizeof *out->comparable, "pairing of tensors");
-    return out->pre_of != NULL && out->comparable != NULL ? st : DPT_ERR_OUTPUT;
+    out->by_rows = dpt_mem_zalloc(post->count, sizeof *out->by_rows, "pairing of tensors");
+    bool made = out->pre_of != NULL && out->comparable != NULL && out->by_rows != NULL;
+    return made ? st : DPT_ERR_OUTPUT;
 }
 
 dpt_status dpt_pair_create(const dpt_pair_side *pre, const dpt_pair_side *post,
@@ -341,6 +373,7 @@ dpt_status dpt_pair_create(const dpt_pair_side *pre, const dpt_pair_side *post,
     if (st == DPT_OK) {
         add_retyped(&found);
         add_wrapped(&found);
+        add_by_rows(&found, post->tokens);
         out->mismatches = found.mismatches;
         st = pairing_judge(&found, policy);
     }
@@ -357,11 +390,16 @@ void dpt_pair_destroy(dpt_pair *pair) {
     dpt_catalog_destroy(&pair->catalog);
     dpt_mem_free(pair->pre_of);
     dpt_mem_free(pair->comparable);
+    dpt_mem_free(pair->by_rows);
     *pair = (dpt_pair){.mismatches = 0};
 }
 
+static bool pair_is_by_rows(const dpt_pair *pair, int tensor) {
+    return pair->by_rows != NULL && pair->by_rows[tensor];
+}
+
 int dpt_pair_partner(const dpt_pair *pair, int tensor) {
-    return pair->pre_of[tensor];
+    return pair_is_by_rows(pair, tensor) ? -1 : pair->pre_of[tensor];
 }
 
 /* Where a tensor comes from, and its number there. */
@@ -374,6 +412,8 @@ static const dpt_source *pair_choose(const dpt_pair *pair, int *tensor) {
 }
 
 static dpt_status pair_read(void *ctx, dpt_range range, void *out) {
+    if (pair_is_by_rows(ctx, range.tensor))
+        return dpt_pair_rows_read(ctx, range, out);
     const dpt_source *source = pair_choose(ctx, &range.tensor);
     return source->read(source->ctx, range, out);
 }
@@ -383,6 +423,10 @@ static dpt_status pair_fetch(void *ctx, int64_t count, const dpt_block *wants, v
     dpt_status st = DPT_OK;
     for (int64_t i = 0; i < count && st == DPT_OK; i++) {
         dpt_block want = wants[i];
+        if (pair_is_by_rows(ctx, want.tensor)) {
+            st = dpt_pair_rows_fetch(ctx, &want, outs[i]);
+            continue;
+        }
         const dpt_source *source = pair_choose(ctx, &want.tensor);
         st = source->fetch(source->ctx, 1, &want, &outs[i]);
     }

@@ -4,6 +4,7 @@
 #include "deltapath/comm/comm.h"
 #include "deltapath/tensor/catalog.h"
 #include "deltapath/tensor/field.h"
+#include "deltapath/tensor/pair.h"
 #include "deltapath/tensor/part.h"
 #include "deltapath/tensor/shard.h"
 
@@ -127,8 +128,10 @@ typedef struct dpt_edit_input {
     const dpt_parts *parts;           /**< matrices of post's catalog */
     dpt_source pre;         /**< in post's order, with the stored types of pre: dpt_pair_source */
     const bool *comparable; /**< (tensors) those of dpt_pair; others are never touched */
-    const bool *selected;   /**< (tensors) whether the edit touches the tensor; NULL: all */
-    int svd_group;          /**< ranks that share a matrix in low rank; 0: chosen by size */
+    const dpt_pair
+        *pair; /**< whose rows without a partner no edit touches or counts; NULL: all have one */
+    const bool *selected; /**< (tensors) whether the edit touches the tensor; NULL: all */
+    int svd_group;        /**< ranks that share a matrix in low rank; 0: chosen by size */
 
     /** Gradient of a loss at W_post, or NULL. All tensors f32, in post's order and shapes; the own
      * cells are in memory, so that `view` finds them. */

@@ -36,4 +36,12 @@ dpt_status dpt_tokenizer_rules(const char *text, int64_t n, const char *config, 
  * Collective over comm. Errors, agreed: DPT_ERR_INPUT when the file cannot be read; as above. */
 dpt_status dpt_tokenizer_of_store(const dpt_comm *comm, const dpt_store *store, dpt_tokenizer *out);
 
+/** Which rows of the embeddings of two models are of the same token, by the strings in their tokenizer.json, or in
+ * vocab.json and added_tokens.json. An added token of a string counts before one of the vocabulary.
+ * Collective over comm. @param[out] out  dpt_token_rows_destroy releases it.
+ * Errors, agreed: DPT_ERR_INPUT naming a model without a tokenizer that can be read; DPT_ERR_OUTPUT. */
+dpt_status dpt_tokenizer_pair_rows(const dpt_comm *comm, const dpt_store *pre,
+                                   const dpt_store *post, dpt_token_rows *out);
+void dpt_token_rows_destroy(dpt_token_rows *rows); /**< Local; an empty one is allowed. */
+
 #endif

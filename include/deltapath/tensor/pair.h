@@ -3,7 +3,19 @@
 
 #include "deltapath/tensor/field.h"
 
-typedef enum dpt_mismatch_policy { DPT_MISMATCH_ERROR, DPT_MISMATCH_KEEP_POST } dpt_mismatch_policy;
+typedef enum dpt_mismatch_policy {
+    DPT_MISMATCH_ERROR,
+    DPT_MISMATCH_KEEP_POST,
+    DPT_MISMATCH_ROWS /**< as the first, but vocabularies pair by the rows of their tokens */
+} dpt_mismatch_policy;
+
+/** Rows of a vocabulary that are of the same token in both models. */
+typedef struct dpt_token_rows {
+    int64_t pre, post; /**< tokens of each: ids are below these */
+    int64_t shared;    /**< those of post that pre has */
+    bool same;         /**< both have the same tokens under the same ids */
+    int32_t *pre_of;   /**< (post) id in pre; -1 */
+} dpt_token_rows;
 
 /** How names of the post-trained model begin, and what stands there in the pre-trained one. */
 typedef struct dpt_rename {
@@ -12,10 +24,11 @@ typedef struct dpt_rename {
 
 /** One model of a pair. */
 typedef struct dpt_pair_side {
-    dpt_source source; /**< independent: files; the catalog is sorted */
-    const char *name;  /**< for messages, such as a path; borrowed */
-    bool tied;         /**< "tie_word_embeddings" of its configuration */
-    int nrenames;      /**< of post */
+    dpt_source source;            /**< independent: files; the catalog is sorted */
+    const char *name;             /**< for messages, such as a path; borrowed */
+    bool tied;                    /**< "tie_word_embeddings" of its configuration */
+    const dpt_token_rows *tokens; /**< of post, for DPT_MISMATCH_ROWS; else NULL; borrowed */
+    int nrenames;                 /**< of post */
     const dpt_rename
         *renames; /**< (nrenames) the longest that a name begins with counts; borrowed */
 } dpt_pair_side;
@@ -26,6 +39,7 @@ typedef struct dpt_pair {
     dpt_catalog catalog; /**< post's names and shapes; types of pre, or of post without a partner */
     int *pre_of;         /**< (tensors) as dpt_pair_partner says; private to src/tensor */
     bool *comparable;    /**< (tensors) has a partner, both of types that are computed with */
+    bool *by_rows;       /**< (tensors) pairs by dpt_token_rows; NULL: none does */
     int mismatches;
 } dpt_pair;
 
@@ -53,8 +67,16 @@ void dpt_pair_destroy(dpt_pair *pair); /**< Local; an empty one is allowed. */
  * Local. Valid while `pair` lives, at its place. */
 dpt_source dpt_pair_source(dpt_pair *pair);
 
-/** Number of a tensor in the catalog of pre, or -1 without a partner. Local. */
+/** Number of a tensor in the catalog of pre, or -1 without a partner that has the same elements. Local. */
 int dpt_pair_partner(const dpt_pair *pair, int tensor);
+
+/** Elements of a tensor that have a partner: all, but for a vocabulary that pairs by rows. Local. */
+int64_t dpt_pair_shared(const dpt_pair *pair, int tensor);
+
+/** The next run of elements of a range without a partner, whose delta is 0 and which no edit touches. Local.
+ * @param[in,out] at, n  the run before, counted from the start of the range; 0 and 0 before the first.
+ * @return false after the last. */
+bool dpt_pair_next_left_out(const dpt_pair *pair, dpt_range range, int64_t *at, int64_t *n);
 
 /** Values of a run of a comparable tensor in fp32, and post - pre. Local.
  * @param[out] stored  scratch of range.n of the widest type.

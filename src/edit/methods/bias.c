@@ -40,7 +40,7 @@ static dpt_status bias_prepare(dpt_edit_work *work, dpt_edit_stage *stage) {
     for (int t = 0; st == DPT_OK && t < stage->catalog->count; t++) {
         double p = dpt_edit_value(stage->spec, BIAS_P);
         if (counts != NULL && stage->covers[t])
-            p = counts[t] / (double)stage->catalog->tensors[t].numel;
+            p = counts[t] / (double)dpt_edit_numel(stage->input, t);
         factors[t] = p < 1.0 ? (1.0 - k * p) / (1.0 - p) : 1.0; /* p = 1: there is no other */
     }
     dpt_mem_free(counts);

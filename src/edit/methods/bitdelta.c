@@ -240,9 +240,13 @@ static dpt_status bitdelta_all_columns(dpt_edit_work *work, const dpt_edit_stage
 /* From sums to means, part by part. */
 static void bitdelta_divide(const dpt_edit_stage *stage, magnitudes *m) {
     for (int p = 0; p < stage->input->parts->count; p++) {
-        const dpt_layout *layout = &stage->input->parts->items[p].layout;
-        if (stage->covers[stage->input->parts->items[p].tensor])
-            m->mean[p] /= bitdelta_count(stage, layout->rows * layout->cols, m->zeros[p]);
+        const dpt_part *part = &stage->input->parts->items[p];
+        if (!stage->covers[part->tensor])
+            continue;
+        int64_t left_out = dpt_edit_left_out(stage->input, part->tensor);
+        m->zeros[p] -= (double)left_out;
+        m->mean[p] /=
+            bitdelta_count(stage, part->layout.rows * part->layout.cols - left_out, m->zeros[p]);
     }
 }
 
@@ -309,13 +313,14 @@ static dpt_status bitdelta_prepare(dpt_edit_work *work, dpt_edit_stage *stage) {
                        code ? bitdelta_sum_rounded : dpt_edit_sum_abs, &totals);
     for (int p = 0; st == DPT_OK && p < n; p++) {
         const dpt_part *part = &stage->input->parts->items[p];
-        int64_t numel = part->layout.rows * part->layout.cols;
+        int64_t left_out = dpt_edit_left_out(stage->input, part->tensor);
+        int64_t numel = part->layout.rows * part->layout.cols - left_out;
         const double *sums = totals + (int64_t)p * DPT_EDIT_ABS_SUMS;
         if (!stage->covers[part->tensor])
             continue;
-        m->zeros[p] = sums[DPT_EDIT_ZEROS];
+        m->zeros[p] = sums[DPT_EDIT_ZEROS] - (double)left_out;
         m->mean[p] = code ? (double)((float)sums[DPT_EDIT_ABS] / (float)numel)
-                          : sums[DPT_EDIT_ABS] / bitdelta_count(stage, numel, sums[DPT_EDIT_ZEROS]);
+                          : sums[DPT_EDIT_ABS] / bitdelta_count(stage, numel, m->zeros[p]);
     }
     dpt_mem_free(totals);
     return st;

@@ -108,7 +108,8 @@ static void multibit_group(const dpt_edit_stage *stage, blocks *b) {
         if (!stage->covers[t])
             continue;
         b->numel[b->group_of[u]] +=
-            layout != NULL ? layout->rows * layout->cols : stage->catalog->tensors[t].numel;
+            (layout != NULL ? layout->rows * layout->cols : stage->catalog->tensors[t].numel) -
+            dpt_edit_left_out(stage->input, t);
         b->count[b->group_of[u]] = multibit_count_of(stage->spec, t);
         b->groups = b->group_of[u] + 1;
     }
@@ -167,7 +168,7 @@ static double multibit_mean(const blocks *b, int group, int block, double sum) {
     return count > 0 ? sum / (double)count : 0.0;
 }
 
-static void multibit_set_means(blocks *b, const double *totals) {
+static void multibit_set_means(const dpt_edit_stage *stage, blocks *b, const double *totals) {
     const int64_t stride = (int64_t)b->most + 1;
     double all[1 << 8] = {0.0}; /* of one group that has all units */
     for (int u = 0; b->parts == NULL && u < b->units; u++)
@@ -176,7 +177,8 @@ static void multibit_set_means(blocks *b, const double *totals) {
     for (int u = 0; u < b->units; u++) {
         const double *sums = b->parts != NULL ? totals + u * stride : all;
         int group = b->group_of[u];
-        b->zeros[u] = totals[u * stride + b->most];
+        b->zeros[u] = totals[u * stride + b->most] -
+                      (double)dpt_edit_left_out(stage->input, multibit_tensor_of(b, u));
         for (int j = 0; group >= 0 && j < b->count[group]; j++)
             b->mean[(int64_t)group * b->most + j] = (float)multibit_mean(b, group, j, sums[j]);
         b->first[u] = group >= 0 ? multibit_mean(b, group, 0, sums[0]) : 0.0;
@@ -194,7 +196,7 @@ static dpt_status multibit_prepare(dpt_edit_work *work, dpt_edit_stage *stage) {
                            b->parts != NULL ? DPT_EDIT_OVER_PARTS : DPT_EDIT_OVER_TENSORS,
                            b->most + 1, multibit_block_sums, &totals);
     if (st == DPT_OK)
-        multibit_set_means(b, totals);
+        multibit_set_means(stage, b, totals);
     dpt_mem_free(totals);
     return st;
 }

@@ -33,7 +33,7 @@ static int64_t prune_set_targets(const dpt_edit_stage *stage, cuts *c,
     int groups = 0;
     int64_t total = 0;
     for (int t = 0; t < stage->catalog->count; t++) {
-        int64_t numel = stage->catalog->tensors[t].numel;
+        int64_t numel = dpt_edit_numel(stage->input, t);
         c->group_of[t] = -1;
         if (!stage->covers[t])
             continue;
