@@ -23,9 +23,13 @@ static void pool_mean(int64_t n, int64_t C, const float *x, float *y) {
         y[c] /= (float)n;
 }
 
-void dpt_pool_forward(const dpt_pass *pass, const float *x, float *y) {
+void dpt_pool_forward(dpt_pass *pass, const float *x, float *y) {
     const dpt_work *k = pass->work;
     int64_t C = pass->width, F = pass->arch->length[DPT_AXIS_FEATURES], at = pool_begin(pass);
+    if (pass->arch->pool == DPT_POOL_ATTENTION) {
+        dpt_pool_attention_forward(pass, x, y);
+        return;
+    }
     dpt_pass_norm(pass, DPT_SLOT_FINAL_NORM, pass->tokens, x, k->n1, k->norm1);
     for (int64_t s = 0; s < pass->sequences; s++) {
         memcpy(y + s * F, k->n1 + pass->first[s] * C, (size_t)at * sizeof *y);
@@ -35,9 +39,13 @@ void dpt_pool_forward(const dpt_pass *pass, const float *x, float *y) {
 }
 
 /* forward: y = [class; mean] of norm(x), or the mean of it. */
-void dpt_pool_backward(const dpt_pass *pass, const float *x, const float *d) {
+void dpt_pool_backward(dpt_pass *pass, const float *x, float *d) {
     const dpt_work *k = pass->work;
     int64_t C = pass->width, F = pass->arch->length[DPT_AXIS_FEATURES], at = pool_begin(pass);
+    if (pass->arch->pool == DPT_POOL_ATTENTION) {
+        dpt_pool_attention_backward(pass, x, d);
+        return;
+    }
     memset(k->n1, 0, (size_t)(pass->tokens * C) * sizeof *k->n1);
     for (int64_t s = 0; s < pass->sequences; s++) {
         int64_t first = pool_first(pass, s), end = pass->first[s + 1];

@@ -62,8 +62,10 @@ typedef struct dpt_work {
     dpt_norm_stats embed_norm, norm1, norm2, out1, out2;
     float *hidden, *m, *dm; /**< (T, hidden), (T, f), (T, f): before and after the activation */
     dpt_route_work route;
-    float *dqkv, *d_o;      /**< as qkv and o; in the room of hidden, m and dm */
-    float *logits;          /**< (rows at a time, v) */
+    float *dqkv, *d_o; /**< as qkv and o; in the room of hidden, m and dm */
+    float *logits;     /**< (rows at a time, v) */
+    float *pool_a,
+        *pool_n; /**< (H, C) attention over the tokens of an image, and the norm of that */
     float *z, *dz, *length; /**< (H, D), (H, D), (H) embeddings of images, of length 1 */
     float *pixels;          /**< (patches, pixels here) */
     float *embedded;        /**< (T, C) input of the norm of the embedding */
@@ -231,8 +233,12 @@ void dpt_block_backward(dpt_pass *pass, int64_t layer, const float *x);
 
 /* pool.c: y (images, features) that the head reads, of the last layer's output x, where that is not one token; and
  * work->dx of the gradient d of y. */
-void dpt_pool_forward(const dpt_pass *pass, const float *x, float *y);
-void dpt_pool_backward(const dpt_pass *pass, const float *x, const float *d);
+void dpt_pool_forward(dpt_pass *pass, const float *x, float *y);
+void dpt_pool_backward(dpt_pass *pass, const float *x, float *d); /**< d is lost */
+
+/* pool_attention.c: the same where the head reads an attention over the tokens. */
+void dpt_pool_attention_forward(dpt_pass *pass, const float *x, float *y);
+void dpt_pool_attention_backward(dpt_pass *pass, const float *x, float *d);
 
 /* head.c: nll, correct, and with a backward pass the gradient of the last layer's output. */
 void dpt_head_run(dpt_pass *pass);

@@ -40,9 +40,9 @@ void dpt_weights_place(const dpt_model *model, float *arena, float **w) {
 
 /* Slots whose weights are factors of a norm. */
 static const bool weights_is_norm[DPT_SLOTS] = {
-    [DPT_SLOT_EMBED_NORM] = true, [DPT_SLOT_NORM1] = true,     [DPT_SLOT_Q_NORM] = true,
-    [DPT_SLOT_K_NORM] = true,     [DPT_SLOT_OUT_NORM1] = true, [DPT_SLOT_NORM2] = true,
-    [DPT_SLOT_OUT_NORM2] = true,  [DPT_SLOT_FINAL_NORM] = true};
+    [DPT_SLOT_EMBED_NORM] = true, [DPT_SLOT_NORM1] = true,      [DPT_SLOT_Q_NORM] = true,
+    [DPT_SLOT_K_NORM] = true,     [DPT_SLOT_OUT_NORM1] = true,  [DPT_SLOT_NORM2] = true,
+    [DPT_SLOT_OUT_NORM2] = true,  [DPT_SLOT_FINAL_NORM] = true, [DPT_SLOT_POOL_NORM] = true};
 
 static void weights_form_one(const dpt_pass *pass, int slot, int index) {
     const dpt_row *row = pass->arch->row[slot];

@@ -142,6 +142,9 @@ static void work_lay_out_images(const dpt_model *model, int64_t T, work_room *ro
 static void work_lay_out_head(const dpt_model *model, int64_t H, work_room *room, dpt_work *w) {
     int64_t projection = model->arch.length[DPT_AXIS_PROJECTION];
     w->logits = work_floats(room, dpt_work_head_rows(model, H) * model->slice.v);
+    bool attends = model->arch.row[DPT_SLOT_POOL_PROBE] != NULL;
+    w->pool_a = work_floats(room, attends ? H * model->arch.length[DPT_AXIS_WIDTH] : 0);
+    w->pool_n = work_floats(room, attends ? H * model->arch.length[DPT_AXIS_WIDTH] : 0);
     w->z = work_floats(room, H * projection);
     w->dz = work_floats(room, H * projection);
     w->length = work_floats(room, projection > 0 ? H : 0);

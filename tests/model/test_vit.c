@@ -143,6 +143,19 @@ static void test_bad_siglip_configs(void **state) {
     golden_image_load("siglip/classes", &in);
     model_check_bad_keys(&in.g, bad, sizeof bad / sizeof bad[0]);
     golden_image_free(&in);
+    static const model_bad_key tower[] = {
+        {"vision_use_head", "false", "vision_use_head false is not supported"},
+        {"intermediate_size", "8", "fc1.weight has the shape [7, 8] in place of [8, 8]"},
+        {"architectures", "[\"SiglipModel\"]", "architectures SiglipModel"},
+    };
+    golden_image_load("siglip/attention", &in);
+    model_check_bad_keys(&in.g, tower, sizeof tower / sizeof tower[0]);
+    int head = dpt_catalog_find(&in.g.post.catalog, "text_embeds.weight");
+    dpt_tensor_info kept = in.g.post.catalog.tensors[head];
+    in.g.post.catalog.tensors[head].shape[1] = 9;
+    model_expect_refusal(in.g.config, &in.g.post, "text_embeds.weight has the shape");
+    in.g.post.catalog.tensors[head] = kept;
+    golden_image_free(&in);
 }
 
 static void test_compare(void **state) {

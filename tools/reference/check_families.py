@@ -47,7 +47,7 @@ class Truth:
 
     def write(self, folder: pathlib.Path) -> None:
         self.pair.write(folder / "post", self.pair.post)
-        self.pair.write(folder / "pre", self.pair.post + self.pair.edit)
+        self.pair.write(folder / "pre", self.pair.pre)
         with h5py.File(folder / "data.h5", "w") as f:
             families.write_data(f, self.pair, self.samples)
         (folder / "job.yaml").write_text(

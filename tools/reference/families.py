@@ -336,6 +336,9 @@ def older(kind: str, config: dict, short: bool) -> dict:
     return c
 
 
+TEXTS = "text_embeds.weight"  # the fixed head of a tower: a row of length exp(1.4) a class
+
+
 class Family:
     def __init__(self, keys, config: str, model: str, forms=("saved",), images=False):
         self.keys, self.forms, self.images = keys, forms, images
@@ -361,6 +364,7 @@ FAMILIES = {
     "dinov2": Family(dinov2, "Dinov2Config", "Dinov2ForImageClassification", images=True),
     "dinov2_with_registers": Family(dinov2_with_registers, "Dinov2WithRegistersConfig",
                                     "Dinov2WithRegistersForImageClassification", images=True),
+    "siglip_vision": Family(siglip_tower, "SiglipVisionConfig", "SiglipVisionModel", images=True),
     "siglip": Family(siglip, "SiglipConfig", "SiglipForImageClassification", images=True),
 }
 
@@ -438,7 +442,7 @@ class Pair:
     def __init__(self, case: Case, seed: int):
         family = FAMILIES[case.kind]
         self.kind, self.form, keys = case.kind, case.form, copy.deepcopy(case.keys)
-        self.images = family.images
+        self.images, self.texts = family.images, None
         if not self.images:
             keys.update(bos_token_id=0, eos_token_id=1, pad_token_id=None)
         model = family.model(_eager(family.config(**keys)))
@@ -451,6 +455,8 @@ class Pair:
         if case.brief:
             self._make_brief()
         self._read(family, seed, case.step)
+        if self.kind == "siglip_vision":
+            self._make_texts(seed)
 
     def _saved(self, model):
         """config.json, and for each stored tensor the number of each of its elements among all parameters."""
@@ -505,13 +511,21 @@ class Pair:
         size = torch.cat([p.detach().std().expand(p.numel()) if p.numel() > 1 else p.detach().abs().flatten()
                           for p in self.params])
         pre = (self.post.float() + step * size * torch.randn(self.weights, generator=generator)).double()
-        self.edit = pre - self.post
+        self.edit, self.pre = pre - self.post, pre
         self.model.double()
         _double_code(self.model)
         self.routers = [m for m in self.model.modules() if type(m).__name__.endswith("Router")]
         self.gap, self.chosen = np.inf, []
         for m in self.routers:
             m.register_forward_hook(self._see_router)
+
+    def _make_texts(self, seed: int) -> None:
+        """A head of fixed texts, and with the older keys the names of older files."""
+        rng = np.random.default_rng(seed)
+        text = rng.standard_normal((3 + seed % 4, self.config["hidden_size"]))
+        self.texts = (np.exp(1.4) * text / np.linalg.norm(text, axis=1, keepdims=True)).astype(np.float32)
+        if self.old:
+            self.place = {"vision_model." + n: v for n, v in self.place.items()}
 
     def _see_router(self, module, _inputs, outputs) -> None:
         """The least distance between an expert that is chosen and one that is not."""
@@ -526,7 +540,10 @@ class Pair:
 
     def stored(self, flat) -> dict:
         """A vector over all parameters as stored tensors, in float32."""
-        return {n: np.asarray(flat)[v].astype(np.float32) for n, v in self.place.items()}
+        found = {n: np.asarray(flat)[v].astype(np.float32) for n, v in self.place.items()}
+        if self.texts is not None:
+            found[TEXTS] = self.texts if flat is self.post or flat is self.pre else np.zeros_like(self.texts)
+        return found
 
     def write(self, folder: pathlib.Path, flat) -> None:
         folder.mkdir(parents=True)
@@ -542,7 +559,12 @@ class Pair:
                 at += p.numel()
 
     def logits_of(self, image) -> torch.Tensor:
-        logits = self.model(pixel_values=torch.from_numpy(image).double()[None]).logits[0]
+        found = self.model(pixel_values=torch.from_numpy(image).double()[None])
+        if self.texts is None:
+            logits = found.logits[0]
+        else:
+            x = found.pooler_output[0]
+            logits = torch.from_numpy(self.texts).double() @ (x / x.norm())
         assert logits.dtype == torch.float64
         return logits
 
@@ -576,7 +598,8 @@ class Pair:
     def terms(self, t: float, samples) -> dict:
         """<gradient at W_post + t E, E> of each stored tensor."""
         products = (self.gradient(t, samples) * self.edit).numpy()
-        return {n: float(products[v].sum()) for n, v in self.place.items()}
+        found = {n: float(products[v].sum()) for n, v in self.place.items()}
+        return found if self.texts is None else found | {TEXTS: 0.0}
 
 
 def make_images(rng, pair: Pair, count: int = 5) -> list:

@@ -101,6 +101,9 @@ CASES = {
     "dinov2/registers": tower("dinov2_with_registers", num_labels=4, num_register_tokens=3, mlp_ratio=1, old=True),
     "siglip/classes": case("siglip", base=siglip(intermediate_size=7, vision_use_head=False), rope=None, num_labels=5,
                            old=True),
+    "siglip/attention": case("siglip_vision", base=TOWER, rope=None, intermediate_size=7, old=True),
+    "siglip/attention_odd": case("siglip_vision", base=TOWER, rope=None, intermediate_size=5, hidden_size=9,
+                                 num_attention_heads=3, image_size=7, num_channels=1, hidden_act="gelu"),
     "siglip/odd": case("siglip", base=siglip(intermediate_size=5, hidden_size=9, num_attention_heads=3, image_size=7,
                                              num_channels=1, hidden_act="gelu"), rope=None, num_labels=3),
 }
@@ -123,7 +126,7 @@ def measure(pair, samples):
         return None
     each = [pair.terms(0.0, [s]) for s in samples]
     return {"loss": loss[0.0], "loss_edit": loss[1.0], "grad": pair.gradient(0.0, samples),
-            "terms": np.array([[t[n] for n in pair.place] for t in each])}
+            "terms": np.array([[t[n] for n in each[0]] for t in each]), "names": list(each[0])}
 
 
 def make(name: str, made: families.Case, path: pathlib.Path) -> None:
@@ -144,7 +147,7 @@ def make(name: str, made: families.Case, path: pathlib.Path) -> None:
                 f[f"{group}/{n}"] = values
         for key in ("loss", "loss_edit", "terms"):
             f[key] = result[key]
-        f["term_names"] = np.array(list(pair.place), dtype="S")
+        f["term_names"] = np.array(result["names"], dtype="S")
         families.write_data(f, pair, samples)
         if pair.images:
             pair.set(0.0)

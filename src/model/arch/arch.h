@@ -53,6 +53,21 @@ typedef enum dpt_slot {
 
     DPT_SLOT_FINAL_NORM,
     DPT_SLOT_FINAL_NORM_BIAS,
+    DPT_SLOT_POOL_PROBE, /**< (C) input of the only query of an attention over the tokens of an image */
+    DPT_SLOT_POOL_Q,
+    DPT_SLOT_POOL_K, /**< of the tokens after the last norm */
+    DPT_SLOT_POOL_V,
+    DPT_SLOT_POOL_Q_BIAS,
+    DPT_SLOT_POOL_K_BIAS,
+    DPT_SLOT_POOL_V_BIAS,
+    DPT_SLOT_POOL_O,
+    DPT_SLOT_POOL_O_BIAS,
+    DPT_SLOT_POOL_NORM, /**< of the input of the MLP that follows */
+    DPT_SLOT_POOL_NORM_BIAS,
+    DPT_SLOT_POOL_UP,
+    DPT_SLOT_POOL_UP_BIAS,
+    DPT_SLOT_POOL_DOWN,
+    DPT_SLOT_POOL_DOWN_BIAS,
     DPT_SLOT_HEAD, /**< (V, C), or the projection (D, C) before the embeddings of class texts */
     DPT_SLOT_HEAD_BIAS,
     DPT_SLOT_TEXT, /**< (V, D) embedding of each class's text */
@@ -147,9 +162,10 @@ typedef struct dpt_arch_experts {
 
 /** What the head reads of an image, of its tokens after the last norm. */
 typedef enum dpt_pool_kind {
-    DPT_POOL_CLASS,     /**< the class token; of a language model one token a prediction */
-    DPT_POOL_MEAN,      /**< the mean of all tokens */
-    DPT_POOL_CLASS_MEAN /**< (2 C) the class token, and the mean of the patches */
+    DPT_POOL_CLASS,      /**< the class token; of a language model one token a prediction */
+    DPT_POOL_MEAN,       /**< the mean of all tokens */
+    DPT_POOL_CLASS_MEAN, /**< (2 C) the class token, and the mean of the patches */
+    DPT_POOL_ATTENTION /**< a = attention of one query over all tokens; a + down(act(up(norm a))) */
 } dpt_pool_kind;
 
 typedef struct dpt_family dpt_family;
@@ -215,7 +231,7 @@ struct dpt_family {
 #define DPT_FAMILIES(X) \
     X(llama) X(mistral) X(qwen2) X(qwen3) X(smollm3) X(phi3) X(olmo2) X(olmo3) X(gemma2) X(gemma3) \
     X(gpt_neox) X(gpt2) X(mixtral) X(qwen3_moe) X(gpt_oss) X(vit) X(clip) X(dinov2) \
-    X(dinov2_with_registers) X(siglip)
+    X(dinov2_with_registers) X(siglip) X(siglip_vision)
 /* clang-format on */
 
 #define DPT_FAMILY_DECLARE(NAME) extern const dpt_family dpt_family_##NAME;
