@@ -222,7 +222,7 @@ static dpt_status try_mesh(const dpt_inputs *in, int tensor_parallel, dpt_resour
     int64_t batch = in->job->batch_tokens > 0 ? in->job->batch_tokens : BATCH_TOKENS;
     if (batch < res->largest)
         batch = res->largest;
-    for (;; batch = batch / 2 > res->largest ? batch / 2 : res->largest) {
+    for (;;) {
         dpt_status st = dpt_model_bytes(dpt_store_config(in->post), in->catalog, tensor_parallel,
                                         true, batch, res->longest, &res->weights, &res->work);
         if (st != DPT_OK)
@@ -235,6 +235,9 @@ static dpt_status try_mesh(const dpt_inputs *in, int tensor_parallel, dpt_resour
         *fits = fixed + models_bytes(res) <= res->budget;
         if (*fits || batch == res->largest)
             break;
+        /* Weights that do not fit by themselves do so with no batch: the least one says what is needed. */
+        bool hopeless = fixed + res->weights > res->budget;
+        batch = hopeless || batch / 2 < res->largest ? res->largest : batch / 2;
     }
     choose_gradients(in, res);
     return DPT_OK;
