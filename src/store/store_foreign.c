@@ -179,8 +179,8 @@ static dpt_status foreign_judge(const char *path, const foreign_listing *seen) {
                          path);
     if (seen->pickles > 0)
         return dpt_error(DPT_ERR_INPUT,
-                         "%s: holds PyTorch weights (%s) and no safetensors: " FOREIGN_CONVERT, path,
-                         seen->pickle, path);
+                         "%s: holds PyTorch weights (%s) and no safetensors: " FOREIGN_CONVERT,
+                         path, seen->pickle, path);
     if (seen->ggufs > 0)
         return dpt_error(DPT_ERR_INPUT,
                          "%s: holds GGUF weights (%s) and no safetensors: take the safetensors "
