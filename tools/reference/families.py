@@ -491,7 +491,8 @@ class Pair:
         """The same model without the keys that are not needed for it."""
         make = FAMILIES[self.kind].config
         whole = make.from_dict(copy.deepcopy(self.config)).to_dict()
-        for key in sorted(self.config.keys() - {"architectures", "model_type"}):
+        needed = {"architectures", "model_type", "num_experts", "num_local_experts"}  # deltapath asks for them
+        for key in sorted(self.config.keys() - needed):
             rest = {k: v for k, v in self.config.items() if k != key}
             try:
                 if make.from_dict(copy.deepcopy(rest)).to_dict() == whole:
