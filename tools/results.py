@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 from xxhash import xxh128_hexdigest
 
-VERSION = 5  # DPT_RESULTS_VERSION of include/deltapath/results/results.h
+VERSION = 6  # DPT_RESULTS_VERSION of include/deltapath/results/results.h
 NAME, MANIFEST, FIRST = "results.h5", "manifest.json", b'{\n "checksum": "'
 MODULES = "embed q k v o gate up down norm head other".split()
 
