@@ -6,9 +6,9 @@
 #include "model/model_golden.h"
 
 /* Folders of tests/golden with cases of decoders: llama has those of LLaMA, Mistral, Qwen2 and Qwen3. */
-static const char *const folders[] = {"llama", "smollm3", "phi3",      "olmo2",
-                                      "olmo3", "gemma2",  "gemma3",    "gpt_neox",
-                                      "gpt2",  "mixtral", "qwen3_moe", "gpt_oss"};
+static const char *const folders[] = {"llama",   "smollm3",   "phi3",   "olmo2",    "olmo3",
+                                      "gemma",   "gemma2",    "gemma3", "gpt_neox", "gpt2",
+                                      "mixtral", "qwen3_moe", "gpt_oss"};
 
 static void test_golden(void **state) {
     (void)state;

@@ -197,6 +197,13 @@ def gemma(d):
     return keys
 
 
+def gemma1(d):
+    keys = dict(**sizes(d, whole=True), **by_eps(d), **rope(d, "default", "linear", "yarn"),
+                attention_bias=d.pick("attention_bias", False, True), hidden_act="gelu_pytorch_tanh")
+    keys.setdefault("head_dim", keys["hidden_size"] // keys["num_attention_heads"])
+    return keys
+
+
 def gemma2(d):
     keys = dict(**gemma(d), **rope(d, "default", "linear", "yarn"), hidden_activation="gelu_pytorch_tanh",
                 attn_logit_softcapping=d.pick("attention cap", 0.8, None, 5.0),
@@ -354,6 +361,7 @@ FAMILIES = {
     "phi3": Family(phi3, "Phi3Config", "Phi3ForCausalLM"),
     "olmo2": Family(olmo2, "Olmo2Config", "Olmo2ForCausalLM"),
     "olmo3": Family(olmo3, "Olmo3Config", "Olmo3ForCausalLM"),
+    "gemma": Family(gemma1, "GemmaConfig", "GemmaForCausalLM"),
     "gemma2": Family(gemma2, "Gemma2Config", "Gemma2ForCausalLM"),
     "gemma3": Family(gemma3, "Gemma3TextConfig", "Gemma3ForCausalLM"),
     "gpt_neox": Family(gpt_neox, "GPTNeoXConfig", "GPTNeoXForCausalLM"),

@@ -70,6 +70,8 @@ CASES = {
                        layer_types=[SLIDING, FULL], sliding_window=4, old=True),
     "olmo3/tied": case("olmo3", rope=by_layers(PLAIN), layer_types=[FULL, SLIDING], sliding_window=3, hidden_size=6,
                        num_attention_heads=3, num_key_value_heads=3, attention_bias=True, **TIED),
+    "gemma/tied": case("gemma", head_dim=6, hidden_act="gelu_pytorch_tanh", **TIED),
+    "gemma/bias": case("gemma", head_dim=4, hidden_act="gelu_pytorch_tanh", attention_bias=True, rope=LINEAR),
     "gemma2/caps": case("gemma2", attn_logit_softcapping=0.8, final_logit_softcapping=1.5, old=True, **GEMMA, **TIED),
     "gemma2/bias": case("gemma2", attn_logit_softcapping=None, final_logit_softcapping=None, attention_bias=True,
                         num_key_value_heads=2, layer_types=[FULL, SLIDING], rope=LINEAR, **GEMMA),

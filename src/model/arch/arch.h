@@ -229,7 +229,7 @@ struct dpt_family {
 /** All families: dpt_family_<name> is in <name>.c. */
 /* clang-format off */
 #define DPT_FAMILIES(X) \
-    X(llama) X(mistral) X(qwen2) X(qwen3) X(smollm3) X(phi3) X(olmo2) X(olmo3) X(gemma2) X(gemma3) \
+    X(llama) X(mistral) X(qwen2) X(qwen3) X(smollm3) X(phi3) X(olmo2) X(olmo3) X(gemma2) X(gemma3) X(gemma) \
     X(gpt_neox) X(gpt2) X(mixtral) X(qwen3_moe) X(gpt_oss) X(vit) X(clip) X(dinov2) \
     X(dinov2_with_registers) X(siglip) X(siglip_vision)
 /* clang-format on */
