@@ -321,22 +321,29 @@ static dpt_status sift_cell(selection *s, dpt_range cell, int64_t maximum, brack
     return st;
 }
 
-/* How many shares a cell has; where those of a group begin when it is `group`. */
+/* How many shares a cell has; where those of a group begin when it is `group`. Searches that are placed are taken off
+ * the list, and their shares stay. */
 static int64_t shares_of(const selection *s, dpt_range cell, int group) {
     int begin, end;
-    int64_t total = 0, first;
+    int64_t total = 0;
     dpt_quantile_units(s, cell, &begin, &end);
     for (int u = begin; u < end && (group < 0 || s->group_of[u] != group); u++)
-        total += searches_of(s, u, &first);
+        total += s->found.searches[u];
     return total;
 }
 
 static dpt_status make_shares(selection *s) {
     const int64_t *own = s->shard->rank_first + s->comm->rank;
     int64_t total = 0;
+    int units = s->parts != NULL ? s->parts->count : s->shard->ntensors;
     s->found.first = dpt_mem_alloc(own[1] - own[0], sizeof *s->found.first, "brackets");
-    if (s->found.first == NULL)
+    s->found.searches = dpt_mem_alloc(units, sizeof *s->found.searches, "brackets");
+    if (s->found.first == NULL || s->found.searches == NULL)
         return DPT_ERR_OUTPUT;
+    for (int u = 0; u < units; u++) {
+        int64_t first;
+        s->found.searches[u] = searches_of(s, u, &first);
+    }
     for (int64_t c = own[0]; c < own[1]; c++) {
         s->found.first[c - own[0]] = total;
         total += shares_of(s, dpt_shard_cell(s->shard, c), -1);
@@ -486,6 +493,7 @@ void dpt_quantile_bracket_free(selection *s) {
     free_lists(s->found.lists, s->count);
     dpt_mem_free(s->found.shares);
     dpt_mem_free(s->found.first);
+    dpt_mem_free(s->found.searches);
     s->found = (brackets){.lists = NULL};
 }
 

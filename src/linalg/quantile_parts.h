@@ -49,7 +49,8 @@ typedef struct share {
 typedef struct brackets {
     magnitudes *lists; /* (searches) */
     share *shares;     /* of a cell: one for each search of its group */
-    int64_t *first;    /* (own cells) its shares, or -1 */
+    int64_t *first;    /* (own cells) its shares */
+    int64_t *searches; /* (units) of each, as they were when the shares were made */
 } brackets;
 
 typedef struct selection {

@@ -125,8 +125,7 @@ static void check_choice(pair *p, const char *allocate, const dpt_edit_choices *
     dpt_edit_report_destroy(&report);
 }
 
-static void choices_cost_what_they_say(void **state) {
-    (void)state;
+static void check_costs(pair *p) {
     static const struct {
         const char *allocate;
         int64_t places[4];
@@ -134,15 +133,13 @@ static void choices_cost_what_they_say(void **state) {
     } cases[] = {{"allocate:edit=prune,mean=0.5", {0, 200, 400, 500}, 0.01},
                  {"allocate:edit=multibit,mean=3,tensors=all", {0, 1, 4, 8}, 0.02},
                  {"allocate:edit=lowrank,bytes=0.5", {0, 1, 3, 1000}, 1e-4}};
-    pair p;
-    pair_create(&p, DPT_F32, DPT_F32, false);
-    p.input.svd_group = 1;
+    p->input.svd_group = 1;
     for (size_t c = 0; c < sizeof cases / sizeof cases[0]; c++) {
         dpt_edit_spec spec;
         dpt_edit_choices choices;
         assert_int_equal(spec_parse(cases[c].allocate, 3, &spec), DPT_OK);
         assert_int_equal(
-            dpt_edit_choices_create(&spec.stages[0], 3, &p.input, &p.out_catalog, NAN, &choices),
+            dpt_edit_choices_create(&spec.stages[0], 3, &p->input, &p->out_catalog, NAN, &choices),
             DPT_OK);
         for (int64_t j = 1; j < choices.first[choices.tensors]; j++)
             if (!isnan(choices.value[j - 1])) /* not the first of a tensor */
@@ -150,9 +147,31 @@ static void choices_cost_what_they_say(void **state) {
                             choices.lost[j] <= choices.lost[j - 1] &&
                             choices.level[j] > choices.level[j - 1]);
         for (int i = 0; i < 4; i++)
-            check_choice(&p, cases[c].allocate, &choices, cases[c].places[i], cases[c].tolerance);
+            check_choice(p, cases[c].allocate, &choices, cases[c].places[i], cases[c].tolerance);
         dpt_edit_choices_destroy(&choices);
     }
+}
+
+static void choices_cost_what_they_say(void **state) {
+    (void)state;
+    pair p;
+    pair_create(&p, DPT_F32, DPT_F32, false);
+    check_costs(&p);
+    pair_destroy(&p);
+}
+
+/* What a choice costs a tensor of several matrices is what it costs them together. */
+static void choices_of_stored_together(void **state) {
+    (void)state;
+    static const pair_tensor tensors[] = {{"a.mlp.experts.down_proj", 3, {3, 30, 20}},
+                                          {"a.mlp.experts.gate_up_proj", 3, {3, 40, 30}},
+                                          {"b.mlp.experts.down_proj", 3, {2, 25, 30}},
+                                          {"b.mlp.experts.gate_up_proj", 3, {2, 30, 50}},
+                                          {"b.mlp.experts.gate_up_proj_bias", 2, {2, 50}},
+                                          {"h.0.attn.c_attn.weight", 2, {24, 72}}};
+    pair p;
+    pair_create_of(&p, DPT_F32, DPT_F32, sizeof tensors / sizeof tensors[0], tensors);
+    check_costs(&p);
     pair_destroy(&p);
 }
 
@@ -190,6 +209,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(tensors_have_their_own_values),
         cmocka_unit_test(ranks_are_kept),
         cmocka_unit_test(choices_cost_what_they_say),
+        cmocka_unit_test(choices_of_stored_together),
         cmocka_unit_test(sizes_are_counted),
     };
     return test_mpi_main(argc, argv, tests);
