@@ -10,7 +10,7 @@ dpt_hall dpt_hall_make(double skew, int64_t n) {
         return (dpt_hall){.near = 0.0};
     double u = skew / sqrt((double)n);
     double share = skew * skew / (skew * skew + NOISE);
-    double unmet = n < 12 ? 5.0 : 1.5;
+    double unmet = n < 9 ? 20.0 : n < 12 ? 5.0 : 1.5;
     return (dpt_hall){
         .near = u * share, .far = u * (1.0 + unmet * fabs(u)), .shift = u * share / 6.0};
 }

@@ -60,7 +60,7 @@ def corrected(t, skew, n):
     """Hall's transform of a statistic of n values (doc/equations.md), from its formula."""
     u = skew / math.sqrt(n)
     share = skew**2 / (skew**2 + 1.5)
-    v = u * share if t * skew >= 0 else u * (1 + (5 if n < 12 else 1.5) * abs(u))
+    v = u * share if t * skew >= 0 else u * (1 + (20 if n < 9 else 5 if n < 12 else 1.5) * abs(u))
     y = t / 4 if v * t < -4.5 else t + v * t**2 / 3 + v**2 * t**3 / 27
     return y + u * share / 6
 

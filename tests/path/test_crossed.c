@@ -110,19 +110,21 @@ static void test_normal_coverage(void **state) {
     assert_near(sum, 0.958, 0.01);
 }
 
-/* Two seeds cannot show that their effects are skewed, three hardly. Without the correction for skewness the lowest is
- * 0.88. */
+/* Two seeds cannot show that their effects are skewed (0.907 by 20,000 trials), three hardly (0.932): 2000 trials know
+ * that to 0.006. Without the correction for skewness three cover 0.88. */
 static void test_skewed_coverage(void **state) {
     (void)state;
+    double three = 0.0;
     for (int k = 0; k < CASES / 2; k++) {
-        if (k % 4 == 0)
-            continue;
         layout l = {seeds_of[k % 4], samples_of[k / 4 % 2], ratios[k / 8], 1.0, true};
         double share = coverage(l, MORE_TRIALS);
         print_message("skewed: %2d seeds, %3d samples, variance %4g: %.3f\n", l.seeds, l.samples,
                       l.seed, share);
-        assert_true(share > (l.seeds < 5 ? 0.915 : 0.93) && share < 0.98);
+        assert_true(share > (l.seeds < 3 ? 0.89 : 0.92) && share < 0.98);
+        three += l.seeds == 3 ? share / 6 : 0.0;
     }
+    print_message("skewed: three seeds, mean %.4f\n", three);
+    assert_true(three > 0.935);
 }
 
 int main(int argc, char **argv) {

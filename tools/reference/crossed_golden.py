@@ -32,7 +32,7 @@ def reaches(x, t):
     u, share = skew / math.sqrt(n), skew**2 / (skew**2 + 1.5)
 
     def transform(z):
-        v = u * share if z * skew >= 0 else u * (1 + (5 if n < 12 else 1.5) * abs(u))
+        v = u * share if z * skew >= 0 else u * (1 + (20 if n < 9 else 5 if n < 12 else 1.5) * abs(u))
         return (z / 4 if v * z < -4.5 else z + v * z**2 / 3 + v**2 * z**3 / 27) + u * share / 6
     return [bisect(0.0, 1e4, lambda z, s=s: s * transform(s * z) < t) for s in (1.0, -1.0)]
 
