@@ -1,8 +1,8 @@
 """What the paper's claims predict on a study, what ours do, and the rule that decides whether they hold.
 
 A claim is a list of cells. A cell has the samples of a quantity, of one edit or of the seeds of one, and a
-question about its mean over seeds and samples. An interval at 5 % answers it: Student's paired interval over
-the samples, or with several seeds the crossed interval over seeds and samples. That all cells hold needs no
+question about its mean over seeds and samples. An interval at 5 % answers it: the program's, corrected for
+skewness, over the samples, or with several seeds the crossed interval over seeds and samples. That all cells hold needs no
 correction, for each has to; that any of them fails does: a cell fails by the interval at 5 % divided by the
 number of cells. What is picked as the best of several is picked on the samples that only choose, where the study has
 such, and judged on the others; else it is picked on the even samples and judged on the odd ones. The margin is the one of the study, how far a change may go and still count as none; for searches
@@ -65,7 +65,7 @@ def answer(cell, cells=1):
 def fall(lost):
     """Both one-sided limits at 5 % of a fall of the accuracy, of (seeds, samples) that are 1 where the edited model alone
     is wrong and -1 where the other is."""
-    mean, low, high = st.interval(lost, 0.1)
+    mean, low, high = st.interval(lost, 0.1, skewed=False) # a share of few hits has a bound of its own
     return low, max(high, mean + 1.0 - 0.05 ** (1.0 / lost.shape[-1]))
 
 

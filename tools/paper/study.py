@@ -183,30 +183,55 @@ def normal_quantile(p):
     return 0.5 * (low + high)
 
 
-def crossed_spread(x, few, many):
-    """Half of an interval of the mean of (seeds, samples), each seed having met each sample: the squares of
-    Student's quantiles weight the two parts of the variance, as doc/science.md says."""
+def skewness(x):
+    """Of values; none without spread."""
+    off = x - x.mean()
+    square = float(np.mean(off ** 2))
+    return float(np.mean(off ** 3)) / square ** 1.5 if square > 0 else math.nan
+
+
+def corrected(skew, n, y):
+    """The t statistic of n values with a skewness where Hall's transform of it is y: dpt_hall_invert of the program
+    (doc/science.md, Intervals of skewed samples)."""
+    if math.isnan(skew) or n < 3:
+        return y
+    u, share = skew / math.sqrt(n), skew ** 2 / (skew ** 2 + 1.5)
+    unmet = 20.0 if n < 9 else 5.0 if n < 12 else 1.5
+    off = y - u * share / 6.0
+    v = u * (1.0 + unmet * abs(u)) if off * u < 0.0 else u * share
+    root = float(np.cbrt(1.0 + max(v * off, -1.125)))
+    return 3.0 * off / (root * root + root + 1.0)
+
+
+def crossed_parts(x):
+    """(standard error, skewness, values) of seeds and of samples, where each seed has met each sample."""
     seeds, samples = x.shape
     rows, columns, mean = x.mean(axis=1), x.mean(axis=0), x.mean()
     seed = samples * np.sum((rows - mean) ** 2) / (seeds - 1)
     sample = seeds * np.sum((columns - mean) ** 2) / (samples - 1)
     rest = np.sum((x - rows[:, None] - columns[None, :] + mean) ** 2) / ((seeds - 1) * (samples - 1))
-    return math.sqrt((few ** 2 * seed + many ** 2 * max(sample - rest, 0.0)) / x.size)
+    return [(math.sqrt(seed / x.size), skewness(rows), seeds),
+            (math.sqrt(max(sample - rest, 0.0) / x.size), skewness(columns), samples)]
 
 
-def interval(x, error=0.05):
-    """Mean of samples, or of (seeds, samples), and its interval at confidence 1 - error."""
+def interval(x, error=0.05, skewed=True):
+    """Mean of samples, or of (seeds, samples), and its interval at confidence 1 - error: that of the program's `interval: auto`
+    and of its crossed_low and crossed_high, for differences of edits too, which the program does not write. Not `skewed`:
+    Student's quantiles."""
     x = np.atleast_2d(np.asarray(x, dtype=np.float64))
     seeds, samples = x.shape
     mean = float(np.mean(x))
     if samples < 2 or not math.isfinite(mean):
         return mean, math.nan, math.nan
-    many = t_quantile(1.0 - 0.5 * error, samples - 1)
-    if seeds > 1:
-        reach = crossed_spread(x, t_quantile(1.0 - 0.5 * error, seeds - 1), many)
-    else:
-        reach = many * float(np.std(x, ddof=1)) / math.sqrt(samples)
-    return mean, mean - reach, mean + reach
+    parts = crossed_parts(x) if seeds > 1 else [
+        (float(np.std(x, ddof=1)) / math.sqrt(samples), skewness(x[0]), samples)]
+
+    def reach(sign):
+        ends = [sign * corrected(skew if skewed else math.nan, n, sign * t_quantile(1.0 - 0.5 * error, n - 1)) * se for se, skew, n in parts]
+        both = 1.6 / seeds * ends[0] * ends[1] if seeds > 1 else 0.0
+        return math.sqrt(sum(end * end for end in ends) - both) if seeds > 1 else ends[0]
+
+    return mean, mean - reach(1.0), mean + reach(-1.0)
 
 
 def changes(units):
