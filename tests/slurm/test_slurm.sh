@@ -283,7 +283,7 @@ cat >"$tap_root/long.yaml" <<Y
 models: {pre: share/demo/llama-pre, post: share/demo/llama-post}
 data: [{name: task, file: share/demo/task.h5, loss: lm}]
 edits: [{name: dare, method: dare, p: 0.5}]
-riemann: {rule: left, points: 6}
+riemann: {rule: left, points: 16}
 output: {directory: OUT, checkpoint: none, report: false}
 Y
 [[ -n ${DELTAPATH_LONG:-} ]] && slurmd_timeout=20
