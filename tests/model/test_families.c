@@ -27,6 +27,7 @@ static const struct {
     {&dpt_family_phi3, DECODER ", 'original_max_position_embeddings': 32"},
     {&dpt_family_olmo2, DECODER},
     {&dpt_family_olmo3, DECODER},
+    {&dpt_family_gemma, DECODER},
     {&dpt_family_gemma2, DECODER},
     {&dpt_family_gemma3, DECODER},
     {&dpt_family_gpt_neox, DECODER ", 'rotary_pct': 0.5"},
@@ -40,7 +41,8 @@ static const struct {
 #define COUNT(A) (int)(sizeof(A) / sizeof(A)[0])
 
 /* Families that a case is of, by their model_type; all decoders but GPT-2, whose keys have other names. */
-#define ALL "llama mistral qwen2 qwen3 smollm3 phi3 olmo2 olmo3 gemma2 gemma3_text gpt_neox " MOE
+#define ALL                                                                                        \
+    "llama mistral qwen2 qwen3 smollm3 phi3 olmo2 olmo3 gemma gemma2 gemma3_text gpt_neox " MOE
 #define MOE "mixtral qwen3_moe gpt_oss"
 /* Those whose windows may differ from layer to layer, those that have one, and those with biases to switch on. */
 #define PERIOD  "olmo3 gemma2 gemma3_text gpt_oss"
