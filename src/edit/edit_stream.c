@@ -59,7 +59,7 @@ bool dpt_edit_subtract(const dpt_edit_work *work, int tensor, int64_t n, const v
 static dpt_status name_bad(const char *model, const char *name, int64_t ig) {
     return dpt_error(DPT_ERR_INPUT,
                      "%s: tensor '%s': the value at index %" PRId64
-                     " is NaN or infinite: repair the model",
+                     " is NaN or infinite: repair the model, or name the tensor in select.exclude",
                      model, name, ig);
 }
 

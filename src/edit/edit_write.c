@@ -114,12 +114,15 @@ static dpt_status run_pieces(cell_job *job, bool touched, double *cell_sums) {
     return DPT_OK;
 }
 
-/* The post-trained values as they are stored. */
+/* The post-trained values as they are stored. What the job leaves out is copied whatever it is: old buffers hold
+ * infinities, as the causal mask of GPT-NeoX in half precision. */
 static dpt_status copy_cell(dpt_edit_work *work, dpt_range range) {
+    const bool *selected = work->input->selected;
+    bool left_out = selected != NULL && !selected[range.tensor];
     const void *post;
     dpt_dtype type = work->catalog->tensors[range.tensor].dtype;
     dpt_status st = dpt_edit_load(&work->input->post, range, work->post_buffer, &post);
-    if (st == DPT_OK && dpt_dtype_editable(type) &&
+    if (st == DPT_OK && !left_out && dpt_dtype_editable(type) &&
         dpt_dtype_find_nonfinite(type, post, range.n) >= 0)
         st = dpt_edit_bad_value(work, range, NULL, post);
     return st == DPT_OK ? work->sink.write(work->sink.ctx, range, post) : st;

@@ -1,5 +1,6 @@
 #include "adapter.h"
 
+#include "deltapath/base/log.h"
 #include "deltapath/base/guard.h"
 #include "deltapath/base/mem.h"
 
@@ -16,6 +17,12 @@ static dpt_status adapter_choose_base(const char *path, const char *text, const 
     const char *named = json_string_value(json_object_get(root, "base_model_name_or_path"));
     const char *chosen = named != NULL && dpt_path_is_directory(named) ? named : given;
     dpt_status st = DPT_OK;
+    if (chosen == named && given != NULL && chosen != NULL && strcmp(named, given) != 0)
+        dpt_log(
+            DPT_LOG_WARN,
+            "%s: the adapter is added to the base that its adapter_config.json names, %s, not to "
+            "%s: change base_model_name_or_path there for another one",
+            path, named, given);
     if (chosen != NULL) {
         *base = dpt_store_path_clean(chosen);
         st = *base != NULL ? DPT_OK : DPT_ERR_OUTPUT;

@@ -86,9 +86,14 @@ static void part_read_torch(const part_query *query, part_form *form) {
         part_divide(form, 3, part_qkv, query->info->shape[0], 0);
 }
 
+/* As many keys and values as queries, whose width is that of the input: other models have other forms under this name,
+ * with the keys of a group of queries (Falcon) or after all queries (ChatGLM). */
 static void part_read_neox(const part_query *query, part_form *form) {
     int64_t rows = query->info->shape[0], heads = query->heads;
-    if (heads > 0 && rows > 0 && rows % 3 == 0 && rows / 3 % heads == 0)
+    const dpt_tensor_info *weight =
+        query->info->ndim == 2 ? query->info : part_sibling(query, "query_key_value.weight", 2);
+    bool alike = weight == NULL || (weight->shape[0] == rows && rows == 3 * weight->shape[1]);
+    if (alike && heads > 0 && rows > 0 && rows % 3 == 0 && rows / 3 % heads == 0)
         part_divide(form, 3, part_qkv, rows, rows / 3 / heads);
 }
 

@@ -60,7 +60,9 @@ static const struct {
     {"llama mistral qwen2 smollm3 phi3 olmo2 olmo3 gpt_neox mixtral qwen3_moe",
      "{'head_dim': null, 'num_attention_heads': 6}", "hidden_size 16"},
     {"llama phi3 gpt_neox mixtral", "{'head_dim': null, 'hidden_size': 12}", "hidden_size 12"},
-    {ALL, "{'hidden_size': null}", "hidden_size is missing"},
+    {"llama mistral qwen2 qwen3 smollm3 phi3 olmo2 olmo3 gemma gemma2 gpt_neox mixtral qwen3_moe "
+     "gpt_oss",
+     "{'hidden_size': null}", "hidden_size is missing"},
     {ALL, "{'vocab_size': 'many'}", "vocab_size must be"},
     {ALL, "{'intermediate_size': 2.5}", "intermediate_size must be"},
     {ALL, "{'num_hidden_layers': 0}", "num_hidden_layers must be"},

@@ -184,6 +184,12 @@ static void rows_by_head(void **state) {
     CHECK(&catalog, 1, {bias, DPT_ROLE_Q, -1, 6, 1, {0, 1, -1}, 5},
           {bias, DPT_ROLE_K, -1, 6, 1, {6, 7, -1}, 11},
           {bias, DPT_ROLE_V, -1, 6, 1, {12, 13, -1}, 17});
+    dpt_catalog_init(
+        &catalog); /* fewer keys than queries, as ChatGLM and Falcon have under this name */
+    add(&catalog, bias, 1, 18, 0, 0);
+    add(&catalog, weight, 2, 18, 9, 0);
+    CHECK(&catalog, 3, {bias, DPT_ROLE_QKV, -1, 18, 1, {0, 1, -1}, 17},
+          {weight, DPT_ROLE_QKV, -1, 18, 9, {0, 9, 1}, 161});
     int64_t unknown[] = {0, 4, 7};
     for (int i = 0; i < 3; i++) {
         dpt_catalog_init(&catalog);

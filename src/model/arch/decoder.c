@@ -63,13 +63,17 @@ static const char *const decoder_foreign_options[] = {
     "normalize_embeddings",
 };
 
-/* Code of its own in place of this architecture; a tokenizer of its own changes no model. */
-static void decoder_reject_own_code(dpt_config *in) {
+/* Code of its own in place of this architecture; a tokenizer of its own changes no model, and a class of the same name
+ * is what the model was published with before transformers had it (Phi-3). */
+static void decoder_reject_own_code(dpt_config *in, const dpt_arch *out) {
     const char *name;
     const json_t *value;
     json_object_foreach((json_t *)dpt_config_get(in, "auto_map"), name, value) {
-        if (strncmp(name, "AutoModel", strlen("AutoModel")) == 0) {
-            dpt_config_reject(in, "auto_map", "a model without code of its own");
+        const char *code = json_string_value(value),
+                   *dot = code != NULL ? strrchr(code, '.') : NULL;
+        bool own = dot == NULL || strcmp(dot + 1, out->family->architecture) != 0;
+        if (strcmp(name, "AutoModelForCausalLM") == 0 && own) {
+            dpt_config_reject(in, "auto_map", "a model without code of its own, or no auto_map");
             return;
         }
     }
@@ -80,7 +84,7 @@ static void decoder_read_options(dpt_config *in, const dpt_decoder_traits *trait
         if (!dpt_config_is_off(dpt_config_get(in, decoder_foreign_options[i])) &&
             !dpt_family_takes(out->family, decoder_foreign_options[i]))
             dpt_config_reject(in, decoder_foreign_options[i], "a model without this option");
-    decoder_reject_own_code(in);
+    decoder_reject_own_code(in, out);
     if (!dpt_config_bool(in, "is_causal", true))
         dpt_config_reject(in, "is_causal", "true");
     dpt_arch_read_act(in, traits->act_key != NULL ? traits->act_key : "hidden_act",
@@ -102,13 +106,23 @@ static void decoder_read_heads(dpt_config *in, const dpt_decoder_traits *traits,
     c->length[DPT_AXIS_KV_HEADS] = c->kv_heads * c->head_dim;
 }
 
+/* @param[in] default_value  0: the key is required. */
+static int64_t decoder_read_size(dpt_config *in, const char *key, int64_t upper,
+                                 int64_t default_value) {
+    return default_value > 0 ? dpt_config_integer(in, key, 1, upper, default_value)
+                             : dpt_config_need_integer(in, key, 1, upper);
+}
+
 static void decoder_read_widths(dpt_config *in, const dpt_decoder_traits *traits, dpt_arch *c) {
-    c->length[DPT_AXIS_VOCABULARY] = dpt_config_need_integer(in, "vocab_size", 1, INT32_MAX);
-    c->length[DPT_AXIS_WIDTH] = dpt_config_need_integer(in, "hidden_size", 1, WIDTH_MAX);
-    c->length[DPT_AXIS_UNITS] = dpt_config_need_integer(in, "intermediate_size", 1, WIDTH_MAX);
-    c->layers = dpt_config_need_integer(in, "num_hidden_layers", 1, LAYERS_MAX);
-    c->heads = dpt_config_need_integer(in, "num_attention_heads", 1, 1 << 16);
-    c->kv_heads = dpt_config_integer(in, "num_key_value_heads", 1, 1 << 16, c->heads);
+    const dpt_decoder_sizes *sizes = &traits->sizes;
+    c->length[DPT_AXIS_VOCABULARY] =
+        decoder_read_size(in, "vocab_size", INT32_MAX, sizes->vocabulary);
+    c->length[DPT_AXIS_WIDTH] = decoder_read_size(in, "hidden_size", WIDTH_MAX, sizes->width);
+    c->length[DPT_AXIS_UNITS] = decoder_read_size(in, "intermediate_size", WIDTH_MAX, sizes->units);
+    c->layers = decoder_read_size(in, "num_hidden_layers", LAYERS_MAX, sizes->layers);
+    c->heads = decoder_read_size(in, "num_attention_heads", 1 << 16, sizes->heads);
+    c->kv_heads = dpt_config_integer(in, "num_key_value_heads", 1, 1 << 16,
+                                     sizes->kv_heads > 0 ? sizes->kv_heads : c->heads);
     c->max_positions =
         dpt_config_integer(in, "max_position_embeddings", 1, POSITIONS_MAX, traits->max_positions);
     c->norm = traits->norm;

@@ -13,8 +13,14 @@ typedef enum dpt_window_rule {
     DPT_WINDOW_UNROTATED /**< in layers without rotation, where use_sliding_window says so (SmolLM3) */
 } dpt_window_rule;
 
+/** Sizes of a model when their keys are absent; 0: required, and as many key-value heads as query heads. */
+typedef struct dpt_decoder_sizes {
+    int64_t vocabulary, width, units, layers, heads, kv_heads;
+} dpt_decoder_sizes;
+
 /** What tells the families of LLaMA's relatives apart besides their rows. */
 typedef struct dpt_decoder_traits {
+    dpt_decoder_sizes sizes;
     int64_t max_positions; /**< max_position_embeddings when the key is absent */
     int64_t head_dim;      /**< the same of head_dim; 0: hidden_size / num_attention_heads */
     dpt_window_rule window;

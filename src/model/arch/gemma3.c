@@ -10,7 +10,9 @@ static const dpt_row gemma3_rows[] = {
 
 static void gemma3_read(dpt_config *in, const dpt_catalog *catalog, dpt_arch *out) {
     (void)catalog;
-    static const dpt_decoder_traits traits = {.max_positions = 131072,
+    /* Published multimodal models leave out what is transformers' default. */
+    static const dpt_decoder_traits traits = {.sizes = {262208, 2304, 9216, 26, 8, 4},
+                                              .max_positions = 131072,
                                               .head_dim = 256,
                                               .window = DPT_WINDOW_PERIOD,
                                               .window_default = 4096,
