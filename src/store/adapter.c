@@ -85,10 +85,12 @@ static dpt_status adapter_find(const adapter_work *w, const char *name, const ch
     snprintf(own, sizeof own, "%s%s", module, kind == FACTOR_FULL ? "" : ".weight");
     *tensor = dpt_prefix_find(&w->names, own);
     if (*tensor < 0)
-        return dpt_error(DPT_ERR_INPUT,
-                         "%s: tensor '%.300s' changes '%.300s', which the base %s does not have: "
-                         "name the base of this adapter",
-                         w->file, name, own, w->out->header->base);
+        return dpt_error(
+            DPT_ERR_INPUT,
+            "%s: tensor '%.300s' changes '%.300s', which the base %s does not have: "
+            "name the base of this adapter, or, where the base ties its head to the embedding and "
+            "the adapter does not, merge it with PEFT",
+            w->file, name, own, w->out->header->base);
     if (!dpt_dtype_editable(w->out->catalog->tensors[*tensor].dtype))
         return adapter_bad(w, name,
                            "changes a tensor of the base that is not f32, f16 or bf16: "
