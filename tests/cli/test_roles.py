@@ -44,6 +44,7 @@ TABLE = {
                                "gate_up gate up", "mlp.down_proj": "down"},
     "olmo2": OUTSIDE | ATTENTION | QK_NORMS | MLP | AFTER,
     "olmo3": OUTSIDE | ATTENTION | QK_NORMS | MLP | AFTER,
+    "gemma": LLAMA,
     "gemma2": LLAMA | AFTER | {"pre_feedforward_layernorm": "norm"},
     "gemma3": LLAMA | AFTER | QK_NORMS | {"pre_feedforward_layernorm": "norm"},
     "gpt_neox": {"gpt_neox.embed_in": "embed", "gpt_neox.final_layer_norm": "norm", "embed_out": "head", **NORMS,
@@ -67,7 +68,8 @@ TABLE = {
         "vision_model.pre_layrnorm": "norm", "vision_model.embeddings.class_embedding": "embed"},
     "siglip": SIGLIP | {f"vision_model.head.{name}": "head" for name in (
         "probe", "attention.out_proj", "layernorm", "mlp.fc1", "mlp.fc2")} | {
-            f"vision_model.head.attention.in_proj_{kind}": "head q k v" for kind in ("weight", "bias")},
+            f"vision_model.head.attention.in_proj_{kind}": "head q k v" for kind in ("weight", "bias")} | {
+                "text_embeds": "embed"},
     "dinov2": VIT | {"vit.layernorm": "norm", "norm1": "norm", "norm2": "norm", "layer_scale1.lambda1": "other",
                      "layer_scale2.lambda1": "other", "mlp.fc1": "up", "mlp.fc2": "down", "vit.embeddings.mask_token":
                      "embed", "vit.embeddings.register_tokens": "embed", "mlp.weights_in": "gate_up gate up",
@@ -78,8 +80,10 @@ LAYER = re.compile(r"^(?:model\.layers|gpt_neox\.layers|transformer\.h|\w+\.enco
 
 def wanted(tensor, kind):
     """Layer, module and names of the matrices of a tensor, and its row of the table."""
-    found = LAYER.match(tensor["name"])
-    row = LAYER.sub("", re.sub(r"^dinov2\w*\.", "vit.", tensor["name"]))
+    tower = kind == "siglip" and re.match(r"(embeddings|encoder|post_layernorm|head)\.", tensor["name"])
+    name = "vision_model." + tensor["name"] if tower else tensor["name"]  # as transformers 5 saves it
+    found = LAYER.match(name)
+    row = LAYER.sub("", re.sub(r"^dinov2\w*\.", "vit.", name))
     row = re.sub(r"\.(weight|bias)$", "", re.sub(r"experts\.\d+\.", "experts.N.", row))
     module, *parts = TABLE[kind].get(row, "missing").split()
     if parts[:1] == ["experts"]:
