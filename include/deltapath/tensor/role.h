@@ -59,7 +59,7 @@ bool dpt_role_has_vocabulary(const char *name);
 /** Number of the expert that a tensor belongs to alone (`experts.7.w1.weight`); -1: of none. Local. */
 int dpt_role_expert(const char *name);
 
-/** Whether a tensor has one item of its first side for each expert: a name with `experts`, and no number behind
+/** Whether a tensor has one item of its first side for each expert: a name with `experts`, and no number after
  * it. Local. */
 bool dpt_role_has_experts(const dpt_tensor_info *info);
 

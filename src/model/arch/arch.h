@@ -119,7 +119,8 @@ typedef enum dpt_option {
     DPT_OPTION_QKV_BIAS = 1,
     DPT_OPTION_O_BIAS = 2,
     DPT_OPTION_MLP_BIAS = 4,
-    DPT_OPTION_HEAD = 8 /**< a head of its own, not tied to the embedding */
+    DPT_OPTION_HEAD_NORMS = 16, /**< RMSNorm of each head of q and k */
+    DPT_OPTION_HEAD = 8         /**< a head of its own, not tied to the embedding */
 } dpt_option;
 
 /** One tensor, or one of each layer: the only place that says its name, shape and share. */

@@ -21,6 +21,8 @@ static const dpt_row decoder_rows[] = {
                .stacked = true),
     DPT_VECTOR(V_BIAS, LAYER "self_attn.v_proj.bias", KV_HEADS, .option = DPT_OPTION_QKV_BIAS,
                .stacked = true),
+    DPT_VECTOR(Q_NORM, LAYER "self_attn.q_norm.weight", HEAD_DIM, .option = DPT_OPTION_HEAD_NORMS),
+    DPT_VECTOR(K_NORM, LAYER "self_attn.k_norm.weight", HEAD_DIM, .option = DPT_OPTION_HEAD_NORMS),
     DPT_MATRIX(O, LAYER "self_attn.o_proj.weight", WIDTH, HEADS),
     DPT_VECTOR(O_BIAS, LAYER "self_attn.o_proj.bias", WIDTH, .share = DPT_SHARE_FIRST,
                .option = DPT_OPTION_O_BIAS),
@@ -102,6 +104,7 @@ static void decoder_read_heads(dpt_config *in, const dpt_decoder_traits *traits,
                                      traits->head_dim > 0 ? traits->head_dim : width / c->heads);
     if (c->head_dim % 2 != 0 || c->head_dim < 2 || c->head_dim > 1 << 14)
         dpt_config_reject(in, own ? "head_dim" : "hidden_size", "an even width of a head");
+    c->length[DPT_AXIS_HEAD_DIM] = c->head_dim;
     c->length[DPT_AXIS_HEADS] = c->heads * c->head_dim;
     c->length[DPT_AXIS_KV_HEADS] = c->kv_heads * c->head_dim;
 }

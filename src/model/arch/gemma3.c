@@ -1,13 +1,6 @@
 #include "gemma.h"
 
-#define LAYER "model.layers.*.self_attn."
-
-/* Source: arXiv:2503.19786 section 2. Each rank has the gradient that its own heads give. */
-static const dpt_row gemma3_rows[] = {
-    DPT_VECTOR(Q_NORM, LAYER "q_norm.weight", HEAD_DIM),
-    DPT_VECTOR(K_NORM, LAYER "k_norm.weight", HEAD_DIM),
-};
-
+/* Source: arXiv:2503.19786 section 2. */
 static void gemma3_read(dpt_config *in, const dpt_catalog *catalog, dpt_arch *out) {
     (void)catalog;
     /* Published multimodal models leave out what is transformers' default. */
@@ -21,6 +14,7 @@ static void gemma3_read(dpt_config *in, const dpt_catalog *catalog, dpt_arch *ou
                                                        .by_type = true,
                                                        .sliding_theta = 1e4,
                                                        .sliding_theta_key = "rope_local_base_freq"},
+                                              .options = DPT_OPTION_HEAD_NORMS,
                                               .by_attention_bias =
                                                   DPT_OPTION_QKV_BIAS | DPT_OPTION_O_BIAS,
                                               .tied = true,
@@ -28,8 +22,6 @@ static void gemma3_read(dpt_config *in, const dpt_catalog *catalog, dpt_arch *ou
                                               .act_key = "hidden_activation",
                                               .act = "gelu_pytorch_tanh"};
     dpt_gemma_read(in, &traits, 0.0, 0.0, out);
-    out->length[DPT_AXIS_HEAD_DIM] = out->head_dim;
-    dpt_arch_add(out, gemma3_rows, sizeof gemma3_rows / sizeof gemma3_rows[0], 0);
 }
 
 static const char *const gemma3_keys[] = {

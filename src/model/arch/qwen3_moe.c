@@ -1,12 +1,9 @@
 #include "experts.h"
 
-#define LAYER "model.layers.*."
-#define MOE   LAYER "mlp."
+#define MOE "model.layers.*.mlp."
 
 /* Source: arXiv:2505.09388. */
 static const dpt_row qwen3_moe_rows[] = {
-    DPT_VECTOR(Q_NORM, LAYER "self_attn.q_norm.weight", HEAD_DIM),
-    DPT_VECTOR(K_NORM, LAYER "self_attn.k_norm.weight", HEAD_DIM),
     DPT_MATRIX(ROUTER, MOE "gate.weight", EXPERTS, WIDTH, .share = DPT_SHARE_SAME),
     DPT_MATRIX(GATE, MOE "experts.*.gate_proj.weight", EXPERT_UNITS, WIDTH, .expert = true),
     DPT_MATRIX(UP, MOE "experts.*.up_proj.weight", EXPERT_UNITS, WIDTH, .expert = true,
@@ -27,6 +24,7 @@ static void qwen3_moe_read(dpt_config *in, const dpt_catalog *catalog, dpt_arch 
     static const dpt_decoder_traits traits = {.max_positions = 32768,
                                               .window = DPT_WINDOW_SWITCHED,
                                               .window_default = 4096,
+                                              .options = DPT_OPTION_HEAD_NORMS,
                                               .by_attention_bias =
                                                   DPT_OPTION_QKV_BIAS | DPT_OPTION_O_BIAS};
     dpt_decoder_read(in, &traits, out);
@@ -34,7 +32,6 @@ static void qwen3_moe_read(dpt_config *in, const dpt_catalog *catalog, dpt_arch 
         in, "moe_intermediate_size", 8,
         dpt_config_bool(in, "norm_topk_prob", false) ? DPT_ROUTE_CHOSEN : DPT_ROUTE_ALL, out);
     qwen3_moe_reject_dense(in);
-    out->length[DPT_AXIS_HEAD_DIM] = out->head_dim;
     dpt_arch_add(out, qwen3_moe_rows, sizeof qwen3_moe_rows / sizeof qwen3_moe_rows[0], 0);
     dpt_experts_add_fused(catalog, out);
 }
