@@ -14,7 +14,7 @@ typedef struct golden_image {
 /* name: a case of the folder vit, or "<folder>/<case>". */
 static inline void golden_image_load(const char *name, golden_image *out) {
     golden_model *g = &out->g;
-    char folder[256] = "vit";
+    char folder[64] = "vit";
     const char *slash = strchr(name, '/');
     if (slash != NULL)
         snprintf(folder, sizeof folder, "%.*s", (int)(slash - name), name);

@@ -189,7 +189,7 @@ static inline hid_t golden_open(const char *folder, const char *name, golden_mod
 
 /* name: a case of the folder llama, or "<folder>/<case>". */
 static inline void golden_load(const char *name, golden_model *g) {
-    char folder[256] = "llama";
+    char folder[64] = "llama";
     const char *slash = strchr(name, '/');
     if (slash != NULL)
         snprintf(folder, sizeof folder, "%.*s", (int)(slash - name), name);
