@@ -139,7 +139,8 @@ static const json_t *config_value(const dpt_store *store, const char *key, json_
 
 bool dpt_store_is_tied(const dpt_store *store) {
     json_t *root;
-    bool tied = json_is_true(config_value(store, "tie_word_embeddings", &root));
+    const json_t *value = config_value(store, "tie_word_embeddings", &root);
+    bool tied = json_is_true(value); /* a macro, which takes its argument twice */
     json_decref(root);
     return tied;
 }
