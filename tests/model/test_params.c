@@ -71,7 +71,8 @@ static void params_add_part(params_case *c, int tensor, int split, dpt_layout la
                              .col_end = layout.cols,
                              .rows_split = split == SPLIT_ROWS,
                              .cols_split = split == SPLIT_COLS,
-                             .counted = true};
+                             .counted = true,
+                             .matrix = -1};
     if (part->rows_split)
         dpt_shard_split(layout.rows, test_comm.size, test_comm.rank, &part->row_begin,
                         &part->row_end);
