@@ -258,7 +258,8 @@ int dpt_model_config_outside(const char *config, const dpt_catalog *catalog, boo
     int count = 0;
     dpt_status st = model_open_config(config, catalog, &model);
     for (int t = 0; t < catalog->count; t++) {
-        outside[t] = st == DPT_OK && dpt_arch_is_outside(&model->arch, catalog->tensors[t].name);
+        outside[t] = st == DPT_OK &&
+                     dpt_arch_is_outside(&model->arch, dpt_catalog_alias(&catalog->tensors[t]));
         count += outside[t];
     }
     if (st != DPT_OK)

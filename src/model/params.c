@@ -99,15 +99,16 @@ void dpt_params_claim(dpt_params *params, int i, const dpt_param_part *part) {
 
 dpt_status dpt_params_check(dpt_params *params, dpt_params_ignore_fn ignore, const void *ctx) {
     for (int i = 0; i < params->catalog->count; i++) {
-        const char *name = params->catalog->tensors[i].name;
-        if (params->first[i] < 0 && !ignore(ctx, name))
-            params_note(params, dpt_mem_format("tensor %s is not part of this architecture", name));
+        const dpt_tensor_info *info = &params->catalog->tensors[i];
+        if (params->first[i] < 0 && !ignore(ctx, dpt_catalog_alias(info)))
+            params_note(params,
+                        dpt_mem_format("tensor %s is not part of this architecture", info->name));
     }
     if (params->problems == 0)
         return DPT_OK;
     return dpt_error(DPT_ERR_INPUT,
                      "model: %s (%d tensors in all do not fit config.json): give the weights and "
-                     "the config.json of one model",
+                     "the config.json of one model, or map names that differ with models.rename",
                      params->problem != NULL ? params->problem : "a tensor does not fit",
                      params->problems);
 }

@@ -229,7 +229,7 @@ void dpt_slice_say_names(const dpt_model *model) {
         return;
     dpt_arch_name(arch, row, -1, 0, name, sizeof name);
     int claimed = model->params.items[dpt_arch_index(arch, -1, row->slot)].tensor;
-    const char *stored = model->catalog.tensors[claimed].name;
+    const char *stored = dpt_catalog_alias(&model->catalog.tensors[claimed]);
     if (strcmp(stored, name) != 0)
         dpt_log(DPT_LOG_INFO,
                 "model: names have other prefixes than this architecture's: '%s' for '%s'", stored,

@@ -313,17 +313,12 @@ const dpt_catalog *dpt_store_catalog(const dpt_store *store) {
     return &store->catalog;
 }
 
+dpt_status dpt_store_rename(dpt_store *store, int count, const dpt_rename *renames, int *idle) {
+    return dpt_catalog_rename(&store->catalog, count, renames, idle);
+}
+
 const dpt_store_header *dpt_store_header_of(const dpt_store *store) {
     return &store->header;
-}
-
-int dpt_store_companion_count(const dpt_store *store) {
-    return store->header.ncompanions;
-}
-
-const char *dpt_store_companion_at(const dpt_store *store, int i, int64_t *bytes) {
-    *bytes = store->header.companions[i].bytes;
-    return store->header.companions[i].name;
 }
 
 const char *dpt_store_path(const dpt_store *store) {

@@ -251,3 +251,13 @@ dpt_status dpt_store_companions_restore(const dpt_store_header *header, const ch
     }
     return st;
 }
+
+int dpt_store_companion_count(const dpt_store *store) {
+    return dpt_store_header_of(store)->ncompanions;
+}
+
+const char *dpt_store_companion_at(const dpt_store *store, int i, int64_t *bytes) {
+    const dpt_store_companion *one = &dpt_store_header_of(store)->companions[i];
+    *bytes = one->bytes;
+    return one->name;
+}

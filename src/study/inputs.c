@@ -21,6 +21,18 @@ static void log_lines(const char *report) {
     }
 }
 
+/* Names of the post-trained model; others may have them too. */
+static dpt_status inputs_rename(const dpt_job *job, dpt_store *store, bool all) {
+    int idle;
+    dpt_status st = dpt_store_rename(store, job->nrenames, job->renames, &idle);
+    if (st == DPT_OK && all && idle >= 0)
+        st = dpt_error(DPT_ERR_INPUT,
+                       "models.rename: '%s' maps no name of the post-trained model: "
+                       "`deltapath inspect` lists them",
+                       job->renames[idle].from);
+    return st;
+}
+
 static dpt_status inputs_pair(dpt_inputs *in) {
     char *report = NULL;
     dpt_pair_side pre = {.source = dpt_store_source(in->pre),
@@ -28,9 +40,7 @@ static dpt_status inputs_pair(dpt_inputs *in) {
                          .tied = dpt_store_is_tied(in->pre)};
     dpt_pair_side post = {.source = dpt_store_source(in->post),
                           .name = in->job->post,
-                          .tied = dpt_store_is_tied(in->post),
-                          .nrenames = in->job->nrenames,
-                          .renames = in->job->renames};
+                          .tied = dpt_store_is_tied(in->post)};
     if (in->job->on_mismatch == DPT_MISMATCH_ROWS)
         post.tokens = &in->tokens;
     dpt_status st = dpt_pair_create(&pre, &post, in->job->on_mismatch, &in->pair, &report);
@@ -59,6 +69,8 @@ static dpt_status open_reference(const dpt_comm *comm, dpt_inputs *in, int d) {
     if (path == NULL || strcmp(path, in->job->post) == 0)
         return DPT_OK;
     dpt_status st = dpt_store_open_on(comm, path, in->job->pre, &in->reference[d]);
+    if (st == DPT_OK)
+        st = inputs_rename(in->job, in->reference[d], false);
     if (st == DPT_OK)
         st = dpt_store_check_usable(in->reference[d]);
     if (st == DPT_OK && dpt_store_config(in->reference[d]) == NULL)
@@ -272,7 +284,11 @@ dpt_status dpt_inputs_open(const dpt_comm *comm, const dpt_job *job, dpt_inputs 
         st = dpt_tokenizer_pair_rows(comm, out->pre, out->post, &out->tokens);
     if (st == DPT_OK) {
         out->catalog = dpt_store_catalog(out->post);
-        st = dpt_store_check_usable(out->pre);
+        st = inputs_rename(job, out->post, true);
+        if (st == DPT_OK)
+            st = inputs_rename(job, out->pre, false);
+        if (st == DPT_OK)
+            st = dpt_store_check_usable(out->pre);
         if (st == DPT_OK)
             st = dpt_store_check_usable(out->post);
         if (st == DPT_OK && job->requantises)

@@ -14,8 +14,10 @@ void dpt_catalog_init(dpt_catalog *catalog) {
 }
 
 void dpt_catalog_destroy(dpt_catalog *catalog) {
-    for (int i = 0; i < catalog->count; i++)
+    for (int i = 0; i < catalog->count; i++) {
         dpt_mem_free(catalog->tensors[i].name);
+        dpt_mem_free(catalog->tensors[i].alias);
+    }
     dpt_mem_free(catalog->tensors);
     dpt_catalog_init(catalog);
 }
@@ -121,12 +123,63 @@ int dpt_catalog_find(const dpt_catalog *catalog, const char *name) {
     return -1;
 }
 
+static dpt_status catalog_set_alias(dpt_tensor_info *info, const char *start, const char *rest) {
+    dpt_mem_free(info->alias);
+    info->alias = dpt_mem_format("%s%s", start, rest);
+    return info->alias != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+}
+
+/* The longest rename that a name begins with; -1: none. */
+static int catalog_find_rename(const char *name, int count, const dpt_rename *renames) {
+    int longest = -1;
+    for (int r = 0; r < count; r++) {
+        size_t n = strlen(renames[r].from);
+        if (strncmp(name, renames[r].from, n) == 0 &&
+            (longest < 0 || n > strlen(renames[longest].from)))
+            longest = r;
+    }
+    return longest;
+}
+
+dpt_status dpt_catalog_rename(dpt_catalog *catalog, int count, const dpt_rename *renames,
+                              int *idle) {
+    bool *used = dpt_mem_zalloc(count, sizeof *used, "renames");
+    dpt_status st = used != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+    *idle = -1;
+    for (int i = 0; i < catalog->count && st == DPT_OK; i++) {
+        dpt_tensor_info *info = &catalog->tensors[i];
+        int r = catalog_find_rename(info->name, count, renames);
+        if (r < 0)
+            continue;
+        used[r] = true;
+        st = catalog_set_alias(info, renames[r].to, info->name + strlen(renames[r].from));
+    }
+    for (int r = count - 1; r >= 0 && st == DPT_OK; r--)
+        *idle = used[r] ? *idle : r;
+    dpt_mem_free(used);
+    return st;
+}
+
+int dpt_catalog_find_alias(const dpt_catalog *catalog, const char *name) {
+    int found = dpt_catalog_find(catalog, name);
+    for (int i = 0; i < catalog->count && found < 0; i++)
+        if (catalog->tensors[i].alias != NULL && strcmp(catalog->tensors[i].alias, name) == 0)
+            found = i;
+    return found;
+}
+
+const char *dpt_catalog_alias(const dpt_tensor_info *info) {
+    return info->alias != NULL ? info->alias : info->name;
+}
+
 dpt_status dpt_catalog_copy(const dpt_catalog *from, dpt_catalog *to) {
     dpt_catalog_init(to);
     dpt_status st = DPT_OK;
     for (int i = 0; st == DPT_OK && i < from->count; i++) {
         const dpt_tensor_info *info = &from->tensors[i];
         st = dpt_catalog_add(to, info->name, info->dtype, info->ndim, info->shape);
+        if (st == DPT_OK && info->alias != NULL)
+            st = catalog_set_alias(&to->tensors[i], info->alias, "");
     }
     if (st != DPT_OK)
         dpt_catalog_destroy(to);
@@ -140,6 +193,8 @@ uint64_t dpt_catalog_digest(const dpt_catalog *catalog) {
         const dpt_tensor_info *info = &catalog->tensors[i];
         const int64_t kind[2] = {info->dtype, info->ndim};
         dpt_hash_update(&hash, info->name, strlen(info->name) + 1);
+        if (info->alias != NULL)
+            dpt_hash_update(&hash, info->alias, strlen(info->alias) + 1);
         dpt_hash_update(&hash, kind, sizeof kind);
         dpt_hash_update(&hash, info->shape, (size_t)info->ndim * sizeof *info->shape);
     }

@@ -189,47 +189,27 @@ typedef struct pairing {
     const dpt_pair_side *pre, *post;
     dpt_prefix_index names[2]; /* of pre and post */
     int *taken_by;             /* (tensors of pre) the first of post that found it; -1 */
-    int *renamed;              /* (renames) names of post that it maps */
     dpt_pair *out;
 } pairing;
 
-/* The longest rename that a name begins with; -1: none. */
-static int pairing_rename(const dpt_pair_side *post, const char *name) {
-    int longest = -1;
-    for (int r = 0; r < post->nrenames; r++) {
-        size_t n = strlen(post->renames[r].from);
-        if (strncmp(name, post->renames[r].from, n) == 0 &&
-            (longest < 0 || n > strlen(post->renames[longest].from)))
-            longest = r;
-    }
-    return longest;
-}
-
-static dpt_status pairing_find_renamed(pairing *p, int tensor, int rename, int *partner) {
-    const char *name = p->out->catalog.tensors[tensor].name;
-    const dpt_rename *by = &p->post->renames[rename];
-    p->renamed[rename]++;
-    char *other = dpt_mem_format("%s%s", by->to, name + strlen(by->from));
-    if (other == NULL)
-        return DPT_ERR_OUTPUT;
-    *partner = dpt_prefix_find(&p->names[0], other);
-    dpt_mem_free(other);
+static dpt_status pairing_find_alias(pairing *p, const dpt_tensor_info *info, int *partner) {
+    *partner = dpt_prefix_find(&p->names[0], info->alias);
     int before = *partner >= 0 ? p->taken_by[*partner] : -1;
     if (before < 0)
         return DPT_OK;
     return dpt_error(DPT_ERR_INPUT,
                      "models.rename: '%s' and '%s' of the post-trained model would both pair with "
                      "'%s': rename longer prefixes",
-                     p->out->catalog.tensors[before].name, name,
+                     p->out->catalog.tensors[before].name, info->name,
                      p->pre->source.catalog->tensors[*partner].name);
 }
 
 /* The partner of a tensor of post by its name; -1: none. */
 static dpt_status pairing_find(pairing *p, int tensor, int *partner) {
-    const char *name = p->out->catalog.tensors[tensor].name;
-    int rename = pairing_rename(p->post, name);
-    if (rename >= 0)
-        return pairing_find_renamed(p, tensor, rename, partner);
+    const dpt_tensor_info *info = &p->out->catalog.tensors[tensor];
+    const char *name = info->name;
+    if (info->alias != NULL)
+        return pairing_find_alias(p, info, partner);
     *partner = dpt_catalog_find(p->pre->source.catalog, name);
     if (*partner >= 0 || dpt_prefix_find_rest(&p->names[1], name) != tensor)
         return DPT_OK;
@@ -304,34 +284,20 @@ static void list_extra(const pairing *p) {
     }
 }
 
-static dpt_status pairing_check_renames(const pairing *p) {
-    for (int r = 0; r < p->post->nrenames; r++)
-        if (p->renamed[r] == 0)
-            return dpt_error(DPT_ERR_INPUT,
-                             "models.rename: '%s' maps no name of the post-trained model: "
-                             "`deltapath inspect` lists them",
-                             p->post->renames[r].from);
-    return DPT_OK;
-}
-
 static dpt_status pairing_names(pairing *p) {
     const dpt_catalog *pre = p->pre->source.catalog;
     dpt_status st = dpt_prefix_index_create(pre, &p->names[0]);
     if (st == DPT_OK)
         st = dpt_prefix_index_create(p->post->source.catalog, &p->names[1]);
     p->taken_by = dpt_mem_alloc(pre->count, sizeof *p->taken_by, "pairing of tensors");
-    p->renamed = dpt_mem_zalloc(p->post->nrenames, sizeof *p->renamed, "pairing of tensors");
-    if (st == DPT_OK && (p->taken_by == NULL || p->renamed == NULL))
+    if (st == DPT_OK && p->taken_by == NULL)
         st = DPT_ERR_OUTPUT;
     for (int i = 0; st == DPT_OK && i < pre->count; i++)
         p->taken_by[i] = -1;
     if (st == DPT_OK)
         st = pair_post(p);
     if (st == DPT_OK)
-        st = pairing_check_renames(p);
-    if (st == DPT_OK)
         list_extra(p);
-    dpt_mem_free(p->renamed);
     dpt_mem_free(p->taken_by);
     dpt_prefix_index_destroy(&p->names[1]);
     dpt_prefix_index_destroy(&p->names[0]);

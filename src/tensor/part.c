@@ -46,12 +46,13 @@ static bool part_ends(const char *name, const char *end) {
 /* The tensor of `ndim` sides that has `other` in place of the end of a name; NULL: none. */
 static const dpt_tensor_info *part_sibling(const part_query *query, const char *other, int ndim) {
     char text[PART_NAME_MAX];
-    size_t stem = strlen(query->info->name) - strlen(query->end);
+    const char *name = dpt_catalog_alias(query->info);
+    size_t stem = strlen(name) - strlen(query->end);
     if (stem + strlen(other) >= sizeof text)
         return NULL;
-    memcpy(text, query->info->name, stem);
+    memcpy(text, name, stem);
     memcpy(text + stem, other, strlen(other) + 1);
-    int at = dpt_catalog_find(query->catalog, text);
+    int at = dpt_catalog_find_alias(query->catalog, text);
     return at >= 0 && query->catalog->tensors[at].ndim == ndim ? &query->catalog->tensors[at]
                                                                : NULL;
 }
@@ -166,6 +167,7 @@ typedef struct part_items {
 
 static part_items part_items_of(const dpt_catalog *catalog, int64_t heads, int tensor) {
     const dpt_tensor_info *info = &catalog->tensors[tensor];
+    const char *name = dpt_catalog_alias(info);
     const int64_t *shape = info->shape;
     part_items items = {.rows = info->numel, .cols = 1};
     if (dpt_role_has_experts(info) && info->numel > 0 && shape[0] < INT32_MAX) {
@@ -176,10 +178,9 @@ static part_items part_items_of(const dpt_catalog *catalog, int64_t heads, int t
         items.rows = shape[0];
         items.cols = shape[1];
     }
-    items.form =
-        (part_form){.kinds = 1, .kind = {dpt_role_of(info->name).kind}, .outputs = {items.rows}};
+    items.form = (part_form){.kinds = 1, .kind = {dpt_role_of(name).kind}, .outputs = {items.rows}};
     for (size_t i = 0; i < sizeof part_rules / sizeof part_rules[0]; i++)
-        if (info->ndim == part_rules[i].ndim && part_ends(info->name, part_rules[i].end)) {
+        if (info->ndim == part_rules[i].ndim && part_ends(name, part_rules[i].end)) {
             part_query query = {catalog, info, heads, part_rules[i].end};
             part_rules[i].read(&query, &items.form);
         }
@@ -216,7 +217,8 @@ static dpt_layout part_layout(const part_items *items, int kind, int64_t first) 
 /* Append the parts of a tensor. */
 static void part_add(const dpt_catalog *catalog, const part_items *items, int tensor,
                      dpt_parts *parts) {
-    int expert = items->experts > 0 ? 0 : dpt_role_expert(catalog->tensors[tensor].name);
+    int expert =
+        items->experts > 0 ? 0 : dpt_role_expert(dpt_catalog_alias(&catalog->tensors[tensor]));
     int64_t first = 0;
     do {
         for (int k = 0; k < items->form.kinds; k++)

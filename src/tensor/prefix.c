@@ -9,7 +9,8 @@
  * `norm.weight` are two tensors. */
 
 struct dpt_prefix_entry {
-    const char *rest; /* borrowed from the catalog */
+    const char *name; /* or the alias; borrowed from the catalog */
+    const char *rest; /* of it */
     int tensor;
 };
 
@@ -31,16 +32,25 @@ static int prefix_by_rest(const void *a, const void *b) {
                   ((const struct dpt_prefix_entry *)b)->rest);
 }
 
+static void prefix_add(dpt_prefix_index *index, const char *name, int tensor) {
+    index->entries[index->count++] =
+        (struct dpt_prefix_entry){.name = name, .rest = dpt_prefix_skip(name), .tensor = tensor};
+}
+
 dpt_status dpt_prefix_index_create(const dpt_catalog *catalog, dpt_prefix_index *out) {
     *out = (dpt_prefix_index){.catalog = catalog};
-    out->entries = dpt_mem_alloc(catalog->count, sizeof *out->entries, "names without prefixes");
+    int64_t most = 2 * (int64_t)catalog->count;
+    out->entries = dpt_mem_alloc(most, sizeof *out->entries, "names without prefixes");
     if (out->entries == NULL)
         return DPT_ERR_OUTPUT;
-    for (int t = 0; t < catalog->count; t++)
-        out->entries[t] = (struct dpt_prefix_entry){
-            .rest = dpt_prefix_skip(catalog->tensors[t].name), .tensor = t};
-    if (catalog->count > 1)
-        qsort(out->entries, (size_t)catalog->count, sizeof *out->entries, prefix_by_rest);
+    for (int t = 0; t < catalog->count; t++) {
+        const dpt_tensor_info *info = &catalog->tensors[t];
+        prefix_add(out, info->name, t);
+        if (info->alias != NULL)
+            prefix_add(out, info->alias, t);
+    }
+    if (out->count > 1)
+        qsort(out->entries, (size_t)out->count, sizeof *out->entries, prefix_by_rest);
     return DPT_OK;
 }
 
@@ -49,19 +59,37 @@ void dpt_prefix_index_destroy(dpt_prefix_index *index) {
     *index = (dpt_prefix_index){.catalog = NULL};
 }
 
-int dpt_prefix_find_rest(const dpt_prefix_index *index, const char *name) {
+/* The entries of a name's rest: the first, and the end of them. */
+static const struct dpt_prefix_entry *prefix_search(const dpt_prefix_index *index, const char *name,
+                                                    const struct dpt_prefix_entry **end) {
     struct dpt_prefix_entry key = {.rest = dpt_prefix_skip(name)};
-    const struct dpt_prefix_entry *first = index->entries;
-    const struct dpt_prefix_entry *end = first + index->catalog->count;
+    const struct dpt_prefix_entry *first = index->entries, *last = first + index->count;
     const struct dpt_prefix_entry *found =
-        bsearch(&key, first, (size_t)index->catalog->count, sizeof *first, prefix_by_rest);
-    if (found == NULL || (found > first && prefix_by_rest(found - 1, found) == 0) ||
-        (found + 1 < end && prefix_by_rest(found, found + 1) == 0))
-        return -1;
-    return found->tensor;
+        bsearch(&key, first, (size_t)index->count, sizeof *first, prefix_by_rest);
+    *end = found;
+    while (found != NULL && found > first && prefix_by_rest(found - 1, &key) == 0)
+        found--;
+    while (*end != NULL && *end < last && prefix_by_rest(*end, &key) == 0)
+        ++*end;
+    return found;
+}
+
+int dpt_prefix_find_rest(const dpt_prefix_index *index, const char *name) {
+    const struct dpt_prefix_entry *end, *entry = prefix_search(index, name, &end);
+    int tensor = entry != end ? entry->tensor : -1;
+    for (; entry != end; entry++) /* a name and its alias may differ by prefixes alone */
+        if (entry->tensor != tensor)
+            return -1;
+    return tensor;
 }
 
 int dpt_prefix_find(const dpt_prefix_index *index, const char *name) {
     int tensor = dpt_catalog_find(index->catalog, name);
-    return tensor >= 0 ? tensor : dpt_prefix_find_rest(index, name);
+    if (tensor >= 0)
+        return tensor;
+    const struct dpt_prefix_entry *end, *entry = prefix_search(index, name, &end);
+    for (; entry != end; entry++) /* an alias; names were found before */
+        if (strcmp(entry->name, name) == 0)
+            return entry->tensor;
+    return dpt_prefix_find_rest(index, name);
 }

@@ -157,7 +157,7 @@ int dpt_role_expert(const char *name) {
 
 bool dpt_role_has_experts(const dpt_tensor_info *info) {
     role_component parts[COMPONENTS_MAX];
-    int count = role_split(info->name, parts);
+    int count = role_split(dpt_catalog_alias(info), parts);
     bool named = false;
     for (int i = 0; i < count; i++)
         named = named || role_is(parts[i], "experts");
@@ -172,10 +172,11 @@ bool dpt_role_is_matrix(const dpt_tensor_info *info) {
 bool dpt_role_is_linear(const dpt_tensor_info *info) {
     static const char *const others[] = {"embed", "lm_head",    "wte",  "wpe",
                                          "norm",  "classifier", "score"};
-    if (!dpt_role_is_matrix(info) || dpt_role_of(info->name).kind == DPT_ROLE_ROUTER)
+    const char *name = dpt_catalog_alias(info);
+    if (!dpt_role_is_matrix(info) || dpt_role_of(name).kind == DPT_ROLE_ROUTER)
         return false;
     for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
-        if (strstr(info->name, others[i]) != NULL)
+        if (strstr(name, others[i]) != NULL)
             return false;
     return true;
 }

@@ -132,6 +132,34 @@ def mapped(bench):
         check(f"rename {name}: refused", done.returncode == code and text in done.stderr, done.stderr)
 
 
+def mapped_gradients(bench):
+    """Losses and terms find the architecture's tensors under the names of the pre-trained model."""
+    odd = {"blocks": lambda name: name.replace("model.layers.", "decoder.blocks."),
+           "all": lambda name: f"net.{name}".replace("layers.", "blocks.")}
+    renames = {"blocks": '{"decoder.blocks.": "model.layers."}',
+               "all": '{"net.": "", "net.model.blocks.": "model.layers."}'}
+    for ranks, name in enumerate(("blocks", "all", "blocks", "all"), 1):
+        bench.save(f"odd-{name}", renamed(bench.post, odd[name]))
+        own = f"mapped-{name}-{ranks}"
+        results, done = bench.study(own, "pre", f"odd-{name}", ranks, rename=f", rename: {renames[name]}")
+        check(f"{own}: runs", done.returncode == 0, done.stderr)
+        if results:
+            bench.same(own, results, odd[name])
+    # The pre-trained model has the odd names, the post-trained one those of the architecture.
+    bench.save("odd-pre", renamed(bench.pre, odd["blocks"]))
+    results, done = bench.study("turned", "odd-pre", "post", 2, rename=', rename: {"model.layers.": "decoder.blocks."}')
+    check("the other way round: runs", done.returncode == 0, done.stderr)
+    if results:
+        bench.same("turned", results, lambda name: name)
+    _, done = bench.study("nowhere", "odd-pre", "odd-blocks", 1)
+    check("names of no architecture: refused", done.returncode == 3 and "models.rename" in done.stderr and
+          "tensor model.layers.0.input_layernorm.weight is missing" in done.stderr, done.stderr)
+    results, done = bench.study("both-odd", "odd-pre", "odd-blocks", 3, rename=f', rename: {renames["blocks"]}')
+    check("mapped to the architecture's: runs", done.returncode == 0, done.stderr)
+    if results:
+        bench.same("both-odd", results, odd["blocks"])
+
+
 def multimodal(bench):
     """The text model of one that has an image tower and a projector."""
     config = {"architectures": ["Mistral3ForConditionalGeneration"], "model_type": "mistral3",
@@ -172,6 +200,7 @@ def main():
         wrapped(bench)
         told_apart(bench)
         mapped(bench)
+        mapped_gradients(bench)
         multimodal(bench)
     return studies.finish()
 

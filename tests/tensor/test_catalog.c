@@ -9,6 +9,7 @@
 
 #include "deltapath/base/mem.h"
 #include "deltapath/tensor/catalog.h"
+#include "deltapath/tensor/prefix.h"
 
 static int balances(void **state) {
     (void)state;
@@ -54,6 +55,47 @@ static void sorted_and_found(void **state) {
     assert_int_equal(copy.count, 200);
     assert_string_equal(copy.tensors[199].name, "t199");
     assert_int_equal(dpt_catalog_elements(&copy), 3 * 200 * 201 / 2);
+    dpt_catalog_destroy(&copy);
+}
+
+/* The longest rename counts; prefixes are looked up behind aliases too; a name comes before an alias. */
+static void renames_give_aliases(void **state) {
+    (void)state;
+    static const dpt_rename renames[] = {{"x.", "model.a."},
+                                         {"x.y.", "model.layers."},
+                                         {"none.", "b."},
+                                         {"w.", "language_model.w."}};
+    dpt_catalog catalog, copy;
+    int idle;
+    dpt_catalog_init(&catalog);
+    add(&catalog, "x.1", DPT_F32, 0, 0, 0, 0);
+    add(&catalog, "x.y.2", DPT_F32, 0, 0, 0, 0);
+    add(&catalog, "w.3", DPT_F32, 0, 0, 0, 0);
+    add(&catalog, "model.a.1", DPT_F32, 0, 0, 0, 0);
+    assert_int_equal(dpt_catalog_sort(&catalog), DPT_OK);
+    uint64_t plain = dpt_catalog_digest(&catalog);
+    assert_int_equal(dpt_catalog_rename(&catalog, 4, renames, &idle), DPT_OK);
+    assert_int_equal(idle, 2);
+    assert_true(dpt_catalog_digest(&catalog) != plain);
+    assert_int_equal(dpt_catalog_copy(&catalog, &copy), DPT_OK);
+    assert_true(dpt_catalog_digest(&catalog) == dpt_catalog_digest(&copy));
+    dpt_catalog_destroy(&catalog);
+    static const struct {
+        const char *name;
+        int plain, alias, prefix; /* position of what each finds */
+    } cases[] = {{"x.1", 2, 2, 2},         {"model.a.1", 0, 0, 0},   {"model.layers.2", -1, 3, 3},
+                 {"layers.2", -1, -1, 3},  {"x.y.2", 3, 3, 3},       {"model.w.3", -1, -1, 1},
+                 {"model.x.1", -1, -1, 2}, {"model.a.2", -1, -1, -1}};
+    dpt_prefix_index names;
+    assert_int_equal(dpt_prefix_index_create(&copy, &names), DPT_OK);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        assert_int_equal(dpt_catalog_find(&copy, cases[i].name), cases[i].plain);
+        assert_int_equal(dpt_catalog_find_alias(&copy, cases[i].name), cases[i].alias);
+        assert_int_equal(dpt_prefix_find(&names, cases[i].name), cases[i].prefix);
+    }
+    assert_string_equal(dpt_catalog_alias(&copy.tensors[0]), "model.a.1");
+    assert_string_equal(dpt_catalog_alias(&copy.tensors[2]), "model.a.1");
+    dpt_prefix_index_destroy(&names);
     dpt_catalog_destroy(&copy);
 }
 
@@ -119,6 +161,7 @@ int main(void) {
     cmocka_set_message_output(CM_OUTPUT_TAP);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(sorted_and_found, balances),
+        cmocka_unit_test_teardown(renames_give_aliases, balances),
         cmocka_unit_test_teardown(duplicates_are_named, balances),
         cmocka_unit_test_teardown(absurd_shapes_are_refused, balances),
         cmocka_unit_test_teardown(sizes_and_text, balances),

@@ -59,6 +59,8 @@ void dpt_store_close(dpt_store *store); /**< Local. */
 /** Tensors as they are read, sorted by name: a quantised one is a plain one of the float type that `config.json`
  * names, bf16 without, and its scales are left out. Local. */
 const dpt_catalog *dpt_store_catalog(const dpt_store *store);
+/** dpt_catalog_rename of them, before the catalog is used or copied. Local. */
+dpt_status dpt_store_rename(dpt_store *store, int count, const dpt_rename *renames, int *idle);
 const char *dpt_store_path(const dpt_store *store); /**< Local */
 /** Text of config.json, or NULL; of a quantised model without `quantization_config`. Local. */
 const char *dpt_store_config(const dpt_store *store);

@@ -9,8 +9,14 @@
 
 enum { DPT_NDIM_MAX = 8 };
 
+/** How names of one model begin, and what stands there in another. */
+typedef struct dpt_rename {
+    const char *from, *to;
+} dpt_rename;
+
 typedef struct dpt_tensor_info {
-    char *name; /**< owned by the catalog; HuggingFace name */
+    char *name;  /**< owned by the catalog; HuggingFace name */
+    char *alias; /**< what another model calls it (dpt_catalog_rename), owned; NULL: the same */
     dpt_dtype dtype;
     int ndim; /**< 0 is a scalar of one element */
     int64_t shape[DPT_NDIM_MAX];
@@ -40,6 +46,18 @@ dpt_status dpt_catalog_sort(dpt_catalog *catalog);
 
 /** Position of a name in a sorted catalog, or -1. Local. */
 int dpt_catalog_find(const dpt_catalog *catalog, const char *name);
+
+/** Give the names that renames map their aliases; of several that a name begins with the longest counts. Local.
+ * @param[in] renames  (count).
+ * @param[out] idle  the first rename that maps no name; -1: all do. Errors: DPT_ERR_OUTPUT without memory. */
+dpt_status dpt_catalog_rename(dpt_catalog *catalog, int count, const dpt_rename *renames,
+                              int *idle);
+
+/** Position of a name in a sorted catalog, or of the first tensor that has it as its alias; -1: none. Local. */
+int dpt_catalog_find_alias(const dpt_catalog *catalog, const char *name);
+
+/** Its alias, or its name without one. Local. */
+const char *dpt_catalog_alias(const dpt_tensor_info *info);
 
 /** Deep copy. Local. Errors: DPT_ERR_OUTPUT without memory; to is empty. */
 dpt_status dpt_catalog_copy(const dpt_catalog *from, dpt_catalog *to);

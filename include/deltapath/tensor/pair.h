@@ -17,20 +17,12 @@ typedef struct dpt_token_rows {
     int32_t *pre_of;   /**< (post) id in pre; -1 */
 } dpt_token_rows;
 
-/** How names of the post-trained model begin, and what stands there in the pre-trained one. */
-typedef struct dpt_rename {
-    const char *from, *to;
-} dpt_rename;
-
 /** One model of a pair. */
 typedef struct dpt_pair_side {
     dpt_source source;            /**< independent: files; the catalog is sorted */
     const char *name;             /**< for messages, such as a path; borrowed */
     bool tied;                    /**< "tie_word_embeddings" of its configuration */
     const dpt_token_rows *tokens; /**< of post, for DPT_MISMATCH_ROWS; else NULL; borrowed */
-    int nrenames;                 /**< of post */
-    const dpt_rename
-        *renames; /**< (nrenames) the longest that a name begins with counts; borrowed */
 } dpt_pair_side;
 
 /** The pre-trained model tensor by tensor in the order of the post-trained one. */
@@ -45,7 +37,7 @@ typedef struct dpt_pair {
 
 /** Pair two models by name.
  *
- * A tensor of post pairs with the one of pre that has its name, after its rename where it has one; without such a
+ * A tensor of post pairs with the one of pre that has its name, or its alias where it has one; without such a
  * tensor, with the one whose name differs by prefixes alone (tensor/prefix.h), when each model has one such name.
  * Missing, extra, differently shaped (padded vocabularies are named as such) and differently typed
  * tensors are told in `report`: a line each, or one line with their number where a kind has more than
@@ -56,8 +48,8 @@ typedef struct dpt_pair {
  * configurations tie them, since it is a copy. Anything else on one side only is a mismatch.
  * Local.
  * Errors: DPT_ERR_INPUT under DPT_MISMATCH_ERROR when there is any mismatch: the message has the
- * first and the number of all, and the remedy; the report is there, out is empty. Under any policy for a rename that
- * no name begins with, and for two tensors that renames give one partner.
+ * first and the number of all, and the remedy; the report is there, out is empty. Under any policy for two tensors
+ * to which aliases give one partner.
  */
 dpt_status dpt_pair_create(const dpt_pair_side *pre, const dpt_pair_side *post,
                            dpt_mismatch_policy policy, dpt_pair *out, char **report);

@@ -46,7 +46,9 @@ const char *dpt_role_name(dpt_role_kind kind);
 enum { DPT_ROLE_LABEL = 16 };
 void dpt_role_label(dpt_role role, bool by_layer, char label[DPT_ROLE_LABEL]);
 
-/** Whether it is a matrix, or those of all experts in one tensor. Local. */
+/** What takes a dpt_tensor_info goes by its alias where it has one.
+ *
+ * Whether it is a matrix, or those of all experts in one tensor. Local. */
 bool dpt_role_is_matrix(const dpt_tensor_info *info);
 
 /** Whether it is the weight of a linear map of attention or MLP: a matrix that is no

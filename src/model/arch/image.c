@@ -64,7 +64,7 @@ void dpt_image_count_classes(dpt_config *in, const dpt_catalog *catalog, const c
                              const char *remedy, dpt_arch *out) {
     if (in->status != DPT_OK)
         return;
-    int tensor = dpt_catalog_find(catalog, name);
+    int tensor = dpt_catalog_find_alias(catalog, name);
     const dpt_tensor_info *info = tensor >= 0 ? &catalog->tensors[tensor] : NULL;
     if (info == NULL)
         in->status = dpt_error(DPT_ERR_INPUT, "model: tensor %s is missing: %s", name, remedy);

@@ -27,7 +27,8 @@ static const dpt_row siglip_vision_rows[] = {
 
 static void siglip_vision_read(dpt_config *in, const dpt_catalog *catalog, dpt_arch *out) {
     /* transformers 4 saves the tower under its name in the whole model, 5 without. */
-    bool named = dpt_catalog_find(catalog, "vision_model.embeddings.patch_embedding.weight") >= 0;
+    bool named =
+        dpt_catalog_find_alias(catalog, "vision_model.embeddings.patch_embedding.weight") >= 0;
     out->tower = named ? "vision_model." : "";
     if (!dpt_config_bool(in, "vision_use_head", true))
         dpt_config_reject(in, "vision_use_head", "a tower with its head (true)");
