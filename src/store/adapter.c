@@ -79,11 +79,59 @@ static dpt_status adapter_parse_name(const adapter_work *w, const char *name, fa
     return DPT_OK;
 }
 
+/* Names that transformers 5 gives modules while they are trained, and those of files. */
+static const struct {
+    const char *trained, *stored;
+} adapter_names[] = {{"lm_head.", "embed_out."},                /* GPT-NeoX */
+                     {".mlp.gate.", ".block_sparse_moe.gate."}, /* Mixtral */
+                     {"vit.layers.", "vit.encoder.layer."},     /* ViT, and DINOv2 from here on */
+                     {".attention.q_proj.", ".attention.attention.query."},
+                     {".attention.k_proj.", ".attention.attention.key."},
+                     {".attention.v_proj.", ".attention.attention.value."},
+                     {".attention.o_proj.", ".attention.output.dense."},
+                     {".mlp.fc1.", ".intermediate.dense."},
+                     {".mlp.fc2.", ".output.dense."},
+                     {".mlp.down_proj.", ".mlp.weights_out."}};
+
+/* What lies in files in another shape than it is trained in. */
+static bool adapter_reshaped(const adapter_work *w, const char *own) {
+    static const char *const pairs[][2] = {{".mlp.experts.", ".experts.0."},
+                                           {".mlp.gate_proj.", ".mlp.weights_in."},
+                                           {".mlp.up_proj.", ".mlp.weights_in."}};
+    for (size_t i = 0; i < sizeof pairs / sizeof pairs[0]; i++)
+        for (int t = 0; strstr(own, pairs[i][0]) != NULL && t < w->out->catalog->count; t++)
+            if (strstr(w->out->catalog->tensors[t].name, pairs[i][1]) != NULL)
+                return true;
+    return false;
+}
+
+/* The tensor of a name, or of the one that files have for it; -1: none. @param[in,out] own  (size). */
+static int adapter_look_up(const adapter_work *w, char *own, size_t size) {
+    int tensor = dpt_prefix_find(&w->names, own);
+    for (size_t i = 0; i < sizeof adapter_names / sizeof adapter_names[0] && tensor < 0; i++) {
+        const char *trained = adapter_names[i].trained, *at = strstr(own, trained);
+        char other[NAME_BYTES + 64];
+        if (at == NULL)
+            continue;
+        snprintf(other, sizeof other, "%.*s%s%s", (int)(at - own), own, adapter_names[i].stored,
+                 at + strlen(trained));
+        snprintf(own, size, "%s", other);
+        tensor = dpt_prefix_find(&w->names, own);
+    }
+    return tensor;
+}
+
 static dpt_status adapter_find(const adapter_work *w, const char *name, const char *module,
                                factor_kind kind, int *tensor) {
-    char own[NAME_BYTES + 8];
+    char own[NAME_BYTES + 8], stored[NAME_BYTES + 64];
     snprintf(own, sizeof own, "%s%s", module, kind == FACTOR_FULL ? "" : ".weight");
-    *tensor = dpt_prefix_find(&w->names, own);
+    snprintf(stored, sizeof stored, "%s", own);
+    *tensor = adapter_look_up(w, stored, sizeof stored);
+    if (*tensor < 0 && adapter_reshaped(w, own))
+        return dpt_error(DPT_ERR_INPUT,
+                         "%s: tensor '%.300s' changes '%.300s', which the base %s stores in other "
+                         "pieces: merge the adapter with PEFT and give the merged model",
+                         w->file, name, own, w->out->header->base);
     if (*tensor < 0)
         return dpt_error(
             DPT_ERR_INPUT,

@@ -60,6 +60,15 @@ def golden(folder):
         check(f"{case}: something changed", sum(own[name] != base[name] for name in own) >= 2)
 
 
+def in_pieces(folder):
+    """Experts that were trained as one tensor, of a base that has one for each."""
+    name = "base_model.model.model.layers.0.mlp.experts.down_proj"
+    write_adapter(folder / "pieces", {name: (np.ones((3, 8, 12)), "F32")})
+    done = convert(folder / "pieces", GOLDEN / "router/base", folder / "never")
+    check("experts in one tensor: refused", done.returncode == 3 and name in done.stderr and
+          "in other pieces: merge the adapter" in done.stderr, done.stderr)
+
+
 def fused(left, right):
     """left right in fp32, fused and in order: products are exact in double."""
     sums = np.zeros((left.shape[0], right.shape[1]), np.float32)
@@ -204,6 +213,7 @@ def main():
     with tempfile.TemporaryDirectory(dir=os.environ.get("DELTAPATH_TEST_TMP")) as name:
         folder = pathlib.Path(name)
         golden(folder)
+        in_pieces(folder)
         oracle(folder)
         hostile(folder, study_of(folder))
     return studies.finish()

@@ -13,7 +13,9 @@ import sys
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from transformers import (GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM,
+                          MixtralConfig, MixtralForCausalLM, Qwen2Config, Qwen2ForCausalLM, ViTConfig,
+                          ViTForImageClassification)
 
 LLAMA = dict(vocab_size=24, hidden_size=8, intermediate_size=12, num_hidden_layers=1, num_attention_heads=2,
              num_key_value_heads=1, max_position_embeddings=32, tie_word_embeddings=False)
@@ -34,6 +36,23 @@ def gpt2(dtype):
     return GPT2LMHeadModel(GPT2Config(vocab_size=24, n_positions=32, n_embd=8, n_layer=1, n_head=2)).to(dtype)
 
 
+def neox(dtype):
+    """A head that transformers 5 trains under another name than that of the file."""
+    return GPTNeoXForCausalLM(GPTNeoXConfig(vocab_size=24, hidden_size=8, intermediate_size=12, num_hidden_layers=1,
+                                            num_attention_heads=2, max_position_embeddings=32)).to(dtype)
+
+
+def mixtral(dtype):
+    """A router of which that is so."""
+    return MixtralForCausalLM(MixtralConfig(**LLAMA, num_local_experts=3, num_experts_per_tok=2)).to(dtype)
+
+
+def vit(dtype):
+    """All layers of which that is so."""
+    return ViTForImageClassification(ViTConfig(hidden_size=8, intermediate_size=12, num_hidden_layers=1, image_size=8,
+                                               num_attention_heads=2, patch_size=4, num_labels=3)).to(dtype)
+
+
 CASES = {
     "plain": (llama, torch.float32, dict(r=3, lora_alpha=5, target_modules=["q_proj", "down_proj"])),
     "bf16": (llama, torch.bfloat16, dict(
@@ -43,6 +62,10 @@ CASES = {
                                           modules_to_save=["lm_head", "norm"])),
     "biases": (qwen, torch.float16, dict(r=2, lora_alpha=4, target_modules=["q_proj", "k_proj"], bias="all")),
     "swapped": (gpt2, torch.float32, dict(r=3, lora_alpha=4, target_modules=["c_attn", "c_proj"], fan_in_fan_out=True)),
+    "head": (neox, torch.bfloat16, dict(r=2, lora_alpha=3, target_modules=["query_key_value", "lm_head"])),
+    "router": (mixtral, torch.bfloat16, dict(r=2, lora_alpha=3, target_modules=["q_proj"], modules_to_save=["gate"])),
+    "image": (vit, torch.bfloat16, dict(r=2, lora_alpha=3, target_modules=["q_proj", "v_proj", "o_proj", "fc1", "fc2"],
+                                        modules_to_save=["classifier"], task_type=None)),
 }
 
 
@@ -54,7 +77,7 @@ def make(folder, name, build, dtype, options):
         for value in base.parameters():
             value.copy_(torch.randn(value.shape) * 0.3)
     base.save_pretrained(f"{folder}/{name}/base")
-    model = get_peft_model(base, LoraConfig(task_type="CAUSAL_LM", **options))
+    model = get_peft_model(base, LoraConfig(**{"task_type": "CAUSAL_LM", **options}))
     with torch.no_grad():
         for key, value in model.named_parameters():
             if value.requires_grad:
