@@ -189,6 +189,25 @@ void dpt_accumulate_norm(const dpt_accumulator *to, int weight, int bias, dpt_ro
     accumulate_by_sample(to, weight, rows);
 }
 
+void dpt_accumulate_norm_heads(const dpt_accumulator *to, int weight, int64_t heads, dpt_rows rows,
+                               const float *rstd) {
+    if (!accumulate_is_wanted(to, weight))
+        return;
+    const dpt_param *param = &to->model->params.items[weight];
+    int64_t C = dpt_param_numel(param);
+    DPT_ASSERT(!to->call->squares); /* they are of images, whose models have no such norm */
+    if (to->call->mode == DPT_BACKWARD_GRADIENT) {
+        dpt_nn_rmsnorm_heads_backward_weight(rows.n, heads, C, rows.dy, rows.lddy, rows.x, rows.ldx,
+                                             rstd, true, to->call->gradient->blocks[weight]);
+        return;
+    }
+    double *term = accumulate_begin(to, rows.n);
+    dpt_param_delta(param, 0, C, to->e);
+    dpt_nn_rmsnorm_heads_terms(rows.n, heads, C, rows.dy, rows.lddy, rows.x, rows.ldx, rstd, to->e,
+                               term);
+    accumulate_by_sample(to, weight, rows);
+}
+
 void dpt_accumulate_scale(const dpt_accumulator *to, int weight, dpt_rows rows) {
     dpt_accumulate_norm(to, weight, -1, rows, NULL, NULL);
 }

@@ -47,6 +47,9 @@ void dpt_accumulate_bias(const dpt_accumulator *to, int bias, dpt_rows rows);
 /** y = w (x - mean) rstd + b; without mean y = w x rstd, rstd NULL is 1. */
 void dpt_accumulate_norm(const dpt_accumulator *to, int weight, int bias, dpt_rows rows,
                          const float *mean, const float *rstd);
+/** y = w x rstd of each of the heads of a row, which lie end to end; rstd (rows.n, heads). */
+void dpt_accumulate_norm_heads(const dpt_accumulator *to, int weight, int64_t heads, dpt_rows rows,
+                               const float *rstd);
 /** y = w x, a factor for each column (dpt_nn_scale). */
 void dpt_accumulate_scale(const dpt_accumulator *to, int weight, dpt_rows rows);
 /** y = row token - begin of the table, of whose rows this rank holds [begin, end). Rows have no x.

@@ -5,7 +5,6 @@
 
 #include <math.h>
 #include <omp.h>
-#include <string.h>
 
 static dpt_attention_shape attention_shape(const dpt_pass *pass, int64_t layer, int64_t s) {
     const dpt_arch *arch = pass->arch;
@@ -34,30 +33,42 @@ static bool attention_has_norm(const dpt_pass *pass, dpt_slot slot) {
     return pass->arch->row[slot] != NULL;
 }
 
-/* Norm of each of the heads whose first is at column `at` of q, k and v, in place. */
-static void attention_norm_heads(const dpt_pass *pass, dpt_slot slot, int64_t heads, int64_t at) {
-    const dpt_work *k = pass->work;
-    int64_t hd = pass->arch->head_dim, ld = pass->slice->qkv;
-    for (int64_t j = 0; j < heads; j++, at += hd)
-        dpt_nn_rmsnorm_forward(pass->tokens, hd, k->qkv + at, ld, k->w[slot],
-                               (float)pass->arch->eps, k->qkv + at, ld, NULL);
+/* The heads that a norm of queries or of keys is of. */
+typedef struct attention_heads {
+    dpt_slot slot;
+    int64_t heads, at; /* number, first column of q, k and v */
+    float *rstd;       /* (T, heads) */
+} attention_heads;
+
+static attention_heads attention_heads_of(const dpt_pass *pass, dpt_slot slot) {
+    const dpt_slice *p = pass->slice;
+    float *rstd = pass->work->qk_rstd;
+    if (slot == DPT_SLOT_Q_NORM)
+        return (attention_heads){.slot = slot, .heads = p->heads, .rstd = rstd};
+    return (attention_heads){
+        .slot = slot, .heads = p->kv_heads, .at = p->q, .rstd = rstd + pass->tokens * p->heads};
 }
 
-/* Norms of q and k in place; what goes into them is kept for the backward pass. */
-static void attention_norm_qk(dpt_pass *pass) {
+/* Norm of each of these heads in place; what goes into it is kept for the backward pass. */
+static void attention_norm_heads(const dpt_pass *pass, dpt_slot slot) {
     const dpt_work *k = pass->work;
-    const dpt_slice *p = pass->slice;
-    int64_t n = p->q + p->kv;
+    int64_t ld = pass->slice->qkv, ldx = pass->slice->q + pass->slice->kv;
+    attention_heads h = attention_heads_of(pass, slot);
+    dpt_nn_rmsnorm_heads_forward(pass->tokens, h.heads, pass->arch->head_dim, k->qkv + h.at, ld,
+                                 k->w[slot], (float)pass->arch->eps, k->qkv + h.at, ld,
+                                 k->raw + h.at, ldx, h.rstd);
+}
+
+/* Norms of q and k in place. */
+static void attention_norm_qk(dpt_pass *pass) {
     if (!attention_has_norm(pass, DPT_SLOT_Q_NORM))
         return;
-    for (int64_t t = 0; t < pass->tokens; t++)
-        memcpy(k->raw + t * n, k->qkv + t * p->qkv, (size_t)n * sizeof *k->raw);
     if (pass->arch->norm_qk_whole) {
         dpt_norm_qk_forward(pass);
         return;
     }
-    attention_norm_heads(pass, DPT_SLOT_Q_NORM, p->heads, 0);
-    attention_norm_heads(pass, DPT_SLOT_K_NORM, p->kv_heads, p->q);
+    attention_norm_heads(pass, DPT_SLOT_Q_NORM);
+    attention_norm_heads(pass, DPT_SLOT_K_NORM);
 }
 
 /* o = attention(q, k, v) of each sequence. */
@@ -124,34 +135,28 @@ static void attention_heads_backward(const dpt_pass *pass, int64_t layer) {
     dpt_rotate_backward(pass, layer, k->dqkv, p->qkv);
 }
 
-/* forward: y = norm(x) of each head. dy, of its layout, holds the gradient of y on entry and that of x on return.
- * The attention is through with o and lse, whose room takes y and the statistics. */
-static void attention_norm_heads_backward(const dpt_pass *pass, int64_t layer, dpt_slot slot,
-                                          int64_t heads, const float *x, float *dy) {
+/* forward: y = norm(x) of each head. dqkv holds the gradient of y on entry and that of x on return. */
+static void attention_norm_heads_backward(const dpt_pass *pass, int64_t layer, dpt_slot slot) {
     const dpt_work *k = pass->work;
-    const float *w = k->w[slot];
-    int64_t T = pass->tokens, hd = pass->arch->head_dim;
-    int64_t ldx = pass->slice->q + pass->slice->kv, ld = pass->slice->qkv;
-    for (int64_t j = 0; j < heads; j++, x += hd, dy += hd) {
-        dpt_nn_rmsnorm_forward(T, hd, x, ldx, w, (float)pass->arch->eps, k->o, hd, k->lse);
-        dpt_accumulate_norm(&pass->to, dpt_pass_index(pass, layer, slot), -1,
-                            dpt_pass_rows(pass, dy, ld, x, ldx), NULL, k->lse);
-        dpt_nn_rmsnorm_backward_input(T, hd, dy, ld, x, ldx, w, k->lse, false, dy, ld);
-    }
+    int64_t ld = pass->slice->qkv, ldx = pass->slice->q + pass->slice->kv;
+    attention_heads h = attention_heads_of(pass, slot);
+    const float *x = k->raw + h.at;
+    float *dy = k->dqkv + h.at;
+    dpt_accumulate_norm_heads(&pass->to, dpt_pass_index(pass, layer, slot), h.heads,
+                              dpt_pass_rows(pass, dy, ld, x, ldx), h.rstd);
+    dpt_nn_rmsnorm_heads_backward_input(pass->tokens, h.heads, pass->arch->head_dim, dy, ld, x, ldx,
+                                        k->w[slot], h.rstd, false, dy, ld);
 }
 
 static void attention_norm_qk_backward(dpt_pass *pass, int64_t layer) {
-    const dpt_work *k = pass->work;
-    const dpt_slice *p = pass->slice;
     if (!attention_has_norm(pass, DPT_SLOT_Q_NORM))
         return;
     if (pass->arch->norm_qk_whole) {
         dpt_norm_qk_backward(pass, layer);
         return;
     }
-    attention_norm_heads_backward(pass, layer, DPT_SLOT_Q_NORM, p->heads, k->raw, k->dqkv);
-    attention_norm_heads_backward(pass, layer, DPT_SLOT_K_NORM, p->kv_heads, k->raw + p->q,
-                                  k->dqkv + p->q);
+    attention_norm_heads_backward(pass, layer, DPT_SLOT_Q_NORM);
+    attention_norm_heads_backward(pass, layer, DPT_SLOT_K_NORM);
 }
 
 void dpt_attention_backward(dpt_pass *pass, int64_t layer, const float *x, const float *dy,

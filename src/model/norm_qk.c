@@ -43,11 +43,21 @@ static void qk_sum(dpt_pass *pass) {
     pass->status = dpt_status_worse(pass->status, st);
 }
 
+/* What goes into the norms, for the backward pass. */
+static void qk_keep(const dpt_pass *pass) {
+    const dpt_work *k = pass->work;
+    int64_t T = pass->tokens, n = pass->slice->q + pass->slice->kv, ld = pass->slice->qkv;
+#pragma omp parallel for schedule(static) if (T * n > 1 << 16)
+    for (int64_t t = 0; t < T; t++)
+        memcpy(k->raw + t * n, k->qkv + t * ld, (size_t)n * sizeof *k->raw);
+}
+
 void dpt_norm_qk_forward(dpt_pass *pass) {
     const dpt_work *k = pass->work;
     int64_t T = pass->tokens, ld = pass->slice->qkv;
     qk_columns parts[2];
     qk_list(pass, parts);
+    qk_keep(pass);
     memset(k->sums, 0, (size_t)(2 * T) * sizeof *k->sums);
     for (int i = 0; i < 2; i++)
         dpt_nn_rmsnorm_squares(T, parts[i].own, k->qkv + parts[i].at, ld, parts[i].sum);

@@ -56,9 +56,10 @@ typedef struct dpt_work {
         *dy; /**< (T, C) what attention and MLP give before the norm or factor that follows; the gradient */
     float *qkv, *o; /**< (T, q + 2 kv), (T, q) */
     float *raw;     /**< (T, q + kv) queries and keys before their norms */
-    float *qk_rstd; /**< (2, T) of the norms of q and k over all heads */
-    float *sinks;   /**< (T, heads) gradient of each sink from each token */
-    float *lse;     /**< (heads, T) */
+    float *
+        qk_rstd; /**< of the norms of q, then k: (T) each over all heads, or (T, heads) of each head */
+    float *sinks; /**< (T, heads) gradient of each sink from each token */
+    float *lse;   /**< (heads, T) */
     dpt_norm_stats embed_norm, norm1, norm2, out1, out2;
     float *hidden, *m, *dm; /**< (T, hidden), (T, f), (T, f): before and after the activation */
     dpt_route_work route;

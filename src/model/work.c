@@ -115,9 +115,10 @@ static void work_lay_out_block(const dpt_model *model, int64_t T, bool backward,
     w->part = work_floats(room, T * width);
     work_lay_out_branches(model, T, room, w);
     w->qkv = work_floats(room, T * slice->qkv);
-    w->raw = work_floats(room,
-                         model->arch.row[DPT_SLOT_Q_NORM] != NULL ? T * (slice->q + slice->kv) : 0);
-    w->qk_rstd = work_floats(room, model->arch.norm_qk_whole ? 2 * T : 0);
+    bool qk_norm = model->arch.row[DPT_SLOT_Q_NORM] != NULL;
+    int64_t normed = model->arch.norm_qk_whole ? 2 : slice->heads + slice->kv_heads;
+    w->raw = work_floats(room, qk_norm ? T * (slice->q + slice->kv) : 0);
+    w->qk_rstd = work_floats(room, qk_norm ? T * normed : 0);
     w->sinks = work_floats(room, model->arch.row[DPT_SLOT_SINKS] != NULL ? T * slice->heads : 0);
     w->o = work_floats(room, T * slice->q);
     w->lse = work_floats(room, T * slice->heads);

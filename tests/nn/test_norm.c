@@ -185,6 +185,44 @@ static void column_blocks_make_the_whole(void **state) {
     test_free(dy);
 }
 
+static void heads_of_a_token_are_rows(void **state) {
+    (void)state;
+    enum { T = 5, HEADS = 3, C = 21, W = HEADS * C, LD = W + 4 };
+    const float eps = 1e-5f;
+    float *x = nn_floats(T * LD, 1, 1), *w = nn_floats(C, 1, 2), *dy = nn_floats(T * LD, 1, 3);
+    float *e = nn_floats(C, 1, 4), y[T * LD], dx[T * LD], dw[C], kept[T * W], rstd[T * HEADS];
+    float want[C], want_dw[C] = {0}, want_rstd;
+    double term[T] = {0}, want_term[T] = {0};
+    memcpy(y, x, sizeof y);
+    memcpy(dx, dy, sizeof dx);
+    dpt_nn_rmsnorm_heads_forward(T, HEADS, C, y, LD, w, eps, y, LD, kept, W, rstd);
+    dpt_nn_rmsnorm_heads_backward_input(T, HEADS, C, dx, LD, kept, W, w, rstd, false, dx, LD);
+    dpt_nn_rmsnorm_heads_backward_weight(T, HEADS, C, dy, LD, kept, W, rstd, false, dw);
+    dpt_nn_rmsnorm_heads_terms(T, HEADS, C, dy, LD, kept, W, rstd, e, term);
+    for (int t = 0; t < T; t++)
+        for (int j = 0; j < HEADS; j++) {
+            int at = t * LD + j * C;
+            assert_memory_equal(kept + t * W + j * C, x + at, sizeof want);
+            dpt_nn_rmsnorm_forward(1, C, x + at, LD, w, eps, want, C, &want_rstd);
+            assert_memory_equal(y + at, want, sizeof want);
+            assert_memory_equal(&rstd[t * HEADS + j], &want_rstd, sizeof want_rstd);
+            dpt_nn_rmsnorm_backward_input(1, C, dy + at, LD, x + at, LD, w, &want_rstd, false, want,
+                                          C);
+            assert_memory_equal(dx + at, want, sizeof want);
+            dpt_nn_rmsnorm_backward_weight(1, C, dy + at, LD, x + at, LD, &want_rstd, true,
+                                           want_dw);
+            dpt_nn_rmsnorm_terms(1, C, dy + at, LD, x + at, LD, &want_rstd, e, want_term + t);
+        }
+    double *wide_dw = nn_widen(C, want_dw);
+    nn_assert_near(1, C, dw, C, wide_dw, 1e-6);
+    nn_assert_near_double(T, term, want_term, 1e-12);
+    test_free(wide_dw);
+    test_free(x);
+    test_free(w);
+    test_free(dy);
+    test_free(e);
+}
+
 static void factors_of_columns_match_reference(void **state) {
     (void)state;
     enum { T = 4, C = 19, LD = 21 };
@@ -230,6 +268,7 @@ int main(void) {
         cmocka_unit_test(layernorm_matches_reference),
         cmocka_unit_test(gradient_may_overwrite_its_argument),
         cmocka_unit_test(column_blocks_make_the_whole),
+        cmocka_unit_test(heads_of_a_token_are_rows),
         cmocka_unit_test(factors_of_columns_match_reference),
         cmocka_unit_test(a_row_of_zeros_and_a_huge_row_stay_finite),
     };

@@ -52,6 +52,30 @@ void dpt_nn_rmsnorm_backward_weight(int64_t T, int64_t C, const float *dy, int64
 void dpt_nn_rmsnorm_terms(int64_t T, int64_t C, const float *dy, int64_t lddy, const float *x,
                           int64_t ldx, const float *rstd, const float *e, double *term);
 
+/** RMSNorm of each of the heads of a token, which share one weight, and its backward pass: the functions above for
+ * T heads rows of C, in one pass over the tokens.
+ *
+ * Local.
+ * @param[in]  x         (T, heads * C), leading dimension ldx; head j at element j * C.
+ * @param[out] y         as x; may be x.
+ * @param[out] kept      a copy of x, leading dimension ldkept, where y takes its place; or NULL.
+ * @param[out] rstd      (T, heads); or NULL.
+ */
+void dpt_nn_rmsnorm_heads_forward(int64_t T, int64_t heads, int64_t C, const float *x, int64_t ldx,
+                                  const float *w, float eps, float *y, int64_t ldy, float *kept,
+                                  int64_t ldkept, float *rstd);
+void dpt_nn_rmsnorm_heads_backward_input(int64_t T, int64_t heads, int64_t C, const float *dy,
+                                         int64_t lddy, const float *x, int64_t ldx, const float *w,
+                                         const float *rstd, bool accumulate, float *dx,
+                                         int64_t lddx);
+void dpt_nn_rmsnorm_heads_backward_weight(int64_t T, int64_t heads, int64_t C, const float *dy,
+                                          int64_t lddy, const float *x, int64_t ldx,
+                                          const float *rstd, bool accumulate, float *dw);
+/** Local. The term of a token is the sum over its heads. */
+void dpt_nn_rmsnorm_heads_terms(int64_t T, int64_t heads, int64_t C, const float *dy, int64_t lddy,
+                                const float *x, int64_t ldx, const float *rstd, const float *e,
+                                double *term);
+
 /** RMSNorm over rows whose columns are split over ranks, in local pieces: squares of the columns that this rank
  * counts, all-reduce SUM, scale; backward: dots, all-reduce SUM, backward_scale. Where two ranks hold the same
  * columns, as key heads that query heads on both use, one of them counts these: the columns [0, own) of a rank.
