@@ -552,6 +552,7 @@ dpt_status dpt_evaluation_walk(dpt_evaluation *ev, int d, const dpt_quadrature *
     if (st == DPT_OK && ev->shares) {
         st = terms_at_start(ev, base, start);
         shared.terms_start = start;
+        ev->passes.counts.reused++;
     }
     task->loss = dpt_weighted_mean(shared.sample_shares, base->samples, base->loss_post);
     if (st == DPT_OK)

@@ -124,6 +124,7 @@ static dpt_status measure(dpt_references *refs, const dpt_inputs *in, int d, dpt
     dpt_passes_watch(passes, cache_key(in, d), in->job->data[d].name, loss);
     if (st == DPT_OK)
         st = reference_of(in, d)->measure(loss, mesh, model, refs->logp[d]);
+    passes->counts.forward += st == DPT_OK;
     dpt_loss_set_keeper(loss, NULL);
     if (st == DPT_OK)
         st = dpt_cache_save(&mesh->world, path, cache_key(in, d), n, refs->logp[d]);

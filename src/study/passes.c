@@ -230,7 +230,18 @@ dpt_status dpt_passes_open(const char *directory, bool resumes, const dpt_mesh *
     return out->folder != NULL ? DPT_OK : DPT_ERR_OUTPUT;
 }
 
+static void passes_log_counts(const dpt_pass_counts *n) {
+    if (n->forward + n->backward + n->earlier == 0)
+        return;
+    dpt_log(DPT_LOG_INFO,
+            "passes over data sets: %" PRId64 " forward, %" PRId64
+            " forward and backward; not taken again: %" PRId64
+            " at t = 0 by the gradient that edits share, %" PRId64 " of an earlier run",
+            n->forward, n->backward, n->reused, n->earlier);
+}
+
 void dpt_passes_close(dpt_passes *passes) {
+    passes_log_counts(&passes->counts);
     dpt_mem_free(passes->folder);
     dpt_mem_free(passes->keys);
     *passes = (dpt_passes){.folder = NULL};
@@ -465,6 +476,8 @@ dpt_status dpt_passes_run(dpt_passes *p, const dpt_pass *pass) {
         st = evaluate_pass(p, pass);
     dpt_loss_set_keeper(pass->loss, NULL);
     if (st == DPT_OK) {
+        int64_t *taken = pass->mode == DPT_BACKWARD_NONE ? &p->counts.forward : &p->counts.backward;
+        *(found ? &p->counts.earlier : taken) += 1;
         dpt_passes_forget(p);
         note_key(p);
     }

@@ -5,6 +5,14 @@
 #include "deltapath/loss/loss.h"
 #include "deltapath/model/model.h"
 
+/** Passes over data sets that a run has finished, and those that it needed not to take. */
+typedef struct dpt_pass_counts {
+    int64_t forward;  /**< losses alone */
+    int64_t backward; /**< forward and backward */
+    int64_t earlier;  /**< taken from an earlier run */
+    int64_t reused;   /**< slopes at t = 0 of the gradient that all edits share */
+} dpt_pass_counts;
+
 /** Passes over data sets that are kept in <directory>/progress/ until the study is finished, so that a
  * run that goes on takes them from there: finished ones from one file that rank 0 writes, gradients from
  * one file for each tensor-parallel rank, a pass in hand from a file of each rank. All of it only saves
@@ -26,6 +34,7 @@ typedef struct dpt_passes {
     int turn;                /**< of the two files of a rank that shares its replica */
     bool wrote;              /* this rank has written how far it is */
     bool warned_write, warned_damage, warned_room;
+    dpt_pass_counts counts;
     uint64_t *keys; /**< (nkeys) of finished passes of the edit in hand */
     int nkeys;
     int room;
@@ -70,7 +79,8 @@ typedef struct dpt_pass {
  * Errors: DPT_ERR_OUTPUT without memory. */
 dpt_status dpt_passes_open(const char *directory, bool resumes, const dpt_mesh *mesh,
                            dpt_passes *out);
-void dpt_passes_close(dpt_passes *passes); /**< Local; one that was not opened is allowed. */
+void dpt_passes_close(
+    dpt_passes *passes); /**< Local; says the counts. One that was not opened is allowed. */
 
 /** Take a pass from an earlier run, or evaluate it, from where that run has come to. Collective over the
  * mesh, agreed. Errors: as dpt_loss_evaluate and dpt_model_gradient_sum. Determinism: the same bits as
