@@ -585,7 +585,7 @@ static const dpt_job_key keys[] = {
      AUTO_UP_TO(INT32_MAX),
      IN_JOB(batch_tokens),
      .help = "most tokens packed into one pass, 2048 with `auto`; halved until the work fits the "
-             "memory, never below the longest sample"},
+             "memory, to 512 also for a shared gradient, never below the longest sample"},
 };
 
 _Static_assert(offsetof(dpt_job, allow_other_tokenizer) ==

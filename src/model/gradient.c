@@ -9,6 +9,21 @@
 
 enum { GRADIENT_PIECE = 1 << 20 }; /* elements of E formed at a time */
 
+/* Elements of a block that are its rank's to keep the gradient of. */
+static int64_t gradient_numel(const dpt_param *param) {
+    return param->counted ? dpt_param_numel(param) : 0;
+}
+
+int64_t dpt_gradient_bytes(const dpt_model *model) {
+    const dpt_model_gradient *gradient = NULL;
+    int count = model->params.count;
+    int64_t bytes = (int64_t)sizeof *gradient +
+                    count * (int64_t)(sizeof *gradient->blocks + sizeof *gradient->numel);
+    for (int i = 0; i < count; i++)
+        bytes += gradient_numel(&model->params.items[i]) * (int64_t)sizeof **gradient->blocks;
+    return bytes;
+}
+
 dpt_status dpt_model_gradient_create(const dpt_model *model, dpt_model_gradient **out) {
     *out = NULL;
     dpt_model_gradient *gradient = dpt_mem_zalloc(1, sizeof *gradient, "gradient");
@@ -19,11 +34,10 @@ dpt_status dpt_model_gradient_create(const dpt_model *model, dpt_model_gradient 
     gradient->numel = dpt_mem_zalloc(count, sizeof *gradient->numel, "list of gradients");
     dpt_status st = gradient->blocks != NULL && gradient->numel != NULL ? DPT_OK : DPT_ERR_OUTPUT;
     for (int i = 0; st == DPT_OK && i < count; i++) {
-        const dpt_param *param = &model->params.items[i];
         gradient->count = i + 1;
-        if (!param->counted || dpt_param_numel(param) == 0)
+        gradient->numel[i] = gradient_numel(&model->params.items[i]);
+        if (gradient->numel[i] == 0)
             continue;
-        gradient->numel[i] = dpt_param_numel(param);
         gradient->blocks[i] = dpt_mem_zalloc(gradient->numel[i], sizeof(float), "gradients");
         if (gradient->blocks[i] == NULL)
             st = DPT_ERR_OUTPUT;

@@ -305,10 +305,27 @@ static int model_next_rank(const dpt_arch *arch, int rank, int ranks, int size) 
     return rank;
 }
 
-dpt_status dpt_model_bytes(const char *config, const dpt_catalog *catalog, int group_size,
-                           bool edited, int64_t tokens, int64_t longest, int64_t *weights,
-                           int64_t *work) {
-    *weights = *work = 0;
+/* What a rank of a group needs, of which the maximum over ranks is kept. */
+typedef struct model_needs {
+    bool edited;
+    int64_t tokens, longest;
+    int64_t weights, work, gradient;
+} model_needs;
+
+static dpt_status model_add_work(dpt_model *model, model_needs *needs) {
+    return model_rank_bytes(model, needs->edited, needs->tokens, needs->longest, &needs->weights,
+                            &needs->work);
+}
+
+static dpt_status model_add_gradient(dpt_model *model, model_needs *needs) {
+    int64_t bytes = dpt_gradient_bytes(model);
+    needs->gradient = bytes > needs->gradient ? bytes : needs->gradient;
+    return DPT_OK;
+}
+
+static dpt_status model_over_ranks(const char *config, const dpt_catalog *catalog, int group_size,
+                                   dpt_status (*add)(dpt_model *model, model_needs *needs),
+                                   model_needs *needs) {
     /* Blocks are uneven, and a rank in the middle can need more key-value heads than rank 0. The
      * pattern of boundaries repeats, so the first ranks, whose shares are the largest, show it. */
     int ranks = group_size < 64 ? group_size : 64;
@@ -319,11 +336,29 @@ dpt_status dpt_model_bytes(const char *config, const dpt_catalog *catalog, int g
             return DPT_ERR_OUTPUT;
         st = model_open(model, config, catalog, rank, group_size);
         if (st == DPT_OK)
-            st = model_rank_bytes(model, edited, tokens, longest, weights, work);
+            st = add(model, needs);
         if (st == DPT_OK)
             rank = model_next_rank(&model->arch, rank + 1, ranks, group_size);
         dpt_model_destroy(model);
     }
+    return st;
+}
+
+dpt_status dpt_model_bytes(const char *config, const dpt_catalog *catalog, int group_size,
+                           bool edited, int64_t tokens, int64_t longest, int64_t *weights,
+                           int64_t *work) {
+    model_needs needs = {.edited = edited, .tokens = tokens, .longest = longest};
+    dpt_status st = model_over_ranks(config, catalog, group_size, model_add_work, &needs);
+    *weights = needs.weights;
+    *work = needs.work;
+    return st;
+}
+
+dpt_status dpt_model_gradient_bytes(const char *config, const dpt_catalog *catalog, int group_size,
+                                    int64_t *bytes) {
+    model_needs needs = {.edited = false};
+    dpt_status st = model_over_ranks(config, catalog, group_size, model_add_gradient, &needs);
+    *bytes = needs.gradient;
     return st;
 }
 

@@ -148,6 +148,9 @@ int dpt_slice_index(const dpt_model *model, dpt_slot slot);
 /** One line when they do. Local. */
 void dpt_slice_say_names(const dpt_model *model);
 
+/* gradient.c: what dpt_model_gradient_create takes of this rank. */
+int64_t dpt_gradient_bytes(const dpt_model *model);
+
 /* work.c */
 int64_t dpt_work_bytes(const dpt_model *model, int64_t tokens, int64_t longest, bool backward);
 /** Make the buffers large enough; kept from call to call. Local. */

@@ -19,6 +19,10 @@
 
 enum { BATCH_TOKENS = 2048, BYTES_F32 = 4 };
 
+/* Down to here the batch shrinks to make room for the gradients that edits share: a pass then forms W(t) four times
+ * as often as with BATCH_TOKENS, some hundredths of its time, and each edit has one pass less of at most five. */
+enum { SHARE_TOKENS = 512 };
+
 /* Whether the model of config.json can take what the data hold. */
 static dpt_status resources_check_kind(const dpt_inputs *in, int d, bool is_image) {
     const dpt_job_data *entry = &in->job->data[d];
@@ -124,11 +128,10 @@ static dpt_status measure_references(const dpt_inputs *in, dpt_resources *res) {
     return st;
 }
 
-/* The study's model at work, or a reference before it. */
-static int64_t models_bytes(const dpt_resources *res) {
-    int64_t own = res->weights + res->work + res->images + res->draw + res->signs + res->vectors +
-                  res->slopes;
-    return own > res->reference ? own : res->reference;
+/* The study's model at work. */
+static int64_t model_bytes(const dpt_resources *res) {
+    return res->weights + res->work + res->images + res->draw + res->signs + res->vectors +
+           res->slopes;
 }
 
 bool dpt_resources_keeps_gradient(const dpt_resources *res) {
@@ -181,15 +184,25 @@ static int64_t fixed_bytes(const dpt_inputs *in, const dpt_resources *res) {
     return fixed;
 }
 
+/* Whether the gradients at t = 0 could serve the paths of edits. */
+static bool can_share(const dpt_inputs *in) {
+    return dpt_quadrature_has_start(in->job->rule) && !in->job->per_sample;
+}
+
+/* Memory that is left for gradients; a reference is gone before they are there. Negative: what they lack. */
+static int64_t gradient_room(const dpt_inputs *in, const dpt_resources *res) {
+    int64_t all = needs_gradient(in) ? 0 : gradient_bytes(in, res);
+    return res->budget - fixed_bytes(in, res) - model_bytes(res) - all;
+}
+
 /* Which gradients are kept. */
 static void choose_gradients(const dpt_inputs *in, dpt_resources *res) {
     bool needs = needs_gradient(in);
-    int64_t all = gradient_bytes(in, res);
-    int64_t left = res->budget - fixed_bytes(in, res) - models_bytes(res);
-    res->shared_gradient =
-        dpt_quadrature_has_start(in->job->rule) && !in->job->per_sample && (needs || all <= left);
-    res->cell_gradient = needs || (res->shared_gradient && any_edit(in, dpt_edit_draws_mask) &&
-                                   all + res->cells <= left);
+    int64_t room = gradient_room(in, res);
+    res->shared_gradient = can_share(in) && (needs || room >= 0);
+    res->gradient_lack = can_share(in) && !res->shared_gradient ? -room : 0;
+    res->cell_gradient =
+        needs || (res->shared_gradient && any_edit(in, dpt_edit_draws_mask) && res->cells <= room);
 }
 
 /* A budget of a message: whole MiB, or bytes where these would be 0. */
@@ -201,12 +214,50 @@ static const char *grant_text(int64_t bytes, char text[32]) {
     return text;
 }
 
+/* Needs of one batch in the mesh. */
+static dpt_status measure_batch(const dpt_inputs *in, int64_t batch, dpt_resources *res) {
+    dpt_status st = dpt_model_bytes(dpt_store_config(in->post), in->catalog, res->tensor_parallel,
+                                    true, batch, res->longest, &res->weights, &res->work);
+    if (st != DPT_OK)
+        return dpt_error_locate(st, in->job->post);
+    res->batch_tokens = batch;
+    res->images = batch / res->longest * res->pixels * BYTES_F32;
+    return measure_references(in, res);
+}
+
+/* With what is kept of gradients, or before it with a reference, which is gone by then. @param[in] gradients bytes. */
+static int64_t peak_bytes(const dpt_resources *res, int64_t gradients) {
+    int64_t always = res->field + res->edit + res->plane + res->logits;
+    int64_t own = model_bytes(res) + gradients;
+    return always + (own > res->reference ? own : res->reference);
+}
+
+/* The least that the mesh needs. */
+static int64_t needed_bytes(const dpt_inputs *in, const dpt_resources *res) {
+    return peak_bytes(res, needs_gradient(in) ? gradient_bytes(in, res) + res->cells : 0);
+}
+
+/* A smaller batch where that lets several edits share the gradients, unless the job says how large it is. */
+static dpt_status make_room(const dpt_inputs *in, dpt_resources *res) {
+    int64_t whole = res->batch_tokens, least = SHARE_TOKENS;
+    bool gains = can_share(in) && in->job->nedits > 1 && in->job->batch_tokens == 0;
+    dpt_status st = DPT_OK;
+    least = least > res->largest ? least : res->largest;
+    while (st == DPT_OK && gains && gradient_room(in, res) < 0 && res->batch_tokens / 2 >= least)
+        st = measure_batch(in, res->batch_tokens / 2, res);
+    if (st == DPT_OK && gradient_room(in, res) < 0 && res->batch_tokens < whole)
+        st = measure_batch(in, whole, res);
+    return st;
+}
+
 /* Needs of one mesh, with the batch shrunk until the work fits besides the weights. */
 static dpt_status try_mesh(const dpt_inputs *in, int tensor_parallel, dpt_resources *res,
                            bool *fits) {
     res->tensor_parallel = tensor_parallel;
-    int64_t elements = dpt_catalog_elements(in->catalog);
-    res->gradient = (elements + tensor_parallel - 1) / tensor_parallel * BYTES_F32;
+    dpt_status st = dpt_model_gradient_bytes(dpt_store_config(in->post), in->catalog,
+                                             tensor_parallel, &res->gradient);
+    if (st != DPT_OK)
+        return dpt_error_locate(st, in->job->post);
     const dpt_job_hessian *hessian = &in->job->hessian;
     bool scratch =
         res->law > 0 || count_correlated(in) > 0 || hessian->probes > 0 || hessian->lanczos > 0;
@@ -223,24 +274,20 @@ static dpt_status try_mesh(const dpt_inputs *in, int tensor_parallel, dpt_resour
     if (batch < res->largest)
         batch = res->largest;
     for (;;) {
-        dpt_status st = dpt_model_bytes(dpt_store_config(in->post), in->catalog, tensor_parallel,
-                                        true, batch, res->longest, &res->weights, &res->work);
-        if (st != DPT_OK)
-            return dpt_error_locate(st, in->job->post);
-        res->batch_tokens = batch;
-        res->images = batch / res->longest * res->pixels * BYTES_F32;
-        st = measure_references(in, res);
+        st = measure_batch(in, batch, res);
         if (st != DPT_OK)
             return st;
-        *fits = fixed + models_bytes(res) <= res->budget;
+        *fits = needed_bytes(in, res) <= res->budget;
         if (*fits || batch == res->largest)
             break;
         /* Weights that do not fit by themselves do so with no batch: the least one says what is needed. */
         bool hopeless = fixed + res->weights > res->budget;
         batch = hopeless || batch / 2 < res->largest ? res->largest : batch / 2;
     }
+    if (*fits)
+        st = make_room(in, res);
     choose_gradients(in, res);
-    return DPT_OK;
+    return st;
 }
 
 static dpt_status choose_mesh(const dpt_inputs *in, int64_t most_samples, dpt_resources *res) {
@@ -262,7 +309,7 @@ static dpt_status choose_mesh(const dpt_inputs *in, int64_t most_samples, dpt_re
     }
     if (fits)
         return DPT_OK;
-    int64_t need = fixed_bytes(in, res) + models_bytes(res);
+    int64_t need = needed_bytes(in, res);
     char granted[32];
     return dpt_error(DPT_ERR_OUTPUT,
                      "the study needs %" PRId64 " MiB per rank with %d tensor-parallel ranks, but "
@@ -417,6 +464,16 @@ static void print_parts(const dpt_inputs *in) {
     }
 }
 
+/* Whether edits share the gradients, or how much memory that lacks. */
+static void print_sharing(const dpt_resources *res) {
+    char lack[64] = "";
+    if (res->gradient_lack > 0)
+        snprintf(lack, sizeof lack, ": it lacks %" PRId64 " MiB a rank",
+                 (res->gradient_lack >> 20) + 1);
+    printf("  %-34s %12s%s\n", "gradient at t = 0 kept for all edits",
+           dpt_resources_keeps_gradient(res) ? "yes" : "no", lack);
+}
+
 void dpt_resources_print(const dpt_inputs *in, const dpt_resources *res) {
     const double mib = 1048576.0;
     printf("study %s: %d edit%s, %d data set%s, %d rank%s\n", in->job->name, in->job->nedits,
@@ -435,8 +492,7 @@ void dpt_resources_print(const dpt_inputs *in, const dpt_resources *res) {
         if (nested)
             printf("  %-34s %12.0f\n", "passes to be expected",
                    (double)(res->evaluations + res->hessian) - res->saved_evaluations);
-        printf("  %-34s %12s\n", "gradient at t = 0 kept for all edits",
-               dpt_resources_keeps_gradient(res) ? "yes" : "no");
+        print_sharing(res);
     }
     printf("memory per rank\n");
     resources_print_row("weights", (double)res->weights / mib, "MiB");
@@ -463,9 +519,7 @@ void dpt_resources_print(const dpt_inputs *in, const dpt_resources *res) {
     resources_print_row("edit", (double)res->edit / mib, "MiB");
     if (res->plane > 0)
         resources_print_row("plane of two edits", (double)res->plane / mib, "MiB");
-    int64_t sum =
-        models_bytes(res) + res->field + res->edit + res->plane + res->logits + gradients + cells;
-    resources_print_row("sum", (double)sum / mib, "MiB");
+    resources_print_row("sum", (double)peak_bytes(res, gradients + cells) / mib, "MiB");
     resources_print_row("budget", (double)res->budget / mib, "MiB");
     printf("whole study\n");
     bool nested = res->saved_flops > 0.0;

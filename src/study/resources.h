@@ -13,7 +13,7 @@ typedef struct dpt_resources {
     int64_t budget;      /**< memory that a rank may use */
     int64_t weights;     /**< resident blocks of post and edit */
     int64_t work;        /**< activations and layer buffers */
-    int64_t gradient;    /**< of one data set at t = 0 */
+    int64_t gradient;    /**< of one data set at t = 0, as dpt_model_gradient_bytes says */
     int64_t draw;    /**< scratch: of drawn labels, squares, a node, or one side of a difference */
     int64_t signs;   /**< random signs of a direction */
     int64_t vectors; /**< of Lanczos's method, and a direction that is bound */
@@ -36,6 +36,7 @@ typedef struct dpt_resources {
     int64_t reference_tokens; /**< of those whose loss has a reference model */
     int64_t pixels;           /**< of the largest image; 0 without images */
     bool shared_gradient;     /**< the gradients at t = 0 fit and are kept for all edits */
+    int64_t gradient_lack;    /**< memory that this lacks; 0 where it does not, or is not wanted */
     bool
         cell_gradient; /**< so is one in cells, for edits that need it or the correlation of masks */
     double flops;      /**< of the whole study, all ranks: at most, where the rule is auto */

@@ -151,6 +151,27 @@ static void test_bytes(void **state) {
     model_fixture_close(&f);
 }
 
+/* The bytes that are planned for a gradient are those that one takes, of the rank that takes most. */
+static void test_gradient_bytes(void **state) {
+    (void)state;
+    static const char *const sets[] = {"bias", "gqa", "tied"};
+    for (size_t i = 0; i < sizeof sets / sizeof sets[0]; i++) {
+        model_fixture f;
+        dpt_model_gradient *gradient = NULL;
+        model_fixture_open(&f, sets[i], false, test_comm.size);
+        int64_t planned, before = dpt_mem_in_use();
+        assert_int_equal(
+            dpt_model_gradient_bytes(f.g->config, &f.g->post.catalog, test_comm.size, &planned),
+            DPT_OK);
+        assert_int_equal(dpt_model_gradient_create(f.model, &gradient), DPT_OK);
+        int64_t taken = dpt_mem_in_use() - before;
+        assert_int_equal(dpt_comm_max_i64(&test_comm, &taken, 1), DPT_OK);
+        assert_int_equal(taken, planned);
+        dpt_model_gradient_destroy(gradient);
+        model_fixture_close(&f);
+    }
+}
+
 /* Give the fixture's models more positions and a wider window, and one sequence that spans several
  * blocks of the attention kernels after a short one. */
 static void make_long(golden_model *g) {
@@ -488,6 +509,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_packing),
         cmocka_unit_test(test_stored_types),
         cmocka_unit_test(test_bytes),
+        cmocka_unit_test(test_gradient_bytes),
         cmocka_unit_test(test_long),
         cmocka_unit_test(test_bad_configs),
         cmocka_unit_test(test_two_thetas),

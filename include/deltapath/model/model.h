@@ -109,6 +109,11 @@ dpt_status dpt_model_bytes(const char *config, const dpt_catalog *catalog, int g
                            bool edited, int64_t tokens, int64_t longest, int64_t *weights,
                            int64_t *work);
 
+/** Bytes per rank of one dpt_model_gradient: the maximum over the ranks of a group. Local, callable before any model
+ * exists. Errors as create. */
+dpt_status dpt_model_gradient_bytes(const char *config, const dpt_catalog *catalog, int group_size,
+                                    int64_t *bytes);
+
 /** Which derivative a backward pass leaves. */
 typedef enum dpt_model_backward {
     DPT_BACKWARD_NONE,    /**< loss only */
