@@ -14,6 +14,7 @@ import numpy as np
 from xxhash import xxh128_hexdigest
 
 VERSION = 6  # DPT_RESULTS_VERSION of include/deltapath/results/results.h
+OLDER = (5,)  # of which all is read that these tools read: 6 added the terms of the matrices that are stored together
 NAME, MANIFEST, FIRST = "results.h5", "manifest.json", b'{\n "checksum": "'
 MODULES = "embed q k v o gate up down norm head other".split()
 
@@ -119,8 +120,9 @@ class Results:
         with reading(self.path):
             self.file = h5py.File(io.BytesIO(unsealed(self.path)), "r")
             header = {name: text(value) for name, value in self.file.attrs.items()}
-            if header["format"] != "deltapath-results" or header["version"] != VERSION:
-                raise ValueError(f"{header['format']} {header['version']} where deltapath-results {VERSION} is known")
+            if header["format"] != "deltapath-results" or header["version"] not in (*OLDER, VERSION):
+                raise ValueError(f"{header['format']} {header['version']} where deltapath-results "
+                                 f"{', '.join(map(str, OLDER))} and {VERSION} are known")
             self.job, self.provenance = header["job"], json.loads(header["provenance"])
             self.units = [kind(self, self.file[text(name)]) for name in self.file["units"][()]]
             if not self.units:

@@ -396,11 +396,26 @@ def a_broken_study_is_one_line_and_the_others_are_reported(folder):
     assert result.returncode == 3 and "Traceback" not in result.stderr, result.stderr
     lines = result.stderr.splitlines()
     assert len(lines) == 4, lines
-    for name, words in (("text", "cannot be read"), ("bare", "cut off"), ("other", f"{results.VERSION} is known"),
+    for name, words in (("text", "cannot be read"), ("bare", "cut off"), ("other", f"{results.VERSION} are known"),
                         ("gone", "cannot be read")):
         assert sum(f"fig4-{name}/results.h5: " in line and words in line for line in lines) == 1, (name, lines)
     rows = list(csv.DictReader(open(folder / "claims.csv", encoding="utf-8")))
     assert {r["pair"] for r in rows} == {"good, task"}
+
+
+@test
+def older_results_are_read_like_new_ones(folder):
+    tables = []
+    write(folder / "as-written/fig4-toy", ["bits"], bits_units())
+    for version in (results.VERSION, *results.OLDER, min(results.OLDER) - 1):
+        file = shutil.copytree(folder / "as-written", folder / str(version)) / "fig4-toy/results.h5"
+        with h5py.File(file, "r+") as opened:
+            opened.attrs["version"] = version
+        seal(file)
+        result = run(folder / str(version), folder / f"{version}.html")
+        tables.append((folder / "claims.csv").read_text() if result.returncode == 0 else result.stderr)
+    assert results.OLDER and tables[0] == tables[1] and len(tables[0].splitlines()) > 5, tables
+    assert f"{results.VERSION} are known" in tables[-1], tables[-1]
 
 
 @test
