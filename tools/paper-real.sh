@@ -63,8 +63,8 @@ for study in "${studies[@]}"; do
         --set "output.dtype=$dtype")
     edits=$(edits_of "$figure" "$pair")
     [[ -n $edits ]] && sets+=(--set "edits=$edits")
-    # What is predicted is the loss at the end: the path need not be walked.
-    [[ $figure == predictions ]] && sets+=(--set "riemann={rule: left, points: 1}")
+    # What is predicted is the loss at the end: the path need not be walked; and no accuracy, which takes classes.
+    [[ $figure == predictions ]] && sets+=(--set "riemann={rule: left, points: 1}" --set "law={repeats: 8, seed: 1}")
     [[ -n ${QUICK:-} ]] && sets+=(--only "0/${every[$figure]}")
     run_study "$study" "${sets[@]}"
 done
