@@ -20,14 +20,17 @@ shift $(($# < 2 ? $# : 2))
 # the study of bf16 shows.
 studies=(fig1-smollm2-high predictions-smollm2-high fig1-smollm2-middle fig1-smollm2-low fig1-smollm2-high-bf16
     fig3-smollm2-high fig4-smollm2-high fig5-smollm2-high table1-smollm2-high fig7-smollm2-high fig7-smollm2-middle
-    fig7-smollm2-low)
+    fig7-smollm2-low allocation-smollm2-high proof-smollm2-high)
 # Samples of each data set, so that all of it takes less than two hours on two cores. With fewer than 149 no edit can be
 # shown to lose less than two points of accuracy, not even one that answers everything as before.
-declare -A samples=([fig1]=160 [fig3]=16 [fig4]=160 [fig5]=32 [fig7]=48 [table1]=96 [predictions]=64)
-declare -A every=([fig1]=20 [fig3]=10 [fig4]=3 [fig5]=26 [fig7]=11 [table1]=10 [predictions]=20)
-# Parts of the grids of Figures 1, 5 and 7.
+declare -A samples=([fig1]=160 [fig3]=16 [fig4]=160 [fig5]=32 [fig7]=48 [table1]=96 [predictions]=64
+    [allocation]=48 [proof]=16)
+declare -A every=([fig1]=20 [fig3]=10 [fig4]=3 [fig5]=26 [fig7]=11 [table1]=10 [predictions]=20 [allocation]=5
+    [proof]=3)
+# Parts of the grids.
 declare -A ks=([high]="-1, -0.5, 0, 0.5, 0.8" [middle]=0 [low]=0 [high-bf16]="-1, 0")
 multiples="[0.5, 0.8, 1, 1.2, 2]" alphas="[-1, -0.5, -0.3, -0.1, 0.1, 0.3, 0.5, 1]"
+bys="by: [uniform, group, tensor]"
 edits_of() { # edits_of FIGURE PAIR: those that are not as in its job
     case $1 in
     fig1) echo "[{name: dare, method: dare, k: [${ks[$2]}], p: [0.1, 0.5, 0.9], seeds: 5}]" ;;
@@ -36,6 +39,13 @@ edits_of() { # edits_of FIGURE PAIR: those that are not as in its job
         "{name: uniform, method: bitdelta, sample: uniform, multiple: $multiples, seeds: 5}]" ;;
     fig7) echo "[{name: expo, method: expo, alpha: $alphas}, {name: best, method: expo, alpha: auto}," \
         "{name: layers, method: expo, alpha: auto, groups: layers}]" ;;
+    allocation) echo "[{name: dare, method: allocate, edit: dare, mean: 0.95, $bys, seeds: 2}," \
+        "{name: prune, method: allocate, edit: prune, bytes: [0.05, 0.1], $bys}," \
+        "{name: bits, method: allocate, edit: multibit, tensors: all, bytes: [0.1, 0.2], $bys}," \
+        "{name: twin, method: allocate, edit: lowrank, bytes: [0.1, 0.3], $bys}]" ;;
+    proof) echo "[{name: dare, method: dare, p: 0.9, k: -1}, {name: drop, method: drop, p: 0.1}," \
+        "{name: bits, method: multibit, bits: [1, 3]}, {name: twin, method: lowrank, sparsity: 0.9}," \
+        "{name: expo, method: expo, alpha: 0.1}]" ;;
     esac
 }
 
@@ -65,6 +75,7 @@ for study in "${studies[@]}"; do
     [[ -n $edits ]] && sets+=(--set "edits=$edits")
     # What is predicted is the loss at the end: the path need not be walked; and no accuracy, which takes classes.
     [[ $figure == predictions ]] && sets+=(--set "riemann={rule: left, points: 1}" --set "law={repeats: 8, seed: 1}")
+    [[ $figure == proof ]] && sets+=(--set "proof={groups: modules}")
     [[ -n ${QUICK:-} ]] && sets+=(--only "0/${every[$figure]}")
     run_study "$study" "${sets[@]}"
 done

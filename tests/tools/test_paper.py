@@ -119,6 +119,11 @@ def make_all(folder):
           [unit("bitdelta", 0.5), unit("bitdelta-term", 0.4), unit("prune-keep0.3", 0.2, keep=0.3),
            unit("prune-term-keep0.3", 0.3, keep=0.3, term=0.1),
            unit("prune-significant-keep0.3", 0.1, keep=0.3)])
+    write(folder / "allocation-toy", ["dare", "prune"],
+          [unit(f"dare-mean0.9-by{by}-seed{s}", change, mean=0.9, by=by, seed=float(s))
+           for by, change in (("uniform", 0.3), ("group", 0.2), ("tensor", 0.1)) for s in (1, 2)]
+          + [unit(f"prune-bytes0.1-by{by}", change, bytes=0.1, by=by)
+             for by, change in (("uniform", 0.3), ("group", 0.0), ("tensor", 0.2))])
 
 
 EXPECTED = {
@@ -140,7 +145,9 @@ EXPECTED = {
     ("paper", "table1", "Choosing entries by sign"): "holds",
     ("paper", "table1", "Choosing entries by the"): "holds", ("ours", "table1", "Against the paper"): "holds",
     ("ours", "calibrated", "Calibrated BitDelta"): "holds", ("ours", "calibrated", "Calibrated pruning"): "fails",
-    ("ours", "calibrated", "Calibrated where"): "holds"}
+    ("ours", "calibrated", "Calibrated where"): "holds",
+    ("ours", "allocation", "At the same size a value for each tensor has a lower loss than one for all"): "holds",
+    ("ours", "allocation", "At the same size a value for each tensor has a lower loss than one for the best"): "fails"}
 
 
 def run(folder, output):
@@ -261,11 +268,12 @@ def page_holds_every_figure_and_repeats(folder):
     assert run(folder / "in", folder / "b.html").returncode == 0
     page = (folder / "a.html").read_bytes()
     assert page == (folder / "b.html").read_bytes()
-    for name in ("fig1", "fig2", "fig3", "fig4", "fig5", "fig6", "fig7", "table1", "calibrated"):
+    for name in ("fig1", "fig2", "fig3", "fig4", "fig5", "fig6", "fig7", "table1", "calibrated", "allocation"):
         assert f"<h2 id='{name}'>".encode() in page, name
     # The term at W_post fell from 0.1 to 0.05, the change rose from 0.2 to 0.3.
     assert b"prune-keep0.3, term: the term at W_post went from +0.1 to +0.05" in page
     assert b"beyond it from +0.1 to +0.25" in page and b"costs more in curvature" in page
+    assert b"<td>DARE, mean 0.9</td><td>+0.3 / 50.0 %</td><td>+0.2 / 50.0 %</td><td>+0.1 / 50.0 %</td>" in page
     assert b"nan" not in page.lower().replace(b"nano", b"")
     assert shutil.which("gnuplot") is None or page.count(b"<svg") == 24, page.count(b"<svg")
     assert not list(folder.glob("*.partial"))
@@ -296,6 +304,20 @@ def predictions_are_judged_by_their_proof(folder):
     assert verdicts([0.8, 0.6, 0.9], [1.5, 0.8, 2.3]) == ["undecided", "undecided"]
     assert verdicts([0.3, 0.1, 0.5], [1.5, 1.2, 1.9]) == ["fails", "fails"]
     assert verdicts([0.9, None, None], [1.0, 0.9, 1.1], 0) == ["undecided"]
+
+
+@test
+def terms_of_groups_are_judged_by_their_proof(folder):
+    def verdicts(last, middle, slope):
+        number = lambda ranks, slope=None: {"edits": 6, "groups": 50, "rank_correlation": ranks, "slope": slope}
+        study = types.SimpleNamespace(pair="toy", figure="proof", group_proof=[
+            {"data": "other"}, {"data": "task", "left_out": number(last), "middle": number(middle, slope)}])
+        rows = list(claims.group_terms(study, "task"))
+        assert all("50 groups of 6 edits" in row.claim for row in rows), rows
+        return [row.verdict for row in rows]
+    assert verdicts([0.8, 0.75, 0.9], [0.9, 0.8, 1.0], [1.0, 0.9, 1.2]) == ["holds", "holds", "holds"]
+    assert verdicts([0.3, 0.1, 0.6], [0.8, 0.6, 0.9], [0.5, 0.3, 0.9]) == ["fails", "undecided", "fails"]
+    assert verdicts([0.8, None, None], [0.8, None, None], [1.0, 0.4, 1.2]) == ["undecided"] * 3
 
 
 @test

@@ -451,7 +451,47 @@ def predictions(study, data):
                             lambda low, high: (0.5 < low <= 1 <= high < 2, low > 1 or high < 1))
 
 
-CLAIMS = {"predictions": predictions, "fig1": dare, "fig2": dare, "fig3": terms, "fig4": bits, "fig5": multiples,
+GROUPED = {"left_out": "what the loss changes when the group is left out of the edit",
+           "middle": "the middle of that and of what the group changes alone"}
+
+
+def group_terms(study, data):
+    """What the terms of groups of tensors say of what the groups change."""
+    for proof in study.group_proof:
+        if proof["data"] != data:
+            continue
+        for kind, words in GROUPED.items():
+            one = proof[kind]
+            count = f"{one.get('groups', 0)} groups of {one['edits']} edits"
+            yield proof_row(study, data, f"Terms tell which group costs more: rank correlation of {RANKED} or more with {words}, "
+                            f"over {count}", "holds when its interval lies above that, fails when it lies below",
+                            one["rank_correlation"], lambda low, high: (low > RANKED, high < RANKED))
+        yield proof_row(study, data, f"They tell how much: the slope on the terms of {GROUPED['middle']} is 1, over {count}",
+                        "holds when its interval holds 1 and lies within 0.5 and 2, fails when it leaves 1 out",
+                        one["slope"], lambda low, high: (0.5 < low <= 1 <= high < 2, low > 1 or high < 1))
+
+
+ALLOCATED = {"dare": ("mean", "DARE"), "prune": ("bytes", "pruning"), "bits": ("bytes", "bits"), "twin": ("bytes", "low rank")}
+
+
+def allocated(study, data):
+    """(edit in words, size in words, {by: units of its seeds}) of each size of each edit."""
+    for name, (parameter, words) in ALLOCATED.items():
+        for size in study.values(name, parameter):
+            found = {by: study.find(data, name, by=by, **{parameter: size}) for by in ("uniform", "group", "tensor")}
+            yield words, f"{parameter} {size:g}", {by: units for by, units in found.items() if units}
+
+
+def allocations(study, data):
+    margin = margin_of(study, data)
+    for other, words in (("uniform", "one for all"), ("group", "one for the best group of tensors")):
+        cells = [Cell(f"{edit}, {size}: {other} less each tensor, {accuracy(by['tensor'])}",
+                      st.changes(by[other]) - st.changes(by["tensor"]), "positive", margin)
+                 for edit, size, by in allocated(study, data) if {other, "tensor"} <= by.keys()]
+        yield Claim(OURS, f"At the same size a value for each tensor has a lower loss than {words}", cells)
+
+
+CLAIMS = {"predictions": predictions, "proof": group_terms, "allocation": allocations, "fig1": dare, "fig2": dare, "fig3": terms, "fig4": bits, "fig5": multiples,
           "fig6": alphas, "fig7": directions, "table1": biases, "calibrated": calibrations}
 
 

@@ -281,6 +281,25 @@ def predictions(study, data):
            f"{len(units)} predictions are called in range.")
 
 
+def group_terms(study, data):
+    """What each group of tensors changes over its term."""
+    units = [u for u in study.units if u.data == data and u.has("proof_term")]
+    for what, values in (("left out", lambda u: u.array("proof_change")), ("alone", lambda u: u.array("proof_alone"))):
+        series = [{"name": name, "points": [point for u in units if u.name == name
+                                            for point in zip(u.array("proof_term"), values(u))]} for name in study.names]
+        yield (plot.scatter(title(study, data), "term [nats]", "change [nats]", series),
+               f"What each group of tensors changes, {what}, over its term of the path sum.")
+
+
+def allocations(study, data):
+    rows = [["change of the loss [nats] / accuracy", "one for all", "for the best group", "for each tensor"]]
+    for edit, size, by in claims.allocated(study, data):
+        rows.append([f"{edit}, {size}"] + [
+            f"{over_seeds(by[how], 'change')[0]:+.3g} / {over_seeds(by[how], 'accuracy_edit', 100.0)[0]:.1f} %"
+            if how in by else "" for how in ("uniform", "group", "tensor")])
+    yield table(rows), f"Values at the same size, chosen by the curvatures of other samples, {title(study, data)}; mean over seeds."
+
+
 FIGURES = [
     ("fig1", "Figures 1 and 8 to 11: DARE-k over p and k, language models", dare),
     ("fig2", "Figure 2: DARE-k over p and k, image model", dare),
@@ -291,7 +310,9 @@ FIGURES = [
     ("fig7", "Figures 7 and 13: interpolation against extrapolation", directions),
     ("table1", "Table 1: random, by sign, by gradient product", biases),
     ("calibrated", "Beyond the paper: calibrated edits", calibrations),
-    ("predictions", "Beyond the paper: predicted and true changes", predictions)]
+    ("predictions", "Beyond the paper: predicted and true changes", predictions),
+    ("allocation", "Beyond the paper: a value for each tensor", allocations),
+    ("proof", "Beyond the paper: terms of groups of tensors", group_terms)]
 
 
 def make(study, maker):

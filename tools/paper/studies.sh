@@ -24,7 +24,7 @@ run_study() { # run_study STUDY OPTION...: the job of its figure, to the end or 
     local sets=("${@:2}") job=jobs/paper/$figure.yaml i
     [[ -e $job ]] || job=jobs/$figure.yaml # of ours
     # As in these jobs: half of the samples choose, the others judge.
-    if [[ $figure == @(fig7|table1|calibrated) ]]; then
+    if [[ $figure == @(fig7|table1|calibrated|allocation) ]]; then
         for i in "${!sets[@]}"; do
             [[ ${sets[i]} == data=* ]] && sets[i]=${sets[i]//\}/, choose: 0.5\}}
         done

@@ -59,6 +59,11 @@ class Study(results.Results):
         """Predicted and true changes compared, for each data set; of a study with predictions."""
         return self.listed("results.json", json.loads).get("proof") or []
 
+    @property
+    def group_proof(self):
+        """Terms of groups of tensors compared with what the groups change, for each data set; of a study with `proof`."""
+        return self.listed("results.json", json.loads).get("group_proof") or []
+
     def find(self, data, name, **parameters):
         """Units of an entry of the job whose parameters have these values."""
         return [u for u in self.units if u.data == data and u.name == name
