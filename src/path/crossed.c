@@ -69,10 +69,15 @@ static crossed_squares crossed_squares_of(int64_t seeds, int64_t samples, const 
 
 /* Both parts of the error, one at its end and none at the other: they seldom are there at once, the less often
  * the fewer degrees of freedom the seeds have. */
-static double crossed_half(double from_seeds, double from_samples, int64_t seeds) {
-    double both = 0.8 / (double)seeds;
+static double crossed_half(double from_seeds, double from_samples, double both) {
     return sqrt(from_seeds * from_seeds + from_samples * from_samples -
-                2.0 * both * from_seeds * from_samples);
+                both * from_seeds * from_samples);
+}
+
+/* Two values cannot show the shape of what they were drawn from, and Student's quantile takes it for normal. That of two
+ * uniform values is the largest of all symmetric distributions with one peak: doc/science.md has the proof. */
+static double crossed_of_two(double confidence) {
+    return confidence / (1.0 - confidence);
 }
 
 dpt_crossed dpt_crossed_interval(int64_t seeds, int64_t samples, double effective, const double *x,
@@ -87,7 +92,9 @@ dpt_crossed dpt_crossed_interval(int64_t seeds, int64_t samples, double effectiv
     if (!isfinite(squares.mean) || !isfinite(from_seeds + from_samples))
         return out;
     double p = 0.5 * (1.0 + confidence);
-    double few = dpt_student_quantile(p, (double)(seeds - 1));
+    double student = dpt_student_quantile(p, (double)(seeds - 1));
+    double few = seeds == 2 ? crossed_of_two(confidence) : student;
+    double usual = 1.6 / (double)seeds, both = seeds == 2 ? 1.2 : usual;
     double freedom = dpt_interval_freedom(samples, effective);
     double many = dpt_student_quantile(p, freedom);
     dpt_hall seed = dpt_hall_make(squares.seed_skew, seeds);
@@ -95,11 +102,12 @@ dpt_crossed dpt_crossed_interval(int64_t seeds, int64_t samples, double effectiv
     out.mean = squares.mean;
     out.se = sqrt(from_seeds * from_seeds + from_samples * from_samples);
     out.low = out.mean - crossed_half(dpt_hall_invert(&seed, few) * from_seeds,
-                                      dpt_hall_invert(&sample, many) * from_samples, seeds);
+                                      dpt_hall_invert(&sample, many) * from_samples, both);
     out.high = out.mean + crossed_half(-dpt_hall_invert(&seed, -few) * from_seeds,
-                                       -dpt_hall_invert(&sample, -many) * from_samples, seeds);
+                                       -dpt_hall_invert(&sample, -many) * from_samples, both);
     if (out.se > 0.0)
-        out.df = crossed_df_of(crossed_half(few * from_seeds, many * from_samples, seeds) / out.se,
-                               1.0 - p, (double)(seeds - 1), freedom);
+        out.df =
+            crossed_df_of(crossed_half(student * from_seeds, many * from_samples, usual) / out.se,
+                          1.0 - p, (double)(seeds - 1), freedom);
     return out;
 }

@@ -441,9 +441,8 @@ void dpt_report_seeds(FILE *html, const dpt_report_group *group) {
         fputs("</tbody></table></div>\n<p class=\"note\">Edits that differ in their seed alone: "
               "means, standard deviations and Student's 95&thinsp;% intervals of the mean over "
               "seeds, on these samples; and of the true change the interval that also holds for "
-              "other samples. Where the effects of seeds are skewed it covers 91&thinsp;% with two "
-              "of "
-              "them, which cannot show it, and 93&thinsp;% with three or four.</p>\n",
+              "other samples. Where the effects of seeds are skewed it covers 93&thinsp;% with two "
+              "to four of them.</p>\n",
               html);
 }
 

@@ -1,7 +1,6 @@
 #include "seeds.h"
 
 #include "deltapath/base/assert.h"
-#include "deltapath/base/log.h"
 #include "deltapath/base/mem.h"
 #include "deltapath/path/crossed.h"
 #include "deltapath/path/interval.h"
@@ -148,22 +147,6 @@ static dpt_status seeds_sum_up(seeds_members *m, dpt_result_seeds *list, int64_t
     return st;
 }
 
-/* Two values have no skewness: an interval of them cannot be longer on the side of a tail. */
-static void seeds_warn_of_two(const dpt_result_seeds *list, int64_t count) {
-    int64_t two = 0, first = 0;
-    for (int64_t i = count - 1; i >= 0; i--)
-        if (list[i].count == 2) {
-            two++;
-            first = i;
-        }
-    if (two > 0)
-        dpt_log(
-            DPT_LOG_WARN,
-            "%s%s: 2 seeds cannot show whether their effects are skewed: where they are, the "
-            "interval over seeds and samples covers 91 %% in place of 95: give seeds: 3 or more",
-            list[first].edit, two > 1 ? " and others" : "");
-}
-
 dpt_status dpt_seeds_collect(const dpt_job *job, const dpt_result *results, int64_t units,
                              dpt_result_seeds **list, int64_t *count) {
     seeds_members m = {.job = job, .results = results, .units = units};
@@ -178,8 +161,6 @@ dpt_status dpt_seeds_collect(const dpt_job *job, const dpt_result *results, int6
         complete = m.ids[e] != NULL;
     }
     dpt_status st = complete ? seeds_sum_up(&m, *list, count) : DPT_ERR_OUTPUT;
-    if (st == DPT_OK)
-        seeds_warn_of_two(*list, *count);
     for (int e = 0; m.ids != NULL && e < job->nedits; e++)
         dpt_mem_free(m.ids[e]);
     dpt_mem_free(m.member);

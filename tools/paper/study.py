@@ -230,10 +230,14 @@ def interval(x, error=0.05, skewed=True):
         return mean, math.nan, math.nan
     parts = crossed_parts(x) if seeds > 1 else [
         (float(np.std(x, ddof=1)) / math.sqrt(samples), skewness(x[0]), samples)]
+    quantiles = [t_quantile(1.0 - 0.5 * error, n - 1) for _, _, n in parts]
+    if seeds == 2:
+        quantiles[0] = 1.0 / error - 1.0  # dpt_crossed_interval says why
 
     def reach(sign):
-        ends = [sign * corrected(skew if skewed else math.nan, n, sign * t_quantile(1.0 - 0.5 * error, n - 1)) * se for se, skew, n in parts]
-        both = 1.6 / seeds * ends[0] * ends[1] if seeds > 1 else 0.0
+        ends = [sign * corrected(skew if skewed else math.nan, n, sign * t) * se
+                for (se, skew, n), t in zip(parts, quantiles)]
+        both = (1.2 if seeds == 2 else 1.6 / seeds) * ends[0] * ends[1] if seeds > 1 else 0.0
         return math.sqrt(sum(end * end for end in ends) - both) if seeds > 1 else ends[0]
 
     return mean, mean - reach(1.0), mean + reach(-1.0)

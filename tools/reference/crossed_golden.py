@@ -49,13 +49,14 @@ def interval(x):
     few, many = (bisect(0.0, 1e3, lambda t, n=n: tail(t, n - 1) > 0.025) for n in (seeds, samples))
     a, b = (math.sqrt(p) for p in parts)
 
-    def joined(p, q):
-        return math.sqrt((p * a) ** 2 + (q * b) ** 2 - 1.6 / seeds * p * a * q * b)
+    def joined(p, q, both=1.6 / seeds):
+        return math.sqrt((p * a) ** 2 + (q * b) ** 2 - both * p * a * q * b)
     se = math.hypot(a, b)
     half = joined(few, many)
     low, high = sorted((seeds - 1.0, samples - 1.0))
-    ends = zip(reaches(rows, few), reaches(columns, many))
-    return (mean, se, bisect(low, high, lambda df: tail(half / se, df) > 0.025), *(joined(p, q) for p, q in ends))
+    ends = zip(reaches(rows, few) if seeds > 2 else (19.0, 19.0), reaches(columns, many))  # 19: of two uniform values
+    both = 1.6 / seeds if seeds > 2 else 1.2
+    return (mean, se, bisect(low, high, lambda df: tail(half / se, df) > 0.025), *(joined(p, q, both) for p, q in ends))
 
 
 rng = np.random.default_rng(11)
