@@ -5,7 +5,12 @@
 
 #include <string.h>
 
-enum { CHUNK = 1 << 13 }; /* elements formed at a time: three fp32 chunks stay in the L2 cache */
+enum {
+    CHUNK = 1 << 10,        /* elements formed at a time: their fp32 values stay in the L1 cache */
+    PARALLEL_MIN = 1 << 16, /* elements */
+    BF16_AT_ONCE = 32,      /* of a cache line */
+    BF16_AHEAD = 1 << 10 /* fetched so far ahead: the processor itself stops at the end of a page */
+};
 
 dpt_status dpt_params_create(const dpt_catalog *catalog, int count, dpt_params *out) {
     *out = (dpt_params){.catalog = catalog};
@@ -225,51 +230,120 @@ dpt_status dpt_param_draw_signs(dpt_param *param, dpt_rng stream) {
     return DPT_OK;
 }
 
-/* post + t E in `out`, which holds post, or E, with signs or of a block that holds E. */
-static void param_form_direction(const dpt_param *param, bool with_post, float t, int64_t at,
-                                 int64_t n, const float *edit, float *out) {
+static inline float param_bf16(const char *stored, int64_t i) {
+    uint16_t code;
+    memcpy(&code, stored + 2 * i, sizeof code);
+    uint32_t bits = (uint32_t)code << 16;
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+/* What is formed of some elements: W(t), E or both; NULL: not wanted. */
+typedef struct param_formed {
+    float *w, *e;
+} param_formed;
+
+static inline __attribute__((always_inline)) void
+param_form_line(int64_t n, const char *restrict post, const char *restrict edit, float t,
+                float *restrict w, float *restrict e) {
     for (int64_t i = 0; i < n; i++) {
-        float e = param->direct ? edit[i] : edit[i] - out[i];
-        e = param->signs != NULL && dpt_rng_mask_bit(param->signs, at + i) ? -e : e;
-        out[i] = with_post ? out[i] + t * e : e;
+        float from = param_bf16(post, i), delta = param_bf16(edit, i) - from;
+        if (w != NULL)
+            w[i] = from + t * delta;
+        if (e != NULL)
+            e[i] = delta;
     }
 }
 
-/* post + t E, or E, of a chunk of at most CHUNK elements from element `at` on. */
-static void param_form_chunk(const dpt_param *param, bool with_post, float t, int64_t at, int64_t n,
-                             float *out) {
-    float edit[CHUNK];
-    dpt_dtype_to_f32(param->post_type, (char *)param->post + at * dpt_dtype_size(param->post_type),
-                     out, n);
-    dpt_dtype_to_f32(param->edit_type, (char *)param->edit + at * dpt_dtype_size(param->edit_type),
-                     edit, n);
-    if (param->signs != NULL || param->direct) {
-        param_form_direction(param, with_post, t, at, n, edit, out);
-    } else if (with_post) {
-        for (int64_t i = 0; i < n; i++)
-            out[i] += t * (edit[i] - out[i]);
-    } else {
-        for (int64_t i = 0; i < n; i++)
-            out[i] = edit[i] - out[i];
+/* Between two bf16 models, as most are: from and to memory without a stop. */
+static void param_form_bf16(int64_t n, const char *post, const char *edit, float t,
+                            param_formed out) {
+    for (int64_t i = 0; i < n; i += BF16_AT_ONCE) {
+        int64_t part = n - i < BF16_AT_ONCE ? n - i : BF16_AT_ONCE;
+        const char *from = post + 2 * i, *to = edit + 2 * i;
+        __builtin_prefetch((const void *)((uintptr_t)from + 2 * BF16_AHEAD));
+        __builtin_prefetch((const void *)((uintptr_t)to + 2 * BF16_AHEAD));
+        if (part < BF16_AT_ONCE)
+            param_form_line(part, from, to, t, out.w != NULL ? out.w + i : NULL,
+                            out.e != NULL ? out.e + i : NULL);
+        else if (out.e == NULL)
+            param_form_line(BF16_AT_ONCE, from, to, t, out.w + i, NULL);
+        else if (out.w == NULL)
+            param_form_line(BF16_AT_ONCE, from, to, t, NULL, out.e + i);
+        else
+            param_form_line(BF16_AT_ONCE, from, to, t, out.w + i, out.e + i);
     }
+}
+
+/* Of a chunk of at most CHUNK elements from element `at` on, whatever the types and the direction. */
+static void param_form_any(const dpt_param *param, float t, int64_t at, int64_t n,
+                           const char *stored_post, const char *stored_edit, param_formed out) {
+    float post[CHUNK], own[CHUNK], *e = out.e != NULL ? out.e : own;
+    dpt_dtype_to_f32(param->post_type, stored_post, post, n);
+    dpt_dtype_to_f32(param->edit_type, stored_edit, e, n);
+    for (int64_t i = 0; i < n && !param->direct; i++)
+        e[i] -= post[i];
+    for (int64_t i = 0; i < n && param->signs != NULL; i++)
+        e[i] = dpt_rng_mask_bit(param->signs, at + i) ? -e[i] : e[i];
+    for (int64_t i = 0; i < n && out.w != NULL; i++)
+        out.w[i] = post[i] + t * e[i];
+}
+
+/* W(t) = post + t E and E of n elements from element `at` on. */
+static void param_form(const dpt_param *param, float t, int64_t at, int64_t n, param_formed out) {
+    int64_t post_size = dpt_dtype_size(param->post_type);
+    int64_t edit_size = dpt_dtype_size(param->edit_type);
+    bool bf16 = param->post_type == DPT_BF16 && param->edit_type == DPT_BF16 &&
+                param->signs == NULL && !param->direct;
+#pragma omp parallel for schedule(static) if (n > PARALLEL_MIN)
+    for (int64_t i = 0; i < n; i += CHUNK) {
+        int64_t part = n - i < CHUNK ? n - i : CHUNK;
+        const char *post = (const char *)param->post + (at + i) * post_size;
+        const char *edit = (const char *)param->edit + (at + i) * edit_size;
+        param_formed to = {out.w != NULL ? out.w + i : NULL, out.e != NULL ? out.e + i : NULL};
+        if (bf16)
+            param_form_bf16(part, post, edit, t, to);
+        else
+            param_form_any(param, t, at + i, part, post, edit, to);
+    }
+}
+
+/* Elements of one of the two models as they stand. */
+static void param_copy(dpt_dtype type, const char *stored, int64_t at, int64_t n, float *out) {
+    int64_t size = dpt_dtype_size(type);
+#pragma omp parallel for schedule(static) if (n > PARALLEL_MIN)
+    for (int64_t i = 0; i < n; i += CHUNK)
+        dpt_dtype_to_f32(type, stored + (at + i) * size, out + i, n - i < CHUNK ? n - i : CHUNK);
+}
+
+static bool param_moves(const dpt_param *param, double t) {
+    return param->has_delta && !param->still && t != 0.0;
+}
+
+static bool param_is_edit(const dpt_param *param, double t) {
+    return param_moves(param, t) && t == 1.0 && param->signs == NULL && !param->direct;
 }
 
 void dpt_param_weights(const dpt_param *param, double t, int64_t row, int64_t rows, float *out) {
-    int64_t first = row * param->cols;
-    int64_t n = rows * param->cols;
-    bool moves = param->has_delta && !param->still && t != 0.0;
-    bool at_edit = moves && t == 1.0 && param->signs == NULL && !param->direct;
-    bool one_end = !moves || at_edit;
-    dpt_dtype type = at_edit ? param->edit_type : param->post_type;
-    const char *stored = at_edit ? param->edit : param->post;
-#pragma omp parallel for schedule(static) if (n > 8 * CHUNK)
-    for (int64_t at = 0; at < n; at += CHUNK) {
-        int64_t part = n - at < CHUNK ? n - at : CHUNK;
-        if (one_end)
-            dpt_dtype_to_f32(type, stored + (first + at) * dpt_dtype_size(type), out + at, part);
-        else
-            param_form_chunk(param, true, (float)t, first + at, part, out + at);
+    int64_t at = row * param->cols, n = rows * param->cols;
+    if (param_is_edit(param, t))
+        param_copy(param->edit_type, param->edit, at, n, out);
+    else if (param_moves(param, t))
+        param_form(param, (float)t, at, n, (param_formed){.w = out});
+    else
+        param_copy(param->post_type, param->post, at, n, out);
+}
+
+void dpt_param_weights_delta(const dpt_param *param, double t, int64_t row, int64_t rows, float *w,
+                             float *e) {
+    int64_t at = row * param->cols, n = rows * param->cols;
+    if (param_moves(param, t) && !param_is_edit(param, t)) {
+        param_form(param, (float)t, at, n, (param_formed){.w = w, .e = e});
+        return;
     }
+    dpt_param_weights(param, t, row, rows, w);
+    dpt_param_delta(param, row, rows, e);
 }
 
 void dpt_param_delta(const dpt_param *param, int64_t row, int64_t rows, float *out) {
@@ -281,7 +355,5 @@ void dpt_param_delta_run(const dpt_param *param, int64_t at, int64_t n, float *o
         memset(out, 0, (size_t)n * sizeof *out);
         return;
     }
-#pragma omp parallel for schedule(static) if (n > 8 * CHUNK)
-    for (int64_t i = 0; i < n; i += CHUNK)
-        param_form_chunk(param, false, 1.0F, at + i, n - i < CHUNK ? n - i : CHUNK, out + i);
+    param_form(param, 1.0F, at, n, (param_formed){.e = out});
 }

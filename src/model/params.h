@@ -110,6 +110,10 @@ void dpt_param_clear_direction(dpt_param *param); /**< No signs, and W(t) moves 
  * @param[out] out (rows, cols). */
 void dpt_param_weights(const dpt_param *param, double t, int64_t row, int64_t rows, float *out);
 
+/** Both dpt_param_weights and dpt_param_delta of some rows, which are read once. Local. */
+void dpt_param_weights_delta(const dpt_param *param, double t, int64_t row, int64_t rows, float *w,
+                             float *e);
+
 /** Rows [row, row + rows) of the block of E, signs included; zero when nothing is bound. Local. */
 void dpt_param_delta(const dpt_param *param, int64_t row, int64_t rows, float *out);
 

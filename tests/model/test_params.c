@@ -373,9 +373,62 @@ static void test_failures(void **state) {
     params_case_close(&c);
 }
 
+/* Rows of W(t) and of E, alone and together: post + t E exactly, with and without signs, whatever the types. */
+static void test_forms(void **state) {
+    (void)state;
+    enum { ROWS = 331, COLS = 211, FIRST = 3, SIZE = ROWS * COLS };
+    static const dpt_dtype types[] = {DPT_F32, DPT_BF16, DPT_F16};
+    static const double times[] = {0.0, 0.4, 1.0};
+    float *post = malloc(SIZE * sizeof *post), *edit = malloc(SIZE * sizeof *edit);
+    float *w = malloc(SIZE * sizeof *w), *e = malloc(SIZE * sizeof *e);
+    float *w2 = malloc(SIZE * sizeof *w2), *e2 = malloc(SIZE * sizeof *e2);
+    uint64_t *signs = calloc(SIZE / 64 + 1, sizeof *signs);
+    for (int i = 0; i < SIZE; i++) {
+        post[i] = params_value(0, i, false) * 0.125F;
+        edit[i] = params_value(0, i, true) * 0.125F;
+        signs[i / 64] |= (uint64_t)(i % 5 == 0) << (i % 64);
+    }
+    for (int kind = 0; kind < 9 * 3 * 2 * 2; kind++) {
+        double t = times[kind / 9 % 3];
+        bool signed_too = kind / 27 % 2 == 1, direct = kind / 54 % 2 == 1;
+        dpt_param param = {.rows = ROWS,
+                           .cols = COLS,
+                           .has_delta = true,
+                           .direct = direct,
+                           .signs = signed_too ? signs : NULL,
+                           .post_type = types[kind % 3],
+                           .edit_type = types[kind / 3 % 3],
+                           .post = malloc(SIZE * sizeof(float)),
+                           .edit = malloc(SIZE * sizeof(float))};
+        dpt_dtype_from_f32(param.post_type, post, param.post, SIZE);
+        dpt_dtype_from_f32(param.edit_type, edit, param.edit, SIZE);
+        int64_t rows = ROWS - FIRST, at = FIRST * COLS, n = rows * COLS;
+        dpt_param_weights(&param, t, FIRST, rows, w);
+        dpt_param_delta(&param, FIRST, rows, e);
+        dpt_param_weights_delta(&param, t, FIRST, rows, w2, e2);
+        for (int64_t i = 0; i < n; i++) {
+            float delta = direct ? edit[at + i] : edit[at + i] - post[at + i];
+            delta = signed_too && (at + i) % 5 == 0 ? -delta : delta;
+            assert_true(e[i] == delta);
+            assert_true(w[i] == post[at + i] + (float)t * delta);
+        }
+        assert_memory_equal(w, w2, (size_t)n * sizeof *w);
+        assert_memory_equal(e, e2, (size_t)n * sizeof *e);
+        free(param.post);
+        free(param.edit);
+    }
+    free(post);
+    free(edit);
+    free(w);
+    free(e);
+    free(w2);
+    free(e2);
+    free(signs);
+}
+
 int main(int argc, char **argv) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_layouts),
-                                       cmocka_unit_test(test_loading_bytes),
-                                       cmocka_unit_test(test_failures)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_layouts), cmocka_unit_test(test_loading_bytes),
+        cmocka_unit_test(test_forms), cmocka_unit_test(test_failures)};
     return test_mpi_main(argc, argv, tests);
 }
