@@ -128,13 +128,33 @@ void dpt_accumulate_linear(const dpt_accumulator *to, int weight, dpt_rows rows)
         accumulate_linear_squares(to, weight, rows);
         return;
     }
-    double *term = accumulate_begin(to, rows.n);
+    accumulate_begin(to, rows.n);
     for (int64_t at = 0; at < N; at += DPT_ACCUMULATE_ROWS) {
         int64_t n = N - at < DPT_ACCUMULATE_ROWS ? N - at : DPT_ACCUMULATE_ROWS;
         dpt_param_delta(param, at, n, to->e);
-        dpt_nn_linear_terms(rows.n, n, K, rows.dy + at, rows.lddy, rows.x, rows.ldx, to->e, K,
-                            to->products, term);
+        dpt_accumulate_some(to, weight, rows, at, n);
     }
+    dpt_accumulate_end(to, weight, rows);
+}
+
+bool dpt_accumulate_begin(const dpt_accumulator *to, int weight, dpt_rows rows) {
+    bool terms = to->call->mode == DPT_BACKWARD_TERMS && !to->call->squares;
+    if (!terms)
+        dpt_accumulate_linear(to, weight, rows);
+    terms = terms && accumulate_is_wanted(to, weight);
+    if (terms)
+        accumulate_begin(to, rows.n);
+    return terms;
+}
+
+void dpt_accumulate_some(const dpt_accumulator *to, int weight, dpt_rows rows, int64_t at,
+                         int64_t n) {
+    int64_t K = to->model->params.items[weight].cols;
+    dpt_nn_linear_terms(rows.n, n, K, rows.dy + at, rows.lddy, rows.x, rows.ldx, to->e, K,
+                        to->products, to->term);
+}
+
+void dpt_accumulate_end(const dpt_accumulator *to, int weight, dpt_rows rows) {
     accumulate_by_sample(to, weight, rows);
 }
 

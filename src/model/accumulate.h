@@ -42,6 +42,13 @@ int64_t dpt_accumulate_delta_floats(const dpt_param *param, bool whole);
 
 /** y = x w^T. */
 void dpt_accumulate_linear(const dpt_accumulator *to, int weight, dpt_rows rows);
+/** The same in three steps for a caller who forms E: rows [at, at + n) of it in to->e before each
+ * dpt_accumulate_some, and all of them before dpt_accumulate_end.
+ * @return whether these are to follow; false: E is not needed, and all is done. */
+bool dpt_accumulate_begin(const dpt_accumulator *to, int weight, dpt_rows rows);
+void dpt_accumulate_some(const dpt_accumulator *to, int weight, dpt_rows rows, int64_t at,
+                         int64_t n);
+void dpt_accumulate_end(const dpt_accumulator *to, int weight, dpt_rows rows);
 /** y = x + b; b has one element a column of dy, whatever its shape. */
 void dpt_accumulate_bias(const dpt_accumulator *to, int bias, dpt_rows rows);
 /** y = w (x - mean) rstd + b; without mean y = w x rstd, rstd NULL is 1. */

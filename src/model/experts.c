@@ -28,6 +28,11 @@ static int64_t experts_units(const dpt_pass *pass) {
     return pass->arch->length[DPT_AXIS_EXPERT_UNITS];
 }
 
+static int experts_index(const dpt_pass *pass, int64_t layer, const experts_piece *piece,
+                         dpt_slot slot) {
+    return dpt_arch_index_expert(pass->arch, layer, slot, piece->expert);
+}
+
 static void experts_gather(const dpt_pass *pass, const experts_piece *piece, const float *from,
                            float *to) {
     int64_t C = pass->width;
@@ -95,12 +100,15 @@ static void experts_each(dpt_pass *pass, int64_t layer, experts_run_fn run, cons
 }
 
 /* x = rows of n; m = act(gate) up of x, or act(up). */
-static void experts_inner(const dpt_pass *pass, const experts_piece *piece, const float *n) {
+static void experts_inner(const dpt_pass *pass, int64_t layer, const experts_piece *piece,
+                          const float *n) {
     const dpt_work *k = pass->work;
     int64_t R = piece->n, C = pass->width, f = experts_units(pass);
     experts_gather(pass, piece, n, k->route.x);
-    dpt_nn_linear_forward(R, 2 * f, C, k->route.x, C, k->w[DPT_SLOT_GATE], C,
-                          k->w[DPT_SLOT_GATE_BIAS], k->route.hidden, 2 * f);
+    dpt_linear_forward(pass, experts_index(pass, layer, piece, DPT_SLOT_GATE), R, k->route.x, C,
+                       k->w[DPT_SLOT_GATE_BIAS], k->route.hidden, 2 * f);
+    dpt_linear_forward(pass, experts_index(pass, layer, piece, DPT_SLOT_UP), R, k->route.x, C,
+                       k->w[DPT_SLOT_UP_BIAS], k->route.hidden + f, 2 * f);
     dpt_nn_gated_forward(pass->arch->act, (float)pass->arch->act_limit, R, f, k->route.hidden,
                          2 * f, k->route.hidden + f, 2 * f, k->route.m, f);
 }
@@ -109,6 +117,15 @@ static void experts_weigh(int64_t n, float weight, float *x) {
 #pragma omp simd
     for (int64_t i = 0; i < n; i++)
         x[i] *= weight;
+}
+
+/* y = weight y of each token. */
+static void experts_weigh_rows(const dpt_pass *pass, const experts_piece *piece) {
+    const dpt_work *k = pass->work;
+    int64_t C = pass->width;
+#pragma omp parallel for schedule(static) if (piece->n * C > PARALLEL_MIN)
+    for (int64_t i = 0; i < piece->n; i++)
+        experts_weigh(C, k->route.weight[piece->choice[i]], k->route.y + i * C);
 }
 
 static double experts_dot(int64_t n, const float *x, const float *y) {
@@ -124,14 +141,11 @@ static void experts_forward_piece(dpt_pass *pass, int64_t layer, const experts_p
                                   const float *n, const float *dy, float *out) {
     const dpt_work *k = pass->work;
     int64_t R = piece->n, C = pass->width, f = experts_units(pass);
-    (void)layer;
     (void)dy;
-    experts_inner(pass, piece, n);
-    dpt_nn_linear_forward(R, C, f, k->route.m, f, k->w[DPT_SLOT_DOWN], f, k->w[DPT_SLOT_DOWN_BIAS],
-                          k->route.y, C);
-#pragma omp parallel for schedule(static) if (R * C > PARALLEL_MIN)
-    for (int64_t i = 0; i < R; i++)
-        experts_weigh(C, k->route.weight[piece->choice[i]], k->route.y + i * C);
+    experts_inner(pass, layer, piece, n);
+    dpt_linear_forward(pass, experts_index(pass, layer, piece, DPT_SLOT_DOWN), R, k->route.m, f,
+                       k->w[DPT_SLOT_DOWN_BIAS], k->route.y, C);
+    experts_weigh_rows(pass, piece);
     experts_scatter(pass, piece, k->route.y, out);
 }
 
@@ -141,29 +155,27 @@ void dpt_experts_forward(dpt_pass *pass, int64_t layer, const float *n, float *o
     experts_each(pass, layer, experts_forward_piece, n, NULL, out);
 }
 
-static void experts_accumulate(const dpt_pass *pass, int64_t layer, const experts_piece *piece,
-                               dpt_slot weight, dpt_slot bias, dpt_rows rows) {
-    dpt_accumulate_linear(&pass->to,
-                          dpt_arch_index_expert(pass->arch, layer, weight, piece->expert), rows);
-    dpt_accumulate_bias(&pass->to, dpt_arch_index_expert(pass->arch, layer, bias, piece->expert),
-                        rows);
+/* forward: y = x W^T + b. dx (+)= gradient of x. */
+static void experts_linear_backward(const dpt_pass *pass, int64_t layer, const experts_piece *piece,
+                                    dpt_slot weight, dpt_slot bias, dpt_rows rows, bool add,
+                                    float *dx) {
+    int index = experts_index(pass, layer, piece, weight);
+    dpt_accumulate_bias(&pass->to, experts_index(pass, layer, piece, bias), rows);
+    dpt_linear_backward(pass, index, rows, add, dx, rows.ldx);
 }
 
-/* forward: y = weight (m Wd^T + b). dweight = dy . (m Wd^T + b), where m Wd^T . dy = (dy Wd) . m; then dm and dy are of
- * the weighted output. */
+/* forward: y = weight v, v = m Wd^T + b. Of dv = weight dy in the place of y and dm = dv Wd: dweight = dy . v
+ * = (dm . m + dv . b) / weight. A token that an expert is given without any weight moves nothing. */
 static void experts_weigh_backward(const dpt_pass *pass, const experts_piece *piece) {
     const dpt_work *k = pass->work;
     int64_t C = pass->width, f = experts_units(pass);
     const float *bias = k->w[DPT_SLOT_DOWN_BIAS];
-#pragma omp parallel for schedule(static) if (piece->n * C > PARALLEL_MIN)
+#pragma omp parallel for schedule(static) if (piece->n * f > PARALLEL_MIN)
     for (int64_t i = 0; i < piece->n; i++) {
-        float *dm = k->route.dm + i * f, *dy = k->route.y + i * C;
         float weight = k->route.weight[piece->choice[i]];
-        double slope = experts_dot(f, dm, k->route.m + i * f);
-        slope += bias != NULL ? experts_dot(C, dy, bias) : 0.0;
-        k->route.dweight[piece->choice[i]] = (float)slope;
-        experts_weigh(f, weight, dm);
-        experts_weigh(C, weight, dy);
+        double slope = experts_dot(f, k->route.dm + i * f, k->route.m + i * f);
+        slope += bias != NULL ? experts_dot(C, k->route.y + i * C, bias) : 0.0;
+        k->route.dweight[piece->choice[i]] = weight > 0.0F ? (float)(slope / (double)weight) : 0.0F;
     }
 }
 
@@ -175,21 +187,21 @@ static void experts_backward_piece(dpt_pass *pass, int64_t layer, const experts_
     float *g = k->route.hidden, *u = g + f;
     for (int64_t i = 0; i < R; i++)
         k->route.sample[i] = k->sequence[experts_token(pass, piece, i)];
-    experts_inner(pass, piece, n);
+    experts_inner(pass, layer, piece, n);
     experts_gather(pass, piece, dy, k->route.y);
-    dpt_nn_linear_backward_input(R, C, f, k->route.y, C, k->w[DPT_SLOT_DOWN], f, false, k->route.dm,
-                                 f);
+    experts_weigh_rows(pass, piece);
+    experts_linear_backward(pass, layer, piece, DPT_SLOT_DOWN, DPT_SLOT_DOWN_BIAS,
+                            dpt_rows_of(R, k->route.sample, k->route.y, C, k->route.m, f), false,
+                            k->route.dm);
     experts_weigh_backward(pass, piece);
-    experts_accumulate(pass, layer, piece, DPT_SLOT_DOWN, DPT_SLOT_DOWN_BIAS,
-                       dpt_rows_of(R, k->route.sample, k->route.y, C, k->route.m, f));
     dpt_nn_gated_backward(pass->arch->act, (float)pass->arch->act_limit, R, f, k->route.dm, f, g,
                           2 * f, u, 2 * f, g, u);
-    experts_accumulate(pass, layer, piece, DPT_SLOT_GATE, DPT_SLOT_GATE_BIAS,
-                       dpt_rows_of(R, k->route.sample, g, 2 * f, k->route.x, C));
-    experts_accumulate(pass, layer, piece, DPT_SLOT_UP, DPT_SLOT_UP_BIAS,
-                       dpt_rows_of(R, k->route.sample, u, 2 * f, k->route.x, C));
-    dpt_nn_linear_backward_input(R, 2 * f, C, g, 2 * f, k->w[DPT_SLOT_GATE], C, false, k->route.y,
-                                 C);
+    experts_linear_backward(pass, layer, piece, DPT_SLOT_GATE, DPT_SLOT_GATE_BIAS,
+                            dpt_rows_of(R, k->route.sample, g, 2 * f, k->route.x, C), false,
+                            k->route.y);
+    experts_linear_backward(pass, layer, piece, DPT_SLOT_UP, DPT_SLOT_UP_BIAS,
+                            dpt_rows_of(R, k->route.sample, u, 2 * f, k->route.x, C), true,
+                            k->route.y);
     experts_scatter(pass, piece, k->route.y, out);
 }
 

@@ -73,6 +73,7 @@ typedef struct dpt_work {
     dpt_rotary rotary[DPT_ROPES];
     float *attention, *products; /**< scratch of nn */
     float *e;                    /**< rows of E */
+    float *rows_of_w;            /**< (dpt_linear_floats) rows of W(t) */
     float *arena;                /**< weights of a layer, of the embedding or of the head */
     float *w[DPT_SLOTS];         /**< in the arena, stacked rows end to end; NULL: none here */
     double *term;                /**< (T) */
@@ -162,10 +163,19 @@ int64_t dpt_work_head_rows(const dpt_model *model, int64_t scored); /**< the sam
 int64_t dpt_weights_floats(const dpt_model *model); /**< of the arena */
 /** Point w into an arena. Local. */
 void dpt_weights_place(const dpt_model *model, float *arena, float **w);
-/** W(t) of the slots [begin, end) of a layer but those of experts, and of one expert of this rank, in whose slots
- * the experts take turns. Factors of norms are as the norm takes them, 1 added where it adds it. Local. */
+/** W(t) of the slots [begin, end) of a layer but those of experts, and of the vectors of one expert of this rank, in
+ * whose slots the experts take turns. Factors of norms are as the norm takes them, 1 added where it adds it. Local. */
 void dpt_weights_form(const dpt_pass *pass, int64_t layer, dpt_slot begin, dpt_slot end);
 void dpt_weights_form_expert(const dpt_pass *pass, int64_t layer, int64_t expert);
+
+/* linear.c: products with the weights of one tensor by its number, which may be one that has no room in the arena. */
+int64_t dpt_linear_floats(const dpt_param *param); /**< of W(t) that are formed at a time */
+/** y = x W(t)^T + b of n tokens; bias NULL: 0. Local. */
+void dpt_linear_forward(const dpt_pass *pass, int index, int64_t n, const float *x, int64_t ldx,
+                        const float *bias, float *y, int64_t ldy);
+/** dx (+)= dy W(t), and the terms or gradients of the weights. Local. */
+void dpt_linear_backward(const dpt_pass *pass, int index, dpt_rows rows, bool add, float *dx,
+                         int64_t lddx);
 
 /* pass.c */
 /** Predictions with both passes where the call wants them. Collective over the group. */

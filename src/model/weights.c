@@ -1,7 +1,11 @@
 #include "transformer.h"
 
+/* Matrices of experts are formed where they are used, some rows at a time. */
 static int64_t weights_numel(const dpt_model *model, dpt_slot slot) {
+    const dpt_row *row = model->arch.row[slot];
     int index = dpt_slice_index(model, slot);
+    if (row != NULL && row->expert && row->cols != DPT_AXIS_NONE)
+        return 0;
     return index >= 0 ? dpt_param_numel(&model->params.items[index]) : 0;
 }
 

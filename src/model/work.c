@@ -172,6 +172,18 @@ static int64_t work_delta_floats(const dpt_model *model) {
     return maximum;
 }
 
+/* Floats of W(t) of the experts' matrices that are formed at a time. */
+static int64_t work_linear_floats(const dpt_model *model) {
+    int64_t maximum = 0;
+    for (int slot = 0; slot < DPT_SLOTS; slot++) {
+        const dpt_row *row = model->arch.row[slot];
+        int index = dpt_slice_index(model, (dpt_slot)slot);
+        if (row != NULL && row->expert && index >= 0)
+            maximum = work_maximum(maximum, dpt_linear_floats(&model->params.items[index]));
+    }
+    return maximum;
+}
+
 static void work_lay_out_rotary(const dpt_arch *arch, int64_t longest, work_room *room,
                                 dpt_work *w) {
     for (int r = 0; r < DPT_ROPES; r++) {
@@ -200,6 +212,7 @@ static int64_t work_lay_out(const dpt_model *model, int64_t T, int64_t longest, 
     w->attention = work_floats(&room, (int64_t)dpt_nn_attention_scratch(&shape));
     w->products = work_floats(&room, (int64_t)dpt_nn_linear_terms_scratch(T, INT32_MAX));
     w->e = work_floats(&room, backward ? work_delta_floats(model) : 0);
+    w->rows_of_w = work_floats(&room, work_linear_floats(model));
     w->arena = work_floats(&room, dpt_weights_floats(model));
     w->term = work_take(&room, T, sizeof(double));
     w->sequence = work_take(&room, T, sizeof(int64_t));

@@ -178,20 +178,31 @@ static void slice_check_attention(const dpt_slice *slice, float *const *w) {
     assert_true(slice->heads == 0 || w[DPT_SLOT_K] == w[DPT_SLOT_Q] + slice->q * WIDTH);
 }
 
-static void slice_check_expert(bool fused, int64_t e, float *const *w) {
-    if (!fused) {
-        slice_expect(w[DPT_SLOT_GATE], 0, UNITS, WIDTH, 0, WIDTH, 1, 0.0F);
-        slice_expect(w[DPT_SLOT_DOWN], 0, WIDTH, UNITS, 0, UNITS, 1, 0.0F);
+/* A matrix of an expert, whose rows are formed where they are used. */
+static void slice_expect_matrix(const slice_case *c, int layer, dpt_slot slot, int64_t e,
+                                int64_t first, int64_t by_row, int64_t by_col) {
+    const dpt_param *param =
+        &c->model.params.items[dpt_arch_index_expert(&c->model.arch, layer, slot, e)];
+    float w[UNITS * WIDTH];
+    assert_int_equal(dpt_param_numel(param), UNITS * WIDTH);
+    dpt_param_weights(param, 0.0, 0, param->rows, w);
+    slice_expect(w, 0, param->rows, param->cols, first, by_row, by_col, 0.0F);
+}
+
+static void slice_check_expert(const slice_case *c, int layer, int64_t e, float *const *w) {
+    if (!c->fused) {
+        slice_expect_matrix(c, layer, DPT_SLOT_GATE, e, 0, WIDTH, 1);
+        slice_expect_matrix(c, layer, DPT_SLOT_DOWN, e, 0, UNITS, 1);
         return;
     }
     int64_t first = e * WIDTH * 2 * UNITS; /* gate_up_proj[e, col, 2 row] and [.., 2 row + 1] */
-    slice_expect(w[DPT_SLOT_GATE], 0, UNITS, WIDTH, first, 2, (int64_t)2 * UNITS, 0.0F);
-    slice_expect(w[DPT_SLOT_UP], 0, UNITS, WIDTH, first + 1, 2, (int64_t)2 * UNITS, 0.0F);
+    slice_expect_matrix(c, layer, DPT_SLOT_GATE, e, first, 2, (int64_t)2 * UNITS);
+    slice_expect_matrix(c, layer, DPT_SLOT_UP, e, first + 1, 2, (int64_t)2 * UNITS);
+    slice_expect_matrix(c, layer, DPT_SLOT_DOWN, e, e * UNITS * WIDTH, 1, WIDTH);
     slice_expect(w[DPT_SLOT_GATE_BIAS], 0, UNITS, 1, e * 2 * UNITS, 2, 1, 0.0F);
     slice_expect(w[DPT_SLOT_UP_BIAS], 0, UNITS, 1, e * 2 * UNITS + 1, 2, 1, 0.0F);
-    slice_expect(w[DPT_SLOT_DOWN], 0, WIDTH, UNITS, e * UNITS * WIDTH, 1, WIDTH, 0.0F);
     slice_expect(w[DPT_SLOT_DOWN_BIAS], 0, WIDTH, 1, e * WIDTH, 1, 1, 0.0F);
-    assert_true(w[DPT_SLOT_UP] == w[DPT_SLOT_GATE] + UNITS * WIDTH);
+    assert_true(w[DPT_SLOT_UP_BIAS] == w[DPT_SLOT_GATE_BIAS] + UNITS);
 }
 
 /* Every element of a tensor of experts is counted on one rank. */
@@ -236,12 +247,13 @@ static void test_weights(void **state) {
                 memset(arena, 0xff, (size_t)floats * sizeof *arena);
                 dpt_weights_form(&pass, layer, DPT_SLOTS_LAYER, DPT_SLOTS_HEAD);
                 slice_check_attention(slice, work.w);
-                bool experts = slice->expert_begin < slice->expert_end;
-                assert_true(experts == (work.w[DPT_SLOT_DOWN] != NULL));
-                assert_true(!experts || isnan(work.w[DPT_SLOT_DOWN][0])); /* not yet formed */
+                bool biases = fused && slice->expert_begin < slice->expert_end;
+                assert_true(biases == (work.w[DPT_SLOT_DOWN_BIAS] != NULL));
+                assert_true(!biases || isnan(work.w[DPT_SLOT_DOWN_BIAS][0])); /* not yet formed */
+                assert_null(work.w[DPT_SLOT_DOWN]);                           /* of no expert */
                 for (int64_t e = slice->expert_begin; e < slice->expert_end; e++) {
                     dpt_weights_form_expert(&pass, layer, e);
-                    slice_check_expert(fused, e, work.w);
+                    slice_check_expert(&c, layer, e, work.w);
                 }
                 slice_check_attention(slice, work.w);
             }
