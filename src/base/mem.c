@@ -136,6 +136,15 @@ void dpt_mem_free(void *block) {
     free((char *)block - HEADER_BYTES);
 }
 
+bool dpt_mem_charge(int64_t bytes, const char *what) {
+    return count_in(bytes, what);
+}
+
+void dpt_mem_discharge(int64_t bytes) {
+    int64_t before = atomic_fetch_sub(&in_use, bytes);
+    DPT_ASSERT(bytes >= 0 && before >= bytes);
+}
+
 void *dpt_mem_library_alloc(size_t bytes) {
     void *block = malloc(bytes);
     if (block == NULL) {

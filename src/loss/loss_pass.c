@@ -47,6 +47,13 @@ static void loss_pass_report(const dpt_loss *loss, int64_t end) {
                        (double)(end - loss->begin) / (double)(loss->end - loss->begin));
 }
 
+/* Whether a batch did not begin because another replica stopped: what came before it is whole. A gradient of pairs takes
+ * two runs a batch. */
+static bool loss_pass_was_stopped(const dpt_loss_pass *pass, dpt_status st) {
+    return st == DPT_INTERRUPTED && dpt_model_is_together(pass->model) &&
+           pass->call->mode != DPT_BACKWARD_GRADIENT;
+}
+
 dpt_status dpt_loss_pass_run(dpt_loss_pass *pass, const dpt_mesh *mesh, dpt_status st,
                              dpt_loss_batch_fn run_batch) {
     const dpt_loss *loss = pass->loss;
@@ -59,18 +66,22 @@ dpt_status dpt_loss_pass_run(dpt_loss_pass *pass, const dpt_mesh *mesh, dpt_stat
     st = dpt_loss_keep_restore(pass, mesh, &next);
     if (next > loss->begin)
         loss_pass_report(loss, next);
-    /* Replicas run alone: one that fails or stops ends, the others find out at the end. */
+    /* Replicas run alone: one that fails or stops ends, the others find out at the end, or when the weights of the next
+     * batch have to be gathered by all. */
     while (next < loss->end && st == DPT_OK) {
         int64_t end = loss->batch_end(loss, next);
         DPT_ASSERT(end > next && end <= loss->end);
         st = run_batch(pass, next, end);
+        if (st != DPT_OK)
+            break;
         loss_pass_report(loss, end);
         next = end;
         dpt_stop_count_work();
         if (st == DPT_OK && next < loss->end)
             st = dpt_loss_keep_between(pass, next);
     }
-    bool complete = st == DPT_OK;
+    bool complete = st == DPT_OK || loss_pass_was_stopped(pass, st);
+    st = dpt_model_rest(pass->model, st);
     st = dpt_agree(&mesh->world, st);
     if (complete && st != DPT_OK && next > loss->begin)
         dpt_loss_keep_save(pass, next, true);

@@ -131,6 +131,7 @@ void dpt_accumulate_linear(const dpt_accumulator *to, int weight, dpt_rows rows)
     accumulate_begin(to, rows.n);
     for (int64_t at = 0; at < N; at += DPT_ACCUMULATE_ROWS) {
         int64_t n = N - at < DPT_ACCUMULATE_ROWS ? N - at : DPT_ACCUMULATE_ROWS;
+        dpt_shares_progress(&to->model->params);
         dpt_param_delta(param, at, n, to->e);
         dpt_accumulate_some(to, weight, rows, at, n);
     }

@@ -115,14 +115,40 @@ static dpt_status curvature_of_shared(const dpt_model *model, const dpt_model_gr
     return st;
 }
 
-dpt_status dpt_model_gradient_squares(const dpt_model *model, const dpt_model_gradient *gradient,
+/* The blocks of a unit, then the tensors of it that several ranks have together. */
+static dpt_status curvature_of_unit(const dpt_model *model, const dpt_model_gradient *gradient,
+                                    int unit, const curvature_work *work, double *squares) {
+    const dpt_params *params = &model->params;
+    const dpt_share_section *section = &params->shares->sections[unit * DPT_SHARE_KINDS];
+    int begin = section->first, end = begin + section[0].count + section[1].count;
+    dpt_status st = DPT_OK;
+    for (int at = begin; at < end; at++) {
+        const dpt_param *param = dpt_share_param(params, at);
+        const float *block = gradient->blocks[param - params->items];
+        if (block != NULL && param->has_delta &&
+            work->held[param->tensor] <= model->catalog.tensors[param->tensor].numel)
+            squares[param->tensor] += curvature_of_block(param, block, work->e);
+    }
+    for (int at = begin; at < end; at++) {
+        int tensor = dpt_share_param(params, at)->tensor;
+        if (tensor >= 0 && params->first[tensor] == params->shares->order[at] &&
+            work->held[tensor] > model->catalog.tensors[tensor].numel)
+            st = dpt_status_worse(
+                st, curvature_of_shared(model, gradient, tensor, work, &squares[tensor]));
+    }
+    return st;
+}
+
+dpt_status dpt_model_gradient_squares(dpt_model *model, const dpt_model_gradient *gradient,
                                       double *squares) {
-    int tensors = model->catalog.count;
+    int tensors = model->catalog.count, units = model->params.shares->units;
     curvature_work work = {.e = NULL};
     dpt_status st = model->bound ? curvature_work_create(tensors, &work)
                                  : dpt_error(DPT_ERR_INTERNAL,
                                              "model: a curvature needs an edit: bind one first");
     st = dpt_agree(&model->group, st);
+    if (model->together)
+        st = dpt_agree(&model->replicas, st);
     if (st != DPT_OK)
         goto done;
     memset(squares, 0, (size_t)tensors * sizeof *squares);
@@ -130,15 +156,10 @@ dpt_status dpt_model_gradient_squares(const dpt_model *model, const dpt_model_gr
         if (gradient->blocks[i] != NULL)
             work.held[model->params.items[i].tensor] += gradient->numel[i];
     st = dpt_comm_sum_i64(&model->group, work.held, tensors);
-    for (int i = 0; i < gradient->count; i++) {
-        const dpt_param *param = &model->params.items[i];
-        if (gradient->blocks[i] != NULL && param->has_delta &&
-            work.held[param->tensor] <= model->catalog.tensors[param->tensor].numel)
-            squares[param->tensor] += curvature_of_block(param, gradient->blocks[i], work.e);
+    for (int unit = 0; unit < units; unit++) {
+        dpt_shares_take(&model->params, unit, unit + 1 < units ? unit + 1 : -1, true);
+        st = dpt_status_worse(st, curvature_of_unit(model, gradient, unit, &work, squares));
     }
-    for (int k = 0; k < tensors; k++)
-        if (work.held[k] > model->catalog.tensors[k].numel)
-            st = dpt_status_worse(st, curvature_of_shared(model, gradient, k, &work, &squares[k]));
     st = dpt_status_worse(st, dpt_comm_sum_f64(&model->group, squares, tensors));
     st = dpt_agree(&model->group, st);
 done:

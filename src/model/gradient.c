@@ -91,25 +91,42 @@ static double gradient_dot_block(const dpt_param *param, const float *grad, floa
     return dot;
 }
 
-dpt_status dpt_model_gradient_dot(const dpt_model *model, const dpt_model_gradient *gradient,
-                                  double *terms) {
-    if (!model->bound)
-        return dpt_error(DPT_ERR_INTERNAL, "model: terms need an edit: bind one first");
-    float *e = dpt_mem_alloc(GRADIENT_PIECE, sizeof *e, "piece of an edit");
-    if (e == NULL)
-        return DPT_ERR_OUTPUT;
-    memset(terms, 0, (size_t)dpt_model_columns(model) * sizeof *terms);
-    for (int i = 0; i < gradient->count; i++) {
-        const dpt_param *param = &model->params.items[i];
-        if (gradient->blocks[i] == NULL || !param->has_delta)
+static void gradient_dot_unit(const dpt_model *model, const dpt_model_gradient *gradient, int unit,
+                              float *e, double *terms) {
+    const dpt_params *params = &model->params;
+    const dpt_share_section *section = &params->shares->sections[unit * DPT_SHARE_KINDS];
+    int end = section->first + section[0].count + section[1].count;
+    for (int at = section->first; at < end; at++) {
+        const dpt_param *param = dpt_share_param(params, at);
+        const float *block = gradient->blocks[param - params->items];
+        if (block == NULL || !param->has_delta)
             continue;
-        double dot = gradient_dot_block(param, gradient->blocks[i], e);
+        double dot = gradient_dot_block(param, block, e);
         terms[param->tensor] += dot;
         if (param->matrix >= 0)
             terms[model->catalog.count + param->matrix] += dot;
     }
+}
+
+dpt_status dpt_model_gradient_dot(dpt_model *model, const dpt_model_gradient *gradient,
+                                  double *terms) {
+    int units = model->params.shares->units;
+    dpt_status st = model->bound
+                        ? DPT_OK
+                        : dpt_error(DPT_ERR_INTERNAL, "model: terms need an edit: bind one first");
+    float *e = dpt_mem_alloc(GRADIENT_PIECE, sizeof *e, "piece of an edit");
+    if (e == NULL)
+        st = DPT_ERR_OUTPUT;
+    if (model->together)
+        st = dpt_agree(&model->replicas, dpt_agree(&model->group, st));
+    if (st == DPT_OK)
+        memset(terms, 0, (size_t)dpt_model_columns(model) * sizeof *terms);
+    for (int unit = 0; unit < units && st == DPT_OK; unit++) {
+        dpt_shares_take(&model->params, unit, unit + 1 < units ? unit + 1 : -1, true);
+        gradient_dot_unit(model, gradient, unit, e, terms);
+    }
     dpt_mem_free(e);
-    return DPT_OK;
+    return st;
 }
 
 /* The part of a block that falls into a run. */

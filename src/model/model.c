@@ -117,8 +117,26 @@ void dpt_model_destroy(dpt_model *model) {
     dpt_mem_free(model);
 }
 
-dpt_status dpt_model_create(const dpt_comm *group, const char *config, dpt_source weights,
-                            dpt_model **out) {
+/* The worst status of all ranks of the group, and of all replicas where these must go on together. */
+static dpt_status model_agree(const dpt_model *model, bool all, dpt_status st) {
+    st = dpt_agree(&model->group, st);
+    return all ? dpt_agree(&model->replicas, st) : st;
+}
+
+/* Whether any replica is on several machines: then all of them gather weights. */
+static dpt_status model_find_together(dpt_model *model) {
+    int64_t gathers = dpt_shares_gather(&model->params);
+    dpt_status st = dpt_comm_max_i64(&model->group, &gathers, 1);
+    if (st == DPT_OK)
+        st = dpt_comm_max_i64(&model->replicas, &gathers, 1);
+    model->together = gathers != 0;
+    return st;
+}
+
+dpt_status dpt_model_create(const dpt_comm *group, const dpt_comm *replicas, const char *config,
+                            dpt_source weights, dpt_model **out) {
+    static const dpt_comm alone = {.mpi = MPI_COMM_SELF, .rank = 0, .size = 1};
+    replicas = replicas != NULL ? replicas : &alone;
     DPT_ASSERT_SAME_TEXT(group, config);
     DPT_ASSERT_SAME(group, dpt_catalog_digest(weights.catalog));
     *out = NULL;
@@ -128,15 +146,20 @@ dpt_status dpt_model_create(const dpt_comm *group, const char *config, dpt_sourc
         st = DPT_ERR_OUTPUT;
     if (st == DPT_OK)
         st = model_open(model, config, weights.catalog, group->rank, group->size);
-    if (model != NULL)
-        model->group = *group;
-    st = dpt_agree(group, st);
+    st = dpt_agree(replicas, dpt_agree(group, st));
+    if (st != DPT_OK) {
+        dpt_model_destroy(model);
+        return st;
+    }
+    model->group = *group;
+    model->replicas = *replicas;
+    st = model_agree(model, true, dpt_slice_share(model, replicas));
+    if (st == DPT_OK)
+        st = model_find_together(model);
     if (st == DPT_OK)
         dpt_slice_say_names(model);
-    /* The source may span more ranks than this group: they wait for our part of each fetch. */
-    st = dpt_params_load(model != NULL ? &model->params : NULL, group, st, &weights,
-                         DPT_PARAMS_POST);
-    st = dpt_agree(group, st);
+    if (st == DPT_OK)
+        st = dpt_params_load(&model->params, group, &weights, DPT_PARAMS_POST);
     if (st == DPT_OK)
         *out = model;
     else
@@ -146,11 +169,9 @@ dpt_status dpt_model_create(const dpt_comm *group, const char *config, dpt_sourc
 
 static dpt_status model_bind(dpt_model *model, const dpt_source *source, dpt_params_kind kind) {
     model->bound = false;
-    dpt_status st = dpt_agree(&model->group, dpt_agree_fault("model.load"));
-    st = dpt_params_load(&model->params, &model->group, st, source, kind);
-    st = dpt_agree(&model->group, st);
-    if (st != DPT_OK)
-        dpt_params_unbind(&model->params);
+    dpt_status st = model_agree(model, true, dpt_agree_fault("model.load"));
+    if (st == DPT_OK)
+        st = dpt_params_load(&model->params, &model->group, source, kind);
     model->bound = st == DPT_OK;
     return st;
 }
@@ -282,7 +303,7 @@ static dpt_status model_rank_bytes(dpt_model *model, bool edited, int64_t tokens
                                    int64_t *weights, int64_t *work) {
     int64_t loading;
     dpt_status st = dpt_params_loading_bytes(&model->params, &loading);
-    int64_t resident = dpt_params_bytes(&model->params) * (edited ? 2 : 1) + loading;
+    int64_t resident = dpt_shares_bytes(&model->params, edited) + loading;
     int64_t passes = model_pass_bytes(model, tokens, longest);
     *weights = resident > *weights ? resident : *weights;
     *work = passes > *work ? passes : *work;
@@ -323,18 +344,21 @@ static dpt_status model_add_gradient(dpt_model *model, model_needs *needs) {
     return DPT_OK;
 }
 
-static dpt_status model_over_ranks(const char *config, const dpt_catalog *catalog, int group_size,
+static dpt_status model_over_ranks(const char *config, const dpt_catalog *catalog,
+                                   const dpt_model_ranks *spread,
                                    dpt_status (*add)(dpt_model *model, model_needs *needs),
                                    model_needs *needs) {
     /* Blocks are uneven, and a rank in the middle can need more key-value heads than rank 0. The
      * pattern of boundaries repeats, so the first ranks, whose shares are the largest, show it. */
-    int ranks = group_size < 64 ? group_size : 64;
+    int group_size = spread->group, ranks = group_size < 64 ? group_size : 64;
     dpt_status st = DPT_OK;
     for (int rank = 0; rank < ranks && st == DPT_OK;) {
         dpt_model *model = dpt_mem_zalloc(1, sizeof *model, "model");
         if (model == NULL)
             return DPT_ERR_OUTPUT;
         st = model_open(model, config, catalog, rank, group_size);
+        if (st == DPT_OK)
+            st = dpt_slice_plan(model, spread->replicas, spread->machines);
         if (st == DPT_OK)
             st = add(model, needs);
         if (st == DPT_OK)
@@ -344,20 +368,20 @@ static dpt_status model_over_ranks(const char *config, const dpt_catalog *catalo
     return st;
 }
 
-dpt_status dpt_model_bytes(const char *config, const dpt_catalog *catalog, int group_size,
-                           bool edited, int64_t tokens, int64_t longest, int64_t *weights,
-                           int64_t *work) {
+dpt_status dpt_model_bytes(const char *config, const dpt_catalog *catalog,
+                           const dpt_model_ranks *spread, bool edited, int64_t tokens,
+                           int64_t longest, int64_t *weights, int64_t *work) {
     model_needs needs = {.edited = edited, .tokens = tokens, .longest = longest};
-    dpt_status st = model_over_ranks(config, catalog, group_size, model_add_work, &needs);
+    dpt_status st = model_over_ranks(config, catalog, spread, model_add_work, &needs);
     *weights = needs.weights;
     *work = needs.work;
     return st;
 }
 
-dpt_status dpt_model_gradient_bytes(const char *config, const dpt_catalog *catalog, int group_size,
-                                    int64_t *bytes) {
+dpt_status dpt_model_gradient_bytes(const char *config, const dpt_catalog *catalog,
+                                    const dpt_model_ranks *spread, int64_t *bytes) {
     model_needs needs = {.edited = false};
-    dpt_status st = model_over_ranks(config, catalog, group_size, model_add_gradient, &needs);
+    dpt_status st = model_over_ranks(config, catalog, spread, model_add_gradient, &needs);
     *bytes = needs.gradient;
     return st;
 }
@@ -485,17 +509,54 @@ static void model_check_same(const dpt_comm *group, const dpt_model_call *call) 
     DPT_ASSERT_SAME_ARRAY(group, call->weight, dpt_batch_scores(batch));
 }
 
+enum { WALK_RUNS, WALK_BACKWARD, WALK_EDIT, WALK_FAILED, WALK_FLAGS };
+
+/* Agree with all other replicas on the next pass that gathers weights. After a failure nobody waits for anybody. */
+static dpt_status model_negotiate(dpt_model *model, dpt_status st, int64_t flags[WALK_FLAGS]) {
+    flags[WALK_FAILED] = st != DPT_OK;
+    (void)dpt_comm_max_i64(&model->group, flags, WALK_FLAGS);
+    (void)dpt_comm_max_i64(&model->replicas, flags, WALK_FLAGS);
+    if (!flags[WALK_FAILED])
+        return DPT_OK;
+    model->ended = true;
+    return model_agree(model, true, st);
+}
+
+static dpt_pass_walk model_walk(const int64_t flags[WALK_FLAGS]) {
+    return (dpt_pass_walk){.backward = flags[WALK_BACKWARD] != 0, .edit = flags[WALK_EDIT] != 0};
+}
+
 static dpt_status model_run_call(dpt_model *model, const dpt_model_call *call) {
+    int64_t flags[WALK_FLAGS] = {[WALK_RUNS] = 1,
+                                 [WALK_BACKWARD] = call->mode != DPT_BACKWARD_NONE,
+                                 [WALK_EDIT] = call->t != 0.0 || call->mode == DPT_BACKWARD_TERMS ||
+                                               call->squares};
     dpt_status st = dpt_agree_fault("model.run");
     if (st == DPT_OK)
         st = model_check_call(model, call);
     if (st == DPT_OK)
         st = model_prepare(model, call);
-    st = dpt_agree(&model->group, st);
+    st = model->together ? model_negotiate(model, st, flags) : dpt_agree(&model->group, st);
     if (st != DPT_OK)
         return st;
     model_clear_outputs(model, call);
-    return dpt_agree(&model->group, dpt_pass_run(model, call));
+    return dpt_agree(&model->group, dpt_pass_run(model, call, model_walk(flags)));
+}
+
+bool dpt_model_is_together(const dpt_model *model) {
+    return model->together;
+}
+
+dpt_status dpt_model_rest(dpt_model *model, dpt_status st) {
+    while (model->together && !model->ended) {
+        int64_t flags[WALK_FLAGS] = {[WALK_RUNS] = 0};
+        st = model_negotiate(model, st, flags);
+        if (st != DPT_OK || !flags[WALK_RUNS])
+            break;
+        dpt_pass_walk_idle(model, model_walk(flags));
+    }
+    model->ended = false;
+    return st;
 }
 
 dpt_status dpt_model_run(dpt_model *model, const dpt_batch *batch, double t,

@@ -1,4 +1,4 @@
-#include "params.h"
+#include "shares.h"
 
 #include "deltapath/base/assert.h"
 #include "deltapath/base/mem.h"
@@ -28,8 +28,7 @@ dpt_status dpt_params_create(const dpt_catalog *catalog, int count, dpt_params *
 
 void dpt_params_destroy(dpt_params *params) {
     dpt_params_unbind(params);
-    for (int i = 0; i < params->count; i++)
-        dpt_mem_free(params->items[i].post);
+    dpt_shares_destroy(params);
     dpt_mem_free(params->items);
     dpt_mem_free(params->first);
     dpt_mem_free(params->problem);
@@ -118,13 +117,6 @@ dpt_status dpt_params_check(dpt_params *params, dpt_params_ignore_fn ignore, con
                      params->problems);
 }
 
-int64_t dpt_params_bytes(const dpt_params *params) {
-    int64_t bytes = 0;
-    for (int i = 0; i < params->count; i++)
-        bytes += dpt_param_numel(&params->items[i]) * dpt_dtype_size(params->items[i].post_type);
-    return bytes;
-}
-
 /* Runs of the layout that a block has rows of. */
 static int64_t param_runs(const dpt_param *param) {
     int64_t run = param->layout.run;
@@ -192,7 +184,6 @@ bool dpt_param_next_cut(const dpt_param *param, dpt_range range, dpt_param_cut *
 
 void dpt_params_unbind(dpt_params *params) {
     for (int i = 0; i < params->count; i++) {
-        dpt_mem_free(params->items[i].edit);
         params->items[i].edit = NULL;
         params->items[i].has_delta = params->items[i].direct = false;
         dpt_param_clear_direction(&params->items[i]);
@@ -299,8 +290,8 @@ static void param_form(const dpt_param *param, float t, int64_t at, int64_t n, p
 #pragma omp parallel for schedule(static) if (n > PARALLEL_MIN)
     for (int64_t i = 0; i < n; i += CHUNK) {
         int64_t part = n - i < CHUNK ? n - i : CHUNK;
-        const char *post = (const char *)param->post + (at + i) * post_size;
-        const char *edit = (const char *)param->edit + (at + i) * edit_size;
+        const char *post = param->post + (at + i) * post_size;
+        const char *edit = param->edit + (at + i) * edit_size;
         param_formed to = {out.w != NULL ? out.w + i : NULL, out.e != NULL ? out.e + i : NULL};
         if (bf16)
             param_form_bf16(part, post, edit, t, to);

@@ -11,6 +11,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/** The two kinds of values of a block. */
+typedef enum dpt_values { DPT_VALUES_POST, DPT_VALUES_EDIT, DPT_VALUES } dpt_values;
+
 /** This rank's block of one matrix of a model, in the stored types. Its values lie in the order of (outputs,
  * inputs), whatever their order in the tensor. */
 typedef struct dpt_param {
@@ -23,12 +26,15 @@ typedef struct dpt_param {
     bool columns;   /**< the ranks of a group have columns of what is stored, all its rows each */
     bool counted;   /**< terms and gradient of this block are taken here; false on copies */
     bool has_delta; /**< E is not zero in this block */
-    dpt_dtype post_type; /**< stored type of post */
-    dpt_dtype edit_type; /**< stored type of edit */
-    void *post;          /**< rows end to end; NULL for an empty block */
-    void *edit;          /**< the same once bound, else NULL */
-    bool direct;         /**< `edit` holds E itself, not the edited values */
-    bool still;          /**< W(t) is W_post in this block, whatever E is */
+    dpt_dtype post_type;       /**< stored type of post */
+    dpt_dtype edit_type;       /**< stored type of edit */
+    int64_t own_row, own_rows; /**< rows of the block that this rank loads, the first of them */
+    void *own[DPT_VALUES];     /**< and their values */
+    const char *
+        post; /**< rows end to end; NULL for an empty block, and where shares.h has not gathered it */
+    const char *edit; /**< the same once bound, else NULL */
+    bool direct;      /**< `edit` holds E itself, not the edited values */
+    bool still;       /**< W(t) is W_post in this block, whatever E is */
     uint64_t
         *signs; /**< (elements of the block) bits: E is taken with the other sign; NULL: none is */
 } dpt_param;
@@ -42,6 +48,7 @@ typedef struct dpt_params {
     char *problem; /**< first tensor that is missing, else that does not fit, or NULL */
     bool missing;  /**< `problem` is a missing one */
     int problems;
+    struct dpt_shares *shares; /**< where the values lie; NULL before dpt_shares_create */
 } dpt_params;
 
 /** What part of a matrix a rank holds. */
@@ -57,7 +64,7 @@ typedef struct dpt_param_part {
 
 /** Empty table of `count` tensors. Local. */
 dpt_status dpt_params_create(const dpt_catalog *catalog, int count, dpt_params *out);
-void dpt_params_destroy(dpt_params *params);
+void dpt_params_destroy(dpt_params *params); /**< Collective over the replicas of its shares. */
 
 /** Say what this rank has of matrix i of the architecture. The rows of its layout, or its columns where these are
  * further apart, lie in the tensor one after the other, whole. Types that are not computed with are collected
@@ -76,11 +83,8 @@ typedef bool (*dpt_params_ignore_fn)(const void *ctx, const char *name);
  * of all. Local. */
 dpt_status dpt_params_check(dpt_params *params, dpt_params_ignore_fn ignore, const void *ctx);
 
-/** Bytes of the stored blocks, post alone. Local. */
-int64_t dpt_params_bytes(const dpt_params *params);
-
-/** Bytes that dpt_params_load needs besides, for the tensor with the most that is stored in another order, in post's
- * types. Local. Errors: DPT_ERR_OUTPUT without memory. */
+/** Bytes that dpt_params_load needs besides, for the unit with the most that is stored in another order, in post's
+ * types, once there are shares. Local. Errors: DPT_ERR_OUTPUT without memory. */
 dpt_status dpt_params_loading_bytes(const dpt_params *params, int64_t *bytes);
 
 /** What a source gives. */
@@ -90,14 +94,15 @@ typedef enum dpt_params_kind {
     DPT_PARAMS_DIRECTION
 } dpt_params_kind;
 
-/** Fetch the blocks, tensor by tensor. Collective over group, with one status `local`, and over the ranks of a
- * source that is not independent: exactly one fetch per tensor of its catalog, with all blocks of it, and none when
- * `local` is not DPT_OK or params is NULL. Columns come from independent sources by dpt_columns_fetch.
+/** Fetch the blocks, unit by unit of dpt_shares_create. Collective over group and the replicas of the shares, which
+ * together are the ranks of a source that is not independent: exactly one fetch a unit with the rows of all its blocks
+ * that this rank loads. Columns come from independent sources by dpt_columns_fetch.
  * @param[in] kind  post's values, the edited ones, or E in their place; the catalog of the last two must equal post's
  *                  in names and shapes.
- * Errors: DPT_ERR_INPUT for values that are not finite; the edit is then unbound. */
-dpt_status dpt_params_load(dpt_params *params, const dpt_comm *group, dpt_status local,
-                           const dpt_source *source, dpt_params_kind kind);
+ * Errors, agreed over both: DPT_ERR_INPUT for values that are not finite, DPT_ERR_OUTPUT without memory; the edit is
+ * then unbound. */
+dpt_status dpt_params_load(dpt_params *params, const dpt_comm *group, const dpt_source *source,
+                           dpt_params_kind kind);
 void dpt_params_unbind(dpt_params *params); /**< Local. */
 
 /** Draw the signs of a block, which replace its earlier ones: element ig has bit ig of the stream. Local.

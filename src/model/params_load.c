@@ -1,4 +1,4 @@
-#include "params.h"
+#include "shares.h"
 
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
@@ -13,12 +13,13 @@ enum {
     LOAD_TILE = 32        /* side of what is transposed at a time: it stays in the L1 cache */
 };
 
-/* The rows that a block has of one run, as a block of the tensor. Its columns hold those elements and, where
+/* The rows that this rank loads of one run of a block, as a block of the tensor. Its columns hold those elements and, where
  * they are further apart than one, what lies between. */
 typedef struct load_piece {
     dpt_param *param;
     dpt_block block;
-    int64_t row, rows; /* of the param's block */
+    int64_t row, rows; /* of the rows that this rank loads */
+    int64_t size;      /* bytes of an element */
     int64_t shift;     /* column of the first element */
     int64_t apart;     /* columns from one element to the next */
     bool turned;       /* rows of the block are columns of the param */
@@ -27,11 +28,10 @@ typedef struct load_piece {
     int64_t place;     /* bytes from the start of all room */
 } load_piece;
 
-/* What one fetch of a tensor brings. */
+/* What one fetch brings: the blocks of a unit. */
 typedef struct load_plan {
     int count;
     load_piece *pieces;
-    int64_t size;       /* bytes of an element */
     int64_t room_bytes; /* of what is staged */
     char *room;
     dpt_block *blocks; /* (count) those that are fetched, and where to */
@@ -50,12 +50,12 @@ static int64_t load_clip(int64_t value, int64_t low, int64_t high) {
  * of a row are taken on both sides, so that matrices which alternate in a tensor have the same block. */
 static load_piece load_piece_of(dpt_param *param, int64_t run, int64_t numel) {
     const dpt_layout *l = &param->layout;
-    int64_t end = param->row + param->rows, first = run * l->run;
-    int64_t low = load_clip(first, param->row, end),
-            high = load_clip(first + l->run, param->row, end);
+    int64_t begin = param->row + param->own_row, end = begin + param->own_rows;
+    int64_t first = run * l->run;
+    int64_t low = load_clip(first, begin, end), high = load_clip(first + l->run, begin, end);
     bool turned = dpt_layout_is_turned(l);
     load_piece piece = {.param = param,
-                        .row = low - param->row,
+                        .row = low - begin,
                         .rows = high - low,
                         .turned = turned,
                         .apart = turned ? l->row_stride : l->col_stride};
@@ -83,42 +83,65 @@ static bool load_same_block(const dpt_block *a, const dpt_block *b) {
 static void load_find_room(load_plan *plan, int i) {
     load_piece *piece = &plan->pieces[i];
     piece->room = i;
-    for (int k = 0; k < i && piece->staged && !piece->param->columns; k++)
-        if (plan->pieces[k].staged && !plan->pieces[k].param->columns &&
-            load_same_block(&plan->pieces[k].block, &piece->block)) {
-            piece->room = k;
-            piece->place = plan->pieces[k].place;
+    for (int k = i - 1; k >= 0 && piece->staged && !piece->param->columns; k--) {
+        const load_piece *other = &plan->pieces[k];
+        if (other->param->tensor != piece->param->tensor)
+            break;
+        if (other->staged && !other->param->columns &&
+            load_same_block(&other->block, &piece->block)) {
+            piece->room = other->room;
+            piece->place = other->place;
             return;
         }
+    }
     if (piece->staged) {
         piece->place = plan->room_bytes;
-        plan->room_bytes += piece->block.rows * piece->block.cols * plan->size;
+        plan->room_bytes += dpt_share_up(piece->block.rows * piece->block.cols * piece->size);
     }
 }
 
-static bool load_wants(const dpt_params *params, int i, int64_t run, load_piece *piece) {
-    dpt_param *param = &params->items[i];
+/* The next block of a unit, those of a tensor one after the other; *at is 0 before the first. @return NULL: none. */
+static dpt_param *load_next(const dpt_params *params, int unit, int *at, dpt_param *before) {
+    const dpt_shares *shares = params->shares;
+    const dpt_share_section *section = &shares->sections[unit * DPT_SHARE_KINDS];
+    int count = section->count + section[1].count;
+    if (before != NULL && before->next >= 0)
+        return &params->items[before->next];
+    for (; *at < count; (*at)++) {
+        int i = shares->order[section->first + *at], tensor = params->items[i].tensor;
+        if (tensor >= 0 && params->first[tensor] == i) {
+            (*at)++;
+            return &params->items[i];
+        }
+    }
+    return NULL;
+}
+
+static bool load_wants(const dpt_params *params, dpt_param *param, int64_t run, load_piece *piece) {
     *piece = load_piece_of(param, run, params->catalog->tensors[param->tensor].numel);
     return param->columns || (piece->rows > 0 && param->cols > 0);
 }
 
-/* Pieces of all blocks of a tensor; those of columns are there also when this rank has none of them. */
-static dpt_status load_plan_create(const dpt_params *params, int tensor, dpt_dtype type,
+/* Pieces of all blocks of a unit; those of columns are there also when this rank has none of them. */
+static dpt_status load_plan_create(const dpt_params *params, int unit, const dpt_catalog *types,
                                    load_plan *out) {
-    *out = (load_plan){.size = dpt_dtype_size(type)};
+    *out = (load_plan){.count = 0};
     int64_t count = 0;
+    int at = 0;
     load_piece piece;
-    for (int i = params->first[tensor]; i >= 0; i = params->items[i].next)
-        for (int64_t run = 0; run < load_runs(&params->items[i].layout); run++)
-            count += load_wants(params, i, run, &piece);
-    out->pieces = dpt_mem_alloc(count, sizeof *out->pieces, "blocks of a tensor");
-    out->blocks = dpt_mem_alloc(count, sizeof *out->blocks, "blocks of a tensor");
-    out->outs = dpt_mem_alloc(count, sizeof *out->outs, "blocks of a tensor");
+    for (dpt_param *p = NULL; (p = load_next(params, unit, &at, p)) != NULL;)
+        for (int64_t run = 0; run < load_runs(&p->layout); run++)
+            count += load_wants(params, p, run, &piece);
+    out->pieces = dpt_mem_alloc(count, sizeof *out->pieces, "blocks of a layer");
+    out->blocks = dpt_mem_alloc(count, sizeof *out->blocks, "blocks of a layer");
+    out->outs = dpt_mem_alloc(count, sizeof *out->outs, "blocks of a layer");
     if (out->pieces == NULL || out->blocks == NULL || out->outs == NULL)
         return DPT_ERR_OUTPUT;
-    for (int i = params->first[tensor]; i >= 0; i = params->items[i].next)
-        for (int64_t run = 0; run < load_runs(&params->items[i].layout); run++)
-            if (load_wants(params, i, run, &piece)) {
+    at = 0;
+    for (dpt_param *p = NULL; (p = load_next(params, unit, &at, p)) != NULL;)
+        for (int64_t run = 0; run < load_runs(&p->layout); run++)
+            if (load_wants(params, p, run, &piece)) {
+                piece.size = dpt_dtype_size(types->tensors[p->tensor].dtype);
                 out->pieces[out->count] = piece;
                 load_find_room(out, out->count++);
             }
@@ -135,34 +158,35 @@ static void load_plan_destroy(load_plan *plan) {
 dpt_status dpt_params_loading_bytes(const dpt_params *params, int64_t *bytes) {
     dpt_status st = DPT_OK;
     *bytes = 0;
-    for (int i = 0; i < params->catalog->count && st == DPT_OK; i++) {
+    for (int unit = 0; unit < params->shares->units && st == DPT_OK; unit++) {
         load_plan plan;
-        st = load_plan_create(params, i, params->catalog->tensors[i].dtype, &plan);
+        st = load_plan_create(params, unit, params->catalog, &plan);
         *bytes = plan.room_bytes > *bytes ? plan.room_bytes : *bytes;
         load_plan_destroy(&plan);
     }
     return st;
 }
 
-/* Whether E has any value but 0 in the block. */
+/* Whether E has any value but 0 in the rows of this rank. */
 static bool load_differs(const dpt_param *param) {
-    int64_t n = dpt_param_numel(param);
+    int64_t n = param->own_rows * param->cols;
+    const char *own_post = param->own[DPT_VALUES_POST], *own_edit = param->own[DPT_VALUES_EDIT];
     if (param->direct) {
-        const float *e = param->edit; /* in fp32, which load_check_same has seen to */
+        const float *e =
+            param->own[DPT_VALUES_EDIT]; /* in fp32, which load_check_same has seen to */
         while (n > 0 && e[n - 1] == 0.0F)
             n--;
         return n > 0;
     }
     if (param->post_type == param->edit_type)
-        return memcmp(param->post, param->edit, (size_t)(n * dpt_dtype_size(param->post_type))) !=
-               0;
+        return memcmp(own_post, own_edit, (size_t)(n * dpt_dtype_size(param->post_type))) != 0;
     float post[LOAD_CHUNK], edit[LOAD_CHUNK];
     for (int64_t at = 0; at < n; at += LOAD_CHUNK) {
         int64_t part = n - at < LOAD_CHUNK ? n - at : LOAD_CHUNK;
-        dpt_dtype_to_f32(param->post_type,
-                         (char *)param->post + at * dpt_dtype_size(param->post_type), post, part);
-        dpt_dtype_to_f32(param->edit_type,
-                         (char *)param->edit + at * dpt_dtype_size(param->edit_type), edit, part);
+        dpt_dtype_to_f32(param->post_type, own_post + at * dpt_dtype_size(param->post_type), post,
+                         part);
+        dpt_dtype_to_f32(param->edit_type, own_edit + at * dpt_dtype_size(param->edit_type), edit,
+                         part);
         for (int64_t i = 0; i < part; i++)
             if (post[i] != edit[i])
                 return true;
@@ -170,50 +194,54 @@ static bool load_differs(const dpt_param *param) {
     return false;
 }
 
-/* One call of dpt_params_load; `params` is NULL where the group only takes part in the calls of others. */
+/* One call of dpt_params_load. */
 typedef struct load_call {
     const dpt_comm *group;
     const dpt_source *source;
     dpt_params *params;
     dpt_params_kind kind;
-    bool edited;
+    dpt_values values;
 } load_call;
 
+static dpt_status load_agree(const load_call *call, dpt_status st) {
+    return dpt_agree(&call->params->shares->replicas, dpt_agree(call->group, st));
+}
+
 static dpt_status load_check_finite(const load_call *call, const dpt_param *param) {
-    int64_t at =
-        dpt_dtype_find_nonfinite(call->edited ? param->edit_type : param->post_type,
-                                 call->edited ? param->edit : param->post, dpt_param_numel(param));
+    bool edited = call->values == DPT_VALUES_EDIT;
+    int64_t at = dpt_dtype_find_nonfinite(edited ? param->edit_type : param->post_type,
+                                          param->own[call->values], param->own_rows * param->cols);
     if (at < 0)
         return DPT_OK;
     return dpt_error(DPT_ERR_INPUT,
                      "model: tensor %s: element %" PRId64
                      " is not a finite number: fix the weights",
                      call->source->catalog->tensors[param->tensor].name,
-                     dpt_param_place(param, at / param->cols, at % param->cols));
+                     dpt_param_place(param, param->own_row + at / param->cols, at % param->cols));
 }
 
-/* Room for the block and its type; none when this rank takes nothing of the matrix. */
-static dpt_status load_reserve(const load_call *call, dpt_param *param) {
-    const dpt_tensor_info *info = &call->source->catalog->tensors[param->tensor];
-    if (dpt_param_numel(param) == 0)
-        return DPT_OK;
-    if (!dpt_dtype_editable(info->dtype))
-        return dpt_error(DPT_ERR_INPUT,
-                         "model: tensor %s has the type %s: F32, F16 or BF16 is needed", info->name,
-                         dpt_dtype_name(info->dtype));
-    void *out = dpt_mem_alloc(dpt_param_numel(param), (size_t)dpt_dtype_size(info->dtype),
-                              call->edited ? "edited weights" : "post-trained weights");
-    if (call->edited) {
-        param->edit = out;
-        param->edit_type = info->dtype;
-    } else {
-        param->post = out;
+/* The types of the values. */
+static dpt_status load_find_types(const load_call *call) {
+    dpt_status st = DPT_OK;
+    for (int i = 0; i < call->params->count; i++) {
+        dpt_param *param = &call->params->items[i];
+        if (dpt_param_numel(param) == 0)
+            continue;
+        const dpt_tensor_info *info = &call->source->catalog->tensors[param->tensor];
+        if (st == DPT_OK && !dpt_dtype_editable(info->dtype))
+            st = dpt_error(DPT_ERR_INPUT,
+                           "model: tensor %s has the type %s: F32, F16 or BF16 is needed",
+                           info->name, dpt_dtype_name(info->dtype));
+        if (call->values == DPT_VALUES_EDIT)
+            param->edit_type = info->dtype;
+        else
+            param->post_type = info->dtype;
     }
-    return out != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+    return st;
 }
 
 static char *load_block_of(const load_call *call, const dpt_param *param) {
-    return call->edited ? param->edit : param->post;
+    return param->own[call->values];
 }
 
 /* Where a piece is fetched to; NULL when it is empty. */
@@ -222,7 +250,7 @@ static void *load_target(const load_call *call, const load_plan *plan, const loa
         return NULL;
     if (piece->staged)
         return plan->room + piece->place;
-    return load_block_of(call, piece->param) + piece->row * piece->param->cols * plan->size;
+    return load_block_of(call, piece->param) + piece->row * piece->param->cols * piece->size;
 }
 
 /* A tile of a staged piece. Each of its elements is of `size` bytes, a constant where this is inlined. */
@@ -249,24 +277,19 @@ static void load_order(const load_call *call, const load_plan *plan, const load_
         for (int64_t k = 0; k < lines; k += LOAD_TILE) {
             int64_t end = length - i < LOAD_TILE ? length : i + LOAD_TILE;
             int64_t stop = lines - k < LOAD_TILE ? lines : k + LOAD_TILE;
-            if (plan->size == 2)
+            if (piece->size == 2)
                 load_order_tile(piece, from, to, 2, k, stop, i, end);
             else
                 load_order_tile(piece, from, to, 4, k, stop, i, end);
         }
 }
 
-/* Memory for a tensor, and what is fetched of it by one call. */
-static dpt_status load_prepare(const load_call *call, int tensor, load_plan *plan, int *count) {
-    const dpt_params *params = call->params;
-    dpt_status st = DPT_OK;
-    for (int i = params->first[tensor]; i >= 0 && st == DPT_OK; i = params->items[i].next)
-        st = load_reserve(call, &params->items[i]);
-    if (st == DPT_OK)
-        st = load_plan_create(params, tensor, call->source->catalog->tensors[tensor].dtype, plan);
+/* What is fetched of a unit by one call. */
+static dpt_status load_prepare(const load_call *call, int unit, load_plan *plan, int *count) {
+    dpt_status st = load_plan_create(call->params, unit, call->source->catalog, plan);
     if (st != DPT_OK)
         return st;
-    plan->room = dpt_mem_alloc(plan->room_bytes, 1, "tensor that is stored in another order");
+    plan->room = dpt_mem_alloc(plan->room_bytes, 1, "tensors that are stored in another order");
     if (plan->room == NULL)
         return DPT_ERR_OUTPUT;
     for (int i = 0; i < plan->count; i++) {
@@ -282,13 +305,10 @@ static dpt_status load_prepare(const load_call *call, int tensor, load_plan *pla
 }
 
 /* Columns that the ranks of the group share, from a file that each reads for itself. */
-static dpt_status load_columns(const load_call *call, int tensor, const load_plan *plan,
+static dpt_status load_columns(const load_call *call, int unit, const load_plan *plan,
                                dpt_status st) {
-    bool columns = false;
-    const dpt_params *params = call->params;
-    for (int i = params->first[tensor]; i >= 0; i = params->items[i].next)
-        columns = columns || params->items[i].columns;
-    if (!columns || !call->source->independent || call->group->size == 1)
+    const dpt_share_section *section = &call->params->shares->sections[unit * DPT_SHARE_KINDS + 1];
+    if (section->count == 0 || !call->source->independent || call->group->size == 1)
         return st;
     st = dpt_agree(call->group, st);
     for (int i = 0; i < plan->count && st == DPT_OK; i++)
@@ -298,39 +318,37 @@ static dpt_status load_columns(const load_call *call, int tensor, const load_pla
     return st;
 }
 
-/* What has been fetched of a tensor, in order and checked. */
-static dpt_status load_finish(const load_call *call, int tensor, const load_plan *plan) {
+/* What has been fetched of a unit, in order and checked. */
+static dpt_status load_check(const load_call *call, int unit, const load_plan *plan) {
     dpt_status st = DPT_OK;
+    int at = 0;
     for (int i = 0; i < plan->count; i++)
         if (plan->pieces[i].staged)
             load_order(call, plan, &plan->pieces[i]);
-    for (int i = call->params->first[tensor]; i >= 0 && st == DPT_OK;
-         i = call->params->items[i].next) {
-        dpt_param *param = &call->params->items[i];
-        if (dpt_param_numel(param) == 0)
+    for (dpt_param *p = NULL;
+         st == DPT_OK && (p = load_next(call->params, unit, &at, p)) != NULL;) {
+        if (dpt_param_numel(p) == 0)
             continue;
-        st = load_check_finite(call, param);
-        if (st == DPT_OK && call->edited) {
-            param->direct = call->kind == DPT_PARAMS_DIRECTION;
-            param->has_delta = load_differs(param);
+        st = load_check_finite(call, p);
+        if (st == DPT_OK && call->values == DPT_VALUES_EDIT) {
+            p->direct = call->kind == DPT_PARAMS_DIRECTION;
+            p->has_delta = load_differs(p);
         }
     }
     return st;
 }
 
-/* The blocks of one tensor. A rank that has failed still takes part, with nothing wanted. */
-static dpt_status load_tensor(const load_call *call, int tensor, dpt_status st) {
+/* The blocks of one unit. A rank that has failed still takes part, with nothing wanted. */
+static dpt_status load_unit(const load_call *call, int unit, dpt_status st) {
     const dpt_source *source = call->source;
     load_plan plan = {.count = 0};
     int count = 0;
-    if (st == DPT_OK && call->params != NULL)
-        st = load_prepare(call, tensor, &plan, &count);
+    if (st == DPT_OK)
+        st = load_prepare(call, unit, &plan, &count);
     dpt_status got = source->fetch(source->ctx, st == DPT_OK ? count : 0, plan.blocks, plan.outs);
-    st = st == DPT_OK ? got : st;
-    if (call->params != NULL)
-        st = load_columns(call, tensor, &plan, st);
-    if (st == DPT_OK && call->params != NULL)
-        st = load_finish(call, tensor, &plan);
+    st = load_columns(call, unit, &plan, st == DPT_OK ? got : st);
+    if (st == DPT_OK)
+        st = load_check(call, unit, &plan);
     load_plan_destroy(&plan);
     return st;
 }
@@ -351,26 +369,32 @@ static dpt_status load_check_same(const dpt_params *params, const dpt_catalog *e
                                            "post-trained one: make it from the same model");
 }
 
-dpt_status dpt_params_load(dpt_params *params, const dpt_comm *group, dpt_status local,
-                           const dpt_source *source, dpt_params_kind kind) {
-    dpt_status st = params != NULL || local != DPT_OK ? local : DPT_ERR_INTERNAL;
-    load_call call = {.group = group,
-                      .source = source,
-                      .params = params,
-                      .kind = kind,
-                      .edited = kind != DPT_PARAMS_POST};
-    if (call.edited && params != NULL)
+dpt_status dpt_params_load(dpt_params *params, const dpt_comm *group, const dpt_source *source,
+                           dpt_params_kind kind) {
+    dpt_values values = kind == DPT_PARAMS_POST ? DPT_VALUES_POST : DPT_VALUES_EDIT;
+    load_call call = {
+        .group = group, .source = source, .params = params, .kind = kind, .values = values};
+    dpt_status st = DPT_OK;
+    if (values == DPT_VALUES_EDIT) {
         dpt_params_unbind(params);
-    if (st == DPT_OK && call.edited)
         st = load_check_same(params, source->catalog, kind);
+    }
+    if (st == DPT_OK)
+        st = load_find_types(&call);
+    st = load_agree(&call, st);
+    if (st == DPT_OK)
+        st = load_agree(&call, dpt_shares_reserve(params, values));
     if (st != DPT_OK)
-        call.params = NULL; /* on all ranks of the group */
-    for (int i = 0; i < source->catalog->count; i++) {
+        return st;
+    for (int unit = 0; unit < params->shares->units; unit++) {
         if (st == DPT_OK)
             st = dpt_stop_check(); /* like an error: the others still need this one's fetches */
-        st = load_tensor(&call, i, st);
+        st = load_unit(&call, unit, st);
     }
-    if (st != DPT_OK && call.edited && params != NULL)
+    st = load_agree(&call, st);
+    if (st == DPT_OK)
+        st = dpt_shares_finish(params, values);
+    if (st != DPT_OK && values == DPT_VALUES_EDIT)
         dpt_params_unbind(params);
     return st;
 }

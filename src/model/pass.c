@@ -3,6 +3,7 @@
 #include "deltapath/nn/norm.h"
 
 void dpt_pass_sum(dpt_pass *pass, float *values, int64_t n) {
+    dpt_shares_progress(pass->params);
     dpt_status st = dpt_comm_sum_f32(&pass->model->group, values, n);
     pass->status = dpt_status_worse(pass->status, st);
 }
@@ -94,10 +95,63 @@ static void pass_number(dpt_pass *pass) {
         }
 }
 
-dpt_status dpt_pass_run(dpt_model *model, const dpt_model_call *call) {
+/* The unit that comes after one on the way there, or on the way back; -1: none. */
+static int pass_next(const dpt_arch *arch, dpt_pass_walk walk, bool back, int unit) {
+    if (back)
+        return unit - 1;
+    if (unit < dpt_pass_unit_head(arch))
+        return unit + 1;
+    return walk.backward ? unit - 1 : -1;
+}
+
+static void pass_take(const dpt_arch *arch, dpt_params *params, dpt_pass_walk walk, bool back,
+                      int unit) {
+    dpt_shares_take(params, unit, pass_next(arch, walk, back, unit), walk.edit);
+}
+
+void dpt_pass_walk_idle(dpt_model *model, dpt_pass_walk walk) {
+    int head = dpt_pass_unit_head(&model->arch);
+    for (int unit = 0; unit <= head; unit++)
+        pass_take(&model->arch, &model->params, walk, false, unit);
+    for (int unit = head - 1; unit >= 0 && walk.backward; unit--)
+        pass_take(&model->arch, &model->params, walk, true, unit);
+}
+
+/* There: the loss, and the gradient of the last layer's output. */
+static void pass_forward(dpt_pass *pass, dpt_pass_walk walk) {
+    const dpt_arch *arch = pass->arch;
+    bool images = pass->call->batch->images != NULL;
+    pass_take(arch, pass->params, walk, false, 0);
+    (images ? dpt_embed_patches : dpt_embed_tokens)(pass, dpt_pass_input(pass, 0));
+    for (int64_t layer = 0; layer < arch->layers; layer++) {
+        pass_take(arch, pass->params, walk, false, dpt_pass_unit_layer(layer));
+        dpt_block_forward(pass, layer, dpt_pass_input(pass, layer),
+                          dpt_pass_input(pass, layer + 1));
+    }
+    pass_take(arch, pass->params, walk, false, dpt_pass_unit_head(arch));
+    dpt_head_run(pass);
+}
+
+/* And back, which a call that wants the loss alone leaves to the other replicas. */
+static void pass_backward(dpt_pass *pass, dpt_pass_walk walk) {
+    const dpt_arch *arch = pass->arch;
+    bool wanted = pass->call->mode != DPT_BACKWARD_NONE;
+    for (int64_t layer = arch->layers - 1; layer >= 0; layer--) {
+        pass_take(arch, pass->params, walk, true, dpt_pass_unit_layer(layer));
+        if (wanted)
+            dpt_block_backward(pass, layer, dpt_pass_input(pass, layer));
+    }
+    pass_take(arch, pass->params, walk, true, 0);
+    if (wanted && pass->call->batch->images != NULL)
+        dpt_embed_patches_backward(pass);
+    else if (wanted)
+        dpt_embed_tokens_backward(pass);
+}
+
+dpt_status dpt_pass_run(dpt_model *model, const dpt_model_call *call, dpt_pass_walk walk) {
     const dpt_work *work = &model->work;
-    bool images = call->batch->images != NULL;
     dpt_pass pass = {.model = model,
+                     .params = &model->params,
                      .arch = &model->arch,
                      .slice = &model->slice,
                      .work = work,
@@ -110,17 +164,13 @@ dpt_status dpt_pass_run(dpt_model *model, const dpt_model_call *call) {
                      .width = model->arch.length[DPT_AXIS_WIDTH],
                      .status = DPT_OK};
     pass_number(&pass);
-    if (pass.tokens == 0)
+    if (pass.tokens == 0) {
+        if (model->together)
+            dpt_pass_walk_idle(model, walk);
         return DPT_OK;
-    (images ? dpt_embed_patches : dpt_embed_tokens)(&pass, dpt_pass_input(&pass, 0));
-    for (int64_t layer = 0; layer < model->arch.layers; layer++)
-        dpt_block_forward(&pass, layer, dpt_pass_input(&pass, layer),
-                          dpt_pass_input(&pass, layer + 1));
-    dpt_head_run(&pass);
-    if (call->mode == DPT_BACKWARD_NONE)
-        return pass.status;
-    for (int64_t layer = model->arch.layers - 1; layer >= 0; layer--)
-        dpt_block_backward(&pass, layer, dpt_pass_input(&pass, layer));
-    (images ? dpt_embed_patches_backward : dpt_embed_tokens_backward)(&pass);
+    }
+    pass_forward(&pass, walk);
+    if (walk.backward)
+        pass_backward(&pass, walk);
     return pass.status;
 }

@@ -2,6 +2,7 @@
 
 #include "deltapath/base/log.h"
 #include "deltapath/base/mem.h"
+#include "deltapath/comm/agree.h"
 #include "deltapath/tensor/prefix.h"
 #include "deltapath/tensor/shard.h"
 
@@ -250,4 +251,39 @@ dpt_status dpt_slice_claim(dpt_model *model) {
                 slice_claim_row(model, &tables, layer, (dpt_slot)slot);
     slice_tables_destroy(&tables);
     return dpt_params_check(&model->params, slice_ignores, arch);
+}
+
+/* Step of a pass that reads each matrix: 0 what comes before the layers, then each layer, then what comes after. */
+static int *slice_make_units(const dpt_model *model) {
+    const dpt_arch *arch = &model->arch;
+    int *unit = dpt_mem_zalloc(model->params.count, sizeof *unit, "layers of matrices");
+    if (unit == NULL)
+        return NULL;
+    for (int slot = DPT_SLOTS_HEAD; slot < DPT_SLOTS; slot++)
+        for (int64_t copy = 0;
+             arch->row[slot] != NULL && copy < dpt_arch_copies(arch, arch->row[slot]); copy++)
+            unit[arch->number[slot] + copy] = dpt_pass_unit_head(arch);
+    for (int i = arch->whole; i < model->params.count; i++)
+        unit[i] = dpt_pass_unit_layer((i - arch->whole) / arch->per_layer);
+    return unit;
+}
+
+dpt_status dpt_slice_share(dpt_model *model, const dpt_comm *replicas) {
+    int *unit = slice_make_units(model);
+    dpt_status st = dpt_agree(replicas, unit != NULL ? DPT_OK : DPT_ERR_OUTPUT);
+    if (st == DPT_OK)
+        st = dpt_shares_create(replicas, &model->params, unit, dpt_pass_unit_head(&model->arch) + 1,
+                               model->arch.tied);
+    dpt_mem_free(unit);
+    return st;
+}
+
+dpt_status dpt_slice_plan(dpt_model *model, int replicas, int machines) {
+    int *unit = slice_make_units(model);
+    dpt_status st = unit != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+    if (st == DPT_OK)
+        st = dpt_shares_plan(&model->params, unit, dpt_pass_unit_head(&model->arch) + 1,
+                             model->arch.tied, replicas, machines);
+    dpt_mem_free(unit);
+    return st;
 }

@@ -3,7 +3,7 @@
 
 #include "accumulate.h"
 #include "arch/arch.h"
-#include "params.h"
+#include "shares.h"
 
 #include "deltapath/model/model.h"
 #include "deltapath/nn/attention.h"
@@ -90,7 +90,11 @@ typedef struct dpt_work {
 } dpt_work;
 
 struct dpt_model {
-    dpt_comm group;      /**< borrowed handle */
+    dpt_comm group;    /**< borrowed handle */
+    dpt_comm replicas; /**< borrowed handle: ranks with the same blocks */
+    bool
+        together; /**< all replicas go through the units of every pass together, which gather weights */
+    bool ended;          /**< that has failed on all ranks */
     dpt_catalog catalog; /**< a copy of create's */
     dpt_params params;
     int matrices; /**< of tensors that have several */
@@ -125,6 +129,7 @@ struct dpt_model_call {
 /** What the passes share during one call. */
 typedef struct dpt_pass {
     const dpt_model *model;
+    dpt_params *params; /**< its */
     const dpt_arch *arch;
     const dpt_slice *slice;
     const dpt_work *work;
@@ -148,6 +153,10 @@ dpt_status dpt_slice_claim(dpt_model *model);
 int dpt_slice_index(const dpt_model *model, dpt_slot slot);
 /** One line when they do. Local. */
 void dpt_slice_say_names(const dpt_model *model);
+/** Share the claimed blocks with the other replicas. Collective over replicas. Errors, agreed: DPT_ERR_OUTPUT. */
+dpt_status dpt_slice_share(dpt_model *model, const dpt_comm *replicas);
+/** As the first of so many would share them. Local. Errors: DPT_ERR_OUTPUT. */
+dpt_status dpt_slice_plan(dpt_model *model, int replicas, int machines);
 
 /* gradient.c: what dpt_model_gradient_create takes of this rank. */
 int64_t dpt_gradient_bytes(const dpt_model *model);
@@ -178,8 +187,26 @@ void dpt_linear_backward(const dpt_pass *pass, int index, dpt_rows rows, bool ad
                          int64_t lddx);
 
 /* pass.c */
-/** Predictions with both passes where the call wants them. Collective over the group. */
-dpt_status dpt_pass_run(dpt_model *model, const dpt_model_call *call);
+
+/** Units of dpt_shares_take: what comes before the layers is 0. */
+static inline int dpt_pass_unit_layer(int64_t layer) {
+    return (int)layer + 1;
+}
+static inline int dpt_pass_unit_head(const dpt_arch *arch) {
+    return (int)arch->layers + 1;
+}
+
+/** What a pass reads and how far it goes, the most of all replicas that gather weights together. */
+typedef struct dpt_pass_walk {
+    bool backward, edit;
+} dpt_pass_walk;
+
+/** The part that a rank without tokens has in a pass. Collective over the replicas. */
+void dpt_pass_walk_idle(dpt_model *model, dpt_pass_walk walk);
+
+/** Predictions with both passes where the call wants them. Collective over the group, and over the replicas where these
+ * gather weights together. */
+dpt_status dpt_pass_run(dpt_model *model, const dpt_model_call *call, dpt_pass_walk walk);
 void dpt_pass_sum(dpt_pass *pass, float *values, int64_t n); /**< over the group */
 /** sum += a, of all tokens. */
 void dpt_pass_add(const dpt_pass *pass, const float *a, float *sum);

@@ -53,6 +53,7 @@ static void weights_form_one(const dpt_pass *pass, int slot, int index) {
     const dpt_param *param = &pass->model->params.items[index];
     bool fixed = row != NULL && row->share == DPT_SHARE_FIXED;
     float *out = pass->work->w[slot];
+    dpt_shares_progress(pass->params);
     dpt_param_weights(param, fixed ? 0.0 : pass->call->t, 0, param->rows, out);
     if (weights_is_norm[slot] && pass->arch->norm == DPT_NORM_RMS_UNIT)
         for (int64_t i = 0; i < dpt_param_numel(param); i++)

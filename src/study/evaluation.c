@@ -240,7 +240,7 @@ dpt_status dpt_evaluation_create(const dpt_comm *comm, dpt_inputs *inputs,
         st = dpt_references_prepare(inputs, resources, &out->passes, &references);
     if (st != DPT_OK)
         goto done;
-    st = dpt_model_create(&out->mesh.model, dpt_store_config(inputs->post),
+    st = dpt_model_create(&out->mesh.model, &out->mesh.data, dpt_store_config(inputs->post),
                           dpt_store_source(inputs->post), &out->model);
     st = dpt_error_locate(dpt_agree(comm, st), inputs->job->post);
     if (st == DPT_OK)

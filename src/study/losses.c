@@ -145,7 +145,7 @@ static dpt_status load_reference(const dpt_inputs *in, int d, const dpt_mesh *me
     if (st == DPT_OK)
         st = dpt_agree(world, dpt_store_check_begin(store, world, catalog, &shard, NULL, NULL));
     if (st == DPT_OK)
-        st = dpt_agree(world, dpt_model_create(&mesh->model, dpt_store_config(store),
+        st = dpt_agree(world, dpt_model_create(&mesh->model, &mesh->data, dpt_store_config(store),
                                                dpt_store_source(store), out));
     if (st == DPT_OK)
         st = dpt_store_check_end(store, NULL);

@@ -107,6 +107,15 @@ static dpt_status check_reference(const dpt_inputs *in, int d) {
     return st;
 }
 
+/* What a model is spread over in a mesh: ranks with the same place are on as many machines as there are, or each on its
+ * own. */
+static dpt_model_ranks ranks_of(const dpt_resources *res) {
+    int replicas = res->ranks / res->tensor_parallel;
+    return (dpt_model_ranks){.group = res->tensor_parallel,
+                             .replicas = replicas,
+                             .machines = replicas < res->machines ? replicas : res->machines};
+}
+
 /* The reference models, one at a time and without an edit, in the mesh and batch of the study. */
 static dpt_status measure_references(const dpt_inputs *in, dpt_resources *res) {
     dpt_status st = DPT_OK;
@@ -116,11 +125,11 @@ static dpt_status measure_references(const dpt_inputs *in, dpt_resources *res) {
         int64_t weights, work;
         if (store == NULL)
             continue;
+        dpt_model_ranks spread = ranks_of(res);
         st = check_reference(in, d);
         if (st == DPT_OK)
-            st = dpt_model_bytes(dpt_store_config(store), dpt_store_catalog(store),
-                                 res->tensor_parallel, false, res->batch_tokens, res->longest,
-                                 &weights, &work);
+            st = dpt_model_bytes(dpt_store_config(store), dpt_store_catalog(store), &spread, false,
+                                 res->batch_tokens, res->longest, &weights, &work);
         st = dpt_error_locate(st, in->job->data[d].reference);
         if (st == DPT_OK && weights + work > res->reference)
             res->reference = weights + work;
@@ -216,8 +225,9 @@ static const char *grant_text(int64_t bytes, char text[32]) {
 
 /* Needs of one batch in the mesh. */
 static dpt_status measure_batch(const dpt_inputs *in, int64_t batch, dpt_resources *res) {
-    dpt_status st = dpt_model_bytes(dpt_store_config(in->post), in->catalog, res->tensor_parallel,
-                                    true, batch, res->longest, &res->weights, &res->work);
+    dpt_model_ranks spread = ranks_of(res);
+    dpt_status st = dpt_model_bytes(dpt_store_config(in->post), in->catalog, &spread, true, batch,
+                                    res->longest, &res->weights, &res->work);
     if (st != DPT_OK)
         return dpt_error_locate(st, in->job->post);
     res->batch_tokens = batch;
@@ -254,8 +264,9 @@ static dpt_status make_room(const dpt_inputs *in, dpt_resources *res) {
 static dpt_status try_mesh(const dpt_inputs *in, int tensor_parallel, dpt_resources *res,
                            bool *fits) {
     res->tensor_parallel = tensor_parallel;
-    dpt_status st = dpt_model_gradient_bytes(dpt_store_config(in->post), in->catalog,
-                                             tensor_parallel, &res->gradient);
+    dpt_model_ranks spread = ranks_of(res);
+    dpt_status st =
+        dpt_model_gradient_bytes(dpt_store_config(in->post), in->catalog, &spread, &res->gradient);
     if (st != DPT_OK)
         return dpt_error_locate(st, in->job->post);
     const dpt_job_hessian *hessian = &in->job->hessian;
@@ -399,8 +410,10 @@ static void count_flops(const dpt_inputs *in, dpt_resources *res) {
     res->evaluations += places + in->job->njudged * left_out;
 }
 
-dpt_status dpt_resources_plan(const dpt_inputs *in, int ranks, int64_t budget, dpt_resources *out) {
-    *out = (dpt_resources){.ranks = ranks, .tensor_parallel = 1, .budget = budget};
+dpt_status dpt_resources_plan(const dpt_inputs *in, int ranks, int machines, int64_t budget,
+                              dpt_resources *out) {
+    *out = (dpt_resources){
+        .ranks = ranks, .machines = machines, .tensor_parallel = 1, .budget = budget};
     dpt_shard shard;
     dpt_status st = dpt_shard_create(in->catalog, ranks, &shard);
     if (st != DPT_OK)

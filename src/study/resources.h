@@ -9,6 +9,7 @@
 /** How a study uses its ranks, and what that needs. Bytes are per rank: the maximum over ranks. */
 typedef struct dpt_resources {
     int ranks;
+    int machines;        /**< that they are on */
     int tensor_parallel; /**< ranks that share a replica */
     int64_t budget;      /**< memory that a rank may use */
     int64_t weights;     /**< resident blocks of post and edit */
@@ -51,10 +52,10 @@ typedef struct dpt_resources {
 } dpt_resources;
 
 /** Choose the mesh and the batch, and add up. Needs no model in memory.
- * Local; the same on all ranks. @param[in] ranks of the study, which need not be those that run now.
+ * Local; the same on all ranks. @param[in] ranks, machines of the study, which need not be those that run now.
  * Errors: DPT_ERR_OUTPUT when no mesh fits the budget, with the least that would;
  *         DPT_ERR_USAGE when tensor_parallel of the job does not divide the ranks. */
-dpt_status dpt_resources_plan(const dpt_inputs *inputs, int ranks, int64_t budget,
+dpt_status dpt_resources_plan(const dpt_inputs *inputs, int ranks, int machines, int64_t budget,
                               dpt_resources *out);
 
 /** Whether the gradients at t = 0 are kept, be it for terms or for edits. Local. */

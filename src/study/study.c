@@ -4,6 +4,7 @@
 #include "deltapath/base/log.h"
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
+#include "deltapath/comm/shared.h"
 #include "deltapath/comm/same.h"
 #include "deltapath/linalg/blas_memory.h"
 #include "deltapath/comm/stop.h"
@@ -499,13 +500,15 @@ static dpt_status work(study *s, const dpt_study_options *options) {
 }
 
 static dpt_status study_plan(study *s, const dpt_study_options *options) {
-    int ranks = options->plan_ranks > 0 ? options->plan_ranks : s->comm->size;
+    int ranks = options->plan_ranks > 0 ? options->plan_ranks : s->comm->size, machines = 1;
     int64_t budget;
     dpt_status st = dpt_memory_budget(s->comm, options->memory, &budget);
+    if (st == DPT_OK && options->plan_ranks == 0)
+        st = dpt_comm_count_machines(s->comm, &machines);
     if (st != DPT_OK)
         return st;
     dpt_mem_set_budget(options->plan_ranks > 0 ? 0 : budget);
-    st = dpt_agree(s->comm, dpt_resources_plan(&s->inputs, ranks, budget, &s->resources));
+    st = dpt_agree(s->comm, dpt_resources_plan(&s->inputs, ranks, machines, budget, &s->resources));
     /* The needs count threads, which may differ between machines: one plan for all. */
     if (st == DPT_OK)
         st = dpt_agree(s->comm, dpt_comm_broadcast(s->comm, &s->resources, sizeof s->resources, 0));

@@ -228,7 +228,7 @@ static dpt_status bench(const dpt_comm *world, const sizes *s, const dpt_family 
     dpt_source source = {.ctx = &catalog, .catalog = &catalog, .fetch = fetch};
     seed = 0;
     if (st == DPT_OK)
-        st = dpt_model_create(world, config, source, &model);
+        st = dpt_model_create(world, NULL, config, source, &model);
     seed = 12345;
     if (st == DPT_OK)
         st = dpt_model_bind_edit(model, &source);

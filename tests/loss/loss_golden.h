@@ -28,8 +28,9 @@ static inline void loss_fixture_open(loss_fixture *f, golden_model *g, const uin
     f->g = g;
     f->correct = correct;
     assert_int_equal(dpt_mesh_create(&test_comm, model_size, &f->mesh), DPT_OK);
-    assert_int_equal(
-        dpt_model_create(&f->mesh.model, g->config, memory_source(&g->post), &f->model), DPT_OK);
+    assert_int_equal(dpt_model_create(&f->mesh.model, &f->mesh.data, g->config,
+                                      memory_source(&g->post), &f->model),
+                     DPT_OK);
     dpt_source edited = memory_source(&g->edited);
     assert_int_equal(dpt_model_bind_edit(f->model, &edited), DPT_OK);
     f->losses = calloc((size_t)g->samples, sizeof *f->losses);

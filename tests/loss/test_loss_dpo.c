@@ -93,9 +93,9 @@ static dpt_loss *make_loss(const loss_fixture *f, const dpo_case *c, int64_t bat
 static void set_reference(loss_fixture *f, dpo_case *c) {
     dpt_model *reference;
     double logp[2 * SAMPLES];
-    assert_int_equal(
-        dpt_model_create(&f->mesh.model, c->g.config, memory_source(&c->reference), &reference),
-        DPT_OK);
+    assert_int_equal(dpt_model_create(&f->mesh.model, &f->mesh.data, c->g.config,
+                                      memory_source(&c->reference), &reference),
+                     DPT_OK);
     assert_int_equal(dpt_loss_dpo_measure(f->loss, &f->mesh, reference, logp), DPT_OK);
     for (int i = 0; i < 2 * SAMPLES; i++)
         loss_near(logp[i], c->reference_logp[i], fabs(c->reference_logp[i]), "reference");

@@ -11,6 +11,15 @@
 
 enum { TENSORS = 11, PARTS_MAX = 48, ROUNDS = 12 };
 
+static const dpt_comm params_alone = {.mpi = MPI_COMM_SELF, .rank = 0, .size = 1};
+
+enum { UNITS = 3 }; /* into which the tensors are dealt */
+
+static void params_deal(const dpt_params *params, int *unit) {
+    for (int i = 0; i < params->count; i++)
+        unit[i] = params->items[i].tensor < 0 ? 0 : params->items[i].tensor % UNITS;
+}
+
 /* One part of the stored tensor, and how it is split. */
 typedef struct params_case {
     memory_model post, edited;
@@ -189,11 +198,15 @@ static void params_case_open(params_case *c, bool together) {
     for (int i = 0; i < c->count; i++)
         dpt_params_claim(params, i, &c->parts[i]);
     assert_int_equal(dpt_params_check(params, params_ignore, NULL), DPT_OK);
+    int unit[PARTS_MAX];
+    params_deal(params, unit);
+    assert_int_equal(dpt_shares_create(&params_alone, params, unit, UNITS, false), DPT_OK);
+    c->model.replicas = params_alone;
     dpt_source post = memory_source(&c->post), edited = memory_source(&c->edited);
-    assert_int_equal(dpt_params_load(params, &test_comm, DPT_OK, &post, DPT_PARAMS_POST), DPT_OK);
-    assert_int_equal(dpt_params_load(params, &test_comm, DPT_OK, &edited, DPT_PARAMS_EDIT), DPT_OK);
+    assert_int_equal(dpt_params_load(params, &test_comm, &post, DPT_PARAMS_POST), DPT_OK);
+    assert_int_equal(dpt_params_load(params, &test_comm, &edited, DPT_PARAMS_EDIT), DPT_OK);
     if (together || test_comm.size == 1)
-        assert_int_equal(c->post.fetches, TENSORS);
+        assert_int_equal(c->post.fetches, UNITS);
 }
 
 static void params_case_close(params_case *c) {
@@ -257,7 +270,7 @@ static void params_check_cuts(const dpt_param *param, int64_t numel) {
 
 /* Gradients of which every element has a value of its own, back in the order of the tensors: each rank adds what it
  * has. */
-static void params_check_gradient(const params_case *c) {
+static void params_check_gradient(params_case *c) {
     const dpt_params *params = &c->model.params;
     dpt_model_gradient *gradient;
     double squares[TENSORS], wanted[TENSORS], dots[TENSORS], terms[TENSORS] = {0.0};
@@ -333,9 +346,13 @@ static void test_loading_bytes(void **state) {
                 .tensor = i > 0, .layout = layout, .row_end = layout.rows, .col_end = layout.cols};
             dpt_params_claim(&params, i, &part);
         }
+        int unit[7];
+        params_deal(&params, unit);
+        assert_int_equal(dpt_shares_plan(&params, unit, UNITS, false, 1, 1), DPT_OK);
         assert_int_equal(dpt_params_loading_bytes(&params, &bytes), DPT_OK);
         assert_int_equal(bytes, alternate ? 3 * 8 * 20 * 2 : 0);
-        assert_int_equal(dpt_params_bytes(&params), 40 * 30 * 4 + (alternate ? 3 * 8 * 20 * 2 : 0));
+        int64_t stored = 40 * 30 * 4 + (alternate ? 3 * 8 * 20 * 2 : 0);
+        assert_in_range(dpt_shares_bytes(&params, false), stored, stored + last * DPT_SHARE_ALIGN);
         dpt_params_destroy(&params);
     }
     dpt_catalog_destroy(&catalog);
@@ -354,7 +371,7 @@ static void test_failures(void **state) {
     dpt_dtype type = c.edited.catalog.tensors[3].dtype;
     int64_t ig = c.edited.catalog.tensors[3].numel - 1;
     dpt_dtype_from_f32(type, &bad, (char *)c.edited.values[3] + ig * dpt_dtype_size(type), 1);
-    dpt_status st = dpt_params_load(params, &test_comm, DPT_OK, &edited, DPT_PARAMS_EDIT);
+    dpt_status st = dpt_params_load(params, &test_comm, &edited, DPT_PARAMS_EDIT);
     if (st != DPT_OK) {
         char text[64];
         snprintf(text, sizeof text, "tensor t03: element %d ", (int)ig);
@@ -366,7 +383,7 @@ static void test_failures(void **state) {
     dpt_error_clear();
     if (test_comm.rank == test_comm.size - 1)
         dpt_mem_set_budget(dpt_mem_in_use() + 1);
-    st = dpt_params_load(params, &test_comm, DPT_OK, &edited, DPT_PARAMS_EDIT);
+    st = dpt_params_load(params, &test_comm, &edited, DPT_PARAMS_EDIT);
     dpt_mem_set_budget(0);
     assert_int_equal(dpt_agree(&test_comm, st), DPT_ERR_OUTPUT);
     dpt_error_clear();
@@ -391,6 +408,7 @@ static void test_forms(void **state) {
     for (int kind = 0; kind < 9 * 3 * 2 * 2; kind++) {
         double t = times[kind / 9 % 3];
         bool signed_too = kind / 27 % 2 == 1, direct = kind / 54 % 2 == 1;
+        float *stored[] = {malloc(SIZE * sizeof(float)), malloc(SIZE * sizeof(float))};
         dpt_param param = {.rows = ROWS,
                            .cols = COLS,
                            .has_delta = true,
@@ -398,10 +416,10 @@ static void test_forms(void **state) {
                            .signs = signed_too ? signs : NULL,
                            .post_type = types[kind % 3],
                            .edit_type = types[kind / 3 % 3],
-                           .post = malloc(SIZE * sizeof(float)),
-                           .edit = malloc(SIZE * sizeof(float))};
-        dpt_dtype_from_f32(param.post_type, post, param.post, SIZE);
-        dpt_dtype_from_f32(param.edit_type, edit, param.edit, SIZE);
+                           .post = (const char *)stored[0],
+                           .edit = (const char *)stored[1]};
+        dpt_dtype_from_f32(param.post_type, post, stored[0], SIZE);
+        dpt_dtype_from_f32(param.edit_type, edit, stored[1], SIZE);
         int64_t rows = ROWS - FIRST, at = FIRST * COLS, n = rows * COLS;
         dpt_param_weights(&param, t, FIRST, rows, w);
         dpt_param_delta(&param, FIRST, rows, e);
@@ -414,8 +432,8 @@ static void test_forms(void **state) {
         }
         assert_memory_equal(w, w2, (size_t)n * sizeof *w);
         assert_memory_equal(e, e2, (size_t)n * sizeof *e);
-        free(param.post);
-        free(param.edit);
+        free(stored[0]);
+        free(stored[1]);
     }
     free(post);
     free(edit);

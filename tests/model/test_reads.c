@@ -28,11 +28,12 @@ static int64_t reads_counter(const char *key) {
 
 /* Reads of one load, on the rank that has the most. */
 static void reads_check(const dpt_store *post, int64_t bytes, int64_t calls, const char *what) {
+    dpt_model_ranks spread = {.group = test_comm.size, .replicas = 1, .machines = 1};
     int64_t weights, work;
     const dpt_catalog *catalog = dpt_store_catalog(post);
-    assert_int_equal(dpt_model_bytes(dpt_store_config(post), catalog, test_comm.size, false, 8, 8,
-                                     &weights, &work),
-                     DPT_OK);
+    assert_int_equal(
+        dpt_model_bytes(dpt_store_config(post), catalog, &spread, false, 8, 8, &weights, &work),
+        DPT_OK);
     if (bytes > weights + weights / 20 + READS_SLACK)
         fail_msg("%s: a rank reads %ld bytes to keep %ld", what, (long)bytes, (long)weights);
     if (calls > catalog->count + 32)
@@ -47,7 +48,7 @@ static void test_loads(void **state) {
     assert_int_equal(dpt_store_open(&test_comm, "share/demo/llama-post", &post), DPT_OK);
     int64_t bytes = reads_counter("rchar"), calls = reads_counter("syscr");
     assert_int_equal(
-        dpt_model_create(&test_comm, dpt_store_config(post), dpt_store_source(post), &model),
+        dpt_model_create(&test_comm, NULL, dpt_store_config(post), dpt_store_source(post), &model),
         DPT_OK);
     reads_check(post, reads_counter("rchar") - bytes, reads_counter("syscr") - calls, "post");
 

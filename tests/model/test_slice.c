@@ -231,13 +231,15 @@ static void test_weights(void **state) {
             c.stored.together = together;
             dpt_source source = memory_source(&c.stored);
             assert_int_equal(dpt_slice_claim(&c.model), DPT_OK);
-            assert_int_equal(
-                dpt_params_load(&c.model.params, &test_comm, DPT_OK, &source, DPT_PARAMS_POST),
-                DPT_OK);
+            dpt_comm alone = {.mpi = MPI_COMM_SELF, .rank = 0, .size = 1};
+            assert_int_equal(dpt_slice_share(&c.model, &alone), DPT_OK);
+            assert_int_equal(dpt_params_load(&c.model.params, &test_comm, &source, DPT_PARAMS_POST),
+                             DPT_OK);
             int64_t floats = dpt_weights_floats(&c.model);
             float *arena = malloc((size_t)(floats + 1) * sizeof *arena);
             dpt_weights_place(&c.model, arena, work.w);
             dpt_pass pass = {.model = &c.model,
+                             .params = &c.model.params,
                              .arch = &c.model.arch,
                              .slice = &c.model.slice,
                              .work = &work,

@@ -64,8 +64,9 @@ static void test_bytes_and_shape(void **state) {
     assert_int_equal(dpt_model_config_image(f.g->config, &f.g->post.catalog, &is_image, &planned),
                      DPT_OK);
     assert_true(is_image && planned.positions == 10 && planned.classes == 7);
+    dpt_model_ranks spread = {.group = test_comm.size, .replicas = 1, .machines = 1};
     int64_t weights, work, before = dpt_mem_in_use();
-    assert_int_equal(dpt_model_bytes(f.g->config, &f.g->post.catalog, test_comm.size, true,
+    assert_int_equal(dpt_model_bytes(f.g->config, &f.g->post.catalog, &spread, true,
                                      f.g->samples * image.positions, image.positions, &weights,
                                      &work),
                      DPT_OK);

@@ -32,7 +32,12 @@ char *dpt_mem_format(const char *format, ...) __attribute__((format(printf, 1, 2
 /** Release a block of this module; NULL is allowed. Local. */
 void dpt_mem_free(void *block);
 
-/** Bytes now in use, and the largest ever in use, by blocks of this module in this process. Local. */
+/** Count bytes that are not of this module, such as memory that processes share, against the budget. Local.
+ * @return false after dpt_error with DPT_ERR_OUTPUT when they exceed it: nothing is counted then. */
+bool dpt_mem_charge(int64_t bytes, const char *what);
+void dpt_mem_discharge(int64_t bytes); /**< No longer. Local. */
+
+/** Bytes now in use, and the largest ever in use, by blocks of this module and what is charged in this process. Local. */
 int64_t dpt_mem_in_use(void);
 int64_t dpt_mem_peak(void);
 

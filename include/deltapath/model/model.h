@@ -18,20 +18,21 @@ typedef struct dpt_model dpt_model;
 
 /** Create from the text of config.json and load the post-trained blocks.
  *
- * Collective over group (same: config, catalog); the source's fetch may be collective over more
- * ranks than the group, so all ranks of the source call this together.
- * @param[in] group   tensor-parallel ranks; any number: ranks without heads, hidden units or
- *                    vocabulary rows take part with empty blocks. Its handle is kept: the
- *                    communicator must outlive the model.
- * @param[in] weights values and catalog (HuggingFace names). Its fetch is called once for each tensor
- *                    of the catalog on every rank, also by a group that has failed.
- * Errors: DPT_ERR_INPUT naming an architecture or an option of it that is not supported, a tensor
- *         that is missing, extra to the architecture, or of another shape than the configuration
- *         says, or the first element that is not finite. Agreed over the group, not beyond it.
+ * Each rank of `replicas` holds a share of the blocks; those of one machine read each other's, those of several gather a
+ * layer at a time. Collective over group and replicas, whose product are the ranks that a collective source spans (same:
+ * config, catalog).
+ * @param[in] group    tensor-parallel ranks; any number: ranks without heads, hidden units or vocabulary rows take part
+ *                     with empty blocks. Handles are kept: the communicators must outlive the model.
+ * @param[in] replicas ranks with the same place in their groups; NULL: there is one replica
+ * @param[in] weights  values and catalog (HuggingFace names). Its fetch is called once for each layer, for what comes
+ *                     before and for what comes after them.
+ * Errors, agreed over both: DPT_ERR_INPUT naming an architecture or an option of it that is not supported, a tensor that
+ *         is missing, extra to the architecture, or of another shape than the configuration says, or the first element
+ *         that is not finite.
  */
-dpt_status dpt_model_create(const dpt_comm *group, const char *config, dpt_source weights,
-                            dpt_model **out);
-void dpt_model_destroy(dpt_model *model); /**< Local. */
+dpt_status dpt_model_create(const dpt_comm *group, const dpt_comm *replicas, const char *config,
+                            dpt_source weights, dpt_model **out);
+void dpt_model_destroy(dpt_model *model); /**< Collective over its replicas; NULL is allowed. */
 
 /** Load the blocks of an edited model; replaces an earlier one. NULL source unbinds.
  * Collective as dpt_model_create. The catalog has post's names and shapes; types may differ. On error
@@ -102,17 +103,24 @@ dpt_status dpt_model_config_compare(const char *a, const char *b, const dpt_cata
  * Errors: DPT_ERR_INPUT when the configuration cannot be read or is not supported; text is empty. */
 dpt_status dpt_model_config_unknown(const char *config, char *text, size_t size);
 
+/** Ranks that a model is spread over. */
+typedef struct dpt_model_ranks {
+    int group; /**< tensor-parallel ranks of a replica */
+    int replicas;
+    int machines; /**< that the ranks with the same place in their groups are on */
+} dpt_model_ranks;
+
 /** Bytes per rank: resident weights, and work for a batch of `tokens` whose longest sequence is
  * `longest`; an image counts as its positions. Local, callable before any model exists. Errors as
  * create. */
-dpt_status dpt_model_bytes(const char *config, const dpt_catalog *catalog, int group_size,
-                           bool edited, int64_t tokens, int64_t longest, int64_t *weights,
-                           int64_t *work);
+dpt_status dpt_model_bytes(const char *config, const dpt_catalog *catalog,
+                           const dpt_model_ranks *spread, bool edited, int64_t tokens,
+                           int64_t longest, int64_t *weights, int64_t *work);
 
 /** Bytes per rank of one dpt_model_gradient: the maximum over the ranks of a group. Local, callable before any model
  * exists. Errors as create. */
-dpt_status dpt_model_gradient_bytes(const char *config, const dpt_catalog *catalog, int group_size,
-                                    int64_t *bytes);
+dpt_status dpt_model_gradient_bytes(const char *config, const dpt_catalog *catalog,
+                                    const dpt_model_ranks *spread, int64_t *bytes);
 
 /** Which derivative a backward pass leaves. */
 typedef enum dpt_model_backward {
@@ -135,14 +143,15 @@ float *dpt_model_gradient_block(const dpt_model_gradient *gradient, int i, int64
  * Determinism: to rounding between meshes. */
 dpt_status dpt_model_gradient_sum(dpt_model_gradient *gradient, const dpt_comm *data);
 /** <gradient, E> of the bound edit per tensor: this rank's share; the caller adds over the group.
- * Local. @param[out] terms (columns). */
-dpt_status dpt_model_gradient_dot(const dpt_model *model, const dpt_model_gradient *gradient,
+ * Collective over group and replicas. @param[out] terms (columns). Errors: DPT_ERR_OUTPUT without memory, agreed where
+ * dpt_model_is_together. */
+dpt_status dpt_model_gradient_dot(dpt_model *model, const dpt_model_gradient *gradient,
                                   double *terms);
 /** sum_i E_i^2 G_i^2 of the bound edit per tensor, G being the gradient over the whole group: what several
- * ranks hold is added up before it is squared, and counted once. Collective over group.
+ * ranks hold is added up before it is squared, and counted once. Collective over group and replicas.
  * @param[out] squares (tensors) the same on all ranks.
  * Errors, agreed: DPT_ERR_OUTPUT without memory. Determinism: to rounding between meshes. */
-dpt_status dpt_model_gradient_squares(const dpt_model *model, const dpt_model_gradient *gradient,
+dpt_status dpt_model_gradient_squares(dpt_model *model, const dpt_model_gradient *gradient,
                                       double *squares);
 /** Gradient of a run of elements of one tensor on every rank of the group; a tensor that the model does not
  * use has zeros. Collective over group (same: range). @param[out] out (range.n) fp32. */
@@ -170,6 +179,16 @@ dpt_status dpt_model_gradient_range(const dpt_model *model, const dpt_model_grad
 dpt_status dpt_model_run(dpt_model *model, const dpt_batch *batch, double t,
                          dpt_model_backward mode, const double *weight, double *nll,
                          uint8_t *correct, double *terms, dpt_model_gradient *gradient);
+
+/** Whether the replicas gather weights together, being on several machines: then each of the runs below is collective
+ * over group and replicas, and a rank that has no more batches, or cannot go on, calls dpt_model_rest. Local. */
+bool dpt_model_is_together(const dpt_model *model);
+
+/** Take part in the runs of the other replicas until none has any more. Collective over group, and over replicas where
+ * these are together: each calls it once after its last run, at once when there was none or it failed.
+ * @param[in] st what became of this rank's runs
+ * @return st, or the failure that ended the runs of all. Errors: those of other ranks. */
+dpt_status dpt_model_rest(dpt_model *model, dpt_status st);
 
 /** Where the labels of a batch come from when the model itself gives them. */
 typedef struct dpt_model_draw {
