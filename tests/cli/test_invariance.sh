@@ -121,6 +121,21 @@ paths() { # losses and estimates in every mesh
     done
 }
 part paths
+machines() { # the ranks taken for several machines, which gather weights: losses, estimates and gradients in a mesh
+    local mesh ranks group each
+    run_at 1 run "$tap_root/path.yaml" --set output.directory="$tmp/one"
+    expect_exit "machines: path at 1" 0
+    for mesh in 2:1:1 3:1:2 4:1:1 4:1:3 4:2:1 4:2:2 7:1:2; do
+        IFS=: read -r ranks group each <<<"$mesh"
+        DPT_MACHINE_RANKS=$each run_at "$ranks" run "$tap_root/path.yaml" --set tensor_parallel="$group" \
+            --set output.directory="$tmp/m"
+        expect_exit "path at $ranks ranks, $group tensor-parallel, $each a machine" 0
+        holds "path at $ranks ranks, $group tensor-parallel, $each a machine: same figures" \
+            $compare results "$tmp/one/results.json" "$tmp/m/results.json" 1e-6
+        rm -rf "$tmp/m"
+    done
+}
+part machines
 gradients() { # edits that take the gradient, in every mesh
     local mesh edits
     edits='edits=[{name: bias, method: bias, by: gradient, k: 0.7}, {name: bit, method: bitdelta, calibrate: term},
@@ -129,8 +144,9 @@ gradients() { # edits that take the gradient, in every mesh
     run_at 1 run "$tap_root/path.yaml" --set "$edits" --set output.directory="$tmp/one"
     expect_exit "gradient at 1" 0
     for mesh in 2:2 3:1 4:2 7:1; do
-        run_at "${mesh%:*}" run "$tap_root/path.yaml" --set "$edits" --set output.directory="$tmp/m" \
-            --set tensor_parallel="${mesh#*:}"
+        # At 3 and 7 ranks also as if they were on machines of two.
+        DPT_MACHINE_RANKS=$((${mesh%:*} % 2 * 2)) run_at "${mesh%:*}" run "$tap_root/path.yaml" --set "$edits" \
+            --set output.directory="$tmp/m" --set tensor_parallel="${mesh#*:}"
         expect_exit "gradient at ${mesh%:*} ranks, ${mesh#*:} tensor-parallel" 0
         holds "gradient at ${mesh%:*} ranks, ${mesh#*:} tensor-parallel: same figures" \
             $compare results "$tmp/one/results.json" "$tmp/m/results.json" 1e-5

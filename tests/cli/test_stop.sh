@@ -140,6 +140,19 @@ damaged() { # what was kept is damaged in every file: a warning, and it is compu
     same_study "passes that were cut off" whole
 }
 
+# Ranks taken for several machines: who stops ends the passes of all, for they gather the weights together.
+gathered() { # gathered RANK K
+    export DPT_MACHINE_RANKS=1
+    DPT_FAULT=loss.batch:$1:$2:usr1 study 2
+    expect_error "stopped while weights are gathered, rank $1" 75 "stopped by a signal: [01] of 2 edits .*--resume"
+    study 2 --resume
+    expect_exit "stopped while weights are gathered, rank $1: resumed" 0
+    holds "stopped while weights are gathered, rank $1: the state is taken" \
+        grep -qE ' samples are those of the earlier run' "$tmp/err"
+    same_study "stopped while weights are gathered, rank $1" whole
+    unset DPT_MACHINE_RANKS
+}
+
 other_ranks() {
     DPT_FAULT=loss.batch:0:50:usr1 study 2
     study 3 --resume
@@ -242,6 +255,8 @@ part killed "SIGKILL in the gradient" 2 20 12 whole
 part killed "SIGKILL at a node" 2 20 60 whole
 part killed "SIGKILL in the group" 2 40 90 group --set tensor_parallel=2
 part damaged
+part gathered last 50
+part gathered 0 75
 part other_ranks
 part interrupted
 part early SIGUSR1
