@@ -4,16 +4,18 @@
 #include "deltapath/comm/agree.h"
 
 #include <math.h>
-#include <string.h>
 
 /* A group is 32 values of one row of a matrix as it lies: of one column of the plain tensor, which is transposed. The 32
  * rows of the plain tensor that hold a group of each of its columns are a band, one run of elements; a rank works on those
  * that begin among its cells, some at once, and gets and gives back what other ranks have of them. */
 
-enum { GROUP = 32, TILE = 32, BATCH_ELEMENTS = 1 << 22, E8M0_ONE = 127, E8M0_MOST = 254 };
-
-/* A block without values of this size is stored as zeros, as in quantise.c. */
-static const float SMALLEST = 0x1p-100F;
+enum {
+    GROUP = 32,
+    TILE = 32,
+    BATCH_ELEMENTS = 1 << 22,
+    E8M0_ONE = 127, /* scale byte of 2^0; 0 is 2^-127 */
+    E8M0_MOST = 254
+};
 
 /* Bands [band, band + bands) of a matrix; none: another rank has more batches. */
 typedef struct mx_batch {
@@ -39,17 +41,25 @@ static int mx_nearest(float value) {
     return code | (signbit(value) ? 8 : 0);
 }
 
-/* The least power of two under which no value exceeds the largest code. */
+/* The least power of two that a scale can be under which no value exceeds the largest code; 1 where all are 0. */
 static uint8_t mx_scale(const float *values) {
     float most = 0.0F;
     int power;
     for (int k = 0; k < GROUP; k++)
         most = fabsf(values[k]) > most ? fabsf(values[k]) : most;
-    if (most < SMALLEST)
+    if (most == 0.0F)
         return E8M0_ONE;
-    power = frexpf(most / 6.0F, &power) > 0.5F ? power : power - 1;
+    power = frexp((double)most / 6.0, &power) > 0.5 ? power : power - 1;
     power += E8M0_ONE;
-    return (uint8_t)(power > E8M0_MOST ? E8M0_MOST : power);
+    return (uint8_t)(power > E8M0_MOST ? E8M0_MOST : power > 0 ? power : 0);
+}
+
+/* Whether no value differs; zeros of both signs are one value. */
+static bool mx_same(const float *a, const float *b) {
+    bool same = true;
+    for (int k = 0; k < GROUP; k++)
+        same = same && a[k] == b[k];
+    return same;
 }
 
 /* One group: its codes, and what they mean in place of its values. */
@@ -106,7 +116,8 @@ static dpt_status mx_write(const mx_work *w, const mx_batch *batch, int64_t row,
     return st;
 }
 
-/* Some columns of all bands of a batch. What is as in post keeps its scale, and so its codes: values are exact. */
+/* Some columns of all bands of a batch. What is as in post keeps its scale, and so its codes but for signs of zeros:
+ * values are exact. */
 static dpt_status mx_columns(const mx_work *w, const mx_batch *batch, int64_t row, int64_t rows) {
     int64_t band_bytes = GROUP * w->width * dpt_dtype_size(w->dtype);
     float tile[TILE * GROUP], post[TILE * GROUP];
@@ -120,7 +131,7 @@ static dpt_status mx_columns(const mx_work *w, const mx_batch *batch, int64_t ro
         for (int64_t r = 0; r < rows; r++) {
             float *group = tile + r * GROUP;
             uint8_t *scale = &w->scales[r * batch->bands + b];
-            if (memcmp(group, post + r * GROUP, GROUP * sizeof *group) != 0)
+            if (!mx_same(group, post + r * GROUP))
                 *scale = mx_scale(group);
             mx_round(group, *scale, w->codes + (r * batch->bands + b) * GROUP / 2);
         }

@@ -240,15 +240,51 @@ def run_again(folder):
         check(f"again: {name} is refused", done.returncode == 2 and re.search(words, done.stderr), done.stderr)
 
 
+FP4 = np.array([0, .5, 1, 1.5, 2, 3, 4, 6, -0., -.5, -1, -1.5, -2, -3, -4, -6], np.float32)
+
+
+def again_mxfp4(post, edited, scales):
+    """Codes and scales of edited values (..., 32) in the place of post's: by definition, in double."""
+    edited = edited.astype(np.float64)
+    largest = np.abs(edited).max(-1)
+    power = np.full(largest.shape, 127)
+    for exponent in range(126, -128, -1):
+        power = np.where(6 * 2.0 ** exponent >= largest, exponent, power)
+    power = np.where(largest > 0, power, 0)
+    scales = np.where((edited == post).all(-1), scales, power + 127).astype(np.uint8)
+    size = np.abs(edited) / 2.0 ** (scales.astype(np.float64) - 127)[..., None]
+    off = np.abs(size[..., None] - FP4[:8])
+    nearest = off == off.min(-1, keepdims=True)
+    code = np.where(nearest.sum(-1) == 1, nearest.argmax(-1), (nearest * (np.arange(8) % 2 == 0)).argmax(-1))
+    code = (code | np.where(np.signbit(edited), 8, 0)).astype(np.uint8)
+    return code[..., 0::2] | code[..., 1::2] << 4, scales
+
+
+def check_mxfp4(folder, name, sets, plain):
+    """The edits quantised again, where a group's scale may be any that a byte holds, also below 2^-100."""
+    groups = lambda model: wide(compare.read_model(model)[name][1]).transpose(0, 2, 1).reshape(2, 9, 3, 32)
+    for ranks in 1, 3:
+        done = studies.study(f"{folder}/job.yaml", JOB % f"{folder}/mx-again-{ranks}", ranks, *sets, "output.quantise=true")
+        check(f"mxfp4 again at {ranks}", done.returncode == 0, done.stderr)
+        for edit in ("expo", "dare", "prune") if done.returncode == 0 else ():
+            written = compare.read_model(f"{folder}/mx-again-{ranks}/models/{edit}")
+            edited, post = groups(f"{plain}/models/{edit}"), groups(folder / "mx-post-plain")
+            codes, scales = again_mxfp4(post, edited, compare.read_model(folder / "mx-post")[name + "_scales"][1])
+            wrong = np.argwhere(written[name + "_scales"][1] != scales), np.argwhere(written[name + "_blocks"][1] != codes)
+            check(f"mxfp4 again at {ranks}: {edit}: codes and scales are numpy's", not sum(map(len, wrong)), wrong)
+            check(f"mxfp4 again at {ranks}: {edit}: scales of all sizes", scales.min() < 5 and scales.max() > 110, scales)
+
+
 def run_mxfp4(folder):
-    """Experts in MXFP4, edits alone."""
-    values = np.array([0, .5, 1, 1.5, 2, 3, 4, 6, -0., -.5, -1, -1.5, -2, -3, -4, -6], np.float32)
+    """Experts in MXFP4, edits alone; of some groups the values are the least that there are."""
     rng = np.random.default_rng(5)
     for side in "pre", "post":
         codes = rng.integers(0, 256, (2, 9, 3, 16)).astype(np.uint8)
         exponents = rng.integers(115, 125, (2, 9, 3)).astype(np.uint8)
+        exponents[:, :4] = np.arange(12).reshape(4, 3) * 2 if side == "post" else 0
+        codes[:, 4:6] &= 0x88  # zeros of both signs
         pairs = np.stack([codes & 15, codes >> 4], -1).reshape(2, 9, 3, 32)
-        matrix = values[pairs] * np.exp2(exponents[..., None].astype(np.float32) - 127)
+        matrix = FP4[pairs] * np.exp2(exponents[..., None].astype(np.float32) - 127)
         norm = (rng.standard_normal(12), "BF16")
         name = "model.layers.0.mlp.experts.down_proj"
         make_models.write_model(folder / f"mx-{side}", {
@@ -257,9 +293,11 @@ def run_mxfp4(folder):
         make_models.write_model(folder / f"mx-{side}-plain", {
             name: (matrix.reshape(2, 9, 96).transpose(0, 2, 1), "BF16"), "model.norm.weight": norm}, {"model_type": "none"})
     sets = [("riemann=off", "data=[]", f"models={{pre: {folder}/mx-pre{end}, post: {folder}/mx-post{end}}}",
-             "edits=[{name: expo, method: expo, alpha: 0.25}, {name: dare, method: dare, p: 0.5, seed: 1}]")
+             "edits=[{name: expo, method: expo, alpha: 0.25}, {name: dare, method: dare, p: 0.5, seed: 1}, "
+             "{name: prune, method: prune, keep: 0.7}]")
             for end in ("", "-plain")]
     compare_studies("mxfp4", folder, (4,), *sets)
+    check_mxfp4(folder, name, sets[0], f"{folder}/mxfp4-4-plain")
     check_expo("mxfp4", f"{folder}/mxfp4-4/models/expo", folder / "mx-pre-plain", folder / "mx-post-plain")
 
 
