@@ -7,6 +7,7 @@
 #include "deltapath/comm/agree.h"
 #include "deltapath/comm/same.h"
 #include "deltapath/path/verdict.h"
+#include "deltapath/tensor/role.h"
 #include "deltapath/base/isolate.h"
 #include "job_edits.h"
 #include "job_keys.h"
@@ -400,8 +401,10 @@ dpt_status dpt_job_select(const dpt_job *job, const dpt_catalog *catalog, bool *
     dpt_status st = mark(job, "include", job->ninclude, job->include, catalog, true, selected);
     if (st == DPT_OK)
         st = mark(job, "exclude", job->nexclude, job->exclude, catalog, false, selected);
-    for (int t = 0; t < catalog->count; t++)
+    for (int t = 0; t < catalog->count; t++) {
+        selected[t] = selected[t] && !dpt_role_is_buffer(&catalog->tensors[t]);
         left += selected[t];
+    }
     if (st == DPT_OK && left == 0)
         st =
             dpt_yaml_error(job->yaml, dpt_yaml_get(fy_document_root(job->yaml->document), "select"),

@@ -246,6 +246,15 @@ static void add_by_rows(findings *found, const dpt_token_rows *tokens) {
     add_line(found, &found->report, line);
 }
 
+/* No weight: it is not compared, and one that is not in pre or is another there is post's. */
+static void pair_buffer(pairing *p, int tensor, int partner) {
+    const dpt_tensor_info *info = &p->out->catalog.tensors[tensor];
+    const dpt_tensor_info *pre = partner >= 0 ? &p->pre->source.catalog->tensors[partner] : NULL;
+    bool same = pre != NULL && pre->dtype == info->dtype && pairing_same_shape(pre, info, 0);
+    p->out->pre_of[tensor] = same ? partner : -1;
+    p->out->comparable[tensor] = false;
+}
+
 static dpt_status pair_post(pairing *p) {
     const dpt_catalog *pre = p->pre->source.catalog;
     dpt_pair *out = p->out;
@@ -259,6 +268,10 @@ static dpt_status pair_post(pairing *p) {
             p->taken_by[partner] = i;
         if (partner < 0 && p->pre->tied && pairing_ends_with(info->name, HEAD))
             partner = find_embedding(pre);
+        if (dpt_role_is_buffer(info)) {
+            pair_buffer(p, i, partner);
+            continue;
+        }
         if (partner >= 0 && pair_by_rows(p, i, partner))
             continue;
         if (partner < 0)
@@ -279,7 +292,8 @@ static void list_extra(const pairing *p) {
     bool tied = p->pre->tied && p->post->tied;
     for (int i = 0; i < pre->count; i++) {
         const char *name = pre->tensors[i].name;
-        if (p->taken_by[i] < 0 && !(tied && pairing_ends_with(name, HEAD)))
+        if (p->taken_by[i] < 0 && !dpt_role_is_buffer(&pre->tensors[i]) &&
+            !(tied && pairing_ends_with(name, HEAD)))
             add_mismatch(p->found, LACKS_POST, name, "missing in the post-trained model");
     }
 }

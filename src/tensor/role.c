@@ -181,6 +181,25 @@ bool dpt_role_is_linear(const dpt_tensor_info *info) {
     return true;
 }
 
+bool dpt_role_is_buffer(const dpt_tensor_info *info) {
+    role_component parts[COMPONENTS_MAX];
+    int count = role_split(dpt_catalog_alias(info), parts);
+    role_component last = parts[count - 1];
+    role_component before =
+        count > 1 ? parts[count - 2] : (role_component){.text = "", .length = 0};
+    bool attention = role_is(before, "attention") || role_is(before, "attn");
+    if (role_is(last, "bias"))
+        return attention && info->ndim == 4 && info->shape[0] == 1 && info->shape[1] == 1 &&
+               info->shape[2] == info->shape[3];
+    return (attention && role_is(last, "masked_bias") && info->numel == 1) ||
+           (role_is(before, "rotary_emb") && role_is(last, "inv_freq")) ||
+           role_is(last, "position_ids");
+}
+
+const char *dpt_role_module(const dpt_tensor_info *info) {
+    return dpt_role_is_buffer(info) ? "buffer" : dpt_role_name(dpt_role_of(info->name).kind);
+}
+
 bool dpt_role_has_vocabulary(const char *name) {
     static const char *const words[] = {
         "embed_tokens",    "embed_in",       "embed_out", "wte", "word_embeddings",

@@ -91,7 +91,13 @@ static void diff_print_print_table(const dpt_diff *d, FILE *out) {
                                  &d->rows[t]);
     dpt_diff_row total = total_row(d);
     diff_print_print_row(out, width, "all", "", &total);
-    fprintf(out, "%d of %d tensors compared\n", d->compared, d->catalog->count);
+    int buffers = 0;
+    for (int t = 0; t < d->catalog->count; t++)
+        buffers += dpt_role_is_buffer(&d->catalog->tensors[t]);
+    fprintf(out, "%d of %d tensors compared", d->compared, d->catalog->count);
+    if (buffers > 0)
+        fprintf(out, ", %d are buffers and no weights", buffers);
+    fputc('\n', out);
     fprintf(out,
             "|x|: Euclidean norm; relative: |delta| / |pre|; spectral: largest singular value of "
             "the delta; zeros: share of\nelements that did not change; cosine: between pre and "

@@ -102,8 +102,8 @@ static void inspect_print_table(FILE *out, const dpt_store *store) {
         int64_t stored = 0;
         bool quantised = dpt_store_quantised(store, t, form, sizeof form, &stored);
         fprintf(out, "%-*s %-8s %-8s %-20s %15" PRId64 " %15" PRId64 "%s%s\n", width, info->name,
-                dpt_role_name(dpt_role_of(info->name).kind), dpt_dtype_name(info->dtype), shape,
-                info->numel, inspect_bytes_of(info), quantised ? "  " : "", form);
+                dpt_role_module(info), dpt_dtype_name(info->dtype), shape, info->numel,
+                inspect_bytes_of(info), quantised ? "  " : "", form);
         elements[info->dtype] += info->numel;
         bytes[info->dtype] += inspect_bytes_of(info);
     }
@@ -134,7 +134,7 @@ static json_t *tensor_json(const dpt_store *store, const dpt_parts *parts, int t
     for (int i = 0; i < info->ndim; i++)
         json_array_append_new(shape, json_integer((json_int_t)info->shape[i]));
     json_t *one = json_pack("{s:s, s:i, s:s, s:s, s:o, s:I, s:I}", "name", info->name, "layer",
-                            role.layer, "module", dpt_role_name(role.kind), "dtype",
+                            role.layer, "module", dpt_role_module(info), "dtype",
                             dpt_dtype_name(info->dtype), "shape", shape, "elements",
                             (json_int_t)info->numel, "bytes", (json_int_t)inspect_bytes_of(info));
     if (one != NULL && parts->first[t + 1] - parts->first[t] > 1)

@@ -164,10 +164,40 @@ static void odd_names(void **state) {
     assert_string_equal(dpt_role_name(DPT_ROLE_COUNT), "other");
 }
 
+static void buffers(void **state) {
+    (void)state;
+    static const struct {
+        const char *name;
+        int ndim;
+        int64_t shape[4], numel;
+        bool buffer;
+    } cases[] = {{"gpt_neox.layers.3.attention.bias", 4, {1, 1, 8, 8}, 64, true},
+                 {"gpt_neox.layers.3.attention.masked_bias", 0, {0}, 1, true},
+                 {"layers.3.attention.rotary_emb.inv_freq", 1, {8}, 8, true},
+                 {"model.layers.3.self_attn.rotary_emb.inv_freq", 1, {8}, 8, true},
+                 {"transformer.h.0.attn.bias", 4, {1, 1, 8, 8}, 64, true},
+                 {"h.0.attn.masked_bias", 0, {0}, 1, true},
+                 {"vision_model.embeddings.position_ids", 2, {1, 8}, 8, true},
+                 {"layers.3.attention.bias", 1, {8}, 8, false},
+                 {"layers.3.attention.bias", 4, {1, 2, 8, 8}, 128, false},
+                 {"layers.3.attention.dense.bias", 4, {1, 1, 8, 8}, 64, false},
+                 {"layers.3.attention.masked_bias", 1, {8}, 8, false},
+                 {"inv_freq", 1, {8}, 8, false}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char name[64];
+        snprintf(name, sizeof name, "%s", cases[i].name);
+        dpt_tensor_info info = {.name = name, .ndim = cases[i].ndim, .numel = cases[i].numel};
+        memcpy(info.shape, cases[i].shape, sizeof cases[i].shape);
+        if (dpt_role_is_buffer(&info) != cases[i].buffer ||
+            (strcmp(dpt_role_module(&info), "buffer") == 0) != cases[i].buffer)
+            fail_msg("%s of %d sides", name, cases[i].ndim);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(decoders), cmocka_unit_test(gpt),       cmocka_unit_test(experts),
-        cmocka_unit_test(images),   cmocka_unit_test(odd_names),
+        cmocka_unit_test(images),   cmocka_unit_test(odd_names), cmocka_unit_test(buffers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -45,7 +45,8 @@ typedef struct dpt_pair {
  * Different editable types are no mismatch of values: they pair, and the report says how many do.
  * Tied heads: a "lm_head.weight" that only post stores pairs with the token embedding of pre when
  * pre's configuration ties them; one that only pre stores is left out silently when both
- * configurations tie them, since it is a copy. Anything else on one side only is a mismatch.
+ * configurations tie them, since it is a copy. Buffers (dpt_role_is_buffer) are not compared, and no mismatch. Anything
+ * else on one side only is a mismatch.
  * Local.
  * Errors: DPT_ERR_INPUT under DPT_MISMATCH_ERROR when there is any mismatch: the message has the
  * first and the number of all, and the remedy; the report is there, out is empty. Under any policy for two tensors

@@ -58,6 +58,13 @@ bool dpt_role_is_linear(const dpt_tensor_info *info);
 /** Whether a tensor of that name has a row for each token of the vocabulary. Local. */
 bool dpt_role_has_vocabulary(const char *name);
 
+/** Whether it is a constant that old versions of transformers wrote next to the weights: a causal mask [1, 1, n, n],
+ * the value under it, the frequencies of a rotation, numbers of positions. Local. */
+bool dpt_role_is_buffer(const dpt_tensor_info *info);
+
+/** dpt_role_name of its name, or "buffer". Local. */
+const char *dpt_role_module(const dpt_tensor_info *info);
+
 /** Number of the expert that a tensor belongs to alone (`experts.7.w1.weight`); -1: of none. Local. */
 int dpt_role_expert(const char *name);
 
