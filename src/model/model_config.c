@@ -49,23 +49,29 @@ static bool model_key_is_idle(const json_t *value) {
            (json_is_object(value) && json_object_size(value) == 0);
 }
 
+static void model_add_unknown(const dpt_family *family, json_t *object, char *text, size_t size) {
+    const char *key;
+    json_t *value;
+    json_object_foreach(object, key, value) {
+        size_t used = strlen(text);
+        if (!family->knows(key) && !dpt_family_takes(family, key) && !model_key_is_idle(value))
+            snprintf(text + used, size - used, "%s%.48s", used > 0 ? ", " : "", key);
+    }
+}
+
 dpt_status dpt_model_config_unknown(const char *config, char *text, size_t size) {
     const dpt_family *family = NULL;
     json_t *root = NULL;
-    const char *key;
-    json_t *value;
     text[0] = '\0';
     dpt_status st = dpt_config_parse(config, &root);
     if (st == DPT_OK) {
         dpt_config_take_text(&root);
         st = dpt_family_find(root, &family);
     }
-    if (st == DPT_OK && family->knows != NULL)
-        json_object_foreach(root, key, value) {
-            size_t used = strlen(text);
-            if (!family->knows(key) && !dpt_family_takes(family, key) && !model_key_is_idle(value))
-                snprintf(text + used, size - used, "%s%.48s", used > 0 ? ", " : "", key);
-        }
+    if (st == DPT_OK)
+        model_add_unknown(family, root, text, size);
+    if (st == DPT_OK && family->inner != NULL)
+        model_add_unknown(family, json_object_get(root, family->inner), text, size);
     json_decref(root);
     return st;
 }

@@ -159,6 +159,36 @@ static void test_bad_siglip_configs(void **state) {
     golden_image_free(&in);
 }
 
+/* Keys that nobody here knows are named, when they are on, also of a tower inside; those of transformers are known. */
+static void test_unknown_keys(void **state) {
+    (void)state;
+    static const char *const models[] = {
+        "clip", "vit", "dinov2/mlp", "dinov2/registers", "siglip/classes", "siglip/attention"};
+    for (size_t i = 0; i < sizeof models / sizeof models[0]; i++) {
+        golden_image in;
+        char text[256];
+        golden_image_load(models[i], &in);
+        assert_int_equal(dpt_model_config_unknown(in.g.config, text, sizeof text), DPT_OK);
+        assert_string_equal(text, "");
+        json_t *root = json_loads(in.g.config, 0, NULL);
+        json_t *tower = json_object_get(root, "vision_config");
+        json_object_set_new(root, "rope_theta", json_real(100.0));
+        json_object_set_new(root, "use_gate", json_false());
+        json_object_set_new(tower != NULL ? tower : root, "soft_shift", json_string("on"));
+        char *config = json_dumps(root, JSON_SORT_KEYS);
+        assert_int_equal(dpt_model_config_unknown(config, text, sizeof text), DPT_OK);
+        assert_string_equal(text, "rope_theta, soft_shift");
+        json_object_set_new(root, "auto_map",
+                            json_pack("{s:s}", "AutoModelForImageClassification", "own.Model"));
+        free(config);
+        config = json_dumps(root, 0);
+        model_expect_refusal(config, &in.g.post, "auto_map");
+        free(config);
+        json_decref(root);
+        golden_image_free(&in);
+    }
+}
+
 static void test_compare(void **state) {
     (void)state;
     golden_image clip, vit;
@@ -235,6 +265,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_bytes_and_shape),
         cmocka_unit_test(test_bad_configs),
         cmocka_unit_test(test_compare),
+        cmocka_unit_test(test_unknown_keys),
         cmocka_unit_test(test_bad_calls),
         cmocka_unit_test(test_bad_dinov2_configs),
         cmocka_unit_test(test_bad_siglip_configs),

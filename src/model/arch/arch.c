@@ -79,10 +79,30 @@ dpt_status dpt_arch_number(dpt_arch *arch) {
     return DPT_OK;
 }
 
+/* Code of its own in place of this architecture; a tokenizer of its own changes no model, and a class of the same name
+ * is what the model was published with before transformers had it (Phi-3). */
+static void arch_reject_own_code(dpt_config *in, const dpt_arch *out) {
+    const char *name;
+    const json_t *value;
+    json_object_foreach((json_t *)dpt_config_get(in, "auto_map"), name, value) {
+        const char *code = json_string_value(value),
+                   *dot = code != NULL ? strrchr(code, '.') : NULL;
+        bool own = dot == NULL || strcmp(dot + 1, out->family->architecture) != 0;
+        bool model = strcmp(name, "AutoModelForCausalLM") == 0 ||
+                     strcmp(name, "AutoModelForImageClassification") == 0;
+        if (model && own) {
+            dpt_config_reject(in, "auto_map", "a model without code of its own, or no auto_map");
+            return;
+        }
+    }
+}
+
 dpt_status dpt_arch_read(const json_t *config, const dpt_catalog *catalog, dpt_arch *out) {
     *out = (dpt_arch){.length = {[DPT_AXIS_ONE] = 1}, .embed_scale = 1.0};
     dpt_config in = {.object = config, .where = "config.json", .status = DPT_OK};
     in.status = dpt_family_find(config, &out->family);
+    if (in.status == DPT_OK)
+        arch_reject_own_code(&in, out);
     if (in.status == DPT_OK)
         out->family->read(&in, catalog, out);
     if (in.status == DPT_OK)

@@ -220,11 +220,12 @@ struct dpt_family {
      * (tensor/prefix.h). Local. */
     bool (*ignores)(const dpt_arch *arch, const char *name);
 
-    /** Whether a key of a configuration is one that is read, or changes nothing. Local. NULL: not known. */
+    /** Whether a key of a configuration is one that is read, or changes nothing. Local. */
     bool (*knows)(const char *key);
 
     const char *const
-        *takes; /**< keys that this family has besides those, up to a NULL; NULL: none */
+        *takes;        /**< keys that this family has besides those, up to a NULL; NULL: none */
+    const char *inner; /**< object of the configuration with keys as its own; NULL: none */
 };
 
 /** All families: dpt_family_<name> is in <name>.c. */

@@ -52,7 +52,11 @@ static bool clip_ignores(const dpt_arch *arch, const char *name) {
     return strcmp(name, TOWER "embeddings.position_ids") == 0;
 }
 
+static const char *const clip_keys[] = {"projection_dim", NULL};
+
 const dpt_family dpt_family_clip = {.architecture = "CLIPVisionModelWithProjection",
                                     .model_type = "clip_vision_model",
                                     .read = clip_read,
-                                    .ignores = clip_ignores};
+                                    .ignores = clip_ignores,
+                                    .knows = dpt_image_knows,
+                                    .takes = clip_keys};

@@ -29,6 +29,10 @@ const json_t *dpt_config_get(const dpt_config *config, const char *key);
 /** Whether a value means that an option is off: null, false, 0, and 1 for factors. */
 bool dpt_config_is_off(const json_t *value);
 
+/** Whether a key of any model's configuration changes nothing that a model computes here: training, generation,
+ * bookkeeping. Local. */
+bool dpt_config_is_idle(const char *key);
+
 /** A required or optional integer in [lower, upper]. */
 int64_t dpt_config_need_integer(dpt_config *config, const char *key, int64_t lower, int64_t upper);
 int64_t dpt_config_integer(dpt_config *config, const char *key, int64_t lower, int64_t upper,

@@ -65,28 +65,11 @@ static const char *const decoder_foreign_options[] = {
     "normalize_embeddings",
 };
 
-/* Code of its own in place of this architecture; a tokenizer of its own changes no model, and a class of the same name
- * is what the model was published with before transformers had it (Phi-3). */
-static void decoder_reject_own_code(dpt_config *in, const dpt_arch *out) {
-    const char *name;
-    const json_t *value;
-    json_object_foreach((json_t *)dpt_config_get(in, "auto_map"), name, value) {
-        const char *code = json_string_value(value),
-                   *dot = code != NULL ? strrchr(code, '.') : NULL;
-        bool own = dot == NULL || strcmp(dot + 1, out->family->architecture) != 0;
-        if (strcmp(name, "AutoModelForCausalLM") == 0 && own) {
-            dpt_config_reject(in, "auto_map", "a model without code of its own, or no auto_map");
-            return;
-        }
-    }
-}
-
 static void decoder_read_options(dpt_config *in, const dpt_decoder_traits *traits, dpt_arch *out) {
     for (size_t i = 0; i < sizeof decoder_foreign_options / sizeof decoder_foreign_options[0]; i++)
         if (!dpt_config_is_off(dpt_config_get(in, decoder_foreign_options[i])) &&
             !dpt_family_takes(out->family, decoder_foreign_options[i]))
             dpt_config_reject(in, decoder_foreign_options[i], "a model without this option");
-    decoder_reject_own_code(in, out);
     if (!dpt_config_bool(in, "is_causal", true))
         dpt_config_reject(in, "is_causal", "true");
     dpt_arch_read_act(in, traits->act_key != NULL ? traits->act_key : "hidden_act",

@@ -96,7 +96,12 @@ bool dpt_dinov2_ignores(const dpt_arch *arch, const char *name) {
            strcmp(name + tower, "embeddings.mask_token") == 0;
 }
 
+static const char *const dinov2_keys[] = {"mlp_ratio", "qkv_bias", "use_swiglu_ffn",
+                                          "use_mask_token", NULL};
+
 const dpt_family dpt_family_dinov2 = {.architecture = "Dinov2ForImageClassification",
                                       .model_type = "dinov2",
                                       .read = dinov2_read,
-                                      .ignores = dpt_dinov2_ignores};
+                                      .ignores = dpt_dinov2_ignores,
+                                      .knows = dpt_image_knows,
+                                      .takes = dinov2_keys};

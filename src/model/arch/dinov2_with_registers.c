@@ -12,8 +12,13 @@ static void registers_read(dpt_config *in, const dpt_catalog *catalog, dpt_arch 
     dpt_arch_add(out, registers_rows, sizeof registers_rows / sizeof registers_rows[0], 0);
 }
 
+static const char *const dinov2_with_registers_keys[] = {"mlp_ratio", "qkv_bias", "use_swiglu_ffn",
+                                                         "num_register_tokens", NULL};
+
 const dpt_family dpt_family_dinov2_with_registers = {
     .architecture = "Dinov2WithRegistersForImageClassification",
     .model_type = "dinov2_with_registers",
     .read = registers_read,
-    .ignores = dpt_dinov2_ignores};
+    .ignores = dpt_dinov2_ignores,
+    .knows = dpt_image_knows,
+    .takes = dinov2_with_registers_keys};

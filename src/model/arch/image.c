@@ -1,5 +1,7 @@
 #include "image.h"
 
+#include <string.h>
+
 /* Sides beyond these are not models but broken files; products of two of them fit int64. */
 enum {
     IMAGE_WIDTH_MAX = 1 << 24,
@@ -73,4 +75,20 @@ void dpt_image_count_classes(dpt_config *in, const dpt_catalog *catalog, const c
             dpt_error(DPT_ERR_INPUT, "model: tensor %s must be a matrix with a row a class", name);
     else
         out->length[DPT_AXIS_VOCABULARY] = info->shape[0];
+}
+
+bool dpt_image_knows(const char *key) {
+    static const char *const keys[] = {
+        "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+        "image_size", "patch_size", "num_channels", "layer_norm_eps", "hidden_act",
+        /* of training */
+        "attention_probs_dropout_prob", "hidden_dropout_prob", "dropout", "drop_path_rate",
+        "initializer_factor", "layerscale_value", "encoder_stride",
+        /* of a backbone, and of a pooling that the head of classes does not read */
+        "apply_layernorm", "reshape_hidden_states", "stage_names", "out_features", "out_indices",
+        "pooler_output_size", "pooler_act"};
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
+        if (strcmp(key, keys[i]) == 0)
+            return true;
+    return dpt_config_is_idle(key);
 }

@@ -19,6 +19,9 @@ typedef struct dpt_image_traits {
  * Errors: in->status. */
 void dpt_image_read(dpt_config *in, const dpt_image_traits *traits, dpt_arch *out);
 
+/** Whether dpt_image_read or dpt_arch_read reads a key, or it changes nothing (`knows` of the families). Local. */
+bool dpt_image_knows(const char *key);
+
 /** The number of classes is the rows of the tensor `name` of the catalog. Local.
  * @param[in] remedy  what to do when there is no such tensor. Errors: in->status. */
 void dpt_image_count_classes(dpt_config *in, const dpt_catalog *catalog, const char *name,

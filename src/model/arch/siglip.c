@@ -77,7 +77,12 @@ static bool siglip_ignores(const dpt_arch *arch, const char *name) {
            strcmp(name, "vision_model.embeddings.position_ids") == 0;
 }
 
+static const char *const siglip_keys[] = {"vision_config", "text_config", "vision_use_head", NULL};
+
 const dpt_family dpt_family_siglip = {.architecture = "SiglipForImageClassification",
                                       .model_type = "siglip",
                                       .read = siglip_read,
-                                      .ignores = siglip_ignores};
+                                      .ignores = siglip_ignores,
+                                      .knows = dpt_image_knows,
+                                      .takes = siglip_keys,
+                                      .inner = "vision_config"};

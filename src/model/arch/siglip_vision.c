@@ -49,7 +49,11 @@ static bool siglip_vision_ignores(const dpt_arch *arch, const char *name) {
            strcmp(name + tower, "embeddings.position_ids") == 0;
 }
 
+static const char *const siglip_vision_keys[] = {"vision_use_head", NULL};
+
 const dpt_family dpt_family_siglip_vision = {.architecture = "SiglipVisionModel",
                                              .model_type = "siglip_vision_model",
                                              .read = siglip_vision_read,
-                                             .ignores = siglip_vision_ignores};
+                                             .ignores = siglip_vision_ignores,
+                                             .knows = dpt_image_knows,
+                                             .takes = siglip_vision_keys};

@@ -54,7 +54,11 @@ static bool vit_ignores(const dpt_arch *arch, const char *name) {
     return strncmp(name, "vit.pooler.", strlen("vit.pooler.")) == 0;
 }
 
+static const char *const vit_keys[] = {"qkv_bias", NULL};
+
 const dpt_family dpt_family_vit = {.architecture = "ViTForImageClassification",
                                    .model_type = "vit",
                                    .read = vit_read,
-                                   .ignores = vit_ignores};
+                                   .ignores = vit_ignores,
+                                   .knows = dpt_image_knows,
+                                   .takes = vit_keys};
