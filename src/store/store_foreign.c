@@ -255,14 +255,17 @@ typedef struct foreign_kind {
     const char *remedy;
 } foreign_kind;
 
-#define FOREIGN_SOURCE       "take the model that was quantised"
+#define FOREIGN_SOURCE "take the model that was quantised"
+#define FOREIGN_GPTQMODEL                                                                          \
+    FOREIGN_SOURCE ", or dequantise it, as with dequantize_model(SRC, NEW) of "                    \
+                   "gptqmodel.utils.model_dequant"
 #define FOREIGN_TRANSFORMERS "load it with transformers, "
 
 static const foreign_kind foreign_kinds[] = {
-    {".g_idx", "GPTQ", FOREIGN_SOURCE},
-    {".qweight", "AWQ or GPTQ", FOREIGN_SOURCE},
-    {".weight_packed", "compressed-tensors in packed integers", FOREIGN_SOURCE},
-    {".weight_scale_2", "NVFP4", FOREIGN_SOURCE},
+    {".g_idx", "GPTQ", FOREIGN_GPTQMODEL},
+    {".qweight", "AWQ or GPTQ", FOREIGN_GPTQMODEL},
+    {".weight_packed", "compressed-tensors in packed integers", FOREIGN_GPTQMODEL},
+    {".weight_scale_2", "NVFP4", FOREIGN_GPTQMODEL},
     {"_scale_inv", "scales of weights that are not f8", FOREIGN_SOURCE},
     {".weight_scale", "scales of weights that are neither f8 nor symmetric i8", FOREIGN_SOURCE},
     {".SCB", "bitsandbytes int8", FOREIGN_TRANSFORMERS "call dequantize() and save_pretrained"},

@@ -116,8 +116,8 @@ named() { # named FOLDER REGEX: as the post-trained model
     expect_error "named: $1" 3 "$foreign/$1: .*$2"
     holds "named: $1: nothing but the line" test "$(wc -l <"$tmp/err")" = 1
 }
-part named awq "AWQ or GPTQ.*quant_method awq"
-part named gptq "GPTQ: .*quant_method gptq"
+part named awq "AWQ or GPTQ: tensor .*qweight'; quant_method awq in config.json.*dequantize_model"
+part named gptq "GPTQ: tensor .*g_idx'; quant_method gptq in config.json.*dequantize_model"
 part named fp4 "scales of weights that are not f8.*quant_method fp8"
 part named fp8-bare "FP8"
 part named int8 "bitsandbytes int8.*dequantize\(\)"
