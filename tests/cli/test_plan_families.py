@@ -9,6 +9,9 @@ import re
 import sys
 import tempfile
 
+import h5py
+import numpy as np
+
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 import make_models as models
 import studies
@@ -122,6 +125,51 @@ def gpt_oss(c):
     return out
 
 
+def tower(width, layers, names, shapes):
+    """Layers of an image tower: linear maps by their weights, each with a bias."""
+    out = {}
+    for n in range(layers):
+        for name, shape in shapes.items():
+            out[f"{names}.{n}.{name}"] = shape
+            if name.endswith(".weight") and len(shape) == 2:
+                out[f"{names}.{n}.{name.removesuffix('weight')}bias"] = shape[:1]
+            elif name.endswith(".weight"):
+                out[f"{names}.{n}.{name.removesuffix('weight')}bias"] = (width,)
+    return out
+
+
+def dinov2(c):
+    width, units, patches = c["hidden_size"], 4096, (c["image_size"] // c["patch_size"]) ** 2
+    return {"dinov2.embeddings.cls_token": (1, 1, width), "dinov2.embeddings.mask_token": (1, width),
+            "dinov2.embeddings.position_embeddings": (1, 1 + patches, width),
+            "dinov2.embeddings.patch_embeddings.projection.weight": (width, 3, c["patch_size"], c["patch_size"]),
+            "dinov2.embeddings.patch_embeddings.projection.bias": (width,),
+            "dinov2.layernorm.weight": (width,), "dinov2.layernorm.bias": (width,),
+            "classifier.weight": (1000, 2 * width), "classifier.bias": (1000,)} | tower(
+                width, c["num_hidden_layers"], "dinov2.encoder.layer", {
+                    **{f"attention.attention.{k}.weight": (width, width) for k in ("query", "key", "value")},
+                    "attention.output.dense.weight": (width, width), "norm1.weight": (width,), "norm2.weight": (width,),
+                    "layer_scale1.lambda1": (width,), "layer_scale2.lambda1": (width,),
+                    "mlp.weights_in.weight": (2 * units, width), "mlp.weights_out.weight": (width, units)})
+
+
+def siglip(c):
+    width, units, patches = c["hidden_size"], c["intermediate_size"], (c["image_size"] // c["patch_size"]) ** 2
+    mlp = {"mlp.fc1.weight": (units, width), "mlp.fc2.weight": (width, units)}
+    head = {f"vision_model.head.{name}": shape for name, shape in {
+        "probe": (1, 1, width), "attention.in_proj_weight": (3 * width, width), "attention.in_proj_bias": (3 * width,),
+        "attention.out_proj.weight": (width, width), "attention.out_proj.bias": (width,), "layernorm.weight": (width,),
+        "layernorm.bias": (width,), "mlp.fc1.bias": (units,), "mlp.fc2.bias": (width,), **mlp}.items()}
+    return head | {"vision_model.embeddings.patch_embedding.weight": (width, 3, c["patch_size"], c["patch_size"]),
+                   "vision_model.embeddings.patch_embedding.bias": (width,),
+                   "vision_model.embeddings.position_embedding.weight": (patches, width),
+                   "vision_model.post_layernorm.weight": (width,), "vision_model.post_layernorm.bias": (width,),
+                   "text_embeds.weight": (1000, width)} | tower(
+                       width, c["num_hidden_layers"], "vision_model.encoder.layers", {
+                           **{f"self_attn.{k}_proj.weight": (width, width) for k in ("q", "k", "v", "out")},
+                           "layer_norm1.weight": (width,), "layer_norm2.weight": (width,), **mlp})
+
+
 def keys(width, units, layers, heads, kv_heads, vocabulary, **more):
     return {"hidden_size": width, "intermediate_size": units, "num_hidden_layers": layers, "num_attention_heads": heads,
             "num_key_value_heads": kv_heads, "vocab_size": vocabulary, "max_position_embeddings": 4096} | more
@@ -161,6 +209,13 @@ MODELS = {
     "gpt-oss-120b": ("GptOssForCausalLM", "gpt_oss", keys(2880, 2880, 36, 64, 8, 201088, head_dim=64, experts=128,
                                                          num_local_experts=128, quantization_config={
                                                              "quant_method": "mxfp4"}), gpt_oss, 116829156672, 512),
+    # Of the towers, 1136480768 and 428225600, with 1000 classes.
+    "dinov2-giant": ("Dinov2ForImageClassification", "dinov2", {
+        "hidden_size": 1536, "num_hidden_layers": 40, "num_attention_heads": 24, "image_size": 518, "patch_size": 14,
+        "mlp_ratio": 4, "use_swiglu_ffn": True}, dinov2, 1136480768 + 1000 * (2 * 1536 + 1), 4),
+    "siglip-so400m": ("SiglipVisionModel", "siglip_vision_model", {
+        "hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 27, "num_attention_heads": 16,
+        "image_size": 384, "patch_size": 14}, siglip, 428225600 + 1000 * 1152, 2),
 }
 
 
@@ -192,16 +247,23 @@ def plans(folder, name, row):
     architecture, kind, config, shapes, parameters, ranks = row
     save(folder / name, architecture, kind, config, shapes(config))
     job = folder / "job.yaml"
-    job.write_text(JOB % (folder / name, folder / name, folder, folder))
+    text = JOB % (folder / name, folder / name, folder, folder)
+    if "image_size" in config:
+        with h5py.File(folder / f"{name}.h5", "w") as file:
+            file["images"] = np.zeros((8, 3, config["image_size"], config["image_size"]), np.float32)
+            file["labels"] = np.arange(8, dtype=np.int32)
+        text = text.replace("data.h5, loss: lm", f"{name}.h5, loss: class")
+    job.write_text(text)
     done = studies.deltapath("plan", str(job), "--ranks", str(ranks), "--memory", "80G")
     check(f"{name}: a plan", done.returncode == 0 and done.stderr.count("error") == 0, done.stderr[-600:])
     have = rows(done.stdout)
     check(f"{name}: parameters", have.get("elements of the model") == parameters, f"{have} against {parameters}")
     tensor_parallel = int((re.search(r"x (\d+) tensor-parallel", done.stdout) or [0, 0])[1])
     check(f"{name}: a mesh", tensor_parallel > 0 and ranks % tensor_parallel == 0, done.stdout)
-    # Two copies of the weights over the ranks of a replica, with what is not split and uneven shares on top.
+    # Two copies of the weights over the ranks of a replica, with what is not split and uneven shares on top,
+    # and without a mask token.
     least = 2 * 2 * parameters / max(tensor_parallel, 1) / 2**20
-    check(f"{name}: memory", least <= have.get("weights", 0) <= 1.6 * least + 4096 and
+    check(f"{name}: memory", 0.999 * least <= have.get("weights", 0) <= 1.6 * least + 4096 and
           have.get("sum", 1e9) <= have.get("budget", 0) == 80 * 1024, f"{have}, at least {least}")
 
 
