@@ -179,7 +179,7 @@ static bool adapter_translate(const char *pattern, char *out, size_t size) {
             c++;
         } else {
             good = isalnum((unsigned char)*c) || strchr("_.-\\()|[]^$*+?", *c) != NULL;
-            good = good && !(escape && strchr(".-_[]()|^$*+?\\", c[1]) == NULL);
+            good = good && !(escape && (c[1] == '\0' || strchr(".-_[]()|^$*+?\\", c[1]) == NULL));
             good = good && !(*c == '(' && c[1] == '?');
             out[n++] = *c;
             if (escape && good)

@@ -182,6 +182,7 @@ def hostile(folder, good):
         "PiSSA": (good, {"init_lora_weights": "pissa_niter_4"}, "init_lora_weights"),
         "a bias of another kind": (good, {"bias": "some"}, "bias \"some\""),
         "a pattern that may loop": (good, {"alpha_pattern": {"(?=x)y": 2}}, "pattern .* is not one that is understood"),
+        "a pattern that ends in a backslash": (good, {"rank_pattern": {"up_proj\\": 2}}, "pattern .* is not one that is understood"),
         "integers": (dict(good, **{first: (np.ones(good[first][0].shape), "I8")}), {}, "is not f32, f16 or bf16"),
         "another width": (dict(good, **{first: (np.ones((4, 3)), "F32")}), {}, "lora_A.weight' [4, 3] does not fit"),
         "a vector": (dict(good, **{first: (np.ones(4), "F32")}), {}, "does not fit"),
