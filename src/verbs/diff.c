@@ -99,40 +99,78 @@ static dpt_status take_quantiles(dpt_diff *d, int first, int end) {
     return st;
 }
 
-/* This rank's rows of the delta. */
-static dpt_status read_slab(dpt_diff *d, int t, int64_t begin, int64_t end, int64_t cols,
-                            float *slab) {
+/* A line of a matrix: n elements that are `step` apart. */
+static dpt_status read_line(dpt_diff *d, dpt_range range, int64_t step, float *line) {
+    int64_t most = DPT_CELL / step, n = range.n;
     dpt_status st = DPT_OK;
-    for (int64_t ig = begin * cols; ig < end * cols && st == DPT_OK; ig += DPT_CELL) {
-        dpt_range range = {.tensor = t, .ig = ig};
-        range.n = end * cols - ig < DPT_CELL ? end * cols - ig : DPT_CELL;
-        st = dpt_pair_delta(&d->pair, range, d->stored, d->a, slab + (ig - begin * cols));
+    for (int64_t at = 0; at < n && st == DPT_OK; at += most) {
+        int64_t take = n - at < most ? n - at : most;
+        dpt_range part = {.tensor = range.tensor, .ig = range.ig + at * step};
+        part.n = (take - 1) * step + 1;
+        st = dpt_pair_delta(&d->pair, part, d->stored, d->a, step == 1 ? line + at : d->b);
+        for (int64_t i = 0; i < take && step > 1 && st == DPT_OK; i++)
+            line[at + i] = d->b[i * step];
     }
     return st;
 }
 
-/* All ranks share each matrix; one that does not fit in the budget is left out on all. */
-static dpt_status take_spectral(dpt_diff *d, int t, int iterations) {
-    const dpt_tensor_info *info = &d->catalog->tensors[t];
-    if (info->ndim != 2 || info->numel == 0 || !d->pair.comparable[t])
-        return DPT_OK;
-    int64_t rows = info->shape[0];
-    int64_t cols = info->shape[1];
+/* This rank's lines of the delta of a matrix: its outputs, or its inputs where those lie together. */
+static dpt_status read_slab(dpt_diff *d, const dpt_part *part, int64_t begin, int64_t end,
+                            float *slab) {
+    const dpt_layout *l = &part->layout;
+    bool turned = dpt_layout_is_transposed(l);
+    int64_t length = turned ? l->rows : l->cols;
+    bool whole = !turned && l->run == l->rows && l->row_stride == l->cols; /* one stretch */
+    int64_t lines = whole && begin < end ? end - begin : 1;
+    dpt_status st = DPT_OK;
+    for (int64_t at = begin; at < end && st == DPT_OK; at += lines) {
+        dpt_range range = {.tensor = part->tensor, .n = lines * length};
+        range.ig = turned ? dpt_layout_place(l, 0, at) : dpt_layout_place(l, at, 0);
+        st = read_line(d, range, turned ? l->row_stride : 1, slab + (at - begin) * length);
+    }
+    return st;
+}
+
+/* All ranks share each matrix; one that does not fit in the budget is left out on all. The norm of a transpose is that
+ * of the matrix. */
+static dpt_status take_matrix(dpt_diff *d, const dpt_part *part, int iterations, double *norm) {
+    bool turned = dpt_layout_is_transposed(&part->layout);
+    int64_t lines = turned ? part->layout.cols : part->layout.rows;
+    int64_t length = turned ? part->layout.rows : part->layout.cols;
     int64_t begin;
     int64_t end;
-    dpt_shard_split(rows, d->comm->size, d->comm->rank, &begin, &end);
-    int64_t bytes = (end - begin) * cols * (int64_t)sizeof(float);
+    *norm = NAN;
+    dpt_shard_split(lines, d->comm->size, d->comm->rank, &begin, &end);
+    int64_t bytes = (end - begin) * length * (int64_t)sizeof(float);
     int64_t short_of = bytes > dpt_mem_available() / 2;
     dpt_status st = dpt_agree(d->comm, dpt_comm_max_i64(d->comm, &short_of, 1));
     if (st != DPT_OK || short_of)
         return st;
-    float *slab = dpt_mem_alloc((end - begin) * cols, sizeof *slab, "slab of a delta");
-    st = slab == NULL ? DPT_ERR_OUTPUT : read_slab(d, t, begin, end, cols, slab);
+    float *slab = dpt_mem_alloc((end - begin) * length, sizeof *slab, "slab of a delta");
+    st = slab == NULL ? DPT_ERR_OUTPUT : read_slab(d, part, begin, end, slab);
     st = dpt_agree(d->comm, st);
     if (st == DPT_OK)
-        st = dpt_agree(d->comm, dpt_svd_spectral_norm(d->comm, rows, cols, end - begin, slab,
-                                                      iterations, &d->rows[t].spectral));
+        st = dpt_agree(d->comm, dpt_svd_spectral_norm(d->comm, lines, length, end - begin, slab,
+                                                      iterations, norm));
     dpt_mem_free(slab);
+    return st;
+}
+
+/* The largest of a tensor's matrices; none when one of them is left out. */
+static dpt_status take_spectral(dpt_diff *d, int t, int iterations) {
+    const dpt_tensor_info *info = &d->catalog->tensors[t];
+    dpt_status st = DPT_OK;
+    double most = 0.0;
+    if (!dpt_role_is_matrix(info) || info->numel == 0 || !d->pair.comparable[t])
+        return DPT_OK;
+    for (int p = d->parts.first[t]; p < d->parts.first[t + 1] && st == DPT_OK; p++) {
+        double norm;
+        st = take_matrix(d, &d->parts.items[p], iterations, &norm);
+        most = norm > most || isnan(norm) ? norm : most;
+        if (isnan(most))
+            break;
+    }
+    d->rows[t].spectral = most;
     return st;
 }
 
@@ -190,6 +228,8 @@ static dpt_status diff_pair(dpt_diff *d) {
 static dpt_status diff_allocate(dpt_diff *d) {
     int count = d->catalog->count;
     dpt_status st = dpt_shard_create(d->catalog, d->comm->size, &d->shard);
+    if (st == DPT_OK)
+        st = dpt_parts_create(d->catalog, dpt_store_heads(d->post), &d->parts);
     if (st != DPT_OK)
         return st;
     d->stored = dpt_mem_alloc(DPT_CELL, BYTES_WIDEST, "diff buffer");
@@ -219,6 +259,7 @@ static void diff_destroy(dpt_diff *d) {
     dpt_mem_free(d->rows);
     dpt_mem_free(d->report);
     dpt_pair_destroy(&d->pair);
+    dpt_parts_destroy(&d->parts);
     dpt_shard_destroy(&d->shard);
     if (d->post != NULL)
         dpt_store_close(d->post);

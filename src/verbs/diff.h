@@ -6,6 +6,7 @@
 #include "deltapath/base/log.h"
 #include "deltapath/store/store.h"
 #include "deltapath/tensor/pair.h"
+#include "deltapath/tensor/part.h"
 #include "deltapath/verbs/diff.h"
 
 enum { DPT_DIFF_SUMS = 6 };
@@ -17,6 +18,7 @@ typedef struct dpt_diff {
     const dpt_catalog *catalog; /**< of post */
     dpt_shard shard;
     dpt_pair pair;
+    dpt_parts parts;
     char *report;
     int compared;
     void *stored;                   /**< one cell as stored */

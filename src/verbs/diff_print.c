@@ -98,11 +98,12 @@ static void diff_print_print_table(const dpt_diff *d, FILE *out) {
     if (buffers > 0)
         fprintf(out, ", %d are buffers and no weights", buffers);
     fputc('\n', out);
-    fprintf(out,
-            "|x|: Euclidean norm; relative: |delta| / |pre|; spectral: largest singular value of "
-            "the delta; zeros: share of\nelements that did not change; cosine: between pre and "
-            "post; mean, q10 to max: mean and quantiles of the magnitudes\nof the delta's "
-            "elements; -: does not apply\n");
+    fprintf(
+        out,
+        "|x|: Euclidean norm; relative: |delta| / |pre|; spectral: largest singular value of "
+        "the delta, of the matrices in\na tensor the largest; zeros: share of elements that did "
+        "not change; cosine: between pre and post; mean, q10 to max:\nmean and quantiles of the "
+        "magnitudes of the delta's elements; -: does not apply\n");
 }
 
 static void csv_number(FILE *file, double value) {

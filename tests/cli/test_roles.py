@@ -2,14 +2,17 @@
 # seconds: 120
 """`inspect` and `diff` on a small model of each family, those of tests/golden: layer and kind of module of every
 tensor, and the matrices that it holds, against a table. Every row of a family names a tensor that its models have."""
+import csv
 import json
 import os
 import pathlib
 import re
+import subprocess
 import sys
 import tempfile
 
 import h5py
+import numpy as np
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 import studies
@@ -92,8 +95,47 @@ def wanted(tensor, kind):
     return (int(found[1]) if found else -1, module, parts), row
 
 
-def look(folder, kind, path, used):
-    """One model and its own edit."""
+def matrices(name, values, parts, kind, config):
+    """Those that a tensor holds, each by the rule of its family."""
+    if values.ndim == 1 or name.endswith("_bias"):
+        return [values]
+    if values.ndim == 3 and "experts" in name:
+        cut = (lambda one: [one[:, 0::2], one[:, 1::2]]) if kind == "gpt_oss" else lambda one: np.split(one, 2)
+        return [part for one in values for part in (cut(one) if "gate_up" in name else [one])]
+    if kind == "gpt_neox" and len(parts) == 3:
+        heads = values.reshape(config["num_attention_heads"], 3, -1, values.shape[1])
+        return [heads[:, n].reshape(-1, values.shape[1]) for n in range(3)]
+    if kind == "phi3" and len(parts) == 3:
+        heads, kv = config["num_attention_heads"], config["num_key_value_heads"]
+        size = len(values) // (heads + 2 * kv)
+        return np.split(values, [heads * size, (heads + kv) * size])
+    return np.split(values, len(parts), 1 if kind == "gpt2" else 0) if parts else [values]
+
+
+def norms(folder, path, kind, wants, ranks):
+    """Spectral norms of diff: of each tensor the largest of its matrices', which NumPy has."""
+    start = os.environ.get("DPT_MPIRUN", "mpirun -q").split() + ["-n", str(ranks)]
+    done = subprocess.run([*start, studies.PROGRAM, "diff", f"{folder}/{path.stem}-pre", f"{folder}/{path.stem}-post", "--csv",
+                           f"{folder}/diff.csv", "--overwrite", "--iterations", "60"], check=False, capture_output=True, text=True)
+    pre, post = (studies.load_model(f"{folder}/{path.stem}-{side}") for side in ("pre", "post"))
+    config = json.loads((pathlib.Path(folder) / f"{path.stem}-pre/config.json").read_text())
+    wrong = [] if done.returncode == 0 else [done.stderr]
+    for row in csv.DictReader(open(f"{folder}/diff.csv", encoding="utf-8")) if not wrong else ():
+        name = row["tensor"]
+        if name == "all":
+            continue
+        one, other = (np.frombuffer(side[name][2], "<f4").reshape(side[name][1]) for side in (pre, post))
+        parts = matrices(name, other - one, wants[name][2], kind, config)
+        plain = parts[0].ndim == 2 and not name.endswith("_bias") and other.size > 0
+        want = max(np.linalg.norm(part, 2) for part in parts) if plain else None
+        have = float(row["spectral"]) if row["spectral"] else None
+        if (have is None) != (want is None) or (want is not None and abs(have - want) > 1e-4 * want + 1e-12):
+            wrong.append(f"{name}: {have} in place of {want}")
+    check(f"{kind}/{path.stem}: spectral norms at {ranks}", not wrong, "\n".join(wrong))
+
+
+def look(folder, kind, path, used, measured):
+    """One model and its own edit. Spectral norms of the first of a family with several matrices in a tensor."""
     with h5py.File(path) as file:
         config = file.attrs["config"]
         config = config if isinstance(config, str) else bytes(config).decode()
@@ -101,11 +143,12 @@ def look(folder, kind, path, used):
             studies.save_model(f"{folder}/{path.stem}-{name}", config, {n: values[n][()] for n in file["tensors"]})
     done = studies.deltapath("inspect", "--json", f"{folder}/{path.stem}-pre")
     tensors = json.loads(done.stdout)["tensors"] if done.returncode == 0 else []
-    wrong, modules = [done.stderr] if not tensors else [], {}
+    wrong, modules, wants = [done.stderr] if not tensors else [], {}, {}
     for tensor in tensors:
         want, row = wanted(tensor, kind)
         used.add(row)
         modules[tensor["name"]] = want[1]
+        wants[tensor["name"]] = want
         have = (tensor["layer"], tensor["module"], tensor.get("matrices", []))
         if have != want:
             wrong.append(f"{tensor['name']}: {have} in place of {want}")
@@ -114,17 +157,23 @@ def look(folder, kind, path, used):
     lines = [line.split() for line in done.stdout.splitlines()]
     rows = {line[0]: line[1] for line in lines if len(line) > 3 and line[0] in modules}
     check(f"{kind}/{path.stem}: diff", rows == modules, f"{rows} in place of {modules}\n{done.stderr}")
+    fused = any(len(want[2]) > 1 for want in wants.values())
+    if fused and kind not in measured:
+        norms(folder, path, kind, wants, 1 + len(measured) % 3)
+        measured.add(kind)
 
 
 def main():
     families = {p.parent.name for p in GOLDEN.glob("*/*.h5")} - {"dpo"}
     check("every family of the golden files stands in the table", families <= set(TABLE), families - set(TABLE))
+    measured = set()
     for kind, table in TABLE.items():
         used = set()
         with tempfile.TemporaryDirectory() as folder:
             for path in sorted((GOLDEN / kind).glob("*.h5"))[-4:]:
-                look(folder, kind, path, used)
+                look(folder, kind, path, used, measured)
         check(f"{kind}: every row of the table", used >= set(table) - {"lm_head"}, set(table) - used)
+    check("spectral norms of eight families", len(measured) == 8, measured)
     return studies.finish()
 
 

@@ -23,7 +23,8 @@ typedef struct dpt_diff_row {
     double mean;             /**< mean of |delta| */
     double zeros;            /**< share of entries with delta == 0 */
     double cosine;           /**< of pre and post; NaN when one is zero */
-    double spectral;         /**< largest singular value of delta; NaN when it was left out */
+    double
+        spectral; /**< largest singular value of delta, of several matrices the largest; NaN: left out */
     double quantiles[DPT_DIFF_QUANTILES]; /**< nearest rank */
 } dpt_diff_row;
 
