@@ -40,7 +40,20 @@ parts_equal_whole() { # parts_equal_whole RANKS
     holds "joined parts are the whole at $1" same_files "$tmp/whole" "$tmp/all"
     holds "joined report at $1" grep -q 'dare-p0.6-seed2' "$tmp/all/report.html"
     holds "its provenance names the parts" grep -q "\"directory\": \"$tmp/part-1\"" "$tmp/all/results.json"
+    holds "and has their seeds, inputs and runs" parts_are_described
     [[ $1 -eq 1 ]] && refusals
+}
+
+parts_are_described() { # what the provenance says of the parts is what they say
+    $python - "$tmp" <<'P'
+import json, sys
+said = {name: json.load(open(f"{sys.argv[1]}/{name}/results.json"))["provenance"]
+        for name in ("whole", "all", "part-0", "part-1", "part-2")}
+assert len(said["whole"]["seeds"]) == 5 and said["all"]["seeds"] == said["whole"]["seeds"], said["all"]["seeds"]
+assert said["all"]["inputs"] == said["whole"]["inputs"] and said["all"]["program"] == said["whole"]["program"]
+for part, name in zip(said["all"]["joined"], ("part-2", "part-0", "part-1"), strict=True):
+    assert part == {"directory": f"{sys.argv[1]}/{name}", **{k: said[name][k] for k in ("started", "ranks", "tensor_parallel")}}, part
+P
 }
 
 same_as_before() { [[ $(cat "$tmp/all"/* | sha256sum) == "$before" ]]; }
@@ -64,6 +77,11 @@ refusals() { # with the parts of before
     refused "an unfinished part" 3 "begun: this part is not finished.*--resume" \
         "$tmp"/part-0 "$tmp/begun" -o "$tmp/none"
     refused "no study" 3 "share: no study" share -o "$tmp/none"
+    rewrite part-1 old 'p.replace("\"program\": \"deltapath ", "\"program\": \"deltapath 0.0.1 of ")'
+    refused "parts of two versions" 3 "part-0 was made by deltapath [0-9.]*, .*old by deltapath 0.0.1 of .*: run them with one version" \
+        "$tmp"/part-{0,2} "$tmp/old" -o "$tmp/none"
+    rewrite part-1 torn 'p[:40]'
+    refused "a provenance that is no JSON" 3 "torn/results.h5: its provenance is no JSON" "$tmp/part-0" "$tmp/torn" -o "$tmp/none"
     refused "no directory" 2 "output directories of the parts and -o DIR" "$tmp"/part-0
     run_at 1 join "$tmp"/part-{0,1,2} -o "$tmp/all"
     expect_error "joined before" 4 "all: holds joined results already: give --overwrite"
@@ -76,6 +94,23 @@ refusals() { # with the parts of before
     run_at 1 join "$tmp"/all "$tmp/part-0" -o "$tmp/none"
     expect_error "the joined and a part" 3 "edit dare-p0.3-seed1 is in both"
     other_jobs
+}
+
+rewrite() { # rewrite PART COPY EXPRESSION: its results with another provenance, p, as if the program had written it
+    cp -r "$tmp/$1" "$tmp/$2"
+    PYTHONPATH=tools $python - "$tmp/$2/results.h5" "$3" <<'P'
+import sys
+import h5py
+import numpy
+import results
+with h5py.File(sys.argv[1], "r+") as file:
+    said = file.attrs["provenance"]
+    said = said.decode() if isinstance(said, bytes) else said
+    file.attrs["provenance"] = numpy.bytes_(eval(sys.argv[2], {"p": said}).encode())
+with open(sys.argv[1], "r+b") as file:
+    body = file.read()
+    file.write(results.seal_of(body))
+P
 }
 
 other_jobs() { # parts that were made by other means than --only

@@ -120,6 +120,15 @@ def case(folder, file, split):
               for m in json.load(open(f"{folder}/r1/results.json"))["units"][0]["by_module"]}
     check(f"{file}: kinds of module", all(m in listed for m in modules) and
           not {"qkv", "gate_up"} & set(listed), f"{sorted(listed)} and {sorted(modules)}")
+    done = studies.deltapath("join", f"{folder}/r1", "-o", f"{folder}/joined")
+    check(f"{file}: join", done.returncode == 0, done.stderr)
+    if done.returncode == 0:
+        with h5py.File(f"{folder}/r1/results.h5") as one, h5py.File(f"{folder}/joined/results.h5") as all_:
+            check(f"{file}: joined results have the matrices too", all(
+                np.array_equal(one[f"matrices/{key}"][()], all_[f"matrices/{key}"][()]) for key in ("names", "tensor", "module")) and
+                np.array_equal(one["edits/back/task/matrix_terms"][()], all_["edits/back/task/matrix_terms"][()]))
+        with open(f"{folder}/r1/results.json", encoding="utf-8") as one, open(f"{folder}/joined/results.json", encoding="utf-8") as all_:
+            check(f"{file}: and their kinds of module", json.load(one)["units"][0]["by_module"] == json.load(all_)["units"][0]["by_module"])
 
 
 with tempfile.TemporaryDirectory() as top:

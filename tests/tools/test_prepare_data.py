@@ -220,6 +220,7 @@ def long_samples_are_dropped_or_cut(w):
     r = w.run(records, "--max-length", "3", "--overlong", "cut", "--force")
     assert r.returncode == 0 and "1 cut to --max-length" in r.stdout, r.stdout
     assert w.data() == [[2, 3, 4, 6, 7], [0, 1, 1, 0, 1], [0, 3, 5]]
+    assert w.run(records, "--max-length", "4", "--force").returncode == 0 and w.data()[2] == [0, 4, 6] # just as long
     w.out.unlink()
     w.fails(w.run(records[:1], "--max-length", "2"), 3, "no samples", "--max-length")
 
