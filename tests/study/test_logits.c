@@ -4,6 +4,7 @@
 #include "support/test_mpi.h"
 #include "support/test_near.h"
 
+#include "edit/edit_support.h"
 #include "../src/study/logits.h"
 
 #include <math.h>
@@ -15,6 +16,7 @@ typedef struct problem {
     double post[N], toward[N], toward_second[N], move[PROBES][N], second[PROBES][N];
     double shares[SAMPLES];
     int32_t labels[SAMPLES];
+    int64_t clusters[SAMPLES];
     uint8_t correct[SAMPLES];
     dpt_logits logits;
 } problem;
@@ -30,8 +32,8 @@ static void at(const problem *p, const double *first, const double *second, doub
         out[i] = p->post[i] + t * first[i] + t * t * second[i];
 }
 
-static void problem_make(problem *p, bool weighted) {
-    double plus[N], minus[N], sum = 0.0;
+static void problem_draw(problem *p, bool weighted) {
+    double sum = 0.0;
     uint64_t seed = 7;
     for (int i = 0; i < N; i++) {
         p->post[i] = 4.0 * draw(&seed);
@@ -50,8 +52,14 @@ static void problem_make(problem *p, bool weighted) {
     }
     for (int s = 0; s < SAMPLES; s++)
         p->shares[s] = weighted ? p->shares[s] / sum : 1.0 / SAMPLES;
-    p->logits = (dpt_logits){.samples = SAMPLES,
+}
+
+/* What the program would find of it. */
+static void problem_take(problem *p, bool weighted, int samples, const int64_t *clusters) {
+    double plus[N], minus[N];
+    p->logits = (dpt_logits){.samples = samples,
                              .classes = CLASSES,
+                             .clusters = clusters,
                              .labels = p->labels,
                              .correct = p->correct,
                              .shares = weighted ? p->shares : NULL,
@@ -70,6 +78,28 @@ static void problem_make(problem *p, bool weighted) {
     at(p, p->move[0], p->second[0], -0.125, minus);
     assert_int_equal(dpt_logits_compare(&test_comm, &p->logits, plus, minus), DPT_OK);
     assert_true(p->logits.error < 1e-12);
+}
+
+static void problem_make(problem *p, bool weighted) {
+    problem_draw(p, weighted);
+    problem_take(p, weighted, SAMPLES, NULL);
+}
+
+/* Every second sample becomes a copy of the one before it. */
+static void problem_repeat(problem *p) {
+    for (int s = 0; s + 1 < SAMPLES; s += 2) {
+        double *const rows[] = {p->post, p->toward, p->toward_second};
+        for (int k = 0; k < 3; k++)
+            memcpy(rows[k] + (s + 1) * CLASSES, rows[k] + s * CLASSES, CLASSES * sizeof(double));
+        for (int r = 0; r < PROBES; r++) {
+            memcpy(p->move[r] + (s + 1) * CLASSES, p->move[r] + s * CLASSES,
+                   CLASSES * sizeof(double));
+            memcpy(p->second[r] + (s + 1) * CLASSES, p->second[r] + s * CLASSES,
+                   CLASSES * sizeof(double));
+        }
+        p->labels[s + 1] = p->labels[s];
+        p->correct[s + 1] = p->correct[s];
+    }
 }
 
 /* Its mean over masks, with the second derivatives or without. */
@@ -140,10 +170,105 @@ static void test_safe_rate(void **state) {
     free(p);
 }
 
+/* Pairs of equal samples know as much as half as many samples: of n their Student's interval is wider by a known factor. */
+static void test_clusters(void **state) {
+    (void)state;
+    enum { EVEN = SAMPLES - 1 };
+    double half[2];
+    for (int clustered = 0; clustered < 2; clustered++) {
+        problem *p = calloc(1, sizeof *p);
+        dpt_logits_prediction got;
+        const dpt_logits_edit edit = {.variance = 0.5};
+        problem_draw(p, false);
+        problem_repeat(p);
+        for (int s = 0; s < SAMPLES; s++)
+            p->clusters[s] = s / 2;
+        problem_take(p, false, EVEN, clustered == 1 ? p->clusters : NULL);
+        assert_int_equal(dpt_logits_predict(&test_comm, &p->logits, &edit, &got), DPT_OK);
+        half[clustered] = 0.5 * (got.high - got.low);
+        dpt_logits_destroy(&p->logits);
+        free(p);
+    }
+    /* Student's quantiles of 59 and 29 degrees of freedom. */
+    const double n = EVEN;
+    assert_near(half[1] / half[0], sqrt(2.0 * (n - 1.0) / (n - 2.0)) * 2.0452296421 / 2.0009953781,
+                1e-8);
+}
+
+/* Of equal logits the first is the answer, as it is where a model is asked. */
+static void test_ties(void **state) {
+    (void)state;
+    problem *p = calloc(1, sizeof *p);
+    dpt_logits_prediction got;
+    const dpt_logits_edit edit = {.toward = 0.3, .variance = 0.5};
+    double first = 0.0;
+    problem_draw(p, false);
+    memset(p->post, 0, sizeof p->post);
+    memset(p->toward, 0, sizeof p->toward);
+    memset(p->toward_second, 0, sizeof p->toward_second);
+    memset(p->move, 0, sizeof p->move);
+    memset(p->second, 0, sizeof p->second);
+    for (int s = 0; s < SAMPLES; s++)
+        first += p->labels[s] == 0 ? 1.0 / SAMPLES : 0.0;
+    problem_take(p, false, SAMPLES, NULL);
+    assert_int_equal(dpt_logits_predict(&test_comm, &p->logits, &edit, &got), DPT_OK);
+    assert_near(got.accuracy, first, 1e-12);
+    assert_true(got.sd < 1e-12);
+    dpt_logits_destroy(&p->logits);
+    free(p);
+}
+
+/* A first derivative that comes out a tenth larger with half the step. */
+static void test_error(void **state) {
+    (void)state;
+    problem *p = calloc(1, sizeof *p);
+    double plus[N], minus[N], larger[N];
+    problem_make(p, false);
+    for (int i = 0; i < N; i++)
+        larger[i] = 1.1 * p->move[0][i];
+    at(p, larger, p->second[0], 0.125, plus);
+    at(p, larger, p->second[0], -0.125, minus);
+    assert_int_equal(dpt_logits_compare(&test_comm, &p->logits, plus, minus), DPT_OK);
+    assert_near(p->logits.error, 0.1, 1e-12);
+    dpt_logits_destroy(&p->logits);
+    free(p);
+}
+
+/* Which edits move the weights at random, and how: E = (mask - mean) Delta scaled, mean and variance by hand. */
+static void test_known_edits(void **state) {
+    (void)state;
+    static const struct {
+        const char *text;
+        bool known;
+        double toward, variance;
+    } cases[] = {
+        {"dare:p=0.5", true, 0.0, 1.0},      {"dare:p=0.2,k=0.5", true, 0.0, 0.0625},
+        {"dare:p=0.5,k=-1", true, 0.0, 4.0}, {"dare:p=0.2,k=0.5,rescale=none", true, 0.1, 0.04},
+        {"drop:p=0.2", true, 0.2, 0.16},     {"dare:p=0.5,rescale=l1", false, 0.0, 0.0},
+        {"bitdelta", false, 0.0, 0.0},       {"dare:p=0.5;bitdelta", false, 0.0, 0.0}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        dpt_edit_spec spec;
+        dpt_logits_edit got = {.toward = NAN};
+        assert_int_equal(spec_parse(cases[i].text, 1, &spec), DPT_OK);
+        assert_int_equal(dpt_logits_knows(&spec, &got), cases[i].known);
+        if (!cases[i].known)
+            continue;
+        assert_near(got.toward, cases[i].toward, 1e-15);
+        assert_near(got.variance, cases[i].variance, 1e-15);
+        const double each[1] = {0.5};
+        spec.stages[0].tensor_values = each;
+        assert_false(dpt_logits_knows(&spec, &got));
+        spec.stages[0].tensor_values = NULL;
+        spec.calibrate = DPT_CALIBRATE_TERM;
+        assert_false(dpt_logits_knows(&spec, &got));
+    }
+}
+
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_accuracy),
-        cmocka_unit_test(test_safe_rate),
+        cmocka_unit_test(test_accuracy), cmocka_unit_test(test_safe_rate),
+        cmocka_unit_test(test_clusters), cmocka_unit_test(test_ties),
+        cmocka_unit_test(test_error),    cmocka_unit_test(test_known_edits),
     };
     return test_mpi_main(argc, argv, tests);
 }
