@@ -122,14 +122,15 @@ static double known(const problem *p, double a, double v, double bends) {
 
 static void test_accuracy(void **state) {
     (void)state;
-    static const dpt_logits_edit edits[] = {{0.0, 0.05}, {0.0, 1.0}, {0.3, 0.21}, {-0.5, 4.0}};
+    static const dpt_logits_edit edits[] = {
+        {0.0, 0.05}, {0.0, 1.0}, {0.3, 0.21}, {-0.5, 4.0}, {1.0, 0.2}};
     for (int weighted = 0; weighted < 2; weighted++) {
         problem *p = calloc(1, sizeof *p);
         double post = 0.0;
         problem_make(p, weighted == 1);
         for (int s = 0; s < SAMPLES; s++)
             post += p->shares[s] * p->correct[s];
-        for (int e = 0; e < 4; e++) {
+        for (int e = 0; e < 5; e++) {
             dpt_logits_prediction got;
             assert_int_equal(dpt_logits_predict(&test_comm, &p->logits, &edits[e], &got), DPT_OK);
             double want = known(p, edits[e].toward, edits[e].variance, 1.0);
