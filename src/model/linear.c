@@ -2,17 +2,21 @@
 
 #include "deltapath/nn/linear.h"
 
+#include <omp.h>
+
 /* Products with weights that are formed some rows at a time, while these are in the cache: written to memory and read
  * again they would cost as much as the products of the few tokens that an expert gets. */
 
+/* Of each thread, and of two at least: enough for a product that keeps it busy, and few enough for the last level of
+ * the cache, where rows are not too long for that. */
 enum { LINEAR_FLOATS = 1 << 19, LINEAR_ROWS_MIN = 64, LINEAR_ROWS_MAX = 256 };
-_Static_assert((int)LINEAR_ROWS_MAX <= (int)DPT_ACCUMULATE_ROWS, "E of as many rows has room");
 
 /* Rows of a matrix that are formed at a time. */
 static int64_t linear_rows(const dpt_param *param) {
-    int64_t rows = param->cols > 0 ? LINEAR_FLOATS / param->cols : LINEAR_ROWS_MIN;
-    rows = rows < LINEAR_ROWS_MIN ? LINEAR_ROWS_MIN : rows;
-    rows = rows > LINEAR_ROWS_MAX ? LINEAR_ROWS_MAX : rows;
+    int64_t threads = omp_get_max_threads(), rows = LINEAR_ROWS_MAX;
+    if (param->cols > LINEAR_FLOATS / LINEAR_ROWS_MAX)
+        rows = LINEAR_FLOATS / param->cols;
+    rows = (rows < LINEAR_ROWS_MIN ? LINEAR_ROWS_MIN : rows) * (threads > 2 ? threads : 2);
     return rows < param->rows ? rows : param->rows;
 }
 

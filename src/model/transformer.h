@@ -177,7 +177,8 @@ void dpt_weights_place(const dpt_model *model, float *arena, float **w);
 void dpt_weights_form(const dpt_pass *pass, int64_t layer, dpt_slot begin, dpt_slot end);
 void dpt_weights_form_expert(const dpt_pass *pass, int64_t layer, int64_t expert);
 
-/* linear.c: products with the weights of one tensor by its number, which may be one that has no room in the arena. */
+/* linear.c: products with the weights of a matrix by its number, of which this rank has rows. They need no room in the
+ * arena. */
 int64_t dpt_linear_floats(const dpt_param *param); /**< of W(t) that are formed at a time */
 /** y = x W(t)^T + b of n tokens; bias NULL: 0. Local. */
 void dpt_linear_forward(const dpt_pass *pass, int index, int64_t n, const float *x, int64_t ldx,

@@ -211,8 +211,9 @@ static int64_t work_lay_out(const dpt_model *model, int64_t T, int64_t longest, 
     work_lay_out_rotary(arch, longest, &room, w);
     w->attention = work_floats(&room, (int64_t)dpt_nn_attention_scratch(&shape));
     w->products = work_floats(&room, (int64_t)dpt_nn_linear_terms_scratch(T, INT32_MAX));
-    w->e = work_floats(&room, backward ? work_delta_floats(model) : 0);
-    w->rows_of_w = work_floats(&room, work_linear_floats(model));
+    int64_t of_w = work_linear_floats(model), of_e = work_maximum(work_delta_floats(model), of_w);
+    w->e = work_floats(&room, backward ? of_e : 0);
+    w->rows_of_w = work_floats(&room, of_w);
     w->arena = work_floats(&room, dpt_weights_floats(model));
     w->term = work_take(&room, T, sizeof(double));
     w->sequence = work_take(&room, T, sizeof(int64_t));
