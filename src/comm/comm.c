@@ -205,6 +205,50 @@ static void comm_check_counts(const dpt_comm *comm, int to, int64_t sends, int f
     DPT_ASSERT(told == waits);
 }
 
+/* Send to one rank and receive from another, in pieces. */
+static dpt_status comm_send_pieces(const dpt_comm *comm, const char *out, int64_t out_left, int to,
+                                   char *in, int64_t in_left, int from) {
+    while (out_left > 0 || in_left > 0) {
+        int out_now = (int)(out_left < PIECE_BYTES ? out_left : PIECE_BYTES);
+        int in_now = (int)(in_left < PIECE_BYTES ? in_left : PIECE_BYTES);
+        dpt_status st =
+            dpt_comm_check(MPI_Sendrecv(out, out_now, MPI_BYTE, out_now > 0 ? to : MPI_PROC_NULL, 0,
+                                        in, in_now, MPI_BYTE, in_now > 0 ? from : MPI_PROC_NULL, 0,
+                                        comm->mpi, MPI_STATUS_IGNORE),
+                           "MPI_Sendrecv");
+        if (st != DPT_OK)
+            return st;
+        out += out_now;
+        in += in_now;
+        out_left -= out_now;
+        in_left -= in_now;
+    }
+    return DPT_OK;
+}
+
+/* Each rank sends its items to the next, then those that it got, in pieces: no message exceeds one. */
+dpt_status dpt_comm_allgather_even(const dpt_comm *comm, const void *own, int64_t n, int64_t bytes,
+                                   void *all) {
+    DPT_ASSERT_SAME(comm, n);
+    DPT_ASSERT_SAME(comm, bytes);
+    int ranks = comm->size;
+    int64_t each = n / ranks, more = n % ranks;
+    int64_t count = each + (comm->rank < more);
+    int64_t first = each * comm->rank + (comm->rank < more ? comm->rank : more);
+    memcpy((char *)all + first * bytes, own, (size_t)(count * bytes));
+    for (int step = 0; step < ranks - 1; step++) {
+        int sent = (comm->rank - step + ranks) % ranks, got = (sent - 1 + ranks) % ranks;
+        int64_t out_left = (each + (sent < more)) * bytes, in_left = (each + (got < more)) * bytes;
+        const char *out = (char *)all + (each * sent + (sent < more ? sent : more)) * bytes;
+        char *in = (char *)all + (each * got + (got < more ? got : more)) * bytes;
+        dpt_status st = comm_send_pieces(comm, out, out_left, (comm->rank + 1) % ranks, in, in_left,
+                                         (comm->rank - 1 + ranks) % ranks);
+        if (st != DPT_OK)
+            return st;
+    }
+    return DPT_OK;
+}
+
 /* Rounds of pairwise exchange in pieces: at each step a rank sends to rank + step and receives from
  * rank - step, so that every message has its partner and none exceeds a piece. */
 dpt_status dpt_comm_exchange(const dpt_comm *comm, const void *send, const int64_t *send_counts,
@@ -227,21 +271,9 @@ dpt_status dpt_comm_exchange(const dpt_comm *comm, const void *send, const int64
                 memcpy(in, out, (size_t)out_left);
             continue;
         }
-        while (out_left > 0 || in_left > 0) {
-            int out_now = (int)(out_left < PIECE_BYTES ? out_left : PIECE_BYTES);
-            int in_now = (int)(in_left < PIECE_BYTES ? in_left : PIECE_BYTES);
-            dpt_status st = dpt_comm_check(
-                MPI_Sendrecv(out, out_now, MPI_BYTE, out_now > 0 ? to : MPI_PROC_NULL, 0, in,
-                             in_now, MPI_BYTE, in_now > 0 ? from : MPI_PROC_NULL, 0, comm->mpi,
-                             MPI_STATUS_IGNORE),
-                "MPI_Sendrecv");
-            if (st != DPT_OK)
-                return st;
-            out += out_now;
-            in += in_now;
-            out_left -= out_now;
-            in_left -= in_now;
-        }
+        dpt_status st = comm_send_pieces(comm, out, out_left, to, in, in_left, from);
+        if (st != DPT_OK)
+            return st;
     }
     return DPT_OK;
 }

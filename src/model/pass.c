@@ -1,6 +1,9 @@
 #include "transformer.h"
 
 #include "deltapath/nn/norm.h"
+#include "deltapath/tensor/shard.h"
+
+#include <string.h>
 
 void dpt_pass_sum(dpt_pass *pass, float *values, int64_t n) {
     dpt_shares_progress(pass->params);
@@ -18,7 +21,39 @@ void dpt_pass_add(const dpt_pass *pass, const float *a, float *sum) {
 float *dpt_pass_input(const dpt_pass *pass, int64_t layer) {
     if (pass->call->mode == DPT_BACKWARD_NONE)
         return pass->work->x;
-    return pass->work->x + layer * pass->tokens * pass->width;
+    int64_t at = pass->slice->ranks > 1 ? layer % 2 : layer;
+    return pass->work->x + at * pass->tokens * pass->width;
+}
+
+/* This rank's tokens of the input of a layer; NULL where all are kept by all. */
+static float *pass_kept(const dpt_pass *pass, int64_t layer, int64_t *first, int64_t *n) {
+    int ranks = pass->slice->ranks;
+    int64_t end;
+    if (ranks == 1 || pass->call->mode == DPT_BACKWARD_NONE)
+        return NULL;
+    dpt_shard_split(pass->tokens, ranks, pass->model->group.rank, first, &end);
+    *n = end - *first;
+    return pass->work->kept + layer * ((pass->tokens + ranks - 1) / ranks) * pass->width;
+}
+
+/* Keep the input of a layer, of which another takes the room. */
+static void pass_keep(const dpt_pass *pass, int64_t layer) {
+    int64_t first, n, C = pass->width;
+    float *kept = pass_kept(pass, layer, &first, &n);
+    if (kept != NULL)
+        memcpy(kept, dpt_pass_input(pass, layer) + first * C, (size_t)(n * C) * sizeof *kept);
+}
+
+/* Have the input of a layer again, whole. */
+static void pass_fetch(dpt_pass *pass, int64_t layer) {
+    int64_t first, n;
+    const float *kept = pass_kept(pass, layer, &first, &n);
+    if (kept == NULL)
+        return;
+    dpt_status st =
+        dpt_comm_allgather_even(&pass->model->group, kept, pass->tokens,
+                                pass->width * (int64_t)sizeof *kept, dpt_pass_input(pass, layer));
+    pass->status = dpt_status_worse(pass->status, st);
 }
 
 int dpt_pass_index(const dpt_pass *pass, int64_t layer, dpt_slot slot) {
@@ -125,6 +160,7 @@ static void pass_forward(dpt_pass *pass, dpt_pass_walk walk) {
     (images ? dpt_embed_patches : dpt_embed_tokens)(pass, dpt_pass_input(pass, 0));
     for (int64_t layer = 0; layer < arch->layers; layer++) {
         pass_take(arch, pass->params, walk, false, dpt_pass_unit_layer(layer));
+        pass_keep(pass, layer);
         dpt_block_forward(pass, layer, dpt_pass_input(pass, layer),
                           dpt_pass_input(pass, layer + 1));
     }
@@ -138,8 +174,10 @@ static void pass_backward(dpt_pass *pass, dpt_pass_walk walk) {
     bool wanted = pass->call->mode != DPT_BACKWARD_NONE;
     for (int64_t layer = arch->layers - 1; layer >= 0; layer--) {
         pass_take(arch, pass->params, walk, true, dpt_pass_unit_layer(layer));
-        if (wanted)
-            dpt_block_backward(pass, layer, dpt_pass_input(pass, layer));
+        if (!wanted)
+            continue;
+        pass_fetch(pass, layer);
+        dpt_block_backward(pass, layer, dpt_pass_input(pass, layer));
     }
     pass_take(arch, pass->params, walk, true, 0);
     if (wanted && pass->call->batch->images != NULL)

@@ -37,7 +37,7 @@ static void slice_find_heads(const dpt_arch *arch, int rank, int size, dpt_slice
 }
 
 void dpt_slice_find(const dpt_arch *arch, int rank, int size, dpt_slice *out) {
-    *out = (dpt_slice){.first = rank == 0};
+    *out = (dpt_slice){.first = rank == 0, .ranks = size};
     for (int axis = 0; axis < DPT_AXES; axis++) {
         out->end[axis] = arch->length[axis];
         if (slice_splits[axis])

@@ -11,6 +11,7 @@
 /** What one rank has of every axis, in elements, and widths that the passes use. */
 typedef struct dpt_slice {
     bool first; /**< first rank: has what only one has or counts */
+    int ranks;  /**< of the group */
     int64_t begin[DPT_AXES], end[DPT_AXES];
     int64_t heads, kv_heads, first_head; /**< query heads here, key-value heads that they use */
     int64_t expert_begin, expert_end;    /**< experts here, each whole */
@@ -49,8 +50,11 @@ typedef struct dpt_work {
     int64_t tokens, longest; /**< capacity */
     bool backward;
     void *base; /**< the one allocation */
-    float *x;   /**< (layers + 1, T, C) inputs of the layers; without backward (T, C) */
-    float *dx;  /**< (T, C) */
+    float *
+        x; /**< (layers + 1, T, C) inputs of the layers; without backward (T, C), of a group that shares them (2, T, C) */
+    float *
+        kept; /**< (layers + 1, share of T, C) of a group: this rank's tokens of the inputs; else NULL */
+    float *dx;                 /**< (T, C) */
     float *n1, *n2, *h, *part; /**< (T, C): norms of x and h, x + attention, partial sums */
     float *y1, *y2,
         *dy; /**< (T, C) what attention and MLP give before the norm or factor that follows; the gradient */
@@ -211,7 +215,7 @@ dpt_status dpt_pass_run(dpt_model *model, const dpt_model_call *call, dpt_pass_w
 void dpt_pass_sum(dpt_pass *pass, float *values, int64_t n); /**< over the group */
 /** sum += a, of all tokens. */
 void dpt_pass_add(const dpt_pass *pass, const float *a, float *sum);
-/** Input of a layer; that of the layer after the last goes to the head. */
+/** Input of a layer; that of the layer after the last goes to the head. Of a group, two layers next to each other. */
 float *dpt_pass_input(const dpt_pass *pass, int64_t layer);
 /** Number of a tensor for the accumulator. */
 int dpt_pass_index(const dpt_pass *pass, int64_t layer, dpt_slot slot);

@@ -107,7 +107,10 @@ static void work_lay_out_block(const dpt_model *model, int64_t T, bool backward,
                                dpt_work *w) {
     const dpt_slice *slice = &model->slice;
     int64_t width = model->arch.length[DPT_AXIS_WIDTH];
-    w->x = work_floats(room, T * width * (backward ? model->arch.layers + 1 : 1));
+    bool shared = slice->ranks > 1; /* each rank keeps the inputs of some tokens */
+    int64_t inputs = model->arch.layers + 1, share = (T + slice->ranks - 1) / slice->ranks;
+    w->x = work_floats(room, T * width * (!backward ? 1 : shared ? 2 : inputs));
+    w->kept = work_floats(room, backward && shared ? inputs * share * width : 0);
     w->dx = work_floats(room, backward ? T * width : 0);
     w->n1 = work_floats(room, T * width);
     w->n2 = work_floats(room, T * width);

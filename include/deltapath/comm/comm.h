@@ -52,6 +52,11 @@ dpt_status dpt_comm_broadcast_string(const dpt_comm *comm, const char *text, int
 dpt_status dpt_comm_allgather(const dpt_comm *comm, const void *bytes, int64_t n, void **all,
                               int64_t **counts);
 
+/** Gather items that are spread evenly, as dpt_shard_split spreads them: sizes differ by at most 1, larger ones first.
+ * @param[in] own (its share of n, bytes each). @param[out] all (n). Collective over comm (same: n, bytes). */
+dpt_status dpt_comm_allgather_even(const dpt_comm *comm, const void *own, int64_t n, int64_t bytes,
+                                   void *all);
+
 /** Exchange blocks with every rank (MPI_Alltoallv with 64-bit sizes in bytes).
  * @param[in]  send_counts (size), blocks end to end in send.
  * @param[in]  recv_counts (size), known to the receiver; blocks end to end in recv.
