@@ -90,3 +90,14 @@ int dpt_edit_spec_compare(const dpt_edit_spec *a, const dpt_edit_spec *b) {
         order = (a->seed > b->seed) - (a->seed < b->seed);
     return order;
 }
+
+bool dpt_edit_unit(const dpt_edit_spec *spec, dpt_edit_spec *unit, double *factor) {
+    *unit = *spec;
+    *factor = 1.0;
+    if (spec->nstages != 1 || spec->calibrate != DPT_CALIBRATE_NONE ||
+        spec->stages[0].tensor_values != NULL || dpt_edit_needs_gradient(spec) ||
+        dpt_edit_stage_is_auto(&spec->stages[0]))
+        return false;
+    const dpt_edit_method *method = dpt_edit_method_get(spec->stages[0].method);
+    return method->unit != NULL && method->unit(&unit->stages[0], factor) && *factor != 0.0;
+}

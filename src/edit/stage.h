@@ -69,6 +69,10 @@ typedef struct dpt_edit_method {
      * none. Local. */
     void (*rewrite)(dpt_edit_stage_spec *spec);
 
+    /** Write a stage as the one of which its E is a multiple, and say by which factor; before any rounding. NULL, or
+     * false: by its parameters it is of none. Local. */
+    bool (*unit)(dpt_edit_stage_spec *spec, double *factor);
+
     /** Whether the method works on a tensor; others keep their delta. NULL: every tensor. Local. */
     bool (*covers)(const dpt_edit_stage_spec *spec, const dpt_tensor_info *info);
 

@@ -10,8 +10,7 @@
 #include <math.h>
 #include <string.h>
 
-/* Share of the samples that the model has right, weighted as the loss is. */
-static double share_of(const uint8_t *correct, const dpt_baseline *base) {
+double dpt_evaluation_share(const uint8_t *correct, const dpt_baseline *base) {
     const double *shares = dpt_loss_shares(base->loss);
     double hits = 0.0;
     for (int64_t i = 0; i < base->samples; i++)
@@ -48,12 +47,12 @@ static void end_pass(dpt_evaluation *ev) {
     count_batch(ev, 1.0);
 }
 
-/* W_pre is read, and signs are drawn, when the first pass needs it. */
-static dpt_status prepare_model(void *ctx) {
-    dpt_evaluation *ev = ctx;
+dpt_status dpt_evaluation_prepare(dpt_evaluation *ev) {
     dpt_status st = DPT_OK;
     if (ev->pre_waits)
         st = dpt_error_locate(dpt_evaluation_bind(ev, &ev->pre, ev->bound), ev->pre_path);
+    if (st == DPT_OK && ev->late != NULL)
+        st = ev->late(ev->late_ctx);
     if (st == DPT_OK && ev->direction != NULL && !ev->directed) {
         st = dpt_agree(&ev->mesh.world, dpt_model_set_direction(ev->model, ev->direction));
         ev->directed = st == DPT_OK;
@@ -61,8 +60,12 @@ static dpt_status prepare_model(void *ctx) {
     return st;
 }
 
-/* A pass of the model that is bound, or of the post-trained one; what it gives is in `pass`. */
-static dpt_status run_pass(dpt_evaluation *ev, const dpt_baseline *base, dpt_pass pass) {
+/* W_pre or the lead of a line is bound, and signs are drawn, when the first pass needs it. */
+static dpt_status prepare_model(void *ctx) {
+    return dpt_evaluation_prepare(ctx);
+}
+
+dpt_status dpt_evaluation_pass(dpt_evaluation *ev, const dpt_baseline *base, dpt_pass pass) {
     uint64_t class =
         pass.squares ? dpt_hash_string("squares of a class") + (uint64_t)pass.label : 0;
     uint64_t parts[3] = {base->key, ev->bound,
@@ -90,8 +93,8 @@ static dpt_status evaluate_post(dpt_evaluation *ev, dpt_baseline *base) {
                      .losses = base->loss_post,
                      .correct = base->correct_post,
                      .gradient = base->gradient};
-    dpt_status st = run_pass(ev, base, pass);
-    base->accuracy_post = share_of(base->correct_post, base);
+    dpt_status st = dpt_evaluation_pass(ev, base, pass);
+    base->accuracy_post = dpt_evaluation_share(base->correct_post, base);
     return st;
 }
 
@@ -100,8 +103,8 @@ static dpt_status evaluate_pre(dpt_evaluation *ev, dpt_baseline *base) {
                      .mode = DPT_BACKWARD_NONE,
                      .losses = base->loss_pre,
                      .correct = base->correct_pre};
-    dpt_status st = run_pass(ev, base, pass);
-    base->accuracy_pre = share_of(base->correct_pre, base);
+    dpt_status st = dpt_evaluation_pass(ev, base, pass);
+    base->accuracy_pre = dpt_evaluation_share(base->correct_pre, base);
     return st;
 }
 
@@ -117,7 +120,7 @@ static dpt_status evaluate_draw(dpt_evaluation *ev, dpt_baseline *base, dpt_rng 
                      .gradient = gradient,
                      .labels = &labels};
     if (st == DPT_OK)
-        st = run_pass(ev, base, pass);
+        st = dpt_evaluation_pass(ev, base, pass);
     dpt_mem_free(losses);
     return st;
 }
@@ -141,7 +144,7 @@ static dpt_status evaluate_labels(dpt_evaluation *ev, dpt_baseline *base,
                          .gradient = scratch,
                          .squares = true,
                          .label = y};
-        st = run_pass(ev, base, pass);
+        st = dpt_evaluation_pass(ev, base, pass);
         for (int k = 0; k < tensors && st == DPT_OK; k++)
             squares[k] += one[k];
     }
@@ -228,8 +231,10 @@ dpt_status dpt_evaluation_create(const dpt_comm *comm, dpt_inputs *inputs,
                                  dpt_evaluation *out) {
     /* W_post and W_pre are bound under keys of their own: both models, and how they are paired. */
     uint64_t ends[2] = {inputs->fingerprint, (uint64_t)inputs->job->on_mismatch};
-    *out =
-        (dpt_evaluation){.ndata = 0, .inputs = inputs, .bound = dpt_hash_bytes(ends, sizeof ends)};
+    *out = (dpt_evaluation){.ndata = 0,
+                            .line = {.factor = 1.0},
+                            .inputs = inputs,
+                            .bound = dpt_hash_bytes(ends, sizeof ends)};
     dpt_status st = dpt_agree(comm, dpt_mesh_create(comm, resources->tensor_parallel, &out->mesh));
     if (st != DPT_OK)
         return st;
@@ -286,14 +291,24 @@ void dpt_evaluation_destroy(dpt_evaluation *ev) {
 }
 
 static void begin_bind(dpt_evaluation *ev, uint64_t key) {
-    ev->bound = key;
+    ev->bound = ev->loaded = key;
     ev->pre_waits = false;
+    ev->late = NULL;
     ev->directed = false;
 }
 
 dpt_status dpt_evaluation_bind(dpt_evaluation *ev, const dpt_source *edited, uint64_t key) {
     begin_bind(ev, key);
     return dpt_agree(&ev->mesh.world, dpt_model_bind_edit(ev->model, edited));
+}
+
+dpt_status dpt_evaluation_bind_late(dpt_evaluation *ev, uint64_t key, dpt_status (*bind)(void *ctx),
+                                    void *ctx) {
+    ev->bound = key;
+    ev->pre_waits = false;
+    ev->late = ev->loaded == key ? NULL : bind;
+    ev->late_ctx = ctx;
+    return DPT_OK;
 }
 
 dpt_status dpt_evaluation_bind_direction(dpt_evaluation *ev, const dpt_source *direction,
@@ -330,7 +345,7 @@ dpt_status dpt_evaluation_gradient(dpt_evaluation *ev, int d, double t,
     dpt_pass pass = {.t = t, .mode = DPT_BACKWARD_GRADIENT, .losses = losses, .gradient = gradient};
     ev->progress.total += base->samples;
     if (st == DPT_OK)
-        st = run_pass(ev, base, pass);
+        st = dpt_evaluation_pass(ev, base, pass);
     if (st == DPT_OK)
         *loss = dpt_weighted_mean(dpt_loss_shares(base->loss), base->samples, losses);
     dpt_mem_free(losses);
@@ -348,7 +363,7 @@ dpt_status dpt_evaluation_squares(dpt_evaluation *ev, int d, double *squares) {
             st = dpt_evaluation_gradient(ev, d, 0.0, scratch, &loss);
     }
     if (st == DPT_OK)
-        st = prepare_model(ev);
+        st = dpt_evaluation_prepare(ev);
     if (st == DPT_OK) {
         const dpt_model_gradient *gradient = base->gradient != NULL ? base->gradient : scratch;
         st = dpt_model_gradient_squares(ev->model, gradient, squares);
@@ -367,7 +382,7 @@ dpt_status dpt_evaluation_slope(dpt_evaluation *ev, int d, double t, double *los
                      .losses = loss,
                      .terms = terms,
                      .sample_terms = sample_terms};
-    return dpt_agree(&ev->mesh.world, run_pass(ev, base, pass));
+    return dpt_agree(&ev->mesh.world, dpt_evaluation_pass(ev, base, pass));
 }
 
 dpt_status dpt_evaluation_tensor_slopes(dpt_evaluation *ev, int d, double t, double *slopes) {
@@ -383,7 +398,7 @@ dpt_status dpt_evaluation_tensor_slopes(dpt_evaluation *ev, int d, double t, dou
                      .terms = sums + 2 * base->samples,
                      .tensor_terms = slopes};
     if (st == DPT_OK)
-        st = run_pass(ev, base, pass);
+        st = dpt_evaluation_pass(ev, base, pass);
     dpt_mem_free(sums);
     return dpt_agree(&ev->mesh.world, st);
 }
@@ -392,7 +407,7 @@ dpt_status dpt_evaluation_losses(dpt_evaluation *ev, int d, double t, double *lo
     const dpt_baseline *base = &ev->data[d];
     ev->progress.total += base->samples; /* groups that an edit does not touch take no pass */
     dpt_pass pass = {.t = t, .mode = DPT_BACKWARD_NONE, .losses = losses};
-    return dpt_agree(&ev->mesh.world, run_pass(ev, base, pass));
+    return dpt_agree(&ev->mesh.world, dpt_evaluation_pass(ev, base, pass));
 }
 
 dpt_status dpt_evaluation_logits(dpt_evaluation *ev, int d, double t, double *logits) {
@@ -405,7 +420,7 @@ dpt_status dpt_evaluation_logits(dpt_evaluation *ev, int d, double t, double *lo
         .t = t, .mode = DPT_BACKWARD_NONE, .losses = losses, .correct = correct, .logits = logits};
     ev->progress.total += base->samples;
     if (st == DPT_OK)
-        st = run_pass(ev, base, pass);
+        st = dpt_evaluation_pass(ev, base, pass);
     dpt_mem_free(correct);
     dpt_mem_free(losses);
     return st;
@@ -433,7 +448,7 @@ dpt_status dpt_evaluation_reduce(dpt_evaluation *ev, int d, double t,
                      .kept = kept,
                      .nkept = nkept};
     if (st == DPT_OK)
-        st = run_pass(ev, base, pass);
+        st = dpt_evaluation_pass(ev, base, pass);
     dpt_model_gradient_destroy(gradient);
     dpt_mem_free(losses);
     return st;
@@ -448,6 +463,7 @@ dpt_status dpt_evaluation_place(dpt_evaluation *ev, int d, uint64_t key,
     dpt_status st = losses != NULL && correct != NULL ? DPT_OK : DPT_ERR_OUTPUT;
     st = dpt_agree(&ev->mesh.world, st);
     ev->bound = key;
+    ev->loaded = 0;                      /* bound by the plane itself */
     ev->progress.total += base->samples; /* whether a place is known is not known before */
     dpt_pass pass = {.t = 1.0,
                      .mode = DPT_BACKWARD_NONE,
@@ -456,138 +472,12 @@ dpt_status dpt_evaluation_place(dpt_evaluation *ev, int d, uint64_t key,
                      .prepare = bind,
                      .ctx = ctx};
     if (st == DPT_OK)
-        st = run_pass(ev, base, pass);
+        st = dpt_evaluation_pass(ev, base, pass);
     if (st == DPT_OK) {
         *loss = dpt_weighted_mean(dpt_loss_shares(base->loss), base->samples, losses);
-        *accuracy = share_of(correct, base);
+        *accuracy = dpt_evaluation_share(correct, base);
     }
     dpt_mem_free(losses);
     dpt_mem_free(correct);
     return st;
-}
-
-/* Oracle of the path: the model between post-trained and bound edit on one data set. */
-typedef struct walker {
-    dpt_evaluation *evaluation;
-    dpt_baseline *base;
-    uint8_t *correct;
-    uint8_t *correct_edit; /* those at t = 1 */
-    double accuracy_edit;
-} walker;
-
-static dpt_status walk_slope(void *ctx, double t, double *loss, double *terms,
-                             double *sample_terms) {
-    walker *walk = ctx;
-    const dpt_model *model = walk->evaluation->model;
-    int tensors = dpt_model_catalog(model)->count;
-    bool matrices = terms != NULL && dpt_model_columns(model) > tensors;
-    dpt_pass pass = {.t = t,
-                     .mode = terms != NULL ? DPT_BACKWARD_TERMS : DPT_BACKWARD_NONE,
-                     .losses = loss,
-                     .correct = walk->correct,
-                     .terms = terms,
-                     .sample_terms = sample_terms,
-                     .matrix_terms = matrices ? terms + tensors : NULL};
-    dpt_status st = run_pass(walk->evaluation, walk->base, pass);
-    if (t == 1.0) {
-        walk->accuracy_edit = share_of(walk->correct, walk->base);
-        memcpy(walk->correct_edit, walk->correct, (size_t)walk->base->samples);
-    }
-    return st;
-}
-
-static dpt_status walk_loss(void *ctx, double t, double *loss) {
-    return walk_slope(ctx, t, loss, NULL, NULL);
-}
-
-/* Terms at t = 0 from the gradient that all edits share. */
-static dpt_status terms_at_start(dpt_evaluation *ev, const dpt_baseline *base, double *terms) {
-    dpt_status st = dpt_model_gradient_dot(ev->model, base->gradient, terms);
-    st = dpt_agree(&ev->mesh.world, st);
-    if (st == DPT_OK)
-        st = dpt_comm_sum_f64(&ev->mesh.model, terms, dpt_model_columns(ev->model));
-    return dpt_agree(&ev->mesh.world, st);
-}
-
-/* The edited model on the samples that only choose. */
-static dpt_status walk_choosing(dpt_evaluation *ev, int d, dpt_evaluation_path *out) {
-    int other = ev->inputs->job->data[d].other;
-    if (other < 0)
-        return DPT_OK;
-    const dpt_baseline *base = &ev->data[other];
-    const double *shares = dpt_loss_shares(base->loss);
-    double *losses = dpt_mem_zalloc(base->samples, sizeof *losses, "losses");
-    uint8_t *correct = dpt_mem_zalloc(base->samples, 1, "hits");
-    dpt_status st = losses != NULL && correct != NULL ? DPT_OK : DPT_ERR_OUTPUT;
-    st = dpt_agree(&ev->mesh.world, st);
-    dpt_pass pass = {.t = 1.0, .mode = DPT_BACKWARD_NONE, .losses = losses, .correct = correct};
-    if (st == DPT_OK)
-        st = run_pass(ev, base, pass);
-    if (st == DPT_OK) {
-        out->choose_change = dpt_weighted_mean(shares, base->samples, losses) -
-                             dpt_weighted_mean(shares, base->samples, base->loss_post);
-        out->choose_accuracy = share_of(correct, base);
-    }
-    dpt_mem_free(correct);
-    dpt_mem_free(losses);
-    return st;
-}
-
-dpt_status dpt_evaluation_walk(dpt_evaluation *ev, int d, const dpt_quadrature *quadrature,
-                               dpt_prediction_task *task, dpt_evaluation_path *out) {
-    dpt_baseline *base = &ev->data[d];
-    int tensors = dpt_model_catalog(ev->model)->count, columns = dpt_model_columns(ev->model);
-    walker walk = {.evaluation = ev, .base = base, .accuracy_edit = NAN};
-    *out =
-        (dpt_evaluation_path){.accuracy_edit = NAN, .choose_change = NAN, .choose_accuracy = NAN};
-    double *start = dpt_mem_zalloc(columns, sizeof *start, "terms");
-    walk.correct = dpt_mem_zalloc(base->samples, 1, "exact matches");
-    out->correct_edit = dpt_mem_zalloc(base->samples, 1, "exact matches");
-    walk.correct_edit = out->correct_edit;
-    bool complete = start != NULL && walk.correct != NULL && out->correct_edit != NULL;
-    dpt_status st = complete ? DPT_OK : DPT_ERR_OUTPUT;
-    st = dpt_agree(&ev->mesh.world, st);
-    dpt_riemann_shared shared = {.loss_start = base->loss_post,
-                                 .sample_shares = dpt_loss_shares(base->loss)};
-    if (st == DPT_OK && ev->shares) {
-        st = terms_at_start(ev, base, start);
-        shared.terms_start = start;
-        ev->passes.counts.reused++;
-    }
-    task->loss = dpt_weighted_mean(shared.sample_shares, base->samples, base->loss_post);
-    if (st == DPT_OK)
-        st = dpt_prediction_run(task, shared.terms_start);
-    if (st == DPT_OK) {
-        dpt_oracle oracle = {.ctx = &walk,
-                             .samples = base->samples,
-                             .terms = tensors,
-                             .parts = columns - tensors,
-                             .loss = walk_loss,
-                             .slope = walk_slope};
-        st = dpt_riemann_run(&ev->mesh.world, &oracle, quadrature, &shared, &out->riemann);
-    }
-    if (st == DPT_OK) /* the progress counts the most that the rule may take */
-        ev->progress.total -= base->samples * (quadrature->points - out->riemann.quadrature.points);
-    if (st == DPT_OK)
-        dpt_prediction_see_slopes(&out->riemann, &task->made);
-    out->prediction = task->made;
-    if (st == DPT_OK)
-        st = walk_choosing(ev, d, out);
-    out->accuracy_edit = walk.accuracy_edit;
-    dpt_mem_free(walk.correct);
-    dpt_mem_free(start);
-    return st;
-}
-
-void dpt_evaluation_path_destroy(dpt_evaluation_path *path) {
-    dpt_riemann_destroy(&path->riemann);
-    dpt_central_destroy(&path->hessian);
-    dpt_groups_destroy(&path->blocks.groups);
-    dpt_mem_free(path->blocks.values);
-    dpt_groups_destroy(&path->leave_out.groups);
-    dpt_mem_free(path->leave_out.touched);
-    dpt_mem_free(path->leave_out.without);
-    dpt_mem_free(path->leave_out.alone);
-    dpt_mem_free(path->correct_edit);
-    *path = (dpt_evaluation_path){.accuracy_edit = NAN};
 }

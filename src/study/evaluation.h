@@ -10,6 +10,7 @@
 #include "deltapath/path/riemann.h"
 #include "groups.h"
 #include "inputs.h"
+#include "lines.h"
 #include "logits.h"
 #include "prediction.h"
 #include "passes.h"
@@ -52,9 +53,13 @@ typedef struct dpt_evaluation {
     bool shares;        /**< paths take their term at t = 0 from the gradients that are kept */
     dpt_baseline *data; /**< (ndata) */
     dpt_passes passes;  /**< those of an earlier run, and for a later one */
-    uint64_t bound;     /**< key of the edited model that is bound */
-    dpt_source pre;     /**< W_pre */
-    bool pre_waits;     /**< W_pre stands for the edit and is bound with the next pass that runs */
+    uint64_t bound;     /**< key of the edited model that is bound, or waits to be */
+    uint64_t loaded;    /**< of the one that is */
+    dpt_status (*late)(void *ctx); /**< binds it with the next pass that runs, or NULL */
+    void *late_ctx;
+    dpt_line line;  /**< of the edit whose path is to be walked */
+    dpt_source pre; /**< W_pre */
+    bool pre_waits; /**< W_pre stands for the edit and is bound with the next pass that runs */
     const char *pre_path;                 /**< its place, for errors; borrowed */
     const dpt_model_direction *direction; /**< of the passes to come, or NULL; borrowed */
     uint64_t direction_key;
@@ -112,6 +117,21 @@ void dpt_evaluation_destroy(dpt_evaluation *evaluation); /**< Collective over th
 /** Load an edited model. Collective. @param[in] key of all that its bytes depend on. */
 dpt_status dpt_evaluation_bind(dpt_evaluation *evaluation, const dpt_source *edited, uint64_t key);
 
+/** Have `bind` load the edited model of a key with the next pass that runs, if one does; by dpt_evaluation_bind. Logically
+ * collective; nothing where it is bound already. Always DPT_OK: what binding answers comes with that pass. */
+dpt_status dpt_evaluation_bind_late(dpt_evaluation *evaluation, uint64_t key,
+                                    dpt_status (*bind)(void *ctx), void *ctx);
+
+/** Bind what waits to be. Collective, agreed. */
+dpt_status dpt_evaluation_prepare(dpt_evaluation *evaluation);
+
+/** A pass of the model that is bound, or of the post-trained one, on the data set of a baseline; what it gives is in
+ * `pass`, whose key, loss and model are set here. Collective, agreed. Errors: those of dpt_passes_run. */
+dpt_status dpt_evaluation_pass(dpt_evaluation *evaluation, const dpt_baseline *base, dpt_pass pass);
+
+/** Share of the samples that a model has right, weighted as the loss is. Local. @param[in] correct (samples). */
+double dpt_evaluation_share(const uint8_t *correct, const dpt_baseline *base);
+
 /** Load E itself, fp32, in the place of an edit. Collective. @param[in] key of all that its values depend on. */
 dpt_status dpt_evaluation_bind_direction(dpt_evaluation *evaluation, const dpt_source *direction,
                                          uint64_t key);
@@ -159,7 +179,8 @@ dpt_status dpt_evaluation_place(dpt_evaluation *evaluation, int d, uint64_t key,
                                 dpt_status (*bind)(void *ctx), void *ctx, double *loss,
                                 double *accuracy);
 
-/** Riemann sum of the bound edit on data set d, after its prediction. Collective. @param[in,out] task of the edit. */
+/** Riemann sum of the bound edit on data set d, after its prediction; where `line` has a lead, of the edit that is its
+ * multiple, along it. Collective. @param[in,out] task of the edit. */
 dpt_status dpt_evaluation_walk(dpt_evaluation *evaluation, int d, const dpt_quadrature *quadrature,
                                dpt_prediction_task *task, dpt_evaluation_path *out);
 void dpt_evaluation_path_destroy(dpt_evaluation_path *path); /**< Local. */

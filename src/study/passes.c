@@ -236,14 +236,16 @@ static void passes_log_counts(const dpt_pass_counts *n) {
     dpt_log(DPT_LOG_INFO,
             "passes over data sets: %" PRId64 " forward, %" PRId64
             " forward and backward; not taken again: %" PRId64
-            " at t = 0 by the gradient that edits share, %" PRId64 " of an earlier run",
-            n->forward, n->backward, n->reused, n->earlier);
+            " at t = 0 by the gradient that edits share, %" PRId64
+            " of another edit on the same line, %" PRId64 " of an earlier run",
+            n->forward, n->backward, n->reused, n->along, n->earlier);
 }
 
 void dpt_passes_close(dpt_passes *passes) {
     passes_log_counts(&passes->counts);
     dpt_mem_free(passes->folder);
     dpt_mem_free(passes->keys);
+    dpt_mem_free(passes->lasting);
     *passes = (dpt_passes){.folder = NULL};
 }
 
@@ -277,6 +279,9 @@ void dpt_passes_forget(dpt_passes *p) {
 /* Finished passes. */
 
 enum { PASS_PARTS = 8 };
+
+/* Found, but not left by an earlier run. */
+enum { PASS_ALONG = 2 };
 
 static int pass_parts(const dpt_pass *pass, dpt_loss_part parts[PASS_PARTS]) {
     int64_t samples = dpt_loss_samples(pass->loss), n = 0;
@@ -344,15 +349,49 @@ static dpt_status find_gradient(dpt_passes *p, const dpt_pass *pass, int64_t *fo
     return dpt_agree(world_of(p), st);
 }
 
+/* One more key; where there is no memory for it the list stays as it is. */
+static void passes_add_key(uint64_t key, uint64_t **keys, int *n, int *room) {
+    enum { KEYS = 64 };
+    if (*n == *room) {
+        int more = *room > 0 ? 2 * *room : KEYS;
+        uint64_t *grown = dpt_mem_realloc(*keys, more, sizeof *grown, "keys of passes");
+        if (grown == NULL) {
+            dpt_error_clear();
+            return;
+        }
+        *keys = grown;
+        *room = more;
+    }
+    (*keys)[(*n)++] = key;
+}
+
+/* Of the edit in hand, to be removed with it, or with the study, as all that is not in a list; or to be taken again. */
+static void note_key(dpt_passes *p, const dpt_pass *pass, bool in_edit) {
+    if (pass->lasting)
+        passes_add_key(p->key, &p->lasting, &p->nlasting, &p->lasting_room);
+    else if (in_edit)
+        passes_add_key(p->key, &p->keys, &p->nkeys, &p->room);
+}
+
+static bool passes_has_lasting(const dpt_passes *p) {
+    for (int i = 0; i < p->nlasting; i++)
+        if (p->lasting[i] == p->key)
+            return true;
+    return false;
+}
+
 static dpt_status find_pass(dpt_passes *p, const dpt_pass *pass, int64_t *found) {
     dpt_loss_part parts[PASS_PARTS];
     int count = pass_parts(pass, parts);
     *found = 0;
-    if (!p->resumes)
+    if (!p->resumes && !pass->lasting)
         return DPT_OK;
     if (world_of(p)->rank == 0) {
         char *path = pass_path(p, p->key, "done", 0, 0);
-        *found = pass_read(p, path, pass_header(p, p->key, DPT_PASS_FINISHED, 0), parts, count);
+        bool own = pass->lasting && passes_has_lasting(p);
+        if (own || p->resumes)
+            *found = pass_read(p, path, pass_header(p, p->key, DPT_PASS_FINISHED, 0), parts, count);
+        *found = *found != 0 && own ? PASS_ALONG : *found;
         dpt_mem_free(path);
     }
     dpt_status st = dpt_comm_broadcast(world_of(p), found, sizeof *found, 0);
@@ -386,23 +425,6 @@ static dpt_status keep_gradient(dpt_passes *p, const dpt_pass *pass, double seco
         st = dpt_agree(world_of(p), dpt_comm_max_i64(world_of(p), &refused, 1));
     *kept = st == DPT_OK && !refused;
     return st;
-}
-
-/* Of the edit in hand, to be removed with it. */
-static void note_key(dpt_passes *p) {
-    if (p->room == 0)
-        return;
-    if (p->nkeys == p->room) {
-        uint64_t *grown =
-            dpt_mem_realloc(p->keys, 2 * (int64_t)p->room, sizeof *grown, "keys of passes");
-        if (grown == NULL) {
-            dpt_error_clear();
-            return; /* it goes with the folder */
-        }
-        p->keys = grown;
-        p->room *= 2;
-    }
-    p->keys[p->nkeys++] = p->key;
 }
 
 static dpt_status evaluate_loss(dpt_passes *p, const dpt_pass *pass) {
@@ -468,7 +490,9 @@ dpt_status dpt_passes_run(dpt_passes *p, const dpt_pass *pass) {
         dpt_agree(world_of(p), world_of(p)->rank == 0 ? dpt_guard_check_moved(p->folder) : DPT_OK);
     if (st == DPT_OK)
         st = find_pass(p, pass, &found);
-    if (st == DPT_OK && found)
+    if (st == DPT_OK && found == PASS_ALONG)
+        dpt_log(DPT_LOG_DEBUG, "%s at t = %g: taken from another edit", p->what, p->t);
+    else if (st == DPT_OK && found)
         keeper_taken(p, p->samples);
     else if (st == DPT_OK && pass->prepare != NULL)
         st = pass->prepare(pass->ctx);
@@ -477,22 +501,17 @@ dpt_status dpt_passes_run(dpt_passes *p, const dpt_pass *pass) {
     dpt_loss_set_keeper(pass->loss, NULL);
     if (st == DPT_OK) {
         int64_t *taken = pass->mode == DPT_BACKWARD_NONE ? &p->counts.forward : &p->counts.backward;
-        *(found ? &p->counts.earlier : taken) += 1;
+        *(found == PASS_ALONG ? &p->counts.along : found ? &p->counts.earlier : taken) += 1;
         dpt_passes_forget(p);
-        note_key(p);
+        if (found != PASS_ALONG)
+            note_key(p, pass, p->in_edit);
     }
     return st;
 }
 
 void dpt_passes_begin_edit(dpt_passes *p) {
-    enum { KEYS = 64 };
     p->nkeys = 0;
-    if (p->keys == NULL)
-        p->keys = dpt_mem_alloc(KEYS, sizeof *p->keys, "keys of passes");
-    if (p->keys == NULL)
-        dpt_error_clear(); /* they go with the folder */
-    else if (p->room == 0)
-        p->room = KEYS;
+    p->in_edit = true;
 }
 
 void dpt_passes_end_edit(dpt_passes *p) {

@@ -11,6 +11,7 @@ typedef struct dpt_pass_counts {
     int64_t backward; /**< forward and backward */
     int64_t earlier;  /**< taken from an earlier run */
     int64_t reused;   /**< slopes at t = 0 of the gradient that all edits share */
+    int64_t along;    /**< taken by this run for another edit on the same line */
 } dpt_pass_counts;
 
 /** Passes over data sets that are kept in <directory>/progress/ until the study is finished, so that a
@@ -35,9 +36,13 @@ typedef struct dpt_passes {
     bool wrote;              /* this rank has written how far it is */
     bool warned_write, warned_damage, warned_room;
     dpt_pass_counts counts;
+    bool in_edit;   /**< finished passes are those of an edit from now on */
     uint64_t *keys; /**< (nkeys) of finished passes of the edit in hand */
     int nkeys;
     int room;
+    uint64_t *lasting; /**< (nlasting) of finished passes that other edits may take */
+    int nlasting;
+    int lasting_room;
 } dpt_passes;
 
 /** One pass: what dpt_loss_evaluate takes and gives. A gradient is summed over the replicas. */
@@ -67,6 +72,7 @@ typedef struct dpt_pass {
         tensor_terms; /**< (samples, tensors) as of dpt_loss_evaluate_tensors, or NULL; mode TERMS */
     double *
         matrix_terms; /**< (columns - tensors) as of dpt_loss_evaluate_matrices, or NULL; mode TERMS */
+    bool lasting;     /**< other edits take it too: kept as long as the study */
     bool squares;     /**< as dpt_loss_evaluate_label, with the gradient as scratch; mode TERMS */
     int32_t label;
     /** Makes the model ready when the pass is not an earlier run's, or NULL. Collective over the mesh,

@@ -8,6 +8,7 @@
 
 #include "deltapath/base/mem.h"
 #include "leave_out.h"
+#include "line_join.h"
 #include "loss_kinds.h"
 #include "path_correlation.h"
 #include "plane.h"
@@ -431,6 +432,8 @@ dpt_status dpt_resources_plan(const dpt_inputs *in, int ranks, int machines, int
                                       in->selected, ranks, in->job->svd_group);
         out->edit = need > out->edit ? need : out->edit;
     }
+    if (model)
+        out->edit += dpt_line_bytes(in);
     out->edit += dpt_store_adapter_bytes(in->pre) + dpt_store_adapter_bytes(in->post);
     double pair_bytes =
         (double)dpt_catalog_bytes(in->catalog) + (double)dpt_catalog_bytes(&in->pair.catalog);
@@ -451,9 +454,15 @@ dpt_status dpt_resources_plan(const dpt_inputs *in, int ranks, int machines, int
         st = measure_data(in, out, &most_samples);
     if (st == DPT_OK)
         st = choose_mesh(in, most_samples, out);
+    dpt_lines lines;
     if (st == DPT_OK)
-        count_flops(in, out);
-    return st;
+        st = dpt_lines_create(in, out->shared_gradient, &lines);
+    if (st != DPT_OK)
+        return st;
+    out->shared_passes = lines.spared * in->job->njudged;
+    dpt_lines_destroy(&lines);
+    count_flops(in, out);
+    return DPT_OK;
 }
 
 static void resources_print_row(const char *name, double value, const char *unit) {
@@ -505,6 +514,9 @@ void dpt_resources_print(const dpt_inputs *in, const dpt_resources *res) {
         if (nested)
             printf("  %-34s %12.0f\n", "passes to be expected",
                    (double)(res->evaluations + res->hessian) - res->saved_evaluations);
+        if (res->shared_passes > 0)
+            printf("  %-34s %12" PRId64 "\n", "of these shared on a line, at most",
+                   res->shared_passes);
         print_sharing(res);
     }
     printf("memory per rank\n");

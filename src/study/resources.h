@@ -43,7 +43,9 @@ typedef struct dpt_resources {
     double flops;      /**< of the whole study, all ranks: at most, where the rule is auto */
     double saved_flops;       /**< of these, what rule auto leaves out on average */
     double saved_evaluations; /**< passes that it leaves out on average */
-    double bytes_read;        /**< of the whole study, all ranks */
+    int64_t
+        shared_passes; /**< of evaluations, those that edits on one line have in common, at most */
+    double bytes_read; /**< of the whole study, all ranks */
     double bytes_written;
     int64_t evaluations; /**< passes over a data set, but for those of second derivatives */
     int64_t edit_passes; /**< those of one edit on a data set that judges */

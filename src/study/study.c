@@ -19,6 +19,7 @@
 #include "hessian.h"
 #include "inputs.h"
 #include "leave_out.h"
+#include "line_join.h"
 #include "logit_probes.h"
 #include "newer.h"
 #include "outputs.h"
@@ -30,6 +31,7 @@
 #include "resources.h"
 #include "summary.h"
 #include "unit.h"
+#include "verify_inputs.h"
 #include "zero_delta.h"
 
 #include <inttypes.h>
@@ -49,6 +51,7 @@ typedef struct study {
     dpt_evaluation evaluation;  /* only when a path is walked */
     dpt_cell_gradient gradient; /* only when edits take it */
     dpt_plane plane;            /* only when the job asks for it */
+    dpt_lines lines;            /* only when a path is walked */
     dpt_edit_slope *slopes;     /* (tensors) of the edit in hand; NULL when no edit asks for them */
     bool evaluates;
     int units;    /* per edit: its data sets, or one for an edit alone */
@@ -57,9 +60,7 @@ typedef struct study {
     bool resumes;
     const dpt_job_edit *current;
     uint64_t kept[2]; /* digests of the models of finished units; 0: they do not say */
-    uint64_t
-        *read[2]; /* hashes of all tensors of pre and post that `--verify-inputs` read, or NULL */
-    int count[2]; /* of tensors */
+    dpt_verified whole;
 } study;
 
 static int unit_data(const study *s, int unit) {
@@ -291,6 +292,30 @@ static dpt_status find_values(study *s, const dpt_job_edit *edit, dpt_auto_alpha
                              &s->inputs.out_catalog, found);
 }
 
+/* The edit whose weights stand for a line, made again. */
+static dpt_status bind_lead(void *ctx) {
+    study *s = ctx;
+    s->current = &s->job->edits[s->evaluation.line.lead];
+    return bind_spec(s, &s->current->spec);
+}
+
+/* The edit that was made, or with its first pass what its path is taken along. */
+static dpt_status bind_made(study *s, work_item *item) {
+    int e = (int)(item->edit - s->job->edits);
+    dpt_line *line = &s->evaluation.line;
+    dpt_edit_input input = edit_input(s);
+    *line = s->lines.edits[e];
+    dpt_status st = dpt_line_join(&s->inputs, &input, e, s->edited, line, &item->found);
+    const dpt_job_edit *edit = &s->job->edits[line->lead];
+    if (st != DPT_OK)
+        return st;
+    const dpt_edit_spec *spec = line->lead == e ? item_spec(item) : &edit->spec;
+    uint64_t key = dpt_recipe_in_memory(&s->inputs, edit, spec);
+    dpt_source edited = dpt_field_source(s->edited);
+    return line->lead == e ? dpt_evaluation_bind(&s->evaluation, &edited, key)
+                           : dpt_evaluation_bind_late(&s->evaluation, key, bind_lead, s);
+}
+
 static dpt_status run_edit(study *s, const dpt_job_edit *edit, const dpt_quadrature *quadrature) {
     double started = dpt_log_seconds();
     work_item item = {.edit = edit};
@@ -306,11 +331,8 @@ static dpt_status run_edit(study *s, const dpt_job_edit *edit, const dpt_quadrat
         st = make_edit(s, edit, spec, &item.report, &item.model);
     if (st == DPT_OK)
         dpt_guards_warn(&s->inputs, edit->id, &item.report);
-    if (st == DPT_OK && s->evaluates) {
-        dpt_source edited = dpt_field_source(s->edited);
-        st = dpt_evaluation_bind(&s->evaluation, &edited,
-                                 dpt_recipe_in_memory(&s->inputs, edit, spec));
-    }
+    if (st == DPT_OK && s->evaluates)
+        st = bind_made(s, &item);
     for (int u = 0; u < s->units && st == DPT_OK; u++) {
         if (!dpt_job_judges(edit, unit_data(s, u)))
             continue;
@@ -447,6 +469,8 @@ static dpt_status prepare_work(study *s, int left) {
     if (st == DPT_OK)
         st = dpt_evaluation_create(s->comm, &s->inputs, &s->resources, left, s->resumes,
                                    &s->evaluation);
+    if (st == DPT_OK)
+        st = dpt_agree(s->comm, dpt_lines_create(&s->inputs, s->evaluation.shares, &s->lines));
     for (int d = 0; d < s->job->njudged && st == DPT_OK; d++) {
         dpt_unit_warn_broken(&s->inputs, d, &s->evaluation.data[d]);
         st = dpt_agree(s->comm, dpt_unit_warn_gain(&s->inputs, d, &s->evaluation.data[d]));
@@ -521,30 +545,6 @@ static dpt_status study_plan(study *s, const dpt_study_options *options) {
     return st;
 }
 
-/* All models of a job, each as `deltapath verify` sees it. */
-static dpt_status verify_inputs(study *s) {
-    const dpt_job *job = s->job;
-    const dpt_comm *comm = s->comm;
-    dpt_status st = dpt_store_verify(comm, job->pre, NULL, stdout, &s->read[0], &s->count[0]);
-    if (st == DPT_OK)
-        st = dpt_store_verify(comm, job->post, job->pre, stdout, &s->read[1], &s->count[1]);
-    for (int d = 0; d < job->njudged && st == DPT_OK; d++) {
-        const char *reference = job->data[d].reference;
-        if (reference != NULL && strcmp(reference, job->post) != 0)
-            st = dpt_store_verify(comm, reference, job->pre, stdout, NULL, NULL);
-    }
-    return st;
-}
-
-/* The models that are open are those that were read whole. */
-static dpt_status take_hashes(study *s) {
-    const dpt_store *const stores[] = {s->inputs.pre, s->inputs.post};
-    for (int i = 0; i < 2; i++)
-        if (s->read[i] == NULL || s->count[i] != dpt_store_catalog(stores[i])->count)
-            return DPT_OK;
-    return dpt_agree(s->comm, dpt_inputs_set_digest(&s->inputs, s->read[0], s->read[1]));
-}
-
 dpt_status dpt_study_run(const dpt_comm *comm, const dpt_job *job,
                          const dpt_study_options *options) {
     DPT_ASSERT_SAME_TEXT(comm, job->text);
@@ -556,13 +556,12 @@ dpt_status dpt_study_run(const dpt_comm *comm, const dpt_job *job,
     DPT_ASSERT_SAME(comm, options->plan_ranks);
     study s = {
         .comm = comm, .job = job, .done = options->resume ? -1 : 0, .resumes = options->resume};
-    dpt_status st = options->verify_inputs ? verify_inputs(&s) : DPT_OK;
+    dpt_status st = options->verify_inputs ? dpt_verify_inputs(comm, job, &s.whole) : DPT_OK;
     if (st == DPT_OK)
         st = dpt_inputs_open(comm, job, &s.inputs);
     if (st == DPT_OK)
-        st = take_hashes(&s);
-    dpt_mem_free(s.read[0]);
-    dpt_mem_free(s.read[1]);
+        st = dpt_verify_inputs_take(comm, &s.whole, &s.inputs);
+    dpt_verify_inputs_forget(&s.whole);
     if (st != DPT_OK) {
         dpt_inputs_close(&s.inputs);
         return st;
@@ -587,6 +586,7 @@ dpt_status dpt_study_run(const dpt_comm *comm, const dpt_job *job,
     if (s.evaluation.mesh.world.size > 0)
         dpt_evaluation_destroy(&s.evaluation);
     dpt_plane_destroy(&s.plane);
+    dpt_lines_destroy(&s.lines);
     dpt_cell_gradient_destroy(&s.gradient);
     dpt_mem_free(s.slopes);
     dpt_quantiser_destroy(s.quantiser);

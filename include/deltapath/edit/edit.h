@@ -95,6 +95,11 @@ dpt_status dpt_edit_spec_check(const dpt_edit_spec *spec);
  * same edit; edits that merely come to the same, as two that change nothing, differ. Local. */
 int dpt_edit_spec_compare(const dpt_edit_spec *a, const dpt_edit_spec *b);
 
+/** Write an edit as one for all of which it is a multiple: E is `factor` times that of `unit`, but for rounding; edits
+ * whose units are the same (dpt_edit_spec_compare) lie on one line through W_post. Local.
+ * @return false where its parameters make it no multiple of another edit, or E is zero. */
+bool dpt_edit_unit(const dpt_edit_spec *spec, dpt_edit_spec *unit, double *factor);
+
 /** Whether the edit cannot run without dpt_edit_input.gradient. Local. */
 bool dpt_edit_needs_gradient(const dpt_edit_spec *spec);
 

@@ -33,7 +33,9 @@
     X(estimate_combined_low, "nats",                                                               \
       "lower end of its 95 % interval over samples with a quadrature error of that size")          \
     X(estimate_combined_high, "nats", "upper end")                                                 \
-    X(gradients, "-", "passes with slopes that the path took, without a shared one at t = 0")      \
+    X(gradients, "-",                                                                              \
+      "slopes that the path took, also of another edit on its line, without a shared one at t = "  \
+      "0")                                                                                         \
     X(error, "nats", "estimate - change")                                                          \
     X(second_order, "nats", "1/2 E^T H E from the first two nodes")                                \
     X(hessian_second_order, "nats",                                                                \

@@ -64,6 +64,13 @@ static void bias_apply(const dpt_edit_stage *stage, dpt_range range, float *delt
         delta[i] *= delta[i] < 0.0f ? k : other;
 }
 
+/* E is k - 1 times Delta in the set, and (1 - k) p / (1 - p) times it elsewhere. */
+static bool bias_unit(dpt_edit_stage_spec *spec, double *factor) {
+    *factor = 1.0 - dpt_edit_value(spec, BIAS_K);
+    spec->values[BIAS_K] = 0.0;
+    return true;
+}
+
 static bool bias_fused(const dpt_edit_stage *stage, dpt_range cell, dpt_edit_fused *rule) {
     *rule = (dpt_edit_fused){.rule = DPT_EDIT_RULE_SPLIT,
                              .kept = (float)bias_scale(stage, cell.tensor),
@@ -97,6 +104,7 @@ const dpt_edit_method dpt_edit_method_bias = {
                 .help = "what splits the deltas: their sign, or that of their product with the "
                         "gradient at W_post"}},
     .gradient = bias_gradient,
+    .unit = bias_unit,
     .prepare = bias_prepare,
     .apply = bias_apply,
     .fused = bias_fused,

@@ -68,6 +68,14 @@ static void dare_rewrite(dpt_edit_stage_spec *spec) {
         dpt_edit_stage_become(spec, "drop", "p", dpt_edit_value(spec, DARE_P));
 }
 
+/* E is k - 1 times Delta where it is dropped, and (1 - k) p / (1 - p) times it, or nothing, elsewhere. */
+static bool dare_unit(dpt_edit_stage_spec *spec, double *factor) {
+    *factor = 1.0 - dpt_edit_value(spec, DARE_K);
+    spec->values[DARE_K] = 0.0;
+    return (int)dpt_edit_value(spec, DARE_RESCALE) != RESCALE_L1 &&
+           dpt_edit_value(spec, DARE_P) > 0.0;
+}
+
 static double dare_bytes(const dpt_edit_stage_spec *spec, const dpt_edit_packed *of) {
     double p = isnan(of->value) ? dpt_edit_value(spec, DARE_P) : of->value;
     if (dpt_edit_value(spec, DARE_K) != 0.0)
@@ -103,6 +111,7 @@ const dpt_edit_method dpt_edit_method_dare = {
     .check = dare_check,
     .draws = dare_draws,
     .rewrite = dare_rewrite,
+    .unit = dare_unit,
     .prepare = dare_prepare,
     .apply = dpt_random_drop_apply,
     .fused = dpt_random_drop_fused,

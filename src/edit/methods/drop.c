@@ -28,6 +28,12 @@ static bool drop_draws(const dpt_edit_stage_spec *spec) {
     return p > 0.0 && p < 1.0;
 }
 
+/* As dare without rescaling at k = 0. */
+static bool drop_unit(dpt_edit_stage_spec *spec, double *factor) {
+    *factor = 1.0;
+    return dpt_edit_value(spec, DROP_P) > 0.0;
+}
+
 static double drop_bytes(const dpt_edit_stage_spec *spec, const dpt_edit_packed *of) {
     double p = isnan(of->value) ? dpt_edit_value(spec, DROP_P) : of->value;
     return dpt_edit_sparse_bytes(of->info, floor((1.0 - p) * (double)of->info->numel + 0.5));
@@ -46,6 +52,7 @@ const dpt_edit_method dpt_edit_method_drop = {
                 .help = "share of the deltas that is dropped"}},
     .check = drop_check,
     .draws = drop_draws,
+    .unit = drop_unit,
     .prepare = drop_prepare,
     .apply = dpt_random_drop_apply,
     .fused = dpt_random_drop_fused,

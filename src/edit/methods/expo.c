@@ -23,6 +23,12 @@ static bool expo_fused(const dpt_edit_stage *stage, dpt_range cell, dpt_edit_fus
     return true;
 }
 
+static bool expo_unit(dpt_edit_stage_spec *spec, double *factor) {
+    *factor = dpt_edit_value(spec, EXPO_ALPHA);
+    spec->values[EXPO_ALPHA] = 1.0;
+    return true;
+}
+
 static dpt_status expo_check(const dpt_edit_stage_spec *spec) {
     if (!isnan(spec->values[EXPO_ALPHA]) && (spec->given[EXPO_GROUPS] || spec->given[EXPO_REACH]))
         return dpt_error(DPT_ERR_USAGE,
@@ -56,6 +62,7 @@ const dpt_edit_method dpt_edit_method_expo = {
                 .upper = 100,
                 .help = "with alpha: auto, the largest alpha; the smallest is -1"}},
     .check = expo_check,
+    .unit = expo_unit,
     .apply = expo_apply,
     .fused = expo_fused,
     .scale = expo_scale};
