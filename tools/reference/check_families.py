@@ -78,8 +78,8 @@ def run(args, folder: pathlib.Path, ranks: int, parallel: int) -> str:
                str(args.build / "deltapath"), "run", str(folder / "job.yaml"), "--set", f"tensor_parallel={parallel}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300,
                           env=dict(os.environ, OMP_NUM_THREADS="1"))
-    lines = [s for s in (done.stdout + done.stderr).splitlines() if "error" in s.lower()]
-    return "" if done.returncode == 0 else (lines or [done.stderr.strip()[-300:] or f"code {done.returncode}"])[0]
+    lines = [s for s in done.stderr.splitlines() if "error:" in s]
+    return "" if done.returncode == 0 else f"code {done.returncode}: {(lines or [done.stderr.strip()[-900:]])[0]}"
 
 
 def check(args, deck: families.Deck, folder: pathlib.Path):
