@@ -124,12 +124,15 @@ def clusters_are_numbered_by_a_key(w):
 def keys_that_are_not_read_are_named(w):
     record = {"prompt": [2], "response": [3]}
     for key, remedy in (("weight", "HDF5"), ("weights", "HDF5"), ("Wieghts", "HDF5"), ("clusters", '--cluster "clusters"'),
-                        ("cluster", '--cluster "cluster"'), ("clus", '--cluster "clus"')):
+                        ("cluster", '--cluster "cluster"'), ("clus", '--cluster "clus"'), ("WEIGHT", "HDF5"),
+                        ("culsters", '--cluster "culsters"')):
         w.fails(w.run([record, record, {**record, key: 1}]), 3, ":3: ", f'"{key}" is not read', remedy)
     r = w.run([{**record, "cluster": 1, "prompt_id": 5}, {**record, "cluster": 2, "prompt_id": "x", "source": None}],
               "--cluster", "cluster")
     assert r.returncode == 0 and r.stderr.splitlines() == [
         'prepare_data.py: note: keys that are ignored: "prompt_id" (2 lines), "source" (1 line)'], r
+    r = w.run([{**record, "c": 1, "we": 2}], "--force") # too short to be taken for either
+    assert r.returncode == 0 and '"c" (1 line), "we" (1 line)' in r.stderr, r
     assert w.run([record], "--force").stderr == ""
 
 
