@@ -25,7 +25,7 @@ studies=(fig1-smollm2-high predictions-smollm2-high fig1-smollm2-middle fig1-smo
 # shown to lose less than two points of accuracy, not even one that answers everything as before.
 declare -A samples=([fig1]=160 [fig3]=16 [fig4]=160 [fig5]=32 [fig7]=48 [table1]=96 [predictions]=64
     [allocation]=48 [proof]=16)
-declare -A every=([fig1]=20 [fig3]=10 [fig4]=3 [fig5]=26 [fig7]=11 [table1]=10 [predictions]=20 [allocation]=5
+declare -A every=([fig1]=20 [fig3]=10 [fig4]=3 [fig5]=26 [fig7]=11 [table1]=10 [predictions]=20 [allocation]=7
     [proof]=3)
 # Parts of the grids.
 declare -A ks=([high]="-1, -0.5, 0, 0.5, 0.8" [middle]=0 [low]=0 [high-bf16]="-1, 0")
@@ -39,7 +39,7 @@ edits_of() { # edits_of FIGURE PAIR: those that are not as in its job
         "{name: uniform, method: bitdelta, sample: uniform, multiple: $multiples, seeds: 5}]" ;;
     fig7) echo "[{name: expo, method: expo, alpha: $alphas}, {name: best, method: expo, alpha: auto}," \
         "{name: layers, method: expo, alpha: auto, groups: layers}]" ;;
-    allocation) echo "[{name: dare, method: allocate, edit: dare, mean: 0.95, $bys, seeds: 2}," \
+    allocation) echo "[{name: dare, method: allocate, edit: dare, mean: 0.95, $bys, seeds: 5}," \
         "{name: prune, method: allocate, edit: prune, bytes: [0.05, 0.1], $bys}," \
         "{name: bits, method: allocate, edit: multibit, tensors: all, bytes: [0.1, 0.2], $bys}," \
         "{name: twin, method: allocate, edit: lowrank, bytes: [0.1, 0.3], $bys}]" ;;
