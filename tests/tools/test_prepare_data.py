@@ -156,6 +156,14 @@ def recorded(w, tokenizer):
 
 
 @case()
+def the_size_of_the_vocabulary_is_that_of_the_option(w):
+    for options, size in ((["--force"], 12), (["--force", "--vocab-size", "4"], 4)):
+        assert w.run([{"prompt": [2], "response": [3]}], *options).returncode == 0
+        with h5py.File(w.out) as f:
+            assert f.attrs["vocab_size"] == size, (options, f.attrs["vocab_size"])
+
+
+@case()
 def the_vocabulary_is_recorded(w):
     # tests/store/test_tokenizer.c has the same values from the program that compares them.
     abc, unicode = "2606eaaf9bfcffaf", "49c3ca022b7e7554"
