@@ -16,7 +16,7 @@ from xxhash import xxh128_hexdigest
 VERSION = 6  # DPT_RESULTS_VERSION of include/deltapath/results/results.h
 OLDER = (5,)  # of which all is read that these tools read: 6 added the terms of the matrices that are stored together
 NAME, MANIFEST, FIRST = "results.h5", "manifest.json", b'{\n "checksum": "'
-MODULES = "embed q k v o gate up down norm head other".split()
+MODULES = "embed q k v qkv o gate up gate_up down router norm head other".split()
 
 SEAL = 80  # bytes of the trailer
 
@@ -102,12 +102,18 @@ class Unit:
             return self.array("tensor_stats")[:, columns.index(name)]
 
     def by_part(self, part):
-        """The integrated terms summed over the tensors of each `layer` or `module`; none without a path."""
+        """The integrated terms summed over the tensors of each `layer` or `module`, of a tensor with several matrices
+        over these; none without a path."""
         if not self.record["points"]:
             return {}
-        names = [text(p) for p in self.results.array(f"tensors/{part}").tolist()]
-        order = sorted(set(names), key=MODULES.index if part == "module" else None)
-        names, terms = np.array(names), self.array("integrated")
+        names, terms = [text(p) for p in self.results.array(f"tensors/{part}").tolist()], self.array("integrated")
+        if part == "module" and "matrices" in self.results.file and "matrix_integrated" in self.group:
+            split = set(self.results.array("matrices/tensor").tolist())
+            names = [None if t in split else name for t, name in enumerate(names)]
+            names += [text(m) for m in self.results.array("matrices/module").tolist()]
+            terms = np.concatenate([terms, self.array("matrix_integrated")])
+        order = sorted(set(names) - {None}, key=MODULES.index if part == "module" else None)
+        names = np.array(names)
         with reading(self.results.path):
             return {str(p): float(np.sum(terms[names == p])) for p in order}
 

@@ -14,6 +14,9 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import studies
 from studies import check
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "tools"))
+import results as results_tool
+
 GOLDEN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "golden")
 JOB = """
 models: {pre: %(folder)s/pre, post: %(folder)s/post}
@@ -120,6 +123,9 @@ def case(folder, file, split):
               for m in json.load(open(f"{folder}/r1/results.json"))["units"][0]["by_module"]}
     check(f"{file}: kinds of module", all(m in listed for m in modules) and
           not {"qkv", "gate_up"} & set(listed), f"{sorted(listed)} and {sorted(modules)}")
+    summed = results_tool.Results(f"{folder}/r1").units[0].by_part("module")
+    check(f"{file}: the tools' kinds of module", list(summed) == list(listed) and
+          np.allclose(list(summed.values()), list(listed.values()), rtol=1e-9), f"{summed} and {listed}")
     done = studies.deltapath("join", f"{folder}/r1", "-o", f"{folder}/joined")
     check(f"{file}: join", done.returncode == 0, done.stderr)
     if done.returncode == 0:
