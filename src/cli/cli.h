@@ -33,7 +33,9 @@ typedef struct dpt_cli_verb {
 /** All verbs, in the order of `--help`: dpt_cli_verb_<name> is in a source of this folder. */
 #define DPT_CLI_VERBS(X)                                                                           \
     X(run)                                                                                         \
-    X(plan) X(convert) X(inspect) X(diff) X(verify) X(report) X(join) X(keys) X(methods) X(columns)
+    X(plan)                                                                                        \
+    X(machine)                                                                                     \
+    X(convert) X(inspect) X(diff) X(verify) X(report) X(join) X(keys) X(methods) X(columns)
 
 #define DPT_CLI_VERB_DECLARE(NAME) extern const dpt_cli_verb dpt_cli_verb_##NAME;
 DPT_CLI_VERBS(DPT_CLI_VERB_DECLARE)

@@ -1,0 +1,203 @@
+#include "deltapath/study/machine.h"
+
+#include "deltapath/base/file.h"
+#include "deltapath/base/log.h"
+#include "deltapath/base/mem.h"
+#include "deltapath/comm/agree.h"
+#include "deltapath/comm/peers.h"
+#include "deltapath/comm/same.h"
+#include "deltapath/linalg/blas_memory.h"
+
+#include <cblas.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <omp.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+enum {
+    SIDE = 1024,          /* of large products */
+    SMALL = 192,          /* of small ones */
+    GLANCE_SIDE = 256,    /* of products that are looked at in passing */
+    COPY_BYTES = 1 << 26, /* of a rank, beyond caches */
+    GLANCE_BYTES = 1 << 24,
+    MESSAGE_BYTES = 1 << 22,
+    FILE_BYTES = 1 << 28,
+    STEP_BYTES = 1 << 24
+};
+
+static const double LEAST = 0.4, GLANCE = 0.02; /* seconds of a measurement */
+
+/* Rounds that a measurement does until it has taken long enough. */
+typedef struct machine_clock {
+    double least; /* seconds that a rate is measured over */
+    double begin, seconds, best;
+    int rounds;
+} machine_clock;
+
+static bool clock_goes_on(machine_clock *c) {
+    double now = dpt_log_seconds();
+    if (c->rounds == 0)
+        c->begin = c->seconds = now;
+    else
+        c->best = c->rounds == 1 ? now - c->seconds : fmin(c->best, now - c->seconds);
+    c->seconds = now;
+    return c->rounds++ < 3 || now - c->begin < c->least;
+}
+
+/* Gflop/s of one core, while all ranks compute. The fastest round: others of the machine only slow it down. */
+static double machine_products(int side, bool wide, double least, void *room) {
+    int64_t n = (int64_t)side * side;
+    machine_clock c = {.least = least};
+    while (clock_goes_on(&c))
+        if (wide) {
+            double *a = room;
+            cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasTrans, side, side, side, 1.0, a, side,
+                        a + n, side, 0.0, a + 2 * n, side);
+        } else {
+            float *a = room;
+            cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, 4 * side, side, side, 1.0F, a,
+                        side, a + 4 * n, side, 0.0F, a + 5 * n, side);
+        }
+    double flops = 2.0 * (double)n * side * (wide ? 1.0 : 4.0);
+    return flops / c.best / 1e9 / omp_get_max_threads();
+}
+
+/* GB/s of a copy, with bytes read and written. */
+static double machine_copies(double least, int64_t bytes, char *room) {
+    machine_clock c = {.least = least};
+    int64_t half = bytes / 2;
+    while (clock_goes_on(&c)) {
+#pragma omp parallel for schedule(static)
+        for (int64_t at = 0; at < half; at += STEP_BYTES / 16)
+            memcpy(room + at, room + half + at, STEP_BYTES / 16);
+    }
+    return (double)bytes / c.best / 1e9;
+}
+
+static dpt_status machine_compute(const dpt_comm *comm, const dpt_peers *peers, char *room,
+                                  dpt_machine *out) {
+    double sums[4] = {
+        machine_products(SIDE, false, LEAST, room), machine_products(SMALL, false, LEAST, room),
+        machine_products(SIDE / 2, true, LEAST, room), machine_copies(LEAST, COPY_BYTES, room)};
+    dpt_status st = dpt_comm_sum_f64(comm, sums, 4);
+    if (st != DPT_OK)
+        return st;
+    double alone = comm->rank == 0 ? machine_copies(LEAST, COPY_BYTES, room) : 0.0;
+    out->sgemm_gflops = sums[0] / comm->size;
+    out->sgemm_small_gflops = sums[1] / comm->size;
+    out->dgemm_gflops = sums[2] / comm->size;
+    out->memory_gb_per_s = sums[3] / peers->nodes;
+    out->core_memory_gb_per_s = alone; /* the others wait */
+    return dpt_comm_max_f64(comm, &out->core_memory_gb_per_s, 1);
+}
+
+static dpt_status machine_messages(const dpt_comm *comm, int peer, double *latency, double *rate) {
+    double small, large;
+    if (peer < 0)
+        return DPT_OK;
+    dpt_status st = dpt_peers_time(comm, peer, 8, &small);
+    if (st == DPT_OK)
+        st = dpt_peers_time(comm, peer, MESSAGE_BYTES, &large);
+    if (st == DPT_OK) {
+        *latency = small * 1e6;
+        *rate = MESSAGE_BYTES / large / 1e9;
+    }
+    return st;
+}
+
+/* A file of its own, written until it is stored and read again, not from memory where the system lets go of it. */
+static dpt_status machine_file(const char *path, char *room, dpt_machine *out) {
+    bool ok = true;
+    int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return dpt_error(DPT_ERR_OUTPUT, "%s: cannot be made (%s): give a folder to write into",
+                         path, strerror(errno));
+    double begin = dpt_log_seconds();
+    for (int64_t at = 0; at < FILE_BYTES && ok; at += STEP_BYTES)
+        ok = dpt_file_write_open(fd, room, STEP_BYTES);
+    ok = ok && fsync(fd) == 0;
+    int error = errno;
+    double stored = dpt_log_seconds();
+    if (ok)
+        (void)posix_fadvise(fd, 0, FILE_BYTES, POSIX_FADV_DONTNEED); /* a wish */
+    double read = dpt_log_seconds();
+    for (int64_t at = 0; at < FILE_BYTES && ok; at += STEP_BYTES)
+        ok = dpt_file_read_at(fd, at, room, STEP_BYTES) == STEP_BYTES;
+    double end = dpt_log_seconds();
+    close(fd);
+    unlink(path);
+    if (!ok)
+        return dpt_error(DPT_ERR_OUTPUT, "%s: a file of %d MiB fails (%s): give another folder",
+                         path, FILE_BYTES >> 20, strerror(error));
+    out->write_gb_per_s = FILE_BYTES / (stored - begin) / 1e9;
+    out->read_gb_per_s = FILE_BYTES / (end - read) / 1e9;
+    return DPT_OK;
+}
+
+static dpt_status machine_storage(const char *folder, char *room, dpt_machine *out) {
+    char *stem = dpt_mem_format("%s/deltapath-machine", folder);
+    char *path = stem != NULL ? dpt_file_temporary(stem) : NULL;
+    dpt_status st = path != NULL ? machine_file(path, room, out) : DPT_ERR_OUTPUT;
+    dpt_mem_free(path);
+    dpt_mem_free(stem);
+    return st;
+}
+
+/* Of the machine that runs this, without measuring. */
+static void machine_look(dpt_machine *out) {
+    *out = dpt_machine_defaults();
+    out->cores = (double)sysconf(_SC_NPROCESSORS_ONLN);
+    out->memory_gib = (double)dpt_mem_machine() / 1073741824.0;
+}
+
+dpt_status dpt_machine_glance(const dpt_comm *comm, dpt_machine *out) {
+    machine_look(out);
+    dpt_status st = dpt_blas_take_memory(comm);
+    if (st != DPT_OK)
+        return st;
+    /* Not of the budget: it is given back before there is work. */
+    char *room =
+        mmap(NULL, GLANCE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    double sums[3] = {0.0};
+    if (room != MAP_FAILED) {
+        sums[0] = machine_products(GLANCE_SIDE, false, GLANCE, room);
+        sums[1] = machine_copies(GLANCE, GLANCE_BYTES, room);
+        sums[2] = 1.0;
+        munmap(room, GLANCE_BYTES);
+    }
+    st = dpt_agree(comm, dpt_comm_sum_f64(comm, sums, 3));
+    if (st == DPT_OK && sums[2] > 0.0) {
+        out->sgemm_gflops = sums[0] / sums[2];
+        out->memory_gb_per_s = sums[1] / sums[2] * fmin(out->cores, comm->size);
+        out->core_memory_gb_per_s = sums[1] / sums[2];
+    }
+    snprintf(out->source, sizeof out->source, "products and memory measured now, else defaults");
+    return st == DPT_OK ? dpt_agree(comm, dpt_comm_broadcast(comm, out, sizeof *out, 0)) : st;
+}
+
+dpt_status dpt_machine_measure(const dpt_comm *comm, const char *folder, dpt_machine *out) {
+    DPT_ASSERT_SAME_TEXT(comm, folder);
+    dpt_peers peers;
+    machine_look(out);
+    dpt_status st = dpt_peers_find(comm, &peers);
+    if (st == DPT_OK)
+        st = dpt_blas_take_memory(comm);
+    if (st != DPT_OK)
+        return st;
+    char *room = dpt_mem_zalloc(COPY_BYTES, 1, "room to measure");
+    st = dpt_agree(comm, room != NULL ? DPT_OK : DPT_ERR_OUTPUT);
+    if (st == DPT_OK)
+        st = dpt_agree(comm, machine_compute(comm, &peers, room, out));
+    if (st == DPT_OK)
+        st = machine_messages(comm, peers.near, &out->node_latency_us, &out->node_gb_per_s);
+    if (st == DPT_OK)
+        st = machine_messages(comm, peers.far, &out->network_latency_us, &out->network_gb_per_s);
+    if (st == DPT_OK)
+        st = dpt_agree(comm, comm->rank == 0 ? machine_storage(folder, room, out) : DPT_OK);
+    dpt_mem_free(room);
+    snprintf(out->source, sizeof out->source, "measured now");
+    return st == DPT_OK ? dpt_agree(comm, dpt_comm_broadcast(comm, out, sizeof *out, 0)) : st;
+}
