@@ -3,6 +3,7 @@
 #include "deltapath/base/guard.h"
 #include "deltapath/base/hash.h"
 #include "deltapath/base/mem.h"
+#include "deltapath/base/traffic.h"
 
 #include <ctype.h>
 #include <dirent.h>
@@ -192,6 +193,7 @@ bool dpt_file_write_open(int fd, const void *bytes, int64_t n) {
             errno = ENOSPC;
         if (done <= 0)
             return false;
+        dpt_file_count(0, done);
         at += done;
         n -= done;
     }
@@ -259,6 +261,7 @@ int64_t dpt_file_read_at(int fd, int64_t offset, void *out, int64_t n) {
             return -1;
         if (got == 0)
             break;
+        dpt_file_count(got, 0);
         done += got;
     }
     return done;

@@ -7,6 +7,8 @@
 #include "deltapath/study/study.h"
 
 #include <errno.h>
+#include <stdio.h>
+#include <string.h>
 
 enum {
     SETS_MAX = 256,
@@ -18,7 +20,11 @@ enum {
     KEY_RANKS,
     KEY_MAX_TIME,
     KEY_ONLY,
-    KEY_VERIFY
+    KEY_VERIFY,
+    KEY_MACHINE,
+    KEY_PER_NODE,
+    KEY_TIME,
+    KEY_JSON
 };
 
 typedef struct run_options {
@@ -55,7 +61,25 @@ static const struct argp_option run_table[] = {
     {.name = NULL}};
 
 static const struct argp_option plan_table[] = {
-    {.name = "ranks", .key = KEY_RANKS, .arg = "N", .doc = "Plan for N ranks"},
+    {.name = "ranks",
+     .key = KEY_RANKS,
+     .arg = "N|N..M",
+     .doc = "Plan for N ranks; N..M: a table from N, doubled, up to M, and the cheapest of them"},
+    {.name = "machine",
+     .key = KEY_MACHINE,
+     .arg = "FILE",
+     .doc =
+         "What `deltapath machine` wrote, or a file of that kind; without it products and memory "
+         "are measured here, and the rest are defaults"},
+    {.name = "ranks-per-node",
+     .key = KEY_PER_NODE,
+     .arg = "N",
+     .doc = "One for each core without it"},
+    {.name = "time",
+     .key = KEY_TIME,
+     .arg = "TIME",
+     .doc = "With N..M: seconds or H:MM:SS at most"},
+    {.name = "json", .key = KEY_JSON, .doc = "Print JSON"},
     {.name = "memory", .key = KEY_MEMORY, .arg = "SIZE", .doc = "Memory per rank, as in 16G"},
     {.name = "set", .key = KEY_SET, .arg = "KEY=VALUE", .doc = "Change a key of the job"},
     {.name = "only",
@@ -64,12 +88,28 @@ static const struct argp_option plan_table[] = {
      .doc = "Plan for some edits of the job"},
     {.name = NULL}};
 
-static error_t set_ranks(const char *text, int *ranks) {
-    if (dpt_cli_count(text, "--ranks", ranks) != DPT_OK)
+static error_t set_count(const char *text, const char *option, int *ranks) {
+    if (dpt_cli_count(text, option, ranks) != DPT_OK)
         return EINVAL;
     if (*ranks > 0)
         return 0;
-    (void)dpt_error(DPT_ERR_USAGE, "--ranks 0: a study needs at least one rank");
+    (void)dpt_error(DPT_ERR_USAGE, "%s 0: a study needs at least one rank", option);
+    return EINVAL;
+}
+
+/* "N", or "N..M". */
+static error_t set_ranks(const char *text, dpt_study_options *study) {
+    char first[32];
+    const char *dots = strstr(text, "..");
+    if (dots == NULL)
+        return set_count(text, "--ranks", &study->plan_ranks);
+    snprintf(first, sizeof first, "%.*s", (int)(dots - text), text);
+    error_t failed = set_count(first, "--ranks", &study->plan_ranks);
+    if (failed == 0)
+        failed = set_count(dots + 2, "--ranks", &study->plan_last);
+    if (failed != 0 || study->plan_last >= study->plan_ranks)
+        return failed;
+    (void)dpt_error(DPT_ERR_USAGE, "--ranks %s: the second number is below the first", text);
     return EINVAL;
 }
 
@@ -104,7 +144,18 @@ static error_t run_parse(int key, char *arg, struct argp_state *state) {
     case KEY_MAX_TIME:
         return dpt_stop_parse_time(arg, "--max-time", &options->max_seconds) == DPT_OK ? 0 : EINVAL;
     case KEY_RANKS:
-        return set_ranks(arg, &options->study.plan_ranks);
+        return set_ranks(arg, &options->study);
+    case KEY_MACHINE:
+        options->study.machine = arg;
+        return 0;
+    case KEY_PER_NODE:
+        return set_count(arg, "--ranks-per-node", &options->study.ranks_per_node);
+    case KEY_TIME:
+        return dpt_stop_parse_time(arg, "--time", &options->study.plan_seconds) == DPT_OK ? 0
+                                                                                          : EINVAL;
+    case KEY_JSON:
+        options->study.json = true;
+        return 0;
     case ARGP_KEY_ARG:
         if (options->job != NULL)
             return EINVAL;

@@ -60,12 +60,20 @@ static double group_cost_of(const dpt_edit_stage_spec *spec, const dpt_parts *pa
     return cost;
 }
 
+/* The Gram matrix or the iterations of a sketch, factors, checks and the product: nine times what is counted as one
+ * (measured). */
+double dpt_edit_matrices_flops(const dpt_edit_stage_spec *spec, const dpt_parts *parts,
+                               const dpt_edit_matrices *m) {
+    return 9.0 * group_cost_of(spec, parts, m);
+}
+
 static double speed_of(int size) {
     return pow(1.8, log2((double)size));
 }
 
 int64_t dpt_edit_matrices_bytes(const dpt_edit_stage_spec *spec, const dpt_parts *parts,
-                                const dpt_edit_matrices *m, dpt_svd_method method, int size) {
+                                const dpt_edit_matrices *m, dpt_svd_method method, int size,
+                                bool expected) {
     int64_t rows = m->stored.rows, own = (rows + size - 1) / size, most = 0;
     int64_t slab = own * m->stored.cols;
     int64_t step = slab < DPT_EDIT_CHUNK ? slab : DPT_EDIT_CHUNK;
@@ -74,8 +82,9 @@ int64_t dpt_edit_matrices_bytes(const dpt_edit_stage_spec *spec, const dpt_parts
         int64_t cols = dpt_edit_matrices_cols(m, parts, k);
         int64_t rank = dpt_edit_lowrank_rank(spec, rows, cols);
         int64_t maximum = rows < cols ? rows : cols;
-        int64_t svd =
-            dpt_svd_bytes(rows, cols, rank > 0 && rank < maximum ? rank : maximum, method, size);
+        int64_t wanted = rank > 0 && rank < maximum ? rank : maximum;
+        int64_t svd = expected ? dpt_svd_bytes_expected(rows, cols, wanted, method, size)
+                               : dpt_svd_bytes(rows, cols, wanted, method, size);
         svd += m->count > 1 ? own * cols * (int64_t)sizeof(float) : 0;
         most = svd > most ? svd : most;
     }
@@ -106,7 +115,7 @@ static int64_t most_bytes(const dpt_edit_stage *stage, const dpt_edit_plan *plan
     int64_t maximum = 0;
     for (int i = 0; i < plan->count; i++) {
         int64_t bytes = dpt_edit_matrices_bytes(stage->spec, stage->input->parts,
-                                                &plan->matrices[i], method, size);
+                                                &plan->matrices[i], method, size, false);
         maximum = bytes > maximum ? bytes : maximum;
     }
     return maximum;
@@ -114,8 +123,8 @@ static int64_t most_bytes(const dpt_edit_stage *stage, const dpt_edit_plan *plan
 
 /* Doublings up to all ranks: the fastest whose largest matrix fits. */
 static int choose_size(const dpt_edit_stage *stage, const dpt_edit_plan *plan,
-                       dpt_svd_method method, const item *items, int64_t available, double *busy) {
-    int ranks = stage->input->comm->size;
+                       dpt_svd_method method, const item *items, int ranks, int64_t available,
+                       double *busy) {
     int best = ranks;
     double best_end = INFINITY;
     for (int size = 1;; size = 2 * size < ranks ? 2 * size : ranks) {
@@ -187,6 +196,25 @@ static void group_sort(const dpt_edit_stage *stage, const dpt_edit_plan *plan, i
     qsort(items, (size_t)plan->count, sizeof *items, by_falling_cost);
 }
 
+int dpt_edit_plan_group(const dpt_edit_stage *stage, int ranks) {
+    dpt_edit_plan plan = {.size = stage->input->svd_group};
+    if (plan.size > 0)
+        return plan.size;
+    dpt_status st = group_list(stage, &plan);
+    item *items = dpt_mem_alloc(plan.count, sizeof *items, "plan of low rank");
+    double *busy = dpt_mem_alloc(ranks, sizeof *busy, "plan of low rank");
+    if (st == DPT_OK && items != NULL && busy != NULL) {
+        group_sort(stage, &plan, items);
+        plan.size = choose_size(stage, &plan, dpt_edit_lowrank_svd(stage->spec), items, ranks,
+                                INT64_MAX, busy);
+    }
+    dpt_mem_free(busy);
+    dpt_mem_free(items);
+    int size = plan.size;
+    dpt_edit_plan_destroy(&plan);
+    return size;
+}
+
 dpt_status dpt_edit_plan_create(const dpt_edit_stage *stage, dpt_svd_method method,
                                 dpt_edit_plan *plan) {
     const dpt_comm *comm = stage->input->comm;
@@ -210,7 +238,7 @@ dpt_status dpt_edit_plan_create(const dpt_edit_stage *stage, dpt_svd_method meth
     if (st == DPT_OK) {
         group_sort(stage, plan, items);
         if (plan->size <= 0)
-            plan->size = choose_size(stage, plan, method, items, -available, busy);
+            plan->size = choose_size(stage, plan, method, items, comm->size, -available, busy);
         plan->groups = comm->size / plan->size;
         DPT_ASSERT(plan->size >= 1 && plan->groups >= 1);
         DPT_ASSERT_SAME(comm, plan->size);

@@ -39,9 +39,19 @@ int64_t dpt_edit_lowrank_rank(const dpt_edit_stage_spec *spec, int64_t rows, int
 /** Algorithm that a stage of low rank asks for. Local. */
 dpt_svd_method dpt_edit_lowrank_svd(const dpt_edit_stage_spec *spec);
 
-/** Bytes of a rank for matrices shared by `size` ranks: slab, exchange and decomposition. Local. */
+/** Bytes of a rank for matrices shared by `size` ranks: slab, exchange and decomposition; at most, or where a random
+ * decomposition converges. Local. */
 int64_t dpt_edit_matrices_bytes(const dpt_edit_stage_spec *spec, const dpt_parts *parts,
-                                const dpt_edit_matrices *m, dpt_svd_method method, int size);
+                                const dpt_edit_matrices *m, dpt_svd_method method, int size,
+                                bool expected);
+
+/** Ranks of a group that a plan for so many ranks chooses, with memory enough. Local.
+ * @param[in] stage  spec, catalog, input->parts and svd_group, covers. @return 0 without memory. */
+int dpt_edit_plan_group(const dpt_edit_stage *stage, int ranks);
+
+/** Operations of a decomposition of matrices, about. Local. */
+double dpt_edit_matrices_flops(const dpt_edit_stage_spec *spec, const dpt_parts *parts,
+                               const dpt_edit_matrices *m);
 
 /** Choose the group size (input->svd_group, or the least makespan among those that fit the memory of
  * every rank) and share out the matrices, those of the longest first; those of a tensor follow each other.

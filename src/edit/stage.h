@@ -101,6 +101,13 @@ typedef struct dpt_edit_method {
     /** Whether the parameters call for the gradient. NULL: never. Local. */
     bool (*gradient)(const dpt_edit_stage_spec *spec);
 
+    /** Cuts by magnitude that `prepare` selects in each tensor, or in all of them where its scope is the model.
+     * NULL: none. Local. */
+    int (*cuts)(const dpt_edit_stage_spec *spec);
+
+    /** How often `prepare` goes over the deltas that the stage covers. NULL: never. Local. */
+    double (*reads)(const dpt_edit_stage_spec *spec);
+
     /** Which entries of an own cell are dropped. NULL: the method draws no mask. Local, not
      * thread-safe. @param[in] delta (cell.n) as the stages before left them. @param[out] dropped (cell.n)
      * 0 or 1. */

@@ -12,10 +12,10 @@
 #include <stdlib.h>
 
 /* A magnitude has 31 bits; pass p looks at BITS[p] of them, from the top. */
-enum { PASSES = 3, TOP_BITS = 11, TOP_BINS = 1 << TOP_BITS, TABLES = 4, BATCH_TARGETS = 2048 };
+enum { PASSES = 3, TOP_BINS = 1 << DPT_QUANTILE_TOP_BITS, TABLES = 4 };
 enum { RUN = 4096, LANES = 16 }; /* values looked at at a time; of a vector */
 static const int SHIFT[PASSES] = {20, 10, 0};
-static const int BITS[PASSES] = {11, 10, 10};
+static const int BITS[PASSES] = {DPT_QUANTILE_TOP_BITS, 10, 10};
 
 /* Slots of a group: [*begin, *end), empty when no target asks for it. */
 static void slots_of_group(const selection *s, int group, int64_t *begin, int64_t *end) {
@@ -489,7 +489,7 @@ static int64_t quantile_batch_end(const search *searches, int64_t from, int64_t 
         int64_t next = end + 1;
         while (next < n && searches[next].group == searches[end].group)
             next++;
-        if (end > from && next - from > BATCH_TARGETS)
+        if (end > from && next - from > DPT_QUANTILE_BATCH)
             break;
         end = next;
     }

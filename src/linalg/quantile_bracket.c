@@ -48,6 +48,8 @@ enum {
     LEAST_ROOM = 65536 /* ... or this many */
 };
 
+_Static_assert(DPT_QUANTILE_SAMPLED *STRIDE == SAMPLE, "the share that is said is the sample's");
+
 /* Where a search ends, ends included, and what one rank found. */
 typedef struct bracket {
     int32_t low, high;
@@ -522,4 +524,59 @@ dpt_status dpt_quantile_bracket(selection *s, bool *found) {
     dpt_mem_free(counts);
     dpt_mem_free(ends);
     return st;
+}
+
+/* Room of a list that ends with `count` values, and of the one that it was copied from. */
+static int64_t bracket_room(int64_t count) {
+    int64_t room = 0, before = 0;
+    while (room < count + RUN) {
+        before = room;
+        room = 2 * room + LEAST_ROOM;
+    }
+    return room + before / 2;
+}
+
+/* List of a search in a group of that many elements, of which a rank has some. */
+static int64_t bracket_list_bytes(int64_t elements, int64_t here) {
+    double size = (double)elements * SAMPLE / STRIDE;
+    double share = elements > SAMPLE ? 2.0 * (3.0 * sqrt(size) + 8.0) / size : 1.0;
+    double inside = (double)here * fmin(share, 1.0);
+    return here > 0 ? bracket_room((int64_t)inside) * (int64_t)sizeof(uint32_t) : 0;
+}
+
+/* Lists of a rank. */
+static int64_t bracket_rank_bytes(const dpt_shard *shard, const bool *covers, int64_t all, int rank,
+                                  int targets) {
+    int64_t bytes = 0, own = 0;
+    for (int64_t c = shard->rank_first[rank]; c < shard->rank_first[rank + 1];) {
+        int t = dpt_shard_cell(shard, c).tensor;
+        int64_t here = 0;
+        for (; c < shard->rank_first[rank + 1] && c < shard->first_cell[t + 1]; c++)
+            here += dpt_shard_cell(shard, c).n;
+        if (covers != NULL && !covers[t])
+            continue;
+        own += here;
+        if (all == 0)
+            bytes += targets * bracket_list_bytes(shard->catalog->tensors[t].numel, here);
+    }
+    return all > 0 ? targets * bracket_list_bytes(all, own) : bytes;
+}
+
+int64_t dpt_quantile_bytes(const dpt_shard *shard, const bool *covers, bool together, int targets) {
+    int64_t lists = 0, all = 0, groups = 0;
+    for (int t = 0; t < shard->ntensors; t++)
+        if (covers == NULL || covers[t]) {
+            all += shard->catalog->tensors[t].numel;
+            groups++;
+        }
+    for (int r = 0; r < shard->ranks; r++) {
+        int64_t here = bracket_rank_bytes(shard, covers, together ? all : 0, r, targets);
+        lists = here > lists ? here : lists;
+    }
+    int64_t searches = (together ? 1 : groups) * targets;
+    int64_t batch = searches < DPT_QUANTILE_BATCH ? searches : DPT_QUANTILE_BATCH;
+    /* Of both ends of every bracket, of all ranks and of this one. */
+    int64_t histograms = (2 * batch << DPT_QUANTILE_TOP_BITS) * 2 * (int64_t)sizeof(int64_t);
+    return lists + histograms + (int64_t)DPT_CELL * (int64_t)sizeof(float) +
+           searches * 4 * (int64_t)sizeof(search);
 }

@@ -9,6 +9,11 @@
 #include <stdbool.h>
 #include <string.h>
 
+enum {
+    DPT_QUANTILE_TOP_BITS = 11, /* bits of a magnitude that the first histogram looks at */
+    DPT_QUANTILE_BATCH = 2048   /* most searches at once, but for those of one group */
+};
+
 /* One selection: the entry of rank `want` (from 1, by falling magnitude) among the entries of the group
  * whose magnitude begins with `prefix`. */
 typedef struct search {

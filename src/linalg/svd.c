@@ -168,9 +168,9 @@ static dpt_status zero_matrix(const dpt_svd_problem *problem, dpt_svd *out) {
 
 /* Measured on two cores, sides 512 to 4096 (tests/bench/bench_svd.c): the range finder wins as soon
  * as its sketch is clearly narrower than the matrix; small matrices are exact in no time. */
-static bool random_pays(const dpt_svd_problem *problem) {
-    int64_t side = shorter(problem->rows, problem->cols);
-    return problem->rank > 0 && side >= 256 && 8 * problem->rank <= side;
+static bool svd_random_pays(int64_t rows, int64_t cols, int64_t rank) {
+    int64_t side = shorter(rows, cols);
+    return rank > 0 && side >= 256 && 8 * rank <= side;
 }
 
 static dpt_status svd_dispatch(const dpt_svd_problem *problem, dpt_svd_method method,
@@ -182,7 +182,8 @@ static dpt_status svd_dispatch(const dpt_svd_problem *problem, dpt_svd_method me
     if (method == DPT_SVD_REFERENCE)
         return dpt_svd_reference(problem, out);
     if (problem->rank > 0 &&
-        (method == DPT_SVD_RANDOM || (method == DPT_SVD_AUTO && random_pays(problem))))
+        (method == DPT_SVD_RANDOM ||
+         (method == DPT_SVD_AUTO && svd_random_pays(problem->rows, problem->cols, problem->rank))))
         st = dpt_svd_random(problem, out, &converged);
     if (st == DPT_OK && !converged) {
         int iterations = out->iterations;
@@ -312,7 +313,7 @@ dpt_status dpt_svd_spectral_norm(const dpt_comm *comm, int64_t rows, int64_t col
  * the left vectors with their check. `side` is the shorter one, `part` the rows of the longer. */
 static double exact_doubles(double side, double part, double k, bool all, int ranks) {
     double pairs = all ? side : fmin(side, fmax(k, 64.0));
-    double chunk = fmax(2097152.0, 1024.0 * fmin(side, 2048.0)) + 128.0 * side;
+    double chunk = fmin(fmax(2097152.0 / side, 128.0), 1024.0) * side + 128.0 * side;
     double solver;
     if (ranks == 1 || side <= DPT_SVD_GRID_ABOVE)
         solver = side * side + (all ? 2.0 * side * side : side * k) + 40.0 * side;
@@ -322,7 +323,9 @@ static double exact_doubles(double side, double part, double k, bool all, int ra
     return chunk + side * pairs + fmax(solver, left);
 }
 
-int64_t dpt_svd_bytes(int64_t rows, int64_t cols, int64_t rank, dpt_svd_method method, int ranks) {
+/* @param[in] falls_back  whether a random method that does not converge is counted. */
+static int64_t svd_needs(int64_t rows, int64_t cols, int64_t rank, dpt_svd_method method, int ranks,
+                         bool falls_back) {
     double m = (double)(rows / ranks + 1), n = (double)cols, both = (double)rows + n;
     double side = (double)shorter(rows, cols), longer = (double)(rows > cols ? rows : cols);
     double k = rank > 0 ? (double)rank : side; /* energy may need every triplet */
@@ -333,12 +336,25 @@ int64_t dpt_svd_bytes(int64_t rows, int64_t cols, int64_t rank, dpt_svd_method m
     double exact =
         8.0 * exact_doubles(side, longer / ranks + 1.0, k, rank == 0 || 2 * rank > side, ranks);
     if (8 * rows < 7 * cols) /* works on the transpose */
-        exact += 12.0 * m * n + 4.0 * (side + longer / ranks + longer) * k;
+        exact =
+            fmax(12.0 * m * n, 4.0 * m * n + exact) + 4.0 * (side + longer / ranks + longer) * k;
     double reference = 8.0 * ((1.0 + 1.5 / ranks) * both * side + 3.0 * (double)rows * n / ranks +
                               300.0 * both + 1e5);
-    double need = method == DPT_SVD_REFERENCE            ? reference
-                  : method == DPT_SVD_EXACT || rank == 0 ? exact
-                                                         : fmax(random, exact);
+    bool tried = rank > 0 && (method == DPT_SVD_RANDOM ||
+                              (method == DPT_SVD_AUTO && svd_random_pays(rows, cols, rank)));
+    double need = method == DPT_SVD_REFERENCE ? reference
+                  : !tried                    ? exact
+                  : falls_back                ? fmax(random, exact)
+                                              : random;
     need += result;
     return need < 9e18 ? (int64_t)need : INT64_MAX;
+}
+
+int64_t dpt_svd_bytes(int64_t rows, int64_t cols, int64_t rank, dpt_svd_method method, int ranks) {
+    return svd_needs(rows, cols, rank, method, ranks, true);
+}
+
+int64_t dpt_svd_bytes_expected(int64_t rows, int64_t cols, int64_t rank, dpt_svd_method method,
+                               int ranks) {
+    return svd_needs(rows, cols, rank, method, ranks, false);
 }

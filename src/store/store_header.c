@@ -400,15 +400,10 @@ static bool sample_tensor(int fd, const dpt_store_entry *entry, dpt_hash *hash) 
     for (int i = 0; i < SAMPLE_PIECES && (i == 0 || spare > 0); i++) {
         int64_t at = spare / (SAMPLE_PIECES - 1) * i;
         int64_t want = entry->bytes < SAMPLE_BYTES ? entry->bytes : SAMPLE_BYTES;
-        for (int64_t done = 0; done < want;) {
-            ssize_t got = pread(fd, piece + done, (size_t)(want - done), entry->offset + at + done);
-            if (got < 0 && errno == EINTR)
-                continue;
-            if (got == 0)
-                errno = ENODATA;
-            if (got <= 0)
-                return false;
-            done += got;
+        int64_t got = dpt_file_read_at(fd, entry->offset + at, piece, want);
+        if (got != want) {
+            errno = got < 0 ? errno : ENODATA;
+            return false;
         }
         dpt_hash_update(hash, piece, (size_t)want);
     }

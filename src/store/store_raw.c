@@ -3,6 +3,7 @@
 #include "deltapath/base/assert.h"
 #include "deltapath/base/file.h"
 #include "deltapath/base/mem.h"
+#include "deltapath/base/traffic.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -90,6 +91,7 @@ dpt_status dpt_store_files_read(dpt_store_files *files, int file, int64_t offset
                              "%s: tensor %s ends at byte %lld of the file: the file became shorter "
                              "while it was read",
                              files->paths[file], tensor, (long long)offset);
+        dpt_file_count(count, 0);
         at += count;
         offset += count;
         bytes -= count;
@@ -112,6 +114,7 @@ dpt_status dpt_store_files_write(dpt_store_files *files, int file, int64_t offse
             errno = ENOSPC;
         if (count <= 0)
             return raw_failed(files, file, tensor);
+        dpt_file_count(0, count);
         at += count;
         offset += count;
         bytes -= count;

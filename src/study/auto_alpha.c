@@ -284,6 +284,20 @@ static dpt_status auto_alpha_prepare(seeker *s, dpt_auto_alpha *out) {
     return complete ? DPT_OK : DPT_ERR_OUTPUT;
 }
 
+static bool auto_alpha_has_layers(const dpt_edit_spec *spec) {
+    return dpt_edit_stage_get(&spec->stages[0], "groups") == 1.0;
+}
+
+dpt_auto_passes dpt_auto_alpha_passes(const dpt_edit_spec *spec) {
+    dpt_auto_passes passes = {.most = MODEL_EVALUATIONS, .binds = 1, .expected = 4.0};
+    if (auto_alpha_has_layers(spec)) {
+        passes.most += LAYER_EVALUATIONS;
+        passes.binds++;
+        passes.expected += 2.0;
+    }
+    return passes;
+}
+
 dpt_status dpt_auto_alpha_find(dpt_evaluation *evaluation, const dpt_job_edit *edit,
                                dpt_auto_bind_fn bind, void *ctx, dpt_auto_alpha *out) {
     DPT_ASSERT_SAME_TEXT(&evaluation->mesh.world, edit->id);
@@ -293,7 +307,7 @@ dpt_status dpt_auto_alpha_find(dpt_evaluation *evaluation, const dpt_job_edit *e
     dpt_line_search joint = {.points = 0};
     *out = (dpt_auto_alpha){.nnotes = 0};
     s.reach = dpt_edit_stage_get(stage, "reach");
-    bool layers = dpt_edit_stage_get(stage, "groups") == 1.0;
+    bool layers = auto_alpha_has_layers(&edit->spec);
     dpt_status st = dpt_agree(&evaluation->mesh.world, auto_alpha_prepare(&s, out));
     if (st == DPT_OK)
         st = seek_model(&s, &model);

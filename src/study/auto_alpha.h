@@ -31,6 +31,13 @@ typedef dpt_status (*dpt_auto_bind_fn)(void *ctx, const dpt_edit_spec *spec);
  */
 dpt_status dpt_auto_alpha_find(dpt_evaluation *evaluation, const dpt_job_edit *edit,
                                dpt_auto_bind_fn bind, void *ctx, dpt_auto_alpha *out);
+/** Passes that it takes over the data set on which it searches, and how often it makes and binds an edit. */
+typedef struct dpt_auto_passes {
+    int most, binds;
+    double expected; /**< the mean of the searches on the shipped pairs */
+} dpt_auto_passes;
+dpt_auto_passes dpt_auto_alpha_passes(const dpt_edit_spec *spec); /**< Local. */
+
 /** Append a note. Local. Errors: DPT_ERR_OUTPUT without memory. */
 dpt_status dpt_auto_alpha_note(dpt_auto_alpha *out, const char *name, const char *format, ...)
     __attribute__((format(printf, 3, 4)));

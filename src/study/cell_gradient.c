@@ -20,8 +20,7 @@ dpt_status dpt_cell_gradient_bytes(const dpt_catalog *catalog, const dpt_shard *
                                    int64_t *bytes) {
     dpt_cell_gradient gradient;
     dpt_status st = init_catalog(catalog, shard, &gradient);
-    int64_t cell = (int64_t)DPT_CELL * (int64_t)sizeof(float);
-    *bytes = st == DPT_OK ? dpt_field_bytes(&gradient.catalog, &gradient.shard) + cell : 0;
+    *bytes = st == DPT_OK ? dpt_field_bytes(&gradient.catalog, &gradient.shard) : 0;
     dpt_catalog_destroy(&gradient.catalog);
     return st;
 }

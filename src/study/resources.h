@@ -1,10 +1,25 @@
 #ifndef DELTAPATH_SRC_STUDY_RESOURCES_H
 #define DELTAPATH_SRC_STUDY_RESOURCES_H
 
+#include "deltapath/model/cost.h"
+#include "deltapath/study/machine.h"
 #include "inputs.h"
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stdint.h>
+
+/** Where the time of a study goes: X(constant, name). */
+#define DPT_PLAN_PHASE_LIST(X)                                                                     \
+    X(START, start)                                                                                \
+    X(LOAD, load)                                                                                  \
+    X(EDIT, edit)                                                                                  \
+    X(BIND, bind)                                                                                  \
+    X(FORWARD, forward) X(BACKWARD, backward) X(TERMS, terms) X(REDUCTIONS, reductions)            \
+        X(STATISTICS, statistics) X(WRITE, write)
+#define DPT_PLAN_PHASE_CONSTANT(CONSTANT, NAME) DPT_PLAN_##CONSTANT,
+#define DPT_PLAN_PHASE_NAME(CONSTANT, NAME)     #NAME,
+enum { DPT_PLAN_PHASE_LIST(DPT_PLAN_PHASE_CONSTANT) DPT_PLAN_PHASES };
 
 /** How a study uses its ranks, and what that needs. Bytes are per rank: the maximum over ranks. */
 typedef struct dpt_resources {
@@ -14,7 +29,10 @@ typedef struct dpt_resources {
     int64_t budget;      /**< memory that a rank may use */
     int64_t weights;     /**< resident blocks of post and edit */
     int64_t work;        /**< activations and layer buffers */
+    int64_t gradients;   /**< those that are kept, of all data sets */
     int64_t gradient;    /**< of one data set at t = 0, as dpt_model_gradient_bytes says */
+    int64_t losses;  /**< arrays of samples and terms: of all data sets, of a pass and of an edit */
+    int64_t peak;    /**< most of all of this at a time */
     int64_t draw;    /**< scratch: of drawn labels, squares, a node, or one side of a difference */
     int64_t signs;   /**< random signs of a direction */
     int64_t vectors; /**< of Lanczos's method, and a direction that is bound */
@@ -31,7 +49,10 @@ typedef struct dpt_resources {
         reference;   /**< the largest reference model, which is gone before the study's is there */
     int64_t longest; /**< longest sequence [tokens]; an image is one */
     int64_t largest; /**< most tokens of one sample: a pair of dpo has two sequences */
+    int64_t image_tokens;     /**< of one image; 0 without images */
     int64_t batch_tokens;     /**< most tokens packed into one pass */
+    int64_t packed_tokens;    /**< of them, those that the largest batch of the data has */
+    int64_t packed_sequences; /**< most sequences, or images, of a batch */
     int64_t tokens;           /**< of all data sets that judge */
     int64_t choosing_tokens;  /**< of the parts that only choose */
     int64_t reference_tokens; /**< of those whose loss has a reference model */
@@ -40,25 +61,59 @@ typedef struct dpt_resources {
     int64_t gradient_lack;    /**< memory that this lacks; 0 where it does not, or is not wanted */
     bool
         cell_gradient; /**< so is one in cells, for edits that need it or the correlation of masks */
-    double flops;      /**< of the whole study, all ranks: at most, where the rule is auto */
+    dpt_model_cost cost;      /**< of a pass over all data that judge */
+    double scored;            /**< tokens, or images, of these that the head is taken of */
+    double loss_passes;       /**< over all data that judge, forward alone, to be expected */
+    double slope_passes;      /**< the same with slopes */
+    int64_t extra_edits;      /**< that are made to find values */
+    int64_t extra_binds;      /**< of what is none of the edits themselves */
+    double flops;             /**< of the whole study, all ranks: at most, where the rule is auto */
     double saved_flops;       /**< of these, what rule auto leaves out on average */
     double saved_evaluations; /**< passes that it leaves out on average */
     int64_t
         shared_passes; /**< of evaluations, those that edits on one line have in common, at most */
     double bytes_read; /**< of the whole study, all ranks */
     double bytes_written;
+    double bytes_edits;  /**< of bytes_read, those of edits */
+    double bytes_loaded; /**< of bytes_read, those of models for the mesh */
+    dpt_machine machine; /**< that the time is planned for */
+    int threads;         /**< of a rank */
+    int ranks_per_node;
+    double uneven;                 /**< tokens of the replica with the most, over the mean */
+    double phase[DPT_PLAN_PHASES]; /**< seconds; their sum is `seconds` */
+    double seconds;                /**< of the whole study, to be expected */
+    double pass_seconds;           /**< of one pass with slopes over all data that judge */
+    double restart;                /**< what a run that goes on after a stop does again, at most */
     int64_t evaluations; /**< passes over a data set, but for those of second derivatives */
     int64_t edit_passes; /**< those of one edit on a data set that judges */
     int64_t law;         /**< those of the law, of one data set */
     int64_t hessian;     /**< those of second derivatives, at least */
 } dpt_resources;
 
-/** Choose the mesh and the batch, and add up. Needs no model in memory.
- * Local; the same on all ranks. @param[in] ranks, machines of the study, which need not be those that run now.
+/** What a plan is made for. */
+typedef struct dpt_plan_case {
+    int ranks;          /**< of the study, which need not be those that run now */
+    int64_t budget;     /**< memory of a rank */
+    int ranks_per_node; /**< 0: one for as many cores as a rank has threads */
+    int threads;        /**< of a rank */
+    int machines;       /**< that the ranks are on; 0: as the ranks of a node say */
+    dpt_machine machine;
+} dpt_plan_case;
+
+/** Choose the mesh, by time, and the batch, and add up. Needs no model in memory. Local; the same on all ranks.
  * Errors: DPT_ERR_OUTPUT when no mesh fits the budget, with the least that would;
  *         DPT_ERR_USAGE when tensor_parallel of the job does not divide the ranks. */
-dpt_status dpt_resources_plan(const dpt_inputs *inputs, int ranks, int machines, int64_t budget,
+dpt_status dpt_resources_plan(const dpt_inputs *inputs, const dpt_plan_case *of,
                               dpt_resources *out);
+
+/** Count passes and arithmetic, once mesh and batch are chosen. Local. */
+void dpt_resources_count(const dpt_inputs *inputs, dpt_resources *resources);
+
+/** Bytes that are read and written, once these are counted. Local. */
+void dpt_resources_move(const dpt_inputs *inputs, dpt_resources *resources);
+
+/** Edits whose masks are correlated along their paths. Local. */
+int dpt_resources_count_correlated(const dpt_inputs *inputs);
 
 /** Whether the gradients at t = 0 are kept, be it for terms or for edits. Local. */
 bool dpt_resources_keeps_gradient(const dpt_resources *resources);
@@ -69,5 +124,10 @@ bool dpt_resources_keeps_gradient_of(const dpt_inputs *inputs, const dpt_resourc
 
 /** Print as a table on stdout. Local. */
 void dpt_resources_print(const dpt_inputs *inputs, const dpt_resources *resources);
+
+dpt_status dpt_resources_print_json(const dpt_inputs *inputs, const dpt_resources *resources);
+
+/** The same as JSON, to be released; NULL without memory. Local. */
+json_t *dpt_resources_json(const dpt_inputs *inputs, const dpt_resources *resources);
 
 #endif

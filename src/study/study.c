@@ -12,7 +12,6 @@
 #include "allocate.h"
 #include "auto_alpha.h"
 #include "cell_gradient.h"
-#include "checks.h"
 #include "edited.h"
 #include "evaluation.h"
 #include "guards.h"
@@ -24,6 +23,8 @@
 #include "newer.h"
 #include "outputs.h"
 #include "path_correlation.h"
+#include "plan.h"
+#include "plan_actual.h"
 #include "plane.h"
 #include "recipe.h"
 #include "significance.h"
@@ -523,28 +524,6 @@ static dpt_status work(study *s, const dpt_study_options *options) {
     return st;
 }
 
-static dpt_status study_plan(study *s, const dpt_study_options *options) {
-    int ranks = options->plan_ranks > 0 ? options->plan_ranks : s->comm->size, machines = 1;
-    int64_t budget;
-    dpt_status st = dpt_memory_budget(s->comm, options->memory, &budget);
-    if (st == DPT_OK && options->plan_ranks == 0)
-        st = dpt_comm_count_machines(s->comm, &machines);
-    if (st != DPT_OK)
-        return st;
-    dpt_mem_set_budget(options->plan_ranks > 0 ? 0 : budget);
-    st = dpt_agree(s->comm, dpt_resources_plan(&s->inputs, ranks, machines, budget, &s->resources));
-    /* The needs count threads, which may differ between machines: one plan for all. */
-    if (st == DPT_OK)
-        st = dpt_agree(s->comm, dpt_comm_broadcast(s->comm, &s->resources, sizeof s->resources, 0));
-    if (st == DPT_OK)
-        st = dpt_checks_run(s->comm, &s->inputs, &s->resources, options);
-    /* Also when the memory does not suffice: the table says for what. Without a mesh there is none. */
-    bool planned = s->resources.weights > 0 || !dpt_inputs_needs_model(&s->inputs);
-    if (options->dry_run && s->comm->rank == 0 && (st == DPT_OK || planned))
-        dpt_resources_print(&s->inputs, &s->resources);
-    return st;
-}
-
 dpt_status dpt_study_run(const dpt_comm *comm, const dpt_job *job,
                          const dpt_study_options *options) {
     DPT_ASSERT_SAME_TEXT(comm, job->text);
@@ -554,6 +533,7 @@ dpt_status dpt_study_run(const dpt_comm *comm, const dpt_job *job,
     DPT_ASSERT_SAME(comm, options->dry_run);
     DPT_ASSERT_SAME(comm, options->memory);
     DPT_ASSERT_SAME(comm, options->plan_ranks);
+    double started = dpt_log_seconds();
     study s = {
         .comm = comm, .job = job, .done = options->resume ? -1 : 0, .resumes = options->resume};
     dpt_status st = options->verify_inputs ? dpt_verify_inputs(comm, job, &s.whole) : DPT_OK;
@@ -568,7 +548,7 @@ dpt_status dpt_study_run(const dpt_comm *comm, const dpt_job *job,
     }
     s.evaluates = dpt_inputs_needs_model(&s.inputs);
     s.units = s.evaluates ? job->njudged : 1;
-    st = study_plan(&s, options);
+    st = dpt_plan_study(comm, &s.inputs, options, &s.resources);
     if (st == DPT_OK)
         st = dpt_agree(comm, dpt_shard_create(s.inputs.catalog, comm->size, &s.shard));
     if (st == DPT_OK)
@@ -583,6 +563,8 @@ dpt_status dpt_study_run(const dpt_comm *comm, const dpt_job *job,
         st = work(&s, options);
     if (st == DPT_OK && !options->dry_run)
         st = dpt_memory_log_peak(s.comm, s.resources.budget);
+    if (st == DPT_OK && !options->dry_run && !options->resume)
+        st = dpt_plan_compare(s.comm, &s.resources, dpt_log_seconds() - started);
     if (s.evaluation.mesh.world.size > 0)
         dpt_evaluation_destroy(&s.evaluation);
     dpt_plane_destroy(&s.plane);

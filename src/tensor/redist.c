@@ -333,12 +333,16 @@ static dpt_status find_overlap(const lists *all, int ranks, bool *overlap) {
     return DPT_OK;
 }
 
+int64_t dpt_redist_bytes(int ranks) {
+    return ranks > 1 ? 2 * (int64_t)PIECE_BYTES : 0;
+}
+
 static dpt_status run_transfer(transfer *t, int64_t count, const dpt_block *blocks) {
     lists all = {.blocks = NULL};
     bool overlap = false;
     dpt_status st = gather_lists(t->comm, t->shard, count, blocks, &all);
     t->all = &all; // cppcheck-suppress autoVariables; taken back below
-    int64_t piece = t->comm->size > 1 ? PIECE_BYTES : 0;
+    int64_t piece = dpt_redist_bytes(t->comm->size) / 2;
     t->out = dpt_mem_alloc(piece, 1, "tensor transfer");
     t->in = dpt_mem_alloc(piece, 1, "tensor transfer");
     if (st == DPT_OK && (t->out == NULL || t->in == NULL))

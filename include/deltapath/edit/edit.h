@@ -247,8 +247,19 @@ typedef struct dpt_edit_correlation {
 dpt_status dpt_edit_correlate_mask(const dpt_edit_spec *spec, const dpt_edit_input *input,
                                    dpt_edit_correlation *all, double *tensors);
 
-/** Bytes per rank that an edit needs besides its input and its sink. Local. */
-int64_t dpt_edit_bytes(const dpt_edit_spec *spec, const dpt_catalog *catalog,
-                       const dpt_parts *parts, const bool *selected, int ranks, int svd_group);
+/** Bytes per rank that an edit needs besides its input and its sink: the maximum over ranks. Local.
+ * @param[in] input  catalogs, shard, parts, selection, comparable and svd_group; its sources are not read.
+ * @param[in] out  catalog of the sink. @param[in] gradient  whether the edit will be given one. */
+int64_t dpt_edit_bytes(const dpt_edit_spec *spec, const dpt_edit_input *input,
+                       const dpt_catalog *out, bool gradient);
+
+/** Bytes of both models that an edit reads on all ranks. Local. @param[in] input, gradient as for dpt_edit_bytes. */
+double dpt_edit_bytes_read(const dpt_edit_spec *spec, const dpt_edit_input *input, bool gradient);
+
+/** Whether its first pass reads each tensor from its begin to its end. Local. */
+bool dpt_edit_reads_in_order(const dpt_edit_spec *spec);
+
+/** Floating-point operations of its decompositions, about. Local. @param[in] input as for dpt_edit_bytes. */
+double dpt_edit_flops(const dpt_edit_spec *spec, const dpt_edit_input *input);
 
 #endif

@@ -5,6 +5,7 @@
 #include "deltapath/tensor/part.h"
 #include "deltapath/tensor/shard.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /** Total order of the entries of a group by falling magnitude, equal magnitudes by rising position
@@ -50,5 +51,17 @@ dpt_status dpt_quantile_select(const dpt_comm *comm, const dpt_shard *shard, con
                                const int *group_of, int64_t ntargets,
                                const dpt_quantile_target *targets, dpt_quantile_values_fn values,
                                void *ctx, dpt_cut *cuts);
+
+/** Share of the values that are read for the sample; how often all of them are read where it finds all brackets, and
+ * where it misleads one of the searches, as it does for embeddings, of which training moves some rows alone. */
+#define DPT_QUANTILE_SAMPLED (1.0 / 64.0)
+#define DPT_QUANTILE_READS   (DPT_QUANTILE_SAMPLED + 1.0)
+#define DPT_QUANTILE_MISLED  3.0 /* more */
+
+/** Bytes that the rank with the most needs for a selection: an estimate, as what lies between the magnitudes of the sample
+ * depends on the values. Local.
+ * @param[in] covers   (tensors) those that take part; NULL: all.
+ * @param[in] together whether they are one group; else each is its own. @param[in] targets of each group. */
+int64_t dpt_quantile_bytes(const dpt_shard *shard, const bool *covers, bool together, int targets);
 
 #endif

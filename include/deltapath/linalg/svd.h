@@ -83,6 +83,10 @@ void dpt_svd_product(const dpt_svd *svd, int64_t cols, int64_t il0, int64_t n, f
  * double, and three more slabs when the matrix is wide. auto and random count their fall back. */
 int64_t dpt_svd_bytes(int64_t rows, int64_t cols, int64_t rank, dpt_svd_method method, int ranks);
 
+/** The same where a random method converges, as it does but for flat spectra. Local. */
+int64_t dpt_svd_bytes_expected(int64_t rows, int64_t cols, int64_t rank, dpt_svd_method method,
+                               int ranks);
+
 /** Largest singular value by Lanczos steps on row slabs, for reports: a lower bound, from a fixed
  * random start. Collective over comm (same: rows, cols, iterations). Errors as dpt_svd_compute. */
 dpt_status dpt_svd_spectral_norm(const dpt_comm *comm, int64_t rows, int64_t cols,

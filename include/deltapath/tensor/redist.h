@@ -25,4 +25,7 @@ dpt_status dpt_redist_gather(const dpt_comm *comm, const dpt_shard *shard,
 dpt_status dpt_redist_scatter(const dpt_comm *comm, const dpt_shard *shard, void *const *cell_data,
                               int64_t count, const dpt_range *ranges, const void *const *data);
 
+/** Bytes of the buffers of an exchange between so many ranks. Local. */
+int64_t dpt_redist_bytes(int ranks);
+
 #endif

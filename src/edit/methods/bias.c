@@ -78,6 +78,10 @@ static bool bias_fused(const dpt_edit_stage *stage, dpt_range cell, dpt_edit_fus
     return !bias_gradient(stage->spec);
 }
 
+static double bias_reads(const dpt_edit_stage_spec *spec) {
+    return spec->given[BIAS_P] ? 0.0 : 1.0;
+}
+
 const dpt_edit_method dpt_edit_method_bias = {
     .name = "bias",
     .help = "scale by k the deltas that are negative, or whose product with the gradient is, and "
@@ -105,6 +109,7 @@ const dpt_edit_method dpt_edit_method_bias = {
                         "gradient at W_post"}},
     .gradient = bias_gradient,
     .unit = bias_unit,
+    .reads = bias_reads,
     .prepare = bias_prepare,
     .apply = bias_apply,
     .fused = bias_fused,

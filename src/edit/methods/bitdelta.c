@@ -460,6 +460,11 @@ static double bitdelta_bytes(const dpt_edit_stage_spec *spec, const dpt_edit_pac
     return ceil((double)of->info->numel / 8.0) + 4.0 * magnitudes;
 }
 
+static double bitdelta_reads(const dpt_edit_stage_spec *spec) {
+    (void)spec;
+    return 1.0;
+}
+
 const dpt_edit_method dpt_edit_method_bitdelta = {
     .name = "bitdelta",
     .help = "replace each delta of a matrix by its sign times the mean magnitude",
@@ -502,6 +507,7 @@ const dpt_edit_method dpt_edit_method_bitdelta = {
     .check = bitdelta_check,
     .draws = bitdelta_draws,
     .covers = bitdelta_covers,
+    .reads = bitdelta_reads,
     .prepare = bitdelta_prepare,
     .apply = bitdelta_apply,
     .fused = bitdelta_fused,

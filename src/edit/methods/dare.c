@@ -83,6 +83,10 @@ static double dare_bytes(const dpt_edit_stage_spec *spec, const dpt_edit_packed 
     return dpt_edit_sparse_bytes(of->info, floor((1.0 - p) * (double)of->info->numel + 0.5));
 }
 
+static double dare_reads(const dpt_edit_stage_spec *spec) {
+    return (int)dpt_edit_value(spec, DARE_RESCALE) == RESCALE_L1 ? 1.0 : 0.0;
+}
+
 const dpt_edit_method dpt_edit_method_dare = {
     .name = "dare",
     .help = "drop deltas at random, or scale them by k, and rescale the others to keep the mean",
@@ -112,6 +116,7 @@ const dpt_edit_method dpt_edit_method_dare = {
     .draws = dare_draws,
     .rewrite = dare_rewrite,
     .unit = dare_unit,
+    .reads = dare_reads,
     .prepare = dare_prepare,
     .apply = dpt_random_drop_apply,
     .fused = dpt_random_drop_fused,

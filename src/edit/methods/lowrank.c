@@ -547,6 +547,11 @@ static double lowrank_bytes(const dpt_edit_stage_spec *spec, const dpt_edit_pack
     return of->value * sides * (double)dpt_dtype_size(of->info->dtype);
 }
 
+static double lowrank_reads(const dpt_edit_stage_spec *spec) {
+    (void)spec;
+    return 1.0;
+}
+
 const dpt_edit_method dpt_edit_method_lowrank = {
     .name = "lowrank",
     .help = "keep the leading singular triplets of each matrix of deltas",
@@ -580,5 +585,6 @@ const dpt_edit_method dpt_edit_method_lowrank = {
     .check = lowrank_check,
     .covers = lowrank_covers,
     .fits = lowrank_fits,
+    .reads = lowrank_reads,
     .prepare = lowrank_prepare,
     .bytes = lowrank_bytes};

@@ -248,6 +248,15 @@ static void multibit_rewrite(dpt_edit_stage_spec *spec) {
         dpt_edit_stage_become(spec, "bitdelta", "tensors", dpt_edit_value(spec, MULTIBIT_TENSORS));
 }
 
+static int multibit_cuts(const dpt_edit_stage_spec *spec) {
+    double bits = dpt_edit_value(spec, MULTIBIT_BITS); /* not known before it is found */
+    return (1 << (bits >= 0.0 ? (int)bits : 0)) - 1;
+}
+
+static double multibit_reads(const dpt_edit_stage_spec *spec) {
+    return 1.0 + (multibit_cuts(spec) > 0 ? DPT_QUANTILE_READS : 0.0); /* means, cuts */
+}
+
 const dpt_edit_method dpt_edit_method_multibit = {
     .name = "multibit",
     .help = "replace magnitudes by the means of 2^bits blocks of equal count, signs kept",
@@ -270,7 +279,9 @@ const dpt_edit_method dpt_edit_method_multibit = {
                 .help = "linear weights of attention and MLP only, or every matrix"}},
     .rewrite = multibit_rewrite,
     .covers = multibit_covers,
+    .reads = multibit_reads,
     .prepare = multibit_prepare,
+    .cuts = multibit_cuts,
     .apply = multibit_apply,
     .bytes = multibit_bytes,
     .scale = multibit_scale,

@@ -109,6 +109,16 @@ static double prune_bytes(const dpt_edit_stage_spec *spec, const dpt_edit_packed
     return dpt_edit_sparse_bytes(of->info, floor(keep * (double)of->info->numel + 0.5));
 }
 
+static int prune_cuts(const dpt_edit_stage_spec *spec) {
+    (void)spec;
+    return 1;
+}
+
+static double prune_reads(const dpt_edit_stage_spec *spec) {
+    (void)spec;
+    return DPT_QUANTILE_READS;
+}
+
 const dpt_edit_method dpt_edit_method_prune = {
     .name = "prune",
     .help = "keep the deltas of largest magnitude and drop the others",
@@ -124,7 +134,9 @@ const dpt_edit_method dpt_edit_method_prune = {
                 .choices = "tensor|model",
                 .default_value = SCOPE_TENSOR,
                 .help = "share of each tensor, or of all edited tensors together"}},
+    .reads = prune_reads,
     .prepare = prune_prepare,
+    .cuts = prune_cuts,
     .apply = prune_apply,
     .fused = prune_fused,
     .bytes = prune_bytes,

@@ -1,0 +1,79 @@
+#include "plan.h"
+
+#include "deltapath/base/mem.h"
+#include "deltapath/comm/agree.h"
+#include "deltapath/comm/same.h"
+#include "deltapath/comm/shared.h"
+#include "checks.h"
+#include "memory.h"
+#include "plan_scaling.h"
+
+#include <omp.h>
+
+/* The machine of a plan: that of a file, or the one that runs this. */
+static dpt_status plan_take_machine(const dpt_comm *comm, const dpt_study_options *options,
+                                    dpt_plan_case *of) {
+    dpt_status st = DPT_OK;
+    if (options->machine != NULL) {
+        st = dpt_machine_read(comm, options->machine, &of->machine);
+        int fill = (int)of->machine.cores / of->threads;
+        double here = of->ranks_per_node > 0 ? of->ranks_per_node : fill > 0 ? fill : 1;
+        if (options->memory == 0 && of->machine.memory_gib > 0.0) /* as dpt_memory_budget has it */
+            of->budget = (int64_t)(0.9 * of->machine.memory_gib * 1073741824.0 / here);
+        return st;
+    }
+    if (options->plan_ranks == 0 && of->ranks_per_node == 0)
+        st = dpt_agree(comm, dpt_comm_local_size(comm, &of->ranks_per_node));
+    if (st == DPT_OK && options->plan_ranks == 0)
+        st = dpt_comm_count_machines(comm, &of->machines);
+    return st == DPT_OK ? dpt_machine_glance(comm, &of->machine) : st;
+}
+
+/* The table of a plan, of one number of ranks or of many. For rank 0. */
+static dpt_status plan_print(const dpt_inputs *in, const dpt_resources *res,
+                             const dpt_study_options *options, const dpt_plan_case *of) {
+    const dpt_plan_scale scale = {.first = of->ranks,
+                                  .last = options->plan_last,
+                                  .seconds = options->plan_seconds,
+                                  .json = options->json};
+    if (options->plan_last > 0)
+        return dpt_plan_print_scaling(in, of, &scale);
+    if (options->json)
+        return dpt_resources_print_json(in, res);
+    dpt_resources_print(in, res);
+    return DPT_OK;
+}
+
+dpt_status dpt_plan_study(const dpt_comm *comm, dpt_inputs *in, const dpt_study_options *options,
+                          dpt_resources *res) {
+    DPT_ASSERT_SAME(comm, options->plan_ranks);
+    DPT_ASSERT_SAME(comm, options->plan_last);
+    DPT_ASSERT_SAME(comm, options->memory);
+    dpt_plan_case of = {.ranks = options->plan_ranks > 0 ? options->plan_ranks : comm->size,
+                        .threads = omp_get_max_threads(),
+                        .ranks_per_node = options->ranks_per_node};
+    dpt_status st = dpt_memory_budget(comm, options->memory, &of.budget);
+    if (st == DPT_OK)
+        st = plan_take_machine(comm, options, &of);
+    if (st != DPT_OK)
+        return st;
+    dpt_mem_set_budget(options->plan_ranks > 0 ? 0 : of.budget);
+    st = dpt_agree(comm, dpt_resources_plan(in, &of, res));
+    /* Of many numbers of ranks some may do where the first does not. */
+    bool scales = options->plan_last > 0 && st == DPT_ERR_OUTPUT;
+    if (scales) {
+        dpt_error_clear();
+        st = DPT_OK;
+    }
+    /* The needs count threads, which may differ between machines: one plan for all. */
+    if (st == DPT_OK)
+        st = dpt_agree(comm, dpt_comm_broadcast(comm, res, sizeof *res, 0));
+    if (st == DPT_OK)
+        st = dpt_checks_run(comm, in, res, options);
+    /* Also when the memory does not suffice: the table says for what. Without a mesh there is none. */
+    bool planned = res->weights > 0 || !dpt_inputs_needs_model(in);
+    dpt_status printed = DPT_OK;
+    if (options->dry_run && comm->rank == 0 && (st == DPT_OK || planned))
+        printed = plan_print(in, res, options, &of);
+    return dpt_agree(comm, st != DPT_OK ? st : printed);
+}

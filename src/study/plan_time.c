@@ -1,0 +1,196 @@
+#include "plan_time.h"
+
+#include <math.h>
+
+/* What a pass takes besides products, as values that go through memory for a token in a layer, in units of the width of
+ * the residual stream (norms, sums) and of the wider activations (rotation, activation, softmax): measured on Zen 3 and
+ * Zen 4 with the shapes of tools/plan_error.py. */
+static const double FORWARD_WIDTH = 14.0, FORWARD_INNER = 5.0;
+static const double BACKWARD_WIDTH = 40.0, BACKWARD_INNER = 16.0;
+static const double LOGIT_VALUES = 6.0;   /* of each logit, forward; twice that backward */
+static const double PRODUCTS = 0.93;      /* of the rate of large products that a pass reaches */
+static const double ATTENTION = 0.5;      /* of it, in the attention */
+static const double BATCH_SECONDS = 5e-6; /* of a layer in a batch: calls, small tensors */
+static const double EDIT_BYTES = 4.0;     /* through memory for each that an edit reads */
+static const double UNIT_SECONDS = 0.02, START_SECONDS = 0.05; /* statistics, files; headers */
+static const double DRAWS = 2e4, DRAW_SECONDS = 1.5e-9;        /* of the intervals over samples */
+static const int REDUCTIONS =
+    5; /* of a layer over its tensor-parallel ranks, forward and backward */
+
+/* Rates of one rank while all of them work. */
+typedef struct plan_rates {
+    const dpt_machine *machine;
+    double products;     /* flop/s */
+    double doubles;      /* flop/s in fp64 */
+    double memory;       /* bytes/s */
+    double read, write;  /* bytes/s of all ranks */
+    double nodes, local; /* of the study; ranks of a node */
+} plan_rates;
+
+static double rate_or(double value, double otherwise) {
+    return value > 0.0 ? value : otherwise;
+}
+
+/* A product with so short a side is slower: seconds of a flop are a + b / side through the two rates that are known. */
+static double rate_of_products(const dpt_machine *m, double side) {
+    const double large = 1024.0, small = 192.0;
+    double fast = 1.0 / m->sgemm_gflops;
+    double slow = 1.0 / rate_or(m->sgemm_small_gflops, 0.7 * m->sgemm_gflops);
+    double b = fmax(slow - fast, 0.0) / (1.0 / small - 1.0 / large), a = fast - b / large;
+    return 1e9 / fmax(a + b / fmax(side, 16.0), fast / 1.2);
+}
+
+static plan_rates plan_rates_of(const dpt_resources *res) {
+    const dpt_machine *m = &res->machine;
+    plan_rates r = {.machine = m, .local = res->ranks_per_node};
+    r.nodes = ceil((double)res->ranks / r.local);
+    double threads = res->threads, busy = fmin(r.local, res->ranks) * threads;
+    double share = fmin(1.0, m->cores / busy); /* of a core for each thread */
+    double side = res->cost.width > 0 ? (double)res->cost.width : 1024.0;
+    r.products = rate_of_products(m, side) * threads * share;
+    r.doubles = rate_or(m->dgemm_gflops, m->sgemm_gflops / 2.0) * 1e9 * threads * share;
+    double core = rate_or(m->core_memory_gb_per_s, m->memory_gb_per_s);
+    r.memory = fmin(core * threads * share, m->memory_gb_per_s / fmin(r.local, res->ranks)) * 1e9;
+    double storage = rate_or(m->storage_gb_per_s, INFINITY);
+    r.read = fmin(m->read_gb_per_s * r.nodes, storage) * 1e9;
+    r.write = fmin(m->write_gb_per_s * r.nodes, storage) * 1e9;
+    return r;
+}
+
+/* Seconds of a message between ranks of a group of so many neighbours. */
+static double plan_message(const plan_rates *r, double ranks, double bytes) {
+    bool inside = ranks <= r->local;
+    const dpt_machine *m = r->machine;
+    double latency = inside ? m->node_latency_us : m->network_latency_us;
+    double rate = inside ? m->node_gb_per_s : m->network_gb_per_s / r->local;
+    return latency * 1e-6 + bytes / rate / 1e9;
+}
+
+/* An all-reduce: by halves for few bytes, in a ring for many. */
+static double plan_all_reduce(const plan_rates *r, double ranks, double bytes) {
+    if (ranks <= 1.0)
+        return 0.0;
+    double steps = ceil(log2(ranks));
+    return 2.0 * steps * plan_message(r, ranks, 0.0) +
+           plan_message(r, ranks, 2.0 * bytes * (ranks - 1.0) / ranks);
+}
+
+/* How much longer a piece of work takes that at most so many of p ranks can share. */
+static double plan_idle(double p, double most) {
+    return most > 0.0 && p > most ? p / most : 1.0;
+}
+
+/* One pass over the data that judge, for a rank: products, the rest, and sums over ranks. */
+static void plan_pass(const dpt_inputs *in, const dpt_resources *res, const plan_rates *r,
+                      bool slopes, double seconds[DPT_PLAN_PHASES]) {
+    const dpt_model_cost *c = &res->cost;
+    double ranks = res->ranks, p = res->tensor_parallel, tokens = (double)res->tokens;
+    double elements = (double)dpt_catalog_elements(in->catalog) / p;
+    /* A head, and an expert, is of one rank: ranks beyond them wait. */
+    double attention = 4.0 * (double)c->heads * (double)c->head_dim * c->keys / ATTENTION *
+                       plan_idle(p, (double)c->heads);
+    double idle = c->experts * (plan_idle(p, (double)c->expert_count) - 1.0);
+    double layers = 2.0 * (c->linear + idle) * tokens, head = 2.0 * c->head * res->scored;
+    double flop = 1.0 / (r->products * PRODUCTS * ranks) * res->uneven;
+    double value = 4.0 / (r->memory * ranks) * res->uneven;
+    double layer = tokens * (double)c->layers, logits = res->scored * (double)c->vocabulary;
+    double forward =
+        (layers + head + attention) * flop +
+        value * (layer * (FORWARD_WIDTH * (double)c->width + FORWARD_INNER * c->inner) +
+                 LOGIT_VALUES * logits);
+    double batches = ceil(tokens / (ranks / p) / (double)res->packed_tokens);
+    double form = elements * 8.0 / r->memory, calls = BATCH_SECONDS * (double)c->layers;
+    seconds[DPT_PLAN_FORWARD] += forward + batches * (form + calls);
+    double sums =
+        3.0 * (double)res->tokens + in->catalog->count; /* of samples, at most a token each */
+    seconds[DPT_PLAN_REDUCTIONS] += plan_all_reduce(r, ranks, 8.0 * fmin(sums, 1e7));
+    double messages = batches * (double)c->layers * REDUCTIONS / (slopes ? 1.0 : 2.5);
+    seconds[DPT_PLAN_REDUCTIONS] +=
+        messages * plan_all_reduce(r, p, 4.0 * (double)res->packed_tokens * (double)c->width);
+    if (!slopes)
+        return;
+    /* The forward again but for the head, the gradient of the input, and the terms. */
+    seconds[DPT_PLAN_BACKWARD] +=
+        (2.0 * layers + head + 3.5 * attention) * flop +
+        value * (layer * (BACKWARD_WIDTH * (double)c->width + BACKWARD_INNER * c->inner) +
+                 2.0 * LOGIT_VALUES * logits) +
+        batches * (form + 2.0 * calls);
+    seconds[DPT_PLAN_TERMS] += (layers + head) * flop + batches * form;
+}
+
+static void plan_add(double *to, const double *from, double times) {
+    for (int i = 0; i < DPT_PLAN_PHASES; i++)
+        to[i] += times * from[i];
+}
+
+/* A model from its owners, or from the file, to the mesh. */
+static double plan_bind(const dpt_inputs *in, const dpt_resources *res, const plan_rates *r) {
+    double p = res->tensor_parallel, ranks = res->ranks;
+    double bytes = (double)dpt_catalog_bytes(&in->out_catalog) / p;
+    double exchanges = in->catalog->count * (ceil(log2(ranks)) + 1.0) * 3.0;
+    return exchanges * plan_message(r, ranks, 0.0) + 4.0 * bytes / r->memory +
+           (ranks > 1.0 ? plan_message(r, ranks, bytes * (ranks - 1.0) / ranks) : 0.0);
+}
+
+/* All edits: what they read, what that costs a rank, and decompositions. */
+static double plan_edits(const dpt_inputs *in, const dpt_resources *res, const plan_rates *r) {
+    double flops = 0.0;
+    const dpt_edit_input input = {.post = {.catalog = in->catalog},
+                                  .parts = &in->parts,
+                                  .comparable = in->pair.comparable,
+                                  .selected = in->selected};
+    for (int e = 0; e < in->job->nedits; e++)
+        flops += dpt_edit_flops(&in->job->edits[e].spec, &input);
+    return fmax(res->bytes_edits / r->read, res->bytes_edits / res->ranks / r->memory) +
+           res->bytes_edits / res->ranks * EDIT_BYTES / r->memory +
+           flops / (r->doubles * res->ranks);
+}
+
+void dpt_plan_time(const dpt_inputs *in, dpt_resources *res) {
+    const dpt_job *job = in->job;
+    bool model = dpt_inputs_needs_model(in);
+    plan_rates r = plan_rates_of(res);
+    double loss[DPT_PLAN_PHASES] = {0.0}, slopes[DPT_PLAN_PHASES] = {0.0};
+    double *phase = res->phase;
+    for (int i = 0; i < DPT_PLAN_PHASES; i++)
+        phase[i] = 0.0;
+    if (model) {
+        plan_pass(in, res, &r, false, loss);
+        plan_pass(in, res, &r, true, slopes);
+    }
+    res->pass_seconds = 0.0;
+    for (int i = 0; i < DPT_PLAN_PHASES; i++)
+        res->pass_seconds += slopes[i];
+    dpt_resources_move(in, res);
+    plan_add(phase, loss, res->loss_passes);
+    plan_add(phase, slopes, res->slope_passes);
+    phase[DPT_PLAN_START] =
+        START_SECONDS + in->catalog->count * 4.0 * plan_message(&r, res->ranks, 0.0);
+    phase[DPT_PLAN_EDIT] = plan_edits(in, res, &r);
+    phase[DPT_PLAN_WRITE] = res->bytes_written / r.write;
+    double bind = model ? plan_bind(in, res, &r) : 0.0;
+    if (model) {
+        double gradient = 4.0 * (double)dpt_catalog_elements(in->catalog) / res->tensor_parallel;
+        double replicas = (double)res->ranks / res->tensor_parallel;
+        if (dpt_resources_keeps_gradient(res))
+            phase[DPT_PLAN_REDUCTIONS] +=
+                job->ndata * plan_all_reduce(&r, replicas > 1.0 ? res->ranks : 1.0, gradient);
+        phase[DPT_PLAN_LOAD] = res->bytes_loaded / r.read + 2.0 * bind;
+        phase[DPT_PLAN_BIND] = bind * (job->nedits + (double)res->extra_binds);
+    }
+    double samples = 0.0;
+    for (int d = 0; model && d < job->njudged; d++)
+        samples += (double)in->data[d].samples;
+    phase[DPT_PLAN_STATISTICS] =
+        job->nedits * (UNIT_SECONDS * (model ? job->njudged : 1) + DRAWS * DRAW_SECONDS * samples);
+    res->seconds = 0.0;
+    for (int i = 0; i < DPT_PLAN_PHASES; i++)
+        res->seconds += phase[i];
+    res->restart = phase[DPT_PLAN_START] + phase[DPT_PLAN_LOAD] / 2.0 + bind +
+                   (job->nedits > 0 ? phase[DPT_PLAN_EDIT] / job->nedits : 0.0);
+}
+
+const char *dpt_plan_phase_name(int phase) {
+    static const char *const names[DPT_PLAN_PHASES] = {DPT_PLAN_PHASE_LIST(DPT_PLAN_PHASE_NAME)};
+    return names[phase];
+}

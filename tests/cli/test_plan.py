@@ -1,0 +1,150 @@
+#!/usr/bin/python3
+# seconds: 240
+"""`machine`, `plan` with its tables, and what a run says of its plan: memory and bytes within a tenth."""
+import json
+import os
+import re
+import sys
+import tempfile
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
+import studies
+from studies import check
+
+JOB = """name: p
+models: {pre: share/demo/llama-pre, post: share/demo/llama-post}
+data: [{name: task, file: share/demo/task.h5, loss: lm, samples: 12}]
+edits: [%s]
+riemann: {rule: left, points: 2}
+output: {directory: %%s, checkpoint: none, report: false}
+"""
+EDITS = {"dare": "{name: dare, method: dare, p: 0.5}", "prune": "{name: prune, method: prune, keep: 0.3}",
+         "twin": "{name: twin, method: lowrank, sparsity: 0.9}", "bits": "{name: bits, method: multibit, bits: 2}",
+         "rows": "{name: rows, method: bitdelta, granularity: row}"}
+LINE = (r"plan against run: memory per rank ([\d.]+) / ([\d.]+) MiB .*?read ([\d.]+) / ([\d.]+) GB .*?"
+        r"written ([\d.]+) / ([\d.]+) GB .*?time ([\d.]+) / ([\d.]+) s")
+
+
+def compare(name, done, limit=0.1):
+    """The line of a run."""
+    line = re.search(LINE, done.stderr)
+    check(f"{name}: it says so", done.returncode == 0 and line, done.stderr[-600:])
+    values = [float(v) for v in line.groups()] if line else [0] * 8
+    for at, what, least in ((0, "memory", 0.0), (2, "bytes read", 0.0), (4, "bytes written", 1e-3)):
+        planned, taken = values[at], values[at + 1]
+        check(f"{name}: {what} within a tenth", abs(planned - taken) <= limit * taken + least / 10 and taken > 0,
+              f"{planned} planned, {taken} taken")
+    check(f"{name}: a time", values[6] > 0 and values[7] > 0, values)
+
+
+def runs(folder):
+    for name, edit in EDITS.items():
+        job = JOB % edit
+        for ranks in (1, 3) if name in ("prune", "twin") else (1,):
+            done = studies.study(f"{folder}/job.yaml", job % f"{folder}/{name}{ranks}", ranks, "riemann=off",
+                                 "output.checkpoint=safetensors")
+            compare(f"{name} alone at {ranks} ranks", done)
+    both = JOB % ", ".join(EDITS[e] for e in ("dare", "prune"))
+    for ranks in (1, 2, 4):
+        compare(f"a study at {ranks} ranks", studies.study(f"{folder}/job.yaml", both % f"{folder}/s{ranks}", ranks))
+
+
+def machines(folder):
+    path = f"{folder}/machine.yaml"
+    done = studies.deltapath("machine", folder, "-o", path)
+    check("a machine is measured", done.returncode == 0 and os.path.exists(path), done.stderr)
+    text = open(path, encoding="utf-8").read() if os.path.exists(path) else ""
+    values = dict(re.findall(r"^(\w+): (\S+) #", text, re.M))
+    check("with cores and rates", float(values.get("cores", 0)) == os.cpu_count() and
+          all(float(values.get(k, 0)) > 0 for k in ("sgemm_gflops", "memory_gb_per_s", "read_gb_per_s")), text)
+    check("nothing else is left", sorted(os.listdir(folder)) == ["machine.yaml"], os.listdir(folder))
+    again = studies.deltapath("machine", "--defaults", "-o", path)
+    check("a file that is there stays", again.returncode == 4 and "--overwrite" in again.stderr and
+          open(path, encoding="utf-8").read() == text, again.stderr)
+    again = studies.deltapath("machine", "--defaults", "--overwrite", "-o", path)
+    check("unless it may go", again.returncode == 0, again.stderr)
+    other = f"{folder}/thesis.txt"
+    with open(other, "w", encoding="utf-8") as file:
+        file.write("ten years\n")
+    bad = studies.deltapath("machine", "--defaults", "--overwrite", "-o", other)
+    check("a user's file never does", bad.returncode == 4 and open(other, encoding="utf-8").read() == "ten years\n", bad.stderr)
+    bad = studies.deltapath("machine", f"{folder}/none")
+    check("a folder that is not there", bad.returncode == 4 and f"{folder}/none" in bad.stderr and
+          bad.stderr.count("\n") == 1, bad.stderr)
+    return path
+
+
+def files(folder, job):
+    for text, words in (("cores 2\n", ":1: no `key: number`"), ("\ncorse: 2\n", ":2: 'corse' is no key of a machine (did you mean 'cores'?)"),
+                        ("cores: two\n", ":1: cores: 'two'"), ("cores: 0\n", ":1: cores: '0' is no number from 1"),
+                        ("cores: 2\ncores: 3 # more\n", ":2: cores is given twice"), ("read_gb_per_s: nan\n", "'nan'"),
+                        ("cores: 2 3\n", "'2 3'")):
+        with open(f"{folder}/bad.yaml", "w", encoding="utf-8") as file:
+            file.write(text)
+        bad = studies.deltapath("plan", job, "--machine", f"{folder}/bad.yaml")
+        check(f"refused: {text.strip()!r}", bad.returncode == 3 and words in bad.stderr and "bad.yaml:" in bad.stderr and bad.stderr.count("\n") == 1, bad.stderr)
+
+
+def rate(path, **values):
+    with open(path, "w", encoding="utf-8") as file:
+        file.writelines(f"{key}: {value}\n" for key, value in values.items())
+
+
+def tables(folder, job):
+    path = f"{folder}/m.yaml"
+    rate(path, cores=4, memory_gib=64, sgemm_gflops=100, memory_gb_per_s=1000, network_gb_per_s=10)
+    plan = studies.deltapath("plan", job, "--ranks", "8", "--machine", path, "--json")
+    check("a plan as JSON", plan.returncode == 0, plan.stderr)
+    one = json.loads(plan.stdout or "{}")
+    check("of eight ranks on two nodes", (one.get("ranks"), one.get("nodes")) == (8, 2.0), plan.stdout)
+    check("its phases are its time", abs(sum(one["seconds"].values()) - 3600 * one["hours"]) < 1e-3 * sum(one["seconds"].values()),
+          plan.stdout)
+    check("node hours", abs(one["node_hours"] - 2 * one["hours"]) < 1e-9)
+    rate(path, cores=4, memory_gib=64, sgemm_gflops=50, memory_gb_per_s=1000, network_gb_per_s=10)
+    slow = json.loads(studies.deltapath("plan", job, "--ranks", "8", "--machine", path, "--json").stdout)
+    check("half the rate of products takes longer", 1.05 * one["hours"] < slow["hours"] < 2.05 * one["hours"], (one, slow))
+    text = studies.deltapath("plan", job, "--ranks", "8", "--machine", path).stdout
+    check("the text says by what", f"time, by {path}" in text and "node hours" in text, text)
+    scaling = studies.deltapath("plan", job, "--ranks", "1..6", "--machine", path, "--json")
+    rows = json.loads(scaling.stdout or '{"scaling": []}')
+    check("a table of ranks", [r["ranks"] for r in rows["scaling"]] == [1, 2, 4, 6], scaling.stdout + scaling.stderr)
+    costs = {r["ranks"]: r["node_hours"] for r in rows["scaling"]}
+    check("and the cheapest of them", rows["cheapest"]["node_hours"] <= 1.001 * min(costs.values()), rows)
+    shorter = 3600 * max(r["hours"] for r in rows["scaling"]) * 0.9
+    limited = json.loads(studies.deltapath("plan", job, "--ranks", "1..6", "--machine", path, "--json", "--time",
+                                           f"{shorter:.9f}").stdout or "{}")
+    check("within a time", limited["cheapest"]["hours"] * 3600 <= shorter, limited.get("cheapest"))
+    text = studies.deltapath("plan", job, "--ranks", "1..6", "--machine", path)
+    check("as text", len(re.findall(r"^ +\d+ +\d+ +\d+ x \d+ ", text.stdout, re.M)) == 4 and "cheapest:" in text.stdout, text.stdout)
+    none = studies.deltapath("plan", job, "--ranks", "1..6", "--machine", path, "--memory", "2M")
+    check("none fits", none.returncode == 4 and "--memory" in none.stderr, none.stderr)
+    bad = studies.deltapath("plan", job, "--ranks", "6..1")
+    check("ranks that fall", bad.returncode == 2 and "--ranks 6..1" in bad.stderr, bad.stderr)
+
+
+def searches(folder):
+    """What is found on the way costs passes."""
+    job = JOB % "{name: auto, method: expo, alpha: auto}"
+    with open(f"{folder}/auto.yaml", "w", encoding="utf-8") as file:
+        file.write(job % f"{folder}/auto")
+    rate(f"{folder}/m.yaml", cores=4)
+    plans = [json.loads(studies.deltapath("plan", f"{folder}/auto.yaml", "--machine", f"{folder}/m.yaml", "--json", "--set",
+                                          "data=[{name: task, file: share/demo/task.h5, loss: lm, samples: 12, choose: 0.5}]",
+                                          "--set", f"edits.0.alpha={alpha}").stdout) for alpha in ("auto", "0.1")]
+    check("alpha: auto counts", plans[0]["tflop"] > 2 * plans[1]["tflop"] and
+          plans[0]["hours"] > plans[1]["hours"], plans)
+
+
+def main():
+    with tempfile.TemporaryDirectory() as folder:
+        machines(folder)
+    with tempfile.TemporaryDirectory() as folder:
+        runs(folder)
+        files(folder, f"{folder}/job.yaml")
+        tables(folder, f"{folder}/job.yaml")
+        searches(folder)
+    return studies.finish()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
