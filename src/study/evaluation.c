@@ -3,6 +3,7 @@
 #include "deltapath/base/hash.h"
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
+#include "deltapath/comm/phase.h"
 #include "deltapath/path/weighted.h"
 #include "losses.h"
 #include "loss_kinds.h"
@@ -229,6 +230,7 @@ static int64_t samples_of(const dpt_inputs *in, const dpt_resources *res, int ed
 dpt_status dpt_evaluation_create(const dpt_comm *comm, dpt_inputs *inputs,
                                  const dpt_resources *resources, int edits, bool resumes,
                                  dpt_evaluation *out) {
+    dpt_comm_phase("load");
     /* W_post and W_pre are bound under keys of their own: both models, and how they are paired. */
     uint64_t ends[2] = {inputs->fingerprint, (uint64_t)inputs->job->on_mismatch};
     *out = (dpt_evaluation){.ndata = 0,
@@ -291,6 +293,7 @@ void dpt_evaluation_destroy(dpt_evaluation *ev) {
 }
 
 static void begin_bind(dpt_evaluation *ev, uint64_t key) {
+    dpt_comm_phase("bind");
     ev->bound = ev->loaded = key;
     ev->pre_waits = false;
     ev->late = NULL;

@@ -8,6 +8,7 @@
 #include "deltapath/store/owned.h"
 #include "deltapath/base/version.h"
 #include "deltapath/comm/agree.h"
+#include "deltapath/comm/phase.h"
 #include "deltapath/comm/stop.h"
 #include "deltapath/results/results.h"
 #include "pass_file.h"
@@ -459,6 +460,7 @@ static dpt_status evaluate_loss(dpt_passes *p, const dpt_pass *pass) {
 }
 
 static dpt_status evaluate_pass(dpt_passes *p, const dpt_pass *pass) {
+    dpt_comm_phase(pass->mode == DPT_BACKWARD_NONE ? "forward" : "slopes");
     double began = dpt_log_seconds();
     bool kept = true;
     dpt_status st = evaluate_loss(p, pass);

@@ -5,6 +5,7 @@
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
 #include "deltapath/comm/shared.h"
+#include "deltapath/comm/phase.h"
 #include "deltapath/comm/same.h"
 #include "deltapath/linalg/blas_memory.h"
 #include "deltapath/comm/stop.h"
@@ -165,6 +166,7 @@ static dpt_status make_edit(study *s, const dpt_job_edit *edit, const dpt_edit_s
                             dpt_edit_report *report, uint64_t *model) {
     dpt_edit_input input;
     char place[DPT_MESSAGE_MAX / 4];
+    dpt_comm_phase("edit");
     dpt_store_writer *writer = NULL;
     dpt_status st = give_gradient(s, edit, spec, &input);
     if (st == DPT_OK && !s->checked)
@@ -225,6 +227,7 @@ static dpt_status save_unit(study *s, const work_item *item, int d, const dpt_ev
                             double seconds) {
     const dpt_job_edit *edit = item->edit;
     dpt_result result = {.edit = NULL};
+    dpt_comm_phase("write");
     dpt_status st = dpt_unit_record(&s->inputs, edit, &item->found, &item->report, &s->evaluation,
                                     d, path, seconds, &result);
     st = dpt_agree(s->comm, st);
