@@ -16,8 +16,8 @@
     X(EDIT, edit)                                                                                  \
     X(BIND, bind)                                                                                  \
     X(FORWARD, forward)                                                                            \
-    X(BACKWARD, backward) X(TERMS, terms) X(REDUCTIONS, reductions) X(STATISTICS, statistics)      \
-        X(WRITE, write)
+    X(BACKWARD, backward)                                                                          \
+    X(TERMS, terms) X(REDUCTIONS, reductions) X(STATISTICS, statistics) X(WRITE, write)
 #define DPT_PLAN_PHASE_CONSTANT(CONSTANT, NAME) DPT_PLAN_##CONSTANT,
 #define DPT_PLAN_PHASE_NAME(CONSTANT, NAME)     #NAME,
 enum { DPT_PLAN_PHASE_LIST(DPT_PLAN_PHASE_CONSTANT) DPT_PLAN_PHASES };
