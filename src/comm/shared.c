@@ -4,7 +4,15 @@
 #include "deltapath/comm/agree.h"
 #include "deltapath/comm/same.h"
 
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 enum { SHARED_ALIGN = 64 };
 
@@ -14,15 +22,71 @@ static int shared_machine_ranks(void) {
     return text != NULL ? atoi(text) : 0;
 }
 
+/* Map so many bytes of a file without a name that the first rank makes and the others open as its file. A window of MPI
+ * lies in /dev/shm, which in a container is often of 64 MB, and where it is full Open MPI 4.1 waits for ever.
+ * @return NULL where this rank cannot, with errno. */
+static void *shared_map(const dpt_comm *machine, int64_t bytes) {
+    int64_t name[2] = {getpid(), -1};
+    void *map = MAP_FAILED;
+    int file = -1;
+    if (machine->rank == 0) {
+        file = memfd_create("deltapath", MFD_CLOEXEC);
+        if (file >= 0 && ftruncate(file, bytes) == 0)
+            name[1] = file;
+    }
+    (void)dpt_comm_broadcast(machine, name, sizeof name, 0);
+    if (machine->rank != 0 && name[1] >= 0) {
+        char path[64];
+        snprintf(path, sizeof path, "/proc/%lld/fd/%lld", (long long)name[0], (long long)name[1]);
+        file = open(path, O_RDWR | O_CLOEXEC);
+    }
+    if (file >= 0 && name[1] >= 0)
+        map = mmap(NULL, (size_t)bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    int why = errno;
+    (void)dpt_comm_check(MPI_Barrier(machine->mpi), "MPI_Barrier"); /* all have opened it */
+    if (file >= 0)
+        close(file);
+    errno = why;
+    return map != MAP_FAILED ? map : NULL;
+}
+
+/* Whether the ranks really see what the others write. */
+static bool shared_works(const dpt_comm *machine) {
+    int64_t missing = machine->size, n = missing * (int64_t)sizeof missing;
+    int64_t *seen = machine->size > 1 ? shared_map(machine, n) : NULL;
+    int64_t fails = machine->size > 1 && seen == NULL;
+    if (dpt_agree_fault("shared.map") != DPT_OK) {
+        dpt_error_clear(); /* there is another way */
+        fails = 1;
+    }
+    (void)dpt_comm_max_i64(machine, &fails, 1);
+    if (seen != NULL && !fails) {
+        seen[machine->rank] = machine->rank + 1;
+        (void)dpt_comm_check(MPI_Barrier(machine->mpi), "MPI_Barrier");
+        for (int r = 0; r < machine->size; r++)
+            fails = fails || seen[r] != r + 1;
+        (void)dpt_comm_max_i64(machine, &fails, 1);
+    }
+    if (seen != NULL)
+        munmap(seen, (size_t)n);
+    return !fails;
+}
+
 dpt_status dpt_comm_split_machines(const dpt_comm *comm, dpt_comm *out) {
     MPI_Comm mpi = MPI_COMM_NULL;
     int rank = 0, taken = shared_machine_ranks();
+    dpt_comm whole = {.size = 0};
     dpt_status st = dpt_comm_check(
         MPI_Comm_split_type(comm->mpi, MPI_COMM_TYPE_SHARED, comm->rank, MPI_INFO_NULL, &mpi),
         "MPI_Comm_split_type");
-    dpt_comm whole = {.mpi = mpi, .rank = 0, .size = 1};
+    if (st == DPT_OK)
+        st = dpt_comm_create(mpi, &whole);
+    if (st == DPT_OK)
+        st = dpt_comm_check(MPI_Comm_free(&mpi), "MPI_Comm_free");
     if (st == DPT_OK)
         st = dpt_comm_check(MPI_Comm_rank(MPI_COMM_WORLD, &rank), "MPI_Comm_rank");
+    if (st == DPT_OK && !shared_works(&whole))
+        taken = 1;
     if (st == DPT_OK)
         st = dpt_comm_split(&whole, taken > 0 ? rank / taken : 0, comm->rank, out);
     dpt_comm_destroy(&whole);
@@ -40,33 +104,6 @@ dpt_status dpt_comm_count_machines(const dpt_comm *comm, int *machines) {
     return st;
 }
 
-/* Map the own bytes of each rank, end to end. The window answers errors itself: memory can be short here. */
-static dpt_status shared_map(const dpt_comm *machine, const char *what, dpt_shared *out) {
-    MPI_Errhandler before;
-    char *base = NULL, *mine = NULL;
-    MPI_Aint size = 0;
-    int unit = 1;
-    (void)dpt_comm_check(MPI_Comm_get_errhandler(machine->mpi, &before), "MPI_Comm_get_errhandler");
-    (void)dpt_comm_check(MPI_Comm_set_errhandler(machine->mpi, MPI_ERRORS_RETURN),
-                         "MPI_Comm_set_errhandler");
-    int code = MPI_Win_allocate_shared((MPI_Aint)out->own, 1, MPI_INFO_NULL, machine->mpi, &mine,
-                                       &out->window);
-    (void)dpt_comm_check(MPI_Comm_set_errhandler(machine->mpi, before), "MPI_Comm_set_errhandler");
-    (void)dpt_comm_check(MPI_Errhandler_free(&before), "MPI_Errhandler_free");
-    if (code != MPI_SUCCESS) {
-        return dpt_error(
-            DPT_ERR_OUTPUT,
-            "%s needs %lld bytes of shared memory, which MPI could not give: free room in /dev/shm "
-            "or name another directory (Open MPI: OMPI_MCA_osc_sm_backing_store=DIR)",
-            what, (long long)out->bytes);
-    }
-    out->mapped = true;
-    (void)dpt_comm_check(MPI_Win_shared_query(out->window, MPI_PROC_NULL, &size, &unit, &base),
-                         "MPI_Win_shared_query");
-    out->base = base + (SHARED_ALIGN - (uintptr_t)base % SHARED_ALIGN) % SHARED_ALIGN;
-    return dpt_comm_check(MPI_Win_lock_all(MPI_MODE_NOCHECK, out->window), "MPI_Win_lock_all");
-}
-
 dpt_status dpt_shared_create(const dpt_comm *machine, int64_t bytes, const char *what,
                              dpt_shared *out) {
     DPT_ASSERT_SAME(machine, bytes);
@@ -75,15 +112,26 @@ dpt_status dpt_shared_create(const dpt_comm *machine, int64_t bytes, const char 
         out->base = dpt_mem_alloc(bytes, 1, what);
         return out->base != NULL ? DPT_OK : DPT_ERR_OUTPUT;
     }
-    int64_t room = bytes + SHARED_ALIGN;
+    int64_t room = bytes > 0 ? bytes : 1;
     int64_t share = (room / machine->size / SHARED_ALIGN + 1) * SHARED_ALIGN;
     int64_t left = room - share * machine->rank;
     int64_t own = left < 0 ? 0 : left < share ? left : share;
     if (dpt_mem_charge(own, what))
         out->own = own;
     dpt_status st = dpt_agree(machine, out->own == own ? DPT_OK : DPT_ERR_OUTPUT);
-    if (st == DPT_OK)
-        st = dpt_agree(machine, shared_map(machine, what, out));
+    if (st != DPT_OK)
+        goto done;
+    out->map = shared_map(machine, room);
+    out->mapped_bytes = room;
+    out->mapped = out->map != NULL;
+    out->base = out->map;
+    if (!out->mapped)
+        st = dpt_error(DPT_ERR_OUTPUT,
+                       "%s needs %" PRId64
+                       " bytes that the ranks of a machine share (%s): " DPT_MEM_REMEDY,
+                       what, room, strerror(errno));
+    st = dpt_agree(machine, st);
+done:
     if (st != DPT_OK)
         dpt_shared_destroy(out);
     return st;
@@ -92,18 +140,16 @@ dpt_status dpt_shared_create(const dpt_comm *machine, int64_t bytes, const char 
 void dpt_shared_sync(const dpt_comm *machine, const dpt_shared *shared) {
     if (!shared->mapped)
         return;
-    (void)dpt_comm_check(MPI_Win_sync(shared->window), "MPI_Win_sync");
+    atomic_thread_fence(memory_order_seq_cst);
     (void)dpt_comm_check(MPI_Barrier(machine->mpi), "MPI_Barrier");
-    (void)dpt_comm_check(MPI_Win_sync(shared->window), "MPI_Win_sync");
+    atomic_thread_fence(memory_order_seq_cst);
 }
 
 void dpt_shared_destroy(dpt_shared *shared) {
-    if (shared->mapped) {
-        (void)dpt_comm_check(MPI_Win_unlock_all(shared->window), "MPI_Win_unlock_all");
-        (void)dpt_comm_check(MPI_Win_free(&shared->window), "MPI_Win_free");
-    } else {
+    if (shared->mapped)
+        munmap(shared->map, (size_t)shared->mapped_bytes);
+    else
         dpt_mem_free(shared->base);
-    }
     dpt_mem_discharge(shared->own);
     *shared = (dpt_shared){.base = NULL};
 }

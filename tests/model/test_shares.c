@@ -36,6 +36,24 @@ static void test_machines(void **state) {
     shares_cut(0);
 }
 
+/* Ranks that cannot map what another makes are machines of their own, and the model is the same. */
+static void test_apart(void **state) {
+    (void)state;
+    int machines;
+    model_fixture f;
+    fault_set("shared.map", 1);
+    assert_int_equal(dpt_comm_count_machines(&test_comm, &machines), DPT_OK);
+    assert_int_equal(machines, test_comm.size);
+    fault_clear();
+    fault_set("shared.map", 0);
+    model_fixture_open(&f, "odd", false, 1);
+    fault_clear();
+    assert_true(dpt_model_is_together(f.model) == (test_comm.size > 1));
+    model_check_losses(&f);
+    model_check_terms(&f);
+    model_fixture_close(&f);
+}
+
 /* What each rank writes into its part is read by all; over the budget of one rank none has it. */
 static void test_shared_memory(void **state) {
     (void)state;
@@ -171,9 +189,10 @@ static void test_failing_run(void **state) {
 
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_machines), cmocka_unit_test(test_shared_memory),
-        cmocka_unit_test(test_golden),   cmocka_unit_test(test_held),
-        cmocka_unit_test(test_uneven),   cmocka_unit_test(test_failing_run),
+        cmocka_unit_test(test_machines),      cmocka_unit_test(test_apart),
+        cmocka_unit_test(test_shared_memory), cmocka_unit_test(test_golden),
+        cmocka_unit_test(test_held),          cmocka_unit_test(test_uneven),
+        cmocka_unit_test(test_failing_run),
     };
     return test_mpi_main(argc, argv, tests);
 }

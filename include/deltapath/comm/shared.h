@@ -11,11 +11,14 @@ typedef struct dpt_shared {
     void *base; /**< of all of it, 64-byte aligned, the same bytes on every rank; NULL: none */
     int64_t bytes;
     int64_t own; /**< bytes that this rank counts */
-    bool mapped; /**< there is a window; else base is this rank's own block */
-    MPI_Win window;
+    bool
+        mapped; /**< from a file without a name that the ranks share; else base is this rank's own block */
+    void *map; /**< (mapped_bytes) what is mapped */
+    int64_t mapped_bytes;
 } dpt_shared;
 
-/** Split a communicator into those of its machines, ordered by rank. Collective over comm.
+/** Split a communicator into those of its machines, ordered by rank. Ranks that cannot map each other's memory, being in
+ * containers of their own, are taken for machines of one rank. Collective over comm.
  * The environment's DPT_MACHINE_RANKS takes so many ranks of the world for a machine: for tests of several. */
 dpt_status dpt_comm_split_machines(const dpt_comm *comm, dpt_comm *out);
 
@@ -24,14 +27,13 @@ dpt_status dpt_comm_count_machines(const dpt_comm *comm, int *machines);
 
 /** Allocate (contents undefined). Collective over machine (same: bytes).
  * @param[in] machine ranks of one machine, as dpt_comm_split_machines makes.
- * Errors, agreed: DPT_ERR_OUTPUT over the budget or without memory, which can be a full file system of the shared
- * memory; *out is empty then. */
+ * Errors, agreed: DPT_ERR_OUTPUT over the budget or without memory; *out is empty then. */
 dpt_status dpt_shared_create(const dpt_comm *machine, int64_t bytes, const char *what,
                              dpt_shared *out);
 
 /** What any rank wrote before is seen by all afterwards. Collective over machine. */
 void dpt_shared_sync(const dpt_comm *machine, const dpt_shared *shared);
 
-void dpt_shared_destroy(dpt_shared *shared); /**< Collective over the machine of create. */
+void dpt_shared_destroy(dpt_shared *shared); /**< Local: the others keep theirs. */
 
 #endif
