@@ -71,11 +71,9 @@ typedef struct {
 static void forward_block(const forward_call *call, const attention_block *b, int64_t j,
                           const attention_room *r, float *row_max, double *row_sum) {
     const dpt_attention_shape *s = b->s;
-    const float *q = call->q + b->i0 * s->ldq + j * s->hd;
     float *o = call->o + b->i0 * s->ldo + j * s->hd;
-    for (int64_t i = 0; i < b->rows; i++)
-        dpt_tile_prefetch(s->hd, q + i * s->ldq);
-    dpt_attention_scores(b, q, s->ldq, r->kt, r->ldt, r->p, r->ld);
+    dpt_attention_scores(b, call->q + b->i0 * s->ldq + j * s->hd, s->ldq, r->kt, r->ldt, r->p,
+                         r->ld);
     for (int64_t t = 0, rows; t < b->rows; t += DPT_TILE_ROWS) {
         attention_range v = attention_whole_vectors(attention_tile_keys(b, t, &rows));
         float shrink[DPT_TILE_ROWS];

@@ -58,19 +58,13 @@ static void backward_row(const dpt_attention_shape *s, attention_range keys, int
         memset(edges[i], 0, EDGE * sizeof *p);
 }
 
-/** D of each row. */
-static void backward_dots(int64_t rows, int64_t hd, const float *o, int64_t ldo, const float *d_o,
-                          int64_t ldw, float *dots) {
-    for (int64_t i = 0; i < rows; i++) {
-        const float *a = o + i * ldo, *b = d_o + i * ldw;
-        float sum = 0.0f;
-        if (i + DPT_TILE_AHEAD < rows)
-            dpt_tile_prefetch(hd, a + DPT_TILE_AHEAD * ldo);
+/** D of a row. */
+static float backward_dot(int64_t n, const float *a, const float *b) {
+    float sum = 0.0f;
 #pragma omp simd reduction(+ : sum)
-        for (int64_t c = 0; c < hd; c++)
-            sum += a[c] * b[c];
-        dots[i] = sum;
-    }
+    for (int64_t c = 0; c < n; c++)
+        sum += a[c] * b[c];
+    return sum;
 }
 
 /** Arguments of a backward pass, shaped as in dpt_nn_attention_backward. */
@@ -91,17 +85,16 @@ static void backward_block(const backward_call *call, const attention_block *b, 
     int64_t hd = s->hd, row = b->i0 * s->ldq + j * hd;
     int64_t orow = b->i0 * s->ldo + j * hd;
     const float *o = call->o + orow, *d_o = call->d_o + orow, *lse = call->lse + j * s->n + b->i0;
-    float dots[ROWS];
     dpt_tile_copy(b->rows, hd, call->q + row, s->ldq, r->q, r->ldw);
     dpt_tile_copy(b->rows, hd, d_o, s->ldo, r->d_o, r->ldw);
-    backward_dots(b->rows, hd, o, s->ldo, r->d_o, r->ldw, dots);
     dpt_attention_scores(b, r->q, r->ldw, r->kt, r->ldt, r->p, r->ld);
     dpt_attention_scores(b, r->d_o, r->ldw, r->vt, r->ldt, r->dp, r->ld);
     for (int64_t i = 0; i < b->rows; i++) {
         int64_t rows, tile = i / DPT_TILE_ROWS * DPT_TILE_ROWS;
         attention_range v = attention_whole_vectors(attention_tile_keys(b, tile, &rows));
         if (v.a < v.b)
-            backward_row(s, attention_row_keys(b, i, v.a), (v.b - v.a) / LANES, lse[i], dots[i],
+            backward_row(s, attention_row_keys(b, i, v.a), (v.b - v.a) / LANES, lse[i],
+                         backward_dot(hd, o + i * s->ldo, r->d_o + i * r->ldw),
                          r->p + i * r->ld + v.a, r->dp + i * r->ld + v.a);
     }
     if (want & WANT_DKV) {
@@ -150,14 +143,14 @@ static void backward_range(const backward_call *call, attention_group of, int64_
         if (keys.b <= keys.a)
             continue;
         backward_load(call, &b, of.g, r);
-        for (b.i0 = i0; b.i0 < i1; b.i0 += step) { /* rows of all heads lie together */
-            b.rows = attention_min64(step, i1 - b.i0);
-            keys = attention_keys(s, l0, b.width, b.i0, b.i0 + b.rows);
-            for (int64_t j = of.j, h = 0; keys.a < keys.b && j < s->hq && h < of.count; j++)
-                if (s->kv_of[j] == of.g) {
+        for (int64_t j = of.j, h = 0; j < s->hq && h < of.count; j++) {
+            h += s->kv_of[j] == of.g;
+            for (b.i0 = i0; b.i0 < i1 && s->kv_of[j] == of.g; b.i0 += step) {
+                b.rows = attention_min64(step, i1 - b.i0);
+                keys = attention_keys(s, l0, b.width, b.i0, b.i0 + b.rows);
+                if (keys.a < keys.b)
                     backward_block(call, &b, j, want, r);
-                    h++;
-                }
+            }
         }
         if (want & WANT_DKV)
             backward_store(call, &b, of.g, r);

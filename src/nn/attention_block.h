@@ -26,7 +26,7 @@ enum {
     ROWS = 72,       /* most queries of a head whose scores are held */
     HEADS = 8,       /* most query heads of a forward task */
     QUERIES = 128,   /* and most queries of each */
-    TASK_ROWS = 512, /* of these rows together, as far as QUERIES_LEAST allows */
+    TASK_ROWS = 256, /* of these rows together, as far as QUERIES_LEAST allows */
     QUERIES_LEAST = 32,
     GAP = DPT_TILE_GAP,
     PARALLEL_MIN = 1 << 15

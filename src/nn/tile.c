@@ -114,8 +114,6 @@ float dpt_tile_total(int64_t vectors, const float *x) {
 void dpt_tile_copy(int64_t T, int64_t C, const float *x, int64_t ldx, float *y, int64_t ldy) {
     /* x (T,C), y (T,up(C)) */
     for (int64_t t = 0; t < T; t++) {
-        if (t + DPT_TILE_AHEAD < T)
-            dpt_tile_prefetch(C, x + (t + DPT_TILE_AHEAD) * ldx);
         memcpy(y + t * ldy, x + t * ldx, (size_t)C * sizeof *y);
         memset(y + t * ldy + C, 0, (size_t)(dpt_tile_up(C) - C) * sizeof *y);
     }
@@ -152,12 +150,9 @@ TILE_INLINE void quad_transpose(const float *x, int64_t ldx, float *y, int64_t l
 void dpt_tile_transpose(int64_t T, int64_t C, const float *x, int64_t ldx, float *y, int64_t ldy) {
     /* x (T,C), y (C,up(T)) */
     int64_t whole_t = T / QUAD * QUAD, whole_c = C / QUAD * QUAD;
-    for (int64_t t = 0; t < whole_t; t += QUAD) {
-        for (int64_t i = t + QUAD; i < t + 2 * QUAD && i < T; i++)
-            dpt_tile_prefetch(C, x + i * ldx);
+    for (int64_t t = 0; t < whole_t; t += QUAD)
         for (int64_t c = 0; c < whole_c; c += QUAD)
             quad_transpose(x + t * ldx + c, ldx, y + c * ldy + t, ldy);
-    }
     for (int64_t c = 0; c < C; c++) {
         for (int64_t t = c < whole_c ? whole_t : 0; t < T; t++)
             y[c * ldy + t] = x[t * ldx + c];

@@ -22,9 +22,6 @@ enum { DPT_TILE_ROWS = 6, DPT_TILE_COLUMNS = 2 * DPT_TILE_LANES };
 /** Elements after each row of a packed matrix, that the rows of a column do not meet in the same sets of a cache. */
 enum { DPT_TILE_GAP = 16 };
 
-/** Rows that are asked for ahead of the one that is read. */
-enum { DPT_TILE_AHEAD = 4 };
-
 /** x rounded up to whole vectors. */
 static inline int64_t dpt_tile_up(int64_t x) {
     return (x + DPT_TILE_LANES - 1) / DPT_TILE_LANES * DPT_TILE_LANES;
@@ -53,12 +50,6 @@ void dpt_tile_product(int64_t rows, int64_t columns, const dpt_tile_factors *f, 
 
 /** Sum of whole vectors of x, each lane by itself first. Local. */
 float dpt_tile_total(int64_t vectors, const float *x);
-
-/** Asks for a row, which lies too far from the one before for the processor to expect it. Local. */
-static inline void dpt_tile_prefetch(int64_t C, const float *x) {
-    for (int64_t c = 0; c < C; c += DPT_TILE_GAP) /* a cache line */
-        __builtin_prefetch(x + c);
-}
 
 /** Rows of x as rows of whole vectors: y[t,c] = x[t,c], 0 from column C on.
  *
