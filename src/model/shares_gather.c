@@ -116,8 +116,8 @@ static void gather_start(dpt_params *params, int unit, bool edit, int room) {
 }
 
 static void gather_wait(dpt_shares *shares) {
-    (void)dpt_comm_check(MPI_Waitall(shares->requests, shares->request, MPI_STATUSES_IGNORE),
-                         "MPI_Waitall");
+    for (int i = 0; i < shares->requests; i++)
+        (void)dpt_comm_check(MPI_Wait(&shares->request[i], MPI_STATUS_IGNORE), "MPI_Wait");
     shares->requests = 0;
 }
 
@@ -152,10 +152,6 @@ void dpt_shares_take(dpt_params *params, int unit, int next, bool edit) {
 void dpt_shares_progress(const dpt_params *params) {
     dpt_shares *shares = params->shares;
     int done = 0;
-    if (shares == NULL || shares->requests == 0)
-        return;
-    (void)dpt_comm_check(MPI_Testall(shares->requests, shares->request, &done, MPI_STATUSES_IGNORE),
-                         "MPI_Testall");
-    if (done)
-        shares->requests = 0;
+    for (int i = 0; shares != NULL && i < shares->requests; i++)
+        (void)dpt_comm_check(MPI_Test(&shares->request[i], &done, MPI_STATUS_IGNORE), "MPI_Test");
 }
