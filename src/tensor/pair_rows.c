@@ -2,6 +2,8 @@
 
 #include "deltapath/tensor/role.h"
 
+#include <stddef.h>
+
 /* Embeddings and heads of models whose tokenizers differ: row i of post belongs to the row of pre with the same token. */
 
 enum { CHUNK = 1 << 12 };
