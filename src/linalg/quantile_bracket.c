@@ -48,7 +48,7 @@ enum {
     LEAST_ROOM = 65536 /* ... or this many */
 };
 
-_Static_assert(DPT_QUANTILE_SAMPLED *STRIDE == SAMPLE, "the share that is said is the sample's");
+_Static_assert(DPT_QUANTILE_ONE_OF *SAMPLE == STRIDE, "the share that is said is the sample's");
 
 /* Where a search ends, ends included, and what one rank found. */
 typedef struct bracket {

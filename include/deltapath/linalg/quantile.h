@@ -52,9 +52,10 @@ dpt_status dpt_quantile_select(const dpt_comm *comm, const dpt_shard *shard, con
                                const dpt_quantile_target *targets, dpt_quantile_values_fn values,
                                void *ctx, dpt_cut *cuts);
 
+#define DPT_QUANTILE_ONE_OF 64 /**< of so many values one is in the sample */
 /** Share of the values that are read for the sample; how often all of them are read where it finds all brackets, and
  * where it misleads one of the searches, as it does for embeddings, of which training moves some rows alone. */
-#define DPT_QUANTILE_SAMPLED (1.0 / 64.0)
+#define DPT_QUANTILE_SAMPLED (1.0 / DPT_QUANTILE_ONE_OF)
 #define DPT_QUANTILE_READS   (DPT_QUANTILE_SAMPLED + 1.0)
 #define DPT_QUANTILE_MISLED  3.0 /* more */
 
