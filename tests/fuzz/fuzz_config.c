@@ -43,8 +43,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         if (st == DPT_OK)
             st =
                 dpt_model_config_compare(text, configs[i], &catalogs[i], compared, sizeof compared);
-        for (int ranks = 1; ranks <= 3 && st == DPT_OK; ranks++)
-            st = dpt_model_bytes(text, &catalogs[i], ranks, true, 64, 16, &a, &b);
+        for (int ranks = 1; ranks <= 3 && st == DPT_OK; ranks++) {
+            dpt_model_ranks spread = {.group = ranks, .replicas = 4 - ranks, .machines = 1};
+            st = dpt_model_bytes(text, &catalogs[i], &spread, true, 64, 16, &a, &b);
+        }
         fuzz_check(st, DPT_ERR_INPUT);
     }
     fuzz_finish(DPT_OK, DPT_ERR_INPUT);
