@@ -51,6 +51,14 @@ dpt_status dpt_comm_split(const dpt_comm *comm, int color, int key, dpt_comm *ou
     return st != DPT_OK ? st : comm_finish(mpi, out);
 }
 
+dpt_status dpt_comm_split_node(const dpt_comm *comm, dpt_comm *out) {
+    MPI_Comm mpi = MPI_COMM_NULL;
+    dpt_status st = dpt_comm_check(
+        MPI_Comm_split_type(comm->mpi, MPI_COMM_TYPE_SHARED, comm->rank, MPI_INFO_NULL, &mpi),
+        "MPI_Comm_split_type");
+    return st != DPT_OK ? st : comm_finish(mpi, out);
+}
+
 void dpt_comm_destroy(dpt_comm *comm) {
     if (comm->size > 0 && comm->mpi != MPI_COMM_NULL)
         (void)dpt_comm_check(MPI_Comm_free(&comm->mpi), "MPI_Comm_free");
@@ -279,12 +287,10 @@ dpt_status dpt_comm_exchange(const dpt_comm *comm, const void *send, const int64
 }
 
 dpt_status dpt_comm_local_size(const dpt_comm *comm, int *ranks_here) {
-    MPI_Comm local = MPI_COMM_NULL;
-    dpt_status st = dpt_comm_check(
-        MPI_Comm_split_type(comm->mpi, MPI_COMM_TYPE_SHARED, comm->rank, MPI_INFO_NULL, &local),
-        "MPI_Comm_split_type");
-    if (st != DPT_OK)
-        return st;
-    (void)dpt_comm_check(MPI_Comm_size(local, ranks_here), "MPI_Comm_size");
-    return dpt_comm_check(MPI_Comm_free(&local), "MPI_Comm_free");
+    dpt_comm node = {.size = 0};
+    dpt_status st = dpt_comm_split_node(comm, &node);
+    if (st == DPT_OK)
+        *ranks_here = node.size;
+    dpt_comm_destroy(&node);
+    return st;
 }

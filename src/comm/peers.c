@@ -10,16 +10,13 @@ enum { TAG = 71, TRIPS = 20 };
 
 /* The least rank of this rank's node. */
 static dpt_status peers_node(const dpt_comm *comm, int64_t *node) {
-    MPI_Comm local = MPI_COMM_NULL;
-    int first = comm->rank;
-    dpt_status st = dpt_comm_check(
-        MPI_Comm_split_type(comm->mpi, MPI_COMM_TYPE_SHARED, comm->rank, MPI_INFO_NULL, &local),
-        "MPI_Comm_split_type");
-    if (st != DPT_OK)
-        return st;
-    (void)dpt_comm_check(MPI_Bcast(&first, 1, MPI_INT, 0, local), "MPI_Bcast");
-    *node = first;
-    return dpt_comm_check(MPI_Comm_free(&local), "MPI_Comm_free");
+    dpt_comm local = {.size = 0};
+    *node = comm->rank;
+    dpt_status st = dpt_comm_split_node(comm, &local);
+    if (st == DPT_OK)
+        st = dpt_comm_broadcast(&local, node, sizeof *node, 0);
+    dpt_comm_destroy(&local);
+    return st;
 }
 
 dpt_status dpt_peers_find(const dpt_comm *comm, dpt_peers *out) {

@@ -73,16 +73,9 @@ static bool shared_works(const dpt_comm *machine) {
 }
 
 dpt_status dpt_comm_split_machines(const dpt_comm *comm, dpt_comm *out) {
-    MPI_Comm mpi = MPI_COMM_NULL;
     int rank = 0, taken = shared_machine_ranks();
     dpt_comm whole = {.size = 0};
-    dpt_status st = dpt_comm_check(
-        MPI_Comm_split_type(comm->mpi, MPI_COMM_TYPE_SHARED, comm->rank, MPI_INFO_NULL, &mpi),
-        "MPI_Comm_split_type");
-    if (st == DPT_OK)
-        st = dpt_comm_create(mpi, &whole);
-    if (st == DPT_OK)
-        st = dpt_comm_check(MPI_Comm_free(&mpi), "MPI_Comm_free");
+    dpt_status st = dpt_comm_split_node(comm, &whole);
     if (st == DPT_OK)
         st = dpt_comm_check(MPI_Comm_rank(MPI_COMM_WORLD, &rank), "MPI_Comm_rank");
     if (st == DPT_OK && !shared_works(&whole))
@@ -107,29 +100,26 @@ dpt_status dpt_comm_count_machines(const dpt_comm *comm, int *machines) {
 dpt_status dpt_shared_create(const dpt_comm *machine, int64_t bytes, const char *what,
                              dpt_shared *out) {
     DPT_ASSERT_SAME(machine, bytes);
-    *out = (dpt_shared){.bytes = bytes};
+    *out = (dpt_shared){.bytes = bytes > 0 ? bytes : 1}; /* nothing cannot be mapped */
     if (machine->size == 1) {
-        out->base = dpt_mem_alloc(bytes, 1, what);
+        out->base = dpt_mem_alloc(out->bytes, 1, what);
         return out->base != NULL ? DPT_OK : DPT_ERR_OUTPUT;
     }
-    int64_t room = bytes > 0 ? bytes : 1;
-    int64_t share = (room / machine->size / SHARED_ALIGN + 1) * SHARED_ALIGN;
-    int64_t left = room - share * machine->rank;
+    int64_t share = (out->bytes / machine->size / SHARED_ALIGN + 1) * SHARED_ALIGN;
+    int64_t left = out->bytes - share * machine->rank;
     int64_t own = left < 0 ? 0 : left < share ? left : share;
     if (dpt_mem_charge(own, what))
         out->own = own;
     dpt_status st = dpt_agree(machine, out->own == own ? DPT_OK : DPT_ERR_OUTPUT);
     if (st != DPT_OK)
         goto done;
-    out->map = shared_map(machine, room);
-    out->mapped_bytes = room;
-    out->mapped = out->map != NULL;
-    out->base = out->map;
+    out->base = shared_map(machine, out->bytes);
+    out->mapped = out->base != NULL;
     if (!out->mapped)
         st = dpt_error(DPT_ERR_OUTPUT,
                        "%s needs %" PRId64
                        " bytes that the ranks of a machine share (%s): " DPT_MEM_REMEDY,
-                       what, room, strerror(errno));
+                       what, out->bytes, strerror(errno));
     st = dpt_agree(machine, st);
 done:
     if (st != DPT_OK)
@@ -147,7 +137,7 @@ void dpt_shared_sync(const dpt_comm *machine, const dpt_shared *shared) {
 
 void dpt_shared_destroy(dpt_shared *shared) {
     if (shared->mapped)
-        munmap(shared->map, (size_t)shared->mapped_bytes);
+        munmap(shared->base, (size_t)shared->bytes);
     else
         dpt_mem_free(shared->base);
     dpt_mem_discharge(shared->own);

@@ -25,6 +25,9 @@ dpt_status dpt_comm_create(MPI_Comm parent, dpt_comm *out);
  * out->mpi is then MPI_COMM_NULL and out->size 0. Collective over comm. */
 dpt_status dpt_comm_split(const dpt_comm *comm, int color, int key, dpt_comm *out);
 
+/** Split into the ranks of each node, ordered by rank. Collective over comm. */
+dpt_status dpt_comm_split_node(const dpt_comm *comm, dpt_comm *out);
+
 /** Free; a null or freed communicator is allowed. Collective over comm. */
 void dpt_comm_destroy(dpt_comm *comm);
 

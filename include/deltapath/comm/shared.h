@@ -13,8 +13,6 @@ typedef struct dpt_shared {
     int64_t own; /**< bytes that this rank counts */
     bool
         mapped; /**< from a file without a name that the ranks share; else base is this rank's own block */
-    void *map; /**< (mapped_bytes) what is mapped */
-    int64_t mapped_bytes;
 } dpt_shared;
 
 /** Split a communicator into those of its machines, ordered by rank. Ranks that cannot map each other's memory, being in
