@@ -119,8 +119,8 @@ static dpt_status curvature_of_shared(const dpt_model *model, const dpt_model_gr
 static dpt_status curvature_of_unit(const dpt_model *model, const dpt_model_gradient *gradient,
                                     int unit, const curvature_work *work, double *squares) {
     const dpt_params *params = &model->params;
-    const dpt_share_section *section = &params->shares->sections[unit * DPT_SHARE_KINDS];
-    int begin = section->first, end = begin + section[0].count + section[1].count;
+    int begin, end;
+    dpt_shares_blocks(params->shares, unit, &begin, &end);
     dpt_status st = DPT_OK;
     for (int at = begin; at < end; at++) {
         const dpt_param *param = dpt_share_param(params, at);

@@ -94,9 +94,9 @@ static double gradient_dot_block(const dpt_param *param, const float *grad, floa
 static void gradient_dot_unit(const dpt_model *model, const dpt_model_gradient *gradient, int unit,
                               float *e, double *terms) {
     const dpt_params *params = &model->params;
-    const dpt_share_section *section = &params->shares->sections[unit * DPT_SHARE_KINDS];
-    int end = section->first + section[0].count + section[1].count;
-    for (int at = section->first; at < end; at++) {
+    int begin, end;
+    dpt_shares_blocks(params->shares, unit, &begin, &end);
+    for (int at = begin; at < end; at++) {
         const dpt_param *param = dpt_share_param(params, at);
         const float *block = gradient->blocks[param - params->items];
         if (block == NULL || !param->has_delta)

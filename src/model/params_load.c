@@ -103,12 +103,12 @@ static void load_find_room(load_plan *plan, int i) {
 /* The next block of a unit, those of a tensor one after the other; *at is 0 before the first. @return NULL: none. */
 static dpt_param *load_next(const dpt_params *params, int unit, int *at, dpt_param *before) {
     const dpt_shares *shares = params->shares;
-    const dpt_share_section *section = &shares->sections[unit * DPT_SHARE_KINDS];
-    int count = section->count + section[1].count;
+    int begin, end;
+    dpt_shares_blocks(shares, unit, &begin, &end);
     if (before != NULL && before->next >= 0)
         return &params->items[before->next];
-    for (; *at < count; (*at)++) {
-        int i = shares->order[section->first + *at], tensor = params->items[i].tensor;
+    for (; *at < end - begin; (*at)++) {
+        int i = shares->order[begin + *at], tensor = params->items[i].tensor;
         if (tensor >= 0 && params->first[tensor] == i) {
             (*at)++;
             return &params->items[i];

@@ -89,9 +89,7 @@ static int64_t share_lay_out(dpt_params *params, dpt_values values) {
             const dpt_param *param = dpt_share_param(params, at);
             bytes = dpt_share_up(bytes);
             shares->offset[values][at] = bytes;
-            bytes += dpt_param_numel(param) == 0
-                         ? 0
-                         : dpt_param_numel(param) * share_size(param, values);
+            bytes += dpt_param_numel(param) * share_size(param, values);
         }
         section->bytes[values] = bytes;
         int64_t *cuts = section->cuts[values];
@@ -292,13 +290,6 @@ static dpt_status share_room(const dpt_shares *shares, int64_t bytes, const char
     return dpt_shared_create(&shares->machine, bytes, what, out);
 }
 
-static void share_point(dpt_param *param, dpt_values values, const char *at) {
-    if (values == DPT_VALUES_POST)
-        param->post = at;
-    else
-        param->edit = at;
-}
-
 /* Where this rank's rows go, and where all lie on a single machine. */
 static void share_place(dpt_params *params, dpt_values values) {
     dpt_shares *shares = params->shares;
@@ -312,7 +303,7 @@ static void share_place(dpt_params *params, dpt_values values) {
             bool empty = dpt_param_numel(param) == 0;
             param->own[values] =
                 empty ? NULL : block + param->own_row * param->cols * share_size(param, values);
-            share_point(param, values, empty || shares->machines > 1 ? NULL : block);
+            dpt_share_point(param, values, empty || shares->machines > 1 ? NULL : block);
         }
     }
 }

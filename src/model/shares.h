@@ -105,4 +105,19 @@ static inline dpt_param *dpt_share_param(const dpt_params *params, int at) {
     return &params->items[params->shares->order[at]];
 }
 
+/** Blocks [*begin, *end) of a unit, of both its sections. */
+static inline void dpt_shares_blocks(const dpt_shares *shares, int unit, int *begin, int *end) {
+    const dpt_share_section *section = &shares->sections[unit * DPT_SHARE_KINDS];
+    *begin = section[0].first;
+    *end = section[1].first + section[1].count;
+}
+
+/** Say where the values of a block lie; NULL: not here. */
+static inline void dpt_share_point(dpt_param *param, dpt_values values, const char *at) {
+    if (values == DPT_VALUES_POST)
+        param->post = at;
+    else
+        param->edit = at;
+}
+
 #endif

@@ -100,10 +100,7 @@ static void gather_point_section(dpt_params *params, const dpt_share_section *se
         dpt_param *param = dpt_share_param(params, at);
         const char *block =
             dpt_param_numel(param) > 0 ? room + params->shares->offset[values][at] : NULL;
-        if (values == DPT_VALUES_POST)
-            param->post = block;
-        else
-            param->edit = block;
+        dpt_share_point(param, values, block);
     }
 }
 
