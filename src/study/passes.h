@@ -93,6 +93,10 @@ void dpt_passes_close(
  * without a break on the same mesh. */
 dpt_status dpt_passes_run(dpt_passes *passes, const dpt_pass *pass);
 
+/** Whether the gradient of a finished pass is kept, so many bytes a rank: where it took longer than to write it, and always
+ * under DELTAPATH_SAVE_SECONDS. Local. */
+bool dpt_passes_keeps_gradient(double seconds, double bytes);
+
 /** Have `loss` keep the state of an evaluation that dpt_passes_run does not know. Local.
  * @param[in] key, what as in dpt_pass. */
 void dpt_passes_watch(dpt_passes *passes, uint64_t key, const char *what, dpt_loss *loss);

@@ -1,5 +1,6 @@
 #include "resources.h"
 
+#include "passes.h"
 #include "significance.h"
 
 #include <math.h>
@@ -13,8 +14,6 @@ enum {
     RESULT_BYTES = 24 << 10, /* of a unit in the tables of the results */
     PASS_BYTES = 256         /* of a kept pass without its numbers */
 };
-static const double PROGRESS_RATE =
-    2e8; /* a gradient is kept when its pass takes longer than its bytes at this */
 
 static double bytes_of_samples(const dpt_catalog *catalog) {
     double sum = 0.0;
@@ -63,8 +62,8 @@ static double bytes_of_progress(const dpt_inputs *in, const dpt_resources *res) 
         double numbers = 17.0 * (double)in->data[d].samples + 8.0 * tensors + PASS_BYTES;
         sum += numbers * (double)res->evaluations / in->job->ndata;
         double gradient = 4.0 * (double)dpt_catalog_elements(in->catalog);
-        bool worth = res->pass_seconds > gradient / res->tensor_parallel / PROGRESS_RATE;
-        if (dpt_resources_keeps_gradient_of(in, res, d) && worth)
+        if (dpt_resources_keeps_gradient_of(in, res, d) &&
+            dpt_passes_keeps_gradient(res->pass_seconds, gradient / res->tensor_parallel))
             sum += gradient;
     }
     return sum;
