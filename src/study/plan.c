@@ -39,7 +39,7 @@ static dpt_status plan_print(const dpt_inputs *in, const dpt_resources *res,
     if (options->plan_last > 0)
         return dpt_plan_print_scaling(in, of, &scale);
     if (options->json)
-        return dpt_resources_print_json(in, res);
+        return dpt_resources_print_json(dpt_resources_json(in, res));
     dpt_resources_print(in, res);
     return DPT_OK;
 }

@@ -1,11 +1,8 @@
 #include "plan_scaling.h"
 
-#include "deltapath/base/mem.h"
-
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 enum { BAR = 20 };
@@ -61,14 +58,7 @@ static dpt_status scaling_plan(const dpt_inputs *in, dpt_plan_case of, int ranks
 static dpt_status scaling_print_json(json_t *rows, const dpt_inputs *in,
                                      const dpt_resources *best) {
     json_t *cheapest = best->ranks > 0 ? dpt_resources_json(in, best) : json_null();
-    json_t *all = json_pack("{s:o, s:o}", "scaling", rows, "cheapest", cheapest);
-    char *text = all != NULL ? json_dumps(all, JSON_INDENT(2) | JSON_REAL_PRECISION(6)) : NULL;
-    json_decref(all);
-    if (text == NULL)
-        return dpt_error(DPT_ERR_OUTPUT, "the plan: no memory left: " DPT_MEM_REMEDY);
-    printf("%s\n", text);
-    free(text);
-    return DPT_OK;
+    return dpt_resources_print_json(json_pack("{s:o, s:o}", "scaling", rows, "cheapest", cheapest));
 }
 
 static dpt_status scaling_conclude(const dpt_inputs *in, const dpt_resources *best,

@@ -126,9 +126,10 @@ bool dpt_resources_keeps_gradient_of(const dpt_inputs *inputs, const dpt_resourc
 /** Print as a table on stdout. Local. */
 void dpt_resources_print(const dpt_inputs *inputs, const dpt_resources *resources);
 
-dpt_status dpt_resources_print_json(const dpt_inputs *inputs, const dpt_resources *resources);
-
 /** The same as JSON, to be released; NULL without memory. Local. */
 json_t *dpt_resources_json(const dpt_inputs *inputs, const dpt_resources *resources);
+
+/** Print such JSON on stdout, and release it. Local. Errors: DPT_ERR_OUTPUT without memory, also of what is NULL. */
+dpt_status dpt_resources_print_json(json_t *all);
 
 #endif

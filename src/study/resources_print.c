@@ -172,8 +172,7 @@ json_t *dpt_resources_json(const dpt_inputs *in, const dpt_resources *res) {
         json_of_phases(res), "gib_per_rank", json_of_memory(in, res));
 }
 
-dpt_status dpt_resources_print_json(const dpt_inputs *in, const dpt_resources *res) {
-    json_t *all = dpt_resources_json(in, res);
+dpt_status dpt_resources_print_json(json_t *all) {
     char *text = all != NULL ? json_dumps(all, JSON_INDENT(2) | JSON_REAL_PRECISION(6)) : NULL;
     json_decref(all);
     if (text == NULL)
