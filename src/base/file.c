@@ -317,7 +317,11 @@ static dpt_status file_identity(int failed, const struct stat *info, const char 
                                .inode = info->st_ino,
                                .size = info->st_size,
                                .mtime = file_nanoseconds(info->st_mtim),
-                               .ctime = file_nanoseconds(info->st_ctim)};
+                               .ctime = file_nanoseconds(info->st_ctim),
+                               .links = info->st_nlink,
+                               .mode = info->st_mode,
+                               .owner = info->st_uid,
+                               .group = info->st_gid};
     return DPT_OK;
 }
 
@@ -334,8 +338,10 @@ dpt_status dpt_file_identify_open(int fd, const char *path, dpt_file_identity *o
 }
 
 bool dpt_file_same_content(const dpt_file_identity *a, const dpt_file_identity *b) {
+    bool handled =
+        a->links != b->links || a->mode != b->mode || a->owner != b->owner || a->group != b->group;
     return a->inode == b->inode && a->size == b->size && a->mtime == b->mtime &&
-           a->ctime == b->ctime;
+           (a->ctime == b->ctime || handled);
 }
 
 bool dpt_file_same(const dpt_file_identity *a, const dpt_file_identity *b) {

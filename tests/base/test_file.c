@@ -253,6 +253,33 @@ static void identity_tells_changes(void **state) {
     assert_false(dpt_file_same_content(&a, &b));
 }
 
+/* A backup by hard links, or other permissions, leave the content as it was; a write beside them does not. */
+static void identity_ignores_links_and_permissions(void **state) {
+    (void)state;
+    dpt_file_identity a, b;
+    char other[512];
+    snprintf(other, sizeof other, "%s.link", path);
+    assert_int_equal(dpt_file_write(path, "abc", 3), DPT_OK);
+    assert_int_equal(dpt_file_identify(path, &a), DPT_OK);
+    usleep(20000);
+    assert_int_equal(link(path, other), 0);
+    assert_int_equal(dpt_file_identify(path, &b), DPT_OK);
+    assert_true(a.ctime != b.ctime && dpt_file_same_content(&a, &b) && dpt_file_same(&a, &b));
+    a = b;
+    usleep(20000);
+    assert_int_equal(chmod(path, 0400), 0);
+    assert_int_equal(dpt_file_identify(path, &b), DPT_OK);
+    assert_true(a.ctime != b.ctime && dpt_file_same_content(&a, &b));
+    assert_int_equal(chmod(path, 0600), 0);
+    usleep(20000);
+    int fd = open(other, O_WRONLY);
+    assert_int_equal(pwrite(fd, "y", 1, 0), 1);
+    close(fd);
+    assert_int_equal(dpt_file_identify(path, &b), DPT_OK);
+    assert_false(dpt_file_same_content(&a, &b));
+    assert_int_equal(unlink(other), 0);
+}
+
 /* The trailer is XXH3-128 as other programs print it, and each flipped bit, cut or addition is found. */
 static void seal_covers_every_bit(void **state) {
     (void)state;
@@ -311,6 +338,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test_setup_teardown(full_disk_leaves_the_old_file, setup, teardown),
         cmocka_unit_test_setup_teardown(opens_regular_files_only, setup, teardown),
         cmocka_unit_test_setup_teardown(identity_tells_changes, setup, teardown),
+        cmocka_unit_test_setup_teardown(identity_ignores_links_and_permissions, setup, teardown),
         cmocka_unit_test_setup_teardown(seal_covers_every_bit, setup, teardown),
         cmocka_unit_test(hash128_streams),
     };

@@ -81,7 +81,8 @@ typedef struct dpt_file_identity {
     uint64_t inode;
     int64_t size;
     int64_t mtime; /**< [ns] */
-    int64_t ctime; /**< [ns] changes with links and permissions too */
+    int64_t ctime; /**< [ns] of the last change of content, links, permissions or owner */
+    uint64_t links, mode, owner, group;
 } dpt_file_identity;
 
 /** Identity of the file behind a path or a descriptor, links followed.
@@ -90,7 +91,8 @@ dpt_status dpt_file_identify(const char *path, dpt_file_identity *out);
 dpt_status dpt_file_identify_open(int fd, const char *path, dpt_file_identity *out);
 
 /** Whether device, inode, size and both times agree: two looks of one node. The time of change is the one
- * that nobody can set back; links and permissions move it too. */
+ * that nobody can set back; where it alone moved, a link that came or went, or other permissions or another owner,
+ * explain it: a backup by hard links must not end a run. */
 bool dpt_file_same(const dpt_file_identity *a, const dpt_file_identity *b);
 
 /** The same without the device: looks of two nodes at a network file system. */
