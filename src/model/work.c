@@ -206,8 +206,10 @@ static int64_t work_lay_out(const dpt_model *model, int64_t T, int64_t longest, 
                             char *base, dpt_work *w) {
     const dpt_arch *arch = &model->arch;
     work_room room = {.base = base};
-    dpt_attention_shape shape = {
-        .n = longest, .hq = model->slice.heads, .threads = omp_get_max_threads()};
+    dpt_attention_shape shape = {.n = longest,
+                                 .hq = model->slice.heads,
+                                 .hd = arch->head_dim,
+                                 .threads = omp_get_max_threads()};
     work_lay_out_block(model, T, backward, &room, w);
     work_lay_out_images(model, T, &room, w);
     work_lay_out_head(model, arch->side > 0 ? work_images(model, T) : T, &room, w);

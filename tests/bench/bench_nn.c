@@ -171,6 +171,7 @@ int main(void) {
     for (int i = 0; i < 8; i++)
         kv_of[i] = i / 4;
     shape.threads = omp_get_max_threads();
+    shape.hd = 128;
     size_t need = dpt_nn_attention_scratch(&shape);
     scratch = filled(need > (1 << 20) ? need : 1 << 20);
 
@@ -182,7 +183,7 @@ int main(void) {
     double terms_rate = cube / best_time(run_terms);
     printf("linear terms %lld: %.1f GF/s  %.2f of sgemm\n", (long long)gemm_size, terms_rate / 1e9,
            terms_rate / gemm_rate);
-    const int64_t lengths[] = {64, 128, 512, 1024, 2048};
+    const int64_t lengths[] = {64, 128, 256, 512, 1024, 2048};
     for (size_t i = 0; i < sizeof lengths / sizeof lengths[0]; i++)
         for (int64_t hd = 64; hd <= 128; hd *= 2)
             bench_attention(lengths[i], hd, gemm_rate);

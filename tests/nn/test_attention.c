@@ -1,6 +1,8 @@
 /* ranks: 1 */
 #include "nn/nn_test.h"
 
+#include <string.h>
+
 #include "deltapath/nn/attention.h"
 
 /** The same problem in double: contiguous arrays, no blocks. */
@@ -242,6 +244,72 @@ static void threads_share_the_heads(void **state) {
     check_attention(s, 1.0, false, 1e-5);
 }
 
+/** o, lse, dq, dk and dv of a shape, one after the other. */
+static float *results_of(dpt_attention_shape s, int64_t *count) {
+    int64_t wq = s.hq * s.hd, wk = s.hkv * s.hd, ld = wq + 2 * wk;
+    s.ldq = s.ldk = s.ldv = ld;
+    s.ldo = wq;
+    *count = s.n * (wq + s.hq + ld);
+    float *qkv = nn_floats(s.n * ld, 1.0, 1), *d_o = nn_floats(s.n * wq, 1, 3);
+    float *out = nn_floats(*count, 1, 2), *lse = out + s.n * wq, *dqkv = lse + s.n * s.hq;
+    float *scratch = nn_floats((int64_t)dpt_nn_attention_scratch(&s), 1, 6);
+    dpt_nn_attention_forward(&s, qkv, qkv + wq, qkv + wq + wk, out, lse, scratch);
+    dpt_nn_attention_backward(&s, qkv, qkv + wq, qkv + wq + wk, out, lse, d_o, dqkv, dqkv + wq,
+                              dqkv + wq + wk, scratch);
+    test_free(qkv);
+    test_free(d_o);
+    test_free(scratch);
+    return out;
+}
+
+static void any_number_of_threads_gives_the_same_bits(void **state) {
+    (void)state;
+    const int64_t windows[] = {0, 130, 7};
+    dpt_attention_shape s = shape(515, 4, 2, 20, grouped);
+    for (size_t i = 0; i < NN_COUNT(windows); i++) {
+        int64_t count;
+        s.window = windows[i];
+        s.threads = 1;
+        float *one = results_of(s, &count);
+        for (s.threads = 2; s.threads <= 9; s.threads += 3) {
+            float *more = results_of(s, &count);
+            assert_memory_equal(one, more, (size_t)count * sizeof *one);
+            test_free(more);
+        }
+        test_free(one);
+    }
+}
+
+/* More heads of a group than a task takes, heads of a width that is no multiple of a vector, blocks of keys that end
+ * within one. */
+static void odd_shapes_match_the_reference(void **state) {
+    (void)state;
+    static const int32_t zeros[19] = {0}, mixed[] = {1, 0, 1, 1, 0, 2, 1, 1, 1, 1, 1, 1, 2};
+    check_attention(shape(21, 19, 1, 5, zeros), 1.0, false, 1e-5);
+    dpt_attention_shape s = shape(83, 13, 3, 37, mixed);
+    for (s.threads = 1; s.threads <= 7; s.threads += 3) {
+        s.window = 0;
+        check_attention(s, 1.0, false, 1e-5);
+        s.window = 11;
+        check_attention(s, 1.0, false, 1e-5);
+    }
+    s = shape(290, 2, 1, 128, zeros); /* blocks of keys of both passes, whole and not */
+    check_attention(s, 1.0, false, 1e-5);
+    s.window = 140;
+    s.threads = 3;
+    check_attention(s, 1.0, false, 1e-5);
+    check_attention(shape(70, 1, 1, 600, zeros), 0.5, false, 1e-5); /* the smallest blocks */
+}
+
+static void scores_may_be_turned_round(void **state) {
+    (void)state;
+    dpt_attention_shape s = shape(31, 2, 2, 6, same);
+    s.scale = -0.7f;
+    check_attention(s, 1.0, false, 1e-5);
+    s.scale = 0.0f;
+    check_attention(s, 1.0, false, 1e-5);
+}
+
 static void caps_bound_the_scores(void **state) {
     (void)state;
     dpt_attention_shape s = shape(9, 4, 2, 4, grouped);
@@ -320,6 +388,9 @@ int main(void) {
         cmocka_unit_test(small_shapes_match_finite_differences),
         cmocka_unit_test(blocks_fit_together),
         cmocka_unit_test(threads_share_the_heads),
+        cmocka_unit_test(any_number_of_threads_gives_the_same_bits),
+        cmocka_unit_test(odd_shapes_match_the_reference),
+        cmocka_unit_test(scores_may_be_turned_round),
         cmocka_unit_test(caps_bound_the_scores),
         cmocka_unit_test(sinks_take_their_share),
         cmocka_unit_test(extreme_sinks_stay_finite),

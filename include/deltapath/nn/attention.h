@@ -28,7 +28,8 @@ typedef struct {
                                 blocks are slow; below 1 means 1 */
 } dpt_attention_shape;
 
-/** Number of floats of scratch that both passes need for this shape: depends on `threads` alone. */
+/** Number of floats of scratch that both passes need for this shape: depends on `threads` and `hd` alone, and does not
+ * fall with either. */
 size_t dpt_nn_attention_scratch(const dpt_attention_shape *shape);
 
 /** Attention of one sequence.
@@ -43,7 +44,7 @@ size_t dpt_nn_attention_scratch(const dpt_attention_shape *shape);
  * @param[out] o    (n, hq * hd), leading dimension ldo.
  * @param[out] lse  (hq, n), for the backward pass; NULL if there is none.
  * @param      scratch  dpt_nn_attention_scratch(shape) floats.
- * Determinism: up to rounding inside BLAS, independent of the number of threads.
+ * Determinism: same bits for any number of threads.
  */
 void dpt_nn_attention_forward(const dpt_attention_shape *shape, const float *q, const float *k,
                               const float *v, float *o, float *lse, float *scratch);
