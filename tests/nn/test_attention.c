@@ -244,22 +244,86 @@ static void threads_share_the_heads(void **state) {
     check_attention(s, 1.0, false, 1e-5);
 }
 
-/** o, lse, dq, dk and dv of a shape, one after the other. */
-static float *results_of(dpt_attention_shape s, int64_t *count) {
-    int64_t wq = s.hq * s.hd, wk = s.hkv * s.hd, ld = wq + 2 * wk;
-    s.ldq = s.ldk = s.ldv = ld;
-    s.ldo = wq;
+/** Where a sequence lies in the matrices of a batch. */
+typedef struct {
+    int64_t before, after; /* rows of others */
+    int64_t skip;          /* columns of others, before and after */
+} nn_place;
+
+/** x (rows, cols) at that place; all else is NaN. */
+static float *placed(nn_place at, int64_t rows, int64_t cols, const float *x) {
+    int64_t ld = cols + 2 * at.skip, count = (at.before + rows + at.after) * ld;
+    float *y = nn_floats(count, 1, 1);
+    for (int64_t i = 0; i < count; i++) {
+        int64_t row = i / ld - at.before, col = i % ld - at.skip;
+        bool own = row >= 0 && row < rows && col >= 0 && col < cols;
+        y[i] = own ? x[row * cols + col] : NAN;
+    }
+    return y;
+}
+
+/** What placed() got, from that place; fails if others were written. */
+static void take_placed(nn_place at, int64_t rows, int64_t cols, float *y, float *x) {
+    int64_t ld = cols + 2 * at.skip, count = (at.before + rows + at.after) * ld;
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t c = 0; c < cols; c++) {
+            float *own = y + (at.before + i) * ld + at.skip + c;
+            x[i * cols + c] = *own;
+            *own = NAN;
+        }
+    for (int64_t i = 0; i < count; i++)
+        assert_true(isnan(y[i]));
+    test_free(y);
+}
+
+/** o, lse, dq, dk and dv of a shape, one after the other; the sequence lies there, in memory that held others. */
+static float *results_at(nn_place at, dpt_attention_shape s, int64_t *count) {
+    int64_t wq = s.hq * s.hd, wk = s.hkv * s.hd, ld = wq + 2 * wk, need;
     *count = s.n * (wq + s.hq + ld);
-    float *qkv = nn_floats(s.n * ld, 1.0, 1), *d_o = nn_floats(s.n * wq, 1, 3);
-    float *out = nn_floats(*count, 1, 2), *lse = out + s.n * wq, *dqkv = lse + s.n * s.hq;
-    float *scratch = nn_floats((int64_t)dpt_nn_attention_scratch(&s), 1, 6);
-    dpt_nn_attention_forward(&s, qkv, qkv + wq, qkv + wq + wk, out, lse, scratch);
-    dpt_nn_attention_backward(&s, qkv, qkv + wq, qkv + wq + wk, out, lse, d_o, dqkv, dqkv + wq,
-                              dqkv + wq + wk, scratch);
+    float *x = nn_floats(s.n * ld, 1.0, 1), *y = nn_floats(s.n * wq, 1, 3);
+    float *out = nn_floats(*count, 1, 2), *lse = out + s.n * wq;
+    float *qkv = placed(at, s.n, ld, x), *dqkv = placed(at, s.n, ld, x);
+    float *d_o = placed(at, s.n, wq, y), *o = placed(at, s.n, wq, y);
+    need = (int64_t)dpt_nn_attention_scratch(&s);
+    float *scratch = placed((nn_place){.before = 1}, 0, need, NULL);
+    s.ldq = s.ldk = s.ldv = ld + 2 * at.skip;
+    s.ldo = wq + 2 * at.skip;
+    int64_t first = at.before * s.ldq + at.skip, firsto = at.before * s.ldo + at.skip;
+    float *q = qkv + first, *dq = dqkv + first;
+    dpt_nn_attention_forward(&s, q, q + wq, q + wq + wk, o + firsto, lse, scratch);
+    dpt_nn_attention_backward(&s, q, q + wq, q + wq + wk, o + firsto, lse, d_o + firsto, dq,
+                              dq + wq, dq + wq + wk, scratch);
+    take_placed(at, s.n, wq, o, out);
+    take_placed(at, s.n, ld, dqkv, lse + s.n * s.hq);
+    test_free(x);
+    test_free(y);
     test_free(qkv);
     test_free(d_o);
     test_free(scratch);
     return out;
+}
+
+static float *results_of(dpt_attention_shape s, int64_t *count) {
+    return results_at((nn_place){0}, s, count);
+}
+
+/* The loss of a sample must not depend on the samples that share its batch. */
+static void a_sequence_has_the_same_bits_among_others(void **state) {
+    (void)state;
+    const nn_place places[] = {{1, 0, 0}, {0, 2, 1}, {3, 1, 2}, {5, 3, 7}};
+    const int64_t lengths[] = {1, 6, 64, 149}, widths[] = {5, 16, 37, 80};
+    for (int64_t k = 0; k < 4 * NN_COUNT(lengths) * NN_COUNT(widths); k++) {
+        int64_t count;
+        dpt_attention_shape s = shape(lengths[k / 4 % 4], 4, 2, widths[k / 16], grouped);
+        s.window = k % 2 * 11;
+        s.cap = k % 3 == 1 ? 2.0f : 0.0f;
+        s.causal = k % 5 != 0;
+        float *alone = results_of(s, &count);
+        float *among = results_at(places[k % 4], s, &count);
+        assert_memory_equal(alone, among, (size_t)count * sizeof *alone);
+        test_free(alone);
+        test_free(among);
+    }
 }
 
 static void any_number_of_threads_gives_the_same_bits(void **state) {
@@ -389,6 +453,7 @@ int main(void) {
         cmocka_unit_test(blocks_fit_together),
         cmocka_unit_test(threads_share_the_heads),
         cmocka_unit_test(any_number_of_threads_gives_the_same_bits),
+        cmocka_unit_test(a_sequence_has_the_same_bits_among_others),
         cmocka_unit_test(odd_shapes_match_the_reference),
         cmocka_unit_test(scores_may_be_turned_round),
         cmocka_unit_test(caps_bound_the_scores),
