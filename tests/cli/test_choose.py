@@ -23,6 +23,7 @@ data: [{name: task, file: share/demo/task.h5, loss: lm, samples: 24, choose: 0.5
 edits: [{name: best, method: expo, alpha: auto}, {name: fit, method: bitdelta, calibrate: term},
   {name: sign, method: bias, k: 0.5, by: gradient}, {name: drop, method: drop, p: 0.5}]
 riemann: {rule: left, points: 1}
+tensor_parallel: 1  # sums over two ranks would round what is the same differently
 select: {include: ["model.layers.*"]}
 output: {directory: %s, report: false}
 """
@@ -202,7 +203,6 @@ def same_samples(folder):
 def undecided(folder):
     """A slope that cannot be told from zero leaves alpha at 0: nothing is changed."""
     units, said = run(folder, "undecided", 2, "data=[{name: task, file: share/demo/task.h5, loss: lm, samples: 2}]",
-                      "tensor_parallel=1",  # sums over two ranks would round what is the same differently
                       "edits=[{name: best, method: expo, alpha: auto}, "
                       "{name: layers, method: expo, alpha: auto, groups: layers}]")
     check("two samples decide nothing", len(units) == 2, said)
