@@ -613,11 +613,11 @@ class Pair:
 
 def make_images(rng, pair: Pair, count: int = 5) -> list:
     """Images of noise, about half of them with the label that W_post gives them."""
-    tower = pair.config.get("vision_config", pair.config)
+    tower = getattr(pair.model.config, "vision_config", pair.model.config)  # the file may leave out what is usual
     pair.set(0.0)
     samples = []
     for i in range(count):
-        image = rng.standard_normal((tower["num_channels"], tower["image_size"], tower["image_size"]), np.float32)
+        image = rng.standard_normal((tower.num_channels, tower.image_size, tower.image_size), np.float32)
         with torch.no_grad():
             order = np.argsort(-pair.logits_of(image).numpy())
         samples.append((image, np.int32(order[0 if i % 2 == 0 else i % len(order)])))
