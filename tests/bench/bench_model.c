@@ -1,9 +1,11 @@
 /* Forward and backward pass (terms) of a stack of each family against sgemm, within one run: each pass against the
  * products right before and after it, for the clock of a machine changes from second to second. Weights and
  * edit are bf16; W(t) at t = 0.4 is formed on the fly. Experts are a quarter as wide as an MLP, eight, of which a
- * token uses two.
+ * token uses two. "Its shapes" is what sgemm makes of the products of the pass, with weights in fp32 that lie there:
+ * as many rows as there are tokens, or as an expert gets when the tokens are shared evenly.
  *
- * Usage: bench_model [HIDDEN [TOKENS [LAYERS [MODEL_TYPE]]]]   (2048 512 3 llama; all: one line a family)
+ * Usage: bench_model [HIDDEN [TOKENS [LAYERS [MODEL_TYPE [SEQUENCES]]]]]
+ * (2048 512 3 llama 1; all: one line a family; experts: those that have some). A batch is SEQUENCES of TOKENS each.
  */
 #include <cblas.h>
 #include <mpi.h>
@@ -22,8 +24,12 @@ enum { HEAD_DIM = 128, VOCABULARY = 8192, PEAK_SIDE = 2048, PEAK_PRODUCTS = 4, R
 enum { EXPERTS = 8, EXPERTS_USED = 2, NAME_MAX_BYTES = 160 };
 
 typedef struct sizes {
-    int64_t hidden, tokens, layers;
+    int64_t hidden, tokens, layers, sequences; /* tokens of each sequence */
 } sizes;
+
+static int64_t batch_tokens(const sizes *s) {
+    return s->tokens * s->sequences;
+}
 
 static const dpt_family *const all_families[] = {
 #define FAMILY_ADDRESS(NAME) &dpt_family_##NAME,
@@ -95,31 +101,59 @@ static dpt_status make_catalog(const dpt_arch *arch, dpt_catalog *catalog) {
     return st == DPT_OK ? dpt_catalog_sort(catalog) : st;
 }
 
-/* Elements of a matrix that a token is multiplied by. */
-static double weights_of(const dpt_arch *arch, dpt_slot slot) {
+/* The products of one matrix in one call, in all layers. */
+typedef struct products {
+    int64_t rows, n, k;    /* x (rows, k), W (n, k) */
+    int64_t copies;        /* of W, each with so many rows: experts */
+    int64_t forward, back; /* y = x W^T, and E in the place of W; dx = dy W */
+} products;
+
+/* A backward pass recomputes a layer up to the input of down_proj (a norm after it needs its output, and parallel
+ * branches not that of the attention), forms the gradient of each input, and one product per weight for the terms. */
+static products products_of(const dpt_arch *arch, dpt_slot slot, const sizes *s) {
     const dpt_row *row = arch->row[slot];
     if (row == NULL || row->cols == DPT_AXIS_NONE)
-        return 0.0;
-    double used = row->expert ? (double)arch->experts.used : 1.0;
-    return used * (double)arch->length[row->rows] * (double)arch->length[row->cols];
+        return (products){.rows = 0};
+    bool spared = (slot == DPT_SLOT_DOWN && arch->row[DPT_SLOT_OUT_NORM2] == NULL) ||
+                  (slot == DPT_SLOT_O && arch->parallel);
+    int64_t copies = row->expert ? arch->experts.count : 1;
+    int64_t used = row->expert ? arch->experts.used : 1;
+    return (products){.rows = batch_tokens(s) * used / copies,
+                      .n = arch->length[row->rows],
+                      .k = arch->length[row->cols],
+                      .copies = copies,
+                      .forward = s->layers * (spared ? 2 : 3),
+                      .back = s->layers};
 }
 
-/* Floating-point operations of the products of one call. A backward pass recomputes a layer up to
- * the input of down_proj (a norm after it needs its output, and parallel branches not that of the attention), forms
- * the gradient of each input, and one product per weight for the terms. Causal attention counts the lower triangle;
- * its backward pass has five products. */
-static double count_flops(const dpt_arch *arch, double T, double scored) {
-    double weights = 0.0, spared = 0.0;
+/* Of the output head, for the tokens that are scored. */
+static products products_of_head(const dpt_arch *arch, int64_t scored) {
+    return (products){.rows = scored,
+                      .n = VOCABULARY,
+                      .k = arch->length[DPT_AXIS_WIDTH],
+                      .copies = 1,
+                      .forward = 2,
+                      .back = 1};
+}
+
+static double flops_of(products p) {
+    return 2.0 * (double)(p.forward + p.back) * (double)(p.copies * p.rows) * (double)(p.n * p.k);
+}
+
+/* Of a slot of a layer, or of the head, for which the second half of each sequence is scored. */
+static products products_at(const dpt_arch *arch, int slot, const sizes *s) {
+    return slot < DPT_SLOTS_HEAD ? products_of(arch, (dpt_slot)slot, s)
+                                 : products_of_head(arch, s->sequences * (s->tokens / 2));
+}
+
+/* Floating-point operations of the products of one call. Causal attention counts the lower triangle; its backward
+ * pass has five products. */
+static double count_flops(const dpt_arch *arch, const sizes *s) {
+    double linear = 0.0, T = (double)s->tokens;
     for (int slot = DPT_SLOTS_LAYER; slot < DPT_SLOTS_HEAD; slot++)
-        weights += weights_of(arch, (dpt_slot)slot);
-    if (arch->row[DPT_SLOT_OUT_NORM2] == NULL)
-        spared += weights_of(arch, DPT_SLOT_DOWN);
-    if (arch->parallel)
-        spared += weights_of(arch, DPT_SLOT_O);
-    double linear = 2.0 * T * (4.0 * weights - spared);
-    double attention = T * T * (double)arch->length[DPT_AXIS_HEADS] * (2.0 + 2.0 + 5.0);
-    double head = 3.0 * 2.0 * scored * (double)arch->length[DPT_AXIS_WIDTH] * VOCABULARY;
-    return (double)arch->layers * (linear + attention) + head;
+        linear += flops_of(products_at(arch, slot, s));
+    double scores = T * T * (double)(s->sequences * s->layers * arch->length[DPT_AXIS_HEADS]);
+    return linear + scores * (2.0 + 2.0 + 5.0) + flops_of(products_at(arch, DPT_SLOTS_HEAD, s));
 }
 
 /* Rate [GF/s] of square products on all ranks together. */
@@ -130,6 +164,47 @@ static double sgemm_rate(const dpt_comm *world, float *a) {
         cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)n, (int)n, (int)n, 1.0F, a,
                     (int)n, a + n * n, (int)n, 0.0F, a + 2 * n * n, (int)n);
     double rate = 2.0 * PEAK_PRODUCTS * (double)(n * n * n) / (omp_get_wtime() - t) * 1e-9;
+    (void)dpt_comm_sum_f64(world, &rate, 1);
+    return rate;
+}
+
+static int64_t maximum(int64_t a, int64_t b) {
+    return a > b ? a : b;
+}
+
+/* Floats of the weights and of the activations on one side that the products of any one matrix need. */
+static void count_floats(const dpt_arch *arch, const sizes *s, int64_t *weights, int64_t *rows) {
+    *weights = *rows = 0;
+    for (int slot = DPT_SLOTS_LAYER; slot <= DPT_SLOTS_HEAD; slot++) {
+        products p = products_at(arch, slot, s);
+        *weights = maximum(*weights, p.copies * p.n * p.k);
+        *rows = maximum(*rows, p.rows * maximum(p.n, p.k));
+    }
+}
+
+static void multiply(products p, const float *x, const float *w, float *y) {
+    for (int64_t i = 0; i < p.copies * p.forward; i++)
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)p.rows, (int)p.n, (int)p.k, 1.0F,
+                    x, (int)p.k, w + i % p.copies * p.n * p.k, (int)p.k, 0.0F, y, (int)p.n);
+    for (int64_t i = 0; i < p.copies * p.back; i++)
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)p.rows, (int)p.k, (int)p.n,
+                    1.0F, y, (int)p.n, w + i % p.copies * p.n * p.k, (int)p.k, 0.0F, (float *)x,
+                    (int)p.k);
+}
+
+/* Rate [GF/s] of the products of the layers and the head on all ranks together, each rank all of them. */
+static double shapes_rate(const dpt_comm *world, const dpt_arch *arch, const sizes *s, float *a) {
+    int64_t weights, rows;
+    double flops = 0.0;
+    count_floats(arch, s, &weights, &rows);
+    double t = omp_get_wtime();
+    for (int slot = DPT_SLOTS_LAYER; slot <= DPT_SLOTS_HEAD; slot++) {
+        products p = products_at(arch, slot, s);
+        flops += flops_of(p);
+        if (p.rows > 0)
+            multiply(p, a + weights, a, a + weights + rows);
+    }
+    double rate = flops / (omp_get_wtime() - t) * 1e-9;
     (void)dpt_comm_sum_f64(world, &rate, 1);
     return rate;
 }
@@ -165,61 +240,92 @@ static char *make_config(const sizes *s, const dpt_family *family) {
 }
 
 typedef struct timing {
-    double forward, both;   /* [s] best of the repeats, of the slowest rank */
-    double pass[REPEATS];   /* [s] each forward + backward, */
-    double square[REPEATS]; /* [GF/s] and what all ranks together reached in products around it */
+    double forward, both; /* [s] best of the repeats, of the slowest rank */
+    double pass[REPEATS]; /* [s] each forward + backward, */
+    double
+        square[REPEATS]; /* [GF/s] what all ranks together reached in square products around it */
+    double shapes[REPEATS]; /* [GF/s] and in products of its own shapes */
 } timing;
 
+/* A batch of random tokens, the second half of each sequence scored, and what a call fills. */
+typedef struct work {
+    dpt_batch batch;
+    int64_t *first;
+    int32_t *tokens;
+    uint8_t *mask;
+    double *weight, *nll, *terms;
+    float *numbers; /* for products */
+} work;
+
+static work make_work(const dpt_model *model, const dpt_arch *arch, const sizes *s) {
+    int64_t T = batch_tokens(s), weights, rows, square = 3 * PEAK_SIDE * PEAK_SIDE;
+    count_floats(arch, s, &weights, &rows);
+    int64_t floats = maximum(weights + 2 * rows, square);
+    work w = {.first = malloc((size_t)(s->sequences + 1) * sizeof *w.first),
+              .tokens = malloc((size_t)T * sizeof *w.tokens),
+              .mask = malloc((size_t)T),
+              .weight = malloc((size_t)T * sizeof *w.weight),
+              .nll = malloc((size_t)T * sizeof *w.nll),
+              .terms = malloc((size_t)(s->sequences * dpt_model_columns(model)) * sizeof *w.terms),
+              .numbers = malloc((size_t)floats * sizeof *w.numbers)};
+    for (int64_t i = 0; i < floats; i++)
+        w.numbers[i] = (float)(i % 17) * 0.1F;
+    for (int64_t i = 0; i <= s->sequences; i++)
+        w.first[i] = i * s->tokens;
+    for (int64_t i = 0; i < T; i++) {
+        w.tokens[i] = (int32_t)(i * 2654435761 % VOCABULARY);
+        w.mask[i] = i % s->tokens >= s->tokens / 2;
+        w.weight[i] = 1.0;
+    }
+    w.batch = (dpt_batch){
+        .sequences = s->sequences, .first = w.first, .tokens = w.tokens, .mask = w.mask};
+    return w;
+}
+
+static void free_work(work *w) {
+    free(w->first);
+    free(w->tokens);
+    free(w->mask);
+    free(w->weight);
+    free(w->nll);
+    free(w->terms);
+    free(w->numbers);
+}
+
 /* One call on all ranks. @param[out] seconds of the slowest. */
-static dpt_status time_pass(const dpt_comm *world, dpt_model *model, const dpt_batch *batch,
-                            dpt_model_backward mode, const double *weight, double *nll,
-                            double *terms, double *seconds) {
+static dpt_status time_pass(const dpt_comm *world, dpt_model *model, const work *w,
+                            dpt_model_backward mode, double *seconds) {
     MPI_Barrier(world->mpi);
     double t = omp_get_wtime();
-    dpt_status st = dpt_model_run(model, batch, 0.4, mode, weight, nll, NULL, terms, NULL);
+    dpt_status st =
+        dpt_model_run(model, &w->batch, 0.4, mode, w->weight, w->nll, NULL, w->terms, NULL);
     *seconds = omp_get_wtime() - t;
     (void)dpt_comm_max_f64(world, seconds, 1);
     return st;
 }
 
-static dpt_status time_model(const dpt_comm *world, dpt_model *model, const sizes *s, timing *out) {
-    int64_t first[2] = {0, s->tokens};
-    int32_t *tokens = malloc((size_t)s->tokens * sizeof *tokens);
-    uint8_t *mask = malloc((size_t)s->tokens);
-    double *weight = malloc((size_t)s->tokens * sizeof *weight);
-    double *nll = malloc((size_t)s->tokens * sizeof *nll);
-    double *terms = malloc((size_t)dpt_model_columns(model) * sizeof *terms);
+static dpt_status time_model(const dpt_comm *world, dpt_model *model, const dpt_arch *arch,
+                             const sizes *s, timing *out) {
+    work w = make_work(model, arch, s);
     dpt_status st = DPT_OK;
-    float *square = malloc(sizeof *square * 3 * PEAK_SIDE * PEAK_SIDE);
     *out = (timing){.forward = 1e30, .both = 1e30};
-    for (int64_t i = 0; i < 3 * PEAK_SIDE * PEAK_SIDE; i++)
-        square[i] = (float)(i % 17) * 0.1F;
-    for (int64_t i = 0; i < s->tokens; i++) {
-        tokens[i] = (int32_t)(i * 2654435761 % VOCABULARY);
-        mask[i] = i >= s->tokens / 2;
-        weight[i] = 1.0;
-    }
-    dpt_batch batch = {.sequences = 1, .first = first, .tokens = tokens, .mask = mask};
-    (void)sgemm_rate(world, square);
+    (void)sgemm_rate(world, w.numbers);
     for (int i = -1; st == DPT_OK && i < REPEATS; i++) { /* the first makes the buffers */
-        double forward = 0.0, both = 0.0, before = sgemm_rate(world, square);
-        st = time_pass(world, model, &batch, DPT_BACKWARD_TERMS, weight, nll, terms, &both);
-        double after = sgemm_rate(world, square);
+        double forward = 0.0, both = 0.0, before = sgemm_rate(world, w.numbers);
+        st = time_pass(world, model, &w, DPT_BACKWARD_TERMS, &both);
+        double after = sgemm_rate(world, w.numbers);
+        double shapes = shapes_rate(world, arch, s, w.numbers);
         if (st == DPT_OK)
-            st = time_pass(world, model, &batch, DPT_BACKWARD_NONE, weight, nll, terms, &forward);
+            st = time_pass(world, model, &w, DPT_BACKWARD_NONE, &forward);
         if (i < 0)
             continue;
         out->forward = forward < out->forward ? forward : out->forward;
         out->both = both < out->both ? both : out->both;
         out->pass[i] = both;
         out->square[i] = (before + after) / 2.0;
+        out->shapes[i] = shapes;
     }
-    free(square);
-    free(tokens);
-    free(mask);
-    free(weight);
-    free(nll);
-    free(terms);
+    free_work(&w);
     return st;
 }
 
@@ -233,6 +339,37 @@ static dpt_status describe(const sizes *s, const dpt_family *family, char **conf
     dpt_status st = dpt_arch_read(root, &none, arch);
     json_decref(root);
     return st;
+}
+
+/* Ratios of the rate of each pass to what sgemm reached next to it, sorted. */
+static void make_ratios(double flops, const timing *times, const double *rate, double *ratio) {
+    for (int i = 0; i < REPEATS; i++)
+        ratio[i] = flops / times->pass[i] / rate[i];
+    qsort(ratio, REPEATS, sizeof *ratio, compare_doubles);
+}
+
+static void print_line(const dpt_comm *world, const sizes *s, const dpt_family *family,
+                       double flops, const timing *times) {
+    double square[REPEATS], shapes[REPEATS];
+    make_ratios(flops, times, times->square, square);
+    make_ratios(flops, times, times->shapes, shapes);
+    printf("%-11s %d x %d tokens x %d, %d layers, %d ranks x %d threads: forward %.3f s, forward + "
+           "backward %.3f s, %.1f GF/s: of sgemm %.2f, %.2f to %.2f (target 0.85), of its shapes "
+           "%.2f, %.2f to %.2f\n",
+           family->model_type, (int)s->hidden, (int)s->tokens, (int)s->sequences, (int)s->layers,
+           world->size, omp_get_max_threads(), times->forward, times->both, flops / times->both,
+           square[REPEATS / 2], square[0], square[REPEATS - 1], shapes[REPEATS / 2], shapes[0],
+           shapes[REPEATS - 1]);
+    fflush(stdout);
+}
+
+/* Whether a family is one that was asked for. Image models have no list of keys. */
+static bool is_wanted(const dpt_family *family, const char *wanted) {
+    bool experts = family == &dpt_family_mixtral || family == &dpt_family_qwen3_moe ||
+                   family == &dpt_family_gpt_oss;
+    return family->knows != NULL &&
+           (strcmp(wanted, "all") == 0 || (strcmp(wanted, "experts") == 0 && experts) ||
+            strcmp(wanted, family->model_type) == 0);
 }
 
 static dpt_status bench(const dpt_comm *world, const sizes *s, const dpt_family *family) {
@@ -255,20 +392,9 @@ static dpt_status bench(const dpt_comm *world, const sizes *s, const dpt_family 
     if (st == DPT_OK)
         st = dpt_model_bind_edit(model, &source);
     if (st == DPT_OK)
-        st = time_model(world, model, s, &times);
-    if (st == DPT_OK && world->rank == 0) {
-        double flops = count_flops(&arch, (double)s->tokens, (double)(s->tokens / 2)) * 1e-9;
-        double ratio[REPEATS];
-        for (int i = 0; i < REPEATS; i++)
-            ratio[i] = flops / times.pass[i] / times.square[i];
-        qsort(ratio, REPEATS, sizeof *ratio, compare_doubles);
-        printf("%-11s %d x %d tokens, %d layers, %d ranks x %d threads: forward %.3f s, forward + "
-               "backward %.3f s, %.1f GF/s: of sgemm %.2f, %.2f to %.2f (target 0.85)\n",
-               family->model_type, (int)s->hidden, (int)s->tokens, (int)s->layers, world->size,
-               omp_get_max_threads(), times.forward, times.both, flops / times.both,
-               ratio[REPEATS / 2], ratio[0], ratio[REPEATS - 1]);
-        fflush(stdout);
-    }
+        st = time_model(world, model, &arch, s, &times);
+    if (st == DPT_OK && world->rank == 0)
+        print_line(world, s, family, count_flops(&arch, s) * 1e-9, &times);
     dpt_model_destroy(model);
     dpt_catalog_destroy(&catalog);
     dpt_arch_destroy(&arch);
@@ -280,16 +406,14 @@ int main(int argc, char **argv) {
     MPI_Init(&argc, &argv);
     sizes s = {.hidden = argc > 1 ? atoi(argv[1]) : 2048,
                .tokens = argc > 2 ? atoi(argv[2]) : 512,
-               .layers = argc > 3 ? atoi(argv[3]) : 3};
+               .layers = argc > 3 ? atoi(argv[3]) : 3,
+               .sequences = argc > 5 ? atoi(argv[5]) : 1};
     const char *wanted = argc > 4 ? argv[4] : "llama";
     dpt_comm world;
     dpt_status st = dpt_comm_create(MPI_COMM_WORLD, &world);
-    for (size_t f = 0; f < sizeof all_families / sizeof all_families[0] && st == DPT_OK; f++) {
-        bool decoder = all_families[f]->knows != NULL; /* image models have no list of keys */
-        if (decoder &&
-            (strcmp(wanted, "all") == 0 || strcmp(wanted, all_families[f]->model_type) == 0))
+    for (size_t f = 0; f < sizeof all_families / sizeof all_families[0] && st == DPT_OK; f++)
+        if (is_wanted(all_families[f], wanted))
             st = bench(&world, &s, all_families[f]);
-    }
     if (st != DPT_OK)
         fprintf(stderr, "bench_model: %s\n", dpt_error_message());
     dpt_comm_destroy(&world);
