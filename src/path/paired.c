@@ -33,6 +33,7 @@ dpt_status dpt_paired_create(int64_t n, const double *a, const double *b,
     out->se = plain.se;
     out->skew = dpt_interval_skew(n, a, b);
     out->corrected = options->rule == DPT_PAIRED_AUTO && !isnan(out->skew);
+    out->enough = DPT_PAIRED_LEAST + DPT_PAIRED_SLOPE * out->skew * out->skew;
     out->few = out->corrected && paired_is_few(fmin((double)n, options->effective), out->skew);
     return paired_resample(n, a, b, options, out);
 }

@@ -173,6 +173,7 @@ static dpt_status judge_change(const dpt_verdict_samples *s, bool spread,
     v->skew = change.skew;
     v->resampled = change.resampled;
     v->few = change.few;
+    v->enough = change.enough;
     if (!spread) {
         forget_spread(&v->change);
         forget_spread(&v->equivalence);
@@ -343,6 +344,7 @@ dpt_status dpt_verdict_judge(const dpt_verdict_samples *s, const dpt_verdict_opt
                          .reason = "no sample",
                          .change = none,
                          .skew = NAN,
+                         .enough = NAN,
                          .equivalence = none,
                          .estimate = none,
                          .gain = none,

@@ -199,6 +199,11 @@ static void change_cell(FILE *html, const dpt_result_scalars *s) {
         dpt_report_number(html, ends[k][1], "%+.3g");
         fputs("</small>", html);
     }
+    if (dpt_result_is_few(s)) {
+        fputs("<small>few, of ", html);
+        dpt_report_number(html, ceil(s->change_enough), "%.0f");
+        fputs("</small>", html);
+    }
     fputs("</td>", html);
 }
 
@@ -392,9 +397,11 @@ void dpt_report_verdicts(FILE *html, const dpt_report_group *group) {
     }
     fputs(
         "</tbody></table></div>\n"
-        "<p class=\"note\">Intervals are paired over samples; b: by bootstrap; below the exact "
-        "match "
-        "that of its change in points. Both p are corrected for the number of edits by Holm's "
+        "<p class=\"note\">Intervals are paired over samples; b: by bootstrap; few, of N: "
+        "fewer samples in effect than the N from which an interval of changes so skewed is known "
+        "to "
+        "hold; below the exact match that of its change in points. Both p are corrected for the "
+        "number of edits by Holm's "
         "method, "
         "the verdicts are not; no equivalence: the loss or the accuracy is beyond its margin. The "
         "estimate sums the inner "

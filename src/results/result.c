@@ -149,6 +149,10 @@ bool dpt_result_is_rounded(double rounding) {
     return fabs(rounding) > RESULT_ROUNDED;
 }
 
+bool dpt_result_is_few(const dpt_result_scalars *scalars) {
+    return !isnan(scalars->change_low) && scalars->effective < scalars->change_enough;
+}
+
 dpt_status dpt_result_add_parameter(dpt_result *result, const char *name, const char *value) {
     dpt_result_parameter *grown =
         dpt_mem_realloc(result->parameters, result->nparameters + 1, sizeof *grown, "parameters");

@@ -8,6 +8,7 @@
 #include "seeds.h"
 
 #include <float.h>
+#include <inttypes.h>
 #include <math.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -57,6 +58,28 @@ static void summary_print_row(const dpt_result *result, int width) {
     print_percent(s->accuracy_edit);
     printf(" %8.2g  %s%s\n", dpt_summary_number(s->p_equivalent_adjusted), result->verdict,
            s->held_out < 1.0 ? " (chosen on samples that judge it)" : "");
+}
+
+/* Of how many edits the samples are few. */
+static void summary_print_few(const dpt_result *results, int64_t edits, int64_t units, int64_t u) {
+    int64_t few = 0, all = 0;
+    double samples = NAN, enough = 0.0;
+    for (int64_t e = 0; e < edits; e++) {
+        const dpt_result *r = &results[e * units + u];
+        if (!is_judged(r))
+            continue;
+        all++;
+        if (!dpt_result_is_few(&r->scalars))
+            continue;
+        few++;
+        samples = r->scalars.effective;
+        enough = fmax(enough, r->scalars.change_enough);
+    }
+    if (few > 0)
+        printf("warning: of %" PRId64 " of %" PRId64
+               " edits the intervals may cover less than 95 %%: "
+               "%.4g samples are few for changes so skewed, up to %.0f would do (change_enough)\n",
+               few, all, samples, ceil(enough));
 }
 
 /* Every verdict of the table stands on the post-training gain, or on one that is none. */
@@ -119,6 +142,7 @@ static void print_data(const dpt_result *results, int64_t edits, int64_t units, 
     for (int64_t e = 0; e < edits; e++)
         if (is_judged(&results[e * units + u]))
             summary_print_row(&results[e * units + u], width);
+    summary_print_few(results, edits, units, u);
     summary_print_law(results, edits, units, u);
 }
 

@@ -270,7 +270,7 @@ static const char *one_draw(const dpt_job_edit *edit, const dpt_verdict *judged)
 enum { UNIT_NOTE = 256 };
 
 /* What the reason says of the interval of the change. */
-static void unit_note_skew(const dpt_verdict *v, char note[UNIT_NOTE]) {
+static void unit_note_skew(const dpt_verdict *v, bool few, char note[UNIT_NOTE]) {
     note[0] = '\0';
     if (isnan(v->change.low))
         return;
@@ -279,6 +279,11 @@ static void unit_note_skew(const dpt_verdict *v, char note[UNIT_NOTE]) {
                  " (skew %.1f, for which %" PRId64
                  " samples are few: equivalence takes %d times the distance)",
                  v->skew, v->change.n, DPT_PAIRED_REACH);
+    else if (few)
+        snprintf(
+            note, UNIT_NOTE,
+            " (fewer samples than the %.0f from which an interval at skew %.1f is known to hold)",
+            ceil(v->enough), v->skew);
 }
 
 /* What it says of the accuracy where the verdict is not that both hold. */
@@ -305,7 +310,7 @@ static dpt_status set_reason(const dpt_job_edit *edit, const dpt_verdict *judged
     const char *doubt = judged->doubt;
     const char *draw = one_draw(edit, judged);
     char seen[64];
-    unit_note_skew(judged, skew);
+    unit_note_skew(judged, dpt_result_is_few(&out->scalars), skew);
     unit_note_accuracy(judged, out->samples, points, accuracy);
     seen_before(out, seen);
     if (doubt == NULL || strncmp(judged->reason, doubt, strlen(doubt)) == 0)
@@ -387,6 +392,8 @@ static void set_scalars(const dpt_riemann *riemann, const dpt_verdict *judged,
     s->change_se = judged->change.se;
     s->change_low = judged->change.low;
     s->change_high = judged->change.high;
+    s->change_skew = judged->skew;
+    s->change_enough = judged->enough;
     s->equivalence_low = judged->equivalence.low;
     s->equivalence_high = judged->equivalence.high;
     s->error = riemann->error;

@@ -487,6 +487,11 @@ def skewed(folder):
             few = len(x) < (32 if len(x) < 24 else 16) * skew**2
             found.add(few)
             check(f"{name}: skew {skew:.2f}, few: {few}", ("samples are few" in unit["reason"]) == few, unit["reason"])
+            near(f"{name}: change_skew", unit["change_skew"], skew, 1e-6)
+            near(f"{name}: change_enough", unit["change_enough"], 28 + 25 * skew**2, 1e-6)
+            marked = unit["effective"] < unit["change_enough"]
+            check(f"{name}: {unit['effective']:.1f} of {unit['change_enough']:.0f} samples", ("is known to hold" in unit["reason"]) ==
+                  (marked and not few), unit["reason"])
             down, up = reaches(x, len(x) - 1)
             se = x.std(ddof=1) / math.sqrt(len(x))
             near(f"{name}: change_low", unit["change_low"], x.mean() - down * se, 1e-4)

@@ -20,8 +20,9 @@ typedef enum shape {
     EXPONENTIAL,
     LOGNORMAL,
     HEAVY,
-    WEIBULL
-} shape; /* HEAVY: lognormal, sigma 1.25 */
+    WEIBULL,
+    RARE
+} shape; /* HEAVY: lognormal, sigma 1.25; RARE: one in ten has an exponential change, the others nearly none */
 
 /* Samples of a data set: how losses are spread, weighed and bound together. */
 typedef struct world {
@@ -40,6 +41,10 @@ static double effect(double z, shape s) {
         return -log(0.5 * erfc(z * M_SQRT1_2)) - 1.0;
     if (s == WEIBULL) /* of shape 1/2, the square of an exponential one: mean 2, variance 20 */
         return (pow(log(0.5 * erfc(z * M_SQRT1_2)), 2.0) - 2.0) / sqrt(20.0);
+    if (s == RARE) { /* of mean 5, and 0.2 z */
+        double rest = 10.0 * 0.5 * erfc(z * M_SQRT1_2);
+        return ((rest < 1.0 ? -5.0 * log(rest) : 0.2 * z) - 0.4649003) / sqrt(4.8108713);
+    }
     double variance = s == HEAVY ? 1.5625 : 1.0; /* of the logarithm */
     if (s == LOGNORMAL || s == HEAVY)
         return (exp(sqrt(variance) * z) - exp(0.5 * variance)) /
@@ -71,7 +76,8 @@ static void world_draw(const world *w, dpt_rng rng, int64_t at, const int64_t *c
 
 typedef struct tally {
     int trials, change, gain, shares, share, estimate, competitive,
-        few; /* shares: that have an interval */
+        few;             /* shares: that have an interval */
+    int missed, trusted; /* unmarked: not covered, called competitive */
 } tally;
 
 /* The true change is that margin: gain 2 and sd 1, change 0.1 and sd 0.5. */
@@ -114,6 +120,9 @@ static void world_trial(const world *w, dpt_rng rng, int64_t t, const double *sh
     out->share += v.share_low <= CHANGE / GAIN && CHANGE / GAIN <= v.share_high;
     out->competitive += v.verdict == DPT_VERDICT_COMPETITIVE;
     out->few += v.few;
+    bool marked = fmin((double)weighted.count, weighted.effective) < v.enough;
+    out->missed += !marked && !(v.change.low <= CHANGE && CHANGE <= v.change.high);
+    out->trusted += !marked && v.verdict == DPT_VERDICT_COMPETITIVE;
     dpt_weighted_destroy(&weighted);
 }
 
@@ -177,6 +186,30 @@ static void test_worlds(void **state) {
     }
 }
 
+/* Where few samples have the harm a set may have met none of it. What misses is marked as of too few samples, at every
+ * size, and where it need not be marked it covers. */
+static void test_rare(void **state) {
+    (void)state;
+    static const world rare[] = {
+        {"rare, 12", 12, RARE, 0, false, false, 2000},
+        {"rare, 24", 24, RARE, 0, false, false, 2000},
+        {"rare, 32", 32, RARE, 0, false, false, 2000},
+        {"rare, 48", 48, RARE, 0, false, false, 2000},
+        {"rare, 100", 100, RARE, 0, false, false, 1000},
+        {"rare, 400", 400, RARE, 0, false, false, 1000},
+    };
+    for (size_t k = 0; k < sizeof rare / sizeof *rare; k++) {
+        tally t = world_run(&rare[k]);
+        double n = t.trials;
+        print_message("# %-22s change %.3f competitive %.3f few %.3f, unmarked: missed %.3f "
+                      "competitive %.3f\n",
+                      rare[k].name, t.change / n, t.competitive / n, t.few / n, t.missed / n,
+                      t.trusted / n);
+        assert_true(t.missed <= 0.07 * n && t.trusted <= 0.062 * n);
+        assert_true(rare[k].n < 40 ? t.change < 0.93 * n : t.change >= 0.93 * n);
+    }
+}
+
 enum { PAIRS = 400 };
 
 /* The accuracy falls by its margin, 2 points of PAIRS samples in clusters of 4 that are all alike, half alike, or not. */
@@ -220,6 +253,7 @@ static void test_accuracy_clusters(void **state) {
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_worlds),
+        cmocka_unit_test(test_rare),
         cmocka_unit_test(test_accuracy_clusters),
     };
     return test_mpi_main(argc, argv, tests);

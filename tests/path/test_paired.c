@@ -33,6 +33,7 @@ static void test_corrected(void **state) {
         double above = dpt_paired_end(&p, 0.975) - p.mean;
         assert_true(sign * (above - below) > 0.2 * (above + below));
         assert_true(p.few);
+        assert_near(p.enough, 28.0 + 25.0 * p.skew * p.skew, 1e-9);
         double far = sign > 0 ? 0.95 : 0.05;
         double end = dpt_paired_safe_end(&p, far);
         assert_near(end - p.mean, DPT_PAIRED_REACH * (dpt_paired_end(&p, far) - p.mean), 1e-12);

@@ -293,6 +293,26 @@ def competitive_is_loss_and_accuracy(folder):
 
 
 @test
+def few_samples_are_marked(folder):
+    def few(x):
+        row = claims.judge("fig1", claims.Claim("paper", "w", [claims.Cell("x", np.array(x), "positive", 1.0)]), "toy")
+        return row.answers[0].few, "samples few" in row.outcome
+    even = np.tile([-1.0, 1.0], 14)
+    assert few(even) == (False, False)
+    assert few(even[:26]) == (True, True)
+    rare = np.zeros(200) # one of them: skewness 14
+    rare[3] = 1.0
+    assert few(rare) == (True, True) and few(np.tile(rare, 30)) == (False, False)
+    noise = np.stack([np.tile(even, 4), -np.tile(even, 4)]) # the skewness is that of the means over seeds
+    assert few(noise + np.linspace(0, 1, 112)) == (False, False)
+    make_all(folder / "in")
+    assert run(folder / "in", folder / "r.html").returncode == 0
+    rows = list(csv.DictReader(open(folder / "claims.csv", encoding="utf-8")))
+    assert {r["few"] for r in rows} <= {"0", "1"} and "1" in {r["few"] for r in rows}, {r["few"] for r in rows}
+    assert "few samples" in (folder / "r.html").read_text()
+
+
+@test
 def predictions_are_judged_by_their_proof(folder):
     def verdicts(ranks, slope, edits=9):
         study = types.SimpleNamespace(pair="toy", figure="predictions", proof=[

@@ -18,7 +18,7 @@ import numpy as np
 import study as st
 
 Cell = namedtuple("Cell", "label samples question margin lost accuracy_margin", defaults=(None, 0.0))
-Answer = namedtuple("Answer", "label mean low high verdict")
+Answer = namedtuple("Answer", "label mean low high verdict few", defaults=(False,))
 Claim = namedtuple("Claim", "source words cells")
 Row = namedtuple("Row", "source figure claim rule pair verdict outcome answers")
 
@@ -59,7 +59,7 @@ def answer(cell, cells=1):
     verdict = "holds" if holds else "fails" if fails else "undecided"
     if needs_margin(cell.question) and not math.isfinite(m):
         verdict = "undecided"
-    return Answer(cell.label, mean, low, high, verdict)
+    return Answer(cell.label, mean, low, high, verdict, st.is_few(cell.samples))
 
 
 def fall(lost):
@@ -81,6 +81,9 @@ def judge(figure, claim, pair):
         worst = max((a for a in answers if a.verdict == "fails"), key=lambda a: abs(a.mean))
     outcome = (f"{tally(verdicts)}{worst.label}: {worst.mean:+.3g} "
                f"[{worst.low:+.3g}, {worst.high:+.3g}] nats")
+    few = sum(a.few for a in answers)
+    if few:
+        outcome += f"; samples few for their skewness: {few} of {len(answers)}"
     kinds = dict.fromkeys(cell.question for cell in cells)
     rule = "; ".join(QUESTIONS[kind] for kind in kinds)
     if any(needs_margin(kind) for kind in kinds):

@@ -60,7 +60,7 @@ def claim_table(rows):
     text = ("<div class='wrap'><table><thead><tr><th>figure</th><th>what the claim predicts</th>"
             "<th>models, data</th><th>what came out</th><th>here it</th></tr></thead><tbody>")
     for row in rows:
-        cells = "\n".join(f"{a.verdict:9}  {a.mean:+.4g} [{a.low:+.4g}, {a.high:+.4g}]  {a.label}"
+        cells = "\n".join(f"{a.verdict:9}  {a.mean:+.4g} [{a.low:+.4g}, {a.high:+.4g}]  {a.label}{', few samples' if a.few else ''}"
                           for a in row.answers)
         text += (f"<tr><td>{row.figure}</td><td>{html.escape(row.claim)}<br><small>"
                  f"{html.escape(row.rule)}</small></td><td>{html.escape(row.pair)}</td><td>"
@@ -100,11 +100,11 @@ def sources(studies):
 
 
 def claims_csv(rows):
-    lines = ["source,figure,pair,claim,cell,mean,low,high,cell_verdict,verdict"]
+    lines = ["source,figure,pair,claim,cell,mean,low,high,few,cell_verdict,verdict"]
     for row in rows:
         for a in row.answers:
             lines.append(",".join([row.source, row.figure, quoted(row.pair), quoted(row.claim), quoted(a.label),
-                                   f"{a.mean!r},{a.low!r},{a.high!r}", a.verdict, row.verdict]))
+                                   f"{a.mean!r},{a.low!r},{a.high!r},{int(a.few)}", a.verdict, row.verdict]))
     return "\n".join(lines) + "\n"
 
 

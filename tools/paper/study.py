@@ -195,6 +195,13 @@ def skewness(x):
     return float(np.mean(off ** 3)) / square ** 1.5 if square > 0 else math.nan
 
 
+def is_few(x):
+    """Whether the samples, or the means over the seeds of (seeds, samples), are fewer than an interval of values so skewed
+    is known to need: below change_enough of the program."""
+    means = np.atleast_2d(np.asarray(x, dtype=np.float64)).mean(axis=0)
+    return means.size < 28.0 + 25.0 * skewness(means) ** 2
+
+
 def corrected(skew, n, y):
     """The t statistic of n values with a skewness where Hall's transform of it is y: dpt_hall_invert of the program
     (doc/science.md, Intervals of skewed samples)."""

@@ -19,6 +19,10 @@ typedef enum dpt_paired_rule {
  * DPT_PAIRED_REACH times as far away where a verdict rests on that end alone. */
 enum { DPT_PAIRED_TAIL = 16, DPT_PAIRED_SMALL = 24, DPT_PAIRED_REACH = 3 };
 
+/* Samples of which an interval may cover less than it says: fewer, in effect, than DPT_PAIRED_LEAST plus DPT_PAIRED_SLOPE
+ * times the square of their skewness. */
+enum { DPT_PAIRED_LEAST = 28, DPT_PAIRED_SLOPE = 25 };
+
 /** How intervals of a mean are made. */
 typedef struct dpt_paired_options {
     double
@@ -39,6 +43,9 @@ typedef struct dpt_paired {
     bool corrected; /**< Student's distribution is that of Hall's transform of the statistic */
     bool resampled; /**< `draws` give the intervals */
     bool few;       /**< few samples for their skewness, by DPT_PAIRED_AUTO */
+    double
+        enough; /**< samples in effect, at this skewness, from which the interval is known to cover as it
+                         says; NaN without spread. Source: Sugden, Smith and Jones, J. R. Stat. Soc. B 62 (2000) 787 */
     dpt_bootstrap_draws draws;
 } dpt_paired;
 

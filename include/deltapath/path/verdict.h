@@ -75,7 +75,8 @@ typedef struct dpt_verdict {
     const char *reason;  /**< one clause in words; a constant string */
     dpt_interval change; /**< L(edit) - L(post), paired */
     double skew;         /**< of the change */
-    bool resampled, few; /**< of the change, as in dpt_paired */
+    double enough;       /**< of the change, as in dpt_paired */
+    bool resampled, few; /**< likewise */
     bool
         tail; /**< only the long tail of samples that are few for it keeps the loss from being equivalent */
     dpt_interval

@@ -20,6 +20,10 @@
     X(change_se, "nats", "standard error of the change")                                           \
     X(change_low, "nats", "lower end of its 95 % interval, the one that judges")                   \
     X(change_high, "nats", "upper end")                                                            \
+    X(change_skew, "-", "skewness of the changes of the samples; NaN without spread")              \
+    X(change_enough, "-",                                                                          \
+      "samples in effect from which an interval of changes so skewed is known to cover 95 %: 28 "  \
+      "+ 25 skew^2")                                                                               \
     X(bootstrap_low, "nats", "lower end of the 95 % BCa bootstrap interval of the change")         \
     X(bootstrap_high, "nats", "upper end, whichever interval judges")                              \
     X(equivalence_low, "nats", "lower end of the 90 % interval that the margin is held against")   \

@@ -100,6 +100,9 @@ void dpt_result_group_name(const char *groups, int64_t place, char name[DPT_RESU
 /** Whether rounding changes an edit so much that it is said: `rounding` beyond 10 % either way. Local. */
 bool dpt_result_is_rounded(double rounding);
 
+/** Whether there is an interval of the change, of samples that in effect are fewer than `change_enough`. Local. */
+bool dpt_result_is_few(const dpt_result_scalars *scalars);
+
 /** Append a parameter; append a spectrum (values are copied). Local.
  * Errors: DPT_ERR_OUTPUT without memory. */
 dpt_status dpt_result_add_parameter(dpt_result *result, const char *name, const char *value);
