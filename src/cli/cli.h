@@ -35,6 +35,7 @@ typedef struct dpt_cli_verb {
     X(run)                                                                                         \
     X(plan)                                                                                        \
     X(machine)                                                                                     \
+    X(synthetic)                                                                                   \
     X(convert) X(inspect) X(diff) X(verify) X(report) X(join) X(keys) X(methods) X(columns)
 
 #define DPT_CLI_VERB_DECLARE(NAME) extern const dpt_cli_verb dpt_cli_verb_##NAME;

@@ -95,8 +95,7 @@ static dpt_param_part slice_of_row(const dpt_model *model, const dpt_row *row, i
     return out;
 }
 
-/* Sides of a row's tensor in the files. */
-static dpt_tensor_info slice_shape(const dpt_arch *arch, const dpt_row *row) {
+dpt_tensor_info dpt_slice_shape(const dpt_arch *arch, const dpt_row *row) {
     const dpt_axis own[] = {row->rows, row->cols, DPT_AXIS_NONE};
     const dpt_axis *axes = row->stored[0] != DPT_AXIS_NONE ? row->stored : own;
     dpt_tensor_info info = {.ndim = 0};
@@ -116,7 +115,7 @@ static bool slice_same_shape(const dpt_tensor_info *a, const dpt_tensor_info *b)
 static void slice_claim_whole(dpt_model *model, const dpt_row *row, int i,
                               const dpt_param_part *part) {
     const dpt_tensor_info *info = &model->catalog.tensors[part->tensor];
-    dpt_tensor_info wanted = slice_shape(&model->arch, row);
+    dpt_tensor_info wanted = dpt_slice_shape(&model->arch, row);
     char shape[128], right[128];
     if (slice_same_shape(info, &wanted)) {
         dpt_params_claim(&model->params, i, part);

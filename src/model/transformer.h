@@ -148,6 +148,8 @@ typedef struct dpt_pass {
 /* slice.c */
 /** What rank `rank` of `size` has. Local. */
 void dpt_slice_find(const dpt_arch *arch, int rank, int size, dpt_slice *out);
+/** Sides of a row's tensor in the files. Local. */
+dpt_tensor_info dpt_slice_shape(const dpt_arch *arch, const dpt_row *row);
 /** Whether two ranks have the same number of everything, and so need the same memory. Local. */
 bool dpt_slice_is_like(const dpt_slice *a, const dpt_slice *b);
 /** Claim the part of every row, also under names that differ from the table's by prefixes alone. Local.

@@ -4,6 +4,7 @@
 #include "deltapath/base/mem.h"
 #include "deltapath/base/path.h"
 #include "deltapath/store/manifest.h"
+#include "deltapath/store/synthetic.h"
 #include "owned_internal.h"
 #include "store_internal.h"
 
@@ -40,6 +41,7 @@ static bool place_any(const char *folder, bool (*is)(const char *path)) {
 
 static bool place_is_weights(const char *path) {
     return dpt_path_ends_with(path, ".safetensors") || dpt_path_ends_with(path, ".gguf") ||
+           strcmp(dpt_path_base(path), DPT_SYNTHETIC_FILE) == 0 ||
            (dpt_owned_begins(dpt_path_base(path), "pytorch_model") &&
             dpt_path_ends_with(path, ".bin"));
 }

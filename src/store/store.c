@@ -1,5 +1,6 @@
 #include "adapter.h"
 #include "dequantise.h"
+#include "synthetic.h"
 
 #include "deltapath/base/file.h"
 #include "deltapath/base/guard.h"
@@ -37,7 +38,8 @@ struct dpt_store {
 };
 
 static const dpt_store_driver *const drivers[] = {
-    &dpt_store_hdf5_driver, &dpt_store_safetensors_driver, &dpt_store_adapter_driver};
+    &dpt_store_hdf5_driver, &dpt_store_safetensors_driver, &dpt_store_adapter_driver,
+    &dpt_store_synthetic_driver};
 enum { DRIVER_COUNT = sizeof drivers / sizeof drivers[0] };
 
 const dpt_store_driver *dpt_store_driver_of(dpt_store_format format) {
@@ -82,6 +84,10 @@ static bool has_hdf5_signature(int fd) {
 
 dpt_status dpt_store_driver_probe(const char *path, const dpt_store_driver **out) {
     *out = NULL;
+    if (dpt_store_is_synthetic(path)) {
+        *out = &dpt_store_synthetic_driver;
+        return DPT_OK;
+    }
     dpt_status st = dpt_store_foreign_check(path);
     if (st != DPT_OK)
         return st;
@@ -170,13 +176,6 @@ static dpt_status scan(const char *path, const char *base, dpt_store_header *hea
 void dpt_store_digest_feed(dpt_hash *hash, const char *name, uint64_t tensor) {
     dpt_hash_update(hash, name, strlen(name) + 1);
     dpt_hash_update(hash, &tensor, sizeof tensor);
-}
-
-char *dpt_store_recipe_of(const char *provenance) {
-    json_t *root = provenance != NULL ? json_loads(provenance, 0, NULL) : NULL;
-    char *recipe = dpt_mem_strdup(json_string_value(json_object_get(root, "recipe")), "recipe");
-    json_decref(root);
-    return recipe;
 }
 
 dpt_status dpt_store_compare_companions(const dpt_store *store, const char *path, char **name) {
@@ -401,6 +400,10 @@ static dpt_status check_range(const dpt_store *store, int tensor, int64_t first,
 dpt_status dpt_store_read_entry(dpt_store *store, int64_t entry, int64_t at, int64_t n, void *out) {
     const dpt_store_entry *from = &store->header.entries[entry];
     int64_t size = dpt_dtype_size(from->dtype);
+    if (from->made.made) {
+        dpt_store_synthetic_run(from, at, n, out);
+        return DPT_OK;
+    }
     return dpt_store_files_read(&store->io, from->file, from->offset + at * size, n * size, out,
                                 from->name);
 }

@@ -151,3 +151,10 @@ int64_t dpt_store_heads(const dpt_store *store) {
     json_decref(root);
     return heads > 0 ? heads : 0;
 }
+
+char *dpt_store_recipe_of(const char *provenance) {
+    json_t *root = provenance != NULL ? json_loads(provenance, 0, NULL) : NULL;
+    char *recipe = dpt_mem_strdup(json_string_value(json_object_get(root, "recipe")), "recipe");
+    json_decref(root);
+    return recipe;
+}

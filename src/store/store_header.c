@@ -1,4 +1,4 @@
-#include "store_internal.h"
+#include "synthetic.h"
 
 #include "deltapath/base/file.h"
 #include "deltapath/base/mem.h"
@@ -396,6 +396,10 @@ enum { SAMPLE_PIECES = 4, SAMPLE_BYTES = 4096 };
 
 static bool sample_tensor(int fd, const dpt_store_entry *entry, dpt_hash *hash) {
     char piece[SAMPLE_BYTES];
+    if (entry->made.made) {
+        dpt_store_synthetic_feed(entry, hash);
+        return true;
+    }
     int64_t spare = entry->bytes > SAMPLE_BYTES ? entry->bytes - SAMPLE_BYTES : 0;
     for (int i = 0; i < SAMPLE_PIECES && (i == 0 || spare > 0); i++) {
         int64_t at = spare / (SAMPLE_PIECES - 1) * i;

@@ -12,6 +12,13 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/** How the values of a tensor are computed where no file has them (synthetic.h). */
+typedef struct dpt_store_made {
+    bool made; /**< they are */
+    uint64_t seed;
+    float mean, scale, step; /**< of the delta; 0: there is none */
+} dpt_store_made;
+
 /** One tensor as a file describes it: type, shape, and the one extent that holds its bytes. */
 typedef struct dpt_store_entry {
     char *name;
@@ -23,6 +30,7 @@ typedef struct dpt_store_entry {
     int64_t offset; /**< first byte, counted from the start of the file */
     bool hashed;    /**< whether the file states the XXH3-64 of the bytes */
     uint64_t hash;
+    dpt_store_made made;
 } dpt_store_entry;
 
 /** A file that belongs to a model next to its weights, as an extent of a file. */
@@ -285,6 +293,7 @@ typedef struct dpt_store_driver {
 extern const dpt_store_driver dpt_store_hdf5_driver;
 extern const dpt_store_driver dpt_store_safetensors_driver;
 extern const dpt_store_driver dpt_store_adapter_driver;
+extern const dpt_store_driver dpt_store_synthetic_driver;
 
 /** Driver of a format, or NULL; of an existing path, by content. Local. */
 const dpt_store_driver *dpt_store_driver_of(dpt_store_format format);

@@ -41,7 +41,7 @@ helps() {
     expect_exit "--version" 0
     holds "--version" grep -qE '^deltapath [0-9]+\.[0-9]+\.[0-9]+$' "$tmp/out"
     local verb
-    for verb in run plan machine convert inspect diff verify report; do
+    for verb in run plan machine synthetic convert inspect diff verify report; do
         run_at 1 $verb --help
         expect_exit "$verb --help" 0
         holds "$verb --help shows its use" grep -qi "usage: deltapath $verb" "$tmp/out"

@@ -19,7 +19,9 @@ enum { /**< what a stream is drawn for, so that two uses of one seed and name ne
        DPT_RNG_BOOTSTRAP = 3,
        DPT_RNG_LABEL = 4,
        DPT_RNG_CHOOSE = 5,
-       DPT_RNG_SIGN = 6
+       DPT_RNG_SIGN = 6,
+       DPT_RNG_SYNTHETIC = 7,
+       DPT_RNG_SYNTHETIC_DELTA = 8
 };
 
 /** Stream of (seed, name, purpose): key = XXH3-64(name) xor (seed * 0x9E3779B97F4A7C15). Local.

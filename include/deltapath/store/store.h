@@ -12,7 +12,7 @@
 #include <stdio.h>
 
 /** A model on disk, opened by all ranks: an HDF5 checkpoint or a HuggingFace safetensors directory
- * (or a single .safetensors file). One interface; a format is a driver (store_internal.h). */
+ * (or a single .safetensors file), an adapter on one, or a synthetic one (store/synthetic.h). One interface; a format is a driver (store_internal.h). */
 typedef struct dpt_store dpt_store;
 
 /** Formats in which models are written: X(constant, name in a job file). */
@@ -23,7 +23,8 @@ typedef enum dpt_store_format {
     DPT_STORE_NONE,
     DPT_STORE_FORMATS(DPT_STORE_CONSTANT)
         DPT_STORE_WRITTEN, /* one that is only read goes after this */
-    DPT_STORE_ADAPTER
+    DPT_STORE_ADAPTER,
+    DPT_STORE_SYNTHETIC
 } dpt_store_format;
 
 /** "none" and their names, with | between them. */

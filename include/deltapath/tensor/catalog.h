@@ -23,6 +23,11 @@ typedef struct dpt_tensor_info {
     int64_t numel; /**< product of the shape; 0 when a side is 0 */
 } dpt_tensor_info;
 
+/** How values of a tensor are distributed, where they are not those of a file. */
+typedef struct dpt_spread {
+    double mean, deviation;
+} dpt_spread;
+
 /** Ordered list of the tensors of a model. Order is by name (strcmp), whatever the file's order, so
  * that two files of one model agree. */
 typedef struct dpt_catalog {
