@@ -24,7 +24,8 @@ enum {
     KEY_MACHINE,
     KEY_PER_NODE,
     KEY_TIME,
-    KEY_JSON
+    KEY_JSON,
+    KEY_PLOT
 };
 
 typedef struct run_options {
@@ -80,6 +81,10 @@ static const struct argp_option plan_table[] = {
      .arg = "TIME",
      .doc = "With N..M: seconds or H:MM:SS at most"},
     {.name = "json", .key = KEY_JSON, .doc = "Print JSON"},
+    {.name = "plot",
+     .key = KEY_PLOT,
+     .arg = "FILE.svg",
+     .doc = "With N..M: plot hours, node hours and memory over ranks"},
     {.name = "memory", .key = KEY_MEMORY, .arg = "SIZE", .doc = "Memory per rank, as in 16G"},
     {.name = "set", .key = KEY_SET, .arg = "KEY=VALUE", .doc = "Change a key of the job"},
     {.name = "only",
@@ -153,6 +158,9 @@ static error_t run_parse(int key, char *arg, struct argp_state *state) {
     case KEY_TIME:
         return dpt_stop_parse_time(arg, "--time", &options->study.plan_seconds) == DPT_OK ? 0
                                                                                           : EINVAL;
+    case KEY_PLOT:
+        options->study.plot = arg;
+        return 0;
     case KEY_JSON:
         options->study.json = true;
         return 0;
@@ -161,6 +169,11 @@ static error_t run_parse(int key, char *arg, struct argp_state *state) {
             return EINVAL;
         options->job = arg;
         return 0;
+    case ARGP_KEY_END:
+        if (options->study.plot == NULL || options->study.plan_last > 0)
+            return 0;
+        (void)dpt_error(DPT_ERR_USAGE, "--plot %s: a plot is of --ranks N..M", options->study.plot);
+        return EINVAL;
     case ARGP_KEY_NO_ARGS:
         (void)dpt_error(DPT_ERR_USAGE, "give the path of a job file, as in jobs/demo.yaml");
         return EINVAL;

@@ -35,7 +35,8 @@ static dpt_status plan_print(const dpt_inputs *in, const dpt_resources *res,
     const dpt_plan_scale scale = {.first = of->ranks,
                                   .last = options->plan_last,
                                   .seconds = options->plan_seconds,
-                                  .json = options->json};
+                                  .json = options->json,
+                                  .plot = options->plot};
     if (options->plan_last > 0)
         return dpt_plan_print_scaling(in, of, &scale);
     if (options->json)

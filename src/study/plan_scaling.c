@@ -1,4 +1,5 @@
 #include "plan_scaling.h"
+#include "plan_plot.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -30,6 +31,15 @@ static void scaling_print_row(const dpt_resources *first, const dpt_resources *r
     printf("%6d %6.0f %12s %10.4g %12.4g %10.2f %6.2f %s\n", res->ranks, scaling_nodes(res), mesh,
            res->seconds / 3600.0, scaling_node_hours(res), (double)res->peak / 1073741824.0,
            efficiency, bar);
+}
+
+static void scaling_note(dpt_plan_points *points, const dpt_resources *res) {
+    if (points->count == DPT_PLAN_POINTS)
+        return;
+    points->at[points->count++] = (dpt_plan_point){.ranks = res->ranks,
+                                                   .hours = res->seconds / 3600.0,
+                                                   .node_hours = scaling_node_hours(res),
+                                                   .gib = (double)res->peak / 1073741824.0};
 }
 
 static bool scaling_is_better(const dpt_resources *res, const dpt_resources *best, double seconds) {
@@ -81,6 +91,7 @@ static dpt_status scaling_conclude(const dpt_inputs *in, const dpt_resources *be
 dpt_status dpt_plan_print_scaling(const dpt_inputs *in, const dpt_plan_case *of,
                                   const dpt_plan_scale *scale) {
     dpt_resources first = {.ranks = 0}, best = {.ranks = 0};
+    dpt_plan_points points = {.count = 0};
     dpt_status st = DPT_OK;
     json_t *rows = json_array();
     if (!scale->json)
@@ -96,6 +107,7 @@ dpt_status dpt_plan_print_scaling(const dpt_inputs *in, const dpt_plan_case *of,
         if (st != DPT_OK || !fits)
             continue;
         first = first.ranks == 0 ? res : first;
+        scaling_note(&points, &res);
         if (scale->json)
             json_array_append_new(rows, dpt_resources_json(in, &res));
         else
@@ -107,5 +119,7 @@ dpt_status dpt_plan_print_scaling(const dpt_inputs *in, const dpt_plan_case *of,
         st = scaling_print_json(rows, in, &best);
     else
         json_decref(rows);
+    if (st == DPT_OK && scale->plot != NULL && points.count > 0)
+        st = dpt_plan_plot(scale->plot, in->job->name, &points);
     return st == DPT_OK ? scaling_conclude(in, &best, of, scale) : st;
 }

@@ -8,6 +8,7 @@ typedef struct dpt_plan_scale {
     int first, last; /**< ranks: the first, its doublings, and the last */
     double seconds;  /**< that a study may take; 0: any */
     bool json;
+    const char *plot; /**< file for an SVG plot, or NULL */
 } dpt_plan_scale;
 
 /** Print what the study takes on each number of ranks, with a bar of the ranks' efficiency, and the cheapest by node hours

@@ -80,6 +80,28 @@ static double plan_idle(double p, double most) {
     return most > 0.0 && p > most ? p / most : 1.0;
 }
 
+/* Bytes of weights that come into a machine when all units of both models are gathered there once. */
+static double plan_gathered(const dpt_inputs *in, const dpt_resources *res) {
+    double p = res->tensor_parallel, machines = fmin(res->machines, res->ranks / p);
+    double both =
+        (double)dpt_catalog_bytes(in->catalog) + (double)dpt_catalog_bytes(&in->out_catalog);
+    return both * fmin(p, res->ranks_per_node) / p * (1.0 - 1.0 / machines);
+}
+
+/* What a batch waits for the weights of other machines: units come while the one before computes, so that it is what
+ * takes longer than `computing`, and the first unit. A message goes to and from each other machine for the values of
+ * each model in a unit. */
+static double plan_gather(const dpt_inputs *in, const dpt_resources *res, const plan_rates *r,
+                          bool slopes, double computing) {
+    double machines = fmin(res->machines, (double)res->ranks / res->tensor_parallel);
+    if (machines <= 1.0)
+        return 0.0;
+    double units = (double)res->cost.layers + 2.0, times = slopes ? 2.0 : 1.0;
+    double latency = r->machine->network_latency_us * 1e-6, rate = r->machine->network_gb_per_s;
+    double once = plan_gathered(in, res) / (rate * 1e9) + 2.0 * units * (machines - 1.0) * latency;
+    return fmax(times * once - computing, once / units);
+}
+
 /* One pass over the data that judge, for a rank: products, the rest, and sums over ranks. */
 static void plan_pass(const dpt_inputs *in, const dpt_resources *res, const plan_rates *r,
                       bool slopes, double seconds[DPT_PLAN_PHASES]) {
@@ -107,8 +129,11 @@ static void plan_pass(const dpt_inputs *in, const dpt_resources *res, const plan
     double messages = batches * (double)c->layers * REDUCTIONS / (slopes ? 1.0 : 2.5);
     seconds[DPT_PLAN_REDUCTIONS] +=
         messages * plan_all_reduce(r, p, 4.0 * (double)res->packed_tokens * (double)c->width);
-    if (!slopes)
+    if (!slopes) {
+        seconds[DPT_PLAN_GATHER] +=
+            batches * plan_gather(in, res, r, slopes, seconds[DPT_PLAN_FORWARD] / batches);
         return;
+    }
     /* The forward again but for the head, the gradient of the input, and the terms. */
     seconds[DPT_PLAN_BACKWARD] +=
         (2.0 * layers + head + 3.5 * attention) * flop +
@@ -116,6 +141,9 @@ static void plan_pass(const dpt_inputs *in, const dpt_resources *res, const plan
                  2.0 * LOGIT_VALUES * logits) +
         batches * (form + 2.0 * calls);
     seconds[DPT_PLAN_TERMS] += (layers + head) * flop + batches * form;
+    double computing =
+        seconds[DPT_PLAN_FORWARD] + seconds[DPT_PLAN_BACKWARD] + seconds[DPT_PLAN_TERMS];
+    seconds[DPT_PLAN_GATHER] += batches * plan_gather(in, res, r, slopes, computing / batches);
 }
 
 static void plan_add(double *to, const double *from, double times) {
@@ -162,6 +190,12 @@ void dpt_plan_time(const dpt_inputs *in, dpt_resources *res) {
     for (int i = 0; i < DPT_PLAN_PHASES; i++)
         res->pass_seconds += slopes[i];
     dpt_resources_move(in, res);
+    if (model && res->machines > 1) {
+        double batches = ceil((double)res->tokens * res->tensor_parallel / res->ranks /
+                              (double)res->packed_tokens);
+        res->bytes_gathered =
+            plan_gathered(in, res) * batches * (2.0 * res->slope_passes + res->loss_passes);
+    }
     plan_add(phase, loss, res->loss_passes);
     plan_add(phase, slopes, res->slope_passes);
     phase[DPT_PLAN_START] =

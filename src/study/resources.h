@@ -17,7 +17,8 @@
     X(BIND, bind)                                                                                  \
     X(FORWARD, forward)                                                                            \
     X(BACKWARD, backward)                                                                          \
-    X(TERMS, terms) X(REDUCTIONS, reductions) X(STATISTICS, statistics) X(WRITE, write)
+    X(TERMS, terms)                                                                                \
+    X(REDUCTIONS, reductions) X(GATHER, gather) X(STATISTICS, statistics) X(WRITE, write)
 #define DPT_PLAN_PHASE_CONSTANT(CONSTANT, NAME) DPT_PLAN_##CONSTANT,
 #define DPT_PLAN_PHASE_NAME(CONSTANT, NAME)     #NAME,
 enum { DPT_PLAN_PHASE_LIST(DPT_PLAN_PHASE_CONSTANT) DPT_PLAN_PHASES };
@@ -75,10 +76,11 @@ typedef struct dpt_resources {
         shared_passes; /**< of evaluations, those that edits on one line have in common, at most */
     double bytes_read; /**< of the whole study, all ranks */
     double bytes_written;
-    double bytes_edits;  /**< of bytes_read, those of edits */
-    double bytes_loaded; /**< of bytes_read, those of models for the mesh */
-    dpt_machine machine; /**< that the time is planned for */
-    int threads;         /**< of a rank */
+    double bytes_edits;    /**< of bytes_read, those of edits */
+    double bytes_loaded;   /**< of bytes_read, those of models for the mesh */
+    double bytes_gathered; /**< of weights that come into a machine from the others */
+    dpt_machine machine;   /**< that the time is planned for */
+    int threads;           /**< of a rank */
     int ranks_per_node;
     double uneven;                 /**< tokens of the replica with the most, over the mean */
     double phase[DPT_PLAN_PHASES]; /**< seconds; their sum is `seconds` */

@@ -140,6 +140,8 @@ void dpt_resources_print(const dpt_inputs *in, const dpt_resources *res) {
                             "Tflop");
     resources_print_row("read", res->bytes_read / 1e9, "GB");
     resources_print_row("written", res->bytes_written / 1e9, "GB");
+    if (res->bytes_gathered > 0.0)
+        resources_print_row("weights into a machine", res->bytes_gathered / 1e9, "GB");
     print_times(res);
 }
 
@@ -162,14 +164,15 @@ static json_t *json_of_memory(const dpt_inputs *in, const dpt_resources *res) {
 
 json_t *dpt_resources_json(const dpt_inputs *in, const dpt_resources *res) {
     return json_pack(
-        "{s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:s, s:o, s:o}", "ranks",
+        "{s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:s, s:o, s:o}", "ranks",
         res->ranks, "tensor_parallel", res->tensor_parallel, "batch_tokens", (int)res->batch_tokens,
         "nodes", node_count(res), "hours", res->seconds / 3600.0, "node_hours",
         node_count(res) * res->seconds / 3600.0, "restart_hours", res->restart / 3600.0,
         "memory_gib", (double)res->peak / 1073741824.0, "read_gb", res->bytes_read / 1e9,
-        "written_gb", res->bytes_written / 1e9, "tflop", res->flops / 1e12, "expected_tflop",
-        (res->flops - res->saved_flops) / 1e12, "machine", res->machine.source, "seconds",
-        json_of_phases(res), "gib_per_rank", json_of_memory(in, res));
+        "written_gb", res->bytes_written / 1e9, "gathered_gb", res->bytes_gathered / 1e9, "tflop",
+        res->flops / 1e12, "expected_tflop", (res->flops - res->saved_flops) / 1e12, "machine",
+        res->machine.source, "seconds", json_of_phases(res), "gib_per_rank",
+        json_of_memory(in, res));
 }
 
 dpt_status dpt_resources_print_json(json_t *all) {

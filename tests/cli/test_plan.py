@@ -6,6 +6,7 @@ import os
 import re
 import sys
 import tempfile
+import xml.etree.ElementTree
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 import studies
@@ -125,6 +126,47 @@ def tables(folder, job):
     check("ranks that fall", bad.returncode == 2 and "--ranks 6..1" in bad.stderr, bad.stderr)
 
 
+def gathers(folder, job):
+    """Weights of other machines: bytes by number, and time that shrinks with a faster network and is hidden by arithmetic."""
+    path, both = f"{folder}/m.yaml", 2 * 4526208 / 1e9
+    plans = {}
+    for network, products in ((1, 1e5), (0.01, 1e5), (0.01, 0.01)):
+        rate(path, cores=2, memory_gib=64, sgemm_gflops=products, memory_gb_per_s=1000, network_gb_per_s=network)
+        for ranks in (2, 4, 8):
+            plans[network, products, ranks] = json.loads(studies.deltapath(
+                "plan", job, "--ranks", str(ranks), "--machine", path, "--json", "--set", "tensor_parallel=1").stdout)
+    for ranks, machines in ((2, 1), (4, 2), (8, 4)):
+        plan = plans[1, 1e5, ranks]
+        # One batch of a replica; both ends, and for each of two edits its slope at t = 0.5 and its loss at t = 1, the
+        # gradient at t = 0 kept: slopes of W_post and of two edits, losses of W_pre and of two edits.
+        times = plan["gathered_gb"] / (both * (1 - 1 / machines)) if machines > 1 else 0
+        check(f"{machines} machines gather both models for each pass", plan["gathered_gb"] == 0 if machines == 1 else
+              abs(times - (2 * 3 + 3)) < 1e-4, (times, plan))
+        check(f"{machines} machines: it takes time", (plan["seconds"]["gather"] > 0) == (machines > 1), plan["seconds"])
+    slow, fast, hidden = (plans[key]["seconds"]["gather"] for key in ((0.01, 1e5, 4), (1, 1e5, 4), (0.01, 0.01, 4)))
+    check("a slower network takes longer", slow > 20 * fast, (slow, fast))
+    check("arithmetic hides all but the first unit", hidden < slow / 3, (hidden, slow))
+
+
+def plots(folder, job):
+    svg = f"{folder}/scaling.svg"
+    words = ("plan", job, "--ranks", "1..4", "--machine", f"{folder}/m.yaml", "--plot")
+    done = studies.deltapath(*words, svg)
+    root = xml.etree.ElementTree.parse(svg).getroot() if done.returncode == 0 else None
+    points = root.findall(".//{http://www.w3.org/2000/svg}circle") if root is not None else []
+    check("a plot of three lines", len(points) == 9, done.stderr)
+    rows = {int(w[0]): float(w[5]) for w in map(str.split, done.stdout.splitlines()) if w and w[0].isdigit() and len(w) > 5}
+    check("with the hours of the table", [p[0].text for p in points[:3]] == [f"{n}: {rows[n]:.4g}" for n in (1, 2, 4)] if
+          len(points) == 9 and len(rows) == 3 else False, (rows, [p[0].text for p in points]))
+    check("an earlier plot goes", studies.deltapath(*words, svg).returncode == 0)
+    with open(svg, "w", encoding="utf-8") as file:
+        file.write("<svg>mine</svg>")
+    bad = studies.deltapath(*words, svg)
+    check("a user's file never does", bad.returncode == 4 and open(svg, encoding="utf-8").read() == "<svg>mine</svg>", bad.stderr)
+    bad = studies.deltapath("plan", job, "--ranks", "2", "--plot", f"{folder}/no.svg")
+    check("of one number of ranks there is none", bad.returncode == 2 and "--plot" in bad.stderr, bad.stderr)
+
+
 def searches(folder):
     """What is found on the way costs passes."""
     job = JOB % "{name: auto, method: expo, alpha: auto}"
@@ -145,6 +187,8 @@ def main():
         runs(folder)
         files(folder, f"{folder}/job.yaml")
         tables(folder, f"{folder}/job.yaml")
+        gathers(folder, f"{folder}/job.yaml")
+        plots(folder, f"{folder}/job.yaml")
         searches(folder)
     return studies.finish()
 

@@ -17,6 +17,7 @@ typedef struct dpt_study_options {
     int plan_last; /**< with plan_ranks: a table of the ranks from those up to these; 0: none */
     double plan_seconds; /**< that the study may take in that table; 0: any */
     bool json;           /**< the plan as JSON */
+    const char *plot;    /**< file for a plot of the table, or NULL */
     int plan_ranks;      /**< with dry_run: plan for that many ranks; 0: those that run */
 } dpt_study_options;
 
