@@ -12,7 +12,8 @@ static int64_t end_query(const dpt_attention_shape *s, int64_t l) {
 static void add_queries(const attention_block *b, const float *p, int64_t ld, const float *w,
                         int64_t ldw, float *out, int64_t ldout) {
     /* p (rows,width), w (rows,hd), out (width,hd) */
-    for (int64_t c = 0; c < b->s->hd; c += DPT_TILE_COLUMNS)
+    for (int64_t c = 0, next; c < b->s->hd; c += next) {
+        next = dpt_tile_next(b->rows, b->s->hd - c);
         for (int64_t l = 0; l < b->width; l += DPT_TILE_ROWS) {
             int64_t keys = attention_min64(DPT_TILE_ROWS, b->width - l);
             int64_t begin = b->s->causal ? attention_max64(0, b->l0 + l - b->i0) : 0;
@@ -21,9 +22,9 @@ static void add_queries(const attention_block *b, const float *p, int64_t ld, co
                 continue;
             const dpt_tile_factors f = {end - begin, p + begin * ld + l,  1,
                                         ld,          w + begin * ldw + c, ldw};
-            dpt_tile_product(keys, attention_min64(DPT_TILE_COLUMNS, b->s->hd - c), &f, true,
-                             out + l * ldout + c, ldout);
+            dpt_tile_product(keys, next, &f, true, out + l * ldout + c, ldout);
         }
+    }
 }
 
 /** forward: s = cap tanh(z / cap). dp becomes (dp - D) ds/dz of n elements. */

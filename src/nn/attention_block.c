@@ -78,31 +78,35 @@ int64_t dpt_attention_task_queries(const dpt_attention_shape *s) {
 void dpt_attention_scores(const attention_block *b, const float *a, int64_t lda, const float *bt,
                           int64_t ldt, float *out, int64_t ld) {
     /* a (rows,hd), bt (hd,width), out (rows,width) */
-    for (int64_t l = 0; l < b->width; l += DPT_TILE_COLUMNS)
+    for (int64_t l = 0, next; l < b->width; l += next) {
+        next = dpt_tile_next(b->s->hd, b->width - l);
         for (int64_t r = 0, rows; r < b->rows; r += DPT_TILE_ROWS) {
             attention_range keys = attention_tile_keys(b, r, &rows);
             int64_t begin = attention_max64(l, keys.a / LANES * LANES);
-            int64_t end = attention_min64(l + DPT_TILE_COLUMNS, dpt_tile_up(keys.b));
+            int64_t end = attention_min64(dpt_tile_up(l + next), dpt_tile_up(keys.b));
             if (keys.b <= keys.a || end <= begin)
                 continue;
             const dpt_tile_factors f = {b->s->hd, a + r * lda, lda, 1, bt + begin, ldt};
             dpt_tile_product(rows, end - begin, &f, false, out + r * ld + begin, ld);
         }
+    }
 }
 
 void dpt_attention_add_keys(const attention_block *b, const float *p, int64_t ld, const float *w,
                             int64_t ldw, float *out, int64_t ldout) {
     /* p (rows,width), w (width,hd), out (rows,hd) */
-    for (int64_t c = 0; c < b->s->hd; c += DPT_TILE_COLUMNS)
+    for (int64_t c = 0, next; c < b->s->hd; c += next) {
+        next = dpt_tile_next(b->width, b->s->hd - c);
         for (int64_t r = 0, rows; r < b->rows; r += DPT_TILE_ROWS) {
             attention_range keys = attention_tile_keys(b, r, &rows);
             if (keys.b <= keys.a)
                 continue;
             const dpt_tile_factors f = {
                 keys.b - keys.a, p + r * ld + keys.a, ld, 1, w + keys.a * ldw + c, ldw};
-            dpt_tile_product(rows, attention_min64(DPT_TILE_COLUMNS, b->s->hd - c), &f,
-                             attention_tile_began(b, r), out + r * ldout + c, ldout);
+            dpt_tile_product(rows, next, &f, attention_tile_began(b, r), out + r * ldout + c,
+                             ldout);
         }
+    }
 }
 
 float dpt_attention_finish_scores(const dpt_attention_shape *s, int64_t n, float *x) {

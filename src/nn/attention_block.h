@@ -21,7 +21,7 @@ enum {
     BLOCK_FORWARD = 256, /* most keys of a block */
     BLOCK_BACKWARD = 128,
     BLOCK_FLOATS_FORWARD = 32768, /* and most elements: blocks of wide heads are shorter */
-    BLOCK_FLOATS_BACKWARD = 16384,
+    BLOCK_FLOATS_BACKWARD = 32768,
     BLOCK_LEAST = 32,
     ROWS = 72,       /* most queries of a head whose scores are held */
     HEADS = 8,       /* most query heads of a forward task */

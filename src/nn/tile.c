@@ -20,6 +20,10 @@ TILE_INLINE tile_vector tile_load(const float *x) {
     return v;
 }
 
+TILE_INLINE void tile_store(tile_vector v, float *x) {
+    memcpy(x, &v, sizeof v);
+}
+
 /** a b + c of each lane: one instruction, which the compiler makes of the loop. */
 TILE_INLINE tile_vector tile_fma(float a, tile_vector b, tile_vector c) {
 #ifdef __AVX512F__ /* where it takes registers half as wide by itself */
@@ -34,38 +38,55 @@ TILE_INLINE tile_vector tile_fma(float a, tile_vector b, tile_vector c) {
 /** The tile with constants for rows, vectors and add: its sums stay in registers. */
 TILE_INLINE void tile_sum(const int rows, const int vectors, const bool add,
                           const dpt_tile_factors *f, float *c, int64_t ldc) {
-    tile_vector sum[DPT_TILE_ROWS][2];
+    tile_vector sum[DPT_TILE_ROWS][DPT_TILE_VECTORS];
     const float *a = f->a, *b = f->b;
     const int64_t am = f->am, ak = f->ak, ldb = f->ldb;
 #pragma GCC unroll 6
     for (int m = 0; m < rows; m++)
-#pragma GCC unroll 2
+#pragma GCC unroll 4
         for (int n = 0; n < vectors; n++)
             sum[m][n] = add ? tile_load(c + m * ldc + n * LANES) : (tile_vector){0};
     for (int64_t k = 0; k < f->K; k++, a += ak, b += ldb) {
-        tile_vector row[2];
-#pragma GCC unroll 2
+        tile_vector row[DPT_TILE_VECTORS];
+#pragma GCC unroll 4
         for (int n = 0; n < vectors; n++)
             row[n] = tile_load(b + n * LANES);
 #pragma GCC unroll 6
         for (int m = 0; m < rows; m++)
-#pragma GCC unroll 2
+#pragma GCC unroll 4
             for (int n = 0; n < vectors; n++)
                 sum[m][n] = tile_fma(a[m * am], row[n], sum[m][n]);
     }
 #pragma GCC unroll 6
     for (int m = 0; m < rows; m++)
-#pragma GCC unroll 2
+#pragma GCC unroll 4
         for (int n = 0; n < vectors; n++)
-            memcpy(c + m * ldc + n * LANES, &sum[m][n], sizeof sum[m][n]);
+            tile_store(sum[m][n], c + m * ldc + n * LANES);
 }
+
+#ifdef DPT_TILE_32_REGISTERS
+#define TILE_WIDE(ROWS, ADD)                                                                       \
+    case 3:                                                                                        \
+        tile_sum(ROWS, 3, ADD, f, c, ldc);                                                         \
+        break;                                                                                     \
+    case 4:                                                                                        \
+        tile_sum(ROWS, 4, ADD, f, c, ldc);                                                         \
+        break;
+#else
+#define TILE_WIDE(ROWS, ADD)
+#endif
 
 #define TILE_CASE(ROWS, ADD)                                                                       \
     case ROWS:                                                                                     \
-        if (vectors == 2)                                                                          \
-            tile_sum(ROWS, 2, ADD, f, c, ldc);                                                     \
-        else                                                                                       \
+        switch (vectors) {                                                                         \
+        case 1:                                                                                    \
             tile_sum(ROWS, 1, ADD, f, c, ldc);                                                     \
+            break;                                                                                 \
+        case 2:                                                                                    \
+            tile_sum(ROWS, 2, ADD, f, c, ldc);                                                     \
+            break;                                                                                 \
+            TILE_WIDE(ROWS, ADD)                                                                   \
+        }                                                                                          \
         break;
 
 #define TILE_CASES(ADD)                                                                            \
@@ -89,7 +110,7 @@ void dpt_tile_product(int64_t rows, int64_t columns, const dpt_tile_factors *f, 
                       int64_t ldc) {
     /* a (rows,K), b (K,columns), c (rows,columns) */
     float whole[DPT_TILE_ROWS][DPT_TILE_COLUMNS];
-    int64_t vectors = columns > LANES ? 2 : 1;
+    int64_t vectors = (columns + LANES - 1) / LANES;
     if (columns % LANES == 0) {
         tile_vectors(rows, vectors, f, add, c, ldc);
         return;
@@ -113,11 +134,14 @@ float dpt_tile_total(int64_t vectors, const float *x) {
 
 void dpt_tile_copy(int64_t T, int64_t C, const float *x, int64_t ldx, float *y, int64_t ldy) {
     /* x (T,C), y (T,up(C)) */
+    int64_t whole = C / LANES * LANES, up = dpt_tile_up(C);
     for (int64_t t = 0; t < T; t++) {
         if (t + DPT_TILE_AHEAD < T)
             dpt_tile_prefetch(C, x + (t + DPT_TILE_AHEAD) * ldx);
-        memcpy(y + t * ldy, x + t * ldx, (size_t)C * sizeof *y);
-        memset(y + t * ldy + C, 0, (size_t)(dpt_tile_up(C) - C) * sizeof *y);
+        for (int64_t c = 0; c < whole; c += LANES)
+            tile_store(tile_load(x + t * ldx + c), y + t * ldy + c);
+        for (int64_t c = whole; c < up; c++)
+            y[t * ldy + c] = c < C ? x[t * ldx + c] : 0.0f;
     }
 }
 

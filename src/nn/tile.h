@@ -16,11 +16,20 @@ enum { DPT_TILE_LANES = 4 };
 #endif
 
 /** A tile of at most so many rows and columns stays in registers: twelve vectors, two of the right factor and an
- * element of the left one are what 16 registers hold. */
-enum { DPT_TILE_ROWS = 6, DPT_TILE_COLUMNS = 2 * DPT_TILE_LANES };
+ * element of the left one are what 16 registers hold, twice as many 32. */
+#if defined(__AVX512F__) || defined(__aarch64__)
+#define DPT_TILE_32_REGISTERS
+enum { DPT_TILE_ROWS = 6, DPT_TILE_VECTORS = 4 };
+#else
+enum { DPT_TILE_ROWS = 6, DPT_TILE_VECTORS = 2 };
+#endif
+enum { DPT_TILE_COLUMNS = DPT_TILE_VECTORS * DPT_TILE_LANES };
 
 /** Elements after each row of a packed matrix, that the rows of a column do not meet in the same sets of a cache. */
 enum { DPT_TILE_GAP = 16 };
+
+/** Elements of the right factor that stay in the first cache. */
+enum { DPT_TILE_PANEL = 8192 };
 
 /** Rows that are asked for ahead of the one that is read. */
 enum { DPT_TILE_AHEAD = 4 };
@@ -28,6 +37,17 @@ enum { DPT_TILE_AHEAD = 4 };
 /** x rounded up to whole vectors. */
 static inline int64_t dpt_tile_up(int64_t x) {
     return (x + DPT_TILE_LANES - 1) / DPT_TILE_LANES * DPT_TILE_LANES;
+}
+
+/** Columns of the next tile of a product of K terms and n > 0 columns: few enough for these rows of the right factor
+ * to stay in the first cache; with 32 registers no single vector is left, whose sums would wait for each other. */
+static inline int64_t dpt_tile_next(int64_t K, int64_t n) {
+    int64_t vectors = (n + DPT_TILE_LANES - 1) / DPT_TILE_LANES, most = DPT_TILE_VECTORS;
+    if (K * most * DPT_TILE_LANES > DPT_TILE_PANEL)
+        most = 2;
+    if (vectors > most)
+        vectors = vectors > most + 1 ? most : most < DPT_TILE_VECTORS ? most + 1 : (most + 2) / 2;
+    return vectors * DPT_TILE_LANES < n ? vectors * DPT_TILE_LANES : n;
 }
 
 /** Factors of a product of K terms: element (m, k) of the left one at a[m * am + k * ak], row k of the right one,

@@ -363,6 +363,8 @@ static void odd_shapes_match_the_reference(void **state) {
     s.threads = 3;
     check_attention(s, 1.0, false, 1e-5);
     check_attention(shape(70, 1, 1, 600, zeros), 0.5, false, 1e-5); /* the smallest blocks */
+    for (int64_t vectors = 1; vectors <= 9; vectors++) /* of columns, in tiles of each width */
+        check_attention(shape(150, 2, 1, 16 * vectors, zeros), 1.0, false, 1e-5);
 }
 
 static void scores_may_be_turned_round(void **state) {
