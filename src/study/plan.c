@@ -26,6 +26,7 @@ static dpt_status plan_take_machine(const dpt_comm *comm, const dpt_study_option
         st = dpt_agree(comm, dpt_comm_local_size(comm, &of->ranks_per_node));
     if (st == DPT_OK && options->plan_ranks == 0)
         st = dpt_comm_count_machines(comm, &of->machines);
+    of->glanced = true;
     return st == DPT_OK ? dpt_machine_glance(comm, &of->machine) : st;
 }
 

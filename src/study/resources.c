@@ -409,10 +409,23 @@ static double uneven_share(const dpt_inputs *in, const dpt_resources *res) {
     return all > 0.0 ? most * replicas / all : 1.0;
 }
 
+/* Rates by which the mesh is chosen. What is measured in passing differs from run to run, and the last bits of losses
+ * and terms depend on the mesh. */
+static dpt_machine steady_machine(const dpt_plan_case *of) {
+    dpt_machine machine = of->machine;
+    if (of->glanced) {
+        machine = dpt_machine_defaults();
+        machine.cores = of->machine.cores;
+        machine.memory_gib = of->machine.memory_gib;
+    }
+    return machine;
+}
+
 /* Of the meshes that fit, the one that takes the least time; of such that do not differ, the one with the smallest
  * groups. */
-static dpt_status choose_mesh(const dpt_inputs *in, dpt_resources *res) {
+static dpt_status choose_mesh(const dpt_inputs *in, const dpt_plan_case *of, dpt_resources *res) {
     int wanted = in->job->tensor_parallel;
+    res->machine = steady_machine(of);
     if (wanted > 0 && res->ranks % wanted != 0)
         return dpt_error(DPT_ERR_USAGE,
                          "tensor_parallel is %d, which does not divide %d ranks: choose a divisor",
@@ -433,10 +446,11 @@ static dpt_status choose_mesh(const dpt_inputs *in, dpt_resources *res) {
         if (best.ranks == 0 || res->seconds < 0.98 * best.seconds)
             best = *res;
     }
-    if (best.ranks > 0) {
+    if (best.ranks > 0)
         *res = best;
+    res->machine = of->machine;
+    if (best.ranks > 0)
         return DPT_OK;
-    }
     int64_t need = least_bytes(in, res);
     char granted[32];
     return dpt_error(DPT_ERR_OUTPUT,
@@ -500,7 +514,7 @@ dpt_status dpt_resources_plan(const dpt_inputs *in, const dpt_plan_case *of, dpt
     if (st == DPT_OK)
         st = measure_arithmetic(in, out);
     if (st == DPT_OK)
-        st = choose_mesh(in, out);
+        st = choose_mesh(in, of, out);
     dpt_lines lines;
     if (st == DPT_OK)
         st = dpt_lines_create(in, out->shared_gradient, &lines);

@@ -101,6 +101,7 @@ typedef struct dpt_plan_case {
     int threads;        /**< of a rank */
     int machines;       /**< that the ranks are on; 0: as the ranks of a node say */
     dpt_machine machine;
+    bool glanced; /**< its rates were measured in passing: they say times, but choose nothing */
 } dpt_plan_case;
 
 /** Choose the mesh, by time, and the batch, and add up. Needs no model in memory. Local; the same on all ranks.
