@@ -2,6 +2,7 @@
 
 #include "deltapath/comm/agree.h"
 #include "deltapath/comm/stop.h"
+#include "deltapath/tensor/role.h"
 
 #include <omp.h>
 #include <string.h>
@@ -71,8 +72,22 @@ static void run_fused(cell_job *job, int share, int shares, bool *done) {
                               job->out + at * job->out_size, job->sums + first, done + first);
 }
 
+/* A constant next to the weights in another type, whatever it is: no edit, and infinite where the type ends before it. */
+static void convert_buffer(const cell_job *job, dpt_range piece, double *sums) {
+    int64_t at = piece.ig - job->range.ig;
+    float *values = dpt_edit_scratch(job->work, SPARE);
+    dpt_dtype_to_f32(job->types.post, job->post + at * job->post_size, values, piece.n);
+    dpt_dtype_from_f32(job->types.out, values, job->out + at * job->out_size, piece.n);
+    for (int j = 0; j < DPT_EDIT_SUMS; j++)
+        sums[j] = 0.0;
+}
+
 /* The post-trained values in another type. */
 static bool convert_piece(const cell_job *job, dpt_range piece, double *sums) {
+    if (dpt_role_is_buffer(&job->work->catalog->tensors[job->range.tensor])) {
+        convert_buffer(job, piece, sums);
+        return true;
+    }
     int64_t at = piece.ig - job->range.ig;
     const char *post = job->post + at * job->post_size;
     float *delta = dpt_edit_scratch(job->work, DELTA);

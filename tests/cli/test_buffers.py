@@ -8,6 +8,7 @@ import pathlib
 import sys
 import tempfile
 
+import h5py
 import numpy as np
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
@@ -44,6 +45,15 @@ def save(folder, config, tensors):
     (folder / "config.json").write_text(config)
 
 
+def norms_of(path, edit):
+    """Norm of E of each tensor."""
+    with h5py.File(path) as file:
+        names = [name.decode() for name in file["tensors/names"]]
+        group = file[f"edits/{edit}/d"]
+        column = [name.decode() for name in group["tensor_stats_columns"]].index("edit_norm")
+        return dict(zip(names, group["tensor_stats"][:, column]))
+
+
 def main():
     """The pair without, with, and with those of one side alone."""
     with tempfile.TemporaryDirectory(dir=os.environ.get("DELTAPATH_TEST_TMP")) as name:
@@ -75,6 +85,16 @@ def main():
             far = [unit["edit"] for unit, other in zip(found[post], found["post"])
                    if any(abs(unit[key] - other[key]) > 1e-6 for key in keys)]
             check(f"{pre} and {post}: losses and estimates", len(found[post]) == 3 and not far, far)
+        for dtype, minus in ("f32", b"\0\0\x80\xff"), ("bf16", b"\x80\xff"):
+            out = folder / f"as-{dtype}"
+            done = studies.study(folder / "job.yaml", JOB % (folder / "pre-old", folder / "post-old", folder / "data.h5", out), 2,
+                                 f"output.dtype={dtype}")
+            check(f"in {dtype}: runs", done.returncode == 0, done.stderr)
+            own = studies.load_model(out / "models/prune") if done.returncode == 0 else {}
+            check(f"in {dtype}: an infinity stays one", own.get("gpt_neox.layers.0.attention.masked_bias", (0, 0, 0))[2] == minus, own.keys())
+            norms = norms_of(out / "results.h5", "prune") if own else {}
+            check(f"in {dtype}: it is no edit", norms.get("gpt_neox.layers.0.attention.masked_bias") == 0 and
+                  all(map(np.isfinite, norms.values())), norms)
         table = studies.deltapath("diff", f"{folder}/pre-old", f"{folder}/post-old").stdout
         check("diff leaves them out", "16 of 19 tensors compared, 3 are buffers" in table and "masked_bias" not in table, table)
         table = studies.deltapath("inspect", f"{folder}/post-old").stdout
