@@ -253,7 +253,7 @@ static void identity_tells_changes(void **state) {
     assert_false(dpt_file_same_content(&a, &b));
 }
 
-/* A backup by hard links, or other permissions, leave the content as it was; a write beside them does not. */
+/* A backup by hard links, or other permissions, leave the content as it was; a write next to them does not. */
 static void identity_ignores_links_and_permissions(void **state) {
     (void)state;
     dpt_file_identity a, b;
