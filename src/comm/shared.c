@@ -97,15 +97,21 @@ dpt_status dpt_comm_count_machines(const dpt_comm *comm, int *machines) {
     return st;
 }
 
+int64_t dpt_shared_bytes(int64_t bytes, int ranks) {
+    bytes = bytes > 0 ? bytes : 1; /* nothing cannot be mapped */
+    int64_t share = (bytes / ranks / SHARED_ALIGN + 1) * SHARED_ALIGN;
+    return share < bytes ? share : bytes;
+}
+
 dpt_status dpt_shared_create(const dpt_comm *machine, int64_t bytes, const char *what,
                              dpt_shared *out) {
     DPT_ASSERT_SAME(machine, bytes);
-    *out = (dpt_shared){.bytes = bytes > 0 ? bytes : 1}; /* nothing cannot be mapped */
+    *out = (dpt_shared){.bytes = bytes > 0 ? bytes : 1};
     if (machine->size == 1) {
         out->base = dpt_mem_alloc(out->bytes, 1, what);
         return out->base != NULL ? DPT_OK : DPT_ERR_OUTPUT;
     }
-    int64_t share = (out->bytes / machine->size / SHARED_ALIGN + 1) * SHARED_ALIGN;
+    int64_t share = dpt_shared_bytes(bytes, machine->size);
     int64_t left = out->bytes - share * machine->rank;
     int64_t own = left < 0 ? 0 : left < share ? left : share;
     if (dpt_mem_charge(own, what))

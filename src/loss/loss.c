@@ -122,7 +122,7 @@ dpt_status dpt_loss_evaluate_drawn(const dpt_loss *loss, const dpt_mesh *mesh, d
 
 dpt_status dpt_loss_evaluate_label(const dpt_loss *loss, const dpt_mesh *mesh, dpt_model *model,
                                    double t, int32_t label, double *losses, double *squares,
-                                   double *sample_squares, dpt_model_gradient *scratch) {
+                                   double *sample_squares) {
     DPT_ASSERT_SAME(&mesh->world, label);
     if (!loss->enumerates)
         return dpt_error(DPT_ERR_INPUT, "data: only classes of images can be taken one after the "
@@ -132,7 +132,6 @@ dpt_status dpt_loss_evaluate_label(const dpt_loss *loss, const dpt_mesh *mesh, d
                           .losses = losses,
                           .terms = squares,
                           .sample_terms = sample_squares,
-                          .gradient = scratch,
                           .squares = true,
                           .label = label};
     return loss_evaluate_call(loss, mesh, model, &call);

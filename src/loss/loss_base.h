@@ -88,6 +88,7 @@ dpt_status dpt_loss_sums_finish(dpt_loss_sums *sums, const dpt_mesh *mesh);
 /** One pass over the batches of this replica: what it works with. */
 struct dpt_loss_pass {
     const dpt_loss *loss;
+    const dpt_mesh *mesh;
     const dpt_comm *group; /**< model ranks of the replica */
     dpt_model *model;
     const dpt_loss_call *call;
@@ -117,17 +118,31 @@ dpt_status dpt_loss_pass_run(dpt_loss_pass *pass, const dpt_mesh *mesh, dpt_stat
 /** List what the keeper of the loss keeps of a pass. Local. Errors: DPT_ERR_OUTPUT without memory. */
 dpt_status dpt_loss_keep_create(dpt_loss_pass *pass);
 
-/** Go back to the state that an earlier run left. Collective over mesh, agreed.
- * @param[out] next the first sample of this replica that is to be evaluated. */
-dpt_status dpt_loss_keep_restore(dpt_loss_pass *pass, const dpt_mesh *mesh, int64_t *next);
+/** How far a pass is on this replica. */
+typedef struct dpt_loss_place {
+    int64_t next; /**< first sample that is to be evaluated */
+    int64_t
+        steps; /**< batches before it; of a gradient all replicas take the same steps, at the end with no samples */
+} dpt_loss_place;
 
-/** Between two batches: save the state when it is time, and stop when any rank of the group was asked
- * to; the ranks of a group do both at the same batch, for each needs the others. Collective over the
- * group, agreed over it. Errors: DPT_INTERRUPTED. */
-dpt_status dpt_loss_keep_between(dpt_loss_pass *pass, int64_t next);
+/** Whether all replicas add to one gradient and take their steps together. */
+static inline bool dpt_loss_adds(const dpt_loss_pass *pass) {
+    return pass->call->mode == DPT_BACKWARD_GRADIENT;
+}
 
-/** Save the state after sample next - 1 for good: the other replicas have stopped. Local. */
-void dpt_loss_keep_save(dpt_loss_pass *pass, int64_t next, bool stops);
+/** Take the step from a place: to the end of the batch, or of the samples. @return the first sample after it. Local. */
+int64_t dpt_loss_step(const dpt_loss *loss, dpt_loss_place *place);
+
+/** Go back to the state that an earlier run left. Collective over mesh, agreed. */
+dpt_status dpt_loss_keep_restore(dpt_loss_pass *pass, dpt_loss_place *place);
+
+/** Between two batches: save the state when it is time, and stop when any rank of the group, or of all where they add to
+ * a gradient, was asked to; these do both at the same batch, for each needs the others. Collective over them, agreed.
+ * Errors: DPT_INTERRUPTED. */
+dpt_status dpt_loss_keep_between(dpt_loss_pass *pass, dpt_loss_place place);
+
+/** Save the state at a place for good: the other replicas have stopped. Local. */
+void dpt_loss_keep_save(dpt_loss_pass *pass, dpt_loss_place place, bool stops);
 
 /** Run the model over a batch with the weights, into nll, correct and terms, or the gradient of the
  * call. Collective over the group. @param[in] place of the batch's first score among all of the data set. */

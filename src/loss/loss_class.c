@@ -45,7 +45,8 @@ static dpt_status loss_class_run_batch(dpt_loss_pass *pass, int64_t begin, int64
     int32_t *labels = pass->extra;
     void *rest = labels + n;
     float *images = rest;
-    dpt_status st = dpt_agree(pass->group, data->read(data->ctx, begin, n, images));
+    dpt_status st = n > 0 ? data->read(data->ctx, begin, n, images) : DPT_OK;
+    st = dpt_agree(pass->group, st);
     if (st != DPT_OK)
         return st;
     for (int64_t i = 0; i < n; i++)

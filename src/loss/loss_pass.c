@@ -10,7 +10,8 @@
 
 dpt_status dpt_loss_pass_create(const dpt_loss *loss, const dpt_mesh *mesh, dpt_model *model,
                                 const dpt_loss_call *call, dpt_loss_pass *out) {
-    *out = (dpt_loss_pass){.loss = loss, .group = &mesh->model, .model = model, .call = call};
+    *out = (dpt_loss_pass){
+        .loss = loss, .mesh = mesh, .group = &mesh->model, .model = model, .call = call};
     int64_t columns = call->mode == DPT_BACKWARD_TERMS ? dpt_model_columns(model) : 0;
     int64_t scores = loss->most_scores, hits = loss->hits ? scores : 0;
     dpt_status st = dpt_loss_sums_create(loss, mesh, model, call, &out->sums);
@@ -47,44 +48,76 @@ static void loss_pass_report(const dpt_loss *loss, int64_t end) {
                        (double)(end - loss->begin) / (double)(loss->end - loss->begin));
 }
 
-/* Whether a batch did not begin because another replica stopped: what came before it is whole. A gradient of pairs takes
- * two runs a batch. */
+/* Whether a batch did not begin because another replica stopped: what came before it is whole. Where all add to a
+ * gradient they stop after the same step. */
 static bool loss_pass_was_stopped(const dpt_loss_pass *pass, dpt_status st) {
-    return st == DPT_INTERRUPTED && dpt_model_is_together(pass->model) &&
-           pass->call->mode != DPT_BACKWARD_GRADIENT;
+    return st == DPT_INTERRUPTED && dpt_model_is_together(pass->model) && !dpt_loss_adds(pass);
+}
+
+int64_t dpt_loss_step(const dpt_loss *loss, dpt_loss_place *place) {
+    int64_t begin = place->next;
+    if (begin < loss->end)
+        place->next = loss->batch_end(loss, begin);
+    DPT_ASSERT(place->next >= begin && place->next <= loss->end);
+    place->steps++;
+    return place->next;
+}
+
+/* Steps that this replica takes, or where all add to a gradient the most that any has batches for. */
+static dpt_status loss_pass_count(const dpt_loss_pass *pass, int64_t *steps) {
+    dpt_loss_place place = {.next = pass->loss->begin};
+    while (place.next < pass->loss->end)
+        dpt_loss_step(pass->loss, &place);
+    *steps = place.steps;
+    return dpt_loss_adds(pass) ? dpt_comm_max_i64(&pass->mesh->data, steps, 1) : DPT_OK;
+}
+
+/* The steps from a place on, as far as this rank comes. Replicas run alone: one that fails or stops ends, the others find
+ * out at the end, or when all are needed, for the weights of the next batch or to add to a gradient. */
+static dpt_status loss_pass_steps(dpt_loss_pass *pass, int64_t steps, dpt_loss_batch_fn run_batch,
+                                  dpt_loss_place *place) {
+    const dpt_loss *loss = pass->loss;
+    dpt_status st = DPT_OK;
+    while (place->steps < steps && st == DPT_OK) {
+        dpt_loss_place after = *place;
+        int64_t end = dpt_loss_step(loss, &after);
+        st = run_batch(pass, place->next, end);
+        if (st != DPT_OK)
+            break;
+        if (end > place->next)
+            loss_pass_report(loss, end);
+        *place = after;
+        dpt_stop_count_work();
+        if (place->steps < steps)
+            st = dpt_loss_keep_between(pass, *place);
+    }
+    return st;
 }
 
 dpt_status dpt_loss_pass_run(dpt_loss_pass *pass, const dpt_mesh *mesh, dpt_status st,
                              dpt_loss_batch_fn run_batch) {
     const dpt_loss *loss = pass->loss;
+    int64_t steps = 0;
     if (st == DPT_OK)
         st = dpt_agree_fault("loss.evaluate");
     st = dpt_agree(&mesh->world, st);
     if (st != DPT_OK)
         return st;
-    int64_t next = loss->begin;
-    st = dpt_loss_keep_restore(pass, mesh, &next);
-    if (next > loss->begin)
-        loss_pass_report(loss, next);
-    /* Replicas run alone: one that fails or stops ends, the others find out at the end, or when the weights of the next
-     * batch have to be gathered by all. */
-    while (next < loss->end && st == DPT_OK) {
-        int64_t end = loss->batch_end(loss, next);
-        DPT_ASSERT(end > next && end <= loss->end);
-        st = run_batch(pass, next, end);
-        if (st != DPT_OK)
-            break;
-        loss_pass_report(loss, end);
-        next = end;
-        dpt_stop_count_work();
-        if (st == DPT_OK && next < loss->end)
-            st = dpt_loss_keep_between(pass, next);
-    }
+    dpt_loss_place place = {.next = loss->begin};
+    st = dpt_loss_keep_restore(pass, &place);
+    if (st == DPT_OK)
+        st = dpt_agree(&mesh->world, loss_pass_count(pass, &steps));
+    if (st == DPT_OK && dpt_loss_adds(pass))
+        st = dpt_model_gradient_begin(pass->model, pass->call->gradient);
+    if (place.next > loss->begin)
+        loss_pass_report(loss, place.next);
+    if (st == DPT_OK)
+        st = loss_pass_steps(pass, steps, run_batch, &place);
     bool complete = st == DPT_OK || loss_pass_was_stopped(pass, st);
     st = dpt_model_rest(pass->model, st);
     st = dpt_agree(&mesh->world, st);
-    if (complete && st != DPT_OK && next > loss->begin)
-        dpt_loss_keep_save(pass, next, true);
+    if (complete && st != DPT_OK && place.next > loss->begin && !dpt_loss_adds(pass))
+        dpt_loss_keep_save(pass, place, true);
     return st;
 }
 
@@ -106,7 +139,7 @@ dpt_status dpt_loss_pass_model(dpt_loss_pass *pass, const dpt_batch *batch, int6
     if (pass->call->squares) {
         memset(pass->correct, 0, (size_t)dpt_batch_scores(batch));
         return dpt_model_run_squares(pass->model, batch, pass->call->t, pass->weight, pass->nll,
-                                     pass->terms, pass->call->gradient);
+                                     pass->terms);
     }
     if (pass->call->logits != NULL)
         return dpt_model_run_logits(pass->model, batch, pass->call->t, pass->nll, pass->correct,

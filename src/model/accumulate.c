@@ -24,6 +24,36 @@ static bool accumulate_is_wanted(const dpt_accumulator *to, int index) {
     return to->call->mode == DPT_BACKWARD_GRADIENT || param->has_delta;
 }
 
+/* Begin to add to the gradient of a tensor that is added to in one go. @return where. */
+static float *accumulate_visit(const dpt_accumulator *to, int index, dpt_gradient_table table,
+                               dpt_gradient_visit *visit) {
+    *visit = dpt_gradient_visit_block(to->call->gradient, index, table);
+    dpt_gradient_wait(visit, 0);
+    return to->call->gradient->to[index];
+}
+
+static void accumulate_linear_gradient(const dpt_accumulator *to, int weight, dpt_rows rows) {
+    const dpt_param *param = &to->model->params.items[weight];
+    const dpt_arch *arch = &to->model->arch;
+    bool head = arch->tied && weight == dpt_arch_index(arch, 0, DPT_SLOT_HEAD);
+    dpt_gradient_visit visit = dpt_gradient_visit_block(
+        to->call->gradient, weight, head ? DPT_GRADIENT_HEAD : DPT_GRADIENT_PLAIN);
+    int64_t K = param->cols, chunk = 0;
+    for (int64_t at = 0; at < param->rows; at += visit.rows, chunk++) {
+        int64_t n = param->rows - at < visit.rows ? param->rows - at : visit.rows;
+        dpt_gradient_wait(&visit, chunk);
+        dpt_nn_linear_backward_weight(rows.n, n, K, rows.dy + at, rows.lddy, rows.x, rows.ldx, true,
+                                      to->call->gradient->to[weight] + at * K, K);
+        dpt_gradient_pass(&visit, chunk);
+    }
+    dpt_gradient_visited(&visit);
+}
+
+void dpt_accumulate_finish(const dpt_accumulator *to, int weight) {
+    if (weight >= 0 && to->call->mode == DPT_BACKWARD_GRADIENT)
+        dpt_gradient_finish(to->call->gradient, weight);
+}
+
 /* Clear the term of each row; accumulate_by_sample adds them up by sample. */
 static double *accumulate_begin(const dpt_accumulator *to, int64_t n) {
     memset(to->term, 0, (size_t)n * sizeof *to->term);
@@ -68,7 +98,7 @@ static void accumulate_square(const dpt_accumulator *to, int index, int64_t samp
 static void accumulate_linear_squares(const dpt_accumulator *to, int weight, dpt_rows rows) {
     const dpt_param *param = &to->model->params.items[weight];
     int64_t N = param->rows, K = param->cols;
-    float *g = to->call->gradient->blocks[weight];
+    float *g = to->squares;
     for (int64_t at = 0; at < N; at += DPT_ACCUMULATE_ROWS) {
         int64_t n = N - at < DPT_ACCUMULATE_ROWS ? N - at : DPT_ACCUMULATE_ROWS;
         dpt_param_delta(param, at, n, to->e);
@@ -85,7 +115,7 @@ static void accumulate_linear_squares(const dpt_accumulator *to, int weight, dpt
 static void accumulate_bias_squares(const dpt_accumulator *to, int bias, dpt_rows rows) {
     const dpt_param *param = &to->model->params.items[bias];
     int64_t N = dpt_param_numel(param);
-    float *g = to->call->gradient->blocks[bias];
+    float *g = to->squares;
     dpt_param_delta(param, 0, param->rows, to->e);
     for (int64_t begin = 0; begin < rows.n;) {
         dpt_rows own = accumulate_sample(rows, begin);
@@ -99,7 +129,7 @@ static void accumulate_norm_squares(const dpt_accumulator *to, int weight, dpt_r
                                     const float *mean, const float *rstd) {
     const dpt_param *param = &to->model->params.items[weight];
     int64_t C = dpt_param_numel(param);
-    float *g = to->call->gradient->blocks[weight];
+    float *g = to->squares;
     dpt_param_delta(param, 0, C, to->e);
     for (int64_t begin = 0; begin < rows.n;) {
         dpt_rows own = accumulate_sample(rows, begin);
@@ -118,10 +148,9 @@ void dpt_accumulate_linear(const dpt_accumulator *to, int weight, dpt_rows rows)
     if (!accumulate_is_wanted(to, weight))
         return;
     const dpt_param *param = &to->model->params.items[weight];
-    int64_t N = param->rows, K = param->cols;
+    int64_t N = param->rows;
     if (to->call->mode == DPT_BACKWARD_GRADIENT) {
-        dpt_nn_linear_backward_weight(rows.n, N, K, rows.dy, rows.lddy, rows.x, rows.ldx, true,
-                                      to->call->gradient->blocks[weight], K);
+        accumulate_linear_gradient(to, weight, rows);
         return;
     }
     if (to->call->squares) {
@@ -165,8 +194,10 @@ void dpt_accumulate_bias(const dpt_accumulator *to, int bias, dpt_rows rows) {
     const dpt_param *param = &to->model->params.items[bias];
     int64_t N = dpt_param_numel(param);
     if (to->call->mode == DPT_BACKWARD_GRADIENT) {
-        dpt_nn_linear_backward_bias(rows.n, N, rows.dy, rows.lddy, true,
-                                    to->call->gradient->blocks[bias]);
+        dpt_gradient_visit visit;
+        float *g = accumulate_visit(to, bias, DPT_GRADIENT_PLAIN, &visit);
+        dpt_nn_linear_backward_bias(rows.n, N, rows.dy, rows.lddy, true, g);
+        dpt_gradient_visited(&visit);
         return;
     }
     if (to->call->squares) {
@@ -187,13 +218,15 @@ void dpt_accumulate_norm(const dpt_accumulator *to, int weight, int bias, dpt_ro
     const dpt_param *param = &to->model->params.items[weight];
     int64_t C = dpt_param_numel(param);
     if (to->call->mode == DPT_BACKWARD_GRADIENT) {
-        float *gradient = to->call->gradient->blocks[weight];
+        dpt_gradient_visit visit;
+        float *gradient = accumulate_visit(to, weight, DPT_GRADIENT_PLAIN, &visit);
         if (mean != NULL)
             dpt_nn_layernorm_backward_weight(rows.n, C, rows.dy, rows.lddy, rows.x, rows.ldx, mean,
                                              rstd, true, gradient);
         else
             dpt_nn_rmsnorm_backward_weight(rows.n, C, rows.dy, rows.lddy, rows.x, rows.ldx, rstd,
                                            true, gradient);
+        dpt_gradient_visited(&visit);
         return;
     }
     if (to->call->squares) {
@@ -218,8 +251,11 @@ void dpt_accumulate_norm_heads(const dpt_accumulator *to, int weight, int64_t he
     int64_t C = dpt_param_numel(param);
     DPT_ASSERT(!to->call->squares); /* they are of images, whose models have no such norm */
     if (to->call->mode == DPT_BACKWARD_GRADIENT) {
+        dpt_gradient_visit visit;
+        float *g = accumulate_visit(to, weight, DPT_GRADIENT_PLAIN, &visit);
         dpt_nn_rmsnorm_heads_backward_weight(rows.n, heads, C, rows.dy, rows.lddy, rows.x, rows.ldx,
-                                             rstd, true, to->call->gradient->blocks[weight]);
+                                             rstd, true, g);
+        dpt_gradient_visited(&visit);
         return;
     }
     double *term = accumulate_begin(to, rows.n);
@@ -240,8 +276,11 @@ void dpt_accumulate_embed(const dpt_accumulator *to, int table, dpt_rows rows,
     const dpt_param *param = &to->model->params.items[table];
     int64_t C = param->cols;
     if (to->call->mode == DPT_BACKWARD_GRADIENT) {
-        dpt_nn_embed_backward(rows.n, C, begin, end, tokens, rows.dy, rows.lddy,
-                              to->call->gradient->blocks[table], C);
+        dpt_gradient_visit visit;
+        float *g = accumulate_visit(
+            to, table, to->model->arch.tied ? DPT_GRADIENT_EMBEDDING : DPT_GRADIENT_PLAIN, &visit);
+        dpt_nn_embed_backward(rows.n, C, begin, end, tokens, rows.dy, rows.lddy, g, C);
+        dpt_gradient_visited(&visit);
         return;
     }
     double *term = accumulate_begin(to, rows.n);

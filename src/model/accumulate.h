@@ -15,6 +15,7 @@ typedef struct dpt_accumulator {
     const dpt_model_call *call;
     double *term;    /**< (most rows of a layer) */
     float *e;        /**< (dpt_accumulate_delta_floats) rows of E */
+    float *squares;  /**< the same of a gradient; only where the call asks for squares */
     float *products; /**< scratch of dpt_nn_linear_terms */
 } dpt_accumulator;
 
@@ -63,5 +64,8 @@ void dpt_accumulate_scale(const dpt_accumulator *to, int weight, dpt_rows rows);
  * @param[in] tokens (rows.n); those outside are other ranks'. */
 void dpt_accumulate_embed(const dpt_accumulator *to, int table, dpt_rows rows,
                           const int32_t *tokens, int64_t begin, int64_t end);
+
+/** Nothing more comes for a tensor in this pass. */
+void dpt_accumulate_finish(const dpt_accumulator *to, int weight);
 
 #endif

@@ -80,6 +80,16 @@ static void experts_route(dpt_pass *pass, const float *n) {
                       k->route.first, k->route.choice);
 }
 
+/* Other replicas may go on with an expert that has no more tokens here. */
+static void experts_finish(const dpt_pass *pass, int64_t layer, int64_t expert) {
+    for (int slot = DPT_SLOTS_LAYER; slot < DPT_SLOTS_HEAD; slot++) {
+        const dpt_row *row = pass->arch->row[slot];
+        if (row != NULL && row->expert)
+            dpt_accumulate_finish(&pass->to,
+                                  dpt_arch_index_expert(pass->arch, layer, (dpt_slot)slot, expert));
+    }
+}
+
 /* Call `run` for the tokens of each expert of this rank. */
 static void experts_each(dpt_pass *pass, int64_t layer, experts_run_fn run, const float *n,
                          const float *dy, float *out) {
@@ -96,6 +106,8 @@ static void experts_each(dpt_pass *pass, int64_t layer, experts_run_fn run, cons
                                    .choice = k->route.choice + at};
             run(pass, layer, &piece, n, dy, out);
         }
+        if (dy != NULL)
+            experts_finish(pass, layer, e);
     }
 }
 

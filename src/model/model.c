@@ -1,5 +1,6 @@
 #include "transformer.h"
 
+#include "deltapath/base/assert.h"
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
 #include "deltapath/comm/same.h"
@@ -66,8 +67,9 @@ static dpt_status model_find_together(dpt_model *model) {
     dpt_status st = dpt_comm_max_i64(&model->group, &gathers, 1);
     if (st == DPT_OK)
         st = dpt_comm_max_i64(&model->replicas, &gathers, 1);
-    model->together = gathers != 0;
-    return st;
+    model->gathers = model->together = gathers != 0;
+    model->layout = (int64_t)(model->params.shares->layout >> 32);
+    return dpt_status_worse(st, dpt_comm_sum_i64(&model->group, &model->layout, 1));
 }
 
 dpt_status dpt_model_create(const dpt_comm *group, const dpt_comm *replicas, const char *config,
@@ -267,7 +269,7 @@ static int model_next_rank(const dpt_arch *arch, int rank, int ranks, int size) 
 typedef struct model_needs {
     bool edited;
     int64_t tokens, longest;
-    int64_t weights, work, gradient;
+    int64_t weights, work, gradient, adding;
 } model_needs;
 
 static dpt_status model_add_work(dpt_model *model, model_needs *needs) {
@@ -276,8 +278,10 @@ static dpt_status model_add_work(dpt_model *model, model_needs *needs) {
 }
 
 static dpt_status model_add_gradient(dpt_model *model, model_needs *needs) {
-    int64_t bytes = dpt_gradient_bytes(model);
+    int64_t bytes = dpt_gradient_bytes(&model->params);
+    int64_t adding = dpt_gradient_pass_bytes(&model->params);
     needs->gradient = bytes > needs->gradient ? bytes : needs->gradient;
+    needs->adding = adding > needs->adding ? adding : needs->adding;
     return DPT_OK;
 }
 
@@ -316,10 +320,12 @@ dpt_status dpt_model_bytes(const char *config, const dpt_catalog *catalog,
 }
 
 dpt_status dpt_model_gradient_bytes(const char *config, const dpt_catalog *catalog,
-                                    const dpt_model_ranks *spread, int64_t *bytes) {
+                                    const dpt_model_ranks *spread, int64_t *bytes,
+                                    int64_t *adding) {
     model_needs needs = {.edited = false};
     dpt_status st = model_over_ranks(config, catalog, spread, model_add_gradient, &needs);
     *bytes = needs.gradient;
+    *adding = needs.adding;
     return st;
 }
 
@@ -350,8 +356,10 @@ static dpt_status model_check_call(const dpt_model *model, const dpt_model_call 
     if ((call->batch->images != NULL) != (model->arch.side > 0))
         return dpt_error(DPT_ERR_INTERNAL, "model: the batch holds %s: the model takes the other",
                          call->batch->images != NULL ? "images" : "tokens");
-    if (call->squares && (call->gradient == NULL || call->batch->images == NULL))
-        return dpt_error(DPT_ERR_INTERNAL, "model: squares are of images, and need a scratch");
+    if (gradient && model->replicas.size > 1 && model->adding != call->gradient)
+        return dpt_error(DPT_ERR_INTERNAL, "model: replicas add to a gradient that they began");
+    if (call->squares && call->batch->images == NULL)
+        return dpt_error(DPT_ERR_INTERNAL, "model: squares are of images");
     if (call->logits != NULL && call->batch->images == NULL)
         return dpt_error(DPT_ERR_INTERNAL, "model: logits are given of images alone");
     return DPT_OK;
@@ -446,7 +454,7 @@ static void model_check_same(const dpt_comm *group, const dpt_model_call *call) 
     DPT_ASSERT_SAME_ARRAY(group, call->weight, dpt_batch_scores(batch));
 }
 
-enum { WALK_RUNS, WALK_BACKWARD, WALK_EDIT, WALK_FAILED, WALK_FLAGS };
+enum { WALK_RUNS, WALK_BACKWARD, WALK_EDIT, WALK_GRADIENT, WALK_FAILED, WALK_FLAGS };
 
 /* Agree with all other replicas on the next pass that gathers weights. After a failure nobody waits for anybody. */
 static dpt_status model_negotiate(dpt_model *model, dpt_status st, int64_t flags[WALK_FLAGS]) {
@@ -459,13 +467,16 @@ static dpt_status model_negotiate(dpt_model *model, dpt_status st, int64_t flags
     return model_agree(model, true, st);
 }
 
-static dpt_pass_walk model_walk(const int64_t flags[WALK_FLAGS]) {
-    return (dpt_pass_walk){.backward = flags[WALK_BACKWARD] != 0, .edit = flags[WALK_EDIT] != 0};
+static dpt_pass_walk model_walk(const int64_t flags[WALK_FLAGS], dpt_model_gradient *gradient) {
+    return (dpt_pass_walk){.backward = flags[WALK_BACKWARD] != 0,
+                           .edit = flags[WALK_EDIT] != 0,
+                           .gradient = flags[WALK_GRADIENT] ? gradient : NULL};
 }
 
 static dpt_status model_run_call(dpt_model *model, const dpt_model_call *call) {
     int64_t flags[WALK_FLAGS] = {[WALK_RUNS] = 1,
                                  [WALK_BACKWARD] = call->mode != DPT_BACKWARD_NONE,
+                                 [WALK_GRADIENT] = call->mode == DPT_BACKWARD_GRADIENT,
                                  [WALK_EDIT] = call->t != 0.0 || call->mode == DPT_BACKWARD_TERMS ||
                                                call->squares};
     dpt_status st = dpt_agree_fault("model.run");
@@ -473,15 +484,20 @@ static dpt_status model_run_call(dpt_model *model, const dpt_model_call *call) {
         st = model_check_call(model, call);
     if (st == DPT_OK)
         st = model_prepare(model, call);
+    dpt_model_gradient *adding = model->adding != NULL ? model->adding : call->gradient;
     st = model->together ? model_negotiate(model, st, flags) : dpt_agree(&model->group, st);
     if (st != DPT_OK)
         return st;
     model_clear_outputs(model, call);
-    return dpt_agree(&model->group, dpt_pass_run(model, call, model_walk(flags)));
+    return dpt_agree(&model->group, dpt_pass_run(model, call, model_walk(flags, adding)));
 }
 
 bool dpt_model_is_together(const dpt_model *model) {
     return model->together;
+}
+
+uint64_t dpt_model_layout(const dpt_model *model) {
+    return (uint64_t)model->layout;
 }
 
 dpt_status dpt_model_rest(dpt_model *model, dpt_status st) {
@@ -490,9 +506,25 @@ dpt_status dpt_model_rest(dpt_model *model, dpt_status st) {
         st = model_negotiate(model, st, flags);
         if (st != DPT_OK || !flags[WALK_RUNS])
             break;
-        dpt_pass_walk_idle(model, model_walk(flags));
+        dpt_pass_walk_idle(model, model_walk(flags, model->adding));
     }
     model->ended = false;
+    if (model->adding != NULL)
+        dpt_gradient_end(model->adding);
+    model->adding = NULL;
+    model->together = model->gathers;
+    return st;
+}
+
+dpt_status dpt_model_gradient_begin(dpt_model *model, dpt_model_gradient *gradient) {
+    DPT_ASSERT(model->adding == NULL);
+    if (model->replicas.size == 1)
+        return DPT_OK;
+    dpt_status st = model_agree(model, true, dpt_gradient_begin(gradient));
+    if (st != DPT_OK)
+        dpt_gradient_end(gradient);
+    model->adding = st == DPT_OK ? gradient : NULL;
+    model->together = model->gathers || st == DPT_OK;
     return st;
 }
 
@@ -529,15 +561,13 @@ dpt_status dpt_model_run_drawn(dpt_model *model, const dpt_batch *batch, double 
 }
 
 dpt_status dpt_model_run_squares(dpt_model *model, const dpt_batch *batch, double t,
-                                 const double *weight, double *nll, double *squares,
-                                 dpt_model_gradient *scratch) {
+                                 const double *weight, double *nll, double *squares) {
     dpt_model_call call = {.batch = batch,
                            .t = t,
                            .mode = DPT_BACKWARD_TERMS,
                            .weight = weight,
                            .nll = nll,
                            .terms = squares,
-                           .gradient = scratch,
                            .squares = true};
     model_check_same(&model->group, &call);
     return model_run_call(model, &call);

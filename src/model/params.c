@@ -267,7 +267,7 @@ static void param_form_bf16(int64_t n, const char *post, const char *edit, float
     }
 }
 
-/* Of a chunk of at most CHUNK elements from element `at` on, whatever the types and the direction. */
+/* Of a chunk of at most CHUNK elements from element `at` of the block on, whatever the types and the direction. */
 static void param_form_any(const dpt_param *param, float t, int64_t at, int64_t n,
                            const char *stored_post, const char *stored_edit, param_formed out) {
     float post[CHUNK], own[CHUNK], *e = out.e != NULL ? out.e : own;
@@ -281,8 +281,10 @@ static void param_form_any(const dpt_param *param, float t, int64_t at, int64_t 
         out.w[i] = post[i] + t * e[i];
 }
 
-/* W(t) = post + t E and E of n elements from element `at` on. */
-static void param_form(const dpt_param *param, float t, int64_t at, int64_t n, param_formed out) {
+/* W(t) = post + t E and E of n elements from element `at` on. @param[in] first element of the block that the values begin
+ * with. */
+static void param_form_part(const dpt_param *param, int64_t first, float t, int64_t at, int64_t n,
+                            param_formed out) {
     int64_t post_size = dpt_dtype_size(param->post_type);
     int64_t edit_size = dpt_dtype_size(param->edit_type);
     bool bf16 = param->post_type == DPT_BF16 && param->edit_type == DPT_BF16 &&
@@ -296,8 +298,12 @@ static void param_form(const dpt_param *param, float t, int64_t at, int64_t n, p
         if (bf16)
             param_form_bf16(part, post, edit, t, to);
         else
-            param_form_any(param, t, at + i, part, post, edit, to);
+            param_form_any(param, t, first + at + i, part, post, edit, to);
     }
+}
+
+static void param_form(const dpt_param *param, float t, int64_t at, int64_t n, param_formed out) {
+    param_form_part(param, 0, t, at, n, out);
 }
 
 /* Elements of one of the two models as they stand. */
@@ -341,10 +347,13 @@ void dpt_param_delta(const dpt_param *param, int64_t row, int64_t rows, float *o
     dpt_param_delta_run(param, row * param->cols, rows * param->cols, out);
 }
 
-void dpt_param_delta_run(const dpt_param *param, int64_t at, int64_t n, float *out) {
-    if (!param->has_delta) {
+void dpt_param_delta_part(const dpt_param *part, int64_t first, int64_t at, int64_t n, float *out) {
+    if (part->has_delta)
+        param_form_part(part, first, 1.0F, at, n, (param_formed){.e = out});
+    else
         memset(out, 0, (size_t)n * sizeof *out);
-        return;
-    }
-    param_form(param, 1.0F, at, n, (param_formed){.e = out});
+}
+
+void dpt_param_delta_run(const dpt_param *param, int64_t at, int64_t n, float *out) {
+    dpt_param_delta_part(param, 0, at, n, out);
 }

@@ -125,6 +125,10 @@ void dpt_param_delta(const dpt_param *param, int64_t row, int64_t rows, float *o
 /** The same of elements [at, at + n) of the block. Local. */
 void dpt_param_delta_run(const dpt_param *param, int64_t at, int64_t n, float *out);
 
+/** The same of a part of a block that begins with its element `first`. Local.
+ * @param[in] part its values, and the signs of the block. @param[in] at counted from the first of the part. */
+void dpt_param_delta_part(const dpt_param *part, int64_t first, int64_t at, int64_t n, float *out);
+
 static inline int64_t dpt_param_numel(const dpt_param *param) {
     return param->tensor < 0 ? 0 : param->rows * param->cols;
 }

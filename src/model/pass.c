@@ -144,12 +144,28 @@ static void pass_take(const dpt_arch *arch, dpt_params *params, dpt_pass_walk wa
     dpt_shares_take(params, unit, pass_next(arch, walk, back, unit), walk.edit);
 }
 
+static void pass_enter(dpt_pass_walk walk, int unit) {
+    if (walk.gradient != NULL)
+        dpt_gradient_enter(walk.gradient, unit);
+}
+
+static void pass_leave(dpt_pass_walk walk, int unit) {
+    if (walk.gradient == NULL)
+        return;
+    dpt_gradient_leave(walk.gradient, unit);
+    if (unit == 0)
+        dpt_gradient_next(walk.gradient);
+}
+
 void dpt_pass_walk_idle(dpt_model *model, dpt_pass_walk walk) {
     int head = dpt_pass_unit_head(&model->arch);
     for (int unit = 0; unit <= head; unit++)
         pass_take(&model->arch, &model->params, walk, false, unit);
-    for (int unit = head - 1; unit >= 0 && walk.backward; unit--)
+    pass_leave(walk, head);
+    for (int unit = head - 1; unit >= 0 && walk.backward; unit--) {
         pass_take(&model->arch, &model->params, walk, true, unit);
+        pass_leave(walk, unit);
+    }
 }
 
 /* There: the loss, and the gradient of the last layer's output. */
@@ -165,7 +181,9 @@ static void pass_forward(dpt_pass *pass, dpt_pass_walk walk) {
                           dpt_pass_input(pass, layer + 1));
     }
     pass_take(arch, pass->params, walk, false, dpt_pass_unit_head(arch));
+    pass_enter(walk, dpt_pass_unit_head(arch));
     dpt_head_run(pass);
+    pass_leave(walk, dpt_pass_unit_head(arch));
 }
 
 /* And back, which a call that wants the loss alone leaves to the other replicas. */
@@ -174,16 +192,20 @@ static void pass_backward(dpt_pass *pass, dpt_pass_walk walk) {
     bool wanted = pass->call->mode != DPT_BACKWARD_NONE;
     for (int64_t layer = arch->layers - 1; layer >= 0; layer--) {
         pass_take(arch, pass->params, walk, true, dpt_pass_unit_layer(layer));
-        if (!wanted)
-            continue;
-        pass_fetch(pass, layer);
-        dpt_block_backward(pass, layer, dpt_pass_input(pass, layer));
+        if (wanted) {
+            pass_fetch(pass, layer);
+            pass_enter(walk, dpt_pass_unit_layer(layer));
+            dpt_block_backward(pass, layer, dpt_pass_input(pass, layer));
+        }
+        pass_leave(walk, dpt_pass_unit_layer(layer));
     }
     pass_take(arch, pass->params, walk, true, 0);
+    pass_enter(walk, 0);
     if (wanted && pass->call->batch->images != NULL)
         dpt_embed_patches_backward(pass);
     else if (wanted)
         dpt_embed_tokens_backward(pass);
+    pass_leave(walk, 0);
 }
 
 dpt_status dpt_pass_run(dpt_model *model, const dpt_model_call *call, dpt_pass_walk walk) {
@@ -198,6 +220,7 @@ dpt_status dpt_pass_run(dpt_model *model, const dpt_model_call *call, dpt_pass_w
                             .call = call,
                             .term = work->term,
                             .e = work->e,
+                            .squares = work->squares,
                             .products = work->products},
                      .width = model->arch.length[DPT_AXIS_WIDTH],
                      .status = DPT_OK};

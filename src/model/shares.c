@@ -1,14 +1,17 @@
 #include "shares.h"
 
 #include "deltapath/base/assert.h"
+#include "deltapath/base/hash.h"
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
 #include "deltapath/comm/same.h"
 
 #include <string.h>
 
-static int64_t share_size(const dpt_param *param, dpt_values values) {
-    return dpt_dtype_size(values == DPT_VALUES_POST ? param->post_type : param->edit_type);
+static int64_t share_size(const dpt_param *param, int layout) {
+    if (layout == DPT_SHARE_GRADIENT)
+        return sizeof(float);
+    return dpt_dtype_size(layout == DPT_VALUES_POST ? param->post_type : param->edit_type);
 }
 
 /* What the cuts count. Of columns it is the same on all ranks of a tensor-parallel group. */
@@ -66,20 +69,20 @@ static void share_find_own(dpt_params *params) {
 }
 
 /* Byte of a section at which the part of a rank begins. */
-static int64_t share_cut(const dpt_params *params, const dpt_share_section *section,
-                         dpt_values values, int place) {
+static int64_t share_cut(const dpt_params *params, const dpt_share_section *section, int layout,
+                         int place) {
     const dpt_shares *shares = params->shares;
     for (int at = section->first; at < section->first + section->count; at++) {
         const dpt_param *param = dpt_share_param(params, at);
         int64_t row = share_row(shares, section, param, at, place);
-        if (dpt_param_numel(param) > 0 && row < param->rows)
-            return shares->offset[values][at] + row * param->cols * share_size(param, values);
+        if (dpt_share_numel(param, layout) > 0 && row < param->rows)
+            return shares->offset[layout][at] + row * param->cols * share_size(param, layout);
     }
-    return section->bytes[values];
+    return section->bytes[layout];
 }
 
 /* Places of the blocks in the sections, and of the sections in what this machine holds. @return its bytes. */
-static int64_t share_lay_out(dpt_params *params, dpt_values values) {
+static int64_t share_lay_out(dpt_params *params, int layout) {
     dpt_shares *shares = params->shares;
     int64_t held = 0;
     for (int s = 0; s < shares->units * DPT_SHARE_KINDS; s++) {
@@ -88,16 +91,16 @@ static int64_t share_lay_out(dpt_params *params, dpt_values values) {
         for (int at = section->first; at < section->first + section->count; at++) {
             const dpt_param *param = dpt_share_param(params, at);
             bytes = dpt_share_up(bytes);
-            shares->offset[values][at] = bytes;
-            bytes += dpt_param_numel(param) * share_size(param, values);
+            shares->offset[layout][at] = bytes;
+            bytes += dpt_share_numel(param, layout) * share_size(param, layout);
         }
-        section->bytes[values] = bytes;
-        int64_t *cuts = section->cuts[values];
+        section->bytes[layout] = bytes;
+        int64_t *cuts = section->cuts[layout];
         for (int m = 0; m <= shares->machines; m++)
-            cuts[m] = share_cut(params, section, values, shares->places[m]);
+            cuts[m] = share_cut(params, section, layout, shares->places[m]);
         /* As far from a cache line here as in the section. */
-        section->at[values] = dpt_share_up(held) + cuts[shares->here] % DPT_SHARE_ALIGN;
-        held = section->at[values] + cuts[shares->here + 1] - cuts[shares->here];
+        section->at[layout] = dpt_share_up(held) + cuts[shares->here] % DPT_SHARE_ALIGN;
+        held = section->at[layout] + cuts[shares->here + 1] - cuts[shares->here];
     }
     return dpt_share_up(held);
 }
@@ -112,20 +115,19 @@ int dpt_shares_sections(const dpt_shares *shares, int unit, int out[DPT_SHARE_SE
     return n;
 }
 
-/* Bytes of a unit in a room. */
-static int64_t share_unit_bytes(const dpt_shares *shares, int unit, bool edit) {
+int64_t dpt_shares_unit_bytes(const dpt_shares *shares, int unit, int layout) {
     int list[DPT_SHARE_SECTIONS], n = dpt_shares_sections(shares, unit, list);
     int64_t bytes = 0;
     for (int k = 0; k < n; k++)
-        for (int values = 0; values <= (int)edit; values++)
-            bytes += dpt_share_up(shares->sections[list[k]].bytes[values]);
+        bytes += dpt_share_up(shares->sections[list[k]].bytes[layout]);
     return bytes;
 }
 
 static int64_t share_room_bytes(const dpt_shares *shares, bool edit) {
     int64_t most = 0;
     for (int unit = 0; unit < shares->units && shares->machines > 1; unit++) {
-        int64_t bytes = share_unit_bytes(shares, unit, edit);
+        int64_t bytes = dpt_shares_unit_bytes(shares, unit, DPT_VALUES_POST);
+        bytes += edit ? dpt_shares_unit_bytes(shares, unit, DPT_VALUES_EDIT) : 0;
         most = bytes > most ? bytes : most;
     }
     return most;
@@ -139,14 +141,14 @@ static dpt_status share_allocate(dpt_params *params, int machines) {
     shares->order = dpt_mem_alloc(params->count, sizeof *shares->order, "shares of blocks");
     shares->before = dpt_mem_alloc(params->count, sizeof *shares->before, "shares of blocks");
     shares->sections = dpt_mem_zalloc(sections, sizeof *shares->sections, "shares of layers");
-    for (int values = 0; values < DPT_VALUES; values++) {
-        shares->offset[values] =
-            dpt_mem_alloc(params->count, sizeof *shares->offset[values], "shares of blocks");
-        shares->cuts[values] = dpt_mem_zalloc((int64_t)sections * (machines + 1),
-                                              sizeof *shares->cuts[values], "shares of layers");
-        all = all && shares->offset[values] != NULL && shares->cuts[values] != NULL;
+    for (int layout = 0; layout < DPT_SHARE_LAYOUTS; layout++) {
+        shares->offset[layout] =
+            dpt_mem_alloc(params->count, sizeof *shares->offset[layout], "shares of blocks");
+        shares->cuts[layout] = dpt_mem_zalloc((int64_t)sections * (machines + 1),
+                                              sizeof *shares->cuts[layout], "shares of layers");
+        all = all && shares->offset[layout] != NULL && shares->cuts[layout] != NULL;
         for (int s = 0; s < sections && shares->sections != NULL && all; s++)
-            shares->sections[s].cuts[values] = shares->cuts[values] + (int64_t)s * (machines + 1);
+            shares->sections[s].cuts[layout] = shares->cuts[layout] + (int64_t)s * (machines + 1);
     }
     return all && shares->places != NULL && shares->order != NULL && shares->before != NULL &&
                    shares->sections != NULL
@@ -177,6 +179,7 @@ static dpt_status share_find_machines(dpt_shares *shares, const int64_t *leader,
         m++;
     }
     shares->machines = m;
+    shares->layout = dpt_hash_bytes(leader, (size_t)ranks * sizeof *leader);
     shares->lines = smallest;
     int color = shares->machine.rank < shares->lines ? shares->machine.rank : -1;
     return dpt_comm_split(&shares->replicas, color, shares->here, &shares->line);
@@ -223,6 +226,7 @@ dpt_status dpt_shares_create(const dpt_comm *replicas, dpt_params *params, const
         return st;
     share_sort(params, unit);
     share_find_own(params);
+    params->shares->gradient_bytes = share_lay_out(params, DPT_SHARE_GRADIENT);
     return DPT_OK;
 }
 
@@ -240,6 +244,7 @@ dpt_status dpt_shares_plan(dpt_params *params, const int *unit, int units, bool 
         params->shares->places[m] = (int)((int64_t)replicas * m / machines);
     share_sort(params, unit);
     share_find_own(params);
+    params->shares->gradient_bytes = share_lay_out(params, DPT_SHARE_GRADIENT);
     return DPT_OK;
 }
 
@@ -268,9 +273,9 @@ void dpt_shares_destroy(dpt_params *params) {
     share_destroy_shared(shares);
     dpt_comm_destroy(&shares->line);
     dpt_comm_destroy(&shares->machine);
-    for (int values = 0; values < DPT_VALUES; values++) {
-        dpt_mem_free(shares->offset[values]);
-        dpt_mem_free(shares->cuts[values]);
+    for (int layout = 0; layout < DPT_SHARE_LAYOUTS; layout++) {
+        dpt_mem_free(shares->offset[layout]);
+        dpt_mem_free(shares->cuts[layout]);
     }
     dpt_mem_free(shares->places);
     dpt_mem_free(shares->order);

@@ -15,16 +15,20 @@ enum {
     DPT_SHARE_ALIGN = 64,                     /* bytes: a cache line */
     DPT_SHARE_KINDS = 2,                      /* sections of a unit */
     DPT_SHARE_SECTIONS = 2 * DPT_SHARE_KINDS, /* that a unit reads at most */
+    DPT_SHARE_GRADIENT =
+        DPT_VALUES, /* a layout as of values: a gradient of the blocks that count, fp32 */
+    DPT_SHARE_LAYOUTS
 };
 
 /** Matrices that the ranks of a tensor-parallel group have columns of, or all others, of one unit: the rows of the
  * former are cut alike by all ranks of the group. */
 typedef struct dpt_share_section {
-    int first, count;          /**< of its blocks, in dpt_shares.order */
-    int64_t weight;            /**< of all its blocks, for the cuts */
-    int64_t bytes[DPT_VALUES]; /**< of all its blocks */
-    int64_t *cuts[DPT_VALUES]; /**< (machines + 1) bytes where the part of each machine begins */
-    int64_t at[DPT_VALUES];    /**< where the part of this machine lies in what it holds */
+    int first, count;                 /**< of its blocks, in dpt_shares.order */
+    int64_t weight;                   /**< of all its blocks, for the cuts */
+    int64_t bytes[DPT_SHARE_LAYOUTS]; /**< of all its blocks */
+    int64_t
+        *cuts[DPT_SHARE_LAYOUTS]; /**< (machines + 1) bytes where the part of each machine begins */
+    int64_t at[DPT_SHARE_LAYOUTS]; /**< where the part of this machine lies in what it holds */
 } dpt_share_section;
 
 typedef struct dpt_shares {
@@ -34,14 +38,16 @@ typedef struct dpt_shares {
     int lines;     /**< of a machine: as many as the smallest has ranks */
     int machines, here; /**< number of this one */
     int place;          /**< of this rank among all, machine by machine */
+    uint64_t layout;    /**< hash of the machines that the replicas are on */
     int *places;        /**< (machines + 1) first place of each machine */
 
     int units;
     bool last_needs_first; /**< the last unit also reads the blocks of the first: a tied head */
     int *order;            /**< (count) blocks by section, 2 a unit */
     int64_t *before;       /**< (count) weight of the blocks before it in its section */
-    int64_t *offset[DPT_VALUES]; /**< (count) bytes before it in its section */
-    int64_t *cuts[DPT_VALUES];   /**< of all sections */
+    int64_t *offset[DPT_SHARE_LAYOUTS]; /**< (count) bytes before it in its section */
+    int64_t *cuts[DPT_SHARE_LAYOUTS];   /**< of all sections */
+    int64_t gradient_bytes;             /**< that this machine holds of a gradient */
     dpt_share_section *sections;
 
     dpt_shared held[DPT_VALUES];
@@ -92,6 +98,14 @@ static inline bool dpt_shares_gather(const dpt_params *params) {
 
 /** Sections that a unit reads: its own, and those of the first where the last needs these. @return their number. */
 int dpt_shares_sections(const dpt_shares *shares, int unit, int out[DPT_SHARE_SECTIONS]);
+
+/** Bytes of a unit in a room, all of its sections in a layout. Local. */
+int64_t dpt_shares_unit_bytes(const dpt_shares *shares, int unit, int layout);
+
+/** Elements of a block in a layout. */
+static inline int64_t dpt_share_numel(const dpt_param *param, int layout) {
+    return layout == DPT_SHARE_GRADIENT && !param->counted ? 0 : dpt_param_numel(param);
+}
 
 /** Room for the requests of a gather. Local. Errors: DPT_ERR_OUTPUT without memory. */
 dpt_status dpt_shares_reserve_messages(dpt_shares *shares);

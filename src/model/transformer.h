@@ -3,6 +3,7 @@
 
 #include "accumulate.h"
 #include "arch/arch.h"
+#include "gradient.h"
 #include "shares.h"
 
 #include "deltapath/model/model.h"
@@ -77,6 +78,7 @@ typedef struct dpt_work {
     dpt_rotary rotary[DPT_ROPES];
     float *attention, *products; /**< scratch of nn */
     float *e;                    /**< rows of E */
+    float *squares;              /**< of images, the same of a gradient */
     float *rows_of_w;            /**< (dpt_linear_floats) rows of W(t) */
     float *arena;                /**< weights of a layer, of the embedding or of the head */
     float *w[DPT_SLOTS];         /**< in the arena, stacked rows end to end; NULL: none here */
@@ -96,10 +98,13 @@ typedef struct dpt_work {
 struct dpt_model {
     dpt_comm group;    /**< borrowed handle */
     dpt_comm replicas; /**< borrowed handle: ranks with the same blocks */
+    bool gathers;      /**< the replicas are on several machines, and gather weights */
     bool
-        together; /**< all replicas go through the units of every pass together, which gather weights */
-    bool ended;          /**< that has failed on all ranks */
-    dpt_catalog catalog; /**< a copy of create's */
+        together; /**< so all go through the units of every pass together, or add to one gradient */
+    dpt_model_gradient *adding; /**< to which all runs add until dpt_model_rest; or NULL */
+    int64_t layout;             /**< as dpt_model_layout says */
+    bool ended;                 /**< that has failed on all ranks */
+    dpt_catalog catalog;        /**< a copy of create's */
     dpt_params params;
     int matrices; /**< of tensors that have several */
     bool bound;   /**< an edit is loaded */
@@ -107,12 +112,6 @@ struct dpt_model {
     dpt_slice slice;
     int32_t *kv_of; /**< (query heads here) key-value head of each, counted from the first here */
     dpt_work work;
-};
-
-struct dpt_model_gradient {
-    int count;
-    float **blocks; /**< (count) as params; NULL where the block is empty or not counted */
-    int64_t *numel; /**< (count) */
 };
 
 /** One call of dpt_model_run. */
@@ -126,7 +125,7 @@ struct dpt_model_call {
     double *terms;
     dpt_model_gradient *gradient;
     const dpt_model_draw *draw; /**< NULL: the batch's own labels */
-    bool squares;               /**< terms are sum (E_i g_i)^2, g made in `gradient` */
+    bool squares;               /**< terms are sum (E_i g_i)^2, g made in work->squares */
     double *logits;             /**< (images, classes) of this rank's columns; or NULL */
 };
 
@@ -163,9 +162,6 @@ void dpt_slice_say_names(const dpt_model *model);
 dpt_status dpt_slice_share(dpt_model *model, const dpt_comm *replicas);
 /** As the first of so many would share them. Local. Errors: DPT_ERR_OUTPUT. */
 dpt_status dpt_slice_plan(dpt_model *model, int replicas, int machines);
-
-/* gradient.c: what dpt_model_gradient_create takes of this rank. */
-int64_t dpt_gradient_bytes(const dpt_model *model);
 
 /* work.c */
 int64_t dpt_work_bytes(const dpt_model *model, int64_t tokens, int64_t longest, bool backward);
@@ -206,6 +202,7 @@ static inline int dpt_pass_unit_head(const dpt_arch *arch) {
 /** What a pass reads and how far it goes, the most of all replicas that gather weights together. */
 typedef struct dpt_pass_walk {
     bool backward, edit;
+    dpt_model_gradient *gradient; /**< that backward adds to; or NULL */
 } dpt_pass_walk;
 
 /** The part that a rank without tokens has in a pass. Collective over the replicas. */

@@ -218,6 +218,7 @@ static int64_t work_lay_out(const dpt_model *model, int64_t T, int64_t longest, 
     w->products = work_floats(&room, (int64_t)dpt_nn_linear_terms_scratch(T, INT32_MAX));
     int64_t of_w = work_linear_floats(model), of_e = work_maximum(work_delta_floats(model), of_w);
     w->e = work_floats(&room, backward ? of_e : 0);
+    w->squares = work_floats(&room, backward && arch->side > 0 ? of_e : 0);
     w->rows_of_w = work_floats(&room, of_w);
     w->arena = work_floats(&room, dpt_weights_floats(model));
     w->term = work_take(&room, T, sizeof(double));

@@ -45,20 +45,17 @@ void dpt_cell_gradient_destroy(dpt_cell_gradient *gradient) {
     gradient->field = NULL;
 }
 
-/* The cells of all ranks of this rank's group in turn; each keeps its own. Collective over the group. */
+/* The cells of all ranks in turn; each keeps its own. Collective over the mesh. */
 static dpt_status fill_cells(dpt_cell_gradient *g, const dpt_evaluation *ev,
                              const dpt_model_gradient *gradient, float *buffer) {
-    const dpt_comm *group = &ev->mesh.model;
-    int first = ev->mesh.world.rank - group->rank; /* the ranks of a group are neighbours */
+    const int64_t *own = g->shard.rank_first + ev->mesh.world.rank;
+    int64_t cells = g->shard.rank_first[ev->mesh.world.size];
     dpt_status st = DPT_OK;
-    for (int r = 0; r < group->size && st == DPT_OK; r++) {
-        const int64_t *cells = g->shard.rank_first + first + r;
-        for (int64_t c = cells[0]; c < cells[1] && st == DPT_OK; c++) {
-            dpt_range cell = dpt_shard_cell(&g->shard, c);
-            st = dpt_model_gradient_range(ev->model, gradient, cell, buffer);
-            if (st == DPT_OK && r == group->rank)
-                memcpy(dpt_field_cell(g->field, c), buffer, (size_t)cell.n * sizeof *buffer);
-        }
+    for (int64_t c = 0; c < cells && st == DPT_OK; c++) {
+        dpt_range cell = dpt_shard_cell(&g->shard, c);
+        st = dpt_model_gradient_range(ev->model, gradient, cell, buffer);
+        if (st == DPT_OK && c >= own[0] && c < own[1])
+            memcpy(dpt_field_cell(g->field, c), buffer, (size_t)cell.n * sizeof *buffer);
     }
     return st;
 }

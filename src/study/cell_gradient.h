@@ -22,13 +22,12 @@ dpt_status dpt_cell_gradient_create(const dpt_comm *comm, const dpt_catalog *cat
                                     const dpt_shard *shard, dpt_cell_gradient *out);
 void dpt_cell_gradient_destroy(dpt_cell_gradient *gradient); /**< Local; not created is allowed. */
 
-/** Make it any gradient of the model, cell by cell from the blocks of the tensor-parallel ranks, whose sum over the group
- * it is. Collective over the mesh. */
+/** Make it any gradient of the model, cell by cell from the rows of all ranks, whose sum it is. Collective over the
+ * mesh. */
 dpt_status dpt_cell_gradient_take(dpt_cell_gradient *gradient, dpt_evaluation *evaluation,
                                   const dpt_model_gradient *values);
 
-/** Make it that of data set d, cell by cell from the blocks of the tensor-parallel ranks, whose sum
- * over the group it is. Nothing to do when it is so already. Collective over the mesh. */
+/** Make it that of data set d. Nothing to do when it is so already. Collective over the mesh. */
 dpt_status dpt_cell_gradient_fill(dpt_cell_gradient *gradient, dpt_evaluation *evaluation, int d);
 
 #endif

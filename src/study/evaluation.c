@@ -20,7 +20,7 @@ double dpt_evaluation_share(const uint8_t *correct, const dpt_baseline *base) {
     return shares != NULL ? hits : hits / (double)base->samples;
 }
 
-static dpt_status allocate_baseline(const dpt_evaluation *ev, dpt_baseline *base, bool keep) {
+static dpt_status allocate_baseline(dpt_baseline *base) {
     base->loss_pre = dpt_mem_zalloc(base->samples, sizeof(double), "losses");
     base->loss_post = dpt_mem_zalloc(base->samples, sizeof(double), "losses");
     base->correct_pre = dpt_mem_zalloc(base->samples, 1, "hits");
@@ -28,7 +28,7 @@ static dpt_status allocate_baseline(const dpt_evaluation *ev, dpt_baseline *base
     if (base->loss_pre == NULL || base->loss_post == NULL || base->correct_pre == NULL ||
         base->correct_post == NULL)
         return DPT_ERR_OUTPUT;
-    return keep ? dpt_model_gradient_create(ev->model, &base->gradient) : DPT_OK;
+    return DPT_OK;
 }
 
 /* Rank 0's share of its own samples stands for all. */
@@ -109,11 +109,15 @@ static dpt_status evaluate_pre(dpt_evaluation *ev, dpt_baseline *base) {
     return st;
 }
 
-/* Sums of E^2 G^2 of one draw of labels, along the delta. @param[in] gradient of zeros. */
+/* Sums of E^2 G^2 of one draw of labels, along the delta: what the pass keeps of a scratch gradient is a number for each
+ * tensor. */
 static dpt_status evaluate_draw(dpt_evaluation *ev, dpt_baseline *base, dpt_rng labels,
-                                dpt_model_gradient *gradient, double *squares) {
+                                double *squares) {
     double *losses = dpt_mem_zalloc(base->samples, sizeof *losses, "losses");
+    dpt_model_gradient *gradient = NULL;
     dpt_status st = dpt_agree(&ev->mesh.world, losses != NULL ? DPT_OK : DPT_ERR_OUTPUT);
+    if (st == DPT_OK)
+        st = dpt_model_gradient_create(ev->model, &gradient);
     dpt_pass pass = {.t = 0.0,
                      .mode = DPT_BACKWARD_GRADIENT,
                      .losses = losses,
@@ -122,13 +126,13 @@ static dpt_status evaluate_draw(dpt_evaluation *ev, dpt_baseline *base, dpt_rng 
                      .labels = &labels};
     if (st == DPT_OK)
         st = dpt_evaluation_pass(ev, base, pass);
+    dpt_model_gradient_destroy(gradient);
     dpt_mem_free(losses);
     return st;
 }
 
 /* Sums of E^2 g^2 over images and classes, a class at a time. */
-static dpt_status evaluate_labels(dpt_evaluation *ev, dpt_baseline *base,
-                                  dpt_model_gradient *scratch, double *squares) {
+static dpt_status evaluate_labels(dpt_evaluation *ev, dpt_baseline *base, double *squares) {
     int tensors = dpt_model_catalog(ev->model)->count;
     double *losses = dpt_mem_zalloc(2 * base->samples, sizeof *losses, "losses");
     double *one = dpt_mem_zalloc(tensors, sizeof *one, "squares of a class");
@@ -142,7 +146,6 @@ static dpt_status evaluate_labels(dpt_evaluation *ev, dpt_baseline *base,
                          .losses = losses,
                          .terms = one,
                          .sample_terms = losses + base->samples,
-                         .gradient = scratch,
                          .squares = true,
                          .label = y};
         st = dpt_evaluation_pass(ev, base, pass);
@@ -154,7 +157,6 @@ static dpt_status evaluate_labels(dpt_evaluation *ev, dpt_baseline *base,
     return st;
 }
 
-/* One scratch gradient, made anew for each draw: what the pass keeps is a number for each tensor. */
 static dpt_status evaluate_law(dpt_evaluation *ev, dpt_baseline *base) {
     const dpt_job *job = ev->inputs->job;
     int tensors = dpt_model_catalog(ev->model)->count;
@@ -165,16 +167,10 @@ static dpt_status evaluate_law(dpt_evaluation *ev, dpt_baseline *base) {
     dpt_status st = dpt_law_create(tensors, draws, &base->law);
     base->law.exact = all;
     st = dpt_agree(&ev->mesh.world, st);
-    for (int r = 0; r < draws && st == DPT_OK; r++) {
-        dpt_model_gradient *gradient = NULL;
-        st = dpt_agree(&ev->mesh.world, dpt_model_gradient_create(ev->model, &gradient));
-        if (st == DPT_OK && all)
-            st = evaluate_labels(ev, base, gradient, dpt_law_draw(&base->law, r));
-        else if (st == DPT_OK)
-            st = evaluate_draw(ev, base, dpt_law_labels(job, base->name, r), gradient,
-                               dpt_law_draw(&base->law, r));
-        dpt_model_gradient_destroy(gradient);
-    }
+    for (int r = 0; r < draws && st == DPT_OK; r++)
+        st = all ? evaluate_labels(ev, base, dpt_law_draw(&base->law, r))
+                 : evaluate_draw(ev, base, dpt_law_labels(job, base->name, r),
+                                 dpt_law_draw(&base->law, r));
     if (st == DPT_OK)
         dpt_law_finish(&base->law, ev->inputs->selected);
     return st;
@@ -201,7 +197,7 @@ static dpt_status create_loss(dpt_evaluation *ev, const dpt_inputs *in, const dp
         return st;
     ev->data[d].guess = dpt_losses_guess(in, d, ev->model);
     dpt_loss_set_progress(ev->data[d].loss, count_batch, ev);
-    return allocate_baseline(ev, &ev->data[d], dpt_resources_keeps_gradient_of(in, res, d));
+    return allocate_baseline(&ev->data[d]);
 }
 
 static dpt_status create_losses(dpt_evaluation *ev, const dpt_inputs *in, const dpt_resources *res,
@@ -212,6 +208,8 @@ static dpt_status create_losses(dpt_evaluation *ev, const dpt_inputs *in, const 
     dpt_status st = dpt_agree(&ev->mesh.world, ev->data != NULL ? DPT_OK : DPT_ERR_OUTPUT);
     for (int d = 0; d < ev->ndata && st == DPT_OK; d++) {
         st = dpt_agree(&ev->mesh.world, create_loss(ev, in, res, d));
+        if (st == DPT_OK && dpt_resources_keeps_gradient_of(in, res, d))
+            st = dpt_model_gradient_create(ev->model, &ev->data[d].gradient);
         if (st == DPT_OK && dpt_loss_kind_of(in->job->data[d].loss)->reference)
             st = dpt_references_set(references, in, d, &ev->passes, ev->model, ev->data[d].loss);
     }
@@ -361,7 +359,7 @@ dpt_status dpt_evaluation_squares(dpt_evaluation *ev, int d, double *squares) {
     dpt_status st = DPT_OK;
     double loss;
     if (base->gradient == NULL) {
-        st = dpt_agree(&ev->mesh.world, dpt_model_gradient_create(ev->model, &scratch));
+        st = dpt_model_gradient_create(ev->model, &scratch);
         if (st == DPT_OK)
             st = dpt_evaluation_gradient(ev, d, 0.0, scratch, &loss);
     }
@@ -370,7 +368,6 @@ dpt_status dpt_evaluation_squares(dpt_evaluation *ev, int d, double *squares) {
     if (st == DPT_OK) {
         const dpt_model_gradient *gradient = base->gradient != NULL ? base->gradient : scratch;
         st = dpt_model_gradient_squares(ev->model, gradient, squares);
-        st = dpt_agree(&ev->mesh.world, st);
     }
     dpt_model_gradient_destroy(scratch);
     return st;
@@ -438,9 +435,9 @@ dpt_status dpt_evaluation_reduce(dpt_evaluation *ev, int d, double t,
         return reduce(ctx, base->gradient, kept);
     dpt_model_gradient *gradient = NULL;
     double *losses = dpt_mem_zalloc(base->samples, sizeof *losses, "losses");
-    dpt_status st =
-        losses != NULL ? dpt_model_gradient_create(ev->model, &gradient) : DPT_ERR_OUTPUT;
-    st = dpt_agree(&ev->mesh.world, st);
+    dpt_status st = dpt_agree(&ev->mesh.world, losses != NULL ? DPT_OK : DPT_ERR_OUTPUT);
+    if (st == DPT_OK)
+        st = dpt_model_gradient_create(ev->model, &gradient);
     ev->progress.total += base->samples; /* which edits are correlated is not known before */
     dpt_pass pass = {.t = t,
                      .mode = DPT_BACKWARD_GRADIENT,

@@ -37,7 +37,7 @@ typedef struct dpt_baseline {
         accuracy_pre; /**< share of samples that the model has right, by weight; of a part that only
                             chooses W_pre is not asked */
     double accuracy_post;
-    dpt_model_gradient *gradient; /**< at W_post, summed over the replicas; NULL when not kept */
+    dpt_model_gradient *gradient; /**< at W_post; NULL when not kept */
     dpt_law law;                  /**< curvature along the delta; empty when it is not asked for */
     dpt_signs signs;              /**< the same of the Hessian itself, and the spread over masks */
     dpt_logits logits;            /**< along random signs of the delta; empty likewise */

@@ -12,7 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static const char PASS_FORMAT[24] = "deltapath-progress 1\n";
+static const char PASS_FORMAT[24] = "deltapath-progress 2\n";
 
 enum { HASH_BYTES = 1 << 24 }; /* hashed and written while they are in the cache */
 

@@ -124,8 +124,10 @@ static int64_t passes_bytes_of(const dpt_loss_part *parts, int count) {
 
 /* The keeper of a pass in hand. */
 
+/* Ranks that must go on at the same batch, those of a group or of all that add to a gradient, may not all have written
+ * the last state. */
 static int turns_of(const dpt_passes *p) {
-    return p->mesh.model.size > 1 ? 2 : 1;
+    return world_of(p)->size > 1 ? 2 : 1;
 }
 
 static void keeper_find(void *ctx, int64_t next[2]) {
@@ -309,42 +311,37 @@ static int pass_parts(const dpt_pass *pass, dpt_loss_part parts[PASS_PARTS]) {
 }
 
 static bool keeps_gradient(const dpt_pass *pass) {
-    return pass->gradient != NULL && pass->labels == NULL && pass->reduce == NULL && !pass->squares;
+    return pass->gradient != NULL && pass->labels == NULL && pass->reduce == NULL;
 }
 
-/* Blocks of a gradient (count); allocated, NULL without memory. */
+/* This rank's rows of a gradient (count); allocated, NULL without memory. */
 static dpt_loss_part *gradient_parts(const dpt_model_gradient *gradient, int *count) {
     int blocks = dpt_model_gradient_count(gradient);
     dpt_loss_part *parts = dpt_mem_alloc(blocks, sizeof *parts, "blocks of a gradient");
     *count = parts != NULL ? blocks : 0;
     for (int i = 0; i < *count; i++) {
         int64_t numel;
-        float *block = dpt_model_gradient_block(gradient, i, &numel);
-        parts[i] = (dpt_loss_part){block, numel * (int64_t)sizeof *block};
+        float *rows = dpt_model_gradient_rows(gradient, i, &numel);
+        parts[i] = (dpt_loss_part){rows, numel * (int64_t)sizeof *rows};
     }
     return parts;
 }
 
-/* After the sum all replicas have the same gradient: the first one keeps it and shares it out again. */
+/* Each rank has a file of the rows that it holds. */
 static dpt_status find_gradient(dpt_passes *p, const dpt_pass *pass, int64_t *found) {
     int count = 0;
     dpt_loss_part *parts = gradient_parts(pass->gradient, &count);
     int64_t failed = 0;
     dpt_status st = dpt_agree(world_of(p), parts != NULL ? DPT_OK : DPT_ERR_OUTPUT);
-    if (st == DPT_OK && p->mesh.data.rank == 0) {
+    if (st == DPT_OK) {
         char *path = pass_path(p, p->key, "gradient", world_of(p)->rank, 0);
         failed = !pass_read(p, path, pass_header(p, p->key, DPT_PASS_FINISHED, world_of(p)->rank),
                             parts, count);
         dpt_mem_free(path);
-    }
-    if (st == DPT_OK)
         st = dpt_agree(world_of(p), dpt_comm_max_i64(world_of(p), &failed, 1));
-    for (int i = 0; i < count && st == DPT_OK; i++) {
-        if (failed)
-            memset(parts[i].bytes, 0, (size_t)parts[i].n);
-        else
-            st = dpt_comm_broadcast(&p->mesh.data, parts[i].bytes, parts[i].n, 0);
     }
+    for (int i = 0; i < count && st == DPT_OK && failed; i++)
+        memset(parts[i].bytes, 0, (size_t)parts[i].n);
     *found = !failed;
     dpt_mem_free(parts);
     return dpt_agree(world_of(p), st);
@@ -408,17 +405,17 @@ bool dpt_passes_keeps_gradient(double seconds, double bytes) {
     return getenv("DELTAPATH_SAVE_SECONDS") != NULL || seconds > bytes / DISK_BYTES_PER_SECOND;
 }
 
-/* A file for each rank of the first replica. */
+/* A file for each rank. */
 static dpt_status keep_gradient(dpt_passes *p, const dpt_pass *pass, double seconds, bool *kept) {
     int count = 0;
     dpt_loss_part *parts = gradient_parts(pass->gradient, &count);
     int64_t bytes = passes_bytes_of(parts, count), refused = 0;
     dpt_status st = parts != NULL ? DPT_OK : DPT_ERR_OUTPUT;
-    if (st == DPT_OK && p->mesh.data.rank == 0) {
+    if (st == DPT_OK) {
         /* A run that ends here has nothing else to show. */
         bool worth = dpt_passes_keeps_gradient(seconds, (double)bytes) || dpt_stop_asked();
         char *path = pass_path(p, p->key, "gradient", world_of(p)->rank, 0);
-        refused = !worth || !has_room(p, bytes, p->mesh.model.size) ||
+        refused = !worth || !has_room(p, bytes, world_of(p)->size) ||
                   !pass_write(p, path, pass_header(p, p->key, DPT_PASS_FINISHED, world_of(p)->rank),
                               parts, count, seconds > SYNC_SECONDS);
         dpt_mem_free(path);
@@ -434,8 +431,7 @@ static dpt_status keep_gradient(dpt_passes *p, const dpt_pass *pass, double seco
 static dpt_status evaluate_loss(dpt_passes *p, const dpt_pass *pass) {
     if (pass->squares)
         return dpt_loss_evaluate_label(pass->loss, &p->mesh, pass->model, pass->t, pass->label,
-                                       pass->losses, pass->terms, pass->sample_terms,
-                                       pass->gradient);
+                                       pass->losses, pass->terms, pass->sample_terms);
     if (pass->logits != NULL)
         return dpt_loss_evaluate_logits(pass->loss, &p->mesh, pass->model, pass->t, pass->losses,
                                         pass->correct, pass->logits);
@@ -452,8 +448,6 @@ static dpt_status evaluate_loss(dpt_passes *p, const dpt_pass *pass) {
                         : dpt_loss_evaluate(pass->loss, &p->mesh, pass->model, pass->t, pass->mode,
                                             pass->losses, pass->correct, pass->terms,
                                             pass->sample_terms, pass->gradient);
-    if (st == DPT_OK && pass->gradient != NULL)
-        st = dpt_agree(world_of(p), dpt_model_gradient_sum(pass->gradient, &p->mesh.data));
     if (st == DPT_OK && pass->labels != NULL)
         st = dpt_agree(world_of(p),
                        dpt_model_gradient_squares(pass->model, pass->gradient, pass->terms));
@@ -482,11 +476,12 @@ static dpt_status evaluate_pass(dpt_passes *p, const dpt_pass *pass) {
 }
 
 dpt_status dpt_passes_run(dpt_passes *p, const dpt_pass *pass) {
-    uint64_t key[5] = {pass->key, (uint64_t)pass->mode,
+    uint64_t key[6] = {pass->key, (uint64_t)pass->mode,
                        dpt_hash_string(DPT_VERSION) + DPT_RESULTS_VERSION};
     memcpy(&key[3], &pass->t, sizeof key[3]);
     key[4] = (uint64_t)(pass->correct != NULL) + (pass->reduce != NULL ? 2 : 0) +
              (pass->logits != NULL ? 4 : 0) + (pass->tensor_terms != NULL ? 8 : 0);
+    key[5] = pass->gradient != NULL ? dpt_model_layout(pass->model) : 0; /* which rows are whose */
     dpt_passes_watch(p, dpt_hash_bytes(key, sizeof key), pass->what, pass->loss);
     p->t = pass->t + 0.0; /* -0 is 0 */
     int64_t found = 0;

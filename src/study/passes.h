@@ -45,7 +45,7 @@ typedef struct dpt_passes {
     int lasting_room;
 } dpt_passes;
 
-/** One pass: what dpt_loss_evaluate takes and gives. A gradient is summed over the replicas. */
+/** One pass: what dpt_loss_evaluate takes and gives. */
 typedef struct dpt_pass {
     uint64_t key;     /**< hash of all that its numbers depend on, besides mesh, mode and t */
     const char *what; /**< name of the data set */
@@ -73,7 +73,7 @@ typedef struct dpt_pass {
     double *
         matrix_terms; /**< (columns - tensors) as of dpt_loss_evaluate_matrices, or NULL; mode TERMS */
     bool lasting;     /**< other edits take it too: kept as long as the study */
-    bool squares;     /**< as dpt_loss_evaluate_label, with the gradient as scratch; mode TERMS */
+    bool squares;     /**< as dpt_loss_evaluate_label; mode TERMS */
     int32_t label;
     /** Makes the model ready when the pass is not an earlier run's, or NULL. Collective over the mesh,
      * agreed. */
@@ -89,7 +89,7 @@ void dpt_passes_close(
     dpt_passes *passes); /**< Local; says the counts. One that was not opened is allowed. */
 
 /** Take a pass from an earlier run, or evaluate it, from where that run has come to. Collective over the
- * mesh, agreed. Errors: as dpt_loss_evaluate and dpt_model_gradient_sum. Determinism: the same bits as
+ * mesh, agreed. Errors: as dpt_loss_evaluate. Determinism: the same bits as
  * without a break on the same mesh. */
 dpt_status dpt_passes_run(dpt_passes *passes, const dpt_pass *pass);
 

@@ -146,6 +146,21 @@ static void plan_pass(const dpt_inputs *in, const dpt_resources *res, const plan
     seconds[DPT_PLAN_GATHER] += batches * plan_gather(in, res, r, slopes, computing / batches);
 }
 
+/* What machines send each other of the gradients of all data: each batch its part of every other machine's blocks. */
+static double plan_adding(const dpt_inputs *in, const dpt_resources *res, const plan_rates *r) {
+    double p = res->tensor_parallel, replicas = res->ranks / p;
+    double machines = fmin(replicas, res->machines);
+    if (machines <= 1.0)
+        return 0.0;
+    double batches =
+        ceil((double)(res->tokens + res->choosing_tokens) / replicas / (double)res->packed_tokens);
+    double bytes = 4.0 * (double)dpt_catalog_elements(in->catalog) / p * (machines - 1.0) /
+                   machines / (replicas / machines);
+    double messages = (double)(res->cost.layers + 2) * (machines - 1.0);
+    return batches *
+           (plan_message(r, res->ranks, bytes) + messages * plan_message(r, res->ranks, 0.0));
+}
+
 static void plan_add(double *to, const double *from, double times) {
     for (int i = 0; i < DPT_PLAN_PHASES; i++)
         to[i] += times * from[i];
@@ -204,11 +219,8 @@ void dpt_plan_time(const dpt_inputs *in, dpt_resources *res) {
     phase[DPT_PLAN_WRITE] = res->bytes_written / r.write;
     double bind = model ? plan_bind(in, res, &r) : 0.0;
     if (model) {
-        double gradient = 4.0 * (double)dpt_catalog_elements(in->catalog) / res->tensor_parallel;
-        double replicas = (double)res->ranks / res->tensor_parallel;
         if (dpt_resources_keeps_gradient(res))
-            phase[DPT_PLAN_REDUCTIONS] +=
-                job->ndata * plan_all_reduce(&r, replicas > 1.0 ? res->ranks : 1.0, gradient);
+            phase[DPT_PLAN_REDUCTIONS] += plan_adding(in, res, &r);
         phase[DPT_PLAN_LOAD] = res->bytes_loaded / r.read + 2.0 * bind;
         phase[DPT_PLAN_BIND] = bind * (job->nedits + (double)res->extra_binds);
     }

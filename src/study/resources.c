@@ -269,6 +269,8 @@ static int64_t peak_with(const dpt_inputs *in, const dpt_resources *res, bool gr
     int64_t all = gradients ? gradient_bytes(in, res) : 0;
     int64_t own = res->weights + res->work + res->images + res->losses + res->logits + all;
     int64_t measured = res->draw + res->signs + res->vectors;
+    if (gradients || res->draw > 0)
+        measured += res->adding;
     int64_t edited = res->edit + res->slopes;
     if (cells) {
         edited = resources_larger(edited, (int64_t)DPT_CELL * BYTES_F32);
@@ -351,20 +353,21 @@ static dpt_status try_mesh(const dpt_inputs *in, int tensor_parallel, dpt_resour
                            bool *fits) {
     res->tensor_parallel = tensor_parallel;
     dpt_model_ranks spread = ranks_of(res);
-    dpt_status st =
-        dpt_model_gradient_bytes(dpt_store_config(in->post), in->catalog, &spread, &res->gradient);
+    dpt_status st = dpt_model_gradient_bytes(dpt_store_config(in->post), in->catalog, &spread,
+                                             &res->gradient, &res->adding);
     if (st != DPT_OK)
         return dpt_error_locate(st, in->job->post);
     const dpt_job_hessian *hessian = &in->job->hessian;
-    bool scratch = res->law > 0 || dpt_resources_count_correlated(in) > 0 || hessian->probes > 0 ||
+    bool draws = res->law > 0 && in->job->law.labels != DPT_LABELS_ALL;
+    bool scratch = draws || dpt_resources_count_correlated(in) > 0 || hessian->probes > 0 ||
                    hessian->lanczos > 0;
     res->draw = scratch ? res->gradient : 0;
     /* A direction is bound in fp32 in the place of an edit. */
     res->vectors =
         dpt_spectrum_bytes(in->job, res->cells) + (hessian->lanczos > 0 ? res->gradient : 0);
     res->slopes = dpt_significance_bytes(in, res->cells, res->gradient);
-    res->signs =
-        hessian->probes > 0 || in->job->law.probes > 0 ? res->gradient / (BYTES_F32 * 8) : 0;
+    int64_t elements = dpt_catalog_elements(in->catalog) / tensor_parallel;
+    res->signs = hessian->probes > 0 || in->job->law.probes > 0 ? elements / 8 : 0;
     res->plane = res->plane_cells + (res->plane_blocks + tensor_parallel - 1) / tensor_parallel;
     int64_t batch = in->job->batch_tokens > 0 ? in->job->batch_tokens : BATCH_TOKENS;
     if (batch < res->largest)

@@ -33,6 +33,7 @@ typedef struct dpt_resources {
     int64_t work;        /**< activations and layer buffers */
     int64_t gradients;   /**< those that are kept, of all data sets */
     int64_t gradient;    /**< of one data set at t = 0, as dpt_model_gradient_bytes says */
+    int64_t adding;      /**< what a pass that adds to a gradient needs besides */
     int64_t losses;  /**< arrays of samples and terms: of all data sets, of a pass and of an edit */
     int64_t peak;    /**< most of all of this at a time */
     int64_t draw;    /**< scratch: of drawn labels, squares, a node, or one side of a difference */

@@ -63,7 +63,7 @@ static double bytes_of_progress(const dpt_inputs *in, const dpt_resources *res) 
         sum += numbers * (double)res->evaluations / in->job->ndata;
         double gradient = 4.0 * (double)dpt_catalog_elements(in->catalog);
         if (dpt_resources_keeps_gradient_of(in, res, d) &&
-            dpt_passes_keeps_gradient(res->pass_seconds, gradient / res->tensor_parallel))
+            dpt_passes_keeps_gradient(res->pass_seconds, gradient / res->ranks))
             sum += gradient;
     }
     return sum;

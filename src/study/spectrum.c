@@ -141,7 +141,7 @@ static dpt_status spectrum_get(spectrum_space *space, dpt_range cell, int64_t nu
 static dpt_status spectrum_side(spectrum_space *space, double t, spectrum_sum sum, double *loss) {
     dpt_evaluation *ev = space->evaluation;
     dpt_model_gradient *gradient = NULL;
-    dpt_status st = dpt_agree(&ev->mesh.world, dpt_model_gradient_create(ev->model, &gradient));
+    dpt_status st = dpt_model_gradient_create(ev->model, &gradient);
     if (st == DPT_OK)
         st = dpt_evaluation_gradient(ev, space->d, t, gradient, loss);
     if (st == DPT_OK)

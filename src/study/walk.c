@@ -63,7 +63,7 @@ static dpt_status walk_start(dpt_evaluation *ev, const dpt_baseline *base, doubl
     if (st == DPT_OK)
         st = dpt_agree(&ev->mesh.world, dpt_model_gradient_dot(ev->model, base->gradient, terms));
     if (st == DPT_OK)
-        st = dpt_comm_sum_f64(&ev->mesh.model, terms, dpt_model_columns(ev->model));
+        st = dpt_comm_sum_f64(&ev->mesh.world, terms, dpt_model_columns(ev->model));
     walk_scale(terms, dpt_model_columns(ev->model), ev->line.factor);
     ev->passes.counts.reused++;
     return dpt_agree(&ev->mesh.world, st);

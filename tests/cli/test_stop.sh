@@ -21,6 +21,7 @@ data: [{name: task, file: $tap_root/m/even.h5, loss: lm}]
 edits: [{name: bias, method: bias, by: gradient, k: 0.5}, {name: expo, method: expo, alpha: auto}]
 riemann: {rule: left, points: 3}
 batch_tokens: 12
+tensor_parallel: 1
 output: {directory: study, checkpoint: hdf5, report: false}
 Y
 pairs="data=[{name: pairs, file: $tap_root/m/pairs.h5, loss: dpo, reference: $tap_root/m/pre}]"
@@ -149,7 +150,7 @@ gathered() { # gathered RANK K
     expect_exit "stopped while weights are gathered, rank $1: resumed" 0
     holds "stopped while weights are gathered, rank $1: the state is taken" \
         grep -qE ' samples are those of the earlier run' "$tmp/err"
-    same_study "stopped while weights are gathered, rank $1" whole
+    same_study "stopped while weights are gathered, rank $1" apart
     unset DPT_MACHINE_RANKS
 }
 
@@ -230,6 +231,7 @@ part whole matrices 2 --set "$matrices"
 part whole group 2 --set tensor_parallel=2
 part whole mesh 4 --set tensor_parallel=2
 part whole four 4
+DPT_MACHINE_RANKS=1 part whole apart 2
 wait
 
 # 20 samples of each of two replicas: 19 calls a pass.

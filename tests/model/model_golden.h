@@ -216,11 +216,14 @@ static void model_check_gradient(model_fixture *f) {
     double *dots = calloc((size_t)columns, sizeof *dots);
     dpt_model_gradient *gradient;
     assert_int_equal(dpt_model_gradient_create(f->model, &gradient), DPT_OK);
-    model_fixture_run(f, 0.0, DPT_BACKWARD_GRADIENT, 1.0 / (double)f->g->samples, NULL, gradient);
+    assert_int_equal(dpt_model_gradient_begin(f->model, gradient), DPT_OK);
+    model_fixture_run(f, 0.0, DPT_BACKWARD_GRADIENT,
+                      1.0 / (double)f->g->samples / f->mesh.data.size, NULL, gradient);
+    assert_int_equal(dpt_model_rest(f->model, DPT_OK), DPT_OK);
     for (int k = 0; k < count; k++)
         model_check_tensor(f, gradient, k);
     assert_int_equal(dpt_model_gradient_dot(f->model, gradient, dots), DPT_OK);
-    assert_int_equal(dpt_comm_sum_f64(&f->mesh.model, dots, columns), DPT_OK);
+    assert_int_equal(dpt_comm_sum_f64(&test_comm, dots, columns), DPT_OK);
     double maximum = 0.0;
     for (int64_t s = 0; s < f->g->samples; s++)
         for (int k = 0; k < count; k++)

@@ -164,10 +164,12 @@ static void test_gradient_bytes(void **state) {
         model_fixture f;
         dpt_model_gradient *gradient = NULL;
         model_fixture_open(&f, sets[i], false, test_comm.size);
-        int64_t planned, before = dpt_mem_in_use();
+        int64_t planned, adding, before = dpt_mem_in_use();
         dpt_model_ranks spread = {.group = test_comm.size, .replicas = 1, .machines = 1};
         assert_int_equal(
-            dpt_model_gradient_bytes(f.g->config, &f.g->post.catalog, &spread, &planned), DPT_OK);
+            dpt_model_gradient_bytes(f.g->config, &f.g->post.catalog, &spread, &planned, &adding),
+            DPT_OK);
+        assert_int_equal(adding, 0);
         assert_int_equal(dpt_model_gradient_create(f.model, &gradient), DPT_OK);
         int64_t taken = dpt_mem_in_use() - before;
         assert_int_equal(dpt_comm_max_i64(&test_comm, &taken, 1), DPT_OK);

@@ -283,7 +283,7 @@ static void params_check_gradient(params_case *c) {
             for (int64_t at = 0; at < dpt_param_numel(&params->items[i]); at++) {
                 const dpt_param *param = &params->items[i];
                 int64_t ig = dpt_param_place(param, at / param->cols, at % param->cols);
-                gradient->blocks[i][at] = (float)(ig % 97 + 1);
+                gradient->own[i][at] = (float)(ig % 97 + 1);
                 holders[ig] += 1.0F;
                 terms[k] += (double)params_delta_at(param, ig) * (double)(ig % 97 + 1);
             }

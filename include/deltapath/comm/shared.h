@@ -29,6 +29,9 @@ dpt_status dpt_comm_count_machines(const dpt_comm *comm, int *machines);
 dpt_status dpt_shared_create(const dpt_comm *machine, int64_t bytes, const char *what,
                              dpt_shared *out);
 
+/** Most that a rank of so many counts of memory that they have in common. Local. */
+int64_t dpt_shared_bytes(int64_t bytes, int ranks);
+
 /** What any rank wrote before is seen by all afterwards. Collective over machine. */
 void dpt_shared_sync(const dpt_comm *machine, const dpt_shared *shared);
 

@@ -105,7 +105,8 @@ typedef struct dpt_loss_part {
 typedef struct dpt_loss_keeper {
     void *ctx;
     bool resumes; /**< an earlier run may have left states: the same on all ranks */
-    /** Of the states that this rank finds (at most two), the first sample that is not in them. */
+    /** Of the states that this rank finds (at most two), the first sample that is not in them; of a gradient, to which
+     * all replicas add in the same steps, how many steps are. */
     void (*find)(void *ctx, int64_t next[2]);
     /** Read one of them. @return false when it is damaged; the parts are undefined then. */
     bool (*load)(void *ctx, int64_t next, const dpt_loss_part *parts, int count);
@@ -130,8 +131,7 @@ int64_t dpt_loss_samples(const dpt_loss *loss); /**< Of all replicas. Local. */
  *                      is right, as the kind of loss says, or NULL.
  * @param[out] terms    (tensors) all-reduced <grad of mean loss, E>; TERMS only.
  * @param[out] sample_terms (samples) sum over tensors of <grad of the sample's loss, E>; TERMS only.
- * @param[in,out] gradient of the mean loss, this replica's share (dpt_model_gradient_sum adds the
- *                      replicas); GRADIENT only.
+ * @param[in,out] gradient of the mean loss, of all replicas; GRADIENT only.
  * Determinism: to rounding between meshes. */
 dpt_status dpt_loss_evaluate(const dpt_loss *loss, const dpt_mesh *mesh, dpt_model *model, double t,
                              dpt_model_backward mode, double *losses, uint8_t *correct,
@@ -160,7 +160,7 @@ dpt_status dpt_loss_evaluate_tensors(const dpt_loss *loss, const dpt_mesh *mesh,
  * @param[in]  labels  stream of the draws: place i of the data set (its token i, or image i) takes the
  *                     words of dpt_model_run_drawn.
  * @param[out] losses  (samples) of the drawn labels, the same on all ranks: their mean is that of the entropy.
- * @param[in,out] gradient this replica's share of G; zero before.
+ * @param[in,out] gradient G; zero before.
  * Errors: DPT_ERR_INPUT for a loss without labels to draw (dpo).
  * Determinism: to rounding between meshes and batches; a label changes only where two entries tie to rounding. */
 dpt_status dpt_loss_evaluate_drawn(const dpt_loss *loss, const dpt_mesh *mesh, dpt_model *model,
@@ -172,11 +172,10 @@ dpt_status dpt_loss_evaluate_drawn(const dpt_loss *loss, const dpt_mesh *mesh, d
  *           image in the (weighted) mean loss and p its softmax at t. Over all classes that adds up to
  *           sum_i E_i^2 sum w (J^T (diag(p) - p p^T) J)_ii.
  * @param[out] losses (samples) of the label. @param[out] squares (tensors), sample_squares (samples) without w.
- * @param[in,out] scratch its values are lost.
  * Errors: DPT_ERR_INPUT for a loss other than class. Determinism: to rounding between meshes. */
 dpt_status dpt_loss_evaluate_label(const dpt_loss *loss, const dpt_mesh *mesh, dpt_model *model,
                                    double t, int32_t label, double *losses, double *squares,
-                                   double *sample_squares, dpt_model_gradient *scratch);
+                                   double *sample_squares);
 
 /** dpt_loss_evaluate with mode NONE and the logits of every image at t. Collective over the mesh.
  * @param[out] losses, correct (samples). @param[out] logits (samples, classes). All the same on all ranks.

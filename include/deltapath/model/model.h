@@ -117,10 +117,10 @@ dpt_status dpt_model_bytes(const char *config, const dpt_catalog *catalog,
                            const dpt_model_ranks *spread, bool edited, int64_t tokens,
                            int64_t longest, int64_t *weights, int64_t *work);
 
-/** Bytes per rank of one dpt_model_gradient: the maximum over the ranks of a group. Local, callable before any model
- * exists. Errors as create. */
+/** Bytes per rank of one dpt_model_gradient, and of what a pass that adds to it needs besides: the maximum over the
+ * ranks of a group. Local, callable before any model exists. Errors as create. */
 dpt_status dpt_model_gradient_bytes(const char *config, const dpt_catalog *catalog,
-                                    const dpt_model_ranks *spread, int64_t *bytes);
+                                    const dpt_model_ranks *spread, int64_t *bytes, int64_t *adding);
 
 /** Which derivative a backward pass leaves. */
 typedef enum dpt_model_backward {
@@ -129,32 +129,38 @@ typedef enum dpt_model_backward {
     DPT_BACKWARD_GRADIENT /**< accumulate gradients of this rank's blocks */
 } dpt_model_backward;
 
-/** Gradient of the loss in the blocks of this rank, fp32, one per tensor (0 blocks are NULL).
- * Blocks that several ranks of the group hold (norms, shared key-value heads) hold partial sums:
- * their total over the group is the gradient. */
+/** Gradient of the loss, of which each rank holds the rows of the blocks that are its share of the weights, fp32.
+ * Blocks that several ranks of the group have (norms, shared key-value heads) hold partial sums: their total over the
+ * group is the gradient. */
 typedef struct dpt_model_gradient dpt_model_gradient;
-/** A gradient of zeros. Local. Errors: DPT_ERR_OUTPUT without memory; *out is NULL. */
+/** A gradient of zeros. Collective over group and replicas. @param[in] model outlives it.
+ * Errors, agreed: DPT_ERR_OUTPUT without memory; *out is NULL. */
 dpt_status dpt_model_gradient_create(const dpt_model *model, dpt_model_gradient **out);
 void dpt_model_gradient_destroy(dpt_model_gradient *gradient); /**< Local; NULL is allowed. */
-/** The blocks as they lie in memory, and elements of each (0: NULL). Local. */
+/** The rows of this rank, block by block, as they lie in memory, and their elements (0: NULL). Local. */
 int dpt_model_gradient_count(const dpt_model_gradient *gradient);
-float *dpt_model_gradient_block(const dpt_model_gradient *gradient, int i, int64_t *numel);
-/** Add up the replicas. Collective over data. Errors: DPT_ERR_INTERNAL from MPI, not agreed.
- * Determinism: to rounding between meshes. */
-dpt_status dpt_model_gradient_sum(dpt_model_gradient *gradient, const dpt_comm *data);
-/** <gradient, E> of the bound edit per tensor: this rank's share; the caller adds over the group.
- * Collective over group and replicas. @param[out] terms (columns). Errors: DPT_ERR_OUTPUT without memory, agreed where
- * dpt_model_is_together. */
-dpt_status dpt_model_gradient_dot(dpt_model *model, const dpt_model_gradient *gradient,
+float *dpt_model_gradient_rows(const dpt_model_gradient *gradient, int i, int64_t *numel);
+/** A number of the machines that the ranks are on: with it, rows of a gradient and the bits of its sums are the same.
+ * Local, the same on all ranks. */
+uint64_t dpt_model_layout(const dpt_model *model);
+/** Have all replicas add to one gradient: until dpt_model_rest every run is of all replicas together, and each takes
+ * part in each, if need be with a batch of no sequences. Where there is one replica nothing changes. What they add is
+ * complete after dpt_model_rest, and between two runs once all ranks have met. Collective over group and replicas.
+ * Errors, agreed: DPT_ERR_OUTPUT without memory.
+ * Determinism: each sum is taken in the order of the batches, and in it of the replicas. */
+dpt_status dpt_model_gradient_begin(dpt_model *model, dpt_model_gradient *gradient);
+/** <gradient, E> of the bound edit per tensor over the rows of this rank; the caller adds over group and replicas.
+ * Local. @param[out] terms (columns). Errors: DPT_ERR_OUTPUT without memory. */
+dpt_status dpt_model_gradient_dot(const dpt_model *model, const dpt_model_gradient *gradient,
                                   double *terms);
 /** sum_i E_i^2 G_i^2 of the bound edit per tensor, G being the gradient over the whole group: what several
  * ranks hold is added up before it is squared, and counted once. Collective over group and replicas.
  * @param[out] squares (tensors) the same on all ranks.
  * Errors, agreed: DPT_ERR_OUTPUT without memory. Determinism: to rounding between meshes. */
-dpt_status dpt_model_gradient_squares(dpt_model *model, const dpt_model_gradient *gradient,
+dpt_status dpt_model_gradient_squares(const dpt_model *model, const dpt_model_gradient *gradient,
                                       double *squares);
-/** Gradient of a run of elements of one tensor on every rank of the group; a tensor that the model does not
- * use has zeros. Collective over group (same: range). @param[out] out (range.n) fp32. */
+/** Gradient of a run of elements of one tensor on every rank; a tensor that the model does not use has zeros.
+ * Collective over group and replicas (same: range). @param[out] out (range.n) fp32. */
 dpt_status dpt_model_gradient_range(const dpt_model *model, const dpt_model_gradient *gradient,
                                     dpt_range range, float *out);
 
@@ -171,7 +177,7 @@ dpt_status dpt_model_gradient_range(const dpt_model *model, const dpt_model_grad
  *                      or label; or NULL.
  * @param[out] terms    (sequences, columns) this rank's share of <grad, E>: add over the group;
  *                      only with mode TERMS.
- * @param[in,out] gradient accumulated into; only with mode GRADIENT.
+ * @param[in,out] gradient accumulated into; only with mode GRADIENT. Of several replicas that which they began.
  * Activations are kept at layer boundaries only and recomputed in the backward pass.
  * Errors: DPT_ERR_INPUT for a token outside the vocabulary or a label outside the classes, agreed over
  *         the group.
@@ -180,8 +186,9 @@ dpt_status dpt_model_run(dpt_model *model, const dpt_batch *batch, double t,
                          dpt_model_backward mode, const double *weight, double *nll,
                          uint8_t *correct, double *terms, dpt_model_gradient *gradient);
 
-/** Whether the replicas gather weights together, being on several machines: then each of the runs below is collective
- * over group and replicas, and a rank that has no more batches, or cannot go on, calls dpt_model_rest. Local. */
+/** Whether the replicas run together: they gather weights, being on several machines, or add to one gradient. Then each
+ * of the runs below is collective over group and replicas, and a rank that has no more batches, or cannot go on, calls
+ * dpt_model_rest. Local. */
 bool dpt_model_is_together(const dpt_model *model);
 
 /** Take part in the runs of the other replicas until none has any more. Collective over group, and over replicas where
@@ -206,12 +213,10 @@ dpt_status dpt_model_run_drawn(dpt_model *model, const dpt_batch *batch, double 
                                dpt_model_gradient *gradient);
 
 /** dpt_model_run with mode TERMS and, in place of each term, sum_i (E_i g_i)^2 with g the gradient of weight * nll of the
- * image, which is made in `scratch`, a tensor of an image at a time. Images only, whose blocks lie on one rank each.
- * Collective over group (same: batch, t, weights). @param[out] squares (sequences, columns) this rank's share.
- * @param[in,out] scratch its values are lost. Errors: as dpt_model_run; DPT_ERR_INTERNAL for tokens. */
+ * image, which is made some rows at a time. Images only, whose blocks lie on one rank each.
+ * Collective over group (same: batch, t, weights). @param[out] squares (sequences, columns) this rank's share. Errors: as dpt_model_run; DPT_ERR_INTERNAL for tokens. */
 dpt_status dpt_model_run_squares(dpt_model *model, const dpt_batch *batch, double t,
-                                 const double *weight, double *nll, double *squares,
-                                 dpt_model_gradient *scratch);
+                                 const double *weight, double *nll, double *squares);
 
 /** dpt_model_run with mode NONE that gives the logits themselves. Images only.
  * Collective over group (same: batch, t). @param[out] nll, correct (images).
