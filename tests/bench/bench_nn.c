@@ -130,8 +130,10 @@ static void run_terms(void) {
 }
 
 /** Attention at one length: useful operations are those of the unmasked half. */
-static void bench_attention(int64_t n, int64_t hd, double gemm_rate) {
-    shape = (dpt_attention_shape){.n = n, .hq = 8, .hkv = 2, .hd = hd, .kv_of = kv_of};
+static void bench_attention(int64_t n, int64_t hkv, int64_t hd, double gemm_rate) {
+    shape = (dpt_attention_shape){.n = n, .hq = 8, .hkv = hkv, .hd = hd, .kv_of = kv_of};
+    for (int64_t i = 0; i < shape.hq; i++)
+        kv_of[i] = (int32_t)(i * hkv / shape.hq);
     shape.ldq = shape.ldo = shape.hq * hd;
     shape.ldk = shape.ldv = 2 * shape.hkv * hd;
     shape.scale = 0.1f;
@@ -140,10 +142,10 @@ static void bench_attention(int64_t n, int64_t hd, double gemm_rate) {
     double pairs = (double)shape.hq * (double)n * (double)(n + 1) / 2.0;
     double forward = 4.0 * pairs * (double)hd / best_time(run_attention_forward);
     double backward = 10.0 * pairs * (double)hd / best_time(run_attention_backward);
-    printf("attention n=%-5lld hd=%-4lld forward %6.1f GF/s  %4.2f of sgemm   backward %6.1f GF/s  "
-           "%4.2f of sgemm\n",
-           (long long)n, (long long)hd, forward / 1e9, forward / gemm_rate, backward / 1e9,
-           backward / gemm_rate);
+    printf("attention n=%-5lld 8 heads on %lld, hd=%-4lld forward %6.1f GF/s  %4.2f of sgemm   "
+           "backward %6.1f GF/s  %4.2f of sgemm\n",
+           (long long)n, (long long)hkv, (long long)hd, forward / 1e9, forward / gemm_rate,
+           backward / 1e9, backward / gemm_rate);
 }
 
 int main(void) {
@@ -168,10 +170,8 @@ int main(void) {
     b = filled(ELEMENTS);
     c = filled(ELEMENTS);
     d = filled(ELEMENTS);
-    for (int i = 0; i < 8; i++)
-        kv_of[i] = i / 4;
     shape.threads = omp_get_max_threads();
-    shape.hd = 128;
+    shape.hd = 256;
     size_t need = dpt_nn_attention_scratch(&shape);
     scratch = filled(need > (1 << 20) ? need : 1 << 20);
 
@@ -184,9 +184,10 @@ int main(void) {
     printf("linear terms %lld: %.1f GF/s  %.2f of sgemm\n", (long long)gemm_size, terms_rate / 1e9,
            terms_rate / gemm_rate);
     const int64_t lengths[] = {64, 128, 256, 512, 1024, 2048};
+    const int64_t heads[][2] = {{2, 64}, {2, 80}, {2, 128}, {2, 256}, {8, 64}};
     for (size_t i = 0; i < sizeof lengths / sizeof lengths[0]; i++)
-        for (int64_t hd = 64; hd <= 128; hd *= 2)
-            bench_attention(lengths[i], hd, gemm_rate);
+        for (size_t j = 0; j < sizeof heads / sizeof heads[0]; j++)
+            bench_attention(lengths[i], heads[j][0], heads[j][1], gemm_rate);
 
     double bytes = (double)ELEMENTS * sizeof(float);
     double copy_rate = 2.0 * bytes / best_time(run_copy);
