@@ -9,7 +9,7 @@ CONFIG ?= config.mk
 # What was given, before the defaults: each combination has a folder of its own, so that no object of one is
 # ever linked into another. The folder without any is build/release.
 given = $(if $(filter-out undefined default,$(origin $(1))),$(1)=$($(1)))
-GIVEN := $(strip $(foreach name,CC MPICC CPPFLAGS CFLAGS LDFLAGS LDLIBS SCALAPACK LAPACKE HDF5 BLAS LIBRARIES,\
+GIVEN := $(strip $(foreach name,CC MPICC CPPFLAGS CFLAGS LDFLAGS LDLIBS SCALAPACK LAPACKE HDF5 BLAS DNNL LIBRARIES,\
     $(call given,$(name))))
 GIVEN_SUM := $(if $(GIVEN),-$(shell printf %s '$(subst ','\'',$(GIVEN))' | cksum | cut -d' ' -f1))
 
@@ -47,14 +47,15 @@ SCALAPACK ?= $(or $(addprefix -l,$(call known,scalapack-$(MPI))),$(call known,sc
 LAPACKE ?= -llapacke
 HDF5 ?= $(or $(call known,hdf5-$(MPI)),$(call known,hdf5),-lhdf5)
 BLAS ?= $(or $(call known,openblas),-lopenblas)
+DNNL ?= $(or $(call known,dnnl),-ldnnl)
 LIBRARIES ?= libxxhash jansson libfyaml
 packages = $(filter-out -% /%,$(1))
 cflags_of = $(filter -I% -D%,$(1)) $(if $(call packages,$(1)),$(shell $(PKG_CONFIG) --cflags $(call packages,$(1))))
 libs_of = $(filter-out -I% -D%,$(filter -% /%,$(1))) $(if $(call packages,$(1)),$(shell \
     $(PKG_CONFIG) --libs $(call packages,$(1))))
-PACKAGE_CFLAGS = $(eval PACKAGE_CFLAGS := $$(call cflags_of,$(SCALAPACK) $(LAPACKE) $(HDF5) $(BLAS) \
+PACKAGE_CFLAGS = $(eval PACKAGE_CFLAGS := $$(call cflags_of,$(SCALAPACK) $(LAPACKE) $(HDF5) $(BLAS) $(DNNL) \
     $(LIBRARIES)))$(PACKAGE_CFLAGS)
-PACKAGE_LIBS = $(eval PACKAGE_LIBS := $$(foreach one,SCALAPACK LAPACKE HDF5 BLAS LIBRARIES,$$(call \
+PACKAGE_LIBS = $(eval PACKAGE_LIBS := $$(foreach one,SCALAPACK LAPACKE HDF5 BLAS DNNL LIBRARIES,$$(call \
     libs_of,$$($$(one)))))$(PACKAGE_LIBS)
 
 OPTIMISE_release := -O3 -g

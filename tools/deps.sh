@@ -8,7 +8,7 @@ set -euo pipefail
 mpi=${MPI:-openmpi}
 build=(gcc libc6-dev make pkg-config "${mpi/openmpi/openmpi-bin}" "lib$mpi-dev" "libscalapack-$mpi-dev"
     "libhdf5-$mpi-dev" libopenblas-openmp-dev liblapacke-dev librandom123-dev libxxhash-dev
-    libfyaml-dev libjansson-dev)
+    libfyaml-dev libjansson-dev libdnnl-dev)
 demo=(gnuplot-nox)
 paper=(python3 python3-h5py python3-numpy python3-xxhash)
 check=(libcmocka-dev hdf5-tools python3 python3-h5py python3-numpy python3-xxhash slurm-wlm munge)

@@ -2,6 +2,7 @@
  * missing. */
 #include <Random123/philox.h>
 #include <cblas.h>
+#include <dnnl.h>
 #include <hdf5.h>
 #include <jansson.h>
 #include <lapacke.h>
@@ -24,6 +25,7 @@ int main(int argc, char **argv) {
     MPI_Init(&argc, &argv);
     H5open();
     json_decref(json_object());
+    info += dnnl_version()->major < 2;
     fy_document_destroy(fy_document_create(NULL));
     x += cblas_sdot(1, &x, 1, &x, 1) + (float)(XXH3_64bits(&x, sizeof x) & 1);
     MPI_Finalize();

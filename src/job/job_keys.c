@@ -8,10 +8,11 @@
 #define IN_JOB(field) .offset = offsetof(dpt_job, field), .size = sizeof((dpt_job *)NULL)->field
 #define IN_DATA(field)                                                                             \
     .offset = offsetof(dpt_job_data, field), .size = sizeof((dpt_job_data *)NULL)->field
-#define MOST_RANKS       (1 << 20)
-#define AUTO_UP_TO(most) .type = DPT_KEY_AUTO, .standard = "auto", .low = 1, .high = most
-#define ALL_BY_CONTENT   .redo = DPT_REDO_ALL, .content = true
-#define SWITCH(value)    .type = DPT_KEY_BOOLEAN, .standard = value
+#define MOST_RANKS         (1 << 20)
+#define AUTO_UP_TO(most)   .type = DPT_KEY_AUTO, .standard = "auto", .low = 1, .high = most
+#define ALL_BY_CONTENT     .redo = DPT_REDO_ALL, .content = true
+#define CHOICE(value, all) .type = DPT_KEY_CHOICE, .standard = value, .choices = all
+#define SWITCH(value)      .type = DPT_KEY_BOOLEAN, .standard = value
 
 /* Texts of `help` are Markdown: doc/jobs.md shows them. */
 static const dpt_job_key keys[] = {
@@ -50,9 +51,7 @@ static const dpt_job_key keys[] = {
          "stands there in the pre-trained one ([below](#names))"},
     {.section = "",
      .name = "on_mismatch",
-     .type = DPT_KEY_CHOICE,
-     .standard = "error",
-     .choices = "error|keep-post|rows",
+     CHOICE("error", "error|keep-post|rows"),
      .redo = DPT_REDO_ALL,
      IN_JOB(on_mismatch),
      .help = "`error`: models that do not pair stop the job, with a line for each mismatch, or for "
@@ -230,9 +229,7 @@ static const dpt_job_key keys[] = {
      .help = "the path, or `off` for edits alone"},
     {.section = "riemann",
      .name = "rule",
-     .type = DPT_KEY_CHOICE,
-     .standard = "auto",
-     .choices = DPT_RULE_NAMES,
+     CHOICE("auto", DPT_RULE_NAMES),
      .redo = DPT_REDO_UNITS,
      IN_JOB(rule),
      .help = "of the Riemann sum; `left` where `points` stands without a rule"},
@@ -264,9 +261,7 @@ static const dpt_job_key keys[] = {
          "interval of the estimate has them from the losses otherwise ([rules](#rules))"},
     {.section = "riemann",
      .name = "correlation",
-     .type = DPT_KEY_CHOICE,
-     .standard = "start",
-     .choices = "start|path", /* in the order of DPT_CORRELATION_... */
+     CHOICE("start", "start|path"), /* in the order of DPT_CORRELATION_... */
      .redo = DPT_REDO_UNITS,
      IN_JOB(correlation),
      .help =
@@ -286,9 +281,7 @@ static const dpt_job_key keys[] = {
      .help = "of the study"},
     {.section = "output",
      .name = "checkpoint",
-     .type = DPT_KEY_CHOICE,
-     .standard = "none",
-     .choices = DPT_STORE_NAMES,
+     CHOICE("none", DPT_STORE_NAMES),
      IN_JOB(checkpoint),
      .help = "keep the edited models"},
     {.section = "output",
@@ -359,9 +352,7 @@ static const dpt_job_key keys[] = {
      .help = "which intervals judge a change"},
     {.section = "statistics",
      .name = "interval",
-     .type = DPT_KEY_CHOICE,
-     .standard = "auto",
-     .choices = "auto|t|bootstrap", /* in the order of DPT_INTERVAL_... */
+     CHOICE("auto", "auto|t|bootstrap"), /* in the order of DPT_INTERVAL_... */
      .redo = DPT_REDO_UNITS,
      IN_JOB(statistics.interval),
      .help = "`t`, Student's paired interval; `bootstrap`, the paired BCa bootstrap; or `auto`, "
@@ -390,9 +381,7 @@ static const dpt_job_key keys[] = {
              "each `dare` from it ([science](science.md)); not with `riemann: off` or loss `dpo`"},
     {.section = "law",
      .name = "labels",
-     .type = DPT_KEY_CHOICE,
-     .standard = "drawn",
-     .choices = "drawn|all", /* in the order of DPT_LABELS_... */
+     CHOICE("drawn", "drawn|all"), /* in the order of DPT_LABELS_... */
      .redo = DPT_REDO_UNITS,
      .content = true, /* dpt_job_hash_for_units */
      IN_JOB(law.labels),
@@ -446,9 +435,7 @@ static const dpt_job_key keys[] = {
              "tensors; four backward passes or more"},
     {.section = "hessian",
      .name = "blocks",
-     .type = DPT_KEY_CHOICE,
-     .standard = "none",
-     .choices = "none|layers|modules", /* in the order of DPT_GROUPS_... */
+     CHOICE("none", "none|layers|modules"), /* in the order of DPT_GROUPS_... */
      .redo = DPT_REDO_UNITS,
      .content = true, /* dpt_job_hash_for_units */
      IN_JOB(hessian.blocks),
@@ -569,6 +556,16 @@ static const dpt_job_key keys[] = {
      .content = true,
      IN_JOB(proof.alone),
      .help = "also the group's part of the edit alone, with the other groups left at W_post"},
+    {.section = "",
+     .name = "precision",
+     CHOICE("fp32", "fp32|bf16"), /* in the order of dpt_precision */
+     .redo = DPT_REDO_UNITS,
+     IN_JOB(precision),
+     .help = "of the products with weights in all passes: `fp32`; or `bf16`, faster where the "
+             "processor has "
+             "instructions for it: what the weights are multiplied by is rounded, sums are fp32, "
+             "and each edit says "
+             "what that changes on a few samples ([below](#precision))"},
     {.section = "",
      .name = "tensor_parallel",
      AUTO_UP_TO(MOST_RANKS),

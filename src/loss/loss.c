@@ -79,6 +79,19 @@ dpt_status dpt_loss_evaluate(const dpt_loss *loss, const dpt_mesh *mesh, dpt_mod
     return loss_evaluate_call(loss, mesh, model, &call);
 }
 
+dpt_status dpt_loss_evaluate_few(const dpt_loss *loss, const dpt_mesh *mesh, dpt_model *model,
+                                 double t, int64_t few, double *losses, double *terms,
+                                 double *sample_terms) {
+    DPT_ASSERT_SAME(&mesh->world, few);
+    dpt_loss_call call = {.t = t,
+                          .mode = DPT_BACKWARD_TERMS,
+                          .losses = losses,
+                          .terms = terms,
+                          .sample_terms = sample_terms,
+                          .few = few};
+    return loss_evaluate_call(loss, mesh, model, &call);
+}
+
 dpt_status dpt_loss_evaluate_tensors(const dpt_loss *loss, const dpt_mesh *mesh, dpt_model *model,
                                      double t, double *losses, double *terms, double *sample_terms,
                                      double *tensor_terms) {

@@ -18,6 +18,7 @@ typedef struct dpt_loss_call {
         squares; /**< every image has the label below, and terms are p times squares of its gradient */
     int32_t label;
     double *logits;       /**< (samples, classes), or NULL; mode NONE */
+    int64_t few;          /**< the first so many samples of each replica alone; 0: all */
     double *tensor_terms; /**< (samples, tensors), or NULL; mode TERMS */
     double *matrix_terms; /**< (columns - tensors) as terms, or NULL; mode TERMS */
 } dpt_loss_call;
@@ -131,7 +132,7 @@ static inline bool dpt_loss_adds(const dpt_loss_pass *pass) {
 }
 
 /** Take the step from a place: to the end of the batch, or of the samples. @return the first sample after it. Local. */
-int64_t dpt_loss_step(const dpt_loss *loss, dpt_loss_place *place);
+int64_t dpt_loss_step(const dpt_loss_pass *pass, dpt_loss_place *place);
 
 /** Go back to the state that an earlier run left. Collective over mesh, agreed. */
 dpt_status dpt_loss_keep_restore(dpt_loss_pass *pass, dpt_loss_place *place);

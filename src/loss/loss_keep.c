@@ -11,7 +11,7 @@
 dpt_status dpt_loss_keep_create(dpt_loss_pass *pass) {
     const dpt_loss *loss = pass->loss;
     dpt_loss_sums *sums = &pass->sums;
-    if (loss->keeper == NULL || sums->values == NULL)
+    if (loss->keeper == NULL || sums->values == NULL || pass->call->few > 0)
         return DPT_OK;
     const dpt_model_gradient *gradient =
         pass->call->mode == DPT_BACKWARD_GRADIENT ? pass->call->gradient : NULL;
@@ -56,7 +56,7 @@ static int64_t keep_number(const dpt_loss_pass *pass, dpt_loss_place place) {
 static dpt_loss_place keep_place(const dpt_loss_pass *pass, int64_t number) {
     dpt_loss_place place = {.next = pass->loss->begin};
     while (keep_number(pass, place) < number)
-        dpt_loss_step(pass->loss, &place);
+        dpt_loss_step(pass, &place);
     return place;
 }
 

@@ -54,11 +54,20 @@ static bool loss_pass_was_stopped(const dpt_loss_pass *pass, dpt_status st) {
     return st == DPT_INTERRUPTED && dpt_model_is_together(pass->model) && !dpt_loss_adds(pass);
 }
 
-int64_t dpt_loss_step(const dpt_loss *loss, dpt_loss_place *place) {
-    int64_t begin = place->next;
-    if (begin < loss->end)
-        place->next = loss->batch_end(loss, begin);
-    DPT_ASSERT(place->next >= begin && place->next <= loss->end);
+/* End of the samples that a pass takes. */
+static int64_t loss_pass_last(const dpt_loss_pass *pass) {
+    const dpt_loss *loss = pass->loss;
+    int64_t few = pass->call->few;
+    return few > 0 && few < loss->end - loss->begin ? loss->begin + few : loss->end;
+}
+
+int64_t dpt_loss_step(const dpt_loss_pass *pass, dpt_loss_place *place) {
+    int64_t begin = place->next, last = loss_pass_last(pass);
+    if (begin < last) {
+        int64_t end = pass->loss->batch_end(pass->loss, begin);
+        place->next = end < last ? end : last;
+    }
+    DPT_ASSERT(place->next >= begin && place->next <= last);
     place->steps++;
     return place->next;
 }
@@ -66,8 +75,8 @@ int64_t dpt_loss_step(const dpt_loss *loss, dpt_loss_place *place) {
 /* Steps that this replica takes, or where all add to a gradient the most that any has batches for. */
 static dpt_status loss_pass_count(const dpt_loss_pass *pass, int64_t *steps) {
     dpt_loss_place place = {.next = pass->loss->begin};
-    while (place.next < pass->loss->end)
-        dpt_loss_step(pass->loss, &place);
+    while (place.next < loss_pass_last(pass))
+        dpt_loss_step(pass, &place);
     *steps = place.steps;
     return dpt_loss_adds(pass) ? dpt_comm_max_i64(&pass->mesh->data, steps, 1) : DPT_OK;
 }
@@ -80,11 +89,11 @@ static dpt_status loss_pass_steps(dpt_loss_pass *pass, int64_t steps, dpt_loss_b
     dpt_status st = DPT_OK;
     while (place->steps < steps && st == DPT_OK) {
         dpt_loss_place after = *place;
-        int64_t end = dpt_loss_step(loss, &after);
+        int64_t end = dpt_loss_step(pass, &after);
         st = run_batch(pass, place->next, end);
         if (st != DPT_OK)
             break;
-        if (end > place->next)
+        if (end > place->next && pass->call->few == 0)
             loss_pass_report(loss, end);
         *place = after;
         dpt_stop_count_work();

@@ -14,8 +14,7 @@ int64_t dpt_accumulate_delta_floats(const dpt_param *param, bool whole) {
     return (whole || rows < DPT_ACCUMULATE_ROWS ? rows : DPT_ACCUMULATE_ROWS) * param->cols;
 }
 
-/* Whether this rank has anything to add for a tensor in the mode of the call. */
-static bool accumulate_is_wanted(const dpt_accumulator *to, int index) {
+bool dpt_accumulate_is_wanted(const dpt_accumulator *to, int index) {
     if (index < 0)
         return false;
     const dpt_param *param = &to->model->params.items[index];
@@ -32,12 +31,16 @@ static float *accumulate_visit(const dpt_accumulator *to, int index, dpt_gradien
     return to->call->gradient->to[index];
 }
 
-static void accumulate_linear_gradient(const dpt_accumulator *to, int weight, dpt_rows rows) {
-    const dpt_param *param = &to->model->params.items[weight];
+dpt_gradient_visit dpt_accumulate_visit_linear(const dpt_accumulator *to, int weight) {
     const dpt_arch *arch = &to->model->arch;
     bool head = arch->tied && weight == dpt_arch_index(arch, 0, DPT_SLOT_HEAD);
-    dpt_gradient_visit visit = dpt_gradient_visit_block(
-        to->call->gradient, weight, head ? DPT_GRADIENT_HEAD : DPT_GRADIENT_PLAIN);
+    return dpt_gradient_visit_block(to->call->gradient, weight,
+                                    head ? DPT_GRADIENT_HEAD : DPT_GRADIENT_PLAIN);
+}
+
+static void accumulate_linear_gradient(const dpt_accumulator *to, int weight, dpt_rows rows) {
+    const dpt_param *param = &to->model->params.items[weight];
+    dpt_gradient_visit visit = dpt_accumulate_visit_linear(to, weight);
     int64_t K = param->cols, chunk = 0;
     for (int64_t at = 0; at < param->rows; at += visit.rows, chunk++) {
         int64_t n = param->rows - at < visit.rows ? param->rows - at : visit.rows;
@@ -145,7 +148,7 @@ static void accumulate_norm_squares(const dpt_accumulator *to, int weight, dpt_r
 }
 
 void dpt_accumulate_linear(const dpt_accumulator *to, int weight, dpt_rows rows) {
-    if (!accumulate_is_wanted(to, weight))
+    if (!dpt_accumulate_is_wanted(to, weight))
         return;
     const dpt_param *param = &to->model->params.items[weight];
     int64_t N = param->rows;
@@ -171,7 +174,7 @@ bool dpt_accumulate_begin(const dpt_accumulator *to, int weight, dpt_rows rows) 
     bool terms = to->call->mode == DPT_BACKWARD_TERMS && !to->call->squares;
     if (!terms)
         dpt_accumulate_linear(to, weight, rows);
-    terms = terms && accumulate_is_wanted(to, weight);
+    terms = terms && dpt_accumulate_is_wanted(to, weight);
     if (terms)
         accumulate_begin(to, rows.n);
     return terms;
@@ -189,7 +192,7 @@ void dpt_accumulate_end(const dpt_accumulator *to, int weight, dpt_rows rows) {
 }
 
 void dpt_accumulate_bias(const dpt_accumulator *to, int bias, dpt_rows rows) {
-    if (!accumulate_is_wanted(to, bias))
+    if (!dpt_accumulate_is_wanted(to, bias))
         return;
     const dpt_param *param = &to->model->params.items[bias];
     int64_t N = dpt_param_numel(param);
@@ -213,7 +216,7 @@ void dpt_accumulate_bias(const dpt_accumulator *to, int bias, dpt_rows rows) {
 void dpt_accumulate_norm(const dpt_accumulator *to, int weight, int bias, dpt_rows rows,
                          const float *mean, const float *rstd) {
     dpt_accumulate_bias(to, bias, rows);
-    if (!accumulate_is_wanted(to, weight))
+    if (!dpt_accumulate_is_wanted(to, weight))
         return;
     const dpt_param *param = &to->model->params.items[weight];
     int64_t C = dpt_param_numel(param);
@@ -245,7 +248,7 @@ void dpt_accumulate_norm(const dpt_accumulator *to, int weight, int bias, dpt_ro
 
 void dpt_accumulate_norm_heads(const dpt_accumulator *to, int weight, int64_t heads, dpt_rows rows,
                                const float *rstd) {
-    if (!accumulate_is_wanted(to, weight))
+    if (!dpt_accumulate_is_wanted(to, weight))
         return;
     const dpt_param *param = &to->model->params.items[weight];
     int64_t C = dpt_param_numel(param);
@@ -271,7 +274,7 @@ void dpt_accumulate_scale(const dpt_accumulator *to, int weight, dpt_rows rows) 
 
 void dpt_accumulate_embed(const dpt_accumulator *to, int table, dpt_rows rows,
                           const int32_t *tokens, int64_t begin, int64_t end) {
-    if (!accumulate_is_wanted(to, table))
+    if (!dpt_accumulate_is_wanted(to, table))
         return;
     const dpt_param *param = &to->model->params.items[table];
     int64_t C = param->cols;

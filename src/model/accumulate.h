@@ -3,6 +3,7 @@
 
 #include "deltapath/model/model.h"
 
+#include "gradient.h"
 #include "params.h"
 
 typedef struct dpt_model_call dpt_model_call;
@@ -41,6 +42,9 @@ int64_t dpt_accumulate_delta_floats(const dpt_param *param, bool whole);
 /* Each is for one tensor, by its number in dpt_params; nothing where this rank has none of it, or the number
  * is -1. Local. */
 
+/** Whether this rank has anything to add for a tensor in the mode of the call. Local. */
+bool dpt_accumulate_is_wanted(const dpt_accumulator *to, int index);
+
 /** y = x w^T. */
 void dpt_accumulate_linear(const dpt_accumulator *to, int weight, dpt_rows rows);
 /** The same in three steps for a caller who forms E: rows [at, at + n) of it in to->e before each
@@ -64,6 +68,9 @@ void dpt_accumulate_scale(const dpt_accumulator *to, int weight, dpt_rows rows);
  * @param[in] tokens (rows.n); those outside are other ranks'. */
 void dpt_accumulate_embed(const dpt_accumulator *to, int table, dpt_rows rows,
                           const int32_t *tokens, int64_t begin, int64_t end);
+
+/** Begin to add to the gradient of a matrix in chunks of rows, of which each is waited for. Local. */
+dpt_gradient_visit dpt_accumulate_visit_linear(const dpt_accumulator *to, int weight);
 
 /** Nothing more comes for a tensor in this pass. */
 void dpt_accumulate_finish(const dpt_accumulator *to, int weight);

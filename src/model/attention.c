@@ -1,6 +1,5 @@
 #include "transformer.h"
 
-#include "deltapath/nn/linear.h"
 #include "deltapath/nn/norm.h"
 
 #include <math.h>
@@ -92,13 +91,11 @@ void dpt_attention_forward(dpt_pass *pass, int64_t layer, const float *x, float 
     const dpt_slice *p = pass->slice;
     int64_t T = pass->tokens, C = pass->width;
     const float *n1 = dpt_pass_norm_in(pass, DPT_SLOT_NORM1, x, k->n1, k->norm1);
-    dpt_nn_linear_forward(T, p->qkv, C, n1, C, k->w[DPT_SLOT_Q], C, k->w[DPT_SLOT_Q_BIAS], k->qkv,
-                          p->qkv);
+    dpt_product_forward(pass, layer, DPT_SLOT_Q, DPT_SLOT_Q_BIAS, T, n1, C, k->qkv, p->qkv);
     attention_norm_qk(pass);
     dpt_rotate_forward(pass, layer, k->qkv, p->qkv);
     attention_heads_forward(pass, layer);
-    dpt_nn_linear_forward(T, C, p->q, k->o, p->q, k->w[DPT_SLOT_O], p->q, k->w[DPT_SLOT_O_BIAS],
-                          out, C);
+    dpt_product_forward(pass, layer, DPT_SLOT_O, DPT_SLOT_O_BIAS, T, k->o, p->q, out, C);
     dpt_pass_sum(pass, out, T * C);
 }
 
@@ -165,19 +162,12 @@ void dpt_attention_backward(dpt_pass *pass, int64_t layer, const float *x, const
     const dpt_slice *p = pass->slice;
     int64_t T = pass->tokens, C = pass->width;
     const float *n1 = attention_has_norm(pass, DPT_SLOT_NORM1) ? k->n1 : x;
-    dpt_pass_accumulate(pass, layer, DPT_SLOT_O, DPT_SLOT_O_BIAS,
-                        dpt_pass_rows(pass, dy, C, k->o, p->q));
-    dpt_nn_linear_backward_input(T, C, p->q, dy, C, k->w[DPT_SLOT_O], p->q, false, k->d_o, p->q);
+    dpt_product_backward(pass, layer, DPT_SLOT_O, DPT_SLOT_O_BIAS,
+                         dpt_pass_rows(pass, dy, C, k->o, p->q), k->d_o, p->q);
     attention_heads_backward(pass, layer);
     attention_norm_qk_backward(pass, layer);
-    const float *dq = k->dqkv, *dk = dq + p->q, *dv = dk + p->kv;
-    dpt_pass_accumulate(pass, layer, DPT_SLOT_Q, DPT_SLOT_Q_BIAS,
-                        dpt_pass_rows(pass, dq, p->qkv, n1, C));
-    dpt_pass_accumulate(pass, layer, DPT_SLOT_K, DPT_SLOT_K_BIAS,
-                        dpt_pass_rows(pass, dk, p->qkv, n1, C));
-    dpt_pass_accumulate(pass, layer, DPT_SLOT_V, DPT_SLOT_V_BIAS,
-                        dpt_pass_rows(pass, dv, p->qkv, n1, C));
-    dpt_nn_linear_backward_input(T, p->qkv, C, dq, p->qkv, k->w[DPT_SLOT_Q], C, false, k->part, C);
+    dpt_product_backward(pass, layer, DPT_SLOT_Q, DPT_SLOT_Q_BIAS,
+                         dpt_pass_rows(pass, k->dqkv, p->qkv, n1, C), k->part, C);
     dpt_pass_sum(pass, k->part, T * C);
     dpt_pass_norm_in_backward(pass, layer, DPT_SLOT_NORM1, k->part, x, k->norm1, dx);
 }

@@ -111,7 +111,7 @@ void dpt_block_backward(dpt_pass *pass, int64_t layer, const float *x) {
         if (pass->arch->row[mlp.norm] != NULL) /* for its statistics */
             dpt_pass_norm(pass, mlp.norm, pass->tokens, mlp.y, k->part, mlp.stats);
     } else {
-        dpt_mlp_recompute(pass, block_mlp_reads(pass, x));
+        dpt_mlp_recompute(pass, layer, block_mlp_reads(pass, x));
     }
     if (pass->arch->parallel) {
         block_backward_parallel(pass, layer, x);

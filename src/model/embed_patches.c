@@ -73,8 +73,8 @@ void dpt_embed_patches(dpt_pass *pass, float *x) {
     float *to = norm ? k->embedded : x;
     dpt_weights_form(pass, 0, DPT_SLOTS_EMBED, DPT_SLOTS_LAYER);
     patches_gather_pixels(pass);
-    dpt_nn_linear_forward(pass->sequences * pass->arch->patches, C, n, k->pixels, n,
-                          k->w[DPT_SLOT_PATCH], n, k->w[DPT_SLOT_PATCH_BIAS], k->part, C);
+    dpt_product_forward(pass, 0, DPT_SLOT_PATCH, DPT_SLOT_PATCH_BIAS,
+                        pass->sequences * pass->arch->patches, k->pixels, n, k->part, C);
     patches_place(pass, k->part, to);
     dpt_pass_sum(pass, to, pass->tokens * C);
     if (norm)
@@ -116,8 +116,7 @@ static void patches_backward(const dpt_pass *pass) {
     }
     dpt_rows rows = dpt_rows_of(pass->sequences * count, k->image_of_patch, k->part, C, k->pixels,
                                 patches_pixels(pass));
-    dpt_accumulate_linear(&pass->to, dpt_pass_index(pass, 0, DPT_SLOT_PATCH), rows);
-    dpt_accumulate_bias(&pass->to, dpt_pass_index(pass, 0, DPT_SLOT_PATCH_BIAS), rows);
+    dpt_product_backward(pass, 0, DPT_SLOT_PATCH, DPT_SLOT_PATCH_BIAS, rows, NULL, 0);
 }
 
 /* forward: e = sum over ranks of [class; registers; pixels Wp^T + b] + position; x = norm(e) or e. dx holds the

@@ -3,7 +3,6 @@
 
 #include "deltapath/base/assert.h"
 #include "deltapath/nn/cross_entropy.h"
-#include "deltapath/nn/linear.h"
 
 #include <string.h>
 
@@ -105,12 +104,11 @@ static void head_forward(dpt_pass *pass, int64_t row, int64_t n, const float *y)
     int64_t F = head_features(pass), v = pass->slice->v;
     int64_t D = pass->arch->length[DPT_AXIS_PROJECTION];
     if (pass->arch->row[DPT_SLOT_TEXT] == NULL) {
-        dpt_nn_linear_forward(n, v, F, y, F, k->w[DPT_SLOT_HEAD], F, k->w[DPT_SLOT_HEAD_BIAS],
-                              k->logits, v);
+        dpt_product_forward(pass, 0, DPT_SLOT_HEAD, DPT_SLOT_HEAD_BIAS, n, y, F, k->logits, v);
         return;
     }
     dpt_head_project(pass, row, n, y);
-    dpt_nn_linear_forward(n, v, D, k->z + row * D, D, k->w[DPT_SLOT_TEXT], D, NULL, k->logits, v);
+    dpt_product_forward(pass, 0, DPT_SLOT_TEXT, DPT_SLOTS, n, k->z + row * D, D, k->logits, v);
 }
 
 /* Gradient of n rows through the head: dy (n, F) is this rank's share. */
@@ -120,16 +118,16 @@ static void head_backward(dpt_pass *pass, int64_t row, int64_t n, const float *y
     int64_t D = pass->arch->length[DPT_AXIS_PROJECTION];
     dpt_nn_ce_backward(n, v, pass->slice->begin[DPT_AXIS_VOCABULARY], (float)pass->arch->logit_cap,
                        k->logits, v, k->targets + row, k->max + row, k->sums, k->scale + row);
+    const int64_t *sample = k->row_sequence + row;
     if (pass->arch->row[DPT_SLOT_TEXT] != NULL) {
-        dpt_nn_linear_backward_input(n, v, D, k->logits, v, k->w[DPT_SLOT_TEXT], D, false,
-                                     k->dz + row * D, D);
+        dpt_product_backward(pass, 0, DPT_SLOT_TEXT, DPT_SLOTS,
+                             dpt_rows_of(n, sample, k->logits, v, k->z + row * D, D),
+                             k->dz + row * D, D);
         dpt_head_project_backward(pass, row, n, y, dy);
         return;
     }
-    dpt_nn_linear_backward_input(n, v, F, k->logits, v, k->w[DPT_SLOT_HEAD], F, false, dy, F);
-    dpt_rows rows = dpt_rows_of(n, k->row_sequence + row, k->logits, v, y, F);
-    dpt_accumulate_linear(&pass->to, dpt_pass_index(pass, 0, DPT_SLOT_HEAD), rows);
-    dpt_accumulate_bias(&pass->to, dpt_pass_index(pass, 0, DPT_SLOT_HEAD_BIAS), rows);
+    dpt_product_backward(pass, 0, DPT_SLOT_HEAD, DPT_SLOT_HEAD_BIAS,
+                         dpt_rows_of(n, sample, k->logits, v, y, F), dy, F);
 }
 
 /* y = norm(last[rows]); the rows themselves stay in x for the way back. */

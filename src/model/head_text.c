@@ -1,22 +1,18 @@
 #include "transformer.h"
 
-#include "deltapath/nn/linear.h"
-
 #include <float.h>
 #include <math.h>
 #include <string.h>
 
 /* z = y P^T, summed over the ranks' columns; y itself without a projection. */
 static void head_multiply(dpt_pass *pass, int64_t n, const float *y, float *z) {
-    const dpt_work *k = pass->work;
     int64_t begin = pass->slice->begin[DPT_AXIS_INPUTS];
-    int64_t inputs = pass->slice->end[DPT_AXIS_INPUTS] - begin;
     int64_t C = pass->width, D = pass->arch->length[DPT_AXIS_PROJECTION];
     if (pass->arch->row[DPT_SLOT_HEAD] == NULL) {
         memcpy(z, y, (size_t)(n * D) * sizeof *z);
         return;
     }
-    dpt_nn_linear_forward(n, D, inputs, y + begin, C, k->w[DPT_SLOT_HEAD], inputs, NULL, z, D);
+    dpt_product_forward(pass, 0, DPT_SLOT_HEAD, DPT_SLOTS, n, y + begin, C, z, D);
     dpt_pass_sum(pass, z, n * D);
 }
 
@@ -43,7 +39,6 @@ static void head_multiply_backward(const dpt_pass *pass, int64_t row, int64_t n,
                                    const float *du, float *dy) {
     const dpt_work *k = pass->work;
     int64_t begin = pass->slice->begin[DPT_AXIS_INPUTS];
-    int64_t inputs = pass->slice->end[DPT_AXIS_INPUTS] - begin;
     int64_t C = pass->width, D = pass->arch->length[DPT_AXIS_PROJECTION];
     memset(dy, 0, (size_t)(n * C) * sizeof *dy);
     if (pass->arch->row[DPT_SLOT_HEAD] == NULL) {
@@ -51,10 +46,8 @@ static void head_multiply_backward(const dpt_pass *pass, int64_t row, int64_t n,
             memcpy(dy, du, (size_t)(n * C) * sizeof *dy);
         return;
     }
-    dpt_accumulate_linear(&pass->to, dpt_pass_index(pass, 0, DPT_SLOT_HEAD),
-                          dpt_rows_of(n, k->row_sequence + row, du, D, y + begin, C));
-    dpt_nn_linear_backward_input(n, D, inputs, du, D, k->w[DPT_SLOT_HEAD], inputs, false,
-                                 dy + begin, C);
+    dpt_product_backward(pass, 0, DPT_SLOT_HEAD, DPT_SLOTS,
+                         dpt_rows_of(n, k->row_sequence + row, du, D, y + begin, C), dy + begin, C);
 }
 
 /* forward: z = u / |u|, u = y P^T. dz holds the gradient of z. */

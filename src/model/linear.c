@@ -11,8 +11,7 @@
  * the cache, where rows are not too long for that. */
 enum { LINEAR_FLOATS = 1 << 19, LINEAR_ROWS_MIN = 64, LINEAR_ROWS_MAX = 256 };
 
-/* Rows of a matrix that are formed at a time. */
-static int64_t linear_rows(const dpt_param *param) {
+int64_t dpt_linear_rows(const dpt_param *param) {
     int64_t threads = omp_get_max_threads(), rows = LINEAR_ROWS_MAX;
     if (param->cols > LINEAR_FLOATS / LINEAR_ROWS_MAX)
         rows = LINEAR_FLOATS / param->cols;
@@ -21,13 +20,29 @@ static int64_t linear_rows(const dpt_param *param) {
 }
 
 int64_t dpt_linear_floats(const dpt_param *param) {
-    return linear_rows(param) * param->cols;
+    return dpt_linear_rows(param) * param->cols;
+}
+
+/* The matrix as one of products in bf16. */
+static dpt_product linear_product(const dpt_pass *pass, int index, const float *bias) {
+    const dpt_param *param = &pass->model->params.items[index];
+    return (dpt_product){
+        .count = 1,
+        .matrices = {{.index = index, .bias = -1, .t = pass->call->t, .uneven = true}},
+        .N = param->rows,
+        .K = param->cols,
+        .bias = bias};
 }
 
 void dpt_linear_forward(const dpt_pass *pass, int index, int64_t n, const float *x, int64_t ldx,
                         const float *bias, float *y, int64_t ldy) {
     const dpt_param *param = &pass->model->params.items[index];
-    int64_t step = linear_rows(param), K = param->cols;
+    if (pass->bf16 != NULL) {
+        dpt_product p = linear_product(pass, index, bias);
+        dpt_product_bf16_forward(pass, &p, n, x, ldx, y, ldy);
+        return;
+    }
+    int64_t step = dpt_linear_rows(param), K = param->cols;
     float *w = pass->work->rows_of_w;
     for (int64_t at = 0; at < param->rows; at += step) {
         int64_t rows = param->rows - at < step ? param->rows - at : step;
@@ -40,7 +55,12 @@ void dpt_linear_forward(const dpt_pass *pass, int index, int64_t n, const float 
 void dpt_linear_backward(const dpt_pass *pass, int index, dpt_rows rows, bool add, float *dx,
                          int64_t lddx) {
     const dpt_param *param = &pass->model->params.items[index];
-    int64_t step = linear_rows(param), K = param->cols;
+    if (pass->bf16 != NULL) {
+        dpt_product p = linear_product(pass, index, NULL);
+        dpt_product_bf16_backward(pass, &p, rows, add, dx, lddx);
+        return;
+    }
+    int64_t step = dpt_linear_rows(param), K = param->cols;
     float *w = pass->work->rows_of_w, *e = pass->work->e;
     bool terms = dpt_accumulate_begin(&pass->to, index, rows);
     for (int64_t at = 0; at < param->rows; at += step) {

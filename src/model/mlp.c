@@ -1,6 +1,5 @@
 #include "transformer.h"
 
-#include "deltapath/nn/linear.h"
 #include "deltapath/nn/mlp.h"
 
 /* First of the rows that are stacked on the input of the MLP. */
@@ -13,12 +12,11 @@ static dpt_slot mlp_bias_slot(const dpt_pass *pass) {
 }
 
 /* m = act(gate) up, or act(up), of n. */
-static void mlp_inner(const dpt_pass *pass, const float *n) {
+static void mlp_inner(const dpt_pass *pass, int64_t layer, const float *n) {
     const dpt_work *k = pass->work;
     int64_t T = pass->tokens, C = pass->width, f = pass->slice->f, hidden = pass->slice->hidden;
     dpt_slot in = mlp_slot(pass);
-    dpt_nn_linear_forward(T, hidden, C, n, C, k->w[in], C, k->w[mlp_bias_slot(pass)], k->hidden,
-                          hidden);
+    dpt_product_forward(pass, layer, in, mlp_bias_slot(pass), T, n, C, k->hidden, hidden);
     if (in == DPT_SLOT_GATE)
         dpt_nn_gated_forward(pass->arch->act, (float)pass->arch->act_limit, T, f, k->hidden, hidden,
                              k->hidden + f, hidden, k->m, f);
@@ -26,11 +24,11 @@ static void mlp_inner(const dpt_pass *pass, const float *n) {
         dpt_nn_act_forward(pass->arch->act, T * f, k->hidden, k->m);
 }
 
-static void mlp_outer(const dpt_pass *pass, float *out) {
+static void mlp_outer(const dpt_pass *pass, int64_t layer, float *out) {
     const dpt_work *k = pass->work;
     int64_t f = pass->slice->f, C = pass->width;
-    dpt_nn_linear_forward(pass->tokens, C, f, k->m, f, k->w[DPT_SLOT_DOWN], f,
-                          k->w[DPT_SLOT_DOWN_BIAS], out, C);
+    dpt_product_forward(pass, layer, DPT_SLOT_DOWN, DPT_SLOT_DOWN_BIAS, pass->tokens, k->m, f, out,
+                        C);
 }
 
 static const float *mlp_input(const dpt_pass *pass, const float *x) {
@@ -42,46 +40,40 @@ void dpt_mlp_forward(dpt_pass *pass, int64_t layer, const float *x, float *out) 
     if (pass->arch->experts.count > 0) {
         dpt_experts_forward(pass, layer, n, out);
     } else {
-        mlp_inner(pass, n);
-        mlp_outer(pass, out);
+        mlp_inner(pass, layer, n);
+        mlp_outer(pass, layer, out);
     }
     dpt_pass_sum(pass, out, pass->tokens * pass->width);
 }
 
-void dpt_mlp_recompute(const dpt_pass *pass, const float *x) {
+void dpt_mlp_recompute(const dpt_pass *pass, int64_t layer, const float *x) {
     const float *n = mlp_input(pass, x);
     if (pass->arch->experts.count == 0) /* experts are taken one by one on the way back */
-        mlp_inner(pass, n);
+        mlp_inner(pass, layer, n);
 }
 
 /* forward: m = act(g) u or act(a), of [g u] or a. The gradient goes into the place of these. */
-static void mlp_inner_backward(const dpt_pass *pass, int64_t layer, const float *n) {
+static void mlp_inner_backward(const dpt_pass *pass) {
     const dpt_work *k = pass->work;
-    int64_t T = pass->tokens, C = pass->width, f = pass->slice->f, hidden = pass->slice->hidden;
+    int64_t T = pass->tokens, f = pass->slice->f, hidden = pass->slice->hidden;
     float *g = k->hidden, *u = k->hidden + hidden - f;
-    if (mlp_slot(pass) == DPT_SLOT_GATE) {
+    if (mlp_slot(pass) == DPT_SLOT_GATE)
         dpt_nn_gated_backward(pass->arch->act, (float)pass->arch->act_limit, T, f, k->dm, f, g,
                               hidden, u, hidden, g, u);
-        dpt_pass_accumulate(pass, layer, DPT_SLOT_GATE, DPT_SLOT_GATE_BIAS,
-                            dpt_pass_rows(pass, g, hidden, n, C));
-    } else {
+    else
         dpt_nn_act_backward(pass->arch->act, T * f, k->dm, u, u);
-    }
-    dpt_pass_accumulate(pass, layer, DPT_SLOT_UP, DPT_SLOT_UP_BIAS,
-                        dpt_pass_rows(pass, u, hidden, n, C));
 }
 
 /* forward: a = n Win^T; m = act(a); y = m Wd^T, this rank's share. @param[out] dn its share of the gradient of n. */
 static void mlp_backward_dense(const dpt_pass *pass, int64_t layer, const float *n, const float *dy,
                                float *dn) {
     const dpt_work *k = pass->work;
-    int64_t T = pass->tokens, C = pass->width, f = pass->slice->f, hidden = pass->slice->hidden;
-    dpt_pass_accumulate(pass, layer, DPT_SLOT_DOWN, DPT_SLOT_DOWN_BIAS,
-                        dpt_pass_rows(pass, dy, C, k->m, f));
-    dpt_nn_linear_backward_input(T, C, f, dy, C, k->w[DPT_SLOT_DOWN], f, false, k->dm, f);
-    mlp_inner_backward(pass, layer, n);
-    dpt_nn_linear_backward_input(T, hidden, C, k->hidden, hidden, k->w[mlp_slot(pass)], C, false,
-                                 dn, C);
+    int64_t C = pass->width, f = pass->slice->f, hidden = pass->slice->hidden;
+    dpt_product_backward(pass, layer, DPT_SLOT_DOWN, DPT_SLOT_DOWN_BIAS,
+                         dpt_pass_rows(pass, dy, C, k->m, f), k->dm, f);
+    mlp_inner_backward(pass);
+    dpt_product_backward(pass, layer, mlp_slot(pass), mlp_bias_slot(pass),
+                         dpt_pass_rows(pass, k->hidden, hidden, n, C), dn, C);
 }
 
 void dpt_mlp_backward(dpt_pass *pass, int64_t layer, const float *x, const float *dy, float *dx) {

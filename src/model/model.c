@@ -48,6 +48,7 @@ void dpt_model_destroy(dpt_model *model) {
     if (model == NULL)
         return;
     dpt_work_release(&model->work);
+    dpt_bf16_destroy(model->bf16);
     dpt_arch_destroy(&model->arch);
     dpt_mem_free(model->kv_of);
     dpt_params_destroy(&model->params);
@@ -152,6 +153,30 @@ dpt_status dpt_model_set_direction(dpt_model *model, const dpt_model_direction *
     for (int i = 0; i < params->count && st != DPT_OK; i++)
         dpt_param_clear_direction(&params->items[i]);
     return st;
+}
+
+dpt_status dpt_model_set_precision(dpt_model *model, dpt_precision precision) {
+    if (precision == DPT_PRECISION_BF16 && model->bf16 == NULL) {
+        if (dpt_bf16_find_speed() == DPT_BF16_NONE)
+            return dpt_error(DPT_ERR_USAGE,
+                             "precision: this processor has no products in bf16 (they "
+                             "need AVX-512): take `precision: fp32`");
+        dpt_status st = dpt_bf16_create(&model->bf16);
+        if (st != DPT_OK)
+            return st;
+        model->has_bf16 = true;
+        dpt_work_release(&model->work); /* the next run makes it, with buffers for them */
+    }
+    model->precision = precision;
+    return DPT_OK;
+}
+
+dpt_precision dpt_model_get_precision(const dpt_model *model) {
+    return model->precision;
+}
+
+int64_t dpt_model_bf16_products(const dpt_model *model) {
+    return model->bf16 != NULL ? dpt_bf16_count(model->bf16) : 0;
 }
 
 const dpt_catalog *dpt_model_catalog(const dpt_model *model) {
@@ -298,6 +323,7 @@ static dpt_status model_over_ranks(const char *config, const dpt_catalog *catalo
         if (model == NULL)
             return DPT_ERR_OUTPUT;
         st = model_open(model, config, catalog, rank, group_size);
+        model->has_bf16 = spread->precision == DPT_PRECISION_BF16;
         if (st == DPT_OK)
             st = dpt_slice_plan(model, spread->replicas, spread->machines);
         if (st == DPT_OK)

@@ -322,14 +322,59 @@ static bool param_is_edit(const dpt_param *param, double t) {
     return param_moves(param, t) && t == 1.0 && param->signs == NULL && !param->direct;
 }
 
-void dpt_param_weights(const dpt_param *param, double t, int64_t row, int64_t rows, float *out) {
-    int64_t at = row * param->cols, n = rows * param->cols;
+static void param_weights_run(const dpt_param *param, double t, int64_t at, int64_t n, float *out) {
     if (param_is_edit(param, t))
         param_copy(param->edit_type, param->edit, at, n, out);
     else if (param_moves(param, t))
         param_form(param, (float)t, at, n, (param_formed){.w = out});
     else
         param_copy(param->post_type, param->post, at, n, out);
+}
+
+void dpt_param_weights(const dpt_param *param, double t, int64_t row, int64_t rows, float *out) {
+    param_weights_run(param, t, row * param->cols, rows * param->cols, out);
+}
+
+bool dpt_param_get_stored(const dpt_param *param, double t, bool terms, dpt_param_stored *out) {
+    bool delta = terms && param->has_delta;
+    bool moves = param_moves(param, t) || delta;
+    bool both = moves && (delta || !param_is_edit(param, t));
+    if (moves && (param->edit_type != DPT_BF16 || param->direct || param->signs != NULL))
+        return false;
+    if ((!moves || both) && param->post_type != DPT_BF16)
+        return false;
+    const char *first = moves && !both ? param->edit : param->post;
+    *out = (dpt_param_stored){.post = (const uint16_t *)(const void *)first,
+                              .edit = both ? (const uint16_t *)(const void *)param->edit : NULL,
+                              .t = both && !param->still ? (float)t : 0.0F};
+    return true;
+}
+
+void dpt_param_weights_split(const dpt_param *param, double t, int64_t row, int64_t rows,
+                             uint16_t *high, uint16_t *low) {
+    int64_t first = row * param->cols, n = rows * param->cols;
+#pragma omp parallel for schedule(static) if (n > PARALLEL_MIN)
+    for (int64_t i = 0; i < n; i += CHUNK) {
+        float w[CHUNK], rest[CHUNK];
+        int64_t part = n - i < CHUNK ? n - i : CHUNK;
+        param_weights_run(param, t, first + i, part, w);
+        dpt_dtype_from_f32(DPT_BF16, w, high + i, part);
+        dpt_dtype_to_f32(DPT_BF16, high + i, rest, part);
+        for (int64_t j = 0; j < part; j++)
+            rest[j] = w[j] - rest[j];
+        dpt_dtype_from_f32(DPT_BF16, rest, low + i, part);
+    }
+}
+
+void dpt_param_delta_bf16(const dpt_param *param, int64_t row, int64_t rows, uint16_t *out) {
+    int64_t first = row * param->cols, n = rows * param->cols;
+#pragma omp parallel for schedule(static) if (n > PARALLEL_MIN)
+    for (int64_t i = 0; i < n; i += CHUNK) {
+        float e[CHUNK];
+        int64_t part = n - i < CHUNK ? n - i : CHUNK;
+        dpt_param_delta_run(param, first + i, part, e);
+        dpt_dtype_from_f32(DPT_BF16, e, out + i, part);
+    }
 }
 
 void dpt_param_weights_delta(const dpt_param *param, double t, int64_t row, int64_t rows, float *w,

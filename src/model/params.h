@@ -119,6 +119,25 @@ void dpt_param_weights(const dpt_param *param, double t, int64_t row, int64_t ro
 void dpt_param_weights_delta(const dpt_param *param, double t, int64_t row, int64_t rows, float *w,
                              float *e);
 
+/** W(t) of a block as products in bf16 take it: one or two bf16 matrices that stand in memory as they are stored. */
+typedef struct dpt_param_stored {
+    const uint16_t *post; /**< values at `t` 0 */
+    const uint16_t *edit; /**< at `t` 1; NULL: W(t) is `post`, and no terms are wanted */
+    float t;              /**< W(t) = post + t (edit - post) */
+} dpt_param_stored;
+
+/** Whether W(t) is made of bf16 values that the block holds. Local.
+ * @param[in] terms E is wanted too, as edit - post. */
+bool dpt_param_get_stored(const dpt_param *param, double t, bool terms, dpt_param_stored *out);
+
+/** Rows [row, row + rows) of the block of W(t) as the sum of two bf16 matrices, to 2^-17 of each value. Local.
+ * @param[out] high, low (rows, cols). */
+void dpt_param_weights_split(const dpt_param *param, double t, int64_t row, int64_t rows,
+                             uint16_t *high, uint16_t *low);
+
+/** The same rows of E, rounded to bf16. Local. @param[out] out (rows, cols). */
+void dpt_param_delta_bf16(const dpt_param *param, int64_t row, int64_t rows, uint16_t *out);
+
 /** Rows [row, row + rows) of the block of E, signs included; zero when nothing is bound. Local. */
 void dpt_param_delta(const dpt_param *param, int64_t row, int64_t rows, float *out);
 

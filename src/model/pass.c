@@ -216,6 +216,7 @@ dpt_status dpt_pass_run(dpt_model *model, const dpt_model_call *call, dpt_pass_w
                      .slice = &model->slice,
                      .work = work,
                      .call = call,
+                     .bf16 = model->precision == DPT_PRECISION_BF16 ? model->bf16 : NULL,
                      .to = {.model = model,
                             .call = call,
                             .term = work->term,
@@ -233,5 +234,7 @@ dpt_status dpt_pass_run(dpt_model *model, const dpt_model_call *call, dpt_pass_w
     pass_forward(&pass, walk);
     if (walk.backward)
         pass_backward(&pass, walk);
+    if (pass.bf16 != NULL)
+        pass.status = dpt_status_worse(pass.status, dpt_bf16_get_status(pass.bf16));
     return pass.status;
 }

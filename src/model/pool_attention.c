@@ -1,6 +1,5 @@
 #include "transformer.h"
 
-#include "deltapath/nn/linear.h"
 #include "deltapath/nn/mlp.h"
 #include "deltapath/nn/pool.h"
 
@@ -27,17 +26,17 @@ static void pool_attend(dpt_pass *pass) {
     const dpt_slice *p = pass->slice;
     int64_t C = pass->width, R = pass->sequences;
     dpt_pool_shape shape = pool_shape(pass);
-    dpt_nn_linear_forward(1, p->q, C, k->w[DPT_SLOT_POOL_PROBE], C, k->w[DPT_SLOT_POOL_Q], C,
-                          k->w[DPT_SLOT_POOL_Q_BIAS], k->qkv, p->qkv);
-    dpt_nn_linear_forward(pass->tokens, 2 * p->kv, C, k->n1, C, k->w[DPT_SLOT_POOL_K], C,
-                          k->w[DPT_SLOT_POOL_K_BIAS], k->qkv + p->q, p->qkv);
+    dpt_product_forward(pass, 0, DPT_SLOT_POOL_Q, DPT_SLOT_POOL_Q_BIAS, 1,
+                        k->w[DPT_SLOT_POOL_PROBE], C, k->qkv, p->qkv);
+    dpt_product_forward(pass, 0, DPT_SLOT_POOL_K, DPT_SLOT_POOL_K_BIAS, pass->tokens, k->n1, C,
+                        k->qkv + p->q, p->qkv);
     for (int64_t s = 0; s < R; s++) {
         const float *key = k->qkv + pass->first[s] * p->qkv + p->q;
         dpt_nn_pool_forward(&shape, k->qkv, key, key + p->kv, k->lse + pass->first[s] * p->heads,
                             k->o + s * p->q);
     }
-    dpt_nn_linear_forward(R, C, p->q, k->o, p->q, k->w[DPT_SLOT_POOL_O], p->q,
-                          k->w[DPT_SLOT_POOL_O_BIAS], k->pool_a, C);
+    dpt_product_forward(pass, 0, DPT_SLOT_POOL_O, DPT_SLOT_POOL_O_BIAS, R, k->o, p->q, k->pool_a,
+                        C);
     dpt_pass_sum(pass, k->pool_a, R * C);
 }
 
@@ -47,11 +46,10 @@ void dpt_pool_attention_forward(dpt_pass *pass, const float *x, float *y) {
     dpt_pass_norm(pass, DPT_SLOT_FINAL_NORM, pass->tokens, x, k->n1, k->norm1);
     pool_attend(pass);
     dpt_pass_norm(pass, DPT_SLOT_POOL_NORM, R, k->pool_a, k->pool_n, k->norm2);
-    dpt_nn_linear_forward(R, f, C, k->pool_n, C, k->w[DPT_SLOT_POOL_UP], C,
-                          k->w[DPT_SLOT_POOL_UP_BIAS], k->hidden, f);
+    dpt_product_forward(pass, 0, DPT_SLOT_POOL_UP, DPT_SLOT_POOL_UP_BIAS, R, k->pool_n, C,
+                        k->hidden, f);
     dpt_nn_act_forward(pass->arch->act, R * f, k->hidden, k->m);
-    dpt_nn_linear_forward(R, C, f, k->m, f, k->w[DPT_SLOT_POOL_DOWN], f,
-                          k->w[DPT_SLOT_POOL_DOWN_BIAS], y, C);
+    dpt_product_forward(pass, 0, DPT_SLOT_POOL_DOWN, DPT_SLOT_POOL_DOWN_BIAS, R, k->m, f, y, C);
     dpt_pass_sum(pass, y, R * C);
     for (int64_t i = 0; i < R * C; i++)
         y[i] += k->pool_a[i];
@@ -67,14 +65,11 @@ static dpt_rows pool_rows(const dpt_pass *pass, const float *dy, int64_t lddy, c
 static void pool_backward_mlp(dpt_pass *pass, float *d) {
     const dpt_work *k = pass->work;
     int64_t C = pass->width, R = pass->sequences, f = pass->slice->f;
-    dpt_pass_accumulate(pass, 0, DPT_SLOT_POOL_DOWN, DPT_SLOT_POOL_DOWN_BIAS,
-                        pool_rows(pass, d, C, k->m, f));
-    dpt_nn_linear_backward_input(R, C, f, d, C, k->w[DPT_SLOT_POOL_DOWN], f, false, k->dm, f);
+    dpt_product_backward(pass, 0, DPT_SLOT_POOL_DOWN, DPT_SLOT_POOL_DOWN_BIAS,
+                         pool_rows(pass, d, C, k->m, f), k->dm, f);
     dpt_nn_act_backward(pass->arch->act, R * f, k->dm, k->hidden, k->hidden);
-    dpt_pass_accumulate(pass, 0, DPT_SLOT_POOL_UP, DPT_SLOT_POOL_UP_BIAS,
-                        pool_rows(pass, k->hidden, f, k->pool_n, C));
-    dpt_nn_linear_backward_input(R, f, C, k->hidden, f, k->w[DPT_SLOT_POOL_UP], C, false, k->part,
-                                 C);
+    dpt_product_backward(pass, 0, DPT_SLOT_POOL_UP, DPT_SLOT_POOL_UP_BIAS,
+                         pool_rows(pass, k->hidden, f, k->pool_n, C), k->part, C);
     dpt_pass_sum(pass, k->part, R * C);
     dpt_pass_norm_backward(pass, 0, DPT_SLOT_POOL_NORM, pool_rows(pass, k->part, C, k->pool_a, C),
                            k->norm2, true, d);
@@ -87,10 +82,8 @@ static void pool_backward_probe(const dpt_pass *pass) {
     int64_t C = pass->width, R = pass->sequences, ld = pass->arch->image_tokens * p->qkv;
     for (int64_t s = 0; s < R; s++)
         memcpy(k->part + s * C, k->w[DPT_SLOT_POOL_PROBE], (size_t)C * sizeof *k->part);
-    dpt_pass_accumulate(pass, 0, DPT_SLOT_POOL_Q, DPT_SLOT_POOL_Q_BIAS,
-                        pool_rows(pass, k->dqkv, ld, k->part, C));
-    dpt_nn_linear_backward_input(R, p->q, C, k->dqkv, ld, k->w[DPT_SLOT_POOL_Q], C, false, k->part,
-                                 C);
+    dpt_product_backward(pass, 0, DPT_SLOT_POOL_Q, DPT_SLOT_POOL_Q_BIAS,
+                         pool_rows(pass, k->dqkv, ld, k->part, C), k->part, C);
     dpt_accumulate_bias(&pass->to, dpt_pass_index(pass, 0, DPT_SLOT_POOL_PROBE),
                         pool_rows(pass, k->part, C, NULL, 0));
 }
@@ -101,10 +94,8 @@ static void pool_backward_attend(dpt_pass *pass, const float *d) {
     const dpt_slice *p = pass->slice;
     int64_t C = pass->width, R = pass->sequences;
     dpt_pool_shape shape = pool_shape(pass);
-    dpt_pass_accumulate(pass, 0, DPT_SLOT_POOL_O, DPT_SLOT_POOL_O_BIAS,
-                        pool_rows(pass, d, C, k->o, p->q));
-    dpt_nn_linear_backward_input(R, C, p->q, d, C, k->w[DPT_SLOT_POOL_O], p->q, false, k->d_o,
-                                 p->q);
+    dpt_product_backward(pass, 0, DPT_SLOT_POOL_O, DPT_SLOT_POOL_O_BIAS,
+                         pool_rows(pass, d, C, k->o, p->q), k->d_o, p->q);
     for (int64_t s = 0; s < R; s++) {
         int64_t at = pass->first[s] * p->qkv + p->q;
         float *dq = k->dqkv + pass->first[s] * p->qkv;
@@ -122,12 +113,8 @@ void dpt_pool_attention_backward(dpt_pass *pass, const float *x, float *d) {
     pool_backward_mlp(pass, d);
     pool_backward_attend(pass, d);
     pool_backward_probe(pass);
-    dpt_pass_accumulate(pass, 0, DPT_SLOT_POOL_K, DPT_SLOT_POOL_K_BIAS,
-                        dpt_pass_rows(pass, dk, p->qkv, k->n1, C));
-    dpt_pass_accumulate(pass, 0, DPT_SLOT_POOL_V, DPT_SLOT_POOL_V_BIAS,
-                        dpt_pass_rows(pass, dk + p->kv, p->qkv, k->n1, C));
-    dpt_nn_linear_backward_input(T, 2 * p->kv, C, dk, p->qkv, k->w[DPT_SLOT_POOL_K], C, false,
-                                 k->part, C);
+    dpt_product_backward(pass, 0, DPT_SLOT_POOL_K, DPT_SLOT_POOL_K_BIAS,
+                         dpt_pass_rows(pass, dk, p->qkv, k->n1, C), k->part, C);
     dpt_pass_sum(pass, k->part, T * C);
     dpt_pass_norm_backward(pass, 0, DPT_SLOT_FINAL_NORM, dpt_pass_rows(pass, k->part, C, x, C),
                            k->norm1, false, k->dx);

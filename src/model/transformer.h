@@ -6,6 +6,7 @@
 #include "gradient.h"
 #include "shares.h"
 
+#include "deltapath/linalg/bf16.h"
 #include "deltapath/model/model.h"
 #include "deltapath/nn/attention.h"
 
@@ -81,6 +82,9 @@ typedef struct dpt_work {
     float *squares;              /**< of images, the same of a gradient */
     float *rows_of_w;            /**< (dpt_linear_floats) rows of W(t) */
     float *arena;                /**< weights of a layer, of the embedding or of the head */
+    uint16_t *half[2];           /**< of products in bf16: activations or gradients, rounded; */
+    float *both[2];              /**< products with the two matrices of W(t); */
+    uint16_t *e_half;            /**< rows of E, rounded */
     float *w[DPT_SLOTS];         /**< in the arena, stacked rows end to end; NULL: none here */
     double *term;                /**< (T) */
     double *sums;                /**< (2 H) sums of exponentials and target logits */
@@ -112,6 +116,9 @@ struct dpt_model {
     dpt_slice slice;
     int32_t *kv_of; /**< (query heads here) key-value head of each, counted from the first here */
     dpt_work work;
+    dpt_precision precision;
+    bool has_bf16;  /**< the work has room for products in bf16 */
+    dpt_bf16 *bf16; /**< NULL before dpt_model_set_precision asks for it */
 };
 
 /** One call of dpt_model_run. */
@@ -137,6 +144,7 @@ typedef struct dpt_pass {
     const dpt_slice *slice;
     const dpt_work *work;
     const dpt_model_call *call;
+    dpt_bf16 *bf16; /**< for products in bf16, or NULL */
     dpt_accumulator to;
     int64_t sequences, tokens, width;
     const int64_t *first; /**< (sequences + 1) */
@@ -179,9 +187,51 @@ void dpt_weights_place(const dpt_model *model, float *arena, float **w);
 void dpt_weights_form(const dpt_pass *pass, int64_t layer, dpt_slot begin, dpt_slot end);
 void dpt_weights_form_expert(const dpt_pass *pass, int64_t layer, int64_t expert);
 
+/* product.c, product_bf16.c: products with the weights of a slot and of those stacked on it. */
+
+/** One of the matrices of a product. */
+typedef struct dpt_product_matrix {
+    int index, bias; /**< numbers of the tensors; bias -1: none */
+    double t;        /**< of W(t) */
+    bool fixed;      /**< has neither terms nor gradients */
+    bool uneven;     /**< the number of tokens changes from call to call */
+    int64_t at;      /**< first of its columns in y */
+    uint16_t *
+        room; /**< where weights_form has put the two matrices of W(t) when they are not as stored, one after the
+                          other; NULL: they are formed when they are needed */
+} dpt_product_matrix;
+
+/** y (T, N) = x (T, K) W(t)^T + b. */
+typedef struct dpt_product {
+    int count;
+    dpt_product_matrix matrices[3];
+    int64_t N, K;
+    const float *w, *bias; /**< in the arena, all matrices end to end; bias NULL: none */
+} dpt_product;
+
+/** Whether the matrix of a slot is one of products in the precision of the model. The router's is not: which experts a
+ * token gets is decided in fp32. Local. */
+bool dpt_slot_is_product(dpt_slot slot);
+
+dpt_product dpt_product_of(const dpt_pass *pass, int64_t layer, dpt_slot weight, dpt_slot bias);
+/** y = x W(t)^T + b of n tokens. bias DPT_SLOTS: none. Local. */
+void dpt_product_forward(const dpt_pass *pass, int64_t layer, dpt_slot weight, dpt_slot bias,
+                         int64_t n, const float *x, int64_t ldx, float *y, int64_t ldy);
+/** dx = dy W(t), and the terms or gradients of weights and biases; dx may be rows.x; NULL: these alone. Local. */
+void dpt_product_backward(const dpt_pass *pass, int64_t layer, dpt_slot weight, dpt_slot bias,
+                          dpt_rows rows, float *dx, int64_t lddx);
+/** The same of products in bf16; biases are left to the caller on the way back. */
+void dpt_product_bf16_forward(const dpt_pass *pass, const dpt_product *p, int64_t n, const float *x,
+                              int64_t ldx, float *y, int64_t ldy);
+void dpt_product_bf16_backward(const dpt_pass *pass, const dpt_product *p, dpt_rows rows, bool add,
+                               float *dx, int64_t lddx); /**< dx (+)= */
+/** Elements that a matrix needs of each of the buffers half and both. Local. */
+int64_t dpt_product_bf16_elements(const dpt_param *param, int64_t tokens);
+
 /* linear.c: products with the weights of a matrix by its number, of which this rank has rows. They need no room in the
  * arena. */
-int64_t dpt_linear_floats(const dpt_param *param); /**< of W(t) that are formed at a time */
+int64_t dpt_linear_rows(const dpt_param *param);   /**< of W(t) that are formed at a time */
+int64_t dpt_linear_floats(const dpt_param *param); /**< of these */
 /** y = x W(t)^T + b of n tokens; bias NULL: 0. Local. */
 void dpt_linear_forward(const dpt_pass *pass, int index, int64_t n, const float *x, int64_t ldx,
                         const float *bias, float *y, int64_t ldy);
@@ -257,7 +307,7 @@ void dpt_norm_qk_backward(dpt_pass *pass, int64_t layer);
 
 /* mlp.c: out = MLP(norm2 x), summed over the ranks; recompute leaves in work what the backward pass needs. */
 void dpt_mlp_forward(dpt_pass *pass, int64_t layer, const float *x, float *out);
-void dpt_mlp_recompute(const dpt_pass *pass, const float *x);
+void dpt_mlp_recompute(const dpt_pass *pass, int64_t layer, const float *x);
 void dpt_mlp_backward(dpt_pass *pass, int64_t layer, const float *x, const float *dy, float *dx);
 
 /* experts.c: this rank's share of the experts' output for n (T, C), and of the gradient of n. */

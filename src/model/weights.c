@@ -48,13 +48,39 @@ static const bool weights_is_norm[DPT_SLOTS] = {
     [DPT_SLOT_K_NORM] = true,     [DPT_SLOT_OUT_NORM1] = true,  [DPT_SLOT_NORM2] = true,
     [DPT_SLOT_OUT_NORM2] = true,  [DPT_SLOT_FINAL_NORM] = true, [DPT_SLOT_POOL_NORM] = true};
 
+/* The matrices of products. */
+static const bool weights_is_product[DPT_SLOTS] = {
+    [DPT_SLOT_PATCH] = true,   [DPT_SLOT_Q] = true,         [DPT_SLOT_K] = true,
+    [DPT_SLOT_V] = true,       [DPT_SLOT_O] = true,         [DPT_SLOT_GATE] = true,
+    [DPT_SLOT_UP] = true,      [DPT_SLOT_DOWN] = true,      [DPT_SLOT_POOL_Q] = true,
+    [DPT_SLOT_POOL_K] = true,  [DPT_SLOT_POOL_V] = true,    [DPT_SLOT_POOL_O] = true,
+    [DPT_SLOT_POOL_UP] = true, [DPT_SLOT_POOL_DOWN] = true, [DPT_SLOT_HEAD] = true,
+    [DPT_SLOT_TEXT] = true};
+
+bool dpt_slot_is_product(dpt_slot slot) {
+    return weights_is_product[slot];
+}
+
+/* The two matrices whose sum is W(t), where it is not made of values as they are stored. */
+static void weights_form_split(const dpt_param *param, double t, float *room) {
+    uint16_t *high = (uint16_t *)(void *)room;
+    dpt_param_stored stored;
+    if (!dpt_param_get_stored(param, t, false, &stored))
+        dpt_param_weights_split(param, t, 0, param->rows, high, high + dpt_param_numel(param));
+}
+
 static void weights_form_one(const dpt_pass *pass, int slot, int index) {
     const dpt_row *row = pass->arch->row[slot];
     const dpt_param *param = &pass->model->params.items[index];
     bool fixed = row != NULL && row->share == DPT_SHARE_FIXED;
     float *out = pass->work->w[slot];
     dpt_shares_progress(pass->params);
-    dpt_param_weights(param, fixed ? 0.0 : pass->call->t, 0, param->rows, out);
+    double t = fixed ? 0.0 : pass->call->t;
+    if (pass->bf16 != NULL && weights_is_product[slot]) {
+        weights_form_split(param, t, out);
+        return;
+    }
+    dpt_param_weights(param, t, 0, param->rows, out);
     if (weights_is_norm[slot] && pass->arch->norm == DPT_NORM_RMS_UNIT)
         for (int64_t i = 0; i < dpt_param_numel(param); i++)
             out[i] += 1.0F;

@@ -187,6 +187,30 @@ static int64_t work_linear_floats(const dpt_model *model) {
     return maximum;
 }
 
+/* Elements of the buffers of products in bf16. */
+static int64_t work_product_elements(const dpt_model *model, int64_t tokens, int64_t *cols) {
+    int64_t maximum = 0;
+    *cols = 0;
+    for (int slot = 0; slot < DPT_SLOTS; slot++) {
+        int index = dpt_slice_index(model, (dpt_slot)slot);
+        if (index < 0 || !dpt_slot_is_product((dpt_slot)slot))
+            continue;
+        const dpt_param *param = &model->params.items[index];
+        maximum = work_maximum(maximum, dpt_product_bf16_elements(param, tokens));
+        *cols = work_maximum(*cols, param->cols);
+    }
+    return maximum;
+}
+
+static void work_lay_out_bf16(const dpt_model *model, int64_t T, work_room *room, dpt_work *w) {
+    int64_t cols, n = model->has_bf16 ? work_product_elements(model, T, &cols) : 0;
+    for (int i = 0; i < 2; i++) {
+        w->half[i] = work_take(room, n, sizeof(uint16_t));
+        w->both[i] = work_floats(room, n);
+    }
+    w->e_half = work_take(room, n > 0 ? DPT_ACCUMULATE_ROWS * cols : 0, sizeof(uint16_t));
+}
+
 static void work_lay_out_rotary(const dpt_arch *arch, int64_t longest, work_room *room,
                                 dpt_work *w) {
     for (int r = 0; r < DPT_ROPES; r++) {
@@ -221,6 +245,7 @@ static int64_t work_lay_out(const dpt_model *model, int64_t T, int64_t longest, 
     w->squares = work_floats(&room, backward && arch->side > 0 ? of_e : 0);
     w->rows_of_w = work_floats(&room, of_w);
     w->arena = work_floats(&room, dpt_weights_floats(model));
+    work_lay_out_bf16(model, T, &room, w);
     w->term = work_take(&room, T, sizeof(double));
     w->sequence = work_take(&room, T, sizeof(int64_t));
     w->position = work_take(&room, T, sizeof(int32_t));

@@ -61,9 +61,8 @@ size_t dpt_nn_linear_terms_scratch(int64_t T, int64_t N) {
     return (size_t)linear_min64(T, TERMS_TOKENS) * (size_t)linear_min64(N, TERMS_OUTPUTS);
 }
 
-/** term[t] += sum_n dy[t,n] z[t,n] for rows of both matrices. */
-static void add_row_products(int64_t T, int64_t N, const float *dy, int64_t lddy, const float *z,
-                             int64_t ldz, double *term) {
+void dpt_nn_linear_add_products(int64_t T, int64_t N, const float *dy, int64_t lddy, const float *z,
+                                int64_t ldz, double *term) {
 #pragma omp parallel for schedule(static) if (T * N >= PARALLEL_MIN)
     for (int64_t t = 0; t < T; t++) {
         const float *a = dy + t * lddy, *b = z + t * ldz;
@@ -85,7 +84,7 @@ void dpt_nn_linear_terms(int64_t T, int64_t N, int64_t K, const float *dy, int64
             int64_t nb = linear_min64(TERMS_OUTPUTS, N - n0);
             gemm(false, true, tb, nb, K, 1.0f, x + t0 * ldx, ldx, e + n0 * lde, lde, 0.0f, scratch,
                  nb);
-            add_row_products(tb, nb, dy + t0 * lddy + n0, lddy, scratch, nb, term + t0);
+            dpt_nn_linear_add_products(tb, nb, dy + t0 * lddy + n0, lddy, scratch, nb, term + t0);
         }
     }
 }
@@ -93,5 +92,5 @@ void dpt_nn_linear_terms(int64_t T, int64_t N, int64_t K, const float *dy, int64
 void dpt_nn_linear_bias_terms(int64_t T, int64_t N, const float *dy, int64_t lddy, const float *e,
                               double *term) {
     /* dy (T,N), e (N), term (T) */
-    add_row_products(T, N, dy, lddy, e, 0, term);
+    dpt_nn_linear_add_products(T, N, dy, lddy, e, 0, term);
 }

@@ -8,6 +8,7 @@
 #include "deltapath/model/model.h"
 #include "losses.h"
 #include "outputs.h"
+#include "precision.h"
 
 #include <stdio.h>
 
@@ -119,6 +120,11 @@ static dpt_status check_edits(dpt_inputs *in, int ranks) {
     return st;
 }
 
+static dpt_status check_precision(const dpt_comm *comm, dpt_status st, const dpt_job *job) {
+    st = dpt_agree(comm, st);
+    return st == DPT_OK ? dpt_precision_check(comm, job->precision) : st;
+}
+
 dpt_status dpt_checks_run(const dpt_comm *comm, dpt_inputs *inputs, const dpt_resources *resources,
                           const dpt_study_options *options) {
     DPT_ASSERT_SAME(comm, inputs->fingerprint);
@@ -128,6 +134,8 @@ dpt_status dpt_checks_run(const dpt_comm *comm, dpt_inputs *inputs, const dpt_re
     DPT_ASSERT_SAME(comm, options->resume);
     DPT_ASSERT_SAME(comm, options->dry_run);
     dpt_status st = dpt_agree_fault("study.check");
+    if (dpt_inputs_needs_model(inputs))
+        st = check_precision(comm, st, inputs->job);
     if (st == DPT_OK)
         st = check_data(inputs);
     if (st == DPT_OK)

@@ -188,8 +188,8 @@ static dpt_status create_loss(dpt_evaluation *ev, const dpt_inputs *in, const dp
                               int d) {
     ev->data[d].samples = in->data[d].samples;
     ev->data[d].name = in->job->data[d].name;
-    uint64_t parts[3] = {dpt_inputs_data_key(in, d), (uint64_t)in->data[d].samples,
-                         (uint64_t)res->batch_tokens};
+    uint64_t parts[4] = {dpt_inputs_data_key(in, d), (uint64_t)in->data[d].samples,
+                         (uint64_t)res->batch_tokens, (uint64_t)in->job->precision};
     ev->data[d].key = dpt_hash_bytes(parts, sizeof parts);
     dpt_status st =
         dpt_losses_create(in, d, &ev->mesh, ev->model, res->batch_tokens, &ev->data[d].loss);
@@ -248,6 +248,9 @@ dpt_status dpt_evaluation_create(const dpt_comm *comm, dpt_inputs *inputs,
     st = dpt_model_create(&out->mesh.model, &out->mesh.data, dpt_store_config(inputs->post),
                           dpt_store_source(inputs->post), &out->model);
     st = dpt_error_locate(dpt_agree(comm, st), inputs->job->post);
+    if (st == DPT_OK)
+        st = dpt_agree(comm,
+                       dpt_model_set_precision(out->model, (dpt_precision)inputs->job->precision));
     if (st == DPT_OK)
         st = create_losses(out, inputs, resources, &references);
     dpt_progress_begin(&out->progress, "evaluating", "samples",

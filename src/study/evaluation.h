@@ -12,6 +12,7 @@
 #include "inputs.h"
 #include "lines.h"
 #include "logits.h"
+#include "precision.h"
 #include "prediction.h"
 #include "passes.h"
 #include "resources.h"
@@ -102,6 +103,7 @@ typedef struct dpt_evaluation_path {
     uint8_t *correct_edit;            /**< (samples) 1 where the edited model is right */
     dpt_central hessian;              /**< E^T H E at W_post; empty when it is not asked for */
     dpt_blocks blocks;                /**< and its blocks; empty when they are not */
+    dpt_precision_error precision;    /**< NaN in fp32 */
     dpt_leave_out leave_out;          /**< empty when the job leaves no groups out of the edit */
 } dpt_evaluation_path;
 

@@ -90,8 +90,10 @@ static const dpt_loss_reference *reference_of(const dpt_inputs *in, int d) {
 /* Which numbers these are: of this model on these tokens. */
 static uint64_t cache_key(const dpt_inputs *in, int d) {
     const dpt_store *store = in->reference[d] != NULL ? in->reference[d] : in->post;
-    uint64_t parts[2] = {dpt_store_fingerprint(store), in->data[d].hash};
-    return dpt_hash_bytes(parts, sizeof parts);
+    uint64_t parts[3] = {dpt_store_fingerprint(store), in->data[d].hash,
+                         (uint64_t)in->job->precision};
+    bool rounds = in->job->precision != (int)DPT_PRECISION_FP32;
+    return dpt_hash_bytes(parts, rounds ? sizeof parts : 2 * sizeof parts[0]);
 }
 
 static dpt_status load_cached(dpt_references *refs, const dpt_inputs *in, int d,
@@ -147,6 +149,8 @@ static dpt_status load_reference(const dpt_inputs *in, int d, const dpt_mesh *me
     if (st == DPT_OK)
         st = dpt_agree(world, dpt_model_create(&mesh->model, &mesh->data, dpt_store_config(store),
                                                dpt_store_source(store), out));
+    if (st == DPT_OK)
+        st = dpt_agree(world, dpt_model_set_precision(*out, (dpt_precision)in->job->precision));
     if (st == DPT_OK)
         st = dpt_store_check_end(store, NULL);
     dpt_shard_destroy(&shard);

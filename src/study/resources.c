@@ -189,9 +189,10 @@ static dpt_status check_reference(const dpt_inputs *in, int d) {
 
 /* What a model is spread over in a mesh: ranks with the same place are on as many machines as there are, or each on its
  * own. */
-static dpt_model_ranks ranks_of(const dpt_resources *res) {
+static dpt_model_ranks ranks_of(const dpt_inputs *in, const dpt_resources *res) {
     int replicas = res->ranks / res->tensor_parallel;
-    return (dpt_model_ranks){.group = res->tensor_parallel,
+    return (dpt_model_ranks){.precision = (dpt_precision)in->job->precision,
+                             .group = res->tensor_parallel,
                              .replicas = replicas,
                              .machines = replicas < res->machines ? replicas : res->machines};
 }
@@ -205,7 +206,7 @@ static dpt_status measure_references(const dpt_inputs *in, dpt_resources *res) {
         int64_t weights, work;
         if (store == NULL)
             continue;
-        dpt_model_ranks spread = ranks_of(res);
+        dpt_model_ranks spread = ranks_of(in, res);
         st = check_reference(in, d);
         if (st == DPT_OK)
             st = dpt_model_bytes(dpt_store_config(store), dpt_store_catalog(store), &spread, false,
@@ -324,7 +325,7 @@ static const char *grant_text(int64_t bytes, char text[32]) {
 
 /* Needs of one batch in the mesh. */
 static dpt_status measure_batch(const dpt_inputs *in, int64_t batch, dpt_resources *res) {
-    dpt_model_ranks spread = ranks_of(res);
+    dpt_model_ranks spread = ranks_of(in, res);
     resources_measure_batches(in, batch, res);
     dpt_status st = dpt_model_bytes(dpt_store_config(in->post), in->catalog, &spread, true,
                                     res->packed_tokens, res->longest, &res->weights, &res->work);
@@ -352,7 +353,7 @@ static dpt_status make_room(const dpt_inputs *in, dpt_resources *res) {
 static dpt_status try_mesh(const dpt_inputs *in, int tensor_parallel, dpt_resources *res,
                            bool *fits) {
     res->tensor_parallel = tensor_parallel;
-    dpt_model_ranks spread = ranks_of(res);
+    dpt_model_ranks spread = ranks_of(in, res);
     dpt_status st = dpt_model_gradient_bytes(dpt_store_config(in->post), in->catalog, &spread,
                                              &res->gradient, &res->adding);
     if (st != DPT_OK)

@@ -270,6 +270,8 @@ static dpt_status run_unit(study *s, const work_item *item, int d, const dpt_qua
     dpt_signs_log_spread(item->edit->id, base->name, &base->signs, item_spec(item));
     dpt_status st = dpt_evaluation_walk(&s->evaluation, d, quadrature, &task, &path);
     if (st == DPT_OK)
+        st = dpt_precision_measure(&s->evaluation, d, item->edit->id, &path.precision);
+    if (st == DPT_OK)
         st =
             dpt_hessian_measure_unit(&s->evaluation, d, &item->report, &path.hessian, &path.blocks);
     if (st == DPT_OK)

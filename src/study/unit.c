@@ -582,6 +582,8 @@ dpt_status dpt_unit_record(const dpt_inputs *inputs, const dpt_job_edit *edit,
             st = unit_set_choice(inputs, edit, d, path, out);
         if (st == DPT_OK)
             st = dpt_prediction_record(&path->prediction, out);
+        out->scalars.bf16_loss = path->precision.loss;
+        out->scalars.bf16_terms = path->precision.terms;
     }
     if (st == DPT_OK && path != NULL)
         st = set_verdict(inputs, edit, d, &evaluation->data[d], path, out);

@@ -147,6 +147,7 @@ typedef struct dpt_job {
     dpt_job_hessian hessian;
     dpt_job_plane plane;
     dpt_job_proof proof;
+    int precision;        /**< of products with weights: position among fp32|bf16 */
     int tensor_parallel;  /**< ranks that share a replica; 0: chosen */
     int svd_group;        /**< ranks that share a matrix in low rank; 0: chosen */
     int64_t batch_tokens; /**< most tokens packed into one pass; 0: chosen */

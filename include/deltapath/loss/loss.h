@@ -137,6 +137,13 @@ dpt_status dpt_loss_evaluate(const dpt_loss *loss, const dpt_mesh *mesh, dpt_mod
                              dpt_model_backward mode, double *losses, uint8_t *correct,
                              double *terms, double *sample_terms, dpt_model_gradient *gradient);
 
+/** dpt_loss_evaluate with mode TERMS of the first samples of each replica alone. Collective over the mesh (same: few).
+ * @param[in] few above 0. @param[out] losses, sample_terms (samples) 0 of all others. @param[out] terms (tensors) of these
+ * samples, with their weights among all. Determinism: to rounding between meshes of as many replicas. */
+dpt_status dpt_loss_evaluate_few(const dpt_loss *loss, const dpt_mesh *mesh, dpt_model *model,
+                                 double t, int64_t few, double *losses, double *terms,
+                                 double *sample_terms);
+
 /** dpt_loss_evaluate with mode TERMS that gives the terms of the matrices of tensors that have several too.
  * Collective over the mesh. @param[out] matrix_terms (dpt_model_columns less tensors) as terms.
  * Determinism: to rounding between meshes. */

@@ -59,6 +59,20 @@ typedef struct dpt_model_direction {
  * Determinism: signs depend on seed, names and element indices alone. */
 dpt_status dpt_model_set_direction(dpt_model *model, const dpt_model_direction *direction);
 
+/** In what products with weights are taken; everything else is in fp32 or double. */
+typedef enum dpt_precision {
+    DPT_PRECISION_FP32,
+    DPT_PRECISION_BF16 /**< what the weights are multiplied by is rounded to bf16, sums are fp32 */
+} dpt_precision;
+
+/** Take the runs that follow in a precision, fp32 until then. Local; the same on all ranks of group and replicas.
+ * Errors: DPT_ERR_USAGE where this processor has no products in bf16; DPT_ERR_OUTPUT without memory. It is then as it
+ * was. */
+dpt_status dpt_model_set_precision(dpt_model *model, dpt_precision precision);
+dpt_precision dpt_model_get_precision(const dpt_model *model); /**< Local. */
+/** Products in bf16 so far. Local. */
+int64_t dpt_model_bf16_products(const dpt_model *model);
+
 /** Catalog of the tensors, that of create's source. Terms are indexed by it. Local. */
 const dpt_catalog *dpt_model_catalog(const dpt_model *model);
 /** Terms of a sequence: one of each tensor of the catalog, then one of each matrix of tensors that have several, in the
@@ -103,8 +117,9 @@ dpt_status dpt_model_config_compare(const char *a, const char *b, const dpt_cata
  * Errors: DPT_ERR_INPUT when the configuration cannot be read or is not supported; text is empty. */
 dpt_status dpt_model_config_unknown(const char *config, char *text, size_t size);
 
-/** Ranks that a model is spread over. */
+/** Ranks that a model is spread over, and what it is run in. */
 typedef struct dpt_model_ranks {
+    dpt_precision precision;
     int group; /**< tensor-parallel ranks of a replica */
     int replicas;
     int machines; /**< that the ranks with the same place in their groups are on */

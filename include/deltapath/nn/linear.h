@@ -59,6 +59,17 @@ void dpt_nn_linear_backward_bias(int64_t T, int64_t N, const float *dy, int64_t 
 /** Number of floats of scratch that dpt_nn_linear_terms needs; bounded by 2^19 whatever T and N. */
 size_t dpt_nn_linear_terms_scratch(int64_t T, int64_t N);
 
+/** Adds products of rows.
+ *
+ * Local.
+ * Computes: term[t] += sum_n dy[t,n] z[t,n], in double.
+ * @param[in]     dy    (T, N) fp32, leading dimension lddy.
+ * @param[in]     z     (T, N) fp32, leading dimension ldz; 0: one row for all.
+ * @param[in,out] term  (T) double.
+ */
+void dpt_nn_linear_add_products(int64_t T, int64_t N, const float *dy, int64_t lddy, const float *z,
+                                int64_t ldz, double *term);
+
 /** Adds, for each token, the derivative of the loss along a direction E of the weight.
  *
  * Local.

@@ -129,6 +129,11 @@
     X(rounding, "share",                                                                           \
       "of sum abs(E) over all tensors that rounding to the output type takes back; below 0 it "    \
       "adds")                                                                                      \
+    X(bf16_loss, "nats",                                                                           \
+      "with `precision: bf16`, what it changes in the loss of a sample, the most of a few; NaN "   \
+      "in fp32")                                                                                   \
+    X(bf16_terms, "share",                                                                         \
+      "likewise in the term of a tensor at t = 0.5, of the largest; NaN in fp32")                  \
     X(size, "bytes", "of the edit, packed as [below](#size-of-an-edit); NaN of a sequence")        \
     X(seconds, "s", "wall time of the unit")
 
