@@ -12,6 +12,7 @@ static const double PRODUCTS = 0.93;      /* of the rate of large products that 
 static const double ATTENTION = 0.5;      /* of it, in the attention */
 static const double BATCH_SECONDS = 5e-6; /* of a layer in a batch: calls, small tensors */
 static const double EDIT_BYTES = 4.0;     /* through memory for each that an edit reads */
+static const double BIND_PARTNERS = 15.0; /* that a rank has pieces of a unit for, at most */
 static const double UNIT_SECONDS = 0.02, START_SECONDS = 0.05; /* statistics, files; headers */
 static const double DRAWS = 2e4, DRAW_SECONDS = 1.5e-9;        /* of the intervals over samples */
 static const int REDUCTIONS =
@@ -88,6 +89,14 @@ static double plan_gathered(const dpt_inputs *in, const dpt_resources *res) {
     return both * fmin(p, res->ranks_per_node) / p * (1.0 - 1.0 / machines);
 }
 
+/* How often a batch has them gathered. What it needs last lies there when it turns back, and so does what it needs first
+ * when the next one begins. */
+static double plan_gathers(const dpt_inputs *in, const dpt_resources *res, bool slopes) {
+    double ends = 2.0 * (double)res->cost.width * (double)res->cost.vocabulary /
+                  (double)dpt_catalog_elements(in->catalog);
+    return slopes ? 2.0 - fmin(ends, 1.0) : 1.0;
+}
+
 /* What a batch waits for the weights of other machines: units come while the one before computes, so that it is what
  * takes longer than `computing`, and the first unit. A message goes to and from each other machine for the values of
  * each model in a unit. */
@@ -96,7 +105,7 @@ static double plan_gather(const dpt_inputs *in, const dpt_resources *res, const 
     double machines = fmin(res->machines, (double)res->ranks / res->tensor_parallel);
     if (machines <= 1.0)
         return 0.0;
-    double units = (double)res->cost.layers + 2.0, times = slopes ? 2.0 : 1.0;
+    double units = (double)res->cost.layers + 2.0, times = plan_gathers(in, res, slopes);
     double latency = r->machine->network_latency_us * 1e-6, rate = r->machine->network_gb_per_s;
     double once = plan_gathered(in, res) / (rate * 1e9) + 2.0 * units * (machines - 1.0) * latency;
     return fmax(times * once - computing, once / units);
@@ -170,8 +179,11 @@ static void plan_add(double *to, const double *from, double times) {
 static double plan_bind(const dpt_inputs *in, const dpt_resources *res, const plan_rates *r) {
     double p = res->tensor_parallel, ranks = res->ranks;
     double bytes = (double)dpt_catalog_bytes(&in->out_catalog) / p;
-    double exchanges = in->catalog->count * (ceil(log2(ranks)) + 1.0) * 3.0;
-    return exchanges * plan_message(r, ranks, 0.0) + 4.0 * bytes / r->memory +
+    double units = (double)res->cost.layers + 2.0, steps = ceil(log2(ranks));
+    /* Agreements, lists of requests, and pieces: of a unit, and of the whole. */
+    double messages =
+        (3.0 * units + 20.0) * 2.0 * steps + units * (steps + fmin(ranks - 1.0, BIND_PARTNERS));
+    return messages * plan_message(r, ranks, 0.0) + 4.0 * bytes / r->memory +
            (ranks > 1.0 ? plan_message(r, ranks, bytes * (ranks - 1.0) / ranks) : 0.0);
 }
 
@@ -205,11 +217,14 @@ void dpt_plan_time(const dpt_inputs *in, dpt_resources *res) {
     for (int i = 0; i < DPT_PLAN_PHASES; i++)
         res->pass_seconds += slopes[i];
     dpt_resources_move(in, res);
+    res->bytes_gathered = 0.0;
     if (model && res->machines > 1) {
         double batches = ceil((double)res->tokens * res->tensor_parallel / res->ranks /
                               (double)res->packed_tokens);
-        res->bytes_gathered =
-            plan_gathered(in, res) * batches * (2.0 * res->slope_passes + res->loss_passes);
+        double first = plan_gathers(in, res, dpt_resources_keeps_gradient(res));
+        double times = plan_gathers(in, res, true) * res->slope_passes + res->loss_passes;
+        res->bytes_gathered = plan_gathered(in, res) * batches *
+                              (times - first / 2.0); /* the first pass needs W_post alone */
     }
     plan_add(phase, loss, res->loss_passes);
     plan_add(phase, slopes, res->slope_passes);
