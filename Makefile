@@ -101,7 +101,7 @@ FORMATTED := $(shell find src include tests -name '*.[ch]' 2>/dev/null)
 .PHONY: doc-tables build library tests benches deps demo check check-debug asan tsan fuzz fuzzers bench lint format \
     format-check tidy install doc info help clean paper paper-real chaos check-mpich check-this-mpi check-blas \
     check-this-blas cross cross-objects coverage coverage-tests commands \
-    program tsan-tests
+    program tsan-tests scaling
 build: | deps-build ## build the program at build/release/deltapath (BUILD=release, debug or asan)
 	@$(MAKE) --no-print-directory $(PROGRAM)
 	@$(if $(filter build/release,$(OUT)),,echo "built with other settings than the default: $(PROGRAM)")
@@ -147,6 +147,10 @@ $(OUT)/tests/%: tests/%.c $(SUPPORT_OBJECTS) $(LIBRARY)
 demo: | deps-demo ## run the main job on the shipped models and write its report
 	@$(MAKE) --no-print-directory -j2 $(PROGRAM)
 	tools/demo.sh $(PROGRAM)
+
+scaling: ## shapes of 70B without weights: what they take here, and plans (doc/scaling.md)
+	@$(MAKE) --no-print-directory -j2 $(PROGRAM) benches
+	tools/scaling.sh $(OUT)
 
 paper: | deps-paper ## the paper's figures and claims on the shipped models, out/paper/report.html
 	@$(MAKE) --no-print-directory -j2 $(PROGRAM)
