@@ -171,6 +171,12 @@ dpt_status dpt_slice_share(dpt_model *model, const dpt_comm *replicas);
 /** As the first of so many would share them. Local. Errors: DPT_ERR_OUTPUT. */
 dpt_status dpt_slice_plan(dpt_model *model, int replicas, int machines);
 
+/* batch_check.c */
+/** Whether the model can take a batch. Local. @param[out] tokens that it has; longest: of one sequence.
+ * Errors: DPT_ERR_INPUT for tokens, labels and lengths that are not the model's; DPT_ERR_INTERNAL. */
+dpt_status dpt_batch_check(const dpt_model *model, const dpt_batch *batch, int64_t *tokens,
+                           int64_t *longest);
+
 /* work.c */
 int64_t dpt_work_bytes(const dpt_model *model, int64_t tokens, int64_t longest, bool backward);
 /** Make the buffers large enough; kept from call to call. Local. */
