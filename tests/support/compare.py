@@ -115,8 +115,8 @@ def walk(a, b, tolerance, at, found):
             for i, (x, y) in enumerate(zip(a, b)):
                 walk(x, y, tolerance, f"{at}[{i}]", found)
     elif isinstance(a, float) and isinstance(b, float) and tolerance > 0:
-        # A probability, and the end of an interval of a few skewed samples, are far more sensitive than losses.
-        if key.startswith("p_") or key.endswith(("_low", "_high")):
+        # A probability, the end of an interval of a few skewed samples, and their skewness are far more sensitive than losses.
+        if key.startswith("p_") or key.endswith(("_low", "_high", "_skew", "_enough")):
             tolerance *= 100
         if not math.isclose(a, b, rel_tol=tolerance, abs_tol=tolerance):
             found.append(f"{at}: {a!r} and {b!r}")
