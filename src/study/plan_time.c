@@ -89,12 +89,19 @@ static double plan_gathered(const dpt_inputs *in, const dpt_resources *res) {
     return both * fmin(p, res->ranks_per_node) / p * (1.0 - 1.0 / machines);
 }
 
-/* How often a batch has them gathered. What it needs last lies there when it turns back, and so does what it needs first
- * when the next one begins. */
+/* Batches of a replica over the data that judge. */
+static double plan_batches(const dpt_resources *res) {
+    return ceil((double)res->tokens * res->tensor_parallel / res->ranks /
+                (double)res->packed_tokens);
+}
+
+/* How often a batch has them gathered. Two units lie there at a time: what it needs last when it turns back, and what it
+ * needs first when the next one begins. */
 static double plan_gathers(const dpt_inputs *in, const dpt_resources *res, bool slopes) {
-    double ends = 2.0 * (double)res->cost.width * (double)res->cost.vocabulary /
-                  (double)dpt_catalog_elements(in->catalog);
-    return slopes ? 2.0 - fmin(ends, 1.0) : 1.0;
+    double elements = (double)dpt_catalog_elements(in->catalog);
+    double end = fmin((double)res->cost.width * (double)res->cost.vocabulary / elements, 0.5);
+    double layer = (1.0 - 2.0 * end) / fmax((double)res->cost.layers, 1.0);
+    return slopes ? 2.0 - (2.0 - 1.0 / fmax(plan_batches(res), 1.0)) * (end + layer) : 1.0;
 }
 
 /* What a batch waits for the weights of other machines: units come while the one before computes, so that it is what
@@ -219,11 +226,9 @@ void dpt_plan_time(const dpt_inputs *in, dpt_resources *res) {
     dpt_resources_move(in, res);
     res->bytes_gathered = 0.0;
     if (model && res->machines > 1) {
-        double batches = ceil((double)res->tokens * res->tensor_parallel / res->ranks /
-                              (double)res->packed_tokens);
         double first = plan_gathers(in, res, dpt_resources_keeps_gradient(res));
         double times = plan_gathers(in, res, true) * res->slope_passes + res->loss_passes;
-        res->bytes_gathered = plan_gathered(in, res) * batches *
+        res->bytes_gathered = plan_gathered(in, res) * plan_batches(res) *
                               (times - first / 2.0); /* the first pass needs W_post alone */
     }
     plan_add(phase, loss, res->loss_passes);
