@@ -1,5 +1,6 @@
 #include "deltapath/store/owned.h"
 
+#include "deltapath/base/file.h"
 #include "deltapath/base/guard.h"
 #include "deltapath/base/mem.h"
 #include "deltapath/base/isolate.h"
@@ -251,5 +252,27 @@ dpt_status dpt_owned_check_table(const char *path, const char *start, const char
                        "%s: exists already: give --overwrite to replace it, changes that were made "
                        "to it included, or choose another output",
                        path);
+    return st;
+}
+
+dpt_status dpt_owned_write_table(const char *path, const char *start, const char *what,
+                                 bool overwrite, dpt_owned_print_fn *print, const void *ctx) {
+    char *text = NULL;
+    size_t n = 0;
+    dpt_status st = dpt_owned_check_table(path, start, what, overwrite);
+    if (st == DPT_OK)
+        st = dpt_owned_check_place(path);
+    if (st != DPT_OK)
+        return st;
+    dpt_file_sweep_of(path);
+    FILE *file = open_memstream(&text, &n);
+    if (file != NULL)
+        print(ctx, file);
+    bool failed = file == NULL || ferror(file) != 0;
+    if (file != NULL && fclose(file) != 0)
+        failed = true;
+    st = failed ? dpt_error(DPT_ERR_OUTPUT, "%s: no memory left to make it: " DPT_MEM_REMEDY, path)
+                : dpt_file_write(path, text, (int64_t)n);
+    free(text);
     return st;
 }

@@ -139,22 +139,11 @@ dpt_status dpt_machine_read(const dpt_comm *comm, const char *path, dpt_machine 
     return st == DPT_OK ? dpt_agree(comm, dpt_comm_broadcast(comm, out, sizeof *out, 0)) : st;
 }
 
+static void machine_print(const void *machine, FILE *file) {
+    dpt_machine_print(machine, file);
+}
+
 dpt_status dpt_machine_save(const dpt_machine *machine, const char *path, bool overwrite) {
-    char *text = NULL;
-    size_t n = 0;
-    dpt_status st = dpt_owned_check_table(path, MACHINE_START, "a machine file", overwrite);
-    if (st == DPT_OK)
-        st = dpt_owned_check_place(path);
-    if (st != DPT_OK)
-        return st;
-    FILE *memory = open_memstream(&text, &n);
-    if (memory == NULL)
-        return dpt_error(DPT_ERR_OUTPUT, "%s: " DPT_MEM_REMEDY, path);
-    dpt_machine_print(machine, memory);
-    if (fclose(memory) != 0)
-        st = dpt_error(DPT_ERR_OUTPUT, "%s: " DPT_MEM_REMEDY, path);
-    if (st == DPT_OK)
-        st = dpt_file_write(path, text, (int64_t)n);
-    free(text);
-    return st;
+    return dpt_owned_write_table(path, MACHINE_START, "a machine file", overwrite, machine_print,
+                                 machine);
 }

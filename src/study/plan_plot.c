@@ -1,12 +1,9 @@
 #include "plan_plot.h"
 
-#include "deltapath/base/file.h"
-#include "deltapath/base/mem.h"
 #include "deltapath/store/owned.h"
 
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 /* Three lines over the number of ranks, each of a scale of its own whose ends are powers of ten. */
@@ -81,12 +78,19 @@ static void plot_axes(FILE *out, const dpt_plan_points *points, double low, doub
     plot_text(out, (LEFT + RIGHT) / 2.0, BOTTOM + 42, "middle", "ranks");
 }
 
-static void plot_draw(FILE *out, const char *title, const dpt_plan_points *points) {
+typedef struct plot_page {
+    const char *title;
+    const dpt_plan_points *points;
+} plot_page;
+
+static void plot_draw(const void *ctx, FILE *out) {
+    const plot_page *page = ctx;
+    const dpt_plan_points *points = page->points;
     double low, high;
     plot_range(points, &low, &high);
     fprintf(out, PLOT_START "font-family=\"sans-serif\" font-size=\"11\">\n"
                             "<rect width=\"760\" height=\"420\" fill=\"#fff\"/>\n");
-    plot_text(out, LEFT, 22, "start", title);
+    plot_text(out, LEFT, 22, "start", page->title);
     plot_axes(out, points, low, high);
     for (int k = 0; k < LINES; k++) {
         const plot_line *line = &plot_lines[k];
@@ -109,21 +113,6 @@ static void plot_draw(FILE *out, const char *title, const dpt_plan_points *point
 }
 
 dpt_status dpt_plan_plot(const char *path, const char *title, const dpt_plan_points *points) {
-    char *text = NULL;
-    size_t n = 0;
-    dpt_status st = dpt_owned_check_table(path, PLOT_START, "a plot of `plan`", true);
-    if (st == DPT_OK)
-        st = dpt_owned_check_place(path);
-    if (st != DPT_OK)
-        return st;
-    FILE *memory = open_memstream(&text, &n);
-    if (memory == NULL)
-        return dpt_error(DPT_ERR_OUTPUT, "%s: " DPT_MEM_REMEDY, path);
-    plot_draw(memory, title, points);
-    if (fclose(memory) != 0)
-        st = dpt_error(DPT_ERR_OUTPUT, "%s: " DPT_MEM_REMEDY, path);
-    if (st == DPT_OK)
-        st = dpt_file_write(path, text, (int64_t)n);
-    free(text);
-    return st;
+    const plot_page page = {.title = title, .points = points};
+    return dpt_owned_write_table(path, PLOT_START, "a plot of `plan`", true, plot_draw, &page);
 }

@@ -136,7 +136,7 @@ static void plan_pass(const dpt_inputs *in, const dpt_resources *res, const plan
         (layers + head + attention) * flop +
         value * (layer * (FORWARD_WIDTH * (double)c->width + FORWARD_INNER * c->inner) +
                  LOGIT_VALUES * logits);
-    double batches = ceil(tokens / (ranks / p) / (double)res->packed_tokens);
+    double batches = plan_batches(res);
     double form = elements * 8.0 / r->memory, calls = BATCH_SECONDS * (double)c->layers;
     seconds[DPT_PLAN_FORWARD] += forward + batches * (form + calls);
     double sums =

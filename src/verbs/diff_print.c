@@ -1,13 +1,10 @@
 #include "diff.h"
 
-#include "deltapath/base/file.h"
-#include "deltapath/base/mem.h"
 #include "deltapath/store/owned.h"
 #include "deltapath/tensor/role.h"
 
 #include <inttypes.h>
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 static void print_number(FILE *out, double value) {
@@ -146,10 +143,12 @@ static void diff_print_csv_row(FILE *file, const dpt_tensor_info *info, const dp
     fputc('\n', file);
 }
 
+static const char CSV_WHAT[] = "table of diff";
 static const char CSV_START[] = "tensor,layer,module,shape,pre,post,delta,relative,spectral,zeros,"
                                 "cosine,mean,q10,q50,q90,q99,max\n";
 
-static void print_csv(const dpt_diff *d, FILE *file) {
+static void print_csv(const void *ctx, FILE *file) {
+    const dpt_diff *d = ctx;
     fputs(CSV_START, file);
     for (int t = 0; t < d->catalog->count; t++) {
         if (d->pair.comparable[t])
@@ -160,29 +159,13 @@ static void print_csv(const dpt_diff *d, FILE *file) {
 }
 
 dpt_status dpt_diff_check_csv(const dpt_diff_options *options) {
-    dpt_status st =
-        dpt_owned_check_table(options->csv, CSV_START, "table of diff", options->overwrite);
+    dpt_status st = dpt_owned_check_table(options->csv, CSV_START, CSV_WHAT, options->overwrite);
     return st == DPT_OK ? dpt_owned_check_place(options->csv) : st;
 }
 
 static dpt_status write_csv(const dpt_diff *d, const dpt_diff_options *options) {
-    const char *path = options->csv;
-    char *text = NULL;
-    size_t n = 0;
-    dpt_status st = dpt_diff_check_csv(options);
-    if (st != DPT_OK)
-        return st;
-    dpt_file_sweep_of(path);
-    FILE *file = open_memstream(&text, &n);
-    if (file != NULL)
-        print_csv(d, file);
-    bool failed = file == NULL || ferror(file) != 0;
-    if (file != NULL && fclose(file) != 0)
-        failed = true;
-    st = failed ? dpt_error(DPT_ERR_OUTPUT, "%s: no memory left to make it: " DPT_MEM_REMEDY, path)
-                : dpt_file_write(path, text, (int64_t)n);
-    free(text);
-    return st;
+    return dpt_owned_write_table(options->csv, CSV_START, CSV_WHAT, options->overwrite, print_csv,
+                                 d);
 }
 
 dpt_status dpt_diff_print(const dpt_diff *d, const dpt_diff_options *options) {

@@ -5,6 +5,7 @@
 #include "deltapath/store/store.h"
 
 #include <stdbool.h>
+#include <stdio.h>
 
 /* Which files this program may replace or remove: those that it wrote, known by their content, never by
  * their name alone. All functions are Local. */
@@ -56,6 +57,14 @@ dpt_status dpt_owned_check(const char *path, dpt_owned_kind kind, const char *st
  * one that is there is replaced only when the user asks for it, and only when it begins with `start`; `what` names such a file in the message. */
 dpt_status dpt_owned_check_table(const char *path, const char *start, const char *what,
                                  bool overwrite);
+
+/** Writes the text of a table. */
+typedef void dpt_owned_print_fn(const void *ctx, FILE *out);
+
+/** Write such a table whole or not at all, where dpt_owned_check_table and dpt_owned_check_place allow it. Local.
+ * Errors: theirs; DPT_ERR_OUTPUT naming the file. */
+dpt_status dpt_owned_write_table(const char *path, const char *start, const char *what,
+                                 bool overwrite, dpt_owned_print_fn *print, const void *ctx);
 
 /** The same for a model: an HDF5 checkpoint or a folder of safetensors with its provenance, unchanged but for
  * the values of tensors (dpt_owned_check_weights), and nothing in the folder but what its manifest lists.
