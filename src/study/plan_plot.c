@@ -3,6 +3,7 @@
 #include "deltapath/store/owned.h"
 
 #include <math.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 
