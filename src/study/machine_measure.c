@@ -6,7 +6,9 @@
 #include "deltapath/comm/agree.h"
 #include "deltapath/comm/peers.h"
 #include "deltapath/comm/same.h"
+#include "deltapath/linalg/bf16.h"
 #include "deltapath/linalg/blas_memory.h"
+#include "deltapath/nn/bf16.h"
 
 #include <cblas.h>
 #include <errno.h>
@@ -25,7 +27,9 @@ enum {
     GLANCE_BYTES = 1 << 24,
     MESSAGE_BYTES = 1 << 22,
     FILE_BYTES = 1 << 28,
-    STEP_BYTES = 1 << 24
+    STEP_BYTES = 1 << 24,
+    BF16_ROWS = 512, /* of a thread: pieces that passes take */
+    BF16_ROWS_MAX = 4096
 };
 
 static const double LEAST = 0.4, GLANCE = 0.02; /* seconds of a measurement */
@@ -65,6 +69,52 @@ static double machine_products(int side, bool wide, double least, void *room) {
     return flops / c.best / 1e9 / omp_get_max_threads();
 }
 
+/* A piece of activations times both matrices of W(t), forward and back. */
+typedef struct machine_pair {
+    dpt_bf16_shape shape;
+    float *x, *z[2];
+    uint16_t *half, *w[2];
+} machine_pair;
+
+static machine_pair machine_pair_at(int side, char *room) {
+    int64_t n = side, rows = (int64_t)BF16_ROWS * omp_get_max_threads();
+    rows = rows < BF16_ROWS_MAX ? rows : BF16_ROWS_MAX;
+    machine_pair p = {.shape = {.M = rows, .N = n, .K = n}, .x = (float *)(void *)room};
+    p.z[0] = p.x + rows * n;
+    p.z[1] = p.z[0] + rows * n;
+    p.half = (uint16_t *)(void *)(p.z[1] + rows * n);
+    p.w[0] = p.half + rows * n;
+    p.w[1] = p.w[0] + n * n;
+    return p;
+}
+
+/* Gflop/s of one core in products of bf16 as a pass takes them, with the rounding before and the sum after; 0 where there
+ * are none. */
+static double machine_bf16(int side, double least, char *room) {
+    machine_pair p = machine_pair_at(side, room);
+    machine_clock c = {.least = least};
+    dpt_bf16 *bf16 = NULL;
+    if (dpt_bf16_find_speed() == DPT_BF16_NONE || dpt_bf16_create(&bf16) != DPT_OK) {
+        dpt_error_clear(); /* the rate stays unknown */
+        return 0.0;
+    }
+    while (clock_goes_on(&c))
+        for (int back = 0; back < 2; back++) {
+            p.shape.trans_b = back == 0;
+            dpt_nn_bf16_round(p.shape.M, side, p.x, side, p.half);
+            for (int i = 0; i < 2; i++)
+                dpt_bf16_multiply(bf16, &p.shape, p.half, p.w[i], p.z[i]);
+            dpt_nn_bf16_join(p.shape.M, side, p.z[0], p.z[1], 0.5F, NULL, false, p.x, side);
+        }
+    bool ok = dpt_bf16_get_status(bf16) == DPT_OK;
+    dpt_bf16_destroy(bf16);
+    if (!ok) {
+        dpt_error_clear();
+        return 0.0;
+    }
+    return 8.0 * (double)p.shape.M * side * side / c.best / 1e9 / omp_get_max_threads();
+}
+
 /* GB/s of a copy, with bytes read and written. */
 static double machine_copies(double least, int64_t bytes, char *room) {
     machine_clock c = {.least = least};
@@ -79,10 +129,11 @@ static double machine_copies(double least, int64_t bytes, char *room) {
 
 static dpt_status machine_compute(const dpt_comm *comm, const dpt_peers *peers, char *room,
                                   dpt_machine *out) {
-    double sums[4] = {
-        machine_products(SIDE, false, LEAST, room), machine_products(SMALL, false, LEAST, room),
-        machine_products(SIDE / 2, true, LEAST, room), machine_copies(LEAST, COPY_BYTES, room)};
-    dpt_status st = dpt_comm_sum_f64(comm, sums, 4);
+    double sums[5] = {machine_products(SIDE, false, LEAST, room),
+                      machine_products(SMALL, false, LEAST, room),
+                      machine_products(SIDE / 2, true, LEAST, room),
+                      machine_copies(LEAST, COPY_BYTES, room), machine_bf16(SIDE, LEAST, room)};
+    dpt_status st = dpt_comm_sum_f64(comm, sums, 5);
     if (st != DPT_OK)
         return st;
     double alone = comm->rank == 0 ? machine_copies(LEAST, COPY_BYTES, room) : 0.0;
@@ -90,6 +141,7 @@ static dpt_status machine_compute(const dpt_comm *comm, const dpt_peers *peers, 
     out->sgemm_small_gflops = sums[1] / comm->size;
     out->dgemm_gflops = sums[2] / comm->size;
     out->memory_gb_per_s = sums[3] / peers->nodes;
+    out->bf16_gflops = sums[4] / comm->size;
     out->core_memory_gb_per_s = alone; /* the others wait */
     return dpt_comm_max_f64(comm, &out->core_memory_gb_per_s, 1);
 }
@@ -153,7 +205,8 @@ static void machine_look(dpt_machine *out) {
     out->memory_gib = (double)dpt_mem_machine() / 1073741824.0;
 }
 
-dpt_status dpt_machine_glance(const dpt_comm *comm, dpt_machine *out) {
+dpt_status dpt_machine_glance(const dpt_comm *comm, bool bf16, dpt_machine *out) {
+    DPT_ASSERT_SAME(comm, bf16);
     machine_look(out);
     dpt_status st = dpt_blas_take_memory(comm);
     if (st != DPT_OK)
@@ -161,15 +214,17 @@ dpt_status dpt_machine_glance(const dpt_comm *comm, dpt_machine *out) {
     /* Not of the budget: it is given back before there is work. */
     char *room =
         mmap(NULL, GLANCE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    double sums[3] = {0.0};
+    double sums[4] = {0.0};
     if (room != MAP_FAILED) {
         sums[0] = machine_products(GLANCE_SIDE, false, GLANCE, room);
         sums[1] = machine_copies(GLANCE, GLANCE_BYTES, room);
         sums[2] = 1.0;
+        sums[3] = bf16 ? machine_bf16(GLANCE_SIDE, GLANCE, room) : 0.0;
         munmap(room, GLANCE_BYTES);
     }
-    st = dpt_agree(comm, dpt_comm_sum_f64(comm, sums, 3));
+    st = dpt_agree(comm, dpt_comm_sum_f64(comm, sums, 4));
     if (st == DPT_OK && sums[2] > 0.0) {
+        out->bf16_gflops = sums[3] / sums[2];
         out->sgemm_gflops = sums[0] / sums[2];
         out->memory_gb_per_s = sums[1] / sums[2] * fmin(out->cores, comm->size);
         out->core_memory_gb_per_s = sums[1] / sums[2];

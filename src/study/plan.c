@@ -4,6 +4,7 @@
 #include "deltapath/comm/agree.h"
 #include "deltapath/comm/same.h"
 #include "deltapath/comm/shared.h"
+#include "deltapath/model/model.h"
 #include "checks.h"
 #include "memory.h"
 #include "plan_scaling.h"
@@ -11,8 +12,8 @@
 #include <omp.h>
 
 /* The machine of a plan: that of a file, or the one that runs this. */
-static dpt_status plan_take_machine(const dpt_comm *comm, const dpt_study_options *options,
-                                    dpt_plan_case *of) {
+static dpt_status plan_take_machine(const dpt_comm *comm, const dpt_job *job,
+                                    const dpt_study_options *options, dpt_plan_case *of) {
     dpt_status st = DPT_OK;
     if (options->machine != NULL) {
         st = dpt_machine_read(comm, options->machine, &of->machine);
@@ -27,7 +28,8 @@ static dpt_status plan_take_machine(const dpt_comm *comm, const dpt_study_option
     if (st == DPT_OK && options->plan_ranks == 0)
         st = dpt_comm_count_machines(comm, &of->machines);
     of->glanced = true;
-    return st == DPT_OK ? dpt_machine_glance(comm, &of->machine) : st;
+    bool bf16 = job->precision == (int)DPT_PRECISION_BF16;
+    return st == DPT_OK ? dpt_machine_glance(comm, bf16, &of->machine) : st;
 }
 
 /* The table of a plan, of one number of ranks or of many. For rank 0. */
@@ -56,7 +58,7 @@ dpt_status dpt_plan_study(const dpt_comm *comm, dpt_inputs *in, const dpt_study_
                         .ranks_per_node = options->ranks_per_node};
     dpt_status st = dpt_memory_budget(comm, options->memory, &of.budget);
     if (st == DPT_OK)
-        st = plan_take_machine(comm, options, &of);
+        st = plan_take_machine(comm, in->job, options, &of);
     if (st != DPT_OK)
         return st;
     dpt_mem_set_budget(options->plan_ranks > 0 ? 0 : of.budget);

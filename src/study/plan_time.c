@@ -21,7 +21,8 @@ static const int REDUCTIONS =
 /* Rates of one rank while all of them work. */
 typedef struct plan_rates {
     const dpt_machine *machine;
-    double products;     /* flop/s */
+    double products;     /* flop/s in fp32 */
+    double bf16;         /* of products with weights in bf16 */
     double doubles;      /* flop/s in fp64 */
     double memory;       /* bytes/s */
     double read, write;  /* bytes/s of all ranks */
@@ -49,6 +50,7 @@ static plan_rates plan_rates_of(const dpt_resources *res) {
     double share = fmin(1.0, m->cores / busy); /* of a core for each thread */
     double side = res->cost.width > 0 ? (double)res->cost.width : 1024.0;
     r.products = rate_of_products(m, side) * threads * share;
+    r.bf16 = r.products * rate_or(m->bf16_gflops, m->sgemm_gflops) / m->sgemm_gflops;
     r.doubles = rate_or(m->dgemm_gflops, m->sgemm_gflops / 2.0) * 1e9 * threads * share;
     double core = rate_or(m->core_memory_gb_per_s, m->memory_gb_per_s);
     r.memory = fmin(core * threads * share, m->memory_gb_per_s / fmin(r.local, res->ranks)) * 1e9;
@@ -120,8 +122,10 @@ static double plan_gather(const dpt_inputs *in, const dpt_resources *res, const 
 
 /* One pass over the data that judge, for a rank: products, the rest, and sums over ranks. */
 static void plan_pass(const dpt_inputs *in, const dpt_resources *res, const plan_rates *r,
-                      bool slopes, double seconds[DPT_PLAN_PHASES]) {
+                      dpt_pass_kind kind, double seconds[DPT_PLAN_PHASES]) {
     const dpt_model_cost *c = &res->cost;
+    const dpt_pass_products n = dpt_resources_products(res, kind);
+    bool slopes = dpt_pass_has_slopes(kind), bf16 = res->bf16 && kind != DPT_PASS_FP32;
     double ranks = res->ranks, p = res->tensor_parallel, tokens = (double)res->tokens;
     double elements = (double)dpt_catalog_elements(in->catalog) / p;
     /* A head, and an expert, is of one rank: ranks beyond them wait. */
@@ -130,14 +134,15 @@ static void plan_pass(const dpt_inputs *in, const dpt_resources *res, const plan
     double idle = c->experts * (plan_idle(p, (double)c->expert_count) - 1.0);
     double layers = 2.0 * (c->linear + idle) * tokens, head = 2.0 * c->head * res->scored;
     double flop = 1.0 / (r->products * PRODUCTS * ranks) * res->uneven;
+    double product = bf16 ? flop * r->products / r->bf16 : flop; /* with weights */
     double value = 4.0 / (r->memory * ranks) * res->uneven;
     double layer = tokens * (double)c->layers, logits = res->scored * (double)c->vocabulary;
     double forward =
-        (layers + head + attention) * flop +
+        n.forward * (layers + head) * product + attention * flop +
         value * (layer * (FORWARD_WIDTH * (double)c->width + FORWARD_INNER * c->inner) +
                  LOGIT_VALUES * logits);
     double batches = plan_batches(res);
-    double form = elements * 8.0 / r->memory, calls = BATCH_SECONDS * (double)c->layers;
+    double form = n.formed * elements * 8.0 / r->memory, calls = BATCH_SECONDS * (double)c->layers;
     seconds[DPT_PLAN_FORWARD] += forward + batches * (form + calls);
     double sums =
         3.0 * (double)res->tokens + in->catalog->count; /* of samples, at most a token each */
@@ -152,11 +157,11 @@ static void plan_pass(const dpt_inputs *in, const dpt_resources *res, const plan
     }
     /* The forward again but for the head, the gradient of the input, and the terms. */
     seconds[DPT_PLAN_BACKWARD] +=
-        (2.0 * layers + head + 3.5 * attention) * flop +
+        (n.again * layers + n.input * (layers + head)) * product + 3.5 * attention * flop +
         value * (layer * (BACKWARD_WIDTH * (double)c->width + BACKWARD_INNER * c->inner) +
                  2.0 * LOGIT_VALUES * logits) +
         batches * (form + 2.0 * calls);
-    seconds[DPT_PLAN_TERMS] += (layers + head) * flop + batches * form;
+    seconds[DPT_PLAN_TERMS] += n.terms * (layers + head) * product + batches * form;
     double computing =
         seconds[DPT_PLAN_FORWARD] + seconds[DPT_PLAN_BACKWARD] + seconds[DPT_PLAN_TERMS];
     seconds[DPT_PLAN_GATHER] += batches * plan_gather(in, res, r, slopes, computing / batches);
@@ -212,27 +217,26 @@ void dpt_plan_time(const dpt_inputs *in, dpt_resources *res) {
     const dpt_job *job = in->job;
     bool model = dpt_inputs_needs_model(in);
     plan_rates r = plan_rates_of(res);
-    double loss[DPT_PLAN_PHASES] = {0.0}, slopes[DPT_PLAN_PHASES] = {0.0};
+    double pass[DPT_PASS_KINDS][DPT_PLAN_PHASES] = {{0.0}};
     double *phase = res->phase;
     for (int i = 0; i < DPT_PLAN_PHASES; i++)
         phase[i] = 0.0;
-    if (model) {
-        plan_pass(in, res, &r, false, loss);
-        plan_pass(in, res, &r, true, slopes);
-    }
+    for (int kind = 0; model && kind < DPT_PASS_KINDS; kind++)
+        plan_pass(in, res, &r, (dpt_pass_kind)kind, pass[kind]);
     res->pass_seconds = 0.0;
     for (int i = 0; i < DPT_PLAN_PHASES; i++)
-        res->pass_seconds += slopes[i];
+        res->pass_seconds += pass[DPT_PASS_SLOPES][i];
     dpt_resources_move(in, res);
     res->bytes_gathered = 0.0;
     if (model && res->machines > 1) {
         double first = plan_gathers(in, res, dpt_resources_keeps_gradient(res));
-        double times = plan_gathers(in, res, true) * res->slope_passes + res->loss_passes;
+        double times = plan_gathers(in, res, true) * dpt_resources_passes(res, true) +
+                       dpt_resources_passes(res, false);
         res->bytes_gathered = plan_gathered(in, res) * plan_batches(res) *
                               (times - first / 2.0); /* the first pass needs W_post alone */
     }
-    plan_add(phase, loss, res->loss_passes);
-    plan_add(phase, slopes, res->slope_passes);
+    for (int kind = 0; kind < DPT_PASS_KINDS; kind++)
+        plan_add(phase, pass[kind], res->passes[kind]);
     phase[DPT_PLAN_START] =
         START_SECONDS + in->catalog->count * 4.0 * plan_message(&r, res->ranks, 0.0);
     phase[DPT_PLAN_EDIT] = plan_edits(in, res, &r);

@@ -26,15 +26,19 @@ dpt_status dpt_precision_check(const dpt_comm *comm, int precision) {
     return st;
 }
 
+int64_t dpt_precision_samples(int replicas) {
+    return replicas < PRECISION_SAMPLES ? PRECISION_SAMPLES / replicas : 1;
+}
+
 /* One pass over a few samples. @param[out] values (2 samples + tensors) losses, slopes and terms. */
 static dpt_status precision_take(dpt_evaluation *ev, const dpt_baseline *base,
                                  dpt_precision precision, double *values) {
-    int64_t few = PRECISION_SAMPLES / ev->mesh.data.size;
     dpt_status st = dpt_agree(&ev->mesh.world, dpt_model_set_precision(ev->model, precision));
     if (st == DPT_OK)
         st = dpt_loss_evaluate_few(base->loss, &ev->mesh, ev->model,
-                                   dpt_line_place(&ev->line, PRECISION_PLACE), few > 0 ? few : 1,
-                                   values, values + 2 * base->samples, values + base->samples);
+                                   dpt_line_place(&ev->line, PRECISION_PLACE),
+                                   dpt_precision_samples(ev->mesh.data.size), values,
+                                   values + 2 * base->samples, values + base->samples);
     return st;
 }
 

@@ -525,7 +525,7 @@ dpt_status dpt_resources_plan(const dpt_inputs *in, const dpt_plan_case *of, dpt
     if (st != DPT_OK)
         return st;
     out->shared_passes = lines.spared * in->job->njudged;
-    out->slope_passes -= fmin((double)lines.spared, out->slope_passes);
+    dpt_resources_spare(out, (double)lines.spared);
     dpt_lines_destroy(&lines);
     dpt_plan_time(in, out);
     return DPT_OK;

@@ -9,6 +9,25 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/** Kinds of passes, which differ in their products. */
+typedef enum dpt_pass_kind {
+    DPT_PASS_BASE,   /**< losses of the pre- or post-trained model */
+    DPT_PASS_LOSSES, /**< of others */
+    DPT_PASS_SLOPES,
+    DPT_PASS_START, /**< slopes, or a gradient, at t = 0 */
+    DPT_PASS_FP32,  /**< slopes in fp32 of a study in bf16 */
+    DPT_PASS_KINDS
+} dpt_pass_kind;
+
+/** Products of one token and one weight that a pass takes. */
+typedef struct dpt_pass_products {
+    double forward;
+    double again;  /**< on the way back, of layers */
+    double input;  /**< for the gradient of the input */
+    double terms;  /**< or the gradient of the weights */
+    double formed; /**< share of the weights of which W(t) and E are formed */
+} dpt_pass_products;
+
 /** Where the time of a study goes: X(constant, name). */
 #define DPT_PLAN_PHASE_LIST(X)                                                                     \
     X(START, start)                                                                                \
@@ -64,10 +83,12 @@ typedef struct dpt_resources {
     int64_t gradient_lack;    /**< memory that this lacks; 0 where it does not, or is not wanted */
     bool
         cell_gradient; /**< so is one in cells, for edits that need it or the correlation of masks */
-    dpt_model_cost cost;      /**< of a pass over all data that judge */
-    double scored;            /**< tokens, or images, of these that the head is taken of */
-    double loss_passes;       /**< over all data that judge, forward alone, to be expected */
-    double slope_passes;      /**< the same with slopes */
+    dpt_model_cost cost;           /**< of a pass over all data that judge */
+    double scored;                 /**< tokens, or images, of these that the head is taken of */
+    double passes[DPT_PASS_KINDS]; /**< over all data that judge, to be expected */
+    bool bf16;                     /**< products are in bf16 */
+    double bf16_post,
+        bf16_both; /**< shares of the weights whose values are bf16: W_post's; and W_edit's too */
     int64_t extra_edits;      /**< that are made to find values */
     int64_t extra_binds;      /**< of what is none of the edits themselves */
     double flops;             /**< of the whole study, all ranks: at most, where the rule is auto */
@@ -113,6 +134,20 @@ dpt_status dpt_resources_plan(const dpt_inputs *inputs, const dpt_plan_case *of,
 
 /** Count passes and arithmetic, once mesh and batch are chosen. Local. */
 void dpt_resources_count(const dpt_inputs *inputs, dpt_resources *resources);
+
+/** Whether a pass goes back too. Local. */
+static inline bool dpt_pass_has_slopes(dpt_pass_kind kind) {
+    return kind != DPT_PASS_BASE && kind != DPT_PASS_LOSSES;
+}
+
+/** Passes with slopes, or without. Local. */
+double dpt_resources_passes(const dpt_resources *resources, bool slopes);
+
+/** Take away passes that edits share on a line. Local. */
+void dpt_resources_spare(dpt_resources *resources, double spared);
+
+/** What product.c and product_bf16.c of `model` take. Local. */
+dpt_pass_products dpt_resources_products(const dpt_resources *resources, dpt_pass_kind kind);
 
 /** Bytes that are read and written, once these are counted. Local. */
 void dpt_resources_move(const dpt_inputs *inputs, dpt_resources *resources);

@@ -75,7 +75,8 @@ static double bytes_of_images(const dpt_inputs *in, const dpt_resources *res) {
     for (int d = 0; d < in->job->njudged; d++) {
         const dpt_dataset *data = &in->data[d];
         double image = 4.0 * (double)(data->channels * data->height * data->width);
-        sum += image * (double)data->samples * (res->loss_passes + res->slope_passes);
+        sum += image * (double)data->samples *
+               (dpt_resources_passes(res, false) + dpt_resources_passes(res, true));
     }
     return sum * (res->image_tokens > 0 ? res->tensor_parallel : 0.0);
 }

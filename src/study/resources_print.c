@@ -88,6 +88,8 @@ static void print_time(const char *name, double seconds) {
 
 static void print_times(const dpt_resources *res) {
     printf("time, by %s\n", res->machine.source);
+    if (res->bf16 && res->machine.bf16_gflops <= 0.0)
+        printf("  %-34s %12s (no bf16_gflops there)\n", "rate of products in bf16", "as fp32");
     for (int i = 0; i < DPT_PLAN_PHASES; i++)
         if (res->phase[i] >= 0.05)
             print_time(dpt_plan_phase_name(i), res->phase[i]);

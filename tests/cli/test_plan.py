@@ -62,6 +62,9 @@ def machines(folder):
     values = dict(re.findall(r"^(\w+): (\S+) #", text, re.M))
     check("with cores and rates", float(values.get("cores", 0)) == os.cpu_count() and
           all(float(values.get(k, 0)) > 0 for k in ("sgemm_gflops", "memory_gb_per_s", "read_gb_per_s")), text)
+    with open("/proc/cpuinfo", encoding="utf-8") as file:
+        has_bf16 = "avx512f" in file.read()
+    check("products in bf16 too, where there are any", (float(values.get("bf16_gflops", 0)) > 0) == has_bf16, text)
     check("nothing else is left", sorted(os.listdir(folder)) == ["machine.yaml"], os.listdir(folder))
     again = studies.deltapath("machine", "--defaults", "-o", path)
     check("a file that is there stays", again.returncode == 4 and "--overwrite" in again.stderr and
@@ -125,6 +128,47 @@ def tables(folder, job):
     check("none fits", none.returncode == 4 and "--memory" in none.stderr, none.stderr)
     bad = studies.deltapath("plan", job, "--ranks", "6..1")
     check("ranks that fall", bad.returncode == 2 and "--ranks 6..1" in bad.stderr, bad.stderr)
+
+
+def precision(folder):
+    """Products of `precision: bf16` by number and rate: the seconds of each phase, from those of the same study in fp32."""
+    path, slow, fast = f"{folder}/m.yaml", 0.01, 0.03
+    with open(f"{folder}/precision.yaml", "w", encoding="utf-8") as file:
+        file.write(JOB % EDITS["dare"] % f"{folder}/precision")
+
+    def plan(kind, *options, **rates):
+        rate(path, cores=1, memory_gib=64, sgemm_gflops=slow, sgemm_small_gflops=slow, memory_gb_per_s=1e6, **rates)
+        return studies.deltapath("plan", f"{folder}/precision.yaml", "--ranks", "1", "--machine", path, "--set",
+                                 f"precision={kind}", *options)
+
+    def seconds(kind, *options, **rates):
+        return json.loads(plan(kind, "--json", *options, **rates).stdout)["seconds"]
+
+    fp32, bf16 = seconds("fp32"), seconds("bf16", bf16_gflops=fast)
+    # Slopes at t = 0, which is kept, and at 0.5; losses of W_pre and of the edit. Products with weights for all of them,
+    # of the layers alone, and the attention, as seconds at a rate of 1.
+    weights = fp32["terms"] * slow / 2
+    attention = fp32["forward"] * slow / 4 - weights
+    layers = fp32["backward"] * slow / 2 - weights - 3.5 * attention
+    few = 4 / 12  # of the samples, on which slopes at 0.5 are taken once more in both precisions
+    both = 1 + few
+
+    def near(what, found, expected):
+        check(f"bf16: {what}", abs(found - expected) < 1e-3 * expected, (found, expected))
+
+    near("forward, one product at the ends and two between them", bf16["forward"],
+         (3 + 2 * both) * weights / fast + few * weights / slow + (4 + 2 * few) * attention / slow)
+    near("backward", bf16["backward"], (1 + 2 * both) * (layers + weights) / fast + few * (layers + weights) / slow +
+         3.5 * (2 + 2 * few) * attention / slow)
+    near("the gradient alone takes products of its own", bf16["terms"], weights / fast + few * weights / slow)
+    split = seconds("bf16", "--set", "output.dtype=f32", bf16_gflops=fast)
+    near("of fp32 edits the terms do too", split["terms"], (1 + both) * weights / fast + few * weights / slow)
+    near("and the loss of the edit", split["forward"], bf16["forward"] + weights / fast)
+    default = seconds("bf16")
+    check("bf16: a machine without its rate", default == seconds("bf16", bf16_gflops=slow), default)
+    says = "no bf16_gflops there"
+    check("bf16: of which the plan speaks", says in plan("bf16").stdout and says not in plan("fp32").stdout and
+          says not in plan("bf16", bf16_gflops=fast).stdout)
 
 
 def gathers(folder, job):
@@ -206,6 +250,7 @@ def main():
         runs(folder)
         files(folder, f"{folder}/job.yaml")
         tables(folder, f"{folder}/job.yaml")
+        precision(folder)
         gathers(folder, f"{folder}/job.yaml")
         plots(folder, f"{folder}/job.yaml")
         searches(folder)

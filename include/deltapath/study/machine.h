@@ -14,7 +14,7 @@
     X(sgemm_gflops, 90, 1e-3, "fp32 products of large matrices, a core")                           \
     X(sgemm_small_gflops, 0, 0, "the same of 192 rows and columns; 0: seven tenths")               \
     X(dgemm_gflops, 0, 0, "fp64 products, a core; 0: half of fp32")                                \
-    X(bf16_gflops, 0, 0, "bf16 products with fp32 sums, a core; 0: as fp32")                       \
+    X(bf16_gflops, 0, 0, "large products as `precision: bf16` takes them, a core; 0: as fp32")     \
     X(memory_gb_per_s, 12, 1e-3, "copying in memory, reads and writes counted, all cores")         \
     X(core_memory_gb_per_s, 0, 0, "the same of one core by itself; 0: as all together")            \
     X(node_latency_us, 1, 0, "a message between ranks of a node")                                  \
@@ -48,8 +48,9 @@ void dpt_machine_print(const dpt_machine *machine, FILE *file);
 dpt_status dpt_machine_measure(const dpt_comm *comm, const char *folder, dpt_machine *out);
 
 /** Measure products and copies alone, in a tenth of a second; the rest are defaults.
- * Collective over comm, agreed. Errors: DPT_ERR_OUTPUT without memory. */
-dpt_status dpt_machine_glance(const dpt_comm *comm, dpt_machine *out);
+ * Collective over comm (same: bf16), agreed. @param[in] bf16 products of bf16 too.
+ * Errors: DPT_ERR_OUTPUT without memory. */
+dpt_status dpt_machine_glance(const dpt_comm *comm, bool bf16, dpt_machine *out);
 
 /** Keep a machine in a file of its own, which may replace an earlier one of this kind alone.
  * Local, for rank 0. Errors: DPT_ERR_OUTPUT naming the file. */
