@@ -4,8 +4,9 @@
  * token uses two. "Its shapes" is what sgemm makes of the products of the pass, with weights in fp32 that lie there:
  * as many rows as there are tokens, or as an expert gets when the tokens are shared evenly.
  *
- * Usage: bench_model [HIDDEN [TOKENS [LAYERS [MODEL_TYPE [SEQUENCES]]]]]
- * (2048 512 3 llama 1; all: one line a family; experts: those that have some). A batch is SEQUENCES of TOKENS each.
+ * Usage: bench_model [HIDDEN [TOKENS [LAYERS [MODEL_TYPE [SEQUENCES [PRECISION]]]]]]
+ * (2048 512 3 llama 1 fp32; all: one line a family; experts: those that have some). A batch is SEQUENCES of TOKENS each.
+ * With PRECISION bf16 the passes in bf16 stand against the same in fp32, turn by turn.
  */
 #include <cblas.h>
 #include <mpi.h>
@@ -18,6 +19,8 @@
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/comm.h"
 #include "deltapath/model/model.h"
+
+static const double BF16_TARGET = 0.75;
 
 enum { HEAD_DIM = 128, VOCABULARY = 8192, PEAK_SIDE = 2048, PEAK_PRODUCTS = 4, REPEATS = 5 };
 
@@ -292,6 +295,11 @@ static void free_work(work *w) {
     free(w->numbers);
 }
 
+/* Seconds of the passes in each precision, turn by turn. */
+typedef struct precisions {
+    double forward[2][REPEATS], both[2][REPEATS];
+} precisions;
+
 /* One call on all ranks. @param[out] seconds of the slowest. */
 static dpt_status time_pass(const dpt_comm *world, dpt_model *model, const work *w,
                             dpt_model_backward mode, double *seconds) {
@@ -325,6 +333,25 @@ static dpt_status time_model(const dpt_comm *world, dpt_model *model, const dpt_
         out->square[i] = (before + after) / 2.0;
         out->shapes[i] = shapes;
     }
+    free_work(&w);
+    return st;
+}
+
+static dpt_status time_precisions(const dpt_comm *world, dpt_model *model, const dpt_arch *arch,
+                                  const sizes *s, precisions *out) {
+    work w = make_work(model, arch, s);
+    dpt_status st = DPT_OK;
+    for (int i = -1; i < REPEATS; i++) /* the first makes the buffers */
+        for (int p = 0; p < 2 && st == DPT_OK; p++) {
+            double both = 0.0, forward = 0.0;
+            st = dpt_model_set_precision(model, (dpt_precision)p);
+            if (st == DPT_OK)
+                st = time_pass(world, model, &w, DPT_BACKWARD_TERMS, &both);
+            if (st == DPT_OK)
+                st = time_pass(world, model, &w, DPT_BACKWARD_NONE, &forward);
+            out->both[p][i < 0 ? 0 : i] = both;
+            out->forward[p][i < 0 ? 0 : i] = forward;
+        }
     free_work(&w);
     return st;
 }
@@ -363,6 +390,29 @@ static void print_line(const dpt_comm *world, const sizes *s, const dpt_family *
     fflush(stdout);
 }
 
+/* Ratios of bf16 to fp32, sorted. */
+static void divide_precisions(double seconds[2][REPEATS], double *ratio) {
+    for (int i = 0; i < REPEATS; i++)
+        ratio[i] = seconds[1][i] / seconds[0][i];
+    qsort(ratio, REPEATS, sizeof *ratio, compare_doubles);
+}
+
+static void print_precisions(const dpt_comm *world, const sizes *s, const dpt_family *family,
+                             precisions *times) {
+    double forward[REPEATS], both[REPEATS];
+    divide_precisions(times->forward, forward);
+    divide_precisions(times->both, both);
+    qsort(times->both[0], REPEATS, sizeof(double), compare_doubles);
+    printf("%-11s %d x %d tokens x %d, %d layers, %d ranks x %d threads: bf16 to fp32 (forward + "
+           "backward %.3f s): forward %.2f, %.2f to %.2f, forward + backward %.2f, %.2f to %.2f "
+           "(target %.2f)\n",
+           family->model_type, (int)s->hidden, (int)s->tokens, (int)s->sequences, (int)s->layers,
+           world->size, omp_get_max_threads(), times->both[0][REPEATS / 2], forward[REPEATS / 2],
+           forward[0], forward[REPEATS - 1], both[REPEATS / 2], both[0], both[REPEATS - 1],
+           BF16_TARGET);
+    fflush(stdout);
+}
+
 /* Whether a family is one that was asked for. Image models have no list of keys. */
 static bool is_wanted(const dpt_family *family, const char *wanted) {
     bool experts = family == &dpt_family_mixtral || family == &dpt_family_qwen3_moe ||
@@ -372,11 +422,13 @@ static bool is_wanted(const dpt_family *family, const char *wanted) {
             strcmp(wanted, family->model_type) == 0);
 }
 
-static dpt_status bench(const dpt_comm *world, const sizes *s, const dpt_family *family) {
+static dpt_status bench(const dpt_comm *world, const sizes *s, bool bf16,
+                        const dpt_family *family) {
     dpt_catalog catalog;
     dpt_model *model = NULL;
     dpt_arch arch;
     timing times;
+    precisions both;
     char *config = NULL;
     dpt_status st = describe(s, family, &config, &arch);
     if (st != DPT_OK) {
@@ -392,8 +444,11 @@ static dpt_status bench(const dpt_comm *world, const sizes *s, const dpt_family 
     if (st == DPT_OK)
         st = dpt_model_bind_edit(model, &source);
     if (st == DPT_OK)
-        st = time_model(world, model, &arch, s, &times);
-    if (st == DPT_OK && world->rank == 0)
+        st = bf16 ? time_precisions(world, model, &arch, s, &both)
+                  : time_model(world, model, &arch, s, &times);
+    if (st == DPT_OK && world->rank == 0 && bf16)
+        print_precisions(world, s, family, &both);
+    else if (st == DPT_OK && world->rank == 0)
         print_line(world, s, family, count_flops(&arch, s) * 1e-9, &times);
     dpt_model_destroy(model);
     dpt_catalog_destroy(&catalog);
@@ -409,11 +464,12 @@ int main(int argc, char **argv) {
                .layers = argc > 3 ? atoi(argv[3]) : 3,
                .sequences = argc > 5 ? atoi(argv[5]) : 1};
     const char *wanted = argc > 4 ? argv[4] : "llama";
+    bool bf16 = argc > 6 && strcmp(argv[6], "bf16") == 0;
     dpt_comm world;
     dpt_status st = dpt_comm_create(MPI_COMM_WORLD, &world);
     for (size_t f = 0; f < sizeof all_families / sizeof all_families[0] && st == DPT_OK; f++)
         if (is_wanted(all_families[f], wanted))
-            st = bench(&world, &s, all_families[f]);
+            st = bench(&world, &s, bf16, all_families[f]);
     if (st != DPT_OK)
         fprintf(stderr, "bench_model: %s\n", dpt_error_message());
     dpt_comm_destroy(&world);
