@@ -2,13 +2,16 @@
  * products right before and after it, for the clock of a machine changes from second to second. Weights and
  * edit are bf16; W(t) at t = 0.4 is formed on the fly. Experts are a quarter as wide as an MLP, eight, of which a
  * token uses two. "Its shapes" is what sgemm makes of the products of the pass, with weights in fp32 that lie there:
- * as many rows as there are tokens, or as an expert gets when the tokens are shared evenly.
+ * as many rows as there are tokens, or as an expert gets when the tokens are shared evenly. An image has at least so
+ * many patches, in a square.
  *
  * Usage: bench_model [HIDDEN [TOKENS [LAYERS [MODEL_TYPE [SEQUENCES [PRECISION]]]]]]
- * (2048 512 3 llama 1 fp32; all: one line a family; experts: those that have some). A batch is SEQUENCES of TOKENS each.
+ * (2048 512 3 llama 1 fp32; all: one line a family; experts: those that have some;
+ * images). A batch is SEQUENCES of TOKENS each.
  * With PRECISION bf16 the passes in bf16 stand against the same in fp32, turn by turn.
  */
 #include <cblas.h>
+#include <math.h>
 #include <mpi.h>
 #include <omp.h>
 #include <stdio.h>
@@ -16,6 +19,7 @@
 #include <string.h>
 
 #include "../src/model/arch/arch.h"
+#include "../src/model/arch/image.h"
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/comm.h"
 #include "deltapath/model/model.h"
@@ -23,6 +27,12 @@
 static const double BF16_TARGET = 0.75;
 
 enum { HEAD_DIM = 128, VOCABULARY = 8192, PEAK_SIDE = 2048, PEAK_PRODUCTS = 4, REPEATS = 5 };
+
+enum { STORED_SIDES = sizeof((dpt_row *)NULL)->stored / sizeof(dpt_axis) };
+
+#define CLASS_TEXTS "text_embeds.weight" /* the same in both models */
+
+enum { PATCH = 16, CHANNELS = 3, CLASSES = 1000 };
 
 enum { EXPERTS = 8, EXPERTS_USED = 2, NAME_MAX_BYTES = 160 };
 
@@ -32,6 +42,14 @@ typedef struct sizes {
 
 static int64_t batch_tokens(const sizes *s) {
     return s->tokens * s->sequences;
+}
+
+static bool is_of_images(const dpt_family *family) {
+    return family->knows == dpt_image_knows;
+}
+
+static int patches_across(const sizes *s) {
+    return (int)ceil(sqrt((double)s->tokens));
 }
 
 static const dpt_family *const all_families[] = {
@@ -49,9 +67,10 @@ static dpt_status fetch(void *ctx, int64_t count, const dpt_block *wants, void *
         const dpt_block *block = &wants[i];
         uint16_t *out = outs[i];
         bool norm = catalog->tensors[block->tensor].ndim == 1;
+        bool fixed = strcmp(catalog->tensors[block->tensor].name, CLASS_TEXTS) == 0;
         for (int64_t e = 0; e < block->rows * block->cols; e++) {
             uint32_t h = (uint32_t)(block->ig + e / block->cols * block->stride + e % block->cols) +
-                         seed + (uint32_t)block->tensor * 7919U;
+                         (fixed ? 0 : seed) + (uint32_t)block->tensor * 7919U;
             h = (h ^ (h >> 15)) * 0x2c1b3c6dU;
             h = (h ^ (h >> 12)) * 0x297a2d39U;
             out[e] = (uint16_t)(norm ? 0x3f80U : 0x3c00U | (h & 0x80ffU)); /* 1, or about 0.01 */
@@ -72,7 +91,7 @@ static dpt_status add(dpt_catalog *catalog, const dpt_arch *arch, dpt_slot slot,
                       int64_t expert) {
     const dpt_row *row = arch->row[slot];
     char name[NAME_MAX_BYTES];
-    int64_t rows = 0, cols = arch->length[row->cols], shape[3];
+    int64_t rows = 0, cols = arch->length[row->cols], shape[STORED_SIDES];
     int ndim = 0;
     for (int other = 0; other < DPT_SLOTS; other++) {
         bool same = arch->row[other] != NULL && strcmp(arch->row[other]->name, row->name) == 0;
@@ -82,9 +101,13 @@ static dpt_status add(dpt_catalog *catalog, const dpt_arch *arch, dpt_slot slot,
     }
     if (row->expert && row->part != 0)
         shape[ndim++] = arch->experts.count;
-    shape[ndim++] = is_transposed(arch, row) ? cols : rows;
-    if (row->cols != DPT_AXIS_NONE)
-        shape[ndim++] = is_transposed(arch, row) ? rows : cols;
+    for (int d = 0; d < STORED_SIDES && row->stored[d] != DPT_AXIS_NONE; d++)
+        shape[ndim++] = arch->length[row->stored[d]];
+    if (ndim == 0 || row->expert) {
+        shape[ndim++] = is_transposed(arch, row) ? cols : rows;
+        if (row->cols != DPT_AXIS_NONE)
+            shape[ndim++] = is_transposed(arch, row) ? rows : cols;
+    }
     dpt_arch_name(arch, row, layer, expert, name, sizeof name);
     return dpt_catalog_add(catalog, name, DPT_BF16, ndim, shape);
 }
@@ -143,19 +166,24 @@ static double flops_of(products p) {
     return 2.0 * (double)(p.forward + p.back) * (double)(p.copies * p.rows) * (double)(p.n * p.k);
 }
 
-/* Of a slot of a layer, or of the head, for which the second half of each sequence is scored. */
+/* Of a slot of a layer, or of the head, for which the second half of each sequence is scored. Those of the patches
+ * and of the classes of an image are not counted. */
 static products products_at(const dpt_arch *arch, int slot, const sizes *s) {
-    return slot < DPT_SLOTS_HEAD ? products_of(arch, (dpt_slot)slot, s)
-                                 : products_of_head(arch, s->sequences * (s->tokens / 2));
+    if (slot < DPT_SLOTS_HEAD)
+        return products_of(arch, (dpt_slot)slot, s);
+    return arch->side > 0 ? (products){.rows = 0}
+                          : products_of_head(arch, s->sequences * (s->tokens / 2));
 }
 
-/* Floating-point operations of the products of one call. Causal attention counts the lower triangle; its backward
- * pass has five products. */
+/* Floating-point operations of the products of one call. Causal attention counts the lower triangle, that of images
+ * all of it; its backward pass has five products. */
 static double count_flops(const dpt_arch *arch, const sizes *s) {
     double linear = 0.0, T = (double)s->tokens;
     for (int slot = DPT_SLOTS_LAYER; slot < DPT_SLOTS_HEAD; slot++)
         linear += flops_of(products_at(arch, slot, s));
     double scores = T * T * (double)(s->sequences * s->layers * arch->length[DPT_AXIS_HEADS]);
+    if (arch->side > 0)
+        scores *= 2.0;
     return linear + scores * (2.0 + 2.0 + 5.0) + flops_of(products_at(arch, DPT_SLOTS_HEAD, s));
 }
 
@@ -217,9 +245,25 @@ static int compare_doubles(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
+/* A tower has its keys in an object of their own. */
+static char *make_image_config(const sizes *s, const dpt_family *family) {
+    char keys[512];
+    int hidden = (int)s->hidden;
+    snprintf(keys, sizeof keys,
+             "\"hidden_size\": %d, \"intermediate_size\": %d, \"num_hidden_layers\": %d, "
+             "\"num_attention_heads\": %d, \"image_size\": %d, \"patch_size\": %d",
+             hidden, 4 * hidden, (int)s->layers, hidden / HEAD_DIM, patches_across(s) * PATCH,
+             PATCH);
+    bool inner = strcmp(family->model_type, "siglip") == 0;
+    return dpt_mem_format("{\"architectures\": [\"%s\"], %s%s%s}", family->architecture,
+                          inner ? "\"vision_config\": {" : "", keys, inner ? "}" : "");
+}
+
 static char *make_config(const sizes *s, const dpt_family *family) {
     int hidden = (int)s->hidden, layers = (int)s->layers, heads = hidden / HEAD_DIM;
     int inner = hidden * 11 / 4, kv_heads = heads / 4 > 0 ? heads / 4 : 1;
+    if (is_of_images(family))
+        return make_image_config(s, family);
     if (family == &dpt_family_gpt2)
         return dpt_mem_format(
             "{\"architectures\": [\"%s\"], \"vocab_size\": %d, \"n_embd\": %d, \"n_layer\": %d, "
@@ -256,17 +300,21 @@ typedef struct work {
     int64_t *first;
     int32_t *tokens;
     uint8_t *mask;
+    int32_t *labels;
     double *weight, *nll, *terms;
-    float *numbers; /* for products */
+    float *images, *numbers; /* numbers: for products */
 } work;
 
 static work make_work(const dpt_model *model, const dpt_arch *arch, const sizes *s) {
     int64_t T = batch_tokens(s), weights, rows, square = 3 * PEAK_SIDE * PEAK_SIDE;
     count_floats(arch, s, &weights, &rows);
     int64_t floats = maximum(weights + 2 * rows, square);
+    int64_t pixels = s->sequences * CHANNELS * arch->side * arch->side;
     work w = {.first = malloc((size_t)(s->sequences + 1) * sizeof *w.first),
               .tokens = malloc((size_t)T * sizeof *w.tokens),
               .mask = malloc((size_t)T),
+              .labels = calloc((size_t)s->sequences, sizeof *w.labels),
+              .images = pixels > 0 ? malloc((size_t)pixels * sizeof *w.images) : NULL,
               .weight = malloc((size_t)T * sizeof *w.weight),
               .nll = malloc((size_t)T * sizeof *w.nll),
               .terms = malloc((size_t)(s->sequences * dpt_model_columns(model)) * sizeof *w.terms),
@@ -280,8 +328,14 @@ static work make_work(const dpt_model *model, const dpt_arch *arch, const sizes 
         w.mask[i] = i % s->tokens >= s->tokens / 2;
         w.weight[i] = 1.0;
     }
-    w.batch = (dpt_batch){
-        .sequences = s->sequences, .first = w.first, .tokens = w.tokens, .mask = w.mask};
+    for (int64_t i = 0; i < pixels; i++)
+        w.images[i] = (float)(i * 2654435761 % 1021) / 1021.0F - 0.5F;
+    w.batch = (dpt_batch){.sequences = s->sequences,
+                          .first = w.first,
+                          .tokens = w.tokens,
+                          .mask = w.mask,
+                          .images = w.images,
+                          .labels = w.labels};
     return w;
 }
 
@@ -289,6 +343,8 @@ static void free_work(work *w) {
     free(w->first);
     free(w->tokens);
     free(w->mask);
+    free(w->labels);
+    free(w->images);
     free(w->weight);
     free(w->nll);
     free(w->terms);
@@ -358,13 +414,20 @@ static dpt_status time_precisions(const dpt_comm *world, dpt_model *model, const
 
 static dpt_status describe(const sizes *s, const dpt_family *family, char **config,
                            dpt_arch *arch) {
-    static const dpt_catalog none = {.count = 0};
+    dpt_catalog classes; /* of an image model, which its head counts */
+    int64_t head[] = {CLASSES, s->hidden};
+    dpt_catalog_init(&classes);
     *config = make_config(s, family);
     if (*config == NULL)
         return DPT_ERR_OUTPUT;
     json_t *root = json_loads(*config, 0, NULL);
-    dpt_status st = dpt_arch_read(root, &none, arch);
+    dpt_status st = dpt_catalog_add(&classes, "classifier.weight", DPT_BF16, 2, head);
+    if (st == DPT_OK)
+        st = dpt_catalog_add(&classes, CLASS_TEXTS, DPT_BF16, 2, head);
+    if (st == DPT_OK)
+        st = dpt_arch_read(root, &classes, arch);
     json_decref(root);
+    dpt_catalog_destroy(&classes);
     return st;
 }
 
@@ -413,13 +476,13 @@ static void print_precisions(const dpt_comm *world, const sizes *s, const dpt_fa
     fflush(stdout);
 }
 
-/* Whether a family is one that was asked for. Image models have no list of keys. */
+/* Whether a family is one that was asked for. */
 static bool is_wanted(const dpt_family *family, const char *wanted) {
     bool experts = family == &dpt_family_mixtral || family == &dpt_family_qwen3_moe ||
                    family == &dpt_family_gpt_oss;
-    return family->knows != NULL &&
-           (strcmp(wanted, "all") == 0 || (strcmp(wanted, "experts") == 0 && experts) ||
-            strcmp(wanted, family->model_type) == 0);
+    return strcmp(wanted, "all") == 0 || (strcmp(wanted, "experts") == 0 && experts) ||
+           (strcmp(wanted, "images") == 0 && is_of_images(family)) ||
+           strcmp(wanted, family->model_type) == 0;
 }
 
 static dpt_status bench(const dpt_comm *world, const sizes *s, bool bf16,
@@ -430,7 +493,9 @@ static dpt_status bench(const dpt_comm *world, const sizes *s, bool bf16,
     timing times;
     precisions both;
     char *config = NULL;
+    sizes of = *s; /* with all tokens of an image */
     dpt_status st = describe(s, family, &config, &arch);
+    of.tokens = st == DPT_OK && arch.side > 0 ? arch.image_tokens : s->tokens;
     if (st != DPT_OK) {
         dpt_mem_free(config);
         return st;
@@ -444,12 +509,12 @@ static dpt_status bench(const dpt_comm *world, const sizes *s, bool bf16,
     if (st == DPT_OK)
         st = dpt_model_bind_edit(model, &source);
     if (st == DPT_OK)
-        st = bf16 ? time_precisions(world, model, &arch, s, &both)
-                  : time_model(world, model, &arch, s, &times);
+        st = bf16 ? time_precisions(world, model, &arch, &of, &both)
+                  : time_model(world, model, &arch, &of, &times);
     if (st == DPT_OK && world->rank == 0 && bf16)
-        print_precisions(world, s, family, &both);
+        print_precisions(world, &of, family, &both);
     else if (st == DPT_OK && world->rank == 0)
-        print_line(world, s, family, count_flops(&arch, s) * 1e-9, &times);
+        print_line(world, &of, family, count_flops(&arch, &of) * 1e-9, &times);
     dpt_model_destroy(model);
     dpt_catalog_destroy(&catalog);
     dpt_arch_destroy(&arch);
