@@ -58,23 +58,44 @@ static int64_t lines_unique(double *places, int64_t n) {
     return kept;
 }
 
-/* Nodes of all edits of a line, but for the start where it is shared, and with `ends` where the paths end.
+/* Nodes of the edits of a line that a data set judges (-1: of all), but for the start where it is shared.
  * @return how many there are. */
-static int64_t lines_gather(const lines_work *w, int lead, bool ends, double *to) {
+static int64_t lines_gather_nodes(const lines_work *w, int lead, int data, double *to) {
     const dpt_quadrature *q = &w->quadrature;
     const double start = 0.0;
-    bool closed = q->node[q->points - 1] == 1.0;
     int64_t n = 0;
     for (int e = 0; e < w->job->nedits; e++) {
         dpt_line line = {.factor = w->factor[e] / w->factor[lead], .slopes = &start};
-        if (!lines_alike(w, e, lead))
+        if (!lines_alike(w, e, lead) || !dpt_job_judges(&w->job->edits[e], data))
             continue;
         for (int c = w->shares && q->node[0] == 0.0; c < q->points; c++)
             to[n++] = dpt_line_place(&line, q->node[c]);
-        if (ends && !closed)
+    }
+    return n;
+}
+
+/* The same of the ends of their paths, where the rule has no node. */
+static int64_t lines_gather_ends(const lines_work *w, int lead, int data, double *to) {
+    const dpt_quadrature *q = &w->quadrature;
+    const double start = 0.0;
+    int64_t n = 0;
+    for (int e = 0; e < w->job->nedits && q->node[q->points - 1] != 1.0; e++) {
+        dpt_line line = {.factor = w->factor[e] / w->factor[lead], .slopes = &start};
+        if (lines_alike(w, e, lead) && dpt_job_judges(&w->job->edits[e], data))
             to[n++] = dpt_line_place(&line, 1.0);
     }
     return n;
+}
+
+/* What a data set need not take twice; an end where the line has slopes is taken as slopes. */
+static void lines_spare(const lines_work *w, const dpt_line *line, int data, dpt_lines *out) {
+    int64_t nodes = lines_gather_nodes(w, line->lead, data, w->all), slopes = 0;
+    int64_t ends = lines_gather_ends(w, line->lead, data, w->all + nodes);
+    int64_t taken = lines_unique(w->all, nodes + ends);
+    for (int64_t i = 0; i < taken; i++)
+        slopes += dpt_line_has_slope(line, w->all[i]);
+    out->spared_slopes[data] += nodes - slopes;
+    out->spared_losses[data] += ends - (taken - slopes);
 }
 
 /* The edits that are like `first`, which is the first of them. @param[in,out] places free room for slopes. */
@@ -90,18 +111,19 @@ static void lines_make(lines_work *w, int first, double **places, dpt_lines *out
     }
     if (count < 2)
         return;
-    int64_t taken = lines_gather(w, lead, true, w->all);
-    int64_t spared = taken - lines_unique(w->all, taken);
-    if (spared == 0)
+    int64_t taken = lines_gather_nodes(w, lead, -1, w->all);
+    taken += lines_gather_ends(w, lead, -1, w->all + taken);
+    if (taken == lines_unique(w->all, taken))
         return;
-    int64_t slopes = lines_unique(*places, lines_gather(w, lead, false, *places));
+    int64_t slopes = lines_unique(*places, lines_gather_nodes(w, lead, -1, *places));
+    const dpt_line line = {.lead = lead, .slopes = *places, .nslopes = slopes};
     for (int e = first; e < w->job->nedits; e++)
-        if (lines_alike(w, e, first))
-            out->edits[e] = (dpt_line){.lead = lead,
-                                       .factor = w->factor[e] / w->factor[lead],
-                                       .slopes = *places,
-                                       .nslopes = slopes};
-    out->spared += spared;
+        if (lines_alike(w, e, first)) {
+            out->edits[e] = line;
+            out->edits[e].factor = w->factor[e] / w->factor[lead];
+        }
+    for (int d = 0; d < w->job->njudged; d++)
+        lines_spare(w, &line, d, out);
     *places += slopes;
 }
 
@@ -130,9 +152,12 @@ static dpt_status lines_find(lines_work *w, dpt_lines *out) {
 dpt_status dpt_lines_create(const dpt_inputs *in, bool shares, dpt_lines *out) {
     const dpt_job *job = in->job;
     lines_work work = {.job = job, .shares = shares};
-    *out = (dpt_lines){.spared = 0};
+    *out = (dpt_lines){.edits = NULL};
     out->edits = dpt_mem_zalloc(job->nedits, sizeof *out->edits, "lines of edits");
-    dpt_status st = out->edits != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+    out->spared_slopes = dpt_mem_zalloc(job->njudged, sizeof *out->spared_slopes, "passes");
+    out->spared_losses = dpt_mem_zalloc(job->njudged, sizeof *out->spared_losses, "passes");
+    bool room = out->edits != NULL && out->spared_slopes != NULL && out->spared_losses != NULL;
+    dpt_status st = room ? DPT_OK : DPT_ERR_OUTPUT;
     for (int e = 0; e < job->nedits && st == DPT_OK; e++)
         out->edits[e] = (dpt_line){.lead = e, .factor = 1.0};
     if (st == DPT_OK && lines_are_possible(job)) {
@@ -152,5 +177,7 @@ dpt_status dpt_lines_create(const dpt_inputs *in, bool shares, dpt_lines *out) {
 void dpt_lines_destroy(dpt_lines *lines) {
     dpt_mem_free(lines->edits);
     dpt_mem_free(lines->places);
-    *lines = (dpt_lines){.spared = 0};
+    dpt_mem_free(lines->spared_slopes);
+    dpt_mem_free(lines->spared_losses);
+    *lines = (dpt_lines){.edits = NULL};
 }

@@ -19,10 +19,11 @@ typedef struct dpt_line {
 
 /** The lines of all edits of a job. */
 typedef struct dpt_lines {
-    dpt_line *edits; /**< (edits of the job) */
-    double *places;  /**< of all lines, end to end */
-    int64_t
-        spared; /**< passes over each data set that judges that need not be taken, if all are one path */
+    dpt_line *edits;        /**< (edits of the job) */
+    double *places;         /**< of all lines, end to end */
+    int64_t *spared_slopes; /**< (data sets that judge) passes with slopes that need not be taken,
+                                 if all are one path */
+    int64_t *spared_losses; /**< (the same) passes for losses alone */
 } dpt_lines;
 
 /** Find the edits that share points of their paths. An edit is alone where no other one needs a pass at a point of its

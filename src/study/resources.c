@@ -519,14 +519,10 @@ dpt_status dpt_resources_plan(const dpt_inputs *in, const dpt_plan_case *of, dpt
         st = measure_arithmetic(in, out);
     if (st == DPT_OK)
         st = choose_mesh(in, of, out);
-    dpt_lines lines;
     if (st == DPT_OK)
-        st = dpt_lines_create(in, out->shared_gradient, &lines);
+        st = dpt_resources_share_lines(in, out);
     if (st != DPT_OK)
         return st;
-    out->shared_passes = lines.spared * in->job->njudged;
-    dpt_resources_spare(out, (double)lines.spared);
-    dpt_lines_destroy(&lines);
     dpt_plan_time(in, out);
     return DPT_OK;
 }

@@ -89,14 +89,15 @@ typedef struct dpt_resources {
     bool bf16;                     /**< products are in bf16 */
     double bf16_post,
         bf16_both; /**< shares of the weights whose values are bf16: W_post's; and W_edit's too */
-    int64_t extra_edits;      /**< that are made to find values */
-    int64_t extra_binds;      /**< of what is none of the edits themselves */
-    double flops;             /**< of the whole study, all ranks: at most, where the rule is auto */
-    double saved_flops;       /**< of these, what rule auto leaves out on average */
-    double saved_evaluations; /**< passes that it leaves out on average */
-    int64_t
-        shared_passes; /**< of evaluations, those that edits on one line have in common, at most */
-    double bytes_read; /**< of the whole study, all ranks */
+    int64_t extra_edits;     /**< that are made to find values */
+    int64_t extra_binds;     /**< of what is none of the edits themselves */
+    double flops;            /**< of the whole study, all ranks: at most, where the rule is auto */
+    double saved_flops;      /**< of these, what rule auto leaves out on average, and lines share */
+    double most_passes;      /**< over data sets, as a run counts them: at most */
+    double loss_evaluations; /**< of these forward alone, to be expected */
+    double slope_evaluations; /**< the same with slopes */
+    int64_t shared_passes;    /**< that edits on one line have in common, at most */
+    double bytes_read;        /**< of the whole study, all ranks */
     double bytes_written;
     double bytes_edits;    /**< of bytes_read, those of edits */
     double bytes_loaded;   /**< of bytes_read, those of models for the mesh */
@@ -109,10 +110,8 @@ typedef struct dpt_resources {
     double seconds;                /**< of the whole study, to be expected */
     double pass_seconds;           /**< of one pass with slopes over all data that judge */
     double restart;                /**< what a run that goes on after a stop does again, at most */
-    int64_t evaluations; /**< passes over a data set, but for those of second derivatives */
-    int64_t edit_passes; /**< those of one edit on a data set that judges */
-    int64_t law;         /**< those of the law, of one data set */
-    int64_t hessian;     /**< those of second derivatives, at least */
+    int64_t edit_passes;           /**< those of one edit on a data set that judges, at most */
+    int64_t law;                   /**< those of the law, of one data set */
 } dpt_resources;
 
 /** What a plan is made for. */
@@ -143,8 +142,9 @@ static inline bool dpt_pass_has_slopes(dpt_pass_kind kind) {
 /** Passes with slopes, or without. Local. */
 double dpt_resources_passes(const dpt_resources *resources, bool slopes);
 
-/** Take away passes that edits share on a line. Local. */
-void dpt_resources_spare(dpt_resources *resources, double spared);
+/** Take away the passes that edits on one line share where they are written in fp32; of coarser types lines hold
+ * nothing as a rule. Local. Errors: DPT_ERR_OUTPUT without memory. */
+dpt_status dpt_resources_share_lines(const dpt_inputs *inputs, dpt_resources *resources);
 
 /** What product.c and product_bf16.c of `model` take. Local. */
 dpt_pass_products dpt_resources_products(const dpt_resources *resources, dpt_pass_kind kind);

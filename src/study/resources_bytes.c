@@ -60,7 +60,7 @@ static double bytes_of_progress(const dpt_inputs *in, const dpt_resources *res) 
     double tensors = in->catalog->count, sum = 0.0;
     for (int d = 0; d < in->job->ndata; d++) {
         double numbers = 17.0 * (double)in->data[d].samples + 8.0 * tensors + PASS_BYTES;
-        sum += numbers * (double)res->evaluations / in->job->ndata;
+        sum += numbers * (res->loss_evaluations + res->slope_evaluations) / in->job->ndata;
         double gradient = 4.0 * (double)dpt_catalog_elements(in->catalog);
         if (dpt_resources_keeps_gradient_of(in, res, d) &&
             dpt_passes_keeps_gradient(res->pass_seconds, gradient / res->ranks))

@@ -4,6 +4,7 @@
 #include "auto_alpha.h"
 #include "hessian.h"
 #include "leave_out.h"
+#include "lines.h"
 #include "logit_probes.h"
 #include "loss_kinds.h"
 #include "path_correlation.h"
@@ -41,15 +42,6 @@ double dpt_resources_passes(const dpt_resources *res, bool slopes) {
     return sum;
 }
 
-void dpt_resources_spare(dpt_resources *res, double spared) {
-    static const dpt_pass_kind kinds[] = {DPT_PASS_SLOPES, DPT_PASS_START};
-    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
-        double taken = fmin(spared, res->passes[kinds[i]]);
-        res->passes[kinds[i]] -= taken;
-        spared -= taken;
-    }
-}
-
 /* Arithmetic of one pass over all data that judge, two flops a product. */
 static double passes_flops(const dpt_resources *res, dpt_pass_kind kind) {
     const dpt_model_cost *cost = &res->cost;
@@ -61,13 +53,29 @@ static double passes_flops(const dpt_resources *res, dpt_pass_kind kind) {
            (dpt_pass_has_slopes(kind) ? 4.5 : 1.0) * attention;
 }
 
-/* Add passes over so many tokens. @param[in] least, most  of them: rule auto and searches decide on the way. */
-static void passes_add(dpt_resources *res, dpt_pass_kind kind, double tokens, double expected,
-                       double most) {
-    double share = res->tokens > 0 ? tokens / (double)res->tokens : 0.0;
-    res->flops += passes_flops(res, kind) * share * most;
-    res->saved_flops += passes_flops(res, kind) * share * (most - expected);
+/* Tokens of a data set over those of all that judge. */
+static double passes_share(const dpt_inputs *in, const dpt_resources *res, int d) {
+    const dpt_dataset *data = &in->data[d];
+    int64_t tokens =
+        res->image_tokens > 0 ? data->samples * res->image_tokens : data->offsets[data->sequences];
+    return res->tokens > 0 ? (double)tokens / (double)res->tokens : 0.0;
+}
+
+/* Add the work of passes over a data set. @param[in] expected, most  of them: rule auto and searches decide on the way. */
+static void passes_add_work(const dpt_inputs *in, dpt_resources *res, dpt_pass_kind kind, int d,
+                            double expected, double most) {
+    double share = passes_share(in, res, d), flops = passes_flops(res, kind) * share;
+    res->flops += flops * most;
+    res->saved_flops += flops * (most - expected);
     res->passes[kind] += share * expected;
+}
+
+/* Add passes that a run counts. */
+static void passes_add(const dpt_inputs *in, dpt_resources *res, dpt_pass_kind kind, int d,
+                       double expected, double most) {
+    passes_add_work(in, res, kind, d, expected, most);
+    res->most_passes += most;
+    *(dpt_pass_has_slopes(kind) ? &res->slope_evaluations : &res->loss_evaluations) += expected;
 }
 
 /* Shares of weights of matrices that are bf16. */
@@ -88,17 +96,25 @@ static void count_types(const dpt_inputs *in, dpt_resources *res) {
     res->bf16_both = all > 0.0 ? both / all : 0.0;
 }
 
-/* What says the error of products in bf16: each edit on a few samples, in both precisions. */
-static void count_precision(const dpt_inputs *in, dpt_resources *res) {
-    int replicas = res->ranks / res->tensor_parallel;
-    for (int d = 0; res->bf16 && d < in->job->njudged; d++) {
-        double samples = (double)in->data[d].samples;
-        double few = fmin((double)dpt_precision_samples(replicas) * replicas, samples);
-        double tokens = (double)res->tokens / in->job->njudged * few / samples;
-        int edits = in->job->nedits;
-        passes_add(res, DPT_PASS_SLOPES, tokens, edits, edits);
-        passes_add(res, DPT_PASS_FP32, tokens, edits, edits);
+/* Edits of a kind that a data set judges. */
+static int count_judged(const dpt_inputs *in, int d,
+                        bool (*is_one)(const dpt_job *job, const dpt_job_edit *edit)) {
+    int count = 0;
+    for (int e = 0; e < in->job->nedits; e++) {
+        const dpt_job_edit *edit = &in->job->edits[e];
+        count += dpt_job_judges(edit, d) && (is_one == NULL || is_one(in->job, edit));
     }
+    return count;
+}
+
+/* What says the error of products in bf16: each edit on a few samples, in both precisions. */
+static void count_precision(const dpt_inputs *in, dpt_resources *res, int d) {
+    int replicas = res->ranks / res->tensor_parallel;
+    double samples = (double)in->data[d].samples;
+    double few = fmin((double)dpt_precision_samples(replicas) * replicas, samples);
+    double passes = res->bf16 ? count_judged(in, d, NULL) * few / samples : 0.0;
+    passes_add_work(in, res, DPT_PASS_SLOPES, d, passes, passes);
+    passes_add_work(in, res, DPT_PASS_FP32, d, passes, passes);
 }
 
 /* Slopes that an edit takes at most, and how many rule auto takes of them on average: that share of the edits
@@ -118,94 +134,113 @@ static int count_slopes(const dpt_inputs *in, const dpt_resources *res, double *
     return most - shared;
 }
 
-static double passes_choosing_tokens(const dpt_inputs *in, const dpt_resources *res, int data) {
-    const dpt_job *job = in->job;
-    int parts = job->ndata - job->njudged;
-    return job->data[data].chooses ? (double)res->choosing_tokens / parts
-                                   : (double)res->tokens / job->njudged;
-}
-
 /* What is found before an edit is made: alpha along the delta, slopes of samples. */
 static void count_searches(const dpt_inputs *in, dpt_resources *res) {
     const dpt_job *job = in->job;
     for (int e = 0; e < job->nedits; e++) {
         const dpt_job_edit *edit = &job->edits[e];
         if (dpt_significance_is_wanted(&edit->spec)) {
-            passes_add(res, DPT_PASS_SLOPES, passes_choosing_tokens(in, res, edit->gradient_data),
-                       1.0, 1.0);
-            res->evaluations++;
+            passes_add(in, res, DPT_PASS_SLOPES, edit->gradient_data, 1.0, 1.0);
             res->extra_binds++;
         }
         if (edit->auto_data < 0 || dpt_job_is_allocated(edit))
             continue;
         dpt_auto_passes passes = dpt_auto_alpha_passes(&edit->spec);
-        passes_add(res, DPT_PASS_SLOPES, passes_choosing_tokens(in, res, edit->auto_data),
-                   passes.expected, passes.most);
-        res->evaluations += passes.most;
-        res->saved_evaluations += passes.most - passes.expected;
+        passes_add(in, res, DPT_PASS_SLOPES, edit->auto_data, passes.expected, passes.most);
         res->extra_edits += passes.binds;
         res->extra_binds += passes.binds;
     }
 }
 
 /* Second derivatives, logits, a plane, groups left out. */
-static void count_measures(const dpt_inputs *in, dpt_resources *res, bool kept) {
-    double tokens = (double)res->tokens;
-    int edits = in->job->nedits;
+static void count_measures(const dpt_inputs *in, dpt_resources *res, int d) {
+    const dpt_job *job = in->job;
     /* The squares of the gradient are of one that is kept, or take a pass of their own. */
-    res->hessian = (int64_t)edits * dpt_hessian_edit_passes(in) + dpt_hessian_passes(in->job) +
-                   dpt_spectrum_passes(in->job) + (in->job->hessian.probes > 0 && !kept);
-    passes_add(res, DPT_PASS_SLOPES, tokens, (double)res->hessian, (double)res->hessian);
-    int64_t logits = dpt_logit_probes_passes(in->job), places = dpt_plane_passes(in->job);
-    int64_t left_out = dpt_leave_out_passes(in);
-    res->hessian = (res->hessian + logits) * in->job->njudged;
-    double losses = (double)(logits + left_out) + (double)places / in->job->njudged;
-    passes_add(res, DPT_PASS_LOSSES, tokens, losses, losses);
-    res->evaluations += places + in->job->njudged * left_out;
-    res->extra_binds += places / in->job->njudged;
+    bool squares = job->hessian.probes > 0 && !dpt_resources_keeps_gradient(res);
+    int64_t second = count_judged(in, d, NULL) * dpt_hessian_edit_passes(in) +
+                     dpt_hessian_passes(job) + dpt_spectrum_passes(job) + squares;
+    int64_t losses = dpt_logit_probes_passes(job) + dpt_leave_out_passes(in) +
+                     dpt_plane_passes(job) / job->njudged;
+    passes_add(in, res, DPT_PASS_SLOPES, d, (double)second, (double)second);
+    passes_add(in, res, DPT_PASS_LOSSES, d, (double)losses, (double)losses);
+}
+
+/* Of a data set that judges: W_pre, and the paths of its edits. */
+static void count_paths(const dpt_inputs *in, dpt_resources *res, int d) {
+    dpt_rule rule = in->job->rule;
+    bool start = dpt_quadrature_has_start(rule), end = dpt_quadrature_has_end(rule);
+    double expected, edits = count_judged(in, d, NULL);
+    int slopes = count_slopes(in, res, &expected);
+    /* Nodes at t = 0 that are not shared; of bf16 values those at t = 1 take no more. */
+    double starts = (start && !res->shared_gradient) + (end ? res->bf16_both : 0.0);
+    double nodes = (in->job->points - start) * count_judged(in, d, dpt_path_correlation_wanted);
+    passes_add(in, res, DPT_PASS_BASE, d, 1.0, 1.0);
+    passes_add(in, res, DPT_PASS_START, d, edits * starts, edits * starts);
+    passes_add(in, res, DPT_PASS_SLOPES, d, edits * (expected - starts), edits * (slopes - starts));
+    if (!end)
+        passes_add(in, res, DPT_PASS_LOSSES, d, edits, edits);
+    passes_add(in, res, DPT_PASS_SLOPES, d, nodes, nodes);
+    res->edit_passes = slopes + !end;
 }
 
 void dpt_resources_count(const dpt_inputs *in, dpt_resources *res) {
     const dpt_job *job = in->job;
-    double tokens = (double)res->tokens, expected;
-    int edits = job->nedits, parts = job->ndata - job->njudged;
-    int slopes = count_slopes(in, res, &expected);
-    bool kept = dpt_resources_keeps_gradient(res);
-    double ends = dpt_quadrature_has_end(job->rule) ? 0.0 : 1.0;
-    /* Nodes at t = 0 that are not shared; of bf16 values those at t = 1 take no more. */
-    double starts = dpt_quadrature_has_start(job->rule) && !res->shared_gradient;
     count_types(in, res);
-    if (dpt_quadrature_has_end(job->rule))
-        starts += res->bf16_both;
-    res->flops = res->saved_flops = res->saved_evaluations = 0.0;
+    res->flops = res->saved_flops = 0.0;
+    res->most_passes = res->slope_evaluations = res->loss_evaluations = 0.0;
     for (int kind = 0; kind < DPT_PASS_KINDS; kind++)
         res->passes[kind] = 0.0;
-    res->extra_binds = res->extra_edits = 0;
-    /* Both ends of post-training; the gradient at W_post comes with its losses. */
-    passes_add(res, kept ? DPT_PASS_START : DPT_PASS_BASE, tokens, 1.0, 1.0);
-    passes_add(res, DPT_PASS_BASE, tokens, 1.0, 1.0);
-    passes_add(res, DPT_PASS_START, tokens, edits * starts, edits * starts);
-    passes_add(res, DPT_PASS_SLOPES, tokens, edits * (expected - starts),
-               edits * (slopes - starts));
-    passes_add(res, DPT_PASS_LOSSES, tokens, edits * ends, edits * ends);
-    res->saved_evaluations = (double)job->ndata * edits * (slopes - expected);
-    /* The reference of dpo, and the slopes of its loss before the gradient that edits share. */
-    passes_add(res, DPT_PASS_BASE, (double)res->reference_tokens, kept ? 2.0 : 1.0,
-               kept ? 2.0 : 1.0);
-    passes_add(res, DPT_PASS_START, tokens, (double)res->law, (double)res->law);
-    passes_add(res, DPT_PASS_BASE, (double)res->choosing_tokens, 1.0, 1.0);
-    passes_add(res, DPT_PASS_LOSSES, (double)res->choosing_tokens, edits, edits);
-    int correlated = dpt_resources_count_correlated(in);
-    int nodes = job->points - dpt_quadrature_has_start(job->rule);
-    passes_add(res, DPT_PASS_SLOPES, tokens, (double)nodes * correlated,
-               (double)nodes * correlated);
-    res->edit_passes = slopes + (ends > 0.0);
-    res->evaluations = (int64_t)job->njudged *
-                           (2 + res->law + edits * res->edit_passes + (int64_t)nodes * correlated) +
-                       (int64_t)parts * (1 + edits);
-    for (int d = job->njudged; d < job->ndata; d++)
-        res->evaluations += dpt_job_law_draws(job, d) > 0 ? res->law : 0;
-    count_measures(in, res, kept);
+    res->extra_edits = 0;
+    res->extra_binds = job->njudged > 0 ? dpt_plane_passes(job) / job->njudged : 0;
+    for (int d = 0; d < job->ndata; d++) {
+        bool kept = dpt_resources_keeps_gradient_of(in, res, d);
+        double law = dpt_job_law_draws(job, d) > 0 ? (double)res->law : 0.0;
+        /* W_post: the gradient comes with its losses. */
+        passes_add(in, res, kept ? DPT_PASS_START : DPT_PASS_BASE, d, 1.0, 1.0);
+        passes_add(in, res, DPT_PASS_START, d, law, law);
+        if (dpt_loss_kind_of(job->data[d].loss)->reference) {
+            passes_add(in, res, DPT_PASS_BASE, d, 1.0, 1.0);
+            /* That of dpo takes all of its losses before the gradient that edits share. */
+            passes_add_work(in, res, DPT_PASS_BASE, d, kept, kept);
+        }
+        if (d >= job->njudged)
+            continue;
+        count_paths(in, res, d);
+        count_measures(in, res, d);
+        count_precision(in, res, d);
+        if (job->data[d].other >= 0) { /* the ends of its edits on the samples that only choose */
+            double ends = count_judged(in, d, NULL);
+            passes_add(in, res, DPT_PASS_LOSSES, job->data[d].other, ends, ends);
+        }
+    }
     count_searches(in, res);
-    count_precision(in, res);
+}
+
+/* Whether what is written of an edit is its multiple but for the rounding of fp32. */
+static bool passes_hold_lines(const dpt_inputs *in) {
+    const dpt_catalog *catalog = &in->out_catalog;
+    for (int t = 0; t < catalog->count; t++) {
+        dpt_dtype type = catalog->tensors[t].dtype;
+        if (in->selected[t] && dpt_dtype_editable(type) && type != DPT_F32)
+            return false;
+    }
+    return true;
+}
+
+dpt_status dpt_resources_share_lines(const dpt_inputs *in, dpt_resources *res) {
+    dpt_lines lines;
+    dpt_status st = dpt_lines_create(in, res->shared_gradient, &lines);
+    double expected, most = count_slopes(in, res, &expected);
+    for (int d = 0; d < in->job->njudged && st == DPT_OK; d++) {
+        int64_t slopes = lines.spared_slopes[d], losses = lines.spared_losses[d];
+        res->shared_passes += slopes + losses;
+        if (!passes_hold_lines(in))
+            continue;
+        double fewer = most > 0.0 ? (double)slopes * expected / most : 0.0;
+        passes_add(in, res, DPT_PASS_SLOPES, d, -fewer, 0.0);
+        passes_add(in, res, DPT_PASS_LOSSES, d, -(double)losses, 0.0);
+    }
+    if (st == DPT_OK)
+        dpt_lines_destroy(&lines);
+    return st;
 }

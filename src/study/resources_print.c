@@ -110,13 +110,13 @@ static void print_mesh(const dpt_inputs *in, const dpt_resources *res) {
                res->tensor_parallel);
         print_parts(in);
         printf("  %-34s %12" PRId64 "\n", "tokens packed into one pass", res->batch_tokens);
-        bool nested = res->saved_evaluations > 0.0;
-        printf("  %-34s %12" PRId64 "\n",
+        double expected = res->loss_evaluations + res->slope_evaluations;
+        bool nested = expected < res->most_passes;
+        printf("  %-34s %12.0f\n",
                nested ? "passes over a data set, at most" : "passes over a data set",
-               res->evaluations + res->hessian);
+               res->most_passes);
         if (nested)
-            printf("  %-34s %12.0f\n", "passes to be expected",
-                   (double)(res->evaluations + res->hessian) - res->saved_evaluations);
+            printf("  %-34s %12.0f\n", "passes to be expected", expected);
         if (res->shared_passes > 0)
             printf("  %-34s %12" PRId64 "\n", "of these shared on a line, at most",
                    res->shared_passes);
@@ -166,15 +166,17 @@ static json_t *json_of_memory(const dpt_inputs *in, const dpt_resources *res) {
 
 json_t *dpt_resources_json(const dpt_inputs *in, const dpt_resources *res) {
     return json_pack(
-        "{s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:s, s:o, s:o}", "ranks",
-        res->ranks, "tensor_parallel", res->tensor_parallel, "batch_tokens", (int)res->batch_tokens,
-        "nodes", node_count(res), "hours", res->seconds / 3600.0, "node_hours",
-        node_count(res) * res->seconds / 3600.0, "restart_hours", res->restart / 3600.0,
-        "memory_gib", (double)res->peak / 1073741824.0, "read_gb", res->bytes_read / 1e9,
-        "written_gb", res->bytes_written / 1e9, "gathered_gb", res->bytes_gathered / 1e9, "tflop",
-        res->flops / 1e12, "expected_tflop", (res->flops - res->saved_flops) / 1e12, "machine",
-        res->machine.source, "seconds", json_of_phases(res), "gib_per_rank",
-        json_of_memory(in, res));
+        "{s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:s, s:o, "
+        "s:o}",
+        "ranks", res->ranks, "tensor_parallel", res->tensor_parallel, "batch_tokens",
+        (int)res->batch_tokens, "nodes", node_count(res), "hours", res->seconds / 3600.0,
+        "node_hours", node_count(res) * res->seconds / 3600.0, "restart_hours",
+        res->restart / 3600.0, "memory_gib", (double)res->peak / 1073741824.0, "read_gb",
+        res->bytes_read / 1e9, "written_gb", res->bytes_written / 1e9, "gathered_gb",
+        res->bytes_gathered / 1e9, "tflop", res->flops / 1e12, "expected_tflop",
+        (res->flops - res->saved_flops) / 1e12, "forward_passes", res->loss_evaluations,
+        "slope_passes", res->slope_evaluations, "machine", res->machine.source, "seconds",
+        json_of_phases(res), "gib_per_rank", json_of_memory(in, res));
 }
 
 dpt_status dpt_resources_print_json(json_t *all) {

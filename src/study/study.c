@@ -569,7 +569,8 @@ dpt_status dpt_study_run(const dpt_comm *comm, const dpt_job *job,
     if (st == DPT_OK && !options->dry_run)
         st = dpt_memory_log_peak(s.comm, s.resources.budget);
     if (st == DPT_OK && !options->dry_run && !options->resume)
-        st = dpt_plan_compare(s.comm, &s.resources, dpt_log_seconds() - started);
+        st = dpt_plan_compare(s.comm, &s.resources, &s.evaluation.passes.counts,
+                              dpt_log_seconds() - started);
     if (s.evaluation.mesh.world.size > 0)
         dpt_evaluation_destroy(&s.evaluation);
     dpt_plane_destroy(&s.plane);
