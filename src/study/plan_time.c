@@ -133,6 +133,7 @@ static void plan_pass(const dpt_inputs *in, const dpt_resources *res, const plan
                        plan_idle(p, (double)c->heads);
     double idle = c->experts * (plan_idle(p, (double)c->expert_count) - 1.0);
     double layers = 2.0 * (c->linear + idle) * tokens, head = 2.0 * c->head * res->scored;
+    double again = 2.0 * (c->again + idle * c->again / c->linear) * tokens;
     double flop = 1.0 / (r->products * PRODUCTS * ranks) * res->uneven;
     double product = bf16 ? flop * r->products / r->bf16 : flop; /* with weights */
     double value = 4.0 / (r->memory * ranks) * res->uneven;
@@ -157,7 +158,7 @@ static void plan_pass(const dpt_inputs *in, const dpt_resources *res, const plan
     }
     /* The forward again but for the head, the gradient of the input, and the terms. */
     seconds[DPT_PLAN_BACKWARD] +=
-        (n.again * layers + n.input * (layers + head)) * product + 3.5 * attention * flop +
+        (n.again * again + n.input * (layers + head)) * product + 3.5 * attention * flop +
         value * (layer * (BACKWARD_WIDTH * (double)c->width + BACKWARD_INNER * c->inner) +
                  2.0 * LOGIT_VALUES * logits) +
         batches * (form + 2.0 * calls);

@@ -48,8 +48,8 @@ static double passes_flops(const dpt_resources *res, dpt_pass_kind kind) {
     const dpt_pass_products p = dpt_resources_products(res, kind);
     double attention = 4.0 * (double)cost->heads * (double)cost->head_dim * cost->keys;
     double layers = 2.0 * cost->linear * (double)res->tokens, head = 2.0 * cost->head * res->scored;
-    return (p.forward + p.again + p.input + p.terms) * layers +
-           (p.forward + p.input + p.terms) * head +
+    double again = 2.0 * cost->again * (double)res->tokens;
+    return (p.forward + p.input + p.terms) * (layers + head) + p.again * again +
            (dpt_pass_has_slopes(kind) ? 4.5 : 1.0) * attention;
 }
 

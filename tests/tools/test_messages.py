@@ -1,6 +1,6 @@
 #!/usr/bin/python3
-# seconds: 200
-"""Calls of MPI that tools/messages counts, against the formulas of doc/architecture.md, at 2 and 4 ranks."""
+# seconds: 300
+"""Calls of MPI and products that tools/messages counts, against the formulas of doc/architecture.md and the plan."""
 import json
 import os
 import pathlib
@@ -12,11 +12,12 @@ import h5py
 import numpy as np
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "tests/support"), str(ROOT / "tools/messages")]
+sys.path[:0] = [str(ROOT / place) for place in ("tests/support", "tests/cli", "tools/messages")]
 os.chdir(ROOT)
 os.environ.setdefault("DELTAPATH", os.path.join(os.environ.get("DELTAPATH_BUILD", "build/release"), "deltapath"))
 import messages
 import studies
+import test_plan_families
 from studies import check
 
 LAYERS, WIDTH, SAMPLES, LENGTH, BATCH = 3, 64, 16, 16, 32
@@ -96,6 +97,41 @@ def machines(at):
           (have, plan["gathered_gb"]))
 
 
+def compare_products(at, name, ranks, *words):
+    """Operations of all products with weights are those of the plan, but for those of the attention."""
+    plan = json.loads(studies.deltapath("plan", str(at / "job.yaml"), *words, "--ranks", str(ranks), "--json").stdout)
+    lines = count(at, ranks, *words)
+    pairs = SAMPLES * LENGTH * (LENGTH + 1) / 2 * LAYERS
+    attention = 4 * WIDTH * pairs * (4.5 * plan["slope_passes"] + plan["forward_passes"])
+    have = sum(value(lines, phase, "sgemm", "all_bytes") for phase in ("slopes", "forward"))
+    want = 1e12 * plan["expected_tflop"] - attention
+    check(f"products of {name} at {ranks} ranks are those of the plan", abs(have / want - 1) < 1e-4, (have, want, plan))
+
+
+def products(at):
+    edits = "edits=[{name: expo, method: expo, alpha: [0.1, 0.2]}, {name: keep, method: prune, keep: 0.3}]"
+    for name, rule, dtype in (("left", "{rule: left, points: 2}", "same"), ("radau", "{rule: radau, points: 2}", "same"),
+                              ("all slopes", "{rule: left, points: 2, per_sample: true}", "same"),
+                              ("a line", "{rule: left, points: 2, per_sample: true}", "f32")):
+        for ranks in (1, 2):
+            compare_products(at, name, ranks, "--set", edits, "--set", f"riemann={rule}", "--set", f"output.dtype={dtype}")
+
+
+def families(at):
+    """Those of other architectures, made as small."""
+    for name, (architecture, kind, config, *_) in test_plan_families.MODELS.items():
+        if "image_size" in config or name.startswith(("gpt2", "gpt-oss")):  # `synthetic` does not make them
+            continue
+        small = SIZES | {"moe_intermediate_size": 32} | ({"num_key_value_heads": 4} if kind == "gpt_neox" else {})
+        text = {"architectures": [architecture], "model_type": kind} | {k: v for k, v in config.items() if k != "experts"}
+        text |= {key: number for key, number in small.items() if key in text}
+        text |= {"layer_types": text["layer_types"][:LAYERS]} if "layer_types" in text else {}
+        (at / "config.json").write_text(json.dumps(text))
+        done = studies.deltapath("synthetic", str(at / "config.json"), str(at / name))
+        check(f"{name} in small", done.returncode == 0, done.stderr)
+        compare_products(at, name, 1, "--set", f"models={{pre: {at}/{name}/pre, post: {at}/{name}/post}}")
+
+
 def main():
     with tempfile.TemporaryDirectory() as folder:
         at = pathlib.Path(folder)
@@ -103,6 +139,8 @@ def main():
         binds(at, elements)
         tensor_parallel(at)
         machines(at)
+        products(at)
+        families(at)
     return studies.finish()
 
 

@@ -2,7 +2,10 @@
  * MPI_Pcontrol) and by call: calls, and bytes that a rank gives or takes. A collective call counts once, with the bytes
  * of its own buffer; how many messages that becomes is the library's secret. At MPI_Finalize rank 0 writes the greatest
  * and the sum over ranks of each line to the file that DPT_MESSAGES names, as JSON lines. Point-to-point messages of
- * the BLACS pass through here as well. */
+ * the BLACS pass through here as well. So do products in fp32 (sgemm), with operations in place of bytes. */
+#define _GNU_SOURCE
+#include <cblas.h>
+#include <dlfcn.h>
 #include <mpi.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -10,7 +13,7 @@
 #include <string.h>
 
 enum { PHASES = 16, NAME = 24 };
-#define CALLS(X) X(send) X(sendrecv) X(allreduce) X(broadcast) X(allgather) X(reduce_scatter) X(barrier) X(fetch)
+#define CALLS(X) X(send) X(sendrecv) X(allreduce) X(broadcast) X(allgather) X(reduce_scatter) X(barrier) X(fetch) X(sgemm)
 #define CALL_ENUM(NAME_) CALL_##NAME_,
 #define CALL_NAME(NAME_) #NAME_,
 enum { CALLS(CALL_ENUM) CALL_COUNT };
@@ -43,6 +46,18 @@ int MPI_Pcontrol(const int level, ...) {
     snprintf(phases[phase_count], NAME, "%s", name);
     phase = phase_count++;
     return MPI_SUCCESS;
+}
+
+void cblas_sgemm(enum CBLAS_ORDER order, enum CBLAS_TRANSPOSE ta, enum CBLAS_TRANSPOSE tb, blasint m, blasint n,
+                 blasint k, float alpha, const float *a, blasint lda, const float *b, blasint ldb, float beta, float *c,
+                 blasint ldc) {
+    static void (*real)(enum CBLAS_ORDER, enum CBLAS_TRANSPOSE, enum CBLAS_TRANSPOSE, blasint, blasint, blasint, float,
+                        const float *, blasint, const float *, blasint, float, float *, blasint);
+    if (real == NULL)
+        *(void **)&real = dlsym(RTLD_NEXT, "cblas_sgemm");
+    counts[phase][CALL_sgemm][0]++;
+    counts[phase][CALL_sgemm][1] += 2LL * m * n * k;
+    real(order, ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
 }
 
 int MPI_Send(const void *b, int n, MPI_Datatype t, int to, int tag, MPI_Comm c) {

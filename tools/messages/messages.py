@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 """Messages of a run by phase: tools/messages/messages.py JOB.yaml [-n 2,8,32]
-[--set key=value ...]. Counts what ranks hand to MPI, by libmessages.c, which is compiled and preloaded."""
+[--set key=value ...]. Counts what ranks hand to MPI, and products (operations in place of bytes), by libmessages.c,
+which is compiled and preloaded."""
 import argparse
 import json
 import os
