@@ -7,9 +7,11 @@
  * Zen 4 with the shapes of tools/plan_error.py. */
 static const double FORWARD_WIDTH = 14.0, FORWARD_INNER = 5.0;
 static const double BACKWARD_WIDTH = 40.0, BACKWARD_INNER = 16.0;
-static const double LOGIT_VALUES = 6.0;   /* of each logit, forward; twice that backward */
-static const double PRODUCTS = 0.93;      /* of the rate of large products that a pass reaches */
-static const double ATTENTION = 0.5;      /* of it, in the attention */
+static const double LOGIT_VALUES = 6.0; /* of each logit, forward; twice that backward */
+static const double PRODUCTS = 0.93;    /* of the rate of large products that a pass reaches */
+/* Of the rate of large products, in the attention where a query sees so many keys or more, and with fewer in proportion to
+ * the fourth root: forward and backward by tests/bench/bench_nn.c, with heads of 64 to 256. */
+static const double ATTENTION = 0.79, ATTENTION_KEYS = 64.0;
 static const double BATCH_SECONDS = 5e-6; /* of a layer in a batch: calls, small tensors */
 static const double EDIT_BYTES = 4.0;     /* through memory for each that an edit reads */
 static const double BIND_PARTNERS = 15.0; /* that a rank has pieces of a unit for, at most */
@@ -23,6 +25,7 @@ typedef struct plan_rates {
     const dpt_machine *machine;
     double products;     /* flop/s in fp32 */
     double bf16;         /* of products with weights in bf16 */
+    double attention;    /* of the attention, in fp32 */
     double doubles;      /* flop/s in fp64 */
     double memory;       /* bytes/s */
     double read, write;  /* bytes/s of all ranks */
@@ -42,6 +45,13 @@ static double rate_of_products(const dpt_machine *m, double side) {
     return 1e9 / fmax(a + b / fmax(side, 16.0), fast / 1.2);
 }
 
+/* Of the rate of large products; the mean query of causal sequences of n tokens sees (n + 1) / 2 keys. */
+static double plan_attention_share(const dpt_resources *res) {
+    double queries = (double)res->tokens * (double)res->cost.layers;
+    double keys = queries > 0.0 ? res->cost.keys / queries : ATTENTION_KEYS;
+    return ATTENTION * pow(fmin(keys / ATTENTION_KEYS, 1.0), 0.25);
+}
+
 static plan_rates plan_rates_of(const dpt_resources *res) {
     const dpt_machine *m = &res->machine;
     plan_rates r = {.machine = m, .local = res->ranks_per_node};
@@ -51,6 +61,7 @@ static plan_rates plan_rates_of(const dpt_resources *res) {
     double side = res->cost.width > 0 ? (double)res->cost.width : 1024.0;
     r.products = rate_of_products(m, side) * threads * share;
     r.bf16 = r.products * rate_or(m->bf16_gflops, m->sgemm_gflops) / m->sgemm_gflops;
+    r.attention = plan_attention_share(res) * m->sgemm_gflops * 1e9 * threads * share;
     r.doubles = rate_or(m->dgemm_gflops, m->sgemm_gflops / 2.0) * 1e9 * threads * share;
     double core = rate_or(m->core_memory_gb_per_s, m->memory_gb_per_s);
     r.memory = fmin(core * threads * share, m->memory_gb_per_s / fmin(r.local, res->ranks)) * 1e9;
@@ -129,8 +140,8 @@ static void plan_pass(const dpt_inputs *in, const dpt_resources *res, const plan
     double ranks = res->ranks, p = res->tensor_parallel, tokens = (double)res->tokens;
     double elements = (double)dpt_catalog_elements(in->catalog) / p;
     /* A head, and an expert, is of one rank: ranks beyond them wait. */
-    double attention = 4.0 * (double)c->heads * (double)c->head_dim * c->keys / ATTENTION *
-                       plan_idle(p, (double)c->heads);
+    double attention = 4.0 * (double)c->heads * (double)c->head_dim * c->keys *
+                       plan_idle(p, (double)c->heads) / (r->attention * ranks) * res->uneven;
     double idle = c->experts * (plan_idle(p, (double)c->expert_count) - 1.0);
     double layers = 2.0 * (c->linear + idle) * tokens, head = 2.0 * c->head * res->scored;
     double again = 2.0 * (c->again + idle * c->again / c->linear) * tokens;
@@ -139,7 +150,7 @@ static void plan_pass(const dpt_inputs *in, const dpt_resources *res, const plan
     double value = 4.0 / (r->memory * ranks) * res->uneven;
     double layer = tokens * (double)c->layers, logits = res->scored * (double)c->vocabulary;
     double forward =
-        n.forward * (layers + head) * product + attention * flop +
+        n.forward * (layers + head) * product + attention +
         value * (layer * (FORWARD_WIDTH * (double)c->width + FORWARD_INNER * c->inner) +
                  LOGIT_VALUES * logits);
     double batches = plan_batches(res);
@@ -158,7 +169,7 @@ static void plan_pass(const dpt_inputs *in, const dpt_resources *res, const plan
     }
     /* The forward again but for the head, the gradient of the input, and the terms. */
     seconds[DPT_PLAN_BACKWARD] +=
-        (n.again * again + n.input * (layers + head)) * product + 3.5 * attention * flop +
+        (n.again * again + n.input * (layers + head)) * product + 3.5 * attention +
         value * (layer * (BACKWARD_WIDTH * (double)c->width + BACKWARD_INNER * c->inner) +
                  2.0 * LOGIT_VALUES * logits) +
         batches * (form + 2.0 * calls);

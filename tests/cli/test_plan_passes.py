@@ -1,11 +1,15 @@
 #!/usr/bin/python3
 # seconds: 600
 """Passes over data sets that a plan expects are those that a run counts: of rules, shared gradients and lines, several data
-sets, choosing parts, references, and what is measured besides."""
+sets, choosing parts, references, and what is measured besides; and what the plan takes for the attention of a sequence."""
+import json
 import os
 import re
 import sys
 import tempfile
+
+import h5py
+import numpy as np
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 import studies
@@ -59,8 +63,39 @@ CASES = [  # name, job, keys, passes forward alone, with slopes
 ]
 
 
+def forward_of(folder, count, length):
+    """Seconds that the plan takes for a forward pass over so many sequences with 64 scored tokens in all."""
+    mask = np.zeros((count, length), np.uint8)
+    mask[:, -(64 // count):] = 1
+    with h5py.File(f"{folder}/data.h5", "w") as file:
+        file["tokens"] = np.arange(count * length, dtype=np.int32) % 500
+        file["loss_mask"], file["offsets"] = mask.reshape(-1), np.arange(0, count * length + 1, length, dtype=np.int64)
+    with open(f"{folder}/m.yaml", "w", encoding="utf-8") as file:
+        file.write("cores: 1\nsgemm_gflops: 0.1\nsgemm_small_gflops: 0.1\nmemory_gb_per_s: 1e6\n")
+    with open(f"{folder}/attention.yaml", "w", encoding="utf-8") as file:
+        file.write(LLAMA % f"{folder}/never")
+    done = studies.deltapath("plan", f"{folder}/attention.yaml", "--machine", f"{folder}/m.yaml", "--ranks", "1", "--json",
+                             "--set", f"data=[{{name: text, file: {folder}/data.h5, loss: lm}}]")
+    plan = json.loads(done.stdout) if done.returncode == 0 else done.stderr
+    return plan["seconds"]["forward"] / (plan["forward_passes"] + plan["slope_passes"])
+
+
+def attention(folder):
+    """What longer sequences of as many tokens take more: operations of their keys, at 0.79 of the rate of products, and at
+    less below 64 keys."""
+    with open("share/demo/llama-pre/config.json", encoding="utf-8") as file:
+        config = json.load(file)
+    work = 4 * config["hidden_size"] * config["num_hidden_layers"] / 0.1e9
+    taken = {n: forward_of(folder, 2048 // n, n) for n in (32, 128, 512)}
+    wanted = {n: work * 2048 * (n + 1) / 2 / (0.79 * min(1, (n + 1) / 128) ** 0.25) for n in taken}
+    for n in (128, 512):
+        check(f"attention of {n} tokens against 32", abs((taken[n] - taken[32]) / (wanted[n] - wanted[32]) - 1) < 0.01,
+              (taken, wanted))
+
+
 def main():
     with tempfile.TemporaryDirectory() as folder:
+        attention(folder)
         for i, (name, job, keys, expected) in enumerate(CASES):
             for ranks in (1, 3) if name in ("left", "two data sets") else (1,):
                 done = studies.study(f"{folder}/job.yaml", job % f"{folder}/{i}-{ranks}", ranks, *keys)
