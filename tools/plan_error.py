@@ -2,10 +2,13 @@
 """Run jobs and compare what they took with what `deltapath plan` says of them: memory of a rank, bytes read and written,
 and time. Usage: tools/plan_error.py [-n 1,2,4] [PATTERN ...]; patterns choose jobs by name.
 
-Memory and bytes are what the run itself counts (the line `plan against run` of its log). Time is processor time of the ranks, user and system, without start and end of MPI: the clock
-of a machine that others use says little. Ranks beyond the cores share them; the plan knows that. Needs NumPy."""
+Memory and bytes are what the run itself counts (the line `plan against run` of its log). Time is processor time of the
+ranks, user and system, without start and end of MPI: the clock of a machine that others use says little. Ranks beyond the
+cores share them; the plan knows that. A star marks what is off by more than 10 %, or 30 % of a time; the last line counts
+these, and the code is 1 where there are any. No run begins after --seconds. Needs NumPy."""
 import argparse
 import fnmatch
+import functools
 import json
 import os
 import pathlib
@@ -15,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 
 import numpy as np
 
@@ -139,12 +143,23 @@ def processor(words, environment):
     return done, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "OMPI_MCA_rmaps_base_oversubscribe": "1",
+                            "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+
+
+def launch(ranks):
+    return ["mpirun", "-q", "-n", str(ranks), str(PROGRAM)]
+
+
+@functools.cache
+def idle_of(ranks):
+    """Of ranks that start and end."""
+    return min(processor(launch(ranks) + ["keys"], ENVIRONMENT)[1] for _ in range(2))
+
+
 def measure(name, ranks, folder):
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "OMPI_MCA_rmaps_base_oversubscribe": "1",
-                                "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
-    mpirun = ["mpirun", "-q", "-n", str(ranks), str(PROGRAM)]
-    idle = min(processor(mpirun + ["keys"], environment)[1] for _ in range(2))
-    done, seconds = processor(mpirun + ["run"] + options_of(name, folder), environment)
+    idle = idle_of(ranks)
+    done, seconds = processor(launch(ranks) + ["run"] + options_of(name, folder), ENVIRONMENT)
     line = re.search(r"plan against run: memory per rank ([\d.]+) / ([\d.]+) MiB .*?read ([\d.]+) / ([\d.]+) GB .*?"
                      r"written ([\d.]+) / ([\d.]+) GB .*?time ([\d.]+) / ([\d.]+) s", done.stderr)
     if done.returncode != 0 or line is None:
@@ -155,24 +170,41 @@ def measure(name, ranks, folder):
     return values[:6] + [values[6], taken, values[7]]
 
 
+def row_of(name, ranks, folder):
+    """The text, and how much of it is off by more than it may be."""
+    v = measure(name, ranks, folder)
+    cells = ((v[0], v[1], 0.1, 0), (v[2] * 1e3, v[3] * 1e3, 0.1, 0.1), (v[4] * 1e3, v[5] * 1e3, 0.1, 0.1), (v[6], v[7], 0.3, 0.1))
+    off = [abs(a - b) > share * b + least for a, b, share, least in cells]
+    return f"{name:16} {ranks:5}  " + " ".join(
+        f"{a:8.1f} {b:8.1f} {a / b - 1 if b else 0:+5.0%}{'*' if wide else ' '}" for (a, b, *_), wide in zip(cells, off)
+    ) + f" {v[8]:6.1f}", sum(off)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-n", "--ranks", default="1,2,4")
     parser.add_argument("--folder", help="keep generated models there")
+    parser.add_argument("--seconds", type=float, default=450.0)
     parser.add_argument("patterns", nargs="*", default=["*"])
     given = parser.parse_args()
     names = [n for n in JOBS if any(fnmatch.fnmatch(n, p) for p in given.patterns)]
-    print(f"{'':16} {'':>5}  {'memory [MiB]':^22} {'read [MB]':^22} {'written [MB]':^22} {'time [s]':^22} clock")
+    began, off, runs, left = time.monotonic(), 0, 0, []
+    print(f"{'':16} {'':>5}  {'memory [MiB]':^23} {'read [MB]':^23} {'written [MB]':^23} {'time [s]':^23} clock")
     with tempfile.TemporaryDirectory() as scratch:
         folder = pathlib.Path(given.folder or scratch)
         folder.mkdir(exist_ok=True)
         for name in names:
             for ranks in map(int, given.ranks.split(",")):
-                v = measure(name, ranks, folder)
-                cells = [(v[0], v[1]), (v[2] * 1e3, v[3] * 1e3), (v[4] * 1e3, v[5] * 1e3), (v[6], v[7])]
-                print(f"{name:16} {ranks:5}  " + " ".join(
-                    f"{a:8.1f} {b:8.1f} {a / b - 1 if b else 0:+5.0%}" for a, b in cells) + f" {v[8]:6.1f}", flush=True)
+                if time.monotonic() - began > given.seconds:
+                    left.append(f"{name} at {ranks}")
+                    continue
+                text, wide = row_of(name, ranks, folder)
+                print(text, flush=True)
+                off, runs = off + wide, runs + 1
+    print(f"{runs} runs in {time.monotonic() - began:.0f} s: {off} of {4 * runs} numbers are off by more" +
+          (f"; no time was left for {', '.join(left)}" if left else ""))
+    return 1 if off or left else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
