@@ -101,7 +101,7 @@ FORMATTED := $(shell find src include tests -name '*.[ch]' 2>/dev/null)
 .PHONY: doc-tables build library tests benches deps demo check check-debug asan tsan fuzz fuzzers bench lint format \
     format-check tidy install doc info help clean paper paper-real chaos check-mpich check-this-mpi check-blas \
     check-this-blas cross cross-objects coverage coverage-tests commands \
-    program tsan-tests scaling
+    program tsan-tests scaling compare-torch
 build: | deps-build ## build the program at build/release/deltapath (BUILD=release, debug or asan)
 	@$(MAKE) --no-print-directory $(PROGRAM)
 	@$(if $(filter build/release,$(OUT)),,echo "built with other settings than the default: $(PROGRAM)")
@@ -255,6 +255,11 @@ $(OUT)/%: tests/fuzz/fuzz_%.c tests/fuzz/fuzz.c tests/fuzz/fuzz.h $(LIBRARY)
 bench: | deps-check ## ratios against the limits of this machine, each measured in the same run
 	@$(MAKE) --no-print-directory -j2 $(PROGRAM) benches
 	tests/bench/run $(OUT)
+
+PYTHON ?= python3
+compare-torch: | deps-check ## gradient studies next to PyTorch's (doc/performance.md): PYTHON=one with torch and safetensors, parts="study ..."
+	@$(MAKE) --no-print-directory -j2 $(PROGRAM) benches
+	. tools/mpi-env.sh && tools/compare/run.py $(OUT) $(parts) --python $(PYTHON)
 
 lint: | deps-lint ## layers, house rules, documents, static analysis
 	tools/lint/layers.sh

@@ -1,5 +1,5 @@
 /* Speed of the local kernels, as ratios within one run: attention against sgemm, elementwise
- * kernels against the memory bandwidth of a copy. */
+ * kernels against the memory bandwidth of a copy. Usage: bench_nn [attention], that alone, at 64 to 512 tokens. */
 #include <cblas.h>
 #include <omp.h>
 #include <stdio.h>
@@ -148,7 +148,7 @@ static void bench_attention(int64_t n, int64_t hkv, int64_t hd, double gemm_rate
            backward / 1e9, backward / gemm_rate);
 }
 
-int main(void) {
+static void bench_elementwise(void) {
     const struct {
         const char *name;
         bench_fn run;
@@ -166,6 +166,18 @@ int main(void) {
         {"cross-entropy sums", run_ce_sums, 1},
         {"cross-entropy backward", run_ce_backward, 2},
     };
+    double bytes = (double)ELEMENTS * sizeof(float);
+    double copy_rate = 2.0 * bytes / best_time(run_copy);
+    printf("copy: %.1f GB/s\n", copy_rate / 1e9);
+    for (size_t i = 0; i < sizeof elementwise / sizeof elementwise[0]; i++) {
+        double rate = elementwise[i].streams * bytes / best_time(elementwise[i].run);
+        printf("%-24s %6.1f GB/s  %4.2f of copy\n", elementwise[i].name, rate / 1e9,
+               rate / copy_rate);
+    }
+}
+
+int main(int argc, char **argv) {
+    bool alone = argc > 1 && strcmp(argv[1], "attention") == 0;
     a = filled(ELEMENTS);
     b = filled(ELEMENTS);
     c = filled(ELEMENTS);
@@ -185,18 +197,12 @@ int main(void) {
            terms_rate / gemm_rate);
     const int64_t lengths[] = {64, 128, 256, 512, 1024, 2048};
     const int64_t heads[][2] = {{2, 64}, {2, 80}, {2, 128}, {2, 256}, {8, 64}};
-    for (size_t i = 0; i < sizeof lengths / sizeof lengths[0]; i++)
+    size_t count = sizeof lengths / sizeof lengths[0] - (alone ? 2 : 0);
+    for (size_t i = 0; i < count; i++)
         for (size_t j = 0; j < sizeof heads / sizeof heads[0]; j++)
             bench_attention(lengths[i], heads[j][0], heads[j][1], gemm_rate);
-
-    double bytes = (double)ELEMENTS * sizeof(float);
-    double copy_rate = 2.0 * bytes / best_time(run_copy);
-    printf("copy: %.1f GB/s\n", copy_rate / 1e9);
-    for (size_t i = 0; i < sizeof elementwise / sizeof elementwise[0]; i++) {
-        double rate = elementwise[i].streams * bytes / best_time(elementwise[i].run);
-        printf("%-24s %6.1f GB/s  %4.2f of copy\n", elementwise[i].name, rate / 1e9,
-               rate / copy_rate);
-    }
+    if (!alone)
+        bench_elementwise();
     free(a);
     free(b);
     free(c);
