@@ -11,6 +11,10 @@
  * the cache, where rows are not too long for that. */
 enum { LINEAR_FLOATS = 1 << 19, LINEAR_ROWS_MIN = 64, LINEAR_ROWS_MAX = 256 };
 
+/* Of other matrices, whose tokens are all of a batch: with more of them the output, which is added to once for all rows
+ * formed, costs more than the weights. */
+enum { MANY_TOKENS = 512, LINEAR_ROWS_MANY = 2048 };
+
 int64_t dpt_linear_rows(const dpt_param *param) {
     int64_t threads = omp_get_max_threads(), rows = LINEAR_ROWS_MAX;
     if (param->cols > LINEAR_FLOATS / LINEAR_ROWS_MAX)
@@ -34,46 +38,91 @@ static dpt_product linear_product(const dpt_pass *pass, int index, const float *
         .bias = bias};
 }
 
+int64_t dpt_linear_rows_for(const dpt_param *param, int64_t tokens) {
+    int64_t rows = tokens > MANY_TOKENS ? LINEAR_ROWS_MANY : DPT_ACCUMULATE_ROWS;
+    int64_t pieces = (param->rows + rows - 1) / rows;
+    return pieces > 1 ? (param->rows + pieces - 1) / pieces : param->rows;
+}
+
+static int64_t linear_step(const dpt_param *param, const dpt_product_matrix *matrix, int64_t n) {
+    return matrix->uneven ? dpt_linear_rows(param) : dpt_linear_rows_for(param, n);
+}
+
+static int64_t linear_least(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
+
+void dpt_linear_product_forward(const dpt_pass *pass, const dpt_product *p, int64_t n,
+                                const float *x, int64_t ldx, float *y, int64_t ldy) {
+    float *w = pass->work->rows_of_w;
+    for (int i = 0; i < p->count; i++) {
+        const dpt_product_matrix *matrix = &p->matrices[i];
+        const dpt_param *param = &pass->model->params.items[matrix->index];
+        int64_t step = linear_step(param, matrix, n), K = p->K;
+        const float *bias = p->bias != NULL ? p->bias + matrix->at : NULL;
+        for (int64_t at = 0; at < param->rows; at += step) {
+            int64_t rows = linear_least(step, param->rows - at);
+            dpt_shares_progress(pass->params);
+            dpt_param_weights(param, matrix->t, at, rows, w);
+            dpt_nn_linear_forward(n, rows, K, x, ldx, w, K, bias != NULL ? bias + at : NULL,
+                                  y + matrix->at + at, ldy);
+        }
+    }
+}
+
+/* dx (+)= dy W(t) of one matrix, and its terms or gradient: E of the same rows is formed with them where they are few. */
+static void linear_backward_matrix(const dpt_pass *pass, const dpt_product_matrix *matrix,
+                                   dpt_rows own, bool add, float *dx, int64_t lddx) {
+    const dpt_param *param = &pass->model->params.items[matrix->index];
+    int64_t step = linear_step(param, matrix, own.n), K = param->cols;
+    float *w = pass->work->rows_of_w, *e = pass->work->e;
+    bool together = dx != NULL && !matrix->fixed && (matrix->uneven || step <= DPT_ACCUMULATE_ROWS);
+    bool terms = together && dpt_accumulate_begin(&pass->to, matrix->index, own);
+    if (!together && !matrix->fixed)
+        dpt_accumulate_linear(&pass->to, matrix->index, own);
+    for (int64_t at = 0; at < param->rows && dx != NULL; at += step) {
+        int64_t n = linear_least(step, param->rows - at);
+        dpt_shares_progress(pass->params);
+        if (terms) {
+            dpt_param_weights_delta(param, matrix->t, at, n, w, e);
+            dpt_accumulate_some(&pass->to, matrix->index, own, at, n);
+        } else {
+            dpt_param_weights(param, matrix->t, at, n, w);
+        }
+        dpt_nn_linear_backward_input(own.n, n, K, own.dy + at, own.lddy, w, K, add || at > 0, dx,
+                                     lddx);
+    }
+    if (terms)
+        dpt_accumulate_end(&pass->to, matrix->index, own);
+}
+
+void dpt_linear_product_backward(const dpt_pass *pass, const dpt_product *p, dpt_rows rows,
+                                 bool add, float *dx, int64_t lddx) {
+    if (p->N == 0 && !add && dx != NULL) /* a rank without rows has no share of it */
+        dpt_nn_linear_backward_input(rows.n, 0, p->K, rows.dy, rows.lddy, NULL, p->K, false, dx,
+                                     lddx);
+    for (int i = 0; i < p->count; i++) {
+        const dpt_product_matrix *matrix = &p->matrices[i];
+        dpt_rows own = rows;
+        own.dy += matrix->at;
+        linear_backward_matrix(pass, matrix, own, add || matrix->at > 0, dx, lddx);
+    }
+}
+
 void dpt_linear_forward(const dpt_pass *pass, int index, int64_t n, const float *x, int64_t ldx,
                         const float *bias, float *y, int64_t ldy) {
-    const dpt_param *param = &pass->model->params.items[index];
-    if (pass->bf16 != NULL) {
-        dpt_product p = linear_product(pass, index, bias);
+    dpt_product p = linear_product(pass, index, bias);
+    if (pass->bf16 != NULL)
         dpt_product_bf16_forward(pass, &p, n, x, ldx, y, ldy);
-        return;
-    }
-    int64_t step = dpt_linear_rows(param), K = param->cols;
-    float *w = pass->work->rows_of_w;
-    for (int64_t at = 0; at < param->rows; at += step) {
-        int64_t rows = param->rows - at < step ? param->rows - at : step;
-        dpt_param_weights(param, pass->call->t, at, rows, w);
-        dpt_nn_linear_forward(n, rows, K, x, ldx, w, K, bias != NULL ? bias + at : NULL, y + at,
-                              ldy);
-    }
+    else
+        dpt_linear_product_forward(pass, &p, n, x, ldx, y, ldy);
 }
 
 void dpt_linear_backward(const dpt_pass *pass, int index, dpt_rows rows, bool add, float *dx,
                          int64_t lddx) {
-    const dpt_param *param = &pass->model->params.items[index];
-    if (pass->bf16 != NULL) {
-        dpt_product p = linear_product(pass, index, NULL);
+    dpt_product p = linear_product(pass, index, NULL);
+    if (pass->bf16 != NULL)
         dpt_product_bf16_backward(pass, &p, rows, add, dx, lddx);
-        return;
-    }
-    int64_t step = dpt_linear_rows(param), K = param->cols;
-    float *w = pass->work->rows_of_w, *e = pass->work->e;
-    bool terms = dpt_accumulate_begin(&pass->to, index, rows);
-    for (int64_t at = 0; at < param->rows; at += step) {
-        int64_t n = param->rows - at < step ? param->rows - at : step;
-        if (terms) {
-            dpt_param_weights_delta(param, pass->call->t, at, n, w, e);
-            dpt_accumulate_some(&pass->to, index, rows, at, n);
-        } else {
-            dpt_param_weights(param, pass->call->t, at, n, w);
-        }
-        dpt_nn_linear_backward_input(rows.n, n, K, rows.dy + at, rows.lddy, w, K, add || at > 0, dx,
-                                     lddx);
-    }
-    if (terms)
-        dpt_accumulate_end(&pass->to, index, rows);
+    else
+        dpt_linear_product_backward(pass, &p, rows, add, dx, lddx);
 }

@@ -81,9 +81,9 @@ static void pool_backward_probe(const dpt_pass *pass) {
     const dpt_slice *p = pass->slice;
     int64_t C = pass->width, R = pass->sequences, ld = pass->arch->image_tokens * p->qkv;
     for (int64_t s = 0; s < R; s++)
-        memcpy(k->part + s * C, k->w[DPT_SLOT_POOL_PROBE], (size_t)C * sizeof *k->part);
+        memcpy(k->pool_n + s * C, k->w[DPT_SLOT_POOL_PROBE], (size_t)C * sizeof *k->pool_n);
     dpt_product_backward(pass, 0, DPT_SLOT_POOL_Q, DPT_SLOT_POOL_Q_BIAS,
-                         pool_rows(pass, k->dqkv, ld, k->part, C), k->part, C);
+                         pool_rows(pass, k->dqkv, ld, k->pool_n, C), k->part, C);
     dpt_accumulate_bias(&pass->to, dpt_pass_index(pass, 0, DPT_SLOT_POOL_PROBE),
                         pool_rows(pass, k->part, C, NULL, 0));
 }

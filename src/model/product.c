@@ -1,8 +1,6 @@
 #include "transformer.h"
 
-#include "deltapath/nn/linear.h"
-
-/* Products with the weights of a layer: here in fp32, from W(t) in the arena, or by product_bf16.c. */
+/* Products with the weights of a layer: in fp32 by linear.c, or in bf16 by product_bf16.c. */
 
 static bool product_follows(const dpt_pass *pass, dpt_slot weight, int slot) {
     const dpt_row *row = slot < DPT_SLOTS ? pass->arch->row[slot] : NULL;
@@ -11,7 +9,7 @@ static bool product_follows(const dpt_pass *pass, dpt_slot weight, int slot) {
 
 dpt_product dpt_product_of(const dpt_pass *pass, int64_t layer, dpt_slot weight, dpt_slot bias) {
     const dpt_work *k = pass->work;
-    dpt_product out = {.w = k->w[weight], .bias = bias < DPT_SLOTS ? k->w[bias] : NULL};
+    dpt_product out = {.bias = bias < DPT_SLOTS ? k->w[bias] : NULL};
     for (int slot = (int)weight; product_follows(pass, weight, slot); slot++) {
         dpt_product_matrix *matrix = &out.matrices[out.count++];
         const dpt_row *row =
@@ -38,23 +36,19 @@ void dpt_product_forward(const dpt_pass *pass, int64_t layer, dpt_slot weight, d
     if (pass->bf16 != NULL)
         dpt_product_bf16_forward(pass, &p, n, x, ldx, y, ldy);
     else
-        dpt_nn_linear_forward(n, p.N, p.K, x, ldx, p.w, p.K, p.bias, y, ldy);
+        dpt_linear_product_forward(pass, &p, n, x, ldx, y, ldy);
 }
 
 void dpt_product_backward(const dpt_pass *pass, int64_t layer, dpt_slot weight, dpt_slot bias,
                           dpt_rows rows, float *dx, int64_t lddx) {
     dpt_product p = dpt_product_of(pass, layer, weight, bias);
     for (int i = 0; i < p.count; i++) {
-        const dpt_product_matrix *matrix = &p.matrices[i];
         dpt_rows own = rows;
-        own.dy += matrix->at;
-        if (pass->bf16 == NULL && !matrix->fixed)
-            dpt_accumulate_linear(&pass->to, matrix->index, own);
-        dpt_accumulate_bias(&pass->to, matrix->bias, own);
+        own.dy += p.matrices[i].at;
+        dpt_accumulate_bias(&pass->to, p.matrices[i].bias, own);
     }
     if (pass->bf16 != NULL)
         dpt_product_bf16_backward(pass, &p, rows, false, dx, lddx);
-    else if (dx != NULL)
-        dpt_nn_linear_backward_input(rows.n, p.N, p.K, rows.dy, rows.lddy, p.w, p.K, false, dx,
-                                     lddx);
+    else
+        dpt_linear_product_backward(pass, &p, rows, false, dx, lddx);
 }

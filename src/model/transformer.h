@@ -80,8 +80,8 @@ typedef struct dpt_work {
     float *attention, *products; /**< scratch of nn */
     float *e;                    /**< rows of E */
     float *squares;              /**< of images, the same of a gradient */
-    float *rows_of_w;            /**< (dpt_linear_floats) rows of W(t) */
-    float *arena;                /**< weights of a layer, of the embedding or of the head */
+    float *rows_of_w;            /**< rows of W(t) of a matrix */
+    float *arena;                /**< the other weights of a unit; for products in bf16 all */
     uint16_t *half[2];           /**< of products in bf16: activations or gradients, rounded; */
     float *both[2];              /**< products with the two matrices of W(t); */
     uint16_t *e_half;            /**< rows of E, rounded */
@@ -212,7 +212,7 @@ typedef struct dpt_product {
     int count;
     dpt_product_matrix matrices[3];
     int64_t N, K;
-    const float *w, *bias; /**< in the arena, all matrices end to end; bias NULL: none */
+    const float *bias; /**< in the arena, of all matrices end to end; NULL: none */
 } dpt_product;
 
 /** Whether the matrix of a slot is one of products in the precision of the model. The router's is not: which experts a
@@ -223,7 +223,7 @@ dpt_product dpt_product_of(const dpt_pass *pass, int64_t layer, dpt_slot weight,
 /** y = x W(t)^T + b of n tokens. bias DPT_SLOTS: none. Local. */
 void dpt_product_forward(const dpt_pass *pass, int64_t layer, dpt_slot weight, dpt_slot bias,
                          int64_t n, const float *x, int64_t ldx, float *y, int64_t ldy);
-/** dx = dy W(t), and the terms or gradients of weights and biases; dx may be rows.x; NULL: these alone. Local. */
+/** dx = dy W(t), and the terms or gradients of weights and biases; NULL: these alone. Local. */
 void dpt_product_backward(const dpt_pass *pass, int64_t layer, dpt_slot weight, dpt_slot bias,
                           dpt_rows rows, float *dx, int64_t lddx);
 /** The same of products in bf16; biases are left to the caller on the way back. */
@@ -234,10 +234,18 @@ void dpt_product_bf16_backward(const dpt_pass *pass, const dpt_product *p, dpt_r
 /** Elements that a matrix needs of each of the buffers half and both. Local. */
 int64_t dpt_product_bf16_elements(const dpt_param *param, int64_t tokens);
 
-/* linear.c: products with the weights of a matrix by its number, of which this rank has rows. They need no room in the
- * arena. */
-int64_t dpt_linear_rows(const dpt_param *param);   /**< of W(t) that are formed at a time */
+/* linear.c: products in fp32, some rows of W(t) at a time. */
+int64_t dpt_linear_rows(const dpt_param *param);   /**< that are formed at a time of an expert */
 int64_t dpt_linear_floats(const dpt_param *param); /**< of these */
+/** Rows of any other matrix that are formed at a time for so many tokens; more tokens, more rows. Local. */
+int64_t dpt_linear_rows_for(const dpt_param *param, int64_t tokens);
+/** As dpt_product_forward and dpt_product_backward but for biases; dx (+)=. Local. */
+void dpt_linear_product_forward(const dpt_pass *pass, const dpt_product *p, int64_t n,
+                                const float *x, int64_t ldx, float *y, int64_t ldy);
+void dpt_linear_product_backward(const dpt_pass *pass, const dpt_product *p, dpt_rows rows,
+                                 bool add, float *dx, int64_t lddx);
+
+/* Products with the weights of a matrix by its number, of which this rank has rows: one of an expert. */
 /** y = x W(t)^T + b of n tokens; bias NULL: 0. Local. */
 void dpt_linear_forward(const dpt_pass *pass, int index, int64_t n, const float *x, int64_t ldx,
                         const float *bias, float *y, int64_t ldy);

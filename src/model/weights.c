@@ -1,10 +1,12 @@
 #include "transformer.h"
 
-/* Matrices of experts are formed where they are used, some rows at a time. */
+/* Matrices of experts and of products in fp32 are formed where they are used, some rows at a time. */
 static int64_t weights_numel(const dpt_model *model, dpt_slot slot) {
     const dpt_row *row = model->arch.row[slot];
     int index = dpt_slice_index(model, slot);
     if (row != NULL && row->expert && row->cols != DPT_AXIS_NONE)
+        return 0;
+    if (dpt_slot_is_product(slot) && !model->has_bf16)
         return 0;
     return index >= 0 ? dpt_param_numel(&model->params.items[index]) : 0;
 }
@@ -76,8 +78,9 @@ static void weights_form_one(const dpt_pass *pass, int slot, int index) {
     float *out = pass->work->w[slot];
     dpt_shares_progress(pass->params);
     double t = fixed ? 0.0 : pass->call->t;
-    if (pass->bf16 != NULL && weights_is_product[slot]) {
-        weights_form_split(param, t, out);
+    if (weights_is_product[slot]) {
+        if (pass->bf16 != NULL)
+            weights_form_split(param, t, out);
         return;
     }
     dpt_param_weights(param, t, 0, param->rows, out);

@@ -175,14 +175,21 @@ static int64_t work_delta_floats(const dpt_model *model) {
     return maximum;
 }
 
-/* Floats of W(t) of the experts' matrices that are formed at a time. */
-static int64_t work_linear_floats(const dpt_model *model) {
+/* Floats of W(t) that are formed at a time. @param[out] of_e  of those with which E is formed. */
+static int64_t work_linear_floats(const dpt_model *model, int64_t tokens, int64_t *of_e) {
     int64_t maximum = 0;
+    *of_e = 0;
     for (int slot = 0; slot < DPT_SLOTS; slot++) {
         const dpt_row *row = model->arch.row[slot];
         int index = dpt_slice_index(model, (dpt_slot)slot);
-        if (row != NULL && row->expert && index >= 0)
-            maximum = work_maximum(maximum, dpt_linear_floats(&model->params.items[index]));
+        if (index < 0 || !dpt_slot_is_product((dpt_slot)slot))
+            continue;
+        const dpt_param *param = &model->params.items[index];
+        bool expert = row != NULL && row->expert;
+        int64_t floats =
+            expert ? dpt_linear_floats(param) : dpt_linear_rows_for(param, tokens) * param->cols;
+        maximum = work_maximum(maximum, floats);
+        *of_e = work_maximum(*of_e, expert ? floats : 0);
     }
     return maximum;
 }
@@ -240,7 +247,8 @@ static int64_t work_lay_out(const dpt_model *model, int64_t T, int64_t longest, 
     work_lay_out_rotary(arch, longest, &room, w);
     w->attention = work_floats(&room, (int64_t)dpt_nn_attention_scratch(&shape));
     w->products = work_floats(&room, (int64_t)dpt_nn_linear_terms_scratch(T, INT32_MAX));
-    int64_t of_w = work_linear_floats(model), of_e = work_maximum(work_delta_floats(model), of_w);
+    int64_t of_e, of_w = work_linear_floats(model, T, &of_e);
+    of_e = work_maximum(work_delta_floats(model), of_e);
     w->e = work_floats(&room, backward ? of_e : 0);
     w->squares = work_floats(&room, backward && arch->side > 0 ? of_e : 0);
     w->rows_of_w = work_floats(&room, of_w);
