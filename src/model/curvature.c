@@ -123,17 +123,6 @@ static dpt_status curvature_of_shared(const dpt_model *model, const dpt_model_gr
     return st;
 }
 
-/* Elements that all blocks of the group have of each tensor. */
-static dpt_status curvature_count_held(const dpt_model *model, const dpt_model_gradient *gradient,
-                                       int64_t *held) {
-    int tensors = model->catalog.count;
-    for (int i = 0; i < gradient->count; i++)
-        if (gradient->own[i] != NULL)
-            held[model->params.items[i].tensor] += gradient->numel[i];
-    dpt_status st = dpt_comm_sum_i64(&model->group, held, tensors);
-    return dpt_status_worse(st, dpt_comm_sum_i64(&model->replicas, held, tensors));
-}
-
 /* The rows of this rank, then the tensors that several ranks have together. */
 static dpt_status curvature_of_all(const dpt_model *model, const dpt_model_gradient *gradient,
                                    const curvature_work *work, double *squares) {
@@ -162,7 +151,7 @@ dpt_status dpt_model_gradient_squares(const dpt_model *model, const dpt_model_gr
     if (st != DPT_OK)
         goto done;
     memset(squares, 0, (size_t)tensors * sizeof *squares);
-    st = curvature_count_held(model, gradient, work.held);
+    st = dpt_gradient_count_held(model, gradient, work.held);
     st = dpt_status_worse(st, curvature_of_all(model, gradient, &work, squares));
     st = dpt_status_worse(st, dpt_comm_sum_f64(&model->group, squares, tensors));
     st = dpt_status_worse(st, dpt_comm_sum_f64(&model->replicas, squares, tensors));

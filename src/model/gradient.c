@@ -250,6 +250,16 @@ dpt_status dpt_model_gradient_dot(const dpt_model *model, const dpt_model_gradie
     return DPT_OK;
 }
 
+dpt_status dpt_gradient_count_held(const dpt_model *model, const dpt_model_gradient *gradient,
+                                   int64_t *held) {
+    int tensors = model->catalog.count;
+    for (int i = 0; i < gradient->count; i++)
+        if (gradient->own[i] != NULL)
+            held[model->params.items[i].tensor] += gradient->numel[i];
+    dpt_status st = dpt_comm_sum_i64(&model->group, held, tensors);
+    return dpt_status_worse(st, dpt_comm_sum_i64(&model->replicas, held, tensors));
+}
+
 /* The part of some rows that falls into a run. */
 static void gradient_place(const dpt_param *part, const float *from, dpt_range range, float *out) {
     dpt_param_cut cut = {.line = -1};

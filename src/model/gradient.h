@@ -73,6 +73,11 @@ void dpt_gradient_finish(dpt_model_gradient *gradient, int index);
 /** The rows of a block that are this rank's as a block, with their values. Local. */
 dpt_param dpt_gradient_part(const dpt_param *param);
 
+/** Elements that all ranks have of each tensor together; more than it has where several hold partial sums. Collective over
+ * group and replicas. @param[in,out] held (tensors) zeros before. */
+dpt_status dpt_gradient_count_held(const dpt_model *model, const dpt_model_gradient *gradient,
+                                   int64_t *held);
+
 /* gradient_turns.c: of the marks of one rank. */
 int64_t dpt_gradient_turn_bytes(const dpt_params *params);
 

@@ -1,6 +1,5 @@
 #include "cell_gradient.h"
 
-#include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
 #include "deltapath/comm/stop.h"
 
@@ -45,33 +44,24 @@ void dpt_cell_gradient_destroy(dpt_cell_gradient *gradient) {
     gradient->field = NULL;
 }
 
-/* The cells of all ranks in turn; each keeps its own. Collective over the mesh. */
-static dpt_status fill_cells(dpt_cell_gradient *g, const dpt_evaluation *ev,
-                             const dpt_model_gradient *gradient, float *buffer) {
-    const int64_t *own = g->shard.rank_first + ev->mesh.world.rank;
-    int64_t cells = g->shard.rank_first[ev->mesh.world.size];
-    dpt_status st = DPT_OK;
-    for (int64_t c = 0; c < cells && st == DPT_OK; c++) {
-        dpt_range cell = dpt_shard_cell(&g->shard, c);
-        st = dpt_model_gradient_range(ev->model, gradient, cell, buffer);
-        if (st == DPT_OK && c >= own[0] && c < own[1])
-            memcpy(dpt_field_cell(g->field, c), buffer, (size_t)cell.n * sizeof *buffer);
-    }
-    return st;
+/* Tensors that the model does not use have a gradient of zero. */
+static void clear_cells(dpt_cell_gradient *g, int rank) {
+    for (int64_t c = g->shard.rank_first[rank]; c < g->shard.rank_first[rank + 1]; c++)
+        memset(dpt_field_cell(g->field, c), 0,
+               (size_t)dpt_shard_cell(&g->shard, c).n * sizeof(float));
 }
 
 dpt_status dpt_cell_gradient_take(dpt_cell_gradient *g, dpt_evaluation *ev,
                                   const dpt_model_gradient *values) {
     g->data = -1;
-    float *buffer = dpt_mem_alloc(DPT_CELL, sizeof *buffer, "cell of a gradient");
-    dpt_status st = buffer != NULL ? dpt_agree_fault("study.gradient") : DPT_ERR_OUTPUT;
+    dpt_status st = dpt_agree_fault("study.gradient");
     if (st == DPT_OK)
         st = dpt_stop_check();
     st = dpt_agree(&ev->mesh.world, st);
-    if (st == DPT_OK)
-        st = dpt_agree(&ev->mesh.world, fill_cells(g, ev, values, buffer));
-    dpt_mem_free(buffer);
-    return st;
+    if (st != DPT_OK)
+        return st;
+    clear_cells(g, ev->mesh.world.rank);
+    return dpt_model_gradient_write(ev->model, values, dpt_field_sink(g->field));
 }
 
 dpt_status dpt_cell_gradient_fill(dpt_cell_gradient *g, dpt_evaluation *ev, int d) {

@@ -22,8 +22,7 @@ dpt_status dpt_cell_gradient_create(const dpt_comm *comm, const dpt_catalog *cat
                                     const dpt_shard *shard, dpt_cell_gradient *out);
 void dpt_cell_gradient_destroy(dpt_cell_gradient *gradient); /**< Local; not created is allowed. */
 
-/** Make it any gradient of the model, cell by cell from the rows of all ranks, whose sum it is. Collective over the
- * mesh. */
+/** Make it any gradient of the model. Collective over the mesh. */
 dpt_status dpt_cell_gradient_take(dpt_cell_gradient *gradient, dpt_evaluation *evaluation,
                                   const dpt_model_gradient *values);
 

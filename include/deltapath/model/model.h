@@ -179,6 +179,13 @@ dpt_status dpt_model_gradient_squares(const dpt_model *model, const dpt_model_gr
 dpt_status dpt_model_gradient_range(const dpt_model *model, const dpt_model_gradient *gradient,
                                     dpt_range range, float *out);
 
+/** Write a gradient to the owners of its elements; those that the model does not use are left as they are. Collective over
+ * group and replicas, which together are the ranks of the sink.
+ * @param[in] sink of a field in memory, every tensor of the model's in fp32.
+ * Errors, agreed: DPT_ERR_OUTPUT without memory. Determinism: the values of dpt_model_gradient_range. */
+dpt_status dpt_model_gradient_write(const dpt_model *model, const dpt_model_gradient *gradient,
+                                    dpt_sink sink);
+
 /** Log-likelihoods of one batch, and the derivative of a weighted sum of them.
  *
  * Collective over group (same: batch, t, mode, weights).
