@@ -119,6 +119,7 @@ dpt_status dpt_model_bind_edit(dpt_model *model, const dpt_source *edited) {
         return model_bind(model, edited, DPT_PARAMS_EDIT);
     model->bound = false;
     dpt_params_unbind(&model->params);
+    dpt_shares_release_edit(&model->params);
     return DPT_OK;
 }
 
@@ -300,6 +301,15 @@ static dpt_status model_add_work(dpt_model *model, model_needs *needs) {
                             &needs->work);
 }
 
+static dpt_status model_add_unbound(dpt_model *model, model_needs *needs) {
+    int64_t loading;
+    dpt_status st = dpt_params_loading_bytes(&model->params, &loading);
+    int64_t bytes = dpt_shares_bytes(&model->params, true) + loading;
+    bytes -= dpt_shares_edit_bytes(&model->params);
+    needs->weights = bytes > needs->weights ? bytes : needs->weights;
+    return st;
+}
+
 static dpt_status model_add_gradient(dpt_model *model, model_needs *needs) {
     int64_t bytes = dpt_gradient_bytes(&model->params);
     int64_t adding = dpt_gradient_pass_bytes(&model->params);
@@ -340,6 +350,14 @@ dpt_status dpt_model_bytes(const char *config, const dpt_catalog *catalog,
     dpt_status st = model_over_ranks(config, catalog, spread, model_add_work, &needs);
     *weights = needs.weights;
     *work = needs.work;
+    return st;
+}
+
+dpt_status dpt_model_unbound_bytes(const char *config, const dpt_catalog *catalog,
+                                   const dpt_model_ranks *spread, int64_t *weights) {
+    model_needs needs = {.edited = true};
+    dpt_status st = model_over_ranks(config, catalog, spread, model_add_unbound, &needs);
+    *weights = needs.weights;
     return st;
 }
 
@@ -476,6 +494,10 @@ dpt_status dpt_model_rest(dpt_model *model, dpt_status st) {
     model->adding = NULL;
     model->together = model->gathers;
     return st;
+}
+
+void dpt_model_release_work(dpt_model *model) {
+    dpt_work_release(&model->work);
 }
 
 dpt_status dpt_model_gradient_begin(dpt_model *model, dpt_model_gradient *gradient) {

@@ -252,11 +252,23 @@ int64_t dpt_shares_bytes(const dpt_params *params, bool edited) {
     dpt_params copy = *params;
     dpt_shares *shares = copy.shares;
     int64_t ranks = shares->places[1], bytes = share_lay_out(&copy, DPT_VALUES_POST);
-    for (int i = 0; i < copy.count && edited; i++)
-        copy.items[i].edit_type = copy.items[i].post_type;
     if (edited)
-        bytes += share_lay_out(&copy, DPT_VALUES_EDIT);
+        bytes += dpt_shares_edit_bytes(params) * ranks;
     return (bytes + 2 * share_room_bytes(shares, edited)) / ranks;
+}
+
+int64_t dpt_shares_edit_bytes(const dpt_params *params) {
+    for (int i = 0; i < params->count; i++)
+        params->items[i].edit_type = params->items[i].post_type;
+    dpt_params copy = *params;
+    return share_lay_out(&copy, DPT_VALUES_EDIT) / params->shares->places[1];
+}
+
+void dpt_shares_release_edit(dpt_params *params) {
+    for (int i = 0; i < params->count; i++)
+        params->items[i].own[DPT_VALUES_EDIT] = NULL;
+    if (params->shares != NULL)
+        dpt_shared_destroy(&params->shares->held[DPT_VALUES_EDIT]);
 }
 
 static void share_destroy_shared(dpt_shares *shares) {
@@ -286,10 +298,10 @@ void dpt_shares_destroy(dpt_params *params) {
     params->shares = NULL;
 }
 
-/* Memory of at least so many bytes, which is kept while it suffices. */
+/* Memory of so many bytes, which is kept where it is of that size: that of a direction in fp32 goes with it. */
 static dpt_status share_room(const dpt_shares *shares, int64_t bytes, const char *what,
                              dpt_shared *out) {
-    if (out->base != NULL && bytes <= out->bytes)
+    if (out->base != NULL && (bytes > 0 ? bytes : 1) == out->bytes)
         return DPT_OK;
     dpt_shared_destroy(out);
     return dpt_shared_create(&shares->machine, bytes, what, out);

@@ -81,6 +81,12 @@ dpt_status dpt_shares_plan(dpt_params *params, const int *unit, int units, bool 
 /** Bytes of this rank for what lies on it and what is gathered, with edited values of post's types on request. Local. */
 int64_t dpt_shares_bytes(const dpt_params *params, bool edited);
 
+/** Of these, what lies here of edited values. Local. */
+int64_t dpt_shares_edit_bytes(const dpt_params *params);
+
+/** Free the edited values that lie here, once nothing is bound; what gathers them stays. Local, on all replicas. */
+void dpt_shares_release_edit(dpt_params *params);
+
 /** Have the blocks of a unit here, and begin to gather the next; -1: none. On one machine they always are.
  * Collective over the replicas where these are on several machines (same: unit, next, edit).
  * @param[in] edit whether the edited values are needed, too. */

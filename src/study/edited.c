@@ -2,6 +2,7 @@
 
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
+#include "deltapath/comm/phase.h"
 #include "deltapath/comm/same.h"
 #include "deltapath/comm/stop.h"
 #include "deltapath/linalg/reduce.h"
@@ -12,6 +13,22 @@ dpt_status dpt_edited_form(const dpt_comm *comm, const dpt_inputs *inputs, const
                            dpt_quantiser **out) {
     *out = NULL;
     return inputs->job->requantises ? dpt_quantiser_create(comm, inputs->post, shard, out) : DPT_OK;
+}
+
+dpt_status dpt_edited_open(const dpt_comm *comm, const dpt_inputs *inputs, const dpt_shard *shard,
+                           const dpt_resources *resources, dpt_evaluation *evaluation,
+                           dpt_field **out) {
+    DPT_ASSERT_SAME(comm, evaluation == NULL);
+    dpt_status st = DPT_OK;
+    if (evaluation != NULL) {
+        dpt_model_release_work(evaluation->model);
+        int64_t lacks = dpt_mem_available() < dpt_resources_edit_bytes(resources);
+        st = dpt_agree(comm, dpt_comm_max_i64(comm, &lacks, 1));
+        if (st == DPT_OK && lacks)
+            st = dpt_evaluation_bind(evaluation, NULL, 0);
+    }
+    dpt_comm_phase("edit");
+    return st != DPT_OK ? st : dpt_field_create(comm, &inputs->out_catalog, shard, out);
 }
 
 enum { PIECE = 4096, SUMS = 2, CHANGED = 0, SQUARES = 1 };

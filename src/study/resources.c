@@ -23,8 +23,8 @@
 
 enum { BATCH_TOKENS = 2048, BYTES_F32 = 4 };
 
-/* Down to here the batch shrinks to make room for the gradients that edits share: a pass then forms W(t) four times
- * as often as with BATCH_TOKENS, some hundredths of its time, and each edit has one pass less of at most five. */
+/* Down to here the batch may shrink to make room for the gradients that edits share: products of fewer tokens are slower than
+ * their number says. */
 enum { SHARE_TOKENS = 512 };
 
 /* Whether the model of config.json can take what the data hold. */
@@ -263,23 +263,30 @@ static int64_t resources_larger(int64_t a, int64_t b) {
     return a > b ? a : b;
 }
 
-/* Most that a rank holds at a time: what stays for the whole study, and the larger of what its steps take besides: an
- * edit, a gradient at another place, a direction. */
+int64_t dpt_resources_edit_bytes(const dpt_resources *res) {
+    return res->field + resources_larger(res->edit, dpt_redist_bytes(res->ranks));
+}
+
+/* Most that a rank holds at a time. Weights, gradients and losses stay for the whole study; passes and edits take turns, for
+ * an edit is made in room that passes give, and its cells go when it is bound. A reference is gone before all of these. */
 static int64_t peak_with(const dpt_inputs *in, const dpt_resources *res, bool gradients,
                          bool cells) {
-    int64_t all = gradients ? gradient_bytes(in, res) : 0;
-    int64_t own = res->weights + res->work + res->images + res->losses + res->logits + all;
-    int64_t measured = res->draw + res->signs + res->vectors;
-    if (gradients || res->draw > 0)
-        measured += res->adding;
-    int64_t edited = res->edit + res->slopes;
-    if (cells) {
-        edited = resources_larger(edited, (int64_t)DPT_CELL * BYTES_F32);
-        own += res->cells;
-    }
-    own += resources_larger(resources_larger(measured, dpt_redist_bytes(res->ranks)),
-                            edited + res->plane);
-    return res->field + resources_larger(own, res->reference);
+    const int64_t cell = (int64_t)DPT_CELL * BYTES_F32, exchange = dpt_redist_bytes(res->ranks);
+    int64_t stays = res->weights + res->losses + res->logits + (cells ? res->cells : 0);
+    stays += gradients ? gradient_bytes(in, res) : 0;
+    int64_t correlated = dpt_resources_count_correlated(in) > 0 ? res->edit : 0;
+    int64_t adding = gradients || res->draw > 0 ? res->adding : 0;
+    int64_t measured = res->draw + res->signs + res->vectors + resources_larger(adding, correlated);
+    measured = resources_larger(measured, resources_larger(exchange, res->slopes));
+    int64_t passes = res->work + res->images + resources_larger(measured, gradients ? cell : 0);
+    int64_t edit = stays + dpt_resources_edit_bytes(res) + res->slopes;
+    if (edit > res->budget) /* then the edit that is bound goes first */
+        edit -= res->weights - res->unbound;
+    int64_t both = stays + res->field + exchange;
+    if (res->plane > 0)
+        both += res->work + res->images + res->plane + res->edit;
+    int64_t most = resources_larger(stays + passes, resources_larger(edit, both));
+    return resources_larger(most, res->reference);
 }
 
 /* With the gradients that edits need alone. */
@@ -336,16 +343,17 @@ static dpt_status measure_batch(const dpt_inputs *in, int64_t batch, dpt_resourc
     return measure_references(in, res);
 }
 
-/* A smaller batch where that lets several edits share the gradients, unless the job says how large it is. */
-static dpt_status make_room(const dpt_inputs *in, dpt_resources *res) {
-    int64_t whole = res->batch_tokens, least = SHARE_TOKENS;
+/* A smaller batch where that lets several edits share the gradients, unless the job says how large it is. @param[out] made
+ * there is one. */
+static dpt_status make_room(const dpt_inputs *in, dpt_resources *res, bool *made) {
     bool gains = can_share(in) && in->job->nedits > 1 && in->job->batch_tokens == 0;
+    int64_t least = resources_larger(SHARE_TOKENS, res->largest);
     dpt_status st = DPT_OK;
-    least = least > res->largest ? least : res->largest;
     while (st == DPT_OK && gains && gradient_room(in, res) < 0 && res->batch_tokens / 2 >= least)
         st = measure_batch(in, res->batch_tokens / 2, res);
-    if (st == DPT_OK && gradient_room(in, res) < 0 && res->batch_tokens < whole)
-        st = measure_batch(in, whole, res);
+    *made = st == DPT_OK && gains && gradient_room(in, res) >= 0;
+    if (*made)
+        choose_gradients(in, res);
     return st;
 }
 
@@ -356,6 +364,9 @@ static dpt_status try_mesh(const dpt_inputs *in, int tensor_parallel, dpt_resour
     dpt_model_ranks spread = ranks_of(in, res);
     dpt_status st = dpt_model_gradient_bytes(dpt_store_config(in->post), in->catalog, &spread,
                                              &res->gradient, &res->adding);
+    if (st == DPT_OK)
+        st = dpt_model_unbound_bytes(dpt_store_config(in->post), in->catalog, &spread,
+                                     &res->unbound);
     if (st != DPT_OK)
         return dpt_error_locate(st, in->job->post);
     const dpt_job_hessian *hessian = &in->job->hessian;
@@ -382,11 +393,11 @@ static dpt_status try_mesh(const dpt_inputs *in, int tensor_parallel, dpt_resour
         if (*fits || batch == res->largest)
             break;
         /* Weights that do not fit by themselves do so with no batch: the least one says what is needed. */
-        bool hopeless = !resources_fit(res, least - res->work - res->images);
+        dpt_resources none = *res;
+        none.work = none.images = 0;
+        bool hopeless = !resources_fit(res, least_bytes(in, &none));
         batch = hopeless || batch / 2 < res->largest ? res->largest : batch / 2;
     }
-    if (*fits)
-        st = make_room(in, res);
     choose_gradients(in, res);
     return st;
 }
@@ -425,8 +436,17 @@ static dpt_machine steady_machine(const dpt_plan_case *of) {
     return machine;
 }
 
-/* Of the meshes that fit, the one that takes the least time; of such that do not differ, the one with the smallest
- * groups. */
+/* Keep a mesh and a batch that fit where they take less time than the best so far. */
+static void weigh_mesh(const dpt_inputs *in, dpt_resources *res, dpt_resources *best) {
+    res->uneven = uneven_share(in, res);
+    dpt_resources_count(in, res);
+    dpt_plan_time(in, res);
+    if (best->ranks == 0 || res->seconds < 0.98 * best->seconds)
+        *best = *res;
+}
+
+/* Of the meshes and batches that fit, those that take the least time; of such that do not differ, the one with the smallest
+ * groups and the largest batch. */
 static dpt_status choose_mesh(const dpt_inputs *in, const dpt_plan_case *of, dpt_resources *res) {
     int wanted = in->job->tensor_parallel;
     res->machine = steady_machine(of);
@@ -444,11 +464,14 @@ static dpt_status choose_mesh(const dpt_inputs *in, const dpt_plan_case *of, dpt
             return st;
         if (!fits)
             continue;
-        res->uneven = uneven_share(in, res);
-        dpt_resources_count(in, res);
-        dpt_plan_time(in, res);
-        if (best.ranks == 0 || res->seconds < 0.98 * best.seconds)
-            best = *res;
+        weigh_mesh(in, res, &best);
+        bool smaller = false;
+        if (!res->shared_gradient)
+            st = make_room(in, res, &smaller);
+        if (st != DPT_OK)
+            return st;
+        if (smaller)
+            weigh_mesh(in, res, &best);
     }
     if (best.ranks > 0)
         *res = best;

@@ -49,6 +49,7 @@ typedef struct dpt_resources {
     int tensor_parallel; /**< ranks that share a replica */
     int64_t budget;      /**< memory that a rank may use */
     int64_t weights;     /**< resident blocks of post and edit */
+    int64_t unbound;     /**< of them, what stays when no edit is bound */
     int64_t work;        /**< activations and layer buffers */
     int64_t gradients;   /**< those that are kept, of all data sets */
     int64_t gradient;    /**< of one data set at t = 0, as dpt_model_gradient_bytes says */
@@ -154,6 +155,9 @@ void dpt_resources_move(const dpt_inputs *inputs, dpt_resources *resources);
 
 /** Edits whose masks are correlated along their paths. Local. */
 int dpt_resources_count_correlated(const dpt_inputs *inputs);
+
+/** Memory that making an edit in cells takes. Local. */
+int64_t dpt_resources_edit_bytes(const dpt_resources *resources);
 
 /** Whether the gradients at t = 0 are kept, be it for terms or for edits. Local. */
 bool dpt_resources_keeps_gradient(const dpt_resources *resources);

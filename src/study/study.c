@@ -29,6 +29,7 @@
 #include "plane.h"
 #include "recipe.h"
 #include "significance.h"
+#include "stopped.h"
 #include "memory.h"
 #include "resources.h"
 #include "summary.h"
@@ -48,7 +49,8 @@ typedef struct study {
     dpt_resources resources;
     dpt_outputs outputs;
     dpt_shard shard;
-    dpt_field *edited;          /* the edited model in cells; NULL when no path is walked */
+    bool in_cells;              /* edits are made in cells, not straight into a file */
+    dpt_field *edited;          /* the one in hand, until it is written and bound */
     dpt_quantiser *quantiser;   /* only when edited models take the form of post */
     dpt_evaluation evaluation;  /* only when a path is walked */
     dpt_cell_gradient gradient; /* only when edits take it */
@@ -113,6 +115,12 @@ static dpt_status is_finished(study *s, const dpt_job_edit *edit, bool *finished
     return st;
 }
 
+/* What passes take is free until the next one: for edits and searches. */
+static void rest_model(const study *s) {
+    if (s->evaluation.model != NULL)
+        dpt_model_release_work(s->evaluation.model);
+}
+
 static dpt_edit_input edit_input(study *s) {
     return (dpt_edit_input){.comm = s->comm,
                             .pre_name = s->job->pre,
@@ -125,6 +133,18 @@ static dpt_edit_input edit_input(study *s) {
                             .pair = &s->inputs.pair,
                             .selected = s->inputs.selected,
                             .svd_group = s->job->svd_group};
+}
+
+/* Room for an edit, where it is made in cells. Collective, agreed. */
+static dpt_status open_cells(study *s) {
+    return s->in_cells ? dpt_edited_open(s->comm, &s->inputs, &s->shard, &s->resources,
+                                         s->evaluates ? &s->evaluation : NULL, &s->edited)
+                       : DPT_OK;
+}
+
+static void close_cells(study *s) {
+    dpt_field_destroy(s->edited);
+    s->edited = NULL;
 }
 
 /* After an edit into memory, whose status is st. Collective. */
@@ -150,6 +170,7 @@ static dpt_status check_inputs(study *s, dpt_status agreed) {
 /* The input of an edit, with the gradient where it takes one. Binds another edit. */
 static dpt_status give_gradient(study *s, const dpt_job_edit *edit, const dpt_edit_spec *spec,
                                 dpt_edit_input *input) {
+    rest_model(s);
     *input = edit_input(s);
     if (s->gradient.field == NULL || edit->gradient_data < 0)
         return DPT_OK;
@@ -169,6 +190,8 @@ static dpt_status make_edit(study *s, const dpt_job_edit *edit, const dpt_edit_s
     dpt_comm_phase("edit");
     dpt_store_writer *writer = NULL;
     dpt_status st = give_gradient(s, edit, spec, &input);
+    if (st == DPT_OK)
+        st = open_cells(s);
     if (st == DPT_OK && !s->checked)
         st = dpt_inputs_check_begin(s->comm, &s->inputs, &s->shard);
     if (st == DPT_OK && s->job->checkpoint != DPT_STORE_NONE)
@@ -214,13 +237,17 @@ static const dpt_edit_spec *item_spec(const work_item *item) {
 static dpt_status bind_spec(void *ctx, const dpt_edit_spec *spec) {
     study *s = ctx;
     dpt_edit_input input = edit_input(s);
-    dpt_source edited = dpt_field_source(s->edited);
-    dpt_status st = dpt_edit_run(spec, &input, dpt_field_sink(s->edited), NULL);
-    st = finish_edited(s, st, s->edited, NULL, NULL);
+    dpt_status st = open_cells(s);
     if (st != DPT_OK)
         return st;
-    return dpt_evaluation_bind(&s->evaluation, &edited,
-                               dpt_recipe_in_memory(&s->inputs, s->current, spec));
+    dpt_source edited = dpt_field_source(s->edited);
+    st = dpt_edit_run(spec, &input, dpt_field_sink(s->edited), NULL);
+    st = finish_edited(s, st, s->edited, NULL, NULL);
+    if (st == DPT_OK)
+        st = dpt_evaluation_bind(&s->evaluation, &edited,
+                                 dpt_recipe_in_memory(&s->inputs, s->current, spec));
+    close_cells(s);
+    return st;
 }
 
 static dpt_status save_unit(study *s, const work_item *item, int d, const dpt_evaluation_path *path,
@@ -292,6 +319,7 @@ static dpt_status run_unit(study *s, const work_item *item, int d, const dpt_qua
 /* What the job leaves to be found: alpha by the slopes along the delta, or values by the law. */
 static dpt_status find_values(study *s, const dpt_job_edit *edit, dpt_auto_alpha *found) {
     dpt_edit_input input = edit_input(s);
+    rest_model(s);
     if (!dpt_job_is_allocated(edit))
         return dpt_auto_alpha_find(&s->evaluation, edit, bind_spec, s, found);
     return dpt_allocate_find(edit, &s->evaluation.data[edit->auto_data].law, &input,
@@ -339,6 +367,7 @@ static dpt_status run_edit(study *s, const dpt_job_edit *edit, const dpt_quadrat
         dpt_guards_warn(&s->inputs, edit->id, &item.report);
     if (st == DPT_OK && s->evaluates)
         st = bind_made(s, &item);
+    close_cells(s);
     for (int u = 0; u < s->units && st == DPT_OK; u++) {
         if (!dpt_job_judges(edit, unit_data(s, u)))
             continue;
@@ -350,22 +379,6 @@ static dpt_status run_edit(study *s, const dpt_job_edit *edit, const dpt_quadrat
     dpt_auto_alpha_destroy(&item.found);
     dpt_edit_report_destroy(&item.report);
     return st;
-}
-
-/* Say what is kept of a study that was stopped, and how to go on. */
-static void explain_stop(const study *s) {
-    char message[DPT_MESSAGE_MAX];
-    if (s->done < 0)
-        snprintf(message, sizeof message,
-                 "%.*s: what is finished is saved in %.*s: go on with --resume",
-                 DPT_MESSAGE_MAX / 4, dpt_error_message(), DPT_MESSAGE_MAX / 4, s->job->directory);
-    else
-        snprintf(message, sizeof message,
-                 "%.*s: %d of %d edits are finished and saved in %.*s, and how far the next one "
-                 "is: go on with --resume",
-                 DPT_MESSAGE_MAX / 4, dpt_error_message(), s->done, s->job->nedits,
-                 DPT_MESSAGE_MAX / 4, s->job->directory);
-    dpt_error_set_message(message);
 }
 
 static dpt_status run_edits(study *s, const bool *finished) {
@@ -397,9 +410,10 @@ static dpt_status make_plane_edit(void *ctx, const dpt_job_edit *edit, dpt_field
 /* After the edits, so that the numbers that they keep come first. */
 static dpt_status run_plane(study *s) {
     const dpt_plane_edits edits = {.ctx = s, .make = make_plane_edit};
-    dpt_status st = DPT_OK;
-    if (s->plane.missing > 0)
+    dpt_status st = s->plane.missing > 0 ? open_cells(s) : DPT_OK;
+    if (st == DPT_OK && s->plane.missing > 0)
         st = dpt_plane_run(&s->shard, s->edited, &s->evaluation, &edits, &s->plane);
+    close_cells(s);
     s->outputs.study.planes = s->plane.planes;
     s->outputs.study.nplanes = s->plane.count;
     return st;
@@ -468,8 +482,7 @@ static dpt_status prepare_work(study *s, int left) {
     bool edits = left > 0 || s->plane.missing > 0;
     if (edits)
         st = dpt_edited_form(s->comm, &s->inputs, &s->shard, &s->quantiser);
-    if (st == DPT_OK && edits && (s->evaluates || s->quantiser != NULL))
-        st = dpt_field_create(s->comm, &s->inputs.out_catalog, &s->shard, &s->edited);
+    s->in_cells = s->evaluates || s->quantiser != NULL;
     if (!s->evaluates || !edits)
         return st;
     if (st == DPT_OK)
@@ -581,7 +594,7 @@ dpt_status dpt_study_run(const dpt_comm *comm, const dpt_job *job,
     dpt_field_destroy(s.edited);
     dpt_shard_destroy(&s.shard);
     if (st == DPT_INTERRUPTED)
-        explain_stop(&s);
+        dpt_stopped_explain(job, s.done);
     dpt_outputs_close(&s.outputs);
     dpt_inputs_close(&s.inputs);
     return st;

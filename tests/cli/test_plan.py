@@ -10,6 +10,7 @@ import tempfile
 import xml.etree.ElementTree
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
+import make_models as models
 import studies
 from studies import check
 
@@ -52,6 +53,37 @@ def runs(folder):
     for ranks in (1, 2, 4):
         compare(f"a study at {ranks} ranks", studies.study(f"{folder}/job.yaml", both % f"{folder}/s{ranks}", ranks))
     del os.environ["DELTAPATH_SAVE_SECONDS"]
+
+
+WIDE = ("hidden_size=1024", "intermediate_size=2816", "num_hidden_layers=2", "vocab_size=64", "num_attention_heads=8",
+        "num_key_value_heads=4")
+WIDE_JOB = """name: w
+models: {pre: AT/wide/pre, post: AT/wide/post}
+data: [{name: d, file: AT/wide.h5, loss: lm}]
+edits: [{name: a, method: expo, alpha: 0.1}, {name: b, method: drop, p: 0.5}]
+riemann: {rule: gauss, points: 1}
+output: {directory: %s, checkpoint: none, report: false}
+"""
+
+
+def takes_turns(folder):
+    """Where a layer is most of a model, its W(t) in fp32 and the cells of an edit are not there at the same time: a rank
+    counts less than it would with both, as the plan says."""
+    done = studies.deltapath("synthetic", "share/shapes/llama-3-70b.json", f"{folder}/wide",
+                             *(word for key in WIDE for word in ("--set", key)))
+    check("a wide pair", done.returncode == 0, done.stderr)
+    models.write_data(f"{folder}/wide.h5", [[(5 * s + i) % 64 for i in range(6)] for s in range(4)])
+    for ranks in (1, 2):
+        job = WIDE_JOB.replace("AT", folder) % f"{folder}/w{ranks}"
+        done = studies.study(f"{folder}/wide.yaml", job, ranks, "tensor_parallel=1")
+        line = re.search(LINE, done.stderr)
+        check(f"it runs at {ranks} ranks", done.returncode == 0 and line, done.stderr[-600:])
+        plan = json.loads(studies.deltapath("plan", f"{folder}/wide.yaml", "--ranks", str(ranks), "--json", "--set",
+                                            "tensor_parallel=1").stdout)["gib_per_rank"]
+        both = 1024 * sum(plan[key] for key in ("weights", "activations", "edited_model"))
+        taken = float(line[2]) if line else 0.0
+        check(f"memory within a tenth at {ranks}", abs(1024 * plan["peak"] - taken) <= 0.1 * taken, (plan, taken))
+        check(f"less than all at a time at {ranks}", 0 < taken < 0.9 * both, (plan, taken))
 
 
 def machines(folder):
@@ -255,6 +287,7 @@ def main():
         plots(folder, f"{folder}/job.yaml")
         searches(folder)
         steady(folder)
+        takes_turns(folder)
     return studies.finish()
 
 

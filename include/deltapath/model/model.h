@@ -34,7 +34,7 @@ dpt_status dpt_model_create(const dpt_comm *group, const dpt_comm *replicas, con
                             dpt_source weights, dpt_model **out);
 void dpt_model_destroy(dpt_model *model); /**< Collective over its replicas; NULL is allowed. */
 
-/** Load the blocks of an edited model; replaces an earlier one. NULL source unbinds.
+/** Load the blocks of an edited model; replaces an earlier one. NULL source unbinds, and frees what the edit took.
  * Collective as dpt_model_create. The catalog has post's names and shapes; types may differ. On error
  * nothing is bound. */
 dpt_status dpt_model_bind_edit(dpt_model *model, const dpt_source *edited);
@@ -132,6 +132,11 @@ dpt_status dpt_model_bytes(const char *config, const dpt_catalog *catalog,
                            const dpt_model_ranks *spread, bool edited, int64_t tokens,
                            int64_t longest, int64_t *weights, int64_t *work);
 
+/** Of the bytes of resident weights with an edit, those that stay when it is unbound. Local, callable before any model
+ * exists. Errors as create. */
+dpt_status dpt_model_unbound_bytes(const char *config, const dpt_catalog *catalog,
+                                   const dpt_model_ranks *spread, int64_t *weights);
+
 /** Bytes per rank of one dpt_model_gradient, and of what a pass that adds to it needs besides: the maximum over the
  * ranks of a group. Local, callable before any model exists. Errors as create. */
 dpt_status dpt_model_gradient_bytes(const char *config, const dpt_catalog *catalog,
@@ -218,6 +223,9 @@ bool dpt_model_is_together(const dpt_model *model);
  * @param[in] st what became of this rank's runs
  * @return st, or the failure that ended the runs of all. Errors: those of other ranks. */
 dpt_status dpt_model_rest(dpt_model *model, dpt_status st);
+
+/** Free what runs take besides weights and gradients, until the next one. Local. */
+void dpt_model_release_work(dpt_model *model);
 
 /** Where the labels of a batch come from when the model itself gives them. */
 typedef struct dpt_model_draw {
