@@ -338,6 +338,9 @@ static dpt_status measure_batch(const dpt_inputs *in, int64_t batch, dpt_resourc
                                     res->packed_tokens, res->longest, &res->weights, &res->work);
     if (st != DPT_OK)
         return dpt_error_locate(st, in->job->post);
+    /* Edited values may be stored in a wider type than post's. */
+    int64_t wider = dpt_catalog_bytes(&in->out_catalog) - dpt_catalog_bytes(in->catalog);
+    res->weights += resources_larger(wider, 0) / res->ranks;
     res->batch_tokens = batch;
     res->images = res->packed_sequences * res->pixels * BYTES_F32;
     return measure_references(in, res);
