@@ -9,12 +9,18 @@
 enum {
     BF16_KEPT = 512,  /* shapes: batches of other lengths come and go */
     BF16_UNEVEN = 32, /* rows, where calls of many lengths are cut */
-    BF16_PROBE_SIDE = 64
+    BF16_PROBE_SIDE = 64,
+    /* With AMX oneDNN 2.6 ends in an illegal instruction at this inner size, for some M and N that are no multiples of
+     * 16. It is cut in two, of which the first is this long. */
+    BF16_BROKEN = 63,
+    BF16_BROKEN_CUT = 32
 };
 
 /* What oneDNN has made for a shape. */
 typedef struct bf16_made {
     dpt_bf16_shape shape;
+    int64_t
+        row; /* elements from row to row of what has K columns: K, or more of a product that is cut */
     dnnl_primitive_t primitive;
     dnnl_memory_t a, b, c;
     int64_t used; /* number of the product that used it last */
@@ -29,24 +35,26 @@ struct dpt_bf16 {
     dpt_status status;
 };
 
-static dnnl_status_t bf16_describe(int64_t rows, int64_t cols, bool transposed,
+/* @param[in] row elements from row to row, of `transposed` from column to column. */
+static dnnl_status_t bf16_describe(int64_t rows, int64_t cols, bool transposed, int64_t row,
                                    dnnl_data_type_t type, dnnl_memory_desc_t *out) {
     dnnl_dims_t dims = {rows, cols};
-    dnnl_dims_t strides = {transposed ? 1 : cols, transposed ? rows : 1};
+    dnnl_dims_t strides = {transposed ? 1 : row, transposed ? row : 1};
     return dnnl_memory_desc_init_by_strides(out, 2, dims, type, strides);
 }
 
 /* Descriptions of the three matrices, and of the product, which the caller destroys. */
-static dnnl_status_t bf16_plan(dnnl_engine_t engine, const dpt_bf16_shape *s,
+static dnnl_status_t bf16_plan(dnnl_engine_t engine, const dpt_bf16_shape *s, int64_t row,
                                dnnl_memory_desc_t md[3], dnnl_primitive_desc_t *out) {
     dnnl_matmul_desc_t matmul;
     dnnl_primitive_attr_t attr = NULL;
     dnnl_post_ops_t post = NULL;
-    dnnl_status_t st = bf16_describe(s->M, s->K, s->trans_a, dnnl_bf16, &md[0]);
+    dnnl_status_t st =
+        bf16_describe(s->M, s->K, s->trans_a, s->trans_a ? s->M : row, dnnl_bf16, &md[0]);
     if (st == dnnl_success)
-        st = bf16_describe(s->K, s->N, s->trans_b, dnnl_bf16, &md[1]);
+        st = bf16_describe(s->K, s->N, s->trans_b, s->trans_b ? row : s->N, dnnl_bf16, &md[1]);
     if (st == dnnl_success)
-        st = bf16_describe(s->M, s->N, false, dnnl_f32, &md[2]);
+        st = bf16_describe(s->M, s->N, false, s->N, dnnl_f32, &md[2]);
     if (st == dnnl_success)
         st = dnnl_matmul_desc_init(&matmul, &md[0], &md[1], NULL, &md[2]);
     if (st == dnnl_success)
@@ -79,11 +87,12 @@ static void bf16_forget(bf16_made *made) {
     *made = (bf16_made){.primitive = NULL};
 }
 
-static dnnl_status_t bf16_make(dnnl_engine_t engine, const dpt_bf16_shape *shape, bf16_made *out) {
+static dnnl_status_t bf16_make(dnnl_engine_t engine, const dpt_bf16_shape *shape, int64_t row,
+                               bf16_made *out) {
     dnnl_memory_desc_t md[3];
     dnnl_primitive_desc_t plan = NULL;
-    *out = (bf16_made){.shape = *shape};
-    dnnl_status_t st = bf16_plan(engine, shape, md, &plan);
+    *out = (bf16_made){.shape = *shape, .row = row};
+    dnnl_status_t st = bf16_plan(engine, shape, row, md, &plan);
     if (st == dnnl_success)
         st = dnnl_primitive_create(&out->primitive, plan);
     if (plan != NULL)
@@ -104,7 +113,7 @@ dpt_bf16_speed dpt_bf16_find_speed(void) {
     dnnl_primitive_desc_t plan = NULL;
     dpt_bf16_speed speed = DPT_BF16_NONE;
     if (dnnl_engine_create(&engine, dnnl_cpu, 0) == dnnl_success &&
-        bf16_plan(engine, &shape, md, &plan) == dnnl_success) {
+        bf16_plan(engine, &shape, shape.K, md, &plan) == dnnl_success) {
         const char *name = NULL;
         speed = DPT_BF16_EMULATED;
         /* "brg:avx512_core_amx_bf16", "brg:avx512_core_bf16"; emulated ones name no bf16 */
@@ -161,10 +170,10 @@ static bool bf16_is_same(const dpt_bf16_shape *a, const dpt_bf16_shape *b) {
 }
 
 /* What is made for a shape; NULL where oneDNN fails. */
-static bf16_made *bf16_find(dpt_bf16 *bf16, const dpt_bf16_shape *shape) {
+static bf16_made *bf16_find(dpt_bf16 *bf16, const dpt_bf16_shape *shape, int64_t row) {
     int oldest = 0;
     for (int i = 0; i < bf16->count; i++) {
-        if (bf16_is_same(&bf16->made[i].shape, shape))
+        if (bf16->made[i].row == row && bf16_is_same(&bf16->made[i].shape, shape))
             return &bf16->made[i];
         if (bf16->made[i].used < bf16->made[oldest].used)
             oldest = i;
@@ -173,7 +182,7 @@ static bf16_made *bf16_find(dpt_bf16 *bf16, const dpt_bf16_shape *shape) {
     bf16_made *made = &bf16->made[room ? bf16->count : oldest];
     if (!room)
         bf16_forget(made);
-    dnnl_status_t st = bf16_make(bf16->engine, shape, made);
+    dnnl_status_t st = bf16_make(bf16->engine, shape, row, made);
     if (st != dnnl_success) {
         bf16->status = bf16_fail(st, "a product");
         return NULL;
@@ -216,6 +225,18 @@ static void bf16_multiply_uneven(dpt_bf16 *bf16, const dpt_bf16_shape *shape, co
                           c + (shape->trans_a ? 0 : even * shape->N));
 }
 
+/* A product that oneDNN takes whole. */
+static void bf16_multiply_part(dpt_bf16 *bf16, const dpt_bf16_shape *shape, int64_t row,
+                               const uint16_t *a, const uint16_t *b, float *c) {
+    bf16_made *made = bf16_find(bf16, shape, row);
+    if (made == NULL)
+        return;
+    made->used = ++bf16->products;
+    dnnl_status_t st = bf16_execute(bf16, made, a, b, c);
+    if (st != dnnl_success)
+        bf16->status = bf16_fail(st, "a product");
+}
+
 void dpt_bf16_multiply(dpt_bf16 *bf16, const dpt_bf16_shape *shape, const uint16_t *a,
                        const uint16_t *b, float *c) {
     bool cut = shape->trans_a ? !shape->trans_b && shape->K > 0 : shape->M > 0;
@@ -230,13 +251,17 @@ void dpt_bf16_multiply(dpt_bf16 *bf16, const dpt_bf16_shape *shape, const uint16
             memset(c, 0, (size_t)(shape->M * shape->N) * sizeof *c);
         return;
     }
-    bf16_made *made = bf16_find(bf16, shape);
-    if (made == NULL)
+    dpt_bf16_shape part = *shape;
+    bool broken = shape->K == BF16_BROKEN;
+    if (broken)
+        part.K = BF16_BROKEN_CUT;
+    bf16_multiply_part(bf16, &part, shape->K, a, b, c);
+    if (!broken)
         return;
-    made->used = ++bf16->products;
-    dnnl_status_t st = bf16_execute(bf16, made, a, b, c);
-    if (st != dnnl_success)
-        bf16->status = bf16_fail(st, "a product");
+    part.K = BF16_BROKEN - BF16_BROKEN_CUT;
+    part.add = true;
+    bf16_multiply_part(bf16, &part, shape->K, a + BF16_BROKEN_CUT * (shape->trans_a ? shape->M : 1),
+                       b + BF16_BROKEN_CUT * (shape->trans_b ? 1 : shape->N), c);
 }
 
 dpt_status dpt_bf16_get_status(const dpt_bf16 *bf16) {

@@ -78,6 +78,27 @@ static void test_products(void **s) {
     dpt_bf16_destroy(bf16);
 }
 
+/* Inner sizes at which oneDNN's kernels have one whole block and a ragged one: of 63 some of these end in an illegal
+ * instruction with AMX. */
+static void test_inner_sizes(void **s) {
+    (void)s;
+    static const int64_t sides[][2] = {{70, 17}, {41, 65}, {20, 80}, {129, 33}, {72, 576}};
+    dpt_bf16 *bf16;
+    if (!is_there())
+        skip();
+    assert_int_equal(dpt_bf16_create(&bf16), DPT_OK);
+    for (size_t i = 0; i < sizeof sides / sizeof *sides; i++)
+        for (int64_t k = 61; k <= 65; k++)
+            for (int kind = 0; kind < 8; kind++)
+                check_shape(bf16, (dpt_bf16_shape){.M = sides[i][0],
+                                                   .N = sides[i][1],
+                                                   .K = k,
+                                                   .trans_a = kind & 1,
+                                                   .trans_b = kind & 2,
+                                                   .add = kind & 4});
+    dpt_bf16_destroy(bf16);
+}
+
 /* More shapes than are kept; each has its own product, also when it comes back. */
 static void test_many_shapes(void **s) {
     (void)s;
@@ -94,6 +115,7 @@ static void test_many_shapes(void **s) {
 
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_products),
+                                       cmocka_unit_test(test_inner_sizes),
                                        cmocka_unit_test(test_many_shapes)};
     return test_mpi_main(argc, argv, tests);
 }
