@@ -37,10 +37,8 @@
 #include "verify_inputs.h"
 #include "zero_delta.h"
 
-#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
-#include <string.h>
 
 typedef struct study {
     const dpt_comm *comm;
