@@ -67,12 +67,12 @@ output: {directory: %s, checkpoint: none, report: false}
 
 
 def takes_turns(folder):
-    """Where a layer is most of a model, its W(t) in fp32 and the cells of an edit are not there at the same time: a rank
+    """The activations of a pass and the cells of an edit are not there at the same time: a rank
     counts less than it would with both, as the plan says."""
     done = studies.deltapath("synthetic", "share/shapes/llama-3-70b.json", f"{folder}/wide",
                              *(word for key in WIDE for word in ("--set", key)))
     check("a wide pair", done.returncode == 0, done.stderr)
-    models.write_data(f"{folder}/wide.h5", [[(5 * s + i) % 64 for i in range(6)] for s in range(4)])
+    models.write_data(f"{folder}/wide.h5", [[(5 * s + i) % 64 for i in range(50)] for s in range(4)])
     for ranks in (1, 2):
         group = f"tensor_parallel={ranks}"
         job = WIDE_JOB.replace("AT", folder) % f"{folder}/w{ranks}"
@@ -84,7 +84,7 @@ def takes_turns(folder):
         both = 1024 * sum(plan[key] for key in ("weights", "activations", "edited_model"))
         taken = float(line[2]) if line else 0.0
         check(f"memory within a tenth at {ranks}", abs(1024 * plan["peak"] - taken) <= 0.1 * taken, (plan, taken))
-        check(f"less than all at a time at {ranks}", 0 < taken < 0.9 * both, (plan, taken))
+        check(f"less than all at a time at {ranks}", 0 < taken < 0.95 * both, (plan, taken))
         # The most is an edit next to the one that is bound, which can go.
         tight = f"{int(1024 * plan['peak']) - 1}M"
         results = [open(f"{folder}/w{ranks}/results.json", encoding="utf-8").read()]
@@ -93,7 +93,9 @@ def takes_turns(folder):
         results.append(open(f"{folder}/w{ranks}/results.json", encoding="utf-8").read())
         numbers = [[[unit[key] for key in ("loss_edit", "estimate")] for unit in json.loads(text)["units"]] for text in results]
         check(f"within {tight} at {ranks} as well", done.returncode == 0 and re.search(LINE, done.stderr), done.stderr[-600:])
-        check("with the same numbers", results[0] != results[1] and numbers[0] == numbers[1], numbers)
+        # Batches may be smaller in less memory, so that sums are rounded otherwise.
+        off = max(abs(x - y) for a, b in zip(*numbers) for x, y in zip(a, b))
+        check("with the same numbers", results[0] != results[1] and off < 1e-7, numbers)
 
 
 def machines(folder):
