@@ -223,7 +223,7 @@ dpt_product dpt_product_of(const dpt_pass *pass, int64_t layer, dpt_slot weight,
 /** y = x W(t)^T + b of n tokens. bias DPT_SLOTS: none. Local. */
 void dpt_product_forward(const dpt_pass *pass, int64_t layer, dpt_slot weight, dpt_slot bias,
                          int64_t n, const float *x, int64_t ldx, float *y, int64_t ldy);
-/** dx = dy W(t), and the terms or gradients of weights and biases; NULL: these alone. Local. */
+/** dx = dy W(t), and the terms or gradients of weights and biases; dx NULL: these alone. Local. */
 void dpt_product_backward(const dpt_pass *pass, int64_t layer, dpt_slot weight, dpt_slot bias,
                           dpt_rows rows, float *dx, int64_t lddx);
 /** The same of products in bf16; biases are left to the caller on the way back. */
