@@ -166,25 +166,40 @@ static double flops_of(products p) {
     return 2.0 * (double)(p.forward + p.back) * (double)(p.copies * p.rows) * (double)(p.n * p.k);
 }
 
-/* Of a slot of a layer, or of the head, for which the second half of each sequence is scored. Those of the patches
- * and of the classes of an image are not counted. */
+/* Of the attention that makes one row of an image, whose backward pass reads what the forward pass left. */
+static products products_of_pool(const dpt_arch *arch, dpt_slot slot, const sizes *s) {
+    const dpt_row *row = arch->row[slot];
+    return row == NULL ? (products){.rows = 0}
+                       : (products){.rows = batch_tokens(s),
+                                    .n = arch->length[row->rows],
+                                    .k = arch->length[row->cols],
+                                    .copies = 1,
+                                    .forward = 2,
+                                    .back = 1};
+}
+
+/* Of a slot of a layer, of the keys and values that make one row of an image, or of the head, for which the second
+ * half of each sequence is scored. Those of the patches and of single rows of an image are not counted. */
 static products products_at(const dpt_arch *arch, int slot, const sizes *s) {
     if (slot < DPT_SLOTS_HEAD)
         return products_of(arch, (dpt_slot)slot, s);
-    return arch->side > 0 ? (products){.rows = 0}
-                          : products_of_head(arch, s->sequences * (s->tokens / 2));
+    if (slot == DPT_SLOT_POOL_K || slot == DPT_SLOT_POOL_V)
+        return products_of_pool(arch, (dpt_slot)slot, s);
+    return slot == DPT_SLOT_HEAD && arch->side == 0
+               ? products_of_head(arch, s->sequences * (s->tokens / 2))
+               : (products){.rows = 0};
 }
 
 /* Floating-point operations of the products of one call. Causal attention counts the lower triangle, that of images
  * all of it; its backward pass has five products. */
 static double count_flops(const dpt_arch *arch, const sizes *s) {
     double linear = 0.0, T = (double)s->tokens;
-    for (int slot = DPT_SLOTS_LAYER; slot < DPT_SLOTS_HEAD; slot++)
+    for (int slot = DPT_SLOTS_LAYER; slot < DPT_SLOTS; slot++)
         linear += flops_of(products_at(arch, slot, s));
     double scores = T * T * (double)(s->sequences * s->layers * arch->length[DPT_AXIS_HEADS]);
     if (arch->side > 0)
         scores *= 2.0;
-    return linear + scores * (2.0 + 2.0 + 5.0) + flops_of(products_at(arch, DPT_SLOTS_HEAD, s));
+    return linear + scores * (2.0 + 2.0 + 5.0);
 }
 
 /* Rate [GF/s] of square products on all ranks together. */
@@ -206,7 +221,7 @@ static int64_t maximum(int64_t a, int64_t b) {
 /* Floats of the weights and of the activations on one side that the products of any one matrix need. */
 static void count_floats(const dpt_arch *arch, const sizes *s, int64_t *weights, int64_t *rows) {
     *weights = *rows = 0;
-    for (int slot = DPT_SLOTS_LAYER; slot <= DPT_SLOTS_HEAD; slot++) {
+    for (int slot = DPT_SLOTS_LAYER; slot < DPT_SLOTS; slot++) {
         products p = products_at(arch, slot, s);
         *weights = maximum(*weights, p.copies * p.n * p.k);
         *rows = maximum(*rows, p.rows * maximum(p.n, p.k));
@@ -229,7 +244,7 @@ static double shapes_rate(const dpt_comm *world, const dpt_arch *arch, const siz
     double flops = 0.0;
     count_floats(arch, s, &weights, &rows);
     double t = omp_get_wtime();
-    for (int slot = DPT_SLOTS_LAYER; slot <= DPT_SLOTS_HEAD; slot++) {
+    for (int slot = DPT_SLOTS_LAYER; slot < DPT_SLOTS; slot++) {
         products p = products_at(arch, slot, s);
         flops += flops_of(p);
         if (p.rows > 0)
