@@ -35,6 +35,19 @@ static void model_distance(int64_t n, const float *a, const float *b, double *of
     *size = sqrt(squares[1]);
 }
 
+/* What is in f->g as a model with its edit bound, and room for what a run gives. */
+static void model_fixture_bind(model_fixture *f, int model_size) {
+    assert_int_equal(dpt_mesh_create(&test_comm, model_size, &f->mesh), DPT_OK);
+    if (dpt_model_create(&f->mesh.model, &f->mesh.data, f->g->config, memory_source(&f->g->post),
+                         &f->model) != DPT_OK)
+        fail_msg("%s: %s", f->name, dpt_error_message());
+    dpt_source edited = memory_source(&f->g->edited);
+    assert_int_equal(dpt_model_bind_edit(f->model, &edited), DPT_OK);
+    f->nll = calloc((size_t)dpt_batch_scores(&f->batch), sizeof *f->nll);
+    f->weight = calloc((size_t)dpt_batch_scores(&f->batch), sizeof *f->weight);
+    f->terms = calloc((size_t)(f->g->samples * dpt_model_columns(f->model)), sizeof *f->terms);
+}
+
 /* A model of tests/golden with its edit bound. */
 static void model_fixture_open(model_fixture *f, const char *name, bool images, int model_size) {
     memset(f, 0, sizeof *f);
@@ -52,15 +65,7 @@ static void model_fixture_open(model_fixture *f, const char *name, bool images, 
                        f->g->grad.values[k], &off, &size);
         f->gradient = hypot(f->gradient, size);
     }
-    assert_int_equal(dpt_mesh_create(&test_comm, model_size, &f->mesh), DPT_OK);
-    if (dpt_model_create(&f->mesh.model, &f->mesh.data, f->g->config, memory_source(&f->g->post),
-                         &f->model) != DPT_OK)
-        fail_msg("%s: %s", name, dpt_error_message());
-    dpt_source edited = memory_source(&f->g->edited);
-    assert_int_equal(dpt_model_bind_edit(f->model, &edited), DPT_OK);
-    f->nll = calloc((size_t)dpt_batch_scores(&f->batch), sizeof *f->nll);
-    f->weight = calloc((size_t)dpt_batch_scores(&f->batch), sizeof *f->weight);
-    f->terms = calloc((size_t)(f->g->samples * dpt_model_columns(f->model)), sizeof *f->terms);
+    model_fixture_bind(f, model_size);
 }
 
 static void model_fixture_close(model_fixture *f) {
