@@ -86,7 +86,7 @@ static void attention_heads_forward(const dpt_pass *pass, int64_t layer) {
     }
 }
 
-void dpt_attention_forward(dpt_pass *pass, int64_t layer, const float *x, float *out) {
+void dpt_attention_recompute(dpt_pass *pass, int64_t layer, const float *x) {
     const dpt_work *k = pass->work;
     const dpt_slice *p = pass->slice;
     int64_t T = pass->tokens, C = pass->width;
@@ -95,7 +95,12 @@ void dpt_attention_forward(dpt_pass *pass, int64_t layer, const float *x, float 
     attention_norm_qk(pass);
     dpt_rotate_forward(pass, layer, k->qkv, p->qkv);
     attention_heads_forward(pass, layer);
-    dpt_product_forward(pass, layer, DPT_SLOT_O, DPT_SLOT_O_BIAS, T, k->o, p->q, out, C);
+}
+
+void dpt_attention_forward(dpt_pass *pass, int64_t layer, const float *x, float *out) {
+    int64_t T = pass->tokens, C = pass->width, q = pass->slice->q;
+    dpt_attention_recompute(pass, layer, x);
+    dpt_product_forward(pass, layer, DPT_SLOT_O, DPT_SLOT_O_BIAS, T, pass->work->o, q, out, C);
     dpt_pass_sum(pass, out, T * C);
 }
 

@@ -105,8 +105,11 @@ void dpt_block_backward(dpt_pass *pass, int64_t layer, const float *x) {
     const dpt_work *k = pass->work;
     block_branch attention = block_attention(pass), mlp = block_mlp(pass);
     dpt_weights_form(pass, layer, DPT_SLOTS_LAYER, DPT_SLOTS_HEAD);
-    block_forward_attention(pass, layer, x);
-    if (mlp.y != NULL) {
+    if (dpt_arch_recomputes(pass->arch, DPT_SLOT_O))
+        block_forward_attention(pass, layer, x);
+    else
+        dpt_attention_recompute(pass, layer, x);
+    if (dpt_arch_recomputes(pass->arch, DPT_SLOT_DOWN)) {
         dpt_mlp_forward(pass, layer, block_mlp_reads(pass, x), mlp.y);
         if (pass->arch->row[mlp.norm] != NULL) /* for its statistics */
             dpt_pass_norm(pass, mlp.norm, pass->tokens, mlp.y, k->part, mlp.stats);

@@ -22,12 +22,6 @@ static double cost_of_keys(const dpt_arch *arch, int64_t n) {
     return sum;
 }
 
-/* Layers are computed again on the way back, but for the last product of the MLP where nothing that follows asks for it. */
-static bool cost_again(const dpt_arch *arch, int slot) {
-    bool asked = arch->row[DPT_SLOT_OUT_NORM2] != NULL || arch->row[DPT_SLOT_SCALE2] != NULL;
-    return dpt_slot_is_of_layer(slot) && (slot != DPT_SLOT_DOWN || asked);
-}
-
 static void cost_of_arch(const dpt_arch *arch, dpt_model_cost *out) {
     for (int slot = 0; slot < DPT_SLOTS; slot++) {
         const dpt_row *row = arch->row[slot];
@@ -36,7 +30,7 @@ static void cost_of_arch(const dpt_arch *arch, dpt_model_cost *out) {
             continue;
         if (row->expert)
             out->experts += cost_of_row(arch, row) * (double)arch->layers;
-        if (cost_again(arch, slot))
+        if (dpt_arch_recomputes(arch, (dpt_slot)slot))
             out->again += cost_of_row(arch, row) * (double)arch->layers;
         if (dpt_slot_is_of_layer(slot))
             out->linear += cost_of_row(arch, row) * (double)arch->layers;

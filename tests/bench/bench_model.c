@@ -134,21 +134,18 @@ typedef struct products {
     int64_t forward, back; /* y = x W^T, and E in the place of W; dx = dy W */
 } products;
 
-/* A backward pass recomputes a layer up to the input of down_proj (a norm or factors after it need its output, and parallel
- * branches not that of the attention), forms the gradient of each input, and one product per weight for the terms. */
+/* A backward pass recomputes a layer (dpt_arch_recomputes), forms the gradient of each input, and one product per weight for the terms. */
 static products products_of(const dpt_arch *arch, dpt_slot slot, const sizes *s) {
     const dpt_row *row = arch->row[slot];
     if (row == NULL || row->cols == DPT_AXIS_NONE)
         return (products){.rows = 0};
-    bool scaled = arch->row[DPT_SLOT_OUT_NORM2] != NULL || arch->row[DPT_SLOT_SCALE2] != NULL;
-    bool spared = (slot == DPT_SLOT_DOWN && !scaled) || (slot == DPT_SLOT_O && arch->parallel);
     int64_t copies = row->expert ? arch->experts.count : 1;
     int64_t used = row->expert ? arch->experts.used : 1;
     return (products){.rows = batch_tokens(s) * used / copies,
                       .n = arch->length[row->rows],
                       .k = arch->length[row->cols],
                       .copies = copies,
-                      .forward = s->layers * (spared ? 2 : 3),
+                      .forward = s->layers * (dpt_arch_recomputes(arch, slot) ? 3 : 2),
                       .back = s->layers};
 }
 

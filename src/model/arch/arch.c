@@ -171,6 +171,18 @@ int dpt_arch_index_expert(const dpt_arch *arch, int64_t layer, dpt_slot slot, in
     return first < 0 ? -1 : first + (int)expert;
 }
 
+bool dpt_arch_recomputes(const dpt_arch *arch, dpt_slot slot) {
+    switch (slot) {
+    case DPT_SLOT_DOWN: /* the output of the layer */
+        return arch->row[DPT_SLOT_OUT_NORM2] != NULL || arch->row[DPT_SLOT_SCALE2] != NULL;
+    case DPT_SLOT_O: /* what the MLP reads, unless they are side by side */
+        return !arch->parallel || arch->row[DPT_SLOT_OUT_NORM1] != NULL ||
+               arch->row[DPT_SLOT_SCALE1] != NULL;
+    default:
+        return dpt_slot_is_of_layer((int)slot);
+    }
+}
+
 int64_t dpt_arch_copies(const dpt_arch *arch, const dpt_row *row) {
     return row->expert ? arch->experts.count : 1;
 }

@@ -269,6 +269,9 @@ dpt_status dpt_arch_number(dpt_arch *arch);
 /** Number of a matrix in dpt_params, of experts that of the first, which the others follow; -1: there is none. Local. */
 int dpt_arch_index(const dpt_arch *arch, int64_t layer, dpt_slot slot);
 int dpt_arch_index_expert(const dpt_arch *arch, int64_t layer, dpt_slot slot, int64_t expert);
+/** Whether the product of a matrix of a layer is computed again on the way back: not where what follows adds its result to
+ * the residual stream and no backward pass reads it. Local. */
+bool dpt_arch_recomputes(const dpt_arch *arch, dpt_slot slot);
 /** How many of a row a layer has: one, or one of each expert. Local. */
 int64_t dpt_arch_copies(const dpt_arch *arch, const dpt_row *row);
 /** Number of all matrices. Local. */
