@@ -3,6 +3,7 @@
 #   make     models and data in out/scaling (a few MB)
 #   wide     forward and backward of LAYERS=2 layers of width 8192, SAMPLES=1 of 300 tokens, at RANKS="1 2 4" ranks that
 #            fill the cores; a run that takes more than LIMIT=160 seconds is stopped (14 GB in all)
+#   memory   the same of SmolLM2-135M's shape, 8 samples of 300 tokens, at RANKS="1 2 4 8": what a rank plans and takes
 #   edits    every elementwise edit of SLICE=4 of the 80 layers, whose result goes nowhere (SLICE=80 for all), at 2 ranks;
 #            stopped after EDITS_LIMIT=300 seconds
 #   messages calls of MPI by phase at RANKS="2,8,32" ranks, of a tiny model
@@ -14,7 +15,7 @@ cd "$(dirname "$0")/.."
 . tools/mpi-env.sh
 build=$1
 shift
-parts=${*:-make wide edits messages plan}
+parts=${*:-make wide memory edits messages plan}
 program=$build/deltapath
 shape=share/shapes/llama-3-70b.json
 out=out/scaling
@@ -48,17 +49,22 @@ make_part() {
     pair slice "num_hidden_layers=${SLICE:-4}" "vocab_size=$vocabulary"
     data $out/70b.h5 1000 128256 300
     data $out/wide.h5 "${SAMPLES:-1}" "$vocabulary" 300
+    shape=share/shapes/smollm2-135m.json pair smollm2
+    data $out/smollm2.h5 8 49152 300
     pair tiny num_hidden_layers=3 hidden_size=64 intermediate_size=128 vocab_size=256 num_attention_heads=4 num_key_value_heads=2
     data $out/tiny.h5 64 256 16
 }
 
-wide_part() {
+run_at() { # run_at MODEL RANKS...: the job of the wide layers on a model that make_part made, at each number of ranks
+    local model=$1
+    shift
     printf '%5s %12s %12s %10s  %s\n' ranks 'MiB planned' 'MiB taken' 'clock [s]' 'losses of post and edit, estimate'
-    for ranks in ${RANKS:-1 2 4}; do
+    for ranks in "$@"; do
         rm -rf $out/study
         local threads=$(($(nproc) / ranks)) code=0
         OMP_NUM_THREADS=$((threads > 0 ? threads : 1)) timeout -k 5 "${LIMIT:-160}" $DPT_MPIRUN -n "$ranks" "$program" run \
-            jobs/scaling/wide.yaml ${MEMORY:+--memory $MEMORY} >$out/summary 2>$out/log || code=$?
+            jobs/scaling/wide.yaml --set "models={pre: $out/$model/pre, post: $out/$model/post}" \
+            --set "data.0.file=$out/$model.h5" ${MEMORY:+--memory $MEMORY} >$out/summary 2>$out/log || code=$?
         if ((code != 0)); then
             printf '%5s %s\n' "$ranks" "$(grep -m 1 error $out/log || echo "stopped with code $code")"
             continue
@@ -75,6 +81,12 @@ P
     done
     rm -rf $out/study
 }
+
+# Numbers of ranks are words.
+# shellcheck disable=SC2086
+wide_part() { run_at wide ${RANKS:-1 2 4}; }
+# shellcheck disable=SC2086
+memory_part() { run_at smollm2 ${RANKS:-1 2 4 8}; }
 
 edits_part() {
     timeout -k 5 "${EDITS_LIMIT:-300}" $DPT_MPIRUN -n 2 "$build/tests/bench/bench_shape" $out/slice/pre $out/slice/post \
