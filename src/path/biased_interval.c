@@ -28,3 +28,19 @@ double dpt_biased_reach(double se, double bias, double df, double confidence) {
     }
     return high;
 }
+
+dpt_interval dpt_biased_interval(const dpt_interval *sampled, double error, double bias, double df,
+                                 double confidence) {
+    dpt_interval out = *sampled;
+    out.se = hypot(sampled->se, error);
+    double reach = dpt_biased_reach(out.se, bias, df, confidence);
+    out.low = sampled->mean - reach;
+    out.high = sampled->mean + reach;
+    if (!(sampled->se > 0.0))
+        return out;
+    double more = reach - dpt_biased_reach(out.se, 0.0, df, confidence);
+    double times = out.se / sampled->se;
+    out.low = sampled->mean - times * (sampled->mean - sampled->low) - more;
+    out.high = sampled->mean + times * (sampled->high - sampled->mean) + more;
+    return out;
+}

@@ -377,13 +377,14 @@ static void unit_set_estimate(const dpt_riemann *riemann, const dpt_interval *sa
     s->gradients = riemann->gradients;
     if (sampled->n == 0)
         return;
-    s->estimate_se = hypot(sampled->se, riemann->sample_error);
-    double reach = dpt_biased_reach(s->estimate_se, 0.0, df, confidence);
-    s->estimate_low = sampled->mean - reach;
-    s->estimate_high = sampled->mean + reach;
-    reach = dpt_biased_reach(s->estimate_se, riemann->quadrature_error, df, confidence);
-    s->estimate_combined_low = sampled->mean - reach;
-    s->estimate_combined_high = sampled->mean + reach;
+    dpt_interval over = dpt_biased_interval(sampled, riemann->sample_error, 0.0, df, confidence);
+    dpt_interval both = dpt_biased_interval(sampled, riemann->sample_error,
+                                            riemann->quadrature_error, df, confidence);
+    s->estimate_se = over.se;
+    s->estimate_low = over.low;
+    s->estimate_high = over.high;
+    s->estimate_combined_low = both.low;
+    s->estimate_combined_high = both.high;
 }
 
 static void set_scalars(const dpt_riemann *riemann, const dpt_verdict *judged,

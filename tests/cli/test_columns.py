@@ -416,7 +416,7 @@ def weights(folder, run):
     with h5py.File(f"{folder}/w.h5", "r+") as h5:
         count = len(h5["offsets"]) - 1
         h5["weights"] = np.where(np.arange(count) < 10, 2.0, 0.0)
-    done = run("--set", f"output.directory={folder}/w", "--set", "riemann={rule: left, points: 1}", "--set",
+    done = run("--set", f"output.directory={folder}/w", "--set", "riemann={rule: midpoint, points: 1}", "--set",
                "statistics.interval=auto", "--set",
                "edits=[{name: dare, method: dare, p: 0.5, seeds: 3}]", "--set",
                f"data=[{{name: w, file: {folder}/w.h5, loss: lm, samples: 24}}, "
@@ -476,7 +476,7 @@ def clustered(folder, run):
 
 def skewed(folder):
     """Intervals that are corrected for skewness; the reason says where samples are few for it."""
-    found = set()
+    found, lopsided = set(), False
     with open(f"{folder}/results.json", encoding="utf-8") as file, h5py.File(f"{folder}/results.h5") as h5:
         for unit in json.load(file)["units"]:
             name = f"{unit['edit']} on {unit['data']}"
@@ -498,6 +498,12 @@ def skewed(folder):
             near(f"{name}: change_high", unit["change_high"], x.mean() + up * se, 1e-4)
             excluded = unit["change_low"] > 0 or unit["change_high"] < 0
             check(f"{name}: p and interval agree", excluded == (unit["p_change"] < 0.05), unit)
+            terms = np.array(group["sample_integrated"])[np.array(group["sample_shares"]) > 0]
+            down, up = reaches(terms, len(terms) - 1)
+            near(f"{name}: estimate_low", unit["estimate"] - unit["estimate_low"], down * unit["estimate_se"], 1e-4)
+            near(f"{name}: estimate_high", unit["estimate_high"] - unit["estimate"], up * unit["estimate_se"], 1e-4)
+            lopsided |= abs(down - up) > 0.1 * up
+    check("an estimate's interval is lopsided", lopsided)
     check("both kinds are met", found == {True, False}, found)
 
 
