@@ -5,6 +5,7 @@
 #include "deltapath/comm/same.h"
 #include "deltapath/path/line_search.h"
 #include "deltapath/path/paired.h"
+#include "deltapath/path/verdict.h"
 #include "deltapath/path/weighted.h"
 #include "deltapath/tensor/role.h"
 
@@ -62,7 +63,8 @@ static dpt_status evaluate(void *ctx, double place, double *loss, double *slope)
     return DPT_OK;
 }
 
-/* Of the derivative at W_post, of clusters where the data set has some. */
+/* Of the derivative at W_post, of clusters where the data set has some; unknown of one sample in effect, and where all
+ * are alike. */
 static dpt_status seek_interval(seeker *s) {
     const dpt_dataset *data = &s->evaluation->inputs->data[s->edit->auto_data];
     dpt_weighted weighted;
@@ -70,11 +72,13 @@ static dpt_status seek_interval(seeker *s) {
     if (st != DPT_OK)
         return st;
     dpt_weighted_apply(&weighted, s->samples, s->samples);
-    const dpt_paired_options options = {
-        .effective = data->clusters != NULL ? weighted.effective : NAN, .rule = DPT_PAIRED_T};
+    const dpt_paired_options options = {.effective = fmin(weighted.effective, data->effective),
+                                        .rule = DPT_PAIRED_T};
     dpt_paired slope;
     st = dpt_paired_create(weighted.count, s->samples, NULL, &options, &slope);
     s->at_post = dpt_paired_interval(&slope, 0.95);
+    if (dpt_verdict_is_one(options.effective) || !(slope.se > 0.0))
+        s->at_post.low = s->at_post.high = NAN;
     dpt_paired_destroy(&slope);
     dpt_weighted_destroy(&weighted);
     return st;
@@ -233,7 +237,9 @@ static dpt_status write_notes(const seeker *s, const dpt_line_search *model,
         st = dpt_auto_alpha_note(out, names[i], "%s", values[i]);
     if (st == DPT_OK)
         st = dpt_auto_alpha_note(out, "slope_at_post", "%.6g", model->point[0].slope);
-    if (st == DPT_OK)
+    if (st == DPT_OK && isnan(s->at_post.low))
+        st = dpt_auto_alpha_note(out, "slope_interval", "unknown");
+    else if (st == DPT_OK)
         st = dpt_auto_alpha_note(out, "slope_interval", "%.6g:%.6g", s->at_post.low,
                                  s->at_post.high);
     if (st == DPT_OK)

@@ -60,6 +60,7 @@ static dpt_status probe_data(dpt_evaluation *ev, int d) {
                            .correct = ev->data[d].correct_post,
                            .shares = dpt_loss_shares(ev->data[d].loss),
                            .clusters = ev->inputs->data[d].clusters,
+                           .effective = ev->inputs->data[d].effective,
                            .step = LOGIT_STEP};
     int64_t n = logits->samples * logits->classes;
     double *both = dpt_mem_alloc(2 * n, sizeof *both, "logits of both sides");

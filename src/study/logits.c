@@ -5,7 +5,9 @@
 #include "deltapath/base/rng.h"
 #include "deltapath/comm/agree.h"
 #include "deltapath/comm/same.h"
-#include "deltapath/path/interval.h"
+#include "deltapath/path/paired.h"
+#include "deltapath/path/verdict.h"
+#include "deltapath/path/weighted.h"
 #include "deltapath/tensor/shard.h"
 
 #include <math.h>
@@ -215,11 +217,17 @@ static dpt_status logits_set_change(const dpt_logits *l, logits_work *work,
         work->right[s] -= l->correct[s] != 0 ? 1.0 : 0.0;
     out->change = dpt_weighted_mean(l->shares, l->samples, work->right);
     dpt_weighted_apply(&weighted, work->right, work->right + l->samples);
-    dpt_interval over = dpt_interval_student(weighted.count, work->right + l->samples, NULL, 0.95);
-    out->low = over.low;
-    out->high = over.high;
+    const dpt_paired_options options = {.effective = fmin(weighted.effective, l->effective),
+                                        .rule = DPT_PAIRED_T};
+    dpt_paired over;
+    st = dpt_paired_create(weighted.count, work->right + l->samples, NULL, &options, &over);
+    dpt_interval interval = dpt_paired_interval(&over, 0.95);
+    bool one = dpt_verdict_is_one(options.effective);
+    out->low = one ? NAN : interval.low;
+    out->high = one ? NAN : interval.high;
+    dpt_paired_destroy(&over);
     dpt_weighted_destroy(&weighted);
-    return DPT_OK;
+    return st;
 }
 
 dpt_status dpt_logits_predict(const dpt_comm *comm, const dpt_logits *l,

@@ -160,7 +160,32 @@ def main():
         check("without the question no error", any(not math.isnan(v[0]) for v in term.values()) and
               all(math.isnan(v[1]) for v in term.values()), term)
         resumed(folder)
+        copies(folder)
     sys.exit(studies.finish())
+
+
+def copies(folder):
+    """Twenty times one image are one sample: nothing is told from chance by them."""
+    with h5py.File("share/demo/digits.h5") as demo, h5py.File(f"{folder}/copies.h5", "w") as data:
+        data.attrs.update(demo.attrs)
+        for key in ("images", "labels"):
+            data[key] = np.repeat(demo[key][:1], 20, axis=0)
+    job = """
+models: {pre: share/demo/vit-pre, post: share/demo/vit-post}
+data: [{name: copies, file: %s/copies.h5, loss: class}]
+edits: [{name: auto, method: expo, alpha: auto}, {name: bit, method: bitdelta, calibrate: significant}, {name: dare, method: dare, p: 0.1}]
+law: {repeats: 2, probes: 3}
+riemann: {rule: left, points: 1}
+output: {directory: %%s, report: false}
+""" % folder
+    results, done = studies.results_of(folder, "one", job, 1)
+    check("copies of one sample", done.returncode == 0, done.stderr)
+    units = {unit["edit"]: unit for unit in (results or {"units": []})["units"]}
+    found = str(units.get("auto"))
+    check("no way leads from 0", "'advice': 'undecided'" in found and "'slope_interval': 'unknown'" in found, found)
+    check("no slope is told from chance", "the product with the gradient from 0 (24)" in done.stderr, done.stderr)
+    check("the accuracy has no interval", "dare" in units and units["dare"]["predicted_accuracy_low"] is None,
+          units.get("dare"))
 
 
 def resumed(folder):
