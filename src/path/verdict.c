@@ -337,6 +337,15 @@ static void decide(const char *broken, const char *withheld, const char *one, dp
     }
 }
 
+/* No p value contradicts the verdict: nothing is equivalent to a model that is worse than the pre-trained one, and what
+ * changes no sample is, however wide the margin's own error. */
+static void verdict_settle_p(dpt_verdict *v) {
+    if (v->gain.high < 0.0)
+        v->p_equivalent = NAN;
+    else if (v->verdict == DPT_VERDICT_COMPETITIVE && verdict_is_same(v))
+        v->p_equivalent = 0.0;
+}
+
 dpt_status dpt_verdict_judge(const dpt_verdict_samples *s, const dpt_verdict_options *options,
                              dpt_verdict *out) {
     const dpt_interval none = {.n = 0, .mean = NAN, .se = NAN, .low = NAN, .high = NAN};
@@ -371,6 +380,7 @@ dpt_status dpt_verdict_judge(const dpt_verdict_samples *s, const dpt_verdict_opt
         st = judge_equivalence(s, options, out);
     judge_accuracy(s, spread, options, out);
     decide(why_broken(s->n, s->pre, s->post), options->withheld, one, out);
+    verdict_settle_p(out);
     return st;
 }
 

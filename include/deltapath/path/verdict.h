@@ -98,7 +98,8 @@ typedef struct dpt_verdict {
     dpt_verdict_accuracy accuracy_is;
     dpt_accuracy accuracy; /**< of the edit; NaN throughout where it is not known */
     double p_change;       /**< two-sided p of no change */
-    double p_equivalent;   /**< larger p of the two one-sided tests; NaN without a margin */
+    double p_equivalent;   /**< larger p of the two one-sided tests; NaN without a margin or where
+                              the gain is below zero, 0 where no sample changes */
 } dpt_verdict;
 
 /** Judge an edit from losses of the same samples, and from whether each is right.
