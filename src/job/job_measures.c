@@ -148,10 +148,11 @@ dpt_status dpt_job_read_plane(dpt_job *job, const dpt_yaml *yaml, struct fy_node
         if (e < 0)
             return measures_refuse_edit(job, yaml, node, id);
         if (job->edits[e].auto_data >= 0)
-            return dpt_yaml_error(yaml, node,
-                                  "edit %s is auto, whose alpha is not known: give an edit with a "
-                                  "number",
-                                  id);
+            return dpt_yaml_error(
+                yaml, node,
+                "edit %s has values that are found in the run: give an edit with a "
+                "number",
+                id);
     }
     if (strcmp(plane->a, plane->b) == 0)
         return dpt_yaml_error(yaml, map, "a and b are the same edit, which make no plane");

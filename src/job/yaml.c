@@ -311,14 +311,11 @@ dpt_status dpt_yaml_error(const dpt_yaml *yaml, struct fy_node *node, const char
 }
 
 dpt_status dpt_yaml_locate(const dpt_yaml *yaml, struct fy_node *node, dpt_status status) {
-    char message[DPT_MESSAGE_MAX];
     char position[512];
     if (status == DPT_OK)
         return DPT_OK;
-    snprintf(message, sizeof message, "%s", dpt_error_message());
     position_text(yaml, node, position, sizeof position);
-    dpt_error_clear();
-    return dpt_error(status, "%s: %s", position, message);
+    return dpt_error_locate(status, position);
 }
 
 static bool listed(const char *keys, const char *key) {

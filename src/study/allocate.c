@@ -111,6 +111,29 @@ static dpt_status allocate_prepare(allocate_work *work, const dpt_law *law) {
     return DPT_OK;
 }
 
+/* Whether the smallest choices of all tensors fit, whatever the groups. */
+static dpt_status allocate_check_size(const allocate_work *work) {
+    double least = 0.0;
+    for (int t = 0; t < work->of.n; t++) {
+        double size = INFINITY;
+        for (int64_t j = work->of.first[t]; j < work->of.first[t + 1]; j++)
+            size = fmin(size, work->size[j]);
+        least += isfinite(size) ? size : 0.0;
+    }
+    if (least <= work->of.budget)
+        return DPT_OK;
+    if (allocate_by_mean(work->stage))
+        return dpt_error(DPT_ERR_USAGE,
+                         "mean %g asks for less than the smallest choice of every "
+                         "tensor: give one that keeps more",
+                         dpt_edit_stage_get(work->stage, "mean"));
+    return dpt_error(
+        DPT_ERR_USAGE,
+        "bytes %g: the smallest choice of every tensor, with what is kept whole, takes "
+        "%.0f bytes: give that or more",
+        dpt_edit_stage_get(work->stage, "bytes"), ceil(least + allocate_rest(work)));
+}
+
 /* Groups: all, the matrices of the layers, what lies outside the layers, and each kind of module. */
 enum { GROUP_ALL, GROUP_LAYERS, GROUP_OUTSIDE, GROUP_KINDS, GROUPS = GROUP_KINDS + DPT_ROLE_COUNT };
 
@@ -196,6 +219,8 @@ dpt_status dpt_allocate_find(const dpt_job_edit *edit, const dpt_law *law,
                                 allocate_uniform_share(work.stage, out_catalog), &work.choices);
     if (st == DPT_OK)
         st = dpt_agree(input->comm, allocate_prepare(&work, law));
+    if (st == DPT_OK)
+        st = allocate_check_size(&work);
     if (st == DPT_OK)
         st = allocate_choose(&work);
     if (st == DPT_OK)

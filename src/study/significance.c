@@ -118,9 +118,10 @@ static dpt_status significance_judge(const dpt_evaluation *ev, int d, const doub
         st = dpt_paired_create(weighted.count, x, NULL, &options, &slope);
         dpt_interval interval = dpt_paired_interval(&slope, SIGNIFICANCE_CONFIDENCE);
         bool known = !dpt_verdict_is_one(options.effective) && slope.se > 0.0;
-        out[t] = (dpt_edit_slope){.mean = slope.mean,
-                                  .se = slope.se,
-                                  .significant = known && (interval.low > 0.0 || interval.high < 0.0)};
+        out[t] =
+            (dpt_edit_slope){.mean = slope.mean,
+                             .se = slope.se,
+                             .significant = known && (interval.low > 0.0 || interval.high < 0.0)};
         dpt_paired_destroy(&slope);
     }
     dpt_weighted_destroy(&weighted);

@@ -320,8 +320,9 @@ static dpt_status find_values(study *s, const dpt_job_edit *edit, dpt_auto_alpha
     rest_model(s);
     if (!dpt_job_is_allocated(edit))
         return dpt_auto_alpha_find(&s->evaluation, edit, bind_spec, s, found);
-    return dpt_allocate_find(edit, &s->evaluation.data[edit->auto_data].law, &input,
-                             &s->inputs.out_catalog, found);
+    return dpt_job_locate_edit(s->job, edit,
+                               dpt_allocate_find(edit, &s->evaluation.data[edit->auto_data].law,
+                                                 &input, &s->inputs.out_catalog, found));
 }
 
 /* The edit whose weights stand for a line, made again. */

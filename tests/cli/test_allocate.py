@@ -212,7 +212,7 @@ def refusals(folder):
             ("both", "bytes: 0.3", "bytes: 0.3, mean: 0.5", "more than one of bytes and mean is given"),
             ("none", ", bytes: 0.3", "", "none of bytes and mean is given"),
             ("mean of ranks", "edit: lowrank, bytes: 0.5", "edit: lowrank, mean: 0.5", "have no mean: give bytes"),
-            ("too small", "bytes: 0.3", "bytes: 1000", "the smallest choice of every tensor takes"),
+            ("too small", "bytes: 0.3", "bytes: 1000", "edit pack: bytes 1000: the smallest choice"),
             ("mean of 1", "mean: 0.7", "mean: 1", "give one up to 0.99"),
             ("mean beyond the choice", "mean: 0.7", "mean: 0.995", "give one up to 0.99"),
             ("k of prune", "edit: prune, ", "edit: prune, k: 0.5, ", "parameter of dare alone"),

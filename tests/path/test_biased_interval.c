@@ -37,8 +37,7 @@ static void test_interval(void **state) {
     assert_near(wider.se, 0.5, 1e-12);
     assert_near(wider.low, 1.0 - 0.5 * 0.5 / 0.3, 1e-12);
     assert_near(wider.high, 1.0 + 1.5 * 0.5 / 0.3, 1e-12);
-    double more =
-        dpt_biased_reach(0.3, 0.2, 9.0, 0.95) - 0.3 * dpt_student_quantile(0.975, 9.0);
+    double more = dpt_biased_reach(0.3, 0.2, 9.0, 0.95) - 0.3 * dpt_student_quantile(0.975, 9.0);
     dpt_interval biased = dpt_biased_interval(&sampled, 0.0, 0.2, 9.0, 0.95);
     assert_true(more > 0.0);
     assert_near(biased.low, 0.5 - more, 1e-9);
