@@ -293,6 +293,23 @@ def competitive_is_loss_and_accuracy(folder):
 
 
 @test
+def of_many_cells_few_fail_by_an_accuracy_that_falls_as_much_as_may_be(folder):
+    """45 cells whose true fall is the margin: that any of them fails is an error in 5 % of all claims."""
+    rng, verdicts = np.random.default_rng(11), []
+    for _ in range(20):
+        lost = (rng.random((45, 1, 300)) < 0.05).astype(float) - (rng.random((45, 1, 300)) < 0.03)
+        cells = [claims.Cell("x", 0.01 * rng.standard_normal((1, 300)), "competitive", 1.0, x, 0.02) for x in lost]
+        verdicts.append(claims.judge("fig1", claims.Claim("paper", "w", cells), "toy").verdict)
+    assert verdicts.count("fails") <= 2, verdicts
+    lost = np.zeros((1, 400))
+    lost[:, :20] = 1.0  # 5 % and a standard error of 1.1 %: above 2 % by 2.7 of them
+    cell = claims.Cell("x", 0.01 * rng.standard_normal((1, 400)), "competitive", 1.0, lost, 0.02)
+    assert [claims.answer(cell, cells).verdict for cells in (1, 45)] == ["fails", "undecided"]
+    lost[:, :40] = 1.0
+    assert claims.answer(cell, 45).verdict == "fails"
+
+
+@test
 def few_samples_are_marked(folder):
     def few(x):
         row = claims.judge("fig1", claims.Claim("paper", "w", [claims.Cell("x", np.array(x), "positive", 1.0)]), "toy")

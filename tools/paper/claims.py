@@ -4,11 +4,11 @@ A claim is a list of cells. A cell has the samples of a quantity, of one edit or
 question about its mean over seeds and samples. An interval at 5 % answers it: the program's, corrected for
 skewness, over the samples, or with several seeds the crossed interval over seeds and samples. That all cells hold needs no
 correction, for each has to; that any of them fails does: a cell fails by the interval at 5 % divided by the
-number of cells. What is picked as the best of several is picked on the samples that only choose, where the study has
+number of cells, of the loss or of the accuracy. What is picked as the best of several is picked on the samples that only choose, where the study has
 such, and judged on the others; else it is picked on the even samples and judged on the odd ones. The margin is the one of the study, how far a change may go and still count as none; for searches
 of alpha and calibration, where small differences matter, a fifth of it. Competitive is an edit whose loss is
-equivalent within that margin and whose accuracy falls by less than the study's margin of accuracy: its one-sided interval
-at 5 % says so, which is never taken to be narrower than what as many samples show of which none was lost.
+equivalent within that margin and whose accuracy falls by less than the study's margin of accuracy: that it does its
+one-sided interval at 5 % says, which is never taken to be narrower than what as many samples show of which none was lost.
 """
 import math
 from collections import namedtuple
@@ -54,7 +54,7 @@ def answer(cell, cells=1):
         "no larger": (high < m and low <= 0, wide_low > 0),
     }[cell.question]
     if cell.lost is not None:
-        least, most = fall(cell.lost)
+        least, most = fall(cell.lost, cells)
         holds, fails = holds and most < cell.accuracy_margin, fails or least > cell.accuracy_margin
     verdict = "holds" if holds else "fails" if fails else "undecided"
     if needs_margin(cell.question) and not math.isfinite(m):
@@ -62,11 +62,12 @@ def answer(cell, cells=1):
     return Answer(cell.label, mean, low, high, verdict, st.is_few(cell.samples))
 
 
-def fall(lost):
-    """Both one-sided limits at 5 % of a fall of the accuracy, of (seeds, samples) that are 1 where the edited model alone
-    is wrong and -1 where the other is."""
-    mean, low, high = st.interval(lost, 0.1, skewed=False) # a share of few hits has a bound of its own
-    return low, max(high, mean + 1.0 - 0.05 ** (1.0 / lost.shape[-1]))
+def fall(lost, cells=1):
+    """What a fall of the accuracy is at least, for a verdict of one of so many cells, and at most, one-sided at 5 %: of
+    (seeds, samples) that are 1 where the edited model alone is wrong and -1 where the other is."""
+    mean, _, high = st.interval(lost, 0.1, skewed=False) # a share of few hits has a bound of its own
+    _, least, _ = st.interval(lost, 0.05 / cells, skewed=False) # 2.5 % here and 2.5 % of the loss are the 5 % of a cell
+    return least, max(high, mean + 1.0 - 0.05 ** (1.0 / lost.shape[-1]))
 
 
 def judge(figure, claim, pair):
