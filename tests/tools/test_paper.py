@@ -35,13 +35,13 @@ def test(function):
     return function
 
 
-def unit(edit, change, data="task", term=None, start=None, **parameters):
+def unit(edit, change, data="task", term=None, start=None, method=None, **parameters):
     """A unit whose samples change by `change` in the mean, with a spread of a hundredth. `start` is the term at
-    the post-trained weights."""
+    the post-trained weights; of no method it is its entry's name."""
     noise = RNG.standard_normal(SAMPLES)
     noise = 0.01 * (noise - noise.mean())
     term = change if term is None else term
-    return {"edit": edit, "data": data, "parameters": parameters, "loss": "lm", "change": change,
+    return {"edit": edit, "data": data, "method": method or edit.split("-")[0], "parameters": parameters, "loss": "lm", "change": change,
             "estimate": term, "margin": 0.1, "accuracy_edit": 0.5, "accuracy_post": 0.9,
             "accuracy_pre": 0.1, "loss_post": 1.0, "loss_pre": 3.0, "choose_change": np.nan, "accuracy_margin": 0.0,
             "_edit": 1.0 + change + noise, "_term": term + noise,
@@ -327,6 +327,42 @@ def few_samples_are_marked(folder):
     rows = list(csv.DictReader(open(folder / "claims.csv", encoding="utf-8")))
     assert {r["few"] for r in rows} <= {"0", "1"} and "1" in {r["few"] for r in rows}, {r["few"] for r in rows}
     assert "few samples" in (folder / "r.html").read_text()
+
+
+@test
+def verdicts_of_one_seed_say_so(folder):
+    """Random edits with one seed, whose intervals know the samples alone; those of several are crossed."""
+    rates = (0.3, 0.9)
+    write(folder / "fig3-toy", ["dare", "drop", "ties"],
+          [unit(f"{name}-p{p}", p, p=p) for name in ("dare", "drop") for p in rates]
+          + [unit(f"ties-keep{1 - p:.1f}", p, method="prune", keep=round(1 - p, 1)) for p in rates])
+    write(folder / "fig5-toy", ["degenerate", "normal", "uniform"],
+          [unit("degenerate-multiple1", 0.0, method="bitdelta", multiple=1.0)]
+          + [unit(f"{name}-multiple1-seed{s}", 0.0, method="bitdelta", multiple=1.0, sample=name, seed=float(s))
+             for name, seeds in (("normal", 1), ("uniform", 2)) for s in range(seeds)])
+    allocated = [unit(f"dare-mean0.9-by{by}-seed{s}", 0.1, method="allocate", mean=0.9, by=by, seed=float(s))
+                 for by, seeds in (("uniform", 2), ("group", 1), ("tensor", 2)) for s in range(seeds)]
+    for u in allocated:
+        u["parameters"]["edit"] = "dare"
+    write(folder / "allocation-toy", ["dare"], allocated)
+    write(folder / "fig1-toy", ["dare"], dare_units(0.05))
+    wanted = {"fig3: The approximation term": ["of one mask"], "fig3: The terms of drop-only and": ["2 of one mask"],
+              "fig3: The size of DARE's": ["of one mask"], "fig3: DARE raises": ["of one mask"],
+              "fig3: TIES raises": ["of one mask"], "fig3: At p = 0.9 TIES": ["of one mask"],
+              "fig3: Five left points": ["4 of one mask"], "fig5: Magnitudes drawn": ["1 of one draw"],
+              "allocation: At the same size a value for each tensor has a lower loss than one for all": [],
+              "allocation: At the same size a value for each tensor has a lower loss than one for the best": ["of one mask"],
+              "fig1: DARE-k is competitive": [], "fig1: It is also": [], "fig1: At p = 0.9 the harm": []}
+    rows = [row for name in ("fig3", "fig5", "allocation", "fig1") for row in claims.rows_of(st.Study(folder / f"{name}-toy"))]
+    assert len(rows) == len(wanted)
+    for row, (start, words) in zip(rows, wanted.items()):
+        assert f"{row.figure}: {row.claim}".startswith(start), (row.claim, start)
+        assert claims.of_one(row.answers) == words, (row.claim, row.answers)
+        assert ("; " + "".join(words) + ", other seeds may differ" in row.outcome) == bool(words), row.outcome
+    lines = report.markdown(rows).splitlines()[2:]
+    assert lines[0].endswith("0/2, of one mask |") and lines[1].endswith("4/4, 2 of one mask |"), lines
+    cells = csv.DictReader(report.claims_csv(rows[1:2]).splitlines())
+    assert [cell["of_one"] for cell in cells] == ["mask", "mask", "", ""]
 
 
 @test

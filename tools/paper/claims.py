@@ -4,9 +4,11 @@ A claim is a list of cells. A cell has the samples of a quantity, of one edit or
 question about its mean over seeds and samples. An interval at 5 % answers it: the program's, corrected for
 skewness, over the samples, or with several seeds the crossed interval over seeds and samples. That all cells hold needs no
 correction, for each has to; that any of them fails does: a cell fails by the interval at 5 % divided by the
-number of cells, of the loss or of the accuracy. What is picked as the best of several is picked on the samples that only choose, where the study has
-such, and judged on the others; else it is picked on the even samples and judged on the odd ones. The margin is the one of the study, how far a change may go and still count as none; for searches
-of alpha and calibration, where small differences matter, a fifth of it. Competitive is an edit whose loss is
+number of cells, of the loss or of the accuracy. A cell of a random edit that the study has with one seed has an
+interval over the samples alone and is of one mask (or of one draw of magnitudes), of which other seeds may differ: row and
+cell say so. What is picked as the best of several is picked on the samples that only choose, where the study has
+such, and judged on the others; else it is picked on the even samples and judged on the odd ones. The margin is the one of
+the study, how far a change may go and still count as none; for searches of alpha and calibration, where small differences matter, a fifth of it. Competitive is an edit whose loss is
 equivalent within that margin and whose accuracy falls by less than the study's margin of accuracy: that it does its
 one-sided interval at 5 % says, which is never taken to be narrower than what as many samples show of which none was lost.
 """
@@ -17,8 +19,8 @@ import numpy as np
 
 import study as st
 
-Cell = namedtuple("Cell", "label samples question margin lost accuracy_margin", defaults=(None, 0.0))
-Answer = namedtuple("Answer", "label mean low high verdict few", defaults=(False,))
+Cell = namedtuple("Cell", "label samples question margin lost accuracy_margin once", defaults=(None, 0.0, ""))
+Answer = namedtuple("Answer", "label mean low high verdict few once", defaults=(False, ""))
 Claim = namedtuple("Claim", "source words cells")
 Row = namedtuple("Row", "source figure claim rule pair verdict outcome answers")
 
@@ -59,7 +61,7 @@ def answer(cell, cells=1):
     verdict = "holds" if holds else "fails" if fails else "undecided"
     if needs_margin(cell.question) and not math.isfinite(m):
         verdict = "undecided"
-    return Answer(cell.label, mean, low, high, verdict, st.is_few(cell.samples))
+    return Answer(cell.label, mean, low, high, verdict, st.is_few(cell.samples), cell.once)
 
 
 def fall(lost, cells=1):
@@ -85,6 +87,7 @@ def judge(figure, claim, pair):
     few = sum(a.few for a in answers)
     if few:
         outcome += f"; samples few for their skewness: {few} of {len(answers)}"
+    outcome += "".join(f"; {words}, other seeds may differ" for words in of_one(answers))
     kinds = dict.fromkeys(cell.question for cell in cells)
     rule = "; ".join(QUESTIONS[kind] for kind in kinds)
     if any(needs_margin(kind) for kind in kinds):
@@ -111,6 +114,17 @@ def tally(verdicts):
     counts = [(verdicts.count(v), v) for v in one if v in verdicts]
     text = ", ".join(f"{n} {one[v] if n == 1 else many[v]}" for n, v in counts)
     return f"of {len(verdicts)} cells {text}; "
+
+
+def once(*edits):
+    """What a cell of such edits, each the units of its seeds, is one of: "mask" or "draw", or "" of what seeds do not touch."""
+    return next((units[0].drawn for units in edits if len(units) == 1 and units[0].drawn), "")
+
+
+def of_one(answers):
+    """How many of the answers are of one mask and of one draw, in words; nothing of none."""
+    counts = {what: sum(a.once == what for a in answers) for what in ("mask", "draw")}
+    return [("" if n == len(answers) else f"{n} ") + f"of one {what}" for what, n in counts.items() if n]
 
 
 def margin_of(study, data):
@@ -148,7 +162,8 @@ def competitive(units, label):
     lost, margin = None, units[0]["accuracy_margin"]
     if margin > 0.0:  # else the study leaves the accuracy out
         lost = np.array([u.array("correct_post").astype(float) - u.array("correct_edit") for u in units])
-    return Cell(f"{label}, {accuracy(units)}", st.changes(units), "competitive", units[0]["margin"], lost, margin)
+    return Cell(f"{label}, {accuracy(units)}", st.changes(units), "competitive", units[0]["margin"], lost, margin,
+                once(units))
 
 
 def dare(study, data):
@@ -168,7 +183,7 @@ def dare(study, data):
     ks = sorted({k for k, _ in cells if k <= 1})
     yield Claim(OURS, "At p = 0.9 the harm falls as k nears 1, as s = (k - 1)^2 p / (1 - p) does",
                 [Cell(f"k {a:g} less k {b:g}", cells[a, 0.9].samples - cells[b, 0.9].samples, "positive",
-                      math.nan) for a, b in zip(ks, ks[1:]) if (a, 0.9) in cells and (b, 0.9) in cells])
+                      math.nan, once=cells[a, 0.9].once or cells[b, 0.9].once) for a, b in zip(ks, ks[1:]) if (a, 0.9) in cells and (b, 0.9) in cells])
     # The mask does not depend on k.
     yield from independence(study, data, study.find(data, "dare", k=0.0))
 
@@ -183,9 +198,9 @@ def terms(study, data):
     kinds = {name: with_terms(u for u in study.units if u.data == data and u.name == name)
              for name in ("dare", "drop", "ties", "bitdelta", "twin")}
     yield Claim(PAPER, "The approximation term of DARE is near zero at every p",
-                [Cell(label(u), of(u), "equivalent", margin) for u in kinds["dare"]])
+                [Cell(label(u), of(u), "equivalent", margin, once=once([u])) for u in kinds["dare"]])
     yield Claim(PAPER, "The terms of drop-only and TIES are above zero",
-                [Cell(label(u), of(u), "positive", margin) for u in kinds["drop"] + kinds["ties"]])
+                [Cell(label(u), of(u), "positive", margin, once=once([u])) for u in kinds["drop"] + kinds["ties"]])
     yield Claim(PAPER, "The terms of BitDelta and Twin-Merging are above zero",
                 [Cell(label(u), of(u), "positive", margin) for u in kinds["bitdelta"] + kinds["twin"]])
     rate = lambda u: u.get("p") if u.get("p") is not None else 1.0 - u.get("keep")
@@ -195,10 +210,10 @@ def terms(study, data):
     yield Claim(PAPER, "The size of DARE's term is below that of drop-only at the same p, in the mean of the "
                 "samples",
                 [Cell(f"p {rate(a):g}", of(b) * np.sign(np.mean(of(b))) - of(a) * np.sign(np.mean(of(a))),
-                      "positive", margin) for a, b in pairs("drop", ())])
+                      "positive", margin, once=once([a], [b])) for a, b in pairs("drop", ())])
     less = lambda first, second, name, rates: [
         Cell(f"p {rate(a):g}: {first} less {second}",
-             (st.changes([b]) - st.changes([a])) * (1 if first == name else -1), "positive", margin)
+             (st.changes([b]) - st.changes([a])) * (1 if first == name else -1), "positive", margin, once=once([a], [b]))
         for a, b in pairs({"drop-only": "drop", "TIES": "ties"}[name], rates)]
     yield Claim(PAPER, "DARE raises the true loss less than drop-only at the same p",
                 less("drop-only", "DARE", "drop-only", ()))
@@ -236,7 +251,7 @@ def quadrature(study, data):
     units = with_terms(u for u in study.units if u.data == data)
     yield Claim(PAPER, "Five left points give the true change of the loss (Eq. 1)",
                 [Cell(u.edit, u.array("sample_integrated") - u.array("loss_edit") + u.array("loss_post"),
-                      "equivalent", margin) for u in units])
+                      "equivalent", margin, once=once([u])) for u in units])
 
 
 def bits(study, data):
@@ -269,7 +284,8 @@ def multiples(study, data):
         yield Claim(PAPER, words, [Cell(f"m {m:g} less m 1", others[m] - one, "positive", margin)
                                    for m in ms if m in others])
     yield Claim(PAPER, "Magnitudes drawn from a normal or a uniform distribution are on a par with BitDelta",
-                [Cell(f"{name}, m 1", by[name, 1.0] - one, "equivalent", margin)
+                [Cell(f"{name}, m 1", by[name, 1.0] - one, "equivalent", margin,
+                      once=once(study.find(data, name, multiple=1.0)))
                  for name in ("normal", "uniform") if (name, 1.0) in by])
 
 
@@ -391,7 +407,7 @@ def biases(study, data):
             if units and random.get(k) and wanted(units[0]):
                 yield Cell(f"k {k:g} less random, {accuracy(units)}, term at W_post "
                            f"{units[0].first_order():+.2g} nats", st.changes(units) - st.changes(random[k]),
-                           question, margin)
+                           question, margin, once=once(units, random[k]))
     yield Claim(PAPER, "Choosing entries by sign is on a par with choosing them at random",
                 list(cells("sign", "equivalent", lambda u: True)))
     yield Claim(PAPER, "Choosing entries by the gradient product collapses, its first-order term being above zero",
@@ -490,7 +506,7 @@ def allocations(study, data):
     margin = margin_of(study, data)
     for other, words in (("uniform", "one for all"), ("group", "one for the best group of tensors")):
         cells = [Cell(f"{edit}, {size}: {other} less each tensor, {accuracy(by['tensor'])}",
-                      st.changes(by[other]) - st.changes(by["tensor"]), "positive", margin)
+                      st.changes(by[other]) - st.changes(by["tensor"]), "positive", margin, once=once(by[other], by["tensor"]))
                  for edit, size, by in allocated(study, data) if {other, "tensor"} <= by.keys()]
         yield Claim(OURS, f"At the same size a value for each tensor has a lower loss than {words}", cells)
 

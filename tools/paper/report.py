@@ -60,14 +60,18 @@ def claim_table(rows):
     text = ("<div class='wrap'><table><thead><tr><th>figure</th><th>what the claim predicts</th>"
             "<th>models, data</th><th>what came out</th><th>here it</th></tr></thead><tbody>")
     for row in rows:
-        cells = "\n".join(f"{a.verdict:9}  {a.mean:+.4g} [{a.low:+.4g}, {a.high:+.4g}]  {a.label}{', few samples' if a.few else ''}"
-                          for a in row.answers)
+        cells = "\n".join(f"{a.verdict:9}  {a.mean:+.4g} [{a.low:+.4g}, {a.high:+.4g}]  {a.label}{marks(a)}" for a in row.answers)
         text += (f"<tr><td>{row.figure}</td><td>{html.escape(row.claim)}<br><small>"
                  f"{html.escape(row.rule)}</small></td><td>{html.escape(row.pair)}</td><td>"
                  f"{html.escape(row.outcome)}<details><summary>all cells</summary><pre>"
                  f"{html.escape(cells)}</pre></details></td>"
                  f"<td><span class='v {row.verdict}'>{row.verdict}</span></td></tr>")
     return text + "</tbody></table></div>"
+
+
+def marks(cell):
+    """What stands behind a cell that is not as the others."""
+    return "".join(f", {words}" for words in (["few samples"] if cell.few else []) + claims.of_one([cell]))
 
 
 def study_section(study):
@@ -100,11 +104,11 @@ def sources(studies):
 
 
 def claims_csv(rows):
-    lines = ["source,figure,pair,claim,cell,mean,low,high,few,cell_verdict,verdict"]
+    lines = ["source,figure,pair,claim,cell,mean,low,high,few,of_one,cell_verdict,verdict"]
     for row in rows:
         for a in row.answers:
             lines.append(",".join([row.source, row.figure, quoted(row.pair), quoted(row.claim), quoted(a.label),
-                                   f"{a.mean!r},{a.low!r},{a.high!r},{int(a.few)}", a.verdict, row.verdict]))
+                                   f"{a.mean!r},{a.low!r},{a.high!r},{int(a.few)},{a.once}", a.verdict, row.verdict]))
     return "\n".join(lines) + "\n"
 
 
@@ -124,14 +128,16 @@ def summary(rows):
 
 
 def markdown(rows):
-    """The table of doc/paper.md: each claim once, with what came out on each pair and the share of cells that hold."""
+    """The table of doc/paper.md: each claim once, with what came out on each pair, the share of cells that hold, and how many
+    are of one mask."""
     lines = ["| whose | figure | claim | came out |", "|---|---|---|---|"]
     for key in dict.fromkeys((r.source, r.figure, r.claim) for r in rows):
         mine = [r for r in rows if (r.source, r.figure, r.claim) == key]
         texts = []
         for r in mine:
             holds = sum(a.verdict == "holds" for a in r.answers)
-            texts.append(f"{r.pair}: **{r.verdict}**" + (f" {holds}/{len(r.answers)}" if len(r.answers) > 1 else ""))
+            share = f" {holds}/{len(r.answers)}" if len(r.answers) > 1 else ""
+            texts.append(f"{r.pair}: **{r.verdict}**{share}" + "".join(f", {words}" for words in claims.of_one(r.answers)))
         cells = [key[0], FIGURE_NAMES[key[1]], key[2].replace("|", "\\|"), "; ".join(texts)]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)

@@ -24,6 +24,14 @@ class Unit(results.Unit):
                 return name
         return self.edit
 
+    @property
+    def drawn(self):
+        """What its seed draws: "mask", or "draw" of magnitudes, or "" where no seed matters."""
+        method = self.get("edit") if self.record["method"] == "allocate" else self.record["method"]
+        if method == "bitdelta":
+            return "draw" if self.get("sample") in ("normal", "uniform") else ""
+        return "mask" if method in ("dare", "drop", "della") else ""
+
     def correlations(self):
         """(tensor, correlation of mask and product, entries) where it is known."""
         names, counts = self.results.array("tensors/names"), self.results.array("tensors/numel")
