@@ -102,7 +102,7 @@ def make_all(folder):
           [unit(f"{n}-multiple{m}", (m - 1) ** 2 + (0.3 if n == "uniform" else 0.0), multiple=m)
            for n in ("degenerate", "normal", "uniform") for m in (0.5, 0.8, 1.0, 1.2, 2.0)])
     write(folder / "fig6-toy", ["expo"],
-          [unit(f"expo-alpha{a}", a * a - 0.5 * a, alpha=a) for a in (0.1, 0.25, 0.4, 0.6)])
+          [unit(f"expo-alpha{a}", a * a - 0.5 * a, alpha=a) for a in (0.1, 0.25, 0.4, 0.6, 4.0)])
     write(folder / "fig7-toy", ["expo", "best", "layers"],
           [unit(f"expo-alpha{a}{on}", a * a + slope * a, data=data, alpha=a)
            for data, slope, on in (("task", 0.5, ""), ("text", -0.5, "-on-text")) for a in (-0.5, -0.2, 0.2, 0.5)]
@@ -114,11 +114,11 @@ def make_all(folder):
           [unit(f"random-k{k}-seed{s}", 0.01, k=k, seed=float(s)) for k in (0.5, 1.5) for s in (1, 2)]
           + [unit(f"sign-k{k}", 0.02, k=k) for k in (0.5, 1.5)]
           + [unit(f"gradient-k{k}", 2.0, k=k, start=1.0 - k) for k in (0.5, 1.5)])
-    write(folder / "calibrated-toy", ["bitdelta", "bitdelta-term", "prune", "prune-term",
-                                      "prune-significant"],
-          [unit("bitdelta", 0.5), unit("bitdelta-term", 0.4), unit("prune-keep0.3", 0.2, keep=0.3),
-           unit("prune-term-keep0.3", 0.3, keep=0.3, term=0.1),
-           unit("prune-significant-keep0.3", 0.1, keep=0.3)])
+    write(folder / "calibrated-toy", [name + how for name in ("bitdelta", "prune", "twin") for how in ("", "-term", "-significant")],
+          [unit("bitdelta", 0.5), unit("bitdelta-term", 0.4), unit("bitdelta-significant", 0.4),
+           unit("prune-keep0.3", 0.2, keep=0.3), unit("prune-term-keep0.3", 0.3, keep=0.3, term=0.1),
+           unit("prune-significant-keep0.3", 0.1, keep=0.3), unit("twin-sparsity0.9", 0.5, sparsity=0.9),
+           unit("twin-term-sparsity0.9", 0.4, sparsity=0.9), unit("twin-significant-sparsity0.9", 0.4, sparsity=0.9)])
     write(folder / "allocation-toy", ["dare", "prune"],
           [unit(f"dare-mean0.9-by{by}-seed{s}", change, mean=0.9, by=by, seed=float(s))
            for by, change in (("uniform", 0.3), ("group", 0.2), ("tensor", 0.1)) for s in (1, 2)]
@@ -423,6 +423,37 @@ def the_table_names_each_claim_once(folder):
     dare = [line for line in lines if "DARE-k is competitive at every" in line]
     assert len(dare) == 1 and re.search(r"toy, task: \*\*fails\*\* [0-9]+/12 \|$", dare[0]), dare
     assert not (folder / "claims.csv").exists()
+
+
+def all_claims(folder):
+    """{figure: (whose, claim) of all that claims.py has of it, on a study that has the edits of each}."""
+    make_all(folder)
+    found = {study.figure: {(row.source, row.claim) for row in claims.rows_of(study)} for study in map(st.Study, folder.iterdir())}
+    number = {"edits": 6, "groups": 50, "rank_correlation": [1, 1, 1], "slope": [1, 1, 1]}
+    proof = {"data": "task", "all": number, "as_drawn": number, "left_out": number, "middle": number}
+    of = lambda figure: types.SimpleNamespace(pair="toy", figure=figure, proof=[proof], group_proof=[proof])
+    drawn = types.SimpleNamespace(edit="dare", correlations=lambda: [("q", 0.0, claims.LARGE)])
+    for figure, rows in (("predictions", claims.predictions(of("predictions"), "task")),
+                         ("proof", claims.group_terms(of("proof"), "task")),
+                         *((name, claims.independence(of(name), "task", [drawn])) for name in ("fig1", "fig2"))):
+        found.setdefault(figure, set()).update((row.source, row.claim) for row in rows)
+    assert found.keys() == claims.CLAIMS.keys()
+    return found
+
+
+@test
+def the_documents_have_each_claim_of_their_studies_in_its_words(folder):
+    numbers = lambda words: re.sub("[0-9]+ (edits|groups)", "N \\1", words)
+    known = all_claims(folder / "in")
+    for script, document in (("paper.sh", "paper.md"), ("paper-real.sh", "paper-real.md")):
+        studies = re.search(r"^studies=\(([^)]*)\)", (ROOT / "tools" / script).read_text(), re.M)[1].split()
+        text = (ROOT / "doc" / document).read_text()
+        wanted = {(whose, report.FIGURE_NAMES[figure], numbers(claim)) for figure in {name.partition("-")[0] for name in studies}
+                  for whose, claim in known[figure]}
+        rows = [tuple(numbers(cell.strip().replace("\\|", "|")) for cell in re.split(r"(?<!\\)\|", line)[1:4])
+                for line in text.splitlines() if line.startswith(("| paper |", "| ours |"))]
+        assert set(rows) == wanted and len(rows) == len(wanted), (document, set(rows) ^ wanted)
+        assert re.findall("its ([0-9]+) studies", text) == [str(len(studies))], document
 
 
 @test
