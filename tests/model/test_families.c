@@ -226,11 +226,52 @@ static void windows_follow_the_family(void **state) {
     }
 }
 
+static int families_index(const char *type) {
+    for (int f = 0; f < COUNT(families); f++)
+        if (strcmp(families[f].family->model_type, type) == 0)
+            return f;
+    return -1;
+}
+
+/* Every option that changes what is computed from the same tensors. */
+static void options_that_differ_are_named(void **state) {
+    (void)state;
+    static const struct {
+        const char *family, *patch, *says;
+    } options[] = {
+        {"gemma2", "{'query_pre_attn_scalar': 4}", "scale of the attention (0.0625 and 0.5)"},
+        {"gemma2", "{'attn_logit_softcapping': null}", "attn_logit_softcapping (50 and 0)"},
+        {"gemma2", "{'final_logit_softcapping': 7}", "final_logit_softcapping (30 and 7)"},
+        {"gpt2", "{'scale_attn_weights': false}", "scale of the attention (0.5 and 1)"},
+        {"gpt2", "{'scale_attn_by_inverse_layer_idx': true}",
+         "scale_attn_by_inverse_layer_idx (0 and 1)"},
+        {"gpt_neox", "{'use_parallel_residual': false}", "use_parallel_residual (1 and 0)"},
+        {"mixtral", "{'num_experts_per_tok': 1}", "num_experts_per_tok (2 and 1)"},
+        {"qwen3_moe", "{'num_experts_per_tok': 3}", "num_experts_per_tok (2 and 3)"},
+        {"qwen3_moe", "{'norm_topk_prob': true}", "norm_topk_prob (0 and 1)"},
+        {"gpt_oss", "{'swiglu_limit': 5}", "swiglu_limit (7 and 5)"},
+        {"gpt_oss", "{'swiglu_limit': 7}", ""},
+        {"llama", "{}", ""},
+    };
+    for (int i = 0; i < COUNT(options); i++) {
+        dpt_arch plain, other;
+        char text[256] = "";
+        int f = families_index(options[i].family);
+        assert_int_equal(families_read(f, "{}", &plain), DPT_OK);
+        assert_int_equal(families_read(f, options[i].patch, &other), DPT_OK);
+        dpt_arch_compare(&plain, &other, text, sizeof text);
+        assert_string_equal(text, options[i].says);
+        dpt_arch_destroy(&plain);
+        dpt_arch_destroy(&other);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(plain_configurations_are_read),
         cmocka_unit_test(wrong_configurations_are_refused),
         cmocka_unit_test(windows_follow_the_family),
+        cmocka_unit_test(options_that_differ_are_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -7,6 +7,7 @@
 
 #include <inttypes.h>
 #include <limits.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -230,6 +231,11 @@ static void arch_compare_windows(const dpt_arch *a, const dpt_arch *b, char *tex
     }
 }
 
+static double arch_attention_scale(const dpt_arch *arch) {
+    double own = arch->attention_scale, width = (double)arch->head_dim;
+    return own > 0.0 || width <= 0.0 ? own : 1.0 / sqrt(width);
+}
+
 void dpt_arch_compare(const dpt_arch *a, const dpt_arch *b, char *text, size_t size) {
     bool tokens = a->side == 0; /* every head of an image model has its own keys */
     const struct {
@@ -240,6 +246,16 @@ void dpt_arch_compare(const dpt_arch *a, const dpt_arch *b, char *text, size_t s
         {"num_key_value_heads", tokens ? (double)a->kv_heads : 0.0,
          tokens ? (double)b->kv_heads : 0.0},
         {a->norm != DPT_NORM_LAYER ? "rms_norm_eps" : "layer_norm_eps", a->eps, b->eps},
+        {"scale of the attention", arch_attention_scale(a), arch_attention_scale(b)},
+        {"scale_attn_by_inverse_layer_idx", a->attention_by_layer, b->attention_by_layer},
+        {"attn_logit_softcapping", a->attention_cap, b->attention_cap},
+        {"final_logit_softcapping", a->logit_cap, b->logit_cap},
+        {"scale of the embedding", a->embed_scale, b->embed_scale},
+        {"use_parallel_residual", a->parallel, b->parallel},
+        {"num_experts_per_tok", (double)a->experts.used, (double)b->experts.used},
+        {"norm_topk_prob", a->experts.kind == DPT_ROUTE_CHOSEN,
+         b->experts.kind == DPT_ROUTE_CHOSEN},
+        {"swiglu_limit", a->act_limit, b->act_limit},
     };
     for (size_t i = 0; i < sizeof options / sizeof options[0]; i++)
         dpt_config_compare(text, size, options[i].key, options[i].a, options[i].b);
