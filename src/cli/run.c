@@ -118,6 +118,17 @@ static error_t set_ranks(const char *text, dpt_study_options *study) {
     return EINVAL;
 }
 
+/* Options that a plan of one number of ranks does not have. */
+static error_t check_table(const dpt_study_options *study) {
+    if (study->plan_last > 0 || (study->plot == NULL && study->plan_seconds == 0.0))
+        return 0;
+    if (study->plot != NULL)
+        (void)dpt_error(DPT_ERR_USAGE, "--plot %s: a plot is of --ranks N..M", study->plot);
+    else
+        (void)dpt_error(DPT_ERR_USAGE, "--time: a limit is for a choice: give --ranks N..M");
+    return EINVAL;
+}
+
 static error_t run_parse(int key, char *arg, struct argp_state *state) {
     run_options *options = state->input;
     switch (key) {
@@ -170,10 +181,7 @@ static error_t run_parse(int key, char *arg, struct argp_state *state) {
         options->job = arg;
         return 0;
     case ARGP_KEY_END:
-        if (options->study.plot == NULL || options->study.plan_last > 0)
-            return 0;
-        (void)dpt_error(DPT_ERR_USAGE, "--plot %s: a plot is of --ranks N..M", options->study.plot);
-        return EINVAL;
+        return check_table(&options->study);
     case ARGP_KEY_NO_ARGS:
         (void)dpt_error(DPT_ERR_USAGE, "give the path of a job file, as in jobs/demo.yaml");
         return EINVAL;

@@ -170,6 +170,9 @@ def tables(folder, job):
     check("as text", len(re.findall(r"^ +\d+ +\d+ +\d+ x \d+ ", text.stdout, re.M)) == 4 and "cheapest:" in text.stdout, text.stdout)
     none = studies.deltapath("plan", job, "--ranks", "1..6", "--machine", path, "--memory", "2M")
     check("none fits", none.returncode == 4 and "--memory" in none.stderr, none.stderr)
+    for words in (), ("--ranks", "4"):
+        bad = studies.deltapath("plan", job, "--time", "60", *words)
+        check(f"a time without a table {words}", bad.returncode == 2 and "--time" in bad.stderr and "N..M" in bad.stderr, bad.stderr)
     bad = studies.deltapath("plan", job, "--ranks", "6..1")
     check("ranks that fall", bad.returncode == 2 and "--ranks 6..1" in bad.stderr, bad.stderr)
 
