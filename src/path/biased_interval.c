@@ -11,7 +11,8 @@ static double biased_cover(double reach, double se, double bias, double df) {
     return dpt_student_cdf((reach - bias) / se, df) - dpt_student_cdf((-reach - bias) / se, df);
 }
 
-double dpt_biased_reach(double se, double bias, double df, double confidence) {
+/* Half of the length. */
+static double biased_reach(double se, double bias, double df, double confidence) {
     bias = fabs(bias);
     if (isnan(se) || isnan(bias) || isnan(df) || !(confidence > 0.0 && confidence < 1.0))
         return NAN;
@@ -33,12 +34,12 @@ dpt_interval dpt_biased_interval(const dpt_interval *sampled, double error, doub
                                  double confidence) {
     dpt_interval out = *sampled;
     out.se = hypot(sampled->se, error);
-    double reach = dpt_biased_reach(out.se, bias, df, confidence);
+    double reach = biased_reach(out.se, bias, df, confidence);
     out.low = sampled->mean - reach;
     out.high = sampled->mean + reach;
     if (!(sampled->se > 0.0))
         return out;
-    double more = reach - dpt_biased_reach(out.se, 0.0, df, confidence);
+    double more = reach - biased_reach(out.se, 0.0, df, confidence);
     double times = out.se / sampled->se;
     out.low = sampled->mean - times * (sampled->mean - sampled->low) - more;
     out.high = sampled->mean + times * (sampled->high - sampled->mean) + more;
