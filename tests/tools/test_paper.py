@@ -310,6 +310,32 @@ def of_many_cells_few_fail_by_an_accuracy_that_falls_as_much_as_may_be(folder):
 
 
 @test
+def where_a_value_for_each_tensor_does_not_win_the_report_says_why(folder):
+    orders = {"predicted_first": (0.01, 0.02), "predicted_second": (0.05, 0.02)}
+    def study(name, changes, known=True):
+        units = [unit(f"prune-bytes0.1-by{by}", change, method="allocate", bytes=0.1, by=by)
+                 for by, change in zip(("uniform", "tensor"), changes)]
+        for i, u in enumerate(units if known else []):
+            u.update({key: values[i] for key, values in orders.items()})
+        write(folder / f"in/allocation-{name}", ["prune"], units)
+        return next(claims.rows_of(st.Study(folder / f"in/allocation-{name}")))
+    parts = "first order +0.01 to +0.02, second order +0.05 to +0.02, what lies beyond both "
+    assert study("wins", (0.1, 0.08)).answers[0].why == ""
+    fails = study("fails", (0.07, 0.1))
+    assert fails.answers[0].why == parts + "+0.01 to +0.06 nats: what lies beyond both grew most", fails
+    assert fails.outcome.count(fails.answers[0].why) == 1
+    same = study("same", (0.1, 0.1))
+    assert same.answers[0].why == "not told apart by 40 samples; " + parts + "+0.04 to +0.06 nats", same
+    assert study("bare", (0.1, 0.1), False).answers[0].why == "not told apart by 40 samples"
+    assert study("less", (0.1, 0.2), False).answers[0].why == ""
+    seeds = claims.Cell("x", RNG.standard_normal((3, 20)), "positive", 1.0, why="")
+    assert claims.answer(seeds).why == "not told apart by 20 samples and 3 seeds"
+    assert run(folder / "in", folder / "r.html").returncode == 0
+    cells = re.findall("<pre>(fails .*?|undecided .*?)</pre>", (folder / "r.html").read_text(), re.DOTALL)
+    assert fails.answers[0].why in cells[1].splitlines()[1], cells
+
+
+@test
 def few_samples_are_marked(folder):
     def few(x):
         row = claims.judge("fig1", claims.Claim("paper", "w", [claims.Cell("x", np.array(x), "positive", 1.0)]), "toy")

@@ -19,8 +19,8 @@ import numpy as np
 
 import study as st
 
-Cell = namedtuple("Cell", "label samples question margin lost accuracy_margin once", defaults=(None, 0.0, ""))
-Answer = namedtuple("Answer", "label mean low high verdict few once", defaults=(False, ""))
+Cell = namedtuple("Cell", "label samples question margin lost accuracy_margin once why", defaults=(None, 0.0, "", None))
+Answer = namedtuple("Answer", "label mean low high verdict few once why", defaults=(False, "", ""))
 Claim = namedtuple("Claim", "source words cells")
 Row = namedtuple("Row", "source figure claim rule pair verdict outcome answers")
 
@@ -61,7 +61,15 @@ def answer(cell, cells=1):
     verdict = "holds" if holds else "fails" if fails else "undecided"
     if needs_margin(cell.question) and not math.isfinite(m):
         verdict = "undecided"
-    return Answer(cell.label, mean, low, high, verdict, st.is_few(cell.samples), cell.once)
+    why = "" if cell.why is None or verdict == "holds" else reason(cell, low, high)
+    return Answer(cell.label, mean, low, high, verdict, st.is_few(cell.samples), cell.once, why)
+
+
+def reason(cell, low, high):
+    """Why a cell that is asked for it does not hold."""
+    seeds, samples = np.atleast_2d(cell.samples).shape
+    apart = f"not told apart by {samples} samples" + (f" and {seeds} seeds" if seeds > 1 else "")
+    return "; ".join(text for text in (apart if low <= 0.0 <= high else "", cell.why) if text)
 
 
 def fall(lost, cells=1):
@@ -84,6 +92,7 @@ def judge(figure, claim, pair):
         worst = max((a for a in answers if a.verdict == "fails"), key=lambda a: abs(a.mean))
     outcome = (f"{tally(verdicts)}{worst.label}: {worst.mean:+.3g} "
                f"[{worst.low:+.3g}, {worst.high:+.3g}] nats")
+    outcome += f"; {worst.why}" if worst.why else ""
     few = sum(a.few for a in answers)
     if few:
         outcome += f"; samples few for their skewness: {few} of {len(answers)}"
@@ -502,11 +511,31 @@ def allocated(study, data):
             yield words, f"{parameter} {size:g}", {by: units for by, units in found.items() if units}
 
 
+def orders(units):
+    """[first order, second order, what of the change lies beyond both], mean over the seeds; nan without the law."""
+    first, second, change = (sum(u.record.get(key, math.nan) for u in units) / len(units)
+                             for key in ("predicted_first", "predicted_second", "change"))
+    return [first, second, change - first - second]
+
+
+def why_no_lower(other, tensor):
+    """The parts of both changes, and which of them grew most where a value for each tensor has the larger loss: the choice
+    makes the second order small and sees no other."""
+    before, after = orders(other), orders(tensor)
+    if not all(map(math.isfinite, before + after)):
+        return ""
+    parts = [*zip(("first order", "second order", "what lies beyond both"), before, after)]
+    text = ", ".join(f"{name} {a:+.3g} to {b:+.3g}" for name, a, b in parts) + " nats"
+    most = max(parts, key=lambda part: part[2] - part[1])[0]
+    return text + (f": {most} grew most" if sum(after) > sum(before) else "")
+
+
 def allocations(study, data):
     margin = margin_of(study, data)
     for other, words in (("uniform", "one for all"), ("group", "one for the best group of tensors")):
         cells = [Cell(f"{edit}, {size}: {other} less each tensor, {accuracy(by['tensor'])}",
-                      st.changes(by[other]) - st.changes(by["tensor"]), "positive", margin, once=once(by[other], by["tensor"]))
+                      st.changes(by[other]) - st.changes(by["tensor"]), "positive", margin,
+                      once=once(by[other], by["tensor"]), why=why_no_lower(by[other], by["tensor"]))
                  for edit, size, by in allocated(study, data) if {other, "tensor"} <= by.keys()]
         yield Claim(OURS, f"At the same size a value for each tensor has a lower loss than {words}", cells)
 
