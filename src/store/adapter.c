@@ -1,6 +1,7 @@
 #include "adapter.h"
 
 #include "deltapath/base/mem.h"
+#include "deltapath/tensor/part.h"
 #include "deltapath/tensor/prefix.h"
 
 #include <inttypes.h>
@@ -18,6 +19,7 @@ typedef struct adapter_work {
     dpt_store_adapter *out;
     dpt_store_adapter_options options;
     dpt_prefix_index names; /* of the base */
+    dpt_parts parts;        /* of the base */
     const char *file;
 } adapter_work;
 
@@ -220,8 +222,10 @@ static dpt_status adapter_check_product(const adapter_work *w, int tensor) {
         info->ndim == 2 && (adapter_is(a, r, info->shape[1]) || adapter_is(a, r, info->shape[0]));
     if (!straight && !swapped)
         return adapter_misfit(w, tensor, a_fits ? b : a, wanted);
-    /* Both fit a square one. */
-    to->swapped = swapped && (to->swapped || !straight || w->options.fan_in_fan_out);
+    /* Both fit a square one. PEFT's flag is that of the last module that it wrapped. */
+    const dpt_part *part = &w->parts.items[w->parts.first[tensor]];
+    to->swapped = swapped && (to->swapped || !straight || w->options.fan_in_fan_out ||
+                              dpt_layout_is_transposed(&part->layout));
     if (!isfinite(to->scaling))
         return adapter_bad(w, a->name,
                            "has a scaling that is no finite number: check lora_alpha "
@@ -266,11 +270,14 @@ dpt_status dpt_store_adapter_create(const dpt_store_header *header, const dpt_ca
     if (st == DPT_OK)
         st = dpt_prefix_index_create(catalog, &w.names);
     if (st == DPT_OK)
+        st = dpt_parts_create(catalog, 0, &w.parts);
+    if (st == DPT_OK)
         st = DPT_STORE_NEW(out->tensors, catalog->count, "tensors of an adapter");
     for (int t = 0; st == DPT_OK && t < catalog->count; t++)
         out->tensors[t] = (dpt_store_adapted){.full = -1, .a = -1, .b = -1};
     if (st == DPT_OK)
         st = adapter_resolve(&w);
+    dpt_parts_destroy(&w.parts);
     dpt_prefix_index_destroy(&w.names);
     dpt_store_adapter_forget(&w.options);
     return st;

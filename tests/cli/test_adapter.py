@@ -60,6 +60,21 @@ def golden(folder):
         check(f"{case}: something changed", sum(own[name] != base[name] for name in own) >= 2)
 
 
+def otherwise(folder):
+    """Options that are written in another way and mean the same."""
+    cases = {"turned": ("swapped", lambda options: options.update(fan_in_fan_out=False))}  # the flag of another module
+    for name, (case, change) in cases.items():
+        shutil.copytree(GOLDEN / case / "adapter", folder / name)
+        options = json.loads((folder / name / "adapter_config.json").read_text())
+        change(options)
+        (folder / name / "adapter_config.json").write_text(json.dumps(options))
+        done = convert(folder / name, GOLDEN / case / "base", folder / f"{name}-merged")
+        check(f"{name}: converted", done.returncode == 0, done.stderr)
+        own, wanted = (studies.load_model(folder / one) if done.returncode == 0 else {}
+                       for one in (f"{name}-merged", f"golden-{case}"))
+        check(f"{name}: the bytes of {case}", own == wanted, [key for key in own if own[key] != wanted[key]])
+
+
 def in_pieces(folder):
     """Experts that were trained as one tensor, of a base that has one for each."""
     name = "base_model.model.model.layers.0.mlp.experts.down_proj"
@@ -214,6 +229,7 @@ def main():
     with tempfile.TemporaryDirectory(dir=os.environ.get("DELTAPATH_TEST_TMP")) as name:
         folder = pathlib.Path(name)
         golden(folder)
+        otherwise(folder)
         in_pieces(folder)
         oracle(folder)
         hostile(folder, study_of(folder))
