@@ -163,6 +163,33 @@ void dpt_store_adapter_forget(dpt_store_adapter_options *options) {
     options->root = NULL;
 }
 
+/* The rest of a set in brackets, to its end: \d in it is its range, and POSIX has no other backslash there. @param[in,out] at
+ * after the bracket. @param[in,out] out  where to write next. */
+static bool adapter_translate_set(const char **at, char **out) {
+    const char *c = *at, *start;
+    char *to = *out;
+    if (*c == '^')
+        *to++ = *c++;
+    start = c;
+    for (; *c != '\0' && (*c != ']' || c == start); c++) {
+        bool digit = *c == '\\' && c[1] == 'd';
+        if (digit && ((c[2] == '-' && c[3] != ']') || (c > start + 1 && c[-1] == '-')))
+            return false; /* a range of which \d is an end */
+        if (!digit && !isalnum((unsigned char)*c) && strchr("_.-()|^$*+?]", *c) == NULL)
+            return false;
+        if (digit) {
+            memcpy(to, "0-9", 3);
+            to += 3;
+            c++;
+        } else {
+            *to++ = *c;
+        }
+    }
+    *at = c;
+    *out = to;
+    return *c == ']';
+}
+
 /* A pattern of Python in POSIX's terms, with what PEFT puts around it; false where the two may differ. */
 static bool adapter_translate(const char *pattern, char *out, size_t size) {
     static const char head[] = "^(.*\\.)?(", tail[] = ")$", digits[] = "[0-9]";
@@ -184,6 +211,14 @@ static bool adapter_translate(const char *pattern, char *out, size_t size) {
             out[n++] = *c;
             if (escape && good)
                 out[n++] = *++c;
+            if (!escape && good && *c == '[') {
+                char *to = out + n;
+                c++;
+                good = adapter_translate_set(&c, &to);
+                n = (size_t)(to - out);
+                if (good)
+                    out[n++] = *c;
+            }
         }
     }
     memcpy(out + n, tail, sizeof tail);

@@ -62,7 +62,9 @@ def golden(folder):
 
 def otherwise(folder):
     """Options that are written in another way and mean the same."""
-    cases = {"turned": ("swapped", lambda options: options.update(fan_in_fan_out=False))}  # the flag of another module
+    cases = {"turned": ("swapped", lambda options: options.update(fan_in_fan_out=False)),  # the flag of another module
+             "digits": ("bf16", lambda options: options.update(rank_pattern={
+                 "^model.layers.0.self_attn.q_proj": 2, r"layers\.[\d]+\.mlp\.[^\d]p_proj": 5}))}
     for name, (case, change) in cases.items():
         shutil.copytree(GOLDEN / case / "adapter", folder / name)
         options = json.loads((folder / name / "adapter_config.json").read_text())
@@ -198,6 +200,8 @@ def hostile(folder, good):
         "a bias of another kind": (good, {"bias": "some"}, "bias \"some\""),
         "a pattern that may loop": (good, {"alpha_pattern": {"(?=x)y": 2}}, "pattern .* is not one that is understood"),
         "a pattern that ends in a backslash": (good, {"rank_pattern": {"up_proj\\": 2}}, "pattern .* is not one that is understood"),
+        "a set with a class that POSIX lacks": (good, {"rank_pattern": {"[\\w]+_proj": 2}}, "pattern .* is not one that is understood"),
+        "a set that does not end": (good, {"rank_pattern": {"[\\d": 2}}, "pattern .* is not one that is understood"),
         "integers": (dict(good, **{first: (np.ones(good[first][0].shape), "I8")}), {}, "is not f32, f16 or bf16"),
         "another width": (dict(good, **{first: (np.ones((4, 3)), "F32")}), {}, "lora_A.weight' [4, 3] does not fit"),
         "a vector": (dict(good, **{first: (np.ones(4), "F32")}), {}, "does not fit"),
