@@ -11,8 +11,7 @@ enum { CHUNK = 1 << 12 };
 bool dpt_pair_rows_apply(const dpt_token_rows *tokens, const dpt_tensor_info *pre,
                          const dpt_tensor_info *post) {
     bool fits = tokens != NULL && dpt_role_has_vocabulary(post->name) && pre->ndim == post->ndim &&
-                (post->ndim == 1 || post->ndim == 2) && pre->shape[0] >= tokens->pre &&
-                post->shape[0] >= tokens->post && dpt_dtype_editable(pre->dtype) &&
+                (post->ndim == 1 || post->ndim == 2) && dpt_dtype_editable(pre->dtype) &&
                 dpt_dtype_editable(post->dtype);
     if (fits && post->ndim == 2)
         fits = pre->shape[1] == post->shape[1];
@@ -27,15 +26,25 @@ static bool rows_is(const dpt_pair *pair, int tensor) {
     return pair->by_rows != NULL && pair->by_rows[tensor];
 }
 
-/* Row of pre for a row of post; -1. */
-static int64_t rows_partner(const dpt_pair *pair, int64_t row) {
+/* Row of pre for a row of post; -1, also where pre has no row for the token. */
+static int64_t rows_partner(const dpt_pair *pair, int tensor, int64_t row) {
     const dpt_token_rows *tokens = pair->post.tokens;
-    return row < tokens->post ? tokens->pre_of[row] : -1;
+    int64_t rows = pair->pre.source.catalog->tensors[pair->pre_of[tensor]].shape[0];
+    int64_t partner = row < tokens->post ? tokens->pre_of[row] : -1;
+    return partner < rows ? partner : -1;
+}
+
+/* Rows of a tensor of post that have a partner. */
+static int64_t rows_shared(const dpt_pair *pair, int tensor) {
+    int64_t rows = pair->catalog.tensors[tensor].shape[0], shared = 0;
+    for (int64_t row = 0; row < rows && row < pair->post.tokens->post; row++)
+        shared += rows_partner(pair, tensor, row) >= 0;
+    return shared;
 }
 
 int64_t dpt_pair_shared(const dpt_pair *pair, int tensor) {
     const dpt_tensor_info *info = &pair->catalog.tensors[tensor];
-    return rows_is(pair, tensor) ? pair->post.tokens->shared * rows_cols(info) : info->numel;
+    return rows_is(pair, tensor) ? rows_shared(pair, tensor) * rows_cols(info) : info->numel;
 }
 
 bool dpt_pair_next_left_out(const dpt_pair *pair, dpt_range range, int64_t *at, int64_t *n) {
@@ -45,7 +54,7 @@ bool dpt_pair_next_left_out(const dpt_pair *pair, dpt_range range, int64_t *at, 
     int64_t cols = rows_cols(&pair->catalog.tensors[range.tensor]);
     for (; from < range.n; from = ((range.ig + from) / cols + 1) * cols - range.ig) {
         int64_t row = (range.ig + from) / cols, end = (row + 1) * cols - range.ig;
-        if (rows_partner(pair, row) >= 0)
+        if (rows_partner(pair, range.tensor, row) >= 0)
             continue;
         *at = from;
         *n = (end < range.n ? end : range.n) - from;
@@ -79,12 +88,12 @@ dpt_status dpt_pair_rows_read(const dpt_pair *pair, dpt_range range, void *out) 
     int64_t cols = rows_cols(info), size = dpt_dtype_size(info->dtype);
     dpt_status st = DPT_OK;
     for (int64_t at = 0, next; at < range.n && st == DPT_OK; at = next) {
-        int64_t row = (range.ig + at) / cols, partner = rows_partner(pair, row), last = row;
+        int64_t row = (range.ig + at) / cols, partner = rows_partner(pair, range.tensor, row), last = row;
         do {
             last++;
             next = last * cols - range.ig;
         } while (next < range.n &&
-                 rows_partner(pair, last) == (partner < 0 ? -1 : partner + last - row));
+                 rows_partner(pair, range.tensor, last) == (partner < 0 ? -1 : partner + last - row));
         next = next < range.n ? next : range.n;
         dpt_range run = {.tensor = range.tensor, .ig = range.ig + at, .n = next - at};
         if (partner >= 0) {

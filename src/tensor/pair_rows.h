@@ -3,8 +3,8 @@
 
 #include "deltapath/tensor/pair.h"
 
-/** Whether two tensors of a vocabulary pair by the rows of their tokens: the other sides are the same, each has a row for
- * every token of its own tokenizer, and rows or tokens differ. Local. */
+/** Whether two tensors of a vocabulary pair by the rows of their tokens: the other sides are the same, and rows or
+ * tokens differ. A token whose id is beyond the rows has none. Local. */
 bool dpt_pair_rows_apply(const dpt_token_rows *tokens, const dpt_tensor_info *pre,
                          const dpt_tensor_info *post);
 

@@ -208,10 +208,23 @@ def refused(pair):
             check(f"{side}: {name}: refused", done.returncode == 3 and "on_mismatch: rows pairs tokens" in done.stderr,
                   done.stderr)
         path.write_text(text)
-    path = pair.folder / f"{pair.name}-pre/tokenizer.json"
-    path.write_text(path.read_text().replace(": 5,", ": 500,"))
-    done = pair.run("bad", 1, ("expo",))
-    check("an id beyond the rows: refused", done.returncode == 3 and "padded vocabulary" in done.stderr, done.stderr)
+
+
+def beyond(pair):
+    """A token with an id beyond the rows has none; all others still pair by their tokens, of both sides."""
+    for side in ("pre", "post"):
+        path = pair.folder / f"{pair.name}-{side}/tokenizer.json"
+        path.write_text(path.read_text().replace(": 5,", ": 500,"))
+        pair.map[5 if side == "post" else pair.map == 5] = -1
+        pair.shared = pair.map >= 0
+        done = pair.run(f"beyond-{pair.name}-{side}", 2, ("expo",))
+        check(f"an id of {side} beyond the rows: runs", done.returncode == 0 and "row by row" in done.stderr, done.stderr)
+        for key in ROWS if done.returncode == 0 else ():
+            own = studies.load_model(pair.folder / f"beyond-{pair.name}-{side}/models/expo")[key]
+            before, after, mask = pair.both(key)
+            wanted = before + edit("expo", after - before, mask)
+            wanted[~pair.shared] = after[~pair.shared]
+            check(f"an id of {side} beyond the rows: {key}", own[2] == models.encode(wanted, own[0]))
 
 
 def main():
@@ -228,6 +241,8 @@ def main():
         against_numpy(Pair(folder, "typed", (70, 64), ("F32", "BF16"), 3), 2 - 1)
         against_numpy(Pair(folder, "old", (64, 64), ("BF16", "BF16"), 5, True), 1)
         refused(small)
+        beyond(small)
+        beyond(Pair(folder, "even", (64, 64), ("BF16", "BF16"), 7))
     return studies.finish()
 
 
