@@ -223,7 +223,7 @@ static void comparison_names_what_differs(void **state) {
     }
 }
 
-static void dynamic_scaling_extends_the_context(void **state) {
+static void scaling_extends_the_context(void **state) {
     (void)state;
     static const struct {
         const char *config;
@@ -232,7 +232,18 @@ static void dynamic_scaling_extends_the_context(void **state) {
         {"{\"rope_scaling\": {\"type\": \"dynamic\", \"factor\": 2.5}}", GOLDEN_POSITIONS * 5 / 2},
         {"{\"rope_scaling\": {\"type\": \"dynamic\", \"factor\": 0.5}}", GOLDEN_POSITIONS},
         {"{\"rope_scaling\": {\"type\": \"dynamic\", \"factor\": 1e12}}", 1 << 30},
-        {"{\"rope_scaling\": {\"type\": \"linear\", \"factor\": 2.5}}", GOLDEN_POSITIONS},
+        {"{\"rope_scaling\": {\"type\": \"linear\", \"factor\": 2.5}}", GOLDEN_POSITIONS * 5 / 2},
+        {"{\"rope_scaling\": {\"type\": \"linear\", \"factor\": 0.5}}", GOLDEN_POSITIONS},
+        {"{\"rope_scaling\": {\"type\": \"yarn\", \"factor\": 4}}", GOLDEN_POSITIONS * 4},
+        {"{\"rope_scaling\": {\"type\": \"yarn\", \"factor\": 4, "
+         "\"original_max_position_embeddings\": 512}}",
+         GOLDEN_POSITIONS * 2},
+        {"{\"rope_scaling\": {\"type\": \"yarn\", \"factor\": 2, "
+         "\"original_max_position_embeddings\": 256}}",
+         GOLDEN_POSITIONS},
+        {"{\"rope_scaling\": {\"type\": \"llama3\", \"factor\": 8, \"low_freq_factor\": 1, "
+         "\"high_freq_factor\": 4, \"original_max_position_embeddings\": 512}}",
+         GOLDEN_POSITIONS},
     };
     for (int64_t i = 0; i < NN_COUNT(cases); i++) {
         dpt_arch arch;
@@ -247,7 +258,7 @@ int main(void) {
         cmocka_unit_test(layers_turn_as_in_transformers),
         cmocka_unit_test(other_keys_are_refused),
         cmocka_unit_test(comparison_names_what_differs),
-        cmocka_unit_test(dynamic_scaling_extends_the_context),
+        cmocka_unit_test(scaling_extends_the_context),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

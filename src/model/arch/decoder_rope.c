@@ -181,7 +181,6 @@ static dpt_rope_kind rope_read_kind(rope_reader *r) {
     return DPT_ROPE_DEFAULT;
 }
 
-/* transformers sets no limit to the length of a sequence. We take the context that the factor is meant for. */
 static void rope_read_dynamic(rope_reader *r, dpt_rope_params *rope) {
     rope->factor = rope_read_need(&r->inside, "factor");
     rope->original_max_position = r->arch->max_positions;
@@ -351,9 +350,23 @@ static void rope_reject_foreign(dpt_config *in, const dpt_rope_traits *traits) {
     }
 }
 
+/* transformers sets no limit to the length of a sequence. We take the context that the factor is meant for. */
 static int64_t rope_extend(int64_t positions, double factor) {
     double longer = fmin((double)positions * factor, ROPE_POSITIONS_MAX);
     return factor > 1.0 ? (int64_t)longer : positions;
+}
+
+/* Of `yarn` published files give the context before the scaling or the one after it in max_position_embeddings; the
+ * former is next to the factor. */
+static void rope_extend_context(dpt_arch *out) {
+    const dpt_rope_params *rope = &out->rope[0];
+    int64_t longer = out->max_positions;
+    if (rope->kind == DPT_ROPE_DYNAMIC || rope->kind == DPT_ROPE_LINEAR)
+        longer = rope_extend(out->max_positions, rope->factor);
+    else if (rope->kind == DPT_ROPE_YARN)
+        longer = rope_extend(rope->original_max_position, rope->factor);
+    if (longer > out->max_positions)
+        out->max_positions = longer;
 }
 
 void dpt_decoder_read_rope(dpt_config *in, const dpt_rope_traits *traits, dpt_arch *out) {
@@ -362,8 +375,8 @@ void dpt_decoder_read_rope(dpt_config *in, const dpt_rope_traits *traits, dpt_ar
         rope_read_settings(in, traits, out);
     if (in->status == DPT_OK)
         rope_read_layers(in, traits, out);
-    if (in->status == DPT_OK && out->rope[0].kind == DPT_ROPE_DYNAMIC)
-        out->max_positions = rope_extend(out->max_positions, out->rope[0].factor);
+    if (in->status == DPT_OK)
+        rope_extend_context(out);
 }
 
 static void rope_compare_divisors(int64_t n, const float *a, const float *b, const char *name,
