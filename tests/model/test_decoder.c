@@ -252,7 +252,7 @@ static void test_bad_configs(void **state) {
         {"hidden_act", "\"relu\"", "hidden_act"},
         {"hidden_act", "7", "hidden_act"},
         {"hidden_size", "-1", "hidden_size"},
-        {"hidden_size", "null", "hidden_size is missing"},
+        {"hidden_size", "null", "leaves out its family's defaults, write them into it"},
         {"hidden_size", "1e3", "hidden_size"},
         {"hidden_size", "4611686018427387904", "hidden_size"},
         {"vocab_size", "0", "vocab_size"},

@@ -55,6 +55,9 @@ bool dpt_config_is_off(const json_t *value) {
     return json_is_number(value) && (number == 0.0 || number == 1.0);
 }
 
+#define MISSING                                                                                    \
+    "is missing: copy the model's whole config.json; where the text_config of a multimodal model " \
+    "leaves out its family's defaults, write them into it"
 #define COPY_AGAIN ": copy the file again"
 
 static void config_fail(dpt_config *config, const char *key, const char *what) {
@@ -79,7 +82,7 @@ int64_t dpt_config_integer(dpt_config *config, const char *key, int64_t lower, i
 
 int64_t dpt_config_need_integer(dpt_config *config, const char *key, int64_t lower, int64_t upper) {
     if (dpt_config_get(config, key) == NULL)
-        config_fail(config, key, "is missing: copy the model's whole config.json");
+        config_fail(config, key, MISSING);
     return dpt_config_integer(config, key, lower, upper, lower);
 }
 
@@ -88,7 +91,7 @@ double dpt_config_number(dpt_config *config, const char *key, double above, doub
     const json_t *value = dpt_config_get(config, key);
     if (value == NULL) {
         if (isnan(default_value))
-            config_fail(config, key, "is missing: copy the model's whole config.json");
+            config_fail(config, key, MISSING);
         return default_value;
     }
     double number = json_number_value(value);
