@@ -4,6 +4,7 @@
 #include "deltapath/base/log.h"
 #include "deltapath/base/mem.h"
 #include "deltapath/base/nearest.h"
+#include "deltapath/tensor/role.h"
 
 #include <ctype.h>
 #include <dirent.h>
@@ -273,17 +274,23 @@ static const foreign_kind foreign_kinds[] = {
     {"_proj_blocks", "MXFP4 without its scales", "copy the model again"},
     {"_proj_scales", "MXFP4 without its blocks", "copy the model again"}};
 
-/* The value of "quant_method" in config.json, or "". */
-static void foreign_method(const char *config, char out[NAME_BYTES]) {
+/* The value of "quant_method" in config.json, or ""; whether it says that the model is quantised. */
+static bool foreign_method(const char *config, char out[NAME_BYTES]) {
+    static const char *const keys[] = {"quantization_config", "compression_config"};
     json_t *root = config != NULL ? json_loads(config, JSON_REJECT_DUPLICATES, NULL) : NULL;
-    const json_t *quantised = json_object_get(root, "quantization_config");
-    const char *method = json_string_value(json_object_get(quantised, "quant_method"));
+    bool found = false;
     out[0] = '\0';
-    if (method != NULL)
-        snprintf(out, NAME_BYTES, "; quant_method %.100s in config.json", method);
-    else if (quantised != NULL)
-        snprintf(out, NAME_BYTES, "; quantization_config in config.json");
+    for (size_t k = 0; k < sizeof keys / sizeof keys[0] && !found; k++) {
+        const json_t *quantised = json_object_get(root, keys[k]);
+        const char *method = json_string_value(json_object_get(quantised, "quant_method"));
+        found = json_is_object(quantised);
+        if (method != NULL)
+            snprintf(out, NAME_BYTES, "; quant_method %.100s in config.json", method);
+        else if (found)
+            snprintf(out, NAME_BYTES, "; %s in config.json", keys[k]);
+    }
     json_decref(root);
+    return found;
 }
 
 static dpt_status foreign_quantised(const dpt_store *store, const char *kind, const char *tensor,
@@ -310,6 +317,22 @@ static dpt_status foreign_tensor(const dpt_store *store, const dpt_tensor_info *
     return DPT_OK;
 }
 
+/* Integers next to a key that no tensor was dequantised by are codes under names that are not known. Of a model whose
+ * tensors are all floats the key is one that was left behind. */
+static dpt_status foreign_codes(const dpt_store *store) {
+    const dpt_catalog *catalog = dpt_store_catalog(store);
+    char method[NAME_BYTES];
+    bool quantised = foreign_method(dpt_store_config(store), method);
+    for (int t = 0; t < catalog->count && quantised; t++) {
+        const dpt_tensor_info *info = &catalog->tensors[t];
+        if (info->ndim > 0 && info->dtype != DPT_F64 && !dpt_dtype_editable(info->dtype) &&
+            !dpt_role_is_buffer(info))
+            return foreign_quantised(store, "in a form that is not known", info->name,
+                                     FOREIGN_SOURCE ", or remove the key where they are plain");
+    }
+    return DPT_OK;
+}
+
 dpt_status dpt_store_check_usable(const dpt_store *store) {
     const dpt_catalog *catalog = dpt_store_catalog(store);
     for (int t = 0; t < catalog->count; t++) {
@@ -323,5 +346,5 @@ dpt_status dpt_store_check_usable(const dpt_store *store) {
             return foreign_quantised(store, "FP8 without scales", catalog->tensors[t].name,
                                      FOREIGN_SOURCE);
     }
-    return DPT_OK;
+    return foreign_codes(store);
 }

@@ -323,6 +323,26 @@ def said(folder):
     check("diff sees no delta", len(total) == 1 and float(total[0][1]) > 0 == float(total[0][3]), done.stdout + done.stderr)
 
 
+def left_over(folder):
+    """Zero points of inputs are no tensors; a key that no tensor needs is refused next to codes alone."""
+    for side in "one", "two":
+        codes = {"a.weight": (np.ones((4, 6)), "I8"), "a.weight_scale": (np.ones((4, 1)), "BF16")}
+        codes.update({f"a.{of}_zero_point": (np.ones(1), "I8") for of in ("input", "output")})
+        make_models.write_model(folder / f"zero-{side}", codes, {"quantization_config": {"quant_method": "compressed-tensors"}})
+        for key in "quantization_config", "compression_config":
+            config = {key: {"quant_method": "own"}}
+            make_models.write_model(folder / f"float-{side}", {"a.weight": (np.ones((4, 6)), "F32")}, config)
+            make_models.write_model(folder / f"{key}-{side}", {"a.W_q": (np.ones((4, 6)), "U8"), "a.scale": (np.ones(4), "F32")},
+                                    config)
+    done = studies.deltapath("inspect", f"{folder}/zero-one")
+    check("zero points of inputs are hidden", done.returncode == 0 and "1 tensors" in done.stdout and
+          "zero_point" not in done.stdout, done.stdout + done.stderr)
+    for name, status in (("zero", 0), ("float", 0), ("quantization_config", 3), ("compression_config", 3)):
+        done = studies.deltapath("diff", f"{folder}/{name}-one", f"{folder}/{name}-two", "--iterations", "0")
+        check(f"{name}: usable or not", done.returncode == status and (status == 0 or "quant_method own" in done.stderr),
+              done.stdout + done.stderr)
+
+
 def main():
     """Both forms."""
     with tempfile.TemporaryDirectory(dir=os.environ.get("DELTAPATH_TEST_TMP")) as name:
@@ -331,6 +351,7 @@ def main():
         run_mxfp4(folder)
         run_again(folder)
         said(folder)
+        left_over(folder)
     return studies.finish()
 
 

@@ -351,6 +351,8 @@ def make_foreign(out):
                  {"quant_method": "bitsandbytes", "load_in_8bit": True}),
         "nf4": ({".weight": ("U8", lambda o, i: (o * i // 2, 1)), ".weight.absmax": ("U8", lambda o, i: (o,))},
                 {"quant_method": "bitsandbytes", "load_in_4bit": True}),
+        "hqq": ({".W_q": ("U8", lambda o, i: (o // 2, i)), ".scale": ("F16", lambda o, i: (o, 1)),
+                 ".zero": ("F16", lambda o, i: (o, 1))}, {"quant_method": "hqq"}),
         "packed": ({".weight_packed": ("I32", lambda o, i: (o, i // 8)),
                     ".weight_scale": ("BF16", lambda o, i: (o, 1))}, {"quant_method": "compressed-tensors"})}
     for name, (parts, method) in kinds.items():
