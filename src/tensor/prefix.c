@@ -11,6 +11,7 @@
 struct dpt_prefix_entry {
     const char *name; /* or the alias; borrowed from the catalog */
     const char *rest; /* of it */
+    bool tower;       /* the rest is that after `vision_tower.` */
     int tensor;
 };
 
@@ -27,14 +28,25 @@ const char *dpt_prefix_skip(const char *name) {
     return name;
 }
 
+/* A tower of images is wrapped in `vision_model.` in files, and not in the models of transformers 5. */
+static struct dpt_prefix_entry prefix_entry(const char *name, int tensor) {
+    static const char tower[] = "vision_tower.", wrapper[] = "vision_model.";
+    struct dpt_prefix_entry entry = {.name = name, .rest = dpt_prefix_skip(name), .tensor = tensor};
+    size_t n = sizeof tower - 1, m = sizeof wrapper - 1;
+    entry.tower = strncmp(entry.rest, tower, n) == 0;
+    entry.rest += entry.tower ? n : 0;
+    if (strncmp(entry.rest, wrapper, m) == 0 && entry.rest[m] != '\0')
+        entry.rest += m;
+    return entry;
+}
+
 static int prefix_by_rest(const void *a, const void *b) {
-    return strcmp(((const struct dpt_prefix_entry *)a)->rest,
-                  ((const struct dpt_prefix_entry *)b)->rest);
+    const struct dpt_prefix_entry *x = a, *y = b;
+    return x->tower != y->tower ? (int)x->tower - (int)y->tower : strcmp(x->rest, y->rest);
 }
 
 static void prefix_add(dpt_prefix_index *index, const char *name, int tensor) {
-    index->entries[index->count++] =
-        (struct dpt_prefix_entry){.name = name, .rest = dpt_prefix_skip(name), .tensor = tensor};
+    index->entries[index->count++] = prefix_entry(name, tensor);
 }
 
 dpt_status dpt_prefix_index_create(const dpt_catalog *catalog, dpt_prefix_index *out) {
@@ -62,7 +74,7 @@ void dpt_prefix_index_destroy(dpt_prefix_index *index) {
 /* The entries of a name's rest: the first, and the end of them. */
 static const struct dpt_prefix_entry *prefix_search(const dpt_prefix_index *index, const char *name,
                                                     const struct dpt_prefix_entry **end) {
-    struct dpt_prefix_entry key = {.rest = dpt_prefix_skip(name)};
+    struct dpt_prefix_entry key = prefix_entry(name, -1);
     const struct dpt_prefix_entry *first = index->entries, *last = first + index->count;
     const struct dpt_prefix_entry *found =
         bsearch(&key, first, (size_t)index->count, sizeof *first, prefix_by_rest);

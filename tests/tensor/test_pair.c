@@ -235,6 +235,31 @@ static void prefixes_are_recognised(void **state) {
     stop(&p);
 }
 
+/* What wraps a tower of images; its tensors are never those of the language model. */
+static void towers_are_recognised(void **state) {
+    (void)state;
+    pair_case p;
+    start(&p);
+    add(&p.pre, "vision_tower.vision_model.layers.0.w", DPT_F32, 1, 8, 0, 0);
+    add(&p.pre, "language_model.model.layers.0.w", DPT_F32, 1, 8, 0, 0);
+    add(&p.pre, "vision_tower.vision_model.norm.w", DPT_F32, 1, 8, 0, 0);
+    add(&p.pre, "vision_model.probe", DPT_F32, 1, 8, 0, 0);
+    add(&p.pre, "text_model.encoder.w", DPT_F32, 1, 8, 0, 0);
+    add(&p.post, "model.vision_tower.layers.0.w", DPT_F32, 1, 8, 0, 0);
+    add(&p.post, "model.language_model.layers.0.w", DPT_F32, 1, 8, 0, 0);
+    add(&p.post, "norm.w", DPT_F32, 1, 8, 0, 0);
+    add(&p.post, "probe", DPT_F32, 1, 8, 0, 0);
+    add(&p.post, "vision_model.encoder.w", DPT_F32, 1, 8, 0, 0);
+    pair(&p, false, false, DPT_MISMATCH_KEEP_POST);
+    assert_int_equal(p.status, DPT_OK);
+    expect_partner(&p, "model.vision_tower.layers.0.w", "vision_tower.vision_model.layers.0.w");
+    expect_partner(&p, "model.language_model.layers.0.w", "language_model.model.layers.0.w");
+    expect_partner(&p, "norm.w", "none");
+    expect_partner(&p, "probe", "vision_model.probe");
+    expect_partner(&p, "vision_model.encoder.w", "none");
+    stop(&p);
+}
+
 static void renames_map_names_of_post(void **state) {
     (void)state;
     static const dpt_rename longest[] = {{"x.", "model."}, {"x.b", "model.c"}, {"", "y."}};
@@ -384,6 +409,7 @@ int main(void) {
         cmocka_unit_test_teardown(keep_post_pairs_the_rest, balances),
         cmocka_unit_test_teardown(tied_heads, balances),
         cmocka_unit_test_teardown(prefixes_are_recognised, balances),
+        cmocka_unit_test_teardown(towers_are_recognised, balances),
         cmocka_unit_test_teardown(renames_map_names_of_post, balances),
         cmocka_unit_test_teardown(no_memory_is_an_error, balances),
         cmocka_unit_test_teardown(blocks_stay_whole, balances),

@@ -10,7 +10,8 @@
 /** What follows them at the start of a name, however many there are. Local. */
 const char *dpt_prefix_skip(const char *name);
 
-/** A catalog by its names and aliases without their prefixes. */
+/** A catalog by its names and aliases without their prefixes, and without the `vision_model.` that follows these or
+ * `vision_tower.`. */
 typedef struct dpt_prefix_index {
     const dpt_catalog *catalog; /**< sorted; borrowed */
     int count;
