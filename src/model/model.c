@@ -469,7 +469,11 @@ static dpt_status model_run_call(dpt_model *model, const dpt_model_call *call) {
     if (st != DPT_OK)
         return st;
     model_clear_outputs(model, call);
-    return dpt_agree(&model->group, dpt_pass_run(model, call, model_walk(flags, adding)));
+    st = dpt_pass_run(model, call, model_walk(flags, adding));
+    if (st == DPT_OK)
+        st = dpt_agree_fault("model.pass");
+    /* Replicas that add to one gradient go on together, or not at all. */
+    return model_agree(model, model->adding != NULL, st);
 }
 
 bool dpt_model_is_together(const dpt_model *model) {
@@ -487,6 +491,8 @@ dpt_status dpt_model_rest(dpt_model *model, dpt_status st) {
         if (st != DPT_OK || !flags[WALK_RUNS])
             break;
         dpt_pass_walk_idle(model, model_walk(flags, model->adding));
+        if (model->adding != NULL)
+            st = model_agree(model, true, DPT_OK);
     }
     model->ended = false;
     if (model->adding != NULL)

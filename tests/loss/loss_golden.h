@@ -150,15 +150,15 @@ static inline void loss_check_all(loss_fixture *f) {
 /* A fault at each point of an evaluation, on the first or last rank, ends in the same status everywhere
  * and the loss still works. */
 static inline void loss_check_faults(loss_fixture *f) {
-    static const char *const points[] = {"loss.evaluate", "model.run"};
-    for (int i = 0; i < 5; i++) {
-        if (i < 4)
+    static const char *const points[] = {"loss.evaluate", "model.run", "model.pass"};
+    for (int i = 0; i < 7; i++) {
+        if (i < 6)
             fault_set(points[i / 2], i % 2);
         dpt_status st = dpt_loss_evaluate(f->loss, &f->mesh, f->model, 0.0, DPT_BACKWARD_NONE,
                                           f->losses, NULL, NULL, NULL, NULL);
         fault_clear();
-        assert_int_equal(st, i < 4 ? DPT_ERR_OUTPUT : DPT_OK);
-        if (i < 4)
+        assert_int_equal(st, i < 6 ? DPT_ERR_OUTPUT : DPT_OK);
+        if (i < 6)
             test_error_says("injected fault");
     }
 }

@@ -204,7 +204,7 @@ static void test_bad_data(void **state) {
 
 static void test_faults(void **state) {
     (void)state;
-    static const char *const points[] = {"loss.evaluate", "model.run"};
+    static const char *const points[] = {"loss.evaluate", "model.run", "model.pass"};
     for (int size = 1; size <= test_comm.size; size++) {
         if (test_comm.size % size != 0)
             continue;
@@ -216,7 +216,7 @@ static void test_faults(void **state) {
         f.loss = make_loss(&f, &in, 20);
         assert_int_equal(dpt_loss_dpo_set_reference(f.loss, logp), DPT_OK);
         loss_check_faults(&f);
-        for (int i = 0; i < 4; i++) {
+        for (int i = 0; i < 6; i++) {
             fault_set(points[i / 2], i % 2);
             dpt_status st = dpt_loss_dpo_measure(f.loss, &f.mesh, f.model, logp);
             fault_clear();

@@ -113,13 +113,14 @@ static void test_held(void **state) {
     gradient_cut(0);
 }
 
-/* One replica fails in the second step: all end with it, and the next gradient is whole. */
+/* One replica fails before or after its second step: all end with it, and the next gradient is whole. */
 static void test_failing(void **state) {
     (void)state;
-    for (int cut = 0; cut < CUTS; cut++) {
+    static const char *const points[] = {"model.run", "model.pass"};
+    for (int i = 0; i < 2 * CUTS; i++) {
         model_fixture f;
         dpt_model_gradient *gradient;
-        gradient_cut(cut);
+        gradient_cut(i / 2);
         model_fixture_open(&f, "odd", false, 1);
         double share = 1.0 / (double)f.g->samples / f.mesh.data.size;
         assert_int_equal(dpt_model_gradient_create(f.model, &gradient), DPT_OK);
@@ -128,7 +129,7 @@ static void test_failing(void **state) {
         fault_set("none", 0); /* passes are counted anew after another request */
         (void)dpt_agree_fault("none");
         dpt_error_clear();
-        fault_set("model.run", 1);
+        fault_set(points[i % 2], 1);
         dpt_status st = dpt_model_run(f.model, &f.batch, 0.0, DPT_BACKWARD_GRADIENT, f.weight,
                                       f.nll, NULL, NULL, gradient);
         fault_clear();
