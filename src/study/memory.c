@@ -7,14 +7,27 @@
 #include <inttypes.h>
 #include <sys/resource.h>
 
+static int64_t memory_granted(void) {
+    return dpt_mem_machine() / 10 * 9;
+}
+
+static dpt_status memory_least(const dpt_comm *comm, int64_t own, int64_t *least) {
+    int64_t minimum = -own;
+    dpt_status st = dpt_comm_max_i64(comm, &minimum, 1);
+    *least = -minimum;
+    return st;
+}
+
+dpt_status dpt_memory_granted(const dpt_comm *comm, int64_t *bytes) {
+    return dpt_agree(comm, memory_least(comm, memory_granted(), bytes));
+}
+
 dpt_status dpt_memory_budget(const dpt_comm *comm, int64_t asked, int64_t *budget) {
     int here = 1;
     dpt_status st = dpt_comm_local_size(comm, &here);
-    int64_t share = dpt_mem_machine() / 10 * 9 / (here > 0 ? here : 1);
-    int64_t minimum = -(asked > 0 ? asked : share);
+    int64_t share = memory_granted() / (here > 0 ? here : 1);
     if (st == DPT_OK)
-        st = dpt_comm_max_i64(comm, &minimum, 1);
-    *budget = -minimum;
+        st = memory_least(comm, asked > 0 ? asked : share, budget);
     return dpt_agree(comm, st);
 }
 

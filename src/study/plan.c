@@ -17,10 +17,8 @@ static dpt_status plan_take_machine(const dpt_comm *comm, const dpt_job *job,
     dpt_status st = DPT_OK;
     if (options->machine != NULL) {
         st = dpt_machine_read(comm, options->machine, &of->machine);
-        int fill = (int)of->machine.cores / of->threads;
-        double here = of->ranks_per_node > 0 ? of->ranks_per_node : fill > 0 ? fill : 1;
-        if (options->memory == 0 && of->machine.memory_gib > 0.0) /* as dpt_memory_budget has it */
-            of->budget = (int64_t)(0.9 * of->machine.memory_gib * 1073741824.0 / here);
+        if (st == DPT_OK && of->machine.memory_gib > 0.0) /* as dpt_memory_granted has it */
+            of->granted = (int64_t)(0.9 * of->machine.memory_gib * 1073741824.0);
         return st;
     }
     if (options->plan_ranks == 0 && of->ranks_per_node == 0)
@@ -56,7 +54,10 @@ dpt_status dpt_plan_study(const dpt_comm *comm, dpt_inputs *in, const dpt_study_
     dpt_plan_case of = {.ranks = options->plan_ranks > 0 ? options->plan_ranks : comm->size,
                         .threads = omp_get_max_threads(),
                         .ranks_per_node = options->ranks_per_node};
-    dpt_status st = dpt_memory_budget(comm, options->memory, &of.budget);
+    dpt_status st = dpt_memory_granted(comm, &of.granted);
+    of.budget = options->memory;
+    if (st == DPT_OK && options->plan_ranks == 0) /* those that run share what there is */
+        st = dpt_memory_budget(comm, options->memory, &of.budget);
     if (st == DPT_OK)
         st = plan_take_machine(comm, in->job, options, &of);
     if (st != DPT_OK)

@@ -494,12 +494,13 @@ dpt_status dpt_resources_plan(const dpt_inputs *in, const dpt_plan_case *of, dpt
     int fill = (int)(of->machine.cores / threads);
     *out = (dpt_resources){.ranks = ranks,
                            .tensor_parallel = 1,
-                           .budget = of->budget,
                            .machine = of->machine,
                            .threads = threads,
                            .uneven = 1.0};
     out->ranks_per_node = of->ranks_per_node > 0 ? of->ranks_per_node : fill > 0 ? fill : 1;
     int nodes = (ranks + out->ranks_per_node - 1) / out->ranks_per_node;
+    int here = ranks < out->ranks_per_node ? ranks : out->ranks_per_node;
+    out->budget = of->budget > 0 ? of->budget : of->granted / here;
     out->machines = of->machines > 0 ? of->machines : nodes;
     dpt_shard shard;
     dpt_status st = dpt_shard_create(in->catalog, ranks, &shard);
@@ -532,11 +533,11 @@ dpt_status dpt_resources_plan(const dpt_inputs *in, const dpt_plan_case *of, dpt
     if (!model) {
         char granted[32];
         dpt_plan_time(in, out);
-        if (out->peak > of->budget)
+        if (out->peak > out->budget)
             return dpt_error(DPT_ERR_OUTPUT,
                              "the edits need %" PRId64 " MiB per rank, but --memory grants %s: use "
                              "more ranks or raise it",
-                             (out->peak >> 20) + 1, grant_text(of->budget, granted));
+                             (out->peak >> 20) + 1, grant_text(out->budget, granted));
         return DPT_OK;
     }
     if (st == DPT_OK)

@@ -118,7 +118,8 @@ typedef struct dpt_resources {
 /** What a plan is made for. */
 typedef struct dpt_plan_case {
     int ranks;          /**< of the study, which need not be those that run now */
-    int64_t budget;     /**< memory of a rank */
+    int64_t budget;     /**< memory of a rank; 0: its share of `granted` */
+    int64_t granted;    /**< memory that the ranks of a node share evenly */
     int ranks_per_node; /**< 0: one for as many cores as a rank has threads */
     int threads;        /**< of a rank */
     int machines;       /**< that the ranks are on; 0: as the ranks of a node say */

@@ -262,6 +262,31 @@ def plots(folder, job):
     check("of one number of ranks there is none", bad.returncode == 2 and "--plot" in bad.stderr, bad.stderr)
 
 
+def budgets(folder, job):
+    """A rank's share of the memory of a node is that of the ranks that the plan puts there, not of those that plan."""
+    path = f"{folder}/m.yaml"
+    rate(path, cores=4, memory_gib=64)
+
+    def budget(*words):
+        done = studies.deltapath("plan", job, "--json", *words)
+        plan = json.loads(done.stdout) if done.returncode == 0 else {}
+        plans = plan.get("scaling", [plan])
+        return [p["gib_per_rank"]["budget"] for p in plans if p] or done.stderr
+
+    def near(name, got, wanted):
+        check(name, len(got) == len(wanted) and all(abs(a - b) < 1e-4 * b for a, b in zip(got, wanted)), (got, wanted))
+
+    whole = [0.9 * 64 / n for n in (1, 2, 4, 4)]
+    for ranks, share in zip((1, 2, 4, 8), whole):
+        near(f"{ranks} ranks of a machine file", budget("--ranks", str(ranks), "--machine", path), [share])
+    near("a table of them", budget("--ranks", "1..8", "--machine", path), whole)
+    one = budget("--ranks", "1")
+    near("two ranks of this node", budget("--ranks", "2", "--ranks-per-node", "2"), [one[0] / 2])
+    near("eight on nodes of two", budget("--ranks", "8", "--ranks-per-node", "2"), [one[0] / 2])
+    near("a table of this node", budget("--ranks", "1..4", "--ranks-per-node", "4"), [one[0] / n for n in (1, 2, 4)])
+    near("what is asked for", budget("--ranks", "2", "--ranks-per-node", "2", "--memory", "1G"), [1.0])
+
+
 def searches(folder):
     """What is found on the way costs passes."""
     job = JOB % "{name: auto, method: expo, alpha: auto}"
@@ -297,6 +322,7 @@ def main():
         runs(folder)
         files(folder, f"{folder}/job.yaml")
         tables(folder, f"{folder}/job.yaml")
+        budgets(folder, f"{folder}/job.yaml")
         precision(folder)
         gathers(folder, f"{folder}/job.yaml")
         plots(folder, f"{folder}/job.yaml")
