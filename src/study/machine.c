@@ -21,15 +21,16 @@ static const char MACHINE_START[] = "# deltapath machine";
 typedef struct machine_key {
     const char *name;
     size_t offset;
-    double value, least;
+    double value, least, most;
     const char *help;
 } machine_key;
 
-#define MACHINE_KEY(KEY, DEFAULT, LEAST, HELP)                                                     \
+#define MACHINE_KEY(KEY, DEFAULT, LEAST, MOST, HELP)                                               \
     {.name = #KEY,                                                                                 \
      .offset = offsetof(dpt_machine, KEY),                                                         \
      .value = (DEFAULT),                                                                           \
      .least = (LEAST),                                                                             \
+     .most = (MOST),                                                                               \
      .help = (HELP)},
 static const machine_key keys[] = {DPT_MACHINE_KEYS(MACHINE_KEY)};
 enum { KEYS = sizeof keys / sizeof keys[0] };
@@ -93,9 +94,9 @@ static dpt_status machine_parse_line(const char *path, int number, char *line, b
     char *text = colon + 1 + strspn(colon + 1, " \t"), *end = NULL;
     double value = strtod(text, &end);
     if (end == text || end[strspn(end, " \t\r")] != '\0' || !isfinite(value) ||
-        value < keys[k].least)
-        return dpt_error(DPT_ERR_INPUT, "%s:%d: %s: '%.40s' is no number from %g on: %s", path,
-                         number, keys[k].name, text, keys[k].least, keys[k].help);
+        value < keys[k].least || value > keys[k].most)
+        return dpt_error(DPT_ERR_INPUT, "%s:%d: %s: '%.40s' is no number from %g to %g: %s", path,
+                         number, keys[k].name, text, keys[k].least, keys[k].most, keys[k].help);
     if (seen[k])
         return dpt_error(DPT_ERR_INPUT, "%s:%d: %s is given twice: leave one out", path, number,
                          keys[k].name);

@@ -77,7 +77,8 @@ static dpt_status scaling_conclude(const dpt_inputs *in, const dpt_resources *be
         return dpt_error(DPT_ERR_OUTPUT,
                          "no number of ranks from %d to %d does study %s within %.1f MiB a %s%s: "
                          "raise --memory, --time or --ranks",
-                         scale->first, scale->last, in->job->name, (double)(of->budget > 0 ? of->budget : of->granted) / 1048576.0,
+                         scale->first, scale->last, in->job->name,
+                         (double)(of->budget > 0 ? of->budget : of->granted) / 1048576.0,
                          of->budget > 0 ? "rank" : "node",
                          scale->seconds > 0.0 ? " and the time that --time grants" : "");
     if (!scale->json)

@@ -164,9 +164,20 @@ static json_t *json_of_memory(const dpt_inputs *in, const dpt_resources *res) {
     return memory;
 }
 
+/* Where a machine comes from, which may be a file whose name is no UTF-8, or too long. */
+static json_t *json_of_source(const dpt_machine *machine) {
+    json_t *text = json_string(machine->source);
+    char plain[sizeof machine->source];
+    if (text != NULL)
+        return text;
+    for (size_t i = 0; i < sizeof plain; i++)
+        plain[i] = (char)((unsigned char)machine->source[i] < 0x80 ? machine->source[i] : '?');
+    return json_string(plain);
+}
+
 json_t *dpt_resources_json(const dpt_inputs *in, const dpt_resources *res) {
     return json_pack(
-        "{s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:s, s:o, "
+        "{s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:o, s:o, "
         "s:o}",
         "ranks", res->ranks, "tensor_parallel", res->tensor_parallel, "batch_tokens",
         (int)res->batch_tokens, "nodes", node_count(res), "hours", res->seconds / 3600.0,
@@ -175,7 +186,7 @@ json_t *dpt_resources_json(const dpt_inputs *in, const dpt_resources *res) {
         res->bytes_read / 1e9, "written_gb", res->bytes_written / 1e9, "gathered_gb",
         res->bytes_gathered / 1e9, "tflop", res->flops / 1e12, "expected_tflop",
         (res->flops - res->saved_flops) / 1e12, "forward_passes", res->loss_evaluations,
-        "slope_passes", res->slope_evaluations, "machine", res->machine.source, "seconds",
+        "slope_passes", res->slope_evaluations, "machine", json_of_source(&res->machine), "seconds",
         json_of_phases(res), "gib_per_rank", json_of_memory(in, res));
 }
 

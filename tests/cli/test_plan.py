@@ -130,11 +130,23 @@ def files(folder, job):
     for text, words in (("cores 2\n", ":1: no `key: number`"), ("\ncorse: 2\n", ":2: 'corse' is no key of a machine (did you mean 'cores'?)"),
                         ("cores: two\n", ":1: cores: 'two'"), ("cores: 0\n", ":1: cores: '0' is no number from 1"),
                         ("cores: 2\ncores: 3 # more\n", ":2: cores is given twice"), ("read_gb_per_s: nan\n", "'nan'"),
-                        ("cores: 2 3\n", "'2 3'")):
+                        ("cores: 2 3\n", "'2 3'"), ("cores: 3e9\n", "cores: '3e9' is no number from 1 to 1e+06"),
+                        ("memory_gib: 1e300\n", "memory_gib: '1e300'"), ("storage_gb_per_s: 1e300\n", "storage_gb_per_s: '1e300'")):
         with open(f"{folder}/bad.yaml", "w", encoding="utf-8") as file:
             file.write(text)
         bad = studies.deltapath("plan", job, "--machine", f"{folder}/bad.yaml")
         check(f"refused: {text.strip()!r}", bad.returncode == 3 and words in bad.stderr and "bad.yaml:" in bad.stderr and bad.stderr.count("\n") == 1, bad.stderr)
+
+
+def names(folder, job):
+    """A machine file whose name is no UTF-8."""
+    for name in b"m\xfc.yaml", b"m\xc3\xbc.yaml":
+        path = os.path.join(folder.encode(), name)
+        with open(path, "wb") as file:
+            file.write(b"cores: 4\n")
+        done = subprocess.run([studies.PROGRAM.encode(), b"plan", job.encode(), b"--json", b"--machine", path], check=False,
+                              capture_output=True)
+        check(f"JSON by {name}", done.returncode == 0 and folder in json.loads(done.stdout)["machine"], done.stderr)
 
 
 def rate(path, **values):
@@ -321,6 +333,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         runs(folder)
         files(folder, f"{folder}/job.yaml")
+        names(folder, f"{folder}/job.yaml")
         tables(folder, f"{folder}/job.yaml")
         budgets(folder, f"{folder}/job.yaml")
         precision(folder)

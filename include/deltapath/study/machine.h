@@ -6,26 +6,27 @@
 #include <stdbool.h>
 #include <stdio.h>
 
-/** What a plan knows of the machine: X(key, default, least, help). The key says its unit; what is 0 is not known, and
- * the plan takes what its help says. */
+/** What a plan knows of the machine: X(key, default, least, most, help). The key says its unit; what is 0 is not known,
+ * and the plan takes what its help says. */
 #define DPT_MACHINE_KEYS(X)                                                                        \
-    X(cores, 2, 1, "cores of a node")                                                              \
-    X(memory_gib, 0, 0, "memory of a node; 0: that of this one")                                   \
-    X(sgemm_gflops, 90, 1e-3, "fp32 products of large matrices, a core")                           \
-    X(sgemm_small_gflops, 0, 0, "the same of 192 rows and columns; 0: seven tenths")               \
-    X(dgemm_gflops, 0, 0, "fp64 products, a core; 0: half of fp32")                                \
-    X(bf16_gflops, 0, 0, "large products as `precision: bf16` takes them, a core; 0: as fp32")     \
-    X(memory_gb_per_s, 12, 1e-3, "copying in memory, reads and writes counted, all cores")         \
-    X(core_memory_gb_per_s, 0, 0, "the same of one core by itself; 0: as all together")            \
-    X(node_latency_us, 1, 0, "a message between ranks of a node")                                  \
-    X(node_gb_per_s, 5, 1e-3, "bandwidth between two ranks of a node")                             \
-    X(network_latency_us, 3, 0, "a message between nodes")                                         \
-    X(network_gb_per_s, 10, 1e-3, "bandwidth of a node's network")                                 \
-    X(read_gb_per_s, 1.5, 1e-6, "reading files, a node")                                           \
-    X(write_gb_per_s, 0.7, 1e-6, "writing files and waiting until they are stored, a node")        \
-    X(storage_gb_per_s, 0, 0, "files, all nodes together; 0: no limit")
+    X(cores, 2, 1, 1e6, "cores of a node")                                                         \
+    X(memory_gib, 0, 0, 1e6, "memory of a node; 0: that of this one")                              \
+    X(sgemm_gflops, 90, 1e-3, 1e9, "fp32 products of large matrices, a core")                      \
+    X(sgemm_small_gflops, 0, 0, 1e9, "the same of 192 rows and columns; 0: seven tenths")          \
+    X(dgemm_gflops, 0, 0, 1e9, "fp64 products, a core; 0: half of fp32")                           \
+    X(bf16_gflops, 0, 0, 1e9,                                                                      \
+      "large products as `precision: bf16` takes them, a core; 0: as fp32")                        \
+    X(memory_gb_per_s, 12, 1e-3, 1e9, "copying in memory, reads and writes counted, all cores")    \
+    X(core_memory_gb_per_s, 0, 0, 1e9, "the same of one core by itself; 0: as all together")       \
+    X(node_latency_us, 1, 0, 1e9, "a message between ranks of a node")                             \
+    X(node_gb_per_s, 5, 1e-3, 1e9, "bandwidth between two ranks of a node")                        \
+    X(network_latency_us, 3, 0, 1e9, "a message between nodes")                                    \
+    X(network_gb_per_s, 10, 1e-3, 1e9, "bandwidth of a node's network")                            \
+    X(read_gb_per_s, 1.5, 1e-6, 1e9, "reading files, a node")                                      \
+    X(write_gb_per_s, 0.7, 1e-6, 1e9, "writing files and waiting until they are stored, a node")   \
+    X(storage_gb_per_s, 0, 0, 1e9, "files, all nodes together; 0: no limit")
 
-#define DPT_MACHINE_FIELD(KEY, DEFAULT, LEAST, HELP) double KEY;
+#define DPT_MACHINE_FIELD(KEY, DEFAULT, LEAST, MOST, HELP) double KEY;
 typedef struct dpt_machine {
     DPT_MACHINE_KEYS(DPT_MACHINE_FIELD)
     char source[512]; /**< where it comes from: a file, or "defaults" */
