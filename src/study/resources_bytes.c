@@ -2,6 +2,7 @@
 
 #include "passes.h"
 #include "significance.h"
+#include "spectrum.h"
 
 #include <math.h>
 
@@ -62,9 +63,11 @@ static double bytes_of_progress(const dpt_inputs *in, const dpt_resources *res) 
         double numbers = 17.0 * (double)in->data[d].samples + 8.0 * tensors + PASS_BYTES;
         sum += numbers * (res->loss_evaluations + res->slope_evaluations) / in->job->ndata;
         double gradient = 4.0 * (double)dpt_catalog_elements(in->catalog);
-        if (dpt_resources_keeps_gradient_of(in, res, d) &&
-            dpt_passes_keeps_gradient(res->pass_seconds, gradient / res->ranks))
-            sum += gradient;
+        double count = dpt_resources_keeps_gradient_of(in, res, d);
+        if (d < in->job->njudged) /* each slope of Lanczos's method too */
+            count += (double)dpt_spectrum_passes(in->job);
+        if (dpt_passes_keeps_gradient(res->pass_seconds, gradient / res->ranks))
+            sum += count * gradient;
     }
     return sum;
 }

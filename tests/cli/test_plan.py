@@ -52,6 +52,11 @@ def runs(folder):
     os.environ["DELTAPATH_SAVE_SECONDS"] = "60"
     for ranks in (1, 2, 4):
         compare(f"a study at {ranks} ranks", studies.study(f"{folder}/job.yaml", both % f"{folder}/s{ranks}", ranks))
+    # The gradients of eigenvalues are kept, of which steps that are tried take more than the plan counts.
+    done = studies.study(f"{folder}/top.yaml", JOB % EDITS["dare"] % f"{folder}/top", 1, "hessian={lanczos: 1, steps: 2}")
+    line = re.search(LINE, done.stderr)
+    planned, taken = (float(line[5]), float(line[6])) if line else (0.0, 0.0)
+    check("eigenvalues: bytes written", 0.7 * taken <= planned <= 1.1 * taken and taken > 0, done.stderr[-600:])
     del os.environ["DELTAPATH_SAVE_SECONDS"]
 
 
