@@ -178,9 +178,9 @@ static int64_t dequantise_find_scales(const quantisation *q, const dpt_store_ent
 
 /* Scales and zero points by which kernels round inputs, outputs and cached keys and values are no weights. */
 static void dequantise_hide_others(quantisation *q) {
-    static const char *const others[] = {
-        "input_scale",      "output_scale",      "activation_scale", ".k_scale", ".v_scale",
-        "input_zero_point", "output_zero_point", ".k_zero_point",    ".v_zero_point"};
+    static const char *const others[] = {"input_scale",       "output_scale",  "activation_scale",
+                                         ".k_scale",          ".v_scale",      "input_zero_point",
+                                         "output_zero_point", ".k_zero_point", ".v_zero_point"};
     for (int64_t i = 0; i < q->header->count && q->found; i++) {
         const dpt_store_entry *entry = &q->header->entries[i];
         for (size_t k = 0; k < sizeof others / sizeof others[0]; k++)

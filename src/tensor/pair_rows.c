@@ -88,12 +88,13 @@ dpt_status dpt_pair_rows_read(const dpt_pair *pair, dpt_range range, void *out) 
     int64_t cols = rows_cols(info), size = dpt_dtype_size(info->dtype);
     dpt_status st = DPT_OK;
     for (int64_t at = 0, next; at < range.n && st == DPT_OK; at = next) {
-        int64_t row = (range.ig + at) / cols, partner = rows_partner(pair, range.tensor, row), last = row;
+        int64_t row = (range.ig + at) / cols, partner = rows_partner(pair, range.tensor, row),
+                last = row;
         do {
             last++;
             next = last * cols - range.ig;
-        } while (next < range.n &&
-                 rows_partner(pair, range.tensor, last) == (partner < 0 ? -1 : partner + last - row));
+        } while (next < range.n && rows_partner(pair, range.tensor, last) ==
+                                       (partner < 0 ? -1 : partner + last - row));
         next = next < range.n ? next : range.n;
         dpt_range run = {.tensor = range.tensor, .ig = range.ig + at, .n = next - at};
         if (partner >= 0) {
