@@ -524,12 +524,12 @@ void dpt_report_minima(FILE *html, const dpt_report_group *group) {
             html);
 }
 
-/* "-1.8" standard errors at each node, and what the law says. */
-static void correlation_cells(FILE *html, const dpt_result *r) {
+/* At each node of its own "-1.8" standard errors, and what the law says. */
+static void correlation_cells(FILE *html, const dpt_result *r, int64_t most) {
     double se = r->scalars.correlation_se;
     const double *const rows[] = {r->path_correlation, r->path_correlation_law};
     for (int64_t c = 0; c < r->points; c++) {
-        fputs("<td>", html);
+        fprintf(html, "<td><small>t = %.3g</small>", r->nodes[c]);
         dpt_report_number(html, rows[0][c], "%+.2g");
         fputs("<small>", html);
         dpt_report_number(html, rows[0][c] / se, "%+.1f&thinsp;se");
@@ -539,28 +539,31 @@ static void correlation_cells(FILE *html, const dpt_result *r) {
         }
         fputs("</small></td>", html);
     }
+    for (int64_t c = r->points; c < most; c++)
+        fputs("<td></td>", html);
 }
 
 void dpt_report_correlations(FILE *html, const dpt_report_group *group) {
     bool any = false;
+    int64_t most = 0; /* rule auto takes nodes by edit */
+    for (int64_t i = 0; i < group->count; i++)
+        if (!isnan(group->units[i]->scalars.correlation_se) && group->units[i]->points > most)
+            most = group->units[i]->points;
     for (int64_t i = 0; i < group->count; i++) {
         const dpt_result *r = group->units[i];
         if (isnan(r->scalars.correlation_se))
             continue;
-        if (!any) {
-            fputs(
-                "<h3>Mask and product along the path</h3>\n<div class=\"wrap\"><table>\n<thead><tr>"
-                "<th class=\"l\">edit</th>",
-                html);
-            for (int64_t c = 0; c < r->points; c++)
-                fprintf(html, "<th>t = %.3g</th>", r->nodes[c]);
-            fputs("</tr></thead>\n<tbody>\n", html);
-        }
+        if (!any)
+            fprintf(html,
+                    "<h3>Mask and product along the path</h3>\n<div class=\"wrap\"><table>\n"
+                    "<thead><tr><th class=\"l\">edit</th><th colspan=\"%" PRId64
+                    "\">at each node t</th></tr></thead>\n<tbody>\n",
+                    most);
         any = true;
         fputs("<tr><td class=\"l e\">", html);
         dpt_report_text(html, r->edit);
         fputs("</td>", html);
-        correlation_cells(html, r);
+        correlation_cells(html, r, most);
         fputs("</tr>\n", html);
     }
     if (any)
@@ -569,7 +572,7 @@ void dpt_report_correlations(FILE *html, const dpt_report_group *group) {
             "and "
             "the products of gradient and delta over the entries of all tensors, and in its "
             "standard "
-            "errors over masks. At t = 0 the gradient knows no mask: that column tests the random "
+            "errors over masks. At t = 0 the gradient knows no mask: that cell tests the random "
             "numbers. Along the path the edit bends the slope against itself; the law says by how "
             "much "
             "to second order.</p>\n",

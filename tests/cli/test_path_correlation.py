@@ -85,6 +85,32 @@ def by_law(found, golden):
         check(f"{edit}: the law says nothing", np.isnan(found[edit][1]).all(), found[edit][1])
 
 
+NODES = """
+models: {pre: share/demo/vit-pre, post: share/demo/vit-post}
+data: [{name: d, file: share/demo/digits.h5, loss: class, samples: 20}]
+edits: [{name: dare, method: dare, p: [0.02, 0.9]}]
+riemann: {correlation: path}
+output: {directory: %s}
+"""
+
+
+def by_node(folder):
+    """Edits whose rule took other nodes stand under their own t."""
+    results, done = studies.results_of(folder, "nodes", NODES, 1)
+    check("edits of two rules", results is not None, done.stderr)
+    with h5py.File(f"{folder}/nodes/results.h5") as file:
+        nodes = {e: np.array(file[f"edits/{e}/d/points"]) for e in ("dare-p0.02", "dare-p0.9")}
+    check("have different nodes", len({len(n) for n in nodes.values()}) == 2, nodes)
+    with open(f"{folder}/nodes/report.html", encoding="utf-8") as file:
+        table = file.read().split("Mask and product along the path")[1].split("</table>")[0]
+    for edit, values in nodes.items():
+        row = next(r for r in table.split("<tr>") if f">{edit}<" in r)
+        found = [float(c.split("<")[0]) for c in row.split("t = ")[1:]]
+        check(f"{edit}: the report names its nodes", len(found) == len(values) and
+              np.allclose(found, values, atol=5e-3), (found, values))
+        check(f"{edit}: as wide as the longest row", row.count("<td") == 1 + max(len(n) for n in nodes.values()), row)
+
+
 def main():
     """All meshes, a fault, and a study without it."""
     with open(GOLDEN, encoding="utf-8") as file:
@@ -98,6 +124,7 @@ def main():
                 found = arrays(folder, f"at{ranks}-{group}")
                 against_torch(f"at {ranks}, {group}", found, golden)
         by_law(found, golden)
+        by_node(folder)
         code, said = run(folder, "off", 2, "riemann.correlation=start")
         check("without it", code == 0, said)
         if code == 0:
