@@ -19,7 +19,7 @@ typedef struct dpt_logits {
     const uint8_t *correct;  /**< (samples) 1 where W_post is right; borrowed */
     const double *shares;    /**< (samples) of sum 1, or NULL; borrowed */
     const int64_t *clusters; /**< (samples), or NULL; borrowed */
-    double effective;        /**< independent samples in effect (data/dataset.h) */
+    double effective;        /**< independent samples in effect (data/dataset.h); NaN: all */
     double *values;          /**< the one allocation */
     double *post;            /**< (own, classes) at W_post */
     double *toward,

@@ -60,6 +60,7 @@ static void problem_take(problem *p, bool weighted, int samples, const int64_t *
     p->logits = (dpt_logits){.samples = samples,
                              .classes = CLASSES,
                              .clusters = clusters,
+                             .effective = NAN,
                              .labels = p->labels,
                              .correct = p->correct,
                              .shares = weighted ? p->shares : NULL,
