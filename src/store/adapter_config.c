@@ -198,7 +198,8 @@ static bool adapter_translate(const char *pattern, char *out, size_t size) {
     if (!good)
         return false;
     memcpy(out, head, n);
-    for (const char *c = pattern; *c != '\0' && good; c++) {
+    for (const char *c = pattern; good && *c != '\0';
+         c++) { /* a pattern that is not good may be at its end */
         bool escape = *c == '\\';
         if (escape && c[1] == 'd') {
             memcpy(out + n, digits, CLASS_BYTES);
