@@ -25,6 +25,17 @@ dpt_status dpt_config_parse(const char *text, json_t **out) {
     return DPT_OK;
 }
 
+/* Where transformers ties the head when either key says so: LLaVA and what came from it. */
+static bool config_ties_by_either(const json_t *root) {
+    static const char *const types[] = {"llava",    "llava_next_video", "llava_onevision",
+                                        "fast_vlm", "video_llama_3",    "shieldgemma2"};
+    const char *type = json_string_value(json_object_get(root, "model_type"));
+    for (size_t i = 0; type != NULL && i < sizeof types / sizeof types[0]; i++)
+        if (strcmp(type, types[i]) == 0)
+            return true;
+    return false;
+}
+
 bool dpt_config_take_text(json_t **root) {
     static const char wrapper[] = "ForConditionalGeneration";
     json_t *text = json_object_get(*root, "text_config");
@@ -33,9 +44,10 @@ bool dpt_config_take_text(json_t **root) {
     size_t n = outer != NULL ? strlen(outer) : 0, m = strlen(wrapper);
     if (!json_is_object(text) || n < m || strcmp(outer + n - m, wrapper) != 0)
         return false;
-    /* The head of the outer model is that of the text model. */
+    /* The head is that of the outer model, whose key stands before that of the text model. */
     json_t *tied = json_object_get(*root, "tie_word_embeddings");
-    if (tied != NULL && json_object_get(text, "tie_word_embeddings") == NULL)
+    bool inner = json_is_true(json_object_get(text, "tie_word_embeddings"));
+    if (tied != NULL && !(inner && config_ties_by_either(*root)))
         (void)json_object_set(text, "tie_word_embeddings", tied); /* without memory: as the file */
     json_incref(text);
     json_decref(*root);
