@@ -1,6 +1,8 @@
 #include "arch/arch.h"
 
 #include "deltapath/model/model.h"
+#include "deltapath/tensor/prefix.h"
+#include "deltapath/tensor/role.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -72,6 +74,50 @@ dpt_status dpt_model_config_unknown(const char *config, char *text, size_t size)
         model_add_unknown(family, root, text, size);
     if (st == DPT_OK && family->inner != NULL)
         model_add_unknown(family, json_object_get(root, family->inner), text, size);
+    json_decref(root);
+    return st;
+}
+
+/* The tensor of a name whatever its prefixes, or the only one whose name ends with it; -1: there is none. */
+static int model_find_name(const dpt_prefix_index *names, const char *name) {
+    int found = dpt_prefix_find(names, name), ends = 0;
+    const dpt_catalog *catalog = names->catalog;
+    const char *rest = dpt_prefix_skip(name);
+    size_t m = strlen(rest);
+    for (int t = 0, last = found; t < catalog->count && last < 0; t++) {
+        const char *own = catalog->tensors[t].name;
+        size_t n = strlen(own);
+        if (n > m && own[n - m - 1] == '.' && strcmp(own + n - m, rest) == 0)
+            found = ++ends == 1 ? t : -1;
+    }
+    return found;
+}
+
+dpt_status dpt_model_config_head(const char *config, const dpt_catalog *catalog,
+                                 dpt_tied_head *out) {
+    const char *head = DPT_NAME_HEAD, *embedding = DPT_NAME_EMBEDDING;
+    dpt_arch arch = {.window = NULL};
+    dpt_prefix_index names;
+    json_t *root = NULL;
+    *out = (dpt_tied_head){.head = -1, .embedding = -1};
+    if (config != NULL && dpt_config_parse(config, &root) == DPT_OK) {
+        dpt_config_take_text(&root);
+        out->tied = json_is_true(json_object_get(root, "tie_word_embeddings"));
+        if (dpt_arch_read(root, catalog, &arch) == DPT_OK && arch.head != NULL &&
+            arch.row[DPT_SLOT_TOKENS] != NULL) {
+            out->tied = arch.tied;
+            head = arch.head->name;
+            embedding = arch.row[DPT_SLOT_TOKENS]->name;
+        }
+    }
+    dpt_error_clear(); /* said when the model is made */
+    dpt_status st = dpt_prefix_index_create(catalog, &names);
+    if (st == DPT_OK) {
+        out->head = model_find_name(&names, head);
+        out->embedding = model_find_name(&names, embedding);
+    }
+    dpt_prefix_index_destroy(&names);
+    dpt_arch_destroy(&arch);
     json_decref(root);
     return st;
 }

@@ -216,7 +216,8 @@ int dpt_slice_index(const dpt_model *model, dpt_slot slot) {
 
 static bool slice_ignores(const void *ctx, const char *name) {
     const dpt_arch *arch = ctx;
-    return arch->family->ignores(arch, dpt_prefix_skip(name)) || dpt_arch_is_outside(arch, name);
+    return arch->family->ignores(arch, dpt_prefix_skip(name)) ||
+           dpt_arch_is_tied_head(arch, name) || dpt_arch_is_outside(arch, name);
 }
 
 void dpt_slice_say_names(const dpt_model *model) {

@@ -148,20 +148,44 @@ static dpt_status adapter_find(const adapter_work *w, const char *name, const ch
     return DPT_OK;
 }
 
+/* Whether a factor is of a head, which a base that ties it need not have. */
+static bool adapter_is_of_head(const char *module) {
+    static const char *const heads[] = {"lm_head", "lm_head.weight", "embed_out",
+                                        "embed_out.weight"};
+    for (size_t i = 0; i < sizeof heads / sizeof heads[0]; i++)
+        if (strcmp(dpt_prefix_skip(module), heads[i]) == 0)
+            return true;
+    return false;
+}
+
+/* What a factor changes: a tensor, or the head apart from those of the base. */
+static dpt_status adapter_choose(const adapter_work *w, const char *name, const char *module,
+                                 factor_kind kind, dpt_store_adapted **to) {
+    char own[NAME_BYTES + 64];
+    int tensor;
+    snprintf(own, sizeof own, "%s%s", module, kind == FACTOR_FULL ? "" : ".weight");
+    *to = &w->out->apart;
+    if (adapter_is_of_head(module) && adapter_look_up(w, own, sizeof own) < 0)
+        return DPT_OK;
+    dpt_status st = adapter_find(w, name, module, kind, &tensor);
+    if (st == DPT_OK)
+        *to = &w->out->tensors[tensor];
+    return st;
+}
+
 static dpt_status adapter_place(const adapter_work *w, int64_t f) {
     const dpt_store_entry *factor = &w->out->header->factors[f];
     char module[NAME_BYTES];
     factor_kind kind;
     bool embedding;
-    int tensor;
+    dpt_store_adapted *to;
     dpt_status st = adapter_parse_name(w, factor->name, &kind, module, &embedding);
     if (st == DPT_OK && !dpt_dtype_editable(factor->dtype))
         st = adapter_bad(w, factor->name, "is not f32, f16 or bf16: save the adapter again");
     if (st == DPT_OK)
-        st = adapter_find(w, factor->name, module, kind, &tensor);
+        st = adapter_choose(w, factor->name, module, kind, &to);
     if (st != DPT_OK)
         return st;
-    dpt_store_adapted *to = &w->out->tensors[tensor];
     int64_t *slot = kind == FACTOR_A ? &to->a : kind == FACTOR_B ? &to->b : &to->full;
     if (*slot >= 0)
         return dpt_error(DPT_ERR_INPUT,
@@ -262,11 +286,13 @@ static dpt_status adapter_resolve(adapter_work *w) {
 
 dpt_status dpt_store_adapter_create(const dpt_store_header *header, const dpt_catalog *catalog,
                                     dpt_store_adapter *out) {
-    *out = (dpt_store_adapter){.header = header, .catalog = catalog, .held = -1};
+    *out = (dpt_store_adapter){
+        .header = header, .catalog = catalog, .apart = {.full = -1, .a = -1, .b = -1}, .held = -1};
     if (header->adapter == NULL)
         return DPT_OK;
     adapter_work w = {.out = out, .file = header->files[header->nfiles - 1]};
     dpt_status st = dpt_store_adapter_read(w.file, header->adapter, &w.options);
+    out->ties = json_is_true(json_object_get(w.options.root, "ensure_weight_tying"));
     if (st == DPT_OK)
         st = dpt_prefix_index_create(catalog, &w.names);
     if (st == DPT_OK)

@@ -20,6 +20,8 @@ typedef struct dpt_store_adapter {
     const dpt_store_header *header; /**< borrowed, as the catalog */
     const dpt_catalog *catalog;
     dpt_store_adapted *tensors; /**< (tensors of the catalog); NULL: there is no adapter */
+    dpt_store_adapted apart;    /**< what it has for a head that is no tensor of the base */
+    bool ties;                  /**< ensure_weight_tying */
     int held;                   /**< tensor whose factors are in memory; -1 */
     float *left, *right;        /**< (rows, rank) and (rank, columns) of it */
 } dpt_store_adapter;
@@ -32,6 +34,10 @@ void dpt_store_adapter_destroy(dpt_store_adapter *adapter); /**< Local; an empty
 
 /** How a tensor is changed; NULL: it is not. Local. */
 const dpt_store_adapted *dpt_store_adapter_of(const dpt_store_adapter *adapter, int tensor);
+
+/** dpt_store_check_head. @param[in] path  for messages. */
+dpt_status dpt_store_adapter_check_head(const dpt_store_adapter *adapter, dpt_store_files *io,
+                                        const char *path, const dpt_tied_head *head);
 
 /** Elements [ig, ig + n) of a tensor that has values of its own, rounded to its type in the catalog. Local.
  * Errors: DPT_ERR_INPUT naming the file; DPT_ERR_OUTPUT without memory. */

@@ -134,11 +134,9 @@ static void store_destroy(dpt_store *store) {
     dpt_catalog_destroy(&store->catalog);
     dpt_store_header_destroy(&store->header);
     dpt_store_adapter_destroy(&store->adapter);
-    dpt_mem_free(store->base);
-    dpt_mem_free(store->forms);
-    dpt_mem_free(store->config);
-    dpt_mem_free(store->path);
-    dpt_mem_free(store);
+    void *const blocks[] = {store->base, store->forms, store->config, store->path, store};
+    for (size_t i = 0; i < sizeof blocks / sizeof blocks[0]; i++)
+        dpt_mem_free(blocks[i]);
 }
 
 /* A single safetensors file next to a configuration stands for the folder of its model. */
@@ -215,6 +213,10 @@ dpt_status dpt_store_get_origin(const char *path, dpt_store_origin *out) {
     dpt_mem_free(recipe);
     dpt_store_header_destroy(&header);
     return st;
+}
+
+dpt_status dpt_store_check_head(dpt_store *store, const dpt_tied_head *head) {
+    return dpt_store_adapter_check_head(&store->adapter, &store->io, store->path, head);
 }
 
 /* Which model an adapter was added to, in one line. */

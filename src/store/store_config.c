@@ -137,14 +137,6 @@ static const json_t *config_value(const dpt_store *store, const char *key, json_
     return inner != NULL ? inner : json_object_get(*root, key);
 }
 
-bool dpt_store_is_tied(const dpt_store *store) {
-    json_t *root;
-    const json_t *value = config_value(store, "tie_word_embeddings", &root);
-    bool tied = json_is_true(value); /* a macro, which takes its argument twice */
-    json_decref(root);
-    return tied;
-}
-
 int64_t dpt_store_heads(const dpt_store *store) {
     json_t *root;
     int64_t heads = json_integer_value(config_value(store, "num_attention_heads", &root));

@@ -249,6 +249,7 @@ struct dpt_store_writer {
     const dpt_store_header *companions; /**< whose files come along, or NULL; while creating */
     int64_t shard_bytes;
     bool overwrite;
+    dpt_tied_head copy; /**< dpt_store_options.copy; -1: none */
 
     int nfiles;
     char **files;

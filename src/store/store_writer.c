@@ -92,6 +92,8 @@ static dpt_status writer_prepare(dpt_store_writer *writer, const char *path,
         return dpt_error(DPT_ERR_INTERNAL, "%s: the shard is for %d ranks, not %d", path,
                          writer->shard->ranks, writer->comm.size);
     writer->overwrite = options->overwrite;
+    writer->copy =
+        options->copy != NULL ? *options->copy : (dpt_tied_head){.head = -1, .embedding = -1};
     writer->shard_bytes = options->shard_bytes > 0 ? options->shard_bytes : INT64_C(5000000000);
     writer->path = dpt_store_path_clean(path);
     if (writer->path == NULL)
@@ -214,7 +216,7 @@ dpt_status dpt_store_create(const dpt_comm *comm, const char *path, const dpt_ca
     return DPT_OK;
 }
 
-static dpt_status write_run(dpt_store_writer *writer, dpt_range range, const void *data) {
+static dpt_status write_one(dpt_store_writer *writer, dpt_range range, const void *data) {
     if (range.tensor < 0 || range.tensor >= writer->catalog->count || range.ig < 0 || range.n < 0 ||
         range.n > writer->catalog->tensors[range.tensor].numel - range.ig)
         return dpt_error(DPT_ERR_INTERNAL,
@@ -230,6 +232,17 @@ static dpt_status write_run(dpt_store_writer *writer, dpt_range range, const voi
     if (st == DPT_OK)
         writer->written += range.n;
     return st;
+}
+
+/* Who writes the embedding writes the copy of it. */
+static dpt_status write_run(dpt_store_writer *writer, dpt_range range, const void *data) {
+    if (writer->copy.head >= 0 && range.tensor == writer->copy.head)
+        return DPT_OK;
+    dpt_status st = write_one(writer, range, data);
+    if (st != DPT_OK || writer->copy.head < 0 || range.tensor != writer->copy.embedding)
+        return st;
+    range.tensor = writer->copy.head;
+    return write_one(writer, range, data);
 }
 
 static dpt_status sink_write(void *ctx, dpt_range range, const void *data) {

@@ -4,6 +4,7 @@
 #include "deltapath/base/log.h"
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
+#include "deltapath/model/model.h"
 #include "deltapath/store/quantise.h"
 #include "deltapath/comm/same.h"
 #include "deltapath/store/tokenizer.h"
@@ -35,15 +36,17 @@ static dpt_status inputs_rename(const dpt_job *job, dpt_store *store, bool all) 
 
 static dpt_status inputs_pair(dpt_inputs *in) {
     char *report = NULL;
-    dpt_pair_side pre = {.source = dpt_store_source(in->pre),
-                         .name = in->job->pre,
-                         .tied = dpt_store_is_tied(in->pre)};
-    dpt_pair_side post = {.source = dpt_store_source(in->post),
-                          .name = in->job->post,
-                          .tied = dpt_store_is_tied(in->post)};
+    dpt_pair_side pre = {.source = dpt_store_source(in->pre), .name = in->job->pre};
+    dpt_pair_side post = {.source = dpt_store_source(in->post), .name = in->job->post};
     if (in->job->on_mismatch == DPT_MISMATCH_ROWS)
         post.tokens = &in->tokens;
-    dpt_status st = dpt_pair_create(&pre, &post, in->job->on_mismatch, &in->pair, &report);
+    dpt_status st = dpt_model_config_head(dpt_store_config(in->pre), pre.source.catalog, &pre.head);
+    if (st == DPT_OK)
+        st = dpt_model_config_head(dpt_store_config(in->post), post.source.catalog, &post.head);
+    if (st == DPT_OK)
+        st = dpt_store_check_head(in->post, &post.head);
+    if (st == DPT_OK)
+        st = dpt_pair_create(&pre, &post, in->job->on_mismatch, &in->pair, &report);
     log_lines(report);
     dpt_mem_free(report);
     return st;
@@ -276,7 +279,7 @@ static uint64_t inputs_fingerprint(const dpt_inputs *in) {
 
 dpt_status dpt_inputs_open(const dpt_comm *comm, const dpt_job *job, dpt_inputs *out) {
     DPT_ASSERT_SAME_TEXT(comm, job->text);
-    *out = (dpt_inputs){.job = job};
+    *out = (dpt_inputs){.job = job, .copy = {.head = -1, .embedding = -1}};
     dpt_status st = dpt_store_open(comm, job->pre, &out->pre);
     if (st == DPT_OK)
         st = dpt_store_open_on(comm, job->post, job->pre, &out->post);
@@ -312,7 +315,7 @@ dpt_status dpt_inputs_open(const dpt_comm *comm, const dpt_job *job, dpt_inputs 
                        "%s: has no config.json, which gradients need: add it, or write `riemann: "
                        "off` to edit alone",
                        job->post);
-    if (st == DPT_OK && dpt_inputs_needs_model(out))
+    if (st == DPT_OK)
         st = dpt_tied_head_check(comm, out);
     if (st != DPT_OK) {
         dpt_inputs_close(out);

@@ -22,7 +22,9 @@ typedef struct dpt_inputs {
     dpt_parts parts;         /**< matrices of the catalog */
     bool *selected;          /**< (tensors) by the patterns of the job */
     dpt_catalog out_catalog; /**< post with the types of the output */
-    dpt_dataset *data;       /**< (job->ndata) */
+    dpt_tied_head
+        copy; /**< head that is written as a copy of its edited embedding, and is not edited; -1: none */
+    dpt_dataset *data; /**< (job->ndata) */
     dpt_store *
         *reference; /**< (job->ndata) model that its loss takes; NULL: post, or none; that of a
                                 part that only chooses is its entry's */

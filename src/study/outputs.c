@@ -453,6 +453,13 @@ dpt_status dpt_outputs_create_model(const dpt_comm *comm, const dpt_inputs *in,
             catalog = dpt_quantiser_catalog(quantiser);
             shard = dpt_quantiser_shard(quantiser);
         }
+        const dpt_tensor_info *tensors = in->out_catalog.tensors;
+        dpt_tied_head copy = {.tied = in->copy.head >= 0};
+        if (copy.tied) { /* plain tensors keep their names */
+            copy.head = dpt_catalog_find(catalog, tensors[in->copy.head].name);
+            copy.embedding = dpt_catalog_find(catalog, tensors[in->copy.embedding].name);
+            options.copy = &copy;
+        }
         st = dpt_store_create(comm, path, catalog, shard, &options, out);
     }
     dpt_mem_free(provenance);

@@ -4,23 +4,9 @@
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
 #include "deltapath/comm/stop.h"
-#include "deltapath/tensor/prefix.h"
-#include "deltapath/tensor/role.h"
-
-#include <string.h>
-
-static const char HEAD[] = DPT_NAME_HEAD, EMBEDDING[] = DPT_NAME_EMBEDDING;
+#include "deltapath/model/model.h"
 
 enum { PIECE = 1 << 16, BYTES_WIDEST = 4 };
-
-/* The number of a tensor whatever its prefixes; -1: there is none. */
-static dpt_status tied_find(const dpt_catalog *catalog, const char *name, int *tensor) {
-    dpt_prefix_index names;
-    dpt_status st = dpt_prefix_index_create(catalog, &names);
-    *tensor = st == DPT_OK ? dpt_prefix_find(&names, name) : -1;
-    dpt_prefix_index_destroy(&names);
-    return st;
-}
 
 static dpt_status tied_read(const dpt_source *source, int tensor, int64_t ig, int64_t n,
                             char *stored, float *values) {
@@ -55,57 +41,99 @@ static dpt_status tied_compare(const dpt_comm *comm, const dpt_source *source, i
     return st;
 }
 
-/* @param[in] config  the model whose configuration ties the head. */
-static dpt_status tied_check(const dpt_comm *comm, dpt_store *store, const dpt_store *config,
-                             bool *copy) {
+/* What a file has of a head that is tied. */
+typedef enum tied_kind { TIED_ABSENT, TIED_COPY, TIED_OTHER } tied_kind;
+
+static dpt_status tied_find_kind(const dpt_comm *comm, dpt_store *store, const dpt_tied_head *at,
+                                 tied_kind *kind) {
     const dpt_source source = dpt_store_source(store);
-    int head = -1, embedding = -1;
-    *copy = false;
-    dpt_status st = tied_find(source.catalog, HEAD, &head);
-    if (st == DPT_OK)
-        st = tied_find(source.catalog, EMBEDDING, &embedding);
-    st = dpt_agree(comm, st);
-    if (st != DPT_OK || head < 0 || embedding < 0)
-        return st;
-    const dpt_tensor_info *a = &source.catalog->tensors[head];
-    const dpt_tensor_info *b = &source.catalog->tensors[embedding];
-    if (!dpt_dtype_editable(a->dtype) || !dpt_dtype_editable(b->dtype))
-        return DPT_OK; /* refused with its name when the model is made */
+    *kind = TIED_ABSENT;
+    if (at->head < 0 || at->embedding < 0)
+        return DPT_OK;
+    const dpt_tensor_info *a = &source.catalog->tensors[at->head];
+    const dpt_tensor_info *b = &source.catalog->tensors[at->embedding];
+    *kind = TIED_OTHER;
     int64_t differs = a->numel != b->numel;
+    dpt_status st = DPT_OK;
+    if (!dpt_dtype_editable(a->dtype) || !dpt_dtype_editable(b->dtype))
+        return DPT_OK;
     if (!differs)
-        st = dpt_agree(comm, tied_compare(comm, &source, head, embedding, &differs));
+        st = dpt_agree(comm, tied_compare(comm, &source, at->head, at->embedding, &differs));
     if (st == DPT_OK)
         st = dpt_agree(comm, dpt_comm_max_i64(comm, &differs, 1));
-    *copy = !differs;
-    if (st == DPT_OK && differs)
-        st = dpt_error(DPT_ERR_INPUT,
-                       "%s: %s has other values than the embedding, to which tie_word_embeddings "
-                       "in the configuration of %s ties it: write `false` there, or remove the "
-                       "tensor",
-                       dpt_store_path(store), HEAD, dpt_store_path(config));
+    *kind = differs ? TIED_OTHER : TIED_COPY;
     return st;
 }
 
-dpt_status dpt_tied_head_check(const dpt_comm *comm, const dpt_inputs *in) {
-    bool tied = dpt_store_is_tied(in->post), copy = false;
+static dpt_status tied_refuse(dpt_store *store, int head, const dpt_store *config) {
+    return dpt_error(DPT_ERR_INPUT,
+                     "%s: %s has other values than the embedding, to which the configuration of %s "
+                     "ties it: write `tie_word_embeddings: false` there, or remove the tensor",
+                     dpt_store_path(store), dpt_store_catalog(store)->tensors[head].name,
+                     dpt_store_path(config));
+}
+
+/* What a file of quantised tensors takes has to be one tensor of the same type. */
+static bool tied_fits(const dpt_inputs *in, const dpt_tied_head *at) {
+    const dpt_tensor_info *tensors = in->catalog->tensors;
+    char text[96];
+    int64_t bytes;
+    return !in->job->requantises ||
+           (tensors[at->head].dtype == tensors[at->embedding].dtype &&
+            !dpt_store_quantised(in->post, at->head, text, sizeof text, &bytes) &&
+            !dpt_store_quantised(in->post, at->embedding, text, sizeof text, &bytes));
+}
+
+/* The post-trained model has a copy, and the pre-trained one no other head. */
+static dpt_status tied_take(dpt_inputs *in, const dpt_tied_head *at) {
+    const char *name = in->catalog->tensors[at->head].name;
+    if (!tied_fits(in, at))
+        return dpt_error(
+            DPT_ERR_INPUT,
+            "%s: %s is a copy of the embedding, to which the configuration ties it, in "
+            "another form: remove the tensor, or leave output.quantise out",
+            in->job->post, name);
+    if (in->selected[at->head])
+        dpt_log(DPT_LOG_INFO,
+                "%s: %s is a copy of the embedding, to which the configuration ties it: it gets "
+                "the values of the edited embedding",
+                in->job->post, name);
+    in->selected[at->head] = false;
+    in->out_catalog.tensors[at->head].dtype = in->out_catalog.tensors[at->embedding].dtype;
+    in->copy = *at;
+    return DPT_OK;
+}
+
+static dpt_status tied_check_reference(const dpt_comm *comm, dpt_store *store) {
+    dpt_tied_head at;
+    tied_kind kind = TIED_ABSENT;
+    dpt_status st = dpt_agree(
+        comm, dpt_model_config_head(dpt_store_config(store), dpt_store_catalog(store), &at));
+    if (st == DPT_OK)
+        st = dpt_agree(comm, dpt_store_check_head(store, &at));
+    if (st == DPT_OK && at.tied)
+        st = tied_find_kind(comm, store, &at, &kind);
+    return st == DPT_OK && kind == TIED_OTHER ? tied_refuse(store, at.head, store) : st;
+}
+
+dpt_status dpt_tied_head_check(const dpt_comm *comm, dpt_inputs *in) {
+    const dpt_tied_head *pre = &in->pair.pre.head, *post = &in->pair.post.head;
+    tied_kind kinds[2] = {TIED_ABSENT, TIED_ABSENT};
+    bool model = dpt_inputs_needs_model(in);
     dpt_status st = DPT_OK;
     /* Both models run with the configuration of the post-trained one. */
-    if (tied || dpt_store_is_tied(in->pre))
-        st = tied_check(comm, in->pre, tied ? in->post : in->pre, &copy);
-    copy = false;
-    if (tied && st == DPT_OK)
-        st = tied_check(comm, in->post, in->post, &copy);
-    int head = -1;
-    if (st == DPT_OK && copy)
-        st = dpt_agree(comm, tied_find(in->catalog, HEAD, &head));
-    if (head >= 0 && in->selected[head])
-        dpt_log(
-            DPT_LOG_WARN,
-            "%s: %s is a copy of the embedding, to which config.json ties the head: edits of it "
-            "change no loss: select.exclude leaves it out",
-            in->job->post, HEAD);
-    for (int d = 0; d < in->job->njudged && st == DPT_OK; d++)
-        if (in->reference[d] != NULL && dpt_store_is_tied(in->reference[d]))
-            st = tied_check(comm, in->reference[d], in->reference[d], &copy);
+    if (post->tied || pre->tied)
+        st = tied_find_kind(comm, in->pre, pre, &kinds[0]);
+    if (st == DPT_OK && model && kinds[0] == TIED_OTHER)
+        st = tied_refuse(in->pre, pre->head, post->tied ? in->post : in->pre);
+    if (st == DPT_OK && post->tied)
+        st = tied_find_kind(comm, in->post, post, &kinds[1]);
+    if (st == DPT_OK && model && kinds[1] == TIED_OTHER)
+        st = tied_refuse(in->post, post->head, in->post);
+    if (st == DPT_OK && kinds[0] != TIED_OTHER && kinds[1] == TIED_COPY)
+        st = tied_take(in, post);
+    for (int d = 0; d < in->job->njudged && st == DPT_OK && model; d++)
+        if (in->reference[d] != NULL)
+            st = tied_check_reference(comm, in->reference[d]);
     return st;
 }

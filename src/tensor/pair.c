@@ -9,10 +9,6 @@
 #include <stdio.h>
 #include <string.h>
 
-static const char HEAD[] = DPT_NAME_HEAD;
-static const char EMBEDDING[] =
-    "embed_tokens.weight"; /* at the end of a name, whatever wraps the model */
-
 /* What may be wrong with a tensor. More than LISTED of a kind become one line with their number. */
 typedef enum finding_kind { LACKS_PRE, LACKS_POST, OTHER_SHAPE, OTHER_TYPE, KINDS } finding_kind;
 
@@ -97,25 +93,6 @@ static void add_kinds(findings *found) {
         }
         dpt_mem_free(found->kind[k].text);
     }
-}
-
-static bool pairing_ends_with(const char *text, const char *end) {
-    size_t n = strlen(text);
-    size_t m = strlen(end);
-    return n >= m && strcmp(text + n - m, end) == 0;
-}
-
-/* Position of the only token embedding, or -1. */
-static int find_embedding(const dpt_catalog *catalog) {
-    int found = -1;
-    for (int i = 0; i < catalog->count; i++) {
-        if (!pairing_ends_with(catalog->tensors[i].name, EMBEDDING))
-            continue;
-        if (found >= 0)
-            return -1;
-        found = i;
-    }
-    return found;
 }
 
 static bool pairing_same_shape(const dpt_tensor_info *a, const dpt_tensor_info *b, int from) {
@@ -266,8 +243,8 @@ static dpt_status pair_post(pairing *p) {
             return st;
         if (partner >= 0 && p->taken_by[partner] < 0)
             p->taken_by[partner] = i;
-        if (partner < 0 && p->pre->tied && pairing_ends_with(info->name, HEAD))
-            partner = find_embedding(pre);
+        if (partner < 0 && p->pre->head.tied && i == p->post->head.head)
+            partner = p->pre->head.embedding;
         if (dpt_role_is_buffer(info)) {
             pair_buffer(p, i, partner);
             continue;
@@ -289,11 +266,11 @@ static dpt_status pair_post(pairing *p) {
 
 static void list_extra(const pairing *p) {
     const dpt_catalog *pre = p->pre->source.catalog;
-    bool tied = p->pre->tied && p->post->tied;
+    bool tied = p->pre->head.tied && p->post->head.tied;
     for (int i = 0; i < pre->count; i++) {
         const char *name = pre->tensors[i].name;
         if (p->taken_by[i] < 0 && !dpt_role_is_buffer(&pre->tensors[i]) &&
-            !(tied && pairing_ends_with(name, HEAD)))
+            !(tied && i == p->pre->head.head))
             add_mismatch(p->found, LACKS_POST, name, "missing in the post-trained model");
     }
 }

@@ -4,6 +4,7 @@
 #include "deltapath/comm/agree.h"
 #include "deltapath/comm/same.h"
 #include "deltapath/linalg/quantile.h"
+#include "deltapath/model/model.h"
 #include "deltapath/linalg/reduce.h"
 #include "deltapath/linalg/blas_memory.h"
 #include "deltapath/linalg/svd.h"
@@ -205,12 +206,14 @@ static dpt_status diff_pair(dpt_diff *d) {
     dpt_status st = dpt_store_check_usable(d->pre);
     if (st == DPT_OK)
         st = dpt_store_check_usable(d->post);
-    dpt_pair_side pre = {.source = dpt_store_source(d->pre),
-                         .name = dpt_store_path(d->pre),
-                         .tied = dpt_store_is_tied(d->pre)};
-    dpt_pair_side post = {.source = dpt_store_source(d->post),
-                          .name = dpt_store_path(d->post),
-                          .tied = dpt_store_is_tied(d->post)};
+    dpt_pair_side pre = {.source = dpt_store_source(d->pre), .name = dpt_store_path(d->pre)};
+    dpt_pair_side post = {.source = dpt_store_source(d->post), .name = dpt_store_path(d->post)};
+    if (st == DPT_OK)
+        st = dpt_model_config_head(dpt_store_config(d->pre), pre.source.catalog, &pre.head);
+    if (st == DPT_OK)
+        st = dpt_model_config_head(dpt_store_config(d->post), post.source.catalog, &post.head);
+    if (st == DPT_OK)
+        st = dpt_store_check_head(d->post, &post.head);
     if (st == DPT_OK)
         st = dpt_pair_create(&pre, &post, DPT_MISMATCH_KEEP_POST, &d->pair, &d->report);
     if (st != DPT_OK)

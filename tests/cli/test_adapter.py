@@ -228,6 +228,34 @@ def hostile(folder, good):
     check("a list as configuration: refused", done.returncode == 3 and "no JSON object" in done.stderr, done.stderr)
 
 
+def tied(folder):
+    """An embedding of a base that ties its head: PEFT leaves the head as it is, unless both are changed alike."""
+    config = models.llama_config(64, tied=True)
+    pre, _ = models.llama_pair(config, "F32")
+    pre.pop("lm_head.weight", None)
+    models.write_model(folder / "tied-base", pre, config)
+    rng = np.random.default_rng(7)
+    name, head = "base_model.model.model.embed_tokens", "base_model.model.lm_head"
+    shape = pre["model.embed_tokens.weight"][0].shape
+    whole, other = rng.standard_normal(shape), rng.standard_normal(shape)
+    a, b = rng.standard_normal((4, shape[0])), rng.standard_normal((shape[1], 4))
+    low = {f"{name}.lora_embedding_A": (a, "F32"), f"{name}.lora_embedding_B": (b, "F32")}
+    full = {f"{name}.weight": (whole, "F32")}
+    cases = {"whole": (full, {}, "without the head"), "factors": (low, {}, "without the head"),
+             "whole-kept": (full, {"ensure_weight_tying": True}, None),
+             "whole-both": (dict(full, **{f"{head}.weight": (whole, "F32")}), {}, None),
+             "whole-other": (dict(full, **{f"{head}.weight": (other, "F32")}), {}, "in another way than the embedding"),
+             "factors-both": (dict(low, **{f"{head}.lora_A.weight": (b.T, "F32"), f"{head}.lora_B.weight": (a.T, "F32")}), {}, None),
+             "factors-other": (dict(low, **{f"{head}.lora_A.weight": (b.T, "F32"), f"{head}.lora_B.weight": (2 * a.T, "F32")}), {},
+                               "in another way than the embedding"),
+             "head-alone": ({f"{head}.weight": (whole, "F32")}, {}, "does not have")}
+    for case, (tensors, options, says) in cases.items():
+        write_adapter(folder / f"tied-{case}", tensors, **options)
+        done = convert(folder / f"tied-{case}", folder / "tied-base", folder / f"tied-{case}-out", 2)
+        good = done.returncode == 0 if says is None else done.returncode == 3 and says in done.stderr and "PEFT" in done.stderr
+        check(f"tied base, {case}", good, done.stderr)
+
+
 def main():
     """All of it in one folder."""
     with tempfile.TemporaryDirectory(dir=os.environ.get("DELTAPATH_TEST_TMP")) as name:
@@ -235,6 +263,7 @@ def main():
         golden(folder)
         otherwise(folder)
         in_pieces(folder)
+        tied(folder)
         oracle(folder)
         hostile(folder, study_of(folder))
     return studies.finish()

@@ -163,7 +163,7 @@ tied() { # a head in the file that config.json ties to the embedding
     local ranks at="models={pre: $tmp/t/pre, post: $tmp/t/post}"
     for ranks in 1 3; do
         job $ranks --dry-run --set "$at"
-        expect_error "tied, and another head, at $ranks" 3 "t/pre: lm_head.weight has other .*configuration of $tmp/t/post ties it: write .false. there"
+        expect_error "tied, and another head, at $ranks" 3 "t/pre: lm_head.weight has other .*configuration of $tmp/t/post ties it: write .tie_word_embeddings: false. there"
     done
     job 2 --dry-run --set "$at" --set models.pre="$m/pre"
     expect_error "tied by post alone" 3 "m/pre: lm_head.weight has other .*configuration of $tmp/t/post ties"
@@ -186,13 +186,36 @@ P
     for ranks in 1 3; do
         job $ranks --dry-run --set "$at"
         expect_exit "tied, and a copy, at $ranks" 0
-        holds "tied, and a copy, at $ranks: a warning" \
-            test "$(grep -c 'warning: .*lm_head.weight is a copy of the embedding' "$tmp/err")" = 1
+        holds "tied, and a copy, at $ranks: no warning of it" test "$(grep -c 'warning.*lm_head' "$tmp/err")" = 0
+        job $ranks --set "$at" --set output.checkpoint=safetensors
+        expect_exit "tied, and a copy: edited at $ranks" 0
+        $python - "$tmp/study/models" "$tmp/t/post" <<'P'
+import sys
+sys.path.insert(0, "tests/support")
+from compare import read_model
+post = read_model(sys.argv[2] + "/model.safetensors")["model.embed_tokens.weight"][1].tobytes()
+for edit in ("dare", "bits"):
+    tensors = read_model(f"{sys.argv[1]}/{edit}/model.safetensors")
+    head, embedding = (tensors[n][1].tobytes() for n in ("lm_head.weight", "model.embed_tokens.weight"))
+    if head != embedding or (edit == "dare" and head == post):
+        sys.exit(f"{edit}: {head == embedding}")
+P
+        holds "tied, and a copy: written as the edited embedding at $ranks" test $? = 0
+        run_at $ranks verify "$tmp/study/models/dare"
+        expect_exit "tied, and a copy: its hash is good at $ranks" 0
+        rm -rf "$tmp/study"
     done
     job 1 --dry-run --set "$at" --set 'select={exclude: [lm_head.weight]}'
     holds "tied, and a copy that is excluded: nothing is said" test ! -s "$tmp/err"
 }
 part tied
+tied_by_default() { # no key: the family ties
+    $models llama "$tmp/t"
+    sed -i 's/LlamaForCausalLM/SmolLM3ForCausalLM/; s/"model_type": "llama"/"model_type": "smollm3"/; s/"tie_word_embeddings": false/"use_cache": true/' "$tmp"/t/*/config.json
+    job 2 --dry-run --set "models={pre: $tmp/t/pre, post: $tmp/t/post}"
+    expect_error "tied by default, and another head" 3 "t/pre: lm_head.weight has other .*ties it: write .tie_word_embeddings: false. there"
+}
+part tied_by_default
 others() {
     job 1 --dry-run --set models.pre=meta-llama/Llama-3.1-8B
     expect_error "named: a hub model" 3 "hf download meta-llama/Llama-3.1-8B --local-dir Llama-3.1-8B"

@@ -176,6 +176,13 @@ def multimodal(bench):
     if results:
         bench.same("multi", results, change)
     check("multimodal: says what is outside", done.stderr.count("2 tensors are not part of the text model") == 1, done.stderr)
+    both = dict(config, tie_word_embeddings=True, text_config=dict(config["text_config"], tie_word_embeddings=False))
+    for side, model in (("pre", bench.pre), ("post", bench.post)):
+        copy = dict(model, **{"lm_head.weight": model["model.embed_tokens.weight"]})
+        bench.save(f"{side}-copy", dict(renamed(copy, change), **tower), both)
+    _, done = bench.study("copy", "pre-copy", "post-copy", 2)
+    check("multimodal: a copy of the head that the outer key ties", done.returncode == 0 and
+          done.stderr.count("is a copy of the embedding") == 1, done.stderr)
     _, done = bench.study("moved", "pre-multi", "post-moved", 3)
     check("a tower that moved: refused", done.returncode == 3 and "outside the text model" in done.stderr and
           "exclude" in done.stderr, done.stderr)

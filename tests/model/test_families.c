@@ -5,6 +5,7 @@
 
 #include "../src/model/arch/arch.h"
 #include "../src/model/arch/decoder.h"
+#include "deltapath/model/model.h"
 #include "deltapath/tensor/catalog.h"
 
 #include <stdio.h>
@@ -266,12 +267,67 @@ static void options_that_differ_are_named(void **state) {
     }
 }
 
+/* The tie by key or by the default of the family, of whatever names; of a wrapper its own key before that inside. */
+static void heads_are_tied_as_the_family_says(void **state) {
+    (void)state;
+    static const struct {
+        const char *config, *head, *embedding;
+        bool tied;
+    } heads[] = {
+        {"{'model_type': 'llama', " DECODER "}", "lm_head.weight", "model.embed_tokens.weight",
+         false},
+        {"{'model_type': 'gemma', " DECODER "}", "lm_head.weight", "model.embed_tokens.weight",
+         true},
+        {"{'model_type': 'gemma2', " DECODER ", 'tie_word_embeddings': false}", "lm_head.weight",
+         "model.embed_tokens.weight", false},
+        {"{'model_type': 'gpt2', 'vocab_size': 16, 'n_embd': 16, 'n_layer': 2, 'n_head': 4}",
+         "lm_head.weight", "transformer.wte.weight", true},
+        {"{'model_type': 'gpt_neox', " DECODER ", 'tie_word_embeddings': true}", "embed_out.weight",
+         "gpt_neox.embed_in.weight", true},
+        {"{'model_type': 'unheard_of', 'tie_word_embeddings': true}", "lm_head.weight",
+         "model.embed_tokens.weight", true},
+        {"{'architectures': ['Gemma3ForConditionalGeneration'], 'tie_word_embeddings': false, "
+         "'text_config': {'model_type': 'gemma3_text', 'tie_word_embeddings': true, " DECODER "}}",
+         "lm_head.weight", "language_model.model.embed_tokens.weight", false},
+        {"{'architectures': ['Gemma3ForConditionalGeneration'], 'tie_word_embeddings': true, "
+         "'text_config': {'model_type': 'gemma3_text', 'tie_word_embeddings': false, " DECODER "}}",
+         "language_model.lm_head.weight", "language_model.model.embed_tokens.weight", true},
+        {"{'architectures': ['LlavaForConditionalGeneration'], 'model_type': 'llava', "
+         "'tie_word_embeddings': false, "
+         "'text_config': {'model_type': 'llama', 'tie_word_embeddings': true, " DECODER "}}",
+         "language_model.lm_head.weight", "language_model.model.embed_tokens.weight", true},
+    };
+    for (int c = 0; c < COUNT(heads); c++) {
+        dpt_catalog catalog;
+        dpt_tied_head found;
+        dpt_catalog_init(&catalog);
+        const dpt_tensor_info info = {.dtype = DPT_F32, .ndim = 1, .shape = {16}};
+        assert_int_equal(
+            dpt_catalog_add(&catalog, heads[c].embedding, info.dtype, info.ndim, info.shape),
+            DPT_OK);
+        assert_int_equal(
+            dpt_catalog_add(&catalog, heads[c].head, info.dtype, info.ndim, info.shape), DPT_OK);
+        assert_int_equal(dpt_catalog_sort(&catalog), DPT_OK);
+        json_t *config = families_json(heads[c].config);
+        char *text = json_dumps(config, 0);
+        assert_int_equal(dpt_model_config_head(text, &catalog, &found), DPT_OK);
+        if (found.tied != heads[c].tied)
+            fail_msg("tied %d: %s", found.tied, text);
+        assert_int_equal(found.head, dpt_catalog_find(&catalog, heads[c].head));
+        assert_int_equal(found.embedding, dpt_catalog_find(&catalog, heads[c].embedding));
+        free(text);
+        json_decref(config);
+        dpt_catalog_destroy(&catalog);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(plain_configurations_are_read),
         cmocka_unit_test(wrong_configurations_are_refused),
         cmocka_unit_test(windows_follow_the_family),
         cmocka_unit_test(options_that_differ_are_named),
+        cmocka_unit_test(heads_are_tied_as_the_family_says),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

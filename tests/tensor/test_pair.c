@@ -43,11 +43,20 @@ static void start(pair_case *p) {
     dpt_catalog_init(&p->post);
 }
 
+/* Names as LLaMA's. */
+static dpt_tied_head head_of(const dpt_catalog *catalog, bool tied) {
+    return (dpt_tied_head){.tied = tied,
+                           .head = dpt_catalog_find(catalog, HEAD),
+                           .embedding = dpt_catalog_find(catalog, EMBED)};
+}
+
 static void pair(pair_case *p, bool tied_pre, bool tied_post, dpt_mismatch_policy policy) {
     assert_int_equal(dpt_catalog_sort(&p->pre), DPT_OK);
     assert_int_equal(dpt_catalog_sort(&p->post), DPT_OK);
-    dpt_pair_side pre = {.source = {.catalog = &p->pre}, .name = "pre", .tied = tied_pre};
-    dpt_pair_side post = {.source = {.catalog = &p->post}, .name = "post", .tied = tied_post};
+    dpt_pair_side pre = {
+        .source = {.catalog = &p->pre}, .name = "pre", .head = head_of(&p->pre, tied_pre)};
+    dpt_pair_side post = {
+        .source = {.catalog = &p->post}, .name = "post", .head = head_of(&p->post, tied_post)};
     int idle;
     assert_int_equal(dpt_catalog_rename(&p->post, p->nrenames, p->renames, &idle), DPT_OK);
     p->status = dpt_pair_create(&pre, &post, policy, &p->pair, &p->report);

@@ -21,7 +21,7 @@ declare -A may=(
     [report]="base comm tensor store results"
     [job]="base comm tensor store edit path"
     [study]="base comm tensor store data results linalg nn edit model loss path job"
-    [verbs]="base comm tensor store data results linalg"
+    [verbs]="base comm tensor store data results linalg model"
     [cli]="base comm tensor store results edit job study verbs report linalg model"
 )
 # cli stands on study, verbs and report; base and comm serve its main.

@@ -6,6 +6,7 @@
 #include "deltapath/model/batch.h"
 #include "deltapath/tensor/catalog.h"
 #include "deltapath/tensor/field.h"
+#include "deltapath/tensor/pair.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -103,6 +104,14 @@ dpt_status dpt_model_config_limits(const char *config, const dpt_catalog *catalo
  * Before any model exists. Local. @param[out] outside (tensors). @return their number; 0 when the configuration
  * cannot be read. */
 int dpt_model_config_outside(const char *config, const dpt_catalog *catalog, bool *outside);
+
+/** Whether a configuration ties the head to the token embedding, by its key or the default of its family, and which
+ * tensors are theirs. Of a family that is not known the key alone says it, and names as LLaMA's are taken; without a
+ * configuration it is not tied. Local.
+ * @param[in] config  text of config.json, or NULL.
+ * Errors: DPT_ERR_OUTPUT without memory. */
+dpt_status dpt_model_config_head(const char *config, const dpt_catalog *catalog,
+                                 dpt_tied_head *out);
 
 /** Options in which two models with the same tensors compute differently by their configurations: the
  * models of a pair run with one of the two. Local.

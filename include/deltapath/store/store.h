@@ -65,9 +65,6 @@ dpt_status dpt_store_rename(dpt_store *store, int count, const dpt_rename *renam
 const char *dpt_store_path(const dpt_store *store); /**< Local */
 /** Text of config.json, or NULL; of a quantised model without `quantization_config`. Local. */
 const char *dpt_store_config(const dpt_store *store);
-/** Whether the configuration says `tie_word_embeddings`, of a multimodal model that or in its `text_config`. Local. */
-bool dpt_store_is_tied(const dpt_store *store);
-
 /** Query heads by its config.json, for dpt_parts_create; 0: not said. Local. */
 int64_t dpt_store_heads(const dpt_store *store);
 const char *
@@ -77,6 +74,12 @@ dpt_store_provenance(const dpt_store *store); /**< text of who made it, or NULL;
 /** Check that the tensors are the plain weights of a model: not quantised, no LoRA adapter, no names of a PEFT
  * wrapper. Local; the same on all ranks. Errors: DPT_ERR_INPUT naming the kind, a tensor and the remedy. */
 dpt_status dpt_store_check_usable(const dpt_store *store);
+
+/** Check that an adapter that changes the embedding changes the head that is tied to it alike: PEFT leaves it as it is
+ * unless `ensure_weight_tying` says otherwise; and that what it has for a head that the base does not store is the same
+ * as for the embedding. Local; reads that on each rank.
+ * Errors: DPT_ERR_INPUT naming adapter, tensor and remedy; DPT_ERR_OUTPUT without memory. */
+dpt_status dpt_store_check_head(dpt_store *store, const dpt_tied_head *head);
 
 /** Number of tokenizer, generation and licence files that come with the model; name and size of one,
  * borrowed, sorted by name. Local. */
@@ -167,6 +170,8 @@ typedef struct dpt_store_options {
                                     existing output is an error */
     const char *owner;           /**< id of the edit that must have made it; NULL: any model */
     const char *study;           /**< name of the study whose edit it must be; NULL: of any */
+    const dpt_tied_head *copy;   /**< head that gets what is written of its embedding, of the same
+                                    type, in the place of its own; NULL: none */
 } dpt_store_options;
 
 /** A model being written next to its final name (path DPT_FILE_PARTIAL, base/file.h). */

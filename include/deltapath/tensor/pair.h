@@ -17,11 +17,17 @@ typedef struct dpt_token_rows {
     int32_t *pre_of;   /**< (post) id in pre; -1 */
 } dpt_token_rows;
 
+/** The head of a language model and its token embedding. */
+typedef struct dpt_tied_head {
+    bool tied;           /**< the configuration makes the embedding the head */
+    int head, embedding; /**< their tensors; -1: there is none in the files */
+} dpt_tied_head;
+
 /** One model of a pair. */
 typedef struct dpt_pair_side {
     dpt_source source;            /**< independent: files; the catalog is sorted */
     const char *name;             /**< for messages, such as a path; borrowed */
-    bool tied;                    /**< "tie_word_embeddings" of its configuration */
+    dpt_tied_head head;           /**< by its configuration */
     const dpt_token_rows *tokens; /**< of post, for DPT_MISMATCH_ROWS; else NULL; borrowed */
 } dpt_pair_side;
 
@@ -43,7 +49,7 @@ typedef struct dpt_pair {
  * tensors are told in `report`: a line each, or one line with their number where a kind has more than
  * five (allocated, NULL when there is nothing to say).
  * Different editable types are no mismatch of values: they pair, and the report says how many do.
- * Tied heads: a "lm_head.weight" that only post stores pairs with the token embedding of pre when
+ * Tied heads: a head that only post stores pairs with the token embedding of pre when
  * pre's configuration ties them; one that only pre stores is left out silently when both
  * configurations tie them, since it is a copy. Buffers (dpt_role_is_buffer) are not compared, and no mismatch. Anything
  * else on one side only is a mismatch.

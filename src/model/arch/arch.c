@@ -126,9 +126,12 @@ void dpt_arch_destroy(dpt_arch *arch) {
 }
 
 void dpt_arch_add(dpt_arch *arch, const dpt_row *rows, size_t count, unsigned options) {
-    for (size_t i = 0; i < count; i++)
+    for (size_t i = 0; i < count; i++) {
+        if (rows[i].slot == DPT_SLOT_HEAD)
+            arch->head = &rows[i];
         if ((rows[i].option & ~options) == 0)
             arch->row[rows[i].slot] = &rows[i];
+    }
 }
 
 void dpt_arch_drop(dpt_arch *arch, dpt_slot slot) {
@@ -208,10 +211,15 @@ void dpt_arch_name(const dpt_arch *arch, const dpt_row *row, int64_t layer, int6
                  (int)middle, rest, expert, rest + middle + 1);
 }
 
+bool dpt_arch_is_tied_head(const dpt_arch *arch, const char *name) {
+    return arch->tied && arch->head != NULL &&
+           strcmp(dpt_prefix_skip(name), dpt_prefix_skip(arch->head->name)) == 0;
+}
+
 bool dpt_arch_is_outside(const dpt_arch *arch, const char *name) {
     const char *rest = dpt_prefix_skip(name);
     size_t n = strcspn(rest, ".");
-    bool outside = arch->multimodal;
+    bool outside = arch->multimodal && !dpt_arch_is_tied_head(arch, name);
     for (int slot = 0; slot < DPT_SLOTS && outside; slot++) {
         const char *own = arch->row[slot] != NULL ? dpt_prefix_skip(arch->row[slot]->name) : "";
         outside = strcspn(own, ".") != n || memcmp(own, rest, n) != 0;

@@ -177,6 +177,7 @@ typedef struct dpt_family dpt_family;
 typedef struct dpt_arch {
     const dpt_family *family;
     const dpt_row *row[DPT_SLOTS]; /**< NULL: no such tensor */
+    const dpt_row *head;           /**< of DPT_SLOT_HEAD also where it is tied and has no row */
     int number[DPT_SLOTS];         /**< of its first matrix, among all or among those of a layer */
     int whole, per_layer;          /**< matrices of the whole model, and of a layer */
     int64_t length[DPT_AXES];
@@ -280,8 +281,11 @@ int dpt_arch_count(const dpt_arch *arch);
 void dpt_arch_name(const dpt_arch *arch, const dpt_row *row, int64_t layer, int64_t expert,
                    char *out, size_t size);
 
+/** Whether a name is that of the head where it is tied: a file may have a copy of the embedding there. Local. */
+bool dpt_arch_is_tied_head(const dpt_arch *arch, const char *name);
+
 /** Whether a tensor of a multimodal model is no part of its text model: its name, without prefixes, begins with another
- * word than those of all rows. Local. */
+ * word than those of all rows, and is not that of a tied head. Local. */
 bool dpt_arch_is_outside(const dpt_arch *arch, const char *name);
 
 /** Append to a text of at most `size` bytes the options in which two architectures of the same tensors

@@ -220,6 +220,6 @@ void dpt_decoder_read(dpt_config *in, const dpt_decoder_traits *traits, dpt_arch
 
 bool dpt_decoder_ignores(const dpt_arch *arch, const char *name) {
     const char *end = strrchr(name, '.');
-    return (end != NULL && strcmp(end, ".inv_freq") == 0) ||
-           (arch->tied && strcmp(name, "lm_head.weight") == 0);
+    (void)arch;
+    return end != NULL && strcmp(end, ".inv_freq") == 0;
 }

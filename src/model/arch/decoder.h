@@ -44,7 +44,7 @@ typedef struct dpt_decoder_traits {
 /** Describe a decoder with the tensors and keys of LLaMA's relatives. Local. Errors: in->status. */
 void dpt_decoder_read(dpt_config *in, const dpt_decoder_traits *traits, dpt_arch *out);
 
-/** Rotary frequencies of old checkpoints, and a copy of a tied head. Local. */
+/** Rotary frequencies of old checkpoints. Local. */
 bool dpt_decoder_ignores(const dpt_arch *arch, const char *name);
 
 /** Whether a key is read, refused where it is on, or changes no result. Local. */

@@ -54,8 +54,7 @@ static bool gpt_neox_ignores(const dpt_arch *arch, const char *name) {
     const char *end = strrchr(name, '.');
     return dpt_decoder_ignores(arch, name) ||
            strcmp(end != NULL ? end : name, ".masked_bias") == 0 ||
-           (end != NULL && end - name > 10 && strncmp(end - 10, ".attention.bias", 15) == 0) ||
-           (arch->tied && strcmp(name, "embed_out.weight") == 0);
+           (end != NULL && end - name > 10 && strncmp(end - 10, ".attention.bias", 15) == 0);
 }
 
 static const char *const gpt_neox_keys[] = {
