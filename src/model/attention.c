@@ -8,8 +8,7 @@
 static dpt_attention_shape attention_shape(const dpt_pass *pass, int64_t layer, int64_t s) {
     const dpt_arch *arch = pass->arch;
     const dpt_slice *p = pass->slice;
-    double scale =
-        arch->attention_scale > 0.0 ? arch->attention_scale : 1.0 / sqrt((double)arch->head_dim);
+    double scale = dpt_arch_attention_scale(arch);
     if (arch->attention_by_layer)
         scale /= (double)(layer + 1);
     return (dpt_attention_shape){.n = pass->first[s + 1] - pass->first[s],

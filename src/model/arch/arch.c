@@ -239,7 +239,7 @@ static void arch_compare_windows(const dpt_arch *a, const dpt_arch *b, char *tex
     }
 }
 
-static double arch_attention_scale(const dpt_arch *arch) {
+double dpt_arch_attention_scale(const dpt_arch *arch) {
     double own = arch->attention_scale, width = (double)arch->head_dim;
     return own > 0.0 || width <= 0.0 ? own : 1.0 / sqrt(width);
 }
@@ -254,7 +254,7 @@ void dpt_arch_compare(const dpt_arch *a, const dpt_arch *b, char *text, size_t s
         {"num_key_value_heads", tokens ? (double)a->kv_heads : 0.0,
          tokens ? (double)b->kv_heads : 0.0},
         {a->norm != DPT_NORM_LAYER ? "rms_norm_eps" : "layer_norm_eps", a->eps, b->eps},
-        {"scale of the attention", arch_attention_scale(a), arch_attention_scale(b)},
+        {"scale of the attention", dpt_arch_attention_scale(a), dpt_arch_attention_scale(b)},
         {"scale_attn_by_inverse_layer_idx", a->attention_by_layer, b->attention_by_layer},
         {"attn_logit_softcapping", a->attention_cap, b->attention_cap},
         {"final_logit_softcapping", a->logit_cap, b->logit_cap},

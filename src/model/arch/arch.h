@@ -275,6 +275,8 @@ int dpt_arch_index_expert(const dpt_arch *arch, int64_t layer, dpt_slot slot, in
 bool dpt_arch_recomputes(const dpt_arch *arch, dpt_slot slot);
 /** How many of a row a layer has: one, or one of each expert. Local. */
 int64_t dpt_arch_copies(const dpt_arch *arch, const dpt_row *row);
+/** Factor of q.k in a layer that has none of its own; 0 of a model without heads. Local. */
+double dpt_arch_attention_scale(const dpt_arch *arch);
 /** Number of all matrices. Local. */
 int dpt_arch_count(const dpt_arch *arch);
 /** Name of a row in the files. Local. */
