@@ -150,9 +150,7 @@ dpt_status dpt_job_read_plane(dpt_job *job, const dpt_yaml *yaml, struct fy_node
         if (job->edits[e].auto_data >= 0)
             return dpt_yaml_error(
                 yaml, node,
-                "edit %s has values that are found in the run: give an edit with a "
-                "number",
-                id);
+                "edit %s has values that are found in the run: give an edit with numbers", id);
     }
     if (strcmp(plane->a, plane->b) == 0)
         return dpt_yaml_error(yaml, map, "a and b are the same edit, which make no plane");
