@@ -1,6 +1,8 @@
 #include "deltapath/path/weighted.h"
 
 #include "deltapath/base/mem.h"
+#include "deltapath/path/paired.h"
+#include "deltapath/path/verdict.h"
 
 #include <float.h>
 #include <math.h>
@@ -99,4 +101,18 @@ void dpt_weighted_apply(const dpt_weighted *w, const double *x, double *out) {
     for (int64_t v = 0; v < w->count; v++)
         w->means[v] /= w->cluster_shares[v];
     weighted_values(w->cluster_shares, w->count, w->means, out);
+}
+
+dpt_status dpt_weighted_interval(const dpt_weighted *weighted, double effective, const double *x,
+                                 double *room, double confidence, dpt_interval *out) {
+    const dpt_paired_options options = {.effective = fmin(weighted->effective, effective),
+                                        .rule = DPT_PAIRED_T};
+    dpt_paired paired;
+    dpt_weighted_apply(weighted, x, room);
+    dpt_status st = dpt_paired_create(weighted->count, room, NULL, &options, &paired);
+    *out = dpt_paired_interval(&paired, confidence);
+    if (dpt_verdict_is_one(options.effective))
+        out->low = out->high = NAN;
+    dpt_paired_destroy(&paired);
+    return st;
 }

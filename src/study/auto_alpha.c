@@ -4,8 +4,6 @@
 #include "deltapath/comm/agree.h"
 #include "deltapath/comm/same.h"
 #include "deltapath/path/line_search.h"
-#include "deltapath/path/paired.h"
-#include "deltapath/path/verdict.h"
 #include "deltapath/path/weighted.h"
 #include "deltapath/tensor/role.h"
 
@@ -71,15 +69,10 @@ static dpt_status seek_interval(seeker *s) {
     dpt_status st = dpt_weighted_create(data->samples, shares_of(s), data->clusters, &weighted);
     if (st != DPT_OK)
         return st;
-    dpt_weighted_apply(&weighted, s->samples, s->samples);
-    const dpt_paired_options options = {.effective = fmin(weighted.effective, data->effective),
-                                        .rule = DPT_PAIRED_T};
-    dpt_paired slope;
-    st = dpt_paired_create(weighted.count, s->samples, NULL, &options, &slope);
-    s->at_post = dpt_paired_interval(&slope, 0.95);
-    if (dpt_verdict_is_one(options.effective) || !(slope.se > 0.0))
+    st = dpt_weighted_interval(&weighted, data->effective, s->samples, s->samples, 0.95,
+                               &s->at_post);
+    if (!(s->at_post.se > 0.0))
         s->at_post.low = s->at_post.high = NAN;
-    dpt_paired_destroy(&slope);
     dpt_weighted_destroy(&weighted);
     return st;
 }

@@ -5,8 +5,6 @@
 #include "deltapath/base/rng.h"
 #include "deltapath/comm/agree.h"
 #include "deltapath/comm/same.h"
-#include "deltapath/path/paired.h"
-#include "deltapath/path/verdict.h"
 #include "deltapath/path/weighted.h"
 #include "deltapath/tensor/shard.h"
 
@@ -216,16 +214,11 @@ static dpt_status logits_set_change(const dpt_logits *l, logits_work *work,
     for (int64_t s = 0; s < l->samples; s++)
         work->right[s] -= l->correct[s] != 0 ? 1.0 : 0.0;
     out->change = dpt_weighted_mean(l->shares, l->samples, work->right);
-    dpt_weighted_apply(&weighted, work->right, work->right + l->samples);
-    const dpt_paired_options options = {.effective = fmin(weighted.effective, l->effective),
-                                        .rule = DPT_PAIRED_T};
-    dpt_paired over;
-    st = dpt_paired_create(weighted.count, work->right + l->samples, NULL, &options, &over);
-    dpt_interval interval = dpt_paired_interval(&over, 0.95);
-    bool one = dpt_verdict_is_one(options.effective);
-    out->low = one ? NAN : interval.low;
-    out->high = one ? NAN : interval.high;
-    dpt_paired_destroy(&over);
+    dpt_interval over;
+    st = dpt_weighted_interval(&weighted, l->effective, work->right, work->right + l->samples, 0.95,
+                               &over);
+    out->low = over.low;
+    out->high = over.high;
     dpt_weighted_destroy(&weighted);
     return st;
 }

@@ -4,8 +4,6 @@
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
 #include "deltapath/comm/same.h"
-#include "deltapath/path/paired.h"
-#include "deltapath/path/verdict.h"
 #include "deltapath/path/weighted.h"
 #include "cell_gradient.h"
 #include "recipe.h"
@@ -108,21 +106,16 @@ static dpt_status significance_judge(const dpt_evaluation *ev, int d, const doub
                                         data->clusters, &weighted);
     if (st != DPT_OK)
         return st;
-    const dpt_paired_options options = {.effective = fmin(weighted.effective, data->effective),
-                                        .rule = DPT_PAIRED_T};
     for (int t = 0; t < tensors && st == DPT_OK; t++) {
-        dpt_paired slope;
         for (int64_t s = 0; s < data->samples; s++)
             x[s] = slopes[s * tensors + t];
-        dpt_weighted_apply(&weighted, x, x);
-        st = dpt_paired_create(weighted.count, x, NULL, &options, &slope);
-        dpt_interval interval = dpt_paired_interval(&slope, SIGNIFICANCE_CONFIDENCE);
-        bool known = !dpt_verdict_is_one(options.effective) && slope.se > 0.0;
-        out[t] =
-            (dpt_edit_slope){.mean = slope.mean,
-                             .se = slope.se,
-                             .significant = known && (interval.low > 0.0 || interval.high < 0.0)};
-        dpt_paired_destroy(&slope);
+        dpt_interval slope;
+        st = dpt_weighted_interval(&weighted, data->effective, x, x, SIGNIFICANCE_CONFIDENCE,
+                                   &slope);
+        out[t] = (dpt_edit_slope){.mean = slope.mean,
+                                  .se = slope.se,
+                                  .significant =
+                                      slope.se > 0.0 && (slope.low > 0.0 || slope.high < 0.0)};
     }
     dpt_weighted_destroy(&weighted);
     return st;

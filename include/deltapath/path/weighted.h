@@ -2,6 +2,7 @@
 #define DELTAPATH_PATH_WEIGHTED_H
 
 #include "deltapath/base/status.h"
+#include "deltapath/path/interval.h"
 
 #include <stdint.h>
 
@@ -48,5 +49,12 @@ void dpt_weighted_destroy(dpt_weighted *weighted); /**< Local; an empty one is a
  * @param[in]  x   (n).
  * @param[out] out room for n, of which the first `count` are set; may be x. */
 void dpt_weighted_apply(const dpt_weighted *weighted, const double *x, double *out);
+
+/** Student's interval of a weighted mean: its ends are NaN where the samples are one in effect. Local.
+ * @param[in] effective  independent samples that repeats leave in effect (data/dataset.h); NaN: all.
+ * @param[in] x (n). @param[out] room for n; may be x.
+ * Errors: DPT_ERR_OUTPUT without memory. */
+dpt_status dpt_weighted_interval(const dpt_weighted *weighted, double effective, const double *x,
+                                 double *room, double confidence, dpt_interval *out);
 
 #endif
