@@ -11,6 +11,7 @@
 
 #include <inttypes.h>
 #include <math.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,7 +21,9 @@
 /* Below this loss the model is sure of its answers, and what an edit destroys does not show in the curvature: the
  * pairs at 0.0025 and 0.010 nats change 2 to 4 times as much as the law says at any s, the one at 0.12 does not. */
 static const double PREDICTION_SATURATED = 0.05;
-static const double PREDICTION_STEEP = 1.5; /* slope(0.8) / (4 slope(0.2)): 1 of a quadratic */
+/* Of the predicted change, what the third order along the path may be: from there on a random edit, whose slope begins
+ * at 0, has a slope at t = 0.8 of more than 1.5 times that of a quadratic. */
+static const double PREDICTION_THIRD = 2.0 / 3.0;
 
 static const int64_t PREDICTIONS_LIMIT = INT64_C(1) << 30;
 
@@ -47,21 +50,24 @@ static void prediction_of_norms(const dpt_law *law, const dpt_edit_report *repor
     out->s = law->total > 0.0 ? out->second / law->total : 0.0;
 }
 
-/* One more reason why the prediction may be wrong. */
-static void prediction_doubt(dpt_prediction *out, const char *why, double a, double b) {
-    char text[96];
-    bool first = strcmp(out->range, "in range") == 0;
-    snprintf(text, sizeof text, why, a, b);
-    if (first)
-        snprintf(out->range, sizeof out->range, "out of range: %s", text);
-    else
-        snprintf(out->range + strlen(out->range), sizeof out->range - strlen(out->range), "; %s",
-                 text);
+/* More of the text on its range. */
+__attribute__((format(printf, 2, 3))) static void prediction_add(dpt_prediction *out,
+                                                                 const char *format, ...) {
+    size_t n = strlen(out->range);
+    va_list args;
+    va_start(args, format);
+    vsnprintf(out->range + n, sizeof out->range - n, format, args);
+    va_end(args);
+}
+
+/* What comes before one more reason why the prediction may be wrong. */
+static const char *prediction_doubt(const dpt_prediction *out) {
+    return out->range[0] == '\0' ? "out of range: " : "; ";
 }
 
 void dpt_prediction_make(const dpt_law *law, const dpt_edit_spec *spec,
                          const dpt_edit_report *report, const double *start, double loss,
-                         dpt_prediction *out) {
+                         double rounding, dpt_prediction *out) {
     *out = (dpt_prediction){.first = NAN,
                             .second = NAN,
                             .change = NAN,
@@ -82,37 +88,49 @@ void dpt_prediction_make(const dpt_law *law, const dpt_edit_spec *spec,
     } else {
         out->change = out->first + out->second;
     }
-    snprintf(out->range, sizeof out->range, "in range");
     if (isnan(random.s))
-        snprintf(out->range, sizeof out->range,
-                 "out of range: no random edit, and the diagonal leaves out products of entries");
+        prediction_add(out,
+                       "%sno random edit of mean zero, and the diagonal leaves out products of "
+                       "its entries",
+                       prediction_doubt(out));
     if (out->s > DPT_LAW_RANGE)
-        prediction_doubt(out, "s is %.3g, above %.3g", out->s, DPT_LAW_RANGE);
+        prediction_add(out, "%ss is %.3g, above %.3g", prediction_doubt(out), out->s,
+                       DPT_LAW_RANGE);
     if (loss < PREDICTION_SATURATED)
-        prediction_doubt(out, "the loss, %.2g nats, is nearly zero (below %.2g)", loss,
-                         PREDICTION_SATURATED);
-    out->in_range = strcmp(out->range, "in range") == 0;
+        prediction_add(out, "%sthe loss, %.2g nats, is nearly zero (below %.2g)",
+                       prediction_doubt(out), loss, PREDICTION_SATURATED);
+    if (dpt_result_is_rounded(rounding))
+        prediction_add(out, "%srounding %s %.0f %% of the edit", prediction_doubt(out),
+                       rounding > 0.0 ? "takes back" : "adds", 100.0 * fabs(rounding));
+    out->in_range = out->range[0] == '\0';
+    if (out->in_range)
+        prediction_add(out, "in range");
 }
 
-static double prediction_slope(const dpt_riemann *path, double t) {
-    for (int c = 0; c < path->quadrature.points; c++) {
-        if (fabs(path->quadrature.node[c] - t) > 1e-9)
-            continue;
-        double slope = 0.0;
-        for (int64_t k = 0; k < path->terms; k++)
-            slope += path->term[k * path->quadrature.points + c];
-        return slope;
-    }
-    return NAN;
+/* <gradient, E> at a node. */
+static double prediction_slope(const dpt_riemann *path, int node) {
+    double slope = 0.0;
+    for (int64_t k = 0; k < path->terms; k++)
+        slope += path->term[k * path->quadrature.points + node];
+    return slope;
 }
 
-void dpt_prediction_see_slopes(const dpt_riemann *path, dpt_prediction *prediction) {
-    double early = prediction_slope(path, 0.2), late = prediction_slope(path, 0.8);
-    double ratio = late / (4.0 * early);
-    if (prediction->made && early > 0.0 && ratio > PREDICTION_STEEP)
-        prediction_doubt(prediction,
-                         "the slope at t = 0.8 is %.2g times that of a quadratic, above %.2g",
-                         ratio, PREDICTION_STEEP);
+/* Of the first, the middle and the last node: the second divided difference of the slopes is c of a + b t + c t^2, and
+ * the integral of the last c / 3. */
+void dpt_prediction_see_path(const dpt_riemann *path, dpt_prediction *prediction) {
+    int last = path->quadrature.points - 1, middle = (last + 1) / 2;
+    if (!prediction->made || last < 2)
+        return;
+    const double *t = path->quadrature.node;
+    double start = prediction_slope(path, 0), end = prediction_slope(path, last);
+    double rise = (end - start) / (t[last] - t[0]);
+    double early = (prediction_slope(path, middle) - start) / (t[middle] - t[0]);
+    double third = (rise - early) / (t[last] - t[middle]) / 3.0;
+    double share = third / fabs(prediction->change);
+    if (fabs(share) > PREDICTION_THIRD)
+        prediction_add(prediction,
+                       "; found on the path: its third order is %.2g of the predicted change",
+                       share);
 }
 
 double dpt_prediction_safe_rate(const dpt_law *law, double loss, double margin, double k) {
@@ -246,7 +264,8 @@ static void prediction_say(const dpt_prediction_task *task) {
 dpt_status dpt_prediction_run(dpt_prediction_task *task, const double *start) {
     DPT_ASSERT_SAME_TEXT(task->comm, task->edit);
     DPT_ASSERT_SAME_TEXT(task->comm, task->data);
-    dpt_prediction_make(task->law, task->spec, task->report, start, task->loss, &task->made);
+    dpt_prediction_make(task->law, task->spec, task->report, start, task->loss, task->rounding,
+                        &task->made);
     dpt_status st = dpt_agree(task->comm, dpt_agree_fault("study.prediction"));
     if (st == DPT_OK)
         st = prediction_accuracy(task);

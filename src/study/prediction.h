@@ -20,21 +20,23 @@ typedef struct dpt_prediction {
     double se; /**< standard error of second over the draws of labels */
     double s;  /**< second / c: what variance for each Delta_i^2 would do the same */
     bool
-        in_range; /**< entries of E are independent, s is small, and the loss is no nearly zero one */
+        in_range; /**< entries of E are independent, s is small, rounding leaves E as it is, and the
+                      loss is no nearly zero one; nothing that is found later changes it */
     dpt_logits_prediction accuracy; /**< of random edits, where the logits are measured, else NaN */
-    char range[DPT_PREDICTION_RANGE]; /**< "in range", or why not */
+    char range[DPT_PREDICTION_RANGE]; /**< "in range", or why not; and what the path shows */
     char at[DPT_PREDICTION_AT];       /**< time and hash of its line in predictions.csv */
 } dpt_prediction;
 
 /** Predict an edit that is made, from its law and report. Local; the same on all ranks.
- * @param[in] start (tensors) <g, E> of each; NULL: not known. @param[in] loss at W_post, mean. */
+ * @param[in] start (tensors) <g, E> of each; NULL: not known. @param[in] loss at W_post, mean.
+ * @param[in] rounding of the edit, as dpt_guards_rounding. */
 void dpt_prediction_make(const dpt_law *law, const dpt_edit_spec *spec,
                          const dpt_edit_report *report, const double *start, double loss,
-                         dpt_prediction *out);
+                         double rounding, dpt_prediction *out);
 
-/** Add to the range what the path shows: a slope at t = 0.8 that is above 1.5 times four times that at 0.2, where the
- * rule has these nodes. Local. */
-void dpt_prediction_see_slopes(const dpt_riemann *path, dpt_prediction *prediction);
+/** Say behind the range that the path is not quadratic: that its third order is more than two thirds of the predicted
+ * change. In range or not stays as it was before the path. Nothing for rules of fewer than three points. Local. */
+void dpt_prediction_see_path(const dpt_riemann *path, dpt_prediction *prediction);
 
 /** The largest p of dare with this k whose predicted change is at most `margin` as far as the law holds. Local.
  * @param[in] loss at W_post. @return NaN without a law or a margin, and where the loss is nearly zero. */
@@ -50,6 +52,7 @@ typedef struct dpt_prediction_task {
     const dpt_edit_spec *spec;
     const dpt_edit_report *report;
     double loss;         /**< at W_post, mean */
+    double rounding;     /**< of the edit, as dpt_guards_rounding */
     dpt_prediction made; /**< by dpt_prediction_run */
 } dpt_prediction_task;
 

@@ -3,6 +3,7 @@
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
 #include "deltapath/path/weighted.h"
+#include "guards.h"
 
 #include <math.h>
 #include <string.h>
@@ -121,6 +122,7 @@ dpt_status dpt_evaluation_walk(dpt_evaluation *ev, int d, const dpt_quadrature *
         shared.terms_start = start;
     }
     task->loss = dpt_weighted_mean(shared.sample_shares, base->samples, base->loss_post);
+    task->rounding = dpt_guards_rounding(dpt_model_catalog(ev->model), task->report);
     if (st == DPT_OK)
         st = dpt_prediction_run(task, shared.terms_start);
     if (st == DPT_OK) {
@@ -135,7 +137,7 @@ dpt_status dpt_evaluation_walk(dpt_evaluation *ev, int d, const dpt_quadrature *
     if (st == DPT_OK) /* the progress counts the most that the rule may take */
         ev->progress.total -= base->samples * (quadrature->points - out->riemann.quadrature.points);
     if (st == DPT_OK)
-        dpt_prediction_see_slopes(&out->riemann, &task->made);
+        dpt_prediction_see_path(&out->riemann, &task->made);
     out->prediction = task->made;
     if (st == DPT_OK)
         st = walk_choosing(ev, d, out);

@@ -103,6 +103,27 @@ def same(name, results, other, said):
     check(name, a.shape == b.shape and np.allclose(a, b, rtol=1e-3, atol=1e-7 * b.sum()), np.abs(a / b - 1).max(0))
 
 
+def ranges(folder):
+    """Where a prediction holds is said before the path and does not change; the path's third order stands behind."""
+    job = JOB.split("edits:")[0] + "edits: [{name: dare, method: dare, p: [0.0003, 0.05]}, {name: drop, method: drop, " \
+        "p: 0.9}, {name: expo, method: expo, alpha: [-0.1, 0.02]}]\nriemann:" + JOB.split("riemann:")[1]
+    results, said = run(folder, "ranges", 2, "riemann.points=5", job=job)
+    check("ranges", results is not None, said)
+    found = set()
+    for unit in results["units"] if results else []:
+        name, text = unit["edit"], unit["predicted_range"]
+        before, _, after = text.partition("; found on the path: its third order is ")
+        check(f"{name}: in range or not", (before == "in range") == (name == "dare-p0.05") ==
+              (unit["predicted_in_range"] == 1), text)
+        check(f"{name}: rounding", ("rounding takes back" in before) == (unit["rounding"] > 0.1) ==
+              (name == "dare-p0.0003"), (text, unit["rounding"]))
+        share = np.polyfit([0, 0.4, 0.8], unit["slope"][::2], 2)[0] / 3 / abs(unit["predicted_change"])
+        check(f"{name}: third order", after == (f"{share:.2g} of the predicted change" if abs(share) > 2 / 3 else ""),
+              (text, share))
+        found.add(after != "")
+    check("some paths are quadratic and some are not", found == {True, False}, found)
+
+
 def refusals(folder):
     """What the law cannot measure."""
     pairs = JOB.replace("vit-", "llama-").replace("digits.h5, loss: class", "preference.h5, loss: dpo")
@@ -162,6 +183,7 @@ def main():
             check(f"all labels {sets}: no error, of the size of drawn ones",
                   law["curvature_se"] == 0 and 0.3 * EXACT < law["curvature"] < 2 * EXACT, said)
             check(f"all labels {sets}: the same in each mesh", abs(law["curvature"] / exact - 1) < 1e-4, law)
+        ranges(folder)
         refusals(folder)
         resumed(folder, base)
         tampered(folder)

@@ -82,8 +82,9 @@
     X(predicted_se, "nats", "standard error of the second over the draws of labels")               \
     X(predicted_s, "-", "second over curvature; of `dare` s")                                      \
     X(predicted_in_range, "-",                                                                     \
-      "1 of `dare` where s is at most 0.1 and the loss of the post-trained model at least 0.05; "  \
-      "else 0, and `predicted_range` says why")                                                    \
+      "1 of `dare` where s is at most 0.1, the loss of the post-trained model at least 0.05 and "  \
+      "`rounding` at most 0.1; else 0, and `predicted_range` says why; as predicted, before the "  \
+      "path")                                                                                      \
     X(safe_rate, "share",                                                                          \
       "largest p of `dare`, k = 0, whose predicted change stays within the margin and in range; "  \
       "NaN where none is in range")                                                                \
@@ -176,7 +177,8 @@
     X(verdict, "text", "`competitive`, `decreased`, `improved`, `undecided`; empty without data")  \
     X(reason, "text", "of the verdict")                                                            \
     X(predicted_at, "text", "time and hash of the prediction in `predictions.csv`")                \
-    X(predicted_range, "text", "whether the prediction can be trusted, and why not")               \
+    X(predicted_range, "text",                                                                     \
+      "whether the prediction can be trusted, and why not; then what the path shows")              \
     X(chosen_on, "text",                                                                           \
       "data set from which the edit was chosen, with `~choose` its samples that only choose")
 
