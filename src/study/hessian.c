@@ -13,8 +13,9 @@
 static const double HESSIAN_FIRST = 0.125;
 static const double HESSIAN_LEAST = 1e-4, HESSIAN_MOST = 0.5;
 
-/* Passes of a pair of steps. */
-enum { HESSIAN_STEP_PASSES = 2, HESSIAN_RUN_PASSES = 4 };
+/* Passes of a pair of steps, and of the search for a step: of 4 to 12 the usual number, as three or four halvings and
+ * one more that is no better. */
+enum { HESSIAN_STEP_PASSES = 2, HESSIAN_RUN_PASSES = 10 };
 
 /* The model on one data set. */
 typedef struct hessian_data {

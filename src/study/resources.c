@@ -448,8 +448,39 @@ static void weigh_mesh(const dpt_inputs *in, dpt_resources *res, dpt_resources *
         *best = *res;
 }
 
+/* Whether groups of this many ranks lie on several nodes, whose network then carries every all-reduce of a pass. */
+static bool mesh_crosses(const dpt_resources *res, int size) {
+    return res->ranks > res->ranks_per_node && res->ranks_per_node % size != 0;
+}
+
+/* The best of the meshes that lie inside nodes, or of those that cross them. */
+static dpt_status weigh_meshes(const dpt_inputs *in, bool crossing, dpt_resources *res,
+                               dpt_resources *best) {
+    int wanted = in->job->tensor_parallel;
+    for (int size = 1; size <= res->ranks; size++) {
+        bool fits = false;
+        if (res->ranks % size != 0 || (wanted > 0 && size != wanted) ||
+            mesh_crosses(res, size) != crossing)
+            continue;
+        dpt_status st = try_mesh(in, size, res, &fits);
+        if (st != DPT_OK)
+            return st;
+        if (!fits)
+            continue;
+        weigh_mesh(in, res, best);
+        bool smaller = false;
+        if (!res->shared_gradient)
+            st = make_room(in, res, &smaller);
+        if (st != DPT_OK)
+            return st;
+        if (smaller)
+            weigh_mesh(in, res, best);
+    }
+    return DPT_OK;
+}
+
 /* Of the meshes and batches that fit, those that take the least time; of such that do not differ, the one with the smallest
- * groups and the largest batch. */
+ * groups and the largest batch. Groups lie inside a node, unless only larger ones fit. */
 static dpt_status choose_mesh(const dpt_inputs *in, const dpt_plan_case *of, dpt_resources *res) {
     int wanted = in->job->tensor_parallel;
     res->machine = steady_machine(of);
@@ -458,24 +489,11 @@ static dpt_status choose_mesh(const dpt_inputs *in, const dpt_plan_case *of, dpt
                          "tensor_parallel is %d, which does not divide %d ranks: choose a divisor",
                          wanted, res->ranks);
     dpt_resources best = {.ranks = 0};
-    for (int size = 1; size <= res->ranks; size++) {
-        bool fits = false;
-        if (res->ranks % size != 0 || (wanted > 0 && size != wanted))
-            continue;
-        dpt_status st = try_mesh(in, size, res, &fits);
-        if (st != DPT_OK)
-            return st;
-        if (!fits)
-            continue;
-        weigh_mesh(in, res, &best);
-        bool smaller = false;
-        if (!res->shared_gradient)
-            st = make_room(in, res, &smaller);
-        if (st != DPT_OK)
-            return st;
-        if (smaller)
-            weigh_mesh(in, res, &best);
-    }
+    dpt_status st = weigh_meshes(in, false, res, &best);
+    if (st == DPT_OK && best.ranks == 0)
+        st = weigh_meshes(in, true, res, &best);
+    if (st != DPT_OK)
+        return st;
     if (best.ranks > 0)
         *res = best;
     res->machine = of->machine;

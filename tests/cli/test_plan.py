@@ -332,6 +332,23 @@ def steady(folder):
     check("the mesh is that of slow kernels too", plans[:4] == plans[4:] and all(isinstance(p, int) for p in plans), plans)
 
 
+def inside(folder, job):
+    """Tensor-parallel groups lie inside a node, even where the only sample leaves the other ranks nothing to do, unless only
+    larger groups fit."""
+    def group(*words):
+        done = studies.deltapath("plan", job, "--json", "--set", "data.0.samples=1", *words)
+        return json.loads(done.stdout)["tensor_parallel"] if done.returncode == 0 else done.stderr
+
+    for ranks, node, wanted in ((4, 4, 4), (4, 2, 2), (6, 3, 3), (4, 1, 1)):
+        size = group("--ranks", str(ranks), "--ranks-per-node", str(node))
+        check(f"{ranks} ranks, {node} a node: groups of {wanted}", size == wanted, size)
+    for mib in range(40, 5, -1):
+        size = group("--ranks", "4", "--ranks-per-node", "2", "--memory", f"{mib}M")
+        if size != 2:
+            break
+    check("only a larger group fits", size == 4, size)
+
+
 def main():
     with tempfile.TemporaryDirectory() as folder:
         machines(folder)
@@ -341,6 +358,7 @@ def main():
         names(folder, f"{folder}/job.yaml")
         tables(folder, f"{folder}/job.yaml")
         budgets(folder, f"{folder}/job.yaml")
+        inside(folder, f"{folder}/job.yaml")
         precision(folder)
         gathers(folder, f"{folder}/job.yaml")
         plots(folder, f"{folder}/job.yaml")
