@@ -318,6 +318,11 @@ static dpt_status model_add_gradient(dpt_model *model, model_needs *needs) {
     return DPT_OK;
 }
 
+static void model_take_type(dpt_param *param, const dpt_catalog *edited) {
+    if (param->tensor >= 0)
+        param->edit_type = edited->tensors[param->tensor].dtype;
+}
+
 static dpt_status model_over_ranks(const char *config, const dpt_catalog *catalog,
                                    const dpt_model_ranks *spread,
                                    dpt_status (*add)(dpt_model *model, model_needs *needs),
@@ -332,6 +337,8 @@ static dpt_status model_over_ranks(const char *config, const dpt_catalog *catalo
             return DPT_ERR_OUTPUT;
         st = model_open(model, config, catalog, rank, group_size);
         model->has_bf16 = spread->precision == DPT_PRECISION_BF16;
+        for (int i = 0; st == DPT_OK && spread->edited != NULL && i < model->params.count; i++)
+            model_take_type(&model->params.items[i], spread->edited);
         if (st == DPT_OK)
             st = dpt_slice_plan(model, spread->replicas, spread->machines);
         if (st == DPT_OK)

@@ -93,7 +93,7 @@ void dpt_params_claim(dpt_params *params, int i, const dpt_param_part *part) {
         dpt_layout_is_turned(layout) ? part->rows_split && layout->cols > 1 : part->cols_split;
     param->counted = part->counted;
     param->matrix = part->matrix;
-    param->post_type = info->dtype;
+    param->post_type = param->edit_type = info->dtype;
     param->layout = *layout;
     param->row = part->row_begin;
     param->col = part->col_begin;

@@ -258,8 +258,6 @@ int64_t dpt_shares_bytes(const dpt_params *params, bool edited) {
 }
 
 int64_t dpt_shares_edit_bytes(const dpt_params *params) {
-    for (int i = 0; i < params->count; i++)
-        params->items[i].edit_type = params->items[i].post_type;
     dpt_params copy = *params;
     return share_lay_out(&copy, DPT_VALUES_EDIT) / params->shares->places[1];
 }

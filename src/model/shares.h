@@ -78,7 +78,7 @@ dpt_status dpt_shares_finish(dpt_params *params, dpt_values values);
 dpt_status dpt_shares_plan(dpt_params *params, const int *unit, int units, bool last_needs_first,
                            int replicas, int machines);
 
-/** Bytes of this rank for what lies on it and what is gathered, with edited values of post's types on request. Local. */
+/** Bytes of this rank for what lies on it and what is gathered, with edited values, in their types, on request. Local. */
 int64_t dpt_shares_bytes(const dpt_params *params, bool edited);
 
 /** Of these, what lies here of edited values. Local. */

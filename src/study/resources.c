@@ -194,7 +194,8 @@ static dpt_model_ranks ranks_of(const dpt_inputs *in, const dpt_resources *res) 
     return (dpt_model_ranks){.precision = (dpt_precision)in->job->precision,
                              .group = res->tensor_parallel,
                              .replicas = replicas,
-                             .machines = replicas < res->machines ? replicas : res->machines};
+                             .machines = replicas < res->machines ? replicas : res->machines,
+                             .edited = &in->out_catalog};
 }
 
 /* The reference models, one at a time and without an edit, in the mesh and batch of the study. */
@@ -207,6 +208,7 @@ static dpt_status measure_references(const dpt_inputs *in, dpt_resources *res) {
         if (store == NULL)
             continue;
         dpt_model_ranks spread = ranks_of(in, res);
+        spread.edited = NULL; /* none is bound */
         st = check_reference(in, d);
         if (st == DPT_OK)
             st = dpt_model_bytes(dpt_store_config(store), dpt_store_catalog(store), &spread, false,
@@ -338,9 +340,6 @@ static dpt_status measure_batch(const dpt_inputs *in, int64_t batch, dpt_resourc
                                     res->packed_tokens, res->longest, &res->weights, &res->work);
     if (st != DPT_OK)
         return dpt_error_locate(st, in->job->post);
-    /* Edited values may be stored in a wider type than post's. */
-    int64_t wider = dpt_catalog_bytes(&in->out_catalog) - dpt_catalog_bytes(in->catalog);
-    res->weights += resources_larger(wider, 0) / res->ranks;
     res->batch_tokens = batch;
     res->images = res->packed_sequences * res->pixels * BYTES_F32;
     return measure_references(in, res);

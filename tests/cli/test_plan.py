@@ -255,6 +255,11 @@ def gathers(folder, job):
         check(f"{machines} machines gather both models for each pass", plan["gathered_gb"] == 0 if machines == 1 else
               abs(times - (2.5 * (2 - there) + 3)) < 1e-4, (times, plan))
         check(f"{machines} machines: it takes time", (plan["seconds"]["gather"] > 0) == (machines > 1), plan["seconds"])
+    # In fp32 an edit's values take twice those of bf16, where they lie and where a layer is gathered.
+    weights = [json.loads(studies.deltapath("plan", job, "--ranks", "4", "--ranks-per-node", "2", "--json", "--set",
+                                            "tensor_parallel=1", "--set", f"output.dtype={dtype}").stdout)
+               ["gib_per_rank"]["weights"] for dtype in ("bf16", "f32")]
+    check("wider edits need wider rooms", abs(weights[1] / weights[0] - 1.5) < 0.001, weights)
     slow, fast, hidden = (plans[key]["seconds"]["gather"] for key in ((0.01, 1e5, 4), (1, 1e5, 4), (0.01, 0.01, 4)))
     check("a slower network takes longer", slow > 20 * fast, (slow, fast))
     check("arithmetic hides all but the first unit", hidden < slow / 3, (hidden, slow))

@@ -132,6 +132,8 @@ typedef struct dpt_model_ranks {
     int group; /**< tensor-parallel ranks of a replica */
     int replicas;
     int machines; /**< that the ranks with the same place in their groups are on */
+    const dpt_catalog *
+        edited; /**< of the edited values, with the names of the model's; NULL: of the same types */
 } dpt_model_ranks;
 
 /** Bytes per rank: resident weights, and work for a batch of `tokens` whose longest sequence is
