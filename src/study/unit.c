@@ -294,9 +294,11 @@ static void unit_note_accuracy(const dpt_verdict *v, int64_t samples, double poi
     if (v->accuracy_is == DPT_ACCURACY_OUT || v->verdict == DPT_VERDICT_COMPETITIVE ||
         isnan(v->change.low) || isnan(a->low))
         return;
-    int used = snprintf(note, UNIT_NOTE, "; accuracy %+.1f points [%+.1f, %+.1f], %s a fall of %g",
+    bool beyond = 100.0 * a->high < -points, holds = v->accuracy_is == DPT_ACCURACY_HOLDS;
+    const char *known = holds ? " or more is excluded" : " or more is possible";
+    int used = snprintf(note, UNIT_NOTE, "; accuracy %+.1f points [%+.1f, %+.1f], %s %g%s",
                         100.0 * a->change, 100.0 * a->low, 100.0 * a->high,
-                        v->accuracy_is == DPT_ACCURACY_HOLDS ? "less than" : "may be", points);
+                        beyond ? "falls by more than" : "a fall by", points, beyond ? "" : known);
     if (v->accuracy_is == DPT_ACCURACY_UNSURE && isfinite(a->enough))
         snprintf(note + used, (size_t)(UNIT_NOTE - used),
                  ": some %.0f samples with these shares would tell",
@@ -306,10 +308,8 @@ static void unit_note_accuracy(const dpt_verdict *v, int64_t samples, double poi
 /* The reason of a verdict, with the doubt about the gain that holds for every verdict on this data. */
 static dpt_status set_reason(const dpt_job_edit *edit, const dpt_verdict *judged, double points,
                              dpt_result *out) {
-    char skew[UNIT_NOTE], accuracy[UNIT_NOTE];
-    const char *doubt = judged->doubt;
-    const char *draw = one_draw(edit, judged);
-    char seen[64];
+    char skew[UNIT_NOTE], accuracy[UNIT_NOTE], seen[64];
+    const char *doubt = judged->doubt, *draw = one_draw(edit, judged);
     unit_note_skew(judged, dpt_result_is_few(&out->scalars), skew);
     unit_note_accuracy(judged, out->samples, points, accuracy);
     seen_before(out, seen);
