@@ -194,14 +194,15 @@ dpt_logits_prediction dpt_logits_unknown(void) {
         .accuracy = NAN, .sd = NAN, .change = NAN, .low = NAN, .high = NAN, .error = NAN};
 }
 
+/* About the first of them: where all masks agree the spread is zero, without rounding. */
 static double logits_mean(const logits_work *work, double *sd) {
-    double mean = 0.0, off = 0.0;
+    double first = work->hits[0], mean = 0.0, off = 0.0;
     for (int m = 0; m < LOGITS_DRAWS; m++)
-        mean += work->hits[m] / LOGITS_DRAWS;
+        mean += (work->hits[m] - first) / LOGITS_DRAWS;
     for (int m = 0; m < LOGITS_DRAWS; m++)
-        off += (work->hits[m] - mean) * (work->hits[m] - mean);
+        off += (work->hits[m] - first - mean) * (work->hits[m] - first - mean);
     *sd = sqrt(off / (LOGITS_DRAWS - 1));
-    return mean;
+    return fmin(first + mean, 1.0); /* shares add up to 1 but for rounding */
 }
 
 /* The change and its interval over samples, from the chance of each to be right. */
