@@ -10,8 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { RESAMPLES = 2000, LEAST = 4 }; /* edits below which nothing is said */
-enum { FEW = 8 };                     /* groups of one edit below which none are resampled */
+enum { RESAMPLES = 2000, LEAST = 4 };      /* edits below which nothing is said */
+static const double PROOF_ROUNDING = 1e-9; /* of accuracies, which are sums of shares */
+enum { FEW = 8 };                          /* groups of one edit below which none are resampled */
 
 typedef struct proof_pair {
     double predicted, change;
@@ -133,7 +134,8 @@ static double proof_quantile(double *x, int64_t n, double q) {
     qsort(x, (size_t)n, sizeof *x, proof_compare);
     double at = q * (double)(n - 1);
     int64_t low = (int64_t)at;
-    return low + 1 < n ? x[low] + (at - (double)low) * (x[low + 1] - x[low]) : x[low];
+    double beyond = at - (double)low;
+    return beyond > 0.0 ? x[low] + beyond * (x[low + 1] - x[low]) : x[low];
 }
 
 static void proof_interval(double *x, int64_t n, double value, dpt_proof_number *out) {
@@ -168,10 +170,16 @@ static void proof_resample(const proof_pair *pairs, int64_t clusters, const int6
     }
 }
 
+/* Median over the pairs that have a ratio: nothing over nothing is none. NaN without any, or where it is not finite. */
 static double proof_ratio(int64_t n, const proof_pair *pairs, double *work) {
+    int64_t known = 0;
     for (int64_t i = 0; i < n; i++)
-        work[i] = pairs[i].predicted != 0.0 ? pairs[i].change / pairs[i].predicted : INFINITY;
-    return proof_quantile(work, n, 0.5);
+        if (pairs[i].predicted != 0.0)
+            work[known++] = pairs[i].change / pairs[i].predicted;
+        else if (pairs[i].change != 0.0)
+            work[known++] = copysign(INFINITY, pairs[i].change);
+    double ratio = known > 0 ? proof_quantile(work, known, 0.5) : NAN;
+    return isfinite(ratio) ? ratio : NAN;
 }
 
 static const dpt_proof proof_none = {.correlation = {NAN, NAN, NAN},
@@ -329,7 +337,7 @@ dpt_proof_accuracy dpt_proof_measure_accuracy(int64_t count, const dpt_result *c
         out.edits++;
         out.error += fabs(off);
         out.bias += off;
-        out.inside += fabs(off) <= 1.96 * s->predicted_accuracy_sd;
+        out.inside += fabs(off) <= 1.96 * s->predicted_accuracy_sd + PROOF_ROUNDING;
     }
     out.error /= (double)out.edits;
     out.bias /= (double)out.edits;

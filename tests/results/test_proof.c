@@ -66,6 +66,34 @@ static void what_is_not_known_is_left_out(void **state) {
     assert_int_equal(proof.edits, 0);
 }
 
+/* An edit that is predicted to change nothing, and changes nothing, has no ratio; one that changes something has none that
+ * is finite, but a place among the others. */
+static void nothing_over_nothing_is_no_ratio(void **state) {
+    (void)state;
+    dpt_result results[N];
+    const dpt_result *units[N];
+    dpt_proof proof;
+    make(results, units, N);
+    for (int i = 0; i < 4; i++) /* left are 5/3, 6/7 and 5/3 */
+        results[i].scalars.predicted_change = results[i].scalars.change = 0.0;
+    assert_int_equal(dpt_proof_measure(N, units, DPT_PROOF_ALL, &proof), DPT_OK);
+    assert_near(proof.ratio, 5.0 / 3.0, 1e-12);
+    results[0].scalars.change = 0.1;
+    results[1].scalars.change = -0.1; /* -inf, 6/7, 5/3, 5/3, inf */
+    assert_int_equal(dpt_proof_measure(N, units, DPT_PROOF_ALL, &proof), DPT_OK);
+    assert_near(proof.ratio, 5.0 / 3.0, 1e-12);
+    for (int i = 0; i < N; i++) {
+        results[i].scalars.predicted_change = 0.0;
+        results[i].scalars.change = 1.0;
+    }
+    assert_int_equal(dpt_proof_measure(N, units, DPT_PROOF_ALL, &proof), DPT_OK);
+    assert_true(isnan(proof.ratio));
+    for (int i = 0; i < N; i++)
+        results[i].scalars.change = 0.0;
+    assert_int_equal(dpt_proof_measure(N, units, DPT_PROOF_ALL, &proof), DPT_OK);
+    assert_true(isnan(proof.ratio));
+}
+
 /* Edits that differ in their seed alone count once: of copies of a line's points the intervals do not shrink. */
 static void seeds_are_resampled_together(void **state) {
     (void)state;
@@ -238,6 +266,12 @@ static void accuracies(void **state) {
     assert_int_equal(near.edits, 3);
     assert_near(near.error, 0.04 / 3.0, 1e-12);
     assert_near(near.inside, 2.0 / 3.0, 1e-12);
+    /* Masks that all agree, and an accuracy that is what they say but for rounding. */
+    for (int i = 0; i < 4; i++) {
+        results[i].scalars.predicted_accuracy = is[i] * (1.0 + 4e-16);
+        results[i].scalars.predicted_accuracy_sd = 0.0;
+    }
+    assert_near(dpt_proof_measure_accuracy(N, units, false).inside, 1.0, 1e-12);
 }
 
 int main(int argc, char **argv) {
@@ -245,6 +279,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(accuracies),
         cmocka_unit_test(numbers_are_those_of_scipy),
         cmocka_unit_test(what_is_not_known_is_left_out),
+        cmocka_unit_test(nothing_over_nothing_is_no_ratio),
         cmocka_unit_test(seeds_are_resampled_together),
         cmocka_unit_test(groups_of_one_edit),
         cmocka_unit_test(groups_of_several_edits),

@@ -31,8 +31,9 @@ typedef struct dpt_proof {
     dpt_proof_number correlation;      /**< Pearson's */
     dpt_proof_number rank_correlation; /**< Spearman's */
     dpt_proof_number
-        slope;    /**< of the true change on the predicted one, least squares: 1 is calibrated */
-    double ratio; /**< median of true over predicted change */
+        slope; /**< of the true change on the predicted one, least squares: 1 is calibrated */
+    double
+        ratio; /**< median of true over predicted change, edits that have neither left out; NaN when not finite */
 } dpt_proof;
 
 /** Compare predicted_change, or predicted_first + predicted_second, with change.
@@ -61,7 +62,7 @@ typedef struct dpt_proof_accuracy {
     double error;  /**< mean of |true - predicted| [share]; NaN without edits, as the others */
     double bias;   /**< mean of true - predicted */
     double
-        inside; /**< share of the edits that lie within 1.96 standard deviations over masks of the prediction */
+        inside; /**< share of the edits that lie within 1.96 standard deviations over masks of the prediction, but for rounding */
 } dpt_proof_accuracy;
 
 /** Compare predicted_accuracy with accuracy_edit. Local. @param[in] units (count) of one data set.
