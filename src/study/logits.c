@@ -9,6 +9,7 @@
 #include "deltapath/tensor/shard.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 /* Masks that a prediction draws, in pairs of opposite sign: 512 of them know the mean to a tenth of a point where the
@@ -271,10 +272,14 @@ dpt_status dpt_logits_safe_rate(const dpt_comm *comm, const dpt_logits *l, doubl
 }
 
 void dpt_logits_log(const char *data, const dpt_logits *l) {
-    if (l->probes > 0)
-        dpt_log(DPT_LOG_INFO,
-                "%s: logits along %d random signs of the delta; differences at t = %g, relative "
-                "numerical error %.2g; dare with k = 0 is predicted to keep the accuracy up to "
-                "p = %.3g",
-                data, l->probes, l->step, l->error, l->safe_rate);
+    char safe[96] = "no safe p is sought, for `accuracy_margin: 0` leaves the accuracy out";
+    if (l->probes == 0)
+        return;
+    if (!isnan(l->safe_rate))
+        snprintf(safe, sizeof safe,
+                 "dare with k = 0 is predicted to keep the accuracy up to p = %.3g", l->safe_rate);
+    dpt_log(DPT_LOG_INFO,
+            "%s: logits along %d random signs of the delta; differences at t = %g, relative "
+            "numerical error %.2g; %s",
+            data, l->probes, l->step, l->error, safe);
 }

@@ -3,6 +3,7 @@
 #include "deltapath/base/log.h"
 
 #include <math.h>
+#include <stdio.h>
 
 void dpt_signs_destroy(dpt_signs *signs) {
     dpt_law_destroy(&signs->law);
@@ -49,17 +50,29 @@ bool dpt_signs_is_spread(const dpt_signs *signs, const dpt_edit_spec *spec, doub
 
 void dpt_signs_log_spread(const char *edit, const char *data, const dpt_signs *signs,
                           const dpt_edit_spec *spec) {
-    double s, se;
-    if (dpt_signs_is_spread(signs, spec, &s))
+    double s, se, spread;
+    if (!dpt_signs_is_spread(signs, spec, &s))
+        return;
+    spread = dpt_signs_spread(signs, s, &se);
+    if (isnan(spread))
+        dpt_log(DPT_LOG_INFO,
+                "%s on %s: the spread over masks is not predicted: it takes `hessian.probes: 2` or "
+                "more",
+                edit, data);
+    else
         dpt_log(DPT_LOG_INFO, "%s on %s: predicted spread over masks %.4g [nats]", edit, data,
-                dpt_signs_spread(signs, s, &se));
+                spread);
 }
 
 void dpt_signs_log(const char *data, const dpt_signs *signs) {
     const dpt_law *law = &signs->law;
-    if (law->mean != NULL)
-        dpt_log(DPT_LOG_INFO,
-                "%s: curvature along the delta %+.4g +- %.2g [nats] by the Hessian, from %d random "
-                "signs; differences at t = %g, numerical error of one %.2g",
-                data, law->total, law->total_se, law->repeats, signs->step, signs->error);
+    char text[64], from[64] = "one draw of random signs, which shows no error of it";
+    if (law->mean == NULL)
+        return;
+    if (law->repeats > 1)
+        snprintf(from, sizeof from, "%d random signs", law->repeats);
+    dpt_log(DPT_LOG_INFO,
+            "%s: curvature along the delta %s [nats] by the Hessian, from %s; differences at t = "
+            "%g, numerical error of one %.2g",
+            data, dpt_law_number(law->total, law->total_se, text), from, signs->step, signs->error);
 }

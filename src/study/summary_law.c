@@ -8,7 +8,18 @@
 #include <stdio.h>
 
 static void summary_number(const char *name, dpt_proof_number x) {
-    printf("%s %.3g [%.3g, %.3g]", name, x.value, x.low, x.high);
+    printf("%s %.3g", name, x.value);
+    if (!isnan(x.low))
+        printf(" [%.3g, %.3g]", x.low, x.high);
+}
+
+/* @param[in] of what is resampled. */
+static void summary_numbers(const char *first, const dpt_proof *proof, const char *of) {
+    summary_number(first, proof->correlation);
+    summary_number(", of ranks", proof->rank_correlation);
+    summary_number(", slope", proof->slope);
+    if (isnan(proof->correlation.low))
+        printf(", too few %s for intervals", of);
 }
 
 static void summary_proof(const char *which, const dpt_proof *proof) {
@@ -16,21 +27,20 @@ static void summary_proof(const char *which, const dpt_proof *proof) {
         return;
     printf("predicted against true change, %" PRId64 " edits%s: ", proof->edits, which);
     if (isnan(proof->correlation.value)) {
-        printf("too few for a correlation\n");
+        printf("too few, or all alike, for a correlation\n");
         return;
     }
-    summary_number("correlation", proof->correlation);
-    summary_number(", of ranks", proof->rank_correlation);
-    summary_number(", slope", proof->slope);
-    printf(", median true over predicted %.3g\n", proof->ratio);
+    summary_numbers("correlation", proof, "edits");
+    if (isnan(proof->ratio))
+        printf("\n");
+    else
+        printf(", median true over predicted %.3g\n", proof->ratio);
 }
 
 static void summary_groups(const char *which, const dpt_proof *proof) {
     if (isnan(proof->correlation.value))
         return;
-    summary_number(which, proof->correlation);
-    summary_number(", of ranks", proof->rank_correlation);
-    summary_number(", slope", proof->slope);
+    summary_numbers(which, proof, proof->edits > 1 ? "edits" : "groups");
     printf("\n");
 }
 
@@ -45,7 +55,8 @@ void dpt_summary_print_groups(int64_t count, const dpt_result *const *units) {
             printf("terms of groups of tensors against what the groups change, %" PRId64
                    " groups of %" PRId64 " edits%s:\n",
                    proof.groups, proof.edits,
-                   isnan(proof.correlation.value) ? ", too few for a correlation" : "");
+                   isnan(proof.correlation.value) ? ", too few, or all alike, for a correlation"
+                                                  : "");
         summary_groups(which[k], &proof);
     }
 }

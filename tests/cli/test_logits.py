@@ -121,6 +121,16 @@ def refusals(folder):
     check("no loss next to it", "give law.repeats or law.labels: all" in said and said.count("\n") == 1, said)
 
 
+def unknown(folder):
+    """What is not known is said in words."""
+    units, said = run(folder, "unknown", 1, "hessian={probes: 1}", "accuracy_margin=0", "proof={groups: layers}",
+                      "edits=[{name: dare, method: dare, p: 0.1}, {name: drop, method: drop, p: 0.05}]")
+    words = ("one draw of random signs, which shows no error", "the spread over masks is not predicted",
+             "no safe p is sought", "too few edits for intervals")
+    check("what is not known", units is not None and all(word in said for word in words) and
+          not re.search(r"\bnan\b", said), said)
+
+
 def main():
     """All of it."""
     with tempfile.TemporaryDirectory(dir=os.environ.get("DELTAPATH_TEST_TMP")) as folder:
@@ -141,6 +151,7 @@ def main():
         same("resumed", units, base, said)
         check("its passes are those of the first run", said.count("60 of 60 samples are those of the earlier run") >= 21, said)
         refusals(folder)
+        unknown(folder)
 
 
 if __name__ == "__main__":
