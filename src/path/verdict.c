@@ -20,11 +20,12 @@ dpt_verdict_options dpt_verdict_defaults(void) {
 }
 
 static dpt_status verdict_check_margins(const dpt_verdict_margins *margins) {
-    if (!(margins->share > 0.0) || !isfinite(margins->share))
-        return dpt_error(
-            DPT_ERR_USAGE,
-            "margin is %g of the gain, within which nothing is equivalent: give a share above 0",
-            margins->share);
+    bool replaced = margins->absolute > 0.0;
+    if (!replaced && (!(margins->share > 0.0) || !isfinite(margins->share)))
+        return dpt_error(DPT_ERR_USAGE,
+                         "margin.share is %g of the gain, within which nothing is equivalent: give "
+                         "a share above 0, or `margin: {absolute: NATS}`",
+                         margins->share);
     if (margins->absolute <= 0.0 || isinf(margins->absolute))
         return dpt_error(DPT_ERR_USAGE,
                          "absolute margin is %g nats, within which nothing is equivalent: give a "

@@ -274,6 +274,10 @@ plans() {
     expect_error "--dry-run checks svd_group" 2 "svd_group: 3"
     run_at 2 run jobs/demo.yaml --dry-run --set 'margin={absolute: 0}'
     expect_error "a margin of 0" 2 "--set margin=.*absolute margin is 0"
+    run_at 2 run jobs/demo.yaml --dry-run --set 'margin={share: 0}'
+    expect_error "a share of 0" 2 "--set margin=.*margin.share is 0 .*absolute: NATS"
+    run_at 2 run jobs/demo.yaml --dry-run --set 'margin={share: 0, absolute: 0.01}' --set output.directory="$tmp/never"
+    expect_exit "an absolute margin and no share" 0
     mkdir -p "$tmp/old/units" && touch "$tmp/old/units/one"
     run_at 2 run jobs/demo.yaml --dry-run --set output.directory="$tmp/old"
     expect_error "--dry-run finds a study in the way" 4 "$tmp/old: holds a study"

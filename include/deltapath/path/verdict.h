@@ -20,7 +20,8 @@ const char *dpt_verdict_name(dpt_verdict_class verdict);
 
 /** Margins within which an edit counts as equivalent. */
 typedef struct dpt_verdict_margins {
-    double share; /**< of the loss that post-training removed; 0.05 */
+    double
+        share; /**< of the loss that post-training removed; 0.05; any where `absolute` is above 0 */
     double
         absolute; /**< [nats]; replaces the other margins of the loss when above 0; else NaN or 0 */
     double accuracy; /**< share of the samples; 0 leaves the accuracy out; 0.02 */
