@@ -170,8 +170,7 @@ static void number_cell(FILE *html, double x, const char *format) {
 }
 
 /* A number with its interval below. */
-static void interval_cell(FILE *html, double x, double low, double high, const char *format) {
-    fputs("<td>", html);
+static void interval_numbers(FILE *html, double x, double low, double high, const char *format) {
     dpt_report_number(html, x, format);
     if (!isnan(low) && !isnan(high)) {
         fputs("<small>", html);
@@ -180,6 +179,11 @@ static void interval_cell(FILE *html, double x, double low, double high, const c
         dpt_report_number(html, high, format);
         fputs("</small>", html);
     }
+}
+
+static void interval_cell(FILE *html, double x, double low, double high, const char *format) {
+    fputs("<td>", html);
+    interval_numbers(html, x, low, high, format);
     fputs("</td>", html);
 }
 
@@ -434,7 +438,9 @@ void dpt_report_seeds(FILE *html, const dpt_report_group *group) {
         fprintf(html, "</td><td>%" PRId64 "</td>", s->count);
         interval_cell(html, s->change.mean, s->change.low, s->change.high, "%+.3g");
         number_cell(html, s->change.sd, "%.2g");
-        interval_cell(html, s->change.mean, s->crossed_low, s->crossed_high, "%+.3g");
+        fputs("<td>", html);
+        interval_numbers(html, s->change.mean, s->crossed_low, s->crossed_high, "%+.3g");
+        fputs(s->crossed_few == 1.0 ? "<small>few</small></td>" : "</td>", html);
         interval_cell(html, s->estimate.mean, s->estimate.low, s->estimate.high, "%+.3g");
         number_cell(html, s->estimate.sd, "%.2g");
         interval_cell(html, 100.0 * s->share.mean, 100.0 * s->share.low, 100.0 * s->share.high,
@@ -448,8 +454,8 @@ void dpt_report_seeds(FILE *html, const dpt_report_group *group) {
         fputs("</tbody></table></div>\n<p class=\"note\">Edits that differ in their seed alone: "
               "means, standard deviations and Student's 95&thinsp;% intervals of the mean over "
               "seeds, on these samples; and of the true change the interval that also holds for "
-              "other samples. Where the effects of seeds are skewed it covers 93&thinsp;% with two "
-              "to four of them.</p>\n",
+              "other samples; few: two seeds, or too few samples, do not show how they are spread, "
+              "and it may cover less.</p>\n",
               html);
 }
 

@@ -82,6 +82,14 @@ static dpt_status seeds_weigh(const dpt_result *unit, int64_t *clusters, dpt_wei
                                dpt_result_is_clustered(unit) ? clusters : NULL, out);
 }
 
+/* Whether the seeds, or the samples of one of the units, are too few to show how their effects are spread. */
+static bool seeds_are_few(const seeds_members *m, int64_t count, int64_t unit) {
+    bool few = count < DPT_CROSSED_SEEDS;
+    for (int64_t i = 0; i < count; i++)
+        few = few || dpt_result_is_few(&m->results[m->member[i] * m->units + unit].scalars);
+    return few;
+}
+
 static dpt_status seeds_cross(const seeds_members *m, int64_t count, int64_t unit,
                               dpt_result_seeds *out) {
     const dpt_result *first = &m->results[m->member[0] * m->units + unit];
@@ -91,13 +99,14 @@ static dpt_status seeds_cross(const seeds_members *m, int64_t count, int64_t uni
     int64_t *clusters = dpt_mem_alloc(n, sizeof *clusters, "clusters of samples");
     dpt_status st =
         x != NULL && clusters != NULL ? seeds_weigh(first, clusters, &weighted) : DPT_ERR_OUTPUT;
-    out->crossed_low = out->crossed_high = out->crossed_df = NAN;
+    out->crossed_low = out->crossed_high = out->crossed_df = out->crossed_few = NAN;
     if (st == DPT_OK && seeds_take_changes(m, count, unit, &weighted, x + count * n, x)) {
         dpt_crossed crossed =
             dpt_crossed_interval(count, weighted.count, first->scalars.effective, x, 0.95);
         out->crossed_low = crossed.low;
         out->crossed_high = crossed.high;
         out->crossed_df = crossed.df;
+        out->crossed_few = isnan(crossed.low) ? NAN : seeds_are_few(m, count, unit);
     }
     dpt_weighted_destroy(&weighted);
     dpt_mem_free(clusters);

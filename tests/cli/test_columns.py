@@ -408,6 +408,7 @@ def seeds(folder, units):
     near("seeds crossed_low", float(row["crossed_low"]), x.mean() - down, 1e-6)
     near("seeds crossed_high", float(row["crossed_high"]), x.mean() + up, 1e-6)
     near("seeds crossed_df", quantile(0.975, float(row["crossed_df"])), student, 1e-5)
+    check("two seeds are few", float(row["crossed_few"]) == 1, row)
 
 
 def weights(folder, run):
@@ -425,10 +426,15 @@ def weights(folder, run):
     check("a study with weights", done.returncode == 0, done.stderr)
     if done.returncode == 0:
         with open(f"{folder}/w/seeds.csv", encoding="utf-8") as file:
-            weighted, alone, _ = csv.DictReader(file)
+            weighted, alone, more = csv.DictReader(file)
         check("three seeds by their count", weighted["seeds"] == alone["seeds"] == "3")
         for column in ("change_mean", "crossed_low", "crossed_high", "crossed_df"):
             near(f"weights: {column}", float(weighted[column]), float(alone[column]), 1e-4)
+        with open(f"{folder}/w/results.json", encoding="utf-8") as file:
+            units = json.load(file)["units"]
+        for row, data in ((weighted, "w"), (alone, "t"), (more, "more")):
+            few = any(u["effective"] < u["change_enough"] for u in units if u["data"] == data)
+            check(f"{data}: samples of three seeds are {'few' if few else 'enough'}", float(row["crossed_few"]) == few, row)
         skewed(f"{folder}/w")
     clustered(folder, run)
 

@@ -356,7 +356,8 @@ static void test_seeds(void **state) {
          .change = {1.0 / 3.0, 0.1, 0.2, 0.4},
          .crossed_low = 0.125,
          .crossed_high = NAN,
-         .crossed_df = 2.5},
+         .crossed_df = 2.5,
+         .crossed_few = 1.0},
         {.edit = names[0], .data = names[1], .count = 2, .accuracy = {0.5, NAN, 0.0, 1.0}}};
     bool writer = test_comm.rank == 0;
     study.seeds = seeds;
@@ -374,11 +375,12 @@ static void test_seeds(void **state) {
     assert_true(back.seeds[0].count == 3 && back.seeds[1].count == 2);
     assert_memory_equal(&back.seeds[0].change, &seeds[0].change, sizeof seeds[0].change);
     assert_true(back.seeds[0].crossed_low == 0.125 && back.seeds[0].crossed_df == 2.5);
+    assert_true(back.seeds[0].crossed_few == 1.0);
     assert_true(isnan(back.seeds[0].crossed_high));
     assert_true(back.seeds[1].accuracy.mean == 0.5 && isnan(back.seeds[1].accuracy.sd));
     dpt_results_destroy(&back);
     assert_non_null(strstr(slurp("seeds.csv"), "dare,task,3,0.33333333333333331,0.1"));
-    assert_non_null(strstr(slurp("seeds.csv"), ",0.125,,2.5\n"));
+    assert_non_null(strstr(slurp("seeds.csv"), ",0.125,,2.5,1\n"));
     json_t *root = json_loads(slurp("results.json"), 0, NULL);
     assert_int_equal(json_array_size(json_object_get(root, "seeds")), 2);
     json_decref(root);

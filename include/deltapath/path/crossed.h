@@ -3,6 +3,9 @@
 
 #include <stdint.h>
 
+/** Seeds from which their effects show a shape: fewer have an interval that may cover less than it says. */
+#define DPT_CROSSED_SEEDS 3
+
 /** Mean over seeds and samples that are crossed: every seed has met every sample. */
 typedef struct dpt_crossed {
     double mean;
@@ -21,11 +24,11 @@ typedef struct dpt_crossed {
  * unbiased but for the bound: MS_sample below MS_residual is chance, an effect of the samples of negative
  * variance. V is never below that of the seeds alone, MS_seed / (S n). The interval is Howe's:
  *   half^2 = t_{S-1}^2 MS_seed / (S n) + t_{n-1}^2 max(MS_sample - MS_residual, 0) / (S n),
- * exact where one of the parts is all there is, less 1.6 / S times the product of their roots, without which it covers up
- * to 99 % with two seeds. Of two seeds, in place of t_1 it is confidence / (1 - confidence), which holds for every symmetric
- * distribution with one peak, and 1.2 in place of 1.6 / S. Satterthwaite's degrees of freedom are too many wherever few seeds come out alike by chance:
- * with 3 seeds its 95 % interval covers down to 91, with 2 seeds 87 % (normal effects, variances 0.001 to 10 times each
- * other). Each side has the quantiles that Hall's transform gives for the skewness of the means of seeds and of samples.
+ * exact where one of the parts is all there is, less 1.6 / S times the product of their roots, without which two seeds cover
+ * too much. Of two seeds, in place of t_1 it is confidence / (1 - confidence), which holds for every symmetric
+ * distribution with one peak, and 1.2 in place of 1.6 / S. Satterthwaite's degrees of freedom are too many wherever few seeds come out alike by chance.
+ * Each side has the quantiles that Hall's transform gives for the skewness of the means of seeds and of samples.
+ * How often it covers: doc/equations.md, Coverage.
  *   Source: Howe, J. Am. Stat. Assoc. 69 (1974) 789; Searle et al., Variance Components (1992), chapter 4.
  * @param[in] effective  samples that weights, repeats and clusters leave in effect (dpt_paired_options); NaN: all.
  * @param[in] x          (seeds, samples) row-major.

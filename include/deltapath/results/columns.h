@@ -253,7 +253,10 @@
     X(crossed_low, "nats",                                                                         \
       "lower end of the 95 % interval of the mean change over other seeds and other samples")      \
     X(crossed_high, "nats", "upper end")                                                           \
-    X(crossed_df, "-", "its degrees of freedom")
+    X(crossed_df, "-", "its degrees of freedom")                                                   \
+    X(crossed_few, "-",                                                                            \
+      "1 where two seeds, or samples below `change_enough` of one of the edits, do not show the "  \
+      "shape of what they were drawn from, and the interval may cover less than 95 %; else 0")
 
 /** One column as `deltapath columns` shows it. */
 typedef struct dpt_result_column {
