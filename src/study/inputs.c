@@ -44,6 +44,8 @@ static dpt_status inputs_pair(dpt_inputs *in) {
     if (st == DPT_OK)
         st = dpt_model_config_head(dpt_store_config(in->post), post.source.catalog, &post.head);
     if (st == DPT_OK)
+        st = dpt_store_check_head(in->pre, &pre.head);
+    if (st == DPT_OK)
         st = dpt_store_check_head(in->post, &post.head);
     if (st == DPT_OK)
         st = dpt_pair_create(&pre, &post, in->job->on_mismatch, &in->pair, &report);

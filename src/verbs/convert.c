@@ -9,9 +9,9 @@
 #include "deltapath/comm/agree.h"
 #include "deltapath/comm/same.h"
 #include "deltapath/comm/stop.h"
-#include "deltapath/model/model.h"
 #include "deltapath/store/owned.h"
 #include "deltapath/store/store.h"
+#include "head.h"
 #include "verify.h"
 
 #include <inttypes.h>
@@ -174,12 +174,6 @@ static dpt_status convert_check_source(const char *source) {
                      source, shards);
 }
 
-static dpt_status convert_check_head(dpt_store *store) {
-    dpt_tied_head head;
-    dpt_status st = dpt_model_config_head(dpt_store_config(store), dpt_store_catalog(store), &head);
-    return st == DPT_OK ? dpt_store_check_head(store, &head) : st;
-}
-
 static dpt_status convert_check_target(const char *target) {
     dpt_status st = dpt_guard_output(target);
     return st == DPT_OK ? dpt_owned_check_outside(target) : st;
@@ -212,7 +206,7 @@ dpt_status dpt_convert_run(const dpt_comm *comm, const dpt_convert_options *opti
     if (st == DPT_OK)
         st = dpt_store_open_on(comm, options->source, options->base, &c.store);
     if (st == DPT_OK)
-        st = dpt_agree(comm, convert_check_head(c.store));
+        st = dpt_agree(comm, dpt_verbs_check_head(c.store));
     if (st == DPT_OK)
         st = dpt_agree(comm, convert_check_source(dpt_store_path(c.store)));
     if (st == DPT_OK)

@@ -213,6 +213,8 @@ static dpt_status diff_pair(dpt_diff *d) {
     if (st == DPT_OK)
         st = dpt_model_config_head(dpt_store_config(d->post), post.source.catalog, &post.head);
     if (st == DPT_OK)
+        st = dpt_store_check_head(d->pre, &pre.head);
+    if (st == DPT_OK)
         st = dpt_store_check_head(d->post, &post.head);
     if (st == DPT_OK)
         st = dpt_pair_create(&pre, &post, DPT_MISMATCH_KEEP_POST, &d->pair, &d->report);

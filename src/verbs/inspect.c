@@ -5,6 +5,7 @@
 #include "deltapath/comm/same.h"
 #include "deltapath/store/store.h"
 #include "deltapath/tensor/part.h"
+#include "head.h"
 
 #include <inttypes.h>
 #include <jansson.h>
@@ -203,11 +204,13 @@ dpt_status dpt_inspect_run(const dpt_comm *comm, const dpt_inspect_options *opti
     if (st != DPT_OK)
         return st;
     FILE *out = options->out != NULL ? options->out : stdout;
-    if (comm->rank == 0 && options->json)
+    st = dpt_agree(comm, dpt_verbs_check_head(store));
+    bool prints = st == DPT_OK && comm->rank == 0;
+    if (prints && options->json)
         st = inspect_print_json(out, store);
-    else if (comm->rank == 0)
+    else if (prints)
         inspect_print_table(out, store);
-    if (comm->rank == 0 && (fflush(out) != 0 || ferror(out)) && st == DPT_OK)
+    if (prints && (fflush(out) != 0 || ferror(out)) && st == DPT_OK)
         st = dpt_error(DPT_ERR_OUTPUT, "standard output cannot be written");
     st = dpt_agree(comm, st);
     dpt_store_close(store);

@@ -254,6 +254,22 @@ def tied(folder):
         done = convert(folder / f"tied-{case}", folder / "tied-base", folder / f"tied-{case}-out", 2)
         good = done.returncode == 0 if says is None else done.returncode == 3 and says in done.stderr and "PEFT" in done.stderr
         check(f"tied base, {case}", good, done.stderr)
+        words = ("--base", str(folder / "tied-base"), str(folder / f"tied-{case}"))
+        for form in ((), ("--json",)):
+            shown = studies.deltapath("inspect", *form, *words)
+            check(f"tied base, {case}: inspect {form}", shown.returncode == done.returncode and (says is None or says in shown.stderr)
+                  and bool(shown.stdout) == (says is None), shown.stderr)
+    for ranks, case in enumerate(cases, 1):  # in the place of the pre-trained model
+        options = json.loads((folder / f"tied-{case}/adapter_config.json").read_text())
+        (folder / f"tied-{case}/adapter_config.json").write_text(
+            json.dumps(dict(options, base_model_name_or_path=str(folder / "tied-base"))))
+        says = cases[case][2]
+        good = 0 if says is None else 3
+        seen = studies.deltapath("diff", str(folder / f"tied-{case}"), str(folder / "tied-base"), "--iterations", "0")
+        check(f"tied base, {case} first: diff", seen.returncode == good and (says is None or says in seen.stderr), seen.stderr)
+        job = JOB % (folder / f"tied-{case}", folder / "tied-base", folder, folder / f"tied-{case}-study")
+        done = studies.study(folder / "first.yaml", job, 1 + ranks % 4, "riemann=off", "data=[]")
+        check(f"tied base, {case} first: a study", done.returncode == good and (says is None or says in done.stderr), done.stderr)
 
 
 def main():

@@ -16,7 +16,7 @@ typedef struct dpt_inspect_options {
 
 /** Print what a model holds: name, type, shape, elements and bytes of each tensor, totals by type,
  * and the architecture of its configuration. Rank 0 prints.
- * Collective over comm (same: options). Errors: those of dpt_store_open. */
+ * Collective over comm (same: options). Errors: those of dpt_store_open and dpt_store_check_head. */
 dpt_status dpt_inspect_run(const dpt_comm *comm, const dpt_inspect_options *options);
 
 #endif
