@@ -412,6 +412,11 @@ dpt_status dpt_job_select(const dpt_job *job, const dpt_catalog *catalog, bool *
     return st;
 }
 
+dpt_status dpt_job_locate_select(const dpt_job *job, dpt_status status) {
+    struct fy_node *root = fy_document_root(job->yaml->document);
+    return dpt_yaml_locate(job->yaml, dpt_yaml_get(root, "select"), status);
+}
+
 dpt_status dpt_job_locate_edit(const dpt_job *job, const dpt_job_edit *edit, dpt_status status) {
     struct fy_node *list = dpt_yaml_get(fy_document_root(job->yaml->document), "edits");
     char place[DPT_MESSAGE_MAX / 4];

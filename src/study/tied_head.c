@@ -84,21 +84,36 @@ static bool tied_fits(const dpt_inputs *in, const dpt_tied_head *at) {
             !dpt_store_quantised(in->post, at->embedding, text, sizeof text, &bytes));
 }
 
+static bool tied_leaves_any(const dpt_inputs *in) {
+    bool any = false;
+    for (int t = 0; t < in->catalog->count; t++)
+        any = any || in->selected[t];
+    return any;
+}
+
 /* The post-trained model has a copy, and the pre-trained one no other head. */
 static dpt_status tied_take(dpt_inputs *in, const dpt_tied_head *at) {
     const char *name = in->catalog->tensors[at->head].name;
     if (!tied_fits(in, at))
         return dpt_error(
             DPT_ERR_INPUT,
-            "%s: %s is a copy of the embedding, to which the configuration ties it, in "
-            "another form: remove the tensor, or leave output.quantise out",
+            "%s: %s is a copy of the embedding, to which the configuration ties it, and the two "
+            "are not plain tensors of one type: remove the tensor, or leave output.quantise out",
             in->job->post, name);
-    if (in->selected[at->head])
-        dpt_log(DPT_LOG_INFO,
-                "%s: %s is a copy of the embedding, to which the configuration ties it: it gets "
-                "the values of the edited embedding",
-                in->job->post, name);
+    bool chosen = in->selected[at->head];
     in->selected[at->head] = false;
+    if (!tied_leaves_any(in))
+        return dpt_job_locate_select(
+            in->job, dpt_error(DPT_ERR_USAGE,
+                               "select: %s alone is left to edit, a copy of the embedding, to "
+                               "which the configuration of %s ties it: select %s",
+                               name, in->job->post, in->catalog->tensors[at->embedding].name));
+    if (chosen)
+        dpt_log(DPT_LOG_INFO,
+                "%s: %s is a copy of the embedding, to which the configuration ties it: it %s",
+                in->job->post, name,
+                in->selected[at->embedding] ? "gets the values of the edited embedding"
+                                            : "stays, as the embedding is not selected");
     in->out_catalog.tensors[at->head].dtype = in->out_catalog.tensors[at->embedding].dtype;
     in->copy = *at;
     return DPT_OK;

@@ -207,6 +207,13 @@ P
     done
     job 1 --dry-run --set "$at" --set 'select={exclude: [lm_head.weight]}'
     holds "tied, and a copy that is excluded: nothing is said" test ! -s "$tmp/err"
+    for ranks in 1 3; do
+        job $ranks --set "$at" --set "select={include: [lm_head.weight]}"
+        expect_error "tied, and the copy alone at $ranks" 2 "--set select=.*: select: lm_head.weight alone is left .*select model.embed_tokens.weight"
+        job $ranks --set "$at" --set riemann=off --set "select={include: [lm_head.weight]}" --set output.checkpoint=hdf5
+        expect_error "tied, and the copy alone, in edits alone at $ranks" 2 "select: lm_head.weight alone is left .*select model.embed_tokens.weight"
+        rm -rf "$tmp/study"
+    done
 }
 part tied
 tied_by_default() { # no key: the family ties

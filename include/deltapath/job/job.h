@@ -192,6 +192,10 @@ char *dpt_job_frame(const dpt_job *job);
  * @param[out] selected (count). */
 dpt_status dpt_job_select(const dpt_job *job, const dpt_catalog *catalog, bool *selected);
 
+/** Put the place of `select` in the job file before the error that was just recorded. Local.
+ * @return status. */
+dpt_status dpt_job_locate_select(const dpt_job *job, dpt_status status);
+
 /** Put the place of an edit in the job file and its id before the error that was just recorded. Local.
  * @return status. */
 dpt_status dpt_job_locate_edit(const dpt_job *job, const dpt_job_edit *edit, dpt_status status);
