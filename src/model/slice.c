@@ -199,7 +199,13 @@ static void slice_claim_row(dpt_model *model, const slice_tables *tables, int64_
         int tensor = dpt_prefix_find(&tables->names, name);
         dpt_param_part part = slice_of_row(model, row, expert, tensor);
         if (tensor < 0)
-            dpt_params_refuse(&model->params, i, -1, dpt_mem_format("tensor %s is missing", name));
+            dpt_params_refuse(
+                &model->params, i, -1,
+                dpt_mem_format("tensor %s is missing%s", name,
+                               slot == DPT_SLOT_HEAD && model->arch.row[DPT_SLOT_TOKENS] != NULL
+                                   ? ": write `tie_word_embeddings: true` in config.json where the "
+                                     "embedding is the head"
+                                   : ""));
         else if (row->part == 0)
             slice_claim_whole(model, row, i, &part);
         else
