@@ -3,11 +3,9 @@
 
 #include "deltapath/tensor/catalog.h"
 
-/** What wraps a language model puts one of these in front of its names: PEFT, multimodal models, the model
- * under its head, GPT-2. Joined for messages. */
-#define DPT_PREFIXES "base_model.model., language_model., model., transformer."
-
-/** What follows them at the start of a name, however many there are. Local. */
+/** What follows at the start of a name those that wrap a language model, however many there are: of PEFT
+ * (`base_model.model.`), multimodal models (`language_model.`), the model under its head (`model.`) and GPT-2
+ * (`transformer.`). Local. */
 const char *dpt_prefix_skip(const char *name);
 
 /** A catalog by its names and aliases without their prefixes, and without the `vision_model.` that follows these or
