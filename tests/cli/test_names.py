@@ -183,6 +183,13 @@ def multimodal(bench):
     _, done = bench.study("copy", "pre-copy", "post-copy", 2)
     check("multimodal: a copy of the head that the outer key ties", done.returncode == 0 and
           done.stderr.count("is a copy of the embedding") == 1, done.stderr)
+    alone = {k: v for k, v in both.items() if k != "tie_word_embeddings"}  # transformers takes the default of the wrapper
+    for side, model in (("pre", bench.pre), ("post", bench.post)):
+        bare = {name: value for name, value in model.items() if name != "lm_head.weight"}
+        bench.save(f"{side}-bare-head", dict(renamed(bare, change), **tower), alone)
+    _, done = bench.study("bare-head", "pre-bare-head", "post-bare-head", 2)
+    check("multimodal: no head, and no outer key: refused", done.returncode == 3 and
+          "lm_head.weight is missing: write `tie_word_embeddings: true` in config.json" in done.stderr, done.stderr)
     _, done = bench.study("moved", "pre-multi", "post-moved", 3)
     check("a tower that moved: refused", done.returncode == 3 and "outside the text model" in done.stderr and
           "exclude" in done.stderr, done.stderr)
@@ -200,6 +207,37 @@ def multimodal(bench):
           "layers.7.mlp.up_proj.weight is not part of this architecture" in done.stderr, done.stderr)
 
 
+def copies(bench):
+    """A head that the family ties, of which either model has a copy or none: one study."""
+    config = {k: v for k, v in bench.config.items() if k not in ("tie_word_embeddings", "hidden_act")}
+    config.update(architectures=["GemmaForCausalLM"], model_type="gemma", head_dim=4, hidden_activation="gelu_pytorch_tanh")
+    table = "model.embed_tokens.weight"
+    for side, model in (("pre", bench.pre), ("post", bench.post)):
+        bare = {name: value for name, value in model.items() if name != "lm_head.weight"}
+        bench.save(f"{side}-bare", bare, config)
+        bench.save(f"{side}-head", dict(bare, **{"lm_head.weight": bare[table]}), config)
+    bare, done = bench.study("bare", "pre-bare", "post-bare", 1)
+    check("no copy: runs", done.returncode == 0 and bare["units"][0]["estimate"] != 0, done.stderr)
+    for ranks, (pre, post) in enumerate((("head", "bare"), ("bare", "head"), ("head", "head")), 2):
+        name = f"{pre}-{post}"
+        results, done = bench.study(name, f"pre-{pre}", f"post-{post}", ranks)
+        check(f"copy {name}: runs", done.returncode == 0, done.stderr)
+        for unit, other in zip(results["units"] if results else [], bare["units"]):
+            keys = ("estimate", "change", "loss_post", "loss_pre", "loss_edit")
+            far = {key: (unit[key], other[key]) for key in keys if abs(unit[key] - other[key]) > 1e-6}
+            terms = {part["module"]: part["integrated"] for part in unit["by_module"]}
+            off = [abs(terms[part["module"]] - part["integrated"]) for part in other["by_module"]]
+            check(f"copy {name} {unit['edit']}: losses, estimate and terms", not far and max(off) < 1e-6 and
+                  terms.get("head", 0.0) == 0.0, (far, off))
+            own, true = (studies.load_model(bench.folder / f"{study}/models/{unit['edit']}") for study in (name, "bare"))
+            check(f"copy {name} {unit['edit']}: bytes", all(own[key] == value for key, value in true.items()) and
+                  own.get("lm_head.weight", true[table]) == true[table] and ("lm_head.weight" in own) == (post == "head"))
+    _, done = bench.study("stays", "pre-head", "post-head", 2, more=f"select: {{exclude: [{table}]}}\n")
+    own, true = (studies.load_model(bench.folder / place) for place in ("stays/models/expo", "post-head"))
+    check("copy of what is not selected: both stay", done.returncode == 0 and own["lm_head.weight"] == own[table] == true[table] and
+          done.stderr.count("lm_head.weight is a copy of the embedding, to which the configuration ties it: it stays, as") == 1, done.stderr)
+
+
 def main():
     """A bench, and everything on it."""
     with tempfile.TemporaryDirectory(dir=os.environ.get("DELTAPATH_TEST_TMP")) as folder:
@@ -209,6 +247,7 @@ def main():
         mapped(bench)
         mapped_gradients(bench)
         multimodal(bench)
+        copies(bench)
     return studies.finish()
 
 

@@ -240,6 +240,41 @@ def run_again(folder):
         check(f"again: {name} is refused", done.returncode == 2 and re.search(words, done.stderr), done.stderr)
 
 
+def run_tied(folder):
+    """A stored copy of a tied head beside FP8: it is written as the embedding is, quantised again or not."""
+    make_models.make_llama(folder / "t", type("", (), dict(dtype="bf16", tied=True, pad=0, layers=2, samples=0, vocabulary=64)))
+    head, table = "lm_head.weight", "model.embed_tokens.weight"
+    for side in "pre", "post":
+        tensors = {name: (wide(data), dtype) for name, (dtype, data) in compare.read_model(folder / "t" / side).items()}
+        make_models.write_safetensors(folder / "t" / side / "model.safetensors", dict(tensors, **{head: tensors[table]}))
+        quantise_fp8(folder / "t" / side, folder / f"tied-{side}")
+    pre, post = (wide(compare.read_model(folder / f"tied-{side}")[table][1]) for side in ("pre", "post"))
+    sets = (f"data.0.file={folder}/t/data.h5", f"models={{pre: {folder}/tied-pre, post: {folder}/tied-post}}",
+            "edits=[{name: expo, method: expo, alpha: 0.25}]")
+    for ranks, quantise in ((1, "true"), (3, "true"), (2, "false"), (4, "true")):
+        out = f"{folder}/tied-{ranks}"
+        done = studies.study(f"{folder}/job.yaml", JOB % out, ranks, *sets, f"output.quantise={quantise}")
+        check(f"tied at {ranks}: the study", done.returncode == 0, done.stderr)
+        written = compare.read_model(f"{out}/models/expo")
+        check(f"tied at {ranks}: head and embedding are the edit of the embedding", np.array_equal(written[head][1], written[table][1]) and
+              np.array_equal(written[table][1], bf16(post + (post - pre) * np.float32(0.25))))
+        done = studies.deltapath("verify", f"{out}/models/expo")
+        check(f"tied at {ranks}: verify", done.returncode == 0, done.stderr)
+    for side in "pre", "post":  # the two in codes
+        codes, scales, _ = fp8(wide(compare.read_model(folder / f"t/{side}")[table][1]))
+        stored = {name: (wide(data) if dtype == "BF16" else data, dtype)
+                  for name, (dtype, data) in compare.read_model(folder / f"tied-{side}").items()}
+        for name in head, table:
+            stored[name], stored[name + "_scale_inv"] = (codes, "F8_E4M3"), (scales, "F32")
+        make_models.write_safetensors(folder / f"tied-{side}" / "model.safetensors", stored)
+    done = studies.study(f"{folder}/job.yaml", JOB % f"{folder}/tied-codes", 2, *sets, "output.quantise=true")
+    check("tied in codes: refused", done.returncode == 3 and "lm_head.weight is a copy of the embedding" in done.stderr and
+          "leave output.quantise out" in done.stderr, done.stderr)
+    done = studies.study(f"{folder}/job.yaml", JOB % f"{folder}/tied-codes", 2, *sets)
+    written = compare.read_model(f"{folder}/tied-codes/models/expo") if done.returncode == 0 else {head: (0, 0), table: (0, 1)}
+    check("tied in codes: plain", np.array_equal(written[head][1], written[table][1]), done.stderr)
+
+
 FP4 = np.array([0, .5, 1, 1.5, 2, 3, 4, 6, -0., -.5, -1, -1.5, -2, -3, -4, -6], np.float32)
 
 
@@ -350,6 +385,7 @@ def main():
         run_fp8(folder)
         run_mxfp4(folder)
         run_again(folder)
+        run_tied(folder)
         said(folder)
         left_over(folder)
     return studies.finish()
