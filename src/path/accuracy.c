@@ -2,7 +2,7 @@
 
 #include "deltapath/base/mem.h"
 #include "deltapath/path/interval.h"
-#include "student.h"
+#include "deltapath/base/student.h"
 
 #include <math.h>
 #include <stddef.h>

@@ -1,6 +1,6 @@
 #include "deltapath/path/biased_interval.h"
 
-#include "student.h"
+#include "deltapath/base/student.h"
 
 #include <math.h>
 

@@ -4,7 +4,7 @@
 #include "deltapath/base/mem.h"
 #include "deltapath/base/rng.h"
 #include "deltapath/path/interval.h"
-#include "student.h"
+#include "deltapath/base/student.h"
 
 #include <math.h>
 #include <stdlib.h>

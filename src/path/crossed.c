@@ -2,7 +2,7 @@
 
 #include "deltapath/path/interval.h"
 #include "hall.h"
-#include "student.h"
+#include "deltapath/base/student.h"
 
 #include <math.h>
 

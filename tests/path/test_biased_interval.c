@@ -4,7 +4,7 @@
 
 #include "deltapath/base/rng.h"
 #include "deltapath/path/biased_interval.h"
-#include "../src/path/student.h"
+#include "deltapath/base/student.h"
 
 #include <math.h>
 

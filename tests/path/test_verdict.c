@@ -3,7 +3,7 @@
 #include "support/test_near.h"
 
 #include "deltapath/base/rng.h"
-#include "../src/path/student.h"
+#include "deltapath/base/student.h"
 #include "deltapath/path/verdict.h"
 #include "deltapath/path/weighted.h"
 

@@ -1,4 +1,4 @@
-#include "student.h"
+#include "deltapath/base/student.h"
 
 #include <math.h>
 

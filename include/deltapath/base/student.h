@@ -1,5 +1,5 @@
-#ifndef DELTAPATH_SRC_PATH_STUDENT_H
-#define DELTAPATH_SRC_PATH_STUDENT_H
+#ifndef DELTAPATH_BASE_STUDENT_H
+#define DELTAPATH_BASE_STUDENT_H
 
 /** P(T <= t) for Student's t with df > 0 degrees of freedom; NaN for a NaN or df <= 0. Local.
  * Computes: the regularised incomplete beta function by its continued fraction (modified Lentz). */
