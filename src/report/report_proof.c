@@ -18,8 +18,15 @@ static void proof_cell(FILE *html, dpt_proof_number x) {
     fputs("]</td>", html);
 }
 
+/* How many edits or groups, and whether few of them carry the intervals. */
+static void proof_count(FILE *html, int64_t count, const dpt_proof *proof) {
+    bool few = proof->few && !isnan(proof->correlation.low);
+    fprintf(html, "<td>%" PRId64 "%s</td>", count, few ? "<small>few</small>" : "");
+}
+
 static void proof_row(FILE *html, const char *what, const dpt_proof *proof) {
-    fprintf(html, "<tr><td class=\"l\">%s</td><td>%" PRId64 "</td>", what, proof->edits);
+    fprintf(html, "<tr><td class=\"l\">%s</td>", what);
+    proof_count(html, proof->edits, proof);
     proof_cell(html, proof->correlation);
     proof_cell(html, proof->rank_correlation);
     proof_cell(html, proof->slope);
@@ -42,10 +49,12 @@ static dpt_status proof_table(FILE *html, const dpt_report_group *group) {
         st = dpt_proof_measure(group->count, group->units, (dpt_proof_kind)k, &proof);
         proof_row(html, names[k], &proof);
     }
-    fputs("</tbody></table></div>\n<p class=\"sub\">From the gradient and the curvature at the "
-          "post-trained weights alone, written down before each edit was measured "
-          "(predictions.csv); 95 % intervals by a bootstrap over edits.</p>\n",
-          html);
+    fputs(
+        "</tbody></table></div>\n<p class=\"sub\">From the gradient and the curvature at the "
+        "post-trained weights alone, written down before each edit was measured "
+        "(predictions.csv); 95 % intervals by a bootstrap over edits; few: of few edits, or where "
+        "few carry the spread, they may cover less.</p>\n",
+        html);
     return st;
 }
 
@@ -184,7 +193,8 @@ dpt_status dpt_report_proof(dpt_report_plots *plots, FILE *html, const dpt_repor
 static void left_out_row(FILE *html, const char *what, const dpt_proof *proof, const double *sums) {
     fputs("<tr><td class=\"l\">", html);
     dpt_report_text(html, what);
-    fprintf(html, "</td><td>%" PRId64 "</td>", proof->groups);
+    fputs("</td>", html);
+    proof_count(html, proof->groups, proof);
     proof_cell(html, proof->correlation);
     proof_cell(html, proof->rank_correlation);
     proof_cell(html, proof->slope);
@@ -205,7 +215,8 @@ static void left_out_unit(FILE *html, const dpt_result *unit) {
         .correlation = {s->proof_correlation, s->proof_correlation_low, s->proof_correlation_high},
         .rank_correlation = {s->proof_rank_correlation, s->proof_rank_correlation_low,
                              s->proof_rank_correlation_high},
-        .slope = {s->proof_slope, s->proof_slope_low, s->proof_slope_high}};
+        .slope = {s->proof_slope, s->proof_slope_low, s->proof_slope_high},
+        .few = s->proof_few == 1.0};
     for (int64_t g = 0; g < unit->nproof; g++)
         proof.groups += isfinite(unit->proof_term[g]) && isfinite(unit->proof_change[g]);
     left_out_row(html, unit->edit, &proof, sums);
@@ -234,7 +245,8 @@ static dpt_status left_out_table(FILE *html, const dpt_report_group *group) {
         "</tbody></table></div>\n<p class=\"sub\">A group's term is its part of the path sum. "
         "What the group changes is the loss of the edit less that of the edit with the group left "
         "at the post-trained weights; the interaction is the sum of that over the groups, less "
-        "the change. 95 % intervals by resampled edits, and over the groups of one edit.</p>\n",
+        "the change. 95 % intervals by resampled edits, and over the groups of one edit; few: they "
+        "may cover less.</p>\n",
         html);
     return st;
 }

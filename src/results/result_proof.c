@@ -2,6 +2,7 @@
 
 #include "deltapath/base/mem.h"
 #include "deltapath/base/rng.h"
+#include "deltapath/base/student.h"
 #include "deltapath/store/owned.h"
 #include "result_fields.h"
 
@@ -10,9 +11,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { RESAMPLES = 2000, LEAST = 4 };      /* edits below which nothing is said */
-static const double PROOF_ROUNDING = 1e-9; /* of accuracies, which are sums of shares */
-enum { FEW = 8 };                          /* groups of one edit below which none are resampled */
+enum { RESAMPLES = 2000, LEAST = 4 }; /* edits below which nothing is said */
+static const double PROOF_TAIL = 3.0; /* clusters over those in effect, of many normal ones */
+static const double PROOF_MOST = 1.0 - 1e-12; /* correlation whose z is known */
+static const double PROOF_ROUNDING = 1e-9;    /* of accuracies, which are sums of shares */
+enum { FEW = 8 }; /* groups of one edit below which none are resampled */
 
 typedef struct proof_pair {
     double predicted, change;
@@ -187,8 +190,73 @@ static const dpt_proof proof_none = {.correlation = {NAN, NAN, NAN},
                                      .slope = {NAN, NAN, NAN},
                                      .ratio = NAN};
 
+/* How many clusters carry the spread of the predictions, or of the changes: 1 / sum h^2 over their shares h of the squares
+ * about the mean. @param[in] pairs sorted by cluster. @param[out] all clusters. */
+static double proof_effective(int64_t n, const proof_pair *pairs, bool of_changes, int64_t *all) {
+    double mean = 0.0, total = 0.0, squares = 0.0;
+    for (int64_t i = 0; i < n; i++)
+        mean += (of_changes ? pairs[i].change : pairs[i].predicted) / (double)n;
+    *all = 0;
+    for (int64_t i = 0; i < n;) {
+        double own = 0.0;
+        for (int64_t cluster = pairs[i].cluster; i < n && pairs[i].cluster == cluster; i++) {
+            double off = (of_changes ? pairs[i].change : pairs[i].predicted) - mean;
+            own += off * off;
+        }
+        total += own;
+        squares += own * own;
+        ++*all;
+    }
+    return squares > 0.0 ? total * total / squares : NAN;
+}
+
+/* Whether there are few clusters, or some of them carry more of the spread than normal ones would: on average they do
+ * where fewer than a third are left in effect. */
+static bool proof_is_few(int64_t n, const proof_pair *pairs) {
+    int64_t all;
+    double least = proof_effective(n, pairs, false, &all);
+    least = fmin(least, proof_effective(n, pairs, true, &all));
+    return all < FEW || (double)all > PROOF_TAIL * least;
+}
+
+/* @param[in] effective groups that carry the spread: where few do, the error is known as badly as that of so few. */
+static double proof_reach(double off, int64_t n, double effective) {
+    double error = sqrt(off * (double)(n - 1) / (double)n);
+    return dpt_student_quantile(0.975, fmax(effective - 1.0, 1.0)) * error;
+}
+
+static double proof_z(double r) {
+    return atanh(fmax(-PROOF_MOST, fmin(PROOF_MOST, r)));
+}
+
+/* Intervals of Pearson's correlation, by its z, and of the slope over the groups of one edit: the jackknife, whose
+ * standard error holds where the spread about the line is not the same everywhere. @param[in] rest (n) room. */
+static void proof_jackknife(int64_t n, const proof_pair *pairs, proof_pair *rest, double *work,
+                            dpt_proof *out) {
+    int64_t all;
+    double of_terms = proof_effective(n, pairs, false, &all);
+    double of_changes = proof_effective(n, pairs, true, &all);
+    double z = proof_z(out->correlation.value), off[2] = {0.0, 0.0};
+    for (int64_t k = 0; k < n; k++) {
+        for (int64_t i = 0, m = 0; i < n; i++)
+            if (i != k)
+                rest[m++] = pairs[i];
+        proof_numbers one = proof_of(n - 1, rest, work);
+        double moved = proof_z(one.correlation) - z, turned = one.slope - out->slope.value;
+        off[0] += isnan(one.correlation) ? NAN : moved * moved;
+        off[1] += turned * turned;
+    }
+    double reach = proof_reach(off[0], n, fmin(of_terms, of_changes));
+    double turn = proof_reach(off[1], n, of_terms);
+    out->correlation.low = isnan(reach) ? NAN : fmin(out->correlation.value, tanh(z - reach));
+    out->correlation.high = isnan(reach) ? NAN : fmax(out->correlation.value, tanh(z + reach));
+    out->slope.low = out->slope.value - turn;
+    out->slope.high = out->slope.value + turn;
+}
+
 /* Numbers of n pairs, and intervals where there are enough clusters. @param[in,out] pairs are sorted. */
-static dpt_status proof_numbers_of(int64_t n, proof_pair *pairs, int64_t clusters, dpt_proof *out) {
+static dpt_status proof_numbers_of(int64_t n, proof_pair *pairs, int64_t clusters, bool one_edit,
+                                   dpt_proof *out) {
     int64_t room = 8 * n + 8, kept = 0;
     proof_pair *sample = dpt_mem_alloc(room, sizeof *sample, "resampled predictions");
     double *work = dpt_mem_alloc(5 * room, sizeof *work, "resampled predictions");
@@ -205,6 +273,9 @@ static dpt_status proof_numbers_of(int64_t n, proof_pair *pairs, int64_t cluster
         proof_interval(drawn, kept, all.correlation, &out->correlation);
         proof_interval(drawn + RESAMPLES, kept, all.rank_correlation, &out->rank_correlation);
         proof_interval(drawn + 2 * RESAMPLES, kept, all.slope, &out->slope);
+        if (one_edit && n >= FEW)
+            proof_jackknife(n, pairs, sample, work, out);
+        out->few = proof_is_few(n, pairs);
     }
     dpt_mem_free(first);
     dpt_mem_free(words);
@@ -224,7 +295,7 @@ dpt_status dpt_proof_measure(int64_t count, const dpt_result *const *units, dpt_
     if (st == DPT_OK)
         out->edits = proof_collect(count, units, kind, pairs, names, &clusters);
     if (st == DPT_OK && clusters >= LEAST)
-        st = proof_numbers_of(out->edits, pairs, clusters, out);
+        st = proof_numbers_of(out->edits, pairs, clusters, false, out);
     dpt_mem_free(names);
     dpt_mem_free(pairs);
     return st;
@@ -257,9 +328,9 @@ static dpt_proof_number proof_fisher(double r, double known, double variance) {
 /* Of few pairs resamples know too little of the spread: Fisher's intervals, of ranks with Bonett and Wright's variance,
  * and Student's of the slope. */
 static void proof_few(int64_t n, const proof_pair *pairs, dpt_proof *out) {
-    static const double student[FEW] = {[4] = 4.303, [5] = 3.182, [6] = 2.776, [7] = 2.571};
     double r = out->correlation.value, ranks = out->rank_correlation.value;
-    double reach = student[n] * proof_slope_error(n, pairs, out->slope.value);
+    double reach = dpt_student_quantile(0.975, (double)(n - 2)) *
+                   proof_slope_error(n, pairs, out->slope.value);
     double least = (double)(n - 3);
     if (!isfinite(r) || !isfinite(ranks))
         return;
@@ -318,7 +389,7 @@ dpt_status dpt_proof_measure_groups(int64_t count, const dpt_result *const *unit
     for (int64_t g = 0; g < n && count == 1; g++)
         pairs[g].cluster = g;
     if (st == DPT_OK && n >= LEAST)
-        st = proof_numbers_of(n, pairs, count > 1 ? clusters : n >= FEW ? n : 0, out);
+        st = proof_numbers_of(n, pairs, count > 1 ? clusters : n >= FEW ? n : 0, count == 1, out);
     if (st == DPT_OK && count == 1 && n >= LEAST && n < FEW)
         proof_few(n, pairs, out);
     dpt_mem_free(cluster_of);
@@ -361,6 +432,8 @@ static json_t *proof_object(const dpt_proof *proof) {
     json_object_set_new(out, "correlation", proof_number(proof->correlation));
     json_object_set_new(out, "rank_correlation", proof_number(proof->rank_correlation));
     json_object_set_new(out, "slope", proof_number(proof->slope));
+    json_object_set_new(out, "few",
+                        isnan(proof->correlation.low) ? json_null() : json_boolean(proof->few));
     json_object_set_new(out, "ratio",
                         isfinite(proof->ratio) ? json_real(proof->ratio) : json_null());
     return out;

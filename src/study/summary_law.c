@@ -20,6 +20,8 @@ static void summary_numbers(const char *first, const dpt_proof *proof, const cha
     summary_number(", slope", proof->slope);
     if (isnan(proof->correlation.low))
         printf(", too few %s for intervals", of);
+    else if (proof->few)
+        printf(", from few %s in effect", of);
 }
 
 static void summary_proof(const char *which, const dpt_proof *proof) {

@@ -86,6 +86,7 @@ dpt_status dpt_unit_set_proof(const dpt_leave_out *left, const dpt_weighted *wei
         unit_proof_number(proof.rank_correlation, &s->proof_rank_correlation,
                           &s->proof_rank_correlation_low, &s->proof_rank_correlation_high);
         unit_proof_number(proof.slope, &s->proof_slope, &s->proof_slope_low, &s->proof_slope_high);
+        s->proof_few = isnan(proof.correlation.low) ? NAN : proof.few;
     }
     dpt_mem_free(work);
     return st;

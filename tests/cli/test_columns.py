@@ -314,6 +314,7 @@ def groups_left_out(name, unit, group, layers):
     off = (y - line @ slope) / (1 - np.diag(line @ inverse @ line.T))
     error = math.sqrt((inverse @ line.T @ np.diag(off ** 2) @ line @ inverse)[1, 1])
     near(f"{name} proof_slope", unit["proof_slope"], slope[1], 1e-6)
+    check(f"{name} proof_few", n < 8 and unit["proof_few"] == 1, (n, unit["proof_few"]))
     near(f"{name} proof_slope_low", unit["proof_slope_low"], slope[1] - quantile(0.975, n - 2) * error, 1e-3)
     near(f"{name} proof_slope_high", unit["proof_slope_high"], slope[1] + quantile(0.975, n - 2) * error, 1e-3)
 

@@ -102,6 +102,10 @@
     X(proof_slope, "-", "of `proof_change` on `proof_term`, least squares: 1 is calibrated")       \
     X(proof_slope_low, "-", "lower end of its 95 % interval")                                      \
     X(proof_slope_high, "-", "upper end")                                                          \
+    X(proof_few, "-",                                                                              \
+      "1 where fewer than eight groups, or fewer than a third of them in effect, carry the "       \
+      "spread "                                                                                    \
+      "of terms or changes, and these intervals may cover less than 95 %; else 0")                 \
     X(proof_interaction, "nats",                                                                   \
       "sum of `proof_change` over the groups less the change: what groups do together")            \
     X(proof_interaction_low, "nats", "lower end of its 95 % interval over samples")                \

@@ -3,7 +3,7 @@
 
 #include "deltapath/results/results.h"
 
-/** A number and its 95 % interval by a bootstrap over edits, or over groups of tensors; NaN where it is not known. */
+/** A number and its 95 % interval over edits, or over groups of tensors; NaN where it is not known. */
 typedef struct dpt_proof_number {
     double value, low, high;
 } dpt_proof_number;
@@ -34,6 +34,9 @@ typedef struct dpt_proof {
         slope; /**< of the true change on the predicted one, least squares: 1 is calibrated */
     double
         ratio; /**< median of true over predicted change, edits that have neither left out; NaN when not finite */
+    bool
+        few; /**< fewer than eight edits (seeds of one together) or groups, or fewer than a third of them carry the
+                 spread, 1 / sum h^2 of their shares h of its squares: intervals may cover less than 95 % */
 } dpt_proof;
 
 /** Compare predicted_change, or predicted_first + predicted_second, with change.
@@ -48,8 +51,9 @@ dpt_status dpt_proof_measure(int64_t count, const dpt_result *const *units, dpt_
 /** Compare proof_term with proof_change, proof_alone or the middle of both over the groups of the units.
  *
  * Local. Of several units the intervals are over resamples of edits with all their groups, seeds of one edit together, as
- * above; of one unit over those of its groups, and below eight groups Fisher's z, with Bonett and Wright's variance for
- * ranks, and Student's distribution of the slope with the HC3 standard error. Fewer than four groups have no numbers,
+ * above. Of one unit they are over its groups: the jackknife of Fisher's z and of the slope, with Student's quantile of one
+ * less than the groups that carry the spread, at least 1, and resamples for ranks; below eight groups Fisher's z, with Bonett
+ * and Wright's variance for ranks, and Student's distribution of the slope with the HC3 standard error. Fewer than four groups have no numbers,
  * fewer than four edits no intervals.
  *   Sources: Bonett and Wright, Psychometrika 65 (2000) 23; MacKinnon and White, J. Econometrics 29 (1985) 305.
  * @param[in] units (count) of one data set. Errors and determinism: as dpt_proof_measure. */
