@@ -319,6 +319,21 @@ static void test_two_thetas(void **state) {
     golden_free(&g);
 }
 
+/* An empty quantization_config says nothing. */
+static void test_empty_quantisation(void **state) {
+    (void)state;
+    golden_model g;
+    golden_load("gqa", &g);
+    json_t *root = json_loads(g.config, 0, NULL);
+    json_object_set_new(root, "quantization_config", json_object());
+    char text[256], *config = json_dumps(root, 0);
+    assert_int_equal(dpt_model_config_compare(config, config, &g.post.catalog, text, sizeof text),
+                     DPT_OK);
+    free(config);
+    json_decref(root);
+    golden_free(&g);
+}
+
 /* Keys that nobody here knows are named, when they are on. */
 static void test_unknown_keys(void **state) {
     (void)state;
@@ -526,6 +541,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_long),
         cmocka_unit_test(test_bad_configs),
         cmocka_unit_test(test_two_thetas),
+        cmocka_unit_test(test_empty_quantisation),
         cmocka_unit_test(test_unknown_keys),
         cmocka_unit_test(test_compare),
         cmocka_unit_test(test_bad_tensors),

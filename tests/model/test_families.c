@@ -77,7 +77,7 @@ static const struct {
     {ALL, "{'rope_scaling': {'rope_type': 3}}", "rope_type must be"},
     {ALL, "{'rope_theta': 0.5}", "rope_theta "},
     {ALL, "{'auto_map': {'AutoModelForCausalLM': 'x.Y'}}", "auto_map"},
-    {ALL, "{'quantization_config': {'bits': 4}}", "quantization_config"},
+    {ALL, "{'quantization_config': {'bits': 4}}", "this key taken out"},
     {ALL, "{'layer_types': ['full_attention']}", "a list with one entry a layer"},
     {ALL, "{'layer_types': 'full_attention'}", "a list with one entry a layer"},
     {ALL, "{'layer_types': ['full_attention', 'linear_attention']}", "layer_types ["},

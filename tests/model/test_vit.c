@@ -97,7 +97,7 @@ static void test_bad_configs(void **state) {
         {"num_channels", "1", "patch_embedding.weight has the shape"},
         {"projection_dim", "11", "visual_projection.weight has the shape"},
         {"layer_norm_eps", "-1.0", "layer_norm_eps"},
-        {"quantization_config", "{\"bits\": 4}", "quantization_config"},
+        {"quantization_config", "{\"bits\": 4}", "this key taken out"},
     };
     golden_image in;
     golden_image_load("clip", &in);
@@ -138,7 +138,7 @@ static void test_bad_siglip_configs(void **state) {
         {"vision_config", "{\"image_size\": [6, 6]}", "vision_config: image_size"},
         {"vision_config", "{\"hidden_act\": \"relu\"}", "vision_config: hidden_act"},
         {"vision_config", "{}", "encoder.layers.2.layer_norm1.weight is missing"},
-        {"quantization_config", "{\"bits\": 4}", "quantization_config"},
+        {"quantization_config", "{\"bits\": 4}", "this key taken out"},
     };
     golden_image in;
     golden_image_load("siglip/classes", &in);

@@ -146,6 +146,14 @@ void dpt_config_reject(dpt_config *config, const char *key, const char *supporte
     free(value);
 }
 
+void dpt_config_reject_quantised(dpt_config *config) {
+    static const char key[] = "quantization_config";
+    const json_t *value = dpt_config_get(config, key);
+    bool empty = json_is_object(value) && json_object_size(value) == 0;
+    if (value != NULL && !empty)
+        dpt_config_reject(config, key, "this key taken out, which was left next to plain weights");
+}
+
 void dpt_config_compare(char *text, size_t size, const char *key, double a, double b) {
     size_t used = strlen(text);
     if (a != b)

@@ -50,6 +50,10 @@ const char *dpt_config_string(dpt_config *config, const char *key, const char *d
 /** Record that an option has a value that is not supported. */
 void dpt_config_reject(dpt_config *config, const char *key, const char *supported);
 
+/** Record that there is a `quantization_config` that says something. The store takes it out of models of known forms and
+ * refuses codes of others, so that what is left stands next to plain weights. */
+void dpt_config_reject_quantised(dpt_config *config);
+
 /** Append "key (a and b)" to a text of at most `size` bytes when the two values differ. Local. */
 void dpt_config_compare(char *text, size_t size, const char *key, double a, double b);
 

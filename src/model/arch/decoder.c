@@ -42,7 +42,6 @@ static const dpt_row decoder_rows[] = {
 /* Options of relatives of these families that would change what the model computes. A value that
  * means "off" (null, false, 0, and 1 for factors) passes. */
 static const char *const decoder_foreign_options[] = {
-    "quantization_config",
     "num_local_experts",
     "num_experts",
     "embedding_multiplier",
@@ -70,6 +69,7 @@ static void decoder_read_options(dpt_config *in, const dpt_decoder_traits *trait
         if (!dpt_config_is_off(dpt_config_get(in, decoder_foreign_options[i])) &&
             !dpt_family_takes(out->family, decoder_foreign_options[i]))
             dpt_config_reject(in, decoder_foreign_options[i], "a model without this option");
+    dpt_config_reject_quantised(in);
     if (!dpt_config_bool(in, "is_causal", true))
         dpt_config_reject(in, "is_causal", "true");
     dpt_arch_read_act(in, traits->act_key != NULL ? traits->act_key : "hidden_act",

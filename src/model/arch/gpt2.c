@@ -33,17 +33,12 @@ static const dpt_row gpt2_rows[] = {
 
 enum { GPT2_WIDTH_MAX = 1 << 26, GPT2_LAYERS_MAX = 1 << 16, GPT2_POSITIONS_MAX = 1 << 26 };
 
-static void gpt2_reject_options(dpt_config *in) {
-    static const char *const options[] = {"add_cross_attention", "quantization_config"};
-    for (size_t i = 0; i < sizeof options / sizeof options[0]; i++)
-        if (!dpt_config_is_off(dpt_config_get(in, options[i])))
-            dpt_config_reject(in, options[i], "a model without this option");
-}
-
 static void gpt2_read(dpt_config *in, const dpt_catalog *catalog, dpt_arch *out) {
     (void)catalog;
     int64_t *length = out->length;
-    gpt2_reject_options(in);
+    dpt_config_reject_quantised(in);
+    if (!dpt_config_is_off(dpt_config_get(in, "add_cross_attention")))
+        dpt_config_reject(in, "add_cross_attention", "a model without this option");
     length[DPT_AXIS_VOCABULARY] = dpt_config_need_integer(in, "vocab_size", 1, INT32_MAX);
     length[DPT_AXIS_WIDTH] = dpt_config_need_integer(in, "n_embd", 1, GPT2_WIDTH_MAX);
     length[DPT_AXIS_UNITS] =

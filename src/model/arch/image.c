@@ -54,8 +54,7 @@ void dpt_image_read(dpt_config *in, const dpt_image_traits *traits, dpt_arch *ou
     length[DPT_AXIS_PATCH] = image_integer(in, "patch_size", IMAGE_SIDE_MAX, traits->patch);
     length[DPT_AXIS_CHANNELS] = dpt_config_integer(in, "num_channels", 1, IMAGE_CHANNELS_MAX, 3);
     out->eps = dpt_config_number(in, "layer_norm_eps", 0.0, 1.0, traits->eps);
-    if (dpt_config_get(in, "quantization_config") != NULL)
-        dpt_config_reject(in, "quantization_config", "a model without this option");
+    dpt_config_reject_quantised(in);
     if (in->status == DPT_OK)
         image_derive_lengths(in, traits, out);
     if (in->status == DPT_OK)

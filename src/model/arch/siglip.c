@@ -61,8 +61,7 @@ static void siglip_read(dpt_config *in, const dpt_catalog *catalog, dpt_arch *ou
                                               "model's whole config.json");
         return;
     }
-    if (dpt_config_get(in, "quantization_config") != NULL)
-        dpt_config_reject(in, "quantization_config", "a model without this option");
+    dpt_config_reject_quantised(in);
     dpt_siglip_read(&tower, DPT_POOL_MEAN, out);
     in->status = dpt_status_worse(in->status, tower.status);
     dpt_arch_add(out, siglip_classifier, sizeof siglip_classifier / sizeof siglip_classifier[0], 0);
