@@ -23,14 +23,14 @@ studies=(fig1-smollm2-high predictions-smollm2-high fig1-smollm2-middle fig1-smo
     allocation-smollm2-high proof-smollm2-high)
 # Samples of each data set, so that all of it takes less than two hours on two cores. With fewer than 149 no edit can be
 # shown to lose less than two points of accuracy, not even one that answers everything as before.
-declare -A samples=([fig1]=160 [fig3]=16 [fig4]=160 [fig5]=32 [fig7]=48 [table1]=96 [predictions]=32
+declare -A samples=([fig1]=160 [fig3]=16 [fig4]=160 [fig5]=32 [fig7]=48 [table1]=96 [predictions]=48
     [allocation]=48 [proof]=16)
-declare -A every=([fig1]=15 [fig3]=10 [fig4]=3 [fig5]=26 [fig7]=8 [table1]=10 [predictions]=20 [allocation]=7
+declare -A every=([fig1]=20 [fig3]=10 [fig4]=3 [fig5]=26 [fig7]=11 [table1]=10 [predictions]=20 [allocation]=7
     [proof]=3)
 # Parts of the grids.
-declare -A ks=([high]="-1, 0, 0.5" [middle]=0 [low]=0 [high-bf16]="-1, 0")
+declare -A ks=([high]="-1, 0, 0.5, 0.8" [middle]=0 [low]=0 [high-bf16]="-1, 0")
 declare -A layers=([high]=", {name: layers, method: expo, alpha: auto, groups: layers}" [middle]="")
-multiples="[0.5, 0.8, 1, 1.2, 2]" alphas="[-0.3, -0.1, 0.1, 0.3]"
+multiples="[0.5, 0.8, 1, 1.2, 2]" alphas="[-1, -0.3, -0.1, 0.1, 0.3, 1]"
 bys="by: [uniform, group, tensor]"
 edits_of() { # edits_of FIGURE PAIR: those that are not as in its job
     case $1 in

@@ -303,8 +303,8 @@ static dpt_status pairing_judge(const findings *found, dpt_mismatch_policy polic
         snprintf(others, sizeof others, " (the first of %d mismatches)", found->mismatches);
     return dpt_error(
         DPT_ERR_INPUT,
-        "%s%s: take two models of one architecture, or set on_mismatch: keep-post (rows "
-        "for vocabularies)",
+        "%s%s: take two models of one architecture, say by models.rename how their names "
+        "differ, or set on_mismatch: keep-post (rows for vocabularies)",
         found->first, others);
 }
 

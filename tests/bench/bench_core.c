@@ -1,17 +1,16 @@
-/* Tell which kernels OpenBLAS chose. With "avx512": exit 0 when they use AVX-512, 1 when not. */
+/* Tell which kernels OpenBLAS chose. With "faster": those that the program would take in their place, or nothing. */
+#include "deltapath/linalg/blas_kernels.h"
+
 #include <cblas.h>
 #include <stdio.h>
 #include <string.h>
 
-#pragma weak openblas_get_corename
-extern char *openblas_get_corename(void);
-
 int main(int argc, char **argv) {
-    const char *core = openblas_get_corename != NULL ? openblas_get_corename() : "another BLAS";
-    int wide = strcmp(core, "SkylakeX") == 0 || strcmp(core, "Cooperlake") == 0 ||
-               strcmp(core, "Sapphirerapids") == 0;
-    if (argc > 1 && strcmp(argv[1], "avx512") == 0)
-        return !wide;
-    printf("%s\n", core);
+    float one = cblas_sasum(1, &(float){1.0F}, 1); /* without a call the BLAS is not linked */
+    const char *core = one > 0.0F ? dpt_blas_kernels() : NULL, *faster = dpt_blas_faster_kernels();
+    if (argc > 1 && strcmp(argv[1], "faster") == 0)
+        printf("%s\n", faster != NULL ? faster : "");
+    else
+        printf("%s\n", core != NULL ? core : "another BLAS");
     return 0;
 }

@@ -113,10 +113,10 @@ class Compare:
         self.mpirun = shlex.split(os.environ.get("DPT_MPIRUN", "mpirun"))
         self.pair = options.pair or OUT / "pair"
         self.agreed = True
-        if "OPENBLAS_CORETYPE" not in os.environ and "avx512vl" in pathlib.Path("/proc/cpuinfo").read_text():
-            wide = subprocess.run([options.build / "tests/bench/bench_core", "avx512"], check=False).returncode == 0
-            if not wide:  # as the program does for itself (src/cli/kernels.c); the benches do not
-                os.environ["OPENBLAS_CORETYPE"] = "SkylakeX"
+        faster = subprocess.run([options.build / "tests/bench/bench_core", "faster"], check=True, text=True,
+                                stdout=subprocess.PIPE).stdout.strip()
+        if "OPENBLAS_CORETYPE" not in os.environ and faster:
+            os.environ["OPENBLAS_CORETYPE"] = faster  # as the program does for itself (src/cli/kernels.c); the benches do not
 
     def seconds(self, part):
         parts = self.options.parts
