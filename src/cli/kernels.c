@@ -12,7 +12,7 @@ static const char CORE_VARIABLE[] = "OPENBLAS_CORETYPE";
 void dpt_cli_choose_kernels(char **argv) {
     if (getenv(CORE_VARIABLE) != NULL)
         return;
-    const char *faster = dpt_blas_faster_kernels();
+    const char *faster = dpt_blas_faster_than(dpt_blas_kernels(), dpt_blas_processor_here());
     if (faster != NULL && setenv(CORE_VARIABLE, faster, 1) == 0)
         execv("/proc/self/exe", argv);
     /* Only reached when exec failed: slower kernels are still right. */

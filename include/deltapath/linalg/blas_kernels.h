@@ -9,15 +9,14 @@ typedef struct dpt_blas_processor {
     bool avx512; /**< F, BW, VL and DQ */
 } dpt_blas_processor;
 
-/** A value of OPENBLAS_CORETYPE with faster kernels for this processor than those of `core`, as openblas_get_corename names
- * them; NULL: there is none. Local. */
-const char *dpt_blas_faster_than(const char *core, dpt_blas_processor processor);
+/** The processor at hand; none of these on another architecture than x86-64. Local. */
+dpt_blas_processor dpt_blas_processor_here(void);
 
-/** The same for the kernels and the processor at hand; NULL for another BLAS, and on another architecture than x86-64.
- * Local. */
-const char *dpt_blas_faster_kernels(void);
-
-/** The kernels at hand, as OpenBLAS names them; NULL for another BLAS. Local. */
+/** The kernels that OpenBLAS took when it was loaded, by its name; NULL for another BLAS. Local. */
 const char *dpt_blas_kernels(void);
+
+/** A value of OPENBLAS_CORETYPE with faster kernels for a processor than these. Local.
+ * @param[in] kernels as dpt_blas_kernels. @return NULL: there are none. */
+const char *dpt_blas_faster_than(const char *kernels, dpt_blas_processor processor);
 
 #endif
