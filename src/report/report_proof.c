@@ -49,12 +49,11 @@ static dpt_status proof_table(FILE *html, const dpt_report_group *group) {
         st = dpt_proof_measure(group->count, group->units, (dpt_proof_kind)k, &proof);
         proof_row(html, names[k], &proof);
     }
-    fputs(
-        "</tbody></table></div>\n<p class=\"sub\">From the gradient and the curvature at the "
-        "post-trained weights alone, written down before each edit was measured "
-        "(predictions.csv); 95 % intervals by a bootstrap over edits; few: of few edits, or where "
-        "few carry the spread, they may cover less.</p>\n",
-        html);
+    fputs("</tbody></table></div>\n<p class=\"sub\">From the gradient and the curvature at the "
+          "post-trained weights alone, written down before each edit was measured "
+          "(predictions.csv); 95 % intervals over edits; few: of few edits, or where "
+          "few carry the spread, they may cover less.</p>\n",
+          html);
     return st;
 }
 
@@ -245,7 +244,7 @@ static dpt_status left_out_table(FILE *html, const dpt_report_group *group) {
         "</tbody></table></div>\n<p class=\"sub\">A group's term is its part of the path sum. "
         "What the group changes is the loss of the edit less that of the edit with the group left "
         "at the post-trained weights; the interaction is the sum of that over the groups, less "
-        "the change. 95 % intervals by resampled edits, and over the groups of one edit; few: they "
+        "the change. 95 % intervals over edits, and over the groups of one edit; few: they "
         "may cover less.</p>\n",
         html);
     return st;

@@ -1,7 +1,6 @@
 #include "deltapath/results/proof.h"
 
 #include "deltapath/base/mem.h"
-#include "deltapath/base/rng.h"
 #include "deltapath/base/student.h"
 #include "deltapath/store/owned.h"
 #include "result_fields.h"
@@ -11,11 +10,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { RESAMPLES = 2000, LEAST = 4 }; /* edits below which nothing is said */
+enum { LEAST = 4 };                   /* edits below which nothing is said */
 static const double PROOF_TAIL = 3.0; /* clusters over those in effect, of many normal ones */
 static const double PROOF_MOST = 1.0 - 1e-12; /* correlation whose z is known */
 static const double PROOF_ROUNDING = 1e-9;    /* of accuracies, which are sums of shares */
-enum { FEW = 8 }; /* groups of one edit below which none are resampled */
+enum { FEW = 8 };                             /* groups of one edit below which none are left out */
 
 typedef struct proof_pair {
     double predicted, change;
@@ -141,38 +140,6 @@ static double proof_quantile(double *x, int64_t n, double q) {
     return beyond > 0.0 ? x[low] + beyond * (x[low + 1] - x[low]) : x[low];
 }
 
-static void proof_interval(double *x, int64_t n, double value, dpt_proof_number *out) {
-    *out = (dpt_proof_number){value, NAN, NAN};
-    if (n < RESAMPLES / 2)
-        return;
-    out->low = proof_quantile(x, n, 0.025);
-    out->high = proof_quantile(x, n, 0.975);
-}
-
-/* Resamples of whole clusters. @param[out] drawn (3, RESAMPLES) of the three numbers, finite ones first. */
-static void proof_resample(const proof_pair *pairs, int64_t clusters, const int64_t *first,
-                           int64_t room, proof_pair *sample, double *work, uint32_t *words,
-                           double *drawn, int64_t *kept) {
-    dpt_rng rng = dpt_rng_make(0, "proof", DPT_RNG_BOOTSTRAP);
-    *kept = 0;
-    for (int64_t b = 0; b < RESAMPLES; b++) {
-        int64_t m = 0;
-        dpt_rng_words(rng, b * clusters, clusters, words);
-        for (int64_t c = 0; c < clusters; c++) {
-            int64_t pick = (int64_t)(((uint64_t)words[c] * (uint64_t)clusters) >> 32);
-            for (int64_t i = first[pick]; i < first[pick + 1] && m < room; i++)
-                sample[m++] = pairs[i];
-        }
-        proof_numbers one = proof_of(m, sample, work);
-        if (!isfinite(one.correlation) || !isfinite(one.rank_correlation))
-            continue;
-        drawn[*kept] = one.correlation;
-        drawn[RESAMPLES + *kept] = one.rank_correlation;
-        drawn[2 * RESAMPLES + *kept] = one.slope;
-        ++*kept;
-    }
-}
-
 /* Median over the pairs that have a ratio: nothing over nothing is none. NaN without any, or where it is not finite. */
 static double proof_ratio(int64_t n, const proof_pair *pairs, double *work) {
     int64_t known = 0;
@@ -219,7 +186,8 @@ static bool proof_is_few(int64_t n, const proof_pair *pairs) {
     return all < FEW || (double)all > PROOF_TAIL * least;
 }
 
-/* @param[in] effective groups that carry the spread: where few do, the error is known as badly as that of so few. */
+/* Reach of an interval by the jackknife. @param[in] off sum of the squares by which leaving one of n out moves the number.
+ * @param[in] effective of the n that carry the spread: where few do, the error is known as badly as that of so few. */
 static double proof_reach(double off, int64_t n, double effective) {
     double error = sqrt(off * (double)(n - 1) / (double)n);
     return dpt_student_quantile(0.975, fmax(effective - 1.0, 1.0)) * error;
@@ -229,76 +197,42 @@ static double proof_z(double r) {
     return atanh(fmax(-PROOF_MOST, fmin(PROOF_MOST, r)));
 }
 
-/* Intervals of Pearson's correlation, by its z, and of the slope over the groups of one edit: the jackknife, whose
- * standard error holds where the spread about the line is not the same everywhere. @param[in] rest (n) room. */
-static void proof_jackknife(int64_t n, const proof_pair *pairs, proof_pair *rest, double *work,
-                            dpt_proof *out) {
+/* Ranks that all agree might be half a swap of neighbours away from it. */
+static double proof_z_of_ranks(int64_t n, double r) {
+    double most = 1.0 - 6.0 / ((double)n * (double)(n * n - 1));
+    return atanh(copysign(fmin(fabs(r), most), r));
+}
+
+/* Intervals of the correlations, by their z, and of the slope: the jackknife over clusters, whose standard error holds where
+ * the spread about the line is not the same everywhere. That of ranks is taken where it is wider than the one that is there.
+ * @param[in] first (clusters + 1) pairs of each. @param[in] rest (n) room. */
+static void proof_jackknife(int64_t n, const proof_pair *pairs, int64_t clusters,
+                            const int64_t *first, proof_pair *rest, double *work, dpt_proof *out) {
     int64_t all;
     double of_terms = proof_effective(n, pairs, false, &all);
     double of_changes = proof_effective(n, pairs, true, &all);
-    double z = proof_z(out->correlation.value), off[2] = {0.0, 0.0};
-    for (int64_t k = 0; k < n; k++) {
-        for (int64_t i = 0, m = 0; i < n; i++)
-            if (i != k)
-                rest[m++] = pairs[i];
-        proof_numbers one = proof_of(n - 1, rest, work);
+    double z = proof_z(out->correlation.value), off[3] = {0.0, 0.0, 0.0};
+    double ranks = proof_z_of_ranks(n, out->rank_correlation.value);
+    for (int64_t c = 0; c < clusters; c++) {
+        int64_t before = first[c], after = n - first[c + 1];
+        memcpy(rest, pairs, (size_t)before * sizeof *rest);
+        memcpy(rest + before, pairs + first[c + 1], (size_t)after * sizeof *rest);
+        proof_numbers one = proof_of(before + after, rest, work);
         double moved = proof_z(one.correlation) - z, turned = one.slope - out->slope.value;
         off[0] += isnan(one.correlation) ? NAN : moved * moved;
         off[1] += turned * turned;
+        moved = proof_z_of_ranks(before + after, one.rank_correlation) - ranks;
+        off[2] += isnan(one.rank_correlation) ? NAN : moved * moved;
     }
-    double reach = proof_reach(off[0], n, fmin(of_terms, of_changes));
-    double turn = proof_reach(off[1], n, of_terms);
+    double reach = proof_reach(off[0], clusters, fmin(of_terms, of_changes));
+    double turn = proof_reach(off[1], clusters, of_terms);
     out->correlation.low = isnan(reach) ? NAN : fmin(out->correlation.value, tanh(z - reach));
     out->correlation.high = isnan(reach) ? NAN : fmax(out->correlation.value, tanh(z + reach));
     out->slope.low = out->slope.value - turn;
     out->slope.high = out->slope.value + turn;
-}
-
-/* Numbers of n pairs, and intervals where there are enough clusters. @param[in,out] pairs are sorted. */
-static dpt_status proof_numbers_of(int64_t n, proof_pair *pairs, int64_t clusters, bool one_edit,
-                                   dpt_proof *out) {
-    int64_t room = 8 * n + 8, kept = 0;
-    proof_pair *sample = dpt_mem_alloc(room, sizeof *sample, "resampled predictions");
-    double *work = dpt_mem_alloc(5 * room, sizeof *work, "resampled predictions");
-    double *drawn = dpt_mem_alloc(3 * RESAMPLES, sizeof *drawn, "resampled predictions");
-    uint32_t *words = dpt_mem_alloc(clusters + 1, sizeof *words, "resampled predictions");
-    int64_t *first = dpt_mem_alloc(clusters + 1, sizeof *first, "resampled predictions");
-    bool whole = first != NULL && sample != NULL && work != NULL && drawn != NULL && words != NULL;
-    if (whole) {
-        proof_sort(n, pairs, clusters, first);
-        proof_numbers all = proof_of(n, pairs, work);
-        out->ratio = proof_ratio(n, pairs, work);
-        if (clusters >= LEAST)
-            proof_resample(pairs, clusters, first, room, sample, work, words, drawn, &kept);
-        proof_interval(drawn, kept, all.correlation, &out->correlation);
-        proof_interval(drawn + RESAMPLES, kept, all.rank_correlation, &out->rank_correlation);
-        proof_interval(drawn + 2 * RESAMPLES, kept, all.slope, &out->slope);
-        if (one_edit && n >= FEW)
-            proof_jackknife(n, pairs, sample, work, out);
-        out->few = proof_is_few(n, pairs);
-    }
-    dpt_mem_free(first);
-    dpt_mem_free(words);
-    dpt_mem_free(drawn);
-    dpt_mem_free(work);
-    dpt_mem_free(sample);
-    return whole ? DPT_OK : DPT_ERR_OUTPUT;
-}
-
-dpt_status dpt_proof_measure(int64_t count, const dpt_result *const *units, dpt_proof_kind kind,
-                             dpt_proof *out) {
-    *out = proof_none;
-    int64_t clusters = 0;
-    proof_pair *pairs = dpt_mem_alloc(count, sizeof *pairs, "predictions");
-    const char **names = dpt_mem_alloc(count, sizeof *names, "predictions");
-    dpt_status st = pairs != NULL && names != NULL ? DPT_OK : DPT_ERR_OUTPUT;
-    if (st == DPT_OK)
-        out->edits = proof_collect(count, units, kind, pairs, names, &clusters);
-    if (st == DPT_OK && clusters >= LEAST)
-        st = proof_numbers_of(out->edits, pairs, clusters, false, out);
-    dpt_mem_free(names);
-    dpt_mem_free(pairs);
-    return st;
+    reach = clusters >= FEW ? proof_reach(off[2], clusters, (double)clusters) : 0.0;
+    out->rank_correlation.low = fmin(out->rank_correlation.low, tanh(ranks - reach));
+    out->rank_correlation.high = fmax(out->rank_correlation.high, tanh(ranks + reach));
 }
 
 /* Standard error of a slope where the spread about the line is not the same everywhere (HC3). */
@@ -319,28 +253,71 @@ static double proof_slope_error(int64_t n, const proof_pair *pairs, double slope
     return sqrt(sum) / xx;
 }
 
-/* Fisher's interval; @param[in] variance of atanh(r). */
-static dpt_proof_number proof_fisher(double r, double known, double variance) {
-    double z = atanh(known), reach = 1.96 * sqrt(variance);
+/* Fisher's interval; @param[in] z of r, of this variance. */
+static dpt_proof_number proof_fisher(double r, double z, double variance) {
+    double reach = 1.96 * sqrt(variance);
     return (dpt_proof_number){r, fmin(r, tanh(z - reach)), fmax(r, tanh(z + reach))};
 }
 
-/* Of few pairs resamples know too little of the spread: Fisher's intervals, of ranks with Bonett and Wright's variance,
- * and Student's of the slope. */
+/* Of ranks, with Bonett and Wright's variance. @param[in] clusters that are independent. */
+static dpt_proof_number proof_of_ranks(int64_t n, int64_t clusters, double ranks) {
+    double z = proof_z_of_ranks(n, ranks), known = tanh(z);
+    return proof_fisher(ranks, z, (1.0 + 0.5 * known * known) / (double)(clusters - 3));
+}
+
+/* Of few groups of one edit: Fisher's interval, and Student's of the slope. */
 static void proof_few(int64_t n, const proof_pair *pairs, dpt_proof *out) {
-    double r = out->correlation.value, ranks = out->rank_correlation.value;
+    double r = out->correlation.value;
     double reach = dpt_student_quantile(0.975, (double)(n - 2)) *
                    proof_slope_error(n, pairs, out->slope.value);
-    double least = (double)(n - 3);
-    if (!isfinite(r) || !isfinite(ranks))
-        return;
-    /* Ranks that all agree might be half a swap of neighbours away from it. */
-    double most = 1.0 - 6.0 / (double)(n * (n * n - 1));
-    double known = copysign(fmin(fabs(ranks), most), ranks);
-    out->correlation = proof_fisher(r, r, 1.0 / least);
-    out->rank_correlation = proof_fisher(ranks, known, (1.0 + 0.5 * known * known) / least);
+    out->correlation = proof_fisher(r, atanh(r), 1.0 / (double)(n - 3));
     out->slope.low = out->slope.value - reach;
     out->slope.high = out->slope.value + reach;
+}
+
+/* Numbers of n pairs, and intervals where there are enough clusters. @param[in,out] pairs are sorted. */
+static dpt_status proof_numbers_of(int64_t n, proof_pair *pairs, int64_t clusters, bool one_edit,
+                                   dpt_proof *out) {
+    proof_pair *rest = dpt_mem_alloc(n, sizeof *rest, "predictions without an edit");
+    double *work = dpt_mem_alloc(5 * n, sizeof *work, "predictions and changes");
+    int64_t *first = dpt_mem_alloc(clusters + 1, sizeof *first, "predictions by edit");
+    bool whole = first != NULL && rest != NULL && work != NULL;
+    if (whole) {
+        proof_sort(n, pairs, clusters, first);
+        proof_numbers all = proof_of(n, pairs, work);
+        out->correlation.value = all.correlation;
+        out->rank_correlation.value = all.rank_correlation;
+        out->slope.value = all.slope;
+        out->ratio = proof_ratio(n, pairs, work);
+        out->few = proof_is_few(n, pairs);
+    }
+    if (whole && clusters >= LEAST && isfinite(out->correlation.value)) {
+        out->rank_correlation = proof_of_ranks(n, clusters, out->rank_correlation.value);
+        if (one_edit && n < FEW)
+            proof_few(n, pairs, out);
+        else
+            proof_jackknife(n, pairs, clusters, first, rest, work, out);
+    }
+    dpt_mem_free(first);
+    dpt_mem_free(work);
+    dpt_mem_free(rest);
+    return whole ? DPT_OK : DPT_ERR_OUTPUT;
+}
+
+dpt_status dpt_proof_measure(int64_t count, const dpt_result *const *units, dpt_proof_kind kind,
+                             dpt_proof *out) {
+    *out = proof_none;
+    int64_t clusters = 0;
+    proof_pair *pairs = dpt_mem_alloc(count, sizeof *pairs, "predictions");
+    const char **names = dpt_mem_alloc(count, sizeof *names, "predictions");
+    dpt_status st = pairs != NULL && names != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+    if (st == DPT_OK)
+        out->edits = proof_collect(count, units, kind, pairs, names, &clusters);
+    if (st == DPT_OK && clusters >= LEAST)
+        st = proof_numbers_of(out->edits, pairs, clusters, false, out);
+    dpt_mem_free(names);
+    dpt_mem_free(pairs);
+    return st;
 }
 
 static double proof_of_group(const dpt_result *unit, int64_t group, dpt_proof_of_groups of) {
@@ -389,9 +366,7 @@ dpt_status dpt_proof_measure_groups(int64_t count, const dpt_result *const *unit
     for (int64_t g = 0; g < n && count == 1; g++)
         pairs[g].cluster = g;
     if (st == DPT_OK && n >= LEAST)
-        st = proof_numbers_of(n, pairs, count > 1 ? clusters : n >= FEW ? n : 0, count == 1, out);
-    if (st == DPT_OK && count == 1 && n >= LEAST && n < FEW)
-        proof_few(n, pairs, out);
+        st = proof_numbers_of(n, pairs, count > 1 ? clusters : n, count == 1, out);
     dpt_mem_free(cluster_of);
     dpt_mem_free(pairs);
     return st;

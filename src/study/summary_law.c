@@ -13,7 +13,7 @@ static void summary_number(const char *name, dpt_proof_number x) {
         printf(" [%.3g, %.3g]", x.low, x.high);
 }
 
-/* @param[in] of what is resampled. */
+/* @param[in] of what the intervals are over. */
 static void summary_numbers(const char *first, const dpt_proof *proof, const char *of) {
     summary_number(first, proof->correlation);
     summary_number(", of ranks", proof->rank_correlation);

@@ -41,8 +41,11 @@ typedef struct dpt_proof {
 
 /** Compare predicted_change, or predicted_first + predicted_second, with change.
  *
- * Local. Intervals are the 2.5 and 97.5 % quantiles over 2000 resamples of the edits, which take edits as independent:
- * those that differ in their seed alone are resampled together.
+ * Local. Intervals take edits as independent; those that differ in their seed alone are one. That of the slope, and by
+ * Fisher's z that of Pearson's correlation, are by the jackknife with Student's quantile of one less than the edits that
+ * carry the spread, at least 1. That of ranks has Bonett and Wright's variance of z, or from eight edits on the jackknife's
+ * where it is wider. Fewer than four edits have no numbers.
+ *   Source: Bonett and Wright, Psychometrika 65 (2000) 23.
  * @param[in] units (count) of one data set.
  * Errors: DPT_ERR_OUTPUT without memory. Determinism: the same bits everywhere. */
 dpt_status dpt_proof_measure(int64_t count, const dpt_result *const *units, dpt_proof_kind kind,
@@ -50,12 +53,10 @@ dpt_status dpt_proof_measure(int64_t count, const dpt_result *const *units, dpt_
 
 /** Compare proof_term with proof_change, proof_alone or the middle of both over the groups of the units.
  *
- * Local. Of several units the intervals are over resamples of edits with all their groups, seeds of one edit together, as
- * above. Of one unit they are over its groups: the jackknife of Fisher's z and of the slope, with Student's quantile of one
- * less than the groups that carry the spread, at least 1, and resamples for ranks; below eight groups Fisher's z, with Bonett
- * and Wright's variance for ranks, and Student's distribution of the slope with the HC3 standard error. Fewer than four groups have no numbers,
- * fewer than four edits no intervals.
- *   Sources: Bonett and Wright, Psychometrika 65 (2000) 23; MacKinnon and White, J. Econometrics 29 (1985) 305.
+ * Local. Of several units intervals are as above, over edits with all their groups. Of one unit they are over its groups, in
+ * the same way; below eight groups Fisher's z has the variance of normal ones, and the slope Student's distribution with
+ * the HC3 standard error. Fewer than four groups have no numbers, fewer than four edits no intervals.
+ *   Source: MacKinnon and White, J. Econometrics 29 (1985) 305.
  * @param[in] units (count) of one data set. Errors and determinism: as dpt_proof_measure. */
 dpt_status dpt_proof_measure_groups(int64_t count, const dpt_result *const *units,
                                     dpt_proof_of_groups of, dpt_proof *out);
