@@ -89,6 +89,8 @@ def environment():
                           capture_output=True).stdout
     env = dict(item.split("=", 1) for item in text.decode().split("\0") if "=" in item)
     env.update(OPENBLAS_NUM_THREADS="1", DELTAPATH_QUIET="1")
+    if "avx2" in pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8"):
+        env.setdefault("OPENBLAS_CORETYPE", "Haswell") # a program that chose kernels itself would start again, without a server
     return env
 
 

@@ -109,8 +109,9 @@ def line(name, good, text):
 def falls(rule, points, edit, data, least, most):
     errors = [error(rule, n, edit, data) for n in points]
     ratios = [a / b for a, b in zip(errors, errors[1:])]
+    rounded = [b < 3e-7 for b in errors[1:]] # of the losses, which may cancel what is left
     line(f"{rule} at {points} points, {edit} on {data}: the error falls {least} to {most} times a step",
-         all(least <= ratio <= most for ratio in ratios), f"errors {errors}, ratios {ratios}")
+         all(least <= ratio and (ratio <= most or low) for ratio, low in zip(ratios, rounded)), f"errors {errors}, ratios {ratios}")
 for edit, data in (("half", "text"), ("dare", "text")):
     falls("left", (4, 8, 16), edit, data, 1.9, 2.15)
     falls("midpoint", (4, 8), edit, data, 3.7, 4.3)

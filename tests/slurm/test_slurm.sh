@@ -22,7 +22,7 @@ ended() { # ended NAME STATE WANTED LOG: a line that says whether a job ended as
     ok "$1" $? "$2, not $3"
 }
 
-same_results() { $compare results "$1/results.json" "$2/results.json" 1e-6; }
+same_results() { $compare results "$1/results.json" "$2/results.json" 1e-5; } # second orders are differences of fp32 slopes
 
 wait_for() { # wait_for SECONDS COMMAND...: until it succeeds
     local waited seconds=$1
