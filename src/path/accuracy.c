@@ -1,8 +1,8 @@
 #include "deltapath/path/accuracy.h"
 
 #include "deltapath/base/mem.h"
-#include "deltapath/path/interval.h"
 #include "deltapath/base/student.h"
+#include "deltapath/path/interval.h"
 
 #include <math.h>
 #include <stddef.h>

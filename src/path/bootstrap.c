@@ -3,8 +3,8 @@
 #include "deltapath/base/assert.h"
 #include "deltapath/base/mem.h"
 #include "deltapath/base/rng.h"
-#include "deltapath/path/interval.h"
 #include "deltapath/base/student.h"
+#include "deltapath/path/interval.h"
 
 #include <math.h>
 #include <stdlib.h>

@@ -1,8 +1,8 @@
 #include "deltapath/path/crossed.h"
 
+#include "deltapath/base/student.h"
 #include "deltapath/path/interval.h"
 #include "hall.h"
-#include "deltapath/base/student.h"
 
 #include <math.h>
 

@@ -1,7 +1,7 @@
 #include "deltapath/path/paired.h"
 
-#include "hall.h"
 #include "deltapath/base/student.h"
+#include "hall.h"
 
 #include <math.h>
 #include <stddef.h>

@@ -34,7 +34,7 @@ void dpt_prediction_make(const dpt_law *law, const dpt_edit_spec *spec,
                          const dpt_edit_report *report, const double *start, double loss,
                          double rounding, dpt_prediction *out);
 
-/** Say behind the range that the path is not quadratic: that its third order is more than two thirds of the predicted
+/** Say after the range that the path is not quadratic: that its third order is more than two thirds of the predicted
  * change. In range or not stays as it was before the path. Nothing for rules of fewer than three points. Local. */
 void dpt_prediction_see_path(const dpt_riemann *path, dpt_prediction *prediction);
 

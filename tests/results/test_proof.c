@@ -299,8 +299,7 @@ static void uneven_groups_are_covered_or_marked(void **state) {
     assert_true(marked[0] < 0.5 && marked[4] > 0.85);
 }
 
-/* Normal edits with three masks each, which differ by half of what edits do: all three intervals cover, where resamples of
- * eight edits do in 88 to 92 %. */
+/* Normal edits with three masks each, which differ by half of what edits do: all three intervals cover. */
 static void edits_with_seeds_are_covered(void **state) {
     (void)state;
     enum { TRIALS = 400, SEEDS = 3, MOST = 24, NUMBERS = 3 };
