@@ -11,35 +11,44 @@
  * two of the way back, dy post and dy edit, give the terms: <g, E> of a token is dy (E x) = (dy E) x. Any other W(t) is
  * the sum of two bf16 matrices, and E is rounded for its terms. */
 
+/* Products of these sides stay in the second level of the cache: at width 2048 they are up to 1.5 times as fast as larger
+ * ones. */
 enum {
-    ROWS = 512,         /* tokens of a thread taken at a time: few enough for its cache */
-    ROWS_MIN = 64,      /* so few would make products slow */
-    ELEMENTS = 1 << 22, /* of a buffer, as far as that allows */
-    INNER = 4096,       /* columns of dy rounded at a time */
-    OUTPUTS = INNER / 2 /* columns of y */
+    ROWS = 256, /* tokens of a thread taken at a time, */
+    PIECES =
+        4, /* and pieces of so many for which x is rounded once where it goes into several products */
+    ROWS_MIN = 64,       /* fewer would make products slow */
+    ELEMENTS = 1 << 22,  /* of a buffer, as far as that allows */
+    INNER = 512,         /* columns of dy taken at a time */
+    OUTPUTS = 512,       /* columns of y, */
+    OUTPUTS_ALONE = 2048 /* but so many where they need not be brought together */
 };
+
+_Static_assert((int)DPT_ACCUMULATE_ROWS <= (int)OUTPUTS, "products with rows of E fit the buffers");
 
 static int64_t product_least(int64_t a, int64_t b) {
     return a < b ? a : b;
 }
 
 /* Elements of a row in the buffers. */
-static int64_t product_width(int64_t N, int64_t K) {
-    int64_t outer = product_least(N, INNER);
+static int64_t product_width(int64_t K) {
+    const int64_t outer = INNER > OUTPUTS ? INNER : OUTPUTS;
     return K > outer ? K : outer;
 }
 
 /* Tokens taken at a time. */
-static int64_t product_rows(int64_t N, int64_t K) {
-    int64_t width = product_width(N, K), rows = (int64_t)ROWS * omp_get_max_threads();
-    if (width > 0 && rows > ELEMENTS / width)
+static int64_t product_rows(int64_t K) {
+    int64_t width = product_width(K), rows = (int64_t)ROWS * omp_get_max_threads();
+    if (rows > ELEMENTS / width)
         rows = ELEMENTS / width;
     return rows > ROWS_MIN ? rows : ROWS_MIN;
 }
 
-int64_t dpt_product_bf16_elements(const dpt_param *param, int64_t tokens) {
-    int64_t rows = product_rows(param->rows, param->cols);
-    return product_least(tokens, rows) * product_width(param->rows, param->cols);
+void dpt_product_bf16_elements(const dpt_param *param, int64_t tokens, int64_t *half,
+                               int64_t *both) {
+    int64_t rows = product_rows(param->cols), width = product_width(param->cols);
+    *half = product_least(tokens, PIECES * rows) * width;
+    *both = product_least(tokens, rows) * width;
 }
 
 /* The two matrices of W(t). */
@@ -94,7 +103,8 @@ static void product_forward_rows(const dpt_pass *pass, const product_weights *w,
                                  int64_t N, int64_t K, const uint16_t *x, const float *bias,
                                  float *y, int64_t ldy) {
     const dpt_work *k = pass->work;
-    bool pair = w->b != NULL && !w->sum, straight = !pair && bias == NULL && ldy == N;
+    bool pair = w->b != NULL && !w->sum;
+    bool straight = !pair && bias == NULL && ldy == N && N <= OUTPUTS_ALONE;
     int64_t step = straight ? N : OUTPUTS;
     for (int64_t at = 0; at < N; at += step) {
         int64_t part = product_least(step, N - at);
@@ -112,7 +122,7 @@ static void product_forward_rows(const dpt_pass *pass, const product_weights *w,
 
 void dpt_product_bf16_forward(const dpt_pass *pass, const dpt_product *p, int64_t n, const float *x,
                               int64_t ldx, float *y, int64_t ldy) {
-    int64_t rows = product_rows(p->N, p->K);
+    int64_t rows = product_rows(p->K);
     for (int64_t t = 0; t < n; t += rows) {
         int64_t part = product_least(rows, n - t);
         dpt_nn_bf16_round(part, p->K, x + t * ldx, ldx, pass->work->half[0]);
@@ -154,30 +164,41 @@ static void product_backward_rows(const dpt_pass *pass, const product_weights *w
             dpt_bf16_multiply(pass->bf16, &shape, k->half[0], w->b + at * K, pair ? k->both[1] : z);
         shape.add = true;
     }
-    if (term != NULL) /* before dx, which may be x */
-        dpt_nn_bf16_terms(rows.n, K, z, k->both[1], rows.x, rows.ldx, term);
-    if (!straight && dx != NULL)
+    if (term != NULL)
+        dpt_nn_bf16_terms(rows.n, K, z, k->both[1], w->t, rows.x, rows.ldx, term, add, dx, lddx);
+    else if (!straight)
         dpt_nn_bf16_join(rows.n, K, z, pair ? k->both[1] : NULL, w->t, NULL, add, dx, lddx);
 }
 
-/* Terms of a matrix whose E is formed: those of dy (x E^T). */
+/* Terms of `some` rows of E of tokens whose x is rounded: those of dy (x E^T). */
+static void product_add_terms(const dpt_pass *pass, const dpt_product_matrix *matrix, int64_t some,
+                              dpt_rows rows, double *term) {
+    const dpt_work *k = pass->work;
+    int64_t K = product_param(pass, matrix)->cols, step = product_rows(K);
+    for (int64_t t = 0; t < rows.n; t += step) {
+        dpt_rows part = product_cut(rows, t, product_least(step, rows.n - t), 0);
+        dpt_bf16_shape shape = {
+            .M = part.n, .N = some, .K = K, .trans_b = true, .uneven = matrix->uneven};
+        dpt_bf16_multiply(pass->bf16, &shape, k->half[1] + t * K, k->e_half, k->both[0]);
+        dpt_nn_linear_add_products(part.n, some, part.dy, part.lddy, k->both[0], some, term + t);
+    }
+}
+
+/* Terms of a matrix whose E is formed. */
 static void product_form_terms(const dpt_pass *pass, const dpt_product_matrix *matrix,
                                dpt_rows rows) {
     const dpt_param *param = product_param(pass, matrix);
     const dpt_work *k = pass->work;
-    int64_t N = param->rows, K = param->cols, step = product_rows(N, K);
+    int64_t N = param->rows, K = param->cols, step = PIECES * product_rows(K);
     for (int64_t at = 0; at < N; at += DPT_ACCUMULATE_ROWS) {
         int64_t some = product_least(DPT_ACCUMULATE_ROWS, N - at);
         dpt_shares_progress(pass->params);
         dpt_param_delta_bf16(param, at, some, k->e_half);
         for (int64_t t = 0; t < rows.n; t += step) {
             dpt_rows part = product_cut(rows, t, product_least(step, rows.n - t), at);
-            dpt_bf16_shape shape = {
-                .M = part.n, .N = some, .K = K, .trans_b = true, .uneven = matrix->uneven};
-            dpt_nn_bf16_round(part.n, K, part.x, part.ldx, k->half[1]);
-            dpt_bf16_multiply(pass->bf16, &shape, k->half[1], k->e_half, k->both[0]);
-            dpt_nn_linear_add_products(part.n, some, part.dy, part.lddy, k->both[0], some,
-                                       pass->to.term + t);
+            if (at == 0 || rows.n > step)
+                dpt_nn_bf16_round(part.n, K, part.x, part.ldx, k->half[1]);
+            product_add_terms(pass, matrix, some, part, pass->to.term + t);
         }
     }
 }
@@ -187,7 +208,7 @@ static void product_add_rows(const dpt_pass *pass, const dpt_product_matrix *mat
                              int64_t from, int64_t end) {
     const dpt_param *param = product_param(pass, matrix);
     const dpt_work *k = pass->work;
-    int64_t K = param->cols, step = product_rows(param->rows, K);
+    int64_t K = param->cols, step = PIECES * product_rows(K);
     float *g = pass->call->gradient->to[matrix->index];
     for (int64_t t = 0; t < rows.n; t += step) {
         int64_t n = product_least(step, rows.n - t);
@@ -241,7 +262,7 @@ static bool product_accumulate(const dpt_pass *pass, const dpt_product_matrix *m
 static void product_backward_matrix(const dpt_pass *pass, const dpt_product_matrix *matrix,
                                     dpt_rows rows, bool add, float *dx, int64_t lddx) {
     const dpt_param *param = product_param(pass, matrix);
-    int64_t N = param->rows, K = param->cols, tokens = product_rows(N, K);
+    int64_t N = param->rows, K = param->cols, tokens = product_rows(K);
     int64_t step = product_step(pass, matrix);
     bool terms;
     dpt_param_stored stored;

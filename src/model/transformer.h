@@ -231,8 +231,9 @@ void dpt_product_bf16_forward(const dpt_pass *pass, const dpt_product *p, int64_
                               int64_t ldx, float *y, int64_t ldy);
 void dpt_product_bf16_backward(const dpt_pass *pass, const dpt_product *p, dpt_rows rows, bool add,
                                float *dx, int64_t lddx); /**< dx (+)= */
-/** Elements that a matrix needs of each of the buffers half and both. Local. */
-int64_t dpt_product_bf16_elements(const dpt_param *param, int64_t tokens);
+/** Elements that a matrix needs of each of the buffers half, and of both. Local. */
+void dpt_product_bf16_elements(const dpt_param *param, int64_t tokens, int64_t *half,
+                               int64_t *both);
 
 /* linear.c: products in fp32, some rows of W(t) at a time. */
 int64_t dpt_linear_rows(const dpt_param *param);   /**< that are formed at a time of an expert */

@@ -194,28 +194,32 @@ static int64_t work_linear_floats(const dpt_model *model, int64_t tokens, int64_
     return maximum;
 }
 
-/* Elements of the buffers of products in bf16. */
-static int64_t work_product_elements(const dpt_model *model, int64_t tokens, int64_t *cols) {
-    int64_t maximum = 0;
-    *cols = 0;
+/* Elements of the buffers of products in bf16, and the longest row of E. */
+static void work_count_bf16(const dpt_model *model, int64_t tokens, int64_t *half, int64_t *both,
+                            int64_t *cols) {
+    *half = *both = *cols = 0;
     for (int slot = 0; slot < DPT_SLOTS; slot++) {
         int index = dpt_slice_index(model, (dpt_slot)slot);
         if (index < 0 || !dpt_slot_is_product((dpt_slot)slot))
             continue;
         const dpt_param *param = &model->params.items[index];
-        maximum = work_maximum(maximum, dpt_product_bf16_elements(param, tokens));
+        int64_t of_half, of_both;
+        dpt_product_bf16_elements(param, tokens, &of_half, &of_both);
+        *half = work_maximum(*half, of_half);
+        *both = work_maximum(*both, of_both);
         *cols = work_maximum(*cols, param->cols);
     }
-    return maximum;
 }
 
 static void work_lay_out_bf16(const dpt_model *model, int64_t T, work_room *room, dpt_work *w) {
-    int64_t cols, n = model->has_bf16 ? work_product_elements(model, T, &cols) : 0;
+    int64_t half = 0, both = 0, cols = 0;
+    if (model->has_bf16)
+        work_count_bf16(model, T, &half, &both, &cols);
     for (int i = 0; i < 2; i++) {
-        w->half[i] = work_take(room, n, sizeof(uint16_t));
-        w->both[i] = work_floats(room, n);
+        w->half[i] = work_take(room, half, sizeof(uint16_t));
+        w->both[i] = work_floats(room, both);
     }
-    w->e_half = work_take(room, n > 0 ? DPT_ACCUMULATE_ROWS * cols : 0, sizeof(uint16_t));
+    w->e_half = work_take(room, DPT_ACCUMULATE_ROWS * cols, sizeof(uint16_t));
 }
 
 static void work_lay_out_rotary(const dpt_arch *arch, int64_t longest, work_room *room,

@@ -41,16 +41,32 @@ void dpt_nn_bf16_join(int64_t T, int64_t N, const float *a, const float *b, floa
     }
 }
 
-void dpt_nn_bf16_terms(int64_t T, int64_t N, const float *a, const float *b, const float *x,
-                       int64_t ldx, double *term) {
-    /* a, b (T,N), x (T,N), term (T) */
+/* One row of dx, and its term. */
+static inline __attribute__((always_inline)) double
+terms_row(int64_t N, const float *a, const float *b, float t, const float *x, bool add, float *dx) {
+    double sum = 0.0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t n = 0; n < N; n++) {
+        float delta = b[n] - a[n];
+        sum += (double)x[n] * (double)delta; /* before dx, which may be x */
+        if (dx != NULL)
+            dx[n] = (add ? dx[n] : 0.0F) + (a[n] + t * delta);
+    }
+    return sum;
+}
+
+void dpt_nn_bf16_terms(int64_t T, int64_t N, const float *a, const float *b, float t,
+                       const float *x, int64_t ldx, double *term, bool add, float *dx,
+                       int64_t lddx) {
+    /* a, b (T,N), x, dx (T,N), term (T) */
 #pragma omp parallel for schedule(static) if (T * N >= PARALLEL_MIN)
     for (int64_t i = 0; i < T; i++) {
-        const float *from = a + i * N, *to = b + i * N, *row = x + i * ldx;
-        double sum = 0.0;
-#pragma omp simd reduction(+ : sum)
-        for (int64_t n = 0; n < N; n++)
-            sum += (double)row[n] * (double)(to[n] - from[n]);
-        term[i] += sum;
+        const float *from = a + i * N, *to = b + i * N, *in = x + i * ldx;
+        if (dx == NULL)
+            term[i] += terms_row(N, from, to, t, in, false, NULL);
+        else if (add)
+            term[i] += terms_row(N, from, to, t, in, true, dx + i * lddx);
+        else
+            term[i] += terms_row(N, from, to, t, in, false, dx + i * lddx);
     }
 }

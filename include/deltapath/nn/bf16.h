@@ -28,16 +28,18 @@ void dpt_nn_bf16_round(int64_t T, int64_t N, const float *x, int64_t ldx, uint16
 void dpt_nn_bf16_join(int64_t T, int64_t N, const float *a, const float *b, float t,
                       const float *bias, bool add, float *y, int64_t ldy);
 
-/** Adds, for each token, the derivative of the loss along E = B - A, given dy A and dy B.
+/** Puts dy A and dy B together, and adds, for each token, the derivative of the loss along E = B - A.
  *
  * Local.
- * Computes: term[i] += sum_n x[i,n] (b[i,n] - a[i,n]), in double: sum_i term[i] = <dW, E>, for dy (E x) = (dy E) x.
- *   Source: this project.
+ * Computes: term[i] += sum_n x[i,n] (b[i,n] - a[i,n]), in double: sum_i term[i] = <dW, E>, for dy (E x) = (dy E) x;
+ *   then dx[i,n] (+)= a[i,n] + t (b[i,n] - a[i,n]).   Source: this project.
  * @param[in]     a, b  (T, N) fp32 without gaps.
  * @param[in]     x     (T, N) fp32, leading dimension ldx.
  * @param[in,out] term  (T) double.
+ * @param[in,out] dx    (T, N), leading dimension lddx; may be x; NULL: not wanted.
  */
-void dpt_nn_bf16_terms(int64_t T, int64_t N, const float *a, const float *b, const float *x,
-                       int64_t ldx, double *term);
+void dpt_nn_bf16_terms(int64_t T, int64_t N, const float *a, const float *b, float t,
+                       const float *x, int64_t ldx, double *term, bool add, float *dx,
+                       int64_t lddx);
 
 #endif
