@@ -85,20 +85,32 @@ static void attention_heads_forward(const dpt_pass *pass, int64_t layer) {
     }
 }
 
-void dpt_attention_recompute(dpt_pass *pass, int64_t layer, const float *x) {
+static const float *attention_input(const dpt_pass *pass, const float *x) {
+    return dpt_pass_norm_in(pass, DPT_SLOT_NORM1, x, pass->work->n1, pass->work->norm1);
+}
+
+/* o of x. */
+static void attention_inner(dpt_pass *pass, int64_t layer, const float *x) {
     const dpt_work *k = pass->work;
     const dpt_slice *p = pass->slice;
     int64_t T = pass->tokens, C = pass->width;
-    const float *n1 = dpt_pass_norm_in(pass, DPT_SLOT_NORM1, x, k->n1, k->norm1);
+    const float *n1 = attention_input(pass, x);
     dpt_product_forward(pass, layer, DPT_SLOT_Q, DPT_SLOT_Q_BIAS, T, n1, C, k->qkv, p->qkv);
     attention_norm_qk(pass);
     dpt_rotate_forward(pass, layer, k->qkv, p->qkv);
     attention_heads_forward(pass, layer);
 }
 
+void dpt_attention_recompute(dpt_pass *pass, int64_t layer, const float *x) {
+    if (dpt_pass_holds(pass, layer))
+        attention_input(pass, x);
+    else
+        attention_inner(pass, layer, x);
+}
+
 void dpt_attention_forward(dpt_pass *pass, int64_t layer, const float *x, float *out) {
     int64_t T = pass->tokens, C = pass->width, q = pass->slice->q;
-    dpt_attention_recompute(pass, layer, x);
+    attention_inner(pass, layer, x);
     dpt_product_forward(pass, layer, DPT_SLOT_O, DPT_SLOT_O_BIAS, T, pass->work->o, q, out, C);
     dpt_pass_sum(pass, out, T * C);
 }

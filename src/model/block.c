@@ -101,21 +101,28 @@ static void block_backward_parallel(dpt_pass *pass, int64_t layer, const float *
     dpt_pass_add(pass, k->h, k->dx);
 }
 
+/* What the backward pass needs of the forward pass. */
+static void block_recompute(dpt_pass *pass, int64_t layer, const float *x) {
+    block_branch mlp = block_mlp(pass);
+    bool held = dpt_pass_holds(pass, layer);
+    if (!held && dpt_arch_recomputes(pass->arch, DPT_SLOT_O))
+        block_forward_attention(pass, layer, x);
+    else
+        dpt_attention_recompute(pass, layer, x);
+    if (held || !dpt_arch_recomputes(pass->arch, DPT_SLOT_DOWN)) {
+        dpt_mlp_recompute(pass, layer, block_mlp_reads(pass, x));
+        return;
+    }
+    dpt_mlp_forward(pass, layer, block_mlp_reads(pass, x), mlp.y);
+    if (pass->arch->row[mlp.norm] != NULL) /* for its statistics */
+        dpt_pass_norm(pass, mlp.norm, pass->tokens, mlp.y, pass->work->part, mlp.stats);
+}
+
 void dpt_block_backward(dpt_pass *pass, int64_t layer, const float *x) {
     const dpt_work *k = pass->work;
     block_branch attention = block_attention(pass), mlp = block_mlp(pass);
     dpt_weights_form(pass, layer, DPT_SLOTS_LAYER, DPT_SLOTS_HEAD);
-    if (dpt_arch_recomputes(pass->arch, DPT_SLOT_O))
-        block_forward_attention(pass, layer, x);
-    else
-        dpt_attention_recompute(pass, layer, x);
-    if (dpt_arch_recomputes(pass->arch, DPT_SLOT_DOWN)) {
-        dpt_mlp_forward(pass, layer, block_mlp_reads(pass, x), mlp.y);
-        if (pass->arch->row[mlp.norm] != NULL) /* for its statistics */
-            dpt_pass_norm(pass, mlp.norm, pass->tokens, mlp.y, k->part, mlp.stats);
-    } else {
-        dpt_mlp_recompute(pass, layer, block_mlp_reads(pass, x));
-    }
+    block_recompute(pass, layer, x);
     if (pass->arch->parallel) {
         block_backward_parallel(pass, layer, x);
         return;

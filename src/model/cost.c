@@ -30,8 +30,11 @@ static void cost_of_arch(const dpt_arch *arch, dpt_model_cost *out) {
             continue;
         if (row->expert)
             out->experts += cost_of_row(arch, row) * (double)arch->layers;
-        if (dpt_arch_recomputes(arch, (dpt_slot)slot))
-            out->again += cost_of_row(arch, row) * (double)arch->layers;
+        if (dpt_arch_recomputes(arch, (dpt_slot)slot)) {
+            double again = cost_of_row(arch, row) * (double)arch->layers;
+            out->again += again;
+            out->always += row->expert || slot == DPT_SLOT_ROUTER ? again : 0.0;
+        }
         if (dpt_slot_is_of_layer(slot))
             out->linear += cost_of_row(arch, row) * (double)arch->layers;
         else if (slot >= DPT_SLOTS_HEAD)

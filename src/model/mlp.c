@@ -11,17 +11,22 @@ static dpt_slot mlp_bias_slot(const dpt_pass *pass) {
     return mlp_slot(pass) == DPT_SLOT_GATE ? DPT_SLOT_GATE_BIAS : DPT_SLOT_UP_BIAS;
 }
 
-/* m = act(gate) up, or act(up), of n. */
-static void mlp_inner(const dpt_pass *pass, int64_t layer, const float *n) {
+/* m = act(gate) up, or act(up), of what the first product gave. */
+static void mlp_activate(const dpt_pass *pass) {
     const dpt_work *k = pass->work;
-    int64_t T = pass->tokens, C = pass->width, f = pass->slice->f, hidden = pass->slice->hidden;
-    dpt_slot in = mlp_slot(pass);
-    dpt_product_forward(pass, layer, in, mlp_bias_slot(pass), T, n, C, k->hidden, hidden);
-    if (in == DPT_SLOT_GATE)
+    int64_t T = pass->tokens, f = pass->slice->f, hidden = pass->slice->hidden;
+    if (mlp_slot(pass) == DPT_SLOT_GATE)
         dpt_nn_gated_forward(pass->arch->act, (float)pass->arch->act_limit, T, f, k->hidden, hidden,
                              k->hidden + f, hidden, k->m, f);
     else
         dpt_nn_act_forward(pass->arch->act, T * f, k->hidden, k->m);
+}
+
+/* m of n. */
+static void mlp_inner(const dpt_pass *pass, int64_t layer, const float *n) {
+    dpt_product_forward(pass, layer, mlp_slot(pass), mlp_bias_slot(pass), pass->tokens, n,
+                        pass->width, pass->work->hidden, pass->slice->hidden);
+    mlp_activate(pass);
 }
 
 static void mlp_outer(const dpt_pass *pass, int64_t layer, float *out) {
@@ -48,7 +53,11 @@ void dpt_mlp_forward(dpt_pass *pass, int64_t layer, const float *x, float *out) 
 
 void dpt_mlp_recompute(const dpt_pass *pass, int64_t layer, const float *x) {
     const float *n = mlp_input(pass, x);
-    if (pass->arch->experts.count == 0) /* experts are taken one by one on the way back */
+    if (pass->arch->experts.count > 0) /* which are taken one by one on the way back */
+        return;
+    if (dpt_pass_holds(pass, layer))
+        mlp_activate(pass);
+    else
         mlp_inner(pass, layer, n);
 }
 

@@ -337,6 +337,7 @@ static dpt_status model_over_ranks(const char *config, const dpt_catalog *catalo
             return DPT_ERR_OUTPUT;
         st = model_open(model, config, catalog, rank, group_size);
         model->has_bf16 = spread->precision == DPT_PRECISION_BF16;
+        model->held = spread->held;
         for (int i = 0; st == DPT_OK && spread->edited != NULL && i < model->params.count; i++)
             model_take_type(&model->params.items[i], spread->edited);
         if (st == DPT_OK)
@@ -507,6 +508,11 @@ dpt_status dpt_model_rest(dpt_model *model, dpt_status st) {
     model->adding = NULL;
     model->together = model->gathers;
     return st;
+}
+
+void dpt_model_hold_layers(dpt_model *model, int64_t layers) {
+    model->held = layers < model->arch.layers ? layers : model->arch.layers;
+    dpt_work_release(&model->work); /* the next run makes it, with room for them */
 }
 
 void dpt_model_release_work(dpt_model *model) {

@@ -18,6 +18,17 @@ void dpt_pass_add(const dpt_pass *pass, const float *a, float *sum) {
         sum[i] += a[i];
 }
 
+bool dpt_pass_holds(const dpt_pass *pass, int64_t layer) {
+    return pass->call->mode != DPT_BACKWARD_NONE && layer >= pass->arch->layers - pass->here.held;
+}
+
+/* Have the activations of a layer where they wait, or in the room that all others share. */
+static void pass_point(dpt_pass *pass, int64_t layer) {
+    pass->here = pass->model->work;
+    if (layer < pass->arch->layers && dpt_pass_holds(pass, layer))
+        dpt_work_point(pass->model, layer, &pass->here);
+}
+
 float *dpt_pass_input(const dpt_pass *pass, int64_t layer) {
     if (pass->call->mode == DPT_BACKWARD_NONE)
         return pass->work->x;
@@ -177,9 +188,11 @@ static void pass_forward(dpt_pass *pass, dpt_pass_walk walk) {
     for (int64_t layer = 0; layer < arch->layers; layer++) {
         pass_take(arch, pass->params, walk, false, dpt_pass_unit_layer(layer));
         pass_keep(pass, layer);
+        pass_point(pass, layer);
         dpt_block_forward(pass, layer, dpt_pass_input(pass, layer),
                           dpt_pass_input(pass, layer + 1));
     }
+    pass_point(pass, arch->layers);
     pass_take(arch, pass->params, walk, false, dpt_pass_unit_head(arch));
     pass_enter(walk, dpt_pass_unit_head(arch));
     dpt_head_run(pass);
@@ -195,10 +208,12 @@ static void pass_backward(dpt_pass *pass, dpt_pass_walk walk) {
         if (wanted) {
             pass_fetch(pass, layer);
             pass_enter(walk, dpt_pass_unit_layer(layer));
+            pass_point(pass, layer);
             dpt_block_backward(pass, layer, dpt_pass_input(pass, layer));
         }
         pass_leave(walk, dpt_pass_unit_layer(layer));
     }
+    pass_point(pass, arch->layers);
     pass_take(arch, pass->params, walk, true, 0);
     pass_enter(walk, 0);
     if (wanted && pass->call->batch->images != NULL)
@@ -214,7 +229,7 @@ dpt_status dpt_pass_run(dpt_model *model, const dpt_model_call *call, dpt_pass_w
                      .params = &model->params,
                      .arch = &model->arch,
                      .slice = &model->slice,
-                     .work = work,
+                     .here = *work,
                      .call = call,
                      .bf16 = model->precision == DPT_PRECISION_BF16 ? model->bf16 : NULL,
                      .to = {.model = model,
@@ -225,6 +240,7 @@ dpt_status dpt_pass_run(dpt_model *model, const dpt_model_call *call, dpt_pass_w
                             .products = work->products},
                      .width = model->arch.length[DPT_AXIS_WIDTH],
                      .status = DPT_OK};
+    pass.work = &pass.here;
     pass_number(&pass);
     if (pass.tokens == 0) {
         if (model->together)

@@ -51,7 +51,9 @@ typedef struct dpt_route_work {
 typedef struct dpt_work {
     int64_t tokens, longest; /**< capacity */
     bool backward;
-    void *base; /**< the one allocation */
+    int64_t held;    /**< layers, the last, whose activations wait for the way back */
+    void *base;      /**< the one allocation */
+    char *held_room; /**< of it, activations of the held layers, one layer after the other */
     float *
         x; /**< (layers + 1, T, C) inputs of the layers; without backward (T, C), of a group that shares them (2, T, C) */
     float *
@@ -116,6 +118,7 @@ struct dpt_model {
     dpt_slice slice;
     int32_t *kv_of; /**< (query heads here) key-value head of each, counted from the first here */
     dpt_work work;
+    int64_t held; /**< layers, as dpt_model_hold_layers says */
     dpt_precision precision;
     bool has_bf16;  /**< the work has room for products in bf16 */
     dpt_bf16 *bf16; /**< NULL before dpt_model_set_precision asks for it */
@@ -142,7 +145,8 @@ typedef struct dpt_pass {
     dpt_params *params; /**< its */
     const dpt_arch *arch;
     const dpt_slice *slice;
-    const dpt_work *work;
+    const dpt_work *work; /**< `here` */
+    dpt_work here;        /**< the model's, with the activations of the layer that is at work */
     const dpt_model_call *call;
     dpt_bf16 *bf16; /**< for products in bf16, or NULL */
     dpt_accumulator to;
@@ -182,6 +186,8 @@ int64_t dpt_work_bytes(const dpt_model *model, int64_t tokens, int64_t longest, 
 /** Make the buffers large enough; kept from call to call. Local. */
 dpt_status dpt_work_reserve(dpt_model *model, int64_t tokens, int64_t longest, bool backward);
 void dpt_work_release(dpt_work *work);
+/** Point `work`, a copy of the model's, at the activations of a layer that is held. Local. */
+void dpt_work_point(const dpt_model *model, int64_t layer, dpt_work *work);
 int64_t dpt_work_head_rows(const dpt_model *model, int64_t scored); /**< the same on all ranks */
 
 /* weights.c */
@@ -279,6 +285,8 @@ dpt_status dpt_pass_run(dpt_model *model, const dpt_model_call *call, dpt_pass_w
 void dpt_pass_sum(dpt_pass *pass, float *values, int64_t n); /**< over the group */
 /** sum += a, of all tokens. */
 void dpt_pass_add(const dpt_pass *pass, const float *a, float *sum);
+/** Whether the activations of a layer wait for the way back: its backward pass needs no products of the forward pass. */
+bool dpt_pass_holds(const dpt_pass *pass, int64_t layer);
 /** Input of a layer; that of the layer after the last goes to the head. Of a group, two layers next to each other. */
 float *dpt_pass_input(const dpt_pass *pass, int64_t layer);
 /** Number of a tensor for the accumulator. */
@@ -311,7 +319,7 @@ void dpt_pass_norm_in_backward(const dpt_pass *pass, int64_t layer, dpt_slot slo
                                const float *x, dpt_norm_stats stats, float *dx);
 
 /* attention.c: out = O(attention(norm1 x)), summed over the ranks. The backward pass needs what the forward pass of
- * the same x left in work, or recompute, which has no out; dx += gradient of x, given that of out, which may be dx. */
+ * the same x left in work, or recompute, which has no out and of a layer that is held takes the norm alone; dx += gradient of x, given that of out, which may be dx. */
 void dpt_attention_forward(dpt_pass *pass, int64_t layer, const float *x, float *out);
 void dpt_attention_recompute(dpt_pass *pass, int64_t layer, const float *x);
 void dpt_attention_backward(dpt_pass *pass, int64_t layer, const float *x, const float *dy,
@@ -321,7 +329,8 @@ void dpt_attention_backward(dpt_pass *pass, int64_t layer, const float *x, const
 void dpt_norm_qk_forward(dpt_pass *pass);
 void dpt_norm_qk_backward(dpt_pass *pass, int64_t layer);
 
-/* mlp.c: out = MLP(norm2 x), summed over the ranks; recompute leaves in work what the backward pass needs. */
+/* mlp.c: out = MLP(norm2 x), summed over the ranks; recompute leaves in work what the backward pass needs, of a
+ * layer that is held from the products that are there. */
 void dpt_mlp_forward(dpt_pass *pass, int64_t layer, const float *x, float *out);
 void dpt_mlp_recompute(const dpt_pass *pass, int64_t layer, const float *x);
 void dpt_mlp_backward(dpt_pass *pass, int64_t layer, const float *x, const float *dy, float *dx);
@@ -337,8 +346,8 @@ void dpt_rotate_fill(const dpt_rope_params *rope, int64_t n, const dpt_rotary *t
 void dpt_rotate_forward(const dpt_pass *pass, int64_t layer, float *qk, int64_t ld);
 void dpt_rotate_backward(const dpt_pass *pass, int64_t layer, float *dqk, int64_t ld);
 
-/* block.c: one layer. The backward pass computes the activations again from the input x of the layer;
- * work->dx holds the gradient of its output on entry and that of x on return. */
+/* block.c: one layer. The backward pass computes the activations again from the input x of the layer, of one
+ * that is held those that take no product; work->dx holds the gradient of its output on entry and that of x on return. */
 void dpt_block_forward(dpt_pass *pass, int64_t layer, const float *x, float *out);
 void dpt_block_backward(dpt_pass *pass, int64_t layer, const float *x);
 

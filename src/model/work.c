@@ -68,10 +68,9 @@ static float *work_take_branch(const dpt_model *model, int64_t T, dpt_slot norm,
                : NULL;
 }
 
-static void work_lay_out_branches(const dpt_model *model, int64_t T, work_room *room, dpt_work *w) {
+/* Gradient of what a branch adds. */
+static void work_lay_out_dy(const dpt_model *model, int64_t T, work_room *room, dpt_work *w) {
     int64_t width = model->arch.length[DPT_AXIS_WIDTH];
-    w->y1 = work_take_branch(model, T, DPT_SLOT_OUT_NORM1, DPT_SLOT_SCALE1, &w->out1, room);
-    w->y2 = work_take_branch(model, T, DPT_SLOT_OUT_NORM2, DPT_SLOT_SCALE2, &w->out2, room);
     static const dpt_slot after[] = {DPT_SLOT_OUT_NORM1, DPT_SLOT_OUT_NORM2, DPT_SLOT_SCALE1,
                                      DPT_SLOT_SCALE2};
     bool any = false;
@@ -79,6 +78,44 @@ static void work_lay_out_branches(const dpt_model *model, int64_t T, work_room *
         any = any || model->arch.row[after[i]] != NULL;
     w->dy =
         work_floats(room, any ? T * width : 0); /* y1 and y2 are NULL too while bytes are counted */
+}
+
+/* What the way back needs of a layer but what norms and activations make of it. */
+static void work_lay_out_layer(const dpt_model *model, int64_t T, work_room *room, dpt_work *w) {
+    const dpt_slice *slice = &model->slice;
+    w->y1 = work_take_branch(model, T, DPT_SLOT_OUT_NORM1, DPT_SLOT_SCALE1, &w->out1, room);
+    w->y2 = work_take_branch(model, T, DPT_SLOT_OUT_NORM2, DPT_SLOT_SCALE2, &w->out2, room);
+    w->qkv = work_floats(room, T * slice->qkv);
+    bool qk_norm = model->arch.row[DPT_SLOT_Q_NORM] != NULL;
+    int64_t normed = model->arch.norm_qk_whole ? 2 : slice->heads + slice->kv_heads;
+    w->raw = work_floats(room, qk_norm ? T * (slice->q + slice->kv) : 0);
+    w->qk_rstd = work_floats(room, qk_norm ? T * normed : 0);
+    w->o = work_floats(room, T * slice->q);
+    w->lse = work_floats(room, T * slice->heads);
+}
+
+/* The same of a layer that is held: experts are taken again one by one on the way back, and where attention and MLP stand
+ * side by side nothing reads their sum. */
+static void work_lay_out_held(const dpt_model *model, int64_t T, work_room *room, dpt_work *w) {
+    work_lay_out_layer(model, T, room, w);
+    if (!model->arch.parallel)
+        w->h = work_floats(room, T * model->arch.length[DPT_AXIS_WIDTH]);
+    if (model->arch.experts.count == 0)
+        w->hidden = work_floats(room, T * model->slice.hidden);
+}
+
+static int64_t work_held_bytes(const dpt_model *model, int64_t T) {
+    work_room room = {.base = NULL};
+    dpt_work none;
+    work_lay_out_held(model, T, &room, &none);
+    return room.used;
+}
+
+void dpt_work_point(const dpt_model *model, int64_t layer, dpt_work *work) {
+    int64_t number = layer - (model->arch.layers - work->held);
+    work_room room = {.base = work->held_room,
+                      .used = number * work_held_bytes(model, work->tokens)};
+    work_lay_out_held(model, work->tokens, &room, work);
 }
 
 static void work_lay_out_experts(const dpt_model *model, int64_t T, work_room *room,
@@ -116,15 +153,9 @@ static void work_lay_out_block(const dpt_model *model, int64_t T, bool backward,
     w->n2 = work_floats(room, T * width);
     w->h = work_floats(room, T * width);
     w->part = work_floats(room, T * width);
-    work_lay_out_branches(model, T, room, w);
-    w->qkv = work_floats(room, T * slice->qkv);
-    bool qk_norm = model->arch.row[DPT_SLOT_Q_NORM] != NULL;
-    int64_t normed = model->arch.norm_qk_whole ? 2 : slice->heads + slice->kv_heads;
-    w->raw = work_floats(room, qk_norm ? T * (slice->q + slice->kv) : 0);
-    w->qk_rstd = work_floats(room, qk_norm ? T * normed : 0);
+    work_lay_out_layer(model, T, room, w);
+    work_lay_out_dy(model, T, room, w);
     w->sinks = work_floats(room, model->arch.row[DPT_SLOT_SINKS] != NULL ? T * slice->heads : 0);
-    w->o = work_floats(room, T * slice->q);
-    w->lse = work_floats(room, T * slice->heads);
     w->norm1 = work_take_stats(model, T, room);
     w->norm2 = work_take_stats(model, T, room);
     work_lay_out_inner(slice, T, room, w);
@@ -261,6 +292,8 @@ static int64_t work_lay_out(const dpt_model *model, int64_t T, int64_t longest, 
     w->term = work_take(&room, T, sizeof(double));
     w->sequence = work_take(&room, T, sizeof(int64_t));
     w->position = work_take(&room, T, sizeof(int32_t));
+    int64_t held = backward ? model->held : 0;
+    w->held_room = work_take(&room, held, work_held_bytes(model, T));
     return room.used;
 }
 
@@ -295,6 +328,7 @@ dpt_status dpt_work_reserve(dpt_model *model, int64_t tokens, int64_t longest, b
     w->tokens = tokens;
     w->longest = longest;
     w->backward = backward;
+    w->held = backward ? model->held : 0;
     work_lay_out(model, tokens, longest, backward, w->base, w);
     dpt_weights_place(model, w->arena, w->w);
     work_fill_rotary(model, longest, w);

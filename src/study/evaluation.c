@@ -252,6 +252,8 @@ dpt_status dpt_evaluation_create(const dpt_comm *comm, dpt_inputs *inputs,
         st = dpt_agree(comm,
                        dpt_model_set_precision(out->model, (dpt_precision)inputs->job->precision));
     if (st == DPT_OK)
+        dpt_model_hold_layers(out->model, resources->held);
+    if (st == DPT_OK)
         st = create_losses(out, inputs, resources, &references);
     dpt_progress_begin(&out->progress, "evaluating", "samples",
                        samples_of(inputs, resources, edits));

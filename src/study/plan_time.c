@@ -144,7 +144,7 @@ static void plan_pass(const dpt_inputs *in, const dpt_resources *res, const plan
                        plan_idle(p, (double)c->heads) / (r->attention * ranks) * res->uneven;
     double idle = c->experts * (plan_idle(p, (double)c->expert_count) - 1.0);
     double layers = 2.0 * (c->linear + idle) * tokens, head = 2.0 * c->head * res->scored;
-    double again = 2.0 * (c->again + idle * c->again / c->linear) * tokens;
+    double again = 2.0 * dpt_resources_again_products(res) * (1.0 + idle / c->linear) * tokens;
     double flop = 1.0 / (r->products * PRODUCTS * ranks) * res->uneven;
     double product = bf16 ? flop * r->products / r->bf16 : flop; /* with weights */
     double value = 4.0 / (r->memory * ranks) * res->uneven;
@@ -159,7 +159,9 @@ static void plan_pass(const dpt_inputs *in, const dpt_resources *res, const plan
     double sums =
         3.0 * (double)res->tokens + in->catalog->count; /* of samples, at most a token each */
     seconds[DPT_PLAN_REDUCTIONS] += plan_all_reduce(r, ranks, 8.0 * fmin(sums, 1e7));
-    double messages = batches * (double)c->layers * REDUCTIONS / (slopes ? 1.0 : 2.5);
+    double sums_again = slopes ? 1.0 - dpt_resources_again(res) : 0.0; /* that are not */
+    double messages =
+        batches * (double)c->layers * (REDUCTIONS / (slopes ? 1.0 : 2.5) - sums_again);
     seconds[DPT_PLAN_REDUCTIONS] +=
         messages * plan_all_reduce(r, p, 4.0 * (double)res->packed_tokens * (double)c->width);
     if (!slopes) {
@@ -169,10 +171,11 @@ static void plan_pass(const dpt_inputs *in, const dpt_resources *res, const plan
     }
     /* The forward again but for the head, the gradient of the input, and the terms. */
     seconds[DPT_PLAN_BACKWARD] +=
-        (n.again * again + n.input * (layers + head)) * product + 3.5 * attention +
+        (n.again * again + n.input * (layers + head)) * product +
+        (2.5 + dpt_resources_again(res)) * attention +
         value * (layer * (BACKWARD_WIDTH * (double)c->width + BACKWARD_INNER * c->inner) +
                  2.0 * LOGIT_VALUES * logits) +
-        batches * (form + 2.0 * calls);
+        batches * ((1.0 + dpt_resources_again(res)) / 2.0 * form + 2.0 * calls);
     seconds[DPT_PLAN_TERMS] += n.terms * (layers + head) * product + batches * form;
     double computing =
         seconds[DPT_PLAN_FORWARD] + seconds[DPT_PLAN_BACKWARD] + seconds[DPT_PLAN_TERMS];

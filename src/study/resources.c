@@ -189,12 +189,13 @@ static dpt_status check_reference(const dpt_inputs *in, int d) {
 
 /* What a model is spread over in a mesh: ranks with the same place are on as many machines as there are, or each on its
  * own. */
-static dpt_model_ranks ranks_of(const dpt_inputs *in, const dpt_resources *res) {
+dpt_model_ranks dpt_resources_ranks(const dpt_inputs *in, const dpt_resources *res) {
     int replicas = res->ranks / res->tensor_parallel;
     return (dpt_model_ranks){.precision = (dpt_precision)in->job->precision,
                              .group = res->tensor_parallel,
                              .replicas = replicas,
                              .machines = replicas < res->machines ? replicas : res->machines,
+                             .held = res->held,
                              .edited = &in->out_catalog};
 }
 
@@ -207,7 +208,7 @@ static dpt_status measure_references(const dpt_inputs *in, dpt_resources *res) {
         int64_t weights, work;
         if (store == NULL)
             continue;
-        dpt_model_ranks spread = ranks_of(in, res);
+        dpt_model_ranks spread = dpt_resources_ranks(in, res);
         spread.edited = NULL; /* none is bound */
         st = check_reference(in, d);
         if (st == DPT_OK)
@@ -271,8 +272,8 @@ int64_t dpt_resources_edit_bytes(const dpt_resources *res) {
 
 /* Most that a rank holds at a time. Weights, gradients and losses stay for the whole study; passes and edits take turns, for
  * an edit is made in room that passes give, and its cells go when it is bound. A reference is gone before all of these. */
-static int64_t peak_with(const dpt_inputs *in, const dpt_resources *res, bool gradients,
-                         bool cells) {
+int64_t dpt_resources_peak(const dpt_inputs *in, const dpt_resources *res, bool gradients,
+                           bool cells) {
     const int64_t cell = (int64_t)DPT_CELL * BYTES_F32, exchange = dpt_redist_bytes(res->ranks);
     int64_t stays = res->weights + res->losses + res->logits + (cells ? res->cells : 0);
     stays += gradients ? gradient_bytes(in, res) : 0;
@@ -294,7 +295,7 @@ static int64_t peak_with(const dpt_inputs *in, const dpt_resources *res, bool gr
 /* With the gradients that edits need alone. */
 static int64_t least_bytes(const dpt_inputs *in, const dpt_resources *res) {
     bool needs = needs_gradient(in);
-    return peak_with(in, res, needs, needs);
+    return dpt_resources_peak(in, res, needs, needs);
 }
 
 static bool resources_fit(const dpt_resources *res, int64_t bytes) {
@@ -308,7 +309,7 @@ static bool can_share(const dpt_inputs *in) {
 
 /* Memory that is left for gradients; a reference is gone before they are there. Negative: what they lack. */
 static int64_t gradient_room(const dpt_inputs *in, const dpt_resources *res) {
-    return res->budget - peak_with(in, res, true, needs_gradient(in));
+    return res->budget - dpt_resources_peak(in, res, true, needs_gradient(in));
 }
 
 /* Which gradients are kept. */
@@ -318,9 +319,9 @@ static void choose_gradients(const dpt_inputs *in, dpt_resources *res) {
     res->shared_gradient = can_share(in) && room >= 0;
     res->gradient_lack = can_share(in) && !res->shared_gradient ? -room : 0;
     res->cell_gradient = needs || (res->shared_gradient && draws &&
-                                   resources_fit(res, peak_with(in, res, true, true)));
+                                   resources_fit(res, dpt_resources_peak(in, res, true, true)));
     res->gradients = dpt_resources_keeps_gradient(res) ? gradient_bytes(in, res) : 0;
-    res->peak = peak_with(in, res, dpt_resources_keeps_gradient(res), res->cell_gradient);
+    res->peak = dpt_resources_peak(in, res, dpt_resources_keeps_gradient(res), res->cell_gradient);
 }
 
 /* A budget of a message: whole MiB, or bytes where these would be 0. */
@@ -334,7 +335,7 @@ static const char *grant_text(int64_t bytes, char text[32]) {
 
 /* Needs of one batch in the mesh. */
 static dpt_status measure_batch(const dpt_inputs *in, int64_t batch, dpt_resources *res) {
-    dpt_model_ranks spread = ranks_of(in, res);
+    dpt_model_ranks spread = dpt_resources_ranks(in, res);
     resources_measure_batches(in, batch, res);
     dpt_status st = dpt_model_bytes(dpt_store_config(in->post), in->catalog, &spread, true,
                                     res->packed_tokens, res->longest, &res->weights, &res->work);
@@ -363,7 +364,7 @@ static dpt_status make_room(const dpt_inputs *in, dpt_resources *res, bool *made
 static dpt_status try_mesh(const dpt_inputs *in, int tensor_parallel, dpt_resources *res,
                            bool *fits) {
     res->tensor_parallel = tensor_parallel;
-    dpt_model_ranks spread = ranks_of(in, res);
+    dpt_model_ranks spread = dpt_resources_ranks(in, res);
     dpt_status st = dpt_model_gradient_bytes(dpt_store_config(in->post), in->catalog, &spread,
                                              &res->gradient, &res->adding);
     if (st == DPT_OK)
@@ -439,12 +440,19 @@ static dpt_machine steady_machine(const dpt_plan_case *of) {
 }
 
 /* Keep a mesh and a batch that fit where they take less time than the best so far. */
-static void weigh_mesh(const dpt_inputs *in, dpt_resources *res, dpt_resources *best) {
-    res->uneven = uneven_share(in, res);
-    dpt_resources_count(in, res);
-    dpt_plan_time(in, res);
-    if (best->ranks == 0 || res->seconds < 0.98 * best->seconds)
-        *best = *res;
+static dpt_status weigh_mesh(const dpt_inputs *in, const dpt_resources *res, dpt_resources *best) {
+    dpt_resources with = *res;
+    dpt_status st = DPT_OK;
+    with.uneven = uneven_share(in, &with);
+    dpt_resources_count(in, &with);
+    if (dpt_resources_passes(&with, true) > 0.0) {
+        st = dpt_resources_hold_layers(in, &with);
+        dpt_resources_count(in, &with);
+    }
+    dpt_plan_time(in, &with);
+    if (st == DPT_OK && (best->ranks == 0 || with.seconds < 0.98 * best->seconds))
+        *best = with;
+    return st;
 }
 
 /* Whether groups of this many ranks lie on several nodes, whose network then carries every all-reduce of a pass. */
@@ -466,14 +474,14 @@ static dpt_status weigh_meshes(const dpt_inputs *in, bool crossing, dpt_resource
             return st;
         if (!fits)
             continue;
-        weigh_mesh(in, res, best);
+        st = weigh_mesh(in, res, best);
         bool smaller = false;
-        if (!res->shared_gradient)
+        if (st == DPT_OK && !res->shared_gradient)
             st = make_room(in, res, &smaller);
+        if (st == DPT_OK && smaller)
+            st = weigh_mesh(in, res, best);
         if (st != DPT_OK)
             return st;
-        if (smaller)
-            weigh_mesh(in, res, best);
     }
     return DPT_OK;
 }

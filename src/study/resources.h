@@ -2,6 +2,7 @@
 #define DELTAPATH_SRC_STUDY_RESOURCES_H
 
 #include "deltapath/model/cost.h"
+#include "deltapath/model/model.h"
 #include "deltapath/study/machine.h"
 #include "inputs.h"
 
@@ -51,6 +52,8 @@ typedef struct dpt_resources {
     int64_t weights;     /**< resident blocks of post and edit */
     int64_t unbound;     /**< of them, what stays when no edit is bound */
     int64_t work;        /**< activations and layer buffers */
+    int64_t held;        /**< layers whose activations are kept for the way back, */
+    int64_t held_bytes;  /**< and what of `work` these take */
     int64_t gradients;   /**< those that are kept, of all data sets */
     int64_t gradient;    /**< of one data set at t = 0, as dpt_model_gradient_bytes says */
     int64_t adding;      /**< what a pass that adds to a gradient needs besides */
@@ -133,6 +136,17 @@ typedef struct dpt_plan_case {
 dpt_status dpt_resources_plan(const dpt_inputs *inputs, const dpt_plan_case *of,
                               dpt_resources *out);
 
+/** What a model is spread over in the mesh that is chosen. Local. */
+dpt_model_ranks dpt_resources_ranks(const dpt_inputs *inputs, const dpt_resources *resources);
+
+/** Most bytes that a rank holds at a time, with the gradients at t = 0 kept or not, and one in cells. Local. */
+int64_t dpt_resources_peak(const dpt_inputs *inputs, const dpt_resources *resources, bool gradients,
+                           bool cells);
+
+/** Keep the activations of as many layers as what is left of the memory holds, but for a tenth of the budget. Local.
+ * @param[in,out] resources whose mesh, batch and gradients are chosen. Errors: as dpt_model_bytes. */
+dpt_status dpt_resources_hold_layers(const dpt_inputs *inputs, dpt_resources *resources);
+
 /** Count passes and arithmetic, once mesh and batch are chosen. Local. */
 void dpt_resources_count(const dpt_inputs *inputs, dpt_resources *resources);
 
@@ -147,6 +161,12 @@ double dpt_resources_passes(const dpt_resources *resources, bool slopes);
 /** Take away the passes that edits on one line share where they are written in fp32; of coarser types lines hold
  * nothing as a rule. Local. Errors: DPT_ERR_OUTPUT without memory. */
 dpt_status dpt_resources_share_lines(const dpt_inputs *inputs, dpt_resources *resources);
+
+/** Share of the layers that are computed again on the way back. Local. */
+double dpt_resources_again(const dpt_resources *resources);
+
+/** Elements of their matrices that a token is multiplied by once more on the way back, of all layers. Local. */
+double dpt_resources_again_products(const dpt_resources *resources);
 
 /** What product.c and product_bf16.c of `model` take. Local. */
 dpt_pass_products dpt_resources_products(const dpt_resources *resources, dpt_pass_kind kind);

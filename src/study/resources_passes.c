@@ -17,6 +17,15 @@
 
 /* How many passes over its data a study takes, and of which kind. */
 
+double dpt_resources_again(const dpt_resources *res) {
+    return res->cost.layers > 0 ? 1.0 - (double)res->held / (double)res->cost.layers : 1.0;
+}
+
+double dpt_resources_again_products(const dpt_resources *res) {
+    const dpt_model_cost *cost = &res->cost;
+    return cost->always + dpt_resources_again(res) * (cost->again - cost->always);
+}
+
 /* Where values are bf16, W(t) is one product at both ends, and two between them, of which the terms come by themselves;
  * else it is the sum of two matrices that are formed. */
 dpt_pass_products dpt_resources_products(const dpt_resources *res, dpt_pass_kind kind) {
@@ -48,9 +57,9 @@ static double passes_flops(const dpt_resources *res, dpt_pass_kind kind) {
     const dpt_pass_products p = dpt_resources_products(res, kind);
     double attention = 4.0 * (double)cost->heads * (double)cost->head_dim * cost->keys;
     double layers = 2.0 * cost->linear * (double)res->tokens, head = 2.0 * cost->head * res->scored;
-    double again = 2.0 * cost->again * (double)res->tokens;
+    double again = 2.0 * dpt_resources_again_products(res) * (double)res->tokens;
     return (p.forward + p.input + p.terms) * (layers + head) + p.again * again +
-           (dpt_pass_has_slopes(kind) ? 4.5 : 1.0) * attention;
+           (dpt_pass_has_slopes(kind) ? 3.5 + dpt_resources_again(res) : 1.0) * attention;
 }
 
 /* Tokens of a data set over those of all that judge. */

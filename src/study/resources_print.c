@@ -46,13 +46,14 @@ typedef struct print_row {
     bool always;
 } print_row;
 
-enum { PRINT_ROWS = 16 };
+enum { PRINT_ROWS = 17 };
 
 static int memory_rows(const dpt_inputs *in, const dpt_resources *res, print_row rows[PRINT_ROWS]) {
     (void)in;
     const print_row all[] = {
         {"weights", "weights", res->weights, true},
-        {"activations and buffers", "activations", res->work + res->images, true},
+        {"activations and buffers", "activations", res->work - res->held_bytes + res->images, true},
+        {"activations kept for the way back", "activations_kept", res->held_bytes, false},
         {"reference, before these", "reference", res->reference, false},
         {"gradients", "gradients", res->gradients, false},
         {"scratch gradient", "scratch_gradient", res->draw, false},
@@ -121,6 +122,8 @@ static void print_mesh(const dpt_inputs *in, const dpt_resources *res) {
             printf("  %-34s %12" PRId64 "\n", "of these shared on a line, at most",
                    res->shared_passes);
         print_sharing(res);
+        printf("  %-34s %12" PRId64 " of %" PRId64 "\n", "layers whose activations are kept",
+               res->held, res->cost.layers);
     }
 }
 
@@ -176,18 +179,20 @@ static json_t *json_of_source(const dpt_machine *machine) {
 }
 
 json_t *dpt_resources_json(const dpt_inputs *in, const dpt_resources *res) {
-    return json_pack(
-        "{s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:o, s:o, "
-        "s:o}",
-        "ranks", res->ranks, "tensor_parallel", res->tensor_parallel, "batch_tokens",
-        (int)res->batch_tokens, "nodes", node_count(res), "hours", res->seconds / 3600.0,
-        "node_hours", node_count(res) * res->seconds / 3600.0, "restart_hours",
-        res->restart / 3600.0, "memory_gib", (double)res->peak / 1073741824.0, "read_gb",
-        res->bytes_read / 1e9, "written_gb", res->bytes_written / 1e9, "gathered_gb",
-        res->bytes_gathered / 1e9, "tflop", res->flops / 1e12, "expected_tflop",
-        (res->flops - res->saved_flops) / 1e12, "forward_passes", res->loss_evaluations,
-        "slope_passes", res->slope_evaluations, "machine", json_of_source(&res->machine), "seconds",
-        json_of_phases(res), "gib_per_rank", json_of_memory(in, res));
+    return json_pack("{s:i, s:i, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, "
+                     "s:f, s:o, s:o, "
+                     "s:o}",
+                     "ranks", res->ranks, "tensor_parallel", res->tensor_parallel, "batch_tokens",
+                     (json_int_t)res->batch_tokens, "layers_kept", (json_int_t)res->held, "nodes",
+                     node_count(res), "hours", res->seconds / 3600.0, "node_hours",
+                     node_count(res) * res->seconds / 3600.0, "restart_hours",
+                     res->restart / 3600.0, "memory_gib", (double)res->peak / 1073741824.0,
+                     "read_gb", res->bytes_read / 1e9, "written_gb", res->bytes_written / 1e9,
+                     "gathered_gb", res->bytes_gathered / 1e9, "tflop", res->flops / 1e12,
+                     "expected_tflop", (res->flops - res->saved_flops) / 1e12, "forward_passes",
+                     res->loss_evaluations, "slope_passes", res->slope_evaluations, "machine",
+                     json_of_source(&res->machine), "seconds", json_of_phases(res), "gib_per_rank",
+                     json_of_memory(in, res));
 }
 
 dpt_status dpt_resources_print_json(json_t *all) {

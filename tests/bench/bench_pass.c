@@ -3,7 +3,9 @@
  * (of the slowest rank), the loss, which is the mean over all tokens but the first of each sequence, the sum of the terms, and
  * seconds of the processor of all ranks. Token i of a batch is i * 2654435761 modulo the vocabulary. The ranks share one replica; between two lines they sleep.
  *
- * Usage: mpirun -n 1 bench_pass FROM TO */
+ * Usage: mpirun -n 1 bench_pass FROM TO [LAYERS]
+ * The activations of so many layers are kept for the way back (all), those of the others computed again. */
+#include <limits.h>
 #include <mpi.h>
 #include <omp.h>
 #include <stdio.h>
@@ -137,8 +139,10 @@ int main(int argc, char **argv) {
     MPI_Init(&argc, &argv);
     dpt_status st = dpt_comm_create(MPI_COMM_WORLD, &b.world);
     if (st == DPT_OK)
-        st =
-            argc < 3 ? dpt_error(DPT_ERR_USAGE, "bench_pass FROM TO") : setup(&b, argv[1], argv[2]);
+        st = argc < 3 ? dpt_error(DPT_ERR_USAGE, "bench_pass FROM TO [LAYERS]")
+                      : setup(&b, argv[1], argv[2]);
+    if (st == DPT_OK)
+        dpt_model_hold_layers(b.model, argc > 3 ? atoi(argv[3]) : INT_MAX);
     for (int64_t asked[ASKED_FOR]; st == DPT_OK && ask(&b, asked);) {
         double result[RESULTS];
         st = dpt_model_set_precision(b.model, asked[2] ? DPT_PRECISION_BF16 : DPT_PRECISION_FP32);

@@ -247,6 +247,46 @@ static void model_check_gradient(model_fixture *f) {
     free(dots);
 }
 
+/* Terms of this rank, and its rows of the gradient, in the middle of the path. @return bytes of both together. */
+static char *model_run_both(model_fixture *f, size_t *size) {
+    dpt_model_gradient *gradient;
+    size_t n = (size_t)(f->g->samples * dpt_model_columns(f->model)) * sizeof *f->terms;
+    model_fixture_run(f, 0.5, DPT_BACKWARD_TERMS, 1.0, NULL, NULL);
+    assert_int_equal(dpt_model_gradient_create(f->model, &gradient), DPT_OK);
+    assert_int_equal(dpt_model_gradient_begin(f->model, gradient), DPT_OK);
+    model_fixture_run(f, 0.5, DPT_BACKWARD_GRADIENT, 1.0, NULL, gradient);
+    assert_int_equal(dpt_model_rest(f->model, DPT_OK), DPT_OK);
+    char *all = malloc(n);
+    memcpy(all, f->terms, n);
+    *size = n;
+    for (int i = 0; i < dpt_model_gradient_count(gradient); i++) {
+        int64_t numel;
+        const float *rows = dpt_model_gradient_rows(gradient, i, &numel);
+        size_t bytes = (size_t)numel * sizeof *rows;
+        all = realloc(all, *size + bytes + 1);
+        if (bytes > 0)
+            memcpy(all + *size, rows, bytes);
+        *size += bytes;
+    }
+    dpt_model_gradient_destroy(gradient);
+    return all;
+}
+
+/* Activations that wait for the way back, of one layer or of all, are those that would be computed again. */
+static void model_check_held(model_fixture *f) {
+    size_t size, held_size;
+    char *again = model_run_both(f, &size);
+    for (int64_t layers = 1; layers <= INT16_MAX; layers += INT16_MAX - 1) {
+        dpt_model_hold_layers(f->model, layers);
+        char *held = model_run_both(f, &held_size);
+        assert_int_equal(held_size, size);
+        if (memcmp(held, again, size) != 0)
+            fail_msg("%s: %d held layers give other bits", f->name, (int)layers);
+        free(held);
+    }
+    free(again);
+}
+
 /* All of it for every golden file, at every mesh of the ranks. */
 __attribute__((unused)) static void model_check_all(const char *const *names, int count,
                                                     bool images) {
@@ -259,6 +299,7 @@ __attribute__((unused)) static void model_check_all(const char *const *names, in
             model_check_losses(&f);
             model_check_terms(&f);
             model_check_gradient(&f);
+            model_check_held(&f);
             model_fixture_close(&f);
         }
     }

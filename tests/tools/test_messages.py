@@ -72,12 +72,31 @@ def binds(at, elements):
         check(f"passes at {ranks}: none for layers", value(lines, "slopes", "sendrecv", "calls") == 0, lines)
 
 
+def plan_of(at, ranks, *words):
+    return json.loads(studies.deltapath("plan", str(at / "job.yaml"), *words, "--ranks", str(ranks), "--json").stdout)
+
+
+def memory_for(at, ranks, words, layers):
+    """Bytes that keep the activations of so many layers for the way back; a tenth, or 16 MiB, stays free beside them."""
+    least, most = 1 << 20, 1 << 30
+    while most - least > 1:
+        middle = (least + most) // 2
+        done = studies.deltapath("plan", str(at / "job.yaml"), *words, "--ranks", str(ranks), "--memory", str(middle), "--json")
+        kept = json.loads(done.stdout)["layers_kept"] if done.returncode == 0 else -1
+        if kept == layers:
+            return middle
+        least, most = (middle, most) if kept < layers else (least, middle)
+    check(f"a memory that keeps {layers} layers", False)
+
+
 def tensor_parallel(at):
     """A batch: all-reduces of its activations in each layer, and its inputs brought together again."""
     size, batches = 4 * BATCH * WIDTH, SAMPLES * LENGTH // BATCH
-    for ranks in (2, 4):
-        lines = count(at, ranks, "--set", f"tensor_parallel={ranks}")
-        for phase, sums, passes in (("slopes", 5 * LAYERS + 2, 2), ("forward", 2 * LAYERS + 1, 2)):
+    for ranks, kept in ((2, 0), (2, 1), (2, LAYERS), (4, 0), (4, LAYERS)):
+        words = ["--set", f"tensor_parallel={ranks}"]
+        words += ["--memory", str(memory_for(at, ranks, words, kept))]
+        lines = count(at, ranks, *words)
+        for phase, sums, passes in (("slopes", 5 * LAYERS - kept + 2, 2), ("forward", 2 * LAYERS + 1, 2)):
             want = passes * batches * sums * size
             have = value(lines, phase, "allreduce", "bytes")
             check(f"{phase} at 1 x {ranks}: {sums} all-reduces of T x C a batch", 1 <= have / want < 1.1, (have, want))
@@ -99,10 +118,10 @@ def machines(at):
 
 def compare_products(at, name, ranks, *words):
     """Operations of all products with weights are those of the plan, but for those of the attention."""
-    plan = json.loads(studies.deltapath("plan", str(at / "job.yaml"), *words, "--ranks", str(ranks), "--json").stdout)
+    plan = plan_of(at, ranks, *words)
     lines = count(at, ranks, *words)
     pairs = SAMPLES * LENGTH * (LENGTH + 1) / 2 * LAYERS
-    attention = 4 * WIDTH * pairs * (4.5 * plan["slope_passes"] + plan["forward_passes"])
+    attention = 4 * WIDTH * pairs * ((4.5 - plan["layers_kept"] / LAYERS) * plan["slope_passes"] + plan["forward_passes"])
     have = sum(value(lines, phase, "sgemm", "all_bytes") for phase in ("slopes", "forward"))
     want = 1e12 * plan["expected_tflop"] - attention
     check(f"products of {name} at {ranks} ranks are those of the plan", abs(have / want - 1) < 1e-4, (have, want, plan))
@@ -113,8 +132,10 @@ def products(at):
     for name, rule, dtype in (("left", "{rule: left, points: 2}", "same"), ("radau", "{rule: radau, points: 2}", "same"),
                               ("all slopes", "{rule: left, points: 2, per_sample: true}", "same"),
                               ("a line", "{rule: left, points: 2, per_sample: true}", "f32")):
-        for ranks in (1, 2):
-            compare_products(at, name, ranks, "--set", edits, "--set", f"riemann={rule}", "--set", f"output.dtype={dtype}")
+        words = ["--set", edits, "--set", f"riemann={rule}", "--set", f"output.dtype={dtype}"]
+        for ranks, kept in ((1, 0), (1, 1), (1, LAYERS), (2, LAYERS)):
+            limit = ["--memory", str(memory_for(at, ranks, words, kept))]
+            compare_products(at, f"{name}, {kept} layers kept,", ranks, *words, *limit)
 
 
 def families(at):

@@ -74,6 +74,11 @@ dpt_precision dpt_model_get_precision(const dpt_model *model); /**< Local. */
 /** Products in bf16 so far. Local. */
 int64_t dpt_model_bf16_products(const dpt_model *model);
 
+/** Of the last `layers` layers keep what a run computes on the way there until it comes back, where others compute it
+ * again; none until then. Local; the same on all ranks of the group. @param[in] layers from 0, all where it is more.
+ * Determinism: losses, terms and gradients have the same bits. */
+void dpt_model_hold_layers(dpt_model *model, int64_t layers);
+
 /** Catalog of the tensors, that of create's source. Terms are indexed by it. Local. */
 const dpt_catalog *dpt_model_catalog(const dpt_model *model);
 /** Terms of a sequence: one of each tensor of the catalog, then one of each matrix of tensors that have several, in the
@@ -132,6 +137,7 @@ typedef struct dpt_model_ranks {
     int group; /**< tensor-parallel ranks of a replica */
     int replicas;
     int machines; /**< that the ranks with the same place in their groups are on */
+    int64_t held; /**< layers, as dpt_model_hold_layers says */
     const dpt_catalog *
         edited; /**< of the edited values, with the names of the model's; NULL: of the same types */
 } dpt_model_ranks;
@@ -216,7 +222,7 @@ dpt_status dpt_model_gradient_write(const dpt_model *model, const dpt_model_grad
  * @param[out] terms    (sequences, columns) this rank's share of <grad, E>: add over the group;
  *                      only with mode TERMS.
  * @param[in,out] gradient accumulated into; only with mode GRADIENT. Of several replicas that which they began.
- * Activations are kept at layer boundaries only and recomputed in the backward pass.
+ * Activations are kept at layer boundaries and recomputed in the backward pass, but for layers that are held.
  * Errors: DPT_ERR_INPUT for a token outside the vocabulary or a label outside the classes, agreed over
  *         the group.
  */
