@@ -206,14 +206,16 @@ def precision(folder):
                                  f"precision={kind}", *options)
 
     def seconds(kind, *options, **rates):
-        return json.loads(plan(kind, "--json", *options, **rates).stdout)["seconds"]
+        found = json.loads(plan(kind, "--json", *options, **rates).stdout)
+        check("activations of all layers are kept", found["gib_per_rank"]["activations_kept"] > 0 and found["layers_kept"] == 5, found)
+        return found["seconds"]
 
     fp32, bf16 = seconds("fp32"), seconds("bf16", bf16_gflops=fast)
     # Slopes at t = 0, which is kept, and at 0.5; losses of W_pre and of the edit. Products with weights for all of them,
-    # of the layers alone, and the attention, as seconds at a rate of 1.
+    # of what is computed again on the way back, and the attention, as seconds at a rate of 1.
     weights = fp32["terms"] * slow / 2
     attention = fp32["forward"] * slow / 4 - weights
-    layers = fp32["backward"] * slow / 2 - weights - 3.5 * attention
+    layers = fp32["backward"] * slow / 2 - weights - 2.5 * attention
     few = 4 / 12  # of the samples, on which slopes at 0.5 are taken once more in both precisions
     both = 1 + few
 
@@ -223,7 +225,7 @@ def precision(folder):
     near("forward, one product at the ends and two between them", bf16["forward"],
          (3 + 2 * both) * weights / fast + few * weights / slow + (4 + 2 * few) * attention / slow)
     near("backward", bf16["backward"], (1 + 2 * both) * (layers + weights) / fast + few * (layers + weights) / slow +
-         3.5 * (2 + 2 * few) * attention / slow)
+         2.5 * (2 + 2 * few) * attention / slow)
     near("the gradient alone takes products of its own", bf16["terms"], weights / fast + few * weights / slow)
     split = seconds("bf16", "--set", "output.dtype=f32", bf16_gflops=fast)
     near("of fp32 edits the terms do too", split["terms"], (1 + both) * weights / fast + few * weights / slow)
