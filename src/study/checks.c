@@ -134,7 +134,7 @@ dpt_status dpt_checks_run(const dpt_comm *comm, dpt_inputs *inputs, const dpt_re
     DPT_ASSERT_SAME(comm, options->resume);
     DPT_ASSERT_SAME(comm, options->dry_run);
     dpt_status st = dpt_agree_fault("study.check");
-    if (dpt_inputs_needs_model(inputs))
+    if (dpt_inputs_needs_model(inputs) && options->machine == NULL) /* else it will run elsewhere */
         st = check_precision(comm, st, inputs->job);
     if (st == DPT_OK)
         st = check_data(inputs);

@@ -32,15 +32,10 @@ static dpt_status plan_take_machine(const dpt_comm *comm, const dpt_job *job,
 
 /* The table of a plan, of one number of ranks or of many. For rank 0. */
 static dpt_status plan_print(const dpt_inputs *in, const dpt_resources *res,
-                             const dpt_study_options *options, const dpt_plan_case *of) {
-    const dpt_plan_scale scale = {.first = of->ranks,
-                                  .last = options->plan_last,
-                                  .seconds = options->plan_seconds,
-                                  .json = options->json,
-                                  .plot = options->plot};
-    if (options->plan_last > 0)
-        return dpt_plan_print_scaling(in, of, &scale);
-    if (options->json)
+                             const dpt_plan_scale *scale, const dpt_plan_case *of) {
+    if (scale->last > 0)
+        return dpt_plan_print_scaling(in, of, scale);
+    if (scale->json)
         return dpt_resources_print_json(dpt_resources_json(in, res));
     dpt_resources_print(in, res);
     return DPT_OK;
@@ -51,10 +46,17 @@ dpt_status dpt_plan_study(const dpt_comm *comm, dpt_inputs *in, const dpt_study_
     DPT_ASSERT_SAME(comm, options->plan_ranks);
     DPT_ASSERT_SAME(comm, options->plan_last);
     DPT_ASSERT_SAME(comm, options->memory);
-    dpt_plan_case of = {.ranks = options->plan_ranks > 0 ? options->plan_ranks : comm->size,
+    dpt_plan_scale scale = {.first = options->plan_ranks > 0 ? options->plan_ranks : comm->size,
+                            .last = options->plan_last,
+                            .seconds = options->plan_seconds,
+                            .json = options->json,
+                            .plot = options->plot};
+    dpt_status st = dpt_agree(comm, dpt_plan_scale_divide(in, &scale));
+    dpt_plan_case of = {.ranks = scale.first,
                         .threads = omp_get_max_threads(),
                         .ranks_per_node = options->ranks_per_node};
-    dpt_status st = dpt_memory_granted(comm, &of.granted);
+    if (st == DPT_OK)
+        st = dpt_memory_granted(comm, &of.granted);
     of.budget = options->memory;
     if (st == DPT_OK && options->plan_ranks == 0) /* those that run share what there is */
         st = dpt_memory_budget(comm, options->memory, &of.budget);
@@ -65,7 +67,7 @@ dpt_status dpt_plan_study(const dpt_comm *comm, dpt_inputs *in, const dpt_study_
     dpt_mem_set_budget(options->plan_ranks > 0 ? 0 : of.budget);
     st = dpt_agree(comm, dpt_resources_plan(in, &of, res));
     /* Of many numbers of ranks some may do where the first does not. */
-    bool scales = options->plan_last > 0 && st == DPT_ERR_OUTPUT;
+    bool scales = scale.last > 0 && st == DPT_ERR_OUTPUT;
     if (scales) {
         dpt_error_clear();
         st = DPT_OK;
@@ -79,6 +81,6 @@ dpt_status dpt_plan_study(const dpt_comm *comm, dpt_inputs *in, const dpt_study_
     bool planned = res->weights > 0 || !dpt_inputs_needs_model(in);
     dpt_status printed = DPT_OK;
     if (options->dry_run && comm->rank == 0 && (st == DPT_OK || planned))
-        printed = plan_print(in, res, options, &of);
+        printed = plan_print(in, res, &scale, &of);
     return dpt_agree(comm, st != DPT_OK ? st : printed);
 }

@@ -8,6 +8,25 @@
 
 enum { BAR = 20 };
 
+dpt_status dpt_plan_scale_divide(const dpt_inputs *in, dpt_plan_scale *scale) {
+    const dpt_job *job = in->job;
+    bool model = dpt_inputs_needs_model(in);
+    int group = model && job->tensor_parallel > 0 ? job->tensor_parallel : 1;
+    int first = scale->first > job->svd_group ? scale->first : job->svd_group, last = scale->last;
+    first += (group - first % group) % group;
+    last -= last % group;
+    if (scale->last == 0)
+        return DPT_OK;
+    if (first > last)
+        return dpt_error(DPT_ERR_USAGE,
+                         "--ranks %d..%d: on no number of ranks there are groups of "
+                         "tensor_parallel: %d and svd_group: %d: raise the second number",
+                         scale->first, scale->last, job->tensor_parallel, job->svd_group);
+    scale->first = first;
+    scale->last = last;
+    return DPT_OK;
+}
+
 static double scaling_nodes(const dpt_resources *res) {
     return ceil((double)res->ranks / res->ranks_per_node);
 }

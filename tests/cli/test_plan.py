@@ -194,6 +194,32 @@ def tables(folder, job):
     check("ranks that fall", bad.returncode == 2 and "--ranks 6..1" in bad.stderr, bad.stderr)
 
 
+def groups(job):
+    """Tables have the numbers of ranks on which the job's groups can be formed."""
+    def ranks(key, numbers):
+        done = studies.deltapath("plan", job, "--ranks", numbers, "--json", "--set", key)
+        return [r["ranks"] for r in json.loads(done.stdout)["scaling"]] if done.returncode == 0 else done.stderr
+
+    for key, numbers, wanted in (("tensor_parallel=4", "1..16", [4, 8, 16]), ("tensor_parallel=3", "1..14", [3, 6, 12]),
+                                 ("tensor_parallel=2", "3..9", [4, 8]), ("svd_group=4", "1..8", [4, 8])):
+        rows = ranks(key, numbers)
+        check(f"{key} of {numbers}", rows == wanted, rows)
+    none = ranks("tensor_parallel=4", "1..3")
+    check("a table without any", "--ranks 1..3" in none and "tensor_parallel: 4" in none and none.count("\n") == 1, none)
+
+
+def elsewhere(folder):
+    """A machine file says the rate of bf16: the processor that plans need not have such products."""
+    path = f"{folder}/m.yaml"
+    rate(path, cores=4, memory_gib=64, bf16_gflops=500)
+    words = [studies.PROGRAM, "plan", f"{folder}/job.yaml", "--ranks", "2", "--set", "precision=bf16"]
+    environment = dict(os.environ, ONEDNN_MAX_CPU_ISA="AVX2")
+    for options, code in (["--machine", path], 0), ([], 2):
+        done = subprocess.run(words + options, check=False, capture_output=True, text=True, env=environment)
+        check(f"bf16 of a processor without, {options}", done.returncode == code and ("AVX-512" in done.stderr) == (code != 0),
+              done.stderr)
+
+
 def precision(folder):
     """Products of `precision: bf16` by number and rate: the seconds of each phase, from those of the same study in fp32."""
     path, slow, fast = f"{folder}/m.yaml", 0.01, 0.03
@@ -366,6 +392,8 @@ def main():
         tables(folder, f"{folder}/job.yaml")
         budgets(folder, f"{folder}/job.yaml")
         inside(folder, f"{folder}/job.yaml")
+        groups(f"{folder}/job.yaml")
+        elsewhere(folder)
         precision(folder)
         gathers(folder, f"{folder}/job.yaml")
         plots(folder, f"{folder}/job.yaml")

@@ -13,7 +13,7 @@ typedef struct dpt_study_options {
     bool dry_run;       /**< check everything and print the plan, then stop */
     int64_t memory; /**< budget per rank [bytes]; 0: what the machine has, shared by its ranks */
     const char *machine; /**< file that says what the plan knows of the machine, or NULL */
-    int ranks_per_node;  /**< with dry_run: of the study; 0: one for each core, or as they run */
+    int ranks_per_node;  /**< with dry_run: of the study; 0: cores over threads, or as they run */
     int plan_last; /**< with plan_ranks: a table of the ranks from those up to these; 0: none */
     double plan_seconds; /**< that the study may take in that table; 0: any */
     bool json;           /**< the plan as JSON */
