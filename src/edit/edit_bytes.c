@@ -1,4 +1,5 @@
 #include "stage.h"
+#include "allocate.h"
 #include "group.h"
 #include "rows.h"
 
@@ -8,11 +9,15 @@
 #include "deltapath/tensor/redist.h"
 #include "deltapath/tensor/role.h"
 
+#include <math.h>
 #include <omp.h>
 #include <stddef.h>
+#include <stdio.h>
 
 /* What an edit needs in memory besides its input and its sink: what it holds from begin to end, and the most that one of
  * its steps takes in addition. */
+
+enum { BITS_MOST = 8 }; /* of multibit */
 
 typedef struct bytes_case {
     const dpt_edit_spec *spec; /* with what `allocate` stands for */
@@ -31,6 +36,43 @@ static int64_t bytes_widest(const dpt_catalog *catalog) {
     for (int t = 0; t < catalog->count; t++)
         widest = bytes_larger(widest, dpt_dtype_size(catalog->tensors[t].dtype));
     return widest;
+}
+
+/* Bits of each entry that `allocate` has for multibit on average, of the size that it is given. */
+static int bytes_mean_bits(const dpt_edit_stage_spec *allocate, const dpt_edit_input *input) {
+    const dpt_catalog *catalog = input->post.catalog;
+    double bits = dpt_edit_value(allocate, DPT_ALLOCATE_MEAN), n = 0.0, covered = 0.0;
+    double all = (double)dpt_catalog_bytes(catalog);
+    for (int t = 0; t < catalog->count; t++)
+        if (dpt_edit_covers(allocate, input, t)) {
+            const dpt_tensor_info *info = &catalog->tensors[t];
+            n += (double)info->numel;
+            covered += (double)info->numel * (double)dpt_dtype_size(info->dtype);
+        }
+    if (!allocate->given[DPT_ALLOCATE_MEAN]) {
+        double bytes = dpt_edit_value(allocate, DPT_ALLOCATE_BYTES);
+        bytes = bytes <= 1.0 ? bytes * all : bytes;
+        bits = n > 0.0 ? 8.0 * (bytes - (all - covered)) / n - 1.0 : 0.0;
+    }
+    return (int)fmin(fmax(rint(bits), 0.0), BITS_MOST);
+}
+
+/* The edit with what `allocate` stands for. @param[in] most  with the most bits that a tensor may get, else their mean. */
+static dpt_edit_spec bytes_stand_for(const dpt_edit_spec *spec, const dpt_edit_input *input,
+                                     bool most) {
+    dpt_edit_spec stands = *spec;
+    for (int s = 0; s < spec->nstages; s++) {
+        const dpt_edit_stage_spec *allocate = &spec->stages[s];
+        char bits[16];
+        if (!dpt_edit_method_get(allocate->method)->found)
+            continue;
+        dpt_edit_allocate_stage(allocate, &stands.stages[s]);
+        snprintf(bits, sizeof bits, "%d", most ? BITS_MOST : bytes_mean_bits(allocate, input));
+        if ((int)dpt_edit_value(allocate, DPT_ALLOCATE_EDIT) == DPT_ALLOCATE_MULTIBIT &&
+            dpt_edit_stage_set(&stands.stages[s], "bits", bits) != DPT_OK)
+            dpt_error_clear(); /* cannot be: it is a number of bits that multibit takes */
+    }
+    return stands;
 }
 
 static bool bytes_is_covered(const bytes_case *of, const dpt_edit_stage_spec *stage, int t) {
@@ -149,15 +191,12 @@ static void bytes_of_stage(const bytes_case *of, int index, int64_t *held, int64
 
 int64_t dpt_edit_bytes(const dpt_edit_spec *spec, const dpt_edit_input *input,
                        const dpt_catalog *out, bool gradient) {
-    dpt_edit_spec stands = *spec;
+    dpt_edit_spec stands = bytes_stand_for(spec, input, true);
     bytes_case of = {.spec = &stands,
                      .input = input,
                      .catalog = input->post.catalog,
                      .out = out,
                      .gradient = gradient};
-    for (int s = 0; s < spec->nstages; s++)
-        if (dpt_edit_method_get(spec->stages[s].method)->found)
-            dpt_edit_allocate_stage(&spec->stages[s], &stands.stages[s]);
     for (int r = 0; r < input->shard->ranks; r++)
         of.own =
             bytes_larger(of.own, input->shard->rank_first[r + 1] - input->shard->rank_first[r]);
@@ -173,6 +212,21 @@ int64_t dpt_edit_bytes(const dpt_edit_spec *spec, const dpt_edit_input *input,
     return held + step;
 }
 
+/* Bytes of a tensor of the post- or the pre-trained model in its files. */
+static double bytes_of_tensor(const dpt_edit_input *input, bool post, int t) {
+    const double *stored = post ? input->post_bytes : input->pre_bytes;
+    const dpt_catalog *catalog = post ? input->post.catalog : input->pre.catalog;
+    const dpt_tensor_info *info = &catalog->tensors[t];
+    return stored != NULL ? stored[t] : (double)info->numel * (double)dpt_dtype_size(info->dtype);
+}
+
+static double bytes_of_post(const dpt_edit_input *input) {
+    double sum = 0.0;
+    for (int t = 0; t < input->post.catalog->count; t++)
+        sum += bytes_of_tensor(input, true, t);
+    return sum;
+}
+
 /* Bytes of both models of the tensors that a stage covers. @param[out] half  the half of them, from whole cells: as far
  * as the place of a cut is sought in each. */
 static double bytes_covered(const dpt_edit_input *input, const dpt_edit_stage_spec *stage,
@@ -180,14 +234,12 @@ static double bytes_covered(const dpt_edit_input *input, const dpt_edit_stage_sp
     double sum = 0.0;
     *half = 0.0;
     for (int t = 0; t < input->post.catalog->count; t++) {
-        const dpt_tensor_info *post = &input->post.catalog->tensors[t];
-        const dpt_tensor_info *pre = &input->pre.catalog->tensors[t];
         if (!dpt_edit_covers(stage, input, t))
             continue;
-        double size = (double)(dpt_dtype_size(post->dtype) + dpt_dtype_size(pre->dtype));
-        int64_t least = post->numel < DPT_CELL ? post->numel : DPT_CELL;
-        sum += (double)post->numel * size;
-        *half += (double)bytes_larger(least, post->numel / 2) * size;
+        double bytes = bytes_of_tensor(input, true, t) + bytes_of_tensor(input, false, t);
+        double n = fmax((double)input->post.catalog->tensors[t].numel, 1.0);
+        sum += bytes;
+        *half += bytes * fmax(fmin(n, DPT_CELL), n / 2.0) / n;
     }
     return sum;
 }
@@ -201,14 +253,33 @@ static bool bytes_has_vocabulary(const dpt_edit_input *input, const dpt_edit_sta
     return false;
 }
 
-bool dpt_edit_reads_in_order(const dpt_edit_spec *spec) {
+static bool bytes_in_order(const dpt_edit_spec *spec) {
     const dpt_edit_method *method = dpt_edit_method_get(spec->stages[0].method);
     return method->cuts == NULL || method->cuts(&spec->stages[0]) == 0;
 }
 
-double dpt_edit_bytes_read(const dpt_edit_spec *spec, const dpt_edit_input *input, bool gradient) {
-    double sum = (double)dpt_catalog_bytes(input->post.catalog), most = 0.0;
-    bool masks = gradient;
+bool dpt_edit_reads_in_order(const dpt_edit_spec *spec, const dpt_edit_input *input) {
+    dpt_edit_spec stands = bytes_stand_for(spec, input, false);
+    return bytes_in_order(&stands);
+}
+
+/* Tensors that a mask is drawn for, and the mask's deltas correlated with a gradient, once. */
+static double bytes_of_correlation(const dpt_edit_spec *spec, const dpt_edit_input *input) {
+    double half;
+    for (int s = 0; s < spec->nstages; s++)
+        if (dpt_edit_method_get(spec->stages[s].method)->mask != NULL)
+            return bytes_covered(input, &spec->stages[s], &half);
+    return 0.0;
+}
+
+double dpt_edit_correlation_bytes(const dpt_edit_spec *spec, const dpt_edit_input *input) {
+    dpt_edit_spec stands = bytes_stand_for(spec, input, false);
+    return bytes_of_correlation(&stands, input);
+}
+
+/* One run. */
+static double bytes_of_run(const dpt_edit_spec *spec, const dpt_edit_input *input) {
+    double sum = bytes_of_post(input), most = 0.0;
     for (int s = 0; s < spec->nstages; s++) {
         const dpt_edit_method *method = dpt_edit_method_get(spec->stages[s].method);
         double half, covered = bytes_covered(input, &spec->stages[s], &half);
@@ -218,10 +289,6 @@ double dpt_edit_bytes_read(const dpt_edit_spec *spec, const dpt_edit_input *inpu
         if (cuts > 0 && bytes_has_vocabulary(input, &spec->stages[s]))
             sum += DPT_QUANTILE_MISLED * covered;
         most = covered > most ? covered : most;
-        if (masks && method->mask != NULL) {
-            sum += covered; /* its correlation */
-            masks = false;
-        }
     }
     sum += most * (spec->calibrate != DPT_CALIBRATE_NONE ? 2.0 : 0.0);
     for (int t = 0; t < input->pre.catalog->count;
@@ -229,24 +296,48 @@ double dpt_edit_bytes_read(const dpt_edit_spec *spec, const dpt_edit_input *inpu
         bool touched = false;
         for (int s = 0; s < spec->nstages; s++)
             touched = touched || dpt_edit_covers(&spec->stages[s], input, t);
-        const dpt_tensor_info *pre = &input->pre.catalog->tensors[t];
-        sum += touched ? (double)pre->numel * (double)dpt_dtype_size(pre->dtype) : 0.0;
+        sum += touched ? bytes_of_tensor(input, false, t) : 0.0;
     }
     return sum;
 }
 
+/* What `allocate` reads before the edit is known: every matrix decomposed, or magnitudes counted. */
+static double bytes_of_search(const dpt_edit_spec *spec, const dpt_edit_spec *stands,
+                              const dpt_edit_input *input) {
+    double half, sum = 0.0;
+    for (int s = 0; s < spec->nstages; s++) {
+        if (!dpt_edit_method_get(spec->stages[s].method)->found)
+            continue;
+        int edit = (int)dpt_edit_value(&spec->stages[s], DPT_ALLOCATE_EDIT);
+        if (edit == DPT_ALLOCATE_LOWRANK)
+            sum += bytes_of_run(stands, input);
+        else if (edit != DPT_ALLOCATE_DARE)
+            sum += bytes_covered(input, &stands->stages[s], &half);
+    }
+    return sum;
+}
+
+double dpt_edit_bytes_read(const dpt_edit_spec *spec, const dpt_edit_input *input, bool gradient) {
+    dpt_edit_spec stands = bytes_stand_for(spec, input, false);
+    return bytes_of_run(&stands, input) + bytes_of_search(spec, &stands, input) +
+           (gradient ? bytes_of_correlation(&stands, input) : 0.0);
+}
+
 double dpt_edit_flops(const dpt_edit_spec *spec, const dpt_edit_input *input) {
+    dpt_edit_spec stands = bytes_stand_for(spec, input, false);
     double flops = 0.0;
     for (int s = 0; s < spec->nstages; s++) {
-        if (!dpt_edit_method_get(spec->stages[s].method)->whole)
+        const dpt_edit_stage_spec *stage = &stands.stages[s];
+        double runs = dpt_edit_method_get(spec->stages[s].method)->found ? 2.0 : 1.0;
+        if (!dpt_edit_method_get(stage->method)->whole)
             continue;
         for (int p = 0; p < input->parts->count; p++) {
             const dpt_part *part = &input->parts->items[p];
             dpt_edit_matrices m;
-            if (!dpt_edit_covers(&spec->stages[s], input, part->tensor) ||
+            if (!dpt_edit_covers(stage, input, part->tensor) ||
                 !dpt_edit_matrices_of(input->parts, p, &m))
                 continue;
-            flops += dpt_edit_matrices_flops(&spec->stages[s], input->parts, &m);
+            flops += runs * dpt_edit_matrices_flops(stage, input->parts, &m);
         }
     }
     return flops;

@@ -1,5 +1,8 @@
 #include "plan_time.h"
 
+#include "plane.h"
+#include "significance.h"
+
 #include <math.h>
 
 /* What a pass takes besides products, as values that go through memory for a token in a layer, in units of the width of
@@ -221,8 +224,11 @@ static double plan_edits(const dpt_inputs *in, const dpt_resources *res, const p
                                   .parts = &in->parts,
                                   .comparable = in->pair.comparable,
                                   .selected = in->selected};
-    for (int e = 0; e < in->job->nedits; e++)
-        flops += dpt_edit_flops(&in->job->edits[e].spec, &input);
+    for (int e = 0; e < in->job->nedits; e++) {
+        const dpt_edit_spec *spec = &in->job->edits[e].spec;
+        double runs = 1.0 + dpt_significance_is_wanted(spec) + dpt_plane_has(in->job, e);
+        flops += runs * dpt_edit_flops(spec, &input);
+    }
     return fmax(res->bytes_edits / r->read, res->bytes_edits / res->ranks / r->memory) +
            res->bytes_edits / res->ranks * EDIT_BYTES / r->memory +
            flops / (r->doubles * res->ranks);

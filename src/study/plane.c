@@ -48,6 +48,11 @@ static bool plane_is_wanted(const dpt_job *job) {
            dpt_job_find_edit(job, job->plane.b) >= 0;
 }
 
+bool dpt_plane_has(const dpt_job *job, int e) {
+    return plane_is_wanted(job) &&
+           (dpt_job_find_edit(job, job->plane.a) == e || dpt_job_find_edit(job, job->plane.b) == e);
+}
+
 int64_t dpt_plane_passes(const dpt_job *job) {
     int64_t points = plane_is_wanted(job) ? job->plane.points : 0;
     return points * points * job->njudged;

@@ -39,6 +39,9 @@ void dpt_plane_destroy(dpt_plane *plane); /**< Local; an empty one is allowed. *
 /** Passes over the data sets that it takes at most. Local. */
 int64_t dpt_plane_passes(const dpt_job *job);
 
+/** Whether edit e is one of the two. Local. */
+bool dpt_plane_has(const dpt_job *job, int e);
+
 /** Bytes that it takes besides an edit. Local. Errors: DPT_ERR_OUTPUT without memory.
  * @param[out] cells   of a rank: W_b and the point in cells, and one cell of W_post.
  * @param[out] blocks  of a replica: the point in fp32. */

@@ -5,6 +5,7 @@
 #include "deltapath/model/model.h"
 #include "deltapath/study/machine.h"
 #include "inputs.h"
+#include "lines.h"
 
 #include <jansson.h>
 #include <stdbool.h>
@@ -104,6 +105,8 @@ typedef struct dpt_resources {
     double bytes_read;        /**< of the whole study, all ranks */
     double bytes_written;
     double bytes_edits;    /**< of bytes_read, those of edits */
+    bool lines_hold;       /**< edits on a line take their passes along the weights of one */
+    double bytes_lines;    /**< of bytes_edits, those of lines */
     double bytes_loaded;   /**< of bytes_read, those of models for the mesh */
     double bytes_gathered; /**< of weights that come into a machine from the others */
     dpt_machine machine;   /**< that the time is planned for */
@@ -173,6 +176,10 @@ dpt_pass_products dpt_resources_products(const dpt_resources *resources, dpt_pas
 
 /** Bytes that are read and written, once these are counted. Local. */
 void dpt_resources_move(const dpt_inputs *inputs, dpt_resources *resources);
+
+/** Bytes that edits on lines read besides, once it is known whether these hold. Local. */
+void dpt_resources_move_lines(const dpt_inputs *inputs, dpt_resources *resources,
+                              const dpt_lines *lines);
 
 /** Edits whose masks are correlated along their paths. Local. */
 int dpt_resources_count_correlated(const dpt_inputs *inputs);

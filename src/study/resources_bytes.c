@@ -1,6 +1,10 @@
 #include "resources.h"
 
+#include "deltapath/base/mem.h"
+#include "lines.h"
 #include "passes.h"
+#include "path_correlation.h"
+#include "plane.h"
 #include "significance.h"
 #include "spectrum.h"
 
@@ -26,34 +30,156 @@ static double bytes_of_samples(const dpt_catalog *catalog) {
     return sum;
 }
 
-/* Reads of edits: each pass over the deltas, and what is written. */
-static double bytes_of_edits(const dpt_inputs *in, const dpt_resources *res) {
-    const dpt_edit_input input = {.pre = {.catalog = &in->pair.catalog},
-                                  .post = {.catalog = in->catalog},
-                                  .parts = &in->parts,
-                                  .comparable = in->pair.comparable,
-                                  .selected = in->selected};
-    double sum = 0.0;
-    for (int e = 0; e < in->job->nedits; e++) {
-        const dpt_job_edit *edit = &in->job->edits[e];
-        bool gradient = res->cell_gradient && edit->gradient_data >= 0;
-        double once = dpt_edit_bytes_read(&edit->spec, &input, gradient);
-        sum += once * (dpt_significance_is_wanted(&edit->spec) ? 2.0 : 1.0);
-    }
-    double pair =
-        (double)dpt_catalog_bytes(in->catalog) + (double)dpt_catalog_bytes(&in->pair.catalog);
-    /* The first edit hashes what it reads, and then again what it did not read in order. */
-    if (in->job->nedits > 0 && !dpt_edit_reads_in_order(&in->job->edits[0].spec))
-        sum += pair;
-    return sum + (double)res->extra_edits * pair;
+/* Bytes that a tensor takes in the files of its model, quantised or plain. */
+static double bytes_of_tensor(const dpt_store *store, int t) {
+    const dpt_tensor_info *info = &dpt_store_catalog(store)->tensors[t];
+    char text[64];
+    int64_t bytes;
+    if (!dpt_store_quantised(store, t, text, sizeof text, &bytes))
+        return (double)info->numel * (double)dpt_dtype_size(info->dtype);
+    return (double)bytes;
 }
 
+static double bytes_of_model(const dpt_store *store) {
+    double sum = 0.0;
+    for (int t = 0; t < dpt_store_catalog(store)->count; t++)
+        sum += bytes_of_tensor(store, t);
+    return sum;
+}
+
+/* What edits read: catalogs, and the bytes of their tensors in files. */
+typedef struct bytes_work {
+    const dpt_inputs *in;
+    dpt_edit_input input;
+    double *tensors;   /* (2, tensors): pre, post */
+    double post, pair; /* of all tensors; those of pre that have a partner among them */
+} bytes_work;
+
+/* Without memory they are those of the types, and what follows finds none either. */
+static bytes_work bytes_open(const dpt_inputs *in) {
+    int count = in->catalog->count;
+    bytes_work w = {.in = in, .post = bytes_of_model(in->post)};
+    w.input = (dpt_edit_input){.pre = {.catalog = &in->pair.catalog},
+                               .post = {.catalog = in->catalog},
+                               .parts = &in->parts,
+                               .comparable = in->pair.comparable,
+                               .selected = in->selected};
+    w.tensors = dpt_mem_zalloc(2 * (int64_t)count, sizeof *w.tensors, "bytes of tensors");
+    w.pair = w.post + (double)dpt_catalog_bytes(&in->pair.catalog);
+    if (w.tensors == NULL) {
+        dpt_error_clear();
+        return w;
+    }
+    w.pair = w.post;
+    for (int t = 0; t < count; t++) {
+        int partner = dpt_pair_partner(&in->pair, t);
+        w.tensors[t] = partner >= 0 ? bytes_of_tensor(in->pre, partner) : 0.0;
+        w.tensors[count + t] = bytes_of_tensor(in->post, t);
+        w.pair += w.tensors[t];
+    }
+    w.input.pre_bytes = w.tensors;
+    w.input.post_bytes = w.tensors + count;
+    return w;
+}
+
+/* Quantised tensors of W_post, which an edit that takes their form again is compared with to find new scales, then for
+ * its codes, and for the sums of its report. */
+static double bytes_of_form(const dpt_inputs *in) {
+    double sum = 0.0;
+    for (int t = 0; in->job->requantises && t < in->catalog->count; t++) {
+        char text[64];
+        int64_t bytes;
+        if (dpt_store_quantised(in->post, t, text, sizeof text, &bytes))
+            sum += 3.0 * (double)bytes;
+    }
+    return sum;
+}
+
+/* One edit alone, and what is measured of it over its deltas. */
+static double bytes_of_edit(const bytes_work *w, const dpt_resources *res, int e) {
+    const dpt_job *job = w->in->job;
+    const dpt_job_edit *edit = &job->edits[e];
+    dpt_edit_spec plain = edit->spec;
+    plain.calibrate = DPT_CALIBRATE_NONE;
+    bool gradient = res->cell_gradient && edit->gradient_data >= 0;
+    double sum = dpt_edit_bytes_read(&edit->spec, &w->input, gradient) + bytes_of_form(w->in);
+    if (dpt_significance_is_wanted(&edit->spec)) /* F of the plain edit, from W_pre */
+        sum += dpt_edit_bytes_read(&plain, &w->input, false) + w->pair - w->post;
+    if (dpt_path_correlation_wanted(job, edit))
+        for (int d = 0; d < job->njudged; d++)
+            sum += dpt_job_judges(edit, d)
+                       ? job->points * dpt_edit_correlation_bytes(&edit->spec, &w->input)
+                       : 0.0;
+    return sum;
+}
+
+/* Both edits of the plane again, and W_post at each of its points. */
+static double bytes_of_plane(const bytes_work *w, const dpt_resources *res) {
+    const dpt_job *job = w->in->job;
+    double points = job->njudged > 0 ? (double)dpt_plane_passes(job) / job->njudged : 0.0;
+    double sum = points * w->post;
+    for (int e = 0; e < job->nedits && points > 0.0; e++)
+        sum += dpt_plane_has(job, e) ? bytes_of_edit(w, res, e) : 0.0;
+    return sum;
+}
+
+/* Each edit of a line is compared with its lead, which is made for that, and again where its weights are not bound. */
+static double bytes_of_lines(const bytes_work *w, const dpt_resources *res,
+                             const dpt_lines *lines) {
+    double sum = 0.0;
+    for (int e = 0; e < w->in->job->nedits; e++) {
+        int lead = lines->edits[e].lead;
+        if (lead == e)
+            continue;
+        bool bound = !res->lines_hold || (e > 0 && lines->edits[e - 1].lead == lead);
+        const dpt_edit_spec *spec = &w->in->job->edits[lead].spec;
+        sum += w->post + (bound ? 1.0 : 2.0) * dpt_edit_bytes_read(spec, &w->input, false);
+    }
+    return sum;
+}
+
+void dpt_resources_move_lines(const dpt_inputs *in, dpt_resources *res, const dpt_lines *lines) {
+    bytes_work w = bytes_open(in);
+    res->bytes_lines = bytes_of_lines(&w, res, lines);
+    dpt_mem_free(w.tensors);
+}
+
+/* Reads of edits: each pass over the deltas, and what is written. */
+static double bytes_of_edits(const dpt_inputs *in, const dpt_resources *res) {
+    bytes_work w = bytes_open(in);
+    double sum = res->bytes_lines + bytes_of_plane(&w, res) + (double)res->extra_edits * w.pair;
+    for (int e = 0; e < in->job->nedits; e++)
+        sum += bytes_of_edit(&w, res, e);
+    /* The first edit hashes what it reads, and then again what it did not read in order. */
+    if (in->job->nedits > 0 && !dpt_edit_reads_in_order(&in->job->edits[0].spec, &w.input))
+        sum += w.pair;
+    if (in->job->hessian.lanczos > 0) /* its delta */
+        sum += in->job->njudged * w.pair;
+    dpt_mem_free(w.tensors);
+    return sum;
+}
+
+/* The part of a data set that only chooses loads its own. */
 static double bytes_of_references(const dpt_inputs *in) {
     double sum = 0.0;
-    for (int d = 0; d < in->job->njudged; d++)
+    for (int d = 0; d < in->job->ndata; d++)
         if (in->reference[d] != NULL)
-            sum += (double)dpt_catalog_bytes(dpt_store_catalog(in->reference[d]));
+            sum += bytes_of_model(in->reference[d]);
     return sum;
+}
+
+/* Both models, for the mesh. */
+static double bytes_of_pair(const dpt_inputs *in) {
+    bytes_work w = bytes_open(in);
+    dpt_mem_free(w.tensors);
+    return w.pair;
+}
+
+/* An edited model: quantised, it takes the room of the post-trained one. */
+static double bytes_of_output(const dpt_inputs *in) {
+    double headers = (double)in->catalog->count * TENSOR_HEADER;
+    return headers + (in->job->requantises ? bytes_of_model(in->post)
+                                           : (double)dpt_catalog_bytes(&in->out_catalog));
 }
 
 /* Passes that are kept, the largest of which are gradients. */
@@ -104,14 +230,11 @@ void dpt_resources_move(const dpt_inputs *in, dpt_resources *res) {
     res->bytes_written = bytes_of_results(in, model);
     res->bytes_read += res->bytes_written / 2.0; /* units, for the tables */
     if (in->job->checkpoint != DPT_STORE_NONE)
-        res->bytes_written +=
-            (double)in->job->nedits * ((double)dpt_catalog_bytes(&in->out_catalog) +
-                                       (double)in->catalog->count * TENSOR_HEADER);
+        res->bytes_written += (double)in->job->nedits * bytes_of_output(in);
     res->bytes_loaded = 0.0;
     if (!model)
         return;
-    res->bytes_loaded = (double)dpt_catalog_bytes(in->catalog) +
-                        (double)dpt_catalog_bytes(&in->pair.catalog) + bytes_of_references(in);
+    res->bytes_loaded = bytes_of_pair(in) + bytes_of_references(in);
     res->bytes_read += res->bytes_loaded + bytes_of_images(in, res);
     res->bytes_written += bytes_of_progress(in, res);
 }

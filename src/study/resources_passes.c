@@ -200,7 +200,9 @@ void dpt_resources_count(const dpt_inputs *in, dpt_resources *res) {
     for (int kind = 0; kind < DPT_PASS_KINDS; kind++)
         res->passes[kind] = 0.0;
     res->extra_edits = 0;
-    res->extra_binds = job->njudged > 0 ? dpt_plane_passes(job) / job->njudged : 0;
+    /* A product of Lanczos's method takes two passes along a direction. */
+    res->extra_binds = dpt_spectrum_passes(job) / 2 * job->njudged;
+    res->extra_binds += job->njudged > 0 ? dpt_plane_passes(job) / job->njudged : 0;
     for (int d = 0; d < job->ndata; d++) {
         bool kept = dpt_resources_keeps_gradient_of(in, res, d);
         double law = dpt_job_law_draws(job, d) > 0 ? (double)res->law : 0.0;
@@ -240,16 +242,19 @@ dpt_status dpt_resources_share_lines(const dpt_inputs *in, dpt_resources *res) {
     dpt_lines lines;
     dpt_status st = dpt_lines_create(in, res->shared_gradient, &lines);
     double expected, most = count_slopes(in, res, &expected);
+    res->lines_hold = passes_hold_lines(in);
     for (int d = 0; d < in->job->njudged && st == DPT_OK; d++) {
         int64_t slopes = lines.spared_slopes[d], losses = lines.spared_losses[d];
         res->shared_passes += slopes + losses;
-        if (!passes_hold_lines(in))
+        if (!res->lines_hold)
             continue;
         double fewer = most > 0.0 ? (double)slopes * expected / most : 0.0;
         passes_add(in, res, DPT_PASS_SLOPES, d, -fewer, 0.0);
         passes_add(in, res, DPT_PASS_LOSSES, d, -(double)losses, 0.0);
     }
-    if (st == DPT_OK)
-        dpt_lines_destroy(&lines);
+    if (st != DPT_OK)
+        return st;
+    dpt_resources_move_lines(in, res, &lines);
+    dpt_lines_destroy(&lines);
     return st;
 }

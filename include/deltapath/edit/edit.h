@@ -137,6 +137,8 @@ typedef struct dpt_edit_input {
         *pair; /**< whose rows without a partner no edit touches or counts; NULL: all have one */
     const bool *selected; /**< (tensors) whether the edit touches the tensor; NULL: all */
     int svd_group;        /**< ranks that share a matrix in low rank; 0: chosen by size */
+    const double *pre_bytes, *post_bytes; /**< (tensors) that they take in files, for
+                                               dpt_edit_bytes_read; NULL: those of their types */
 
     /** Gradient of a loss at W_post, or NULL. All tensors f32, in post's order and shapes; the own
      * cells are in memory, so that `view` finds them. */
@@ -256,8 +258,11 @@ int64_t dpt_edit_bytes(const dpt_edit_spec *spec, const dpt_edit_input *input,
 /** Bytes of both models that an edit reads on all ranks. Local. @param[in] input, gradient as for dpt_edit_bytes. */
 double dpt_edit_bytes_read(const dpt_edit_spec *spec, const dpt_edit_input *input, bool gradient);
 
+/** Of them, those of one dpt_edit_correlate_mask. Local. */
+double dpt_edit_correlation_bytes(const dpt_edit_spec *spec, const dpt_edit_input *input);
+
 /** Whether its first pass reads each tensor from its begin to its end. Local. */
-bool dpt_edit_reads_in_order(const dpt_edit_spec *spec);
+bool dpt_edit_reads_in_order(const dpt_edit_spec *spec, const dpt_edit_input *input);
 
 /** Floating-point operations of its decompositions, about. Local. @param[in] input as for dpt_edit_bytes. */
 double dpt_edit_flops(const dpt_edit_spec *spec, const dpt_edit_input *input);
