@@ -264,20 +264,26 @@ class Compare:
         return good, rows
 
     def ranks(self):
-        print("**One rank and two**, of one thread, on the same study; without mpirun's start.\n")
+        print("**One rank and two**, of one thread, on the same study; without mpirun's start. Beside them what two threads of "
+              "sgemm gain on this machine.\n")
         self.make_data()
-        starts, times = {n: self.start(n) for n in (1, 2)}, {1: [], 2: []}
+        starts, times, peaks = {n: self.start(n) for n in (1, 2)}, {1: [], 2: []}, {1: [], 2: []}
         end = time.monotonic() + self.seconds("ranks")
         while len(times[1]) < 2 or (len(times[1]) < MOST and time.monotonic() < end):
             say(f"ranks: turn {len(times[1]) + 1}")
             for n, own in times.items():
                 own.append(self.study_ours(n)[0] - starts[n])
-        table(["one rank [s]", "two ranks [s]", "times as fast", "turns"],
-              [[spread(times[1]), spread(times[2]), ratios(times[1], times[2]), len(times[1])]])
+                peaks[n].append(self.sgemm(n))
+        table(["", "one", "two", "times as fast", "turns"],
+              [["ranks [s]", spread(times[1]), spread(times[2]), ratios(times[1], times[2]), len(times[1])],
+               ["threads of sgemm [GF/s]", spread(peaks[1]), spread(peaks[2]), ratios(peaks[2], peaks[1]), len(peaks[1])]])
 
-    def bench(self, words):
+    def sgemm(self, threads):
+        return float(re.search(r"sgemm 2048: ([\d.]+)", self.bench(["bench_nn", "sgemm"], threads))[1])
+
+    def bench(self, words, threads=2):
         return measured([*self.mpirun, "-n", "1", self.options.build / "tests/bench" / words[0], *words[1:]],
-                        environment(2))[2]
+                        environment(threads))[2]
 
     def kernels(self):
         print("**Against sgemm of the same run**, one rank of two threads.\n")
