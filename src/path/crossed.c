@@ -68,10 +68,13 @@ static crossed_squares crossed_squares_of(int64_t seeds, int64_t samples, const 
 }
 
 /* Both parts of the error, one at its end and none at the other: they seldom are there at once, the less often
- * the fewer degrees of freedom the seeds have. */
+ * the fewer degrees of freedom the seeds have. But never less than one of them alone: that there is a second one is no
+ * reason to know more of the first. @param[in] both  product of the two that is left out; from 1 on the longer one is what
+ * is left. */
 static double crossed_half(double from_seeds, double from_samples, double both) {
-    return sqrt(from_seeds * from_seeds + from_samples * from_samples -
-                both * from_seeds * from_samples);
+    double joined = sqrt(from_seeds * from_seeds + from_samples * from_samples -
+                         both * from_seeds * from_samples);
+    return fmax(joined, fmax(from_seeds, from_samples));
 }
 
 /* Two values cannot show the shape of what they were drawn from, and Student's quantile takes it for normal. That of two
@@ -94,7 +97,7 @@ dpt_crossed dpt_crossed_interval(int64_t seeds, int64_t samples, double effectiv
     double p = 0.5 * (1.0 + confidence);
     double student = dpt_student_quantile(p, (double)(seeds - 1));
     double few = seeds == 2 ? crossed_of_two(confidence) : student;
-    double usual = 1.6 / (double)seeds, both = seeds == 2 ? 1.2 : usual;
+    double usual = 1.6 / (double)seeds, both = seeds == 2 ? 1.0 : usual;
     double freedom = dpt_interval_freedom(samples, effective);
     double many = dpt_student_quantile(p, freedom);
     dpt_hall seed = dpt_hall_make(squares.seed_skew, seeds);

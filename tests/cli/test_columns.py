@@ -86,12 +86,12 @@ def crossed(x, freedom):
     residual = (off**2).sum() / ((count - 1) * (n - 1))
     a = math.sqrt(n * x.mean(axis=1).var(ddof=1) / x.size)
     b = math.sqrt(max(count * x.mean(axis=0).var(ddof=1) - residual, 0) / x.size)
-    def joined(p, q, both=1.6 / count):
-        return math.sqrt((p * a)**2 + (q * b)**2 - both * p * a * q * b)
+    def joined(p, q):
+        return max(math.sqrt((p * a)**2 + (q * b)**2 - 1.6 / count * p * a * q * b), p * a, q * b)
     few, many = reaches(x.mean(axis=1), count - 1), reaches(x.mean(axis=0), freedom)
     student = joined(quantile(0.975, count - 1), quantile(0.975, freedom)) / math.hypot(a, b)
     if count == 2: # that of two uniform values
-        return joined(19, many[0], 1.2), joined(19, many[1], 1.2), student
+        return *(max(19 * a, t * b) for t in many), student
     return joined(few[0], many[0]), joined(few[1], many[1]), student
 
 

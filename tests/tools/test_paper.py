@@ -176,7 +176,7 @@ def intervals_are_those_of_the_program(folder):
         mean, _, _, below, above = (float(x) for x in numbers.split(","))
         got = st.interval(values[name].reshape(int(seeds), int(samples)))
         assert np.allclose(got, (mean, mean - below, mean + above), rtol=0, atol=1e-8), (name, got)
-    assert len(cases) == 5
+    assert len(cases) == 6
     rng = np.random.default_rng(9)
     x = rng.exponential(size=(4000, 24))
     ends = np.array([st.interval(row)[1:] for row in x])
@@ -212,14 +212,16 @@ def cells_hold_by_their_own_interval_and_fail_by_a_corrected_one(folder):
 @test
 def an_interval_over_seeds_knows_of_the_seeds(folder):
     """Seeds and samples crossed: the variance of the mean is that of seeds over their number and that of samples
-    over theirs, each with its own quantile, less a share of their product."""
-    seeds, samples = np.array([-1.0, 0.0, 1.0]), np.linspace(-1.0, 1.0, 21)
+    over theirs, each with its own quantile, less a share of their product, but never less than one of them."""
+    seeds, samples = np.array([-1.0, 0.0, 1.0]), np.linspace(-8.0, 8.0, 21)
     _, low, high = st.interval(0.3 + seeds[:, None] + samples[None, :])
-    seed, sample = 1.0 / 3, np.var(samples, ddof=1) / 21
+    seed, sample = 1.0 / 3, np.var(samples, ddof=1) / 21 # the standard errors squared
     ends = 4.3026527297 * np.sqrt(seed), 2.0859634473 * np.sqrt(sample)
     expected = np.sqrt(ends[0] ** 2 + ends[1] ** 2 - 1.6 / 3 * ends[0] * ends[1])
     assert abs(high - 0.3 - expected) < 1e-6 and abs(0.3 - low - expected) < 1e-6, (low, high)
     assert np.allclose(st.interval(samples[None, :]), st.interval(samples))
+    for few in (np.array([-0.05, 0.05]), np.array([-0.05, 0.0, 0.05])):
+        assert np.allclose(st.interval(few[:, None] + samples[None, :]), st.interval(samples), rtol=1e-12, atol=1e-12)
 
 
 @test

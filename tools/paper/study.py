@@ -252,8 +252,9 @@ def interval(x, error=0.05, skewed=True):
     def reach(sign):
         ends = [sign * corrected(skew if skewed else math.nan, n, sign * t) * se
                 for (se, skew, n), t in zip(parts, quantiles)]
-        both = (1.2 if seeds == 2 else 1.6 / seeds) * ends[0] * ends[1] if seeds > 1 else 0.0
-        return math.sqrt(sum(end * end for end in ends) - both) if seeds > 1 else ends[0]
+        if seeds < 3:
+            return max(ends)
+        return max(math.sqrt(sum(end * end for end in ends) - 1.6 / seeds * ends[0] * ends[1]), *ends)
 
     return mean, mean - reach(1.0), mean + reach(-1.0)
 

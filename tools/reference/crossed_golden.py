@@ -50,12 +50,13 @@ def interval(x):
     a, b = (math.sqrt(p) for p in parts)
 
     def joined(p, q, both=1.6 / seeds):
-        return math.sqrt((p * a) ** 2 + (q * b) ** 2 - both * p * a * q * b)
+        longer = max(p * a, q * b)
+        return longer if both is None else max(math.sqrt((p * a) ** 2 + (q * b) ** 2 - both * p * a * q * b), longer)
     se = math.hypot(a, b)
     half = joined(few, many)
     low, high = sorted((seeds - 1.0, samples - 1.0))
     ends = zip(reaches(rows, few) if seeds > 2 else (19.0, 19.0), reaches(columns, many))  # 19: of two uniform values
-    both = 1.6 / seeds if seeds > 2 else 1.2
+    both = 1.6 / seeds if seeds > 2 else None
     return (mean, se, bisect(low, high, lambda df: tail(half / se, df) > 0.025), *(joined(p, q, both) for p, q in ends))
 
 
@@ -67,6 +68,7 @@ CASES = [
     (3, 6, 0.1, 0.01, 1.0),
     (6, 3, 0.3, 1.0, 0.2),
     (5, 12, 0.02, 1.0, 0.1),
+    (2, 20, 0.01, 1.0, 0.05),  # seeds hardly matter: no longer, and no shorter, than of the samples alone
 ]
 
 print("/* Written by tools/reference/crossed_golden.py: do not edit. */")
