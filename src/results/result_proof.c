@@ -10,7 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LEAST = 4 };                   /* edits below which nothing is said */
 static const double PROOF_TAIL = 3.0; /* clusters over those in effect, of many normal ones */
 static const double PROOF_MOST = 1.0 - 1e-12; /* correlation whose z is known */
 static const double PROOF_ROUNDING = 1e-9;    /* of accuracies, which are sums of shares */
@@ -18,7 +17,7 @@ enum { FEW = 8 };                             /* groups of one edit below which 
 
 typedef struct proof_pair {
     double predicted, change;
-    int64_t cluster; /* of edits that differ in their seed alone */
+    int64_t cluster; /* of units that are no two edits */
 } proof_pair;
 
 typedef struct proof_numbers {
@@ -28,6 +27,14 @@ typedef struct proof_numbers {
 static int proof_compare(const void *a, const void *b) {
     double x = *(const double *)a, y = *(const double *)b;
     return (x > y) - (x < y);
+}
+
+/* Whether they do: squares about a mean that is rounded do not say. */
+static bool proof_differ(int64_t n, const double *x) {
+    for (int64_t i = 1; i < n; i++)
+        if (x[i] != x[0])
+            return true;
+    return false;
 }
 
 static void proof_moments(int64_t n, const double *x, const double *y, double *r, double *slope) {
@@ -41,8 +48,9 @@ static void proof_moments(int64_t n, const double *x, const double *y, double *r
         yy += (y[i] - my) * (y[i] - my);
         xy += (x[i] - mx) * (y[i] - my);
     }
-    *r = xx > 0.0 && yy > 0.0 ? xy / sqrt(xx * yy) : NAN;
-    *slope = xx > 0.0 ? xy / xx : NAN;
+    bool spread = proof_differ(n, x), both = spread && proof_differ(n, y);
+    *r = both ? xy / sqrt(xx * yy) : NAN;
+    *slope = spread ? xy / xx : NAN;
 }
 
 /* Middle ranks: values are found in the sorted copy. */
@@ -81,20 +89,72 @@ static proof_numbers proof_of(int64_t n, const proof_pair *pairs, double *work) 
     return out;
 }
 
-/* Length of an id up to its seed, and from behind it: ids that agree in both are of one edit. */
-static bool proof_same_edit(const char *a, const char *b) {
-    const char *sa = strstr(a, "-seed"), *sb = strstr(b, "-seed");
-    if (sa == NULL || sb == NULL || sa - a != sb - b || strncmp(a, b, (size_t)(sa - a)) != 0)
-        return false;
-    sa += strlen("-seed") + strspn(sa + 5, "0123456789");
-    sb += strlen("-seed") + strspn(sb + 5, "0123456789");
-    return strcmp(sa, sb) == 0;
+/* Text of a parameter of an edit; NULL: it has none of that name. */
+static const char *proof_parameter(const dpt_result *unit, const char *name) {
+    for (int64_t i = 0; i < unit->nparameters; i++)
+        if (strcmp(unit->parameters[i].name, name) == 0)
+            return unit->parameters[i].value;
+    return NULL;
 }
 
+/* Where the part of an id that says its seed begins, and how long it is; the id's end and 0 without one. Names of entries
+ * may hold such a part too: that of the sweep stands behind. */
+static size_t proof_seed_part(const dpt_result *unit, size_t *length) {
+    const char *seed = proof_parameter(unit, "seed");
+    size_t at = strlen(unit->edit);
+    char mark[48];
+    snprintf(mark, sizeof mark, "-seed%s", seed != NULL ? seed : "");
+    *length = 0;
+    for (const char *found = seed != NULL ? strstr(unit->edit, mark) : NULL; found != NULL;
+         found = strstr(found + 1, mark)) {
+        char after = found[strlen(mark)];
+        if (after != '\0' && after != '-')
+            continue;
+        at = (size_t)(found - unit->edit);
+        *length = strlen(mark);
+    }
+    return at;
+}
+
+/* Of one entry, and alike but for the seed. */
+static bool proof_same_but_seed(const dpt_result *a, const dpt_result *b) {
+    size_t na, nb, at = proof_seed_part(a, &na);
+    const char *ma = a->method != NULL ? a->method : "", *mb = b->method != NULL ? b->method : "";
+    return at == proof_seed_part(b, &nb) && na > 0 && nb > 0 && strcmp(ma, mb) == 0 &&
+           strncmp(a->edit, b->edit, at) == 0 && strcmp(a->edit + at + na, b->edit + at + nb) == 0;
+}
+
+/* What changes every sample alike is the same edit under two names, as the best group of tensors that is all of them. */
+static bool proof_same_losses(const dpt_result *a, const dpt_result *b) {
+    return a->samples > 0 && a->samples == b->samples &&
+           memcmp(a->loss_edit, b->loss_edit, (size_t)a->samples * sizeof *a->loss_edit) == 0;
+}
+
+/* Units that are no two edits, directly or by others, have one cluster: 0 and on, in the order of their first ones.
+ * @param[out] cluster (n). @return how many. */
+static int64_t proof_clusters(int64_t n, const dpt_result *const *units, int64_t *cluster) {
+    int64_t clusters = 0;
+    for (int64_t i = 0; i < n; i++) { /* a cluster is named by its first unit */
+        cluster[i] = i;
+        for (int64_t j = 0; j < i; j++) {
+            if (cluster[i] == cluster[j] || (!proof_same_but_seed(units[i], units[j]) &&
+                                             !proof_same_losses(units[i], units[j])))
+                continue;
+            int64_t one = cluster[i] < cluster[j] ? cluster[i] : cluster[j];
+            int64_t other = cluster[i] < cluster[j] ? cluster[j] : cluster[i];
+            for (int64_t k = 0; k <= i; k++)
+                cluster[k] = cluster[k] == other ? one : cluster[k];
+        }
+    }
+    for (int64_t i = 0; i < n; i++)
+        cluster[i] = cluster[i] == i ? clusters++ : cluster[cluster[i]];
+    return clusters;
+}
+
+/* @param[out] kept (count) units of the pairs. */
 static int64_t proof_collect(int64_t count, const dpt_result *const *units, dpt_proof_kind kind,
-                             proof_pair *pairs, const char **names, int64_t *clusters) {
+                             proof_pair *pairs, const dpt_result **kept) {
     int64_t n = 0;
-    *clusters = 0;
     for (int64_t i = 0; i < count; i++) {
         const dpt_result_scalars *s = &units[i]->scalars;
         double predicted = kind == DPT_PROOF_AS_DRAWN ? s->predicted_first + s->predicted_second
@@ -102,13 +162,8 @@ static int64_t proof_collect(int64_t count, const dpt_result *const *units, dpt_
         if (!isfinite(predicted) || !isfinite(s->change) ||
             (kind != DPT_PROOF_ALL && s->predicted_in_range != 1.0))
             continue;
-        int64_t cluster = *clusters;
-        for (int64_t j = 0; j < n && cluster == *clusters; j++)
-            if (proof_same_edit(names[j], units[i]->edit))
-                cluster = pairs[j].cluster;
-        *clusters += cluster == *clusters;
-        names[n] = units[i]->edit;
-        pairs[n++] = (proof_pair){predicted, s->change, cluster};
+        kept[n] = units[i];
+        pairs[n++] = (proof_pair){predicted, s->change, 0};
     }
     return n;
 }
@@ -291,7 +346,7 @@ static dpt_status proof_numbers_of(int64_t n, proof_pair *pairs, int64_t cluster
         out->ratio = proof_ratio(n, pairs, work);
         out->few = proof_is_few(n, pairs);
     }
-    if (whole && clusters >= LEAST && isfinite(out->correlation.value)) {
+    if (whole && clusters >= DPT_PROOF_LEAST && isfinite(out->correlation.value)) {
         out->rank_correlation = proof_of_ranks(n, clusters, out->rank_correlation.value);
         if (one_edit && n < FEW)
             proof_few(n, pairs, out);
@@ -304,19 +359,41 @@ static dpt_status proof_numbers_of(int64_t n, proof_pair *pairs, int64_t cluster
     return whole ? DPT_OK : DPT_ERR_OUTPUT;
 }
 
+/* Room for clusters of units, and for those of them that are kept. */
+typedef struct proof_room {
+    proof_pair *pairs;       /* (pairs) */
+    const dpt_result **kept; /* (count) */
+    int64_t *cluster;        /* (count) */
+} proof_room;
+
+static dpt_status proof_room_create(int64_t pairs, int64_t count, proof_room *out) {
+    out->pairs = dpt_mem_alloc(pairs, sizeof *out->pairs, "predictions");
+    out->kept = dpt_mem_alloc(count, sizeof *out->kept, "units with predictions");
+    out->cluster = dpt_mem_alloc(count, sizeof *out->cluster, "units of one edit");
+    return out->pairs != NULL && out->kept != NULL && out->cluster != NULL ? DPT_OK
+                                                                           : DPT_ERR_OUTPUT;
+}
+
+static void proof_room_destroy(proof_room *room) {
+    dpt_mem_free(room->cluster);
+    dpt_mem_free(room->kept);
+    dpt_mem_free(room->pairs);
+}
+
 dpt_status dpt_proof_measure(int64_t count, const dpt_result *const *units, dpt_proof_kind kind,
                              dpt_proof *out) {
     *out = proof_none;
-    int64_t clusters = 0;
-    proof_pair *pairs = dpt_mem_alloc(count, sizeof *pairs, "predictions");
-    const char **names = dpt_mem_alloc(count, sizeof *names, "predictions");
-    dpt_status st = pairs != NULL && names != NULL ? DPT_OK : DPT_ERR_OUTPUT;
-    if (st == DPT_OK)
-        out->edits = proof_collect(count, units, kind, pairs, names, &clusters);
-    if (st == DPT_OK && clusters >= LEAST)
-        st = proof_numbers_of(out->edits, pairs, clusters, false, out);
-    dpt_mem_free(names);
-    dpt_mem_free(pairs);
+    proof_room room;
+    dpt_status st = proof_room_create(count, count, &room);
+    if (st == DPT_OK) {
+        out->edits = proof_collect(count, units, kind, room.pairs, room.kept);
+        out->independent = proof_clusters(out->edits, room.kept, room.cluster);
+    }
+    for (int64_t i = 0; i < out->edits; i++)
+        room.pairs[i].cluster = room.cluster[i];
+    if (st == DPT_OK && out->independent >= DPT_PROOF_LEAST)
+        st = proof_numbers_of(out->edits, room.pairs, out->independent, false, out);
+    proof_room_destroy(&room);
     return st;
 }
 
@@ -325,7 +402,7 @@ static double proof_of_group(const dpt_result *unit, int64_t group, dpt_proof_of
     return of == DPT_PROOF_LEFT_OUT ? change : of == DPT_PROOF_ALONE ? alone : (change + alone) / 2;
 }
 
-/* The pairs of one unit, all of one cluster. @return how many. */
+/* The pairs of one unit. @param[in] cluster what they get. @return how many. */
 static int64_t proof_collect_groups(const dpt_result *unit, dpt_proof_of_groups of, int64_t cluster,
                                     proof_pair *pairs) {
     int64_t n = 0;
@@ -337,38 +414,28 @@ static int64_t proof_collect_groups(const dpt_result *unit, dpt_proof_of_groups 
     return n;
 }
 
-/* Place of the first unit with the edit of unit i, whatever its seed. */
-static int64_t proof_family(const dpt_result *const *units, int64_t i) {
-    for (int64_t j = 0; j < i; j++)
-        if (units[j]->nproof > 0 && proof_same_edit(units[j]->edit, units[i]->edit))
-            return j;
-    return i;
-}
-
 dpt_status dpt_proof_measure_groups(int64_t count, const dpt_result *const *units,
                                     dpt_proof_of_groups of, dpt_proof *out) {
     *out = proof_none;
-    int64_t all = 0, clusters = 0, n = 0;
+    int64_t all = 0;
+    proof_room room;
     for (int64_t i = 0; i < count; i++)
         all += units[i]->nproof;
-    proof_pair *pairs = dpt_mem_alloc(all, sizeof *pairs, "terms of groups");
-    int64_t *cluster_of = dpt_mem_alloc(count, sizeof *cluster_of, "terms of groups");
-    dpt_status st = pairs != NULL && cluster_of != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+    dpt_status st = proof_room_create(all, count, &room);
     for (int64_t i = 0; i < count && st == DPT_OK; i++) {
-        int64_t family = proof_family(units, i);
-        cluster_of[i] = family < i ? cluster_of[family] : clusters;
-        int64_t more = proof_collect_groups(units[i], of, cluster_of[i], pairs + n);
-        clusters += family == i && units[i]->nproof > 0;
-        out->edits += more > 0;
-        n += more;
+        int64_t more = proof_collect_groups(units[i], of, out->edits, room.pairs + out->groups);
+        out->groups += more;
+        if (more > 0)
+            room.kept[out->edits++] = units[i];
     }
-    out->groups = n;
-    for (int64_t g = 0; g < n && count == 1; g++)
-        pairs[g].cluster = g;
-    if (st == DPT_OK && n >= LEAST)
-        st = proof_numbers_of(n, pairs, count > 1 ? clusters : n, count == 1, out);
-    dpt_mem_free(cluster_of);
-    dpt_mem_free(pairs);
+    bool one = out->edits == 1; /* then intervals are over its groups */
+    if (st == DPT_OK)
+        out->independent = one ? out->groups : proof_clusters(out->edits, room.kept, room.cluster);
+    for (int64_t g = 0; g < out->groups; g++)
+        room.pairs[g].cluster = one ? g : room.cluster[room.pairs[g].cluster];
+    if (st == DPT_OK && out->groups >= DPT_PROOF_LEAST)
+        st = proof_numbers_of(out->groups, room.pairs, out->independent, one, out);
+    proof_room_destroy(&room);
     return st;
 }
 

@@ -18,7 +18,9 @@ static void summary_numbers(const char *first, const dpt_proof *proof, const cha
     summary_number(first, proof->correlation);
     summary_number(", of ranks", proof->rank_correlation);
     summary_number(", slope", proof->slope);
-    if (isnan(proof->correlation.low))
+    if (isnan(proof->correlation.low) && proof->independent >= DPT_PROOF_LEAST)
+        printf(", no intervals: without one of the %s all others are alike", of);
+    else if (isnan(proof->correlation.low))
         printf(", too few %s for intervals", of);
     else if (proof->few)
         printf(", from few %s in effect", of);
@@ -55,8 +57,8 @@ void dpt_summary_print_groups(int64_t count, const dpt_result *const *units) {
             return;
         if (k == 0 && proof.groups > 0)
             printf("terms of groups of tensors against what the groups change, %" PRId64
-                   " groups of %" PRId64 " edits%s:\n",
-                   proof.groups, proof.edits,
+                   " groups of %" PRId64 " edit%s%s:\n",
+                   proof.groups, proof.edits, proof.edits == 1 ? "" : "s",
                    isnan(proof.correlation.value) ? ", too few, or all alike, for a correlation"
                                                   : "");
         summary_groups(which[k], &proof);

@@ -167,6 +167,24 @@ def alike(name, rows, other, scale):
     check(name, same and far < scale, (far, scale, rows.keys() ^ other.keys()))
 
 
+def of_one_edit(folder, run, job):
+    """Where one of two edits has groups, last or first: intervals are over its groups, in summary, results and columns alike."""
+    for name in ("bits", "dare"):
+        plain = job.replace("checkpoint: safetensors", "checkpoint: none, report: false")
+        some = run(plain.replace("/one", f"/only-{name}").replace("layers}", f"layers, edits: [{name}]}}"), 1)
+        lines = some.stdout.splitlines()
+        at = next((i for i, line in enumerate(lines) if "groups of 1 edit" in line), None)
+        check(f"of {name} alone the summary has intervals", at is not None and "too few" not in lines[at + 1] and
+              lines[at + 1].count("[") == 3, (some.stdout, some.stderr))
+        with open(f"{folder}/only-{name}/results.json", encoding="utf-8") as file:
+            found = json.load(file)
+        whole = found["group_proof"][0]["left_out"]
+        unit, = (u for u in found["units"] if u["edit"] == name)
+        check(f"of {name} alone the intervals of all are its own", whole["edits"] == 1 and
+              whole["slope"] == [unit["proof_slope" + end] for end in ("", "_low", "_high")] and
+              None not in whole["slope"], (whole, unit["proof_slope_low"]))
+
+
 def main():
     """All of it in one temporary folder."""
     with tempfile.TemporaryDirectory(dir=os.environ.get("DELTAPATH_TEST_TMP")) as folder:
@@ -183,6 +201,7 @@ def main():
               "groups of 2 edits" in first.stdout, first.stdout)
         terms(folder, rows)
         against_models(folder, run, rows)
+        of_one_edit(folder, run, job)
         small(folder, run)
         with open(f"{folder}/one/report.html", encoding="utf-8") as file:
             text = file.read()

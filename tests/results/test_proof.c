@@ -6,6 +6,8 @@
 #include "deltapath/results/proof.h"
 
 #include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
 
 enum { N = 7 };
 
@@ -94,21 +96,38 @@ static void nothing_over_nothing_is_no_ratio(void **state) {
     assert_true(isnan(proof.ratio));
 }
 
+/* A unit of an id that ends with its seed, of which the parameters know. */
+typedef struct seeded {
+    char id[32], value[8];
+    dpt_result_parameter parameter;
+} seeded;
+
+__attribute__((format(printf, 3, 4))) static dpt_result unit_of_seed(seeded *at, int seed,
+                                                                     const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    vsnprintf(at->id, sizeof at->id, format, args);
+    va_end(args);
+    snprintf(at->value, sizeof at->value, "%d", seed);
+    at->parameter = (dpt_result_parameter){(char *)"seed", at->value};
+    return (dpt_result){.edit = at->id, .nparameters = 1, .parameters = &at->parameter};
+}
+
 /* Edits that differ in their seed alone count once: of copies of a line's points the intervals do not shrink. */
 static void seeds_are_one_edit(void **state) {
     (void)state;
     enum { COPIES = 5 };
     dpt_result results[N * COPIES];
     const dpt_result *units[N * COPIES];
-    char ids[N * COPIES][32];
+    seeded ids[N * COPIES];
     dpt_proof once, many, apart;
     make(results, units, N);
     assert_int_equal(dpt_proof_measure(N, units, DPT_PROOF_ALL, &once), DPT_OK);
     for (int pass = 0; pass < 2; pass++) {
         for (int i = 0; i < N * COPIES; i++) {
-            snprintf(ids[i], sizeof ids[i], pass == 0 ? "%s-seed%d-x" : "%s-run%d-x", names[i % N],
-                     i / N);
-            results[i] = (dpt_result){.edit = ids[i]};
+            results[i] = pass == 0
+                             ? unit_of_seed(&ids[i], i / N, "%s-seed%d-x", names[i % N], i / N)
+                             : unit_of_seed(&ids[i], i / N, "%s-run%d-x", names[i % N], i / N);
             results[i].scalars.predicted_change = predicted[i % N];
             results[i].scalars.change = change[i % N];
             units[i] = &results[i];
@@ -121,6 +140,90 @@ static void seeds_are_one_edit(void **state) {
     assert_near(many.slope.value, once.slope.value, 1e-9);
     assert_true(fabs(many.slope.high - many.slope.low - width) < 0.1 * width);
     assert_true(apart.slope.high - apart.slope.low < 0.7 * width);
+    assert_int_equal(many.independent, N);
+    assert_int_equal(apart.independent, N * COPIES);
+}
+
+/* A name may hold "-seed" itself, with and without a number, and other methods may have the same name but for it. */
+static void seeds_stand_behind_the_name(void **state) {
+    (void)state;
+    enum { UNITS = 9 };
+    static const char *const ids[UNITS] = {"a-seeded-p0.1-seed0",
+                                           "a-seeded-p0.1-seed1",
+                                           "a-seeded-p0.5-seed0",
+                                           "b-seed0-seed0",
+                                           "b-seed0-seed1",
+                                           "x-seed0",
+                                           "x-seed1",
+                                           "y-seed10",
+                                           "y-seed1"};
+    static const int seeds[UNITS] = {0, 1, 0, 0, 1, -1, -1, 10, 1}; /* -1: none */
+    dpt_result results[UNITS];
+    const dpt_result *units[UNITS];
+    seeded room[UNITS];
+    dpt_proof proof;
+    for (int i = 0; i < UNITS; i++) {
+        results[i] = unit_of_seed(&room[i], seeds[i], "%s", ids[i]);
+        results[i].nparameters = seeds[i] >= 0;
+        results[i].scalars.predicted_change = i;
+        results[i].scalars.change = 2.0 * i + i % 2;
+        units[i] = &results[i];
+    }
+    assert_int_equal(dpt_proof_measure(UNITS, units, DPT_PROOF_ALL, &proof), DPT_OK);
+    assert_int_equal(proof.edits, UNITS);
+    assert_int_equal(proof.independent, 6); /* two of a, one of b, two of x, one of y */
+    results[8].method = (char *)"drop";
+    assert_int_equal(dpt_proof_measure(UNITS, units, DPT_PROOF_ALL, &proof), DPT_OK);
+    assert_int_equal(proof.independent, 7);
+}
+
+/* Where one edit alone has another prediction, without it there is no correlation, and no interval though edits are many. */
+static void one_that_differs_has_no_interval(void **state) {
+    (void)state;
+    dpt_result results[N];
+    const dpt_result *units[N];
+    dpt_proof proof;
+    make(results, units, N);
+    for (int i = 1; i < N; i++)
+        results[i].scalars.predicted_change = 0.5;
+    assert_int_equal(dpt_proof_measure(N, units, DPT_PROOF_ALL, &proof), DPT_OK);
+    assert_true(isfinite(proof.correlation.value) && isnan(proof.correlation.low));
+    assert_true(isnan(proof.slope.low) && proof.independent == N);
+}
+
+/* Two names of one edit, whose losses are the same on every sample, count once, with the seeds of both. */
+static void copies_are_one_edit(void **state) {
+    (void)state;
+    enum { UNITS = 3 * N, SAMPLES = 4 };
+    dpt_result results[UNITS];
+    const dpt_result *units[UNITS];
+    seeded room[UNITS];
+    double losses[UNITS][SAMPLES];
+    dpt_proof once, copied, other;
+    make(results, units, N);
+    assert_int_equal(dpt_proof_measure(N, units, DPT_PROOF_ALL, &once), DPT_OK);
+    for (int i = 0; i < UNITS; i++) { /* seed 1 of each edit, then seed 0, then its copies */
+        int seed = i < N ? 1 : 0;
+        results[i] = unit_of_seed(&room[i], seed, i < 2 * N ? "%s-seed%d" : "copy-of-%s-seed%d",
+                                  names[i % N], seed);
+        results[i].scalars.predicted_change = predicted[i % N];
+        results[i].scalars.change = change[i % N];
+        results[i].samples = SAMPLES;
+        results[i].loss_edit = losses[i];
+        for (int s = 0; s < SAMPLES; s++)
+            losses[i][s] = 0.1 * s + change[i % N] + 0.01 * seed;
+        units[i] = &results[i];
+    }
+    assert_int_equal(dpt_proof_measure(UNITS, units, DPT_PROOF_ALL, &copied), DPT_OK);
+    assert_int_equal(copied.edits, UNITS);
+    assert_int_equal(copied.independent, N);
+    double width = once.slope.high - once.slope.low;
+    assert_true(fabs(copied.slope.high - copied.slope.low - width) < 0.1 * width);
+    for (int i = 2 * N; i < UNITS; i++)
+        losses[i][SAMPLES - 1] += 1e-9;
+    assert_int_equal(dpt_proof_measure(UNITS, units, DPT_PROOF_ALL, &other), DPT_OK);
+    assert_int_equal(other.independent, 2 * N);
+    assert_true(other.slope.high - other.slope.low < 0.8 * width);
 }
 
 /* One unit with these groups: the first k of the pairs, terms against changes; arrays are the caller's. */
@@ -179,17 +282,18 @@ static void groups_of_several_edits(void **state) {
     double terms[EDITS][GROUPS], changes[EDITS][GROUPS];
     dpt_result results[EDITS * COPIES];
     const dpt_result *units[EDITS * COPIES];
-    char ids[EDITS * COPIES][32];
-    dpt_proof once, seeds, few;
+    seeded ids[EDITS * COPIES];
+    dpt_proof once, seeds, few, alone;
     for (int e = 0; e < EDITS; e++)
         for (int g = 0; g < GROUPS; g++) {
             terms[e][g] = 0.1 * (e + 1) * (g + 1);
             changes[e][g] = terms[e][g] * (1.0 + 0.1 * (e % 3)) + 0.01 * (g % 2);
         }
     for (int i = 0; i < EDITS * COPIES; i++) {
-        snprintf(ids[i], sizeof ids[i], "e%d-seed%d", i % EDITS, i / EDITS);
-        results[i] = unit_with_groups(ids[i], terms[i % EDITS], changes[i % EDITS],
-                                      changes[i % EDITS], GROUPS);
+        results[i] = unit_of_seed(&ids[i], i / EDITS, "e%d-seed%d", i % EDITS, i / EDITS);
+        results[i].nproof = GROUPS;
+        results[i].proof_term = terms[i % EDITS];
+        results[i].proof_change = results[i].proof_alone = changes[i % EDITS];
         units[i] = &results[i];
     }
     assert_int_equal(dpt_proof_measure_groups(EDITS, units, DPT_PROOF_LEFT_OUT, &once), DPT_OK);
@@ -205,6 +309,17 @@ static void groups_of_several_edits(void **state) {
     /* Three edits have numbers and no intervals. */
     assert_int_equal(dpt_proof_measure_groups(3, units, DPT_PROOF_LEFT_OUT, &few), DPT_OK);
     assert_true(isfinite(few.slope.value) && isnan(few.slope.low));
+    assert_int_equal(few.independent, 3);
+    /* One edit with groups among others without is that one edit, wherever it stands. */
+    assert_int_equal(dpt_proof_measure_groups(1, units + 2, DPT_PROOF_LEFT_OUT, &alone), DPT_OK);
+    for (int i = 0; i < EDITS; i++)
+        results[i].nproof = i == 2 ? GROUPS : 0;
+    assert_int_equal(dpt_proof_measure_groups(EDITS, units, DPT_PROOF_LEFT_OUT, &few), DPT_OK);
+    assert_int_equal(few.edits, 1);
+    assert_int_equal(few.independent, GROUPS);
+    assert_true(isfinite(few.slope.low));
+    assert_memory_equal(&few.slope, &alone.slope, sizeof few.slope);
+    assert_memory_equal(&few.correlation, &alone.correlation, sizeof few.correlation);
 }
 
 /* Two normal numbers from two uniform ones. */
@@ -311,7 +426,7 @@ static void edits_with_seeds_are_covered(void **state) {
         for (int i = 0; i < TRIALS; i++) {
             dpt_result results[MOST * SEEDS];
             const dpt_result *units[MOST * SEEDS];
-            char ids[MOST * SEEDS][32];
+            seeded ids[MOST * SEEDS];
             dpt_proof p;
             for (int k = 0; k < edits * SEEDS; k++) {
                 static double own[2];
@@ -319,8 +434,7 @@ static void edits_with_seeds_are_covered(void **state) {
                 if (k % SEEDS == 0)
                     draw_pair(&seed, own);
                 draw_pair(&seed, mask);
-                snprintf(ids[k], sizeof ids[k], "e%d-seed%d", k / SEEDS, k % SEEDS);
-                results[k] = (dpt_result){.edit = ids[k]};
+                results[k] = unit_of_seed(&ids[k], k % SEEDS, "e%d-seed%d", k / SEEDS, k % SEEDS);
                 results[k].scalars.predicted_change = own[0];
                 results[k].scalars.change = own[0] + 0.5 * own[1] + 0.25 * mask[0];
                 units[k] = &results[k];
@@ -404,6 +518,9 @@ int main(int argc, char **argv) {
         cmocka_unit_test(what_is_not_known_is_left_out),
         cmocka_unit_test(nothing_over_nothing_is_no_ratio),
         cmocka_unit_test(seeds_are_one_edit),
+        cmocka_unit_test(seeds_stand_behind_the_name),
+        cmocka_unit_test(one_that_differs_has_no_interval),
+        cmocka_unit_test(copies_are_one_edit),
         cmocka_unit_test(groups_of_one_edit),
         cmocka_unit_test(groups_of_several_edits),
         cmocka_unit_test(few_groups_are_covered),

@@ -24,10 +24,15 @@ typedef enum dpt_proof_of_groups {
     DPT_PROOF_MIDDLE
 } dpt_proof_of_groups;
 
+/** Edits, or groups, of which fewer have no intervals; fewer edits with predictions have no numbers either. */
+enum { DPT_PROOF_LEAST = 4 };
+
 /** How well the predicted changes of edits on a data set are the true ones, or terms of groups what these change. */
 typedef struct dpt_proof {
     int64_t edits;  /**< with a prediction and a finite change; with groups that were left out */
     int64_t groups; /**< of all these edits together; 0 of predictions */
+    int64_t
+        independent; /**< that intervals are over: edits, those that are one together, or the groups of a single one */
     dpt_proof_number correlation;      /**< Pearson's */
     dpt_proof_number rank_correlation; /**< Spearman's */
     dpt_proof_number
@@ -35,13 +40,14 @@ typedef struct dpt_proof {
     double
         ratio; /**< median of true over predicted change, edits that have neither left out; NaN when not finite */
     bool
-        few; /**< fewer than eight edits (seeds of one together) or groups, or fewer than a third of them carry the
+        few; /**< fewer than eight edits (those that are one together) or groups, or fewer than a third of them carry the
                  spread, 1 / sum h^2 of their shares h of its squares: intervals may cover less than 95 % */
 } dpt_proof;
 
 /** Compare predicted_change, or predicted_first + predicted_second, with change.
  *
- * Local. Intervals take edits as independent; those that differ in their seed alone are one. That of the slope, and by
+ * Local. Intervals take edits as independent; those that differ in their seed alone are one, and so are those whose losses
+ * are the same on every sample. That of the slope, and by
  * Fisher's z that of Pearson's correlation, are by the jackknife with Student's quantile of one less than the edits that
  * carry the spread, at least 1. That of ranks has Bonett and Wright's variance of z, or from eight edits on the jackknife's
  * where it is wider. Fewer than four edits have no numbers.
@@ -53,7 +59,7 @@ dpt_status dpt_proof_measure(int64_t count, const dpt_result *const *units, dpt_
 
 /** Compare proof_term with proof_change, proof_alone or the middle of both over the groups of the units.
  *
- * Local. Of several units intervals are as above, over edits with all their groups. Of one unit they are over its groups, in
+ * Local. Of several units intervals are as above, over edits with all their groups. Where one unit alone has groups they are over these, in
  * the same way; below eight groups Fisher's z has the variance of normal ones, and the slope Student's distribution with
  * the HC3 standard error. Fewer than four groups have no numbers, fewer than four edits no intervals.
  *   Source: MacKinnon and White, J. Econometrics 29 (1985) 305.
