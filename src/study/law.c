@@ -67,6 +67,12 @@ void dpt_law_finish(dpt_law *law, const bool *selected) {
         law->total_se = 0.0;
 }
 
+double dpt_law_error(const dpt_law *law, double off) {
+    if (law->exact)
+        return 0.0;
+    return law->repeats > 1 ? sqrt(off / (law->repeats - 1) / law->repeats) : NAN;
+}
+
 static double law_s(double p, double k) {
     return (k - 1.0) * (k - 1.0) * p / (1.0 - p);
 }
@@ -85,7 +91,7 @@ static void law_predict_each(const dpt_law *law, const double *p, double k,
             sum += isnan(p[t]) ? 0.0 : law_s(p[t], k) * law->draws[(int64_t)r * law->tensors + t];
         off += (sum - out->change) * (sum - out->change);
     }
-    out->se = law->repeats > 1 ? sqrt(off / (law->repeats - 1) / law->repeats) : NAN;
+    out->se = dpt_law_error(law, off);
     out->s = law->total > 0.0 ? out->change / law->total : 0.0;
 }
 

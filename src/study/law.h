@@ -32,6 +32,10 @@ dpt_rng dpt_law_labels(const dpt_job *job, const char *data, int r);
 /** Where the sums of repeat r go, (tensors). Local. */
 double *dpt_law_draw(dpt_law *law, int r);
 
+/** Standard error over the draws of a sum over tensors. Local. @param[in] off sum of the squares of what draws are off its mean.
+ * @return 0 of all labels, NaN of one draw. */
+double dpt_law_error(const dpt_law *law, double off);
+
 /** Means and standard errors over the draws. Local. @param[in] selected (tensors) those that edits touch: the
  * others have no share. */
 void dpt_law_finish(dpt_law *law, const bool *selected);

@@ -46,7 +46,7 @@ static void prediction_of_norms(const dpt_law *law, const dpt_edit_report *repor
             sum += law->draws[(int64_t)r * law->tensors + t] * prediction_share(report, t);
         off += (sum - out->second) * (sum - out->second);
     }
-    out->se = law->repeats > 1 ? sqrt(off / (law->repeats - 1) / law->repeats) : NAN;
+    out->se = dpt_law_error(law, off);
     out->s = law->total > 0.0 ? out->second / law->total : 0.0;
 }
 

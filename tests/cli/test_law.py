@@ -174,7 +174,9 @@ def main():
         results, said = run(folder, "plain", 1, "law.repeats=0", job=one.replace("h5,", "h5, samples: 8,"))
         check("nothing without the key", results is not None and "law" not in results and
               results["units"][0]["curvature"] is None and results["units"][0]["predicted_change"] is None, said)
-        few = one.replace("repeats: 24", "labels: all").replace("h5,", "h5, samples: 40,")
+        few = one.replace("repeats: 24", "labels: all").replace("h5,", "h5, samples: 40,").replace(
+            "p: 0.05}]", "p: 0.05}, {name: drop, method: drop, p: 0.05},\n"
+            "  {name: each, method: allocate, edit: dare, mean: 0.1, by: tensor}]")
         exact = None
         for ranks, sets in ((2, ()), (2, ("tensor_parallel=2", "batch_tokens=100"))):
             results, said = run(folder, f"all{len(sets)}", ranks, *sets, job=few)
@@ -182,6 +184,8 @@ def main():
             exact = exact or law["curvature"]
             check(f"all labels {sets}: no error, of the size of drawn ones",
                   law["curvature_se"] == 0 and 0.3 * EXACT < law["curvature"] < 2 * EXACT, said)
+            check(f"all labels {sets}: no error of a prediction, of a value for each tensor neither", results is not None and
+                  [u["predicted_se"] for u in results["units"]] == [0.0, 0.0, 0.0], said)
             check(f"all labels {sets}: the same in each mesh", abs(law["curvature"] / exact - 1) < 1e-4, law)
         ranges(folder)
         refusals(folder)
