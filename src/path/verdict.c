@@ -101,16 +101,20 @@ static const char *why_broken(int64_t n, const double *pre, const double *post) 
     return NULL;
 }
 
-/* Why several samples tell no more than one; NULL: they do, or none of them changes. */
-static const char *why_one(int64_t n, const double *post, const double *edit, double effective) {
+/* Why several samples tell no more than one of a - b; NULL: they do, or it is zero on all. */
+static const char *why_one(int64_t n, const double *a, const double *b, double effective) {
     bool changes = false;
     for (int64_t s = 0; s < n; s++)
-        changes = changes || edit[s] != post[s];
+        changes = changes || a[s] != b[s];
     if (n < 2 || !changes)
         return NULL;
     if (dpt_verdict_is_one(effective))
         return ONE_REPEATED;
-    return lacks_spread(n, edit, post) ? ALL_ALIKE : NULL;
+    return lacks_spread(n, a, b) ? ALL_ALIKE : NULL;
+}
+
+bool dpt_verdict_has_spread(int64_t n, const double *a, const double *b, double effective) {
+    return why_one(n, a, b, effective) == NULL;
 }
 
 static const char ROOM_UNCLEAR[] =
@@ -121,11 +125,12 @@ static bool verdict_is_same(const dpt_verdict *v) {
     return v->change.se == 0.0 && v->change.mean == 0.0;
 }
 
-/* Without `spread` the samples tell no more than one. */
-static dpt_status judge_gain(const dpt_verdict_samples *s, bool spread,
-                             const dpt_verdict_options *options, dpt_verdict *v) {
+/* Whether samples tell more than one is asked of the gain by itself: it is the same for every edit. */
+static dpt_status judge_gain(const dpt_verdict_samples *s, const dpt_verdict_options *options,
+                             dpt_verdict *v) {
     if (s->pre == NULL)
         return DPT_OK;
+    bool spread = dpt_verdict_has_spread(s->n, s->pre, s->post, options->paired.effective);
     dpt_paired gain;
     dpt_status st = dpt_paired_create(s->n, s->pre, s->post, &options->paired, &gain);
     if (st != DPT_OK)
@@ -142,7 +147,7 @@ static dpt_status judge_gain(const dpt_verdict_samples *s, bool spread,
     return DPT_OK;
 }
 
-/* The change as a share of the gain. */
+/* The change as a share of the gain. Without `spread` the samples tell no more than one of the change. */
 static dpt_status judge_share(const dpt_verdict_samples *s, bool spread,
                               const dpt_verdict_options *options, dpt_verdict *v) {
     if (!(v->gain.low > 0.0))
@@ -368,13 +373,13 @@ dpt_status dpt_verdict_judge(const dpt_verdict_samples *s, const dpt_verdict_opt
                          .p_equivalent = NAN};
     if (s->n < 1)
         return DPT_OK;
-    const char *one = why_one(s->n, s->post, s->edit, options->paired.effective);
+    const char *one = why_one(s->n, s->edit, s->post, options->paired.effective);
     bool spread = one == NULL;
     dpt_status st = judge_change(s, spread, options, out);
     if (st == DPT_OK)
         st = judge_estimate(s, spread, options, out);
     if (st == DPT_OK)
-        st = judge_gain(s, spread, options, out);
+        st = judge_gain(s, options, out);
     if (st == DPT_OK)
         st = judge_share(s, spread, options, out);
     if (st == DPT_OK)

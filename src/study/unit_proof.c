@@ -15,23 +15,25 @@ static void unit_proof_terms(const dpt_leave_out *left, dpt_result *out) {
     }
 }
 
-/* Mean of a - b over the values of the samples, and its interval. */
+/* Mean of a - b over the values of the samples, losses both, and its interval: none where a verdict would have none. */
 static dpt_status unit_proof_interval(int64_t n, const double *a, const double *b,
                                       const dpt_verdict_options *options, double *mean, double *low,
                                       double *high) {
+    bool spread = dpt_verdict_has_spread(n, a, b, options->paired.effective);
     dpt_paired paired;
     dpt_status st = dpt_paired_create(n, a, b, &options->paired, &paired);
     if (st != DPT_OK)
         return st;
     dpt_interval interval = dpt_paired_interval(&paired, options->confidence);
     *mean = interval.mean;
-    *low = interval.low;
-    *high = interval.high;
+    *low = spread ? interval.low : NAN;
+    *high = spread ? interval.high : NAN;
     dpt_paired_destroy(&paired);
     return DPT_OK;
 }
 
-/* @param[in] work (2, samples) scratch: the values without a group, and what all groups change less the change. */
+/* @param[in] work (2, samples) scratch: the values without a group, and the loss of an edit whose groups add up, as far above
+ * that of this one as they are beyond the change. */
 static dpt_status unit_proof_changes(const dpt_leave_out *left, const dpt_weighted *weighted,
                                      const dpt_verdict_samples *samples,
                                      const dpt_verdict_options *options, double *work,
@@ -39,7 +41,7 @@ static dpt_status unit_proof_changes(const dpt_leave_out *left, const dpt_weight
     double *without = work, *sum = work + out->samples;
     dpt_status st = DPT_OK;
     for (int64_t i = 0; i < samples->n; i++)
-        sum[i] = samples->post[i] - samples->edit[i];
+        sum[i] = samples->post[i];
     for (int64_t g = 0; g < out->nproof && st == DPT_OK; g++) {
         out->proof_alone[g] = left->alone[g];
         if (!left->touched[g])
@@ -52,7 +54,7 @@ static dpt_status unit_proof_changes(const dpt_leave_out *left, const dpt_weight
     }
     dpt_result_scalars *s = &out->scalars;
     if (st == DPT_OK)
-        st = unit_proof_interval(samples->n, sum, NULL, options, &s->proof_interaction,
+        st = unit_proof_interval(samples->n, sum, samples->edit, options, &s->proof_interaction,
                                  &s->proof_interaction_low, &s->proof_interaction_high);
     return st;
 }

@@ -372,8 +372,15 @@ static void test_one_in_effect(void **state) {
     assert_int_equal(v.verdict, DPT_VERDICT_UNDECIDED);
     assert_non_null(strstr(v.reason, "one sample in effect"));
     assert_true(isnan(v.change.low) && isnan(v.share));
+    double gain = v.gain.mean;
     v = judged(N, l.pre, l.post, l.post, NULL, &options); /* no edit at all */
     assert_int_equal(v.verdict, DPT_VERDICT_COMPETITIVE);
+    assert_near(v.gain.mean, gain,
+                1e-15); /* of the gain as little is known as with any other edit */
+    assert_true(isnan(v.gain.low) && isnan(v.gain.high) && isnan(v.margin) && isnan(v.share));
+    v = judged(N, copies.pre, copies.post, copies.post, NULL, &options);
+    assert_int_equal(v.verdict, DPT_VERDICT_COMPETITIVE);
+    assert_true(isnan(v.gain.low) && isnan(v.margin) && v.change.low == 0.0);
     for (int s = 0; s < N; s++) /* changes whose mean is exactly 0 */
         l.edit[s] = l.post[s] = 1.0;
     l.edit[0] = 1.5;
@@ -381,6 +388,12 @@ static void test_one_in_effect(void **state) {
     v = judge(&l, &options);
     assert_int_equal(v.verdict, DPT_VERDICT_UNDECIDED);
     l = losses_make(2.0, 0.5, 0.05);
+    for (int s = 0; s < N; s++) /* a change that is the same on all, and a gain that is not */
+        copies.edit[s] = l.post[s] + 0.25;
+    options.paired.effective = NAN;
+    v = judged(N, l.pre, l.post, copies.edit, NULL, &options);
+    assert_int_equal(v.verdict, DPT_VERDICT_UNDECIDED);
+    assert_true(isnan(v.change.low) && isnan(v.share_low) && v.gain.low > 0.0 && v.margin > 0.0);
     options.paired.effective = 1.6; /* an interval, and hardly any freedom */
     v = judge(&l, &options);
     assert_true(isfinite(v.change.low) && v.change.low < 0.0);

@@ -50,6 +50,11 @@ dpt_status dpt_verdict_check(const dpt_verdict_options *options);
  * not. Local. */
 bool dpt_verdict_is_one(double effective);
 
+/** Whether the differences a - b of paired losses say more than one sample does, so that there are intervals of their mean:
+ * more than one is there in effect, and they are not all alike to within rounding. Zero on every sample is as sure as it
+ * looks. Local. @param[in] a, b (n). @param[in] effective as in dpt_paired_options. */
+bool dpt_verdict_has_spread(int64_t n, const double *a, const double *b, double effective);
+
 /** What a verdict stands on, each (n): values whose plain means are those of the samples (path/weighted). */
 typedef struct dpt_verdict_samples {
     int64_t n;
