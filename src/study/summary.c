@@ -37,6 +37,14 @@ static const dpt_result *first_judged(const dpt_result *results, int64_t edits, 
     return NULL;
 }
 
+/* Numbers of a column; a bar where there is none. */
+static void summary_print_number(int width, int digits, double x) {
+    if (isnan(x))
+        printf(" %*s", width, "-");
+    else
+        printf(" %*.*g", width, digits, x);
+}
+
 static void print_percent(double share) {
     if (isnan(share))
         printf(" %8s", "-");
@@ -50,13 +58,17 @@ double dpt_summary_number(double x) {
 
 static void summary_print_row(const dpt_result *result, int width) {
     const dpt_result_scalars *s = &result->scalars;
-    printf("%-*s %11.4g  [%10.3g, %10.3g] %11.4g %10.2g", width, result->edit,
-           dpt_summary_number(s->change), dpt_summary_number(s->change_low),
-           dpt_summary_number(s->change_high), dpt_summary_number(s->estimate),
-           dpt_summary_number(s->error));
+    printf("%-*s %11.4g  ", width, result->edit, dpt_summary_number(s->change));
+    if (isnan(s->change_low))
+        printf("%24s", "no interval");
+    else
+        printf("[%10.3g, %10.3g]", s->change_low, s->change_high);
+    summary_print_number(11, 4, s->estimate);
+    summary_print_number(10, 2, s->error);
     print_percent(s->share);
     print_percent(s->accuracy_edit);
-    printf(" %8.2g  %s%s\n", dpt_summary_number(s->p_equivalent_adjusted), result->verdict,
+    summary_print_number(8, 2, s->p_equivalent_adjusted);
+    printf("  %s%s\n", result->verdict,
            s->held_out < 1.0 ? " (chosen on samples that judge it)" : "");
 }
 
@@ -78,7 +90,8 @@ static void summary_print_few(const dpt_result *results, int64_t edits, int64_t 
     if (few > 0)
         printf("warning: of %" PRId64 " of %" PRId64
                " edits the intervals may cover less than 95 %%: "
-               "%.4g samples are few for changes so skewed, up to %.0f would do (change_enough)\n",
+               "they stand on %.4g samples, and up to %.0f are enough for changes so skewed "
+               "(change_enough)\n",
                few, all, samples, ceil(enough));
 }
 

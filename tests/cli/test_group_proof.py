@@ -185,6 +185,24 @@ def of_one_edit(folder, run, job):
               None not in whole["slope"], (whole, unit["proof_slope_low"]))
 
 
+def of_one_sample(folder, run, job):
+    """Where one sample has all of the weight nothing has an interval."""
+    shutil.copy("share/demo/task.h5", f"{folder}/weighted.h5")
+    with h5py.File(f"{folder}/weighted.h5", "r+") as file:
+        file["weights"] = [1e300] + [1.0] * (len(file["offsets"]) - 2)
+    done = run(job.replace("checkpoint: safetensors", "checkpoint: none, report: false").replace("/one", "/weighted").replace(
+        "share/demo/task.h5", f"{folder}/weighted.h5"), 2)
+    rows = table(f"{folder}/weighted") if done.returncode == 0 else {}
+    check("of one sample in effect groups have no intervals", rows and all(np.isnan(r["low"]) and np.isnan(r["high"])
+          for r in rows.values()) and not all(np.isnan(r["change"]) for r in rows.values()), (rows, done.stderr))
+    with open(f"{folder}/weighted/results.json", encoding="utf-8") as file:
+        units = json.load(file)["units"]
+    check("nor what they do together", all(u["verdict"] == "undecided" and u["proof_interaction_low"] is None and
+          u["proof_interaction"] is not None for u in units), units)
+    check("and the summary says so without numbers that are none", done.stdout.count("no interval") >= 2 and
+          "nan" not in done.stdout, done.stdout)
+
+
 def main():
     """All of it in one temporary folder."""
     with tempfile.TemporaryDirectory(dir=os.environ.get("DELTAPATH_TEST_TMP")) as folder:
@@ -202,6 +220,7 @@ def main():
         terms(folder, rows)
         against_models(folder, run, rows)
         of_one_edit(folder, run, job)
+        of_one_sample(folder, run, job)
         small(folder, run)
         with open(f"{folder}/one/report.html", encoding="utf-8") as file:
             text = file.read()
