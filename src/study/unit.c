@@ -269,16 +269,17 @@ static const char *one_draw(const dpt_job_edit *edit, const dpt_verdict *judged)
 
 enum { UNIT_NOTE = 256 };
 
-/* What the reason says of the interval of the change. */
-static void unit_note_skew(const dpt_verdict *v, bool few, char note[UNIT_NOTE]) {
+/* What the reason says of the interval of the change, of so many samples in effect. */
+static void unit_note_skew(const dpt_verdict *v, bool few, double effective, char note[UNIT_NOTE]) {
     note[0] = '\0';
     if (isnan(v->change.low))
         return;
     if (v->few)
         snprintf(note, UNIT_NOTE,
-                 " (skew %.1f, for which %" PRId64
-                 " samples are few: equivalence takes %d times the distance)",
-                 v->skew, v->change.n, DPT_PAIRED_REACH);
+                 " (skew %.1f, for which %.4g samples%s are few: equivalence takes %d times the "
+                 "distance)",
+                 v->skew, effective, effective < (double)v->change.n - 1e-6 ? " in effect" : "",
+                 DPT_PAIRED_REACH);
     else if (few)
         snprintf(
             note, UNIT_NOTE,
@@ -310,14 +311,12 @@ static dpt_status set_reason(const dpt_job_edit *edit, const dpt_verdict *judged
                              dpt_result *out) {
     char skew[UNIT_NOTE], accuracy[UNIT_NOTE], seen[64];
     const char *doubt = judged->doubt, *draw = one_draw(edit, judged);
-    unit_note_skew(judged, dpt_result_is_few(&out->scalars), skew);
+    unit_note_skew(judged, dpt_result_is_few(&out->scalars), out->scalars.effective, skew);
     unit_note_accuracy(judged, out->samples, points, accuracy);
     seen_before(out, seen);
-    if (doubt == NULL || strncmp(judged->reason, doubt, strlen(doubt)) == 0)
-        return dpt_result_set_string(&out->reason, "%s%s%s%s%s", judged->reason, draw, skew, seen,
-                                     accuracy);
-    return dpt_result_set_string(&out->reason, "%s%s%s%s%s; %s", judged->reason, draw, skew, seen,
-                                 accuracy, doubt);
+    bool said = doubt == NULL || strncmp(judged->reason, doubt, strlen(doubt)) == 0;
+    return dpt_result_set_string(&out->reason, "%s%s%s%s%s%s%s", judged->reason, draw, skew, seen,
+                                 accuracy, said ? "" : "; ", said ? "" : doubt);
 }
 
 /* The first sample whose loss is not finite, if there is one. */

@@ -493,7 +493,10 @@ def skewed(folder):
             skew = (off**3).mean() / (off**2).mean()**1.5
             few = len(x) < (32 if len(x) < 24 else 16) * skew**2
             found.add(few)
-            check(f"{name}: skew {skew:.2f}, few: {few}", ("samples are few" in unit["reason"]) == few, unit["reason"])
+            check(f"{name}: skew {skew:.2f}, few: {few}", ("are few: equivalence" in unit["reason"]) == few, unit["reason"])
+            if few:
+                count = f"{unit['effective']:.4g} samples" + (" in effect" if unit["effective"] < unit["clusters"] - 1e-6 else "")
+                check(f"{name}: of {count}", f"for which {count} are few" in unit["reason"], unit["reason"])
             near(f"{name}: change_skew", unit["change_skew"], skew, 1e-6)
             near(f"{name}: change_enough", unit["change_enough"], 28 + 25 * skew**2, 1e-6)
             marked = unit["effective"] < unit["change_enough"]
