@@ -51,8 +51,7 @@ static dpt_status curvature_csv(dpt_report_plots *plots, const dpt_report_group 
                                 char path[1024]) {
     FILE *csv = dpt_report_csv(
         plots, "curvature", group->data,
-        "number,tensor,module,layer,numel,delta_squared,curvature,curvature_se,share,share_se",
-        path);
+        "number,tensor,module,layer,numel,delta_squared,curvature,curvature_se,share", path);
     if (csv == NULL)
         return DPT_ERR_OUTPUT;
     double all = unit->scalars.curvature;
@@ -67,12 +66,13 @@ static dpt_status curvature_csv(dpt_report_plots *plots, const dpt_report_group 
                 row->delta * row->delta, row->c);
         if (isfinite(row->se))
             fprintf(csv, "%.17g", row->se);
-        fprintf(csv, ",%.17g,%.17g\n", row->c / all, isfinite(row->se) ? row->se / all : 0.0);
+        fprintf(csv, ",%.17g\n", row->c / all);
     }
     return dpt_report_csv_close(csv, path);
 }
 
-static dpt_status curvature_figure(dpt_report_plots *plots, FILE *html, int64_t n,
+/* @param[in] errors whether they are known: of one draw they are not. */
+static dpt_status curvature_figure(dpt_report_plots *plots, FILE *html, int64_t n, bool errors,
                                    const char *path) {
     int shown = n < CURVATURE_BARS ? (int)n : CURVATURE_BARS;
     char *text = NULL;
@@ -82,15 +82,22 @@ static dpt_status curvature_figure(dpt_report_plots *plots, FILE *html, int64_t 
         return DPT_ERR_OUTPUT;
     fprintf(script,
             "set yrange [%.1f:0.4]\nset xrange [0:*]\nset lmargin 52\nunset key\n"
-            "set xlabel 'share of the curvature along the delta' tc rgb '#333a45'\n"
+            "set xlabel 'curvature along the delta [nats]' tc rgb '#333a45'\n"
             "set style fill solid 0.7 noborder\n"
-            "plot '%s' skip 1 every ::0::%d using ($9/2):1:($9/2):(0.35):ytic(2) with boxxyerror "
-            "lc rgb '#2166ac', '' skip 1 every ::0::%d using 9:1:10 with xerrorbars pt 0 lc rgb "
-            "'#333a45'\n",
-            (double)shown + 0.6, dpt_report_csv_name(path), shown - 1, shown - 1);
-    return dpt_report_figure(plots, html, script, &text,
-                             "Tensors with the largest share of the curvature along the delta, "
-                             "with standard errors over the draws of labels.");
+            "plot '%s' skip 1 every ::0::%d using ($7/2):1:($7/2):(0.35):ytic(2) with boxxyerror "
+            "lc rgb '#2166ac'",
+            (double)shown + 0.6, dpt_report_csv_name(path), shown - 1);
+    if (errors)
+        fprintf(script,
+                ", '' skip 1 every ::0::%d using 7:1:8 with xerrorbars pt 0 lc rgb '#333a45'",
+                shown - 1);
+    fprintf(script, "\n");
+    return dpt_report_figure(
+        plots, html, script, &text,
+        errors ? "Tensors with the largest curvature along the delta, with standard errors over "
+                 "the draws of labels."
+               : "Tensors with the largest curvature along the delta, from one draw of labels, "
+                 "which shows no error.");
 }
 
 dpt_status dpt_report_curvature(dpt_report_plots *plots, FILE *html,
@@ -104,6 +111,7 @@ dpt_status dpt_report_curvature(dpt_report_plots *plots, FILE *html,
     int64_t n = st == DPT_OK ? curvature_rows(group, unit, rows) : 0;
     if (st == DPT_OK)
         st = curvature_csv(plots, group, unit, n, rows, path);
+    bool errors = n > 0 && isfinite(rows[0].se);
     dpt_mem_free(rows);
-    return st == DPT_OK ? curvature_figure(plots, html, n, path) : st;
+    return st == DPT_OK ? curvature_figure(plots, html, n, errors, path) : st;
 }

@@ -264,6 +264,12 @@ static void test_report(void **state) {
         assert_int_equal(stat(file, &info), 0);
         assert_true(info.st_size > 40);
     }
+    /* An error of c over c of all is none of a share. */
+    snprintf(file, sizeof file, "%s/curvature-task.csv", csv);
+    assert_non_null(strstr(slurp(file), ",curvature,curvature_se,share\n"));
+    assert_int_equal(plots > 0,
+                     strstr(slurp(html), "curvature along the delta, with standard errors "
+                                         "over the draws of labels") != NULL);
     snprintf(file, sizeof file, "test -z \"$(ls '%s' | grep partial)\"", directory);
     assert_int_equal(system(file), 0);
 }
