@@ -98,8 +98,11 @@ void dpt_summary_print_law(int64_t count, const dpt_result *const *units) {
     const dpt_result_scalars *s = &units[0]->scalars;
     printf("curvature along the delta %.4g nats", s->curvature);
     if (!isnan(s->safe_rate))
-        printf("; dare with k = 0 is predicted to stay within the margin up to p = %.3g",
+        printf("; dare with k = 0 is predicted to stay within the margin up to p = %.3g, before "
+               "rounding to the output type",
                s->safe_rate);
+    else if (isnan(s->margin))
+        printf("; no safe p of dare is known, for there is no margin");
     else
         printf("; no p of dare is known to stay within the margin");
     printf("\n");

@@ -83,11 +83,13 @@
     X(predicted_s, "-", "second over curvature; of `dare` s")                                      \
     X(predicted_in_range, "-",                                                                     \
       "1 of `dare` where s is at most 0.1, the loss of the post-trained model at least 0.05 and "  \
-      "`rounding` at most 0.1; else 0, and `predicted_range` says why; as predicted, before the "  \
-      "path")                                                                                      \
+      "`rounding` from -0.1 to 0.1; else 0, and `predicted_range` says why; as predicted, before " \
+      "the path")                                                                                  \
     X(safe_rate, "share",                                                                          \
-      "largest p of `dare`, k = 0, whose predicted change stays within the margin and in range; "  \
-      "NaN where none is in range")                                                                \
+      "largest p of `dare`, k = 0, whose predicted change stays within the margin and whose s in " \
+      "range, before rounding to the output type, which may take smaller p out of it; NaN "        \
+      "without "                                                                                   \
+      "a margin or where the loss is out of range")                                                \
     X(predicted_sd, "nats",                                                                        \
       "of `dare`: standard deviation of the change over masks, to second order, by "               \
       "`hessian.probes`")                                                                          \
