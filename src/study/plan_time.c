@@ -107,31 +107,33 @@ static double plan_gathered(const dpt_inputs *in, const dpt_resources *res) {
 
 /* Batches of a replica over the data that judge. */
 static double plan_batches(const dpt_resources *res) {
-    return ceil((double)res->tokens * res->tensor_parallel / res->ranks /
-                (double)res->packed_tokens);
+    return fmax(res->all_batches, 1.0);
 }
 
-/* How often a batch has them gathered. Two units lie there at a time: what it needs last when it turns back, and what it
- * needs first when the next one begins. */
-static double plan_gathers(const dpt_inputs *in, const dpt_resources *res, bool slopes) {
+/* How often passes of so many batches in all have them gathered. Two units lie there at a time: what a batch needs last when
+ * it turns back, and what it needs first when the next one begins, which is there unless its pass begins cold. */
+static double plan_gathers(const dpt_inputs *in, const dpt_resources *res, bool slopes, double cold,
+                           double warm, double batches) {
     double elements = (double)dpt_catalog_elements(in->catalog);
     double end = fmin((double)res->cost.width * (double)res->cost.vocabulary / elements, 0.5);
     double layer = (1.0 - 2.0 * end) / fmax((double)res->cost.layers, 1.0);
-    return slopes ? 2.0 - (2.0 - 1.0 / fmax(plan_batches(res), 1.0)) * (end + layer) : 1.0;
+    return slopes ? 2.0 * batches - (2.0 * batches - cold) * (end + layer)
+                  : batches - warm * (end + layer);
 }
 
-/* What a batch waits for the weights of other machines: units come while the one before computes, so that it is what
- * takes longer than `computing`, and the first unit. A message goes to and from each other machine for the values of
+/* What batches wait for the weights of other machines, of which each computes for so long: units come while the one before
+ * computes, so that it is what takes longer than that, and the first unit. A message goes to and from each other machine for the values of
  * each model in a unit. */
 static double plan_gather(const dpt_inputs *in, const dpt_resources *res, const plan_rates *r,
-                          bool slopes, double computing) {
+                          bool slopes, double cold, double warm, double batches, double computing) {
     double machines = fmin(res->machines, (double)res->ranks / res->tensor_parallel);
-    if (machines <= 1.0)
+    if (machines <= 1.0 || batches <= 0.0)
         return 0.0;
-    double units = (double)res->cost.layers + 2.0, times = plan_gathers(in, res, slopes);
+    double units = (double)res->cost.layers + 2.0;
+    double times = plan_gathers(in, res, slopes, cold, warm, batches);
     double latency = r->machine->network_latency_us * 1e-6, rate = r->machine->network_gb_per_s;
     double once = plan_gathered(in, res) / (rate * 1e9) + 2.0 * units * (machines - 1.0) * latency;
-    return fmax(times * once - computing, once / units);
+    return fmax(times * once - batches * computing, batches * once / units);
 }
 
 /* One pass over the data that judge, for a rank: products, the rest, and sums over ranks. */
@@ -167,11 +169,8 @@ static void plan_pass(const dpt_inputs *in, const dpt_resources *res, const plan
         batches * (double)c->layers * (REDUCTIONS / (slopes ? 1.0 : 2.5) - sums_again);
     seconds[DPT_PLAN_REDUCTIONS] +=
         messages * plan_all_reduce(r, p, 4.0 * (double)res->packed_tokens * (double)c->width);
-    if (!slopes) {
-        seconds[DPT_PLAN_GATHER] +=
-            batches * plan_gather(in, res, r, slopes, seconds[DPT_PLAN_FORWARD] / batches);
+    if (!slopes)
         return;
-    }
     /* The forward again but for the head, the gradient of the input, and the terms. */
     seconds[DPT_PLAN_BACKWARD] +=
         (n.again * again + n.input * (layers + head)) * product +
@@ -180,23 +179,54 @@ static void plan_pass(const dpt_inputs *in, const dpt_resources *res, const plan
                  2.0 * LOGIT_VALUES * logits) +
         batches * ((1.0 + dpt_resources_again(res)) / 2.0 * form + 2.0 * calls);
     seconds[DPT_PLAN_TERMS] += n.terms * (layers + head) * product + batches * form;
-    double computing =
-        seconds[DPT_PLAN_FORWARD] + seconds[DPT_PLAN_BACKWARD] + seconds[DPT_PLAN_TERMS];
-    seconds[DPT_PLAN_GATHER] += batches * plan_gather(in, res, r, slopes, computing / batches);
 }
 
-/* What machines send each other of the gradients of all data: each batch its part of every other machine's blocks. */
+/* Of the few samples, those in fp32 come first. */
+static double plan_few_cold(const dpt_resources *res, dpt_pass_kind kind) {
+    return kind == DPT_PASS_FP32 ? res->few[kind] : 0.0;
+}
+
+/* What passes of a kind wait for weights, of which one over all data that judge takes so long. */
+static double plan_wait(const dpt_inputs *in, const dpt_resources *res, const plan_rates *r,
+                        dpt_pass_kind kind, const double seconds[DPT_PLAN_PHASES]) {
+    bool slopes = dpt_pass_has_slopes(kind);
+    double tokens = (double)res->tokens * res->tensor_parallel / res->ranks;
+    double computing =
+        seconds[DPT_PLAN_FORWARD] + seconds[DPT_PLAN_BACKWARD] + seconds[DPT_PLAN_TERMS];
+    double few = res->few[kind] * computing * res->few_tokens / fmax(tokens, 1.0);
+    double whole = fmax(computing * res->passes[kind] - few, 0.0) / fmax(res->batches[kind], 1.0);
+    return plan_gather(in, res, r, slopes, res->cold[kind], res->warm[kind], res->batches[kind],
+                       whole) +
+           plan_gather(in, res, r, slopes, plan_few_cold(res, kind), 0.0, res->few[kind],
+                       few / fmax(res->few[kind], 1.0));
+}
+
+/* Bytes that come into a machine in all passes. What comes before an edit needs W_post alone. */
+static double plan_gathered_in_all(const dpt_inputs *in, const dpt_resources *res) {
+    double times = 0.0;
+    if (res->machines <= 1)
+        return 0.0;
+    for (int kind = 0; kind < DPT_PASS_KINDS; kind++)
+        times += plan_gathers(in, res, dpt_pass_has_slopes((dpt_pass_kind)kind),
+                              res->cold[kind] + plan_few_cold(res, (dpt_pass_kind)kind),
+                              res->warm[kind], res->batches[kind] + res->few[kind]);
+    for (int d = 0; d < in->job->ndata; d++)
+        times -= plan_gathers(in, res, dpt_resources_keeps_gradient_of(in, res, d), 1.0, 0.0,
+                              dpt_resources_batches(in, res, d)) /
+                 2.0;
+    return plan_gathered(in, res) * times;
+}
+
+/* What machines send each other of gradients: each batch its part of every other machine's blocks. */
 static double plan_adding(const dpt_inputs *in, const dpt_resources *res, const plan_rates *r) {
     double p = res->tensor_parallel, replicas = res->ranks / p;
     double machines = fmin(replicas, res->machines);
     if (machines <= 1.0)
         return 0.0;
-    double batches =
-        ceil((double)(res->tokens + res->choosing_tokens) / replicas / (double)res->packed_tokens);
     double bytes = 4.0 * (double)dpt_catalog_elements(in->catalog) / p * (machines - 1.0) /
                    machines / (replicas / machines);
     double messages = (double)(res->cost.layers + 2) * (machines - 1.0);
-    return batches *
+    return res->adding_batches *
            (plan_message(r, res->ranks, bytes) + messages * plan_message(r, res->ranks, 0.0));
 }
 
@@ -247,25 +277,21 @@ void dpt_plan_time(const dpt_inputs *in, dpt_resources *res) {
     res->pass_seconds = 0.0;
     for (int i = 0; i < DPT_PLAN_PHASES; i++)
         res->pass_seconds += pass[DPT_PASS_SLOPES][i];
+    res->pass_seconds += plan_gather(in, res, &r, true, job->njudged, 0.0, res->all_batches,
+                                     res->pass_seconds / plan_batches(res));
     dpt_resources_move(in, res);
-    res->bytes_gathered = 0.0;
-    if (model && res->machines > 1) {
-        double first = plan_gathers(in, res, dpt_resources_keeps_gradient(res));
-        double times = plan_gathers(in, res, true) * dpt_resources_passes(res, true) +
-                       dpt_resources_passes(res, false);
-        res->bytes_gathered = plan_gathered(in, res) * plan_batches(res) *
-                              (times - first / 2.0); /* the first pass needs W_post alone */
-    }
-    for (int kind = 0; kind < DPT_PASS_KINDS; kind++)
+    res->bytes_gathered = model ? plan_gathered_in_all(in, res) : 0.0;
+    for (int kind = 0; kind < DPT_PASS_KINDS; kind++) {
         plan_add(phase, pass[kind], res->passes[kind]);
+        phase[DPT_PLAN_GATHER] += plan_wait(in, res, &r, (dpt_pass_kind)kind, pass[kind]);
+    }
     phase[DPT_PLAN_START] =
         START_SECONDS + in->catalog->count * 4.0 * plan_message(&r, res->ranks, 0.0);
     phase[DPT_PLAN_EDIT] = plan_edits(in, res, &r);
     phase[DPT_PLAN_WRITE] = res->bytes_written / r.write;
     double bind = model ? plan_bind(in, res, &r) : 0.0;
     if (model) {
-        if (dpt_resources_keeps_gradient(res))
-            phase[DPT_PLAN_REDUCTIONS] += plan_adding(in, res, &r);
+        phase[DPT_PLAN_REDUCTIONS] += plan_adding(in, res, &r);
         phase[DPT_PLAN_LOAD] = res->bytes_loaded / r.read + 2.0 * bind;
         phase[DPT_PLAN_BIND] = bind * (job->nedits + (double)res->extra_binds);
     }

@@ -62,14 +62,15 @@ static void measure_sequences(const dpt_dataset *data, dpt_resources *res) {
 }
 
 /* Most tokens, and most sequences, that a batch of a data set has in any of so many replicas: whole samples, as a loss
- * packs them. @param[in] image_tokens  of one image; 0: samples are sequences of tokens. */
-static void pack_batches(const dpt_dataset *data, int replicas, int64_t batch, int64_t image_tokens,
-                         int64_t *tokens, int64_t *sequences) {
-    int64_t sides = image_tokens > 0 ? 1 : data->sequences / data->samples;
+ * packs them. @param[in] image_tokens  of one image; 0: samples are sequences of tokens.
+ * @return most batches of a replica. */
+static int64_t pack_batches(const dpt_dataset *data, int replicas, int64_t batch,
+                            int64_t image_tokens, int64_t *tokens, int64_t *sequences) {
+    int64_t sides = image_tokens > 0 ? 1 : data->sequences / data->samples, most = 0;
     for (int r = 0; r < replicas; r++) {
-        int64_t begin, end;
+        int64_t begin, end, batches = 0;
         dpt_shard_split(data->samples, replicas, r, &begin, &end);
-        for (int64_t s = begin; s < end;) {
+        for (int64_t s = begin; s < end; batches++) {
             int64_t first = s, length = 0;
             do {
                 s++;
@@ -84,7 +85,15 @@ static void pack_batches(const dpt_dataset *data, int replicas, int64_t batch, i
                               : data->offsets[sides * (s + 1)] - data->offsets[sides * s];
             } while (s < end && length <= batch);
         }
+        most = batches > most ? batches : most;
     }
+    return most;
+}
+
+double dpt_resources_batches(const dpt_inputs *in, const dpt_resources *res, int d) {
+    int64_t tokens = 0, sequences = 0;
+    return (double)pack_batches(&in->data[d], res->ranks / res->tensor_parallel, res->batch_tokens,
+                                res->image_tokens, &tokens, &sequences);
 }
 
 /* What a mesh and a batch make of all data sets: their largest batch, and the arrays of their samples. */

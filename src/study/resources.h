@@ -91,7 +91,16 @@ typedef struct dpt_resources {
     dpt_model_cost cost;           /**< of a pass over all data that judge */
     double scored;                 /**< tokens, or images, of these that the head is taken of */
     double passes[DPT_PASS_KINDS]; /**< over all data that judge, to be expected */
-    bool bf16;                     /**< products are in bf16 */
+    double cold
+        [DPT_PASS_KINDS]; /**< passes over whole data sets, to be expected, before which no units lie there */
+    double warm
+        [DPT_PASS_KINDS]; /**< those that begin where one along the same weights turned back to */
+    double batches[DPT_PASS_KINDS]; /**< of a replica, in these */
+    double few[DPT_PASS_KINDS];     /**< passes over a few samples, which are one batch */
+    double few_tokens;              /**< of such a batch */
+    double all_batches;             /**< of one pass over all data that judge */
+    double adding_batches;          /**< that add to a gradient, in all passes */
+    bool bf16;                      /**< products are in bf16 */
     double bf16_post,
         bf16_both; /**< shares of the weights whose values are bf16: W_post's; and W_edit's too */
     int64_t extra_edits;     /**< that are made to find values */
@@ -157,6 +166,9 @@ void dpt_resources_count(const dpt_inputs *inputs, dpt_resources *resources);
 static inline bool dpt_pass_has_slopes(dpt_pass_kind kind) {
     return kind != DPT_PASS_BASE && kind != DPT_PASS_LOSSES;
 }
+
+/** Batches of the replica with the most in a pass over data set d. Local. */
+double dpt_resources_batches(const dpt_inputs *inputs, const dpt_resources *resources, int d);
 
 /** Passes with slopes, or without. Local. */
 double dpt_resources_passes(const dpt_resources *resources, bool slopes);

@@ -79,10 +79,18 @@ static void passes_add_work(const dpt_inputs *in, dpt_resources *res, dpt_pass_k
     res->passes[kind] += share * expected;
 }
 
+/* Passes with all batches of the data set. */
+static void passes_add_whole(const dpt_inputs *in, dpt_resources *res, dpt_pass_kind kind, int d,
+                             double expected, double most) {
+    passes_add_work(in, res, kind, d, expected, most);
+    res->cold[kind] += expected;
+    res->batches[kind] += expected * dpt_resources_batches(in, res, d);
+}
+
 /* Add passes that a run counts. */
 static void passes_add(const dpt_inputs *in, dpt_resources *res, dpt_pass_kind kind, int d,
                        double expected, double most) {
-    passes_add_work(in, res, kind, d, expected, most);
+    passes_add_whole(in, res, kind, d, expected, most);
     res->most_passes += most;
     *(dpt_pass_has_slopes(kind) ? &res->slope_evaluations : &res->loss_evaluations) += expected;
 }
@@ -121,9 +129,13 @@ static void count_precision(const dpt_inputs *in, dpt_resources *res, int d) {
     int replicas = res->ranks / res->tensor_parallel;
     double samples = (double)in->data[d].samples;
     double few = fmin((double)dpt_precision_samples(replicas) * replicas, samples);
-    double passes = res->bf16 ? count_judged(in, d, NULL) * few / samples : 0.0;
+    double edits = res->bf16 ? count_judged(in, d, NULL) : 0.0, passes = edits * few / samples;
     passes_add_work(in, res, DPT_PASS_SLOPES, d, passes, passes);
     passes_add_work(in, res, DPT_PASS_FP32, d, passes, passes);
+    res->few[DPT_PASS_SLOPES] += edits;
+    res->few[DPT_PASS_FP32] += edits;
+    double tokens = passes_share(in, res, d) * (double)res->tokens * few / samples / replicas;
+    res->few_tokens = fmax(res->few_tokens, tokens);
 }
 
 /* Slopes that an edit takes at most, and how many rule auto takes of them on average: that share of the edits
@@ -174,6 +186,13 @@ static void count_measures(const dpt_inputs *in, dpt_resources *res, int d) {
     passes_add(in, res, DPT_PASS_LOSSES, d, (double)losses, (double)losses);
 }
 
+/* Of passes that are counted, so many follow one that turned back, along the same weights. */
+static void passes_warm(dpt_resources *res, dpt_pass_kind kind, double count) {
+    double warm = fmax(fmin(count, res->cold[kind]), 0.0);
+    res->cold[kind] -= warm;
+    res->warm[kind] += warm;
+}
+
 /* Of a data set that judges: W_pre, and the paths of its edits. */
 static void count_paths(const dpt_inputs *in, dpt_resources *res, int d) {
     dpt_rule rule = in->job->rule;
@@ -188,8 +207,22 @@ static void count_paths(const dpt_inputs *in, dpt_resources *res, int d) {
     passes_add(in, res, DPT_PASS_SLOPES, d, edits * (expected - starts), edits * (slopes - starts));
     if (!end)
         passes_add(in, res, DPT_PASS_LOSSES, d, edits, edits);
+    /* Nothing is there of an edit that was bound just now. */
+    passes_warm(res, DPT_PASS_START, starts >= 1.0 ? edits * (starts - 1.0) : 0.0);
+    passes_warm(res, DPT_PASS_SLOPES, edits * (expected - starts - (starts < 1.0)));
+    passes_warm(res, DPT_PASS_LOSSES, end || expected <= 0.0 ? 0.0 : edits);
     passes_add(in, res, DPT_PASS_SLOPES, d, nodes, nodes);
     res->edit_passes = slopes + !end;
+}
+
+/* Batches that add to a gradient: of W_post, of drawn labels, of eigenvalues and squares, and at the nodes of paths. */
+static void count_adding(const dpt_inputs *in, dpt_resources *res, int d, bool kept, double law) {
+    const dpt_job *job = in->job;
+    double passes = kept + (job->law.labels != DPT_LABELS_ALL ? law : 0.0);
+    if (d < job->njudged)
+        passes += (double)dpt_spectrum_passes(job) + (job->hessian.probes > 0 && !kept) +
+                  job->points * count_judged(in, d, dpt_path_correlation_wanted);
+    res->adding_batches += passes * dpt_resources_batches(in, res, d);
 }
 
 void dpt_resources_count(const dpt_inputs *in, dpt_resources *res) {
@@ -198,7 +231,9 @@ void dpt_resources_count(const dpt_inputs *in, dpt_resources *res) {
     res->flops = res->saved_flops = 0.0;
     res->most_passes = res->slope_evaluations = res->loss_evaluations = 0.0;
     for (int kind = 0; kind < DPT_PASS_KINDS; kind++)
-        res->passes[kind] = 0.0;
+        res->passes[kind] = res->cold[kind] = res->warm[kind] = res->batches[kind] =
+            res->few[kind] = 0.0;
+    res->few_tokens = res->adding_batches = res->all_batches = 0.0;
     res->extra_edits = 0;
     /* A product of Lanczos's method takes two passes along a direction. */
     res->extra_binds = dpt_spectrum_passes(job) / 2 * job->njudged;
@@ -209,13 +244,15 @@ void dpt_resources_count(const dpt_inputs *in, dpt_resources *res) {
         /* W_post: the gradient comes with its losses. */
         passes_add(in, res, kept ? DPT_PASS_START : DPT_PASS_BASE, d, 1.0, 1.0);
         passes_add(in, res, DPT_PASS_START, d, law, law);
+        count_adding(in, res, d, kept, law);
         if (dpt_loss_kind_of(job->data[d].loss)->reference) {
             passes_add(in, res, DPT_PASS_BASE, d, 1.0, 1.0);
             /* That of dpo takes all of its losses before the gradient that edits share. */
-            passes_add_work(in, res, DPT_PASS_BASE, d, kept, kept);
+            passes_add_whole(in, res, DPT_PASS_BASE, d, kept, kept);
         }
         if (d >= job->njudged)
             continue;
+        res->all_batches += dpt_resources_batches(in, res, d);
         count_paths(in, res, d);
         count_measures(in, res, d);
         count_precision(in, res, d);

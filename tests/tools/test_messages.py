@@ -33,14 +33,18 @@ output: {directory: %(at)s/never, checkpoint: none, report: false}
 """
 
 
+def write_data(path, seed, samples):
+    tokens = np.random.default_rng(seed).integers(0, 256, samples * LENGTH, dtype=np.int32)
+    with h5py.File(path, "w") as file:
+        file["tokens"], file["loss_mask"] = tokens, np.ones(len(tokens), np.uint8)
+        file["offsets"] = np.arange(0, len(tokens) + 1, LENGTH, dtype=np.int64)
+
+
 def prepare(at):
     sets = [word for key, value in SIZES.items() for word in ("--set", f"{key}={value}")]
     done = studies.deltapath("synthetic", "share/demo/llama-pre/config.json", str(at / "pair"), *sets)
     check("a pair", done.returncode == 0, done.stderr)
-    tokens = np.random.default_rng(0).integers(0, 256, SAMPLES * LENGTH, dtype=np.int32)
-    with h5py.File(at / "data.h5", "w") as file:
-        file["tokens"], file["loss_mask"] = tokens, np.ones(len(tokens), np.uint8)
-        file["offsets"] = np.arange(0, len(tokens) + 1, LENGTH, dtype=np.int64)
+    write_data(at / "data.h5", 0, SAMPLES)
     (at / "job.yaml").write_text(JOB % {"at": at, "batch": BATCH})
     subprocess.run(["mpicc", "-shared", "-fPIC", "-O1", "tools/messages/libmessages.c", "-o", str(at / "lib.so")], check=True)
     return [int(word) for word in done.stdout.split() if word.isdigit()]
@@ -105,15 +109,23 @@ def tensor_parallel(at):
 
 
 def machines(at):
-    """Two machines of two ranks: what the plan says that comes into each."""
-    words = [str(at / "job.yaml"), "--set", "tensor_parallel=1"]
-    plan = json.loads(studies.deltapath("plan", *words, "--ranks", "4", "--ranks-per-node", "2", "--json").stdout)
-    messages.ENVIRONMENT["DPT_MACHINE_RANKS"] = "2"
-    lines = count(at, 4, "--set", "tensor_parallel=1")
-    del messages.ENVIRONMENT["DPT_MACHINE_RANKS"]
-    have = sum(value(lines, phase, "send", "all_bytes") for phase in ("slopes", "forward", "load", "bind"))
-    check("gathers between two machines are those of the plan", abs(have / (2e9 * plan["gathered_gb"]) - 1) < 0.1,
-          (have, plan["gathered_gb"]))
+    """Two machines of two ranks: what the plan says that comes into each, in bf16 once more for the few samples of each edit,
+    and for each data set however small."""
+    small = [f"{{name: d{seed}, file: {at}/small{seed}.h5, loss: lm}}" for seed in range(1, 4)]
+    for seed in range(1, 4):
+        write_data(at / f"small{seed}.h5", seed, 4)
+    edits = "edits=[{name: a, method: dare, p: 0.5}, {name: b, method: drop, p: 0.5}, {name: c, method: drop, p: 0.2}]"
+    for name, *keys in (("fp32",), ("bf16", "precision=bf16", edits, "batch_tokens=64"),
+                        ("small data sets", f"data=[{{name: text, file: {at}/data.h5, loss: lm}}, {', '.join(small)}]")):
+        sets = [word for key in ("tensor_parallel=1", *keys) for word in ("--set", key)]
+        plan = json.loads(studies.deltapath("plan", str(at / "job.yaml"), *sets, "--ranks", "4", "--ranks-per-node", "2",
+                                            "--json").stdout)
+        messages.ENVIRONMENT["DPT_MACHINE_RANKS"] = "2"
+        lines = count(at, 4, *sets)
+        del messages.ENVIRONMENT["DPT_MACHINE_RANKS"]
+        have = sum(value(lines, phase, "send", "all_bytes") for phase in ("slopes", "forward", "load", "bind"))
+        check(f"gathers between two machines are those of the plan: {name}", abs(have / (2e9 * plan["gathered_gb"]) - 1) < 0.01,
+              (have, plan["gathered_gb"]))
 
 
 def compare_products(at, name, ranks, *words):
