@@ -23,7 +23,9 @@ enum {
     SIDE = 1024,          /* of large products */
     SMALL = 192,          /* of small ones */
     GLANCE_SIDE = 256,    /* of products that are looked at in passing */
-    COPY_BYTES = 1 << 26, /* of a rank, beyond caches */
+    COPY_BYTES = 1 << 26, /* of a rank, at least: what is measured needs as much */
+    COPY_SHARE = 8,       /* part of a machine's memory that its ranks take at most */
+    COPY_CACHES = 2,      /* last-level caches that a rank copies */
     GLANCE_BYTES = 1 << 24,
     MESSAGE_BYTES = 1 << 22,
     FILE_BYTES = 1 << 28,
@@ -115,28 +117,38 @@ static double machine_bf16(int side, double least, char *room) {
     return 8.0 * (double)p.shape.M * side * side / c.best / 1e9 / omp_get_max_threads();
 }
 
-/* GB/s of a copy, with bytes read and written. */
+/* Bytes that one rank copies: beyond the last-level cache, which it may have to itself, where memory allows. */
+static int64_t machine_copy_bytes(int ranks) {
+    int64_t cache = sysconf(_SC_LEVEL3_CACHE_SIZE), bytes = COPY_CACHES * (cache > 0 ? cache : 0);
+    int64_t most = dpt_mem_machine() / COPY_SHARE / ranks, left = dpt_mem_available() / 2;
+    most = left < most ? left : most;
+    bytes = (bytes < most ? bytes : most) / STEP_BYTES * STEP_BYTES;
+    return bytes > COPY_BYTES ? bytes : COPY_BYTES;
+}
+
+/* GB/s of a copy, with bytes read and written; each thread has a piece at least. */
 static double machine_copies(double least, int64_t bytes, char *room) {
     machine_clock c = {.least = least};
-    int64_t half = bytes / 2;
+    int64_t half = bytes / 2, step = half / omp_get_max_threads();
+    step = step < STEP_BYTES / 16 ? step : STEP_BYTES / 16;
     while (clock_goes_on(&c)) {
 #pragma omp parallel for schedule(static)
-        for (int64_t at = 0; at < half; at += STEP_BYTES / 16)
-            memcpy(room + at, room + half + at, STEP_BYTES / 16);
+        for (int64_t at = 0; at < half; at += step)
+            memcpy(room + at, room + half + at, (size_t)(half - at < step ? half - at : step));
     }
     return (double)bytes / c.best / 1e9;
 }
 
 static dpt_status machine_compute(const dpt_comm *comm, const dpt_peers *peers, char *room,
-                                  dpt_machine *out) {
+                                  int64_t bytes, dpt_machine *out) {
     double sums[5] = {machine_products(SIDE, false, LEAST, room),
                       machine_products(SMALL, false, LEAST, room),
                       machine_products(SIDE / 2, true, LEAST, room),
-                      machine_copies(LEAST, COPY_BYTES, room), machine_bf16(SIDE, LEAST, room)};
+                      machine_copies(LEAST, bytes, room), machine_bf16(SIDE, LEAST, room)};
     dpt_status st = dpt_comm_sum_f64(comm, sums, 5);
     if (st != DPT_OK)
         return st;
-    double alone = comm->rank == 0 ? machine_copies(LEAST, COPY_BYTES, room) : 0.0;
+    double alone = comm->rank == 0 ? machine_copies(LEAST, bytes, room) : 0.0;
     out->sgemm_gflops = sums[0] / comm->size;
     out->sgemm_small_gflops = sums[1] / comm->size;
     out->dgemm_gflops = sums[2] / comm->size;
@@ -242,10 +254,11 @@ dpt_status dpt_machine_measure(const dpt_comm *comm, const char *folder, dpt_mac
         st = dpt_blas_take_memory(comm);
     if (st != DPT_OK)
         return st;
-    char *room = dpt_mem_zalloc(COPY_BYTES, 1, "room to measure");
+    int64_t bytes = machine_copy_bytes((comm->size + peers.nodes - 1) / peers.nodes);
+    char *room = dpt_mem_zalloc(bytes, 1, "room to measure");
     st = dpt_agree(comm, room != NULL ? DPT_OK : DPT_ERR_OUTPUT);
     if (st == DPT_OK)
-        st = dpt_agree(comm, machine_compute(comm, &peers, room, out));
+        st = dpt_agree(comm, machine_compute(comm, &peers, room, bytes, out));
     if (st == DPT_OK)
         st = machine_messages(comm, peers.near, &out->node_latency_us, &out->node_gb_per_s);
     if (st == DPT_OK)

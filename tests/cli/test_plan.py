@@ -4,6 +4,7 @@
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
 import tempfile
@@ -106,6 +107,10 @@ def takes_turns(folder):
 def machines(folder):
     path = f"{folder}/machine.yaml"
     done = studies.deltapath("machine", folder, "-o", path)
+    cache = subprocess.run(["getconf", "LEVEL3_CACHE_SIZE"], check=False, capture_output=True, text=True).stdout.strip()
+    wanted = min(2 * int(cache) if cache.isdigit() else 0, 1 << 28)
+    taken = 1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    check("copies go beyond the last cache", taken >= wanted, (taken, wanted))
     check("a machine is measured", done.returncode == 0 and os.path.exists(path), done.stderr)
     text = open(path, encoding="utf-8").read() if os.path.exists(path) else ""
     values = dict(re.findall(r"^(\w+): (\S+) #", text, re.M))

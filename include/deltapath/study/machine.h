@@ -21,7 +21,8 @@
     X(node_latency_us, 1, 0, 1e9, "a message between ranks of a node")                             \
     X(node_gb_per_s, 5, 1e-3, 1e9, "bandwidth between two ranks of a node")                        \
     X(network_latency_us, 3, 0, 1e9, "a message between nodes")                                    \
-    X(network_gb_per_s, 10, 1e-3, 1e9, "bandwidth of a node's network")                            \
+    X(network_gb_per_s, 10, 1e-3, 1e9,                                                             \
+      "bandwidth of a node's network; measured: of one pair of ranks")                             \
     X(read_gb_per_s, 1.5, 1e-6, 1e9, "reading files, a node")                                      \
     X(write_gb_per_s, 0.7, 1e-6, 1e9, "writing files and waiting until they are stored, a node")   \
     X(storage_gb_per_s, 0, 0, 1e9, "files, all nodes together; 0: no limit")
