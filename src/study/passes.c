@@ -24,7 +24,7 @@
 #include <unistd.h>
 
 /* A save of sums takes a millisecond, one of a gradient as long as its bytes take. */
-static const double SECONDS = 1.0, GRADIENT_SECONDS = 300.0, MOST_SHARE = 0.01;
+static const double MOST_SHARE = 0.01;
 /* A finished pass that took this long is synced: less is quickly done again. */
 static const double SYNC_SECONDS = 10.0;
 /* What a disk takes from one rank; a gradient is kept when computing it takes longer than writing. */
@@ -217,8 +217,8 @@ static void note_others(const dpt_passes *p) {
 dpt_status dpt_passes_open(const char *directory, bool resumes, const dpt_mesh *mesh,
                            dpt_passes *out) {
     *out = (dpt_passes){.resumes = resumes, .mesh = *mesh};
-    out->seconds = save_seconds(SECONDS);
-    out->gradient_seconds = save_seconds(GRADIENT_SECONDS);
+    out->seconds = save_seconds(DPT_PASSES_SECONDS);
+    out->gradient_seconds = save_seconds(DPT_PASSES_GRADIENT_SECONDS);
     out->share = getenv("DELTAPATH_SAVE_SECONDS") != NULL ? 0.0 : MOST_SHARE;
     out->keeper = (dpt_loss_keeper){.ctx = out,
                                     .resumes = resumes,

@@ -93,6 +93,10 @@ void dpt_passes_close(
  * without a break on the same mesh. */
 dpt_status dpt_passes_run(dpt_passes *passes, const dpt_pass *pass);
 
+/** Seconds between two saves of the sums of a pass, and of a gradient that it adds to. */
+#define DPT_PASSES_SECONDS          1.0
+#define DPT_PASSES_GRADIENT_SECONDS 300.0
+
 /** Whether the gradient of a finished pass is kept, so many bytes a rank: where it took longer than to write it, and always
  * under DELTAPATH_SAVE_SECONDS. Local. */
 bool dpt_passes_keeps_gradient(double seconds, double bytes);

@@ -54,6 +54,7 @@ dpt_status dpt_plan_study(const dpt_comm *comm, dpt_inputs *in, const dpt_study_
     dpt_status st = dpt_agree(comm, dpt_plan_scale_divide(in, &scale));
     dpt_plan_case of = {.ranks = scale.first,
                         .threads = omp_get_max_threads(),
+                        .verifies = options->verify_inputs,
                         .ranks_per_node = options->ranks_per_node};
     if (st == DPT_OK)
         st = dpt_memory_granted(comm, &of.granted);

@@ -1,5 +1,6 @@
 #include "plan_time.h"
 
+#include "passes.h"
 #include "plane.h"
 #include "significance.h"
 
@@ -264,6 +265,26 @@ static double plan_edits(const dpt_inputs *in, const dpt_resources *res, const p
            flops / (r->doubles * res->ranks);
 }
 
+/* Gradients at t = 0 that are read back, or taken again where they are not kept, and what a kill loses of one. */
+static double plan_gradients_again(const dpt_inputs *in, const dpt_resources *res,
+                                   const plan_rates *r) {
+    double bytes = 4.0 * (double)dpt_catalog_elements(in->catalog), pass = res->pass_seconds;
+    double again = 0.0;
+    for (int d = 0; d < in->job->ndata; d++)
+        if (dpt_resources_keeps_gradient_of(in, res, d))
+            again += dpt_passes_keeps_gradient(pass, bytes / res->ranks) ? bytes / r->read : pass;
+    return again > 0.0 ? again + fmin(DPT_PASSES_GRADIENT_SECONDS, pass) : 0.0;
+}
+
+/* Of all passes. */
+static double plan_sum(const dpt_resources *res, double pass[DPT_PASS_KINDS][DPT_PLAN_PHASES]) {
+    double sum = 0.0;
+    for (int kind = 0; kind < DPT_PASS_KINDS; kind++)
+        for (int i = 0; i < DPT_PLAN_PHASES; i++)
+            sum += res->passes[kind] * pass[kind][i];
+    return sum;
+}
+
 void dpt_plan_time(const dpt_inputs *in, dpt_resources *res) {
     const dpt_job *job = in->job;
     bool model = dpt_inputs_needs_model(in);
@@ -279,14 +300,15 @@ void dpt_plan_time(const dpt_inputs *in, dpt_resources *res) {
         res->pass_seconds += pass[DPT_PASS_SLOPES][i];
     res->pass_seconds += plan_gather(in, res, &r, true, job->njudged, 0.0, res->all_batches,
                                      res->pass_seconds / plan_batches(res));
+    res->all_seconds = plan_sum(res, pass);
     dpt_resources_move(in, res);
     res->bytes_gathered = model ? plan_gathered_in_all(in, res) : 0.0;
     for (int kind = 0; kind < DPT_PASS_KINDS; kind++) {
         plan_add(phase, pass[kind], res->passes[kind]);
         phase[DPT_PLAN_GATHER] += plan_wait(in, res, &r, (dpt_pass_kind)kind, pass[kind]);
     }
-    phase[DPT_PLAN_START] =
-        START_SECONDS + in->catalog->count * 4.0 * plan_message(&r, res->ranks, 0.0);
+    phase[DPT_PLAN_START] = START_SECONDS + res->bytes_verified / r.read +
+                            in->catalog->count * 4.0 * plan_message(&r, res->ranks, 0.0);
     phase[DPT_PLAN_EDIT] = plan_edits(in, res, &r);
     phase[DPT_PLAN_WRITE] = res->bytes_written / r.write;
     double bind = model ? plan_bind(in, res, &r) : 0.0;
@@ -304,7 +326,8 @@ void dpt_plan_time(const dpt_inputs *in, dpt_resources *res) {
     for (int i = 0; i < DPT_PLAN_PHASES; i++)
         res->seconds += phase[i];
     res->restart = phase[DPT_PLAN_START] + phase[DPT_PLAN_LOAD] / 2.0 + bind +
-                   (job->nedits > 0 ? phase[DPT_PLAN_EDIT] / job->nedits : 0.0);
+                   (job->nedits > 0 ? phase[DPT_PLAN_EDIT] / job->nedits : 0.0) +
+                   (model ? plan_gradients_again(in, res, &r) : 0.0);
 }
 
 const char *dpt_plan_phase_name(int phase) {

@@ -530,6 +530,7 @@ dpt_status dpt_resources_plan(const dpt_inputs *in, const dpt_plan_case *of, dpt
                            .tensor_parallel = 1,
                            .machine = of->machine,
                            .threads = threads,
+                           .verifies = of->verifies,
                            .uneven = 1.0};
     out->ranks_per_node = of->ranks_per_node > 0 ? of->ranks_per_node : fill > 0 ? fill : 1;
     int nodes = (ranks + out->ranks_per_node - 1) / out->ranks_per_node;

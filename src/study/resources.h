@@ -116,6 +116,8 @@ typedef struct dpt_resources {
     double bytes_edits;    /**< of bytes_read, those of edits */
     bool lines_hold;       /**< edits on a line take their passes along the weights of one */
     double bytes_lines;    /**< of bytes_edits, those of lines */
+    bool verifies;         /**< as dpt_plan_case says */
+    double bytes_verified; /**< of bytes_read, those of a check before the work */
     double bytes_loaded;   /**< of bytes_read, those of models for the mesh */
     double bytes_gathered; /**< of weights that come into a machine from the others */
     dpt_machine machine;   /**< that the time is planned for */
@@ -124,6 +126,7 @@ typedef struct dpt_resources {
     double uneven;                 /**< tokens of the replica with the most, over the mean */
     double phase[DPT_PLAN_PHASES]; /**< seconds; their sum is `seconds` */
     double seconds;                /**< of the whole study, to be expected */
+    double all_seconds;            /**< of all passes, without waiting for weights */
     double pass_seconds;           /**< of one pass with slopes over all data that judge */
     double restart;                /**< what a run that goes on after a stop does again, at most */
     int64_t edit_passes;           /**< those of one edit on a data set that judges, at most */
@@ -139,7 +142,8 @@ typedef struct dpt_plan_case {
     int threads;        /**< of a rank */
     int machines;       /**< that the ranks are on; 0: as the ranks of a node say */
     dpt_machine machine;
-    bool glanced; /**< its rates were measured in passing: they say times, but choose nothing */
+    bool verifies; /**< the models are checked before the work */
+    bool glanced;  /**< its rates were measured in passing: they say times, but choose nothing */
 } dpt_plan_case;
 
 /** Choose the mesh, by time, and the batch, and add up. Needs no model in memory. Local; the same on all ranks.

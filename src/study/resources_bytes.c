@@ -182,11 +182,33 @@ static double bytes_of_output(const dpt_inputs *in) {
                                            : (double)dpt_catalog_bytes(&in->out_catalog));
 }
 
-/* Passes that are kept, the largest of which are gradients. */
+/* All of both models and of the references, and what they are opened by. */
+static double bytes_of_check(const dpt_inputs *in, const dpt_resources *res) {
+    double sum = bytes_of_model(in->pre) + bytes_of_model(in->post) +
+                 bytes_of_samples(in->catalog) + bytes_of_samples(dpt_store_catalog(in->pre));
+    for (int d = 0; d < in->job->njudged; d++)
+        if (in->reference[d] != NULL)
+            sum += bytes_of_model(in->reference[d]) +
+                   bytes_of_samples(dpt_store_catalog(in->reference[d]));
+    return res->verifies ? sum : 0.0;
+}
+
+/* What each rank saves of its sums once in a while: of its samples, and of all tensors. */
+static double bytes_of_saves(const dpt_inputs *in, const dpt_resources *res, int d) {
+    double passes = res->loss_evaluations + res->slope_evaluations;
+    double saves = passes > 0.0 ? floor(res->all_seconds / passes / DPT_PASSES_SECONDS) : 0.0;
+    double columns = in->parts.count + in->catalog->count;
+    return saves * (24.0 * (double)in->data[d].samples * res->tensor_parallel +
+                    res->ranks * (8.0 * columns + PASS_BYTES));
+}
+
+/* Passes that are kept, the largest of which are gradients, and states of those that take long. */
 static double bytes_of_progress(const dpt_inputs *in, const dpt_resources *res) {
     double tensors = in->catalog->count, sum = 0.0;
+    double states = floor(res->pass_seconds / DPT_PASSES_GRADIENT_SECONDS);
     for (int d = 0; d < in->job->ndata; d++) {
-        double numbers = 17.0 * (double)in->data[d].samples + 8.0 * tensors + PASS_BYTES;
+        double numbers = 17.0 * (double)in->data[d].samples + 8.0 * tensors + PASS_BYTES +
+                         bytes_of_saves(in, res, d);
         sum += numbers * (res->loss_evaluations + res->slope_evaluations) / in->job->ndata;
         double gradient = 4.0 * (double)dpt_catalog_elements(in->catalog);
         double count = dpt_resources_keeps_gradient_of(in, res, d);
@@ -194,6 +216,7 @@ static double bytes_of_progress(const dpt_inputs *in, const dpt_resources *res) 
             count += (double)dpt_spectrum_passes(in->job);
         if (dpt_passes_keeps_gradient(res->pass_seconds, gradient / res->ranks))
             sum += count * gradient;
+        sum += count * states * gradient;
     }
     return sum;
 }
@@ -225,6 +248,8 @@ void dpt_resources_move(const dpt_inputs *in, dpt_resources *res) {
     const dpt_catalog *pre = dpt_store_catalog(in->pre);
     /* The headers again at the end. */
     res->bytes_read = 2.0 * (bytes_of_samples(in->catalog) + bytes_of_samples(pre));
+    res->bytes_verified = bytes_of_check(in, res);
+    res->bytes_read += res->bytes_verified;
     res->bytes_edits = bytes_of_edits(in, res);
     res->bytes_read += res->bytes_edits;
     res->bytes_written = bytes_of_results(in, model);

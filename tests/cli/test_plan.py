@@ -356,6 +356,25 @@ def searches(folder):
           plans[0]["hours"] > plans[1]["hours"], plans)
 
 
+def long_passes(folder):
+    """Passes of minutes save what they have, and a restart reads the gradient back and loses five minutes of it at most."""
+    with open(f"{folder}/long.yaml", "w", encoding="utf-8") as file:
+        file.write(JOB % EDITS["dare"] % f"{folder}/long")
+    path, elements, plans = f"{folder}/m.yaml", 2263104, {}
+    for rate_of in 0.01, 1e5:
+        rate(path, cores=2, sgemm_gflops=rate_of, sgemm_small_gflops=rate_of, memory_gb_per_s=1e6, read_gb_per_s=1)
+        for rule in "left", "gauss":
+            plans[rate_of, rule] = json.loads(studies.deltapath(
+                "plan", f"{folder}/long.yaml", "--ranks", "1", "--machine", path, "--json", "--set",
+                f"riemann={{rule: {rule}, points: 2}}").stdout)
+    slow, fast = plans[0.01, "left"], plans[1e5, "left"]
+    again = 3600 * (slow["restart_hours"] - plans[0.01, "gauss"]["restart_hours"])
+    check("a restart has the gradient", 299.9 < again - 4e-9 * elements < 300.1, (again, slow))
+    taken = sum(slow["seconds"][phase] for phase in ("forward", "backward", "terms"))
+    sums = 1e9 * (slow["written_gb"] - fast["written_gb"]) - 2 * 4 * elements  # the gradient, and a state of its pass
+    check("states of passes", 0.9 * taken * 24 * 12 < sums < taken * (24 * 12 + 8 * 200 + 256), (sums, taken, slow))
+
+
 def steady(folder):
     """The mesh, on which the last bits of losses depend, does not follow what is measured in passing: slow kernels of
     OpenBLAS choose the one that fast ones do."""
@@ -404,6 +423,7 @@ def main():
         gathers(folder, f"{folder}/job.yaml")
         plots(folder, f"{folder}/job.yaml")
         searches(folder)
+        long_passes(folder)
         steady(folder)
         takes_turns(folder)
     return studies.finish()

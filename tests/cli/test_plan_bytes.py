@@ -46,10 +46,10 @@ CASES = [  # name, ranks, edits, keys
 LINE = re.compile(r"read ([\d.]+) / ([\d.]+) GB .*?written ([\d.]+) / ([\d.]+) GB")
 
 
-def compare(folder, name, ranks, edits, keys, post="share/demo/llama-post"):
+def compare(folder, name, ranks, edits, keys, post="share/demo/llama-post", options=()):
     """Planned and taken of one study."""
     path = f"{folder}/{len(studies.results)}"
-    done = studies.study(f"{path}.yaml", JOB % (post, edits, path), ranks, *keys)
+    done = studies.study(f"{path}.yaml", JOB % (post, edits, path), ranks, *keys, options=options)
     line = LINE.search(done.stderr)
     read = [float(n) for n in line.groups()] if line else [0.0] * 4
     check(f"{name}: bytes read", line and abs(read[0] - read[1]) <= 0.12 * read[1], (read, done.stderr[-500:]))
@@ -75,6 +75,8 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         for name, ranks, edits, keys in CASES:
             compare(folder, name, ranks, edits, keys)
+        compare(folder, "inputs that are checked before", 1, DARE, [], options=("--verify-inputs",))
+        compare(folder, "and a reference", 1, DARE, [PAIRS], options=("--verify-inputs",))
         quantised(folder)
     return studies.finish()
 
