@@ -341,20 +341,20 @@ def where_a_value_for_each_tensor_does_not_win_the_report_says_why(folder):
 def few_samples_are_marked(folder):
     def few(x):
         row = claims.judge("fig1", claims.Claim("paper", "w", [claims.Cell("x", np.array(x), "positive", 1.0)]), "toy")
-        return row.answers[0].few, "samples few" in row.outcome
+        return row.answers[0].few, "seeds, few" in row.outcome
     even = np.tile([-1.0, 1.0], 14)
     assert few(even) == (False, False)
     assert few(even[:26]) == (True, True)
     rare = np.zeros(200) # one of them: skewness 14
     rare[3] = 1.0
     assert few(rare) == (True, True) and few(np.tile(rare, 30)) == (False, False)
-    noise = np.stack([np.tile(even, 4), -np.tile(even, 4)]) # the skewness is that of the means over seeds
+    noise = np.stack([np.tile(even, 4), -np.tile(even, 4)] * 2) # the skewness is that of the means over seeds
     assert few(noise + np.linspace(0, 1, 112)) == (False, False)
     make_all(folder / "in")
     assert run(folder / "in", folder / "r.html").returncode == 0
     rows = list(csv.DictReader(open(folder / "claims.csv", encoding="utf-8")))
     assert {r["few"] for r in rows} <= {"0", "1"} and "1" in {r["few"] for r in rows}, {r["few"] for r in rows}
-    assert "few samples" in (folder / "r.html").read_text()
+    assert "of few" in (folder / "r.html").read_text()
 
 
 @test
@@ -405,6 +405,40 @@ def predictions_are_judged_by_their_proof(folder):
     assert verdicts([0.8, 0.6, 0.9], [1.5, 0.8, 2.3]) == ["undecided", "undecided"]
     assert verdicts([0.3, 0.1, 0.5], [1.5, 1.2, 1.9]) == ["fails", "fails"]
     assert verdicts([0.9, None, None], [1.0, 0.9, 1.1], 0) == ["undecided"]
+
+
+@test
+def two_seeds_are_few(folder):
+    samples = np.linspace(-1.0, 1.0, 60)
+    assert [st.is_few(np.array([samples] * seeds)) for seeds in (1, 2, 3)] == [False, True, False]
+
+
+@test
+def comparisons_of_few_are_marked(folder):
+    number = lambda few: {"edits": 6, "groups": 50, "rank_correlation": [1, 1, 1], "slope": [1, 1, 1], "few": few}
+    for few in (True, False, None):
+        proof = {"data": "task", "all": number(few), "as_drawn": number(few), "left_out": number(few), "middle": number(few)}
+        study = types.SimpleNamespace(pair="toy", figure="proof", proof=[proof], group_proof=[proof])
+        rows = [*claims.predictions(study, "task"), *claims.group_terms(study, "task")]
+        assert len(rows) == 5
+        for row in rows:
+            assert row.answers[0].few is bool(few) and ("few edits or groups carry it" in row.outcome) is bool(few), row
+        marked = [line.split(",")[-4] for line in report.claims_csv(rows).splitlines()[1:]]
+        assert marked == [str(int(bool(few)))] * 5, marked
+
+
+@test
+def samples_that_do_not_count_alike_are_refused_by_name(folder):
+    for name, columns, wanted in (("plain", {"effective": float(SAMPLES), "clusters": float(SAMPLES)}, None),
+                                  ("old", {}, None),
+                                  ("weighted", {"effective": 20.4, "clusters": float(SAMPLES)}, "leave 20.4 of 40 samples"),
+                                  ("clusters", {"effective": 10.0, "clusters": 10.0}, "leave 10 of 40 samples")):
+        write(folder / f"fig1-{name}", ["dare"], [unit("dare-k0-p0.1", 0.0, k=0.0, p=0.1) | columns])
+        try:
+            st.Study(folder / f"fig1-{name}")
+            assert wanted is None, name
+        except st.Unreadable as error:
+            assert wanted and wanted in str(error) and f"fig1-{name}" in str(error) and "task" in str(error), error
 
 
 @test

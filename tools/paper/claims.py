@@ -95,7 +95,7 @@ def judge(figure, claim, pair):
     outcome += f"; {worst.why}" if worst.why else ""
     few = sum(a.few for a in answers)
     if few:
-        outcome += f"; samples few for their skewness: {few} of {len(answers)}"
+        outcome += f"; samples, or seeds, few: {few} of {len(answers)}"
     outcome += "".join(f"; {words}, other seeds may differ" for words in of_one(answers))
     kinds = dict.fromkeys(cell.question for cell in cells)
     rule = "; ".join(QUESTIONS[kind] for kind in kinds)
@@ -455,13 +455,15 @@ def calibrations(study, data):
 RANKED = 0.7  # rank correlation from which predictions tell which edit costs more
 
 
-def proof_row(study, data, words, rule, numbers, judged):
-    """A row about [value, low, high] of predicted and true changes; judged(low, high) -> (holds, fails)."""
+def proof_row(study, data, words, rule, numbers, judged, few=False):
+    """A row about [value, low, high] of predicted and true changes, few: of few edits or groups; judged(low, high) ->
+    (holds, fails)."""
     value, low, high = (math.nan if x is None else x for x in numbers)
     holds, fails = judged(low, high)
     verdict = "holds" if holds else "fails" if fails else "undecided"
     return Row(OURS, study.figure, words, rule, f"{study.pair}, {data}", verdict,
-               f"{value:.3g} [{low:.3g}, {high:.3g}]", [Answer(words, value, low, high, verdict)])
+               f"{value:.3g} [{low:.3g}, {high:.3g}]" + ("; few edits or groups carry it" if few else ""),
+               [Answer(words, value, low, high, verdict, bool(few))])
 
 
 def predictions(study, data):
@@ -472,12 +474,12 @@ def predictions(study, data):
         whole, drawn = proof["all"], proof["as_drawn"]
         yield proof_row(study, data, f"Predictions tell which edit costs more: rank correlation of {RANKED} or more, over "
                         f"{whole['edits']} edits", "holds when its interval lies above that, fails when it lies below",
-                        whole["rank_correlation"], lambda low, high: (low > RANKED, high < RANKED))
+                        whole["rank_correlation"], lambda low, high: (low > RANKED, high < RANKED), whole.get("few"))
         if drawn["edits"] > 0:
             yield proof_row(study, data, "In range they tell how much: the slope of the true on the predicted change is 1, "
                             f"over {drawn['edits']} edits", "holds when its interval holds 1 and lies within 0.5 and 2, "
                             "fails when it leaves 1 out", drawn["slope"],
-                            lambda low, high: (0.5 < low <= 1 <= high < 2, low > 1 or high < 1))
+                            lambda low, high: (0.5 < low <= 1 <= high < 2, low > 1 or high < 1), drawn.get("few"))
 
 
 GROUPED = {"left_out": "what the loss changes when the group is left out of the edit",
@@ -494,10 +496,10 @@ def group_terms(study, data):
             count = f"{one.get('groups', 0)} groups of {one['edits']} edits"
             yield proof_row(study, data, f"Terms tell which group costs more: rank correlation of {RANKED} or more with {words}, "
                             f"over {count}", "holds when its interval lies above that, fails when it lies below",
-                            one["rank_correlation"], lambda low, high: (low > RANKED, high < RANKED))
+                            one["rank_correlation"], lambda low, high: (low > RANKED, high < RANKED), one.get("few"))
         yield proof_row(study, data, f"They tell how much: the slope on the terms of {GROUPED['middle']} is 1, over {count}",
                         "holds when its interval holds 1 and lies within 0.5 and 2, fails when it leaves 1 out",
-                        one["slope"], lambda low, high: (0.5 < low <= 1 <= high < 2, low > 1 or high < 1))
+                        one["slope"], lambda low, high: (0.5 < low <= 1 <= high < 2, low > 1 or high < 1), one.get("few"))
 
 
 ALLOCATED = {"dare": ("mean", "DARE"), "prune": ("bytes", "pruning"), "bits": ("bytes", "bits"), "twin": ("bytes", "low rank")}

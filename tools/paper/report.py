@@ -71,7 +71,7 @@ def claim_table(rows):
 
 def marks(cell):
     """What stands behind a cell that is not as the others."""
-    return "".join(f", {words}" for words in (["few samples"] if cell.few else []) + claims.of_one([cell])) + (
+    return "".join(f", {words}" for words in (["of few"] if cell.few else []) + claims.of_one([cell])) + (
         f"\n{'':11}{cell.why}" if cell.why else "")
 
 

@@ -61,6 +61,17 @@ class Study(results.Results):
                 for key in NEEDED:
                     unit.record[key]
         self.data = list(dict.fromkeys(unit.data for unit in self.units))
+        for unit in self.units:
+            self.check_plain(unit)
+
+    def check_plain(self, unit):
+        """Samples that count alike: the intervals of this module are of plain means."""
+        count = len(unit.array("loss_post")) if unit.has("loss_post") else 0
+        effective = unit.record.get("effective", math.nan)
+        if unit.record.get("clusters", count) != count or effective < count - 1e-6:
+            raise Unreadable(f"{self.path}: {unit.data}: weights, clusters or repeats leave {effective:.4g} of {count} samples "
+                             "in effect, which claims are not judged by: take the verdicts of the study itself, or run "
+                             "it on samples that count alike")
 
     @property
     def proof(self):
@@ -205,9 +216,10 @@ def skewness(x):
 
 def is_few(x):
     """Whether the samples, or the means over the seeds of (seeds, samples), are fewer than an interval of values so skewed
-    is known to need: below change_enough of the program."""
-    means = np.atleast_2d(np.asarray(x, dtype=np.float64)).mean(axis=0)
-    return means.size < 28.0 + 25.0 * skewness(means) ** 2
+    is known to need, below change_enough of the program, or there are two seeds, as crossed_few says."""
+    x = np.atleast_2d(np.asarray(x, dtype=np.float64))
+    means = x.mean(axis=0)
+    return len(x) == 2 or bool(means.size < 28.0 + 25.0 * skewness(means) ** 2)
 
 
 def corrected(skew, n, y):
@@ -236,8 +248,8 @@ def crossed_parts(x):
 
 def interval(x, error=0.05, skewed=True):
     """Mean of samples, or of (seeds, samples), and its interval at confidence 1 - error: that of the program's `interval: auto`
-    and of its crossed_low and crossed_high, for differences of edits too, which the program does not write. Not `skewed`:
-    Student's quantiles."""
+    and of its crossed_low and crossed_high where samples count alike (Study asks), for differences of edits too, which the
+    program does not write. Not `skewed`: Student's quantiles."""
     x = np.atleast_2d(np.asarray(x, dtype=np.float64))
     seeds, samples = x.shape
     mean = float(np.mean(x))
