@@ -19,6 +19,10 @@ typedef struct curvature_work {
     int64_t *held;  /* (tensors) elements that the blocks of the group have together */
 } curvature_work;
 
+int64_t dpt_model_squares_bytes(void) {
+    return 3 * (int64_t)CURVATURE_PIECE * (int64_t)sizeof(float);
+}
+
 static void curvature_work_destroy(curvature_work *work) {
     dpt_mem_free(work->e);
     dpt_mem_free(work->total);

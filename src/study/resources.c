@@ -5,7 +5,6 @@
 #include "logit_probes.h"
 #include "logits.h"
 #include "deltapath/model/model.h"
-
 #include "deltapath/base/mem.h"
 #include "deltapath/tensor/redist.h"
 #include "leave_out.h"
@@ -286,7 +285,7 @@ int64_t dpt_resources_peak(const dpt_inputs *in, const dpt_resources *res, bool 
     const int64_t cell = (int64_t)DPT_CELL * BYTES_F32, exchange = dpt_redist_bytes(res->ranks);
     int64_t stays = res->weights + res->losses + res->logits + (cells ? res->cells : 0);
     stays += gradients ? gradient_bytes(in, res) : 0;
-    int64_t correlated = dpt_resources_count_correlated(in) > 0 ? res->edit : 0;
+    int64_t correlated = dpt_resources_count_correlated(in) > 0 ? res->edit + exchange : 0;
     int64_t adding = gradients || res->draw > 0 ? res->adding : 0;
     int64_t measured = res->draw + res->signs + res->vectors + resources_larger(adding, correlated);
     measured = resources_larger(measured, resources_larger(exchange, res->slopes));
@@ -295,8 +294,10 @@ int64_t dpt_resources_peak(const dpt_inputs *in, const dpt_resources *res, bool 
     if (edit > res->budget) /* then the edit that is bound goes first */
         edit -= res->weights - res->unbound;
     int64_t both = stays + res->field + exchange;
-    if (res->plane > 0)
-        both += res->work + res->images + res->plane + res->edit;
+    if (res->plane > 0) /* its edits are made before its points are evaluated */
+        both +=
+            res->plane_cells +
+            resources_larger(res->work + res->images + res->plane - res->plane_cells, res->edit);
     int64_t most = resources_larger(stays + passes, resources_larger(edit, both));
     return resources_larger(most, res->reference);
 }
@@ -369,6 +370,14 @@ static dpt_status make_room(const dpt_inputs *in, dpt_resources *res, bool *made
     return st;
 }
 
+/* A point of the plane lies in the rows of all ranks; several machines gather two of its units. */
+static int64_t plane_share(const dpt_resources *res) {
+    int64_t unit = resources_larger(BYTES_F32 * res->cost.width * res->cost.vocabulary,
+                                    res->plane_blocks / (res->cost.layers + 1));
+    unit *= res->machines > 1 && res->plane_blocks > 0 ? 2 * res->machines : 0;
+    return (res->plane_blocks + unit) / res->ranks;
+}
+
 /* Needs of one mesh, with the batch shrunk until the work fits besides the weights. */
 static dpt_status try_mesh(const dpt_inputs *in, int tensor_parallel, dpt_resources *res,
                            bool *fits) {
@@ -386,13 +395,14 @@ static dpt_status try_mesh(const dpt_inputs *in, int tensor_parallel, dpt_resour
     bool scratch = draws || dpt_resources_count_correlated(in) > 0 || hessian->probes > 0 ||
                    hessian->lanczos > 0;
     res->draw = scratch ? res->gradient : 0;
+    res->draw += draws || hessian->probes > 0 ? dpt_model_squares_bytes() : 0;
     /* A direction is bound in fp32 in the place of an edit. */
     res->vectors =
         dpt_spectrum_bytes(in->job, res->cells) + (hessian->lanczos > 0 ? res->gradient : 0);
     res->slopes = dpt_significance_bytes(in, res->cells, res->gradient);
     int64_t elements = dpt_catalog_elements(in->catalog) / tensor_parallel;
     res->signs = hessian->probes > 0 || in->job->law.probes > 0 ? elements / 8 : 0;
-    res->plane = res->plane_cells + (res->plane_blocks + tensor_parallel - 1) / tensor_parallel;
+    res->plane = res->plane_cells + plane_share(res);
     int64_t batch = in->job->batch_tokens > 0 ? in->job->batch_tokens : BATCH_TOKENS;
     if (batch < res->largest)
         batch = res->largest;

@@ -221,16 +221,20 @@ static double bytes_of_progress(const dpt_inputs *in, const dpt_resources *res) 
     return sum;
 }
 
-/* Images are read again in each pass, by the ranks that take them. */
+/* Images are read once to be hashed, and again in each pass, by the ranks that take them. */
 static double bytes_of_images(const dpt_inputs *in, const dpt_resources *res) {
-    double sum = 0.0;
+    double sum = 0.0, once = 0.0;
     for (int d = 0; d < in->job->njudged; d++) {
         const dpt_dataset *data = &in->data[d];
         double image = 4.0 * (double)(data->channels * data->height * data->width);
         sum += image * (double)data->samples *
                (dpt_resources_passes(res, false) + dpt_resources_passes(res, true));
     }
-    return sum * (res->image_tokens > 0 ? res->tensor_parallel : 0.0);
+    for (int d = 0; d < in->job->ndata; d++) {
+        const dpt_dataset *data = &in->data[d];
+        once += 4.0 * (double)(data->channels * data->height * data->width * data->samples);
+    }
+    return res->image_tokens > 0 ? once + sum * res->tensor_parallel : 0.0;
 }
 
 static double bytes_of_results(const dpt_inputs *in, bool model) {

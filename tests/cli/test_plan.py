@@ -375,6 +375,16 @@ def long_passes(folder):
     check("states of passes", 0.9 * taken * 24 * 12 < sums < taken * (24 * 12 + 8 * 200 + 256), (sums, taken, slow))
 
 
+def planes(folder):
+    """A point of a plane is shared by all ranks: its memory falls with them."""
+    with open(f"{folder}/plane.yaml", "w", encoding="utf-8") as file:
+        file.write(JOB % ", ".join(EDITS[e] for e in ("dare", "prune")) % f"{folder}/plane")
+    taken = [json.loads(studies.deltapath("plan", f"{folder}/plane.yaml", "--ranks", str(ranks), "--ranks-per-node", "64", "--json",
+                                          "--set", "tensor_parallel=1", "--set", "plane={a: dare, b: prune, points: 3}").stdout)
+             ["gib_per_rank"]["plane"] * 2**30 for ranks in (1, 2)]
+    check("the point lies on two ranks", taken[0] > 4 * 2263104 and taken[1] < 0.65 * taken[0], taken)
+
+
 def steady(folder):
     """The mesh, on which the last bits of losses depend, does not follow what is measured in passing: slow kernels of
     OpenBLAS choose the one that fast ones do."""
@@ -424,6 +434,7 @@ def main():
         plots(folder, f"{folder}/job.yaml")
         searches(folder)
         long_passes(folder)
+        planes(folder)
         steady(folder)
         takes_turns(folder)
     return studies.finish()

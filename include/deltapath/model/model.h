@@ -196,6 +196,8 @@ dpt_status dpt_model_gradient_dot(const dpt_model *model, const dpt_model_gradie
  * Errors, agreed: DPT_ERR_OUTPUT without memory. Determinism: to rounding between meshes. */
 dpt_status dpt_model_gradient_squares(const dpt_model *model, const dpt_model_gradient *gradient,
                                       double *squares);
+/** Bytes that it takes besides, at most but for some numbers a tensor. Local. */
+int64_t dpt_model_squares_bytes(void);
 /** Gradient of a run of elements of one tensor on every rank; a tensor that the model does not use has zeros.
  * Collective over group and replicas (same: range). @param[out] out (range.n) fp32. */
 dpt_status dpt_model_gradient_range(const dpt_model *model, const dpt_model_gradient *gradient,
