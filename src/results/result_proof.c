@@ -3,6 +3,7 @@
 #include "deltapath/base/mem.h"
 #include "deltapath/base/student.h"
 #include "deltapath/store/owned.h"
+#include "proof_edits.h"
 #include "result_fields.h"
 
 #include <jansson.h>
@@ -18,6 +19,7 @@ enum { FEW = 8 };                             /* groups of one edit below which 
 typedef struct proof_pair {
     double predicted, change;
     int64_t cluster; /* of units that are no two edits */
+    int64_t seed;    /* of what several edits draw alike; -1: none */
 } proof_pair;
 
 typedef struct proof_numbers {
@@ -89,68 +91,6 @@ static proof_numbers proof_of(int64_t n, const proof_pair *pairs, double *work) 
     return out;
 }
 
-/* Text of a parameter of an edit; NULL: it has none of that name. */
-static const char *proof_parameter(const dpt_result *unit, const char *name) {
-    for (int64_t i = 0; i < unit->nparameters; i++)
-        if (strcmp(unit->parameters[i].name, name) == 0)
-            return unit->parameters[i].value;
-    return NULL;
-}
-
-/* Where the part of an id that says its seed begins, and how long it is; the id's end and 0 without one. Names of entries
- * may hold such a part too: that of the sweep stands behind. */
-static size_t proof_seed_part(const dpt_result *unit, size_t *length) {
-    const char *seed = proof_parameter(unit, "seed");
-    size_t at = strlen(unit->edit);
-    char mark[48];
-    snprintf(mark, sizeof mark, "-seed%s", seed != NULL ? seed : "");
-    *length = 0;
-    for (const char *found = seed != NULL ? strstr(unit->edit, mark) : NULL; found != NULL;
-         found = strstr(found + 1, mark)) {
-        char after = found[strlen(mark)];
-        if (after != '\0' && after != '-')
-            continue;
-        at = (size_t)(found - unit->edit);
-        *length = strlen(mark);
-    }
-    return at;
-}
-
-/* Of one entry, and alike but for the seed. */
-static bool proof_same_but_seed(const dpt_result *a, const dpt_result *b) {
-    size_t na, nb, at = proof_seed_part(a, &na);
-    const char *ma = a->method != NULL ? a->method : "", *mb = b->method != NULL ? b->method : "";
-    return at == proof_seed_part(b, &nb) && na > 0 && nb > 0 && strcmp(ma, mb) == 0 &&
-           strncmp(a->edit, b->edit, at) == 0 && strcmp(a->edit + at + na, b->edit + at + nb) == 0;
-}
-
-/* What changes every sample alike is the same edit under two names, as the best group of tensors that is all of them. */
-static bool proof_same_losses(const dpt_result *a, const dpt_result *b) {
-    return a->samples > 0 && a->samples == b->samples &&
-           memcmp(a->loss_edit, b->loss_edit, (size_t)a->samples * sizeof *a->loss_edit) == 0;
-}
-
-/* Units that are no two edits, directly or by others, have one cluster: 0 and on, in the order of their first ones.
- * @param[out] cluster (n). @return how many. */
-static int64_t proof_clusters(int64_t n, const dpt_result *const *units, int64_t *cluster) {
-    int64_t clusters = 0;
-    for (int64_t i = 0; i < n; i++) { /* a cluster is named by its first unit */
-        cluster[i] = i;
-        for (int64_t j = 0; j < i; j++) {
-            if (cluster[i] == cluster[j] || (!proof_same_but_seed(units[i], units[j]) &&
-                                             !proof_same_losses(units[i], units[j])))
-                continue;
-            int64_t one = cluster[i] < cluster[j] ? cluster[i] : cluster[j];
-            int64_t other = cluster[i] < cluster[j] ? cluster[j] : cluster[i];
-            for (int64_t k = 0; k <= i; k++)
-                cluster[k] = cluster[k] == other ? one : cluster[k];
-        }
-    }
-    for (int64_t i = 0; i < n; i++)
-        cluster[i] = cluster[i] == i ? clusters++ : cluster[cluster[i]];
-    return clusters;
-}
-
 /* @param[out] kept (count) units of the pairs. */
 static int64_t proof_collect(int64_t count, const dpt_result *const *units, dpt_proof_kind kind,
                              proof_pair *pairs, const dpt_result **kept) {
@@ -163,7 +103,7 @@ static int64_t proof_collect(int64_t count, const dpt_result *const *units, dpt_
             (kind != DPT_PROOF_ALL && s->predicted_in_range != 1.0))
             continue;
         kept[n] = units[i];
-        pairs[n++] = (proof_pair){predicted, s->change, 0};
+        pairs[n++] = (proof_pair){predicted, s->change, 0, -1};
     }
     return n;
 }
@@ -172,19 +112,10 @@ static int proof_by_cluster(const void *a, const void *b) {
     const proof_pair *x = a, *y = b;
     if (x->cluster != y->cluster)
         return x->cluster < y->cluster ? -1 : 1;
-    return x->predicted != y->predicted
-               ? (x->predicted > y->predicted) - (x->predicted < y->predicted)
-               : (x->change > y->change) - (x->change < y->change);
-}
-
-/* Pairs by cluster, whose places become first (clusters + 1). */
-static void proof_sort(int64_t n, proof_pair *pairs, int64_t clusters, int64_t *first) {
-    qsort(pairs, (size_t)n, sizeof *pairs, proof_by_cluster);
-    for (int64_t c = 0, i = 0; c <= clusters; c++) {
-        while (i < n && pairs[i].cluster < c)
-            i++;
-        first[c] = i;
-    }
+    if (x->predicted != y->predicted)
+        return x->predicted < y->predicted ? -1 : 1;
+    return x->change != y->change ? (x->change < y->change ? -1 : 1)
+                                  : (x->seed > y->seed) - (x->seed < y->seed);
 }
 
 static double proof_quantile(double *x, int64_t n, double q) {
@@ -258,34 +189,49 @@ static double proof_z_of_ranks(int64_t n, double r) {
     return atanh(copysign(fmin(fabs(r), most), r));
 }
 
-/* Intervals of the correlations, by their z, and of the slope: the jackknife over clusters, whose standard error holds where
- * the spread about the line is not the same everywhere. That of ranks is taken where it is wider than the one that is there.
- * @param[in] first (clusters + 1) pairs of each. @param[in] rest (n) room. */
-static void proof_jackknife(int64_t n, const proof_pair *pairs, int64_t clusters,
-                            const int64_t *first, proof_pair *rest, double *work, dpt_proof *out) {
-    int64_t all;
-    double of_terms = proof_effective(n, pairs, false, &all);
-    double of_changes = proof_effective(n, pairs, true, &all);
-    double z = proof_z(out->correlation.value), off[3] = {0.0, 0.0, 0.0};
+/* Squares by which leaving one cluster, or one seed, out moves z of the correlation, the slope, and z of ranks.
+ * @param[in] rest (n) room. */
+static void proof_leave_out(int64_t n, const proof_pair *pairs, int64_t groups, bool seeds,
+                            proof_pair *rest, double *work, const dpt_proof *out, double off[3]) {
+    double z = proof_z(out->correlation.value);
     double ranks = proof_z_of_ranks(n, out->rank_correlation.value);
-    for (int64_t c = 0; c < clusters; c++) {
-        int64_t before = first[c], after = n - first[c + 1];
-        memcpy(rest, pairs, (size_t)before * sizeof *rest);
-        memcpy(rest + before, pairs + first[c + 1], (size_t)after * sizeof *rest);
-        proof_numbers one = proof_of(before + after, rest, work);
+    for (int64_t g = 0; g < groups; g++) {
+        int64_t left = 0;
+        for (int64_t i = 0; i < n; i++)
+            if ((seeds ? pairs[i].seed : pairs[i].cluster) != g)
+                rest[left++] = pairs[i];
+        proof_numbers one = proof_of(left, rest, work);
         double moved = proof_z(one.correlation) - z, turned = one.slope - out->slope.value;
         off[0] += isnan(one.correlation) ? NAN : moved * moved;
         off[1] += turned * turned;
-        moved = proof_z_of_ranks(before + after, one.rank_correlation) - ranks;
+        moved = proof_z_of_ranks(left, one.rank_correlation) - ranks;
         off[2] += isnan(one.rank_correlation) ? NAN : moved * moved;
     }
-    double reach = proof_reach(off[0], clusters, fmin(of_terms, of_changes));
-    double turn = proof_reach(off[1], clusters, of_terms);
+}
+
+/* Intervals of the correlations, by their z, and of the slope: the jackknife over clusters, whose standard error holds where
+ * the spread about the line is not the same everywhere, and over seeds that edits share, squares of both together (Howe).
+ * That of ranks is taken where it is wider than the one that is there. @param[in] rest (n) room. */
+static void proof_jackknife(int64_t n, const proof_pair *pairs, int64_t clusters, proof_pair *rest,
+                            double *work, dpt_proof *out) {
+    int64_t all, seeds = out->seeds > 1 ? out->seeds : 0;
+    double of_terms = proof_effective(n, pairs, false, &all);
+    double of_changes = proof_effective(n, pairs, true, &all);
+    const double z = proof_z(out->correlation.value);
+    const double ranks = proof_z_of_ranks(n, out->rank_correlation.value);
+    double off[3] = {0.0, 0.0, 0.0}, drawn[3] = {0.0, 0.0, 0.0};
+    proof_leave_out(n, pairs, clusters, false, rest, work, out, off);
+    proof_leave_out(n, pairs, seeds, true, rest, work, out, drawn);
+    for (int k = 0; k < 3; k++)
+        drawn[k] = seeds > 0 ? proof_reach(drawn[k], seeds, (double)seeds) : 0.0;
+    double reach = hypot(proof_reach(off[0], clusters, fmin(of_terms, of_changes)), drawn[0]);
+    double turn = hypot(proof_reach(off[1], clusters, of_terms), drawn[1]);
     out->correlation.low = isnan(reach) ? NAN : fmin(out->correlation.value, tanh(z - reach));
     out->correlation.high = isnan(reach) ? NAN : fmax(out->correlation.value, tanh(z + reach));
     out->slope.low = out->slope.value - turn;
     out->slope.high = out->slope.value + turn;
     reach = clusters >= FEW ? proof_reach(off[2], clusters, (double)clusters) : 0.0;
+    reach = hypot(reach, drawn[2]);
     out->rank_correlation.low = fmin(out->rank_correlation.low, tanh(ranks - reach));
     out->rank_correlation.high = fmax(out->rank_correlation.high, tanh(ranks + reach));
 }
@@ -330,30 +276,29 @@ static void proof_few(int64_t n, const proof_pair *pairs, dpt_proof *out) {
     out->slope.high = out->slope.value + reach;
 }
 
-/* Numbers of n pairs, and intervals where there are enough clusters. @param[in,out] pairs are sorted. */
+/* Numbers of n pairs, and intervals where there are enough clusters. @param[in,out] pairs are sorted.
+ * @param[in,out] out with its seeds. */
 static dpt_status proof_numbers_of(int64_t n, proof_pair *pairs, int64_t clusters, bool one_edit,
                                    dpt_proof *out) {
     proof_pair *rest = dpt_mem_alloc(n, sizeof *rest, "predictions without an edit");
     double *work = dpt_mem_alloc(5 * n, sizeof *work, "predictions and changes");
-    int64_t *first = dpt_mem_alloc(clusters + 1, sizeof *first, "predictions by edit");
-    bool whole = first != NULL && rest != NULL && work != NULL;
+    bool whole = rest != NULL && work != NULL;
     if (whole) {
-        proof_sort(n, pairs, clusters, first);
+        qsort(pairs, (size_t)n, sizeof *pairs, proof_by_cluster);
         proof_numbers all = proof_of(n, pairs, work);
         out->correlation.value = all.correlation;
         out->rank_correlation.value = all.rank_correlation;
         out->slope.value = all.slope;
         out->ratio = proof_ratio(n, pairs, work);
-        out->few = proof_is_few(n, pairs);
+        out->few = proof_is_few(n, pairs) || out->seeds == 1;
     }
     if (whole && clusters >= DPT_PROOF_LEAST && isfinite(out->correlation.value)) {
         out->rank_correlation = proof_of_ranks(n, clusters, out->rank_correlation.value);
         if (one_edit && n < FEW)
             proof_few(n, pairs, out);
         else
-            proof_jackknife(n, pairs, clusters, first, rest, work, out);
+            proof_jackknife(n, pairs, clusters, rest, work, out);
     }
-    dpt_mem_free(first);
     dpt_mem_free(work);
     dpt_mem_free(rest);
     return whole ? DPT_OK : DPT_ERR_OUTPUT;
@@ -363,18 +308,21 @@ static dpt_status proof_numbers_of(int64_t n, proof_pair *pairs, int64_t cluster
 typedef struct proof_room {
     proof_pair *pairs;       /* (pairs) */
     const dpt_result **kept; /* (count) */
-    int64_t *cluster;        /* (count) */
+    int64_t *cluster, *seed; /* (count) */
 } proof_room;
 
 static dpt_status proof_room_create(int64_t pairs, int64_t count, proof_room *out) {
     out->pairs = dpt_mem_alloc(pairs, sizeof *out->pairs, "predictions");
     out->kept = dpt_mem_alloc(count, sizeof *out->kept, "units with predictions");
     out->cluster = dpt_mem_alloc(count, sizeof *out->cluster, "units of one edit");
-    return out->pairs != NULL && out->kept != NULL && out->cluster != NULL ? DPT_OK
-                                                                           : DPT_ERR_OUTPUT;
+    out->seed = dpt_mem_alloc(count, sizeof *out->seed, "units of one seed");
+    bool whole =
+        out->pairs != NULL && out->kept != NULL && out->cluster != NULL && out->seed != NULL;
+    return whole ? DPT_OK : DPT_ERR_OUTPUT;
 }
 
 static void proof_room_destroy(proof_room *room) {
+    dpt_mem_free(room->seed);
     dpt_mem_free(room->cluster);
     dpt_mem_free(room->kept);
     dpt_mem_free(room->pairs);
@@ -387,10 +335,13 @@ dpt_status dpt_proof_measure(int64_t count, const dpt_result *const *units, dpt_
     dpt_status st = proof_room_create(count, count, &room);
     if (st == DPT_OK) {
         out->edits = proof_collect(count, units, kind, room.pairs, room.kept);
-        out->independent = proof_clusters(out->edits, room.kept, room.cluster);
+        out->independent = dpt_proof_clusters(out->edits, room.kept, room.cluster);
+        out->seeds = dpt_proof_seeds(out->edits, room.kept, room.cluster, room.seed);
     }
-    for (int64_t i = 0; i < out->edits; i++)
+    for (int64_t i = 0; i < out->edits; i++) {
         room.pairs[i].cluster = room.cluster[i];
+        room.pairs[i].seed = room.seed[i];
+    }
     if (st == DPT_OK && out->independent >= DPT_PROOF_LEAST)
         st = proof_numbers_of(out->edits, room.pairs, out->independent, false, out);
     proof_room_destroy(&room);
@@ -409,7 +360,7 @@ static int64_t proof_collect_groups(const dpt_result *unit, dpt_proof_of_groups 
     for (int64_t g = 0; g < unit->nproof; g++) {
         double change = proof_of_group(unit, g, of);
         if (isfinite(unit->proof_term[g]) && isfinite(change))
-            pairs[n++] = (proof_pair){unit->proof_term[g], change, cluster};
+            pairs[n++] = (proof_pair){unit->proof_term[g], change, cluster, -1};
     }
     return n;
 }
@@ -429,10 +380,16 @@ dpt_status dpt_proof_measure_groups(int64_t count, const dpt_result *const *unit
             room.kept[out->edits++] = units[i];
     }
     bool one = out->edits == 1; /* then intervals are over its groups */
-    if (st == DPT_OK)
-        out->independent = one ? out->groups : proof_clusters(out->edits, room.kept, room.cluster);
-    for (int64_t g = 0; g < out->groups; g++)
-        room.pairs[g].cluster = one ? g : room.cluster[room.pairs[g].cluster];
+    out->independent = out->groups;
+    if (st == DPT_OK && !one) {
+        out->independent = dpt_proof_clusters(out->edits, room.kept, room.cluster);
+        out->seeds = dpt_proof_seeds(out->edits, room.kept, room.cluster, room.seed);
+    }
+    for (int64_t g = 0; g < out->groups; g++) {
+        proof_pair *pair = &room.pairs[g];
+        pair->seed = one ? -1 : room.seed[pair->cluster];
+        pair->cluster = one ? g : room.cluster[pair->cluster];
+    }
     if (st == DPT_OK && out->groups >= DPT_PROOF_LEAST)
         st = proof_numbers_of(out->groups, room.pairs, out->independent, one, out);
     proof_room_destroy(&room);

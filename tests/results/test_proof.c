@@ -452,6 +452,43 @@ static void edits_with_seeds_are_covered(void **state) {
     }
 }
 
+/* Edits whose masks are the same few, seed by seed: what these do to all of them is covered too. Of one mask all are marked. */
+static void shared_masks_are_covered(void **state) {
+    (void)state;
+    enum { TRIALS = 400, EDITS = 16, MOST = 5 };
+    uint64_t seed = 9;
+    for (int seeds = 1; seeds <= MOST; seeds++) {
+        int covered = 0, few = 0;
+        for (int i = 0; i < TRIALS; i++) {
+            dpt_result results[EDITS * MOST];
+            const dpt_result *units[EDITS * MOST];
+            seeded ids[EDITS * MOST];
+            double shared[MOST][2], own[EDITS][2], noise[2];
+            dpt_proof p;
+            for (int m = 0; m < seeds; m++)
+                draw_pair(&seed, shared[m]);
+            for (int e = 0; e < EDITS; e++)
+                draw_pair(&seed, own[e]);
+            for (int k = 0; k < EDITS * seeds; k++) {
+                int e = k / seeds, m = k % seeds;
+                draw_pair(&seed, noise);
+                results[k] = unit_of_seed(&ids[k], m, "e%d-seed%d", e, m);
+                results[k].scalars.predicted_change = own[e][0];
+                results[k].scalars.change =
+                    (1.0 + 0.3 * shared[m][0]) * own[e][0] + 0.05 * own[e][1] + 0.05 * noise[0];
+                units[k] = &results[k];
+            }
+            assert_int_equal(dpt_proof_measure(EDITS * seeds, units, DPT_PROOF_ALL, &p), DPT_OK);
+            assert_int_equal(p.seeds, seeds);
+            covered += p.slope.low <= 1.0 && 1.0 <= p.slope.high;
+            few += p.few;
+        }
+        print_message("16 edits of %d masks: %.3f, few %.3f\n", seeds, (double)covered / TRIALS,
+                      (double)few / TRIALS);
+        assert_true(seeds == 1 ? few == TRIALS : covered >= 0.93 * TRIALS && few < 0.35 * TRIALS);
+    }
+}
+
 /* Below eight groups, or edits, all are marked; so are those of which one is far from all others. */
 static void few_are_marked(void **state) {
     (void)state;
@@ -526,6 +563,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(few_groups_are_covered),
         cmocka_unit_test(uneven_groups_are_covered_or_marked),
         cmocka_unit_test(edits_with_seeds_are_covered),
+        cmocka_unit_test(shared_masks_are_covered),
         cmocka_unit_test(few_are_marked),
     };
     return test_mpi_main(argc, argv, tests);

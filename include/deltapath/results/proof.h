@@ -33,6 +33,7 @@ typedef struct dpt_proof {
     int64_t groups; /**< of all these edits together; 0 of predictions */
     int64_t
         independent; /**< that intervals are over: edits, those that are one together, or the groups of a single one */
+    int64_t seeds; /**< of what several edits draw alike; 0: no two edits have one in common */
     dpt_proof_number correlation;      /**< Pearson's */
     dpt_proof_number rank_correlation; /**< Spearman's */
     dpt_proof_number
@@ -41,17 +42,20 @@ typedef struct dpt_proof {
         ratio; /**< median of true over predicted change, edits that have neither left out; NaN when not finite */
     bool
         few; /**< fewer than eight edits (those that are one together) or groups, or fewer than a third of them carry the
-                 spread, 1 / sum h^2 of their shares h of its squares: intervals may cover less than 95 % */
+                 spread, 1 / sum h^2 of their shares h of its squares, or all that is drawn is of one seed: intervals may
+                 cover less than 95 % */
 } dpt_proof;
 
 /** Compare predicted_change, or predicted_first + predicted_second, with change.
  *
  * Local. Intervals take edits as independent; those that differ in their seed alone are one, and so are those whose losses
- * are the same on every sample. That of the slope, and by
+ * are the same on every sample. Edits with a seed in common draw alike, and are not independent over draws: the square of the
+ * reach over edits has that of the jackknife over seeds added (Student's quantile of one less than the seeds), without
+ * seeds that edits share nothing. That of the slope, and by
  * Fisher's z that of Pearson's correlation, are by the jackknife with Student's quantile of one less than the edits that
  * carry the spread, at least 1. That of ranks has Bonett and Wright's variance of z, or from eight edits on the jackknife's
  * where it is wider. Fewer than four edits have no numbers.
- *   Source: Bonett and Wright, Psychometrika 65 (2000) 23.
+ *   Source: Bonett and Wright, Psychometrika 65 (2000) 23; Howe, J. Am. Stat. Assoc. 69 (1974) 789.
  * @param[in] units (count) of one data set.
  * Errors: DPT_ERR_OUTPUT without memory. Determinism: the same bits everywhere. */
 dpt_status dpt_proof_measure(int64_t count, const dpt_result *const *units, dpt_proof_kind kind,
