@@ -248,6 +248,19 @@ static double plan_bind(const dpt_inputs *in, const dpt_resources *res, const pl
            (ranks > 1.0 ? plan_message(r, ranks, bytes * (ranks - 1.0) / ranks) : 0.0);
 }
 
+/* What edits read from the files: the pair once, and again where the nodes do not hold it in their page caches beside the
+ * ranks. */
+static double plan_read(const dpt_inputs *in, const dpt_resources *res, const plan_rates *r) {
+    double pair =
+        (double)dpt_catalog_bytes(in->catalog) + (double)dpt_catalog_bytes(&in->pair.catalog);
+    double nodes = ceil((double)res->ranks / res->ranks_per_node);
+    double free_bytes =
+        res->machine.memory_gib * 1073741824.0 - (double)res->peak * res->ranks_per_node;
+    bool cached = pair / nodes < free_bytes;
+    double cold = cached ? fmin(pair, res->bytes_edits) : res->bytes_edits;
+    return cold / r->read;
+}
+
 /* All edits: what they read, what that costs a rank, and decompositions. */
 static double plan_edits(const dpt_inputs *in, const dpt_resources *res, const plan_rates *r) {
     double flops = 0.0;
@@ -260,8 +273,7 @@ static double plan_edits(const dpt_inputs *in, const dpt_resources *res, const p
         double runs = 1.0 + dpt_significance_is_wanted(spec) + dpt_plane_has(in->job, e);
         flops += runs * dpt_edit_flops(spec, &input);
     }
-    return fmax(res->bytes_edits / r->read, res->bytes_edits / res->ranks / r->memory) +
-           res->bytes_edits / res->ranks * EDIT_BYTES / r->memory +
+    return plan_read(in, res, r) + res->bytes_edits / res->ranks * EDIT_BYTES / r->memory +
            flops / (r->doubles * res->ranks);
 }
 

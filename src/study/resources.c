@@ -258,13 +258,6 @@ static bool any_edit(const dpt_inputs *in, bool (*property)(const dpt_edit_spec 
     return false;
 }
 
-int dpt_resources_count_correlated(const dpt_inputs *in) {
-    int count = 0;
-    for (int e = 0; e < in->job->nedits; e++)
-        count += dpt_path_correlation_wanted(in->job, &in->job->edits[e]);
-    return count;
-}
-
 /* Whether the gradient at W_post is kept whatever it takes, also in cells. */
 static bool needs_gradient(const dpt_inputs *in) {
     return any_edit(in, dpt_edit_needs_gradient) || dpt_resources_count_correlated(in) > 0;
@@ -288,7 +281,8 @@ int64_t dpt_resources_peak(const dpt_inputs *in, const dpt_resources *res, bool 
     int64_t correlated = dpt_resources_count_correlated(in) > 0 ? res->edit + exchange : 0;
     int64_t adding = gradients || res->draw > 0 ? res->adding : 0;
     int64_t measured = res->draw + res->signs + res->vectors + resources_larger(adding, correlated);
-    measured = resources_larger(measured, resources_larger(exchange, res->slopes));
+    bool scratch = measured > adding || res->slopes > 0; /* which goes from blocks to cells */
+    measured = resources_larger(measured, resources_larger(scratch ? exchange : 0, res->slopes));
     int64_t passes = res->work + res->images + resources_larger(measured, gradients ? cell : 0);
     int64_t edit = stays + dpt_resources_edit_bytes(res) + res->slopes;
     if (edit > res->budget) /* then the edit that is bound goes first */

@@ -17,6 +17,13 @@
 
 /* How many passes over its data a study takes, and of which kind. */
 
+int dpt_resources_count_correlated(const dpt_inputs *in) {
+    int count = 0;
+    for (int e = 0; e < in->job->nedits; e++)
+        count += dpt_path_correlation_wanted(in->job, &in->job->edits[e]);
+    return count;
+}
+
 double dpt_resources_again(const dpt_resources *res) {
     return res->cost.layers > 0 ? 1.0 - (double)res->held / (double)res->cost.layers : 1.0;
 }
