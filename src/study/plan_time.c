@@ -248,8 +248,8 @@ static double plan_bind(const dpt_inputs *in, const dpt_resources *res, const pl
            (ranks > 1.0 ? plan_message(r, ranks, bytes * (ranks - 1.0) / ranks) : 0.0);
 }
 
-/* What edits read from the files: the pair once, and again where the nodes do not hold it in their page caches beside the
- * ranks. */
+/* What edits read from the files: the pair once, and again where the nodes do not hold it in their page caches next to
+ * the ranks. */
 static double plan_read(const dpt_inputs *in, const dpt_resources *res, const plan_rates *r) {
     double pair =
         (double)dpt_catalog_bytes(in->catalog) + (double)dpt_catalog_bytes(&in->pair.catalog);
