@@ -118,7 +118,7 @@ static void many_edits_without_intervals_are_not_called_few(void **state) {
     enum { EDITS = 10 };
     dpt_result r[EDITS];
     for (int i = 0; i < EDITS; i++) {
-        char name[8];
+        char name[16];
         snprintf(name, sizeof name, "e%d", i);
         r[i] = known(name);
         r[i].scalars.curvature = 0.3;
