@@ -189,24 +189,32 @@ static double proof_z_of_ranks(int64_t n, double r) {
     return atanh(copysign(fmin(fabs(r), most), r));
 }
 
-/* Squares by which leaving one cluster, or one seed, out moves z of the correlation, the slope, and z of ranks.
+/* Squares by which leaving one cluster, or one seed, out moves z of the correlation, the slope, and z of ranks. What all
+ * seeds move alike is no spread of theirs: edits that draw nothing stay, and weigh more among the others.
  * @param[in] rest (n) room. */
 static void proof_leave_out(int64_t n, const proof_pair *pairs, int64_t groups, bool seeds,
                             proof_pair *rest, double *work, const dpt_proof *out, double off[3]) {
-    double z = proof_z(out->correlation.value);
-    double ranks = proof_z_of_ranks(n, out->rank_correlation.value);
+    double sum[3] = {0.0, 0.0, 0.0};
     for (int64_t g = 0; g < groups; g++) {
         int64_t left = 0;
         for (int64_t i = 0; i < n; i++)
             if ((seeds ? pairs[i].seed : pairs[i].cluster) != g)
                 rest[left++] = pairs[i];
         proof_numbers one = proof_of(left, rest, work);
-        double moved = proof_z(one.correlation) - z, turned = one.slope - out->slope.value;
-        off[0] += isnan(one.correlation) ? NAN : moved * moved;
-        off[1] += turned * turned;
-        moved = proof_z_of_ranks(left, one.rank_correlation) - ranks;
-        off[2] += isnan(one.rank_correlation) ? NAN : moved * moved;
+        const double moved[] = {
+            isnan(one.correlation) ? NAN
+                                   : proof_z(one.correlation) - proof_z(out->correlation.value),
+            one.slope - out->slope.value,
+            isnan(one.rank_correlation) ? NAN
+                                        : proof_z_of_ranks(left, one.rank_correlation) -
+                                              proof_z_of_ranks(n, out->rank_correlation.value)};
+        for (int k = 0; k < 3; k++) {
+            off[k] += moved[k] * moved[k];
+            sum[k] += moved[k];
+        }
     }
+    for (int k = 0; k < 3 && seeds && groups > 0; k++)
+        off[k] = fmax(off[k] - sum[k] * sum[k] / (double)groups, isnan(off[k]) ? NAN : 0.0);
 }
 
 /* Intervals of the correlations, by their z, and of the slope: the jackknife over clusters, whose standard error holds where
