@@ -42,11 +42,12 @@ def counts(done):
 
 
 def plan(folder, *sets, memory="1G"):
-    """Numbers of the plan at a budget."""
+    """Numbers of the plan at a budget; the sum is of what a study cannot do without."""
     done = studies.study(f"{folder}/plan.yaml", JOB % f"{folder}/plan", 1, *sets, options=("--dry-run", "--memory", memory))
     rows = dict(re.findall(r"^  (\S.*?\S) {2,}(\S.*)$", done.stdout, re.M))
     return {"kept": rows.get("gradient at t = 0 kept for all edits", done.stderr),
-            "batch": int(rows["tokens packed into one pass"]), "sum": float(rows["at most at a time"].split()[0]),
+            "batch": int(rows["tokens packed into one pass"]), "sum": float(rows["at most at a time"].split()[0]) -
+            float(rows.get("activations kept for the way back", "0").split()[0]),
             "gradients": float(rows.get("gradients", "0").split()[0])}
 
 
