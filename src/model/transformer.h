@@ -319,7 +319,8 @@ void dpt_pass_norm_in_backward(const dpt_pass *pass, int64_t layer, dpt_slot slo
                                const float *x, dpt_norm_stats stats, float *dx);
 
 /* attention.c: out = O(attention(norm1 x)), summed over the ranks. The backward pass needs what the forward pass of
- * the same x left in work, or recompute, which has no out and of a layer that is held takes the norm alone; dx += gradient of x, given that of out, which may be dx. */
+ * the same x left in work, or recompute, which has no out and of a layer that is held takes the norm alone; dx += gradient
+ * of x, given that of out, which may be dx. */
 void dpt_attention_forward(dpt_pass *pass, int64_t layer, const float *x, float *out);
 void dpt_attention_recompute(dpt_pass *pass, int64_t layer, const float *x);
 void dpt_attention_backward(dpt_pass *pass, int64_t layer, const float *x, const float *dy,

@@ -180,8 +180,7 @@ static json_t *json_of_source(const dpt_machine *machine) {
 
 json_t *dpt_resources_json(const dpt_inputs *in, const dpt_resources *res) {
     return json_pack("{s:i, s:i, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, "
-                     "s:f, s:o, s:o, "
-                     "s:o}",
+                     "s:f, s:o, s:o, s:o}",
                      "ranks", res->ranks, "tensor_parallel", res->tensor_parallel, "batch_tokens",
                      (json_int_t)res->batch_tokens, "layers_kept", (json_int_t)res->held, "nodes",
                      node_count(res), "hours", res->seconds / 3600.0, "node_hours",

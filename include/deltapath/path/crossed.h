@@ -25,8 +25,9 @@ typedef struct dpt_crossed {
  * variance. V is never below that of the seeds alone, MS_seed / (S n). The interval is Howe's:
  *   half^2 = t_{S-1}^2 MS_seed / (S n) + t_{n-1}^2 max(MS_sample - MS_residual, 0) / (S n),
  * exact where one of the parts is all there is, less 1.6 / S times the product of their roots, without which two seeds cover
- * too much, but never less than either part. Of two seeds, in place of t_1 it is confidence / (1 - confidence), which holds for every symmetric
- * distribution with one peak, and half is the longer of the two parts. Satterthwaite's degrees of freedom are too many wherever few seeds come out alike by chance.
+ * too much, but never less than either part. Of two seeds, in place of t_1 it is confidence / (1 - confidence), which holds
+ * for every symmetric distribution with one peak, and half is the longer of the two parts. Satterthwaite's degrees of
+ * freedom are too many wherever few seeds come out alike by chance.
  * Each side has the quantiles that Hall's transform gives for the skewness of the means of seeds and of samples.
  * How often it covers: doc/equations.md, Coverage.
  *   Source: Howe, J. Am. Stat. Assoc. 69 (1974) 789; Searle et al., Variance Components (1992), chapter 4.

@@ -88,8 +88,7 @@
     X(safe_rate, "share",                                                                          \
       "largest p of `dare`, k = 0, whose predicted change stays within the margin and whose s in " \
       "range, before rounding to the output type, which may take smaller p out of it; NaN "        \
-      "without "                                                                                   \
-      "a margin or where the loss is out of range")                                                \
+      "without a margin or where the loss is out of range")                                        \
     X(predicted_sd, "nats",                                                                        \
       "of `dare`: standard deviation of the change over masks, to second order, by "               \
       "`hessian.probes`")                                                                          \
