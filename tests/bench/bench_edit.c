@@ -1,19 +1,18 @@
 /* Speed of edits of a bf16 model in memory, as ratios to the memory bandwidth of c = a + s b over as many
  * bytes in the same run, on the same ranks and threads. An edit moves 6 bytes an element: pre, post,
- * edited. Edits and triads take turns, time is that of the processor, and the median of the ratios of
- * neighbours counts, so that other work on the machine does little harm.
+ * edited. Edits and triads take turns, rates are by the time of the processor, and the median of the ratios of
+ * neighbours counts, so that other work on the machine does little harm; milliseconds are of the clock.
  *
- * usage: mpirun -n 1 bench_edit [PART OF A LABEL] */
+ * usage: mpirun -n 1 bench_edit [--json FILE] [PART OF A LABEL] */
 #include "deltapath/base/mem.h"
 
 #include "deltapath/edit/edit.h"
 
 #include <mpi.h>
 #include <omp.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <time.h>
+
+#include "bench_print.h"
 
 enum { TENSORS = 8, SIDE = 2048, ROUNDS = 11 };
 
@@ -31,20 +30,29 @@ typedef struct bench {
     int64_t floats;
 } bench;
 
-static double now(void) {
+/* Of the processor, for each of its threads, and of the clock. */
+typedef struct spent {
+    double processor, clock;
+} spent;
+
+static spent now(void) {
     struct timespec t;
-    MPI_Barrier(test_comm.mpi);
     clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+    double seconds = (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+    return (spent){.processor = seconds / omp_get_max_threads(), .clock = MPI_Wtime()};
 }
 
-/* Of the slowest rank, for each of its threads. */
-static double since(double start) {
-    struct timespec t;
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
-    double seconds = (double)t.tv_sec + 1e-9 * (double)t.tv_nsec - start;
-    MPI_Allreduce(MPI_IN_PLACE, &seconds, 1, MPI_DOUBLE, MPI_MAX, test_comm.mpi);
-    return seconds / omp_get_max_threads();
+static spent begin(void) {
+    MPI_Barrier(test_comm.mpi);
+    return now();
+}
+
+/* Of the slowest rank. */
+static spent since(spent start) {
+    spent end = now();
+    double seconds[2] = {end.processor - start.processor, end.clock - start.clock};
+    MPI_Allreduce(MPI_IN_PLACE, seconds, 2, MPI_DOUBLE, MPI_MAX, test_comm.mpi);
+    return (spent){.processor = seconds[0], .clock = seconds[1]};
 }
 
 static void fill(bench *b) {
@@ -96,16 +104,16 @@ static dpt_status setup(bench *b) {
     return DPT_OK;
 }
 
-static double time_triad(bench *b) {
-    double start = now();
+static spent time_triad(bench *b) {
+    spent start = begin();
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < b->floats; i++)
         b->c[i] = b->a[i] + 3.0f * b->b[i];
     return since(start);
 }
 
-static double time_edit(bench *b, const dpt_edit_spec *spec) {
-    double start = now();
+static spent time_edit(bench *b, const dpt_edit_spec *spec) {
+    spent start = begin();
     if (dpt_edit_run(spec, &b->input, dpt_field_sink(b->out), NULL) != DPT_OK)
         fprintf(stderr, "%s\n", dpt_error_message());
     return since(start);
@@ -119,16 +127,6 @@ static dpt_edit_spec one_stage(const char *method, const char *param, const char
     return spec;
 }
 
-static int by_size(const void *a, const void *b) {
-    double left = *(const double *)a, right = *(const double *)b;
-    return (left > right) - (left < right);
-}
-
-static double median(double *x) {
-    qsort(x, ROUNDS, sizeof *x, by_size);
-    return x[ROUNDS / 2];
-}
-
 static const char *wanted; /* part of the labels to measure; NULL: all */
 
 /* `bytes`: what the method must move for an element at least. An edit that needs the whole tensor before
@@ -136,26 +134,33 @@ static const char *wanted; /* part of the labels to measure; NULL: all */
 static void compare(bench *b, const char *label, dpt_edit_spec spec, int bytes) {
     if (wanted != NULL && strstr(label, wanted) == NULL)
         return;
-    double triad[ROUNDS], edit[ROUNDS], ratio[ROUNDS];
-    double elements = (double)dpt_catalog_elements(&b->catalog);
+    double triad[ROUNDS], edit[ROUNDS], ratio[ROUNDS], clock[ROUNDS];
+    double moved = 6e-9 * (double)dpt_catalog_elements(&b->catalog);
     for (int i = 0; i < ROUNDS; i++) {
-        double before = time_triad(b);
-        edit[i] = time_edit(b, &spec);
-        triad[i] = 0.5 * (before + time_triad(b));
+        spent before = time_triad(b), it = time_edit(b, &spec);
+        edit[i] = it.processor;
+        clock[i] = it.clock;
+        triad[i] = 0.5 * (before.processor + time_triad(b).processor);
         ratio[i] = triad[i] / edit[i];
     }
-    double per = 1e-9 * elements / median(edit);
-    if (test_comm.rank == 0)
-        printf("%-28s %6.2f G elements/s  %6.1f GB/s of %6.1f GB/s: %.2f; of its %2d bytes: %.2f\n",
-               label, per, 6.0 * per, 6e-9 * elements / median(triad), median(ratio), bytes,
-               bytes / 6.0 * median(ratio));
+    bench_result result = {.name = label,
+                           .unit = "GB/s",
+                           .figure = bench_over(edit, ROUNDS, moved),
+                           .limit = bench_over(triad, ROUNDS, moved).median,
+                           .ratio = bench_of(ratio, ROUNDS).median,
+                           .seconds = bench_of(clock, ROUNDS).median};
+    bench_say(result);
+    if (test_comm.rank == 0 && bytes != 6)
+        printf("%34s of its %d bytes: %.2f\n", "", bytes, bytes / 6.0 * result.ratio);
 }
 
 int main(int argc, char **argv) {
     MPI_Init(&argc, &argv);
     static bench b;
-    wanted = argc > 1 ? argv[1] : NULL;
     dpt_status st = dpt_comm_create(MPI_COMM_WORLD, &test_comm);
+    if (st == DPT_OK)
+        bench_begin(&argc, argv, "bench_edit", test_comm.rank, test_comm.size);
+    wanted = argc > 1 ? argv[1] : NULL;
     if (st == DPT_OK)
         st = setup(&b);
     if (st != DPT_OK) {
@@ -173,6 +178,11 @@ int main(int argc, char **argv) {
     compare(&b, "bitdelta (two passes)", one_stage("bitdelta", NULL, NULL), 10);
     compare(&b, "bias k=0.7 (two passes)", one_stage("bias", "k", "0.7"), 10);
     compare(&b, "prune keep=0.3 (two passes)", one_stage("prune", "keep", "0.3"), 10);
+    dpt_edit_spec della = one_stage("della", "p", "0.5");
+    if (dpt_edit_stage_set(&della.stages[0], "epsilon", "0.4") != DPT_OK)
+        fprintf(stderr, "%s\n", dpt_error_message());
+    compare(&b, "della p=0.5 epsilon=0.4", della, 6);
+    bench_end();
     MPI_Finalize();
     return 0;
 }
