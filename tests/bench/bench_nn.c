@@ -1,11 +1,8 @@
 /* Speed of the local kernels, as ratios within one run: attention against sgemm, elementwise
- * kernels against the memory bandwidth of a copy. Usage: bench_nn [attention], that alone, at 64 to 512 tokens;
- * bench_nn sgemm. */
+ * kernels against the memory bandwidth of a copy. Usage: bench_nn [--json FILE] [attention], that alone, at 64 to 512
+ * tokens; bench_nn elementwise; bench_nn sgemm. */
 #include <cblas.h>
 #include <omp.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include "deltapath/nn/attention.h"
 #include "deltapath/nn/cross_entropy.h"
@@ -13,6 +10,8 @@
 #include "deltapath/nn/mlp.h"
 #include "deltapath/nn/norm.h"
 #include "deltapath/nn/rope.h"
+
+#include "bench_print.h"
 
 enum { ELEMENTS = 1 << 24, ROW = 4096, ROWS = ELEMENTS / ROW, VOCAB = 32768 };
 
@@ -35,17 +34,34 @@ static float *filled(size_t n) {
     return x;
 }
 
-/** Best time of one call [s]: repeats for at least 0.3 s. */
-static double best_time(bench_fn run) {
-    double best = 1e30, begin = omp_get_wtime();
+enum { CALLS_MAX = 1000 };
+static double seconds[CALLS_MAX]; /* of the calls of the last run_often */
+
+/** Calls for at least 0.3 s, after one that warms up. @return how many calls. */
+static int run_often(bench_fn run) {
+    int calls = 0;
     run();
-    for (int i = 0; i < 3 || omp_get_wtime() - begin < 0.3; i++) {
+    double begin = omp_get_wtime();
+    while (calls < CALLS_MAX && (calls < 5 || omp_get_wtime() - begin < 0.3)) {
         double t = omp_get_wtime();
         run();
-        t = omp_get_wtime() - t;
-        best = t < best ? t : best;
+        seconds[calls++] = omp_get_wtime() - t;
     }
-    return best;
+    return calls;
+}
+
+/** Rate of a kernel that does `amount` units of work a call, next to a limit; 0: to none. */
+static double measure(const char *name, const char *unit, bench_fn run, double amount,
+                      double limit) {
+    int calls = run_often(run);
+    bench_figure rate = bench_over(seconds, calls, amount);
+    bench_say((bench_result){.name = name,
+                             .unit = unit,
+                             .figure = rate,
+                             .limit = limit,
+                             .ratio = limit > 0.0 ? rate.median / limit : 0.0,
+                             .seconds = seconds[calls / 2]});
+    return rate.median;
 }
 
 static void run_sgemm(void) {
@@ -140,13 +156,13 @@ static void bench_attention(int64_t n, int64_t hkv, int64_t hd, double gemm_rate
     shape.scale = 0.1f;
     shape.causal = true;
     shape.threads = omp_get_max_threads();
-    double pairs = (double)shape.hq * (double)n * (double)(n + 1) / 2.0;
-    double forward = 4.0 * pairs * (double)hd / best_time(run_attention_forward);
-    double backward = 10.0 * pairs * (double)hd / best_time(run_attention_backward);
-    printf("attention n=%-5lld 8 heads on %lld, hd=%-4lld forward %6.1f GF/s  %4.2f of sgemm   "
-           "backward %6.1f GF/s  %4.2f of sgemm\n",
-           (long long)n, (long long)hkv, (long long)hd, forward / 1e9, forward / gemm_rate,
-           backward / 1e9, backward / gemm_rate);
+    double pairs = 1e-9 * (double)shape.hq * (double)n * (double)(n + 1) / 2.0;
+    char name[64];
+    const char *text = "attn %s n=%lld kv=%lld hd=%lld";
+    snprintf(name, sizeof name, text, "fwd", (long long)n, (long long)hkv, (long long)hd);
+    measure(name, "GF/s", run_attention_forward, 4.0 * pairs * (double)hd, gemm_rate);
+    snprintf(name, sizeof name, text, "bwd", (long long)n, (long long)hkv, (long long)hd);
+    measure(name, "GF/s", run_attention_backward, 10.0 * pairs * (double)hd, gemm_rate);
 }
 
 static void bench_elementwise(void) {
@@ -167,18 +183,17 @@ static void bench_elementwise(void) {
         {"cross-entropy sums", run_ce_sums, 1},
         {"cross-entropy backward", run_ce_backward, 2},
     };
-    double bytes = (double)ELEMENTS * sizeof(float);
-    double copy_rate = 2.0 * bytes / best_time(run_copy);
-    printf("copy: %.1f GB/s\n", copy_rate / 1e9);
-    for (size_t i = 0; i < sizeof elementwise / sizeof elementwise[0]; i++) {
-        double rate = elementwise[i].streams * bytes / best_time(elementwise[i].run);
-        printf("%-24s %6.1f GB/s  %4.2f of copy\n", elementwise[i].name, rate / 1e9,
-               rate / copy_rate);
-    }
+    double bytes = 1e-9 * (double)ELEMENTS * sizeof(float);
+    double copy_rate = measure("copy", "GB/s", run_copy, 2.0 * bytes, 0.0);
+    for (size_t i = 0; i < sizeof elementwise / sizeof elementwise[0]; i++)
+        measure(elementwise[i].name, "GB/s", elementwise[i].run, elementwise[i].streams * bytes,
+                copy_rate);
 }
 
 int main(int argc, char **argv) {
-    bool alone = argc > 1 && strcmp(argv[1], "attention") == 0;
+    bench_begin(&argc, argv, "bench_nn", 0, 1);
+    const char *part = argc > 1 ? argv[1] : "";
+    bool alone = strcmp(part, "attention") == 0;
     a = filled(ELEMENTS);
     b = filled(ELEMENTS);
     c = filled(ELEMENTS);
@@ -189,14 +204,16 @@ int main(int argc, char **argv) {
     scratch = filled(need > (1 << 20) ? need : 1 << 20);
 
     printf("nn kernels, %d thread(s)\n", omp_get_max_threads());
+    if (strcmp(part, "elementwise") == 0) {
+        bench_elementwise();
+        bench_end();
+        return 0;
+    }
     gemm_size = 2048;
-    double cube = 2.0 * (double)gemm_size * (double)gemm_size * (double)gemm_size;
-    double gemm_rate = cube / best_time(run_sgemm);
-    printf("sgemm %lld: %.1f GF/s\n", (long long)gemm_size, gemm_rate / 1e9);
-    double terms_rate = cube / best_time(run_terms);
-    printf("linear terms %lld: %.1f GF/s  %.2f of sgemm\n", (long long)gemm_size, terms_rate / 1e9,
-           terms_rate / gemm_rate);
-    if (argc > 1 && strcmp(argv[1], "sgemm") == 0)
+    double cube = 2e-9 * (double)gemm_size * (double)gemm_size * (double)gemm_size;
+    double gemm_rate = measure("sgemm 2048", "GF/s", run_sgemm, cube, 0.0);
+    measure("linear terms 2048", "GF/s", run_terms, cube, gemm_rate);
+    if (strcmp(part, "sgemm") == 0)
         return 0;
     const int64_t lengths[] = {64, 128, 256, 512, 1024, 2048};
     const int64_t heads[][2] = {{2, 64}, {2, 80}, {2, 128}, {2, 256}, {8, 64}};
@@ -206,6 +223,7 @@ int main(int argc, char **argv) {
             bench_attention(lengths[i], heads[j][0], heads[j][1], gemm_rate);
     if (!alone)
         bench_elementwise();
+    bench_end();
     free(a);
     free(b);
     free(c);

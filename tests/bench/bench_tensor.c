@@ -1,12 +1,9 @@
 /* Conversions, sums and selection against a STREAM-like copy in the same run, on one thread. The
  * working set exceeds the caches. Rates count the bytes read and written.
  *
- * Usage: bench_tensor [ELEMENTS]   (67108864)
+ * Usage: bench_tensor [--json FILE] [ELEMENTS]   (67108864)
  */
 #include <mpi.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include "deltapath/base/log.h"
 #include "deltapath/base/mem.h"
@@ -16,7 +13,9 @@
 #include "deltapath/tensor/dtype.h"
 #include "deltapath/tensor/field.h"
 
-enum { REPEATS = 5, PERIOD = 1 << 20 };
+#include "bench_print.h"
+
+enum { REPEATS = 7, PERIOD = 1 << 20 };
 
 static int64_t n;
 static float *values;
@@ -62,23 +61,30 @@ static void random_words(void) {
     dpt_rng_words(dpt_rng_make(1, "bench", DPT_RNG_MASK), 0, n, (uint32_t *)(void *)other);
 }
 
-static double best_seconds(void (*run)(void)) {
-    double best = 1e30;
+static void report(const char *what, void (*run)(void), int bytes) {
+    double seconds[REPEATS];
+    run();
     for (int r = 0; r < REPEATS; r++) {
         double start = dpt_log_seconds();
         run();
-        double seconds = dpt_log_seconds() - start;
-        best = seconds < best ? seconds : best;
+        seconds[r] = dpt_log_seconds() - start;
     }
-    return best;
+    bench_figure rate = bench_over(seconds, REPEATS, 1e-9 * (double)n * bytes);
+    bench_say((bench_result){.name = what,
+                             .unit = "GB/s",
+                             .figure = rate,
+                             .limit = copy_rate,
+                             .ratio = copy_rate > 0.0 ? rate.median / copy_rate : 0.0,
+                             .seconds = seconds[REPEATS / 2]});
+    if (copy_rate == 0)
+        copy_rate = rate.median;
 }
 
-static void report(const char *what, void (*run)(void), int bytes) {
-    double rate = (double)n * bytes / best_seconds(run) * 1e-9;
-    if (copy_rate == 0)
-        copy_rate = rate;
-    printf("%-28s %7.2f GB/s %7.2f G elements/s %6.2f of copy\n", what, rate, rate / bytes,
-           rate / copy_rate);
+/* Of something that was done REPEATS times on all ranks. */
+static void report_collective(const char *what, const char *unit, double *seconds, double amount) {
+    bench_figure rate = bench_over(seconds, REPEATS, amount);
+    bench_say((bench_result){
+        .name = what, .unit = unit, .figure = rate, .seconds = seconds[REPEATS / 2]});
 }
 
 static dpt_status give(void *ctx, dpt_range range, float *out) {
@@ -100,13 +106,14 @@ static dpt_status run_collective(const dpt_comm *comm) {
     if (st == DPT_OK)
         st = dpt_shard_create(&catalog, comm->size, &shard);
     dpt_quantile_target target = {.group = 0, .count = shape[0] * shape[1] / 2};
-    double start = dpt_log_seconds();
-    if (st == DPT_OK)
+    double seconds[REPEATS];
+    for (int r = 0; st == DPT_OK && r < REPEATS; r++) {
+        double start = dpt_log_seconds();
         st = dpt_quantile_select(comm, &shard, NULL, group_of, 1, &target, give, NULL, &cut);
-    double seconds = dpt_log_seconds() - start;
-    if (comm->rank == 0)
-        printf("%-28s %7.2f G elements/s on %d ranks\n", "exact median of |x|",
-               (double)n / seconds * 1e-9, comm->size);
+        seconds[r] = dpt_log_seconds() - start;
+    }
+    if (st == DPT_OK)
+        report_collective("exact median of |x|", "G/s", seconds, 1e-9 * (double)n);
     dpt_field *field = NULL;
     if (st == DPT_OK)
         st = dpt_field_create(comm, &catalog, &shard, &field);
@@ -120,13 +127,13 @@ static dpt_status run_collective(const dpt_comm *comm) {
         dpt_block want = {0, begin, shape[0], end - begin, 4096};
         void *outs[] = {other};
         st = source.fetch(source.ctx, 1, &want, outs); /* touches the memory */
-        start = dpt_log_seconds();
-        if (st == DPT_OK)
+        for (int r = 0; st == DPT_OK && r < REPEATS; r++) {
+            double start = dpt_log_seconds();
             st = source.fetch(source.ctx, 1, &want, outs);
-        seconds = dpt_log_seconds() - start;
-        if (comm->rank == 0)
-            printf("%-28s %7.2f GB/s on %d ranks\n", "rows to columns",
-                   (double)n * 4 / seconds * 1e-9, comm->size);
+            seconds[r] = dpt_log_seconds() - start;
+        }
+        if (st == DPT_OK)
+            report_collective("rows to columns", "GB/s", seconds, 4e-9 * (double)n);
         dpt_field_destroy(field);
     }
     dpt_shard_destroy(&shard);
@@ -136,9 +143,11 @@ static dpt_status run_collective(const dpt_comm *comm) {
 
 int main(int argc, char **argv) {
     MPI_Init(&argc, &argv);
-    n = argc > 1 ? strtoll(argv[1], NULL, 10) / 4096 * 4096 : INT64_C(1) << 26;
     dpt_comm comm;
     dpt_status st = dpt_comm_create(MPI_COMM_WORLD, &comm);
+    if (st == DPT_OK)
+        bench_begin(&argc, argv, "bench_tensor", comm.rank, comm.size);
+    n = argc > 1 ? strtoll(argv[1], NULL, 10) / 4096 * 4096 : INT64_C(1) << 26;
     values = dpt_mem_alloc(n, sizeof *values, "values");
     other = dpt_mem_alloc(n, sizeof *other, "values");
     codes = dpt_mem_alloc(n, sizeof *codes, "codes");
@@ -164,6 +173,7 @@ int main(int argc, char **argv) {
     st = run_collective(&comm);
     if (st != DPT_OK)
         fprintf(stderr, "bench_tensor: %s\n", dpt_error_message());
+    bench_end();
     dpt_mem_free(codes);
     dpt_mem_free(other);
     dpt_mem_free(values);
