@@ -17,8 +17,7 @@ static dpt_status adapter_load_factor(const adapter_head *at, int64_t factor, fl
     *values = dpt_mem_alloc(n, sizeof **values, "factor of an adapter");
     dpt_status st = stored != NULL && *values != NULL ? DPT_OK : DPT_ERR_OUTPUT;
     if (st == DPT_OK)
-        st = dpt_store_files_read(at->io, entry->file, entry->offset, entry->bytes, stored,
-                                  entry->name);
+        st = dpt_store_files_read_entry(at->io, entry, 0, n, stored);
     if (st == DPT_OK)
         dpt_dtype_to_f32(entry->dtype, stored, *values, n);
     dpt_mem_free(stored);

@@ -14,9 +14,7 @@ static dpt_status adapter_read_factor(const dpt_store_adapter *adapter, dpt_stor
                                       int64_t factor, int64_t ig, int64_t n, void *stored,
                                       float *values) {
     const dpt_store_entry *entry = &adapter->header->factors[factor];
-    int64_t size = dpt_dtype_size(entry->dtype);
-    dpt_status st = dpt_store_files_read(io, entry->file, entry->offset + ig * size, n * size,
-                                         stored, entry->name);
+    dpt_status st = dpt_store_files_read_entry(io, entry, ig, n, stored);
     if (st == DPT_OK)
         dpt_dtype_to_f32(entry->dtype, stored, values, n);
     return st;

@@ -29,9 +29,7 @@ typedef struct reading {
 
 static dpt_status reading_entry(const reading *r, int64_t entry, int64_t at, int64_t n, void *out) {
     const dpt_store_entry *from = &r->header->entries[entry];
-    int64_t size = dpt_dtype_size(from->dtype);
-    return dpt_store_files_read(r->io, from->file, from->offset + at * size, n * size, out,
-                                from->name);
+    return dpt_store_files_read_entry(r->io, from, at, n, out);
 }
 
 static dpt_status reading_bad_scale(const reading *r, int64_t index) {

@@ -82,14 +82,15 @@ static dpt_status owned_check_checkpoint(const char *path, const owned_maker *ma
 }
 
 /* Whether the bytes of a tensor have the hash that the model states. */
-static bool owned_same_tensor(int fd, const dpt_store_entry *entry, char *buffer) {
+static bool owned_same_tensor(dpt_store_files *files, const dpt_store_entry *entry, char *buffer) {
+    int64_t size = dpt_dtype_size(entry->dtype), all = entry->bytes / size;
     dpt_hash hash;
     dpt_hash_begin(&hash);
-    for (int64_t at = 0; at < entry->bytes;) {
-        int64_t n = entry->bytes - at < WEIGHTS_BYTES ? entry->bytes - at : WEIGHTS_BYTES;
-        if (dpt_file_read_at(fd, entry->offset + at, buffer, n) != n)
+    for (int64_t at = 0; at < all;) {
+        int64_t n = all - at < WEIGHTS_BYTES / size ? all - at : WEIGHTS_BYTES / size;
+        if (dpt_store_files_read_entry(files, entry, at, n, buffer) != DPT_OK)
             return false;
-        dpt_hash_update(&hash, buffer, (size_t)n);
+        dpt_hash_update(&hash, buffer, (size_t)(n * size));
         at += n;
     }
     return entry->hashed && dpt_hash_value(&hash) == entry->hash;
@@ -101,20 +102,13 @@ static dpt_status owned_read_weights(const char *path) {
     if (buffer == NULL)
         return DPT_ERR_OUTPUT;
     dpt_status st = owned_scan(path, &header);
-    int fd = -1, open_file = -1;
-    for (int64_t i = 0; i < header.count && st == DPT_OK; i++) {
-        const dpt_store_entry *entry = &header.entries[i];
-        if (entry->file != open_file) {
-            if (fd >= 0)
-                close(fd);
-            open_file = entry->file;
-            fd = dpt_file_open_input(header.files[open_file]);
-        }
-        if (fd < 0 || !owned_same_tensor(fd, entry, buffer))
+    dpt_store_files files = {.count = 0};
+    if (st == DPT_OK)
+        st = dpt_store_files_init(&files, header.nfiles, header.files, false);
+    for (int64_t i = 0; i < header.count && st == DPT_OK; i++)
+        if (!owned_same_tensor(&files, &header.entries[i], buffer))
             st = DPT_ERR_INPUT;
-    }
-    if (fd >= 0)
-        close(fd);
+    (void)dpt_store_files_close(&files, false); /* they were read */
     dpt_store_header_destroy(&header);
     dpt_mem_free(buffer);
     if (st == DPT_OK)

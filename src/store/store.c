@@ -346,8 +346,8 @@ const char *dpt_store_base(const dpt_store *store) {
     return store->header.base;
 }
 
-int64_t dpt_store_adapter_bytes(const dpt_store *store) {
-    int64_t most = 0;
+int64_t dpt_store_read_bytes(const dpt_store *store) {
+    int64_t most = 0, chunks = 0;
     for (int t = 0; t < store->catalog.count; t++) {
         const dpt_store_adapted *to = dpt_store_adapter_of(&store->adapter, t);
         const dpt_tensor_info *info = &store->catalog.tensors[t];
@@ -356,7 +356,9 @@ int64_t dpt_store_adapter_bytes(const dpt_store *store) {
             bytes = (to->rank + 2) * (info->shape[0] + info->shape[1]) * (int64_t)sizeof(float);
         most = bytes > most ? bytes : most;
     }
-    return most;
+    for (int64_t i = 0; i < store->header.count; i++)
+        chunks = store->header.entries[i].cache > chunks ? store->header.entries[i].cache : chunks;
+    return most + chunks;
 }
 
 uint64_t dpt_store_fingerprint(const dpt_store *store) {
@@ -401,13 +403,11 @@ static dpt_status check_range(const dpt_store *store, int tensor, int64_t first,
 
 dpt_status dpt_store_read_entry(dpt_store *store, int64_t entry, int64_t at, int64_t n, void *out) {
     const dpt_store_entry *from = &store->header.entries[entry];
-    int64_t size = dpt_dtype_size(from->dtype);
     if (from->made.made) {
         dpt_store_synthetic_run(from, at, n, out);
         return DPT_OK;
     }
-    return dpt_store_files_read(&store->io, from->file, from->offset + at * size, n * size, out,
-                                from->name);
+    return dpt_store_files_read_entry(&store->io, from, at, n, out);
 }
 
 static dpt_status read_base(dpt_store *store, int tensor, int64_t ig, int64_t n, void *out) {

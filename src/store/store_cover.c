@@ -127,7 +127,8 @@ dpt_status dpt_store_seal_check(const dpt_store_header *header) {
     if (tensors == NULL)
         return DPT_ERR_OUTPUT;
     for (int64_t i = 0; i < header->count; i++)
-        tensors[i] = (extent){header->entries[i].offset, header->entries[i].bytes};
+        tensors[i] = (extent){header->entries[i].offset,
+                              header->entries[i].by_hdf5 ? 0 : header->entries[i].bytes};
     int fd = dpt_file_open_input(header->files[0]);
     dpt_status st = fd < 0 ? DPT_ERR_INPUT : seal_compare(fd, header, tensors);
     if (fd >= 0)

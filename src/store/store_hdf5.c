@@ -8,28 +8,76 @@
 #include <inttypes.h>
 #include <string.h>
 
-/* Reading: rank 0 walks the metadata with the plain file driver and learns each tensor's extent;
- * the bytes never pass through HDF5. */
+/* Reading: rank 0 walks the metadata with the plain file driver and learns each tensor's extent; the bytes of
+ * what is contiguous never pass through HDF5, those of chunks do (store_hdf5_read.c). */
 
 static dpt_status hdf5_bad(const char *path, const char *tensor, const char *problem) {
     return dpt_error(DPT_ERR_INPUT, "%s: tensor %s %s", path, tensor, problem);
 }
 
-static const char *layout_problem(hid_t plist) {
-    switch (H5Pget_layout(plist)) {
-    case H5D_CONTIGUOUS:
-        return H5Pget_external_count(plist) == 0
-                   ? NULL
-                   : "is stored in external files: run `h5repack -l CONTI in.h5 out.h5`";
-    case H5D_CHUNKED:
-        return H5Pget_nfilters(plist) > 0
-                   ? "is chunked and compressed: run `h5repack -f NONE -l CONTI in.h5 out.h5`"
-                   : "is chunked: run `h5repack -l CONTI in.h5 out.h5`";
-    case H5D_COMPACT:
-        return "is stored compact: run `h5repack -l CONTI in.h5 out.h5`";
-    default:
-        return "is not stored contiguously: run `h5repack -l CONTI in.h5 out.h5`";
+/* A chunk is one piece of memory on each rank, and what it takes to undo its filters two more. */
+enum { CHUNK_LIMIT = 1 << 30, CACHE_LIMIT = 1 << 28 };
+
+/* Every filter of the tensor can be undone here. */
+static dpt_status check_filters(hid_t plist, const char *path, const dpt_store_entry *entry) {
+    for (int i = 0; i < H5Pget_nfilters(plist); i++) {
+        unsigned flags = 0, decodes = 0;
+        size_t none = 0;
+        char name[64] = "";
+        H5Z_filter_t id =
+            H5Pget_filter2(plist, (unsigned)i, &flags, &none, NULL, sizeof name, name, &decodes);
+        if (id < 0)
+            return hdf5_bad(path, entry->name, "has a filter that cannot be read: copy it again");
+        bool there = H5Zfilter_avail(id) > 0 && H5Zget_filter_info(id, &decodes) >= 0 &&
+                     (decodes & H5Z_FILTER_CONFIG_DECODE_ENABLED) != 0;
+        if (!there)
+            return dpt_error(DPT_ERR_INPUT,
+                             "%s: tensor %s is compressed by HDF5 filter %d%s%s%s, which is not "
+                             "installed: name the folder of its plugin in HDF5_PLUGIN_PATH, or run "
+                             "`h5repack -f NONE -l CONTI in.h5 out.h5` where it is",
+                             path, entry->name, (int)id, name[0] != '\0' ? " (" : "", name,
+                             name[0] != '\0' ? ")" : "");
     }
+    return DPT_OK;
+}
+
+/* Chunks that were never written would be read as zeros and look like weights. */
+static bool all_written(hid_t dataset, hsize_t chunks) {
+#if H5_VERSION_GE(1, 10, 5)
+    hsize_t written = 0;
+    hid_t space = H5Dget_space(dataset);
+    bool known = space >= 0 && H5Dget_num_chunks(dataset, space, &written) >= 0;
+    if (space >= 0)
+        H5Sclose(space);
+    return known && written >= chunks;
+#else
+    return chunks == 0 || H5Dget_storage_size(dataset) > 0;
+#endif
+}
+
+/* A run goes through all chunks of one row of them again and again: these are kept, where they are few. */
+static dpt_status read_chunks(hid_t dataset, hid_t plist, const char *path,
+                              dpt_store_entry *entry) {
+    hsize_t sides[H5S_MAX_RANK];
+    int64_t chunk = dpt_dtype_size(entry->dtype), row = 1, chunks = 1;
+    bool fits = H5Pget_chunk(plist, H5S_MAX_RANK, sides) == entry->ndim;
+    for (int d = 0; d < entry->ndim && fits; d++) {
+        int64_t side = (int64_t)sides[d];
+        fits = side > 0 && dpt_mem_mul(chunk, side, &chunk) && chunk <= CHUNK_LIMIT;
+        int64_t ways = fits ? entry->shape[d] / side + (entry->shape[d] % side != 0) : 0;
+        fits = fits && dpt_mem_mul(chunks, ways, &chunks);
+        row = d == 0 ? 1 : fits ? row * ways : 0;
+    }
+    if (!fits)
+        return hdf5_bad(path, entry->name,
+                        "has chunks of more than 1 GiB, or none that fit its shape: run "
+                        "`h5repack -l CONTI in.h5 out.h5`");
+    if (!all_written(dataset, (hsize_t)chunks))
+        return hdf5_bad(path, entry->name,
+                        "has chunks that were never written: make the file again");
+    bool kept = row <= CACHE_LIMIT / chunk;
+    entry->cache = kept ? row * chunk + 2 * chunk : 3 * chunk;
+    return check_filters(plist, path, entry);
 }
 
 static dpt_status read_hash(hid_t dataset, const char *path, dpt_store_entry *entry) {
@@ -73,16 +121,8 @@ static dpt_status read_shape(hid_t dataset, const char *path, dpt_store_entry *e
     return DPT_OK;
 }
 
-static dpt_status read_extent(hid_t dataset, const char *path, dpt_store_entry *entry) {
-    hid_t plist = H5Dget_create_plist(dataset);
-    const char *problem = plist < 0 ? "cannot be read: the file is corrupt" : layout_problem(plist);
-    if (plist >= 0)
-        H5Pclose(plist);
-    int64_t bytes = 0;
-    dpt_status st = problem != NULL ? hdf5_bad(path, entry->name, problem)
-                                    : dpt_store_header_size(path, entry, &bytes);
-    if (st != DPT_OK || bytes == 0)
-        return st;
+static dpt_status read_contiguous(hid_t dataset, int64_t bytes, const char *path,
+                                  dpt_store_entry *entry) {
     haddr_t offset = H5Dget_offset(dataset);
     if (offset == HADDR_UNDEF)
         return hdf5_bad(path, entry->name, "was declared but never written: make the file again");
@@ -92,6 +132,39 @@ static dpt_status read_extent(hid_t dataset, const char *path, dpt_store_entry *
                         "corrupt, copy it again");
     entry->offset = (int64_t)offset;
     return DPT_OK;
+}
+
+/* Bytes of other files are under no check that this program makes. */
+static dpt_status read_layout(hid_t dataset, hid_t plist, int64_t bytes, const char *path,
+                              dpt_store_entry *entry) {
+    H5D_layout_t layout = H5Pget_layout(plist);
+    if (H5Pget_external_count(plist) != 0 || layout == H5D_VIRTUAL)
+        return hdf5_bad(path, entry->name,
+                        "is stored in other files: run `h5repack -l CONTI in.h5 out.h5`");
+    if (bytes == 0)
+        return DPT_OK;
+    if (layout == H5D_CONTIGUOUS)
+        return read_contiguous(dataset, bytes, path, entry);
+    entry->by_hdf5 = true;
+    if (layout == H5D_CHUNKED)
+        return read_chunks(dataset, plist, path, entry);
+    return layout == H5D_COMPACT && H5Dget_storage_size(dataset) == (hsize_t)bytes
+               ? DPT_OK
+               : hdf5_bad(path, entry->name,
+                          "is stored in a way that is not known: run `h5repack -l CONTI in.h5 "
+                          "out.h5`");
+}
+
+static dpt_status read_extent(hid_t dataset, const char *path, dpt_store_entry *entry) {
+    hid_t plist = H5Dget_create_plist(dataset);
+    int64_t bytes = 0;
+    dpt_status st = plist < 0 ? hdf5_bad(path, entry->name, "cannot be read: the file is corrupt")
+                              : dpt_store_header_size(path, entry, &bytes);
+    if (st == DPT_OK)
+        st = read_layout(dataset, plist, bytes, path, entry);
+    if (plist >= 0)
+        H5Pclose(plist);
+    return st;
 }
 
 static dpt_status scan_dataset(hid_t group, const char *name, const char *path,

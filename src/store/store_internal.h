@@ -28,7 +28,9 @@ typedef struct dpt_store_entry {
     int64_t bytes;
     int file;       /**< index into the header's files */
     int64_t offset; /**< first byte, counted from the start of the file */
-    bool hashed;    /**< whether the file states the XXH3-64 of the bytes */
+    bool by_hdf5;  /**< HDF5: in chunks, filtered or compact: no extent, read through the library */
+    int64_t cache; /**< of such a one: bytes of chunks that the library keeps while it is read */
+    bool hashed;   /**< whether the file states the XXH3-64 of the bytes */
     uint64_t hash;
     dpt_store_made made;
 } dpt_store_entry;
@@ -97,6 +99,9 @@ dpt_status dpt_store_header_sample(const dpt_store_header *header, uint64_t *sam
 uint64_t dpt_store_header_fingerprint(const dpt_store_header *header,
                                       uint64_t sample); /**< Local. */
 
+/** An HDF5 file that is read through the library; private to store_hdf5_read.c. */
+typedef struct dpt_store_hdf5_reader dpt_store_hdf5_reader;
+
 /** A set of files that this rank reads or writes at absolute offsets, each opened at first use. */
 typedef struct dpt_store_files {
     int count;
@@ -104,6 +109,7 @@ typedef struct dpt_store_files {
     int *handles;
     const dpt_file_identity *identities;
     /**< of files that are read: what they have to be; or NULL */ /**< (count) descriptors; -1: not opened yet */
+    dpt_store_hdf5_reader **readers; /**< (count) of those that are open in HDF5; NULL: none is */
     bool writing;
 } dpt_store_files;
 
@@ -114,6 +120,9 @@ dpt_status dpt_store_files_init(dpt_store_files *files, int count, char *const *
  * @param[in] tensor  name for messages. Errors: DPT_ERR_INPUT | DPT_ERR_OUTPUT. */
 dpt_status dpt_store_files_read(dpt_store_files *files, int file, int64_t offset, int64_t bytes,
                                 void *out, const char *tensor);
+/** Elements [ig, ig + n) of a tensor: from its extent, or through HDF5 where it has none. Local. Errors: DPT_ERR_INPUT. */
+dpt_status dpt_store_files_read_entry(dpt_store_files *files, const dpt_store_entry *entry,
+                                      int64_t ig, int64_t n, void *out);
 dpt_status dpt_store_files_write(dpt_store_files *files, int file, int64_t offset, int64_t bytes,
                                  const void *data, const char *tensor);
 
@@ -309,6 +318,17 @@ dpt_status dpt_store_foreign_check(const char *path);
 bool dpt_store_is_adapter(const char *path);
 
 const dpt_store_header *dpt_store_header_of(const dpt_store *store); /**< Local. */
+
+/** Open an HDF5 file for reading through the library, by its name. Local.
+ * @param[in] identity  what it has to be; NULL: anything. Errors: DPT_ERR_INPUT naming the file. */
+dpt_status dpt_store_hdf5_reader_open(const char *path, const dpt_file_identity *identity,
+                                      dpt_store_hdf5_reader **out);
+void dpt_store_hdf5_reader_close(dpt_store_hdf5_reader *reader); /**< Local; NULL is allowed. */
+
+/** Elements [ig, ig + n) in the file's own type by H5Dread of hyperslabs of at most 1 GiB. Local; one thread at a time
+ * is inside, whoever calls. Errors: DPT_ERR_INPUT naming file, tensor and what HDF5 says. */
+dpt_status dpt_store_hdf5_reader_read(dpt_store_hdf5_reader *reader, const dpt_store_entry *entry,
+                                      int64_t ig, int64_t n, void *out);
 
 /* The writing halves of the drivers. */
 dpt_status dpt_store_hdf5_layout(dpt_store_writer *writer);

@@ -11,7 +11,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
-/* The data engine of both formats. Every tensor is one extent, and every rank asks for long contiguous
+/* The data engine of both formats. A tensor is one extent, but for those of HDF5 in chunks, and every rank asks for long contiguous
  * runs of its own, so independent calls at absolute offsets are as good as collective buffering and
  * never wait for another rank. Each rank opens only the files that it touches, by the system's own
  * calls: MPI-IO would make and remove lock files next to what it opens, also next to the inputs. */
@@ -99,6 +99,34 @@ dpt_status dpt_store_files_read(dpt_store_files *files, int file, int64_t offset
     return st;
 }
 
+static dpt_status open_reader(dpt_store_files *files, int file, const char *tensor) {
+    dpt_status st = open_at_first_use(files, file, tensor);
+    if (st == DPT_OK && files->readers == NULL) {
+        files->readers = dpt_mem_zalloc(files->count, sizeof *files->readers, "HDF5 files");
+        st = files->readers != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+    }
+    if (st != DPT_OK || files->readers[file] != NULL)
+        return st;
+    return dpt_store_hdf5_reader_open(files->paths[file],
+                                      files->identities != NULL ? &files->identities[file] : NULL,
+                                      &files->readers[file]);
+}
+
+dpt_status dpt_store_files_read_entry(dpt_store_files *files, const dpt_store_entry *entry,
+                                      int64_t ig, int64_t n, void *out) {
+    int64_t size = dpt_dtype_size(entry->dtype);
+    DPT_ASSERT(ig >= 0 && n >= 0 && (ig + n) * size <= entry->bytes);
+    if (!entry->by_hdf5)
+        return dpt_store_files_read(files, entry->file, entry->offset + ig * size, n * size, out,
+                                    entry->name);
+    dpt_status st = n > 0 ? open_reader(files, entry->file, entry->name) : DPT_OK;
+    if (st == DPT_OK && n > 0)
+        st = dpt_store_hdf5_reader_read(files->readers[entry->file], entry, ig, n, out);
+    if (st == DPT_OK)
+        dpt_file_count(n * size, 0);
+    return st;
+}
+
 dpt_status dpt_store_files_write(dpt_store_files *files, int file, int64_t offset, int64_t bytes,
                                  const void *data, const char *tensor) {
     DPT_ASSERT(files->writing && file >= 0 && file < files->count && offset >= 0 && bytes >= 0);
@@ -133,6 +161,9 @@ dpt_status dpt_store_files_close(dpt_store_files *files, bool sync) {
         if (!ok && st == DPT_OK)
             st = raw_failed(files, i, "(sync)");
     }
+    for (int i = 0; i < files->count && files->readers != NULL; i++)
+        dpt_store_hdf5_reader_close(files->readers[i]);
+    dpt_mem_free(files->readers);
     dpt_mem_free(files->handles);
     *files = (dpt_store_files){.count = 0};
     return st;

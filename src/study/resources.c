@@ -567,7 +567,7 @@ dpt_status dpt_resources_plan(const dpt_inputs *in, const dpt_plan_case *of, dpt
     dpt_shard_destroy(&shard);
     if (model)
         out->edit += dpt_line_bytes(in);
-    out->edit += dpt_store_adapter_bytes(in->pre) + dpt_store_adapter_bytes(in->post);
+    out->edit += dpt_store_read_bytes(in->pre) + dpt_store_read_bytes(in->post);
     out->peak = out->edit + out->field;
     if (!model) {
         char granted[32];

@@ -117,33 +117,6 @@ static void strings(hid_t file) {
     tensor(file, "tensors/a", H5T_C_S1, H5P_DEFAULT);
 }
 
-static void chunked(hid_t file) {
-    const hsize_t chunk[] = {4, 4};
-    hid_t plist = H5Pcreate(H5P_DATASET_CREATE);
-    H5Pset_chunk(plist, 2, chunk);
-    begin(file);
-    tensor(file, "tensors/a", H5T_IEEE_F32LE, plist);
-    H5Pclose(plist);
-}
-
-static void compressed(hid_t file) {
-    const hsize_t chunk[] = {4, 4};
-    hid_t plist = H5Pcreate(H5P_DATASET_CREATE);
-    H5Pset_chunk(plist, 2, chunk);
-    H5Pset_deflate(plist, 1);
-    begin(file);
-    tensor(file, "tensors/a", H5T_IEEE_F32LE, plist);
-    H5Pclose(plist);
-}
-
-static void compact(hid_t file) {
-    hid_t plist = H5Pcreate(H5P_DATASET_CREATE);
-    H5Pset_layout(plist, H5D_COMPACT);
-    begin(file);
-    tensor(file, "tensors/a", H5T_IEEE_F32LE, plist);
-    H5Pclose(plist);
-}
-
 static void external(hid_t file) {
     hid_t plist = H5Pcreate(H5P_DATASET_CREATE);
     H5Pset_external(plist, models_path("outside.bin"), 0, 256);
@@ -235,9 +208,6 @@ static void test_other_files(void **state) {
                  {"uint64", unsigned_64, "tensor a"},
                  {"odd float", odd_float, "tensor a"},
                  {"strings", strings, "tensor a"},
-                 {"chunked", chunked, "h5repack -l CONTI"},
-                 {"compressed", compressed, "h5repack -f NONE -l CONTI"},
-                 {"compact", compact, "h5repack -l CONTI"},
                  {"external", external, "h5repack -l CONTI"},
                  {"never written", never_written, "never written"},
                  {"null space", null_space, "tensor a"},

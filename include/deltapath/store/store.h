@@ -93,8 +93,8 @@ dpt_status dpt_store_compare_companions(const dpt_store *store, const char *path
 dpt_store_format dpt_store_get_format(const dpt_store *store); /**< Local */
 /** Path of the model that an adapter is added to; NULL: it is no adapter. Local. */
 const char *dpt_store_base(const dpt_store *store);
-/** Bytes that reading an adapted model takes besides, 0 for any other. Local. */
-int64_t dpt_store_adapter_bytes(const dpt_store *store);
+/** Bytes that reading takes besides: factors of an adapter, chunks of an HDF5 file; 0 for most models. Local. */
+int64_t dpt_store_read_bytes(const dpt_store *store);
 
 /** What the headers of a model say about where it comes from. */
 typedef struct dpt_store_origin {

@@ -1,0 +1,287 @@
+/* ranks: 1 2 3 4 */
+#include "store_models.h"
+
+#include <hdf5.h>
+
+/* Tensors in chunks, through filters, and compact: the same bytes as in one extent. */
+
+enum { LARGE = 400000, FILTER = 300 };
+
+typedef struct storing {
+    const char *label;
+    bool deflate, shuffle, fletcher, compact;
+    int64_t side; /* of a chunk, in each dimension; ragged at the ends */
+    H5Z_filter_t own;
+} storing;
+
+static hid_t creation_of(const storing *how, int ndim, const hsize_t *sides, int64_t bytes) {
+    hsize_t chunk[H5S_MAX_RANK];
+    hid_t plist = H5Pcreate(H5P_DATASET_CREATE);
+    if (bytes == 0 || ndim == 0 || (how->compact && bytes < 60000)) {
+        if (how->compact && bytes > 0)
+            assert_true(H5Pset_layout(plist, H5D_COMPACT) >= 0);
+        return plist;
+    }
+    for (int d = 0; d < ndim; d++)
+        chunk[d] = (hsize_t)how->side < sides[d] ? (hsize_t)how->side : sides[d];
+    if (sides[0] > 100000)
+        chunk[0] = 30011;
+    assert_true(H5Pset_chunk(plist, ndim, chunk) >= 0);
+    if (how->shuffle)
+        assert_true(H5Pset_shuffle(plist) >= 0);
+    if (how->deflate)
+        assert_true(H5Pset_deflate(plist, 1) >= 0);
+    if (how->fletcher)
+        assert_true(H5Pset_fletcher32(plist) >= 0);
+    if (how->own != 0)
+        assert_true(H5Pset_filter(plist, how->own, H5Z_FLAG_MANDATORY, 0, NULL) >= 0);
+    return plist;
+}
+
+static void copy_attributes(hid_t from, hid_t to, const char *name) {
+    hid_t a = H5Aopen(from, name, H5P_DEFAULT);
+    hid_t type = H5Aget_type(a), space = H5Aget_space(a);
+    uint64_t value = 0;
+    hid_t b = H5Acreate2(to, name, type, space, H5P_DEFAULT, H5P_DEFAULT);
+    assert_true(H5Aread(a, type, &value) >= 0 && H5Awrite(b, type, &value) >= 0);
+    H5Aclose(a);
+    H5Aclose(b);
+    H5Sclose(space);
+    H5Tclose(type);
+}
+
+static void copy_tensor(hid_t from, hid_t to, const char *name, const storing *how) {
+    hsize_t sides[H5S_MAX_RANK] = {0};
+    hid_t old = H5Dopen2(from, name, H5P_DEFAULT);
+    hid_t type = H5Dget_type(old), space = H5Dget_space(old);
+    int ndim = H5Sget_simple_extent_dims(space, sides, NULL);
+    int64_t bytes = (int64_t)H5Sget_simple_extent_npoints(space) * (int64_t)H5Tget_size(type);
+    hid_t plist = creation_of(how, ndim, sides, bytes);
+    hid_t new = H5Dcreate2(to, name, type, space, H5P_DEFAULT, plist, H5P_DEFAULT);
+    char *values = malloc((size_t)bytes + 1);
+    assert_true(new >= 0);
+    assert_true(H5Dread(old, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, values) >= 0);
+    if (bytes > 0)
+        assert_true(H5Dwrite(new, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, values) >= 0);
+    copy_attributes(old, new, "xxh3");
+    free(values);
+    H5Pclose(plist);
+    H5Sclose(space);
+    H5Tclose(type);
+    H5Dclose(old);
+    H5Dclose(new);
+}
+
+static void root_attributes(hid_t file) {
+    hid_t type = H5Tcopy(H5T_C_S1), space = H5Screate(H5S_SCALAR);
+    H5Tset_size(type, 21);
+    hid_t format = H5Acreate2(file, "format", type, space, H5P_DEFAULT, H5P_DEFAULT);
+    hid_t version = H5Acreate2(file, "version", H5T_STD_I32LE, space, H5P_DEFAULT, H5P_DEFAULT);
+    int one = 1;
+    assert_true(H5Awrite(format, type, "deltapath-checkpoint") >= 0);
+    assert_true(H5Awrite(version, H5T_NATIVE_INT, &one) >= 0);
+    H5Aclose(format);
+    H5Aclose(version);
+    H5Sclose(space);
+    H5Tclose(type);
+}
+
+static void store_again(const dpt_catalog *catalog, const char *from, const char *to,
+                        const storing *how) {
+    if (test_comm.rank == 0) {
+        hid_t old = H5Fopen(from, H5F_ACC_RDONLY, H5P_DEFAULT);
+        hid_t new = H5Fcreate(to, H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
+        assert_true(old >= 0 && new >= 0);
+        root_attributes(new);
+        hid_t a = H5Gopen2(old, "tensors", H5P_DEFAULT);
+        hid_t b = H5Gcreate2(new, "tensors", H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
+        for (int t = 0; t < catalog->count; t++)
+            copy_tensor(a, b, catalog->tensors[t].name, how);
+        H5Gclose(a);
+        H5Gclose(b);
+        H5Fclose(old);
+        H5Fclose(new);
+    }
+    MPI_Barrier(test_comm.mpi);
+}
+
+/* Runs that begin and end anywhere in a tensor. */
+static void check_runs(const dpt_catalog *catalog, const char *path) {
+    dpt_store *store = NULL;
+    assert_int_equal(dpt_store_open(&test_comm, path, &store), DPT_OK);
+    dpt_source source = dpt_store_source(store);
+    for (int t = 0; t < catalog->count; t++) {
+        int64_t numel = catalog->tensors[t].numel, size = dpt_dtype_size(catalog->tensors[t].dtype);
+        for (int64_t ig = test_comm.rank; ig < numel; ig += numel / 7 + 3) {
+            int64_t n = (ig * 31 + 17) % (numel - ig) + 1;
+            unsigned char *want = malloc((size_t)(n * size)), *have = malloc((size_t)(n * size));
+            dpt_range range = {.tensor = t, .ig = ig, .n = n};
+            models_fill(catalog, range, want);
+            assert_int_equal(source.read(source.ctx, range, have), DPT_OK);
+            assert_memory_equal(want, have, (size_t)(n * size));
+            free(want);
+            free(have);
+        }
+    }
+    dpt_store_close(store);
+}
+
+static void make_catalog(dpt_catalog *catalog) {
+    const int64_t deep[] = {5, 7, 11, 13};
+    models_make_catalog(catalog, LARGE);
+    assert_int_equal(dpt_catalog_add(catalog, "deep", DPT_BF16, 4, deep), DPT_OK);
+    assert_int_equal(dpt_catalog_sort(catalog), DPT_OK);
+}
+
+/* Written by the program, so that hashes stand in the file. */
+static void begin(dpt_catalog *catalog, char *plain, size_t size) {
+    dpt_store_options options = {.format = DPT_STORE_HDF5};
+    make_catalog(catalog);
+    snprintf(plain, size, "%s", models_path("plain.h5"));
+    if (test_comm.rank == 0)
+        unlink(plain);
+    assert_int_equal(models_write(catalog, plain, &options), DPT_OK);
+}
+
+static void test_same_bytes(void **state) {
+    (void)state;
+    static const storing all[] = {{.label = "chunks", .side = 10},
+                                  {.label = "deflate", .side = 16, .deflate = true},
+                                  {.label = "shuffle and deflate",
+                                   .side = 7,
+                                   .shuffle = true,
+                                   .deflate = true,
+                                   .fletcher = true},
+                                  {.label = "compact", .side = 50, .compact = true}};
+    dpt_catalog catalog;
+    char plain[512], path[512];
+    begin(&catalog, plain, sizeof plain);
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+        snprintf(path, sizeof path, "%s/again-%zu.h5", models_root, i);
+        store_again(&catalog, plain, path, &all[i]);
+        models_check(&catalog, path);
+        check_runs(&catalog, path);
+        assert_int_equal(dpt_store_verify(&test_comm, path, NULL, NULL, NULL, NULL),
+                         DPT_ERR_INPUT); /* values of all bit patterns: NaN among them */
+        assert_non_null(strstr(dpt_error_message(), "NaN"));
+        dpt_error_clear();
+    }
+    dpt_catalog_destroy(&catalog);
+}
+
+/* A byte of a chunk that is another: what HDF5 says, or the hash of the tensor. */
+static void test_damage(void **state) {
+    (void)state;
+    static const storing how[] = {
+        {.side = 64, .deflate = true}, {.side = 64, .fletcher = true}, {.side = 64}};
+    static const char *const why[] = {"inflate", "Fletcher32", "XXH3"};
+    for (int i = 0; i < 3; i++) {
+        dpt_catalog catalog;
+        char plain[512], path[512];
+        begin(&catalog, plain, sizeof plain);
+        snprintf(path, sizeof path, "%s/damaged-%d.h5", models_root, i);
+        store_again(&catalog, plain, path, &how[i]);
+        if (test_comm.rank == 0) {
+            hid_t file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
+            hid_t set = H5Dopen2(file, "tensors/another.big", H5P_DEFAULT);
+            hid_t space = H5Dget_space(set);
+            hsize_t at[2], bytes = 0;
+            haddr_t where = 0;
+            unsigned filters = 0;
+            assert_true(H5Dget_chunk_info(set, space, 5, at, &filters, &where, &bytes) >= 0);
+            H5Sclose(space);
+            H5Dclose(set);
+            H5Fclose(file);
+            FILE *raw = fopen(path, "r+b");
+            fseek(raw, (long)where + (long)bytes / 2, SEEK_SET);
+            int old = fgetc(raw);
+            fseek(raw, (long)where + (long)bytes / 2, SEEK_SET);
+            fputc(old ^ 0xff, raw);
+            fclose(raw);
+        }
+        MPI_Barrier(test_comm.mpi);
+        assert_int_equal(dpt_store_verify(&test_comm, path, NULL, NULL, NULL, NULL), DPT_ERR_INPUT);
+        if (strstr(dpt_error_message(), why[i]) == NULL &&
+            strstr(dpt_error_message(), "NaN") == NULL)
+            fail_msg("damage %d: %s", i, dpt_error_message());
+        if (i < 2)
+            assert_non_null(strstr(dpt_error_message(), "another.big"));
+        dpt_error_clear();
+        dpt_catalog_destroy(&catalog);
+    }
+}
+
+static size_t pass_on(unsigned flags, size_t count, const unsigned *values, size_t bytes,
+                      size_t *room, void **data) {
+    (void)flags, (void)count, (void)values, (void)room, (void)data;
+    return bytes;
+}
+
+/* A filter that is not installed where the file is read. */
+static void test_missing_filter(void **state) {
+    (void)state;
+    const H5Z_class2_t class = {.version = H5Z_CLASS_T_VERS,
+                                .id = FILTER,
+                                .encoder_present = 1,
+                                .decoder_present = 1,
+                                .name = "squeeze",
+                                .filter = pass_on};
+    const storing how = {.side = 32, .own = FILTER};
+    dpt_catalog catalog;
+    dpt_store *store = NULL;
+    char plain[512], path[512];
+    begin(&catalog, plain, sizeof plain);
+    snprintf(path, sizeof path, "%s", models_path("filtered.h5"));
+    assert_true(H5Zregister(&class) >= 0);
+    store_again(&catalog, plain, path, &how);
+    models_check(&catalog, path); /* installed: it reads */
+    assert_true(H5Zunregister(FILTER) >= 0);
+    assert_int_equal(dpt_store_open(&test_comm, path, &store), DPT_ERR_INPUT);
+    assert_non_null(strstr(dpt_error_message(), path));
+    assert_non_null(strstr(dpt_error_message(), "tensor another.big is compressed by HDF5 filter "
+                                                "300 (squeeze)"));
+    assert_non_null(strstr(dpt_error_message(), "HDF5_PLUGIN_PATH"));
+    dpt_error_clear();
+    dpt_catalog_destroy(&catalog);
+}
+
+/* Chunks that nobody wrote, and chunks that no memory holds. */
+static void test_refused(void **state) {
+    (void)state;
+    const char *path = models_path("refused.h5");
+    const char *const remedy[] = {"never written", "more than 1 GiB"};
+    for (int i = 0; i < 2; i++) {
+        if (test_comm.rank == 0) {
+            const hsize_t sides[] = {1 << 16, 1 << 16}, small[] = {256, 1 << 16},
+                          large[] = {1 << 15, 1 << 14};
+            hid_t file = H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
+            hid_t group = H5Gcreate2(file, "tensors", H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
+            hid_t plist = H5Pcreate(H5P_DATASET_CREATE);
+            hid_t space = H5Screate_simple(2, sides, NULL);
+            H5Pset_chunk(plist, 2, i == 0 ? small : large);
+            H5Dclose(
+                H5Dcreate2(group, "a", H5T_IEEE_F32LE, space, H5P_DEFAULT, plist, H5P_DEFAULT));
+            root_attributes(file);
+            H5Sclose(space);
+            H5Pclose(plist);
+            H5Gclose(group);
+            H5Fclose(file);
+        }
+        MPI_Barrier(test_comm.mpi);
+        dpt_store *store = NULL;
+        assert_int_equal(dpt_store_open(&test_comm, path, &store), DPT_ERR_INPUT);
+        assert_non_null(strstr(dpt_error_message(), remedy[i]));
+        dpt_error_clear();
+        MPI_Barrier(test_comm.mpi);
+    }
+}
+
+int main(int argc, char **argv) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_same_bytes, models_setup, models_teardown),
+        cmocka_unit_test_setup_teardown(test_damage, models_setup, models_teardown),
+        cmocka_unit_test_setup_teardown(test_missing_filter, models_setup, models_teardown),
+        cmocka_unit_test_setup_teardown(test_refused, models_setup, models_teardown),
+    };
+    return test_mpi_main(argc, argv, tests);
+}
