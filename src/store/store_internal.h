@@ -102,13 +102,38 @@ uint64_t dpt_store_header_fingerprint(const dpt_store_header *header,
 /** An HDF5 file that is read through the library; private to store_hdf5_read.c. */
 typedef struct dpt_store_hdf5_reader dpt_store_hdf5_reader;
 
+/** Bytes of a file. */
+typedef struct dpt_store_span {
+    int64_t offset, bytes;
+} dpt_store_span;
+
+/** What is moved in order in a file, from `begin` to `end`; all before `asked` is being read, or being written to
+ * the disk. Begins as zeros. */
+typedef struct dpt_store_run {
+    int64_t begin, end, asked;
+} dpt_store_run;
+
+/** What to read ahead before `piece` bytes of a request are read from `offset` on. Local.
+ * @return of no bytes: nothing. */
+dpt_store_span dpt_store_run_read(dpt_store_run *run, dpt_store_span request, int64_t offset,
+                                  int64_t piece);
+
+/** What to send to the disk once bytes are written. Local. @return of no bytes: nothing. */
+dpt_store_span dpt_store_run_written(dpt_store_run *run, int64_t offset, int64_t bytes);
+
+/** Have the system read, or write, what it holds of a file, without waiting. What fails is told by the read
+ * itself and by fsync. Local. */
+void dpt_store_read_ahead(int fd, dpt_store_span span);
+void dpt_store_write_behind(int fd, dpt_store_span span);
+
 /** A set of files that this rank reads or writes at absolute offsets, each opened at first use. */
 typedef struct dpt_store_files {
     int count;
-    char *const *paths; /**< borrowed */
-    int *handles;
-    const dpt_file_identity *identities;
-    /**< of files that are read: what they have to be; or NULL */ /**< (count) descriptors; -1: not opened yet */
+    char *const *paths;  /**< borrowed */
+    int *handles;        /**< (count) descriptors; -1: not opened yet */
+    dpt_store_run *runs; /**< (count) */
+    const dpt_file_identity
+        *identities; /**< of files that are read: what they have to be; or NULL */
     dpt_store_hdf5_reader **readers; /**< (count) of those that are open in HDF5; NULL: none is */
     bool writing;
 } dpt_store_files;
@@ -116,7 +141,8 @@ typedef struct dpt_store_files {
 dpt_status dpt_store_files_init(dpt_store_files *files, int count, char *const *paths,
                                 bool writing); /**< Local. */
 
-/** Move bytes in pieces of at most 1 GiB by pread and pwrite. Local.
+/** Move bytes by pread and pwrite, in pieces that the system takes; what is read in order is read ahead, what is written
+ * goes to the disk meanwhile (store_run.c). Local.
  * @param[in] tensor  name for messages. Errors: DPT_ERR_INPUT | DPT_ERR_OUTPUT. */
 dpt_status dpt_store_files_read(dpt_store_files *files, int file, int64_t offset, int64_t bytes,
                                 void *out, const char *tensor);

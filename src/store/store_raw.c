@@ -16,7 +16,10 @@
  * never wait for another rank. Each rank opens only the files that it touches, by the system's own
  * calls: MPI-IO would make and remove lock files next to what it opens, also next to the inputs. */
 
-enum { PIECE_BYTES = 1 << 30 }; /* the system moves less than 2 GiB in one call */
+enum {
+    PIECE_BYTES = 1 << 30, /* the system moves less than 2 GiB in one call */
+    READ_BYTES = 16 << 20  /* so that what follows is read meanwhile */
+};
 
 static dpt_status raw_failed(const dpt_store_files *files, int file, const char *tensor) {
     const char *path = files->paths[file];
@@ -38,8 +41,13 @@ dpt_status dpt_store_files_init(dpt_store_files *files, int count, char *const *
                                 bool writing) {
     *files = (dpt_store_files){.count = 0, .paths = paths, .writing = writing};
     files->handles = dpt_mem_alloc(count, sizeof *files->handles, "file handles");
-    if (files->handles == NULL)
+    files->runs = dpt_mem_zalloc(count, sizeof *files->runs, "file handles");
+    if (files->handles == NULL || files->runs == NULL) {
+        dpt_mem_free(files->handles);
+        dpt_mem_free(files->runs);
+        *files = (dpt_store_files){.count = 0};
         return DPT_ERR_OUTPUT;
+    }
     files->count = count;
     for (int i = 0; i < count; i++)
         files->handles[i] = -1;
@@ -69,8 +77,8 @@ static dpt_status open_at_first_use(dpt_store_files *files, int file, const char
     return files->handles[file] >= 0 ? DPT_OK : raw_failed(files, file, tensor);
 }
 
-static size_t piece_of(int64_t bytes) {
-    return (size_t)(bytes < PIECE_BYTES ? bytes : PIECE_BYTES);
+static int64_t piece_of(int64_t bytes, int64_t most) {
+    return bytes < most ? bytes : most;
 }
 
 dpt_status dpt_store_files_read(dpt_store_files *files, int file, int64_t offset, int64_t bytes,
@@ -78,10 +86,14 @@ dpt_status dpt_store_files_read(dpt_store_files *files, int file, int64_t offset
     DPT_ASSERT(file >= 0 && file < files->count && offset >= 0 && bytes >= 0);
     if (bytes == 0)
         return DPT_OK;
+    const dpt_store_span request = {.offset = offset, .bytes = bytes};
     dpt_status st = open_at_first_use(files, file, tensor);
     char *at = out;
     while (st == DPT_OK && bytes > 0) {
-        ssize_t count = pread(files->handles[file], at, piece_of(bytes), (off_t)offset);
+        int fd = files->handles[file];
+        int64_t piece = piece_of(bytes, READ_BYTES);
+        dpt_store_read_ahead(fd, dpt_store_run_read(&files->runs[file], request, offset, piece));
+        ssize_t count = pread(fd, at, (size_t)piece, (off_t)offset);
         if (count < 0 && errno == EINTR)
             continue;
         if (count < 0)
@@ -135,7 +147,8 @@ dpt_status dpt_store_files_write(dpt_store_files *files, int file, int64_t offse
     dpt_status st = open_at_first_use(files, file, tensor);
     const char *at = data;
     while (st == DPT_OK && bytes > 0) {
-        ssize_t count = pwrite(files->handles[file], at, piece_of(bytes), (off_t)offset);
+        int fd = files->handles[file];
+        ssize_t count = pwrite(fd, at, (size_t)piece_of(bytes, PIECE_BYTES), (off_t)offset);
         if (count < 0 && errno == EINTR)
             continue;
         if (count == 0)
@@ -143,6 +156,7 @@ dpt_status dpt_store_files_write(dpt_store_files *files, int file, int64_t offse
         if (count <= 0)
             return raw_failed(files, file, tensor);
         dpt_file_count(0, count);
+        dpt_store_write_behind(fd, dpt_store_run_written(&files->runs[file], offset, count));
         at += count;
         offset += count;
         bytes -= count;
@@ -165,6 +179,7 @@ dpt_status dpt_store_files_close(dpt_store_files *files, bool sync) {
         dpt_store_hdf5_reader_close(files->readers[i]);
     dpt_mem_free(files->readers);
     dpt_mem_free(files->handles);
+    dpt_mem_free(files->runs);
     *files = (dpt_store_files){.count = 0};
     return st;
 }
