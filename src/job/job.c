@@ -171,6 +171,20 @@ static dpt_status read_riemann(dpt_job *job, const dpt_yaml *yaml, struct fy_nod
     return st == DPT_OK && !job->riemann ? check_edits_alone(job, yaml, riemann) : st;
 }
 
+static dpt_status check_content(const dpt_job *job, const dpt_yaml *yaml, struct fy_node *output) {
+    struct fy_node *content = dpt_yaml_get(output, "content");
+    if (job->content == DPT_STORE_MODEL)
+        return DPT_OK;
+    if (job->checkpoint == DPT_STORE_NONE)
+        return dpt_yaml_error(yaml, content,
+                              "output.content says what is kept of edited models, and none are: "
+                              "set output.checkpoint, or leave output.content out");
+    if (job->requantises)
+        return dpt_yaml_error(yaml, content,
+                              "output.content keeps plain tensors: leave output.quantise out");
+    return DPT_OK;
+}
+
 static dpt_status read_output(dpt_job *job, const dpt_yaml *yaml, struct fy_node *root) {
     struct fy_node *output = dpt_yaml_get(root, "output");
     if (output == NULL)
@@ -186,7 +200,7 @@ static dpt_status read_output(dpt_job *job, const dpt_yaml *yaml, struct fy_node
                                 "output.quantise keeps the types of the post-trained model: "
                                 "leave output.dtype out");
     }
-    return st;
+    return st == DPT_OK ? check_content(job, yaml, output) : st;
 }
 
 static dpt_status read_margin(dpt_job *job, const dpt_yaml *yaml, struct fy_node *root) {

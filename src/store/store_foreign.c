@@ -333,8 +333,30 @@ static dpt_status foreign_codes(const dpt_store *store) {
     return DPT_OK;
 }
 
+/* What this program writes with output.content. */
+static dpt_status foreign_part(const dpt_store *store) {
+    const char *text = dpt_store_metadata(store);
+    json_t *metadata = text != NULL ? json_loads(text, 0, NULL) : NULL;
+    const char *content = json_string_value(json_object_get(metadata, "deltapath.content"));
+    const char *base = json_string_value(json_object_get(metadata, "deltapath.base"));
+    dpt_status st = DPT_OK;
+    if (content != NULL)
+        st = dpt_error(DPT_ERR_INPUT,
+                       "%s: is no model: it has %s of %.300s: make the edited model with "
+                       "output.content: model",
+                       dpt_store_path(store),
+                       strcmp(content, "delta") == 0 ? "what edited tensors differ by from those"
+                                                     : "the edited tensors alone",
+                       base != NULL ? base : "a model");
+    json_decref(metadata);
+    return st;
+}
+
 dpt_status dpt_store_check_usable(const dpt_store *store) {
     const dpt_catalog *catalog = dpt_store_catalog(store);
+    dpt_status part = foreign_part(store);
+    if (part != DPT_OK)
+        return part;
     for (int t = 0; t < catalog->count; t++) {
         dpt_status st = foreign_tensor(store, &catalog->tensors[t]);
         if (st != DPT_OK)

@@ -268,10 +268,33 @@ void dpt_store_hash_feed(dpt_store_hasher *hasher, dpt_range range, const void *
 dpt_status dpt_store_hash_finish(dpt_store_hasher *hasher, dpt_status st,
                                  dpt_store_hash_read_fn read, void *ctx);
 
+/** Tensors of a model that are written when it is not written whole (store_partial.c). */
+typedef struct dpt_store_partial {
+    const dpt_catalog *all; /**< of the model; borrowed */
+    dpt_catalog catalog;    /**< those that are written */
+    dpt_shard shard;        /**< their cells, each with the rank that has it in the model */
+    int *number;            /**< (tensors of all) in catalog; -1: not written */
+    bool delta;
+    dpt_source pre;             /**< of a delta */
+    void *before;               /**< (DPT_CELL) of pre, as stored */
+    float *values, *difference; /**< (DPT_CELL) */
+} dpt_store_partial;
+
+/** Choose the tensors. Local; the same on all ranks. Errors: DPT_ERR_INPUT when there are none; DPT_ERR_OUTPUT. */
+dpt_status dpt_store_partial_create(const char *path, const dpt_catalog *all,
+                                    const dpt_shard *shard, const dpt_store_options *options,
+                                    dpt_store_partial **out);
+void dpt_store_partial_destroy(dpt_store_partial *partial); /**< Local; NULL is allowed. */
+
+/** What is written for at most DPT_CELL elements of the model: their number, and of a delta their values. Local.
+ * @param[in,out] range, data  tensor -1: nothing. Errors: those of pre. */
+dpt_status dpt_store_partial_take(dpt_store_partial *partial, dpt_range *range, const void **data);
+
 /** A model being written. */
 struct dpt_store_writer {
     dpt_comm comm;
     const struct dpt_store_driver *driver;
+    dpt_store_partial *partial_content; /**< NULL: it is written whole */
     const dpt_catalog *catalog;
     const dpt_shard *shard;
     char *path;

@@ -74,6 +74,7 @@ static void writer_destroy(dpt_store_writer *writer) {
     for (size_t i = 0; i < sizeof blocks / sizeof blocks[0]; i++)
         dpt_mem_free(blocks[i]);
     dpt_store_hash_destroy(&writer->hasher);
+    dpt_store_partial_destroy(writer->partial_content);
     dpt_comm_destroy(&writer->comm);
     dpt_mem_free(writer);
 }
@@ -81,6 +82,26 @@ static void writer_destroy(dpt_store_writer *writer) {
 static dpt_status copy_text(const char *text, char **out) {
     *out = dpt_mem_strdup(text, "text of a new model");
     return text != NULL && *out == NULL ? DPT_ERR_OUTPUT : DPT_OK;
+}
+
+/* From here on the catalog is that of what is written. */
+static dpt_status writer_choose(dpt_store_writer *writer, const char *path,
+                                const dpt_store_options *options) {
+    dpt_store_partial *partial = NULL;
+    if (options->content == DPT_STORE_MODEL)
+        return DPT_OK;
+    dpt_status st =
+        dpt_store_partial_create(path, writer->catalog, writer->shard, options, &partial);
+    if (st != DPT_OK)
+        return st;
+    writer->partial_content = partial;
+    writer->catalog = &partial->catalog;
+    writer->shard = &partial->shard;
+    if (writer->copy.head >= 0) {
+        writer->copy.head = partial->number[writer->copy.head];
+        writer->copy.embedding = partial->number[writer->copy.embedding];
+    }
+    return DPT_OK;
 }
 
 static dpt_status writer_prepare(dpt_store_writer *writer, const char *path,
@@ -94,6 +115,9 @@ static dpt_status writer_prepare(dpt_store_writer *writer, const char *path,
     writer->overwrite = options->overwrite;
     writer->copy =
         options->copy != NULL ? *options->copy : (dpt_tied_head){.head = -1, .embedding = -1};
+    dpt_status st = writer_choose(writer, path, options);
+    if (st != DPT_OK)
+        return st;
     writer->shard_bytes = options->shard_bytes > 0 ? options->shard_bytes : INT64_C(5000000000);
     writer->path = dpt_store_path_clean(path);
     if (writer->path == NULL)
@@ -101,7 +125,6 @@ static dpt_status writer_prepare(dpt_store_writer *writer, const char *path,
     writer->partial = dpt_mem_format("%s" DPT_FILE_PARTIAL, writer->path);
     if (writer->partial == NULL)
         return DPT_ERR_OUTPUT;
-    dpt_status st = DPT_OK;
     if (options->config != NULL)
         st = dpt_store_config_update(options->config, writer->catalog, &writer->config);
     if (st == DPT_OK)
@@ -172,6 +195,7 @@ static void writer_check_options(const dpt_comm *comm, const dpt_store_options *
     DPT_ASSERT_SAME(comm, options->overwrite);
     DPT_ASSERT_SAME_TEXT(comm, options->owner);
     DPT_ASSERT_SAME_TEXT(comm, options->study);
+    DPT_ASSERT_SAME(comm, options->content);
 }
 
 dpt_status dpt_store_create(const dpt_comm *comm, const char *path, const dpt_catalog *catalog,
@@ -235,7 +259,7 @@ static dpt_status write_one(dpt_store_writer *writer, dpt_range range, const voi
 }
 
 /* Who writes the embedding writes the copy of it. */
-static dpt_status write_run(dpt_store_writer *writer, dpt_range range, const void *data) {
+static dpt_status write_both(dpt_store_writer *writer, dpt_range range, const void *data) {
     if (writer->copy.head >= 0 && range.tensor == writer->copy.head)
         return DPT_OK;
     dpt_status st = write_one(writer, range, data);
@@ -243,6 +267,23 @@ static dpt_status write_run(dpt_store_writer *writer, dpt_range range, const voi
         return st;
     range.tensor = writer->copy.head;
     return write_one(writer, range, data);
+}
+
+static dpt_status write_run(dpt_store_writer *writer, dpt_range range, const void *data) {
+    dpt_store_partial *partial = writer->partial_content;
+    dpt_status st = DPT_OK;
+    if (partial == NULL)
+        return write_both(writer, range, data);
+    int64_t size = dpt_dtype_size(partial->all->tensors[range.tensor].dtype);
+    for (int64_t at = 0; at < range.n && st == DPT_OK; at += DPT_CELL) {
+        int64_t n = range.n - at < DPT_CELL ? range.n - at : DPT_CELL;
+        dpt_range piece = {.tensor = range.tensor, .ig = range.ig + at, .n = n};
+        const void *values = (const char *)data + at * size;
+        st = dpt_store_partial_take(partial, &piece, &values);
+        if (st == DPT_OK && piece.tensor >= 0)
+            st = write_both(writer, piece, values);
+    }
+    return st;
 }
 
 static dpt_status sink_write(void *ctx, dpt_range range, const void *data) {
@@ -260,8 +301,11 @@ static dpt_status sink_scatter(void *ctx, int64_t count, const dpt_range *ranges
 }
 
 dpt_sink dpt_store_writer_sink(dpt_store_writer *writer) {
-    return (dpt_sink){
-        .ctx = writer, .catalog = writer->catalog, .write = sink_write, .scatter = sink_scatter};
+    const dpt_store_partial *partial = writer->partial_content;
+    return (dpt_sink){.ctx = writer,
+                      .catalog = partial != NULL ? partial->all : writer->catalog,
+                      .write = sink_write,
+                      .scatter = sink_scatter};
 }
 
 /* A hole would be read as zeros and look like a model. */

@@ -62,6 +62,22 @@ static dpt_status derive_output(dpt_inputs *in) {
     return st;
 }
 
+bool dpt_inputs_keeps(const dpt_inputs *in, int tensor) {
+    int t = tensor == in->copy.head ? in->copy.embedding : tensor;
+    return in->job->content == DPT_STORE_MODEL || (in->selected[t] && in->pair.comparable[t]);
+}
+
+int64_t dpt_inputs_output_bytes(const dpt_inputs *in) {
+    bool delta = in->job->content == DPT_STORE_DELTA;
+    int64_t sum = 0;
+    for (int t = 0; t < in->out_catalog.count; t++) {
+        const dpt_tensor_info *info = &in->out_catalog.tensors[t];
+        if (dpt_inputs_keeps(in, t))
+            sum += info->numel * dpt_dtype_size(delta ? DPT_F32 : info->dtype);
+    }
+    return sum;
+}
+
 static dpt_status select_tensors(dpt_inputs *in) {
     in->selected = dpt_mem_zalloc(in->catalog->count, sizeof *in->selected, "selection");
     if (in->selected == NULL)

@@ -43,6 +43,10 @@ void dpt_inputs_close(dpt_inputs *inputs); /**< Local. */
 /** Hash of all that the loss on data set d depends on besides the models of the job. Local. */
 uint64_t dpt_inputs_data_key(const dpt_inputs *inputs, int d);
 
+/** Whether the job keeps a tensor of an edited model; bytes of all that it keeps. Local. */
+bool dpt_inputs_keeps(const dpt_inputs *inputs, int tensor);
+int64_t dpt_inputs_output_bytes(const dpt_inputs *inputs);
+
 /** Whether an evaluation of losses is wanted at all. Local. */
 bool dpt_inputs_needs_model(const dpt_inputs *inputs);
 

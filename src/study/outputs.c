@@ -168,7 +168,7 @@ static char *find_folder(const char *path) {
 /* Bytes of the edited models that are still to be written; of those that are replaced, the first one comes
  * before the old ones go. */
 static double bytes_to_come(const dpt_inputs *in, bool replaces) {
-    double each = (double)dpt_catalog_bytes(&in->out_catalog), sum = 0;
+    double each = (double)dpt_inputs_output_bytes(in), sum = 0;
     for (int e = 0; in->job->checkpoint != DPT_STORE_NONE && e < in->job->nedits; e++) {
         char *path = dpt_outputs_model_path(in->job, &in->job->edits[e]);
         sum += path != NULL && access(path, F_OK) == 0 ? 0 : each;
@@ -429,6 +429,33 @@ dpt_status dpt_outputs_has_model(const dpt_comm *comm, const dpt_inputs *in,
     return st;
 }
 
+/* What says of a part of a model that it is no model: whoever reads it sees of which it is, and of what. */
+static char *part_metadata(const dpt_inputs *in) {
+    bool delta = in->job->content == DPT_STORE_DELTA;
+    json_t *object = json_object();
+    json_object_set_new(object, "format", json_string("pt"));
+    json_object_set_new(object, "deltapath.content", json_string(delta ? "delta" : "selected"));
+    json_object_set_new(object, "deltapath.base",
+                        json_string(delta ? in->job->pre : in->job->post));
+    return outputs_print_json(object);
+}
+
+/* Without configuration and tokenizer: nobody is to load it as a model. */
+static dpt_status choose_part(const dpt_inputs *in, char *metadata, const dpt_source *pre,
+                              bool *kept, dpt_store_options *options) {
+    if (metadata == NULL || kept == NULL)
+        return DPT_ERR_OUTPUT;
+    for (int t = 0; t < in->catalog->count; t++)
+        kept[t] = dpt_inputs_keeps(in, t);
+    options->content = in->job->content;
+    options->kept = kept;
+    options->pre = pre;
+    options->config = NULL;
+    options->companions = NULL;
+    options->metadata = metadata;
+    return DPT_OK;
+}
+
 dpt_status dpt_outputs_create_model(const dpt_comm *comm, const dpt_inputs *in,
                                     const dpt_job_edit *edit, const dpt_edit_spec *spec,
                                     const dpt_shard *shard, const dpt_quantiser *quantiser,
@@ -436,17 +463,23 @@ dpt_status dpt_outputs_create_model(const dpt_comm *comm, const dpt_inputs *in,
     *out = NULL;
     char *path = dpt_outputs_model_path(in->job, edit);
     char *provenance = model_provenance(in, edit, spec);
+    bool part = in->job->content != DPT_STORE_MODEL;
+    char *metadata = part ? part_metadata(in) : NULL;
+    bool *kept = part ? dpt_mem_zalloc(in->catalog->count, sizeof *kept, "selection") : NULL;
+    dpt_source pre = dpt_pair_source((dpt_pair *)(uintptr_t)&in->pair);
     dpt_status st = path != NULL && provenance != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+    dpt_store_options options = {.format = in->job->checkpoint,
+                                 .config = dpt_store_config(in->post),
+                                 .metadata = dpt_store_metadata(in->post),
+                                 .provenance = provenance,
+                                 .companions = in->post,
+                                 .overwrite = true,
+                                 .owner = edit->id,
+                                 .study = in->job->name};
+    if (st == DPT_OK && part)
+        st = choose_part(in, metadata, &pre, kept, &options);
     st = dpt_agree(comm, st);
     if (st == DPT_OK) {
-        dpt_store_options options = {.format = in->job->checkpoint,
-                                     .config = dpt_store_config(in->post),
-                                     .metadata = dpt_store_metadata(in->post),
-                                     .provenance = provenance,
-                                     .companions = in->post,
-                                     .overwrite = true,
-                                     .owner = edit->id,
-                                     .study = in->job->name};
         const dpt_catalog *catalog = &in->out_catalog;
         if (quantiser != NULL) {
             options.config = dpt_quantiser_config(quantiser);
@@ -462,6 +495,8 @@ dpt_status dpt_outputs_create_model(const dpt_comm *comm, const dpt_inputs *in,
         }
         st = dpt_store_create(comm, path, catalog, shard, &options, out);
     }
+    dpt_mem_free(kept);
+    dpt_mem_free(metadata);
     dpt_mem_free(provenance);
     dpt_mem_free(path);
     return st;

@@ -568,6 +568,8 @@ dpt_status dpt_resources_plan(const dpt_inputs *in, const dpt_plan_case *of, dpt
     if (model)
         out->edit += dpt_line_bytes(in);
     out->edit += dpt_store_read_bytes(in->pre) + dpt_store_read_bytes(in->post);
+    if (in->job->content == DPT_STORE_DELTA)
+        out->edit += 3 * DPT_CELL * (int64_t)sizeof(float);
     out->peak = out->edit + out->field;
     if (!model) {
         char granted[32];

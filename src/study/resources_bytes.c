@@ -178,8 +178,8 @@ static double bytes_of_pair(const dpt_inputs *in) {
 /* An edited model: quantised, it takes the room of the post-trained one. */
 static double bytes_of_output(const dpt_inputs *in) {
     double headers = (double)in->catalog->count * TENSOR_HEADER;
-    return headers + (in->job->requantises ? bytes_of_model(in->post)
-                                           : (double)dpt_catalog_bytes(&in->out_catalog));
+    return headers +
+           (in->job->requantises ? bytes_of_model(in->post) : (double)dpt_inputs_output_bytes(in));
 }
 
 /* All of both models and of the references, and what they are opened by. */

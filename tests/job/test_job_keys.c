@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#define HEAD "models: {pre: a, post: b}\noutput: {directory: out/x}\n"
+#define HEAD "models: {pre: a, post: b}\noutput: {directory: out/x, checkpoint: hdf5}\n"
 
 /* A job with every section. */
 static const char plain_text[] =

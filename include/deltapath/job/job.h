@@ -132,6 +132,7 @@ typedef struct dpt_job {
     int correlation; /**< where that of mask and product is measured: DPT_CORRELATION_... */
     const char *directory;
     dpt_store_format checkpoint; /**< DPT_STORE_NONE: no edited models are kept */
+    dpt_store_content content;   /**< of these */
     const char *dtype_name;
     bool same_dtype;  /**< keep each tensor's type */
     dpt_dtype dtype;  /**< else write editable tensors as this type */

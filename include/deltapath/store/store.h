@@ -31,6 +31,14 @@ typedef enum dpt_store_format {
 #define DPT_STORE_CHOICE(constant, name) "|" #name
 #define DPT_STORE_NAMES                  "none" DPT_STORE_FORMATS(DPT_STORE_CHOICE)
 
+/** What of an edited model is written: all of it; the tensors that are edited; their deltas. */
+typedef enum dpt_store_content {
+    DPT_STORE_MODEL,
+    DPT_STORE_SELECTED,
+    DPT_STORE_DELTA
+} dpt_store_content;
+#define DPT_STORE_CONTENTS "model|selected|delta" /* in this order */
+
 /** Name of a format for people; what ends the name of a model that a study writes in it, "" for DPT_STORE_NONE;
  * the format of a new model at a path. Local. */
 const char *dpt_store_format_name(dpt_store_format format);
@@ -172,6 +180,12 @@ typedef struct dpt_store_options {
     const char *study;           /**< name of the study whose edit it must be; NULL: of any */
     const dpt_tied_head *copy;   /**< head that gets what is written of its embedding, of the same
                                     type, in the place of its own; NULL: none */
+    dpt_store_content content;
+    const bool *
+        kept; /**< (tensors) of another content than a model: which are written; borrowed for the call */
+    const dpt_source *
+        pre; /**< DPT_STORE_DELTA: what is taken off, under the numbers of the catalog; its `read` is
+                              called until the end; f32, f16 or bf16, as the catalog where it is kept */
 } dpt_store_options;
 
 /** A model being written next to its final name (path DPT_FILE_PARTIAL, base/file.h). */
