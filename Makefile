@@ -252,9 +252,9 @@ $(OUT)/%: tests/fuzz/fuzz_%.c tests/fuzz/fuzz.c tests/fuzz/fuzz.h $(LIBRARY)
 	@echo "  LINK  $@"
 	$(Q)$(COMPILER) $(ALL_CPPFLAGS) $(ALL_CFLAGS) -fsanitize=fuzzer $< tests/fuzz/fuzz.c $(LIBRARY) $(ALL_LDLIBS) -lgomp -o $@
 
-bench: | deps-check ## ratios against the limits of this machine, each measured in the same run
+bench: | deps-check ## figures next to the limits of this machine, build/bench/bench.json, ten minutes; ONLY=edit,svd some sections
 	@$(MAKE) --no-print-directory -j2 $(PROGRAM) benches
-	tests/bench/run $(OUT)
+	JSON=$(JSON) tests/bench/run $(OUT) $(ONLY)
 
 PYTHON ?= python3
 compare-torch: | deps-check ## gradient studies next to PyTorch's (doc/performance.md): PYTHON=one with torch and safetensors, parts="study ..."

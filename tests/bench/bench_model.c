@@ -10,6 +10,8 @@
  * images). A batch is SEQUENCES of TOKENS each.
  * With PRECISION bf16 the passes in bf16 stand against the same in fp32, turn by turn.
  */
+#include "bench_print.h"
+
 #include <cblas.h>
 #include <math.h>
 #include <mpi.h>
@@ -23,8 +25,6 @@
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/comm.h"
 #include "deltapath/model/model.h"
-
-static const double BF16_TARGET = 0.75;
 
 enum { HEAD_DIM = 128, VOCABULARY = 8192, PEAK_SIDE = 2048, PEAK_PRODUCTS = 4, REPEATS = 5 };
 
@@ -252,11 +252,6 @@ static double shapes_rate(const dpt_comm *world, const dpt_arch *arch, const siz
     return rate;
 }
 
-static int compare_doubles(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 /* A tower has its keys in an object of their own. */
 static char *make_image_config(const sizes *s, const dpt_family *family) {
     char keys[512];
@@ -299,8 +294,7 @@ static char *make_config(const sizes *s, const dpt_family *family) {
 }
 
 typedef struct timing {
-    double forward, both; /* [s] best of the repeats, of the slowest rank */
-    double pass[REPEATS]; /* [s] each forward + backward, */
+    double forward[REPEATS], both[REPEATS]; /* [s] of the slowest rank */
     double
         square[REPEATS]; /* [GF/s] what all ranks together reached in square products around it */
     double shapes[REPEATS]; /* [GF/s] and in products of its own shapes */
@@ -384,7 +378,6 @@ static dpt_status time_model(const dpt_comm *world, dpt_model *model, const dpt_
                              const sizes *s, timing *out) {
     work w = make_work(model, arch, s);
     dpt_status st = DPT_OK;
-    *out = (timing){.forward = 1e30, .both = 1e30};
     (void)sgemm_rate(world, w.numbers);
     for (int i = -1; st == DPT_OK && i < REPEATS; i++) { /* the first makes the buffers */
         double forward = 0.0, both = 0.0, before = sgemm_rate(world, w.numbers);
@@ -395,9 +388,8 @@ static dpt_status time_model(const dpt_comm *world, dpt_model *model, const dpt_
             st = time_pass(world, model, &w, DPT_BACKWARD_NONE, &forward);
         if (i < 0)
             continue;
-        out->forward = forward < out->forward ? forward : out->forward;
-        out->both = both < out->both ? both : out->both;
-        out->pass[i] = both;
+        out->forward[i] = forward;
+        out->both[i] = both;
         out->square[i] = (before + after) / 2.0;
         out->shapes[i] = shapes;
     }
@@ -443,49 +435,61 @@ static dpt_status describe(const sizes *s, const dpt_family *family, char **conf
     return st;
 }
 
-/* Ratios of the rate of each pass to what sgemm reached next to it, sorted. */
-static void make_ratios(double flops, const timing *times, const double *rate, double *ratio) {
-    for (int i = 0; i < REPEATS; i++)
-        ratio[i] = flops / times->pass[i] / rate[i];
-    qsort(ratio, REPEATS, sizeof *ratio, compare_doubles);
+/* The median of what each pass reached of the rate next to it; what was reached, with its spread. */
+static void say_rate(const char *name, double flops, const timing *times, const double *rate) {
+    double ratio[REPEATS], limit[REPEATS], both[REPEATS];
+    for (int i = 0; i < REPEATS; i++) {
+        ratio[i] = flops / times->both[i] / rate[i];
+        limit[i] = rate[i];
+        both[i] = times->both[i];
+    }
+    bench_say((bench_result){.name = name,
+                             .unit = "GF/s",
+                             .figure = bench_over(both, REPEATS, flops),
+                             .limit = bench_of(limit, REPEATS).median,
+                             .ratio = bench_of(ratio, REPEATS).median,
+                             .seconds = bench_of(both, REPEATS).median});
+    bench_figure spread = bench_of(ratio, REPEATS);
+    if (bench_rank == 0)
+        printf("%34s ratios %.2f to %.2f\n", "", spread.low, spread.high);
 }
 
-static void print_line(const dpt_comm *world, const sizes *s, const dpt_family *family,
-                       double flops, const timing *times) {
-    double square[REPEATS], shapes[REPEATS];
-    make_ratios(flops, times, times->square, square);
-    make_ratios(flops, times, times->shapes, shapes);
-    printf("%-11s %d x %d tokens x %d, %d layers, %d ranks x %d threads: forward %.3f s, forward + "
-           "backward %.3f s, %.1f GF/s: of sgemm %.2f, %.2f to %.2f (target 0.85), of its shapes "
-           "%.2f, %.2f to %.2f\n",
-           family->model_type, (int)s->hidden, (int)s->tokens, (int)s->sequences, (int)s->layers,
-           world->size, omp_get_max_threads(), times->forward, times->both, flops / times->both,
-           square[REPEATS / 2], square[0], square[REPEATS - 1], shapes[REPEATS / 2], shapes[0],
-           shapes[REPEATS - 1]);
-    fflush(stdout);
+static const char *name_of(const sizes *s, const dpt_family *family, const char *what) {
+    static char name[NAME_MAX_BYTES];
+    snprintf(name, sizeof name, "%s %d, %d layers, %d x %d tokens: %s", family->model_type,
+             (int)s->hidden, (int)s->layers, (int)s->sequences, (int)s->tokens, what);
+    return name;
 }
 
-/* Ratios of bf16 to fp32, sorted. */
-static void divide_precisions(double seconds[2][REPEATS], double *ratio) {
+/* flops: [1e9] of a pass; models: bytes of both, which a pass reads once at least. */
+static void say_pass(const sizes *s, const dpt_family *family, double flops, double models,
+                     timing *times) {
+    bench_say((bench_result){.name = name_of(s, family, "forward"),
+                             .unit = "s",
+                             .figure = bench_of(times->forward, REPEATS)});
+    say_rate(name_of(s, family, "pass of sgemm"), flops, times, times->square);
+    say_rate(name_of(s, family, "pass of its shapes"), flops, times, times->shapes);
+    double intensity = 1e9 * flops / models;
+    bench_say((bench_result){.name = name_of(s, family, "intensity"),
+                             .unit = "flop/B",
+                             .figure = {intensity, intensity, intensity}});
+}
+
+/* Of the passes in bf16, against those in fp32 next to them. */
+static void say_precision(const char *name, double seconds[2][REPEATS]) {
+    double ratio[REPEATS];
     for (int i = 0; i < REPEATS; i++)
         ratio[i] = seconds[1][i] / seconds[0][i];
-    qsort(ratio, REPEATS, sizeof *ratio, compare_doubles);
+    bench_say((bench_result){.name = name,
+                             .unit = "s",
+                             .figure = bench_of(seconds[1], REPEATS),
+                             .limit = bench_of(seconds[0], REPEATS).median,
+                             .ratio = bench_of(ratio, REPEATS).median});
 }
 
-static void print_precisions(const dpt_comm *world, const sizes *s, const dpt_family *family,
-                             precisions *times) {
-    double forward[REPEATS], both[REPEATS];
-    divide_precisions(times->forward, forward);
-    divide_precisions(times->both, both);
-    qsort(times->both[0], REPEATS, sizeof(double), compare_doubles);
-    printf("%-11s %d x %d tokens x %d, %d layers, %d ranks x %d threads: bf16 to fp32 (forward + "
-           "backward %.3f s): forward %.2f, %.2f to %.2f, forward + backward %.2f, %.2f to %.2f "
-           "(target %.2f)\n",
-           family->model_type, (int)s->hidden, (int)s->tokens, (int)s->sequences, (int)s->layers,
-           world->size, omp_get_max_threads(), times->both[0][REPEATS / 2], forward[REPEATS / 2],
-           forward[0], forward[REPEATS - 1], both[REPEATS / 2], both[0], both[REPEATS - 1],
-           BF16_TARGET);
-    fflush(stdout);
+static void say_precisions(const sizes *s, const dpt_family *family, precisions *times) {
+    say_precision(name_of(s, family, "forward, bf16 of fp32"), times->forward);
+    say_precision(name_of(s, family, "pass, bf16 of fp32"), times->both);
 }
 
 /* Whether a family is one that was asked for. */
@@ -523,10 +527,11 @@ static dpt_status bench(const dpt_comm *world, const sizes *s, bool bf16,
     if (st == DPT_OK)
         st = bf16 ? time_precisions(world, model, &arch, &of, &both)
                   : time_model(world, model, &arch, &of, &times);
-    if (st == DPT_OK && world->rank == 0 && bf16)
-        print_precisions(world, &of, family, &both);
-    else if (st == DPT_OK && world->rank == 0)
-        print_line(world, &of, family, count_flops(&arch, &of) * 1e-9, &times);
+    if (st == DPT_OK && bf16)
+        say_precisions(&of, family, &both);
+    else if (st == DPT_OK)
+        say_pass(&of, family, count_flops(&arch, &of) * 1e-9,
+                 2.0 * (double)dpt_catalog_bytes(&catalog), &times);
     dpt_model_destroy(model);
     dpt_catalog_destroy(&catalog);
     dpt_arch_destroy(&arch);
@@ -535,20 +540,25 @@ static dpt_status bench(const dpt_comm *world, const sizes *s, bool bf16,
 }
 
 int main(int argc, char **argv) {
+    dpt_comm world;
     MPI_Init(&argc, &argv);
+    dpt_status st = dpt_comm_create(MPI_COMM_WORLD, &world);
+    bench_begin(&argc, argv, "bench_model", world.rank, world.size);
     sizes s = {.hidden = argc > 1 ? atoi(argv[1]) : 2048,
                .tokens = argc > 2 ? atoi(argv[2]) : 512,
                .layers = argc > 3 ? atoi(argv[3]) : 3,
                .sequences = argc > 5 ? atoi(argv[5]) : 1};
     const char *wanted = argc > 4 ? argv[4] : "llama";
     bool bf16 = argc > 6 && strcmp(argv[6], "bf16") == 0;
-    dpt_comm world;
-    dpt_status st = dpt_comm_create(MPI_COMM_WORLD, &world);
+    if (st == DPT_OK && world.rank == 0)
+        printf("%d layers, %d ranks x %d threads\n", (int)s.layers, world.size,
+               omp_get_max_threads());
     for (size_t f = 0; f < sizeof all_families / sizeof all_families[0] && st == DPT_OK; f++)
         if (is_wanted(all_families[f], wanted))
             st = bench(&world, &s, bf16, all_families[f]);
     if (st != DPT_OK)
         fprintf(stderr, "bench_model: %s\n", dpt_error_message());
+    bench_end();
     dpt_comm_destroy(&world);
     MPI_Finalize();
     return st;
