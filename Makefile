@@ -101,7 +101,7 @@ FORMATTED := $(shell find src include tests -name '*.[ch]' 2>/dev/null)
 .PHONY: doc-tables build library tests benches deps demo check check-debug asan tsan fuzz fuzzers bench lint format \
     format-check tidy install doc info help clean paper paper-real chaos check-mpich check-this-mpi check-blas \
     check-this-blas cross cross-objects coverage coverage-tests commands \
-    program tsan-tests scaling compare-torch
+    program tsan-tests scaling compare-torch bench-peers bench-tables
 build: | deps-build ## build the program at build/release/deltapath (BUILD=release, debug or asan)
 	@$(MAKE) --no-print-directory $(PROGRAM)
 	@$(if $(filter build/release,$(OUT)),,echo "built with other settings than the default: $(PROGRAM)")
@@ -255,6 +255,14 @@ $(OUT)/%: tests/fuzz/fuzz_%.c tests/fuzz/fuzz.c tests/fuzz/fuzz.h $(LIBRARY)
 bench: | deps-check ## figures next to the limits of this machine, build/bench/bench.json, ten minutes; ONLY=edit,svd some sections
 	@$(MAKE) --no-print-directory -j2 $(PROGRAM) benches
 	JSON=$(JSON) tests/bench/run $(OUT) $(ONLY)
+
+bench-peers: | deps-check ## edits and factorisations next to mergekit, PyTorch, scikit-learn and cp, build/bench/peers.json; parts="dare lowrank" some
+	@$(MAKE) --no-print-directory -j2 $(PROGRAM) benches
+	. tools/mpi-env.sh && tools/peers/run.py $(OUT) $(parts) $(if $(SIZE),--size $(SIZE))
+
+bench-tables: ## tables and picture of doc/performance.md, from what bench and bench-peers left in build/bench
+	tools/bench_tables.py --bench build/bench/bench.json --peers build/bench/peers.json --into doc/performance.md
+	tools/roofline.py build/bench/bench.json doc/roofline.svg
 
 PYTHON ?= python3
 compare-torch: | deps-check ## gradient studies next to PyTorch's (doc/performance.md): PYTHON=one with torch and safetensors, parts="study ..."
