@@ -31,7 +31,7 @@ ROWS = [
 
 def short(value):
     """Three digits."""
-    return "" if value is None else f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+    return "" if value is None else f"{value:.3g}" if abs(value) < 999.5 else f"{value:.0f}"
 
 
 def ratio(value):

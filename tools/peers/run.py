@@ -273,7 +273,7 @@ class Peers:
         theirs = Server([self.python, HERE / "low_rank.py"], environment(2))
         for rows, cols in self.options.matrices:
             for kind in ("flat", "decaying"):
-                path = self.folder / "matrix.f32"
+                path = self.folder / f"{kind}-{rows}x{cols}.f32"
                 subprocess.run([self.python, "-c", WRITE_MATRIX, path, str(rows), str(cols), kind], check=True)
                 self.matrix(f"{rows} x {cols}, {kind}", (path, rows, cols, RANK), ours, theirs)
                 path.unlink()
