@@ -74,7 +74,7 @@ class Picture:
                 else:
                     self.text(LEFT - 6, at + 4, f"{10.0**power:g}", "end")
         self.text((LEFT + WIDTH) / 2, HEIGHT - 12, "floating-point operations a byte", "middle")
-        self.text(LEFT - 50, TOP - 14, "operations a second [1e9]")
+        self.text(LEFT - 50, TOP - 14, "operations a second [1e9]; at the points: share of the roof of as many ranks")
 
     def roof(self, ranks, bandwidth, peak):
         colour, dashes = STYLE.get(ranks, ("#555", "2 2"))
@@ -84,8 +84,8 @@ class Picture:
         words = f"{ranks} rank{'s' if ranks > 1 else ''}: {bandwidth:.3g} GB/s, sgemm {peak:.3g} GF/s"
         self.text(WIDTH - RIGHT, self.y(peak) - 5, words, "end", colour)
 
-    def mark(self, found):
-        """Dots, and labels right of them, pushed apart from the top down where they would meet."""
+    def mark(self, found, over):
+        """Dots, and labels beside them with the share of their roof, pushed apart from the top down where they would meet."""
         lowest = {}
         for label, ranks, intensity, rate in sorted(found, key=lambda point: -point[3]):
             colour, _ = STYLE.get(ranks, ("#555", ""))
@@ -95,7 +95,7 @@ class Picture:
             edge = self.x(10.0**column) + 95 if column < 1 else x - 12
             self.add(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}"/>')
             self.add(f'<path d="M{x:.1f} {y:.1f}L{edge:.1f} {at:.1f}" stroke="{colour}" stroke-width="0.5"/>')
-            self.text(edge + (3 if column < 1 else -3), at + 4, f"{label}: {rate:.3g}", "start" if column < 1 else "end", colour)
+            self.text(edge + (3 if column < 1 else -3), at + 4, f"{label}: {rate / min(intensity * over[ranks][0], over[ranks][1]):.2f}", "start" if column < 1 else "end", colour)
 
     def svg(self):
         head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" font-size="11">'
@@ -108,6 +108,7 @@ def main():
     with open(source, encoding="utf-8") as file:
         document = json.load(file)
     over, found = roofs(document["results"]), points(document["results"])
+    found = [point for point in found if point[1] in over]
     if not over or not found:
         sys.exit(f"{source}: no roofs or no points: `make bench` with the sections roof, edit and model leaves both")
     lowest = min([rate for _, _, _, rate in found] + [X_RANGE[0] * bandwidth for bandwidth, _ in over.values()])
@@ -115,7 +116,7 @@ def main():
     picture.axes()
     for ranks, roof in sorted(over.items()):
         picture.roof(ranks, *roof)
-    picture.mark(found)
+    picture.mark(found, over)
     with open(target, "w", encoding="utf-8") as file:
         file.write(picture.svg())
     return 0
