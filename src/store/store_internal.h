@@ -133,7 +133,7 @@ typedef struct dpt_store_files {
     int *handles;        /**< (count) descriptors; -1: not opened yet */
     dpt_store_run *runs; /**< (count) */
     const dpt_file_identity
-        *identities; /**< of files that are read: what they have to be; or NULL */
+        *identities;                 /**< of files that are read: what they have to be; or NULL */
     dpt_store_hdf5_reader **readers; /**< (count) of those that are open in HDF5; NULL: none is */
     bool writing;
 } dpt_store_files;
