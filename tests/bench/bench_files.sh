@@ -3,7 +3,7 @@
 # model, from a warm and a cold page cache: tests/bench/bench_files.sh BUILD_DIR [TURNS]. All take turns, since disks
 # change from minute to minute; a ratio is the median of those of the turns. A DARE reads two models where cp reads one: the
 # copy after `cat` of the other model moves the same bytes. Cold needs root, who alone can empty the cache.
-# DPT_BENCH_FOLDER is where the 7 GB lie (TMPDIR), DPT_BENCH_JSON a file for JSON lines.
+# DPT_BENCH_FOLDER is where the 6 GB lie (TMPDIR), DPT_BENCH_JSON a file for JSON lines.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 . tools/mpi-env.sh
