@@ -216,29 +216,11 @@ static dpt_status choices_examine(dpt_edit_work *run, dpt_edit_stage *stage, voi
     return st;
 }
 
-static dpt_status choices_discard(void *ctx, dpt_range range, const void *data) {
-    (void)ctx;
-    (void)range;
-    (void)data;
-    return DPT_OK;
-}
-
-static dpt_status choices_discard_all(void *ctx, int64_t count, const dpt_range *ranges,
-                                      const void *const *data) {
-    (void)ctx;
-    (void)count;
-    (void)ranges;
-    (void)data;
-    return DPT_OK;
-}
-
 /* Every matrix decomposed whole, and nothing written. */
 static dpt_status choices_decompose(choices_work *work, const dpt_edit_spec *spec) {
-    dpt_sink sink = {.catalog = work->input->post.catalog,
-                     .write = choices_discard,
-                     .scatter = choices_discard_all};
     dpt_edit_report report;
-    dpt_status st = dpt_edit_run(spec, work->input, sink, &report);
+    dpt_status st =
+        dpt_edit_run(spec, work->input, dpt_edit_sink_none(work->input->post.catalog), &report);
     int64_t at = 0;
     for (int t = 0; t < work->out_catalog->count && st == DPT_OK; t++)
         if (work->to->first[t + 1] > work->to->first[t])

@@ -79,14 +79,19 @@ static bool bytes_is_covered(const bytes_case *of, const dpt_edit_stage_spec *st
     return dpt_edit_covers(stage, of->input, t);
 }
 
-/* Buffers of the engine: cells of both models and of the result, and the pieces of the threads. */
-static int64_t bytes_of_stream(const bytes_case *of) {
+/* Room of the engine: cells of both models and of the result, and the pieces of the threads. */
+static int64_t bytes_of_room(const bytes_case *of) {
     int64_t scratch =
         (int64_t)omp_get_max_threads() * DPT_EDIT_SCRATCH * DPT_EDIT_PIECE * (int64_t)sizeof(float);
     int64_t cells = (int64_t)DPT_CELL * (bytes_widest(of->input->pre.catalog) +
                                          bytes_widest(of->catalog) + bytes_widest(of->out));
+    return scratch + cells;
+}
+
+/* Statistics. */
+static int64_t bytes_of_sums(const bytes_case *of) {
     int64_t sums = of->own * DPT_EDIT_SUMS * (int64_t)sizeof(double);
-    return scratch + cells + sums + of->catalog->count * (int64_t)sizeof(dpt_edit_tensor_stats);
+    return sums + of->catalog->count * (int64_t)sizeof(dpt_edit_tensor_stats);
 }
 
 /* Elements of a tensor that are held until all before them are done: of experts, those that are in work. */
@@ -189,8 +194,8 @@ static void bytes_of_stage(const bytes_case *of, int index, int64_t *held, int64
     *step = bytes_larger(*step, prepare);
 }
 
-int64_t dpt_edit_bytes(const dpt_edit_spec *spec, const dpt_edit_input *input,
-                       const dpt_catalog *out, bool gradient) {
+dpt_edit_needs dpt_edit_bytes(const dpt_edit_spec *spec, const dpt_edit_input *input,
+                              const dpt_catalog *out, bool gradient) {
     dpt_edit_spec stands = bytes_stand_for(spec, input, true);
     bytes_case of = {.spec = &stands,
                      .input = input,
@@ -200,7 +205,7 @@ int64_t dpt_edit_bytes(const dpt_edit_spec *spec, const dpt_edit_input *input,
     for (int r = 0; r < input->shard->ranks; r++)
         of.own =
             bytes_larger(of.own, input->shard->rank_first[r + 1] - input->shard->rank_first[r]);
-    int64_t held = bytes_of_stream(&of);
+    int64_t held = bytes_of_sums(&of);
     /* The report adds up the sums of all cells on every rank. */
     int64_t step = input->shard->cells * DPT_EDIT_SUMS * (int64_t)sizeof(double);
     for (int s = 0; s < spec->nstages; s++)
@@ -209,7 +214,16 @@ int64_t dpt_edit_bytes(const dpt_edit_spec *spec, const dpt_edit_input *input,
         step = bytes_larger(step, 2 * (int64_t)DPT_CELL * (int64_t)sizeof(float));
     if (gradient && dpt_edit_draws_mask(&stands))
         step = bytes_larger(step, (int64_t)DPT_CELL * (int64_t)(sizeof(float) + sizeof(uint8_t)));
-    return held + step;
+    return (dpt_edit_needs){.shared = bytes_of_room(&of), .held = held, .step = step};
+}
+
+bool dpt_edit_joins(const dpt_edit_spec *spec) {
+    for (int s = 0; s < spec->nstages; s++) {
+        const dpt_edit_method *method = dpt_edit_method_get(spec->stages[s].method);
+        if (method->whole || method->found)
+            return false;
+    }
+    return true;
 }
 
 /* Bytes of a tensor of the post- or the pre-trained model in its files. */
@@ -218,13 +232,6 @@ static double bytes_of_tensor(const dpt_edit_input *input, bool post, int t) {
     const dpt_catalog *catalog = post ? input->post.catalog : input->pre.catalog;
     const dpt_tensor_info *info = &catalog->tensors[t];
     return stored != NULL ? stored[t] : (double)info->numel * (double)dpt_dtype_size(info->dtype);
-}
-
-static double bytes_of_post(const dpt_edit_input *input) {
-    double sum = 0.0;
-    for (int t = 0; t < input->post.catalog->count; t++)
-        sum += bytes_of_tensor(input, true, t);
-    return sum;
 }
 
 /* Bytes of both models of the tensors that a stage covers. @param[out] half  the half of them, from whole cells: as far
@@ -277,9 +284,9 @@ double dpt_edit_correlation_bytes(const dpt_edit_spec *spec, const dpt_edit_inpu
     return bytes_of_correlation(&stands, input);
 }
 
-/* One run. */
-static double bytes_of_run(const dpt_edit_spec *spec, const dpt_edit_input *input) {
-    double sum = bytes_of_post(input), most = 0.0;
+/* Passes of `prepare` over the deltas. */
+static double bytes_of_prepare(const dpt_edit_spec *spec, const dpt_edit_input *input) {
+    double sum = 0.0, most = 0.0;
     for (int s = 0; s < spec->nstages; s++) {
         const dpt_edit_method *method = dpt_edit_method_get(spec->stages[s].method);
         double half, covered = bytes_covered(input, &spec->stages[s], &half);
@@ -290,15 +297,38 @@ static double bytes_of_run(const dpt_edit_spec *spec, const dpt_edit_input *inpu
             sum += DPT_QUANTILE_MISLED * covered;
         most = covered > most ? covered : most;
     }
-    sum += most * (spec->calibrate != DPT_CALIBRATE_NONE ? 2.0 : 0.0);
-    for (int t = 0; t < input->pre.catalog->count;
-         t++) { /* to write: all of post, touched of pre */
+    return sum + most * (spec->calibrate != DPT_CALIBRATE_NONE ? 2.0 : 0.0);
+}
+
+/* Whether an edit changes a tensor. */
+static bool bytes_touches(const dpt_edit_spec *spec, const dpt_edit_input *input, int t) {
+    for (int s = 0; s < spec->nstages; s++)
+        if (dpt_edit_covers(&spec->stages[s], input, t))
+            return true;
+    return false;
+}
+
+double dpt_edit_bytes_made(int count, const dpt_edit_spec *const *specs,
+                           const dpt_edit_input *input, bool written) {
+    double sum = 0.0;
+    for (int t = 0; t < input->pre.catalog->count; t++) {
         bool touched = false;
-        for (int s = 0; s < spec->nstages; s++)
-            touched = touched || dpt_edit_covers(&spec->stages[s], input, t);
+        for (int i = 0; i < count && !touched; i++)
+            touched = bytes_touches(specs[i], input, t);
+        sum += touched || written ? bytes_of_tensor(input, true, t) : 0.0;
         sum += touched ? bytes_of_tensor(input, false, t) : 0.0;
     }
     return sum;
+}
+
+/* One run. */
+static double bytes_of_run(const dpt_edit_spec *spec, const dpt_edit_input *input) {
+    return bytes_of_prepare(spec, input) + dpt_edit_bytes_made(1, &spec, input, true);
+}
+
+double dpt_edit_bytes_prepared(const dpt_edit_spec *spec, const dpt_edit_input *input) {
+    dpt_edit_spec stands = bytes_stand_for(spec, input, false);
+    return bytes_of_prepare(&stands, input);
 }
 
 /* What `allocate` reads before the edit is known: every matrix decomposed, or magnitudes counted. */
@@ -310,7 +340,7 @@ static double bytes_of_search(const dpt_edit_spec *spec, const dpt_edit_spec *st
             continue;
         int edit = (int)dpt_edit_value(&spec->stages[s], DPT_ALLOCATE_EDIT);
         if (edit == DPT_ALLOCATE_LOWRANK)
-            sum += bytes_of_run(stands, input);
+            sum += bytes_of_prepare(stands, input) + dpt_edit_bytes_made(1, &stands, input, false);
         else if (edit != DPT_ALLOCATE_DARE)
             sum += bytes_covered(input, &stands->stages[s], &half);
     }

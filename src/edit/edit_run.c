@@ -91,25 +91,39 @@ static int64_t widest(const dpt_catalog *catalog) {
     return maximum;
 }
 
+static dpt_status init_room(dpt_edit_room *room, const dpt_edit_input *input, int count,
+                            const dpt_edit_task *tasks) {
+    int64_t out = 1;
+    for (int i = 0; i < count; i++)
+        out = widest(tasks[i].sink.catalog) > out ? widest(tasks[i].sink.catalog) : out;
+    *room = (dpt_edit_room){.threads = omp_get_max_threads()};
+    room->scratch = dpt_mem_alloc((int64_t)room->threads * DPT_EDIT_SCRATCH * DPT_EDIT_PIECE,
+                                  sizeof *room->scratch, "pieces of an edit");
+    room->pre = dpt_mem_alloc(DPT_CELL, (size_t)widest(input->pre.catalog), "cell of pre");
+    room->post = dpt_mem_alloc(DPT_CELL, (size_t)widest(input->post.catalog), "cell of post");
+    room->out = dpt_mem_alloc(DPT_CELL, (size_t)out, "edited cell");
+    return room->scratch && room->pre && room->post && room->out ? DPT_OK : DPT_ERR_OUTPUT;
+}
+
+static void destroy_room(dpt_edit_room *room) {
+    dpt_mem_free(room->scratch);
+    dpt_mem_free(room->pre);
+    dpt_mem_free(room->post);
+    dpt_mem_free(room->out);
+}
+
 static dpt_status init_buffers(dpt_edit_work *work) {
-    const dpt_edit_input *input = work->input;
     int64_t n = work->catalog->count;
     int64_t own = work->last - work->first;
-    work->threads = omp_get_max_threads();
+    work->threads = work->room->threads;
     work->touched = dpt_mem_zalloc(n, sizeof *work->touched, "edit");
     work->written = dpt_mem_zalloc(n, sizeof *work->written, "edit");
     work->base_stage = dpt_mem_zalloc(n, sizeof *work->base_stage, "edit");
     work->base = dpt_mem_zalloc(own, sizeof *work->base, "edit");
     work->stats = dpt_mem_zalloc(n, sizeof *work->stats, "edit statistics");
     work->cell_sums = dpt_mem_zalloc(own * DPT_EDIT_SUMS, sizeof *work->cell_sums, "edit");
-    work->scratch = dpt_mem_alloc((int64_t)work->threads * DPT_EDIT_SCRATCH * DPT_EDIT_PIECE,
-                                  sizeof *work->scratch, "pieces of an edit");
-    work->pre_buffer = dpt_mem_alloc(DPT_CELL, (size_t)widest(input->pre.catalog), "cell of pre");
-    work->post_buffer = dpt_mem_alloc(DPT_CELL, (size_t)widest(work->catalog), "cell of post");
-    work->out_buffer = dpt_mem_alloc(DPT_CELL, (size_t)widest(work->sink.catalog), "edited cell");
     bool made = work->touched && work->written && work->base_stage && work->base && work->stats &&
-                work->cell_sums && work->scratch && work->pre_buffer && work->post_buffer &&
-                work->out_buffer;
+                work->cell_sums;
     return made ? DPT_OK : DPT_ERR_OUTPUT;
 }
 
@@ -136,9 +150,11 @@ static dpt_status init_wide(dpt_edit_work *work) {
     return DPT_OK;
 }
 
+/* Local. */
 static dpt_status init_work(dpt_edit_work *work, const dpt_edit_spec *spec,
-                            const dpt_edit_input *input, dpt_sink sink) {
-    *work = (dpt_edit_work){.spec = spec, .input = input, .sink = sink, .held_cell = -1};
+                            const dpt_edit_input *input, dpt_sink sink, dpt_edit_room *room) {
+    *work =
+        (dpt_edit_work){.spec = spec, .input = input, .sink = sink, .room = room, .held_cell = -1};
     dpt_catalog_init(&work->wide);
     work->catalog = input->post.catalog;
     dpt_status st = check_input(spec, input, &sink);
@@ -155,6 +171,14 @@ static dpt_status init_work(dpt_edit_work *work, const dpt_edit_spec *spec,
         work->nstages = s + 1;
     }
     return st == DPT_OK ? init_held(work) : st;
+}
+
+dpt_sink dpt_edit_sink_none(const dpt_catalog *catalog) {
+    return (dpt_sink){.catalog = catalog};
+}
+
+dpt_status dpt_edit_locate(const dpt_edit_work *work, dpt_status status) {
+    return work->name != NULL ? dpt_error_locate(status, work->name) : status;
 }
 
 static void destroy_work(dpt_edit_work *work) {
@@ -175,10 +199,6 @@ static void destroy_work(dpt_edit_work *work) {
     dpt_mem_free(work->base);
     dpt_mem_free(work->stats);
     dpt_mem_free(work->cell_sums);
-    dpt_mem_free(work->scratch);
-    dpt_mem_free(work->pre_buffer);
-    dpt_mem_free(work->post_buffer);
-    dpt_mem_free(work->out_buffer);
     dpt_mem_free(work->held);
     dpt_mem_free(work->singular);
 }
@@ -227,12 +247,21 @@ static dpt_status prepare_stages(dpt_edit_work *work) {
     return st;
 }
 
-static dpt_status edit_run_write_all(dpt_edit_work *work) {
-    dpt_status st = DPT_OK;
-    for (int t = 0; st == DPT_OK && t < work->catalog->count; t++)
-        if (!work->written[t])
-            st = dpt_edit_write_tensor(work, t);
-    return dpt_agree(work->input->comm, st);
+/* Several edits: each own cell is loaded once for all that still have it to write. Collective. */
+static dpt_status edit_run_write_all(dpt_edit_work *works, int count, const dpt_edit_input *input) {
+    works[0].room->keeps = true; /* before, passes over the deltas would find little of theirs */
+    dpt_edit_work **left = dpt_mem_alloc(count, sizeof *left, "edits");
+    dpt_status st = left != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+    for (int t = 0; st == DPT_OK && t < input->post.catalog->count; t++) {
+        const int64_t *cells = input->shard->first_cell + t;
+        int n = 0;
+        for (int i = 0; i < count; i++)
+            if (!works[i].written[t])
+                left[n++] = &works[i];
+        st = dpt_edit_write_cells(left, n, cells[0], cells[1]);
+    }
+    dpt_mem_free(left);
+    return dpt_agree(input->comm, st);
 }
 
 enum { RECORD_PART, RECORD_RANK, RECORD_RESIDUAL, RECORD_NORM, RECORD_VALUES };
@@ -373,23 +402,71 @@ static void edit_run_check_spec(const dpt_comm *comm, const dpt_edit_spec *spec)
     }
 }
 
+/* The works of all tasks. Local. */
+static dpt_status init_works(dpt_edit_work *works, dpt_edit_room *room, const dpt_edit_input *input,
+                             int count, const dpt_edit_task *tasks) {
+    dpt_status st = init_room(room, input, count, tasks);
+    for (int i = 0; st == DPT_OK && i < count; i++) {
+        st = init_work(&works[i], tasks[i].spec, input, tasks[i].sink, room);
+        works[i].name = tasks[i].name;
+        works[i].reports = tasks[i].report != NULL;
+        st = dpt_edit_locate(&works[i], st);
+    }
+    return st;
+}
+
+dpt_status dpt_edit_run_many(int count, const dpt_edit_task *tasks, const dpt_edit_input *input) {
+    DPT_ASSERT_SAME(input->comm, count);
+    DPT_ASSERT_SAME(input->comm, input->svd_group);
+    dpt_edit_room room = {.threads = 0};
+    dpt_edit_work *works = dpt_mem_zalloc(count, sizeof *works, "edits");
+    for (int i = 0; i < count; i++) {
+        edit_run_check_spec(input->comm, tasks[i].spec);
+        if (tasks[i].report != NULL)
+            *tasks[i].report = (dpt_edit_report){.ntensors = 0};
+    }
+    dpt_status st = works != NULL ? init_works(works, &room, input, count, tasks) : DPT_ERR_OUTPUT;
+    st = dpt_agree(input->comm, st);
+    for (int i = 0; st == DPT_OK && i < count; i++)
+        st = dpt_edit_locate(&works[i], prepare_stages(&works[i]));
+    if (st == DPT_OK)
+        st = edit_run_write_all(works, count, input);
+    for (int i = 0; st == DPT_OK && i < count; i++)
+        if (tasks[i].report != NULL)
+            st = dpt_edit_locate(&works[i], make_report(&works[i], tasks[i].report));
+    for (int i = 0; works != NULL && i < count; i++) {
+        destroy_work(&works[i]);
+        if (st != DPT_OK && tasks[i].report != NULL)
+            dpt_edit_report_destroy(tasks[i].report);
+    }
+    dpt_mem_free(works);
+    destroy_room(&room);
+    return st;
+}
+
 dpt_status dpt_edit_run(const dpt_edit_spec *spec, const dpt_edit_input *input, dpt_sink sink,
                         dpt_edit_report *report) {
     edit_run_check_spec(input->comm, spec);
-    DPT_ASSERT_SAME(input->comm, input->svd_group);
+    const dpt_edit_task task = {.spec = spec, .sink = sink, .report = report};
+    return dpt_edit_run_many(1, &task, input);
+}
+
+/* An edit of which nothing is written, to look inside. Local. */
+typedef struct edit_inside {
+    dpt_edit_room room;
     dpt_edit_work work;
-    if (report != NULL)
-        *report = (dpt_edit_report){.ntensors = 0};
-    dpt_status st = dpt_agree(input->comm, init_work(&work, spec, input, sink));
-    work.reports = report != NULL;
-    if (st == DPT_OK)
-        st = prepare_stages(&work);
-    if (st == DPT_OK)
-        st = edit_run_write_all(&work);
-    if (st == DPT_OK && report != NULL)
-        st = make_report(&work, report);
-    destroy_work(&work);
-    return st;
+} edit_inside;
+
+static dpt_status open_inside(edit_inside *in, const dpt_edit_spec *spec,
+                              const dpt_edit_input *input) {
+    *in = (edit_inside){.work = {.held_cell = -1}};
+    const dpt_edit_task task = {.spec = spec, .sink = dpt_edit_sink_none(input->post.catalog)};
+    return init_works(&in->work, &in->room, input, 1, &task);
+}
+
+static void close_inside(edit_inside *in) {
+    destroy_work(&in->work);
+    destroy_room(&in->room);
 }
 
 /* The first stage that draws a mask; the number of stages when none does. */
@@ -403,36 +480,35 @@ static int first_mask(const dpt_edit_work *work) {
 dpt_status dpt_edit_correlate_mask(const dpt_edit_spec *spec, const dpt_edit_input *input,
                                    dpt_edit_correlation *all, double *tensors) {
     edit_run_check_spec(input->comm, spec);
-    dpt_edit_work work;
+    edit_inside in;
+    dpt_edit_work *work = &in.work;
     dpt_edit_spec plain = *spec; /* what is done to the edited deltas comes after the mask */
     plain.calibrate = DPT_CALIBRATE_NONE;
-    const dpt_sink nowhere = {.catalog = input->post.catalog};
-    dpt_status st = init_work(&work, &plain, input, nowhere);
+    dpt_status st = open_inside(&in, &plain, input);
     if (st == DPT_OK && (input->gradient == NULL || dpt_edit_needs_gradient(&plain) ||
-                         first_mask(&work) == work.nstages))
+                         first_mask(work) == work->nstages))
         st = dpt_error(DPT_ERR_INTERNAL, "edit: no mask to correlate with a gradient");
     st = dpt_agree(input->comm, st);
     *all = (dpt_edit_correlation){.r = NAN};
     for (int t = 0; t < input->post.catalog->count; t++)
         tensors[t] = NAN;
-    int mask = st == DPT_OK ? first_mask(&work) : -1;
+    int mask = st == DPT_OK ? first_mask(work) : -1;
     for (int s = 0; s <= mask && st == DPT_OK; s++)
-        st = prepare_stage(&work, &work.stages[s]);
+        st = prepare_stage(work, &work->stages[s]);
     if (st == DPT_OK)
-        st = dpt_edit_correlate(&work, &work.stages[mask], all, tensors);
-    destroy_work(&work);
+        st = dpt_edit_correlate(work, &work->stages[mask], all, tensors);
+    close_inside(&in);
     return st;
 }
 
 dpt_status dpt_edit_examine(const dpt_edit_spec *spec, const dpt_edit_input *input,
                             dpt_edit_examine_fn fn, void *ctx) {
     edit_run_check_spec(input->comm, spec);
-    dpt_edit_work work;
-    dpt_sink none = {.catalog = input->post.catalog};
-    dpt_status st = dpt_agree(input->comm, init_work(&work, spec, input, none));
+    edit_inside in;
+    dpt_status st = dpt_agree(input->comm, open_inside(&in, spec, input));
     if (st == DPT_OK)
-        st = fn(&work, &work.stages[0], ctx);
-    destroy_work(&work);
+        st = fn(&in.work, &in.work.stages[0], ctx);
+    close_inside(&in);
     return st;
 }
 

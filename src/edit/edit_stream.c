@@ -29,20 +29,40 @@ int dpt_edit_pieces(dpt_range cell) {
     return (int)((cell.n + DPT_EDIT_PIECE - 1) / DPT_EDIT_PIECE);
 }
 
-dpt_status dpt_edit_load(const dpt_source *source, dpt_range range, void *buffer,
-                         const void **stored) {
+/* Bytes of `held` before a run that lies in it; -1 for one that does not. */
+static int64_t stream_offset(const dpt_range *held, dpt_range range, int64_t size) {
+    bool inside = held->n > 0 && held->tensor == range.tensor && range.ig >= held->ig &&
+                  range.ig + range.n <= held->ig + held->n;
+    return inside ? (range.ig - held->ig) * size : -1;
+}
+
+/* @param[in,out] held  what lies in the buffer. */
+static dpt_status stream_load(const dpt_edit_room *room, const dpt_source *source, dpt_range range,
+                              char *buffer, dpt_range *held, const void **stored) {
     *stored = source->view != NULL ? source->view(source->ctx, range) : NULL;
     if (*stored != NULL)
         return DPT_OK;
-    *stored = buffer;
-    return source->read(source->ctx, range, buffer);
+    int64_t size = dpt_dtype_size(source->catalog->tensors[range.tensor].dtype);
+    int64_t offset = room->keeps ? stream_offset(held, range, size) : -1;
+    *stored = buffer + (offset > 0 ? offset : 0);
+    if (offset >= 0)
+        return DPT_OK;
+    dpt_status st = source->read(source->ctx, range, buffer);
+    *held = st == DPT_OK ? range : (dpt_range){.n = 0};
+    return st;
+}
+
+dpt_status dpt_edit_load_post(dpt_edit_work *work, dpt_range range, const void **post) {
+    dpt_edit_room *room = work->room;
+    return stream_load(room, &work->input->post, range, room->post, &room->post_held, post);
 }
 
 dpt_status dpt_edit_load_both(dpt_edit_work *work, dpt_range range, const void **pre,
                               const void **post) {
     DPT_ASSERT(range.n <= DPT_CELL);
-    dpt_status st = dpt_edit_load(&work->input->pre, range, work->pre_buffer, pre);
-    return st == DPT_OK ? dpt_edit_load(&work->input->post, range, work->post_buffer, post) : st;
+    dpt_edit_room *room = work->room;
+    dpt_status st = stream_load(room, &work->input->pre, range, room->pre, &room->pre_held, pre);
+    return st == DPT_OK ? dpt_edit_load_post(work, range, post) : st;
 }
 
 dpt_dtype dpt_edit_pre_type(const dpt_edit_work *work, int tensor) {
@@ -146,7 +166,7 @@ float *dpt_edit_scratch(const dpt_edit_work *work, int part) {
     int thread = omp_get_level() > 0 ? omp_get_ancestor_thread_num(1) : 0;
     DPT_ASSERT(thread < work->threads && part >= 0 && part < DPT_EDIT_SCRATCH);
     int64_t place = (int64_t)thread * DPT_EDIT_SCRATCH + part;
-    return work->scratch + place * DPT_EDIT_PIECE;
+    return work->room->scratch + place * DPT_EDIT_PIECE;
 }
 
 /* Where the deltas of a cell come from. */

@@ -11,6 +11,7 @@
  * was written. */
 
 enum { PIECES = DPT_CELL / DPT_EDIT_PIECE };
+enum { STEP = 32 };    /* pieces of a thread by one edit after the other: 768 KiB of bf16 */
 enum { DELTA, SPARE }; /* parts of the scratch of a thread */
 
 typedef struct cell_job {
@@ -136,17 +137,19 @@ static dpt_status copy_cell(dpt_edit_work *work, dpt_range range) {
     bool left_out = selected != NULL && !selected[range.tensor];
     const void *post;
     dpt_dtype type = work->catalog->tensors[range.tensor].dtype;
-    dpt_status st = dpt_edit_load(&work->input->post, range, work->post_buffer, &post);
+    dpt_status st = dpt_edit_load_post(work, range, &post);
     if (st == DPT_OK && !left_out && dpt_dtype_editable(type) &&
         dpt_dtype_find_nonfinite(type, post, range.n) >= 0)
         st = dpt_edit_bad_value(work, range, NULL, post);
     return st == DPT_OK ? work->sink.write(work->sink.ctx, range, post) : st;
 }
 
-static dpt_status write_cell(dpt_edit_work *work, int64_t cell) {
-    dpt_range range = dpt_shard_cell(work->input->shard, cell);
+/* A run of an own cell, whole pieces but for its end. */
+static dpt_status write_run(dpt_edit_work *work, int64_t cell, dpt_range range) {
     int t = range.tensor;
-    bool touched = work->touched[t];
+    bool touched = work->touched[t], kept = work->sink.write != NULL;
+    if (!touched && !kept)
+        return DPT_OK;
     cell_job job = {.work = work, .range = range};
     job.types.post = work->catalog->tensors[t].dtype;
     job.types.out = work->sink.catalog->tensors[t].dtype;
@@ -164,17 +167,44 @@ static dpt_status write_cell(dpt_edit_work *work, int64_t cell) {
             st = dpt_edit_load_both(work, range, &pre, &post);
         plan_fused(&job);
     } else {
-        st = dpt_edit_load(&work->input->post, range, work->post_buffer, &post);
+        st = dpt_edit_load_post(work, range, &post);
     }
     if (st != DPT_OK)
         return st;
     job.pre = pre;
     job.post = post;
     void *view = work->sink.view != NULL ? work->sink.view(work->sink.ctx, range) : NULL;
-    job.out = view != NULL ? view : work->out_buffer;
+    job.out = view != NULL ? view : work->room->out;
     st = run_pieces(&job, touched, work->cell_sums + (cell - work->first) * DPT_EDIT_SUMS);
-    if (st == DPT_OK && view == NULL)
+    if (st == DPT_OK && view == NULL && kept)
         st = work->sink.write(work->sink.ctx, range, job.out);
+    return st;
+}
+
+static dpt_status write_cell(dpt_edit_work *work, int64_t cell) {
+    return write_run(work, cell, dpt_shard_cell(work->input->shard, cell));
+}
+
+/* A cell by several edits, which is loaded once. What they keep goes out cell by cell. What they do not comes and goes in the
+ * cache of a core: a few pieces of the cell by each, then the next. */
+static dpt_status write_together(dpt_edit_work *const *works, int count, int64_t cell) {
+    dpt_range range = dpt_shard_cell(works[0]->input->shard, cell);
+    int64_t step = (int64_t)STEP * works[0]->threads * DPT_EDIT_PIECE;
+    bool touched = false;
+    for (int i = 0; i < count; i++) {
+        touched = touched || works[i]->touched[range.tensor];
+        step = works[i]->sink.write != NULL || count == 1 ? range.n : step;
+    }
+    const void *pre, *post;
+    dpt_status st =
+        touched && step < range.n ? dpt_edit_load_both(works[0], range, &pre, &post) : DPT_OK;
+    for (int64_t at = 0; at < range.n && st == DPT_OK; at += step) {
+        dpt_range run = {.tensor = range.tensor,
+                         .ig = range.ig + at,
+                         .n = range.n - at < step ? range.n - at : step};
+        for (int i = 0; i < count && st == DPT_OK; i++)
+            st = dpt_edit_locate(works[i], write_run(works[i], cell, run));
+    }
     return st;
 }
 
@@ -191,41 +221,52 @@ static bool in_place(const dpt_edit_work *work, int64_t cell) {
            work->sink.view(work->sink.ctx, range) != NULL;
 }
 
-/* Own cells [begin, end): a thread for each in memory, else all threads on one after the other. */
-static dpt_status edit_write_write_cells(dpt_edit_work *work, int64_t begin, int64_t end) {
-    dpt_status st = DPT_OK;
-    bool memory = work->threads > 1 && end - begin >= work->threads;
-    for (int64_t c = begin; st == DPT_OK && c < end; c++) {
-        st = dpt_agree_fault("edit.apply");
-        memory = memory && in_place(work, c);
-    }
-    if (st != DPT_OK)
-        return st;
-    if (!memory) {
-        for (int64_t c = begin; st == DPT_OK && c < end; c++) {
-            st = dpt_stop_check();
-            if (st == DPT_OK)
-                st = write_cell(work, c);
-        }
-        return st;
-    }
+/* Own cells [begin, end) that are in memory: a thread for each. */
+static dpt_status write_in_place(dpt_edit_work *work, int64_t begin, int64_t end) {
     int worst = DPT_OK;
 #pragma omp parallel for schedule(dynamic) num_threads(work->threads) reduction(max : worst)
     for (int64_t c = begin; c < end; c++) {
         int one = write_cell(work, c);
         worst = one > worst ? one : worst;
     }
-    return (dpt_status)worst;
+    return dpt_edit_locate(work, (dpt_status)worst);
 }
 
-dpt_status dpt_edit_write_tensor(dpt_edit_work *work, int tensor) {
-    const int64_t *cells = work->input->shard->first_cell + tensor;
-    return dpt_edit_write_cells(work, cells[0], cells[1]);
+static dpt_status write_fault(dpt_edit_work *work, int64_t begin, int64_t end, bool *memory) {
+    dpt_status st = DPT_OK;
+    *memory = work->threads > 1 && end - begin >= work->threads;
+    for (int64_t c = begin; st == DPT_OK && c < end; c++) {
+        st = dpt_agree_fault("edit.apply");
+        *memory = *memory && in_place(work, c);
+    }
+    return dpt_edit_locate(work, st);
 }
 
-dpt_status dpt_edit_write_cells(dpt_edit_work *work, int64_t from, int64_t to) {
-    int64_t begin = from > work->first ? from : work->first;
-    int64_t end = to < work->last ? to : work->last;
+/* Own cells [begin, end): what is in memory edit by edit, else cell by cell, all threads on one after the other. */
+static dpt_status edit_write_write_cells(dpt_edit_work *const *works, int count, int64_t begin,
+                                         int64_t end) {
+    dpt_status st = DPT_OK;
+    bool memory = true; /* of all: their sources are the same */
+    for (int i = 0; i < count && st == DPT_OK; i++) {
+        bool one;
+        st = write_fault(works[i], begin, end, &one);
+        memory = memory && one;
+    }
+    for (int i = 0; i < count && st == DPT_OK && memory; i++)
+        st = write_in_place(works[i], begin, end);
+    for (int64_t c = begin; st == DPT_OK && c < end && !memory; c++) {
+        st = dpt_stop_check();
+        if (st == DPT_OK)
+            st = write_together(works, count, c);
+    }
+    return st;
+}
+
+dpt_status dpt_edit_write_cells(dpt_edit_work *const *works, int count, int64_t from, int64_t to) {
+    if (count == 0)
+        return DPT_OK;
+    int64_t begin = from > works[0]->first ? from : works[0]->first;
+    int64_t end = to < works[0]->last ? to : works[0]->last;
     dpt_status st = dpt_stop_check();
-    return st == DPT_OK && begin < end ? edit_write_write_cells(work, begin, end) : st;
+    return st == DPT_OK && begin < end ? edit_write_write_cells(works, count, begin, end) : st;
 }

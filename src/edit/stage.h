@@ -144,8 +144,18 @@ struct dpt_edit_stage {
     void *state;  /**< the method's own */
 };
 
-/** Everything of one dpt_edit_run. */
+/** Room that edits which are made together share: a cell is theirs one after the other. */
+typedef struct dpt_edit_room {
+    void *pre, *post, *out;        /**< one cell each, when there is no view */
+    bool keeps;                    /**< values of a cell that lie there are not read again */
+    dpt_range pre_held, post_held; /**< whose these are; n = 0: none */
+    int threads;
+    float *scratch; /**< (threads, DPT_EDIT_SCRATCH, DPT_EDIT_PIECE) */
+} dpt_edit_room;
+
+/** Everything of one edit of a dpt_edit_run. */
 struct dpt_edit_work {
+    const char *name; /**< for messages, or NULL */
     const dpt_edit_spec *spec;
     const dpt_edit_input *input;
     const dpt_catalog *catalog; /**< of the post-trained model */
@@ -161,13 +171,12 @@ struct dpt_edit_work {
     float **base;   /**< (own cells) materialised deltas, or NULL */
     dpt_catalog wide; /**< the catalog with every type f32, for exchanges of base cells */
     dpt_shard wide_shard;
-    void *pre_buffer, *post_buffer, *out_buffer; /**< one cell each, when there is no view */
+    dpt_edit_room *room;
     float *held; /**< (DPT_CELL) deltas of cell held_cell with stages [0, held_stages) applied;
                           NULL when no stage works on whole cells */
     int64_t held_cell; /**< -1: none */
     int held_stages;
     int threads;
-    float *scratch;               /**< (threads, DPT_EDIT_SCRATCH, DPT_EDIT_PIECE) */
     double *cell_sums;            /**< (own cells, DPT_EDIT_SUMS) */
     dpt_edit_tensor_stats *stats; /**< (tensors) */
     bool reports;                 /**< the caller wants the statistics */
@@ -268,9 +277,8 @@ dpt_range dpt_edit_piece(dpt_range cell, int piece);
 /** A scratch piece of the calling thread. Local. */
 float *dpt_edit_scratch(const dpt_edit_work *work, int part);
 
-/** Stored elements of a run of an own cell, in place or read into the buffer. Local. */
-dpt_status dpt_edit_load(const dpt_source *source, dpt_range range, void *buffer,
-                         const void **stored);
+/** Stored elements of a run of an own cell, in place or in the room, where they are read once. Local. */
+dpt_status dpt_edit_load_post(dpt_edit_work *work, dpt_range range, const void **post);
 dpt_status dpt_edit_load_both(dpt_edit_work *work, dpt_range range, const void **pre,
                               const void **post);
 
@@ -343,9 +351,11 @@ typedef struct dpt_edit_view {
 } dpt_edit_view;
 dpt_status dpt_edit_values(void *ctx, dpt_range range, float *values);
 
-/** Edit and write the own cells of a tensor, or those of a run of cells, which rises within a tensor. Local. */
-dpt_status dpt_edit_write_tensor(dpt_edit_work *work, int tensor);
-dpt_status dpt_edit_write_cells(dpt_edit_work *work, int64_t from, int64_t to);
+/** Edit and write the own cells of a run of cells, which rises within a tensor, by `count` edits in one room. Local. */
+dpt_status dpt_edit_write_cells(dpt_edit_work *const *works, int count, int64_t from, int64_t to);
+
+/** Put the name of the edit before the message of a status that is none of success. Local. */
+dpt_status dpt_edit_locate(const dpt_edit_work *work, dpt_status status);
 
 /** Release the base cells of a run of cells. Local. */
 void dpt_edit_base_free(dpt_edit_work *work, int64_t from, int64_t to);

@@ -226,7 +226,7 @@ static const dpt_job_key keys[] = {
      .type = DPT_KEY_SECTION,
      .redo = DPT_REDO_UNITS,
      IN_JOB(riemann),
-     .help = "the path, or `off` for edits alone"},
+     .help = "the path, or `off` for edits alone ([below](#edits-alone))"},
     {.section = "riemann",
      .name = "rule",
      CHOICE("auto", DPT_RULE_NAMES),

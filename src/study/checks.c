@@ -145,6 +145,6 @@ dpt_status dpt_checks_run(const dpt_comm *comm, dpt_inputs *inputs, const dpt_re
     if (st == DPT_OK)
         st = check_edits(inputs, resources->ranks);
     if (st == DPT_OK && comm->rank == 0)
-        st = dpt_outputs_check(inputs, options);
+        st = dpt_outputs_check(inputs, resources, options);
     return dpt_agree(comm, st);
 }

@@ -165,16 +165,16 @@ static char *find_folder(const char *path) {
     return folder;
 }
 
-/* Bytes of the edited models that are still to be written; of those that are replaced, the first one comes
+/* Bytes of the edited models that are still to be written; of those that are replaced, the first `together` come
  * before the old ones go. */
-static double bytes_to_come(const dpt_inputs *in, bool replaces) {
-    double each = (double)dpt_inputs_output_bytes(in), sum = 0;
+static double bytes_to_come(const dpt_inputs *in, bool replaces, int together) {
+    double each = (double)dpt_inputs_output_bytes(in), first = each * together, sum = 0;
     for (int e = 0; in->job->checkpoint != DPT_STORE_NONE && e < in->job->nedits; e++) {
         char *path = dpt_outputs_model_path(in->job, &in->job->edits[e]);
         sum += path != NULL && access(path, F_OK) == 0 ? 0 : each;
         dpt_mem_free(path);
     }
-    return replaces && sum < each && in->job->checkpoint != DPT_STORE_NONE ? each : sum;
+    return replaces && sum < first && in->job->checkpoint != DPT_STORE_NONE ? first : sum;
 }
 
 /* The directory is no place among the files of others, nor are the folders in it, which may be links. */
@@ -189,7 +189,8 @@ static dpt_status outputs_check_places(const char *directory) {
     return st;
 }
 
-dpt_status dpt_outputs_check(const dpt_inputs *in, const dpt_study_options *options) {
+dpt_status dpt_outputs_check(const dpt_inputs *in, const dpt_resources *resources,
+                             const dpt_study_options *options) {
     const dpt_job *job = in->job;
     struct statvfs space;
     dpt_status st = DPT_OK;
@@ -208,7 +209,8 @@ dpt_status dpt_outputs_check(const dpt_inputs *in, const dpt_study_options *opti
     char *folder = find_folder(job->directory);
     if (folder == NULL)
         return DPT_ERR_OUTPUT;
-    double need = bytes_to_come(in, occupied && job->overwrite && !options->resume);
+    bool replaces = occupied && job->overwrite && !options->resume;
+    double need = bytes_to_come(in, replaces, resources->together);
     struct stat info;
     if (stat(folder, &info) == 0 && !S_ISDIR(info.st_mode))
         st = dpt_error(DPT_ERR_OUTPUT, "%s: is no directory: choose another one", folder);
@@ -366,6 +368,10 @@ dpt_status dpt_outputs_set_digests(dpt_outputs *outputs, const uint64_t digests[
     dpt_mem_free(outputs->provenance);
     outputs->study.provenance = outputs->provenance = text;
     return DPT_OK;
+}
+
+int dpt_outputs_unit_data(const dpt_inputs *in, int unit) {
+    return dpt_inputs_needs_model(in) ? unit : -1;
 }
 
 const char *dpt_outputs_data_name(const dpt_job *job, int d) {

@@ -19,10 +19,11 @@ typedef struct dpt_outputs {
 } dpt_outputs;
 
 /** Check, without a change, that the directory may be written, that it does not hold another study, and
- * that the file system has room for the edited models that are not there yet, and for one besides those that
- * are replaced. A plan for other ranks is made for another run: it may find a study. For rank 0.
+ * that the file system has room for the edited models that are not there yet, and for those of a group besides what
+ * is replaced. A plan for other ranks is made for another run: it may find a study. For rank 0.
  * Local. Errors: DPT_ERR_OUTPUT naming the directory and the remedy. */
-dpt_status dpt_outputs_check(const dpt_inputs *inputs, const dpt_study_options *options);
+dpt_status dpt_outputs_check(const dpt_inputs *inputs, const dpt_resources *resources,
+                             const dpt_study_options *options);
 
 /** Make the directory, or check that an existing study may be resumed or replaced; none is yet. Keeps other runs out
  * of it for the rest of the process (dpt_directory_lock); waits half a minute for a run that is
@@ -57,6 +58,9 @@ dpt_results_study dpt_outputs_unit_study(const dpt_outputs *outputs, const dpt_i
 
 /** Put the digests of both models into the provenance of the study, which `join` compares; 0: not known. Local. */
 dpt_status dpt_outputs_set_digests(dpt_outputs *outputs, const uint64_t digests[2]);
+
+/** The data set of a unit of an edit; -1 for an edit alone. Local. */
+int dpt_outputs_unit_data(const dpt_inputs *inputs, int unit);
 
 /** Name of the data set of a unit; "" for an edit alone. Local. */
 const char *dpt_outputs_data_name(const dpt_job *job, int d);

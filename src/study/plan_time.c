@@ -17,7 +17,8 @@ static const double PRODUCTS = 0.93;    /* of the rate of large products that a 
  * the fourth root: forward and backward by tests/bench/bench_nn.c, with heads of 64 to 256. */
 static const double ATTENTION = 0.79, ATTENTION_KEYS = 64.0;
 static const double BATCH_SECONDS = 5e-6; /* of a layer in a batch: calls, small tensors */
-static const double EDIT_BYTES = 4.0;     /* through memory for each that an edit reads */
+/* Through memory for each byte that edits read, with its hash, and for each that an edit goes over. */
+static const double READ_BYTES = 3.0, MADE_BYTES = 1.0;
 static const double BIND_PARTNERS = 15.0; /* that a rank has pieces of a unit for, at most */
 static const double UNIT_SECONDS = 0.02, START_SECONDS = 0.05; /* statistics, files; headers */
 static const double DRAWS = 2e4, DRAW_SECONDS = 1.5e-9;        /* of the intervals over samples */
@@ -273,7 +274,8 @@ static double plan_edits(const dpt_inputs *in, const dpt_resources *res, const p
         double runs = 1.0 + dpt_significance_is_wanted(spec) + dpt_plane_has(in->job, e);
         flops += runs * dpt_edit_flops(spec, &input);
     }
-    return plan_read(in, res, r) + res->bytes_edits / res->ranks * EDIT_BYTES / r->memory +
+    double bytes = READ_BYTES * res->bytes_edits + MADE_BYTES * res->bytes_made;
+    return plan_read(in, res, r) + bytes / res->ranks / r->memory +
            flops / (r->doubles * res->ranks);
 }
 
@@ -286,6 +288,14 @@ static double plan_gradients_again(const dpt_inputs *in, const dpt_resources *re
         if (dpt_resources_keeps_gradient_of(in, res, d))
             again += dpt_passes_keeps_gradient(pass, bytes / res->ranks) ? bytes / r->read : pass;
     return again > 0.0 ? again + fmin(DPT_PASSES_GRADIENT_SECONDS, pass) : 0.0;
+}
+
+/* Edits that were in hand, and what was written of them where they go straight into files. */
+static double plan_group_again(const dpt_inputs *in, const dpt_resources *res) {
+    double written = dpt_resources_in_cells(in) ? 0.0 : res->phase[DPT_PLAN_WRITE];
+    return in->job->nedits > 0
+               ? (res->phase[DPT_PLAN_EDIT] + written) * res->together / in->job->nedits
+               : 0.0;
 }
 
 /* Of all passes. */
@@ -338,8 +348,7 @@ void dpt_plan_time(const dpt_inputs *in, dpt_resources *res) {
     for (int i = 0; i < DPT_PLAN_PHASES; i++)
         res->seconds += phase[i];
     res->restart = phase[DPT_PLAN_START] + phase[DPT_PLAN_LOAD] / 2.0 + bind +
-                   (job->nedits > 0 ? phase[DPT_PLAN_EDIT] / job->nedits : 0.0) +
-                   (model ? plan_gradients_again(in, res, &r) : 0.0);
+                   plan_group_again(in, res) + (model ? plan_gradients_again(in, res, &r) : 0.0);
 }
 
 const char *dpt_plan_phase_name(int phase) {

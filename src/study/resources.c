@@ -552,24 +552,11 @@ dpt_status dpt_resources_plan(const dpt_inputs *in, const dpt_plan_case *of, dpt
         st = dpt_cell_gradient_bytes(in->catalog, &shard, &out->cells);
     if (model && st == DPT_OK)
         st = dpt_plane_bytes(in, &shard, &out->plane_cells, &out->plane_blocks);
-    dpt_edit_input input = {.shard = &shard,
-                            .pre = {.catalog = &in->pair.catalog},
-                            .post = {.catalog = in->catalog},
-                            .parts = &in->parts,
-                            .comparable = in->pair.comparable,
-                            .selected = in->selected,
-                            .svd_group = in->job->svd_group};
-    for (int e = 0; e < in->job->nedits && st == DPT_OK; e++) {
-        bool gradient = model && in->job->edits[e].gradient_data >= 0;
-        int64_t need = dpt_edit_bytes(&in->job->edits[e].spec, &input, &in->out_catalog, gradient);
-        out->edit = need > out->edit ? need : out->edit;
-    }
+    if (st == DPT_OK)
+        st = dpt_resources_measure_edits(in, &shard, out);
     dpt_shard_destroy(&shard);
-    if (model)
-        out->edit += dpt_line_bytes(in);
-    out->edit += dpt_store_read_bytes(in->pre) + dpt_store_read_bytes(in->post);
-    if (in->job->content == DPT_STORE_DELTA)
-        out->edit += 3 * DPT_CELL * (int64_t)sizeof(float);
+    if (st != DPT_OK)
+        return st;
     out->peak = out->edit + out->field;
     if (!model) {
         char granted[32];
@@ -581,8 +568,7 @@ dpt_status dpt_resources_plan(const dpt_inputs *in, const dpt_plan_case *of, dpt
                              (out->peak >> 20) + 1, grant_text(out->budget, granted));
         return DPT_OK;
     }
-    if (st == DPT_OK)
-        st = measure_data(in, out);
+    st = measure_data(in, out);
     if (st == DPT_OK)
         st = measure_arithmetic(in, out);
     if (st == DPT_OK)

@@ -66,7 +66,8 @@ typedef struct dpt_resources {
     int64_t slopes;  /**< of samples and tensors along an edit, and the edit as a direction */
     int64_t cells;   /**< one of them in cells, as edits take it */
     int64_t field;   /**< the edited model in cells */
-    int64_t edit;    /**< the largest edit's own needs */
+    int64_t edit;    /**< the largest edit's own needs, or those of edits that are made together */
+    int together;    /**< edits of the largest group that is made together (study/sweep) */
     int64_t images;  /**< images of one pass as they are read */
     int64_t plane;   /**< what the plane of two edits takes besides an edit */
     int64_t logits;  /**< along random signs, of all data sets that judge */
@@ -114,6 +115,7 @@ typedef struct dpt_resources {
     double bytes_read;        /**< of the whole study, all ranks */
     double bytes_written;
     double bytes_edits;    /**< of bytes_read, those of edits */
+    double bytes_made;     /**< of both models, that edits go over in memory: each by itself */
     bool lines_hold;       /**< edits on a line take their passes along the weights of one */
     double bytes_lines;    /**< of bytes_edits, those of lines */
     bool verifies;         /**< as dpt_plan_case says */
@@ -199,6 +201,14 @@ void dpt_resources_move_lines(const dpt_inputs *inputs, dpt_resources *resources
 
 /** Edits whose masks are correlated along their paths. Local. */
 int dpt_resources_count_correlated(const dpt_inputs *inputs);
+
+/** Whether edits are made in memory, in cells, and so one at a time; else straight from file to file. Local. */
+bool dpt_resources_in_cells(const dpt_inputs *inputs);
+
+/** What the edits of a study need, and how many are made together: as many as fit the budget. Local.
+ * @param[in,out] resources  whose budget is known. Errors: DPT_ERR_OUTPUT without memory. */
+dpt_status dpt_resources_measure_edits(const dpt_inputs *inputs, const dpt_shard *shard,
+                                       dpt_resources *resources);
 
 /** Memory that making an edit in cells takes. Local. */
 int64_t dpt_resources_edit_bytes(const dpt_resources *resources);

@@ -7,6 +7,7 @@
 #include "plane.h"
 #include "significance.h"
 #include "spectrum.h"
+#include "sweep.h"
 
 #include <math.h>
 
@@ -144,9 +145,52 @@ void dpt_resources_move_lines(const dpt_inputs *in, dpt_resources *res, const dp
     dpt_mem_free(w.tensors);
 }
 
+/* Whether the first pass over the pair begins each tensor at its begin: the hashes of a group are of that. */
+static bool bytes_in_order(const bytes_work *w, const dpt_sweep_group *group) {
+    for (int i = 0; i < group->count; i++) {
+        const dpt_edit_spec *spec = &w->in->job->edits[group->edits[i]].spec;
+        if (dpt_edit_bytes_prepared(spec, &w->input) > 0.0)
+            return dpt_edit_reads_in_order(spec, &w->input);
+    }
+    return true;
+}
+
+/* Edits that are made together, straight from the files: what each prepares by itself, and then all at once. The first
+ * group hashes what it reads, and then what it did not read in order, or not at all. */
+static double bytes_of_groups(const bytes_work *w, dpt_resources *res) {
+    const dpt_job *job = w->in->job;
+    bool written = job->checkpoint != DPT_STORE_NONE;
+    double sum = 0.0;
+    res->bytes_made = 0.0;
+    for (int e = 0; e < job->nedits;) {
+        dpt_sweep_group group;
+        const dpt_edit_spec *specs[DPT_SWEEP_MOST];
+        bool first = e == 0;
+        e = dpt_sweep_group_at(job, res->together, NULL, e, &group);
+        for (int i = 0; i < group.count; i++) {
+            specs[i] = &job->edits[group.edits[i]].spec;
+            double prepared = dpt_edit_bytes_prepared(specs[i], &w->input);
+            sum += prepared;
+            res->bytes_made += prepared + dpt_edit_bytes_made(1, &specs[i], &w->input, written);
+        }
+        double made = dpt_edit_bytes_made(group.count, specs, &w->input, written);
+        sum += made;
+        if (first && !bytes_in_order(w, &group))
+            sum += w->pair;
+        else if (first && !written)
+            sum += fmax(dpt_edit_bytes_made(group.count, specs, &w->input, true) - made, 0.0);
+    }
+    return sum;
+}
+
 /* Reads of edits: each pass over the deltas, and what is written. */
-static double bytes_of_edits(const dpt_inputs *in, const dpt_resources *res) {
+static double bytes_of_edits(const dpt_inputs *in, dpt_resources *res) {
     bytes_work w = bytes_open(in);
+    if (!dpt_resources_in_cells(in)) {
+        double groups = bytes_of_groups(&w, res);
+        dpt_mem_free(w.tensors);
+        return groups;
+    }
     double sum = res->bytes_lines + bytes_of_plane(&w, res) + (double)res->extra_edits * w.pair;
     for (int e = 0; e < in->job->nedits; e++)
         sum += bytes_of_edit(&w, res, e);
@@ -156,6 +200,7 @@ static double bytes_of_edits(const dpt_inputs *in, const dpt_resources *res) {
     if (in->job->hessian.lanczos > 0) /* its delta */
         sum += in->job->njudged * w.pair;
     dpt_mem_free(w.tensors);
+    res->bytes_made = sum;
     return sum;
 }
 

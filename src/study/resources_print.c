@@ -106,6 +106,8 @@ static void print_mesh(const dpt_inputs *in, const dpt_resources *res) {
            plural(in->job->nedits), in->job->njudged, plural(in->job->njudged), res->ranks,
            plural(res->ranks));
     printf("  %-34s %12" PRId64 "\n", "elements of the model", dpt_catalog_elements(in->catalog));
+    if (res->together > 1)
+        printf("  %-34s %12d\n", "edits made together, at most", res->together);
     if (dpt_inputs_needs_model(in)) {
         printf("  %-34s %6d data x %d tensor-parallel\n", "mesh", res->ranks / res->tensor_parallel,
                res->tensor_parallel);
@@ -180,7 +182,7 @@ static json_t *json_of_source(const dpt_machine *machine) {
 
 json_t *dpt_resources_json(const dpt_inputs *in, const dpt_resources *res) {
     return json_pack("{s:i, s:i, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, "
-                     "s:f, s:o, s:o, s:o}",
+                     "s:f, s:i, s:o, s:o, s:o}",
                      "ranks", res->ranks, "tensor_parallel", res->tensor_parallel, "batch_tokens",
                      (json_int_t)res->batch_tokens, "layers_kept", (json_int_t)res->held, "nodes",
                      node_count(res), "hours", res->seconds / 3600.0, "node_hours",
@@ -189,9 +191,9 @@ json_t *dpt_resources_json(const dpt_inputs *in, const dpt_resources *res) {
                      "read_gb", res->bytes_read / 1e9, "written_gb", res->bytes_written / 1e9,
                      "gathered_gb", res->bytes_gathered / 1e9, "tflop", res->flops / 1e12,
                      "expected_tflop", (res->flops - res->saved_flops) / 1e12, "forward_passes",
-                     res->loss_evaluations, "slope_passes", res->slope_evaluations, "machine",
-                     json_of_source(&res->machine), "seconds", json_of_phases(res), "gib_per_rank",
-                     json_of_memory(in, res));
+                     res->loss_evaluations, "slope_passes", res->slope_evaluations,
+                     "edits_together", res->together, "machine", json_of_source(&res->machine),
+                     "seconds", json_of_phases(res), "gib_per_rank", json_of_memory(in, res));
 }
 
 dpt_status dpt_resources_print_json(json_t *all) {

@@ -15,6 +15,7 @@
 #include "cell_gradient.h"
 #include "edited.h"
 #include "evaluation.h"
+#include "finished.h"
 #include "guards.h"
 #include "hessian.h"
 #include "inputs.h"
@@ -33,6 +34,7 @@
 #include "memory.h"
 #include "resources.h"
 #include "summary.h"
+#include "sweep.h"
 #include "unit.h"
 #include "verify_inputs.h"
 #include "zero_delta.h"
@@ -46,11 +48,12 @@ typedef struct study {
     dpt_inputs inputs;
     dpt_resources resources;
     dpt_outputs outputs;
+    dpt_finished finished;
     dpt_shard shard;
-    bool in_cells;              /* edits are made in cells, not straight into a file */
-    dpt_field *edited;          /* the one in hand, until it is written and bound */
-    dpt_quantiser *quantiser;   /* only when edited models take the form of post */
-    dpt_evaluation evaluation;  /* only when a path is walked */
+    bool in_cells;             /* edits are made in cells, one at a time, not straight into files */
+    dpt_field *edited;         /* the one in hand, until it is written and bound */
+    dpt_quantiser *quantiser;  /* only when edited models take the form of post */
+    dpt_evaluation evaluation; /* only when a path is walked */
     dpt_cell_gradient gradient; /* only when edits take it */
     dpt_plane plane;            /* only when the job asks for it */
     dpt_lines lines;            /* only when a path is walked */
@@ -61,57 +64,8 @@ typedef struct study {
     bool checked; /* the stored hashes of the models are those of what was read */
     bool resumes;
     const dpt_job_edit *current;
-    uint64_t kept[2]; /* digests of the models of finished units; 0: they do not say */
     dpt_verified whole;
 } study;
-
-static int unit_data(const study *s, int unit) {
-    return s->evaluates ? unit : -1;
-}
-
-/* Fingerprints look at samples. What finished units say of the whole models is compared with what was read,
- * or with what another unit says. */
-static dpt_status compare_digests(const study *s, const uint64_t found[2]) {
-    const char *const names[] = {s->job->pre, s->job->post};
-    for (int i = 0; i < 2; i++)
-        if (s->kept[i] != 0 && found[i] != 0 && s->kept[i] != found[i])
-            return dpt_error(
-                DPT_ERR_INPUT,
-                "%s: is not the model of the results that %s keeps: tensors have other "
-                "values since: bring that model back, or give output.overwrite=true "
-                "in place of --resume",
-                names[i], s->job->directory);
-    return DPT_OK;
-}
-
-static dpt_status keep_digests(study *s, const uint64_t found[2]) {
-    dpt_status st = compare_digests(s, found);
-    for (int i = 0; i < 2 && st == DPT_OK; i++)
-        s->kept[i] = found[i] != 0 ? found[i] : s->kept[i];
-    return st;
-}
-
-/* Whether all units of an edit and its model are there. */
-static dpt_status is_finished(study *s, const dpt_job_edit *edit, bool *finished) {
-    dpt_status st = DPT_OK;
-    uint64_t model = 0;
-    *finished = true;
-    if (s->job->checkpoint != DPT_STORE_NONE)
-        st = dpt_outputs_has_model(s->comm, &s->inputs, edit, finished, &model);
-    for (int u = 0; u < s->units && *finished && st == DPT_OK; u++) {
-        int d = unit_data(s, u);
-        if (!dpt_job_judges(edit, d))
-            continue;
-        dpt_results_study header = dpt_outputs_unit_study(&s->outputs, &s->inputs, edit, d);
-        header.model = model;
-        uint64_t inputs[2];
-        st = dpt_results_load_unit(s->comm, &header, edit->id, dpt_outputs_data_name(s->job, d),
-                                   finished, inputs, NULL);
-        if (st == DPT_OK && *finished)
-            st = keep_digests(s, inputs);
-    }
-    return st;
-}
 
 /* What passes take is free until the next one: for edits and searches. */
 static void rest_model(const study *s) {
@@ -133,11 +87,10 @@ static dpt_edit_input edit_input(study *s) {
                             .svd_group = s->job->svd_group};
 }
 
-/* Room for an edit, where it is made in cells. Collective, agreed. */
+/* Room for an edit that is made in cells. Collective, agreed. */
 static dpt_status open_cells(study *s) {
-    return s->in_cells ? dpt_edited_open(s->comm, &s->inputs, &s->shard, &s->resources,
-                                         s->evaluates ? &s->evaluation : NULL, &s->edited)
-                       : DPT_OK;
+    return dpt_edited_open(s->comm, &s->inputs, &s->shard, &s->resources,
+                           s->evaluates ? &s->evaluation : NULL, &s->edited);
 }
 
 static void close_cells(study *s) {
@@ -160,7 +113,7 @@ static dpt_status check_inputs(study *s, dpt_status agreed) {
     if (st == DPT_OK && !s->checked)
         st = dpt_inputs_check_end(s->comm, &s->inputs);
     if (st == DPT_OK && !s->checked)
-        st = compare_digests(s, s->inputs.digest);
+        st = dpt_finished_compare(&s->inputs, &s->finished, s->inputs.digest);
     s->checked = s->checked || st == DPT_OK;
     return st == DPT_OK ? dpt_inputs_check_unchanged(s->comm, &s->inputs, false) : st;
 }
@@ -180,7 +133,7 @@ static dpt_status give_gradient(study *s, const dpt_job_edit *edit, const dpt_ed
     return st;
 }
 
-/* Edit into memory and from there into a file, or straight into the file when no path is walked. */
+/* Edit into memory and from there into a file. */
 static dpt_status make_edit(study *s, const dpt_job_edit *edit, const dpt_edit_spec *spec,
                             dpt_edit_report *report, uint64_t *model) {
     dpt_edit_input input;
@@ -197,18 +150,10 @@ static dpt_status make_edit(study *s, const dpt_job_edit *edit, const dpt_edit_s
                                       &writer);
     if (st != DPT_OK)
         return st;
-    if (s->edited == NULL && writer == NULL)
-        st = dpt_error(DPT_ERR_USAGE, "nothing to do: the job keeps no checkpoint and walks no "
-                                      "path: set output.checkpoint, or give data "
-                                      "and a riemann rule");
-    else if (s->edited == NULL)
-        st = dpt_edit_run(spec, &input, dpt_store_writer_sink(writer), report);
-    else
-        st = dpt_edit_run(spec, &input, dpt_field_sink(s->edited), report);
+    st = dpt_edit_run(spec, &input, dpt_field_sink(s->edited), report);
     snprintf(place, sizeof place, "edit %s", edit->id);
     st = dpt_error_locate(st, place);
-    if (s->edited != NULL)
-        st = finish_edited(s, st, s->edited, writer, report);
+    st = finish_edited(s, st, s->edited, writer, report);
     st = check_inputs(s, dpt_agree(s->comm, st));
     if (st == DPT_OK && writer != NULL)
         st = dpt_outputs_replace(s->comm, &s->outputs);
@@ -368,9 +313,9 @@ static dpt_status run_edit(study *s, const dpt_job_edit *edit, const dpt_quadrat
         st = bind_made(s, &item);
     close_cells(s);
     for (int u = 0; u < s->units && st == DPT_OK; u++) {
-        if (!dpt_job_judges(edit, unit_data(s, u)))
+        if (!dpt_job_judges(edit, dpt_outputs_unit_data(&s->inputs, u)))
             continue;
-        st = run_unit(s, &item, unit_data(s, u), quadrature, started);
+        st = run_unit(s, &item, dpt_outputs_unit_data(&s->inputs, u), quadrature, started);
         started = dpt_log_seconds();
     }
     if (st == DPT_OK && s->evaluates)
@@ -380,16 +325,51 @@ static dpt_status run_edit(study *s, const dpt_job_edit *edit, const dpt_quadrat
     return st;
 }
 
+static dpt_status check_group(void *ctx, dpt_status agreed) {
+    return check_inputs(ctx, agreed);
+}
+
+static dpt_status save_group(void *ctx, const dpt_sweep_made *made) {
+    study *s = ctx;
+    const work_item item = {
+        .edit = &s->job->edits[made->edit], .report = made->report, .model = made->model};
+    dpt_status st = save_unit(s, &item, -1, NULL, made->seconds);
+    s->done += st == DPT_OK;
+    return st;
+}
+
+/* Edits straight from file to file, or of which only the statistics are wanted. @param[out] next  the edit after them. */
+static dpt_status run_group(study *s, const bool *finished, int first, int *next) {
+    dpt_sweep_group group;
+    dpt_edit_input input = edit_input(s);
+    const dpt_sweep sweep = {.comm = s->comm,
+                             .inputs = &s->inputs,
+                             .input = &input,
+                             .outputs = &s->outputs,
+                             .ctx = s,
+                             .check = check_group,
+                             .save = save_group};
+    *next = dpt_sweep_group_at(s->job, s->resources.together, finished, first, &group);
+    dpt_status st = s->checked ? DPT_OK : dpt_inputs_check_begin(s->comm, &s->inputs, &s->shard);
+    return st == DPT_OK ? dpt_sweep_run(&sweep, &group) : st;
+}
+
 static dpt_status run_edits(study *s, const bool *finished) {
     dpt_quadrature quadrature;
     dpt_status st = dpt_quadrature_create(s->job->rule, s->job->points, &quadrature);
     quadrature.tolerance = s->job->tolerance;
-    for (int e = 0; e < s->job->nedits && st == DPT_OK; e++) {
-        if (finished[e]) {
+    for (int e = 0; e < s->job->nedits; e++)
+        if (finished[e])
             dpt_log(DPT_LOG_INFO, "%s: finished before", s->job->edits[e].id);
+    for (int e = 0, next; e < s->job->nedits && st == DPT_OK; e = next) {
+        next = e + 1;
+        if (finished[e])
+            continue;
+        st = dpt_agree(s->comm, dpt_stop_check());
+        if (st == DPT_OK && !s->in_cells) {
+            st = run_group(s, finished, e, &next);
             continue;
         }
-        st = dpt_agree(s->comm, dpt_stop_check());
         if (st == DPT_OK)
             st = run_edit(s, &s->job->edits[e], &quadrature);
         s->done += st == DPT_OK;
@@ -426,7 +406,7 @@ static dpt_status write_results(study *s) {
         st = dpt_outputs_check_moved(s->comm, &s->outputs);
     for (int64_t i = 0; i < count && st == DPT_OK; i++) {
         const dpt_job_edit *edit = &s->job->edits[i / s->units];
-        int d = unit_data(s, (int)(i % s->units));
+        int d = dpt_outputs_unit_data(&s->inputs, (int)(i % s->units));
         bool found = false;
         if (!dpt_job_judges(edit, d))
             continue;
@@ -440,7 +420,7 @@ static dpt_status write_results(study *s) {
     }
     uint64_t digests[2];
     for (int i = 0; i < 2; i++)
-        digests[i] = s->inputs.digest[i] != 0 ? s->inputs.digest[i] : s->kept[i];
+        digests[i] = s->inputs.digest[i] != 0 ? s->inputs.digest[i] : s->finished.digests[i];
     if (st == DPT_OK)
         st = dpt_outputs_set_digests(&s->outputs, digests);
     if (st == DPT_OK && s->comm->rank == 0)
@@ -454,25 +434,10 @@ static dpt_status write_results(study *s) {
     return st;
 }
 
-static dpt_status find_finished(study *s, bool *finished, int *left) {
-    dpt_status st = DPT_OK;
-    *left = 0;
-    for (int e = 0; e < s->job->nedits && st == DPT_OK; e++) {
-        st = is_finished(s, &s->job->edits[e], &finished[e]);
-        *left += !finished[e];
-    }
-    if (st == DPT_OK) {
-        s->done = s->job->nedits - *left;
-        st = compare_digests(s, s->inputs.digest);
-    }
-    if (st == DPT_OK && *left == 0)
-        dpt_log(DPT_LOG_INFO, "%s: all %d edits were finished before: none is made again",
-                s->job->directory, s->job->nedits);
-    if (s->done > 0 && s->job->checkpoint != DPT_STORE_NONE)
-        dpt_log(DPT_LOG_INFO,
-                "%s: the weights of %d edited models that are finished are not read again: "
-                "`deltapath verify %s` checks them",
-                s->job->directory, s->done, s->job->directory);
+static dpt_status find_finished(study *s) {
+    dpt_status st = dpt_finished_find(s->comm, &s->inputs, &s->outputs, s->units, &s->finished);
+    if (st == DPT_OK)
+        s->done = s->finished.count;
     return st;
 }
 
@@ -481,7 +446,7 @@ static dpt_status prepare_work(study *s, int left) {
     bool edits = left > 0 || s->plane.missing > 0;
     if (edits)
         st = dpt_edited_form(s->comm, &s->inputs, &s->shard, &s->quantiser);
-    s->in_cells = s->evaluates || s->quantiser != NULL;
+    s->in_cells = dpt_resources_in_cells(&s->inputs);
     if (!s->evaluates || !edits)
         return st;
     if (st == DPT_OK)
@@ -510,25 +475,24 @@ static dpt_status prepare_work(study *s, int left) {
 }
 
 static dpt_status work(study *s, const dpt_study_options *options) {
-    bool *finished = dpt_mem_zalloc(s->job->nedits, sizeof *finished, "finished edits");
-    dpt_status st = dpt_agree(s->comm, finished != NULL ? DPT_OK : DPT_ERR_OUTPUT);
-    int left = s->job->nedits;
+    dpt_finished *finished = &s->finished;
+    dpt_status st = dpt_agree(s->comm, dpt_finished_create(s->job, finished));
     if (st == DPT_OK)
         st = dpt_outputs_open(s->comm, &s->inputs, &s->resources, options, &s->outputs);
     if (st == DPT_OK && options->resume)
-        st = find_finished(s, finished, &left);
+        st = find_finished(s);
     if (st == DPT_OK && s->evaluates)
         st = dpt_plane_find(s->comm, &s->inputs, options->resume, &s->plane);
     /* Models that were read whole for this are known to be the same. */
-    bool known = s->kept[0] != 0 && s->kept[1] != 0 && s->inputs.digest[1] != 0;
+    bool known = finished->digests[0] != 0 && finished->digests[1] != 0 && s->inputs.digest[1] != 0;
     if (st == DPT_OK && options->resume && !known && s->comm->rank == 0)
-        dpt_warn_of_newer(&s->inputs, finished, s->units);
+        dpt_warn_of_newer(&s->inputs, finished->edits, s->units);
     if (st == DPT_OK && options->resume && s->comm->rank == 0)
-        dpt_warn_of_companions(&s->inputs, finished);
+        dpt_warn_of_companions(&s->inputs, finished->edits);
     if (st == DPT_OK)
-        st = prepare_work(s, left);
+        st = prepare_work(s, s->job->nedits - finished->count);
     if (st == DPT_OK)
-        st = run_edits(s, finished);
+        st = run_edits(s, finished->edits);
     if (st == DPT_OK)
         st = run_plane(s);
     if (st == DPT_OK)
@@ -537,7 +501,7 @@ static dpt_status work(study *s, const dpt_study_options *options) {
         st = write_results(s);
     if (st == DPT_OK && s->comm->rank == 0)
         dpt_passes_remove(s->job->directory);
-    dpt_mem_free(finished);
+    dpt_finished_destroy(finished);
     return st;
 }
 

@@ -229,6 +229,25 @@ dpt_status dpt_edit_run(const dpt_edit_spec *spec, const dpt_edit_input *input, 
                         dpt_edit_report *report);
 void dpt_edit_report_destroy(dpt_edit_report *report); /**< Local. */
 
+/** A sink that keeps nothing: what is edited into it gives its report alone, and tensors that no stage covers are not
+ * read. Local. @param[in] catalog  with the types of the output, borrowed. */
+dpt_sink dpt_edit_sink_none(const dpt_catalog *catalog);
+
+/** One of several edits that are made together. */
+typedef struct dpt_edit_task {
+    const char *name; /**< of the edit, for messages; NULL: they name none */
+    const dpt_edit_spec *spec;
+    dpt_sink sink;           /**< as of dpt_edit_run; of the same shapes for all */
+    dpt_edit_report *report; /**< or NULL */
+} dpt_edit_task;
+
+/** Make edits of one pair together: after the `prepare` of each, which passes over the deltas by itself, every own cell of
+ * the pair is read once and all of them are made of it.
+ *
+ * Collective over input->comm (same: count, tasks but for their sinks). Errors, determinism: those of dpt_edit_run; sinks and
+ * reports are undefined on error; the bytes and reports of each edit are those of a dpt_edit_run of it alone. */
+dpt_status dpt_edit_run_many(int count, const dpt_edit_task *tasks, const dpt_edit_input *input);
+
 /** What is known of the mask m (1: dropped) of the first stage that draws one and of x = gradient * Delta as that
  * stage finds it, over the entries of all tensors that it covers. */
 typedef struct dpt_edit_correlation {
@@ -249,14 +268,34 @@ typedef struct dpt_edit_correlation {
 dpt_status dpt_edit_correlate_mask(const dpt_edit_spec *spec, const dpt_edit_input *input,
                                    dpt_edit_correlation *all, double *tensors);
 
-/** Bytes per rank that an edit needs besides its input and its sink: the maximum over ranks. Local.
+/** Bytes per rank, the maximum over ranks, that an edit needs besides its input and its sink. */
+typedef struct dpt_edit_needs {
+    int64_t shared; /**< room that all edits have in common which are made together */
+    int64_t held;   /**< from begin to end */
+    int64_t
+        step; /**< the most that one of its steps takes besides, which no two edits do at a time */
+} dpt_edit_needs;
+
+/** Those of an edit. Local.
  * @param[in] input  catalogs, shard, parts, selection, comparable and svd_group; its sources are not read.
  * @param[in] out  catalog of the sink. @param[in] gradient  whether the edit will be given one. */
-int64_t dpt_edit_bytes(const dpt_edit_spec *spec, const dpt_edit_input *input,
-                       const dpt_catalog *out, bool gradient);
+dpt_edit_needs dpt_edit_bytes(const dpt_edit_spec *spec, const dpt_edit_input *input,
+                              const dpt_catalog *out, bool gradient);
 
-/** Bytes of both models that an edit reads on all ranks. Local. @param[in] input, gradient as for dpt_edit_bytes. */
+/** Whether an edit gains by being made together with others: it is made of a cell at a time. Local. */
+bool dpt_edit_joins(const dpt_edit_spec *spec);
+
+/** Bytes of both models that an edit reads on all ranks, when it is made alone and written. Local.
+ * @param[in] input, gradient as for dpt_edit_bytes. */
 double dpt_edit_bytes_read(const dpt_edit_spec *spec, const dpt_edit_input *input, bool gradient);
+
+/** Of those, the ones that `prepare` reads, before any byte is written. Local. */
+double dpt_edit_bytes_prepared(const dpt_edit_spec *spec, const dpt_edit_input *input);
+
+/** Bytes of both models that making edits together reads after that. Local.
+ * @param[in] specs (count). @param[in] written  they are written, so that all of post is read. */
+double dpt_edit_bytes_made(int count, const dpt_edit_spec *const *specs,
+                           const dpt_edit_input *input, bool written);
 
 /** Of them, those of one dpt_edit_correlate_mask. Local. */
 double dpt_edit_correlation_bytes(const dpt_edit_spec *spec, const dpt_edit_input *input);

@@ -448,7 +448,7 @@ static dpt_status lowrank_close_tensor(dpt_edit_work *work, const dpt_edit_stage
     }
     work->base_stage[t] = stage->index + 1;
     if (so_far->flush && end > so_far->next[t]) {
-        st = dpt_edit_write_cells(work, so_far->next[t], end);
+        st = dpt_edit_write_cells(&work, 1, so_far->next[t], end);
         dpt_edit_base_free(work, so_far->next[t], end);
         so_far->next[t] = end;
         work->written[t] = all;
