@@ -15,7 +15,8 @@
 #include <string.h>
 
 static const double DEFAULT_TOLERANCE = 1e-3;
-static const double SMALL_RESIDUAL = 3e-3; /* share of |A| */
+static const double SMALL_RESIDUAL = 3e-3;   /* share of |A| */
+static const double RANDOM_ITERATIONS = 5.5; /* four, the first product and the last */
 
 static int64_t shorter(int64_t rows, int64_t cols) {
     return rows < cols ? rows : cols;
@@ -35,13 +36,16 @@ int64_t dpt_svd_energy_rank(int64_t count, const double *s, double norm, double 
 dpt_status dpt_svd_allocate(const dpt_svd_problem *problem, int64_t rank, dpt_svd *out) {
     out->rank = rank;
     out->s = dpt_mem_zalloc(rank, sizeof *out->s, "singular values");
+    out->s_error = dpt_mem_zalloc(rank, sizeof *out->s_error, "errors of singular values");
     out->u = dpt_mem_alloc(problem->local_rows * rank, sizeof *out->u, "left singular vectors");
     out->v = dpt_mem_alloc(problem->cols * rank, sizeof *out->v, "right singular vectors");
-    return out->s == NULL || out->u == NULL || out->v == NULL ? DPT_ERR_OUTPUT : DPT_OK;
+    bool whole = out->s != NULL && out->s_error != NULL && out->u != NULL && out->v != NULL;
+    return whole ? DPT_OK : DPT_ERR_OUTPUT;
 }
 
 void dpt_svd_destroy(dpt_svd *svd) {
     dpt_mem_free(svd->s);
+    dpt_mem_free(svd->s_error);
     dpt_mem_free(svd->u);
     dpt_mem_free(svd->v);
     *svd = (dpt_svd){.rank = 0};
@@ -166,11 +170,12 @@ static dpt_status zero_matrix(const dpt_svd_problem *problem, dpt_svd *out) {
     return DPT_OK;
 }
 
-/* Measured on two cores, sides 512 to 4096 (tests/bench/bench_svd.c): the range finder wins as soon
- * as its sketch is clearly narrower than the matrix; small matrices are exact in no time. */
+/* The range finder wins as soon as the few iterations that it mostly takes are cheaper; small matrices
+ * are exact in no time. */
 static bool svd_random_pays(int64_t rows, int64_t cols, int64_t rank) {
-    int64_t side = shorter(rows, cols);
-    return rank > 0 && side >= 256 && 8 * rank <= side;
+    return rank > 0 && shorter(rows, cols) >= 256 &&
+           RANDOM_ITERATIONS * dpt_svd_iteration_cost(rows, cols, rank) <
+               dpt_svd_exact_cost(rows, cols, rank);
 }
 
 static dpt_status svd_dispatch(const dpt_svd_problem *problem, dpt_svd_method method,
@@ -267,8 +272,15 @@ dpt_status dpt_svd_compute(const dpt_comm *comm, int64_t rows, int64_t cols, int
         st = svd_dispatch(&problem, options->method, out);
     if (st == DPT_OK) {
         fix_signs(cols, local_rows, out);
-        st = measure_residual(&problem, out);
+        if (out->used != DPT_SVD_EXACT) /* which checks itself by them */
+            st = dpt_svd_errors(&problem, out);
     }
+    if (st == DPT_OK)
+        st = measure_residual(&problem, out);
+    /* Vectors that complete a basis are no pair, but what is left is no smaller than the next value. */
+    for (int64_t i = 0; st == DPT_OK && i < out->rank; i++)
+        if (out->s[i] == 0.0)
+            out->s_error[i] = fmax(out->s_error[i], out->residual);
     dpt_mem_free(scaled);
     if (st == DPT_OK)
         dpt_svd_unscale(out, exponent);
@@ -329,7 +341,7 @@ static int64_t svd_needs(int64_t rows, int64_t cols, int64_t rank, dpt_svd_metho
     double m = (double)(rows / ranks + 1), n = (double)cols, both = (double)rows + n;
     double side = (double)shorter(rows, cols), longer = (double)(rows > cols ? rows : cols);
     double k = rank > 0 ? (double)rank : side; /* energy may need every triplet */
-    double result = 4.0 * (m + n) * k + 8.0 * k;
+    double result = 4.0 * (m + n) * k + 16.0 * k;
     double l = (double)dpt_svd_sketch_width(rows, cols, rank > 0 ? rank : 1);
     double random = 4.0 * (m * l + (2.0 + 1.0 / ranks) * n * l + 2.0 * l * l) + 32.0 * l * l +
                     3200.0 * l + 12.0 * k * (m + n / ranks) + 40.0 * k * k;

@@ -80,47 +80,24 @@ static dpt_status left_vectors(const dpt_svd_problem *p, int64_t count, int64_t 
 }
 
 /* |A^T u - s v| of every triplet and |V^T V - I|, in single precision. */
-static dpt_status check_triplets(const dpt_svd_problem *p, const dpt_svd *svd, dpt_panel_work *work,
+static dpt_status check_triplets(const dpt_svd_problem *p, dpt_svd *svd, dpt_panel_work *work,
                                  bool *good) {
     const dpt_comm *comm = p->comm;
-    int n = (int)p->cols, k = (int)svd->rank;
-    int64_t first = dpt_panel_share(n, comm->rank, comm->size);
+    int64_t n = p->cols, k = svd->rank, first = dpt_panel_share(n, comm->rank, comm->size);
     int64_t own = dpt_panel_share(n, comm->rank + 1, comm->size) - first;
-    float *back = dpt_mem_zalloc(p->cols * svd->rank, sizeof *back, "images of left vectors");
-    float *share = dpt_mem_alloc(own * svd->rank, sizeof *share, "images of left vectors");
-    int *counts = dpt_mem_alloc(2 * (int64_t)comm->size, sizeof *counts, "counts of shares");
-    double scale = dpt_svd_unit_scale(svd->s[0]);
-    dpt_status st = back == NULL || share == NULL || counts == NULL ? DPT_ERR_OUTPUT : DPT_OK;
-    st = dpt_agree(comm, st);
-    if (st == DPT_OK) {
-        if (p->local_rows > 0)
-            cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, n, k, (int)p->local_rows,
-                        (float)scale, p->slab, n, svd->u, k, 0.0f, back, k);
-        st = dpt_panel_sum_to_shares(comm, n, k, back, share, counts);
-    }
-    if (st == DPT_OK) {
-        const float *v = svd->v + first * k;
-        for (int64_t e = 0; e < own * k; e++)
-            share[e] -= (float)(svd->s[e % k] * scale) * v[e];
-        st = dpt_panel_gram_f32(comm, own, k, share, work);
-        double worst = 0.0;
-        for (int64_t i = 0; i < k; i++)
-            worst = fmax(worst, work->gram[i * k + i]);
-        *good = sqrt(worst) <= RESIDUAL_SHARE * svd->s[0] * scale;
-        if (st == DPT_OK)
-            st = dpt_panel_gram_f32(comm, own, k, v, work);
-        for (int64_t e = 0; e < (int64_t)k * k; e++)
-            *good = *good && fabs(work->gram[e] - (e / k == e % k)) <= ORTHOGONAL;
-    }
-    dpt_mem_free(counts);
-    dpt_mem_free(share);
-    dpt_mem_free(back);
+    dpt_status st = dpt_svd_errors(p, svd);
+    *good = true;
+    for (int64_t i = 0; st == DPT_OK && i < k; i++)
+        *good = *good && svd->s_error[i] <= RESIDUAL_SHARE * svd->s[0];
+    if (st == DPT_OK)
+        st = dpt_panel_gram_f32(comm, own, k, svd->v + first * k, work);
+    for (int64_t e = 0; st == DPT_OK && e < k * k; e++)
+        *good = *good && fabs(work->gram[e] - (e / k == e % k)) <= ORTHOGONAL;
     return st;
 }
 
 /* The triplets must be singular ones, and nothing larger than the last may remain. */
-static dpt_status check(const dpt_svd_problem *p, const dpt_svd *svd, dpt_panel_work *work,
-                        bool *good) {
+static dpt_status check(const dpt_svd_problem *p, dpt_svd *svd, dpt_panel_work *work, bool *good) {
     double rest = 0.0;
     dpt_status st = check_triplets(p, svd, work, good);
     if (st == DPT_OK)
@@ -257,6 +234,7 @@ static dpt_status exact_wide(const dpt_svd_problem *p, dpt_svd *out) {
     if (st == DPT_OK) {
         int64_t k = turned.rank;
         memcpy(out->s, turned.s, (size_t)k * sizeof *out->s);
+        memcpy(out->s_error, turned.s_error, (size_t)k * sizeof *out->s_error);
         memcpy(out->u, turned.v + p->row0 * k, (size_t)(p->local_rows * k) * sizeof *out->u);
         st = dpt_panel_gather_shares(comm, p->cols, k, turned.u, out->v, counts);
     }

@@ -22,8 +22,8 @@ typedef struct dpt_svd_problem {
     double norm; /**< |A|_F, finite and positive */
 } dpt_svd_problem;
 
-/* Each fills rank, s, u, v, used and iterations of an empty *out (signs, norm and residual are the
- * dispatcher's). Collective over problem->comm; status agreed; on error *out may hold blocks that
+/* Each fills rank, s, u, v, used and iterations of an empty *out, exact s_error too (signs, norm, residual
+ * and the errors of the others are the dispatcher's). Collective over problem->comm; status agreed; on error *out may hold blocks that
  * dpt_svd_destroy releases. */
 dpt_status dpt_svd_exact(const dpt_svd_problem *problem, dpt_svd *out);
 dpt_status dpt_svd_reference(const dpt_svd_problem *problem, dpt_svd *out);
@@ -35,6 +35,17 @@ dpt_status dpt_svd_random(const dpt_svd_problem *problem, dpt_svd *out, bool *co
 static inline double dpt_svd_unit_scale(double norm) {
     return 1.0 / norm;
 }
+
+/* svd_judge.c: what the methods are judged by. */
+
+/** Fill s_error: |A^T u - s v| of each triplet, in single precision.
+ * Collective over problem->comm, agreed. Errors: DPT_ERR_OUTPUT without memory. */
+dpt_status dpt_svd_errors(const dpt_svd_problem *problem, dpt_svd *svd);
+
+/** Multiply-adds of single precision that take as long as the exact method, and as an iteration of the random one,
+ * at any number of ranks. Local. */
+double dpt_svd_exact_cost(int64_t rows, int64_t cols, int64_t rank);
+double dpt_svd_iteration_cost(int64_t rows, int64_t cols, int64_t rank);
 
 /* svd_scale.c: as LAPACK's drivers do, a matrix near the ends of fp32 is scaled before the work. */
 

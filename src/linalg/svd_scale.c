@@ -40,8 +40,10 @@ dpt_status dpt_svd_scale(dpt_svd_problem *problem, float **copy, int *exponent) 
 void dpt_svd_unscale(dpt_svd *svd, int exponent) {
     if (exponent == 0)
         return;
-    for (int64_t i = 0; i < svd->rank; i++)
+    for (int64_t i = 0; i < svd->rank; i++) {
         svd->s[i] = ldexp(svd->s[i], exponent);
+        svd->s_error[i] = ldexp(svd->s_error[i], exponent);
+    }
     svd->norm = ldexp(svd->norm, exponent);
     svd->residual = ldexp(svd->residual, exponent);
 }

@@ -7,7 +7,7 @@
 #include <stdint.h>
 
 typedef enum dpt_svd_method {
-    DPT_SVD_AUTO,     /**< random where it pays and its residual holds, else exact */
+    DPT_SVD_AUTO,     /**< random where it is cheaper and its residual holds, else exact */
     DPT_SVD_RANDOM,   /**< range finder with power iterations, measured residual */
     DPT_SVD_EXACT,    /**< Gram matrix or QR, then a symmetric eigensolver */
     DPT_SVD_REFERENCE /**< P?GESVD in double, for tests */
@@ -32,11 +32,14 @@ typedef struct dpt_svd_options {
 /** Truncated singular value decomposition A ~ U diag(s) V^T of a matrix whose rows are spread over
  * the ranks of a group. */
 typedef struct dpt_svd {
-    int64_t rank;    /**< triplets returned, r */
-    double *s;       /**< (r) falling, the same on all ranks */
-    float *u;        /**< (local rows, r) row-major: this rank's rows of U */
-    float *v;        /**< (cols, r) row-major, whole on every rank */
-    double norm;     /**< |A|_F */
+    int64_t rank; /**< triplets returned, r */
+    double *s;    /**< (r) falling, the same on all ranks */
+    double *
+        s_error; /**< (r) |A^T u - s v| of each triplet, of s = 0 at least the residual, the same on
+                          all ranks: so close to s lies a singular value, up to a rounding of 1e-6 s_1 */
+    float *u;    /**< (local rows, r) row-major: this rank's rows of U */
+    float *v;    /**< (cols, r) row-major, whole on every rank */
+    double norm; /**< |A|_F */
     double residual; /**< |A - U S V^T|_F: sqrt(|A|^2 - sum s^2), or summed entry by entry where
                           that difference would be rounding alone (below 3e-3 |A|) */
     dpt_svd_method used;
@@ -51,10 +54,12 @@ typedef struct dpt_svd {
  * also those of zero singular values.
  * Accuracy: exact: s to 1e-6 of s_1 (Gram matrix in double; values below 1e-7 s_1 come out as 0), and
  * the residual within 1e-6 |A| of the best. random: the residual within about tolerance |A| of the
- * best (an estimate from the settling of the values), s to the tolerance of s_1, values below 1e-6
- * s_1 as 0. reference: as LAPACK in double, vectors rounded to fp32.
- * Choice: auto is random when 8 rank <= min(rows, cols) >= 256, else exact; random falls back to
- * exact when the values do not settle in 16 iterations; energy needs
+ * best (what a geometric series leaves, whose ratio is the larger of the measured one and of that of
+ * the gap), s to s_error, values below 1e-6 s_1 as 0. reference: as LAPACK in double, vectors rounded
+ * to fp32.
+ * Choice: auto is random when min(rows, cols) >= 256 and four iterations cost less than exact; random
+ * falls back to exact when after two iterations or later the rest of them would cost more than exact,
+ * and when the residual does not converge in 32; energy needs
  * all values and is always exact (or reference). The zero matrix has s = 0 at the wanted rank (1 for
  * an energy). dpt_svd.used tells what was used.
  * Scale: any that fp32 holds, subnormal numbers too. Where the largest magnitude is outside 2^-61 ..
