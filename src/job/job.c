@@ -171,6 +171,53 @@ static dpt_status read_riemann(dpt_job *job, const dpt_yaml *yaml, struct fy_nod
     return st == DPT_OK && !job->riemann ? check_edits_alone(job, yaml, riemann) : st;
 }
 
+/* Of MPI's own limits, which are those of its arrays. */
+static dpt_status read_hints(dpt_job *job, const dpt_yaml *yaml, struct fy_node *map) {
+    int count = map != NULL && fy_node_is_mapping(map) ? fy_node_mapping_item_count(map) : 0;
+    if (map == NULL || count == 0)
+        return map == NULL
+                   ? DPT_OK
+                   : dpt_yaml_error(yaml, map, "hints is {striping_factor: 8, cb_nodes: 4, ...}");
+    job->hints = dpt_mem_zalloc(count, sizeof *job->hints, "hints");
+    if (job->hints == NULL)
+        return DPT_ERR_OUTPUT;
+    void *iterator = NULL;
+    for (struct fy_node_pair *pair; (pair = fy_node_mapping_iterate(map, &iterator)) != NULL;) {
+        dpt_store_hint *hint = &job->hints[job->nhints];
+        hint->name = dpt_yaml_scalar(fy_node_pair_key(pair));
+        hint->value = dpt_yaml_scalar(fy_node_pair_value(pair));
+        if (hint->name == NULL || hint->value == NULL || hint->name[0] == '\0' ||
+            hint->value[0] == '\0' || strlen(hint->name) >= MPI_MAX_INFO_KEY ||
+            strlen(hint->value) >= MPI_MAX_INFO_VAL)
+            return dpt_yaml_error(
+                yaml, fy_node_pair_key(pair),
+                "a hint of MPI-IO is a name and a value: write striping_factor: 8");
+        job->nhints++;
+    }
+    return DPT_OK;
+}
+
+dpt_store_layout dpt_job_layout(const dpt_job *job) {
+    return (dpt_store_layout){.io = job->io,
+                              .chunk_bytes = (int64_t)job->chunk_mib << 20,
+                              .deflate = job->deflate,
+                              .nhints = job->nhints,
+                              .hints = job->hints};
+}
+
+/* What only HDF5 has. */
+static dpt_status check_layout(const dpt_job *job, const dpt_yaml *yaml, struct fy_node *output) {
+    static const char *const names[] = {"io", "chunk", "compress"};
+    const bool given[] = {job->io != DPT_STORE_DIRECT, job->chunk_mib > 0, job->deflate > 0};
+    for (int i = 0; i < 3; i++)
+        if (given[i] && job->checkpoint != DPT_STORE_HDF5)
+            return dpt_yaml_error(yaml, dpt_yaml_get(output, names[i]),
+                                  "output.%s is for HDF5: set output.checkpoint: hdf5, or leave it "
+                                  "out",
+                                  names[i]);
+    return DPT_OK;
+}
+
 static dpt_status check_content(const dpt_job *job, const dpt_yaml *yaml, struct fy_node *output) {
     struct fy_node *content = dpt_yaml_get(output, "content");
     if (job->content == DPT_STORE_MODEL)
@@ -200,6 +247,10 @@ static dpt_status read_output(dpt_job *job, const dpt_yaml *yaml, struct fy_node
                                 "output.quantise keeps the types of the post-trained model: "
                                 "leave output.dtype out");
     }
+    if (st == DPT_OK)
+        st = read_hints(job, yaml, dpt_yaml_get(output, "hints"));
+    if (st == DPT_OK)
+        st = check_layout(job, yaml, output);
     return st == DPT_OK ? check_content(job, yaml, output) : st;
 }
 
@@ -377,6 +428,7 @@ void dpt_job_destroy(dpt_job *job) {
         dpt_mem_free(job->data[d].own_name);
     dpt_mem_free(job->data);
     dpt_mem_free(job->renames);
+    dpt_mem_free(job->hints);
     dpt_mem_free(job->include);
     dpt_mem_free(job->exclude);
     dpt_mem_free(job->proof.edits);

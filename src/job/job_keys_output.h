@@ -19,6 +19,35 @@
              "`select` names; `delta`, what these differ by from the pre-trained ones, in f32 "
              "([formats](formats.md#parts-of-models))"},
     {.section = "output",
+     .name = "io",
+     CHOICE("direct", DPT_STORE_IOS),
+     IN_JOB(io),
+     .help = "how tensors go into HDF5: `direct`, at their places in the file, around the library; "
+             "`independent`, by H5Dwrite of each rank; `collective`, by H5Dwrite of all ranks, "
+             "from a temporary file of the same size ([why](architecture.md#decisions))"},
+    {.section = "output",
+     .name = "chunk",
+     .type = DPT_KEY_INTEGER,
+     .standard = "0",
+     .low = 0,
+     .high = 1024,
+     IN_JOB(chunk_mib),
+     .help =
+         "tensors of HDF5 lie in chunks of about so many MiB; 0: contiguous, or with `compress` "
+         "chunks of 1"},
+    {.section = "output",
+     .name = "compress",
+     CHOICE("none", "none|0|1|2|3|4|5|6|7|8|9"),
+     IN_JOB(deflate),
+     .help = "tensors of HDF5 are shuffled and compressed by deflate of this level"},
+    {.section = "output",
+     .name = "hints",
+     .type = DPT_KEY_TEXTS,
+     .help =
+         "`{striping_factor: 8, striping_unit: 4194304}`: hints of MPI-IO for the files of "
+         "edited models, also `cb_nodes` and `cb_buffer_size` for `io: collective`; unknown ones "
+         "are ignored"},
+    {.section = "output",
      .name = "dtype",
      .type = DPT_KEY_WORD,
      .standard = "same",

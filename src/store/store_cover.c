@@ -17,12 +17,20 @@
 
 enum { COVER_BYTES = 1 << 20 };
 
-typedef struct extent {
-    int64_t offset, bytes;
-} extent;
+bool dpt_store_extent_add(int64_t *count, dpt_store_extent **extents, dpt_store_extent one) {
+    bool full = (*count & (*count - 1)) == 0; /* powers of two */
+    dpt_store_extent *grown = full ? dpt_mem_realloc(*extents, *count > 0 ? 2 * *count : 1,
+                                                     sizeof *grown, "extents of tensors")
+                                   : *extents;
+    if (grown == NULL)
+        return false;
+    *extents = grown;
+    grown[(*count)++] = one;
+    return true;
+}
 
 static int extent_order(const void *a, const void *b) {
-    int64_t x = ((const extent *)a)->offset, y = ((const extent *)b)->offset;
+    int64_t x = ((const dpt_store_extent *)a)->offset, y = ((const dpt_store_extent *)b)->offset;
     return (x > y) - (x < y);
 }
 
@@ -39,7 +47,7 @@ static dpt_status cover_feed(int fd, const char *path, int64_t begin, int64_t en
 }
 
 /* XXH3-128 of the first `length` bytes but those of the extents, which are sorted here. */
-static dpt_status cover_hash(int fd, const char *path, int64_t length, extent *tensors,
+static dpt_status cover_hash(int fd, const char *path, int64_t length, dpt_store_extent *tensors,
                              int64_t count, uint64_t out[2]) {
     char *buffer = dpt_mem_alloc(COVER_BYTES, 1, "buffer of a hash");
     dpt_status st = buffer != NULL ? DPT_OK : DPT_ERR_OUTPUT;
@@ -60,7 +68,7 @@ static dpt_status cover_hash(int fd, const char *path, int64_t length, extent *t
     return st;
 }
 
-static dpt_status seal_append(const dpt_store_writer *writer, extent *tensors) {
+static dpt_status seal_append(const dpt_store_writer *writer, dpt_store_extent *tensors) {
     dpt_file_identity file;
     uint64_t hash[2];
     char seal[DPT_SEAL_BYTES];
@@ -69,7 +77,7 @@ static dpt_status seal_append(const dpt_store_writer *writer, extent *tensors) {
         return dpt_store_path_write_failed(writer->partial);
     dpt_status st = dpt_file_identify_open(fd, writer->partial, &file);
     if (st == DPT_OK)
-        st = cover_hash(fd, writer->partial, file.size, tensors, writer->catalog->count, hash);
+        st = cover_hash(fd, writer->partial, file.size, tensors, writer->nextents, hash);
     if (st == DPT_OK) {
         dpt_seal_format(hash, file.size, seal);
         ssize_t n = pwrite(fd, seal, sizeof seal, file.size);
@@ -84,20 +92,10 @@ static dpt_status seal_append(const dpt_store_writer *writer, extent *tensors) {
 }
 
 dpt_status dpt_store_seal_write(const dpt_store_writer *writer) {
-    int count = writer->catalog->count;
-    extent *tensors = dpt_mem_alloc(count, sizeof *tensors, "extents of tensors");
-    if (tensors == NULL)
-        return DPT_ERR_OUTPUT;
-    for (int t = 0; t < count; t++) {
-        const dpt_tensor_info *info = &writer->catalog->tensors[t];
-        tensors[t] = (extent){writer->offset_of[t], info->numel * dpt_dtype_size(info->dtype)};
-    }
-    dpt_status st = seal_append(writer, tensors);
-    dpt_mem_free(tensors);
-    return st;
+    return seal_append(writer, writer->extents);
 }
 
-static dpt_status seal_compare(int fd, const dpt_store_header *header, extent *tensors) {
+static dpt_status seal_compare(int fd, const dpt_store_header *header, dpt_store_extent *tensors) {
     static const char begin[] = "deltapath-xxh128 ";
     const char *path = header->files[0];
     int64_t length = header->file_bytes[0] - DPT_SEAL_BYTES;
@@ -109,7 +107,7 @@ static dpt_status seal_compare(int fd, const dpt_store_header *header, extent *t
     bool same = false;
     dpt_status st = DPT_OK;
     if (there) {
-        st = cover_hash(fd, path, length, tensors, header->count, hash);
+        st = cover_hash(fd, path, length, tensors, header->count + header->nchunks, hash);
         dpt_seal_format(hash, length, expected);
         same = memcmp(found, expected, sizeof found) == 0;
     }
@@ -123,12 +121,16 @@ static dpt_status seal_compare(int fd, const dpt_store_header *header, extent *t
 }
 
 dpt_status dpt_store_seal_check(const dpt_store_header *header) {
-    extent *tensors = dpt_mem_alloc(header->count, sizeof *tensors, "extents of tensors");
+    dpt_store_extent *tensors =
+        dpt_mem_alloc(header->count + header->nchunks, sizeof *tensors, "extents of tensors");
     if (tensors == NULL)
         return DPT_ERR_OUTPUT;
-    for (int64_t i = 0; i < header->count; i++)
-        tensors[i] = (extent){header->entries[i].offset,
-                              header->entries[i].by_hdf5 ? 0 : header->entries[i].bytes};
+    for (int64_t i = 0; i < header->count; i++) {
+        const dpt_store_entry *entry = &header->entries[i];
+        tensors[i] = (dpt_store_extent){entry->offset, entry->by_hdf5 ? 0 : entry->bytes};
+    }
+    for (int64_t i = 0; i < header->nchunks; i++)
+        tensors[header->count + i] = header->chunks[i];
     int fd = dpt_file_open_input(header->files[0]);
     dpt_status st = fd < 0 ? DPT_ERR_INPUT : seal_compare(fd, header, tensors);
     if (fd >= 0)

@@ -167,6 +167,18 @@ static dpt_status read_extent(hid_t dataset, const char *path, dpt_store_entry *
     return st;
 }
 
+/* What the trailer leaves to the hashes of the tensors. A file of many small chunks is none that this program wrote. */
+static dpt_status list_chunks(hid_t dataset, const char *path, const dpt_store_entry *entry,
+                              dpt_store_header *header) {
+    hid_t plist = H5Dget_create_plist(dataset);
+    bool chunks = plist >= 0 && H5Pget_layout(plist) == H5D_CHUNKED;
+    if (plist >= 0)
+        H5Pclose(plist);
+    return !chunks || dpt_store_hdf5_chunks_of(dataset, &header->nchunks, &header->chunks)
+               ? DPT_OK
+               : hdf5_bad(path, entry->name, "has chunks that cannot be listed: copy it again");
+}
+
 static dpt_status scan_dataset(hid_t group, const char *name, const char *path,
                                dpt_store_header *header) {
     dpt_store_entry entry = {.name = (char *)(uintptr_t)name};
@@ -186,6 +198,8 @@ static dpt_status scan_dataset(hid_t group, const char *name, const char *path,
         st = read_shape(dataset, path, &entry);
     if (st == DPT_OK)
         st = read_extent(dataset, path, &entry);
+    if (st == DPT_OK && header->sealed && entry.by_hdf5)
+        st = list_chunks(dataset, path, &entry, header);
     if (st == DPT_OK)
         st = read_hash(dataset, path, &entry);
     H5Dclose(dataset);

@@ -162,34 +162,39 @@ static dpt_status open_tensor(dpt_store_hdf5_reader *reader, const dpt_store_ent
     return reader->name != NULL ? DPT_OK : DPT_ERR_OUTPUT;
 }
 
-/* The longest run from an element on that is a box: whole blocks of one dimension. @return its elements. */
-static int64_t box_at(const dpt_store_entry *entry, int64_t ig, int64_t n, hsize_t *start,
-                      hsize_t *count) {
-    int64_t limit = PIECE_BYTES / dpt_dtype_size(entry->dtype), block = 1, most = 1;
-    int dim = entry->ndim - 1;
+int64_t dpt_store_hdf5_box(dpt_dtype dtype, int ndim, const int64_t *shape, int64_t ig, int64_t n,
+                           uint64_t *start, uint64_t *count) {
+    int64_t limit = PIECE_BYTES / dpt_dtype_size(dtype), block = 1, most = 1;
+    int dim = ndim - 1;
     int64_t at = ig;
-    for (int d = entry->ndim - 1; d >= 0; d--) {
-        start[d] = (hsize_t)(at % entry->shape[d]);
-        at /= entry->shape[d];
+    DPT_ASSERT(ndim > 0 && n > 0);
+    for (int d = ndim - 1; d >= 0; d--) {
+        start[d] = (uint64_t)(at % shape[d]);
+        at /= shape[d];
     }
-    for (int d = entry->ndim - 1; d >= 0; d--) {
+    for (int d = ndim - 1; d >= 0; d--) {
         if (ig % block != 0 || n < block || block > limit)
             break;
         dim = d;
         most = block;
-        block *= entry->shape[d];
+        block *= shape[d];
     }
     int64_t blocks = (n < limit ? n : limit) / most;
-    int64_t left = entry->shape[dim] - (int64_t)start[dim];
+    int64_t left = shape[dim] - (int64_t)start[dim];
     blocks = blocks < left ? blocks : left;
-    for (int d = 0; d < entry->ndim; d++)
-        count[d] = d < dim ? 1 : (hsize_t)(d == dim ? blocks : entry->shape[d]);
+    for (int d = 0; d < ndim; d++)
+        count[d] = d < dim ? 1 : (uint64_t)(d == dim ? blocks : shape[d]);
     return blocks * most;
 }
 
 /* Memory has the shape of the box: the library has a fast way for equal shapes alone. */
-static bool read_box(dpt_store_hdf5_reader *reader, int ndim, const hsize_t *start,
-                     const hsize_t *count, void *out) {
+static bool read_box(dpt_store_hdf5_reader *reader, int ndim, const uint64_t *from,
+                     const uint64_t *sides, void *out) {
+    hsize_t start[DPT_NDIM_MAX], count[DPT_NDIM_MAX];
+    for (int d = 0; d < ndim; d++) {
+        start[d] = from[d];
+        count[d] = sides[d];
+    }
     hid_t memory = H5Screate_simple(ndim, count, NULL);
     bool ok = memory >= 0 &&
               H5Sselect_hyperslab(reader->space, H5S_SELECT_SET, start, NULL, count, NULL) >= 0 &&
@@ -202,7 +207,7 @@ static bool read_box(dpt_store_hdf5_reader *reader, int ndim, const hsize_t *sta
 
 static dpt_status read_tensor(dpt_store_hdf5_reader *reader, const dpt_store_entry *entry,
                               int64_t ig, int64_t n, char *out) {
-    hsize_t start[DPT_NDIM_MAX], count[DPT_NDIM_MAX];
+    uint64_t start[DPT_NDIM_MAX], count[DPT_NDIM_MAX];
     dpt_status st = open_tensor(reader, entry);
     if (st != DPT_OK)
         return st;
@@ -211,7 +216,8 @@ static dpt_status read_tensor(dpt_store_hdf5_reader *reader, const dpt_store_ent
         ok = noted(reader,
                    H5Dread(reader->dataset, reader->type, H5S_ALL, H5S_ALL, H5P_DEFAULT, out) >= 0);
     while (entry->ndim > 0 && n > 0 && ok) {
-        int64_t done = box_at(entry, ig, n, start, count);
+        int64_t done =
+            dpt_store_hdf5_box(entry->dtype, entry->ndim, entry->shape, ig, n, start, count);
         ok = read_box(reader, entry->ndim, start, count, out);
         ig += done;
         n -= done;

@@ -28,6 +28,7 @@ void dpt_store_header_destroy(dpt_store_header *header) {
         dpt_mem_free(header->companions[i].file);
     }
     dpt_mem_free(header->companions);
+    dpt_mem_free(header->chunks);
     for (int64_t i = 0; i < header->nfactors; i++)
         dpt_mem_free(header->factors[i].name);
     dpt_mem_free(header->factors);
@@ -200,7 +201,7 @@ typedef struct packer {
 } packer;
 
 static void header_pack(packer *p, const void *data, int64_t n) {
-    if (p->at != NULL)
+    if (p->at != NULL && n > 0)
         memcpy(p->at + p->bytes, data, (size_t)n);
     p->bytes += n;
 }
@@ -228,6 +229,8 @@ static void pack_header(packer *p, const dpt_store_header *header) {
     pack_text(p, header->metadata);
     pack_text(p, header->provenance);
     header_pack(p, &header->sealed, sizeof header->sealed);
+    header_pack(p, &header->nchunks, sizeof header->nchunks);
+    header_pack(p, header->chunks, header->nchunks * (int64_t)sizeof *header->chunks);
     header_pack(p, &header->ncompanions, sizeof header->ncompanions);
     for (int i = 0; i < header->ncompanions; i++) {
         const dpt_store_companion *companion = &header->companions[i];
@@ -294,6 +297,17 @@ static char *unpack_text(unpacker *u) {
     return text;
 }
 
+static void unpack_chunks(unpacker *u, dpt_store_header *out) {
+    dpt_store_extent one;
+    int64_t count = 0;
+    unpack(u, &count, sizeof count);
+    for (int64_t i = 0; i < count && u->st == DPT_OK; i++) {
+        unpack(u, &one, sizeof one);
+        if (!dpt_store_extent_add(&out->nchunks, &out->chunks, one))
+            u->st = DPT_ERR_OUTPUT;
+    }
+}
+
 static void unpack_companions(unpacker *u, dpt_store_header *out) {
     int count = 0;
     unpack(u, &count, sizeof count);
@@ -356,6 +370,7 @@ dpt_status dpt_store_header_unpack(const char *packed, int64_t bytes, dpt_store_
     out->metadata = unpack_text(&u);
     out->provenance = unpack_text(&u);
     unpack(&u, &out->sealed, sizeof out->sealed);
+    unpack_chunks(&u, out);
     unpack_companions(&u, out);
     out->base = unpack_text(&u);
     out->adapter = unpack_text(&u);

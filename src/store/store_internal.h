@@ -35,6 +35,11 @@ typedef struct dpt_store_entry {
     dpt_store_made made;
 } dpt_store_entry;
 
+/** A run of bytes of a file. */
+typedef struct dpt_store_extent {
+    int64_t offset, bytes;
+} dpt_store_extent;
+
 /** A file that belongs to a model next to its weights, as an extent of a file. */
 typedef struct dpt_store_companion {
     char *name;
@@ -59,6 +64,8 @@ typedef struct dpt_store_header {
     char *metadata;
     char *provenance;
     bool sealed; /**< HDF5: the file says that it ends with a trailer */
+    int64_t nchunks;
+    dpt_store_extent *chunks; /**< (nchunks) of a sealed one: chunks of its tensors */
     int ncompanions;
     dpt_store_companion *companions; /**< sorted by name */
     char *
@@ -234,6 +241,9 @@ dpt_status dpt_store_seal_write(const dpt_store_writer *writer);
  * Errors: DPT_ERR_INPUT naming the file. */
 dpt_status dpt_store_seal_check(const dpt_store_header *header);
 
+/** Add to a list. Local. @return false without memory. */
+bool dpt_store_extent_add(int64_t *count, dpt_store_extent **extents, dpt_store_extent one);
+
 /** Feed the digest of a model with its next tensor, in order of names. Local. */
 void dpt_store_digest_feed(dpt_hash *hash, const char *name, uint64_t tensor);
 
@@ -290,6 +300,9 @@ void dpt_store_partial_destroy(dpt_store_partial *partial); /**< Local; NULL is 
  * @param[in,out] range, data  tensor -1: nothing. Errors: those of pre. */
 dpt_status dpt_store_partial_take(dpt_store_partial *partial, dpt_range *range, const void **data);
 
+/** An HDF5 file that all ranks have open to write; private to store_hdf5_parallel.c. */
+typedef struct dpt_store_hdf5_parallel dpt_store_hdf5_parallel;
+
 /** A model being written. */
 struct dpt_store_writer {
     dpt_comm comm;
@@ -316,6 +329,13 @@ struct dpt_store_writer {
     int *file_of;        /**< (tensors) */
     int64_t *offset_of;  /**< (tensors) absolute */
     dpt_store_files io;
+    dpt_store_layout layout; /**< its hints are in `info` */
+    MPI_Info info;
+    char *stage; /**< temporary file that has the tensors end to end until all are there, or NULL */
+    dpt_store_hdf5_parallel *parallel; /**< HDF5, independent: while tensors are written; or NULL */
+    int64_t nextents;
+    dpt_store_extent
+        *extents; /**< (nextents) rank 0, HDF5: bytes of the tensors in the file, for the trailer */
 
     dpt_store_hasher hasher;
     const uint64_t *hashes; /**< (tensors) the hasher's, complete after dpt_store_hash_finish */
@@ -378,6 +398,38 @@ void dpt_store_hdf5_reader_close(dpt_store_hdf5_reader *reader); /**< Local; NUL
  * is inside, whoever calls. Errors: DPT_ERR_INPUT naming file, tensor and what HDF5 says. */
 dpt_status dpt_store_hdf5_reader_read(dpt_store_hdf5_reader *reader, const dpt_store_entry *entry,
                                       int64_t ig, int64_t n, void *out);
+
+/** The longest run of at most n elements from one on that is a box of a tensor: start and count by side.
+ * Local. @return its elements, of at most 1 GiB. */
+int64_t dpt_store_hdf5_box(dpt_dtype dtype, int ndim, const int64_t *shape, int64_t ig, int64_t n,
+                           uint64_t *start, uint64_t *count);
+
+/** Sides of the chunks of a tensor, which are runs of elements, for about so many bytes. Local.
+ * @return the first side that is not 1, along which chunks follow each other. */
+int dpt_store_hdf5_chunk(const dpt_tensor_info *info, int64_t bytes, int64_t *sides);
+
+/** Whether a tensor lies in chunks. Local. */
+bool dpt_store_hdf5_in_chunks(const dpt_store_layout *layout, const dpt_tensor_info *info);
+
+/** Open the file of a writer on all ranks. Collective, agreed. Errors: DPT_ERR_OUTPUT. */
+dpt_status dpt_store_hdf5_parallel_open(dpt_store_writer *writer, dpt_store_hdf5_parallel **out);
+
+/** Close it; NULL is allowed on all ranks. Collective, agreed. */
+dpt_status dpt_store_hdf5_parallel_close(dpt_store_writer *writer,
+                                         dpt_store_hdf5_parallel *parallel);
+
+/** Write elements by H5Dwrite of this rank alone. Local. Errors: DPT_ERR_OUTPUT naming file and tensor. */
+dpt_status dpt_store_hdf5_parallel_write(dpt_store_hdf5_parallel *parallel, dpt_range range,
+                                         const void *data);
+
+/** Move all tensors from the temporary file into the file of the model, a round of ranks at a time. Collective, agreed. */
+dpt_status dpt_store_hdf5_parallel_move(dpt_store_writer *writer);
+
+/** Chunks of a data set that is open, added to a list. Local. @return false when they cannot be told. */
+bool dpt_store_hdf5_chunks_of(int64_t dataset, int64_t *count, dpt_store_extent **extents);
+
+/** Make an empty file by MPI-IO with the hints of a writer, as striping wants; nothing without hints. Local (rank 0). */
+dpt_status dpt_store_hint_file(const dpt_store_writer *writer, const char *path);
 
 /* The writing halves of the drivers. */
 dpt_status dpt_store_hdf5_layout(dpt_store_writer *writer);

@@ -144,8 +144,10 @@ static dpt_status write_shard(const dpt_store_writer *writer, int file) {
     for (int i = 0; i < 8; i++)
         start[i] = (char)(n >> (8 * i) & 0xff);
     memcpy(start + 8, header, n);
-    dpt_status st =
-        dpt_store_path_write(writer->files[file], start, (int64_t)n + 8, writer->file_bytes[file]);
+    dpt_status st = dpt_store_hint_file(writer, writer->files[file]);
+    if (st == DPT_OK)
+        st = dpt_store_path_write(writer->files[file], start, (int64_t)n + 8,
+                                  writer->file_bytes[file]);
     dpt_mem_free(start);
     return st;
 }

@@ -67,6 +67,10 @@ static void writer_destroy(dpt_store_writer *writer) {
         dpt_mem_free(writer->files[i]);
     for (int i = 0; i < writer->nfiles && writer->headers != NULL; i++)
         dpt_mem_free(writer->headers[i]);
+    if (writer->info != MPI_INFO_NULL)
+        MPI_Info_free(&writer->info);
+    dpt_mem_free(writer->stage);
+    dpt_mem_free(writer->extents);
     void *const blocks[] = {writer->files,      writer->file_of,    writer->offset_of,
                             writer->path,       writer->partial,    writer->config,
                             writer->metadata,   writer->provenance, writer->headers,
@@ -77,6 +81,20 @@ static void writer_destroy(dpt_store_writer *writer) {
     dpt_store_partial_destroy(writer->partial_content);
     dpt_comm_destroy(&writer->comm);
     dpt_mem_free(writer);
+}
+
+/* Names are told apart by MPI, which ignores those that it does not know. */
+static dpt_status copy_hints(dpt_store_writer *writer, const dpt_store_options *options) {
+    writer->layout = options->layout;
+    writer->layout.hints = NULL;
+    if (options->layout.nhints == 0)
+        return DPT_OK;
+    (void)dpt_comm_check(MPI_Info_create(&writer->info), "MPI_Info_create");
+    for (int i = 0; i < options->layout.nhints; i++) {
+        const dpt_store_hint *hint = &options->layout.hints[i];
+        (void)dpt_comm_check(MPI_Info_set(writer->info, hint->name, hint->value), "MPI_Info_set");
+    }
+    return DPT_OK;
 }
 
 static dpt_status copy_text(const char *text, char **out) {
@@ -112,10 +130,12 @@ static dpt_status writer_prepare(dpt_store_writer *writer, const char *path,
     if (writer->shard->ranks != writer->comm.size)
         return dpt_error(DPT_ERR_INTERNAL, "%s: the shard is for %d ranks, not %d", path,
                          writer->shard->ranks, writer->comm.size);
+    dpt_status st = copy_hints(writer, options);
     writer->overwrite = options->overwrite;
     writer->copy =
         options->copy != NULL ? *options->copy : (dpt_tied_head){.head = -1, .embedding = -1};
-    dpt_status st = writer_choose(writer, path, options);
+    if (st == DPT_OK)
+        st = writer_choose(writer, path, options);
     if (st != DPT_OK)
         return st;
     writer->shard_bytes = options->shard_bytes > 0 ? options->shard_bytes : INT64_C(5000000000);
@@ -154,6 +174,8 @@ enum { HEADER_RESERVE = 1 << 20, HEADER_PER_TENSOR = 2048 };
 /* Rank 0: everything that can be refused is refused before the first byte is written. */
 static dpt_status check_output(dpt_store_writer *writer) {
     int64_t bytes = dpt_catalog_bytes(writer->catalog);
+    if (writer->stage != NULL && !dpt_mem_mul(bytes, 2, &bytes))
+        bytes = INT64_MAX / 2;
     int64_t extra = HEADER_RESERVE + (int64_t)writer->catalog->count * HEADER_PER_TENSOR;
     if (!dpt_mem_add(bytes, extra, &bytes) ||
         !dpt_mem_add(bytes, dpt_store_companions_bytes(writer->companions), &bytes))
@@ -165,6 +187,8 @@ static dpt_status check_output(dpt_store_writer *writer) {
         st = lock_output(writer);
     if (st == DPT_OK)
         st = dpt_owned_remove_model(writer->partial);
+    if (st == DPT_OK && writer->stage != NULL)
+        st = dpt_store_path_remove(writer->stage);
     return st;
 }
 
@@ -182,6 +206,8 @@ static void discard(dpt_store_writer *writer) {
         return;
     if (writer->comm.rank == 0 && !dpt_guard_is_moved(writer->partial))
         (void)dpt_store_path_remove(writer->partial); /* the first error is the one to tell */
+    if (writer->comm.rank == 0 && writer->stage != NULL)
+        (void)dpt_store_path_remove(writer->stage);
     (void)dpt_comm_check(MPI_Barrier(writer->comm.mpi), "MPI_Barrier");
 }
 
@@ -196,6 +222,10 @@ static void writer_check_options(const dpt_comm *comm, const dpt_store_options *
     DPT_ASSERT_SAME_TEXT(comm, options->owner);
     DPT_ASSERT_SAME_TEXT(comm, options->study);
     DPT_ASSERT_SAME(comm, options->content);
+    DPT_ASSERT_SAME(comm, options->layout.io);
+    DPT_ASSERT_SAME(comm, options->layout.chunk_bytes);
+    DPT_ASSERT_SAME(comm, options->layout.deflate);
+    DPT_ASSERT_SAME(comm, options->layout.nhints);
 }
 
 dpt_status dpt_store_create(const dpt_comm *comm, const char *path, const dpt_catalog *catalog,
@@ -207,8 +237,10 @@ dpt_status dpt_store_create(const dpt_comm *comm, const char *path, const dpt_ca
     *out = NULL;
     dpt_store_writer *writer = NULL;
     dpt_status st = dpt_agree(comm, DPT_STORE_NEW(writer, 1, "store writer"));
-    if (writer != NULL)
+    if (writer != NULL) {
         writer->lock = -1;
+        writer->info = MPI_INFO_NULL;
+    }
     /* Split, not duplicate: a duplicate would keep a cartesian topology, with which MPI-IO writes
      * wrong data. */
     if (st == DPT_OK)
@@ -231,8 +263,10 @@ dpt_status dpt_store_create(const dpt_comm *comm, const char *path, const dpt_ca
         st =
             dpt_agree(comm, dpt_store_files_init(&writer->io, writer->nfiles, writer->files, true));
     if (st != DPT_OK) {
-        if (writer != NULL)
+        if (writer != NULL) {
+            (void)dpt_store_hdf5_parallel_close(writer, writer->parallel); /* nothing is kept */
             discard(writer);
+        }
         writer_destroy(writer);
         return st;
     }
@@ -250,9 +284,11 @@ static dpt_status write_one(dpt_store_writer *writer, dpt_range range, const voi
     const dpt_tensor_info *info = &writer->catalog->tensors[range.tensor];
     int64_t size = dpt_dtype_size(info->dtype);
     dpt_store_hash_feed(&writer->hasher, range, data);
-    dpt_status st = dpt_store_files_write(&writer->io, writer->file_of[range.tensor],
-                                          writer->offset_of[range.tensor] + range.ig * size,
-                                          range.n * size, data, info->name);
+    dpt_status st = writer->parallel != NULL
+                        ? dpt_store_hdf5_parallel_write(writer->parallel, range, data)
+                        : dpt_store_files_write(&writer->io, writer->file_of[range.tensor],
+                                                writer->offset_of[range.tensor] + range.ig * size,
+                                                range.n * size, data, info->name);
     if (st == DPT_OK)
         writer->written += range.n;
     return st;
@@ -356,7 +392,10 @@ dpt_status dpt_store_finish_digest(dpt_store_writer *writer, dpt_status local, u
     *digest = 0;
     dpt_status st = local != DPT_OK ? local : dpt_agree_fault("store.finish");
     /* Closed before anybody reads again, so that close-to-open file systems show every byte. */
+    dpt_status parallel = dpt_store_hdf5_parallel_close(writer, writer->parallel);
+    writer->parallel = NULL;
     dpt_status closed = dpt_store_files_close(&writer->io, st == DPT_OK);
+    closed = dpt_status_worse(closed, parallel);
     st = dpt_agree(&writer->comm, st != DPT_OK ? st : closed);
     /* What is read from here on is read by its name. */
     if (st == DPT_OK)

@@ -169,12 +169,16 @@ static char *find_folder(const char *path) {
  * before the old ones go. */
 static double bytes_to_come(const dpt_inputs *in, bool replaces, int together) {
     double each = (double)dpt_inputs_output_bytes(in), first = each * together, sum = 0;
+    const dpt_store_layout layout = dpt_job_layout(in->job);
+    double stage = dpt_store_layout_stages(&layout) ? first : 0;
     for (int e = 0; in->job->checkpoint != DPT_STORE_NONE && e < in->job->nedits; e++) {
         char *path = dpt_outputs_model_path(in->job, &in->job->edits[e]);
         sum += path != NULL && access(path, F_OK) == 0 ? 0 : each;
         dpt_mem_free(path);
     }
-    return replaces && sum < first && in->job->checkpoint != DPT_STORE_NONE ? first : sum;
+    if (replaces && sum < first && in->job->checkpoint != DPT_STORE_NONE)
+        sum = first;
+    return sum > 0 ? sum + stage : sum;
 }
 
 /* The directory is no place among the files of others, nor are the folders in it, which may be links. */
@@ -479,6 +483,7 @@ dpt_status dpt_outputs_create_model(const dpt_comm *comm, const dpt_inputs *in,
                                  .metadata = dpt_store_metadata(in->post),
                                  .provenance = provenance,
                                  .companions = in->post,
+                                 .layout = dpt_job_layout(in->job),
                                  .overwrite = true,
                                  .owner = edit->id,
                                  .study = in->job->name};

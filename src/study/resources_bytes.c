@@ -292,6 +292,15 @@ static double bytes_of_results(const dpt_inputs *in, bool model) {
     return sum;
 }
 
+/* Edited models; of those that go to a temporary file first every byte moves twice. */
+static void move_output(const dpt_inputs *in, dpt_resources *res) {
+    const dpt_store_layout layout = dpt_job_layout(in->job);
+    double sum = (double)in->job->nedits * bytes_of_output(in);
+    bool stages = dpt_store_layout_stages(&layout);
+    res->bytes_written += stages ? 2.0 * sum : sum;
+    res->bytes_read += stages ? sum : 0.0;
+}
+
 void dpt_resources_move(const dpt_inputs *in, dpt_resources *res) {
     bool model = dpt_inputs_needs_model(in);
     const dpt_catalog *pre = dpt_store_catalog(in->pre);
@@ -304,7 +313,7 @@ void dpt_resources_move(const dpt_inputs *in, dpt_resources *res) {
     res->bytes_written = bytes_of_results(in, model);
     res->bytes_read += res->bytes_written / 2.0; /* units, for the tables */
     if (in->job->checkpoint != DPT_STORE_NONE)
-        res->bytes_written += (double)in->job->nedits * bytes_of_output(in);
+        move_output(in, res);
     res->bytes_loaded = 0.0;
     if (!model)
         return;

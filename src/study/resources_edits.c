@@ -61,7 +61,9 @@ static int64_t edits_need(const dpt_inputs *in, int limit, const dpt_edit_needs 
 
 dpt_status dpt_resources_measure_edits(const dpt_inputs *in, const dpt_shard *shard,
                                        dpt_resources *res) {
-    int64_t models = dpt_store_read_bytes(in->pre) + dpt_store_read_bytes(in->post);
+    const dpt_store_layout layout = dpt_job_layout(in->job);
+    int64_t models = dpt_store_read_bytes(in->pre) + dpt_store_read_bytes(in->post) +
+                     dpt_store_layout_bytes(&layout); /* models are completed one at a time */
     int count = in->job->nedits, limit = dpt_resources_in_cells(in) ? 1 : dpt_sweep_most(in);
     dpt_edit_needs *needs = dpt_mem_alloc(count, sizeof *needs, "needs of edits");
     if (needs == NULL)

@@ -128,6 +128,11 @@ def check_refused(at, job, out):
     check("content without a checkpoint", done.returncode == 2 and "set output.checkpoint" in done.stderr, done.stderr)
     done = studies.study(f"{at}/e.yaml", job % f"{at}/e", 2, "output.content=delta", "output.quantise=true", "output.dtype=same")
     check("content of quantised models", done.returncode == 2 and "leave output.quantise out" in done.stderr, done.stderr)
+    for key in ("io=collective", "chunk=4", "compress=3"):
+        done = studies.study(f"{at}/e.yaml", job % f"{at}/e", 2, f"output.{key}")
+        check(f"{key} of safetensors", done.returncode == 2 and f"output.{key.split('=', maxsplit=1)[0]} is for HDF5" in done.stderr, done.stderr)
+    done = studies.study(f"{at}/e.yaml", job % f"{at}/e", 2, "output.hints={cb_nodes: \"\"}")
+    check("a hint without a value", done.returncode == 2 and "striping_factor: 8" in done.stderr, done.stderr)
     done = studies.study(f"{at}/e.yaml", job % f"{at}/e", 2, f"models.post={out}/models/drop")
     check("deltas are no model", done.returncode == 3 and "is no model" in done.stderr, done.stderr)
     done = studies.study(f"{at}/e.yaml", job % f"{at}/e", 2, "output.content=selected", "select.include=[layers.2.*]", "allow=[zero-delta]")

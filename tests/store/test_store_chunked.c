@@ -1,6 +1,9 @@
 /* ranks: 1 2 3 4 */
 #include "store_models.h"
 
+#include "deltapath/base/file.h"
+#include "deltapath/base/mem.h"
+
 #include <hdf5.h>
 
 /* Tensors in chunks, through filters, and compact: the same bytes as in one extent. */
@@ -276,12 +279,113 @@ static void test_refused(void **state) {
     }
 }
 
+/* What HDF5 says of a tensor: chunks or none, and how it is compressed. */
+static void check_layout(const char *path, const dpt_store_layout *layout) {
+    hid_t file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
+    hid_t set = H5Dopen2(file, "tensors/another.big", H5P_DEFAULT);
+    hid_t plist = H5Dget_create_plist(set);
+    bool chunks = layout->chunk_bytes > 0 || layout->deflate > 0;
+    hsize_t sides[2] = {0, 0};
+    assert_int_equal(H5Pget_layout(plist), chunks ? H5D_CHUNKED : H5D_CONTIGUOUS);
+    assert_int_equal(chunks ? H5Pget_chunk(plist, 2, sides) : 2, 2);
+    if (chunks) {
+        int64_t want = layout->chunk_bytes > 0 ? layout->chunk_bytes : 1 << 20;
+        assert_int_equal(sides[0], want / 12 < LARGE ? want / 12 : LARGE);
+        assert_int_equal(sides[1], 3);
+    }
+    assert_int_equal(H5Pget_nfilters(plist), layout->deflate > 0 ? 2 : 0);
+    if (layout->deflate > 0) {
+        unsigned flags = 0, level = 0;
+        size_t one = 1;
+        assert_true(H5Pget_filter_by_id2(plist, H5Z_FILTER_DEFLATE, &flags, &one, &level, 0, NULL,
+                                         NULL) >= 0);
+        assert_int_equal(level, layout->deflate - 1);
+    }
+    H5Pclose(plist);
+    H5Dclose(set);
+    H5Fclose(file);
+}
+
+/* All ways to write: the same tensors, no temporary file left, and all bytes covered. */
+static void test_written(void **state) {
+    (void)state;
+    static const dpt_store_hint hints[] = {{"striping_factor", "2"}, {"cb_nodes", "1"}};
+    static const dpt_store_layout layouts[] = {
+        {.io = DPT_STORE_INDEPENDENT},
+        {.io = DPT_STORE_COLLECTIVE, .nhints = 2, .hints = hints},
+        {.chunk_bytes = 100000},
+        {.io = DPT_STORE_INDEPENDENT, .chunk_bytes = 1 << 20},
+        {.deflate = 2, .nhints = 2, .hints = hints},
+        {.io = DPT_STORE_COLLECTIVE, .chunk_bytes = 64 << 20, .deflate = 10}};
+    dpt_catalog catalog;
+    make_catalog(&catalog);
+    for (size_t i = 0; i < sizeof layouts / sizeof layouts[0]; i++) {
+        char path[512];
+        dpt_store_options options = {.format = DPT_STORE_HDF5, .layout = layouts[i]};
+        snprintf(path, sizeof path, "%s/written-%zu.h5", models_root, i);
+        assert_int_equal(models_write(&catalog, path, &options), DPT_OK);
+        models_check(&catalog, path);
+        check_runs(&catalog, path);
+        if (test_comm.rank == 0) {
+            check_layout(path, &layouts[i]);
+            char *stage = dpt_file_temporary(path);
+            assert_int_not_equal(access(stage, F_OK), 0);
+            dpt_mem_free(stage);
+            FILE *raw = fopen(path, "r+b"); /* the trailer covers what is in no chunk */
+            fseek(raw, 700, SEEK_SET);
+            int old = fgetc(raw);
+            fseek(raw, 700, SEEK_SET);
+            fputc(old ^ 1, raw);
+            fclose(raw);
+        }
+        MPI_Barrier(test_comm.mpi);
+        dpt_store *store = NULL;
+        assert_int_equal(dpt_store_open(&test_comm, path, &store), DPT_ERR_INPUT);
+        dpt_error_clear();
+    }
+    dpt_catalog_destroy(&catalog);
+}
+
+/* A rank that fails: nothing stays, neither the file nor the temporary one. */
+static void test_given_up(void **state) {
+    (void)state;
+    static const dpt_store_layout layouts[] = {{.io = DPT_STORE_INDEPENDENT}, {.deflate = 2}};
+    dpt_catalog catalog;
+    make_catalog(&catalog);
+    for (int i = 0; i < 2; i++) {
+        dpt_shard shard;
+        dpt_store_writer *writer = NULL;
+        dpt_store_options options = {.format = DPT_STORE_HDF5, .layout = layouts[i]};
+        const char *path = models_path("given-up.h5");
+        assert_int_equal(dpt_shard_create(&catalog, test_comm.size, &shard), DPT_OK);
+        assert_int_equal(dpt_store_create(&test_comm, path, &catalog, &shard, &options, &writer),
+                         DPT_OK);
+        dpt_status st = models_write_cells(&catalog, &shard, dpt_store_writer_sink(writer));
+        if (test_comm.rank == test_comm.size - 1)
+            st = dpt_error(DPT_ERR_INPUT, "given up");
+        assert_int_equal(dpt_store_finish(writer, st), DPT_ERR_INPUT);
+        dpt_error_clear();
+        dpt_shard_destroy(&shard);
+        if (test_comm.rank == 0) {
+            DIR *folder = opendir(models_root);
+            for (const struct dirent *entry; (entry = readdir(folder)) != NULL;)
+                if (entry->d_name[0] != '.')
+                    fail_msg("%s is left", entry->d_name);
+            closedir(folder);
+        }
+        MPI_Barrier(test_comm.mpi);
+    }
+    dpt_catalog_destroy(&catalog);
+}
+
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_same_bytes, models_setup, models_teardown),
         cmocka_unit_test_setup_teardown(test_damage, models_setup, models_teardown),
         cmocka_unit_test_setup_teardown(test_missing_filter, models_setup, models_teardown),
         cmocka_unit_test_setup_teardown(test_refused, models_setup, models_teardown),
+        cmocka_unit_test_setup_teardown(test_written, models_setup, models_teardown),
+        cmocka_unit_test_setup_teardown(test_given_up, models_setup, models_teardown),
     };
     return test_mpi_main(argc, argv, tests);
 }

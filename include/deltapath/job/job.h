@@ -133,6 +133,10 @@ typedef struct dpt_job {
     const char *directory;
     dpt_store_format checkpoint; /**< DPT_STORE_NONE: no edited models are kept */
     dpt_store_content content;   /**< of these */
+    dpt_store_io io;
+    int chunk_mib, deflate; /**< dpt_store_layout */
+    int nhints;
+    dpt_store_hint *hints; /**< (nhints) */
     const char *dtype_name;
     bool same_dtype;  /**< keep each tensor's type */
     dpt_dtype dtype;  /**< else write editable tensors as this type */
@@ -183,6 +187,9 @@ int dpt_job_find_edit(const dpt_job *job, const char *id);
 
 /** Whether groups of tensors are left out of an edit. Local. */
 bool dpt_job_leaves_out(const dpt_job *job, const dpt_job_edit *edit);
+
+/** How it has the files of edited models written; borrows its hints. Local. */
+dpt_store_layout dpt_job_layout(const dpt_job *job);
 
 /** What the edits of a job share: its canonical text without its edits and without where and how output is
  * kept. Allocated (dpt_mem_free); NULL after dpt_error. Local. */

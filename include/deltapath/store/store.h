@@ -39,6 +39,35 @@ typedef enum dpt_store_content {
 } dpt_store_content;
 #define DPT_STORE_CONTENTS "model|selected|delta" /* in this order */
 
+/** How the tensors of an HDF5 file are written: around the library, at their places; by H5Dwrite of each rank for
+ * itself; by H5Dwrite of all ranks together. */
+typedef enum dpt_store_io {
+    DPT_STORE_DIRECT,
+    DPT_STORE_INDEPENDENT,
+    DPT_STORE_COLLECTIVE
+} dpt_store_io;
+#define DPT_STORE_IOS "direct|independent|collective" /* in this order */
+
+/** What MPI-IO is told of a file (MPI_Info). */
+typedef struct dpt_store_hint {
+    const char *name, *value;
+} dpt_store_hint;
+
+/** How the files of a model are written. Zeros are the default. */
+typedef struct dpt_store_layout {
+    dpt_store_io io; /**< of HDF5 */
+    int64_t
+        chunk_bytes; /**< of HDF5: tensors lie in chunks of about so much; 0: contiguous, or 1 MiB with deflate */
+    int deflate; /**< of HDF5: level + 1, after shuffling; 0: not compressed */
+    int nhints;
+    const dpt_store_hint *hints;
+} dpt_store_layout;
+
+/** Bytes of memory that writing takes besides, on each rank; whether every byte is written to a temporary file first.
+ * Local. */
+int64_t dpt_store_layout_bytes(const dpt_store_layout *layout);
+bool dpt_store_layout_stages(const dpt_store_layout *layout);
+
 /** Name of a format for people; what ends the name of a model that a study writes in it, "" for DPT_STORE_NONE;
  * the format of a new model at a path. Local. */
 const char *dpt_store_format_name(dpt_store_format format);
@@ -180,6 +209,7 @@ typedef struct dpt_store_options {
     const char *study;           /**< name of the study whose edit it must be; NULL: of any */
     const dpt_tied_head *copy;   /**< head that gets what is written of its embedding, of the same
                                     type, in the place of its own; NULL: none */
+    dpt_store_layout layout;     /**< its hints are borrowed for the call */
     dpt_store_content content;
     const bool *
         kept; /**< (tensors) of another content than a model: which are written; borrowed for the call */
