@@ -9,8 +9,7 @@
 #include <string.h>
 
 /* Tensors in chunks, compressed or compact, by H5Dread of hyperslabs with the file's own type. Each rank reads for
- * itself with the plain file driver: cells are no collective work, and chunks that are read through MPI-IO take twenty
- * times as long. The library is one to a process, and not made for threads: one call at a time. */
+ * itself with the plain file driver: cells are no collective work, and MPI-IO reads chunks no faster. The library is one to a process, and not made for threads: one call at a time. */
 
 enum { PIECE_BYTES = 1 << 30 };
 
