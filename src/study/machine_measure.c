@@ -34,7 +34,7 @@ enum {
     BF16_ROWS_MAX = 4096
 };
 
-static const double LEAST = 0.4, GLANCE = 0.02; /* seconds of a measurement */
+static const double LEAST = 0.4, GLANCE = 0.004; /* seconds of a measurement */
 
 /* Rounds that a measurement does until it has taken long enough. */
 typedef struct machine_clock {
@@ -228,6 +228,7 @@ dpt_status dpt_machine_glance(const dpt_comm *comm, bool bf16, dpt_machine *out)
         mmap(NULL, GLANCE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     double sums[4] = {0.0};
     if (room != MAP_FAILED) {
+        (void)madvise(room, GLANCE_BYTES, MADV_HUGEPAGE); /* a wish: thousands of faults fewer */
         sums[0] = machine_products(GLANCE_SIDE, false, GLANCE, room);
         sums[1] = machine_copies(GLANCE, GLANCE_BYTES, room);
         sums[2] = 1.0;
