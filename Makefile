@@ -258,7 +258,7 @@ bench: | deps-check ## figures next to the limits of this machine, build/bench/b
 
 bench-peers: | deps-check ## edits and factorisations next to mergekit, PyTorch, scikit-learn and cp, build/bench/peers.json; parts="dare lowrank" some
 	@$(MAKE) --no-print-directory -j2 $(PROGRAM) benches
-	. tools/mpi-env.sh && tools/peers/run.py $(OUT) $(parts) $(if $(SIZE),--size $(SIZE))
+	. tools/mpi-env.sh && tools/peers/run.py $(OUT) $(parts) $(if $(SIZE),--size $(SIZE)) $(if $(REPEATS),--repeats $(REPEATS))
 
 bench-tables: ## tables and picture of doc/performance.md, from what bench and bench-peers left in build/bench
 	tools/bench_tables.py --bench build/bench/bench.json --peers build/bench/peers.json --into doc/performance.md

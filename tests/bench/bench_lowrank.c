@@ -13,7 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { NAP_MICROSECONDS = 1000, LINE_BYTES = 1024 };
+enum { NAP_MICROSECONDS = 10000, LINE_BYTES = 1024 };
 
 static const char *const methods[] = {"auto", "random", "exact"};
 
