@@ -78,9 +78,9 @@ def peers(document):
     rows = []
     for result in document["results"]:
         if result["part"] != "lowrank":
-            rows.append([result["part"], result["who"], spread(result), ratio(result.get("ratio")), ratio(result.get("ratio without our start")),
+            rows.append([result["part"], result["who"], spread(result), ratio(result.get("ratio")), ratio(result.get("ratio without start")),
                          short(result["memory [MiB]"]), ratio(result.get("memory ratio"))])
-    return table(["edit", "who", "time [s]", "of deltapath's", "its start taken off", "memory [MiB]", "of deltapath's"], rows)
+    return table(["edit", "who", "time [s]", "of deltapath's", "mpirun's start taken off", "memory [MiB]", "of deltapath's"], rows)
 
 
 def lowrank(document):

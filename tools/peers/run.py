@@ -209,7 +209,7 @@ class Peers:
         cases["PyTorch"] = ([*script, out["PyTorch"]], out["PyTorch"], 2)
         cases["PyTorch, streamed"] = ([*script, out["PyTorch, streamed"], "stream"], out["PyTorch, streamed"], 2)
         cases["cp"] = (["bash", "-c", f"cp -r {self.pair}/post {out['cp']} && sync -f {out['cp']}"], out["cp"], 1)
-        cases["start of deltapath"] = (self.ours("keys"), None, 1)
+        cases["start of mpirun"] = ([*self.mpirun, "-n", "2", self.options.build / "tests/bench/bench_start"], None, 1)
         cases["start of PyTorch"] = ([self.python, "-c", "import torch, safetensors.torch"], None, 2)
         return cases
 
@@ -252,14 +252,14 @@ class Peers:
         self.keep(part, times, sizes, good | {"cp"})
 
     def keep(self, part, times, sizes, comparable):
-        ours, start = times["deltapath"], statistics.median(times["start of deltapath"])
+        ours, start = times["deltapath"], statistics.median(times["start of mpirun"])
         for name in times:
             result = {"part": part, "who": name, "unit": "s", **figure(times[name])}
             result["memory [MiB]"] = max(own for own, _ in sizes[name])
             result["memory with files [MiB]"] = max(both for _, both in sizes[name])
             if name in comparable:
                 result["ratio"] = statistics.median(a / b for a, b in zip(times[name], ours))
-                result["ratio without our start"] = statistics.median(a / (b - start) for a, b in zip(times[name], ours))
+                result["ratio without start"] = statistics.median(a / (b - start) for a, b in zip(times[name], ours))
                 result["memory ratio"] = result["memory [MiB]"] / max(own for own, _ in sizes["deltapath"])
             self.results.append(result)
 
