@@ -17,6 +17,7 @@ ROWS = [
     ("edit", r"della", ""),
     ("edit", r"", {1: "0.75", 2: "0.9"}),
     ("store", r"", "1.1 or less"),
+    ("files", r"small", "1 or less"),
     ("files", r"", "1.1 or less"),
     ("sweep", r"kept", "4 or less"),
     ("sweep", r"read", "1"),
