@@ -1,8 +1,11 @@
-/* Truncated SVD of a square matrix against its own GEMM time and against P?GESVD: prints ratios.
+/* Truncated SVD of a matrix whose rows are shared out, in figures: the seconds of the slowest rank and the residual.
  *
- * usage: mpirun -n 2 bench_svd [-n SIDE] [-k RANK] [-r]      -r: without the reference
- * GEMM time: the floating-point operations of the sgemm calls that the random method makes, at the
- * sgemm peak that the same ranks reach at the same time on square products. */
+ * usage: mpirun -n 2 bench_svd [ROWS COLS RANK flat|decaying auto|random|exact]     (2048 2048 128 decaying auto)
+ * flat: normal entries; decaying: some of the directions above them, as in a delta. What stands next to the random
+ * method are its large products at the rate of sgemm that the same ranks reach next to it on square ones; next to the
+ * exact one, the same on one rank alone, if there are more: the ratio is how many times as fast they are. */
+#include "bench_print.h"
+
 #include "deltapath/base/log.h"
 #include "deltapath/base/mem.h"
 #include "deltapath/base/rng.h"
@@ -11,16 +14,17 @@
 
 #include <cblas.h>
 #include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
-typedef struct {
-    dpt_comm comm;
-    int64_t side;
-    int64_t rank;
-    int64_t rows;
+enum { TURNS = 5, PEAK_SIDE = 2048, NAP_MICROSECONDS = 10000 };
+
+static const char *const methods[] = {"auto", "random", "exact"};
+
+typedef struct bench {
+    dpt_comm comm, alone;          /* alone: a rank by itself */
+    int64_t rows, cols, rank, own; /* own: rows of this rank */
+    bool flat;
+    dpt_svd_method method;
     float *slab;
 } bench;
 
@@ -29,175 +33,162 @@ static double slowest(const dpt_comm *comm, double seconds) {
     return seconds;
 }
 
-/* Best of three square products on every rank at once. */
-static double sgemm_peak(const dpt_comm *comm) {
-    enum { SIDE = 1024 };
-    float *a = dpt_mem_zalloc(3 * SIDE * SIDE, sizeof *a, "peak");
-    double best = 1e30;
-    for (int i = 0; i < 4; i++) {
+/* Floating-point operations a second in a square product on every rank at once. */
+static double sgemm_rate(const dpt_comm *comm) {
+    float *a = calloc((size_t)3 * PEAK_SIDE * PEAK_SIDE, sizeof *a); /* not counted */
+    double seconds = 0.0;
+    for (int i = 0; i < 2; i++) { /* the first touches the memory */
         MPI_Barrier(comm->mpi);
         double t = dpt_log_seconds();
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, SIDE, SIDE, SIDE, 1.0f, a, SIDE,
-                    a + SIDE * SIDE, SIDE, 0.0f, a + 2 * SIDE * SIDE, SIDE);
-        t = slowest(comm, dpt_log_seconds() - t);
-        best = t < best ? t : best;
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, PEAK_SIDE, PEAK_SIDE, PEAK_SIDE,
+                    1.0F, a, PEAK_SIDE, a + PEAK_SIDE * PEAK_SIDE, PEAK_SIDE, 0.0F,
+                    a + 2 * PEAK_SIDE * PEAK_SIDE, PEAK_SIDE);
+        seconds = slowest(comm, dpt_log_seconds() - t);
     }
-    dpt_mem_free(a);
-    return 2.0 * SIDE * SIDE * SIDE * comm->size / best;
+    free(a);
+    return 2.0 * PEAK_SIDE * PEAK_SIDE * (double)PEAK_SIDE * comm->size / seconds;
 }
 
-/* Noise plus a decaying part: a spectrum like that of a delta, with a long slow tail. */
-static void fill(bench *b, double noise) {
-    int64_t n = b->side, first = n * b->comm.rank / b->comm.size;
-    int64_t parts = n / 16;
-    float *u = dpt_mem_alloc(b->rows * parts, sizeof *u, "left");
+/* Rows of the matrix from `first` on. */
+static void fill(const bench *b, int64_t first, int64_t rows, float *slab) {
+    int64_t n = b->cols, side = b->rows < n ? b->rows : n, parts = side / 16;
+    dpt_rng_normal(dpt_rng_make(1, "bench", DPT_RNG_MASK), first * n, rows * n, slab);
+    if (b->flat || parts == 0)
+        return;
+    float *u = dpt_mem_alloc(rows * parts, sizeof *u, "left");
     float *v = dpt_mem_alloc(n * parts, sizeof *v, "right");
-    dpt_rng_normal(dpt_rng_make(1, "bench", DPT_RNG_MASK), first * n, b->rows * n, b->slab);
-    dpt_rng_normal(dpt_rng_make(1, "left", DPT_RNG_MASK), first * parts, b->rows * parts, u);
+    dpt_rng_normal(dpt_rng_make(1, "left", DPT_RNG_MASK), first * parts, rows * parts, u);
     dpt_rng_normal(dpt_rng_make(1, "right", DPT_RNG_MASK), 0, n * parts, v);
-    for (int64_t e = 0; e < b->rows * parts; e++)
-        u[e] *= (float)(1e-3 / (1.0 + 0.05 * (double)(e % parts)));
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)b->rows, (int)n, (int)parts, 1.0f, u,
-                (int)parts, v, (int)parts, (float)(1e-3 * noise), b->slab, (int)n);
+    for (int64_t e = 0; e < rows * parts; e++)
+        u[e] /= 1.0F + 0.05F * (float)(e % parts);
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)rows, (int)n, (int)parts, 1.0F, u,
+                (int)parts, v, (int)parts, 1.0F, slab, (int)n);
     dpt_mem_free(u);
     dpt_mem_free(v);
 }
 
-static double time_method(bench *b, dpt_svd_method method, int repeats, dpt_svd *out) {
-    double best = 1e30;
-    dpt_svd_options options = {.method = method, .rank = b->rank, .name = "bench"};
-    for (int i = 0; i < repeats; i++) {
-        dpt_svd_destroy(out);
-        MPI_Barrier(b->comm.mpi);
-        double t = dpt_log_seconds();
-        dpt_status st =
-            dpt_svd_compute(&b->comm, b->side, b->side, b->rows, b->slab, &options, out);
-        t = slowest(&b->comm, dpt_log_seconds() - t);
-        if (st != DPT_OK) {
-            fprintf(stderr, "bench_svd: %s\n", dpt_error_message());
-            MPI_Abort(b->comm.mpi, 1);
-        }
-        best = t < best ? t : best;
-    }
-    return best;
-}
-
-/* The large products of the random method alone, with nothing between them. */
-static double replay(bench *b, int iterations, int64_t width) {
-    int m = (int)b->rows, n = (int)b->side, l = (int)width;
-    float *v = dpt_mem_zalloc(b->side * width, sizeof *v, "basis");
-    float *y = dpt_mem_zalloc(b->rows * width, sizeof *y, "image");
-    MPI_Barrier(b->comm.mpi);
+/* Seconds of one decomposition; what it found replaces *out. */
+static double decompose(const bench *b, const dpt_comm *comm, int64_t own, const float *slab,
+                        dpt_svd *out) {
+    dpt_svd_options options = {.method = b->method, .rank = b->rank, .name = "bench"};
+    dpt_svd_destroy(out);
+    MPI_Barrier(comm->mpi);
     double t = dpt_log_seconds();
-    for (int i = 0; i < 2 * iterations + 3; i++) {
-        if (i % 2 == 0)
-            cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, m, l, n, 1.0f, b->slab, n, v, l,
-                        0.0f, y, l);
-        else
-            cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, n, l, m, 1.0f, b->slab, n, y, l,
-                        0.0f, v, l);
+    dpt_status st = dpt_svd_compute(comm, b->rows, b->cols, own, slab, &options, out);
+    t = slowest(comm, dpt_log_seconds() - t);
+    if (st != DPT_OK) {
+        fprintf(stderr, "bench_svd: %s\n", dpt_error_message());
+        MPI_Abort(MPI_COMM_WORLD, 1);
     }
-    t = slowest(&b->comm, dpt_log_seconds() - t);
-    dpt_mem_free(y);
-    dpt_mem_free(v);
     return t;
 }
 
-static int by_value(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
+/* The others sleep until the first rank has done it alone. */
+static double decompose_alone(const bench *b, const float *whole) {
+    double seconds = 0.0;
+    int done = 0;
+    if (b->comm.rank == 0) {
+        dpt_svd svd = {.rank = 0};
+        seconds = decompose(b, &b->alone, b->rows, whole, &svd);
+        dpt_svd_destroy(&svd);
+    }
+    MPI_Request request;
+    MPI_Ibcast(&seconds, 1, MPI_DOUBLE, 0, b->comm.mpi, &request);
+    for (MPI_Test(&request, &done, MPI_STATUS_IGNORE); !done;
+         MPI_Test(&request, &done, MPI_STATUS_IGNORE))
+        usleep(NAP_MICROSECONDS);
+    return seconds;
 }
 
-/* Medians of pairs measured in turn: other work on the machine then hits both alike. */
-static void compare_with_products(bench *b) {
-    enum { PAIRS = 7 };
-    double over_peak[PAIRS], over_replay[PAIRS];
-    dpt_svd svd = {.rank = 0};
-    double n = (double)b->side;
+/* The large products of the random method. */
+static double flops_of(const bench *b, int iterations) {
+    int64_t side = b->rows < b->cols ? b->rows : b->cols;
     int64_t width = 2 * b->rank > b->rank + 64 ? 2 * b->rank : b->rank + 64; /* of the sketch */
-    width = width < b->side ? width : b->side;
-    for (int i = 0; i < PAIRS; i++) {
-        double peak = sgemm_peak(&b->comm);
-        double seconds = time_method(b, DPT_SVD_RANDOM, 1, &svd);
-        double products = replay(b, svd.iterations, width);
-        double flops = 2.0 * n * n * (double)width * (2.0 * svd.iterations + 3.0);
-        over_peak[i] = seconds / (flops / peak);
-        over_replay[i] = seconds / products;
+    width = width < side ? width : side;
+    return 2.0 * (double)b->rows * (double)b->cols * (double)width * (2.0 * iterations + 3.0);
+}
+
+static void say(const bench *b, const dpt_svd *svd, double *seconds, double *limit, double *ratio) {
+    char name[128], more[160];
+    bool compared = limit[0] > 0.0;
+    snprintf(name, sizeof name, "%d x %d at rank %d, %s, %s", (int)b->rows, (int)b->cols,
+             (int)b->rank, b->flat ? "flat" : "decaying", methods[b->method]);
+    bench_say((bench_result){.name = name,
+                             .unit = "s",
+                             .figure = bench_of(seconds, TURNS),
+                             .limit = compared ? bench_of(limit, TURNS).median : 0.0,
+                             .ratio = compared ? bench_of(ratio, TURNS).median : 0.0});
+    snprintf(more, sizeof more, "%s: residual", name);
+    double residual = svd->residual / svd->norm;
+    bench_say(
+        (bench_result){.name = more, .unit = "|A|", .figure = {residual, residual, residual}});
+    if (b->comm.rank == 0)
+        printf("%34s %s, %d iterations; peak memory %.0f MB, dpt_svd_bytes says %.0f MB\n", "",
+               methods[svd->used], svd->iterations, 1e-6 * (double)dpt_mem_peak(),
+               1e-6 * (double)dpt_svd_bytes(b->rows, b->cols, b->rank, b->method, b->comm.size));
+}
+
+static void run(bench *b) {
+    double seconds[TURNS], limit[TURNS] = {0.0}, ratio[TURNS] = {0.0};
+    bool against_one = b->method == DPT_SVD_EXACT && b->comm.size > 1;
+    dpt_svd svd = {.rank = 0};
+    float *whole = NULL;
+    if (against_one && b->comm.rank == 0) {
+        whole = malloc((size_t)(b->rows * b->cols) * sizeof *whole);
+        fill(b, 0, b->rows, whole);
     }
-    qsort(over_peak, PAIRS, sizeof *over_peak, by_value);
-    qsort(over_replay, PAIRS, sizeof *over_replay, by_value);
-    if (b->comm.rank == 0 && svd.used == DPT_SVD_RANDOM)
-        printf("random: %d iterations, %d products; time / GEMM time at sgemm peak %.2f "
-               "(%.2f to %.2f), / the same products alone %.2f (%.2f to %.2f)\n",
-               svd.iterations, 2 * svd.iterations + 3, over_peak[PAIRS / 2], over_peak[0],
-               over_peak[PAIRS - 1], over_replay[PAIRS / 2], over_replay[0],
-               over_replay[PAIRS - 1]);
+    for (int i = 0; i < TURNS; i++) {
+        double rate = against_one ? 0.0 : sgemm_rate(&b->comm);
+        seconds[i] = decompose(b, &b->comm, b->own, b->slab, &svd);
+        if (against_one) {
+            limit[i] = decompose_alone(b, whole);
+            ratio[i] = limit[i] / seconds[i];
+        } else if (svd.used == DPT_SVD_RANDOM) {
+            limit[i] = flops_of(b, svd.iterations) / rate;
+            ratio[i] = seconds[i] / limit[i];
+        }
+    }
+    say(b, &svd, seconds, limit, ratio);
+    free(whole);
     dpt_svd_destroy(&svd);
 }
 
-static void report(const bench *b, const char *label, double seconds, const dpt_svd *svd,
-                   const dpt_svd *exact) {
-    static const char *const names[] = {"auto", "random", "exact", "reference"};
-    double worst = 0.0;
-    for (int64_t i = 0; i < svd->rank; i++)
-        worst = fmax(worst, fabs(svd->s[i] - exact->s[i]) / exact->s[0]);
-    if (b->comm.rank == 0)
-        printf("%-10s %-9s %8.3f s  residual %.6f |A| (best %.6f)  s off by %.1e s_1\n", label,
-               names[svd->used], seconds, svd->residual / svd->norm, exact->residual / exact->norm,
-               worst);
-}
-
-static void run(bench *b, const char *title, double noise, int with_reference) {
-    dpt_svd exact = {.rank = 0}, random = {.rank = 0}, other = {.rank = 0};
-    fill(b, noise);
-    if (b->comm.rank == 0)
-        printf("-- %s, %d x %d at rank %d, %d ranks\n", title, (int)b->side, (int)b->side,
-               (int)b->rank, b->comm.size);
-    double exact_s = time_method(b, DPT_SVD_EXACT, 1, &exact);
-    double random_s = time_method(b, DPT_SVD_RANDOM, 3, &random);
-    report(b, "exact", exact_s, &exact, &exact);
-    report(b, "random", random_s, &random, &exact);
-    compare_with_products(b);
-    double auto_s = time_method(b, DPT_SVD_AUTO, 1, &other);
-    report(b, "auto", auto_s, &other, &exact);
-    int64_t peak = dpt_mem_peak();
-    if (b->comm.rank == 0)
-        printf("peak memory %.0f MB, of this slab %.0f MB; dpt_svd_bytes says %.0f MB\n",
-               (double)peak * 1e-6, 4e-6 * (double)(b->rows * b->side),
-               1e-6 * (double)dpt_svd_bytes(b->side, b->side, b->rank, DPT_SVD_AUTO, b->comm.size));
-    if (with_reference) {
-        double reference_s = time_method(b, DPT_SVD_REFERENCE, 1, &other);
-        report(b, "reference", reference_s, &other, &exact);
-        if (b->comm.rank == 0)
-            printf("reference / random %.0f, reference / exact %.0f\n", reference_s / random_s,
-                   reference_s / exact_s);
-    }
-    dpt_svd_destroy(&other);
-    dpt_svd_destroy(&random);
-    dpt_svd_destroy(&exact);
+/* @return false when the words are wrong. */
+static bool parse(bench *b, int argc, char **argv) {
+    if (argc == 1)
+        return true;
+    if (argc != 6)
+        return false;
+    int method = 0;
+    while (method < 3 && strcmp(methods[method], argv[5]) != 0)
+        method++;
+    b->rows = atoll(argv[1]);
+    b->cols = atoll(argv[2]);
+    b->rank = atoll(argv[3]);
+    b->flat = strcmp(argv[4], "flat") == 0;
+    b->method = (dpt_svd_method)method;
+    return b->rows > 0 && b->cols > 0 && b->rank > 0 && method < 3;
 }
 
 int main(int argc, char **argv) {
-    bench b = {.side = 2048, .rank = 0};
-    int with_reference = 1, option;
+    bench b = {.rows = 2048, .cols = 2048, .rank = 128, .method = DPT_SVD_AUTO};
     MPI_Init(&argc, &argv);
-    while ((option = getopt(argc, argv, "n:k:r")) != -1) {
-        if (option == 'n')
-            b.side = atoll(optarg);
-        else if (option == 'k')
-            b.rank = atoll(optarg);
-        else
-            with_reference = 0;
-    }
-    if (b.rank == 0)
-        b.rank = b.side / 16;
     (void)dpt_comm_create(MPI_COMM_WORLD, &b.comm);
+    (void)dpt_comm_create(MPI_COMM_SELF, &b.alone);
     dpt_agree_set_world(b.comm.rank, b.comm.size);
-    b.rows = b.side * (b.comm.rank + 1) / b.comm.size - b.side * b.comm.rank / b.comm.size;
-    b.slab = dpt_mem_alloc(b.rows * b.side, sizeof *b.slab, "matrix");
-    run(&b, "decaying with noise", 1.0, 0);
-    run(&b, "pure noise", 1e3, with_reference);
+    bench_begin(&argc, argv, "bench_svd", b.comm.rank, b.comm.size);
+    if (!parse(&b, argc, argv)) {
+        fprintf(stderr, "bench_svd: give ROWS COLS RANK flat|decaying auto|random|exact\n");
+        MPI_Abort(MPI_COMM_WORLD, DPT_ERR_USAGE);
+    }
+    int64_t first = b.rows * b.comm.rank / b.comm.size;
+    b.own = b.rows * (b.comm.rank + 1) / b.comm.size - first;
+    b.slab = dpt_mem_alloc(b.own * b.cols, sizeof *b.slab, "matrix");
+    fill(&b, first, b.own, b.slab);
+    run(&b);
     dpt_mem_free(b.slab);
+    bench_end();
+    dpt_comm_destroy(&b.alone);
     dpt_comm_destroy(&b.comm);
     MPI_Finalize();
     return 0;
