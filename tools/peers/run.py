@@ -49,7 +49,7 @@ MERGEKIT_OPTIONS = "-j 2 --async-write --write-threads 2 --lazy-unpickle --no-co
 AGREE = 0.1  # many deltas in bf16 are equal, so thresholds keep more or fewer; mergekit rescales DELLA by L1 norms
 MATRICES = "2048x2048,4096x4096,4096x14336"
 RANK = 64
-SEARCH = [(RANK + 10, n) for n in (1, 2, 3, 4, 6, 8, 12, 16)] + [(2 * RANK, n) for n in (1, 2, 3, 4, 6, 8, 12, 16)]
+SEARCH = [(width, n) for width in (RANK + 10, 2 * RANK) for n in (1, 2, 3, 4, 5, 6, 8, 10, 12, 14, 16)]  # width and iterations
 EXCESS = 1e-4  # of the residual over ours that counts as the same, of the norm of the matrix
 WRITE_MATRIX = """import numpy as np, sys
 path, rows, cols, kind = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
@@ -284,7 +284,7 @@ class Peers:
         """The quickest setting that reaches a residual, or the one with the best. @return setting, whether it reaches it."""
         found, best = None, (math.inf, None)
         for width, iterations in SEARCH:
-            if found is not None and (width, iterations) != (2 * RANK, 1) and found[1][0] == width:
+            if found is not None and found[1][0] == width:
                 continue  # more iterations are slower
             seconds, residual, _ = theirs.ask(*asked, library, width, iterations)
             best = min(best, (residual, (width, iterations)))
@@ -295,11 +295,12 @@ class Peers:
     def matrix(self, label, asked, ours, theirs):
         least = ours.ask(*asked, "auto")[1]
         settings = {library: self.search(asked, library, theirs, least) for library in ("torch", "sklearn")}
+        settings["torch as it comes"] = ((RANK, 2), theirs.ask(*asked, "torch", RANK, 2)[1] <= least + EXCESS)
         rows = {name: [] for name in ("deltapath", *settings)}
         for _ in range(self.options.repeats):
             rows["deltapath"].append(ours.ask(*asked, "auto"))
-            for library, (setting, _) in settings.items():
-                rows[library].append(theirs.ask(*asked, library, *setting))
+            for name, (setting, _) in settings.items():
+                rows[name].append(theirs.ask(*asked, name.split()[0], *setting))
         for name, answers in rows.items():
             result = {"part": "lowrank", "case": label, "who": name, "unit": "s", **figure([a[0] for a in answers]),
                       "residual": statistics.median(a[1] for a in answers)}
