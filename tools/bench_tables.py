@@ -16,6 +16,7 @@ ROWS = [
     ("edit", r"bitdelta|bias|prune", "0.5 of at most 0.6"),
     ("edit", r"della", ""),
     ("edit", r"", {1: "0.75", 2: "0.9"}),
+    ("store", r"processor", ""),
     ("store", r"", "1.1 or less"),
     ("files", r"small", "1 or less"),
     ("files", r"", "1.1 or less"),

@@ -3,8 +3,8 @@
  * time is that of the slowest rank, processor time (user and system) the sum over the ranks: on a
  * machine with other work the second is the steadier one.
  *
- * usage: mpirun -n 2 bench_store [-g gigabytes of the pair] [-d directory] [-r repeats]
- * Prints one line a figure: name, value, unit. */
+ * usage: mpirun -n 2 bench_store [-g gigabytes of the pair] [-d directory] [-r repeats] [--json FILE] */
+#include "bench_print.h"
 
 #include "deltapath/base/log.h"
 #include "deltapath/base/mem.h"
@@ -215,24 +215,35 @@ static cost bare_by_pread(const char *const from[2], const char *to, int inputs,
     return since(begun);
 }
 
-static void print(const char *name, double value, const char *unit) {
-    if (comm.rank == 0)
-        printf("%-44s %8.3f %s\n", name, value, unit);
+/* One of the two times of a round. */
+static double seconds_of(cost took, bool wall) {
+    return wall ? took.wall : took.processor;
 }
 
-static int by_value(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
+/* What the store takes, next to a rival in the same rounds: the ratio is that of times. */
+static void say(const char *what, const char *rival, const cost *ours, const cost *theirs,
+                bool wall) {
+    double x[REPEATS_MAX], limit[REPEATS_MAX], ratio[REPEATS_MAX];
+    char name[96];
+    for (int i = 0; i < repeats; i++) {
+        x[i] = seconds_of(ours[i], wall);
+        limit[i] = seconds_of(theirs[i], wall);
+        ratio[i] = x[i] / limit[i];
+    }
+    snprintf(name, sizeof name, "%s%s, of %s", what, wall ? "" : ", processor", rival);
+    bench_say((bench_result){.name = name,
+                             .unit = "s",
+                             .figure = bench_of(x, repeats),
+                             .limit = bench_of(limit, repeats).median,
+                             .ratio = bench_of(ratio, repeats).median});
 }
 
-/* Median over the rounds of one of the two times. */
-static double median(const cost *rounds, bool wall) {
-    double values[REPEATS_MAX];
+static void say_rate(const char *what, const cost *took, double gigabytes) {
+    double x[REPEATS_MAX];
     for (int i = 0; i < repeats; i++)
-        values[i] = wall ? rounds[i].wall : rounds[i].processor;
-    qsort(values, (size_t)repeats, sizeof *values, by_value);
-    return repeats % 2 != 0 ? values[repeats / 2]
-                            : 0.5 * (values[repeats / 2 - 1] + values[repeats / 2]);
+        x[i] = took[i].wall;
+    bench_say(
+        (bench_result){.name = what, .unit = "GB/s", .figure = bench_over(x, repeats, gigabytes)});
 }
 
 static void drop(const char *path) {
@@ -272,20 +283,12 @@ static dpt_status compare(const char *const from[2], const char *directory, bool
             st = measure(from, to, edit, (i + r) % RIVALS, &took[(i + r) % RIVALS][i]);
     if (st != DPT_OK)
         return st;
-    double wall[RIVALS], processor[RIVALS];
-    for (int r = 0; r < RIVALS; r++) {
-        wall[r] = median(took[r], true);
-        processor[r] = median(took[r], false);
+    const char *what = edit ? "DARE, HDF5 pair to HDF5" : "copy, HDF5 to HDF5";
+    say_rate(what, took[STORE], gigabytes);
+    for (int wall = 1; wall >= 0; wall--) {
+        say(what, "MPI-IO alone", took[STORE], took[BY_MPI], wall);
+        say(what, "pread and pwrite alone", took[STORE], took[BY_PREAD], wall);
     }
-    print(edit ? "DARE, HDF5 pair to HDF5" : "copy, HDF5 to HDF5", gigabytes / wall[STORE], "GB/s");
-    print("  the same bytes by MPI-IO alone", gigabytes / wall[BY_MPI], "GB/s");
-    print("  the same bytes by pread and pwrite alone", gigabytes / wall[BY_PREAD], "GB/s");
-    print("  time / MPI-IO alone", wall[STORE] / wall[BY_MPI], "ratio");
-    print("  time / pread and pwrite alone", wall[STORE] / wall[BY_PREAD], "ratio");
-    print("  processor time", processor[STORE] / gigabytes, "s/GB");
-    print("  processor time / MPI-IO alone", processor[STORE] / processor[BY_MPI], "ratio");
-    print("  processor time / pread and pwrite alone", processor[STORE] / processor[BY_PREAD],
-          "ratio");
     return st;
 }
 
@@ -308,6 +311,9 @@ static dpt_status run(double gigabytes, const char *directory) {
 
 int main(int argc, char **argv) {
     MPI_Init(&argc, &argv);
+    dpt_status st = dpt_comm_create(MPI_COMM_WORLD, &comm);
+    dpt_agree_set_world(comm.rank, comm.size);
+    bench_begin(&argc, argv, "bench_store", comm.rank, comm.size);
     double gigabytes = 2.0;
     const char *directory = ".";
     for (int option = getopt(argc, argv, "d:g:r:"); option != -1;
@@ -320,12 +326,11 @@ int main(int argc, char **argv) {
             repeats = (int)strtol(optarg, NULL, 10);
     }
     repeats = repeats < 1 ? 1 : repeats > REPEATS_MAX ? REPEATS_MAX : repeats;
-    dpt_status st = dpt_comm_create(MPI_COMM_WORLD, &comm);
-    dpt_agree_set_world(comm.rank, comm.size);
     if (st == DPT_OK)
         st = run(gigabytes, directory);
     if (st != DPT_OK && comm.rank == 0)
         fprintf(stderr, "bench_store: %s\n", dpt_error_message());
+    bench_end();
     dpt_comm_destroy(&comm);
     MPI_Finalize();
     return (int)st;
