@@ -279,7 +279,7 @@ class Compare:
                ["threads of sgemm [GF/s]", spread(peaks[1]), spread(peaks[2]), ratios(peaks[2], peaks[1]), len(peaks[1])]])
 
     def sgemm(self, threads):
-        return float(re.search(r"sgemm 2048: ([\d.]+)", self.bench(["bench_nn", "sgemm"], threads))[1])
+        return float(re.search(r"sgemm 2048 +([\d.]+) GF/s", self.bench(["bench_nn", "sgemm"], threads))[1])
 
     def bench(self, words, threads=2):
         return measured([*self.mpirun, "-n", "1", self.options.build / "tests/bench" / words[0], *words[1:]],
@@ -288,10 +288,12 @@ class Compare:
     def kernels(self):
         print("**Against sgemm of the same run**, one rank of two threads.\n")
         say("kernels: attention")
-        found = re.findall(r"attention n=(\d+) +8 heads on (\d+), hd=(\d+) .*?forward +([\d.]+) GF/s +([\d.]+).*?backward +"
-                           r"([\d.]+) GF/s +([\d.]+)", self.bench(["bench_nn", "attention"]))
+        found = {}  # by tokens, key-value heads and width: rate and share of sgemm, forward and backward
+        for way, *shape, rate, share in re.findall(r"attn (fwd|bwd) n=(\d+) kv=(\d+) hd=(\d+) +([\d.]+) GF/s.*: ([\d.]+)$",
+                                                   self.bench(["bench_nn", "attention"]), re.M):
+            found.setdefault(tuple(shape), {})[way] = [rate, share]
         table(["attention: tokens", "heads, key-value heads, width", "forward [GF/s]", "of sgemm", "backward [GF/s]",
-               "of sgemm"], [[n, f"8, {kv}, {hd}", f, fr, b, br] for n, kv, hd, f, fr, b, br in found])
+               "of sgemm"], [[n, f"8, {kv}, {hd}", *both["fwd"], *both["bwd"]] for (n, kv, hd), both in found.items()])
         say("kernels: a pass")
         print("A pass (`bench_model`):\n")
         print("```\n" + self.bench(["bench_model"]).strip() + "\n```\n", flush=True)
