@@ -192,26 +192,67 @@ void dpt_rng_mask(dpt_rng rng, int64_t ig, int64_t n, uint64_t threshold, uint64
     }
 }
 
-/* The bits of up to 64 elements; no branch but for those whose leading bits do not decide. */
-static uint64_t mask_word(dpt_rng rng, uint64_t ig, int n, const uint8_t *bytes,
-                          const uint64_t *thresholds) {
-    uint64_t below = 0, same = 0;
-    for (int i = 0; i < n; i++) {
-        uint64_t lead = bytes[i], wanted = thresholds[i] >> 24;
-        below |= (uint64_t)(lead < wanted) << i;
-        same |= (uint64_t)(lead == wanted) << i;
+/* The leading bits of n thresholds, at most 64; 0 beyond. */
+static void leads_of(const uint32_t *thresholds, int n, uint8_t leads[64]) {
+#ifdef __AVX512F__
+    for (int i = 0; i < 64; i += 16) {
+        int left = n - i < 0 ? 0 : n - i < 16 ? n - i : 16;
+        __m512i x =
+            _mm512_maskz_loadu_epi32((__mmask16)((UINT32_C(1) << left) - 1), thresholds + i);
+        _mm_storeu_si128((__m128i *)(void *)(leads + i),
+                         _mm512_cvtepi32_epi8(_mm512_srli_epi32(x, 24)));
     }
-    for (; same != 0; same &= same - 1) {
-        int i = __builtin_ctzll(same);
-        uint64_t rest = thresholds[i] & REST;
-        below |= (uint64_t)(rest > 0 && rest_at(rng, ig + (uint64_t)i) < rest) << i;
-    }
-    return below;
+#else
+    memset(leads + n, 0, (size_t)(64 - n));
+    for (int i = 0; i < n; i++)
+        leads[i] = (uint8_t)(thresholds[i] >> 24);
+#endif
 }
 
-void dpt_rng_mask_each(dpt_rng rng, int64_t ig, int64_t n, const uint64_t *thresholds,
+/* Bytes against one lead each: which are below, which are the same. */
+static void compare_each(const uint8_t bytes[64], const uint8_t leads[64], uint64_t *below,
+                         uint64_t *same) {
+#ifdef __AVX512BW__
+    const __m512i x = _mm512_loadu_si512(bytes), y = _mm512_loadu_si512(leads);
+    *below = _mm512_cmplt_epu8_mask(x, y);
+    *same = _mm512_cmpeq_epi8_mask(x, y);
+#elif defined(__AVX2__)
+    *below = *same = 0;
+    for (int i = 0; i < 64; i += 32) {
+        __m256i x = _mm256_loadu_si256((const __m256i *)(const void *)(bytes + i));
+        __m256i y = _mm256_loadu_si256((const __m256i *)(const void *)(leads + i));
+        __m256i from = _mm256_cmpeq_epi8(_mm256_max_epu8(x, y), x); /* x >= y */
+        *below |= (uint64_t)(uint32_t)~_mm256_movemask_epi8(from) << i;
+        *same |= (uint64_t)(uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(x, y)) << i;
+    }
+#else
+    *below = *same = 0;
+    for (int i = 0; i < 64; i++) {
+        *below |= (uint64_t)(bytes[i] < leads[i]) << i;
+        *same |= (uint64_t)(bytes[i] == leads[i]) << i;
+    }
+#endif
+}
+
+/* The bits of up to 64 elements; no branch but for those whose leading bits do not decide. The bytes go on beyond
+ * them. */
+static uint64_t mask_word(dpt_rng rng, uint64_t ig, int n, const uint8_t *bytes,
+                          const uint32_t *thresholds) {
+    uint8_t leads[64];
+    uint64_t below, same, own = n < 64 ? (UINT64_C(1) << n) - 1 : UINT64_MAX;
+    leads_of(thresholds, n, leads);
+    compare_each(bytes, leads, &below, &same);
+    for (same &= own; same != 0; same &= same - 1) {
+        int i = __builtin_ctzll(same);
+        uint32_t rest = thresholds[i] & REST;
+        below |= (uint64_t)(rest > 0 && rest_at(rng, ig + (uint64_t)i) < rest) << i;
+    }
+    return below & own;
+}
+
+void dpt_rng_mask_each(dpt_rng rng, int64_t ig, int64_t n, const uint32_t *thresholds,
                        uint64_t *mask) {
-    uint8_t bytes[DPT_RNG_DRAW + BLOCK + RUN];
+    uint8_t bytes[DPT_RNG_DRAW + BLOCK + RUN + 64];
     dpt_rng_keys keys = philox_schedule(rng);
     for (int64_t from = 0; from < n; from += DPT_RNG_DRAW) {
         int64_t step = n - from < DPT_RNG_DRAW ? n - from : DPT_RNG_DRAW;

@@ -1,5 +1,7 @@
 #include "rows.h"
 
+#include "order.h"
+
 #include "deltapath/base/assert.h"
 #include "deltapath/base/mem.h"
 
@@ -31,8 +33,6 @@
  * where the row begins; ranks are a permutation of 0 .. n - 1 with equal magnitudes in the order of
  * position, so that they are the same however the row was cut. */
 
-enum { FEW = 512, DIGIT = 8, BINS = 1 << DIGIT, PASSES = 4 };
-
 /* The parts of a cell whose rows begin or end in other cells. */
 typedef struct fragments {
     int64_t head; /* entries of a row that began in an earlier cell */
@@ -52,65 +52,14 @@ struct dpt_edit_rows {
     int64_t first, last;  /* own cells */
     fragments *fragments; /* (own cells) */
     uint32_t *kept;       /* orders of all fragments */
-    uint32_t *cell;       /* (DPT_CELL) */
-    uint64_t *keys;       /* (threads, 2, longest) */
-    int64_t longest;      /* row within a cell */
+    uint32_t *orders;     /* (threads, longest) of rows within a cell */
+    char *room;           /* (threads, stride) of making one */
+    int64_t longest, stride;
     int threads;
 };
 
 int64_t dpt_edit_row_length(const dpt_tensor_info *info) {
     return info->ndim < 2 || info->shape[0] == 0 ? info->numel : info->numel / info->shape[0];
-}
-
-static int rising(const void *a, const void *b) {
-    const uint64_t *left = a, *right = b;
-    return (*left > *right) - (*left < *right);
-}
-
-/* Radix sort by the high words, stably: keys enter in the order of position, so that equal
- * magnitudes stay in it. Four passes over a row in cache beat comparisons from some hundred keys
- * on; all counts are taken in one pass, for they do not depend on the order. A digit that all keys
- * share needs no pass. @return where they are. */
-static uint64_t *sort_keys(uint64_t *keys, uint64_t *spare, int64_t n) {
-    int64_t count[PASSES][BINS] = {{0}};
-    for (int64_t i = 0; i < n; i++)
-        for (int pass = 0; pass < PASSES; pass++)
-            count[pass][keys[i] >> (32 + DIGIT * pass) & (BINS - 1)]++;
-    for (int pass = 0; pass < PASSES; pass++) {
-        int shift = 32 + DIGIT * pass;
-        if (count[pass][keys[0] >> shift & (BINS - 1)] == n)
-            continue;
-        int64_t at = 0;
-        for (int b = 0; b < BINS; b++) {
-            int64_t here = count[pass][b];
-            count[pass][b] = at;
-            at += here;
-        }
-        for (int64_t i = 0; i < n; i++)
-            spare[count[pass][keys[i] >> shift & (BINS - 1)]++] = keys[i];
-        uint64_t *swap = keys;
-        keys = spare;
-        spare = swap;
-    }
-    return keys;
-}
-
-/* The key of an entry: its magnitude upside down, so that rising keys are falling magnitudes, and
- * below it its position, which breaks ties and is what is wanted of the sorted keys. */
-void dpt_edit_order_row(const float *x, int64_t n, uint32_t *order, uint64_t *keys,
-                        uint64_t *spare) {
-    for (int64_t i = 0; i < n; i++) {
-        uint32_t bits;
-        memcpy(&bits, &x[i], sizeof bits);
-        keys[i] = (uint64_t)(~bits & UINT32_C(0x7fffffff)) << 32 | (uint64_t)i;
-    }
-    if (n < FEW) {
-        qsort(keys, (size_t)n, sizeof *keys, rising);
-    } else {
-        keys = sort_keys(keys, spare, n);
-    }
-    for (int64_t i = 0; i < n; i++)
-        order[keys[i] & UINT32_MAX] = (uint32_t)i;
 }
 
 static int64_t length_of(const dpt_edit_stage *stage, int tensor) {
@@ -222,9 +171,9 @@ typedef struct row_order {
     const shared_row *list;
     int64_t nshared;
     const float *shared;
-    float *values;         /* (longest row) */
-    uint32_t *order;       /* (longest row) */
-    uint64_t *keys, *pair; /* (longest row) */
+    float *values;   /* (longest row) */
+    uint32_t *order; /* (longest row) */
+    void *room;
 } row_order;
 
 static const float *find_values(const row_order *k, int tensor, int64_t row) {
@@ -246,7 +195,7 @@ static dpt_status order_row(dpt_edit_work *work, dpt_edit_rows *r, const row_ord
             return st;
         DPT_ASSERT(count == n); /* not shared: all of it is here */
     }
-    dpt_edit_order_row(values, n, k->order, k->keys, k->pair);
+    dpt_edit_order_row(values, n, k->order, k->room);
     rows_cells_of(r, tensor, row, true, &begin, &end);
     for (int64_t c = begin; c < end; c++) {
         dpt_range part = part_of(r, tensor, row, c);
@@ -277,6 +226,12 @@ static dpt_status order_rows(dpt_edit_work *work, dpt_edit_rows *r, const row_or
     return st;
 }
 
+/* Entries that are ordered at a time. */
+static int64_t within_cell(int64_t longest) {
+    int64_t n = longest < DPT_CELL ? longest : DPT_CELL;
+    return n > DPT_EDIT_PIECE ? n : DPT_EDIT_PIECE;
+}
+
 static dpt_status rows_allocate(dpt_edit_work *work, dpt_edit_rows *r, int64_t *longest) {
     const dpt_catalog *catalog = r->stage->catalog;
     int64_t kept = 0;
@@ -290,11 +245,12 @@ static dpt_status rows_allocate(dpt_edit_work *work, dpt_edit_rows *r, int64_t *
                              "exclude it with select",
                              catalog->tensors[t].name, n);
     }
-    r->longest = *longest < DPT_CELL ? *longest : DPT_CELL;
+    r->longest = within_cell(*longest);
+    r->stride = dpt_edit_order_bytes(r->longest);
     r->fragments = dpt_mem_zalloc(r->last - r->first, sizeof *r->fragments, "rows of cells");
-    r->cell = dpt_mem_alloc(DPT_CELL, sizeof *r->cell, "order of a cell");
-    r->keys = dpt_mem_alloc(2 * r->longest * work->threads, sizeof *r->keys, "order of a row");
-    if (r->fragments == NULL || r->cell == NULL || r->keys == NULL)
+    r->orders = dpt_mem_alloc(r->longest * work->threads, sizeof *r->orders, "order of a row");
+    r->room = dpt_mem_alloc(r->stride * work->threads, 1, "order of a row");
+    if (r->fragments == NULL || r->orders == NULL || r->room == NULL)
         return DPT_ERR_OUTPUT;
     for (int64_t c = r->first; c < r->last; c++) {
         dpt_range cell = dpt_shard_cell(r->stage->input->shard, c);
@@ -317,9 +273,8 @@ static dpt_status order_split(dpt_edit_work *work, dpt_edit_rows *r, int64_t lon
     shared_row *list = dpt_mem_alloc(comm->size, sizeof *list, "rows that ranks share");
     k.values = dpt_mem_alloc(longest, sizeof *k.values, "row of deltas");
     k.order = dpt_mem_alloc(longest, sizeof *k.order, "order of a row");
-    k.keys = dpt_mem_alloc(longest, sizeof *k.keys, "order of a row");
-    k.pair = dpt_mem_alloc(longest, sizeof *k.pair, "order of a row");
-    bool made = list && k.values && k.order && k.keys && k.pair;
+    k.room = dpt_mem_alloc(dpt_edit_order_bytes(longest), 1, "order of a row");
+    bool made = list && k.values && k.order && k.room;
     dpt_status st = dpt_agree(comm, made ? DPT_OK : DPT_ERR_OUTPUT);
     if (st == DPT_OK) {
         k.list = list;
@@ -331,8 +286,7 @@ static dpt_status order_split(dpt_edit_work *work, dpt_edit_rows *r, int64_t lon
     if (st == DPT_OK)
         st = dpt_agree(comm, order_rows(work, r, &k));
     dpt_mem_free(shared);
-    dpt_mem_free(k.pair);
-    dpt_mem_free(k.keys);
+    dpt_mem_free(k.room);
     dpt_mem_free(k.order);
     dpt_mem_free(k.values);
     dpt_mem_free(list);
@@ -367,27 +321,56 @@ void dpt_edit_rows_destroy(dpt_edit_rows *r) {
         return;
     dpt_mem_free(r->fragments);
     dpt_mem_free(r->kept);
-    dpt_mem_free(r->cell);
-    dpt_mem_free(r->keys);
+    dpt_mem_free(r->orders);
+    dpt_mem_free(r->room);
     dpt_mem_free(r);
 }
 
-const uint32_t *dpt_edit_rows_order(dpt_edit_rows *r, dpt_range cell, const float *delta) {
+/* What shows the orders of a cell. */
+typedef struct rows_viewer {
+    dpt_edit_rows_fn fn;
+    void *ctx;
+    int threads;
+} rows_viewer;
+
+/* Entries that lie in one row, in pieces. */
+static void show_run(const rows_viewer *v, int threads, dpt_range run, const uint32_t *order) {
+#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
+    for (int p = 0; p < dpt_edit_pieces(run); p++) {
+        dpt_range piece = dpt_edit_piece(run, p);
+        v->fn(v->ctx, piece, order + (piece.ig - run.ig));
+    }
+}
+
+/* Rows of n that lie in the cell, by thread number `slot` of the rows' room. */
+static void show_rows(const dpt_edit_rows *r, const rows_viewer *v, int slot, int threads,
+                      dpt_range rows, int64_t n, const float *delta) {
+    uint32_t *order = r->orders + slot * r->longest;
+    for (int64_t at = 0; at < rows.n; at += n)
+        dpt_edit_order_row(delta + at, n, order + at, r->room + slot * r->stride);
+    show_run(v, threads, rows, order);
+}
+
+void dpt_edit_rows_order(const dpt_edit_rows *r, dpt_range cell, const float *delta,
+                         dpt_edit_rows_fn fn, void *ctx) {
     int64_t c = dpt_shard_cell_of(r->stage->input->shard, cell.tensor, cell.ig);
     DPT_ASSERT(c >= r->first && c < r->last && r->stage->covers[cell.tensor]);
     const fragments *f = &r->fragments[c - r->first];
-    int64_t n = length_of(r->stage, cell.tensor);
-    memcpy(r->cell, r->kept + f->at, (size_t)f->head * sizeof *r->cell);
-    memcpy(r->cell + cell.n - f->tail, r->kept + f->at + f->head,
-           (size_t)f->tail * sizeof *r->cell);
-    int64_t whole = (cell.n - f->head - f->tail) / n;
-#pragma omp parallel for schedule(static) num_threads(r->threads)
-    for (int64_t row = 0; row < whole; row++) {
-        uint64_t *keys = r->keys + (int64_t)omp_get_thread_num() * 2 * r->longest;
-        int64_t at = f->head + row * n;
-        dpt_edit_order_row(delta + at, n, r->cell + at, keys, keys + r->longest);
+    const rows_viewer v = {.fn = fn, .ctx = ctx, .threads = r->threads};
+    int64_t n = length_of(r->stage, cell.tensor), end = cell.n - f->tail;
+    int64_t step = n < DPT_EDIT_PIECE ? DPT_EDIT_PIECE / n * n : n; /* short rows by the dozen */
+    int across = (end - f->head) / step >= r->threads ? r->threads : 1; /* else inside of rows */
+    dpt_range head = {.tensor = cell.tensor, .ig = cell.ig, .n = f->head};
+    dpt_range tail = {.tensor = cell.tensor, .ig = cell.ig + end, .n = f->tail};
+    show_run(&v, v.threads, head, r->kept + f->at);
+#pragma omp parallel for schedule(static) num_threads(across) if (across > 1)
+    for (int64_t at = f->head; at < end; at += step) {
+        int64_t length = end - at < step ? end - at : step;
+        dpt_range rows = {.tensor = cell.tensor, .ig = cell.ig + at, .n = length};
+        show_rows(r, &v, across > 1 ? omp_get_thread_num() : 0, across > 1 ? 1 : v.threads, rows, n,
+                  delta + at);
     }
-    return r->cell;
+    show_run(&v, v.threads, tail, r->kept + f->at + f->head);
 }
 
 int64_t dpt_edit_rows_bytes(const dpt_catalog *catalog, const bool *selected, int ranks) {
@@ -401,10 +384,13 @@ int64_t dpt_edit_rows_bytes(const dpt_catalog *catalog, const bool *selected, in
         int64_t cell = info->numel < DPT_CELL ? 0 : 2 * n < DPT_CELL ? 2 * n : DPT_CELL;
         kept += (info->numel / DPT_CELL + 1) * cell;
     }
-    int64_t within = longest < DPT_CELL ? longest : DPT_CELL;
-    int64_t keys = 2 * (within * omp_get_max_threads() + longest) * (int64_t)sizeof(uint64_t);
+    int64_t within = within_cell(longest);
+    int64_t one = dpt_edit_order_bytes(within) + within * (int64_t)sizeof(uint32_t);
+    int64_t room = one * omp_get_max_threads() + dpt_edit_order_bytes(longest);
     int64_t shared = 2 * (ranks - 1) * longest * (int64_t)sizeof(float);
-    int64_t cells = 2 * (int64_t)DPT_CELL * (int64_t)sizeof(float);
+    int64_t cells = (int64_t)DPT_CELL * (int64_t)sizeof(float);
+    int64_t table = within * (int64_t)(sizeof(uint32_t) + sizeof(float)); /* of della */
     int64_t row = longest * (int64_t)(sizeof(float) + sizeof(uint32_t));
-    return (kept / ranks + 2 * within) * (int64_t)sizeof(uint32_t) + keys + shared + cells + row;
+    return (kept / ranks + 2 * within) * (int64_t)sizeof(uint32_t) + room + shared + cells + row +
+           table;
 }

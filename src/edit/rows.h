@@ -12,11 +12,6 @@ typedef struct dpt_edit_rows dpt_edit_rows;
 /** Elements of a row: those that share the first index; all of a vector or scalar. Local. */
 int64_t dpt_edit_row_length(const dpt_tensor_info *info);
 
-/** Order of each entry of a row by falling magnitude, from 0; of equal ones the first is first. Local.
- * @param[in] x (n); @param[out] order (n); @param keys, spare (n) scratch. */
-void dpt_edit_order_row(const float *x, int64_t n, uint32_t *order, uint64_t *keys,
-                        uint64_t *spare);
-
 /** Order the entries of all rows that lie in several cells, from their deltas as the stages before
  * this one left them. Only rows that several ranks share are exchanged.
  * Collective. @param[out] out released by dpt_edit_rows_destroy; NULL on error.
@@ -25,10 +20,14 @@ dpt_status dpt_edit_rows_create(dpt_edit_work *work, const dpt_edit_stage *stage
                                 dpt_edit_rows **out);
 void dpt_edit_rows_destroy(dpt_edit_rows *rows);
 
-/** Order of the entries of a whole own cell. Local, not thread-safe: shares its rows out itself.
- * @param[in] delta (cell.n) as the stages before left them. @return (cell.n), valid until the next
- * call. */
-const uint32_t *dpt_edit_rows_order(dpt_edit_rows *rows, dpt_range cell, const float *delta);
+/** Sees the order of the entries of a piece, of at most DPT_EDIT_PIECE. Local, thread-safe. */
+typedef void (*dpt_edit_rows_fn)(void *ctx, dpt_range piece, const uint32_t *order);
+
+/** Show the order of the entries of a whole own cell, piece by piece in any order; `fn` may overwrite the deltas of
+ * a piece. Local, not thread-safe: shares the rows out itself.
+ * @param[in] delta (cell.n) as the stages before left them. */
+void dpt_edit_rows_order(const dpt_edit_rows *rows, dpt_range cell, const float *delta,
+                         dpt_edit_rows_fn fn, void *ctx);
 
 /** Bytes per rank. Local. */
 int64_t dpt_edit_rows_bytes(const dpt_catalog *catalog, const bool *selected, int ranks);

@@ -68,8 +68,8 @@ void dpt_rng_draw_begin(dpt_rng_draw *draw, dpt_rng rng, int64_t ig, uint64_t th
 void dpt_rng_draw_lead(dpt_rng_draw *draw, int64_t n);
 void dpt_rng_draw_settle(dpt_rng_draw *draw);
 
-/** The same draw with a threshold for each element. @param[in] thresholds (n). Local. */
-void dpt_rng_mask_each(dpt_rng rng, int64_t ig, int64_t n, const uint64_t *thresholds,
+/** The same draw with a threshold for each element, below 2^32. @param[in] thresholds (n). Local. */
+void dpt_rng_mask_each(dpt_rng rng, int64_t ig, int64_t n, const uint32_t *thresholds,
                        uint64_t *mask);
 
 /** Bit i of a mask. */

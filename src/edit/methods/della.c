@@ -5,6 +5,9 @@
 
 #include <math.h>
 #include <string.h>
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
 
 /* DELLA's MagPrune (arXiv:2406.11617): within a row of n entries, the entry of rank r by falling
  * magnitude (0: the largest; of equal ones the first) is dropped with probability
@@ -24,38 +27,106 @@ static dpt_status della_check(const dpt_edit_stage_spec *spec) {
     return dpt_random_drop_check("della", p - half);
 }
 
-static dpt_status della_prepare(dpt_edit_work *work, dpt_edit_stage *stage) {
-    dpt_edit_rows *rows = NULL;
-    dpt_status st = dpt_edit_rows_create(work, stage, &rows);
-    stage->state = rows;
-    return st;
-}
+/* What an entry of a rank gets, in the rows of one length. */
+typedef struct della_table {
+    int64_t n;           /* entries of the row */
+    int64_t filled;      /* ranks below it are set, at most DPT_CELL */
+    uint32_t *threshold; /* of being dropped */
+    float *factor;       /* when it is kept; 0: it never is */
+} della_table;
+
+typedef struct della_state {
+    dpt_edit_rows *rows;
+    della_table table;
+} della_state;
 
 static void della_destroy(dpt_edit_stage *stage) {
-    dpt_edit_rows_destroy(stage->state);
+    della_state *d = stage->state;
+    if (d == NULL)
+        return;
+    dpt_edit_rows_destroy(d->rows);
+    dpt_mem_free(d->table.threshold);
+    dpt_mem_free(d->table.factor);
+    dpt_mem_free(d);
 }
 
-/* Factors of a piece whose entries have the given ranks in rows of n, and which are dropped. */
-static void della_draw(const dpt_edit_stage *stage, dpt_range piece, int64_t n,
-                       const uint32_t *rank, float *factor, uint64_t *dropped) {
-    double p = dpt_edit_value(stage->spec, DELLA_P);
-    double epsilon = dpt_edit_value(stage->spec, DELLA_EPSILON);
-    uint64_t threshold[DPT_EDIT_PIECE];
-    for (int64_t i = 0; i < piece.n; i++) {
-        double drop = p;
-        if (n > 1)
-            drop = p - 0.5 * epsilon + epsilon * ((double)rank[i] / (double)(n - 1));
-        drop = drop > 0.0 ? drop : 0.0; /* the sum may end just below */
-        threshold[i] = dpt_rng_threshold(drop);
-        factor[i] = (float)(1.0 / (1.0 - drop));
+static dpt_status della_prepare(dpt_edit_work *work, dpt_edit_stage *stage) {
+    int64_t longest = 0;
+    for (int t = 0; t < stage->catalog->count; t++) {
+        int64_t n = stage->covers[t] ? dpt_edit_row_length(&stage->catalog->tensors[t]) : 0;
+        longest = n > longest ? n : longest;
     }
-    dpt_rng_mask_each(dpt_edit_stream(stage, piece.tensor, DPT_RNG_MASK), piece.ig, piece.n,
-                      threshold, dropped);
+    longest = longest < DPT_CELL ? longest : DPT_CELL;
+    della_state *d = dpt_mem_zalloc(1, sizeof *d, "probabilities of ranks");
+    stage->state = d;
+    if (d != NULL) {
+        d->table.threshold = dpt_mem_alloc(longest, sizeof *d->table.threshold, "ranks");
+        d->table.factor = dpt_mem_alloc(longest, sizeof *d->table.factor, "ranks");
+    }
+    bool made = d != NULL && d->table.threshold != NULL && d->table.factor != NULL;
+    dpt_status st = dpt_agree(work->input->comm, made ? DPT_OK : DPT_ERR_OUTPUT);
+    return st == DPT_OK ? dpt_edit_rows_create(work, stage, &d->rows) : st;
+}
+
+/* Threshold and factor of a rank in rows of n. */
+static void della_of_rank(const dpt_edit_stage *stage, int64_t n, uint32_t rank,
+                          uint32_t *threshold, float *factor) {
+    double drop = dpt_edit_value(stage->spec, DELLA_P);
+    double epsilon = dpt_edit_value(stage->spec, DELLA_EPSILON);
+    if (n > 1)
+        drop = drop - 0.5 * epsilon + epsilon * ((double)rank / (double)(n - 1));
+    drop = drop > 0.0 ? drop : 0.0; /* the sum may end just below */
+    uint64_t wanted = dpt_rng_threshold(drop);
+    *factor = wanted >> 32 == 0 ? (float)(1.0 / (1.0 - drop)) : 0.0f;
+    *threshold = wanted >> 32 == 0 ? (uint32_t)wanted : UINT32_MAX;
+}
+
+/* The table for rows of n; without ranks where rows are longer than a cell, for few entries have these. */
+static void della_fill_table(const dpt_edit_work *work, const dpt_edit_stage *stage, int64_t n) {
+    della_table *table = &((della_state *)stage->state)->table;
+    if (table->n == n)
+        return;
+    table->n = n;
+    table->filled = n <= DPT_CELL ? n : 0;
+#pragma omp parallel for schedule(static) num_threads(work->threads)
+    for (int64_t i = 0; i < table->filled; i++)
+        della_of_rank(stage, n, (uint32_t)i, &table->threshold[i], &table->factor[i]);
+}
+
+/* Thresholds and factors of a piece whose entries have the given ranks. */
+static void della_look_up(const dpt_edit_stage *stage, const uint32_t *rank, int64_t n,
+                          uint32_t *threshold, float *factor) {
+    const della_table *table = &((const della_state *)stage->state)->table;
+    if (table->filled == 0) {
+        for (int64_t i = 0; i < n; i++)
+            della_of_rank(stage, table->n, rank[i], &threshold[i], &factor[i]);
+        return;
+    }
+    int64_t i = 0;
+#ifdef __AVX512F__ /* which the compiler does not find by itself */
+    for (; i + 16 <= n; i += 16) {
+        __m512i at = _mm512_loadu_si512(rank + i);
+        _mm512_storeu_si512(threshold + i, _mm512_i32gather_epi32(at, table->threshold, 4));
+        _mm512_storeu_ps(factor + i, _mm512_i32gather_ps(at, table->factor, 4));
+    }
+#endif
+    for (; i < n; i++) {
+        threshold[i] = table->threshold[rank[i]];
+        factor[i] = table->factor[rank[i]];
+    }
 }
 
 /* Word by word of the mask; a factor is dropped by its bits, without a branch. */
 static void della_scale_piece(float *delta, int64_t n, const uint64_t *drops, float *factor) {
-    for (int64_t from = 0; from < n; from += 32) {
+    int64_t from = 0;
+#ifdef __AVX512F__
+    for (; from + 16 <= n; from += 16) {
+        __mmask16 kept = (__mmask16) ~(drops[from / 64] >> (from % 64));
+        _mm512_storeu_ps(delta + from, _mm512_mul_ps(_mm512_loadu_ps(delta + from),
+                                                     _mm512_maskz_loadu_ps(kept, factor + from)));
+    }
+#endif
+    for (; from < n; from += 32) {
         uint32_t word = (uint32_t)(drops[from / 64] >> (from % 64)), bits[32];
         int length = n - from < 32 ? (int)(n - from) : 32;
         memcpy(bits, factor + from, (size_t)length * sizeof *bits);
@@ -67,24 +138,36 @@ static void della_scale_piece(float *delta, int64_t n, const uint64_t *drops, fl
     }
 }
 
-/* Draw for the pieces of a cell: scale them in place, or say which entries are dropped; the other is NULL. */
+/* Drawing for a cell: scale it in place, or say which entries are dropped; the other is NULL. */
+typedef struct della_job {
+    const dpt_edit_stage *stage;
+    int64_t ig; /* of the cell */
+    float *scaled;
+    uint8_t *dropped;
+} della_job;
+
+static void della_draw(void *ctx, dpt_range piece, const uint32_t *rank) {
+    const della_job *job = ctx;
+    int64_t at = piece.ig - job->ig;
+    uint32_t threshold[DPT_EDIT_PIECE];
+    float factor[DPT_EDIT_PIECE];
+    uint64_t drops[DPT_EDIT_PIECE / 64];
+    della_look_up(job->stage, rank, piece.n, threshold, factor);
+    dpt_rng_mask_each(dpt_edit_stream(job->stage, piece.tensor, DPT_RNG_MASK), piece.ig, piece.n,
+                      threshold, drops);
+    if (job->scaled != NULL)
+        della_scale_piece(job->scaled + at, piece.n, drops, factor);
+    else
+        for (int64_t i = 0; i < piece.n; i++)
+            job->dropped[at + i] = dpt_rng_mask_bit(drops, i) || factor[i] == 0.0f;
+}
+
 static void della_draw_cell(const dpt_edit_work *work, const dpt_edit_stage *stage, dpt_range cell,
                             const float *delta, float *scaled, uint8_t *dropped) {
-    int64_t n = dpt_edit_row_length(&stage->catalog->tensors[cell.tensor]);
-    const uint32_t *rank = dpt_edit_rows_order(stage->state, cell, delta);
-#pragma omp parallel for schedule(static) num_threads(work->threads)
-    for (int p = 0; p < dpt_edit_pieces(cell); p++) {
-        dpt_range piece = dpt_edit_piece(cell, p);
-        int64_t at = piece.ig - cell.ig;
-        float factor[DPT_EDIT_PIECE];
-        uint64_t drops[DPT_EDIT_PIECE / 64];
-        della_draw(stage, piece, n, rank + at, factor, drops);
-        if (scaled != NULL)
-            della_scale_piece(scaled + at, piece.n, drops, factor);
-        else
-            for (int64_t i = 0; i < piece.n; i++)
-                dropped[at + i] = dpt_rng_mask_bit(drops, i);
-    }
+    const della_state *d = stage->state;
+    della_job job = {.stage = stage, .ig = cell.ig, .scaled = scaled, .dropped = dropped};
+    della_fill_table(work, stage, dpt_edit_row_length(&stage->catalog->tensors[cell.tensor]));
+    dpt_edit_rows_order(d->rows, cell, delta, della_draw, &job);
 }
 
 static void della_apply_cell(const dpt_edit_work *work, const dpt_edit_stage *stage, dpt_range cell,
