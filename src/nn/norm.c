@@ -1,6 +1,7 @@
 #include "deltapath/nn/norm.h"
 
 #include <math.h>
+#include <omp.h>
 #include <stddef.h>
 #include <string.h>
 
@@ -10,36 +11,149 @@ enum {
     PARALLEL_MIN = 1 << 15
 };
 
+#define NORM_INLINE static inline __attribute__((always_inline))
+
+/* Rows of RMSNorm.
+ *
+ * The problem: a row is read for its sum before anything of it can be written, and then read from cache. While it is
+ * summed no store is under way, and while it is written no load from memory.
+ *
+ * The idea: one loop sums a row and writes the row before, so that loads and stores of memory are under way together.
+ * The first row of a block is only summed, the last only written. Sums are taken in lanes that depend on nothing else, so
+ * that a row has the same bits wherever it stands. Vectors are loaded before any of their places is written: the result
+ * may stand in place of what it is made of. */
+
+#pragma GCC diagnostic ignored "-Wpsabi" /* no vector crosses the border of this file */
+enum { WIDTH = 16, BLOCK = 16 };         /* lanes of a vector, rows of a block at most */
+typedef float floats __attribute__((vector_size(4 * WIDTH)));
+typedef float floats8 __attribute__((vector_size(2 * WIDTH)));
+typedef double doubles __attribute__((vector_size(4 * WIDTH)));
+
+typedef struct {
+    doubles low, high;
+    double rest; /* of the last elements, which fill no vector */
+} norm_sum;
+
+NORM_INLINE floats row_load(const float *x) {
+    floats v;
+    memcpy(&v, x, sizeof v);
+    return v;
+}
+
+/** sum += (double)a (double)b */
+NORM_INLINE void sum_add(norm_sum *sum, floats a, floats b) {
+    floats8 a0 = __builtin_shufflevector(a, a, 0, 1, 2, 3, 4, 5, 6, 7);
+    floats8 a1 = __builtin_shufflevector(a, a, 8, 9, 10, 11, 12, 13, 14, 15);
+    floats8 b0 = __builtin_shufflevector(b, b, 0, 1, 2, 3, 4, 5, 6, 7);
+    floats8 b1 = __builtin_shufflevector(b, b, 8, 9, 10, 11, 12, 13, 14, 15);
+    sum->low += __builtin_convertvector(a0, doubles) * __builtin_convertvector(b0, doubles);
+    sum->high += __builtin_convertvector(a1, doubles) * __builtin_convertvector(b1, doubles);
+}
+
+NORM_INLINE double sum_total(const norm_sum *sum) {
+    doubles lanes = sum->low + sum->high;
+    double total = sum->rest;
+    for (int l = 0; l < WIDTH / 2; l++)
+        total += lanes[l];
+    return total;
+}
+
+/** @return sum_c x^2 of a row, unless NULL; and y = w (before r) of the row before, unless NULL. */
+NORM_INLINE double row_forward(int64_t C, const float *x, const float *before, float r,
+                               const float *w, float *y) {
+    norm_sum sum = {.rest = 0.0};
+    int64_t c = 0;
+    for (; c + WIDTH <= C; c += WIDTH) {
+        if (x)
+            sum_add(&sum, row_load(x + c), row_load(x + c));
+        if (before) {
+            floats out = row_load(w + c) * (row_load(before + c) * r);
+            memcpy(y + c, &out, sizeof out);
+        }
+    }
+    for (; c < C; c++) {
+        if (x)
+            sum.rest += (double)x[c] * (double)x[c];
+        if (before)
+            y[c] = w[c] * (before[c] * r);
+    }
+    return sum_total(&sum);
+}
+
 static double row_squares(int64_t C, const float *x) {
-    double sum = 0.0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t c = 0; c < C; c++)
-        sum += (double)x[c] * (double)x[c];
-    return sum;
+    return row_forward(C, x, NULL, 0.0f, NULL, NULL);
 }
 
-/** y = w (x rstd), from the sum of squares of a row of `total` elements; @return rstd. */
-static float row_scale(int64_t C, int64_t total, double sum, float eps, const float *x,
-                       const float *w, float *y) {
-    float r = (float)(1.0 / sqrt(sum / (double)total + (double)eps));
-#pragma omp simd
-    for (int64_t c = 0; c < C; c++)
-        y[c] = w[c] * (x[c] * r);
-    return r;
+static void row_write(int64_t C, const float *x, float r, const float *w, float *y) {
+    row_forward(C, NULL, x, r, w, y);
 }
 
-/** sum_c dy w x */
+/** 1 / sqrt(mean + eps) of a row of `total` elements. */
+static float row_rstd(int64_t total, double sum, float eps) {
+    return (float)(1.0 / sqrt(sum / (double)total + (double)eps));
+}
+
+/** One gradient of RMSNorm: dx (+)= dy w r - x shift. */
+typedef struct {
+    const float *dy, *x;
+    float r, shift;
+    float *dx;
+} norm_row;
+
+/** @return sum_c dy w x of a row, unless NULL; and dx of the row before, unless NULL. */
+NORM_INLINE double row_backward(int64_t C, const float *w, const norm_row *row,
+                                const norm_row *before, bool accumulate) {
+    norm_sum sum = {.rest = 0.0};
+    int64_t c = 0;
+    for (; c + WIDTH <= C; c += WIDTH) {
+        if (row)
+            sum_add(&sum, row_load(row->dy + c) * row_load(w + c), row_load(row->x + c));
+        if (before) {
+            floats out = row_load(before->dy + c) * row_load(w + c) * before->r -
+                         row_load(before->x + c) * before->shift;
+            if (accumulate)
+                out = row_load(before->dx + c) + out;
+            memcpy(before->dx + c, &out, sizeof out);
+        }
+    }
+    for (; c < C; c++) {
+        if (row)
+            sum.rest += (double)(row->dy[c] * w[c]) * (double)row->x[c];
+        if (before) {
+            float out = before->dy[c] * w[c] * before->r - before->x[c] * before->shift;
+            before->dx[c] = accumulate ? before->dx[c] + out : out;
+        }
+    }
+    return sum_total(&sum);
+}
+
 static double row_dot(int64_t C, const float *dy, const float *w, const float *x) {
-    double dot = 0.0;
-#pragma omp simd reduction(+ : dot)
-    for (int64_t c = 0; c < C; c++)
-        dot += (double)(dy[c] * w[c]) * (double)x[c];
-    return dot;
+    const norm_row row = {.dy = dy, .x = x};
+    return row_backward(C, w, &row, NULL, false);
+}
+
+static void row_gradient(int64_t C, const float *w, const norm_row *row, bool accumulate) {
+    if (accumulate)
+        row_backward(C, w, NULL, row, true);
+    else
+        row_backward(C, w, NULL, row, false);
+}
+
+static double row_both(int64_t C, const float *w, const norm_row *row, const norm_row *before,
+                       bool accumulate) {
+    return accumulate ? row_backward(C, w, row, before, true)
+                      : row_backward(C, w, row, before, false);
 }
 
 /** Factor of x in the gradient of a row of `total` elements. */
 static float row_shift(int64_t total, double dot, float r) {
     return (float)(dot / (double)total * (double)r * (double)r * (double)r);
+}
+
+/** Rows of a block: as many for each thread, and few. */
+static int64_t norm_block(int64_t T) {
+    int64_t share = T / omp_get_max_threads();
+    return share < 1 ? 1 : share < BLOCK ? share : BLOCK;
 }
 
 void dpt_nn_rmsnorm_heads_forward(int64_t T, int64_t heads, int64_t C, const float *x, int64_t ldx,
@@ -52,7 +166,8 @@ void dpt_nn_rmsnorm_heads_forward(int64_t T, int64_t heads, int64_t C, const flo
             memcpy(kept + t * ldkept, x + t * ldx, (size_t)(heads * C) * sizeof *kept);
         for (int64_t j = 0; j < heads; j++) {
             const float *xt = x + t * ldx + j * C;
-            float r = row_scale(C, C, row_squares(C, xt), eps, xt, w, y + t * ldy + j * C);
+            float r = row_rstd(C, row_squares(C, xt), eps);
+            row_write(C, xt, r, w, y + t * ldy + j * C);
             if (rstd)
                 rstd[t * heads + j] = r;
         }
@@ -62,21 +177,20 @@ void dpt_nn_rmsnorm_heads_forward(int64_t T, int64_t heads, int64_t C, const flo
 void dpt_nn_rmsnorm_forward(int64_t T, int64_t C, const float *x, int64_t ldx, const float *w,
                             float eps, float *y, int64_t ldy, float *rstd) {
     /* x (T,C), w (C), y (T,C), rstd (T) */
-    dpt_nn_rmsnorm_heads_forward(T, 1, C, x, ldx, w, eps, y, ldy, NULL, 0, rstd);
-}
-
-/** dx (+)= dy w r - x shift of one row. */
-static void row_backward(int64_t C, const float *dy, const float *x, const float *w, float r,
-                         bool accumulate, float *dx) {
-    float shift = row_shift(C, row_dot(C, dy, w, x), r);
-    if (accumulate) {
-#pragma omp simd
-        for (int64_t c = 0; c < C; c++)
-            dx[c] += dy[c] * w[c] * r - x[c] * shift;
-    } else {
-#pragma omp simd
-        for (int64_t c = 0; c < C; c++)
-            dx[c] = dy[c] * w[c] * r - x[c] * shift;
+    int64_t block = norm_block(T);
+#pragma omp parallel for schedule(static) if (T * C >= PARALLEL_MIN)
+    for (int64_t t0 = 0; t0 < T; t0 += block) {
+        int64_t end = t0 + block < T ? t0 + block : T;
+        float r = 0.0f;
+        for (int64_t t = t0; t < end; t++) {
+            const float *xt = x + t * ldx;
+            double sum = t == t0 ? row_squares(C, xt)
+                                 : row_forward(C, xt, xt - ldx, r, w, y + (t - 1) * ldy);
+            r = row_rstd(C, sum, eps);
+            if (rstd)
+                rstd[t] = r;
+        }
+        row_write(C, x + (end - 1) * ldx, r, w, y + (end - 1) * ldy);
     }
 }
 
@@ -88,16 +202,35 @@ void dpt_nn_rmsnorm_heads_backward_input(int64_t T, int64_t heads, int64_t C, co
     /* forward: rstd = 1/sqrt(mean(x^2) + eps), y = w (x rstd) */
 #pragma omp parallel for schedule(static) if (T * heads * C >= PARALLEL_MIN)
     for (int64_t t = 0; t < T; t++)
-        for (int64_t j = 0; j < heads; j++)
-            row_backward(C, dy + t * lddy + j * C, x + t * ldx + j * C, w, rstd[t * heads + j],
-                         accumulate, dx + t * lddx + j * C);
+        for (int64_t j = 0; j < heads; j++) {
+            norm_row row = {.dy = dy + t * lddy + j * C,
+                            .x = x + t * ldx + j * C,
+                            .r = rstd[t * heads + j],
+                            .dx = dx + t * lddx + j * C};
+            row.shift = row_shift(C, row_dot(C, row.dy, w, row.x), row.r);
+            row_gradient(C, w, &row, accumulate);
+        }
 }
 
 void dpt_nn_rmsnorm_backward_input(int64_t T, int64_t C, const float *dy, int64_t lddy,
                                    const float *x, int64_t ldx, const float *w, const float *rstd,
                                    bool accumulate, float *dx, int64_t lddx) {
     /* dy (T,C), x (T,C), w (C), rstd (T), dx (T,C); forward: y = w (x rstd) */
-    dpt_nn_rmsnorm_heads_backward_input(T, 1, C, dy, lddy, x, ldx, w, rstd, accumulate, dx, lddx);
+    int64_t block = norm_block(T);
+#pragma omp parallel for schedule(static) if (T * C >= PARALLEL_MIN)
+    for (int64_t t0 = 0; t0 < T; t0 += block) {
+        int64_t end = t0 + block < T ? t0 + block : T;
+        norm_row before = {.dy = NULL};
+        for (int64_t t = t0; t < end; t++) {
+            norm_row row = {
+                .dy = dy + t * lddy, .x = x + t * ldx, .r = rstd[t], .dx = dx + t * lddx};
+            double dot =
+                t == t0 ? row_dot(C, row.dy, w, row.x) : row_both(C, w, &row, &before, accumulate);
+            row.shift = row_shift(C, dot, row.r);
+            before = row;
+        }
+        row_gradient(C, w, &before, accumulate);
+    }
 }
 
 void dpt_nn_rmsnorm_squares(int64_t T, int64_t C, const float *x, int64_t ldx, double *sum) {
@@ -113,7 +246,8 @@ void dpt_nn_rmsnorm_scale(int64_t T, int64_t C, int64_t total, const double *sum
     /* sum (T), x (T,C), w (C), y (T,C), rstd (T) */
 #pragma omp parallel for schedule(static) if (T * C >= PARALLEL_MIN)
     for (int64_t t = 0; t < T; t++) {
-        float r = row_scale(C, total, sum[t], eps, x + t * ldx, w, y + t * ldy);
+        float r = row_rstd(total, sum[t], eps);
+        row_write(C, x + t * ldx, r, w, y + t * ldy);
         if (rstd)
             rstd[t] = r;
     }

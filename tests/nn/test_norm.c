@@ -262,8 +262,39 @@ static void a_row_of_zeros_and_a_huge_row_stay_finite(void **state) {
     }
 }
 
+/* Rows are worked on in pairs of neighbours and in blocks: none of it shows. */
+static void a_row_is_the_same_alone_and_in_place(void **state) {
+    (void)state;
+    enum { T = 37, C = 45, LD = 48 };
+    float *x = nn_floats(T * LD, 1, 1), *w = nn_floats(C, 1, 2), *dy = nn_floats(T * LD, 1, 3);
+    float y[T * LD], rstd[T], one[C], one_rstd, dx[T * LD], inside[T * LD];
+    dpt_nn_rmsnorm_forward(T, C, x, LD, w, 1e-5f, y, LD, rstd);
+    memcpy(inside, x, sizeof inside);
+    dpt_nn_rmsnorm_forward(T, C, inside, LD, w, 1e-5f, inside, LD, NULL);
+    for (int t = 0; t < T; t++) {
+        dpt_nn_rmsnorm_forward(1, C, x + t * LD, LD, w, 1e-5f, one, C, &one_rstd);
+        assert_memory_equal(one, y + t * LD, sizeof one);
+        assert_memory_equal(one, inside + t * LD, sizeof one);
+        assert_memory_equal(&one_rstd, &rstd[t], sizeof one_rstd);
+    }
+    for (int adds = 0; adds < 2; adds++) {
+        memcpy(dx, y, sizeof dx);
+        dpt_nn_rmsnorm_backward_input(T, C, dy, LD, x, LD, w, rstd, adds, dx, LD);
+        for (int t = 0; t < T; t++) {
+            memcpy(one, y + t * LD, sizeof one);
+            dpt_nn_rmsnorm_backward_input(1, C, dy + t * LD, LD, x + t * LD, LD, w, &rstd[t], adds,
+                                          one, C);
+            assert_memory_equal(one, dx + t * LD, sizeof one);
+        }
+    }
+    test_free(x);
+    test_free(w);
+    test_free(dy);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_row_is_the_same_alone_and_in_place),
         cmocka_unit_test(rmsnorm_matches_reference),
         cmocka_unit_test(layernorm_matches_reference),
         cmocka_unit_test(gradient_may_overwrite_its_argument),
