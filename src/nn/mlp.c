@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdbool.h>
 
+#include "verf.h"
 #include "vexp.h"
 
 enum { PARALLEL_MIN = 1 << 15, PIECE = 1 << 12 };
@@ -62,7 +63,54 @@ MLP_INLINE mlp_value value_of(dpt_act_kind kind, float x) {
     return value_of_gate(x, quick_slope * x, quick_slope);
 }
 
+#ifdef __AVX512F__
+enum { GELU_STEP = 256 }; /* values of Phi that wait for the density */
+
+/** Phi(x) */
+static inline __m512 gelu_below(__m512 x) {
+    const __m512 half = _mm512_set1_ps(0.5f), root = _mm512_set1_ps(root_half);
+    return _mm512_fmadd_ps(half, dpt_nn_erf16(_mm512_mul_ps(x, root)), half);
+}
+
+static inline __mmask16 gelu_lanes(int64_t left) {
+    return (__mmask16)((UINT32_C(1) << (left < 16 ? left : 16)) - 1);
+}
+
+/** x Phi(x) */
+static void gelu_forward(int64_t n, const float *x, float *y) {
+    for (int64_t i = 0; i < n; i += 16) {
+        __mmask16 own = gelu_lanes(n - i);
+        __m512 v = _mm512_maskz_loadu_ps(own, x + i);
+        _mm512_mask_storeu_ps(y + i, own, _mm512_mul_ps(v, gelu_below(v)));
+    }
+}
+
+/** dy (Phi(x) + x Phi'(x)) */
+static void gelu_backward(int64_t n, const float *dy, const float *x, float *dx) {
+    float below[GELU_STEP];
+    for (int64_t at = 0; at < n; at += GELU_STEP) {
+        int64_t step = n - at < GELU_STEP ? n - at : GELU_STEP;
+        for (int64_t i = 0; i < step; i += 16) {
+            __m512 v = _mm512_maskz_loadu_ps(gelu_lanes(step - i), x + at + i);
+            _mm512_storeu_ps(below + i, gelu_below(v));
+        }
+#pragma omp simd
+        for (int64_t i = 0; i < step; i++) {
+            float v = x[at + i];
+            float density = 0.5f * root_2_over_pi * dpt_nn_expf(-0.5f * v * v);
+            dx[at + i] = dy[at + i] * (below[i] + v * density);
+        }
+    }
+}
+#endif
+
 MLP_INLINE void act_forward(dpt_act_kind kind, int64_t n, const float *x, float *y) {
+#ifdef __AVX512F__
+    if (kind == DPT_ACT_GELU) {
+        gelu_forward(n, x, y);
+        return;
+    }
+#endif
 #pragma omp simd
     for (int64_t i = 0; i < n; i++)
         y[i] = value_of(kind, x[i]).y;
@@ -70,6 +118,12 @@ MLP_INLINE void act_forward(dpt_act_kind kind, int64_t n, const float *x, float 
 
 MLP_INLINE void act_backward(dpt_act_kind kind, int64_t n, const float *dy, const float *x,
                              float *dx) {
+#ifdef __AVX512F__
+    if (kind == DPT_ACT_GELU) {
+        gelu_backward(n, dy, x, dx);
+        return;
+    }
+#endif
 #pragma omp simd
     for (int64_t i = 0; i < n; i++)
         dx[i] = dy[i] * value_of(kind, x[i]).slope;
