@@ -76,8 +76,8 @@ static inline __attribute__((always_inline)) words edit_half(dpt_edit_rule rule,
     return rounded;
 }
 
-/* Some processors see the three streams too late between the steps of a mask: a quarter of the time on Emerald
- * Rapids. To others (Zen 4) requests do as much harm. A request beyond the end of a block does nothing. */
+/* Some processors see the three streams too late, between the steps of a mask above all: a quarter of the time on
+ * Emerald Rapids. To others (Zen 4) requests do as much harm. A request beyond the end of a block does nothing. */
 static inline void ask_ahead(const uint16_t *pre, const uint16_t *post, const uint16_t *out) {
     __builtin_prefetch(pre + AHEAD);
     __builtin_prefetch(post + AHEAD);
@@ -101,11 +101,10 @@ static inline __attribute__((always_inline)) void edit_run(dpt_edit_rule rule, b
         uint32_t bits = 0;
         memcpy(&before, pre + i, sizeof before);
         memcpy(&after, post + i, sizeof after);
-        if (rule == DPT_EDIT_RULE_MASK) {
+        if (rule == DPT_EDIT_RULE_MASK)
             memcpy(&bits, (const char *)mask + i / 8, sizeof bits); /* from memory to all lanes */
-            if (asks)
-                ask_ahead(pre + i, post + i, out + i);
-        }
+        if (asks)
+            ask_ahead(pre + i, post + i, out + i);
         words low =
             edit_half(rule, r, (floats)(before << 16), (floats)(after << 16), bits, even, &s);
         words high = edit_half(rule, r, (floats)(before & HIGH_HALF), (floats)(after & HIGH_HALF),
@@ -132,9 +131,12 @@ static bool kernel_fused_finish(const lane_sums *lanes, double sums[DPT_EDIT_SUM
 
 /* One piece by a rule without a mask. */
 #define DEFINE_PIECE(name, rule)                                                                   \
-    static void name(const lane_rule *r, const uint16_t *pre, const uint16_t *post, int64_t n,     \
-                     uint16_t *out, lane_sums *sums) {                                             \
-        edit_run(rule, false, r, pre, post, 0, n, NULL, out, sums);                                \
+    static void name(bool asks, const lane_rule *r, const uint16_t *pre, const uint16_t *post,     \
+                     int64_t n, uint16_t *out, lane_sums *sums) {                                  \
+        if (asks)                                                                                  \
+            edit_run(rule, true, r, pre, post, 0, n, NULL, out, sums);                             \
+        else                                                                                       \
+            edit_run(rule, false, r, pre, post, 0, n, NULL, out, sums);                            \
     }
 
 DEFINE_PIECE(scale_piece, DPT_EDIT_RULE_SCALE)
@@ -181,40 +183,11 @@ mask_piece(bool asks, const lane_rule *r, const uint16_t *pre, const uint16_t *p
 DEFINE_MASK_PIECE(mask_asking, true)
 DEFINE_MASK_PIECE(mask_waiting, false)
 
-/* Whether this thread asks ahead: what was faster in its first long runs, which take turns. It changes no byte. */
-enum { TRIALS = 8, TRIAL_LENGTH = 1 << 18 };
-typedef struct mask_trials {
-    int made;
-    double best[2]; /* seconds an element, without asking and with it */
-} mask_trials;
-
-static _Thread_local mask_trials trials = {.best = {INFINITY, INFINITY}};
-
-/* Of this thread's processor, so that other work on the machine decides nothing. */
-static double trial_seconds(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static bool trial_asks(void) {
-    return trials.made < TRIALS ? trials.made % 2 == 0 : trials.best[1] < trials.best[0];
-}
-
-static void trial_note(bool asks, int64_t n, double seconds) {
-    if (n < TRIAL_LENGTH || trials.made >= TRIALS)
-        return;
-    trials.best[asks] = fmin(trials.best[asks], seconds / (double)n);
-    trials.made++;
-}
-
 /* All pieces by a mask. */
-static void edit_masked(const dpt_edit_fused *edit, const lane_rule *r, int64_t ig, int64_t n,
-                        const uint16_t *pre, const uint16_t *post, uint16_t *out,
+static void edit_masked(const dpt_edit_fused *edit, bool asks, const lane_rule *r, int64_t ig,
+                        int64_t n, const uint16_t *pre, const uint16_t *post, uint16_t *out,
                         double (*sums)[DPT_EDIT_SUMS], bool *done) {
     dpt_rng_draw draws[2];
-    double start = trials.made < TRIALS ? trial_seconds() : 0.0;
-    bool asks = trial_asks();
     dpt_rng_draw_begin(&draws[0], edit->rng, ig, edit->threshold);
     dpt_rng_draw_lead(&draws[0], piece_length(n, 0));
     dpt_rng_draw_settle(&draws[0]);
@@ -230,8 +203,6 @@ static void edit_masked(const dpt_edit_fused *edit, const lane_rule *r, int64_t 
                                             &draws[(p + 1) % 2]);
         done[p] = kernel_fused_finish(&lanes, sums[p]);
     }
-    if (trials.made < TRIALS)
-        trial_note(asks, n, trial_seconds() - start);
 }
 
 /* The cut of a piece: equal magnitudes are kept up to an index. false when that index is inside. */
@@ -242,35 +213,72 @@ static bool place_cut(const dpt_edit_fused *edit, int64_t ig, int64_t n, lane_ru
 }
 
 /* One piece by a rule without a mask; false when it must be done in another way. */
-static bool plain_piece(const dpt_edit_fused *edit, lane_rule *r, int64_t ig, int64_t n,
+static bool plain_piece(const dpt_edit_fused *edit, bool asks, lane_rule *r, int64_t ig, int64_t n,
                         const uint16_t *pre, const uint16_t *post, uint16_t *out,
                         double sums[DPT_EDIT_SUMS]) {
     lane_sums lanes = {.changed = {0}};
     if (n % UNIT != 0)
         return false;
     if (edit->rule == DPT_EDIT_RULE_SCALE)
-        scale_piece(r, pre, post, n, out, &lanes);
+        scale_piece(asks, r, pre, post, n, out, &lanes);
     else if (edit->rule == DPT_EDIT_RULE_SIGN)
-        sign_piece(r, pre, post, n, out, &lanes);
+        sign_piece(asks, r, pre, post, n, out, &lanes);
     else if (edit->rule == DPT_EDIT_RULE_SPLIT)
-        split_piece(r, pre, post, n, out, &lanes);
+        split_piece(asks, r, pre, post, n, out, &lanes);
     else if (place_cut(edit, ig, n, r))
-        cut_piece(r, pre, post, n, out, &lanes);
+        cut_piece(asks, r, pre, post, n, out, &lanes);
     else
         return false;
     return kernel_fused_finish(&lanes, sums);
 }
 
+/* Whether this thread asks ahead: what was faster in its first long runs, which take turns; with a mask and without
+ * for themselves. It changes no byte. */
+enum { TRIALS = 8, TRIAL_LENGTH = 1 << 18 };
+typedef struct fetch_trials {
+    int made;
+    double best[2]; /* seconds an element, without asking and with it */
+} fetch_trials;
+
+static _Thread_local fetch_trials trials[2] = {{.best = {INFINITY, INFINITY}},
+                                               {.best = {INFINITY, INFINITY}}};
+
+/* Of this thread's processor, so that other work on the machine decides nothing. */
+static double trial_seconds(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static bool trial_asks(const fetch_trials *of) {
+    return of->made < TRIALS ? of->made % 2 == 0 : of->best[1] < of->best[0];
+}
+
+static void trial_note(fetch_trials *of, bool asks, int64_t n, double start) {
+    of->best[asks] = fmin(of->best[asks], (trial_seconds() - start) / (double)n);
+    of->made++;
+}
+
+/* All pieces by a rule without a mask. */
+static void edit_plain(const dpt_edit_fused *edit, bool asks, lane_rule *r, int64_t ig, int64_t n,
+                       const uint16_t *pre, const uint16_t *post, uint16_t *out,
+                       double (*sums)[DPT_EDIT_SUMS], bool *done) {
+    for (int64_t at = 0, p = 0; at < n; at += DPT_EDIT_PIECE, p++)
+        done[p] = plain_piece(edit, asks, r, ig + at, piece_length(n, at), pre + at, post + at,
+                              out + at, sums[p]);
+}
+
 void dpt_edit_kernel_fused(const dpt_edit_fused *edit, int64_t ig, int64_t n, const void *pre,
                            const void *post, void *out, double (*sums)[DPT_EDIT_SUMS], bool *done) {
-    const uint16_t *before = pre, *after = post;
-    uint16_t *to = out;
+    bool masked = edit->rule == DPT_EDIT_RULE_MASK;
+    fetch_trials *tried = &trials[masked];
+    bool tries = tried->made < TRIALS && n >= TRIAL_LENGTH, asks = trial_asks(tried);
+    double start = tries ? trial_seconds() : 0.0;
     lane_rule r = {.kept = (floats){0} + edit->kept, .dropped = (floats){0} + edit->dropped};
-    if (edit->rule == DPT_EDIT_RULE_MASK) {
-        edit_masked(edit, &r, ig, n, before, after, to, sums, done);
-        return;
-    }
-    for (int64_t at = 0, p = 0; at < n; at += DPT_EDIT_PIECE, p++)
-        done[p] = plain_piece(edit, &r, ig + at, piece_length(n, at), before + at, after + at,
-                              to + at, sums[p]);
+    if (masked)
+        edit_masked(edit, asks, &r, ig, n, pre, post, out, sums, done);
+    else
+        edit_plain(edit, asks, &r, ig, n, pre, post, out, sums, done);
+    if (tries)
+        trial_note(tried, asks, n, start);
 }
