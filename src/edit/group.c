@@ -71,11 +71,16 @@ static double speed_of(int size) {
     return pow(1.8, log2((double)size));
 }
 
+int64_t dpt_edit_matrices_slab(const dpt_edit_matrices *m, int size) {
+    return (m->stored.rows + size - 1) / size * m->stored.cols;
+}
+
 int64_t dpt_edit_matrices_bytes(const dpt_edit_stage_spec *spec, const dpt_parts *parts,
                                 const dpt_edit_matrices *m, dpt_svd_method method, int size,
                                 bool expected) {
     int64_t rows = m->stored.rows, own = (rows + size - 1) / size, most = 0;
-    int64_t slab = own * m->stored.cols;
+    int64_t slab = dpt_edit_matrices_slab(m, size); /* or small ones together */
+    slab = slab > DPT_EDIT_TOGETHER ? slab : DPT_EDIT_TOGETHER;
     int64_t step = slab < DPT_EDIT_CHUNK ? slab : DPT_EDIT_CHUNK;
     int64_t exchange = 2 * step * (int64_t)sizeof(float);
     for (int k = 0; k < m->count; k++) {

@@ -7,6 +7,9 @@
 
 #include "deltapath/linalg/svd.h"
 
+/** Elements of small matrices that a rank exchanges at once. */
+enum { DPT_EDIT_TOGETHER = 1 << 18 };
+
 /** What a group decomposes at once, and how it lies in the tensor: one matrix, or the matrices of an item that is stored
  * as (inputs, outputs) and so has them side by side in its rows. */
 typedef struct dpt_edit_matrices {
@@ -17,6 +20,9 @@ typedef struct dpt_edit_matrices {
 
 /** Number of columns of matrix k of these, whose rows are those that are stored. Local. */
 int64_t dpt_edit_matrices_cols(const dpt_edit_matrices *m, const dpt_parts *parts, int k);
+
+/** Elements of a slab of these at most, where `size` ranks share them. Local. */
+int64_t dpt_edit_matrices_slab(const dpt_edit_matrices *m, int size);
 
 /** The matrices of a part; false when an earlier part of its item has them. Local. */
 bool dpt_edit_matrices_of(const dpt_parts *parts, int part, dpt_edit_matrices *out);

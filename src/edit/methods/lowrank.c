@@ -1,11 +1,9 @@
 #include "../stage.h"
-#include "../group.h"
+#include "../slab.h"
 
 #include "deltapath/base/mem.h"
-#include "deltapath/comm/same.h"
 #include "deltapath/comm/stop.h"
 #include "deltapath/linalg/svd.h"
-#include "deltapath/tensor/redist.h"
 #include "deltapath/tensor/role.h"
 
 #include <inttypes.h>
@@ -15,7 +13,7 @@
 
 /* Low rank: arXiv:2410.13841 Eq. (10)-(12), F(Delta) = U_r S_r V_r^T of each matrix, which is a tensor or a part of
  * one. The ranks work in groups, each on one matrix at a time, or on those that lie side by side in the rows of a
- * tensor; the product goes back to the owners of its cells. A matrix that is stored as (inputs, outputs) is
+ * tensor; small ones are exchanged together. The product goes back to the owners of its cells. A matrix that is stored as (inputs, outputs) is
  * decomposed as it is stored: the product is the transpose. */
 
 enum { LOWRANK_RANK, LOWRANK_SPARSITY, LOWRANK_ENERGY, LOWRANK_SVD };
@@ -98,145 +96,6 @@ static dpt_status lowrank_check_ranks(const dpt_edit_stage *stage) {
     return st;
 }
 
-/* What a rank has of the matrices of its group: rows of the tensor as it is stored. */
-typedef struct slab {
-    const dpt_edit_matrices *of; /* NULL: this rank has none in this round */
-    int64_t first_row, last_row; /* of this rank */
-    float *values;               /* (last_row - first_row, of->stored.cols) */
-} slab;
-
-static int64_t lowrank_slab_elements(const slab *m) {
-    return m->of == NULL ? 0 : (m->last_row - m->first_row) * m->of->stored.cols;
-}
-
-/* Elements of the slab [at, ...) that follow each other in the tensor too, at most `n`. */
-static dpt_range lowrank_run(const slab *m, int64_t at, int64_t n) {
-    const dpt_layout *stored = &m->of->stored;
-    int64_t row = m->first_row + at / stored->cols, col = at % stored->cols;
-    int64_t rows = 1;
-    if (stored->row_stride == stored->cols) { /* to the end of its run of rows, or of the slab */
-        int64_t end = (row / stored->run + 1) * stored->run;
-        rows = (end < m->last_row ? end : m->last_row) - row;
-    }
-    int64_t run = rows * stored->cols - col;
-    return (dpt_range){.tensor = m->of->tensor,
-                       .ig = dpt_layout_place(stored, row, 0) + col,
-                       .n = run < n ? run : n};
-}
-
-/* A step of an exchange: at most DPT_EDIT_CHUNK elements of the slab, as runs of the tensor. */
-typedef struct exchange {
-    int64_t n, count;
-    dpt_range *runs;  /* (count) */
-    dpt_block *wants; /* (count) the same */
-    void **a, **b;    /* (count) places of a buffer for each run */
-} exchange;
-
-static void lowrank_exchange_free(exchange *e) {
-    dpt_mem_free(e->runs);
-    dpt_mem_free(e->wants);
-    dpt_mem_free(e->a);
-    dpt_mem_free(e->b);
-    *e = (exchange){.n = 0};
-}
-
-static dpt_status lowrank_exchange_make(const slab *m, int64_t step, exchange *e) {
-    int64_t at = step * DPT_EDIT_CHUNK, left = lowrank_slab_elements(m) - at;
-    *e = (exchange){.n = left < 0 ? 0 : left < DPT_EDIT_CHUNK ? left : DPT_EDIT_CHUNK};
-    for (int64_t done = 0; done < e->n; e->count++)
-        done += lowrank_run(m, at + done, e->n - done).n;
-    e->runs = dpt_mem_alloc(e->count, sizeof *e->runs, "exchange of rows");
-    e->wants = dpt_mem_alloc(e->count, sizeof *e->wants, "exchange of rows");
-    e->a = dpt_mem_alloc(e->count, sizeof *e->a, "exchange of rows");
-    e->b = dpt_mem_alloc(e->count, sizeof *e->b, "exchange of rows");
-    if (e->runs == NULL || e->wants == NULL || e->a == NULL || e->b == NULL)
-        return DPT_ERR_OUTPUT;
-    for (int64_t done = 0, i = 0; done < e->n; i++) {
-        e->runs[i] = lowrank_run(m, at + done, e->n - done);
-        e->wants[i] = dpt_block_of_range(e->runs[i]);
-        done += e->runs[i].n;
-    }
-    return DPT_OK;
-}
-
-/* Places of the runs in a buffer that has them end to end. */
-static void lowrank_exchange_place(const exchange *e, void *buffer, int64_t size, void **places) {
-    int64_t at = 0;
-    for (int64_t i = 0; i < e->count; i++) {
-        places[i] = (char *)buffer + at * size;
-        at += e->runs[i].n;
-    }
-}
-
-/* Deltas of one run from what is stored. Local. */
-static bool lowrank_subtract(const dpt_edit_work *work, dpt_range run, const char *pre,
-                             const char *post, float *delta) {
-    int64_t pre_size = dpt_dtype_size(dpt_edit_pre_type(work, run.tensor));
-    int64_t post_size = dpt_dtype_size(work->catalog->tensors[run.tensor].dtype);
-    int bad = 0;
-#pragma omp parallel for schedule(static) num_threads(work->threads) reduction(| : bad)
-    for (int64_t at = 0; at < run.n; at += DPT_EDIT_PIECE) {
-        int64_t n = run.n - at < DPT_EDIT_PIECE ? run.n - at : DPT_EDIT_PIECE;
-        bad |= !dpt_edit_subtract(work, run.tensor, n, pre + at * pre_size, post + at * post_size,
-                                  delta + at, dpt_edit_scratch(work, 0));
-    }
-    return !bad;
-}
-
-/* Deltas of a step from what is stored. Collective. */
-static dpt_status lowrank_fetch_stored(dpt_edit_work *work, const exchange *e, int tensor,
-                                       void *pre, void *post, float *delta) {
-    const dpt_edit_input *input = work->input;
-    if (e->count > 0) {
-        lowrank_exchange_place(e, pre, dpt_dtype_size(dpt_edit_pre_type(work, tensor)), e->a);
-        lowrank_exchange_place(e, post, dpt_dtype_size(work->catalog->tensors[tensor].dtype), e->b);
-    }
-    dpt_status st = input->post.fetch(input->post.ctx, e->count, e->wants, e->b);
-    dpt_status pre_st = input->pre.fetch(input->pre.ctx, e->count, e->wants, e->a);
-    st = dpt_agree(input->comm, st != DPT_OK ? st : pre_st);
-    for (int64_t i = 0; i < e->count && st == DPT_OK; i++) {
-        if (!lowrank_subtract(work, e->runs[i], e->a[i], e->b[i], delta))
-            return dpt_edit_bad_value(work, e->runs[i], e->a[i], e->b[i]);
-        delta += e->runs[i].n;
-    }
-    return st;
-}
-
-/* Deltas of a step as the stages before this one left them. Collective. */
-static dpt_status lowrank_fetch_step(dpt_edit_work *work, const dpt_edit_stage *stage,
-                                     const slab *m, int64_t step, void *pre, void *post,
-                                     bool follows) {
-    exchange e;
-    const dpt_comm *comm = work->input->comm;
-    int tensor = m->of != NULL ? m->of->tensor : 0;
-    dpt_status st = dpt_agree(comm, lowrank_exchange_make(m, step, &e));
-    float *delta = e.n > 0 ? m->values + step * DPT_EDIT_CHUNK : NULL;
-    if (st == DPT_OK && follows) {
-        lowrank_exchange_place(&e, delta, sizeof *delta, e.a);
-        st = dpt_redist_gather(comm, &work->wide_shard, (const void *const *)work->base, e.count,
-                               e.wants, e.a);
-    } else if (st == DPT_OK) {
-        st = lowrank_fetch_stored(work, &e, tensor, pre, post, delta);
-    }
-    for (int64_t i = 0; st == DPT_OK && i < e.count; i++) {
-        dpt_edit_apply(work, work->base_stage[tensor], stage->index, e.runs[i], delta);
-        delta += e.runs[i].n;
-    }
-    lowrank_exchange_free(&e);
-    return dpt_agree(comm, st);
-}
-
-/* Deltas of the slab as the stages before this one left them. Collective (same: steps). */
-static dpt_status lowrank_fetch_slab(dpt_edit_work *work, const dpt_edit_stage *stage,
-                                     const slab *m, int64_t steps, void *pre, void *post,
-                                     bool follows) {
-    DPT_ASSERT_SAME(work->input->comm, steps);
-    dpt_status st = DPT_OK;
-    for (int64_t s = 0; st == DPT_OK && s < steps; s++)
-        st = lowrank_fetch_step(work, stage, m, s, pre, post, follows);
-    return st;
-}
-
 /* The cells that matrices lie in: [*begin, *end). */
 static void lowrank_cells_of(const dpt_edit_work *work, const dpt_edit_matrices *m, int64_t *begin,
                              int64_t *end) {
@@ -258,23 +117,6 @@ static dpt_status lowrank_make_base(dpt_edit_work *work, int64_t begin, int64_t 
             return DPT_ERR_OUTPUT;
     }
     return DPT_OK;
-}
-
-/* Send the slab to the owners of its cells. Collective (same: steps). */
-static dpt_status lowrank_scatter_slab(dpt_edit_work *work, const slab *m, int64_t steps) {
-    DPT_ASSERT_SAME(work->input->comm, steps);
-    dpt_status st = DPT_OK;
-    for (int64_t s = 0; st == DPT_OK && s < steps; s++) {
-        exchange e;
-        st = dpt_agree(work->input->comm, lowrank_exchange_make(m, s, &e));
-        if (st == DPT_OK) {
-            lowrank_exchange_place(&e, m->values + s * DPT_EDIT_CHUNK, sizeof *m->values, e.a);
-            st = dpt_redist_scatter(work->input->comm, &work->wide_shard, (void *const *)work->base,
-                                    e.count, e.runs, (const void *const *)e.a);
-        }
-        lowrank_exchange_free(&e);
-    }
-    return st;
 }
 
 static dpt_status lowrank_record(dpt_edit_work *work, int part, const dpt_svd *svd) {
@@ -328,7 +170,8 @@ static dpt_status lowrank_truncate(dpt_edit_work *work, const dpt_edit_stage *st
 
 /* Columns of a matrix that lies side by side with others in the rows of a slab: from `to` back into the slab, or out
  * of it. */
-static void lowrank_copy_columns(const slab *m, const dpt_layout *layout, bool back, float *to) {
+static void lowrank_copy_columns(const dpt_edit_slab *m, const dpt_layout *layout, bool back,
+                                 float *to) {
     int64_t first = layout->first - m->of->stored.first;
     for (int64_t r = 0; r < m->last_row - m->first_row; r++) {
         float *row = m->values + r * m->of->stored.cols + first;
@@ -342,13 +185,13 @@ static void lowrank_copy_columns(const slab *m, const dpt_layout *layout, bool b
 
 /* Replace all matrices of a slab by their truncated forms. Collective over the group. */
 static dpt_status lowrank_truncate_slab(dpt_edit_work *work, const dpt_edit_stage *stage,
-                                        const dpt_comm *group, const slab *m) {
+                                        const dpt_comm *group, const dpt_edit_slab *m) {
     const dpt_edit_matrices *of = m->of;
     int64_t local = m->last_row - m->first_row;
     if (of->count == 1)
         return lowrank_truncate(work, stage, group, of->first, of->stored.rows, of->stored.cols,
                                 local, m->values);
-    float *alone = dpt_mem_alloc(lowrank_slab_elements(m), sizeof *alone, "rows of a matrix");
+    float *alone = dpt_mem_alloc(dpt_edit_slab_elements(m), sizeof *alone, "rows of a matrix");
     dpt_status st = dpt_agree(group, alone != NULL ? DPT_OK : DPT_ERR_OUTPUT);
     for (int k = 0; k < of->count && st == DPT_OK; k++) {
         const dpt_layout *layout = &work->input->parts->items[of->first + k].layout;
@@ -363,64 +206,109 @@ static dpt_status lowrank_truncate_slab(dpt_edit_work *work, const dpt_edit_stag
     return st;
 }
 
-static slab lowrank_take_slab(const dpt_comm *group, const dpt_edit_plan *plan, int matrices) {
-    slab m = {.of = NULL};
-    if (matrices < 0)
-        return m;
-    m.of = &plan->matrices[matrices];
-    dpt_shard_split(m.of->stored.rows, group->size, group->rank, &m.first_row, &m.last_row);
-    return m;
+/* What this rank has in rounds [from, to), without its values. */
+static dpt_status lowrank_take_slabs(const dpt_comm *comm, const dpt_comm *group,
+                                     const dpt_edit_plan *plan, int from, int to,
+                                     dpt_edit_slabs *slabs) {
+    *slabs = (dpt_edit_slabs){.count = to - from};
+    slabs->items = dpt_mem_zalloc(to - from, sizeof *slabs->items, "rows of matrices");
+    if (slabs->items == NULL)
+        return DPT_ERR_OUTPUT;
+    for (int round = from; round < to && group->size > 0; round++) {
+        int mine = dpt_edit_plan_matrix(plan, comm->rank / plan->size, round);
+        dpt_edit_slab *m = &slabs->items[round - from];
+        if (mine < 0)
+            continue;
+        m->of = &plan->matrices[mine];
+        dpt_shard_split(m->of->stored.rows, group->size, group->rank, &m->first_row, &m->last_row);
+        slabs->elements += dpt_edit_slab_elements(m);
+    }
+    return DPT_OK;
 }
 
-/* Base cells of all matrices of a round. */
-static dpt_status lowrank_make_bases(dpt_edit_work *work, const dpt_edit_plan *plan, int round) {
-    dpt_status st = DPT_OK;
-    for (int g = 0; st == DPT_OK && g < plan->groups; g++) {
-        int64_t begin, end;
-        int i = dpt_edit_plan_matrix(plan, g, round);
-        if (i < 0)
-            continue;
-        lowrank_cells_of(work, &plan->matrices[i], &begin, &end);
-        st = lowrank_make_base(work, begin, end);
+/* Values of the slabs, end to end. */
+static dpt_status lowrank_make_values(dpt_edit_slabs *slabs) {
+    slabs->values = dpt_mem_alloc(slabs->elements, sizeof *slabs->values, "rows of matrices");
+    float *at = slabs->values;
+    for (int k = 0; k < slabs->count && at != NULL; k++) {
+        slabs->items[k].values = at;
+        at += dpt_edit_slab_elements(&slabs->items[k]);
     }
+    return at != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+}
+
+/* Base cells of all matrices of rounds [from, to). */
+static dpt_status lowrank_make_bases(dpt_edit_work *work, const dpt_edit_plan *plan, int from,
+                                     int to) {
+    dpt_status st = DPT_OK;
+    for (int round = from; round < to; round++)
+        for (int g = 0; st == DPT_OK && g < plan->groups; g++) {
+            int64_t begin, end;
+            int i = dpt_edit_plan_matrix(plan, g, round);
+            if (i < 0)
+                continue;
+            lowrank_cells_of(work, &plan->matrices[i], &begin, &end);
+            st = lowrank_make_base(work, begin, end);
+        }
     return st;
 }
 
-/* The matrices of one round, for each group. Collective over all ranks. */
-static dpt_status lowrank_run_round(dpt_edit_work *work, dpt_edit_stage *stage,
-                                    const dpt_comm *group, const dpt_edit_plan *plan, int round,
-                                    bool follows) {
+/* Rounds from `from` on whose matrices are exchanged together: as many as leave every rank DPT_EDIT_TOGETHER elements
+ * or one matrix. Local; the same on all ranks. @return the end. */
+static int lowrank_bundle(const dpt_edit_plan *plan, int from) {
+    int64_t elements = 0;
+    int round = from;
+    for (; round < plan->rounds; round++) {
+        int64_t most = 0;
+        for (int g = 0; g < plan->groups; g++) {
+            int i = dpt_edit_plan_matrix(plan, g, round);
+            int64_t own = i < 0 ? 0 : dpt_edit_matrices_slab(&plan->matrices[i], plan->size);
+            most = own > most ? own : most;
+        }
+        elements += most;
+        if (round > from && elements > DPT_EDIT_TOGETHER)
+            break;
+    }
+    return round;
+}
+
+/* The matrices of rounds [from, to), for each group. Collective over all ranks. */
+static dpt_status lowrank_run_rounds(dpt_edit_work *work, dpt_edit_stage *stage,
+                                     const dpt_comm *group, const dpt_edit_plan *plan, int from,
+                                     int to, bool follows) {
     const dpt_comm *comm = work->input->comm;
-    int mine = group->size > 0 ? dpt_edit_plan_matrix(plan, comm->rank / plan->size, round) : -1;
-    slab m = lowrank_take_slab(group, plan, mine);
-    int64_t room =
-        lowrank_slab_elements(&m) < DPT_EDIT_CHUNK ? lowrank_slab_elements(&m) : DPT_EDIT_CHUNK;
-    m.values = dpt_mem_alloc(lowrank_slab_elements(&m), sizeof *m.values, "rows of a matrix");
-    void *pre = dpt_mem_alloc(room, sizeof(float), "rows of pre");
-    void *post = dpt_mem_alloc(room, sizeof(float), "rows of post");
-    dpt_status st = m.values != NULL && pre != NULL && post != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+    dpt_edit_slabs slabs;
+    dpt_status st = lowrank_take_slabs(comm, group, plan, from, to, &slabs);
+    if (st == DPT_OK)
+        st = lowrank_make_values(&slabs);
+    void *pre = dpt_mem_alloc(dpt_edit_slabs_room(&slabs), 1, "rows of pre");
+    void *post = dpt_mem_alloc(dpt_edit_slabs_room(&slabs), 1, "rows of post");
+    if (pre == NULL || post == NULL)
+        st = dpt_status_worse(st, DPT_ERR_OUTPUT);
     if (st == DPT_OK)
         st = dpt_agree_fault("edit.lowrank");
     if (st == DPT_OK)
         st = dpt_stop_check();
     st = dpt_agree(comm, st);
-    int64_t steps = (lowrank_slab_elements(&m) + DPT_EDIT_CHUNK - 1) / DPT_EDIT_CHUNK;
+    int64_t steps = dpt_edit_slabs_steps(&slabs);
     if (st == DPT_OK)
         st = dpt_agree(comm, dpt_comm_max_i64(comm, &steps, 1));
     if (st == DPT_OK)
-        st = lowrank_fetch_slab(work, stage, &m, steps, pre, post, follows);
+        st = dpt_edit_slabs_fetch(work, stage, &slabs, steps, pre, post, follows);
     dpt_mem_free(post);
     dpt_mem_free(pre);
     if (st == DPT_OK) {
-        if (m.of != NULL)
-            st = lowrank_truncate_slab(work, stage, group, &m);
+        for (int k = 0; k < slabs.count && st == DPT_OK; k++)
+            if (slabs.items[k].of != NULL)
+                st = lowrank_truncate_slab(work, stage, group, &slabs.items[k]);
         if (st == DPT_OK)
-            st = lowrank_make_bases(work, plan, round);
+            st = lowrank_make_bases(work, plan, from, to);
         st = dpt_agree(comm, st);
     }
     if (st == DPT_OK)
-        st = lowrank_scatter_slab(work, &m, steps);
-    dpt_mem_free(m.values);
+        st = dpt_edit_slabs_scatter(work, &slabs, steps);
+    dpt_mem_free(slabs.values);
+    dpt_mem_free(slabs.items);
     return st;
 }
 
@@ -458,18 +346,21 @@ static dpt_status lowrank_close_tensor(dpt_edit_work *work, const dpt_edit_stage
     return st;
 }
 
-/* What follows the exchange of a round. Collective. */
-static dpt_status lowrank_close_round(dpt_edit_work *work, const dpt_edit_stage *stage,
-                                      const dpt_edit_plan *plan, int round, progress *so_far) {
+/* What follows the exchange of rounds [from, to). Collective. */
+static dpt_status lowrank_close_rounds(dpt_edit_work *work, const dpt_edit_stage *stage,
+                                       const dpt_edit_plan *plan, int from, int to,
+                                       progress *so_far) {
     dpt_status st = DPT_OK;
-    for (int g = 0; g < plan->groups; g++)
-        if (dpt_edit_plan_matrix(plan, g, round) >= 0)
-            so_far->done[dpt_edit_plan_matrix(plan, g, round)] = true;
-    for (int g = 0; g < plan->groups && st == DPT_OK; g++) {
-        int i = dpt_edit_plan_matrix(plan, g, round);
-        if (i >= 0)
-            st = lowrank_close_tensor(work, stage, plan, plan->matrices[i].tensor, so_far);
-    }
+    for (int round = from; round < to; round++)
+        for (int g = 0; g < plan->groups; g++)
+            if (dpt_edit_plan_matrix(plan, g, round) >= 0)
+                so_far->done[dpt_edit_plan_matrix(plan, g, round)] = true;
+    for (int round = from; round < to; round++)
+        for (int g = 0; g < plan->groups && st == DPT_OK; g++) {
+            int i = dpt_edit_plan_matrix(plan, g, round);
+            if (i >= 0)
+                st = lowrank_close_tensor(work, stage, plan, plan->matrices[i].tensor, so_far);
+        }
     return dpt_agree(work->input->comm, st);
 }
 
@@ -509,10 +400,11 @@ static dpt_status lowrank_run_plan(dpt_edit_work *work, dpt_edit_stage *stage,
         int color = comm->rank / plan->size < plan->groups ? comm->rank / plan->size : -1;
         st = dpt_agree(comm, dpt_comm_split(comm, color, comm->rank, &group));
     }
-    for (int round = 0; st == DPT_OK && round < plan->rounds; round++) {
-        st = lowrank_run_round(work, stage, &group, plan, round, follows);
+    for (int from = 0, to; st == DPT_OK && from < plan->rounds; from = to) {
+        to = lowrank_bundle(plan, from);
+        st = lowrank_run_rounds(work, stage, &group, plan, from, to, follows);
         if (st == DPT_OK)
-            st = lowrank_close_round(work, stage, plan, round, &so_far);
+            st = lowrank_close_rounds(work, stage, plan, from, to, &so_far);
     }
     dpt_comm_destroy(&group);
     dpt_mem_free(so_far.done);
