@@ -19,15 +19,14 @@ enum {
     CHUNK_ITEMS = 1 << 21
 };
 
-static int64_t chunk_rows(int64_t cols) {
+int64_t dpt_eigen_chunk_rows(int64_t cols) {
     int64_t rows = CHUNK_ITEMS / cols;
     return rows < 128 ? 128 : rows > 1024 ? 1024 : rows;
 }
 
-/* panel (width, cols): rows [first, first + width) of A^T A, columns from `first` on; summed. */
-static dpt_status gram_panel(const dpt_svd_problem *p, int64_t first, int64_t width, double *chunk,
-                             double *panel) {
-    int64_t n = p->cols, step = chunk_rows(n);
+dpt_status dpt_eigen_gram_panel(const dpt_svd_problem *p, int64_t first, int64_t width,
+                                double *chunk, double *panel) {
+    int64_t n = p->cols, step = dpt_eigen_chunk_rows(n);
     memset(panel, 0, (size_t)(width * n) * sizeof *panel);
     for (int64_t i = 0; i < p->local_rows; i += step) {
         int rows = (int)(p->local_rows - i < step ? p->local_rows - i : step);
@@ -99,7 +98,7 @@ static dpt_status gram_local(const dpt_svd_problem *p, dpt_eigen_solver solver, 
     const dpt_comm *comm = p->comm;
     int64_t n = p->cols;
     int64_t vectors = comm->rank == 0 && solver == DPT_EIGEN_LEADING ? n * p->rank : 0;
-    double *chunk = dpt_mem_alloc(chunk_rows(n) * n, sizeof *chunk, "rows in double");
+    double *chunk = dpt_mem_alloc(dpt_eigen_chunk_rows(n) * n, sizeof *chunk, "rows in double");
     double *gram = dpt_mem_alloc(n * n, sizeof *gram, "Gram matrix");
     double *w = dpt_mem_alloc(n, sizeof *w, "eigenvalues");
     double *z = dpt_mem_alloc(vectors, sizeof *z, "eigenvectors");
@@ -107,7 +106,7 @@ static dpt_status gram_local(const dpt_svd_problem *p, dpt_eigen_solver solver, 
         chunk == NULL || gram == NULL || w == NULL || z == NULL ? DPT_ERR_OUTPUT : DPT_OK;
     st = dpt_agree(comm, st);
     if (st == DPT_OK)
-        st = gram_panel(p, 0, n, chunk, gram);
+        st = dpt_eigen_gram_panel(p, 0, n, chunk, gram);
     int found = 0;
     if (st == DPT_OK)
         st = dpt_agree(comm,
@@ -199,12 +198,12 @@ static dpt_status eigen_solve_grid(const dpt_svd_problem *p, dpt_eigen_solver so
 /* The lower triangle of A^T A, block-cyclic, one panel at a time. */
 static dpt_status form_grid(const dpt_svd_problem *p, const dpt_grid *grid, dpt_grid_matrix *a) {
     int64_t n = p->cols, width = n < PANEL_WIDTH ? n : PANEL_WIDTH;
-    double *chunk = dpt_mem_alloc(chunk_rows(n) * n, sizeof *chunk, "rows in double");
+    double *chunk = dpt_mem_alloc(dpt_eigen_chunk_rows(n) * n, sizeof *chunk, "rows in double");
     double *panel = dpt_mem_alloc(width * n, sizeof *panel, "panel of the Gram matrix");
     dpt_status st = dpt_agree(p->comm, chunk == NULL || panel == NULL ? DPT_ERR_OUTPUT : DPT_OK);
     for (int64_t j = 0; st == DPT_OK && j < n; j += width) {
         int64_t w = n - j < width ? n - j : width;
-        st = gram_panel(p, j, w, chunk, panel);
+        st = dpt_eigen_gram_panel(p, j, w, chunk, panel);
         /* Row r of the panel is row and column j + r of the symmetric matrix. */
         dpt_grid_matrix_put(grid, a, j, n - j, j, w, panel + j, 1, n);
     }
@@ -260,7 +259,14 @@ dpt_status dpt_eigen_gram(const dpt_svd_problem *problem, dpt_eigen_solver solve
     if (problem->energy > 0.0)
         solver = DPT_EIGEN_ALL;
     bool local = problem->comm->size == 1 || problem->cols <= problem->grid_above;
+    bool converged = false;
     dpt_status st = DPT_OK;
+    if (solver == DPT_EIGEN_LEADING &&
+        dpt_krylov_pays(problem->cols, problem->rank, problem->grid_above)) {
+        st = dpt_krylov_gram(problem, out, &converged);
+        if (st != DPT_OK || converged)
+            return st;
+    }
     if (local && problem->cols > LAPACK_SIDE_MAX)
         return dpt_error(DPT_ERR_OUTPUT, "%s: a side of %lld is too long for one rank: use more",
                          problem->name, (long long)problem->cols);

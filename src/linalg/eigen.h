@@ -16,7 +16,8 @@ typedef struct dpt_eigen {
     double *vectors; /**< (count, cols): row i belongs to value i */
 } dpt_eigen;
 
-/** Eigenpairs of A^T A, which is summed in double over the row slabs. Sides up to problem->grid_above
+/** Eigenpairs of A^T A, which is summed in double over the row slabs. Few leading ones of a large matrix come from
+ * dpt_krylov_gram where dpt_krylov_pays and the steps converge. Else sides up to problem->grid_above
  * and groups of one are solved by LAPACK on rank 0; larger ones on a BLACS grid, where the Gram matrix is
  * formed panel by panel and never held whole.
  *
@@ -26,5 +27,26 @@ typedef struct dpt_eigen {
  */
 dpt_status dpt_eigen_gram(const dpt_svd_problem *problem, dpt_eigen_solver solver, dpt_eigen *out);
 void dpt_eigen_destroy(dpt_eigen *eigen);
+
+/** Rows that dpt_eigen_gram_panel converts at a time. Local. */
+int64_t dpt_eigen_chunk_rows(int64_t cols);
+
+/** panel (width, cols): rows [first, first + width) of A^T A, columns from `first` on, of all rows only those from the
+ * diagonal on; summed. Collective over p->comm. @param chunk scratch (dpt_eigen_chunk_rows, cols). */
+dpt_status dpt_eigen_gram_panel(const dpt_svd_problem *p, int64_t first, int64_t width,
+                                double *chunk, double *panel);
+
+/** Columns of the basis of dpt_krylov_gram. Local. */
+int64_t dpt_krylov_columns(int64_t rank);
+
+/** Whether so few pairs are faster found so than by a reduction to tridiagonal form (measured on one and two ranks);
+ * above grid_above more often, where ScaLAPACK would make it. Local. */
+bool dpt_krylov_pays(int64_t side, int64_t rank, int64_t grid_above);
+
+/** The problem->rank leading eigenpairs of A^T A by block Lanczos steps, each rank with its share of the rows of A^T A.
+ * Residuals |G v - s_j^2 v| are at most 1e-9 s_1 s_j. Collective over problem->comm.
+ * @param[out] converged false: the steps do not end in time, or a block is dependent; *out is empty.
+ * Errors: as dpt_eigen_gram. */
+dpt_status dpt_krylov_gram(const dpt_svd_problem *problem, dpt_eigen *out, bool *converged);
 
 #endif

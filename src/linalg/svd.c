@@ -5,6 +5,7 @@
 #include "deltapath/comm/same.h"
 #include "deltapath/linalg/reduce.h"
 
+#include "eigen.h"
 #include "grid.h"
 #include "panel.h"
 #include "svd_methods.h"
@@ -331,6 +332,11 @@ static double exact_doubles(double side, double part, double k, bool all, int ra
         solver = side * side + (all ? 2.0 * side * side : side * k) + 40.0 * side;
     else
         solver = 6.0 * (side + 128.0) * (side + 128.0) / ranks + 512.0 * side + 64.0 * side;
+    if (!all && dpt_krylov_pays((int64_t)side, (int64_t)k, DPT_SVD_GRID_ABOVE)) {
+        double w = (double)dpt_krylov_columns((int64_t)k), own = side / ranks + 1.0;
+        solver = fmax(solver, own * (side + w + 64.0) + 32.0 * side + 6.0 * w * w + 500.0 * w);
+        chunk += 384.0 * side; /* a panel of 512 rows in all */
+    }
     double left = part * k + 4.5 * k * k + 0.5 * (side + side / ranks) * k + 400.0 * k;
     return chunk + side * pairs + fmax(solver, left);
 }

@@ -3,6 +3,7 @@
 
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
+#include "eigen.h"
 #include "panel.h"
 
 #include <cblas.h>
@@ -52,14 +53,16 @@ dpt_status dpt_svd_errors(const dpt_svd_problem *problem, dpt_svd *svd) {
 }
 
 /* Measured on one and two ranks, sides 512 to 4096: what is not a product (orthonormal bases, factors) takes 0.4 of the
- * two products of an iteration; a multiply-add of double precision two of single precision, and one of the reduction to
- * tridiagonal form and of what follows it ten. */
+ * two products of an iteration; a multiply-add of a reduction to tridiagonal form, and of what follows it, ten of single
+ * precision; one of a Lanczos step, which reads the Gram matrix for a few columns, fifteen. */
 double dpt_svd_iteration_cost(int64_t rows, int64_t cols, int64_t rank) {
     return 2.8 * (double)rows * (double)cols * (double)dpt_svd_sketch_width(rows, cols, rank);
 }
 
 double dpt_svd_exact_cost(int64_t rows, int64_t cols, int64_t rank) {
     double side = (double)(rows < cols ? rows : cols), longer = (double)(rows > cols ? rows : cols);
-    (void)rank;
-    return side * side * longer + 10.0 * side * side * side;
+    double pairs = 10.0 * side;
+    if (dpt_krylov_pays((int64_t)side, rank, DPT_SVD_GRID_ABOVE))
+        pairs = fmin(pairs, 15.0 * (8.0 * (double)rank + 500.0));
+    return side * side * (longer + pairs);
 }

@@ -9,7 +9,7 @@
 typedef enum dpt_svd_method {
     DPT_SVD_AUTO,     /**< random where it is cheaper and its residual holds, else exact */
     DPT_SVD_RANDOM,   /**< range finder with power iterations, measured residual */
-    DPT_SVD_EXACT,    /**< Gram matrix or QR, then a symmetric eigensolver */
+    DPT_SVD_EXACT,    /**< Gram matrix in double, then Lanczos steps or a symmetric eigensolver */
     DPT_SVD_REFERENCE /**< P?GESVD in double, for tests */
 } dpt_svd_method;
 
@@ -84,7 +84,8 @@ void dpt_svd_product(const dpt_svd *svd, int64_t cols, int64_t il0, int64_t n, f
 /** Bytes per rank that dpt_svd_compute needs at most, besides the slab, its result included; at the
  * default grid_above. rank 0 stands for an energy. Local.
  * random: A V, two panels (cols, 2 rank) and their Gram matrices; exact: the Gram matrix of the shorter
- * side (whole up to DPT_SVD_GRID_ABOVE or in a group of one, else its share), the wanted vectors in
+ * side (whole up to DPT_SVD_GRID_ABOVE or in a group of one, else its share), a Lanczos basis of up to
+ * 2 rank + 192 columns where few vectors of a large matrix are wanted, the wanted vectors in
  * double, and three more slabs when the matrix is wide. auto and random count their fall back. */
 int64_t dpt_svd_bytes(int64_t rows, int64_t cols, int64_t rank, dpt_svd_method method, int ranks);
 
