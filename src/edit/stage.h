@@ -105,7 +105,7 @@ typedef struct dpt_edit_method {
      * NULL: none. Local. */
     int (*cuts)(const dpt_edit_stage_spec *spec);
 
-    /** How often `prepare` goes over the deltas that the stage covers. NULL: never. Local. */
+    /** How often `prepare` goes over the deltas that the stage covers. NULL: never, or over few of them. Local. */
     double (*reads)(const dpt_edit_stage_spec *spec);
 
     /** Which entries of an own cell are dropped. NULL: the method draws no mask. Local, not

@@ -111,15 +111,15 @@ failed() { # failed NAME FAULT RANKS FORMAT REGEX: an error: one line, nothing h
     same_study "failed $1" "$4"
 }
 
-planned() { # a plan has one read of the masks, and the group in its memory and its restart
-    run_at 1 plan "$tap_root/job.yaml" --only 'dare*' --json
+planned() { # planned NAME ARGUMENTS...: a plan has one read of four edits, and the group
+    run_at 1 plan "$tap_root/job.yaml" "${@:2}" --json
     $python - "$tmp/out" "$tap_root/plain" <<'P'
 import json, sys, pathlib
 plan = json.load(open(sys.argv[1]))
 pair = sum(f.stat().st_size for m in ("pre", "post") for f in (pathlib.Path(sys.argv[2]) / m).glob("*.safetensors"))
 sys.exit(not (0.5 * pair < plan["read_gb"] * 1e9 < 1.4 * pair and plan["edits_together"] == 4))
 P
-    ok "the plan of four masks reads the pair once" $? "$(tr '\n' ' ' <"$tmp/out" | cut -c 1-600)"
+    ok "the plan of four $1 reads the pair once" $? "$(tr '\n' ' ' <"$tmp/out" | cut -c 1-600)"
 }
 
 for format in none hdf5 safetensors; do part alone $format; done
@@ -136,5 +136,6 @@ part killed "in the second group" study.edit:0:9 3 hdf5 8
 part failed "in a group" edit.apply:last:3 2 hdf5 "injected fault"
 part failed "where a model ends" store.finish:last:4 2 safetensors "injected fault"
 part failed "where the third model begins" store.create:0:3 2 safetensors "injected fault"
-part planned
+part planned masks --only 'dare*'
+part planned DELLA --set 'edits=[{name: della, method: della, p: 0.5, epsilon: 0.4, seeds: 4}]'
 done_testing

@@ -194,11 +194,6 @@ static double della_bytes(const dpt_edit_stage_spec *spec, const dpt_edit_packed
     return dpt_edit_sparse_bytes(of->info, floor(kept * (double)of->info->numel + 0.5));
 }
 
-static double della_reads(const dpt_edit_stage_spec *spec) {
-    (void)spec;
-    return 1.0;
-}
-
 const dpt_edit_method dpt_edit_method_della = {
     .name = "della",
     .help = "drop deltas at random, small ones of a row more often, and rescale each kept one",
@@ -220,7 +215,6 @@ const dpt_edit_method dpt_edit_method_della = {
                     "difference of the probabilities of the smallest and the largest of a row"}},
     .check = della_check,
     .draws = della_draws,
-    .reads = della_reads,
     .prepare = della_prepare,
     .apply_cell = della_apply_cell,
     .mask = della_mask,
