@@ -89,7 +89,8 @@ void dpt_svd_product(const dpt_svd *svd, int64_t cols, int64_t il0, int64_t n, f
  * double, and three more slabs when the matrix is wide. auto and random count their fall back. */
 int64_t dpt_svd_bytes(int64_t rows, int64_t cols, int64_t rank, dpt_svd_method method, int ranks);
 
-/** The same where a random method converges, as it does but for flat spectra. Local. */
+/** The same where a random method converges, as it does but where two values next to each other settle too slowly to
+ * pay. Local. */
 int64_t dpt_svd_bytes_expected(int64_t rows, int64_t cols, int64_t rank, dpt_svd_method method,
                                int ranks);
 
