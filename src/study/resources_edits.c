@@ -59,6 +59,36 @@ static int64_t edits_need(const dpt_inputs *in, int limit, const dpt_edit_needs 
     return most;
 }
 
+/* A place among the largest, which fall. */
+static void edits_rank(int64_t value, int limit, int *count, int64_t *largest) {
+    int i = *count < limit ? (*count)++ : limit;
+    for (; i > 0 && largest[i - 1] < value; i--)
+        if (i < limit)
+            largest[i] = largest[i - 1];
+    if (i < limit)
+        largest[i] = value;
+}
+
+/* The most that any `limit` edits need which can be made together: in a study that goes on, or of which a part is asked for,
+ * others follow each other than in the job. */
+static int64_t edits_most(const dpt_inputs *in, int limit, const dpt_edit_needs *needs) {
+    dpt_edit_needs all = {.held = 0};
+    int64_t largest[DPT_SWEEP_MOST], most = 0;
+    int count = 0;
+    for (int e = 0; e < in->job->nedits; e++) {
+        const dpt_edit_needs *one = &needs[e];
+        most = edits_larger(most, one->shared + one->held + edits_writer(in, false) + one->step);
+        if (!dpt_edit_joins(&in->job->edits[e].spec))
+            continue;
+        all.shared = edits_larger(all.shared, one->shared);
+        all.step = edits_larger(all.step, one->step);
+        edits_rank(one->held + edits_writer(in, true), limit, &count, largest);
+    }
+    for (int i = 0; i < count; i++)
+        all.held += largest[i];
+    return count > 1 ? edits_larger(most, all.shared + all.held + all.step) : most;
+}
+
 dpt_status dpt_resources_measure_edits(const dpt_inputs *in, const dpt_shard *shard,
                                        dpt_resources *res) {
     const dpt_store_layout layout = dpt_job_layout(in->job);
@@ -70,9 +100,9 @@ dpt_status dpt_resources_measure_edits(const dpt_inputs *in, const dpt_shard *sh
         return DPT_ERR_OUTPUT;
     for (int e = 0; e < count; e++)
         needs[e] = edits_measure(in, shard, e);
-    do
-        res->edit = edits_need(in, limit, needs, &res->together) + models;
-    while (res->edit > res->budget && limit-- > 1);
+    while (limit > 1 && edits_most(in, limit, needs) + models > res->budget)
+        limit--;
+    res->edit = edits_need(in, limit, needs, &res->together) + models;
     if (dpt_inputs_needs_model(in))
         res->edit += dpt_line_bytes(in);
     dpt_mem_free(needs);

@@ -83,6 +83,17 @@ few() { # as many at a time as the memory holds
     done
 }
 
+fewer() { # in a study that goes on, edits that need more follow each other
+    local memory changed='edits=[{name: a, method: drop, p: [0.1, 0.2, 0.3]}, {name: h, method: della, p: 0.5, epsilon: 0.4, seeds: 8}]'
+    for memory in 57M 58M; do
+        study 2 --set "$changed" --memory "$memory" --only 'a*'
+        expect_exit "little memory, $memory: some" 0
+        study 2 --set "$changed" --memory "$memory" --resume
+        expect_exit "little memory, $memory: the others" 0
+        rm -rf "$tmp/study"
+    done
+}
+
 stopped() { # stopped NAME FAULT RANKS FORMAT: by a signal, and goes on
     DPT_FAULT=$2:usr1 study "$3" --set output.checkpoint="$4"
     expect_error "stopped $1" 75 "stopped by a signal: [0-9]+ of $edits edits .*--resume"
@@ -127,6 +138,7 @@ wait
 for ranks in 1 2 3 4; do for format in none hdf5 safetensors; do part together $format $ranks; done; done
 part read_once
 part few
+part fewer
 part stopped "in a group" edit.apply:0:5 2 safetensors
 part stopped "in a group without models" edit.apply:last:5 3 none
 part stopped "between models" store.finish:0:3 2 hdf5
