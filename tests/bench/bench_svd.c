@@ -1,4 +1,5 @@
-/* Truncated SVD of a matrix whose rows are shared out, in figures: the seconds of the slowest rank and the residual.
+/* Truncated SVD of a matrix whose rows are shared out, in figures: the seconds of the slowest rank, the residual and
+ * the errors of the values.
  *
  * usage: mpirun -n 2 bench_svd [ROWS COLS RANK flat|decaying auto|random|exact]     (2048 2048 128 decaying auto)
  * flat: normal entries; decaying: some of the directions above them, as in a delta. What stands next to the random
@@ -122,6 +123,11 @@ static void say(const bench *b, const dpt_svd *svd, double *seconds, double *lim
     double residual = svd->residual / svd->norm;
     bench_say(
         (bench_result){.name = more, .unit = "|A|", .figure = {residual, residual, residual}});
+    double error = 0.0;
+    for (int64_t i = 0; i < svd->rank; i++)
+        error = fmax(error, svd->s_error[i] / svd->s[0]);
+    snprintf(more, sizeof more, "%s: largest error of a value", name);
+    bench_say((bench_result){.name = more, .unit = "s_1", .figure = {error, error, error}});
     if (b->comm.rank == 0)
         printf("%34s %s, %d iterations; peak memory %.0f MB, dpt_svd_bytes says %.0f MB\n", "",
                methods[svd->used], svd->iterations, 1e-6 * (double)dpt_mem_peak(),
