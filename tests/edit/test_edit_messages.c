@@ -38,7 +38,7 @@ enum { MANY = 400, MORE = 12 }; /* a selection that misses its bracket has three
 
 /* Matrices and vectors in turn, of a few rows. */
 static void create_small(pair *p, int count) {
-    static char names[MANY][40];
+    static char names[MANY][48];
     static pair_tensor tensors[MANY];
     for (int t = 0; t < count; t++) {
         snprintf(names[t], sizeof names[t], "model.layers.%03d.%s.weight", t / 2,
