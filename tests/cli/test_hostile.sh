@@ -103,7 +103,7 @@ for name in truncated cut cut-hard text empty superblock format version group no
 done
 part bad_model h5-truncated.h5 "h5-truncated.h5: " 2
 part bad_model h5-middle.h5 "h5-middle.h5" 2
-for name in text-type chunked unwritten link subgroup; do
+for name in text-type half-written unwritten link subgroup; do
     part bad_model "h5-$name.h5" "h5-$name.h5: .*$n" 1
 done
 part bad_model h5-double.h5 "$n" 1

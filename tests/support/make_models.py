@@ -269,8 +269,8 @@ def make_broken_hdf5(out, tensors, config):
     write_hdf5(out / "h5-nothing.h5", {}, config)
     extras = {"double": lambda f: f.create_dataset(NAME, data=np.zeros((24, 16), np.float64)),
               "text-type": lambda f: f.create_dataset(NAME, data=[b"a", b"b"]),
-              "chunked": lambda f: f.create_dataset(NAME, data=np.zeros((24, 16), np.float32),
-                                                    chunks=(8, 8)),
+              "half-written": lambda f: f.create_dataset(NAME, (24, 16), np.float32, chunks=(8, 8))
+              .write_direct(np.zeros((8, 8), np.float32), dest_sel=np.s_[:8, :8]),
               "unwritten": lambda f: f.create_dataset(NAME, (24, 16), np.float32),
               "link": lambda f: f.__setitem__(NAME, h5py.ExternalLink("elsewhere.h5", "/x")),
               "subgroup": lambda f: f.create_group(NAME)}
