@@ -66,7 +66,7 @@ static dpt_status adapter_take_companions(dpt_store_header *out, const dpt_store
         while (at < out->ncompanions && strcmp(out->companions[at].name, from->name) != 0)
             at++;
         if (at == out->ncompanions) {
-            st = dpt_store_companion_add(out, from->name, from->file, from->offset, from->bytes);
+            st = dpt_store_companion_add(out, from);
             continue;
         }
         char *file = dpt_mem_strdup(from->file, "companion file");
@@ -76,6 +76,8 @@ static dpt_status adapter_take_companions(dpt_store_header *out, const dpt_store
         out->companions[at].file = file;
         out->companions[at].offset = from->offset;
         out->companions[at].bytes = from->bytes;
+        out->companions[at].by_hdf5 = from->by_hdf5;
+        out->companions[at].cache = from->cache;
     }
     dpt_store_companions_sort(out);
     return st;

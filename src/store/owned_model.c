@@ -71,7 +71,8 @@ static dpt_status owned_check_checkpoint(const char *path, const owned_maker *ma
     dpt_status st = owned_scan(path, &header);
     json_t *provenance =
         st == DPT_OK && header.provenance != NULL ? json_loads(header.provenance, 0, NULL) : NULL;
-    bool same = st == DPT_OK && header.sealed && dpt_store_seal_check(&header) == DPT_OK;
+    bool same = st == DPT_OK && header.sealed && !header.rewritten &&
+                dpt_store_seal_check(&header) == DPT_OK;
     dpt_error_clear();
     dpt_status ours = st == DPT_OK ? owned_check_maker(path, provenance, maker, what) : DPT_OK;
     json_decref(provenance);

@@ -104,10 +104,9 @@ dpt_status dpt_store_driver_probe(const char *path, const dpt_store_driver **out
         return DPT_ERR_INPUT;
     bool hdf5 = has_hdf5_signature(fd);
     close(fd);
-    if (hdf5) {
-        *out = &dpt_store_hdf5_driver;
+    *out = hdf5 ? &dpt_store_hdf5_driver : NULL;
+    if (hdf5)
         return DPT_OK;
-    }
     return dpt_error(DPT_ERR_INPUT,
                      "%s: neither an HDF5 file nor a safetensors directory or file: the start of "
                      "the file is damaged or it is of another format",
@@ -208,7 +207,7 @@ dpt_status dpt_store_get_origin(const char *path, dpt_store_origin *out) {
     if (recipe != NULL)
         snprintf(out->recipe, sizeof out->recipe, "%s", recipe);
     out->format = (dpt_store_format)format;
-    out->ours = hashed && header.provenance != NULL;
+    out->ours = hashed && header.provenance != NULL && !header.rewritten;
     out->digest = hashed ? dpt_hash_value(&hash) : 0;
     dpt_mem_free(recipe);
     dpt_store_header_destroy(&header);
@@ -281,6 +280,7 @@ static dpt_status store_open(const dpt_comm *comm, const char *path, const char 
         return st;
     }
     if (!stored) {
+        dpt_store_seal_say(&store->header);
         store_say_base(store);
         dpt_store_say_forms(store);
     }

@@ -18,7 +18,7 @@
 
 /* Companions are the small files next to the weights that make a model usable: tokenizer, generation
  * settings, licence. In a directory they are files, in an HDF5 checkpoint data sets of bytes; here
- * both are extents of some file. */
+ * both are extents of some file, but for data sets in chunks or compact, which HDF5 reads. */
 
 enum { COPY_BYTES = 1 << 20, PROGRESS_BYTES = 64 << 20, NAME_BYTES = 200 };
 
@@ -45,20 +45,19 @@ bool dpt_store_companion_allowed(const char *name) {
     return plain && is_known(name);
 }
 
-dpt_status dpt_store_companion_add(dpt_store_header *header, const char *name, const char *file,
-                                   int64_t offset, int64_t bytes) {
+dpt_status dpt_store_companion_add(dpt_store_header *header, const dpt_store_companion *companion) {
     if (header->ncompanions >= DPT_STORE_COMPANIONS_MAX)
         return dpt_error(DPT_ERR_INPUT,
                          "%s: more than %d tokenizer and licence files: remove what is not needed",
-                         file, (int)DPT_STORE_COMPANIONS_MAX);
+                         companion->file, (int)DPT_STORE_COMPANIONS_MAX);
     dpt_store_companion *list = dpt_mem_realloc(header->companions, header->ncompanions + 1,
                                                 sizeof *list, "list of companion files");
     if (list == NULL)
         return DPT_ERR_OUTPUT;
     header->companions = list;
-    dpt_store_companion added = {.offset = offset, .bytes = bytes};
-    added.name = dpt_mem_strdup(name, "companion file");
-    added.file = dpt_mem_strdup(file, "companion file");
+    dpt_store_companion added = *companion;
+    added.name = dpt_mem_strdup(companion->name, "companion file");
+    added.file = dpt_mem_strdup(companion->file, "companion file");
     if (added.name == NULL || added.file == NULL) { /* a list with gaps cannot be sorted */
         dpt_mem_free(added.name);
         dpt_mem_free(added.file);
@@ -90,9 +89,9 @@ static dpt_status list_one(const char *directory, int listing, const char *name,
     if (failed != 0 || !S_ISREG(info.st_mode))
         return DPT_OK;
     char *file = dpt_path_join(directory, name);
-    dpt_status st = file == NULL
-                        ? DPT_ERR_OUTPUT
-                        : dpt_store_companion_add(header, name, file, 0, (int64_t)info.st_size);
+    const dpt_store_companion one = {
+        .name = (char *)(uintptr_t)name, .file = file, .bytes = (int64_t)info.st_size};
+    dpt_status st = file == NULL ? DPT_ERR_OUTPUT : dpt_store_companion_add(header, &one);
     dpt_mem_free(file);
     return st;
 }
@@ -128,6 +127,39 @@ static dpt_status unreadable(const dpt_store_companion *companion, const char *w
                      companion->file, companion->name, why);
 }
 
+dpt_status dpt_store_companion_open(const dpt_store_companion *companion,
+                                    dpt_store_companion_input *out) {
+    *out = (dpt_store_companion_input){.companion = companion, .fd = -1};
+    if (companion->by_hdf5)
+        return dpt_store_hdf5_reader_open(companion->file, NULL, &out->reader);
+    out->fd = dpt_file_open_input(companion->file);
+    return out->fd >= 0 ? DPT_OK : DPT_ERR_INPUT;
+}
+
+void dpt_store_companion_close(dpt_store_companion_input *input) {
+    if (input->fd >= 0)
+        close(input->fd);
+    dpt_store_hdf5_reader_close(input->reader);
+    *input = (dpt_store_companion_input){.fd = -1};
+}
+
+dpt_status dpt_store_companion_read(dpt_store_companion_input *input, int64_t at, int64_t n,
+                                    void *out) {
+    const dpt_store_companion *from = input->companion;
+    const dpt_store_entry entry = {.name = from->name,
+                                   .dtype = DPT_U8,
+                                   .ndim = 1,
+                                   .shape = {from->bytes},
+                                   .bytes = from->bytes,
+                                   .by_hdf5 = true,
+                                   .cache = from->cache,
+                                   .companion = true};
+    if (input->reader != NULL)
+        return n > 0 ? dpt_store_hdf5_reader_read(input->reader, &entry, at, n, out) : DPT_OK;
+    int64_t got = dpt_file_read_at(input->fd, from->offset + at, out, n);
+    return got == n ? DPT_OK : unreadable(from, got < 0 ? strerror(errno) : "it became shorter");
+}
+
 static dpt_status unwritable(const dpt_store_companion *companion, const char *to) {
     return dpt_error(DPT_ERR_OUTPUT,
                      "%s: companion file %s of %s cannot be written (%s): check permissions and "
@@ -136,20 +168,20 @@ static dpt_status unwritable(const dpt_store_companion *companion, const char *t
 }
 
 /* One piece of a file. */
-static dpt_status copy_piece(const dpt_store_companion *companion, int in, int out, int64_t done,
-                             int64_t at, const char *to, char *buffer) {
-    int64_t n = companion->bytes - done < COPY_BYTES ? companion->bytes - done : COPY_BYTES;
-    int64_t got = dpt_file_read_at(in, companion->offset + done, buffer, n);
-    if (got != n)
-        return unreadable(companion, got < 0 ? strerror(errno) : "it became shorter");
-    if (lseek(out, (off_t)at, SEEK_SET) < 0 || !dpt_file_write_open(out, buffer, n))
-        return unwritable(companion, to);
-    return dpt_stop_check();
+static dpt_status copy_piece(dpt_store_companion_input *in, int out, int64_t done, int64_t at,
+                             const char *to, char *buffer) {
+    int64_t left = in->companion->bytes - done, n = left < COPY_BYTES ? left : COPY_BYTES;
+    dpt_status st = dpt_store_companion_read(in, done, n, buffer);
+    if (st == DPT_OK &&
+        (lseek(out, (off_t)at, SEEK_SET) < 0 || !dpt_file_write_open(out, buffer, n)))
+        st = unwritable(in->companion, to);
+    return st == DPT_OK ? dpt_stop_check() : st;
 }
 
 /* Nothing keeps a companion small: what takes long says so, and heeds a stop. */
-static dpt_status copy_bytes(const dpt_store_companion *companion, int in, int out,
-                             int64_t to_offset, const char *to) {
+static dpt_status copy_bytes(dpt_store_companion_input *in, int out, int64_t to_offset,
+                             const char *to) {
+    const dpt_store_companion *companion = in->companion;
     char what[NAME_BYTES + 8];
     char *buffer = dpt_mem_alloc(COPY_BYTES, 1, "copy buffer");
     if (buffer == NULL)
@@ -161,7 +193,7 @@ static dpt_status copy_bytes(const dpt_store_companion *companion, int in, int o
         dpt_progress_begin(&progress, what, "B", companion->bytes);
     dpt_status st = DPT_OK;
     for (int64_t done = 0; done < companion->bytes && st == DPT_OK; done += COPY_BYTES) {
-        st = copy_piece(companion, in, out, done, to_offset + done, to, buffer);
+        st = copy_piece(in, out, done, to_offset + done, to, buffer);
         if (large && st == DPT_OK)
             dpt_progress_add(&progress, companion->bytes - done < COPY_BYTES
                                             ? companion->bytes - done
@@ -175,33 +207,33 @@ static dpt_status copy_bytes(const dpt_store_companion *companion, int in, int o
 
 dpt_status dpt_store_companion_copy(const dpt_store_companion *companion, const char *to,
                                     int64_t to_offset) {
-    int in = dpt_file_open_input(companion->file);
-    if (in < 0)
-        return DPT_ERR_INPUT;
+    dpt_store_companion_input in;
+    dpt_status st = dpt_store_companion_open(companion, &in);
+    if (st != DPT_OK)
+        return st;
     int out = open(to, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
-    dpt_status st =
-        out < 0 ? unwritable(companion, to) : copy_bytes(companion, in, out, to_offset, to);
+    st = out < 0 ? unwritable(companion, to) : copy_bytes(&in, out, to_offset, to);
     if (st == DPT_OK && fsync(out) != 0)
         st = unwritable(companion, to);
-    close(in);
+    dpt_store_companion_close(&in);
     if (out >= 0 && close(out) != 0 && st == DPT_OK)
         st = unwritable(companion, to);
     return st;
 }
 
 /* Of one length. */
-static dpt_status compare_bytes(const dpt_store_companion *a, const dpt_store_companion *b,
-                                int handle_a, int handle_b, bool *same) {
+static dpt_status compare_bytes(dpt_store_companion_input *a, dpt_store_companion_input *b,
+                                bool *same) {
     char *buffer = dpt_mem_alloc(2 * COPY_BYTES, 1, "bytes of companion files");
     if (buffer == NULL)
         return DPT_ERR_OUTPUT;
     dpt_status st = DPT_OK;
-    for (int64_t done = 0; done < a->bytes && st == DPT_OK && *same; done += COPY_BYTES) {
-        int64_t n = a->bytes - done < COPY_BYTES ? a->bytes - done : COPY_BYTES;
-        if (dpt_file_read_at(handle_a, a->offset + done, buffer, n) != n)
-            st = unreadable(a, "it became shorter, or the disk failed");
-        else if (dpt_file_read_at(handle_b, b->offset + done, buffer + COPY_BYTES, n) != n)
-            st = unreadable(b, "it became shorter, or the disk failed");
+    int64_t bytes = a->companion->bytes;
+    for (int64_t done = 0; done < bytes && st == DPT_OK && *same; done += COPY_BYTES) {
+        int64_t n = bytes - done < COPY_BYTES ? bytes - done : COPY_BYTES;
+        st = dpt_store_companion_read(a, done, n, buffer);
+        if (st == DPT_OK)
+            st = dpt_store_companion_read(b, done, n, buffer + COPY_BYTES);
         *same = st == DPT_OK && memcmp(buffer, buffer + COPY_BYTES, (size_t)n) == 0;
     }
     dpt_mem_free(buffer);
@@ -210,16 +242,17 @@ static dpt_status compare_bytes(const dpt_store_companion *a, const dpt_store_co
 
 static dpt_status companion_compare(const dpt_store_companion *a, const dpt_store_companion *b,
                                     bool *same) {
+    dpt_store_companion_input one, two = {.fd = -1};
     *same = strcmp(a->name, b->name) == 0 && a->bytes == b->bytes;
     if (!*same)
         return DPT_OK;
-    int handle_a = dpt_file_open_input(a->file);
-    int handle_b = handle_a >= 0 ? dpt_file_open_input(b->file) : -1;
-    dpt_status st = handle_b >= 0 ? compare_bytes(a, b, handle_a, handle_b, same) : DPT_ERR_INPUT;
-    if (handle_a >= 0)
-        close(handle_a);
-    if (handle_b >= 0)
-        close(handle_b);
+    dpt_status st = dpt_store_companion_open(a, &one);
+    if (st == DPT_OK)
+        st = dpt_store_companion_open(b, &two);
+    if (st == DPT_OK)
+        st = compare_bytes(&one, &two, same);
+    dpt_store_companion_close(&one);
+    dpt_store_companion_close(&two);
     return st;
 }
 

@@ -15,6 +15,14 @@ static dpt_status hdf5_bad(const char *path, const char *tensor, const char *pro
     return dpt_error(DPT_ERR_INPUT, "%s: tensor %s %s", path, tensor, problem);
 }
 
+static const char *what_of(const dpt_store_entry *entry) {
+    return entry->companion ? "companion file" : "tensor";
+}
+
+static dpt_status bad_layout(const char *path, const dpt_store_entry *entry, const char *problem) {
+    return dpt_error(DPT_ERR_INPUT, "%s: %s %s %s", path, what_of(entry), entry->name, problem);
+}
+
 /* A chunk is one piece of memory on each rank, and what it takes to undo its filters two more. */
 enum { CHUNK_LIMIT = 1 << 30, CACHE_LIMIT = 1 << 28 };
 
@@ -27,16 +35,16 @@ static dpt_status check_filters(hid_t plist, const char *path, const dpt_store_e
         H5Z_filter_t id =
             H5Pget_filter2(plist, (unsigned)i, &flags, &none, NULL, sizeof name, name, &decodes);
         if (id < 0)
-            return hdf5_bad(path, entry->name, "has a filter that cannot be read: copy it again");
+            return bad_layout(path, entry, "has a filter that cannot be read: copy it again");
         bool there = H5Zfilter_avail(id) > 0 && H5Zget_filter_info(id, &decodes) >= 0 &&
                      (decodes & H5Z_FILTER_CONFIG_DECODE_ENABLED) != 0;
         if (!there)
             return dpt_error(DPT_ERR_INPUT,
-                             "%s: tensor %s is compressed by HDF5 filter %d%s%s%s, which is not "
+                             "%s: %s %s is compressed by HDF5 filter %d%s%s%s, which is not "
                              "installed: name the folder of its plugin in HDF5_PLUGIN_PATH, or run "
                              "`h5repack -f NONE -l CONTI in.h5 out.h5` where it is",
-                             path, entry->name, (int)id, name[0] != '\0' ? " (" : "", name,
-                             name[0] != '\0' ? ")" : "");
+                             path, what_of(entry), entry->name, (int)id,
+                             name[0] != '\0' ? " (" : "", name, name[0] != '\0' ? ")" : "");
     }
     return DPT_OK;
 }
@@ -69,12 +77,11 @@ static dpt_status read_chunks(hid_t dataset, hid_t plist, const char *path,
         row = d == 0 ? 1 : fits ? row * ways : 0;
     }
     if (!fits)
-        return hdf5_bad(path, entry->name,
-                        "has chunks of more than 1 GiB, or none that fit its shape: run "
-                        "`h5repack -l CONTI in.h5 out.h5`");
+        return bad_layout(path, entry,
+                          "has chunks of more than 1 GiB, or none that fit its shape: run "
+                          "`h5repack -l CONTI in.h5 out.h5`");
     if (!all_written(dataset, (hsize_t)chunks))
-        return hdf5_bad(path, entry->name,
-                        "has chunks that were never written: make the file again");
+        return bad_layout(path, entry, "has chunks that were never written: make the file again");
     bool kept = row <= CACHE_LIMIT / chunk;
     entry->cache = kept ? row * chunk + 2 * chunk : 3 * chunk;
     return check_filters(plist, path, entry);
@@ -125,11 +132,11 @@ static dpt_status read_contiguous(hid_t dataset, int64_t bytes, const char *path
                                   dpt_store_entry *entry) {
     haddr_t offset = H5Dget_offset(dataset);
     if (offset == HADDR_UNDEF)
-        return hdf5_bad(path, entry->name, "was declared but never written: make the file again");
+        return bad_layout(path, entry, "was declared but never written: make the file again");
     if (H5Dget_storage_size(dataset) != (hsize_t)bytes || offset > INT64_MAX)
-        return hdf5_bad(path, entry->name,
-                        "has a storage size that does not fit its shape: the file is "
-                        "corrupt, copy it again");
+        return bad_layout(path, entry,
+                          "has a storage size that does not fit its shape: the file is "
+                          "corrupt, copy it again");
     entry->offset = (int64_t)offset;
     return DPT_OK;
 }
@@ -139,8 +146,8 @@ static dpt_status read_layout(hid_t dataset, hid_t plist, int64_t bytes, const c
                               dpt_store_entry *entry) {
     H5D_layout_t layout = H5Pget_layout(plist);
     if (H5Pget_external_count(plist) != 0 || layout == H5D_VIRTUAL)
-        return hdf5_bad(path, entry->name,
-                        "is stored in other files: run `h5repack -l CONTI in.h5 out.h5`");
+        return bad_layout(path, entry,
+                          "is stored in other files: run `h5repack -l CONTI in.h5 out.h5`");
     if (bytes == 0)
         return DPT_OK;
     if (layout == H5D_CONTIGUOUS)
@@ -150,9 +157,9 @@ static dpt_status read_layout(hid_t dataset, hid_t plist, int64_t bytes, const c
         return read_chunks(dataset, plist, path, entry);
     return layout == H5D_COMPACT && H5Dget_storage_size(dataset) == (hsize_t)bytes
                ? DPT_OK
-               : hdf5_bad(path, entry->name,
-                          "is stored in a way that is not known: run `h5repack -l CONTI in.h5 "
-                          "out.h5`");
+               : bad_layout(path, entry,
+                            "is stored in a way that is not known: run `h5repack -l CONTI in.h5 "
+                            "out.h5`");
 }
 
 static dpt_status read_extent(hid_t dataset, const char *path, dpt_store_entry *entry) {
@@ -198,7 +205,7 @@ static dpt_status scan_dataset(hid_t group, const char *name, const char *path,
         st = read_shape(dataset, path, &entry);
     if (st == DPT_OK)
         st = read_extent(dataset, path, &entry);
-    if (st == DPT_OK && header->sealed && entry.by_hdf5)
+    if (st == DPT_OK && header->sealed && !header->rewritten && entry.by_hdf5)
         st = list_chunks(dataset, path, &entry, header);
     if (st == DPT_OK)
         st = read_hash(dataset, path, &entry);
@@ -236,6 +243,17 @@ static const char *what_it_is(hid_t file, const char *format) {
     return "";
 }
 
+/* HDF5 drops what follows its own end of file when it writes one: then there is no trailer to look for. */
+static bool ends_with_hdf5(hid_t file, int64_t bytes) {
+#if H5_VERSION_GE(1, 10, 5)
+    haddr_t end = HADDR_UNDEF;
+    return H5Fget_eoa(file, &end) >= 0 && end == (haddr_t)bytes;
+#else
+    (void)file, (void)bytes;
+    return false;
+#endif
+}
+
 static dpt_status read_texts(hid_t file, const char *path, dpt_store_header *header) {
     char *format = NULL;
     bool ok = dpt_hdf5_text_read(file, "format", &format);
@@ -248,6 +266,7 @@ static dpt_status read_texts(hid_t file, const char *path, dpt_store_header *hea
                        path, format != NULL ? format : "unknown", what_it_is(file, format));
     dpt_mem_free(format);
     header->sealed = H5Aexists(file, "sealed") > 0;
+    header->rewritten = header->sealed && ends_with_hdf5(file, header->file_bytes[0]);
     static const char *const names[] = {"config", "metadata", "provenance"};
     char **const texts[] = {&header->config, &header->metadata, &header->provenance};
     for (int i = 0; i < 3 && st == DPT_OK; i++)
@@ -279,55 +298,60 @@ static dpt_status bad_companion(const char *path, const char *name, const char *
     return dpt_error(DPT_ERR_INPUT, "%s: companion file %.200s %s", path, name, problem);
 }
 
-static const char *companion_extent(hid_t dataset, int64_t file_bytes, int64_t *offset,
-                                    int64_t *bytes) {
-    hid_t plist = H5Dget_create_plist(dataset);
+/* A vector of bytes, and how many. */
+static const char *companion_side(hid_t dataset, int64_t *bytes) {
     hid_t type = H5Dget_type(dataset);
     hid_t space = H5Dget_space(dataset);
     hsize_t side = 0;
     const char *problem = NULL;
-    if (plist < 0 || type < 0 || space < 0)
+    if (type < 0 || space < 0)
         problem = "cannot be opened: the file is corrupt, copy it again";
-    else if (H5Pget_layout(plist) != H5D_CONTIGUOUS || H5Pget_external_count(plist) != 0)
-        problem = "is not stored contiguously: run `h5repack -l CONTI in.h5 out.h5`";
     else if (H5Tequal(type, H5T_STD_U8LE) <= 0 || H5Sget_simple_extent_ndims(space) != 1 ||
              H5Sget_simple_extent_dims(space, &side, NULL) != 1)
         problem = "is no vector of bytes (uint8): remove or rewrite it";
-    if (plist >= 0)
-        H5Pclose(plist);
+    else if (side > (hsize_t)DPT_STORE_COMPANIONS_BYTES)
+        problem = "is larger than 256 MiB: remove it";
     if (type >= 0)
         H5Tclose(type);
     if (space >= 0)
         H5Sclose(space);
     *bytes = (int64_t)side;
-    *offset = 0;
-    if (problem != NULL || side == 0)
-        return problem;
-    haddr_t at = H5Dget_offset(dataset);
-    if (side > (hsize_t)DPT_STORE_COMPANIONS_BYTES)
-        return "is larger than 256 MiB: remove it";
-    if (at == HADDR_UNDEF || at > (haddr_t)file_bytes || side > (haddr_t)file_bytes - at)
-        return "lies outside the file: it is truncated, copy it again";
-    *offset = (int64_t)at;
-    return NULL;
+    return problem;
+}
+
+static dpt_status companion_read(hid_t dataset, const dpt_store_header *header,
+                                 dpt_store_companion *out) {
+    dpt_store_entry entry = {.name = out->name, .dtype = DPT_U8, .ndim = 1, .companion = true};
+    const char *problem = companion_side(dataset, &out->bytes);
+    if (problem != NULL)
+        return bad_companion(out->file, out->name, problem);
+    entry.shape[0] = out->bytes;
+    dpt_status st = read_extent(dataset, out->file, &entry);
+    int64_t room = header->file_bytes[0] - out->bytes;
+    if (st == DPT_OK && !entry.by_hdf5 && (room < 0 || entry.offset > room))
+        st = bad_companion(out->file, out->name,
+                           "lies outside the file: it is truncated, copy it again");
+    out->offset = entry.offset;
+    out->by_hdf5 = entry.by_hdf5;
+    out->cache = entry.cache;
+    return st;
 }
 
 static herr_t visit_companion(hid_t group, const char *name, const H5L_info_t *info, void *ctx) {
     walk *w = ctx;
-    int64_t offset;
-    int64_t bytes;
+    dpt_store_companion one = {.name = (char *)(uintptr_t)name, .file = (char *)(uintptr_t)w->path};
     if (info->type != H5L_TYPE_HARD || !dpt_store_companion_allowed(name)) {
         w->st = bad_companion(w->path, name, "is not one that belongs to a model: remove it");
         return -1;
     }
     hid_t dataset = H5Dopen2(group, name, H5P_DEFAULT);
-    const char *problem =
-        dataset < 0 ? "cannot be opened: the file is corrupt, copy it again"
-                    : companion_extent(dataset, w->header->file_bytes[0], &offset, &bytes);
+    w->st = dataset >= 0 ? companion_read(dataset, w->header, &one)
+                         : bad_companion(w->path, name,
+                                         "cannot be opened: the file is corrupt, copy it again");
     if (dataset >= 0)
         H5Dclose(dataset);
-    w->st = problem != NULL ? bad_companion(w->path, name, problem)
-                            : dpt_store_companion_add(w->header, name, w->path, offset, bytes);
+    if (w->st == DPT_OK)
+        w->st = dpt_store_companion_add(w->header, &one);
     return w->st == DPT_OK ? 0 : -1;
 }
 

@@ -38,11 +38,12 @@ static bool noted(dpt_store_hdf5_reader *reader, bool ok) {
     return ok;
 }
 
-static dpt_status read_failed(const dpt_store_hdf5_reader *reader, const char *tensor) {
+static dpt_status read_failed(const dpt_store_hdf5_reader *reader, const dpt_store_entry *entry) {
     return dpt_error(DPT_ERR_INPUT,
-                     "%s: reading tensor %s through HDF5 failed (%s): the file is damaged, copy it "
+                     "%s: reading %s %s through HDF5 failed (%s): the file is damaged, copy it "
                      "again",
-                     reader->path, tensor, reader->why);
+                     reader->path, entry->companion ? "companion file" : "tensor", entry->name,
+                     reader->why);
 }
 
 static void close_tensor(dpt_store_hdf5_reader *reader) {
@@ -139,7 +140,7 @@ static dpt_status open_tensor(dpt_store_hdf5_reader *reader, const dpt_store_ent
     if (reader->name != NULL && strcmp(reader->name, entry->name) == 0)
         return DPT_OK;
     close_tensor(reader);
-    hid_t group = H5Gopen2(reader->file, "tensors", H5P_DEFAULT);
+    hid_t group = H5Gopen2(reader->file, entry->companion ? "companions" : "tensors", H5P_DEFAULT);
     hid_t access = access_of(entry);
     if (group >= 0 && access >= 0)
         reader->dataset = H5Dopen2(group, entry->name, access);
@@ -153,7 +154,7 @@ static dpt_status open_tensor(dpt_store_hdf5_reader *reader, const dpt_store_ent
     if (reader->type >= 0)
         reader->space = H5Dget_space(reader->dataset);
     if (reader->space < 0)
-        return read_failed(reader, entry->name);
+        return read_failed(reader, entry);
     if (!dpt_hdf5_type_parse(reader->type, &dtype, &problem) || dtype != entry->dtype ||
         !same_shape(reader->space, entry))
         return dpt_file_changed(reader->path);
@@ -222,7 +223,7 @@ static dpt_status read_tensor(dpt_store_hdf5_reader *reader, const dpt_store_ent
         n -= done;
         out += done * dpt_dtype_size(entry->dtype);
     }
-    return ok ? DPT_OK : read_failed(reader, entry->name);
+    return ok ? DPT_OK : read_failed(reader, entry);
 }
 
 dpt_status dpt_store_hdf5_reader_read(dpt_store_hdf5_reader *reader, const dpt_store_entry *entry,

@@ -229,6 +229,7 @@ static void pack_header(packer *p, const dpt_store_header *header) {
     pack_text(p, header->metadata);
     pack_text(p, header->provenance);
     header_pack(p, &header->sealed, sizeof header->sealed);
+    header_pack(p, &header->rewritten, sizeof header->rewritten);
     header_pack(p, &header->nchunks, sizeof header->nchunks);
     header_pack(p, header->chunks, header->nchunks * (int64_t)sizeof *header->chunks);
     header_pack(p, &header->ncompanions, sizeof header->ncompanions);
@@ -236,8 +237,7 @@ static void pack_header(packer *p, const dpt_store_header *header) {
         const dpt_store_companion *companion = &header->companions[i];
         pack_text(p, companion->name);
         pack_text(p, companion->file);
-        header_pack(p, &companion->offset, sizeof companion->offset);
-        header_pack(p, &companion->bytes, sizeof companion->bytes);
+        header_pack(p, companion, sizeof *companion);
     }
     pack_text(p, header->base);
     pack_text(p, header->adapter);
@@ -314,10 +314,12 @@ static void unpack_companions(unpacker *u, dpt_store_header *out) {
     for (int i = 0; i < count && u->st == DPT_OK; i++) {
         char *name = unpack_text(u);
         char *file = unpack_text(u);
-        int64_t extent[2] = {0};
-        unpack(u, extent, sizeof extent);
+        dpt_store_companion one;
+        unpack(u, &one, sizeof one);
+        one.name = name;
+        one.file = file;
         if (u->st == DPT_OK && name != NULL && file != NULL)
-            u->st = dpt_store_companion_add(out, name, file, extent[0], extent[1]);
+            u->st = dpt_store_companion_add(out, &one);
         dpt_mem_free(name);
         dpt_mem_free(file);
     }
@@ -370,6 +372,7 @@ dpt_status dpt_store_header_unpack(const char *packed, int64_t bytes, dpt_store_
     out->metadata = unpack_text(&u);
     out->provenance = unpack_text(&u);
     unpack(&u, &out->sealed, sizeof out->sealed);
+    unpack(&u, &out->rewritten, sizeof out->rewritten);
     unpack_chunks(&u, out);
     unpack_companions(&u, out);
     out->base = unpack_text(&u);

@@ -30,7 +30,8 @@ typedef struct dpt_store_entry {
     int64_t offset; /**< first byte, counted from the start of the file */
     bool by_hdf5;  /**< HDF5: in chunks, filtered or compact: no extent, read through the library */
     int64_t cache; /**< of such a one: bytes of chunks that the library keeps while it is read */
-    bool hashed;   /**< whether the file states the XXH3-64 of the bytes */
+    bool companion; /**< HDF5: it stands in /companions */
+    bool hashed;    /**< whether the file states the XXH3-64 of the bytes */
     uint64_t hash;
     dpt_store_made made;
 } dpt_store_entry;
@@ -46,6 +47,8 @@ typedef struct dpt_store_companion {
     char *file;
     int64_t offset;
     int64_t bytes;
+    bool by_hdf5;  /**< it has no extent: see dpt_store_entry */
+    int64_t cache; /**< of such a one */
 } dpt_store_companion;
 
 /** Tensors of a model. Each takes some 500 bytes on every rank; models of many experts have a tenth. */
@@ -64,6 +67,8 @@ typedef struct dpt_store_header {
     char *metadata;
     char *provenance;
     bool sealed; /**< HDF5: the file says that it ends with a trailer */
+    bool
+        rewritten; /**< HDF5: it says so, and ends where HDF5 says: another program has written it anew */
     int64_t nchunks;
     dpt_store_extent *chunks; /**< (nchunks) of a sealed one: chunks of its tensors */
     int ncompanions;
@@ -199,12 +204,26 @@ enum { DPT_STORE_COMPANIONS_MAX = 256 };
 
 /** Whether a name is one of these files, without anything that leads elsewhere. */
 bool dpt_store_companion_allowed(const char *name);
-dpt_status dpt_store_companion_add(dpt_store_header *header, const char *name, const char *file,
-                                   int64_t offset, int64_t bytes);
+dpt_status dpt_store_companion_add(dpt_store_header *header, const dpt_store_companion *companion);
 /** Add those of a directory, sorted. */
 dpt_status dpt_store_companions_list(const char *directory, dpt_store_header *header);
 void dpt_store_companions_sort(dpt_store_header *header);
 int64_t dpt_store_companions_bytes(const dpt_store_header *header); /**< 0 without a header */
+
+/** A companion that is open to be read. */
+typedef struct dpt_store_companion_input {
+    const dpt_store_companion *companion;
+    int fd;
+    dpt_store_hdf5_reader *reader; /**< of one that is read by HDF5; NULL: fd is */
+} dpt_store_companion_input;
+
+/** Errors: DPT_ERR_INPUT naming the file. */
+dpt_status dpt_store_companion_open(const dpt_store_companion *companion,
+                                    dpt_store_companion_input *out);
+void dpt_store_companion_close(dpt_store_companion_input *input);
+/** n bytes from one on. Errors: DPT_ERR_INPUT naming file and companion. */
+dpt_status dpt_store_companion_read(dpt_store_companion_input *input, int64_t at, int64_t n,
+                                    void *out);
 /** Copy into the file `to` from a byte on, and sync. */
 dpt_status dpt_store_companion_copy(const dpt_store_companion *companion, const char *to,
                                     int64_t to_offset);
@@ -240,6 +259,9 @@ dpt_status dpt_store_seal_write(const dpt_store_writer *writer);
 /** Check the trailer; a file that neither says that it has one nor has one is accepted. Local.
  * Errors: DPT_ERR_INPUT naming the file. */
 dpt_status dpt_store_seal_check(const dpt_store_header *header);
+
+/** Say that another program has dropped the trailer, where one has. Local. */
+void dpt_store_seal_say(const dpt_store_header *header);
 
 /** Add to a list. Local. @return false without memory. */
 bool dpt_store_extent_add(int64_t *count, dpt_store_extent **extents, dpt_store_extent one);

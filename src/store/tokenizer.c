@@ -328,20 +328,18 @@ dpt_status dpt_tokenizer_rules(const char *text, int64_t n, const char *config, 
     return rules.st;
 }
 
-/* The bytes of a companion, as an extent of its file. */
+/* The bytes of a companion. */
 static dpt_status tokenizer_read(const dpt_store_companion *from, char **text) {
     *text = NULL;
     if (from->bytes > TOKENIZER_LIMIT)
         return DPT_OK;
-    int fd = dpt_file_open_input(from->file);
-    if (fd < 0)
-        return DPT_ERR_INPUT;
+    dpt_store_companion_input input;
+    dpt_status st = dpt_store_companion_open(from, &input);
+    if (st != DPT_OK)
+        return st;
     *text = dpt_mem_alloc(from->bytes, 1, "tokenizer");
-    dpt_status st = *text != NULL ? DPT_OK : DPT_ERR_OUTPUT;
-    if (st == DPT_OK && dpt_file_read_at(fd, from->offset, *text, from->bytes) != from->bytes)
-        st = dpt_error(DPT_ERR_INPUT, "%s: %s cannot be read: copy the file again", from->file,
-                       from->name);
-    close(fd);
+    st = *text != NULL ? dpt_store_companion_read(&input, 0, from->bytes, *text) : DPT_ERR_OUTPUT;
+    dpt_store_companion_close(&input);
     return st;
 }
 

@@ -3,10 +3,11 @@
 
 #include "deltapath/base/file.h"
 #include "deltapath/base/mem.h"
+#include "deltapath/verbs/convert.h"
 
 #include <hdf5.h>
 
-/* Tensors in chunks, through filters, and compact: the same bytes as in one extent. */
+/* Tensors and companion files in chunks, through filters, and compact: the same bytes as in one extent. */
 
 enum { LARGE = 400000, FILTER = 300 };
 
@@ -53,7 +54,7 @@ static void copy_attributes(hid_t from, hid_t to, const char *name) {
     H5Tclose(type);
 }
 
-static void copy_tensor(hid_t from, hid_t to, const char *name, const storing *how) {
+static void copy_set(hid_t from, hid_t to, const char *name, const storing *how) {
     hsize_t sides[H5S_MAX_RANK] = {0};
     hid_t old = H5Dopen2(from, name, H5P_DEFAULT);
     hid_t type = H5Dget_type(old), space = H5Dget_space(old);
@@ -66,7 +67,8 @@ static void copy_tensor(hid_t from, hid_t to, const char *name, const storing *h
     assert_true(H5Dread(old, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, values) >= 0);
     if (bytes > 0)
         assert_true(H5Dwrite(new, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, values) >= 0);
-    copy_attributes(old, new, "xxh3");
+    if (H5Aexists(old, "xxh3") > 0)
+        copy_attributes(old, new, "xxh3");
     free(values);
     H5Pclose(plist);
     H5Sclose(space);
@@ -89,6 +91,18 @@ static void root_attributes(hid_t file) {
     H5Tclose(type);
 }
 
+static const char *const companions[] = {"LICENSE.txt", "merges.txt", "tokenizer.json"};
+static const size_t companion_bytes[] = {4, 0, 2500001};
+
+static void copy_companions(hid_t from, hid_t to, const storing *how) {
+    hid_t a = H5Gopen2(from, "companions", H5P_DEFAULT);
+    hid_t b = H5Gcreate2(to, "companions", H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
+    for (int i = 0; i < 3; i++)
+        copy_set(a, b, companions[i], how);
+    H5Gclose(a);
+    H5Gclose(b);
+}
+
 static void store_again(const dpt_catalog *catalog, const char *from, const char *to,
                         const storing *how) {
     if (test_comm.rank == 0) {
@@ -99,9 +113,11 @@ static void store_again(const dpt_catalog *catalog, const char *from, const char
         hid_t a = H5Gopen2(old, "tensors", H5P_DEFAULT);
         hid_t b = H5Gcreate2(new, "tensors", H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
         for (int t = 0; t < catalog->count; t++)
-            copy_tensor(a, b, catalog->tensors[t].name, how);
+            copy_set(a, b, catalog->tensors[t].name, how);
         H5Gclose(a);
         H5Gclose(b);
+        if (H5Lexists(old, "companions", H5P_DEFAULT) > 0)
+            copy_companions(old, new, how);
         H5Fclose(old);
         H5Fclose(new);
     }
@@ -172,6 +188,119 @@ static void test_same_bytes(void **state) {
     dpt_catalog_destroy(&catalog);
 }
 
+static void flip_in_chunk(const char *path, const char *name, hsize_t chunk) {
+    hid_t file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
+    hid_t set = H5Dopen2(file, name, H5P_DEFAULT);
+    hid_t space = H5Dget_space(set);
+    hsize_t at[2], bytes = 0;
+    haddr_t where = 0;
+    unsigned filters = 0;
+    assert_true(H5Dget_chunk_info(set, space, chunk, at, &filters, &where, &bytes) >= 0);
+    H5Sclose(space);
+    H5Dclose(set);
+    H5Fclose(file);
+    FILE *raw = fopen(path, "r+b");
+    fseek(raw, (long)where + (long)bytes / 2, SEEK_SET);
+    int old = fgetc(raw);
+    fseek(raw, (long)where + (long)bytes / 2, SEEK_SET);
+    fputc(old ^ 0xff, raw);
+    fclose(raw);
+}
+
+static unsigned char companion_byte(int which, size_t i) {
+    return (unsigned char)((i + (size_t)which) * 2654435761u >> 13);
+}
+
+/* A folder with companions, and an HDF5 checkpoint of it. */
+static void make_companions(dpt_catalog *catalog, char *folder, char *file, size_t size) {
+    dpt_store_options options = {.format = DPT_STORE_SAFETENSORS};
+    const dpt_convert_options to = {.source = folder, .target = file};
+    snprintf(folder, size, "%s", models_path("from"));
+    snprintf(file, size, "%s", models_path("from.h5"));
+    models_make_catalog(catalog, 10);
+    assert_int_equal(models_write(catalog, folder, &options), DPT_OK);
+    for (int c = 0; c < 3 && test_comm.rank == 0; c++) {
+        char path[600];
+        snprintf(path, sizeof path, "%s/%s", folder, companions[c]);
+        FILE *out = fopen(path, "wb");
+        for (size_t i = 0; i < companion_bytes[c]; i++)
+            fputc(companion_byte(c, i), out);
+        fclose(out);
+    }
+    MPI_Barrier(test_comm.mpi);
+    assert_int_equal(dpt_convert_run(&test_comm, &to), DPT_OK);
+}
+
+/* Converted to a folder again, they have the bytes that they had. */
+static void check_companions(const char *path, const char *folder) {
+    const dpt_convert_options options = {.source = path, .target = folder};
+    dpt_store *store = NULL;
+    int64_t bytes;
+    assert_int_equal(dpt_store_open(&test_comm, path, &store), DPT_OK);
+    assert_int_equal(dpt_store_companion_count(store), 3);
+    for (int c = 0; c < 3; c++) {
+        assert_string_equal(dpt_store_companion_at(store, c, &bytes), companions[c]);
+        assert_int_equal(bytes, companion_bytes[c]);
+    }
+    dpt_store_close(store);
+    assert_int_equal(dpt_convert_run(&test_comm, &options), DPT_OK);
+    for (int c = 0; c < 3; c++) {
+        char copy[600];
+        snprintf(copy, sizeof copy, "%s/%s", folder, companions[c]);
+        FILE *in = fopen(copy, "rb");
+        assert_non_null(in);
+        for (size_t i = 0; i < companion_bytes[c]; i++)
+            if (fgetc(in) != companion_byte(c, i))
+                fail_msg("byte %zu of %s differs", i, copy);
+        assert_int_equal(fgetc(in), EOF);
+        fclose(in);
+    }
+}
+
+static void test_companions(void **state) {
+    (void)state;
+    static const storing all[] = {{.side = 1000, .deflate = true},
+                                  {.side = 3000000, .shuffle = true, .deflate = true},
+                                  {.side = 77777, .fletcher = true},
+                                  {.side = 50, .compact = true}};
+    dpt_catalog catalog;
+    char plain[512], folder[512], path[512], back[512];
+    make_companions(&catalog, folder, plain, sizeof plain);
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+        dpt_store *store = NULL;
+        char *name = NULL;
+        snprintf(path, sizeof path, "%s/companions-%zu.h5", models_root, i);
+        snprintf(back, sizeof back, "%s/back-%zu", models_root, i);
+        store_again(&catalog, plain, path, &all[i]);
+        check_companions(path, back);
+        assert_int_equal(dpt_store_open(&test_comm, folder, &store), DPT_OK);
+        assert_int_equal(dpt_store_compare_companions(store, path, &name), DPT_OK);
+        assert_null(name);
+        dpt_store_close(store);
+    }
+    dpt_catalog_destroy(&catalog);
+}
+
+/* A chunk of a companion that is damaged: no file is made of it. */
+static void test_damaged_companion(void **state) {
+    (void)state;
+    const storing how = {.side = 100000, .deflate = true};
+    dpt_catalog catalog;
+    char plain[512], folder[512], path[512];
+    make_companions(&catalog, folder, plain, sizeof plain);
+    snprintf(path, sizeof path, "%s", models_path("damaged.h5"));
+    store_again(&catalog, plain, path, &how);
+    if (test_comm.rank == 0)
+        flip_in_chunk(path, "companions/tokenizer.json", 5);
+    MPI_Barrier(test_comm.mpi);
+    const dpt_convert_options options = {.source = path, .target = models_path("back")};
+    assert_int_equal(dpt_convert_run(&test_comm, &options), DPT_ERR_INPUT);
+    assert_non_null(strstr(dpt_error_message(), "reading companion file tokenizer.json"));
+    dpt_error_clear();
+    assert_int_not_equal(access(models_path("back"), F_OK), 0);
+    dpt_catalog_destroy(&catalog);
+}
+
 /* A byte of a chunk that is another: what HDF5 says, or the hash of the tensor. */
 static void test_damage(void **state) {
     (void)state;
@@ -184,24 +313,8 @@ static void test_damage(void **state) {
         begin(&catalog, plain, sizeof plain);
         snprintf(path, sizeof path, "%s/damaged-%d.h5", models_root, i);
         store_again(&catalog, plain, path, &how[i]);
-        if (test_comm.rank == 0) {
-            hid_t file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
-            hid_t set = H5Dopen2(file, "tensors/another.big", H5P_DEFAULT);
-            hid_t space = H5Dget_space(set);
-            hsize_t at[2], bytes = 0;
-            haddr_t where = 0;
-            unsigned filters = 0;
-            assert_true(H5Dget_chunk_info(set, space, 5, at, &filters, &where, &bytes) >= 0);
-            H5Sclose(space);
-            H5Dclose(set);
-            H5Fclose(file);
-            FILE *raw = fopen(path, "r+b");
-            fseek(raw, (long)where + (long)bytes / 2, SEEK_SET);
-            int old = fgetc(raw);
-            fseek(raw, (long)where + (long)bytes / 2, SEEK_SET);
-            fputc(old ^ 0xff, raw);
-            fclose(raw);
-        }
+        if (test_comm.rank == 0)
+            flip_in_chunk(path, "tensors/another.big", 5);
         MPI_Barrier(test_comm.mpi);
         assert_int_equal(dpt_store_verify(&test_comm, path, NULL, NULL, NULL, NULL), DPT_ERR_INPUT);
         if (strstr(dpt_error_message(), why[i]) == NULL &&
@@ -381,6 +494,8 @@ static void test_given_up(void **state) {
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_same_bytes, models_setup, models_teardown),
+        cmocka_unit_test_setup_teardown(test_companions, models_setup, models_teardown),
+        cmocka_unit_test_setup_teardown(test_damaged_companion, models_setup, models_teardown),
         cmocka_unit_test_setup_teardown(test_damage, models_setup, models_teardown),
         cmocka_unit_test_setup_teardown(test_missing_filter, models_setup, models_teardown),
         cmocka_unit_test_setup_teardown(test_refused, models_setup, models_teardown),

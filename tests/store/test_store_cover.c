@@ -68,6 +68,14 @@ static void check_flips(const char *path, const char *file, int64_t begin, int64
     }
 }
 
+/* What ends where HDF5 says was written by a program that knows no trailer: it is read, and not taken for
+ * one that this program left. */
+static void check_rewritten(const char *path, uint64_t digest) {
+    dpt_store_origin origin;
+    assert_int_equal(dpt_store_get_origin(path, &origin), DPT_OK);
+    assert_true(!origin.ours && origin.digest == digest);
+}
+
 /* The provenance, as many ranks give the same bytes, and as another program may change them. */
 static void test_hdf5(void **state) {
     (void)state;
@@ -84,8 +92,12 @@ static void test_hdf5(void **state) {
         check_flips(path, path, file.size - 80, file.size, 17);
         assert_int_equal(truncate(path, file.size - 1), 0);
         check_refused(path, path, "cut");
+        assert_int_equal(truncate(path, file.size - 79), 0);
+        check_refused(path, path, "a trailer of one byte");
         assert_int_equal(truncate(path, file.size - 80), 0);
-        check_refused(path, path, "no trailer");
+        check_rewritten(path, digest);
+        assert_int_equal(truncate(path, file.size - 81), 0);
+        check_refused(path, path, "shorter than HDF5 says");
     }
     MPI_Barrier(test_comm.mpi);
 }
