@@ -292,9 +292,38 @@ dpt_status dpt_edit_original(dpt_edit_work *work, dpt_range range, float *delta)
     return st == DPT_OK ? cell_delta(work, 0, &cell, delta) : st;
 }
 
-dpt_status dpt_edit_values(void *ctx, dpt_range range, float *values) {
-    dpt_edit_view *view = ctx;
+/* Whether deltas are differences of bf16 as it is stored: no stage is in between. */
+static bool stream_is_stored(const dpt_edit_work *work, int upto, int tensor) {
+    bool plain = work->base_stage[tensor] == 0;
+    for (int s = 0; s < upto; s++)
+        plain = plain && !work->stages[s].covers[tensor];
+    return plain && work->catalog->tensors[tensor].dtype == DPT_BF16 &&
+           dpt_edit_pre_type(work, tensor) == DPT_BF16;
+}
+
+static dpt_status stream_values(void *ctx, dpt_range range, float *values) {
+    const dpt_edit_view *view = ctx;
     return dpt_edit_delta(view->work, view->upto, range, values);
+}
+
+static dpt_status stream_pair(void *ctx, dpt_range range, const uint16_t **before,
+                              const uint16_t **after) {
+    const dpt_edit_view *view = ctx;
+    const void *pre = NULL, *post = NULL;
+    dpt_status st = DPT_OK;
+    if (stream_is_stored(view->work, view->upto, range.tensor) &&
+        dpt_edit_left_out(view->work->input, range.tensor) == 0) {
+        st = dpt_stop_check();
+        if (st == DPT_OK)
+            st = dpt_edit_load_both(view->work, range, &pre, &post);
+    }
+    *before = pre;
+    *after = post;
+    return st;
+}
+
+dpt_quantile_source dpt_edit_value_source(dpt_edit_view *view) {
+    return (dpt_quantile_source){.values = stream_values, .pair = stream_pair, .ctx = view};
 }
 
 dpt_status dpt_edit_visit(dpt_edit_work *work, const dpt_edit_stage *stage, dpt_edit_visit_fn fn,
@@ -311,17 +340,6 @@ dpt_status dpt_edit_visit(dpt_edit_work *work, const dpt_edit_stage *stage, dpt_
     }
     dpt_mem_free(delta);
     return st;
-}
-
-/* Whether the sum of magnitudes can be taken of bf16 as it is stored: no stage is in between. */
-static bool sums_stored(const dpt_edit_work *work, const dpt_edit_stage *stage, dpt_edit_sums_fn fn,
-                        const cell_data *cell) {
-    int tensor = cell->range.tensor;
-    bool plain = fn == dpt_edit_sum_abs && cell->start.base == NULL;
-    for (int s = 0; s < stage->index; s++)
-        plain = plain && !work->stages[s].covers[tensor];
-    return plain && work->catalog->tensors[tensor].dtype == DPT_BF16 &&
-           dpt_edit_pre_type(work, tensor) == DPT_BF16;
 }
 
 /* Sums over tensors, or their parts. */
@@ -455,7 +473,8 @@ static dpt_status stream_sum_cell(stream_sums *s, int64_t c) {
     if (st != DPT_OK)
         return st;
     int bad = 0;
-    bool stored = sums_stored(s->work, s->stage, s->fn, &cell);
+    bool stored = s->fn == dpt_edit_sum_abs && cell.start.base == NULL &&
+                  stream_is_stored(s->work, s->stage->index, range.tensor);
     stream_cut(s, range, s->chunks);
 #pragma omp parallel for schedule(static) num_threads(s->work->threads) reduction(| : bad)
     for (int64_t p = 0; p < chunks; p++)

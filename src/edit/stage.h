@@ -7,6 +7,7 @@
 #include "deltapath/base/rng.h"
 #include "deltapath/comm/agree.h"
 #include "deltapath/edit/edit.h"
+#include "deltapath/linalg/quantile.h"
 
 enum {
     DPT_EDIT_PIECE = 4096,   /* elements worked on at a time, so that all of it stays in L1 */
@@ -344,12 +345,13 @@ enum { DPT_EDIT_ABS, DPT_EDIT_ZEROS, DPT_EDIT_ABS_SUMS };
 void dpt_edit_sum_abs(const dpt_edit_stage *stage, const dpt_edit_strip *strip, const float *delta,
                       double *sums);
 
-/** Values of an own cell for dpt_quantile_select; ctx is a dpt_edit_view. */
+/** Deltas of own cells as the stages before `upto` left them. */
 typedef struct dpt_edit_view {
     dpt_edit_work *work;
     int upto;
 } dpt_edit_view;
-dpt_status dpt_edit_values(void *ctx, dpt_range range, float *values);
+/** The same for dpt_quantile_select. Local. @param[in] view  lives as long as the result. */
+dpt_quantile_source dpt_edit_value_source(dpt_edit_view *view);
 
 /** Edit and write the own cells of a run of cells, which rises within a tensor, by `count` edits in one room. Local. */
 dpt_status dpt_edit_write_cells(dpt_edit_work *const *works, int count, int64_t from, int64_t to);

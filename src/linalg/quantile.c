@@ -14,6 +14,7 @@
 /* A magnitude has 31 bits; pass p looks at BITS[p] of them, from the top. */
 enum { PASSES = 3, TOP_BINS = 1 << DPT_QUANTILE_TOP_BITS, TABLES = 4 };
 enum { RUN = 4096, LANES = 16 }; /* values looked at at a time; of a vector */
+enum { STEP = 1 << 17 };         /* values formed at a time in the search of a place */
 static const int SHIFT[PASSES] = {20, 10, 0};
 static const int BITS[PASSES] = {DPT_QUANTILE_TOP_BITS, 10, 10};
 
@@ -65,7 +66,7 @@ const float *dpt_quantile_load(selection *s, dpt_range range, dpt_status *st) {
     int begin, end;
     dpt_quantile_units(s, range, &begin, &end);
     dpt_quantile_count_units(s, range);
-    *st = s->values(s->ctx, range, s->buffer);
+    *st = s->source->values(s->source->ctx, range, s->buffer);
     if (*st != DPT_OK)
         return NULL;
     if (end - begin == 1)
@@ -87,16 +88,23 @@ const float *dpt_quantile_load(selection *s, dpt_range range, dpt_status *st) {
     return s->split;
 }
 
+/* Of values, or of magnitudes themselves. */
+static uint32_t magnitude_at(const void *values, int64_t i) {
+    uint32_t bits;
+    memcpy(&bits, (const char *)values + i * (int64_t)sizeof bits, sizeof bits);
+    return bits & 0x7fffffff;
+}
+
 /* First pass: every entry counts, so the histogram of a cell is kept small and in cache. Neighbours
  * go to different tables: equal ones, as zeros often are, would wait for each other's store. */
-static void count_all(selection *s, const float *values, int64_t n, int64_t *histogram) {
+static void count_all(selection *s, const void *values, int64_t n, int64_t *histogram) {
     uint16_t bin[RUN];
     memset(s->scratch, 0, TABLES * TOP_BINS * sizeof *s->scratch);
     for (int64_t from = 0; from < n; from += RUN) {
         int run = (int)(n - from < RUN ? n - from : RUN);
         int i = 0;
         for (int j = 0; j < run; j++)
-            bin[j] = (uint16_t)(magnitude(values[from + j]) >> SHIFT[0]);
+            bin[j] = (uint16_t)(magnitude_at(values, from + j) >> SHIFT[0]);
         for (; i + TABLES <= run; i += TABLES)
             for (int t = 0; t < TABLES; t++)
                 s->scratch[t * TOP_BINS + bin[i + t]]++;
@@ -109,7 +117,7 @@ static void count_all(selection *s, const float *values, int64_t n, int64_t *his
 }
 
 /* Magnitudes of a run of at most RUN values that begin with a prefix, end to end. */
-static int quantile_collect(const float *values, int n, int shift, uint32_t prefix,
+static int quantile_collect(const void *values, int64_t from, int n, int shift, uint32_t prefix,
                             uint32_t found[RUN + LANES]) {
     int count = 0;
     int i = 0;
@@ -118,27 +126,28 @@ static int quantile_collect(const float *values, int n, int shift, uint32_t pref
     const __m512i wanted = _mm512_set1_epi32((int)prefix);
     const __m128i by = _mm_cvtsi32_si128(shift);
     for (; i + LANES <= n; i += LANES) {
-        __m512i bits = _mm512_and_si512(_mm512_loadu_si512(values + i), all);
+        __m512i bits =
+            _mm512_and_si512(_mm512_loadu_si512((const char *)values + 4 * (from + i)), all);
         __mmask16 same = _mm512_cmpeq_epi32_mask(_mm512_srl_epi32(bits, by), wanted);
         _mm512_storeu_si512(found + count, _mm512_maskz_compress_epi32(same, bits));
         count += __builtin_popcount(same);
     }
 #endif
     for (; i < n; i++) {
-        found[count] = magnitude(values[i]);
+        found[count] = magnitude_at(values, from + i);
         count += found[count] >> shift == prefix;
     }
     return count;
 }
 
 /* Later passes: entries that begin with a wanted prefix. */
-static void count_prefix(const float *values, int64_t n, int pass, uint32_t prefix,
+static void count_prefix(const void *values, int64_t n, int pass, uint32_t prefix,
                          int64_t *histogram) {
     uint32_t mask = (UINT32_C(1) << BITS[pass]) - 1;
     uint32_t found[RUN + LANES];
     for (int64_t from = 0; from < n; from += RUN) {
         int run = (int)(n - from < RUN ? n - from : RUN);
-        int count = quantile_collect(values + from, run, SHIFT[pass - 1], prefix, found);
+        int count = quantile_collect(values, from, run, SHIFT[pass - 1], prefix, found);
         for (int i = 0; i < count; i++)
             histogram[found[i] >> SHIFT[pass] & mask]++;
     }
@@ -178,16 +187,23 @@ static dpt_status count_cells(selection *s, int pass) {
     return st;
 }
 
-/* Count the magnitudes of this rank's lists, each search its own. Local. */
+/* Count the magnitudes of this rank's lists, each search its own. Both ends of a bracket are sought in one list, and
+ * are mostly of one prefix: then they have the same counts. Local. */
 static void count_lists(selection *s, int pass) {
-    uint32_t mask = (UINT32_C(1) << BITS[pass]) - 1;
     for (int64_t i = 0; i < s->count; i++) {
-        const search *it = &s->searches[i];
+        const search *it = &s->searches[i], *before = i > 0 ? it - 1 : NULL;
         const magnitudes *list = &s->lists[it->list];
         int64_t *histogram = s->here + (it->slot << BITS[pass]);
-        for (int64_t j = 0; j < list->count; j++)
-            if (pass == 0 || list->bits[j] >> SHIFT[pass - 1] == it->prefix)
-                histogram[list->bits[j] >> SHIFT[pass] & mask]++;
+        if (before != NULL && before->list == it->list && before->prefix == it->prefix)
+            memcpy(histogram, s->here + (before->slot << BITS[pass]),
+                   sizeof *histogram << BITS[pass]);
+        else if (pass > 0)
+            count_prefix(list->bits, list->count, pass, it->prefix, histogram);
+        else if (list->count >= RUN)
+            count_all(s, list->bits, list->count, histogram);
+        else
+            for (int64_t j = 0; j < list->count; j++)
+                histogram[list->bits[j] >> SHIFT[0]]++;
     }
 }
 
@@ -290,6 +306,21 @@ static bool quantile_cell_has(const selection *s, dpt_range range, int group) {
     return false;
 }
 
+/* The same of a cell, step by step as far as it goes. */
+static dpt_status quantile_find_in_cell(selection *s, dpt_range cell, const search *it,
+                                        int64_t *nth, dpt_cut *cut, bool *found) {
+    dpt_status st = DPT_OK;
+    for (int64_t from = 0; st == DPT_OK && !*found && from < cell.n; from += STEP) {
+        dpt_range step = {cell.tensor, cell.ig + from, cell.n - from < STEP ? cell.n - from : STEP};
+        st = s->source->values(s->source->ctx, step, s->buffer);
+        int64_t at = st == DPT_OK ? quantile_nth_equal(s, step, it, nth) : -1;
+        *found = at >= 0;
+        if (*found)
+            *cut = (dpt_cut){.bits = it->prefix, .tensor = cell.tensor, .ig = step.ig + at};
+    }
+    return st;
+}
+
 /* Position of this rank's nth entry (from 1) of the given magnitude in a group. Local. */
 static dpt_status quantile_find_equal(selection *s, const search *it, int64_t nth, dpt_cut *cut) {
     const int64_t *own = s->shard->rank_first + s->comm->rank;
@@ -308,15 +339,10 @@ static dpt_status quantile_find_equal(selection *s, const search *it, int64_t nt
                 continue;
             }
         }
-        dpt_status st = s->values(s->ctx, range, s->buffer);
-        if (st != DPT_OK)
+        bool found = false;
+        dpt_status st = quantile_find_in_cell(s, range, it, &nth, cut, &found);
+        if (st != DPT_OK || found)
             return st;
-        int64_t at = quantile_nth_equal(s, range, it, &nth);
-        if (at >= 0) {
-            cut->tensor = range.tensor;
-            cut->ig = range.ig + at;
-            return DPT_OK;
-        }
     }
     return dpt_error(DPT_ERR_INTERNAL, "values changed while a quantile was selected");
 }
@@ -509,18 +535,14 @@ static uint64_t quantile_hash_targets(const dpt_quantile_target *targets, int64_
 
 dpt_status dpt_quantile_select(const dpt_comm *comm, const dpt_shard *shard, const dpt_parts *parts,
                                const int *group_of, int64_t ntargets,
-                               const dpt_quantile_target *targets, dpt_quantile_values_fn values,
-                               void *ctx, dpt_cut *cuts) {
+                               const dpt_quantile_target *targets,
+                               const dpt_quantile_source *source, dpt_cut *cuts) {
     DPT_ASSERT_SAME(comm, ntargets);
     DPT_ASSERT_SAME(comm, quantile_hash_targets(targets, ntargets));
     DPT_ASSERT_SAME(comm, parts != NULL ? parts->count : -1);
     DPT_ASSERT_SAME_ARRAY(comm, group_of, parts != NULL ? parts->count : shard->ntensors);
-    selection s = {.comm = comm,
-                   .shard = shard,
-                   .parts = parts,
-                   .group_of = group_of,
-                   .values = values,
-                   .ctx = ctx};
+    selection s = {
+        .comm = comm, .shard = shard, .parts = parts, .group_of = group_of, .source = source};
     dpt_status st = dpt_agree(comm, begin(&s, ntargets, targets));
     search *all = s.searches;
     for (int64_t from = 0, to; st == DPT_OK && from < ntargets; from = to) {

@@ -4,9 +4,6 @@
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
 
-#ifdef __AVX512F__
-#include <immintrin.h>
-#endif
 #include <math.h>
 
 /* Bracketed selection.
@@ -40,21 +37,15 @@
  * holds the last equal entry (dpt_quantile_equal) and to read that cell alone again. */
 
 enum {
-    STRIDE = 1 << 15,  /* of each so many values of a cell ... */
-    SAMPLE = 512,      /* ... these are the sample */
-    STEP = 1 << 17,    /* values formed at a time */
-    RUN = 4096,        /* looked at at a time */
+    STRIDE = 1 << 15, /* of each so many values of a cell ... */
+    SAMPLE = 512,     /* ... these are the sample */
+    STEP = 1 << 17,   /* values formed at a time */
+    RUN = DPT_QUANTILE_RUN,
     SHARE = 4,         /* a list holds at most this part of the values of its rank ... */
     LEAST_ROOM = 65536 /* ... or this many */
 };
 
 _Static_assert(DPT_QUANTILE_ONE_OF *SAMPLE == STRIDE, "the share that is said is the sample's");
-
-/* Where a search ends, ends included, and what one rank found. */
-typedef struct bracket {
-    int32_t low, high;
-    int64_t above, at_high, inside, at_low;
-} bracket;
 
 /* First search of the group of a unit, or their number. */
 static int64_t searches_of_unit(const selection *s, int unit) {
@@ -193,51 +184,6 @@ static dpt_status set_brackets(selection *s, const magnitudes *lists, bracket *f
     return st;
 }
 
-/* Count a run of values against a bracket; magnitudes strictly inside go to found, in order. Without a
- * branch on the values: x - first < width as unsigned numbers is low < x < high in one comparison, and
- * width 0 makes it false for an empty or reversed inside. */
-static int sift(const float *values, int n, bracket *b, uint32_t found[RUN]) {
-    const uint32_t first = (uint32_t)b->low + 1;
-    const uint32_t width = b->low < b->high ? (uint32_t)b->high - first : 0;
-    int count = 0, i = 0, above = 0, at_high = 0, at_low = 0;
-#ifdef __AVX512F__ /* few are inside: their bits are walked through afterwards */
-    const __m512i all = _mm512_set1_epi32(0x7fffffff), high = _mm512_set1_epi32(b->high);
-    const __m512i low = _mm512_set1_epi32(b->low), one = _mm512_set1_epi32(1);
-    const __m512i from = _mm512_set1_epi32((int)first), span = _mm512_set1_epi32((int)width);
-    __m512i over = _mm512_setzero_si512(), top = over, bottom = over;
-    for (; i + 64 <= n; i += 64) {
-        uint64_t inside = 0;
-        for (int j = 0; j < 64; j += 16) {
-            __m512i x = _mm512_and_si512(_mm512_loadu_si512(values + i + j), all);
-            __mmask16 in = _mm512_cmplt_epu32_mask(_mm512_sub_epi32(x, from), span);
-            over = _mm512_mask_add_epi32(over, _mm512_cmpgt_epi32_mask(x, high), over, one);
-            top = _mm512_mask_add_epi32(top, _mm512_cmpeq_epi32_mask(x, high), top, one);
-            bottom = _mm512_mask_add_epi32(bottom, _mm512_cmpeq_epi32_mask(x, low), bottom, one);
-            inside |= (uint64_t)in << j;
-        }
-        for (; inside != 0; inside &= inside - 1)
-            found[count++] = magnitude(values[i + __builtin_ctzll(inside)]);
-    }
-    above = _mm512_reduce_add_epi32(over);
-    at_high = _mm512_reduce_add_epi32(top);
-    at_low = _mm512_reduce_add_epi32(bottom);
-#endif
-    for (; i < n; i++) {
-        uint32_t x = magnitude(values[i]);
-        above += (int32_t)x > b->high;
-        at_high += (int32_t)x == b->high;
-        at_low += (int32_t)x == b->low;
-        if (x - first < width)
-            found[count++] = x;
-    }
-    DPT_ASSERT(above >= 0 && at_high >= 0 && at_low >= 0 && above + at_high + count <= n);
-    b->above += above;
-    b->at_high += at_high;
-    b->at_low += b->low < b->high ? at_low : 0;
-    b->inside += count;
-    return count;
-}
-
 /* Room for more at the end of a list; false when that is beyond its share or what the budget has. */
 static bool make_room(magnitudes *list, int64_t more, int64_t maximum) {
     if (list->count + more <= list->room)
@@ -263,7 +209,7 @@ static bool sift_step(const selection *s, const float *values, int64_t length, i
             magnitudes *list = &s->found.lists[i];
             if (!make_room(list, RUN, maximum))
                 return false;
-            list->count += sift(values + at, run, &ends[i], list->bits + list->count);
+            list->count += dpt_quantile_sift(values + at, run, &ends[i], list->bits + list->count);
             DPT_ASSERT(list->count == ends[i].inside && list->count <= list->room);
         }
     }
@@ -302,6 +248,65 @@ static void bracket_set_shares(const selection *s, dpt_range cell, const bracket
     }
 }
 
+/* One step of a cell for a search that has all of it, from two runs of bf16. */
+static dpt_status sift_pair_step(const selection *s, dpt_range step, const uint16_t *before,
+                                 const uint16_t *after, magnitudes *list, int64_t maximum,
+                                 bracket *b, bool *whole) {
+    dpt_status st = DPT_OK;
+    for (int64_t at = 0; st == DPT_OK && *whole && at < step.n; at += RUN) {
+        dpt_range run = {step.tensor, step.ig + at, step.n - at < RUN ? step.n - at : RUN};
+        *whole = make_room(list, RUN, maximum);
+        if (!*whole)
+            break;
+        uint32_t *to = list->bits + list->count;
+        int count = dpt_quantile_sift_pair(before + at, after + at, (int)run.n, b, to);
+        if (count < 0)
+            st = s->source->values(s->source->ctx, run, s->buffer);
+        if (count < 0 && st == DPT_OK)
+            count = dpt_quantile_sift(s->buffer, (int)run.n, b, to);
+        list->count += count > 0 ? count : 0;
+        DPT_ASSERT(st != DPT_OK || (list->count == b->inside && list->count <= list->room));
+    }
+    return st;
+}
+
+/* The same, where the source has such runs and one search alone wants the step; *done: that was so. */
+static dpt_status sift_pair(const selection *s, dpt_range step, int64_t maximum, bracket *ends,
+                            bool *whole, bool *done) {
+    const uint16_t *before = NULL, *after = NULL;
+    int begin, end;
+    int64_t first;
+    *done = false;
+    dpt_quantile_units(s, step, &begin, &end);
+    if (s->source->pair == NULL || end - begin != 1 || searches_of(s, begin, &first) != 1)
+        return DPT_OK;
+    dpt_status st = s->source->pair(s->source->ctx, step, &before, &after);
+    if (st != DPT_OK || after == NULL)
+        return st;
+    *done = true;
+    return sift_pair_step(s, step, before, after, &s->found.lists[first], maximum, &ends[first],
+                          whole);
+}
+
+/* One step of a cell for the searches of its groups. */
+static dpt_status sift_units(selection *s, dpt_range step, int64_t maximum, bracket *ends,
+                             bool *whole) {
+    int begin, end;
+    bool done;
+    dpt_status st = sift_pair(s, step, maximum, ends, whole, &done);
+    if (st != DPT_OK || done)
+        return st;
+    const float *values = dpt_quantile_load(s, step, &st);
+    dpt_quantile_units(s, step, &begin, &end);
+    for (int u = begin; u < end && *whole && st == DPT_OK; u++) {
+        int64_t first, n = searches_of(s, u, &first);
+        const int64_t *unit = s->unit_at + (u - begin);
+        if (n > 0)
+            *whole = sift_step(s, values + unit[0], unit[1] - unit[0], first, n, maximum, ends);
+    }
+    return st;
+}
+
 /* One own cell for the searches of its groups. */
 static dpt_status sift_cell(selection *s, dpt_range cell, int64_t maximum, bracket *ends,
                             share *shares, bool *whole) {
@@ -309,15 +314,7 @@ static dpt_status sift_cell(selection *s, dpt_range cell, int64_t maximum, brack
     bracket_set_shares(s, cell, ends, false, shares);
     for (int64_t at = 0; st == DPT_OK && *whole && at < cell.n; at += STEP) {
         dpt_range run = {cell.tensor, cell.ig + at, cell.n - at < STEP ? cell.n - at : STEP};
-        int begin, end;
-        const float *values = dpt_quantile_load(s, run, &st);
-        dpt_quantile_units(s, run, &begin, &end);
-        for (int u = begin; u < end && *whole && st == DPT_OK; u++) {
-            int64_t first, n = searches_of(s, u, &first);
-            const int64_t *unit = s->unit_at + (u - begin);
-            if (n > 0)
-                *whole = sift_step(s, values + unit[0], unit[1] - unit[0], first, n, maximum, ends);
-        }
+        st = sift_units(s, run, maximum, ends, whole);
     }
     bracket_set_shares(s, cell, ends, true, shares);
     return st;

@@ -63,8 +63,7 @@ typedef struct selection {
     const dpt_shard *shard;
     const dpt_parts *parts; /* NULL: a unit is a tensor, else a part of one */
     const int *group_of;    /* (units) */
-    dpt_quantile_values_fn values;
-    void *ctx;
+    const dpt_quantile_source *source;
     search *searches; /* by group, then count */
     int64_t count;
     const magnitudes *lists; /* that the searches are among; NULL: all entries of their group */
@@ -100,6 +99,22 @@ int64_t dpt_quantile_equal(const selection *s, const search *it, int64_t cell);
 
 /** Release what a bracket left. Local. */
 void dpt_quantile_bracket_free(selection *s);
+
+enum { DPT_QUANTILE_RUN = 4096 }; /* values that are sifted at a time */
+
+/* Where a search ends, ends included, and what one rank found. */
+typedef struct bracket {
+    int32_t low, high;
+    int64_t above, at_high, inside, at_low;
+} bracket;
+
+/** Count at most DPT_QUANTILE_RUN values against a bracket. Local.
+ * @param[out] found  magnitudes strictly inside, in any order. @return how many. */
+int dpt_quantile_sift(const float *values, int n, bracket *b, uint32_t found[DPT_QUANTILE_RUN]);
+
+/** The same of after - before, bf16. @return -1, and nothing is counted, when one is NaN or infinite. Local. */
+int dpt_quantile_sift_pair(const uint16_t *before, const uint16_t *after, int n, bracket *b,
+                           uint32_t found[DPT_QUANTILE_RUN]);
 
 /** Units of a run: [*begin, *end). Local. */
 void dpt_quantile_units(const selection *s, dpt_range range, int *begin, int *end);

@@ -89,9 +89,9 @@ static dpt_status take_quantiles(dpt_diff *d, int first, int end) {
     }
     if (count == 0)
         return DPT_OK;
-    dpt_status st =
-        dpt_agree(d->comm, dpt_quantile_select(d->comm, &d->shard, NULL, d->group_of, count,
-                                               targets, quantile_values, d, cuts));
+    const dpt_quantile_source source = {.values = quantile_values, .ctx = d};
+    dpt_status st = dpt_agree(d->comm, dpt_quantile_select(d->comm, &d->shard, NULL, d->group_of,
+                                                           count, targets, &source, cuts));
     for (int64_t i = 0; i < count && st == DPT_OK; i++) {
         float value;
         memcpy(&value, &cuts[i].bits, sizeof value);

@@ -106,10 +106,11 @@ static dpt_status run_collective(const dpt_comm *comm) {
     if (st == DPT_OK)
         st = dpt_shard_create(&catalog, comm->size, &shard);
     dpt_quantile_target target = {.group = 0, .count = shape[0] * shape[1] / 2};
+    const dpt_quantile_source source = {.values = give};
     double seconds[REPEATS];
     for (int r = 0; st == DPT_OK && r < REPEATS; r++) {
         double start = dpt_log_seconds();
-        st = dpt_quantile_select(comm, &shard, NULL, group_of, 1, &target, give, NULL, &cut);
+        st = dpt_quantile_select(comm, &shard, NULL, group_of, 1, &target, &source, &cut);
         seconds[r] = dpt_log_seconds() - start;
     }
     if (st == DPT_OK)

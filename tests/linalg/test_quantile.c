@@ -72,6 +72,7 @@ typedef struct fixture {
     int kind;
     int64_t reads; /* values read by this rank */
     int fail_rank;
+    dpt_quantile_source source;
 } fixture;
 
 static dpt_status give(void *ctx, dpt_range range, float *values) {
@@ -85,7 +86,7 @@ static dpt_status give(void *ctx, dpt_range range, float *values) {
 }
 
 static void start(fixture *f, int kind) {
-    *f = (fixture){.kind = kind, .fail_rank = -1};
+    *f = (fixture){.kind = kind, .fail_rank = -1, .source = {.values = give, .ctx = f}};
     dpt_catalog_init(&f->catalog);
     for (int t = 0; t < TENSORS; t++) {
         char name[16];
@@ -162,7 +163,7 @@ static void cuts_equal_a_sort(void **state) {
         }
         dpt_cut cuts[2 * PER_GROUP];
         assert_int_equal(dpt_quantile_select(&test_comm, &f.shard, NULL, group_of, 2 * PER_GROUP,
-                                             targets, give, &f, cuts),
+                                             targets, &f.source, cuts),
                          DPT_OK);
         for (int i = 0; i < 2 * PER_GROUP; i++)
             expect_cut(&cuts[i], sorted[i % 2], n[i % 2], targets[i].count);
@@ -192,7 +193,7 @@ static void reads_are_few(void **state) {
         dpt_quantile_target target = {.group = 0, .count = 1234567};
         dpt_cut cut;
         assert_int_equal(
-            dpt_quantile_select(&test_comm, &f.shard, NULL, group_of, 1, &target, give, &f, &cut),
+            dpt_quantile_select(&test_comm, &f.shard, NULL, group_of, 1, &target, &f.source, &cut),
             DPT_OK);
         int64_t own = own_values(&f), passes = kind == MISLEADING || kind == APART ? 4 : 1;
         if (kind != APART) /* given up on the way */
@@ -214,9 +215,9 @@ static void a_group_for_each_tensor(void **state) {
         group_of[t] = t;
         targets[t] = (dpt_quantile_target){.group = t, .count = (numel[t] * 3 + 5) / 10};
     }
-    assert_int_equal(
-        dpt_quantile_select(&test_comm, &f.shard, NULL, group_of, TENSORS, targets, give, &f, cuts),
-        DPT_OK);
+    assert_int_equal(dpt_quantile_select(&test_comm, &f.shard, NULL, group_of, TENSORS, targets,
+                                         &f.source, cuts),
+                     DPT_OK);
     for (int t = 0; t < TENSORS; t++) {
         int64_t n;
         entry *sorted = sort_group(TIES, group_of, t, &n);
@@ -225,7 +226,8 @@ static void a_group_for_each_tensor(void **state) {
     }
     same_everywhere(cuts, TENSORS);
     assert_int_equal(
-        dpt_quantile_select(&test_comm, &f.shard, NULL, group_of, 0, NULL, give, &f, NULL), DPT_OK);
+        dpt_quantile_select(&test_comm, &f.shard, NULL, group_of, 0, NULL, &f.source, NULL),
+        DPT_OK);
     stop(&f);
 }
 
@@ -242,7 +244,7 @@ static void many_targets(void **state) {
         targets[i] =
             i % 2 ? (dpt_quantile_target){3, (int64_t)i * 10} : (dpt_quantile_target){1, i / 5};
     assert_int_equal(
-        dpt_quantile_select(&test_comm, &f.shard, NULL, group_of, MANY, targets, give, &f, cuts),
+        dpt_quantile_select(&test_comm, &f.shard, NULL, group_of, MANY, targets, &f.source, cuts),
         DPT_OK);
     int64_t n[2];
     entry *sorted[2] = {sort_group(SPREAD, group_of, 1, &n[0]),
@@ -275,7 +277,7 @@ static void errors_are_agreed(void **state) {
     static const dpt_quantile_target bad[] = {{0, -1}, {0, INT64_MAX}, {1, 1}, {-1, 0}};
     for (int i = 0; i < 4; i++) {
         assert_int_equal(
-            dpt_quantile_select(&test_comm, &f.shard, NULL, group_of, 1, &bad[i], give, &f, &cut),
+            dpt_quantile_select(&test_comm, &f.shard, NULL, group_of, 1, &bad[i], &f.source, &cut),
             DPT_ERR_INTERNAL);
         dpt_error_clear();
     }
@@ -285,7 +287,7 @@ static void errors_are_agreed(void **state) {
             continue; /* a rank without cells reads nothing */
         f.fail_rank = culprit;
         assert_int_equal(
-            dpt_quantile_select(&test_comm, &f.shard, NULL, group_of, 1, &target, give, &f, &cut),
+            dpt_quantile_select(&test_comm, &f.shard, NULL, group_of, 1, &target, &f.source, &cut),
             DPT_ERR_INPUT);
         char expected[64];
         snprintf(expected, sizeof expected, "[rank %d] NaN in tensor", culprit);
@@ -295,10 +297,88 @@ static void errors_are_agreed(void **state) {
     stop(&f);
 }
 
+/* Differences of two bf16 numbers; with a few infinities and NaN when the kind is SPECIAL. */
+static uint16_t stored_of(int kind, int tensor, int64_t ig, bool after) {
+    static const uint16_t odd[] = {0x7f80, 0xff80, 0x7fc0};
+    uint32_t h = ((uint32_t)ig * 8 + (uint32_t)tensor) * UINT32_C(2654435761);
+    if (kind == SPECIAL && after && ig % 9973 == 17)
+        return odd[ig % 3];
+    uint16_t before = (uint16_t)(0x3c00 + (h >> 22) + ((h & 1) << 15));
+    return (uint16_t)(before + (after ? h >> 28 : 0));
+}
+
+static float widen(uint16_t stored) {
+    uint32_t bits = (uint32_t)stored << 16;
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+static dpt_status give_difference(void *ctx, dpt_range range, float *values) {
+    fixture *f = ctx;
+    f->reads += range.n;
+    for (int64_t i = 0; i < range.n; i++)
+        values[i] = widen(stored_of(f->kind, range.tensor, range.ig + i, true)) -
+                    widen(stored_of(f->kind, range.tensor, range.ig + i, false));
+    return DPT_OK;
+}
+
+static dpt_status give_pair(void *ctx, dpt_range range, const uint16_t **before,
+                            const uint16_t **after) {
+    static uint16_t room[2][DPT_CELL];
+    const fixture *f = ctx;
+    for (int64_t i = 0; i < range.n; i++)
+        for (int side = 0; side < 2; side++)
+            room[side][i] = stored_of(f->kind, range.tensor, range.ig + i, side == 1);
+    *before = room[0];
+    *after = range.tensor == 5 ? NULL : room[1]; /* one of the tensors has no pair */
+    return DPT_OK;
+}
+
+/* From pairs come the cuts of their differences, and few of these are asked for where they are finite. */
+static void pairs_give_the_same_cuts(void **state) {
+    (void)state;
+    static const int group_of[TENSORS] = {0, 0, 1, -1, 1, 2};
+    static const int tenths[] = {0, 3, 7, 10};
+    enum { TARGETS = 4 }; /* the last group has two */
+    for (int kind = SPREAD; kind <= SPECIAL; kind += SPECIAL - SPREAD)
+        for (int part = 0; part < 4; part++) {
+            int64_t elements[] = {numel[0], numel[2] + numel[4], numel[5], numel[5]};
+            dpt_quantile_target targets[TARGETS];
+            dpt_cut cuts[2][TARGETS];
+            int64_t reads[2];
+            for (int i = 0; i < TARGETS; i++)
+                targets[i] = (dpt_quantile_target){.group = i < 3 ? i : 2,
+                                                   .count = elements[i] * tenths[part] / 10};
+            for (int pairs = 0; pairs < 2; pairs++) {
+                fixture f;
+                start(&f, kind);
+                f.source.values = give_difference;
+                f.source.pair = pairs ? give_pair : NULL;
+                assert_int_equal(dpt_quantile_select(&test_comm, &f.shard, NULL, group_of, TARGETS,
+                                                     targets, &f.source, cuts[pairs]),
+                                 DPT_OK);
+                reads[pairs] = f.reads;
+                stop(&f);
+            }
+            for (int i = 0; i < TARGETS; i++) {
+                assert_int_equal(cuts[0][i].bits, cuts[1][i].bits);
+                assert_int_equal(cuts[0][i].tensor, cuts[1][i].tensor);
+                assert_int_equal(cuts[0][i].ig, cuts[1][i].ig);
+            }
+            same_everywhere(cuts[1], TARGETS);
+            if (kind == SPREAD && test_comm.size == 1)
+                assert_true(reads[1] + numel[2] + numel[4] <= reads[0]);
+        }
+}
+
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(cuts_equal_a_sort),       cmocka_unit_test(reads_are_few),
-        cmocka_unit_test(a_group_for_each_tensor), cmocka_unit_test(many_targets),
+        cmocka_unit_test(pairs_give_the_same_cuts),
+        cmocka_unit_test(cuts_equal_a_sort),
+        cmocka_unit_test(reads_are_few),
+        cmocka_unit_test(a_group_for_each_tensor),
+        cmocka_unit_test(many_targets),
         cmocka_unit_test(errors_are_agreed),
     };
     return test_mpi_main(argc, argv, tests);

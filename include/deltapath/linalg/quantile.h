@@ -29,8 +29,21 @@ typedef struct dpt_quantile_target {
     int64_t count; /**< 0 .. elements of the group */
 } dpt_quantile_target;
 
-/** Gives the values of an own cell. Local. @param[out] values (range.n) fp32. */
+/** Gives the values of a run of an own cell. Local. @param[out] values (range.n) fp32. */
 typedef dpt_status (*dpt_quantile_values_fn)(void *ctx, dpt_range range, float *values);
+
+/** Gives two runs of bf16 of which the values of a run of an own cell are the differences, after - before in fp32, where they
+ * are that: they are then taken in registers. Local. @param[out] before, after (range.n), valid until the next call of either
+ * function; NULL: the values are something else. */
+typedef dpt_status (*dpt_quantile_pair_fn)(void *ctx, dpt_range range, const uint16_t **before,
+                                           const uint16_t **after);
+
+/** Where values come from. */
+typedef struct dpt_quantile_source {
+    dpt_quantile_values_fn values;
+    dpt_quantile_pair_fn pair; /**< NULL: the values are no such differences */
+    void *ctx;
+} dpt_quantile_source;
 
 /** Exact distributed selection without gathering the values. A sample of the values, 512 of each 32768,
  * tells between which two magnitudes each cut falls; one pass over all values counts what is above and
@@ -45,12 +58,13 @@ typedef dpt_status (*dpt_quantile_values_fn)(void *ctx, dpt_range range, float *
  * @param[in]  parts    NULL: groups are of tensors; else of parts, each in a group of its own.
  * @param[in]  group_of (tensors of shard's catalog, or parts) group of each, or -1: takes no part.
  * @param[out] cuts     (targets) the same bits on all ranks and at any number of ranks.
- * Errors: DPT_ERR_INTERNAL for a count out of range; what `values` returns, agreed.
+ * Errors: DPT_ERR_INTERNAL for a count out of range; what the source returns, agreed; `values` is asked for a pair's
+ * differences that are not finite.
  */
 dpt_status dpt_quantile_select(const dpt_comm *comm, const dpt_shard *shard, const dpt_parts *parts,
                                const int *group_of, int64_t ntargets,
-                               const dpt_quantile_target *targets, dpt_quantile_values_fn values,
-                               void *ctx, dpt_cut *cuts);
+                               const dpt_quantile_target *targets,
+                               const dpt_quantile_source *source, dpt_cut *cuts);
 
 #define DPT_QUANTILE_ONE_OF 64 /**< of so many values one is in the sample */
 /** Share of the values that are read for the sample; how often all of them are read where it finds all brackets, and

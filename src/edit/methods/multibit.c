@@ -153,8 +153,9 @@ static dpt_status multibit_find_cuts(dpt_edit_work *work, dpt_edit_stage *stage,
                 group, multibit_block_end(b->numel[group], b->count[group], j < last ? j : last)};
         }
         dpt_edit_view view = {.work = work, .upto = stage->index};
+        const dpt_quantile_source source = dpt_edit_value_source(&view);
         st = dpt_quantile_select(stage->input->comm, stage->input->shard, b->parts, b->group_of,
-                                 count, targets, dpt_edit_values, &view, b->cut);
+                                 count, targets, &source, b->cut);
     }
     dpt_mem_free(targets);
     return st;

@@ -62,8 +62,9 @@ static dpt_status prune_prepare(dpt_edit_work *work, dpt_edit_stage *stage) {
     if (st == DPT_OK) {
         int64_t groups = prune_set_targets(stage, c, targets);
         dpt_edit_view view = {.work = work, .upto = stage->index};
+        const dpt_quantile_source source = dpt_edit_value_source(&view);
         st = dpt_quantile_select(stage->input->comm, stage->input->shard, NULL, c->group_of, groups,
-                                 targets, dpt_edit_values, &view, c->cut);
+                                 targets, &source, c->cut);
     }
     dpt_mem_free(targets);
     return st;
