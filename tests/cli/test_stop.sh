@@ -251,7 +251,7 @@ part preferences "the reference" 3
 part preferences "the gradient" 8
 part preferences "a node" 20
 part making edit.apply:1:9 whole
-part making edit.lowrank:0:3 matrices --set "$matrices"
+part making edit.lowrank:0:1 matrices --set "$matrices"
 part limited
 part killed "SIGKILL in the gradient" 2 20 12 whole
 part killed "SIGKILL at a node" 2 20 60 whole
