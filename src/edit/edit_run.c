@@ -264,8 +264,6 @@ static dpt_status edit_run_write_all(dpt_edit_work *works, int count, const dpt_
     return dpt_agree(input->comm, st);
 }
 
-enum { RECORD_PART, RECORD_RANK, RECORD_RESIDUAL, RECORD_NORM, RECORD_VALUES };
-
 static int edit_run_by_part(const void *a, const void *b) {
     const double *const *left = a, *const *right = b;
     return (**left > **right) - (**left < **right);
@@ -277,12 +275,13 @@ static void edit_run_join_matrices(dpt_edit_tensor_stats *stats, const double *c
     double left_out = 0.0, all = 0.0;
     stats->rank = 0;
     for (int64_t i = begin; i < end; i++) {
-        double norm = records[i][RECORD_NORM], residual = records[i][RECORD_RESIDUAL] * norm;
-        stats->rank += (int64_t)records[i][RECORD_RANK];
+        double norm = records[i][DPT_EDIT_RECORD_NORM],
+               residual = records[i][DPT_EDIT_RECORD_RESIDUAL] * norm;
+        stats->rank += (int64_t)records[i][DPT_EDIT_RECORD_RANK];
         left_out += residual * residual;
         all += norm * norm;
     }
-    stats->residual = end - begin == 1 ? records[begin][RECORD_RESIDUAL]
+    stats->residual = end - begin == 1 ? records[begin][DPT_EDIT_RECORD_RESIDUAL]
                       : all > 0.0      ? sqrt(left_out / all)
                                        : 0.0;
 }
@@ -293,16 +292,18 @@ static void edit_run_fill_spectra(dpt_edit_work *work, const double *const *reco
     int64_t at = 0, begin = 0;
     for (int64_t i = 0; i < report->nspectra; i++) {
         const double *record = records[i];
-        int part = (int)record[RECORD_PART];
+        int part = (int)record[DPT_EDIT_RECORD_PART];
         DPT_ASSERT(part >= 0 && part < work->input->parts->count);
         dpt_edit_spectrum *to = &report->spectra[i];
         *to = (dpt_edit_spectrum){.tensor = work->input->parts->items[part].tensor,
                                   .part = part,
-                                  .rank = (int64_t)record[RECORD_RANK],
-                                  .residual = record[RECORD_RESIDUAL],
+                                  .rank = (int64_t)record[DPT_EDIT_RECORD_RANK],
+                                  .residual = record[DPT_EDIT_RECORD_RESIDUAL],
                                   .first = at};
-        memcpy(report->singular + at, record + RECORD_VALUES,
+        memcpy(report->singular + at, record + DPT_EDIT_RECORD_VALUES,
                (size_t)to->rank * sizeof *report->singular);
+        memcpy(report->singular_error + at, record + DPT_EDIT_RECORD_VALUES + to->rank,
+               (size_t)to->rank * sizeof *report->singular_error);
         at += to->rank;
         if (to->tensor != report->spectra[begin].tensor)
             begin = i;
@@ -321,19 +322,22 @@ static dpt_status gather_singular(dpt_edit_work *work, dpt_edit_report *report) 
     for (int r = 0; st == DPT_OK && r < work->input->comm->size; r++)
         total += counts[r] / (int64_t)sizeof *work->singular;
     const double *from = all;
-    for (int64_t i = 0; i < total; i += RECORD_VALUES + (int64_t)from[i + RECORD_RANK]) {
+    for (int64_t i = 0; i < total; i += dpt_edit_record_length(from[i + DPT_EDIT_RECORD_RANK])) {
         report->nspectra++;
-        values += (int64_t)from[i + RECORD_RANK];
+        values += (int64_t)from[i + DPT_EDIT_RECORD_RANK];
     }
     const double **records = dpt_mem_alloc(report->nspectra, sizeof *records, "singular values");
     report->spectra = dpt_mem_alloc(report->nspectra, sizeof *report->spectra, "singular values");
     report->singular = dpt_mem_alloc(values, sizeof *report->singular, "singular values");
-    if (records == NULL || report->spectra == NULL || report->singular == NULL)
+    report->singular_error =
+        dpt_mem_alloc(values, sizeof *report->singular_error, "errors of singular values");
+    if (records == NULL || report->spectra == NULL || report->singular == NULL ||
+        report->singular_error == NULL)
         st = dpt_status_worse(st, DPT_ERR_OUTPUT);
     st = dpt_agree(work->input->comm, st);
     if (st == DPT_OK) {
         int64_t n = 0;
-        for (int64_t i = 0; i < total; i += RECORD_VALUES + (int64_t)from[i + RECORD_RANK])
+        for (int64_t i = 0; i < total; i += dpt_edit_record_length(from[i + DPT_EDIT_RECORD_RANK]))
             records[n++] = from + i;
         if (n > 1)
             qsort(records, (size_t)n, sizeof *records, edit_run_by_part);
@@ -515,6 +519,7 @@ dpt_status dpt_edit_examine(const dpt_edit_spec *spec, const dpt_edit_input *inp
 void dpt_edit_report_destroy(dpt_edit_report *report) {
     dpt_mem_free(report->stats);
     dpt_mem_free(report->singular);
+    dpt_mem_free(report->singular_error);
     dpt_mem_free(report->spectra);
     *report = (dpt_edit_report){.ntensors = 0};
 }

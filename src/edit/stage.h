@@ -181,9 +181,22 @@ struct dpt_edit_work {
     double *cell_sums;            /**< (own cells, DPT_EDIT_SUMS) */
     dpt_edit_tensor_stats *stats; /**< (tensors) */
     bool reports;                 /**< the caller wants the statistics */
-    double *singular;             /**< records of decomposed tensors of this rank */
+    double *singular;             /**< records of decomposed matrices of this rank */
     int64_t nsingular, singular_room;
 };
+
+enum { /* a record: then the singular values, then their errors */
+       DPT_EDIT_RECORD_PART,
+       DPT_EDIT_RECORD_RANK,
+       DPT_EDIT_RECORD_RESIDUAL, /* over the norm */
+       DPT_EDIT_RECORD_NORM,
+       DPT_EDIT_RECORD_VALUES
+};
+
+/** Numbers of a record of so many triplets. Local. */
+static inline int64_t dpt_edit_record_length(double rank) {
+    return DPT_EDIT_RECORD_VALUES + 2 * (int64_t)rank;
+}
 
 enum { /* what is summed over a cell for the statistics */
        DPT_EDIT_SUM_DELTA,

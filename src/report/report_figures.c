@@ -500,8 +500,8 @@ static void spectra_label(const char *tensor, const char *part, char label[DPT_R
 
 static dpt_status spectra_csv(dpt_report_plots *plots, const dpt_results *results, char path[1024],
                               bool used[DPT_ROLE_COUNT]) {
-    FILE *csv =
-        dpt_report_csv(plots, "spectra", "", "tensor,layer,module,kind,index,value,relative", path);
+    FILE *csv = dpt_report_csv(plots, "spectra", "",
+                               "tensor,layer,module,kind,index,value,relative,error", path);
     if (csv == NULL)
         return DPT_ERR_OUTPUT;
     for (int64_t i = 0; i < results->count; i++) {
@@ -519,6 +519,7 @@ static dpt_status spectra_csv(dpt_report_plots *plots, const dpt_results *result
                         (int)part.kind, j + 1);
                 cell(csv, s->values[j]);
                 cell(csv, s->values[0] > 0.0 ? s->values[j] / s->values[0] : NAN);
+                cell(csv, s->error[j]);
                 fputc('\n', csv);
             }
             fputc('\n', csv); /* a blank line ends the line of a tensor in the plot */

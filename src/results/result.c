@@ -120,8 +120,10 @@ void dpt_result_destroy(dpt_result *result) {
         dpt_mem_free(result->parameters[i].name);
         dpt_mem_free(result->parameters[i].value);
     }
-    for (int64_t i = 0; i < result->nspectra; i++)
+    for (int64_t i = 0; i < result->nspectra; i++) {
         dpt_mem_free(result->spectra[i].values);
+        dpt_mem_free(result->spectra[i].error);
+    }
     dpt_mem_free(result->parameters);
     dpt_mem_free(result->spectra);
     dpt_mem_free(result->stats);
@@ -176,12 +178,19 @@ dpt_status dpt_result_add_spectrum(dpt_result *result, const dpt_result_spectrum
     if (grown == NULL)
         return DPT_ERR_OUTPUT;
     result->spectra = grown;
-    double *own = dpt_mem_alloc(spectrum->count, sizeof *own, "singular values");
-    if (own == NULL)
+    size_t bytes = (size_t)spectrum->count * sizeof(double);
+    double *values = dpt_mem_alloc(spectrum->count, sizeof *values, "singular values");
+    double *error = dpt_mem_alloc(spectrum->count, sizeof *error, "errors of singular values");
+    if (values == NULL || error == NULL) {
+        dpt_mem_free(values);
+        dpt_mem_free(error);
         return DPT_ERR_OUTPUT;
-    memcpy(own, spectrum->values, (size_t)spectrum->count * sizeof *own);
+    }
+    memcpy(values, spectrum->values, bytes);
+    memcpy(error, spectrum->error, bytes);
     grown[result->nspectra] = *spectrum;
-    grown[result->nspectra++].values = own;
+    grown[result->nspectra].values = values;
+    grown[result->nspectra++].error = error;
     return DPT_OK;
 }
 
@@ -239,6 +248,7 @@ uint64_t dpt_result_hash(const dpt_result *r) {
         dpt_hash_update(&hash, &r->spectra[i].residual, sizeof(double));
         dpt_hash_update(&hash, &r->spectra[i].count, sizeof(int64_t));
         dpt_hash_update(&hash, r->spectra[i].values, (size_t)r->spectra[i].count * sizeof(double));
+        dpt_hash_update(&hash, r->spectra[i].error, (size_t)r->spectra[i].count * sizeof(double));
     }
     return dpt_hash_value(&hash);
 }

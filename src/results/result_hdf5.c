@@ -27,7 +27,7 @@ static bool put_parameters(hid_t group, const dpt_result *r) {
 typedef struct spectra {
     int64_t n, total; /* spectra, values of all */
     int64_t *tensor, *count;
-    double *residual, *values;
+    double *residual, *values, *error;
     const char **part; /* when they are written */
 } spectra;
 
@@ -37,9 +37,10 @@ static bool make_spectra(int64_t n, int64_t total, spectra *out) {
     out->count = dpt_mem_alloc(n, sizeof *out->count, "spectra");
     out->residual = dpt_mem_alloc(n, sizeof *out->residual, "spectra");
     out->values = dpt_mem_alloc(total, sizeof *out->values, "spectra");
+    out->error = dpt_mem_alloc(total, sizeof *out->error, "spectra");
     out->part = dpt_mem_alloc(n, sizeof *out->part, "spectra");
     return out->tensor != NULL && out->count != NULL && out->residual != NULL &&
-           out->values != NULL && out->part != NULL;
+           out->values != NULL && out->error != NULL && out->part != NULL;
 }
 
 static void free_spectra(spectra *all) {
@@ -47,6 +48,7 @@ static void free_spectra(spectra *all) {
     dpt_mem_free(all->count);
     dpt_mem_free(all->residual);
     dpt_mem_free(all->values);
+    dpt_mem_free(all->error);
     dpt_mem_free(all->part);
 }
 
@@ -63,13 +65,15 @@ static bool put_spectra(hid_t group, const dpt_result *r) {
         all.residual[i] = from->residual;
         all.count[i] = from->count;
         memcpy(all.values + at, from->values, (size_t)from->count * sizeof *all.values);
+        memcpy(all.error + at, from->error, (size_t)from->count * sizeof *all.error);
         at += from->count;
     }
     ok = ok && dpt_h5_put_array(group, "spectra_tensor", H5T_NATIVE_INT64, 1, &n, all.tensor) &&
          dpt_h5_put_texts(group, "spectra_part", all.part, n) &&
          dpt_h5_put_array(group, "spectra_residual", H5T_NATIVE_DOUBLE, 1, &n, all.residual) &&
          dpt_h5_put_array(group, "spectra_count", H5T_NATIVE_INT64, 1, &n, all.count) &&
-         dpt_h5_put_array(group, "spectra_values", H5T_NATIVE_DOUBLE, 1, &total, all.values);
+         dpt_h5_put_array(group, "spectra_values", H5T_NATIVE_DOUBLE, 1, &total, all.values) &&
+         dpt_h5_put_array(group, "spectra_error", H5T_NATIVE_DOUBLE, 1, &total, all.error);
     free_spectra(&all);
     return ok;
 }
@@ -155,40 +159,40 @@ static bool get_parameters(hid_t group, dpt_result *r) {
 }
 
 static bool cut_spectra(dpt_result *r, const spectra *all, char *const *parts) {
-    r->spectra = dpt_mem_zalloc(all->n, sizeof *r->spectra, "spectra");
-    bool ok = r->spectra != NULL;
+    bool ok = true;
     int64_t at = 0;
     for (int64_t i = 0; ok && i < all->n; i++) {
         dpt_result_spectrum one = {
             .tensor = all->tensor[i], .residual = all->residual[i], .count = all->count[i]};
         ok = one.count >= 0 && one.count <= all->total - at && one.tensor >= 0 &&
              one.tensor < r->tensors && strlen(parts[i]) < sizeof one.part;
-        one.values = ok ? dpt_mem_alloc(one.count, sizeof *one.values, "spectra") : NULL;
-        ok = one.values != NULL;
         if (!ok)
             break;
         strcpy(one.part, parts[i]);
-        memcpy(one.values, all->values + at, (size_t)one.count * sizeof *one.values);
+        one.values = all->values + at;
+        one.error = all->error + at;
+        ok = dpt_result_add_spectrum(r, &one) == DPT_OK;
         at += one.count;
-        r->spectra[r->nspectra++] = one;
     }
     return ok && at == all->total;
 }
 
 static bool get_spectra(hid_t group, int64_t file_bytes, dpt_result *r) {
-    int64_t n, counted, total, named = 0, maximum = file_bytes / (int64_t)sizeof(double);
+    int64_t n, counted, total, errors, named = 0, maximum = file_bytes / (int64_t)sizeof(double);
     spectra all;
     char **parts = NULL;
     if (!dpt_h5_length(group, "spectra_tensor", &n) ||
         !dpt_h5_length(group, "spectra_count", &counted) ||
-        !dpt_h5_length(group, "spectra_values", &total) || n != counted || n > maximum ||
-        total > maximum)
+        !dpt_h5_length(group, "spectra_values", &total) ||
+        !dpt_h5_length(group, "spectra_error", &errors) || total != errors || n != counted ||
+        n > maximum || total > maximum)
         return false;
     bool ok = make_spectra(n, total, &all) &&
               dpt_h5_get_array(group, "spectra_tensor", H5T_NATIVE_INT64, 1, &n, all.tensor) &&
               dpt_h5_get_array(group, "spectra_count", H5T_NATIVE_INT64, 1, &n, all.count) &&
               dpt_h5_get_array(group, "spectra_residual", H5T_NATIVE_DOUBLE, 1, &n, all.residual) &&
               dpt_h5_get_array(group, "spectra_values", H5T_NATIVE_DOUBLE, 1, &total, all.values) &&
+              dpt_h5_get_array(group, "spectra_error", H5T_NATIVE_DOUBLE, 1, &total, all.error) &&
               dpt_h5_get_texts(group, "spectra_part", &parts, &named) && named == n &&
               cut_spectra(r, &all, parts);
     for (int64_t i = 0; parts != NULL && i < named; i++)
@@ -236,9 +240,9 @@ static herr_t count_attribute(hid_t group, const char *name, const H5A_info_t *i
 /* What is empty is not written. */
 static bool has_arrays(hid_t group) {
     static const char *const tables[] = {
-        "parameter_names",      "parameter_values", "tensor_stats",
-        "tensor_stats_columns", "spectra_tensor",   "spectra_part",
-        "spectra_residual",     "spectra_count",    "spectra_values"};
+        "parameter_names", "parameter_values", "tensor_stats",     "tensor_stats_columns",
+        "spectra_tensor",  "spectra_part",     "spectra_residual", "spectra_count",
+        "spectra_values",  "spectra_error"};
     dpt_result sizes;
     hsize_t known = 0;
     H5G_info_t links;
@@ -252,6 +256,9 @@ static bool has_arrays(hid_t group) {
     }
     for (size_t i = 0; ok && i < sizeof tables / sizeof *tables; i++)
         known += H5Lexists(group, tables[i], H5P_DEFAULT) > 0;
+    /* Of another version are spectra without errors. */
+    ok = ok && (H5Lexists(group, "spectra_values", H5P_DEFAULT) > 0) ==
+                   (H5Lexists(group, "spectra_error", H5P_DEFAULT) > 0);
     return ok && links.nlinks == known;
 }
 

@@ -117,7 +117,8 @@ static dpt_status set_edit_statistics(const dpt_inputs *in, const dpt_edit_repor
         dpt_result_spectrum spectrum = {.tensor = from->tensor,
                                         .residual = from->residual,
                                         .count = from->rank,
-                                        .values = report->singular + from->first};
+                                        .values = report->singular + from->first,
+                                        .error = report->singular_error + from->first};
         dpt_part_label(&in->parts, from->part, spectrum.part);
         st = dpt_result_add_spectrum(out, &spectrum);
     }

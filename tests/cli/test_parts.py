@@ -241,10 +241,10 @@ def check_spectra(folder, pre, post):
     """What results.h5 says of each matrix that low rank took apart."""
     with h5py.File(f"{folder}/at1/results.h5") as file:
         names, unit = [name.decode() for name in file["tensors/names"][:]], file["edits/rank/-"]
-        values, at, got = unit["spectra_values"][:], 0, {}
+        values, errors, at, got = unit["spectra_values"][:], unit["spectra_error"][:], 0, {}
         for tensor, part, residual, count in zip(unit["spectra_tensor"][:], unit["spectra_part"][:],
                                                  unit["spectra_residual"][:], unit["spectra_count"][:]):
-            got[names[tensor], part.decode()] = residual, values[at:at + count]
+            got[names[tensor], part.decode()] = residual, values[at:at + count], errors[at:at + count]
             at += count
         ranks = dict(zip(names, unit["tensor_stats"][:, list(unit["tensor_stats_columns"][:]).index(b"rank")]))
     want = {}
@@ -256,6 +256,10 @@ def check_spectra(folder, pre, post):
     wrong = [f"{key}: {got[key]} is not {want[key]}" for key in set(got) & set(want)
              if abs(got[key][0] - want[key][0]) > 1e-5 or np.abs(got[key][1] - want[key][1]).max() > 1e-5 * want[key][1][0]]
     check("its singular values and residual", not wrong, "\n".join(wrong))
+    wrong = [f"{key}: {got[key]} is not {want[key]}" for key in set(got) & set(want)
+             if not (np.abs(got[key][1] - want[key][1]) <= got[key][2] + 1e-6 * want[key][1][0]).all()
+             or not ((got[key][2] > 0) & (got[key][2] < 2e-5 * want[key][1][0])).all()]
+    check("errors of its singular values", not wrong, "\n".join(wrong))
     wrong = [tensor for tensor, (_, kind, parts) in FORMS.items()
              if kind != OTHER and ranks[tensor] != 2 * len(parts(pre[tensor]))]
     check("the rank of a tensor is the sum of its matrices'", not wrong, wrong)

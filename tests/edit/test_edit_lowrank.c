@@ -3,6 +3,8 @@
  * products with probe vectors, 1e-5 relative for singular values. */
 #include "edit/edit_support.h"
 
+#include "deltapath/linalg/svd.h"
+
 #include <math.h>
 #include <stdlib.h>
 
@@ -113,6 +115,73 @@ static void matches_numpy_in_groups(void **state) {
         check_golden(group);
 }
 
+/* All singular values of a tensor's delta in double, or what the edit asks for. */
+static void decompose(pair *p, int t, dpt_svd_method method, int64_t rank, dpt_svd *svd) {
+    const dpt_tensor_info *info = &p->catalog.tensors[t];
+    int64_t rows = info->shape[0], cols = info->shape[1], bytes;
+    float *pre = whole_tensor(p->pre, t, &bytes), *delta = whole_tensor(p->post, t, &bytes);
+    dpt_comm self;
+    for (int64_t i = 0; i < rows * cols; i++)
+        delta[i] -= pre[i];
+    assert_int_equal(dpt_comm_split(&test_comm, test_comm.rank, 0, &self), DPT_OK);
+    dpt_svd_options options = {
+        .method = method, .rank = rank, .tolerance = 1e-3, .seed = 1, .name = info->name};
+    assert_int_equal(dpt_svd_compute(&self, rows, cols, rows, delta, &options, svd), DPT_OK);
+    dpt_comm_destroy(&self);
+    dpt_mem_free(pre);
+    dpt_mem_free(delta);
+}
+
+/* The report's errors of a tensor: as dpt_svd_compute gives them, and one of `all` is no farther away. */
+static void check_errors(pair *p, const dpt_edit_report *report, int at, const dpt_svd *all,
+                         dpt_svd_method method, bool alone) {
+    const dpt_edit_spectrum *of = &report->spectra[at];
+    const double *s = report->singular + of->first, *error = report->singular_error + of->first;
+    dpt_svd same;
+    decompose(p, of->tensor, method, of->rank, &same);
+    size_t bytes = (size_t)of->rank * sizeof *s;
+    assert_true(!alone || memcmp(s, same.s, bytes) == 0);
+    assert_true(!alone || memcmp(error, same.s_error, bytes) == 0);
+    for (int64_t i = 0; i < of->rank; i++) {
+        double nearest = INFINITY;
+        for (int64_t j = 0; j < all->rank; j++)
+            nearest = fmin(nearest, fabs(s[i] - all->s[j]));
+        if (!(nearest <= error[i] + 1e-6 * s[0]))
+            fail_msg("s[%d] is off by %.3e, not by %.3e", (int)i, nearest, error[i]);
+        assert_true(error[i] > 0.0 && error[i] < (same.used == DPT_SVD_RANDOM ? 0.2 : 2e-5) * s[0]);
+    }
+    dpt_svd_destroy(&same);
+}
+
+static void singular_values_have_errors(void **state) {
+    (void)state;
+    static const pair_tensor tensors[] = {{"model.layers.0.self_attn.q_proj.weight", 2, {300, 280}},
+                                          {"model.layers.1.mlp.up_proj.weight", 2, {7, 300}}};
+    static const int64_t sides[] = {280, 7};
+    static const char *const texts[] = {"lowrank:rank=6,svd=random", "lowrank:rank=6,svd=exact"};
+    pair p;
+    dpt_svd all[2];
+    pair_create_of(&p, DPT_F32, DPT_F32, 2, tensors);
+    for (int t = 0; t < 2; t++)
+        decompose(&p, t, DPT_SVD_REFERENCE, sides[t], &all[t]);
+    for (int i = 0; i < 4; i++) {
+        dpt_edit_spec spec;
+        dpt_edit_report report;
+        bool alone = i < 2;
+        p.input.svd_group = alone ? 1 : test_comm.size;
+        assert_int_equal(spec_parse(texts[i % 2], 1, &spec), DPT_OK);
+        assert_int_equal(dpt_edit_run(&spec, &p.input, p.sink, &report), DPT_OK);
+        assert_int_equal(report.nspectra, 2);
+        for (int t = 0; t < 2; t++)
+            check_errors(&p, &report, t, &all[t], i % 2 == 0 ? DPT_SVD_RANDOM : DPT_SVD_EXACT,
+                         alone);
+        dpt_edit_report_destroy(&report);
+    }
+    for (int t = 0; t < 2; t++)
+        dpt_svd_destroy(&all[t]);
+    pair_destroy(&p);
+}
+
 /* Hash of all edited tensors. */
 static uint64_t run_hash(const char *text, int svd_group) {
     pair p;
@@ -192,9 +261,11 @@ static void faults_reach_all_ranks(void **state) {
 }
 
 int main(int argc, char **argv) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(matches_numpy), cmocka_unit_test(matches_numpy_in_groups),
-        cmocka_unit_test(pinned_group_gives_the_same_bits), cmocka_unit_test(bad_ranks_are_named),
-        cmocka_unit_test(faults_reach_all_ranks)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(matches_numpy),
+                                       cmocka_unit_test(matches_numpy_in_groups),
+                                       cmocka_unit_test(singular_values_have_errors),
+                                       cmocka_unit_test(pinned_group_gives_the_same_bits),
+                                       cmocka_unit_test(bad_ranks_are_named),
+                                       cmocka_unit_test(faults_reach_all_ranks)};
     return test_mpi_main(argc, argv, tests);
 }

@@ -98,6 +98,12 @@ static void same_report(const dpt_edit_report *a, const dpt_edit_report *b) {
         assert_int_equal(x->rank, y->rank);
     }
     assert_int_equal(a->nspectra, b->nspectra);
+    for (int64_t i = 0; i < a->nspectra; i++)
+        for (int64_t j = 0; j < a->spectra[i].rank; j++) {
+            int64_t at = a->spectra[i].first + j;
+            same_number(a->singular[at], b->singular[at]);
+            same_number(a->singular_error[at], b->singular_error[at]);
+        }
 }
 
 static void check_group(dpt_dtype in, dpt_dtype out) {

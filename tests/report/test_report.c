@@ -163,10 +163,13 @@ static void fill_unit(const planned *p, dpt_result *r) {
         r->scalars.gain_high = 1.0;
     }
     for (int t = 0; strcmp(p->method, "lowrank") == 0 && t < TENSORS; t++) {
-        double values[48];
-        for (int j = 0; j < 48; j++)
+        double values[48], error[48];
+        for (int j = 0; j < 48; j++) {
             values[j] = (1.0 + t % KINDS) * exp(-0.02 * j * (1 + t % KINDS));
-        const dpt_result_spectrum spectrum = {.tensor = t, .count = 48, .values = values};
+            error[j] = 0.125;
+        }
+        const dpt_result_spectrum spectrum = {
+            .tensor = t, .count = 48, .values = values, .error = error};
         assert_int_equal(dpt_result_add_spectrum(r, &spectrum), DPT_OK);
     }
 }
@@ -264,6 +267,9 @@ static void test_report(void **state) {
         assert_int_equal(stat(file, &info), 0);
         assert_true(info.st_size > 40);
     }
+    snprintf(file, sizeof file, "%s/spectra.csv", csv);
+    assert_non_null(strstr(slurp(file), ",value,relative,error\n"));
+    assert_non_null(strstr(slurp(file), ",1,0.125\n"));
     /* An error of c over c of all is none of a share. */
     snprintf(file, sizeof file, "%s/curvature-task.csv", csv);
     assert_non_null(strstr(slurp(file), ",curvature,curvature_se,share\n"));

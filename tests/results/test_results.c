@@ -85,11 +85,16 @@ static dpt_result result_make(const char *edit, const char *data) {
     r.stats[1].rank = 7;
     r.scalars.change = 1.0 / 3.0;
     r.scalars.share = INFINITY;
-    double values[] = {3.0, 2.0, 0.5};
+    double values[] = {3.0, 2.0, 0.5}, error[] = {0.01, 0.02, 0.03};
     const dpt_result_spectrum spectra[] = {
-        {.tensor = 1, .part = "3.gate", .residual = 0.25, .count = 3, .values = values},
-        {.tensor = 0, .values = values},
-        {.tensor = 2, .part = "q", .residual = 0.5, .count = 1, .values = values}};
+        {.tensor = 1,
+         .part = "3.gate",
+         .residual = 0.25,
+         .count = 3,
+         .values = values,
+         .error = error},
+        {.tensor = 0, .values = values, .error = error},
+        {.tensor = 2, .part = "q", .residual = 0.5, .count = 1, .values = values, .error = error}};
     for (int i = 0; i < 3; i++)
         assert_int_equal(dpt_result_add_spectrum(&r, &spectra[i]), DPT_OK);
     return r;
@@ -120,6 +125,8 @@ static void assert_same(const dpt_result *a, const dpt_result *b) {
         assert_true(a->spectra[i].residual == b->spectra[i].residual);
         assert_true(a->spectra[i].count == b->spectra[i].count);
         assert_memory_equal(a->spectra[i].values, b->spectra[i].values,
+                            (size_t)a->spectra[i].count * n);
+        assert_memory_equal(a->spectra[i].error, b->spectra[i].error,
                             (size_t)a->spectra[i].count * n);
     }
 }
@@ -472,8 +479,8 @@ static void alter_columns(const char *path, const char *group, const char *gone,
 static void test_other_columns(void **state) {
     (void)state;
     static const char *const changes[][2] = {
-        {"change", NULL}, {"verdict", NULL}, {"terms", NULL},   {"tensor_stats_columns", NULL},
-        {NULL, "news"},   {NULL, "array"},   {"change", "news"}};
+        {"change", NULL},        {"verdict", NULL}, {"terms", NULL}, {"tensor_stats_columns", NULL},
+        {"spectra_error", NULL}, {NULL, "news"},    {NULL, "array"}, {"change", "news"}};
     dpt_results_study study = study_make();
     dpt_result r = result_make("dare", "task"), back;
     char unit[128], all[128];

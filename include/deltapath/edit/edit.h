@@ -200,6 +200,7 @@ typedef struct dpt_edit_report {
     int64_t nspectra;             /**< matrices that the last low-rank stage decomposed */
     dpt_edit_spectrum *spectra;   /**< in the order of their parts */
     double *singular;             /**< singular values of all, end to end */
+    double *singular_error; /**< of each: a singular value lies so close to it (dpt_svd.s_error) */
 } dpt_edit_report;
 
 /** Check an edit against the tensors that it would change, as dpt_edit_run does, before any work.

@@ -39,6 +39,7 @@ typedef struct dpt_result_spectrum {
     double residual;      /**< what they leave out over the norm of the delta */
     int64_t count;
     double *values; /**< (count), owned */
+    double *error;  /**< (count) a singular value lies so close to each; owned */
 } dpt_result_spectrum;
 
 /** One parameter of an edit, as text: "p" "0.9", "rescale" "l1". Owned. */

@@ -120,7 +120,7 @@ static dpt_status lowrank_make_base(dpt_edit_work *work, int64_t begin, int64_t 
 }
 
 static dpt_status lowrank_record(dpt_edit_work *work, int part, const dpt_svd *svd) {
-    int64_t need = work->nsingular + 4 + svd->rank;
+    int64_t need = work->nsingular + dpt_edit_record_length((double)svd->rank);
     if (need > work->singular_room) {
         int64_t room = 2 * need;
         double *grown =
@@ -131,11 +131,13 @@ static dpt_status lowrank_record(dpt_edit_work *work, int part, const dpt_svd *s
         work->singular_room = room;
     }
     double *to = work->singular + work->nsingular;
-    to[0] = (double)part;
-    to[1] = (double)svd->rank;
-    to[2] = svd->norm > 0.0 ? svd->residual / svd->norm : 0.0;
-    to[3] = svd->norm;
-    memcpy(to + 4, svd->s, (size_t)svd->rank * sizeof *svd->s);
+    to[DPT_EDIT_RECORD_PART] = (double)part;
+    to[DPT_EDIT_RECORD_RANK] = (double)svd->rank;
+    to[DPT_EDIT_RECORD_RESIDUAL] = svd->norm > 0.0 ? svd->residual / svd->norm : 0.0;
+    to[DPT_EDIT_RECORD_NORM] = svd->norm;
+    to += DPT_EDIT_RECORD_VALUES;
+    memcpy(to, svd->s, (size_t)svd->rank * sizeof *svd->s);
+    memcpy(to + svd->rank, svd->s_error, (size_t)svd->rank * sizeof *svd->s_error);
     work->nsingular = need;
     return DPT_OK;
 }
