@@ -41,7 +41,7 @@ typedef struct dpt_svd {
     float *v;    /**< (cols, r) row-major, whole on every rank */
     double norm; /**< |A|_F */
     double residual; /**< |A - U S V^T|_F: sqrt(|A|^2 - sum s^2), or summed entry by entry where
-                          that difference would be rounding alone (below 3e-3 |A|) */
+                          that difference would lose it in rounding (below 3e-2 |A|) */
     dpt_svd_method used;
     int iterations; /**< power iterations of the random method */
 } dpt_svd;
