@@ -39,8 +39,8 @@ dpt_status dpt_eigen_gram_panel(const dpt_svd_problem *p, int64_t first, int64_t
 /** Columns of the basis of dpt_krylov_gram. Local. */
 int64_t dpt_krylov_columns(int64_t rank);
 
-/** Whether so few pairs are faster found so than by a reduction to tridiagonal form (measured on one and two ranks);
- * above grid_above more often, where ScaLAPACK would make it. Local. */
+/** Whether so few pairs are faster found so than by a reduction to tridiagonal form, as one and two ranks of one machine
+ * were with sides 512 to 4096; above grid_above more often, where ScaLAPACK would make it. Local. */
 bool dpt_krylov_pays(int64_t side, int64_t rank, int64_t grid_above);
 
 /** The problem->rank leading eigenpairs of A^T A by block Lanczos steps, each rank with its share of the rows of A^T A.

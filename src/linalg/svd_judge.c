@@ -52,9 +52,10 @@ dpt_status dpt_svd_errors(const dpt_svd_problem *problem, dpt_svd *svd) {
     return st;
 }
 
-/* Measured on one and two ranks, sides 512 to 4096: what is not a product (orthonormal bases, factors) takes 0.4 of the
- * two products of an iteration; a multiply-add of a reduction to tridiagonal form, and of what follows it, ten of single
- * precision; one of a Lanczos step, which reads the Gram matrix for a few columns, fifteen. */
+/* Fitted to times on one and two ranks of one machine, sides 512 to 4096, and a guess elsewhere: what is not a product
+ * (orthonormal bases, factors) takes 0.4 of the two products of an iteration; a multiply-add of a reduction to
+ * tridiagonal form, and of what follows it, ten of single precision; one of a Lanczos step, which reads the Gram matrix
+ * for a few columns, fifteen. */
 double dpt_svd_iteration_cost(int64_t rows, int64_t cols, int64_t rank) {
     return 2.8 * (double)rows * (double)cols * (double)dpt_svd_sketch_width(rows, cols, rank);
 }

@@ -42,8 +42,8 @@ static inline double dpt_svd_unit_scale(double norm) {
  * Collective over problem->comm, agreed. Errors: DPT_ERR_OUTPUT without memory. */
 dpt_status dpt_svd_errors(const dpt_svd_problem *problem, dpt_svd *svd);
 
-/** Multiply-adds of single precision that take as long as the exact method, and as an iteration of the random one,
- * at any number of ranks. Local. */
+/** Multiply-adds of single precision that take about as long as the exact method, and as an iteration of the random
+ * one; the same at any number of ranks, though fitted on one and two. Local. */
 double dpt_svd_exact_cost(int64_t rows, int64_t cols, int64_t rank);
 double dpt_svd_iteration_cost(int64_t rows, int64_t cols, int64_t rank);
 
