@@ -147,7 +147,9 @@ static dpt_status copy_cell(dpt_edit_work *work, dpt_range range) {
 /* A run of an own cell, whole pieces but for its end. */
 static dpt_status write_run(dpt_edit_work *work, int64_t cell, dpt_range range) {
     int t = range.tensor;
-    bool touched = work->touched[t], kept = work->sink.write != NULL;
+    const dpt_sink *sink = &work->sink;
+    bool skipped = sink->skips != NULL && sink->skips(sink->ctx, t);
+    bool touched = work->touched[t], kept = sink->write != NULL && !skipped;
     if (!touched && !kept)
         return DPT_OK;
     cell_job job = {.work = work, .range = range};

@@ -391,6 +391,11 @@ bool dpt_store_quantised(const dpt_store *store, int tensor, char *text, int siz
     return dpt_store_form_text(&store->header, &store->forms[tensor], text, size, bytes);
 }
 
+static uint64_t stored_of(const dpt_store *store, int tensor) {
+    uint64_t hash;
+    return dpt_store_stored_hash(store, tensor, &hash) ? hash : 0;
+}
+
 static dpt_status check_range(const dpt_store *store, int tensor, int64_t first, int64_t last) {
     if (tensor < 0 || tensor >= store->catalog.count || first < 0 || last < first ||
         last > store->catalog.tensors[tensor].numel)
@@ -486,7 +491,7 @@ dpt_source dpt_store_source(dpt_store *store) {
 
 dpt_status dpt_store_check_begin(dpt_store *store, const dpt_comm *comm, const dpt_catalog *catalog,
                                  const dpt_shard *shard, const dpt_pair *pair,
-                                 const bool *unhashed) {
+                                 const dpt_store_hashing *how) {
     store_check *c = NULL;
     int64_t wanted = 0;
     dpt_status st = DPT_STORE_NEW(c, 1, "check of hashes");
@@ -506,8 +511,9 @@ dpt_status dpt_store_check_begin(dpt_store *store, const dpt_comm *comm, const d
         int own = pair != NULL ? dpt_pair_partner(pair, t) : t;
         uint64_t stored;
         c->tensor_of[t] = own;
-        c->wanted[t] = own >= 0 && (dpt_store_stored_hash(store, own, &stored) ||
-                                    (unhashed != NULL && unhashed[t]));
+        bool there = own >= 0 && dpt_store_stored_hash(store, own, &stored);
+        dpt_store_hashing one = how != NULL ? how[t] : DPT_STORE_COMPARED;
+        c->wanted[t] = own >= 0 && (there ? one != DPT_STORE_BELIEVED : one != DPT_STORE_COMPARED);
         wanted += c->wanted[t];
         if (c->wanted[t])
             c->sharded_of[own] = t;
@@ -532,8 +538,9 @@ dpt_status dpt_store_check_end(dpt_store *store, uint64_t *hashes) {
     dpt_status st = dpt_store_hash_finish(&c->hasher, DPT_OK, check_read, store);
     for (int t = 0; t < c->hasher.catalog->count && st == DPT_OK; t++) {
         const dpt_store_entry *entry = c->wanted[t] ? store_plain(store, c->tensor_of[t]) : NULL;
-        if (hashes != NULL)
-            hashes[t] = c->wanted[t] ? c->hasher.hashes[t] : 0;
+        if (hashes != NULL) /* of what is not wanted, one that is stored is believed */
+            hashes[t] = c->wanted[t] || c->tensor_of[t] < 0 ? c->hasher.hashes[t]
+                                                            : stored_of(store, c->tensor_of[t]);
         if (entry != NULL && entry->hashed && entry->hash != c->hasher.hashes[t])
             st = dpt_error(DPT_ERR_INPUT,
                            "%s: the bytes of tensor %s do not have the stored XXH3: the file was "
@@ -576,20 +583,6 @@ static dpt_status check_identities(const dpt_store *store, bool by_name) {
             st = dpt_file_changed(header->files[f]);
     }
     return st;
-}
-
-int64_t dpt_store_changed_at(const dpt_store *store) {
-    const dpt_store_header *header = &store->header;
-    int64_t last = 0;
-    bool hashed = header->adapter == NULL;
-    for (int64_t i = 0; i < header->count; i++)
-        hashed = hashed && header->entries[i].hashed;
-    for (int f = 0; f < header->nfiles && !hashed; f++) {
-        const dpt_file_identity *file = &header->identities[f];
-        last = file->mtime > last ? file->mtime : last;
-        last = file->ctime > last ? file->ctime : last;
-    }
-    return last;
 }
 
 dpt_status dpt_store_check_unchanged(const dpt_comm *comm, const dpt_store *store, bool headers) {

@@ -509,3 +509,17 @@ uint64_t dpt_store_header_fingerprint(const dpt_store_header *header, uint64_t s
         feed_text(&hash, header->adapter);
     return dpt_hash_value(&hash);
 }
+
+int64_t dpt_store_changed_at(const dpt_store *store) {
+    const dpt_store_header *header = dpt_store_header_of(store);
+    int64_t last = 0;
+    bool hashed = header->adapter == NULL;
+    for (int64_t i = 0; i < header->count; i++)
+        hashed = hashed && header->entries[i].hashed;
+    for (int f = 0; f < header->nfiles && !hashed; f++) {
+        const dpt_file_identity *file = &header->identities[f];
+        last = file->mtime > last ? file->mtime : last;
+        last = file->ctime > last ? file->ctime : last;
+    }
+    return last;
+}

@@ -336,12 +336,18 @@ static dpt_status sink_scatter(void *ctx, int64_t count, const dpt_range *ranges
     return dpt_agree(&writer->comm, st);
 }
 
+static bool sink_skips(void *ctx, int tensor) {
+    const dpt_store_writer *writer = ctx;
+    return writer->partial_content != NULL && writer->partial_content->number[tensor] < 0;
+}
+
 dpt_sink dpt_store_writer_sink(dpt_store_writer *writer) {
     const dpt_store_partial *partial = writer->partial_content;
     return (dpt_sink){.ctx = writer,
                       .catalog = partial != NULL ? partial->all : writer->catalog,
                       .write = sink_write,
-                      .scatter = sink_scatter};
+                      .scatter = sink_scatter,
+                      .skips = sink_skips};
 }
 
 /* A hole would be read as zeros and look like a model. */

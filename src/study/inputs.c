@@ -386,18 +386,34 @@ static bool is_read(const dpt_inputs *in, bool post, int t) {
            ((in->selected[t] || dpt_inputs_needs_model(in)) && dpt_pair_partner(&in->pair, t) >= 0);
 }
 
+bool dpt_inputs_leaves(const dpt_inputs *in, int tensor) {
+    bool whole = dpt_inputs_needs_model(in) || in->job->requantises;
+    bool kept = in->job->checkpoint != DPT_STORE_NONE && dpt_inputs_keeps(in, tensor);
+    return !whole && !kept && !in->selected[tensor];
+}
+
+/* Of a tensor of one of the models. */
+static dpt_store_hashing hashing_of(const dpt_inputs *in, bool post, int t) {
+    int partner = post ? t : dpt_pair_partner(&in->pair, t);
+    uint64_t hash;
+    if (partner >= 0 && dpt_inputs_leaves(in, t) &&
+        dpt_store_stored_hash(post ? in->post : in->pre, partner, &hash))
+        return DPT_STORE_BELIEVED;
+    return is_read(in, post, t) ? DPT_STORE_MADE : DPT_STORE_COMPARED;
+}
+
 dpt_status dpt_inputs_check_begin(const dpt_comm *comm, dpt_inputs *in, const dpt_shard *shard) {
-    bool *whole = dpt_mem_alloc(in->catalog->count, sizeof *whole, "tensors to hash");
-    dpt_status st = whole != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+    dpt_store_hashing *how = dpt_mem_alloc(in->catalog->count, sizeof *how, "tensors to hash");
+    dpt_status st = how != NULL ? DPT_OK : DPT_ERR_OUTPUT;
     for (int t = 0; t < in->catalog->count && st == DPT_OK; t++)
-        whole[t] = is_read(in, false, t);
+        how[t] = hashing_of(in, false, t);
     if (st == DPT_OK)
-        st = dpt_store_check_begin(in->pre, comm, &in->pair.catalog, shard, &in->pair, whole);
+        st = dpt_store_check_begin(in->pre, comm, &in->pair.catalog, shard, &in->pair, how);
     for (int t = 0; t < in->catalog->count && st == DPT_OK; t++)
-        whole[t] = true;
+        how[t] = hashing_of(in, true, t);
     if (st == DPT_OK)
-        st = dpt_store_check_begin(in->post, comm, in->catalog, shard, NULL, whole);
-    dpt_mem_free(whole);
+        st = dpt_store_check_begin(in->post, comm, in->catalog, shard, NULL, how);
+    dpt_mem_free(how);
     return dpt_agree(comm, st);
 }
 

@@ -56,6 +56,9 @@ dpt_status dpt_inputs_check_unchanged(const dpt_comm *comm, const dpt_inputs *in
 
 /** Compare the stored hashes of both models with what is read between begin and end, and set `digest`.
  * Collective over comm, agreed. Errors: DPT_ERR_INPUT naming file and tensor. */
+/** Whether nothing reads a tensor of either model: edits alone read what is selected, and a model that is written whole
+ * all of it. Local. */
+bool dpt_inputs_leaves(const dpt_inputs *inputs, int tensor);
 dpt_status dpt_inputs_check_begin(const dpt_comm *comm, dpt_inputs *inputs, const dpt_shard *shard);
 dpt_status dpt_inputs_check_end(const dpt_comm *comm, dpt_inputs *inputs);
 

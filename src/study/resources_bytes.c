@@ -54,7 +54,22 @@ typedef struct bytes_work {
     dpt_edit_input input;
     double *tensors;   /* (2, tensors): pre, post */
     double post, pair; /* of all tensors; those of pre that have a partner among them */
+    double
+        left[2]; /* of both models: of those that nothing reads, whose stored hashes are believed */
 } bytes_work;
+
+/* A tensor that nothing reads. */
+static void bytes_leave(bytes_work *w, int t) {
+    const dpt_inputs *in = w->in;
+    int partner = dpt_pair_partner(&in->pair, t);
+    uint64_t hash;
+    if (!dpt_inputs_leaves(in, t))
+        return;
+    if (partner >= 0 && dpt_store_stored_hash(in->pre, partner, &hash))
+        w->left[0] += w->tensors[t];
+    if (dpt_store_stored_hash(in->post, t, &hash))
+        w->left[1] += w->tensors[in->catalog->count + t];
+}
 
 /* Without memory they are those of the types, and what follows finds none either. */
 static bytes_work bytes_open(const dpt_inputs *in) {
@@ -77,6 +92,7 @@ static bytes_work bytes_open(const dpt_inputs *in) {
         w.tensors[t] = partner >= 0 ? bytes_of_tensor(in->pre, partner) : 0.0;
         w.tensors[count + t] = bytes_of_tensor(in->post, t);
         w.pair += w.tensors[t];
+        bytes_leave(&w, t);
     }
     w.input.pre_bytes = w.tensors;
     w.input.post_bytes = w.tensors + count;
@@ -159,7 +175,7 @@ static bool bytes_in_order(const bytes_work *w, const dpt_sweep_group *group) {
  * group hashes what it reads, and then what it did not read in order, or not at all. */
 static double bytes_of_groups(const bytes_work *w, dpt_resources *res) {
     const dpt_job *job = w->in->job;
-    bool written = job->checkpoint != DPT_STORE_NONE;
+    bool written = job->checkpoint != DPT_STORE_NONE && job->content == DPT_STORE_MODEL;
     double sum = 0.0;
     res->bytes_made = 0.0;
     for (int e = 0; e < job->nedits;) {
@@ -176,22 +192,34 @@ static double bytes_of_groups(const bytes_work *w, dpt_resources *res) {
         double made = dpt_edit_bytes_made(group.count, specs, &w->input, written);
         sum += made;
         if (first && !bytes_in_order(w, &group))
-            sum += w->pair;
+            sum += w->pair - w->left[0] - w->left[1];
         else if (first && !written)
-            sum += fmax(dpt_edit_bytes_made(group.count, specs, &w->input, true) - made, 0.0);
+            sum += fmax(
+                dpt_edit_bytes_made(group.count, specs, &w->input, true) - made - w->left[1], 0.0);
     }
     return sum;
+}
+
+/* Of which the deltas are those that are written: what is stored of pre is read once more for each edit. */
+static double bytes_of_deltas(const bytes_work *w) {
+    double sum = 0.0;
+    bool deltas =
+        w->in->job->checkpoint != DPT_STORE_NONE && w->in->job->content == DPT_STORE_DELTA;
+    for (int t = 0; deltas && w->tensors != NULL && t < w->in->catalog->count; t++)
+        sum += dpt_inputs_keeps(w->in, t) ? w->tensors[t] : 0.0;
+    return w->in->job->nedits * sum;
 }
 
 /* Reads of edits: each pass over the deltas, and what is written. */
 static double bytes_of_edits(const dpt_inputs *in, dpt_resources *res) {
     bytes_work w = bytes_open(in);
     if (!dpt_resources_in_cells(in)) {
-        double groups = bytes_of_groups(&w, res);
+        double groups = bytes_of_groups(&w, res) + bytes_of_deltas(&w);
         dpt_mem_free(w.tensors);
         return groups;
     }
     double sum = res->bytes_lines + bytes_of_plane(&w, res) + (double)res->extra_edits * w.pair;
+    sum += bytes_of_deltas(&w);
     for (int e = 0; e < in->job->nedits; e++)
         sum += bytes_of_edit(&w, res, e);
     /* The first edit hashes what it reads, and then again what it did not read in order. */

@@ -6,6 +6,7 @@ that they take; refused where a model is wanted."""
 
 import json
 import os
+import re
 import sys
 import tempfile
 
@@ -122,6 +123,56 @@ def check_plan(at, job):
     check("plan: bytes of the parts", abs(less - (wide["model"] - wide["delta"])) < 1e5, (said, wide))
 
 
+def damage(path, name):
+    """Another bit in a tensor of an HDF5 checkpoint."""
+    with h5py.File(path, "r") as file:
+        place = file["tensors"][name].id.get_offset()
+    with open(path, "r+b") as file:
+        file.seek(place + 4)
+        byte = file.read(1)
+        file.seek(place + 4)
+        file.write(bytes([byte[0] ^ 1]))
+
+
+def reads(at, job, ranks, *keys, options=()):
+    """Bytes that a study was to read and read; how it ended."""
+    done = studies.study(f"{at}/b.yaml", job % f"{at}/b", ranks, *keys, options=options)
+    line = re.search(r"read ([\d.]+) / ([\d.]+) GB", done.stderr)
+    return [1e9 * float(n) for n in line.groups()] if line else [0.0, 0.0], done
+
+
+def check_reads(at, job):
+    """Of models with stored hashes nothing but what is selected is read; the results are those of whole models."""
+    job = job.replace(f"{at}/pre", f"{at}/pre.h5").replace(f"{at}/post", f"{at}/post.h5")
+    for name in ("pre", "post"):
+        check(f"{name} in HDF5", studies.deltapath("convert", f"{at}/{name}", f"{at}/{name}.h5").returncode == 0)
+    one = "edits=[{name: drop, method: drop, p: 0.5, seed: 3}]"
+    whole, part = (4.0 * sum(int(np.prod(SHAPES[name])) for name in names) for names in (SHAPES, KEPT))
+    for content in ("none", "selected", "delta"):
+        keys = ["output.checkpoint=none"] if content == "none" else ["output.checkpoint=hdf5", f"output.content={content}"]
+        for ranks in (1, 3):
+            (planned, taken), done = reads(at, job, ranks, one, "output.overwrite=true", *keys)
+            times = 3 if content == "delta" else 2
+            # Pieces of each tensor, and headers; and a tensor that ranks share, or that is read twice, again for its hash.
+            most = times * part + 1.5e6 + (0 if ranks == 1 and times == 2 else 1.2 * part)
+            check(f"{content} at {ranks}: reads what is selected", done.returncode == 0 and 2 * part <= taken <= most, (taken, part, whole, done.stderr[-300:]))
+            if ranks == 1 and times == 2:
+                check(f"{content}: as planned", abs(planned - taken) <= 0.12 * taken, (planned, taken))
+    (planned, taken), done = reads(at, job, 2, one, "output.overwrite=true")
+    check("a whole model reads all of post", done.returncode == 0 and taken >= part + whole, taken)
+    done = reads(at, job, 2, "output.checkpoint=none", options=("--resume",))[1]
+    check("resumed with less to read, the models are the same", done.returncode == 0 and "finished before" in done.stderr, done.stderr)
+    damage(f"{at}/post.h5", "last.weight")
+    done = reads(at, job, 2, one, "output.overwrite=true", "output.checkpoint=none")[1]
+    check("damage of what is not read is not seen", done.returncode == 0, done.stderr)
+    check("verify sees it", "last.weight" in studies.deltapath("verify", f"{at}/post.h5").stderr)
+    done = reads(at, job, 2, one, "output.overwrite=true")[1]
+    check("nor does a whole model pass over it", done.returncode == 3 and "last.weight" in done.stderr, done.stderr)
+    damage(f"{at}/post.h5", KEPT[0])
+    done = reads(at, job, 2, one, "output.overwrite=true", "output.checkpoint=none")[1]
+    check("damage of what is read is", done.returncode == 3 and KEPT[0] in done.stderr, done.stderr)
+
+
 def check_refused(at, job, out):
     """One line each."""
     done = studies.study(f"{at}/e.yaml", job % f"{at}/e", 2, "output.content=delta", "output.checkpoint=none")
@@ -163,6 +214,7 @@ def main():
         done = studies.study(f"{at}/j.yaml", job % out["selected"], 2, "output.content=delta", options=("--resume",))
         check("resumed with another content, the models are made again", done.returncode == 0 and metadata_of(f"{out['selected']}/models/drop")["deltapath.content"] == "delta", done.stderr)
         check_plan(at, job)
+        check_reads(at, job)
         check_refused(at, job, out["delta"])
     return studies.finish()
 

@@ -167,18 +167,25 @@ bool dpt_store_quantised(const dpt_store *store, int tensor, char *text, int siz
  * bytes in the files are others than those that are read. Local. */
 bool dpt_store_stored_hash(const dpt_store *store, int tensor, uint64_t *hash);
 
+/** What is done about the hash of a tensor. */
+typedef enum dpt_store_hashing {
+    DPT_STORE_COMPARED, /**< made and compared where one is stored */
+    DPT_STORE_MADE,     /**< the same; made too where none is stored */
+    DPT_STORE_BELIEVED /**< the stored one is taken as it is, and nothing is read for it; without one, made */
+} dpt_store_hashing;
+
 /** Compare the stored hashes with the bytes that are read: between begin and end each dpt_source.read feeds
  * them, and what was not read in order is read again at the end.
  *
  * Begin is Local (same: all; end checks it), end Collective over comm, agreed.
  * @param[in] catalog  in whose order the shard cuts, with the types of the store, borrowed until the end; pair: the store is its pre and the catalog
- * its own; NULL: the catalog is the store's. unhashed (tensors of catalog): which are hashed too although nothing
- * is stored to compare with; NULL: none.
- * @param[out] hashes (tensors of catalog) XXH3-64 of each that was hashed, 0 of the others; or NULL.
+ * its own; NULL: the catalog is the store's. how (tensors of catalog): NULL: those are hashed that have a stored one.
+ * @param[out] hashes (tensors of catalog) XXH3-64 of each that was hashed, the stored one of each that is believed, 0 of the
+ * others; or NULL.
  * Errors: DPT_ERR_INPUT naming file and tensor of a hash that differs; DPT_ERR_OUTPUT without memory. */
 dpt_status dpt_store_check_begin(dpt_store *store, const dpt_comm *comm, const dpt_catalog *catalog,
                                  const dpt_shard *shard, const dpt_pair *pair,
-                                 const bool *unhashed);
+                                 const dpt_store_hashing *how);
 dpt_status dpt_store_check_end(dpt_store *store, uint64_t *hashes);
 
 /** Time of the last change of any file of the weights [ns since 1970], of its content or of its name and

@@ -43,6 +43,9 @@ typedef struct dpt_sink {
     /** Place where the stored elements of a run of an own cell may be put in place of `write`; NULL
      * where there is none. Optional: the member is NULL for files. Local. */
     void *(*view)(void *ctx, dpt_range range);
+
+    /** Whether runs of a tensor are thrown away, so that they need not be made. Optional. Local. */
+    bool (*skips)(void *ctx, int tensor);
 } dpt_sink;
 
 /** One value for each element of a model, held in memory in cells: each rank has the run of cells
