@@ -120,6 +120,14 @@ static int bytes_group(const bytes_case *of, const dpt_edit_stage_spec *spec, bo
     return dpt_edit_plan_group(&stage, of->input->shard->ranks);
 }
 
+/* Elements of small matrices that are made together, which may all lie on one rank, next to its rows of them. */
+static int64_t bytes_of_bundle(int ranks, int64_t all) {
+    int64_t most = (int64_t)ranks * DPT_EDIT_TOGETHER;
+    most = most < DPT_EDIT_TOGETHER_ALL ? most : DPT_EDIT_TOGETHER_ALL;
+    most = most < all ? most : all;
+    return most + (most < DPT_EDIT_TOGETHER ? most : DPT_EDIT_TOGETHER);
+}
+
 /* The largest matrix of a rank, and the deltas that a rank holds until they are written: those of one
  * round, or of all matrices when a later stage must see them together. */
 static int64_t bytes_of_whole(const bytes_case *of, int index) {
@@ -145,10 +153,12 @@ static int64_t bytes_of_whole(const bytes_case *of, int index) {
         all += catalog->tensors[t].numel;
     }
     dpt_mem_free(covers);
-    /* The deltas of a tensor come after its decomposition, next to its rows. */
+    /* The deltas of a tensor come after its decomposition, next to its rows, and so do those of small matrices. */
     const int64_t number = (int64_t)sizeof(float);
     int64_t after =
-        (largest + largest / (group > 0 ? group : 1)) * number + dpt_redist_bytes(ranks);
+        bytes_larger(largest + largest / (group > 0 ? group : 1), bytes_of_bundle(ranks, all)) *
+            number +
+        dpt_redist_bytes(ranks);
     int64_t held = bytes_keeps_deltas(of->spec, index) ? all / ranks + DPT_CELL : 0;
     return bytes_larger(matrix, after) + held * number;
 }

@@ -7,8 +7,8 @@
 
 #include "deltapath/linalg/svd.h"
 
-/** Elements of small matrices that a rank exchanges at once. */
-enum { DPT_EDIT_TOGETHER = 1 << 18 };
+/** Elements of small matrices that a rank exchanges at once, and all ranks, for their deltas may lie on one. */
+enum { DPT_EDIT_TOGETHER = 1 << 18, DPT_EDIT_TOGETHER_ALL = 4 * DPT_EDIT_TOGETHER };
 
 /** What a group decomposes at once, and how it lies in the tensor: one matrix, or the matrices of an item that is stored
  * as (inputs, outputs) and so has them side by side in its rows. */

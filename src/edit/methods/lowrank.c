@@ -256,9 +256,9 @@ static dpt_status lowrank_make_bases(dpt_edit_work *work, const dpt_edit_plan *p
 }
 
 /* Rounds from `from` on whose matrices are exchanged together: as many as leave every rank DPT_EDIT_TOGETHER elements
- * or one matrix. Local; the same on all ranks. @return the end. */
+ * and all of them DPT_EDIT_TOGETHER_ALL, or one round. Local; the same on all ranks. @return the end. */
 static int lowrank_bundle(const dpt_edit_plan *plan, int from) {
-    int64_t elements = 0;
+    int64_t elements = 0, all = 0;
     int round = from;
     for (; round < plan->rounds; round++) {
         int64_t most = 0;
@@ -266,9 +266,10 @@ static int lowrank_bundle(const dpt_edit_plan *plan, int from) {
             int i = dpt_edit_plan_matrix(plan, g, round);
             int64_t own = i < 0 ? 0 : dpt_edit_matrices_slab(&plan->matrices[i], plan->size);
             most = own > most ? own : most;
+            all += own * plan->size;
         }
         elements += most;
-        if (round > from && elements > DPT_EDIT_TOGETHER)
+        if (round > from && (elements > DPT_EDIT_TOGETHER || all > DPT_EDIT_TOGETHER_ALL))
             break;
     }
     return round;
