@@ -85,7 +85,8 @@ static int sift_units(const uint16_t *before, const uint16_t *after, int n, brac
                       uint32_t *found) {
     const __m512i low = _mm512_set1_epi32(b->low), high = _mm512_set1_epi32(b->high);
     const __m512i from = _mm512_set1_epi32(b->low + 1), half = _mm512_set1_epi32(-65536);
-    const __m512i span = _mm512_set1_epi32(b->low < b->high ? b->high - b->low - 1 : 0);
+    const __m512i span =
+        _mm512_set1_epi32((int)(b->low < b->high ? (uint32_t)b->high - (uint32_t)b->low - 1 : 0));
     sifted s = {.count = 0};
     int i = 0;
     for (; i + UNIT <= n; i += UNIT) {
