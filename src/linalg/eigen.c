@@ -19,14 +19,16 @@ enum {
     CHUNK_ITEMS = 1 << 21
 };
 
-int64_t dpt_eigen_chunk_rows(int64_t cols) {
+static int64_t chunk_rows(int64_t cols) {
     int64_t rows = CHUNK_ITEMS / cols;
     return rows < 128 ? 128 : rows > 1024 ? 1024 : rows;
 }
 
-dpt_status dpt_eigen_gram_panel(const dpt_svd_problem *p, int64_t first, int64_t width,
-                                double *chunk, double *panel) {
-    int64_t n = p->cols, step = dpt_eigen_chunk_rows(n);
+/* panel (width, cols): rows [first, first + width) of A^T A, columns from `first` on, of all rows only those from the
+ * diagonal on; summed. Collective. @param chunk scratch (chunk_rows, cols). */
+static dpt_status gram_panel(const dpt_svd_problem *p, int64_t first, int64_t width, double *chunk,
+                             double *panel) {
+    int64_t n = p->cols, step = chunk_rows(n);
     memset(panel, 0, (size_t)(width * n) * sizeof *panel);
     for (int64_t i = 0; i < p->local_rows; i += step) {
         int rows = (int)(p->local_rows - i < step ? p->local_rows - i : step);
@@ -44,7 +46,23 @@ dpt_status dpt_eigen_gram_panel(const dpt_svd_problem *p, int64_t first, int64_t
     return dpt_comm_sum_f64(p->comm, panel, width * n);
 }
 
-static dpt_status eigen_allocate(const dpt_svd_problem *p, int64_t count, dpt_eigen *out) {
+dpt_status dpt_eigen_gram_panels(const dpt_svd_problem *p, dpt_eigen_panel_fn put, void *ctx) {
+    int64_t n = p->cols, width = n < PANEL_WIDTH ? n : PANEL_WIDTH;
+    double *chunk = dpt_mem_alloc(chunk_rows(n) * n, sizeof *chunk, "rows in double");
+    double *panel = dpt_mem_alloc(width * n, sizeof *panel, "panel of the Gram matrix");
+    dpt_status st = dpt_agree(p->comm, chunk == NULL || panel == NULL ? DPT_ERR_OUTPUT : DPT_OK);
+    for (int64_t j = 0; st == DPT_OK && j < n; j += width) {
+        int64_t w = n - j < width ? n - j : width;
+        st = gram_panel(p, j, w, chunk, panel);
+        if (st == DPT_OK)
+            put(ctx, j, w, panel);
+    }
+    dpt_mem_free(panel);
+    dpt_mem_free(chunk);
+    return st;
+}
+
+dpt_status dpt_eigen_allocate(const dpt_svd_problem *p, int64_t count, dpt_eigen *out) {
     out->count = count;
     out->values = dpt_mem_zalloc(count, sizeof *out->values, "eigenvalues");
     out->vectors = dpt_mem_zalloc(count * p->cols, sizeof *out->vectors, "eigenvectors");
@@ -98,7 +116,7 @@ static dpt_status gram_local(const dpt_svd_problem *p, dpt_eigen_solver solver, 
     const dpt_comm *comm = p->comm;
     int64_t n = p->cols;
     int64_t vectors = comm->rank == 0 && solver == DPT_EIGEN_LEADING ? n * p->rank : 0;
-    double *chunk = dpt_mem_alloc(dpt_eigen_chunk_rows(n) * n, sizeof *chunk, "rows in double");
+    double *chunk = dpt_mem_alloc(chunk_rows(n) * n, sizeof *chunk, "rows in double");
     double *gram = dpt_mem_alloc(n * n, sizeof *gram, "Gram matrix");
     double *w = dpt_mem_alloc(n, sizeof *w, "eigenvalues");
     double *z = dpt_mem_alloc(vectors, sizeof *z, "eigenvectors");
@@ -106,7 +124,7 @@ static dpt_status gram_local(const dpt_svd_problem *p, dpt_eigen_solver solver, 
         chunk == NULL || gram == NULL || w == NULL || z == NULL ? DPT_ERR_OUTPUT : DPT_OK;
     st = dpt_agree(comm, st);
     if (st == DPT_OK)
-        st = dpt_eigen_gram_panel(p, 0, n, chunk, gram);
+        st = gram_panel(p, 0, n, chunk, gram);
     int found = 0;
     if (st == DPT_OK)
         st = dpt_agree(comm,
@@ -117,7 +135,7 @@ static dpt_status gram_local(const dpt_svd_problem *p, dpt_eigen_solver solver, 
         st = dpt_comm_broadcast(comm, &count, sizeof count, 0);
     }
     if (st == DPT_OK)
-        st = dpt_agree(comm, eigen_allocate(p, count, out));
+        st = dpt_agree(comm, dpt_eigen_allocate(p, count, out));
     const double *from = solver == DPT_EIGEN_ALL ? gram : z;
     for (int64_t i = 0; st == DPT_OK && comm->rank == 0 && i < count; i++) {
         out->values[i] = w[found - 1 - i];
@@ -195,21 +213,17 @@ static dpt_status eigen_solve_grid(const dpt_svd_problem *p, dpt_eigen_solver so
     return st;
 }
 
-/* The lower triangle of A^T A, block-cyclic, one panel at a time. */
-static dpt_status form_grid(const dpt_svd_problem *p, const dpt_grid *grid, dpt_grid_matrix *a) {
-    int64_t n = p->cols, width = n < PANEL_WIDTH ? n : PANEL_WIDTH;
-    double *chunk = dpt_mem_alloc(dpt_eigen_chunk_rows(n) * n, sizeof *chunk, "rows in double");
-    double *panel = dpt_mem_alloc(width * n, sizeof *panel, "panel of the Gram matrix");
-    dpt_status st = dpt_agree(p->comm, chunk == NULL || panel == NULL ? DPT_ERR_OUTPUT : DPT_OK);
-    for (int64_t j = 0; st == DPT_OK && j < n; j += width) {
-        int64_t w = n - j < width ? n - j : width;
-        st = dpt_eigen_gram_panel(p, j, w, chunk, panel);
-        /* Row r of the panel is row and column j + r of the symmetric matrix. */
-        dpt_grid_matrix_put(grid, a, j, n - j, j, w, panel + j, 1, n);
-    }
-    dpt_mem_free(panel);
-    dpt_mem_free(chunk);
-    return st;
+/* A Gram matrix that is spread over the ranks of a grid. */
+typedef struct grid_gram {
+    const dpt_grid *grid;
+    dpt_grid_matrix *to;
+} grid_gram;
+
+/* The lower triangle, block-cyclic: row r of a panel is row and column first + r of the symmetric matrix. */
+static void put_on_grid(void *ctx, int64_t first, int64_t width, const double *panel) {
+    const grid_gram *g = ctx;
+    int64_t n = g->to->rows;
+    dpt_grid_matrix_put(g->grid, g->to, first, n - first, first, width, panel + first, 1, n);
 }
 
 static dpt_status gram_grid(const dpt_svd_problem *p, dpt_eigen_solver solver, dpt_eigen *out) {
@@ -231,13 +245,13 @@ static dpt_status gram_grid(const dpt_svd_problem *p, dpt_eigen_solver solver, d
         st = DPT_ERR_OUTPUT;
     st = dpt_agree(comm, st);
     if (st == DPT_OK)
-        st = form_grid(p, &grid, &a);
+        st = dpt_eigen_gram_panels(p, put_on_grid, &(grid_gram){.grid = &grid, .to = &a});
     if (st == DPT_OK)
         st = eigen_solve_grid(p, solver, &a, &z, w, &found);
     if (st == DPT_OK)
         st = dpt_comm_broadcast(comm, w, found * (int64_t)sizeof *w, 0);
     if (st == DPT_OK)
-        st = dpt_agree(comm, eigen_allocate(p, eigen_wanted(p, found, w), out));
+        st = dpt_agree(comm, dpt_eigen_allocate(p, eigen_wanted(p, found, w), out));
     if (st == DPT_OK) {
         /* PDSYEVR puts its vectors into the first columns, PDSYEVD into all: both in rising order. */
         for (int64_t i = 0; i < out->count; i++) {

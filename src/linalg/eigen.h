@@ -28,13 +28,15 @@ typedef struct dpt_eigen {
 dpt_status dpt_eigen_gram(const dpt_svd_problem *problem, dpt_eigen_solver solver, dpt_eigen *out);
 void dpt_eigen_destroy(dpt_eigen *eigen);
 
-/** Rows that dpt_eigen_gram_panel converts at a time. Local. */
-int64_t dpt_eigen_chunk_rows(int64_t cols);
+/** Room for so many pairs. Local; agree afterwards. */
+dpt_status dpt_eigen_allocate(const dpt_svd_problem *p, int64_t count, dpt_eigen *out);
 
-/** panel (width, cols): rows [first, first + width) of A^T A, columns from `first` on, of all rows only those from the
- * diagonal on; summed. Collective over p->comm. @param chunk scratch (dpt_eigen_chunk_rows, cols). */
-dpt_status dpt_eigen_gram_panel(const dpt_svd_problem *p, int64_t first, int64_t width,
-                                double *chunk, double *panel);
+/** Gets a panel (width, cols) of A^T A: its rows [first, first + width), of which the columns from `first` on are set. Local. */
+typedef void (*dpt_eigen_panel_fn)(void *ctx, int64_t first, int64_t width, const double *panel);
+
+/** The upper triangle of A^T A, summed in double over the row slabs, one panel after the other: the matrix is never held
+ * whole. Collective over p->comm. Errors: DPT_ERR_OUTPUT without memory, agreed. */
+dpt_status dpt_eigen_gram_panels(const dpt_svd_problem *p, dpt_eigen_panel_fn put, void *ctx);
 
 /** Columns of the basis of dpt_krylov_gram. Local. */
 int64_t dpt_krylov_columns(int64_t rank);

@@ -18,7 +18,7 @@
  * residual of a Ritz vector V y is |Z y_last|, known from Z^T Z. The basis is kept orthonormal by projecting twice
  * before and once after a block is made orthonormal. The small eigenproblem is solved by rank 0 and broadcast. */
 
-enum { BLOCK = 16, KRYLOV_PANEL = 512, SIDE_MIN = 256 };
+enum { BLOCK = 16, SIDE_MIN = 256 };
 
 static const double RITZ_RESIDUAL = 1e-9; /* of s_1 s_j */
 static const double BLOCK_NULL = 1e-13; /* of the norm of G: what is left of a block is rounding */
@@ -79,31 +79,20 @@ static void krylov_destroy(krylov *s) {
     dpt_mem_free(s->inner);
 }
 
-/* This rank's rows of G from panels of its upper triangle, which are summed one at a time. */
-static dpt_status krylov_form(krylov *s) {
-    const dpt_svd_problem *p = s->problem;
-    int64_t n = s->n, width = n < KRYLOV_PANEL ? n : KRYLOV_PANEL;
-    double *chunk = dpt_mem_alloc(dpt_eigen_chunk_rows(n) * n, sizeof *chunk, "rows in double");
-    double *panel = dpt_mem_alloc(width * n, sizeof *panel, "panel of the Gram matrix");
-    dpt_status st = dpt_agree(p->comm, chunk == NULL || panel == NULL ? DPT_ERR_OUTPUT : DPT_OK);
-    for (int64_t j = 0; st == DPT_OK && j < n; j += width) {
-        int64_t w = n - j < width ? n - j : width;
-        st = dpt_eigen_gram_panel(p, j, w, chunk, panel);
-        for (int64_t r = 0; r < w; r++) {
-            const double *from = panel + r * n;
-            double *to = s->gram + (j + r) * s->own;
-            int64_t below =
-                j + r < s->first ? 0 : j + r - s->first; /* of the own, up to row j + r */
-            if (below < s->own)
-                memcpy(to + below, from + s->first + below, (size_t)(s->own - below) * sizeof *to);
-            if (j + r >= s->first && j + r < s->first + s->own)
-                for (int64_t c = j + r; c < n; c++)
-                    s->gram[c * s->own + below] = from[c];
-        }
+/* This rank's rows of G from a panel of its upper triangle. */
+static void krylov_put(void *ctx, int64_t first, int64_t width, const double *panel) {
+    const krylov *s = ctx;
+    for (int64_t r = 0; r < width; r++) {
+        int64_t row = first + r;
+        const double *from = panel + r * s->n;
+        double *to = s->gram + row * s->own;
+        int64_t below = row < s->first ? 0 : row - s->first; /* of the own, up to this row */
+        if (below < s->own)
+            memcpy(to + below, from + s->first + below, (size_t)(s->own - below) * sizeof *to);
+        if (row >= s->first && row < s->first + s->own)
+            for (int64_t c = row; c < s->n; c++)
+                s->gram[c * s->own + below] = from[c];
     }
-    dpt_mem_free(panel);
-    dpt_mem_free(chunk);
-    return st;
 }
 
 /* z -= V (V^T z) over the first `count` columns; the inner products stay. */
@@ -225,7 +214,7 @@ static void rotate(krylov *s, int64_t to) {
 
 static dpt_status run(krylov *s, bool *converged) {
     bool dependent = false;
-    dpt_status st = krylov_form(s);
+    dpt_status st = dpt_eigen_gram_panels(s->problem, krylov_put, s);
     if (st == DPT_OK)
         st = start(s, &dependent);
     while (st == DPT_OK && !dependent && !*converged && s->applied < 2 * s->n) {
@@ -249,11 +238,7 @@ static dpt_status run(krylov *s, bool *converged) {
 /* All rows of the wanted vectors, on every rank. */
 static dpt_status krylov_result(krylov *s, dpt_eigen *out) {
     const dpt_comm *comm = s->problem->comm;
-    out->count = s->k;
-    out->values = dpt_mem_zalloc(s->k, sizeof *out->values, "eigenvalues");
-    out->vectors = dpt_mem_zalloc(s->k * s->n, sizeof *out->vectors, "eigenvectors");
-    bool short_of = out->values == NULL || out->vectors == NULL;
-    dpt_status st = dpt_agree(comm, short_of ? DPT_ERR_OUTPUT : DPT_OK);
+    dpt_status st = dpt_agree(comm, dpt_eigen_allocate(s->problem, s->k, out));
     if (st != DPT_OK)
         return st;
     rotate(s, s->k);
