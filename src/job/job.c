@@ -22,28 +22,52 @@
 
 enum { JOB_BYTES_MAX = 16 << 20 };
 
-/* Prefixes and what stands in their place. An empty one begins every name. */
-static dpt_status read_renames(dpt_job *job, const dpt_yaml *yaml, struct fy_node *map) {
-    int count = map != NULL && fy_node_is_mapping(map) ? fy_node_mapping_item_count(map) : 0;
-    if (map == NULL || count == 0)
-        return map == NULL
-                   ? DPT_OK
-                   : dpt_yaml_error(yaml, map, "rename is {\"OLD PREFIX\": \"NEW PREFIX\", ...}");
-    job->renames = dpt_mem_zalloc(count, sizeof *job->renames, "renames");
-    if (job->renames == NULL)
+/* A key that maps texts to texts: how it and one of its pairs are written, for messages, and what takes a pair. */
+typedef struct text_map {
+    const char *example, *pair;
+    size_t size;
+    bool (*set)(void *item, const char *from, const char *to); /* false: no such pair */
+} text_map;
+
+/* @param[out] items  as many as `count` says, also where one is wrong; the caller's. NULL: the key is not there. */
+static dpt_status read_text_map(const dpt_yaml *yaml, struct fy_node *map, const text_map *of,
+                                int *count, void **items) {
+    if (map == NULL)
+        return DPT_OK;
+    int most = fy_node_is_mapping(map) ? fy_node_mapping_item_count(map) : 0;
+    if (most == 0)
+        return dpt_yaml_error(yaml, map, "%s", of->example);
+    *items = dpt_mem_zalloc(most, of->size, "pairs of texts");
+    if (*items == NULL)
         return DPT_ERR_OUTPUT;
     void *iterator = NULL;
     for (struct fy_node_pair *pair; (pair = fy_node_mapping_iterate(map, &iterator)) != NULL;) {
-        dpt_rename *rename = &job->renames[job->nrenames];
-        rename->from = dpt_yaml_scalar(fy_node_pair_key(pair));
-        rename->to = dpt_yaml_scalar(fy_node_pair_value(pair));
-        if (rename->from == NULL || rename->to == NULL)
-            return dpt_yaml_error(yaml, fy_node_pair_key(pair),
-                                  "rename maps the prefix of a name to another: write \"OLD "
-                                  "PREFIX\": \"NEW PREFIX\"");
-        job->nrenames++;
+        const char *from = dpt_yaml_scalar(fy_node_pair_key(pair));
+        const char *to = dpt_yaml_scalar(fy_node_pair_value(pair));
+        if (from == NULL || to == NULL ||
+            !of->set((char *)*items + (size_t)*count * of->size, from, to))
+            return dpt_yaml_error(yaml, fy_node_pair_key(pair), "%s", of->pair);
+        ++*count;
     }
     return DPT_OK;
+}
+
+/* Prefixes and what stands in their place. An empty one begins every name. */
+static bool set_rename(void *item, const char *from, const char *to) {
+    *(dpt_rename *)item = (dpt_rename){.from = from, .to = to};
+    return true;
+}
+
+static dpt_status read_renames(dpt_job *job, const dpt_yaml *yaml, struct fy_node *map) {
+    static const text_map renames = {
+        .example = "rename is {\"OLD PREFIX\": \"NEW PREFIX\", ...}",
+        .pair = "rename maps the prefix of a name to another: write \"OLD PREFIX\": \"NEW PREFIX\"",
+        .size = sizeof(dpt_rename),
+        .set = set_rename};
+    void *items = NULL;
+    dpt_status st = read_text_map(yaml, map, &renames, &job->nrenames, &items);
+    job->renames = items;
+    return st;
 }
 
 static dpt_status read_models(dpt_job *job, const dpt_yaml *yaml, struct fy_node *root) {
@@ -172,29 +196,22 @@ static dpt_status read_riemann(dpt_job *job, const dpt_yaml *yaml, struct fy_nod
 }
 
 /* Of MPI's own limits, which are those of its arrays. */
+static bool set_hint(void *item, const char *from, const char *to) {
+    *(dpt_store_hint *)item = (dpt_store_hint){.name = from, .value = to};
+    return from[0] != '\0' && to[0] != '\0' && strlen(from) < MPI_MAX_INFO_KEY &&
+           strlen(to) < MPI_MAX_INFO_VAL;
+}
+
 static dpt_status read_hints(dpt_job *job, const dpt_yaml *yaml, struct fy_node *map) {
-    int count = map != NULL && fy_node_is_mapping(map) ? fy_node_mapping_item_count(map) : 0;
-    if (map == NULL || count == 0)
-        return map == NULL
-                   ? DPT_OK
-                   : dpt_yaml_error(yaml, map, "hints is {striping_factor: 8, cb_nodes: 4, ...}");
-    job->hints = dpt_mem_zalloc(count, sizeof *job->hints, "hints");
-    if (job->hints == NULL)
-        return DPT_ERR_OUTPUT;
-    void *iterator = NULL;
-    for (struct fy_node_pair *pair; (pair = fy_node_mapping_iterate(map, &iterator)) != NULL;) {
-        dpt_store_hint *hint = &job->hints[job->nhints];
-        hint->name = dpt_yaml_scalar(fy_node_pair_key(pair));
-        hint->value = dpt_yaml_scalar(fy_node_pair_value(pair));
-        if (hint->name == NULL || hint->value == NULL || hint->name[0] == '\0' ||
-            hint->value[0] == '\0' || strlen(hint->name) >= MPI_MAX_INFO_KEY ||
-            strlen(hint->value) >= MPI_MAX_INFO_VAL)
-            return dpt_yaml_error(
-                yaml, fy_node_pair_key(pair),
-                "a hint of MPI-IO is a name and a value: write striping_factor: 8");
-        job->nhints++;
-    }
-    return DPT_OK;
+    static const text_map hints = {
+        .example = "hints is {striping_factor: 8, cb_nodes: 4, ...}",
+        .pair = "a hint of MPI-IO is a name and a value: write striping_factor: 8",
+        .size = sizeof(dpt_store_hint),
+        .set = set_hint};
+    void *items = NULL;
+    dpt_status st = read_text_map(yaml, map, &hints, &job->nhints, &items);
+    job->hints = items;
+    return st;
 }
 
 dpt_store_layout dpt_job_layout(const dpt_job *job) {
