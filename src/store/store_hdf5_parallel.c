@@ -28,9 +28,13 @@ bool dpt_store_layout_stages(const dpt_store_layout *layout) {
     return layout->io == DPT_STORE_COLLECTIVE || layout->chunk_bytes > 0 || layout->deflate > 0;
 }
 
+/* The most of a run: ROUND_BYTES, or one chunk. */
+static int64_t hdf5_parallel_most(const dpt_store_layout *layout) {
+    return layout->chunk_bytes > ROUND_BYTES ? layout->chunk_bytes : ROUND_BYTES;
+}
+
 int64_t dpt_store_layout_bytes(const dpt_store_layout *layout) {
-    int64_t chunk = layout->chunk_bytes > ROUND_BYTES ? layout->chunk_bytes : ROUND_BYTES;
-    return dpt_store_layout_stages(layout) ? ROUND_BUFFERS * chunk : 0;
+    return dpt_store_layout_stages(layout) ? ROUND_BUFFERS * hdf5_parallel_most(layout) : 0;
 }
 
 bool dpt_store_hdf5_in_chunks(const dpt_store_layout *layout, const dpt_tensor_info *info) {
@@ -108,11 +112,10 @@ static bool hdf5_parallel_setup(dpt_store_hdf5_parallel *p, hid_t access) {
     const dpt_store_writer *w = p->writer;
     bool together = w->layout.io == DPT_STORE_COLLECTIVE || w->layout.deflate > 0;
     p->transfer = H5Pcreate(H5P_DATASET_XFER);
-    if (access < 0 || p->transfer < 0 || H5Pset_fapl_mpio(access, w->comm.mpi, w->info) < 0 ||
-        H5Pset_libver_bounds(access, H5F_LIBVER_V18, H5F_LIBVER_LATEST) < 0 ||
-        H5Pset_dxpl_mpio(p->transfer, together ? H5FD_MPIO_COLLECTIVE : H5FD_MPIO_INDEPENDENT) < 0)
-        return false;
-    return true;
+    return access >= 0 && p->transfer >= 0 && H5Pset_fapl_mpio(access, w->comm.mpi, w->info) >= 0 &&
+           H5Pset_libver_bounds(access, H5F_LIBVER_V18, H5F_LIBVER_LATEST) >= 0 &&
+           H5Pset_dxpl_mpio(p->transfer, together ? H5FD_MPIO_COLLECTIVE : H5FD_MPIO_INDEPENDENT) >=
+               0;
 }
 
 static void hdf5_parallel_destroy(dpt_store_hdf5_parallel *p) {
@@ -274,15 +277,10 @@ static dpt_status hdf5_parallel_move_tensor(dpt_store_hdf5_parallel *p, dpt_stor
     return st;
 }
 
-/* A run is at most ROUND_BYTES, or one chunk. */
-static int64_t hdf5_parallel_most(const dpt_store_writer *w) {
-    return w->layout.chunk_bytes > ROUND_BYTES ? w->layout.chunk_bytes : ROUND_BYTES;
-}
-
 dpt_status dpt_store_hdf5_parallel_move(dpt_store_writer *writer) {
     dpt_store_hdf5_parallel *p = NULL;
     dpt_store_files stage = {.count = 0};
-    char *buffer = dpt_mem_alloc(hdf5_parallel_most(writer), 1, "tensors of an HDF5 file");
+    char *buffer = dpt_mem_alloc(hdf5_parallel_most(&writer->layout), 1, "tensors of an HDF5 file");
     dpt_status st = buffer != NULL ? DPT_OK : DPT_ERR_OUTPUT;
     if (st == DPT_OK)
         st = dpt_store_files_init(&stage, 1, writer->files, false);
