@@ -13,13 +13,6 @@ riemann: {rule: midpoint, points: 1}
 output: {directory: study, checkpoint: hdf5, report: false}
 Y
 
-study() { # study RANKS ARGUMENTS...: in the folder $tmp
-    ran="deltapath run $* (DPT_FAULT=${DPT_FAULT:-})"
-    (cd "$tmp" && timeout --kill-after=5 "$((limit * patience))" $DPT_MPIRUN -n "$1" "$program" run "$tap_root/job.yaml" \
-        "${@:2}" >"$tmp/out" 2>"$tmp/err" </dev/null)
-    code=$?
-}
-
 verified() { # verified NAME: verify of the study finds nothing
     run_at 1 verify "$tmp/study"
     expect_exit "$1: verify" 0
@@ -33,17 +26,17 @@ model_of() { [[ $1 == hdf5 ]] && echo "$tmp/study/models/dare.h5" || echo "$tmp/
 killed_between() { # killed_between FORMAT P: that of the last run
     local model
     model=$(model_of "$1")
-    study 2 --set output.checkpoint="$1"
+    study_at 2 --set output.checkpoint="$1"
     expect_exit "$1, p=$2: first" 0
     cp -r "$model" "$tmp/first"
-    DPT_FAULT=results.unit:0:1:kill study 2 --set output.checkpoint="$1" --set edits.0.p=0.6 --resume
+    DPT_FAULT=results.unit:0:1:kill study_at 2 --set output.checkpoint="$1" --set edits.0.p=0.6 --resume
     [[ $code -ne 0 && $code -ne 124 ]]
     ok "$1, p=$2: killed between model and unit" $? "exit code $code"
     holds "$1, p=$2: the model is that of the second run" bash -c "! cmp -s '$model' '$tmp/first' &&
         ! diff -rq '$model' '$tmp/first' >/dev/null"
     run_at 1 verify "$tmp/study"
     expect_error "$1, p=$2: verify tells that they do not belong together" 3 "models/dare"
-    study 2 --set output.checkpoint="$1" --set edits.0.p="$2" --resume
+    study_at 2 --set output.checkpoint="$1" --set edits.0.p="$2" --resume
     expect_exit "$1, p=$2: resumed" 0
     [[ $2 == 0.5 ]] && holds "$1, p=$2: the model is that of the first run" \
         $compare tensors "$model" "$tmp/first"
@@ -74,7 +67,7 @@ damaged_data() {
         expect_error "data with a flipped bit at $at: verify at $ranks" 3 "task.h5: .*(checksum|HDF5|not)"
     done
     flipped_data $((size / 2))
-    study 2 --set "data=[{name: task, file: $tmp/task.h5, loss: lm}]" --set "models.post=$PWD/share/demo/llama-post" \
+    study_at 2 --set "data=[{name: task, file: $tmp/task.h5, loss: lm}]" --set "models.post=$PWD/share/demo/llama-post" \
         --set "models.pre=$PWD/share/demo/llama-pre"
     expect_error "a study on damaged data" 3 "task.h5: its checksum does not match"
     cp share/demo/task.h5 "$tmp/task.h5"
@@ -89,25 +82,25 @@ damaged_data() {
 
 # A model in place that is cut off, or of another program, is not "finished".
 not_finished() {
-    study 1
+    study_at 1
     expect_exit "model in place: first" 0
     local model=$tmp/study/models/dare.h5
     cp "$model" "$tmp/whole"
     truncate -s -100 "$model"
-    study 1 --resume
+    study_at 1 --resume
     holds "cut model: it is made again, or refused by name" bash -c "
         [[ $code == 0 ]] && cmp '$model' '$tmp/whole' || [[ $code == 4 ]] && grep -q models/dare.h5 '$tmp/err'"
     cp "$tmp/whole" "$model"
     verified "cut model"
     cp "$tap_root/m/data.h5" "$model"
-    study 1 --resume
+    study_at 1 --resume
     [[ $code == 0 ]] && ok "a foreign file is no model of the study" 0 ||
         expect_error "a foreign file is no model of the study" 4 "models/dare.h5"
     cp "$tmp/whole" "$model"
     # A whole model of the right recipe and other bytes: not the one that the unit judges.
     local before
     before=$(stat -c %i "$model")
-    study 1 --resume
+    study_at 1 --resume
     expect_exit "resume of a finished study" 0
     holds "resume of a finished study keeps the model" test "$before" = "$(stat -c %i "$model")"
 }
@@ -135,10 +128,10 @@ P
 damaged_input() { # damaged_input pre|post NAME RANKS EDIT
     local model=$tmp/$2
     run_at 2 convert "$tap_root/m/$1" "$model"
-    study 2 --set "models.$1=$model" --set output.directory="$tmp/sound" --set output.checkpoint=hdf5
+    study_at 2 --set "models.$1=$model" --set output.directory="$tmp/sound" --set output.checkpoint=hdf5
     expect_exit "$1 $2 with hashes" 0
     flip_tensor "$model"
-    study "$3" --set "models.$1=$model" --set output.checkpoint=hdf5 --set "edits=[$4]"
+    study_at "$3" --set "models.$1=$model" --set output.checkpoint=hdf5 --set "edits=[$4]"
     expect_error "$1 $2 damaged: run" 3 "$2.*tensor .*XXH3"
     holds "$1 $2 damaged: run leaves nothing" test -z \
         "$(find "$tmp/study" -path '*/models/*' -o -path '*/units/*' -o -name 'results*')"
@@ -184,7 +177,7 @@ full_disk() { # full_disk ROOM [KiB]
         return
     fi
     head -c $(((1024 - $1) * 1024)) /dev/zero >"$tmp/study/ballast" 2>/dev/null
-    study 2 --set output.checkpoint=none --set 'data.0.name=task'
+    study_at 2 --set output.checkpoint=none --set 'data.0.name=task'
     if [[ $code -ne 0 ]]; then
         expect_error "full disk with $1 KiB left" 4 "study.*space"
         holds "full disk with $1 KiB left: nothing half written" test -z \
@@ -192,7 +185,7 @@ full_disk() { # full_disk ROOM [KiB]
     fi
     echo "$code" >"$tap_root/full.$1"
     rm "$tmp/study/ballast"
-    study 2 --set output.checkpoint=none --resume
+    study_at 2 --set output.checkpoint=none --resume
     expect_exit "full disk with $1 KiB left: resumed with room" 0
     verified "full disk with $1 KiB left: resumed"
     umount -l "$tmp/study"

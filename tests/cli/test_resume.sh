@@ -15,14 +15,6 @@ svd_group: 1
 output: {directory: study, checkpoint: hdf5, report: false}
 Y
 
-study() { # study RANKS ARGUMENTS...: in the folder $tmp, so that all studies have the same directory
-    local ranks=$1
-    ran="deltapath run $* (DPT_FAULT=${DPT_FAULT:-})"
-    (cd "$tmp" && timeout --kill-after=5 "$((limit * patience))" $DPT_MPIRUN -n "$ranks" "$program" run \
-        "$tap_root/job.yaml" "${@:2}" >"$tmp/out" 2>"$tmp/err" </dev/null)
-    code=$?
-}
-
 same_study() { # same_study NAME [TOLERANCE]: results and models equal those of the undisturbed run
     holds "$1: same results" $compare results "$tap_root/whole/results.json" \
         "$tmp/study/results.json" "${2:-0}"
@@ -32,11 +24,11 @@ same_study() { # same_study NAME [TOLERANCE]: results and models equal those of 
 }
 
 killed() { # killed FAULT RANKS
-    DPT_FAULT=$1:kill study "$2"
+    DPT_FAULT=$1:kill study_at "$2"
     [[ $code -ne 0 && $code -ne 124 ]]
     ok "killed at $1" $? "exit code $code"
     holds "killed at $1: no results yet" test ! -e "$tmp/study/results.json"
-    study "$2" --resume
+    study_at "$2" --resume
     expect_exit "resumed after $1" 0
     if [[ $2 -eq 2 ]]; then same_study "resumed after $1"; else same_study "resumed after $1" 1e-6; fi
 }
@@ -49,24 +41,24 @@ random_kill() { # random_kill SECONDS: SIGKILL to one rank, wherever the study i
     victim=$(pgrep -P "$launcher" | tail -n 1)
     [[ -n $victim ]] && kill -KILL "$victim" 2>/dev/null
     wait "$launcher"
-    study 2 --resume
+    study_at 2 --resume
     expect_exit "resumed after SIGKILL at $1 s" 0
     same_study "resumed after SIGKILL at $1 s"
 }
 
 twice() { # killed again while it resumes
-    DPT_FAULT=results.unit:0:2:kill study 2
-    DPT_FAULT=results.rename:last:3:kill study 2 --resume
-    DPT_FAULT=results.write:0:1:kill study 2 --resume
-    study 2 --resume
+    DPT_FAULT=results.unit:0:2:kill study_at 2
+    DPT_FAULT=results.rename:last:3:kill study_at 2 --resume
+    DPT_FAULT=results.write:0:1:kill study_at 2 --resume
+    study_at 2 --resume
     expect_exit "resumed after three kills" 0
     same_study "resumed after three kills"
 }
 
 signalled() {
-    DPT_FAULT=results.unit:last:3:usr1 study 2
+    DPT_FAULT=results.unit:last:3:usr1 study_at 2
     expect_error "SIGUSR1 on one rank" 75 "--resume"
-    study 2 --resume
+    study_at 2 --resume
     expect_exit "resumed after SIGUSR1" 0
     same_study "resumed after SIGUSR1"
 }
@@ -86,7 +78,7 @@ signalled_launcher() { # mpirun forwards the signal
     wait "$launcher"
     code=$? ran="SIGUSR1 to mpirun"
     expect_exit "SIGUSR1 to mpirun" 75
-    study 2 --set "$edits" --resume
+    study_at 2 --set "$edits" --resume
     expect_exit "SIGUSR1 to mpirun: resumed" 0
     holds "SIGUSR1 to mpirun: all units" test "$(wc -l <"$tmp/study/summary.csv")" = 181
 }
@@ -97,17 +89,17 @@ prints() { (cd "$tmp/study" && find . -type f ! -name 'results.*' ! -name summar
 
 finished() {
     cp -r "$tap_root/whole" "$tmp/study"
-    study 2
+    study_at 2
     expect_error "a finished study is not begun again" 4 "study: .*--resume"
     local before
     before=$(prints)
-    study 2 --resume
+    study_at 2 --resume
     expect_exit "resume of a finished study" 0
     holds "resume of a finished study touches no unit and no model" test "$before" = "$(prints)"
     same_study "resume of a finished study"
     # Files that the study did not make stay.
     echo mine >"$tmp/study/notes.txt"
-    study 2 --set output.overwrite=true
+    study_at 2 --set output.overwrite=true
     expect_exit "overwrite" 0
     holds "overwrite keeps other files" grep -qx mine "$tmp/study/notes.txt"
     holds "overwrite" $compare results "$tap_root/whole/results.json" "$tmp/study/results.json" 1e-6
@@ -124,14 +116,14 @@ apart() {
         tries=$((tries + 1))
     done
     kill "$other") &
-    study 2 --resume
+    study_at 2 --resume
     expect_exit "a run waits for another one" 0
     holds "a run says that it waits" grep -q "study: another run is in it" "$tmp/err"
     same_study "after another run"
     flock -F "$tmp/study" sleep 600 &
     other=$!
     sleep 1
-    study 2 --resume
+    study_at 2 --resume
     expect_error "a run does not wait for ever" 4 "study: another run is working in it"
     kill "$other"
     same_study "next to another run"
@@ -141,12 +133,12 @@ apart() {
 changed() { # changed NAME EDITS-MADE-AGAIN ARGUMENTS...
     cp -r "$tap_root/whole" "$tmp/study"
     touch -d 2001-01-01 "$tmp"/study/units/*
-    study 2 --resume "${@:3}"
+    study_at 2 --resume "${@:3}"
     expect_exit "changed $1: resume" 0
     holds "changed $1: $2 edits are made again" \
         test "$(find "$tmp/study/units" -name '*@task.h5' -newermt 2002-01-01 | wc -l)" = "$2"
     mv "$tmp/study" "$tmp/resumed"
-    study 2 "${@:3}"
+    study_at 2 "${@:3}"
     expect_exit "changed $1: fresh" 0
     holds "changed $1: same results as a fresh study" \
         $compare results "$tmp/study/results.json" "$tmp/resumed/results.json"
@@ -168,7 +160,7 @@ for at in range(len(raw) - 2000, len(raw), 2): # low bytes of bf16 values
     raw[at] ^= 1
 open(sys.argv[1], "wb").write(raw)
 P
-    study 2 --resume --set models.post="$tmp/post"
+    study_at 2 --resume --set models.post="$tmp/post"
     expect_exit "changed weights: resume" 0
     holds "changed weights: all edits are made again" \
         test "$(find "$tmp/study/units" -name '*@task.h5' -newermt 2002-01-01 | wc -l)" = 5
@@ -181,17 +173,17 @@ damaged() { # a unit that was cut off, or whose bytes a crash of the system made
     size=$(stat -c %s "$tmp/study/units/prune@more.h5")
     truncate -s 0 "$tmp/study/units/prune@more.h5" && truncate -s "$size" "$tmp/study/units/prune@more.h5"
     rm "$tmp/study/units/dare@more.h5" "$tmp/study/models/twin.h5" "$tmp/study/results.h5"
-    study 2 --resume
+    study_at 2 --resume
     expect_exit "damaged units" 0
     same_study "damaged units"
     truncate -s 0 "$tmp/study/units/prune@more.h5" && truncate -s "$size" "$tmp/study/units/prune@more.h5"
     printf x | dd of="$tmp/study/units/prune@more.h5" bs=1 seek=$((size - 9)) conv=notrunc 2>/dev/null
-    study 1 --resume
+    study_at 1 --resume
     expect_error "a file that is not all zeros is no damaged unit" 4 "prune@more.h5: is no unit"
 }
 
 tmp=$tap_root/first && mkdir "$tmp"
-study 2
+study_at 2
 expect_exit "undisturbed study" 0
 mv "$tmp/study" "$tap_root/whole"
 tmp=$tap_root
@@ -214,21 +206,21 @@ part changed margin 5 --set 'margin={share: 0.2}'
 part changed_weights
 part damaged
 kept_models() { # the weights of a finished model are not read, and the run says so
-    study 2
+    study_at 2
     unset DELTAPATH_QUIET
-    study 2 --resume
+    study_at 2 --resume
     expect_exit "finished models" 0
     holds "finished models: verify is named" \
         test "$(grep -c 'weights of 5 edited models .*deltapath verify study' "$tmp/err")" = 1
     local only edits
     for only in "" "--only dare" "--only 0/2"; do
-        study 2 --resume $only
+        study_at 2 --resume $only
         expect_exit "nothing is left to do, '$only'" 0
         edits=$([[ -z $only ]] && echo 5 || ([[ $only = *dare ]] && echo 1 || echo 3))
         holds "nothing is left to do, '$only': it is said, and the table is printed" \
             test "$(grep -c "study: all $edits edits were finished before" "$tmp/err")/$(grep -cE '^(dare|prune|twin|expo)' "$tmp/out")" = 1/$((2 * edits))
     done
-    study 2 --set output.overwrite=true
+    study_at 2 --set output.overwrite=true
     holds "models that are made: nothing is said" test "$(grep -c 'deltapath verify' "$tmp/err")" = 0
 }
 part kept_models
@@ -238,13 +230,13 @@ newer_models() { # a fingerprint looks at samples: that a model is the same is n
     local format at
     for format in post post.h5; do
         at="models={pre: $tmp/m/pre, post: $tmp/m/$format}"
-        study 2 --set "$at"
+        study_at 2 --set "$at"
         expect_exit "$format: a study" 0
-        study 2 --set "$at" --resume
+        study_at 2 --set "$at" --resume
         expect_exit "$format: older than the study" 0
         holds "$format: older than the study: nothing is said" test "$(grep -c 'warning: .*--resume keeps' "$tmp/err")" = 0
         find "$tmp/m/$format" -type f -exec chmod o-r {} + # changes the time of the inode alone
-        study 2 --set "$at" --resume
+        study_at 2 --set "$at" --resume
         expect_exit "$format: newer than the study" 0
         holds "$format: newer than the study: one warning, and none where every tensor has a hash" \
             test "$(grep -c "warning: $tmp/m/post: was changed, copied or moved after" "$tmp/err")/$(grep -c keeps "$tmp/err")" = \
@@ -259,11 +251,11 @@ changed_companions() { # tokenizer and generation files of the post-trained mode
     cp -r "$tmp/m/post" "$tmp/kept"
     local at="models={pre: $tmp/m/pre, post: $tmp/m/post}" format name
     for format in safetensors hdf5; do
-        study 2 --set "$at" --set output.checkpoint=$format --only dare
+        study_at 2 --set "$at" --set output.checkpoint=$format --only dare
         expect_exit "$format: a study" 0
         for name in none generation_config.json LICENSE; do
             [[ $name = none ]] || echo '[]' >"$tmp/m/post/$name"
-            study 2 --set "$at" --set output.checkpoint=$format --resume
+            study_at 2 --set "$at" --set output.checkpoint=$format --resume
             expect_exit "$format, $name changed: resumed" 0
             holds "$format, $name changed: it is said of each model that has another one" \
                 test "$(grep -c "warning: .*m/post: .* changed since" "$tmp/err")$(grep -c "m/post: $name changed since: [15] finished models in study/models" "$tmp/err")" = \
@@ -278,7 +270,7 @@ part changed_companions
 rewritten() { # a value outside of the samples, in a model without hashes
     $models plain "$tmp/m" && cp -r "$tmp/m" "$tmp/was"
     local side ranks set="models={pre: $tmp/m/pre, post: $tmp/m/post}"
-    plain() { study "$1" --set "$set" --set data=[] --set riemann=off --set output.checkpoint=hdf5 "${@:2}"; }
+    plain() { study_at "$1" --set "$set" --set data=[] --set riemann=off --set output.checkpoint=hdf5 "${@:2}"; }
     rewrite() { # the same bytes but for one
         $python - "$1/model.safetensors" <<'P'
 import sys

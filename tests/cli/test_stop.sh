@@ -27,14 +27,6 @@ Y
 pairs="data=[{name: pairs, file: $tap_root/m/pairs.h5, loss: dpo, reference: $tap_root/m/pre}]"
 matrices='edits=[{name: twin, method: lowrank, rank: 3}]'
 
-study() { # study RANKS ARGUMENTS...: in the folder $tmp, so that all studies have the same directory
-    local ranks=$1
-    ran="deltapath run ${*:2} (at $ranks, DPT_FAULT=${DPT_FAULT:-})"
-    (cd "$tmp" && timeout --kill-after=5 "$((limit * patience))" $DPT_MPIRUN -n "$ranks" "$program" run \
-        "$tap_root/job.yaml" "${@:2}" >"$tmp/out" 2>"$tmp/err" </dev/null)
-    code=$?
-}
-
 same_study() { # same_study NAME WHOLE [TOLERANCE]
     holds "$1: same results" $compare results "$tap_root/$2/results.json" \
         "$tmp/study/results.json" "${3:-0}"
@@ -54,10 +46,10 @@ calls() { # calls WHOLE SAMPLES: how often a rank with so many samples calls los
 stopped() { # stopped NAME WHOLE RANKS RANK SAMPLES K ARGUMENTS...
     local name="$1" whole=$2 ranks=$3 rank=$4 samples=$5 k=$6 taken
     shift 6
-    DPT_FAULT=loss.batch:$rank:$k:usr1 study "$ranks" "$@"
+    DPT_FAULT=loss.batch:$rank:$k:usr1 study_at "$ranks" "$@"
     expect_error "$name" 75 "stopped by a signal: [01] of 2 edits .*--resume"
     holds "$name: no results yet" test ! -e "$tmp/study/results.json"
-    DPT_FAULT=loss.batch:$rank:$(($(calls "$whole" "$samples") - k + 1)) study "$ranks" "$@" --resume
+    DPT_FAULT=loss.batch:$rank:$(($(calls "$whole" "$samples") - k + 1)) study_at "$ranks" "$@" --resume
     expect_exit "$name: resumed, and no batch is done again" 0
     taken=$(grep -E ' samples are those of the earlier run' "$tmp/err" | tail -n 1 |
         sed -E 's/.*: ([0-9]+) of 40 .*/\1/')
@@ -67,19 +59,19 @@ stopped() { # stopped NAME WHOLE RANKS RANK SAMPLES K ARGUMENTS...
 }
 
 preferences() { # preferences NAME K: in the measuring by the reference, and in passes of this loss
-    DPT_FAULT=loss.batch:1:$2:usr1 study 2 --set "$pairs"
+    DPT_FAULT=loss.batch:1:$2:usr1 study_at 2 --set "$pairs"
     expect_error "preferences, $1" 75 "--resume"
-    study 2 --set "$pairs" --resume
+    study_at 2 --set "$pairs" --resume
     expect_exit "preferences, $1: resumed" 0
     holds "preferences, $1: the state is taken" grep -qE ' ([1-9]|1[01]) of 12 samples are those' "$tmp/err"
     same_study "preferences, $1" pairs
 }
 
 making() { # making POINT WHOLE ARGUMENTS...: while an edit is made, which begins again
-    DPT_FAULT=$1:usr1 study 2 "${@:3}"
+    DPT_FAULT=$1:usr1 study_at 2 "${@:3}"
     expect_error "stopped at $1" 75 "stopped by a signal: [01] of [12] edits .*--resume"
     holds "stopped at $1: nothing half written" test -z "$(find "$tmp/study" -name '*.partial*')"
-    study 2 "${@:3}" --resume
+    study_at 2 "${@:3}" --resume
     expect_exit "stopped at $1: resumed" 0
     same_study "stopped at $1" "$2"
 }
@@ -89,28 +81,28 @@ making() { # making POINT WHOLE ARGUMENTS...: while an edit is made, which begin
 limited() {
     local set=(--set batch_tokens=60 --set 'edits=[{name: dare, method: dare, p: 0.5}]'
         --set riemann.points=5) runs=0
-    study 2 "${set[@]}"
+    study_at 2 "${set[@]}"
     mv "$tmp/study" "$tap_root/limited"
-    study 2 "${set[@]}" --max-time 0.01
+    study_at 2 "${set[@]}" --max-time 0.01
     expect_error "--max-time" 75 "stopped by the time limit: 0 of 1 edits .*--resume"
     while [[ $code -eq 75 && runs -lt 28 ]]; do
-        study 2 "${set[@]}" --max-time 0.01 --resume
+        study_at 2 "${set[@]}" --max-time 0.01 --resume
         runs=$((runs + 1))
     done
     expect_exit "--max-time over and over ends" 0
     holds "--max-time: it took some runs" test "$runs" -gt 5
     same_study "--max-time over and over" limited
-    study 2 --max-time 10x
+    study_at 2 --max-time 10x
     expect_error "--max-time 10x" 2 "--max-time 10x: write a time"
 }
 
 killed() { # killed NAME RANKS SAMPLES K ARGUMENTS...: SIGKILL loses what was not saved: here one batch
     local name=$1 ranks=$2 samples=$3 k=$4 whole=$5
     shift 5
-    DELTAPATH_SAVE_SECONDS=0 DPT_FAULT=loss.batch:last:$k:kill study "$ranks" "$@"
+    DELTAPATH_SAVE_SECONDS=0 DPT_FAULT=loss.batch:last:$k:kill study_at "$ranks" "$@"
     [[ $code -ne 0 && $code -ne 124 && -e $tmp/study/progress ]]
     ok "$name" $? "exit code $code"
-    DPT_FAULT=loss.batch:last:$(($(calls "$whole" "$samples") - k + 3)) study "$ranks" "$@" --resume
+    DPT_FAULT=loss.batch:last:$(($(calls "$whole" "$samples") - k + 3)) study_at "$ranks" "$@" --resume
     expect_exit "$name: resumed, and at most two batches are done again" 0
     same_study "$name" "$whole"
 }
@@ -126,17 +118,17 @@ P
 
 damaged() { # what was kept is damaged in every file: a warning, and it is computed again
     local file
-    DPT_FAULT=loss.batch:0:50:usr1 study 2
+    DPT_FAULT=loss.batch:0:50:usr1 study_at 2
     for file in "$tmp"/study/progress/*; do flip "$file"; done
-    study 2 --resume
+    study_at 2 --resume
     expect_exit "damaged passes" 0
     holds "damaged passes: one warning" test "$(grep -c 'warning: .*is damaged' "$tmp/err")" = 1
     holds "damaged passes: none is taken" test -z "$(grep 'of the earlier run' "$tmp/err")"
     same_study "damaged passes" whole
     rm -rf "$tmp/study"
-    DPT_FAULT=loss.batch:0:50:usr1 study 2
+    DPT_FAULT=loss.batch:0:50:usr1 study_at 2
     for file in "$tmp"/study/progress/*; do truncate -s -9 "$file"; done
-    study 2 --resume
+    study_at 2 --resume
     expect_exit "passes that were cut off" 0
     same_study "passes that were cut off" whole
 }
@@ -144,9 +136,9 @@ damaged() { # what was kept is damaged in every file: a warning, and it is compu
 # Ranks taken for several machines: who stops ends the passes of all, for they gather the weights together.
 gathered() { # gathered RANK K
     export DPT_MACHINE_RANKS=1
-    DPT_FAULT=loss.batch:$1:$2:usr1 study 2
+    DPT_FAULT=loss.batch:$1:$2:usr1 study_at 2
     expect_error "stopped while weights are gathered, rank $1" 75 "stopped by a signal: [01] of 2 edits .*--resume"
-    study 2 --resume
+    study_at 2 --resume
     expect_exit "stopped while weights are gathered, rank $1: resumed" 0
     holds "stopped while weights are gathered, rank $1: the state is taken" \
         grep -qE ' samples are those of the earlier run' "$tmp/err"
@@ -155,8 +147,8 @@ gathered() { # gathered RANK K
 }
 
 other_ranks() {
-    DPT_FAULT=loss.batch:0:50:usr1 study 2
-    study 3 --resume
+    DPT_FAULT=loss.batch:0:50:usr1 study_at 2
+    study_at 3 --resume
     expect_exit "another number of ranks" 0
     holds "another number of ranks is said" grep -q "files are of another number of ranks" "$tmp/err"
     holds "another number of ranks: none is taken" test -z "$(grep 'of the earlier run' "$tmp/err")"
@@ -174,7 +166,7 @@ interrupted() {
     done
     kill -INT "$launcher"
     wait "$launcher"
-    study 2 --resume
+    study_at 2 --resume
     expect_exit "SIGINT to mpirun: resumed" 0
     same_study "SIGINT to mpirun" whole
 }
@@ -183,7 +175,7 @@ interrupted() {
 early() { # early SIGNAL
     start_stopped "$1"
     expect_error "$1 before the start" 75 "stopped by a signal: 0 of 2 edits .*--resume"
-    study 2 --resume
+    study_at 2 --resume
     expect_exit "$1 before the start: resumed" 0
     same_study "$1 before the start" whole
     start_stopped "$1" --resume
@@ -220,7 +212,7 @@ while_waiting() {
 }
 
 whole() { # whole NAME RANKS ARGUMENTS...: an undisturbed study
-    study "${@:2}"
+    study_at "${@:2}"
     expect_exit "undisturbed study, $1" 0
     holds "undisturbed study, $1: nothing is left of the passes" test ! -e "$tmp/study/progress"
     mv "$tmp/study" "$tap_root/$1"

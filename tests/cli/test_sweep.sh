@@ -20,23 +20,15 @@ output: {directory: study, checkpoint: none, report: false}
 Y
 edits=11
 
-study() { # study RANKS ARGUMENTS...: in the folder $tmp, so that all studies have the same directory
-    local ranks=$1
-    ran="deltapath run ${*:2} (at $ranks, DPT_FAULT=${DPT_FAULT:-})"
-    (cd "$tmp" && timeout --kill-after=5 "$((limit * patience))" $DPT_MPIRUN -n "$ranks" "$program" run \
-        "$tap_root/job.yaml" "${@:2}" >"$tmp/out" 2>"$tmp/err" </dev/null)
-    code=$?
-}
-
 # Every edit in a run of its own, then the results of all.
 alone() { # alone FORMAT
     local e resume=
     for ((e = 0; e < edits; e++)); do
-        study 1 --set output.checkpoint="$1" --only "$e/$edits" $resume
+        study_at 1 --set output.checkpoint="$1" --only "$e/$edits" $resume
         expect_exit "$1: edit $e alone" 0
         resume=--resume
     done
-    study 1 --set output.checkpoint="$1" --resume
+    study_at 1 --set output.checkpoint="$1" --resume
     expect_exit "$1: results of all" 0
     holds "$1: none is made again" grep -q "all $edits edits were finished before" "$tmp/err"
     mv "$tmp/study" "$tap_root/$1"
@@ -54,13 +46,13 @@ same_study() { # same_study NAME FORMAT
 }
 
 together() { # together FORMAT RANKS
-    MALLOC_PERTURB_=$((11 * $2)) study "$2" --set output.checkpoint="$1"
+    MALLOC_PERTURB_=$((11 * $2)) study_at "$2" --set output.checkpoint="$1"
     expect_exit "$1 at $2" 0
     same_study "$1 at $2" "$1"
 }
 
 read_of() { # bytes that a study reads besides what it checks, in units of 100 KB
-    study 2 --set output.directory=read --only "$1" --set output.overwrite=true
+    study_at 2 --set output.directory=read --only "$1" --set output.overwrite=true
     sed -nE 's|.* read [0-9.]+ / ([0-9.]+) GB.*|\1|p' "$tmp/err" | tr -d .
 }
 
@@ -73,10 +65,10 @@ read_once() {
 
 few() { # as many at a time as the memory holds
     local some=(--only 'd*' --only bit) memory
-    study 2 "${some[@]}"
+    study_at 2 "${some[@]}"
     mv "$tmp/study" "$tmp/all"
     for memory in 34M 33M; do
-        study 2 "${some[@]}" --memory "$memory"
+        study_at 2 "${some[@]}" --memory "$memory"
         expect_exit "little memory, $memory" 0
         holds "little memory, $memory: same numbers" $compare joined "$tmp/all/results.json" "$tmp/study/results.json"
         rm -rf "$tmp/study"
@@ -86,38 +78,38 @@ few() { # as many at a time as the memory holds
 fewer() { # in a study that goes on, edits that need more follow each other
     local memory changed='edits=[{name: a, method: drop, p: [0.1, 0.2, 0.3]}, {name: h, method: della, p: 0.5, epsilon: 0.4, seeds: 8}]'
     for memory in 57M 58M; do
-        study 2 --set "$changed" --memory "$memory" --only 'a*'
+        study_at 2 --set "$changed" --memory "$memory" --only 'a*'
         expect_exit "little memory, $memory: some" 0
-        study 2 --set "$changed" --memory "$memory" --resume
+        study_at 2 --set "$changed" --memory "$memory" --resume
         expect_exit "little memory, $memory: the others" 0
         rm -rf "$tmp/study"
     done
 }
 
 stopped() { # stopped NAME FAULT RANKS FORMAT: by a signal, and goes on
-    DPT_FAULT=$2:usr1 study "$3" --set output.checkpoint="$4"
+    DPT_FAULT=$2:usr1 study_at "$3" --set output.checkpoint="$4"
     expect_error "stopped $1" 75 "stopped by a signal: [0-9]+ of $edits edits .*--resume"
     holds "stopped $1: nothing half written" test -z "$(find "$tmp/study" -name '*.partial*')"
-    study "$3" --set output.checkpoint="$4" --resume
+    study_at "$3" --set output.checkpoint="$4" --resume
     expect_exit "stopped $1: resumed" 0
     same_study "stopped $1" "$4"
 }
 
 killed() { # killed NAME FAULT RANKS FORMAT FINISHED: SIGKILL, after so many edits are saved
-    DPT_FAULT=$2:kill study "$3" --set output.checkpoint="$4"
+    DPT_FAULT=$2:kill study_at "$3" --set output.checkpoint="$4"
     [[ $code -ne 0 && $code -ne 124 ]]
     ok "killed $1" $? "exit code $code"
-    study "$3" --set output.checkpoint="$4" --resume
+    study_at "$3" --set output.checkpoint="$4" --resume
     expect_exit "killed $1: resumed" 0
     holds "killed $1: $5 were finished" test "$(grep -c ': finished before' "$tmp/err")" = "$5"
     same_study "killed $1" "$4"
 }
 
 failed() { # failed NAME FAULT RANKS FORMAT REGEX: an error: one line, nothing half written, and it can go on
-    DPT_FAULT=$2 study "$3" --set output.checkpoint="$4"
+    DPT_FAULT=$2 study_at "$3" --set output.checkpoint="$4"
     expect_error "failed $1" 4 "$5"
     holds "failed $1: nothing half written" test -z "$(find "$tmp/study" -name '*.partial*')"
-    study "$3" --set output.checkpoint="$4" --resume
+    study_at "$3" --set output.checkpoint="$4" --resume
     expect_exit "failed $1: resumed" 0
     same_study "failed $1" "$4"
 }

@@ -32,13 +32,17 @@ ok() { # ok NAME CODE [WHY]: a line that says whether CODE is 0, with the last r
 
 skip() { echo "ok - $1 # SKIP $2" >>"$tap_lines"; }
 
-run_at() { # run_at RANKS ARGUMENTS...: sets code, leaves $tmp/out and $tmp/err
-    local ranks=$1
-    shift
-    ran="deltapath $* (at $ranks)"
-    timeout --kill-after=5 "$((limit * patience))" $DPT_MPIRUN -n "$ranks" "$program" "$@" \
-        >"$tmp/out" 2>"$tmp/err" </dev/null
+run_in() { # run_in FOLDER RANKS ARGUMENTS...: the program from a folder; sets code, leaves $tmp/out and $tmp/err
+    ran="deltapath ${*:3} (at $2${DPT_FAULT:+, DPT_FAULT=$DPT_FAULT})"
+    (cd "$1" && exec timeout --kill-after=5 "$((limit * patience))" $DPT_MPIRUN -n "$2" "$program" "${@:3}" \
+        >"$tmp/out" 2>"$tmp/err" </dev/null)
     code=$?
+}
+
+run_at() { run_in . "$@"; } # run_at RANKS ARGUMENTS...
+
+study_at() { # study_at RANKS ARGUMENTS...: the job, in the folder $tmp, so that all studies have the same directory
+    run_in "$tmp" "$1" run "$tap_root/job.yaml" "${@:2}"
 }
 
 expect_exit() { # expect_exit NAME CODE: of the last run
