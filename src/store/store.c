@@ -513,7 +513,7 @@ dpt_status dpt_store_check_begin(dpt_store *store, const dpt_comm *comm, const d
         c->tensor_of[t] = own;
         bool there = own >= 0 && dpt_store_stored_hash(store, own, &stored);
         dpt_store_hashing one = how != NULL ? how[t] : DPT_STORE_COMPARED;
-        c->wanted[t] = own >= 0 && (there ? one != DPT_STORE_BELIEVED : one != DPT_STORE_COMPARED);
+        c->wanted[t] = own >= 0 && (there ? one != DPT_STORE_TRUSTED : one != DPT_STORE_COMPARED);
         wanted += c->wanted[t];
         if (c->wanted[t])
             c->sharded_of[own] = t;
@@ -538,7 +538,7 @@ dpt_status dpt_store_check_end(dpt_store *store, uint64_t *hashes) {
     dpt_status st = dpt_store_hash_finish(&c->hasher, DPT_OK, check_read, store);
     for (int t = 0; t < c->hasher.catalog->count && st == DPT_OK; t++) {
         const dpt_store_entry *entry = c->wanted[t] ? store_plain(store, c->tensor_of[t]) : NULL;
-        if (hashes != NULL) /* of what is not wanted, one that is stored is believed */
+        if (hashes != NULL) /* of what is not wanted, one that is stored is trusted */
             hashes[t] = c->wanted[t] || c->tensor_of[t] < 0 ? c->hasher.hashes[t]
                                                             : stored_of(store, c->tensor_of[t]);
         if (entry != NULL && entry->hashed && entry->hash != c->hasher.hashes[t])

@@ -398,7 +398,7 @@ static dpt_store_hashing hashing_of(const dpt_inputs *in, bool post, int t) {
     uint64_t hash;
     if (partner >= 0 && dpt_inputs_leaves(in, t) &&
         dpt_store_stored_hash(post ? in->post : in->pre, partner, &hash))
-        return DPT_STORE_BELIEVED;
+        return DPT_STORE_TRUSTED;
     return is_read(in, post, t) ? DPT_STORE_MADE : DPT_STORE_COMPARED;
 }
 

@@ -55,7 +55,7 @@ typedef struct bytes_work {
     double *tensors;   /* (2, tensors): pre, post */
     double post, pair; /* of all tensors; those of pre that have a partner among them */
     double
-        left[2]; /* of both models: of those that nothing reads, whose stored hashes are believed */
+        left[2]; /* of both models: of those that nothing reads, whose stored hashes are trusted */
 } bytes_work;
 
 /* A tensor that nothing reads. */

@@ -171,7 +171,7 @@ bool dpt_store_stored_hash(const dpt_store *store, int tensor, uint64_t *hash);
 typedef enum dpt_store_hashing {
     DPT_STORE_COMPARED, /**< made and compared where one is stored */
     DPT_STORE_MADE,     /**< the same; made too where none is stored */
-    DPT_STORE_BELIEVED /**< the stored one is taken as it is, and nothing is read for it; without one, made */
+    DPT_STORE_TRUSTED /**< the stored one is taken as it is, and nothing is read for it; without one, made */
 } dpt_store_hashing;
 
 /** Compare the stored hashes with the bytes that are read: between begin and end each dpt_source.read feeds
@@ -180,7 +180,7 @@ typedef enum dpt_store_hashing {
  * Begin is Local (same: all; end checks it), end Collective over comm, agreed.
  * @param[in] catalog  in whose order the shard cuts, with the types of the store, borrowed until the end; pair: the store is its pre and the catalog
  * its own; NULL: the catalog is the store's. how (tensors of catalog): NULL: those are hashed that have a stored one.
- * @param[out] hashes (tensors of catalog) XXH3-64 of each that was hashed, the stored one of each that is believed, 0 of the
+ * @param[out] hashes (tensors of catalog) XXH3-64 of each that was hashed, the stored one of each that is trusted, 0 of the
  * others; or NULL.
  * Errors: DPT_ERR_INPUT naming file and tensor of a hash that differs; DPT_ERR_OUTPUT without memory. */
 dpt_status dpt_store_check_begin(dpt_store *store, const dpt_comm *comm, const dpt_catalog *catalog,
