@@ -107,7 +107,7 @@ build: | deps-build ## build the program at build/release/deltapath (BUILD=relea
 	@$(if $(filter build/release,$(OUT)),,echo "built with other settings than the default: $(PROGRAM)")
 library: $(LIBRARY)
 program: $(PROGRAM)
-tests: $(TESTS)
+tests: $(TESTS) $(OUT)/tests/bench/bench_core # tests/run asks it for kernels
 benches: $(BENCHES)
 
 # The probe links once a folder; it is made again when what was given changes, which is another folder.
