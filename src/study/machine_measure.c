@@ -217,10 +217,11 @@ static void machine_look(dpt_machine *out) {
     out->memory_gib = (double)dpt_mem_machine() / 1073741824.0;
 }
 
-dpt_status dpt_machine_glance(const dpt_comm *comm, bool bf16, dpt_machine *out) {
+dpt_status dpt_machine_glance(const dpt_comm *comm, bool products, bool bf16, dpt_machine *out) {
+    DPT_ASSERT_SAME(comm, products);
     DPT_ASSERT_SAME(comm, bf16);
     machine_look(out);
-    dpt_status st = dpt_blas_take_memory(comm);
+    dpt_status st = products ? dpt_blas_take_memory(comm) : DPT_OK;
     if (st != DPT_OK)
         return st;
     /* Not of the budget: it is given back before there is work. */
@@ -229,7 +230,7 @@ dpt_status dpt_machine_glance(const dpt_comm *comm, bool bf16, dpt_machine *out)
     double sums[4] = {0.0};
     if (room != MAP_FAILED) {
         (void)madvise(room, GLANCE_BYTES, MADV_HUGEPAGE); /* a wish: thousands of faults fewer */
-        sums[0] = machine_products(GLANCE_SIDE, false, GLANCE, room);
+        sums[0] = products ? machine_products(GLANCE_SIDE, false, GLANCE, room) : 0.0;
         sums[1] = machine_copies(GLANCE, GLANCE_BYTES, room);
         sums[2] = 1.0;
         sums[3] = bf16 ? machine_bf16(GLANCE_SIDE, GLANCE, room) : 0.0;
@@ -238,11 +239,13 @@ dpt_status dpt_machine_glance(const dpt_comm *comm, bool bf16, dpt_machine *out)
     st = dpt_agree(comm, dpt_comm_sum_f64(comm, sums, 4));
     if (st == DPT_OK && sums[2] > 0.0) {
         out->bf16_gflops = sums[3] / sums[2];
-        out->sgemm_gflops = sums[0] / sums[2];
+        if (products)
+            out->sgemm_gflops = sums[0] / sums[2];
         out->memory_gb_per_s = sums[1] / sums[2] * fmin(out->cores, comm->size);
         out->core_memory_gb_per_s = sums[1] / sums[2];
     }
-    snprintf(out->source, sizeof out->source, "products and memory measured now, else defaults");
+    snprintf(out->source, sizeof out->source, "%smemory measured now, else defaults",
+             products ? "products and " : "");
     return st == DPT_OK ? dpt_agree(comm, dpt_comm_broadcast(comm, out, sizeof *out, 0)) : st;
 }
 

@@ -8,11 +8,12 @@
 #include "checks.h"
 #include "memory.h"
 #include "plan_scaling.h"
+#include "plan_time.h"
 
 #include <omp.h>
 
 /* The machine of a plan: that of a file, or the one that runs this. */
-static dpt_status plan_take_machine(const dpt_comm *comm, const dpt_job *job,
+static dpt_status plan_take_machine(const dpt_comm *comm, const dpt_inputs *in,
                                     const dpt_study_options *options, dpt_plan_case *of) {
     dpt_status st = DPT_OK;
     if (options->machine != NULL) {
@@ -26,8 +27,9 @@ static dpt_status plan_take_machine(const dpt_comm *comm, const dpt_job *job,
     if (st == DPT_OK && options->plan_ranks == 0)
         st = dpt_comm_count_machines(comm, &of->machines);
     of->glanced = true;
-    bool bf16 = job->precision == (int)DPT_PRECISION_BF16;
-    return st == DPT_OK ? dpt_machine_glance(comm, bf16, &of->machine) : st;
+    bool bf16 = in->job->precision == (int)DPT_PRECISION_BF16;
+    bool products = dpt_inputs_needs_model(in) || dpt_plan_edit_flops(in) > 0.0;
+    return st == DPT_OK ? dpt_machine_glance(comm, products, bf16, &of->machine) : st;
 }
 
 /* The table of a plan, of one number of ranks or of many. For rank 0. */
@@ -62,7 +64,7 @@ dpt_status dpt_plan_study(const dpt_comm *comm, dpt_inputs *in, const dpt_study_
     if (st == DPT_OK && options->plan_ranks == 0) /* those that run share what there is */
         st = dpt_memory_budget(comm, options->memory, &of.budget);
     if (st == DPT_OK)
-        st = plan_take_machine(comm, in->job, options, &of);
+        st = plan_take_machine(comm, in, options, &of);
     if (st != DPT_OK)
         return st;
     dpt_mem_set_budget(options->plan_ranks > 0 ? 0 : of.budget);

@@ -49,10 +49,10 @@ void dpt_machine_print(const dpt_machine *machine, FILE *file);
  * Collective over comm (same: folder). Errors, agreed: DPT_ERR_OUTPUT naming the folder, or without memory. */
 dpt_status dpt_machine_measure(const dpt_comm *comm, const char *folder, dpt_machine *out);
 
-/** Measure products and copies alone, in a tenth of a second; the rest are defaults.
- * Collective over comm (same: bf16), agreed. @param[in] bf16 products of bf16 too.
+/** Measure copies and what is asked for alone, in a fiftieth of a second; the rest are defaults.
+ * Collective over comm (same: products, bf16), agreed. @param[in] products those in fp32. @param[in] bf16 those of bf16.
  * Errors: DPT_ERR_OUTPUT without memory. */
-dpt_status dpt_machine_glance(const dpt_comm *comm, bool bf16, dpt_machine *out);
+dpt_status dpt_machine_glance(const dpt_comm *comm, bool products, bool bf16, dpt_machine *out);
 
 /** Keep a machine in a file of its own, which may replace an earlier one of this kind alone.
  * Local, for rank 0. Errors: DPT_ERR_OUTPUT naming the file. */
