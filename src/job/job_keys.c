@@ -43,6 +43,15 @@ static const dpt_job_key keys[] = {
      IN_JOB(post),
      .help = "post-trained model, as `pre`, or the folder of a PEFT adapter"},
     {.section = "models",
+     .name = "io",
+     CHOICE("direct", DPT_STORE_READINGS),
+     IN_JOB(reading),
+     .help =
+         "how tensors come out of HDF5 checkpoints: `direct`, each rank reads what it works on; "
+         "`chunks`, those in chunks, filtered or compact by collective H5Dread of all ranks, "
+         "once, and each rank keeps its share in memory; `collective`, all of them so "
+         "([why](architecture.md#decisions))"},
+    {.section = "models",
      .name = "rename",
      .type = DPT_KEY_TEXTS,
      ALL_BY_CONTENT,

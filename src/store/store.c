@@ -34,7 +34,8 @@ struct dpt_store {
     dpt_store_adapter adapter;
     dpt_store_files io;
     uint64_t fingerprint;
-    store_check *check; /* of the stored hashes, while one is made; or NULL */
+    store_check *check;   /* of the stored hashes, while one is made; or NULL */
+    dpt_store_held *held; /* what all ranks have read together, or NULL */
 };
 
 static const dpt_store_driver *const drivers[] = {
@@ -125,10 +126,11 @@ static void check_destroy(dpt_store *store) {
     store->check = NULL;
 }
 
-static void store_destroy(dpt_store *store) {
+void dpt_store_close(dpt_store *store) {
     if (store == NULL)
         return;
     check_destroy(store);
+    dpt_store_held_destroy(store->held);
     (void)dpt_store_files_close(&store->io, false); /* they were read: nothing to lose */
     dpt_catalog_destroy(&store->catalog);
     dpt_store_header_destroy(&store->header);
@@ -276,7 +278,7 @@ static dpt_status store_open(const dpt_comm *comm, const char *path, const char 
     }
     st = dpt_agree(comm, st);
     if (st != DPT_OK) {
-        store_destroy(store);
+        dpt_store_close(store);
         return st;
     }
     if (!stored) {
@@ -306,10 +308,6 @@ dpt_status dpt_store_open_stored(const dpt_comm *comm, const char *path, const c
     return store_open(comm, path, base, true, out);
 }
 
-void dpt_store_close(dpt_store *store) {
-    store_destroy(store);
-}
-
 const dpt_catalog *dpt_store_catalog(const dpt_store *store) {
     return &store->catalog;
 }
@@ -320,6 +318,10 @@ dpt_status dpt_store_rename(dpt_store *store, int count, const dpt_rename *renam
 
 const dpt_store_header *dpt_store_header_of(const dpt_store *store) {
     return &store->header;
+}
+
+dpt_store_held **dpt_store_held_of(dpt_store *store) {
+    return &store->held;
 }
 
 const char *dpt_store_path(const dpt_store *store) {
@@ -371,14 +373,13 @@ static const dpt_store_entry *store_entry(const dpt_store *store, int tensor) {
     return form->kind == DPT_STORE_PLAIN ? &store->header.entries[form->entry] : NULL;
 }
 
-/* What is read byte by byte for a tensor; NULL: its values are computed. */
-static const dpt_store_entry *store_plain(const dpt_store *store, int tensor) {
+const dpt_store_entry *dpt_store_plain_entry(const dpt_store *store, int tensor) {
     bool adapted = dpt_store_adapter_of(&store->adapter, tensor) != NULL;
     return adapted ? NULL : store_entry(store, tensor);
 }
 
 bool dpt_store_stored_hash(const dpt_store *store, int tensor, uint64_t *hash) {
-    const dpt_store_entry *entry = store_plain(store, tensor);
+    const dpt_store_entry *entry = dpt_store_plain_entry(store, tensor);
     *hash = entry != NULL ? entry->hash : 0;
     return entry != NULL && entry->hashed;
 }
@@ -424,6 +425,8 @@ static dpt_status read_base(dpt_store *store, int tensor, int64_t ig, int64_t n,
 }
 
 static dpt_status read_run(dpt_store *store, int tensor, int64_t ig, int64_t n, void *out) {
+    if (dpt_store_held_read(store->held, (dpt_range){.tensor = tensor, .ig = ig, .n = n}, out))
+        return DPT_OK;
     const dpt_store_adapted *to = dpt_store_adapter_of(&store->adapter, tensor);
     dpt_status st = to != NULL && to->full >= 0
                         ? dpt_store_adapter_replace(&store->adapter, &store->io, tensor, ig, n, out)
@@ -448,7 +451,7 @@ static dpt_status source_read(void *ctx, dpt_range range, void *out) {
     return st;
 }
 
-/* A block of whole rows is one run, others a run a row: columns that ranks share come by dpt_columns_fetch. */
+/* Whole rows are one run, others a run a row: columns that ranks share come by dpt_columns_fetch. */
 static dpt_status read_block(dpt_store *store, const dpt_block *block, char *out) {
     if (block->rows <= 0 || block->cols <= 0)
         return DPT_OK;
@@ -537,7 +540,8 @@ dpt_status dpt_store_check_end(dpt_store *store, uint64_t *hashes) {
     DPT_ASSERT_SAME_ARRAY(c->hasher.comm, c->tensor_of, c->hasher.catalog->count);
     dpt_status st = dpt_store_hash_finish(&c->hasher, DPT_OK, check_read, store);
     for (int t = 0; t < c->hasher.catalog->count && st == DPT_OK; t++) {
-        const dpt_store_entry *entry = c->wanted[t] ? store_plain(store, c->tensor_of[t]) : NULL;
+        const dpt_store_entry *entry =
+            c->wanted[t] ? dpt_store_plain_entry(store, c->tensor_of[t]) : NULL;
         if (hashes != NULL) /* of what is not wanted, one that is stored is trusted */
             hashes[t] = c->wanted[t] || c->tensor_of[t] < 0 ? c->hasher.hashes[t]
                                                             : stored_of(store, c->tensor_of[t]);

@@ -15,13 +15,14 @@
  * so that a collective call would wait for ranks that have none left: what is written together, in chunks or compressed,
  * goes to a temporary file first, and from there in rounds of which all ranks know how many there are. */
 
-enum { ROUND_BYTES = 16 << 20, SMALL_BYTES = 1 << 16, ROUND_BUFFERS = 4 };
+enum { ROUND_BYTES = DPT_STORE_HDF5_ROUND, SMALL_BYTES = 1 << 16, ROUND_BUFFERS = 4 };
 
 struct dpt_store_hdf5_parallel {
     const dpt_store_writer *writer;
     hid_t file, group, transfer;
     int tensor; /* that is open; -1: none */
     hid_t dataset, type, space;
+    dpt_store_hdf5_why why;
 };
 
 bool dpt_store_layout_stages(const dpt_store_layout *layout) {
@@ -77,10 +78,10 @@ bool dpt_store_hdf5_chunks_of(int64_t dataset, int64_t *count, dpt_store_extent 
 #endif
 }
 
-static dpt_status hdf5_parallel_failed(const dpt_store_writer *writer, const char *what) {
+static dpt_status hdf5_parallel_failed(const dpt_store_hdf5_parallel *p, const char *what) {
     return dpt_error(DPT_ERR_OUTPUT,
-                     "%s: HDF5 could not write %s: check disk space, or set output.io: direct",
-                     writer->partial, what);
+                     "%s: HDF5 could not write %s (%s): check disk space, or set output.io: direct",
+                     p->writer->partial, what, p->why.text);
 }
 
 static void hdf5_parallel_close_tensor(dpt_store_hdf5_parallel *p) {
@@ -100,10 +101,12 @@ static dpt_status hdf5_parallel_open_tensor(dpt_store_hdf5_parallel *p, int tens
         return DPT_OK;
     hdf5_parallel_close_tensor(p);
     p->dataset = H5Dopen2(p->group, info->name, H5P_DEFAULT);
+    bool ok = dpt_store_hdf5_noted(&p->why, p->dataset >= 0);
     p->type = dpt_hdf5_type_create(info->dtype);
-    p->space = p->dataset >= 0 ? H5Dget_space(p->dataset) : H5I_INVALID_HID;
+    if (ok)
+        p->space = H5Dget_space(p->dataset);
     if (p->type < 0 || p->space < 0)
-        return hdf5_parallel_failed(p->writer, info->name);
+        return hdf5_parallel_failed(p, info->name);
     p->tensor = tensor;
     return DPT_OK;
 }
@@ -139,16 +142,16 @@ dpt_status dpt_store_hdf5_parallel_open(dpt_store_writer *writer, dpt_store_hdf5
     p->file = p->group = p->transfer = p->dataset = p->type = p->space = H5I_INVALID_HID;
     dpt_hdf5_silence();
     hid_t access = H5Pcreate(H5P_FILE_ACCESS);
-    bool ok = hdf5_parallel_setup(p, access);
-    st = dpt_agree(&writer->comm, ok ? DPT_OK : hdf5_parallel_failed(writer, "with MPI-IO"));
+    bool ok = dpt_store_hdf5_noted(&p->why, hdf5_parallel_setup(p, access));
+    st = dpt_agree(&writer->comm, ok ? DPT_OK : hdf5_parallel_failed(p, "with MPI-IO"));
     if (st == DPT_OK)
         p->file = H5Fopen(writer->partial, H5F_ACC_RDWR, access);
     if (p->file >= 0)
         p->group = H5Gopen2(p->file, "tensors", H5P_DEFAULT);
+    (void)dpt_store_hdf5_noted(&p->why, p->group >= 0);
     if (access >= 0)
         H5Pclose(access);
-    st = dpt_agree(&writer->comm,
-                   p->group >= 0 ? DPT_OK : hdf5_parallel_failed(writer, "with MPI-IO"));
+    st = dpt_agree(&writer->comm, p->group >= 0 ? DPT_OK : hdf5_parallel_failed(p, "with MPI-IO"));
     if (st == DPT_OK) {
         *out = p;
         return DPT_OK;
@@ -163,14 +166,17 @@ dpt_status dpt_store_hdf5_parallel_close(dpt_store_writer *writer, dpt_store_hdf
     if (p == NULL)
         return DPT_OK;
     hid_t file = p->file;
+    hdf5_parallel_close_tensor(p);
+    H5Gclose(p->group);
+    p->group = H5I_INVALID_HID;
+    bool ok = dpt_store_hdf5_noted(&p->why, H5Fclose(file) >= 0);
+    dpt_status st = dpt_agree(&writer->comm, ok ? DPT_OK : hdf5_parallel_failed(p, "its end"));
     hdf5_parallel_destroy(p);
-    bool ok = H5Fclose(file) >= 0;
-    return dpt_agree(&writer->comm, ok ? DPT_OK : hdf5_parallel_failed(writer, "its end"));
+    return st;
 }
 
-/* One call of H5Dwrite. @param[in] count  sides of a box; NULL: this rank writes nothing. */
-static bool hdf5_parallel_write_box(dpt_store_hdf5_parallel *p, int ndim, const uint64_t *start,
-                                    const uint64_t *count, const void *data) {
+int64_t dpt_store_hdf5_select(int64_t space, int ndim, const uint64_t *start,
+                              const uint64_t *count) {
     hsize_t from[DPT_NDIM_MAX], sides[DPT_NDIM_MAX];
     for (int d = 0; d < ndim; d++) {
         from[d] = count != NULL ? start[d] : 0;
@@ -179,12 +185,25 @@ static bool hdf5_parallel_write_box(dpt_store_hdf5_parallel *p, int ndim, const 
     hid_t memory = ndim > 0 ? H5Screate_simple(ndim, sides, NULL) : H5Screate(H5S_SCALAR);
     bool ok = memory >= 0;
     if (ok && count == NULL)
-        ok = H5Sselect_none(memory) >= 0 && H5Sselect_none(p->space) >= 0;
+        ok = H5Sselect_none(memory) >= 0 && H5Sselect_none(space) >= 0;
     else if (ok && ndim > 0)
-        ok = H5Sselect_hyperslab(p->space, H5S_SELECT_SET, from, NULL, sides, NULL) >= 0;
+        ok = H5Sselect_hyperslab(space, H5S_SELECT_SET, from, NULL, sides, NULL) >= 0;
     else if (ok)
-        ok = H5Sselect_all(p->space) >= 0;
-    ok = ok && H5Dwrite(p->dataset, p->type, memory, p->space, p->transfer, data) >= 0;
+        ok = H5Sselect_all(space) >= 0;
+    if (!ok && memory >= 0) {
+        H5Sclose(memory);
+        memory = H5I_INVALID_HID;
+    }
+    return memory;
+}
+
+/* One call of H5Dwrite. @param[in] count  sides of a box; NULL: this rank writes nothing. */
+static bool hdf5_parallel_write_box(dpt_store_hdf5_parallel *p, int ndim, const uint64_t *start,
+                                    const uint64_t *count, const void *data) {
+    hid_t memory = dpt_store_hdf5_select(p->space, ndim, start, count);
+    bool ok =
+        dpt_store_hdf5_noted(&p->why, memory >= 0 && H5Dwrite(p->dataset, p->type, memory, p->space,
+                                                              p->transfer, data) >= 0);
     if (memory >= 0)
         H5Sclose(memory);
     return ok;
@@ -202,7 +221,7 @@ dpt_status dpt_store_hdf5_parallel_write(dpt_store_hdf5_parallel *p, dpt_range r
             n = dpt_store_hdf5_box(info->dtype, info->ndim, info->shape, range.ig, range.n, start,
                                    count);
         if (!hdf5_parallel_write_box(p, info->ndim, start, count, at))
-            st = hdf5_parallel_failed(p->writer, info->name);
+            st = hdf5_parallel_failed(p, info->name);
         dpt_file_count(0, n * dpt_dtype_size(info->dtype));
         at += n * dpt_dtype_size(info->dtype);
         range.ig += n;
@@ -211,33 +230,29 @@ dpt_status dpt_store_hdf5_parallel_write(dpt_store_hdf5_parallel *p, dpt_range r
     return st;
 }
 
-/* How a tensor is shared out: runs of whole chunks along one side, one for each rank in a round. */
-typedef struct hdf5_runs {
-    int64_t block;  /* elements of one index of that side */
-    int64_t length; /* of the side */
-    int64_t step;   /* indices of it in a run */
-    int64_t per;    /* runs of the side */
-    int64_t total;
-} hdf5_runs;
-
-static hdf5_runs hdf5_parallel_cut(const dpt_store_layout *layout, const dpt_tensor_info *info) {
+dpt_store_hdf5_runs dpt_store_hdf5_cut(const dpt_tensor_info *info, int64_t chunk_bytes,
+                                       int64_t rows) {
     int64_t sides[DPT_NDIM_MAX] = {1}, size = dpt_dtype_size(info->dtype);
-    bool chunks = dpt_store_hdf5_in_chunks(layout, info);
     if (info->ndim == 0)
-        return (hdf5_runs){.block = 1, .length = 1, .step = 1, .per = 1, .total = 1};
-    int side = dpt_store_hdf5_chunk(info, chunks ? layout->chunk_bytes : ROUND_BYTES, sides);
-    hdf5_runs runs = {.block = 1, .length = info->shape[side]};
+        return (dpt_store_hdf5_runs){.block = 1, .length = 1, .step = 1, .per = 1, .total = 1};
+    int side =
+        dpt_store_hdf5_chunk(info, chunk_bytes > 0 ? chunk_bytes : DPT_STORE_HDF5_ROUND, sides);
+    int64_t slab = info->numel / info->shape[0] * size;
+    if (rows > 1 && slab <= DPT_STORE_HDF5_PIECE / rows) {
+        side = 0;
+        sides[0] = rows;
+    }
+    dpt_store_hdf5_runs runs = {.block = 1, .length = info->shape[side]};
     for (int d = side + 1; d < info->ndim; d++)
         runs.block *= info->shape[d];
-    int64_t times = ROUND_BYTES / (sides[side] * runs.block * size);
+    int64_t times = DPT_STORE_HDF5_ROUND / (sides[side] * runs.block * size);
     runs.step = sides[side] * (times > 1 ? times : 1);
     runs.per = (runs.length + runs.step - 1) / runs.step;
     runs.total = runs.per * (info->numel / (runs.block * runs.length));
     return runs;
 }
 
-/* Elements of a run. */
-static dpt_range hdf5_parallel_run(const hdf5_runs *runs, int tensor, int64_t run) {
+dpt_range dpt_store_hdf5_run(const dpt_store_hdf5_runs *runs, int tensor, int64_t run) {
     int64_t first = run % runs->per * runs->step, left = runs->length - first;
     int64_t n = left < runs->step ? left : runs->step;
     return (dpt_range){.tensor = tensor,
@@ -251,14 +266,15 @@ static dpt_status hdf5_parallel_move_tensor(dpt_store_hdf5_parallel *p, dpt_stor
     const dpt_store_writer *w = p->writer;
     const dpt_tensor_info *info = &w->catalog->tensors[tensor];
     int64_t size = dpt_dtype_size(info->dtype);
-    hdf5_runs runs = hdf5_parallel_cut(&w->layout, info);
+    bool chunks = dpt_store_hdf5_in_chunks(&w->layout, info);
+    dpt_store_hdf5_runs runs = dpt_store_hdf5_cut(info, chunks ? w->layout.chunk_bytes : 0, 1);
     dpt_status st = dpt_agree(&w->comm, hdf5_parallel_open_tensor(p, tensor));
     for (int64_t first = 0; first < runs.total && st == DPT_OK; first += w->comm.size) {
         uint64_t start[DPT_NDIM_MAX], count[DPT_NDIM_MAX];
         bool mine = first + w->comm.rank < runs.total;
         dpt_range own = {.tensor = tensor, .n = 0};
         if (mine)
-            own = hdf5_parallel_run(&runs, tensor, first + w->comm.rank);
+            own = dpt_store_hdf5_run(&runs, tensor, first + w->comm.rank);
         st = dpt_store_files_read(stage, 0, w->offset_of[tensor] + own.ig * size, own.n * size,
                                   buffer, info->name);
         st = dpt_agree(&w->comm, st == DPT_OK ? dpt_stop_check() : st);
@@ -272,7 +288,7 @@ static dpt_status hdf5_parallel_move_tensor(dpt_store_hdf5_parallel *p, dpt_stor
         }
         bool ok = hdf5_parallel_write_box(p, info->ndim, start, mine ? count : NULL, buffer);
         dpt_file_count(0, own.n * size);
-        st = dpt_agree(&w->comm, ok ? DPT_OK : hdf5_parallel_failed(w, info->name));
+        st = dpt_agree(&w->comm, ok ? DPT_OK : hdf5_parallel_failed(p, info->name));
     }
     return st;
 }

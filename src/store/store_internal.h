@@ -322,6 +322,32 @@ void dpt_store_partial_destroy(dpt_store_partial *partial); /**< Local; NULL is 
  * @param[in,out] range, data  tensor -1: nothing. Errors: those of pre. */
 dpt_status dpt_store_partial_take(dpt_store_partial *partial, dpt_range *range, const void **data);
 
+/** The cells of a part of a model, each with the rank that has it in the model. Local.
+ * @param[in] number  (tensors of the shard) in catalog, rising; -1: not in it. catalog is borrowed.
+ * Errors: DPT_ERR_OUTPUT without memory. */
+dpt_status dpt_store_part_shard(const dpt_shard *shard, const int *number,
+                                const dpt_catalog *catalog, dpt_shard *out);
+
+/** Tensors of a model that all ranks have read together, in memory: each rank its own cells (store_hold.c). */
+typedef struct dpt_store_held {
+    dpt_catalog catalog;
+    dpt_shard shard;
+    int rank;
+    int *number;                     /**< (tensors of the store) in catalog; -1: not held */
+    const dpt_store_entry **entries; /**< (catalog) borrowed */
+    dpt_field *field;
+} dpt_store_held;
+
+/** Elements of a tensor of the store from memory. Local. @return false: not all of them are there. */
+bool dpt_store_held_read(const dpt_store_held *held, dpt_range range, void *out);
+void dpt_store_held_destroy(dpt_store_held *held); /**< Local; NULL is allowed. */
+
+/** Where a store keeps them; NULL in it: nowhere. Local. */
+dpt_store_held **dpt_store_held_of(dpt_store *store);
+
+/** What is read byte by byte for a tensor; NULL: its values are computed. Local. */
+const dpt_store_entry *dpt_store_plain_entry(const dpt_store *store, int tensor);
+
 /** An HDF5 file that all ranks have open to write; private to store_hdf5_parallel.c. */
 typedef struct dpt_store_hdf5_parallel dpt_store_hdf5_parallel;
 
@@ -416,10 +442,61 @@ dpt_status dpt_store_hdf5_reader_open(const char *path, const dpt_file_identity 
                                       dpt_store_hdf5_reader **out);
 void dpt_store_hdf5_reader_close(dpt_store_hdf5_reader *reader); /**< Local; NULL is allowed. */
 
+/** What the library says of its last failure. */
+typedef struct dpt_store_hdf5_why {
+    char text[DPT_MESSAGE_MAX / 4];
+} dpt_store_hdf5_why;
+
+/** Keep that where a call was not ok, before the next one, with which the library forgets it. Local. @return ok. */
+bool dpt_store_hdf5_noted(dpt_store_hdf5_why *why, bool ok);
+
 /** Elements [ig, ig + n) in the file's own type by H5Dread of hyperslabs of at most 1 GiB. Local; one thread at a time
  * is inside, whoever calls. Errors: DPT_ERR_INPUT naming file, tensor and what HDF5 says. */
 dpt_status dpt_store_hdf5_reader_read(dpt_store_hdf5_reader *reader, const dpt_store_entry *entry,
                                       int64_t ig, int64_t n, void *out);
+
+/** The same for all ranks together, through MPI-IO. Collective, agreed (same: path). Errors: DPT_ERR_INPUT naming the file. */
+dpt_status dpt_store_hdf5_reader_open_together(const dpt_comm *comm, const char *path,
+                                               const dpt_file_identity *identity,
+                                               dpt_store_hdf5_reader **out);
+
+/** Open a tensor, which is then what is read; rows of its chunks, 1 without any. Local.
+ * Errors: DPT_ERR_INPUT naming file and tensor. */
+dpt_status dpt_store_hdf5_reader_tensor(dpt_store_hdf5_reader *reader,
+                                        const dpt_store_entry *entry);
+int64_t dpt_store_hdf5_reader_rows(const dpt_store_hdf5_reader *reader);
+
+/** Elements of a run of dpt_store_hdf5_cut by one collective H5Dread; n = 0: this rank reads none. Collective, not
+ * agreed, of a tensor that all ranks have open. Errors: as dpt_store_hdf5_reader_read. */
+dpt_status dpt_store_hdf5_reader_read_together(dpt_store_hdf5_reader *reader,
+                                               const dpt_store_entry *entry, int64_t ig, int64_t n,
+                                               void *out);
+
+/** Select a box of a data space; NULL: nothing of it. Local. @return the space of memory of the same shape; negative: HDF5
+ * could not. */
+int64_t dpt_store_hdf5_select(int64_t space, int ndim, const uint64_t *start,
+                              const uint64_t *count);
+
+/** Most of one call of H5Dread or H5Dwrite; about what a rank moves in a round of all ranks. */
+enum { DPT_STORE_HDF5_PIECE = 1 << 30, DPT_STORE_HDF5_ROUND = 16 << 20 };
+
+/** How a tensor is shared out: runs of whole chunks along one side, one for each rank in a round. */
+typedef struct dpt_store_hdf5_runs {
+    int64_t block;  /**< elements of one index of that side */
+    int64_t length; /**< of the side */
+    int64_t step;   /**< indices of it in a run */
+    int64_t per;    /**< runs of the side */
+    int64_t total;
+} dpt_store_hdf5_runs;
+
+/** Cut a tensor with elements into runs of about DPT_STORE_HDF5_ROUND, or of one chunk. Local.
+ * @param[in] chunk_bytes  of chunks by dpt_store_hdf5_chunk; 0: of others. rows: of these chunks in the first side, 1
+ * without any: whole rows of chunks, where they are at most one piece. */
+dpt_store_hdf5_runs dpt_store_hdf5_cut(const dpt_tensor_info *info, int64_t chunk_bytes,
+                                       int64_t rows);
+
+/** Elements of a run. Local. */
+dpt_range dpt_store_hdf5_run(const dpt_store_hdf5_runs *runs, int tensor, int64_t run);
 
 /** The longest run of at most n elements from one on that is a box of a tensor: start and count by side.
  * Local. @return its elements, of at most 1 GiB. */

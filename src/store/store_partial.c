@@ -25,19 +25,20 @@ static dpt_status choose(const char *path, const dpt_store_options *options,
 }
 
 /* Cells of the kept tensors before a cell of the model. */
-static int64_t kept_before(const dpt_store_partial *partial, const dpt_shard *shard, int64_t cell) {
+static int64_t kept_before(const dpt_shard *shard, const int *number, int64_t cell) {
     int64_t count = 0;
     for (int t = 0; t < shard->ntensors && shard->first_cell[t] < cell; t++) {
         int64_t end = shard->first_cell[t + 1] < cell ? shard->first_cell[t + 1] : cell;
-        count += partial->number[t] >= 0 ? end - shard->first_cell[t] : 0;
+        count += number[t] >= 0 ? end - shard->first_cell[t] : 0;
     }
     return count;
 }
 
-static dpt_status share(const dpt_shard *shard, dpt_store_partial *partial) {
-    dpt_status st = dpt_shard_create(&partial->catalog, shard->ranks, &partial->shard);
+dpt_status dpt_store_part_shard(const dpt_shard *shard, const int *number,
+                                const dpt_catalog *catalog, dpt_shard *out) {
+    dpt_status st = dpt_shard_create(catalog, shard->ranks, out);
     for (int r = 0; r <= shard->ranks && st == DPT_OK; r++)
-        partial->shard.rank_first[r] = kept_before(partial, shard, shard->rank_first[r]);
+        out->rank_first[r] = kept_before(shard, number, shard->rank_first[r]);
     return st;
 }
 
@@ -63,7 +64,7 @@ dpt_status dpt_store_partial_create(const char *path, const dpt_catalog *all,
     dpt_catalog_init(&partial->catalog);
     st = choose(path, options, partial);
     if (st == DPT_OK)
-        st = share(shard, partial);
+        st = dpt_store_part_shard(shard, partial->number, &partial->catalog, &partial->shard);
     if (st == DPT_OK && partial->delta) {
         partial->pre = *options->pre;
         st = make_room(partial);

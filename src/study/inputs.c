@@ -392,13 +392,67 @@ bool dpt_inputs_leaves(const dpt_inputs *in, int tensor) {
     return !whole && !kept && !in->selected[tensor];
 }
 
+/* What edits go over in cells of one of the models, whose cells are those of a shard. @param[out] cut  of its catalog. */
+static dpt_store_holding inputs_holding(const dpt_inputs *in, bool post, const dpt_shard *shard,
+                                        dpt_shard *cut, bool *wanted) {
+    *cut = *shard;
+    cut->catalog = post ? in->catalog : &in->pair.catalog;
+    for (int t = 0; t < in->catalog->count; t++)
+        wanted[t] = is_read(in, post, t) && !dpt_inputs_leaves(in, t);
+    return (dpt_store_holding){
+        .how = in->job->reading, .shard = cut, .pair = post ? NULL : &in->pair, .wanted = wanted};
+}
+
+dpt_status dpt_inputs_hold_needs(const dpt_inputs *in, const dpt_shard *shard,
+                                 dpt_store_hold_needs *out) {
+    bool *wanted = dpt_mem_alloc(in->catalog->count, sizeof *wanted, "tensors to hold");
+    dpt_status st = wanted != NULL ? DPT_OK : DPT_ERR_OUTPUT;
+    *out = (dpt_store_hold_needs){.kept = 0};
+    for (int i = 0; i < 2 && st == DPT_OK; i++) {
+        dpt_store_hold_needs one;
+        dpt_shard cut;
+        dpt_store_holding what = inputs_holding(in, i == 1, shard, &cut, wanted);
+        st = dpt_store_hold_bytes(i == 1 ? in->post : in->pre, &what, &one);
+        out->kept += one.kept;
+        out->besides = one.besides > out->besides ? one.besides : out->besides;
+        out->read += one.read;
+    }
+    dpt_mem_free(wanted);
+    return st;
+}
+
+dpt_status dpt_inputs_hold(const dpt_comm *comm, const dpt_inputs *in, const dpt_shard *shard) {
+    bool *wanted = dpt_mem_alloc(in->catalog->count, sizeof *wanted, "tensors to hold");
+    dpt_status st = dpt_agree(comm, wanted != NULL ? DPT_OK : DPT_ERR_OUTPUT);
+    for (int i = 0; i < 2 && st == DPT_OK; i++) {
+        dpt_shard cut;
+        dpt_store_holding what = inputs_holding(in, i == 1, shard, &cut, wanted);
+        st = dpt_store_hold(i == 1 ? in->post : in->pre, comm, &what);
+    }
+    dpt_mem_free(wanted);
+    return st;
+}
+
+bool dpt_inputs_holds(const dpt_inputs *in, bool post, int tensor) {
+    bool wanted[1] = {is_read(in, post, tensor) && !dpt_inputs_leaves(in, tensor)};
+    const dpt_catalog *catalog = post ? in->catalog : &in->pair.catalog;
+    return wanted[0] && dpt_store_holds(post ? in->post : in->pre, in->job->reading, catalog,
+                                        post ? NULL : &in->pair, tensor);
+}
+
+bool dpt_inputs_hashes(const dpt_inputs *in, bool post, int t) {
+    uint64_t hash;
+    return is_read(in, post, t) &&
+           !(dpt_inputs_leaves(in, t) && dpt_store_stored_hash(in->post, t, &hash));
+}
+
 /* Of a tensor of one of the models. */
 static dpt_store_hashing hashing_of(const dpt_inputs *in, bool post, int t) {
     int partner = post ? t : dpt_pair_partner(&in->pair, t);
     uint64_t hash;
-    if (partner >= 0 && dpt_inputs_leaves(in, t) &&
+    if (partner >= 0 && (dpt_inputs_leaves(in, t) || !is_read(in, post, t)) &&
         dpt_store_stored_hash(post ? in->post : in->pre, partner, &hash))
-        return DPT_STORE_TRUSTED;
+        return DPT_STORE_TRUSTED; /* of pre it is in no digest either */
     return is_read(in, post, t) ? DPT_STORE_MADE : DPT_STORE_COMPARED;
 }
 

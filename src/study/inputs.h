@@ -62,6 +62,21 @@ bool dpt_inputs_leaves(const dpt_inputs *inputs, int tensor);
 dpt_status dpt_inputs_check_begin(const dpt_comm *comm, dpt_inputs *inputs, const dpt_shard *shard);
 dpt_status dpt_inputs_check_end(const dpt_comm *comm, dpt_inputs *inputs);
 
+/** What reading both models together takes (dpt_store_hold), of which `kept` stays for the whole study. Local.
+ * @param[in] shard  of the catalog. Errors: DPT_ERR_OUTPUT without memory. */
+dpt_status dpt_inputs_hold_needs(const dpt_inputs *inputs, const dpt_shard *shard,
+                                 dpt_store_hold_needs *out);
+
+/** Read them together, as the job asks for it. Collective over comm, agreed. Errors: those of dpt_store_hold. */
+dpt_status dpt_inputs_hold(const dpt_comm *comm, const dpt_inputs *inputs, const dpt_shard *shard);
+
+/** Whether a tensor of post, or the one of pre that it pairs with, is hashed byte by byte: all that the study reads is, and
+ * of post what has no stored hash, for the digest. Local. */
+bool dpt_inputs_hashes(const dpt_inputs *inputs, bool post, int tensor);
+
+/** Whether it is read together. Local. */
+bool dpt_inputs_holds(const dpt_inputs *inputs, bool post, int tensor);
+
 /** Set `digest` from the hashes of all tensors of pre and post, each (tensors of that store). Local.
  * Errors: DPT_ERR_OUTPUT without memory. */
 dpt_status dpt_inputs_set_digest(dpt_inputs *inputs, const uint64_t *pre, const uint64_t *post);

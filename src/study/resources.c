@@ -276,7 +276,8 @@ int64_t dpt_resources_edit_bytes(const dpt_resources *res) {
 int64_t dpt_resources_peak(const dpt_inputs *in, const dpt_resources *res, bool gradients,
                            bool cells) {
     const int64_t cell = (int64_t)DPT_CELL * BYTES_F32, exchange = dpt_redist_bytes(res->ranks);
-    int64_t stays = res->weights + res->losses + res->logits + (cells ? res->cells : 0);
+    int64_t stays =
+        res->models.kept + res->weights + res->losses + res->logits + (cells ? res->cells : 0);
     stays += gradients ? gradient_bytes(in, res) : 0;
     int64_t correlated = dpt_resources_count_correlated(in) > 0 ? res->edit + exchange : 0;
     int64_t adding = gradients || res->draw > 0 ? res->adding : 0;
@@ -293,6 +294,7 @@ int64_t dpt_resources_peak(const dpt_inputs *in, const dpt_resources *res, bool 
             res->plane_cells +
             resources_larger(res->work + res->images + res->plane - res->plane_cells, res->edit);
     int64_t most = resources_larger(stays + passes, resources_larger(edit, both));
+    most = resources_larger(most, res->models.kept + res->models.besides);
     return resources_larger(most, res->reference);
 }
 
@@ -553,11 +555,13 @@ dpt_status dpt_resources_plan(const dpt_inputs *in, const dpt_plan_case *of, dpt
     if (model && st == DPT_OK)
         st = dpt_plane_bytes(in, &shard, &out->plane_cells, &out->plane_blocks);
     if (st == DPT_OK)
+        st = dpt_inputs_hold_needs(in, &shard, &out->models);
+    if (st == DPT_OK)
         st = dpt_resources_measure_edits(in, &shard, out);
     dpt_shard_destroy(&shard);
     if (st != DPT_OK)
         return st;
-    out->peak = out->edit + out->field;
+    out->peak = out->models.kept + resources_larger(out->edit + out->field, out->models.besides);
     if (!model) {
         char granted[32];
         dpt_plan_time(in, out);

@@ -67,10 +67,11 @@ typedef struct dpt_resources {
     int64_t cells;   /**< one of them in cells, as edits take it */
     int64_t field;   /**< the edited model in cells */
     int64_t edit;    /**< the largest edit's own needs, or those of edits that are made together */
-    int together;    /**< edits of the largest group that is made together (study/sweep) */
-    int64_t images;  /**< images of one pass as they are read */
-    int64_t plane;   /**< what the plane of two edits takes besides an edit */
-    int64_t logits;  /**< along random signs, of all data sets that judge */
+    dpt_store_hold_needs models; /**< of both models, what is read together */
+    int together;         /**< edits of the largest group that is made together (study/sweep) */
+    int64_t images;       /**< images of one pass as they are read */
+    int64_t plane;        /**< what the plane of two edits takes besides an edit */
+    int64_t logits;       /**< along random signs, of all data sets that judge */
     int64_t plane_cells;  /**< of it, as dpt_plane_bytes says */
     int64_t plane_blocks; /**< of it, of a replica */
     int64_t
@@ -115,6 +116,7 @@ typedef struct dpt_resources {
     double bytes_read;        /**< of the whole study, all ranks */
     double bytes_written;
     double bytes_edits;    /**< of bytes_read, those of edits */
+    double bytes_digest;   /**< of these, of post for nothing but its digest */
     double bytes_made;     /**< of both models, that edits go over in memory: each by itself */
     bool lines_hold;       /**< edits on a line take their passes along the weights of one */
     double bytes_lines;    /**< of bytes_edits, those of lines */

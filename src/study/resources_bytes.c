@@ -54,21 +54,30 @@ typedef struct bytes_work {
     dpt_edit_input input;
     double *tensors;   /* (2, tensors): pre, post */
     double post, pair; /* of all tensors; those of pre that have a partner among them */
-    double
-        left[2]; /* of both models: of those that nothing reads, whose stored hashes are trusted */
+    double whole;      /* the same of both, whether they are read together or not */
+    double left[2]; /* of both models: of those that nothing reads, not for their hashes either */
+    double held;    /* of both, what is read together: once, and then from memory */
 } bytes_work;
 
 /* A tensor that nothing reads. */
 static void bytes_leave(bytes_work *w, int t) {
-    const dpt_inputs *in = w->in;
-    int partner = dpt_pair_partner(&in->pair, t);
-    uint64_t hash;
-    if (!dpt_inputs_leaves(in, t))
-        return;
-    if (partner >= 0 && dpt_store_stored_hash(in->pre, partner, &hash))
-        w->left[0] += w->tensors[t];
-    if (dpt_store_stored_hash(in->post, t, &hash))
-        w->left[1] += w->tensors[in->catalog->count + t];
+    int count = w->in->catalog->count;
+    for (int i = 0; i < 2; i++)
+        w->left[i] += dpt_inputs_hashes(w->in, i == 1, t) ? 0.0 : w->tensors[i * count + t];
+}
+
+/* What is read together is read once. */
+static void bytes_hold(bytes_work *w, int t) {
+    int count = w->in->catalog->count;
+    for (int i = 0; i < 2; i++) {
+        double *bytes = &w->tensors[i * count + t];
+        if (*bytes <= 0.0 || !dpt_inputs_holds(w->in, i == 1, t))
+            continue;
+        w->held += *bytes;
+        w->post -= i == 1 ? *bytes : 0.0;
+        w->pair -= i == 1 ? *bytes : 0.0;
+        *bytes = 0.0;
+    }
 }
 
 /* Without memory they are those of the types, and what follows finds none either. */
@@ -81,16 +90,18 @@ static bytes_work bytes_open(const dpt_inputs *in) {
                                .comparable = in->pair.comparable,
                                .selected = in->selected};
     w.tensors = dpt_mem_zalloc(2 * (int64_t)count, sizeof *w.tensors, "bytes of tensors");
-    w.pair = w.post + (double)dpt_catalog_bytes(&in->pair.catalog);
+    w.whole = w.pair = w.post + (double)dpt_catalog_bytes(&in->pair.catalog);
     if (w.tensors == NULL) {
         dpt_error_clear();
         return w;
     }
-    w.pair = w.post;
+    w.whole = w.pair = w.post;
     for (int t = 0; t < count; t++) {
         int partner = dpt_pair_partner(&in->pair, t);
         w.tensors[t] = partner >= 0 ? bytes_of_tensor(in->pre, partner) : 0.0;
         w.tensors[count + t] = bytes_of_tensor(in->post, t);
+        w.whole += w.tensors[t];
+        bytes_hold(&w, t);
         w.pair += w.tensors[t];
         bytes_leave(&w, t);
     }
@@ -214,17 +225,18 @@ static double bytes_of_deltas(const bytes_work *w) {
 static double bytes_of_edits(const dpt_inputs *in, dpt_resources *res) {
     bytes_work w = bytes_open(in);
     if (!dpt_resources_in_cells(in)) {
-        double groups = bytes_of_groups(&w, res) + bytes_of_deltas(&w);
+        double groups = w.held + bytes_of_groups(&w, res) + bytes_of_deltas(&w);
         dpt_mem_free(w.tensors);
         return groups;
     }
-    double sum = res->bytes_lines + bytes_of_plane(&w, res) + (double)res->extra_edits * w.pair;
+    double sum =
+        w.held + res->bytes_lines + bytes_of_plane(&w, res) + (double)res->extra_edits * w.pair;
     sum += bytes_of_deltas(&w);
     for (int e = 0; e < in->job->nedits; e++)
         sum += bytes_of_edit(&w, res, e);
     /* The first edit hashes what it reads, and then again what it did not read in order. */
     if (in->job->nedits > 0 && !dpt_edit_reads_in_order(&in->job->edits[0].spec, &w.input))
-        sum += w.pair;
+        sum += w.pair - w.left[0] - w.left[1];
     if (in->job->hessian.lanczos > 0) /* its delta */
         sum += in->job->njudged * w.pair;
     dpt_mem_free(w.tensors);
@@ -245,7 +257,7 @@ static double bytes_of_references(const dpt_inputs *in) {
 static double bytes_of_pair(const dpt_inputs *in) {
     bytes_work w = bytes_open(in);
     dpt_mem_free(w.tensors);
-    return w.pair;
+    return w.whole;
 }
 
 /* An edited model: quantised, it takes the room of the post-trained one. */
@@ -329,6 +341,15 @@ static void move_output(const dpt_inputs *in, dpt_resources *res) {
     res->bytes_read += stages ? sum : 0.0;
 }
 
+/* Tensors of post that are read for nothing but their hashes. */
+static double bytes_of_digest(const dpt_inputs *in) {
+    double sum = 0.0;
+    for (int t = 0; t < in->catalog->count; t++)
+        if (dpt_inputs_leaves(in, t) && dpt_inputs_hashes(in, true, t))
+            sum += bytes_of_tensor(in->post, t);
+    return in->job->nedits > 0 ? sum : 0.0;
+}
+
 void dpt_resources_move(const dpt_inputs *in, dpt_resources *res) {
     bool model = dpt_inputs_needs_model(in);
     const dpt_catalog *pre = dpt_store_catalog(in->pre);
@@ -338,6 +359,7 @@ void dpt_resources_move(const dpt_inputs *in, dpt_resources *res) {
     res->bytes_read += res->bytes_verified;
     res->bytes_edits = bytes_of_edits(in, res);
     res->bytes_read += res->bytes_edits;
+    res->bytes_digest = bytes_of_digest(in);
     res->bytes_written = bytes_of_results(in, model);
     res->bytes_read += res->bytes_written / 2.0; /* units, for the tables */
     if (in->job->checkpoint != DPT_STORE_NONE)

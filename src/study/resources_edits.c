@@ -94,13 +94,14 @@ dpt_status dpt_resources_measure_edits(const dpt_inputs *in, const dpt_shard *sh
     const dpt_store_layout layout = dpt_job_layout(in->job);
     int64_t models = dpt_store_read_bytes(in->pre) + dpt_store_read_bytes(in->post) +
                      dpt_store_layout_bytes(&layout); /* models are completed one at a time */
+    const int64_t budget = res->budget - res->models.kept;
     int count = in->job->nedits, limit = dpt_resources_in_cells(in) ? 1 : dpt_sweep_most(in);
     dpt_edit_needs *needs = dpt_mem_alloc(count, sizeof *needs, "needs of edits");
     if (needs == NULL)
         return DPT_ERR_OUTPUT;
     for (int e = 0; e < count; e++)
         needs[e] = edits_measure(in, shard, e);
-    while (limit > 1 && edits_most(in, limit, needs) + models > res->budget)
+    while (limit > 1 && edits_most(in, limit, needs) + models > budget)
         limit--;
     res->edit = edits_need(in, limit, needs, &res->together) + models;
     if (dpt_inputs_needs_model(in))

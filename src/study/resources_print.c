@@ -46,11 +46,12 @@ typedef struct print_row {
     bool always;
 } print_row;
 
-enum { PRINT_ROWS = 17 };
+enum { PRINT_ROWS = 18 };
 
 static int memory_rows(const dpt_inputs *in, const dpt_resources *res, print_row rows[PRINT_ROWS]) {
     (void)in;
     const print_row all[] = {
+        {"models, read together", "models", res->models.kept, false},
         {"weights", "weights", res->weights, true},
         {"activations and buffers", "activations", res->work - res->held_bytes + res->images, true},
         {"activations kept for the way back", "activations_kept", res->held_bytes, false},
@@ -146,6 +147,9 @@ void dpt_resources_print(const dpt_inputs *in, const dpt_resources *res) {
         resources_print_row("arithmetic to be expected", (res->flops - res->saved_flops) / 1e12,
                             "Tflop");
     resources_print_row("read", res->bytes_read / 1e9, "GB");
+    if (res->bytes_digest > 0.0)
+        printf("  %-34s %12.1f GB, post states no hashes: `deltapath convert` does\n",
+               "of it for the digest of post alone", res->bytes_digest / 1e9);
     resources_print_row("written", res->bytes_written / 1e9, "GB");
     if (res->bytes_gathered > 0.0)
         resources_print_row("weights into a machine", res->bytes_gathered / 1e9, "GB");

@@ -489,6 +489,8 @@ static dpt_status work(study *s, const dpt_study_options *options) {
         dpt_warn_of_newer(&s->inputs, finished->edits, s->units);
     if (st == DPT_OK && options->resume && s->comm->rank == 0)
         dpt_warn_of_companions(&s->inputs, finished->edits);
+    if (st == DPT_OK && finished->count < s->job->nedits)
+        st = dpt_inputs_hold(s->comm, &s->inputs, &s->shard);
     if (st == DPT_OK)
         st = prepare_work(s, s->job->nedits - finished->count);
     if (st == DPT_OK)

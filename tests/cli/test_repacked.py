@@ -1,10 +1,11 @@
 #!/usr/bin/python3
 # seconds: 300
 """Checkpoints with companion files that another program has written anew (h5py; h5repack where it is installed): in chunks,
-shuffled, compressed, without the trailer. verify, inspect, convert and run take them at 1 to 4 ranks, with the bytes of what
-they were made of, and say what nothing checks any more; none of them is replaced."""
+shuffled, compressed, without the trailer. verify, inspect, convert and run take them at 1 to 4 ranks, by each rank alone or all together,
+with the bytes of what they were made of and as much as is planned, and say what nothing checks any more; none of them is replaced."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -62,6 +63,21 @@ def store_again(source, target):
                 new[group][name].attrs.update(data.attrs)
 
 
+def check_together(path, ranks, edited):
+    """Read by all ranks together: the same model, and as much is read as is planned."""
+    name = os.path.basename(path)
+    for how in ("chunks", "collective"):
+        done = studies.study(f"{path}.yaml", JOB % (PRE, path) % f"{path}.{how}", ranks, f"models.io={how}")
+        check(f"{name}: models.io: {how} at {ranks}", done.returncode == 0, done.stderr)
+        check(f"{name}: the edited model by {how}", done.returncode == 0 and studies.load_model(f"{path}.{how}/models/dare") == edited)
+        if "contiguous" not in name and "pieces" not in name or how == "collective":
+            check(f"{name}: all ranks read {how}", f"{path}: " in done.stderr and "were read by all ranks together" in done.stderr, done.stderr)
+        planned, taken = (float(n) for n in re.search(r"read ([\d.]+) / ([\d.]+) GB", done.stderr).groups())
+        check(f"{name}: {how} reads as planned", abs(taken - planned) <= 0.1 * planned, (planned, taken))
+        planned, taken = (float(n) for n in re.search(r"memory per rank ([\d.]+) / ([\d.]+) MiB", done.stderr).groups())
+        check(f"{name}: {how} takes the memory that is planned", abs(taken - planned) <= 0.15 * planned, (planned, taken))
+
+
 def check_file(path, ranks, edited):
     """One that was written anew."""
     name = os.path.basename(path)
@@ -76,6 +92,7 @@ def check_file(path, ranks, edited):
     check(f"{name}: run", done.returncode == 0 and WARNING in done.stderr, done.stderr)
     check(f"{name}: the edited model", done.returncode == 0 and studies.load_model(f"{path}.out/models/dare") == edited)
     check(f"{name}: the tokenizer of it", content(f"{path}.out/models/dare/tokenizer.json") == content(f"{POST}/tokenizer.json"))
+    check_together(path, ranks, edited)
     before = content(path)
     done = ours(ranks, "convert", "--overwrite", POST, path)
     check(f"{name}: is not replaced", done.returncode == 4 and content(path) == before, done.stderr)

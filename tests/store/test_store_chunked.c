@@ -3,6 +3,7 @@
 
 #include "deltapath/base/file.h"
 #include "deltapath/base/mem.h"
+#include "deltapath/base/traffic.h"
 #include "deltapath/verbs/convert.h"
 
 #include <hdf5.h>
@@ -17,6 +18,13 @@ typedef struct storing {
     int64_t side; /* of a chunk, in each dimension; ragged at the ends */
     H5Z_filter_t own;
 } storing;
+
+static const storing ways[] = {
+    {.label = "chunks", .side = 10},
+    {.label = "deflate", .side = 16, .deflate = true},
+    {.label = "all filters", .side = 7, .shuffle = true, .deflate = true, .fletcher = true},
+    {.label = "compact", .side = 50, .compact = true}};
+enum { WAYS = sizeof ways / sizeof ways[0] };
 
 static hid_t creation_of(const storing *how, int ndim, const hsize_t *sides, int64_t bytes) {
     hsize_t chunk[H5S_MAX_RANK];
@@ -125,9 +133,7 @@ static void store_again(const dpt_catalog *catalog, const char *from, const char
 }
 
 /* Runs that begin and end anywhere in a tensor. */
-static void check_runs(const dpt_catalog *catalog, const char *path) {
-    dpt_store *store = NULL;
-    assert_int_equal(dpt_store_open(&test_comm, path, &store), DPT_OK);
+static void check_runs(const dpt_catalog *catalog, dpt_store *store) {
     dpt_source source = dpt_store_source(store);
     for (int t = 0; t < catalog->count; t++) {
         int64_t numel = catalog->tensors[t].numel, size = dpt_dtype_size(catalog->tensors[t].dtype);
@@ -142,6 +148,12 @@ static void check_runs(const dpt_catalog *catalog, const char *path) {
             free(have);
         }
     }
+}
+
+static void check_runs_of(const dpt_catalog *catalog, const char *path) {
+    dpt_store *store = NULL;
+    assert_int_equal(dpt_store_open(&test_comm, path, &store), DPT_OK);
+    check_runs(catalog, store);
     dpt_store_close(store);
 }
 
@@ -164,26 +176,86 @@ static void begin(dpt_catalog *catalog, char *plain, size_t size) {
 
 static void test_same_bytes(void **state) {
     (void)state;
-    static const storing all[] = {{.label = "chunks", .side = 10},
-                                  {.label = "deflate", .side = 16, .deflate = true},
-                                  {.label = "shuffle and deflate",
-                                   .side = 7,
-                                   .shuffle = true,
-                                   .deflate = true,
-                                   .fletcher = true},
-                                  {.label = "compact", .side = 50, .compact = true}};
     dpt_catalog catalog;
     char plain[512], path[512];
     begin(&catalog, plain, sizeof plain);
-    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
-        snprintf(path, sizeof path, "%s/again-%zu.h5", models_root, i);
-        store_again(&catalog, plain, path, &all[i]);
+    for (int i = 0; i < WAYS; i++) {
+        snprintf(path, sizeof path, "%s/again-%d.h5", models_root, i);
+        store_again(&catalog, plain, path, &ways[i]);
         models_check(&catalog, path);
-        check_runs(&catalog, path);
+        check_runs_of(&catalog, path);
         assert_int_equal(dpt_store_verify(&test_comm, path, NULL, NULL, NULL, NULL),
                          DPT_ERR_INPUT); /* values of all bit patterns: NaN among them */
         assert_non_null(strstr(dpt_error_message(), "NaN"));
         dpt_error_clear();
+    }
+    dpt_catalog_destroy(&catalog);
+}
+
+/* Own cells, and whether they came from memory. */
+static void check_cells(dpt_store *store, const dpt_shard *shard, const bool *held) {
+    const dpt_catalog *catalog = shard->catalog;
+    dpt_source source = dpt_store_source(store);
+    for (int64_t c = shard->rank_first[test_comm.rank]; c < shard->rank_first[test_comm.rank + 1];
+         c++) {
+        dpt_range cell = dpt_shard_cell(shard, c);
+        size_t bytes = (size_t)(cell.n * dpt_dtype_size(catalog->tensors[cell.tensor].dtype));
+        unsigned char *want = malloc(bytes), *have = malloc(bytes);
+        models_fill(catalog, cell, want);
+        int64_t before = dpt_file_counted().read;
+        assert_int_equal(source.read(source.ctx, cell, have), DPT_OK);
+        assert_int_equal(dpt_file_counted().read - before, held[cell.tensor] ? 0 : bytes);
+        assert_memory_equal(want, have, bytes);
+        free(want);
+        free(have);
+    }
+}
+
+/* A model is read by all ranks together, but for every fourth tensor. */
+static void check_together(const dpt_catalog *catalog, const char *path, dpt_store_reading how,
+                           const char *label) {
+    bool wanted[64], held[64];
+    dpt_store *store = NULL;
+    dpt_shard shard;
+    dpt_store_hold_needs needs;
+    int64_t sum = 0;
+    assert_int_equal(dpt_shard_create(catalog, test_comm.size, &shard), DPT_OK);
+    assert_int_equal(dpt_store_open(&test_comm, path, &store), DPT_OK);
+    for (int t = 0; t < catalog->count; t++) {
+        wanted[t] = t % 4 != 3;
+        held[t] = wanted[t] && dpt_store_holds(store, how, catalog, NULL, t);
+        sum += held[t] ? catalog->tensors[t].numel * dpt_dtype_size(catalog->tensors[t].dtype) : 0;
+    }
+    const dpt_store_holding what = {.how = how, .shard = &shard, .wanted = wanted};
+    assert_int_equal(dpt_store_hold_bytes(store, &what, &needs), DPT_OK);
+    assert_int_equal(needs.read, sum);
+    int64_t before = dpt_file_counted().read;
+    dpt_status st = dpt_store_hold(store, &test_comm, &what);
+    if (st != DPT_OK)
+        fail_msg("%s: %s", label, dpt_error_message());
+    int64_t taken = dpt_file_counted().read - before;
+    MPI_Allreduce(MPI_IN_PLACE, &taken, 1, MPI_INT64_T, MPI_SUM, test_comm.mpi);
+    assert_int_equal(taken, sum); /* each element once */
+    if (how == DPT_STORE_TOGETHER)
+        assert_true(sum > LARGE);
+    check_cells(store, &shard, held);
+    check_runs(catalog, store);
+    dpt_store_close(store);
+    dpt_shard_destroy(&shard);
+}
+
+static void test_together(void **state) {
+    (void)state;
+    dpt_catalog catalog;
+    char plain[512], path[512];
+    begin(&catalog, plain, sizeof plain);
+    for (int how = DPT_STORE_ALONE; how <= DPT_STORE_TOGETHER; how++)
+        check_together(&catalog, plain, (dpt_store_reading)how, "contiguous");
+    for (int i = 0; i < WAYS; i++) {
+        snprintf(path, sizeof path, "%s/together-%d.h5", models_root, i);
+        store_again(&catalog, plain, path, &ways[i]);
+        check_together(&catalog, path, DPT_STORE_CHUNKS, ways[i].label);
+        check_together(&catalog, path, DPT_STORE_TOGETHER, ways[i].label);
     }
     dpt_catalog_destroy(&catalog);
 }
@@ -301,6 +373,25 @@ static void test_damaged_companion(void **state) {
     dpt_catalog_destroy(&catalog);
 }
 
+/* One rank finds a damage: all hear of it. */
+static void check_together_fails(const dpt_catalog *catalog, const char *path, const char *why) {
+    bool wanted[64];
+    dpt_store *store = NULL;
+    dpt_shard shard;
+    assert_int_equal(dpt_shard_create(catalog, test_comm.size, &shard), DPT_OK);
+    assert_int_equal(dpt_store_open(&test_comm, path, &store), DPT_OK);
+    for (int t = 0; t < catalog->count; t++)
+        wanted[t] = true;
+    const dpt_store_holding what = {.how = DPT_STORE_CHUNKS, .shard = &shard, .wanted = wanted};
+    assert_int_equal(dpt_store_hold(store, &test_comm, &what), DPT_ERR_INPUT);
+    if (strstr(dpt_error_message(), why) == NULL ||
+        strstr(dpt_error_message(), "another.big") == NULL)
+        fail_msg("together: %s", dpt_error_message());
+    dpt_error_clear();
+    dpt_store_close(store);
+    dpt_shard_destroy(&shard);
+}
+
 /* A byte of a chunk that is another: what HDF5 says, or the hash of the tensor. */
 static void test_damage(void **state) {
     (void)state;
@@ -323,6 +414,8 @@ static void test_damage(void **state) {
         if (i < 2)
             assert_non_null(strstr(dpt_error_message(), "another.big"));
         dpt_error_clear();
+        if (i < 2)
+            check_together_fails(&catalog, path, why[i]);
         dpt_catalog_destroy(&catalog);
     }
 }
@@ -438,7 +531,7 @@ static void test_written(void **state) {
         snprintf(path, sizeof path, "%s/written-%zu.h5", models_root, i);
         assert_int_equal(models_write(&catalog, path, &options), DPT_OK);
         models_check(&catalog, path);
-        check_runs(&catalog, path);
+        check_runs_of(&catalog, path);
         if (test_comm.rank == 0) {
             check_layout(path, &layouts[i]);
             char *stage = dpt_file_temporary(path);
@@ -494,6 +587,7 @@ static void test_given_up(void **state) {
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_same_bytes, models_setup, models_teardown),
+        cmocka_unit_test_setup_teardown(test_together, models_setup, models_teardown),
         cmocka_unit_test_setup_teardown(test_companions, models_setup, models_teardown),
         cmocka_unit_test_setup_teardown(test_damaged_companion, models_setup, models_teardown),
         cmocka_unit_test_setup_teardown(test_damage, models_setup, models_teardown),

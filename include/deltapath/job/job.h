@@ -134,7 +134,8 @@ typedef struct dpt_job {
     dpt_store_format checkpoint; /**< DPT_STORE_NONE: no edited models are kept */
     dpt_store_content content;   /**< of these */
     dpt_store_io io;
-    int chunk_mib, deflate; /**< dpt_store_layout */
+    dpt_store_reading reading; /**< of both models */
+    int chunk_mib, deflate;    /**< dpt_store_layout */
     int nhints;
     dpt_store_hint *hints; /**< (nhints) */
     const char *dtype_name;

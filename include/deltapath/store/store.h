@@ -48,6 +48,15 @@ typedef enum dpt_store_io {
 } dpt_store_io;
 #define DPT_STORE_IOS "direct|independent|collective" /* in this order */
 
+/** How tensors of an HDF5 file are read: by each rank for itself; by H5Dread of all ranks together those that lie in chunks,
+ * filtered or compact; all. */
+typedef enum dpt_store_reading {
+    DPT_STORE_ALONE,
+    DPT_STORE_CHUNKS,
+    DPT_STORE_TOGETHER
+} dpt_store_reading;
+#define DPT_STORE_READINGS "direct|chunks|collective" /* in this order */
+
 /** What MPI-IO is told of a file (MPI_Info). */
 typedef struct dpt_store_hint {
     const char *name, *value;
@@ -187,6 +196,36 @@ dpt_status dpt_store_check_begin(dpt_store *store, const dpt_comm *comm, const d
                                  const dpt_shard *shard, const dpt_pair *pair,
                                  const dpt_store_hashing *how);
 dpt_status dpt_store_check_end(dpt_store *store, uint64_t *hashes);
+
+/** What is read together, for cells of which a rank has the same in all passes. */
+typedef struct dpt_store_holding {
+    dpt_store_reading how;
+    const dpt_shard
+        *shard; /**< of the catalog of the store, or of the pair's, in the store's types */
+    const dpt_pair *pair; /**< the store is its pre; NULL: the catalog is the store's */
+    const bool *wanted;   /**< (tensors of the shard) */
+} dpt_store_holding;
+
+/** Memory and bytes that this takes. */
+typedef struct dpt_store_hold_needs {
+    int64_t kept;    /**< memory of a rank, until the store is closed: the largest rank's */
+    int64_t besides; /**< while it is read */
+    int64_t read;    /**< of the file, by all ranks */
+} dpt_store_hold_needs;
+
+/** Whether a tensor of the shard's catalog is held when it is wanted; what all of them take. Local. Errors: DPT_ERR_OUTPUT without memory. */
+bool dpt_store_holds(const dpt_store *store, dpt_store_reading how, const dpt_catalog *catalog,
+                     const dpt_pair *pair, int tensor);
+dpt_status dpt_store_hold_bytes(const dpt_store *store, const dpt_store_holding *what,
+                                dpt_store_hold_needs *out);
+
+/** Read tensors by collective H5Dread of hyperslabs, in the file's own type and rounds of a run of rows for each rank, in which
+ * ranks that have no run left select nothing; each rank keeps the cells that the shard gives it. From then on a read of own
+ * cells comes from there, any other one from the file as ever: the bytes are the same. Quantised tensors, those of an adapter and
+ * other formats are not held. Once for a store.
+ * Collective over comm, agreed (same: what). Errors: DPT_ERR_INPUT naming file, tensor and what HDF5 says; DPT_ERR_OUTPUT
+ * when the budget does not allow it. */
+dpt_status dpt_store_hold(dpt_store *store, const dpt_comm *comm, const dpt_store_holding *what);
 
 /** Time of the last change of any file of the weights [ns since 1970], of its content or of its name and
  * rights; 0 when every tensor has a stored hash, by which the fingerprint tells all changes. Local. */
