@@ -8,6 +8,7 @@
 #include "significance.h"
 #include "spectrum.h"
 #include "sweep.h"
+#include "zero_delta.h"
 
 #include <math.h>
 
@@ -341,6 +342,44 @@ static void move_output(const dpt_inputs *in, dpt_resources *res) {
     res->bytes_read += stages ? sum : 0.0;
 }
 
+/* A hash runs from the first element to the last: ranks that have a later part of a tensor read it once more for that. */
+static double bytes_shared(const dpt_shard *shard, int t) {
+    int64_t begin, end, numel = shard->catalog->tensors[t].numel;
+    if (numel == 0)
+        return 0.0;
+    dpt_shard_owned(shard, dpt_shard_owner(shard, shard->first_cell[t]), t, &begin, &end);
+    return 1.0 - (double)(end - begin) / (double)numel;
+}
+
+/* Of the models, where the first pass feeds their hashes, and of what is written. */
+static double bytes_of_hashes(const dpt_inputs *in, int ranks) {
+    bytes_work w = bytes_open(in);
+    dpt_shard shard;
+    int count = in->catalog->count;
+    double sum = 0.0;
+    bool delta = in->job->content == DPT_STORE_DELTA;
+    bool kept = in->job->checkpoint != DPT_STORE_NONE, order = in->job->nedits > 0;
+    if (w.tensors == NULL || dpt_shard_create(in->catalog, ranks, &shard) != DPT_OK) {
+        dpt_error_clear();
+        dpt_mem_free(w.tensors);
+        return 0.0;
+    }
+    order = order && dpt_edit_reads_in_order(&in->job->edits[0].spec, &w.input);
+    for (int t = 0; t < count; t++) {
+        const dpt_tensor_info *info = &in->out_catalog.tensors[t];
+        double share = bytes_shared(&shard, t), bytes = 0.0;
+        for (int i = 0; i < 2 && order && !dpt_inputs_leaves(in, t); i++)
+            bytes += dpt_inputs_hashes(in, i == 1, t) ? w.tensors[i * count + t] : 0.0;
+        if (kept && dpt_inputs_keeps(in, t))
+            bytes += (double)in->job->nedits * (double)info->numel *
+                     (double)dpt_dtype_size(delta ? DPT_F32 : info->dtype);
+        sum += share * bytes;
+    }
+    dpt_shard_destroy(&shard);
+    dpt_mem_free(w.tensors);
+    return sum;
+}
+
 /* Tensors of post that are read for nothing but their hashes. */
 static double bytes_of_digest(const dpt_inputs *in) {
     double sum = 0.0;
@@ -355,10 +394,11 @@ void dpt_resources_move(const dpt_inputs *in, dpt_resources *res) {
     const dpt_catalog *pre = dpt_store_catalog(in->pre);
     /* The headers again at the end. */
     res->bytes_read = 2.0 * (bytes_of_samples(in->catalog) + bytes_of_samples(pre));
+    res->bytes_read += dpt_zero_delta_bytes(in, res->ranks);
     res->bytes_verified = bytes_of_check(in, res);
     res->bytes_read += res->bytes_verified;
     res->bytes_edits = bytes_of_edits(in, res);
-    res->bytes_read += res->bytes_edits;
+    res->bytes_read += res->bytes_edits + bytes_of_hashes(in, res->ranks);
     res->bytes_digest = bytes_of_digest(in);
     res->bytes_written = bytes_of_results(in, model);
     res->bytes_read += res->bytes_written / 2.0; /* units, for the tables */

@@ -144,6 +144,18 @@ dpt_status dpt_zero_delta_check(const dpt_comm *comm, const dpt_shard *shard, dp
     return DPT_OK;
 }
 
+double dpt_zero_delta_bytes(const dpt_inputs *in, int ranks) {
+    double most = (double)ranks * PIECE, elements = 0.0, bytes = 0.0;
+    for (int t = 0; t < in->catalog->count; t++) {
+        double n =
+            in->selected[t] && in->pair.comparable[t] ? (double)in->catalog->tensors[t].numel : 0.0;
+        elements += n;
+        bytes += n * (double)(dpt_dtype_size(in->catalog->tensors[t].dtype) +
+                              dpt_dtype_size(in->pair.catalog.tensors[t].dtype));
+    }
+    return elements > most ? bytes * most / elements : bytes;
+}
+
 static dpt_status outside_refuse(const dpt_inputs *in, const bool *outside, int count) {
     int t = 0;
     while (!outside[t] || !in->selected[t] || !in->pair.comparable[t])

@@ -15,6 +15,9 @@
  * DPT_ERR_OUTPUT without memory. */
 dpt_status dpt_zero_delta_check(const dpt_comm *comm, const dpt_shard *shard, dpt_inputs *inputs);
 
+/** Bytes that this reads of both models where the first look finds a difference. Local. */
+double dpt_zero_delta_bytes(const dpt_inputs *inputs, int ranks);
+
 /** Of a multimodal model, whose text model alone is run: refuse edits of what lies outside it, as no loss of texts
  * would show their effect, and say how many tensors stay as they are.
  *

@@ -373,6 +373,12 @@ static void test_damaged_companion(void **state) {
     dpt_catalog_destroy(&catalog);
 }
 
+/* What HDF5 1.10 says, or 1.14, which says no more of a filter. */
+static bool said(const char *why) {
+    return strstr(dpt_error_message(), why) != NULL ||
+           strstr(dpt_error_message(), "filter returned failure") != NULL;
+}
+
 /* One rank finds a damage: all hear of it. */
 static void check_together_fails(const dpt_catalog *catalog, const char *path, const char *why) {
     bool wanted[64];
@@ -384,8 +390,7 @@ static void check_together_fails(const dpt_catalog *catalog, const char *path, c
         wanted[t] = true;
     const dpt_store_holding what = {.how = DPT_STORE_CHUNKS, .shard = &shard, .wanted = wanted};
     assert_int_equal(dpt_store_hold(store, &test_comm, &what), DPT_ERR_INPUT);
-    if (strstr(dpt_error_message(), why) == NULL ||
-        strstr(dpt_error_message(), "another.big") == NULL)
+    if (!said(why) || strstr(dpt_error_message(), "another.big") == NULL)
         fail_msg("together: %s", dpt_error_message());
     dpt_error_clear();
     dpt_store_close(store);
@@ -408,8 +413,7 @@ static void test_damage(void **state) {
             flip_in_chunk(path, "tensors/another.big", 5);
         MPI_Barrier(test_comm.mpi);
         assert_int_equal(dpt_store_verify(&test_comm, path, NULL, NULL, NULL, NULL), DPT_ERR_INPUT);
-        if (strstr(dpt_error_message(), why[i]) == NULL &&
-            strstr(dpt_error_message(), "NaN") == NULL)
+        if (!said(why[i]) && strstr(dpt_error_message(), "NaN") == NULL)
             fail_msg("damage %d: %s", i, dpt_error_message());
         if (i < 2)
             assert_non_null(strstr(dpt_error_message(), "another.big"));
