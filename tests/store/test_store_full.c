@@ -102,10 +102,10 @@ static void give_back(const char *path, int format) {
 }
 
 static dpt_status write_while_filling(const dpt_catalog *catalog, const char *path, int format,
-                                      bool taken) {
+                                      dpt_store_io io, bool taken) {
     dpt_shard shard;
     dpt_store_writer *writer = NULL;
-    dpt_store_options options = {.format = formats[format]};
+    dpt_store_options options = {.format = formats[format], .layout = {.io = io}};
     assert_int_equal(dpt_shard_create(catalog, test_comm.size, &shard), DPT_OK);
     dpt_status st = dpt_store_create(&test_comm, path, catalog, &shard, &options, &writer);
     assert_int_equal(st, DPT_OK);
@@ -135,17 +135,36 @@ static void test_full_during(void **state) {
     models_make_catalog(&catalog, 600000);
     for (int f = 0; f < 2; f++) {
         output_path(path, sizeof path, f);
-        check_refused(write_while_filling(&catalog, path, f, false), path, "0.000 GB left",
-                      "no space");
+        check_refused(write_while_filling(&catalog, path, f, DPT_STORE_DIRECT, false), path,
+                      "0.000 GB left", "no space");
         empty_disk();
     }
     /* A checkpoint has its space from the start; a directory lacks that of its last small file. */
     output_path(path, sizeof path, 1);
-    check_refused(write_while_filling(&catalog, path, 1, true), path, "disk space", "no sidecar");
+    check_refused(write_while_filling(&catalog, path, 1, DPT_STORE_DIRECT, true), path,
+                  "disk space", "no sidecar");
     empty_disk();
     output_path(path, sizeof path, 0);
-    assert_int_equal(write_while_filling(&catalog, path, 0, true), DPT_OK);
+    assert_int_equal(write_while_filling(&catalog, path, 0, DPT_STORE_DIRECT, true), DPT_OK);
     models_check(&catalog, path);
+    dpt_catalog_destroy(&catalog);
+    unmount_disk();
+}
+
+/* By H5Dwrite: what the library says stands in the line. */
+static void test_full_library(void **state) {
+    (void)state;
+    dpt_catalog catalog;
+    char path[600];
+    if (!mount_disk())
+        skip();
+    models_make_catalog(&catalog, 600000);
+    output_path(path, sizeof path, 0);
+    dpt_status st = write_while_filling(&catalog, path, 0, DPT_STORE_INDEPENDENT, false);
+    assert_null(strstr(dpt_error_message(), "no reason"));
+    if (strstr(dpt_error_message(), "HDF5 could not write another.big (") == NULL)
+        fail_msg("%s", dpt_error_message());
+    check_refused(st, path, "check disk space", "no space");
     dpt_catalog_destroy(&catalog);
     unmount_disk();
 }
@@ -182,6 +201,7 @@ int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_full_before, models_setup, teardown),
         cmocka_unit_test_setup_teardown(test_full_during, models_setup, teardown),
+        cmocka_unit_test_setup_teardown(test_full_library, models_setup, teardown),
         cmocka_unit_test_setup_teardown(test_read_only, models_setup, teardown),
     };
     return test_mpi_main(argc, argv, tests);
