@@ -13,6 +13,7 @@
 #include <omp.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <string.h>
 
 /* What an edit needs in memory besides its input and its sink: what it holds from begin to end, and the most that one of
  * its steps takes in addition. */
@@ -111,13 +112,45 @@ static bool bytes_keeps_deltas(const dpt_edit_spec *spec, int index) {
     return keeps;
 }
 
-/* Ranks that share a matrix, and which tensors the stage covers; 0 without memory. */
-static int bytes_group(const bytes_case *of, const dpt_edit_stage_spec *spec, bool *covers) {
+/* Who decomposes what, and which tensors the stage covers; no groups without memory, or where they are refused. */
+static dpt_edit_plan bytes_plan(const bytes_case *of, const dpt_edit_stage_spec *spec,
+                                bool *covers) {
     const dpt_edit_stage stage = {
         .spec = spec, .input = of->input, .catalog = of->catalog, .covers = covers};
+    dpt_edit_plan plan;
     for (int t = 0; t < of->catalog->count; t++)
         covers[t] = bytes_is_covered(of, spec, t);
-    return dpt_edit_plan_group(&stage, of->input->shard->ranks);
+    if (dpt_edit_plan_make(&stage, of->input->shard->ranks, &plan) != DPT_OK)
+        dpt_error_clear(); /* the run says it */
+    return plan;
+}
+
+/* Most deltas of a round that lie on one rank, which may have the cells of what all groups are at. */
+static int64_t bytes_of_round(const bytes_case *of, const dpt_edit_plan *plan) {
+    const dpt_shard *shard = of->input->shard;
+    int64_t *open = dpt_mem_alloc(shard->ranks, sizeof *open, "deltas of ranks"), most = 0;
+    int *seen = dpt_mem_zalloc(of->catalog->count, sizeof *seen, "tensors of a round");
+    for (int round = 0; round < plan->rounds && open != NULL && seen != NULL; round++) {
+        memset(open, 0, (size_t)shard->ranks * sizeof *open);
+        for (int g = 0; g < plan->groups; g++) {
+            int i = dpt_edit_plan_matrix(plan, g, round);
+            int t = i >= 0 ? plan->matrices[i].tensor : -1;
+            if (t < 0 || seen[t] == round + 1)
+                continue;
+            seen[t] = round + 1;
+            int64_t limit =
+                open_elements(of->input->parts, t, of->catalog->tensors[t].numel, plan->groups);
+            for (int r = 0; r < shard->ranks; r++) {
+                int64_t begin, end;
+                dpt_shard_owned(shard, r, t, &begin, &end);
+                open[r] += end - begin < limit ? end - begin : limit;
+                most = bytes_larger(most, open[r]);
+            }
+        }
+    }
+    dpt_mem_free(open);
+    dpt_mem_free(seen);
+    return most;
 }
 
 /* Elements of small matrices that are made together, which may all lie on one rank, next to its rows of them. */
@@ -130,37 +163,34 @@ static int64_t bytes_of_bundle(int ranks, int64_t all) {
 
 /* The largest matrix of a rank, and the deltas that a rank holds until they are written: those of one
  * round, or of all matrices when a later stage must see them together. */
-static int64_t bytes_of_whole(const bytes_case *of, int index) {
+static int64_t bytes_of_whole(const bytes_case *of, int index, int64_t *held) {
     const dpt_catalog *catalog = of->catalog;
     const dpt_parts *parts = of->input->parts;
     const dpt_edit_stage_spec *stage = &of->spec->stages[index];
-    int64_t matrix = 0, largest = 0, all = 0;
+    int64_t matrix = 0, slab = 0, open = 0, all = 0;
     int ranks = of->input->shard->ranks;
     bool *covers = dpt_mem_zalloc(catalog->count, sizeof *covers, "tensors of an edit");
-    int group = covers != NULL ? bytes_group(of, stage, covers) : 0;
-    for (int t = 0; t < catalog->count && group > 0; t++) {
-        if (!covers[t])
-            continue;
-        int64_t open = open_elements(parts, t, catalog->tensors[t].numel, ranks / group);
-        for (int p = parts->first[t]; p < parts->first[t + 1]; p++) {
-            dpt_edit_matrices m;
-            if (dpt_edit_matrices_of(parts, p, &m))
-                matrix = bytes_larger(matrix, dpt_edit_matrices_bytes(stage, parts, &m,
-                                                                      dpt_edit_lowrank_svd(stage),
-                                                                      group, true));
-        }
-        largest = bytes_larger(largest, open);
-        all += catalog->tensors[t].numel;
+    dpt_edit_plan plan = {.groups = 0};
+    if (covers != NULL)
+        plan = bytes_plan(of, stage, covers);
+    for (int i = 0; i < plan.count; i++) {
+        const dpt_edit_matrices *m = &plan.matrices[i];
+        matrix = bytes_larger(matrix, dpt_edit_matrices_bytes(stage, parts, m, plan.size, true));
+        slab = bytes_larger(slab, dpt_edit_matrices_slab(m, plan.size));
     }
+    for (int t = 0; t < catalog->count && plan.groups > 0; t++)
+        all += covers[t] ? catalog->tensors[t].numel : 0;
+    if (plan.groups > 0)
+        open = bytes_of_round(of, &plan);
+    dpt_edit_plan_destroy(&plan);
     dpt_mem_free(covers);
-    /* The deltas of a tensor come after its decomposition, next to its rows, and so do those of small matrices. */
+    /* Deltas come after the decomposition, next to its rows, and so do those of small matrices. */
     const int64_t number = (int64_t)sizeof(float);
     int64_t after =
-        bytes_larger(largest + largest / (group > 0 ? group : 1), bytes_of_bundle(ranks, all)) *
-            number +
-        dpt_redist_bytes(ranks);
-    int64_t held = bytes_keeps_deltas(of->spec, index) ? all / ranks + DPT_CELL : 0;
-    return bytes_larger(matrix, after) + held * number;
+        bytes_larger(open + slab, bytes_of_bundle(ranks, all)) * number + dpt_redist_bytes(ranks);
+    if (bytes_keeps_deltas(of->spec, index))
+        *held += (all / ranks + DPT_CELL) * number;
+    return bytes_larger(matrix, after);
 }
 
 /* Rows of one output of all matrices, by the most that a tensor can have. */
@@ -198,7 +228,7 @@ static void bytes_of_stage(const bytes_case *of, int index, int64_t *held, int64
     if (method->apply_cell != NULL)
         *held += dpt_edit_rows_bytes(of->catalog, of->input->selected, of->input->shard->ranks);
     if (method->whole)
-        prepare = bytes_of_whole(of, index);
+        prepare = bytes_of_whole(of, index, held);
     if (method->cuts != NULL)
         prepare = bytes_of_cuts(of, stage, method->cuts(stage));
     *step = bytes_larger(*step, prepare);
@@ -341,6 +371,15 @@ double dpt_edit_bytes_prepared(const dpt_edit_spec *spec, const dpt_edit_input *
     return bytes_of_prepare(&stands, input);
 }
 
+/* Stages before that see whole cells have read them already. */
+double dpt_edit_bytes_decomposed(const dpt_edit_spec *spec, const dpt_edit_input *input) {
+    double half;
+    for (int s = 0; s < spec->nstages && !dpt_edit_own_only(&spec->stages[s]); s++)
+        if (dpt_edit_method_get(spec->stages[s].method)->whole)
+            return bytes_covered(input, &spec->stages[s], &half);
+    return 0.0;
+}
+
 /* What `allocate` reads before the edit is known: every matrix decomposed, or magnitudes counted. */
 static double bytes_of_search(const dpt_edit_spec *spec, const dpt_edit_spec *stands,
                               const dpt_edit_input *input) {
@@ -363,9 +402,12 @@ double dpt_edit_bytes_read(const dpt_edit_spec *spec, const dpt_edit_input *inpu
            (gradient ? bytes_of_correlation(&stands, input) : 0.0);
 }
 
-double dpt_edit_flops(const dpt_edit_spec *spec, const dpt_edit_input *input) {
+/* A multiply-add of single precision takes as long as one operation in double. */
+double dpt_edit_decompositions(const dpt_edit_spec *spec, const dpt_edit_input *input,
+                               double *flops) {
     dpt_edit_spec stands = bytes_stand_for(spec, input, false);
-    double flops = 0.0;
+    double count = 0.0;
+    *flops = 0.0;
     for (int s = 0; s < spec->nstages; s++) {
         const dpt_edit_stage_spec *stage = &stands.stages[s];
         double runs = dpt_edit_method_get(spec->stages[s].method)->found ? 2.0 : 1.0;
@@ -377,8 +419,9 @@ double dpt_edit_flops(const dpt_edit_spec *spec, const dpt_edit_input *input) {
             if (!dpt_edit_covers(stage, input, part->tensor) ||
                 !dpt_edit_matrices_of(input->parts, p, &m))
                 continue;
-            flops += runs * dpt_edit_matrices_flops(stage, input->parts, &m);
+            count += runs * m.count;
+            *flops += runs * dpt_edit_matrices_cost(stage, input->parts, &m);
         }
     }
-    return flops;
+    return count;
 }

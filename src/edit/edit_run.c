@@ -403,6 +403,7 @@ static void edit_run_check_spec(const dpt_comm *comm, const dpt_edit_spec *spec)
     for (int s = 0; s < spec->nstages; s++) {
         DPT_ASSERT_SAME(comm, spec->stages[s].method);
         DPT_ASSERT_SAME_ARRAY(comm, spec->stages[s].values, DPT_EDIT_PARAM_MAX);
+        DPT_ASSERT_SAME(comm, spec->stages[s].cut_from);
     }
 }
 

@@ -1,7 +1,7 @@
 #include "group.h"
 
 #include "deltapath/base/mem.h"
-#include "deltapath/comm/same.h"
+#include "deltapath/base/assert.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -45,28 +45,18 @@ bool dpt_edit_matrices_of(const dpt_parts *parts, int part, dpt_edit_matrices *o
     return part == item.first;
 }
 
-/* Multiplications of a decomposition, up to a factor. A group loses some of its speed to messages:
- * a doubling of the ranks is counted as 1.8 times as fast. */
-static double group_cost_of(const dpt_edit_stage_spec *spec, const dpt_parts *parts,
-                            const dpt_edit_matrices *m) {
+double dpt_edit_matrices_cost(const dpt_edit_stage_spec *spec, const dpt_parts *parts,
+                              const dpt_edit_matrices *m) {
     double cost = 0.0;
     for (int k = 0; k < m->count; k++) {
         int64_t cols = dpt_edit_matrices_cols(m, parts, k);
-        double minimum = fmin((double)m->stored.rows, (double)cols);
-        double rank = (double)dpt_edit_lowrank_rank(spec, m->stored.rows, cols);
-        double width = rank > 0.0 ? fmin(minimum, 8.0 * rank + 64.0) : minimum;
-        cost += (double)m->stored.rows * (double)cols * width;
+        int64_t rank = dpt_edit_lowrank_decomposed(spec, m->stored.rows, cols);
+        cost += dpt_svd_cost(m->stored.rows, cols, rank, dpt_edit_lowrank_svd(spec));
     }
     return cost;
 }
 
-/* The Gram matrix or the iterations of a sketch, factors, checks and the product: nine times what is counted as one
- * (measured). */
-double dpt_edit_matrices_flops(const dpt_edit_stage_spec *spec, const dpt_parts *parts,
-                               const dpt_edit_matrices *m) {
-    return 9.0 * group_cost_of(spec, parts, m);
-}
-
+/* A group loses some of its speed to messages: a doubling of the ranks is counted as 1.8 times as fast. */
 static double speed_of(int size) {
     return pow(1.8, log2((double)size));
 }
@@ -76,8 +66,8 @@ int64_t dpt_edit_matrices_slab(const dpt_edit_matrices *m, int size) {
 }
 
 int64_t dpt_edit_matrices_bytes(const dpt_edit_stage_spec *spec, const dpt_parts *parts,
-                                const dpt_edit_matrices *m, dpt_svd_method method, int size,
-                                bool expected) {
+                                const dpt_edit_matrices *m, int size, bool expected) {
+    dpt_svd_method method = dpt_edit_lowrank_svd(spec);
     int64_t rows = m->stored.rows, own = (rows + size - 1) / size, most = 0;
     int64_t slab = dpt_edit_matrices_slab(m, size); /* or small ones together */
     slab = slab > DPT_EDIT_TOGETHER ? slab : DPT_EDIT_TOGETHER;
@@ -85,7 +75,7 @@ int64_t dpt_edit_matrices_bytes(const dpt_edit_stage_spec *spec, const dpt_parts
     int64_t exchange = 2 * step * (int64_t)sizeof(float);
     for (int k = 0; k < m->count; k++) {
         int64_t cols = dpt_edit_matrices_cols(m, parts, k);
-        int64_t rank = dpt_edit_lowrank_rank(spec, rows, cols);
+        int64_t rank = dpt_edit_lowrank_decomposed(spec, rows, cols);
         int64_t maximum = rows < cols ? rows : cols;
         int64_t wanted = rank > 0 && rank < maximum ? rank : maximum;
         int64_t svd = expected ? dpt_svd_bytes_expected(rows, cols, wanted, method, size)
@@ -115,25 +105,24 @@ static double schedule(const item *items, int count, int groups, double *busy, i
     return end;
 }
 
-static int64_t most_bytes(const dpt_edit_stage *stage, const dpt_edit_plan *plan,
-                          dpt_svd_method method, int size) {
+static int64_t most_bytes(const dpt_edit_stage *stage, const dpt_edit_plan *plan, int size) {
     int64_t maximum = 0;
     for (int i = 0; i < plan->count; i++) {
         int64_t bytes = dpt_edit_matrices_bytes(stage->spec, stage->input->parts,
-                                                &plan->matrices[i], method, size, false);
+                                                &plan->matrices[i], size, false);
         maximum = bytes > maximum ? bytes : maximum;
     }
     return maximum;
 }
 
-/* Doublings up to all ranks: the fastest whose largest matrix fits. */
-static int choose_size(const dpt_edit_stage *stage, const dpt_edit_plan *plan,
-                       dpt_svd_method method, const item *items, int ranks, int64_t available,
-                       double *busy) {
+/* Doublings up to all ranks: the fastest whose largest matrix has room. */
+static int choose_size(const dpt_edit_stage *stage, const dpt_edit_plan *plan, const item *items,
+                       int ranks, double *busy) {
+    int64_t room = stage->input->svd_room > 0 ? stage->input->svd_room : INT64_MAX;
     int best = ranks;
     double best_end = INFINITY;
     for (int size = 1;; size = 2 * size < ranks ? 2 * size : ranks) {
-        if (most_bytes(stage, plan, method, size) <= available) {
+        if (most_bytes(stage, plan, size) <= room) {
             double end = schedule(items, plan->count, ranks / size, busy, NULL) / speed_of(size);
             if (end < best_end) {
                 best_end = end;
@@ -191,7 +180,8 @@ static void group_sort(const dpt_edit_stage *stage, const dpt_edit_plan *plan, i
     for (int t = 0; t < stage->catalog->count; t++) {
         double longest = 0.0;
         for (int i = plan->first[t]; i < plan->first[t + 1]; i++) {
-            double cost = group_cost_of(stage->spec, stage->input->parts, &plan->matrices[i]);
+            double cost =
+                dpt_edit_matrices_cost(stage->spec, stage->input->parts, &plan->matrices[i]);
             items[i] = (item){.matrices = i, .tensor = t, .cost = cost};
             longest = fmax(longest, cost);
         }
@@ -201,57 +191,32 @@ static void group_sort(const dpt_edit_stage *stage, const dpt_edit_plan *plan, i
     qsort(items, (size_t)plan->count, sizeof *items, by_falling_cost);
 }
 
-int dpt_edit_plan_group(const dpt_edit_stage *stage, int ranks) {
-    dpt_edit_plan plan = {.size = stage->input->svd_group};
-    if (plan.size > 0)
-        return plan.size;
-    dpt_status st = group_list(stage, &plan);
-    item *items = dpt_mem_alloc(plan.count, sizeof *items, "plan of low rank");
-    double *busy = dpt_mem_alloc(ranks, sizeof *busy, "plan of low rank");
-    if (st == DPT_OK && items != NULL && busy != NULL) {
-        group_sort(stage, &plan, items);
-        plan.size = choose_size(stage, &plan, dpt_edit_lowrank_svd(stage->spec), items, ranks,
-                                INT64_MAX, busy);
-    }
-    dpt_mem_free(busy);
-    dpt_mem_free(items);
-    int size = plan.size;
-    dpt_edit_plan_destroy(&plan);
-    return size;
-}
-
-dpt_status dpt_edit_plan_create(const dpt_edit_stage *stage, dpt_svd_method method,
-                                dpt_edit_plan *plan) {
-    const dpt_comm *comm = stage->input->comm;
+dpt_status dpt_edit_plan_make(const dpt_edit_stage *stage, int ranks, dpt_edit_plan *plan) {
     *plan = (dpt_edit_plan){.size = stage->input->svd_group};
-    int64_t available = -dpt_mem_available();
-    dpt_status st = dpt_agree(comm, dpt_comm_max_i64(comm, &available, 1));
-    if (st != DPT_OK)
-        return st;
-    st = group_list(stage, plan);
+    dpt_status st = group_list(stage, plan);
     item *items = dpt_mem_alloc(plan->count, sizeof *items, "plan of low rank");
     int *group_of = dpt_mem_alloc(plan->count, sizeof *group_of, "plan of low rank");
-    double *busy = dpt_mem_alloc(comm->size, sizeof *busy, "plan of low rank");
+    double *busy = dpt_mem_alloc(ranks, sizeof *busy, "plan of low rank");
     if (items == NULL || group_of == NULL || busy == NULL)
         st = DPT_ERR_OUTPUT;
-    if (st == DPT_OK && plan->size > comm->size)
+    if (st == DPT_OK && plan->size > ranks)
         st = dpt_error(DPT_ERR_USAGE,
                        "svd_group: %d ranks cannot share a matrix, there are %d: "
                        "lower it or start more ranks",
-                       plan->size, comm->size);
-    st = dpt_agree(comm, st);
+                       plan->size, ranks);
     if (st == DPT_OK) {
         group_sort(stage, plan, items);
         if (plan->size <= 0)
-            plan->size = choose_size(stage, plan, method, items, comm->size, -available, busy);
-        plan->groups = comm->size / plan->size;
+            plan->size = choose_size(stage, plan, items, ranks, busy);
+        plan->groups = ranks / plan->size;
         DPT_ASSERT(plan->size >= 1 && plan->groups >= 1);
-        DPT_ASSERT_SAME(comm, plan->size);
-        st = dpt_agree(comm, fill_plan(plan, items, busy, group_of));
+        st = fill_plan(plan, items, busy, group_of);
     }
     dpt_mem_free(busy);
     dpt_mem_free(group_of);
     dpt_mem_free(items);
+    if (st != DPT_OK)
+        dpt_edit_plan_destroy(plan);
     return st;
 }
 

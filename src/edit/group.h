@@ -39,8 +39,12 @@ typedef struct dpt_edit_plan {
     int *first;                  /**< (tensors + 1) of each tensor in it */
 } dpt_edit_plan;
 
-/** Triplets that a stage keeps of a matrix; 0 when they follow from the energy. Local. */
+/** Parameters of low rank. */
+enum { DPT_LOWRANK_RANK, DPT_LOWRANK_SPARSITY, DPT_LOWRANK_ENERGY, DPT_LOWRANK_SVD };
+
+/** Triplets that a stage keeps of a matrix, and those with which it is decomposed; 0 when they follow from an energy. Local. */
 int64_t dpt_edit_lowrank_rank(const dpt_edit_stage_spec *spec, int64_t rows, int64_t cols);
+int64_t dpt_edit_lowrank_decomposed(const dpt_edit_stage_spec *spec, int64_t rows, int64_t cols);
 
 /** Algorithm that a stage of low rank asks for. Local. */
 dpt_svd_method dpt_edit_lowrank_svd(const dpt_edit_stage_spec *spec);
@@ -48,22 +52,18 @@ dpt_svd_method dpt_edit_lowrank_svd(const dpt_edit_stage_spec *spec);
 /** Bytes of a rank for matrices shared by `size` ranks: slab, exchange and decomposition; at most, or where a random
  * decomposition converges. Local. */
 int64_t dpt_edit_matrices_bytes(const dpt_edit_stage_spec *spec, const dpt_parts *parts,
-                                const dpt_edit_matrices *m, dpt_svd_method method, int size,
-                                bool expected);
+                                const dpt_edit_matrices *m, int size, bool expected);
 
-/** Ranks of a group that a plan for so many ranks chooses, with memory enough. Local.
- * @param[in] stage  spec, catalog, input->parts and svd_group, covers. @return 0 without memory. */
-int dpt_edit_plan_group(const dpt_edit_stage *stage, int ranks);
+/** What the decomposition of matrices takes, as dpt_svd_cost counts. Local. */
+double dpt_edit_matrices_cost(const dpt_edit_stage_spec *spec, const dpt_parts *parts,
+                              const dpt_edit_matrices *m);
 
-/** Operations of a decomposition of matrices, about. Local. */
-double dpt_edit_matrices_flops(const dpt_edit_stage_spec *spec, const dpt_parts *parts,
-                               const dpt_edit_matrices *m);
-
-/** Choose the group size (input->svd_group, or the least makespan among those that fit the memory of
- * every rank) and share out the matrices, those of the longest first; those of a tensor follow each other.
- * Collective. Errors: DPT_ERR_USAGE when svd_group is above the number of ranks; agreed. */
-dpt_status dpt_edit_plan_create(const dpt_edit_stage *stage, dpt_svd_method method,
-                                dpt_edit_plan *plan);
+/** Choose the size of a group (input->svd_group, or the least makespan among those that svd_room holds) and share out the
+ * matrices, those of the longest first; those of a tensor follow each other. What a plan and a run ask, with the same
+ * answer. Local.
+ * @param[in] stage  spec, catalog, input->parts, svd_group and svd_room, covers.
+ * Errors: DPT_ERR_USAGE when svd_group is above the number of ranks; DPT_ERR_OUTPUT without memory; *plan empty. */
+dpt_status dpt_edit_plan_make(const dpt_edit_stage *stage, int ranks, dpt_edit_plan *plan);
 void dpt_edit_plan_destroy(dpt_edit_plan *plan);
 
 /** Number, in plan->matrices, of what a group has in a round, or -1. Local. */

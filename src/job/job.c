@@ -16,6 +16,7 @@
 
 #include <errno.h>
 #include <fnmatch.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -572,6 +573,15 @@ void dpt_job_hash_for_models(const dpt_job *job, dpt_hash *hash) {
 
 bool dpt_job_same_loss(const dpt_job_data *a, const dpt_job_data *b) {
     return a->loss == b->loss && dpt_job_keys_same_loss(a, b);
+}
+
+void dpt_job_hash_edit(const dpt_job_edit *edit, dpt_hash *hash) {
+    double cut_from = dpt_edit_cut_from(&edit->spec);
+    dpt_hash_update(hash, edit->id, strlen(edit->id) + 1);
+    dpt_hash_update(hash, edit->method, strlen(edit->method) + 1);
+    dpt_hash_update(hash, edit->params, strlen(edit->params) + 1);
+    if (!isnan(cut_from))
+        dpt_hash_update(hash, &cut_from, sizeof cut_from);
 }
 
 void dpt_job_hash_data(const dpt_job_data *data, dpt_hash *hash) {

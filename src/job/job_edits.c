@@ -480,9 +480,23 @@ static dpt_status sweep_append(dpt_job *job, sweep *all, const dpt_yaml *yaml, c
     return sweep_build(all, job, yaml, at, entry, auto_data, &job->edits[job->nedits++]);
 }
 
+/* Edits of one entry that decompose the same matrices. */
+static dpt_status sweep_share(dpt_job *job, int first) {
+    int count = job->nedits - first;
+    dpt_edit_spec **specs = dpt_mem_alloc(count, sizeof *specs, "edits of a sweep");
+    if (specs == NULL)
+        return DPT_ERR_OUTPUT;
+    for (int i = 0; i < count; i++)
+        specs[i] = &job->edits[first + i].spec;
+    dpt_edit_share_decompositions(count, specs);
+    dpt_mem_free(specs);
+    return DPT_OK;
+}
+
 dpt_status dpt_job_edits_expand(dpt_job *job, const dpt_yaml *yaml, int place,
                                 struct fy_node *entry) {
     sweep all = {.name = NULL};
+    int first = job->nedits;
     dpt_status st = collect(&all, yaml, entry);
     if (st == DPT_OK)
         st = sweep_count_seeds(&all, yaml);
@@ -500,7 +514,7 @@ dpt_status dpt_job_edits_expand(dpt_job *job, const dpt_yaml *yaml, int place,
         for (int d = 1; found && d < job->njudged && st == DPT_OK; d++)
             st = sweep_append(job, &all, yaml, at, place, entry, d);
     }
-    return st;
+    return st == DPT_OK ? sweep_share(job, first) : st;
 }
 
 static int compare_ids(const void *a, const void *b) {

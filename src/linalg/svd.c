@@ -18,6 +18,7 @@
 static const double DEFAULT_TOLERANCE = 1e-3;
 static const double SMALL_RESIDUAL = 3e-2;   /* share of |A| */
 static const double RANDOM_ITERATIONS = 5.5; /* four, the first product and the last */
+static const double REFERENCE_COST = 30.0;   /* of the exact method's, at a side of 2048 */
 
 static int64_t shorter(int64_t rows, int64_t cols) {
     return rows < cols ? rows : cols;
@@ -32,6 +33,27 @@ int64_t dpt_svd_energy_rank(int64_t count, const double *s, double norm, double 
             return i + 1;
     }
     return count;
+}
+
+int64_t dpt_svd_rank_of(const dpt_svd *svd, double energy) {
+    return dpt_svd_energy_rank(svd->rank, svd->s, svd->norm, energy);
+}
+
+double dpt_svd_residual_of(const dpt_svd *svd, int64_t rank) {
+    double square = svd->residual * svd->residual;
+    for (int64_t i = svd->rank - 1; i >= rank; i--)
+        square += svd->s[i] * svd->s[i];
+    return sqrt(square);
+}
+
+void dpt_svd_cut(dpt_svd *svd, int64_t cols, int64_t local_rows, int64_t rank) {
+    DPT_ASSERT(rank >= 1 && rank <= svd->rank);
+    svd->residual = dpt_svd_residual_of(svd, rank);
+    for (int64_t i = 1; i < local_rows; i++)
+        memmove(svd->u + i * rank, svd->u + i * svd->rank, (size_t)rank * sizeof *svd->u);
+    for (int64_t i = 1; i < cols; i++)
+        memmove(svd->v + i * rank, svd->v + i * svd->rank, (size_t)rank * sizeof *svd->v);
+    svd->rank = rank;
 }
 
 dpt_status dpt_svd_allocate(const dpt_svd_problem *problem, int64_t rank, dpt_svd *out) {
@@ -179,6 +201,18 @@ static bool svd_random_pays(int64_t rows, int64_t cols, int64_t rank) {
                dpt_svd_exact_cost(rows, cols, rank);
 }
 
+static bool svd_tries_random(int64_t rows, int64_t cols, int64_t rank, dpt_svd_method method) {
+    return rank > 0 && (method == DPT_SVD_RANDOM ||
+                        (method == DPT_SVD_AUTO && svd_random_pays(rows, cols, rank)));
+}
+
+double dpt_svd_cost(int64_t rows, int64_t cols, int64_t rank, dpt_svd_method method) {
+    if (svd_tries_random(rows, cols, rank, method))
+        return RANDOM_ITERATIONS * dpt_svd_iteration_cost(rows, cols, rank);
+    double exact = dpt_svd_exact_cost(rows, cols, rank > 0 ? rank : shorter(rows, cols));
+    return method == DPT_SVD_REFERENCE ? REFERENCE_COST * exact : exact;
+}
+
 static dpt_status svd_dispatch(const dpt_svd_problem *problem, dpt_svd_method method,
                                dpt_svd *out) {
     bool converged = false;
@@ -187,9 +221,7 @@ static dpt_status svd_dispatch(const dpt_svd_problem *problem, dpt_svd_method me
         return zero_matrix(problem, out);
     if (method == DPT_SVD_REFERENCE)
         return dpt_svd_reference(problem, out);
-    if (problem->rank > 0 &&
-        (method == DPT_SVD_RANDOM ||
-         (method == DPT_SVD_AUTO && svd_random_pays(problem->rows, problem->cols, problem->rank))))
+    if (svd_tries_random(problem->rows, problem->cols, problem->rank, method))
         st = dpt_svd_random(problem, out, &converged);
     if (st == DPT_OK && !converged) {
         int iterations = out->iterations;
@@ -358,8 +390,7 @@ static int64_t svd_needs(int64_t rows, int64_t cols, int64_t rank, dpt_svd_metho
             fmax(12.0 * m * n, 4.0 * m * n + exact) + 4.0 * (side + longer / ranks + longer) * k;
     double reference = 8.0 * ((1.0 + 1.5 / ranks) * both * side + 3.0 * (double)rows * n / ranks +
                               300.0 * both + 1e5);
-    bool tried = rank > 0 && (method == DPT_SVD_RANDOM ||
-                              (method == DPT_SVD_AUTO && svd_random_pays(rows, cols, rank)));
+    bool tried = svd_tries_random(rows, cols, rank, method);
     double need = method == DPT_SVD_REFERENCE ? reference
                   : !tried                    ? exact
                   : falls_back                ? fmax(random, exact)

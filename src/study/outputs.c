@@ -392,9 +392,7 @@ dpt_results_study dpt_outputs_unit_study(const dpt_outputs *outputs, const dpt_i
     dpt_hash_update(&hash, &in->fingerprint, sizeof in->fingerprint);
     dpt_hash_update(&hash, in->selected, (size_t)in->catalog->count * sizeof *in->selected);
     dpt_job_hash_for_units(job, &hash);
-    dpt_hash_update(&hash, edit->id, strlen(edit->id) + 1);
-    dpt_hash_update(&hash, edit->method, strlen(edit->method) + 1);
-    dpt_hash_update(&hash, edit->params, strlen(edit->params) + 1);
+    dpt_job_hash_edit(edit, &hash);
     if (dpt_job_leaves_out(job, edit)) { /* units of other edits stay as they are */
         const uint64_t proof[] = {(uint64_t)job->proof.groups, job->proof.alone};
         dpt_hash_update(&hash, proof, sizeof proof);

@@ -6,9 +6,9 @@
 #include "deltapath/comm/shared.h"
 #include "deltapath/model/model.h"
 #include "checks.h"
+#include "decomposed.h"
 #include "memory.h"
 #include "plan_scaling.h"
-#include "plan_time.h"
 
 #include <omp.h>
 
@@ -28,7 +28,7 @@ static dpt_status plan_take_machine(const dpt_comm *comm, const dpt_inputs *in,
         st = dpt_comm_count_machines(comm, &of->machines);
     of->glanced = true;
     bool bf16 = in->job->precision == (int)DPT_PRECISION_BF16;
-    bool products = dpt_inputs_needs_model(in) || dpt_plan_edit_flops(in) > 0.0;
+    bool products = dpt_inputs_needs_model(in) || dpt_decomposed_any(in);
     return st == DPT_OK ? dpt_machine_glance(comm, products, bf16, &of->machine) : st;
 }
 

@@ -1,8 +1,6 @@
 #include "plan_time.h"
 
 #include "passes.h"
-#include "plane.h"
-#include "significance.h"
 
 #include <math.h>
 
@@ -262,25 +260,11 @@ static double plan_read(const dpt_inputs *in, const dpt_resources *res, const pl
     return cold / r->read;
 }
 
-double dpt_plan_edit_flops(const dpt_inputs *in) {
-    double flops = 0.0;
-    const dpt_edit_input input = {.post = {.catalog = in->catalog},
-                                  .parts = &in->parts,
-                                  .comparable = in->pair.comparable,
-                                  .selected = in->selected};
-    for (int e = 0; e < in->job->nedits; e++) {
-        const dpt_edit_spec *spec = &in->job->edits[e].spec;
-        double runs = 1.0 + dpt_significance_is_wanted(spec) + dpt_plane_has(in->job, e);
-        flops += runs * dpt_edit_flops(spec, &input);
-    }
-    return flops;
-}
-
 /* All edits: what they read, what that costs a rank, and decompositions. */
 static double plan_edits(const dpt_inputs *in, const dpt_resources *res, const plan_rates *r) {
     double bytes = READ_BYTES * res->bytes_edits + MADE_BYTES * res->bytes_made;
     return plan_read(in, res, r) + bytes / res->ranks / r->memory +
-           dpt_plan_edit_flops(in) / (r->doubles * res->ranks);
+           res->flops_svd / (r->doubles * res->ranks);
 }
 
 /* Gradients at t = 0 that are read back, or taken again where they are not kept, and what a kill loses of one. */

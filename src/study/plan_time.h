@@ -10,9 +10,6 @@
  * Local. */
 void dpt_plan_time(const dpt_inputs *inputs, dpt_resources *resources);
 
-/** Operations of the decompositions of all edits of a job, about. Local. */
-double dpt_plan_edit_flops(const dpt_inputs *inputs);
-
 /** "load", "bind" ... Local. */
 const char *dpt_plan_phase_name(int phase);
 

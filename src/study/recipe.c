@@ -19,9 +19,7 @@ uint64_t dpt_recipe_of(const dpt_inputs *in, const dpt_job_edit *edit) {
     dpt_hash_update(&hash, &in->fingerprint, sizeof in->fingerprint);
     dpt_hash_update(&hash, in->selected, (size_t)in->catalog->count * sizeof *in->selected);
     dpt_job_hash_for_models(job, &hash);
-    dpt_hash_update(&hash, edit->id, strlen(edit->id) + 1);
-    dpt_hash_update(&hash, edit->method, strlen(edit->method) + 1);
-    dpt_hash_update(&hash, edit->params, strlen(edit->params) + 1);
+    dpt_job_hash_edit(edit, &hash);
     const int data[] = {edit->gradient_data, edit->auto_data};
     for (int i = 0; i < 2; i++) {
         uint64_t key =
@@ -91,6 +89,7 @@ uint64_t dpt_recipe_in_memory(const dpt_inputs *in, const dpt_job_edit *edit,
         const char *name = dpt_edit_method_name(stage->method);
         dpt_hash_update(&hash, name, strlen(name) + 1);
         dpt_hash_update(&hash, stage->values, sizeof stage->values);
+        dpt_hash_update(&hash, &stage->cut_from, sizeof stage->cut_from);
         if (stage->tensor_values != NULL)
             dpt_hash_update(&hash, stage->tensor_values, tensors * sizeof(double));
     }

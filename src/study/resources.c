@@ -1,6 +1,7 @@
 #include "resources.h"
 
 #include "cell_gradient.h"
+#include "decomposed.h"
 #include "hessian.h"
 #include "logit_probes.h"
 #include "logits.h"
@@ -529,6 +530,14 @@ static dpt_status choose_mesh(const dpt_inputs *in, const dpt_plan_case *of, dpt
                      (need >> 20) + 1, res->tensor_parallel, grant_text(res->budget, granted));
 }
 
+/* Of what is left half may keep decompositions; the plan leaves things out. */
+static dpt_status keep_decompositions(const dpt_inputs *in, dpt_resources *res) {
+    res->svd_kept = res->peak < res->budget ? (res->budget - res->peak) / 2 : 0;
+    dpt_status st = dpt_decomposed_plan(in, res->svd_kept, res);
+    res->peak += res->decomposed.bytes;
+    return st;
+}
+
 dpt_status dpt_resources_plan(const dpt_inputs *in, const dpt_plan_case *of, dpt_resources *out) {
     int ranks = of->ranks, threads = of->threads > 0 ? of->threads : 1;
     int fill = (int)(of->machine.cores / threads);
@@ -564,13 +573,14 @@ dpt_status dpt_resources_plan(const dpt_inputs *in, const dpt_plan_case *of, dpt
     out->peak = out->models.kept + resources_larger(out->edit + out->field, out->models.besides);
     if (!model) {
         char granted[32];
+        st = keep_decompositions(in, out);
         dpt_plan_time(in, out);
         if (out->peak > out->budget)
             return dpt_error(DPT_ERR_OUTPUT,
                              "the edits need %" PRId64 " MiB per rank, but --memory grants %s: use "
                              "more ranks or raise it",
                              (out->peak >> 20) + 1, grant_text(out->budget, granted));
-        return DPT_OK;
+        return st;
     }
     st = measure_data(in, out);
     if (st == DPT_OK)
@@ -579,6 +589,8 @@ dpt_status dpt_resources_plan(const dpt_inputs *in, const dpt_plan_case *of, dpt
         st = choose_mesh(in, of, out);
     if (st == DPT_OK)
         st = dpt_resources_share_lines(in, out);
+    if (st == DPT_OK)
+        st = keep_decompositions(in, out);
     if (st != DPT_OK)
         return st;
     dpt_plan_time(in, out);

@@ -1,6 +1,7 @@
 #ifndef DELTAPATH_SRC_STUDY_RESOURCES_H
 #define DELTAPATH_SRC_STUDY_RESOURCES_H
 
+#include "deltapath/edit/edit.h"
 #include "deltapath/model/cost.h"
 #include "deltapath/model/model.h"
 #include "deltapath/study/machine.h"
@@ -69,6 +70,12 @@ typedef struct dpt_resources {
     int64_t edit;    /**< the largest edit's own needs, or those of edits that are made together */
     dpt_store_hold_needs models; /**< of both models, what is read together */
     int together;         /**< edits of the largest group that is made together (study/sweep) */
+    int64_t svd_room; /**< that is left to a decomposition, as dpt_edit_input has it */
+    int64_t svd_kept; /**< bytes that decompositions which edits share may take */
+    dpt_edit_decomposed
+        decomposed;       /**< by low rank, `made` at most; its bytes are part of `peak` */
+    double flops_svd;     /**< of these, operations in double precision */
+    double bytes_shared;  /**< that edits do not read, for they share them */
     int64_t images;       /**< images of one pass as they are read */
     int64_t plane;        /**< what the plane of two edits takes besides an edit */
     int64_t logits;       /**< along random signs, of all data sets that judge */
@@ -200,6 +207,9 @@ void dpt_resources_move(const dpt_inputs *inputs, dpt_resources *resources);
 /** Bytes that edits on lines read besides, once it is known whether these hold. Local. */
 void dpt_resources_move_lines(const dpt_inputs *inputs, dpt_resources *resources,
                               const dpt_lines *lines);
+
+/** Bytes that the decompositions of an edit read. Local. */
+double dpt_resources_decomposed_bytes(const dpt_inputs *inputs, const dpt_edit_spec *spec);
 
 /** Edits whose masks are correlated along their paths. Local. */
 int dpt_resources_count_correlated(const dpt_inputs *inputs);

@@ -173,6 +173,13 @@ void dpt_resources_move_lines(const dpt_inputs *in, dpt_resources *res, const dp
     dpt_mem_free(w.tensors);
 }
 
+double dpt_resources_decomposed_bytes(const dpt_inputs *in, const dpt_edit_spec *spec) {
+    bytes_work w = bytes_open(in);
+    double bytes = dpt_edit_bytes_decomposed(spec, &w.input);
+    dpt_mem_free(w.tensors);
+    return bytes;
+}
+
 /* Whether the first pass over the pair begins each tensor at its begin: the hashes of a group are of that. */
 static bool bytes_in_order(const bytes_work *w, const dpt_sweep_group *group) {
     for (int i = 0; i < group->count; i++) {
@@ -397,7 +404,7 @@ void dpt_resources_move(const dpt_inputs *in, dpt_resources *res) {
     res->bytes_read += dpt_zero_delta_bytes(in, res->ranks);
     res->bytes_verified = bytes_of_check(in, res);
     res->bytes_read += res->bytes_verified;
-    res->bytes_edits = bytes_of_edits(in, res);
+    res->bytes_edits = bytes_of_edits(in, res) - res->bytes_shared;
     res->bytes_read += res->bytes_edits + bytes_of_hashes(in, res->ranks);
     res->bytes_digest = bytes_of_digest(in);
     res->bytes_written = bytes_of_results(in, model);

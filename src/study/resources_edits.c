@@ -1,6 +1,7 @@
 #include "resources.h"
 
 #include "deltapath/base/mem.h"
+#include "decomposed.h"
 #include "line_join.h"
 #include "sweep.h"
 
@@ -24,14 +25,16 @@ static int64_t edits_larger(int64_t a, int64_t b) {
     return a > b ? a : b;
 }
 
-static dpt_edit_needs edits_measure(const dpt_inputs *in, const dpt_shard *shard, int e) {
+static dpt_edit_needs edits_measure(const dpt_inputs *in, const dpt_shard *shard, int64_t room,
+                                    int e) {
     const dpt_edit_input input = {.shard = shard,
                                   .pre = {.catalog = &in->pair.catalog},
                                   .post = {.catalog = in->catalog},
                                   .parts = &in->parts,
                                   .comparable = in->pair.comparable,
                                   .selected = in->selected,
-                                  .svd_group = in->job->svd_group};
+                                  .svd_group = in->job->svd_group,
+                                  .svd_room = room};
     const dpt_job_edit *edit = &in->job->edits[e];
     bool gradient = dpt_inputs_needs_model(in) && edit->gradient_data >= 0;
     return dpt_edit_bytes(&edit->spec, &input, &in->out_catalog, gradient);
@@ -89,6 +92,20 @@ static int64_t edits_most(const dpt_inputs *in, int limit, const dpt_edit_needs 
     return count > 1 ? edits_larger(most, all.shared + all.held + all.step) : most;
 }
 
+/* What the budget leaves a decomposition, without what edits hold besides and the least that the mesh does. It follows from
+ * the job, the budget and the ranks alone, not from threads, so that a plan, a run and one that goes on choose the same
+ * groups. */
+static int64_t edits_svd_room(const dpt_inputs *in, const dpt_resources *res, int64_t models,
+                              const dpt_edit_needs *needs) {
+    int64_t most = 0, mesh = 0, cells = 3 * (int64_t)DPT_CELL * (int64_t)sizeof(float);
+    for (int e = 0; e < in->job->nedits; e++)
+        most = edits_larger(most, cells + needs[e].held + edits_writer(in, false));
+    if (dpt_inputs_needs_model(in))
+        mesh = (dpt_catalog_bytes(in->catalog) + dpt_catalog_bytes(&in->out_catalog)) / res->ranks +
+               dpt_line_bytes(in);
+    return edits_larger(res->budget - models - res->field - mesh - most, 1);
+}
+
 dpt_status dpt_resources_measure_edits(const dpt_inputs *in, const dpt_shard *shard,
                                        dpt_resources *res) {
     const dpt_store_layout layout = dpt_job_layout(in->job);
@@ -100,12 +117,16 @@ dpt_status dpt_resources_measure_edits(const dpt_inputs *in, const dpt_shard *sh
     if (needs == NULL)
         return DPT_ERR_OUTPUT;
     for (int e = 0; e < count; e++)
-        needs[e] = edits_measure(in, shard, e);
+        needs[e] = edits_measure(in, shard, 0, e);
+    res->svd_room = edits_svd_room(in, res, models + res->models.kept, needs);
+    for (int e = 0; e < count; e++)
+        if (!dpt_edit_joins(&in->job->edits[e].spec))
+            needs[e] = edits_measure(in, shard, res->svd_room, e);
     while (limit > 1 && edits_most(in, limit, needs) + models > budget)
         limit--;
     res->edit = edits_need(in, limit, needs, &res->together) + models;
     if (dpt_inputs_needs_model(in))
         res->edit += dpt_line_bytes(in);
     dpt_mem_free(needs);
-    return DPT_OK;
+    return dpt_decomposed_plan(in, 0, res);
 }

@@ -65,6 +65,7 @@ static int memory_rows(const dpt_inputs *in, const dpt_resources *res, print_row
         {"gradient in cells", "gradient_in_cells", res->cell_gradient ? res->cells : 0, false},
         {"edited model in cells", "edited_model", res->field, true},
         {"edit", "edit", res->edit, true},
+        {"decompositions that are kept", "decompositions", res->decomposed.bytes, false},
         {"plane of two edits", "plane", res->plane, false},
         {"losses and terms", "losses", res->losses, false},
         {"at most at a time", "peak", res->peak, true},
@@ -102,6 +103,16 @@ static void print_times(const dpt_resources *res) {
            nodes, plural((int)nodes));
 }
 
+static void print_decompositions(const dpt_resources *res) {
+    const dpt_edit_decomposed *of = &res->decomposed;
+    if (of->made > 0)
+        printf("  %-34s %12" PRId64 "\n", "matrices that are decomposed", of->made);
+    if (of->taken > 0)
+        printf("  %-34s %12" PRId64 "\n", "cut from these again", of->taken);
+    if (of->most > 0)
+        printf("  %-34s %12d\n", "ranks that share a matrix, at most", of->most);
+}
+
 static void print_mesh(const dpt_inputs *in, const dpt_resources *res) {
     printf("study %s: %d edit%s, %d data set%s, %d rank%s\n", in->job->name, in->job->nedits,
            plural(in->job->nedits), in->job->njudged, plural(in->job->njudged), res->ranks,
@@ -109,6 +120,7 @@ static void print_mesh(const dpt_inputs *in, const dpt_resources *res) {
     printf("  %-34s %12" PRId64 "\n", "elements of the model", dpt_catalog_elements(in->catalog));
     if (res->together > 1)
         printf("  %-34s %12d\n", "edits made together, at most", res->together);
+    print_decompositions(res);
     if (dpt_inputs_needs_model(in)) {
         printf("  %-34s %6d data x %d tensor-parallel\n", "mesh", res->ranks / res->tensor_parallel,
                res->tensor_parallel);
@@ -185,19 +197,21 @@ static json_t *json_of_source(const dpt_machine *machine) {
 }
 
 json_t *dpt_resources_json(const dpt_inputs *in, const dpt_resources *res) {
-    return json_pack("{s:i, s:i, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, "
-                     "s:f, s:i, s:o, s:o, s:o}",
-                     "ranks", res->ranks, "tensor_parallel", res->tensor_parallel, "batch_tokens",
-                     (json_int_t)res->batch_tokens, "layers_kept", (json_int_t)res->held, "nodes",
-                     node_count(res), "hours", res->seconds / 3600.0, "node_hours",
-                     node_count(res) * res->seconds / 3600.0, "restart_hours",
-                     res->restart / 3600.0, "memory_gib", (double)res->peak / 1073741824.0,
-                     "read_gb", res->bytes_read / 1e9, "written_gb", res->bytes_written / 1e9,
-                     "gathered_gb", res->bytes_gathered / 1e9, "tflop", res->flops / 1e12,
-                     "expected_tflop", (res->flops - res->saved_flops) / 1e12, "forward_passes",
-                     res->loss_evaluations, "slope_passes", res->slope_evaluations,
-                     "edits_together", res->together, "machine", json_of_source(&res->machine),
-                     "seconds", json_of_phases(res), "gib_per_rank", json_of_memory(in, res));
+    return json_pack(
+        "{s:i, s:i, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, "
+        "s:f, s:i, s:{s:I, s:I, s:i, s:i}, s:o, s:o, s:o}",
+        "ranks", res->ranks, "tensor_parallel", res->tensor_parallel, "batch_tokens",
+        (json_int_t)res->batch_tokens, "layers_kept", (json_int_t)res->held, "nodes",
+        node_count(res), "hours", res->seconds / 3600.0, "node_hours",
+        node_count(res) * res->seconds / 3600.0, "restart_hours", res->restart / 3600.0,
+        "memory_gib", (double)res->peak / 1073741824.0, "read_gb", res->bytes_read / 1e9,
+        "written_gb", res->bytes_written / 1e9, "gathered_gb", res->bytes_gathered / 1e9, "tflop",
+        res->flops / 1e12, "expected_tflop", (res->flops - res->saved_flops) / 1e12,
+        "forward_passes", res->loss_evaluations, "slope_passes", res->slope_evaluations,
+        "edits_together", res->together, "low_rank", "decomposed", (json_int_t)res->decomposed.made,
+        "cut", (json_int_t)res->decomposed.taken, "least_group", res->decomposed.least,
+        "most_group", res->decomposed.most, "machine", json_of_source(&res->machine), "seconds",
+        json_of_phases(res), "gib_per_rank", json_of_memory(in, res));
 }
 
 dpt_status dpt_resources_print_json(json_t *all) {

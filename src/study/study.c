@@ -13,6 +13,7 @@
 #include "allocate.h"
 #include "auto_alpha.h"
 #include "cell_gradient.h"
+#include "decomposed.h"
 #include "edited.h"
 #include "evaluation.h"
 #include "finished.h"
@@ -57,7 +58,8 @@ typedef struct study {
     dpt_cell_gradient gradient; /* only when edits take it */
     dpt_plane plane;            /* only when the job asks for it */
     dpt_lines lines;            /* only when a path is walked */
-    dpt_edit_slope *slopes;     /* (tensors) of the edit in hand; NULL when no edit asks for them */
+    dpt_decomposed decomposed;
+    dpt_edit_slope *slopes; /* (tensors) of the edit in hand; NULL when no edit asks for them */
     bool evaluates;
     int units;    /* per edit: its data sets, or one for an edit alone */
     int done;     /* edits that are finished; -1 until a study that is resumed is looked at */
@@ -84,7 +86,9 @@ static dpt_edit_input edit_input(study *s) {
                             .comparable = s->inputs.pair.comparable,
                             .pair = &s->inputs.pair,
                             .selected = s->inputs.selected,
-                            .svd_group = s->job->svd_group};
+                            .svd_group = s->job->svd_group,
+                            .svd_room = s->resources.svd_room,
+                            .factors = s->decomposed.factors};
 }
 
 /* Room for an edit that is made in cells. Collective, agreed. */
@@ -366,6 +370,7 @@ static dpt_status run_edits(study *s, const bool *finished) {
         if (finished[e])
             continue;
         st = dpt_agree(s->comm, dpt_stop_check());
+        dpt_decomposed_begin(&s->inputs, e, finished, &s->decomposed);
         if (st == DPT_OK && !s->in_cells) {
             st = run_group(s, finished, e, &next);
             continue;
@@ -374,6 +379,7 @@ static dpt_status run_edits(study *s, const bool *finished) {
             st = run_edit(s, &s->job->edits[e], &quadrature);
         s->done += st == DPT_OK;
     }
+    dpt_decomposed_begin(&s->inputs, s->job->nedits, finished, &s->decomposed);
     return st;
 }
 
@@ -494,9 +500,14 @@ static dpt_status work(study *s, const dpt_study_options *options) {
     if (st == DPT_OK)
         st = prepare_work(s, s->job->nedits - finished->count);
     if (st == DPT_OK)
+        st = dpt_agree(s->comm,
+                       dpt_decomposed_create(&s->inputs, s->resources.svd_kept, &s->decomposed));
+    if (st == DPT_OK)
         st = run_edits(s, finished->edits);
     if (st == DPT_OK)
         st = run_plane(s);
+    if (st == DPT_OK)
+        st = dpt_decomposed_log(s->comm, &s->decomposed);
     if (st == DPT_OK)
         st = dpt_inputs_check_unchanged(s->comm, &s->inputs, true);
     if (st == DPT_OK)
@@ -554,6 +565,7 @@ dpt_status dpt_study_run(const dpt_comm *comm, const dpt_job *job,
     dpt_plane_destroy(&s.plane);
     dpt_lines_destroy(&s.lines);
     dpt_cell_gradient_destroy(&s.gradient);
+    dpt_decomposed_destroy(&s.decomposed);
     dpt_mem_free(s.slopes);
     dpt_quantiser_destroy(s.quantiser);
     dpt_field_destroy(s.edited);

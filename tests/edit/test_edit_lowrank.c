@@ -210,6 +210,188 @@ static void pinned_group_gives_the_same_bits(void **state) {
     assert_true(run_hash("lowrank:rank=5;dare:p=0.5", 1) == alone);
 }
 
+/* Edits of a sweep, the values of one key apart. */
+enum { SWEEP = 3 };
+
+typedef struct sweep_made {
+    uint64_t hash;
+    double residual, first; /* of the last tensor: over |Delta|, and its largest singular value */
+    int64_t rank;
+} sweep_made;
+
+static sweep_made sweep_make(pair *p, const dpt_edit_spec *spec) {
+    sweep_made made = {.hash = 0};
+    dpt_edit_report report;
+    dpt_status st = dpt_edit_run(spec, &p->input, p->sink, &report);
+    if (st != DPT_OK)
+        print_error("%s\n", dpt_error_message());
+    assert_int_equal(st, DPT_OK);
+    for (int t = 0; t < p->catalog.count; t++)
+        made.hash = made.hash * 31 + tensor_hash(p->out, t);
+    made.residual = report.nspectra > 0 ? report.spectra[report.nspectra - 1].residual : 0.0;
+    made.first = report.nspectra > 0 ? report.singular[0] : 0.0;
+    for (int64_t i = 0; i < report.nspectra; i++)
+        made.rank += report.spectra[i].rank;
+    dpt_edit_report_destroy(&report);
+    return made;
+}
+
+static dpt_edit_decomposed sweep_count(const dpt_edit_factors *factors) {
+    dpt_edit_decomposed done = dpt_edit_factors_count(factors);
+    int64_t counts[2] = {done.made, done.taken};
+    assert_int_equal(dpt_comm_sum_i64(&test_comm, counts, 2), DPT_OK);
+    done.made = counts[0];
+    done.taken = counts[1];
+    return done;
+}
+
+/* All edits in an order, with so much room for what they share. @return how many matrices were decomposed. */
+static dpt_edit_decomposed sweep_run(pair *p, const dpt_edit_spec *specs, const int *order,
+                                     int64_t room, sweep_made *made) {
+    const dpt_edit_spec *expected[SWEEP];
+    p->input.factors = dpt_edit_factors_create(room, p->parts.count);
+    assert_non_null(p->input.factors);
+    for (int i = 0; i < SWEEP; i++) {
+        for (int j = i; j < SWEEP; j++)
+            expected[j - i] = &specs[order[j]];
+        dpt_edit_factors_expect(p->input.factors, SWEEP - i, expected);
+        made[order[i]] = sweep_make(p, &specs[order[i]]);
+    }
+    dpt_edit_decomposed done = sweep_count(p->input.factors);
+    dpt_edit_factors_expect(p->input.factors, 0, NULL); /* which releases all */
+    dpt_edit_factors_destroy(p->input.factors);
+    p->input.factors = NULL;
+    return done;
+}
+
+/* What a plan says of the same edits. */
+static dpt_edit_decomposed sweep_foresee(pair *p, const dpt_edit_spec *specs, int64_t room) {
+    const dpt_edit_spec *expected[SWEEP];
+    dpt_edit_factors *factors = dpt_edit_factors_create(room, p->parts.count);
+    assert_non_null(factors);
+    for (int i = 0; i < SWEEP; i++) {
+        for (int j = i; j < SWEEP; j++)
+            expected[j - i] = &specs[j];
+        dpt_edit_factors_expect(factors, SWEEP - i, expected);
+        assert_int_equal(dpt_edit_factors_foresee(factors, &specs[i], &p->input, test_comm.size),
+                         DPT_OK);
+    }
+    dpt_edit_decomposed done = dpt_edit_factors_count(factors);
+    dpt_edit_factors_destroy(factors);
+    return done;
+}
+
+/* @param[in] format  of an edit, with a %s for a value. @param[in] tolerance  of its residual, by itself. */
+static void check_sweep(const char *format, const char *const values[SWEEP], int svd_group,
+                        double tolerance) {
+    static const int order[] = {2, 0, 1};
+    const int64_t plenty = 1 << 30;
+    dpt_edit_spec specs[SWEEP], *all[SWEEP];
+    sweep_made alone[SWEEP], apart[SWEEP], made[SWEEP];
+    pair p;
+    pair_create(&p, DPT_F32, DPT_F32, false);
+    p.input.svd_group = svd_group <= test_comm.size ? svd_group : test_comm.size;
+    for (int i = 0; i < SWEEP; i++) {
+        char text[128];
+        snprintf(text, sizeof text, format, values[i]);
+        assert_int_equal(spec_parse(text, 1, &specs[i]), DPT_OK);
+        all[i] = &specs[i];
+        alone[i] = sweep_make(&p, &specs[i]);
+    }
+    dpt_edit_share_decompositions(SWEEP, all);
+    for (int i = 0; i < SWEEP; i++) {
+        apart[i] = sweep_make(&p, &specs[i]); /* each decomposes for itself */
+        assert_int_equal(apart[i].rank, alone[i].rank);
+        assert_true(fabs(apart[i].residual - alone[i].residual) <= tolerance);
+        assert_true(fabs(apart[i].first - alone[i].first) <= 1e-4 * alone[i].first);
+        bool own =
+            isnan(dpt_edit_cut_from(&specs[i])); /* the one that keeps the most is as alone */
+        assert_true(own == (i == 1));
+        assert_true(!own ||
+                    (apart[i].hash == alone[i].hash && apart[i].residual == alone[i].residual));
+    }
+    const int64_t matrices = 4;
+    dpt_edit_decomposed done = sweep_run(&p, specs, order, plenty, made);
+    assert_true(done.made == matrices && done.taken == 2 * matrices && done.bytes > 0);
+    for (int i = 0; i < SWEEP; i++)
+        assert_true(made[i].hash == apart[i].hash && made[i].residual == apart[i].residual);
+    done = sweep_foresee(&p, specs, plenty);
+    assert_true(done.made == matrices && done.taken == 2 * matrices);
+    done = sweep_foresee(&p, specs, 100);
+    assert_true(done.made == SWEEP * matrices && done.taken == 0 && done.bytes == 0);
+    if (svd_group == 0) {
+        done = sweep_run(&p, specs, order, 100, made);
+        assert_true(done.made == SWEEP * matrices && done.taken == 0 && done.bytes == 0);
+        for (int i = 0; i < SWEEP; i++)
+            assert_true(made[i].hash == apart[i].hash);
+    }
+    pair_destroy(&p);
+}
+
+static void sweeps_share_one_decomposition(void **state) {
+    (void)state;
+    static const char *const ranks[] = {"2", "7", "4"}, *const shares[] = {"0.8", "0.2", "0.5"},
+                             *const energies[] = {"0.3", "0.9", "0.6"};
+    for (int group = 0; group <= 2; group += 2) {
+        check_sweep("lowrank:rank=%s,svd=exact", ranks, group, 1e-5);
+        check_sweep("lowrank:rank=%s,svd=random", ranks, group, 1e-2);
+        check_sweep("lowrank:sparsity=%s", shares, group, 1e-5);
+        check_sweep("lowrank:energy=%s", energies, group, 1e-5);
+        check_sweep("expo:alpha=1;lowrank:rank=%s", ranks, group, 1e-5);
+        check_sweep("prune:keep=0.5;lowrank:energy=%s;expo:alpha=-0.5", energies, group, 1e-5);
+    }
+}
+
+/* Of an energy the ranks are not known before: as many decompositions as there is room for are kept. */
+static void energies_keep_what_has_room(void **state) {
+    (void)state;
+    static const char *const texts[] = {"lowrank:energy=0.2", "lowrank:energy=0.3",
+                                        "lowrank:energy=0.1"};
+    static const int order[] = {0, 1, 2};
+    dpt_edit_spec specs[SWEEP], *all[SWEEP];
+    sweep_made apart[SWEEP], made[SWEEP];
+    pair p;
+    pair_create(&p, DPT_F32, DPT_F32, false);
+    p.input.svd_group = 1;
+    for (int i = 0; i < SWEEP; i++) {
+        assert_int_equal(spec_parse(texts[i], 1, &specs[i]), DPT_OK);
+        all[i] = &specs[i];
+    }
+    dpt_edit_share_decompositions(SWEEP, all);
+    for (int i = 0; i < SWEEP; i++)
+        apart[i] = sweep_make(&p, &specs[i]);
+    dpt_edit_decomposed done = sweep_run(&p, specs, order, 6000, made);
+    assert_true(done.taken > 0 && done.taken % 2 == 0 && done.bytes <= 6000);
+    assert_int_equal(done.made + done.taken, SWEEP * 4);
+    assert_true(test_comm.size > 1 || done.taken < 2 * 4);
+    for (int i = 0; i < SWEEP; i++)
+        assert_true(made[i].hash == apart[i].hash && made[i].residual == apart[i].residual);
+    pair_destroy(&p);
+}
+
+/* Edits that do not decompose the same share nothing. */
+static void others_share_nothing(void **state) {
+    (void)state;
+    static const int order[] = {0, 1, 2};
+    dpt_edit_spec specs[SWEEP], *all[SWEEP];
+    sweep_made made[SWEEP];
+    pair p;
+    pair_create(&p, DPT_F32, DPT_F32, false);
+    for (int i = 0; i < SWEEP; i++) {
+        assert_int_equal(spec_parse(i == 1   ? "lowrank:rank=3,svd=exact"
+                                    : i == 2 ? "lowrank:rank=4"
+                                             : "lowrank:rank=2",
+                                    i == 2 ? 2 : 1, &specs[i]),
+                         DPT_OK);
+        all[i] = &specs[i];
+    }
+    dpt_edit_share_decompositions(SWEEP, all); /* seeds and svd may be swept too */
+    dpt_edit_decomposed done = sweep_run(&p, specs, order, 1 << 30, made);
+    assert_true(done.made == SWEEP * 4 && done.taken == 0 && done.bytes == 0);
+    assert_int_equal(sweep_foresee(&p, specs, 1 << 30).made, done.made);
+    pair_destroy(&p);
+}
+
 /* Refused by a run, and, where the tensors alone say it, by the check that a job makes before. */
 static void refuse(const char *text, int svd_group, const char *words) {
     pair p;
@@ -265,6 +447,9 @@ int main(int argc, char **argv) {
                                        cmocka_unit_test(matches_numpy_in_groups),
                                        cmocka_unit_test(singular_values_have_errors),
                                        cmocka_unit_test(pinned_group_gives_the_same_bits),
+                                       cmocka_unit_test(sweeps_share_one_decomposition),
+                                       cmocka_unit_test(energies_keep_what_has_room),
+                                       cmocka_unit_test(others_share_nothing),
                                        cmocka_unit_test(bad_ranks_are_named),
                                        cmocka_unit_test(faults_reach_all_ranks)};
     return test_mpi_main(argc, argv, tests);

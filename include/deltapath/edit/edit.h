@@ -48,6 +48,8 @@ typedef struct dpt_edit_stage_spec {
         *tensor_values; /**< (tensors of post) values in place of one of its parameters: alpha of
                            expo, p of dare, keep of prune, bits of multibit, rank of lowrank; NaN: the
                            tensor keeps its delta. NULL: the same value everywhere. Borrowed. */
+    bool cut; /**< lowrank in a sweep: it keeps leading triplets of a decomposition that is made */
+    double cut_from; /**< with this in place of its rank, sparsity or energy */
 } dpt_edit_stage_spec;
 
 /** What the edited deltas are scaled for, tensor by tensor, after the last stage. */
@@ -110,6 +112,14 @@ bool dpt_edit_is_random(const dpt_edit_spec *spec);
 /** Whether it draws a mask, so that with a gradient its correlation can be measured. Local. */
 bool dpt_edit_draws_mask(const dpt_edit_spec *spec);
 
+/** Let the low rank of all edits of a sweep, which differ in its rank, sparsity or energy alone or in seeds and the like,
+ * come from decompositions with the value that keeps the most: those of the same matrices are then one. Edits that it does not
+ * concern stay as they are. Local. @param[in,out] specs (count), of the same methods in the same order. */
+void dpt_edit_share_decompositions(int count, dpt_edit_spec *const *specs);
+
+/** The value that an edit's low rank is decomposed with where that is not its own; NaN: it is. Local. */
+double dpt_edit_cut_from(const dpt_edit_spec *spec);
+
 /* Random streams: stage number s of the sequence (from 0) draws for a tensor from
  * dpt_rng_make(seed, name of the tensor in post, kind + 256 s), kind being DPT_RNG_MASK for masks;
  * element ig is dropped where dpt_rng_mask of dpt_rng_threshold(p) has its bit set; magnitudes are
@@ -122,6 +132,10 @@ typedef struct dpt_edit_slope {
     double se;        /**< its standard error over samples, or clusters; NaN: not known */
     bool significant; /**< it is told from 0 */
 } dpt_edit_slope;
+
+/** Decompositions that edits share (dpt_edit_stage_spec.cut), kept from edit to edit by the ranks that made them: what is
+ * kept changes no bit, and what finds no room is decomposed again. */
+typedef struct dpt_edit_factors dpt_edit_factors;
 
 /** What an edit works on. All borrowed. In memory, the cells of pre must lie on the ranks that own the
  * cells of post. */
@@ -136,7 +150,10 @@ typedef struct dpt_edit_input {
     const dpt_pair
         *pair; /**< whose rows without a partner no edit touches or counts; NULL: all have one */
     const bool *selected; /**< (tensors) whether the edit touches the tensor; NULL: all */
-    int svd_group;        /**< ranks that share a matrix in low rank; 0: chosen by size */
+    int svd_group;        /**< ranks that share a matrix in low rank; 0: chosen, by time */
+    int64_t
+        svd_room; /**< bytes a rank that this leaves a decomposition, as far as it can; 0: any */
+    dpt_edit_factors *factors;            /**< or NULL: every edit makes its own */
     const double *pre_bytes, *post_bytes; /**< (tensors) that they take in files, for
                                                dpt_edit_bytes_read; NULL: those of their types */
 
@@ -230,6 +247,31 @@ dpt_status dpt_edit_run(const dpt_edit_spec *spec, const dpt_edit_input *input, 
                         dpt_edit_report *report);
 void dpt_edit_report_destroy(dpt_edit_report *report); /**< Local. */
 
+/** Nothing kept. Local. @param[in] room  bytes that a rank may keep. @param[in] parts  of the model. @return NULL without
+ * memory. */
+dpt_edit_factors *dpt_edit_factors_create(int64_t room, int parts);
+void dpt_edit_factors_destroy(dpt_edit_factors *factors); /**< Local; NULL is allowed. */
+
+/** Say which edits are to be made: first the one in hand, then others. What none of them takes is released. Local; the same
+ * on all ranks. @param[in] specs (count) borrowed until the next call. */
+void dpt_edit_factors_expect(dpt_edit_factors *factors, int count,
+                             const dpt_edit_spec *const *specs);
+
+/** What was done by low rank. */
+typedef struct dpt_edit_decomposed {
+    int64_t made, taken; /**< matrices decomposed, and cut from a decomposition that was kept */
+    int64_t bytes;       /**< most that a rank kept at a time */
+    int least, most;     /**< ranks of a group; 0: there was none */
+} dpt_edit_decomposed;
+
+/** On this rank, which counts the matrices of the groups that it leads. Local. */
+dpt_edit_decomposed dpt_edit_factors_count(const dpt_edit_factors *factors);
+
+/** Count what a run of an edit will do, but do it not; `allocate` counts nothing. Local.
+ * @param[in] input  as for dpt_edit_bytes, without its shard. Errors: DPT_ERR_OUTPUT without memory. */
+dpt_status dpt_edit_factors_foresee(dpt_edit_factors *factors, const dpt_edit_spec *spec,
+                                    const dpt_edit_input *input, int ranks);
+
 /** A sink that keeps nothing: what is edited into it gives its report alone, and tensors that no stage covers are not
  * read. Local. @param[in] catalog  with the types of the output, borrowed. */
 dpt_sink dpt_edit_sink_none(const dpt_catalog *catalog);
@@ -293,6 +335,9 @@ double dpt_edit_bytes_read(const dpt_edit_spec *spec, const dpt_edit_input *inpu
 /** Of those, the ones that `prepare` reads, before any byte is written. Local. */
 double dpt_edit_bytes_prepared(const dpt_edit_spec *spec, const dpt_edit_input *input);
 
+/** Of those, the ones that its decompositions read, which an edit that shares them does not. Local. */
+double dpt_edit_bytes_decomposed(const dpt_edit_spec *spec, const dpt_edit_input *input);
+
 /** Bytes of both models that making edits together reads after that. Local.
  * @param[in] specs (count). @param[in] written  they are written, so that all of post is read. */
 double dpt_edit_bytes_made(int count, const dpt_edit_spec *const *specs,
@@ -304,7 +349,9 @@ double dpt_edit_correlation_bytes(const dpt_edit_spec *spec, const dpt_edit_inpu
 /** Whether its first pass reads each tensor from its begin to its end. Local. */
 bool dpt_edit_reads_in_order(const dpt_edit_spec *spec, const dpt_edit_input *input);
 
-/** Floating-point operations of its decompositions, about. Local. @param[in] input as for dpt_edit_bytes. */
-double dpt_edit_flops(const dpt_edit_spec *spec, const dpt_edit_input *input);
+/** Matrices that it decomposes, and what that takes: operations in double precision, about. Local.
+ * @param[in] input as for dpt_edit_bytes, without its shard. */
+double dpt_edit_decompositions(const dpt_edit_spec *spec, const dpt_edit_input *input,
+                               double *flops);
 
 #endif

@@ -215,6 +215,9 @@ void dpt_job_hash_for_units(const dpt_job *job, dpt_hash *hash);
 void dpt_job_hash_for_models(const dpt_job *job, dpt_hash *hash);
 void dpt_job_hash_data(const dpt_job_data *data, dpt_hash *hash);
 
+/** The same for an edit: its id, methods and values, and what it is cut from where that is another edit's. Local. */
+void dpt_job_hash_edit(const dpt_job_edit *edit, dpt_hash *hash);
+
 /** Whether the losses of two data sets are of the same kind, with the same values of the keys that are of that
  * kind alone; what keys lead to (models) is the caller's. Local. */
 bool dpt_job_same_loss(const dpt_job_data *a, const dpt_job_data *b);

@@ -81,6 +81,16 @@ void dpt_svd_destroy(dpt_svd *svd); /**< Local; an empty one is allowed. */
  * (n, cols) row-major fp32. Local. */
 void dpt_svd_product(const dpt_svd *svd, int64_t cols, int64_t il0, int64_t n, float *out);
 
+/** Least rank whose triplets have a share of the squared norm, of those that there are; at least 1. Local. */
+int64_t dpt_svd_rank_of(const dpt_svd *svd, double energy);
+
+/** |A - U S V^T|_F of the leading triplets alone: what is left of all, and the squares of the others. Local. */
+double dpt_svd_residual_of(const dpt_svd *svd, int64_t rank);
+
+/** Keep the leading triplets alone. Local.
+ * @param[in] rank  1 .. svd->rank. @param[in] cols, local_rows  as of dpt_svd_compute. */
+void dpt_svd_cut(dpt_svd *svd, int64_t cols, int64_t local_rows, int64_t rank);
+
 /** Bytes per rank that dpt_svd_compute needs at most, besides the slab, its result included; at the
  * default grid_above. rank 0 stands for an energy. Local.
  * random: A V, two panels (cols, 2 rank) and their Gram matrices; exact: the Gram matrix of the shorter
@@ -93,6 +103,10 @@ int64_t dpt_svd_bytes(int64_t rows, int64_t cols, int64_t rank, dpt_svd_method m
  * pay. Local. */
 int64_t dpt_svd_bytes_expected(int64_t rows, int64_t cols, int64_t rank, dpt_svd_method method,
                                int ranks);
+
+/** Multiply-adds of single precision that take about as long as dpt_svd_compute, as auto counts them to choose; the same
+ * at any number of ranks. rank 0 stands for an energy. Local. */
+double dpt_svd_cost(int64_t rows, int64_t cols, int64_t rank, dpt_svd_method method);
 
 /** Largest singular value by Lanczos steps on row slabs, for reports: a lower bound, from a fixed
  * random start. Collective over comm (same: rows, cols, iterations). Errors as dpt_svd_compute. */

@@ -1,7 +1,10 @@
 #include "../stage.h"
+#include "../factors.h"
 #include "../slab.h"
 
+#include "deltapath/base/assert.h"
 #include "deltapath/base/mem.h"
+#include "deltapath/comm/same.h"
 #include "deltapath/comm/stop.h"
 #include "deltapath/linalg/svd.h"
 #include "deltapath/tensor/role.h"
@@ -16,11 +19,9 @@
  * tensor; small ones are exchanged together. The product goes back to the owners of its cells. A matrix that is stored as (inputs, outputs) is
  * decomposed as it is stored: the product is the transpose. */
 
-enum { LOWRANK_RANK, LOWRANK_SPARSITY, LOWRANK_ENERGY, LOWRANK_SVD };
-
 static dpt_status lowrank_check(const dpt_edit_stage_spec *spec) {
-    int given =
-        spec->given[LOWRANK_RANK] + spec->given[LOWRANK_SPARSITY] + spec->given[LOWRANK_ENERGY];
+    int given = spec->given[DPT_LOWRANK_RANK] + spec->given[DPT_LOWRANK_SPARSITY] +
+                spec->given[DPT_LOWRANK_ENERGY];
     if (given != 1)
         return dpt_error(DPT_ERR_USAGE,
                          "lowrank: %s of rank, sparsity and energy %s given: give "
@@ -32,20 +33,6 @@ static dpt_status lowrank_check(const dpt_edit_stage_spec *spec) {
 static bool lowrank_covers(const dpt_edit_stage_spec *spec, const dpt_tensor_info *info) {
     (void)spec;
     return dpt_role_is_matrix(info);
-}
-
-int64_t dpt_edit_lowrank_rank(const dpt_edit_stage_spec *spec, int64_t rows, int64_t cols) {
-    double minimum = (double)(rows < cols ? rows : cols);
-    if (spec->given[LOWRANK_RANK])
-        return (int64_t)dpt_edit_value(spec, LOWRANK_RANK);
-    /* 1 - 0.9 is a little less than 0.1: without the allowance 64 of 640 would become 63. */
-    if (spec->given[LOWRANK_SPARSITY])
-        return (int64_t)floor((1.0 - dpt_edit_value(spec, LOWRANK_SPARSITY)) * minimum + 1e-9);
-    return 0;
-}
-
-dpt_svd_method dpt_edit_lowrank_svd(const dpt_edit_stage_spec *spec) {
-    return (dpt_svd_method)(int)dpt_edit_value(spec, LOWRANK_SVD);
 }
 
 /* "name", or "name[q]" of a part. */
@@ -73,16 +60,16 @@ static dpt_status lowrank_fits(const dpt_edit_stage_spec *spec, const dpt_edit_i
         const dpt_layout *layout = &input->parts->items[p].layout;
         int64_t limit = lowrank_limit(layout);
         int64_t rank = dpt_edit_lowrank_rank(spec, layout->rows, layout->cols);
-        if (!spec->given[LOWRANK_ENERGY] && rank > limit)
+        if (!spec->given[DPT_LOWRANK_ENERGY] && rank > limit)
             return dpt_error(DPT_ERR_USAGE,
                              "lowrank: rank: %" PRId64 " is above %" PRId64
                              ", the limit of tensor '%s': lower it or select other tensors",
                              rank, limit, lowrank_name_of(input, p).text);
-        if (!spec->given[LOWRANK_ENERGY] && rank < 1)
+        if (!spec->given[DPT_LOWRANK_ENERGY] && rank < 1)
             return dpt_error(DPT_ERR_USAGE,
                              "lowrank: sparsity: %g leaves rank 0 of %" PRId64
                              " for tensor '%s': lower it or select other tensors",
-                             dpt_edit_value(spec, LOWRANK_SPARSITY), limit,
+                             dpt_edit_value(spec, DPT_LOWRANK_SPARSITY), limit,
                              lowrank_name_of(input, p).text);
     }
     return DPT_OK;
@@ -142,32 +129,82 @@ static dpt_status lowrank_record(dpt_edit_work *work, int part, const dpt_svd *s
     return DPT_OK;
 }
 
-/* Replace a matrix by its truncated form. Collective over the group.
- * @param[in,out] values (local, cols) rows of this rank. */
-static dpt_status lowrank_truncate(dpt_edit_work *work, const dpt_edit_stage *stage,
-                                   const dpt_comm *group, int part, int64_t rows, int64_t cols,
-                                   int64_t local, float *values) {
-    dpt_svd svd = {.rank = 0};
-    int tensor = work->input->parts->items[part].tensor;
-    lowrank_name name = lowrank_name_of(work->input, part);
-    bool each = stage->spec->tensor_values != NULL;
-    dpt_svd_options options = {.method = dpt_edit_lowrank_svd(stage->spec),
-                               .rank = each ? (int64_t)stage->spec->tensor_values[tensor]
-                                            : dpt_edit_lowrank_rank(stage->spec, rows, cols),
-                               .energy = stage->spec->given[LOWRANK_ENERGY] && !each
-                                             ? dpt_edit_value(stage->spec, LOWRANK_ENERGY)
-                                             : 0.0,
+/* A stage at work. */
+typedef struct lowrank_run {
+    dpt_edit_work *work;
+    dpt_edit_stage *stage;
+    dpt_edit_plan plan;
+    dpt_edit_factor_set *kept; /* decompositions that edits share, or NULL */
+    dpt_comm group;            /* size 0: this rank is in none */
+    bool follows;              /* stages before this one left base cells */
+} lowrank_run;
+
+/* A matrix as a group has it. */
+typedef struct lowrank_matrix {
+    int part;
+    int64_t rows, cols, local; /* rows of this rank */
+    float *values;             /* (local, cols) */
+} lowrank_matrix;
+
+/* Decompose a matrix. Collective over the group. */
+static dpt_status lowrank_decompose(const lowrank_run *run, const lowrank_matrix *m, dpt_svd *svd) {
+    const dpt_edit_stage_spec *spec = run->stage->spec;
+    int tensor = run->work->input->parts->items[m->part].tensor;
+    lowrank_name name = lowrank_name_of(run->work->input, m->part);
+    bool each = spec->tensor_values != NULL;
+    double energy = spec->cut ? spec->cut_from : dpt_edit_value(spec, DPT_LOWRANK_ENERGY);
+    dpt_svd_options options = {.method = dpt_edit_lowrank_svd(spec),
+                               .rank = each ? (int64_t)spec->tensor_values[tensor]
+                                            : dpt_edit_lowrank_decomposed(spec, m->rows, m->cols),
+                               .energy = spec->given[DPT_LOWRANK_ENERGY] && !each ? energy : 0.0,
                                .tolerance = 1e-3,
-                               .seed = stage->seed,
+                               .seed = run->stage->seed,
                                .name = name.text};
-    dpt_status st = dpt_svd_compute(group, rows, cols, local, values, &options, &svd);
+    return dpt_svd_compute(&run->group, m->rows, m->cols, m->local, m->values, &options, svd);
+}
+
+/* Triplets of a decomposition that the edit keeps. */
+static int64_t lowrank_kept(const dpt_edit_stage_spec *spec, const lowrank_matrix *m,
+                            const dpt_svd *svd) {
+    bool energy = spec->given[DPT_LOWRANK_ENERGY];
+    if (!spec->cut || (energy && dpt_edit_value(spec, DPT_LOWRANK_ENERGY) == spec->cut_from))
+        return svd->rank;
+    int64_t rank = energy ? dpt_svd_rank_of(svd, dpt_edit_value(spec, DPT_LOWRANK_ENERGY))
+                          : dpt_edit_lowrank_rank(spec, m->rows, m->cols);
+    return rank < svd->rank ? rank : svd->rank;
+}
+
+/* The triplets of a matrix that the edit keeps, from what another edit left or from a decomposition. Collective over the
+ * group. */
+static dpt_status lowrank_factor(const lowrank_run *run, const lowrank_matrix *m, dpt_svd *svd) {
+    const dpt_edit_stage_spec *spec = run->stage->spec;
+    bool has = dpt_edit_factors_has(run->kept, m->part);
+    if (run->group.rank == 0)
+        dpt_edit_factors_note(run->work->input->factors, has);
+    if (has) {
+        int64_t rank = lowrank_kept(spec, m, dpt_edit_factors_get(run->kept, m->part));
+        return dpt_edit_factors_take(run->kept, &run->group, m->part, m->cols, m->local, rank, svd);
+    }
+    dpt_status st = lowrank_decompose(run, m, svd);
+    if (st == DPT_OK && run->kept != NULL)
+        st =
+            dpt_edit_factors_keep(run->kept, &run->group, m->part, m->rows, m->cols, m->local, svd);
+    if (st == DPT_OK && spec->cut)
+        dpt_svd_cut(svd, m->cols, m->local, lowrank_kept(spec, m, svd));
+    return st;
+}
+
+/* Replace a matrix by its truncated form. Collective over the group, agreed. */
+static dpt_status lowrank_truncate(const lowrank_run *run, const lowrank_matrix *m) {
+    dpt_svd svd = {.rank = 0};
+    dpt_status st = lowrank_factor(run, m, &svd);
     if (st == DPT_OK) {
-        dpt_svd_product(&svd, cols, 0, local, values);
-        if (group->rank == 0)
-            st = lowrank_record(work, part, &svd);
+        dpt_svd_product(&svd, m->cols, 0, m->local, m->values);
+        if (run->group.rank == 0)
+            st = lowrank_record(run->work, m->part, &svd);
     }
     dpt_svd_destroy(&svd);
-    return st;
+    return dpt_agree(&run->group, st);
 }
 
 /* Columns of a matrix that lies side by side with others in the rows of a slab: from `to` back into the slab, or out
@@ -186,21 +223,24 @@ static void lowrank_copy_columns(const dpt_edit_slab *m, const dpt_layout *layou
 }
 
 /* Replace all matrices of a slab by their truncated forms. Collective over the group. */
-static dpt_status lowrank_truncate_slab(dpt_edit_work *work, const dpt_edit_stage *stage,
-                                        const dpt_comm *group, const dpt_edit_slab *m) {
+static dpt_status lowrank_truncate_slab(const lowrank_run *run, const dpt_edit_slab *m) {
     const dpt_edit_matrices *of = m->of;
-    int64_t local = m->last_row - m->first_row;
+    lowrank_matrix one = {.part = of->first,
+                          .rows = of->stored.rows,
+                          .cols = of->stored.cols,
+                          .local = m->last_row - m->first_row,
+                          .values = m->values};
     if (of->count == 1)
-        return lowrank_truncate(work, stage, group, of->first, of->stored.rows, of->stored.cols,
-                                local, m->values);
+        return lowrank_truncate(run, &one);
     float *alone = dpt_mem_alloc(dpt_edit_slab_elements(m), sizeof *alone, "rows of a matrix");
-    dpt_status st = dpt_agree(group, alone != NULL ? DPT_OK : DPT_ERR_OUTPUT);
+    dpt_status st = dpt_agree(&run->group, alone != NULL ? DPT_OK : DPT_ERR_OUTPUT);
     for (int k = 0; k < of->count && st == DPT_OK; k++) {
-        const dpt_layout *layout = &work->input->parts->items[of->first + k].layout;
+        const dpt_layout *layout = &run->work->input->parts->items[of->first + k].layout;
         lowrank_copy_columns(m, layout, false, alone);
-        st = lowrank_truncate(work, stage, group, of->first + k, of->stored.rows, layout->rows,
-                              local, alone);
-        st = dpt_agree(group, st);
+        one.part = of->first + k;
+        one.cols = layout->rows;
+        one.values = alone;
+        st = lowrank_truncate(run, &one);
         if (st == DPT_OK)
             lowrank_copy_columns(m, layout, true, alone);
     }
@@ -209,9 +249,10 @@ static dpt_status lowrank_truncate_slab(dpt_edit_work *work, const dpt_edit_stag
 }
 
 /* What this rank has in rounds [from, to), without its values. */
-static dpt_status lowrank_take_slabs(const dpt_comm *comm, const dpt_comm *group,
-                                     const dpt_edit_plan *plan, int from, int to,
+static dpt_status lowrank_take_slabs(const lowrank_run *run, int from, int to,
                                      dpt_edit_slabs *slabs) {
+    const dpt_comm *comm = run->work->input->comm, *group = &run->group;
+    const dpt_edit_plan *plan = &run->plan;
     *slabs = (dpt_edit_slabs){.count = to - from};
     slabs->items = dpt_mem_zalloc(to - from, sizeof *slabs->items, "rows of matrices");
     if (slabs->items == NULL)
@@ -240,8 +281,9 @@ static dpt_status lowrank_make_values(dpt_edit_slabs *slabs) {
 }
 
 /* Base cells of all matrices of rounds [from, to). */
-static dpt_status lowrank_make_bases(dpt_edit_work *work, const dpt_edit_plan *plan, int from,
-                                     int to) {
+static dpt_status lowrank_make_bases(const lowrank_run *run, int from, int to) {
+    dpt_edit_work *work = run->work;
+    const dpt_edit_plan *plan = &run->plan;
     dpt_status st = DPT_OK;
     for (int round = from; round < to; round++)
         for (int g = 0; st == DPT_OK && g < plan->groups; g++) {
@@ -275,17 +317,22 @@ static int lowrank_bundle(const dpt_edit_plan *plan, int from) {
     return round;
 }
 
-/* The matrices of rounds [from, to), for each group. Collective over all ranks. */
-static dpt_status lowrank_run_rounds(dpt_edit_work *work, dpt_edit_stage *stage,
-                                     const dpt_comm *group, const dpt_edit_plan *plan, int from,
-                                     int to, bool follows) {
-    const dpt_comm *comm = work->input->comm;
-    dpt_edit_slabs slabs;
-    dpt_status st = lowrank_take_slabs(comm, group, plan, from, to, &slabs);
-    if (st == DPT_OK)
-        st = lowrank_make_values(&slabs);
-    void *pre = dpt_mem_alloc(dpt_edit_slabs_room(&slabs), 1, "rows of pre");
-    void *post = dpt_mem_alloc(dpt_edit_slabs_room(&slabs), 1, "rows of post");
+/* Whether this rank lacks what a matrix of the slabs becomes. */
+static bool lowrank_lacks(const lowrank_run *run, const dpt_edit_slabs *slabs) {
+    for (int i = 0; i < slabs->count; i++)
+        for (int k = 0; slabs->items[i].of != NULL && k < slabs->items[i].of->count; k++)
+            if (!dpt_edit_factors_has(run->kept, slabs->items[i].of->first + k))
+                return true;
+    return false;
+}
+
+/* The deltas of slabs, unless all ranks have what these become. Collective over all ranks, agreed.
+ * @param[out] steps  of an exchange of the slabs. */
+static dpt_status lowrank_fetch(const lowrank_run *run, const dpt_edit_slabs *slabs, dpt_status st,
+                                int64_t *steps) {
+    const dpt_comm *comm = run->work->input->comm;
+    void *pre = dpt_mem_alloc(dpt_edit_slabs_room(slabs), 1, "rows of pre");
+    void *post = dpt_mem_alloc(dpt_edit_slabs_room(slabs), 1, "rows of post");
     if (pre == NULL || post == NULL)
         st = dpt_status_worse(st, DPT_ERR_OUTPUT);
     if (st == DPT_OK)
@@ -293,23 +340,36 @@ static dpt_status lowrank_run_rounds(dpt_edit_work *work, dpt_edit_stage *stage,
     if (st == DPT_OK)
         st = dpt_stop_check();
     st = dpt_agree(comm, st);
-    int64_t steps = dpt_edit_slabs_steps(&slabs);
+    int64_t most[2] = {dpt_edit_slabs_steps(slabs), lowrank_lacks(run, slabs)};
     if (st == DPT_OK)
-        st = dpt_agree(comm, dpt_comm_max_i64(comm, &steps, 1));
-    if (st == DPT_OK)
-        st = dpt_edit_slabs_fetch(work, stage, &slabs, steps, pre, post, follows);
+        st = dpt_agree(comm, dpt_comm_max_i64(comm, most, 2));
+    *steps = most[0];
+    if (st == DPT_OK && most[1] != 0)
+        st = dpt_edit_slabs_fetch(run->work, run->stage, slabs, *steps, pre, post, run->follows);
     dpt_mem_free(post);
     dpt_mem_free(pre);
+    return st;
+}
+
+/* The matrices of rounds [from, to), for each group. Collective over all ranks. */
+static dpt_status lowrank_run_rounds(const lowrank_run *run, int from, int to) {
+    const dpt_comm *comm = run->work->input->comm;
+    dpt_edit_slabs slabs;
+    int64_t steps = 0;
+    dpt_status st = lowrank_take_slabs(run, from, to, &slabs);
+    if (st == DPT_OK)
+        st = lowrank_make_values(&slabs);
+    st = lowrank_fetch(run, &slabs, st, &steps);
     if (st == DPT_OK) {
         for (int k = 0; k < slabs.count && st == DPT_OK; k++)
             if (slabs.items[k].of != NULL)
-                st = lowrank_truncate_slab(work, stage, group, &slabs.items[k]);
+                st = lowrank_truncate_slab(run, &slabs.items[k]);
         if (st == DPT_OK)
-            st = lowrank_make_bases(work, plan, from, to);
+            st = lowrank_make_bases(run, from, to);
         st = dpt_agree(comm, st);
     }
     if (st == DPT_OK)
-        st = dpt_edit_slabs_scatter(work, &slabs, steps);
+        st = dpt_edit_slabs_scatter(run->work, &slabs, steps);
     dpt_mem_free(slabs.values);
     dpt_mem_free(slabs.items);
     return st;
@@ -386,12 +446,12 @@ static dpt_status lowrank_fold_stages(dpt_edit_work *work, const dpt_edit_stage 
 }
 
 /* All rounds. Collective. */
-static dpt_status lowrank_run_plan(dpt_edit_work *work, dpt_edit_stage *stage,
-                                   const dpt_edit_plan *plan, bool follows) {
+static dpt_status lowrank_run_plan(lowrank_run *run) {
+    const dpt_edit_plan *plan = &run->plan;
+    dpt_edit_work *work = run->work;
     const dpt_comm *comm = work->input->comm;
-    dpt_comm group = {.size = 0};
     progress so_far = {.flush = true};
-    for (int s = stage->index + 1; s < work->nstages; s++)
+    for (int s = run->stage->index + 1; s < work->nstages; s++)
         so_far.flush = so_far.flush && work->stages[s].method->prepare == NULL;
     so_far.done = dpt_mem_zalloc(plan->count, sizeof *so_far.done, "plan of low rank");
     so_far.next = dpt_mem_alloc(work->catalog->count, sizeof *so_far.next, "plan of low rank");
@@ -401,36 +461,45 @@ static dpt_status lowrank_run_plan(dpt_edit_work *work, dpt_edit_stage *stage,
     st = dpt_agree(comm, st);
     if (st == DPT_OK) {
         int color = comm->rank / plan->size < plan->groups ? comm->rank / plan->size : -1;
-        st = dpt_agree(comm, dpt_comm_split(comm, color, comm->rank, &group));
+        st = dpt_agree(comm, dpt_comm_split(comm, color, comm->rank, &run->group));
     }
     for (int from = 0, to; st == DPT_OK && from < plan->rounds; from = to) {
         to = lowrank_bundle(plan, from);
-        st = lowrank_run_rounds(work, stage, &group, plan, from, to, follows);
+        st = lowrank_run_rounds(run, from, to);
         if (st == DPT_OK)
-            st = lowrank_close_rounds(work, stage, plan, from, to, &so_far);
+            st = lowrank_close_rounds(work, run->stage, plan, from, to, &so_far);
     }
-    dpt_comm_destroy(&group);
+    dpt_comm_destroy(&run->group);
     dpt_mem_free(so_far.done);
     dpt_mem_free(so_far.next);
     return st;
 }
 
 static dpt_status lowrank_prepare(dpt_edit_work *work, dpt_edit_stage *stage) {
-    dpt_edit_plan plan = {.groups = 0};
+    lowrank_run run = {.work = work, .stage = stage, .group = {.size = 0}};
+    const dpt_comm *comm = work->input->comm;
     work->nsingular = 0; /* the last such stage of a sequence is reported */
-    bool follows = false, folds = false;
+    bool folds = false;
     for (int s = 0; s < stage->index; s++) {
-        follows = follows || work->stages[s].method->whole;
+        run.follows = run.follows || work->stages[s].method->whole;
         folds = folds || dpt_edit_own_only(work->stages[s].spec);
     }
-    dpt_status st = dpt_agree(work->input->comm, lowrank_check_ranks(stage));
+    run.follows = run.follows || folds;
+    DPT_ASSERT_SAME(comm, work->input->svd_room);
+    dpt_status st = dpt_agree(comm, lowrank_check_ranks(stage));
     if (st == DPT_OK && folds)
         st = lowrank_fold_stages(work, stage);
     if (st == DPT_OK)
-        st = dpt_edit_plan_create(stage, dpt_edit_lowrank_svd(stage->spec), &plan);
+        st = dpt_edit_plan_make(stage, comm->size, &run.plan);
+    st = dpt_agree(comm, st);
     if (st == DPT_OK)
-        st = lowrank_run_plan(work, stage, &plan, follows || folds);
-    dpt_edit_plan_destroy(&plan);
+        st = dpt_agree(comm, dpt_edit_factors_open(work->spec, stage, &run.plan, &run.kept));
+    if (st == DPT_OK) {
+        DPT_ASSERT_SAME(comm, run.plan.size);
+        dpt_edit_factors_note_group(work->input->factors, run.plan.size);
+        st = lowrank_run_plan(&run);
+    }
+    dpt_edit_plan_destroy(&run.plan);
     return st;
 }
 
