@@ -71,14 +71,15 @@ def groups(folder):
         with open(path, "w", encoding="utf-8") as file:
             file.write(job)
         last = None
-        for memory in [4096] + list(range(48, 8, -1)):
+        for memory in [4096] + list(range(34, 8, -1)):
             option = ("--memory", f"{memory}M")
             plan = planned(path, ranks, *option)
             if plan is None:
                 break
-            if last is not None and asked(plan) == last:
-                continue
+            least, after = memory, last
             last = asked(plan)
+            if after == last:
+                continue
             seen.setdefault(ranks, []).append(last[2:])
             done = studies.study(path, job, ranks, "output.overwrite=true", options=option)
             check(f"{ranks} ranks in {memory} MiB: groups of {last[2:]}", said(done) == last, (said(done), last))
@@ -89,6 +90,8 @@ def groups(folder):
                 check(f"{ranks} ranks in {memory} MiB: the same when it goes on", stopped.returncode != 0 and
                       done.returncode == 0 and last[2] <= said(done)[2] <= said(done)[3] <= last[3],
                       (stopped.returncode, said(done)))
+        done = studies.study(path, job, ranks, "output.overwrite=true", options=("--memory", f"{least}M"))
+        check(f"{ranks} ranks in {least} MiB, the least: groups of {last[2:]}", said(done) == last, (said(done), last))
     check("one rank shares with none", seen[1] == [(1, 1)], seen)
     check("less memory, larger groups", all(seen[ranks][-1][1] > seen[ranks][0][1] for ranks in (2, 3, 4)), seen)
 
