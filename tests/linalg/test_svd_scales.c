@@ -12,7 +12,7 @@
 
 typedef struct subject {
     int64_t rows, cols, side, first, own; /* rows of this rank */
-    float *a;                             /* (rows, cols), whole numbers */
+    float *a;                             /* (rows, cols), integers */
     dpt_svd all;
 } subject;
 
@@ -22,7 +22,7 @@ static dpt_status compute(const subject *m, const float *a, const dpt_svd_option
                            out);
 }
 
-/* Whole numbers, with a gap after five singular values. */
+/* Integers, with a gap after five singular values. */
 static subject subject_make(int64_t rows, int64_t cols) {
     subject m = {.rows = rows, .cols = cols, .side = rows < cols ? rows : cols};
     m.first = rows * test_comm.rank / test_comm.size;
@@ -58,7 +58,7 @@ static double best_of(const subject *m, int64_t rank, double *energy) {
     return sqrt(left);
 }
 
-/* |A - U S V^T|_F in the scale of the whole numbers. */
+/* |A - U S V^T|_F in the scale of the integers. */
 static double apart(const subject *m, const float *a, int exponent, const dpt_svd *svd) {
     double square = 0.0;
     float *made = malloc((size_t)(m->own * m->cols + 1) * sizeof *made);
