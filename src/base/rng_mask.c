@@ -83,6 +83,14 @@ void dpt_rng_draw_begin(dpt_rng_draw *draw, dpt_rng rng, int64_t ig, uint64_t th
     draw->n = 0;
 }
 
+/* Runs are compared whole: bits beyond the elements of a draw are none. */
+static void draw_end(dpt_rng_draw *draw) {
+    if (draw->n % 64 == 0)
+        return;
+    draw->mask[draw->n / 64] &= (UINT64_C(1) << draw->n % 64) - 1;
+    draw->same[draw->n / 64] &= (UINT64_C(1) << draw->n % 64) - 1;
+}
+
 void dpt_rng_draw_lead(dpt_rng_draw *draw, int64_t n) {
     unsigned lead = (unsigned)(draw->threshold >> 24);
     DPT_ASSERT(draw->threshold >> 32 == 0);
@@ -92,15 +100,7 @@ void dpt_rng_draw_lead(dpt_rng_draw *draw, int64_t n) {
         compare_run(draw, draw->ig + (uint64_t)at, lead, draw->mask + at / 64,
                     draw->same + at / 64);
     draw->n += n;
-    if (draw->n % 64 != 0) { /* runs are compared whole */
-        draw->mask[draw->n / 64] &= (UINT64_C(1) << draw->n % 64) - 1;
-        draw->same[draw->n / 64] &= (UINT64_C(1) << draw->n % 64) - 1;
-    }
-}
-
-/* The other 24 bits of an element. */
-static uint32_t rest_at(dpt_rng rng, uint64_t ig) {
-    return philox_block(rng, ig, 2).v[0] & REST;
+    draw_end(draw);
 }
 
 #ifdef __AVX512F__
@@ -123,7 +123,7 @@ static void rests_at(const dpt_rng_draw *draw, const uint16_t *at, uint32_t rest
 
 static void rests_at(const dpt_rng_draw *draw, const uint16_t *at, uint32_t rest[PHILOX_BATCH]) {
     for (int i = 0; i < PHILOX_BATCH; i++)
-        rest[i] = rest_at(draw->rng, draw->ig + at[i]);
+        rest[i] = philox_block(draw->rng, draw->ig + at[i], 2).v[0] & REST;
 }
 
 #endif
@@ -162,16 +162,25 @@ static int find_open(const dpt_rng_draw *draw, uint16_t open[DPT_RNG_DRAW + PHIL
     return count;
 }
 
-void dpt_rng_draw_settle(dpt_rng_draw *draw) {
+/* The open elements against the other bits of the threshold, or of their own where there are some. */
+static void settle_open(dpt_rng_draw *draw, const uint32_t *thresholds) {
     uint16_t open[DPT_RNG_DRAW + PHILOX_BATCH];
-    const uint32_t rest = draw->threshold & REST;
-    int count = rest > 0 ? find_open(draw, open) : 0;
+    int count = find_open(draw, open);
     for (int i = 0; i < count; i += PHILOX_BATCH) {
         uint32_t drawn[PHILOX_BATCH];
         rests_at(draw, open + i, drawn);
-        for (int j = 0; i + j < count && j < PHILOX_BATCH; j++)
-            draw->mask[open[i + j] / 64] |= (uint64_t)(drawn[j] < rest) << (open[i + j] % 64);
+        for (int j = 0; i + j < count && j < PHILOX_BATCH; j++) {
+            int at = open[i + j];
+            uint32_t rest =
+                (thresholds != NULL ? thresholds[at] : (uint32_t)draw->threshold) & REST;
+            draw->mask[at / 64] |= (uint64_t)(drawn[j] < rest) << (at % 64);
+        }
     }
+}
+
+void dpt_rng_draw_settle(dpt_rng_draw *draw) {
+    if ((draw->threshold & REST) > 0)
+        settle_open(draw, NULL);
 }
 
 void dpt_rng_mask(dpt_rng rng, int64_t ig, int64_t n, uint64_t threshold, uint64_t *mask) {
@@ -192,32 +201,37 @@ void dpt_rng_mask(dpt_rng rng, int64_t ig, int64_t n, uint64_t threshold, uint64
     }
 }
 
-/* The leading bits of n thresholds, at most 64; 0 beyond. */
-static void leads_of(const uint32_t *thresholds, int n, uint8_t leads[64]) {
-#ifdef __AVX512F__
-    for (int i = 0; i < 64; i += 16) {
-        int left = n - i < 0 ? 0 : n - i < 16 ? n - i : 16;
-        __m512i x =
-            _mm512_maskz_loadu_epi32((__mmask16)((UINT32_C(1) << left) - 1), thresholds + i);
-        _mm_storeu_si128((__m128i *)(void *)(leads + i),
-                         _mm512_cvtepi32_epi8(_mm512_srli_epi32(x, 24)));
-    }
-#else
-    memset(leads + n, 0, (size_t)(64 - n));
-    for (int i = 0; i < n; i++)
-        leads[i] = (uint8_t)(thresholds[i] >> 24);
-#endif
+#ifdef __AVX512BW__
+
+static __m512i sixteen_leads(const uint32_t *thresholds, int n) {
+    int left = n < 0 ? 0 : n < 16 ? n : 16;
+    __mmask16 own = (__mmask16)((UINT32_C(1) << left) - 1);
+    return _mm512_srli_epi32(_mm512_maskz_loadu_epi32(own, thresholds), 24);
 }
 
-/* Bytes against one lead each: which are below, which are the same. */
-static void compare_each(const uint8_t bytes[64], const uint8_t leads[64], uint64_t *below,
+/* 64 bytes against the leading bits of n thresholds, at most 64; 0 beyond. */
+static void compare_each(const uint8_t *bytes, const uint32_t *thresholds, int n, uint64_t *below,
                          uint64_t *same) {
-#ifdef __AVX512BW__
-    const __m512i x = _mm512_loadu_si512(bytes), y = _mm512_loadu_si512(leads);
+    const __m512i turn = _mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0);
+    __m512i first =
+        _mm512_packus_epi32(sixteen_leads(thresholds, n), sixteen_leads(thresholds + 16, n - 16));
+    __m512i second = _mm512_packus_epi32(sixteen_leads(thresholds + 32, n - 32),
+                                         sixteen_leads(thresholds + 48, n - 48));
+    __m512i y = _mm512_permutexvar_epi32(turn, _mm512_packus_epi16(first, second));
+    const __m512i x = _mm512_loadu_si512(bytes);
     *below = _mm512_cmplt_epu8_mask(x, y);
     *same = _mm512_cmpeq_epi8_mask(x, y);
-#elif defined(__AVX2__)
+}
+
+#else
+
+static void compare_each(const uint8_t *bytes, const uint32_t *thresholds, int n, uint64_t *below,
+                         uint64_t *same) {
+    uint8_t leads[64] = {0};
+    for (int i = 0; i < (n < 64 ? n : 64); i++)
+        leads[i] = (uint8_t)(thresholds[i] >> 24);
     *below = *same = 0;
+#ifdef __AVX2__
     for (int i = 0; i < 64; i += 32) {
         __m256i x = _mm256_loadu_si256((const __m256i *)(const void *)(bytes + i));
         __m256i y = _mm256_loadu_si256((const __m256i *)(const void *)(leads + i));
@@ -226,7 +240,6 @@ static void compare_each(const uint8_t bytes[64], const uint8_t leads[64], uint6
         *same |= (uint64_t)(uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(x, y)) << i;
     }
 #else
-    *below = *same = 0;
     for (int i = 0; i < 64; i++) {
         *below |= (uint64_t)(bytes[i] < leads[i]) << i;
         *same |= (uint64_t)(bytes[i] == leads[i]) << i;
@@ -234,34 +247,28 @@ static void compare_each(const uint8_t bytes[64], const uint8_t leads[64], uint6
 #endif
 }
 
-/* The bits of up to 64 elements; no branch but for those whose leading bits do not decide. The bytes go on beyond
- * them. */
-static uint64_t mask_word(dpt_rng rng, uint64_t ig, int n, const uint8_t *bytes,
-                          const uint32_t *thresholds) {
-    uint8_t leads[64];
-    uint64_t below, same, own = n < 64 ? (UINT64_C(1) << n) - 1 : UINT64_MAX;
-    leads_of(thresholds, n, leads);
-    compare_each(bytes, leads, &below, &same);
-    for (same &= own; same != 0; same &= same - 1) {
-        int i = __builtin_ctzll(same);
-        uint32_t rest = thresholds[i] & REST;
-        below |= (uint64_t)(rest > 0 && rest_at(rng, ig + (uint64_t)i) < rest) << i;
-    }
-    return below & own;
+#endif
+
+/* What the leading bits of n elements decide, each with its own threshold. */
+static void lead_each(dpt_rng_draw *draw, int64_t n, const uint32_t *thresholds) {
+    uint8_t bytes[DPT_RNG_DRAW + BLOCK + RUN + 64];
+    uint64_t skip = draw->ig % BLOCK;
+    bytes_at(draw->rng, &draw->keys, draw->ig - skip, (int64_t)skip + n, bytes);
+    for (int64_t i = 0; i < n; i += 64)
+        compare_each(bytes + skip + i, thresholds + i, n - i < 64 ? (int)(n - i) : 64,
+                     &draw->mask[i / 64], &draw->same[i / 64]);
+    draw->n = n;
+    draw_end(draw);
 }
 
 void dpt_rng_mask_each(dpt_rng rng, int64_t ig, int64_t n, const uint32_t *thresholds,
                        uint64_t *mask) {
-    uint8_t bytes[DPT_RNG_DRAW + BLOCK + RUN + 64];
-    dpt_rng_keys keys = philox_schedule(rng);
+    dpt_rng_draw draw;
     for (int64_t from = 0; from < n; from += DPT_RNG_DRAW) {
         int64_t step = n - from < DPT_RNG_DRAW ? n - from : DPT_RNG_DRAW;
-        uint64_t at = (uint64_t)(ig + from);
-        int64_t skip = (int64_t)(at % BLOCK);
-        bytes_at(rng, &keys, at - (uint64_t)skip, skip + step, bytes);
-        for (int64_t i = 0; i < step; i += 64)
-            mask[(from + i) / 64] =
-                mask_word(rng, at + (uint64_t)i, step - i < 64 ? (int)(step - i) : 64,
-                          bytes + skip + i, thresholds + from + i);
+        dpt_rng_draw_begin(&draw, rng, ig + from, 0);
+        lead_each(&draw, step, thresholds + from);
+        settle_open(&draw, thresholds + from);
+        memcpy(mask + from / 64, draw.mask, (size_t)(step + 63) / 64 * sizeof *mask);
     }
 }

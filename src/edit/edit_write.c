@@ -23,23 +23,75 @@ typedef struct cell_job {
     int64_t pre_size, post_size, out_size;
     dpt_edit_types types;
     bool fused; /* the edit is one rule for each delta, of bf16 */
+    int passes; /* the stage that a whole cell passes through; -1: none */
     dpt_edit_fused rule;
     double sums[PIECES][DPT_EDIT_SUMS];
 } cell_job;
 
-static bool edit_piece(const cell_job *job, dpt_range piece, double *sums) {
+/* Deltas of a run as the stages before `upto` left them. @param[out] square  NULL: this is not where it is edited. */
+static bool load_run(const cell_job *job, int upto, dpt_range run, float *delta, double *square) {
     const dpt_edit_work *work = job->work;
-    int64_t at = piece.ig - job->range.ig;
-    const char *pre = job->pre + at * job->pre_size, *post = job->post + at * job->post_size;
-    float *delta = dpt_edit_scratch(work, DELTA), *spare = dpt_edit_scratch(work, SPARE);
-    bool good = dpt_edit_kernel_delta(job->types, pre, post, piece.n, delta, spare,
-                                      &sums[DPT_EDIT_SUM_DELTA], job->out + at * job->out_size);
+    int64_t at = run.ig - job->range.ig;
+    bool good = dpt_edit_kernel_delta(job->types, job->pre + at * job->pre_size,
+                                      job->post + at * job->post_size, run.n, delta,
+                                      dpt_edit_scratch(work, SPARE), square,
+                                      square != NULL ? job->out + at * job->out_size : NULL);
     if (job->start.base != NULL)
-        memcpy(delta, job->start.base + at, (size_t)piece.n * sizeof *delta);
-    dpt_edit_apply(work, job->start.stages, work->nstages, piece, delta);
-    good &= dpt_edit_kernel_store(job->types, pre, post, piece.n, delta,
-                                  job->out + at * job->out_size, spare, sums);
+        memcpy(delta, job->start.base + at, (size_t)run.n * sizeof *delta);
+    dpt_edit_apply(work, job->start.stages, upto, run, delta);
     return good;
+}
+
+static bool store_piece(const cell_job *job, dpt_range piece, float *delta, double *sums) {
+    int64_t at = piece.ig - job->range.ig;
+    return dpt_edit_kernel_store(
+        job->types, job->pre + at * job->pre_size, job->post + at * job->post_size, piece.n, delta,
+        job->out + at * job->out_size, dpt_edit_scratch(job->work, SPARE), sums);
+}
+
+static bool edit_piece(const cell_job *job, dpt_range piece, double *sums) {
+    float *delta = dpt_edit_scratch(job->work, DELTA);
+    bool good = load_run(job, job->work->nstages, piece, delta, &sums[DPT_EDIT_SUM_DELTA]);
+    return good & store_piece(job, piece, delta, sums);
+}
+
+static double *sums_of(cell_job *job, dpt_range piece) {
+    return job->sums[(piece.ig - job->range.ig) / DPT_EDIT_PIECE];
+}
+
+static bool pass_load(void *ctx, dpt_range run, bool own, float *delta) {
+    cell_job *job = ctx;
+    return load_run(job, job->passes, run, delta,
+                    own ? &sums_of(job, run)[DPT_EDIT_SUM_DELTA] : NULL);
+}
+
+static bool pass_store(void *ctx, dpt_range piece, float *delta) {
+    cell_job *job = ctx;
+    dpt_edit_leave_out(job->work->input, piece, delta);
+    dpt_edit_apply(job->work, job->passes + 1, job->work->nstages, piece, delta);
+    return store_piece(job, piece, delta, sums_of(job, piece));
+}
+
+/* A cell through its one stage that works on whole cells. */
+static bool run_pass(cell_job *job) {
+    const dpt_edit_stage *stage = &job->work->stages[job->passes];
+    return stage->method->pass_cell(
+        job->work, stage, job->range,
+        &(dpt_edit_flow){.load = pass_load, .store = pass_store, .ctx = job});
+}
+
+/* The one stage that works on whole cells, if deltas may pass through it; -1: there is none, or several. */
+static int find_pass(const dpt_edit_work *work, int tensor) {
+    int found = -1;
+    for (int s = work->base_stage[tensor]; s < work->nstages; s++) {
+        const dpt_edit_stage *stage = &work->stages[s];
+        if (!stage->covers[tensor] || stage->method->apply_cell == NULL)
+            continue;
+        if (found >= 0 || stage->method->pass_cell == NULL)
+            return -1;
+        found = s;
+    }
+    return found;
 }
 
 /* Whether the edit of a cell is one rule from bf16 to bf16. */
@@ -48,8 +100,8 @@ static void plan_fused(cell_job *job) {
     const dpt_edit_stage *only = NULL;
     if (dpt_edit_left_out(work->input, job->range.tensor) > 0)
         return;
-    if (job->start.base != NULL || job->types.pre != DPT_BF16 || job->types.post != DPT_BF16 ||
-        job->types.out != DPT_BF16)
+    if (job->passes >= 0 || job->start.base != NULL || job->types.pre != DPT_BF16 ||
+        job->types.post != DPT_BF16 || job->types.out != DPT_BF16)
         return;
     for (int s = 0; s < work->nstages; s++) {
         if (!work->stages[s].covers[job->range.tensor])
@@ -103,11 +155,11 @@ static bool convert_piece(const cell_job *job, dpt_range piece, double *sums) {
     return good;
 }
 
-static dpt_status run_pieces(cell_job *job, bool touched, double *cell_sums) {
-    dpt_edit_work *work = job->work;
+/* @return false when a value is NaN or infinite. */
+static bool run_by_piece(cell_job *job, bool touched) {
     int pieces = dpt_edit_pieces(job->range);
     int bad = 0;
-    int team = omp_in_parallel() ? 1 : work->threads;
+    int team = omp_in_parallel() ? 1 : job->work->threads;
     bool done[PIECES] = {false};
     if (job->fused) {
 #pragma omp parallel for schedule(static) num_threads(team)
@@ -122,9 +174,14 @@ static dpt_status run_pieces(cell_job *job, bool touched, double *cell_sums) {
         bad |= touched ? !edit_piece(job, piece, job->sums[p])
                        : !convert_piece(job, piece, job->sums[p]);
     }
-    if (bad)
-        return dpt_edit_bad_result(work, job->range, job->pre, job->post, job->out);
-    for (int p = 0; p < pieces; p++)
+    return !bad;
+}
+
+static dpt_status run_pieces(cell_job *job, bool touched, double *cell_sums) {
+    bool good = job->passes >= 0 ? run_pass(job) : run_by_piece(job, touched);
+    if (!good)
+        return dpt_edit_bad_result(job->work, job->range, job->pre, job->post, job->out);
+    for (int p = 0; p < dpt_edit_pieces(job->range); p++)
         for (int j = 0; j < DPT_EDIT_SUMS; j++)
             cell_sums[j] += job->sums[p][j];
     return DPT_OK;
@@ -152,7 +209,7 @@ static dpt_status write_run(dpt_edit_work *work, int64_t cell, dpt_range range) 
     bool touched = work->touched[t], kept = sink->write != NULL && !skipped;
     if (!touched && !kept)
         return DPT_OK;
-    cell_job job = {.work = work, .range = range};
+    cell_job job = {.work = work, .range = range, .passes = -1};
     job.types.post = work->catalog->tensors[t].dtype;
     job.types.out = work->sink.catalog->tensors[t].dtype;
     if (!touched && job.types.out == job.types.post)
@@ -164,7 +221,8 @@ static dpt_status write_run(dpt_edit_work *work, int64_t cell, dpt_range range) 
     if (touched) {
         job.types.pre = dpt_edit_pre_type(work, t);
         job.pre_size = dpt_dtype_size(job.types.pre);
-        st = dpt_edit_begin(work, work->nstages, range, &job.start);
+        job.passes = find_pass(work, t);
+        st = dpt_edit_begin(work, job.passes >= 0 ? job.passes : work->nstages, range, &job.start);
         if (st == DPT_OK)
             st = dpt_edit_load_both(work, range, &pre, &post);
         plan_fused(&job);
@@ -187,6 +245,16 @@ static dpt_status write_cell(dpt_edit_work *work, int64_t cell) {
     return write_run(work, cell, dpt_shard_cell(work->input->shard, cell));
 }
 
+/* A run of a cell by all edits that work on whole cells, or by all that do not. */
+static dpt_status write_each(dpt_edit_work *const *works, int count, int64_t cell, dpt_range run,
+                             bool whole) {
+    dpt_status st = DPT_OK;
+    for (int i = 0; i < count && st == DPT_OK; i++)
+        if (dpt_edit_by_cell(works[i], works[i]->nstages, run.tensor) == whole)
+            st = dpt_edit_locate(works[i], write_run(works[i], cell, run));
+    return st;
+}
+
 /* A cell by several edits, which is loaded once. What they keep goes out cell by cell. What they do not comes and goes in the
  * cache of a core: a few pieces of the cell by each, then the next. */
 static dpt_status write_together(dpt_edit_work *const *works, int count, int64_t cell) {
@@ -200,12 +268,13 @@ static dpt_status write_together(dpt_edit_work *const *works, int count, int64_t
     const void *pre, *post;
     dpt_status st =
         touched && step < range.n ? dpt_edit_load_both(works[0], range, &pre, &post) : DPT_OK;
+    if (st == DPT_OK)
+        st = write_each(works, count, cell, range, true);
     for (int64_t at = 0; at < range.n && st == DPT_OK; at += step) {
         dpt_range run = {.tensor = range.tensor,
                          .ig = range.ig + at,
                          .n = range.n - at < step ? range.n - at : step};
-        for (int i = 0; i < count && st == DPT_OK; i++)
-            st = dpt_edit_locate(works[i], write_run(works[i], cell, run));
+        st = write_each(works, count, cell, run, false);
     }
     return st;
 }

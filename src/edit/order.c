@@ -20,12 +20,21 @@
  * where most are fine, of fp32 models, are sorted whole.
  *
  * The two halves of a row have histograms of their own: where many entries are equal, an increment waits for
- * the one before it, and two rows of them wait half as long.
+ * the one before it, and two rows of them wait half as long. Rows of fewer than 2^16 entries have four, of 16 bits, and
+ * need one walk: it counts and keeps how many of its bin an entry has before it in its quarter, to which the first rank
+ * of its bin is added when the counts are complete, entries side by side.
  *
  * Invariants: a bin is the upper half upside down (0: infinity), so that ranks rise with bins; ZERO holds 0 and what
  * is below 2^-133; FINE takes the fine entries in the walk, and is never looked at. */
 
 enum { FEW = 512, ZERO = 0x7fff, FINE = 0x8000, BINS = FINE + 1, SHORT = 48 };
+enum {
+    QUARTERS = 4,
+    QUARTERED = 1 << 16, /* rows below it have quarters */
+    STRIDE =
+        0x8000 +
+        0x240 /* entries from one histogram to the next: the same bins in other sets of the cache */
+};
 
 /* Parts of the room. */
 typedef struct order_room {
@@ -34,6 +43,8 @@ typedef struct order_room {
     uint16_t *bins;         /* (n); room for a vector more */
     uint32_t *first;        /* (BINS) of the first half: counts, then next ranks */
     uint32_t *second;       /* (BINS) of the second half */
+    uint16_t *quarters;     /* (QUARTERS, STRIDE) in place of the two */
+    uint16_t *before;       /* (n) entries of the same bin and quarter; room for a vector more */
 } order_room;
 
 enum { VECTOR = 64 }; /* bytes */
@@ -42,9 +53,14 @@ static int64_t whole_vectors(int64_t bytes) {
     return (bytes + 2 * VECTOR - 1) / VECTOR * VECTOR;
 }
 
+static int64_t histogram_bytes(void) {
+    int64_t halves = 2 * whole_vectors(4 * BINS), quarters = whole_vectors(2 * QUARTERS * STRIDE);
+    return halves > quarters ? halves : quarters;
+}
+
 int64_t dpt_edit_order_bytes(int64_t n) {
-    return 2 * whole_vectors(8 * n) + whole_vectors(4 * n) + whole_vectors(2 * n) +
-           2 * whole_vectors(4 * BINS);
+    return 2 * whole_vectors(8 * n) + whole_vectors(4 * n) + 2 * whole_vectors(2 * n) +
+           histogram_bytes();
 }
 
 static order_room split_room(void *room, int64_t n) {
@@ -53,8 +69,10 @@ static order_room split_room(void *room, int64_t n) {
     r.spare = (void *)(at += whole_vectors(8 * n));
     r.fine = (void *)(at += whole_vectors(8 * n));
     r.bins = (void *)(at += whole_vectors(4 * n));
+    r.before = (void *)(at += whole_vectors(2 * n));
     r.first = (void *)(at += whole_vectors(2 * n));
     r.second = (void *)(at + whole_vectors(4 * BINS));
+    r.quarters = (void *)at;
     return r;
 }
 
@@ -256,6 +274,146 @@ static void walk_bins(const order_room *r, int64_t n, uint32_t *order) {
         order[n - 1] = second[bins[n - 1]]++;
 }
 
+/* Counts four entries, one after the other, and says how often the bin of each was there before. */
+static inline void count_four(uint16_t *restrict counts, const uint16_t *bins, uint16_t *before) {
+    uint64_t a = counts[bins[0]]++, b = counts[bins[1]]++;
+    uint64_t c = counts[bins[2]]++, d = counts[bins[3]]++;
+    uint64_t four = a | b << 16 | c << 32 | d << 48; /* stores are what limits this */
+    memcpy(before, &four, sizeof four);
+}
+
+/* Entries of a quarter but the last, which takes the rest. */
+static int64_t quarter_of(int64_t n) {
+    return n / (4 * QUARTERS) * 4;
+}
+
+static void count_quarters(const order_room *r, int64_t n, const order_shape *s) {
+    int64_t quarter = quarter_of(n);
+    uint16_t *restrict counts = r->quarters, *restrict before = r->before;
+    for (int q = 0; q < QUARTERS; q++) {
+        if (s->low <= s->high)
+            memset(counts + q * STRIDE + s->low, 0, (s->high - s->low + 1) * sizeof *counts);
+        memset(counts + q * STRIDE + ZERO, 0, 2 * sizeof *counts);
+    }
+    for (int64_t i = 0; i < quarter; i += 4)
+        for (int q = 0; q < QUARTERS; q++) {
+            int64_t at = q * quarter + i;
+            count_four(counts + q * STRIDE, r->bins + at, before + at);
+        }
+    for (int64_t i = QUARTERS * quarter; i < n; i++)
+        before[i] = counts[(QUARTERS - 1) * STRIDE + r->bins[i]]++;
+}
+
+/* Counts of bin b of all quarters become their first ranks; `at` entries come before. @return how many then do. */
+static uint32_t place_quarters_of(uint16_t *counts, uint32_t b, uint32_t at) {
+    for (int q = 0; q < QUARTERS; q++) {
+        uint32_t count = counts[q * STRIDE + b];
+        counts[q * STRIDE + b] = (uint16_t)at;
+        at += count;
+    }
+    return at;
+}
+
+#ifdef __AVX512BW__
+/* The same of 32 bins at a time. @return the next bin. */
+static uint32_t place_quarters_wide(uint16_t *counts, uint32_t b, uint32_t end, uint32_t *at) {
+    static const uint16_t lanes[32] = {0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10,
+                                       11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21,
+                                       22, 23, 24, 25, 26, 27, 28, 29, 30, 31};
+    const __m512i lane = _mm512_loadu_si512(lanes);
+    __m512i before = _mm512_set1_epi16((short)*at);
+    for (; b + 32 <= end; b += 32) {
+        uint16_t *to = counts + b;
+        __m512i one = _mm512_loadu_si512(to);
+        __m512i two = _mm512_add_epi16(one, _mm512_loadu_si512(to + STRIDE));
+        __m512i three = _mm512_add_epi16(two, _mm512_loadu_si512(to + 2 * STRIDE));
+        __m512i all = _mm512_add_epi16(three, _mm512_loadu_si512(to + 3 * STRIDE)), sum = all;
+        for (int by = 1; by < 32; by *= 2)
+            sum = _mm512_add_epi16(sum,
+                                   _mm512_maskz_permutexvar_epi16(
+                                       (__mmask32)(UINT32_MAX << by),
+                                       _mm512_sub_epi16(lane, _mm512_set1_epi16((short)by)), sum));
+        __m512i from = _mm512_add_epi16(before, _mm512_sub_epi16(sum, all));
+        _mm512_storeu_si512(to, from);
+        _mm512_storeu_si512(to + STRIDE, _mm512_add_epi16(from, one));
+        _mm512_storeu_si512(to + 2 * STRIDE, _mm512_add_epi16(from, two));
+        _mm512_storeu_si512(to + 3 * STRIDE, _mm512_add_epi16(from, three));
+        before = _mm512_add_epi16(before, _mm512_permutexvar_epi16(_mm512_set1_epi16(31), sum));
+    }
+    *at = (uint32_t)_mm_cvtsi128_si32(_mm512_castsi512_si128(before)) & 0xffff;
+    return b;
+}
+#endif
+
+static void place_quarters(const order_room *r, const order_shape *s) {
+    uint32_t at = 0, b = s->low;
+#ifdef __AVX512BW__
+    if (s->low <= s->high)
+        b = place_quarters_wide(r->quarters, b, s->high + 1, &at);
+#endif
+    for (; b <= s->high; b++)
+        at = place_quarters_of(r->quarters, b, at);
+    place_quarters_of(r->quarters, ZERO, at);
+}
+
+/* Ranks of entries [from, to), which lie in one quarter. */
+static void rank_quarter(const order_room *r, const uint16_t *first, int64_t from, int64_t to,
+                         uint32_t *order) {
+    int64_t i = from;
+#ifdef __AVX512BW__ /* whole words: where one of 16 crosses lines of the cache, all take four times as long */
+    const __m512i one = _mm512_set1_epi32(1), low = _mm512_set1_epi32(0xffff);
+    for (; i + 16 <= to; i += 16) {
+        __m512i bin =
+            _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)(r->bins + i)));
+        __m512i before = _mm512_cvtepu16_epi32(
+            _mm256_loadu_si256((const __m256i *)(const void *)(r->before + i)));
+        __m512i two = _mm512_i32gather_epi32(_mm512_srli_epi32(bin, 1), (const void *)first, 4);
+        __m512i half = _mm512_slli_epi32(_mm512_and_si512(bin, one), 4);
+        __m512i rank = _mm512_and_si512(_mm512_srlv_epi32(two, half), low);
+        _mm512_storeu_si512(order + i, _mm512_add_epi32(rank, before));
+    }
+#endif
+    for (; i < to; i++)
+        order[i] = (uint32_t)first[r->bins[i]] + r->before[i];
+}
+
+/* Ranks of a row of fewer than QUARTERED entries. */
+static void rank_by_quarters(const float *x, int64_t n, const order_shape *s, const order_room *r,
+                             uint32_t *order) {
+    int64_t quarter = quarter_of(n);
+    count_quarters(r, n, s);
+    for (int64_t i = 0; i < s->fine; i++) {
+        r->keys[i] = order_key(x[r->fine[i]], r->fine[i]);
+        r->quarters[r->keys[i] >> 48]++;
+    }
+    place_quarters(r, s);
+    uint64_t *keys = sort_keys(r->keys, r->spare, s->fine);
+    for (int64_t i = 0; i < s->fine; i++) /* the first ones of their bins, of all quarters */
+        keys[i] = (uint64_t)r->quarters[keys[i] >> 48]++ << 32 | (keys[i] & UINT32_MAX);
+    for (int q = 0; q < QUARTERS; q++)
+        rank_quarter(r, r->quarters + q * STRIDE, q * quarter,
+                     q + 1 < QUARTERS ? (q + 1) * quarter : n, order);
+    for (int64_t i = 0; i < s->fine; i++)
+        order[keys[i] & UINT32_MAX] = (uint32_t)(keys[i] >> 32);
+}
+
+/* Ranks of any row. */
+static void rank_by_halves(const float *x, int64_t n, const order_shape *s, const order_room *r,
+                           uint32_t *order) {
+    count_bins(r, n, s);
+    for (int64_t i = 0; i < s->fine; i++) {
+        r->keys[i] = order_key(x[r->fine[i]], r->fine[i]);
+        r->first[r->keys[i] >> 48]++;
+    }
+    place_bins(r, s);
+    uint64_t *keys = sort_keys(r->keys, r->spare, s->fine);
+    for (int64_t i = 0; i < s->fine; i++) /* the first ones of their bins, of both halves */
+        keys[i] = (uint64_t)r->first[keys[i] >> 48]++ << 32 | (keys[i] & UINT32_MAX);
+    walk_bins(r, n, order);
+    for (int64_t i = 0; i < s->fine; i++)
+        order[keys[i] & UINT32_MAX] = (uint32_t)(keys[i] >> 32);
+}
+
 void dpt_edit_order_row(const float *x, int64_t n, uint32_t *order, void *room) {
     order_room r = split_room(room, n);
     if (n < FEW) {
@@ -263,20 +421,10 @@ void dpt_edit_order_row(const float *x, int64_t n, uint32_t *order, void *room) 
         return;
     }
     order_shape s = bin_row(x, n, &r);
-    if (s.fine > n / 4) {
+    if (s.fine > n / 4)
         sort_row(x, n, order, &r);
-        return;
-    }
-    count_bins(&r, n, &s);
-    for (int64_t i = 0; i < s.fine; i++) {
-        r.keys[i] = order_key(x[r.fine[i]], r.fine[i]);
-        r.first[r.keys[i] >> 48]++;
-    }
-    place_bins(&r, &s);
-    uint64_t *keys = sort_keys(r.keys, r.spare, s.fine);
-    for (int64_t i = 0; i < s.fine; i++) /* the first ones of their bins, of both halves */
-        keys[i] = (uint64_t)r.first[keys[i] >> 48]++ << 32 | (keys[i] & UINT32_MAX);
-    walk_bins(&r, n, order);
-    for (int64_t i = 0; i < s.fine; i++)
-        order[keys[i] & UINT32_MAX] = (uint32_t)(keys[i] >> 32);
+    else if (n < QUARTERED)
+        rank_by_quarters(x, n, &s, &r, order);
+    else
+        rank_by_halves(x, n, &s, &r, order);
 }

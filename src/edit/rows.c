@@ -52,9 +52,10 @@ struct dpt_edit_rows {
     int64_t first, last;  /* own cells */
     fragments *fragments; /* (own cells) */
     uint32_t *kept;       /* orders of all fragments */
-    uint32_t *orders;     /* (threads, longest) of rows within a cell */
+    uint32_t *orders;     /* (threads, window) of rows within a cell */
+    float *deltas;        /* (threads, window) of these */
     char *room;           /* (threads, stride) of making one */
-    int64_t longest, stride;
+    int64_t longest, window, stride;
     int threads;
 };
 
@@ -232,6 +233,11 @@ static int64_t within_cell(int64_t longest) {
     return n > DPT_EDIT_PIECE ? n : DPT_EDIT_PIECE;
 }
 
+/* Deltas that are at hand while rows pass: a row, and the pieces where it begins and ends. */
+static int64_t window_of(int64_t longest) {
+    return within_cell(longest) + 2 * DPT_EDIT_PIECE;
+}
+
 static dpt_status rows_allocate(dpt_edit_work *work, dpt_edit_rows *r, int64_t *longest) {
     const dpt_catalog *catalog = r->stage->catalog;
     int64_t kept = 0;
@@ -246,11 +252,13 @@ static dpt_status rows_allocate(dpt_edit_work *work, dpt_edit_rows *r, int64_t *
                              catalog->tensors[t].name, n);
     }
     r->longest = within_cell(*longest);
+    r->window = window_of(*longest);
     r->stride = dpt_edit_order_bytes(r->longest);
     r->fragments = dpt_mem_zalloc(r->last - r->first, sizeof *r->fragments, "rows of cells");
-    r->orders = dpt_mem_alloc(r->longest * work->threads, sizeof *r->orders, "order of a row");
+    r->orders = dpt_mem_alloc(r->window * work->threads, sizeof *r->orders, "order of a row");
+    r->deltas = dpt_mem_alloc(r->window * work->threads, sizeof *r->deltas, "deltas of a row");
     r->room = dpt_mem_alloc(r->stride * work->threads, 1, "order of a row");
-    if (r->fragments == NULL || r->orders == NULL || r->room == NULL)
+    if (r->fragments == NULL || r->orders == NULL || r->deltas == NULL || r->room == NULL)
         return DPT_ERR_OUTPUT;
     for (int64_t c = r->first; c < r->last; c++) {
         dpt_range cell = dpt_shard_cell(r->stage->input->shard, c);
@@ -322,6 +330,7 @@ void dpt_edit_rows_destroy(dpt_edit_rows *r) {
     dpt_mem_free(r->fragments);
     dpt_mem_free(r->kept);
     dpt_mem_free(r->orders);
+    dpt_mem_free(r->deltas);
     dpt_mem_free(r->room);
     dpt_mem_free(r);
 }
@@ -345,7 +354,7 @@ static void show_run(const rows_viewer *v, int threads, dpt_range run, const uin
 /* Rows of n that lie in the cell, by thread number `slot` of the rows' room. */
 static void show_rows(const dpt_edit_rows *r, const rows_viewer *v, int slot, int threads,
                       dpt_range rows, int64_t n, const float *delta) {
-    uint32_t *order = r->orders + slot * r->longest;
+    uint32_t *order = r->orders + slot * r->window;
     for (int64_t at = 0; at < rows.n; at += n)
         dpt_edit_order_row(delta + at, n, order + at, r->room + slot * r->stride);
     show_run(v, threads, rows, order);
@@ -373,6 +382,107 @@ void dpt_edit_rows_order(const dpt_edit_rows *r, dpt_range cell, const float *de
     show_run(&v, v.threads, tail, r->kept + f->at + f->head);
 }
 
+/* The share of a thread in a cell that passes. Places are of the cell. A window of deltas and orders moves along:
+ * what lies in it begins with a row, or at the share where that lies in a fragment. */
+typedef struct rows_window {
+    const dpt_edit_rows *r;
+    const dpt_edit_rows_flow *flow;
+    dpt_range cell;
+    fragments f;
+    int64_t n;              /* of a row */
+    int64_t begin, end;     /* of the share */
+    int64_t at;             /* where the window begins */
+    int64_t loaded, ranked; /* where its deltas end, and where its orders do */
+    float *delta;
+    uint32_t *order;
+    char *room;
+} rows_window;
+
+/* Deltas up to `to` at least: pieces, of which those of the share are its own. */
+static bool window_load(rows_window *w, int64_t to) {
+    bool good = true;
+    while (w->loaded < to) {
+        int64_t end = (w->loaded / DPT_EDIT_PIECE + 1) * DPT_EDIT_PIECE;
+        end = end < w->cell.n ? end : w->cell.n;
+        dpt_range run = {
+            .tensor = w->cell.tensor, .ig = w->cell.ig + w->loaded, .n = end - w->loaded};
+        bool own = w->loaded >= w->begin && w->loaded < w->end;
+        DPT_ASSERT(end - w->at <= w->r->window);
+        good &= w->flow->load(w->flow->ctx, run, own, w->delta + (w->loaded - w->at));
+        w->loaded = end;
+    }
+    return good;
+}
+
+/* The orders of the next row, or of a part of a fragment. */
+static bool window_rank(rows_window *w) {
+    int64_t from = w->ranked, inner = w->cell.n - w->f.tail, n = w->n;
+    const uint32_t *kept = w->r->kept + w->f.at;
+    bool cut = from < w->f.head || from >= inner;
+    if (cut) {
+        int64_t end = from < w->f.head ? w->f.head : w->cell.n;
+        n = end - from < DPT_EDIT_PIECE ? end - from : DPT_EDIT_PIECE;
+        kept += from < w->f.head ? from : w->f.head + (from - inner);
+    }
+    bool good = window_load(w, from + n);
+    if (cut)
+        memcpy(w->order + (from - w->at), kept, (size_t)n * sizeof *kept);
+    else
+        dpt_edit_order_row(w->delta + (from - w->at), n, w->order + (from - w->at), w->room);
+    w->ranked = from + n;
+    return good;
+}
+
+/* The window begins at `to`. */
+static void window_move(rows_window *w, int64_t to) {
+    if (to == w->at)
+        return;
+    memmove(w->delta, w->delta + (to - w->at), (size_t)(w->loaded - to) * sizeof *w->delta);
+    memmove(w->order, w->order + (to - w->at), (size_t)(w->ranked - to) * sizeof *w->order);
+    w->at = to;
+}
+
+static bool pass_share(const dpt_edit_rows *r, dpt_range cell, const dpt_edit_rows_flow *flow,
+                       int share, int shares) {
+    int pieces = dpt_edit_pieces(cell);
+    int64_t c = dpt_shard_cell_of(r->stage->input->shard, cell.tensor, cell.ig);
+    int64_t begin = (int64_t)(pieces * share / shares) * DPT_EDIT_PIECE;
+    int64_t end = (int64_t)(pieces * (share + 1) / shares) * DPT_EDIT_PIECE;
+    rows_window w = {.r = r,
+                     .flow = flow,
+                     .cell = cell,
+                     .f = r->fragments[c - r->first],
+                     .n = length_of(r->stage, cell.tensor),
+                     .begin = begin,
+                     .end = end < cell.n ? end : cell.n,
+                     .delta = r->deltas + share * r->window,
+                     .order = r->orders + share * r->window,
+                     .room = r->room + share * r->stride};
+    bool whole = begin >= w.f.head && begin < cell.n - w.f.tail, good = true;
+    w.at = w.loaded = w.ranked = whole ? begin - (begin - w.f.head) % w.n : begin;
+    for (int64_t shown = begin; shown < w.end; window_move(&w, shown)) {
+        good &= window_rank(&w);
+        while (shown < w.end) {
+            dpt_range piece = dpt_edit_piece(cell, (int)(shown / DPT_EDIT_PIECE));
+            if (shown + piece.n > w.ranked)
+                break;
+            good &=
+                flow->store(flow->ctx, piece, w.order + (shown - w.at), w.delta + (shown - w.at));
+            shown += piece.n;
+        }
+    }
+    return good;
+}
+
+bool dpt_edit_rows_pass(const dpt_edit_rows *r, dpt_range cell, const dpt_edit_rows_flow *flow) {
+    int bad = 0;
+    DPT_ASSERT(r->stage->covers[cell.tensor] && cell.ig % DPT_CELL == 0);
+#pragma omp parallel for schedule(static) num_threads(r->threads) reduction(| : bad)
+    for (int share = 0; share < r->threads; share++)
+        bad |= !pass_share(r, cell, flow, share, r->threads);
+    return !bad;
+}
+
 int64_t dpt_edit_rows_bytes(const dpt_catalog *catalog, const bool *selected, int ranks) {
     int64_t longest = 1, kept = 0;
     for (int t = 0; t < catalog->count; t++) {
@@ -385,7 +495,8 @@ int64_t dpt_edit_rows_bytes(const dpt_catalog *catalog, const bool *selected, in
         kept += (info->numel / DPT_CELL + 1) * cell;
     }
     int64_t within = within_cell(longest);
-    int64_t one = dpt_edit_order_bytes(within) + within * (int64_t)sizeof(uint32_t);
+    int64_t one = dpt_edit_order_bytes(within) +
+                  window_of(longest) * (int64_t)(sizeof(uint32_t) + sizeof(float));
     int64_t room = one * omp_get_max_threads() + dpt_edit_order_bytes(longest);
     int64_t shared = 2 * (ranks - 1) * longest * (int64_t)sizeof(float);
     int64_t cells = (int64_t)DPT_CELL * (int64_t)sizeof(float);

@@ -29,6 +29,22 @@ typedef void (*dpt_edit_rows_fn)(void *ctx, dpt_range piece, const uint32_t *ord
 void dpt_edit_rows_order(const dpt_edit_rows *rows, dpt_range cell, const float *delta,
                          dpt_edit_rows_fn fn, void *ctx);
 
+/** What a cell goes through on the way from its models to a sink. */
+typedef struct dpt_edit_rows_flow {
+    /** Deltas of a run of the cell. false: one is NaN or infinite. Local, thread-safe.
+     * @param[in] own  the run is a piece of the cell, of which there is no other call with `own`. */
+    bool (*load)(void *ctx, dpt_range run, bool own, float *delta);
+    /** Takes a piece of the cell with its deltas, which it may overwrite, and their order. false as of load. Local,
+     * thread-safe. */
+    bool (*store)(void *ctx, dpt_range piece, const uint32_t *order, float *delta);
+    void *ctx;
+} dpt_edit_rows_flow;
+
+/** Show every piece of an own cell with its order as dpt_edit_rows_order does, from deltas that are loaded a few rows
+ * before, so that they stay in a near cache. Local, not thread-safe: shares the pieces out itself. @return false when a
+ * call did. */
+bool dpt_edit_rows_pass(const dpt_edit_rows *rows, dpt_range cell, const dpt_edit_rows_flow *flow);
+
 /** Bytes per rank. Local. */
 int64_t dpt_edit_rows_bytes(const dpt_catalog *catalog, const bool *selected, int ranks);
 

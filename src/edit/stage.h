@@ -39,6 +39,13 @@ typedef struct dpt_edit_fused {
     int64_t last_equal; /**< index in the tensor; -1: none */
 } dpt_edit_fused;
 
+/** Where the deltas of a cell come from and go to, piece by piece; as dpt_edit_rows_flow. */
+typedef struct dpt_edit_flow {
+    bool (*load)(void *ctx, dpt_range run, bool own, float *delta);
+    bool (*store)(void *ctx, dpt_range piece, float *delta);
+    void *ctx;
+} dpt_edit_flow;
+
 /** A tensor whose packed size is asked for. */
 typedef struct dpt_edit_packed {
     const dpt_tensor_info *info; /**< in the type of the output */
@@ -98,6 +105,11 @@ typedef struct dpt_edit_method {
      * @param[in,out] delta (cell.n) fp32. */
     void (*apply_cell)(const dpt_edit_work *work, const dpt_edit_stage *stage, dpt_range cell,
                        float *delta);
+
+    /** The same to deltas that are not kept: each piece is loaded, edited and stored. NULL: apply_cell alone. Local, not
+     * thread-safe: shares the pieces out itself. @return false when a call of the flow did. */
+    bool (*pass_cell)(const dpt_edit_work *work, const dpt_edit_stage *stage, dpt_range cell,
+                      const dpt_edit_flow *flow);
 
     /** Whether the parameters call for the gradient. NULL: never. Local. */
     bool (*gradient)(const dpt_edit_stage_spec *spec);

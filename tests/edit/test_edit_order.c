@@ -13,7 +13,7 @@
 #include "deltapath/base/mem.h"
 #include "deltapath/base/rng.h"
 
-enum { LONGEST = 20000 };
+enum { LONGEST = 66000 };
 
 static const float *compared;
 
@@ -79,8 +79,8 @@ static void fill(float *x, int64_t n, int kind, double fine) {
 static void ranks_equal_a_sort(void **state) {
     (void)state;
     static float x[LONGEST];
-    static const int64_t lengths[] = {1,   2,   47,  48,   49,   50,   511,  512,
-                                      513, 527, 777, 2048, 4095, 4096, 8191, LONGEST};
+    static const int64_t lengths[] = {1,   2,    47,   48,   49,   50,    511,   512,   513,    527,
+                                      777, 2048, 4095, 4096, 8191, 20000, 65535, 65536, LONGEST};
     static const double fine[] = {0.0, 0.002, 0.05, 0.2, 0.3, 1.0};
     char what[64];
     for (int kind = 0; kind < 5; kind++)

@@ -28,11 +28,15 @@ static dpt_status della_check(const dpt_edit_stage_spec *spec) {
 }
 
 /* What an entry of a rank gets, in the rows of one length. */
+typedef struct della_rank {
+    uint32_t threshold; /* of being dropped */
+    float factor;       /* when it is kept; 0: it never is */
+} della_rank;
+
 typedef struct della_table {
-    int64_t n;           /* entries of the row */
-    int64_t filled;      /* ranks below it are set, at most DPT_CELL */
-    uint32_t *threshold; /* of being dropped */
-    float *factor;       /* when it is kept; 0: it never is */
+    int64_t n;         /* entries of the row */
+    int64_t filled;    /* ranks below it are set, at most DPT_CELL */
+    della_rank *ranks; /* (filled) */
 } della_table;
 
 typedef struct della_state {
@@ -45,8 +49,7 @@ static void della_destroy(dpt_edit_stage *stage) {
     if (d == NULL)
         return;
     dpt_edit_rows_destroy(d->rows);
-    dpt_mem_free(d->table.threshold);
-    dpt_mem_free(d->table.factor);
+    dpt_mem_free(d->table.ranks);
     dpt_mem_free(d);
 }
 
@@ -59,26 +62,24 @@ static dpt_status della_prepare(dpt_edit_work *work, dpt_edit_stage *stage) {
     longest = longest < DPT_CELL ? longest : DPT_CELL;
     della_state *d = dpt_mem_zalloc(1, sizeof *d, "probabilities of ranks");
     stage->state = d;
-    if (d != NULL) {
-        d->table.threshold = dpt_mem_alloc(longest, sizeof *d->table.threshold, "ranks");
-        d->table.factor = dpt_mem_alloc(longest, sizeof *d->table.factor, "ranks");
-    }
-    bool made = d != NULL && d->table.threshold != NULL && d->table.factor != NULL;
+    if (d != NULL)
+        d->table.ranks = dpt_mem_alloc(longest, sizeof *d->table.ranks, "ranks");
+    bool made = d != NULL && d->table.ranks != NULL;
     dpt_status st = dpt_agree(work->input->comm, made ? DPT_OK : DPT_ERR_OUTPUT);
     return st == DPT_OK ? dpt_edit_rows_create(work, stage, &d->rows) : st;
 }
 
-/* Threshold and factor of a rank in rows of n. */
-static void della_of_rank(const dpt_edit_stage *stage, int64_t n, uint32_t rank,
-                          uint32_t *threshold, float *factor) {
+/* What a rank gets in rows of n. */
+static della_rank della_of_rank(const dpt_edit_stage *stage, int64_t n, uint32_t rank) {
     double drop = dpt_edit_value(stage->spec, DELLA_P);
     double epsilon = dpt_edit_value(stage->spec, DELLA_EPSILON);
     if (n > 1)
         drop = drop - 0.5 * epsilon + epsilon * ((double)rank / (double)(n - 1));
     drop = drop > 0.0 ? drop : 0.0; /* the sum may end just below */
     uint64_t wanted = dpt_rng_threshold(drop);
-    *factor = wanted >> 32 == 0 ? (float)(1.0 / (1.0 - drop)) : 0.0f;
-    *threshold = wanted >> 32 == 0 ? (uint32_t)wanted : UINT32_MAX;
+    if (wanted >> 32 != 0)
+        return (della_rank){.threshold = UINT32_MAX};
+    return (della_rank){.threshold = (uint32_t)wanted, .factor = (float)(1.0 / (1.0 - drop))};
 }
 
 /* The table for rows of n; without ranks where rows are longer than a cell, for few entries have these. */
@@ -90,29 +91,31 @@ static void della_fill_table(const dpt_edit_work *work, const dpt_edit_stage *st
     table->filled = n <= DPT_CELL ? n : 0;
 #pragma omp parallel for schedule(static) num_threads(work->threads)
     for (int64_t i = 0; i < table->filled; i++)
-        della_of_rank(stage, n, (uint32_t)i, &table->threshold[i], &table->factor[i]);
+        table->ranks[i] = della_of_rank(stage, n, (uint32_t)i);
 }
 
 /* Thresholds and factors of a piece whose entries have the given ranks. */
 static void della_look_up(const dpt_edit_stage *stage, const uint32_t *rank, int64_t n,
                           uint32_t *threshold, float *factor) {
     const della_table *table = &((const della_state *)stage->state)->table;
-    if (table->filled == 0) {
-        for (int64_t i = 0; i < n; i++)
-            della_of_rank(stage, table->n, rank[i], &threshold[i], &factor[i]);
-        return;
-    }
     int64_t i = 0;
 #ifdef __AVX512F__ /* which the compiler does not find by itself */
-    for (; i + 16 <= n; i += 16) {
+    const __m512i even =
+        _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
+    const __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
+    for (; i + 16 <= n && table->filled > 0; i += 16) {
         __m512i at = _mm512_loadu_si512(rank + i);
-        _mm512_storeu_si512(threshold + i, _mm512_i32gather_epi32(at, table->threshold, 4));
-        _mm512_storeu_ps(factor + i, _mm512_i32gather_ps(at, table->factor, 4));
+        __m512i low = _mm512_i32gather_epi64(_mm512_castsi512_si256(at), table->ranks, 8);
+        __m512i high = _mm512_i32gather_epi64(_mm512_extracti64x4_epi64(at, 1), table->ranks, 8);
+        _mm512_storeu_si512(threshold + i, _mm512_permutex2var_epi32(low, even, high));
+        _mm512_storeu_si512(factor + i, _mm512_permutex2var_epi32(low, odd, high));
     }
 #endif
     for (; i < n; i++) {
-        threshold[i] = table->threshold[rank[i]];
-        factor[i] = table->factor[rank[i]];
+        della_rank one =
+            table->filled > 0 ? table->ranks[rank[i]] : della_of_rank(stage, table->n, rank[i]);
+        threshold[i] = one.threshold;
+        factor[i] = one.factor;
     }
 }
 
@@ -175,6 +178,34 @@ static void della_apply_cell(const dpt_edit_work *work, const dpt_edit_stage *st
     della_draw_cell(work, stage, cell, delta, delta, NULL);
 }
 
+/* A cell that passes. */
+typedef struct della_pass {
+    const dpt_edit_stage *stage;
+    const dpt_edit_flow *flow;
+} della_pass;
+
+static bool della_load(void *ctx, dpt_range run, bool own, float *delta) {
+    const dpt_edit_flow *flow = ((const della_pass *)ctx)->flow;
+    return flow->load(flow->ctx, run, own, delta);
+}
+
+static bool della_store(void *ctx, dpt_range piece, const uint32_t *rank, float *delta) {
+    const della_pass *pass = ctx;
+    della_job job = {.stage = pass->stage, .ig = piece.ig, .scaled = delta};
+    della_draw(&job, piece, rank);
+    return pass->flow->store(pass->flow->ctx, piece, delta);
+}
+
+static bool della_pass_cell(const dpt_edit_work *work, const dpt_edit_stage *stage, dpt_range cell,
+                            const dpt_edit_flow *flow) {
+    const della_state *d = stage->state;
+    della_pass pass = {.stage = stage, .flow = flow};
+    della_fill_table(work, stage, dpt_edit_row_length(&stage->catalog->tensors[cell.tensor]));
+    return dpt_edit_rows_pass(
+        d->rows, cell,
+        &(dpt_edit_rows_flow){.load = della_load, .store = della_store, .ctx = &pass});
+}
+
 static void della_mask(const dpt_edit_work *work, const dpt_edit_stage *stage, dpt_range cell,
                        const float *delta, uint8_t *dropped) {
     della_draw_cell(work, stage, cell, delta, NULL, dropped);
@@ -217,6 +248,7 @@ const dpt_edit_method dpt_edit_method_della = {
     .draws = della_draws,
     .prepare = della_prepare,
     .apply_cell = della_apply_cell,
+    .pass_cell = della_pass_cell,
     .mask = della_mask,
     .bytes = della_bytes,
     .scale = della_scale,
