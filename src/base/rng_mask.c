@@ -54,25 +54,32 @@ static void rng_mask_compare(const uint8_t *bytes, unsigned lead, uint64_t *belo
 #endif
 }
 
-/* A batch of elements. */
-static void compare_run(const dpt_rng_draw *draw, uint64_t ig, unsigned lead,
-                        uint64_t below[RUN / 64], uint64_t same[RUN / 64]) {
+/* A batch of elements of each draw, from its next one on. Draws differ in their thresholds. */
+static inline __attribute__((always_inline)) void compare_run(int count, dpt_rng_draw *const *draws,
+                                                              int64_t at) {
+    const dpt_rng_draw *first = draws[0];
+    uint64_t ig = first->ig + (uint64_t)at;
     uint8_t bytes[3 * RUN];
 #ifdef __AVX512BW__
     if (ig % BLOCK == 0) { /* the bytes need not leave the registers */
-        const __m512i y = _mm512_set1_epi8((char)lead);
         __m512i blocks[2 * PHILOX_GROUPS];
-        philox_batch(draw->rng, &draw->keys, ig / BLOCK, blocks);
-        for (int v = 0; v < 2 * PHILOX_GROUPS; v++) {
-            below[v] = _mm512_cmplt_epu8_mask(blocks[v], y);
-            same[v] = _mm512_cmpeq_epi8_mask(blocks[v], y);
+        philox_batch(first->rng, &first->keys, ig / BLOCK, blocks);
+        for (int d = 0; d < count; d++) {
+            uint64_t *below = draws[d]->mask + at / 64, *same = draws[d]->same + at / 64;
+            const __m512i y = _mm512_set1_epi8((char)(draws[d]->threshold >> 24));
+            for (int v = 0; v < 2 * PHILOX_GROUPS; v++) {
+                below[v] = _mm512_cmplt_epu8_mask(blocks[v], y);
+                same[v] = _mm512_cmpeq_epi8_mask(blocks[v], y);
+            }
         }
         return;
     }
 #endif
-    bytes_at(draw->rng, &draw->keys, ig / BLOCK * BLOCK, RUN + (int64_t)(ig % BLOCK), bytes);
-    for (int v = 0; v < RUN / 64; v++)
-        rng_mask_compare(bytes + ig % BLOCK + 64 * v, lead, &below[v], &same[v]);
+    bytes_at(first->rng, &first->keys, ig / BLOCK * BLOCK, RUN + (int64_t)(ig % BLOCK), bytes);
+    for (int d = 0; d < count; d++)
+        for (int v = 0; v < RUN / 64; v++)
+            rng_mask_compare(bytes + ig % BLOCK + 64 * v, (unsigned)(draws[d]->threshold >> 24),
+                             draws[d]->mask + at / 64 + v, draws[d]->same + at / 64 + v);
 }
 
 void dpt_rng_draw_begin(dpt_rng_draw *draw, dpt_rng rng, int64_t ig, uint64_t threshold) {
@@ -92,15 +99,26 @@ static void draw_end(dpt_rng_draw *draw) {
 }
 
 void dpt_rng_draw_lead(dpt_rng_draw *draw, int64_t n) {
-    unsigned lead = (unsigned)(draw->threshold >> 24);
     DPT_ASSERT(draw->threshold >> 32 == 0);
     /* A step continues where whole words of the mask end. */
     DPT_ASSERT(draw->n % 64 == 0 && draw->n + n <= DPT_RNG_DRAW);
     for (int64_t at = draw->n; at < draw->n + n; at += RUN)
-        compare_run(draw, draw->ig + (uint64_t)at, lead, draw->mask + at / 64,
-                    draw->same + at / 64);
+        compare_run(1, &draw, at);
     draw->n += n;
     draw_end(draw);
+}
+
+void dpt_rng_draw_leads(int count, dpt_rng_draw *const *draws, int64_t n) {
+    const int64_t begin = draws[0]->n;
+    DPT_ASSERT(begin % 64 == 0 && begin + n <= DPT_RNG_DRAW);
+    for (int64_t at = begin; at < begin + n; at += RUN)
+        compare_run(count, draws, at);
+    for (int d = 0; d < count; d++) {
+        DPT_ASSERT(draws[d]->threshold >> 32 == 0 && draws[d]->n == begin);
+        DPT_ASSERT(draws[d]->ig == draws[0]->ig && draws[d]->rng.key == draws[0]->rng.key);
+        draws[d]->n += n;
+        draw_end(draws[d]);
+    }
 }
 
 #ifdef __AVX512F__

@@ -22,8 +22,9 @@ typedef struct cell_job {
     char *out;
     int64_t pre_size, post_size, out_size;
     dpt_edit_types types;
-    bool fused; /* the edit is one rule for each delta, of bf16 */
-    int passes; /* the stage that a whole cell passes through; -1: none */
+    bool fused;  /* the edit is one rule for each delta, of bf16 */
+    bool summed; /* and has a mask, and nothing of it is kept */
+    int passes;  /* the stage that a whole cell passes through; -1: none */
     dpt_edit_fused rule;
     double sums[PIECES][DPT_EDIT_SUMS];
 } cell_job;
@@ -113,16 +114,28 @@ static void plan_fused(cell_job *job) {
     job->fused = only != NULL && only->method->fused(only, job->range, &job->rule);
 }
 
-/* Share number `share` of the pieces in one go. done[p] says which pieces are. */
-static void run_fused(cell_job *job, int share, int shares, bool *done) {
+/* Pieces from `first` on. */
+typedef struct piece_share {
+    int first;
+    int64_t at, n; /* elements of the run; n = 0: none */
+} piece_share;
+
+static piece_share share_of(const cell_job *job, int share, int shares) {
     int pieces = dpt_edit_pieces(job->range);
     int first = pieces * share / shares, last = pieces * (share + 1) / shares;
     int64_t at = (int64_t)first * DPT_EDIT_PIECE, end = (int64_t)last * DPT_EDIT_PIECE;
     end = end < job->range.n ? end : job->range.n;
-    if (first < last)
-        dpt_edit_kernel_fused(&job->rule, job->range.ig + at, end - at,
-                              job->pre + at * job->pre_size, job->post + at * job->post_size,
-                              job->out + at * job->out_size, job->sums + first, done + first);
+    return (piece_share){.first = first, .at = at, .n = first < last ? end - at : 0};
+}
+
+/* Share number `share` of the pieces in one go. done[p] says which pieces are. */
+static void run_fused(cell_job *job, int share, int shares, bool *done) {
+    piece_share own = share_of(job, share, shares);
+    if (own.n > 0)
+        dpt_edit_kernel_fused(
+            &job->rule, job->range.ig + own.at, own.n, job->pre + own.at * job->pre_size,
+            job->post + own.at * job->post_size, job->out + own.at * job->out_size,
+            job->sums + own.first, done + own.first);
 }
 
 /* A constant next to the weights in another type, whatever it is: no edit, and infinite where the type ends before it. */
@@ -155,19 +168,11 @@ static bool convert_piece(const cell_job *job, dpt_range piece, double *sums) {
     return good;
 }
 
-/* @return false when a value is NaN or infinite. */
-static bool run_by_piece(cell_job *job, bool touched) {
-    int pieces = dpt_edit_pieces(job->range);
-    int bad = 0;
-    int team = omp_in_parallel() ? 1 : job->work->threads;
-    bool done[PIECES] = {false};
-    if (job->fused) {
-#pragma omp parallel for schedule(static) num_threads(team)
-        for (int share = 0; share < team; share++)
-            run_fused(job, share, team, done);
-    }
+/* The pieces that are not done, in the plain way. @return false when a value is NaN or infinite. */
+static bool run_plain(cell_job *job, bool touched, const bool *done) {
+    int team = omp_in_parallel() ? 1 : job->work->threads, bad = 0;
 #pragma omp parallel for schedule(static) num_threads(team) reduction(| : bad)
-    for (int p = 0; p < pieces; p++) {
+    for (int p = 0; p < dpt_edit_pieces(job->range); p++) {
         if (done[p])
             continue;
         dpt_range piece = dpt_edit_piece(job->range, p);
@@ -177,13 +182,30 @@ static bool run_by_piece(cell_job *job, bool touched) {
     return !bad;
 }
 
-static dpt_status run_pieces(cell_job *job, bool touched, double *cell_sums) {
-    bool good = job->passes >= 0 ? run_pass(job) : run_by_piece(job, touched);
+static bool run_by_piece(cell_job *job, bool touched) {
+    int team = omp_in_parallel() ? 1 : job->work->threads;
+    bool done[PIECES] = {false};
+    if (job->fused) {
+#pragma omp parallel for schedule(static) num_threads(team)
+        for (int share = 0; share < team; share++)
+            run_fused(job, share, team, done);
+    }
+    return run_plain(job, touched, done);
+}
+
+static double *cell_sums_of(const cell_job *job) {
+    const dpt_edit_work *work = job->work;
+    int64_t cell = dpt_shard_cell_of(work->input->shard, job->range.tensor, job->range.ig);
+    return work->cell_sums + (cell - work->first) * DPT_EDIT_SUMS;
+}
+
+static dpt_status take_sums(const cell_job *job, bool good) {
+    double *sums = cell_sums_of(job);
     if (!good)
         return dpt_edit_bad_result(job->work, job->range, job->pre, job->post, job->out);
     for (int p = 0; p < dpt_edit_pieces(job->range); p++)
         for (int j = 0; j < DPT_EDIT_SUMS; j++)
-            cell_sums[j] += job->sums[p][j];
+            sums[j] += job->sums[p][j];
     return DPT_OK;
 }
 
@@ -201,58 +223,113 @@ static dpt_status copy_cell(dpt_edit_work *work, dpt_range range) {
     return st == DPT_OK ? work->sink.write(work->sink.ctx, range, post) : st;
 }
 
-/* A run of an own cell, whole pieces but for its end. */
-static dpt_status write_run(dpt_edit_work *work, int64_t cell, dpt_range range) {
+/* What is done to a run of an own cell. */
+static dpt_status open_run(dpt_edit_work *work, dpt_range range, cell_job *job) {
+    int t = range.tensor;
+    const dpt_sink *sink = &work->sink;
+    const void *pre = NULL, *post = NULL;
+    dpt_status st;
+    *job = (cell_job){.work = work, .range = range, .passes = -1};
+    job->types.post = work->catalog->tensors[t].dtype;
+    job->types.out = sink->catalog->tensors[t].dtype;
+    job->post_size = dpt_dtype_size(job->types.post);
+    job->out_size = dpt_dtype_size(job->types.out);
+    if (work->touched[t]) {
+        job->types.pre = dpt_edit_pre_type(work, t);
+        job->pre_size = dpt_dtype_size(job->types.pre);
+        job->passes = find_pass(work, t);
+        st = dpt_edit_begin(work, job->passes >= 0 ? job->passes : work->nstages, range,
+                            &job->start);
+        if (st == DPT_OK)
+            st = dpt_edit_load_both(work, range, &pre, &post);
+        plan_fused(job);
+    } else {
+        st = dpt_edit_load_post(work, range, &post);
+    }
+    job->pre = pre;
+    job->post = post;
+    void *view = st == DPT_OK && sink->view != NULL ? sink->view(sink->ctx, range) : NULL;
+    job->out = view != NULL ? view : work->room->out;
+    job->summed =
+        job->fused && job->rule.rule == DPT_EDIT_RULE_MASK && view == NULL && sink->write == NULL;
+    return st;
+}
+
+/* Several runs of one place whose edits have only sums. */
+static dpt_status write_sums(cell_job *jobs, int count) {
+    int team = jobs[0].work->threads;
+    bool done[DPT_EDIT_SUMMED][PIECES] = {{false}};
+    dpt_status st = DPT_OK;
+#pragma omp parallel for schedule(static) num_threads(team)
+    for (int share = 0; share < team; share++) {
+        piece_share own = share_of(&jobs[0], share, team);
+        dpt_edit_summed edits[DPT_EDIT_SUMMED];
+        for (int k = 0; k < count; k++)
+            edits[k] = (dpt_edit_summed){.edit = &jobs[k].rule,
+                                         .sums = jobs[k].sums + own.first,
+                                         .done = done[k] + own.first};
+        if (own.n > 0)
+            dpt_edit_kernel_summed(count, edits, jobs[0].range.ig + own.at, own.n,
+                                   jobs[0].pre + own.at * jobs[0].pre_size,
+                                   jobs[0].post + own.at * jobs[0].post_size);
+    }
+    for (int k = 0; k < count && st == DPT_OK; k++) {
+        const bool none[PIECES] = {false};
+        bool good = run_plain(&jobs[k], true, done[k]);
+        if (!good) /* the message says what came out */
+            (void)run_plain(&jobs[k], true, none);
+        st = dpt_edit_locate(jobs[k].work, take_sums(&jobs[k], good));
+    }
+    return st;
+}
+
+/* A run of an own cell, whole pieces but for its end. With `later` given, a run that has only sums is left there, and
+ * counted. */
+static dpt_status write_run(dpt_edit_work *work, dpt_range range, cell_job *later, int *count) {
     int t = range.tensor;
     const dpt_sink *sink = &work->sink;
     bool skipped = sink->skips != NULL && sink->skips(sink->ctx, t);
     bool touched = work->touched[t], kept = sink->write != NULL && !skipped;
     if (!touched && !kept)
         return DPT_OK;
-    cell_job job = {.work = work, .range = range, .passes = -1};
-    job.types.post = work->catalog->tensors[t].dtype;
-    job.types.out = work->sink.catalog->tensors[t].dtype;
-    if (!touched && job.types.out == job.types.post)
+    if (!touched && sink->catalog->tensors[t].dtype == work->catalog->tensors[t].dtype)
         return copy_cell(work, range);
-    job.post_size = dpt_dtype_size(job.types.post);
-    job.out_size = dpt_dtype_size(job.types.out);
-    const void *pre = NULL, *post = NULL;
-    dpt_status st;
-    if (touched) {
-        job.types.pre = dpt_edit_pre_type(work, t);
-        job.pre_size = dpt_dtype_size(job.types.pre);
-        job.passes = find_pass(work, t);
-        st = dpt_edit_begin(work, job.passes >= 0 ? job.passes : work->nstages, range, &job.start);
-        if (st == DPT_OK)
-            st = dpt_edit_load_both(work, range, &pre, &post);
-        plan_fused(&job);
-    } else {
-        st = dpt_edit_load_post(work, range, &post);
-    }
+    cell_job own;
+    cell_job *job = &own;
+    if (later != NULL)
+        job = &later[*count];
+    dpt_status st = open_run(work, range, job);
     if (st != DPT_OK)
         return st;
-    job.pre = pre;
-    job.post = post;
-    void *view = work->sink.view != NULL ? work->sink.view(work->sink.ctx, range) : NULL;
-    job.out = view != NULL ? view : work->room->out;
-    st = run_pieces(&job, touched, work->cell_sums + (cell - work->first) * DPT_EDIT_SUMS);
-    if (st == DPT_OK && view == NULL && kept)
-        st = work->sink.write(work->sink.ctx, range, job.out);
+    if (later != NULL && job->summed) {
+        ++*count;
+        return DPT_OK;
+    }
+    st = take_sums(job, job->passes >= 0 ? run_pass(job) : run_by_piece(job, touched));
+    if (st == DPT_OK && job->out == work->room->out && kept)
+        st = sink->write(sink->ctx, range, job->out);
     return st;
 }
 
 static dpt_status write_cell(dpt_edit_work *work, int64_t cell) {
-    return write_run(work, cell, dpt_shard_cell(work->input->shard, cell));
+    return write_run(work, dpt_shard_cell(work->input->shard, cell), NULL, NULL);
 }
 
 /* A run of a cell by all edits that work on whole cells, or by all that do not. */
-static dpt_status write_each(dpt_edit_work *const *works, int count, int64_t cell, dpt_range run,
-                             bool whole) {
+static dpt_status write_each(dpt_edit_work *const *works, int count, dpt_range run, bool whole) {
+    cell_job later[DPT_EDIT_SUMMED];
+    int left = 0;
     dpt_status st = DPT_OK;
-    for (int i = 0; i < count && st == DPT_OK; i++)
-        if (dpt_edit_by_cell(works[i], works[i]->nstages, run.tensor) == whole)
-            st = dpt_edit_locate(works[i], write_run(works[i], cell, run));
-    return st;
+    for (int i = 0; i < count && st == DPT_OK; i++) {
+        if (dpt_edit_by_cell(works[i], works[i]->nstages, run.tensor) != whole)
+            continue;
+        st = dpt_edit_locate(works[i], write_run(works[i], run, later, &left));
+        if (st == DPT_OK && left == DPT_EDIT_SUMMED) {
+            st = write_sums(later, left);
+            left = 0;
+        }
+    }
+    return st == DPT_OK && left > 0 ? write_sums(later, left) : st;
 }
 
 /* A cell by several edits, which is loaded once. What they keep goes out cell by cell. What they do not comes and goes in the
@@ -269,12 +346,12 @@ static dpt_status write_together(dpt_edit_work *const *works, int count, int64_t
     dpt_status st =
         touched && step < range.n ? dpt_edit_load_both(works[0], range, &pre, &post) : DPT_OK;
     if (st == DPT_OK)
-        st = write_each(works, count, cell, range, true);
+        st = write_each(works, count, range, true);
     for (int64_t at = 0; at < range.n && st == DPT_OK; at += step) {
         dpt_range run = {.tensor = range.tensor,
                          .ig = range.ig + at,
                          .n = range.n - at < step ? range.n - at : step};
-        st = write_each(works, count, cell, run, false);
+        st = write_each(works, count, run, false);
     }
     return st;
 }

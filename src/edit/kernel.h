@@ -41,4 +41,17 @@ bool dpt_edit_kernel_store(dpt_edit_types types, const void *pre, const void *po
 void dpt_edit_kernel_fused(const dpt_edit_fused *edit, int64_t ig, int64_t n, const void *pre,
                            const void *post, void *out, double (*sums)[DPT_EDIT_SUMS], bool *done);
 
+/** One of several edits with masks, of which nothing is kept but its sums. */
+typedef struct dpt_edit_summed {
+    const dpt_edit_fused *edit;
+    double (*sums)[DPT_EDIT_SUMS]; /**< (pieces) out, to the bit those of dpt_edit_kernel_fused */
+    bool *done;                    /**< (pieces) out, as there */
+} dpt_edit_summed;
+
+/** The sums of up to DPT_EDIT_SUMMED edits at once, bf16 in and out, each with DPT_EDIT_RULE_MASK.
+ * @param[in] ig, n, pre, post  as of dpt_edit_kernel_fused. Local. */
+enum { DPT_EDIT_SUMMED = 4 };
+void dpt_edit_kernel_summed(int count, const dpt_edit_summed *edits, int64_t ig, int64_t n,
+                            const void *pre, const void *post);
+
 #endif

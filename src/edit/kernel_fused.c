@@ -29,6 +29,10 @@
 
 enum { RUN = 512, STEP = 480, UNIT = DPT_EDIT_UNIT, AHEAD = 2048 };
 
+/* The bits of the even elements of a unit. */
+static const words EVEN = {1 << 0,  1 << 2,  1 << 4,  1 << 6,  1 << 8,  1 << 10, 1 << 12, 1 << 14,
+                           1 << 16, 1 << 18, 1 << 20, 1 << 22, 1 << 24, 1 << 26, 1 << 28, 1 << 30};
+
 /* What a rule needs, in all lanes. */
 typedef struct lane_rule {
     floats kept, dropped;
@@ -59,21 +63,27 @@ apply_rule(dpt_edit_rule rule, const lane_rule *r, floats d, uint32_t bits, word
     }
 }
 
+/* W_pre + F(d) of some lanes rounded to bf16, and the sums but that of d. */
+static inline __attribute__((always_inline)) words round_lanes(floats before, floats after,
+                                                               floats f, lane_sums *sums) {
+    floats edited = before + f, exact = edited - after;
+    words rounded = round_bf16(edited);
+    floats e = (floats)rounded - after;
+    sums->edit = add_square(sums->edit, e);
+    sums->size += lanes_size(exact);
+    sums->kept += lanes_size(e);
+    sums->changed = count_changed(sums->changed, e);
+    return rounded;
+}
+
 /* The even or the odd elements of a unit: stored words rounded to bf16, and the sums. */
 static inline __attribute__((always_inline)) words edit_half(dpt_edit_rule rule, const lane_rule *r,
                                                              floats before, floats after,
                                                              uint32_t bits, words lane,
                                                              lane_sums *sums) {
     floats d = after - before;
-    floats edited = before + apply_rule(rule, r, d, bits, lane), exact = edited - after;
-    words rounded = round_bf16(edited);
-    floats e = (floats)rounded - after;
     sums->delta = add_square(sums->delta, d);
-    sums->edit = add_square(sums->edit, e);
-    sums->size += lanes_size(exact);
-    sums->kept += lanes_size(e);
-    sums->changed = count_changed(sums->changed, e);
-    return rounded;
+    return round_lanes(before, after, apply_rule(rule, r, d, bits, lane), sums);
 }
 
 /* Some processors see the three streams too late, between the steps of a mask above all: a quarter of the time on
@@ -90,10 +100,7 @@ static inline __attribute__((always_inline)) void edit_run(dpt_edit_rule rule, b
                                                            const uint16_t *post, int64_t from,
                                                            int64_t to, const uint64_t *mask,
                                                            uint16_t *out, lane_sums *sums) {
-    static const words even = {1 << 0,  1 << 2,  1 << 4,  1 << 6,  1 << 8,  1 << 10,
-                               1 << 12, 1 << 14, 1 << 16, 1 << 18, 1 << 20, 1 << 22,
-                               1 << 24, 1 << 26, 1 << 28, 1 << 30};
-    const words odd = even << 1;
+    const words even = EVEN, odd = even << 1;
     lane_sums s = *sums;
     DPT_ASSERT(from % UNIT == 0 && to % UNIT == 0);
     for (int64_t i = from; i < to; i += UNIT) {
@@ -202,6 +209,133 @@ static void edit_masked(const dpt_edit_fused *edit, bool asks, const lane_rule *
                                             &lanes, next < n ? piece_length(n, next) : 0,
                                             &draws[(p + 1) % 2]);
         done[p] = kernel_fused_finish(&lanes, sums[p]);
+    }
+}
+
+/* Several edits of one piece, of which only the sums are wanted: what each element is, and its delta, is found once for
+ * all of them, and nothing is put together and stored. With a factor of 0 (`zero`) dropped lanes are cleared: which zero is
+ * added to W_pre makes no difference to a sum. What else they share is the order of their lanes, so that the sums have
+ * the bits that each edit gets by itself. The elements come from a near cache after the first of them, so masks are
+ * drawn before, piece by piece. */
+typedef struct summed_edit {
+    lane_rule rule;
+    dpt_rng_draw draw;
+    lane_sums sums;
+} summed_edit;
+
+static inline __attribute__((always_inline)) void sum_half(bool zero, const summed_edit *edit,
+                                                           floats before, floats after, floats d,
+                                                           uint32_t bits, words lane,
+                                                           lane_sums *sums) {
+    floats f = zero ? times_where_clear(bits, lane, d, edit->rule.kept)
+                    : apply_rule(DPT_EDIT_RULE_MASK, &edit->rule, d, bits, lane);
+    (void)round_lanes(before, after, f, sums);
+}
+
+/* Both halves of a unit by one edit. */
+static inline __attribute__((always_inline)) void sum_unit(bool zero, const summed_edit *edit,
+                                                           int64_t i, const floats before[2],
+                                                           const floats after[2], const floats d[2],
+                                                           lane_sums *sums) {
+    const words even = EVEN, odd = even << 1;
+    uint32_t bits;
+    memcpy(&bits, (const char *)edit->draw.mask + i / 8, sizeof bits);
+    sum_half(zero, edit, before[0], after[0], d[0], bits, even, sums);
+    sum_half(zero, edit, before[1], after[1], d[1], bits, odd, sums);
+}
+
+static inline __attribute__((always_inline)) void sum_piece(int count, bool zero,
+                                                            const uint16_t *pre,
+                                                            const uint16_t *post, int64_t n,
+                                                            summed_edit edits[DPT_EDIT_SUMMED]) {
+    lane_sums a = {.changed = {0}}, b = a, c = a, e = a;
+    floats delta = {0};
+    for (int64_t i = 0; i < n; i += UNIT) {
+        words x, y;
+        memcpy(&x, pre + i, sizeof x);
+        memcpy(&y, post + i, sizeof y);
+        __builtin_prefetch(pre + i + AHEAD);
+        __builtin_prefetch(post + i + AHEAD);
+        floats before[2] = {(floats)(x << 16), (floats)(x & HIGH_HALF)};
+        floats after[2] = {(floats)(y << 16), (floats)(y & HIGH_HALF)};
+        floats d[2] = {after[0] - before[0], after[1] - before[1]};
+        delta = add_square(add_square(delta, d[0]), d[1]);
+        sum_unit(zero, &edits[0], i, before, after, d, &a);
+        if (count > 1)
+            sum_unit(zero, &edits[1], i, before, after, d, &b);
+        if (count > 2)
+            sum_unit(zero, &edits[2], i, before, after, d, &c);
+        if (count > 3)
+            sum_unit(zero, &edits[3], i, before, after, d, &e);
+    }
+    a.delta = b.delta = c.delta = e.delta = delta;
+    edits[0].sums = a;
+    edits[1].sums = b;
+    edits[2].sums = c;
+    edits[3].sums = e;
+}
+
+#define DEFINE_SUM_PIECE(count, zero)                                                              \
+    static void sum_piece_##count##_##zero(const uint16_t *pre, const uint16_t *post, int64_t n,   \
+                                           summed_edit *edits) {                                   \
+        sum_piece(count, zero, pre, post, n, edits);                                               \
+    }
+
+DEFINE_SUM_PIECE(1, 0)
+DEFINE_SUM_PIECE(2, 0)
+DEFINE_SUM_PIECE(3, 0)
+DEFINE_SUM_PIECE(4, 0)
+DEFINE_SUM_PIECE(1, 1)
+DEFINE_SUM_PIECE(2, 1)
+DEFINE_SUM_PIECE(3, 1)
+DEFINE_SUM_PIECE(4, 1)
+
+/* Masks of n elements from ig on. What is random is drawn once for those of one stream. */
+static void draw_masks(int count, summed_edit *edits, int64_t ig, int64_t n) {
+    bool drawn[DPT_EDIT_SUMMED] = {false};
+    for (int k = 0; k < count; k++) {
+        dpt_rng_draw *draws[DPT_EDIT_SUMMED];
+        int same = 0;
+        for (int j = k; j < count && !drawn[k]; j++) {
+            const dpt_rng *a = &edits[k].draw.rng, *b = &edits[j].draw.rng;
+            if (a->key != b->key || a->purpose != b->purpose)
+                continue;
+            dpt_rng_draw_move(&edits[j].draw, ig);
+            draws[same++] = &edits[j].draw;
+            drawn[j] = j != k;
+        }
+        if (same > 0)
+            dpt_rng_draw_leads(same, draws, n);
+        dpt_rng_draw_settle(&edits[k].draw);
+    }
+}
+
+void dpt_edit_kernel_summed(int count, const dpt_edit_summed *edits, int64_t ig, int64_t n,
+                            const void *pre, const void *post) {
+    static void (*const kernels[2][DPT_EDIT_SUMMED])(const uint16_t *, const uint16_t *, int64_t,
+                                                     summed_edit *) = {
+        {sum_piece_1_0, sum_piece_2_0, sum_piece_3_0, sum_piece_4_0},
+        {sum_piece_1_1, sum_piece_2_1, sum_piece_3_1, sum_piece_4_1}};
+    summed_edit all[DPT_EDIT_SUMMED];
+    bool zero = true;
+    DPT_ASSERT(count >= 1 && count <= DPT_EDIT_SUMMED);
+    for (int k = 0; k < count; k++) {
+        const dpt_edit_fused *edit = edits[k].edit;
+        all[k].rule =
+            (lane_rule){.kept = (floats){0} + edit->kept, .dropped = (floats){0} + edit->dropped};
+        dpt_rng_draw_begin(&all[k].draw, edit->rng, ig, edit->threshold);
+        zero = zero && edit->dropped == 0.0f;
+    }
+    for (int64_t at = 0, p = 0; at < n; at += DPT_EDIT_PIECE, p++) {
+        int64_t length = piece_length(n, at);
+        bool whole = length % UNIT == 0; /* all but the last one are */
+        if (whole) {
+            draw_masks(count, all, ig + at, length);
+            kernels[zero][count - 1]((const uint16_t *)pre + at, (const uint16_t *)post + at,
+                                     length, all);
+        }
+        for (int k = 0; k < count; k++)
+            edits[k].done[p] = whole && kernel_fused_finish(&all[k].sums, edits[k].sums[p]);
     }
 }
 

@@ -55,6 +55,17 @@ static inline floats where_bit(uint32_t bits, words lane, floats a, floats b) {
 #endif
 }
 
+/* a b where a bit of the lane is clear; 0 elsewhere. */
+static inline floats times_where_clear(uint32_t bits, words lane, floats a, floats b) {
+#ifdef __AVX512F__
+    __mmask16 clear = _mm512_testn_epi32_mask(_mm512_set1_epi32((int)bits), (__m512i)lane);
+    return (floats)_mm512_maskz_mul_ps(clear, (__m512)a, (__m512)b);
+#else
+    words clear = (words)((((words){0} + bits) & lane) == 0);
+    return (floats)((words)(a * b) & clear);
+#endif
+}
+
 /* Where x is negative, b; elsewhere a. */
 static inline floats where_negative(floats x, floats a, floats b) {
 #ifdef __AVX512F__

@@ -190,6 +190,30 @@ static void masks_can_be_drawn_in_steps(void **state) {
 }
 
 /* The 24 bits after the leading ones count: a share that 8 bits cannot tell from 76 / 256. */
+static void masks_of_one_stream_can_be_drawn_together(void **state) {
+    (void)state;
+    dpt_rng rng = dpt_rng_make(42, "model.norm.weight", DPT_RNG_MASK);
+    static const double shares[] = {0.0, 0.5, 0.7};
+    static const int64_t steps[] = {512, 64, 1024, 2300};
+    for (int64_t from = 0; from < 32; from += 5) {
+        dpt_rng_draw draws[3], *all[3] = {&draws[0], &draws[1], &draws[2]};
+        int64_t n = 0;
+        for (int d = 0; d < 3; d++) {
+            dpt_rng_draw_begin(&draws[d], rng, 0, dpt_rng_threshold(shares[d]));
+            dpt_rng_draw_lead(&draws[d], 192);
+            dpt_rng_draw_move(&draws[d], from);
+        }
+        for (int s = 0; s < 4; n += steps[s++])
+            dpt_rng_draw_leads(3, all, steps[s]);
+        for (int d = 0; d < 3; d++) {
+            uint64_t mask[DPT_RNG_DRAW / 64];
+            dpt_rng_draw_settle(&draws[d]);
+            dpt_rng_mask(rng, from, n, dpt_rng_threshold(shares[d]), mask);
+            assert_memory_equal(draws[d].mask, mask, (size_t)(n + 63) / 64 * sizeof *mask);
+        }
+    }
+}
+
 static void masks_have_their_share(void **state) {
     (void)state;
     enum { N = 1 << 24 };
@@ -235,6 +259,7 @@ int main(void) {
         cmocka_unit_test(uniform_and_threshold),
         cmocka_unit_test(masks_equal_the_reference),
         cmocka_unit_test(masks_can_be_drawn_in_steps),
+        cmocka_unit_test(masks_of_one_stream_can_be_drawn_together),
         cmocka_unit_test(masks_have_their_share),
         cmocka_unit_test(normal_has_its_moments),
     };

@@ -18,6 +18,7 @@ static const char *const edits[] = {"dare:p=0.5",
                                     "expo:alpha=0.5",
                                     "lowrank:rank=5,svd=exact",
                                     "prune:keep=0.4;dare:p=0.5;bitdelta"};
+enum { BIG = 5 }; /* the tensor of more than one cell */
 enum { EDITS = sizeof edits / sizeof edits[0] };
 
 /* Sources that are read as files are: own cells, into a buffer; and how much of them is. */
@@ -153,6 +154,57 @@ static void other_types_are_as_alone(void **state) {
     check_group(DPT_BF16, DPT_F32);
 }
 
+/* Masks of which nothing is kept, some of one stream and some not, have the sums of each alone that is written. */
+static void masks_of_one_seed_are_as_alone(void **state) {
+    (void)state;
+    static const char *const masks[] = {"dare:p=0.1",         "dare:p=0.5", "drop:p=0.3",
+                                        "dare:p=0.9,k=-0.25", "drop:p=1",   "dare:p=0.7",
+                                        "dare:p=0.25,k=2",    "dare:p=0.5"};
+    static const uint64_t seeds[] = {1, 1, 2, 1, 1, 2, 2, 3};
+    enum { MASKS = sizeof masks / sizeof masks[0] };
+    group *g = malloc(sizeof *g);
+    group_create(g, DPT_BF16, DPT_BF16, MASKS, masks);
+    for (int count = 1; count <= MASKS; count++) {
+        for (int i = 0; i < count; i++) {
+            g->specs[i].seed = seeds[i];
+            g->tasks[i].sink = dpt_edit_sink_none(&g->p.out_catalog);
+        }
+        assert_int_equal(dpt_edit_run_many(count, g->tasks, &g->p.input), DPT_OK);
+        for (int i = 0; i < count; i++) {
+            dpt_edit_report alone;
+            assert_int_equal(dpt_edit_run(&g->specs[i], &g->p.input, g->p.sink, &alone), DPT_OK);
+            same_report(&g->reports[i], &alone);
+            dpt_edit_report_destroy(&alone);
+            if (count < MASKS)
+                dpt_edit_report_destroy(&g->reports[i]);
+        }
+    }
+    group_destroy(g, MASKS);
+    free(g);
+}
+
+/* A value that is none is found although nothing is written. */
+static void masks_name_a_bad_value(void **state) {
+    (void)state;
+    static const char *const masks[] = {"dare:p=0.5", "dare:p=0.9"};
+    group *g = malloc(sizeof *g);
+    group_create(g, DPT_BF16, DPT_BF16, 2, masks);
+    for (int64_t c = 0; c < g->p.shard.cells; c++) {
+        uint16_t *post = dpt_field_cell(g->p.post, c);
+        dpt_range cell = dpt_shard_cell(&g->p.shard, c);
+        if (post != NULL && cell.tensor == BIG && cell.ig == 0)
+            post[5000] = 0x7f80;
+    }
+    for (int i = 0; i < 2; i++)
+        g->tasks[i].sink = dpt_edit_sink_none(&g->p.out_catalog);
+    dpt_error_clear();
+    assert_int_equal(dpt_edit_run_many(2, g->tasks, &g->p.input), DPT_ERR_INPUT);
+    assert_non_null(strstr(dpt_error_message(), "index 5000 is NaN or infinite"));
+    dpt_error_clear();
+    group_destroy(g, 2);
+    free(g);
+}
+
 /* Own elements, of all tensors and of those that dare covers. */
 static int64_t own_elements(const pair *p, bool covered) {
     int64_t sum = 0;
@@ -208,9 +260,12 @@ static void a_failing_edit_is_named(void **state) {
 }
 
 int main(int argc, char **argv) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(bf16_is_as_alone), cmocka_unit_test(f32_is_as_alone),
-        cmocka_unit_test(other_types_are_as_alone), cmocka_unit_test(a_pair_is_read_once),
-        cmocka_unit_test(a_failing_edit_is_named)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(bf16_is_as_alone),
+                                       cmocka_unit_test(f32_is_as_alone),
+                                       cmocka_unit_test(other_types_are_as_alone),
+                                       cmocka_unit_test(masks_of_one_seed_are_as_alone),
+                                       cmocka_unit_test(a_pair_is_read_once),
+                                       cmocka_unit_test(masks_name_a_bad_value),
+                                       cmocka_unit_test(a_failing_edit_is_named)};
     return test_mpi_main(argc, argv, tests);
 }

@@ -68,6 +68,16 @@ void dpt_rng_draw_begin(dpt_rng_draw *draw, dpt_rng rng, int64_t ig, uint64_t th
 void dpt_rng_draw_lead(dpt_rng_draw *draw, int64_t n);
 void dpt_rng_draw_settle(dpt_rng_draw *draw);
 
+/** dpt_rng_draw_lead for several masks at once whose draws differ in their thresholds alone: what is random is drawn once.
+ * @param[in,out] draws (count) of one stream, element and length. Local. */
+void dpt_rng_draw_leads(int count, dpt_rng_draw *const *draws, int64_t n);
+
+/** Begin again at another element. Local. */
+static inline void dpt_rng_draw_move(dpt_rng_draw *draw, int64_t ig) {
+    draw->ig = (uint64_t)ig;
+    draw->n = 0;
+}
+
 /** The same draw with a threshold for each element, below 2^32. @param[in] thresholds (n). Local. */
 void dpt_rng_mask_each(dpt_rng rng, int64_t ig, int64_t n, const uint32_t *thresholds,
                        uint64_t *mask);
