@@ -100,19 +100,29 @@ void dpt_svd_product(const dpt_svd *svd, int64_t cols, int64_t il0, int64_t n, f
         out[e] = ldexpf(out[e], exponent);
 }
 
+/* The columns of (rows, rank) from j on, each times its factor. */
+static void flip_columns(int64_t rows, int64_t rank, int64_t j, int64_t count, const float *factor,
+                         float *vectors) {
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t k = 0; k < count; k++)
+            vectors[i * rank + j + k] *= factor[k];
+}
+
 /* Same signs whatever the solver: the largest entry of each right vector is positive. */
 static void fix_signs(int64_t cols, int64_t local_rows, dpt_svd *svd) {
-    for (int64_t j = 0; j < svd->rank; j++) {
-        int64_t at = 0;
-        for (int64_t i = 1; i < cols; i++)
-            if (fabsf(svd->v[i * svd->rank + j]) > fabsf(svd->v[at * svd->rank + j]))
-                at = i;
-        if (!(svd->v[at * svd->rank + j] < 0.0f))
-            continue;
+    enum { RUN = 64 }; /* columns, whose rows are read once */
+    for (int64_t j = 0; j < svd->rank; j += RUN) {
+        int64_t count = svd->rank - j < RUN ? svd->rank - j : RUN;
+        float largest[RUN] = {0.0f}, factor[RUN] = {0.0f};
         for (int64_t i = 0; i < cols; i++)
-            svd->v[i * svd->rank + j] = -svd->v[i * svd->rank + j];
-        for (int64_t i = 0; i < local_rows; i++)
-            svd->u[i * svd->rank + j] = -svd->u[i * svd->rank + j];
+            for (int64_t k = 0; k < count; k++) {
+                float x = svd->v[i * svd->rank + j + k];
+                largest[k] = fabsf(x) > fabsf(largest[k]) ? x : largest[k];
+            }
+        for (int64_t k = 0; k < count; k++)
+            factor[k] = largest[k] < 0.0f ? -1.0f : 1.0f;
+        flip_columns(cols, svd->rank, j, count, factor, svd->v);
+        flip_columns(local_rows, svd->rank, j, count, factor, svd->u);
     }
 }
 
@@ -133,13 +143,6 @@ static dpt_status check_options(const dpt_svd_problem *problem) {
                          problem->name, problem->energy, problem->tolerance);
     dpt_status st = dpt_grid_int(problem->rows, "rows of a matrix", &ignored);
     return st != DPT_OK ? st : dpt_grid_int(problem->cols, "columns of a matrix", &ignored);
-}
-
-static double slab_square(const dpt_svd_problem *problem) {
-    double total = 0.0;
-    for (int64_t i = 0; i < problem->local_rows; i++)
-        total += dpt_reduce_square(problem->slab + i * problem->cols, problem->cols);
-    return total;
 }
 
 /* First row of this rank, whether the slabs add up, and the norm. */
@@ -168,7 +171,7 @@ static dpt_status svd_measure(dpt_svd_problem *problem) {
     dpt_mem_free(counts);
     if (st != DPT_OK)
         return st;
-    double square = slab_square(problem);
+    double square = problem->square;
     st = dpt_comm_sum_f64(comm, &square, 1);
     problem->norm = sqrt(square);
     if (st == DPT_OK && !isfinite(square))

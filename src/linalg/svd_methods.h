@@ -19,7 +19,8 @@ typedef struct dpt_svd_problem {
     int64_t grid_above; /**< longest side that rank 0 solves alone */
     dpt_rng sketch;
     const char *name;
-    double norm; /**< |A|_F, finite and positive */
+    double square; /**< of this rank's entries, summed */
+    double norm;   /**< |A|_F, finite and positive */
 } dpt_svd_problem;
 
 /* Each fills rank, s, u, v, used and iterations of an empty *out, exact s_error too (signs, norm, residual
@@ -49,8 +50,8 @@ double dpt_svd_iteration_cost(int64_t rows, int64_t cols, int64_t rank);
 
 /* svd_scale.c: as LAPACK's drivers do, a matrix near the ends of fp32 is scaled before the work. */
 
-/** When the largest magnitude is outside 2^-61 .. 2^61, put a copy of the slab times 2^-exponent, which
- * is exact but for what is 2^126 below the largest, in the place of problem->slab.
+/** Sum the squares of the slab into problem->square. When the largest magnitude is outside 2^-61 .. 2^61, put a copy of
+ * the slab times 2^-exponent before, which is exact but for what is 2^126 below the largest, in the place of problem->slab.
  * Collective over problem->comm. @param[out] copy NULL, or to be released with dpt_mem_free.
  * Errors: DPT_ERR_OUTPUT without memory for the copy; agreed. */
 dpt_status dpt_svd_scale(dpt_svd_problem *problem, float **copy, int *exponent);

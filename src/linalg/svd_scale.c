@@ -2,21 +2,51 @@
 
 #include "deltapath/base/mem.h"
 #include "deltapath/comm/agree.h"
+#include "deltapath/linalg/reduce.h"
 
 #include <float.h>
 #include <math.h>
+#include <string.h>
 
 /* Largest magnitudes within 2^+-60 stay as they are: their squares, and the sums of squares of any
  * matrix, are far from the ends of fp32. */
 enum { SAFE_EXPONENT = 60, SAFE_PRODUCT_EXPONENT = 90 };
+
+/* Bits of the largest magnitude of a row; those of NaN are above those of infinity. */
+static uint32_t largest_bits(const float *row, int64_t n) {
+    uint32_t largest = 0;
+    for (int64_t e = 0; e < n; e++) {
+        uint32_t bits;
+        memcpy(&bits, row + e, sizeof bits);
+        bits &= 0x7FFFFFFFU;
+        largest = bits > largest ? bits : largest;
+    }
+    return largest;
+}
+
+/* The squares of the slab, and its largest magnitude if asked for, in one pass over memory. */
+static double scale_measure(const dpt_svd_problem *problem, double *largest) {
+    double total = 0.0;
+    uint32_t most = 0;
+    for (int64_t i = 0; i < problem->local_rows; i++) {
+        const float *row = problem->slab + i * problem->cols;
+        uint32_t bits = largest != NULL ? largest_bits(row, problem->cols) : 0;
+        most = bits > most ? bits : most;
+        total += dpt_reduce_square(row, problem->cols);
+    }
+    float value;
+    memcpy(&value, &most, sizeof value);
+    if (largest != NULL)
+        *largest = isnan(value) ? INFINITY : value;
+    return total;
+}
 
 dpt_status dpt_svd_scale(dpt_svd_problem *problem, float **copy, int *exponent) {
     int64_t n = problem->local_rows * problem->cols;
     double largest = 0.0;
     *copy = NULL;
     *exponent = 0;
-    for (int64_t e = 0; e < n; e++)
-        largest = fmax(largest, fabs((double)problem->slab[e]));
+    problem->square = scale_measure(problem, &largest);
     dpt_status st = dpt_comm_max_f64(problem->comm, &largest, 1);
     /* NaN and infinity are refused by whoever takes the norm. */
     int at = largest > 0.0 && largest <= FLT_MAX ? ilogb(largest) : 0;
@@ -33,6 +63,7 @@ dpt_status dpt_svd_scale(dpt_svd_problem *problem, float **copy, int *exponent) 
     for (int64_t e = 0; e < n; e++)
         (*copy)[e] = (float)(problem->slab[e] * factor);
     problem->slab = *copy;
+    problem->square = scale_measure(problem, NULL);
     *exponent = at;
     return DPT_OK;
 }
