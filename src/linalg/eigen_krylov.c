@@ -112,7 +112,7 @@ static dpt_status project(krylov *s, int64_t count) {
 /* Make the columns of z orthonormal. @param[out] dependent they are not to be had. */
 static dpt_status make_orthonormal(krylov *s, bool *dependent) {
     dpt_panel_transform step;
-    dpt_status st = dpt_panel_solve(s->problem->comm, BLOCK, 0.0, false, &s->work, &step);
+    dpt_status st = dpt_panel_solve(s->problem->comm, BLOCK, 0.0, &s->work, &step);
     *dependent = st == DPT_OK && (step.mixed || step.width < BLOCK);
     if (st == DPT_OK && !*dependent && s->own > 0)
         cblas_dtrmm(CblasRowMajor, CblasRight, CblasUpper, CblasNoTrans, CblasNonUnit, (int)s->own,
@@ -182,7 +182,7 @@ static dpt_status ritz(krylov *s, bool *converged) {
     int64_t m = s->count;
     for (int64_t i = 0; i < m; i++)
         memcpy(s->work.gram + i * m, s->t + i * s->most, (size_t)m * sizeof *s->t);
-    dpt_status st = dpt_panel_eigen(s->problem->comm, m, &s->work);
+    dpt_status st = dpt_panel_eigen(s->problem->comm, m, true, &s->work);
     const double *roots = s->work.roots, *y = s->work.t + (m - BLOCK) * m;
     *converged = st == DPT_OK;
     for (int64_t j = 0; st == DPT_OK && j < s->k; j++) {

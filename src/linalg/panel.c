@@ -17,7 +17,6 @@ static const double SINGULAR_PIVOT = 1e-4;
 static const double LOOSE_PIVOT = 1e-2;
 static const double STRICT_PIVOT = 0.3;
 static const double STRICT_DEVIATION = 1e-6;
-static const double FP32_DROP = 1e-12;   /* eigenvalue ratio: directions that are rounding noise */
 static const double TINY_COLUMN = 1e-14; /* norm ratio of a column that counts as zero */
 
 static void mirror_upper(int64_t n, double *g) {
@@ -38,10 +37,10 @@ dpt_status dpt_panel_work_create(const dpt_comm *comm, int64_t width, dpt_panel_
     out->scaled = dpt_mem_alloc(square * root, sizeof *out->scaled, "scaled Gram matrix");
     out->scales = dpt_mem_alloc(2 * width * root, sizeof *out->scales, "column scales");
     out->chunk = dpt_mem_alloc(DPT_PANEL_CHUNK * width, sizeof *out->chunk, "panel rows in double");
-    out->rows = dpt_mem_alloc(DPT_PANEL_CHUNK * width, sizeof *out->rows, "panel rows");
+    out->turned = dpt_mem_alloc(DPT_PANEL_CHUNK * width, sizeof *out->turned, "panel rows");
     out->factor = dpt_mem_alloc(square, sizeof *out->factor, "panel factor in single");
     bool short_of = out->gram == NULL || out->message == NULL || out->scaled == NULL ||
-                    out->scales == NULL || out->chunk == NULL || out->rows == NULL ||
+                    out->scales == NULL || out->chunk == NULL || out->turned == NULL ||
                     out->factor == NULL;
     dpt_status st = dpt_agree(comm, short_of ? DPT_ERR_OUTPUT : DPT_OK);
     if (st != DPT_OK) {
@@ -59,7 +58,7 @@ void dpt_panel_work_destroy(dpt_panel_work *work) {
     dpt_mem_free(work->scaled);
     dpt_mem_free(work->scales);
     dpt_mem_free(work->chunk);
-    dpt_mem_free(work->rows);
+    dpt_mem_free(work->turned);
     dpt_mem_free(work->factor);
     *work = (dpt_panel_work){.width = 0};
 }
@@ -196,8 +195,8 @@ static dpt_status tell(const dpt_comm *comm, dpt_status st, int64_t count, dpt_p
     return DPT_OK;
 }
 
-dpt_status dpt_panel_solve(const dpt_comm *comm, int64_t width, double drop, bool with_roots,
-                           dpt_panel_work *work, dpt_panel_transform *out) {
+dpt_status dpt_panel_solve(const dpt_comm *comm, int64_t width, double drop, dpt_panel_work *work,
+                           dpt_panel_transform *out) {
     DPT_ASSERT_SAME(comm, width);
     DPT_ASSERT_SAME(comm, drop);
     *out = (dpt_panel_transform){.width = 0, .quality = 1.0, .deviation = 0.0};
@@ -207,8 +206,6 @@ dpt_status dpt_panel_solve(const dpt_comm *comm, int64_t width, double drop, boo
     dpt_status st = DPT_OK;
     if (comm->rank == 0) {
         st = panel_solve_here(width, drop, work, out);
-        if (st == DPT_OK && with_roots)
-            st = roots_here(width, false, work);
         work->message[1] = (double)out->width;
         work->message[2] = out->quality;
         work->message[3] = out->deviation;
@@ -223,37 +220,39 @@ dpt_status dpt_panel_solve(const dpt_comm *comm, int64_t width, double drop, boo
     return st;
 }
 
-dpt_status dpt_panel_eigen(const dpt_comm *comm, int64_t width, dpt_panel_work *work) {
+dpt_status dpt_panel_eigen(const dpt_comm *comm, int64_t width, bool vectors,
+                           dpt_panel_work *work) {
     DPT_ASSERT_SAME(comm, width);
-    dpt_status st = comm->rank == 0 ? roots_here(width, true, work) : DPT_OK;
-    return tell(comm, st, work->width + width * width, work);
+    DPT_ASSERT_SAME(comm, vectors);
+    dpt_status st = comm->rank == 0 ? roots_here(width, vectors, work) : DPT_OK;
+    return tell(comm, st, work->width + (vectors ? width * width : 0), work);
 }
 
+/* In double, so that a row comes out the same wherever its slab begins. */
 void dpt_panel_apply(int64_t rows, int64_t width, float *y, const dpt_panel_transform *step,
                      dpt_panel_work *work) {
     int64_t t_width = step->width;
     if (rows == 0 || t_width == 0)
         return;
-    for (int64_t e = 0; e < width * t_width; e++)
-        work->factor[e] = (float)work->t[e];
-    if (!step->mixed) {
-        cblas_strmm(CblasRowMajor, CblasRight, CblasUpper, CblasNoTrans, CblasNonUnit, (int)rows,
-                    (int)width, 1.0f, work->factor, (int)width, y, (int)width);
-        return;
-    }
     /* Row i moves to i * t_width <= i * width: never onto rows that are still to be read. */
     for (int64_t i = 0; i < rows; i += DPT_PANEL_CHUNK) {
         int64_t n = rows - i < DPT_PANEL_CHUNK ? rows - i : DPT_PANEL_CHUNK;
-        memcpy(work->rows, y + i * width, (size_t)(n * width) * sizeof *y);
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)n, (int)t_width, (int)width,
-                    1.0f, work->rows, (int)width, work->factor, (int)t_width, 0.0f, y + i * t_width,
-                    (int)t_width);
+        double *from = work->chunk, *to = step->mixed ? work->turned : from;
+        for (int64_t e = 0; e < n * width; e++)
+            from[e] = y[i * width + e];
+        if (step->mixed)
+            cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)n, (int)t_width, (int)width,
+                        1.0, from, (int)width, work->t, (int)t_width, 0.0, to, (int)t_width);
+        else
+            cblas_dtrmm(CblasRowMajor, CblasRight, CblasUpper, CblasNoTrans, CblasNonUnit, (int)n,
+                        (int)width, 1.0, work->t, (int)width, to, (int)width);
+        for (int64_t e = 0; e < n * t_width; e++)
+            y[i * t_width + e] = (float)to[e];
     }
 }
 
 dpt_status dpt_panel_orthonormalise(const dpt_comm *comm, int64_t rows, int64_t *width, float *y,
-                                    dpt_panel_basis basis, dpt_panel_work *work,
-                                    dpt_panel_transform *first) {
+                                    dpt_panel_basis basis, dpt_panel_work *work) {
     DPT_ASSERT_SAME(comm, *width);
     DPT_ASSERT_SAME(comm, basis);
     double enough = basis == DPT_PANEL_LOOSE ? LOOSE_PIVOT : STRICT_PIVOT;
@@ -261,11 +260,9 @@ dpt_status dpt_panel_orthonormalise(const dpt_comm *comm, int64_t rows, int64_t 
         dpt_panel_transform step;
         dpt_status st = dpt_panel_gram_f32(comm, rows, *width, y, work);
         if (st == DPT_OK)
-            st = dpt_panel_solve(comm, *width, FP32_DROP, first != NULL && pass == 0, work, &step);
+            st = dpt_panel_solve(comm, *width, DPT_PANEL_DROP, work, &step);
         if (st != DPT_OK)
             return st;
-        if (first != NULL && pass == 0)
-            *first = step;
         if (step.deviation <= STRICT_DEVIATION)
             return DPT_OK;
         if (step.mixed && basis == DPT_PANEL_KEEP)
@@ -332,7 +329,7 @@ dpt_status dpt_panel_complete(const dpt_comm *comm, int64_t ig0, int64_t rows, i
     for (int round = 0; st == DPT_OK && round < 3; round++) {
         st = project_out(comm, rows, have, want, y, extra, x, overlap);
         if (st == DPT_OK)
-            st = dpt_panel_orthonormalise(comm, rows, &found, x, DPT_PANEL_STRICT, &work, NULL);
+            st = dpt_panel_orthonormalise(comm, rows, &found, x, DPT_PANEL_STRICT, &work);
         if (st == DPT_OK && found < extra)
             st = dpt_error(DPT_ERR_INTERNAL, "svd: a basis could not be completed to %lld columns",
                            (long long)want);
@@ -366,6 +363,27 @@ dpt_status dpt_panel_sum_to_shares(const dpt_comm *comm, int64_t n, int64_t widt
         counts[r] *= (int)width;
     return dpt_comm_check(MPI_Reduce_scatter(whole, share, counts, MPI_FLOAT, MPI_SUM, comm->mpi),
                           "MPI_Reduce_scatter");
+}
+
+dpt_status dpt_panel_sum_to_shares_f64(const dpt_comm *comm, int64_t n, int64_t width,
+                                       double *whole, float *share, int *counts) {
+    share_table(comm, n, counts);
+    int64_t own = counts[comm->rank] * width;
+    const double *sum = whole;
+    dpt_status st;
+    if (comm->size == 1 || n * width > INT_MAX) {
+        sum += counts[comm->size + comm->rank] * width;
+        st = dpt_comm_sum_f64(comm, whole, n * width);
+    } else {
+        for (int r = 0; r < comm->size; r++)
+            counts[r] *= (int)width;
+        st = dpt_comm_check(
+            MPI_Reduce_scatter(MPI_IN_PLACE, whole, counts, MPI_DOUBLE, MPI_SUM, comm->mpi),
+            "MPI_Reduce_scatter");
+    }
+    for (int64_t e = 0; e < own; e++)
+        share[e] = (float)sum[e];
+    return st;
 }
 
 dpt_status dpt_panel_gather_shares(const dpt_comm *comm, int64_t n, int64_t width,

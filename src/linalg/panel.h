@@ -11,6 +11,9 @@
  * (width, width) are whole on every rank; they are factorised on rank 0 and broadcast, so that every
  * rank decides by the same bits. Counts have passed dpt_grid_int. */
 
+/** Ratio of eigenvalues: directions of a panel in fp32 that are rounding. */
+static const double DPT_PANEL_DROP = 1e-12;
+
 enum { DPT_PANEL_CHUNK = 256 }; /**< rows that the scratch of dpt_panel_work holds */
 
 /** First row of the near-equal share of rank r when n rows are dealt to `size` ranks. Local. */
@@ -28,8 +31,8 @@ typedef struct dpt_panel_work {
     double *scaled;  /**< (width, width) scratch of rank 0 */
     double *scales;  /**< (2 width) scratch of rank 0 */
     double *chunk;   /**< rows in double */
-    float *rows;     /**< rows in single */
-    float *factor;   /**< (width, width) t in single */
+    double *turned;  /**< rows in double */
+    float *factor;   /**< (width, width) scratch in single */
 } dpt_panel_work;
 
 /** Collective over comm (same: width). Errors: DPT_ERR_OUTPUT on all ranks; *out empty then. */
@@ -55,14 +58,13 @@ typedef struct dpt_panel_transform {
  *
  * Collective over comm (same: width, drop). T is work->t (width, out->width) row-major.
  * Source: Cholesky QR, Yamamoto et al., ETNA 44 (2015).
- * @param[in] with_roots also find the eigenvalues of G, into work->roots.
  */
-dpt_status dpt_panel_solve(const dpt_comm *comm, int64_t width, double drop, bool with_roots,
-                           dpt_panel_work *work, dpt_panel_transform *out);
+dpt_status dpt_panel_solve(const dpt_comm *comm, int64_t width, double drop, dpt_panel_work *work,
+                           dpt_panel_transform *out);
 
-/** Eigenvalues of work->gram into work->roots, falling; column j of work->t (width, width) is the
- * vector of value j. Collective over comm (same: width). */
-dpt_status dpt_panel_eigen(const dpt_comm *comm, int64_t width, dpt_panel_work *work);
+/** Eigenvalues of work->gram into work->roots, falling; with vectors column j of work->t (width, width) is
+ * that of value j. Collective over comm (same: width, vectors). */
+dpt_status dpt_panel_eigen(const dpt_comm *comm, int64_t width, bool vectors, dpt_panel_work *work);
 
 /** Y <- Y T with T = work->t of dpt_panel_solve, in place; Y becomes (rows, step->width) without gaps.
  * Local. */
@@ -79,13 +81,10 @@ typedef enum dpt_panel_basis {
  *
  * Collective over comm (same: width, basis).
  * @param[in,out] width columns of y; fewer on return when the panel is rank deficient.
- * @param[out]    first NULL, or what the first pass found; then work->roots holds the eigenvalues of
- *                the Gram matrix before it.
  * Errors: DPT_ERR_INTERNAL when six passes do not get there, or KEEP meets dependent columns.
  */
 dpt_status dpt_panel_orthonormalise(const dpt_comm *comm, int64_t rows, int64_t *width, float *y,
-                                    dpt_panel_basis basis, dpt_panel_work *work,
-                                    dpt_panel_transform *first);
+                                    dpt_panel_basis basis, dpt_panel_work *work);
 
 /** Fill columns [have, want) of y (rows, want) so that all are orthonormal; the first `have` already
  * are. Collective over comm (same: have, want, stream); want <= rows of all ranks.
@@ -102,6 +101,10 @@ dpt_status dpt_panel_fill(dpt_rng stream, int64_t ig0, int64_t rows, int64_t wid
  * @param counts scratch (2 size). */
 dpt_status dpt_panel_sum_to_shares(const dpt_comm *comm, int64_t n, int64_t width, float *whole,
                                    float *share, int *counts);
+
+/** The same in double, the shares rounded. */
+dpt_status dpt_panel_sum_to_shares_f64(const dpt_comm *comm, int64_t n, int64_t width,
+                                       double *whole, float *share, int *counts);
 
 /** The way back: shares of the rows to the whole on every rank. Collective over comm.
  * @param counts scratch (2 size). */

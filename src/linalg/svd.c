@@ -8,6 +8,7 @@
 #include "eigen.h"
 #include "grid.h"
 #include "panel.h"
+#include "svd_basis.h"
 #include "svd_methods.h"
 
 #include <cblas.h>
@@ -17,7 +18,7 @@
 
 static const double DEFAULT_TOLERANCE = 1e-3;
 static const double SMALL_RESIDUAL = 3e-2;   /* share of |A| */
-static const double RANDOM_ITERATIONS = 5.5; /* four, the first product and the last */
+static const double RANDOM_ITERATIONS = 5.0; /* of a flat spectrum */
 static const double REFERENCE_COST = 30.0;   /* of the exact method's, at a side of 2048 */
 
 static int64_t shorter(int64_t rows, int64_t cols) {
@@ -308,8 +309,10 @@ dpt_status dpt_svd_compute(const dpt_comm *comm, int64_t rows, int64_t cols, int
         st = svd_dispatch(&problem, options->method, out);
     if (st == DPT_OK) {
         fix_signs(cols, local_rows, out);
-        if (out->used != DPT_SVD_EXACT) /* which checks itself by them */
-            st = dpt_svd_errors(&problem, out);
+        if (out->used == DPT_SVD_RANDOM)
+            st = dpt_svd_errors_right(&problem, out);
+        else if (out->used != DPT_SVD_EXACT) /* which checks itself by them */
+            st = dpt_svd_errors_left(&problem, out);
     }
     if (st == DPT_OK)
         st = measure_residual(&problem, out);
@@ -369,10 +372,10 @@ static double exact_doubles(double side, double part, double k, bool all, int ra
         solver = 6.0 * (side + 128.0) * (side + 128.0) / ranks + 512.0 * side + 64.0 * side;
     if (!all && dpt_krylov_pays((int64_t)side, (int64_t)k, DPT_SVD_GRID_ABOVE)) {
         double w = (double)dpt_krylov_columns((int64_t)k), own = side / ranks + 1.0;
-        solver = fmax(solver, own * (side + w + 64.0) + 32.0 * side + 6.0 * w * w + 500.0 * w);
+        solver = fmax(solver, own * (side + w + 64.0) + 32.0 * side + 6.0 * w * w + 530.0 * w);
         chunk += 384.0 * side; /* a panel of 512 rows in all */
     }
-    double left = part * k + 4.5 * k * k + 0.5 * (side + side / ranks) * k + 400.0 * k;
+    double left = part * k + 4.5 * k * k + 0.5 * (side + side / ranks) * k + 530.0 * k;
     return chunk + side * pairs + fmax(solver, left);
 }
 
@@ -383,9 +386,8 @@ static int64_t svd_needs(int64_t rows, int64_t cols, int64_t rank, dpt_svd_metho
     double side = (double)shorter(rows, cols), longer = (double)(rows > cols ? rows : cols);
     double k = rank > 0 ? (double)rank : side; /* energy may need every triplet */
     double result = 4.0 * (m + n) * k + 16.0 * k;
-    double l = (double)dpt_svd_sketch_width(rows, cols, rank > 0 ? rank : 1);
-    double random = 4.0 * (m * l + (2.0 + 1.0 / ranks) * n * l + 2.0 * l * l) + 32.0 * l * l +
-                    3200.0 * l + 12.0 * k * (m + n / ranks) + 40.0 * k * k;
+    double random = dpt_svd_basis_bytes(rows, cols, rank > 0 ? rank : 1, ranks) +
+                    12.0 * k * (m + n / ranks) + 40.0 * k * k + 4300.0 * k;
     double exact =
         8.0 * exact_doubles(side, longer / ranks + 1.0, k, rank == 0 || 2 * rank > side, ranks);
     if (8 * rows < 7 * cols) /* works on the transpose */

@@ -61,7 +61,7 @@ static dpt_status left_vectors(const dpt_svd_problem *p, int64_t count, int64_t 
     for (int64_t i = 0; i < found; i++)
         memmove(work->gram + i * found, work->gram + i * count, (size_t)found * sizeof(double));
     dpt_panel_transform step;
-    dpt_status st = dpt_panel_solve(p->comm, found, 0.0, false, work, &step);
+    dpt_status st = dpt_panel_solve(p->comm, found, 0.0, work, &step);
     if (st == DPT_OK && step.mixed)
         st = dpt_error(DPT_ERR_INTERNAL, "%s: left singular vectors are dependent", p->name);
     if (st != DPT_OK)
@@ -85,7 +85,7 @@ static dpt_status check_triplets(const dpt_svd_problem *p, dpt_svd *svd, dpt_pan
     const dpt_comm *comm = p->comm;
     int64_t n = p->cols, k = svd->rank, first = dpt_panel_share(n, comm->rank, comm->size);
     int64_t own = dpt_panel_share(n, comm->rank + 1, comm->size) - first;
-    dpt_status st = dpt_svd_errors(p, svd);
+    dpt_status st = dpt_svd_errors_left(p, svd);
     *good = true;
     for (int64_t i = 0; st == DPT_OK && i < k; i++)
         *good = *good && svd->s_error[i] <= RESIDUAL_SHARE * svd->s[0];

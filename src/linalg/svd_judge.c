@@ -10,19 +10,43 @@
 #include <math.h>
 #include <string.h>
 
-/* Squares of |A^T u - s v|, whose columns are `part` (own rows, rank). */
-static void residual_squares(const dpt_svd *svd, int64_t first, int64_t own, double scale,
-                             const float *part, double *squares) {
+/* Squares of |image - s vector| of each triplet, on so many rows. */
+static void residual_squares(const dpt_svd *svd, int64_t rows, double scale, const float *image,
+                             const float *vectors, double *squares) {
     int64_t k = svd->rank;
     memset(squares, 0, (size_t)k * sizeof *squares);
-    for (int64_t i = 0; i < own; i++)
+    for (int64_t i = 0; i < rows; i++)
         for (int64_t j = 0; j < k; j++) {
-            double d = part[i * k + j] - svd->s[j] * scale * svd->v[(first + i) * k + j];
+            double d = image[i * k + j] - svd->s[j] * scale * vectors[i * k + j];
             squares[j] += d * d;
         }
 }
 
-dpt_status dpt_svd_errors(const dpt_svd_problem *problem, dpt_svd *svd) {
+static dpt_status residuals_from_squares(const dpt_comm *comm, double scale, dpt_svd *svd) {
+    dpt_status st = dpt_comm_sum_f64(comm, svd->s_error, svd->rank);
+    for (int64_t i = 0; st == DPT_OK && i < svd->rank; i++)
+        svd->s_error[i] = sqrt(svd->s_error[i]) / scale;
+    return st;
+}
+
+dpt_status dpt_svd_errors_right(const dpt_svd_problem *problem, dpt_svd *svd) {
+    const dpt_svd_problem *p = problem;
+    int m = (int)p->local_rows, n = (int)p->cols, k = (int)svd->rank;
+    double scale = dpt_svd_unit_scale(p->norm);
+    float *image = dpt_mem_alloc(p->local_rows * svd->rank, sizeof *image, "images of vectors");
+    dpt_status st = dpt_agree(p->comm, image == NULL ? DPT_ERR_OUTPUT : DPT_OK);
+    if (st == DPT_OK) {
+        if (m > 0)
+            cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, m, k, n, (float)scale, p->slab,
+                        n, svd->v, k, 0.0f, image, k);
+        residual_squares(svd, p->local_rows, scale, image, svd->u, svd->s_error);
+        st = residuals_from_squares(p->comm, scale, svd);
+    }
+    dpt_mem_free(image);
+    return st;
+}
+
+dpt_status dpt_svd_errors_left(const dpt_svd_problem *problem, dpt_svd *svd) {
     const dpt_svd_problem *p = problem;
     const dpt_comm *comm = p->comm;
     int n = (int)p->cols, k = (int)svd->rank;
@@ -41,11 +65,9 @@ dpt_status dpt_svd_errors(const dpt_svd_problem *problem, dpt_svd *svd) {
         st = dpt_panel_sum_to_shares(comm, n, k, back, share, counts);
     }
     if (st == DPT_OK) {
-        residual_squares(svd, first, own, scale, share, svd->s_error);
-        st = dpt_comm_sum_f64(comm, svd->s_error, k);
+        residual_squares(svd, own, scale, share, svd->v + first * k, svd->s_error);
+        st = residuals_from_squares(comm, scale, svd);
     }
-    for (int64_t i = 0; st == DPT_OK && i < k; i++)
-        svd->s_error[i] = sqrt(svd->s_error[i]) / scale;
     dpt_mem_free(counts);
     dpt_mem_free(share);
     dpt_mem_free(back);
@@ -53,11 +75,11 @@ dpt_status dpt_svd_errors(const dpt_svd_problem *problem, dpt_svd *svd) {
 }
 
 /* Fitted to times on one and two ranks of one machine, sides 512 to 4096, and a guess elsewhere: what is not a product
- * (orthonormal bases, factors) takes 0.4 of the two products of an iteration; a multiply-add of a reduction to
+ * (bases, Gram matrices, eigenvectors) takes 0.6 of the two products of an iteration; a multiply-add of a reduction to
  * tridiagonal form, and of what follows it, ten of single precision; one of a Lanczos step, which reads the Gram matrix
  * for a few columns, fifteen. */
 double dpt_svd_iteration_cost(int64_t rows, int64_t cols, int64_t rank) {
-    return 2.8 * (double)rows * (double)cols * (double)dpt_svd_sketch_width(rows, cols, rank);
+    return 3.2 * (double)rows * (double)cols * (double)dpt_svd_sketch_width(rows, cols, rank);
 }
 
 double dpt_svd_exact_cost(int64_t rows, int64_t cols, int64_t rank) {

@@ -39,9 +39,10 @@ static inline double dpt_svd_unit_scale(double norm) {
 
 /* svd_judge.c: what the methods are judged by. */
 
-/** Fill s_error: |A^T u - s v| of each triplet, in single precision.
- * Collective over problem->comm, agreed. Errors: DPT_ERR_OUTPUT without memory. */
-dpt_status dpt_svd_errors(const dpt_svd_problem *problem, dpt_svd *svd);
+/** Fill s_error of each triplet, in single precision: |A v - s u| where A^T u is s v by construction, |A^T u - s v| where
+ * A v is s u. Collective over problem->comm, agreed. Errors: DPT_ERR_OUTPUT without memory. */
+dpt_status dpt_svd_errors_right(const dpt_svd_problem *problem, dpt_svd *svd);
+dpt_status dpt_svd_errors_left(const dpt_svd_problem *problem, dpt_svd *svd);
 
 /** Multiply-adds of single precision that take about as long as the exact method, and as an iteration of the random
  * one; the same at any number of ranks, though fitted on one and two. Local. */

@@ -104,9 +104,10 @@ static double decompose_alone(const bench *b, const float *whole) {
 /* The large products of the random method. */
 static double flops_of(const bench *b, int iterations) {
     int64_t side = b->rows < b->cols ? b->rows : b->cols;
-    int64_t width = 2 * b->rank > b->rank + 64 ? 2 * b->rank : b->rank + 64; /* of the sketch */
+    int64_t width = b->rank + (b->rank > 32 ? b->rank / 4 : 8); /* of a block */
+    width = width > 32 ? (width + 15) / 16 * 16 : 32;
     width = width < side ? width : side;
-    return 2.0 * (double)b->rows * (double)b->cols * (double)width * (2.0 * iterations + 3.0);
+    return 2.0 * (double)b->rows * (double)b->cols * (double)width * (2.0 * iterations + 2.0);
 }
 
 static void say(const bench *b, const dpt_svd *svd, double *seconds, double *limit, double *ratio) {

@@ -7,9 +7,9 @@
 #include <stdint.h>
 
 typedef enum dpt_svd_method {
-    DPT_SVD_AUTO,     /**< random where it is cheaper and its residual holds, else exact */
-    DPT_SVD_RANDOM,   /**< range finder with power iterations, measured residual */
-    DPT_SVD_EXACT,    /**< Gram matrix in double, then Lanczos steps or a symmetric eigensolver */
+    DPT_SVD_AUTO,   /**< random where it is cheaper and its residual holds, else exact */
+    DPT_SVD_RANDOM, /**< block Krylov or subspace iteration from a random start, measured residual */
+    DPT_SVD_EXACT,  /**< Gram matrix in double, then Lanczos steps or a symmetric eigensolver */
     DPT_SVD_REFERENCE /**< P?GESVD in double, for tests */
 } dpt_svd_method;
 
@@ -35,15 +35,16 @@ typedef struct dpt_svd {
     int64_t rank; /**< triplets returned, r */
     double *s;    /**< (r) falling, the same on all ranks */
     double *
-        s_error; /**< (r) |A^T u - s v| of each triplet, of s = 0 at least the residual, the same on
-                          all ranks: so close to s lies a singular value, up to a rounding of 1e-6 s_1 */
+        s_error; /**< (r) |A v - s u| of each triplet where A^T u is s v by construction (random), |A^T u - s v| where A v is
+                          s u; of s = 0 at least the residual; the same on all ranks: so close to s lies a singular
+                          value, up to a rounding of 1e-6 s_1 */
     float *u;    /**< (local rows, r) row-major: this rank's rows of U */
     float *v;    /**< (cols, r) row-major, whole on every rank */
     double norm; /**< |A|_F */
     double residual; /**< |A - U S V^T|_F: sqrt(|A|^2 - sum s^2), or summed entry by entry where
                           that difference would lose it in rounding (below 3e-2 |A|) */
     dpt_svd_method used;
-    int iterations; /**< power iterations of the random method */
+    int iterations; /**< of the random method: products with A^T A beyond the first */
 } dpt_svd;
 
 /** Decompose a matrix (rows x cols) held in row slabs.
@@ -54,24 +55,22 @@ typedef struct dpt_svd {
  * also those of zero singular values.
  * Accuracy: exact: s to 1e-6 of s_1 (Gram matrix in double; values below 1e-7 s_1 come out as 0), and
  * the residual within 1e-6 |A| of the best. random: the residual within about tolerance |A| of the
- * best (what a geometric series leaves, whose ratio is the larger of the measured one and of that of
- * the gap), s to s_error, values below 1e-6 s_1 as 0. reference: as LAPACK in double, vectors rounded
+ * best (what a geometric series of the measured ratio leaves), s to s_error, values below 1e-6 s_1 as 0. reference: as LAPACK in double, vectors rounded
  * to fp32.
- * Choice: auto is random when min(rows, cols) >= 256 and four iterations cost less than exact; random
+ * Choice: auto is random when min(rows, cols) >= 256 and five iterations cost less than exact; random
  * falls back to exact when after two iterations or later the rest of them would cost more than exact,
  * and when the residual does not converge in 32; energy needs
  * all values and is always exact (or reference). The zero matrix has s = 0 at the wanted rank (1 for
  * an energy). dpt_svd.used tells what was used.
  * Scale: any that fp32 holds, subnormal numbers too. Where the largest magnitude is outside 2^-61 ..
  * 2^61 a copy of the slab, scaled by a power of two, is decomposed (4 bytes an element more).
- * Source: Halko, Martinsson, Tropp, SIAM Review 53 (2011); this project.
+ * Source: Musco, Musco, NeurIPS 28 (2015); Halko, Martinsson, Tropp, SIAM Review 53 (2011); this project.
  * @param[in] slab       (local_rows, cols) row-major fp32, this rank's rows; borrowed, unchanged.
  * @param[in] local_rows rows of this rank, any split incl. 0; slabs are in rank order.
  * Errors: DPT_ERR_INTERNAL when an argument is wrong or a factorisation fails (info and residuals are
  *         checked on all ranks); DPT_ERR_INPUT for NaN or infinity; DPT_ERR_OUTPUT without memory;
  *         *out empty on error.
- * Determinism: same bits at the same number of ranks and threads; else 1e-6 of |A| where the rank
- *         cuts at a gap (s_r > s_{r+1}: without a gap the best product is not unique).
+ * Determinism: same bits at the same number of ranks and threads; else the product agrees to 1e-6 of |A|.
  */
 dpt_status dpt_svd_compute(const dpt_comm *comm, int64_t rows, int64_t cols, int64_t local_rows,
                            const float *slab, const dpt_svd_options *options, dpt_svd *out);
@@ -93,7 +92,8 @@ void dpt_svd_cut(dpt_svd *svd, int64_t cols, int64_t local_rows, int64_t rank);
 
 /** Bytes per rank that dpt_svd_compute needs at most, besides the slab, its result included; at the
  * default grid_above. rank 0 stands for an energy. Local.
- * random: A V, two panels (cols, 2 rank) and their Gram matrices; exact: the Gram matrix of the shorter
+ * random: five blocks of a basis and their images, a panel (cols, 1.25 rank) whole and once more in double, Gram matrices
+ * of six times the rank; or one block of twice the rank where that is more than a twelfth of the shorter side; exact: the Gram matrix of the shorter
  * side (whole up to DPT_SVD_GRID_ABOVE or in a group of one, else its share), a Lanczos basis of up to
  * 2 rank + 192 columns where few vectors of a large matrix are wanted, the wanted vectors in
  * double, and three more slabs when the matrix is wide. auto and random count their fall back. */
