@@ -50,6 +50,7 @@ AGREE = 0.1  # many deltas in bf16 are equal, so thresholds keep more or fewer; 
 MATRICES = "2048x2048,4096x4096,4096x14336"
 RANK = 64
 SEARCH = [(width, n) for width in (RANK + 10, 2 * RANK) for n in (1, 2, 3, 4, 5, 6, 8, 10, 12, 14, 16)]  # width and iterations
+REST = 0.2  # seconds before a turn, in which threads of the turn before stop spinning
 EXCESS = 1e-4  # of the residual over ours that counts as the same, of the norm of the matrix
 WRITE_MATRIX = """import numpy as np, sys
 path, rows, cols, kind = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
@@ -126,6 +127,7 @@ class Server:
 
     def ask(self, *words):
         line = " ".join(map(str, words))
+        time.sleep(REST)
         self.process.stdin.write(line + "\n")
         self.process.stdin.flush()
         answer = self.process.stdout.readline().split()
