@@ -69,7 +69,7 @@ typedef struct dpt_resources {
     int64_t field;   /**< the edited model in cells */
     int64_t edit;    /**< the largest edit's own needs, or those of edits that are made together */
     dpt_store_hold_needs models; /**< of both models, what is read together */
-    int together;         /**< edits of the largest group that is made together (study/sweep) */
+    int together;     /**< edits of the largest group that is made together (study/sweep) */
     int64_t svd_room; /**< that is left to a decomposition, as dpt_edit_input has it */
     int64_t svd_kept; /**< bytes that decompositions which edits share may take */
     dpt_edit_decomposed

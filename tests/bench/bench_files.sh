@@ -123,6 +123,8 @@ else
     echo "cold not measured: only root can empty the page cache"
 fi
 for ((turn = 0; turn < turns; turn++)); do
+    rm -rf "$tmp/out"
+    small >"$tmp/log" 2>&1 # the cold turn before took the libraries out of the cache too
     timed warm start
     timed warm small
     for state in $states; do

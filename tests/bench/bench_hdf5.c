@@ -285,6 +285,7 @@ int main(int argc, char **argv) {
     MPI_Init(&argc, &argv);
     must(dpt_comm_create(MPI_COMM_WORLD, &comm) == DPT_OK, "a communicator");
     dpt_agree_set_world(comm.rank, comm.size);
+    dpt_log_configure(comm.rank, DPT_LOG_WARN);
     bench_begin(&argc, argv, "bench_hdf5", comm.rank, comm.size);
     double gigabytes = 1.0;
     const char *directory = ".";
