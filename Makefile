@@ -252,9 +252,9 @@ $(OUT)/%: tests/fuzz/fuzz_%.c tests/fuzz/fuzz.c tests/fuzz/fuzz.h $(LIBRARY)
 	@echo "  LINK  $@"
 	$(Q)$(COMPILER) $(ALL_CPPFLAGS) $(ALL_CFLAGS) -fsanitize=fuzzer $< tests/fuzz/fuzz.c $(LIBRARY) $(ALL_LDLIBS) -lgomp -o $@
 
-bench: | deps-check ## figures next to the limits of this machine, build/bench/bench.json, half an hour; ONLY=edit,svd some sections
+bench: | deps-check ## figures next to the limits of this machine, build/bench/bench.json, forty minutes; ONLY=edit,svd some sections
 	@$(MAKE) --no-print-directory -j2 $(PROGRAM) benches
-	JSON=$(JSON) tests/bench/run $(OUT) $(ONLY)
+	JSON=$(JSON) tests/bench/run $(OUT) "$(ONLY)"
 
 bench-peers: | deps-check ## edits and factorisations next to mergekit, PyTorch, scikit-learn and cp, build/bench/peers.json; parts="dare lowrank" some
 	@$(MAKE) --no-print-directory -j2 $(PROGRAM) benches

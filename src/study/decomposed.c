@@ -50,11 +50,15 @@ dpt_status dpt_decomposed_log(const dpt_comm *comm, const dpt_decomposed *decomp
     st = dpt_agree(comm, st);
     if (st != DPT_OK || done.least == 0)
         return st;
+    char shared[32];
+    int length = snprintf(shared, sizeof shared, "%d", done.least);
+    if (done.most > done.least)
+        snprintf(shared + length, sizeof shared - (size_t)length, " to %d", done.most);
     dpt_log(DPT_LOG_INFO,
             "low rank: %" PRId64 " matrices decomposed, %" PRId64
             " cut from decompositions that were kept (%.1f MiB a rank); ranks that share a matrix: "
-            "%d to %d",
-            counts[0], counts[1], (double)bytes / 1048576.0, done.least, done.most);
+            "%s",
+            counts[0], counts[1], (double)bytes / 1048576.0, shared);
     return DPT_OK;
 }
 

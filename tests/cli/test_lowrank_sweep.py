@@ -35,7 +35,7 @@ riemann: off
 svd_group: 1
 output: {directory: %s, checkpoint: safetensors, report: false}
 """
-LINE = r"low rank: (\d+) matrices decomposed, (\d+) cut from .*?ranks that share a matrix: (\d+) to (\d+)"
+LINE = r"low rank: (\d+) matrices decomposed, (\d+) cut from .*?ranks that share a matrix: (\d+)(?: to (\d+))?"
 
 
 def pair(folder, shapes):
@@ -55,7 +55,10 @@ def planned(path, ranks, *options):
 def said(done):
     """What a run says of its low rank: matrices decomposed, cut, and the ranks of a group."""
     line = re.search(LINE, done.stderr)
-    return tuple(int(value) for value in line.groups()) if line and done.returncode == 0 else done.stderr[-400:]
+    if not line or done.returncode != 0:
+        return done.stderr[-400:]
+    made, cut, least, most = line.groups()
+    return int(made), int(cut), int(least), int(most or least)
 
 
 def asked(plan):

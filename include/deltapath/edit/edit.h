@@ -241,7 +241,7 @@ bool dpt_edit_covers_any(const dpt_edit_spec *spec, const dpt_edit_input *input)
  * Errors: DPT_ERR_INPUT for NaN or infinity in the weights, naming tensor and index;
  *         DPT_ERR_USAGE for a rank above the limit of a tensor, naming it; sink undefined on error.
  * Determinism: elementwise methods: same bits at any number of ranks; low rank: same bits
- *              at the same number of ranks in a group (svd_group), else to 1e-6 of |Delta|.
+ *              at the same number of ranks in a group (svd_group), else to 1e-6 of |Delta|, as dpt_svd_compute has it.
  */
 dpt_status dpt_edit_run(const dpt_edit_spec *spec, const dpt_edit_input *input, dpt_sink sink,
                         dpt_edit_report *report);

@@ -70,7 +70,8 @@ typedef struct dpt_svd {
  * Errors: DPT_ERR_INTERNAL when an argument is wrong or a factorisation fails (info and residuals are
  *         checked on all ranks); DPT_ERR_INPUT for NaN or infinity; DPT_ERR_OUTPUT without memory;
  *         *out empty on error.
- * Determinism: same bits at the same number of ranks and threads; else the product agrees to 1e-6 of |A|.
+ * Determinism: same bits at the same number of ranks and threads; else the product agrees to 1e-6 of |A|, where
+ * s_r is not also the next value: of equal ones another may be kept.
  */
 dpt_status dpt_svd_compute(const dpt_comm *comm, int64_t rows, int64_t cols, int64_t local_rows,
                            const float *slab, const dpt_svd_options *options, dpt_svd *out);
