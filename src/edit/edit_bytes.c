@@ -327,9 +327,11 @@ double dpt_edit_correlation_bytes(const dpt_edit_spec *spec, const dpt_edit_inpu
 /* Passes of `prepare` over the deltas. */
 static double bytes_of_prepare(const dpt_edit_spec *spec, const dpt_edit_input *input) {
     double sum = 0.0, most = 0.0;
+    bool held = false; /* what a stage made of whole matrices stays in memory */
     for (int s = 0; s < spec->nstages; s++) {
         const dpt_edit_method *method = dpt_edit_method_get(spec->stages[s].method);
         double half, covered = bytes_covered(input, &spec->stages[s], &half);
+        held = held || method->whole;
         sum += covered * (method->reads != NULL ? method->reads(&spec->stages[s]) : 0.0);
         int cuts = method->cuts != NULL ? method->cuts(&spec->stages[s]) : 0;
         sum += cuts * half;
@@ -337,7 +339,9 @@ static double bytes_of_prepare(const dpt_edit_spec *spec, const dpt_edit_input *
             sum += DPT_QUANTILE_MISLED * covered;
         most = covered > most ? covered : most;
     }
-    return sum + most * (spec->calibrate != DPT_CALIBRATE_NONE ? 2.0 : 0.0);
+    if (spec->calibrate != DPT_CALIBRATE_NONE)
+        sum += (held ? 1.0 : 2.0) * most; /* Delta and F(Delta) */
+    return sum;
 }
 
 /* Whether an edit changes a tensor. */

@@ -24,8 +24,8 @@ edits:
   - {name: rows, method: bitdelta, granularity: row}
   - {name: code, method: bitdelta, convention: code}
   - {name: bits, method: multibit, bits: 2}
-  - {name: rank, method: lowrank, rank: 2}
-  - {name: sparse, method: [{method: prune, keep: 0.6}, {method: lowrank, sparsity: 0.5}, {method: bitdelta}]}
+  - {name: rank, method: lowrank, rank: 2, svd: exact}
+  - {name: sparse, method: [{method: prune, keep: 0.6}, {method: lowrank, sparsity: 0.5, svd: exact}, {method: bitdelta}]}
 riemann: off
 svd_group: 1
 output: {directory: %(folder)s/%(name)s, checkpoint: safetensors, report: false}

@@ -36,6 +36,7 @@ CASES = [  # name, ranks, edits, keys
     ("eigenvalues", 1, DARE, ["hessian={lanczos: 1, steps: 2}"]),
     ("a significant calibration", 1, KEEP.replace("}", ", calibrate: significant}"), []),
     ("of an edit that reads once", 1, "{name: drop, method: drop, p: 0.3, calibrate: significant}", []),
+    ("low rank that is calibrated", 1, "{name: rank, method: lowrank, rank: [2, 8, 4], calibrate: term}", []),
     ("ranks that are found", 1, FOUND % "lowrank, bytes: 0.3", [DRAWS]),
     ("shares that are found", 1, FOUND % "prune, bytes: 0.3", [DRAWS]),
     ("bits that are found", 1, FOUND % "multibit, mean: 1", [DRAWS]),
