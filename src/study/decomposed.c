@@ -62,18 +62,8 @@ dpt_status dpt_decomposed_log(const dpt_comm *comm, const dpt_decomposed *decomp
     return DPT_OK;
 }
 
-static dpt_edit_input decomposed_input(const dpt_inputs *in, int64_t room) {
-    return (dpt_edit_input){.pre = {.catalog = &in->pair.catalog},
-                            .post = {.catalog = in->catalog},
-                            .parts = &in->parts,
-                            .comparable = in->pair.comparable,
-                            .selected = in->selected,
-                            .svd_group = in->job->svd_group,
-                            .svd_room = room};
-}
-
 bool dpt_decomposed_any(const dpt_inputs *in) {
-    const dpt_edit_input input = decomposed_input(in, 0);
+    const dpt_edit_input input = dpt_resources_edit_input(in, NULL, 0);
     double flops;
     for (int e = 0; e < in->job->nedits; e++)
         if (dpt_edit_decompositions(&in->job->edits[e].spec, &input, &flops) > 0.0)
@@ -85,7 +75,7 @@ bool dpt_decomposed_any(const dpt_inputs *in) {
 static dpt_status decomposed_foresee(const dpt_inputs *in, const dpt_edit_spec *spec,
                                      dpt_decomposed *decomposed, dpt_resources *res,
                                      double *sought) {
-    const dpt_edit_input input = decomposed_input(in, res->svd_room);
+    const dpt_edit_input input = dpt_resources_edit_input(in, NULL, res->svd_room);
     double flops, count = dpt_edit_decompositions(spec, &input, &flops);
     int64_t before = dpt_edit_factors_count(decomposed->factors).taken;
     if (count == 0.0)

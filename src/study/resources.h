@@ -217,6 +217,11 @@ int dpt_resources_count_correlated(const dpt_inputs *inputs);
 /** Whether edits are made in memory, in cells, and so one at a time; else straight from file to file. Local. */
 bool dpt_resources_in_cells(const dpt_inputs *inputs);
 
+/** What the plan of an edit takes: catalogs, shapes and selection, without data. Borrows of `inputs`. Local.
+ * @param[in] shard  or NULL where nothing is dealt out. @param[in] svd_room  as dpt_edit_input has it. */
+dpt_edit_input dpt_resources_edit_input(const dpt_inputs *inputs, const dpt_shard *shard,
+                                        int64_t svd_room);
+
 /** What the edits of a study need, and how many are made together: as many as fit the budget. Local.
  * @param[in,out] resources  whose budget is known. Errors: DPT_ERR_OUTPUT without memory. */
 dpt_status dpt_resources_measure_edits(const dpt_inputs *inputs, const dpt_shard *shard,

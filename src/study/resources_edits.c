@@ -25,16 +25,21 @@ static int64_t edits_larger(int64_t a, int64_t b) {
     return a > b ? a : b;
 }
 
+dpt_edit_input dpt_resources_edit_input(const dpt_inputs *in, const dpt_shard *shard,
+                                        int64_t svd_room) {
+    return (dpt_edit_input){.shard = shard,
+                            .pre = {.catalog = &in->pair.catalog},
+                            .post = {.catalog = in->catalog},
+                            .parts = &in->parts,
+                            .comparable = in->pair.comparable,
+                            .selected = in->selected,
+                            .svd_group = in->job->svd_group,
+                            .svd_room = svd_room};
+}
+
 static dpt_edit_needs edits_measure(const dpt_inputs *in, const dpt_shard *shard, int64_t room,
                                     int e) {
-    const dpt_edit_input input = {.shard = shard,
-                                  .pre = {.catalog = &in->pair.catalog},
-                                  .post = {.catalog = in->catalog},
-                                  .parts = &in->parts,
-                                  .comparable = in->pair.comparable,
-                                  .selected = in->selected,
-                                  .svd_group = in->job->svd_group,
-                                  .svd_room = room};
+    const dpt_edit_input input = dpt_resources_edit_input(in, shard, room);
     const dpt_job_edit *edit = &in->job->edits[e];
     bool gradient = dpt_inputs_needs_model(in) && edit->gradient_data >= 0;
     return dpt_edit_bytes(&edit->spec, &input, &in->out_catalog, gradient);

@@ -1,5 +1,6 @@
 /* ranks: 1 2 3 4 */
 /* Every method against DGESDD on the gathered matrix. */
+#include "slabs.h"
 #include "support/test_mpi.h"
 
 #include "deltapath/base/rng.h"
@@ -99,17 +100,6 @@ static void subject_free(subject *m) {
     free(m->s);
     free(m->u);
     free(m->vt);
-}
-
-/* Ragged slabs: `split` 0 even, 1 all on the last rank, 2 the first rank empty. */
-static int64_t first_row(const dpt_comm *comm, int64_t rows, int r, int split) {
-    if (r >= comm->size)
-        return rows;
-    if (split == 1)
-        return 0;
-    if (split == 2 && comm->size > 1)
-        return r <= 1 ? 0 : rows * (r - 1) * (r - 1) / ((comm->size - 1) * (comm->size - 1));
-    return rows * r / comm->size;
 }
 
 static dpt_status compute_split(const dpt_comm *comm, const subject *m, int split,

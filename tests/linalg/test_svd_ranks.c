@@ -1,6 +1,7 @@
 /* ranks: 1 2 3 4 */
 /* The random method where no gap follows the last value, so that rounding turns its vectors far: on all ranks together and
  * on one alone. Nearly the same bits where slabs begin with the blocks of rows that are summed in fp32. */
+#include "slabs.h"
 #include "support/test_mpi.h"
 
 #include "deltapath/base/rng.h"
@@ -13,17 +14,6 @@ typedef struct {
     int64_t rows, cols, rank;
     float *a; /* whole on every rank */
 } noise;
-
-/* First row of a rank: even, all on the last, or the first rank empty and the others uneven. */
-static int64_t first_row(const dpt_comm *comm, int64_t rows, int r, int split) {
-    if (r >= comm->size)
-        return rows;
-    if (split == 1)
-        return 0;
-    if (split == 2 && comm->size > 1)
-        return r <= 1 ? 0 : rows * (r - 1) * (r - 1) / ((comm->size - 1) * (comm->size - 1));
-    return rows * r / comm->size;
-}
 
 static bool aligned(int64_t rows, int split) {
     bool all = true;

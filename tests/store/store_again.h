@@ -191,4 +191,16 @@ static inline bool said(const char *why) {
            strstr(dpt_error_message(), "filter returned failure") != NULL;
 }
 
+/** A model in `path` (size) stored as `how` says, a byte of a chunk of another.big another. Collective over test_comm. */
+static inline void store_damaged(dpt_catalog *catalog, char *path, size_t size,
+                                 const storing *how) {
+    char plain[512];
+    begin(catalog, plain, sizeof plain);
+    snprintf(path, size, "%s/damaged.h5", models_root);
+    store_again(catalog, plain, path, how);
+    if (test_comm.rank == 0)
+        flip_in_chunk(path, "tensors/another.big", 5);
+    MPI_Barrier(test_comm.mpi);
+}
+
 #endif
