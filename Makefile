@@ -198,7 +198,7 @@ check-this-mpi: | deps-check
 # Other BLAS than OpenBLAS, as Debian has them: BLIS, and the reference one, both with the reference LAPACK. The old
 # kind of rpath counts for the libraries of libraries too: ScaLAPACK must not bring OpenBLAS in again.
 BLASES ?= blis-openmp blas
-BLAS_TESTS := linalg/test_reduce linalg/test_svd edit/test_edit_lowrank model/test_decoder loss/test_loss_lm
+BLAS_TESTS := linalg/test_reduce linalg/test_svd linalg/test_svd_ranks linalg/test_svd_scales edit/test_edit_lowrank model/test_decoder loss/test_loss_lm
 DEBIAN_LIBRARIES = /usr/lib/$(shell $(MPICC) -dumpmachine)
 blas_flags = -L$(DEBIAN_LIBRARIES)/$(1) -L$(DEBIAN_LIBRARIES)/lapack -lblas -llapack \
     -Wl,--disable-new-dtags,-rpath,$(DEBIAN_LIBRARIES)/$(1):$(DEBIAN_LIBRARIES)/lapack
