@@ -98,18 +98,10 @@ static void draw_end(dpt_rng_draw *draw) {
     draw->same[draw->n / 64] &= (UINT64_C(1) << draw->n % 64) - 1;
 }
 
-void dpt_rng_draw_lead(dpt_rng_draw *draw, int64_t n) {
-    DPT_ASSERT(draw->threshold >> 32 == 0);
-    /* A step continues where whole words of the mask end. */
-    DPT_ASSERT(draw->n % 64 == 0 && draw->n + n <= DPT_RNG_DRAW);
-    for (int64_t at = draw->n; at < draw->n + n; at += RUN)
-        compare_run(1, &draw, at);
-    draw->n += n;
-    draw_end(draw);
-}
-
-void dpt_rng_draw_leads(int count, dpt_rng_draw *const *draws, int64_t n) {
+static inline __attribute__((always_inline)) void draw_leads(int count, dpt_rng_draw *const *draws,
+                                                             int64_t n) {
     const int64_t begin = draws[0]->n;
+    /* A step continues where whole words of the mask end. */
     DPT_ASSERT(begin % 64 == 0 && begin + n <= DPT_RNG_DRAW);
     for (int64_t at = begin; at < begin + n; at += RUN)
         compare_run(count, draws, at);
@@ -119,6 +111,14 @@ void dpt_rng_draw_leads(int count, dpt_rng_draw *const *draws, int64_t n) {
         draws[d]->n += n;
         draw_end(draws[d]);
     }
+}
+
+void dpt_rng_draw_lead(dpt_rng_draw *draw, int64_t n) {
+    draw_leads(1, &draw, n); /* a number that the compiler sees */
+}
+
+void dpt_rng_draw_leads(int count, dpt_rng_draw *const *draws, int64_t n) {
+    draw_leads(count, draws, n);
 }
 
 #ifdef __AVX512F__
