@@ -7,6 +7,8 @@
  * exact one, the same on one rank alone, if there are more: the ratio is how many times as fast they are. */
 #include "bench_print.h"
 
+#include "../src/linalg/svd_methods.h"
+
 #include "deltapath/base/log.h"
 #include "deltapath/base/mem.h"
 #include "deltapath/base/rng.h"
@@ -103,10 +105,7 @@ static double decompose_alone(const bench *b, const float *whole) {
 
 /* The large products of the random method. */
 static double flops_of(const bench *b, int iterations) {
-    int64_t side = b->rows < b->cols ? b->rows : b->cols;
-    int64_t width = b->rank + (b->rank > 32 ? b->rank / 4 : 8); /* of a block */
-    width = width > 32 ? (width + 15) / 16 * 16 : 32;
-    width = width < side ? width : side;
+    int64_t width = dpt_svd_sketch_width(b->rows, b->cols, b->rank);
     return 2.0 * (double)b->rows * (double)b->cols * (double)width * (2.0 * iterations + 2.0);
 }
 
