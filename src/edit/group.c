@@ -1,7 +1,7 @@
 #include "group.h"
 
-#include "deltapath/base/mem.h"
 #include "deltapath/base/assert.h"
+#include "deltapath/base/mem.h"
 
 #include <math.h>
 #include <stdlib.h>

@@ -23,19 +23,11 @@ void dpt_decomposed_destroy(dpt_decomposed *decomposed) {
     *decomposed = (dpt_decomposed){.factors = NULL};
 }
 
-static bool decomposed_shares(const dpt_edit_spec *spec) {
-    bool shares = false;
-    for (int s = 0; s < spec->nstages; s++)
-        shares = shares || spec->stages[s].cut;
-    return shares;
-}
-
 void dpt_decomposed_begin(const dpt_inputs *in, int e, const bool *finished,
                           dpt_decomposed *decomposed) {
     const dpt_job *job = in->job;
     int count = 0, entry = e < job->nedits ? job->edits[e].entry : -1;
-    bool shares = e < job->nedits && decomposed_shares(&job->edits[e].spec);
-    for (int i = e; i < job->nedits && job->edits[i].entry == entry && (i == e || shares); i++)
+    for (int i = e; i < job->nedits && job->edits[i].entry == entry; i++)
         if (finished == NULL || !finished[i])
             decomposed->specs[count++] = &job->edits[i].spec;
     dpt_edit_factors_expect(decomposed->factors, count, decomposed->specs);

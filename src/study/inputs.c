@@ -392,13 +392,17 @@ bool dpt_inputs_leaves(const dpt_inputs *in, int tensor) {
     return !whole && !kept && !in->selected[tensor];
 }
 
+static bool is_held(const dpt_inputs *in, bool post, int tensor) {
+    return is_read(in, post, tensor) && !dpt_inputs_leaves(in, tensor);
+}
+
 /* What edits go over in cells of one of the models, whose cells are those of a shard. @param[out] cut  of its catalog. */
 static dpt_store_holding inputs_holding(const dpt_inputs *in, bool post, const dpt_shard *shard,
                                         dpt_shard *cut, bool *wanted) {
     *cut = *shard;
     cut->catalog = post ? in->catalog : &in->pair.catalog;
     for (int t = 0; t < in->catalog->count; t++)
-        wanted[t] = is_read(in, post, t) && !dpt_inputs_leaves(in, t);
+        wanted[t] = is_held(in, post, t);
     return (dpt_store_holding){
         .how = in->job->reading, .shard = cut, .pair = post ? NULL : &in->pair, .wanted = wanted};
 }
@@ -434,10 +438,9 @@ dpt_status dpt_inputs_hold(const dpt_comm *comm, const dpt_inputs *in, const dpt
 }
 
 bool dpt_inputs_holds(const dpt_inputs *in, bool post, int tensor) {
-    bool wanted[1] = {is_read(in, post, tensor) && !dpt_inputs_leaves(in, tensor)};
     const dpt_catalog *catalog = post ? in->catalog : &in->pair.catalog;
-    return wanted[0] && dpt_store_holds(post ? in->post : in->pre, in->job->reading, catalog,
-                                        post ? NULL : &in->pair, tensor);
+    return is_held(in, post, tensor) && dpt_store_holds(post ? in->post : in->pre, in->job->reading,
+                                                        catalog, post ? NULL : &in->pair, tensor);
 }
 
 bool dpt_inputs_hashes(const dpt_inputs *in, bool post, int t) {

@@ -349,8 +349,8 @@ static void move_output(const dpt_inputs *in, dpt_resources *res) {
     res->bytes_read += stages ? sum : 0.0;
 }
 
-/* A hash runs from the first element to the last: ranks that have a later part of a tensor read it once more for that. */
-static double bytes_shared(const dpt_shard *shard, int t) {
+/* Share of a tensor. A hash runs from the first element to the last: ranks that have a later part of a tensor read it once more for that. */
+static double bytes_share_again(const dpt_shard *shard, int t) {
     int64_t begin, end, numel = shard->catalog->tensors[t].numel;
     if (numel == 0)
         return 0.0;
@@ -374,7 +374,7 @@ static double bytes_of_hashes(const dpt_inputs *in, int ranks) {
     order = order && dpt_edit_reads_in_order(&in->job->edits[0].spec, &w.input);
     for (int t = 0; t < count; t++) {
         const dpt_tensor_info *info = &in->out_catalog.tensors[t];
-        double share = bytes_shared(&shard, t), bytes = 0.0;
+        double share = bytes_share_again(&shard, t), bytes = 0.0;
         for (int i = 0; i < 2 && order && !dpt_inputs_leaves(in, t); i++)
             bytes += dpt_inputs_hashes(in, i == 1, t) ? w.tensors[i * count + t] : 0.0;
         if (kept && dpt_inputs_keeps(in, t))
