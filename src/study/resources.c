@@ -574,15 +574,19 @@ dpt_status dpt_resources_plan(const dpt_inputs *in, const dpt_plan_case *of, dpt
     if (!model) {
         char granted[32];
         st = keep_decompositions(in, out);
+        if (st != DPT_OK)
+            return st;
         dpt_plan_time(in, out);
         if (out->peak > out->budget)
             return dpt_error(DPT_ERR_OUTPUT,
                              "the edits need %" PRId64 " MiB per rank, but --memory grants %s: use "
                              "more ranks or raise it",
                              (out->peak >> 20) + 1, grant_text(out->budget, granted));
-        return st;
+        return DPT_OK;
     }
-    st = measure_data(in, out);
+    st = dpt_decomposed_plan(in, 0, out); /* a mesh is weighed with what nothing kept would take */
+    if (st == DPT_OK)
+        st = measure_data(in, out);
     if (st == DPT_OK)
         st = measure_arithmetic(in, out);
     if (st == DPT_OK)

@@ -1,7 +1,6 @@
 #include "resources.h"
 
 #include "deltapath/base/mem.h"
-#include "decomposed.h"
 #include "line_join.h"
 #include "sweep.h"
 
@@ -133,5 +132,5 @@ dpt_status dpt_resources_measure_edits(const dpt_inputs *in, const dpt_shard *sh
     if (dpt_inputs_needs_model(in))
         res->edit += dpt_line_bytes(in);
     dpt_mem_free(needs);
-    return dpt_decomposed_plan(in, 0, res);
+    return DPT_OK;
 }
