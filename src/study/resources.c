@@ -574,19 +574,17 @@ dpt_status dpt_resources_plan(const dpt_inputs *in, const dpt_plan_case *of, dpt
     if (!model) {
         char granted[32];
         st = keep_decompositions(in, out);
-        if (st != DPT_OK)
-            return st;
         dpt_plan_time(in, out);
-        if (out->peak > out->budget)
+        if (st == DPT_OK && out->peak > out->budget)
             return dpt_error(DPT_ERR_OUTPUT,
                              "the edits need %" PRId64 " MiB per rank, but --memory grants %s: use "
                              "more ranks or raise it",
                              (out->peak >> 20) + 1, grant_text(out->budget, granted));
-        return DPT_OK;
+        return st;
     }
-    st = dpt_decomposed_plan(in, 0, out); /* a mesh is weighed with what nothing kept would take */
-    if (st == DPT_OK)
-        st = measure_data(in, out);
+    st = measure_data(in, out);
+    if (st == DPT_OK) /* a mesh is weighed as if nothing were kept */
+        st = dpt_decomposed_plan(in, 0, out);
     if (st == DPT_OK)
         st = measure_arithmetic(in, out);
     if (st == DPT_OK)
@@ -595,8 +593,7 @@ dpt_status dpt_resources_plan(const dpt_inputs *in, const dpt_plan_case *of, dpt
         st = dpt_resources_share_lines(in, out);
     if (st == DPT_OK)
         st = keep_decompositions(in, out);
-    if (st != DPT_OK)
-        return st;
-    dpt_plan_time(in, out);
-    return DPT_OK;
+    if (st == DPT_OK)
+        dpt_plan_time(in, out);
+    return st;
 }
